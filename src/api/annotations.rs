@@ -1,0 +1,6 @@
+//! Annotations that a person or a tool sets on a `BatchJob`.
+
+/// Answers a hold: `<hold id>=<answer>`; `status.holds` lists the values to copy.
+pub const RESOLVE: &str = "llmbatch.dev/resolve";
+/// Asks for a failure that cost nothing to be judged again; any new value does (Flux's idiom, its own group).
+pub const RECONCILE_REQUESTED_AT: &str = "llmbatch.dev/reconcile-requested-at";

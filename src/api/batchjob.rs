@@ -1,0 +1,360 @@
+//! `BatchJob`: one set of requests, run once, paid once.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::schema;
+use super::storage::{Input, Output};
+
+/// What to run, where, and where the answers go.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "llmbatch.dev",
+    version = "v1alpha1",
+    kind = "BatchJob",
+    plural = "batchjobs",
+    namespaced,
+    status = "BatchJobStatus",
+    shortname = "bjob",
+    category = "llmbatch",
+    derive = "PartialEq",
+    doc = "BatchJob runs a set of LLM requests through a provider's asynchronous batch API and stores the results.",
+    validation = Rule::new("self.metadata.name.size() <= 63")
+        .message("the name must be no more than 63 characters"),
+    validation = Rule::new("self.spec.output.objectStore.uri == oldSelf.spec.output.objectStore.uri")
+        .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
+    validation = Rule::new("has(self.spec.output.objectStore.endpoint) == has(oldSelf.spec.output.objectStore.endpoint) && (!has(self.spec.output.objectStore.endpoint) || self.spec.output.objectStore.endpoint == oldSelf.spec.output.objectStore.endpoint)")
+        .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (self.spec.providerRef == oldSelf.spec.providerRef && self.spec.endpoint == oldSelf.spec.endpoint)")
+        .message("`spec.providerRef` and `spec.endpoint` may not be changed once the job has started; create another BatchJob instead"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.model) == has(oldSelf.spec.model) && (!has(self.spec.model) || self.spec.model == oldSelf.spec.model))")
+        .message("`spec.model` may not be changed once the job has started; create another BatchJob instead"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.runID) == has(oldSelf.spec.runID) && (!has(self.spec.runID) || self.spec.runID == oldSelf.spec.runID))")
+        .message("`spec.runID` may not be changed once the job has started; create another BatchJob to run, and pay, again"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.requestDefaults) == has(oldSelf.spec.requestDefaults) && (!has(self.spec.requestDefaults) || self.spec.requestDefaults == oldSelf.spec.requestDefaults))")
+        .message("`spec.requestDefaults` may not be changed once the job has started; create another BatchJob instead"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.inline) == has(oldSelf.spec.input.inline) && (!has(self.spec.input.inline) || self.spec.input.inline == oldSelf.spec.input.inline))")
+        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.objectStore) == has(oldSelf.spec.input.objectStore) && (!has(self.spec.input.objectStore) || self.spec.input.objectStore.uri == oldSelf.spec.input.objectStore.uri))")
+        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
+    selectable = ".spec.providerRef.name",
+    printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Complete")].reason"#),
+    printcolumn(name = "Progress", type_ = "string", json_path = ".status.display.progress"),
+    printcolumn(name = "Failed", type_ = "integer", json_path = ".status.requests.failed"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Provider", type_ = "string", json_path = ".spec.providerRef.name", priority = 1),
+    printcolumn(name = "Model", type_ = "string", json_path = ".spec.model", priority = 1),
+    printcolumn(name = "Results", type_ = "string", json_path = ".status.results.uri", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchJobSpec {
+    /// The BatchProvider of this namespace that runs the requests. Locked once the job has started.
+    pub provider_ref: ProviderReference,
+    /// Model for requests that name none. Locked once the job has started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub model: Option<String>,
+    /// The API that every request of the job calls. Locked once the job has started.
+    #[serde(default)]
+    pub endpoint: Endpoint,
+    /// Merged under each request's body: a key that the body has wins. Locked once the job has started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::free_form")]
+    pub request_defaults: Option<Map<String, Value>>,
+    /// Part of the work's identity: the same input under another runID is run, and paid, again.
+    #[serde(rename = "runID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"))]
+    pub run_id: Option<String>,
+    /// Where the requests come from. Locked once the job has started.
+    pub input: Input,
+    /// Where the results go. Fixed when the job is created.
+    pub output: Output,
+    /// While true, nothing is submitted: requests are checked and counted, batches in flight run on. Setting it to
+    /// false approves the spend.
+    #[serde(default)]
+    pub suspend: bool,
+    /// Provider batches in flight at one time.
+    #[serde(default = "parallelism")]
+    #[schemars(range(min = 1, max = 100))]
+    pub parallelism: i32,
+    /// How long the provider may take, in seconds, in whole hours. OpenAI accepts 86400 only.
+    #[serde(default = "completion_window_seconds")]
+    #[schemars(range(min = 3600, max = 604_800), extend("multipleOf" = 3600))]
+    pub completion_window_seconds: i32,
+    /// Seconds between two looks at a batch in progress.
+    #[serde(default = "poll_period_seconds")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub poll_period_seconds: i32,
+    /// What becomes of batches in flight when this object is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+fn parallelism() -> i32 {
+    4
+}
+fn completion_window_seconds() -> i32 {
+    86_400
+}
+fn poll_period_seconds() -> i32 {
+    60
+}
+
+/// A BatchProvider of the same namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProviderReference {
+    /// Name of the BatchProvider.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// The API that a request calls.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/v1/chat/completions`
+    #[default]
+    ChatCompletions,
+    /// `/v1/responses`
+    Responses,
+    /// `/v1/embeddings`
+    Embeddings,
+    /// `/v1/completions`
+    Completions,
+    /// `/v1/moderations`
+    Moderations,
+}
+
+impl Endpoint {
+    /// The path that OpenAI's batch lines and batches name.
+    pub fn path(self) -> &'static str {
+        match self {
+            Endpoint::ChatCompletions => "/v1/chat/completions",
+            Endpoint::Responses => "/v1/responses",
+            Endpoint::Embeddings => "/v1/embeddings",
+            Endpoint::Completions => "/v1/completions",
+            Endpoint::Moderations => "/v1/moderations",
+        }
+    }
+}
+
+/// What becomes of batches in flight when the object is deleted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum DeletionPolicy {
+    /// They are cancelled; answers that were paid for are written first.
+    #[default]
+    Cancel,
+    /// They run on; the same job applied again picks them up.
+    Orphan,
+}
+
+/// What became of the job: a projection of its journal; nothing reads a right from it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchJobStatus {
+    /// The job's state, one condition an aspect; `Complete` is the one to wait for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+    /// The metadata.generation that this status was judged on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+    /// The last value of the annotation `llmbatch.dev/reconcile-requested-at` that was acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub last_handled_reconcile_at: Option<String>,
+    /// How it ended; unset until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Version of the protocol that wrote this status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub protocol_version: Option<i32>,
+    /// While set, the fields that shape requests may not be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<Lock>,
+    /// The work that this job does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
+    /// When the operator first saw the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When the first batch was submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submission_time: Option<Time>,
+    /// When the job ended, well or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+    /// What was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputStatus>,
+    /// Requests by outcome; at the end `total` is the sum of the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<RequestCounts>,
+    /// Batches at the provider: those not settled and the last 32 that are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 132))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub batches: Vec<BatchStatus>,
+    /// Questions that only a person can answer; each names the annotation to copy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub holds: Vec<Hold>,
+    /// Where the results are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<Results>,
+    /// For people only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display: Option<Display>,
+}
+
+/// How a job ended, in one word.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Every request was answered.
+    Succeeded,
+    /// Some requests were not answered.
+    PartiallySucceeded,
+    /// The job failed.
+    Failed,
+    /// The job was deleted, or told to stop, before it was done.
+    Cancelled,
+}
+
+/// What the job is tied to once it has started.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct Lock {
+    /// SHA-256 of the fields that shape requests.
+    #[schemars(length(max = 64))]
+    pub spec_hash: String,
+    /// The destination, variables replaced.
+    #[serde(rename = "outputURI")]
+    #[schemars(length(max = 2048))]
+    pub output_uri: String,
+}
+
+/// The work that a job does: the same for the same input, request-shaping spec and runID.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Work {
+    /// Names the work's files in storage and its requests at the provider.
+    #[schemars(length(max = 32))]
+    pub id: String,
+    /// Identity of the work; known once the input was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 80))]
+    pub hash: Option<String>,
+    /// The document that holds the truth about the work.
+    #[serde(rename = "journalURI")]
+    #[schemars(length(max = 2100))]
+    pub journal_uri: String,
+}
+
+/// What was read.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct InputStatus {
+    /// SHA-256 of the input's bytes.
+    #[schemars(length(max = 64))]
+    pub sha256: String,
+    /// The input's size in bytes.
+    #[schemars(range(min = 0))]
+    pub size_bytes: i64,
+}
+
+/// Requests by outcome.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestCounts {
+    /// Requests in the input.
+    #[schemars(range(min = 0))]
+    pub total: i64,
+    /// Answered.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub succeeded: i64,
+    /// Executed and refused or failed.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub failed: i64,
+    /// Not executed within the completion window.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub expired: i64,
+    /// Not executed because the batch was cancelled.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub cancelled: i64,
+    /// Sent, and in neither of the provider's files.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub missing: i64,
+}
+
+/// One batch at the provider.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchStatus {
+    /// Shard and attempt, such as `00000-1`.
+    #[schemars(length(max = 16))]
+    pub name: String,
+    /// Where it stands.
+    #[schemars(length(max = 32))]
+    pub state: String,
+    /// The provider's name for the batch.
+    #[serde(rename = "providerID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub provider_id: Option<String>,
+    /// Requests in it.
+    #[schemars(range(min = 0))]
+    pub requests: i64,
+}
+
+/// A question that only a person can answer.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    /// Names the question.
+    #[schemars(length(max = 64))]
+    pub id: String,
+    /// What happened and what is asked.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// Answers that can be given, as values of the annotation `llmbatch.dev/resolve`.
+    #[schemars(length(max = 8), inner(length(max = 512)))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub answers: Vec<String>,
+}
+
+/// Where the results are.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Results {
+    /// Answers, in the order of the requests.
+    #[schemars(length(max = 2100))]
+    pub uri: String,
+    /// Requests that have no answer, with the reason.
+    #[serde(rename = "errorsURI", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2100))]
+    pub errors_uri: Option<String>,
+    /// Counts, hashes and file names; written last.
+    #[serde(rename = "manifestURI")]
+    #[schemars(length(max = 2100))]
+    pub manifest_uri: String,
+}
+
+/// For people only: programs read the fields that these are made of.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Display {
+    /// Such as `8157/10000 (81%)`.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub progress: String,
+}

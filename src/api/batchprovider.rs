@@ -1,0 +1,113 @@
+//! `BatchProvider`: endpoint, credential and limits of one provider account, in one object, so that a key is only ever
+//! sent to the host that its owner named.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::storage::SecretKeyReference;
+
+/// A provider account that jobs of the namespace may use.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "llmbatch.dev",
+    version = "v1alpha1",
+    kind = "BatchProvider",
+    plural = "batchproviders",
+    namespaced,
+    shortname = "bprov",
+    category = "llmbatch",
+    doc = "BatchProvider is one account at a batch API: its endpoint, its credential and its limits.",
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
+    printcolumn(name = "URL", type_ = "string", json_path = ".spec.baseURL"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.type == oldSelf.type")
+        .message("`type` may not be changed; create another BatchProvider instead"),
+    validation = Rule::new("has(self.baseURL) == has(oldSelf.baseURL) && (!has(self.baseURL) || self.baseURL == oldSelf.baseURL)")
+        .message("`baseURL` may not be changed, since batches already run there; create another BatchProvider instead"),
+    validation = Rule::new("self.type != 'OpenAICompatible' || has(self.baseURL)")
+        .message("`baseURL` is required for type 'OpenAICompatible', such as 'http://gateway.example:8080/v1'"),
+    validation = Rule::new("self.type != 'OpenAI' || has(self.auth)")
+        .message("`auth` is required for type 'OpenAI': name the Secret and key that hold the API key")
+)]
+pub struct BatchProviderSpec {
+    /// Which dialect the endpoint speaks. Fixed.
+    #[serde(rename = "type")]
+    pub type_: ProviderType,
+    /// Root of the API, without a trailing slash; unset for type `OpenAI`: `https://api.openai.com/v1`. Fixed.
+    #[serde(rename = "baseURL", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 1024), regex(pattern = r"^https?://[^?#@\s]+[^/?#@\s]$"))]
+    pub base_url: Option<String>,
+    /// The credential. Servers that ask for none (type `OpenAICompatible` only) need none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<ProviderAuth>,
+    /// What one batch may hold; unset fields take the provider's documented limit.
+    #[serde(default)]
+    pub limits: ProviderLimits,
+}
+
+/// The dialect that a provider speaks.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProviderType {
+    /// OpenAI's own service.
+    OpenAI,
+    /// Another server with OpenAI's files and batches API.
+    OpenAICompatible,
+}
+
+/// How requests to the provider are authenticated.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderAuth {
+    /// The API key, sent as a bearer token.
+    pub secret_key_ref: SecretKeyReference,
+}
+
+/// What one batch may hold.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderLimits {
+    /// Requests in one batch (OpenAI documents 50,000).
+    #[serde(default = "max_requests_per_batch")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_requests_per_batch: i32,
+    /// Bytes in one batch's input file (OpenAI documents 200 MB).
+    #[serde(default = "max_bytes_per_batch")]
+    #[schemars(range(min = 1024, max = 2_147_483_648i64))]
+    pub max_bytes_per_batch: i64,
+}
+
+fn max_requests_per_batch() -> i32 {
+    50_000
+}
+
+fn max_bytes_per_batch() -> i64 {
+    200_000_000
+}
+
+impl Default for ProviderLimits {
+    fn default() -> Self {
+        ProviderLimits {
+            max_requests_per_batch: max_requests_per_batch(),
+            max_bytes_per_batch: max_bytes_per_batch(),
+        }
+    }
+}
+
+/// OpenAI's own endpoint (https://platform.openai.com/docs/api-reference/batch).
+pub const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
+
+impl BatchProviderSpec {
+    /// The root of the API.
+    pub fn base_url(&self) -> &str {
+        self.base_url.as_deref().unwrap_or(OPENAI_BASE_URL)
+    }
+
+    /// Whether requests go to the vendor's own host, with no gateway of somebody else in front.
+    pub fn is_vendors_own(&self) -> bool {
+        self.type_ == ProviderType::OpenAI && self.base_url() == OPENAI_BASE_URL
+    }
+}

@@ -1,0 +1,115 @@
+//! Condition types and reasons, and the one way to set a condition.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// True when every request has its outcome and the results are written; False when the job ended otherwise;
+/// Unknown, with the stage as reason, until then.
+pub const COMPLETE: &str = "Complete";
+/// True when the job ended without a full set of results.
+pub const FAILED: &str = "Failed";
+/// True while `spec.suspend` keeps batches from being submitted.
+pub const SUSPENDED: &str = "Suspended";
+/// True while a person must answer a question before the job goes on.
+pub const HELD: &str = "Held";
+/// kstatus: True while the operator itself works, not for the hours that the provider works.
+pub const RECONCILING: &str = "Reconciling";
+/// kstatus: True while something that a person must mend stops the job.
+pub const STALLED: &str = "Stalled";
+/// True once every request was checked and counted.
+pub const PLANNED: &str = "Planned";
+/// True once every batch of the plan was submitted.
+pub const SUBMITTED: &str = "Submitted";
+/// True once the manifest is written.
+pub const RESULTS_WRITTEN: &str = "ResultsWritten";
+/// True when the outcome is that of an earlier run of the same work; nothing was paid again.
+pub const RESULTS_REUSED: &str = "ResultsReused";
+
+/// Reasons, as they stand in conditions and events.
+pub mod reasons {
+    #![allow(missing_docs)]
+    pub const PENDING: &str = "Pending";
+    pub const PLANNING: &str = "Planning";
+    pub const SUBMITTING: &str = "Submitting";
+    pub const WAITING_FOR_QUOTA: &str = "WaitingForQuota";
+    pub const IN_PROGRESS: &str = "InProgress";
+    pub const COLLECTING: &str = "Collecting";
+    pub const WRITING_RESULTS: &str = "WritingResults";
+    pub const SUSPENDED: &str = "Suspended";
+    pub const RESUMED: &str = "Resumed";
+    pub const NOT_SUSPENDED: &str = "NotSuspended";
+    pub const ALL_SUCCEEDED: &str = "AllSucceeded";
+    pub const COMPLETED_WITH_FAILURES: &str = "CompletedWithFailures";
+    pub const INVALID_INPUT: &str = "InvalidInput";
+    pub const OUTPUT_CONFLICT: &str = "OutputConflict";
+    pub const PROVIDER_REJECTED: &str = "ProviderRejected";
+    pub const CANCELLED: &str = "Cancelled";
+    pub const SPEC_DRIFT: &str = "SpecDrift";
+    pub const PROVIDER_NOT_FOUND: &str = "ProviderNotFound";
+    pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+    pub const CREDENTIALS_REJECTED: &str = "CredentialsRejected";
+    pub const STORAGE_UNAVAILABLE: &str = "StorageUnavailable";
+    pub const PROVIDER_UNAVAILABLE: &str = "ProviderUnavailable";
+    pub const AWAITING_ANSWER: &str = "AwaitingAnswer";
+    pub const AWAITING_PROVIDER: &str = "AwaitingProvider";
+    pub const NOTHING_TO_ANSWER: &str = "NothingToAnswer";
+    pub const FINISHED: &str = "Finished";
+    pub const PROGRESSING: &str = "Progressing";
+    pub const NOT_FAILED: &str = "NotFailed";
+    pub const REQUESTS_CHECKED: &str = "RequestsChecked";
+    pub const MANIFEST_WRITTEN: &str = "ManifestWritten";
+    pub const NEWER_PROTOCOL: &str = "NewerProtocol";
+}
+
+/// A condition's value before it has a time: what `decide` and the projection speak of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Condition type.
+    pub type_: &'static str,
+    /// `Some(true)` is True, `None` Unknown.
+    pub status: Option<bool>,
+    /// CamelCase reason.
+    pub reason: String,
+    /// For a person; at most 2,048 characters are kept.
+    pub message: String,
+}
+
+/// Sets `verdict` in `conditions`; `lastTransitionTime` moves only when the status itself changes.
+pub fn set(conditions: &mut Vec<Condition>, verdict: Verdict, generation: Option<i64>, now: Timestamp) {
+    let status = match verdict.status {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
+    let old = conditions.iter().position(|c| c.type_ == verdict.type_);
+    let since = old.filter(|i| conditions[*i].status == status).map(|i| conditions[i].last_transition_time.clone());
+    let new = Condition {
+        type_: verdict.type_.into(),
+        status: status.into(),
+        reason: verdict.reason,
+        message: clip(verdict.message, 2048),
+        observed_generation: generation,
+        last_transition_time: since.unwrap_or(Time(now)),
+    };
+    match old {
+        Some(i) => conditions[i] = new,
+        None => conditions.push(new),
+    }
+}
+
+/// Whether `conditions` says True for `type_`.
+pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
+    conditions.iter().any(|c| c.type_ == type_ && c.status == "True")
+}
+
+/// `text` cut to at most `max` bytes at a character boundary, with an ellipsis where it was cut.
+pub fn clip(text: String, max: usize) -> String {
+    if text.len() <= max {
+        return text;
+    }
+    let mut end = max.saturating_sub('…'.len_utf8());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
+}

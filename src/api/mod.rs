@@ -1,0 +1,28 @@
+//! The kinds of the `llmbatch.dev` group: what a team writes, and what it reads back.
+//!
+//! The schema that the API server enforces is generated from these types by [`crds`]; `crds/` in the repository holds
+//! the output and a test fails when the two differ.
+
+pub mod annotations;
+mod batchjob;
+mod batchprovider;
+pub mod conditions;
+mod crd;
+mod schema;
+mod storage;
+
+pub use batchjob::*;
+pub use batchprovider::*;
+pub use crd::{crds, render as render_crd};
+pub use storage::*;
+
+/// API group of every kind of ours.
+pub const GROUP: &str = "llmbatch.dev";
+/// The only version served.
+pub const VERSION: &str = "v1alpha1";
+/// Keeps a `BatchJob` until its batches at the provider are settled.
+pub const FINALIZER: &str = "llmbatch.dev/settle";
+/// Who wrote a field, as `managedFields` and events show it.
+pub const FIELD_MANAGER: &str = "batchjob-operator";
+/// Version of the journal and of `status`; a binary neither acts on nor writes a newer one.
+pub const PROTOCOL_VERSION: i32 = 1;

@@ -1,0 +1,434 @@
+//! The rule book: what is the one next thing to do.
+
+use super::journal::{Commit, Journal, Owner};
+use super::observed::{ManifestView, Observed, Planned, Task};
+use super::shards::{self, Round};
+use crate::api::conditions::reasons;
+use crate::api::{DeletionPolicy, Hold, Lock, Outcome, PROTOCOL_VERSION};
+
+/// Milliseconds between two looks for something that a person must mend: Secrets are polled, not watched.
+const MENDED_CHECK: i64 = 15_000;
+
+/// One thing to do; at most one effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing to do before `until` (Unix milliseconds), or before something changes.
+    Wait {
+        /// When to look again.
+        until: Option<i64>,
+        /// What is waited for.
+        why: Waiting,
+    },
+    /// Put our finalizer on the object.
+    AddFinalizer,
+    /// Let the object go; `abandoned` says what is left behind, if anything.
+    RemoveFinalizer {
+        /// For an event.
+        abandoned: Option<String>,
+    },
+    /// Lock the spec in status, if the object is still the one that was judged.
+    Lock(Lock),
+    /// Look for a manifest at the destination.
+    LookForManifest,
+    /// See whether the owner that the journal names still exists.
+    FindOwner(Owner),
+    /// Read and check the input; stage its shards under this work id, or only compute the hash.
+    Pass {
+        /// The work to stage for.
+        stage: Option<String>,
+    },
+    /// Create the journal if there is none.
+    Open(Journal),
+    /// Replace the journal that was judged.
+    Swap(Journal),
+    /// Replace the journal that was judged; success is the permit to POST.
+    WriteIntent {
+        /// With the intent.
+        journal: Journal,
+        /// The intent's id.
+        intent_id: String,
+    },
+    /// See whether the store keeps the conditions of conditional writes.
+    ProveStore,
+    /// Upload the shard of this index for this attempt.
+    Upload(super::Slot),
+    /// Send the POST that this process holds the permit for.
+    Post(super::Slot),
+    /// Search the provider's list for the intent's batches.
+    Search(super::Slot),
+    /// See whether the intent's input file answers to the credential at hand.
+    CheckFile(super::Slot),
+    /// See whether the provider lists batches and refuses a create on a deleted file.
+    Probe,
+    /// Delete the intent's input file and see that it is gone.
+    Revoke(super::Slot),
+    /// Look at the batch.
+    Poll(super::Slot),
+    /// Tell a batch to stop.
+    Cancel {
+        /// The provider's name for it.
+        batch_id: String,
+    },
+    /// Fetch what came back.
+    Collect(super::Slot),
+    /// Delete files at the provider that nobody needs any more.
+    DeleteFiles(Vec<String>),
+    /// Join the parts and write results and manifest.
+    Write,
+    /// Say in status how it ended.
+    Conclude {
+        /// The end.
+        manifest: ManifestView,
+        /// Whether it is the end of an earlier run.
+        reused: bool,
+    },
+    /// Say in status that it failed before anything was paid, and unlock the spec.
+    Fail(Failure),
+    /// Delete what was staged.
+    Tidy,
+}
+
+/// A failure that cost nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// CamelCase reason.
+    pub reason: &'static str,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// Something that a person must mend; the job goes on by itself once it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stuck {
+    /// CamelCase reason.
+    pub reason: &'static str,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// What is waited for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Reason of the `Complete` condition.
+    pub stage: &'static str,
+    /// Questions to a person.
+    pub holds: Vec<Hold>,
+    /// What a person must mend.
+    pub stuck: Option<Stuck>,
+}
+
+/// The next step for a job. Total: every state has one.
+pub fn decide(o: &Observed) -> Step {
+    if let Some(journal) = o.journal.filter(|j| j.protocol_version > PROTOCOL_VERSION) {
+        return newer_protocol(journal);
+    }
+    if let Some(since) = o.job.deleting_since {
+        return deleting(o, since);
+    }
+    if o.job.finished {
+        return finished(o);
+    }
+    if !o.job.finalizer {
+        return Step::AddFinalizer;
+    }
+    if let Some(stuck) = &o.job.stuck {
+        let stage = if o.journal.is_some_and(Journal::has_intents) { reasons::IN_PROGRESS } else { reasons::PENDING };
+        let why = Waiting { stage, stuck: Some(stuck.clone()), ..Default::default() };
+        return Step::Wait { until: Some(o.now + MENDED_CHECK), why };
+    }
+    let Some(lock) = &o.job.lock else {
+        return Step::Lock(Lock { spec_hash: o.job.spec_hash.clone(), output_uri: o.job.output_uri.clone() });
+    };
+    let Some(manifest) = &o.memory.manifest else {
+        return Step::LookForManifest;
+    };
+    match o.journal {
+        Some(journal) if journal.owner == o.job.owner => mine(o, journal, lock),
+        Some(journal) => foreign(o, journal),
+        None => match manifest {
+            Some(manifest) => same_work(o, &manifest.work_hash, |_| reuse(manifest)),
+            None => Step::Open(Journal::open(o.nonce.into(), o.job.owner.clone(), o.job.spec_hash.clone())),
+        },
+    }
+}
+
+fn newer_protocol(journal: &Journal) -> Step {
+    let message = format!(
+        "the journal was written by a newer version of the operator (protocol {}, this one knows {PROTOCOL_VERSION}); \
+         upgrade the operator",
+        journal.protocol_version
+    );
+    let stuck = Some(Stuck { reason: reasons::NEWER_PROTOCOL, message });
+    Step::Wait { until: None, why: Waiting { stage: reasons::PENDING, stuck, ..Default::default() } }
+}
+
+fn finished(o: &Observed) -> Step {
+    let ours = o.journal.is_some_and(|j| j.owner == o.job.owner && j.commit.is_some());
+    match ours && !o.job.tidy {
+        true => Step::Tidy,
+        false => wait(None, reasons::FINISHED),
+    }
+}
+
+fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
+    if journal.commit.is_some() {
+        return conclude(o, journal);
+    }
+    if journal.spec_hash != o.job.spec_hash && !journal.has_intents() {
+        // A failure that cost nothing was mended: the old plan is of no use.
+        return Step::Swap(journal.next(|j| {
+            j.spec_hash = o.job.spec_hash.clone();
+            j.plan = None;
+            j.shards.clear();
+        }));
+    }
+    if journal.closing.is_some() {
+        // Only a finalizer sets it, and the object that it belonged to came back (restored, or adopted).
+        return Step::Swap(journal.next(|j| j.closing = None));
+    }
+    if let Some(Err(message)) = &o.memory.store_proved {
+        return free_failure(journal, reasons::OUTPUT_CONFLICT, message.clone());
+    }
+    if journal.plan.is_none() {
+        return plan(o, journal);
+    }
+    if let Some(Some(manifest)) = &o.memory.manifest {
+        // Another job's results lie here and this work was never sent: whose are they?
+        let hash = &manifest.work_hash;
+        return match journal.plan.as_ref().is_some_and(|p| p.work_hash == *hash) {
+            true => reuse(manifest),
+            false => free_failure(journal, reasons::OUTPUT_CONFLICT, other_work()),
+        };
+    }
+    let drift = (journal.spec_hash != o.job.spec_hash || lock.spec_hash != o.job.spec_hash).then(|| Stuck {
+        reason: reasons::SPEC_DRIFT,
+        message: "the spec is no longer the one that was submitted, so no further batch is; apply the earlier spec \
+                  again, or create another BatchJob"
+            .into(),
+    });
+    go_on(o, journal, shards::round(o, journal, None, drift.is_none() && !o.job.suspend), drift)
+}
+
+fn go_on(o: &Observed, journal: &Journal, round: Round, stuck: Option<Stuck>) -> Step {
+    if let Some(step) = round.step {
+        return step;
+    }
+    let settled = journal.shards.iter().all(|s| s.settled().is_some());
+    let hopeless = !round.live && journal.shards.iter().any(|s| s.is_refused_for_good());
+    if settled || hopeless {
+        return clean_up_then(o, journal, |counts| end_of(journal, counts, o.now));
+    }
+    let stage = match o.job.suspend && !round.live {
+        true => reasons::SUSPENDED,
+        false => round.stage,
+    };
+    Step::Wait { until: round.due, why: Waiting { stage, holds: round.holds, stuck: stuck.or(round.stuck) } }
+}
+
+/// Deletes what is left at the provider, then writes the end into the journal.
+fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(crate::api::RequestCounts) -> Commit) -> Step {
+    let files = shards::files_to_delete(o, journal);
+    if !files.is_empty() {
+        return Step::DeleteFiles(files);
+    }
+    Step::Swap(journal.next(|j| {
+        j.commit = Some(end(j.counts()));
+        shards::forget_files(j);
+    }))
+}
+
+fn end_of(journal: &Journal, requests: crate::api::RequestCounts, at: i64) -> Commit {
+    let refused = journal.shards.iter().find(|s| s.is_refused_for_good()).and_then(|s| s.attempt.as_ref());
+    let (outcome, reason, message) = if let Some(attempt) = refused {
+        (Outcome::Failed, reasons::PROVIDER_REJECTED, format!("the provider rejected a batch: {}", attempt.message()))
+    } else if requests.succeeded == requests.total {
+        (Outcome::Succeeded, reasons::ALL_SUCCEEDED, format!("all {} requests succeeded", requests.total))
+    } else {
+        let outcome = if requests.succeeded > 0 { Outcome::PartiallySucceeded } else { Outcome::Failed };
+        let message = format!(
+            "{} of {} requests succeeded; errors.jsonl has the others with their reasons",
+            requests.succeeded, requests.total
+        );
+        (outcome, reasons::COMPLETED_WITH_FAILURES, message)
+    };
+    Commit { outcome, reason: reason.into(), message, at, requests }
+}
+
+fn conclude(o: &Observed, journal: &Journal) -> Step {
+    match &o.memory.manifest {
+        Some(Some(m)) if m.work_id == journal.work_id => Step::Conclude { manifest: m.clone(), reused: false },
+        Some(Some(_)) => {
+            let message = "the destination holds another work's manifest although this work's batches ran for it; move \
+                           the foreign files away, nothing is overwritten"
+                .into();
+            let stuck = Some(Stuck { reason: reasons::OUTPUT_CONFLICT, message });
+            Step::Wait { until: None, why: Waiting { stage: reasons::WRITING_RESULTS, stuck, ..Default::default() } }
+        }
+        _ if o.memory.running.contains(&Task::Write) => wait(None, reasons::WRITING_RESULTS),
+        Some(None) => Step::Write,
+        None => Step::LookForManifest,
+    }
+}
+
+fn plan(o: &Observed, journal: &Journal) -> Step {
+    if o.memory.running.contains(&Task::Pass) {
+        return wait(None, reasons::PLANNING);
+    }
+    let pass = o.memory.pass.as_ref().filter(|p| p.spec_hash == o.job.spec_hash);
+    match pass.map(|p| &p.result) {
+        Some(Err(message)) => Step::Fail(Failure { reason: reasons::INVALID_INPUT, message: message.clone() }),
+        Some(Ok(planned)) if planned.staged.as_ref() == Some(&journal.work_id) => Step::Swap(journal.next(|j| {
+            j.plan = Some(planned.plan.clone());
+            j.shards = planned.shards.clone();
+        })),
+        _ => Step::Pass { stage: Some(journal.work_id.clone()) },
+    }
+}
+
+/// The journal at the destination is another object's.
+fn foreign(o: &Observed, journal: &Journal) -> Step {
+    if let Some(Some(manifest)) = &o.memory.manifest {
+        return same_work(o, &manifest.work_hash, |_| reuse(manifest));
+    }
+    let (me, owner) = (&o.job.owner, &journal.owner);
+    let namesake = owner.cluster == me.cluster && owner.namespace == me.namespace && owner.name == me.name;
+    let gone = match (namesake, owner.cluster == me.cluster, o.memory.owner_alive) {
+        (true, ..) => true, // two objects of one name cannot exist at a time, and this one does
+        (_, false, _) => false,
+        (_, _, None) => return Step::FindOwner(owner.clone()),
+        (_, _, Some(alive)) => !alive,
+    };
+    let taken = |j: &mut Journal| {
+        j.owner = me.clone();
+        j.spec_hash = o.job.spec_hash.clone();
+        j.closing = None;
+    };
+    if gone && !journal.has_intents() && journal.commit.is_none() {
+        return Step::Swap(journal.next(|j| {
+            taken(j);
+            j.plan = None;
+            j.shards.clear();
+        }));
+    }
+    match &journal.plan {
+        Some(plan) if namesake => same_work(o, &plan.work_hash, |_| Step::Swap(journal.next(taken))),
+        _ => Step::Fail(Failure {
+            reason: reasons::OUTPUT_CONFLICT,
+            message: format!(
+                "the destination is in use by BatchJob {}/{}{}; write to another URI, for example with `$(name)` and \
+                 `$(runID)` in it",
+                owner.namespace,
+                owner.name,
+                if owner.cluster == me.cluster { "" } else { " of another cluster" },
+            ),
+        }),
+    }
+}
+
+/// Goes on with `then` if this job's work is the one of `hash`; reads the input, staging nothing, to know.
+fn same_work(o: &Observed, hash: &str, then: impl Fn(&Planned) -> Step) -> Step {
+    if o.memory.running.contains(&Task::Pass) {
+        return wait(None, reasons::PLANNING);
+    }
+    match o.memory.pass.as_ref().filter(|p| p.spec_hash == o.job.spec_hash).map(|p| &p.result) {
+        None => Step::Pass { stage: None },
+        Some(Err(message)) => Step::Fail(Failure { reason: reasons::INVALID_INPUT, message: message.clone() }),
+        Some(Ok(planned)) if planned.plan.work_hash == hash => then(planned),
+        Some(Ok(_)) => Step::Fail(Failure { reason: reasons::OUTPUT_CONFLICT, message: other_work() }),
+    }
+}
+
+fn other_work() -> String {
+    "the destination holds the results of other work; write to another URI, for example with `$(runID)` in it".into()
+}
+
+fn reuse(manifest: &ManifestView) -> Step {
+    Step::Conclude { manifest: manifest.clone(), reused: true }
+}
+
+/// A failure before the first intent: the plan goes first, so that nobody acts on it once the spec is unlocked.
+fn free_failure(journal: &Journal, reason: &'static str, message: String) -> Step {
+    match journal.plan {
+        Some(_) => Step::Swap(journal.next(|j| {
+            j.plan = None;
+            j.shards.clear();
+        })),
+        None => Step::Fail(Failure { reason, message }),
+    }
+}
+
+fn deleting(o: &Observed, since: i64) -> Step {
+    if !o.job.finalizer {
+        return wait(None, reasons::FINISHED);
+    }
+    let let_go = Step::RemoveFinalizer { abandoned: None };
+    if o.job.finished {
+        return let_go;
+    }
+    let overdue = o.now >= since + o.timing.deletion_deadline;
+    if let Some(stuck) = &o.job.stuck {
+        // Without a lock nothing was ever opened by this object.
+        return match (o.job.lock.is_none(), overdue) {
+            (true, _) => let_go,
+            (false, true) => abandon(&stuck.message),
+            (false, false) => Step::Wait {
+                until: Some(since + o.timing.deletion_deadline),
+                why: Waiting { stage: reasons::CANCELLED, stuck: Some(stuck.clone()), ..Default::default() },
+            },
+        };
+    }
+    let Some(journal) = o.journal.filter(|j| j.owner == o.job.owner) else {
+        return let_go;
+    };
+    let policy = o.job.deletion_policy;
+    if journal.commit.is_some() {
+        return match conclude(o, journal) {
+            Step::Conclude { .. } => let_go,
+            Step::Wait { .. } if overdue => abandon("its results could not be written"),
+            step => step,
+        };
+    }
+    if journal.closing != Some(policy) {
+        return Step::Swap(journal.next(|j| j.closing = Some(policy)));
+    }
+    if !journal.has_intents() {
+        return let_go;
+    }
+    let round = shards::round(o, journal, Some(policy), false);
+    match round.step {
+        Some(step) => step,
+        None if !round.live && policy == DeletionPolicy::Orphan => let_go,
+        None if !round.live => clean_up_then(o, journal, |requests| cancelled(requests, o.now)),
+        None if overdue => abandon("its batches did not end in time"),
+        None => Step::Wait {
+            until: round.due.or(Some(since + o.timing.deletion_deadline)),
+            why: Waiting { stage: reasons::CANCELLED, holds: round.holds, stuck: round.stuck },
+        },
+    }
+}
+
+fn cancelled(requests: crate::api::RequestCounts, at: i64) -> Commit {
+    Commit {
+        outcome: Outcome::Cancelled,
+        reason: reasons::CANCELLED.into(),
+        message: format!(
+            "the BatchJob was deleted before it was done; {} of {} requests were answered",
+            requests.succeeded, requests.total
+        ),
+        at,
+        requests,
+    }
+}
+
+fn abandon(why: &str) -> Step {
+    Step::RemoveFinalizer {
+        abandoned: Some(format!(
+            "the deletion was let through after its deadline: {why}; batches at the provider may still run and cost, \
+             the journal at the destination names them"
+        )),
+    }
+}
+
+fn wait(until: Option<i64>, stage: &'static str) -> Step {
+    Step::Wait { until, why: Waiting { stage, ..Default::default() } }
+}

@@ -1,0 +1,87 @@
+//! What makes two jobs the same work, and names made from it.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::json;
+
+use crate::api::BatchJobSpec;
+
+/// Prefix of every work hash; grows when its definition changes, so that old hashes stay recognisable.
+pub const WORK_HASH_VERSION: &str = "v1";
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// SHA-256 over the fields that shape requests or identity: what [`crate::api::Lock`] locks. Policies, limits and the
+/// names of credentials are not among them.
+pub fn spec_hash(spec: &BatchJobSpec) -> String {
+    let shape = json!({
+        "provider": spec.provider_ref.name,
+        "model": spec.model,
+        "endpoint": spec.endpoint,
+        "requestDefaults": spec.request_defaults,
+        "runID": spec.run_id,
+        "inline": spec.input.inline,
+        "objectStore": spec.input.object_store.as_ref().map(|o| (&o.uri, &o.endpoint, &o.region)),
+    });
+    // serde_json sorts object keys, so equal content gives equal bytes.
+    hex(digest(&SHA256, shape.to_string().as_bytes()).as_ref())
+}
+
+/// The destination with `$(namespace)`, `$(name)` and `$(runID)` replaced, ending in one `/`.
+///
+/// # Errors
+/// A message that names the variable that is unknown or has no value.
+pub fn output_uri(template: &str, namespace: &str, name: &str, run_id: Option<&str>) -> Result<String, String> {
+    let mut uri = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some(start) = rest.find("$(") {
+        let end = rest[start..].find(')').ok_or("`spec.output` has a `$(` without its `)`")? + start;
+        uri.push_str(&rest[..start]);
+        uri.push_str(match &rest[start + 2..end] {
+            "namespace" => namespace,
+            "name" => name,
+            "runID" => run_id.ok_or("`spec.output` uses `$(runID)`, but `spec.runID` is not set")?,
+            other => return Err(format!(
+                "`spec.output` uses `$({other})`; only `$(namespace)`, `$(name)` and `$(runID)` are known"
+            )),
+        });
+        rest = &rest[end + 1..];
+    }
+    uri.push_str(rest);
+    Ok(format!("{}/", uri.trim_end_matches('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_replaced_and_others_are_named() {
+        let uri = |t| output_uri(t, "shop", "reviews", Some("v1"));
+        assert_eq!(uri("s3://b/$(namespace)/$(name)/$(runID)").unwrap(), "s3://b/shop/reviews/v1/");
+        assert_eq!(uri("s3://b/x//").unwrap(), "s3://b/x/");
+        assert!(uri("s3://b/$(uid)/").unwrap_err().contains("$(uid)"));
+        assert!(uri("s3://b/$(name").unwrap_err().contains("without its"));
+        assert!(output_uri("s3://b/$(runID)", "n", "j", None).unwrap_err().contains("not set"));
+    }
+
+    #[test]
+    fn policies_and_credentials_are_no_part_of_the_identity() {
+        let spec: BatchJobSpec = serde_json::from_value(json!({
+            "providerRef": {"name": "p"},
+            "input": {"objectStore": {"uri": "s3://bkt/in", "secretRef": {"name": "a"}}},
+            "output": {"objectStore": {"uri": "s3://bkt/out", "secretRef": {"name": "a"}}},
+        }))
+        .unwrap();
+        let mut same = spec.clone();
+        same.suspend = true;
+        same.parallelism = 9;
+        same.input.object_store.as_mut().unwrap().secret_ref.name = "b".into();
+        assert_eq!(spec_hash(&spec), spec_hash(&same));
+        let mut other = spec.clone();
+        other.request_defaults = Some(serde_json::from_value(json!({"n": 2})).unwrap());
+        assert_ne!(spec_hash(&spec), spec_hash(&other));
+    }
+}

@@ -1,0 +1,272 @@
+//! The journal: the one mutable document of a work, and its truth.
+//!
+//! It lies where the results lie, so that it survives whatever the cluster forgets. Every change is one conditional
+//! write of the version that was judged; see `docs/architecture.md`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::{DeletionPolicy, InputStatus, Outcome, PROTOCOL_VERSION, RequestCounts};
+
+/// Attempts of one shard that may end without a batch before the job fails.
+pub const FAILURE_LIMIT: u32 = 3;
+
+/// The document, as it lies in storage (JSON).
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct Journal {
+    /// Grows by one with every write, so that bytes never recur (an ETag of recurring bytes would match again).
+    pub rev: u64,
+    /// See [`PROTOCOL_VERSION`].
+    pub protocol_version: i32,
+    /// 128 random bits in hex; names staging and requests, and outlives the object that opened the journal.
+    #[serde(rename = "workID")]
+    pub work_id: String,
+    /// The object whose work this is.
+    pub owner: Owner,
+    /// [`super::spec_hash`] of the owner's spec.
+    pub spec_hash: String,
+    /// What one pass over the input found; null until then, and again when a failure that cost nothing is re-judged.
+    pub plan: Option<Plan>,
+    /// One entry a batch to send, in the order of the requests.
+    pub shards: Vec<Shard>,
+    /// Set when the owner is being deleted: no intent may follow.
+    pub closing: Option<DeletionPolicy>,
+    /// Set once the end is decided: from then on the results are a pure function of the immutable parts.
+    pub commit: Option<Commit>,
+}
+
+/// The object whose work a journal is.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// uid of the cluster's `kube-system` namespace.
+    pub cluster: String,
+    /// Namespace of the BatchJob.
+    pub namespace: String,
+    /// Name of the BatchJob.
+    pub name: String,
+    /// uid of the BatchJob.
+    pub uid: String,
+}
+
+/// What one pass over the input found.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// Versioned hash of the requests in order, the request-shaping spec and the runID.
+    pub work_hash: String,
+    /// What was read.
+    pub input: InputStatus,
+    /// Requests in all.
+    pub requests: i64,
+}
+
+/// A set of requests that is sent as one batch.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct Shard {
+    /// SHA-256 of the bytes that are sent; also the staged object's name.
+    pub sha256: String,
+    /// Size of what is sent, in bytes.
+    pub bytes: u64,
+    /// Index of the first request.
+    pub first: i64,
+    /// Number of requests.
+    pub requests: i64,
+    /// Attempts that ended without a batch and count against the limit; waiting for capacity does not.
+    pub failures: u32,
+    /// The latest attempt to send it.
+    pub attempt: Option<Attempt>,
+}
+
+/// One attempt to send a shard.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// 128 random bits in hex, in the batch's metadata.
+    #[serde(rename = "intentID")]
+    pub intent_id: String,
+    /// The uploaded input file: the revocable right to start a batch.
+    #[serde(rename = "fileID")]
+    pub file_id: String,
+    /// The POST must start before this moment (Unix milliseconds).
+    pub post_by: i64,
+    /// Keyed fingerprint of the credential that the intent was made under.
+    pub fingerprint: String,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: AttemptState,
+}
+
+/// Where an attempt stands.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(tag = "state", rename_all_fields = "camelCase")]
+pub enum AttemptState {
+    /// A POST may be on its way. Only the holder of the permit sends it; a reader resolves.
+    Intended,
+    /// Nothing was found; the input file is being deleted so that a late POST is refused.
+    Revoking,
+    /// Proved that no batch came of it.
+    Revoked {
+        /// What the provider said last, if anything.
+        message: String,
+    },
+    /// The provider refused it, or nothing was sent; no batch exists.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// What the provider said.
+        message: String,
+        /// When (Unix milliseconds).
+        at: i64,
+    },
+    /// A batch exists.
+    Submitted {
+        /// The provider's name for it.
+        #[serde(rename = "batchID")]
+        batch_id: String,
+        /// When it was recorded (Unix milliseconds).
+        at: i64,
+    },
+    /// The batch ended and what came back is in storage.
+    Settled {
+        /// The provider's name for it.
+        #[serde(rename = "batchID")]
+        batch_id: String,
+        /// The provider's last word on it, such as `completed`.
+        ended: String,
+        /// What came back; none when a person declared the batch lost.
+        part: Option<PartRef>,
+        /// Requests by outcome.
+        counts: RequestCounts,
+        /// Files at the provider that may be deleted now.
+        files: Vec<String>,
+    },
+}
+
+/// Why no batch came of an attempt.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// Nothing left this machine: no connection.
+    NotSent,
+    /// The provider has no room now; a wait, not a failure.
+    Capacity,
+    /// The credential was refused.
+    Credentials,
+    /// The provider refuses these requests; sending them again would not help.
+    Invalid,
+}
+
+/// An immutable object with what came back of one attempt, in index order.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PartRef {
+    /// Object name below the work's folder.
+    pub name: String,
+    /// SHA-256 of its uncompressed bytes.
+    pub sha256: String,
+}
+
+/// The end, decided.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Commit {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Reason of the `Complete` condition.
+    pub reason: String,
+    /// For a person.
+    pub message: String,
+    /// When (Unix milliseconds).
+    pub at: i64,
+    /// Requests by outcome.
+    pub requests: RequestCounts,
+}
+
+/// A shard and one attempt to send it, such as `00000-1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot {
+    /// Index in [`Journal::shards`].
+    pub shard: usize,
+    /// From 1.
+    pub attempt: u32,
+}
+
+impl std::fmt::Display for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:05}-{}", self.shard, self.attempt)
+    }
+}
+
+impl Journal {
+    /// A new journal of a work that nothing was done for yet.
+    pub fn open(work_id: String, owner: Owner, spec_hash: String) -> Self {
+        Journal {
+            rev: 1,
+            protocol_version: PROTOCOL_VERSION,
+            work_id,
+            owner,
+            spec_hash,
+            plan: None,
+            shards: vec![],
+            closing: None,
+            commit: None,
+        }
+    }
+
+    /// Whether a batch may ever have been asked for.
+    pub fn has_intents(&self) -> bool {
+        self.shards.iter().any(|s| s.attempt.is_some())
+    }
+
+    /// This version changed by `edit`, with the next revision.
+    pub fn next(&self, edit: impl FnOnce(&mut Journal)) -> Journal {
+        let mut next = self.clone();
+        edit(&mut next);
+        next.rev = self.rev + 1;
+        next
+    }
+
+    /// Requests by outcome: shards that never settled count as cancelled, for nothing of them was executed.
+    pub fn counts(&self) -> RequestCounts {
+        let mut sum = RequestCounts::default();
+        for shard in &self.shards {
+            sum.total += shard.requests;
+            match shard.settled() {
+                Some(c) => {
+                    sum.succeeded += c.succeeded;
+                    sum.failed += c.failed;
+                    sum.expired += c.expired;
+                    sum.cancelled += c.cancelled;
+                    sum.missing += c.missing;
+                }
+                None if shard.is_refused_for_good() => sum.failed += shard.requests,
+                None => sum.cancelled += shard.requests,
+            }
+        }
+        sum
+    }
+}
+
+impl Shard {
+    /// Outcome of its requests once settled.
+    pub fn settled(&self) -> Option<RequestCounts> {
+        match self.attempt.as_ref()?.state {
+            AttemptState::Settled { counts, .. } => Some(counts),
+            _ => None,
+        }
+    }
+
+    /// Whether the provider will not take it, however often it is sent.
+    pub fn is_refused_for_good(&self) -> bool {
+        self.failures >= FAILURE_LIMIT || matches!(self.attempt.as_ref().map(|a| &a.state),
+            Some(AttemptState::Refused { refusal: Refusal::Invalid, .. }))
+    }
+
+    /// Whether a batch of it may exist that has not ended.
+    pub fn is_live(&self) -> bool {
+        matches!(
+            self.attempt.as_ref().map(|a| &a.state),
+            Some(AttemptState::Intended | AttemptState::Revoking | AttemptState::Submitted { .. })
+        )
+    }
+}

@@ -1,0 +1,17 @@
+//! The decisions: pure functions without clock, I/O or async.
+//!
+//! [`decide`] is the whole rule book of *when* something may happen. The controller executes the one [`Step`] that it
+//! returns and feeds what came of it back as [`Memory`]; the model checker in `tests/` runs this very function.
+
+mod decide;
+mod identity;
+mod journal;
+mod observed;
+mod project;
+mod shards;
+
+pub use decide::{Failure, Step, Stuck, Waiting, decide};
+pub use identity::{WORK_HASH_VERSION, hex, output_uri, spec_hash};
+pub use journal::*;
+pub use observed::*;
+pub use project::project;

@@ -1,0 +1,224 @@
+//! What a decision is made on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::journal::{Journal, Owner, PartRef, Plan, Refusal, Shard, Slot};
+use super::Stuck;
+use crate::api::{DeletionPolicy, Lock, Outcome, RequestCounts};
+
+/// Everything that [`super::decide`] may look at. Times are Unix milliseconds.
+#[derive(Clone, Debug)]
+pub struct Observed<'a> {
+    /// The clock, read once.
+    pub now: i64,
+    /// 128 fresh random bits in hex, for whatever needs a new name.
+    pub nonce: &'a str,
+    /// How long things may take.
+    pub timing: &'a Timing,
+    /// The live object, not a cache entry.
+    pub job: &'a JobView,
+    /// The journal, read after the object; None: there is none.
+    pub journal: Option<&'a Journal>,
+    /// What this process found out so far.
+    pub memory: &'a Memory,
+}
+
+/// How long things may take, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Timing {
+    /// From the live read of the object to the latest start of a POST.
+    pub post_window: i64,
+    /// From the start of a POST to its end, whatever comes back; clock skew between replicas included.
+    pub send_timeout: i64,
+    /// How long a provider's list may lag behind its batches.
+    pub listing_lag: i64,
+    /// How long a deletion waits for the provider or the storage before it lets go, loudly.
+    pub deletion_deadline: i64,
+}
+
+/// The parts of a `BatchJob` that decisions need.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct JobView {
+    /// The object as a journal names its owner.
+    pub owner: Owner,
+    /// When deletion was asked for.
+    pub deleting_since: Option<i64>,
+    /// Whether our finalizer is on it.
+    pub finalizer: bool,
+    /// `spec.suspend`
+    pub suspend: bool,
+    /// [`super::spec_hash`] of the spec.
+    pub spec_hash: String,
+    /// The destination, variables replaced.
+    pub output_uri: String,
+    /// `status.lock`
+    pub lock: Option<Lock>,
+    /// `spec.parallelism`
+    pub parallelism: usize,
+    /// `spec.pollPeriodSeconds`, in milliseconds.
+    pub poll_period: i64,
+    /// `spec.deletionPolicy`
+    pub deletion_policy: DeletionPolicy,
+    /// Status says how it ended, and nothing asks for another look.
+    pub finished: bool,
+    /// Status says that nothing is left to tidy.
+    pub tidy: bool,
+    /// The person's answer to a hold: its id and what they said.
+    pub answer: Option<(String, String)>,
+    /// Keyed fingerprint of the credential at hand.
+    pub fingerprint: String,
+    /// What keeps the job from going on although the spec is sound.
+    pub stuck: Option<Stuck>,
+}
+
+/// What this process found out about one job. It may vanish at any time: nothing in it is needed to be right.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Memory {
+    /// What lies at the destination: None, not looked yet.
+    pub manifest: Option<Option<ManifestView>>,
+    /// Whether the owner that the journal names still exists.
+    pub owner_alive: Option<bool>,
+    /// Whether the store was seen to refuse what a conditional write must refuse, or what it did instead.
+    pub store_proved: Option<Result<(), String>>,
+    /// What a pass over the input gave.
+    pub pass: Option<Pass>,
+    /// Uploaded input files.
+    pub uploads: BTreeMap<Slot, String>,
+    /// The intent that this process holds the permit for.
+    pub permit: Option<String>,
+    /// What came of the POST of an intent.
+    pub posted: BTreeMap<String, Posted>,
+    /// What a search for an intent's batches found.
+    pub searches: BTreeMap<String, Search>,
+    /// Whether an input file answered to the credential at hand.
+    pub files: BTreeMap<String, bool>,
+    /// Input files seen to be gone after their deletion, and when.
+    pub revoked: BTreeMap<String, i64>,
+    /// Whether the provider lists batches, and refuses a create on a deleted file.
+    pub resolvable: Option<bool>,
+    /// The last look at a batch.
+    pub looks: BTreeMap<String, Look>,
+    /// Batches that were told to stop.
+    pub cancelled: BTreeSet<String>,
+    /// What was collected of a batch.
+    pub collected: BTreeMap<String, Collected>,
+    /// Files at the provider that were asked to be deleted.
+    pub deleted: BTreeSet<String>,
+    /// Background tasks that are running.
+    pub running: BTreeSet<Task>,
+}
+
+/// A long transfer that runs beside the reconcile loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Task {
+    /// Reading, checking and staging the input.
+    Pass,
+    /// Uploading a shard.
+    Upload(Slot),
+    /// Fetching the answers of a batch.
+    Collect(Slot),
+    /// Joining parts into results.
+    Write,
+}
+
+/// A pass over the input.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pass {
+    /// The spec that it was made for.
+    pub spec_hash: String,
+    /// The plan, or what is wrong with the input.
+    pub result: Result<Planned, String>,
+}
+
+/// What a pass over a sound input gave.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Planned {
+    /// Whether shards were staged, under this work id, or only the hash computed.
+    pub staged: Option<String>,
+    /// For the journal.
+    pub plan: Plan,
+    /// For the journal.
+    pub shards: Vec<Shard>,
+}
+
+/// What came of a POST.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Posted {
+    /// The batch exists.
+    Created(String),
+    /// No batch exists: nothing was sent, or the vendor itself refused.
+    Refused(Refusal, String),
+    /// Nobody can tell.
+    Unknown(String),
+}
+
+/// A search over all pages of the provider's list.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Search {
+    /// When it began.
+    pub began: i64,
+    /// Batches with the intent's metadata or file, oldest first.
+    pub found: Vec<String>,
+}
+
+/// A look at a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Look {
+    /// When.
+    pub at: i64,
+    /// What was seen.
+    pub seen: Seen,
+}
+
+/// What a look at a batch shows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Seen {
+    /// The provider does not know it, or not under this credential.
+    NotFound,
+    /// It exists but carries nothing that says that it is this work's.
+    NotOurs,
+    /// It is under way; unknown states count as under way.
+    Running {
+        /// The provider's word.
+        state: String,
+        /// Requests done so far, by the provider's count.
+        done: i64,
+    },
+    /// It ended.
+    Ended {
+        /// The provider's word.
+        state: String,
+        /// Set when the batch was turned away as a whole before any request ran.
+        rejected: Option<(Refusal, String)>,
+    },
+}
+
+/// What was collected of an ended batch; the part is in storage and was read back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Collected {
+    /// The part.
+    pub part: PartRef,
+    /// Requests by outcome.
+    pub counts: RequestCounts,
+    /// The provider's files of this batch.
+    pub files: Vec<String>,
+}
+
+/// A manifest as far as decisions need it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ManifestView {
+    /// The work whose results it lists.
+    pub work_id: String,
+    /// Identity of that work.
+    pub work_hash: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Reason of the `Complete` condition.
+    pub reason: String,
+    /// For a person.
+    pub message: String,
+    /// Requests by outcome.
+    pub requests: RequestCounts,
+    /// When the end was decided.
+    pub at: i64,
+}

@@ -1,0 +1,294 @@
+//! The whole status, built by one function.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::decide::{Failure, Step, Waiting};
+use super::journal::{AttemptState, Journal, Shard, Slot};
+use super::observed::{ManifestView, Observed, Seen};
+use super::shards::look;
+use crate::api::conditions::{self, Verdict, reasons};
+use crate::api::{
+    BatchJobStatus, BatchStatus, Display, Lock, Outcome, PROTOCOL_VERSION, RequestCounts, Results, Work,
+};
+
+/// How many settled batches status lists.
+const SETTLED_LISTED: usize = 32;
+
+/// The status that `step` calls for, or None where it says nothing new. `old` gives what only moves forward: times, and
+/// conditions that did not change.
+pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step: &Step) -> Option<BatchJobStatus> {
+    let mut status = BatchJobStatus {
+        conditions: old.conditions.clone(),
+        observed_generation: generation,
+        last_handled_reconcile_at: old.last_handled_reconcile_at.clone(),
+        protocol_version: Some(PROTOCOL_VERSION),
+        lock: old.lock.clone(),
+        start_time: old.start_time.clone().or_else(|| time(o.now)),
+        ..Default::default()
+    };
+    if let Some(journal) = o.journal.filter(|j| j.owner == o.job.owner) {
+        describe(&mut status, o, journal, old);
+    }
+    let verdicts = match step {
+        Step::Lock(lock) => {
+            status.lock = Some(lock.clone());
+            waiting(&Waiting { stage: reasons::PENDING, ..Default::default() }, o.job.suspend)
+        }
+        Step::Wait { why, .. } if why.stage != reasons::FINISHED => {
+            status.holds = why.holds.iter().take(8).cloned().collect();
+            waiting(why, o.job.suspend)
+        }
+        Step::Conclude { manifest, reused } => {
+            conclude(&mut status, o, manifest);
+            concluded(manifest, *reused)
+        }
+        Step::Fail(failure) => {
+            status.lock = None;
+            status.outcome = Some(Outcome::Failed);
+            status.completion_time = time(o.now);
+            failed(failure)
+        }
+        Step::Tidy => return Some(tidied(old, generation, o.now)),
+        _ => return None,
+    };
+    for verdict in verdicts {
+        conditions::set(&mut status.conditions, verdict, generation, clock(o.now));
+    }
+    Some(status)
+}
+
+fn clock(ms: i64) -> Timestamp {
+    Timestamp::from_second(ms / 1000).unwrap_or_default()
+}
+
+fn time(ms: i64) -> Option<Time> {
+    Some(Time(clock(ms)))
+}
+
+fn verdict(type_: &'static str, status: impl Into<Option<bool>>, reason: &str, message: impl Into<String>) -> Verdict {
+    Verdict { type_, status: status.into(), reason: reason.into(), message: message.into() }
+}
+
+fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &BatchJobStatus) {
+    status.work = Some(work(&o.job.output_uri, &journal.work_id, journal.plan.as_ref().map(|p| &p.work_hash)));
+    let Some(plan) = &journal.plan else { return };
+    status.input = Some(plan.input.clone());
+    let counts = settled_so_far(journal);
+    status.requests = Some(counts);
+    status.batches = batches(o, journal);
+    let first = journal.shards.iter().filter_map(|s| match s.attempt.as_ref()?.state {
+        AttemptState::Submitted { at, .. } => Some(at),
+        _ => None,
+    });
+    status.submission_time = old.submission_time.clone().or_else(|| first.min().and_then(time));
+    status.display = Some(Display { progress: progress(o, journal, counts) });
+    let checked = format!("{} requests were read and are sound", plan.requests);
+    let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, checked)];
+    let sent = |s: &Shard| matches!(s.attempt.as_ref().map(|a| &a.state),
+        Some(AttemptState::Submitted { .. } | AttemptState::Settled { .. }));
+    let submitted = journal.shards.iter().filter(|s| sent(s)).count();
+    let all = submitted == journal.shards.len();
+    let message = format!("{submitted} of {} batches were submitted", journal.shards.len());
+    facts.push(verdict(conditions::SUBMITTED, all, if all { "AllSubmitted" } else { "NotAllSubmitted" }, message));
+    for fact in facts {
+        conditions::set(&mut status.conditions, fact, status.observed_generation, clock(o.now));
+    }
+}
+
+fn work(output_uri: &str, id: &str, hash: Option<&String>) -> Work {
+    Work { id: id.into(), hash: hash.cloned(), journal_uri: format!("{output_uri}_batchjob/journal.json") }
+}
+
+fn settled_so_far(journal: &Journal) -> RequestCounts {
+    let mut counts = journal.counts();
+    let open: i64 = journal.shards.iter().filter(|s| s.settled().is_none()).map(|s| s.requests).sum();
+    if journal.commit.is_none() {
+        let refused = journal.shards.iter().filter(|s| s.settled().is_none() && s.is_refused_for_good());
+        let refused: i64 = refused.map(|s| s.requests).sum();
+        counts.cancelled -= open - refused;
+        counts.failed -= refused;
+    }
+    counts
+}
+
+fn progress(o: &Observed, journal: &Journal, counts: RequestCounts) -> String {
+    let running: i64 = journal.shards.iter().filter_map(|s| match &look(o, s.attempt.as_ref()?)?.seen {
+        Seen::Running { done, .. } => Some((*done).clamp(0, s.requests)),
+        Seen::Ended { rejected: None, .. } => Some(s.requests),
+        _ => None,
+    }).sum();
+    show(counts.total - open_requests(journal) + running, counts.total)
+}
+
+fn open_requests(journal: &Journal) -> i64 {
+    journal.shards.iter().filter(|s| s.settled().is_none()).map(|s| s.requests).sum()
+}
+
+fn show(done: i64, total: i64) -> String {
+    format!("{done}/{total} ({}%)", if total > 0 { done * 100 / total } else { 100 })
+}
+
+fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
+    let all = journal.shards.iter().enumerate().filter_map(|(shard, s)| {
+        let attempt = s.attempt.as_ref()?;
+        let (state, provider_id) = match &attempt.state {
+            AttemptState::Intended => ("Submitting".to_string(), None),
+            AttemptState::Revoking => ("Revoking".into(), None),
+            AttemptState::Revoked { .. } => ("Revoked".into(), None),
+            AttemptState::Refused { .. } => ("Refused".into(), None),
+            AttemptState::Submitted { batch_id, .. } => {
+                let state = match look(o, attempt).map(|l| &l.seen) {
+                    Some(Seen::Running { state, .. } | Seen::Ended { state, .. }) => camel(state),
+                    Some(Seen::NotFound) => "NotFound".into(),
+                    Some(Seen::NotOurs) => "NotOurs".into(),
+                    None => "Submitted".into(),
+                };
+                (state, Some(batch_id.clone()))
+            }
+            AttemptState::Settled { batch_id, ended, .. } => (camel(ended), Some(batch_id.clone())),
+        };
+        let name = Slot { shard, attempt: attempt.number }.to_string();
+        let state = conditions::clip(state, 32);
+        Some((s.settled().is_some(), BatchStatus { name, state, provider_id, requests: s.requests }))
+    });
+    let (settled, mut listed): (Vec<_>, Vec<_>) = all.partition(|(settled, _)| *settled);
+    listed.extend(settled.into_iter().rev().take(SETTLED_LISTED));
+    listed.sort_by(|a, b| a.1.name.cmp(&b.1.name));
+    listed.into_iter().map(|(_, batch)| batch).take(132).collect()
+}
+
+/// `in_progress` as Kubernetes spells it: `InProgress`.
+fn camel(word: &str) -> String {
+    word.split(['_', '-', ' '])
+        .map(|part| {
+            let mut chars = part.chars();
+            chars.next().map(|c| c.to_ascii_uppercase().to_string() + chars.as_str()).unwrap_or_default()
+        })
+        .collect()
+}
+
+fn waiting(why: &Waiting, suspend: bool) -> Vec<Verdict> {
+    let message = match (why.holds.first(), &why.stuck) {
+        (Some(hold), _) => hold.message.clone(),
+        (_, Some(stuck)) => stuck.message.clone(),
+        _ => stage_message(why.stage).into(),
+    };
+    let ours = matches!(why.stage, reasons::PLANNING | reasons::SUBMITTING | reasons::COLLECTING
+        | reasons::WRITING_RESULTS | reasons::CANCELLED);
+    let reconciling = match (ours, why.holds.is_empty() && why.stuck.is_none()) {
+        (true, true) => verdict(conditions::RECONCILING, true, reasons::PROGRESSING, stage_message(why.stage)),
+        _ => verdict(conditions::RECONCILING, false, reasons::AWAITING_PROVIDER, "nothing for the operator to do now"),
+    };
+    let stalled = match &why.stuck {
+        Some(stuck) => verdict(conditions::STALLED, true, stuck.reason, stuck.message.clone()),
+        None => verdict(conditions::STALLED, false, reasons::PROGRESSING, ""),
+    };
+    let held = match why.holds.first() {
+        Some(hold) => verdict(conditions::HELD, true, reasons::AWAITING_ANSWER, how_to_answer(hold)),
+        None => verdict(conditions::HELD, false, reasons::NOTHING_TO_ANSWER, ""),
+    };
+    vec![
+        verdict(conditions::COMPLETE, None, why.stage, message),
+        verdict(conditions::FAILED, false, reasons::NOT_FAILED, ""),
+        suspended(suspend),
+        held,
+        reconciling,
+        stalled,
+    ]
+}
+
+fn suspended(suspend: bool) -> Verdict {
+    match suspend {
+        true => verdict(conditions::SUSPENDED, true, reasons::SUSPENDED,
+            "no batch is submitted while `spec.suspend` is true"),
+        false => verdict(conditions::SUSPENDED, false, reasons::NOT_SUSPENDED, ""),
+    }
+}
+
+fn how_to_answer(hold: &crate::api::Hold) -> String {
+    let commands: Vec<String> = hold.answers.iter()
+        .map(|a| format!("{}={a}", crate::api::annotations::RESOLVE))
+        .collect();
+    format!("{}. Answer with one of these annotations: {}", hold.message, commands.join(", "))
+}
+
+fn stage_message(stage: &str) -> &'static str {
+    match stage {
+        reasons::PENDING => "not started yet",
+        reasons::PLANNING => "reading and checking the requests",
+        reasons::SUSPENDED => "the requests are checked; set `spec.suspend` to false to submit them",
+        reasons::SUBMITTING => "submitting batches to the provider",
+        reasons::WAITING_FOR_QUOTA => "the provider has no room for another batch now; it is tried again",
+        reasons::IN_PROGRESS => "the provider is working",
+        reasons::COLLECTING => "fetching the answers",
+        reasons::WRITING_RESULTS => "writing the results",
+        reasons::CANCELLED => "stopping the batches before the object goes",
+        _ => "",
+    }
+}
+
+fn conclude(status: &mut BatchJobStatus, o: &Observed, manifest: &ManifestView) {
+    let counts = manifest.requests;
+    status.outcome = Some(manifest.outcome);
+    status.completion_time = time(manifest.at);
+    status.requests = Some(counts);
+    status.work = Some(work(&o.job.output_uri, &manifest.work_id, Some(&manifest.work_hash)));
+    let done = counts.total - counts.cancelled - counts.missing;
+    status.display = Some(Display { progress: show(done, counts.total) });
+    let uri = |name: &str| format!("{}{name}", o.job.output_uri);
+    let complete = counts.succeeded == counts.total;
+    status.results = Some(Results {
+        uri: uri("results.jsonl"),
+        errors_uri: (!complete).then(|| uri("errors.jsonl")),
+        manifest_uri: uri("manifest.json"),
+    });
+}
+
+fn concluded(manifest: &ManifestView, reused: bool) -> Vec<Verdict> {
+    let ended_well = matches!(manifest.outcome, Outcome::Succeeded | Outcome::PartiallySucceeded);
+    // Never both Complete and Failed, as Job has it: nothing answered at all is a failure.
+    let reason = match manifest.outcome == Outcome::Failed && manifest.reason == reasons::COMPLETED_WITH_FAILURES {
+        true => "MaxFailedRequestsExceeded",
+        false => manifest.reason.as_str(),
+    };
+    let message = manifest.message.as_str();
+    let mut verdicts = vec![
+        verdict(conditions::COMPLETE, ended_well, reason, message),
+        match ended_well {
+            true => verdict(conditions::FAILED, false, reasons::NOT_FAILED, ""),
+            false => verdict(conditions::FAILED, true, reason, message),
+        },
+        verdict(conditions::RESULTS_WRITTEN, true, reasons::MANIFEST_WRITTEN, "manifest.json is in place"),
+        verdict(conditions::HELD, false, reasons::NOTHING_TO_ANSWER, ""),
+        verdict(conditions::STALLED, false, reasons::FINISHED, ""),
+        suspended(false),
+    ];
+    verdicts.push(match reused {
+        true => verdict(conditions::RECONCILING, false, reasons::FINISHED, ""),
+        false => verdict(conditions::RECONCILING, true, reasons::PROGRESSING, "removing staged files"),
+    });
+    if reused {
+        let message = "the destination already holds the outcome of this work; nothing was sent or paid again";
+        verdicts.push(verdict(conditions::RESULTS_REUSED, true, reasons::MANIFEST_WRITTEN, message));
+    }
+    verdicts
+}
+
+fn failed(failure: &Failure) -> Vec<Verdict> {
+    vec![
+        verdict(conditions::COMPLETE, false, failure.reason, failure.message.clone()),
+        verdict(conditions::FAILED, true, failure.reason, failure.message.clone()),
+        verdict(conditions::RECONCILING, false, reasons::FINISHED, ""),
+        verdict(conditions::STALLED, true, failure.reason, failure.message.clone()),
+        verdict(conditions::HELD, false, reasons::NOTHING_TO_ANSWER, ""),
+        suspended(false),
+    ]
+}
+
+fn tidied(old: &BatchJobStatus, generation: Option<i64>, now: i64) -> BatchJobStatus {
+    let mut status = BatchJobStatus { observed_generation: generation, ..old.clone() };
+    let done = verdict(conditions::RECONCILING, false, reasons::FINISHED, "");
+    conditions::set(&mut status.conditions, done, generation, clock(now));
+    status
+}

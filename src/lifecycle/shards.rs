@@ -1,0 +1,411 @@
+//! The submission protocol, shard by shard: see `docs/architecture.md` for the argument behind each rule.
+
+use super::decide::{Step, Stuck};
+use super::journal::{Attempt, AttemptState, Journal, Refusal, Shard, Slot};
+use super::observed::{Look, Observed, Posted, Search, Seen, Task};
+use crate::api::conditions::reasons;
+use crate::api::{DeletionPolicy, Hold, RequestCounts};
+
+/// What looking at every shard gave.
+pub(super) struct Round {
+    /// The one step, if there is one.
+    pub step: Option<Step>,
+    /// When to look again.
+    pub due: Option<i64>,
+    /// Whether a batch may exist that has not ended.
+    pub live: bool,
+    /// Questions to a person.
+    pub holds: Vec<Hold>,
+    /// What a person must mend.
+    pub stuck: Option<Stuck>,
+    /// Reason of the `Complete` condition.
+    pub stage: &'static str,
+}
+
+impl Round {
+    fn due(&mut self, at: i64) -> Option<Step> {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+        None
+    }
+
+    fn hold(&mut self, kind: &str, attempt: &Attempt, message: &str, answers: Vec<String>) -> Option<Step> {
+        let id = hold_id(kind, attempt);
+        let answers = answers.into_iter().map(|a| format!("{id}={a}")).collect();
+        self.holds.push(Hold { id, message: message.into(), answers });
+        None
+    }
+}
+
+fn hold_id(kind: &str, attempt: &Attempt) -> String {
+    format!("{kind}-{}", attempt.intent_id.get(..8).unwrap_or(&attempt.intent_id))
+}
+
+/// Looks at every shard: what is owed first (a permit, an answer to record), then what is under way, then what may start.
+pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPolicy>, may_start: bool) -> Round {
+    let live = journal.shards.iter().any(Shard::is_live);
+    let mut round = Round { step: None, due: None, live, holds: vec![], stuck: None, stage: reasons::SUBMITTING };
+    round.step = attempts(journal)
+        .find_map(|(slot, attempt)| owed(o, journal, slot, attempt))
+        .or_else(|| attempts(journal).find_map(|(slot, a)| under_way(o, journal, slot, a, closing, &mut round)))
+        .or_else(|| may_start.then(|| start(o, journal, &mut round)).flatten());
+    round
+}
+
+fn attempts(journal: &Journal) -> impl Iterator<Item = (Slot, &Attempt)> {
+    journal.shards.iter().enumerate().filter_map(|(shard, s)| {
+        let attempt = s.attempt.as_ref()?;
+        Some((Slot { shard, attempt: attempt.number }, attempt))
+    })
+}
+
+fn with_state(journal: &Journal, slot: Slot, state: AttemptState) -> Step {
+    Step::Swap(journal.next(|j| {
+        if let Some(attempt) = &mut j.shards[slot.shard].attempt {
+            attempt.state = state;
+        }
+    }))
+}
+
+fn record(o: &Observed, journal: &Journal, slot: Slot, batch_id: &str) -> Step {
+    with_state(journal, slot, AttemptState::Submitted { batch_id: batch_id.into(), at: o.now })
+}
+
+/// What this process alone can do: use its permit, and write down what came of it.
+fn owed(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> Option<Step> {
+    if !matches!(attempt.state, AttemptState::Intended | AttemptState::Revoking) {
+        return None;
+    }
+    match o.memory.posted.get(&attempt.intent_id) {
+        Some(Posted::Created(id)) => Some(record(o, journal, slot, id)),
+        Some(Posted::Refused(refusal, message)) if attempt.state == AttemptState::Intended => {
+            let state = AttemptState::Refused { refusal: *refusal, message: message.clone(), at: o.now };
+            Some(with_state(journal, slot, state))
+        }
+        Some(_) => None,
+        None => (o.memory.permit.as_ref() == Some(&attempt.intent_id)).then_some(Step::Post(slot)),
+    }
+}
+
+fn under_way(
+    o: &Observed,
+    journal: &Journal,
+    slot: Slot,
+    attempt: &Attempt,
+    closing: Option<DeletionPolicy>,
+    round: &mut Round,
+) -> Option<Step> {
+    match &attempt.state {
+        AttemptState::Intended => resolve(o, journal, slot, attempt, round),
+        AttemptState::Revoking => revoke(o, journal, slot, attempt, round),
+        // An orphaned batch runs on; the next object of this name picks it up.
+        AttemptState::Submitted { .. } if closing == Some(DeletionPolicy::Orphan) => {
+            round.live = attempts(journal).any(|(_, a)| is_unresolved(a));
+            None
+        }
+        AttemptState::Submitted { batch_id, .. } => follow(o, journal, slot, attempt, batch_id, closing, round),
+        AttemptState::Revoked { .. } | AttemptState::Refused { .. } | AttemptState::Settled { .. } => None,
+    }
+}
+
+fn is_unresolved(attempt: &Attempt) -> bool {
+    matches!(attempt.state, AttemptState::Intended | AttemptState::Revoking)
+}
+
+/// An intent without an id, read by somebody who holds no permit for it: look for the batch, else revoke the right to
+/// start one.
+fn resolve(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, round: &mut Round) -> Option<Step> {
+    if let Some(step) = answered(o, journal, slot, attempt) {
+        return Some(step);
+    }
+    let quiet = attempt.post_by + o.timing.send_timeout;
+    let search = o.memory.searches.get(&attempt.intent_id);
+    if let Some(id) = search.and_then(|s| s.found.first()) {
+        return Some(record(o, journal, slot, id));
+    }
+    if search.is_none_or(|s| s.began < quiet && o.now >= quiet) {
+        return Some(Step::Search(slot));
+    }
+    if o.now < quiet {
+        return round.due(quiet);
+    }
+    if attempt.fingerprint != o.job.fingerprint {
+        let why = "the reply to a submission was lost and the credential has changed since, so that the provider's \
+                   list may be another account's; put the earlier credential back, or look at the provider and answer";
+        return round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
+    }
+    match o.memory.files.get(&attempt.file_id) {
+        None => return Some(Step::CheckFile(slot)),
+        Some(false) => {
+            let why = "the reply to a submission was lost and the provider no longer knows the input file, so that \
+                       nothing proves that no batch runs; look at the provider and answer";
+            return round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
+        }
+        Some(true) => {}
+    }
+    match o.memory.resolvable {
+        None => Some(Step::Probe),
+        Some(false) => {
+            let why = "the reply to a submission was lost, and this provider can still start a batch of a deleted \
+                       file or cannot be searched; look at the provider and answer";
+            round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()])
+        }
+        Some(true) => Some(with_state(journal, slot, AttemptState::Revoking)),
+    }
+}
+
+/// The file goes; whatever was started before must show in the list, and nothing can start after.
+fn revoke(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, round: &mut Round) -> Option<Step> {
+    if let Some(step) = answered(o, journal, slot, attempt) {
+        return Some(step);
+    }
+    if attempt.fingerprint != o.job.fingerprint {
+        let why = "a submission of unknown outcome was being revoked when the credential changed; put the earlier \
+                   credential back, or look at the provider and answer";
+        return round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
+    }
+    let Some(gone) = o.memory.revoked.get(&attempt.file_id) else {
+        return Some(Step::Revoke(slot));
+    };
+    let quiet = gone + o.timing.listing_lag;
+    match o.memory.searches.get(&attempt.intent_id) {
+        Some(Search { found, .. }) if !found.is_empty() => Some(record(o, journal, slot, &found[0])),
+        Some(Search { began, .. }) if *began >= quiet => Some(revoked(o, journal, slot, attempt)),
+        _ if o.now < quiet => round.due(quiet),
+        _ => Some(Step::Search(slot)),
+    }
+}
+
+fn revoked(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> Step {
+    let message = match o.memory.posted.get(&attempt.intent_id) {
+        Some(Posted::Unknown(message)) => message.clone(),
+        _ => "the outcome of the submission was unknown".into(),
+    };
+    Step::Swap(journal.next(|j| {
+        let shard = &mut j.shards[slot.shard];
+        shard.failures += 1;
+        if let Some(attempt) = &mut shard.attempt {
+            attempt.state = AttemptState::Revoked { message };
+        }
+    }))
+}
+
+/// A person's answer to the question what became of an intent.
+fn answered(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> Option<Step> {
+    let (id, answer) = o.job.answer.as_ref()?;
+    if *id != hold_id("unknown", attempt) {
+        return None;
+    }
+    match answer.strip_prefix("adopt:") {
+        Some(batch) => Some(record(o, journal, slot, batch)),
+        None if answer == "none" => {
+            let message = "a person said that no batch exists".into();
+            Some(with_state(journal, slot, AttemptState::Revoked { message }))
+        }
+        None => None,
+    }
+}
+
+/// A recorded batch: poll it, stop it when the object goes, collect it when it ended.
+fn follow(
+    o: &Observed,
+    journal: &Journal,
+    slot: Slot,
+    attempt: &Attempt,
+    batch_id: &str,
+    closing: Option<DeletionPolicy>,
+    round: &mut Round,
+) -> Option<Step> {
+    round.stage = reasons::IN_PROGRESS;
+    if let Some(extra) = duplicate(o, attempt, batch_id) {
+        return Some(Step::Cancel { batch_id: extra.into() });
+    }
+    let Some(look) = o.memory.looks.get(batch_id) else {
+        return Some(Step::Poll(slot));
+    };
+    let again = look.at + o.job.poll_period;
+    match &look.seen {
+        Seen::NotFound | Seen::NotOurs => {
+            let lost = o.job.answer.as_ref().is_some_and(|(id, a)| *id == hold_id("lost", attempt) && a == "lost");
+            if lost {
+                return Some(with_state(journal, slot, lost_batch(&journal.shards[slot.shard], batch_id)));
+            }
+            if o.now >= again {
+                return Some(Step::Poll(slot));
+            }
+            round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into()]);
+            round.due(again)
+        }
+        Seen::Running { .. } => match closing == Some(DeletionPolicy::Cancel) && !o.memory.cancelled.contains(batch_id) {
+            true => Some(Step::Cancel { batch_id: batch_id.into() }),
+            false if o.now >= again => Some(Step::Poll(slot)),
+            false => round.due(again),
+        },
+        Seen::Ended { rejected: Some((refusal, message)), .. } => Some(rejected(o, journal, slot, *refusal, message)),
+        Seen::Ended { state, rejected: None } => match o.memory.collected.get(batch_id) {
+            Some(c) => Some(with_state(journal, slot, AttemptState::Settled {
+                batch_id: batch_id.into(),
+                ended: state.clone(),
+                part: Some(c.part.clone()),
+                counts: c.counts,
+                files: c.files.clone(),
+            })),
+            None => {
+                round.stage = reasons::COLLECTING;
+                (!o.memory.running.contains(&Task::Collect(slot))).then_some(Step::Collect(slot))
+            }
+        },
+    }
+}
+
+/// A batch of this very intent beside the recorded one: a gateway in front of the provider sent our POST twice.
+fn duplicate<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> Option<&'a String> {
+    let found = &o.memory.searches.get(&attempt.intent_id)?.found;
+    found.iter().find(|id| *id != recorded && !o.memory.cancelled.contains(*id))
+}
+
+fn why_lost(seen: &Seen, batch_id: &str) -> String {
+    match seen {
+        Seen::NotOurs => format!(
+            "batch {batch_id} carries nothing that says that it belongs to this job, so it is not touched; if its \
+             answers are to be given up, say so"
+        ),
+        _ => format!(
+            "the provider does not know batch {batch_id} under this credential; put back the credential of the account \
+             that it runs in, or give its answers up"
+        ),
+    }
+}
+
+fn lost_batch(shard: &Shard, batch_id: &str) -> AttemptState {
+    AttemptState::Settled {
+        batch_id: batch_id.into(),
+        ended: "lost".into(),
+        part: None,
+        counts: RequestCounts { total: shard.requests, missing: shard.requests, ..Default::default() },
+        files: vec![],
+    }
+}
+
+/// The batch was turned away as a whole: its file goes, and another attempt gets a fresh one.
+fn rejected(o: &Observed, journal: &Journal, slot: Slot, refusal: Refusal, message: &str) -> Step {
+    let file = journal.shards[slot.shard].attempt.as_ref().map(|a| a.file_id.clone()).unwrap_or_default();
+    if !o.memory.deleted.contains(&file) {
+        return Step::DeleteFiles(vec![file]);
+    }
+    Step::Swap(journal.next(|j| {
+        if let Some(attempt) = &mut j.shards[slot.shard].attempt {
+            attempt.file_id.clear();
+            attempt.state = AttemptState::Refused { refusal, message: message.into(), at: o.now };
+        }
+    }))
+}
+
+/// The next shard that may be sent, if there is room for one.
+fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Option<Step> {
+    if journal.shards.iter().any(Shard::is_refused_for_good) {
+        return None;
+    }
+    let uploading = o.memory.running.iter().filter(|t| matches!(t, Task::Upload(_))).count();
+    let ready = |slot: Slot| file_for(o, journal, slot).is_some();
+    let mut room = o.job.parallelism.saturating_sub(journal.shards.iter().filter(|s| s.is_live()).count());
+    for (shard, s) in journal.shards.iter().enumerate().filter(|(_, s)| !s.is_live() && s.settled().is_none()) {
+        if room == 0 {
+            return None;
+        }
+        room -= 1;
+        let attempt = s.attempt.as_ref().map_or(1, |a| a.number + 1);
+        let slot = Slot { shard, attempt };
+        if let Some(at) = not_before(s).filter(|at| o.now < *at) {
+            explain(s, round);
+            round.due(at);
+        } else if ready(slot) {
+            return Some(intent(o, journal, slot));
+        } else if !o.memory.running.contains(&Task::Upload(slot)) && uploading < o.job.parallelism {
+            return Some(Step::Upload(slot));
+        }
+    }
+    None
+}
+
+/// Says why a shard is not sent yet.
+fn explain(shard: &Shard, round: &mut Round) {
+    let Some(AttemptState::Refused { refusal, message, .. }) = shard.attempt.as_ref().map(|a| &a.state) else { return };
+    let reason = match refusal {
+        Refusal::Capacity => return round.stage = reasons::WAITING_FOR_QUOTA,
+        Refusal::Credentials => reasons::CREDENTIALS_REJECTED,
+        Refusal::NotSent | Refusal::Invalid => reasons::PROVIDER_UNAVAILABLE,
+    };
+    round.stuck = Some(Stuck { reason, message: message.clone() });
+}
+
+/// Attempts that were refused are repeated after 4 s, then twice as long each time, up to 5 minutes.
+fn not_before(shard: &Shard) -> Option<i64> {
+    let attempt = shard.attempt.as_ref()?;
+    let AttemptState::Refused { at, .. } = attempt.state else { return None };
+    Some(at + (2_000i64 << attempt.number.min(8)).min(300_000))
+}
+
+/// The uploaded file that the attempt may use. The file of an attempt that was refused before a batch existed is as good
+/// as new.
+fn file_for(o: &Observed, journal: &Journal, slot: Slot) -> Option<String> {
+    let last = journal.shards[slot.shard].attempt.as_ref();
+    let refused = last.filter(|a| matches!(a.state, AttemptState::Refused { .. }) && !a.file_id.is_empty());
+    refused.map(|a| a.file_id.clone()).or_else(|| o.memory.uploads.get(&slot).cloned())
+}
+
+fn intent(o: &Observed, journal: &Journal, slot: Slot) -> Step {
+    if o.memory.store_proved.is_none() {
+        return Step::ProveStore;
+    }
+    let attempt = Attempt {
+        number: slot.attempt,
+        intent_id: o.nonce.into(),
+        file_id: file_for(o, journal, slot).unwrap_or_default(),
+        post_by: o.now + o.timing.post_window,
+        fingerprint: o.job.fingerprint.clone(),
+        state: AttemptState::Intended,
+    };
+    let journal = journal.next(|j| j.shards[slot.shard].attempt = Some(attempt));
+    Step::WriteIntent { journal, intent_id: o.nonce.into() }
+}
+
+/// Files at the provider that nothing needs once every shard is settled or given up.
+pub(super) fn files_to_delete(o: &Observed, journal: &Journal) -> Vec<String> {
+    let recorded = attempts(journal).flat_map(|(_, a)| match &a.state {
+        AttemptState::Settled { files, .. } => files.clone(),
+        AttemptState::Refused { .. } => vec![a.file_id.clone()],
+        _ => vec![],
+    });
+    let mut files: Vec<String> = recorded.chain(o.memory.uploads.values().cloned()).collect();
+    files.retain(|f| !f.is_empty() && !o.memory.deleted.contains(f) && !o.memory.revoked.contains_key(f));
+    files.sort();
+    files.dedup();
+    files
+}
+
+/// Takes the names of deleted files out of the journal.
+pub(super) fn forget_files(journal: &mut Journal) {
+    for attempt in journal.shards.iter_mut().filter_map(|s| s.attempt.as_mut()) {
+        if let AttemptState::Settled { files, .. } = &mut attempt.state {
+            files.clear();
+        }
+    }
+}
+
+impl Attempt {
+    /// The provider's last word, for a person.
+    pub fn message(&self) -> String {
+        match &self.state {
+            AttemptState::Refused { message, .. } | AttemptState::Revoked { message } => message.clone(),
+            _ => String::new(),
+        }
+    }
+}
+
+/// The last look at the batch of an attempt.
+pub(super) fn look<'a>(o: &'a Observed, attempt: &Attempt) -> Option<&'a Look> {
+    match &attempt.state {
+        AttemptState::Submitted { batch_id, .. } => o.memory.looks.get(batch_id),
+        _ => None,
+    }
+}
