@@ -5,3 +5,8 @@
 
 pub mod api;
 pub mod lifecycle;
+pub mod provider;
+pub mod requests;
+pub mod results;
+pub mod store;
+pub mod transport;

@@ -90,10 +90,7 @@ fn max_bytes_per_batch() -> i64 {
 
 impl Default for ProviderLimits {
     fn default() -> Self {
-        ProviderLimits {
-            max_requests_per_batch: max_requests_per_batch(),
-            max_bytes_per_batch: max_bytes_per_batch(),
-        }
+        ProviderLimits { max_requests_per_batch: max_requests_per_batch(), max_bytes_per_batch: max_bytes_per_batch() }
     }
 }
 

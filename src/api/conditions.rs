@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::text::clip;
+
 /// True when every request has its outcome and the results are written; False when the job ended otherwise;
 /// Unknown, with the stage as reason, until then.
 pub const COMPLETE: &str = "Complete";
@@ -100,16 +102,4 @@ pub fn set(conditions: &mut Vec<Condition>, verdict: Verdict, generation: Option
 /// Whether `conditions` says True for `type_`.
 pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     conditions.iter().any(|c| c.type_ == type_ && c.status == "True")
-}
-
-/// `text` cut to at most `max` bytes at a character boundary, with an ellipsis where it was cut.
-pub fn clip(text: String, max: usize) -> String {
-    if text.len() <= max {
-        return text;
-    }
-    let mut end = max.saturating_sub('…'.len_utf8());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}…", &text[..end])
 }

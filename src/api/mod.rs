@@ -10,6 +10,7 @@ pub mod conditions;
 mod crd;
 mod schema;
 mod storage;
+pub mod text;
 
 pub use batchjob::*;
 pub use batchprovider::*;

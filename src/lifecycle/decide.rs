@@ -258,9 +258,10 @@ fn conclude(o: &Observed, journal: &Journal) -> Step {
     match &o.memory.manifest {
         Some(Some(m)) if m.work_id == journal.work_id => Step::Conclude { manifest: m.clone(), reused: false },
         Some(Some(_)) => {
-            let message = "the destination holds another work's manifest although this work's batches ran for it; move \
+            let message =
+                "the destination holds another work's manifest although this work's batches ran for it; move \
                            the foreign files away, nothing is overwritten"
-                .into();
+                    .into();
             let stuck = Some(Stuck { reason: reasons::OUTPUT_CONFLICT, message });
             Step::Wait { until: None, why: Waiting { stage: reasons::WRITING_RESULTS, stuck, ..Default::default() } }
         }

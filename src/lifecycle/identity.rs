@@ -4,14 +4,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::json;
 
 use crate::api::BatchJobSpec;
+use crate::api::text::hex;
 
 /// Prefix of every work hash; grows when its definition changes, so that old hashes stay recognisable.
 pub const WORK_HASH_VERSION: &str = "v1";
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
 
 /// SHA-256 over the fields that shape requests or identity: what [`crate::api::Lock`] locks. Policies, limits and the
 /// names of credentials are not among them.
@@ -43,9 +39,11 @@ pub fn output_uri(template: &str, namespace: &str, name: &str, run_id: Option<&s
             "namespace" => namespace,
             "name" => name,
             "runID" => run_id.ok_or("`spec.output` uses `$(runID)`, but `spec.runID` is not set")?,
-            other => return Err(format!(
-                "`spec.output` uses `$({other})`; only `$(namespace)`, `$(name)` and `$(runID)` are known"
-            )),
+            other => {
+                return Err(format!(
+                    "`spec.output` uses `$({other})`; only `$(namespace)`, `$(name)` and `$(runID)` are known"
+                ));
+            }
         });
         rest = &rest[end + 1..];
     }

@@ -258,8 +258,11 @@ impl Shard {
 
     /// Whether the provider will not take it, however often it is sent.
     pub fn is_refused_for_good(&self) -> bool {
-        self.failures >= FAILURE_LIMIT || matches!(self.attempt.as_ref().map(|a| &a.state),
-            Some(AttemptState::Refused { refusal: Refusal::Invalid, .. }))
+        self.failures >= FAILURE_LIMIT
+            || matches!(
+                self.attempt.as_ref().map(|a| &a.state),
+                Some(AttemptState::Refused { refusal: Refusal::Invalid, .. })
+            )
     }
 
     /// Whether a batch of it may exist that has not ended.

@@ -11,7 +11,7 @@ mod project;
 mod shards;
 
 pub use decide::{Failure, Step, Stuck, Waiting, decide};
-pub use identity::{WORK_HASH_VERSION, hex, output_uri, spec_hash};
+pub use identity::{WORK_HASH_VERSION, output_uri, spec_hash};
 pub use journal::*;
 pub use observed::*;
 pub use project::project;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::journal::{Journal, Owner, PartRef, Plan, Refusal, Shard, Slot};
 use super::Stuck;
+use super::journal::{Journal, Owner, PartRef, Plan, Refusal, Shard, Slot};
 use crate::api::{DeletionPolicy, Lock, Outcome, RequestCounts};
 
 /// Everything that [`super::decide`] may look at. Times are Unix milliseconds.

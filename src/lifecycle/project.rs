@@ -8,9 +8,8 @@ use super::journal::{AttemptState, Journal, Shard, Slot};
 use super::observed::{ManifestView, Observed, Seen};
 use super::shards::look;
 use crate::api::conditions::{self, Verdict, reasons};
-use crate::api::{
-    BatchJobStatus, BatchStatus, Display, Lock, Outcome, PROTOCOL_VERSION, RequestCounts, Results, Work,
-};
+use crate::api::text::clip;
+use crate::api::{BatchJobStatus, BatchStatus, Display, Outcome, PROTOCOL_VERSION, RequestCounts, Results, Work};
 
 /// How many settled batches status lists.
 const SETTLED_LISTED: usize = 32;
@@ -85,8 +84,12 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     status.display = Some(Display { progress: progress(o, journal, counts) });
     let checked = format!("{} requests were read and are sound", plan.requests);
     let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, checked)];
-    let sent = |s: &Shard| matches!(s.attempt.as_ref().map(|a| &a.state),
-        Some(AttemptState::Submitted { .. } | AttemptState::Settled { .. }));
+    let sent = |s: &Shard| {
+        matches!(
+            s.attempt.as_ref().map(|a| &a.state),
+            Some(AttemptState::Submitted { .. } | AttemptState::Settled { .. })
+        )
+    };
     let submitted = journal.shards.iter().filter(|s| sent(s)).count();
     let all = submitted == journal.shards.len();
     let message = format!("{submitted} of {} batches were submitted", journal.shards.len());
@@ -113,11 +116,15 @@ fn settled_so_far(journal: &Journal) -> RequestCounts {
 }
 
 fn progress(o: &Observed, journal: &Journal, counts: RequestCounts) -> String {
-    let running: i64 = journal.shards.iter().filter_map(|s| match &look(o, s.attempt.as_ref()?)?.seen {
-        Seen::Running { done, .. } => Some((*done).clamp(0, s.requests)),
-        Seen::Ended { rejected: None, .. } => Some(s.requests),
-        _ => None,
-    }).sum();
+    let running: i64 = journal
+        .shards
+        .iter()
+        .filter_map(|s| match &look(o, s.attempt.as_ref()?)?.seen {
+            Seen::Running { done, .. } => Some((*done).clamp(0, s.requests)),
+            Seen::Ended { rejected: None, .. } => Some(s.requests),
+            _ => None,
+        })
+        .sum();
     show(counts.total - open_requests(journal) + running, counts.total)
 }
 
@@ -149,7 +156,7 @@ fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
             AttemptState::Settled { batch_id, ended, .. } => (camel(ended), Some(batch_id.clone())),
         };
         let name = Slot { shard, attempt: attempt.number }.to_string();
-        let state = conditions::clip(state, 32);
+        let state = clip(state, 32);
         Some((s.settled().is_some(), BatchStatus { name, state, provider_id, requests: s.requests }))
     });
     let (settled, mut listed): (Vec<_>, Vec<_>) = all.partition(|(settled, _)| *settled);
@@ -174,8 +181,10 @@ fn waiting(why: &Waiting, suspend: bool) -> Vec<Verdict> {
         (_, Some(stuck)) => stuck.message.clone(),
         _ => stage_message(why.stage).into(),
     };
-    let ours = matches!(why.stage, reasons::PLANNING | reasons::SUBMITTING | reasons::COLLECTING
-        | reasons::WRITING_RESULTS | reasons::CANCELLED);
+    let ours = matches!(
+        why.stage,
+        reasons::PLANNING | reasons::SUBMITTING | reasons::COLLECTING | reasons::WRITING_RESULTS | reasons::CANCELLED
+    );
     let reconciling = match (ours, why.holds.is_empty() && why.stuck.is_none()) {
         (true, true) => verdict(conditions::RECONCILING, true, reasons::PROGRESSING, stage_message(why.stage)),
         _ => verdict(conditions::RECONCILING, false, reasons::AWAITING_PROVIDER, "nothing for the operator to do now"),
@@ -200,16 +209,19 @@ fn waiting(why: &Waiting, suspend: bool) -> Vec<Verdict> {
 
 fn suspended(suspend: bool) -> Verdict {
     match suspend {
-        true => verdict(conditions::SUSPENDED, true, reasons::SUSPENDED,
-            "no batch is submitted while `spec.suspend` is true"),
+        true => verdict(
+            conditions::SUSPENDED,
+            true,
+            reasons::SUSPENDED,
+            "no batch is submitted while `spec.suspend` is true",
+        ),
         false => verdict(conditions::SUSPENDED, false, reasons::NOT_SUSPENDED, ""),
     }
 }
 
 fn how_to_answer(hold: &crate::api::Hold) -> String {
-    let commands: Vec<String> = hold.answers.iter()
-        .map(|a| format!("{}={a}", crate::api::annotations::RESOLVE))
-        .collect();
+    let commands: Vec<String> =
+        hold.answers.iter().map(|a| format!("{}={a}", crate::api::annotations::RESOLVE)).collect();
     format!("{}. Answer with one of these annotations: {}", hold.message, commands.join(", "))
 }
 

@@ -235,20 +235,25 @@ fn follow(
             round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into()]);
             round.due(again)
         }
-        Seen::Running { .. } => match closing == Some(DeletionPolicy::Cancel) && !o.memory.cancelled.contains(batch_id) {
+        Seen::Running { .. } => match closing == Some(DeletionPolicy::Cancel) && !o.memory.cancelled.contains(batch_id)
+        {
             true => Some(Step::Cancel { batch_id: batch_id.into() }),
             false if o.now >= again => Some(Step::Poll(slot)),
             false => round.due(again),
         },
         Seen::Ended { rejected: Some((refusal, message)), .. } => Some(rejected(o, journal, slot, *refusal, message)),
         Seen::Ended { state, rejected: None } => match o.memory.collected.get(batch_id) {
-            Some(c) => Some(with_state(journal, slot, AttemptState::Settled {
-                batch_id: batch_id.into(),
-                ended: state.clone(),
-                part: Some(c.part.clone()),
-                counts: c.counts,
-                files: c.files.clone(),
-            })),
+            Some(c) => Some(with_state(
+                journal,
+                slot,
+                AttemptState::Settled {
+                    batch_id: batch_id.into(),
+                    ended: state.clone(),
+                    part: Some(c.part.clone()),
+                    counts: c.counts,
+                    files: c.files.clone(),
+                },
+            )),
             None => {
                 round.stage = reasons::COLLECTING;
                 (!o.memory.running.contains(&Task::Collect(slot))).then_some(Step::Collect(slot))

@@ -1,0 +1,85 @@
+//! Errors in the vendor's shape.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde_json::json;
+use tracing::error;
+
+/// An answer that is not 2xx.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    message: String,
+    param: Option<&'static str>,
+    code: Option<&'static str>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), param: None, code: None }
+    }
+
+    /// 400: the request makes no sense.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// 400: a field is not there.
+    pub fn missing(param: &'static str) -> Self {
+        Self::invalid(format!("Missing required parameter: '{param}'.")).param(param).code("missing_required_parameter")
+    }
+
+    /// 401: not one of our keys.
+    pub fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Incorrect API key provided.").code("invalid_api_key")
+    }
+
+    /// 404: does not exist, or belongs to somebody else.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// 409: makes sense, but not now.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, message)
+    }
+
+    /// Any status, for a fault that somebody ordered.
+    pub fn ordered(status: StatusCode) -> Self {
+        Self::new(status, "This error was ordered as a fault.")
+    }
+
+    /// 500: our own fault; the client is not told more.
+    pub fn internal(error: impl std::fmt::Display) -> Self {
+        error!(%error, "a request failed");
+        let message = "The server had an error while processing your request.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    /// Names the field that is wrong.
+    pub fn param(mut self, param: &'static str) -> Self {
+        self.param = Some(param);
+        self
+    }
+
+    /// Names the kind of error, for programs.
+    pub fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let kind = match self.status.as_u16() {
+            500.. => "server_error",
+            429 => "rate_limit_error",
+            _ => "invalid_request_error",
+        };
+        let body = json!({"error": {
+            "message": self.message, "type": kind, "param": self.param, "code": self.code,
+        }});
+        (self.status, Json(body)).into_response()
+    }
+}

@@ -1,0 +1,77 @@
+//! What all parts of the server share.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::accounts::Accounts;
+use crate::answers::Answers;
+use crate::faults::Faults;
+use crate::ledger::Ledger;
+use crate::store::Store;
+use crate::validate::Limits;
+
+/// The server's state, in many hands.
+pub type Shared = Arc<App>;
+
+/// What was asked for at the start.
+#[derive(Debug)]
+pub struct Settings {
+    /// Who is let in.
+    pub accounts: Accounts,
+    /// What requests are answered.
+    pub answers: Answers,
+    /// How large a batch may be.
+    pub limits: Limits,
+    /// Decides the order of results.
+    pub seed: u64,
+    /// The folder of files' contents.
+    pub contents: PathBuf,
+    /// What shall go wrong.
+    pub faults: Faults,
+    /// How long a batch runs, until told otherwise.
+    pub batch_duration: Duration,
+}
+
+/// The server's state.
+#[derive(Debug)]
+pub struct App {
+    /// What was asked for at the start.
+    pub settings: Settings,
+    /// What was billed.
+    pub ledger: Ledger,
+    store: Mutex<Store>,
+    batch_duration: Mutex<Duration>,
+}
+
+impl App {
+    /// A server without files or batches.
+    pub fn new(settings: Settings, ledger: Ledger) -> Shared {
+        Arc::new(Self {
+            batch_duration: Mutex::new(settings.batch_duration),
+            settings,
+            ledger,
+            store: Mutex::default(),
+        })
+    }
+
+    /// Files and batches. Hold it briefly.
+    pub fn store(&self) -> MutexGuard<'_, Store> {
+        lock(&self.store)
+    }
+
+    /// How long a batch runs that is created now.
+    pub fn batch_duration(&self) -> Duration {
+        *lock(&self.batch_duration)
+    }
+
+    /// Changes how long batches run that are created from now on.
+    pub fn set_batch_duration(&self, duration: Duration) {
+        *lock(&self.batch_duration) = duration;
+    }
+}
+
+/// Locks; a panic of an earlier holder does not spread.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

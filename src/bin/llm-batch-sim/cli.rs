@@ -1,0 +1,184 @@
+//! The command line: what can be asked of the simulator when it starts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use jiff::SignedDuration;
+
+use crate::accounts::{Accounts, AccountsError};
+use crate::answers::{Answers, AnswersError};
+use crate::app::{App, Settings, Shared};
+use crate::faults::{Fault, Faults};
+use crate::home::Home;
+use crate::ledger::Ledger;
+use crate::validate::Limits;
+
+const EXAMPLES: &str = "\
+Examples:
+  # Serve on port 8080; every batch takes one second and every answer is an echo.
+  llm-batch-sim
+
+  # For a script: a free port, printed as {\"url\":…,\"admin\":…} on the first line of stdout.
+  llm-batch-sim --listen 127.0.0.1:0 --batch-duration 200ms
+
+  # Two teams that do not see each other, and answers from a file.
+  llm-batch-sim --api-key sk-team-a --api-key sk-team-b --answers answers.json
+
+  # The first batch is created, but its creator never hears of it.
+  llm-batch-sim --fault 'create_batch=drop_reply*1'
+
+An answers file is a list of rules; the first that matches a request's text (in any case) wins,
+and one without \"contains\" matches all. Requests that no rule matches are echoed.
+  [{\"contains\": \"refund\", \"answer\": \"billing\"},
+   {\"contains\": \"forbidden\", \"status\": 400, \"code\": \"content_filter\", \"message\": \"Refused.\"},
+   {\"answer\": \"other\"}]
+
+A fault is POINT=ACTION[:STATUS][*TIMES].
+  Points:  upload, get_file, list_files, content, delete_file,
+           create_batch, get_batch, list_batches, cancel_batch
+  Actions: drop_reply    do it, then cut the connection without a byte of reply
+                         (waits for a request that succeeds)
+           drop_request  cut the connection, do nothing
+           status:503    answer with this status, do nothing
+
+While it runs (none of these needs a key):
+  GET    /admin/ledger                what was billed, one JSON object a line
+  GET    /admin/state                 uploads, files and batches of every account
+  POST   /admin/faults                {\"point\":\"create_batch\",\"action\":\"status\",\"status\":503,\"retry_after\":1,\"times\":2}
+  GET    /admin/faults                what is left of them; DELETE forgets them
+  POST   /admin/batch-duration        {\"duration\":\"5s\"}, for batches created from now on
+  POST   /admin/batches/{id}/finish   end this batch now
+
+Set RUST_LOG=debug to see more on stderr. Requests' contents are never logged.";
+
+/// A server that plays OpenAI's Files and Batches API, for tests, demos and CI.
+///
+/// Files, batches and results behave as at the vendor, nothing is paid, and every line that would
+/// have been billed is in a ledger.
+#[derive(Debug, Parser)]
+#[command(name = "llm-batch-sim", version, about, after_long_help = EXAMPLES, max_term_width = 100)]
+pub struct Args {
+    /// Address and port; port 0 picks a free one
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR:PORT")]
+    pub listen: String,
+
+    /// Folder for files' contents and the ledger, made if missing [default: a temporary one]
+    ///
+    /// The ledger.jsonl in it is continued by the next start; files and batches are forgotten.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// A key that clients may use; repeat it for more accounts that do not see each other
+    ///
+    /// Without any, every client is let in and all share one account. In the environment variable
+    /// they are separated by commas.
+    #[arg(
+        long = "api-key",
+        value_name = "KEY",
+        env = "LLM_BATCH_SIM_API_KEY",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    api_keys: Vec<String>,
+
+    /// JSON file with rules for the answers
+    #[arg(long, value_name = "FILE")]
+    answers: Option<PathBuf>,
+
+    /// How long a batch runs: 200ms, 5s, 2h
+    #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = parse_duration)]
+    batch_duration: Duration,
+
+    /// Decides the order of results
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    seed: u64,
+
+    /// The most requests that one batch may hold
+    #[arg(long, default_value_t = 50_000, value_name = "NUMBER")]
+    max_requests: u64,
+
+    /// The most bytes that a batch's input file may hold
+    #[arg(long, default_value_t = 209_715_200, value_name = "BYTES")]
+    max_bytes: u64,
+
+    /// Something that shall go wrong, as POINT=ACTION[:STATUS][*TIMES]; may be repeated
+    #[arg(long = "fault", value_name = "FAULT")]
+    faults: Vec<Fault>,
+}
+
+/// Why the simulator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The system refused something.
+    #[error("cannot {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The `--api-key` flags make no sense.
+    #[error(transparent)]
+    Accounts(#[from] AccountsError),
+    /// The `--answers` file makes no sense.
+    #[error(transparent)]
+    Answers(#[from] AnswersError),
+}
+
+impl StartError {
+    /// Names what was tried when the system refused.
+    pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
+        Self::Io { what: what.into(), source }
+    }
+}
+
+impl Args {
+    /// Makes everything the server needs; the [`Home`] must outlive it.
+    pub fn prepare(self) -> Result<(Shared, Home), StartError> {
+        let accounts = Accounts::new(self.api_keys)?;
+        let answers = match &self.answers {
+            Some(file) => Answers::load(file)?,
+            None => Answers::default(),
+        };
+        let home =
+            Home::open(self.state_dir.as_deref()).map_err(|error| StartError::io("prepare the state folder", error))?;
+        let ledger = Ledger::open(&home.ledger()).map_err(|error| StartError::io("open the ledger", error))?;
+        let settings = Settings {
+            accounts,
+            answers,
+            limits: Limits { requests: self.max_requests, bytes: self.max_bytes },
+            seed: self.seed,
+            contents: home.contents(),
+            faults: Faults::new(self.faults),
+            batch_duration: self.batch_duration,
+        };
+        Ok((App::new(settings, ledger), home))
+    }
+}
+
+/// Reads `200ms`, `5s`, `1h 30m` and the like; never negative.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let signed: SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    Duration::try_from(signed).map_err(|_| "a duration cannot be negative".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        assert_eq!(parse_duration("200ms"), Ok(Duration::from_millis(200)));
+        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
+        assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
+        assert!(parse_duration("-1s").is_err());
+        assert!(parse_duration("soon").is_err());
+    }
+}

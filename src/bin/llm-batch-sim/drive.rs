@@ -1,0 +1,164 @@
+//! Taking a batch from its creation to its end, in the time it was given.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use crate::app::Shared;
+use crate::batch::{Batch, Outcome};
+use crate::execute::{Results, Runner, Task, Written};
+use crate::store::{Command, Control, Store, StoredFile};
+use crate::validate;
+use crate::wire::{BatchError, FileObject};
+
+/// The most lines that are executed before anybody is listened to again.
+const STRIDE: u64 = 256;
+
+/// Progress is not made in smaller steps than this.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Runs a batch to its end.
+pub async fn drive(app: Shared, task: Task, control: Arc<Control>, duration: Duration) {
+    let _ended = control.ended.clone().drop_guard();
+    let task = Arc::new(task);
+    if let Err(error) = run(&app, &task, &control, duration).await {
+        error!(batch = task.batch_id, %error, "the batch broke");
+        with_batch(&app, &task, |batch| {
+            batch.refuse(BatchError {
+                code: "server_error",
+                line: None,
+                message: "The server had an error while processing the batch.".to_owned(),
+                param: None,
+            });
+        });
+    }
+    with_batch(&app, &task, |batch| {
+        info!(batch = batch.id, state = batch.status.name(), "the batch ended");
+    });
+}
+
+async fn run(app: &Shared, task: &Arc<Task>, control: &Control, duration: Duration) -> io::Result<()> {
+    let (content, endpoint) = (Arc::clone(&task.content), task.endpoint);
+    let limits = app.settings.limits;
+    let plan = match blocking(move || validate::check(&content, endpoint, limits)).await? {
+        Ok(plan) => plan,
+        Err(error) => {
+            with_batch(app, task, |batch| batch.refuse(error));
+            return Ok(());
+        }
+    };
+    with_batch(app, task, |batch| batch.start(&plan.model, plan.spans.len() as u64));
+    let runner = Runner::new(Arc::clone(app), Arc::clone(task), plan)?;
+    let mut runner = execute(app, task, control, duration, runner).await?;
+    let whole = with_batch(app, task, Batch::finalize).unwrap_or_default();
+    let results = blocking(move || {
+        if !whole {
+            runner.abandon()?;
+        }
+        runner.finish()
+    })
+    .await?;
+    settle(&mut app.store(), task, results);
+    Ok(())
+}
+
+/// Executes lines as they fall due, until there are none or somebody cancels.
+async fn execute(
+    app: &Shared,
+    task: &Task,
+    control: &Control,
+    duration: Duration,
+    mut runner: Runner,
+) -> io::Result<Runner> {
+    let mut commands = control.command.subscribe();
+    let start = Instant::now();
+    loop {
+        let counts = runner.counts();
+        let done = counts.completed + counts.failed;
+        let command = *commands.borrow_and_update();
+        // Even a batch of no lines takes its time, so that nobody comes to rely on less.
+        let over = command == Command::Finish || start.elapsed() >= duration;
+        if command == Command::Cancel || (over && done == counts.total) {
+            return Ok(runner);
+        }
+        let due = if over { counts.total } else { share(counts.total, start.elapsed(), duration) };
+        if due > done {
+            let lines = STRIDE.min(due - done);
+            runner = blocking(move || {
+                runner.step(lines)?;
+                Ok(runner)
+            })
+            .await?;
+            let counts = runner.counts();
+            with_batch(app, task, |batch| batch.request_counts = counts);
+            continue;
+        }
+        let next = moment(done + 1, counts.total, duration).min(duration);
+        let wait = next.saturating_sub(start.elapsed()).max(TICK);
+        tokio::select! {
+            _ = commands.changed() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// How many of `total` lines are due after `elapsed` of `duration`.
+fn share(total: u64, elapsed: Duration, duration: Duration) -> u64 {
+    let share = u128::from(total) * elapsed.as_nanos() / duration.as_nanos().max(1);
+    u64::try_from(share).unwrap_or(total).min(total)
+}
+
+/// When the `count`th of `total` lines is due.
+fn moment(count: u64, total: u64, duration: Duration) -> Duration {
+    let nanos = duration.as_nanos() * u128::from(count) / u128::from(total.max(1));
+    u64::try_from(nanos).map_or(duration, Duration::from_nanos)
+}
+
+/// Makes results visible and the batch ended, at one stroke.
+fn settle(store: &mut Store, task: &Task, results: Results) {
+    let output_file_id = keep(store, task, results.output, "output");
+    let error_file_id = keep(store, task, results.errors, "error");
+    if let Some(batch) = store.batches.get_mut(&task.batch_id) {
+        batch.object.end(Outcome { output_file_id, error_file_id, counts: results.counts, tokens: results.tokens });
+    }
+}
+
+fn keep(store: &mut Store, task: &Task, written: Option<Written>, kind: &str) -> Option<String> {
+    let Written { id, path, bytes } = written?;
+    let filename = format!("{}_{kind}.jsonl", task.batch_id);
+    let file = StoredFile {
+        account: Arc::clone(&task.account),
+        object: FileObject::new(id.clone(), filename, "batch_output", bytes),
+        content: Arc::new(path),
+    };
+    store.files.insert(id.clone(), file);
+    Some(id)
+}
+
+fn with_batch<T>(app: &Shared, task: &Task, change: impl FnOnce(&mut Batch) -> T) -> Option<T> {
+    let mut store = app.store();
+    store.batches.get_mut(&task.batch_id).map(|batch| change(&mut batch.object))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_linear_and_whole_at_the_end() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(share(50_000, Duration::ZERO, hour), 0);
+        assert_eq!(share(50_000, hour / 2, hour), 25_000);
+        assert_eq!(share(50_000, hour, hour), 50_000);
+        assert_eq!(share(3, hour * 2, hour), 3);
+        assert_eq!(share(3, hour, Duration::ZERO), 3);
+        assert_eq!(moment(1, 4, hour), hour / 4);
+    }
+}

@@ -1,0 +1,191 @@
+//! Batch APIs: one small trait, one file a dialect, errors by class.
+
+mod openai;
+mod probe;
+mod retry;
+mod wire;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+pub use openai::OpenAi;
+pub use probe::probe;
+
+/// What a provider's batch API can do for us. Reads and deletions are repeated inside, with jitter and within bounds;
+/// uploads are not, for only the caller can start the stream again; [`BatchApi::create`] never is.
+#[async_trait]
+pub trait BatchApi: Send + Sync {
+    /// Uploads an input file; not billed. Returns the provider's name for it.
+    async fn upload(&self, file: InputFile) -> Result<String, ApiError>;
+
+    /// Asks for a batch, once. To be called by the holder of a `PostPermit` only.
+    async fn create(&self, request: &CreateBatch) -> Created;
+
+    /// The batches for which `wanted` holds, of all pages of the list, oldest first. Paging stops early where a whole
+    /// page is more than a day older than `since` (Unix seconds).
+    async fn find(
+        &self,
+        since: i64,
+        wanted: &(dyn for<'a> Fn(&'a Batch) -> bool + Sync),
+    ) -> Result<Vec<Batch>, ApiError>;
+
+    /// One batch.
+    async fn get(&self, batch_id: &str) -> Result<Batch, ApiError>;
+
+    /// Tells a batch to stop. One that is ending or has ended is no error.
+    async fn cancel(&self, batch_id: &str) -> Result<(), ApiError>;
+
+    /// Name of a file, as it was uploaded.
+    async fn file_name(&self, file_id: &str) -> Result<String, ApiError>;
+
+    /// Content of a file, at most `limit` bytes.
+    async fn content(&self, file_id: &str, limit: u64)
+    -> Result<BoxStream<'static, Result<Bytes, ApiError>>, ApiError>;
+
+    /// Deletes a file. One that is gone is no error.
+    async fn delete_file(&self, file_id: &str) -> Result<(), ApiError>;
+}
+
+/// A file of requests to upload.
+pub struct InputFile {
+    /// Deterministic: says whose it is.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Content; an error in it breaks the upload off.
+    pub content: BoxStream<'static, std::io::Result<Bytes>>,
+}
+
+/// What to ask for.
+#[derive(Clone, Debug)]
+pub struct CreateBatch {
+    /// The uploaded requests.
+    pub input_file_id: String,
+    /// Path such as `/v1/chat/completions`.
+    pub endpoint: String,
+    /// How long the provider may take, in hours.
+    pub window_hours: u32,
+    /// Who asks: at most 16 pairs, keys up to 64 and values up to 512 characters (OpenAI's limits).
+    pub metadata: Vec<(&'static str, String)>,
+    /// Unique to the attempt; sent as `Idempotency-Key` too, for servers that know it.
+    pub intent_id: String,
+    /// From the first byte sent to the last received.
+    pub timeout: Duration,
+}
+
+/// What came of asking for a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It exists; the provider's name for it.
+    Yes(String),
+    /// It does not exist: nothing was sent, or the vendor itself refused.
+    No(ApiError),
+    /// Nobody can tell: what was seen, and the status code if one came.
+    Unknown(String, Option<u16>),
+}
+
+/// A batch, as far as any dialect tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The provider's name for it.
+    pub id: String,
+    /// The provider's word, in lower case.
+    pub status: String,
+    /// Unix seconds; 0 where the provider does not say.
+    pub created_at: i64,
+    /// The file it was made from.
+    pub input_file_id: Option<String>,
+    /// Answers.
+    pub output_file_id: Option<String>,
+    /// Requests without an answer.
+    pub error_file_id: Option<String>,
+    /// Requests done, by the provider's count.
+    pub done: i64,
+    /// What we said when we asked for it.
+    pub metadata: Vec<(String, String)>,
+    /// Why it failed as a whole, if it did.
+    pub errors: Vec<BatchError>,
+}
+
+/// Why a batch failed as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchError {
+    /// Such as `token_limit_exceeded`.
+    pub code: String,
+    /// For a person.
+    pub message: String,
+    /// Line of the input file, from 1.
+    pub line: Option<i64>,
+}
+
+impl Batch {
+    /// Whether it has ended. Words that nobody knows mean "still running".
+    pub fn has_ended(&self) -> bool {
+        matches!(self.status.as_str(), "completed" | "failed" | "expired" | "cancelled" | "canceled")
+    }
+
+    /// Set when the batch was turned away as a whole before any request ran: there is nothing to collect.
+    pub fn rejection(&self) -> Option<ApiError> {
+        let nothing = self.output_file_id.is_none() && self.error_file_id.is_none() && self.done == 0;
+        if self.status != "failed" || !nothing {
+            return None;
+        }
+        let first = self.errors.first().cloned().unwrap_or_default();
+        let class = match first.code.as_str() {
+            "token_limit_exceeded" | "too_many_requests" | "rate_limit_exceeded" => Class::Capacity,
+            _ => Class::InvalidInput,
+        };
+        let at = first.line.map(|l| format!(" (line {l} of the batch)")).unwrap_or_default();
+        let message = match (first.code.as_str(), first.message.as_str()) {
+            ("", "") => "the provider gave no reason".into(),
+            (code, message) => format!("{code}: {message}{at}"),
+        };
+        Some(ApiError { class, message, retry_after: None })
+    }
+
+    /// What we said under `key` when we asked for it.
+    pub fn said(&self, key: &str) -> Option<&str> {
+        self.metadata.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+}
+
+/// What an error means, whatever the status code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Sending it again would not help.
+    InvalidInput,
+    /// No room now.
+    Capacity,
+    /// The credential was refused.
+    Auth,
+    /// Not there, or not under this credential.
+    NotFound,
+    /// Nothing was sent.
+    NotSent,
+    /// It may work later.
+    Transient,
+    /// The server does not have this.
+    Unsupported,
+}
+
+/// Why a call failed; the message is the provider's own, cut to 512 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// What it means.
+    pub class: Class,
+    /// For a person.
+    pub message: String,
+    /// When the server asked to be called again.
+    pub retry_after: Option<Duration>,
+}
+
+impl ApiError {
+    /// An error without a server's hint when to come back.
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
+        ApiError { class, message: message.into(), retry_after: None }
+    }
+}

@@ -1,0 +1,271 @@
+//! OpenAI's files and batches API, as OpenAI and compatible servers speak it.
+//!
+//! Paths, limits and states: https://platform.openai.com/docs/api-reference/batch and OpenAI's published OpenAPI document.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+
+use super::retry::repeat;
+use super::{ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, wire};
+use crate::transport::{SendError, Transport, read_all, stream};
+
+/// Largest JSON answer that is read, in bytes.
+const ANSWER_LIMIT: u64 = 16 << 20;
+/// For calls without a body to speak of.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a whole upload: 200 MB at 3 Mbit/s.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
+/// Input files that nobody deletes go by themselves after 30 days, in seconds.
+const FILE_LIFETIME: u32 = 2_592_000;
+/// Pages of 100 batches that a search reads at most.
+const PAGE_LIMIT: usize = 1_000;
+
+/// A client for one account.
+#[derive(Clone, Debug)]
+pub struct OpenAi {
+    transport: Transport,
+    base: Url,
+    key: Option<SecretString>,
+    vendors_own: bool,
+}
+
+impl OpenAi {
+    /// A client for the API at `base_url`. `vendors_own` says that no gateway of somebody else stands in front, so that a
+    /// refusal is the provider's own.
+    ///
+    /// # Errors
+    /// When the URL cannot be parsed.
+    pub fn new(
+        transport: Transport,
+        base_url: &str,
+        key: Option<SecretString>,
+        vendors_own: bool,
+    ) -> Result<Self, ApiError> {
+        let base = Url::parse(base_url)
+            .map_err(|e| ApiError::new(Class::InvalidInput, format!("`spec.baseURL` '{base_url}': {e}")))?;
+        Ok(OpenAi { transport, base, key, vendors_own })
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        let request = self.transport.request(method, url);
+        match &self.key {
+            Some(key) => request.bearer_auth(key.expose_secret()),
+            None => request,
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<reqwest::Response, ApiError> {
+        let request = request.build().map_err(|e| ApiError::new(Class::InvalidInput, e.to_string()))?;
+        let response = self.transport.send(request).await.map_err(send_error)?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = read_all(response, ANSWER_LIMIT).await.unwrap_or_default();
+        Err(wire::api_error(status, &headers, &body))
+    }
+
+    async fn json(&self, request: RequestBuilder) -> Result<Value, ApiError> {
+        let response = self.send(request.timeout(CALL_TIMEOUT)).await?;
+        let body = read_all(response, ANSWER_LIMIT).await.map_err(send_error)?;
+        serde_json::from_slice(&body).map_err(|_| unreadable())
+    }
+
+    async fn page(&self, after: Option<&str>) -> Result<Page, ApiError> {
+        let query: Vec<(&str, &str)> = [("limit", "100")].into_iter().chain(after.map(|a| ("after", a))).collect();
+        let value = repeat(|| self.json(self.request(Method::GET, &["batches"]).query(&query))).await?;
+        let list = value.get("data").unwrap_or(&value).as_array().ok_or_else(unreadable)?;
+        let batches: Vec<Batch> = list.iter().filter_map(wire::batch).collect();
+        let more = value.get("has_more").and_then(Value::as_bool).unwrap_or(false);
+        let last = wire::text(&value, "last_id").or_else(|| batches.last().map(|b| b.id.clone()));
+        Ok(Page { batches, next: last.filter(|_| more) })
+    }
+}
+
+struct Page {
+    batches: Vec<Batch>,
+    next: Option<String>,
+}
+
+fn unreadable() -> ApiError {
+    ApiError::new(Class::Transient, "the server answered something that is not the JSON that was asked for")
+}
+
+fn send_error(error: SendError) -> ApiError {
+    match error {
+        SendError::NotSent(why) => ApiError::new(Class::NotSent, format!("cannot reach the provider: {why}")),
+        other => ApiError::new(Class::Transient, other.to_string()),
+    }
+}
+
+#[async_trait]
+impl BatchApi for OpenAi {
+    async fn upload(&self, file: InputFile) -> Result<String, ApiError> {
+        let body = reqwest::Body::wrap_stream(file.content);
+        let part = reqwest::multipart::Part::stream_with_length(body, file.bytes)
+            .file_name(file.name)
+            .mime_str("application/jsonl")
+            .map_err(|e| ApiError::new(Class::InvalidInput, e.to_string()))?;
+        let form = reqwest::multipart::Form::new()
+            .text("purpose", "batch")
+            .text("expires_after[anchor]", "created_at")
+            .text("expires_after[seconds]", FILE_LIFETIME.to_string())
+            .part("file", part);
+        let request = self.request(Method::POST, &["files"]).multipart(form).timeout(UPLOAD_TIMEOUT);
+        let response = self.send(request).await?;
+        let body = read_all(response, ANSWER_LIMIT).await.map_err(send_error)?;
+        let value: Value = serde_json::from_slice(&body).map_err(|_| unreadable())?;
+        wire::text(&value, "id").ok_or_else(unreadable)
+    }
+
+    async fn create(&self, batch: &CreateBatch) -> Created {
+        let body = json!({
+            "input_file_id": batch.input_file_id,
+            "endpoint": batch.endpoint,
+            "completion_window": format!("{}h", batch.window_hours),
+            "metadata": batch.metadata.iter().map(|(k, v)| (k.to_string(), json!(v))).collect::<serde_json::Map<_, _>>(),
+        });
+        let request = self
+            .request(Method::POST, &["batches"])
+            .header("idempotency-key", &batch.intent_id)
+            .header("x-client-request-id", &batch.intent_id)
+            .json(&body)
+            .timeout(batch.timeout)
+            .build();
+        let request = match request {
+            Ok(request) => request,
+            Err(e) => return Created::No(ApiError::new(Class::InvalidInput, e.to_string())),
+        };
+        let response = match self.transport.send(request).await {
+            Ok(response) => response,
+            Err(SendError::NotSent(why)) => {
+                return Created::No(ApiError::new(Class::NotSent, format!("cannot reach the provider: {why}")));
+            }
+            Err(e) => return Created::Unknown(e.to_string(), None),
+        };
+        let (status, headers) = (response.status(), response.headers().clone());
+        match read_all(response, ANSWER_LIMIT).await {
+            Ok(body) if status.is_success() => {
+                match serde_json::from_slice(&body).ok().as_ref().and_then(wire::batch) {
+                    Some(batch) => Created::Yes(batch.id),
+                    None => {
+                        Created::Unknown(format!("the server answered {status} without a batch"), Some(status.as_u16()))
+                    }
+                }
+            }
+            Ok(body) => refused(self.vendors_own, status, &body, wire::api_error(status, &headers, &body)),
+            Err(e) => Created::Unknown(e.to_string(), Some(status.as_u16())),
+        }
+    }
+
+    async fn find(
+        &self,
+        since: i64,
+        wanted: &(dyn for<'a> Fn(&'a Batch) -> bool + Sync),
+    ) -> Result<Vec<Batch>, ApiError> {
+        let (mut found, mut after, mut read) = (vec![], None, 0);
+        for _ in 0..PAGE_LIMIT {
+            let page = match self.page(after.as_deref()).await {
+                // llm-d's gateway wants an offset where OpenAI wants the last id.
+                Err(e) if read > 0 && e.class == Class::InvalidInput => self.page(Some(&read.to_string())).await?,
+                page => page?,
+            };
+            read += page.batches.len();
+            let old = page.batches.iter().all(|b| b.created_at > 0 && b.created_at < since - 86_400);
+            found.extend(page.batches.into_iter().filter(|b| wanted(b)));
+            match page.next {
+                Some(next) if !old && after.as_ref() != Some(&next) => after = Some(next),
+                Some(_) if !old => return Err(ApiError::new(Class::Unsupported, "the list of batches repeats a page")),
+                _ => {
+                    found.sort_by_key(|b| b.created_at);
+                    return Ok(found);
+                }
+            }
+        }
+        Err(ApiError::new(Class::Unsupported, format!("the list of batches has more than {PAGE_LIMIT} pages")))
+    }
+
+    async fn get(&self, batch_id: &str) -> Result<Batch, ApiError> {
+        let value = repeat(|| self.json(self.request(Method::GET, &["batches", batch_id]))).await?;
+        wire::batch(&value).ok_or_else(unreadable)
+    }
+
+    async fn cancel(&self, batch_id: &str) -> Result<(), ApiError> {
+        let call = || self.send(self.request(Method::POST, &["batches", batch_id, "cancel"]).timeout(CALL_TIMEOUT));
+        match repeat(call).await {
+            Ok(_) => Ok(()),
+            // Ending or ended: OpenAI and llm-d say 400, AIBrix says 409.
+            Err(e) if matches!(e.class, Class::InvalidInput | Class::NotFound) => Ok(()),
+            Err(e) if e.class == Class::Transient && e.message.ends_with("(409)") => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn file_name(&self, file_id: &str) -> Result<String, ApiError> {
+        let value = repeat(|| self.json(self.request(Method::GET, &["files", file_id]))).await?;
+        Ok(wire::text(&value, "filename").unwrap_or_default())
+    }
+
+    async fn content(
+        &self,
+        file_id: &str,
+        limit: u64,
+    ) -> Result<BoxStream<'static, Result<Bytes, ApiError>>, ApiError> {
+        let response = repeat(|| self.send(self.request(Method::GET, &["files", file_id, "content"]))).await?;
+        Ok(stream(response, limit).map_err(send_error).boxed())
+    }
+
+    async fn delete_file(&self, file_id: &str) -> Result<(), ApiError> {
+        let call = || self.send(self.request(Method::DELETE, &["files", file_id]).timeout(CALL_TIMEOUT));
+        match repeat(call).await {
+            Ok(_) => Ok(()),
+            Err(e) if e.class == Class::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// A refusal counts only from the vendor's own mouth: a gateway in front may have tried again, and a page of HTML is
+/// nobody's word.
+fn refused(vendors_own: bool, status: StatusCode, body: &[u8], error: ApiError) -> Created {
+    let ambiguous =
+        matches!(status.as_u16(), 408 | 409 | 425) || !status.is_client_error() || wire::said(body).is_none();
+    match vendors_own && !ambiguous {
+        true => Created::No(error),
+        false => Created::Unknown(error.message, Some(status.as_u16())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classify(vendors_own: bool, status: u16, body: &str) -> Created {
+        let status = StatusCode::from_u16(status).unwrap();
+        refused(vendors_own, status, body.as_bytes(), wire::api_error(status, &Default::default(), body.as_bytes()))
+    }
+
+    #[test]
+    fn only_the_vendors_own_refusal_is_a_refusal() {
+        let said = r#"{"error":{"message":"no"}}"#;
+        assert!(matches!(classify(true, 400, said), Created::No(e) if e.class == Class::InvalidInput));
+        assert!(matches!(classify(true, 429, said), Created::No(e) if e.class == Class::Capacity));
+        assert!(matches!(classify(true, 401, said), Created::No(e) if e.class == Class::Auth));
+        for status in [302, 408, 409, 500, 502, 503, 504] {
+            assert!(matches!(classify(true, status, said), Created::Unknown(..)), "{status}");
+        }
+        assert!(matches!(classify(true, 403, "<html>"), Created::Unknown(..)));
+        assert!(matches!(classify(false, 400, said), Created::Unknown(..)));
+    }
+}

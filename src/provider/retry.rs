@@ -1,0 +1,58 @@
+//! What may be repeated is repeated: with jitter, within bounds, and when the server says.
+
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+
+use super::{ApiError, Class};
+
+/// A server that wants to be left alone for longer is left to the reconcile loop.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Runs `call` up to four times while it fails in a way that may pass.
+pub(super) async fn repeat<T, F: Future<Output = Result<T, ApiError>>>(call: impl FnMut() -> F) -> Result<T, ApiError> {
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(LONGEST_PAUSE)
+        .with_max_times(3)
+        .with_jitter();
+    call.retry(pauses).when(may_pass).adjust(|e, pause| pause.map(|p| e.retry_after.unwrap_or(p))).await
+}
+
+fn may_pass(error: &ApiError) -> bool {
+    let soon = error.retry_after.is_none_or(|after| after <= LONGEST_PAUSE);
+    soon && matches!(error.class, Class::Transient | Class::Capacity | Class::NotSent)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    async fn calls(error: ApiError) -> u32 {
+        let n = AtomicU32::new(0);
+        let _ = repeat(|| async {
+            n.fetch_add(1, Ordering::Relaxed);
+            Err::<(), _>(error.clone())
+        })
+        .await;
+        n.into_inner()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_may_pass_is_repeated_and_only_so_often() {
+        assert_eq!(calls(ApiError::new(Class::Transient, "")).await, 4);
+        assert_eq!(calls(ApiError::new(Class::InvalidInput, "")).await, 1);
+        assert_eq!(calls(ApiError::new(Class::Auth, "")).await, 1);
+        let later = ApiError { retry_after: Some(Duration::from_secs(600)), ..ApiError::new(Class::Capacity, "") };
+        assert_eq!(calls(later).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_server_says_when() {
+        let began = tokio::time::Instant::now();
+        calls(ApiError { retry_after: Some(Duration::from_secs(7)), ..ApiError::new(Class::Capacity, "") }).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(21));
+    }
+}

@@ -1,0 +1,13 @@
+//! From whatever a team wrote to what a provider is sent: one pass that checks, encodes, cuts and stages.
+
+mod check;
+mod pass;
+
+pub use check::{Problem, Problems};
+pub use pass::{PassError, Passed, Recipe, Source, StagedShard, pass};
+
+/// Name of a request at the provider: its place in the input, and a mark of the work, so that nothing of the customer's
+/// leaves and results of another work are never taken for ours. At most 64 of `[A-Za-z0-9_-]`.
+pub fn provider_side_id(index: i64, work_id: &str) -> String {
+    format!("r{index}-{}", work_id.get(..8).unwrap_or(work_id))
+}

@@ -1,0 +1,212 @@
+//! What came back of one batch becomes an immutable part, in index order.
+
+use std::io::SeekFrom;
+use std::path::Path;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use serde_json::value::RawValue;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufReader, BufWriter};
+
+use super::line::{Ended, LINE_LIMIT, PartLine, ProviderLine};
+use crate::api::RequestCounts;
+use crate::store::staged::{self, Spool};
+use crate::store::{Folder, Line, Lines, StoreError, layout};
+
+/// A batch whose answers are to be collected.
+pub struct Collection<'a> {
+    /// The output's folder.
+    pub folder: &'a Folder,
+    /// The work.
+    pub work_id: &'a str,
+    /// Such as `00000-1`.
+    pub slot: String,
+    /// Index of the shard's first request.
+    pub first: i64,
+    /// Number of its requests.
+    pub requests: i64,
+    /// The provider's files; what fails in them breaks the collection off.
+    pub files: Vec<BoxStream<'static, Result<Bytes, String>>>,
+}
+
+/// The part that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collected {
+    /// Object name.
+    pub name: String,
+    /// SHA-256 of its uncompressed bytes.
+    pub sha256: String,
+    /// Requests by outcome.
+    pub counts: RequestCounts,
+    /// Lines that are nobody's: of another work, out of range, or not readable.
+    pub foreign: u64,
+}
+
+/// Why there is no part; it can be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// The provider's file broke off.
+    #[error("fetching the answers: {0}")]
+    Download(String),
+    /// Storage or the local spool.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where in the spool the line of one request is.
+struct Place {
+    index: i64,
+    ended: Ended,
+    offset: u64,
+    len: u32,
+}
+
+/// Downloads to the spool, sorts, puts the part, and reads it back.
+///
+/// # Errors
+/// Nothing is lost: the provider still has its files.
+pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collected, CollectError> {
+    let Collection { folder, work_id, slot, first, requests, files } = collection;
+    let mut raw = staged::scratch(spool)?;
+    download(&mut raw, files).await?;
+    let (mut places, foreign) = scan(&mut raw, work_id, first..first + requests).await?;
+    // The first line of an index wins: providers have been seen to repeat rows.
+    places.sort_by_key(|p| (p.index, p.offset));
+    let before = places.len();
+    places.dedup_by_key(|p| p.index);
+    let foreign = foreign + (before - places.len()) as u64;
+    let part = write_part(&mut raw, &places, spool).await?;
+    let (sha256, name) = (part.sha256.clone(), layout::part(work_id, &slot, &part.sha256));
+    part.put(folder, &name, work_id).await?;
+    read_back(folder, &name, &sha256).await?;
+    Ok(Collected { name, sha256, counts: count(&places, requests), foreign })
+}
+
+fn local(error: std::io::Error) -> CollectError {
+    StoreError::Unavailable(format!("the local spool: {error}")).into()
+}
+
+async fn download(raw: &mut File, files: Vec<BoxStream<'static, Result<Bytes, String>>>) -> Result<(), CollectError> {
+    let mut out = BufWriter::with_capacity(256 << 10, raw);
+    for mut file in files {
+        while let Some(chunk) = file.next().await {
+            out.write_all(&chunk.map_err(CollectError::Download)?).await.map_err(local)?;
+        }
+        // The next file must not run on in this one's last line.
+        out.write_all(b"\n").await.map_err(local)?;
+    }
+    out.flush().await.map_err(local)
+}
+
+async fn scan(raw: &mut File, work_id: &str, range: std::ops::Range<i64>) -> Result<(Vec<Place>, u64), CollectError> {
+    raw.rewind().await.map_err(local)?;
+    let (mut places, mut foreign, mut offset) = (vec![], 0, 0);
+    let mut lines = Lines::new(BufReader::with_capacity(256 << 10, raw), LINE_LIMIT);
+    while let Some(line) = lines.next().await.map_err(local)? {
+        let place = match &line {
+            Line::Whole(bytes) if bytes.trim_ascii().is_empty() => None,
+            Line::Whole(bytes) => Some(serde_json::from_slice::<ProviderLine>(bytes).ok().and_then(|parsed| {
+                let index = index_of(parsed.custom_id.as_deref()?, work_id)?;
+                let len = u32::try_from(bytes.len()).ok()?;
+                range.contains(&index).then(|| Place { index, ended: parsed.ended(), offset, len })
+            })),
+            Line::TooLong(_) => Some(None),
+        };
+        match place {
+            Some(Some(place)) => places.push(place),
+            Some(None) => foreign += 1,
+            None => {}
+        }
+        offset = lines.offset();
+    }
+    Ok((places, foreign))
+}
+
+/// The index in one of our ids; None where the id is not of this work.
+fn index_of(id: &str, work_id: &str) -> Option<i64> {
+    let (index, mark) = id.strip_prefix('r')?.split_once('-')?;
+    (mark == work_id.get(..8)?).then(|| index.parse().ok())?
+}
+
+async fn write_part(raw: &mut File, places: &[Place], spool: &Path) -> Result<staged::Spooled, CollectError> {
+    let mut part = Spool::new(spool)?;
+    let mut line = vec![];
+    for place in places {
+        line.resize(place.len as usize, 0);
+        raw.seek(SeekFrom::Start(place.offset)).await.map_err(local)?;
+        raw.read_exact(&mut line).await.map_err(local)?;
+        let text = serde_json::from_slice::<&RawValue>(&line).map_err(|e| local(e.into()))?;
+        let entry = PartLine { index: place.index, ended: place.ended, line: text };
+        let mut entry = serde_json::to_vec(&entry).map_err(|e| local(e.into()))?;
+        entry.push(b'\n');
+        part.write(&entry).await?;
+    }
+    Ok(part.finish().await?)
+}
+
+async fn read_back(folder: &Folder, name: &str, sha256: &str) -> Result<(), CollectError> {
+    let mut content = std::pin::pin!(staged::verified(folder, name, sha256).await?);
+    while let Some(chunk) = content.next().await {
+        chunk.map_err(|e| StoreError::Corrupt(format!("{name} was written and reads differently: {e}")))?;
+    }
+    Ok(())
+}
+
+fn count(places: &[Place], total: i64) -> RequestCounts {
+    let mut counts = RequestCounts { total, missing: total - places.len() as i64, ..Default::default() };
+    for place in places {
+        match place.ended {
+            Ended::Succeeded => counts.succeeded += 1,
+            Ended::Failed => counts.failed += 1,
+            Ended::Expired => counts.expired += 1,
+            Ended::Cancelled => counts.cancelled += 1,
+        }
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_found_where_they_are_whoever_they_are_of() {
+        let work = "0123456789abcdef";
+        let text = concat!(
+            "{\"custom_id\":\"r2-01234567\",\"response\":{\"status_code\":200}}\r\n",
+            "\n",
+            "<html>\n",
+            "{\"custom_id\":\"r0-01234567\",\"error\":{\"code\":\"batch_expired\"}}\n",
+            "{\"custom_id\":\"r1-ffffffff\",\"response\":{\"status_code\":200}}\n",
+            "{\"custom_id\":\"r9-01234567\",\"response\":{\"status_code\":200}}\n",
+            "{\"custom_id\":\"r1-01234567\",\"resp",
+        );
+        let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
+        let chunks = vec![Ok(Bytes::from(text))];
+        download(&mut raw, vec![futures::stream::iter(chunks).boxed()]).await.unwrap();
+        let (places, foreign) = scan(&mut raw, work, 0..3).await.unwrap();
+        assert_eq!(
+            places.iter().map(|p| (p.index, p.ended)).collect::<Vec<_>>(),
+            [(2, Ended::Succeeded), (0, Ended::Expired)]
+        );
+        assert_eq!(foreign, 4);
+        let counts = count(&places, 3);
+        assert_eq!((counts.succeeded, counts.expired, counts.missing, counts.total), (1, 1, 1, 3));
+        for place in &places {
+            raw.seek(SeekFrom::Start(place.offset)).await.unwrap();
+            let mut line = vec![0; place.len as usize];
+            raw.read_exact(&mut line).await.unwrap();
+            assert!(line.starts_with(b"{\"custom_id\"") && line.ends_with(b"}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_download_that_breaks_off_is_no_result() {
+        let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
+        let chunks = vec![Ok(Bytes::from("{}\n")), Err("connection reset".to_string())];
+        let broken = download(&mut raw, vec![futures::stream::iter(chunks).boxed()]).await;
+        assert!(matches!(broken, Err(CollectError::Download(why)) if why.contains("reset")));
+    }
+}

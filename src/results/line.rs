@@ -1,0 +1,103 @@
+//! Lines that come back, and lines that are handed on: OpenAI's output shape, whatever the provider.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// Longest answer that is read, in bytes.
+pub(super) const LINE_LIMIT: usize = 32 << 20;
+
+/// How one request ended, as a part says it.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Ended {
+    Succeeded,
+    Failed,
+    Expired,
+    Cancelled,
+}
+
+/// A line of a part: the request's index, how it ended, and the provider's line as it came.
+#[derive(Serialize, Deserialize)]
+pub(super) struct PartLine<'a> {
+    pub index: i64,
+    pub ended: Ended,
+    #[serde(borrow)]
+    pub line: &'a RawValue,
+}
+
+/// A line of a shard's index.
+#[derive(Serialize, Deserialize)]
+pub(super) struct IndexLine {
+    pub index: i64,
+    pub custom_id: String,
+    pub request_sha256: String,
+}
+
+/// A provider's line, of which only the frame is read.
+#[derive(Deserialize)]
+pub(super) struct ProviderLine<'a> {
+    #[serde(borrow)]
+    pub id: Option<&'a RawValue>,
+    pub custom_id: Option<String>,
+    #[serde(borrow)]
+    pub response: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct ResponseHead {
+    status_code: Option<Value>,
+}
+
+/// A line of `results.jsonl` or `errors.jsonl`.
+#[derive(Serialize)]
+pub(super) struct ResultLine<'a> {
+    pub id: Option<&'a RawValue>,
+    pub custom_id: &'a str,
+    pub response: Option<&'a RawValue>,
+    pub error: Option<&'a RawValue>,
+    pub request_sha256: &'a str,
+}
+
+impl ProviderLine<'_> {
+    /// How the request ended. OpenAI answers 2xx rows without an error; rows that were never executed have no response
+    /// and `batch_expired` or `batch_cancelled` as code.
+    pub fn ended(&self) -> Ended {
+        let code = self.error.and_then(|e| serde_json::from_str::<Value>(e.get()).ok());
+        match code.as_ref().and_then(|e| e.get("code")).and_then(Value::as_str) {
+            Some("batch_expired") => return Ended::Expired,
+            Some("batch_cancelled" | "batch_canceled") => return Ended::Cancelled,
+            _ => {}
+        }
+        let head = self.response.and_then(|r| serde_json::from_str::<ResponseHead>(r.get()).ok());
+        let status = head.and_then(|h| h.status_code).and_then(|s| s.as_i64().or_else(|| s.as_str()?.parse().ok()));
+        let no_error = code.is_none_or(|e| e.is_null());
+        match status {
+            Some(200..=299) if no_error => Ended::Succeeded,
+            _ => Ended::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings_are_told_apart() {
+        for (line, ended) in [
+            (r#"{"custom_id":"a","response":{"status_code":200,"body":{}},"error":null}"#, Ended::Succeeded),
+            (r#"{"custom_id":"a","response":{"status_code":"201","body":"{}"}}"#, Ended::Succeeded),
+            (r#"{"custom_id":"a","response":{"status_code":400,"body":{}},"error":null}"#, Ended::Failed),
+            (r#"{"custom_id":"a","response":{"status_code":0}}"#, Ended::Failed),
+            (r#"{"custom_id":"a","response":null,"error":{"code":"batch_expired"}}"#, Ended::Expired),
+            (r#"{"custom_id":"a","response":null,"error":{"code":"batch_cancelled"}}"#, Ended::Cancelled),
+            (r#"{"custom_id":"a","response":null,"error":"odd"}"#, Ended::Failed),
+            (r#"{"custom_id":"a"}"#, Ended::Failed),
+        ] {
+            assert_eq!(serde_json::from_str::<ProviderLine>(line).unwrap().ended(), ended, "{line}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The manifest: written last, by conditional put; whoever sees it sees a whole result set.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::{Outcome, RequestCounts};
+
+/// `manifest.json`.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Version of this document.
+    pub manifest_version: u32,
+    /// The work.
+    #[serde(rename = "workID")]
+    pub work_id: String,
+    /// Identity of the work: a job with the same one adopts this outcome.
+    pub work_hash: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// CamelCase reason.
+    pub reason: String,
+    /// For a person.
+    pub message: String,
+    /// Requests by outcome.
+    pub requests: RequestCounts,
+    /// The result set.
+    pub files: Vec<ManifestFile>,
+    /// The provider's names of the batches that were paid.
+    pub batches: Vec<String>,
+    /// When the end was decided, Unix milliseconds.
+    pub completed_at: i64,
+}
+
+/// One file of the result set.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ManifestFile {
+    /// Name beside the manifest.
+    pub name: String,
+    /// Lines in it.
+    pub lines: i64,
+    /// Size in bytes, uncompressed.
+    pub bytes: u64,
+    /// SHA-256 of the uncompressed bytes.
+    pub sha256: String,
+}

@@ -1,0 +1,136 @@
+//! A document that changes by conditional writes only.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::{ObjectStoreExt, PutMode, PutOptions, UpdateVersion};
+
+use super::{Folder, StoreError};
+
+/// Largest document that is read, in bytes.
+const DOCUMENT_LIMIT: u64 = 8 << 20;
+
+/// The version of a document that was read: what a swap is conditional on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(String);
+
+/// Proof that a conditional write of ours succeeded: not `Clone`, and nothing outside this module can make one.
+#[derive(Debug)]
+pub struct Swapped(());
+
+/// Why a conditional write did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum SwapError {
+    /// Somebody else was first, or the store retried our own write: read again.
+    #[error("the document changed in the meantime")]
+    Lost,
+    /// It may or may not have happened: read again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A small document with compare-and-swap.
+#[async_trait]
+pub trait Document: Send + Sync {
+    /// The document and its version; None where there is none.
+    ///
+    /// # Errors
+    /// When the store cannot say.
+    async fn read(&self) -> Result<Option<(Bytes, Version)>, StoreError>;
+
+    /// Creates the document if there is none.
+    ///
+    /// # Errors
+    /// [`SwapError::Lost`] when there is one.
+    async fn create(&self, bytes: Bytes) -> Result<Swapped, SwapError>;
+
+    /// Replaces the document if it still is at `judged`.
+    ///
+    /// # Errors
+    /// [`SwapError::Lost`] when it is not.
+    async fn swap(&self, judged: &Version, bytes: Bytes) -> Result<Swapped, SwapError>;
+}
+
+/// A document that is one object; its version is the ETag.
+#[derive(Clone, Debug)]
+pub struct ObjectDocument {
+    /// Where it lies.
+    pub folder: Folder,
+    /// Its name there.
+    pub name: String,
+}
+
+impl ObjectDocument {
+    async fn put(&self, bytes: Bytes, mode: PutMode) -> Result<Swapped, SwapError> {
+        use object_store::Error as E;
+        let options = PutOptions { mode, ..Default::default() };
+        match self.folder.store().put_opts(&self.folder.path(&self.name), bytes.into(), options).await {
+            Ok(_) => Ok(Swapped(())),
+            Err(E::AlreadyExists { .. } | E::Precondition { .. }) => Err(SwapError::Lost),
+            Err(e) => Err(self.folder.error(&self.name, e).into()),
+        }
+    }
+}
+
+#[async_trait]
+impl Document for ObjectDocument {
+    async fn read(&self) -> Result<Option<(Bytes, Version)>, StoreError> {
+        let Some(entry) = self.folder.get(&self.name).await? else { return Ok(None) };
+        if entry.size > DOCUMENT_LIMIT {
+            return Err(StoreError::Corrupt(format!("{} is larger than {DOCUMENT_LIMIT} bytes", self.name)));
+        }
+        let etag = entry.etag.ok_or_else(|| StoreError::Invalid("the store gives objects no ETag".into()))?;
+        let chunks: Vec<Bytes> = futures::TryStreamExt::try_collect(entry.stream).await?;
+        Ok(Some((chunks.concat().into(), Version(etag))))
+    }
+
+    async fn create(&self, bytes: Bytes) -> Result<Swapped, SwapError> {
+        self.put(bytes, PutMode::Create).await
+    }
+
+    async fn swap(&self, judged: &Version, bytes: Bytes) -> Result<Swapped, SwapError> {
+        self.put(bytes, PutMode::Update(UpdateVersion { e_tag: Some(judged.0.clone()), version: None })).await
+    }
+}
+
+/// Sees whether the store keeps its conditions, on a scratch object: a second create and a stale swap must be refused.
+/// `Ok(Err(what))` says what it let through.
+///
+/// # Errors
+/// When the store cannot be asked.
+pub async fn prove_conditional_writes(folder: &Folder, name: &str) -> Result<Result<(), String>, StoreError> {
+    let scratch = ObjectDocument { folder: folder.clone(), name: name.into() };
+    let outcome = prove(&scratch).await;
+    let deleted = folder.store().delete(&folder.path(name)).await;
+    let outcome = outcome?;
+    deleted.map_err(|e| folder.error(name, e))?;
+    Ok(outcome)
+}
+
+async fn prove(scratch: &ObjectDocument) -> Result<Result<(), String>, StoreError> {
+    let refused = |what: &str| {
+        Ok(Err(format!(
+            "the store ignores conditions ({what}), so nothing would keep two writers apart; use a store with \
+             If-Match and If-None-Match on PUT"
+        )))
+    };
+    match scratch.create(Bytes::from_static(b"1")).await {
+        Ok(_) | Err(SwapError::Lost) => {}
+        Err(SwapError::Store(e)) => return Err(e),
+    }
+    let Some((_, stale)) = scratch.read().await? else { return refused("what was written cannot be read") };
+    match scratch.create(Bytes::from_static(b"2")).await {
+        Err(SwapError::Lost) => {}
+        Ok(_) => return refused("it created an object that exists"),
+        Err(SwapError::Store(e)) => return Err(e),
+    }
+    match scratch.swap(&stale, Bytes::from_static(b"3")).await {
+        Ok(_) => {}
+        Err(SwapError::Lost) => return refused("it refused a write of the current version"),
+        Err(SwapError::Store(e)) => return Err(e),
+    }
+    match scratch.swap(&stale, Bytes::from_static(b"4")).await {
+        Err(SwapError::Lost) => Ok(Ok(())),
+        Ok(_) => refused("it replaced a version that was no longer there"),
+        Err(SwapError::Store(e)) => Err(e),
+    }
+}

@@ -1,0 +1,263 @@
+//! A folder in a bucket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::aws::AmazonS3Builder;
+use object_store::buffered::BufWriter;
+use object_store::path::Path;
+use object_store::{
+    Attribute, Attributes, BackoffConfig, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig,
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::io::AsyncWriteExt;
+
+use super::StoreError;
+use crate::api::ObjectStoreLocation;
+use crate::transport::{ObjectConnector, Transport};
+
+/// Bytes of an upload held in memory at a time; S3 wants parts of at least 5 MiB.
+const PART_BYTES: usize = 8 << 20;
+/// The attribute that says whose an object is.
+const WORK_ATTRIBUTE: &str = "llmbatch-work";
+
+/// A place in a bucket, from a URI such as `s3://bucket/folder/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Name of the bucket.
+    pub bucket: String,
+    /// Key, or prefix of keys.
+    pub key: String,
+}
+
+impl std::str::FromStr for Place {
+    type Err = StoreError;
+
+    fn from_str(uri: &str) -> Result<Self, StoreError> {
+        let invalid = || StoreError::Invalid(format!("'{uri}' is not a URI of the form s3://BUCKET/KEY"));
+        let (bucket, key) = uri.strip_prefix("s3://").and_then(|r| r.split_once('/')).ok_or_else(invalid)?;
+        // object_store would fold `//` and refuse `..`; both are surely mistakes.
+        let odd = key.split('/').rev().skip(1).any(str::is_empty) || key.split('/').any(|s| s == "." || s == "..");
+        match bucket.is_empty() || key.is_empty() || odd {
+            true => Err(invalid()),
+            false => Ok(Place { bucket: bucket.into(), key: key.into() }),
+        }
+    }
+}
+
+/// What opens a bucket. Never printed.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// `aws_access_key_id`
+    pub access_key_id: SecretString,
+    /// `aws_secret_access_key`
+    pub secret_access_key: SecretString,
+    /// `aws_session_token`
+    pub session_token: Option<SecretString>,
+}
+
+/// A folder in a bucket; names are relative to it.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    store: Arc<dyn ObjectStore>,
+    uri: String,
+    prefix: String,
+}
+
+/// An object that is being read.
+pub struct Entry {
+    /// Size in bytes.
+    pub size: u64,
+    /// Version, where the store has one.
+    pub etag: Option<String>,
+    /// Content.
+    pub stream: BoxStream<'static, Result<Bytes, StoreError>>,
+}
+
+impl Folder {
+    /// Opens the folder of `uri` at the location's server. Nothing is read yet.
+    ///
+    /// # Errors
+    /// When the location is malformed.
+    pub fn open(
+        location: &ObjectStoreLocation,
+        uri: &str,
+        credentials: &Credentials,
+        transport: &Transport,
+    ) -> Result<Folder, StoreError> {
+        let place: Place = uri.parse()?;
+        let backoff =
+            BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(2), base: 2.0 };
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(&place.bucket)
+            .with_region(location.region.as_deref().unwrap_or("us-east-1"))
+            .with_access_key_id(credentials.access_key_id.expose_secret())
+            .with_secret_access_key(credentials.secret_access_key.expose_secret())
+            .with_http_connector(ObjectConnector(transport.clone()))
+            .with_retry(RetryConfig { backoff, max_retries: 3, retry_timeout: Duration::from_secs(30) });
+        if let Some(token) = &credentials.session_token {
+            builder = builder.with_token(token.expose_secret());
+        }
+        if let Some(endpoint) = &location.endpoint {
+            builder = builder.with_endpoint(endpoint.trim_end_matches('/')).with_allow_http(true);
+        }
+        let store = builder.build().map_err(|e| StoreError::of(uri, e))?;
+        Ok(Folder { store: Arc::new(store), uri: uri.into(), prefix: place.key })
+    }
+
+    pub(super) fn path(&self, name: &str) -> Path {
+        Path::from(format!("{}{name}", self.prefix))
+    }
+
+    pub(super) fn store(&self) -> &dyn ObjectStore {
+        &*self.store
+    }
+
+    pub(super) fn error(&self, name: &str, error: object_store::Error) -> StoreError {
+        StoreError::of(&format!("{}{name}", self.uri), error)
+    }
+
+    /// Opens an object; None where there is none.
+    ///
+    /// # Errors
+    /// When the store cannot say.
+    pub async fn get(&self, name: &str) -> Result<Option<Entry>, StoreError> {
+        let got = match self.store.get(&self.path(name)).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            got => got.map_err(|e| self.error(name, e))?,
+        };
+        let (size, etag) = (got.meta.size, got.meta.e_tag.clone());
+        let (folder, name) = (self.clone(), name.to_string());
+        let stream = got.into_stream().map_err(move |e| folder.error(&name, e)).boxed();
+        Ok(Some(Entry { size, etag, stream }))
+    }
+
+    /// Reads an object that must be there and at most `limit` bytes.
+    ///
+    /// # Errors
+    /// When it is not there, or larger.
+    pub async fn read(&self, name: &str, limit: u64) -> Result<Option<Bytes>, StoreError> {
+        let Some(entry) = self.get(name).await? else { return Ok(None) };
+        if entry.size > limit {
+            return Err(StoreError::Corrupt(format!("{}{name} is {} bytes, more than {limit}", self.uri, entry.size)));
+        }
+        let chunks: Vec<Bytes> = entry.stream.try_collect().await?;
+        Ok(Some(chunks.concat().into()))
+    }
+
+    /// Puts an object that must not exist; false where it does.
+    ///
+    /// # Errors
+    /// When the store cannot say whether it did.
+    pub async fn put_new(&self, name: &str, bytes: Bytes) -> Result<bool, StoreError> {
+        let options = PutOptions { mode: PutMode::Create, ..Default::default() };
+        match self.store.put_opts(&self.path(name), bytes.into(), options).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
+            Err(e) => Err(self.error(name, e)),
+        }
+    }
+
+    /// Whether an object of this size is there.
+    ///
+    /// # Errors
+    /// When the store cannot say.
+    pub async fn exists(&self, name: &str) -> Result<bool, StoreError> {
+        match self.store.head(&self.path(name)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(e) => Err(self.error(name, e)),
+        }
+    }
+
+    /// Starts to write an object of the work, in bounded memory. It appears when [`Upload::finish`] returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when an object of that name is there that is not the work's.
+    pub async fn create(&self, name: &str, work_id: &str) -> Result<Upload, StoreError> {
+        let head = GetOptions { head: true, ..Default::default() };
+        match self.store.get_opts(&self.path(name), head).await {
+            Ok(found) if !is_of(&found.attributes, work_id) => {
+                return Err(StoreError::Conflict(format!(
+                    "{}{name} exists and was not written by this work; it is not overwritten",
+                    self.uri
+                )));
+            }
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(e) => return Err(self.error(name, e)),
+        }
+        let attributes = Attributes::from_iter([(Attribute::Metadata(WORK_ATTRIBUTE.into()), work_id.to_string())]);
+        let writer = BufWriter::with_capacity(self.store.clone(), self.path(name), PART_BYTES)
+            .with_attributes(attributes)
+            .with_max_concurrency(1);
+        Ok(Upload { writer, name: format!("{}{name}", self.uri) })
+    }
+
+    /// Deletes every object below `prefix`.
+    ///
+    /// # Errors
+    /// When the store refuses; what was deleted stays deleted.
+    pub async fn delete_below(&self, prefix: &str) -> Result<(), StoreError> {
+        let paths = self.store.list(Some(&self.path(prefix))).map_ok(|m| m.location).boxed();
+        let mut deleted = self.store.delete_stream(paths);
+        while let Some(result) = deleted.next().await {
+            match result {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(e) => return Err(self.error(prefix, e)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_of(attributes: &Attributes, work_id: &str) -> bool {
+    attributes.get(&Attribute::Metadata(WORK_ATTRIBUTE.into())).is_some_and(|v| v.as_ref() == work_id)
+}
+
+/// An object that is being written.
+pub struct Upload {
+    writer: BufWriter,
+    name: String,
+}
+
+impl Upload {
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// When the store refuses; the object does not appear.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.writer.write_all(bytes).await.map_err(|e| self.error(e))
+    }
+
+    /// Makes the object appear, whole.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn finish(mut self) -> Result<(), StoreError> {
+        self.writer.shutdown().await.map_err(|e| self.error(e))
+    }
+
+    fn error(&self, error: std::io::Error) -> StoreError {
+        match error.downcast::<object_store::Error>() {
+            Ok(error) => StoreError::of(&self.name, error),
+            Err(error) => StoreError::Unavailable(format!("{}: {error}", self.name)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_parsed_and_odd_ones_refused() {
+        let place: Place = "s3://bucket/a/b/".parse().unwrap();
+        assert_eq!((place.bucket.as_str(), place.key.as_str()), ("bucket", "a/b/"));
+        for odd in ["s3://bucket", "s3://bucket/", "gs://b/k", "s3:///k", "s3://b/../k", "s3://b/a//k"] {
+            assert!(odd.parse::<Place>().is_err(), "{odd}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Object storage behind a small face: folders, immutable files, and documents that change by conditional writes.
+
+mod document;
+mod folder;
+mod lines;
+pub mod staged;
+
+pub use document::{Document, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes};
+pub use folder::{Credentials, Entry, Folder, Place, Upload};
+pub use lines::{Line, Lines};
+
+/// Names below an output's folder.
+pub mod layout {
+    /// The one mutable object of a work.
+    pub const JOURNAL: &str = "_batchjob/journal.json";
+    /// Written last; whoever sees it sees whole results.
+    pub const MANIFEST: &str = "manifest.json";
+    /// Spark's and Hadoop's sign that a folder is whole.
+    pub const SUCCESS: &str = "_SUCCESS";
+    /// Answers in the order of the requests.
+    pub const RESULTS: &str = "results.jsonl";
+    /// Requests without an answer, with the reason.
+    pub const ERRORS: &str = "errors.jsonl";
+
+    /// Where a work's staged files lie; names with a leading underscore are ignored by Spark, Athena and friends.
+    pub fn work(work_id: &str) -> String {
+        format!("_batchjob/{work_id}/")
+    }
+
+    /// The bytes that are sent as one batch.
+    pub fn shard(work_id: &str, sha256: &str) -> String {
+        format!("{}shards/{sha256}.jsonl.zst", work(work_id))
+    }
+
+    /// Custom ids and request hashes of a shard, a line each.
+    pub fn index(work_id: &str, sha256: &str) -> String {
+        format!("{}shards/{sha256}.index.zst", work(work_id))
+    }
+
+    /// What came back of one attempt. Named by its content too, so that two collectors cannot overwrite each other.
+    pub fn part(work_id: &str, slot: &str, sha256: &str) -> String {
+        format!("{}parts/{slot}-{}.jsonl.zst", work(work_id), sha256.get(..16).unwrap_or(sha256))
+    }
+}
+
+/// Why storage did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The spec or the Secret cannot be used as it is.
+    #[error("{0}")]
+    Invalid(String),
+    /// The object, or the bucket, is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The credentials were refused.
+    #[error("{0}")]
+    Denied(String),
+    /// Something foreign is in the way.
+    #[error("{0}")]
+    Conflict(String),
+    /// It may work later.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The content is not what was stored.
+    #[error("{0}")]
+    Corrupt(String),
+}
+
+impl StoreError {
+    fn of(place: &str, error: object_store::Error) -> Self {
+        use object_store::Error as E;
+        let why = crate::transport::chain(&error);
+        match error {
+            E::NotFound { .. } => StoreError::NotFound(format!("{place} does not exist")),
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => StoreError::Denied(format!(
+                "access to {place} was denied; check the credentials in the Secret and the bucket's policy"
+            )),
+            E::AlreadyExists { .. } | E::Precondition { .. } => StoreError::Conflict(format!("{place} exists already")),
+            _ if why.contains("NoSuchBucket") => StoreError::NotFound(format!("the bucket of {place} does not exist")),
+            _ => StoreError::Unavailable(format!("{place}: {}", crate::api::text::clip(why, 512))),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Compressed line files that are written once: spooled to local disk, then put under a name made from their content.
+
+use std::path::Path;
+
+use async_compression::Level;
+use async_compression::tokio::bufread::ZstdDecoder;
+use async_compression::tokio::write::ZstdEncoder;
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
+use tokio::fs::File;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufReader};
+use tokio_util::io::StreamReader;
+
+use super::{Folder, StoreError};
+use crate::api::text::hex;
+
+/// A file that is being spooled: zstd on local disk, SHA-256 and size of what went in.
+pub struct Spool {
+    writer: ZstdEncoder<File>,
+    digest: Context,
+    bytes: u64,
+}
+
+/// A spooled file, ready to be put.
+pub struct Spooled {
+    file: File,
+    /// SHA-256 of the uncompressed bytes, in hex.
+    pub sha256: String,
+    /// Uncompressed size.
+    pub bytes: u64,
+}
+
+fn local(error: std::io::Error) -> StoreError {
+    StoreError::Unavailable(format!("the local spool: {error}"))
+}
+
+/// An unnamed file in `dir` that goes with its handle.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn scratch(dir: &Path) -> Result<File, StoreError> {
+    Ok(File::from_std(tempfile::tempfile_in(dir).map_err(local)?))
+}
+
+impl Spool {
+    /// # Errors
+    /// When the disk refuses.
+    pub fn new(dir: &Path) -> Result<Spool, StoreError> {
+        let writer = ZstdEncoder::with_quality(scratch(dir)?, Level::Fastest);
+        Ok(Spool { writer, digest: Context::new(&SHA256), bytes: 0 })
+    }
+
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.digest.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.writer.write_all(bytes).await.map_err(local)
+    }
+
+    /// Uncompressed size so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn finish(mut self) -> Result<Spooled, StoreError> {
+        self.writer.shutdown().await.map_err(local)?;
+        let mut file = self.writer.into_inner();
+        file.rewind().await.map_err(local)?;
+        Ok(Spooled { file, sha256: hex(self.digest.finish().as_ref()), bytes: self.bytes })
+    }
+}
+
+impl Spooled {
+    /// Puts the file; one that is there is as good, for its name says what is in it.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn put(mut self, folder: &Folder, name: &str, work_id: &str) -> Result<(), StoreError> {
+        if folder.exists(name).await? {
+            return Ok(());
+        }
+        let mut upload = folder.create(name, work_id).await?;
+        let mut chunk = vec![0; 256 << 10];
+        loop {
+            match self.file.read(&mut chunk).await.map_err(local)? {
+                0 => return upload.finish().await,
+                n => upload.write(&chunk[..n]).await?,
+            }
+        }
+    }
+}
+
+/// The uncompressed bytes of a staged file that must be there.
+///
+/// # Errors
+/// When it is not there; absence is never taken for emptiness.
+pub async fn open(folder: &Folder, name: &str) -> Result<impl AsyncRead + Unpin + Send + 'static, StoreError> {
+    let entry = folder.get(name).await?;
+    let entry = entry.ok_or_else(|| {
+        StoreError::Corrupt(format!("{name} was staged and is gone; was it deleted by a lifecycle rule?"))
+    })?;
+    let reader = StreamReader::new(entry.stream.map_err(std::io::Error::other));
+    Ok(ZstdDecoder::new(BufReader::with_capacity(128 << 10, reader)))
+}
+
+/// The same as a stream that ends in an error where the content is not the one of `sha256`.
+///
+/// # Errors
+/// When it is not there.
+pub async fn verified(
+    folder: &Folder,
+    name: &str,
+    sha256: &str,
+) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + 'static, StoreError> {
+    let (reader, wanted, name) = (open(folder, name).await?, sha256.to_string(), name.to_string());
+    let state = Some((reader, Context::new(&SHA256)));
+    Ok(futures::stream::try_unfold(state, move |state| {
+        let (wanted, name) = (wanted.clone(), name.clone());
+        async move {
+            let Some((mut reader, mut digest)) = state else { return Ok(None) };
+            let mut chunk = vec![0; 128 << 10];
+            let n = reader.read(&mut chunk).await?;
+            if n == 0 {
+                return match hex(digest.finish().as_ref()) == wanted {
+                    true => Ok(None),
+                    false => Err(std::io::Error::other(format!("{name} is not what was staged"))),
+                };
+            }
+            chunk.truncate(n);
+            digest.update(&chunk);
+            Ok(Some((Bytes::from(chunk), Some((reader, digest)))))
+        }
+    }))
+}

@@ -1,0 +1,216 @@
+//! The one way out to hosts that a user can name: providers and object stores.
+//!
+//! No redirects, no proxy from the environment, no hidden retries; every wait and every body is bounded. What a request
+//! may reach is judged in one place ([`HostPolicy`]). Tests put a [`Tap`] under it to record exchanges and to lose them.
+
+mod objects;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt};
+use reqwest::{Method, Request, Response, Url};
+
+pub use objects::ObjectConnector;
+
+/// A client for hosts that a user can name. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Transport {
+    client: reqwest::Client,
+    policy: HostPolicy,
+    tap: Arc<dyn Tap>,
+}
+
+/// Which hosts may be reached. Today: any, over HTTP or HTTPS, without credentials in the URL.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostPolicy;
+
+impl HostPolicy {
+    fn check(self, url: &Url) -> Result<(), SendError> {
+        let denied = |why: &str| Err(SendError::NotSent(format!("{}: {why}", url.host_str().unwrap_or("the URL"))));
+        match (url.scheme(), url.username().is_empty() && url.password().is_none()) {
+            ("http" | "https", true) => Ok(()),
+            (_, false) => denied("credentials belong in a Secret, not in the URL"),
+            (scheme, _) => denied(&format!("scheme '{scheme}' is not allowed; use https")),
+        }
+    }
+}
+
+/// Why a request has no response.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Nothing reached the other side: no name, no connection, no TLS, or not allowed.
+    #[error("{0}")]
+    NotSent(String),
+    /// It may have been received and acted on.
+    #[error("{0}")]
+    MaybeSent(String),
+    /// The body went over its limit.
+    #[error("the response is larger than {0} bytes, the limit for it")]
+    TooLarge(u64),
+}
+
+/// Sees every exchange, and can lose one: for tests.
+pub trait Tap: std::fmt::Debug + Send + Sync {
+    /// Called before a request is sent; a fault keeps it from being sent.
+    fn before(&self, _method: &Method, _url: &Url) -> Option<SendError> {
+        None
+    }
+    /// Called when the response's head is there; a fault loses the response.
+    fn after(&self, _method: &Method, _url: &Url, _status: u16) -> Option<SendError> {
+        None
+    }
+}
+
+#[derive(Debug)]
+struct NoTap;
+
+impl Tap for NoTap {}
+
+/// Time for DNS, TCP and TLS together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two reads of one response.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Transport {
+    /// # Errors
+    /// When the TLS back-end cannot be set up.
+    pub fn new() -> Result<Self, reqwest::Error> {
+        Self::with_tap(Arc::new(NoTap))
+    }
+
+    /// The same with a tap under it.
+    ///
+    /// # Errors
+    /// When the TLS back-end cannot be set up.
+    pub fn with_tap(tap: Arc<dyn Tap>) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .user_agent(concat!("batchjob-operator/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Transport { client, policy: HostPolicy, tap })
+    }
+
+    /// A request to be filled in and given to [`Transport::send`].
+    pub fn request(&self, method: Method, url: Url) -> reqwest::RequestBuilder {
+        self.client.request(method, url)
+    }
+
+    /// Sends `request` once and waits for the response's head.
+    ///
+    /// # Errors
+    /// [`SendError::NotSent`] is a promise that nothing reached the other side.
+    pub async fn send(&self, request: Request) -> Result<Response, SendError> {
+        self.policy.check(request.url())?;
+        let (method, url) = (request.method().clone(), request.url().clone());
+        if let Some(fault) = self.tap.before(&method, &url) {
+            return Err(fault);
+        }
+        let response = self.client.execute(request).await.map_err(send_error)?;
+        match self.tap.after(&method, &url, response.status().as_u16()) {
+            Some(fault) => Err(fault),
+            None => Ok(response),
+        }
+    }
+}
+
+fn send_error(error: reqwest::Error) -> SendError {
+    let sent = !(error.is_connect() || error.is_builder());
+    let message = chain(&error.without_url());
+    if sent { SendError::MaybeSent(message) } else { SendError::NotSent(message) }
+}
+
+/// An error with its causes, for a person.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// The whole body, if it is at most `limit` bytes.
+///
+/// # Errors
+/// When it is larger, or the connection breaks.
+pub async fn read_all(response: Response, limit: u64) -> Result<Bytes, SendError> {
+    let mut body = std::pin::pin!(stream(response, limit));
+    let mut all = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        all.extend_from_slice(&chunk?);
+    }
+    Ok(all.freeze())
+}
+
+/// The body as it comes, cut off with an error where it goes over `limit` bytes.
+pub fn stream(response: Response, limit: u64) -> impl Stream<Item = Result<Bytes, SendError>> + Send + 'static {
+    let mut left = limit;
+    response.bytes_stream().map(move |chunk| {
+        let chunk = chunk.map_err(send_error)?;
+        left = left.checked_sub(chunk.len() as u64).ok_or(SendError::TooLarge(limit))?;
+        Ok(chunk)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_http_urls_pass() {
+        let check = |u: &str| HostPolicy.check(&Url::parse(u).unwrap());
+        assert!(check("https://api.example/v1").is_ok());
+        assert!(check("https://me:secret@api.example/v1").unwrap_err().to_string().contains("Secret"));
+        assert!(check("file:///etc/passwd").unwrap_err().to_string().contains("not allowed"));
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_certain_not_to_be_sent() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url: Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        drop(listener);
+        let transport = Transport::new().unwrap();
+        let request = transport.request(Method::POST, url).body("x").build().unwrap();
+        assert!(matches!(transport.send(request).await, Err(SendError::NotSent(_))));
+    }
+
+    #[tokio::test]
+    async fn a_connection_cut_after_the_request_may_have_been_acted_on() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            use tokio::io::AsyncReadExt;
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let _ = socket.read(&mut [0; 64]).await;
+        });
+        let transport = Transport::new().unwrap();
+        let request = transport.request(Method::POST, url).body("x").build().unwrap();
+        assert!(matches!(transport.send(request).await, Err(SendError::MaybeSent(_))));
+    }
+
+    #[tokio::test]
+    async fn a_body_over_its_limit_is_cut_off() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let _ = socket.read(&mut [0; 1024]).await;
+            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n").await;
+            let _ = socket.write_all(&[b'x'; 100]).await;
+        });
+        let transport = Transport::new().unwrap();
+        let response = transport.send(transport.request(Method::GET, url).build().unwrap()).await.unwrap();
+        assert!(matches!(read_all(response, 99).await, Err(SendError::TooLarge(99))));
+    }
+}
