@@ -4,9 +4,11 @@
 //! pure; [`controller`] is the only place where the others meet. `docs/architecture.md` tells the whole story.
 
 pub mod api;
+pub mod controller;
 pub mod lifecycle;
 pub mod provider;
 pub mod requests;
 pub mod results;
 pub mod store;
+pub mod telemetry;
 pub mod transport;

@@ -1,1 +1,136 @@
-fn main() {}
+//! The operator's command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use batchjob_operator::api;
+use batchjob_operator::controller::{self, Options};
+use batchjob_operator::lifecycle::Timing;
+use batchjob_operator::telemetry::{LogFormat, init_logs};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Runs LLM batch jobs from Kubernetes: never pays twice, never loses a line.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the operator.
+    Run(Run),
+    /// Write the CustomResourceDefinitions.
+    Crds {
+        /// Folder to write them to; unset: standard output.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+struct Run {
+    /// Namespaces to look after, separated by commas; unset: all of them.
+    #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
+    /// Whether replicas elect one that works. A lease saves work; correctness does not depend on it.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    leader_election: bool,
+    /// Namespace of the Lease.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "batchjob-operator-system")]
+    lease_namespace: String,
+    /// This replica's name in the election and in events.
+    #[arg(long, env = "POD_NAME", default_value = "batchjob-operator")]
+    identity: String,
+    /// Local disk for transfers: about twice the largest batch, compressed. It may vanish at any time.
+    #[arg(long, env = "SPOOL_DIR", default_value = "/tmp")]
+    spool_dir: PathBuf,
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, default_value = "0.0.0.0:8081")]
+    health_addr: SocketAddr,
+    /// How logs are written.
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    log_format: Format,
+    /// Seconds from reading an object to the latest start of a submission made on it.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=120))]
+    post_window_seconds: u16,
+    /// Seconds from the start of a submission to its end, clock skew between replicas included.
+    #[arg(long, default_value_t = 45, value_parser = clap::value_parser!(u16).range(1..=600))]
+    send_timeout_seconds: u16,
+    /// Seconds that a provider's list of batches may lag behind. Too small a value can pay twice.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    listing_lag_seconds: u16,
+    /// Seconds after which a deletion no longer waits for the provider or the storage.
+    #[arg(long, default_value_t = 1800, value_parser = clap::value_parser!(u32).range(1..=604_800))]
+    deletion_deadline_seconds: u32,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Json,
+    Text,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(run) => run.start(),
+        Command::Crds { dir } => write_crds(dir),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("batchjob-operator: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Run {
+    fn start(self) -> Result<(), Box<dyn std::error::Error>> {
+        init_logs(match self.log_format {
+            Format::Json => LogFormat::Json,
+            Format::Text => LogFormat::Text,
+        });
+        // Two users of rustls, one crypto provider: whoever comes second finds it installed.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let seconds = |s: u16| i64::from(s) * 1000;
+        let options = Options {
+            watch_namespaces: self.watch_namespaces.into_iter().filter(|n| !n.is_empty()).collect(),
+            lease_namespace: self.leader_election.then_some(self.lease_namespace),
+            identity: self.identity,
+            spool_dir: self.spool_dir,
+            health_addr: self.health_addr,
+            timing: Timing {
+                post_window: seconds(self.post_window_seconds),
+                send_timeout: seconds(self.send_timeout_seconds),
+                listing_lag: seconds(self.listing_lag_seconds),
+                deletion_deadline: i64::from(self.deletion_deadline_seconds) * 1000,
+            },
+        };
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+            let stop = CancellationToken::new();
+            let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+            let stopping = stop.clone();
+            tokio::spawn(async move {
+                tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+                stopping.cancel();
+            });
+            Ok(controller::run(options, stop).await?)
+        })
+    }
+}
+
+fn write_crds(dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
+    for (file, crd) in api::crds() {
+        let yaml = api::render_crd(&crd)?;
+        match &dir {
+            Some(dir) => std::fs::write(dir.join(file), yaml)?,
+            None => println!("---\n{yaml}"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Does the one step that was decided. Nothing here chooses.
+
+mod kubernetes;
+mod provider;
+mod transfer;
+
+pub(super) use transfer::Outcome;
+
+use super::events::{self, News};
+use super::observe::{Tools, World};
+use super::permit::PostPermit;
+use super::session::Session;
+use super::trouble::Trouble;
+use super::{Context, journal};
+use crate::api::conditions::reasons;
+use crate::lifecycle::{Journal, ManifestView, Step};
+use crate::results::Manifest;
+use crate::store::{Document, SwapError, layout, prove_conditional_writes};
+
+/// What is next after a step.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// Look again at once.
+    Again,
+    /// Look again at this time (Unix milliseconds), or when something changes.
+    Wait(Option<i64>),
+    /// The object is gone, or about to go.
+    Gone,
+}
+
+/// One step's surroundings.
+pub(super) struct Act<'a> {
+    pub ctx: &'a std::sync::Arc<Context>,
+    pub session: &'a std::sync::Arc<Session>,
+    pub world: &'a World,
+}
+
+impl Act<'_> {
+    /// Does `step`.
+    pub async fn run(&self, step: Step) -> Result<Flow, Trouble> {
+        match step {
+            Step::Wait { until, .. } => return Ok(Flow::Wait(until)),
+            Step::AddFinalizer => self.set_finalizer(true).await?,
+            Step::RemoveFinalizer { abandoned } => {
+                if let Some(message) = abandoned {
+                    self.tell(News::warning("ProviderBatchOrphaned", message)).await;
+                }
+                self.set_finalizer(false).await?;
+                return Ok(Flow::Gone);
+            }
+            // Their effect is the status that says so; see `record`.
+            Step::Lock(_) => {}
+            Step::Conclude { manifest, reused } => {
+                self.tell(events::at_the_end(manifest.outcome, reused, &manifest.message)).await;
+            }
+            Step::Fail(failure) => self.tell(News::warning(failure.reason, failure.message)).await,
+            Step::Tidy => {}
+            Step::LookForManifest => self.look_for_manifest().await?,
+            Step::FindOwner(owner) => self.find_owner(&owner).await?,
+            Step::Open(journal) => self.open(&journal).await?,
+            Step::Swap(journal) => self.swap(&journal).await?,
+            Step::WriteIntent { journal, intent_id } => self.write_intent(&journal, &intent_id).await?,
+            Step::ProveStore => self.prove_store().await?,
+            Step::Pass { stage } => self.start_pass(stage)?,
+            Step::Upload(slot) => self.start_upload(slot)?,
+            Step::Collect(slot) => self.start_collect(slot)?,
+            Step::Write => self.start_write()?,
+            Step::Post(slot) => self.post(slot).await?,
+            Step::Search(slot) => self.search(slot).await?,
+            Step::CheckFile(slot) => self.check_file(slot).await?,
+            Step::Probe => self.probe().await?,
+            Step::Revoke(slot) => self.revoke(slot).await?,
+            Step::Poll(slot) => self.poll(slot).await?,
+            Step::Cancel { batch_id } => self.cancel(&batch_id).await?,
+            Step::DeleteFiles(files) => self.delete_files(files).await?,
+        }
+        Ok(Flow::Again)
+    }
+
+    fn tools(&self) -> Result<&std::sync::Arc<Tools>, Trouble> {
+        // A step that needs them is only decided where they are.
+        self.world.tools.as_ref().ok_or_else(|| Trouble::passing(reasons::PENDING, "nothing to work with yet"))
+    }
+
+    fn journal(&self) -> Result<&Journal, Trouble> {
+        let journal = self.world.journal.as_ref().map(|(j, _)| j);
+        journal.ok_or_else(|| Trouble::passing(reasons::PENDING, "there is no journal yet"))
+    }
+
+    async fn tell(&self, news: News) {
+        events::publish(self.ctx, &self.world.job, news).await;
+    }
+
+    async fn look_for_manifest(&self) -> Result<(), Trouble> {
+        let found = match self.tools()?.folder.read(layout::MANIFEST, 8 << 20).await? {
+            Some(bytes) => Some(serde_json::from_slice::<Manifest>(&bytes).map_err(|_| {
+                let message = "manifest.json at the destination was not written by this operator; write to another URI";
+                Trouble::lasting(reasons::OUTPUT_CONFLICT, message)
+            })?),
+            None => None,
+        };
+        self.session.remember(|m| m.manifest = Some(found.as_ref().map(manifest_view)));
+        Ok(())
+    }
+
+    async fn open(&self, journal: &Journal) -> Result<(), Trouble> {
+        match self.tools()?.document.create(journal::encode(journal)?).await {
+            Ok(_) | Err(SwapError::Lost) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    async fn swap(&self, next: &Journal) -> Result<(), Trouble> {
+        let Some((old, judged)) = &self.world.journal else { return Ok(()) };
+        match self.tools()?.document.swap(judged, journal::encode(next)?).await {
+            Ok(_) => {
+                for news in events::told_by(old, next) {
+                    self.tell(news).await;
+                }
+                Ok(())
+            }
+            Err(SwapError::Lost) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    async fn write_intent(&self, next: &Journal, intent_id: &str) -> Result<(), Trouble> {
+        let Some((_, judged)) = &self.world.journal else { return Ok(()) };
+        if let Some(permit) = PostPermit::win(&self.tools()?.document, judged, next, intent_id).await? {
+            self.session.hold_permit(permit);
+        }
+        Ok(())
+    }
+
+    async fn prove_store(&self) -> Result<(), Trouble> {
+        let name = format!("{}scratch-{}", layout::work(&self.journal()?.work_id), self.world.nonce);
+        let proved = prove_conditional_writes(&self.tools()?.folder, &name).await?;
+        self.session.remember(|m| m.store_proved = Some(proved));
+        Ok(())
+    }
+}
+
+pub(super) fn manifest_view(manifest: &Manifest) -> ManifestView {
+    ManifestView {
+        work_id: manifest.work_id.clone(),
+        work_hash: manifest.work_hash.clone(),
+        outcome: manifest.outcome,
+        reason: manifest.reason.clone(),
+        message: manifest.message.clone(),
+        requests: manifest.requests,
+        at: manifest.completed_at,
+    }
+}

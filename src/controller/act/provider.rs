@@ -1,0 +1,199 @@
+//! Steps at the provider.
+
+use kube::ResourceExt;
+use tracing::warn;
+
+use super::Act;
+use crate::controller::permit::{refusal, send_timeout};
+use crate::controller::trouble::Trouble;
+use crate::controller::{events::News, names};
+use crate::lifecycle::{Attempt, AttemptState, Journal, Look, Posted, Search, Seen, Slot};
+use crate::provider::{self, Batch, Class};
+
+impl Act<'_> {
+    fn attempt(&self, slot: Slot) -> Result<&Attempt, Trouble> {
+        let attempt = self.journal()?.shards.get(slot.shard).and_then(|s| s.attempt.as_ref());
+        attempt.ok_or_else(|| Trouble::passing("Pending", format!("batch {slot} has no attempt")))
+    }
+
+    /// Uses the permit up, whatever comes of it.
+    pub(super) async fn post(&self, slot: Slot) -> Result<(), Trouble> {
+        let (journal, attempt, tools) = (self.journal()?, self.attempt(slot)?, self.tools()?);
+        let Some(permit) = self.session.take_permit() else { return Ok(()) };
+        let request = provider::CreateBatch {
+            input_file_id: attempt.file_id.clone(),
+            endpoint: self.world.job.spec.endpoint.path().into(),
+            window_hours: self.world.job.spec.completion_window_seconds.unsigned_abs() / 3600,
+            metadata: names::metadata(journal, slot, &attempt.intent_id),
+            intent_id: attempt.intent_id.clone(),
+            timeout: send_timeout(&self.ctx.timing),
+        };
+        let intent_id = permit.intent_id().to_string();
+        let posted = permit.post(&*tools.api, &request, self.ctx.clock.now()).await;
+        match &posted {
+            Posted::Created(_) => {
+                self.ctx.metrics.batches_created.inc();
+            }
+            Posted::Unknown(why) => warn!(%slot, why, "nobody can tell whether a batch was created; it is looked for"),
+            Posted::Refused(..) => {}
+        }
+        self.session.remember(|m| {
+            m.posted.insert(intent_id, posted);
+        });
+        Ok(())
+    }
+
+    pub(super) async fn search(&self, slot: Slot) -> Result<(), Trouble> {
+        let attempt = self.attempt(slot)?;
+        let began = self.ctx.clock.now();
+        let is_ours = |b: &Batch| {
+            b.said(names::INTENT) == Some(&attempt.intent_id) || b.input_file_id.as_deref() == Some(&attempt.file_id)
+        };
+        let batches = self.tools()?.api.find(attempt.post_by / 1000, &is_ours).await?;
+        let found: Vec<String> = batches.into_iter().map(|b| b.id).collect();
+        if found.len() > 1 {
+            let note = format!(
+                "the provider made {} batches of one submission; all but the oldest are cancelled",
+                found.len()
+            );
+            self.tell(News::warning("DuplicateBatches", note)).await;
+        }
+        self.session.remember(|m| {
+            m.searches.insert(attempt.intent_id.clone(), Search { began, found });
+        });
+        Ok(())
+    }
+
+    /// The file is there under this credential, and by its name it is ours: the journal's word is not enough.
+    pub(super) async fn check_file(&self, slot: Slot) -> Result<(), Trouble> {
+        let file_id = self.attempt(slot)?.file_id.clone();
+        let ours = match self.tools()?.api.file_name(&file_id).await {
+            Ok(name) => name.starts_with(&names::file_prefix(self.journal()?)),
+            Err(e) if e.class == Class::NotFound => false,
+            Err(e) => return Err(e.into()),
+        };
+        self.session.remember(|m| {
+            m.files.insert(file_id, ours);
+        });
+        Ok(())
+    }
+
+    pub(super) async fn probe(&self) -> Result<(), Trouble> {
+        let name = format!("{}probe.jsonl", names::file_prefix(self.journal()?));
+        let path = self.world.job.spec.endpoint.path();
+        let resolvable = provider::probe(&*self.tools()?.api, &name, path, send_timeout(&self.ctx.timing)).await?;
+        self.session.remember(|m| m.resolvable = Some(resolvable));
+        Ok(())
+    }
+
+    pub(super) async fn revoke(&self, slot: Slot) -> Result<(), Trouble> {
+        let file_id = self.attempt(slot)?.file_id.clone();
+        let api = &self.tools()?.api;
+        match api.file_name(&file_id).await {
+            Ok(name) if !name.starts_with(&names::file_prefix(self.journal()?)) => {
+                let message = format!("file {file_id}, which the journal names, is not this job's; it is not deleted");
+                return Err(Trouble::lasting("OutputConflict", message));
+            }
+            Ok(_) => api.delete_file(&file_id).await?,
+            Err(e) if e.class == Class::NotFound => {}
+            Err(e) => return Err(e.into()),
+        }
+        match api.file_name(&file_id).await {
+            Err(e) if e.class == Class::NotFound => {
+                let gone = self.ctx.clock.now();
+                self.session.remember(|m| {
+                    m.revoked.insert(file_id, gone);
+                });
+                Ok(())
+            }
+            Ok(_) => Err(Trouble::passing("ProviderUnavailable", "a deleted input file is still there")),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    pub(super) async fn poll(&self, slot: Slot) -> Result<(), Trouble> {
+        let AttemptState::Submitted { batch_id, .. } = &self.attempt(slot)?.state else { return Ok(()) };
+        let tools = self.tools()?;
+        let seen = match tools.api.get(batch_id).await {
+            Ok(batch) if !self.is_ours(&batch).await? => Seen::NotOurs,
+            Ok(batch) => seen(&batch),
+            Err(e) if e.class == Class::NotFound => Seen::NotFound,
+            Err(e) => return Err(e.into()),
+        };
+        let look = Look { at: self.ctx.clock.now(), seen };
+        self.session.remember(|m| {
+            m.looks.insert(batch_id.clone(), look);
+        });
+        Ok(())
+    }
+
+    /// Whether the provider's own record says that the batch is this work's: its metadata, or, where a server keeps none,
+    /// the name of the file it was made from.
+    async fn is_ours(&self, batch: &Batch) -> Result<bool, Trouble> {
+        let journal = self.journal()?;
+        if batch.said(names::WORK).is_some() {
+            return Ok(names::identity(journal).into_iter().all(|(key, value)| batch.said(key) == Some(&value)));
+        }
+        let Some(file) = &batch.input_file_id else { return Ok(false) };
+        match self.tools()?.api.file_name(file).await {
+            Ok(name) => Ok(name.starts_with(&names::file_prefix(journal))),
+            Err(e) if e.class == Class::NotFound => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    pub(super) async fn cancel(&self, batch_id: &str) -> Result<(), Trouble> {
+        self.tools()?.api.cancel(batch_id).await?;
+        self.session.remember(|m| {
+            m.cancelled.insert(batch_id.to_string());
+            m.looks.remove(batch_id);
+        });
+        Ok(())
+    }
+
+    /// Deletes what is ours by the provider's own word. A file that cannot be deleted costs nothing and goes by itself.
+    pub(super) async fn delete_files(&self, files: Vec<String>) -> Result<(), Trouble> {
+        let (journal, api) = (self.journal()?, &self.tools()?.api);
+        let of_batches = self.files_of_batches(journal).await?;
+        for file in &files {
+            let ours = of_batches.contains(file)
+                || api.file_name(file).await.is_ok_and(|name| name.starts_with(&names::file_prefix(journal)));
+            if !ours {
+                continue;
+            }
+            if let Err(error) = api.delete_file(file).await {
+                let job = self.world.job.name_any();
+                warn!(job, file, %error, "a file at the provider could not be deleted; it expires by itself");
+            }
+        }
+        self.session.remember(|m| m.deleted.extend(files));
+        Ok(())
+    }
+
+    async fn files_of_batches(&self, journal: &Journal) -> Result<Vec<String>, Trouble> {
+        let mut files = vec![];
+        for attempt in journal.shards.iter().filter_map(|s| s.attempt.as_ref()) {
+            let (AttemptState::Settled { batch_id, .. } | AttemptState::Submitted { batch_id, .. }) = &attempt.state
+            else {
+                continue;
+            };
+            match self.tools()?.api.get(batch_id).await {
+                Ok(batch) if self.is_ours(&batch).await? => files.extend(names::files_of(&batch)),
+                Ok(_) => {}
+                Err(e) if e.class == Class::NotFound => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(files)
+    }
+}
+
+fn seen(batch: &Batch) -> Seen {
+    match batch.has_ended() {
+        false => Seen::Running { state: batch.status.clone(), done: batch.done },
+        true => Seen::Ended {
+            state: batch.status.clone(),
+            rejected: batch.rejection().map(|e| (refusal(e.class), e.message)),
+        },
+    }
+}

@@ -1,0 +1,214 @@
+//! Steps that move data: they run beside the reconcile loop, and can all be done again.
+
+use futures::{StreamExt, TryStreamExt};
+use kube::ResourceExt;
+use tracing::{info, warn};
+
+use super::{Act, manifest_view};
+use crate::controller::observe::{self, Tools};
+use crate::controller::trouble::Trouble;
+use crate::controller::{names, tasks};
+use crate::lifecycle::{
+    AttemptState, Collected, Journal, Memory, PartRef, Pass, Plan, Planned, Shard, Slot, Task, WORK_HASH_VERSION,
+};
+use crate::provider::InputFile;
+use crate::requests::{self, PassError, Passed, Recipe, Source};
+use crate::results::{self, Manifest};
+use crate::store::{layout, staged};
+
+/// Largest output file of one batch that is fetched, in bytes.
+const OUTPUT_LIMIT: u64 = 16 << 30;
+
+/// What a finished task changes in memory.
+pub(in crate::controller) type Learned = Box<dyn FnOnce(&mut Memory) + Send>;
+
+impl Act<'_> {
+    pub(super) fn start_pass(&self, stage: Option<String>) -> Result<(), Trouble> {
+        let (ctx, tools, job) = (self.ctx.clone(), self.tools()?.clone(), self.world.job.clone());
+        let spec_hash = self.world.view.spec_hash.clone();
+        let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
+        tasks::start(self.ctx, self.session, &self.world.job, Task::Pass, async move {
+            let source = match &job.spec.input.inline {
+                Some(inline) => Source::Inline(inline.requests.clone()),
+                None => match observe::input_folder(&ctx, &job).await? {
+                    Some((folder, name, uri)) => Source::Object { folder, name, uri },
+                    None => Source::Inline(vec![]),
+                },
+            };
+            let recipe = recipe(&job, &tools);
+            let target = stage.as_deref().map(|work_id| (&tools.folder, work_id));
+            let result = match requests::pass(source, &recipe, target, &ctx.spool).await {
+                Ok(passed) => {
+                    info!(
+                        namespace,
+                        name,
+                        requests = passed.requests,
+                        batches = passed.shards.len(),
+                        "checked the input"
+                    );
+                    Ok(planned(passed, stage.clone()))
+                }
+                Err(PassError::Invalid(message)) => Err(message),
+                Err(PassError::Store(e)) => return Err(e.into()),
+            };
+            Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result })))
+        });
+        Ok(())
+    }
+
+    pub(super) fn start_upload(&self, slot: Slot) -> Result<(), Trouble> {
+        let (tools, journal) = (self.tools()?.clone(), self.journal()?.clone());
+        tasks::start(self.ctx, self.session, &self.world.job, Task::Upload(slot), async move {
+            let shard = journal.shards.get(slot.shard).cloned();
+            let shard = shard.ok_or_else(|| Trouble::passing("Pending", format!("shard of {slot} is not planned")))?;
+            let staged = layout::shard(&journal.work_id, &shard.sha256);
+            let content = staged::verified(&tools.folder, &staged, &shard.sha256).await?.boxed();
+            let file = InputFile { name: names::file(&journal, slot), bytes: shard.bytes, content };
+            let id = tools.api.upload(file).await?;
+            Ok(learned(move |m| {
+                m.uploads.insert(slot, id);
+            }))
+        });
+        Ok(())
+    }
+
+    pub(super) fn start_collect(&self, slot: Slot) -> Result<(), Trouble> {
+        let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
+        let (namespace, name) = (self.world.view.owner.namespace.clone(), self.world.view.owner.name.clone());
+        tasks::start(self.ctx, self.session, &self.world.job, Task::Collect(slot), async move {
+            let Some((batch_id, shard)) = submitted(&journal, slot) else { return Ok(learned(|_| {})) };
+            let batch = tools.api.get(batch_id).await?;
+            let mut files = vec![];
+            for id in [&batch.output_file_id, &batch.error_file_id].into_iter().flatten() {
+                files.push(tools.api.content(id, OUTPUT_LIMIT).await?.map_err(|e| e.to_string()).boxed());
+            }
+            let collection = results::Collection {
+                folder: &tools.folder,
+                work_id: &journal.work_id,
+                slot: slot.to_string(),
+                first: shard.first,
+                requests: shard.requests,
+                files,
+            };
+            let part = results::collect(collection, &ctx.spool).await?;
+            if part.foreign > 0 {
+                warn!(namespace, name, %slot, lines = part.foreign, "lines that are not of this batch came back and were left out");
+            }
+            let collected = Collected {
+                part: PartRef { name: part.name, sha256: part.sha256 },
+                counts: part.counts,
+                files: names::files_of(&batch),
+            };
+            let batch_id = batch_id.to_string();
+            Ok(learned(move |m| {
+                m.collected.insert(batch_id, collected);
+            }))
+        });
+        Ok(())
+    }
+
+    pub(super) fn start_write(&self) -> Result<(), Trouble> {
+        let (tools, journal) = (self.tools()?.clone(), self.journal()?.clone());
+        tasks::start(self.ctx, self.session, &self.world.job, Task::Write, async move {
+            let Some(manifest) = manifest(&journal) else { return Ok(learned(|_| {})) };
+            let shards = journal.shards.iter().map(settled).collect();
+            let manifest = results::write(&tools.folder, shards, manifest).await?;
+            Ok(learned(move |m| m.manifest = Some(Some(manifest_view(&manifest)))))
+        });
+        Ok(())
+    }
+
+    /// Deletes what was staged; the journal stays, for it is the memory of the work.
+    pub(in crate::controller) async fn tidy(&self) -> Result<(), Trouble> {
+        let work = layout::work(&self.journal()?.work_id);
+        Ok(self.tools()?.folder.delete_below(&work).await?)
+    }
+}
+
+fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
+    Box::new(edit)
+}
+
+fn recipe(job: &crate::api::BatchJob, tools: &Tools) -> Recipe {
+    let (spec, limits) = (&job.spec, tools.provider.limits);
+    Recipe {
+        provider: spec.provider_ref.name.clone(),
+        endpoint: spec.endpoint,
+        model: spec.model.clone(),
+        defaults: spec.request_defaults.clone().unwrap_or_default(),
+        run_id: spec.run_id.clone(),
+        max_requests: i64::from(limits.max_requests_per_batch),
+        max_bytes: limits.max_bytes_per_batch.unsigned_abs(),
+        hash_version: WORK_HASH_VERSION,
+    }
+}
+
+fn planned(passed: Passed, staged: Option<String>) -> Planned {
+    let shard = |s: requests::StagedShard| Shard {
+        sha256: s.sha256,
+        bytes: s.bytes,
+        first: s.first,
+        requests: s.requests,
+        failures: 0,
+        attempt: None,
+    };
+    Planned {
+        staged,
+        plan: Plan {
+            work_hash: passed.work_hash,
+            input: crate::api::InputStatus {
+                sha256: passed.input_sha256,
+                size_bytes: i64::try_from(passed.input_bytes).unwrap_or(i64::MAX),
+            },
+            requests: passed.requests,
+        },
+        shards: passed.shards.into_iter().map(shard).collect(),
+    }
+}
+
+fn submitted(journal: &Journal, slot: Slot) -> Option<(&str, &Shard)> {
+    let shard = journal.shards.get(slot.shard)?;
+    match &shard.attempt.as_ref()?.state {
+        AttemptState::Submitted { batch_id, .. } => Some((batch_id, shard)),
+        _ => None,
+    }
+}
+
+fn manifest(journal: &Journal) -> Option<Manifest> {
+    let (commit, plan) = (journal.commit.as_ref()?, journal.plan.as_ref()?);
+    let paid = journal.shards.iter().filter_map(|s| match &s.attempt.as_ref()?.state {
+        AttemptState::Settled { batch_id, .. } => Some(batch_id.clone()),
+        _ => None,
+    });
+    Some(Manifest {
+        manifest_version: 1,
+        work_id: journal.work_id.clone(),
+        work_hash: plan.work_hash.clone(),
+        outcome: commit.outcome,
+        reason: commit.reason.clone(),
+        message: commit.message.clone(),
+        requests: commit.requests,
+        files: vec![],
+        batches: paid.collect(),
+        completed_at: commit.at,
+    })
+}
+
+fn settled(shard: &Shard) -> results::Settled {
+    let state = shard.attempt.as_ref().map(|a| &a.state);
+    let (part, absent) = match state {
+        Some(AttemptState::Settled { part, .. }) => (
+            part.as_ref(),
+            ("missing", "the provider gave no line for this request in either of its files".to_string()),
+        ),
+        Some(AttemptState::Refused { message, .. }) if shard.is_refused_for_good() => {
+            (None, ("provider_rejected", message.clone()))
+        }
+        _ => (None, ("not_submitted", "the job ended before this request was sent".to_string())),
+    };
+    let part = part.map(|p| results::Part { name: p.name.clone(), sha256: p.sha256.clone() });
+    results::Settled { sha256: shard.sha256.clone(), part, absent }
+}
+
+/// For [`tasks`]: a task's future.
+pub(in crate::controller) type Outcome = Result<Learned, Trouble>;

@@ -1,0 +1,96 @@
+//! Events: what a person sees in `kubectl describe`, told from what changed in the journal.
+
+use kube::Resource;
+use kube::runtime::events::{Event, EventType};
+use tracing::warn;
+
+use super::Context;
+use crate::api::text::clip;
+use crate::api::{BatchJob, Outcome};
+use crate::lifecycle::{AttemptState, Journal, Slot};
+
+/// One event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct News {
+    pub warning: bool,
+    pub reason: &'static str,
+    pub note: String,
+}
+
+impl News {
+    pub fn normal(reason: &'static str, note: impl Into<String>) -> Self {
+        News { warning: false, reason, note: note.into() }
+    }
+
+    pub fn warning(reason: &'static str, note: impl Into<String>) -> Self {
+        News { warning: true, reason, note: note.into() }
+    }
+}
+
+/// Publishes an event; one that cannot be published is logged and never in the way.
+pub(super) async fn publish(ctx: &Context, job: &BatchJob, news: News) {
+    let event = Event {
+        type_: if news.warning { EventType::Warning } else { EventType::Normal },
+        reason: news.reason.into(),
+        note: Some(clip(news.note, 1000)),
+        action: "Reconcile".into(),
+        secondary: None,
+    };
+    if let Err(error) = ctx.recorder.publish(&event, &job.object_ref(&())).await {
+        warn!(%error, reason = news.reason, "an event could not be published");
+    }
+}
+
+/// What there is to tell of a step from `old` to `new`.
+pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
+    let mut news = vec![];
+    if let (None, Some(plan)) = (&old.plan, &new.plan) {
+        let (requests, batches) = (plan.requests, new.shards.len());
+        news.push(News::normal("InputResolved", format!("{requests} requests are sound and make {batches} batches")));
+    }
+    if old.owner != new.owner {
+        let note = format!("took over the work of an earlier BatchJob of this name (uid {})", old.owner.uid);
+        news.push(News::normal("WorkAdopted", note));
+    }
+    for (shard, attempt) in new.shards.iter().enumerate().filter_map(|(i, s)| Some((i, s.attempt.as_ref()?))) {
+        let before = old.shards.get(shard).and_then(|s| s.attempt.as_ref());
+        if before == Some(attempt) {
+            continue;
+        }
+        let slot = Slot { shard, attempt: attempt.number };
+        news.extend(match &attempt.state {
+            AttemptState::Submitted { batch_id, .. } => {
+                Some(News::normal("BatchSubmitted", format!("batch {slot} runs as {batch_id}")))
+            }
+            AttemptState::Settled { batch_id, ended, counts, .. } if before.is_some_and(|b| b.state != attempt.state) => {
+                let (ok, all) = (counts.succeeded, counts.total);
+                let note = format!("batch {slot} ({batch_id}) ended as '{ended}': {ok} of {all} requests succeeded");
+                match before.map(|b| &b.state) {
+                    Some(AttemptState::Settled { .. }) => None,
+                    _ => Some(News::normal("BatchEnded", note)),
+                }
+            }
+            AttemptState::Refused { message, .. } => {
+                Some(News::warning("BatchRefused", format!("batch {slot} was not accepted: {message}")))
+            }
+            AttemptState::Revoking => Some(News::warning(
+                "SubmissionUnknown",
+                format!("no batch was found for {slot}, whose reply was lost; its input file is deleted before it is sent again"),
+            )),
+            AttemptState::Revoked { .. } => {
+                Some(News::normal("SubmissionRevoked", format!("no batch came of {slot}; it can be sent again")))
+            }
+            _ => None,
+        });
+    }
+    news
+}
+
+/// The event at the end.
+pub(super) fn at_the_end(outcome: Outcome, reused: bool, message: &str) -> News {
+    match (outcome, reused) {
+        (_, true) => News::normal("ResultsReused", format!("{message}; nothing was sent or paid again")),
+        (Outcome::Succeeded | Outcome::PartiallySucceeded, _) => News::normal("Completed", message),
+        (Outcome::Failed | Outcome::Cancelled, _) => News::warning("Failed", message),
+    }
+}

@@ -1,0 +1,26 @@
+//! The journal's bytes.
+
+use bytes::Bytes;
+
+use crate::lifecycle::Journal;
+use crate::store::StoreError;
+
+/// # Errors
+/// Never for a journal that we made; the type says so all the same.
+pub(super) fn encode(journal: &Journal) -> Result<Bytes, StoreError> {
+    let bytes = serde_json::to_vec_pretty(journal).map_err(|e| StoreError::Invalid(e.to_string()))?;
+    Ok(bytes.into())
+}
+
+/// # Errors
+/// When somebody wrote something else to the journal's name.
+pub(super) fn decode(bytes: &[u8]) -> Result<Journal, StoreError> {
+    serde_json::from_slice(bytes).map_err(|e| {
+        StoreError::Corrupt(format!(
+            "_batchjob/journal.json at the destination is not a journal (line {}, column {}); it is not touched, write \
+             to another URI",
+            e.line(),
+            e.column()
+        ))
+    })
+}

@@ -1,0 +1,94 @@
+//! The only place where the others meet: `observe -> decide -> act -> record`, one effect a step.
+
+mod act;
+mod events;
+mod journal;
+mod leader;
+mod names;
+mod observe;
+mod permit;
+mod reconcile;
+mod record;
+mod run;
+mod session;
+mod tasks;
+mod trouble;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kube::Client;
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use leader::{Leadership, lead};
+pub use permit::PostPermit;
+pub use run::{Options, StartError, run};
+pub use trouble::Trouble;
+
+use crate::api::BatchJob;
+use crate::lifecycle::Timing;
+use crate::telemetry::Metrics;
+use crate::transport::Transport;
+use session::{Session, Sessions};
+
+/// The clock and the source of random names; inputs of every decision.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Clock;
+
+impl Clock {
+    /// Unix milliseconds.
+    fn now(self) -> i64 {
+        jiff::Timestamp::now().as_millisecond()
+    }
+
+    /// 128 random bits in hex.
+    fn nonce(self) -> Result<String, Trouble> {
+        let mut bytes = [0; 16];
+        let filled = aws_lc_rs::rand::fill(&mut bytes);
+        filled.map_err(|_| Trouble::passing("Pending", "the system gave no random bits"))?;
+        Ok(crate::api::text::hex(&bytes))
+    }
+}
+
+/// What every reconcile shares.
+pub(crate) struct Context {
+    client: Client,
+    transport: Transport,
+    recorder: Recorder,
+    metrics: Metrics,
+    clock: Clock,
+    timing: Timing,
+    /// uid of `kube-system`: the cluster's name.
+    cluster: String,
+    spool: PathBuf,
+    sessions: Sessions,
+    /// Long transfers at a time: bounds memory.
+    transfers: Semaphore,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    pokes: Vec<(Option<String>, mpsc::UnboundedSender<ObjectRef<BatchJob>>)>,
+}
+
+impl Context {
+    /// Has the job looked at again soon.
+    fn poke(&self, job: ObjectRef<BatchJob>) {
+        for (namespace, pokes) in &self.pokes {
+            if namespace.is_none() || *namespace == job.namespace {
+                // A closed channel means that we are stopping.
+                let _ = pokes.send(job.clone());
+            }
+        }
+    }
+
+    fn failed(&self, session: &Arc<Session>, trouble: Trouble) {
+        self.metrics.failed(trouble.category());
+        let mut jitter = [0];
+        // Without randomness there is no jitter, which is no reason to stop.
+        let _ = aws_lc_rs::rand::fill(&mut jitter);
+        session.failed(trouble, self.clock.now(), jitter[0]);
+    }
+}

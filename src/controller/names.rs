@@ -1,0 +1,48 @@
+//! What the provider is told of whose a file or a batch is.
+
+use crate::lifecycle::{Journal, Slot};
+use crate::provider::Batch;
+
+/// The intent that a batch came of.
+pub(super) const INTENT: &str = "bj-intent";
+/// The work that a batch is part of.
+pub(super) const WORK: &str = "bj-work";
+
+/// What a batch of this work says of itself.
+pub(super) fn identity(journal: &Journal) -> Vec<(&'static str, String)> {
+    let owner = &journal.owner;
+    vec![
+        ("bj-cluster", owner.cluster.clone()),
+        ("bj-job", format!("{}/{}", owner.namespace, owner.name)),
+        (WORK, journal.work_id.clone()),
+    ]
+}
+
+/// What a batch is told to say of itself: at most 16 pairs of 64 and 512 characters.
+pub(super) fn metadata(journal: &Journal, slot: Slot, intent_id: &str) -> Vec<(&'static str, String)> {
+    let mut metadata = identity(journal);
+    metadata.push((INTENT, intent_id.into()));
+    metadata.push(("bj-shard", slot.to_string()));
+    metadata.push(("bj-content", journal.shards.get(slot.shard).map(|s| s.sha256.clone()).unwrap_or_default()));
+    metadata
+}
+
+/// How the names of all uploads of this work begin.
+pub(super) fn file_prefix(journal: &Journal) -> String {
+    format!("bj-{}-{}-", short(&journal.owner.cluster), short(&journal.work_id))
+}
+
+/// Name of the upload for an attempt.
+pub(super) fn file(journal: &Journal, slot: Slot) -> String {
+    let content = journal.shards.get(slot.shard).map(|s| s.sha256.as_str()).unwrap_or_default();
+    format!("{}{slot}-{}.jsonl", file_prefix(journal), short(content))
+}
+
+fn short(text: &str) -> &str {
+    text.get(..8).unwrap_or(text)
+}
+
+/// The provider's files of a batch.
+pub(super) fn files_of(batch: &Batch) -> Vec<String> {
+    [&batch.input_file_id, &batch.output_file_id, &batch.error_file_id].into_iter().flatten().cloned().collect()
+}

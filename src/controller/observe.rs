@@ -1,0 +1,302 @@
+//! Looks at the world, once, for one decision.
+
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, ResourceExt};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::Context;
+use super::journal;
+use super::session::Session;
+use super::trouble::Trouble;
+use crate::api::conditions::{self, reasons};
+use crate::api::text::hex;
+use crate::api::{BatchJob, BatchProvider, BatchProviderSpec, FINALIZER, Outcome, annotations};
+use crate::lifecycle::{self, JobView, Journal, Owner, Stuck, Timing};
+use crate::provider::{BatchApi, OpenAi};
+use crate::store::{Credentials, Document, Folder, ObjectDocument, Version, layout};
+
+/// One look at the world.
+pub(super) struct World {
+    /// The clock, read before the object was.
+    pub now: i64,
+    /// Fresh random bits.
+    pub nonce: String,
+    /// The live object.
+    pub job: BatchJob,
+    /// What decisions need of it.
+    pub view: JobView,
+    /// The journal and its version.
+    pub journal: Option<(Journal, Version)>,
+    /// What steps are done with; none where something is missing.
+    pub tools: Option<Arc<Tools>>,
+}
+
+/// What steps are done with.
+pub(super) struct Tools {
+    read_at: i64,
+    spec_hash: String,
+    /// The output's folder.
+    pub folder: Folder,
+    /// The journal.
+    pub document: ObjectDocument,
+    /// The provider.
+    pub api: Arc<dyn BatchApi>,
+    /// The provider's spec.
+    pub provider: BatchProviderSpec,
+    /// Keyed fingerprint of its credential.
+    pub fingerprint: String,
+}
+
+/// Milliseconds after which Secrets and the provider are read again.
+const TOOLS_LIFETIME: i64 = 15_000;
+
+/// Looks at everything that a decision may depend on; None when the object is gone.
+pub(super) async fn observe(ctx: &Context, session: &Session, key: &BatchJob) -> Result<Option<World>, Trouble> {
+    let namespace = key.namespace().unwrap_or_default();
+    let now = ctx.clock.now();
+    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &namespace);
+    let Some(job) = jobs.get_opt(&key.name_any()).await?.filter(|j| j.uid() == key.uid()) else {
+        return Ok(None);
+    };
+    let nonce = ctx.clock.nonce()?;
+    let mut view = view(ctx, &job);
+    let tools = match open(ctx, session, &job, &view, now).await {
+        Ok(tools) => {
+            view.fingerprint = tools.fingerprint.clone();
+            Some(tools)
+        }
+        Err(Missing::Stuck(stuck)) => {
+            // A namespace that is being deleted loses its Secrets first; what we still hold is good enough to settle.
+            let kept = session.tools().filter(|_| view.deleting_since.is_some());
+            match &kept {
+                Some(tools) => view.fingerprint = tools.fingerprint.clone(),
+                None => view.stuck = Some(stuck),
+            }
+            kept
+        }
+        Err(Missing::Unknown(trouble)) => return Err(trouble),
+    };
+    let journal = match &tools {
+        Some(tools) => match read_journal(tools).await {
+            Ok(journal) => journal,
+            Err(trouble) if trouble.may_pass && view.deleting_since.is_none() => return Err(trouble),
+            Err(trouble) => {
+                view.stuck = Some(trouble.stuck);
+                None
+            }
+        },
+        None => None,
+    };
+    Ok(Some(World { now, nonce, job, view, journal, tools }))
+}
+
+async fn read_journal(tools: &Tools) -> Result<Option<(Journal, Version)>, Trouble> {
+    match tools.document.read().await? {
+        Some((bytes, version)) => Ok(Some((journal::decode(&bytes)?, version))),
+        None => Ok(None),
+    }
+}
+
+impl World {
+    /// For [`lifecycle::decide`].
+    pub fn observed<'a>(&'a self, timing: &'a Timing, memory: &'a lifecycle::Memory) -> lifecycle::Observed<'a> {
+        lifecycle::Observed {
+            now: self.now,
+            nonce: &self.nonce,
+            timing,
+            job: &self.view,
+            journal: self.journal.as_ref().map(|(j, _)| j),
+            memory,
+        }
+    }
+}
+
+fn view(ctx: &Context, job: &BatchJob) -> JobView {
+    let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
+    let spec = &job.spec;
+    let (output_uri, stuck) =
+        match lifecycle::output_uri(&spec.output.object_store.uri, &namespace, &name, spec.run_id.as_deref()) {
+            Ok(uri) => (uri, None),
+            Err(message) => (String::new(), Some(Stuck { reason: reasons::INVALID_INPUT, message })),
+        };
+    JobView {
+        owner: Owner { cluster: ctx.cluster.clone(), namespace, name, uid: job.uid().unwrap_or_default() },
+        deleting_since: job.metadata.deletion_timestamp.as_ref().map(|t| t.0.as_millisecond()),
+        finalizer: job.finalizers().iter().any(|f| f == FINALIZER),
+        suspend: spec.suspend,
+        spec_hash: lifecycle::spec_hash(spec),
+        output_uri,
+        lock: job.status.as_ref().and_then(|s| s.lock.clone()),
+        parallelism: usize::try_from(spec.parallelism).unwrap_or(1),
+        poll_period: i64::from(spec.poll_period_seconds) * 1000,
+        deletion_policy: spec.deletion_policy,
+        finished: is_finished(job),
+        tidy: is_tidy(job),
+        answer: job
+            .annotations()
+            .get(annotations::RESOLVE)
+            .and_then(|a| a.split_once('=').map(|(id, answer)| (id.trim().to_string(), answer.trim().to_string()))),
+        fingerprint: String::new(),
+        stuck,
+    }
+}
+
+/// Whether status says how it ended and nothing asks for another look: a failure that cost nothing is judged again when
+/// the spec or the annotation changes.
+pub(super) fn is_finished(job: &BatchJob) -> bool {
+    let Some(status) = &job.status else { return false };
+    let Some(outcome) = status.outcome else { return false };
+    let cost_nothing = outcome == Outcome::Failed && status.lock.is_none();
+    let asked = job.annotations().get(annotations::RECONCILE_REQUESTED_AT);
+    let changed =
+        status.observed_generation != job.metadata.generation || status.last_handled_reconcile_at.as_ref() != asked;
+    !(cost_nothing && changed)
+}
+
+/// Whether nothing is left to do for a finished job.
+pub(super) fn is_tidy(job: &BatchJob) -> bool {
+    let conditions = job.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    conditions
+        .iter()
+        .any(|c| c.type_ == conditions::RECONCILING && c.status == "False" && c.reason == reasons::FINISHED)
+}
+
+enum Missing {
+    /// A person must mend it.
+    Stuck(Stuck),
+    /// Nobody can tell now.
+    Unknown(Trouble),
+}
+
+impl From<kube::Error> for Missing {
+    fn from(error: kube::Error) -> Self {
+        Missing::Unknown(error.into())
+    }
+}
+
+fn stuck<T>(reason: &'static str, message: String) -> Result<T, Missing> {
+    Err(Missing::Stuck(Stuck { reason, message }))
+}
+
+async fn open(
+    ctx: &Context,
+    session: &Session,
+    job: &BatchJob,
+    view: &JobView,
+    now: i64,
+) -> Result<Arc<Tools>, Missing> {
+    if let Some(stuck) = &view.stuck {
+        return Err(Missing::Stuck(stuck.clone()));
+    }
+    if let Some(tools) = session.tools().filter(|t| now < t.read_at + TOOLS_LIFETIME && t.spec_hash == view.spec_hash) {
+        return Ok(tools);
+    }
+    let namespace = job.namespace().unwrap_or_default();
+    let output = &job.spec.output.object_store;
+    let credentials = storage_credentials(ctx, &namespace, &output.secret_ref.name, "spec.output").await?;
+    let folder = match Folder::open(output, &view.output_uri, &credentials, &ctx.transport) {
+        Ok(folder) => folder,
+        Err(e) => return stuck(reasons::INVALID_INPUT, format!("`spec.output`: {e}")),
+    };
+    let name = &job.spec.provider_ref.name;
+    let providers: Api<BatchProvider> = Api::namespaced(ctx.client.clone(), &namespace);
+    let Some(provider) = providers.get_opt(name).await? else {
+        let message = format!(
+            "BatchProvider '{name}' was not found in namespace '{namespace}'; create it, or correct `spec.providerRef`"
+        );
+        return stuck(reasons::PROVIDER_NOT_FOUND, message);
+    };
+    let key = provider_key(ctx, &namespace, &provider).await?;
+    let fingerprint = fingerprint(provider.spec.base_url(), key.as_ref());
+    let vendors_own = provider.spec.is_vendors_own();
+    let api = match OpenAi::new(ctx.transport.clone(), provider.spec.base_url(), key, vendors_own) {
+        Ok(api) => Arc::new(api),
+        Err(e) => return stuck(reasons::PROVIDER_NOT_FOUND, format!("BatchProvider '{name}': {e}")),
+    };
+    let document = ObjectDocument { folder: folder.clone(), name: layout::JOURNAL.into() };
+    let spec_hash = view.spec_hash.clone();
+    let tools =
+        Arc::new(Tools { read_at: now, spec_hash, folder, document, api, provider: provider.spec, fingerprint });
+    session.keep_tools(Some(tools.clone()));
+    Ok(tools)
+}
+
+async fn provider_key(
+    ctx: &Context,
+    namespace: &str,
+    provider: &BatchProvider,
+) -> Result<Option<SecretString>, Missing> {
+    let Some(auth) = &provider.spec.auth else { return Ok(None) };
+    let reference = &auth.secret_key_ref;
+    let user = format!("BatchProvider '{}'", provider.name_any());
+    let secret = secret(ctx, namespace, &reference.name, &user).await?;
+    value(&secret, &reference.key, &reference.name, &user).map(Some)
+}
+
+/// Reads what opens a bucket from a Secret; for inputs and outputs alike.
+async fn storage_credentials(ctx: &Context, namespace: &str, name: &str, user: &str) -> Result<Credentials, Missing> {
+    let user = format!("`{user}`");
+    let secret = secret(ctx, namespace, name, &user).await?;
+    Ok(Credentials {
+        access_key_id: value(&secret, "aws_access_key_id", name, &user)?,
+        secret_access_key: value(&secret, "aws_secret_access_key", name, &user)?,
+        session_token: value(&secret, "aws_session_token", name, &user).ok(),
+    })
+}
+
+/// Opens the folder that an input object lies in, and its name there.
+pub(super) async fn input_folder(ctx: &Context, job: &BatchJob) -> Result<Option<(Folder, String, String)>, Trouble> {
+    let Some(location) = &job.spec.input.object_store else { return Ok(None) };
+    let namespace = job.namespace().unwrap_or_default();
+    let credentials = match storage_credentials(ctx, &namespace, &location.secret_ref.name, "spec.input").await {
+        Ok(credentials) => credentials,
+        Err(Missing::Stuck(stuck)) => return Err(Trouble::lasting(stuck.reason, stuck.message)),
+        Err(Missing::Unknown(trouble)) => return Err(trouble),
+    };
+    let uri = location.uri.as_str();
+    let cut = uri.rfind('/').map_or(uri.len(), |i| i + 1);
+    let (base, name) = if uri["s3://".len()..].matches('/').count() == 1 { (uri, "") } else { uri.split_at(cut) };
+    let folder = Folder::open(location, base, &credentials, &ctx.transport)?;
+    Ok(Some((folder, name.to_string(), uri.to_string())))
+}
+
+async fn secret(ctx: &Context, namespace: &str, name: &str, user: &str) -> Result<Secret, Missing> {
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
+    match secrets.get_opt(name).await {
+        Ok(Some(secret)) => Ok(secret),
+        Ok(None) => stuck(
+            reasons::SECRET_NOT_FOUND,
+            format!("Secret '{name}', which {user} names, was not found in namespace '{namespace}'; create it"),
+        ),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => stuck(
+            reasons::SECRET_NOT_FOUND,
+            format!(
+                "the operator may not read Secret '{name}' in namespace '{namespace}'; its ClusterRole must allow `get` on secrets"
+            ),
+        ),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn value(secret: &Secret, key: &str, name: &str, user: &str) -> Result<SecretString, Missing> {
+    let bytes = secret.data.as_ref().and_then(|d| d.get(key)).map(|b| b.0.as_slice());
+    match bytes.map(|b| std::str::from_utf8(b).map(str::trim)) {
+        Some(Ok(text)) if !text.is_empty() => Ok(SecretString::from(text.to_string())),
+        Some(_) => stuck(
+            reasons::SECRET_NOT_FOUND,
+            format!("key '{key}' of Secret '{name}', which {user} names, is empty or not text"),
+        ),
+        None => {
+            stuck(reasons::SECRET_NOT_FOUND, format!("Secret '{name}', which {user} names, has no key '{key}'; add it"))
+        }
+    }
+}
+
+/// A mark of endpoint and credential that tells nothing about either: the key itself is the HMAC's key.
+fn fingerprint(base_url: &str, key: Option<&SecretString>) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key.map(|k| k.expose_secret()).unwrap_or_default().as_bytes());
+    hex(&hmac::sign(&key, base_url.as_bytes()).as_ref()[..8])
+}

@@ -1,0 +1,106 @@
+//! The right to ask for a batch: a value that exists only in the memory of the call whose swap succeeded.
+
+use std::time::Duration;
+
+use crate::lifecycle::{Attempt, AttemptState, Journal, Posted, Refusal};
+use crate::provider::{BatchApi, Class, CreateBatch, Created};
+use crate::store::{Document, StoreError, SwapError, Swapped, Version};
+
+/// The right to send one POST. Nothing but a won swap makes one, it cannot be copied, and sending uses it up.
+///
+/// ```compile_fail
+/// fn twice(permit: batchjob_operator::controller::PostPermit) {
+///     let copy = permit.clone();
+/// }
+/// ```
+///
+/// ```compile_fail
+/// use batchjob_operator::controller::PostPermit;
+/// async fn twice(permit: PostPermit, api: &dyn batchjob_operator::provider::BatchApi) {
+///     let ask = |_: &PostPermit| unimplemented!();
+///     permit.post(api, &ask(&permit), 0).await;
+///     permit.post(api, &ask(&permit), 0).await;
+/// }
+/// ```
+#[derive(Debug)]
+pub struct PostPermit {
+    intent_id: String,
+    post_by: i64,
+    _won: Swapped,
+}
+
+impl PostPermit {
+    /// Writes the intent over the version that was judged. None: somebody else was first, and there is no right.
+    ///
+    /// # Errors
+    /// When nobody can tell whether it was written: whoever reads it later resolves it.
+    pub(super) async fn win(
+        document: &dyn Document,
+        judged: &Version,
+        journal: &Journal,
+        intent_id: &str,
+    ) -> Result<Option<PostPermit>, StoreError> {
+        let bytes = super::journal::encode(journal)?;
+        let won = match document.swap(judged, bytes.clone()).await {
+            Ok(won) => Some(won),
+            Err(SwapError::Lost) => own_retried_write(document, intent_id, bytes).await?,
+            Err(SwapError::Store(e)) => return Err(e),
+        };
+        let post_by = journal.shards.iter().filter_map(intent(intent_id)).map(|a| a.post_by).next().unwrap_or(0);
+        Ok(won.map(|won| PostPermit { intent_id: intent_id.into(), post_by, _won: won }))
+    }
+
+    /// The intent that it is for.
+    pub fn intent_id(&self) -> &str {
+        &self.intent_id
+    }
+
+    /// Sends the POST, once, if `now` (Unix milliseconds) is still before the intent's last moment.
+    pub async fn post(self, api: &dyn BatchApi, request: &CreateBatch, now: i64) -> Posted {
+        if now >= self.post_by || request.intent_id != self.intent_id {
+            return Posted::Refused(Refusal::NotSent, "the permit to submit ran out before it was used".into());
+        }
+        match api.create(request).await {
+            Created::Yes(id) => Posted::Created(id),
+            Created::Unknown(message, _) => Posted::Unknown(message),
+            Created::No(e) => Posted::Refused(refusal(e.class), e.message),
+        }
+    }
+}
+
+/// What a provider's class of error means for an attempt that no batch came of.
+pub(super) fn refusal(class: Class) -> Refusal {
+    match class {
+        Class::NotSent | Class::Transient => Refusal::NotSent,
+        Class::Capacity => Refusal::Capacity,
+        Class::Auth => Refusal::Credentials,
+        Class::InvalidInput | Class::NotFound | Class::Unsupported => Refusal::Invalid,
+    }
+}
+
+fn intent(id: &str) -> impl Fn(&crate::lifecycle::Shard) -> Option<&Attempt> {
+    move |shard| shard.attempt.as_ref().filter(|a| a.intent_id == id && a.state == AttemptState::Intended)
+}
+
+/// A store that retries for us can refuse its own second try. Only this call knows the intent's id, so finding it means
+/// that the first try was written; writing the same bytes again over it is what makes the proof.
+async fn own_retried_write(
+    document: &dyn Document,
+    intent_id: &str,
+    bytes: bytes::Bytes,
+) -> Result<Option<Swapped>, StoreError> {
+    let Some((there, version)) = document.read().await? else { return Ok(None) };
+    if there != bytes || !super::journal::decode(&there)?.shards.iter().any(|s| intent(intent_id)(s).is_some()) {
+        return Ok(None);
+    }
+    match document.swap(&version, bytes).await {
+        Ok(won) => Ok(Some(won)),
+        Err(_) => Ok(None),
+    }
+}
+
+/// From the first byte of a POST to the last of its answer.
+pub(super) fn send_timeout(timing: &crate::lifecycle::Timing) -> Duration {
+    // The rest of the allowance is for clocks that differ between replicas.
+    Duration::from_millis((timing.send_timeout * 3 / 4).max(1) as u64)
+}

@@ -1,0 +1,152 @@
+//! One job, from where it is to where it has to wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use tracing::{debug, info, warn};
+
+use super::Context;
+use super::act::{Act, Flow};
+use super::observe::{World, is_finished, is_tidy, observe};
+use super::record::{record, record_trouble};
+use super::session::Session;
+use super::trouble::Trouble;
+use crate::api::BatchJob;
+use crate::lifecycle::{Memory, Step, decide};
+
+/// Steps of one visit; then others get their turn.
+const STEPS_A_VISIT: usize = 64;
+/// Failures that may pass are told to the user from this one on.
+const TOLD_FROM: u32 = 3;
+/// Where nothing is due, the world is looked at again all the same.
+const RESYNC: Duration = Duration::from_secs(600);
+
+/// Never fails: whatever goes wrong is remembered, shown where it lasts, and tried again later.
+pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
+    let uid = job.uid().unwrap_or_default();
+    if job.metadata.deletion_timestamp.is_none() && is_finished(&job) && is_tidy(&job) {
+        ctx.sessions.end(&uid);
+        return Ok(Action::await_change());
+    }
+    let session = ctx.sessions.get(&uid);
+    for _ in 0..STEPS_A_VISIT {
+        let backoff = session.backoff();
+        let now = ctx.clock.now();
+        if backoff.failures > 0 && now < backoff.until {
+            return Ok(requeue(Some(backoff.until), now));
+        }
+        match visit(&ctx, &session, &job).await {
+            Ok(Flow::Again) => {}
+            Ok(Flow::Wait(until)) => return Ok(requeue(until, ctx.clock.now())),
+            Ok(Flow::Gone) => {
+                ctx.sessions.end(&uid);
+                return Ok(Action::await_change());
+            }
+            Err(trouble) => {
+                let (namespace, name) = (job.namespace(), job.name_any());
+                warn!(
+                    namespace,
+                    name,
+                    reason = trouble.category(),
+                    why = trouble.stuck.message,
+                    "a step failed and is tried again"
+                );
+                ctx.failed(&session, trouble);
+            }
+        }
+    }
+    Ok(Action::requeue(Duration::from_millis(50)))
+}
+
+fn requeue(until: Option<i64>, now: i64) -> Action {
+    let pause = until.map(|until| Duration::from_millis((until - now).max(1).unsigned_abs()));
+    Action::requeue(pause.map_or(RESYNC, |p| p.min(RESYNC)))
+}
+
+/// One look, one decision, one effect.
+async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob) -> Result<Flow, Trouble> {
+    let Some(world) = observe(ctx, session, key).await? else { return Ok(Flow::Gone) };
+    if is_judged_anew(&world) {
+        // What was found out before the spec was mended is of no use now.
+        session.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
+    }
+    let memory = session.memory();
+    if let Some(trouble) = lasting(session) {
+        record_trouble(ctx, &world, &memory, &trouble).await?;
+    }
+    let step = decide(&world.observed(&ctx.timing, &memory));
+    debug!(namespace = world.view.owner.namespace, name = world.view.owner.name, step = name_of(&step), "decided");
+    ctx.metrics.step(name_of(&step));
+    let act = Act { ctx, session, world: &world };
+    if step == Step::Tidy {
+        act.tidy().await?;
+    }
+    let shown = !matches!(step, Step::Wait { .. }) || lasting(session).is_none();
+    if shown && !record(ctx, &world, &memory, &step).await? {
+        return Ok(Flow::Again);
+    }
+    let flow = act.run(step.clone()).await?;
+    // Whether a transfer succeeds is known when it ends.
+    if !matches!(step, Step::Wait { .. } | Step::Pass { .. } | Step::Upload(_) | Step::Collect(_) | Step::Write) {
+        session.succeeded();
+        told(&world, &step);
+    }
+    Ok(flow)
+}
+
+/// Trouble that is worth a person's attention and not over yet.
+fn lasting(session: &Session) -> Option<Trouble> {
+    let backoff = session.backoff();
+    backoff.trouble.filter(|t| !t.may_pass || backoff.failures >= TOLD_FROM)
+}
+
+fn is_judged_anew(world: &World) -> bool {
+    let ended = world.job.status.as_ref().is_some_and(|s| s.outcome.is_some());
+    ended && !world.view.finished && world.view.deleting_since.is_none()
+}
+
+fn told(world: &World, step: &Step) {
+    let owner = &world.view.owner;
+    match step {
+        Step::Conclude { manifest, reused } => {
+            info!(owner.namespace, owner.name, outcome = ?manifest.outcome, reused, "the job is done");
+        }
+        Step::Fail(failure) => {
+            info!(owner.namespace, owner.name, reason = failure.reason, "the job failed before anything was paid");
+        }
+        Step::RemoveFinalizer { abandoned: Some(why) } => warn!(owner.namespace, owner.name, why, "let an object go"),
+        _ => {}
+    }
+}
+
+fn name_of(step: &Step) -> &'static str {
+    match step {
+        Step::Wait { .. } => "Wait",
+        Step::AddFinalizer => "AddFinalizer",
+        Step::RemoveFinalizer { .. } => "RemoveFinalizer",
+        Step::Lock(_) => "Lock",
+        Step::LookForManifest => "LookForManifest",
+        Step::FindOwner(_) => "FindOwner",
+        Step::Pass { .. } => "Pass",
+        Step::Open(_) => "Open",
+        Step::Swap(_) => "Swap",
+        Step::WriteIntent { .. } => "WriteIntent",
+        Step::ProveStore => "ProveStore",
+        Step::Upload(_) => "Upload",
+        Step::Post(_) => "Post",
+        Step::Search(_) => "Search",
+        Step::CheckFile(_) => "CheckFile",
+        Step::Probe => "Probe",
+        Step::Revoke(_) => "Revoke",
+        Step::Poll(_) => "Poll",
+        Step::Cancel { .. } => "Cancel",
+        Step::Collect(_) => "Collect",
+        Step::DeleteFiles(_) => "DeleteFiles",
+        Step::Write => "Write",
+        Step::Conclude { .. } => "Conclude",
+        Step::Fail(_) => "Fail",
+        Step::Tidy => "Tidy",
+    }
+}

@@ -1,0 +1,59 @@
+//! The one writer of status: with the resourceVersion that was judged, and only when something changed.
+
+use kube::api::PostParams;
+use kube::{Api, ResourceExt};
+
+use super::Context;
+use super::observe::World;
+use super::trouble::Trouble;
+use crate::api::conditions::reasons;
+use crate::api::{BatchJob, FIELD_MANAGER, annotations};
+use crate::lifecycle::{Memory, Step, Waiting, project};
+
+/// Writes the status that `step` calls for. False: the object changed in the meantime, look again.
+pub(super) async fn record(ctx: &Context, world: &World, memory: &Memory, step: &Step) -> Result<bool, Trouble> {
+    let old = world.job.status.clone().unwrap_or_default();
+    let observed = world.observed(&ctx.timing, memory);
+    let Some(mut status) = project(&observed, &old, world.job.metadata.generation, step) else { return Ok(true) };
+    status.last_handled_reconcile_at = world.job.annotations().get(annotations::RECONCILE_REQUESTED_AT).cloned();
+    if world.job.status.as_ref() == Some(&status) {
+        return Ok(true);
+    }
+    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &world.job.namespace().unwrap_or_default());
+    let mut job = world.job.clone();
+    job.status = Some(status);
+    job.metadata.managed_fields = None;
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
+    match jobs.replace_status(&job.name_any(), &params, &job).await {
+        Ok(_) => {
+            ctx.metrics.status_writes.inc();
+            Ok(true)
+        }
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Says in status what keeps the job from going on, at the stage that it is at.
+pub(super) async fn record_trouble(
+    ctx: &Context,
+    world: &World,
+    memory: &Memory,
+    trouble: &Trouble,
+) -> Result<bool, Trouble> {
+    let conditions = world.job.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    let at = conditions.iter().find(|c| c.type_ == crate::api::conditions::COMPLETE && c.status == "Unknown");
+    let stage = STAGES.iter().find(|s| at.is_some_and(|c| c.reason == **s)).unwrap_or(&reasons::PENDING);
+    let why = Waiting { stage, stuck: Some(trouble.stuck.clone()), ..Default::default() };
+    record(ctx, world, memory, &Step::Wait { until: None, why }).await
+}
+
+const STAGES: [&str; 7] = [
+    reasons::PLANNING,
+    reasons::SUBMITTING,
+    reasons::WAITING_FOR_QUOTA,
+    reasons::IN_PROGRESS,
+    reasons::COLLECTING,
+    reasons::WRITING_RESULTS,
+    reasons::SUSPENDED,
+];

@@ -1,0 +1,296 @@
+//! Starts, wires and stops everything.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::ListParams;
+use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher};
+use kube::{Api, Client, Config, Resource, ResourceExt};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::reconcile::reconcile;
+use super::{Clock, Context, leader};
+use crate::api::{BatchJob, BatchProvider};
+use crate::lifecycle::Timing;
+use crate::telemetry::{Health, Metrics, serve};
+use crate::transport::Transport;
+
+/// Reconciles at a time; each is short, transfers run beside them.
+const CONCURRENCY: u16 = 32;
+/// Transfers at a time; each holds some 20 MB.
+const TRANSFERS: usize = 3;
+/// The time that is left to finish what is under way.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Namespaces to look after; empty: all.
+    pub watch_namespaces: Vec<String>,
+    /// Whether to take part in an election first, and where its Lease is.
+    pub lease_namespace: Option<String>,
+    /// This replica's name in the election and in events.
+    pub identity: String,
+    /// Local disk for transfers; may vanish at any time.
+    pub spool_dir: PathBuf,
+    /// Where probes and metrics are served.
+    pub health_addr: std::net::SocketAddr,
+    /// How long things may take.
+    pub timing: Timing,
+}
+
+/// Why the operator does not start, or ends; each says what to do.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum StartError {
+    #[error("no Kubernetes cluster to work with: {0}; set KUBECONFIG, or run in a Pod with a ServiceAccount")]
+    NoCluster(String),
+    #[error("the Kubernetes API does not answer: {0}")]
+    NoAnswer(String),
+    #[error("the {0} CRD is not installed; install it with `kubectl apply -k crds`")]
+    NoCrd(&'static str),
+    #[error("the ServiceAccount may not {0}; apply the RBAC rules of deploy/kustomize")]
+    Forbidden(String),
+    #[error("cannot serve probes and metrics on {0}: {1}; choose another --health-addr")]
+    Listen(std::net::SocketAddr, std::io::Error),
+    #[error("the spool folder {0} cannot be written: {1}; choose another --spool-dir")]
+    Spool(PathBuf, std::io::Error),
+    #[error("the lease could not be taken part in: {0}")]
+    Lease(String),
+    #[error("another replica took the lease; this one ends, to start afresh")]
+    LostLease,
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Runs until `stop` is cancelled.
+///
+/// # Errors
+/// Why it does not start, or that it lost its lease.
+pub async fn run(options: Options, stop: CancellationToken) -> Result<(), StartError> {
+    tempfile::tempfile_in(&options.spool_dir).map_err(|e| StartError::Spool(options.spool_dir.clone(), e))?;
+    let config = Config::infer().await.map_err(|e| StartError::NoCluster(e.to_string()))?;
+    let client = client(config.clone(), Some(Duration::from_secs(20)))?;
+    let watching = self::client(config, None)?;
+    check_crds(&client, &options).await?;
+    let cluster = cluster_uid(&client).await?;
+    let (health, metrics) = (Health::default(), Metrics::default());
+    let listener =
+        TcpListener::bind(options.health_addr).await.map_err(|e| StartError::Listen(options.health_addr, e))?;
+    let address = listener.local_addr().map_err(|e| StartError::Listen(options.health_addr, e))?;
+    let server = tokio::spawn(serve(listener, health.clone(), metrics.clone(), stop.clone().cancelled_owned()));
+    info!(%address, "serving /livez, /readyz and /metrics");
+    let ended = elect_and_work(&options, client, watching, cluster, health, metrics, stop.clone()).await;
+    stop.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
+    ended
+}
+
+fn client(mut config: Config, read_timeout: Option<Duration>) -> Result<Client, StartError> {
+    // Retries under our feet would turn our own write into a conflict; whoever decides repeats.
+    config.default_retry = false;
+    config.connect_timeout = Some(Duration::from_secs(10));
+    config.read_timeout = read_timeout;
+    Client::try_from(config).map_err(|e| StartError::NoCluster(e.to_string()))
+}
+
+async fn check_crds(client: &Client, options: &Options) -> Result<(), StartError> {
+    let namespace = options.watch_namespaces.first();
+    async fn check<K>(client: &Client, namespace: Option<&String>, kind: &'static str) -> Result<(), StartError>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug,
+        K: for<'de> serde::Deserialize<'de>,
+    {
+        let api: Api<K> = match namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        };
+        match api.list(&ListParams::default().limit(1)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Err(StartError::NoCrd(kind)),
+            Err(kube::Error::Api(status)) if status.is_forbidden() => {
+                Err(StartError::Forbidden(format!("list {kind}s")))
+            }
+            Err(e) => Err(StartError::NoAnswer(crate::transport::chain(&e))),
+        }
+    }
+    check::<BatchJob>(client, namespace, "BatchJob").await?;
+    check::<BatchProvider>(client, namespace, "BatchProvider").await
+}
+
+async fn cluster_uid(client: &Client) -> Result<String, StartError> {
+    match Api::<Namespace>::all(client.clone()).get("kube-system").await {
+        Ok(namespace) => Ok(namespace.uid().unwrap_or_default()),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => {
+            Err(StartError::Forbidden("get the namespace kube-system, whose uid names the cluster".into()))
+        }
+        Err(e) => Err(StartError::NoAnswer(crate::transport::chain(&e))),
+    }
+}
+
+async fn elect_and_work(
+    options: &Options,
+    client: Client,
+    watching: Client,
+    cluster: String,
+    health: Health,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Result<(), StartError> {
+    let Some(namespace) = &options.lease_namespace else {
+        metrics.leader.set(1);
+        return work(options, client, watching, cluster, health, metrics, stop).await;
+    };
+    let lease = leader::lead(client.clone(), namespace, &options.identity).await;
+    let mut lease = lease.map_err(|e| StartError::Lease(crate::transport::chain(&e)))?;
+    // A replica that stands by does its part.
+    health.set_ready(true);
+    info!(namespace, identity = options.identity, "standing by for the lease");
+    tokio::select! {
+        won = lease.won() => if !won {
+            return Err(StartError::Lease("the election ended by itself".into()));
+        },
+        () = stop.cancelled() => {
+            lease.release().await;
+            return Ok(());
+        }
+    }
+    info!(identity = options.identity, "leading");
+    metrics.leader.set(1);
+    health.set_ready(false);
+    let ours = stop.child_token();
+    let lost = {
+        let working = work(options, client, watching, cluster, health, metrics, ours.clone());
+        let mut working = std::pin::pin!(working);
+        tokio::select! {
+            ended = &mut working => { ended?; false }
+            () = lease.lost() => {
+                ours.cancel();
+                working.await?;
+                true
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), lease.release()).await;
+    if lost { Err(StartError::LostLease) } else { Ok(()) }
+}
+
+async fn work(
+    options: &Options,
+    client: Client,
+    watching: Client,
+    cluster: String,
+    health: Health,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Result<(), StartError> {
+    let reporter = Reporter { controller: "batchjob-operator".into(), instance: Some(options.identity.clone()) };
+    let scopes: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
+        [] => vec![None],
+        names => names.iter().cloned().map(Some).collect(),
+    };
+    let (pokes, poked): (Vec<_>, Vec<_>) = scopes
+        .into_iter()
+        .map(|scope| {
+            let (send, receive) = mpsc::unbounded_channel();
+            ((scope.clone(), send), (scope, receive))
+        })
+        .unzip();
+    let context = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        transport: Transport::new().map_err(|e| StartError::Other(e.to_string()))?,
+        client,
+        metrics,
+        clock: Clock,
+        timing: options.timing,
+        cluster,
+        spool: options.spool_dir.clone(),
+        sessions: Default::default(),
+        transfers: Semaphore::new(TRANSFERS),
+        tracker: TaskTracker::new(),
+        stop: stop.clone(),
+        pokes,
+    });
+    let watches = poked.into_iter().map(|(scope, poked)| watch(scope, poked, &watching, &context, &health));
+    let watches = join_all(watches.collect::<Vec<_>>());
+    let mut watches = std::pin::pin!(watches);
+    tokio::select! {
+        _ = &mut watches => {}
+        () = stop.cancelled() => {
+            info!("stopping: what is under way is finished first");
+            context.tracker.close();
+            let _ = tokio::time::timeout(GRACE, async { tokio::join!(watches, context.tracker.wait()) }).await;
+        }
+    }
+    Ok(())
+}
+
+async fn watch(
+    scope: Option<String>,
+    poked: mpsc::UnboundedReceiver<ObjectRef<BatchJob>>,
+    client: &Client,
+    context: &Arc<Context>,
+    health: &Health,
+) {
+    let api: Api<BatchJob> = match &scope {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let (reader, writer) = reflector::store();
+    let synced = reader.clone();
+    let changed = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
+    let stream = watcher(api, watcher::Config::default().page_size(100))
+        .default_backoff()
+        .modify(lean)
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(changed, Default::default());
+    let pokes = futures::stream::unfold(poked, |mut p| async { p.recv().await.map(|job| (job, p)) });
+    let ready = async {
+        if synced.wait_until_ready().await.is_ok() {
+            health.set_ready(true);
+            info!(namespace = scope.as_deref().unwrap_or("*"), "watching BatchJobs");
+        }
+    };
+    let stop = context.stop.clone();
+    let run = Controller::for_stream(stream, reader)
+        .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(pokes)
+        .graceful_shutdown_on(stop.clone().cancelled_owned())
+        .run(reconcile, |_, _, _| Action::requeue(Duration::from_secs(60)), context.clone())
+        .for_each(|outcome| async move {
+            if let Err(error) = outcome {
+                log_stream_error(&error);
+            }
+        });
+    tokio::join!(run, async {
+        tokio::select! { () = ready => {}, () = stop.cancelled() => {} }
+    });
+}
+
+/// The store is for triggers only: what a decision needs is read live.
+fn lean(job: &mut BatchJob) {
+    job.metadata.managed_fields = None;
+    job.spec.input.inline = None;
+    job.spec.request_defaults = None;
+    job.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+}
+
+fn log_stream_error<E: std::error::Error + 'static>(error: &controller::Error<E, watcher::Error>) {
+    match error {
+        // The object went between the event and the visit.
+        controller::Error::ObjectNotFound(_) => {}
+        other => warn!(error = crate::transport::chain(other), "the watch of BatchJobs failed and is set up again"),
+    }
+}

@@ -1,0 +1,98 @@
+//! What this process remembers of one job; losing it is always safe.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::observe::Tools;
+use super::permit::PostPermit;
+use super::trouble::Trouble;
+use crate::lifecycle::Memory;
+
+/// The sessions of this process, by the job's uid.
+#[derive(Default)]
+pub(super) struct Sessions(Mutex<HashMap<String, Arc<Session>>>);
+
+impl Sessions {
+    pub fn get(&self, uid: &str) -> Arc<Session> {
+        lock(&self.0).entry(uid.to_string()).or_default().clone()
+    }
+
+    pub fn end(&self, uid: &str) {
+        if let Some(session) = lock(&self.0).remove(uid) {
+            session.stop.cancel();
+        }
+    }
+}
+
+/// What this process remembers of one job.
+#[derive(Default)]
+pub(super) struct Session {
+    memory: Mutex<Memory>,
+    permit: Mutex<Option<PostPermit>>,
+    backoff: Mutex<Backoff>,
+    tools: Mutex<Option<Arc<Tools>>>,
+    /// Ends the session's background tasks.
+    pub stop: CancellationToken,
+}
+
+/// How often steps failed in a row, and when the next one may be tried.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Backoff {
+    pub failures: u32,
+    pub until: i64,
+    pub trouble: Option<Trouble>,
+}
+
+/// A poisoned lock is one whose holder panicked; what it guards is a cache and stays usable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Session {
+    pub fn memory(&self) -> Memory {
+        lock(&self.memory).clone()
+    }
+
+    pub fn remember(&self, edit: impl FnOnce(&mut Memory)) {
+        edit(&mut lock(&self.memory));
+    }
+
+    pub fn hold_permit(&self, permit: PostPermit) {
+        self.remember(|m| m.permit = Some(permit.intent_id().into()));
+        *lock(&self.permit) = Some(permit);
+    }
+
+    pub fn take_permit(&self) -> Option<PostPermit> {
+        self.remember(|m| m.permit = None);
+        lock(&self.permit).take()
+    }
+
+    pub fn tools(&self) -> Option<Arc<Tools>> {
+        lock(&self.tools).clone()
+    }
+
+    pub fn keep_tools(&self, tools: Option<Arc<Tools>>) {
+        *lock(&self.tools) = tools;
+    }
+
+    pub fn backoff(&self) -> Backoff {
+        lock(&self.backoff).clone()
+    }
+
+    pub fn succeeded(&self) {
+        *lock(&self.backoff) = Backoff::default();
+    }
+
+    /// Next try after 1 s, doubling up to a minute, with a quarter of jitter; later where the other side asks for it.
+    pub fn failed(&self, trouble: Trouble, now: i64, jitter: u8) {
+        let mut backoff = lock(&self.backoff);
+        backoff.failures = backoff.failures.saturating_add(1);
+        let pause = (1_000i64 << backoff.failures.min(7).saturating_sub(1)).min(60_000);
+        let pause = pause + pause * i64::from(jitter) / 1024;
+        let asked = trouble.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX).min(3_600_000));
+        backoff.until = now + pause.max(asked);
+        backoff.trouble = Some(trouble);
+    }
+}

@@ -1,0 +1,58 @@
+//! Long transfers, beside the reconcile loop: keyed by job and purpose, bounded in number, ended with their job.
+
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use tracing::debug;
+
+use super::Context;
+use super::act::Outcome;
+use super::session::Session;
+use crate::api::BatchJob;
+use crate::lifecycle::Task;
+
+/// Starts `work` unless it runs; when it ends the job is looked at again.
+pub(super) fn start(
+    ctx: &Arc<Context>,
+    session: &Arc<Session>,
+    job: &BatchJob,
+    task: Task,
+    work: impl Future<Output = Outcome> + Send + 'static,
+) {
+    let mut fresh = false;
+    session.remember(|m| fresh = m.running.insert(task));
+    if !fresh {
+        return;
+    }
+    let (ctx, session) = (ctx.clone(), session.clone());
+    let (namespace, name, job) = (job.namespace(), job.name_any(), ObjectRef::from_obj(job));
+    ctx.tracker.clone().spawn(async move {
+        let work = async {
+            let _one_of_few = ctx.transfers.acquire().await;
+            work.await
+        };
+        let outcome = tokio::select! {
+            outcome = work => outcome,
+            () = session.stop.cancelled() => return,
+            () = ctx.stop.cancelled() => return,
+        };
+        match outcome {
+            Ok(learned) => {
+                session.succeeded();
+                session.remember(|m| {
+                    m.running.remove(&task);
+                    learned(m);
+                });
+            }
+            Err(trouble) => {
+                debug!(namespace, name, ?task, why = trouble.stuck.message, "a transfer failed and is tried again");
+                ctx.failed(&session, trouble);
+                session.remember(|m| {
+                    m.running.remove(&task);
+                });
+            }
+        }
+        ctx.poke(job);
+    });
+}

@@ -1,0 +1,105 @@
+//! Why a step failed, in the words of a condition.
+
+use std::time::Duration;
+
+use crate::api::conditions::reasons;
+use crate::lifecycle::Stuck;
+use crate::provider::{ApiError, Class};
+use crate::results::{CollectError, WriteError};
+use crate::store::{StoreError, SwapError};
+
+/// A step that failed and is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What a person sees.
+    pub stuck: Stuck,
+    /// Whether it may pass by itself, so that only its lasting is worth a word.
+    pub may_pass: bool,
+    /// When the other side asked to be called again.
+    pub retry_after: Option<Duration>,
+}
+
+impl Trouble {
+    /// Something that a person must mend.
+    pub fn lasting(reason: &'static str, message: impl Into<String>) -> Self {
+        Trouble { stuck: Stuck { reason, message: message.into() }, may_pass: false, retry_after: None }
+    }
+
+    /// Something that may pass.
+    pub fn passing(reason: &'static str, message: impl Into<String>) -> Self {
+        Trouble { may_pass: true, ..Trouble::lasting(reason, message) }
+    }
+
+    /// For metrics and events.
+    pub fn category(&self) -> &'static str {
+        self.stuck.reason
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::Unavailable(_) => Trouble::passing(reasons::STORAGE_UNAVAILABLE, message),
+            StoreError::Denied(_) => Trouble::lasting(reasons::CREDENTIALS_REJECTED, message),
+            StoreError::Conflict(_) | StoreError::Corrupt(_) => Trouble::lasting(reasons::OUTPUT_CONFLICT, message),
+            StoreError::Invalid(_) | StoreError::NotFound(_) => {
+                Trouble::lasting(reasons::STORAGE_UNAVAILABLE, format!("{message}; create it, or correct the URI"))
+            }
+        }
+    }
+}
+
+impl From<SwapError> for Trouble {
+    fn from(error: SwapError) -> Self {
+        match error {
+            SwapError::Lost => Trouble::passing(reasons::STORAGE_UNAVAILABLE, error.to_string()),
+            SwapError::Store(e) => e.into(),
+        }
+    }
+}
+
+impl From<ApiError> for Trouble {
+    fn from(error: ApiError) -> Self {
+        let (reason, may_pass) = match error.class {
+            Class::Auth => (reasons::CREDENTIALS_REJECTED, false),
+            Class::Capacity => (reasons::WAITING_FOR_QUOTA, true),
+            Class::InvalidInput => (reasons::PROVIDER_REJECTED, false),
+            Class::NotSent | Class::Transient | Class::NotFound | Class::Unsupported => {
+                (reasons::PROVIDER_UNAVAILABLE, true)
+            }
+        };
+        let message = match error.class {
+            Class::Auth => {
+                format!("the provider refused the credential: {}; check the BatchProvider's Secret", error.message)
+            }
+            _ => error.message,
+        };
+        Trouble { stuck: Stuck { reason, message }, may_pass, retry_after: error.retry_after }
+    }
+}
+
+impl From<CollectError> for Trouble {
+    fn from(error: CollectError) -> Self {
+        match error {
+            CollectError::Store(e) => e.into(),
+            CollectError::Download(_) => Trouble::passing(reasons::PROVIDER_UNAVAILABLE, error.to_string()),
+        }
+    }
+}
+
+impl From<WriteError> for Trouble {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Store(e) => e.into(),
+            WriteError::Corrupt(_) => Trouble::lasting(reasons::OUTPUT_CONFLICT, error.to_string()),
+        }
+    }
+}
+
+impl From<kube::Error> for Trouble {
+    fn from(error: kube::Error) -> Self {
+        let message = format!("the Kubernetes API: {}", crate::api::text::clip(crate::transport::chain(&error), 512));
+        Trouble::passing("KubernetesUnavailable", message)
+    }
+}

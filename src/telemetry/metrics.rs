@@ -1,0 +1,61 @@
+//! Metrics; labels are from fixed sets, never names of objects.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
+
+/// The operator's metrics. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    steps: Labelled,
+    failures: Labelled,
+    /// Batches that were created at providers.
+    pub batches_created: Counter,
+    /// Writes of a status.
+    pub status_writes: Counter,
+    /// 1 while this replica leads.
+    pub leader: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let (steps, failures) = (Labelled::default(), Labelled::default());
+        let (batches_created, status_writes, leader) = (Counter::default(), Counter::default(), Gauge::default());
+        let mut registry = Registry::with_prefix("batchjob");
+        registry.register("steps", "Steps that were decided, by name", steps.clone());
+        registry.register("step_failures", "Steps that failed and are tried again, by reason", failures.clone());
+        registry.register("batches_created", "Batches created at providers", batches_created.clone());
+        registry.register("status_writes", "Writes of a BatchJob's status", status_writes.clone());
+        registry.register("leader", "1 while this replica leads", leader.clone());
+        Metrics { registry: Arc::new(registry), steps, failures, batches_created, status_writes, leader }
+    }
+}
+
+impl Metrics {
+    /// Counts a step.
+    pub fn step(&self, name: &'static str) {
+        self.steps.get_or_create(&[("step", name)]).inc();
+    }
+
+    /// Counts a failure.
+    pub fn failed(&self, reason: &'static str) {
+        self.failures.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// OpenMetrics text.
+    ///
+    /// # Errors
+    /// Never in practice: writing to a string does not fail.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
