@@ -1,0 +1,123 @@
+//! Deleting, and applying again.
+
+use serde_json::{Value, json};
+
+use crate::support::eventually;
+use crate::support::scene::{Scene, condition};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_while_running_it_is_cancelled_and_nothing_is_left_at_the_provider() {
+    let scene = Scene::new("delete", &["--batch-duration", "1h"]).await;
+    scene.apply_job("j", json!({}));
+    scene.wait_batch("the batch runs", |b| b["status"] == "in_progress").await;
+    scene.kubectl(&["delete", "bjob", "j", "--wait=false"]);
+    scene.wait_gone("j").await;
+    let state = scene.sim.state().await;
+    assert_eq!(state["batches"][0]["status"], "cancelled");
+    assert_eq!(state["files"], json!([]));
+    let manifest: Value = serde_json::from_str(&scene.get("out/j/manifest.json").await.unwrap()).unwrap();
+    assert_eq!(manifest["outcome"], "Cancelled");
+    assert_eq!(manifest["requests"]["cancelled"], 3);
+    assert_eq!(scene.get("out/j/errors.jsonl").await.unwrap().lines().count(), 3, "no line is lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_and_applied_again_it_is_adopted_and_nothing_is_billed() {
+    let scene = Scene::new("again", &["--batch-duration", "200ms"]).await;
+    scene.apply_job("j", json!({}));
+    let first = scene.wait_tidy("j").await;
+    scene.kubectl(&["delete", "bjob", "j"]);
+    scene.apply_job("j", json!({}));
+    let second = scene.wait_complete("j").await;
+    assert_ne!(first.metadata.uid, second.metadata.uid);
+    assert_eq!(condition(&second, "ResultsReused").unwrap().0, "True");
+    assert_eq!(condition(&second, "Complete").unwrap().1, "AllSucceeded");
+    assert_eq!(first.status.unwrap().requests, second.status.unwrap().requests);
+    assert_eq!(scene.sim.state().await["uploads"], 1);
+    scene.sim.assert_billed_once(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_work_does_not_overwrite_what_lies_there() {
+    let scene = Scene::new("conflict", &["--batch-duration", "200ms"]).await;
+    scene.apply_job("j", json!({}));
+    scene.wait_tidy("j").await;
+    let before = scene.get("out/j/results.jsonl").await;
+    scene.kubectl(&["delete", "bjob", "j"]);
+    scene.apply_job("j", json!({"spec": {"runID": "v2"}}));
+    let job = scene.wait_condition("j", "Failed", "True", 30).await;
+    let (_, reason, message) = condition(&job, "Failed").unwrap();
+    assert_eq!(reason, "OutputConflict");
+    assert!(message.contains("$(runID)"), "{message}");
+    assert_eq!(scene.get("out/j/results.jsonl").await, before);
+    assert_eq!(scene.sim.state().await["uploads"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_jobs_of_one_destination_do_not_share_it() {
+    let scene = Scene::new("two", &["--batch-duration", "2s"]).await;
+    scene.apply_job("a", json!({}));
+    scene.wait_batch("a runs", |_| true).await;
+    let mut other = scene.job("b", json!({}));
+    other["spec"]["output"] = scene.job("a", json!({}))["spec"]["output"].clone();
+    scene.apply(&other.to_string());
+    let job = scene.wait_condition("b", "Failed", "True", 30).await;
+    let (_, reason, message) = condition(&job, "Failed").unwrap();
+    assert_eq!(reason, "OutputConflict");
+    assert!(message.contains(&format!("{}/a", scene.namespace)), "{message}");
+    scene.wait_complete("a").await;
+    assert_eq!(scene.sim.state().await["uploads"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orphaned_batch_is_picked_up_by_the_same_job_applied_again() {
+    let scene = Scene::new("orphan", &["--batch-duration", "1h"]).await;
+    scene.apply_job("j", json!({"spec": {"deletionPolicy": "Orphan"}}));
+    let batch = scene.wait_batch("the batch runs", |b| b["status"] == "in_progress").await;
+    scene.wait_condition("j", "Submitted", "True", 30).await;
+    scene.kubectl(&["delete", "bjob", "j", "--wait=false"]);
+    scene.wait_gone("j").await;
+    assert_eq!(scene.sim.state().await["batches"][0]["status"], "in_progress", "it runs on");
+    scene.apply_job("j", json!({"spec": {"deletionPolicy": "Orphan"}}));
+    scene.wait_condition("j", "Submitted", "True", 30).await;
+    scene.sim.admin_post(&format!("batches/{}/finish", batch["id"].as_str().unwrap()), json!({})).await;
+    scene.wait_complete("j").await;
+    assert_eq!(scene.sim.state().await["creates"], 1);
+    scene.sim.assert_billed_once(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_wiped_by_hand_it_goes_on_from_the_journal() {
+    let scene = Scene::new("wiped", &["--batch-duration", "1h"]).await;
+    scene.apply_job("j", json!({}));
+    let batch = scene.wait_batch("the batch runs", |b| b["status"] == "in_progress").await;
+    scene.wait_condition("j", "Submitted", "True", 30).await;
+    scene.kubectl(&[
+        "patch",
+        "bjob",
+        "j",
+        "--subresource=status",
+        "--type=json",
+        "-p",
+        r#"[{"op":"remove","path":"/status"}]"#,
+    ]);
+    let job = scene.wait_condition("j", "Submitted", "True", 30).await;
+    assert_eq!(job.status.unwrap().batches[0].provider_id.as_deref(), batch["id"].as_str());
+    scene.sim.admin_post(&format!("batches/{}/finish", batch["id"].as_str().unwrap()), json!({})).await;
+    scene.wait_complete("j").await;
+    assert_eq!(scene.sim.state().await["creates"], 1);
+    scene.sim.assert_billed_once(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_secrets_are_deleted_with_it_still_settles() {
+    let scene = Scene::new("together", &["--batch-duration", "1h"]).await;
+    scene.apply_job("j", json!({}));
+    scene.wait_batch("the batch runs", |b| b["status"] == "in_progress").await;
+    scene.kubectl(&["delete", "secret/s3", "secret/llm-key", "batchprovider/llm", "bjob/j", "--wait=false"]);
+    scene.wait_gone("j").await;
+    eventually("the batch is cancelled", 10, || async {
+        (scene.sim.state().await["batches"][0]["status"] == "cancelled").then_some(())
+    })
+    .await;
+}

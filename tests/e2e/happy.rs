@@ -1,0 +1,123 @@
+//! What a team does every day.
+
+use serde_json::{Value, json};
+
+use crate::support::scene::{Scene, batch_lines, condition};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_run_as_they_stand() {
+    let scene = Scene::new("examples", &["--batch-duration", "300ms"]).await;
+    let root = crate::support::process::root();
+    scene.put("in/requests.jsonl", std::fs::read(root.join("examples/requests.jsonl")).unwrap()).await;
+    scene.put("in/reviews.jsonl", batch_lines("review", 40)).await;
+    for example in ["inline.yaml", "two-lines.yaml", "reviews.yaml"] {
+        scene.example(example);
+    }
+    for (name, folder, ids) in
+        [("two-lines", "two-lines", vec!["req-1", "req-2"]), ("capitals", "capitals", vec!["france", "japan"])]
+    {
+        let job = scene.wait_complete(name).await;
+        assert_eq!(scene.result_ids(folder).await, ids);
+        let status = job.status.unwrap();
+        assert_eq!(serde_json::to_value(status.outcome).unwrap(), "Succeeded");
+        assert_eq!(status.results.unwrap().uri, format!("s3://tests/{}/out/{folder}/results.jsonl", scene.namespace));
+    }
+    scene.wait_complete("classify-reviews").await;
+    let wanted: Vec<String> = (0..40).map(|i| format!("review-{i}")).collect();
+    assert_eq!(scene.result_ids("classify-reviews/v1").await, wanted, "the order of the requests");
+    scene.sim.assert_billed_once(44).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_folder_holds_a_whole_result_set_and_nothing_staged() {
+    let scene = Scene::new("folder", &["--batch-duration", "200ms"]).await;
+    scene.apply_job("j", json!({}));
+    scene.wait_complete("j").await;
+    scene.wait_tidy("j").await;
+    assert_eq!(scene.list("out/j").await, ["_SUCCESS", "_batchjob/journal.json", "manifest.json", "results.jsonl"]);
+    let manifest: Value = serde_json::from_str(&scene.get("out/j/manifest.json").await.unwrap()).unwrap();
+    let results = scene.get("out/j/results.jsonl").await.unwrap();
+    assert_eq!(manifest["files"][0]["lines"], 3);
+    assert_eq!(manifest["files"][0]["bytes"], results.len());
+    let state = scene.sim.state().await;
+    assert_eq!(state["files"], json!([]), "nothing is left at the provider");
+    assert_eq!(state["uploads"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_input_is_cut_and_the_order_holds_over_batches() {
+    let mut scene = Scene::set("cut", &["--batch-duration", "300ms"]).await;
+    let provider = scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 7\n";
+    scene.apply(&provider);
+    scene.put("in/many.jsonl", batch_lines("n", 50)).await;
+    scene.restart().await;
+    scene.apply_job("j", json!({"inputKey": "many.jsonl", "spec": {"model": null, "parallelism": 2}}));
+    let job = scene.wait_complete("j").await;
+    let wanted: Vec<String> = (0..50).map(|i| format!("n-{i}")).collect();
+    assert_eq!(scene.result_ids("j").await, wanted);
+    assert_eq!(job.status.unwrap().batches.len(), 8);
+    scene.sim.assert_billed_once(50).await;
+    let state = scene.sim.state().await;
+    assert!(most_at_a_time(state["batches"].as_array().unwrap()) <= 2, "parallelism holds");
+}
+
+/// The most batches that were not ended at the moment that another was created.
+fn most_at_a_time(batches: &[Value]) -> usize {
+    let created = |b: &Value| b["created_at"].as_i64().unwrap();
+    let ended = |b: &Value| b["completed_at"].as_i64().unwrap_or(i64::MAX);
+    batches
+        .iter()
+        .map(|b| batches.iter().filter(|o| created(o) < created(b) && ended(o) > created(b)).count() + 1)
+        .max()
+        .unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_requests_are_named_and_the_rest_is_there() {
+    let rules = tempfile::NamedTempFile::new().unwrap();
+    let bad = json!([{"contains": "j 1", "status": 400, "code": "bad_request", "message": "no"}]);
+    std::fs::write(rules.path(), bad.to_string()).unwrap();
+    let scene = Scene::new("failed", &["--batch-duration", "200ms", "--answers", rules.path().to_str().unwrap()]).await;
+    scene.apply_job("j", json!({}));
+    let job = scene.wait_complete("j").await;
+    assert_eq!(condition(&job, "Complete").unwrap().1, "CompletedWithFailures");
+    let counts = job.status.unwrap().requests.unwrap();
+    assert_eq!((counts.total, counts.succeeded, counts.failed), (3, 2, 1));
+    assert_eq!(scene.result_ids("j").await, ["j-0", "j-2"]);
+    let errors: Value = serde_json::from_str(&scene.get("out/j/errors.jsonl").await.unwrap()).unwrap();
+    assert_eq!((errors["custom_id"].as_str(), errors["response"]["status_code"].as_i64()), (Some("j-1"), Some(400)));
+    assert_eq!(errors["response"]["body"]["error"]["code"], "bad_request");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_job_is_checked_and_counted_and_resuming_sends_it() {
+    let scene = Scene::new("suspend", &["--batch-duration", "200ms"]).await;
+    scene.apply_job("j", json!({"spec": {"suspend": true}}));
+    let job = scene.wait_job("it is checked", "j", 30, |j| {
+        condition(j, "Complete").is_some_and(|(_, reason, _)| reason == "Suspended")
+    });
+    let job = job.await;
+    assert_eq!(job.status.as_ref().unwrap().requests.unwrap().total, 3);
+    assert_eq!(condition(&job, "Suspended").unwrap().0, "True");
+    assert_eq!(scene.sim.state().await["uploads"], 0, "nothing leaves before the spend is approved");
+    scene.kubectl(&["patch", "bjob", "j", "--type=merge", "-p", r#"{"spec":{"suspend":false}}"#]);
+    scene.wait_complete("j").await;
+    scene.sim.assert_billed_once(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_see_columns_and_events_that_tell_the_story() {
+    let scene = Scene::new("people", &["--batch-duration", "200ms"]).await;
+    scene.apply_job("j", json!({}));
+    scene.wait_tidy("j").await;
+    let table = scene.kubectl(&["get", "bjob"]);
+    let words: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(words[0], ["NAME", "STATUS", "PROGRESS", "FAILED", "AGE"]);
+    assert_eq!(words[1][..5], ["j", "AllSucceeded", "3/3", "(100%)", "0"]);
+    let wide = scene.kubectl(&["get", "bjob", "-o", "wide"]);
+    assert!(wide.contains("PROVIDER") && wide.contains("MODEL") && wide.contains("results.jsonl"), "{wide}");
+    let events = scene.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]);
+    for reason in ["InputResolved", "BatchSubmitted", "BatchEnded", "Completed"] {
+        assert!(events.contains(reason), "{reason} in {events}");
+    }
+}

@@ -1,0 +1,13 @@
+//! The promises, on a real Kubernetes API server, a real S3 server and a real HTTP provider, under the RBAC rules that we
+//! ship. One binary, so that all tests share one control plane.
+
+mod support;
+
+mod big;
+mod crash;
+mod deletion;
+mod happy;
+mod holds;
+mod refused;
+mod running;
+mod schema;

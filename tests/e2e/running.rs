@@ -1,0 +1,120 @@
+//! How the operator behaves as a process: quiet, elected, stopped in time, kept to its namespaces.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::eventually;
+use crate::support::operator::Settings;
+use crate::support::scene::Scene;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unchanged_poll_writes_nothing() {
+    let scene = Scene::new("quiet", &["--batch-duration", "10h"]).await;
+    scene.apply_job("j", json!({}));
+    scene.wait_batch("the batch runs", |b| b["status"] == "in_progress").await;
+    let operator = scene.operator.as_ref().unwrap();
+    let polls = || operator.metric("batchjob_steps_total{step=\"Poll\"}");
+    eventually("two polls", 20, || async { (polls().await >= 2.0).then_some(()) }).await;
+    let (before, writes) = (scene.get_job("j").await, operator.metric("batchjob_status_writes_total").await);
+    let journal = scene.get("out/j/_batchjob/journal.json").await;
+    let seen = polls().await;
+    eventually("three more polls", 20, || async { (polls().await >= seen + 3.0).then_some(()) }).await;
+    assert_eq!(scene.get_job("j").await.metadata.resource_version, before.metadata.resource_version);
+    assert_eq!(operator.metric("batchjob_status_writes_total").await, writes);
+    assert_eq!(scene.get("out/j/_batchjob/journal.json").await, journal);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_job_costs_nothing_and_a_whole_life_few_writes() {
+    let scene = Scene::new("few-writes", &["--batch-duration", "200ms"]).await;
+    scene.apply_job("j", json!({}));
+    scene.wait_tidy("j").await;
+    let operator = scene.operator.as_ref().unwrap();
+    let writes = operator.metric("batchjob_status_writes_total").await;
+    assert!(writes <= 9.0, "{writes} status writes");
+    let steps = || async {
+        let text = reqwest::get(format!("{}/metrics", operator.health)).await.unwrap().text().await.unwrap();
+        text.lines().filter(|l| l.starts_with("batchjob_steps_total")).map(String::from).collect::<Vec<_>>()
+    };
+    // Another job's whole life goes by; the finished one is not looked at.
+    let wait = "batchjob_steps_total{step=\"Tidy\"}";
+    assert!(steps().await.iter().any(|l| l.starts_with(wait)));
+    scene.kubectl(&["label", "bjob", "j", "touched=yes"]);
+    scene.apply_job("k", json!({}));
+    scene.wait_tidy("k").await;
+    assert_eq!(operator.metric(wait).await, 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_prompt_answer_or_key_is_told_to_anybody() {
+    let scene = Scene::new("secrets", &["--batch-duration", "200ms"]).await;
+    let canary = "Canary-4711";
+    let body = json!({"messages": [{"role": "user", "content": canary}]});
+    scene.apply_job("j", json!({"spec": {"input": {"inline": {"requests": [{"customID": "a", "body": body}]}}}}));
+    scene.put("in/bad.jsonl", format!("{{\"custom_id\": \"{canary}")).await;
+    scene.apply_job("bad", json!({"inputKey": "bad.jsonl"}));
+    scene.wait_tidy("j").await;
+    scene.wait_condition("bad", "Failed", "True", 30).await;
+    let status = scene.kubectl(&["get", "bjob", "-o", "jsonpath={.items[*].status}"]);
+    let events = scene.kubectl(&["get", "events", "-o", "yaml"]);
+    let operator = scene.operator.as_ref().unwrap();
+    let log = std::fs::read_to_string(&operator.process.log).unwrap();
+    let metrics = reqwest::get(format!("{}/metrics", operator.health)).await.unwrap().text().await.unwrap();
+    for (place, text) in [("status", status), ("events", events), ("log", log), ("metrics", metrics)] {
+        for secret in [canary, "sk-test", &crate::support::shared::storage().secret_key] {
+            assert!(!text.contains(secret), "{secret} in {place}");
+        }
+    }
+    assert!(scene.get("out/j/results.jsonl").await.unwrap().contains(canary), "the answer is where it belongs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_keeps_to_its_namespaces() {
+    let scene = Scene::new("mine", &["--batch-duration", "200ms"]).await;
+    let other = Scene::set("others", &[]).await;
+    other.apply_job("j", json!({}));
+    scene.apply_job("j", json!({}));
+    scene.wait_complete("j").await;
+    assert!(other.get_job("j").await.status.is_none());
+    assert!(other.get_job("j").await.metadata.finalizers.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_replicas_leads_and_hands_over_at_sigterm_within_ten_seconds() {
+    let mut scene = Scene::set("elected", &["--batch-duration", "200ms"]).await;
+    let replica = |name: &str| Settings {
+        extra: ["--leader-election", "true", "--identity", name].map(String::from).to_vec(),
+        ..Settings::new(&format!("{}-{name}", scene.namespace), &scene.namespace)
+    };
+    let mut first = replica("first").start().await;
+    eventually("the first leads", 40, || async { (first.metric("batchjob_leader").await == 1.0).then_some(()) }).await;
+    let second = replica("second").start().await;
+    assert_eq!(second.metric("batchjob_leader").await, 0.0);
+    scene.apply_job("a", json!({}));
+    scene.wait_complete("a").await;
+    let asked = Instant::now();
+    assert_eq!(first.process.terminate(), Some(0), "{}", first.process.tail(20));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    eventually("the second leads", 40, || async { (second.metric("batchjob_leader").await == 1.0).then_some(()) })
+        .await;
+    scene.operator = Some(second);
+    scene.apply_job("b", json!({}));
+    scene.wait_complete("b").await;
+    scene.sim.assert_billed_once(6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_answer_and_sigterm_in_the_middle_of_work_loses_nothing() {
+    let mut scene = Scene::new("term", &["--batch-duration", "3s"]).await;
+    let health = scene.operator.as_ref().unwrap().health.clone();
+    assert_eq!(reqwest::get(format!("{health}/livez")).await.unwrap().status(), 200);
+    scene.apply_job("j", json!({}));
+    scene.wait_batch("the batch runs", |_| true).await;
+    let asked = Instant::now();
+    assert_eq!(scene.operator.as_mut().unwrap().process.terminate(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    scene.restart().await;
+    scene.wait_complete("j").await;
+    scene.sim.assert_billed_once(3).await;
+}

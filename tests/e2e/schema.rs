@@ -1,0 +1,73 @@
+//! What the API server itself refuses, and what kubectl explains.
+
+use serde_json::{Value, json};
+
+use crate::support::scene::Scene;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_work_is_refused_with_advice() {
+    let scene = Scene::set("schema", &[]).await;
+    let place = |uri: &str| json!({"objectStore": {"uri": uri, "secretRef": {"name": "s3"}}});
+    let job = |name: &str, change: Value| scene.job(name, change);
+    let mut both = job("both", json!({}));
+    both["spec"]["input"]["objectStore"] = place("s3://tests/x")["objectStore"].clone();
+    let mut neither = job("neither", json!({}));
+    neither["spec"]["input"] = json!({});
+    let many: Vec<Value> = (0..501).map(|i| json!({"customID": format!("c{i}"), "body": {}})).collect();
+    let bad: Vec<(Value, &str)> = vec![
+        (both, "set exactly one of `inline` and `objectStore`"),
+        (neither, "set exactly one of `inline` and `objectStore`"),
+        (job(&"n".repeat(64), json!({})), "no more than 63 characters"),
+        (job("many", json!({"spec": {"input": {"inline": {"requests": many}}}})), "500"),
+        (job("uri", json!({"spec": {"output": place("http://x/y")}})), "spec.output.objectStore.uri"),
+        (job("window", json!({"spec": {"completionWindowSeconds": 5000}})), "multiple of 3600"),
+        (job("parallel", json!({"spec": {"parallelism": 0}})), "spec.parallelism"),
+        (job("run", json!({"spec": {"runID": "a/b"}})), "spec.runID"),
+        (job("endpoint", json!({"spec": {"endpoint": "Chat"}})), "ChatCompletions"),
+        (provider(json!({"type": "OpenAICompatible"})), "`baseURL` is required for type 'OpenAICompatible'"),
+        (provider(json!({"type": "OpenAI"})), "`auth` is required for type 'OpenAI'"),
+        (provider(json!({"type": "OpenAICompatible", "baseURL": "http://x/v1/"})), "spec.baseURL"),
+    ];
+    for (manifest, words) in bad {
+        let (ok, said) = scene.try_apply(&manifest.to_string());
+        assert!(!ok && said.contains(words), "{words}: {said}");
+    }
+    let good = [
+        job(
+            "good",
+            json!({"spec": {"runID": "2026-11.22_a", "completionWindowSeconds": 7200, "deletionPolicy": "Orphan"}}),
+        ),
+        provider(json!({"type": "OpenAI", "auth": {"secretKeyRef": {"name": "a", "key": "b"}}})),
+        provider(
+            json!({"type": "OpenAI", "auth": {"secretKeyRef": {"name": "c", "key": "b"}}, "limits": {"maxRequestsPerBatch": 9}}),
+        ),
+    ];
+    for manifest in good {
+        scene.apply(&manifest.to_string());
+    }
+    let (ok, said) = scene.try_apply(
+        &provider(
+            json!({"type": "OpenAI", "baseURL": "https://x/v1", "auth": {"secretKeyRef": {"name": "a", "key": "b"}}}),
+        )
+        .to_string(),
+    );
+    assert!(!ok && said.contains("`baseURL` may not be changed"), "{said}");
+    let defaults =
+        scene.kubectl(&["get", "bjob", "good", "-o", "jsonpath={.spec.endpoint} {.spec.parallelism} {.spec.suspend}"]);
+    assert_eq!(defaults, "ChatCompletions 4 false");
+}
+
+fn provider(spec: Value) -> Value {
+    json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchProvider", "metadata": {"name": "p"}, "spec": spec})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_field_is_explained() {
+    let scene = Scene::set("explain", &[]).await;
+    for kind in ["batchjob", "batchprovider"] {
+        let text = scene.kubectl(&["explain", kind, "--recursive=false"]);
+        assert!(!text.contains("<no description>"), "{text}");
+    }
+    let text = scene.kubectl(&["explain", "batchjob.spec.runID"]);
+    assert!(text.contains("paid, again"), "{text}");
+}

@@ -1,0 +1,93 @@
+//! The operator as a process, under the ServiceAccount and the rules that we ship.
+
+use std::path::Path;
+
+use super::process::{Process, scratch};
+use super::shared::cluster;
+
+/// A running operator; killed when dropped.
+pub struct Operator {
+    pub process: Process,
+    /// Address of its probes and metrics.
+    pub health: String,
+}
+
+/// How to start one.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub name: String,
+    pub namespaces: String,
+    /// Address of the API server, or of a proxy in front of it.
+    pub server: Option<String>,
+    pub extra: Vec<String>,
+}
+
+impl Settings {
+    pub fn new(name: &str, namespace: &str) -> Settings {
+        Settings { name: name.into(), namespaces: namespace.into(), server: None, extra: vec![] }
+    }
+
+    /// Starts an operator and waits until it is ready.
+    pub async fn start(&self) -> Operator {
+        let operator = self.launch();
+        super::eventually("the operator is ready", 30, || async {
+            let ready = reqwest::get(format!("{}/readyz", operator.health)).await;
+            ready.is_ok_and(|r| r.status().is_success()).then_some(())
+        })
+        .await;
+        operator
+    }
+
+    /// Starts an operator.
+    pub fn launch(&self) -> Operator {
+        let server = self.server.clone().unwrap_or_else(|| cluster().server.clone());
+        let kubeconfig = cluster().operator_kubeconfig(&self.name, &server);
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut args: Vec<String> = [
+            "run",
+            "--leader-election",
+            "false",
+            "--log-format",
+            "text",
+            "--post-window-seconds",
+            "3",
+            "--send-timeout-seconds",
+            "3",
+            "--listing-lag-seconds",
+            "1",
+        ]
+        .map(String::from)
+        .into();
+        args.extend(["--watch-namespaces".into(), self.namespaces.clone()]);
+        args.extend(["--health-addr".into(), format!("127.0.0.1:{port}")]);
+        args.extend(["--spool-dir".into(), scratch().to_str().unwrap().into()]);
+        // clap lets the later of two flags win only where told to: replace instead.
+        for pair in self.extra.chunks(2) {
+            match args.iter().position(|a| *a == pair[0]) {
+                Some(i) => args[i + 1] = pair[1].clone(),
+                None => args.extend_from_slice(pair),
+            }
+        }
+        let envs = [("KUBECONFIG", kubeconfig), ("RUST_LOG", "info,batchjob_operator=debug".into())];
+        let program = Path::new(env!("CARGO_BIN_EXE_batchjob-operator"));
+        let process = Process::supervised(program, &args, &envs, &self.name);
+        Operator { process, health: format!("http://127.0.0.1:{port}") }
+    }
+}
+
+impl Operator {
+    /// One of its metrics; 0 where it was never counted.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = reqwest::get(format!("{}/metrics", self.health)).await.unwrap().text().await.unwrap();
+        let line = text.lines().find(|l| l.split(' ').next() == Some(name));
+        line.and_then(|l| l.split(' ').nth(1)).map_or(0.0, |v| v.parse().unwrap())
+    }
+
+    /// Peak of resident memory, in bytes, as the kernel counts it.
+    pub fn peak_memory(&self) -> u64 {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.process.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", children.trim())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+}

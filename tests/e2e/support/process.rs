@@ -1,0 +1,100 @@
+//! Processes that never outlive the test: their supervisor ends them when the pipe to it closes, however we die.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// A supervised process; killed when dropped.
+pub struct Process {
+    child: Child,
+    /// Its standard error.
+    pub log: PathBuf,
+}
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn script(name: &str) -> PathBuf {
+    let output = Command::new(root().join("tests/cluster").join(name)).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "tests/cluster/{name} failed");
+    String::from_utf8(output.stdout).unwrap().trim().into()
+}
+
+/// A program of the folder that `tests/cluster/build.sh` fills.
+pub fn kube(program: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| script("build.sh")).join(program)
+}
+
+/// The storage server.
+pub fn weed() -> PathBuf {
+    static WEED: OnceLock<PathBuf> = OnceLock::new();
+    WEED.get_or_init(|| script("seaweedfs.sh")).clone()
+}
+
+/// A folder for this run's logs and spools.
+pub fn scratch() -> &'static Path {
+    static SCRATCH: OnceLock<tempfile::TempDir> = OnceLock::new();
+    SCRATCH.get_or_init(|| tempfile::tempdir().unwrap()).path()
+}
+
+impl Process {
+    /// Starts `command`, which must be one that ends when its standard input does.
+    pub fn start(mut command: Command, name: &str) -> Process {
+        let log = scratch().join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file).spawn().unwrap();
+        Process { child, log }
+    }
+
+    /// Starts `program` under the supervisor.
+    pub fn supervised(program: &Path, args: &[String], envs: &[(&str, String)], name: &str) -> Process {
+        let mut command = Command::new(kube("kube"));
+        command.args(["supervise", "--grace", "12s", "--"]).arg(program).args(args);
+        command.envs(envs.iter().map(|(k, v)| (*k, v)));
+        Process::start(command, name)
+    }
+
+    /// The first line of standard output, as JSON.
+    pub fn announcement(&mut self) -> Value {
+        let mut line = String::new();
+        BufReader::new(self.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("said {line:?}\n{}", self.tail(20)))
+    }
+
+    /// SIGKILL, as an out-of-memory killer or a power cut would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, as a kubelet sends it. Returns the exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+
+    /// Process id of the supervisor.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The last lines of standard error.
+    pub fn tail(&self, lines: usize) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

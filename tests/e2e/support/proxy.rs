@@ -1,0 +1,125 @@
+//! A reverse proxy that lets faults be placed exactly: at the n-th request that matches, before it is passed on or after.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use futures::TryStreamExt;
+
+/// Where a fault strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// The request never reaches the server.
+    Before,
+    /// The server acted, and its answer is lost.
+    After,
+}
+
+/// What happens at the chosen request, once.
+pub struct Fault {
+    pub method: &'static str,
+    /// Part of path and query.
+    pub path: &'static str,
+    /// From 1.
+    pub nth: usize,
+    pub when: When,
+    pub strike: Box<dyn FnOnce() + Send>,
+}
+
+#[derive(Default)]
+struct Plan {
+    fault: Option<Fault>,
+    seen: usize,
+    struck: bool,
+}
+
+/// A proxy in front of `upstream`.
+#[derive(Clone)]
+pub struct Proxy {
+    pub url: String,
+    plan: Arc<Mutex<Plan>>,
+}
+
+#[derive(Clone)]
+struct Upstream {
+    base: String,
+    client: reqwest::Client,
+    plan: Arc<Mutex<Plan>>,
+}
+
+impl Proxy {
+    pub async fn start(upstream: &str, ca_file: Option<&str>) -> Proxy {
+        let mut client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never());
+        if let Some(file) = ca_file {
+            let pem = std::fs::read(file).unwrap();
+            client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem).unwrap());
+        }
+        let plan = Arc::new(Mutex::new(Plan::default()));
+        let state = Upstream { base: upstream.into(), client: client.build().unwrap(), plan: plan.clone() };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(forward).with_state(state);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Proxy { url, plan }
+    }
+
+    /// Places a fault.
+    pub fn place(&self, fault: Fault) {
+        *self.plan.lock().unwrap() = Plan { fault: Some(fault), seen: 0, struck: false };
+    }
+
+    /// Whether the placed fault struck.
+    pub fn struck(&self) -> bool {
+        self.plan.lock().unwrap().struck
+    }
+}
+
+impl Plan {
+    fn due(&mut self, method: &str, path: &str) -> Option<Fault> {
+        let fault = self.fault.as_ref().filter(|f| f.method == method && path.contains(f.path))?;
+        self.seen += 1;
+        if self.seen < fault.nth {
+            return None;
+        }
+        self.struck = true;
+        self.fault.take()
+    }
+}
+
+async fn forward(State(upstream): State<Upstream>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map(|p| p.to_string()).unwrap_or_default();
+    let mut fault = upstream.plan.lock().unwrap().due(parts.method.as_str(), &path);
+    if let Some(fault) = fault.take_if(|f| f.when == When::Before) {
+        (fault.strike)();
+        return nothing().await;
+    }
+    // The Host header stays: storage requests are signed over it.
+    let mut headers = parts.headers;
+    headers.remove("connection");
+    let length = headers.get("content-length").is_some() || headers.get("transfer-encoding").is_some();
+    let mut out = upstream.client.request(parts.method, format!("{}{path}", upstream.base)).headers(headers);
+    if length {
+        out = out.body(reqwest::Body::wrap_stream(body.into_data_stream()));
+    }
+    let Ok(response) = out.send().await else { return nothing().await };
+    if let Some(fault) = fault {
+        (fault.strike)();
+        return nothing().await;
+    }
+    let mut answer = Response::builder().status(response.status());
+    for (name, value) in response.headers().iter().filter(|(n, _)| *n != "transfer-encoding" && *n != "connection") {
+        answer = answer.header(name, value);
+    }
+    answer.body(Body::from_stream(response.bytes_stream().map_err(std::io::Error::other))).unwrap()
+}
+
+/// The caller waits for an answer that never comes, until it gives up or dies.
+async fn nothing() -> Response {
+    std::future::pending().await
+}

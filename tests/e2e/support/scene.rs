@@ -1,0 +1,312 @@
+//! A scene: a namespace, a simulator and, mostly, an operator of its own.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use batchjob_operator::api::BatchJob;
+use kube::{Api, Client};
+use object_store::ObjectStoreExt;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use serde_json::{Value, json};
+
+use super::eventually;
+use super::operator::{Operator, Settings};
+use super::process::{Process, root};
+use super::shared::{cluster, storage};
+
+pub struct Scene {
+    pub namespace: String,
+    pub client: Client,
+    pub settings: Settings,
+    pub operator: Option<Operator>,
+    pub sim: Simulator,
+    pub bucket: AmazonS3,
+    /// Where the manifests say that storage is: a proxy, or the server.
+    pub endpoint: String,
+    /// Where the provider object says that the simulator is.
+    pub base_url: String,
+}
+
+pub struct Simulator {
+    _process: Process,
+    pub url: String,
+    pub admin: String,
+}
+
+impl Simulator {
+    pub fn start(name: &str, args: &[&str]) -> Simulator {
+        let program = Path::new(env!("CARGO_BIN_EXE_llm-batch-sim"));
+        let mut all = vec!["--listen".to_string(), "127.0.0.1:0".into(), "--api-key".into(), "sk-test".into()];
+        all.extend(args.iter().map(|a| a.to_string()));
+        let mut process = Process::supervised(program, &all, &[], &format!("{name}-sim"));
+        let up = process.announcement();
+        Simulator {
+            url: up["url"].as_str().unwrap().into(),
+            admin: up["admin"].as_str().unwrap().into(),
+            _process: process,
+        }
+    }
+
+    /// Every line that was billed.
+    pub async fn ledger(&self) -> Vec<Value> {
+        let text = reqwest::get(format!("{}/ledger", self.admin)).await.unwrap().text().await.unwrap();
+        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    }
+
+    pub async fn state(&self) -> Value {
+        reqwest::get(format!("{}/state", self.admin)).await.unwrap().json().await.unwrap()
+    }
+
+    pub async fn admin_post(&self, path: &str, body: Value) {
+        let url = format!("{}/{path}", self.admin);
+        let answer = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{path}: {}", answer.text().await.unwrap());
+    }
+
+    /// Fails unless every line was billed exactly once.
+    pub async fn assert_billed_once(&self, lines: usize) {
+        let mut billed: Vec<String> =
+            self.ledger().await.iter().map(|l| l["request_sha256"].as_str().unwrap().to_string()).collect();
+        assert_eq!(billed.len(), lines, "lines billed");
+        billed.sort();
+        billed.dedup();
+        assert_eq!(billed.len(), lines, "lines billed once");
+    }
+}
+
+impl Scene {
+    /// A scene with an operator that runs.
+    pub async fn new(name: &str, sim_args: &[&str]) -> Scene {
+        let mut scene = Scene::set(name, sim_args).await;
+        scene.operator = Some(scene.settings.start().await);
+        scene
+    }
+
+    /// A scene without an operator yet.
+    pub async fn set(name: &str, sim_args: &[&str]) -> Scene {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let namespace = format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let config = kube::config::Kubeconfig::read_from(&cluster().kubeconfig).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await.unwrap();
+        cluster().kubectl(&["create", "namespace", &namespace]);
+        let sim = Simulator::start(&namespace, sim_args);
+        let s = storage();
+        let bucket = AmazonS3Builder::new()
+            .with_bucket_name("tests")
+            .with_endpoint(&s.endpoint)
+            .with_allow_http(true)
+            .with_access_key_id(&s.access_key)
+            .with_secret_access_key(&s.secret_key)
+            .build()
+            .unwrap();
+        let scene = Scene {
+            client: Client::try_from(config).unwrap(),
+            settings: Settings::new(&namespace, &namespace),
+            operator: None,
+            endpoint: s.endpoint.clone(),
+            base_url: sim.url.clone(),
+            namespace,
+            sim,
+            bucket,
+        };
+        scene.example("provider.yaml");
+        scene.example("storage.yaml");
+        scene
+    }
+
+    /// A manifest of `examples/` as it stands, but for addresses, keys and the bucket.
+    pub fn manifest(&self, example: &str) -> String {
+        let text = std::fs::read_to_string(root().join("examples").join(example)).unwrap();
+        text.replace("http://127.0.0.1:8333", &self.endpoint)
+            .replace("http://127.0.0.1:8080/v1", &self.base_url)
+            .replace("ACCESS_KEY", &storage().access_key)
+            .replace("SECRET_KEY", &storage().secret_key)
+            .replace("s3://shop/", &format!("s3://tests/{}/", self.namespace))
+    }
+
+    pub fn example(&self, example: &str) {
+        self.apply(&self.manifest(example));
+    }
+
+    pub fn apply(&self, manifest: &str) {
+        let (ok, said) = self.try_apply(manifest);
+        assert!(ok, "{said}");
+    }
+
+    pub fn try_apply(&self, manifest: &str) -> (bool, String) {
+        cluster().try_kubectl(&["-n", &self.namespace, "apply", "-f", "-"], Some(manifest))
+    }
+
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        cluster().kubectl(&[&["-n", &self.namespace], args].concat())
+    }
+
+    /// A job with `change` over a plain inline one.
+    pub fn job(&self, name: &str, change: Value) -> Value {
+        let location = |uri: String| json!({"uri": uri, "endpoint": self.endpoint, "secretRef": {"name": "s3"}});
+        let mut job = json!({
+            "apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchJob", "metadata": {"name": name},
+            "spec": {
+                "providerRef": {"name": "llm"}, "model": "gpt-5-mini", "pollPeriodSeconds": 1,
+                "input": {"inline": {"requests": requests(name, 3)}},
+                "output": {"objectStore": location(format!("s3://tests/{}/out/{name}/", self.namespace))},
+            },
+        });
+        if let Some(key) = change["inputKey"].as_str() {
+            job["spec"]["input"] = json!({"objectStore": location(format!("s3://tests/{}/in/{key}", self.namespace))});
+        }
+        merge(&mut job["spec"], &change["spec"]);
+        job
+    }
+
+    pub fn apply_job(&self, name: &str, change: Value) {
+        self.apply(&self.job(name, change).to_string());
+    }
+
+    pub async fn put(&self, key: &str, bytes: impl Into<object_store::PutPayload>) {
+        self.bucket.put(&format!("{}/{key}", self.namespace).into(), bytes.into()).await.unwrap();
+    }
+
+    /// An object's text; None where there is none.
+    pub async fn get(&self, key: &str) -> Option<String> {
+        let got = self.bucket.get(&format!("{}/{key}", self.namespace).into()).await.ok()?;
+        Some(String::from_utf8(got.bytes().await.unwrap().to_vec()).unwrap())
+    }
+
+    /// Keys below `prefix`, sorted.
+    pub async fn list(&self, prefix: &str) -> Vec<String> {
+        use futures::TryStreamExt;
+        use object_store::ObjectStore;
+        let prefix = format!("{}/{prefix}", self.namespace);
+        let all: Vec<_> = self.bucket.list(Some(&prefix.as_str().into())).try_collect().await.unwrap();
+        let mut names: Vec<String> = all
+            .iter()
+            .map(|m| m.location.to_string().trim_start_matches(&prefix).trim_start_matches('/').to_string())
+            .collect();
+        names.sort();
+        names
+    }
+
+    pub fn jobs(&self) -> Api<BatchJob> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub async fn get_job(&self, name: &str) -> BatchJob {
+        self.jobs().get(name).await.unwrap()
+    }
+
+    /// Waits until the job's condition of this type has this status; returns the job.
+    pub async fn wait_condition(&self, name: &str, type_: &str, status: &str, seconds: u64) -> BatchJob {
+        let what = format!("{}/{name} has {type_}={status}", self.namespace);
+        self.wait_job(&what, name, seconds, |job| condition(job, type_).is_some_and(|(s, _, _)| s == status)).await
+    }
+
+    pub async fn wait_complete(&self, name: &str) -> BatchJob {
+        self.wait_condition(name, "Complete", "True", 60).await
+    }
+
+    /// Waits until nothing is left to tidy.
+    pub async fn wait_tidy(&self, name: &str) -> BatchJob {
+        let tidy =
+            |job: &BatchJob| condition(job, "Reconciling").is_some_and(|(s, r, _)| s == "False" && r == "Finished");
+        self.wait_job(&format!("{name} is tidy"), name, 30, tidy).await
+    }
+
+    pub async fn wait_job(&self, what: &str, name: &str, seconds: u64, is_so: impl Fn(&BatchJob) -> bool) -> BatchJob {
+        let mut last = None;
+        let jobs = self.jobs();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+        loop {
+            if let Some(job) = jobs.get_opt(name).await.unwrap() {
+                if is_so(&job) {
+                    return job;
+                }
+                last = Some(job);
+            }
+            if std::time::Instant::now() > deadline {
+                let status = serde_json::to_string_pretty(&last.and_then(|j| j.status)).unwrap();
+                panic!("not within {seconds} s: {what}\nstatus: {status}\noperator: {}", self.log());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
+    pub async fn wait_gone(&self, name: &str) {
+        let jobs = self.jobs();
+        eventually(&format!("{name} is gone"), 60, || async {
+            jobs.get_opt(name).await.unwrap().is_none().then_some(())
+        })
+        .await;
+    }
+
+    pub async fn wait_batch(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        eventually(what, 30, || async {
+            let state = self.sim.state().await;
+            state["batches"].as_array().unwrap().iter().find(|b| is_so(b)).cloned()
+        })
+        .await
+    }
+
+    /// The custom ids of the results, in order.
+    pub async fn result_ids(&self, name: &str) -> Vec<String> {
+        let text = self.get(&format!("out/{name}/results.jsonl")).await.expect("results.jsonl");
+        text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["custom_id"].as_str().unwrap().into()).collect()
+    }
+
+    pub async fn restart(&mut self) {
+        self.operator = Some(self.settings.start().await);
+    }
+
+    fn log(&self) -> String {
+        self.operator.as_ref().map(|o| o.process.tail(60)).unwrap_or_default()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the operator's last words in {} ---\n{}", self.namespace, self.log());
+        }
+    }
+}
+
+/// `n` inline requests that no other job of the scene has.
+pub fn requests(job: &str, n: usize) -> Value {
+    (0..n).map(|i| json!({"customID": format!("{job}-{i}"), "body": {"messages": [{"role": "user", "content": format!("{job} {i}")}]}})).collect()
+}
+
+/// `n` lines of OpenAI's batch format.
+pub fn batch_lines(job: &str, n: usize) -> String {
+    (0..n)
+        .map(|i| {
+            let body = json!({"model": "gpt-5-mini", "messages": [{"role": "user", "content": format!("{job} {i}")}]});
+            json!({"custom_id": format!("{job}-{i}"), "method": "POST", "url": "/v1/chat/completions", "body": body})
+                .to_string()
+                + "\n"
+        })
+        .collect()
+}
+
+/// Status, reason and message of a condition.
+pub fn condition(job: &BatchJob, type_: &str) -> Option<(String, String, String)> {
+    let conditions = &job.status.as_ref()?.conditions;
+    let c = conditions.iter().find(|c| c.type_ == type_)?;
+    Some((c.status.clone(), c.reason.clone(), c.message.clone()))
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                if value.is_null() {
+                    into.remove(key);
+                } else {
+                    merge(into.entry(key.clone()).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (_, Value::Null) => {}
+        (into, from) => *into = from.clone(),
+    }
+}

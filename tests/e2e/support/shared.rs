@@ -1,0 +1,115 @@
+//! One control plane and one storage server for all tests of a run.
+
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+use super::process::{Process, kube, root, scratch, weed};
+
+/// A control plane with our CRDs and RBAC rules.
+pub struct Cluster {
+    /// For people with all rights.
+    pub kubeconfig: String,
+    /// Address of the API server.
+    pub server: String,
+    /// Its certificate authority.
+    pub ca_file: String,
+    _process: Mutex<Process>,
+}
+
+/// A storage server with a bucket `tests`.
+pub struct Storage {
+    pub endpoint: String,
+    pub access_key: String,
+    pub secret_key: String,
+    _process: Mutex<Process>,
+}
+
+/// A control plane without anything of ours.
+pub fn bare_cluster(name: &str) -> Cluster {
+    let mut command = Command::new(kube("kube"));
+    command.arg("up");
+    let mut process = Process::start(command, name);
+    let up = process.announcement();
+    let text = |key: &str| up[key].as_str().unwrap().to_string();
+    Cluster {
+        kubeconfig: text("kubeconfig"),
+        server: text("server"),
+        ca_file: text("caFile"),
+        _process: Mutex::new(process),
+    }
+}
+
+/// The control plane of this run.
+pub fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| {
+        let cluster = bare_cluster("control-plane");
+        cluster.kubectl(&["apply", "-k", root().join("crds").to_str().unwrap()]);
+        // All that we install but the Deployment: there is no node here.
+        for file in ["namespace.yaml", "serviceaccount.yaml", "rbac.yaml"] {
+            cluster.kubectl(&["apply", "-f", root().join("deploy/kustomize").join(file).to_str().unwrap()]);
+        }
+        cluster
+    })
+}
+
+/// The storage server of this run.
+pub fn storage() -> &'static Storage {
+    static STORAGE: OnceLock<Storage> = OnceLock::new();
+    STORAGE.get_or_init(|| {
+        let mut command = Command::new(kube("kube"));
+        command.args(["s3", "--bucket", "tests", "--weed"]).arg(weed());
+        let mut process = Process::start(command, "storage");
+        let up = process.announcement();
+        let text = |key: &str| up[key].as_str().unwrap().to_string();
+        Storage {
+            endpoint: text("endpoint"),
+            access_key: text("accessKey"),
+            secret_key: text("secretKey"),
+            _process: Mutex::new(process),
+        }
+    })
+}
+
+impl Cluster {
+    /// Runs kubectl as a person with all rights would; fails the test when kubectl fails.
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        let (ok, out) = self.try_kubectl(args, None);
+        assert!(ok, "kubectl {args:?}: {out}");
+        out
+    }
+
+    /// Runs kubectl with `input` on its standard input; whether it went well, and what it said.
+    pub fn try_kubectl(&self, args: &[&str], input: Option<&str>) -> (bool, String) {
+        use std::io::Write;
+        use std::process::Stdio;
+        let mut command = Command::new(kube("kubectl"));
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.unwrap_or_default().as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// A kubeconfig with the token of the ServiceAccount that we ship, for the API server at `server`.
+    pub fn operator_kubeconfig(&self, name: &str, server: &str) -> String {
+        let token = self.kubectl(&["create", "token", "batchjob-operator", "-n", "batchjob-operator-system"]);
+        let ca = if server.starts_with("https") {
+            format!("certificate-authority: {},", self.ca_file)
+        } else {
+            String::new()
+        };
+        let path = scratch().join(format!("{name}.kubeconfig"));
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+             clusters: [{{name: c, cluster: {{{ca} server: {server}}}}}]\n\
+             users: [{{name: u, user: {{token: {}}}}}]\n\
+             contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n",
+            token.trim()
+        );
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().into()
+    }
+}
