@@ -45,8 +45,11 @@ pub(super) async fn publish(ctx: &Context, job: &BatchJob, news: News) {
 pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
     let mut news = vec![];
     if let (None, Some(plan)) = (&old.plan, &new.plan) {
-        let (requests, batches) = (plan.requests, new.shards.len());
-        news.push(News::normal("InputResolved", format!("{requests} requests are sound and make {batches} batches")));
+        let batches = match new.shards.len() {
+            1 => "1 batch".to_string(),
+            n => format!("{n} batches"),
+        };
+        news.push(News::normal("InputResolved", format!("{} requests are sound and make {batches}", plan.requests)));
     }
     if old.owner != new.owner {
         let note = format!("took over the work of an earlier BatchJob of this name (uid {})", old.owner.uid);

@@ -13,7 +13,7 @@ use super::observe::{World, is_finished, is_tidy, observe};
 use super::record::{record, record_trouble};
 use super::session::Session;
 use super::trouble::Trouble;
-use crate::api::BatchJob;
+use crate::api::{BatchJob, annotations};
 use crate::lifecycle::{Memory, Step, decide};
 
 /// Steps of one visit; then others get their turn.
@@ -31,6 +31,7 @@ pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<A
         return Ok(Action::await_change());
     }
     let session = ctx.sessions.get(&uid);
+    session.asked(asked(&job));
     for _ in 0..STEPS_A_VISIT {
         let backoff = session.backoff();
         let now = ctx.clock.now();
@@ -58,6 +59,12 @@ pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<A
         }
     }
     Ok(Action::requeue(Duration::from_millis(50)))
+}
+
+/// What a person asks for: changes with the spec, the annotations that we read, and deletion.
+fn asked(job: &BatchJob) -> String {
+    let said = [annotations::RESOLVE, annotations::RECONCILE_REQUESTED_AT].map(|a| job.annotations().get(a));
+    format!("{:?} {:?} {said:?}", job.metadata.generation, job.metadata.deletion_timestamp)
 }
 
 fn requeue(until: Option<i64>, now: i64) -> Action {

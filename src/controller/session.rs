@@ -33,6 +33,7 @@ pub(super) struct Session {
     permit: Mutex<Option<PostPermit>>,
     backoff: Mutex<Backoff>,
     tools: Mutex<Option<Arc<Tools>>>,
+    asked: Mutex<String>,
     /// Ends the session's background tasks.
     pub stop: CancellationToken,
 }
@@ -81,15 +82,26 @@ impl Session {
         lock(&self.backoff).clone()
     }
 
+    /// A person who changed something does not wait for the next try of what was before.
+    pub fn asked(&self, what: String) {
+        let mut last = lock(&self.asked);
+        if *last != what {
+            *last = what;
+            self.succeeded();
+        }
+    }
+
     pub fn succeeded(&self) {
         *lock(&self.backoff) = Backoff::default();
     }
 
-    /// Next try after 1 s, doubling up to a minute, with a quarter of jitter; later where the other side asks for it.
+    /// Next try after 1 s, doubling up to a minute, or to 15 s where a person may mend it at any time, with a quarter of
+    /// jitter; later where the other side asks for it.
     pub fn failed(&self, trouble: Trouble, now: i64, jitter: u8) {
         let mut backoff = lock(&self.backoff);
         backoff.failures = backoff.failures.saturating_add(1);
-        let pause = (1_000i64 << backoff.failures.min(7).saturating_sub(1)).min(60_000);
+        let longest = if trouble.may_pass { 60_000 } else { 15_000 };
+        let pause = (1_000i64 << backoff.failures.min(7).saturating_sub(1)).min(longest);
         let pause = pause + pause * i64::from(jitter) / 1024;
         let asked = trouble.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX).min(3_600_000));
         backoff.until = now + pause.max(asked);

@@ -1,0 +1,31 @@
+.DEFAULT_GOAL := help
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help
+help: ## Show this.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Run everything on this machine, see a job through, and stop. The first run builds Kubernetes (once, 6 to 7 minutes).
+	@./demo/run.sh
+
+.PHONY: test
+test: preflight lint ## All checks and tests, on a real Kubernetes API server and a real S3 server.
+	cargo test --lib --bins --test architecture --test crds --test model
+	cargo test --doc
+	./tests/cluster/build.sh >/dev/null
+	./tests/cluster/seaweedfs.sh >/dev/null
+	cargo test --test e2e -- --test-threads=6
+
+.PHONY: lint
+lint: preflight ## Formatting, clippy, manifests.
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+.PHONY: crds
+crds: ## Write crds/ from the types in src/api.
+	cargo run --quiet --bin batchjob-operator -- crds --dir crds
+
+.PHONY: preflight
+preflight:
+	@./tests/cluster/preflight.sh
