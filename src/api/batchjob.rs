@@ -28,6 +28,8 @@ use super::storage::{Input, Output};
         .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
     validation = Rule::new("has(self.spec.output.objectStore.endpoint) == has(oldSelf.spec.output.objectStore.endpoint) && (!has(self.spec.output.objectStore.endpoint) || self.spec.output.objectStore.endpoint == oldSelf.spec.output.objectStore.endpoint)")
         .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
+    validation = Rule::new("has(self.spec.output.objectStore.region) == has(oldSelf.spec.output.objectStore.region) && (!has(self.spec.output.objectStore.region) || self.spec.output.objectStore.region == oldSelf.spec.output.objectStore.region)")
+        .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (self.spec.providerRef == oldSelf.spec.providerRef && self.spec.endpoint == oldSelf.spec.endpoint)")
         .message("`spec.providerRef` and `spec.endpoint` may not be changed once the job has started; create another BatchJob instead"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.model) == has(oldSelf.spec.model) && (!has(self.spec.model) || self.spec.model == oldSelf.spec.model))")
@@ -39,6 +41,10 @@ use super::storage::{Input, Output};
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.inline) == has(oldSelf.spec.input.inline) && (!has(self.spec.input.inline) || self.spec.input.inline == oldSelf.spec.input.inline))")
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.objectStore) == has(oldSelf.spec.input.objectStore) && (!has(self.spec.input.objectStore) || self.spec.input.objectStore.uri == oldSelf.spec.input.objectStore.uri))")
+        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || !has(self.spec.input.objectStore) || !has(oldSelf.spec.input.objectStore) || (has(self.spec.input.objectStore.endpoint) == has(oldSelf.spec.input.objectStore.endpoint) && (!has(self.spec.input.objectStore.endpoint) || self.spec.input.objectStore.endpoint == oldSelf.spec.input.objectStore.endpoint))")
+        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || !has(self.spec.input.objectStore) || !has(oldSelf.spec.input.objectStore) || (has(self.spec.input.objectStore.region) == has(oldSelf.spec.input.objectStore.region) && (!has(self.spec.input.objectStore.region) || self.spec.input.objectStore.region == oldSelf.spec.input.objectStore.region))")
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
     selectable = ".spec.providerRef.name",
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Complete")].reason"#),

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::storage::SecretKeyReference;
 
 /// A provider account that jobs of the namespace may use.
+// clippy takes two columns of one type for a repeated attribute.
+#[allow(clippy::duplicated_attributes)]
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "llmbatch.dev",

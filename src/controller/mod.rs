@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use leader::{Leadership, lead};
-pub use permit::PostPermit;
+pub use permit::{Ask, PostPermit};
 pub use run::{Options, StartError, run};
 pub use trouble::Trouble;
 

@@ -8,18 +8,24 @@ use crate::store::{Document, StoreError, SwapError, Swapped, Version};
 
 /// The right to send one POST. Nothing but a won swap makes one, it cannot be copied, and sending uses it up.
 ///
-/// ```compile_fail
-/// fn twice(permit: batchjob_operator::controller::PostPermit) {
+/// ```
+/// use batchjob_operator::{controller::{Ask, PostPermit}, provider::BatchApi};
+/// async fn once(permit: PostPermit, api: &dyn BatchApi, ask: Ask) {
+///     permit.post(api, ask, 0).await;
+/// }
+/// ```
+///
+/// ```compile_fail,E0599
+/// fn copied(permit: batchjob_operator::controller::PostPermit) {
 ///     let copy = permit.clone();
 /// }
 /// ```
 ///
-/// ```compile_fail
-/// use batchjob_operator::controller::PostPermit;
-/// async fn twice(permit: PostPermit, api: &dyn batchjob_operator::provider::BatchApi) {
-///     let ask = |_: &PostPermit| unimplemented!();
-///     permit.post(api, &ask(&permit), 0).await;
-///     permit.post(api, &ask(&permit), 0).await;
+/// ```compile_fail,E0382
+/// use batchjob_operator::{controller::{Ask, PostPermit}, provider::BatchApi};
+/// async fn twice(permit: PostPermit, api: &dyn BatchApi, ask: Ask, again: Ask) {
+///     permit.post(api, ask, 0).await;
+///     permit.post(api, again, 0).await;
 /// }
 /// ```
 #[derive(Debug)]
@@ -56,16 +62,38 @@ impl PostPermit {
     }
 
     /// Sends the POST, once, if `now` (Unix milliseconds) is still before the intent's last moment.
-    pub async fn post(self, api: &dyn BatchApi, request: &CreateBatch, now: i64) -> Posted {
-        if now >= self.post_by || request.intent_id != self.intent_id {
+    pub async fn post(self, api: &dyn BatchApi, ask: Ask, now: i64) -> Posted {
+        if now >= self.post_by {
             return Posted::Refused(Refusal::NotSent, "the permit to submit ran out before it was used".into());
         }
-        match api.create(request).await {
+        let request = CreateBatch {
+            input_file_id: ask.file_id,
+            endpoint: ask.endpoint.into(),
+            window_hours: ask.window_hours,
+            metadata: ask.metadata,
+            intent_id: self.intent_id,
+            timeout: ask.timeout,
+        };
+        match api.create(&request).await {
             Created::Yes(id) => Posted::Created(id),
             Created::Unknown(message, _) => Posted::Unknown(message),
             Created::No(e) => Posted::Refused(refusal(e.class), e.message),
         }
     }
+}
+
+/// What to ask the provider for.
+pub struct Ask {
+    /// The uploaded requests.
+    pub file_id: String,
+    /// Path such as `/v1/chat/completions`.
+    pub endpoint: &'static str,
+    /// How long the provider may take, in hours.
+    pub window_hours: u32,
+    /// Who asks.
+    pub metadata: Vec<(&'static str, String)>,
+    /// From the first byte sent to the last received.
+    pub timeout: Duration,
 }
 
 /// What a provider's class of error means for an attempt that no batch came of.

@@ -1,6 +1,8 @@
 //! The promises, on a real Kubernetes API server, a real S3 server and a real HTTP provider, under the RBAC rules that we
 //! ship. One binary, so that all tests share one control plane.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 mod big;

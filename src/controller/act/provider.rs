@@ -4,7 +4,7 @@ use kube::ResourceExt;
 use tracing::warn;
 
 use super::Act;
-use crate::controller::permit::{refusal, send_timeout};
+use crate::controller::permit::{Ask, refusal, send_timeout};
 use crate::controller::trouble::Trouble;
 use crate::controller::{events::News, names};
 use crate::lifecycle::{Attempt, AttemptState, Journal, Look, Posted, Search, Seen, Slot};
@@ -20,16 +20,16 @@ impl Act<'_> {
     pub(super) async fn post(&self, slot: Slot) -> Result<(), Trouble> {
         let (journal, attempt, tools) = (self.journal()?, self.attempt(slot)?, self.tools()?);
         let Some(permit) = self.session.take_permit() else { return Ok(()) };
-        let request = provider::CreateBatch {
-            input_file_id: attempt.file_id.clone(),
-            endpoint: self.world.job.spec.endpoint.path().into(),
-            window_hours: self.world.job.spec.completion_window_seconds.unsigned_abs() / 3600,
+        let spec = &self.world.job.spec;
+        let ask = Ask {
+            file_id: attempt.file_id.clone(),
+            endpoint: spec.endpoint.path(),
+            window_hours: spec.completion_window_seconds.unsigned_abs() / 3600,
             metadata: names::metadata(journal, slot, &attempt.intent_id),
-            intent_id: attempt.intent_id.clone(),
             timeout: send_timeout(&self.ctx.timing),
         };
         let intent_id = permit.intent_id().to_string();
-        let posted = permit.post(&*tools.api, &request, self.ctx.clock.now()).await;
+        let posted = permit.post(&*tools.api, ask, self.ctx.clock.now()).await;
         match &posted {
             Posted::Created(_) => {
                 self.ctx.metrics.batches_created.inc();

@@ -1,0 +1,416 @@
+//! Who may import whom, as `docs/architecture.md` has it, and what the pure core may not touch.
+//!
+//! The sources are read as tokens, without comments and literals, so that words about a module are not taken for uses of
+//! it, and neither groups (`crate::{api, store}`) nor `super::super` hide one.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What each module may import besides itself.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("api", &[]),
+    ("lifecycle", &["api"]),
+    ("requests", &["api", "store"]),
+    ("results", &["api", "store"]),
+    ("provider", &["api", "transport"]),
+    ("transport", &[]),
+    ("store", &["api", "transport"]),
+    ("telemetry", &[]),
+    ("controller", &["api", "lifecycle", "requests", "results", "provider", "transport", "store", "telemetry"]),
+];
+
+/// Words that have no place in `lifecycle/`: clocks, chance, I/O, async and the kube client.
+const IMPURE: &[&str] = &["async", "await", "getrandom", "kube", "rand", "reqwest", "tokio", "Instant", "SystemTime"];
+/// The same for modules of the standard library.
+const IMPURE_STD: &[&str] = &["env", "fs", "net", "os", "process", "thread"];
+
+/// Who may say `CreateBatch`, without which nobody can ask a provider for a batch.
+const MAY_CREATE: &[&str] = &["src/provider/", "src/controller/permit.rs"];
+
+/// A program of its own, sharing nothing with the library, so that a mistake cannot hide on both sides of the wire.
+const SIMULATOR: &str = "src/bin/llm-batch-sim";
+
+#[test]
+fn sources_keep_to_the_architecture() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = rust_files(&root.join("src"));
+    assert!(files.contains(&root.join("src/lib.rs")), "no sources found under {}", root.display());
+    let violations: Vec<String> = files
+        .iter()
+        .flat_map(|file| {
+            let name = file.strip_prefix(root).unwrap().to_str().unwrap();
+            check(name, &std::fs::read_to_string(file).unwrap())
+        })
+        .map(|violation| violation.to_string())
+        .collect();
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+}
+
+#[test]
+fn violations_are_found() {
+    for (file, source, rule) in [
+        ("src/api/a.rs", "use crate::store::Folder;", "`api` may not import `store`"),
+        ("src/transport/mod.rs", "use crate::api;", "`transport` may not import `api`"),
+        ("src/requests/a.rs", "use crate::{api::{self, text}, lifecycle::{decide}};", "may not import `lifecycle`"),
+        ("src/results/a.rs", "fn f() { crate::provider::probe(); }", "may not import `provider`"),
+        ("src/provider/a/b.rs", "use super::super::super::store::Folder;", "may not import `store`"),
+        ("src/provider/mod.rs", "use self::super::store::Folder;", "may not import `store`"),
+        ("src/store/lines.rs", "mod tests { use super::super::super::results; }", "may not import `results`"),
+        ("src/telemetry/mod.rs", "macro_rules! m { () => { $crate::api::VERSION } }", "may not import `api`"),
+        ("src/api/a.rs", "use crate::r#store;", "may not import `store`"),
+        ("src/api/a.rs", "use ::batchjob_operator::store;", "may not import `store`"),
+        ("src/api/a.rs", "use crate::Folder;", "may not import `Folder`"),
+        ("src/api/a.rs", "const A: char = '\"'; use crate::store; const B: char = '\"';", "may not import `store`"),
+        ("src/api/a.rs", "/* /* */ */ fn f<'a>(x: &'a str) { crate::store::f(x) }", "may not import `store`"),
+        ("src/api/a.rs", "use crate::*;", "the crate's root"),
+        ("src/api/mod.rs", "use super as root;", "the crate's root"),
+        ("src/api/mod.rs", "extern crate self as ours;", "the crate's root"),
+        ("src/store/mod.rs", "pub use crate::transport::Transport;", "may not re-export `transport`"),
+        ("src/store/mod.rs", "pub(crate) use crate::api::{text, Lock};", "may not re-export `api`"),
+        ("src/helpers/mod.rs", "", "`helpers` has no row"),
+        ("src/util.rs", "", "`util` has no row"),
+        ("src/bin/llm-batch-sim/wire.rs", "use batchjob_operator::api;", "shares nothing"),
+        ("src/bin/llm-batch-sim/wire.rs", "#[path = \"../../api/text.rs\"] mod text;", "`#[path]`"),
+        ("src/bin/llm-batch-sim/wire.rs", "include!(\"../../api/text.rs\");", "`include!`"),
+        ("src/lifecycle/a.rs", "async fn f() {}", "`async`"),
+        ("src/lifecycle/a.rs", "fn f() { g().await }", "`await`"),
+        ("src/lifecycle/a.rs", "use std::time::{Duration, SystemTime};", "`SystemTime`"),
+        ("src/lifecycle/a.rs", "use std::time::Instant as I;", "`Instant`"),
+        ("src/lifecycle/a.rs", "use jiff::Timestamp as T; fn f() { T::now(); }", "`::now`"),
+        ("src/lifecycle/a.rs", "use std::{collections::BTreeMap, fs};", "`std::fs`"),
+        ("src/lifecycle/a.rs", "fn f() { std::net::lookup() }", "`std::net`"),
+        ("src/lifecycle/a.rs", "fn f() -> u8 { rand::random() }", "`rand`"),
+        ("src/lifecycle/a.rs", "use kube::Client;", "`kube`"),
+        ("src/controller/act.rs", "use crate::provider::{BatchApi, CreateBatch as C};", "`CreateBatch`"),
+        ("src/main.rs", "fn f(b: batchjob_operator::provider::CreateBatch) {}", "`CreateBatch`"),
+    ] {
+        let found = check(file, source);
+        assert!(found.iter().any(|v| v.rule.contains(rule)), "{file}: {source}\nwanted {rule:?}, found {found:?}");
+    }
+    let found = check("src/api/a.rs", "//! One\n\nuse crate::{\n    api,\n    store,\n};");
+    assert_eq!(found[0].to_string(), "src/api/a.rs:5: `api` may not import `store`; it may import nothing of ours");
+}
+
+#[test]
+fn what_is_allowed_is_left_alone() {
+    for (file, source) in [
+        ("src/api/a.rs", "//! As [`crate::store`] says.\n/* crate::store */ use super::text; pub(crate) fn f() {}"),
+        ("src/api/a.rs", r####"const A: &str = "crate::store"; const B: &[u8] = br##"" crate::store"##;"####),
+        ("src/api/a.rs", r#"const A: &str = "\"crate::store\\"; const B: char = '\''; fn f<'a>(x: &'a str) {}"#),
+        ("src/store/a.rs", "mod tests { use super::*; mod more { use super::super::f; } } use super::StoreError;"),
+        ("src/store/mod.rs", "mod a; pub use a::Folder; pub use self::a::Lines; use crate::{api, transport};"),
+        ("src/lib.rs", "pub mod api; pub mod store;"),
+        ("src/main.rs", "use batchjob_operator::{api, controller};"),
+        ("src/bin/llm-batch-sim/api/mod.rs", "use crate::store::Store; struct CreateBatch;"),
+        ("src/lifecycle/a.rs", "/// Random, async, tokio.\nfn f(o: &Observed, now: i64) { g(o.now, now) }"),
+        ("src/provider/probe.rs", "use super::CreateBatch;"),
+        ("src/controller/permit.rs", "use crate::provider::CreateBatch;"),
+    ] {
+        let found = check(file, source);
+        assert!(found.is_empty(), "{file}: {source}\n{found:?}");
+    }
+}
+
+#[derive(Debug)]
+struct Violation {
+    file: String,
+    line: usize,
+    rule: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file, self.line, self.rule)
+    }
+}
+
+/// What `source`, to be found at `file` (from the repository's root), does that it should not.
+fn check(file: &str, source: &str) -> Vec<Violation> {
+    let tokens = tokens(source);
+    let module = module_of(file);
+    let mut found = hidden_sources(&tokens);
+    match module.first().copied() {
+        Some("bin") if file.starts_with(SIMULATOR) => found.extend(library_in_simulator(&tokens)),
+        Some("bin" | "main") | None => found.extend(batches_asked_for(file, &tokens)),
+        Some(name) => {
+            match MAY_IMPORT.iter().find(|(row, _)| *row == name) {
+                Some((_, allowed)) => found.extend(imports(&module, allowed, &tokens)),
+                None => found.push((1, format!("`{name}` has no row in MAY_IMPORT: say what it may import"))),
+            }
+            found.extend(batches_asked_for(file, &tokens));
+            if name == "lifecycle" {
+                found.extend(impurities(&tokens));
+            }
+        }
+    }
+    found.into_iter().map(|(line, rule)| Violation { file: file.into(), line, rule }).collect()
+}
+
+/// A line and the rule that it breaks.
+type Finding = (usize, String);
+
+fn imports(module: &[&str], allowed: &[&str], tokens: &[Token]) -> Vec<Finding> {
+    let own = module[0];
+    let mut found = vec![];
+    for path in paths(module, tokens) {
+        match path.segments.first().map(String::as_str) {
+            None | Some("*") => found.push((path.line, format!("`{own}` may not name the crate's root as a whole"))),
+            Some(other) if other == own => {}
+            Some(other) if !allowed.contains(&other) => {
+                let may = if allowed.is_empty() { "nothing of ours".into() } else { allowed.join(", ") };
+                found.push((path.line, format!("`{own}` may not import `{other}`; it may import {may}")));
+            }
+            Some(other) if path.re_exported => {
+                found.push((path.line, format!("`{own}` may not re-export `{other}`; who needs it imports it there")));
+            }
+            Some(_) => {}
+        }
+    }
+    found
+}
+
+fn impurities(tokens: &[Token]) -> Vec<Finding> {
+    let mut found = vec![];
+    for (i, token) in tokens.iter().enumerate() {
+        if IMPURE.contains(&token.text) {
+            found.push((token.line, format!("`lifecycle` is pure; `{}` has no place in it", token.text)));
+        }
+        if token.text == "now" && i > 0 && tokens[i - 1].text == "::" {
+            found.push((token.line, "`lifecycle` is pure; `::now` has no place in it: time comes in".into()));
+        }
+        if token.text == "std" {
+            for (line, path) in expand(tokens, i) {
+                if let Some(part) = path.get(1).filter(|part| IMPURE_STD.contains(part)) {
+                    found.push((line, format!("`lifecycle` is pure; `std::{part}` has no place in it")));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn batches_asked_for(file: &str, tokens: &[Token]) -> Vec<Finding> {
+    if MAY_CREATE.iter().any(|allowed| file.starts_with(allowed)) {
+        return vec![];
+    }
+    let rule = format!("only {} may name `CreateBatch`: a batch costs money", MAY_CREATE.join(" and "));
+    tokens.iter().filter(|t| t.text == "CreateBatch").map(|t| (t.line, rule.clone())).collect()
+}
+
+fn library_in_simulator(tokens: &[Token]) -> Vec<Finding> {
+    let rule = "the simulator shares nothing with the operator's library";
+    tokens.iter().filter(|t| t.text == "batchjob_operator").map(|t| (t.line, rule.into())).collect()
+}
+
+/// Code from elsewhere would be judged by the rules of where it lies, not of where it is used.
+fn hidden_sources(tokens: &[Token]) -> Vec<Finding> {
+    let is = |window: &[Token], texts: &[&str]| window.iter().map(|t| t.text).eq(texts.iter().copied());
+    let attributes = tokens.windows(3).filter(|w| is(w, &["#", "[", "path"]));
+    let macros = tokens.windows(2).filter(|w| is(w, &["include", "!"]));
+    (attributes.map(|w| (w[0].line, "`#[path]` hides where code comes from".into())))
+        .chain(macros.map(|w| (w[0].line, "`include!` hides where code comes from".into())))
+        .collect()
+}
+
+/// A path into our own crate, from its root on.
+struct OwnPath {
+    line: usize,
+    segments: Vec<String>,
+    re_exported: bool,
+}
+
+/// Every path of the code that starts at the crate's root, at the module or above it.
+fn paths(module: &[&str], tokens: &[Token]) -> Vec<OwnPath> {
+    let text = |i: Option<usize>| i.and_then(|i| tokens.get(i)).map_or("", |t| t.text);
+    let mut found = vec![];
+    let mut depth = 0;
+    let mut inline: Vec<(&str, usize)> = vec![];
+    for (i, token) in tokens.iter().enumerate() {
+        let before = |n: usize| text(i.checked_sub(n));
+        match token.text {
+            "{" => {
+                depth += 1;
+                if before(2) == "mod" {
+                    inline.push((before(1), depth));
+                }
+            }
+            "}" => {
+                inline.retain(|(_, opened)| *opened < depth);
+                depth -= 1;
+            }
+            // A visibility: `pub(crate)`, `pub(super)`.
+            "crate" | "super" | "self" if before(1) == "(" && before(2) == "pub" => {}
+            "crate" | "super" | "self" | "batchjob_operator" => {
+                let here: Vec<&str> = module.iter().copied().chain(inline.iter().map(|(name, _)| *name)).collect();
+                let re_exported = before(1) == "use" && ["pub", ")"].contains(&before(2));
+                found.extend(expand(tokens, i).into_iter().map(|(line, path)| OwnPath {
+                    line,
+                    segments: resolve(&here, &path),
+                    re_exported,
+                }));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn resolve(module: &[&str], path: &[&str]) -> Vec<String> {
+    let mut at = module.to_vec();
+    for segment in path {
+        match *segment {
+            "crate" | "batchjob_operator" => at.clear(),
+            "super" => drop(at.pop()),
+            "self" => {}
+            name => at.push(name),
+        }
+    }
+    at.into_iter().map(String::from).collect()
+}
+
+/// The path that begins at token `start`, or all of them if it holds groups, each with the line it ends on.
+fn expand<'a>(tokens: &[Token<'a>], start: usize) -> Vec<(usize, Vec<&'a str>)> {
+    let mut paths = vec![];
+    expand_into(tokens, start, vec![], &mut paths);
+    paths
+}
+
+/// Returns where the path ends.
+fn expand_into<'a>(
+    tokens: &[Token<'a>],
+    mut at: usize,
+    mut path: Vec<&'a str>,
+    paths: &mut Vec<(usize, Vec<&'a str>)>,
+) -> usize {
+    let text = |at: usize| tokens.get(at).map_or("", |t| t.text);
+    while text(at) != "{" {
+        path.push(text(at));
+        if text(at + 1) != "::" || !(is_word(text(at + 2)) || ["{", "*"].contains(&text(at + 2))) {
+            paths.push((tokens[at].line, path));
+            return at + 1;
+        }
+        at += 2;
+    }
+    at += 1;
+    while !["}", ""].contains(&text(at)) {
+        at = match is_word(text(at)) || text(at) == "*" {
+            true => expand_into(tokens, at, path.clone(), paths),
+            false => at + 1,
+        };
+        if text(at) == "as" {
+            at += 2;
+        }
+    }
+    at + 1
+}
+
+/// The module of a file, from the crate's root on: `["store", "lines"]` for `src/store/lines.rs`.
+fn module_of(file: &str) -> Vec<&str> {
+    let path = file.strip_prefix("src/").unwrap().strip_suffix(".rs").unwrap();
+    let mut module: Vec<&str> = path.split('/').collect();
+    if ["mod", "lib"].contains(module.last().unwrap()) {
+        module.pop();
+    }
+    module
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = vec![];
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// A word, `::` or any other single character; a literal is `"`.
+#[derive(Clone, Copy, Debug)]
+struct Token<'a> {
+    line: usize,
+    text: &'a str,
+}
+
+fn tokens(source: &str) -> Vec<Token<'_>> {
+    let (mut tokens, mut rest, mut line) = (vec![], source, 1);
+    while let Some(first) = rest.chars().next() {
+        let (length, text) = match first {
+            _ if first.is_whitespace() => (first.len_utf8(), None),
+            _ if rest.starts_with("//") => (rest.find('\n').unwrap_or(rest.len()), None),
+            _ if rest.starts_with("/*") => (block_comment(rest), None),
+            _ if let Some(length) = string(rest) => (length, Some("\"")),
+            '\'' => (quoted(rest), Some("\"")),
+            _ if is_word(&rest[..first.len_utf8()]) => {
+                let from = if rest.starts_with("r#") { 2 } else { 0 };
+                let length = rest[from..].find(|c: char| !is_word_char(c)).map_or(rest.len(), |n| n + from);
+                (length, Some(&rest[from..length]))
+            }
+            _ if rest.starts_with("::") => (2, Some("::")),
+            _ => (first.len_utf8(), Some(&rest[..first.len_utf8()])),
+        };
+        tokens.extend(text.map(|text| Token { line, text }));
+        line += rest[..length].matches('\n').count();
+        rest = &rest[length..];
+    }
+    tokens
+}
+
+fn is_word_char(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(is_word_char)
+}
+
+fn block_comment(text: &str) -> usize {
+    let (mut at, mut depth) = (2, 1);
+    while depth > 0 && at < text.len() {
+        match &text.as_bytes()[at..] {
+            [b'/', b'*', ..] => (at, depth) = (at + 2, depth + 1),
+            [b'*', b'/', ..] => (at, depth) = (at + 2, depth - 1),
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+/// Length of the string literal that `text` starts with.
+fn string(text: &str) -> Option<usize> {
+    let marked = text.trim_start_matches(['b', 'c']);
+    let raw = marked.strip_prefix('r').map(|rest| rest.trim_start_matches('#')).filter(|rest| rest.starts_with('"'));
+    if let Some(body) = raw {
+        let hashes = marked.len() - body.len() - 1;
+        let end = format!("\"{}", "#".repeat(hashes));
+        let start = text.len() - body.len() + 1;
+        return Some(text[start..].find(&end).map_or(text.len(), |n| start + n + end.len()));
+    }
+    let start = text.len() - marked.strip_prefix('"')?.len();
+    Some(start + unescaped(&text[start..], '"'))
+}
+
+/// Length of the character literal or lifetime that `text` starts with.
+fn quoted(text: &str) -> usize {
+    let mut chars = text[1..].chars();
+    match (chars.next(), chars.next()) {
+        (Some('\\'), _) | (Some(_), Some('\'')) => 1 + unescaped(&text[1..], '\''),
+        _ => 1 + text[1..].find(|c: char| !is_word_char(c)).unwrap_or(text.len() - 1),
+    }
+}
+
+/// Length of `text` up to and with the first `quote` that no backslash precedes.
+fn unescaped(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices() {
+        if c == quote && !escaped {
+            return at + c.len_utf8();
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    text.len()
+}
