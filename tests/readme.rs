@@ -1,0 +1,26 @@
+//! The README's manifests are the examples, to the letter, and its commands exist.
+
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_default()
+}
+
+#[test]
+fn manifests_are_the_examples() {
+    let readme = read("README.md");
+    let blocks: Vec<&str> = readme.split("```yaml\n").skip(1).filter_map(|b| b.split("```").next()).collect();
+    let examples = ["examples/reviews.yaml", "examples/provider.yaml"].map(read);
+    assert_eq!(blocks, examples);
+}
+
+#[test]
+fn commands_and_links_exist() {
+    let (readme, makefile) = (read("README.md"), read("Makefile"));
+    for verb in readme.split("make ").skip(1).filter_map(|rest| rest.split([' ', '`', '\n']).next()) {
+        assert!(makefile.contains(&format!("\n{verb}:")), "make {verb}");
+    }
+    for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        assert!(!read(link).is_empty(), "{link}");
+    }
+}
