@@ -17,7 +17,8 @@ fn manifests_are_the_examples() {
 #[test]
 fn commands_and_links_exist() {
     let (readme, makefile) = (read("README.md"), read("Makefile"));
-    for verb in readme.split("make ").skip(1).filter_map(|rest| rest.split([' ', '`', '\n']).next()) {
+    let verbs = ["$ make ", "`make "].map(|before| readme.split(before).skip(1));
+    for verb in verbs.into_iter().flatten().filter_map(|rest| rest.split([' ', '`', '\n']).next()) {
         assert!(makefile.contains(&format!("\n{verb}:")), "make {verb}");
     }
     for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
