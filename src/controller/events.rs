@@ -1,10 +1,12 @@
 //! Events: what a person sees in `kubectl describe`, told from what changed in the journal.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 use tracing::warn;
 
 use super::Context;
+use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{BatchJob, Outcome};
 use crate::lifecycle::{AttemptState, Journal, Slot};
@@ -87,6 +89,26 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
         });
     }
     news
+}
+
+/// What there is to tell of conditions that turned: a question, something to mend, a suspension.
+pub(super) fn told_by_conditions(old: &[Condition], new: Option<&[Condition]>) -> Vec<News> {
+    let turned = |c: &&Condition| {
+        let before = old.iter().find(|o| o.type_ == c.type_);
+        before.map_or(c.status == "True", |o| o.status != c.status || (c.status == "True" && o.reason != c.reason))
+    };
+    let news = new.unwrap_or_default().iter().filter(turned).filter_map(|c| {
+        match (c.type_.as_str(), c.status.as_str()) {
+            (conditions::HELD, "True") => Some(News::warning("Held", c.message.clone())),
+            (conditions::SUSPENDED, "True") => Some(News::normal(reasons::SUSPENDED, c.message.clone())),
+            // The end has its own event.
+            (conditions::STALLED, "True") if !conditions::is_true(new.unwrap_or_default(), conditions::FAILED) => {
+                Some(News::warning("Stalled", format!("{}: {}", c.reason, c.message)))
+            }
+            _ => None,
+        }
+    });
+    news.collect()
 }
 
 /// The event at the end.

@@ -3,9 +3,9 @@
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 
-use super::Context;
 use super::observe::World;
 use super::trouble::Trouble;
+use super::{Context, events};
 use crate::api::conditions::reasons;
 use crate::api::{BatchJob, FIELD_MANAGER, annotations};
 use crate::lifecycle::{Memory, Step, Waiting, project};
@@ -27,6 +27,9 @@ pub(super) async fn record(ctx: &Context, world: &World, memory: &Memory, step: 
     match jobs.replace_status(&job.name_any(), &params, &job).await {
         Ok(_) => {
             ctx.metrics.status_writes.inc();
+            for news in events::told_by_conditions(&old.conditions, job.status.as_ref().map(|s| &*s.conditions)) {
+                events::publish(ctx, &world.job, news).await;
+            }
             Ok(true)
         }
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),

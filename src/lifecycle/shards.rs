@@ -6,6 +6,9 @@ use super::observed::{Look, Observed, Posted, Search, Seen, Task};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold, RequestCounts};
 
+/// Milliseconds that a provider may take to know its own new batch; 5 s were seen at one.
+const NEW_BATCH_GRACE: i64 = 20_000;
+
 /// What looking at every shard gave.
 pub(super) struct Round {
     /// The one step, if there is one.
@@ -232,6 +235,9 @@ fn follow(
             if o.now >= again {
                 return Some(Step::Poll(slot));
             }
+            if o.now < recorded_at(attempt) + NEW_BATCH_GRACE {
+                return round.due(again);
+            }
             round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into()]);
             round.due(again)
         }
@@ -259,6 +265,13 @@ fn follow(
                 (!o.memory.running.contains(&Task::Collect(slot))).then_some(Step::Collect(slot))
             }
         },
+    }
+}
+
+fn recorded_at(attempt: &Attempt) -> i64 {
+    match attempt.state {
+        AttemptState::Submitted { at, .. } => at,
+        _ => 0,
     }
 }
 

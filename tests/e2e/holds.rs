@@ -13,7 +13,7 @@ async fn a_batch_that_the_provider_does_not_know_is_held_and_given_up_on_a_perso
     // The key of another account: every batch "vanishes".
     let key = scene.manifest("provider.yaml").replace("sk-test", "sk-other");
     scene.apply(&key);
-    let job = scene.wait_condition("j", "Held", "True", 40).await;
+    let job = scene.wait_condition("j", "Held", "True", 90).await;
     let (_, _, message) = condition(&job, "Held").unwrap();
     let hold = &job.status.as_ref().unwrap().holds[0];
     assert!(message.contains(&format!("llmbatch.dev/resolve={}", hold.answers[0])), "{message}");
@@ -22,7 +22,7 @@ async fn a_batch_that_the_provider_does_not_know_is_held_and_given_up_on_a_perso
     scene.example("provider.yaml");
     scene.wait_condition("j", "Held", "False", 40).await;
     scene.apply(&key);
-    let job = scene.wait_condition("j", "Held", "True", 40).await;
+    let job = scene.wait_condition("j", "Held", "True", 90).await;
     let answer = format!("llmbatch.dev/resolve={}", job.status.as_ref().unwrap().holds[0].answers[0]);
     scene.kubectl(&["annotate", "bjob", "j", &answer]);
     let job = scene.wait_condition("j", "Failed", "True", 40).await;

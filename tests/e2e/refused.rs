@@ -4,6 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::support::careless::careless_store;
 use crate::support::process::scratch;
 use crate::support::scene::{Scene, batch_lines, condition};
 use crate::support::shared::bare_cluster;
@@ -124,6 +125,19 @@ async fn a_refused_credential_is_named_and_a_better_one_noticed() {
     scene.example("provider.yaml");
     scene.wait_complete("j").await;
     scene.sim.assert_billed_once(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_ignores_conditions_is_refused_before_anything_is_paid() {
+    let scene = Scene::new("careless", &[]).await;
+    let mut job = scene.job("j", json!({}));
+    job["spec"]["output"]["objectStore"]["endpoint"] = careless_store().await.into();
+    scene.apply(&job.to_string());
+    let job = scene.wait_condition("j", "Failed", "True", 40).await;
+    let (_, reason, message) = condition(&job, "Failed").unwrap();
+    assert_eq!(reason, "OutputConflict");
+    assert!(message.contains("the store ignores conditions"), "{message}");
+    assert_eq!(scene.sim.state().await["creates"], 0);
 }
 
 fn operator(args: &[&str], kubeconfig: &str) -> (Option<i32>, String) {

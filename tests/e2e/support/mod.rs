@@ -1,6 +1,7 @@
 //! Real parts for tests: a control plane and a storage server that the tests of one run share, and for each scene a
 //! namespace, a simulator and an operator of its own.
 
+pub mod careless;
 pub mod operator;
 pub mod process;
 pub mod proxy;
