@@ -100,10 +100,9 @@ impl Document for ObjectDocument {
 pub async fn prove_conditional_writes(folder: &Folder, name: &str) -> Result<Result<(), String>, StoreError> {
     let scratch = ObjectDocument { folder: folder.clone(), name: name.into() };
     let outcome = prove(&scratch).await;
-    let deleted = folder.store().delete(&folder.path(name)).await;
-    let outcome = outcome?;
-    deleted.map_err(|e| folder.error(name, e))?;
-    Ok(outcome)
+    // What stays behind goes with the work's other staged files.
+    let _ = folder.store().delete(&folder.path(name)).await;
+    outcome
 }
 
 async fn prove(scratch: &ObjectDocument) -> Result<Result<(), String>, StoreError> {

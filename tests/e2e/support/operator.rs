@@ -68,7 +68,7 @@ impl Settings {
                 None => args.extend_from_slice(pair),
             }
         }
-        let envs = [("KUBECONFIG", kubeconfig), ("RUST_LOG", "info,batchjob_operator=debug".into())];
+        let envs = [("KUBECONFIG", kubeconfig), ("RUST_LOG", "warn,batchjob_operator=debug".into())];
         let program = Path::new(env!("CARGO_BIN_EXE_batchjob-operator"));
         let process = Process::supervised(program, &args, &envs, &self.name);
         Operator { process, health: format!("http://127.0.0.1:{port}") }
