@@ -186,13 +186,18 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
         // Only a finalizer sets it, and the object that it belonged to came back (restored, or adopted).
         return Step::Swap(journal.next(|j| j.closing = None));
     }
-    if let Some(Err(message)) = &o.memory.store_proved {
+    let sent = journal.has_intents();
+    if let Some(Err(message)) = &o.memory.store_proved
+        && !sent
+    {
         return free_failure(journal, reasons::OUTPUT_CONFLICT, message.clone());
     }
     if journal.plan.is_none() {
         return plan(o, journal);
     }
-    if let Some(Some(manifest)) = &o.memory.manifest {
+    if let Some(Some(manifest)) = &o.memory.manifest
+        && !sent
+    {
         // Another job's results lie here and this work was never sent: whose are they?
         let hash = &manifest.work_hash;
         return match journal.plan.as_ref().is_some_and(|p| p.work_hash == *hash) {
@@ -206,7 +211,18 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
                   again, or create another BatchJob"
             .into(),
     });
-    go_on(o, journal, shards::round(o, journal, None, drift.is_none() && !o.job.suspend), drift)
+    let stuck = drift.or_else(|| output_taken(o));
+    go_on(o, journal, shards::round(o, journal, None, stuck.is_none() && !o.job.suspend), stuck)
+}
+
+/// What keeps further batches from being sent once some were: an intent is never forgotten for it.
+fn output_taken(o: &Observed) -> Option<Stuck> {
+    let message = match (&o.memory.store_proved, &o.memory.manifest) {
+        (Some(Err(message)), _) => message.clone(),
+        (_, Some(Some(_))) => other_work(),
+        _ => return None,
+    };
+    Some(Stuck { reason: reasons::OUTPUT_CONFLICT, message })
 }
 
 fn go_on(o: &Observed, journal: &Journal, round: Round, stuck: Option<Stuck>) -> Step {
@@ -292,7 +308,7 @@ fn foreign(o: &Observed, journal: &Journal) -> Step {
         return same_work(o, &manifest.work_hash, |_| reuse(manifest));
     }
     let (me, owner) = (&o.job.owner, &journal.owner);
-    let namesake = owner.cluster == me.cluster && owner.namespace == me.namespace && owner.name == me.name;
+    let namesake = owner.is_namesake(me);
     let gone = match (namesake, owner.cluster == me.cluster, o.memory.owner_alive) {
         (true, ..) => true, // two objects of one name cannot exist at a time, and this one does
         (_, false, _) => false,
@@ -378,10 +394,18 @@ fn deleting(o: &Observed, since: i64) -> Step {
             },
         };
     }
-    let Some(journal) = o.journal.filter(|j| j.owner == o.job.owner) else {
-        return let_go;
-    };
     let policy = o.job.deletion_policy;
+    let journal = match o.journal {
+        Some(journal) if journal.owner == o.job.owner => journal,
+        // An earlier object of this name left batches behind, and nobody else will ever look after them.
+        Some(journal) if journal.owner.is_namesake(&o.job.owner) && journal.has_intents() && journal.commit.is_none() => {
+            return Step::Swap(journal.next(|j| {
+                j.owner = o.job.owner.clone();
+                j.closing = Some(policy);
+            }));
+        }
+        _ => return let_go,
+    };
     if journal.commit.is_some() {
         return match conclude(o, journal) {
             Step::Conclude { .. } => let_go,

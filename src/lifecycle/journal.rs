@@ -48,6 +48,13 @@ pub struct Owner {
     pub uid: String,
 }
 
+impl Owner {
+    /// Whether it is an object of the same name in the same cluster: this one, or an earlier one.
+    pub fn is_namesake(&self, other: &Owner) -> bool {
+        (&self.cluster, &self.namespace, &self.name) == (&other.cluster, &other.namespace, &other.name)
+    }
+}
+
 /// What one pass over the input found.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
