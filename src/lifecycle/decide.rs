@@ -398,7 +398,9 @@ fn deleting(o: &Observed, since: i64) -> Step {
     let journal = match o.journal {
         Some(journal) if journal.owner == o.job.owner => journal,
         // An earlier object of this name left batches behind, and nobody else will ever look after them.
-        Some(journal) if journal.owner.is_namesake(&o.job.owner) && journal.has_intents() && journal.commit.is_none() => {
+        Some(journal)
+            if journal.owner.is_namesake(&o.job.owner) && journal.has_intents() && journal.commit.is_none() =>
+        {
             return Step::Swap(journal.next(|j| {
                 j.owner = o.job.owner.clone();
                 j.closing = Some(policy);
