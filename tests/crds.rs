@@ -85,6 +85,11 @@ fn breaches_of_the_conventions_are_found() {
         ("a", integer(json!({"minimum": 0, "maximum": 1, "format": "uint32"})), "format 'uint32'"),
         ("a", merged(&string, json!({"type": "number", "minimum": 0, "maximum": 1})), "type 'number'"),
         ("a", json!({"description": "d"}), "has no type"),
+        (
+            "a",
+            json!({"description": "d", "x-kubernetes-int-or-string": true, "maxLength": 4}),
+            "needs minimum and maximum",
+        ),
         ("a", list(json!({"maxItems": 8})), "needs x-kubernetes-list-type"),
         ("a", list(json!({"x-kubernetes-list-type": "set"})), "needs maxItems"),
         ("a", list(json!({"maxItems": 8, "x-kubernetes-list-type": "map"})), "needs x-kubernetes-list-map-keys"),
@@ -249,6 +254,12 @@ fn lint(schema: &Value, place: &Place, problems: &mut Vec<String>) {
         Some("object") => lint_object(schema, place, problems),
         Some("array") => lint_array(schema, place, problems),
         Some(scalar) => problems.extend(scalar_problem(schema, scalar, place.in_spec).map(|p| format!("{path}: {p}"))),
+        // A number or a text: bounded as both.
+        None if schema["x-kubernetes-int-or-string"] == true => {
+            for scalar in ["integer", "string"] {
+                problems.extend(scalar_problem(schema, scalar, place.in_spec).map(|p| format!("{path}: {p}")));
+            }
+        }
         None => problems.push(format!("{path}: has no type")),
     }
 }

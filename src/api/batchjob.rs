@@ -1,6 +1,7 @@
 //! `BatchJob`: one set of requests, run once, paid once.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,25 @@ pub struct BatchJobSpec {
     #[serde(default = "parallelism")]
     #[schemars(range(min = 1, max = 100))]
     pub parallelism: i32,
+    /// How often one batch may fail as a whole before the job fails; waiting for capacity never counts.
+    #[serde(default = "backoff_limit_per_batch")]
+    #[schemars(range(min = 0, max = 100))]
+    pub backoff_limit_per_batch: i32,
+    /// How often one request is sent again that was executed and failed in a way that may pass (no status, 408, 409, 429,
+    /// 5xx) or that came back in no file. Requests that were never executed (expired, cancelled) do not count.
+    #[serde(default = "backoff_limit_per_request")]
+    #[schemars(range(min = 0, max = 10))]
+    pub backoff_limit_per_request: i32,
+    /// How many requests may end without an answer, as a number or a percentage. Judged as batches end: with more, no
+    /// further batch is submitted and the job fails; what was answered is written all the same. Unset: any number but all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::count_or_percentage")]
+    pub max_failed_requests: Option<IntOrString>,
+    /// Seconds that the job may take, from its start or its last resumption; then batches in flight are cancelled, what was
+    /// paid for is written, and the job fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub active_deadline_seconds: Option<i64>,
     /// How long the provider may take, in seconds, in whole hours. OpenAI accepts 86400 only.
     #[serde(default = "completion_window_seconds")]
     #[schemars(range(min = 3600, max = 604_800), extend("multipleOf" = 3600))]
@@ -101,6 +121,12 @@ pub struct BatchJobSpec {
 
 fn parallelism() -> i32 {
     4
+}
+fn backoff_limit_per_batch() -> i32 {
+    3
+}
+fn backoff_limit_per_request() -> i32 {
+    2
 }
 fn completion_window_seconds() -> i32 {
     86_400

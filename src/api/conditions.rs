@@ -45,6 +45,9 @@ pub mod reasons {
     pub const INVALID_INPUT: &str = "InvalidInput";
     pub const OUTPUT_CONFLICT: &str = "OutputConflict";
     pub const PROVIDER_REJECTED: &str = "ProviderRejected";
+    pub const BACKOFF_LIMIT_EXCEEDED: &str = "BackoffLimitExceeded";
+    pub const MAX_FAILED_REQUESTS_EXCEEDED: &str = "MaxFailedRequestsExceeded";
+    pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
     pub const CANCELLED: &str = "Cancelled";
     pub const SPEC_DRIFT: &str = "SpecDrift";
     pub const PROVIDER_NOT_FOUND: &str = "ProviderNotFound";

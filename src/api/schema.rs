@@ -7,6 +7,17 @@ pub fn free_form(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
+/// A number, or a percentage such as `2%`: Kubernetes' `int-or-string`.
+pub fn count_or_percentage(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "minimum": 0,
+        "maximum": 1_000_000,
+        "maxLength": 4,
+        "pattern": "^(100|[0-9]{1,2})%$"
+    })
+}
+
 /// `metav1.Condition` with the bounds that Kubernetes' own API markers give it.
 pub fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

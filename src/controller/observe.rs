@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Api, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -14,7 +15,7 @@ use super::trouble::Trouble;
 use crate::api::conditions::{self, reasons};
 use crate::api::text::hex;
 use crate::api::{BatchJob, BatchProvider, BatchProviderSpec, FINALIZER, Outcome, annotations};
-use crate::lifecycle::{self, JobView, Journal, Owner, Stuck, Timing};
+use crate::lifecycle::{self, JobView, Journal, MaxFailed, Owner, Stuck, Timing};
 use crate::provider::{BatchApi, OpenAi};
 use crate::store::{Credentials, Document, Folder, ObjectDocument, Version, layout};
 
@@ -131,6 +132,10 @@ fn view(ctx: &Context, job: &BatchJob) -> JobView {
         output_uri,
         lock: job.status.as_ref().and_then(|s| s.lock.clone()),
         parallelism: usize::try_from(spec.parallelism).unwrap_or(1),
+        backoff_limit_per_batch: spec.backoff_limit_per_batch.unsigned_abs(),
+        backoff_limit_per_request: spec.backoff_limit_per_request.unsigned_abs(),
+        max_failed: spec.max_failed_requests.as_ref().and_then(max_failed),
+        deadline: deadline(job),
         poll_period: i64::from(spec.poll_period_seconds) * 1000,
         deletion_policy: spec.deletion_policy,
         finished: is_finished(job),
@@ -142,6 +147,19 @@ fn view(ctx: &Context, job: &BatchJob) -> JobView {
         fingerprint: String::new(),
         stuck,
     }
+}
+
+/// The schema lets nothing else through than a number or a percentage.
+fn max_failed(value: &IntOrString) -> Option<MaxFailed> {
+    match value {
+        IntOrString::Int(count) => Some(MaxFailed::Count(i64::from(*count))),
+        IntOrString::String(text) => text.strip_suffix('%')?.parse().ok().map(MaxFailed::Percent),
+    }
+}
+
+fn deadline(job: &BatchJob) -> Option<i64> {
+    let start = job.status.as_ref()?.start_time.as_ref()?.0.as_millisecond();
+    Some(start + job.spec.active_deadline_seconds? * 1000)
 }
 
 /// Whether status says how it ended and nothing asks for another look: a failure that cost nothing is judged again when

@@ -96,7 +96,15 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob) -> Re
     }
     let flow = act.run(step.clone()).await?;
     // Whether a transfer succeeds is known when it ends.
-    if !matches!(step, Step::Wait { .. } | Step::Pass { .. } | Step::Upload(_) | Step::Collect(_) | Step::Write) {
+    if !matches!(
+        step,
+        Step::Wait { .. }
+            | Step::Pass { .. }
+            | Step::Upload(_)
+            | Step::Collect(_)
+            | Step::FollowUp { .. }
+            | Step::Write
+    ) {
         session.succeeded();
         told(&world, &step);
     }
@@ -151,6 +159,7 @@ fn name_of(step: &Step) -> &'static str {
         Step::Cancel { .. } => "Cancel",
         Step::Collect(_) => "Collect",
         Step::DeleteFiles(_) => "DeleteFiles",
+        Step::FollowUp { .. } => "FollowUp",
         Step::Write => "Write",
         Step::Conclude { .. } => "Conclude",
         Step::Fail(_) => "Fail",

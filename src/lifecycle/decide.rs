@@ -2,7 +2,7 @@
 
 use super::journal::{Commit, Journal, Owner};
 use super::observed::{ManifestView, Observed, Planned, Task};
-use super::shards::{self, Round};
+use super::{ending, shards};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold, Lock, Outcome, PROTOCOL_VERSION};
 
@@ -73,6 +73,11 @@ pub enum Step {
     Collect(super::Slot),
     /// Delete files at the provider that nobody needs any more.
     DeleteFiles(Vec<String>),
+    /// Stage what has no answer for another round.
+    FollowUp {
+        /// Its number.
+        round: u32,
+    },
     /// Join the parts and write results and manifest.
     Write,
     /// Say in status how it ended.
@@ -212,7 +217,7 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
             .into(),
     });
     let stuck = drift.or_else(|| output_taken(o));
-    go_on(o, journal, shards::round(o, journal, None, stuck.is_none() && !o.job.suspend), stuck)
+    ending::go_on(o, journal, stuck)
 }
 
 /// What keeps further batches from being sent once some were: an intent is never forgotten for it.
@@ -223,51 +228,6 @@ fn output_taken(o: &Observed) -> Option<Stuck> {
         _ => return None,
     };
     Some(Stuck { reason: reasons::OUTPUT_CONFLICT, message })
-}
-
-fn go_on(o: &Observed, journal: &Journal, round: Round, stuck: Option<Stuck>) -> Step {
-    if let Some(step) = round.step {
-        return step;
-    }
-    let settled = journal.shards.iter().all(|s| s.settled().is_some());
-    let hopeless = !round.live && journal.shards.iter().any(|s| s.is_refused_for_good());
-    if settled || hopeless {
-        return clean_up_then(o, journal, |counts| end_of(journal, counts, o.now));
-    }
-    let stage = match o.job.suspend && !round.live {
-        true => reasons::SUSPENDED,
-        false => round.stage,
-    };
-    Step::Wait { until: round.due, why: Waiting { stage, holds: round.holds, stuck: stuck.or(round.stuck) } }
-}
-
-/// Deletes what is left at the provider, then writes the end into the journal.
-fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(crate::api::RequestCounts) -> Commit) -> Step {
-    let files = shards::files_to_delete(o, journal);
-    if !files.is_empty() {
-        return Step::DeleteFiles(files);
-    }
-    Step::Swap(journal.next(|j| {
-        j.commit = Some(end(j.counts()));
-        shards::forget_files(j);
-    }))
-}
-
-fn end_of(journal: &Journal, requests: crate::api::RequestCounts, at: i64) -> Commit {
-    let refused = journal.shards.iter().find(|s| s.is_refused_for_good()).and_then(|s| s.attempt.as_ref());
-    let (outcome, reason, message) = if let Some(attempt) = refused {
-        (Outcome::Failed, reasons::PROVIDER_REJECTED, format!("the provider rejected a batch: {}", attempt.message()))
-    } else if requests.succeeded == requests.total {
-        (Outcome::Succeeded, reasons::ALL_SUCCEEDED, format!("all {} requests succeeded", requests.total))
-    } else {
-        let outcome = if requests.succeeded > 0 { Outcome::PartiallySucceeded } else { Outcome::Failed };
-        let message = format!(
-            "{} of {} requests succeeded; errors.jsonl has the others with their reasons",
-            requests.succeeded, requests.total
-        );
-        (outcome, reasons::COMPLETED_WITH_FAILURES, message)
-    };
-    Commit { outcome, reason: reason.into(), message, at, requests }
 }
 
 fn conclude(o: &Observed, journal: &Journal) -> Step {
@@ -364,7 +324,7 @@ fn reuse(manifest: &ManifestView) -> Step {
 }
 
 /// A failure before the first intent: the plan goes first, so that nobody acts on it once the spec is unlocked.
-fn free_failure(journal: &Journal, reason: &'static str, message: String) -> Step {
+pub(super) fn free_failure(journal: &Journal, reason: &'static str, message: String) -> Step {
     match journal.plan {
         Some(_) => Step::Swap(journal.next(|j| {
             j.plan = None;
@@ -425,7 +385,7 @@ fn deleting(o: &Observed, since: i64) -> Step {
     match round.step {
         Some(step) => step,
         None if !round.live && policy == DeletionPolicy::Orphan => let_go,
-        None if !round.live => clean_up_then(o, journal, |requests| cancelled(requests, o.now)),
+        None if !round.live => ending::clean_up_then(o, journal, |requests| cancelled(requests, o.now)),
         None if overdue => abandon("its batches did not end in time"),
         None => Step::Wait {
             until: round.due.or(Some(since + o.timing.deletion_deadline)),

@@ -7,9 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{DeletionPolicy, InputStatus, Outcome, PROTOCOL_VERSION, RequestCounts};
 
-/// Attempts of one shard that may end without a batch before the job fails.
-pub const FAILURE_LIMIT: u32 = 3;
-
 /// The document, as it lies in storage (JSON).
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
@@ -83,6 +80,12 @@ pub struct Shard {
     pub failures: u32,
     /// The latest attempt to send it.
     pub attempt: Option<Attempt>,
+    /// 0 for the plan's own shards; a later round sends again what earlier ones left without an answer.
+    #[serde(default)]
+    pub round: u32,
+    /// How the requests of a later round stood before it.
+    #[serde(default)]
+    pub took: RequestCounts,
 }
 
 /// One attempt to send a shard.
@@ -147,6 +150,9 @@ pub enum AttemptState {
         part: Option<PartRef>,
         /// Requests by outcome.
         counts: RequestCounts,
+        /// Of the failed ones, those that failed in a way that may pass.
+        #[serde(default)]
+        may_pass: i64,
         /// Files at the provider that may be deleted now.
         files: Vec<String>,
     },
@@ -161,8 +167,12 @@ pub enum Refusal {
     Capacity,
     /// The credential was refused.
     Credentials,
+    /// The batch failed as a whole before a request ran; another one may not.
+    Failed,
     /// The provider refuses these requests; sending them again would not help.
     Invalid,
+    /// It failed more often than the job allows.
+    TooOften,
 }
 
 /// An immutable object with what came back of one attempt, in index order.
@@ -233,24 +243,33 @@ impl Journal {
         next
     }
 
-    /// Requests by outcome: shards that never settled count as cancelled, for nothing of them was executed.
+    /// Requests by outcome: those that were never executed count as cancelled, and what a later round did not settle
+    /// stands as it stood before it.
     pub fn counts(&self) -> RequestCounts {
         let mut sum = RequestCounts::default();
         for shard in &self.shards {
-            sum.total += shard.requests;
-            match shard.settled() {
-                Some(c) => {
+            if shard.round == 0 {
+                sum.total += shard.requests;
+            }
+            match (shard.settled(), shard.round) {
+                (Some(c), _) => {
                     sum.succeeded += c.succeeded;
-                    sum.failed += c.failed;
-                    sum.expired += c.expired;
-                    sum.cancelled += c.cancelled;
-                    sum.missing += c.missing;
+                    sum.failed += c.failed - shard.took.failed;
+                    sum.expired += c.expired - shard.took.expired;
+                    sum.cancelled += c.cancelled - shard.took.cancelled;
+                    sum.missing += c.missing - shard.took.missing;
                 }
-                None if shard.is_refused_for_good() => sum.failed += shard.requests,
-                None => sum.cancelled += shard.requests,
+                (None, 0) if shard.is_refused_for_good() => sum.failed += shard.requests,
+                (None, 0) => sum.cancelled += shard.requests,
+                (None, _) => {}
             }
         }
         sum
+    }
+
+    /// The last round that was planned.
+    pub fn round(&self) -> u32 {
+        self.shards.iter().map(|s| s.round).max().unwrap_or(0)
     }
 }
 
@@ -263,13 +282,17 @@ impl Shard {
         }
     }
 
+    /// Whether a person gave its answers up: its requests stay as they are, for the batch may run on elsewhere.
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.attempt.as_ref().map(|a| &a.state), Some(AttemptState::Settled { part: None, .. }))
+    }
+
     /// Whether the provider will not take it, however often it is sent.
     pub fn is_refused_for_good(&self) -> bool {
-        self.failures >= FAILURE_LIMIT
-            || matches!(
-                self.attempt.as_ref().map(|a| &a.state),
-                Some(AttemptState::Refused { refusal: Refusal::Invalid, .. })
-            )
+        matches!(
+            self.attempt.as_ref().map(|a| &a.state),
+            Some(AttemptState::Refused { refusal: Refusal::Invalid | Refusal::TooOften, .. })
+        )
     }
 
     /// Whether a batch of it may exist that has not ended.

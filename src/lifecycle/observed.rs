@@ -55,6 +55,14 @@ pub struct JobView {
     pub lock: Option<Lock>,
     /// `spec.parallelism`
     pub parallelism: usize,
+    /// `spec.backoffLimitPerBatch`
+    pub backoff_limit_per_batch: u32,
+    /// `spec.backoffLimitPerRequest`
+    pub backoff_limit_per_request: u32,
+    /// `spec.maxFailedRequests`
+    pub max_failed: Option<MaxFailed>,
+    /// When `spec.activeDeadlineSeconds` are over.
+    pub deadline: Option<i64>,
     /// `spec.pollPeriodSeconds`, in milliseconds.
     pub poll_period: i64,
     /// `spec.deletionPolicy`
@@ -69,6 +77,25 @@ pub struct JobView {
     pub fingerprint: String,
     /// What keeps the job from going on although the spec is sound.
     pub stuck: Option<Stuck>,
+}
+
+/// How many requests may end without an answer before the job gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MaxFailed {
+    /// So many.
+    Count(i64),
+    /// So many of a hundred.
+    Percent(i64),
+}
+
+impl MaxFailed {
+    /// Whether `failed` of `total` are too many.
+    pub fn is_exceeded(self, failed: i64, total: i64) -> bool {
+        match self {
+            MaxFailed::Count(limit) => failed > limit,
+            MaxFailed::Percent(limit) => failed * 100 > limit * total,
+        }
+    }
 }
 
 /// What this process found out about one job. It may vanish at any time: nothing in it is needed to be right.
@@ -102,6 +129,8 @@ pub struct Memory {
     pub cancelled: BTreeSet<String>,
     /// What was collected of a batch.
     pub collected: BTreeMap<String, Collected>,
+    /// What a later round would send: its number and shards.
+    pub follow_up: Option<(u32, Vec<Shard>)>,
     /// Files at the provider that were asked to be deleted.
     pub deleted: BTreeSet<String>,
     /// Background tasks that are running.
@@ -117,6 +146,8 @@ pub enum Task {
     Upload(Slot),
     /// Fetching the answers of a batch.
     Collect(Slot),
+    /// Staging what has no answer for another round.
+    FollowUp,
     /// Joining parts into results.
     Write,
 }
@@ -200,6 +231,8 @@ pub struct Collected {
     pub part: PartRef,
     /// Requests by outcome.
     pub counts: RequestCounts,
+    /// Of the failed ones, those that failed in a way that may pass.
+    pub may_pass: i64,
     /// The provider's files of this batch.
     pub files: Vec<String>,
 }

@@ -23,7 +23,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
         last_handled_reconcile_at: old.last_handled_reconcile_at.clone(),
         protocol_version: Some(PROTOCOL_VERSION),
         lock: old.lock.clone(),
-        start_time: old.start_time.clone().or_else(|| time(o.now)),
+        start_time: start_time(o, old),
         ..Default::default()
     };
     if let Some(journal) = o.journal.filter(|j| j.owner == o.job.owner) {
@@ -55,6 +55,15 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
         conditions::set(&mut status.conditions, verdict, generation, clock(o.now));
     }
     Some(status)
+}
+
+/// As with a Job, suspension stops the clock of the deadline, and resuming starts it anew.
+fn start_time(o: &Observed, old: &BatchJobStatus) -> Option<Time> {
+    let sent = o.journal.is_some_and(Journal::has_intents);
+    match o.job.suspend && !sent {
+        true => None,
+        false => old.start_time.clone().or_else(|| time(o.now)),
+    }
 }
 
 fn clock(ms: i64) -> Timestamp {
@@ -105,9 +114,10 @@ fn work(output_uri: &str, id: &str, hash: Option<&String>) -> Work {
 
 fn settled_so_far(journal: &Journal) -> RequestCounts {
     let mut counts = journal.counts();
-    let open: i64 = journal.shards.iter().filter(|s| s.settled().is_none()).map(|s| s.requests).sum();
+    let base = || journal.shards.iter().filter(|s| s.settled().is_none() && s.round == 0);
+    let open: i64 = base().map(|s| s.requests).sum();
     if journal.commit.is_none() {
-        let refused = journal.shards.iter().filter(|s| s.settled().is_none() && s.is_refused_for_good());
+        let refused = base().filter(|s| s.is_refused_for_good());
         let refused: i64 = refused.map(|s| s.requests).sum();
         counts.cancelled -= open - refused;
         counts.failed -= refused;
@@ -259,11 +269,8 @@ fn conclude(status: &mut BatchJobStatus, o: &Observed, manifest: &ManifestView) 
 
 fn concluded(manifest: &ManifestView, reused: bool) -> Vec<Verdict> {
     let ended_well = matches!(manifest.outcome, Outcome::Succeeded | Outcome::PartiallySucceeded);
-    // Never both Complete and Failed, as Job has it: nothing answered at all is a failure.
-    let reason = match manifest.outcome == Outcome::Failed && manifest.reason == reasons::COMPLETED_WITH_FAILURES {
-        true => "MaxFailedRequestsExceeded",
-        false => manifest.reason.as_str(),
-    };
+    // Never both Complete and Failed, as Job has it.
+    let reason = manifest.reason.as_str();
     let message = manifest.message.as_str();
     let mut verdicts = vec![
         verdict(conditions::COMPLETE, ended_well, reason, message),

@@ -183,11 +183,18 @@ fn revoked(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> St
         Some(Posted::Unknown(message)) => message.clone(),
         _ => "the outcome of the submission was unknown".into(),
     };
+    let limit = o.job.backoff_limit_per_batch;
     Step::Swap(journal.next(|j| {
         let shard = &mut j.shards[slot.shard];
         shard.failures += 1;
+        let too_often = shard.failures > limit;
         if let Some(attempt) = &mut shard.attempt {
-            attempt.state = AttemptState::Revoked { message };
+            // Its file is deleted.
+            attempt.file_id.clear();
+            attempt.state = match too_often {
+                true => AttemptState::Refused { refusal: Refusal::TooOften, message, at: o.now },
+                false => AttemptState::Revoked { message },
+            };
         }
     }))
 }
@@ -228,9 +235,8 @@ fn follow(
     let again = look.at + o.job.poll_period;
     match &look.seen {
         Seen::NotFound | Seen::NotOurs => {
-            let lost = o.job.answer.as_ref().is_some_and(|(id, a)| *id == hold_id("lost", attempt) && a == "lost");
-            if lost {
-                return Some(with_state(journal, slot, lost_batch(&journal.shards[slot.shard], batch_id)));
+            if let Some(state) = given_up(o, journal, slot, attempt, batch_id) {
+                return Some(with_state(journal, slot, state));
             }
             if o.now >= again {
                 return Some(Step::Poll(slot));
@@ -238,7 +244,7 @@ fn follow(
             if o.now < recorded_at(attempt) + NEW_BATCH_GRACE {
                 return round.due(again);
             }
-            round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into()]);
+            round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
             round.due(again)
         }
         Seen::Running { .. } => match closing == Some(DeletionPolicy::Cancel) && !o.memory.cancelled.contains(batch_id)
@@ -257,6 +263,7 @@ fn follow(
                     ended: state.clone(),
                     part: Some(c.part.clone()),
                     counts: c.counts,
+                    may_pass: c.may_pass,
                     files: c.files.clone(),
                 },
             )),
@@ -265,6 +272,18 @@ fn follow(
                 (!o.memory.running.contains(&Task::Collect(slot))).then_some(Step::Collect(slot))
             }
         },
+    }
+}
+
+/// A person's answer to the question what is to become of a batch that the provider does not know.
+fn given_up(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, batch_id: &str) -> Option<AttemptState> {
+    let (id, answer) = o.job.answer.as_ref()?;
+    match (*id == hold_id("lost", attempt), answer.as_str()) {
+        (true, "lost") => Some(lost_batch(&journal.shards[slot.shard], batch_id)),
+        (true, "resend") => {
+            Some(AttemptState::Revoked { message: format!("a person said that batch {batch_id} does not exist") })
+        }
+        _ => None,
     }
 }
 
@@ -284,12 +303,13 @@ fn duplicate<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> Option<&
 fn why_lost(seen: &Seen, batch_id: &str) -> String {
     match seen {
         Seen::NotOurs => format!(
-            "batch {batch_id} carries nothing that says that it belongs to this job, so it is not touched; if its \
-             answers are to be given up, say so"
+            "batch {batch_id} carries nothing that says that it belongs to this job, so it is not touched; give its \
+             answers up ('lost'), or, if no batch of this job runs, have its requests sent, and paid, again ('resend')"
         ),
         _ => format!(
             "the provider does not know batch {batch_id} under this credential; put back the credential of the account \
-             that it runs in, or give its answers up"
+             that it runs in; or give its answers up ('lost'); or, if it does not exist, have its requests sent, and \
+             paid, again ('resend')"
         ),
     }
 }
@@ -300,6 +320,7 @@ fn lost_batch(shard: &Shard, batch_id: &str) -> AttemptState {
         ended: "lost".into(),
         part: None,
         counts: RequestCounts { total: shard.requests, missing: shard.requests, ..Default::default() },
+        may_pass: 0,
         files: vec![],
     }
 }
@@ -310,8 +331,12 @@ fn rejected(o: &Observed, journal: &Journal, slot: Slot, refusal: Refusal, messa
     if !o.memory.deleted.contains(&file) {
         return Step::DeleteFiles(vec![file]);
     }
+    let limit = o.job.backoff_limit_per_batch;
     Step::Swap(journal.next(|j| {
-        if let Some(attempt) = &mut j.shards[slot.shard].attempt {
+        let shard = &mut j.shards[slot.shard];
+        shard.failures += u32::from(refusal == Refusal::Failed);
+        let refusal = if shard.failures > limit { Refusal::TooOften } else { refusal };
+        if let Some(attempt) = &mut shard.attempt {
             attempt.file_id.clear();
             attempt.state = AttemptState::Refused { refusal, message: message.into(), at: o.now };
         }
@@ -351,7 +376,7 @@ fn explain(shard: &Shard, round: &mut Round) {
     let reason = match refusal {
         Refusal::Capacity => return round.stage = reasons::WAITING_FOR_QUOTA,
         Refusal::Credentials => reasons::CREDENTIALS_REJECTED,
-        Refusal::NotSent | Refusal::Invalid => reasons::PROVIDER_UNAVAILABLE,
+        _ => reasons::PROVIDER_UNAVAILABLE,
     };
     round.stuck = Some(Stuck { reason, message: message.clone() });
 }

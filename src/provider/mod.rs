@@ -136,6 +136,7 @@ impl Batch {
         let first = self.errors.first().cloned().unwrap_or_default();
         let class = match first.code.as_str() {
             "token_limit_exceeded" | "too_many_requests" | "rate_limit_exceeded" => Class::Capacity,
+            "server_error" | "internal_error" | "service_unavailable" | "" => Class::Transient,
             _ => Class::InvalidInput,
         };
         let at = first.line.map(|l| format!(" (line {l} of the batch)")).unwrap_or_default();

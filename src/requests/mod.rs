@@ -4,7 +4,7 @@ mod check;
 mod pass;
 
 pub use check::{Problem, Problems};
-pub use pass::{PassError, Passed, Recipe, Source, StagedShard, pass};
+pub use pass::{PassError, Passed, Recipe, Source, pass};
 
 /// Name of a request at the provider: its place in the input, and a mark of the work, so that nothing of the customer's
 /// leaves and results of another work are never taken for ours. At most 64 of `[A-Za-z0-9_-]`.

@@ -14,8 +14,7 @@ use super::check::{Problems, Request, Shape};
 use super::provider_side_id;
 use crate::api::text::hex;
 use crate::api::{Endpoint, InlineRequest};
-use crate::store::staged::{Spool, Spooled};
-use crate::store::{Folder, Line, Lines, StoreError, layout};
+use crate::store::{Folder, IndexEntry, Line, Lines, ShardWriter, StagedShard, StoreError};
 
 /// Longest line that is read, in bytes.
 const LINE_LIMIT: usize = 8 << 20;
@@ -73,19 +72,6 @@ pub struct Passed {
     pub shards: Vec<StagedShard>,
 }
 
-/// A set of requests for one batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StagedShard {
-    /// SHA-256 of what is sent.
-    pub sha256: String,
-    /// Size of what is sent, in bytes.
-    pub bytes: u64,
-    /// Index of the first request.
-    pub first: i64,
-    /// Number of requests.
-    pub requests: i64,
-}
-
 /// Why a pass gave nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum PassError {
@@ -118,21 +104,11 @@ pub async fn pass(
 struct Pass<'a> {
     recipe: &'a Recipe,
     shape: Shape,
-    stage: Option<(&'a Folder, &'a str)>,
-    spool: &'a Path,
+    writer: Option<ShardWriter<'a>>,
     problems: Problems,
     seen: HashSet<[u8; 16]>,
     model: Option<String>,
     chain: Context,
-    requests: i64,
-    open: Option<OpenShard>,
-    shards: Vec<StagedShard>,
-}
-
-struct OpenShard {
-    lines: Spool,
-    index: Spool,
-    first: i64,
     requests: i64,
 }
 
@@ -146,15 +122,14 @@ impl<'a> Pass<'a> {
         Pass {
             recipe,
             shape: Shape { path: recipe.endpoint.path(), model, defaults },
-            stage,
-            spool,
+            writer: stage.map(|(folder, work_id)| {
+                ShardWriter::new(folder, work_id, spool, recipe.max_requests, recipe.max_bytes)
+            }),
             problems: Problems { source: name, entry, ..Default::default() },
             seen: HashSet::new(),
             model: None,
             chain: Context::new(&SHA256),
             requests: 0,
-            open: None,
-            shards: vec![],
         }
     }
 
@@ -222,12 +197,11 @@ impl<'a> Pass<'a> {
             )));
         }
         // Once something is wrong nothing is sent: go on reading for the report only.
-        match (self.stage, self.problems.count) {
-            (Some((_, work_id)), 0) => {
-                self.encode(line, index, work_id, &request.custom_id, &body, hash.as_ref()).await
-            }
-            _ => Ok(()),
+        if self.problems.count > 0 {
+            return Ok(());
         }
+        let entry = IndexEntry { index, custom_id: request.custom_id, request_sha256: hex(hash.as_ref()) };
+        self.stage(line, &entry, &body).await
     }
 
     fn fits_the_others(&mut self, request: Request) -> Result<Request, String> {
@@ -243,57 +217,16 @@ impl<'a> Pass<'a> {
         }
     }
 
-    async fn encode(
-        &mut self,
-        line: u64,
-        index: i64,
-        work_id: &str,
-        custom_id: &str,
-        body: &str,
-        hash: &[u8],
-    ) -> Result<(), PassError> {
-        let id = provider_side_id(index, work_id);
+    async fn stage(&mut self, line: u64, entry: &IndexEntry, body: &str) -> Result<(), PassError> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        let id = provider_side_id(entry.index, writer.work_id());
         let encoded = format!(r#"{{"custom_id":"{id}","method":"POST","url":"{}","body":{body}}}"#, self.shape.path);
-        let size = encoded.len() as u64 + 1;
-        if size > self.recipe.max_bytes {
-            let limit = self.recipe.max_bytes;
+        let (size, limit) = (encoded.len() as u64 + 1, self.recipe.max_bytes);
+        if size > limit {
             self.problems.add(line, format!("takes {size} bytes; the provider takes {limit} in a whole batch"));
             return Ok(());
         }
-        let full =
-            |s: &OpenShard| s.requests >= self.recipe.max_requests || s.lines.bytes() + size > self.recipe.max_bytes;
-        if self.open.as_ref().is_some_and(full) {
-            self.cut().await?;
-        }
-        let shard = match &mut self.open {
-            Some(shard) => shard,
-            None => self.open.insert(OpenShard {
-                lines: Spool::new(self.spool)?,
-                index: Spool::new(self.spool)?,
-                first: index,
-                requests: 0,
-            }),
-        };
-        shard.requests += 1;
-        shard.lines.write(encoded.as_bytes()).await?;
-        shard.lines.write(b"\n").await?;
-        let entry = json!({"index": index, "custom_id": custom_id, "request_sha256": hex(hash)});
-        shard.index.write(format!("{entry}\n").as_bytes()).await?;
-        Ok(())
-    }
-
-    async fn cut(&mut self) -> Result<(), PassError> {
-        let (Some(shard), Some((folder, work_id))) = (self.open.take(), self.stage) else { return Ok(()) };
-        let (lines, index): (Spooled, Spooled) = (shard.lines.finish().await?, shard.index.finish().await?);
-        let staged = StagedShard {
-            sha256: lines.sha256.clone(),
-            bytes: lines.bytes,
-            first: shard.first,
-            requests: shard.requests,
-        };
-        index.put(folder, &layout::index(work_id, &staged.sha256), work_id).await?;
-        lines.put(folder, &layout::shard(work_id, &staged.sha256), work_id).await?;
-        self.shards.push(staged);
+        writer.push(encoded.as_bytes(), entry).await?;
         Ok(())
     }
 
@@ -304,7 +237,10 @@ impl<'a> Pass<'a> {
         if self.requests == 0 {
             return Err(PassError::Invalid(format!("{} holds no requests", self.problems.source)));
         }
-        self.cut().await?;
+        let shards = match self.writer.take() {
+            Some(writer) => writer.finish().await?,
+            None => vec![],
+        };
         let chain = hex(self.chain.finish().as_ref());
         let identity = json!([self.recipe.provider, self.recipe.run_id, self.requests, chain]).to_string();
         let hash = hex(digest(&SHA256, identity.as_bytes()).as_ref());
@@ -313,7 +249,7 @@ impl<'a> Pass<'a> {
             input_bytes,
             requests: self.requests,
             work_hash: format!("{}-{hash}", self.recipe.hash_version),
-            shards: self.shards,
+            shards,
         })
     }
 }

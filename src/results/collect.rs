@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufReader, BufWriter}
 use super::line::{Ended, LINE_LIMIT, PartLine, ProviderLine};
 use crate::api::RequestCounts;
 use crate::store::staged::{self, Spool};
-use crate::store::{Folder, Line, Lines, StoreError, layout};
+use crate::store::{Folder, IndexEntry, Line, Lines, StoreError, layout};
 
 /// A batch whose answers are to be collected.
 pub struct Collection<'a> {
@@ -23,8 +23,8 @@ pub struct Collection<'a> {
     pub work_id: &'a str,
     /// Such as `00000-1`.
     pub slot: String,
-    /// Index of the shard's first request.
-    pub first: i64,
+    /// SHA-256 of what was sent; names the shard's index.
+    pub shard: &'a str,
     /// Number of its requests.
     pub requests: i64,
     /// The provider's files; what fails in them breaks the collection off.
@@ -40,6 +40,8 @@ pub struct Collected {
     pub sha256: String,
     /// Requests by outcome.
     pub counts: RequestCounts,
+    /// Of the failed ones, those that failed in a way that may pass.
+    pub may_pass: i64,
     /// Lines that are nobody's: of another work, out of range, or not readable.
     pub foreign: u64,
 }
@@ -68,10 +70,11 @@ struct Place {
 /// # Errors
 /// Nothing is lost: the provider still has its files.
 pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collected, CollectError> {
-    let Collection { folder, work_id, slot, first, requests, files } = collection;
+    let Collection { folder, work_id, slot, shard, requests, files } = collection;
+    let asked = indexes(folder, &layout::index(work_id, shard)).await?;
     let mut raw = staged::scratch(spool)?;
     download(&mut raw, files).await?;
-    let (mut places, foreign) = scan(&mut raw, work_id, first..first + requests).await?;
+    let (mut places, foreign) = scan(&mut raw, work_id, &asked).await?;
     // The first line of an index wins: providers have been seen to repeat rows.
     places.sort_by_key(|p| (p.index, p.offset));
     let before = places.len();
@@ -81,7 +84,21 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     let (sha256, name) = (part.sha256.clone(), layout::part(work_id, &slot, &part.sha256));
     part.put(folder, &name, work_id).await?;
     read_back(folder, &name, &sha256).await?;
-    Ok(Collected { name, sha256, counts: count(&places, requests), foreign })
+    let may_pass = places.iter().filter(|p| p.ended == Ended::Errored).count() as i64;
+    Ok(Collected { name, sha256, counts: count(&places, requests), may_pass, foreign })
+}
+
+/// Which requests the shard holds, in order.
+async fn indexes(folder: &Folder, name: &str) -> Result<Vec<i64>, CollectError> {
+    let mut lines = Lines::new(staged::open(folder, name).await?, LINE_LIMIT);
+    let mut indexes = vec![];
+    let broken = |e: String| StoreError::Corrupt(format!("{name}: {e}"));
+    while let Some(line) = lines.next().await.map_err(|e| broken(e.to_string()))? {
+        let Line::Whole(line) = line else { return Err(broken("a line is too long".into()).into()) };
+        let entry: IndexEntry = serde_json::from_slice(line).map_err(|e| broken(e.to_string()))?;
+        indexes.push(entry.index);
+    }
+    Ok(indexes)
 }
 
 fn local(error: std::io::Error) -> CollectError {
@@ -100,7 +117,7 @@ async fn download(raw: &mut File, files: Vec<BoxStream<'static, Result<Bytes, St
     out.flush().await.map_err(local)
 }
 
-async fn scan(raw: &mut File, work_id: &str, range: std::ops::Range<i64>) -> Result<(Vec<Place>, u64), CollectError> {
+async fn scan(raw: &mut File, work_id: &str, asked: &[i64]) -> Result<(Vec<Place>, u64), CollectError> {
     raw.rewind().await.map_err(local)?;
     let (mut places, mut foreign, mut offset) = (vec![], 0, 0);
     let mut lines = Lines::new(BufReader::with_capacity(256 << 10, raw), LINE_LIMIT);
@@ -110,7 +127,7 @@ async fn scan(raw: &mut File, work_id: &str, range: std::ops::Range<i64>) -> Res
             Line::Whole(bytes) => Some(serde_json::from_slice::<ProviderLine>(bytes).ok().and_then(|parsed| {
                 let index = index_of(parsed.custom_id.as_deref()?, work_id)?;
                 let len = u32::try_from(bytes.len()).ok()?;
-                range.contains(&index).then(|| Place { index, ended: parsed.ended(), offset, len })
+                asked.binary_search(&index).is_ok().then(|| Place { index, ended: parsed.ended(), offset, len })
             })),
             Line::TooLong(_) => Some(None),
         };
@@ -159,7 +176,7 @@ fn count(places: &[Place], total: i64) -> RequestCounts {
     for place in places {
         match place.ended {
             Ended::Succeeded => counts.succeeded += 1,
-            Ended::Failed => counts.failed += 1,
+            Ended::Failed | Ended::Errored => counts.failed += 1,
             Ended::Expired => counts.expired += 1,
             Ended::Cancelled => counts.cancelled += 1,
         }
@@ -186,7 +203,7 @@ mod tests {
         let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
         let chunks = vec![Ok(Bytes::from(text))];
         download(&mut raw, vec![futures::stream::iter(chunks).boxed()]).await.unwrap();
-        let (places, foreign) = scan(&mut raw, work, 0..3).await.unwrap();
+        let (places, foreign) = scan(&mut raw, work, &[0, 1, 2]).await.unwrap();
         assert_eq!(
             places.iter().map(|p| (p.index, p.ended)).collect::<Vec<_>>(),
             [(2, Ended::Succeeded), (0, Ended::Expired)]

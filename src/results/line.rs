@@ -1,5 +1,7 @@
 //! Lines that come back, and lines that are handed on: OpenAI's output shape, whatever the provider.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -12,7 +14,10 @@ pub(super) const LINE_LIMIT: usize = 32 << 20;
 #[serde(rename_all = "lowercase")]
 pub(super) enum Ended {
     Succeeded,
+    /// It was refused; sending it again would not help.
     Failed,
+    /// It failed in a way that may pass.
+    Errored,
     Expired,
     Cancelled,
 }
@@ -26,12 +31,14 @@ pub(super) struct PartLine<'a> {
     pub line: &'a RawValue,
 }
 
-/// A line of a shard's index.
+/// A request as it is sent: OpenAI's batch line.
 #[derive(Serialize, Deserialize)]
-pub(super) struct IndexLine {
-    pub index: i64,
-    pub custom_id: String,
-    pub request_sha256: String,
+pub(super) struct RequestLine<'a> {
+    pub custom_id: Cow<'a, str>,
+    pub method: &'a str,
+    pub url: &'a str,
+    #[serde(borrow)]
+    pub body: &'a RawValue,
 }
 
 /// A provider's line, of which only the frame is read.
@@ -76,7 +83,8 @@ impl ProviderLine<'_> {
         let no_error = code.is_none_or(|e| e.is_null());
         match status {
             Some(200..=299) if no_error => Ended::Succeeded,
-            _ => Ended::Failed,
+            Some(400..=499) if !matches!(status, Some(408 | 409 | 429)) => Ended::Failed,
+            _ => Ended::Errored,
         }
     }
 }
@@ -91,11 +99,13 @@ mod tests {
             (r#"{"custom_id":"a","response":{"status_code":200,"body":{}},"error":null}"#, Ended::Succeeded),
             (r#"{"custom_id":"a","response":{"status_code":"201","body":"{}"}}"#, Ended::Succeeded),
             (r#"{"custom_id":"a","response":{"status_code":400,"body":{}},"error":null}"#, Ended::Failed),
-            (r#"{"custom_id":"a","response":{"status_code":0}}"#, Ended::Failed),
+            (r#"{"custom_id":"a","response":{"status_code":0}}"#, Ended::Errored),
+            (r#"{"custom_id":"a","response":{"status_code":429,"body":{}}}"#, Ended::Errored),
+            (r#"{"custom_id":"a","response":{"status_code":503,"body":"<html>"}}"#, Ended::Errored),
             (r#"{"custom_id":"a","response":null,"error":{"code":"batch_expired"}}"#, Ended::Expired),
             (r#"{"custom_id":"a","response":null,"error":{"code":"batch_cancelled"}}"#, Ended::Cancelled),
-            (r#"{"custom_id":"a","response":null,"error":"odd"}"#, Ended::Failed),
-            (r#"{"custom_id":"a"}"#, Ended::Failed),
+            (r#"{"custom_id":"a","response":null,"error":"odd"}"#, Ended::Errored),
+            (r#"{"custom_id":"a"}"#, Ended::Errored),
         ] {
             assert_eq!(serde_json::from_str::<ProviderLine>(line).unwrap().ended(), ended, "{line}");
         }

@@ -1,10 +1,14 @@
 //! From what a provider gives back to one result set in the order of the requests.
 
 mod collect;
+mod follow_up;
+mod joined;
 mod line;
 mod manifest;
 mod write;
 
 pub use collect::{CollectError, Collected, Collection, collect};
+pub use follow_up::follow_up;
+pub use joined::{Part, Settled};
 pub use manifest::{Manifest, ManifestFile};
-pub use write::{Part, Settled, WriteError, write};
+pub use write::{WriteError, write};

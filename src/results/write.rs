@@ -1,36 +1,19 @@
 //! The join: immutable parts become results in the order of the requests. Two writers write the same bytes.
 
+use std::borrow::Cow;
+
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
-use futures::Stream;
+use serde::Serialize;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::io::AsyncRead;
-use tokio_util::io::StreamReader;
 
-use super::line::{Ended, IndexLine, LINE_LIMIT, PartLine, ProviderLine, ResultLine};
+use super::joined::{Joined, Settled, corrupt};
+use super::line::{Ended, ProviderLine, RequestLine, ResultLine};
 use super::manifest::{Manifest, ManifestFile};
 use crate::api::RequestCounts;
 use crate::api::text::hex;
-use crate::store::{Folder, Line, Lines, StoreError, Upload, layout, staged};
-
-/// One shard at its end.
-pub struct Settled {
-    /// SHA-256 of what was sent; names its index.
-    pub sha256: String,
-    /// What came back; None where it was never executed or given up.
-    pub part: Option<Part>,
-    /// Code and message of requests that no part speaks of.
-    pub absent: (&'static str, String),
-}
-
-/// What came back of a shard.
-pub struct Part {
-    /// Object name.
-    pub name: String,
-    /// SHA-256 of its uncompressed bytes.
-    pub sha256: String,
-}
+use crate::store::{Folder, IndexEntry, StoreError, Upload, layout};
 
 /// Why results were not written; it can be tried again.
 #[derive(Debug, thiserror::Error)]
@@ -49,31 +32,36 @@ impl From<std::io::Error> for WriteError {
     }
 }
 
-/// Writes `results.jsonl`, `errors.jsonl` where there is something to say in it, the manifest, and `_SUCCESS`.
-/// `manifest` is complete but for its files; what lies at the destination in the end is returned.
+/// Writes `results.jsonl`; where requests have no answer, `errors.jsonl` with the reasons and `unsuccessful.jsonl` with the
+/// requests, to be run again; the manifest, and `_SUCCESS`. `manifest` is complete but for its files; what lies at the
+/// destination in the end is returned.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] when something foreign is in the way; it is left alone.
 pub async fn write(folder: &Folder, shards: Vec<Settled>, mut manifest: Manifest) -> Result<Manifest, WriteError> {
-    let mut results = Output::new(folder, layout::RESULTS, &manifest.work_id).await?;
+    let work_id = manifest.work_id.clone();
+    let mut results = Output::new(folder, layout::RESULTS, &work_id).await?;
     let complete = manifest.requests.succeeded == manifest.requests.total;
-    let mut errors = match complete {
+    let mut without = match complete {
         true => None,
-        false => Some(Output::new(folder, layout::ERRORS, &manifest.work_id).await?),
+        false => Some((
+            Output::new(folder, layout::ERRORS, &work_id).await?,
+            Output::new(folder, layout::UNSUCCESSFUL, &work_id).await?,
+        )),
     };
-    let mut joined = RequestCounts::default();
-    for shard in shards {
-        join(folder, &manifest.work_id, shard, &mut results, errors.as_mut(), &mut joined).await?;
-    }
-    if (joined.succeeded, joined.total) != (manifest.requests.succeeded, manifest.requests.total) {
+    let joined = Joined::open(folder, &work_id, shards, !complete).await?;
+    let counts = join(joined, &mut results, without.as_mut()).await?;
+    let said = manifest.requests;
+    if (counts.succeeded, counts.total) != (said.succeeded, said.total) {
         return Err(WriteError::Corrupt(format!(
             "the parts hold {} answers of {} requests, the journal says {} of {}",
-            joined.succeeded, joined.total, manifest.requests.succeeded, manifest.requests.total
+            counts.succeeded, counts.total, said.succeeded, said.total
         )));
     }
     manifest.files.push(results.finish().await?);
-    if let Some(errors) = errors {
+    if let Some((errors, unsuccessful)) = without {
         manifest.files.push(errors.finish().await?);
+        manifest.files.push(unsuccessful.finish().await?);
     }
     put_manifest(folder, manifest).await
 }
@@ -106,7 +94,7 @@ impl Output {
         Ok(Output { upload, digest: Context::new(&SHA256), file })
     }
 
-    async fn line(&mut self, line: &ResultLine<'_>) -> Result<(), WriteError> {
+    async fn line(&mut self, line: &impl Serialize) -> Result<(), WriteError> {
         let mut bytes = serde_json::to_vec(line).map_err(|e| WriteError::Corrupt(e.to_string()))?;
         bytes.push(b'\n');
         self.digest.update(&bytes);
@@ -122,69 +110,41 @@ impl Output {
     }
 }
 
-type Content = Box<dyn AsyncRead + Unpin + Send>;
-
-fn reader(content: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static) -> Content {
-    Box::new(StreamReader::new(Box::pin(content)))
-}
-
 async fn join(
-    folder: &Folder,
-    work_id: &str,
-    shard: Settled,
+    mut joined: Joined<'_>,
     results: &mut Output,
-    mut errors: Option<&mut Output>,
-    joined: &mut RequestCounts,
-) -> Result<(), WriteError> {
-    let index: Content = Box::new(staged::open(folder, &layout::index(work_id, &shard.sha256)).await?);
-    let part: Content = match &shard.part {
-        Some(part) => reader(staged::verified(folder, &part.name, &part.sha256).await?),
-        None => Box::new(tokio::io::empty()),
-    };
-    let (mut index, mut part) = (Lines::new(index, LINE_LIMIT), Lines::new(part, LINE_LIMIT + 1024));
-    let mut head = next(&mut part).await?;
-    let absent = to_raw_value(&json!({"code": shard.absent.0, "message": shard.absent.1}));
-    let absent = absent.map_err(|e| WriteError::Corrupt(e.to_string()))?;
-    while let Some(entry) = next(&mut index).await? {
-        let entry: IndexLine = serde_json::from_slice(&entry).map_err(|e| WriteError::Corrupt(e.to_string()))?;
-        joined.total += 1;
-        let answer = match &head {
-            Some(bytes) => {
-                Some(serde_json::from_slice::<PartLine>(bytes).map_err(|e| WriteError::Corrupt(e.to_string()))?)
-            }
-            None => None,
+    mut without: Option<&mut (Output, Output)>,
+) -> Result<RequestCounts, WriteError> {
+    let mut counts = RequestCounts::default();
+    while let Some(request) = joined.next().await? {
+        counts.total += 1;
+        let entry = &request.entry;
+        let answered = request.answers.iter().find(|a| a.ended == Ended::Succeeded);
+        if let Some(answer) = answered {
+            counts.succeeded += 1;
+            results.line(&handed_on(entry, &answer.line)?).await?;
+            continue;
+        }
+        let Some((errors, unsuccessful)) = &mut without else {
+            return Err(WriteError::Corrupt("a request has no answer although all have one".into()));
         };
-        let answer = answer.filter(|a| a.index == entry.index);
-        match (&answer, &mut errors) {
-            (Some(a), _) if a.ended == Ended::Succeeded => {
-                joined.succeeded += 1;
-                results.line(&handed_on(&entry, a.line)?).await?;
+        match request.answers.last() {
+            Some(last) => errors.line(&handed_on(entry, &last.line)?).await?,
+            None => {
+                let (code, message) = &request.absent;
+                let absent = to_raw_value(&json!({"code": code, "message": message})).map_err(corrupt)?;
+                errors.line(&without_answer(entry, &absent)).await?;
             }
-            (Some(a), Some(errors)) => errors.line(&handed_on(&entry, a.line)?).await?,
-            (None, Some(errors)) => errors.line(&without_answer(&entry, &absent)).await?,
-            (_, None) => return Err(WriteError::Corrupt("a request has no answer although all have one".into())),
         }
-        if answer.is_some() {
-            head = next(&mut part).await?;
-        }
+        let sent = request.sent.ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
+        unsuccessful.line(&to_run_again(entry, &sent)?).await?;
     }
-    match head {
-        Some(_) => Err(WriteError::Corrupt("a part holds answers that no request asked for".into())),
-        None => Ok(()),
-    }
-}
-
-async fn next(lines: &mut Lines<Content>) -> Result<Option<Vec<u8>>, WriteError> {
-    match lines.next().await? {
-        Some(Line::Whole(line)) => Ok(Some(line.to_vec())),
-        Some(Line::TooLong(size)) => Err(WriteError::Corrupt(format!("a staged line has {size} bytes"))),
-        None => Ok(None),
-    }
+    Ok(counts)
 }
 
 /// The provider's line under the user's own id.
-fn handed_on<'a>(entry: &'a IndexLine, line: &'a RawValue) -> Result<ResultLine<'a>, WriteError> {
-    let line: ProviderLine = serde_json::from_str(line.get()).map_err(|e| WriteError::Corrupt(e.to_string()))?;
+fn handed_on<'a>(entry: &'a IndexEntry, line: &'a RawValue) -> Result<ResultLine<'a>, WriteError> {
+    let line: ProviderLine = serde_json::from_str(line.get()).map_err(corrupt)?;
     Ok(ResultLine {
         id: line.id,
         custom_id: &entry.custom_id,
@@ -194,7 +154,7 @@ fn handed_on<'a>(entry: &'a IndexLine, line: &'a RawValue) -> Result<ResultLine<
     })
 }
 
-fn without_answer<'a>(entry: &'a IndexLine, error: &'a RawValue) -> ResultLine<'a> {
+fn without_answer<'a>(entry: &'a IndexEntry, error: &'a RawValue) -> ResultLine<'a> {
     ResultLine {
         id: None,
         custom_id: &entry.custom_id,
@@ -202,4 +162,10 @@ fn without_answer<'a>(entry: &'a IndexLine, error: &'a RawValue) -> ResultLine<'
         error: Some(error),
         request_sha256: &entry.request_sha256,
     }
+}
+
+/// The request as it was sent, under the user's own id: an input in OpenAI's format.
+fn to_run_again<'a>(entry: &'a IndexEntry, sent: &'a [u8]) -> Result<RequestLine<'a>, WriteError> {
+    let sent: RequestLine = serde_json::from_slice(sent).map_err(corrupt)?;
+    Ok(RequestLine { custom_id: Cow::Borrowed(&entry.custom_id), ..sent })
 }

@@ -3,11 +3,13 @@
 mod document;
 mod folder;
 mod lines;
+mod shards;
 pub mod staged;
 
 pub use document::{Document, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes};
 pub use folder::{Credentials, Entry, Folder, Place, Upload};
 pub use lines::{Line, Lines};
+pub use shards::{IndexEntry, ShardWriter, StagedShard};
 
 /// Names below an output's folder.
 pub mod layout {
@@ -21,6 +23,9 @@ pub mod layout {
     pub const RESULTS: &str = "results.jsonl";
     /// Requests without an answer, with the reason.
     pub const ERRORS: &str = "errors.jsonl";
+
+    /// The requests without an answer, in OpenAI's batch format, to be run again.
+    pub const UNSUCCESSFUL: &str = "unsuccessful.jsonl";
 
     /// Where a work's staged files lie; names with a leading underscore are ignored by Spark, Athena and friends.
     pub fn work(work_id: &str) -> String {

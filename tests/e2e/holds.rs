@@ -26,6 +26,7 @@ async fn a_batch_that_the_provider_does_not_know_is_held_and_given_up_on_a_perso
     let answer = format!("llmbatch.dev/resolve={}", job.status.as_ref().unwrap().holds[0].answers[0]);
     scene.kubectl(&["annotate", "bjob", "j", &answer]);
     let job = scene.wait_condition("j", "Failed", "True", 40).await;
+    assert_eq!(scene.sim.state().await["creates"], 1, "what was given up is not paid again");
     let counts = job.status.unwrap().requests.unwrap();
     assert_eq!((counts.total, counts.missing), (3, 3));
     assert_eq!(scene.get("out/j/errors.jsonl").await.unwrap().lines().count(), 3);

@@ -11,5 +11,6 @@ mod deletion;
 mod happy;
 mod holds;
 mod refused;
+mod resend;
 mod running;
 mod schema;

@@ -7,7 +7,7 @@ use super::Act;
 use crate::controller::permit::{Ask, refusal, send_timeout};
 use crate::controller::trouble::Trouble;
 use crate::controller::{events::News, names};
-use crate::lifecycle::{Attempt, AttemptState, Journal, Look, Posted, Search, Seen, Slot};
+use crate::lifecycle::{Attempt, AttemptState, Journal, Look, Posted, Refusal, Search, Seen, Slot};
 use crate::provider::{self, Batch, Class};
 
 impl Act<'_> {
@@ -193,7 +193,10 @@ fn seen(batch: &Batch) -> Seen {
         false => Seen::Running { state: batch.status.clone(), done: batch.done },
         true => Seen::Ended {
             state: batch.status.clone(),
-            rejected: batch.rejection().map(|e| (refusal(e.class), e.message)),
+            rejected: batch.rejection().map(|e| match e.class {
+                Class::Transient => (Refusal::Failed, e.message),
+                class => (refusal(class), e.message),
+            }),
         },
     }
 }

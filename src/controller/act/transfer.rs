@@ -5,6 +5,7 @@ use kube::ResourceExt;
 use tracing::{info, warn};
 
 use super::{Act, manifest_view};
+use crate::api::RequestCounts;
 use crate::controller::observe::{self, Tools};
 use crate::controller::trouble::Trouble;
 use crate::controller::{names, tasks};
@@ -14,7 +15,7 @@ use crate::lifecycle::{
 use crate::provider::InputFile;
 use crate::requests::{self, PassError, Passed, Recipe, Source};
 use crate::results::{self, Manifest};
-use crate::store::{layout, staged};
+use crate::store::{ShardWriter, StagedShard, layout, staged};
 
 /// Largest output file of one batch that is fetched, in bytes.
 const OUTPUT_LIMIT: u64 = 16 << 30;
@@ -86,7 +87,7 @@ impl Act<'_> {
                 folder: &tools.folder,
                 work_id: &journal.work_id,
                 slot: slot.to_string(),
-                first: shard.first,
+                shard: &shard.sha256,
                 requests: shard.requests,
                 files,
             };
@@ -97,12 +98,29 @@ impl Act<'_> {
             let collected = Collected {
                 part: PartRef { name: part.name, sha256: part.sha256 },
                 counts: part.counts,
+                may_pass: part.may_pass,
                 files: names::files_of(&batch),
             };
             let batch_id = batch_id.to_string();
             Ok(learned(move |m| {
                 m.collected.insert(batch_id, collected);
             }))
+        });
+        Ok(())
+    }
+
+    pub(super) fn start_follow_up(&self, round: u32) -> Result<(), Trouble> {
+        let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
+        let limit = self.world.view.backoff_limit_per_request;
+        tasks::start(self.ctx, self.session, &self.world.job, Task::FollowUp, async move {
+            let limits = tools.provider.limits;
+            let (max_requests, max_bytes) =
+                (i64::from(limits.max_requests_per_batch), limits.max_bytes_per_batch.unsigned_abs());
+            let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.spool, max_requests, max_bytes);
+            let shards = journal.shards.iter().map(settled).collect();
+            let staged = results::follow_up(writer, &tools.folder, shards, round, limit).await?;
+            let shards = staged.into_iter().map(|(s, took)| shard(s, round, took)).collect();
+            Ok(learned(move |m| m.follow_up = Some((round, shards))))
         });
         Ok(())
     }
@@ -144,14 +162,6 @@ fn recipe(job: &crate::api::BatchJob, tools: &Tools) -> Recipe {
 }
 
 fn planned(passed: Passed, staged: Option<String>) -> Planned {
-    let shard = |s: requests::StagedShard| Shard {
-        sha256: s.sha256,
-        bytes: s.bytes,
-        first: s.first,
-        requests: s.requests,
-        failures: 0,
-        attempt: None,
-    };
     Planned {
         staged,
         plan: Plan {
@@ -162,8 +172,13 @@ fn planned(passed: Passed, staged: Option<String>) -> Planned {
             },
             requests: passed.requests,
         },
-        shards: passed.shards.into_iter().map(shard).collect(),
+        shards: passed.shards.into_iter().map(|s| shard(s, 0, RequestCounts::default())).collect(),
     }
+}
+
+fn shard(staged: StagedShard, round: u32, took: RequestCounts) -> Shard {
+    let StagedShard { sha256, bytes, first, requests } = staged;
+    Shard { sha256, bytes, first, requests, failures: 0, attempt: None, round, took }
 }
 
 fn submitted(journal: &Journal, slot: Slot) -> Option<(&str, &Shard)> {
@@ -207,7 +222,7 @@ fn settled(shard: &Shard) -> results::Settled {
         _ => (None, ("not_submitted", "the job ended before this request was sent".to_string())),
     };
     let part = part.map(|p| results::Part { name: p.name.clone(), sha256: p.sha256.clone() });
-    results::Settled { sha256: shard.sha256.clone(), part, absent }
+    results::Settled { sha256: shard.sha256.clone(), round: shard.round, part, given_up: shard.is_given_up(), absent }
 }
 
 /// For [`tasks`]: a task's future.

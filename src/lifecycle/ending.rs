@@ -1,0 +1,145 @@
+//! When a job has come to its end, and which one it is.
+
+use super::decide::{Step, Stuck, Waiting};
+use super::journal::{AttemptState, Commit, Journal, Refusal, Shard};
+use super::observed::{Observed, Task};
+use super::shards::{self, Round};
+use crate::api::conditions::reasons;
+use crate::api::{DeletionPolicy, Outcome, RequestCounts};
+
+/// Rounds of one job at most; each but the first sends again what has no answer.
+const ROUND_LIMIT: u32 = 10;
+
+/// What to do with a job whose batches may be sent unless something is `stuck`.
+pub(super) fn go_on(o: &Observed, journal: &Journal, stuck: Option<Stuck>) -> Step {
+    if o.job.deadline.is_some_and(|deadline| o.now >= deadline) {
+        return out_of_time(o, journal);
+    }
+    let too_many = has_failed_too_often(o, journal);
+    let round = shards::round(o, journal, None, stuck.is_none() && !o.job.suspend && !too_many);
+    if let Some(step) = round.step {
+        return step;
+    }
+    let settled = journal.shards.iter().all(|s| s.settled().is_some());
+    let hopeless = !round.live && (too_many || journal.shards.iter().any(Shard::is_refused_for_good));
+    if settled && !hopeless && may_be_sent_again(journal) > 0 && journal.round() < ROUND_LIMIT {
+        if stuck.is_none() && !o.job.suspend {
+            return another_round(o, journal);
+        }
+    } else if settled || hopeless {
+        return clean_up_then(o, journal, |counts| end_of(o, journal, counts));
+    }
+    wait(o, round, stuck)
+}
+
+fn wait(o: &Observed, round: Round, stuck: Option<Stuck>) -> Step {
+    let stage = if o.job.suspend && !round.live { reasons::SUSPENDED } else { round.stage };
+    let until = [round.due, o.job.deadline].into_iter().flatten().min();
+    Step::Wait { until, why: Waiting { stage, holds: round.holds, stuck: stuck.or(round.stuck) } }
+}
+
+/// Deletes what is left at the provider, then writes the end into the journal.
+pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(RequestCounts) -> Commit) -> Step {
+    let files = shards::files_to_delete(o, journal);
+    if !files.is_empty() {
+        return Step::DeleteFiles(files);
+    }
+    Step::Swap(journal.next(|j| {
+        j.commit = Some(end(j.counts()));
+        shards::forget_files(j);
+    }))
+}
+
+fn out_of_time(o: &Observed, journal: &Journal) -> Step {
+    let message = "`spec.activeDeadlineSeconds` are over";
+    if !journal.has_intents() {
+        return super::decide::free_failure(journal, reasons::DEADLINE_EXCEEDED, message.into());
+    }
+    let round = shards::round(o, journal, Some(DeletionPolicy::Cancel), false);
+    match round.step {
+        Some(step) => step,
+        None if round.live => Step::Wait {
+            until: round.due,
+            why: Waiting { stage: reasons::IN_PROGRESS, holds: round.holds, stuck: round.stuck },
+        },
+        None => clean_up_then(o, journal, |requests| Commit {
+            outcome: Outcome::Failed,
+            reason: reasons::DEADLINE_EXCEEDED.into(),
+            message: format!("{message}; {} of {} requests were answered", requests.succeeded, requests.total),
+            at: o.now,
+            requests,
+        }),
+    }
+}
+
+fn settled(journal: &Journal) -> impl Iterator<Item = (RequestCounts, i64)> {
+    journal.shards.iter().filter_map(|s| match s.attempt.as_ref()?.state {
+        AttemptState::Settled { counts, may_pass, .. } => Some((counts, may_pass)),
+        _ => None,
+    })
+}
+
+/// Requests that failed in a way that does not pass are more than the job allows. Judged as batches end.
+fn has_failed_too_often(o: &Observed, journal: &Journal) -> bool {
+    let failed: i64 = settled(journal).map(|(counts, may_pass)| counts.failed - may_pass).sum();
+    o.job.max_failed.is_some_and(|max| max.is_exceeded(failed, journal.counts().total))
+}
+
+/// Requests without an answer that another round may bring, once every shard is settled.
+fn may_be_sent_again(journal: &Journal) -> i64 {
+    let counts = journal.counts();
+    let may_pass: i64 = settled(journal).map(|(_, may_pass)| may_pass).sum();
+    let taken: i64 = journal.shards.iter().map(|s| s.took.failed).sum();
+    let (given_up, in_a_later_round): (Vec<_>, Vec<_>) =
+        journal.shards.iter().filter(|s| s.is_given_up()).partition(|s| s.round == 0);
+    if !in_a_later_round.is_empty() {
+        return 0;
+    }
+    let given_up: i64 = given_up.iter().map(|s| s.requests).sum();
+    counts.expired + counts.cancelled + counts.missing - given_up + may_pass - taken
+}
+
+/// Pooled over all shards; lines of a shard that is not settled are never in it.
+fn another_round(o: &Observed, journal: &Journal) -> Step {
+    let next = journal.round() + 1;
+    match &o.memory.follow_up {
+        Some((round, shards)) if *round == next && shards.is_empty() => {
+            clean_up_then(o, journal, |counts| end_of(o, journal, counts))
+        }
+        Some((round, shards)) if *round == next => {
+            Step::Swap(journal.next(|j| j.shards.extend(shards.iter().cloned())))
+        }
+        _ if o.memory.running.contains(&Task::FollowUp) => {
+            Step::Wait { until: None, why: Waiting { stage: reasons::SUBMITTING, ..Default::default() } }
+        }
+        _ => Step::FollowUp { round: next },
+    }
+}
+
+fn end_of(o: &Observed, journal: &Journal, requests: RequestCounts) -> Commit {
+    let refused = journal.shards.iter().filter(|s| s.round == 0).find_map(|s| match &s.attempt.as_ref()?.state {
+        AttemptState::Refused { refusal: Refusal::Invalid, message, .. } => Some((reasons::PROVIDER_REJECTED, message)),
+        AttemptState::Refused { refusal: Refusal::TooOften, message, .. } => {
+            Some((reasons::BACKOFF_LIMIT_EXCEEDED, message))
+        }
+        _ => None,
+    });
+    let (succeeded, total) = (requests.succeeded, requests.total);
+    let unanswered = total - succeeded;
+    let (outcome, reason, message) = match refused {
+        Some((reason, message)) => (Outcome::Failed, reason, format!("the provider rejected a batch: {message}")),
+        None if unanswered == 0 => {
+            (Outcome::Succeeded, reasons::ALL_SUCCEEDED, format!("all {total} requests succeeded"))
+        }
+        None if succeeded == 0 || o.job.max_failed.is_some_and(|max| max.is_exceeded(unanswered, total)) => {
+            let message = format!("{unanswered} of {total} requests have no answer; errors.jsonl has the reasons");
+            (Outcome::Failed, reasons::MAX_FAILED_REQUESTS_EXCEEDED, message)
+        }
+        None => {
+            let message =
+                format!("{succeeded} of {total} requests succeeded; errors.jsonl has the others with their reasons");
+            (Outcome::PartiallySucceeded, reasons::COMPLETED_WITH_FAILURES, message)
+        }
+    };
+    Commit { outcome, reason: reason.into(), message, at: o.now, requests }
+}

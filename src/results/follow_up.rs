@@ -1,0 +1,110 @@
+//! What has no answer yet becomes the shards of another round, and only that.
+
+use super::joined::{Joined, Request, Settled};
+use super::line::Ended;
+use super::write::WriteError;
+use crate::api::RequestCounts;
+use crate::store::{ShardWriter, StagedShard};
+
+/// Stages the requests that another round may bring an answer for: never executed, came back in no file, or failed in a way
+/// that may pass and not more often than `limit`. With each shard, how its requests stood before. `rounds` is the number of
+/// rounds so far.
+///
+/// # Errors
+/// It can be tried again: shards are named by their content.
+pub async fn follow_up(
+    mut writer: ShardWriter<'_>,
+    folder: &crate::store::Folder,
+    shards: Vec<Settled>,
+    rounds: u32,
+    limit: u32,
+) -> Result<Vec<(StagedShard, RequestCounts)>, WriteError> {
+    let work_id = writer.work_id().to_string();
+    let mut took: Vec<RequestCounts> = vec![];
+    let mut joined = Joined::open(folder, &work_id, shards, true).await?;
+    while let Some(request) = joined.next().await? {
+        let Some(stood) = may_be_sent_again(&request, rounds, limit) else { continue };
+        let sent = request.sent.ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
+        let number = writer.push(&sent, &request.entry).await?;
+        took.resize(number + 1, RequestCounts::default());
+        if let Some(counts) = took.get_mut(number) {
+            stood.count(counts);
+        }
+    }
+    Ok(writer.finish().await?.into_iter().zip(took).collect())
+}
+
+/// How a request stood after the last round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stood {
+    Failed,
+    Expired,
+    Cancelled,
+    Missing,
+}
+
+impl Stood {
+    fn count(self, counts: &mut RequestCounts) {
+        counts.total += 1;
+        match self {
+            Stood::Failed => counts.failed += 1,
+            Stood::Expired => counts.expired += 1,
+            Stood::Cancelled => counts.cancelled += 1,
+            Stood::Missing => counts.missing += 1,
+        }
+    }
+}
+
+fn may_be_sent_again(request: &Request, rounds: u32, limit: u32) -> Option<Stood> {
+    if request.given_up {
+        return None;
+    }
+    let answers: Vec<(u32, Ended)> = request.answers.iter().map(|a| (a.round, a.ended)).collect();
+    judge(&answers, rounds, limit)
+}
+
+/// A request that may still be sent was in every round so far: a round without an answer is one that lost it.
+fn judge(answers: &[(u32, Ended)], rounds: u32, limit: u32) -> Option<Stood> {
+    if answers.iter().any(|(_, ended)| matches!(ended, Ended::Succeeded | Ended::Failed)) {
+        return None;
+    }
+    let errored = answers.iter().filter(|(_, ended)| *ended == Ended::Errored).count();
+    let lost = (rounds as usize).saturating_sub(answers.len());
+    if errored + lost > limit as usize {
+        return None;
+    }
+    let last = answers.iter().rfind(|(round, _)| round + 1 == rounds);
+    Some(match last.map(|(_, ended)| ended) {
+        Some(Ended::Expired) => Stood::Expired,
+        Some(Ended::Cancelled) => Stood::Cancelled,
+        Some(_) => Stood::Failed,
+        None => Stood::Missing,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_get_an_answer_is_sent_again() {
+        use Ended::{Cancelled, Errored, Expired, Failed, Succeeded};
+        for (answers, rounds, limit, stood) in [
+            (vec![(0, Succeeded)], 1, 2, None),
+            (vec![(0, Failed)], 1, 2, None),
+            (vec![(0, Errored)], 1, 2, Some(Stood::Failed)),
+            (vec![(0, Errored)], 1, 0, None),
+            (vec![(0, Errored), (1, Errored)], 2, 2, Some(Stood::Failed)),
+            (vec![(0, Errored), (1, Errored), (2, Errored)], 3, 2, None),
+            (vec![(0, Expired)], 1, 0, Some(Stood::Expired)),
+            (vec![(0, Expired), (1, Cancelled)], 2, 0, Some(Stood::Cancelled)),
+            (vec![], 1, 1, Some(Stood::Missing)),
+            (vec![], 2, 1, None),
+            (vec![(0, Errored)], 2, 2, Some(Stood::Missing)),
+            (vec![(1, Errored)], 2, 2, Some(Stood::Failed)),
+            (vec![(0, Errored), (1, Succeeded)], 2, 2, None),
+        ] {
+            assert_eq!(judge(&answers, rounds, limit), stood, "{answers:?} after {rounds}, limit {limit}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Shards: what one batch is sent, staged once under the hash of its bytes, with an index of whose requests they are.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::staged::Spool;
+use super::{Folder, StoreError, layout};
+
+/// A line of a shard's index.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// Place of the request in the input, from 0.
+    pub index: i64,
+    /// The user's name for it.
+    pub custom_id: String,
+    /// SHA-256 over endpoint, model and body.
+    pub request_sha256: String,
+}
+
+/// A staged set of requests for one batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StagedShard {
+    /// SHA-256 of what is sent.
+    pub sha256: String,
+    /// Size of what is sent, in bytes.
+    pub bytes: u64,
+    /// Index of the first request.
+    pub first: i64,
+    /// Number of requests.
+    pub requests: i64,
+}
+
+/// Cuts requests into shards by a provider's limits and stages them.
+pub struct ShardWriter<'a> {
+    folder: &'a Folder,
+    work_id: &'a str,
+    spool: &'a Path,
+    max_requests: i64,
+    max_bytes: u64,
+    open: Option<Open>,
+    staged: Vec<StagedShard>,
+}
+
+struct Open {
+    lines: Spool,
+    index: Spool,
+    first: i64,
+    requests: i64,
+}
+
+impl<'a> ShardWriter<'a> {
+    /// A writer into the work's folder; a shard holds at most `max_requests` and `max_bytes`.
+    pub fn new(folder: &'a Folder, work_id: &'a str, spool: &'a Path, max_requests: i64, max_bytes: u64) -> Self {
+        ShardWriter { folder, work_id, spool, max_requests, max_bytes, open: None, staged: vec![] }
+    }
+
+    /// The work that is staged for.
+    pub fn work_id(&self) -> &str {
+        self.work_id
+    }
+
+    /// Adds a request in the provider's format, without a newline. Returns the number of the shard that it is in.
+    ///
+    /// # Errors
+    /// When storage or the spool refuses.
+    pub async fn push(&mut self, line: &[u8], entry: &IndexEntry) -> Result<usize, StoreError> {
+        let size = line.len() as u64 + 1;
+        let full = |s: &Open| s.requests >= self.max_requests || s.lines.bytes() + size > self.max_bytes;
+        if self.open.as_ref().is_some_and(full) {
+            self.cut().await?;
+        }
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => self.open.insert(Open {
+                lines: Spool::new(self.spool)?,
+                index: Spool::new(self.spool)?,
+                first: entry.index,
+                requests: 0,
+            }),
+        };
+        open.requests += 1;
+        open.lines.write(line).await?;
+        open.lines.write(b"\n").await?;
+        let mut entry = serde_json::to_vec(entry).map_err(|e| StoreError::Invalid(e.to_string()))?;
+        entry.push(b'\n');
+        open.index.write(&entry).await?;
+        Ok(self.staged.len())
+    }
+
+    async fn cut(&mut self) -> Result<(), StoreError> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let (lines, index) = (open.lines.finish().await?, open.index.finish().await?);
+        let shard = StagedShard {
+            sha256: lines.sha256.clone(),
+            bytes: lines.bytes,
+            first: open.first,
+            requests: open.requests,
+        };
+        index.put(self.folder, &layout::index(self.work_id, &shard.sha256), self.work_id).await?;
+        lines.put(self.folder, &layout::shard(self.work_id, &shard.sha256), self.work_id).await?;
+        self.staged.push(shard);
+        Ok(())
+    }
+
+    /// Stages the last shard.
+    ///
+    /// # Errors
+    /// When storage or the spool refuses.
+    pub async fn finish(mut self) -> Result<Vec<StagedShard>, StoreError> {
+        self.cut().await?;
+        Ok(self.staged)
+    }
+}

@@ -1,0 +1,88 @@
+//! What has no answer is sent again, and only that; what failed too often ends the job.
+
+use serde_json::{Value, json};
+
+use crate::support::scene::{Scene, condition};
+
+fn rules(rules: Value) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), rules.to_string()).unwrap();
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cancelled_batch_left_is_sent_again_and_nothing_else() {
+    let scene = Scene::new("resend", &["--batch-duration", "4s"]).await;
+    let requests = crate::support::scene::requests("j", 40);
+    scene.apply_job("j", json!({"spec": {"input": {"inline": {"requests": requests}}}}));
+    let half_done = |b: &Value| b["request_counts"]["completed"].as_i64().is_some_and(|n| n >= 5);
+    let batch = scene.wait_batch("some lines are done", half_done).await;
+    // Somebody stops it at the provider's own console.
+    let url = format!("{}/batches/{}/cancel", scene.sim.url, batch["id"].as_str().unwrap());
+    let stopped = reqwest::Client::new().post(url).bearer_auth("sk-test").send().await.unwrap();
+    assert!(stopped.status().is_success());
+    let job = scene.wait_complete("j").await;
+    assert_eq!(condition(&job, "Complete").unwrap().1, "AllSucceeded");
+    let wanted: Vec<String> = (0..40).map(|i| format!("j-{i}")).collect();
+    assert_eq!(scene.result_ids("j").await, wanted, "one result set in the order of the requests");
+    scene.sim.assert_billed_once(40).await;
+    assert_eq!(scene.sim.state().await["creates"], 2);
+    let counts = job.status.unwrap().requests.unwrap();
+    assert_eq!((counts.total, counts.succeeded, counts.cancelled), (40, 40, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_keeps_failing_is_sent_as_often_as_allowed() {
+    let rules = rules(json!([{"contains": "j 1", "status": 500, "code": "server_error", "message": "oops"}]));
+    let scene =
+        Scene::new("keeps-failing", &["--batch-duration", "200ms", "--answers", rules.path().to_str().unwrap()]).await;
+    scene.apply_job("j", json!({"spec": {"backoffLimitPerRequest": 1}}));
+    let job = scene.wait_complete("j").await;
+    assert_eq!(condition(&job, "Complete").unwrap().1, "CompletedWithFailures");
+    let counts = job.status.unwrap().requests.unwrap();
+    assert_eq!((counts.total, counts.succeeded, counts.failed), (3, 2, 1));
+    assert_eq!(scene.sim.state().await["creates"], 2, "once, and once again");
+    scene.sim.assert_billed_once(2).await;
+    let again: Value = serde_json::from_str(&scene.get("out/j/unsuccessful.jsonl").await.unwrap()).unwrap();
+    assert_eq!(
+        (again["custom_id"].as_str(), again["body"]["messages"][0]["content"].as_str()),
+        (Some("j-1"), Some("j 1"))
+    );
+    // What was unsuccessful is an input as it stands.
+    let lines = scene.get("out/j/unsuccessful.jsonl").await.unwrap();
+    scene.put("in/again.jsonl", lines).await;
+    scene.apply_job("again", json!({"inputKey": "again.jsonl", "spec": {"suspend": true}}));
+    scene.wait_condition("again", "Planned", "True", 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_failures_stop_further_batches_and_what_was_answered_is_written() {
+    let rules = rules(json!([{"contains": "j 0", "status": 400, "code": "bad", "message": "no"}]));
+    let mut scene =
+        Scene::set("too-many", &["--batch-duration", "300ms", "--answers", rules.path().to_str().unwrap()]).await;
+    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 2\n"));
+    scene.restart().await;
+    let requests = crate::support::scene::requests("j", 6);
+    let spec = json!({"input": {"inline": {"requests": requests}}, "parallelism": 1, "maxFailedRequests": "10%"});
+    scene.apply_job("j", json!({"spec": spec}));
+    let job = scene.wait_condition("j", "Failed", "True", 60).await;
+    assert_eq!(condition(&job, "Failed").unwrap().1, "MaxFailedRequestsExceeded");
+    assert_eq!(condition(&job, "Complete").unwrap().0, "False");
+    assert_eq!(scene.sim.state().await["creates"], 1, "no further batch");
+    assert_eq!(scene.result_ids("j").await, ["j-1"]);
+    assert_eq!(scene.get("out/j/errors.jsonl").await.unwrap().lines().count(), 5, "no line is lost");
+    let counts = job.status.unwrap().requests.unwrap();
+    assert_eq!((counts.total, counts.succeeded, counts.failed, counts.cancelled), (6, 1, 1, 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_its_deadline_a_job_is_cancelled_collected_and_failed() {
+    let scene = Scene::new("deadline", &["--batch-duration", "1h"]).await;
+    scene.apply_job("j", json!({"spec": {"activeDeadlineSeconds": 3}}));
+    let job = scene.wait_condition("j", "Failed", "True", 40).await;
+    assert_eq!(condition(&job, "Failed").unwrap().1, "DeadlineExceeded");
+    let state = scene.sim.state().await;
+    assert_eq!((state["batches"][0]["status"].as_str(), &state["files"]), (Some("cancelled"), &json!([])));
+    assert_eq!(scene.get("out/j/errors.jsonl").await.unwrap().lines().count(), 3);
+    assert_eq!(serde_json::to_value(job.status.unwrap().outcome).unwrap(), "Failed");
+}
