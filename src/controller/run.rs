@@ -85,13 +85,14 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), StartE
     let watching = self::client(config, None)?;
     check_crds(&client, &options).await?;
     let cluster = cluster_uid(&client).await?;
-    let (health, metrics) = (Health::default(), Metrics::default());
+    let parts = Parts { client, watching, cluster, health: Health::default(), metrics: Metrics::default() };
     let listener =
         TcpListener::bind(options.health_addr).await.map_err(|e| StartError::Listen(options.health_addr, e))?;
     let address = listener.local_addr().map_err(|e| StartError::Listen(options.health_addr, e))?;
-    let server = tokio::spawn(serve(listener, health.clone(), metrics.clone(), stop.clone().cancelled_owned()));
+    let server = serve(listener, parts.health.clone(), parts.metrics.clone(), stop.clone().cancelled_owned());
+    let server = tokio::spawn(server);
     info!(%address, "serving /livez, /readyz and /metrics");
-    let ended = elect_and_work(&options, client, watching, cluster, health, metrics, stop.clone()).await;
+    let ended = elect_and_work(&options, parts, stop.clone()).await;
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
     ended
@@ -140,20 +141,23 @@ async fn cluster_uid(client: &Client) -> Result<String, StartError> {
     }
 }
 
-async fn elect_and_work(
-    options: &Options,
+/// What working needs, made once at the start.
+struct Parts {
     client: Client,
+    /// The same without a time-out between reads: watches are quiet for long.
     watching: Client,
     cluster: String,
     health: Health,
     metrics: Metrics,
-    stop: CancellationToken,
-) -> Result<(), StartError> {
+}
+
+async fn elect_and_work(options: &Options, parts: Parts, stop: CancellationToken) -> Result<(), StartError> {
+    let (health, metrics) = (parts.health.clone(), parts.metrics.clone());
     let Some(namespace) = &options.lease_namespace else {
         metrics.leader.set(1);
-        return work(options, client, watching, cluster, health, metrics, stop).await;
+        return work(options, parts, stop).await;
     };
-    let lease = leader::lead(client.clone(), namespace, &options.identity).await;
+    let lease = leader::lead(parts.client.clone(), namespace, &options.identity).await;
     let mut lease = lease.map_err(|e| StartError::Lease(crate::transport::chain(&e)))?;
     // A replica that stands by does its part.
     health.set_ready(true);
@@ -172,7 +176,7 @@ async fn elect_and_work(
     health.set_ready(false);
     let ours = stop.child_token();
     let lost = {
-        let working = work(options, client, watching, cluster, health, metrics, ours.clone());
+        let working = work(options, parts, ours.clone());
         let mut working = std::pin::pin!(working);
         tokio::select! {
             ended = &mut working => { ended?; false }
@@ -187,15 +191,8 @@ async fn elect_and_work(
     if lost { Err(StartError::LostLease) } else { Ok(()) }
 }
 
-async fn work(
-    options: &Options,
-    client: Client,
-    watching: Client,
-    cluster: String,
-    health: Health,
-    metrics: Metrics,
-    stop: CancellationToken,
-) -> Result<(), StartError> {
+async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Result<(), StartError> {
+    let Parts { client, watching, cluster, health, metrics } = parts;
     let reporter = Reporter { controller: "batchjob-operator".into(), instance: Some(options.identity.clone()) };
     let scopes: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
         [] => vec![None],

@@ -9,6 +9,7 @@ mod identity;
 mod journal;
 mod observed;
 mod project;
+mod resolve;
 mod shards;
 
 pub use decide::{Failure, Step, Stuck, Waiting, decide};

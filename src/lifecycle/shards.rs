@@ -2,7 +2,8 @@
 
 use super::decide::{Step, Stuck};
 use super::journal::{Attempt, AttemptState, Journal, Refusal, Shard, Slot};
-use super::observed::{Look, Observed, Posted, Search, Seen, Task};
+use super::observed::{Look, Observed, Posted, Seen, Task};
+use super::resolve;
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold, RequestCounts};
 
@@ -26,12 +27,12 @@ pub(super) struct Round {
 }
 
 impl Round {
-    fn due(&mut self, at: i64) -> Option<Step> {
+    pub(super) fn due(&mut self, at: i64) -> Option<Step> {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
         None
     }
 
-    fn hold(&mut self, kind: &str, attempt: &Attempt, message: &str, answers: Vec<String>) -> Option<Step> {
+    pub(super) fn hold(&mut self, kind: &str, attempt: &Attempt, message: &str, answers: Vec<String>) -> Option<Step> {
         let id = hold_id(kind, attempt);
         let answers = answers.into_iter().map(|a| format!("{id}={a}")).collect();
         self.holds.push(Hold { id, message: message.into(), answers });
@@ -39,7 +40,7 @@ impl Round {
     }
 }
 
-fn hold_id(kind: &str, attempt: &Attempt) -> String {
+pub(super) fn hold_id(kind: &str, attempt: &Attempt) -> String {
     format!("{kind}-{}", attempt.intent_id.get(..8).unwrap_or(&attempt.intent_id))
 }
 
@@ -61,7 +62,7 @@ fn attempts(journal: &Journal) -> impl Iterator<Item = (Slot, &Attempt)> {
     })
 }
 
-fn with_state(journal: &Journal, slot: Slot, state: AttemptState) -> Step {
+pub(super) fn with_state(journal: &Journal, slot: Slot, state: AttemptState) -> Step {
     Step::Swap(journal.next(|j| {
         if let Some(attempt) = &mut j.shards[slot.shard].attempt {
             attempt.state = state;
@@ -69,7 +70,7 @@ fn with_state(journal: &Journal, slot: Slot, state: AttemptState) -> Step {
     }))
 }
 
-fn record(o: &Observed, journal: &Journal, slot: Slot, batch_id: &str) -> Step {
+pub(super) fn record(o: &Observed, journal: &Journal, slot: Slot, batch_id: &str) -> Step {
     with_state(journal, slot, AttemptState::Submitted { batch_id: batch_id.into(), at: o.now })
 }
 
@@ -98,8 +99,8 @@ fn under_way(
     round: &mut Round,
 ) -> Option<Step> {
     match &attempt.state {
-        AttemptState::Intended => resolve(o, journal, slot, attempt, round),
-        AttemptState::Revoking => revoke(o, journal, slot, attempt, round),
+        AttemptState::Intended => resolve::resolve(o, journal, slot, attempt, round),
+        AttemptState::Revoking => resolve::revoke(o, journal, slot, attempt, round),
         // An orphaned batch runs on; the next object of this name picks it up.
         AttemptState::Submitted { .. } if closing == Some(DeletionPolicy::Orphan) => {
             round.live = attempts(journal).any(|(_, a)| is_unresolved(a));
@@ -112,107 +113,6 @@ fn under_way(
 
 fn is_unresolved(attempt: &Attempt) -> bool {
     matches!(attempt.state, AttemptState::Intended | AttemptState::Revoking)
-}
-
-/// An intent without an id, read by somebody who holds no permit for it: look for the batch, else revoke the right to
-/// start one.
-fn resolve(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, round: &mut Round) -> Option<Step> {
-    if let Some(step) = answered(o, journal, slot, attempt) {
-        return Some(step);
-    }
-    let quiet = attempt.post_by + o.timing.send_timeout;
-    let search = o.memory.searches.get(&attempt.intent_id);
-    if let Some(id) = search.and_then(|s| s.found.first()) {
-        return Some(record(o, journal, slot, id));
-    }
-    if search.is_none_or(|s| s.began < quiet && o.now >= quiet) {
-        return Some(Step::Search(slot));
-    }
-    if o.now < quiet {
-        return round.due(quiet);
-    }
-    if attempt.fingerprint != o.job.fingerprint {
-        let why = "the reply to a submission was lost and the credential has changed since, so that the provider's \
-                   list may be another account's; put the earlier credential back, or look at the provider and answer";
-        return round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
-    }
-    match o.memory.files.get(&attempt.file_id) {
-        None => return Some(Step::CheckFile(slot)),
-        Some(false) => {
-            let why = "the reply to a submission was lost and the provider no longer knows the input file, so that \
-                       nothing proves that no batch runs; look at the provider and answer";
-            return round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
-        }
-        Some(true) => {}
-    }
-    match o.memory.resolvable {
-        None => Some(Step::Probe),
-        Some(false) => {
-            let why = "the reply to a submission was lost, and this provider can still start a batch of a deleted \
-                       file or cannot be searched; look at the provider and answer";
-            round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()])
-        }
-        Some(true) => Some(with_state(journal, slot, AttemptState::Revoking)),
-    }
-}
-
-/// The file goes; whatever was started before must show in the list, and nothing can start after.
-fn revoke(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, round: &mut Round) -> Option<Step> {
-    if let Some(step) = answered(o, journal, slot, attempt) {
-        return Some(step);
-    }
-    if attempt.fingerprint != o.job.fingerprint {
-        let why = "a submission of unknown outcome was being revoked when the credential changed; put the earlier \
-                   credential back, or look at the provider and answer";
-        return round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
-    }
-    let Some(gone) = o.memory.revoked.get(&attempt.file_id) else {
-        return Some(Step::Revoke(slot));
-    };
-    let quiet = gone + o.timing.listing_lag;
-    match o.memory.searches.get(&attempt.intent_id) {
-        Some(Search { found, .. }) if !found.is_empty() => Some(record(o, journal, slot, &found[0])),
-        Some(Search { began, .. }) if *began >= quiet => Some(revoked(o, journal, slot, attempt)),
-        _ if o.now < quiet => round.due(quiet),
-        _ => Some(Step::Search(slot)),
-    }
-}
-
-fn revoked(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> Step {
-    let message = match o.memory.posted.get(&attempt.intent_id) {
-        Some(Posted::Unknown(message)) => message.clone(),
-        _ => "the outcome of the submission was unknown".into(),
-    };
-    let limit = o.job.backoff_limit_per_batch;
-    Step::Swap(journal.next(|j| {
-        let shard = &mut j.shards[slot.shard];
-        shard.failures += 1;
-        let too_often = shard.failures > limit;
-        if let Some(attempt) = &mut shard.attempt {
-            // Its file is deleted.
-            attempt.file_id.clear();
-            attempt.state = match too_often {
-                true => AttemptState::Refused { refusal: Refusal::TooOften, message, at: o.now },
-                false => AttemptState::Revoked { message },
-            };
-        }
-    }))
-}
-
-/// A person's answer to the question what became of an intent.
-fn answered(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> Option<Step> {
-    let (id, answer) = o.job.answer.as_ref()?;
-    if *id != hold_id("unknown", attempt) {
-        return None;
-    }
-    match answer.strip_prefix("adopt:") {
-        Some(batch) => Some(record(o, journal, slot, batch)),
-        None if answer == "none" => {
-            let message = "a person said that no batch exists".into();
-            Some(with_state(journal, slot, AttemptState::Revoked { message }))
-        }
-        None => None,
-    }
 }
 
 /// A recorded batch: poll it, stop it when the object goes, collect it when it ended.

@@ -1,0 +1,119 @@
+//! What became of an intent whose reply was lost.
+
+use super::decide::Step;
+use super::journal::{Attempt, AttemptState, Journal, Refusal, Slot};
+use super::observed::{Observed, Posted, Search};
+use super::shards::{Round, hold_id, record, with_state};
+
+/// An intent without an id, read by somebody who holds no permit for it: look for the batch, else revoke the right to
+/// start one.
+pub(super) fn resolve(
+    o: &Observed,
+    journal: &Journal,
+    slot: Slot,
+    attempt: &Attempt,
+    round: &mut Round,
+) -> Option<Step> {
+    if let Some(step) = answered(o, journal, slot, attempt) {
+        return Some(step);
+    }
+    let quiet = attempt.post_by + o.timing.send_timeout;
+    let search = o.memory.searches.get(&attempt.intent_id);
+    if let Some(id) = search.and_then(|s| s.found.first()) {
+        return Some(record(o, journal, slot, id));
+    }
+    if search.is_none_or(|s| s.began < quiet && o.now >= quiet) {
+        return Some(Step::Search(slot));
+    }
+    if o.now < quiet {
+        return round.due(quiet);
+    }
+    if attempt.fingerprint != o.job.fingerprint {
+        let why = "the reply to a submission was lost and the credential has changed since, so that the provider's \
+                   list may be another account's; put the earlier credential back, or look at the provider and answer";
+        return round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
+    }
+    match o.memory.files.get(&attempt.file_id) {
+        None => return Some(Step::CheckFile(slot)),
+        Some(false) => {
+            let why = "the reply to a submission was lost and the provider no longer knows the input file, so that \
+                       nothing proves that no batch runs; look at the provider and answer";
+            return round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
+        }
+        Some(true) => {}
+    }
+    match o.memory.resolvable {
+        None => Some(Step::Probe),
+        Some(false) => {
+            let why = "the reply to a submission was lost, and this provider can still start a batch of a deleted \
+                       file or cannot be searched; look at the provider and answer";
+            round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()])
+        }
+        Some(true) => Some(with_state(journal, slot, AttemptState::Revoking)),
+    }
+}
+
+/// The file goes; whatever was started before must show in the list, and nothing can start after.
+pub(super) fn revoke(
+    o: &Observed,
+    journal: &Journal,
+    slot: Slot,
+    attempt: &Attempt,
+    round: &mut Round,
+) -> Option<Step> {
+    if let Some(step) = answered(o, journal, slot, attempt) {
+        return Some(step);
+    }
+    if attempt.fingerprint != o.job.fingerprint {
+        let why = "a submission of unknown outcome was being revoked when the credential changed; put the earlier \
+                   credential back, or look at the provider and answer";
+        return round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
+    }
+    let Some(gone) = o.memory.revoked.get(&attempt.file_id) else {
+        return Some(Step::Revoke(slot));
+    };
+    let quiet = gone + o.timing.listing_lag;
+    match o.memory.searches.get(&attempt.intent_id) {
+        Some(Search { found, .. }) if !found.is_empty() => Some(record(o, journal, slot, &found[0])),
+        Some(Search { began, .. }) if *began >= quiet => Some(revoked(o, journal, slot, attempt)),
+        _ if o.now < quiet => round.due(quiet),
+        _ => Some(Step::Search(slot)),
+    }
+}
+
+fn revoked(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> Step {
+    let message = match o.memory.posted.get(&attempt.intent_id) {
+        Some(Posted::Unknown(message)) => message.clone(),
+        _ => "the outcome of the submission was unknown".into(),
+    };
+    let limit = o.job.backoff_limit_per_batch;
+    Step::Swap(journal.next(|j| {
+        let shard = &mut j.shards[slot.shard];
+        shard.failures += 1;
+        let too_often = shard.failures > limit;
+        if let Some(attempt) = &mut shard.attempt {
+            // Its file is deleted.
+            attempt.file_id.clear();
+            attempt.state = match too_often {
+                true => AttemptState::Refused { refusal: Refusal::TooOften, message, at: o.now },
+                false => AttemptState::Revoked { message },
+            };
+        }
+    }))
+}
+
+/// A person's answer to the question what became of an intent.
+fn answered(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> Option<Step> {
+    let (id, answer) = o.job.answer.as_ref()?;
+    if *id != hold_id("unknown", attempt) {
+        return None;
+    }
+    match answer.strip_prefix("adopt:") {
+        Some(batch) => Some(record(o, journal, slot, batch)),
+        None if answer == "none" => {
+            let message = "a person said that no batch exists".into();
+            Some(with_state(journal, slot, AttemptState::Revoked { message }))
+        }
+        None => None,
+    }
+}
