@@ -92,8 +92,6 @@ fn revoked(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> St
         shard.failures += 1;
         let too_often = shard.failures > limit;
         if let Some(attempt) = &mut shard.attempt {
-            // Its file is deleted.
-            attempt.file_id.clear();
             attempt.state = match too_often {
                 true => AttemptState::Refused { refusal: Refusal::TooOften, message, at: o.now },
                 false => AttemptState::Revoked { message },
