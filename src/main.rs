@@ -40,9 +40,9 @@ struct Run {
     /// Whether replicas elect one that works. A lease saves work; correctness does not depend on it.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     leader_election: bool,
-    /// Namespace of the Lease.
+    /// The operator's own namespace: its Lease is there, and the Secrets of ClusterBatchProviders.
     #[arg(long, env = "POD_NAMESPACE", default_value = "batchjob-operator-system")]
-    lease_namespace: String,
+    namespace: String,
     /// This replica's name in the election and in events.
     #[arg(long, env = "POD_NAME", default_value = "batchjob-operator")]
     identity: String,
@@ -100,7 +100,8 @@ impl Run {
         let seconds = |s: u16| i64::from(s) * 1000;
         let options = Options {
             watch_namespaces: self.watch_namespaces.into_iter().filter(|n| !n.is_empty()).collect(),
-            lease_namespace: self.leader_election.then_some(self.lease_namespace),
+            namespace: self.namespace,
+            leader_election: self.leader_election,
             identity: self.identity,
             spool_dir: self.spool_dir,
             health_addr: self.health_addr,

@@ -105,6 +105,11 @@ fn breaches_of_the_conventions_are_found() {
             json!({"type": "object", "description": "d", "additionalProperties": {"type": "string", "maxLength": 8}}),
             "needs properties",
         ),
+        (
+            "matchLabels",
+            json!({"type": "object", "description": "d", "additionalProperties": {"type": "string", "maxLength": 8}}),
+            "needs properties",
+        ),
         ("labels", merged(&object("b", &string), json!({"additionalProperties": true})), "may not be a map"),
         ("secretRef", object("namespace", &string), "may not name a namespace"),
         ("secretRef", object("key", &object("namespace", &string)), "may not name a namespace"),
@@ -267,6 +272,11 @@ fn lint(schema: &Value, place: &Place, problems: &mut Vec<String>) {
 fn lint_object(schema: &Value, place: &Place, problems: &mut Vec<String>) {
     let path = &place.path;
     let Some(properties) = schema["properties"].as_object() else {
+        // Kubernetes' own spelling of a selector; bounded like any list of texts.
+        let labels = &schema["additionalProperties"];
+        if place.name == "matchLabels" && schema["maxProperties"].is_u64() && labels["maxLength"].is_u64() {
+            return;
+        }
         if !FREE_FORM.contains(&place.name.as_str()) {
             problems.push(format!("{path}: needs properties; a map is better a list of named objects"));
         }

@@ -286,6 +286,7 @@ impl Protocol {
             backoff_limit_per_batch: 100,
             backoff_limit_per_request: 2,
             max_failed: None,
+            provider_file_policy: Default::default(),
             deadline: None,
             owner: Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: uid.to_string() },
             deleting_since: None,

@@ -58,7 +58,7 @@ use super::storage::{Input, Output};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BatchJobSpec {
-    /// The BatchProvider of this namespace that runs the requests. Locked once the job has started.
+    /// The account at a batch API that runs the requests. Locked once the job has started.
     pub provider_ref: ProviderReference,
     /// Model for requests that name none. Locked once the job has started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,6 +117,9 @@ pub struct BatchJobSpec {
     /// What becomes of batches in flight when this object is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+    /// What becomes of the files at the provider once the results are in storage.
+    #[serde(default)]
+    pub provider_file_policy: ProviderFilePolicy,
 }
 
 fn parallelism() -> i32 {
@@ -135,12 +138,25 @@ fn poll_period_seconds() -> i32 {
     60
 }
 
-/// A BatchProvider of the same namespace.
+/// A provider account.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProviderReference {
-    /// Name of the BatchProvider.
+    /// Whose account: the namespace's own, or one that an admin grants to it.
+    #[serde(default)]
+    pub kind: ProviderKind,
+    /// Name of the BatchProvider of this namespace, or of the ClusterBatchProvider.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+}
+
+/// Whose account it is.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// The namespace's own.
+    #[default]
+    BatchProvider,
+    /// One that an admin grants to namespaces.
+    ClusterBatchProvider,
 }
 
 /// The API that a request calls.
@@ -180,6 +196,17 @@ pub enum DeletionPolicy {
     Cancel,
     /// They run on; the same job applied again picks them up.
     Orphan,
+}
+
+/// What becomes of the files at the provider.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ProviderFilePolicy {
+    /// They are deleted.
+    #[default]
+    Delete,
+    /// They stay until the provider lets them expire. A file whose submission was lost is deleted all the same: that is
+    /// what keeps a late request from starting a second batch.
+    Retain,
 }
 
 /// What became of the job: a projection of its journal; nothing reads a right from it.

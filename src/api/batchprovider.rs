@@ -1,10 +1,13 @@
 //! `BatchProvider`: endpoint, credential and limits of one provider account, in one object, so that a key is only ever
 //! sent to the host that its owner named.
 
+use std::collections::BTreeMap;
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::schema;
 use super::storage::SecretKeyReference;
 
 /// A provider account that jobs of the namespace may use.
@@ -46,9 +49,77 @@ pub struct BatchProviderSpec {
     /// The credential. Servers that ask for none (type `OpenAICompatible` only) need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<ProviderAuth>,
+    /// Models that jobs may use; unset: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub allowed_models: Vec<String>,
     /// What one batch may hold; unset fields take the provider's documented limit.
     #[serde(default)]
     pub limits: ProviderLimits,
+}
+
+/// A provider account that an admin grants to namespaces.
+#[allow(clippy::duplicated_attributes)]
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "llmbatch.dev",
+    version = "v1alpha1",
+    kind = "ClusterBatchProvider",
+    plural = "clusterbatchproviders",
+    shortname = "cbprov",
+    category = "llmbatch",
+    doc = "ClusterBatchProvider is one account at a batch API that an admin grants to namespaces. Its Secret is in the operator's namespace, so that no team sees the key.",
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
+    printcolumn(name = "URL", type_ = "string", json_path = ".spec.baseURL"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterBatchProviderSpec {
+    /// The account, as in a BatchProvider.
+    #[serde(flatten)]
+    pub provider: BatchProviderSpec,
+    /// Namespaces whose jobs may use it; one entry that matches is enough.
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub namespaces: Vec<NamespaceGrant>,
+}
+
+/// Namespaces, by name or by label.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.names) != has(self.selector)").message("set exactly one of `names` and `selector`")
+)]
+pub struct NamespaceGrant {
+    /// These namespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub names: Vec<String>,
+    /// Namespaces with these labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<NamespaceSelector>,
+}
+
+/// Namespaces by label.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct NamespaceSelector {
+    /// All of these labels, with these values.
+    #[schemars(schema_with = "schema::labels")]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+impl ClusterBatchProviderSpec {
+    /// Whether jobs of the namespace with this name and these labels may use it.
+    pub fn grants(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.namespaces.iter().any(|grant| {
+            let wanted = grant.selector.as_ref().map(|s| &s.match_labels).filter(|wanted| !wanted.is_empty());
+            grant.names.iter().any(|n| n == namespace)
+                || wanted.is_some_and(|wanted| wanted.iter().all(|(name, value)| labels.get(name) == Some(value)))
+        })
+    }
 }
 
 /// The dialect that a provider speaks.
@@ -108,5 +179,33 @@ impl BatchProviderSpec {
     /// Whether requests go to the vendor's own host, with no gateway of somebody else in front.
     pub fn is_vendors_own(&self) -> bool {
         self.type_ == ProviderType::OpenAI && self.base_url() == OPENAI_BASE_URL
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_names_or_matches() {
+        let names = NamespaceGrant { names: vec!["shop".into()], ..Default::default() };
+        let ml = BTreeMap::from([("team".to_string(), "ml".to_string())]);
+        let selector =
+            |match_labels| NamespaceGrant { selector: Some(NamespaceSelector { match_labels }), ..Default::default() };
+        let labels = selector(ml.clone());
+        let provider = BatchProviderSpec {
+            type_: ProviderType::OpenAI,
+            base_url: None,
+            auth: None,
+            allowed_models: vec![],
+            limits: Default::default(),
+        };
+        let spec = |namespaces| ClusterBatchProviderSpec { provider: provider.clone(), namespaces };
+        assert!(spec(vec![names.clone()]).grants("shop", &BTreeMap::new()));
+        assert!(!spec(vec![names.clone()]).grants("other", &ml));
+        assert!(spec(vec![names, labels.clone()]).grants("other", &ml));
+        assert!(!spec(vec![labels]).grants("other", &BTreeMap::new()));
+        assert!(!spec(vec![NamespaceGrant::default()]).grants("other", &ml));
+        assert!(!spec(vec![selector(BTreeMap::new())]).grants("other", &ml), "an empty selector grants nothing");
     }
 }

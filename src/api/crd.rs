@@ -4,11 +4,15 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use super::{BatchJob, BatchProvider};
+use super::{BatchJob, BatchProvider, ClusterBatchProvider};
 
 /// File name and definition of every kind.
 pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
-    vec![("batchjobs.yaml", BatchJob::crd()), ("batchproviders.yaml", BatchProvider::crd())]
+    vec![
+        ("batchjobs.yaml", BatchJob::crd()),
+        ("batchproviders.yaml", BatchProvider::crd()),
+        ("clusterbatchproviders.yaml", ClusterBatchProvider::crd()),
+    ]
 }
 
 /// The definition as YAML, without what the API conventions advise against (`nullable`, a `null` among enum values).

@@ -7,6 +7,16 @@ pub fn free_form(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
+/// Labels to match.
+pub fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 16,
+        "additionalProperties": {"type": "string", "maxLength": 63, "description": "The label's value."}
+    })
+}
+
 /// A number, or a percentage such as `2%`: Kubernetes' `int-or-string`.
 pub fn count_or_percentage(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

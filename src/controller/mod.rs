@@ -62,6 +62,8 @@ pub(crate) struct Context {
     metrics: Metrics,
     clock: Clock,
     timing: Timing,
+    /// Our own namespace: where the Secrets of cluster-wide providers are.
+    namespace: String,
     /// uid of `kube-system`: the cluster's name.
     cluster: String,
     spool: PathBuf,

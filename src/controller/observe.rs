@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Api, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
@@ -14,7 +14,10 @@ use super::session::Session;
 use super::trouble::Trouble;
 use crate::api::conditions::{self, reasons};
 use crate::api::text::hex;
-use crate::api::{BatchJob, BatchProvider, BatchProviderSpec, FINALIZER, Outcome, annotations};
+use crate::api::{
+    BatchJob, BatchProvider, BatchProviderSpec, ClusterBatchProvider, FINALIZER, Outcome, ProviderAuth, ProviderKind,
+    annotations,
+};
 use crate::lifecycle::{self, JobView, Journal, MaxFailed, Owner, Stuck, Timing};
 use crate::provider::{BatchApi, OpenAi};
 use crate::store::{Credentials, Document, Folder, ObjectDocument, Version, layout};
@@ -138,6 +141,7 @@ fn view(ctx: &Context, job: &BatchJob) -> JobView {
         deadline: deadline(job),
         poll_period: i64::from(spec.poll_period_seconds) * 1000,
         deletion_policy: spec.deletion_policy,
+        provider_file_policy: spec.provider_file_policy,
         finished: is_finished(job),
         tidy: is_tidy(job),
         answer: job
@@ -219,39 +223,71 @@ async fn open(
         Ok(folder) => folder,
         Err(e) => return stuck(reasons::INVALID_INPUT, format!("`spec.output`: {e}")),
     };
-    let name = &job.spec.provider_ref.name;
-    let providers: Api<BatchProvider> = Api::namespaced(ctx.client.clone(), &namespace);
-    let Some(provider) = providers.get_opt(name).await? else {
-        let message = format!(
-            "BatchProvider '{name}' was not found in namespace '{namespace}'; create it, or correct `spec.providerRef`"
-        );
-        return stuck(reasons::PROVIDER_NOT_FOUND, message);
-    };
-    let key = provider_key(ctx, &namespace, &provider).await?;
-    let fingerprint = fingerprint(provider.spec.base_url(), key.as_ref());
-    let vendors_own = provider.spec.is_vendors_own();
-    let api = match OpenAi::new(ctx.transport.clone(), provider.spec.base_url(), key, vendors_own) {
+    let Account { name, provider, key } = account(ctx, job, &namespace).await?;
+    let fingerprint = fingerprint(provider.base_url(), key.as_ref());
+    let vendors_own = provider.is_vendors_own();
+    let api = match OpenAi::new(ctx.transport.clone(), provider.base_url(), key, vendors_own) {
         Ok(api) => Arc::new(api),
-        Err(e) => return stuck(reasons::PROVIDER_NOT_FOUND, format!("BatchProvider '{name}': {e}")),
+        Err(e) => return stuck(reasons::PROVIDER_NOT_FOUND, format!("{name}: {e}")),
     };
     let document = ObjectDocument { folder: folder.clone(), name: layout::JOURNAL.into() };
     let spec_hash = view.spec_hash.clone();
-    let tools =
-        Arc::new(Tools { read_at: now, spec_hash, folder, document, api, provider: provider.spec, fingerprint });
+    let tools = Arc::new(Tools { read_at: now, spec_hash, folder, document, api, provider, fingerprint });
     session.keep_tools(Some(tools.clone()));
     Ok(tools)
 }
 
-async fn provider_key(
-    ctx: &Context,
-    namespace: &str,
-    provider: &BatchProvider,
-) -> Result<Option<SecretString>, Missing> {
-    let Some(auth) = &provider.spec.auth else { return Ok(None) };
-    let reference = &auth.secret_key_ref;
-    let user = format!("BatchProvider '{}'", provider.name_any());
-    let secret = secret(ctx, namespace, &reference.name, &user).await?;
-    value(&secret, &reference.key, &reference.name, &user).map(Some)
+/// A provider account and its credential.
+struct Account {
+    /// For messages.
+    name: String,
+    provider: BatchProviderSpec,
+    key: Option<SecretString>,
+}
+
+async fn account(ctx: &Context, job: &BatchJob, namespace: &str) -> Result<Account, Missing> {
+    let reference = &job.spec.provider_ref;
+    let (name, provider, secrets_in) = match reference.kind {
+        ProviderKind::BatchProvider => {
+            let name = format!("BatchProvider '{}'", reference.name);
+            let providers: Api<BatchProvider> = Api::namespaced(ctx.client.clone(), namespace);
+            let Some(provider) = providers.get_opt(&reference.name).await? else {
+                let message = format!(
+                    "{name} was not found in namespace '{namespace}'; create it, or correct `spec.providerRef`"
+                );
+                return stuck(reasons::PROVIDER_NOT_FOUND, message);
+            };
+            (name, provider.spec, namespace)
+        }
+        ProviderKind::ClusterBatchProvider => {
+            let name = format!("ClusterBatchProvider '{}'", reference.name);
+            (name, granted(ctx, &reference.name, namespace).await?, ctx.namespace.as_str())
+        }
+    };
+    let key = match &provider.auth {
+        Some(ProviderAuth { secret_key_ref: reference }) => {
+            let secret = secret(ctx, secrets_in, &reference.name, &name).await?;
+            Some(value(&secret, &reference.key, &reference.name, &name)?)
+        }
+        None => None,
+    };
+    Ok(Account { name, provider, key })
+}
+
+/// An admin's account, if it is granted to the namespace. One that is not granted looks like one that is not there.
+async fn granted(ctx: &Context, name: &str, namespace: &str) -> Result<BatchProviderSpec, Missing> {
+    let providers: Api<ClusterBatchProvider> = Api::all(ctx.client.clone());
+    let labels = Api::<Namespace>::all(ctx.client.clone()).get(namespace).await?.metadata.labels.unwrap_or_default();
+    match providers.get_opt(name).await? {
+        Some(provider) if provider.spec.grants(namespace, &labels) => Ok(provider.spec.provider),
+        _ => stuck(
+            reasons::PROVIDER_NOT_FOUND,
+            format!(
+                "ClusterBatchProvider '{name}' does not exist or is not granted to namespace '{namespace}'; ask the \
+                 admin of the cluster, or correct `spec.providerRef`"
+            ),
+        ),
+    }
 }
 
 /// Reads what opens a bucket from a Secret; for inputs and outputs alike.

@@ -38,8 +38,10 @@ const GRACE: Duration = Duration::from_secs(8);
 pub struct Options {
     /// Namespaces to look after; empty: all.
     pub watch_namespaces: Vec<String>,
-    /// Whether to take part in an election first, and where its Lease is.
-    pub lease_namespace: Option<String>,
+    /// Our own namespace: where the Lease is, and the Secrets of cluster-wide providers.
+    pub namespace: String,
+    /// Whether to take part in an election first.
+    pub leader_election: bool,
     /// This replica's name in the election and in events.
     pub identity: String,
     /// Local disk for transfers; may vanish at any time.
@@ -153,10 +155,11 @@ struct Parts {
 
 async fn elect_and_work(options: &Options, parts: Parts, stop: CancellationToken) -> Result<(), StartError> {
     let (health, metrics) = (parts.health.clone(), parts.metrics.clone());
-    let Some(namespace) = &options.lease_namespace else {
+    if !options.leader_election {
         metrics.leader.set(1);
         return work(options, parts, stop).await;
-    };
+    }
+    let namespace = &options.namespace;
     let lease = leader::lead(parts.client.clone(), namespace, &options.identity).await;
     let mut lease = lease.map_err(|e| StartError::Lease(crate::transport::chain(&e)))?;
     // A replica that stands by does its part.
@@ -212,6 +215,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         metrics,
         clock: Clock,
         timing: options.timing,
+        namespace: options.namespace.clone(),
         cluster,
         spool: options.spool_dir.clone(),
         sessions: Default::default(),

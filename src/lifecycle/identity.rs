@@ -13,7 +13,7 @@ pub const WORK_HASH_VERSION: &str = "v1";
 /// names of credentials are not among them.
 pub fn spec_hash(spec: &BatchJobSpec) -> String {
     let shape = json!({
-        "provider": spec.provider_ref.name,
+        "provider": (spec.provider_ref.kind, &spec.provider_ref.name),
         "model": spec.model,
         "endpoint": spec.endpoint,
         "requestDefaults": spec.request_defaults,

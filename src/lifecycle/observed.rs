@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Stuck;
 use super::journal::{Journal, Owner, PartRef, Plan, Refusal, Shard, Slot};
-use crate::api::{DeletionPolicy, Lock, Outcome, RequestCounts};
+use crate::api::{DeletionPolicy, Lock, Outcome, ProviderFilePolicy, RequestCounts};
 
 /// Everything that [`super::decide`] may look at. Times are Unix milliseconds.
 #[derive(Clone, Debug)]
@@ -67,6 +67,8 @@ pub struct JobView {
     pub poll_period: i64,
     /// `spec.deletionPolicy`
     pub deletion_policy: DeletionPolicy,
+    /// `spec.providerFilePolicy`
+    pub provider_file_policy: ProviderFilePolicy,
     /// Status says how it ended, and nothing asks for another look.
     pub finished: bool,
     /// Status says that nothing is left to tidy.

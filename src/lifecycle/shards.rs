@@ -5,7 +5,7 @@ use super::journal::{Attempt, AttemptState, Journal, Refusal, Shard, Slot};
 use super::observed::{Look, Observed, Posted, Seen, Task};
 use super::resolve;
 use crate::api::conditions::reasons;
-use crate::api::{DeletionPolicy, Hold, RequestCounts};
+use crate::api::{DeletionPolicy, Hold, ProviderFilePolicy, RequestCounts};
 
 /// Milliseconds that a provider may take to know its own new batch; 5 s were seen at one.
 const NEW_BATCH_GRACE: i64 = 20_000;
@@ -228,7 +228,7 @@ fn lost_batch(shard: &Shard, batch_id: &str) -> AttemptState {
 /// The batch was turned away as a whole: its file goes, and another attempt gets a fresh one.
 fn rejected(o: &Observed, journal: &Journal, slot: Slot, refusal: Refusal, message: &str) -> Step {
     let file = journal.shards[slot.shard].attempt.as_ref().map(|a| a.file_id.clone()).unwrap_or_default();
-    if !o.memory.deleted.contains(&file) {
+    if o.job.provider_file_policy == ProviderFilePolicy::Delete && !o.memory.deleted.contains(&file) {
         return Step::DeleteFiles(vec![file]);
     }
     let limit = o.job.backoff_limit_per_batch;
@@ -314,6 +314,9 @@ fn intent(o: &Observed, journal: &Journal, slot: Slot) -> Step {
 
 /// Files at the provider that nothing needs once every shard is settled or given up.
 pub(super) fn files_to_delete(o: &Observed, journal: &Journal) -> Vec<String> {
+    if o.job.provider_file_policy == ProviderFilePolicy::Retain {
+        return vec![];
+    }
     let recorded = attempts(journal).flat_map(|(_, a)| match &a.state {
         AttemptState::Settled { files, .. } => files.clone(),
         AttemptState::Refused { .. } => vec![a.file_id.clone()],

@@ -29,6 +29,8 @@ pub struct Shape {
     pub model: Option<String>,
     /// Merged under each body.
     pub defaults: Map<String, Value>,
+    /// Models that the provider may be asked for; empty: any.
+    pub allowed_models: Vec<String>,
 }
 
 /// A line of OpenAI's batch format.
@@ -143,6 +145,12 @@ impl Shape {
             (None, Some(model)) => model.clone(),
             (None, None) => return Err("names no `model`, and neither does `spec.model`".into()),
         };
+        if !self.allowed_models.is_empty() && !self.allowed_models.contains(&model) {
+            return Err(format!(
+                "names a model that the provider does not allow; allowed: {}",
+                self.allowed_models.join(", ")
+            ));
+        }
         body.insert("model".into(), Value::String(model.clone()));
         Ok(Request { custom_id, model, body })
     }
@@ -163,7 +171,7 @@ mod tests {
 
     fn shape() -> Shape {
         let defaults = serde_json::from_str(r#"{"max_tokens": 5, "temperature": 0}"#).unwrap();
-        Shape { path: "/v1/chat/completions", model: Some("m".into()), defaults }
+        Shape { path: "/v1/chat/completions", model: Some("m".into()), defaults, allowed_models: vec!["m".into()] }
     }
 
     fn check(line: &str) -> Result<Request, String> {
@@ -199,6 +207,7 @@ mod tests {
             (with(id, method, url, "[]"), "not an object"),
             (with(id, method, url, r#"{"stream":true}"#), "`stream`"),
             (with(id, method, url, r#"{"model":3}"#), "`model`"),
+            (with(id, method, url, r#"{"model":"n"}"#), "allowed: m"),
             (with(id, method, url, &format!("{{\"x\":{}{}}}", "[".repeat(200), "]".repeat(200))), "deep"),
         ] {
             let error = check(&line).unwrap_err();

@@ -53,6 +53,8 @@ pub struct Recipe {
     pub max_requests: i64,
     /// Bytes in one batch.
     pub max_bytes: u64,
+    /// Models that the provider may be asked for; empty: any.
+    pub allowed_models: Vec<String>,
     /// Prefix of the work hash.
     pub hash_version: &'static str,
 }
@@ -121,7 +123,12 @@ impl<'a> Pass<'a> {
         let (model, defaults) = (recipe.model.clone(), recipe.defaults.clone());
         Pass {
             recipe,
-            shape: Shape { path: recipe.endpoint.path(), model, defaults },
+            shape: Shape {
+                path: recipe.endpoint.path(),
+                model,
+                defaults,
+                allowed_models: recipe.allowed_models.clone(),
+            },
             writer: stage.map(|(folder, work_id)| {
                 ShardWriter::new(folder, work_id, spool, recipe.max_requests, recipe.max_bytes)
             }),

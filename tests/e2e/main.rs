@@ -10,6 +10,7 @@ mod crash;
 mod deletion;
 mod happy;
 mod holds;
+mod providers;
 mod refused;
 mod resend;
 mod running;

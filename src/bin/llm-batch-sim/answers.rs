@@ -2,6 +2,7 @@
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -54,6 +55,12 @@ impl Refusal {
         }
     }
 
+    /// A failure that somebody ordered.
+    pub fn ordered(status: u16, code: String) -> Self {
+        let message = "This error was ordered as a fault.".to_owned();
+        Self { status, code: Some(code), message, param: None }
+    }
+
     /// The body of the answer.
     pub fn body(&self) -> Value {
         let kind = match self.status {
@@ -78,6 +85,8 @@ struct Rule {
     /// In lower case; none matches everything.
     contains: Option<String>,
     reply: Reply,
+    /// How many requests it is still for; none sets no end.
+    left: Option<AtomicU64>,
 }
 
 /// A rule as people write it, before it is known to make sense.
@@ -89,6 +98,7 @@ struct Wish {
     status: Option<u16>,
     code: Option<String>,
     message: Option<String>,
+    times: Option<u64>,
 }
 
 /// Why a file of rules is refused.
@@ -113,7 +123,7 @@ pub enum AnswersError {
     /// A rule says too little or too much.
     #[error(
         "rule {number} in {file}: give either \"answer\", or \"status\" (400 to 599) with \
-         \"code\" and \"message\" as you like"
+         \"code\" and \"message\" as you like; \"times\" is at least 1"
     )]
     Rule {
         /// Which.
@@ -150,11 +160,11 @@ impl Answers {
     pub fn reply(&self, prompt: &Prompt) -> Reply {
         // Nearly all servers have no rules, and long prompts.
         let text = LazyCell::new(|| prompt.text().to_lowercase());
-        let matches = |rule: &&Rule| match &rule.contains {
+        let matches = |rule: &Rule| match &rule.contains {
             Some(part) => text.contains(part),
             None => true,
         };
-        match self.rules.iter().find(matches) {
+        match self.rules.iter().find(|rule| matches(rule) && rule.take()) {
             Some(rule) => rule.reply.clone(),
             None => {
                 let start: String = prompt.last().chars().take(ECHO).collect();
@@ -165,7 +175,16 @@ impl Answers {
 }
 
 impl Rule {
+    /// Whether it is for one more request; then that one is used up.
+    fn take(&self) -> bool {
+        let less = |left: u64| left.checked_sub(1);
+        self.left.as_ref().is_none_or(|left| left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok())
+    }
+
     fn of(wish: Wish) -> Option<Self> {
+        if wish.times == Some(0) {
+            return None;
+        }
         let reply = match (wish.answer, wish.status) {
             (Some(answer), None) if wish.code.is_none() && wish.message.is_none() => Reply::Text(answer),
             (None, Some(status)) if (400..600).contains(&status) => Reply::Refusal(Refusal {
@@ -176,7 +195,8 @@ impl Rule {
             }),
             _ => return None,
         };
-        Some(Self { contains: wish.contains.map(|part| part.to_lowercase()), reply })
+        let contains = wish.contains.map(|part| part.to_lowercase());
+        Some(Self { contains, reply, left: wish.times.map(AtomicU64::new) })
     }
 }
 
@@ -215,6 +235,21 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_with_times_gives_way_when_they_are_used_up() -> Result<(), Box<dyn std::error::Error>> {
+        let answers = load(&json!([
+            {"contains": "shaky", "status": 500, "times": 2},
+            {"contains": "shaky", "answer": "third", "times": 1},
+        ]))?;
+        let refused = |text| matches!(ask(&answers, text), Reply::Refusal(_));
+        assert!(refused("shaky"));
+        assert_eq!(ask(&answers, "firm"), Reply::Text("echo: firm".into()));
+        assert!(refused("shaky"));
+        assert_eq!(ask(&answers, "shaky"), Reply::Text("third".into()));
+        assert_eq!(ask(&answers, "shaky"), Reply::Text("echo: shaky".into()));
+        Ok(())
+    }
+
+    #[test]
     fn what_no_rule_matches_is_echoed_in_part() {
         let reply = ask(&Answers::default(), &"é".repeat(500));
         assert_eq!(reply, Reply::Text(format!("echo: {}", "é".repeat(200))));
@@ -227,6 +262,7 @@ mod tests {
             json!([{"answer": "a", "status": 400}]),
             json!([{"status": 200}]),
             json!([{"anwser": "a"}]),
+            json!([{"answer": "a", "times": 0}]),
             json!({"answer": "a"}),
         ] {
             assert!(load(&rules).is_err(), "{rules}");

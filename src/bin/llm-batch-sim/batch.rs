@@ -2,21 +2,23 @@
 //!
 //! ```text
 //! validating ─┬─> failed
-//!             └─> in_progress ──> finalizing ──> completed
+//!             └─> in_progress ──> finalizing ─┬─> completed
+//!                     │                       └─> expired
 //!    └───────────────────┴─> cancelling ──> cancelled
 //! ```
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::endpoint::Endpoint;
+use crate::faults::Flaw;
 use crate::ids;
 use crate::wire::{BatchError, BatchErrors, RequestCounts, Tokens, Usage};
 
 /// Where a batch is on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// The input file is being read.
     Validating,
@@ -28,6 +30,8 @@ pub enum Status {
     Finalizing,
     /// The result files are there, whatever the answers are.
     Completed,
+    /// Time ran out; what ran is in the result files.
+    Expired,
     /// Somebody asked to stop; what ran is being saved.
     Cancelling,
     /// Stopped; what ran is in the result files.
@@ -43,9 +47,15 @@ impl Status {
             Self::InProgress => "in_progress",
             Self::Finalizing => "finalizing",
             Self::Completed => "completed",
+            Self::Expired => "expired",
             Self::Cancelling => "cancelling",
             Self::Cancelled => "cancelled",
         }
+    }
+
+    /// Whether nothing comes after it.
+    pub fn is_end(self) -> bool {
+        matches!(self, Self::Failed | Self::Completed | Self::Expired | Self::Cancelled)
     }
 }
 
@@ -77,7 +87,12 @@ pub struct Batch {
     input_file_id: String,
     completion_window: String,
     /// Where it is.
+    #[serde(skip)]
     pub status: Status,
+    #[serde(rename = "status")]
+    shown_status: Cow<'static, str>,
+    #[serde(skip)]
+    flaw: Option<Flaw>,
     output_file_id: Option<String>,
     error_file_id: Option<String>,
     created_at: i64,
@@ -89,8 +104,8 @@ pub struct Batch {
     expired_at: Option<i64>,
     cancelling_at: Option<i64>,
     cancelled_at: Option<i64>,
-    /// What became of its requests so far.
-    pub request_counts: RequestCounts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_counts: Option<RequestCounts>,
     usage: Option<Usage>,
     metadata: Option<BTreeMap<String, String>>,
 }
@@ -109,8 +124,8 @@ pub struct Outcome {
 }
 
 impl Batch {
-    /// A batch that is made now.
-    pub fn new(id: String, order: Order) -> Self {
+    /// A batch that is made now, and what shall be wrong with it.
+    pub fn new(id: String, order: Order, flaw: Option<Flaw>) -> Self {
         let created_at = ids::now();
         Self {
             id,
@@ -121,6 +136,7 @@ impl Batch {
             input_file_id: order.input_file_id,
             completion_window: order.completion_window,
             status: Status::Validating,
+            shown_status: Status::Validating.name().into(),
             output_file_id: None,
             error_file_id: None,
             created_at,
@@ -132,33 +148,56 @@ impl Batch {
             expired_at: None,
             cancelling_at: None,
             cancelled_at: None,
-            request_counts: RequestCounts::default(),
+            request_counts: (flaw != Some(Flaw::NoCounts {})).then(RequestCounts::default),
             usage: None,
-            metadata: order.metadata,
+            metadata: order.metadata.filter(|_| flaw != Some(Flaw::MetadataLost {})),
+            flaw,
         }
+    }
+
+    fn go(&mut self, status: Status) {
+        self.status = status;
+        self.shown_status = match &self.flaw {
+            Some(Flaw::OddState { state }) if status == Status::InProgress => state.clone().into(),
+            _ => status.name().into(),
+        };
+    }
+
+    /// What became of its requests so far.
+    pub fn progress(&mut self, counts: RequestCounts) {
+        if let Some(told) = &mut self.request_counts {
+            *told = counts;
+        }
+    }
+
+    /// Whether it was made less than this long ago.
+    pub fn is_younger(&self, seconds: u32) -> bool {
+        ids::now().saturating_sub(self.created_at) < i64::from(seconds)
     }
 
     /// The input file is good: requests run from now on, unless somebody cancelled.
     pub fn start(&mut self, model: &str, total: u64) {
         self.model = Some(model.to_owned());
-        self.request_counts.total = total;
+        self.progress(RequestCounts { total, ..RequestCounts::default() });
         if self.status == Status::Validating {
-            self.status = Status::InProgress;
+            self.go(Status::InProgress);
             self.in_progress_at = Some(ids::now());
         }
     }
 
     /// The input file is bad. A batch that is being cancelled ends as cancelled all the same.
     pub fn refuse(&mut self, error: BatchError) {
-        if matches!(self.status, Status::Failed | Status::Completed | Status::Cancelled) {
+        if self.status.is_end() {
             return;
         }
         self.errors = Some(BatchErrors { object: "list", data: vec![error] });
         let now = Some(ids::now());
         if self.status == Status::Cancelling {
-            (self.status, self.cancelled_at) = (Status::Cancelled, now);
+            self.go(Status::Cancelled);
+            self.cancelled_at = now;
         } else {
-            (self.status, self.failed_at) = (Status::Failed, now);
+            self.go(Status::Failed);
+            self.failed_at = now;
         }
     }
 
@@ -166,7 +205,7 @@ impl Batch {
     pub fn cancel(&mut self) -> bool {
         match self.status {
             Status::Validating | Status::InProgress => {
-                self.status = Status::Cancelling;
+                self.go(Status::Cancelling);
                 self.cancelling_at = Some(ids::now());
                 true
             }
@@ -175,12 +214,12 @@ impl Batch {
         }
     }
 
-    /// All requests ran. False when somebody cancelled before.
+    /// All requests ran that shall. False when somebody cancelled before.
     pub fn finalize(&mut self) -> bool {
         if self.status != Status::InProgress {
             return false;
         }
-        self.status = Status::Finalizing;
+        self.go(Status::Finalizing);
         self.finalizing_at = Some(ids::now());
         true
     }
@@ -189,17 +228,23 @@ impl Batch {
     pub fn end(&mut self, outcome: Outcome) {
         let now = Some(ids::now());
         match self.status {
+            Status::Finalizing if matches!(self.flaw, Some(Flaw::Expire { .. })) => {
+                self.go(Status::Expired);
+                self.expired_at = now;
+            }
             Status::Finalizing => {
-                (self.status, self.completed_at) = (Status::Completed, now);
+                self.go(Status::Completed);
+                self.completed_at = now;
             }
             Status::Cancelling => {
-                (self.status, self.cancelled_at) = (Status::Cancelled, now);
+                self.go(Status::Cancelled);
+                self.cancelled_at = now;
             }
             _ => return,
         }
         self.output_file_id = outcome.output_file_id;
         self.error_file_id = outcome.error_file_id;
-        self.request_counts = outcome.counts;
+        self.progress(outcome.counts);
         self.usage = Some(outcome.tokens.into());
     }
 }

@@ -1,6 +1,9 @@
 //! One spelling for each JSON value.
 
 use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::overlaps::Short;
 
 /// The value without spaces and with every object's keys in the order of their bytes; numbers and
 /// strings as `serde_json` writes them.
@@ -42,6 +45,15 @@ fn separate(out: &mut Vec<u8>, index: usize) {
     if index > 0 {
         out.push(b',');
     }
+}
+
+/// The start of the SHA-256 of a value's one spelling; of its bytes if they are JSON only at first
+/// sight.
+pub fn short(raw: &RawValue) -> Short {
+    let spelled = serde_json::from_str(raw.get()).and_then(|value| to_vec(&value));
+    let bytes = spelled.unwrap_or_else(|_| raw.get().as_bytes().to_vec());
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
+    hash.as_ref().iter().take(size_of::<Short>()).fold(0, |short, byte| (short << 8) | Short::from(*byte))
 }
 
 /// The SHA-256 of some bytes in hex.

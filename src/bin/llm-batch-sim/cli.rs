@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use crate::accounts::{Accounts, AccountsError};
 use crate::answers::{Answers, AnswersError};
 use crate::app::{App, Settings, Shared};
-use crate::faults::{Fault, Faults};
+use crate::faults::{self, Fault, Faults, FaultsFileError};
 use crate::home::Home;
 use crate::ledger::Ledger;
 use crate::validate::Limits;
@@ -33,18 +33,37 @@ and one without \"contains\" matches all. Requests that no rule matches are echo
   [{\"contains\": \"refund\", \"answer\": \"billing\"},
    {\"contains\": \"forbidden\", \"status\": 400, \"code\": \"content_filter\", \"message\": \"Refused.\"},
    {\"answer\": \"other\"}]
+With \"times\": 1 a rule is only for the first request that it matches, so that a row can fail once.
 
-A fault is POINT=ACTION[:STATUS][*TIMES].
-  Points:  upload, get_file, list_files, content, delete_file,
+A fault is POINT=ACTION[:VALUE][*TIMES], or the same as JSON, where it can say more. The faults of a
+point strike in their order, one a request or batch.
+  Points that are requests:
+           upload, get_file, list_files, content, delete_file,
            create_batch, get_batch, list_batches, cancel_batch
   Actions: drop_reply    do it, then cut the connection without a byte of reply
-                         (waits for a request that succeeds)
+           delay:500     do it, then wait so many milliseconds before the reply
+           truncate:100  do it, then cut the connection after so many bytes of the body [half]
+                         (these three wait for a request that succeeds)
            drop_request  cut the connection, do nothing
            status:503    answer with this status, do nothing
+           html          answer 502 with an HTML page, do nothing
+           lag:30        leave out batches younger than so many seconds (list_batches only)
+  Point batch, which is the next batch that is created:
+  Actions: expire:0.5         run this share of the lines, then end as expired
+           fail:CODE          end as failed with this code, e.g. token_limit_exceeded
+           odd_state:NAME     show this instead of in_progress
+           stuck:0.5          run this share of the lines, then nothing until finished or cancelled
+           lose_rows:1        bill so many rows that are in neither file
+           double_rows:1      put so many rows into the output twice
+           foreign_rows:1     add so many rows of nobody to the output
+           fail_rows:1        fail so many rows with 500 server_error, not billed
+           no_counts          leave out request_counts
+           metadata_lost      forget the metadata
 
 While it runs (none of these needs a key):
   GET    /admin/ledger                what was billed, one JSON object a line
-  GET    /admin/state                 uploads, files and batches of every account
+  GET    /admin/state                 uploads, files and batches of every account; \"overlaps\": how
+                                      often a request was paid for in two batches at once
   POST   /admin/faults                {\"point\":\"create_batch\",\"action\":\"status\",\"status\":503,\"retry_after\":1,\"times\":2}
   GET    /admin/faults                what is left of them; DELETE forgets them
   POST   /admin/batch-duration        {\"duration\":\"5s\"}, for batches created from now on
@@ -102,9 +121,13 @@ pub struct Args {
     #[arg(long, default_value_t = 209_715_200, value_name = "BYTES")]
     max_bytes: u64,
 
-    /// Something that shall go wrong, as POINT=ACTION[:STATUS][*TIMES]; may be repeated
+    /// Something that shall go wrong, as POINT=ACTION[:VALUE][*TIMES]; may be repeated
     #[arg(long = "fault", value_name = "FAULT")]
     faults: Vec<Fault>,
+
+    /// JSON file with a list of faults; they come before those of --fault
+    #[arg(long = "faults", value_name = "FILE")]
+    faults_file: Option<PathBuf>,
 }
 
 /// Why the simulator did not start.
@@ -124,6 +147,9 @@ pub enum StartError {
     /// The `--answers` file makes no sense.
     #[error(transparent)]
     Answers(#[from] AnswersError),
+    /// The `--faults` file makes no sense.
+    #[error(transparent)]
+    Faults(#[from] FaultsFileError),
 }
 
 impl StartError {
@@ -141,6 +167,11 @@ impl Args {
             Some(file) => Answers::load(file)?,
             None => Answers::default(),
         };
+        let mut script = match &self.faults_file {
+            Some(file) => faults::load(file)?,
+            None => Vec::new(),
+        };
+        script.extend(self.faults);
         let home =
             Home::open(self.state_dir.as_deref()).map_err(|error| StartError::io("prepare the state folder", error))?;
         let ledger = Ledger::open(&home.ledger()).map_err(|error| StartError::io("open the ledger", error))?;
@@ -150,7 +181,7 @@ impl Args {
             limits: Limits { requests: self.max_requests, bytes: self.max_bytes },
             seed: self.seed,
             contents: home.contents(),
-            faults: Faults::new(self.faults),
+            faults: Faults::new(script),
             batch_duration: self.batch_duration,
         };
         Ok((App::new(settings, ledger), home))

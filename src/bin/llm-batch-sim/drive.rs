@@ -1,5 +1,6 @@
 //! Taking a batch from its creation to its end, in the time it was given.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use tracing::{error, info};
 
 use crate::app::Shared;
 use crate::batch::{Batch, Outcome};
-use crate::execute::{Results, Runner, Task, Written};
+use crate::execute::{Results, Runner, Task};
+use crate::faults::Flaw;
+use crate::rows::{Unexecuted, Written};
 use crate::store::{Command, Control, Store, StoredFile};
 use crate::validate;
 use crate::wire::{BatchError, FileObject};
@@ -20,44 +23,48 @@ const STRIDE: u64 = 256;
 /// Progress is not made in smaller steps than this.
 const TICK: Duration = Duration::from_millis(10);
 
+/// How long a batch that is stuck waits before it looks around.
+const FOREVER: Duration = Duration::from_secs(3600);
+
 /// Runs a batch to its end.
 pub async fn drive(app: Shared, task: Task, control: Arc<Control>, duration: Duration) {
     let _ended = control.ended.clone().drop_guard();
     let task = Arc::new(task);
     if let Err(error) = run(&app, &task, &control, duration).await {
         error!(batch = task.batch_id, %error, "the batch broke");
-        with_batch(&app, &task, |batch| {
-            batch.refuse(BatchError {
-                code: "server_error",
-                line: None,
-                message: "The server had an error while processing the batch.".to_owned(),
-                param: None,
-            });
-        });
+        let message = "The server had an error while processing the batch.";
+        refuse(&app, &task, error_of("server_error", message));
     }
     with_batch(&app, &task, |batch| {
         info!(batch = batch.id, state = batch.status.name(), "the batch ended");
     });
 }
 
+fn error_of(code: impl Into<Cow<'static, str>>, message: &str) -> BatchError {
+    BatchError { code: code.into(), line: None, message: message.to_owned(), param: None }
+}
+
 async fn run(app: &Shared, task: &Arc<Task>, control: &Control, duration: Duration) -> io::Result<()> {
+    if let Some(Flaw::Fail { code, message }) = &task.flaw {
+        refuse(app, task, error_of(code.clone(), message));
+        return Ok(());
+    }
     let (content, endpoint) = (Arc::clone(&task.content), task.endpoint);
     let limits = app.settings.limits;
     let plan = match blocking(move || validate::check(&content, endpoint, limits)).await? {
         Ok(plan) => plan,
         Err(error) => {
-            with_batch(app, task, |batch| batch.refuse(error));
+            refuse(app, task, error);
             return Ok(());
         }
     };
+    app.store().overlaps.start(&task.batch_id, plan.spans.iter().map(|span| span.request));
     with_batch(app, task, |batch| batch.start(&plan.model, plan.spans.len() as u64));
     let runner = Runner::new(Arc::clone(app), Arc::clone(task), plan)?;
     let mut runner = execute(app, task, control, duration, runner).await?;
     let whole = with_batch(app, task, Batch::finalize).unwrap_or_default();
     let results = blocking(move || {
-        if !whole {
-            runner.abandon()?;
-        }
+        runner.abandon(if whole { Unexecuted::EXPIRED } else { Unexecuted::CANCELLED })?;
         runner.finish()
     })
     .await?;
@@ -65,7 +72,7 @@ async fn run(app: &Shared, task: &Arc<Task>, control: &Control, duration: Durati
     Ok(())
 }
 
-/// Executes lines as they fall due, until there are none or somebody cancels.
+/// Executes lines as they fall due, until there are none that shall run or somebody cancels.
 async fn execute(
     app: &Shared,
     task: &Task,
@@ -73,6 +80,8 @@ async fn execute(
     duration: Duration,
     mut runner: Runner,
 ) -> io::Result<Runner> {
+    let total = runner.counts().total;
+    let stuck = matches!(task.flaw, Some(Flaw::Stuck { .. }));
     let mut commands = control.command.subscribe();
     let start = Instant::now();
     loop {
@@ -81,10 +90,16 @@ async fn execute(
         let command = *commands.borrow_and_update();
         // Even a batch of no lines takes its time, so that nobody comes to rely on less.
         let over = command == Command::Finish || start.elapsed() >= duration;
-        if command == Command::Cancel || (over && done == counts.total) {
+        let held = stuck && command != Command::Finish;
+        let most = match task.flaw {
+            Some(Flaw::Expire { after }) => part(total, after),
+            Some(Flaw::Stuck { after }) if held => part(total, after),
+            _ => total,
+        };
+        if command == Command::Cancel || (over && !held && done == most) {
             return Ok(runner);
         }
-        let due = if over { counts.total } else { share(counts.total, start.elapsed(), duration) };
+        let due = if over { most } else { share(total, start.elapsed(), duration).min(most) };
         if due > done {
             let lines = STRIDE.min(due - done);
             runner = blocking(move || {
@@ -93,16 +108,21 @@ async fn execute(
             })
             .await?;
             let counts = runner.counts();
-            with_batch(app, task, |batch| batch.request_counts = counts);
+            with_batch(app, task, |batch| batch.progress(counts));
             continue;
         }
-        let next = moment(done + 1, counts.total, duration).min(duration);
-        let wait = next.saturating_sub(start.elapsed()).max(TICK);
+        let next = if done < most { moment(done + 1, total, duration).min(duration) } else { duration };
+        let wait = if over { FOREVER } else { next.saturating_sub(start.elapsed()).max(TICK) };
         tokio::select! {
             _ = commands.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
+}
+
+/// A share of the lines, to the nearest whole one.
+fn part(total: u64, share: f64) -> u64 {
+    ((total as f64 * share).round() as u64).min(total)
 }
 
 /// How many of `total` lines are due after `elapsed` of `duration`.
@@ -124,6 +144,7 @@ fn settle(store: &mut Store, task: &Task, results: Results) {
     if let Some(batch) = store.batches.get_mut(&task.batch_id) {
         batch.object.end(Outcome { output_file_id, error_file_id, counts: results.counts, tokens: results.tokens });
     }
+    store.overlaps.end(&task.batch_id);
 }
 
 fn keep(store: &mut Store, task: &Task, written: Option<Written>, kind: &str) -> Option<String> {
@@ -136,6 +157,15 @@ fn keep(store: &mut Store, task: &Task, written: Option<Written>, kind: &str) ->
     };
     store.files.insert(id.clone(), file);
     Some(id)
+}
+
+/// Ends a batch as failed.
+fn refuse(app: &Shared, task: &Task, error: BatchError) {
+    let mut store = app.store();
+    if let Some(batch) = store.batches.get_mut(&task.batch_id) {
+        batch.object.refuse(error);
+    }
+    store.overlaps.end(&task.batch_id);
 }
 
 fn with_batch<T>(app: &Shared, task: &Task, change: impl FnOnce(&mut Batch) -> T) -> Option<T> {

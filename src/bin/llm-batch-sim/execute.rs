@@ -1,15 +1,13 @@
 //! Executing a batch's lines, some at a time, into its two result files and the ledger.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tempfile::TempPath;
 
 use crate::accounts::Account;
 use crate::answers::{Refusal, Reply};
@@ -17,10 +15,11 @@ use crate::app::Shared;
 use crate::bodies::Answer;
 use crate::canonical;
 use crate::endpoint::Endpoint;
-use crate::home::new_content;
+use crate::faults::Flaw;
 use crate::ids::{fresh, now};
 use crate::ledger::Charge;
 use crate::prompt::Prompt;
+use crate::rows::{Place, Row, Rows, Unexecuted, Written};
 use crate::shuffle::shuffle;
 use crate::store::Content;
 use crate::validate::{Plan, Span};
@@ -41,6 +40,8 @@ pub struct Task {
     pub filename: String,
     /// The input's bytes.
     pub content: Content,
+    /// What shall be wrong with it.
+    pub flaw: Option<Flaw>,
 }
 
 /// Executes a batch's lines in their shuffled order. Blocks on the disk.
@@ -56,6 +57,8 @@ pub struct Runner {
     errors: Rows,
     counts: RequestCounts,
     tokens: Tokens,
+    mischief: Mischief,
+    doubles: Vec<Place>,
 }
 
 /// What a batch left behind.
@@ -78,25 +81,40 @@ struct Line<'a> {
     body: &'a RawValue,
 }
 
-#[derive(Debug, Serialize)]
-struct Row<'a> {
-    id: String,
-    custom_id: &'a str,
-    response: Option<RowResponse>,
-    error: Option<RowError>,
+/// Rows that shall go wrong, and how many of each are still to come.
+#[derive(Debug, Default)]
+struct Mischief {
+    fail: Option<(u64, Refusal)>,
+    lose: u64,
+    double: u64,
+    foreign: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct RowResponse {
-    status_code: u16,
-    request_id: String,
-    body: Value,
+impl Mischief {
+    fn of(flaw: Option<&Flaw>) -> Self {
+        match flaw {
+            Some(Flaw::LoseRows { rows }) => Self { lose: *rows, ..Self::default() },
+            Some(Flaw::DoubleRows { rows }) => Self { double: *rows, ..Self::default() },
+            Some(Flaw::ForeignRows { rows }) => Self { foreign: *rows, ..Self::default() },
+            Some(Flaw::FailRows { rows, status, code }) => {
+                Self { fail: Some((*rows, Refusal::ordered(*status, code.clone()))), ..Self::default() }
+            }
+            _ => Self::default(),
+        }
+    }
+
+    fn refusal(&mut self) -> Option<Refusal> {
+        let (left, refusal) = self.fail.as_mut()?;
+        *left = left.checked_sub(1)?;
+        Some(refusal.clone())
+    }
 }
 
-#[derive(Debug, Serialize)]
-struct RowError {
-    code: &'static str,
-    message: &'static str,
+/// Whether one more is to come; then it is counted as come.
+fn take(left: &mut u64) -> bool {
+    let some = *left > 0;
+    *left -= u64::from(some);
+    some
 }
 
 impl Runner {
@@ -114,6 +132,8 @@ impl Runner {
             tokens: Tokens::default(),
             spans,
             next: 0,
+            mischief: Mischief::of(task.flaw.as_ref()),
+            doubles: Vec::new(),
             task,
             app,
         })
@@ -129,13 +149,13 @@ impl Runner {
         let task = Arc::clone(&self.task);
         let model = self.model.clone();
         let mut charges = Vec::new();
+        let mut billed = Vec::new();
         let mut text = Vec::new();
         for _ in 0..lines {
-            if !self.read(&mut text)? {
-                break;
-            }
+            let Some(span) = self.read(&mut text)? else { break };
             let line: Line<'_> = serde_json::from_slice(&text)?;
             if let Some(request_sha256) = self.execute(&line)? {
+                billed.push(span.request);
                 charges.push(Charge {
                     account: &task.account,
                     batch_id: &task.batch_id,
@@ -148,29 +168,32 @@ impl Runner {
                 });
             }
         }
-        self.app.ledger.append(&charges)
+        // Held over both, so that no batch ends or starts between a charge and its being counted.
+        let mut store = self.app.store();
+        self.app.ledger.append(&charges)?;
+        store.overlaps.bill(&task.batch_id, &billed);
+        Ok(())
     }
 
     /// Gives up on all lines that are left: each becomes a row of the error file.
-    pub fn abandon(&mut self) -> io::Result<()> {
+    pub fn abandon(&mut self, why: Unexecuted) -> io::Result<()> {
         let mut text = Vec::new();
-        while self.read(&mut text)? {
+        while self.read(&mut text)?.is_some() {
             let line: Line<'_> = serde_json::from_slice(&text)?;
-            self.errors.write(&Row {
-                id: fresh("batch_req_"),
-                custom_id: &line.custom_id,
-                response: None,
-                error: Some(RowError {
-                    code: "batch_cancelled",
-                    message: "This request was not executed because the batch was cancelled.",
-                }),
-            })?;
+            self.errors.write(&Row::left(&line.custom_id, why))?;
         }
         Ok(())
     }
 
     /// Closes the result files.
-    pub fn finish(self) -> io::Result<Results> {
+    pub fn finish(mut self) -> io::Result<Results> {
+        while take(&mut self.mischief.foreign) {
+            let prompt = Prompt { parts: vec![String::new()] };
+            let answer = Answer { model: &self.model, prompt: &prompt, text: "nobody asked", created: now() };
+            let (body, _) = answer.body(self.task.endpoint, 0);
+            self.output.write(&Row::answered(&fresh("foreign-"), 200, body))?;
+        }
+        self.output.repeat(&self.doubles)?;
         Ok(Results {
             output: self.output.close()?,
             errors: self.errors.close()?,
@@ -179,26 +202,35 @@ impl Runner {
         })
     }
 
-    /// The next line; false when there is none.
-    fn read(&mut self, text: &mut Vec<u8>) -> io::Result<bool> {
-        let Some(span) = self.spans.get(self.next) else {
-            return Ok(false);
+    /// The next line, if there is one.
+    fn read(&mut self, text: &mut Vec<u8>) -> io::Result<Option<Span>> {
+        let Some(span) = self.spans.get(self.next).copied() else {
+            return Ok(None);
         };
         text.resize(span.length, 0);
         self.input.read_exact_at(text, span.offset)?;
         self.next += 1;
-        Ok(true)
+        Ok(Some(span))
     }
 
     /// Writes a line's row; the hash of its request when it is to be billed. A request that is
     /// refused costs nothing, as at the vendor.
     fn execute(&mut self, line: &Line<'_>) -> io::Result<Option<String>> {
-        match self.answer(line.body) {
+        let answered = match self.mischief.refusal() {
+            Some(refusal) => Err(refusal),
+            None => self.answer(line.body),
+        };
+        match answered {
             Ok((body, request, tokens)) => {
                 self.tokens.input += tokens.input;
                 self.tokens.output += tokens.output;
                 self.counts.completed += 1;
-                self.output.write(&Row::answered(&line.custom_id, 200, body))?;
+                if !take(&mut self.mischief.lose) {
+                    let place = self.output.write(&Row::answered(&line.custom_id, 200, body))?;
+                    if take(&mut self.mischief.double) {
+                        self.doubles.push(place);
+                    }
+                }
                 Ok(Some(canonical::sha256_hex(&request)))
             }
             Err(refusal) => {
@@ -222,56 +254,5 @@ impl Runner {
         let answer = Answer { model: &self.model, prompt: &prompt, text: &text, created: now() };
         let (body, tokens) = answer.body(endpoint, spelled.len());
         Ok((body, spelled, tokens))
-    }
-}
-
-impl<'a> Row<'a> {
-    fn answered(custom_id: &'a str, status_code: u16, body: Value) -> Self {
-        Self {
-            id: fresh("batch_req_"),
-            custom_id,
-            response: Some(RowResponse { status_code, request_id: fresh("req_"), body }),
-            error: None,
-        }
-    }
-}
-
-/// A result file that is being written.
-#[derive(Debug)]
-struct Rows {
-    id: String,
-    path: TempPath,
-    writer: BufWriter<File>,
-    bytes: u64,
-}
-
-/// A result file that is whole.
-#[derive(Debug)]
-pub struct Written {
-    /// Its file id.
-    pub id: String,
-    /// Where it is.
-    pub path: TempPath,
-    /// How long it is.
-    pub bytes: u64,
-}
-
-impl Rows {
-    fn new(contents: &Path) -> io::Result<Self> {
-        let id = fresh("file-");
-        let (file, path) = new_content(contents, &id)?;
-        Ok(Self { id, path, writer: BufWriter::new(file), bytes: 0 })
-    }
-
-    fn write(&mut self, row: &Row<'_>) -> io::Result<()> {
-        let mut line = serde_json::to_vec(row)?;
-        line.push(b'\n');
-        self.bytes += line.len() as u64;
-        self.writer.write_all(&line)
-    }
-
-    fn close(mut self) -> io::Result<Option<Written>> {
-        self.writer.flush()?;
-        Ok((self.bytes > 0).then_some(Written { id: self.id, path: self.path, bytes: self.bytes }))
     }
 }

@@ -1,18 +1,18 @@
 //! What shall go wrong, where, and how many times.
 //!
-//! A new kind of fault is a new [`Action`], the moment it strikes at, and a line where it is
-//! carried out.
+//! A new kind of fault is a new [`Wire`] or [`Flaw`] and a line where it is carried out.
 
-use std::str::FromStr;
+mod wish;
+
 use std::sync::Mutex;
 
-use serde::de::IntoDeserializer;
-use serde::de::value::Error as NameError;
 use serde::{Deserialize, Serialize};
 
 use crate::app::lock;
 
-/// A request that can go wrong.
+pub use wish::{FaultsFileError, load};
+
+/// Something that can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Point {
@@ -34,16 +34,18 @@ pub enum Point {
     ListBatches,
     /// `POST /v1/batches/{id}/cancel`.
     CancelBatch,
+    /// Not a request: the next batch that is created.
+    Batch,
 }
 
-/// How it goes wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "action", rename_all = "snake_case")]
-pub enum Action {
+/// How a request goes wrong.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Wire {
     /// It is done, and the connection is cut before any byte of the reply.
-    DropReply,
+    DropReply {},
     /// The connection is cut and nothing is done.
-    DropRequest,
+    DropRequest {},
     /// Nothing is done and this is the answer.
     Status {
         /// The answer's status.
@@ -55,122 +57,144 @@ pub enum Action {
         #[serde(skip_serializing_if = "Option::is_none")]
         body: Option<String>,
     },
+    /// Nothing is done, and a gateway's page comes back.
+    Html {},
+    /// It is done, and its reply comes late.
+    Delay {
+        /// How late.
+        milliseconds: u64,
+    },
+    /// It is done, and the connection is cut within the body of the reply.
+    Truncate {
+        /// How much of the body is sent; half of it unless told.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
+    },
+    /// The list does not know the newest batches yet.
+    Lag {
+        /// How old a batch must be to be listed.
+        seconds: u32,
+    },
 }
 
-/// When a fault strikes.
+/// When a request goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
-    /// When a request comes in.
+    /// When it comes in.
     Arrival,
-    /// When a request was carried out and its success is about to be told.
+    /// When it was carried out and its success is about to be told.
     Reply,
 }
 
-impl Action {
+impl Wire {
     fn moment(&self) -> Moment {
         match self {
-            Self::DropReply => Moment::Reply,
-            Self::DropRequest | Self::Status { .. } => Moment::Arrival,
+            Self::DropReply {} | Self::Delay { .. } | Self::Truncate { .. } => Moment::Reply,
+            Self::DropRequest {} | Self::Status { .. } | Self::Html {} | Self::Lag { .. } => Moment::Arrival,
         }
     }
 }
 
+/// How a batch goes wrong.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Flaw {
+    /// It ends as expired.
+    Expire {
+        /// The share of its lines that is executed.
+        #[serde(default = "half")]
+        after: f64,
+    },
+    /// It ends as failed before its file is read.
+    Fail {
+        /// The kind of error, for programs.
+        code: String,
+        /// The reason, for people.
+        #[serde(default = "ordered_batch")]
+        message: String,
+    },
+    /// It has a state that nobody has heard of while it runs.
+    OddState {
+        /// Shown instead of `in_progress`.
+        state: String,
+    },
+    /// It runs until somebody finishes or cancels it.
+    Stuck {
+        /// The share of its lines that is executed before.
+        #[serde(default = "half")]
+        after: f64,
+    },
+    /// Rows that are billed are in neither file.
+    LoseRows {
+        /// How many.
+        #[serde(default = "one")]
+        rows: u64,
+    },
+    /// Rows stand twice in the output.
+    DoubleRows {
+        /// How many.
+        #[serde(default = "one")]
+        rows: u64,
+    },
+    /// The output has rows that nobody asked for.
+    ForeignRows {
+        /// How many.
+        #[serde(default = "one")]
+        rows: u64,
+    },
+    /// Rows fail when they are executed, and are not billed.
+    FailRows {
+        /// How many.
+        #[serde(default = "one")]
+        rows: u64,
+        /// Their status.
+        #[serde(default = "server_error_status")]
+        status: u16,
+        /// The kind of error, for programs.
+        #[serde(default = "server_error_code")]
+        code: String,
+    },
+    /// It does not say how many requests it has.
+    NoCounts {},
+    /// It does not tell its creator's notes back.
+    MetadataLost {},
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn ordered_batch() -> String {
+    "This failure was ordered as a fault.".to_owned()
+}
+
+fn server_error_status() -> u16 {
+    500
+}
+
+fn server_error_code() -> String {
+    "server_error".to_owned()
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+enum Action {
+    Wire(Wire),
+    Flaw(Flaw),
+}
+
 /// Something that shall go wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Wish")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "wish::Wish")]
 pub struct Fault {
     point: Point,
     #[serde(flatten)]
     action: Action,
     times: u32,
-}
-
-/// A fault as people write it, before it is known to make sense.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wish {
-    point: Point,
-    action: Kind,
-    #[serde(default = "once")]
-    times: u32,
-    status: Option<u16>,
-    retry_after: Option<u64>,
-    body: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Kind {
-    DropReply,
-    DropRequest,
-    Status,
-}
-
-fn once() -> u32 {
-    1
-}
-
-/// Why a fault makes no sense.
-#[derive(Debug, thiserror::Error)]
-pub enum FaultError {
-    /// Not `POINT=ACTION[:STATUS][*TIMES]`.
-    #[error("write POINT=ACTION[:STATUS][*TIMES], for example create_batch=drop_reply*1")]
-    Shape,
-    /// No such point or action.
-    #[error("{0}")]
-    Name(#[from] NameError),
-    /// It would never happen.
-    #[error("times must be at least 1")]
-    Never,
-    /// An action without its status, or with a status that no answer can have.
-    #[error("a status fault needs a status from 200 to 599")]
-    Status,
-    /// Fields that the action has no use for.
-    #[error("only a status fault has status, retry_after and body")]
-    Surplus,
-}
-
-impl TryFrom<Wish> for Fault {
-    type Error = FaultError;
-
-    fn try_from(wish: Wish) -> Result<Self, FaultError> {
-        if wish.times == 0 {
-            return Err(FaultError::Never);
-        }
-        let plain = wish.status.is_none() && wish.retry_after.is_none() && wish.body.is_none();
-        let action = match wish.action {
-            Kind::Status => Action::Status {
-                status: wish.status.filter(|status| (200..600).contains(status)).ok_or(FaultError::Status)?,
-                retry_after: wish.retry_after,
-                body: wish.body,
-            },
-            _ if !plain => return Err(FaultError::Surplus),
-            Kind::DropReply => Action::DropReply,
-            Kind::DropRequest => Action::DropRequest,
-        };
-        Ok(Self { point: wish.point, action, times: wish.times })
-    }
-}
-
-impl FromStr for Fault {
-    type Err = FaultError;
-
-    fn from_str(text: &str) -> Result<Self, FaultError> {
-        let (point, rest) = text.split_once('=').ok_or(FaultError::Shape)?;
-        let (rest, times) = match rest.split_once('*') {
-            Some((rest, times)) => (rest, times.parse().map_err(|_| FaultError::Shape)?),
-            None => (rest, once()),
-        };
-        let (action, status) = match rest.split_once(':') {
-            Some((action, status)) => (action, Some(status.parse().map_err(|_| FaultError::Status)?)),
-            None => (rest, None),
-        };
-        Wish { point: named(point)?, action: named(action)?, times, status, retry_after: None, body: None }.try_into()
-    }
-}
-
-fn named<'de, T: Deserialize<'de>>(name: &'de str) -> Result<T, NameError> {
-    T::deserialize(name.into_deserializer())
 }
 
 /// The faults that are left.
@@ -198,65 +222,36 @@ impl Faults {
         lock(&self.0).clone()
     }
 
-    /// Uses up one time of the first fault of this point, if its moment is this one. Faults of a
-    /// point strike in the order they were added.
-    pub fn take(&self, point: Point, moment: Moment) -> Option<Action> {
+    /// What befalls a request at this moment. Faults of a point strike in the order they were
+    /// added, and one that has another moment holds up those behind it.
+    pub fn take(&self, point: Point, moment: Moment) -> Option<Wire> {
+        self.strike(point, |action| match action {
+            Action::Wire(wire) if wire.moment() == moment => Some(wire.clone()),
+            _ => None,
+        })
+    }
+
+    /// What befalls a batch that is created now.
+    pub fn flaw(&self) -> Option<Flaw> {
+        self.strike(Point::Batch, |action| match action {
+            Action::Flaw(flaw) => Some(flaw.clone()),
+            Action::Wire(_) => None,
+        })
+    }
+
+    /// Uses up one time of the first fault of a point, if it is wanted.
+    fn strike<T>(&self, point: Point, wanted: impl Fn(&Action) -> Option<T>) -> Option<T> {
         let mut faults = lock(&self.0);
         let place = faults.iter().position(|fault| fault.point == point)?;
-        let fault = faults.get_mut(place).filter(|fault| fault.action.moment() == moment)?;
-        let action = fault.action.clone();
+        let fault = faults.get_mut(place)?;
+        let struck = wanted(&fault.action)?;
         fault.times -= 1;
         if fault.times == 0 {
             faults.remove(place);
         }
-        Some(action)
+        Some(struck)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status(status: u16) -> Action {
-        Action::Status { status, retry_after: None, body: None }
-    }
-
-    #[test]
-    fn a_flag_and_its_json_are_the_same_fault() -> Result<(), Box<dyn std::error::Error>> {
-        let flag: Fault = "create_batch=status:503*2".parse()?;
-        let json = r#"{"point":"create_batch","action":"status","status":503,"times":2}"#;
-        assert_eq!(flag, serde_json::from_str(json)?);
-        assert_eq!(flag, serde_json::from_str(&serde_json::to_string(&flag)?)?);
-        Ok(())
-    }
-
-    #[test]
-    fn a_fault_that_would_do_nothing_is_refused() {
-        for flag in [
-            "create_batch",
-            "create_bach=drop_reply",
-            "upload=drop",
-            "upload=status",
-            "upload=status:42",
-            "upload=drop_reply:503",
-            "upload=drop_reply*0",
-        ] {
-            assert!(flag.parse::<Fault>().is_err(), "{flag}");
-        }
-        let typo = r#"{"point":"upload","action":"drop_reply","time":2}"#;
-        assert!(serde_json::from_str::<Fault>(typo).is_err());
-    }
-
-    #[test]
-    fn faults_of_a_point_strike_in_order_and_are_used_up() -> Result<(), FaultError> {
-        let faults = Faults::new(vec!["upload=drop_reply".parse()?, "upload=status:500*2".parse()?]);
-        assert_eq!(faults.take(Point::Content, Moment::Arrival), None);
-        assert_eq!(faults.take(Point::Upload, Moment::Arrival), None);
-        assert_eq!(faults.take(Point::Upload, Moment::Reply), Some(Action::DropReply));
-        assert_eq!(faults.take(Point::Upload, Moment::Arrival), Some(status(500)));
-        assert_eq!(faults.take(Point::Upload, Moment::Arrival), Some(status(500)));
-        assert_eq!(faults.take(Point::Upload, Moment::Arrival), None);
-        assert_eq!(faults.left(), []);
-        Ok(())
-    }
-}
+mod tests;

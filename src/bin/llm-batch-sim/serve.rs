@@ -4,7 +4,11 @@
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use futures::stream::try_unfold;
+use http::header::CONTENT_LENGTH;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -14,7 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, info, warn};
 
-/// How long to wait when the system has no more sockets.
+/// How long to wait when the system has no more sockets, or for it to send what it was given.
 const BREATHER: Duration = Duration::from_millis(50);
 
 /// Marks a response of which not a byte may leave: its connection is cut instead.
@@ -26,6 +30,31 @@ pub fn cut() -> Response {
     let mut response = StatusCode::IM_A_TEAPOT.into_response();
     response.extensions_mut().insert(Cut);
     response
+}
+
+/// A response that says its whole length and of which only so many bytes are sent, half of them
+/// unless told; never all.
+pub fn cut_within(response: Response, bytes: Option<u64>) -> Response {
+    let (mut head, body) = response.into_parts();
+    let said = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let Some(whole) = said.or(body.size_hint().exact()).filter(|whole| *whole > 0) else {
+        return Response::from_parts(head, body);
+    };
+    head.headers.insert(CONTENT_LENGTH, whole.into());
+    let left = bytes.unwrap_or(whole / 2).min(whole - 1);
+    let pieces = try_unfold((body.into_data_stream(), left), async |(mut body, left)| {
+        if left == 0 {
+            // What was sent so far is thrown away when the connection is cut before it left.
+            tokio::time::sleep(BREATHER).await;
+            return Err(axum::Error::new(CutOnPurpose));
+        }
+        let Some(piece) = body.next().await else { return Ok(None) };
+        let mut piece = piece?;
+        piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        let left = left - piece.len() as u64;
+        Ok(Some((piece, (body, left))))
+    });
+    Response::from_parts(head, Body::from_stream(pieces))
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Account;
 use crate::batch::Batch;
+use crate::overlaps::Overlaps;
 use crate::table::Table;
 use crate::wire::FileObject;
 
@@ -85,6 +86,8 @@ pub struct Store {
     pub batches: Table<StoredBatch>,
     /// How many uploads ever succeeded.
     pub uploads: u64,
+    /// What was paid for twice at once.
+    pub overlaps: Overlaps,
 }
 
 impl Store {

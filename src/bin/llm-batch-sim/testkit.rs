@@ -146,6 +146,12 @@ impl Server {
         self.get(&format!("/v1/files/{id}/content")).await?.lines()
     }
 
+    /// Orders something to go wrong.
+    pub async fn fault(&self, fault: Value) -> Result<(), Failure> {
+        let reply = self.post("/admin/faults", &fault).await?;
+        if reply.status == 200 { Ok(()) } else { Err(String::from_utf8(reply.body)?.into()) }
+    }
+
     pub async fn ledger(&self) -> Result<Vec<Value>, Failure> {
         self.get("/admin/ledger").await?.lines()
     }
@@ -199,5 +205,5 @@ pub fn sorted(rows: &[Value], column: &str) -> Vec<String> {
 }
 
 pub fn ended(batch: &Value) -> bool {
-    ["completed", "failed", "cancelled"].contains(&batch["status"].as_str().unwrap_or_default())
+    ["completed", "failed", "expired", "cancelled"].contains(&batch["status"].as_str().unwrap_or_default())
 }

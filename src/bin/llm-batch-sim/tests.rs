@@ -1,5 +1,8 @@
 //! The promises of the whole server, asked for over the wire.
 
+mod flaws;
+mod wire;
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};

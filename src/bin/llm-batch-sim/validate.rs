@@ -11,7 +11,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::canonical;
 use crate::endpoint::Endpoint;
+use crate::overlaps::Short;
 use crate::wire::BatchError;
 
 /// How large a batch may be.
@@ -39,6 +41,8 @@ pub struct Span {
     pub offset: u64,
     /// Bytes of it.
     pub length: usize,
+    /// Tells its request from others, as the ledger's `request_sha256` does.
+    pub request: Short,
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,7 +95,7 @@ pub fn check(path: &Path, endpoint: Endpoint, limits: Limits) -> io::Result<Resu
 }
 
 fn whole(code: &'static str, message: String) -> BatchError {
-    BatchError { code, line: None, message, param: None }
+    BatchError { code: code.into(), line: None, message, param: None }
 }
 
 /// What has been seen of a file so far.
@@ -110,12 +114,12 @@ impl Checker {
 
     fn take(&mut self, text: &[u8], offset: u64) -> Result<(), BatchError> {
         let number = self.spans.len() as u64 + 1;
-        self.judge(text).map_err(|fault| BatchError { line: Some(number), ..fault })?;
-        self.spans.push(Span { offset, length: text.len() });
+        let request = self.judge(text).map_err(|fault| BatchError { line: Some(number), ..fault })?;
+        self.spans.push(Span { offset, length: text.len(), request });
         Ok(())
     }
 
-    fn judge(&mut self, text: &[u8]) -> Result<(), BatchError> {
+    fn judge(&mut self, text: &[u8]) -> Result<Short, BatchError> {
         let line: Line<'_> = object(text)
             .ok_or_else(|| whole("invalid_json_line", "This line is not parseable as valid JSON.".to_owned()))?;
         let custom_id = required("custom_id", line.custom_id)?;
@@ -136,7 +140,8 @@ impl Checker {
             return Err(wrong("streaming_unsupported", "body.stream", message));
         }
         self.one_model(body.model)?;
-        self.new_id(&custom_id)
+        self.new_id(&custom_id)?;
+        Ok(canonical::short(raw))
     }
 
     fn one_model(&mut self, model: Option<Value>) -> Result<(), BatchError> {

@@ -1,5 +1,7 @@
 //! The API's objects as they look on the wire.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 /// An uploaded file, or one of a batch's result files.
@@ -64,7 +66,7 @@ pub struct BatchErrors {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BatchError {
     /// The kind, for programs.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// The line, counted from 1, if it is about one.
     pub line: Option<u64>,
     /// The reason, for people.

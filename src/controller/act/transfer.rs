@@ -150,13 +150,14 @@ fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
 fn recipe(job: &crate::api::BatchJob, tools: &Tools) -> Recipe {
     let (spec, limits) = (&job.spec, tools.provider.limits);
     Recipe {
-        provider: spec.provider_ref.name.clone(),
+        provider: format!("{:?}/{}", spec.provider_ref.kind, spec.provider_ref.name),
         endpoint: spec.endpoint,
         model: spec.model.clone(),
         defaults: spec.request_defaults.clone().unwrap_or_default(),
         run_id: spec.run_id.clone(),
         max_requests: i64::from(limits.max_requests_per_batch),
         max_bytes: limits.max_bytes_per_batch.unsigned_abs(),
+        allowed_models: tools.provider.allowed_models.clone(),
         hash_version: WORK_HASH_VERSION,
     }
 }

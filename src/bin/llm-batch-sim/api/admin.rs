@@ -69,6 +69,7 @@ async fn state(State(app): State<Shared>) -> Json<Value> {
         "batches": batches.collect::<Vec<_>>(),
         "creates": store.batches.len(),
         "billed": billed,
+        "overlaps": store.overlaps.count(),
     }))
 }
 

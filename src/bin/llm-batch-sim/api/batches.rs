@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::ApiError;
+use super::gate::Lag;
 use super::{Paging, bad_query};
 use crate::accounts::Account;
 use crate::app::Shared;
@@ -113,6 +114,7 @@ fn accept(app: &Shared, account: Account, order: Order) -> Result<(Batch, Task, 
             format!("Invalid value for 'purpose' of the input file: '{}'. Expected 'batch'.", file.object.purpose);
         return Err(ApiError::invalid(message).param("input_file_id"));
     }
+    let flaw = app.settings.faults.flaw();
     let batch_id = ids::fresh("batch_");
     let task = Task {
         account: account.clone(),
@@ -121,10 +123,12 @@ fn accept(app: &Shared, account: Account, order: Order) -> Result<(Batch, Task, 
         file_id,
         filename: file.object.filename.clone(),
         content: Arc::clone(&file.content),
+        flaw: flaw.clone(),
     };
     let control = Arc::new(Control::default());
-    let batch = Batch::new(batch_id.clone(), order);
+    let batch = Batch::new(batch_id.clone(), order, flaw);
     let stored = StoredBatch { account, object: batch.clone(), control: Arc::clone(&control) };
+    store.overlaps.create(&batch_id);
     store.batches.insert(batch_id, stored);
     Ok((batch, task, control))
 }
@@ -144,12 +148,15 @@ pub async fn get(
 pub async fn list(
     State(app): State<Shared>,
     Extension(account): Extension<Account>,
+    lag: Option<Extension<Lag>>,
     paging: Result<Query<Paging>, QueryRejection>,
 ) -> Result<Json<List<Batch>>, ApiError> {
     let Query(paging) = paging.map_err(|rejection| bad_query(&rejection))?;
     let limit = paging.limit(20, 100)?;
     let store = app.store();
-    let page = paging.page(&store.batches, limit, |batch| batch.account == account)?;
+    let Extension(Lag(seconds)) = lag.unwrap_or_default();
+    let page =
+        paging.page(&store.batches, limit, |batch| batch.account == account && !batch.object.is_younger(seconds))?;
     let list = super::list(page, |batch| batch.object.clone(), |batch| &batch.object.id);
     Ok(Json(list))
 }

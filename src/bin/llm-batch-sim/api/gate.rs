@@ -1,5 +1,7 @@
 //! What stands before the API: keys, and faults that were ordered.
 
+use std::time::Duration;
+
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -10,9 +12,17 @@ use http_body_util::BodyExt;
 
 use super::error::ApiError;
 use crate::app::Shared;
-use crate::faults::{Action, Moment, Point};
+use crate::faults::{Moment, Point, Wire};
 use crate::ids;
-use crate::serve::cut;
+use crate::serve::{cut, cut_within};
+
+/// What a gateway says when it cannot reach what is behind it.
+const PAGE: &str = "<html>\n<head><title>502 Bad Gateway</title></head>\n<body>\n\
+    <center><h1>502 Bad Gateway</h1></center>\n<hr><center>gateway</center>\n</body>\n</html>\n";
+
+/// How many seconds old a batch must be to be listed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lag(pub u32);
 
 /// Lets in who has a key and notes whose it is.
 pub async fn account(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
@@ -35,21 +45,37 @@ pub async fn request_id(request: Request, next: Next) -> Response {
 }
 
 /// Carries out the faults of one point of the API.
-pub async fn faults(State((app, point)): State<(Shared, Point)>, request: Request, next: Next) -> Response {
+pub async fn faults(State((app, point)): State<(Shared, Point)>, mut request: Request, next: Next) -> Response {
     let faults = &app.settings.faults;
     match faults.take(point, Moment::Arrival) {
-        Some(Action::DropRequest) => return cut(),
-        Some(Action::Status { status, retry_after, body }) => {
+        Some(Wire::DropRequest {}) => return cut(),
+        Some(Wire::Status { status, retry_after, body }) => {
             drain(request.into_body()).await;
             return ordered(status, retry_after, body);
         }
-        Some(Action::DropReply) | None => {}
+        Some(Wire::Html {}) => {
+            drain(request.into_body()).await;
+            return ordered(502, None, Some(PAGE.to_owned()));
+        }
+        Some(Wire::Lag { seconds }) => {
+            request.extensions_mut().insert(Lag(seconds));
+            return next.run(request).await;
+        }
+        _ => {}
     }
     let response = next.run(request).await;
-    if response.status().is_success() && faults.take(point, Moment::Reply).is_some() {
-        return cut();
+    if !response.status().is_success() {
+        return response;
     }
-    response
+    match faults.take(point, Moment::Reply) {
+        Some(Wire::DropReply {}) => cut(),
+        Some(Wire::Truncate { bytes }) => cut_within(response, bytes),
+        Some(Wire::Delay { milliseconds }) => {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            response
+        }
+        _ => response,
+    }
 }
 
 /// An answer that somebody ordered.

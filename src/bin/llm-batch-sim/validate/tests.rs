@@ -16,8 +16,8 @@ fn judged(content: &str) -> io::Result<Result<Plan, BatchError>> {
 }
 
 /// Code and line of what is wrong with a file.
-fn fault(content: &str) -> io::Result<Option<(&'static str, Option<u64>)>> {
-    Ok(judged(content)?.err().map(|error| (error.code, error.line)))
+fn fault(content: &str) -> io::Result<Option<(String, Option<u64>)>> {
+    Ok(judged(content)?.err().map(|error| (error.code.into_owned(), error.line)))
 }
 
 #[test]
@@ -54,17 +54,17 @@ fn the_first_bad_line_is_named_with_its_code() -> io::Result<()> {
         (&line("b", "m").replace("\"model\":\"m\"", ""), "invalid_request"),
         (&line("b", "m").replace("\"m\"", "\"m\",\"stream\":true"), "streaming_unsupported"),
     ] {
-        assert_eq!(second(bad)?, Some((code, Some(2))), "{bad}");
+        assert_eq!(second(bad)?, Some((code.to_owned(), Some(2))), "{bad}");
     }
     Ok(())
 }
 
 #[test]
 fn a_file_that_is_empty_or_too_large_is_refused_as_a_whole() -> io::Result<()> {
-    assert_eq!(fault("")?, Some(("empty_file", None)));
+    assert_eq!(fault("")?, Some(("empty_file".to_owned(), None)));
     let many: Vec<_> = ["a", "b", "c", "d"].iter().map(|id| line(id, "m")).collect();
-    assert_eq!(fault(&many.join("\n"))?, Some(("too_many_tasks", None)));
+    assert_eq!(fault(&many.join("\n"))?, Some(("too_many_tasks".to_owned(), None)));
     let long = line(&"x".repeat(1000), "m");
-    assert_eq!(fault(&long)?, Some(("file_too_large", None)));
+    assert_eq!(fault(&long)?, Some(("file_too_large".to_owned(), None)));
     Ok(())
 }

@@ -1,0 +1,132 @@
+//! Result files: their rows, and how they are written.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+use tempfile::TempPath;
+
+use crate::home::new_content;
+use crate::ids::fresh;
+
+/// What became of one request.
+#[derive(Debug, Serialize)]
+pub struct Row<'a> {
+    id: String,
+    custom_id: &'a str,
+    response: Option<RowResponse>,
+    error: Option<Unexecuted>,
+}
+
+#[derive(Debug, Serialize)]
+struct RowResponse {
+    status_code: u16,
+    request_id: String,
+    body: Value,
+}
+
+/// Why a request was not executed.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Unexecuted {
+    code: &'static str,
+    message: &'static str,
+}
+
+impl Unexecuted {
+    /// Somebody cancelled the batch.
+    pub const CANCELLED: Self =
+        Self { code: "batch_cancelled", message: "This request was not executed because the batch was cancelled." };
+    /// The batch ran out of time.
+    pub const EXPIRED: Self = Self {
+        code: "batch_expired",
+        message: "This request could not be executed before the completion window expired.",
+    };
+}
+
+impl<'a> Row<'a> {
+    /// A request that was executed, well or not.
+    pub fn answered(custom_id: &'a str, status_code: u16, body: Value) -> Self {
+        Self {
+            id: fresh("batch_req_"),
+            custom_id,
+            response: Some(RowResponse { status_code, request_id: fresh("req_"), body }),
+            error: None,
+        }
+    }
+
+    /// A request that was not executed.
+    pub fn left(custom_id: &'a str, why: Unexecuted) -> Self {
+        Self { id: fresh("batch_req_"), custom_id, response: None, error: Some(why) }
+    }
+}
+
+/// A result file that is being written.
+#[derive(Debug)]
+pub struct Rows {
+    id: String,
+    path: TempPath,
+    writer: BufWriter<File>,
+    bytes: u64,
+}
+
+/// A result file that is whole.
+#[derive(Debug)]
+pub struct Written {
+    /// Its file id.
+    pub id: String,
+    /// Where it is.
+    pub path: TempPath,
+    /// How long it is.
+    pub bytes: u64,
+}
+
+impl Rows {
+    /// An empty file in the folder of contents.
+    pub fn new(contents: &Path) -> io::Result<Self> {
+        let id = fresh("file-");
+        let (file, path) = new_content(contents, &id)?;
+        Ok(Self { id, path, writer: BufWriter::new(file), bytes: 0 })
+    }
+
+    /// Adds a row; where it stands.
+    pub fn write(&mut self, row: &Row<'_>) -> io::Result<Place> {
+        let mut line = serde_json::to_vec(row)?;
+        line.push(b'\n');
+        self.add(&line)
+    }
+
+    /// Adds rows that are there already once more.
+    pub fn repeat(&mut self, places: &[Place]) -> io::Result<()> {
+        let mut line = Vec::new();
+        for place in places {
+            self.writer.flush()?;
+            line.resize(place.length, 0);
+            self.writer.get_ref().read_exact_at(&mut line, place.offset)?;
+            self.add(&line)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, line: &[u8]) -> io::Result<Place> {
+        let place = Place { offset: self.bytes, length: line.len() };
+        self.bytes += line.len() as u64;
+        self.writer.write_all(line)?;
+        Ok(place)
+    }
+
+    /// The file, unless it is empty.
+    pub fn close(mut self) -> io::Result<Option<Written>> {
+        self.writer.flush()?;
+        Ok((self.bytes > 0).then_some(Written { id: self.id, path: self.path, bytes: self.bytes }))
+    }
+}
+
+/// Where a row stands in its file.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    offset: u64,
+    length: usize,
+}

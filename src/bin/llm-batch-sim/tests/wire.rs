@@ -1,0 +1,94 @@
+//! Requests that go wrong.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::testkit::{Failure, Server, chats, id, wish};
+
+#[tokio::test]
+async fn a_late_reply_tells_of_what_was_done_at_once() -> Result<(), Failure> {
+    let server = Server::plain().await?;
+    let file = server.upload("", &chats(["a"])).await?.json()?;
+    server.fault(json!({"point": "create_batch", "action": "delay", "milliseconds": 400})).await?;
+    let start = Instant::now();
+    let wish = wish(id(&file));
+    let (reply, state) = tokio::join!(server.post("/v1/batches", &wish), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.get("/admin/state").await
+    });
+    assert!(start.elapsed() >= Duration::from_millis(400));
+    assert_eq!(reply?.status, 200);
+    assert_eq!(state?.json()?["creates"], 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_is_cut_and_says_its_whole_length() -> Result<(), Failure> {
+    let server = Server::plain().await?;
+    let content = chats(["a"]);
+    let file = server.upload("", &content).await?.json()?;
+    let path = format!("/v1/files/{}/content", id(&file));
+    for (bytes, sent) in
+        [(json!(null), content.len() / 2), (json!(7), 7), (json!(0), 0), (json!(1_u64 << 40), content.len() - 1)]
+    {
+        server.fault(json!({"point": "content", "action": "truncate", "bytes": bytes})).await?;
+        let cut = server.get(&path).await?;
+        assert_eq!(cut.status, 200);
+        let length = format!("content-length: {}\r\n", content.len());
+        assert!(cut.head.contains(&length), "{}", cut.head);
+        assert_eq!(cut.body, content.as_bytes().get(..sent).unwrap_or_default());
+    }
+    server.fault(json!({"point": "get_file", "action": "truncate"})).await?;
+    let cut = server.get(&format!("/v1/files/{}", id(&file))).await?;
+    assert!(cut.json().is_err());
+    assert_eq!(server.get(&path).await?.body, content.as_bytes());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_gateways_page_comes_back_and_nothing_is_done() -> Result<(), Failure> {
+    let server = Server::plain().await?;
+    server.fault(json!({"point": "upload", "action": "html"})).await?;
+    let page = server.upload("", "x").await?;
+    assert_eq!(page.status, 502);
+    assert!(page.head.contains("content-type: text/html\r\n"), "{}", page.head);
+    assert!(page.body.starts_with(b"<html>"));
+    assert_eq!(server.get("/admin/state").await?.json()?["uploads"], 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_list_lags_behind() -> Result<(), Failure> {
+    let server = Server::plain().await?;
+    let batch = server.order(&chats(["a"])).await?;
+    server.fault(json!({"point": "list_batches", "action": "lag", "seconds": 3600})).await?;
+    let listed = server.get("/v1/batches").await?.json()?;
+    assert_eq!((&listed["data"], &listed["has_more"]), (&json!([]), &json!(false)));
+    assert_eq!(server.get(&format!("/v1/batches/{batch}")).await?.status, 200);
+    let listed = server.get("/v1/batches").await?.json()?;
+    assert_eq!(listed["data"][0]["id"], batch.as_str());
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_request_meets_one_fault() -> Result<(), Failure> {
+    let server = Server::plain().await?;
+    server.fault(json!({"point": "list_batches", "action": "lag", "seconds": 1})).await?;
+    server.fault(json!({"point": "list_batches", "action": "drop_reply"})).await?;
+    assert_eq!(server.get("/v1/batches").await?.status, 200);
+    assert!(server.get("/v1/batches").await.is_err());
+    assert_eq!(server.get("/v1/batches").await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_fault_that_makes_no_sense_is_told() -> Result<(), Failure> {
+    let server = Server::plain().await?;
+    let refused = server.post("/admin/faults", &json!({"point": "batch", "action": "delay"})).await?;
+    assert_eq!(refused.status, 400);
+    let message = refused.json()?["error"]["message"].take();
+    assert!(message.as_str().is_some_and(|message| message.contains("expire")), "{message}");
+    assert_eq!(server.get("/admin/faults").await?.json()?["faults"], Value::Array(vec![]));
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Whose account may be used by whom and for what, and what odd servers do.
+
+use serde_json::{Value, json};
+
+use crate::support::scene::{Scene, batch_lines, condition};
+use crate::support::shared::cluster;
+
+/// An admin's account at the scene's simulator, granted to these namespaces.
+fn cluster_provider(scene: &Scene, grant: Value) -> String {
+    let name = scene.namespace.clone();
+    let secret = json!({"apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": name, "namespace": "batchjob-operator-system"}, "stringData": {"key": "sk-test"}});
+    let provider = json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": "ClusterBatchProvider", "metadata": {"name": name},
+        "spec": {"type": "OpenAICompatible", "baseURL": scene.base_url,
+            "auth": {"secretKeyRef": {"name": name, "key": "key"}}, "namespaces": [grant]}});
+    for manifest in [secret, provider] {
+        let (ok, said) = cluster().try_kubectl(&["apply", "-f", "-"], Some(&manifest.to_string()));
+        assert!(ok, "{said}");
+    }
+    name
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admins_account_serves_the_namespaces_that_it_is_granted_to_and_no_other() {
+    let scene = Scene::new("granted", &["--batch-duration", "200ms"]).await;
+    let name = cluster_provider(&scene, json!({"names": ["another"]}));
+    let reference = json!({"spec": {"providerRef": {"kind": "ClusterBatchProvider", "name": name}}});
+    scene.apply_job("j", reference);
+    let job = scene.wait_condition("j", "Stalled", "True", 30).await;
+    let (_, reason, message) = condition(&job, "Stalled").unwrap();
+    assert!(reason == "ProviderNotFound" && message.contains("not granted"), "{message}");
+    scene.kubectl(&["label", "namespace", &scene.namespace, "team=ml"]);
+    cluster_provider(&scene, json!({"selector": {"matchLabels": {"team": "ml"}}}));
+    scene.wait_complete("j").await;
+    scene.sim.assert_billed_once(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_allowed_models_are_asked_for() {
+    let scene = Scene::new("models", &[]).await;
+    scene.apply(&(scene.manifest("provider.yaml") + "  allowedModels: [small, gpt-5-mini]\n"));
+    let lines = batch_lines("a", 1) + &batch_lines("b", 1).replace("gpt-5-mini", "huge");
+    scene.put("in/j.jsonl", lines).await;
+    scene.apply_job("j", json!({"inputKey": "j.jsonl", "spec": {"model": null}}));
+    let job = scene.wait_condition("j", "Failed", "True", 30).await;
+    let (_, reason, message) = condition(&job, "Failed").unwrap();
+    assert!(
+        reason == "InvalidInput" && message.contains("line 2") && message.contains("small, gpt-5-mini"),
+        "{message}"
+    );
+    assert_eq!(scene.sim.state().await["uploads"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_kept_at_the_provider_where_that_is_asked_for() {
+    let scene = Scene::new("retain", &["--batch-duration", "200ms"]).await;
+    scene.apply_job("j", json!({"spec": {"providerFilePolicy": "Retain"}}));
+    scene.wait_tidy("j").await;
+    assert_eq!(scene.sim.state().await["files"].as_array().unwrap().len(), 2, "input and output");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_of_a_provider_ends_in_whole_results_in_order() {
+    let scene = Scene::new("faults", &["--batch-duration", "300ms"]).await;
+    let faults = [
+        json!({"point": "batch", "action": "expire", "after": 0.5}),
+        json!({"point": "batch", "action": "fail", "code": "token_limit_exceeded", "message": "wait"}),
+        json!({"point": "batch", "action": "fail", "code": "server_error", "message": "oops"}),
+        json!({"point": "batch", "action": "odd_state", "state": "queued_for_gpu"}),
+        json!({"point": "batch", "action": "lose_rows", "rows": 2}),
+        json!({"point": "batch", "action": "double_rows", "rows": 2}),
+        json!({"point": "batch", "action": "foreign_rows", "rows": 2}),
+        json!({"point": "batch", "action": "fail_rows", "rows": 2, "status": 503}),
+        json!({"point": "batch", "action": "no_counts"}),
+        json!({"point": "batch", "action": "metadata_lost"}),
+        json!({"point": "content", "action": "truncate"}),
+        json!({"point": "get_batch", "action": "html", "times": 2}),
+        json!({"point": "upload", "action": "status", "status": 429, "retry_after": 1}),
+        json!({"point": "list_batches", "action": "lag", "seconds": 1}),
+        json!({"point": "create_batch", "action": "truncate"}),
+        json!({"point": "create_batch", "action": "delay", "milliseconds": 300}),
+    ];
+    for (i, fault) in faults.iter().enumerate() {
+        scene.sim.admin_post("faults", fault.clone()).await;
+        let (job, n) = (format!("f{i}"), 8);
+        let requests = crate::support::scene::requests(&job, n);
+        scene.apply_job(&job, json!({"spec": {"input": {"inline": {"requests": requests}}}}));
+        let done = scene.wait_complete(&job).await;
+        assert_eq!(condition(&done, "Complete").unwrap().1, "AllSucceeded", "{fault}");
+        let wanted: Vec<String> = (0..n).map(|r| format!("{job}-{r}")).collect();
+        assert_eq!(scene.result_ids(&job).await, wanted, "{fault}");
+        let state = scene.sim.state().await;
+        assert_eq!(state["overlaps"], 0, "no line was billed while another batch with it was alive: {fault}");
+        scene.kubectl(&["delete", "bjob", &job]);
+    }
+    assert_eq!(scene.sim.state().await["files"], json!([]), "nothing is left at the provider");
+}
