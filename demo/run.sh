@@ -16,11 +16,12 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 show() { printf '\033[2m$ %s\033[0m\n' "$*"; "$@"; }
 json() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$@"; }
 
-pids=()
+declare -A pids=()
+stopped=""
 finish() {
     code=$?
     trap - EXIT INT TERM
-    if [ "$code" -ne 0 ]; then
+    if [ "$code" -ne 0 ] && [ -z "$stopped" ]; then
         say "The demo failed. The operator's last words:"
         tail -n 30 "$work/operator.log" 2>/dev/null || true
     fi
@@ -30,8 +31,8 @@ finish() {
     exit "$code"
 }
 trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'stopped=yes; exit 130' INT
+trap 'stopped=yes; exit 143' TERM
 
 # start NAME COMMAND...: runs COMMAND until we end, however we end: it watches the pipe that only we hold.
 start() {
@@ -39,7 +40,7 @@ start() {
     shift
     mkfifo "$work/$name.hold"
     "$@" <"$work/$name.hold" >"$work/$name.json" 2>"$work/$name.log" &
-    pids+=($!)
+    pids[$name]=$!
     exec {hold}>"$work/$name.hold"
 }
 await() { # await SECONDS WHAT COMMAND...
@@ -100,7 +101,8 @@ say "Progress"
 shown=""
 deadline=$((SECONDS + 120))
 until kubectl wait --for=condition=complete bjob --all --timeout=0s >/dev/null 2>&1; do
-    now=$(kubectl get bjob)
+    kill -0 "${pids[operator]}" 2>/dev/null || { echo "the operator ended" >&2; exit 1; }
+    now=$(kubectl get bjob) || exit 1
     if [ "$(awk '{print $2, $3, $4}' <<<"$now")" != "$shown" ]; then
         printf '%s\n\n' "$now"
         shown=$(awk '{print $2, $3, $4}' <<<"$now")
