@@ -105,7 +105,12 @@ impl Folder {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/')).with_allow_http(true);
         }
         let store = builder.build().map_err(|e| StoreError::of(uri, e))?;
-        Ok(Folder { store: Arc::new(store), uri: uri.into(), prefix: place.key })
+        Ok(Folder::of(Arc::new(store), uri, &place.key))
+    }
+
+    /// A folder in any store that `object_store` knows.
+    pub fn of(store: Arc<dyn ObjectStore>, uri: &str, prefix: &str) -> Folder {
+        Folder { store, uri: uri.into(), prefix: prefix.into() }
     }
 
     pub(super) fn path(&self, name: &str) -> Path {

@@ -1,0 +1,258 @@
+//! Whatever is cut, whatever comes back in whatever order, and however often: the results are in the order of the requests,
+//! every request has one outcome, and the journal's counts say the same.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+
+use batchjob_operator::api::{Endpoint, InlineRequest, Outcome, RequestCounts};
+use batchjob_operator::lifecycle::{Attempt, AttemptState, Journal, Owner, PartRef, Shard};
+use batchjob_operator::requests::{Recipe, Source, pass};
+use batchjob_operator::results::{self, Collection, Manifest, Part, Settled};
+use batchjob_operator::store::{Folder, ShardWriter, StagedShard, layout, staged};
+use bytes::Bytes;
+use futures::StreamExt;
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+use tokio::io::AsyncReadExt;
+
+const WORK: &str = "0123456789abcdef0123456789abcdef";
+/// How often a request that failed is sent again.
+const LIMIT: u32 = 1;
+
+/// What a provider makes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Answered,
+    Refused,
+    Errored,
+    Expired,
+    Lost,
+    AnsweredTwice,
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        6 => Just(Fate::Answered),
+        1 => Just(Fate::Refused),
+        1 => Just(Fate::Errored),
+        1 => Just(Fate::Expired),
+        1 => Just(Fate::Lost),
+        1 => Just(Fate::AnsweredTwice),
+    ]
+}
+
+fn folder() -> Folder {
+    Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://out/", "out/")
+}
+
+fn recipe(max_requests: i64, max_bytes: u64) -> Recipe {
+    Recipe {
+        provider: "p".into(),
+        endpoint: Endpoint::ChatCompletions,
+        model: Some("m".into()),
+        defaults: Map::new(),
+        run_id: None,
+        max_requests,
+        max_bytes,
+        allowed_models: vec![],
+        hash_version: "v1",
+    }
+}
+
+async fn read(folder: &Folder, name: &str) -> String {
+    let mut text = String::new();
+    staged::open(folder, name).await.unwrap().read_to_string(&mut text).await.unwrap();
+    text
+}
+
+/// Plays a batch: each request meets its fate for this round, and the lines come back in reverse.
+fn answers(sent: &str, fates: &[Vec<Fate>], round: usize) -> String {
+    let line = |request: &str| -> String {
+        let request: Value = serde_json::from_str(request).unwrap();
+        let id = request["custom_id"].as_str().unwrap();
+        let index: usize = id[1..id.find('-').unwrap()].parse().unwrap();
+        let response =
+            |status: u16| json!({"custom_id": id, "response": {"status_code": status, "body": {"of": index}}});
+        let fate = fates[index].get(round).copied().unwrap_or(Fate::Answered);
+        match fate {
+            Fate::Answered => format!("{}\n", response(200)),
+            Fate::AnsweredTwice => format!("{0}\n{0}\n", response(200)),
+            Fate::Refused => format!("{}\n", response(400)),
+            Fate::Errored => format!("{}\n", response(500)),
+            Fate::Expired => format!("{}\n", json!({"custom_id": id, "error": {"code": "batch_expired"}})),
+            Fate::Lost => String::new(),
+        }
+    };
+    let foreign = "{\"custom_id\":\"r0-ffffffff\",\"response\":{\"status_code\":200}}\n<html>\n";
+    sent.lines().rev().map(line).chain([foreign.to_string()]).collect()
+}
+
+/// What a request must end as.
+fn ends_answered(fates: &[Fate]) -> bool {
+    let mut failures = 0;
+    for round in 0.. {
+        match fates.get(round).copied().unwrap_or(Fate::Answered) {
+            Fate::Answered | Fate::AnsweredTwice => return true,
+            Fate::Refused => return false,
+            Fate::Errored | Fate::Lost => failures += 1,
+            Fate::Expired => {}
+        }
+        if failures > LIMIT {
+            return false;
+        }
+    }
+    false
+}
+
+async fn settle(
+    folder: &Folder,
+    staged: StagedShard,
+    round: u32,
+    took: RequestCounts,
+    fates: &[Vec<Fate>],
+    n: usize,
+) -> Shard {
+    let sent = read(folder, &layout::shard(WORK, &staged.sha256)).await;
+    assert_eq!((sent.len() as u64, sent.lines().count() as i64), (staged.bytes, staged.requests));
+    let back = answers(&sent, fates, round as usize);
+    // In two pieces, cut anywhere.
+    let (a, b) = back.split_at(back.len() / 3);
+    let chunks: Vec<Result<Bytes, String>> = vec![Ok(a.to_string().into()), Ok(b.to_string().into())];
+    let collection = Collection {
+        folder,
+        work_id: WORK,
+        slot: format!("{n:05}-1"),
+        shard: &staged.sha256,
+        requests: staged.requests,
+        files: vec![futures::stream::iter(chunks).boxed()],
+    };
+    let part = results::collect(collection, &std::env::temp_dir()).await.unwrap();
+    let state = AttemptState::Settled {
+        batch_id: format!("b{n}"),
+        ended: "completed".into(),
+        part: Some(PartRef { name: part.name, sha256: part.sha256 }),
+        counts: part.counts,
+        may_pass: part.may_pass,
+        files: vec![],
+    };
+    let attempt = Attempt {
+        number: 1,
+        intent_id: "i".into(),
+        file_id: "f".into(),
+        post_by: 0,
+        fingerprint: String::new(),
+        state,
+    };
+    let StagedShard { sha256, bytes, first, requests } = staged;
+    Shard { sha256, bytes, first, requests, failures: 0, attempt: Some(attempt), round, took }
+}
+
+fn settled(shard: &Shard) -> Settled {
+    let part = match &shard.attempt.as_ref().unwrap().state {
+        AttemptState::Settled { part, .. } => part.clone().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    Settled {
+        sha256: shard.sha256.clone(),
+        round: shard.round,
+        part: Some(Part { name: part.name, sha256: part.sha256 }),
+        given_up: false,
+        absent: ("missing", "nothing came back".into()),
+    }
+}
+
+async fn ids(folder: &Folder, name: &str) -> Vec<String> {
+    let bytes = folder.read(name, 1 << 30).await.unwrap().unwrap_or_default();
+    let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["custom_id"].as_str().unwrap().to_string();
+    std::str::from_utf8(&bytes).unwrap().lines().map(id).collect()
+}
+
+async fn flow(fates: Vec<Vec<Fate>>, max_requests: i64, max_bytes: u64) {
+    let folder = folder();
+    let name = |i: usize| format!("request {i}");
+    let body = |i: usize| Map::from_iter([("n".to_string(), json!("x".repeat(i % 50)))]);
+    let requests = (0..fates.len()).map(|i| InlineRequest { custom_id: name(i), body: body(i) }).collect();
+    let recipe = recipe(max_requests, max_bytes);
+    let spool = std::env::temp_dir();
+    let passed = pass(Source::Inline(requests), &recipe, Some((&folder, WORK)), &spool).await.unwrap();
+    let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
+    let mut journal = Journal::open(WORK.into(), owner, "s".into());
+    for staged in passed.shards {
+        assert!(staged.requests <= max_requests && staged.bytes <= max_bytes);
+        let n = journal.shards.len();
+        journal.shards.push(settle(&folder, staged, 0, RequestCounts::default(), &fates, n).await);
+    }
+    for round in 1..8 {
+        let writer = ShardWriter::new(&folder, WORK, &spool, max_requests, max_bytes);
+        let shards = journal.shards.iter().map(settled).collect();
+        let again = results::follow_up(writer, &folder, shards, round, LIMIT).await.unwrap();
+        for (staged, took) in again {
+            assert_eq!(took.total, staged.requests);
+            let n = journal.shards.len();
+            journal.shards.push(settle(&folder, staged, round, took, &fates, n).await);
+        }
+    }
+    let counts = journal.counts();
+    assert_eq!(
+        counts.total,
+        counts.succeeded + counts.failed + counts.expired + counts.cancelled + counts.missing,
+        "every request has one outcome"
+    );
+    let manifest = Manifest {
+        manifest_version: 1,
+        work_id: WORK.into(),
+        work_hash: passed.work_hash,
+        outcome: Outcome::Succeeded,
+        reason: String::new(),
+        message: String::new(),
+        requests: counts,
+        files: vec![],
+        batches: vec![],
+        completed_at: 0,
+    };
+    results::write(&folder, journal.shards.iter().map(settled).collect(), manifest).await.unwrap();
+    let (answered, without): (Vec<usize>, Vec<usize>) = (0..fates.len()).partition(|i| ends_answered(&fates[*i]));
+    let named = |indexes: Vec<usize>| indexes.into_iter().map(name).collect::<Vec<_>>();
+    assert_eq!(ids(&folder, layout::RESULTS).await, named(answered.clone()));
+    assert_eq!(ids(&folder, layout::ERRORS).await, named(without.clone()));
+    assert_eq!(ids(&folder, layout::UNSUCCESSFUL).await, named(without));
+    assert_eq!(counts.succeeded, answered.len() as i64);
+    own_answers(&folder, &answered).await;
+}
+
+/// Each answer is the one to its own request.
+async fn own_answers(folder: &Folder, answered: &[usize]) {
+    let bytes = folder.read(layout::RESULTS, 1 << 30).await.unwrap().unwrap_or_default();
+    let of: Vec<usize> = std::str::from_utf8(&bytes)
+        .unwrap()
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap()["response"]["body"]["of"].as_u64().unwrap() as usize)
+        .collect();
+    assert_eq!(of, answered);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..Default::default() })]
+
+    #[test]
+    fn cut_sent_and_joined_is_the_identity_on_order_and_ids(
+        fates in proptest::collection::vec(proptest::collection::vec(fate(), 1..5), 1..60),
+        max_requests in 1..20i64,
+        max_bytes in 300..5_000u64,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(flow(fates, max_requests, max_bytes));
+    }
+}
+
+#[tokio::test]
+async fn the_same_requests_are_the_same_work_however_they_are_cut() {
+    let hash = async |max_requests, n: usize| {
+        let requests = (0..n).map(|i| InlineRequest { custom_id: i.to_string(), body: Map::new() }).collect();
+        let recipe = recipe(max_requests, 10_000);
+        pass(Source::Inline(requests), &recipe, None, &std::env::temp_dir()).await.unwrap().work_hash
+    };
+    assert_eq!(hash(1, 5).await, hash(100, 5).await);
+    assert_ne!(hash(100, 5).await, hash(100, 6).await);
+}
