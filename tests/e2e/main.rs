@@ -10,6 +10,7 @@ mod crash;
 mod deletion;
 mod happy;
 mod holds;
+mod inputs;
 mod refused;
 mod running;
 mod schema;
