@@ -47,6 +47,12 @@ use super::storage::{Input, Output};
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || !has(self.spec.input.objectStore) || !has(oldSelf.spec.input.objectStore) || (has(self.spec.input.objectStore.region) == has(oldSelf.spec.input.objectStore.region) && (!has(self.spec.input.objectStore.region) || self.spec.input.objectStore.region == oldSelf.spec.input.objectStore.region))")
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (self.spec.input.format == oldSelf.spec.input.format && self.spec.input.compression == oldSelf.spec.input.compression && self.spec.input.emptyPolicy == oldSelf.spec.input.emptyPolicy)")
+        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.configMaps) == has(oldSelf.spec.input.configMaps) && (!has(self.spec.input.configMaps) || self.spec.input.configMaps == oldSelf.spec.input.configMaps))")
+        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.template) == has(oldSelf.spec.input.template) && (!has(self.spec.input.template) || self.spec.input.template == oldSelf.spec.input.template))")
+        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
     selectable = ".spec.providerRef.name",
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Complete")].reason"#),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.display.progress"),

@@ -52,6 +52,7 @@ pub mod reasons {
     pub const SPEC_DRIFT: &str = "SpecDrift";
     pub const PROVIDER_NOT_FOUND: &str = "ProviderNotFound";
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+    pub const CONFIG_MAP_NOT_FOUND: &str = "ConfigMapNotFound";
     pub const CREDENTIALS_REJECTED: &str = "CredentialsRejected";
     pub const STORAGE_UNAVAILABLE: &str = "StorageUnavailable";
     pub const PROVIDER_UNAVAILABLE: &str = "ProviderUnavailable";

@@ -11,16 +11,106 @@ use super::schema;
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("[has(self.inline), has(self.objectStore)].filter(x, x).size() == 1")
-        .message("set exactly one of `inline` and `objectStore`")
+    validation = Rule::new("[has(self.inline), has(self.objectStore), has(self.configMaps)].filter(x, x).size() == 1")
+        .message("set exactly one of `inline`, `objectStore` and `configMaps`"),
+    validation = Rule::new("self.format == 'Auto' || has(self.template) == (self.format in ['Rows', 'CSV'])")
+        .message("set `template` with the formats Rows and CSV, and with no other"),
+    validation = Rule::new("!has(self.inline) || (self.format == 'Auto' && self.compression == 'Auto' && !has(self.template))")
+        .message("`inline` requests are whole as they are; take out `format`, `compression` and `template`")
 )]
 pub struct Input {
     /// Requests written in the manifest itself, for small jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inline: Option<InlineInput>,
-    /// One object that holds the requests, a line each, in OpenAI's batch format.
+    /// Objects that hold the requests. A URI that ends in `/` is every object below it, one with `*` in its last segment
+    /// every object of that folder whose name matches; both in the order of their keys, at most 100,000. Left out are
+    /// empty objects, and names below it that begin with `_` or `.`, whether an object's or a folder's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_store: Option<ObjectStoreLocation>,
+    /// ConfigMaps of this namespace that hold the requests, read in this order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 50))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub config_maps: Option<Vec<ConfigMapSource>>,
+    /// How requests are written. Auto: a name that ends in `.csv` (or `.csv.gz`, `.csv.zst`) is CSV; with a `template`
+    /// everything else is Rows; without one, lines that have `method` or `url` are OpenAIBatch and others Requests.
+    #[serde(default)]
+    pub format: InputFormat,
+    /// How objects and keys are compressed. Auto: as their first bytes say.
+    #[serde(default)]
+    pub compression: InputCompression,
+    /// What an input without any request means.
+    #[serde(default)]
+    pub empty_policy: EmptyPolicy,
+    /// Makes a request of each row. For Rows and CSV.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<RequestTemplate>,
+}
+
+/// A ConfigMap of the same namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigMapSource {
+    /// Name of the ConfigMap.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in its `data` or `binaryData`; unset: all keys, sorted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: Option<String>,
+}
+
+/// How requests are written.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InputFormat {
+    /// As the name and the lines say.
+    #[default]
+    Auto,
+    /// Lines of OpenAI's batch format: `{"custom_id": …, "method": "POST", "url": …, "body": {…}}`.
+    OpenAIBatch,
+    /// Lines of `{"custom_id": …, "body": {…}}`.
+    Requests,
+    /// Lines that are JSON objects; the template makes a request of each.
+    Rows,
+    /// Comma-separated values under a row of column names; the template makes a request of each row.
+    #[serde(rename = "CSV")]
+    Csv,
+}
+
+/// How an input is compressed.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InputCompression {
+    /// As the first bytes say: gzip, zstd, or not at all.
+    #[default]
+    Auto,
+    /// Not at all.
+    None,
+    /// gzip
+    Gzip,
+    /// zstd, with a window of at most 32 MiB.
+    Zstd,
+}
+
+/// What an input without any request means.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EmptyPolicy {
+    /// The job fails: most likely something is missing.
+    #[default]
+    Fail,
+    /// The job is complete, with empty results.
+    Complete,
+}
+
+/// Makes a request of a row: `$(row.COLUMN)` stands for the row's value. As a whole string it is the value as it is (a
+/// number, an object), within a longer string its text. `$(row.a.b)` walks into objects; `$$(` is a literal `$(`.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+pub struct RequestTemplate {
+    /// The request's name, such as `$(row.id)`; unique in the job.
+    #[serde(rename = "customID")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub custom_id: String,
+    /// The request's body; variables stand in strings, however deep.
+    #[schemars(schema_with = "schema::free_form")]
+    pub body: Map<String, Value>,
 }
 
 /// Requests written in the manifest itself.
@@ -56,7 +146,7 @@ pub struct Output {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectStoreLocation {
-    /// `s3://BUCKET/KEY`. In an output, `$(namespace)`, `$(name)` and `$(runID)` are replaced.
+    /// `s3://BUCKET/KEY`; an input may be many objects (`s3://BUCKET/FOLDER/`, `s3://BUCKET/FOLDER/*.csv`). In an output, `$(namespace)`, `$(name)` and `$(runID)` are replaced.
     #[schemars(length(min = 8, max = 1024), regex(pattern = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+$"))]
     pub uri: String,
     /// Address of an S3-compatible server, such as `https://minio.example.com`; unset: Amazon's own for the region.

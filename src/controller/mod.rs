@@ -11,6 +11,7 @@ mod reconcile;
 mod record;
 mod run;
 mod session;
+mod source;
 mod tasks;
 mod trouble;
 

@@ -15,8 +15,8 @@ use super::trouble::Trouble;
 use crate::api::conditions::{self, reasons};
 use crate::api::text::hex;
 use crate::api::{
-    BatchJob, BatchProvider, BatchProviderSpec, ClusterBatchProvider, FINALIZER, Outcome, ProviderAuth, ProviderKind,
-    annotations,
+    BatchJob, BatchProvider, BatchProviderSpec, ClusterBatchProvider, FINALIZER, ObjectStoreLocation, Outcome,
+    ProviderAuth, ProviderKind, annotations,
 };
 use crate::lifecycle::{self, JobView, Journal, MaxFailed, Owner, Stuck, Timing};
 use crate::provider::{BatchApi, OpenAi};
@@ -301,20 +301,18 @@ async fn storage_credentials(ctx: &Context, namespace: &str, name: &str, user: &
     })
 }
 
-/// Opens the folder that an input object lies in, and its name there.
-pub(super) async fn input_folder(ctx: &Context, job: &BatchJob) -> Result<Option<(Folder, String, String)>, Trouble> {
-    let Some(location) = &job.spec.input.object_store else { return Ok(None) };
-    let namespace = job.namespace().unwrap_or_default();
-    let credentials = match storage_credentials(ctx, &namespace, &location.secret_ref.name, "spec.input").await {
+/// Opens the folder that the input's URI points into; with it, what the URI names there.
+pub(super) async fn input_folder(
+    ctx: &Context,
+    namespace: &str,
+    location: &ObjectStoreLocation,
+) -> Result<(Folder, String), Trouble> {
+    let credentials = match storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.input").await {
         Ok(credentials) => credentials,
         Err(Missing::Stuck(stuck)) => return Err(Trouble::lasting(stuck.reason, stuck.message)),
         Err(Missing::Unknown(trouble)) => return Err(trouble),
     };
-    let uri = location.uri.as_str();
-    let cut = uri.rfind('/').map_or(uri.len(), |i| i + 1);
-    let (base, name) = if uri["s3://".len()..].matches('/').count() == 1 { (uri, "") } else { uri.split_at(cut) };
-    let folder = Folder::open(location, base, &credentials, &ctx.transport)?;
-    Ok(Some((folder, name.to_string(), uri.to_string())))
+    Ok(Folder::open(location, &location.uri, &credentials, &ctx.transport)?.split_last())
 }
 
 async fn secret(ctx: &Context, namespace: &str, name: &str, user: &str) -> Result<Secret, Missing> {

@@ -3,8 +3,8 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::json;
 
-use crate::api::BatchJobSpec;
 use crate::api::text::hex;
+use crate::api::{BatchJobSpec, Input};
 
 /// Prefix of every work hash; grows when its definition changes, so that old hashes stay recognisable.
 pub const WORK_HASH_VERSION: &str = "v1";
@@ -12,7 +12,7 @@ pub const WORK_HASH_VERSION: &str = "v1";
 /// SHA-256 over the fields that shape requests or identity: what [`crate::api::Lock`] locks. Policies, limits and the
 /// names of credentials are not among them.
 pub fn spec_hash(spec: &BatchJobSpec) -> String {
-    let shape = json!({
+    let mut shape = json!({
         "provider": (spec.provider_ref.kind, &spec.provider_ref.name),
         "model": spec.model,
         "endpoint": spec.endpoint,
@@ -21,6 +21,19 @@ pub fn spec_hash(spec: &BatchJobSpec) -> String {
         "inline": spec.input.inline,
         "objectStore": spec.input.object_store.as_ref().map(|o| (&o.uri, &o.endpoint, &o.region)),
     });
+    let input = &spec.input;
+    let reading = json!({
+        "configMaps": input.config_maps,
+        "format": input.format,
+        "template": input.template,
+        "compression": input.compression,
+        "emptyPolicy": input.empty_policy,
+    });
+    // Named only where used, so that the hashes of jobs from before these fields hold.
+    if *input != (Input { inline: input.inline.clone(), object_store: input.object_store.clone(), ..Input::default() })
+    {
+        shape["reading"] = reading;
+    }
     // serde_json sorts object keys, so equal content gives equal bytes.
     hex(digest(&SHA256, shape.to_string().as_bytes()).as_ref())
 }
@@ -81,5 +94,34 @@ mod tests {
         let mut other = spec.clone();
         other.request_defaults = Some(serde_json::from_value(json!({"n": 2})).unwrap());
         assert_ne!(spec_hash(&spec), spec_hash(&other));
+    }
+
+    #[test]
+    fn how_the_input_is_read_is_part_of_the_identity() {
+        let hash = |change: serde_json::Value| {
+            let mut spec = json!({
+                "providerRef": {"name": "p"},
+                "input": {"objectStore": {"uri": "s3://bkt/in", "secretRef": {"name": "a"}}},
+                "output": {"objectStore": {"uri": "s3://bkt/out", "secretRef": {"name": "a"}}},
+            });
+            for (key, value) in change.as_object().unwrap() {
+                spec["input"][key] = value.clone();
+            }
+            spec_hash(&serde_json::from_value(spec).unwrap())
+        };
+        assert_eq!(hash(json!({})), hash(json!({"format": "Auto", "compression": "Auto", "emptyPolicy": "Fail"})));
+        let template = |body: serde_json::Value| json!({"customID": "$(row.id)", "body": body});
+        let all = [
+            json!({}),
+            json!({"format": "Requests"}),
+            json!({"compression": "Gzip"}),
+            json!({"emptyPolicy": "Complete"}),
+            json!({"configMaps": [{"name": "a"}]}),
+            json!({"configMaps": [{"name": "a", "key": "b"}]}),
+            json!({"template": template(json!({"n": 1}))}),
+            json!({"template": template(json!({"n": 2}))}),
+        ];
+        let hashes: std::collections::BTreeSet<String> = all.iter().map(|c| hash(c.clone())).collect();
+        assert_eq!(hashes.len(), all.len());
     }
 }

@@ -1,13 +1,20 @@
 //! What is checked of every request before anything is paid.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::pass::Origin;
+use super::template::Template;
+use crate::api::InputFormat;
+use crate::api::text::clip;
+
 /// Longest custom id, in bytes.
 const CUSTOM_ID_LIMIT: usize = 512;
 /// Faulty lines that are named; all of them are counted.
-const NAMED: usize = 20;
+const NAMED: usize = 5;
 
 /// One request, sound.
 #[derive(Debug, PartialEq)]
@@ -46,6 +53,10 @@ struct BatchLine<'a> {
 /// What is wrong with one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// What the object, or whatever the request stands in, is called.
+    pub source: Arc<str>,
+    /// The word for its entries.
+    pub entry: &'static str,
     /// From 1.
     pub line: u64,
     /// What is wrong and how it is mended.
@@ -55,10 +66,6 @@ pub struct Problem {
 /// What is wrong with an input.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
-    /// What the input is called.
-    pub source: String,
-    /// The word for one of its entries.
-    pub entry: &'static str,
     /// The first ones.
     pub named: Vec<Problem>,
     /// All of them.
@@ -67,21 +74,30 @@ pub struct Problems {
 
 impl Problems {
     /// Adds one.
-    pub fn add(&mut self, line: u64, what: impl Into<String>) {
+    pub fn add(&mut self, origin: &Origin, line: u64, what: impl Into<String>) {
         self.count += 1;
         if self.named.len() < NAMED {
-            self.named.push(Problem { line, what: what.into() });
+            self.named.push(Problem {
+                source: origin.source.clone(),
+                entry: origin.entry,
+                line,
+                what: clip(what.into(), 512),
+            });
         }
     }
 }
 
 impl std::fmt::Display for Problems {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: ", self.source)?;
-        for (i, problem) in self.named.iter().take(5).enumerate() {
-            write!(f, "{}{} {}: {}", if i > 0 { "; " } else { "" }, self.entry, problem.line, problem.what)?;
+        let mut source = None;
+        for (i, problem) in self.named.iter().enumerate() {
+            f.write_str(if i > 0 { "; " } else { "" })?;
+            if source.replace(&problem.source) != Some(&problem.source) {
+                write!(f, "{}: ", problem.source)?;
+            }
+            write!(f, "{} {}: {}", problem.entry, problem.line, problem.what)?;
         }
-        match self.count.saturating_sub(5) {
+        match self.count.saturating_sub(self.named.len() as u64) {
             0 => Ok(()),
             more => write!(f, "; and {more} more"),
         }
@@ -89,26 +105,28 @@ impl std::fmt::Display for Problems {
 }
 
 impl Shape {
-    /// Checks a line of OpenAI's batch format.
+    /// Checks a line that is a request in one of the formats without a template.
     ///
     /// # Errors
     /// What is wrong with it, never its content.
-    pub fn batch_line(&self, line: &[u8]) -> Result<Request, String> {
-        let line = std::str::from_utf8(line).map_err(|e| format!("is not UTF-8 (byte {})", e.valid_up_to() + 1))?;
-        let parsed: BatchLine = serde_json::from_str(line).map_err(|e| match e.is_data() {
-            true => "is not a JSON object such as {\"custom_id\": …, \"method\": \"POST\", \"url\": …, \"body\": {…}}"
+    pub fn line(&self, line: &[u8], format: InputFormat) -> Result<Request, String> {
+        let parsed: BatchLine = serde_json::from_str(utf8(line)?).map_err(|e| match (e.is_data(), format) {
+            (true, InputFormat::Requests) => "is not a JSON object such as {\"custom_id\": …, \"body\": {…}}".into(),
+            (true, _) => "is not a JSON object such as {\"custom_id\": …, \"method\": \"POST\", \"url\": …, \
+                          \"body\": {…}}"
                 .into(),
-            false => format!("is not JSON ({})", place(&e)),
+            (false, _) => format!("is not JSON ({})", place(&e)),
         })?;
-        match parsed.method.as_ref().map(|m| m.as_str()) {
-            None => return Err("has no `method`; it must be \"POST\"".into()),
-            Some(Some("POST")) => {}
-            Some(_) => return Err("has another `method` than \"POST\"".into()),
-        }
-        match parsed.url.as_ref().map(|u| u.as_str()) {
-            None => return Err(format!("has no `url`; it must be \"{}\", the job's `spec.endpoint`", self.path)),
-            Some(Some(url)) if url == self.path => {}
-            Some(_) => return Err(format!("has another `url` than \"{}\", the job's `spec.endpoint`", self.path)),
+        let addressed = parsed.method.is_some() || parsed.url.is_some();
+        match format {
+            InputFormat::Requests if addressed => {
+                return Err(
+                    "has a `method` or `url`, which the format Requests has not; set the format OpenAIBatch".into()
+                );
+            }
+            InputFormat::Requests => {}
+            InputFormat::Auto if !addressed => {}
+            _ => self.address(&parsed)?,
         }
         let custom_id = match parsed.custom_id {
             Some(Value::String(id)) => id,
@@ -120,6 +138,40 @@ impl Shape {
             true => "has a `body` that is not an object".into(),
             false => format!("has a `body` that cannot be read ({})", place(&e)),
         })?;
+        self.request(custom_id, body)
+    }
+
+    fn address(&self, line: &BatchLine<'_>) -> Result<(), String> {
+        match line.method.as_ref().map(|m| m.as_str()) {
+            None => return Err("has no `method`; it must be \"POST\"".into()),
+            Some(Some("POST")) => {}
+            Some(_) => return Err("has another `method` than \"POST\"".into()),
+        }
+        match line.url.as_ref().map(|u| u.as_str()) {
+            None => Err(format!("has no `url`; it must be \"{}\", the job's `spec.endpoint`", self.path)),
+            Some(Some(url)) if url == self.path => Ok(()),
+            Some(_) => Err(format!("has another `url` than \"{}\", the job's `spec.endpoint`", self.path)),
+        }
+    }
+
+    /// Makes and checks the request of a line that is a row.
+    ///
+    /// # Errors
+    /// What is wrong with it, never its content.
+    pub fn row_line(&self, line: &[u8], template: &Template) -> Result<Request, String> {
+        let row: Map<String, Value> = serde_json::from_str(utf8(line)?).map_err(|e| match e.is_data() {
+            true => "is not a JSON object of columns".into(),
+            false => format!("is not JSON ({})", place(&e)),
+        })?;
+        self.row(&row, template)
+    }
+
+    /// Makes and checks the request of a row.
+    ///
+    /// # Errors
+    /// What is wrong with it, never its content.
+    pub fn row(&self, row: &Map<String, Value>, template: &Template) -> Result<Request, String> {
+        let (custom_id, body) = template.expand(row)?;
         self.request(custom_id, body)
     }
 
@@ -156,6 +208,10 @@ impl Shape {
     }
 }
 
+fn utf8(line: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(line).map_err(|e| format!("is not UTF-8 (byte {})", e.valid_up_to() + 1))
+}
+
 /// Where a JSON error is, without the text around it (serde's own message may quote the input).
 fn place(error: &serde_json::Error) -> String {
     match error.classify() {
@@ -175,7 +231,7 @@ mod tests {
     }
 
     fn check(line: &str) -> Result<Request, String> {
-        shape().batch_line(line.as_bytes())
+        shape().line(line.as_bytes(), InputFormat::OpenAIBatch)
     }
 
     #[test]
@@ -213,6 +269,32 @@ mod tests {
             let error = check(&line).unwrap_err();
             assert!(error.contains(words), "{line}: {error}");
         }
-        assert!(shape().batch_line(b"\xff\xfe").unwrap_err().contains("UTF-8"));
+        assert!(shape().line(b"\xff\xfe", InputFormat::Auto).unwrap_err().contains("UTF-8"));
+    }
+
+    #[test]
+    fn lines_say_their_format_unless_the_job_does() {
+        let bare = br#"{"custom_id":"a","body":{}}"#;
+        let addressed = br#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{}}"#;
+        let read = |line: &[u8], format| shape().line(line, format).map(|r| r.custom_id);
+        assert_eq!(read(bare, InputFormat::Auto).unwrap(), "a");
+        assert_eq!(read(bare, InputFormat::Requests).unwrap(), "a");
+        assert!(read(bare, InputFormat::OpenAIBatch).unwrap_err().contains("no `method`"));
+        assert_eq!(read(addressed, InputFormat::Auto).unwrap(), "a");
+        assert_eq!(read(addressed, InputFormat::OpenAIBatch).unwrap(), "a");
+        assert!(read(addressed, InputFormat::Requests).unwrap_err().contains("OpenAIBatch"));
+        assert!(read(br#"{"custom_id":"a","url":"/v1/x","body":{}}"#, InputFormat::Auto).is_err());
+        assert!(read(br#"{"messages":[]}"#, InputFormat::Auto).unwrap_err().contains("no `custom_id`"));
+    }
+
+    #[test]
+    fn problems_name_their_object_once() {
+        let origin = |source: &str| Origin { source: source.into(), entry: "line" };
+        let mut problems = Problems::default();
+        for (source, line) in [("a", 1), ("a", 2), ("b", 1), ("b", 3), ("a", 4), ("c", 1), ("c", 2)] {
+            problems.add(&origin(source), line, "bad");
+        }
+        let wanted = "a: line 1: bad; line 2: bad; b: line 1: bad; line 3: bad; a: line 4: bad; and 2 more";
+        assert_eq!(problems.to_string(), wanted);
     }
 }

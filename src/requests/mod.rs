@@ -1,10 +1,16 @@
 //! From whatever a team wrote to what a provider is sent: one pass that checks, encodes, cuts and stages.
 
 mod check;
+mod compression;
+mod csv;
+mod objects;
 mod pass;
+mod read;
+mod template;
 
 pub use check::{Problem, Problems};
-pub use pass::{PassError, Passed, Recipe, Source, pass};
+pub use objects::apart;
+pub use pass::{Held, Origin, PassError, Passed, Recipe, Source, pass};
 
 /// Name of a request at the provider: its place in the input, and a mark of the work, so that nothing of the customer's
 /// leaves and results of another work are never taken for ours. At most 64 of `[A-Za-z0-9_-]`.

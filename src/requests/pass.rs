@@ -2,22 +2,21 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
-use bytes::Bytes;
-use futures::StreamExt;
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use serde_json::{Map, Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio_util::io::{InspectReader, StreamReader};
 
 use super::check::{Problems, Request, Shape};
 use super::provider_side_id;
+use super::read::Reading;
+use super::template::Template;
 use crate::api::text::hex;
-use crate::api::{Endpoint, InlineRequest};
-use crate::store::{Folder, IndexEntry, Line, Lines, ShardWriter, StagedShard, StoreError};
+use crate::api::{EmptyPolicy, Endpoint, InlineRequest, InputCompression, InputFormat, RequestTemplate};
+use crate::store::{Folder, IndexEntry, ShardWriter, StagedShard, StoreError};
 
-/// Longest line that is read, in bytes.
-const LINE_LIMIT: usize = 8 << 20;
 /// Requests of one job; their ids are held in memory, 16 bytes each, to find duplicates.
 const REQUEST_LIMIT: i64 = 1_000_000;
 
@@ -25,15 +24,30 @@ const REQUEST_LIMIT: i64 = 1_000_000;
 pub enum Source {
     /// Written in the manifest.
     Inline(Vec<InlineRequest>),
-    /// One object of OpenAI's batch lines.
-    Object {
-        /// Its folder.
+    /// In objects.
+    Objects {
+        /// Their folder.
         folder: Folder,
-        /// Its name there.
+        /// Which of them: a name, a pattern with `*`, or empty for all.
         name: String,
-        /// What people call it.
-        uri: String,
     },
+    /// In pieces that fit into memory, fetched one after the other.
+    Held {
+        /// What people call them all.
+        name: String,
+        /// Each when its turn comes.
+        pieces: BoxStream<'static, Result<Held, PassError>>,
+    },
+}
+
+/// A piece of input in memory.
+pub struct Held {
+    /// What people call it.
+    pub name: String,
+    /// What its format is known by, where nothing else says it.
+    pub file: String,
+    /// Its content.
+    pub bytes: Vec<u8>,
 }
 
 /// How to make batches of requests.
@@ -47,6 +61,14 @@ pub struct Recipe {
     pub model: Option<String>,
     /// Merged under each body.
     pub defaults: Map<String, Value>,
+    /// How requests are written.
+    pub format: InputFormat,
+    /// How the input is compressed.
+    pub compression: InputCompression,
+    /// Makes a request of a row.
+    pub template: Option<RequestTemplate>,
+    /// What an input without requests means.
+    pub empty_policy: EmptyPolicy,
     /// Part of the work's identity.
     pub run_id: Option<String>,
     /// Requests in one batch.
@@ -80,6 +102,12 @@ pub enum PassError {
     /// The input is not sound; nothing was sent.
     #[error("{0}")]
     Invalid(String),
+    /// What the input names in the cluster is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The cluster did not answer.
+    #[error("{0}")]
+    Unavailable(String),
     /// Storage or the local spool.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -95,15 +123,42 @@ pub async fn pass(
     stage: Option<(&Folder, &str)>,
     spool: &Path,
 ) -> Result<Passed, PassError> {
-    let mut pass = Pass::new(&source, recipe, stage, spool);
-    let (input_sha256, input_bytes) = match source {
-        Source::Inline(requests) => pass.inline(requests).await?,
-        Source::Object { folder, name, uri } => pass.object(&folder, &name, &uri).await?,
-    };
-    pass.finish(input_sha256, input_bytes).await
+    let template = recipe.template.as_ref().map(Template::parse).transpose().map_err(PassError::Invalid)?;
+    let mut reading = Reading::new(recipe.format, recipe.compression, template);
+    let mut pass = Pass::new(source.name(), recipe, stage, spool);
+    match source {
+        Source::Inline(requests) => pass.inline(&mut reading, requests).await?,
+        Source::Objects { folder, name } => reading.objects(&mut pass, &folder, &name).await?,
+        Source::Held { mut pieces, .. } => {
+            while let Some(held) = pieces.try_next().await? {
+                reading.held(&mut pass, held).await?;
+            }
+        }
+    }
+    pass.finish(reading).await
 }
 
-struct Pass<'a> {
+impl Source {
+    fn name(&self) -> String {
+        match self {
+            Source::Inline(_) => "`spec.input.inline.requests`".into(),
+            Source::Objects { folder, name } => folder.uri_of(name),
+            Source::Held { name, .. } => name.clone(),
+        }
+    }
+}
+
+/// Where a request stands.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// What the object, or whatever it stands in, is called.
+    pub source: Arc<str>,
+    /// The word for its entries.
+    pub entry: &'static str,
+}
+
+pub(super) struct Pass<'a> {
+    name: String,
     recipe: &'a Recipe,
     shape: Shape,
     writer: Option<ShardWriter<'a>>,
@@ -115,13 +170,10 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(source: &Source, recipe: &'a Recipe, stage: Option<(&'a Folder, &'a str)>, spool: &'a Path) -> Self {
-        let (name, entry) = match source {
-            Source::Inline(_) => ("`spec.input.inline.requests`".to_string(), "request"),
-            Source::Object { uri, .. } => (uri.clone(), "line"),
-        };
+    fn new(name: String, recipe: &'a Recipe, stage: Option<(&'a Folder, &'a str)>, spool: &'a Path) -> Self {
         let (model, defaults) = (recipe.model.clone(), recipe.defaults.clone());
         Pass {
+            name,
             recipe,
             shape: Shape {
                 path: recipe.endpoint.path(),
@@ -132,7 +184,7 @@ impl<'a> Pass<'a> {
             writer: stage.map(|(folder, work_id)| {
                 ShardWriter::new(folder, work_id, spool, recipe.max_requests, recipe.max_bytes)
             }),
-            problems: Problems { source: name, entry, ..Default::default() },
+            problems: Problems::default(),
             seen: HashSet::new(),
             model: None,
             chain: Context::new(&SHA256),
@@ -140,49 +192,35 @@ impl<'a> Pass<'a> {
         }
     }
 
-    async fn inline(&mut self, requests: Vec<InlineRequest>) -> Result<(String, u64), PassError> {
-        let (mut hash, mut bytes) = (Context::new(&SHA256), 0);
+    async fn inline(&mut self, reading: &mut Reading, requests: Vec<InlineRequest>) -> Result<(), PassError> {
+        let origin = Origin { source: "`spec.input.inline.requests`".into(), entry: "request" };
         for (i, request) in requests.into_iter().enumerate() {
-            let text = json!([request.custom_id, request.body]).to_string();
-            hash.update(text.as_bytes());
-            bytes += text.len() as u64;
-            self.take(i as u64 + 1, self.shape.request(request.custom_id, request.body)).await?;
+            reading.count(json!([request.custom_id, request.body]).to_string().as_bytes());
+            self.take(&origin, i as u64 + 1, self.shape.request(request.custom_id, request.body)).await?;
         }
-        Ok((hex(hash.finish().as_ref()), bytes))
+        Ok(())
     }
 
-    async fn object(&mut self, folder: &Folder, name: &str, uri: &str) -> Result<(String, u64), PassError> {
-        let missing =
-            || PassError::Invalid(format!("{uri} does not exist; put the requests there, or correct `spec.input`"));
-        let entry = folder.get(name).await?.ok_or_else(missing)?;
-        let mut bytes = 0;
-        let mut hash = Context::new(&SHA256);
-        let counted = entry.stream.map(|chunk: Result<Bytes, _>| chunk.map_err(std::io::Error::other));
-        let reader = InspectReader::new(StreamReader::new(counted), |read: &[u8]| {
-            bytes += read.len() as u64;
-            hash.update(read);
-        });
-        let mut lines = Lines::new(skip_bom(reader).await.map_err(|e| broken(uri, e))?, LINE_LIMIT);
-        let mut number = 0;
-        while let Some(line) = lines.next().await.map_err(|e| broken(uri, e))? {
-            number += 1;
-            let checked = match line {
-                Line::Whole(line) if line.trim_ascii().is_empty() => continue,
-                Line::Whole(line) => self.shape.batch_line(line),
-                Line::TooLong(size) => Err(format!("has {size} bytes; {LINE_LIMIT} are allowed")),
-            };
-            self.take(number, checked).await?;
-        }
-        drop(lines);
-        Ok((hex(hash.finish().as_ref()), bytes))
+    /// What every request of the job shares.
+    pub(super) fn shape(&self) -> &Shape {
+        &self.shape
     }
 
-    async fn take(&mut self, line: u64, checked: Result<Request, String>) -> Result<(), PassError> {
+    /// Takes the next request, or what is wrong with it.
+    ///
+    /// # Errors
+    /// When nothing more can be taken.
+    pub(super) async fn take(
+        &mut self,
+        origin: &Origin,
+        line: u64,
+        checked: Result<Request, String>,
+    ) -> Result<(), PassError> {
         let checked = checked.and_then(|r| self.fits_the_others(r));
         let request = match checked {
             Ok(request) => request,
             Err(what) => {
-                self.problems.add(line, what);
+                self.problems.add(origin, line, what);
                 return Ok(());
             }
         };
@@ -200,7 +238,7 @@ impl<'a> Pass<'a> {
         if self.requests > REQUEST_LIMIT {
             return Err(PassError::Invalid(format!(
                 "{} has more than {REQUEST_LIMIT} requests; split it over several BatchJobs",
-                self.problems.source
+                self.name
             )));
         }
         // Once something is wrong nothing is sent: go on reading for the report only.
@@ -208,7 +246,7 @@ impl<'a> Pass<'a> {
             return Ok(());
         }
         let entry = IndexEntry { index, custom_id: request.custom_id, request_sha256: hex(hash.as_ref()) };
-        self.stage(line, &entry, &body).await
+        self.stage(origin, line, &entry, &body).await
     }
 
     fn fits_the_others(&mut self, request: Request) -> Result<Request, String> {
@@ -224,25 +262,28 @@ impl<'a> Pass<'a> {
         }
     }
 
-    async fn stage(&mut self, line: u64, entry: &IndexEntry, body: &str) -> Result<(), PassError> {
+    async fn stage(&mut self, origin: &Origin, line: u64, entry: &IndexEntry, body: &str) -> Result<(), PassError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let id = provider_side_id(entry.index, writer.work_id());
         let encoded = format!(r#"{{"custom_id":"{id}","method":"POST","url":"{}","body":{body}}}"#, self.shape.path);
         let (size, limit) = (encoded.len() as u64 + 1, self.recipe.max_bytes);
         if size > limit {
-            self.problems.add(line, format!("takes {size} bytes; the provider takes {limit} in a whole batch"));
+            self.problems.add(origin, line, format!("takes {size} bytes; the provider takes {limit} in a whole batch"));
             return Ok(());
         }
         writer.push(encoded.as_bytes(), entry).await?;
         Ok(())
     }
 
-    async fn finish(mut self, input_sha256: String, input_bytes: u64) -> Result<Passed, PassError> {
+    async fn finish(mut self, reading: Reading) -> Result<Passed, PassError> {
         if self.problems.count > 0 {
             return Err(PassError::Invalid(self.problems.to_string()));
         }
-        if self.requests == 0 {
-            return Err(PassError::Invalid(format!("{} holds no requests", self.problems.source)));
+        if self.requests == 0 && self.recipe.empty_policy == EmptyPolicy::Fail {
+            return Err(PassError::Invalid(format!(
+                "{} holds no requests; put some there, or set `spec.input.emptyPolicy: Complete` where that is fine",
+                self.name
+            )));
         }
         let shards = match self.writer.take() {
             Some(writer) => writer.finish().await?,
@@ -251,6 +292,7 @@ impl<'a> Pass<'a> {
         let chain = hex(self.chain.finish().as_ref());
         let identity = json!([self.recipe.provider, self.recipe.run_id, self.requests, chain]).to_string();
         let hash = hex(digest(&SHA256, identity.as_bytes()).as_ref());
+        let (input_sha256, input_bytes) = reading.finish();
         Ok(Passed {
             input_sha256,
             input_bytes,
@@ -259,21 +301,4 @@ impl<'a> Pass<'a> {
             shards,
         })
     }
-}
-
-fn broken(uri: &str, error: std::io::Error) -> PassError {
-    match error.downcast::<StoreError>() {
-        Ok(error) => error.into(),
-        Err(error) => StoreError::Unavailable(format!("{uri}: {error}")).into(),
-    }
-}
-
-/// Editors on Windows put a byte order mark first; it is no part of the first line.
-async fn skip_bom<R: AsyncRead + Unpin>(mut reader: R) -> std::io::Result<impl AsyncRead + Unpin> {
-    let mut head = Vec::with_capacity(3);
-    while head.len() < 3 && (&mut reader).take(3 - head.len() as u64).read_to_end(&mut head).await? > 0 {}
-    if head == b"\xef\xbb\xbf" {
-        head.clear();
-    }
-    Ok(std::io::Cursor::new(head).chain(reader))
 }

@@ -67,6 +67,22 @@ pub struct Folder {
     prefix: String,
 }
 
+/// An object of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    path: Path,
+    name_at: usize,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+impl Listed {
+    /// Its name in the folder.
+    pub fn name(&self) -> &str {
+        &self.path.as_ref()[self.name_at..]
+    }
+}
+
 /// An object that is being read.
 pub struct Entry {
     /// Size in bytes.
@@ -130,7 +146,19 @@ impl Folder {
     /// # Errors
     /// When the store cannot say.
     pub async fn get(&self, name: &str) -> Result<Option<Entry>, StoreError> {
-        let got = match self.store.get(&self.path(name)).await {
+        self.get_at(&self.path(name), name).await
+    }
+
+    /// Opens an object that a listing named; None where it is gone since.
+    ///
+    /// # Errors
+    /// When the store cannot say.
+    pub async fn get_listed(&self, object: &Listed) -> Result<Option<Entry>, StoreError> {
+        self.get_at(&object.path, object.name()).await
+    }
+
+    async fn get_at(&self, path: &Path, name: &str) -> Result<Option<Entry>, StoreError> {
+        let got = match self.store.get(path).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             got => got.map_err(|e| self.error(name, e))?,
         };
@@ -138,6 +166,32 @@ impl Folder {
         let (folder, name) = (self.clone(), name.to_string());
         let stream = got.into_stream().map_err(move |e| folder.error(&name, e)).boxed();
         Ok(Some(Entry { size, etag, stream }))
+    }
+
+    /// Every object below the folder, page by page, in the store's order.
+    pub fn list(&self) -> BoxStream<'_, Result<Listed, StoreError>> {
+        let prefix = self.path("");
+        // A key is the prefix, a slash and the name; at the bucket's root it is the name.
+        let name_at = if prefix.as_ref().is_empty() { 0 } else { prefix.as_ref().len() + 1 };
+        let listed = move |m: object_store::ObjectMeta| {
+            let below = m.location.as_ref().is_char_boundary(name_at) && m.location.as_ref().len() > name_at;
+            below.then_some(Listed { path: m.location, name_at, size: m.size })
+        };
+        let objects = self.store.list(Some(&prefix)).map_err(|e| self.error("", e));
+        objects.try_filter_map(move |m| std::future::ready(Ok(listed(m)))).boxed()
+    }
+
+    /// The folder that holds what this one's URI names, and the name there: empty where the URI ends in `/`.
+    pub fn split_last(mut self) -> (Folder, String) {
+        let cut = self.prefix.rfind('/').map_or(0, |i| i + 1);
+        let name = self.prefix.split_off(cut);
+        self.uri.truncate(self.uri.len() - name.len());
+        (self, name)
+    }
+
+    /// What people call an object here.
+    pub fn uri_of(&self, name: &str) -> String {
+        format!("{}{name}", self.uri)
     }
 
     /// Reads an object that must be there and at most `limit` bytes.

@@ -7,7 +7,7 @@ mod shards;
 pub mod staged;
 
 pub use document::{Document, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes};
-pub use folder::{Credentials, Entry, Folder, Place, Upload};
+pub use folder::{Credentials, Entry, Folder, Listed, Place, Upload};
 pub use lines::{Line, Lines};
 pub use shards::{IndexEntry, ShardWriter, StagedShard};
 
@@ -79,6 +79,9 @@ impl StoreError {
             E::NotFound { .. } => StoreError::NotFound(format!("{place} does not exist")),
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => StoreError::Denied(format!(
                 "access to {place} was denied; check the credentials in the Secret and the bucket's policy"
+            )),
+            E::InvalidPath { .. } => StoreError::Invalid(format!(
+                "{place} holds a key with an empty segment, `.` or `..`, which cannot be read; rename that object"
             )),
             E::AlreadyExists { .. } | E::Precondition { .. } => StoreError::Conflict(format!("{place} exists already")),
             _ if why.contains("NoSuchBucket") => StoreError::NotFound(format!("the bucket of {place} does not exist")),

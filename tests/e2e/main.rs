@@ -10,6 +10,7 @@ mod crash;
 mod deletion;
 mod happy;
 mod holds;
+mod inputs;
 mod providers;
 mod refused;
 mod resend;

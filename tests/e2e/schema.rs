@@ -15,8 +15,8 @@ async fn what_cannot_work_is_refused_with_advice() {
     neither["spec"]["input"] = json!({});
     let many: Vec<Value> = (0..501).map(|i| json!({"customID": format!("c{i}"), "body": {}})).collect();
     let bad: Vec<(Value, &str)> = vec![
-        (both, "set exactly one of `inline` and `objectStore`"),
-        (neither, "set exactly one of `inline` and `objectStore`"),
+        (both, "set exactly one of `inline`, `objectStore` and `configMaps`"),
+        (neither, "set exactly one of `inline`, `objectStore` and `configMaps`"),
         (job(&"n".repeat(64), json!({})), "no more than 63 characters"),
         (job("many", json!({"spec": {"input": {"inline": {"requests": many}}}})), "500"),
         (job("uri", json!({"spec": {"output": place("http://x/y")}})), "spec.output.objectStore.uri"),

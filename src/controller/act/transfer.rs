@@ -6,14 +6,15 @@ use tracing::{info, warn};
 
 use super::{Act, manifest_view};
 use crate::api::RequestCounts;
-use crate::controller::observe::{self, Tools};
+use crate::api::conditions::reasons;
+use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
-use crate::controller::{names, tasks};
+use crate::controller::{names, source, tasks};
 use crate::lifecycle::{
     AttemptState, Collected, Journal, Memory, PartRef, Pass, Plan, Planned, Shard, Slot, Task, WORK_HASH_VERSION,
 };
 use crate::provider::InputFile;
-use crate::requests::{self, PassError, Passed, Recipe, Source};
+use crate::requests::{self, PassError, Passed, Recipe};
 use crate::results::{self, Manifest};
 use crate::store::{ShardWriter, StagedShard, layout, staged};
 
@@ -26,16 +27,13 @@ pub(in crate::controller) type Learned = Box<dyn FnOnce(&mut Memory) + Send>;
 impl Act<'_> {
     pub(super) fn start_pass(&self, stage: Option<String>) -> Result<(), Trouble> {
         let (ctx, tools, job) = (self.ctx.clone(), self.tools()?.clone(), self.world.job.clone());
-        let spec_hash = self.world.view.spec_hash.clone();
+        let (spec_hash, output_uri) = (self.world.view.spec_hash.clone(), self.world.view.output_uri.clone());
         let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
         tasks::start(self.ctx, self.session, &self.world.job, Task::Pass, async move {
-            let source = match &job.spec.input.inline {
-                Some(inline) => Source::Inline(inline.requests.clone()),
-                None => match observe::input_folder(&ctx, &job).await? {
-                    Some((folder, name, uri)) => Source::Object { folder, name, uri },
-                    None => Source::Inline(vec![]),
-                },
-            };
+            if let Err(message) = source::check(&job.spec, &output_uri) {
+                return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) })));
+            }
+            let source = source::open(&ctx, &namespace, &job.spec.input).await?;
             let recipe = recipe(&job, &tools);
             let target = stage.as_deref().map(|work_id| (&tools.folder, work_id));
             let result = match requests::pass(source, &recipe, target, &ctx.spool).await {
@@ -50,6 +48,10 @@ impl Act<'_> {
                     Ok(planned(passed, stage.clone()))
                 }
                 Err(PassError::Invalid(message)) => Err(message),
+                Err(PassError::NotFound(message)) => {
+                    return Err(Trouble::lasting(reasons::CONFIG_MAP_NOT_FOUND, message));
+                }
+                Err(PassError::Unavailable(message)) => return Err(Trouble::passing("KubernetesUnavailable", message)),
                 Err(PassError::Store(e)) => return Err(e.into()),
             };
             Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result })))
@@ -154,6 +156,10 @@ fn recipe(job: &crate::api::BatchJob, tools: &Tools) -> Recipe {
         endpoint: spec.endpoint,
         model: spec.model.clone(),
         defaults: spec.request_defaults.clone().unwrap_or_default(),
+        format: spec.input.format,
+        compression: spec.input.compression,
+        template: spec.input.template.clone(),
+        empty_policy: spec.input.empty_policy,
         run_id: spec.run_id.clone(),
         max_requests: i64::from(limits.max_requests_per_batch),
         max_bytes: limits.max_bytes_per_batch.unsigned_abs(),

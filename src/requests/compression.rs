@@ -1,0 +1,218 @@
+//! Uncompresses what is read, within bounds.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+
+use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
+use async_compression::zstd::DParameter;
+use tokio::io::{AsyncRead, AsyncReadExt, BufReader, ReadBuf};
+
+use crate::api::InputCompression;
+
+/// Uncompressed bytes of a whole input.
+const TOTAL_LIMIT: u64 = 64 << 30;
+/// From this size on an object must not be more than `RATIO_LIMIT` times what it was compressed to.
+const RATIO_FROM: u64 = 1 << 30;
+const RATIO_LIMIT: u64 = 1000;
+/// Windows of up to 32 MiB: a decoder holds one in memory.
+const WINDOW_LOG_LIMIT: u32 = 25;
+
+/// Bytes of something, on both sides of its decoder.
+pub type Content<'a> = Box<dyn AsyncRead + Unpin + Send + 'a>;
+
+/// What was read of an input so far.
+#[derive(Clone, Debug, Default)]
+pub struct Sizes {
+    /// Bytes of the object at hand as they are stored.
+    stored: Arc<AtomicU64>,
+    /// Uncompressed bytes of the whole input.
+    total: Arc<AtomicU64>,
+}
+
+impl Sizes {
+    /// The same input, another object.
+    pub fn next(&self) -> Sizes {
+        Sizes { stored: Arc::default(), total: self.total.clone() }
+    }
+
+    /// Counts stored bytes.
+    pub fn stored(&self, bytes: usize) {
+        self.stored.fetch_add(bytes as u64, Relaxed);
+    }
+}
+
+/// The uncompressed content of `stored`, whose reader counts in `sizes`; and what it was compressed with.
+///
+/// # Errors
+/// What the reader says.
+pub async fn open<'a>(
+    mut stored: Content<'a>,
+    compression: InputCompression,
+    sizes: Sizes,
+) -> std::io::Result<(Content<'a>, InputCompression)> {
+    let compression = match compression {
+        InputCompression::Auto => {
+            let (head, rest) = peek(stored, 4).await?;
+            stored = rest;
+            match &head[..] {
+                [0x1f, 0x8b, ..] => InputCompression::Gzip,
+                [0x28, 0xb5, 0x2f, 0xfd] => InputCompression::Zstd,
+                _ => InputCompression::None,
+            }
+        }
+        told => told,
+    };
+    let buffered = BufReader::with_capacity(128 << 10, stored);
+    let content: Content<'a> = match compression {
+        InputCompression::Gzip => {
+            let mut decoder = GzipDecoder::new(buffered);
+            decoder.multiple_members(true);
+            Box::new(decoder)
+        }
+        InputCompression::Zstd => {
+            let mut decoder = ZstdDecoder::with_params(buffered, &[DParameter::window_log_max(WINDOW_LOG_LIMIT)]);
+            decoder.multiple_members(true);
+            Box::new(decoder)
+        }
+        InputCompression::Auto | InputCompression::None => Box::new(buffered),
+    };
+    Ok((Box::new(Bounded { content, given: 0, sizes }), compression))
+}
+
+/// Without the byte order mark that editors on Windows put first; it is no part of the first line.
+///
+/// # Errors
+/// What the reader says.
+pub async fn skip_bom(content: Content<'_>) -> std::io::Result<Content<'_>> {
+    let (head, mut content) = peek(content, 3).await?;
+    if head == b"\xef\xbb\xbf" {
+        content.read_exact(&mut [0; 3]).await?;
+    }
+    Ok(content)
+}
+
+/// The first bytes, at most `n`, and everything, those included.
+async fn peek(mut content: Content<'_>, n: usize) -> std::io::Result<(Vec<u8>, Content<'_>)> {
+    let mut head = Vec::with_capacity(n);
+    (&mut content).take(n as u64).read_to_end(&mut head).await?;
+    Ok((head.clone(), Box::new(std::io::Cursor::new(head).chain(content))))
+}
+
+/// More came out than may.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TooMuch(String);
+
+/// Ends in an error where more comes out than may.
+struct Bounded<'a> {
+    content: Content<'a>,
+    given: u64,
+    sizes: Sizes,
+}
+
+impl Bounded<'_> {
+    fn judge(&mut self, bytes: u64) -> Result<(), TooMuch> {
+        self.given += bytes;
+        let total = self.sizes.total.fetch_add(bytes, Relaxed) + bytes;
+        if total > TOTAL_LIMIT {
+            return Err(TooMuch(format!(
+                "the input has more than {} GiB; split it over several BatchJobs",
+                TOTAL_LIMIT >> 30
+            )));
+        }
+        let stored = self.sizes.stored.load(Relaxed).max(1);
+        if self.given > RATIO_FROM && self.given / stored > RATIO_LIMIT {
+            return Err(TooMuch(format!(
+                "becomes more than {RATIO_LIMIT} times as large when it is uncompressed, which no requests do; put \
+                 the right object there"
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Bounded<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.content).poll_read(cx, buf))?;
+        let bytes = (buf.filled().len() - before) as u64;
+        Poll::Ready(self.judge(bytes).map_err(std::io::Error::other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    pub async fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzipEncoder::new(vec![]);
+        encoder.write_all(bytes).await.unwrap();
+        encoder.shutdown().await.unwrap();
+        encoder.into_inner()
+    }
+
+    pub async fn zstd(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = ZstdEncoder::new(vec![]);
+        encoder.write_all(bytes).await.unwrap();
+        encoder.shutdown().await.unwrap();
+        encoder.into_inner()
+    }
+
+    async fn read(bytes: &[u8], compression: InputCompression) -> std::io::Result<Vec<u8>> {
+        let (content, _) = open(Box::new(bytes), compression, Sizes::default()).await?;
+        let mut out = vec![];
+        skip_bom(content).await?.read_to_end(&mut out).await?;
+        Ok(out)
+    }
+
+    #[tokio::test]
+    async fn the_first_bytes_say_how_it_is_compressed() {
+        let text = b"\xef\xbb\xbfsome text\n".repeat(50_000);
+        let (gz, zst) = (gzip(&text).await, zstd(&text).await);
+        for stored in [&text, &gz, &zst] {
+            assert!(read(stored, InputCompression::Auto).await.unwrap() == text[3..]);
+        }
+        assert!(read(&gz, InputCompression::Gzip).await.unwrap() == text[3..]);
+        assert!(read(&zst, InputCompression::Zstd).await.unwrap() == text[3..]);
+        assert!(read(&gz, InputCompression::None).await.unwrap() == gz);
+        assert_eq!(read(b"", InputCompression::Auto).await.unwrap(), b"");
+        assert_eq!(read(b"\x1f", InputCompression::Auto).await.unwrap(), b"\x1f");
+        let members = [gzip(b"one ").await, gzip(b"two").await].concat();
+        assert_eq!(read(&members, InputCompression::Auto).await.unwrap(), b"one two");
+        let frames = [zstd(b"one ").await, zstd(b"two").await].concat();
+        assert_eq!(read(&frames, InputCompression::Auto).await.unwrap(), b"one two");
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_short_or_something_else_is_an_error() {
+        let text: Vec<u8> = (0..200_000u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        for whole in [gzip(&text).await, zstd(&text).await] {
+            for cut in [5, 20, whole.len() / 2, whole.len() - 9, whole.len() - 1] {
+                assert!(read(&whole[..cut], InputCompression::Auto).await.is_err(), "{cut} of {}", whole.len());
+            }
+        }
+        assert!(read(b"plain", InputCompression::Gzip).await.is_err());
+        assert!(read(b"plain", InputCompression::Zstd).await.is_err());
+        assert!(read(b"", InputCompression::Gzip).await.is_err());
+    }
+
+    #[test]
+    fn bombs_are_bounded() {
+        let bounded = || Bounded { content: Box::new(tokio::io::empty()), given: 0, sizes: Sizes::default() };
+        let mut bomb = bounded();
+        bomb.sizes.stored(1 << 20);
+        assert!(bomb.judge(1 << 30).is_ok(), "small things may be as compressible as they like");
+        assert!(bomb.judge(1 << 20).unwrap_err().to_string().contains("1000 times"));
+        let mut dense = bounded();
+        dense.sizes.stored(64 << 20);
+        assert!(dense.judge(60 << 30).is_ok());
+        let mut next = Bounded { sizes: dense.sizes.next(), ..bounded() };
+        next.sizes.stored(64 << 20);
+        assert!(next.judge(5 << 30).unwrap_err().to_string().contains("64 GiB"), "the whole input counts");
+    }
+}

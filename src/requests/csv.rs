@@ -1,0 +1,274 @@
+//! Rows of comma-separated values, in bounded memory.
+
+use csv_core::{ReadRecordResult, Reader};
+use serde_json::{Map, Value};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::template::shown;
+
+/// Fields of one row.
+const FIELD_LIMIT: usize = 4096;
+const CHUNK: usize = 64 << 10;
+
+/// Reads row by row. A row that is longer than the limit is skipped and reported, not held.
+pub struct Records<R> {
+    reader: R,
+    parser: Reader,
+    buffer: Vec<u8>,
+    at: usize,
+    ended: bool,
+    /// Newlines so far.
+    newlines: u64,
+    text: Vec<u8>,
+    ends: Vec<usize>,
+    limit: usize,
+}
+
+/// One row.
+pub struct Record<'a> {
+    /// Where it begins, from 1.
+    pub line: u64,
+    /// Its fields, or what is wrong with it.
+    pub fields: Result<Fields<'a>, String>,
+}
+
+/// The fields of a row.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    text: &'a str,
+    ends: &'a [usize],
+}
+
+/// The names of the columns.
+pub struct Header(Vec<String>);
+
+/// What was taken in of a row so far.
+#[derive(Default)]
+struct Taken {
+    text: usize,
+    ends: usize,
+    size: usize,
+    quotes: usize,
+    too_long: bool,
+}
+
+impl<R: AsyncRead + Unpin> Records<R> {
+    /// Rows of `reader`, each at most `limit` bytes.
+    pub fn new(reader: R, limit: usize) -> Self {
+        Records {
+            reader,
+            parser: Reader::new(),
+            buffer: Vec::with_capacity(CHUNK),
+            at: 0,
+            ended: false,
+            newlines: 0,
+            text: vec![0; CHUNK],
+            ends: vec![0; 64],
+            limit,
+        }
+    }
+
+    /// The next row; None at the end. Empty lines are no rows.
+    ///
+    /// # Errors
+    /// What the reader says.
+    pub async fn next(&mut self) -> std::io::Result<Option<Record<'_>>> {
+        if !self.skip_empty_lines().await? {
+            return Ok(None);
+        }
+        let line = self.newlines + 1;
+        let mut taken = Taken::default();
+        loop {
+            if self.at == self.buffer.len() {
+                self.fill().await?;
+            }
+            let input = &self.buffer[self.at..];
+            let at_end = input.is_empty();
+            let (result, read, text, ends) =
+                self.parser.read_record(input, &mut self.text[taken.text..], &mut self.ends[taken.ends..]);
+            let bytes = &input[..read];
+            self.newlines += memchr::memchr_iter(b'\n', bytes).count() as u64;
+            taken.quotes += memchr::memchr_iter(b'"', bytes).count();
+            taken.size += read;
+            self.at += read;
+            taken.text += text;
+            taken.ends += ends;
+            match result {
+                ReadRecordResult::InputEmpty => {}
+                ReadRecordResult::OutputFull => self.grow_text(&mut taken),
+                ReadRecordResult::OutputEndsFull => self.grow_ends(&mut taken),
+                ReadRecordResult::Record => {
+                    return Ok(Some(Record { line, fields: self.fields(&taken, at_end) }));
+                }
+                ReadRecordResult::End => return Ok(None),
+            }
+        }
+    }
+
+    fn fields(&self, taken: &Taken, at_end: bool) -> Result<Fields<'_>, String> {
+        if taken.too_long || taken.size > self.limit {
+            return Err(format!(
+                "begins a row of {} bytes; {} bytes and {FIELD_LIMIT} fields are allowed (is a quote left open?)",
+                taken.size, self.limit
+            ));
+        }
+        if at_end && taken.quotes % 2 == 1 {
+            return Err("begins a row with a quote that is never closed; is the file cut short?".into());
+        }
+        let text = std::str::from_utf8(&self.text[..taken.text]);
+        let text = text.map_err(|_| "begins a row that is not UTF-8".to_string())?;
+        Ok(Fields { text, ends: &self.ends[..taken.ends] })
+    }
+
+    /// Lines are counted from where a row begins; false at the end.
+    async fn skip_empty_lines(&mut self) -> std::io::Result<bool> {
+        loop {
+            let rest = &self.buffer[self.at..];
+            let empty = rest.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+            self.newlines += memchr::memchr_iter(b'\n', &rest[..empty]).count() as u64;
+            self.at += empty;
+            if self.at < self.buffer.len() {
+                return Ok(true);
+            }
+            if self.ended {
+                return Ok(false);
+            }
+            self.fill().await?;
+        }
+    }
+
+    async fn fill(&mut self) -> std::io::Result<()> {
+        if !self.ended {
+            self.buffer.clear();
+            self.at = 0;
+            self.buffer.reserve(CHUNK);
+            self.ended = self.reader.read_buf(&mut self.buffer).await? == 0;
+        }
+        Ok(())
+    }
+
+    fn grow_text(&mut self, taken: &mut Taken) {
+        if self.text.len() < self.limit {
+            self.text.resize((self.text.len() * 2).min(self.limit), 0);
+        } else {
+            (taken.text, taken.too_long) = (0, true);
+        }
+    }
+
+    fn grow_ends(&mut self, taken: &mut Taken) {
+        if self.ends.len() < FIELD_LIMIT {
+            self.ends.resize((self.ends.len() * 2).min(FIELD_LIMIT), 0);
+        } else {
+            (taken.ends, taken.too_long) = (0, true);
+        }
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn iter(&self) -> Result<Vec<&'a str>, String> {
+        let mut start = 0;
+        let field = |end: &usize| {
+            // A field that ends within a character is one of two broken ones.
+            let field = self.text.get(start..*end).ok_or("begins a row that is not UTF-8".to_string());
+            start = *end;
+            field
+        };
+        self.ends.iter().map(field).collect()
+    }
+}
+
+impl Header {
+    /// The first row as names.
+    ///
+    /// # Errors
+    /// When a name stands there twice.
+    pub fn new(fields: &Fields<'_>) -> Result<Header, String> {
+        let names: Vec<String> = fields.iter()?.into_iter().map(String::from).collect();
+        let mut seen = std::collections::BTreeSet::new();
+        match names.iter().find(|name| !name.is_empty() && !seen.insert(name.as_str())) {
+            Some(twice) => Err(format!("names the column {} twice", shown(twice))),
+            None => Ok(Header(names)),
+        }
+    }
+
+    /// A row by the names of its columns.
+    ///
+    /// # Errors
+    /// When it has more or fewer fields than there are names.
+    pub fn row(&self, fields: &Fields<'_>) -> Result<Map<String, Value>, String> {
+        let values = fields.iter()?;
+        if values.len() != self.0.len() {
+            return Err(format!("begins a row of {} fields; the header has {}", values.len(), self.0.len()));
+        }
+        let named = self.0.iter().zip(values).filter(|(name, _)| !name.is_empty());
+        Ok(named.map(|(name, value)| (name.clone(), Value::String(value.into()))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn rows(text: &[u8], limit: usize) -> Vec<(u64, Result<Vec<String>, String>)> {
+        let mut records = Records::new(text, limit);
+        let mut out = vec![];
+        while let Some(record) = records.next().await.unwrap() {
+            let fields = record.fields.and_then(|f| f.iter());
+            out.push((record.line, fields.map(|f| f.into_iter().map(String::from).collect())));
+        }
+        out
+    }
+
+    fn row(line: u64, fields: &[&str]) -> (u64, Result<Vec<String>, String>) {
+        (line, Ok(fields.iter().map(|f| f.to_string()).collect()))
+    }
+
+    #[tokio::test]
+    async fn rows_are_read_as_people_write_them() {
+        let text = b"id,text\r\n1,\"a, \"\"b\"\"\r\nc\"\r\n\r\n2,\n\n3,\"\"";
+        let wanted = [row(1, &["id", "text"]), row(2, &["1", "a, \"b\"\r\nc"]), row(5, &["2", ""]), row(7, &["3", ""])];
+        assert_eq!(rows(text, 100).await, wanted);
+        assert_eq!(rows(b"", 100).await, []);
+        assert_eq!(rows(b"\r\n\n", 100).await, []);
+        assert_eq!(rows("ä,ö\n".as_bytes(), 100).await, [row(1, &["ä", "ö"])]);
+    }
+
+    #[tokio::test]
+    async fn rows_that_cross_buffers_are_whole() {
+        let long = "y".repeat(150_000);
+        let text = format!("a,{long}\n\"{long}\n\",b\n");
+        let with_newline = format!("{long}\n");
+        assert_eq!(rows(text.as_bytes(), 200_000).await, [row(1, &["a", &long]), row(2, &[&with_newline, "b"])]);
+    }
+
+    #[tokio::test]
+    async fn faulty_rows_are_reported_and_the_next_is_read() {
+        let text = format!("{}\nnext,row\n", "x".repeat(300_000));
+        let read = rows(text.as_bytes(), 1000).await;
+        assert!(read[0].1.as_ref().unwrap_err().contains("300001 bytes"), "{:?}", read[0]);
+        assert_eq!(read[1..], [row(2, &["next", "row"])]);
+        let text = format!("{}\nnext\n", ",".repeat(5000));
+        let read = rows(text.as_bytes(), 1 << 20).await;
+        assert!(read[0].1.as_ref().unwrap_err().contains("4096 fields"), "{:?}", read[0]);
+        assert_eq!(read[1..], [row(2, &["next"])]);
+        let read = rows(b"a\n\xff\xfe\nb\n", 100).await;
+        assert!(read[1].1.as_ref().unwrap_err().contains("UTF-8"));
+        assert_eq!(read[2], row(3, &["b"]));
+        assert!(rows(b"a\n1,\"open\n", 100).await[1].1.as_ref().unwrap_err().contains("never closed"));
+        assert_eq!(rows(b"5\" pipe,x\n", 100).await, [row(1, &["5\" pipe", "x"])], "no quote at all");
+    }
+
+    #[tokio::test]
+    async fn headers_name_columns_and_ragged_rows_are_refused() {
+        let mut records = Records::new(&b"id,text,\n1,x,\n2\n"[..], 100);
+        let first = records.next().await.unwrap().unwrap().fields.unwrap();
+        let header = Header::new(&first).unwrap();
+        let row = header.row(&records.next().await.unwrap().unwrap().fields.unwrap()).unwrap();
+        assert_eq!(Value::Object(row), serde_json::json!({"id": "1", "text": "x"}));
+        let ragged = header.row(&records.next().await.unwrap().unwrap().fields.unwrap()).unwrap_err();
+        assert_eq!(ragged, "begins a row of 1 fields; the header has 3");
+        let mut records = Records::new(&b"id,id\n"[..], 100);
+        let twice = Header::new(&records.next().await.unwrap().unwrap().fields.unwrap()).err().unwrap();
+        assert!(twice.contains("`id` twice"), "{twice}");
+    }
+}
