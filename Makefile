@@ -18,9 +18,10 @@ test: preflight lint ## All checks and tests, on a real Kubernetes API server an
 	cargo test --test e2e -- --test-threads=6
 
 .PHONY: lint
-lint: preflight ## Formatting, clippy, manifests.
+lint: preflight ## Formatting, clippy, licences.
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	"$$(./tests/cluster/cargo-deny.sh)" --offline check bans licenses sources
 
 .PHONY: crds
 crds: ## Write crds/ from the types in src/api.
