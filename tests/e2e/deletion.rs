@@ -55,7 +55,7 @@ async fn other_work_does_not_overwrite_what_lies_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_jobs_of_one_destination_do_not_share_it() {
-    let scene = Scene::new("two", &["--batch-duration", "2s"]).await;
+    let scene = Scene::new("two", &["--batch-duration", "8s"]).await;
     scene.apply_job("a", json!({}));
     scene.wait_batch("a runs", |_| true).await;
     let mut other = scene.job("b", json!({}));

@@ -12,7 +12,7 @@ fn rules(rules: Value) -> tempfile::NamedTempFile {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_cancelled_batch_left_is_sent_again_and_nothing_else() {
-    let scene = Scene::new("resend", &["--batch-duration", "4s"]).await;
+    let scene = Scene::new("resend", &["--batch-duration", "8s"]).await;
     let requests = crate::support::scene::requests("j", 40);
     scene.apply_job("j", json!({"spec": {"input": {"inline": {"requests": requests}}}}));
     let half_done = |b: &Value| b["request_counts"]["completed"].as_i64().is_some_and(|n| n >= 5);
@@ -78,7 +78,7 @@ async fn too_many_failures_stop_further_batches_and_what_was_answered_is_written
 #[tokio::test(flavor = "multi_thread")]
 async fn at_its_deadline_a_job_is_cancelled_collected_and_failed() {
     let scene = Scene::new("deadline", &["--batch-duration", "1h"]).await;
-    scene.apply_job("j", json!({"spec": {"activeDeadlineSeconds": 3}}));
+    scene.apply_job("j", json!({"spec": {"activeDeadlineSeconds": 8}}));
     let job = scene.wait_condition("j", "Failed", "True", 40).await;
     assert_eq!(condition(&job, "Failed").unwrap().1, "DeadlineExceeded");
     let state = scene.sim.state().await;
