@@ -959,14 +959,6 @@ fn deleted_and_created_again() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
-fn everything_at_once() {
-    holds(Budget { recreations: 1, crashes: 1, lost_replies: 1, ..Budget::default() });
-    holds(Budget { crashes: 2, lost_replies: 2, lost_writes: 1, ..Budget::default() });
-    holds(Budget { deletions: 1, recreations: 1, ..Budget::default() });
-}
-
-#[test]
 fn without_any_one_rule_it_pays_twice() {
     let none = Budget::default();
     pays_twice(Mutant::WritesUnjudged, none);
