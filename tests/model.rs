@@ -150,6 +150,7 @@ struct History {
     crashed_with_permit: bool,
     reply_lost: bool,
     adopted: bool,
+    asked_when_closed: bool,
 }
 
 /// `stale` is a set of replicas, by bits: those that read the object just before it changed.
@@ -330,7 +331,7 @@ impl World {
         memory.files.clear();
         (memory.manifest, memory.pass, memory.resolvable) = (None, None, None);
         let number = self.attempt().map_or(0, |a| a.number);
-        memory.uploads.retain(|slot, _| keep_uploads && slot.attempt > number);
+        memory.uploads.retain(|(slot, _), _| keep_uploads && slot.attempt > number);
         memory
     }
 
@@ -518,7 +519,7 @@ fn find_out(w: &World, memory: &mut Memory, job: &JobView, step: &Step) -> bool 
         (Step::Upload(slot), _) => {
             let Some(journal) = &w.journal else { return false };
             let content = journal.shards[slot.shard].sha256.clone();
-            memory.uploads.insert(*slot, content);
+            memory.uploads.insert((*slot, content.clone()), content);
         }
         _ => return false,
     }
@@ -568,6 +569,7 @@ fn post(w: &mut World, memory: &mut Memory) -> Option<Doing> {
         memory.posted.insert(intent, Posted::Refused(Refusal::NotSent, String::new()));
         return Some(Doing::Nothing);
     }
+    w.history.asked_when_closed |= w.journal.as_ref()?.closing.is_some();
     w.posts.push(Post { intent: intent.clone(), file });
     Some(Doing::Waiting(intent))
 }
@@ -844,6 +846,9 @@ impl Model for Protocol {
                 let ended = cancelled.is_some_and(|c| c.outcome == Outcome::Cancelled);
                 waits || ended || w.is_submitted() || !m.is_at_rest(w)
             }),
+            Property::<Self>::always("asks for nothing once the journal is closed", |_, w| {
+                !w.history.asked_when_closed
+            }),
             Property::<Self>::always("every write is one step forward", |_, w| {
                 w.replicas.iter().all(|r| !matches!(&r.doing, Doing::Writing(write) if !is_lawful(write)))
             }),
@@ -927,6 +932,7 @@ fn a_provider_without_room() {
 #[test]
 fn a_storage_taken_for_careless() {
     holds(Budget { bad_proofs: 1, crashes: 1, ..Budget::default() });
+    holds(Budget { bad_proofs: 1, edits: 1, ..Budget::default() });
 }
 
 #[test]

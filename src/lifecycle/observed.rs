@@ -111,8 +111,8 @@ pub struct Memory {
     pub store_proved: Option<Result<(), String>>,
     /// What a pass over the input gave.
     pub pass: Option<Pass>,
-    /// Uploaded input files.
-    pub uploads: BTreeMap<Slot, String>,
+    /// Uploaded input files, by attempt and content: a plan that was dropped and made anew numbers attempts from 1 again.
+    pub uploads: BTreeMap<(Slot, String), String>,
     /// The intent that this process holds the permit for.
     pub permit: Option<String>,
     /// What came of the POST of an intent.

@@ -2,7 +2,7 @@
 
 use super::decide::Step;
 use super::journal::{Attempt, AttemptState, Journal, Refusal, Slot};
-use super::observed::{Observed, Posted, Search};
+use super::observed::{Observed, Posted};
 use super::shards::{Round, hold_id, record, with_state};
 
 /// An intent without an id, read by somebody who holds no permit for it: look for the batch, else revoke the right to
@@ -64,6 +64,10 @@ pub(super) fn revoke(
     if let Some(step) = answered(o, journal, slot, attempt) {
         return Some(step);
     }
+    let search = o.memory.searches.get(&attempt.intent_id);
+    if let Some(id) = search.and_then(|s| s.found.first()) {
+        return Some(record(o, journal, slot, id));
+    }
     if attempt.fingerprint != o.job.fingerprint {
         let why = "a submission of unknown outcome was being revoked when the credential changed; put the earlier \
                    credential back, or look at the provider and answer";
@@ -73,9 +77,8 @@ pub(super) fn revoke(
         return Some(Step::Revoke(slot));
     };
     let quiet = gone + o.timing.listing_lag;
-    match o.memory.searches.get(&attempt.intent_id) {
-        Some(Search { found, .. }) if !found.is_empty() => Some(record(o, journal, slot, &found[0])),
-        Some(Search { began, .. }) if *began >= quiet => Some(revoked(o, journal, slot, attempt)),
+    match search {
+        Some(search) if search.began >= quiet => Some(revoked(o, journal, slot, attempt)),
         _ if o.now < quiet => round.due(quiet),
         _ => Some(Step::Search(slot)),
     }

@@ -49,7 +49,7 @@ pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPol
     let live = journal.shards.iter().any(Shard::is_live);
     let mut round = Round { step: None, due: None, live, holds: vec![], stuck: None, stage: reasons::SUBMITTING };
     round.step = attempts(journal)
-        .find_map(|(slot, attempt)| owed(o, journal, slot, attempt))
+        .find_map(|(slot, attempt)| owed(o, journal, slot, attempt, closing))
         .or_else(|| attempts(journal).find_map(|(slot, a)| under_way(o, journal, slot, a, closing, &mut round)))
         .or_else(|| may_start.then(|| start(o, journal, &mut round)).flatten());
     round
@@ -75,7 +75,13 @@ pub(super) fn record(o: &Observed, journal: &Journal, slot: Slot, batch_id: &str
 }
 
 /// What this process alone can do: use its permit, and write down what came of it.
-fn owed(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> Option<Step> {
+fn owed(
+    o: &Observed,
+    journal: &Journal,
+    slot: Slot,
+    attempt: &Attempt,
+    closing: Option<DeletionPolicy>,
+) -> Option<Step> {
     if !matches!(attempt.state, AttemptState::Intended | AttemptState::Revoking) {
         return None;
     }
@@ -86,7 +92,12 @@ fn owed(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> Optio
             Some(with_state(journal, slot, state))
         }
         Some(_) => None,
-        None => (o.memory.permit.as_ref() == Some(&attempt.intent_id)).then_some(Step::Post(slot)),
+        None if o.memory.permit.as_ref() != Some(&attempt.intent_id) || attempt.state != AttemptState::Intended => None,
+        None if closing.is_some() => {
+            let message = "the job was to stop before the batch was asked for".into();
+            Some(with_state(journal, slot, AttemptState::Refused { refusal: Refusal::NotSent, message, at: o.now }))
+        }
+        None => Some(Step::Post(slot)),
     }
 }
 
@@ -291,9 +302,10 @@ fn not_before(shard: &Shard) -> Option<i64> {
 /// The uploaded file that the attempt may use. The file of an attempt that was refused before a batch existed is as good
 /// as new.
 fn file_for(o: &Observed, journal: &Journal, slot: Slot) -> Option<String> {
-    let last = journal.shards[slot.shard].attempt.as_ref();
-    let refused = last.filter(|a| matches!(a.state, AttemptState::Refused { .. }) && !a.file_id.is_empty());
-    refused.map(|a| a.file_id.clone()).or_else(|| o.memory.uploads.get(&slot).cloned())
+    let shard = &journal.shards[slot.shard];
+    let refused =
+        shard.attempt.as_ref().filter(|a| matches!(a.state, AttemptState::Refused { .. }) && !a.file_id.is_empty());
+    refused.map(|a| a.file_id.clone()).or_else(|| o.memory.uploads.get(&(slot, shard.sha256.clone())).cloned())
 }
 
 fn intent(o: &Observed, journal: &Journal, slot: Slot) -> Step {

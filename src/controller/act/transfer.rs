@@ -13,7 +13,7 @@ use crate::controller::{names, source, tasks};
 use crate::lifecycle::{
     AttemptState, Collected, Journal, Memory, PartRef, Pass, Plan, Planned, Shard, Slot, Task, WORK_HASH_VERSION,
 };
-use crate::provider::InputFile;
+use crate::provider::{Batch, InputFile};
 use crate::requests::{self, PassError, Passed, Recipe};
 use crate::results::{self, Manifest};
 use crate::store::{ShardWriter, StagedShard, layout, staged};
@@ -69,7 +69,7 @@ impl Act<'_> {
             let file = InputFile { name: names::file(&journal, slot), bytes: shard.bytes, content };
             let id = tools.api.upload(file).await?;
             Ok(learned(move |m| {
-                m.uploads.insert(slot, id);
+                m.uploads.insert((slot, shard.sha256), id);
             }))
         });
         Ok(())
@@ -80,20 +80,7 @@ impl Act<'_> {
         let (namespace, name) = (self.world.view.owner.namespace.clone(), self.world.view.owner.name.clone());
         tasks::start(self.ctx, self.session, &self.world.job, Task::Collect(slot), async move {
             let Some((batch_id, shard)) = submitted(&journal, slot) else { return Ok(learned(|_| {})) };
-            let batch = tools.api.get(batch_id).await?;
-            let mut files = vec![];
-            for id in [&batch.output_file_id, &batch.error_file_id].into_iter().flatten() {
-                files.push(tools.api.content(id, OUTPUT_LIMIT).await?.map_err(|e| e.to_string()).boxed());
-            }
-            let collection = results::Collection {
-                folder: &tools.folder,
-                work_id: &journal.work_id,
-                slot: slot.to_string(),
-                shard: &shard.sha256,
-                requests: shard.requests,
-                files,
-            };
-            let part = results::collect(collection, &ctx.spool).await?;
+            let (batch, part) = collect(&tools, &journal, slot, batch_id, shard, &ctx.spool).await?;
             if part.foreign > 0 {
                 warn!(namespace, name, %slot, lines = part.foreign, "lines that are not of this batch came back and were left out");
             }
@@ -142,6 +129,53 @@ impl Act<'_> {
     pub(in crate::controller) async fn tidy(&self) -> Result<(), Trouble> {
         let work = layout::work(&self.journal()?.work_id);
         Ok(self.tools()?.folder.delete_below(&work).await?)
+    }
+}
+
+/// How often, and after which pause, a file that holds less than the provider counts is fetched again.
+const LOOKS_FOR_MORE: u32 = 3;
+const PAUSE: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// Fetches what came back. A batch can be called ended before its files are whole: what is taken for missing is paid again,
+/// so the provider's own count is asked first.
+async fn collect(
+    tools: &Tools,
+    journal: &Journal,
+    slot: Slot,
+    batch_id: &str,
+    shard: &Shard,
+    spool: &std::path::Path,
+) -> Result<(Batch, results::Collected), Trouble> {
+    let mut look = 0;
+    loop {
+        look += 1;
+        let batch = tools.api.get(batch_id).await?;
+        let mut files = vec![];
+        for id in [&batch.output_file_id, &batch.error_file_id].into_iter().flatten() {
+            files.push(tools.api.content(id, OUTPUT_LIMIT).await?.map_err(|e| e.to_string()).boxed());
+        }
+        if files.is_empty() && batch.done > 0 {
+            let message = format!(
+                "the provider counts {} requests of batch {batch_id} as done and names no file with their answers; it is \
+                 asked again",
+                batch.done
+            );
+            return Err(Trouble::passing(reasons::PROVIDER_UNAVAILABLE, message));
+        }
+        let collection = results::Collection {
+            folder: &tools.folder,
+            work_id: &journal.work_id,
+            slot: slot.to_string(),
+            shard: &shard.sha256,
+            requests: shard.requests,
+            files,
+        };
+        let part = results::collect(collection, spool).await?;
+        let whole = part.counts.succeeded + part.counts.failed >= batch.done.min(shard.requests);
+        if whole || look >= LOOKS_FOR_MORE {
+            return Ok((batch, part));
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
