@@ -384,6 +384,7 @@ impl Protocol {
             deadline: None,
             poll_period: 1,
             deletion_policy: self.policy,
+            submitted: false,
             provider_file_policy: ProviderFilePolicy::Delete,
             finished: false,
             tidy: false,

@@ -142,6 +142,7 @@ fn view(ctx: &Context, job: &BatchJob) -> JobView {
         poll_period: i64::from(spec.poll_period_seconds) * 1000,
         deletion_policy: spec.deletion_policy,
         provider_file_policy: spec.provider_file_policy,
+        submitted: job.status.as_ref().is_some_and(|s| s.submission_time.is_some()),
         finished: is_finished(job),
         tidy: is_tidy(job),
         answer: job

@@ -9,6 +9,8 @@ use crate::api::{DeletionPolicy, Hold, Lock, Outcome, PROTOCOL_VERSION};
 /// Milliseconds between two looks for something that a person must mend: Secrets are polled, not watched.
 const MENDED_CHECK: i64 = 15_000;
 
+const GONE: &str = "a batch was submitted, and its journal, _batchjob/journal.json at the destination, is gone";
+
 /// One thing to do; at most one effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -152,9 +154,17 @@ pub fn decide(o: &Observed) -> Step {
         Some(journal) => foreign(o, journal),
         None => match manifest {
             Some(manifest) => same_work(o, &manifest.work_hash, |_| reuse(manifest)),
+            None if o.job.submitted => journal_gone(o),
             None => Step::Open(Journal::open(o.nonce.into(), o.job.owner.clone(), o.job.spec_hash.clone())),
         },
     }
+}
+
+/// Absence is no evidence: a batch was submitted, and opening another journal would pay for it again.
+fn journal_gone(o: &Observed) -> Step {
+    let stuck = Some(Stuck { reason: reasons::OUTPUT_CONFLICT, message: format!("{GONE}; put it back") });
+    let why = Waiting { stage: reasons::IN_PROGRESS, stuck, ..Default::default() };
+    Step::Wait { until: Some(o.now + MENDED_CHECK), why }
 }
 
 fn newer_protocol(journal: &Journal) -> Step {
@@ -366,6 +376,7 @@ fn deleting(o: &Observed, since: i64) -> Step {
                 j.closing = Some(policy);
             }));
         }
+        None if o.job.submitted => return abandon(GONE),
         _ => return let_go,
     };
     if journal.commit.is_some() {

@@ -69,6 +69,8 @@ pub struct JobView {
     pub deletion_policy: DeletionPolicy,
     /// `spec.providerFilePolicy`
     pub provider_file_policy: ProviderFilePolicy,
+    /// Status says that a batch was submitted: without a journal that is no new job.
+    pub submitted: bool,
     /// Status says how it ended, and nothing asks for another look.
     pub finished: bool,
     /// Status says that nothing is left to tidy.

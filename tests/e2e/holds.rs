@@ -33,6 +33,21 @@ async fn a_batch_that_the_provider_does_not_know_is_held_and_given_up_on_a_perso
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_is_gone_is_missed_and_nothing_is_paid_again() {
+    let scene = Scene::new("gone", &["--batch-duration", "1h"]).await;
+    scene.apply_job("j", json!({}));
+    scene.wait_condition("j", "Submitted", "True", 30).await;
+    let (key, journal) = ("out/j/_batchjob/journal.json", scene.get("out/j/_batchjob/journal.json").await.unwrap());
+    scene.delete(key).await;
+    let job = scene.wait_condition("j", "Stalled", "True", 40).await;
+    assert!(condition(&job, "Stalled").unwrap().2.contains("journal"), "{:?}", condition(&job, "Stalled"));
+    assert_eq!(scene.get(key).await, None);
+    scene.put(key, journal).await;
+    scene.wait_condition("j", "Stalled", "False", 40).await;
+    assert_eq!(scene.sim.state().await["creates"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn once_started_what_shapes_requests_is_locked_and_the_rest_is_not() {
     let scene = Scene::new("locked", &["--batch-duration", "1h"]).await;
     let spec = json!({"spec": {"requestDefaults": {"max_completion_tokens": 512}}});

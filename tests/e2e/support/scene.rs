@@ -168,6 +168,10 @@ impl Scene {
         self.bucket.put(&format!("{}/{key}", self.namespace).into(), bytes.into()).await.unwrap();
     }
 
+    pub async fn delete(&self, key: &str) {
+        self.bucket.delete(&format!("{}/{key}", self.namespace).into()).await.unwrap();
+    }
+
     /// An object's text; None where there is none.
     pub async fn get(&self, key: &str) -> Option<String> {
         let got = self.bucket.get(&format!("{}/{key}", self.namespace).into()).await.ok()?;
