@@ -6,7 +6,7 @@ help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## Run everything on this machine, see a job through, and stop. The first run builds Kubernetes (once, 6 to 7 minutes).
+demo: ## Run everything on this machine, see a job through, and stop. The first run compiles Kubernetes and the operator (some 15 minutes).
 	@./demo/run.sh
 
 .PHONY: test
