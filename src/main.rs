@@ -49,6 +49,9 @@ struct Run {
     /// Local disk for transfers: about twice the largest batch, compressed. It may vanish at any time.
     #[arg(long, env = "SPOOL_DIR", default_value = "/tmp")]
     spool_dir: PathBuf,
+    /// ConfigMaps that the requests and results of one job may take where `spec.output.configMap` is set; 900 KiB each.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
+    output_config_maps: u16,
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, default_value = "0.0.0.0:8081")]
     health_addr: SocketAddr,
@@ -104,6 +107,7 @@ impl Run {
             leader_election: self.leader_election,
             identity: self.identity,
             spool_dir: self.spool_dir,
+            output_config_maps: usize::from(self.output_config_maps),
             health_addr: self.health_addr,
             timing: Timing {
                 post_window: seconds(self.post_window_seconds),

@@ -119,6 +119,10 @@ async fn settle(
 ) -> Shard {
     let sent = read(folder, &layout::shard(WORK, &staged.sha256)).await;
     assert_eq!((sent.len() as u64, sent.lines().count() as i64), (staged.bytes, staged.requests));
+    for request in sent.lines() {
+        let request: Value = serde_json::from_str(request).unwrap();
+        assert_eq!(request["body"]["model"], staged.model, "one model a batch");
+    }
     let back = answers(&sent, fates, round as usize);
     // In two pieces, cut anywhere.
     let (a, b) = back.split_at(back.len() / 3);
@@ -148,8 +152,8 @@ async fn settle(
         fingerprint: String::new(),
         state,
     };
-    let StagedShard { sha256, bytes, first, requests } = staged;
-    Shard { sha256, bytes, first, requests, failures: 0, attempt: Some(attempt), round, took }
+    let StagedShard { sha256, bytes, first, requests, model } = staged;
+    Shard { sha256, bytes, first, requests, failures: 0, attempt: Some(attempt), round, took, model }
 }
 
 fn settled(shard: &Shard) -> Settled {
@@ -159,6 +163,8 @@ fn settled(shard: &Shard) -> Settled {
     };
     Settled {
         sha256: shard.sha256.clone(),
+        first: shard.first,
+        model: shard.model.clone(),
         round: shard.round,
         part: Some(Part { name: part.name, sha256: part.sha256 }),
         given_up: false,
@@ -172,10 +178,13 @@ async fn ids(folder: &Folder, name: &str) -> Vec<String> {
     std::str::from_utf8(&bytes).unwrap().lines().map(id).collect()
 }
 
-async fn flow(fates: Vec<Vec<Fate>>, max_requests: i64, max_bytes: u64) {
+async fn flow(fates: Vec<Vec<Fate>>, models: Vec<u8>, max_requests: i64, max_bytes: u64) {
     let folder = folder();
     let name = |i: usize| format!("request {i}");
-    let body = |i: usize| Map::from_iter([("n".to_string(), json!("x".repeat(i % 50)))]);
+    let body = |i: usize| {
+        let model = format!("m{}", models[i % models.len()]);
+        Map::from_iter([("n".to_string(), json!("x".repeat(i % 50))), ("model".to_string(), json!(model))])
+    };
     let requests = (0..fates.len()).map(|i| InlineRequest { custom_id: name(i), body: body(i) }).collect();
     let recipe = recipe(max_requests, max_bytes);
     let spool = std::env::temp_dir();
@@ -215,7 +224,8 @@ async fn flow(fates: Vec<Vec<Fate>>, max_requests: i64, max_bytes: u64) {
         batches: vec![],
         completed_at: 0,
     };
-    results::write(&folder, journal.shards.iter().map(settled).collect(), manifest).await.unwrap();
+    let all = journal.shards.iter().map(settled).collect();
+    results::write(&folder, all, manifest, Default::default()).await.unwrap();
     let (answered, without): (Vec<usize>, Vec<usize>) = (0..fates.len()).partition(|i| ends_answered(&fates[*i]));
     let named = |indexes: Vec<usize>| indexes.into_iter().map(name).collect::<Vec<_>>();
     assert_eq!(ids(&folder, layout::RESULTS).await, named(answered.clone()));
@@ -242,11 +252,12 @@ proptest! {
     #[test]
     fn cut_sent_and_joined_is_the_identity_on_order_and_ids(
         fates in proptest::collection::vec(proptest::collection::vec(fate(), 1..5), 1..60),
+        models in proptest::collection::vec(0..4u8, 1..7),
         max_requests in 1..20i64,
         max_bytes in 300..5_000u64,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(flow(fates, max_requests, max_bytes));
+        runtime.block_on(flow(fates, models, max_requests, max_bytes));
     }
 }
 

@@ -25,11 +25,13 @@ use super::storage::{Input, Output};
     doc = "BatchJob runs a set of LLM requests through a provider's asynchronous batch API and stores the results.",
     validation = Rule::new("self.metadata.name.size() <= 63")
         .message("the name must be no more than 63 characters"),
-    validation = Rule::new("self.spec.output.objectStore.uri == oldSelf.spec.output.objectStore.uri")
+    validation = Rule::new("self.spec.output.compression == oldSelf.spec.output.compression && has(self.spec.output.objectStore) == has(oldSelf.spec.output.objectStore) && (!has(self.spec.output.objectStore) || self.spec.output.objectStore.uri == oldSelf.spec.output.objectStore.uri)")
         .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
-    validation = Rule::new("has(self.spec.output.objectStore.endpoint) == has(oldSelf.spec.output.objectStore.endpoint) && (!has(self.spec.output.objectStore.endpoint) || self.spec.output.objectStore.endpoint == oldSelf.spec.output.objectStore.endpoint)")
+    validation = Rule::new("!has(self.spec.output.configMap) || !has(oldSelf.spec.output.configMap) || self.spec.output.configMap.name == oldSelf.spec.output.configMap.name")
         .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
-    validation = Rule::new("has(self.spec.output.objectStore.region) == has(oldSelf.spec.output.objectStore.region) && (!has(self.spec.output.objectStore.region) || self.spec.output.objectStore.region == oldSelf.spec.output.objectStore.region)")
+    validation = Rule::new("!has(self.spec.output.objectStore) || !has(oldSelf.spec.output.objectStore) || (has(self.spec.output.objectStore.endpoint) == has(oldSelf.spec.output.objectStore.endpoint) && (!has(self.spec.output.objectStore.endpoint) || self.spec.output.objectStore.endpoint == oldSelf.spec.output.objectStore.endpoint))")
+        .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
+    validation = Rule::new("!has(self.spec.output.objectStore) || !has(oldSelf.spec.output.objectStore) || (has(self.spec.output.objectStore.region) == has(oldSelf.spec.output.objectStore.region) && (!has(self.spec.output.objectStore.region) || self.spec.output.objectStore.region == oldSelf.spec.output.objectStore.region))")
         .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (self.spec.providerRef == oldSelf.spec.providerRef && self.spec.endpoint == oldSelf.spec.endpoint)")
         .message("`spec.providerRef` and `spec.endpoint` may not be changed once the job has started; create another BatchJob instead"),
@@ -378,6 +380,10 @@ pub struct BatchStatus {
     /// Requests in it.
     #[schemars(range(min = 0))]
     pub requests: i64,
+    /// The model that they ask for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub model: String,
 }
 
 /// A question that only a person can answer.
@@ -398,10 +404,10 @@ pub struct Hold {
 }
 
 /// Where the results are.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Results {
-    /// Answers, in the order of the requests.
+    /// Answers, in the order of the requests: `s3://…`, or `configmap://NAMESPACE/NAME/KEY`.
     #[schemars(length(max = 2100))]
     pub uri: String,
     /// Requests that have no answer, with the reason.
@@ -412,6 +418,11 @@ pub struct Results {
     #[serde(rename = "manifestURI")]
     #[schemars(length(max = 2100))]
     pub manifest_uri: String,
+    /// ConfigMaps that hold the files above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub config_maps: Vec<String>,
 }
 
 /// For people only: programs read the fields that these are made of.

@@ -44,6 +44,7 @@ pub mod reasons {
     pub const COMPLETED_WITH_FAILURES: &str = "CompletedWithFailures";
     pub const INVALID_INPUT: &str = "InvalidInput";
     pub const OUTPUT_CONFLICT: &str = "OutputConflict";
+    pub const RESULTS_TOO_LARGE: &str = "ResultsTooLarge";
     pub const PROVIDER_REJECTED: &str = "ProviderRejected";
     pub const BACKOFF_LIMIT_EXCEEDED: &str = "BackoffLimitExceeded";
     pub const MAX_FAILED_REQUESTS_EXCEEDED: &str = "MaxFailedRequestsExceeded";

@@ -137,9 +137,53 @@ pub struct InlineRequest {
 /// Where the results go: exactly one destination, fixed when the job is created.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.objectStore) != has(self.configMap)")
+        .message("set exactly one of `objectStore` and `configMap`")
+)]
 pub struct Output {
     /// A folder in object storage. One folder belongs to one work; nothing foreign in it is overwritten.
-    pub object_store: ObjectStoreLocation,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_store: Option<ObjectStoreLocation>,
+    /// A ConfigMap of this namespace, for small jobs: it is made for the job, holds its results under their file names, and
+    /// stays when the job goes. What does not fit goes compressed, and into ConfigMaps `NAME-1`, `NAME-2`, … beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<ConfigMapOutput>,
+    /// How result files are compressed; their names then end in `.gz` or `.zst`.
+    #[serde(default)]
+    pub compression: OutputCompression,
+}
+
+/// A ConfigMap of the same namespace that holds results.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigMapOutput {
+    /// Name of the ConfigMap. One that exists and is not this job's is left alone.
+    #[schemars(length(min = 1, max = 240), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+}
+
+/// How result files are compressed.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputCompression {
+    /// Not at all.
+    #[default]
+    None,
+    /// gzip
+    Gzip,
+    /// zstd
+    Zstd,
+}
+
+impl OutputCompression {
+    /// The name of a file that is compressed so.
+    pub fn named(self, name: &str) -> String {
+        let extension = match self {
+            OutputCompression::None => "",
+            OutputCompression::Gzip => ".gz",
+            OutputCompression::Zstd => ".zst",
+        };
+        format!("{name}{extension}")
+    }
 }
 
 /// A place in object storage and the Secret that opens it.

@@ -68,6 +68,8 @@ pub(crate) struct Context {
     /// uid of `kube-system`: the cluster's name.
     cluster: String,
     spool: PathBuf,
+    /// ConfigMaps that the results of one job may take.
+    output_config_maps: usize,
     sessions: Sessions,
     /// Long transfers at a time: bounds memory.
     transfers: Semaphore,

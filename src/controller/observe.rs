@@ -20,7 +20,7 @@ use crate::api::{
 };
 use crate::lifecycle::{self, JobView, Journal, MaxFailed, Owner, Stuck, Timing};
 use crate::provider::{BatchApi, OpenAi};
-use crate::store::{Credentials, Document, Folder, ObjectDocument, Version, layout};
+use crate::store::{ConfigMaps, Credentials, Document, Folder, ObjectDocument, Version, layout};
 
 /// One look at the world.
 pub(super) struct World {
@@ -121,11 +121,10 @@ impl World {
 fn view(ctx: &Context, job: &BatchJob) -> JobView {
     let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
     let spec = &job.spec;
-    let (output_uri, stuck) =
-        match lifecycle::output_uri(&spec.output.object_store.uri, &namespace, &name, spec.run_id.as_deref()) {
-            Ok(uri) => (uri, None),
-            Err(message) => (String::new(), Some(Stuck { reason: reasons::INVALID_INPUT, message })),
-        };
+    let (output_uri, stuck) = match lifecycle::output_uri(&spec.output, &namespace, &name, spec.run_id.as_deref()) {
+        Ok(uri) => (uri, None),
+        Err(message) => (String::new(), Some(Stuck { reason: reasons::INVALID_INPUT, message })),
+    };
     JobView {
         owner: Owner { cluster: ctx.cluster.clone(), namespace, name, uid: job.uid().unwrap_or_default() },
         deleting_since: job.metadata.deletion_timestamp.as_ref().map(|t| t.0.as_millisecond()),
@@ -218,12 +217,7 @@ async fn open(
         return Ok(tools);
     }
     let namespace = job.namespace().unwrap_or_default();
-    let output = &job.spec.output.object_store;
-    let credentials = storage_credentials(ctx, &namespace, &output.secret_ref.name, "spec.output").await?;
-    let folder = match Folder::open(output, &view.output_uri, &credentials, &ctx.transport) {
-        Ok(folder) => folder,
-        Err(e) => return stuck(reasons::INVALID_INPUT, format!("`spec.output`: {e}")),
-    };
+    let folder = output_folder(ctx, job, view, &namespace).await?;
     let Account { name, provider, key } = account(ctx, job, &namespace).await?;
     let fingerprint = fingerprint(provider.base_url(), key.as_ref());
     let vendors_own = provider.is_vendors_own();
@@ -236,6 +230,18 @@ async fn open(
     let tools = Arc::new(Tools { read_at: now, spec_hash, folder, document, api, provider, fingerprint });
     session.keep_tools(Some(tools.clone()));
     Ok(tools)
+}
+
+async fn output_folder(ctx: &Context, job: &BatchJob, view: &JobView, namespace: &str) -> Result<Folder, Missing> {
+    let output = &job.spec.output;
+    if let Some(location) = &output.object_store {
+        let credentials = storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.output").await?;
+        return Folder::open(location, &view.output_uri, &credentials, &ctx.transport)
+            .or_else(|e| stuck(reasons::INVALID_INPUT, format!("`spec.output`: {e}")));
+    }
+    let name = output.config_map.as_ref().map(|map| map.name.as_str()).unwrap_or_default();
+    let maps = ConfigMaps::new(ctx.client.clone(), namespace, name, &job.name_any(), ctx.output_config_maps);
+    Ok(Folder::of_config_maps(maps, &view.output_uri))
 }
 
 /// A provider account and its credential.

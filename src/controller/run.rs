@@ -46,6 +46,8 @@ pub struct Options {
     pub identity: String,
     /// Local disk for transfers; may vanish at any time.
     pub spool_dir: PathBuf,
+    /// ConfigMaps that the results of one job may take.
+    pub output_config_maps: usize,
     /// Where probes and metrics are served.
     pub health_addr: std::net::SocketAddr,
     /// How long things may take.
@@ -218,6 +220,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         namespace: options.namespace.clone(),
         cluster,
         spool: options.spool_dir.clone(),
+        output_config_maps: options.output_config_maps,
         sessions: Default::default(),
         transfers: Semaphore::new(TRANSFERS),
         tracker: TaskTracker::new(),

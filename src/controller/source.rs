@@ -17,8 +17,15 @@ use crate::requests::{self, Held, PassError, Source};
 /// # Errors
 /// Says what to do.
 pub(super) fn check(spec: &BatchJobSpec, output_uri: &str) -> Result<(), String> {
-    match &spec.input.object_store {
-        Some(input) => requests::apart(input, &spec.output.object_store, output_uri),
+    if let (Some(input), Some(output)) = (&spec.input.object_store, &spec.output.object_store) {
+        return requests::apart(input, output, output_uri);
+    }
+    let (Some(sources), Some(output)) = (&spec.input.config_maps, &spec.output.config_map) else { return Ok(()) };
+    match sources.iter().find(|s| s.name == output.name || s.name.starts_with(&format!("{}-", output.name))) {
+        Some(source) => Err(format!(
+            "`spec.input` reads ConfigMap '{}', which `spec.output` may write to; choose another name for the output",
+            source.name
+        )),
         None => Ok(()),
     }
 }

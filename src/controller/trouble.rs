@@ -42,6 +42,7 @@ impl From<StoreError> for Trouble {
         match error {
             StoreError::Unavailable(_) => Trouble::passing(reasons::STORAGE_UNAVAILABLE, message),
             StoreError::Denied(_) => Trouble::lasting(reasons::CREDENTIALS_REJECTED, message),
+            StoreError::TooLarge(_) => Trouble::lasting(reasons::RESULTS_TOO_LARGE, message),
             StoreError::Conflict(_) | StoreError::Corrupt(_) => Trouble::lasting(reasons::OUTPUT_CONFLICT, message),
             StoreError::Invalid(_) | StoreError::NotFound(_) => {
                 Trouble::lasting(reasons::STORAGE_UNAVAILABLE, format!("{message}; create it, or correct the URI"))

@@ -155,6 +155,9 @@ pub fn decide(o: &Observed) -> Step {
         None => match manifest {
             Some(manifest) => same_work(o, &manifest.work_hash, |_| reuse(manifest)),
             None if o.job.submitted => journal_gone(o),
+            None if o.memory.taken.is_some() => {
+                Step::Fail(Failure { reason: reasons::OUTPUT_CONFLICT, message: in_the_way(o) })
+            }
             None => Step::Open(Journal::open(o.nonce.into(), o.job.owner.clone(), o.job.spec_hash.clone())),
         },
     }
@@ -206,6 +209,9 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
         && !sent
     {
         return free_failure(journal, reasons::OUTPUT_CONFLICT, message.clone());
+    }
+    if o.memory.taken.is_some() && !sent {
+        return free_failure(journal, reasons::OUTPUT_CONFLICT, in_the_way(o));
     }
     if journal.plan.is_none() {
         return plan(o, journal);
@@ -327,6 +333,13 @@ fn same_work(o: &Observed, hash: &str, then: impl Fn(&Planned) -> Step) -> Step 
 
 fn other_work() -> String {
     "the destination holds the results of other work; write to another URI, for example with `$(runID)` in it".into()
+}
+
+fn in_the_way(o: &Observed) -> String {
+    format!(
+        "{} exists and was not written by this work; it is not overwritten: write to another URI, or move it away",
+        o.memory.taken.as_deref().unwrap_or_default()
+    )
 }
 
 fn reuse(manifest: &ManifestView) -> Step {

@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::json;
 
 use crate::api::text::hex;
-use crate::api::{BatchJobSpec, Input};
+use crate::api::{BatchJobSpec, Input, Output};
 
 /// Prefix of every work hash; grows when its definition changes, so that old hashes stay recognisable.
 pub const WORK_HASH_VERSION: &str = "v1";
@@ -38,11 +38,20 @@ pub fn spec_hash(spec: &BatchJobSpec) -> String {
     hex(digest(&SHA256, shape.to_string().as_bytes()).as_ref())
 }
 
-/// The destination with `$(namespace)`, `$(name)` and `$(runID)` replaced, ending in one `/`.
+/// The destination as one URI that ends in `/`: `$(namespace)`, `$(name)` and `$(runID)` replaced; of a ConfigMap
+/// `configmap://NAMESPACE/NAME/`.
 ///
 /// # Errors
 /// A message that names the variable that is unknown or has no value.
-pub fn output_uri(template: &str, namespace: &str, name: &str, run_id: Option<&str>) -> Result<String, String> {
+pub fn output_uri(output: &Output, namespace: &str, name: &str, run_id: Option<&str>) -> Result<String, String> {
+    match (&output.object_store, &output.config_map) {
+        (Some(location), _) => expanded(&location.uri, namespace, name, run_id),
+        (None, Some(map)) => Ok(format!("configmap://{namespace}/{}/", map.name)),
+        (None, None) => Err("`spec.output` names neither `objectStore` nor `configMap`".into()),
+    }
+}
+
+fn expanded(template: &str, namespace: &str, name: &str, run_id: Option<&str>) -> Result<String, String> {
     let mut uri = String::with_capacity(template.len());
     let mut rest = template;
     while let Some(start) = rest.find("$(") {
@@ -70,12 +79,12 @@ mod tests {
 
     #[test]
     fn variables_are_replaced_and_others_are_named() {
-        let uri = |t| output_uri(t, "shop", "reviews", Some("v1"));
+        let uri = |t| expanded(t, "shop", "reviews", Some("v1"));
         assert_eq!(uri("s3://b/$(namespace)/$(name)/$(runID)").unwrap(), "s3://b/shop/reviews/v1/");
         assert_eq!(uri("s3://b/x//").unwrap(), "s3://b/x/");
         assert!(uri("s3://b/$(uid)/").unwrap_err().contains("$(uid)"));
         assert!(uri("s3://b/$(name").unwrap_err().contains("without its"));
-        assert!(output_uri("s3://b/$(runID)", "n", "j", None).unwrap_err().contains("not set"));
+        assert!(expanded("s3://b/$(runID)", "n", "j", None).unwrap_err().contains("not set"));
     }
 
     #[test]

@@ -86,6 +86,9 @@ pub struct Shard {
     /// How the requests of a later round stood before it.
     #[serde(default)]
     pub took: RequestCounts,
+    /// The model that all of its requests ask for.
+    #[serde(default)]
+    pub model: String,
 }
 
 /// One attempt to send a shard.

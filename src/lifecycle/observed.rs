@@ -107,6 +107,8 @@ impl MaxFailed {
 pub struct Memory {
     /// What lies at the destination: None, not looked yet.
     pub manifest: Option<Option<ManifestView>>,
+    /// What lies at the destination under the name of a result file, and is not this work's.
+    pub taken: Option<String>,
     /// Whether the owner that the journal names still exists.
     pub owner_alive: Option<bool>,
     /// Whether the store was seen to refuse what a conditional write must refuse, or what it did instead.
@@ -258,4 +260,6 @@ pub struct ManifestView {
     pub requests: RequestCounts,
     /// When the end was decided.
     pub at: i64,
+    /// The result set's files beside it: their names, and the ConfigMaps that hold them, if any do.
+    pub files: Vec<(String, Option<String>)>,
 }

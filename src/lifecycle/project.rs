@@ -167,7 +167,8 @@ fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
         };
         let name = Slot { shard, attempt: attempt.number }.to_string();
         let state = clip(state, 32);
-        Some((s.settled().is_some(), BatchStatus { name, state, provider_id, requests: s.requests }))
+        let model = s.model.clone();
+        Some((s.settled().is_some(), BatchStatus { name, state, provider_id, requests: s.requests, model }))
     });
     let (settled, mut listed): (Vec<_>, Vec<_>) = all.partition(|(settled, _)| *settled);
     listed.extend(settled.into_iter().rev().take(SETTLED_LISTED));
@@ -258,13 +259,26 @@ fn conclude(status: &mut BatchJobStatus, o: &Observed, manifest: &ManifestView) 
     status.work = Some(work(&o.job.output_uri, &manifest.work_id, Some(&manifest.work_hash)));
     let done = counts.total - counts.cancelled - counts.missing;
     status.display = Some(Display { progress: show(done, counts.total) });
-    let uri = |name: &str| format!("{}{name}", o.job.output_uri);
-    let complete = counts.succeeded == counts.total;
-    status.results = Some(Results {
-        uri: uri("results.jsonl"),
-        errors_uri: (!complete).then(|| uri("errors.jsonl")),
-        manifest_uri: uri("manifest.json"),
-    });
+    status.results = Some(results(&o.job.output_uri, manifest));
+}
+
+fn results(output_uri: &str, manifest: &ManifestView) -> Results {
+    let uri = |name: &str| {
+        let file = manifest.files.iter().find(|(file, _)| file.starts_with(name));
+        file.map(|(file, map)| match (map, output_uri.strip_prefix("configmap://").and_then(|r| r.split_once('/'))) {
+            (Some(map), Some((namespace, _))) => format!("configmap://{namespace}/{map}/{file}"),
+            _ => format!("{output_uri}{file}"),
+        })
+    };
+    let mut config_maps: Vec<String> = manifest.files.iter().filter_map(|(_, map)| map.clone()).collect();
+    config_maps.sort();
+    config_maps.dedup();
+    Results {
+        uri: uri("results").unwrap_or_default(),
+        errors_uri: uri("errors"),
+        manifest_uri: format!("{output_uri}manifest.json"),
+        config_maps,
+    }
 }
 
 fn concluded(manifest: &ManifestView, reused: bool) -> Vec<Verdict> {

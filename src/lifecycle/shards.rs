@@ -272,6 +272,8 @@ fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Option<Step> {
         if let Some(at) = not_before(s).filter(|at| o.now < *at) {
             explain(s, round);
             round.due(at);
+        } else if o.memory.store_proved.is_none() {
+            return Some(Step::ProveStore);
         } else if ready(slot) {
             return Some(intent(o, journal, slot));
         } else if !o.memory.running.contains(&Task::Upload(slot)) && uploading < o.job.parallelism {
@@ -309,9 +311,6 @@ fn file_for(o: &Observed, journal: &Journal, slot: Slot) -> Option<String> {
 }
 
 fn intent(o: &Observed, journal: &Journal, slot: Slot) -> Step {
-    if o.memory.store_proved.is_none() {
-        return Step::ProveStore;
-    }
     let attempt = Attempt {
         number: slot.attempt,
         intent_id: o.nonce.into(),

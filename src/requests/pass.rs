@@ -1,6 +1,6 @@
 //! The one pass over the input.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +17,8 @@ use crate::api::text::hex;
 use crate::api::{EmptyPolicy, Endpoint, InlineRequest, InputCompression, InputFormat, RequestTemplate};
 use crate::store::{Folder, IndexEntry, ShardWriter, StagedShard, StoreError};
 
+/// Models of one job: each makes batches of its own.
+const MODEL_LIMIT: usize = 16;
 /// Requests of one job; their ids are held in memory, 16 bytes each, to find duplicates.
 const REQUEST_LIMIT: i64 = 1_000_000;
 
@@ -164,7 +166,7 @@ pub(super) struct Pass<'a> {
     writer: Option<ShardWriter<'a>>,
     problems: Problems,
     seen: HashSet<[u8; 16]>,
-    model: Option<String>,
+    models: BTreeSet<String>,
     chain: Context,
     requests: i64,
 }
@@ -186,7 +188,7 @@ impl<'a> Pass<'a> {
             }),
             problems: Problems::default(),
             seen: HashSet::new(),
-            model: None,
+            models: BTreeSet::new(),
             chain: Context::new(&SHA256),
             requests: 0,
         }
@@ -246,7 +248,7 @@ impl<'a> Pass<'a> {
             return Ok(());
         }
         let entry = IndexEntry { index, custom_id: request.custom_id, request_sha256: hex(hash.as_ref()) };
-        self.stage(origin, line, &entry, &body).await
+        self.stage(origin, line, &entry, &request.model, &body).await
     }
 
     fn fits_the_others(&mut self, request: Request) -> Result<Request, String> {
@@ -256,13 +258,25 @@ impl<'a> Pass<'a> {
         if !self.seen.insert(key) {
             return Err("has a custom id that an earlier request has; give each its own".into());
         }
-        match self.model.get_or_insert_with(|| request.model.clone()) == &request.model {
-            true => Ok(request),
-            false => Err("names another model than the requests before it; use a BatchJob for each model".into()),
+        if !self.models.contains(&request.model) {
+            if self.models.len() == MODEL_LIMIT {
+                return Err(format!(
+                    "names another model than the {MODEL_LIMIT} of the requests before it; split them over several BatchJobs"
+                ));
+            }
+            self.models.insert(request.model.clone());
         }
+        Ok(request)
     }
 
-    async fn stage(&mut self, origin: &Origin, line: u64, entry: &IndexEntry, body: &str) -> Result<(), PassError> {
+    async fn stage(
+        &mut self,
+        origin: &Origin,
+        line: u64,
+        entry: &IndexEntry,
+        model: &str,
+        body: &str,
+    ) -> Result<(), PassError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let id = provider_side_id(entry.index, writer.work_id());
         let encoded = format!(r#"{{"custom_id":"{id}","method":"POST","url":"{}","body":{body}}}"#, self.shape.path);
@@ -271,7 +285,7 @@ impl<'a> Pass<'a> {
             self.problems.add(origin, line, format!("takes {size} bytes; the provider takes {limit} in a whole batch"));
             return Ok(());
         }
-        writer.push(encoded.as_bytes(), entry).await?;
+        writer.push(model, encoded.as_bytes(), entry).await?;
         Ok(())
     }
 

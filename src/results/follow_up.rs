@@ -1,5 +1,7 @@
 //! What has no answer yet becomes the shards of another round, and only that.
 
+use std::collections::BTreeMap;
+
 use super::joined::{Joined, Request, Settled};
 use super::line::Ended;
 use super::write::WriteError;
@@ -20,18 +22,21 @@ pub async fn follow_up(
     limit: u32,
 ) -> Result<Vec<(StagedShard, RequestCounts)>, WriteError> {
     let work_id = writer.work_id().to_string();
-    let mut took: Vec<RequestCounts> = vec![];
+    let mut took: BTreeMap<i64, RequestCounts> = BTreeMap::new();
     let mut joined = Joined::open(folder, &work_id, shards, true).await?;
     while let Some(request) = joined.next().await? {
         let Some(stood) = may_be_sent_again(&request, rounds, limit) else { continue };
         let sent = request.sent.ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
-        let number = writer.push(&sent, &request.entry).await?;
-        took.resize(number + 1, RequestCounts::default());
-        if let Some(counts) = took.get_mut(number) {
-            stood.count(counts);
-        }
+        let first = writer.push(&request.model, &sent, &request.entry).await?;
+        stood.count(took.entry(first).or_default());
     }
-    Ok(writer.finish().await?.into_iter().zip(took).collect())
+    let staged = writer.finish().await?.into_iter();
+    Ok(staged
+        .map(|shard| {
+            let took = took.remove(&shard.first).unwrap_or_default();
+            (shard, took)
+        })
+        .collect())
 }
 
 /// How a request stood after the last round.

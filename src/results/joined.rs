@@ -1,6 +1,7 @@
 //! All that came back, request by request, in the order of the input.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -13,9 +14,14 @@ use super::write::WriteError;
 use crate::store::{Folder, IndexEntry, Line, Lines, layout, staged};
 
 /// One shard at its end.
+#[derive(Clone)]
 pub struct Settled {
     /// SHA-256 of what was sent; names its index.
     pub sha256: String,
+    /// Index of its first request.
+    pub first: i64,
+    /// The model that all of its requests ask for.
+    pub model: String,
     /// 0 for the input's own shards; later rounds hold what earlier ones left without an answer.
     pub round: u32,
     /// What came back; None where it was never executed or given up.
@@ -27,6 +33,7 @@ pub struct Settled {
 }
 
 /// What came back of a shard.
+#[derive(Clone)]
 pub struct Part {
     /// Object name.
     pub name: String,
@@ -37,6 +44,7 @@ pub struct Part {
 /// One request and everything that came back for it.
 pub(super) struct Request {
     pub entry: IndexEntry,
+    pub model: Arc<str>,
     /// As it was sent, where that was asked for.
     pub sent: Option<Vec<u8>>,
     /// By round.
@@ -55,28 +63,37 @@ pub(super) struct Answer {
 
 type Content = Box<dyn AsyncRead + Unpin + Send>;
 
-/// Reads the input's own shards one after the other, and the parts of later rounds beside them.
+/// Reads the input's own shards and the parts of later rounds side by side. Shards of one round and model follow each other,
+/// so that one of them is open at a time.
 pub(super) struct Joined<'a> {
     folder: &'a Folder,
     work_id: &'a str,
     with_requests: bool,
+    base: Vec<Lane>,
+    later: Vec<Answers>,
+}
+
+/// The input's own shards of one model.
+struct Lane {
+    model: Arc<str>,
     waiting: VecDeque<Settled>,
     open: Option<Open>,
-    later: Vec<Cursor>,
 }
 
 struct Open {
+    /// The next request.
+    entry: IndexEntry,
     index: Lines<Content>,
     sent: Option<Lines<Content>>,
-    part: Cursor,
+    answers: Answers,
     given_up: bool,
     absent: (&'static str, String),
 }
 
-/// A part that is being read; its lines are in the order of the index.
-struct Cursor {
-    round: u32,
-    lines: Lines<Content>,
+/// What came back of some shards of one round, in the order of the index.
+struct Answers {
+    waiting: VecDeque<(u32, Part)>,
+    open: Option<(u32, Lines<Content>)>,
     head: Option<(i64, Answer)>,
 }
 
@@ -84,55 +101,87 @@ impl<'a> Joined<'a> {
     pub async fn open(
         folder: &'a Folder,
         work_id: &'a str,
-        shards: Vec<Settled>,
+        mut shards: Vec<Settled>,
         with_requests: bool,
     ) -> Result<Joined<'a>, WriteError> {
-        let (base, rounds): (Vec<_>, Vec<_>) = shards.into_iter().partition(|s| s.round == 0);
-        let mut later = vec![];
-        for shard in &rounds {
-            later.push(Cursor::open(folder, shard).await?);
+        shards.sort_by_key(|s| s.first);
+        let mut lanes: BTreeMap<(u32, String), VecDeque<Settled>> = BTreeMap::new();
+        for shard in shards {
+            lanes.entry((shard.round, shard.model.clone())).or_default().push_back(shard);
         }
-        Ok(Joined { folder, work_id, with_requests, waiting: base.into(), open: None, later })
+        let mut joined = Joined { folder, work_id, with_requests, base: vec![], later: vec![] };
+        for ((round, model), waiting) in lanes {
+            if round == 0 {
+                let mut lane = Lane { model: model.into(), waiting, open: None };
+                lane.open_next(folder, work_id, with_requests).await?;
+                joined.base.push(lane);
+            } else {
+                let parts = waiting.into_iter().filter_map(|s| Some((s.round, s.part?)));
+                joined.later.push(Answers::open(folder, parts.collect()).await?);
+            }
+        }
+        Ok(joined)
     }
 
     /// The next request; None after the last.
     pub async fn next(&mut self) -> Result<Option<Request>, WriteError> {
-        loop {
-            let Some(open) = &mut self.open else {
-                let Some(shard) = self.waiting.pop_front() else { return self.end() };
-                self.open = Some(Open::new(self.folder, self.work_id, shard, self.with_requests).await?);
-                continue;
-            };
-            let Some(entry) = next_line(&mut open.index).await? else {
-                if open.part.head.is_some() {
-                    return Err(WriteError::Corrupt("a part holds answers that no request asked for".into()));
-                }
-                self.open = None;
-                continue;
-            };
-            let entry: IndexEntry = serde_json::from_slice(&entry).map_err(corrupt)?;
-            let sent = match &mut open.sent {
-                Some(lines) => next_line(lines).await?,
-                None => None,
-            };
-            let mut answers = vec![];
-            for cursor in std::iter::once(&mut open.part).chain(&mut self.later) {
-                answers.extend(cursor.take(entry.index).await?);
-            }
-            return Ok(Some(Request { entry, sent, answers, given_up: open.given_up, absent: open.absent.clone() }));
+        let index = |lane: &Lane| lane.open.as_ref().map(|open| open.entry.index);
+        let first = (0..self.base.len()).filter(|i| self.base[*i].open.is_some()).min_by_key(|i| index(&self.base[*i]));
+        let Some(first) = first else { return self.end() };
+        let mut lane = self.base.swap_remove(first);
+        let request = self.take(&mut lane).await?;
+        self.base.push(lane);
+        Ok(Some(request))
+    }
+
+    async fn take(&mut self, lane: &mut Lane) -> Result<Request, WriteError> {
+        let open = lane.open.as_mut().ok_or_else(|| WriteError::Corrupt("no shard is open".into()))?;
+        let sent = match &mut open.sent {
+            Some(lines) => next_line(lines).await?,
+            None => None,
+        };
+        let mut answers = vec![];
+        for parts in std::iter::once(&mut open.answers).chain(&mut self.later) {
+            answers.extend(parts.take(self.folder, open.entry.index).await?);
         }
+        let (model, absent) = (lane.model.clone(), open.absent.clone());
+        let entry = match next_entry(&mut open.index).await? {
+            Some(next) => std::mem::replace(&mut open.entry, next),
+            None => {
+                let entry = open.entry.clone();
+                open.answers.end()?;
+                let request = Request { entry, model, sent, answers, given_up: open.given_up, absent };
+                lane.open_next(self.folder, self.work_id, self.with_requests).await?;
+                return Ok(request);
+            }
+        };
+        Ok(Request { entry, model, sent, answers, given_up: open.given_up, absent })
     }
 
     fn end(&self) -> Result<Option<Request>, WriteError> {
-        match self.later.iter().any(|c| c.head.is_some()) {
-            true => Err(WriteError::Corrupt("a part holds answers that no request asked for".into())),
-            false => Ok(None),
+        self.later.iter().try_for_each(Answers::end)?;
+        Ok(None)
+    }
+}
+
+impl Lane {
+    async fn open_next(&mut self, folder: &Folder, work_id: &str, with_requests: bool) -> Result<(), WriteError> {
+        self.open = None;
+        while self.open.is_none() {
+            let Some(shard) = self.waiting.pop_front() else { break };
+            self.open = Open::new(folder, work_id, shard, with_requests).await?;
         }
+        Ok(())
     }
 }
 
 impl Open {
-    async fn new(folder: &Folder, work_id: &str, shard: Settled, with_requests: bool) -> Result<Open, WriteError> {
+    async fn new(
+        folder: &Folder,
+        work_id: &str,
+        shard: Settled,
+        with_requests: bool,
+    ) -> Result<Option<Open>, WriteError> {
         let index: Content = Box::new(staged::open(folder, &layout::index(work_id, &shard.sha256)).await?);
         let sent: Option<Content> = match with_requests {
             true => {
@@ -140,43 +189,58 @@ impl Open {
             }
             false => None,
         };
-        let part = Cursor::open(folder, &shard).await?;
         let lines = |content| Lines::new(content, LINE_LIMIT);
-        Ok(Open { index: lines(index), sent: sent.map(lines), part, given_up: shard.given_up, absent: shard.absent })
+        let mut index = lines(index);
+        let Some(entry) = next_entry(&mut index).await? else { return Ok(None) };
+        let answers = Answers::open(folder, shard.part.into_iter().map(|p| (shard.round, p)).collect()).await?;
+        let (sent, given_up, absent) = (sent.map(lines), shard.given_up, shard.absent);
+        Ok(Some(Open { entry, index, sent, answers, given_up, absent }))
     }
 }
 
-impl Cursor {
-    async fn open(folder: &Folder, shard: &Settled) -> Result<Cursor, WriteError> {
-        let content: Content = match &shard.part {
-            Some(part) => reader(staged::verified(folder, &part.name, &part.sha256).await?),
-            None => Box::new(tokio::io::empty()),
-        };
-        let mut cursor = Cursor { round: shard.round, lines: Lines::new(content, LINE_LIMIT + 1024), head: None };
-        cursor.advance().await?;
-        Ok(cursor)
+impl Answers {
+    async fn open(folder: &Folder, waiting: VecDeque<(u32, Part)>) -> Result<Answers, WriteError> {
+        let mut answers = Answers { waiting, open: None, head: None };
+        answers.advance(folder).await?;
+        Ok(answers)
     }
 
-    async fn advance(&mut self) -> Result<(), WriteError> {
-        self.head = match next_line(&mut self.lines).await? {
-            Some(line) => {
+    async fn advance(&mut self, folder: &Folder) -> Result<(), WriteError> {
+        self.head = None;
+        loop {
+            if let Some((round, lines)) = &mut self.open
+                && let Some(line) = next_line(lines).await?
+            {
                 let line: PartLine = serde_json::from_slice(&line).map_err(corrupt)?;
-                Some((line.index, Answer { round: self.round, ended: line.ended, line: line.line.to_owned() }))
+                self.head = Some((line.index, Answer { round: *round, ended: line.ended, line: line.line.to_owned() }));
+                return Ok(());
             }
-            None => None,
-        };
-        Ok(())
+            let Some((round, part)) = self.waiting.pop_front() else { return Ok(()) };
+            let content: Content = reader(staged::verified(folder, &part.name, &part.sha256).await?);
+            self.open = Some((round, Lines::new(content, LINE_LIMIT + 1024)));
+        }
     }
 
-    async fn take(&mut self, index: i64) -> Result<Option<Answer>, WriteError> {
+    async fn take(&mut self, folder: &Folder, index: i64) -> Result<Option<Answer>, WriteError> {
         match self.head.take_if(|(at, _)| *at == index) {
             Some((_, answer)) => {
-                self.advance().await?;
+                self.advance(folder).await?;
                 Ok(Some(answer))
             }
             None => Ok(None),
         }
     }
+
+    fn end(&self) -> Result<(), WriteError> {
+        match self.head {
+            Some(_) => Err(WriteError::Corrupt("a part holds answers that no request asked for".into())),
+            None => Ok(()),
+        }
+    }
+}
+
+async fn next_entry(index: &mut Lines<Content>) -> Result<Option<IndexEntry>, WriteError> {
+    next_line(index).await?.map(|line| serde_json::from_slice(&line).map_err(corrupt)).transpose()
 }
 
 fn reader(content: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static) -> Content {

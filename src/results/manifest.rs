@@ -33,6 +33,7 @@ pub struct Manifest {
 
 /// One file of the result set.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
 pub struct ManifestFile {
     /// Name beside the manifest.
     pub name: String,
@@ -42,4 +43,7 @@ pub struct ManifestFile {
     pub bytes: u64,
     /// SHA-256 of the uncompressed bytes.
     pub sha256: String,
+    /// The ConfigMap that holds it, where the destination is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<String>,
 }

@@ -11,8 +11,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::joined::{Joined, Settled, corrupt};
 use super::line::{Ended, ProviderLine, RequestLine, ResultLine};
 use super::manifest::{Manifest, ManifestFile};
-use crate::api::RequestCounts;
 use crate::api::text::hex;
+use crate::api::{OutputCompression, RequestCounts};
 use crate::store::{Folder, IndexEntry, StoreError, Upload, layout};
 
 /// Why results were not written; it can be tried again.
@@ -34,36 +34,74 @@ impl From<std::io::Error> for WriteError {
 
 /// Writes `results.jsonl`; where requests have no answer, `errors.jsonl` with the reasons and `unsuccessful.jsonl` with the
 /// requests, to be run again; the manifest, and `_SUCCESS`. `manifest` is complete but for its files; what lies at the
-/// destination in the end is returned.
+/// destination in the end is returned. ConfigMaps that have no room for a file are given it compressed and in pieces,
+/// `results-00000.jsonl.gz` and so on.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] when something foreign is in the way; it is left alone.
-pub async fn write(folder: &Folder, shards: Vec<Settled>, mut manifest: Manifest) -> Result<Manifest, WriteError> {
-    let work_id = manifest.work_id.clone();
-    let mut results = Output::new(folder, layout::RESULTS, &work_id).await?;
-    let complete = manifest.requests.succeeded == manifest.requests.total;
-    let mut without = match complete {
-        true => None,
-        false => Some((
-            Output::new(folder, layout::ERRORS, &work_id).await?,
-            Output::new(folder, layout::UNSUCCESSFUL, &work_id).await?,
-        )),
+pub async fn write(
+    folder: &Folder,
+    shards: Vec<Settled>,
+    mut manifest: Manifest,
+    compression: OutputCompression,
+) -> Result<Manifest, WriteError> {
+    let joining = Joining { folder, shards: &shards, manifest: &manifest };
+    manifest.files = match joining.write(Form { compression, piece: None }).await {
+        Err(WriteError::Store(StoreError::TooLarge(_))) => {
+            for name in layout::RESULT_FILES {
+                folder.delete(&compression.named(name)).await?;
+            }
+            let compression =
+                if compression == OutputCompression::None { OutputCompression::Gzip } else { compression };
+            joining.write(Form { compression, piece: Some(PIECE) }).await?
+        }
+        files => files?,
     };
-    let joined = Joined::open(folder, &work_id, shards, !complete).await?;
-    let counts = join(joined, &mut results, without.as_mut()).await?;
-    let said = manifest.requests;
-    if (counts.succeeded, counts.total) != (said.succeeded, said.total) {
-        return Err(WriteError::Corrupt(format!(
-            "the parts hold {} answers of {} requests, the journal says {} of {}",
-            counts.succeeded, counts.total, said.succeeded, said.total
-        )));
-    }
-    manifest.files.push(results.finish().await?);
-    if let Some((errors, unsuccessful)) = without {
-        manifest.files.push(errors.finish().await?);
-        manifest.files.push(unsuccessful.finish().await?);
-    }
     put_manifest(folder, manifest).await
+}
+
+/// Uncompressed bytes of a piece.
+const PIECE: u64 = 800 << 10;
+
+/// How result files are written.
+#[derive(Clone, Copy)]
+struct Form {
+    compression: OutputCompression,
+    /// Uncompressed bytes of a piece; None: in one.
+    piece: Option<u64>,
+}
+
+struct Joining<'a> {
+    folder: &'a Folder,
+    shards: &'a [Settled],
+    manifest: &'a Manifest,
+}
+
+impl Joining<'_> {
+    async fn write(&self, form: Form) -> Result<Vec<ManifestFile>, WriteError> {
+        let (folder, said) = (self.folder, self.manifest.requests);
+        let output = async |name| Output::new(folder, name, &self.manifest.work_id, form).await;
+        let mut results = output(layout::RESULTS).await?;
+        let complete = said.succeeded == said.total;
+        let mut without = match complete {
+            true => None,
+            false => Some((output(layout::ERRORS).await?, output(layout::UNSUCCESSFUL).await?)),
+        };
+        let joined = Joined::open(folder, &self.manifest.work_id, self.shards.to_vec(), !complete).await?;
+        let counts = join(joined, &mut results, without.as_mut()).await?;
+        if (counts.succeeded, counts.total) != (said.succeeded, said.total) {
+            return Err(WriteError::Corrupt(format!(
+                "the parts hold {} answers of {} requests, the journal says {} of {}",
+                counts.succeeded, counts.total, said.succeeded, said.total
+            )));
+        }
+        let mut files = results.finish().await?;
+        if let Some((errors, unsuccessful)) = without {
+            files.extend(errors.finish().await?);
+            files.extend(unsuccessful.finish().await?);
+        }
+        Ok(files)
+    }
 }
 
 async fn put_manifest(folder: &Folder, manifest: Manifest) -> Result<Manifest, WriteError> {
@@ -80,40 +118,82 @@ async fn put_manifest(folder: &Folder, manifest: Manifest) -> Result<Manifest, W
     Ok(manifest)
 }
 
-/// A result file that is being written.
-struct Output {
+/// A result file that is being written, in one or in pieces.
+struct Output<'a> {
+    folder: &'a Folder,
+    name: &'static str,
+    work_id: &'a str,
+    form: Form,
+    open: Piece,
+    done: Vec<ManifestFile>,
+}
+
+struct Piece {
     upload: Upload,
     digest: Context,
     file: ManifestFile,
 }
 
-impl Output {
-    async fn new(folder: &Folder, name: &str, work_id: &str) -> Result<Output, StoreError> {
-        let upload = folder.create(name, work_id).await?;
-        let file = ManifestFile { name: name.into(), lines: 0, bytes: 0, sha256: String::new() };
-        Ok(Output { upload, digest: Context::new(&SHA256), file })
+impl<'a> Output<'a> {
+    async fn new(
+        folder: &'a Folder,
+        name: &'static str,
+        work_id: &'a str,
+        form: Form,
+    ) -> Result<Output<'a>, StoreError> {
+        let open = Piece::new(folder, name, work_id, form, 0).await?;
+        Ok(Output { folder, name, work_id, form, open, done: vec![] })
     }
 
     async fn line(&mut self, line: &impl Serialize) -> Result<(), WriteError> {
         let mut bytes = serde_json::to_vec(line).map_err(|e| WriteError::Corrupt(e.to_string()))?;
         bytes.push(b'\n');
-        self.digest.update(&bytes);
-        self.file.lines += 1;
-        self.file.bytes += bytes.len() as u64;
-        Ok(self.upload.write(&bytes).await?)
+        let written = self.open.file.bytes;
+        if self.form.piece.is_some_and(|most| written > 0 && written + bytes.len() as u64 > most) {
+            let next = self.done.len() + 1;
+            let next = Piece::new(self.folder, self.name, self.work_id, self.form, next).await?;
+            self.done.push(std::mem::replace(&mut self.open, next).finish(self.folder).await?);
+        }
+        Ok(self.open.write(&bytes).await?)
     }
 
-    async fn finish(mut self) -> Result<ManifestFile, StoreError> {
+    async fn finish(mut self) -> Result<Vec<ManifestFile>, StoreError> {
+        self.done.push(self.open.finish(self.folder).await?);
+        Ok(self.done)
+    }
+}
+
+impl Piece {
+    async fn new(folder: &Folder, name: &str, work_id: &str, form: Form, number: usize) -> Result<Piece, StoreError> {
+        let name = match form.piece {
+            Some(_) => name.replace(".jsonl", &format!("-{number:05}.jsonl")),
+            None => name.to_string(),
+        };
+        let name = form.compression.named(&name);
+        let upload = folder.create(&name, work_id).await?.compressed(form.compression);
+        let file = ManifestFile { name, lines: 0, bytes: 0, sha256: String::new(), config_map: None };
+        Ok(Piece { upload, digest: Context::new(&SHA256), file })
+    }
+
+    async fn write(&mut self, line: &[u8]) -> Result<(), StoreError> {
+        self.digest.update(line);
+        self.file.lines += 1;
+        self.file.bytes += line.len() as u64;
+        self.upload.write(line).await
+    }
+
+    async fn finish(mut self, folder: &Folder) -> Result<ManifestFile, StoreError> {
         self.upload.finish().await?;
         self.file.sha256 = hex(self.digest.finish().as_ref());
+        self.file.config_map = folder.config_map_of(&self.file.name).await?;
         Ok(self.file)
     }
 }
 
 async fn join(
     mut joined: Joined<'_>,
-    results: &mut Output,
-    mut without: Option<&mut (Output, Output)>,
+    results: &mut Output<'_>,
+    mut without: Option<&mut (Output<'_>, Output<'_>)>,
 ) -> Result<RequestCounts, WriteError> {
     let mut counts = RequestCounts::default();
     while let Some(request) = joined.next().await? {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -13,16 +14,16 @@ use object_store::{
     Attribute, Attributes, BackoffConfig, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig,
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::StoreError;
-use crate::api::ObjectStoreLocation;
+use super::{ConfigMaps, StoreError};
+use crate::api::{ObjectStoreLocation, OutputCompression};
 use crate::transport::{ObjectConnector, Transport};
 
 /// Bytes of an upload held in memory at a time; S3 wants parts of at least 5 MiB.
 const PART_BYTES: usize = 8 << 20;
 /// The attribute that says whose an object is.
-const WORK_ATTRIBUTE: &str = "llmbatch-work";
+pub(super) const WORK_ATTRIBUTE: &str = "llmbatch-work";
 
 /// A place in a bucket, from a URI such as `s3://bucket/folder/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,7 @@ pub struct Folder {
     store: Arc<dyn ObjectStore>,
     uri: String,
     prefix: String,
+    maps: Option<ConfigMaps>,
 }
 
 /// An object of a listing.
@@ -126,7 +128,23 @@ impl Folder {
 
     /// A folder in any store that `object_store` knows.
     pub fn of(store: Arc<dyn ObjectStore>, uri: &str, prefix: &str) -> Folder {
-        Folder { store, uri: uri.into(), prefix: prefix.into() }
+        Folder { store, uri: uri.into(), prefix: prefix.into(), maps: None }
+    }
+
+    /// A folder that is made of ConfigMaps.
+    pub fn of_config_maps(maps: ConfigMaps, uri: &str) -> Folder {
+        Folder { maps: Some(maps.clone()), ..Folder::of(Arc::new(maps), uri, "") }
+    }
+
+    /// Which ConfigMap holds the object; None where the folder is not made of ConfigMaps.
+    ///
+    /// # Errors
+    /// When the API server cannot say.
+    pub async fn config_map_of(&self, name: &str) -> Result<Option<String>, StoreError> {
+        match &self.maps {
+            Some(maps) => maps.holder(&self.path(name)).await.map_err(|e| self.error(name, e)),
+            None => Ok(None),
+        }
     }
 
     pub(super) fn path(&self, name: &str) -> Path {
@@ -232,27 +250,49 @@ impl Folder {
         }
     }
 
+    /// The work that wrote an object, where that is known; None where there is no object.
+    ///
+    /// # Errors
+    /// When the store cannot say.
+    pub async fn work_of(&self, name: &str) -> Result<Option<Option<String>>, StoreError> {
+        let head = GetOptions { head: true, ..Default::default() };
+        match self.store.get_opts(&self.path(name), head).await {
+            Ok(found) => {
+                let work = found.attributes.get(&Attribute::Metadata(WORK_ATTRIBUTE.into()));
+                Ok(Some(work.map(|work| work.to_string())))
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(self.error(name, e)),
+        }
+    }
+
     /// Starts to write an object of the work, in bounded memory. It appears when [`Upload::finish`] returns.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when an object of that name is there that is not the work's.
     pub async fn create(&self, name: &str, work_id: &str) -> Result<Upload, StoreError> {
-        let head = GetOptions { head: true, ..Default::default() };
-        match self.store.get_opts(&self.path(name), head).await {
-            Ok(found) if !is_of(&found.attributes, work_id) => {
-                return Err(StoreError::Conflict(format!(
-                    "{}{name} exists and was not written by this work; it is not overwritten",
-                    self.uri
-                )));
-            }
-            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(e) => return Err(self.error(name, e)),
+        if self.work_of(name).await?.is_some_and(|work| work.as_deref() != Some(work_id)) {
+            return Err(StoreError::Conflict(format!(
+                "{}{name} exists and was not written by this work; it is not overwritten",
+                self.uri
+            )));
         }
         let attributes = Attributes::from_iter([(Attribute::Metadata(WORK_ATTRIBUTE.into()), work_id.to_string())]);
         let writer = BufWriter::with_capacity(self.store.clone(), self.path(name), PART_BYTES)
             .with_attributes(attributes)
             .with_max_concurrency(1);
-        Ok(Upload { writer, name: format!("{}{name}", self.uri) })
+        Ok(Upload { writer: Box::new(writer), name: format!("{}{name}", self.uri) })
+    }
+
+    /// Deletes an object; one that is not there is no error.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        match self.store.delete(&self.path(name)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(self.error(name, e)),
+        }
     }
 
     /// Deletes every object below `prefix`.
@@ -272,17 +312,24 @@ impl Folder {
     }
 }
 
-fn is_of(attributes: &Attributes, work_id: &str) -> bool {
-    attributes.get(&Attribute::Metadata(WORK_ATTRIBUTE.into())).is_some_and(|v| v.as_ref() == work_id)
-}
-
 /// An object that is being written.
 pub struct Upload {
-    writer: BufWriter,
+    writer: Box<dyn AsyncWrite + Send + Unpin>,
     name: String,
 }
 
 impl Upload {
+    /// The same, compressed on its way.
+    #[must_use]
+    pub fn compressed(self, compression: OutputCompression) -> Upload {
+        let writer: Box<dyn AsyncWrite + Send + Unpin> = match compression {
+            OutputCompression::None => self.writer,
+            OutputCompression::Gzip => Box::new(GzipEncoder::new(self.writer)),
+            OutputCompression::Zstd => Box::new(ZstdEncoder::new(self.writer)),
+        };
+        Upload { writer, ..self }
+    }
+
     /// Adds bytes.
     ///
     /// # Errors

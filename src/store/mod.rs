@@ -1,15 +1,19 @@
 //! Object storage behind a small face: folders, immutable files, and documents that change by conditional writes.
 
+mod config_maps;
 mod document;
 mod folder;
 mod lines;
 mod shards;
 pub mod staged;
 
+pub use config_maps::ConfigMaps;
 pub use document::{Document, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes};
 pub use folder::{Credentials, Entry, Folder, Listed, Place, Upload};
 pub use lines::{Line, Lines};
 pub use shards::{IndexEntry, ShardWriter, StagedShard};
+
+use config_maps::Refused;
 
 /// Names below an output's folder.
 pub mod layout {
@@ -23,9 +27,10 @@ pub mod layout {
     pub const RESULTS: &str = "results.jsonl";
     /// Requests without an answer, with the reason.
     pub const ERRORS: &str = "errors.jsonl";
-
     /// The requests without an answer, in OpenAI's batch format, to be run again.
     pub const UNSUCCESSFUL: &str = "unsuccessful.jsonl";
+    /// All of them; compressed ones have an extension more.
+    pub const RESULT_FILES: [&str; 3] = [RESULTS, ERRORS, UNSUCCESSFUL];
 
     /// Where a work's staged files lie; names with a leading underscore are ignored by Spark, Athena and friends.
     pub fn work(work_id: &str) -> String {
@@ -63,6 +68,9 @@ pub enum StoreError {
     /// Something foreign is in the way.
     #[error("{0}")]
     Conflict(String),
+    /// There is no room for it.
+    #[error("{0}")]
+    TooLarge(String),
     /// It may work later.
     #[error("{0}")]
     Unavailable(String),
@@ -74,6 +82,15 @@ pub enum StoreError {
 impl StoreError {
     fn of(place: &str, error: object_store::Error) -> Self {
         use object_store::Error as E;
+        if let E::Generic { source, .. } = &error
+            && let Some(refused) = source.downcast_ref::<Refused>()
+        {
+            return match refused {
+                Refused::Foreign(why) => StoreError::Conflict(why.clone()),
+                Refused::Forbidden(why) => StoreError::Denied(why.clone()),
+                Refused::TooLarge(why) => StoreError::TooLarge(why.clone()),
+            };
+        }
         let why = crate::transport::chain(&error);
         match error {
             E::NotFound { .. } => StoreError::NotFound(format!("{place} does not exist")),

@@ -1,5 +1,7 @@
 //! Shards: what one batch is sent, staged once under the hash of its bytes, with an index of whose requests they are.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -29,16 +31,19 @@ pub struct StagedShard {
     pub first: i64,
     /// Number of requests.
     pub requests: i64,
+    /// The model that all of them ask for.
+    pub model: String,
 }
 
-/// Cuts requests into shards by a provider's limits and stages them.
+/// Cuts requests into shards by a provider's limits, one model a shard, and stages them. Some megabytes are held for each
+/// model.
 pub struct ShardWriter<'a> {
     folder: &'a Folder,
     work_id: &'a str,
     spool: &'a Path,
     max_requests: i64,
     max_bytes: u64,
-    open: Option<Open>,
+    open: BTreeMap<String, Open>,
     staged: Vec<StagedShard>,
 }
 
@@ -52,7 +57,7 @@ struct Open {
 impl<'a> ShardWriter<'a> {
     /// A writer into the work's folder; a shard holds at most `max_requests` and `max_bytes`.
     pub fn new(folder: &'a Folder, work_id: &'a str, spool: &'a Path, max_requests: i64, max_bytes: u64) -> Self {
-        ShardWriter { folder, work_id, spool, max_requests, max_bytes, open: None, staged: vec![] }
+        ShardWriter { folder, work_id, spool, max_requests, max_bytes, open: BTreeMap::new(), staged: vec![] }
     }
 
     /// The work that is staged for.
@@ -60,19 +65,22 @@ impl<'a> ShardWriter<'a> {
         self.work_id
     }
 
-    /// Adds a request in the provider's format, without a newline. Returns the number of the shard that it is in.
+    /// Adds a request in the provider's format, without a newline, that asks for `model`. Returns the index of the first
+    /// request of the shard that it is in.
     ///
     /// # Errors
     /// When storage or the spool refuses.
-    pub async fn push(&mut self, line: &[u8], entry: &IndexEntry) -> Result<usize, StoreError> {
+    pub async fn push(&mut self, model: &str, line: &[u8], entry: &IndexEntry) -> Result<i64, StoreError> {
         let size = line.len() as u64 + 1;
         let full = |s: &Open| s.requests >= self.max_requests || s.lines.bytes() + size > self.max_bytes;
-        if self.open.as_ref().is_some_and(full) {
-            self.cut().await?;
+        if self.open.get(model).is_some_and(full)
+            && let Some((model, open)) = self.open.remove_entry(model)
+        {
+            self.cut(model, open).await?;
         }
-        let open = match &mut self.open {
-            Some(open) => open,
-            None => self.open.insert(Open {
+        let open = match self.open.entry(model.into()) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(free) => free.insert(Open {
                 lines: Spool::new(self.spool)?,
                 index: Spool::new(self.spool)?,
                 first: entry.index,
@@ -85,17 +93,17 @@ impl<'a> ShardWriter<'a> {
         let mut entry = serde_json::to_vec(entry).map_err(|e| StoreError::Invalid(e.to_string()))?;
         entry.push(b'\n');
         open.index.write(&entry).await?;
-        Ok(self.staged.len())
+        Ok(open.first)
     }
 
-    async fn cut(&mut self) -> Result<(), StoreError> {
-        let Some(open) = self.open.take() else { return Ok(()) };
+    async fn cut(&mut self, model: String, open: Open) -> Result<(), StoreError> {
         let (lines, index) = (open.lines.finish().await?, open.index.finish().await?);
         let shard = StagedShard {
             sha256: lines.sha256.clone(),
             bytes: lines.bytes,
             first: open.first,
             requests: open.requests,
+            model,
         };
         index.put(self.folder, &layout::index(self.work_id, &shard.sha256), self.work_id).await?;
         lines.put(self.folder, &layout::shard(self.work_id, &shard.sha256), self.work_id).await?;
@@ -103,12 +111,15 @@ impl<'a> ShardWriter<'a> {
         Ok(())
     }
 
-    /// Stages the last shard.
+    /// Stages what is left. The shards, by their first request.
     ///
     /// # Errors
     /// When storage or the spool refuses.
     pub async fn finish(mut self) -> Result<Vec<StagedShard>, StoreError> {
-        self.cut().await?;
+        while let Some((model, open)) = self.open.pop_first() {
+            self.cut(model, open).await?;
+        }
+        self.staged.sort_by_key(|s| s.first);
         Ok(self.staged)
     }
 }

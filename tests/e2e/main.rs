@@ -6,11 +6,13 @@
 mod support;
 
 mod big;
+mod conformance;
 mod crash;
 mod deletion;
 mod happy;
 mod holds;
 mod inputs;
+mod outputs;
 mod providers;
 mod refused;
 mod resend;

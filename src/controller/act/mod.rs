@@ -100,8 +100,25 @@ impl Act<'_> {
             })?),
             None => None,
         };
-        self.session.remember(|m| m.manifest = Some(found.as_ref().map(manifest_view)));
+        let taken = if found.is_none() { self.something_foreign().await? } else { None };
+        self.session.remember(|m| {
+            m.manifest = Some(found.as_ref().map(manifest_view));
+            m.taken = taken;
+        });
         Ok(())
+    }
+
+    /// A file under the name of one of ours that another work, or somebody else, wrote.
+    async fn something_foreign(&self) -> Result<Option<String>, Trouble> {
+        let folder = &self.tools()?.folder;
+        let ours = self.world.journal.as_ref().map(|(j, _)| j.work_id.as_str());
+        for name in layout::RESULT_FILES {
+            let name = self.world.job.spec.output.compression.named(name);
+            if folder.work_of(&name).await?.is_some_and(|work| ours.is_none() || work.as_deref() != ours) {
+                return Ok(Some(folder.uri_of(&name)));
+            }
+        }
+        Ok(None)
     }
 
     async fn open(&self, journal: &Journal) -> Result<(), Trouble> {
@@ -150,5 +167,6 @@ pub(super) fn manifest_view(manifest: &Manifest) -> ManifestView {
         message: manifest.message.clone(),
         requests: manifest.requests,
         at: manifest.completed_at,
+        files: manifest.files.iter().map(|f| (f.name.clone(), f.config_map.clone())).collect(),
     }
 }

@@ -16,7 +16,7 @@ use crate::lifecycle::{
 use crate::provider::{Batch, InputFile};
 use crate::requests::{self, PassError, Passed, Recipe};
 use crate::results::{self, Manifest};
-use crate::store::{ShardWriter, StagedShard, layout, staged};
+use crate::store::{ShardWriter, StagedShard, StoreError, layout, staged};
 
 /// Largest output file of one batch that is fetched, in bytes.
 const OUTPUT_LIMIT: u64 = 16 << 30;
@@ -47,7 +47,7 @@ impl Act<'_> {
                     );
                     Ok(planned(passed, stage.clone()))
                 }
-                Err(PassError::Invalid(message)) => Err(message),
+                Err(PassError::Invalid(message) | PassError::Store(StoreError::TooLarge(message))) => Err(message),
                 Err(PassError::NotFound(message)) => {
                     return Err(Trouble::lasting(reasons::CONFIG_MAP_NOT_FOUND, message));
                 }
@@ -116,10 +116,11 @@ impl Act<'_> {
 
     pub(super) fn start_write(&self) -> Result<(), Trouble> {
         let (tools, journal) = (self.tools()?.clone(), self.journal()?.clone());
+        let compression = self.world.job.spec.output.compression;
         tasks::start(self.ctx, self.session, &self.world.job, Task::Write, async move {
             let Some(manifest) = manifest(&journal) else { return Ok(learned(|_| {})) };
             let shards = journal.shards.iter().map(settled).collect();
-            let manifest = results::write(&tools.folder, shards, manifest).await?;
+            let manifest = results::write(&tools.folder, shards, manifest, compression).await?;
             Ok(learned(move |m| m.manifest = Some(Some(manifest_view(&manifest)))))
         });
         Ok(())
@@ -218,8 +219,8 @@ fn planned(passed: Passed, staged: Option<String>) -> Planned {
 }
 
 fn shard(staged: StagedShard, round: u32, took: RequestCounts) -> Shard {
-    let StagedShard { sha256, bytes, first, requests } = staged;
-    Shard { sha256, bytes, first, requests, failures: 0, attempt: None, round, took }
+    let StagedShard { sha256, bytes, first, requests, model } = staged;
+    Shard { sha256, bytes, first, requests, failures: 0, attempt: None, round, took, model }
 }
 
 fn submitted(journal: &Journal, slot: Slot) -> Option<(&str, &Shard)> {
@@ -263,7 +264,15 @@ fn settled(shard: &Shard) -> results::Settled {
         _ => (None, ("not_submitted", "the job ended before this request was sent".to_string())),
     };
     let part = part.map(|p| results::Part { name: p.name.clone(), sha256: p.sha256.clone() });
-    results::Settled { sha256: shard.sha256.clone(), round: shard.round, part, given_up: shard.is_given_up(), absent }
+    results::Settled {
+        sha256: shard.sha256.clone(),
+        first: shard.first,
+        model: shard.model.clone(),
+        round: shard.round,
+        part,
+        given_up: shard.is_given_up(),
+        absent,
+    }
 }
 
 /// For [`tasks`]: a task's future.
