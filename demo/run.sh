@@ -9,6 +9,7 @@ kube_dir=$(./tests/cluster/build.sh)
 weed=$(./tests/cluster/seaweedfs.sh)
 echo "building the operator (cargo build) ..." >&2
 cargo build --quiet --bins
+target=${CARGO_TARGET_DIR:-target}
 PATH="$kube_dir:$PATH"
 work=$(mktemp -d)
 
@@ -55,7 +56,7 @@ await() { # await SECONDS WHAT COMMAND...
 say "Starting Kubernetes, an S3 server and a batch API on this machine"
 start kubernetes kube up
 start storage kube s3 --weed "$weed" --bucket shop
-start provider kube supervise -- target/debug/llm-batch-sim --listen 127.0.0.1:0 --api-key sk-test \
+start provider kube supervise -- "$target/debug/llm-batch-sim" --listen 127.0.0.1:0 --api-key sk-test \
     --batch-duration 6s --answers demo/answers.json
 for part in kubernetes storage provider; do await 60 "$part" test -s "$work/$part.json"; done
 KUBECONFIG=$(json "$work/kubernetes.json" kubeconfig)
@@ -80,7 +81,7 @@ users: [{name: operator, user: {token: "$token"}}]
 contexts: [{name: demo, context: {cluster: demo, user: operator}}]
 YAML
 start operator env KUBECONFIG="$work/operator.kubeconfig" kube supervise --grace 10s -- \
-    target/debug/batchjob-operator run --log-format text --identity demo --health-addr 127.0.0.1:0 --spool-dir "$work"
+    "$target/debug/batchjob-operator" run --log-format text --identity demo --health-addr 127.0.0.1:0 --spool-dir "$work"
 
 say "A bucket with 315 review requests, and two more in OpenAI's own format"
 python3 demo/reviews.py >"$work/reviews.jsonl"
