@@ -1,6 +1,6 @@
 //! The rule book: what is the one next thing to do.
 
-use super::journal::{Commit, Journal, Owner};
+use super::journal::{Commit, Journal, Owner, Shard};
 use super::observed::{ManifestView, Observed, Planned, Task};
 use super::{ending, shards};
 use crate::api::conditions::reasons;
@@ -285,7 +285,8 @@ fn foreign(o: &Observed, journal: &Journal) -> Step {
     }
     let (me, owner) = (&o.job.owner, &journal.owner);
     let namesake = owner.is_namesake(me);
-    let gone = match (namesake, owner.cluster == me.cluster, o.memory.owner_alive) {
+    let alive = o.memory.owner_alive.as_ref().filter(|(of, _)| of == owner).map(|(_, alive)| *alive);
+    let gone = match (namesake, owner.cluster == me.cluster, alive) {
         (true, ..) => true, // two objects of one name cannot exist at a time, and this one does
         (_, false, _) => false,
         (_, _, None) => return Step::FindOwner(owner.clone()),
@@ -304,7 +305,10 @@ fn foreign(o: &Observed, journal: &Journal) -> Step {
         }));
     }
     match &journal.plan {
-        Some(plan) if namesake => same_work(o, &plan.work_hash, |_| Step::Swap(journal.next(taken))),
+        Some(plan) if namesake => match same_work(o, &plan.work_hash, |_| Step::Swap(journal.next(taken))) {
+            Step::Fail(failure) => Step::Fail(with_left_running(failure, journal)),
+            step => step,
+        },
         _ => Step::Fail(Failure {
             reason: reasons::OUTPUT_CONFLICT,
             message: format!(
@@ -316,6 +320,19 @@ fn foreign(o: &Observed, journal: &Journal) -> Step {
             ),
         }),
     }
+}
+
+/// What an earlier object of this name left running is told, for this one will not look after it.
+fn with_left_running(mut failure: Failure, journal: &Journal) -> Failure {
+    let running: Vec<&str> = journal.shards.iter().filter_map(Shard::batch_in_flight).take(3).collect();
+    if !running.is_empty() {
+        failure.message.push_str(&format!(
+            "; batches that an earlier BatchJob of this name left behind may still run and cost ({}): apply its spec again to \
+             have their answers, or cancel them at the provider",
+            running.join(", ")
+        ));
+    }
+    failure
 }
 
 /// Goes on with `then` if this job's work is the one of `hash`; reads the input, staging nothing, to know.

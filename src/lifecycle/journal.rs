@@ -298,6 +298,14 @@ impl Shard {
         )
     }
 
+    /// Its recorded batch, as long as that was not seen to end.
+    pub fn batch_in_flight(&self) -> Option<&str> {
+        match &self.attempt.as_ref()?.state {
+            AttemptState::Submitted { batch_id, .. } => Some(batch_id),
+            _ => None,
+        }
+    }
+
     /// Whether a batch of it may exist that has not ended.
     pub fn is_live(&self) -> bool {
         matches!(

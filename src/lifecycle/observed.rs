@@ -109,8 +109,8 @@ pub struct Memory {
     pub manifest: Option<Option<ManifestView>>,
     /// What lies at the destination under the name of a result file, and is not this work's.
     pub taken: Option<String>,
-    /// Whether the owner that the journal names still exists.
-    pub owner_alive: Option<bool>,
+    /// An owner that the journal named, and whether it still exists.
+    pub owner_alive: Option<(Owner, bool)>,
     /// Whether the store was seen to refuse what a conditional write must refuse, or what it did instead.
     pub store_proved: Option<Result<(), String>>,
     /// What a pass over the input gave.

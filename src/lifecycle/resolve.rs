@@ -3,7 +3,10 @@
 use super::decide::Step;
 use super::journal::{Attempt, AttemptState, Journal, Refusal, Slot};
 use super::observed::{Observed, Posted};
-use super::shards::{Round, hold_id, record, with_state};
+use super::shards::{Round, hold_id, record, with_state, without_file};
+
+/// Milliseconds between two searches while a person is asked.
+const LOOK_AGAIN: i64 = 300_000;
 
 /// An intent without an id, read by somebody who holds no permit for it: look for the batch, else revoke the right to
 /// start one.
@@ -31,14 +34,14 @@ pub(super) fn resolve(
     if attempt.fingerprint != o.job.fingerprint {
         let why = "the reply to a submission was lost and the credential has changed since, so that the provider's \
                    list may be another account's; put the earlier credential back, or look at the provider and answer";
-        return round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
+        return held(o, slot, attempt, round, why);
     }
     match o.memory.files.get(&attempt.file_id) {
         None => return Some(Step::CheckFile(slot)),
         Some(false) => {
             let why = "the reply to a submission was lost and the provider no longer knows the input file, so that \
                        nothing proves that no batch runs; look at the provider and answer";
-            return round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
+            return held(o, slot, attempt, round, why);
         }
         Some(true) => {}
     }
@@ -47,9 +50,19 @@ pub(super) fn resolve(
         Some(false) => {
             let why = "the reply to a submission was lost, and this provider can still start a batch of a deleted \
                        file or cannot be searched; look at the provider and answer";
-            round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()])
+            held(o, slot, attempt, round, why)
         }
         Some(true) => Some(with_state(journal, slot, AttemptState::Revoking)),
+    }
+}
+
+/// Asks a person, and goes on looking: a batch that the list shows late needs nobody.
+fn held(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round, why: &str) -> Option<Step> {
+    round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
+    let again = o.memory.searches.get(&attempt.intent_id).map_or(o.now, |s| s.began + LOOK_AGAIN);
+    match o.now >= again {
+        true => Some(Step::Search(slot)),
+        false => round.due(again),
     }
 }
 
@@ -71,7 +84,7 @@ pub(super) fn revoke(
     if attempt.fingerprint != o.job.fingerprint {
         let why = "a submission of unknown outcome was being revoked when the credential changed; put the earlier \
                    credential back, or look at the provider and answer";
-        return round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
+        return held(o, slot, attempt, round, why);
     }
     let Some(gone) = o.memory.revoked.get(&attempt.file_id) else {
         return Some(Step::Revoke(slot));
@@ -113,7 +126,8 @@ fn answered(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> O
         Some(batch) => Some(record(o, journal, slot, batch)),
         None if answer == "none" => {
             let message = "a person said that no batch exists".into();
-            Some(with_state(journal, slot, AttemptState::Revoked { message }))
+            let revoked = || with_state(journal, slot, AttemptState::Revoked { message });
+            Some(without_file(o, attempt).unwrap_or_else(revoked))
         }
         None => None,
     }

@@ -147,7 +147,7 @@ fn follow(
     match &look.seen {
         Seen::NotFound | Seen::NotOurs => {
             if let Some(state) = given_up(o, journal, slot, attempt, batch_id) {
-                return Some(with_state(journal, slot, state));
+                return Some(without_file(o, attempt).unwrap_or_else(|| with_state(journal, slot, state)));
             }
             if o.now >= again {
                 return Some(Step::Poll(slot));
@@ -198,6 +198,12 @@ fn given_up(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, batc
     }
 }
 
+/// Deletes the input file first, so that nothing can come of it any more.
+pub(super) fn without_file(o: &Observed, attempt: &Attempt) -> Option<Step> {
+    let file = &attempt.file_id;
+    (!file.is_empty() && !o.memory.deleted.contains(file)).then(|| Step::DeleteFiles(vec![file.clone()]))
+}
+
 fn recorded_at(attempt: &Attempt) -> i64 {
     match attempt.state {
         AttemptState::Submitted { at, .. } => at,
@@ -207,8 +213,12 @@ fn recorded_at(attempt: &Attempt) -> i64 {
 
 /// A batch of this very intent beside the recorded one: a gateway in front of the provider sent our POST twice.
 fn duplicate<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> Option<&'a String> {
-    let found = &o.memory.searches.get(&attempt.intent_id)?.found;
-    found.iter().find(|id| *id != recorded && !o.memory.cancelled.contains(*id))
+    let found = o.memory.searches.get(&attempt.intent_id).into_iter().flat_map(|s| &s.found);
+    let told = match o.memory.posted.get(&attempt.intent_id) {
+        Some(Posted::Created(id)) => Some(id),
+        _ => None,
+    };
+    found.chain(told).find(|id| *id != recorded && !o.memory.cancelled.contains(*id))
 }
 
 fn why_lost(seen: &Seen, batch_id: &str) -> String {

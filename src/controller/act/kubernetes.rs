@@ -36,7 +36,7 @@ impl Act<'_> {
             Err(kube::Error::Api(status)) if status.is_forbidden() => true,
             Err(e) => return Err(e.into()),
         };
-        self.session.remember(|m| m.owner_alive = Some(alive));
+        self.session.remember(|m| m.owner_alive = Some((owner.clone(), alive)));
         Ok(())
     }
 }

@@ -1,0 +1,169 @@
+//! Rules that the model leaves out: people's answers, doubled POSTs, other owners, what is in the way.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use batchjob_operator::api::{DeletionPolicy, InputStatus, Lock, ProviderFilePolicy};
+use batchjob_operator::lifecycle::{
+    Attempt, AttemptState, JobView, Journal, Look, Memory, Observed, Owner, Pass, Plan, Planned, Posted, Search, Seen,
+    Shard, Step, Timing, decide,
+};
+
+const TIMING: Timing = Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000 };
+const NOW: i64 = 1_000_000;
+
+fn owner(name: &str, uid: &str) -> Owner {
+    Owner { cluster: "c".into(), namespace: "n".into(), name: name.into(), uid: uid.into() }
+}
+
+fn job() -> JobView {
+    JobView {
+        owner: owner("j", "u"),
+        deleting_since: None,
+        finalizer: true,
+        suspend: false,
+        spec_hash: "spec".into(),
+        output_uri: "s3://b/o/".into(),
+        lock: Some(Lock { spec_hash: "spec".into(), output_uri: "s3://b/o/".into() }),
+        parallelism: 4,
+        backoff_limit_per_batch: 3,
+        backoff_limit_per_request: 2,
+        max_failed: None,
+        deadline: None,
+        poll_period: 60_000,
+        deletion_policy: DeletionPolicy::Cancel,
+        provider_file_policy: ProviderFilePolicy::Delete,
+        submitted: true,
+        finished: false,
+        tidy: false,
+        answer: None,
+        fingerprint: "f".into(),
+        stuck: None,
+    }
+}
+
+fn plan(work_hash: &str) -> Plan {
+    Plan { work_hash: work_hash.into(), input: InputStatus::default(), requests: 1 }
+}
+
+fn shard(state: Option<AttemptState>) -> Shard {
+    let attempt = state.map(|state| Attempt {
+        number: 1,
+        intent_id: "intent-1".into(),
+        file_id: "file-1".into(),
+        post_by: NOW - 1_000,
+        fingerprint: "f".into(),
+        state,
+    });
+    Shard {
+        sha256: "s".into(),
+        bytes: 1,
+        first: 0,
+        requests: 1,
+        failures: 0,
+        attempt,
+        round: 0,
+        took: Default::default(),
+        model: "m".into(),
+    }
+}
+
+fn journal(of: Owner, state: Option<AttemptState>) -> Journal {
+    let mut journal = Journal::open("w".into(), of, "spec".into());
+    journal.plan = Some(plan("h"));
+    journal.shards.push(shard(state));
+    journal
+}
+
+fn submitted() -> Option<AttemptState> {
+    Some(AttemptState::Submitted { batch_id: "batch-1".into(), at: NOW - 100_000 })
+}
+
+fn memory() -> Memory {
+    Memory { manifest: Some(None), store_proved: Some(Ok(())), ..Default::default() }
+}
+
+fn step(job: &JobView, journal: Option<&Journal>, memory: &Memory) -> Step {
+    decide(&Observed { now: NOW, nonce: "nonce", timing: &TIMING, job, journal, memory })
+}
+
+fn other_work(memory: Memory) -> Memory {
+    let planned = Planned { staged: None, plan: plan("other"), shards: vec![] };
+    Memory { pass: Some(Pass { spec_hash: "spec".into(), result: Ok(planned) }), ..memory }
+}
+
+#[test]
+fn a_batch_that_our_own_post_made_beside_the_recorded_one_is_cancelled() {
+    let journal = journal(owner("j", "u"), submitted());
+    let mut memory = memory();
+    memory.posted.insert("intent-1".into(), Posted::Created("batch-2".into()));
+    assert_eq!(step(&job(), Some(&journal), &memory), Step::Cancel { batch_id: "batch-2".into() });
+    memory.cancelled.insert("batch-2".into());
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Poll(_)));
+}
+
+#[test]
+fn what_an_earlier_namesake_left_running_is_told() {
+    let journal = journal(owner("j", "earlier"), submitted());
+    let Step::Fail(failure) = step(&job(), Some(&journal), &other_work(memory())) else { panic!("no failure") };
+    assert!(failure.message.contains("batch-1") && failure.message.contains("earlier BatchJob"), "{}", failure.message);
+}
+
+#[test]
+fn what_was_found_out_of_one_owner_says_nothing_of_the_next() {
+    let journal = journal(owner("other", "second"), None);
+    let mut memory = memory();
+    memory.owner_alive = Some((owner("other", "first"), false));
+    assert_eq!(step(&job(), Some(&journal), &memory), Step::FindOwner(owner("other", "second")));
+    memory.owner_alive = Some((owner("other", "second"), true));
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Fail(_)));
+}
+
+#[test]
+fn while_a_person_is_asked_the_search_goes_on() {
+    let journal = journal(owner("j", "u"), Some(AttemptState::Intended));
+    let mut memory = memory();
+    memory.files.insert("file-1".into(), false);
+    memory.searches.insert("intent-1".into(), Search { began: NOW - 400_000, found: vec![] });
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Search(_)), "once the intent is over");
+    memory.searches.insert("intent-1".into(), Search { began: NOW - 10, found: vec![] });
+    let Step::Wait { until, why } = step(&job(), Some(&journal), &memory) else { panic!("no wait") };
+    assert_eq!((until, why.holds.len()), (Some(NOW - 10 + 300_000), 1));
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec!["batch-1".into()] });
+    let Step::Swap(next) = step(&job(), Some(&journal), &memory) else { panic!("no record") };
+    assert_eq!(next.shards[0].batch_in_flight(), Some("batch-1"));
+}
+
+#[test]
+fn a_persons_none_deletes_the_input_file_before_it_counts() {
+    let journal = journal(owner("j", "u"), Some(AttemptState::Intended));
+    let told = JobView { answer: Some(("unknown-intent-1".into(), "none".into())), ..job() };
+    let mut memory = memory();
+    assert_eq!(step(&told, Some(&journal), &memory), Step::DeleteFiles(vec!["file-1".into()]));
+    memory.deleted.insert("file-1".into());
+    let Step::Swap(next) = step(&told, Some(&journal), &memory) else { panic!("not revoked") };
+    assert!(matches!(next.shards[0].attempt.as_ref().unwrap().state, AttemptState::Revoked { .. }));
+}
+
+#[test]
+fn a_persons_resend_deletes_the_input_file_before_it_counts() {
+    let journal = journal(owner("j", "u"), submitted());
+    let told = JobView { answer: Some(("lost-intent-1".into(), "resend".into())), ..job() };
+    let mut memory = memory();
+    memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::NotFound });
+    assert_eq!(step(&told, Some(&journal), &memory), Step::DeleteFiles(vec!["file-1".into()]));
+    memory.deleted.insert("file-1".into());
+    assert!(matches!(step(&told, Some(&journal), &memory), Step::Swap(_)));
+}
+
+#[test]
+fn a_foreign_result_file_fails_the_job_before_an_upload_and_never_after() {
+    let taken = Memory { taken: Some("s3://b/o/results.jsonl".into()), ..memory() };
+    let fresh = JobView { submitted: false, ..job() };
+    let Step::Fail(failure) = step(&fresh, None, &taken) else { panic!("no failure") };
+    assert!(failure.message.contains("s3://b/o/results.jsonl"));
+    let planned = journal(owner("j", "u"), None);
+    let Step::Swap(next) = step(&fresh, Some(&planned), &taken) else { panic!("the plan stays") };
+    assert_eq!(next.plan, None);
+    let sent = journal(owner("j", "u"), submitted());
+    assert!(matches!(step(&job(), Some(&sent), &taken), Step::Poll(_)), "a batch that runs is followed");
+}
