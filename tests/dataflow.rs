@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use batchjob_operator::api::{Endpoint, InlineRequest, Outcome, RequestCounts};
-use batchjob_operator::lifecycle::{Attempt, AttemptState, Journal, Owner, PartRef, Shard};
+use batchjob_operator::api::{Endpoint, ErrorSummary, InlineRequest, Outcome, RequestCounts};
+use batchjob_operator::lifecycle::{Attempt, AttemptState, Journal, Owner, PartRef, Shard, error_summary};
 use batchjob_operator::requests::{Recipe, Source, pass};
-use batchjob_operator::results::{self, Collection, Manifest, Part, Settled};
+use batchjob_operator::results::{self, Collection, FollowUp, Manifest, Part, Settled};
 use batchjob_operator::store::{Folder, ShardWriter, StagedShard, layout, staged};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -114,6 +114,7 @@ async fn settle(
     staged: StagedShard,
     round: u32,
     took: RequestCounts,
+    took_errors: Vec<ErrorSummary>,
     fates: &[Vec<Fate>],
     n: usize,
 ) -> Shard {
@@ -142,6 +143,7 @@ async fn settle(
         part: Some(PartRef { name: part.name, sha256: part.sha256 }),
         counts: part.counts,
         may_pass: part.may_pass,
+        errors: part.errors,
         files: vec![],
     };
     let attempt = Attempt {
@@ -153,7 +155,7 @@ async fn settle(
         state,
     };
     let StagedShard { sha256, bytes, first, requests, model } = staged;
-    Shard { sha256, bytes, first, requests, failures: 0, attempt: Some(attempt), round, took, model }
+    Shard { sha256, bytes, first, requests, failures: 0, attempt: Some(attempt), round, took, took_errors, model }
 }
 
 fn settled(shard: &Shard) -> Settled {
@@ -194,16 +196,16 @@ async fn flow(fates: Vec<Vec<Fate>>, models: Vec<u8>, max_requests: i64, max_byt
     for staged in passed.shards {
         assert!(staged.requests <= max_requests && staged.bytes <= max_bytes);
         let n = journal.shards.len();
-        journal.shards.push(settle(&folder, staged, 0, RequestCounts::default(), &fates, n).await);
+        journal.shards.push(settle(&folder, staged, 0, RequestCounts::default(), vec![], &fates, n).await);
     }
     for round in 1..8 {
         let writer = ShardWriter::new(&folder, WORK, &spool, max_requests, max_bytes);
         let shards = journal.shards.iter().map(settled).collect();
         let again = results::follow_up(writer, &folder, shards, round, LIMIT).await.unwrap();
-        for (staged, took) in again {
-            assert_eq!(took.total, staged.requests);
+        for FollowUp { shard, took, took_errors } in again {
+            assert_eq!(took.total, shard.requests);
             let n = journal.shards.len();
-            journal.shards.push(settle(&folder, staged, round, took, &fates, n).await);
+            journal.shards.push(settle(&folder, shard, round, took, took_errors, &fates, n).await);
         }
     }
     let counts = journal.counts();
@@ -212,6 +214,8 @@ async fn flow(fates: Vec<Vec<Fate>>, models: Vec<u8>, max_requests: i64, max_byt
         counts.succeeded + counts.failed + counts.expired + counts.cancelled + counts.missing,
         "every request has one outcome"
     );
+    let told: i64 = error_summary(&journal).iter().map(|e| e.count).sum();
+    assert_eq!(told, counts.failed + counts.expired + counts.cancelled, "every failure has a code");
     let manifest = Manifest {
         manifest_version: 1,
         work_id: WORK.into(),
@@ -220,6 +224,7 @@ async fn flow(fates: Vec<Vec<Fate>>, models: Vec<u8>, max_requests: i64, max_byt
         reason: String::new(),
         message: String::new(),
         requests: counts,
+        errors: error_summary(&journal),
         files: vec![],
         batches: vec![],
         completed_at: 0,

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use batchjob_operator::api::{DeletionPolicy, InputStatus, Lock, ProviderFilePolicy};
+use batchjob_operator::api::{DeletionPolicy, ErrorSummary, InputStatus, Lock, ProviderFilePolicy};
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, JobView, Journal, Look, Memory, Observed, Owner, Pass, Plan, Planned, Posted, Search, Seen,
-    Shard, Step, Timing, decide,
+    Shard, Step, Stuck, Timing, decide, project,
 };
 
 const TIMING: Timing = Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000 };
@@ -63,6 +63,7 @@ fn shard(state: Option<AttemptState>) -> Shard {
         attempt,
         round: 0,
         took: Default::default(),
+        took_errors: vec![],
         model: "m".into(),
     }
 }
@@ -166,4 +167,41 @@ fn a_foreign_result_file_fails_the_job_before_an_upload_and_never_after() {
     assert_eq!(next.plan, None);
     let sent = journal(owner("j", "u"), submitted());
     assert!(matches!(step(&job(), Some(&sent), &taken), Step::Poll(_)), "a batch that runs is followed");
+}
+
+#[test]
+fn status_stays_small_however_many_batches_there_are() {
+    let mut journal = journal(owner("j", "u"), None);
+    let long = |what: &str, n: usize| format!("{what}{}", "x".repeat(n));
+    journal.shards = (0..5_000)
+        .map(|i| {
+            let state = match i % 2 {
+                0 => AttemptState::Submitted { batch_id: long("b", 255), at: 0 },
+                _ => AttemptState::Settled {
+                    batch_id: long("b", 255),
+                    ended: long("e", 40),
+                    part: None,
+                    counts: Default::default(),
+                    may_pass: 0,
+                    errors: (0..10)
+                        .map(|e| ErrorSummary {
+                            code: long(&e.to_string(), 60),
+                            count: 1,
+                            sample_custom_id: long("i", 500),
+                            ..Default::default()
+                        })
+                        .collect(),
+                    files: vec![],
+                },
+            };
+            Shard { model: long("m", 250), ..shard(Some(state)) }
+        })
+        .collect();
+    let stuck = JobView { stuck: Some(Stuck { reason: "ProviderUnavailable", message: long("m", 5_000) }), ..job() };
+    let memory = memory();
+    let observed =
+        Observed { now: NOW, nonce: "nonce", timing: &TIMING, job: &stuck, journal: Some(&journal), memory: &memory };
+    let status = project(&observed, &Default::default(), Some(1), &decide(&observed)).unwrap();
+    let size = serde_json::to_vec(&status).unwrap().len();
+    assert!(status.batches.len() > 20 && size < 48 << 10, "{} batches, {size} bytes", status.batches.len());
 }

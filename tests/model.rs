@@ -538,6 +538,7 @@ fn planned_for(work: &str, stage: &Option<String>) -> Planned {
         attempt: None,
         round: 0,
         took: RequestCounts::default(),
+        took_errors: vec![],
         model: String::new(),
     };
     Planned { staged: stage.clone(), plan, shards: vec![shard] }

@@ -261,6 +261,11 @@ pub struct BatchJobStatus {
     /// Requests by outcome; at the end `total` is the sum of the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<RequestCounts>,
+    /// Why requests have no answer so far, most frequent first; at most ten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub error_summary: Vec<ErrorSummary>,
     /// Batches at the provider: those not settled and the last 32 that are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 132))]
@@ -361,6 +366,26 @@ pub struct RequestCounts {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub missing: i64,
+}
+
+/// Requests that failed for one reason.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorSummary {
+    /// The provider's code, or `http_STATUS` where it gave none.
+    #[schemars(length(max = 64))]
+    pub code: String,
+    /// Requests.
+    #[schemars(range(min = 0))]
+    pub count: i64,
+    /// One of them; `errors.jsonl` has what the provider said.
+    #[serde(rename = "sampleCustomID", default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub sample_custom_id: String,
+    /// What it means and what to do, where that is known. Never what a model or the provider said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 256))]
+    pub message: String,
 }
 
 /// One batch at the provider.

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{DeletionPolicy, InputStatus, Outcome, PROTOCOL_VERSION, RequestCounts};
+use crate::api::{DeletionPolicy, ErrorSummary, InputStatus, Outcome, PROTOCOL_VERSION, RequestCounts};
 
 /// The document, as it lies in storage (JSON).
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +86,9 @@ pub struct Shard {
     /// How the requests of a later round stood before it.
     #[serde(default)]
     pub took: RequestCounts,
+    /// Why those had no answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub took_errors: Vec<ErrorSummary>,
     /// The model that all of its requests ask for.
     #[serde(default)]
     pub model: String,
@@ -156,6 +159,9 @@ pub enum AttemptState {
         /// Of the failed ones, those that failed in a way that may pass.
         #[serde(default)]
         may_pass: i64,
+        /// Why requests have no answer, by code.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        errors: Vec<ErrorSummary>,
         /// Files at the provider that may be deleted now.
         files: Vec<String>,
     },

@@ -5,6 +5,7 @@
 
 mod decide;
 mod ending;
+mod errors;
 mod identity;
 mod journal;
 mod observed;
@@ -13,6 +14,7 @@ mod resolve;
 mod shards;
 
 pub use decide::{Failure, Step, Stuck, Waiting, decide};
+pub use errors::error_summary;
 pub use identity::{WORK_HASH_VERSION, output_uri, spec_hash};
 pub use journal::*;
 pub use observed::*;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Stuck;
 use super::journal::{Journal, Owner, PartRef, Plan, Refusal, Shard, Slot};
-use crate::api::{DeletionPolicy, Lock, Outcome, ProviderFilePolicy, RequestCounts};
+use crate::api::{DeletionPolicy, ErrorSummary, Lock, Outcome, ProviderFilePolicy, RequestCounts};
 
 /// Everything that [`super::decide`] may look at. Times are Unix milliseconds.
 #[derive(Clone, Debug)]
@@ -239,6 +239,8 @@ pub struct Collected {
     pub counts: RequestCounts,
     /// Of the failed ones, those that failed in a way that may pass.
     pub may_pass: i64,
+    /// Why requests have no answer, by code.
+    pub errors: Vec<ErrorSummary>,
     /// The provider's files of this batch.
     pub files: Vec<String>,
 }
@@ -262,4 +264,6 @@ pub struct ManifestView {
     pub at: i64,
     /// The result set's files beside it: their names, and the ConfigMaps that hold them, if any do.
     pub files: Vec<(String, Option<String>)>,
+    /// Why requests have no answer.
+    pub errors: Vec<ErrorSummary>,
 }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::decide::{Failure, Step, Waiting};
+use super::errors::error_summary;
 use super::journal::{AttemptState, Journal, Shard, Slot};
 use super::observed::{ManifestView, Observed, Seen};
 use super::shards::look;
@@ -13,6 +14,8 @@ use crate::api::{BatchJobStatus, BatchStatus, Display, Outcome, PROTOCOL_VERSION
 
 /// How many settled batches status lists.
 const SETTLED_LISTED: usize = 32;
+/// What batches may take of status, in bytes, so that the whole stays under 64 KiB.
+const LISTED_BYTES: usize = 20 << 10;
 
 /// The status that `step` calls for, or None where it says nothing new. `old` gives what only moves forward: times, and
 /// conditions that did not change.
@@ -85,6 +88,7 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     let counts = settled_so_far(journal);
     status.requests = Some(counts);
     status.batches = batches(o, journal);
+    status.error_summary = error_summary(journal);
     let first = journal.shards.iter().filter_map(|s| match s.attempt.as_ref()?.state {
         AttemptState::Submitted { at, .. } => Some(at),
         _ => None,
@@ -170,10 +174,22 @@ fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
         let model = s.model.clone();
         Some((s.settled().is_some(), BatchStatus { name, state, provider_id, requests: s.requests, model }))
     });
-    let (settled, mut listed): (Vec<_>, Vec<_>) = all.partition(|(settled, _)| *settled);
-    listed.extend(settled.into_iter().rev().take(SETTLED_LISTED));
-    listed.sort_by(|a, b| a.1.name.cmp(&b.1.name));
-    listed.into_iter().map(|(_, batch)| batch).take(132).collect()
+    let (settled, unsettled): (Vec<_>, Vec<_>) = all.partition(|(settled, _)| *settled);
+    let latest = settled.into_iter().rev().take(SETTLED_LISTED);
+    let mut room = LISTED_BYTES;
+    let fits = |batch: &BatchStatus| {
+        room = room.saturating_sub(bytes_of(batch));
+        room > 0
+    };
+    let mut listed: Vec<BatchStatus> =
+        unsettled.into_iter().take(100).chain(latest).map(|(_, batch)| batch).take_while(fits).collect();
+    listed.sort_by(|a, b| a.name.cmp(&b.name));
+    listed
+}
+
+fn bytes_of(batch: &BatchStatus) -> usize {
+    let texts = [&batch.name, &batch.state, &batch.model].into_iter().chain(&batch.provider_id);
+    texts.map(|text| text.len()).sum::<usize>() + 80
 }
 
 /// `in_progress` as Kubernetes spells it: `InProgress`.
@@ -256,6 +272,7 @@ fn conclude(status: &mut BatchJobStatus, o: &Observed, manifest: &ManifestView) 
     status.outcome = Some(manifest.outcome);
     status.completion_time = time(manifest.at);
     status.requests = Some(counts);
+    status.error_summary = manifest.errors.clone();
     status.work = Some(work(&o.job.output_uri, &manifest.work_id, Some(&manifest.work_hash)));
     let done = counts.total - counts.cancelled - counts.missing;
     status.display = Some(Display { progress: show(done, counts.total) });

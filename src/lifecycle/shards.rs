@@ -175,6 +175,7 @@ fn follow(
                     part: Some(c.part.clone()),
                     counts: c.counts,
                     may_pass: c.may_pass,
+                    errors: c.errors.clone(),
                     files: c.files.clone(),
                 },
             )),
@@ -242,6 +243,7 @@ fn lost_batch(shard: &Shard, batch_id: &str) -> AttemptState {
         part: None,
         counts: RequestCounts { total: shard.requests, missing: shard.requests, ..Default::default() },
         may_pass: 0,
+        errors: vec![],
         files: vec![],
     }
 }

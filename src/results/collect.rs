@@ -10,8 +10,9 @@ use serde_json::value::RawValue;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufReader, BufWriter};
 
+use super::errors::{Tally, code};
 use super::line::{Ended, LINE_LIMIT, PartLine, ProviderLine};
-use crate::api::RequestCounts;
+use crate::api::{ErrorSummary, RequestCounts};
 use crate::store::staged::{self, Spool};
 use crate::store::{Folder, IndexEntry, Line, Lines, StoreError, layout};
 
@@ -42,6 +43,8 @@ pub struct Collected {
     pub counts: RequestCounts,
     /// Of the failed ones, those that failed in a way that may pass.
     pub may_pass: i64,
+    /// Why requests have no answer, by code.
+    pub errors: Vec<ErrorSummary>,
     /// Lines that are nobody's: of another work, out of range, or not readable.
     pub foreign: u64,
 }
@@ -71,34 +74,55 @@ struct Place {
 /// Nothing is lost: the provider still has its files.
 pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collected, CollectError> {
     let Collection { folder, work_id, slot, shard, requests, files } = collection;
-    let asked = indexes(folder, &layout::index(work_id, shard)).await?;
+    let index = layout::index(work_id, shard);
+    let asked = indexes(folder, &index).await?;
     let mut raw = staged::scratch(spool)?;
     download(&mut raw, files).await?;
     let (mut places, foreign) = scan(&mut raw, work_id, &asked).await?;
+    drop(asked);
     // The first line of an index wins: providers have been seen to repeat rows.
     places.sort_by_key(|p| (p.index, p.offset));
     let before = places.len();
     places.dedup_by_key(|p| p.index);
     let foreign = foreign + (before - places.len()) as u64;
-    let part = write_part(&mut raw, &places, spool).await?;
+    let (part, tally) = write_part(&mut raw, &places, spool).await?;
+    let errors = with_names(folder, &index, tally).await?;
     let (sha256, name) = (part.sha256.clone(), layout::part(work_id, &slot, &part.sha256));
     part.put(folder, &name, work_id).await?;
     read_back(folder, &name, &sha256).await?;
     let may_pass = places.iter().filter(|p| p.ended == Ended::Errored).count() as i64;
-    Ok(Collected { name, sha256, counts: count(&places, requests), may_pass, foreign })
+    Ok(Collected { name, sha256, counts: count(&places, requests), may_pass, errors, foreign })
 }
 
 /// Which requests the shard holds, in order.
 async fn indexes(folder: &Folder, name: &str) -> Result<Vec<i64>, CollectError> {
-    let mut lines = Lines::new(staged::open(folder, name).await?, LINE_LIMIT);
     let mut indexes = vec![];
+    each_entry(folder, name, |entry| indexes.push(entry.index)).await?;
+    Ok(indexes)
+}
+
+async fn each_entry(folder: &Folder, name: &str, mut see: impl FnMut(IndexEntry)) -> Result<(), CollectError> {
+    let mut lines = Lines::new(staged::open(folder, name).await?, LINE_LIMIT);
     let broken = |e: String| StoreError::Corrupt(format!("{name}: {e}"));
     while let Some(line) = lines.next().await.map_err(|e| broken(e.to_string()))? {
         let Line::Whole(line) = line else { return Err(broken("a line is too long".into()).into()) };
-        let entry: IndexEntry = serde_json::from_slice(line).map_err(|e| broken(e.to_string()))?;
-        indexes.push(entry.index);
+        see(serde_json::from_slice(line).map_err(|e| broken(e.to_string()))?);
     }
-    Ok(indexes)
+    Ok(())
+}
+
+/// The summaries with the user's name for one request of each.
+async fn with_names(folder: &Folder, index: &str, tally: Tally) -> Result<Vec<ErrorSummary>, CollectError> {
+    let mut most = tally.most();
+    if !most.is_empty() {
+        each_entry(folder, index, |entry| {
+            for (summary, _) in most.iter_mut().filter(|(_, index)| *index == entry.index) {
+                summary.sample_custom_id.clone_from(&entry.custom_id);
+            }
+        })
+        .await?;
+    }
+    Ok(most.into_iter().map(|(summary, _)| summary).collect())
 }
 
 fn local(error: std::io::Error) -> CollectError {
@@ -147,20 +171,24 @@ fn index_of(id: &str, work_id: &str) -> Option<i64> {
     (mark == work_id.get(..8)?).then(|| index.parse().ok())?
 }
 
-async fn write_part(raw: &mut File, places: &[Place], spool: &Path) -> Result<staged::Spooled, CollectError> {
-    let mut part = Spool::new(spool)?;
+async fn write_part(raw: &mut File, places: &[Place], spool: &Path) -> Result<(staged::Spooled, Tally), CollectError> {
+    let (mut part, mut tally) = (Spool::new(spool)?, Tally::default());
     let mut line = vec![];
     for place in places {
         line.resize(place.len as usize, 0);
         raw.seek(SeekFrom::Start(place.offset)).await.map_err(local)?;
         raw.read_exact(&mut line).await.map_err(local)?;
         let text = serde_json::from_slice::<&RawValue>(&line).map_err(|e| local(e.into()))?;
+        if place.ended != Ended::Succeeded {
+            let line: ProviderLine = serde_json::from_str(text.get()).map_err(|e| local(e.into()))?;
+            tally.add(code(&line), place.index);
+        }
         let entry = PartLine { index: place.index, ended: place.ended, line: text };
         let mut entry = serde_json::to_vec(&entry).map_err(|e| local(e.into()))?;
         entry.push(b'\n');
         part.write(&entry).await?;
     }
-    Ok(part.finish().await?)
+    Ok((part.finish().await?, tally))
 }
 
 async fn read_back(folder: &Folder, name: &str, sha256: &str) -> Result<(), CollectError> {

@@ -2,11 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use super::joined::{Joined, Request, Settled};
+use super::errors::{Tally, code};
+use super::joined::{Joined, Request, Settled, corrupt};
 use super::line::Ended;
 use super::write::WriteError;
-use crate::api::RequestCounts;
+use crate::api::{ErrorSummary, RequestCounts};
 use crate::store::{ShardWriter, StagedShard};
+
+/// A shard of another round.
+pub struct FollowUp {
+    /// What is sent.
+    pub shard: StagedShard,
+    /// How its requests stood before.
+    pub took: RequestCounts,
+    /// Why those had no answer, by code.
+    pub took_errors: Vec<ErrorSummary>,
+}
 
 /// Stages the requests that another round may bring an answer for: never executed, came back in no file, or failed in a way
 /// that may pass and not more often than `limit`. With each shard, how its requests stood before. `rounds` is the number of
@@ -20,23 +31,28 @@ pub async fn follow_up(
     shards: Vec<Settled>,
     rounds: u32,
     limit: u32,
-) -> Result<Vec<(StagedShard, RequestCounts)>, WriteError> {
+) -> Result<Vec<FollowUp>, WriteError> {
     let work_id = writer.work_id().to_string();
-    let mut took: BTreeMap<i64, RequestCounts> = BTreeMap::new();
+    let mut took: BTreeMap<i64, (RequestCounts, Tally)> = BTreeMap::new();
     let mut joined = Joined::open(folder, &work_id, shards, true).await?;
     while let Some(request) = joined.next().await? {
         let Some(stood) = may_be_sent_again(&request, rounds, limit) else { continue };
         let sent = request.sent.ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
         let first = writer.push(&request.model, &sent, &request.entry).await?;
-        stood.count(took.entry(first).or_default());
+        let (counts, errors) = took.entry(first).or_default();
+        stood.count(counts);
+        if stood != Stood::Missing
+            && let Some(last) = request.answers.last()
+        {
+            errors.add(code(&serde_json::from_str(last.line.get()).map_err(corrupt)?), request.entry.index);
+        }
     }
     let staged = writer.finish().await?.into_iter();
-    Ok(staged
-        .map(|shard| {
-            let took = took.remove(&shard.first).unwrap_or_default();
-            (shard, took)
-        })
-        .collect())
+    let follow_up = |shard: StagedShard| {
+        let (counts, errors) = took.remove(&shard.first).unwrap_or_default();
+        FollowUp { shard, took: counts, took_errors: errors.most().into_iter().map(|(summary, _)| summary).collect() }
+    };
+    Ok(staged.map(follow_up).collect())
 }
 
 /// How a request stood after the last round.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Outcome, RequestCounts};
+use crate::api::{ErrorSummary, Outcome, RequestCounts};
 
 /// `manifest.json`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,9 @@ pub struct Manifest {
     pub message: String,
     /// Requests by outcome.
     pub requests: RequestCounts,
+    /// Why requests have no answer, most frequent first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<ErrorSummary>,
     /// The result set.
     pub files: Vec<ManifestFile>,
     /// The provider's names of the batches that were paid.

@@ -1,6 +1,7 @@
 //! From what a provider gives back to one result set in the order of the requests.
 
 mod collect;
+mod errors;
 mod follow_up;
 mod joined;
 mod line;
@@ -8,7 +9,7 @@ mod manifest;
 mod write;
 
 pub use collect::{CollectError, Collected, Collection, collect};
-pub use follow_up::follow_up;
+pub use follow_up::{FollowUp, follow_up};
 pub use joined::{Part, Settled};
 pub use manifest::{Manifest, ManifestFile};
 pub use write::{WriteError, write};

@@ -167,6 +167,7 @@ pub(super) fn manifest_view(manifest: &Manifest) -> ManifestView {
         message: manifest.message.clone(),
         requests: manifest.requests,
         at: manifest.completed_at,
+        errors: manifest.errors.clone(),
         files: manifest.files.iter().map(|f| (f.name.clone(), f.config_map.clone())).collect(),
     }
 }

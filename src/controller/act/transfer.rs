@@ -12,6 +12,7 @@ use crate::controller::trouble::Trouble;
 use crate::controller::{names, source, tasks};
 use crate::lifecycle::{
     AttemptState, Collected, Journal, Memory, PartRef, Pass, Plan, Planned, Shard, Slot, Task, WORK_HASH_VERSION,
+    error_summary,
 };
 use crate::provider::{Batch, InputFile};
 use crate::requests::{self, PassError, Passed, Recipe};
@@ -88,6 +89,7 @@ impl Act<'_> {
                 part: PartRef { name: part.name, sha256: part.sha256 },
                 counts: part.counts,
                 may_pass: part.may_pass,
+                errors: part.errors,
                 files: names::files_of(&batch),
             };
             let batch_id = batch_id.to_string();
@@ -108,7 +110,9 @@ impl Act<'_> {
             let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.spool, max_requests, max_bytes);
             let shards = journal.shards.iter().map(settled).collect();
             let staged = results::follow_up(writer, &tools.folder, shards, round, limit).await?;
-            let shards = staged.into_iter().map(|(s, took)| shard(s, round, took)).collect();
+            let shards =
+                staged.into_iter().map(|f| Shard { took_errors: f.took_errors, ..shard(f.shard, round, f.took) });
+            let shards = shards.collect();
             Ok(learned(move |m| m.follow_up = Some((round, shards))))
         });
         Ok(())
@@ -220,7 +224,7 @@ fn planned(passed: Passed, staged: Option<String>) -> Planned {
 
 fn shard(staged: StagedShard, round: u32, took: RequestCounts) -> Shard {
     let StagedShard { sha256, bytes, first, requests, model } = staged;
-    Shard { sha256, bytes, first, requests, failures: 0, attempt: None, round, took, model }
+    Shard { sha256, bytes, first, requests, failures: 0, attempt: None, round, took, took_errors: vec![], model }
 }
 
 fn submitted(journal: &Journal, slot: Slot) -> Option<(&str, &Shard)> {
@@ -245,6 +249,7 @@ fn manifest(journal: &Journal) -> Option<Manifest> {
         reason: commit.reason.clone(),
         message: commit.message.clone(),
         requests: commit.requests,
+        errors: error_summary(journal),
         files: vec![],
         batches: paid.collect(),
         completed_at: commit.at,

@@ -1,0 +1,132 @@
+//! Why requests have no answer, over all batches.
+
+use std::collections::BTreeMap;
+
+use super::journal::{AttemptState, Journal, Shard};
+use crate::api::ErrorSummary;
+
+/// Codes that status lists.
+const LISTED: usize = 10;
+
+/// The most frequent codes of requests that have no answer as it stands: what a later round settled counts no more.
+pub fn error_summary(journal: &Journal) -> Vec<ErrorSummary> {
+    let mut sums: BTreeMap<&str, (i64, &str)> = BTreeMap::new();
+    for (shard, errors) in journal.shards.iter().filter_map(|s| Some((s, settled(s)?))) {
+        for error in errors {
+            let sum = sums.entry(&error.code).or_insert((0, &error.sample_custom_id));
+            // The latest round names a request that still has no answer.
+            (sum.0, sum.1) = (sum.0 + error.count, &error.sample_custom_id);
+        }
+        for error in &shard.took_errors {
+            sums.entry(&error.code).or_default().0 -= error.count;
+        }
+    }
+    let mut all: Vec<ErrorSummary> = sums
+        .into_iter()
+        .filter(|(_, (count, _))| *count > 0)
+        .map(|(code, (count, sample))| ErrorSummary {
+            code: code.into(),
+            count,
+            sample_custom_id: sample.into(),
+            message: advice(code).into(),
+        })
+        .collect();
+    all.sort_by_key(|e| -e.count);
+    all.truncate(LISTED);
+    all
+}
+
+fn settled(shard: &Shard) -> Option<&Vec<ErrorSummary>> {
+    match &shard.attempt.as_ref()?.state {
+        AttemptState::Settled { errors, .. } => Some(errors),
+        _ => None,
+    }
+}
+
+/// What well-known codes mean, in our own words: a provider's may quote the request. OpenAI's codes
+/// (https://platform.openai.com/docs/guides/error-codes).
+fn advice(code: &str) -> &'static str {
+    match code {
+        "context_length_exceeded" => "the request is longer than the model's context; shorten it",
+        "content_filter" | "content_policy_violation" => "the provider's filter refused the request or its answer",
+        "invalid_request_error" | "invalid_value" | "http_400" | "http_422" => {
+            "the provider refused the request as it is; errors.jsonl has the reason"
+        }
+        "model_not_found" | "http_404" => "the account has no such model",
+        "rate_limit_exceeded" | "http_429" => "the provider had no room; such requests are sent again",
+        "batch_expired" => "not executed within the completion window; such requests are sent again",
+        "batch_cancelled" | "batch_canceled" => "not executed because the batch was cancelled",
+        "server_error" | "internal_error" | "http_500" | "http_502" | "http_503" | "http_504" => {
+            "the provider failed; such requests are sent again within `spec.backoffLimitPerRequest`"
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::RequestCounts;
+    use crate::lifecycle::{Attempt, Owner, PartRef};
+
+    fn errors(list: &[(&str, i64, &str)]) -> Vec<ErrorSummary> {
+        let error = |(code, count, sample): &(&str, i64, &str)| ErrorSummary {
+            code: code.to_string(),
+            count: *count,
+            sample_custom_id: sample.to_string(),
+            message: String::new(),
+        };
+        list.iter().map(error).collect()
+    }
+
+    fn shard(round: u32, ended: Option<Vec<ErrorSummary>>, took_errors: Vec<ErrorSummary>) -> Shard {
+        let attempt = ended.map(|errors| Attempt {
+            number: 1,
+            intent_id: String::new(),
+            file_id: String::new(),
+            post_by: 0,
+            fingerprint: String::new(),
+            state: AttemptState::Settled {
+                batch_id: "b".into(),
+                ended: "completed".into(),
+                part: Some(PartRef { name: String::new(), sha256: String::new() }),
+                counts: RequestCounts::default(),
+                may_pass: 0,
+                errors,
+                files: vec![],
+            },
+        });
+        Shard {
+            sha256: String::new(),
+            bytes: 0,
+            first: 0,
+            requests: 0,
+            failures: 0,
+            attempt,
+            round,
+            took: RequestCounts::default(),
+            took_errors,
+            model: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_a_later_round_settled_counts_no_more() {
+        let owner = Owner { cluster: "".into(), namespace: "".into(), name: "".into(), uid: "".into() };
+        let mut journal = Journal::open("w".into(), owner, "s".into());
+        journal.shards.push(shard(0, Some(errors(&[("batch_expired", 4, "a"), ("http_500", 2, "b")])), vec![]));
+        journal.shards.push(shard(0, Some(errors(&[("content_filter", 3, "c")])), vec![]));
+        let codes = |journal: &Journal| -> Vec<(String, i64, String)> {
+            error_summary(journal).into_iter().map(|e| (e.code, e.count, e.sample_custom_id)).collect()
+        };
+        let row = |code: &str, count, sample: &str| (code.to_string(), count, sample.to_string());
+        let before = [row("batch_expired", 4, "a"), row("content_filter", 3, "c"), row("http_500", 2, "b")];
+        assert_eq!(codes(&journal), before);
+        let took = errors(&[("batch_expired", 4, ""), ("http_500", 2, "")]);
+        journal.shards.push(shard(1, None, took.clone()));
+        assert_eq!(codes(&journal), before, "not settled yet");
+        journal.shards.pop();
+        journal.shards.push(shard(1, Some(errors(&[("http_500", 1, "d")])), took));
+        assert_eq!(codes(&journal), [row("content_filter", 3, "c"), row("http_500", 1, "d")]);
+    }
+}
