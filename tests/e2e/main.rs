@@ -14,6 +14,7 @@ mod holds;
 mod inputs;
 mod outputs;
 mod providers;
+mod readers;
 mod refused;
 mod resend;
 mod running;

@@ -20,8 +20,9 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn script(name: &str) -> PathBuf {
-    let output = Command::new(root().join("tests/cluster").join(name)).stderr(Stdio::inherit()).output().unwrap();
+fn script(name: &str, args: &[&str]) -> PathBuf {
+    let script = root().join("tests/cluster").join(name);
+    let output = Command::new(script).args(args).stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "tests/cluster/{name} failed");
     String::from_utf8(output.stdout).unwrap().trim().into()
 }
@@ -29,13 +30,18 @@ fn script(name: &str) -> PathBuf {
 /// A program of the folder that `tests/cluster/build.sh` fills.
 pub fn kube(program: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| script("build.sh")).join(program)
+    FOLDER.get_or_init(|| script("build.sh", &[])).join(program)
 }
 
 /// The storage server.
 pub fn weed() -> PathBuf {
     static WEED: OnceLock<PathBuf> = OnceLock::new();
-    WEED.get_or_init(|| script("seaweedfs.sh")).clone()
+    WEED.get_or_init(|| script("seaweedfs.sh", &[])).clone()
+}
+
+/// A program of the Python packages in `tests/NAME/requirements.txt`.
+pub fn python(name: &str, program: &str) -> PathBuf {
+    script("venv.sh", &[name]).join(program)
 }
 
 /// A folder for this run's logs and spools.
