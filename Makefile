@@ -16,6 +16,7 @@ test: preflight lint ## All checks and tests, on a real Kubernetes API server an
 	./tests/cluster/build.sh >/dev/null
 	./tests/cluster/seaweedfs.sh >/dev/null
 	./tests/cluster/venv.sh readers >/dev/null
+	./tests/cluster/venv.sh aibrix >/dev/null
 	cargo test --test e2e -- --test-threads=6
 
 .PHONY: lint

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod aibrix;
 mod big;
 mod conformance;
 mod crash;
