@@ -45,34 +45,6 @@ async fn the_folder_holds_a_whole_result_set_and_nothing_staged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_input_is_cut_and_the_order_holds_over_batches() {
-    let mut scene = Scene::set("cut", &["--batch-duration", "300ms"]).await;
-    let provider = scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 7\n";
-    scene.apply(&provider);
-    scene.put("in/many.jsonl", batch_lines("n", 50)).await;
-    scene.restart().await;
-    scene.apply_job("j", json!({"inputKey": "many.jsonl", "spec": {"model": null, "parallelism": 2}}));
-    let job = scene.wait_complete("j").await;
-    let wanted: Vec<String> = (0..50).map(|i| format!("n-{i}")).collect();
-    assert_eq!(scene.result_ids("j").await, wanted);
-    assert_eq!(job.status.unwrap().batches.len(), 8);
-    scene.sim.assert_billed_once(50).await;
-    let state = scene.sim.state().await;
-    assert!(most_at_a_time(state["batches"].as_array().unwrap()) <= 2, "parallelism holds");
-}
-
-/// The most batches that were not ended at the moment that another was created.
-fn most_at_a_time(batches: &[Value]) -> usize {
-    let created = |b: &Value| b["created_at"].as_i64().unwrap();
-    let ended = |b: &Value| b["completed_at"].as_i64().unwrap_or(i64::MAX);
-    batches
-        .iter()
-        .map(|b| batches.iter().filter(|o| created(o) < created(b) && ended(o) > created(b)).count() + 1)
-        .max()
-        .unwrap_or(0)
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn failed_requests_are_named_and_the_rest_is_there() {
     let rules = tempfile::NamedTempFile::new().unwrap();
     let bad = json!([{"contains": "j 1", "status": 400, "code": "bad_request", "message": "no"}]);

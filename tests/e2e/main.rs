@@ -20,3 +20,4 @@ mod refused;
 mod resend;
 mod running;
 mod schema;
+mod shards;

@@ -16,6 +16,7 @@ type Lines = HashMap<Short, bool>;
 #[derive(Debug, Default)]
 pub struct Overlaps {
     alive: HashMap<String, Alive>,
+    most: usize,
     count: u64,
 }
 
@@ -34,9 +35,15 @@ impl Overlaps {
         self.count
     }
 
+    /// The most batches that were ever alive at once.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
     /// A batch was created.
     pub fn create(&mut self, batch: &str) {
         self.alive.insert(batch.to_owned(), Alive::Unread(Vec::new()));
+        self.most = self.most.max(self.alive.len());
     }
 
     /// A batch's file was read and is good.
@@ -121,6 +128,7 @@ mod tests {
         assert_eq!(overlaps.count(), 1);
         overlaps.end("b");
         assert!(overlaps.alive.is_empty());
+        assert_eq!(overlaps.most(), 2);
     }
 
     #[test]
