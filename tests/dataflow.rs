@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use batchjob_operator::api::{Endpoint, ErrorSummary, InlineRequest, Outcome, RequestCounts};
 use batchjob_operator::lifecycle::{Attempt, AttemptState, Journal, Owner, PartRef, Shard, error_summary};
-use batchjob_operator::requests::{Recipe, Source, pass};
+use batchjob_operator::requests::{Recipe, SizeLimit, Source, pass};
 use batchjob_operator::results::{self, Collection, FollowUp, Manifest, Part, Settled};
 use batchjob_operator::store::{Folder, ShardWriter, StagedShard, layout, staged};
 use bytes::Bytes;
@@ -55,6 +55,7 @@ fn recipe(max_requests: i64, max_bytes: u64) -> Recipe {
         format: Default::default(),
         compression: Default::default(),
         template: None,
+        size_limit: SizeLimit { bytes: 1 << 20, then: Default::default() },
         empty_policy: Default::default(),
         run_id: None,
         max_requests,

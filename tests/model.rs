@@ -528,7 +528,12 @@ fn find_out(w: &World, memory: &mut Memory, job: &JobView, step: &Step) -> bool 
 }
 
 fn planned_for(work: &str, stage: &Option<String>) -> Planned {
-    let plan = Plan { work_hash: work.into(), input: InputStatus { sha256: work.into(), size_bytes: 1 }, requests: 1 };
+    let plan = Plan {
+        work_hash: work.into(),
+        input: InputStatus { sha256: work.into(), size_bytes: 1 },
+        requests: 1,
+        too_large: Default::default(),
+    };
     let shard = Shard {
         sha256: work.into(),
         bytes: 1,

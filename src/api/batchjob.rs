@@ -55,6 +55,8 @@ use super::storage::{Input, Output};
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.template) == has(oldSelf.spec.input.template) && (!has(self.spec.input.template) || self.spec.input.template == oldSelf.spec.input.template))")
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.maxObjectBytes) == has(oldSelf.spec.input.maxObjectBytes) && (!has(self.spec.input.maxObjectBytes) || self.spec.input.maxObjectBytes == oldSelf.spec.input.maxObjectBytes) && has(self.spec.input.onTooLarge) == has(oldSelf.spec.input.onTooLarge) && (!has(self.spec.input.onTooLarge) || self.spec.input.onTooLarge == oldSelf.spec.input.onTooLarge))")
+        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
     selectable = ".spec.providerRef.name",
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Complete")].reason"#),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.display.progress"),

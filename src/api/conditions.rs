@@ -43,6 +43,7 @@ pub mod reasons {
     pub const ALL_SUCCEEDED: &str = "AllSucceeded";
     pub const COMPLETED_WITH_FAILURES: &str = "CompletedWithFailures";
     pub const INVALID_INPUT: &str = "InvalidInput";
+    pub const INPUT_CHANGED: &str = "InputChanged";
     pub const OUTPUT_CONFLICT: &str = "OutputConflict";
     pub const RESULTS_TOO_LARGE: &str = "ResultsTooLarge";
     pub const PROVIDER_REJECTED: &str = "ProviderRejected";

@@ -13,8 +13,12 @@ use super::schema;
 #[x_kube(
     validation = Rule::new("[has(self.inline), has(self.objectStore), has(self.configMaps)].filter(x, x).size() == 1")
         .message("set exactly one of `inline`, `objectStore` and `configMaps`"),
-    validation = Rule::new("self.format == 'Auto' || has(self.template) == (self.format in ['Rows', 'CSV'])")
-        .message("set `template` with the formats Rows and CSV, and with no other"),
+    validation = Rule::new("self.format == 'Auto' || has(self.template) == (self.format in ['Rows', 'CSV', 'Objects'])")
+        .message("set `template` with the formats Rows, CSV and Objects, and with no other"),
+    validation = Rule::new("self.format != 'Objects' || has(self.objectStore)")
+        .message("the format Objects makes a request of each object, so it needs `objectStore`"),
+    validation = Rule::new("self.format == 'Objects' || !(has(self.maxObjectBytes) || has(self.onTooLarge))")
+        .message("set `maxObjectBytes` and `onTooLarge` with the format Objects only"),
     validation = Rule::new("!has(self.inline) || (self.format == 'Auto' && self.compression == 'Auto' && !has(self.template))")
         .message("`inline` requests are whole as they are; take out `format`, `compression` and `template`")
 )]
@@ -42,9 +46,16 @@ pub struct Input {
     /// What an input without any request means.
     #[serde(default)]
     pub empty_policy: EmptyPolicy,
-    /// Makes a request of each row. For Rows and CSV.
+    /// Makes a request of each row or object. For Rows, CSV and Objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<RequestTemplate>,
+    /// Largest object that becomes a request, in bytes, uncompressed; unset: 1048576. For Objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 6_291_456))]
+    pub max_object_bytes: Option<i32>,
+    /// What becomes of an object with more than `maxObjectBytes`; unset: Fail. For Objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_too_large: Option<OnTooLarge>,
 }
 
 /// A ConfigMap of the same namespace.
@@ -74,6 +85,20 @@ pub enum InputFormat {
     /// Comma-separated values under a row of column names; the template makes a request of each row.
     #[serde(rename = "CSV")]
     Csv,
+    /// Objects as they are, such as documents or images; the template makes a request of each.
+    Objects,
+}
+
+/// What becomes of an object that is too large.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnTooLarge {
+    /// The job fails before anything is sent, and names the object.
+    #[default]
+    Fail,
+    /// It is left out; the condition `Planned` says how many were.
+    Skip,
+    /// Its text is cut, at the end of a character; the condition `Planned` says how many were.
+    Truncate,
 }
 
 /// How an input is compressed.
@@ -102,9 +127,11 @@ pub enum EmptyPolicy {
 
 /// Makes a request of a row: `$(row.COLUMN)` stands for the row's value. As a whole string it is the value as it is (a
 /// number, an object), within a longer string its text. `$(row.a.b)` walks into objects; `$$(` is a literal `$(`.
+/// With the format Objects, of an object: `$(object.key)` is its key below the folder that the input's URI names (all of
+/// that up to its last `/`), `$(object.text)` its content, which must be UTF-8, and `$(object.base64)` its bytes.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 pub struct RequestTemplate {
-    /// The request's name, such as `$(row.id)`; unique in the job.
+    /// The request's name, such as `$(row.id)` or `$(object.key)`; unique in the job.
     #[serde(rename = "customID")]
     #[schemars(length(min = 1, max = 1024))]
     pub custom_id: String,

@@ -41,6 +41,7 @@ impl From<StoreError> for Trouble {
         let message = error.to_string();
         match error {
             StoreError::Unavailable(_) => Trouble::passing(reasons::STORAGE_UNAVAILABLE, message),
+            StoreError::Changed(_) => Trouble::passing(reasons::INPUT_CHANGED, message),
             StoreError::Denied(_) => Trouble::lasting(reasons::CREDENTIALS_REJECTED, message),
             StoreError::TooLarge(_) => Trouble::lasting(reasons::RESULTS_TOO_LARGE, message),
             StoreError::Conflict(_) | StoreError::Corrupt(_) => Trouble::lasting(reasons::OUTPUT_CONFLICT, message),

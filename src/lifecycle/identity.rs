@@ -22,13 +22,16 @@ pub fn spec_hash(spec: &BatchJobSpec) -> String {
         "objectStore": spec.input.object_store.as_ref().map(|o| (&o.uri, &o.endpoint, &o.region)),
     });
     let input = &spec.input;
-    let reading = json!({
+    let mut reading = json!({
         "configMaps": input.config_maps,
         "format": input.format,
         "template": input.template,
         "compression": input.compression,
         "emptyPolicy": input.empty_policy,
     });
+    if input.max_object_bytes.is_some() || input.on_too_large.is_some() {
+        reading["tooLarge"] = json!((input.max_object_bytes, input.on_too_large));
+    }
     // Named only where used, so that the hashes of jobs from before these fields hold.
     if *input != (Input { inline: input.inline.clone(), object_store: input.object_store.clone(), ..Input::default() })
     {
@@ -129,6 +132,10 @@ mod tests {
             json!({"configMaps": [{"name": "a", "key": "b"}]}),
             json!({"template": template(json!({"n": 1}))}),
             json!({"template": template(json!({"n": 2}))}),
+            json!({"maxObjectBytes": 5}),
+            json!({"maxObjectBytes": 6}),
+            json!({"onTooLarge": "Skip"}),
+            json!({"maxObjectBytes": 6, "onTooLarge": "Skip"}),
         ];
         let hashes: std::collections::BTreeSet<String> = all.iter().map(|c| hash(c.clone())).collect();
         assert_eq!(hashes.len(), all.len());

@@ -62,6 +62,24 @@ pub struct Plan {
     pub input: InputStatus,
     /// Requests in all.
     pub requests: i64,
+    /// What was done about objects that are too large.
+    #[serde(default, skip_serializing_if = "TooLarge::is_none")]
+    pub too_large: TooLarge,
+}
+
+/// What was done about objects that are too large.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TooLarge {
+    /// Objects that were left out.
+    pub skipped: i64,
+    /// Objects whose text was cut.
+    pub truncated: i64,
+}
+
+impl TooLarge {
+    fn is_none(&self) -> bool {
+        *self == TooLarge::default()
+    }
 }
 
 /// A set of requests that is sent as one batch.

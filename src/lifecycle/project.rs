@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::decide::{Failure, Step, Waiting};
 use super::errors::error_summary;
-use super::journal::{AttemptState, Journal, Shard, Slot};
+use super::journal::{AttemptState, Journal, Plan, Shard, Slot};
 use super::observed::{ManifestView, Observed, Seen};
 use super::shards::look;
 use crate::api::conditions::{self, Verdict, reasons};
@@ -95,8 +95,7 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     });
     status.submission_time = old.submission_time.clone().or_else(|| first.min().and_then(time));
     status.display = Some(Display { progress: progress(o, journal, counts) });
-    let checked = format!("{} requests were read and are sound", plan.requests);
-    let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, checked)];
+    let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, checked(plan))];
     let sent = |s: &Shard| {
         matches!(
             s.attempt.as_ref().map(|a| &a.state),
@@ -110,6 +109,16 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     for fact in facts {
         conditions::set(&mut status.conditions, fact, status.observed_generation, clock(o.now));
     }
+}
+
+fn checked(plan: &Plan) -> String {
+    let mut message = format!("{} requests were read and are sound", plan.requests);
+    for (count, done) in [(plan.too_large.skipped, "left out"), (plan.too_large.truncated, "cut")] {
+        if count > 0 {
+            message += &format!("; objects with more than `spec.input.maxObjectBytes` that were {done}: {count}");
+        }
+    }
+    message
 }
 
 fn work(output_uri: &str, id: &str, hash: Option<&String>) -> Work {

@@ -1,20 +1,14 @@
 //! What is checked of every request before anything is paid.
 
-use std::sync::Arc;
-
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::pass::Origin;
 use super::template::Template;
 use crate::api::InputFormat;
-use crate::api::text::clip;
 
 /// Longest custom id, in bytes.
 const CUSTOM_ID_LIMIT: usize = 512;
-/// Faulty lines that are named; all of them are counted.
-const NAMED: usize = 5;
 
 /// One request, sound.
 #[derive(Debug, PartialEq)]
@@ -48,60 +42,6 @@ struct BatchLine<'a> {
     url: Option<Value>,
     #[serde(borrow)]
     body: Option<&'a RawValue>,
-}
-
-/// What is wrong with one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// What the object, or whatever the request stands in, is called.
-    pub source: Arc<str>,
-    /// The word for its entries.
-    pub entry: &'static str,
-    /// From 1.
-    pub line: u64,
-    /// What is wrong and how it is mended.
-    pub what: String,
-}
-
-/// What is wrong with an input.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Problems {
-    /// The first ones.
-    pub named: Vec<Problem>,
-    /// All of them.
-    pub count: u64,
-}
-
-impl Problems {
-    /// Adds one.
-    pub fn add(&mut self, origin: &Origin, line: u64, what: impl Into<String>) {
-        self.count += 1;
-        if self.named.len() < NAMED {
-            self.named.push(Problem {
-                source: origin.source.clone(),
-                entry: origin.entry,
-                line,
-                what: clip(what.into(), 512),
-            });
-        }
-    }
-}
-
-impl std::fmt::Display for Problems {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut source = None;
-        for (i, problem) in self.named.iter().enumerate() {
-            f.write_str(if i > 0 { "; " } else { "" })?;
-            if source.replace(&problem.source) != Some(&problem.source) {
-                write!(f, "{}: ", problem.source)?;
-            }
-            write!(f, "{} {}: {}", problem.entry, problem.line, problem.what)?;
-        }
-        match self.count.saturating_sub(self.named.len() as u64) {
-            0 => Ok(()),
-            more => write!(f, "; and {more} more"),
-        }
-    }
 }
 
 impl Shape {
@@ -208,8 +148,15 @@ impl Shape {
     }
 }
 
-fn utf8(line: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(line).map_err(|e| format!("is not UTF-8 (byte {})", e.valid_up_to() + 1))
+/// Bytes as text.
+///
+/// # Errors
+/// Where they are none.
+pub fn utf8(bytes: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(bytes).map_err(|e| match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is not UTF-8 (it looks like UTF-16); store it as UTF-8".into(),
+        _ => format!("is not UTF-8 (byte {}); store it as UTF-8", e.valid_up_to() + 1),
+    })
 }
 
 /// Where a JSON error is, without the text around it (serde's own message may quote the input).
@@ -269,7 +216,8 @@ mod tests {
             let error = check(&line).unwrap_err();
             assert!(error.contains(words), "{line}: {error}");
         }
-        assert!(shape().line(b"\xff\xfe", InputFormat::Auto).unwrap_err().contains("UTF-8"));
+        assert!(shape().line(b"{\xff", InputFormat::Auto).unwrap_err().contains("not UTF-8 (byte 2)"));
+        assert!(shape().line(b"\xff\xfe{\0", InputFormat::Auto).unwrap_err().contains("UTF-16"));
     }
 
     #[test]
@@ -285,16 +233,5 @@ mod tests {
         assert!(read(addressed, InputFormat::Requests).unwrap_err().contains("OpenAIBatch"));
         assert!(read(br#"{"custom_id":"a","url":"/v1/x","body":{}}"#, InputFormat::Auto).is_err());
         assert!(read(br#"{"messages":[]}"#, InputFormat::Auto).unwrap_err().contains("no `custom_id`"));
-    }
-
-    #[test]
-    fn problems_name_their_object_once() {
-        let origin = |source: &str| Origin { source: source.into(), entry: "line" };
-        let mut problems = Problems::default();
-        for (source, line) in [("a", 1), ("a", 2), ("b", 1), ("b", 3), ("a", 4), ("c", 1), ("c", 2)] {
-            problems.add(&origin(source), line, "bad");
-        }
-        let wanted = "a: line 1: bad; line 2: bad; b: line 1: bad; line 3: bad; a: line 4: bad; and 2 more";
-        assert_eq!(problems.to_string(), wanted);
     }
 }

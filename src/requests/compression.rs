@@ -102,8 +102,14 @@ async fn peek(mut content: Content<'_>, n: usize) -> std::io::Result<(Vec<u8>, C
 
 /// More came out than may.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct TooMuch(String);
+pub enum TooMuch {
+    /// Of one object.
+    #[error("{0}")]
+    Object(String),
+    /// Of them all.
+    #[error("{0}")]
+    Input(String),
+}
 
 /// Ends in an error where more comes out than may.
 struct Bounded<'a> {
@@ -117,14 +123,14 @@ impl Bounded<'_> {
         self.given += bytes;
         let total = self.sizes.total.fetch_add(bytes, Relaxed) + bytes;
         if total > TOTAL_LIMIT {
-            return Err(TooMuch(format!(
+            return Err(TooMuch::Input(format!(
                 "the input has more than {} GiB; split it over several BatchJobs",
                 TOTAL_LIMIT >> 30
             )));
         }
         let stored = self.sizes.stored.load(Relaxed).max(1);
         if self.given > RATIO_FROM && self.given / stored > RATIO_LIMIT {
-            return Err(TooMuch(format!(
+            return Err(TooMuch::Object(format!(
                 "becomes more than {RATIO_LIMIT} times as large when it is uncompressed, which no requests do; put \
                  the right object there"
             )));

@@ -5,12 +5,14 @@ mod compression;
 mod csv;
 mod objects;
 mod pass;
+mod problems;
 mod read;
 mod template;
+mod whole;
 
-pub use check::{Problem, Problems};
 pub use objects::apart;
 pub use pass::{Held, Origin, PassError, Passed, Recipe, Source, pass};
+pub use whole::{SizeLimit, TooLarge};
 
 /// Name of a request at the provider: its place in the input, and a mark of the work, so that nothing of the customer's
 /// leaves and results of another work are never taken for ours. At most 64 of `[A-Za-z0-9_-]`.

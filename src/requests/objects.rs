@@ -38,6 +38,15 @@ pub fn apart(input: &ObjectStoreLocation, output: &ObjectStoreLocation, output_u
     }
 }
 
+/// The one object that is called `name`.
+///
+/// # Errors
+/// When it is not there, or the store cannot say.
+pub async fn one(folder: &Folder, name: &str) -> Result<Listed, PassError> {
+    let missing = || format!("{} does not exist; put the requests there, or correct `spec.input`", folder.uri_of(name));
+    folder.stat(name).await?.ok_or_else(|| PassError::Invalid(missing()))
+}
+
 /// The objects of `folder` that `name` means, by key: all of them where it is empty, else those that match its `*`.
 ///
 /// # Errors
@@ -73,7 +82,7 @@ pub async fn named(folder: &Folder, name: &str) -> Result<Vec<Listed>, PassError
 
 /// An object went between its listing and its turn: start again.
 pub fn gone(uri: &str) -> PassError {
-    StoreError::Unavailable(format!("{uri} was deleted while the input was read")).into()
+    StoreError::changed(uri).into()
 }
 
 fn is_meant(pattern: &str, name: &str) -> bool {

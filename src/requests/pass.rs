@@ -8,14 +8,17 @@ use aws_lc_rs::digest::{Context, SHA256, digest};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use serde_json::{Map, Value, json};
+use tracing::warn;
 
-use super::check::{Problems, Request, Shape};
+use super::check::{Request, Shape};
+use super::problems::Problems;
 use super::provider_side_id;
 use super::read::Reading;
-use super::template::Template;
+use super::template::{Of, Template};
+use super::whole::{SizeLimit, TooLarge};
 use crate::api::text::hex;
-use crate::api::{EmptyPolicy, Endpoint, InlineRequest, InputCompression, InputFormat, RequestTemplate};
-use crate::store::{Folder, IndexEntry, ShardWriter, StagedShard, StoreError};
+use crate::api::{EmptyPolicy, Endpoint, InlineRequest, InputCompression, InputFormat, OnTooLarge, RequestTemplate};
+use crate::store::{Folder, IndexEntry, ShardWriter, StagedShard, StoreError, layout};
 
 /// Models of one job: each makes batches of its own.
 const MODEL_LIMIT: usize = 16;
@@ -67,8 +70,10 @@ pub struct Recipe {
     pub format: InputFormat,
     /// How the input is compressed.
     pub compression: InputCompression,
-    /// Makes a request of a row.
+    /// Makes a request of a row or an object.
     pub template: Option<RequestTemplate>,
+    /// How large an object may be that becomes a request.
+    pub size_limit: SizeLimit,
     /// What an input without requests means.
     pub empty_policy: EmptyPolicy,
     /// Part of the work's identity.
@@ -92,6 +97,8 @@ pub struct Passed {
     pub input_bytes: u64,
     /// Requests in all.
     pub requests: i64,
+    /// What was done about objects that are too large.
+    pub too_large: TooLarge,
     /// Identity of the work.
     pub work_hash: String,
     /// What was staged, in order; empty where nothing was to be staged.
@@ -115,18 +122,25 @@ pub enum PassError {
     Store(#[from] StoreError),
 }
 
-/// Reads, checks and hashes every request; with `stage`, cuts them into shards and puts those into the work's folder.
+/// Reads, checks and hashes every request; with `stage`, cuts them into shards and puts those into the work's folder, or,
+/// where requests are faulty, a report of them beside the journal.
 ///
 /// # Errors
-/// [`PassError::Invalid`] names the source, the lines and the remedy.
+/// [`PassError::Invalid`] names the sources, the lines and the remedy.
 pub async fn pass(
     source: Source,
     recipe: &Recipe,
     stage: Option<(&Folder, &str)>,
     spool: &Path,
 ) -> Result<Passed, PassError> {
-    let template = recipe.template.as_ref().map(Template::parse).transpose().map_err(PassError::Invalid)?;
-    let mut reading = Reading::new(recipe.format, recipe.compression, template);
+    if let Some((folder, _)) = stage {
+        // It is about an earlier state of the input.
+        if let Err(error) = folder.delete(layout::REPORT).await {
+            warn!(%error, "an earlier report of faulty requests could not be deleted");
+        }
+    }
+    let template = recipe.template().map_err(PassError::Invalid)?;
+    let mut reading = Reading::new(recipe.format, recipe.compression, template, recipe.size_limit);
     let mut pass = Pass::new(source.name(), recipe, stage, spool);
     match source {
         Source::Inline(requests) => pass.inline(&mut reading, requests).await?,
@@ -138,6 +152,22 @@ pub async fn pass(
         }
     }
     pass.finish(reading).await
+}
+
+impl Recipe {
+    fn template(&self) -> Result<Option<Template>, String> {
+        let of = if self.format == InputFormat::Objects { Of::Objects } else { Of::Rows };
+        let template = self.template.as_ref().map(|t| Template::parse(t, of)).transpose()?;
+        let cuts = of == Of::Objects && self.size_limit.then == OnTooLarge::Truncate;
+        match template.as_ref().is_some_and(|t| cuts && t.uses("base64")) {
+            true => {
+                Err("`spec.input.onTooLarge: Truncate` cuts text, and `$(object.base64)` is none; set Fail or Skip, \
+                         or use `$(object.text)`"
+                    .into())
+            }
+            false => Ok(template),
+        }
+    }
 }
 
 impl Source {
@@ -163,6 +193,7 @@ pub(super) struct Pass<'a> {
     name: String,
     recipe: &'a Recipe,
     shape: Shape,
+    stage: Option<(&'a Folder, &'a str)>,
     writer: Option<ShardWriter<'a>>,
     problems: Problems,
     seen: HashSet<[u8; 16]>,
@@ -183,10 +214,11 @@ impl<'a> Pass<'a> {
                 defaults,
                 allowed_models: recipe.allowed_models.clone(),
             },
+            stage,
             writer: stage.map(|(folder, work_id)| {
                 ShardWriter::new(folder, work_id, spool, recipe.max_requests, recipe.max_bytes)
             }),
-            problems: Problems::default(),
+            problems: Problems::new(stage.map(|_| spool)),
             seen: HashSet::new(),
             models: BTreeSet::new(),
             chain: Context::new(&SHA256),
@@ -215,14 +247,15 @@ impl<'a> Pass<'a> {
     pub(super) async fn take(
         &mut self,
         origin: &Origin,
-        line: u64,
+        line: impl Into<Option<u64>>,
         checked: Result<Request, String>,
     ) -> Result<(), PassError> {
+        let line = line.into();
         let checked = checked.and_then(|r| self.fits_the_others(r));
         let request = match checked {
             Ok(request) => request,
             Err(what) => {
-                self.problems.add(origin, line, what);
+                self.problems.add(origin, line, what).await?;
                 return Ok(());
             }
         };
@@ -244,7 +277,7 @@ impl<'a> Pass<'a> {
             )));
         }
         // Once something is wrong nothing is sent: go on reading for the report only.
-        if self.problems.count > 0 {
+        if self.problems.count() > 0 {
             return Ok(());
         }
         let entry = IndexEntry { index, custom_id: request.custom_id, request_sha256: hex(hash.as_ref()) };
@@ -272,7 +305,7 @@ impl<'a> Pass<'a> {
     async fn stage(
         &mut self,
         origin: &Origin,
-        line: u64,
+        line: Option<u64>,
         entry: &IndexEntry,
         model: &str,
         body: &str,
@@ -282,22 +315,19 @@ impl<'a> Pass<'a> {
         let encoded = format!(r#"{{"custom_id":"{id}","method":"POST","url":"{}","body":{body}}}"#, self.shape.path);
         let (size, limit) = (encoded.len() as u64 + 1, self.recipe.max_bytes);
         if size > limit {
-            self.problems.add(origin, line, format!("takes {size} bytes; the provider takes {limit} in a whole batch"));
-            return Ok(());
+            let what = format!("takes {size} bytes; the provider takes {limit} in a whole batch; shorten it");
+            return Ok(self.problems.add(origin, line, what).await?);
         }
         writer.push(model, encoded.as_bytes(), entry).await?;
         Ok(())
     }
 
     async fn finish(mut self, reading: Reading) -> Result<Passed, PassError> {
-        if self.problems.count > 0 {
-            return Err(PassError::Invalid(self.problems.to_string()));
+        if self.problems.count() > 0 {
+            return Err(PassError::Invalid(self.faults().await));
         }
         if self.requests == 0 && self.recipe.empty_policy == EmptyPolicy::Fail {
-            return Err(PassError::Invalid(format!(
-                "{} holds no requests; put some there, or set `spec.input.emptyPolicy: Complete` where that is fine",
-                self.name
-            )));
+            return Err(PassError::Invalid(self.nothing(reading.too_large)));
         }
         let shards = match self.writer.take() {
             Some(writer) => writer.finish().await?,
@@ -306,13 +336,43 @@ impl<'a> Pass<'a> {
         let chain = hex(self.chain.finish().as_ref());
         let identity = json!([self.recipe.provider, self.recipe.run_id, self.requests, chain]).to_string();
         let hash = hex(digest(&SHA256, identity.as_bytes()).as_ref());
+        let too_large = reading.too_large;
         let (input_sha256, input_bytes) = reading.finish();
         Ok(Passed {
             input_sha256,
             input_bytes,
             requests: self.requests,
+            too_large,
             work_hash: format!("{}-{hash}", self.recipe.hash_version),
             shards,
         })
+    }
+
+    /// Says what is wrong, and puts a report of it where one belongs.
+    async fn faults(&mut self) -> String {
+        let report = match self.stage {
+            Some((folder, work_id)) => self.problems.report(folder, work_id).await,
+            None => Ok(None),
+        };
+        let report = report.unwrap_or_else(|error| {
+            // The faults stand all the same.
+            warn!(%error, "the report of faulty requests could not be written");
+            None
+        });
+        self.problems.message(report.as_deref())
+    }
+
+    fn nothing(&self, too_large: TooLarge) -> String {
+        match too_large.skipped {
+            0 => format!(
+                "{} holds no requests; put some there, or set `spec.input.emptyPolicy: Complete` where that is fine",
+                self.name
+            ),
+            skipped => format!(
+                "{} holds nothing but objects that are too large ({skipped}); raise `spec.input.maxObjectBytes`, or set \
+                 `spec.input.emptyPolicy: Complete` where that is fine",
+                self.name
+            ),
+        }
     }
 }

@@ -11,6 +11,7 @@ use super::csv::{Header, Records};
 use super::objects;
 use super::pass::{Origin, Pass};
 use super::template::Template;
+use super::whole::{SizeLimit, TooLarge};
 use super::{Held, PassError};
 use crate::api::text::hex;
 use crate::api::{InputCompression, InputFormat};
@@ -24,15 +25,24 @@ pub struct Reading {
     pub format: InputFormat,
     pub compression: InputCompression,
     pub template: Option<Template>,
+    /// For objects that are a request each.
+    pub limit: SizeLimit,
+    pub too_large: TooLarge,
+    pub sizes: Sizes,
     /// Over the bytes as they are stored.
     hash: Context,
     bytes: u64,
-    sizes: Sizes,
 }
 
 impl Reading {
-    pub fn new(format: InputFormat, compression: InputCompression, template: Option<Template>) -> Reading {
-        Reading { format, compression, template, hash: Context::new(&SHA256), bytes: 0, sizes: Sizes::default() }
+    pub fn new(
+        format: InputFormat,
+        compression: InputCompression,
+        template: Option<Template>,
+        limit: SizeLimit,
+    ) -> Reading {
+        let (sizes, too_large) = (Sizes::default(), TooLarge::default());
+        Reading { format, compression, template, limit, too_large, sizes, hash: Context::new(&SHA256), bytes: 0 }
     }
 
     /// SHA-256 and number of the bytes that were read.
@@ -48,13 +58,14 @@ impl Reading {
 
     /// Reads what a URI means: one object, or many.
     pub async fn objects(&mut self, pass: &mut Pass<'_>, folder: &Folder, name: &str) -> Result<(), PassError> {
-        let uri = folder.uri_of(name);
-        if !objects::is_many(&uri) {
-            let missing = format!("{uri} does not exist; put the requests there, or correct `spec.input`");
-            let entry = folder.get(name).await?.ok_or(PassError::Invalid(missing))?;
-            return self.piece(pass, &uri, &uri, content(entry)).await;
+        let objects = match objects::is_many(&folder.uri_of(name)) {
+            true => objects::named(folder, name).await?,
+            false => vec![objects::one(folder, name).await?],
+        };
+        if let (InputFormat::Objects, Some(template)) = (self.format, self.template.clone()) {
+            return self.whole(pass, folder, objects, &template).await;
         }
-        for object in objects::named(folder, name).await? {
+        for object in objects {
             let uri = folder.uri_of(object.name());
             let entry = folder.get_listed(&object).await?.ok_or_else(|| objects::gone(&uri))?;
             self.piece(pass, &uri, object.name(), content(entry)).await?;
@@ -81,10 +92,11 @@ impl Reading {
             *bytes += read.len() as u64;
             counted.stored(read.len());
         });
-        let opened = compression::open(Box::new(stored), self.compression, sizes).await;
-        let (content, compression) = opened.map_err(|e| broken(name, self.compression, e))?;
         let origin = Origin { source: Arc::from(name), entry: "line" };
+        let mut compression = self.compression;
         let read = async {
+            let (content, found) = compression::open(Box::new(stored), compression, sizes).await?;
+            compression = found;
             let content = compression::skip_bom(content).await?;
             match (self.format, &self.template) {
                 (InputFormat::Csv, Some(template)) => rows(pass, &origin, template, content).await,
@@ -93,11 +105,24 @@ impl Reading {
                 (format, template) => lines(pass, &origin, format, template.as_ref(), content).await,
             }
         };
-        read.await.map_err(|e| match e {
+        let read = read.await;
+        match read.map_err(|e| match e {
             ReadError::Io(e) => broken(name, compression, e),
-            ReadError::Pass(e) => e,
-        })
+            ReadError::Pass(e) => Broken::Stop(e),
+        }) {
+            Ok(()) => Ok(()),
+            Err(Broken::Damaged(what)) => pass.take(&origin, None, Err(what)).await,
+            Err(Broken::Stop(e)) => Err(e),
+        }
     }
+}
+
+/// Why an object was not read to its end.
+pub enum Broken {
+    /// It is damaged, in these words; the next one can be read.
+    Damaged(String),
+    /// Nothing more can be read.
+    Stop(PassError),
 }
 
 enum ReadError {
@@ -182,29 +207,29 @@ fn no_template(name: &str) -> ReadError {
 }
 
 /// What storage says passes; what a decoder says does not.
-fn broken(name: &str, compression: InputCompression, error: std::io::Error) -> PassError {
+pub fn broken(name: &str, compression: InputCompression, error: std::io::Error) -> Broken {
     let kind = error.kind();
     let error = match error.downcast::<StoreError>() {
-        Ok(error) => return error.into(),
+        Ok(error) => return Broken::Stop(error.into()),
         Err(error) => error,
     };
-    if let Ok(error) = error.downcast::<TooMuch>() {
-        return PassError::Invalid(format!("{name}: {error}"));
+    match error.downcast::<TooMuch>() {
+        Ok(TooMuch::Object(what)) => return Broken::Damaged(what),
+        Ok(TooMuch::Input(what)) => return Broken::Stop(PassError::Invalid(format!("{name}: {what}"))),
+        Err(_) => {}
     }
     let called = match compression {
         InputCompression::Gzip => "gzip",
         InputCompression::Zstd => "zstd",
         InputCompression::Auto | InputCompression::None => {
-            return StoreError::Unavailable(format!("{name} cannot be read ({kind})")).into();
+            return Broken::Stop(StoreError::Unavailable(format!("{name} cannot be read ({kind})")).into());
         }
     };
     let damage = match kind {
         std::io::ErrorKind::UnexpectedEof => "is cut short",
         _ => "is damaged, or something else",
     };
-    PassError::Invalid(format!(
-        "{name}: as {called} it {damage}; put it there again, or correct `spec.input.compression`"
-    ))
+    Broken::Damaged(format!("as {called} it {damage}; put it there again, or correct `spec.input.compression`"))
 }
 
 #[cfg(test)]

@@ -1,15 +1,28 @@
-//! A request made of a row: Kubernetes' `$(…)` form over the row's columns.
+//! A request made of a row or an object: Kubernetes' `$(…)` form over the row's columns or the object's parts.
 
 use serde_json::{Map, Value};
 
 use crate::api::RequestTemplate;
 
-/// Largest request that a template may make, in bytes of text and values that are put in.
-const EXPANDED_LIMIT: usize = 8 << 20;
+/// Largest request that a template may make, in bytes of text and values that are put in: the largest row, or the largest
+/// object as base64, and some more.
+const EXPANDED_LIMIT: usize = 9 << 20;
 /// Columns that an error lists.
 const LISTED: usize = 20;
 /// Longer names are no names of columns but, most likely, content under a missing header: they are not repeated.
 const NAME_LIMIT: usize = 40;
+
+/// What a template makes requests of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Rows: `$(row.COLUMN)`.
+    Rows,
+    /// Objects: `$(object.PART)`, where the parts are those of [`PARTS`].
+    Objects,
+}
+
+/// What an object has.
+pub const PARTS: [&str; 3] = ["key", "text", "base64"];
 
 /// A template that was read and found sound.
 #[derive(Clone, Debug)]
@@ -29,8 +42,8 @@ enum Node {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Text(String),
-    /// What stands after `row.`.
-    Row(String),
+    /// What stands after `row.` or `object.`.
+    Value(String),
 }
 
 impl Template {
@@ -38,11 +51,17 @@ impl Template {
     ///
     /// # Errors
     /// Names the field and what is wrong in it.
-    pub fn parse(template: &RequestTemplate) -> Result<Template, String> {
+    pub fn parse(template: &RequestTemplate, of: Of) -> Result<Template, String> {
         let field = "`spec.input.template`";
-        let custom_id = pieces(&template.custom_id).map_err(|e| format!("{field}: `customID` {e}"))?;
-        let body = object(&template.body, "body").map_err(|e| format!("{field}: {e}"))?;
+        let custom_id = of.pieces(&template.custom_id).map_err(|e| format!("{field}: `customID` {e}"))?;
+        let body = of.fields(&template.body, "body").map_err(|e| format!("{field}: {e}"))?;
         Ok(Template { custom_id, body })
+    }
+
+    /// Whether any variable is the one of this name.
+    pub fn uses(&self, name: &str) -> bool {
+        let is_it = |pieces: &[Piece]| pieces.iter().any(|p| matches!(p, Piece::Value(path) if path == name));
+        is_it(&self.custom_id) || self.body.iter().any(|(_, node)| node.any(&is_it))
     }
 
     /// The custom id and the body for a row. What is put in is never read for variables again.
@@ -52,7 +71,7 @@ impl Template {
     pub fn expand(&self, row: &Map<String, Value>) -> Result<(String, Map<String, Value>), String> {
         let mut filling = Filling { row, left: EXPANDED_LIMIT };
         let custom_id = match &self.custom_id[..] {
-            [Piece::Row(path)] => match filling.value(path)? {
+            [Piece::Value(path)] => match filling.value(path)? {
                 Value::String(text) => text.clone(),
                 Value::Number(number) => number.to_string(),
                 _ => return Err(format!("has a column {} that is no custom id; text or a number is", shown(path))),
@@ -60,6 +79,17 @@ impl Template {
             pieces => filling.text(pieces)?,
         };
         Ok((custom_id, filling.object(&self.body)?))
+    }
+}
+
+impl Node {
+    fn any(&self, is_it: &impl Fn(&[Piece]) -> bool) -> bool {
+        match self {
+            Node::Fixed(_) => false,
+            Node::Text(pieces) => is_it(pieces),
+            Node::List(nodes) => nodes.iter().any(|n| n.any(is_it)),
+            Node::Object(fields) => fields.iter().any(|(_, n)| n.any(is_it)),
+        }
     }
 }
 
@@ -79,7 +109,7 @@ impl<'a> Filling<'a> {
             Node::List(nodes) => Value::Array(nodes.iter().map(|n| self.node(n)).collect::<Result<_, _>>()?),
             Node::Object(fields) => Value::Object(self.object(fields)?),
             Node::Text(pieces) => match &pieces[..] {
-                [Piece::Row(path)] => {
+                [Piece::Value(path)] => {
                     let value = self.value(path)?;
                     self.spend(value)?;
                     value.clone()
@@ -94,7 +124,7 @@ impl<'a> Filling<'a> {
         for piece in pieces {
             match piece {
                 Piece::Text(fixed) => text.push_str(fixed),
-                Piece::Row(path) => {
+                Piece::Value(path) => {
                     let value = self.value(path)?;
                     self.spend(value)?;
                     match value {
@@ -113,10 +143,11 @@ impl<'a> Filling<'a> {
             Value::String(text) => text.len(),
             other => other.to_string().len(),
         };
-        self.left = self
-            .left
-            .checked_sub(size)
-            .ok_or_else(|| format!("makes a request of more than {EXPANDED_LIMIT} bytes; shorten the row"))?;
+        self.left = self.left.checked_sub(size).ok_or_else(|| {
+            format!(
+                "makes a request of more than {EXPANDED_LIMIT} bytes; shorten it, or use it less often in the template"
+            )
+        })?;
         Ok(())
     }
 
@@ -155,66 +186,82 @@ pub(super) fn shown(name: &str) -> String {
     }
 }
 
-fn object(map: &Map<String, Value>, at: &str) -> Result<Vec<(String, Node)>, String> {
-    map.iter().map(|(key, value)| Ok((key.clone(), node(value, &format!("{at}.{key}"))?))).collect()
-}
+impl Of {
+    fn fields(self, map: &Map<String, Value>, at: &str) -> Result<Vec<(String, Node)>, String> {
+        map.iter().map(|(key, value)| Ok((key.clone(), self.node(value, &format!("{at}.{key}"))?))).collect()
+    }
 
-fn node(value: &Value, at: &str) -> Result<Node, String> {
-    Ok(match value {
-        Value::String(text) => match pieces(text).map_err(|e| format!("`{at}` {e}"))? {
-            pieces if pieces.iter().all(|p| matches!(p, Piece::Text(_))) => {
-                Node::Fixed(Value::String(pieces.into_iter().map(Piece::into_text).collect()))
+    fn node(self, value: &Value, at: &str) -> Result<Node, String> {
+        Ok(match value {
+            Value::String(text) => match self.pieces(text).map_err(|e| format!("`{at}` {e}"))? {
+                pieces if pieces.iter().all(|p| matches!(p, Piece::Text(_))) => {
+                    Node::Fixed(Value::String(pieces.into_iter().map(Piece::into_text).collect()))
+                }
+                pieces => Node::Text(pieces),
+            },
+            Value::Array(values) => {
+                let nodes = values.iter().enumerate().map(|(i, v)| self.node(v, &format!("{at}[{i}]")));
+                Node::List(nodes.collect::<Result<_, _>>()?)
             }
-            pieces => Node::Text(pieces),
-        },
-        Value::Array(values) => {
-            let nodes = values.iter().enumerate().map(|(i, v)| node(v, &format!("{at}[{i}]")));
-            Node::List(nodes.collect::<Result<_, _>>()?)
+            Value::Object(map) => Node::Object(self.fields(map, at)?),
+            other => Node::Fixed(other.clone()),
+        })
+    }
+
+    fn pieces(self, text: &str) -> Result<Vec<Piece>, String> {
+        let (mut pieces, mut fixed, mut rest) = (vec![], String::new(), text);
+        while let Some(at) = rest.find("$(") {
+            if rest[..at].ends_with('$') {
+                fixed.push_str(&rest[..at - 1]);
+                fixed.push_str("$(");
+                rest = &rest[at + 2..];
+                continue;
+            }
+            let end = rest[at..].find(')').ok_or("has a `$(` without its `)`; write `$$(` for a literal `$(`")? + at;
+            let path = self.path(&rest[at + 2..end])?.to_string();
+            fixed.push_str(&rest[..at]);
+            if !fixed.is_empty() {
+                pieces.push(Piece::Text(std::mem::take(&mut fixed)));
+            }
+            pieces.push(Piece::Value(path));
+            rest = &rest[end + 1..];
         }
-        Value::Object(map) => Node::Object(object(map, at)?),
-        other => Node::Fixed(other.clone()),
-    })
+        fixed.push_str(rest);
+        if !fixed.is_empty() {
+            pieces.push(Piece::Text(fixed));
+        }
+        Ok(pieces)
+    }
+
+    fn path(self, name: &str) -> Result<&str, String> {
+        let (row, part) = (name.strip_prefix("row."), name.strip_prefix("object."));
+        match (self, row, part) {
+            (Of::Rows, Some(path), _) if !path.is_empty() => Ok(path),
+            (Of::Objects, _, Some(part)) if PARTS.contains(&part) => Ok(part),
+            _ => Err(self.unknown(name, row.is_some(), part.is_some())),
+        }
+    }
+
+    fn unknown(self, name: &str, row: bool, part: bool) -> String {
+        let elsewhere = match self {
+            Of::Rows if part => ", which is for `spec.input.format: Objects`",
+            Of::Objects if row => ", which is for rows, and the format Objects has none",
+            _ => "",
+        };
+        let known = match self {
+            Of::Rows => "`$(row.COLUMN)` is known".to_string(),
+            Of::Objects => format!("{} are known", PARTS.map(|part| format!("`$(object.{part})`")).join(", ")),
+        };
+        format!("uses the variable {}{elsewhere}; {known}, and `$$(` is a literal `$(`", shown(&format!("$({name})")))
+    }
 }
 
 impl Piece {
     fn into_text(self) -> String {
         match self {
-            Piece::Text(text) | Piece::Row(text) => text,
+            Piece::Text(text) | Piece::Value(text) => text,
         }
     }
-}
-
-fn pieces(text: &str) -> Result<Vec<Piece>, String> {
-    let (mut pieces, mut fixed, mut rest) = (vec![], String::new(), text);
-    while let Some(at) = rest.find("$(") {
-        if rest[..at].ends_with('$') {
-            fixed.push_str(&rest[..at - 1]);
-            fixed.push_str("$(");
-            rest = &rest[at + 2..];
-            continue;
-        }
-        let end = rest[at..].find(')').ok_or("has a `$(` without its `)`; write `$$(` for a literal `$(`")? + at;
-        let name = &rest[at + 2..end];
-        let path = name.strip_prefix("row.").filter(|path| !path.is_empty());
-        let unknown = || {
-            format!(
-                "uses the variable {}; `$(row.COLUMN)` is known, and `$$(` is a literal `$(`",
-                shown(&format!("$({name})"))
-            )
-        };
-        let path = path.ok_or_else(unknown)?.to_string();
-        fixed.push_str(&rest[..at]);
-        if !fixed.is_empty() {
-            pieces.push(Piece::Text(std::mem::take(&mut fixed)));
-        }
-        pieces.push(Piece::Row(path));
-        rest = &rest[end + 1..];
-    }
-    fixed.push_str(rest);
-    if !fixed.is_empty() {
-        pieces.push(Piece::Text(fixed));
-    }
-    Ok(pieces)
 }
 
 #[cfg(test)]
@@ -224,7 +271,11 @@ mod tests {
     use super::*;
 
     fn template(custom_id: &str, body: Value) -> Result<Template, String> {
-        Template::parse(&serde_json::from_value(json!({"customID": custom_id, "body": body})).unwrap())
+        parse(Of::Rows, custom_id, body)
+    }
+
+    fn parse(of: Of, custom_id: &str, body: Value) -> Result<Template, String> {
+        Template::parse(&serde_json::from_value(json!({"customID": custom_id, "body": body})).unwrap(), of)
     }
 
     fn expand(body: Value, row: Value) -> Result<Value, String> {
@@ -275,16 +326,25 @@ mod tests {
 
     #[test]
     fn faults_are_named_before_any_row() {
-        for (written, words) in [
-            ("$(id)", "`body.m[0].c` uses the variable `$(id)`"),
-            ("$(object.key)", "`$(object.key)`"),
-            ("$(row.)", "`$(row.)`"),
-            ("$(row.id", "without its `)`"),
+        for (of, written, words) in [
+            (Of::Rows, "$(id)", "`body.m[0].c` uses the variable `$(id)`; `$(row.COLUMN)` is known"),
+            (Of::Rows, "$(object.key)", "`$(object.key)`, which is for `spec.input.format: Objects`"),
+            (Of::Rows, "$(row.)", "`$(row.)`"),
+            (Of::Rows, "$(row.id", "without its `)`"),
+            (Of::Objects, "$(row.id)", "`$(row.id)`, which is for rows, and the format Objects has none"),
+            (Of::Objects, "$(object.size)", "`$(object.key)`, `$(object.text)`, `$(object.base64)` are known"),
+            (Of::Objects, "$(object.key.x)", "`$(object.key.x)`; `$(object.key)`"),
         ] {
-            let error = template("x", json!({"m": [{"c": written}]})).unwrap_err();
+            let error = parse(of, "x", json!({"m": [{"c": written}]})).unwrap_err();
             assert!(error.starts_with("`spec.input.template`: ") && error.contains(words), "{written}: {error}");
         }
         assert!(template("$(id)", json!({})).unwrap_err().contains("`customID` uses"));
+    }
+
+    #[test]
+    fn what_is_used_is_known() {
+        let template = parse(Of::Objects, "$(object.key)", json!({"m": [{"c": "- $(object.text)"}]})).unwrap();
+        assert_eq!(PARTS.map(|part| template.uses(part)), [true, true, false]);
     }
 
     #[test]
@@ -301,6 +361,6 @@ mod tests {
     fn a_template_that_repeats_a_long_row_is_bounded() {
         let body: Map<String, Value> = (0..20).map(|i| (i.to_string(), json!("$(row.t)"))).collect();
         let error = expand(Value::Object(body), json!({"t": "x".repeat(1 << 20)})).unwrap_err();
-        assert!(error.contains("more than 8388608 bytes"), "{error}");
+        assert!(error.contains("more than 9437184 bytes"), "{error}");
     }
 }

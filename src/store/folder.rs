@@ -11,7 +11,8 @@ use object_store::aws::AmazonS3Builder;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, BackoffConfig, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig,
+    Attribute, Attributes, BackoffConfig, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    RetryConfig,
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -69,19 +70,27 @@ pub struct Folder {
     maps: Option<ConfigMaps>,
 }
 
-/// An object of a listing.
+/// An object of a listing, as it was then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     path: Path,
     name_at: usize,
     /// Size in bytes.
     pub size: u64,
+    etag: Option<String>,
+    /// Unix seconds: an HTTP date has no more.
+    modified: i64,
 }
 
 impl Listed {
     /// Its name in the folder.
     pub fn name(&self) -> &str {
         &self.path.as_ref()[self.name_at..]
+    }
+
+    fn of(meta: ObjectMeta, name_at: usize) -> Listed {
+        let modified = meta.last_modified.timestamp();
+        Listed { path: meta.location, name_at, size: meta.size, etag: meta.e_tag, modified }
     }
 }
 
@@ -164,39 +173,77 @@ impl Folder {
     /// # Errors
     /// When the store cannot say.
     pub async fn get(&self, name: &str) -> Result<Option<Entry>, StoreError> {
-        self.get_at(&self.path(name), name).await
+        self.open_at(&self.path(name), name, None).await
     }
 
-    /// Opens an object that a listing named; None where it is gone since.
+    /// An object as a listing would show it; None where there is none.
     ///
     /// # Errors
     /// When the store cannot say.
-    pub async fn get_listed(&self, object: &Listed) -> Result<Option<Entry>, StoreError> {
-        self.get_at(&object.path, object.name()).await
+    pub async fn stat(&self, name: &str) -> Result<Option<Listed>, StoreError> {
+        self.stat_at(&self.path(name), name).await
     }
 
-    async fn get_at(&self, path: &Path, name: &str) -> Result<Option<Entry>, StoreError> {
-        let got = match self.store.get(path).await {
+    async fn stat_at(&self, path: &Path, name: &str) -> Result<Option<Listed>, StoreError> {
+        match self.store.head(path).await {
+            Ok(meta) => Ok(Some(Listed::of(meta, self.name_at()))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(self.error(name, e)),
+        }
+    }
+
+    /// Opens an object as it was when it was listed; None where it is gone since.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] when it was replaced since; others when the store cannot say.
+    pub async fn get_listed(&self, object: &Listed) -> Result<Option<Entry>, StoreError> {
+        match self.open_at(&object.path, object.name(), object.etag.clone()).await {
+            // Some stores list another ETag than they answer to.
+            Err(StoreError::Changed(_)) if self.is_as_listed(object).await? => {
+                self.open_at(&object.path, object.name(), None).await
+            }
+            opened => opened,
+        }
+    }
+
+    async fn is_as_listed(&self, object: &Listed) -> Result<bool, StoreError> {
+        let now = self.stat_at(&object.path, object.name()).await?;
+        Ok(now.is_some_and(|now| (now.size, now.modified) == (object.size, object.modified)))
+    }
+
+    async fn open_at(&self, path: &Path, name: &str, if_match: Option<String>) -> Result<Option<Entry>, StoreError> {
+        let got = match self.store.get_opts(path, GetOptions { if_match, ..Default::default() }).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            got => got.map_err(|e| self.error(name, e))?,
+            got => got.map_err(|e| self.read_error(name, e))?,
         };
         let (size, etag) = (got.meta.size, got.meta.e_tag.clone());
         let (folder, name) = (self.clone(), name.to_string());
-        let stream = got.into_stream().map_err(move |e| folder.error(&name, e)).boxed();
+        let stream = got.into_stream().map_err(move |e| folder.read_error(&name, e)).boxed();
         Ok(Some(Entry { size, etag, stream }))
+    }
+
+    fn read_error(&self, name: &str, error: object_store::Error) -> StoreError {
+        match error {
+            object_store::Error::Precondition { .. } => StoreError::changed(&self.uri_of(name)),
+            error => self.error(name, error),
+        }
     }
 
     /// Every object below the folder, page by page, in the store's order.
     pub fn list(&self) -> BoxStream<'_, Result<Listed, StoreError>> {
-        let prefix = self.path("");
-        // A key is the prefix, a slash and the name; at the bucket's root it is the name.
-        let name_at = if prefix.as_ref().is_empty() { 0 } else { prefix.as_ref().len() + 1 };
-        let listed = move |m: object_store::ObjectMeta| {
+        let (prefix, name_at) = (self.path(""), self.name_at());
+        let listed = move |m: ObjectMeta| {
             let below = m.location.as_ref().is_char_boundary(name_at) && m.location.as_ref().len() > name_at;
-            below.then_some(Listed { path: m.location, name_at, size: m.size })
+            below.then(|| Listed::of(m, name_at))
         };
         let objects = self.store.list(Some(&prefix)).map_err(|e| self.error("", e));
         objects.try_filter_map(move |m| std::future::ready(Ok(listed(m)))).boxed()
+    }
+
+    /// Where a name begins in a key, which is the prefix, a slash and the name; at the bucket's root it is the name.
+    fn name_at(&self) -> usize {
+        let prefix = self.path("");
+        if prefix.as_ref().is_empty() { 0 } else { prefix.as_ref().len() + 1 }
     }
 
     /// The folder that holds what this one's URI names, and the name there: empty where the URI ends in `/`.
@@ -277,11 +324,16 @@ impl Folder {
                 self.uri
             )));
         }
+        Ok(self.overwrite(name, work_id))
+    }
+
+    /// The same for an object of the operator's own that may be there, whoever's it is.
+    pub fn overwrite(&self, name: &str, work_id: &str) -> Upload {
         let attributes = Attributes::from_iter([(Attribute::Metadata(WORK_ATTRIBUTE.into()), work_id.to_string())]);
         let writer = BufWriter::with_capacity(self.store.clone(), self.path(name), PART_BYTES)
             .with_attributes(attributes)
             .with_max_concurrency(1);
-        Ok(Upload { writer: Box::new(writer), name: format!("{}{name}", self.uri) })
+        Upload { writer: Box::new(writer), name: format!("{}{name}", self.uri) }
     }
 
     /// Deletes an object; one that is not there is no error.

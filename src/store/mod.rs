@@ -32,6 +32,9 @@ pub mod layout {
     /// All of them; compressed ones have an extension more.
     pub const RESULT_FILES: [&str; 3] = [RESULTS, ERRORS, UNSUCCESSFUL];
 
+    /// What is wrong with an input, a JSON line each; there only while the last pass over it found faults.
+    pub const REPORT: &str = "_batchjob/report.jsonl";
+
     /// Where a work's staged files lie; names with a leading underscore are ignored by Spark, Athena and friends.
     pub fn work(work_id: &str) -> String {
         format!("_batchjob/{work_id}/")
@@ -65,6 +68,9 @@ pub enum StoreError {
     /// The credentials were refused.
     #[error("{0}")]
     Denied(String),
+    /// It is no longer what it was when the reading began.
+    #[error("{0}")]
+    Changed(String),
     /// Something foreign is in the way.
     #[error("{0}")]
     Conflict(String),
@@ -80,6 +86,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// An object is no longer the one that was listed or opened.
+    pub fn changed(uri: &str) -> Self {
+        StoreError::Changed(format!("{uri} was replaced or deleted while the input was read; it is read again"))
+    }
+
     fn of(place: &str, error: object_store::Error) -> Self {
         use object_store::Error as E;
         if let E::Generic { source, .. } = &error

@@ -31,7 +31,8 @@ pub struct Spooled {
     pub bytes: u64,
 }
 
-fn local(error: std::io::Error) -> StoreError {
+/// An error of the local spool.
+pub fn local(error: std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("the local spool: {error}"))
 }
 

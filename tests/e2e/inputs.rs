@@ -212,13 +212,21 @@ async fn how_an_input_is_read_is_locked_and_mistakes_are_refused_at_once() {
     let scene = Scene::new("input-schema", &["--batch-duration", "60s"]).await;
     let input = |change: Value| scene.job("bad", json!({"inputKey": "x.csv", "spec": {"input": change}}));
     let inline = |change: Value| scene.job("bad", json!({"spec": {"input": change}}));
+    let mut objects_of_maps = from_maps(&scene, "bad", json!([{"name": "a"}]));
+    objects_of_maps["spec"]["input"]["format"] = "Objects".into();
+    objects_of_maps["spec"]["input"]["template"] = template("x");
     for (job, words) in [
-        (input(json!({"format": "CSV"})), "set `template` with the formats Rows and CSV"),
+        (input(json!({"format": "CSV"})), "set `template` with the formats Rows, CSV and Objects"),
         (input(json!({"format": "Requests", "template": template("x")})), "set `template` with the formats"),
         (inline(json!({"compression": "Gzip"})), "`inline` requests are whole as they are"),
         (inline(json!({"template": template("x")})), "`inline` requests are whole as they are"),
         (inline(json!({"configMaps": [{"name": "a"}]})), "set exactly one of"),
         (from_maps(&scene, "bad", json!([])), "configMaps"),
+        (input(json!({"format": "Objects"})), "set `template` with the formats Rows, CSV and Objects"),
+        (input(json!({"maxObjectBytes": 5})), "with the format Objects only"),
+        (input(json!({"onTooLarge": "Skip"})), "with the format Objects only"),
+        (input(json!({"format": "Objects", "template": template("x"), "maxObjectBytes": 7_000_000})), "maxObjectBytes"),
+        (objects_of_maps, "so it needs `objectStore`"),
     ] {
         let (ok, said) = scene.try_apply(&job.to_string());
         assert!(!ok && said.contains(words), "{words}: {said}");
@@ -229,6 +237,7 @@ async fn how_an_input_is_read_is_locked_and_mistakes_are_refused_at_once() {
     scene.wait_job("it is locked", "j", 30, |j| j.status.as_ref().is_some_and(|s| s.lock.is_some())).await;
     for change in [
         json!({"format": "Rows"}),
+        json!({"format": "Objects", "maxObjectBytes": 5}),
         json!({"compression": "None"}),
         json!({"emptyPolicy": "Complete"}),
         json!({"template": {"customID": "x-$(row.id)"}}),

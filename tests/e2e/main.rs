@@ -13,6 +13,7 @@ mod deletion;
 mod happy;
 mod holds;
 mod inputs;
+mod objects;
 mod outputs;
 mod providers;
 mod readers;

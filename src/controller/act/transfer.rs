@@ -11,16 +11,20 @@ use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
 use crate::controller::{names, source, tasks};
 use crate::lifecycle::{
-    AttemptState, Collected, Journal, Memory, PartRef, Pass, Plan, Planned, Shard, Slot, Task, WORK_HASH_VERSION,
+    AttemptState, Collected, Journal, Memory, PartRef, Pass, Plan, Planned, Shard, Slot, Task, TooLarge,
+    WORK_HASH_VERSION,
     error_summary,
 };
 use crate::provider::{Batch, InputFile};
-use crate::requests::{self, PassError, Passed, Recipe};
+use crate::requests::{self, PassError, Passed, Recipe, SizeLimit};
 use crate::results::{self, Manifest};
 use crate::store::{ShardWriter, StagedShard, StoreError, layout, staged};
 
 /// Largest output file of one batch that is fetched, in bytes.
 const OUTPUT_LIMIT: u64 = 16 << 30;
+
+/// `spec.input.maxObjectBytes` where it is not set.
+const MAX_OBJECT_BYTES: usize = 1 << 20;
 
 /// What a finished task changes in memory.
 pub(in crate::controller) type Learned = Box<dyn FnOnce(&mut Memory) + Send>;
@@ -44,6 +48,8 @@ impl Act<'_> {
                         name,
                         requests = passed.requests,
                         batches = passed.shards.len(),
+                        skipped = passed.too_large.skipped,
+                        truncated = passed.too_large.truncated,
                         "checked the input"
                     );
                     Ok(planned(passed, stage.clone()))
@@ -198,6 +204,10 @@ fn recipe(job: &crate::api::BatchJob, tools: &Tools) -> Recipe {
         format: spec.input.format,
         compression: spec.input.compression,
         template: spec.input.template.clone(),
+        size_limit: SizeLimit {
+            bytes: spec.input.max_object_bytes.map_or(MAX_OBJECT_BYTES, |b| usize::try_from(b).unwrap_or(0)),
+            then: spec.input.on_too_large.unwrap_or_default(),
+        },
         empty_policy: spec.input.empty_policy,
         run_id: spec.run_id.clone(),
         max_requests: i64::from(limits.max_requests_per_batch),
@@ -217,6 +227,7 @@ fn planned(passed: Passed, staged: Option<String>) -> Planned {
                 size_bytes: i64::try_from(passed.input_bytes).unwrap_or(i64::MAX),
             },
             requests: passed.requests,
+            too_large: TooLarge { skipped: passed.too_large.skipped, truncated: passed.too_large.truncated },
         },
         shards: passed.shards.into_iter().map(|s| shard(s, 0, RequestCounts::default())).collect(),
     }
