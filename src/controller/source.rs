@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::Api;
+use kube::{Api, ResourceExt};
 
 use super::trouble::Trouble;
 use super::{Context, observe};
 use crate::api::text::clip;
 use crate::api::{BatchJobSpec, ConfigMapSource, Input};
 use crate::requests::{self, Held, PassError, Source};
+use crate::store::StoreError;
 
 /// What can be said of the input before it is opened.
 ///
@@ -40,44 +42,80 @@ pub(super) async fn open(ctx: &Arc<Context>, namespace: &str, input: &Input) -> 
         return Ok(Source::Objects { folder, name });
     }
     if let Some(sources) = &input.config_maps {
-        let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), namespace);
-        let namespace = namespace.to_string();
-        let maps = futures::stream::iter(sources.clone()).then(move |source| {
-            let (api, namespace) = (api.clone(), namespace.clone());
-            async move { keys(&api, &namespace, &source).await.map(|keys| futures::stream::iter(keys).map(Ok)) }
-        });
-        return Ok(Source::Held { name: "`spec.input.configMaps`".into(), pieces: maps.try_flatten().boxed() });
+        let api = Api::namespaced(ctx.client.clone(), namespace);
+        let left = sources.clone().into_iter();
+        let maps = Maps { api, namespace: namespace.into(), left, read: vec![] };
+        let pieces = futures::stream::try_unfold(maps, Maps::next).try_flatten().boxed();
+        return Ok(Source::Held { name: "`spec.input.configMaps`".into(), pieces });
     }
     Ok(Source::Inline(input.inline.as_ref().map(|i| i.requests.clone()).unwrap_or_default()))
 }
 
-async fn keys(api: &Api<ConfigMap>, namespace: &str, source: &ConfigMapSource) -> Result<Vec<Held>, PassError> {
-    let name = &source.name;
-    let named = format!("ConfigMap '{name}', which `spec.input` names,");
-    let map = match api.get_opt(name).await {
-        Ok(Some(map)) => map,
-        Ok(None) => {
-            let message = format!("{named} was not found in namespace '{namespace}'; create it");
-            return Err(PassError::NotFound(message));
-        }
-        Err(kube::Error::Api(status)) if status.is_forbidden() => {
+/// ConfigMaps, one after the other.
+struct Maps {
+    api: Api<ConfigMap>,
+    namespace: String,
+    left: std::vec::IntoIter<ConfigMapSource>,
+    /// Names and versions of those that were read.
+    read: Vec<(String, Option<String>)>,
+}
+
+type Keys = BoxStream<'static, Result<Held, PassError>>;
+
+impl Maps {
+    async fn next(mut self) -> Result<Option<(Keys, Maps)>, PassError> {
+        let Some(source) = self.left.next() else {
+            self.see_unchanged().await?;
+            return Ok(None);
+        };
+        let Some(map) = self.get(&source.name).await? else {
             return Err(PassError::NotFound(format!(
-                "the operator may not read ConfigMap '{name}' in namespace '{namespace}'; its ClusterRole must allow \
-                 `get` on configmaps"
+                "ConfigMap '{}', which `spec.input` names, was not found in namespace '{}'; create it",
+                source.name, self.namespace
             )));
+        };
+        self.read.push((source.name.clone(), map.resource_version()));
+        let keys = keys(&source, map)?;
+        Ok(Some((futures::stream::iter(keys).map(Ok).boxed(), self)))
+    }
+
+    /// Requests of two states of a ConfigMap would make a plan that nobody wrote.
+    async fn see_unchanged(&self) -> Result<(), PassError> {
+        for (name, version) in &self.read {
+            let now = self.get(name).await?.and_then(|map| map.resource_version());
+            if now.is_none() || now != *version {
+                return Err(StoreError::changed(&format!("ConfigMap '{name}'")).into());
+            }
         }
-        Err(e) => {
-            let why = clip(crate::transport::chain(&e), 512);
-            return Err(PassError::Unavailable(format!("the Kubernetes API: {why}")));
+        Ok(())
+    }
+
+    async fn get(&self, name: &str) -> Result<Option<ConfigMap>, PassError> {
+        match self.api.get_opt(name).await {
+            Ok(map) => Ok(map),
+            Err(kube::Error::Api(status)) if status.is_forbidden() => Err(PassError::NotFound(format!(
+                "the operator may not read ConfigMap '{name}' in namespace '{}'; its ClusterRole must allow `get` on \
+                 configmaps",
+                self.namespace
+            ))),
+            Err(e) => {
+                let why = clip(crate::transport::chain(&e), 512);
+                Err(PassError::Unavailable(format!("the Kubernetes API: {why}")))
+            }
         }
-    };
+    }
+}
+
+fn keys(source: &ConfigMapSource, map: ConfigMap) -> Result<Vec<Held>, PassError> {
+    let name = &source.name;
     let text = map.data.unwrap_or_default().into_iter().map(|(key, text)| (key, text.into_bytes()));
     let binary = map.binary_data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0));
     let mut keys: Vec<(String, Vec<u8>)> =
         text.chain(binary).filter(|(key, _)| source.key.as_ref().is_none_or(|wanted| wanted == key)).collect();
     keys.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     if let (Some(wanted), true) = (&source.key, keys.is_empty()) {
-        return Err(PassError::NotFound(format!("{named} has no key '{wanted}'; add it")));
+        let message = format!("ConfigMap '{name}', which `spec.input` names, has no key '{wanted}'; add it");
+        return Err(PassError::NotFound(message));
     }
     let held = |(key, bytes)| Held { name: format!("ConfigMap '{name}', key '{key}'"), file: key, bytes };
     Ok(keys.into_iter().map(held).collect())

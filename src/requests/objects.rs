@@ -4,7 +4,7 @@ use futures::TryStreamExt;
 
 use super::PassError;
 use crate::api::ObjectStoreLocation;
-use crate::store::{Folder, Listed, StoreError};
+use crate::store::{Folder, Listed};
 
 /// Objects of one input.
 const OBJECT_LIMIT: usize = 100_000;
@@ -78,11 +78,6 @@ pub async fn named(folder: &Folder, name: &str) -> Result<Vec<Listed>, PassError
     // Stores list in this order, but not all of them promise it.
     objects.sort_unstable_by(|a, b| a.name().cmp(b.name()));
     Ok(objects)
-}
-
-/// An object went between its listing and its turn: start again.
-pub fn gone(uri: &str) -> PassError {
-    StoreError::changed(uri).into()
 }
 
 fn is_meant(pattern: &str, name: &str) -> bool {

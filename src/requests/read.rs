@@ -15,7 +15,7 @@ use super::whole::{SizeLimit, TooLarge};
 use super::{Held, PassError};
 use crate::api::text::hex;
 use crate::api::{InputCompression, InputFormat};
-use crate::store::{Entry, Folder, Line, Lines, StoreError};
+use crate::store::{Entry, Folder, Line, Lines, Listed, StoreError};
 
 /// Longest line or row that is read, in bytes.
 const LINE_LIMIT: usize = 8 << 20;
@@ -56,18 +56,31 @@ impl Reading {
         self.bytes += bytes.len() as u64;
     }
 
-    /// Reads what a URI means: one object, or many.
+    /// Reads what a URI means: one object, or many, each as it was when it was listed.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] when that is no longer there.
     pub async fn objects(&mut self, pass: &mut Pass<'_>, folder: &Folder, name: &str) -> Result<(), PassError> {
-        let objects = match objects::is_many(&folder.uri_of(name)) {
-            true => objects::named(folder, name).await?,
-            false => vec![objects::one(folder, name).await?],
-        };
+        if objects::is_many(&folder.uri_of(name)) {
+            let objects = objects::named(folder, name).await?;
+            return self.listed(pass, folder, objects).await;
+        }
+        let object = objects::one(folder, name).await?;
+        self.listed(pass, folder, vec![object.clone()]).await?;
+        // It may be long, and not every store gives a reader the end of what it began.
+        match folder.stat(name).await? {
+            Some(now) if now == object => Ok(()),
+            _ => Err(StoreError::changed(&folder.uri_of(name)).into()),
+        }
+    }
+
+    async fn listed(&mut self, pass: &mut Pass<'_>, folder: &Folder, objects: Vec<Listed>) -> Result<(), PassError> {
         if let (InputFormat::Objects, Some(template)) = (self.format, self.template.clone()) {
             return self.whole(pass, folder, objects, &template).await;
         }
         for object in objects {
             let uri = folder.uri_of(object.name());
-            let entry = folder.get_listed(&object).await?.ok_or_else(|| objects::gone(&uri))?;
+            let entry = folder.get_listed(&object).await?.ok_or_else(|| StoreError::changed(&uri))?;
             self.piece(pass, &uri, object.name(), content(entry)).await?;
         }
         Ok(())

@@ -8,16 +8,15 @@ use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 
 use super::compression::{self, Content, Sizes};
-use super::objects;
 use super::pass::{Origin, Pass, PassError};
 use super::read::{Broken, Reading, broken};
 use super::template::{PARTS, Template};
 use crate::api::{InputCompression, OnTooLarge};
-use crate::store::{Folder, Listed};
+use crate::store::{Folder, Listed, StoreError};
 
 /// Objects that are fetched at a time, and their bytes.
 const AHEAD: usize = 16;
-const AHEAD_BYTES: usize = 16 << 20;
+const AHEAD_BYTES: usize = 17 << 20;
 /// How much larger than its content an object may be that was compressed in vain.
 const COMPRESSED_IN_VAIN: usize = 64 << 10;
 
@@ -129,7 +128,7 @@ async fn fetch(folder: &Folder, object: Listed, limit: SizeLimit) -> Result<Stor
     let mut bytes = vec![];
     let in_vain = object.size > limit.of_use() as u64 && limit.then != OnTooLarge::Truncate;
     if !in_vain {
-        let mut entry = folder.get_listed(&object).await?.ok_or_else(|| objects::gone(&uri))?;
+        let mut entry = folder.get_listed(&object).await?.ok_or_else(|| StoreError::changed(&uri))?;
         while let Some(chunk) = entry.stream.next().await {
             let chunk = chunk?;
             let room = limit.of_use() - bytes.len();
