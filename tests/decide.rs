@@ -42,7 +42,7 @@ fn job() -> JobView {
 }
 
 fn plan(work_hash: &str) -> Plan {
-    Plan { work_hash: work_hash.into(), input: InputStatus::default(), requests: 1 }
+    Plan { work_hash: work_hash.into(), input: InputStatus::default(), requests: 1, too_large: Default::default() }
 }
 
 fn shard(state: Option<AttemptState>) -> Shard {

@@ -12,8 +12,7 @@ use crate::controller::trouble::Trouble;
 use crate::controller::{names, source, tasks};
 use crate::lifecycle::{
     AttemptState, Collected, Journal, Memory, PartRef, Pass, Plan, Planned, Shard, Slot, Task, TooLarge,
-    WORK_HASH_VERSION,
-    error_summary,
+    WORK_HASH_VERSION, error_summary,
 };
 use crate::provider::{Batch, InputFile};
 use crate::requests::{self, PassError, Passed, Recipe, SizeLimit};
