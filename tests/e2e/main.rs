@@ -14,6 +14,7 @@ mod happy;
 mod holds;
 mod inputs;
 mod objects;
+mod matrix;
 mod outputs;
 mod providers;
 mod readers;

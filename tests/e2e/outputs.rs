@@ -1,15 +1,13 @@
 //! Where results go: ConfigMaps, compressed files, and what is in the way.
 
-use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt};
 use object_store::ObjectStoreExt;
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt;
 
 use crate::support::eventually;
 use crate::support::process::scratch;
-use crate::support::scene::{Scene, batch_lines, condition, requests};
+use crate::support::scene::{Scene, batch_lines, condition, ids, requests, uncompressed};
 
 /// A job with `change` over one that writes to the ConfigMap `map`.
 fn into_map(scene: &Scene, name: &str, map: &str, change: Value) -> Value {
@@ -33,17 +31,6 @@ async fn held(scene: &Scene, name: &str) -> Vec<(String, Vec<String>)> {
         (m.name_any(), keys)
     })
     .collect()
-}
-
-fn ids(lines: &str) -> Vec<String> {
-    let id = |l: &str| serde_json::from_str::<Value>(l).unwrap()["custom_id"].as_str().unwrap().to_string();
-    lines.lines().map(id).collect()
-}
-
-async fn gunzip(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    GzipDecoder::new(bytes).read_to_string(&mut text).await.unwrap();
-    text
 }
 
 fn own_ids(job: &str, n: usize) -> Vec<String> {
@@ -101,7 +88,8 @@ async fn what_does_not_fit_goes_compressed_and_into_config_maps_beside_it() {
     let mut read = vec![];
     for file in manifest["files"].as_array().unwrap() {
         let map = maps(&scene).get(file["configMap"].as_str().unwrap()).await.unwrap();
-        let text = gunzip(&map.binary_data.unwrap()[file["name"].as_str().unwrap()].0).await;
+        let name = file["name"].as_str().unwrap();
+        let text = uncompressed(name, &map.binary_data.unwrap()[name].0).await;
         assert_eq!(text.lines().count(), file["lines"].as_u64().unwrap() as usize);
         read.extend(ids(&text));
     }
@@ -210,11 +198,7 @@ async fn result_files_are_compressed_where_that_is_asked_for() {
         assert_eq!(uri, format!("s3://tests/{}/out/{name}/{file}", scene.namespace));
         let path = format!("{}/out/{name}/{file}", scene.namespace).into();
         let bytes = scene.bucket.get(&path).await.unwrap().bytes().await.unwrap();
-        let mut text = String::new();
-        match compression {
-            "Gzip" => text = gunzip(&bytes).await,
-            _ => drop(ZstdDecoder::new(&bytes[..]).read_to_string(&mut text).await.unwrap()),
-        }
+        let text = uncompressed(file, &bytes).await;
         assert_eq!(ids(&text), own_ids(name, 3));
         let manifest: Value =
             serde_json::from_str(&scene.get(&format!("out/{name}/manifest.json")).await.unwrap()).unwrap();

@@ -3,11 +3,14 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
 use batchjob_operator::api::BatchJob;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use object_store::ObjectStoreExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::eventually;
 use super::operator::{Operator, Settings};
@@ -254,8 +257,23 @@ impl Scene {
 
     /// The custom ids of the results, in order.
     pub async fn result_ids(&self, name: &str) -> Vec<String> {
-        let text = self.get(&format!("out/{name}/results.jsonl")).await.expect("results.jsonl");
-        text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["custom_id"].as_str().unwrap().into()).collect()
+        ids(&self.get(&format!("out/{name}/results.jsonl")).await.expect("results.jsonl"))
+    }
+
+    /// The custom ids of the results, in order, wherever status says that they are and however they are compressed.
+    pub async fn answered_ids(&self, name: &str) -> Vec<String> {
+        let uri = self.get_job(name).await.status.unwrap().results.unwrap().uri;
+        let bytes = match uri.strip_prefix("s3://tests/") {
+            Some(key) => self.bucket.get(&key.into()).await.unwrap().bytes().await.unwrap().to_vec(),
+            None => {
+                let path: Vec<&str> = uri.strip_prefix("configmap://").unwrap().split('/').collect();
+                let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), path[0]);
+                let map = maps.get(path[1]).await.unwrap();
+                let text = map.data.and_then(|mut d| d.remove(path[2])).map(String::into_bytes);
+                text.or_else(|| Some(map.binary_data?.remove(path[2])?.0)).unwrap()
+            }
+        };
+        ids(&uncompressed(&uri, &bytes).await)
     }
 
     pub async fn restart(&mut self) {
@@ -273,6 +291,24 @@ impl Drop for Scene {
             eprintln!("--- the operator's last words in {} ---\n{}", self.namespace, self.log());
         }
     }
+}
+
+/// What a file of this name holds.
+pub async fn uncompressed(name: &str, bytes: &[u8]) -> String {
+    let mut reader: Box<dyn AsyncRead + Unpin> = match name {
+        gz if gz.ends_with(".gz") => Box::new(GzipDecoder::new(bytes)),
+        zst if zst.ends_with(".zst") => Box::new(ZstdDecoder::new(bytes)),
+        _ => Box::new(bytes),
+    };
+    let mut text = String::new();
+    reader.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+/// The custom ids of result lines.
+pub fn ids(lines: &str) -> Vec<String> {
+    let id = |l: &str| serde_json::from_str::<Value>(l).unwrap()["custom_id"].as_str().unwrap().to_string();
+    lines.lines().map(id).collect()
 }
 
 /// `n` inline requests that no other job of the scene has.
