@@ -384,6 +384,8 @@ impl Protocol {
             deadline: None,
             poll_period: 1,
             deletion_policy: self.policy,
+            pinned: true,
+            provider: None,
             submitted: false,
             provider_file_policy: ProviderFilePolicy::Delete,
             finished: false,

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::ProviderType;
 use super::schema;
 use super::storage::{Input, Output};
 
@@ -248,6 +249,9 @@ pub struct BatchJobStatus {
     /// The work that this job does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
+    /// The account that batches of this job run in. While it is set and the job is not finished, the provider object stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<PinnedProvider>,
     /// When the operator first saw the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
@@ -327,6 +331,22 @@ pub struct Work {
     #[serde(rename = "journalURI")]
     #[schemars(length(max = 2100))]
     pub journal_uri: String,
+}
+
+/// A provider object as it was when the job came to depend on it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct PinnedProvider {
+    /// Its metadata.uid.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// Its dialect.
+    #[serde(rename = "type")]
+    pub type_: ProviderType,
+    /// Root of the API.
+    #[serde(rename = "baseURL")]
+    #[schemars(length(max = 1024))]
+    pub base_url: String,
 }
 
 /// What was read.

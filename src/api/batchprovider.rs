@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,12 +21,20 @@ use super::storage::SecretKeyReference;
     kind = "BatchProvider",
     plural = "batchproviders",
     namespaced,
+    status = "ProviderStatus",
     shortname = "bprov",
     category = "llmbatch",
     doc = "BatchProvider is one account at a batch API: its endpoint, its credential and its limits.",
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.baseURL"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -57,6 +66,58 @@ pub struct BatchProviderSpec {
     /// What one batch may hold; unset fields take the provider's documented limit.
     #[serde(default)]
     pub limits: ProviderLimits,
+    /// What becomes of a submission whose reply was lost and of which no batch is found.
+    #[serde(default)]
+    pub unknown_submission_policy: UnknownSubmissionPolicy,
+}
+
+/// What becomes of a submission whose reply was lost and of which no batch is found.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum UnknownSubmissionPolicy {
+    /// Its input file is deleted, so that no batch can come of it any more, and the requests are sent again. Where the
+    /// provider cannot be searched, or starts batches of deleted files, as with Hold.
+    #[default]
+    Resolve,
+    /// A person is asked. The search for the batch goes on, and what it finds is adopted.
+    Hold,
+}
+
+/// What was last seen of the account. For people and tools: nothing reads a right from it, and jobs do not wait for it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderStatus {
+    /// `Ready` is True when the endpoint answers as a batch API to this credential.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+    /// The metadata.generation that this status was judged on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+    /// The resourceVersion of the Secret that the account was tried out with; another one is tried out anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub observed_secret_version: Option<String>,
+    /// What the account was seen to do when it was tried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<ProviderCapabilities>,
+}
+
+/// What an account was seen to do; both together let a lost reply be resolved without a person.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderCapabilities {
+    /// Batches can be listed, so that one whose reply was lost is found.
+    pub list_batches: bool,
+    /// A file that was deleted is gone, and no batch is made of it.
+    pub delete_files: bool,
+}
+
+impl ProviderCapabilities {
+    /// Whether the outcome of a submission can be found out where its reply was lost.
+    pub fn can_resolve(self) -> bool {
+        self.list_batches && self.delete_files
+    }
 }
 
 /// A provider account that an admin grants to namespaces.
@@ -67,12 +128,20 @@ pub struct BatchProviderSpec {
     version = "v1alpha1",
     kind = "ClusterBatchProvider",
     plural = "clusterbatchproviders",
+    status = "ProviderStatus",
     shortname = "cbprov",
     category = "llmbatch",
     doc = "ClusterBatchProvider is one account at a batch API that an admin grants to namespaces. Its Secret is in the operator's namespace, so that no team sees the key.",
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.baseURL"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterBatchProviderSpec {
@@ -123,7 +192,7 @@ impl ClusterBatchProviderSpec {
 }
 
 /// The dialect that a provider speaks.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProviderType {
     /// OpenAI's own service.
     OpenAI,
@@ -199,6 +268,7 @@ mod tests {
             auth: None,
             allowed_models: vec![],
             limits: Default::default(),
+            unknown_submission_policy: Default::default(),
         };
         let spec = |namespaces| ClusterBatchProviderSpec { provider: provider.clone(), namespaces };
         assert!(spec(vec![names.clone()]).grants("shop", &BTreeMap::new()));

@@ -26,6 +26,8 @@ pub const SUBMITTED: &str = "Submitted";
 pub const RESULTS_WRITTEN: &str = "ResultsWritten";
 /// True when the outcome is that of an earlier run of the same work; nothing was paid again.
 pub const RESULTS_REUSED: &str = "ResultsReused";
+/// Of a provider: True when its endpoint answers as a batch API to its credential.
+pub const READY: &str = "Ready";
 
 /// Reasons, as they stand in conditions and events.
 pub mod reasons {
@@ -66,6 +68,10 @@ pub mod reasons {
     pub const NOT_FAILED: &str = "NotFailed";
     pub const REQUESTS_CHECKED: &str = "RequestsChecked";
     pub const MANIFEST_WRITTEN: &str = "ManifestWritten";
+    pub const PROVIDER_TERMINATING: &str = "ProviderTerminating";
+    pub const PROBED: &str = "Probed";
+    pub const PROVIDER_UNREACHABLE: &str = "ProviderUnreachable";
+    pub const NO_BATCH_API: &str = "NoBatchAPI";
     pub const NEWER_PROTOCOL: &str = "NewerProtocol";
 }
 

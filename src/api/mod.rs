@@ -23,6 +23,8 @@ pub const GROUP: &str = "llmbatch.dev";
 pub const VERSION: &str = "v1alpha1";
 /// Keeps a `BatchJob` until its batches at the provider are settled.
 pub const FINALIZER: &str = "llmbatch.dev/settle";
+/// Keeps a `BatchProvider` or `ClusterBatchProvider` while a batch may run there.
+pub const IN_USE_FINALIZER: &str = "llmbatch.dev/in-use";
 /// Who wrote a field, as `managedFields` and events show it.
 pub const FIELD_MANAGER: &str = "batchjob-operator";
 /// Version of the journal and of `status`; a binary neither acts on nor writes a newer one.

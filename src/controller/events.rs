@@ -1,5 +1,6 @@
 //! Events: what a person sees in `kubectl describe`, told from what changed in the journal.
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType};
@@ -31,6 +32,11 @@ impl News {
 
 /// Publishes an event; one that cannot be published is logged and never in the way.
 pub(super) async fn publish(ctx: &Context, job: &BatchJob, news: News) {
+    publish_on(ctx, &job.object_ref(&()), news).await;
+}
+
+/// The same on any object.
+pub(super) async fn publish_on(ctx: &Context, object: &ObjectReference, news: News) {
     let event = Event {
         type_: if news.warning { EventType::Warning } else { EventType::Normal },
         reason: news.reason.into(),
@@ -38,7 +44,7 @@ pub(super) async fn publish(ctx: &Context, job: &BatchJob, news: News) {
         action: "Reconcile".into(),
         secondary: None,
     };
-    if let Err(error) = ctx.recorder.publish(&event, &job.object_ref(&())).await {
+    if let Err(error) = ctx.recorder.publish(&event, object).await {
         warn!(%error, reason = news.reason, "an event could not be published");
     }
 }

@@ -1,12 +1,15 @@
 //! The only place where the others meet: `observe -> decide -> act -> record`, one effect a step.
 
+mod account;
 mod act;
 mod events;
+mod finalizer;
 mod journal;
 mod leader;
 mod names;
 mod observe;
 mod permit;
+mod providers;
 mod reconcile;
 mod record;
 mod run;
@@ -19,11 +22,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kube::Client;
+use kube::runtime::controller;
 use kube::runtime::events::Recorder;
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 pub use leader::{Leadership, lead};
 pub use permit::{Ask, PostPermit};
@@ -44,6 +50,13 @@ impl Clock {
     /// Unix milliseconds.
     fn now(self) -> i64 {
         jiff::Timestamp::now().as_millisecond()
+    }
+
+    /// 0 to 255; without randomness there is no jitter, which is no reason to stop.
+    fn jitter(self) -> u8 {
+        let mut jitter = [0];
+        let _ = aws_lc_rs::rand::fill(&mut jitter);
+        jitter[0]
     }
 
     /// 128 random bits in hex.
@@ -75,6 +88,8 @@ pub(crate) struct Context {
     transfers: Semaphore,
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// What the watches know of jobs; lean, and for hints only.
+    jobs: Vec<(Option<String>, Store<BatchJob>)>,
     pokes: Vec<(Option<String>, mpsc::UnboundedSender<ObjectRef<BatchJob>>)>,
 }
 
@@ -91,9 +106,15 @@ impl Context {
 
     fn failed(&self, session: &Arc<Session>, trouble: Trouble) {
         self.metrics.failed(trouble.category());
-        let mut jitter = [0];
-        // Without randomness there is no jitter, which is no reason to stop.
-        let _ = aws_lc_rs::rand::fill(&mut jitter);
-        session.failed(trouble, self.clock.now(), jitter[0]);
+        session.failed(trouble, self.clock.now(), self.clock.jitter());
+    }
+}
+
+/// `of` says what is watched.
+fn log_stream_error<E: std::error::Error + 'static>(of: &str, error: &controller::Error<E, watcher::Error>) {
+    match error {
+        // The object went between the event and the visit.
+        controller::Error::ObjectNotFound(_) => {}
+        other => warn!(error = crate::transport::chain(other), of, "a watch failed and is set up again"),
     }
 }

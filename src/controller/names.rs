@@ -32,6 +32,11 @@ pub(super) fn file_prefix(journal: &Journal) -> String {
     format!("bj-{}-{}-", short(&journal.owner.cluster), short(&journal.work_id))
 }
 
+/// Name of the small file that a provider is tried out with.
+pub(super) fn probe(cluster: &str) -> String {
+    format!("bj-{}-probe.jsonl", short(cluster))
+}
+
 /// Name of the upload for an attempt.
 pub(super) fn file(journal: &Journal, slot: Slot) -> String {
     let content = journal.shards.get(slot.shard).map(|s| s.sha256.as_str()).unwrap_or_default();

@@ -2,22 +2,18 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::hmac;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Api, ResourceExt};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use super::Context;
+use super::account::{Account, account};
 use super::journal;
 use super::session::Session;
 use super::trouble::Trouble;
 use crate::api::conditions::{self, reasons};
-use crate::api::text::hex;
-use crate::api::{
-    BatchJob, BatchProvider, BatchProviderSpec, ClusterBatchProvider, FINALIZER, ObjectStoreLocation, Outcome,
-    ProviderAuth, ProviderKind, annotations,
-};
+use crate::api::{BatchJob, FINALIZER, ObjectStoreLocation, Outcome, annotations};
 use crate::lifecycle::{self, JobView, Journal, MaxFailed, Owner, Stuck, Timing};
 use crate::provider::{BatchApi, OpenAi};
 use crate::store::{ConfigMaps, Credentials, Document, Folder, ObjectDocument, Version, layout};
@@ -42,14 +38,16 @@ pub(super) struct World {
 pub(super) struct Tools {
     read_at: i64,
     spec_hash: String,
+    /// Whether the job was pinned to its provider before the provider was read.
+    pinned: bool,
     /// The output's folder.
     pub folder: Folder,
     /// The journal.
     pub document: ObjectDocument,
     /// The provider.
     pub api: Arc<dyn BatchApi>,
-    /// The provider's spec.
-    pub provider: BatchProviderSpec,
+    /// The account that it is used with.
+    pub account: Account,
     /// Keyed fingerprint of its credential.
     pub fingerprint: String,
 }
@@ -69,14 +67,14 @@ pub(super) async fn observe(ctx: &Context, session: &Session, key: &BatchJob) ->
     let mut view = view(ctx, &job);
     let tools = match open(ctx, session, &job, &view, now).await {
         Ok(tools) => {
-            view.fingerprint = tools.fingerprint.clone();
+            knows(&mut view, &tools);
             Some(tools)
         }
         Err(Missing::Stuck(stuck)) => {
             // A namespace that is being deleted loses its Secrets first; what we still hold is good enough to settle.
             let kept = session.tools().filter(|_| view.deleting_since.is_some());
             match &kept {
-                Some(tools) => view.fingerprint = tools.fingerprint.clone(),
+                Some(tools) => knows(&mut view, tools),
                 None => view.stuck = Some(stuck),
             }
             kept
@@ -95,6 +93,11 @@ pub(super) async fn observe(ctx: &Context, session: &Session, key: &BatchJob) ->
         None => None,
     };
     Ok(Some(World { now, nonce, job, view, journal, tools }))
+}
+
+fn knows(view: &mut JobView, tools: &Tools) {
+    view.fingerprint = tools.fingerprint.clone();
+    view.provider = Some(tools.account.view());
 }
 
 async fn read_journal(tools: &Tools) -> Result<Option<(Journal, Version)>, Trouble> {
@@ -141,6 +144,8 @@ fn view(ctx: &Context, job: &BatchJob) -> JobView {
         poll_period: i64::from(spec.poll_period_seconds) * 1000,
         deletion_policy: spec.deletion_policy,
         provider_file_policy: spec.provider_file_policy,
+        pinned: job.status.as_ref().is_some_and(|s| s.provider.is_some()),
+        provider: None,
         submitted: job.status.as_ref().is_some_and(|s| s.submission_time.is_some()),
         finished: is_finished(job),
         tidy: is_tidy(job),
@@ -186,7 +191,7 @@ pub(super) fn is_tidy(job: &BatchJob) -> bool {
         .any(|c| c.type_ == conditions::RECONCILING && c.status == "False" && c.reason == reasons::FINISHED)
 }
 
-enum Missing {
+pub(super) enum Missing {
     /// A person must mend it.
     Stuck(Stuck),
     /// Nobody can tell now.
@@ -199,7 +204,7 @@ impl From<kube::Error> for Missing {
     }
 }
 
-fn stuck<T>(reason: &'static str, message: String) -> Result<T, Missing> {
+pub(super) fn stuck<T>(reason: &'static str, message: String) -> Result<T, Missing> {
     Err(Missing::Stuck(Stuck { reason, message }))
 }
 
@@ -213,21 +218,23 @@ async fn open(
     if let Some(stuck) = &view.stuck {
         return Err(Missing::Stuck(stuck.clone()));
     }
-    if let Some(tools) = session.tools().filter(|t| now < t.read_at + TOOLS_LIFETIME && t.spec_hash == view.spec_hash) {
+    let (spec_hash, pinned) = (view.spec_hash.clone(), view.pinned);
+    let is_current =
+        |t: &Arc<Tools>| now < t.read_at + TOOLS_LIFETIME && t.spec_hash == spec_hash && t.pinned == pinned;
+    if let Some(tools) = session.tools().filter(is_current) {
         return Ok(tools);
     }
     let namespace = job.namespace().unwrap_or_default();
     let folder = output_folder(ctx, job, view, &namespace).await?;
-    let Account { name, provider, key } = account(ctx, job, &namespace).await?;
-    let fingerprint = fingerprint(provider.base_url(), key.as_ref());
-    let vendors_own = provider.is_vendors_own();
-    let api = match OpenAi::new(ctx.transport.clone(), provider.base_url(), key, vendors_own) {
+    let account = account(ctx, &job.spec.provider_ref, &namespace).await?;
+    let fingerprint = account.fingerprint();
+    let (base_url, vendors_own) = (account.spec.base_url(), account.spec.is_vendors_own());
+    let api = match OpenAi::new(ctx.transport.clone(), base_url, account.key.clone(), vendors_own) {
         Ok(api) => Arc::new(api),
-        Err(e) => return stuck(reasons::PROVIDER_NOT_FOUND, format!("{name}: {e}")),
+        Err(e) => return stuck(reasons::PROVIDER_NOT_FOUND, format!("{}: {e}", account.name)),
     };
     let document = ObjectDocument { folder: folder.clone(), name: layout::JOURNAL.into() };
-    let spec_hash = view.spec_hash.clone();
-    let tools = Arc::new(Tools { read_at: now, spec_hash, folder, document, api, provider, fingerprint });
+    let tools = Arc::new(Tools { read_at: now, spec_hash, pinned, folder, document, api, account, fingerprint });
     session.keep_tools(Some(tools.clone()));
     Ok(tools)
 }
@@ -242,59 +249,6 @@ async fn output_folder(ctx: &Context, job: &BatchJob, view: &JobView, namespace:
     let name = output.config_map.as_ref().map(|map| map.name.as_str()).unwrap_or_default();
     let maps = ConfigMaps::new(ctx.client.clone(), namespace, name, &job.name_any(), ctx.output_config_maps);
     Ok(Folder::of_config_maps(maps, &view.output_uri))
-}
-
-/// A provider account and its credential.
-struct Account {
-    /// For messages.
-    name: String,
-    provider: BatchProviderSpec,
-    key: Option<SecretString>,
-}
-
-async fn account(ctx: &Context, job: &BatchJob, namespace: &str) -> Result<Account, Missing> {
-    let reference = &job.spec.provider_ref;
-    let (name, provider, secrets_in) = match reference.kind {
-        ProviderKind::BatchProvider => {
-            let name = format!("BatchProvider '{}'", reference.name);
-            let providers: Api<BatchProvider> = Api::namespaced(ctx.client.clone(), namespace);
-            let Some(provider) = providers.get_opt(&reference.name).await? else {
-                let message = format!(
-                    "{name} was not found in namespace '{namespace}'; create it, or correct `spec.providerRef`"
-                );
-                return stuck(reasons::PROVIDER_NOT_FOUND, message);
-            };
-            (name, provider.spec, namespace)
-        }
-        ProviderKind::ClusterBatchProvider => {
-            let name = format!("ClusterBatchProvider '{}'", reference.name);
-            (name, granted(ctx, &reference.name, namespace).await?, ctx.namespace.as_str())
-        }
-    };
-    let key = match &provider.auth {
-        Some(ProviderAuth { secret_key_ref: reference }) => {
-            let secret = secret(ctx, secrets_in, &reference.name, &name).await?;
-            Some(value(&secret, &reference.key, &reference.name, &name)?)
-        }
-        None => None,
-    };
-    Ok(Account { name, provider, key })
-}
-
-/// An admin's account, if it is granted to the namespace. One that is not granted looks like one that is not there.
-async fn granted(ctx: &Context, name: &str, namespace: &str) -> Result<BatchProviderSpec, Missing> {
-    let providers: Api<ClusterBatchProvider> = Api::all(ctx.client.clone());
-    let labels = Api::<Namespace>::all(ctx.client.clone()).get(namespace).await?.metadata.labels.unwrap_or_default();
-    match providers.get_opt(name).await? {
-        Some(provider) if provider.spec.grants(namespace, &labels) => Ok(provider.spec.provider),
-        _ => stuck(
-            reasons::PROVIDER_NOT_FOUND,
-            format!(
-                "ClusterBatchProvider '{name}' does not exist or is not granted to namespace '{namespace}'; ask the \
-                 admin of the cluster, or correct `spec.providerRef`"
-            ),
-        ),
-    }
 }
 
 /// Reads what opens a bucket from a Secret; for inputs and outputs alike.
@@ -322,7 +276,7 @@ pub(super) async fn input_folder(
     Ok(Folder::open(location, &location.uri, &credentials, &ctx.transport)?.split_last())
 }
 
-async fn secret(ctx: &Context, namespace: &str, name: &str, user: &str) -> Result<Secret, Missing> {
+pub(super) async fn secret(ctx: &Context, namespace: &str, name: &str, user: &str) -> Result<Secret, Missing> {
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
     match secrets.get_opt(name).await {
         Ok(Some(secret)) => Ok(secret),
@@ -340,7 +294,7 @@ async fn secret(ctx: &Context, namespace: &str, name: &str, user: &str) -> Resul
     }
 }
 
-fn value(secret: &Secret, key: &str, name: &str, user: &str) -> Result<SecretString, Missing> {
+pub(super) fn value(secret: &Secret, key: &str, name: &str, user: &str) -> Result<SecretString, Missing> {
     let bytes = secret.data.as_ref().and_then(|d| d.get(key)).map(|b| b.0.as_slice());
     match bytes.map(|b| std::str::from_utf8(b).map(str::trim)) {
         Some(Ok(text)) if !text.is_empty() => Ok(SecretString::from(text.to_string())),
@@ -352,10 +306,4 @@ fn value(secret: &Secret, key: &str, name: &str, user: &str) -> Result<SecretStr
             stuck(reasons::SECRET_NOT_FOUND, format!("Secret '{name}', which {user} names, has no key '{key}'; add it"))
         }
     }
-}
-
-/// A mark of endpoint and credential that tells nothing about either: the key itself is the HMAC's key.
-fn fingerprint(base_url: &str, key: Option<&SecretString>) -> String {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, key.map(|k| k.expose_secret()).unwrap_or_default().as_bytes());
-    hex(&hmac::sign(&key, base_url.as_bytes()).as_ref()[..8])
 }

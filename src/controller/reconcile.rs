@@ -142,6 +142,8 @@ fn name_of(step: &Step) -> &'static str {
         Step::AddFinalizer => "AddFinalizer",
         Step::RemoveFinalizer { .. } => "RemoveFinalizer",
         Step::Lock(_) => "Lock",
+        Step::Pin => "Pin",
+        Step::KeepProvider => "KeepProvider",
         Step::LookForManifest => "LookForManifest",
         Step::FindOwner(_) => "FindOwner",
         Step::Pass { .. } => "Pass",

@@ -10,18 +10,19 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher};
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::reconcile::reconcile;
-use super::{Clock, Context, leader};
-use crate::api::{BatchJob, BatchProvider};
+use super::{Clock, Context, leader, log_stream_error, providers};
+use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider};
 use crate::lifecycle::Timing;
 use crate::telemetry::{Health, Metrics, serve};
 use crate::transport::Transport;
@@ -203,13 +204,14 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         [] => vec![None],
         names => names.iter().cloned().map(Some).collect(),
     };
-    let (pokes, poked): (Vec<_>, Vec<_>) = scopes
-        .into_iter()
-        .map(|scope| {
-            let (send, receive) = mpsc::unbounded_channel();
-            ((scope.clone(), send), (scope, receive))
-        })
-        .unzip();
+    let (mut pokes, mut jobs, mut streams) = (vec![], vec![], vec![]);
+    for scope in &scopes {
+        let (send, receive) = mpsc::unbounded_channel();
+        let (reader, writer) = reflector::store();
+        pokes.push((scope.clone(), send));
+        jobs.push((scope.clone(), reader.clone()));
+        streams.push((scope.clone(), receive, reader, writer));
+    }
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         transport: Transport::new().map_err(|e| StartError::Other(e.to_string()))?,
@@ -225,10 +227,17 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         transfers: Semaphore::new(TRANSFERS),
         tracker: TaskTracker::new(),
         stop: stop.clone(),
+        jobs,
         pokes,
     });
-    let watches = poked.into_iter().map(|(scope, poked)| watch(scope, poked, &watching, &context, &health));
-    let watches = join_all(watches.collect::<Vec<_>>());
+    let jobs = streams
+        .into_iter()
+        .map(|(scope, poked, reader, writer)| watch(scope, poked, (reader, writer), &watching, &context, &health));
+    let jobs = join_all(jobs.collect::<Vec<_>>());
+    let accounts = scopes.into_iter().map(|scope| providers::watch::<BatchProvider>(scope, &watching, &context));
+    let accounts = join_all(accounts.collect::<Vec<_>>());
+    let admins = providers::watch::<ClusterBatchProvider>(None, &watching, &context);
+    let watches = async { tokio::join!(jobs, accounts, admins) };
     let mut watches = std::pin::pin!(watches);
     tokio::select! {
         _ = &mut watches => {}
@@ -244,6 +253,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
 async fn watch(
     scope: Option<String>,
     poked: mpsc::UnboundedReceiver<ObjectRef<BatchJob>>,
+    (reader, writer): (Store<BatchJob>, Writer<BatchJob>),
     client: &Client,
     context: &Arc<Context>,
     health: &Health,
@@ -252,7 +262,6 @@ async fn watch(
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    let (reader, writer) = reflector::store();
     let synced = reader.clone();
     let changed = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
     let stream = watcher(api, watcher::Config::default().page_size(100))
@@ -276,7 +285,7 @@ async fn watch(
         .run(reconcile, |_, _, _| Action::requeue(Duration::from_secs(60)), context.clone())
         .for_each(|outcome| async move {
             if let Err(error) = outcome {
-                log_stream_error(&error);
+                log_stream_error("BatchJobs", &error);
             }
         });
     tokio::join!(run, async {
@@ -290,12 +299,4 @@ fn lean(job: &mut BatchJob) {
     job.spec.input.inline = None;
     job.spec.request_defaults = None;
     job.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
-}
-
-fn log_stream_error<E: std::error::Error + 'static>(error: &controller::Error<E, watcher::Error>) {
-    match error {
-        // The object went between the event and the visit.
-        controller::Error::ObjectNotFound(_) => {}
-        other => warn!(error = crate::transport::chain(other), "the watch of BatchJobs failed and is set up again"),
-    }
 }

@@ -28,8 +28,12 @@ pub enum Step {
         /// For an event.
         abandoned: Option<String>,
     },
-    /// Lock the spec in status, if the object is still the one that was judged.
+    /// Lock the spec and pin the provider in status, if the object is still the one that was judged.
     Lock(Lock),
+    /// Pin the provider in status, if the object is still the one that was judged.
+    Pin,
+    /// Put our in-use finalizer on the provider object.
+    KeepProvider,
     /// Look for a manifest at the destination.
     LookForManifest,
     /// See whether the owner that the journal names still exists.
@@ -144,6 +148,9 @@ pub fn decide(o: &Observed) -> Step {
         return Step::Wait { until: Some(o.now + MENDED_CHECK), why };
     }
     let Some(lock) = &o.job.lock else {
+        if let (Some(stuck), false) = (provider_going(o), o.journal.is_some_and(Journal::has_intents)) {
+            return no_new_job(o, stuck);
+        }
         return Step::Lock(Lock { spec_hash: o.job.spec_hash.clone(), output_uri: o.job.output_uri.clone() });
     };
     let Some(manifest) = &o.memory.manifest else {
@@ -161,6 +168,21 @@ pub fn decide(o: &Observed) -> Step {
             None => Step::Open(Journal::open(o.nonce.into(), o.job.owner.clone(), o.job.spec_hash.clone())),
         },
     }
+}
+
+/// A provider that is being deleted takes no new jobs; those that have an intent run to their end.
+fn provider_going(o: &Observed) -> Option<Stuck> {
+    let provider = o.job.provider.as_ref().filter(|p| p.going)?;
+    let message = format!(
+        "{} is being deleted and takes no new jobs; create it again once it is gone, or run the job with another one",
+        provider.name
+    );
+    Some(Stuck { reason: reasons::PROVIDER_TERMINATING, message })
+}
+
+fn no_new_job(o: &Observed, stuck: Stuck) -> Step {
+    let why = Waiting { stage: reasons::PENDING, stuck: Some(stuck), ..Default::default() };
+    Step::Wait { until: Some(o.now + MENDED_CHECK), why }
 }
 
 /// Absence is no evidence: a batch was submitted, and opening another journal would pay for it again.
@@ -225,6 +247,9 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
             true => reuse(manifest),
             false => free_failure(journal, reasons::OUTPUT_CONFLICT, other_work()),
         };
+    }
+    if let (Some(stuck), false) = (provider_going(o), sent || ending::is_out_of_time(o)) {
+        return no_new_job(o, stuck);
     }
     let drift = (journal.spec_hash != o.job.spec_hash || lock.spec_hash != o.job.spec_hash).then(|| Stuck {
         reason: reasons::SPEC_DRIFT,

@@ -10,9 +10,13 @@ use crate::api::{DeletionPolicy, Outcome, RequestCounts};
 /// Rounds of one job at most; each but the first sends again what has no answer.
 const ROUND_LIMIT: u32 = 10;
 
+pub(super) fn is_out_of_time(o: &Observed) -> bool {
+    o.job.deadline.is_some_and(|deadline| o.now >= deadline)
+}
+
 /// What to do with a job whose batches may be sent unless something is `stuck`.
 pub(super) fn go_on(o: &Observed, journal: &Journal, stuck: Option<Stuck>) -> Step {
-    if o.job.deadline.is_some_and(|deadline| o.now >= deadline) {
+    if is_out_of_time(o) {
         return out_of_time(o, journal);
     }
     let too_many = has_failed_too_often(o, journal);

@@ -10,6 +10,7 @@ mod identity;
 mod journal;
 mod observed;
 mod project;
+mod provider;
 mod resolve;
 mod shards;
 
@@ -19,3 +20,4 @@ pub use identity::{WORK_HASH_VERSION, output_uri, spec_hash};
 pub use journal::*;
 pub use observed::*;
 pub use project::project;
+pub use provider::*;

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Stuck;
 use super::journal::{Journal, Owner, PartRef, Plan, Refusal, Shard, Slot};
-use crate::api::{DeletionPolicy, ErrorSummary, Lock, Outcome, ProviderFilePolicy, RequestCounts};
+use crate::api::{
+    DeletionPolicy, ErrorSummary, Lock, Outcome, PinnedProvider, ProviderFilePolicy, RequestCounts,
+    UnknownSubmissionPolicy,
+};
 
 /// Everything that [`super::decide`] may look at. Times are Unix milliseconds.
 #[derive(Clone, Debug)]
@@ -69,6 +72,10 @@ pub struct JobView {
     pub deletion_policy: DeletionPolicy,
     /// `spec.providerFilePolicy`
     pub provider_file_policy: ProviderFilePolicy,
+    /// Whether `status.provider` is set, so that the provider object is not let go.
+    pub pinned: bool,
+    /// The provider object; None where it is not there.
+    pub provider: Option<ProviderView>,
     /// Status says that a batch was submitted: without a journal that is no new job.
     pub submitted: bool,
     /// Status says how it ended, and nothing asks for another look.
@@ -81,6 +88,21 @@ pub struct JobView {
     pub fingerprint: String,
     /// What keeps the job from going on although the spec is sound.
     pub stuck: Option<Stuck>,
+}
+
+/// The provider object that a job refers to, read after a job that was already pinned, if it was.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProviderView {
+    /// For messages, such as `BatchProvider 'llm'`.
+    pub name: String,
+    /// What `status.provider` has to say of it.
+    pub pin: PinnedProvider,
+    /// Whether our finalizer is on it.
+    pub kept: bool,
+    /// Whether it is being deleted.
+    pub going: bool,
+    /// `spec.unknownSubmissionPolicy`
+    pub unknown_submission_policy: UnknownSubmissionPolicy,
 }
 
 /// How many requests may end without an answer before the job gives up.

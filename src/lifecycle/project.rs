@@ -10,7 +10,9 @@ use super::observed::{ManifestView, Observed, Seen};
 use super::shards::look;
 use crate::api::conditions::{self, Verdict, reasons};
 use crate::api::text::clip;
-use crate::api::{BatchJobStatus, BatchStatus, Display, Outcome, PROTOCOL_VERSION, RequestCounts, Results, Work};
+use crate::api::{
+    BatchJobStatus, BatchStatus, Display, Outcome, PROTOCOL_VERSION, PinnedProvider, RequestCounts, Results, Work,
+};
 
 /// How many settled batches status lists.
 const SETTLED_LISTED: usize = 32;
@@ -26,6 +28,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
         last_handled_reconcile_at: old.last_handled_reconcile_at.clone(),
         protocol_version: Some(PROTOCOL_VERSION),
         lock: old.lock.clone(),
+        provider: provider(o, old, step),
         start_time: start_time(o, old),
         ..Default::default()
     };
@@ -37,6 +40,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
             status.lock = Some(lock.clone());
             waiting(&Waiting { stage: reasons::PENDING, ..Default::default() }, o.job.suspend)
         }
+        Step::Pin => vec![],
         Step::Wait { why, .. } if why.stage != reasons::FINISHED => {
             status.holds = why.holds.iter().take(8).cloned().collect();
             waiting(why, o.job.suspend)
@@ -58,6 +62,19 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
         conditions::set(&mut status.conditions, verdict, generation, clock(o.now));
     }
     Some(status)
+}
+
+/// A job that has no intent yet lets go of a provider that is being deleted; all others follow what they run at.
+fn provider(o: &Observed, old: &BatchJobStatus, step: &Step) -> Option<PinnedProvider> {
+    let seen = || o.job.provider.as_ref().map(|p| p.pin.clone());
+    let sent = o.journal.is_some_and(|j| j.owner == o.job.owner && j.has_intents());
+    match step {
+        Step::Lock(_) | Step::Pin => seen(),
+        Step::Fail(_) => None,
+        _ if sent => seen().or_else(|| old.provider.clone()),
+        _ if o.job.provider.as_ref().is_some_and(|p| p.going) => None,
+        _ => old.provider.clone(),
+    }
 }
 
 /// As with a Job, suspension stops the clock of the deadline, and resuming starts it anew.

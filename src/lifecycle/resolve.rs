@@ -4,9 +4,10 @@ use super::decide::Step;
 use super::journal::{Attempt, AttemptState, Journal, Refusal, Slot};
 use super::observed::{Observed, Posted};
 use super::shards::{Round, hold_id, record, with_state, without_file};
+use crate::api::UnknownSubmissionPolicy;
 
-/// Milliseconds between two searches while a person is asked.
-const LOOK_AGAIN: i64 = 300_000;
+const POLICY_IS_HOLD: &str = "the reply to a submission was lost and no batch of it is found; the provider's \
+                              `unknownSubmissionPolicy` is Hold: look at the provider and answer";
 
 /// An intent without an id, read by somebody who holds no permit for it: look for the batch, else revoke the right to
 /// start one.
@@ -30,6 +31,9 @@ pub(super) fn resolve(
     }
     if o.now < quiet {
         return round.due(quiet);
+    }
+    if asks_a_person(o) {
+        return held(o, slot, attempt, round, POLICY_IS_HOLD);
     }
     if attempt.fingerprint != o.job.fingerprint {
         let why = "the reply to a submission was lost and the credential has changed since, so that the provider's \
@@ -58,8 +62,8 @@ pub(super) fn resolve(
 
 /// Asks a person, and goes on looking: a batch that the list shows late needs nobody.
 fn held(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round, why: &str) -> Option<Step> {
+    let again = o.memory.searches.get(&attempt.intent_id).map_or(o.now, |s| s.began + o.timing.listing_lag);
     round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
-    let again = o.memory.searches.get(&attempt.intent_id).map_or(o.now, |s| s.began + LOOK_AGAIN);
     match o.now >= again {
         true => Some(Step::Search(slot)),
         false => round.due(again),
@@ -91,10 +95,15 @@ pub(super) fn revoke(
     };
     let quiet = gone + o.timing.listing_lag;
     match search {
+        Some(search) if search.began >= quiet && asks_a_person(o) => held(o, slot, attempt, round, POLICY_IS_HOLD),
         Some(search) if search.began >= quiet => Some(revoked(o, journal, slot, attempt)),
         _ if o.now < quiet => round.due(quiet),
         _ => Some(Step::Search(slot)),
     }
+}
+
+fn asks_a_person(o: &Observed) -> bool {
+    o.job.provider.as_ref().is_some_and(|p| p.unknown_submission_policy == UnknownSubmissionPolicy::Hold)
 }
 
 fn revoked(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> Step {

@@ -323,6 +323,13 @@ fn file_for(o: &Observed, journal: &Journal, slot: Slot) -> Option<String> {
 }
 
 fn intent(o: &Observed, journal: &Journal, slot: Slot) -> Step {
+    // Pinned first: whoever deletes the provider from now on sees the pin, or we see the deletion.
+    if !o.job.pinned {
+        return Step::Pin;
+    }
+    if o.job.provider.as_ref().is_some_and(|p| !p.kept && !p.going) {
+        return Step::KeepProvider;
+    }
     let attempt = Attempt {
         number: slot.attempt,
         intent_id: o.nonce.into(),

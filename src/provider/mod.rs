@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use openai::OpenAi;
-pub use probe::probe;
+pub use probe::{look, probe};
 
 /// What a provider's batch API can do for us. Reads and deletions are repeated inside, with jitter and within bounds;
 /// uploads are not, for only the caller can start the stream again; [`BatchApi::create`] never is.

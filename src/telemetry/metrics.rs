@@ -16,6 +16,7 @@ pub struct Metrics {
     registry: Arc<Registry>,
     steps: Labelled,
     failures: Labelled,
+    provider_looks: Labelled,
     /// Batches that were created at providers.
     pub batches_created: Counter,
     /// Writes of a status.
@@ -26,15 +27,24 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let (steps, failures) = (Labelled::default(), Labelled::default());
+        let (steps, failures, provider_looks) = (Labelled::default(), Labelled::default(), Labelled::default());
         let (batches_created, status_writes, leader) = (Counter::default(), Counter::default(), Gauge::default());
         let mut registry = Registry::with_prefix("batchjob");
         registry.register("steps", "Steps that were decided, by name", steps.clone());
         registry.register("step_failures", "Steps that failed and are tried again, by reason", failures.clone());
+        registry.register("provider_looks", "Looks at provider accounts, by kind", provider_looks.clone());
         registry.register("batches_created", "Batches created at providers", batches_created.clone());
         registry.register("status_writes", "Writes of a BatchJob's status", status_writes.clone());
         registry.register("leader", "1 while this replica leads", leader.clone());
-        Metrics { registry: Arc::new(registry), steps, failures, batches_created, status_writes, leader }
+        Metrics {
+            registry: Arc::new(registry),
+            steps,
+            failures,
+            provider_looks,
+            batches_created,
+            status_writes,
+            leader,
+        }
     }
 }
 
@@ -47,6 +57,11 @@ impl Metrics {
     /// Counts a failure.
     pub fn failed(&self, reason: &'static str) {
         self.failures.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Counts a look at a provider account.
+    pub fn provider_look(&self, kind: &'static str) {
+        self.provider_looks.get_or_create(&[("look", kind)]).inc();
     }
 
     /// OpenMetrics text.

@@ -33,7 +33,7 @@ async fn deleted_and_applied_again_it_is_adopted_and_nothing_is_billed() {
     assert_eq!(condition(&second, "ResultsReused").unwrap().0, "True");
     assert_eq!(condition(&second, "Complete").unwrap().1, "AllSucceeded");
     assert_eq!(first.status.unwrap().requests, second.status.unwrap().requests);
-    assert_eq!(scene.sim.state().await["uploads"], 1);
+    assert_eq!(scene.sim.spent().await.0, 1);
     scene.sim.assert_billed_once(3).await;
 }
 
@@ -50,7 +50,7 @@ async fn other_work_does_not_overwrite_what_lies_there() {
     assert_eq!(reason, "OutputConflict");
     assert!(message.contains("$(runID)"), "{message}");
     assert_eq!(scene.get("out/j/results.jsonl").await, before);
-    assert_eq!(scene.sim.state().await["uploads"], 1);
+    assert_eq!(scene.sim.spent().await.0, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +66,7 @@ async fn two_jobs_of_one_destination_do_not_share_it() {
     assert_eq!(reason, "OutputConflict");
     assert!(message.contains(&format!("{}/a", scene.namespace)), "{message}");
     scene.wait_complete("a").await;
-    assert_eq!(scene.sim.state().await["uploads"], 1);
+    assert_eq!(scene.sim.spent().await.0, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

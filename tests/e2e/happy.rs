@@ -41,7 +41,7 @@ async fn the_folder_holds_a_whole_result_set_and_nothing_staged() {
     assert_eq!(manifest["files"][0]["bytes"], results.len());
     let state = scene.sim.state().await;
     assert_eq!(state["files"], json!([]), "nothing is left at the provider");
-    assert_eq!(state["uploads"], 1);
+    assert_eq!(scene.sim.spent().await.0, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,7 +71,7 @@ async fn a_suspended_job_is_checked_and_counted_and_resuming_sends_it() {
     let job = job.await;
     assert_eq!(job.status.as_ref().unwrap().requests.unwrap().total, 3);
     assert_eq!(condition(&job, "Suspended").unwrap().0, "True");
-    assert_eq!(scene.sim.state().await["uploads"], 0, "nothing leaves before the spend is approved");
+    assert_eq!(scene.sim.spent().await.0, 0, "nothing leaves before the spend is approved");
     scene.kubectl(&["patch", "bjob", "j", "--type=merge", "-p", r#"{"spec":{"suspend":false}}"#]);
     scene.wait_complete("j").await;
     scene.sim.assert_billed_once(3).await;

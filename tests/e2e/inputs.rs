@@ -84,7 +84,7 @@ async fn config_maps_are_read_in_their_order_and_their_arrival_noticed() {
     let job = scene.wait_condition("key", "Stalled", "True", 40).await;
     let (_, reason, message) = condition(&job, "Stalled").unwrap();
     assert!(reason == "ConfigMapNotFound" && message.contains("no key 'none'"), "{message}");
-    assert_eq!(scene.sim.state().await["uploads"], 0);
+    assert_eq!(scene.sim.spent().await.0, 0);
     // Base64 of gzip: kubectl takes binaryData so.
     let packed = base64(&gzip(&batch_lines("z", 2)).await);
     config_map(&scene, "late", json!({"y": batch_lines("y", 1)}), json!({"z.gz": packed}));
@@ -137,8 +137,7 @@ async fn nothing_to_do_is_done_where_that_is_fine() {
             serde_json::from_str(&scene.get(&format!("out/{name}/manifest.json")).await.unwrap()).unwrap();
         assert_eq!(manifest["files"][0]["lines"], 0);
     }
-    let state = scene.sim.state().await;
-    assert_eq!((state["uploads"].as_i64(), state["creates"].as_i64()), (Some(0), Some(0)));
+    assert_eq!(scene.sim.spent().await, (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,8 +202,7 @@ async fn bad_inputs_of_every_kind_are_refused_with_their_place() {
         assert_eq!(reason, "InvalidInput", "{name}");
         assert!(message.contains(words) && !message.contains("private"), "{name}: {message}");
     }
-    let state = scene.sim.state().await;
-    assert_eq!((state["uploads"].as_i64(), state["creates"].as_i64()), (Some(0), Some(0)));
+    assert_eq!(scene.sim.spent().await, (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

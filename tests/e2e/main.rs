@@ -5,6 +5,7 @@
 
 mod support;
 
+mod accounts;
 mod aibrix;
 mod big;
 mod conformance;
@@ -13,8 +14,8 @@ mod deletion;
 mod happy;
 mod holds;
 mod inputs;
-mod objects;
 mod matrix;
+mod objects;
 mod outputs;
 mod providers;
 mod readers;

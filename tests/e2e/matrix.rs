@@ -40,7 +40,11 @@ async fn inputs(scene: &Scene) -> Vec<(&'static str, Value, Vec<String>)> {
         ("csv", json!({"objectStore": at("table.csv"), "template": template("row")}), two.clone()),
         ("folder", json!({"objectStore": at("folder/")}), own(&["a-0", "b-0"])),
         ("pattern", json!({"objectStore": at("folder/b*")}), own(&["b-0"])),
-        ("objects", json!({"objectStore": at("docs/"), "format": "Objects", "template": template("object")}), own(&["x.txt", "y.txt"])),
+        (
+            "objects",
+            json!({"objectStore": at("docs/"), "format": "Objects", "template": template("object")}),
+            own(&["x.txt", "y.txt"]),
+        ),
         ("map", json!({"configMaps": [{"name": "in", "key": "lines.jsonl"}]}), three),
         ("map-csv", json!({"configMaps": [{"name": "in", "key": "table.csv"}], "template": template("row")}), two),
     ]

@@ -151,7 +151,7 @@ async fn requests_that_find_no_room_are_refused_before_anything_is_paid() {
     let job = scene.wait_condition("k", "Stalled", "True", 40).await;
     let message = condition(&job, "Stalled").unwrap().2;
     assert!(message.contains("was not made for this job"), "{message}");
-    assert_eq!(scene.sim.state().await["uploads"], 0);
+    assert_eq!(scene.sim.spent().await.0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,8 +179,7 @@ async fn what_is_somebody_elses_is_left_alone_and_refused_before_an_upload() {
             ["Failed", "Stalled"].iter().filter_map(|c| condition(&job, c)).find(|c| c.0 == "True").unwrap();
         assert!(reason == "OutputConflict" && message.contains(words), "{name}: {reason}: {message}");
     }
-    let state = scene.sim.state().await;
-    assert_eq!((state["uploads"].as_i64(), state["creates"].as_i64()), (Some(0), Some(0)));
+    assert_eq!(scene.sim.spent().await, (0, 0));
     assert_eq!(maps(&scene).get("theirs").await.unwrap(), before);
     assert_eq!(scene.get("out/object/results.jsonl").await.unwrap(), "somebody else's");
     scene.kubectl(&["delete", "configmap", "theirs"]);

@@ -39,6 +39,8 @@ async fn an_admins_account_serves_the_namespaces_that_it_is_granted_to_and_no_ot
 async fn only_allowed_models_are_asked_for() {
     let scene = Scene::new("models", &[]).await;
     scene.apply(&(scene.manifest("provider.yaml") + "  allowedModels: [small, gpt-5-mini]\n"));
+    scene.provider_judged("llm").await;
+    scene.sim.begin().await;
     let lines = batch_lines("a", 1) + &batch_lines("b", 1).replace("gpt-5-mini", "huge");
     scene.put("in/j.jsonl", lines).await;
     scene.apply_job("j", json!({"inputKey": "j.jsonl", "spec": {"model": null}}));
@@ -48,7 +50,7 @@ async fn only_allowed_models_are_asked_for() {
         reason == "InvalidInput" && message.contains("line 2") && message.contains("small, gpt-5-mini"),
         "{message}"
     );
-    assert_eq!(scene.sim.state().await["uploads"], 0);
+    assert_eq!(scene.sim.spent().await.0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,8 +48,7 @@ async fn bad_inputs_are_refused_before_anything_is_sent() {
         assert!(message.contains(words) && message.contains(&format!("in/{name}.jsonl")), "{name}: {message}");
         assert!(job.status.unwrap().lock.is_none(), "the spec can be mended");
     }
-    let state = scene.sim.state().await;
-    assert_eq!((state["uploads"].as_i64(), state["creates"].as_i64()), (Some(0), Some(0)));
+    assert_eq!(scene.sim.spent().await, (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,7 +104,7 @@ async fn what_is_missing_is_named_and_its_arrival_noticed() {
         let (_, reason, message) = condition(&job, "Stalled").unwrap();
         assert!(message.contains(words), "{name}: {reason}: {message}");
     }
-    assert_eq!(scene.sim.state().await["uploads"], 0);
+    assert_eq!(scene.sim.spent().await.0, 0);
     let secret = scene.manifest("storage.yaml").replace("name: s3", "name: later");
     scene.apply(&secret);
     scene.wait_complete("secret").await;

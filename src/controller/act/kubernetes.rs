@@ -1,31 +1,43 @@
 //! Steps at the Kubernetes API.
 
-use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use serde_json::json;
 
 use super::Act;
-use crate::api::{BatchJob, FIELD_MANAGER, FINALIZER};
+use crate::api::conditions::reasons;
+use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, FINALIZER, IN_USE_FINALIZER, ProviderKind};
+use crate::controller::account::is_kept;
+use crate::controller::finalizer;
+use crate::controller::providers::Provider;
 use crate::controller::trouble::Trouble;
 use crate::lifecycle::Owner;
 
 impl Act<'_> {
     pub(super) async fn set_finalizer(&self, wanted: bool) -> Result<(), Trouble> {
         let job = &self.world.job;
-        let mut finalizers: Vec<&String> = job.finalizers().iter().filter(|f| *f != FINALIZER).collect();
-        let ours = FINALIZER.to_string();
-        if wanted {
-            finalizers.push(&ours);
-        }
-        // With resourceVersion: a list that somebody changed in the meantime is not overwritten.
-        let patch = json!({"metadata": {"resourceVersion": job.resource_version(), "finalizers": finalizers}});
         let jobs: Api<BatchJob> = Api::namespaced(self.ctx.client.clone(), &job.namespace().unwrap_or_default());
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
-        match jobs.patch(&job.name_any(), &params, &Patch::Merge(patch)).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
-            Err(e) => Err(e.into()),
+        finalizer::set(&jobs, job, FINALIZER, wanted).await.map(drop)
+    }
+
+    pub(super) async fn keep_provider(&self) -> Result<(), Trouble> {
+        match self.world.job.spec.provider_ref.kind {
+            ProviderKind::BatchProvider => self.keep::<BatchProvider>().await,
+            ProviderKind::ClusterBatchProvider => self.keep::<ClusterBatchProvider>().await,
         }
+    }
+
+    /// Puts our in-use finalizer on the provider, unless it is there or no longer can be.
+    async fn keep<P: Provider>(&self) -> Result<(), Trouble> {
+        let (job, account) = (&self.world.job, &self.tools()?.account);
+        let api = P::api(self.ctx.client.clone(), job.namespace().as_deref());
+        let Some(provider) = api.get_opt(&job.spec.provider_ref.name).await? else {
+            return Err(Trouble::lasting(reasons::PROVIDER_NOT_FOUND, format!("{} is gone; create it", account.name)));
+        };
+        if provider.meta().deletion_timestamp.is_some() || is_kept(provider.meta()) {
+            account.saw(provider.meta());
+        } else if let Some(kept) = finalizer::set(&api, &provider, IN_USE_FINALIZER, true).await? {
+            account.saw(kept.meta());
+        }
+        Ok(())
     }
 
     pub(super) async fn find_owner(&self, owner: &Owner) -> Result<(), Trouble> {

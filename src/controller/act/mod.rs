@@ -49,12 +49,13 @@ impl Act<'_> {
                 return Ok(Flow::Gone);
             }
             // Their effect is the status that says so; see `record`.
-            Step::Lock(_) => {}
+            Step::Lock(_) | Step::Pin => {}
             Step::Conclude { manifest, reused } => {
                 self.tell(events::at_the_end(manifest.outcome, reused, &manifest.message)).await;
             }
             Step::Fail(failure) => self.tell(News::warning(failure.reason, failure.message)).await,
             Step::Tidy => {}
+            Step::KeepProvider => self.keep_provider().await?,
             Step::LookForManifest => self.look_for_manifest().await?,
             Step::FindOwner(owner) => self.find_owner(&owner).await?,
             Step::Open(journal) => self.open(&journal).await?,

@@ -81,8 +81,8 @@ impl Act<'_> {
     pub(super) async fn probe(&self) -> Result<(), Trouble> {
         let name = format!("{}probe.jsonl", names::file_prefix(self.journal()?));
         let path = self.world.job.spec.endpoint.path();
-        let resolvable = provider::probe(&*self.tools()?.api, &name, path, send_timeout(&self.ctx.timing)).await?;
-        self.session.remember(|m| m.resolvable = Some(resolvable));
+        let can = provider::probe(&*self.tools()?.api, &name, path, send_timeout(&self.ctx.timing)).await?;
+        self.session.remember(|m| m.resolvable = Some(can.can_resolve()));
         Ok(())
     }
 

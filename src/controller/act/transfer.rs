@@ -109,7 +109,7 @@ impl Act<'_> {
         let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
         let limit = self.world.view.backoff_limit_per_request;
         tasks::start(self.ctx, self.session, &self.world.job, Task::FollowUp, async move {
-            let limits = tools.provider.limits;
+            let limits = tools.account.spec.limits;
             let (max_requests, max_bytes) =
                 (i64::from(limits.max_requests_per_batch), limits.max_bytes_per_batch.unsigned_abs());
             let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.spool, max_requests, max_bytes);
@@ -194,7 +194,7 @@ fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
 }
 
 fn recipe(job: &crate::api::BatchJob, tools: &Tools) -> Recipe {
-    let (spec, limits) = (&job.spec, tools.provider.limits);
+    let (spec, limits) = (&job.spec, tools.account.spec.limits);
     Recipe {
         provider: format!("{:?}/{}", spec.provider_ref.kind, spec.provider_ref.name),
         endpoint: spec.endpoint,
@@ -211,7 +211,7 @@ fn recipe(job: &crate::api::BatchJob, tools: &Tools) -> Recipe {
         run_id: spec.run_id.clone(),
         max_requests: i64::from(limits.max_requests_per_batch),
         max_bytes: limits.max_bytes_per_batch.unsigned_abs(),
-        allowed_models: tools.provider.allowed_models.clone(),
+        allowed_models: tools.account.spec.allowed_models.clone(),
         hash_version: WORK_HASH_VERSION,
     }
 }

@@ -1,10 +1,10 @@
 //! A scene: a namespace, a simulator and, mostly, an operator of its own.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
-use batchjob_operator::api::BatchJob;
+use batchjob_operator::api::{BatchJob, BatchProvider};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use object_store::ObjectStoreExt;
@@ -34,6 +34,8 @@ pub struct Simulator {
     _process: Process,
     pub url: String,
     pub admin: String,
+    /// Uploads before the story of the scene began; -1: it has not begun.
+    before: AtomicI64,
 }
 
 impl Simulator {
@@ -46,6 +48,7 @@ impl Simulator {
         Simulator {
             url: up["url"].as_str().unwrap().into(),
             admin: up["admin"].as_str().unwrap().into(),
+            before: AtomicI64::new(-1),
             _process: process,
         }
     }
@@ -58,6 +61,22 @@ impl Simulator {
 
     pub async fn state(&self) -> Value {
         reqwest::get(format!("{}/state", self.admin)).await.unwrap().json().await.unwrap()
+    }
+
+    /// What is uploaded from now on counts.
+    pub async fn begin(&self) {
+        self.before.store(self.state().await["uploads"].as_i64().unwrap(), Ordering::Relaxed);
+    }
+
+    /// Uploads and creates of the scene's jobs: without those that trying the provider out took before they began.
+    pub async fn spent(&self) -> (i64, i64) {
+        let state = self.state().await;
+        let of = |key: &str| state[key].as_i64().unwrap();
+        (of("uploads") - self.before.load(Ordering::Relaxed), of("creates"))
+    }
+
+    pub async fn fault(&self, fault: Value) {
+        self.admin_post("faults", fault).await;
     }
 
     pub async fn admin_post(&self, path: &str, body: Value) {
@@ -81,7 +100,7 @@ impl Scene {
     /// A scene with an operator that runs.
     pub async fn new(name: &str, sim_args: &[&str]) -> Scene {
         let mut scene = Scene::set(name, sim_args).await;
-        scene.operator = Some(scene.settings.start().await);
+        scene.restart().await;
         scene
     }
 
@@ -278,6 +297,28 @@ impl Scene {
 
     pub async fn restart(&mut self) {
         self.operator = Some(self.settings.start().await);
+        self.provider_judged("llm").await;
+        if self.sim.before.load(Ordering::Relaxed) < 0 {
+            self.sim.begin().await;
+        }
+    }
+
+    /// Waits until status says of the provider as it is whether it is ready.
+    pub async fn provider_judged(&self, name: &str) -> BatchProvider {
+        let judged = |p: &BatchProvider| {
+            p.status
+                .as_ref()
+                .is_some_and(|s| s.observed_generation.is_some() && s.observed_generation == p.metadata.generation)
+        };
+        self.wait_provider("it is judged", name, judged).await
+    }
+
+    pub async fn wait_provider(&self, what: &str, name: &str, is_so: impl Fn(&BatchProvider) -> bool) -> BatchProvider {
+        let providers: Api<BatchProvider> = Api::namespaced(self.client.clone(), &self.namespace);
+        eventually(&format!("provider {name}: {what}"), 60, || async {
+            providers.get_opt(name).await.unwrap().filter(|p| is_so(p))
+        })
+        .await
     }
 
     fn log(&self) -> String {

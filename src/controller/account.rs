@@ -1,0 +1,143 @@
+//! A provider account: the object that names it, and its credential.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aws_lc_rs::hmac;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Api, ResourceExt};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::Context;
+use super::observe::{Missing, secret, stuck, value};
+use crate::api::conditions::reasons;
+use crate::api::text::hex;
+use crate::api::{
+    BatchProvider, BatchProviderSpec, ClusterBatchProvider, IN_USE_FINALIZER, PinnedProvider, ProviderAuth,
+    ProviderKind, ProviderReference,
+};
+use crate::lifecycle::ProviderView;
+
+/// A provider account and its credential, as they were read.
+pub(super) struct Account {
+    /// For messages, such as `BatchProvider 'llm'`.
+    pub name: String,
+    pub spec: BatchProviderSpec,
+    pub key: Option<SecretString>,
+    uid: String,
+    kept: AtomicBool,
+    going: AtomicBool,
+}
+
+impl Account {
+    /// For [`crate::lifecycle::decide`].
+    pub fn view(&self) -> ProviderView {
+        ProviderView {
+            name: self.name.clone(),
+            pin: PinnedProvider {
+                uid: self.uid.clone(),
+                type_: self.spec.type_,
+                base_url: self.spec.base_url().into(),
+            },
+            kept: self.kept.load(Ordering::Relaxed),
+            going: self.going.load(Ordering::Relaxed),
+            unknown_submission_policy: self.spec.unknown_submission_policy,
+        }
+    }
+
+    /// Notes what a later look at the object showed.
+    pub fn saw(&self, object: &ObjectMeta) {
+        self.kept.store(is_kept(object), Ordering::Relaxed);
+        self.going.store(object.deletion_timestamp.is_some(), Ordering::Relaxed);
+    }
+
+    /// A mark of endpoint and credential that tells nothing about either: the key itself is the HMAC's key.
+    pub fn fingerprint(&self) -> String {
+        let key = self.key.as_ref().map(|k| k.expose_secret()).unwrap_or_default();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
+        hex(&hmac::sign(&key, self.spec.base_url().as_bytes()).as_ref()[..8])
+    }
+}
+
+/// Whether our in-use finalizer is on a provider.
+pub(super) fn is_kept(object: &ObjectMeta) -> bool {
+    object.finalizers.iter().flatten().any(|f| f == IN_USE_FINALIZER)
+}
+
+/// The account that a job of `namespace` refers to, if it may use it.
+pub(super) async fn account(ctx: &Context, reference: &ProviderReference, namespace: &str) -> Result<Account, Missing> {
+    let name = full_name(reference.kind, &reference.name);
+    let (object, spec, secrets_in) = match reference.kind {
+        ProviderKind::BatchProvider => {
+            let providers: Api<BatchProvider> = Api::namespaced(ctx.client.clone(), namespace);
+            let Some(provider) = providers.get_opt(&reference.name).await? else {
+                let message = format!(
+                    "{name} was not found in namespace '{namespace}'; create it, or correct `spec.providerRef`"
+                );
+                return stuck(reasons::PROVIDER_NOT_FOUND, message);
+            };
+            (provider.metadata, provider.spec, namespace)
+        }
+        ProviderKind::ClusterBatchProvider => {
+            let provider = granted(ctx, &reference.name, namespace).await?;
+            (provider.metadata, provider.spec.provider, ctx.namespace.as_str())
+        }
+    };
+    let key = credential(ctx, &spec, secrets_in, &name).await?.map(|c| c.key);
+    let account = Account {
+        name,
+        spec,
+        key,
+        uid: object.uid.clone().unwrap_or_default(),
+        kept: AtomicBool::default(),
+        going: AtomicBool::default(),
+    };
+    account.saw(&object);
+    Ok(account)
+}
+
+/// Such as `BatchProvider 'llm'`.
+pub(super) fn full_name(kind: ProviderKind, name: &str) -> String {
+    format!("{kind:?} '{name}'")
+}
+
+/// The labels of a namespace.
+pub(super) async fn labels_of(ctx: &Context, namespace: &str) -> Result<BTreeMap<String, String>, kube::Error> {
+    Ok(Api::<Namespace>::all(ctx.client.clone()).get(namespace).await?.metadata.labels.unwrap_or_default())
+}
+
+/// An admin's account, if it is granted to the namespace. One that is not granted looks like one that is not there.
+async fn granted(ctx: &Context, name: &str, namespace: &str) -> Result<ClusterBatchProvider, Missing> {
+    let providers: Api<ClusterBatchProvider> = Api::all(ctx.client.clone());
+    let labels = labels_of(ctx, namespace).await?;
+    match providers.get_opt(name).await? {
+        Some(provider) if provider.spec.grants(namespace, &labels) => Ok(provider),
+        _ => stuck(
+            reasons::PROVIDER_NOT_FOUND,
+            format!(
+                "ClusterBatchProvider '{name}' does not exist or is not granted to namespace '{namespace}'; ask the \
+                 admin of the cluster, or correct `spec.providerRef`"
+            ),
+        ),
+    }
+}
+
+/// A key and the version of the Secret that it is from.
+pub(super) struct Credential {
+    pub key: SecretString,
+    pub version: Option<String>,
+}
+
+/// The credential of an account, from `namespace`; None where the server asks for none.
+pub(super) async fn credential(
+    ctx: &Context,
+    spec: &BatchProviderSpec,
+    namespace: &str,
+    user: &str,
+) -> Result<Option<Credential>, Missing> {
+    let Some(ProviderAuth { secret_key_ref: reference }) = &spec.auth else { return Ok(None) };
+    let secret = secret(ctx, namespace, &reference.name, user).await?;
+    let key = value(&secret, &reference.key, &reference.name, user)?;
+    Ok(Some(Credential { key, version: secret.resource_version() }))
+}

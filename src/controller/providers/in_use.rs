@@ -1,0 +1,94 @@
+//! A provider that is being deleted stays for as long as a batch may run in its account.
+
+use kube::api::ListParams;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
+use tracing::info;
+
+use super::Provider;
+use crate::api::{BatchJob, IN_USE_FINALIZER, ProviderKind, ProviderStatus};
+use crate::controller::observe::is_finished;
+use crate::controller::trouble::Trouble;
+use crate::controller::{Context, finalizer};
+use crate::lifecycle::kept_by;
+
+/// Jobs in one page of a list: a job may carry a megabyte of requests.
+const PAGE: u32 = 20;
+
+/// Lets the provider go if no job needs it any more; else the status that names those that do.
+pub(super) async fn kept_or_let_go<P: Provider>(
+    ctx: &Context,
+    api: &Api<P>,
+    provider: &P,
+    old: &ProviderStatus,
+) -> Result<Option<ProviderStatus>, Trouble> {
+    let users = users(ctx, provider).await?;
+    if users.is_empty() {
+        if finalizer::set(api, provider, IN_USE_FINALIZER, false).await?.is_some() {
+            info!(namespace = provider.namespace(), name = provider.name_any(), "no job needs the provider any more");
+        }
+        return Ok(None);
+    }
+    for user in users.iter().filter(|u| !u.sent) {
+        // It has no batch yet, and lets go once it sees that the provider goes.
+        ctx.poke(user.job.clone());
+    }
+    let mut names: Vec<String> = users.iter().map(|u| u.name(P::KIND)).collect();
+    names.sort();
+    Ok(Some(kept_by(old, provider.meta().generation, &names, names.len(), ctx.clock.now())))
+}
+
+/// A job that needs the provider.
+struct User {
+    job: ObjectRef<BatchJob>,
+    /// Whether status says that a batch was submitted.
+    sent: bool,
+}
+
+impl User {
+    fn name(&self, of: ProviderKind) -> String {
+        match (&self.job.namespace, of) {
+            (Some(namespace), ProviderKind::ClusterBatchProvider) => format!("{namespace}/{}", self.job.name),
+            _ => self.job.name.clone(),
+        }
+    }
+}
+
+/// The jobs that need the provider, as far as the watch tells; where it tells of none, of a live list.
+async fn users<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, Trouble> {
+    let namespace = provider.namespace();
+    let stores = ctx.jobs.iter().filter(|(scope, _)| scope.is_none() || namespace.is_none() || *scope == namespace);
+    let cached = stores.flat_map(|(_, store)| store.state());
+    let cached: Vec<User> = cached.filter_map(|job| user::<P>(&job, provider)).collect();
+    match cached.is_empty() {
+        true => live(ctx, provider).await,
+        false => Ok(cached),
+    }
+}
+
+/// Of every namespace that may refer to it, whether this operator looks after it or not.
+async fn live<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, Trouble> {
+    let jobs: Api<BatchJob> = match provider.namespace() {
+        Some(namespace) => Api::namespaced(ctx.client.clone(), &namespace),
+        None => Api::all(ctx.client.clone()),
+    };
+    let mut users = vec![];
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let list = jobs.list(&page).await?;
+        users.extend(list.items.iter().filter_map(|job| user::<P>(job, provider)));
+        match list.metadata.continue_.filter(|next| !next.is_empty()) {
+            Some(next) => page = page.continue_token(&next),
+            None => return Ok(users),
+        }
+    }
+}
+
+/// A job is pinned before its first intent, and no longer needs the provider when it is finished.
+fn user<P: Provider>(job: &BatchJob, provider: &P) -> Option<User> {
+    let (reference, status) = (&job.spec.provider_ref, job.status.as_ref()?);
+    let named = reference.kind == P::KIND && reference.name == provider.name_any();
+    let sent = status.submission_time.is_some();
+    let job_ref = || ObjectRef::from_obj(job);
+    (named && status.provider.is_some() && !is_finished(job)).then(|| User { job: job_ref(), sent })
+}

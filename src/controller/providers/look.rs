@@ -1,0 +1,83 @@
+//! A look at an account: is it there, does it take the credential, and what can it do?
+
+use kube::ResourceExt;
+
+use super::Provider;
+use crate::api::conditions::reasons;
+use crate::api::{Endpoint, ProviderStatus};
+use crate::controller::account::{Credential, credential, full_name};
+use crate::controller::observe::Missing;
+use crate::controller::permit::send_timeout;
+use crate::controller::trouble::Trouble;
+use crate::controller::{Context, names};
+use crate::lifecycle::{Answer, Looked, Stuck, is_to_be_probed, looked_at};
+use crate::provider::{self, ApiError, BatchApi, Class, OpenAi};
+
+/// The status that a look at the account gives. An account that was tried out is only asked whether it still answers.
+pub(super) async fn look<P: Provider>(
+    ctx: &Context,
+    provider: &P,
+    old: &ProviderStatus,
+) -> Result<ProviderStatus, Trouble> {
+    let generation = provider.meta().generation;
+    let name = full_name(P::KIND, &provider.name_any());
+    let (secret_version, answer) = match credential(ctx, provider.account(), provider.secrets_in(ctx), &name).await {
+        Ok(credential) => {
+            let (key, version) = match credential {
+                Some(Credential { key, version }) => (Some(key), version),
+                None => (None, None),
+            };
+            let probe = is_to_be_probed(old, generation, version.as_deref());
+            ctx.metrics.provider_look(if probe { "probe" } else { "read" });
+            let account = provider.account();
+            let answer = match OpenAi::new(ctx.transport.clone(), account.base_url(), key, account.is_vendors_own()) {
+                Ok(api) => ask(ctx, provider, &api, probe).await,
+                Err(e) => failed(provider, e),
+            };
+            (version, answer)
+        }
+        Err(Missing::Stuck(stuck)) => (None, Answer::Failed(stuck)),
+        Err(Missing::Unknown(trouble)) => return Err(trouble),
+    };
+    let looked = Looked { generation, secret_version, answer };
+    Ok(looked_at(old, looked, provider.account().unknown_submission_policy, ctx.clock.now()))
+}
+
+async fn ask<P: Provider>(ctx: &Context, provider: &P, api: &dyn BatchApi, probe: bool) -> Answer {
+    let answer = match probe {
+        true => {
+            let path = Endpoint::ChatCompletions.path();
+            provider::probe(api, &names::probe(&ctx.cluster), path, send_timeout(&ctx.timing)).await.map(Answer::Probed)
+        }
+        false => provider::look(api).await.map(|()| Answer::Still),
+    };
+    answer.unwrap_or_else(|error| failed(provider, error))
+}
+
+/// What an answer that is none means, and what to do about it.
+fn failed<P: Provider>(provider: &P, error: ApiError) -> Answer {
+    let account = provider.account();
+    let (url, said) = (account.base_url(), error.message);
+    let (reason, message) = match error.class {
+        Class::Capacity => return Answer::Busy(said),
+        Class::Auth => {
+            let secret = account.auth.as_ref().map(|a| &a.secret_key_ref);
+            let advice = match secret {
+                Some(reference) => format!("put another key into '{}' of Secret '{}'", reference.key, reference.name),
+                None => "name the Secret that holds the key in `spec.auth`".into(),
+            };
+            (reasons::CREDENTIALS_REJECTED, format!("{url} refuses the credential: {said}; {advice}"))
+        }
+        Class::NotSent => {
+            let advice = "check `spec.baseURL`, and that the operator's NetworkPolicy lets it out";
+            (reasons::PROVIDER_UNREACHABLE, format!("{url}: {said}; {advice}"))
+        }
+        Class::NotFound | Class::Unsupported => {
+            let advice = "`spec.baseURL` is the root of the API, such as https://gateway.example/v1";
+            (reasons::NO_BATCH_API, format!("there is no batch API at {url}: {said}; {advice}"))
+        }
+        Class::InvalidInput => (reasons::PROVIDER_REJECTED, format!("{url} takes no files for batches: {said}")),
+        Class::Transient => (reasons::PROVIDER_UNAVAILABLE, format!("{url}: {said}; it is asked again")),
+    };
+    Answer::Failed(Stuck { reason, message })
+}

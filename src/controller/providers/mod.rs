@@ -1,0 +1,94 @@
+//! Provider objects: what their accounts can do is found out and said in status, and they stay while jobs need them.
+
+mod in_use;
+mod look;
+mod watch;
+
+use kube::core::object::HasStatus;
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub(super) use watch::watch;
+
+use super::Context;
+use super::trouble::Trouble;
+use crate::api::{BatchProvider, BatchProviderSpec, ClusterBatchProvider, ProviderKind, ProviderStatus};
+
+/// Either kind of provider.
+pub(super) trait Provider:
+    Resource<DynamicType = ()>
+    + HasStatus<Status = ProviderStatus>
+    + Clone
+    + std::fmt::Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    /// As jobs refer to it.
+    const KIND: ProviderKind;
+
+    /// The account that it names.
+    fn account(&self) -> &BatchProviderSpec;
+
+    /// The API for it; `namespace` None: all namespaces.
+    fn api(client: Client, namespace: Option<&str>) -> Api<Self>;
+
+    /// Where its Secret is.
+    fn secrets_in<'a>(&'a self, ctx: &'a Context) -> &'a str;
+
+    /// Whether any job that this operator looks after may use it.
+    fn is_ours(&self, ctx: &Context) -> impl Future<Output = Result<bool, Trouble>> + Send;
+}
+
+impl Provider for BatchProvider {
+    const KIND: ProviderKind = ProviderKind::BatchProvider;
+
+    fn account(&self) -> &BatchProviderSpec {
+        &self.spec
+    }
+
+    fn api(client: Client, namespace: Option<&str>) -> Api<Self> {
+        match namespace {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        }
+    }
+
+    fn secrets_in<'a>(&'a self, _: &'a Context) -> &'a str {
+        self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    async fn is_ours(&self, _: &Context) -> Result<bool, Trouble> {
+        Ok(true)
+    }
+}
+
+impl Provider for ClusterBatchProvider {
+    const KIND: ProviderKind = ProviderKind::ClusterBatchProvider;
+
+    fn account(&self) -> &BatchProviderSpec {
+        &self.spec.provider
+    }
+
+    fn api(client: Client, _: Option<&str>) -> Api<Self> {
+        Api::all(client)
+    }
+
+    fn secrets_in<'a>(&'a self, ctx: &'a Context) -> &'a str {
+        &ctx.namespace
+    }
+
+    /// An operator that is limited to some namespaces leaves accounts alone that none of them may use.
+    async fn is_ours(&self, ctx: &Context) -> Result<bool, Trouble> {
+        for scope in ctx.jobs.iter().map(|(scope, _)| scope) {
+            let Some(namespace) = scope else { return Ok(true) };
+            if self.spec.grants(namespace, &super::account::labels_of(ctx, namespace).await?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,134 @@
+//! One provider object, from an event or a timer to the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::PostParams;
+use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::{Predicate, WatchStreamExt, predicates, reflector, watcher};
+use kube::{Api, Client, ResourceExt};
+use tracing::warn;
+
+use super::{Provider, in_use, look};
+use crate::api::conditions::{self, READY};
+use crate::api::{FIELD_MANAGER, ProviderStatus};
+use crate::controller::account::is_kept;
+use crate::controller::events::{self, News};
+use crate::controller::trouble::Trouble;
+use crate::controller::{Context, log_stream_error};
+
+/// Providers that are looked at at a time.
+const CONCURRENCY: u16 = 4;
+/// The pause after a look that the API server was in the way of.
+const AGAIN: Duration = Duration::from_secs(30);
+/// The pause after a look that somebody's change made worthless.
+const CHANGED: Duration = Duration::from_secs(1);
+/// Between two looks at a provider that is to go.
+const GOING: Duration = Duration::from_secs(5);
+
+/// Looks after providers until told to stop; `scope` None: of all namespaces.
+pub(in crate::controller) async fn watch<P: Provider>(scope: Option<String>, client: &Client, ctx: &Arc<Context>) {
+    let (reader, writer) = reflector::store();
+    let changed = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
+    let stream = watcher(P::api(client.clone(), scope.as_deref()), watcher::Config::default().page_size(100))
+        .default_backoff()
+        .modify(lean)
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(changed, Default::default());
+    Controller::for_stream(stream, reader)
+        .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(ctx.stop.clone().cancelled_owned())
+        .run(reconcile::<P>, |_, _, _| Action::requeue(AGAIN), ctx.clone())
+        .for_each(|outcome| async move {
+            if let Err(error) = outcome {
+                log_stream_error("providers", &error);
+            }
+        })
+        .await;
+}
+
+/// The store is for triggers only.
+fn lean<P: Provider>(provider: &mut P) {
+    provider.meta_mut().managed_fields = None;
+    provider.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+}
+
+async fn reconcile<P: Provider>(key: Arc<P>, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
+    let visited = tokio::select! {
+        visited = visit(&ctx, &*key) => visited,
+        () = ctx.stop.cancelled() => return Ok(Action::await_change()),
+    };
+    Ok(visited.unwrap_or_else(|trouble| {
+        let (namespace, name) = (key.namespace(), key.name_any());
+        warn!(namespace, name, why = trouble.stuck.message, "a provider could not be looked after; it is tried again");
+        Action::requeue(AGAIN)
+    }))
+}
+
+async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, Trouble> {
+    let api = P::api(ctx.client.clone(), key.namespace().as_deref());
+    let Some(provider) = api.get_opt(&key.name_any()).await? else { return Ok(Action::await_change()) };
+    let old = provider.status().cloned().unwrap_or_default();
+    if provider.meta().deletion_timestamp.is_some() {
+        if !is_kept(provider.meta()) {
+            return Ok(Action::await_change());
+        }
+        if let Some(status) = in_use::kept_or_let_go(ctx, &api, &provider, &old).await? {
+            write(ctx, &api, &provider, &old, status).await?;
+        }
+        return Ok(Action::requeue(GOING));
+    }
+    if !provider.is_ours(ctx).await? {
+        return Ok(Action::requeue(Duration::from_secs(600)));
+    }
+    let status = look::look(ctx, &provider, &old).await?;
+    let pause = crate::lifecycle::next_look(&status, ctx.clock.jitter());
+    let pause = match write(ctx, &api, &provider, &old, status).await? {
+        true => Duration::from_millis(pause.unsigned_abs()),
+        false => CHANGED,
+    };
+    Ok(Action::requeue(pause))
+}
+
+/// Writes the status over the object that was judged, if it says something new. False: it changed in the meantime.
+async fn write<P: Provider>(
+    ctx: &Context,
+    api: &Api<P>,
+    judged: &P,
+    old: &ProviderStatus,
+    status: ProviderStatus,
+) -> Result<bool, Trouble> {
+    if *old == status {
+        return Ok(true);
+    }
+    let mut provider = judged.clone();
+    provider.meta_mut().managed_fields = None;
+    let news = news(old, &status);
+    *provider.status_mut() = Some(status);
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
+    match api.replace_status(&judged.name_any(), &params, &provider).await {
+        Ok(_) => {
+            if let Some(news) = news {
+                events::publish_on(ctx, &judged.object_ref(&()), news).await;
+            }
+            Ok(true)
+        }
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// What there is to tell of a provider that turned.
+fn news(old: &ProviderStatus, new: &ProviderStatus) -> Option<News> {
+    let ready = |status: &ProviderStatus| status.conditions.iter().find(|c| c.type_ == READY).cloned();
+    let (before, now) = (ready(old), ready(new)?);
+    if before.is_some_and(|b| (b.status, b.reason) == (now.status.clone(), now.reason.clone())) {
+        return None;
+    }
+    match conditions::is_true(&new.conditions, READY) {
+        true => Some(News::normal("Ready", now.message)),
+        false => Some(News::warning("NotReady", format!("{}: {}", now.reason, now.message))),
+    }
+}

@@ -1,0 +1,210 @@
+//! What a provider object says of itself: when its account is tried out, and what is made of the answer.
+
+use jiff::Timestamp;
+
+use super::Stuck;
+use crate::api::conditions::{self, Verdict, reasons};
+use crate::api::{ProviderCapabilities, ProviderStatus, UnknownSubmissionPolicy};
+
+/// Milliseconds between two looks at an account that answers.
+const READY_LOOK: i64 = 300_000;
+/// The same where the other side has to be asked again.
+const AWAY_LOOK: i64 = 60_000;
+/// The same where something of the cluster is missing.
+const MENDED_LOOK: i64 = 15_000;
+/// Jobs that are named as the reason why a provider stays.
+const NAMED: usize = 5;
+
+/// A provider object and what its credential is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// `metadata.generation`
+    pub generation: Option<i64>,
+    /// Version of the Secret; None: there is none, or none is needed.
+    pub secret_version: Option<String>,
+    /// What the account answered.
+    pub answer: Answer,
+}
+
+/// What an account answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was tried out.
+    Probed(ProviderCapabilities),
+    /// What was tried out before still answers.
+    Still,
+    /// It has no room to be tried out now; the provider's word.
+    Busy(String),
+    /// It does not answer as it should.
+    Failed(Stuck),
+}
+
+/// Whether an account has to be tried out: another spec or another Secret than the last time, or no last time.
+pub fn is_to_be_probed(status: &ProviderStatus, generation: Option<i64>, secret_version: Option<&str>) -> bool {
+    status.capabilities.is_none()
+        || status.observed_generation != generation
+        || status.observed_secret_version.as_deref() != secret_version
+}
+
+/// The status after a look.
+pub fn looked_at(old: &ProviderStatus, looked: Looked, policy: UnknownSubmissionPolicy, now: i64) -> ProviderStatus {
+    let Looked { generation, secret_version, answer } = looked;
+    let known = match is_to_be_probed(old, generation, secret_version.as_deref()) {
+        true => None,
+        false => old.capabilities,
+    };
+    let (status, reason, message, capabilities) = match answer {
+        Answer::Probed(can) => (Some(true), reasons::PROBED, can_do(can, policy), Some(can)),
+        Answer::Still => (Some(true), reasons::PROBED, can_do(known.unwrap_or_default(), policy), known),
+        Answer::Busy(why) => {
+            let message = format!("the provider has no room to be tried out now: {why}; it is tried again");
+            (None, reasons::WAITING_FOR_QUOTA, message, known)
+        }
+        Answer::Failed(Stuck { reason, message }) => (Some(false), reason, message, known),
+    };
+    let verdict = Verdict { type_: conditions::READY, status, reason: reason.into(), message };
+    with(
+        old,
+        ProviderStatus { observed_secret_version: secret_version, capabilities, ..Default::default() },
+        generation,
+        verdict,
+        now,
+    )
+}
+
+fn can_do(can: ProviderCapabilities, policy: UnknownSubmissionPolicy) -> String {
+    let why = match (can.list_batches, can.delete_files, policy) {
+        (true, true, UnknownSubmissionPolicy::Resolve) => {
+            return "the account answers; a submission whose reply is lost is found, or revoked and sent again".into();
+        }
+        (true, true, UnknownSubmissionPolicy::Hold) => "`spec.unknownSubmissionPolicy` is Hold",
+        (false, ..) => "the provider does not list batches",
+        (true, false, _) => "the provider keeps deleted files, or makes batches of them",
+    };
+    format!("the account answers; a submission whose reply is lost and whose batch is not found is held: {why}")
+}
+
+/// The status of a provider that is being deleted and that jobs, of which some are named, still need.
+pub fn kept_by(
+    old: &ProviderStatus,
+    generation: Option<i64>,
+    names: &[String],
+    total: usize,
+    now: i64,
+) -> ProviderStatus {
+    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let more = match total.saturating_sub(NAMED) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let message = format!(
+        "it is being deleted and takes no new jobs; it goes when the batches of BatchJob {named}{more} are settled: \
+         wait for them, or delete them"
+    );
+    let reason = reasons::PROVIDER_TERMINATING.into();
+    let verdict = Verdict { type_: conditions::READY, status: Some(false), reason, message };
+    with(old, old.clone(), generation, verdict, now)
+}
+
+fn with(
+    old: &ProviderStatus,
+    new: ProviderStatus,
+    generation: Option<i64>,
+    verdict: Verdict,
+    now: i64,
+) -> ProviderStatus {
+    let mut conditions = old.conditions.clone();
+    let now = Timestamp::from_second(now / 1000).unwrap_or_default();
+    conditions::set(&mut conditions, verdict, generation, now);
+    ProviderStatus { conditions, observed_generation: generation, ..new }
+}
+
+/// Milliseconds until the next look; `jitter` spreads them by up to a quarter.
+pub fn next_look(status: &ProviderStatus, jitter: u8) -> i64 {
+    let ready = status.conditions.iter().find(|c| c.type_ == conditions::READY);
+    let pause = match ready.map(|c| (c.status.as_str(), c.reason.as_str())) {
+        Some(("True", _)) => READY_LOOK,
+        Some((_, reasons::SECRET_NOT_FOUND)) => MENDED_LOOK,
+        _ => AWAY_LOOK,
+    };
+    pause + pause * i64::from(jitter) / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: ProviderCapabilities = ProviderCapabilities { list_batches: true, delete_files: true };
+
+    fn look(old: &ProviderStatus, generation: i64, secret: Option<&str>, answer: Answer, now: i64) -> ProviderStatus {
+        let looked = Looked { generation: Some(generation), secret_version: secret.map(String::from), answer };
+        looked_at(old, looked, UnknownSubmissionPolicy::Resolve, now)
+    }
+
+    fn ready(status: &ProviderStatus) -> (&str, &str, &str) {
+        let c = &status.conditions[0];
+        (&c.status, &c.reason, &c.message)
+    }
+
+    #[test]
+    fn an_account_is_tried_out_when_its_spec_or_its_secret_changes_and_only_then() {
+        let fresh = ProviderStatus::default();
+        assert!(is_to_be_probed(&fresh, Some(1), Some("7")));
+        let probed = look(&fresh, 1, Some("7"), Answer::Probed(BOTH), 0);
+        assert!(!is_to_be_probed(&probed, Some(1), Some("7")));
+        assert!(is_to_be_probed(&probed, Some(2), Some("7")));
+        assert!(is_to_be_probed(&probed, Some(1), Some("8")));
+        assert!(is_to_be_probed(&probed, Some(1), None));
+        let stuck = |reason| Answer::Failed(Stuck { reason, message: "m".into() });
+        let away = look(&probed, 1, Some("7"), stuck(reasons::PROVIDER_UNREACHABLE), 0);
+        assert_eq!((ready(&away).0, away.capabilities), ("False", Some(BOTH)), "what it can do is not forgotten");
+        assert!(!is_to_be_probed(&away, Some(1), Some("7")));
+        let refused = look(&probed, 1, Some("8"), stuck(reasons::CREDENTIALS_REJECTED), 0);
+        assert_eq!(refused.capabilities, None, "another account may do less");
+        assert!(is_to_be_probed(&refused, Some(1), Some("8")));
+        let none = look(&probed, 1, None, stuck(reasons::SECRET_NOT_FOUND), 0);
+        assert!(is_to_be_probed(&none, Some(1), Some("7")));
+    }
+
+    #[test]
+    fn an_unchanged_look_says_nothing_new() {
+        let probed = look(&ProviderStatus::default(), 1, Some("7"), Answer::Probed(BOTH), 1_000);
+        assert_eq!(look(&probed, 1, Some("7"), Answer::Still, 900_000), probed);
+        let kept = kept_by(&probed, Some(2), &["a".into()], 1, 1_000);
+        assert_eq!(kept_by(&kept, Some(2), &["a".into()], 1, 900_000), kept);
+    }
+
+    #[test]
+    fn what_becomes_of_lost_replies_is_said() {
+        let said = |can, policy| {
+            let looked = Looked { generation: None, secret_version: None, answer: Answer::Probed(can) };
+            ready(&looked_at(&ProviderStatus::default(), looked, policy, 0)).2.to_string()
+        };
+        assert!(said(BOTH, UnknownSubmissionPolicy::Resolve).contains("revoked and sent again"));
+        assert!(said(BOTH, UnknownSubmissionPolicy::Hold).contains("held: `spec.unknownSubmissionPolicy`"));
+        for (list_batches, delete_files, words) in [(false, true, "list batches"), (true, false, "deleted files")] {
+            let can = ProviderCapabilities { list_batches, delete_files };
+            let said = said(can, UnknownSubmissionPolicy::Resolve);
+            assert!(said.contains("held: the provider") && said.contains(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_terminating_provider_names_a_few_of_the_jobs_that_keep_it() {
+        let names: Vec<String> = (0..7).map(|i| format!("j{i}")).collect();
+        let status = kept_by(&ProviderStatus::default(), Some(2), &names, 7, 0);
+        let (status, reason, message) = ready(&status);
+        assert_eq!((status, reason), ("False", "ProviderTerminating"));
+        assert!(message.contains("j0, j1, j2, j3, j4 and 2 more") && !message.contains("j5"), "{message}");
+    }
+
+    #[test]
+    fn what_may_be_mended_is_looked_at_sooner() {
+        let status = |answer| look(&ProviderStatus::default(), 1, None, answer, 0);
+        let failed = |reason| status(Answer::Failed(Stuck { reason, message: String::new() }));
+        assert_eq!(next_look(&status(Answer::Probed(BOTH)), 0), READY_LOOK);
+        assert_eq!(next_look(&failed(reasons::SECRET_NOT_FOUND), 0), MENDED_LOOK);
+        assert_eq!(next_look(&failed(reasons::PROVIDER_UNREACHABLE), 0), AWAY_LOOK);
+        assert!(next_look(&failed(reasons::PROVIDER_UNREACHABLE), 255) < AWAY_LOOK * 5 / 4);
+    }
+}
