@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::scene::{Scene, batch_lines, condition};
+use crate::support::scene::{Scene, batch_lines, condition, ids};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_examples_run_as_they_stand() {
@@ -10,7 +10,7 @@ async fn the_examples_run_as_they_stand() {
     let root = crate::support::process::root();
     scene.put("in/requests.jsonl", std::fs::read(root.join("examples/requests.jsonl")).unwrap()).await;
     scene.put("in/reviews.jsonl", batch_lines("review", 40)).await;
-    for example in ["inline.yaml", "two-lines.yaml", "reviews.yaml"] {
+    for example in ["inline.yaml", "two-lines.yaml", "reviews.yaml", "config-map.yaml"] {
         scene.example(example);
     }
     for (name, folder, ids) in
@@ -25,7 +25,10 @@ async fn the_examples_run_as_they_stand() {
     scene.wait_complete("classify-reviews").await;
     let wanted: Vec<String> = (0..40).map(|i| format!("review-{i}")).collect();
     assert_eq!(scene.result_ids("classify-reviews/v1").await, wanted, "the order of the requests");
-    scene.sim.assert_billed_once(44).await;
+    scene.wait_complete("questions").await;
+    let answers = scene.kubectl(&["get", "configmap", "answers", "-o", "jsonpath={.data.results\\.jsonl}"]);
+    assert_eq!(ids(&answers), ["peru", "kenya"]);
+    scene.sim.assert_billed_once(46).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
