@@ -5,6 +5,8 @@ use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::api::text::clip;
+
 /// Seconds that a lease lasts without renewal, and before its end that it is renewed.
 const DURATION: u64 = 15;
 const GRACE: u64 = 5;
@@ -25,7 +27,8 @@ pub async fn lead(client: Client, namespace: &str, identity: &str) -> kube_lease
         .with_identity(identity)
         .with_duration(DURATION)
         .with_grace(GRACE)
-        .with_field_manager(crate::api::FIELD_MANAGER)
+        // One name for all would let two replicas apply over each other without a conflict.
+        .with_field_manager(clip(format!("{}-{identity}", crate::api::FIELD_MANAGER), 128))
         .build()
         .await?;
     let (leads, manager) = manager.watch().await;

@@ -15,11 +15,14 @@ pub enum LogFormat {
     Text,
 }
 
+/// What is logged unless `RUST_LOG` says otherwise. kube's client reports every request that fails as an error without
+/// saying which: whoever made the request says so, where it matters.
+const FILTER: &str = "info,kube=warn,kube_client::client::builder=off,hyper=warn,tower=warn";
+
 /// Writes logs to standard error; `RUST_LOG` sets levels. Prompts, answers and keys are never in them.
 pub fn init_logs(format: LogFormat) {
     use tracing_subscriber::EnvFilter;
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn,hyper=warn,tower=warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
     let for_a_person = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(for_a_person);
     match format {
