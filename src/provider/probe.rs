@@ -56,7 +56,7 @@ async fn revokes(api: &dyn BatchApi, name: &str, endpoint: &str, timeout: Durati
         input_file_id: file.clone(),
         endpoint: endpoint.into(),
         window_hours: 24,
-        metadata: vec![],
+        metadata: vec![("bj-probe", name.into())],
         intent_id: format!("probe-{file}"),
         timeout,
     };
