@@ -15,6 +15,7 @@ mod happy;
 mod holds;
 mod inputs;
 mod matrix;
+mod mixtures;
 mod objects;
 mod outputs;
 mod providers;
