@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::process::Command;
 
+use object_store::ObjectStoreExt;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -43,45 +44,54 @@ async fn pandas_and_duckdb_read_the_results_as_they_stand() {
     scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 60\n"));
     scene.restart().await;
     scene.put("in/rows.jsonl", (0..LINES).map(request).collect::<String>()).await;
-    scene.apply_job("j", json!({"inputKey": "rows.jsonl", "spec": {"model": null}}));
-    let job = scene.wait_complete("j").await;
-    assert_eq!(condition(&job, "Complete").unwrap().1, "CompletedWithFailures");
-
-    let folder = tempfile::tempdir().unwrap();
-    let [results, errors, unsuccessful] = ["results.jsonl", "errors.jsonl", "unsuccessful.jsonl"];
-    let tables = read(&scene, folder.path(), &[results, errors, unsuccessful]).await;
-    let (refused, answered): (Vec<usize>, Vec<usize>) = (0..LINES).partition(|i| prompt(*i).contains("forbidden"));
-    assert_eq!(refused.len(), 7);
-    let outcome = ["id", "custom_id", "response", "error", "request_sha256"];
-    for reader in READERS {
-        let [results, errors, unsuccessful] = [results, errors, unsuccessful].map(|file| &tables[file][reader]);
-        for table in [results, errors] {
-            assert_eq!(table.columns, outcome, "{reader}");
-            assert!(table.lines.iter().all(|l| l.sha256.as_ref().is_some_and(|s| s.len() == 64)), "{reader}");
+    for (compression, ending) in [("None", ""), ("Gzip", ".gz"), ("Zstd", ".zst")] {
+        let job = compression.to_lowercase();
+        let spec = json!({"model": null, "output": {"compression": compression}});
+        scene.apply_job(&job, json!({"inputKey": "rows.jsonl", "spec": spec}));
+        let done = scene.wait_complete(&job).await;
+        assert_eq!(condition(&done, "Complete").unwrap().1, "CompletedWithFailures");
+        let files = ["results", "errors", "unsuccessful"].map(|name| format!("{name}.jsonl{ending}"));
+        let tables = read(&scene, &job, &files).await;
+        for reader in READERS {
+            check(&format!("{reader}, {compression}"), files.each_ref().map(|file| &tables[file][reader]));
         }
-        assert_eq!(unsuccessful.columns, ["custom_id", "method", "url", "body"], "{reader}");
-        let answers = |i: &usize| (id(*i), Some(200), Some(answer(*i)), None);
-        let seen: Vec<_> =
-            results.lines.iter().map(|l| (l.custom_id.clone(), l.status, l.answer.clone(), l.code.clone())).collect();
-        assert_eq!(seen, answered.iter().map(answers).collect::<Vec<_>>(), "{reader}");
-        let reasons = |i: &usize| (id(*i), Some(400), Some("content_filter"));
-        let seen: Vec<_> = errors.lines.iter().map(|l| (l.custom_id.clone(), l.status, l.code.as_deref())).collect();
-        assert_eq!(seen, refused.iter().map(reasons).collect::<Vec<_>>(), "{reader}");
-        let requests = |i: &usize| (id(*i), Some(prompt(*i)));
-        let seen: Vec<_> = unsuccessful.lines.iter().map(|l| (l.custom_id.clone(), l.asked.clone())).collect();
-        assert_eq!(seen, refused.iter().map(requests).collect::<Vec<_>>(), "{reader}");
-        let all = results.lines.iter().chain(&errors.lines);
-        assert_eq!(all.filter_map(|l| l.sha256.as_ref()).collect::<HashSet<_>>().len(), LINES, "{reader}");
     }
 }
 
-/// What each reader makes of each file of job `j`.
-async fn read(scene: &Scene, folder: &std::path::Path, files: &[&str]) -> BTreeMap<String, Tables> {
+/// Number, order and fields of results, errors and unsuccessful requests.
+fn check(reader: &str, [results, errors, unsuccessful]: [&Table; 3]) {
+    let (refused, answered): (Vec<usize>, Vec<usize>) = (0..LINES).partition(|i| prompt(*i).contains("forbidden"));
+    assert_eq!(refused.len(), 7);
+    for table in [results, errors] {
+        assert_eq!(table.columns, ["id", "custom_id", "response", "error", "request_sha256"], "{reader}");
+        assert!(table.lines.iter().all(|l| l.sha256.as_ref().is_some_and(|s| s.len() == 64)), "{reader}");
+    }
+    assert_eq!(unsuccessful.columns, ["custom_id", "method", "url", "body"], "{reader}");
+    let answers = |i: &usize| (id(*i), Some(200), Some(answer(*i)), None);
+    let seen: Vec<_> =
+        results.lines.iter().map(|l| (l.custom_id.clone(), l.status, l.answer.clone(), l.code.clone())).collect();
+    assert_eq!(seen, answered.iter().map(answers).collect::<Vec<_>>(), "{reader}");
+    let reasons = |i: &usize| (id(*i), Some(400), Some("content_filter"));
+    let seen: Vec<_> = errors.lines.iter().map(|l| (l.custom_id.clone(), l.status, l.code.as_deref())).collect();
+    assert_eq!(seen, refused.iter().map(reasons).collect::<Vec<_>>(), "{reader}");
+    let requests = |i: &usize| (id(*i), Some(prompt(*i)));
+    let seen: Vec<_> = unsuccessful.lines.iter().map(|l| (l.custom_id.clone(), l.asked.clone())).collect();
+    assert_eq!(seen, refused.iter().map(requests).collect::<Vec<_>>(), "{reader}");
+    let all = results.lines.iter().chain(&errors.lines);
+    assert_eq!(all.filter_map(|l| l.sha256.as_ref()).collect::<HashSet<_>>().len(), LINES, "{reader}");
+}
+
+/// What each reader makes of each file of the job, byte for byte as it lies in the bucket.
+async fn read(scene: &Scene, job: &str, files: &[String]) -> BTreeMap<String, Tables> {
+    let folder = tempfile::tempdir().unwrap();
     for file in files {
-        std::fs::write(folder.join(file), scene.get(&format!("out/j/{file}")).await.unwrap()).unwrap();
+        let key = format!("{}/out/{job}/{file}", scene.namespace);
+        let bytes = scene.bucket.get(&key.into()).await.unwrap().bytes().await.unwrap();
+        std::fs::write(folder.path().join(file), bytes).unwrap();
     }
     let mut command = Command::new(python("readers", "python"));
-    let output = command.arg(root().join("tests/readers/read.py")).args(files).current_dir(folder).output().unwrap();
+    let script = root().join("tests/readers/read.py");
+    let output = command.arg(script).args(files).current_dir(folder.path()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
