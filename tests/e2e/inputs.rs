@@ -1,10 +1,13 @@
 //! Every way to write requests: many objects, ConfigMaps, rows, CSV, compressed, none at all.
 
 use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
+use object_store::ObjectStoreExt;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
+use crate::support::proxy::{Fault, Proxy, When};
 use crate::support::scene::{Scene, batch_lines, condition};
+use crate::support::shared::{cluster, storage};
 
 async fn gzip(text: &str) -> Vec<u8> {
     let mut encoder = GzipEncoder::new(vec![]);
@@ -91,6 +94,45 @@ async fn config_maps_are_read_in_their_order_and_their_arrival_noticed() {
     scene.wait_complete("maps").await;
     assert_eq!(scene.result_ids("maps").await, ids(&[("b", 2), ("y", 1), ("z", 2)]));
     scene.sim.assert_billed_once(5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_changes_while_it_is_read_is_read_again() {
+    let mut scene = Scene::set("changing", &["--batch-duration", "200ms"]).await;
+    let kubernetes = Proxy::start(&cluster().server, Some(&cluster().ca_file)).await;
+    let store = Proxy::start(&storage().endpoint, None).await;
+    (scene.settings.server, scene.endpoint) = (Some(kubernetes.url.clone()), store.url.clone());
+    scene.example("storage.yaml");
+    scene.operator = Some(scene.settings.start().await);
+    config_map(&scene, "split", json!({"x": batch_lines("x", 1), "y": batch_lines("y", 1)}), json!({}));
+    config_map(&scene, "between", json!({"m": batch_lines("m", 1)}), json!({}));
+    let namespace = scene.namespace.clone();
+    let edit = json!({"data": {"x": batch_lines("x2", 1), "y": batch_lines("y2", 1)}}).to_string();
+    let strike = Box::new(move || {
+        cluster().kubectl(&["-n", &namespace, "patch", "configmap", "split", "--type=merge", "-p", &edit]);
+    });
+    kubernetes.place(Fault { method: "GET", path: "/configmaps/between", nth: 1, when: When::Meanwhile, strike });
+    let maps = json!([{"name": "split", "key": "x"}, {"name": "between"}, {"name": "split", "key": "y"}]);
+    scene.apply(&from_maps(&scene, "maps", maps).to_string());
+    scene.wait_complete("maps").await;
+    assert!(kubernetes.struck());
+    assert_eq!(scene.result_ids("maps").await, ids(&[("x2", 1), ("m", 1), ("y2", 1)]), "one state, not two");
+    for name in ["a", "b"] {
+        scene.put(&format!("in/objects/{name}.jsonl"), batch_lines(name, 1)).await;
+    }
+    let (bucket, key) = (scene.bucket.clone(), format!("{}/in/objects/b.jsonl", scene.namespace));
+    let strike = Box::new(move || {
+        let put = async move { bucket.put(&key.as_str().into(), batch_lines("b", 2).into()).await.unwrap() };
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(put));
+    });
+    store.place(Fault { method: "GET", path: "/in/objects/a.jsonl", nth: 1, when: When::Meanwhile, strike });
+    scene.apply_job("objects", json!({"inputKey": "objects/"}));
+    scene.wait_complete("objects").await;
+    assert!(store.struck());
+    assert_eq!(scene.result_ids("objects").await, ids(&[("a", 1), ("b", 2)]));
+    let operator = scene.operator.as_ref().unwrap();
+    assert_eq!(operator.metric("batchjob_step_failures_total{reason=\"InputChanged\"}").await, 2.0);
+    scene.sim.assert_billed_once(6).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,7 +283,7 @@ async fn how_an_input_is_read_is_locked_and_mistakes_are_refused_at_once() {
         json!({"template": {"customID": "x-$(row.id)"}}),
         json!({"template": null, "format": "Auto"}),
     ] {
-        let (ok, said) = crate::support::shared::cluster().try_kubectl(
+        let (ok, said) = cluster().try_kubectl(
             &[
                 "-n",
                 &scene.namespace,

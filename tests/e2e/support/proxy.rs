@@ -15,6 +15,8 @@ pub enum When {
     Before,
     /// The server acted, and its answer is lost.
     After,
+    /// Something else happens first; the request is answered.
+    Meanwhile,
 }
 
 /// What happens at the chosen request, once.
@@ -98,6 +100,9 @@ async fn forward(State(upstream): State<Upstream>, request: Request) -> Response
     if let Some(fault) = fault.take_if(|f| f.when == When::Before) {
         (fault.strike)();
         return nothing().await;
+    }
+    if let Some(fault) = fault.take_if(|f| f.when == When::Meanwhile) {
+        (fault.strike)();
     }
     // The Host header stays: storage requests are signed over it.
     let mut headers = parts.headers;
