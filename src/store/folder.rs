@@ -67,7 +67,7 @@ pub struct Folder {
     store: Arc<dyn ObjectStore>,
     uri: String,
     prefix: String,
-    maps: Option<ConfigMaps>,
+    maps: Option<Box<ConfigMaps>>,
 }
 
 /// An object of a listing, as it was then.
@@ -142,7 +142,7 @@ impl Folder {
 
     /// A folder that is made of ConfigMaps.
     pub fn of_config_maps(maps: ConfigMaps, uri: &str) -> Folder {
-        Folder { maps: Some(maps.clone()), ..Folder::of(Arc::new(maps), uri, "") }
+        Folder { maps: Some(Box::new(maps.clone())), ..Folder::of(Arc::new(maps), uri, "") }
     }
 
     /// Which ConfigMap holds the object; None where the folder is not made of ConfigMaps.
