@@ -8,7 +8,8 @@ use crate::support::scene::{Scene, batch_lines, requests};
 async fn inputs(scene: &Scene) -> Vec<(&'static str, Value, Vec<String>)> {
     let csv = "id,text\nr-1,one\nr-2,two\n";
     let rows = "{\"id\":\"r-1\",\"text\":\"one\"}\n{\"id\":\"r-2\",\"text\":\"two\"}\n";
-    let bare = "{\"custom_id\":\"r-1\",\"body\":{\"messages\":[]}}\n{\"custom_id\":\"r-2\",\"body\":{\"messages\":[]}}\n";
+    let bare =
+        "{\"custom_id\":\"r-1\",\"body\":{\"messages\":[]}}\n{\"custom_id\":\"r-2\",\"body\":{\"messages\":[]}}\n";
     for (key, text) in [
         ("lines.jsonl", batch_lines("r", 3)),
         ("bare.jsonl", bare.into()),
