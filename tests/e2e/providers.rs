@@ -70,6 +70,7 @@ async fn each_fault_of_a_provider_ends_in_whole_results_in_order() {
         json!({"point": "batch", "action": "fail", "code": "server_error", "message": "oops"}),
         json!({"point": "batch", "action": "odd_state", "state": "queued_for_gpu"}),
         json!({"point": "batch", "action": "lose_rows", "rows": 2}),
+        json!({"point": "batch", "action": "lose_rows", "rows": 8}),
         json!({"point": "batch", "action": "double_rows", "rows": 2}),
         json!({"point": "batch", "action": "foreign_rows", "rows": 2}),
         json!({"point": "batch", "action": "fail_rows", "rows": 2, "status": 503}),

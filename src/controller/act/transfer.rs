@@ -84,9 +84,12 @@ impl Act<'_> {
     pub(super) fn start_collect(&self, slot: Slot) -> Result<(), Trouble> {
         let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
         let (namespace, name) = (self.world.view.owner.namespace.clone(), self.world.view.owner.name.clone());
+        let session = self.session.clone();
         tasks::start(self.ctx, self.session, &self.world.job, Task::Collect(slot), async move {
             let Some((batch_id, shard)) = submitted(&journal, slot) else { return Ok(learned(|_| {})) };
-            let (batch, part) = collect(&tools, &journal, slot, batch_id, shard, &ctx.spool).await?;
+            let ended = session.memory().looks.get(batch_id).map_or(0, |look| look.at);
+            let patient = ctx.clock.now() < ended + ctx.timing.listing_lag;
+            let (batch, part) = collect(&tools, &journal, slot, batch_id, shard, patient, &ctx.spool).await?;
             if part.foreign > 0 {
                 warn!(namespace, name, %slot, lines = part.foreign, "lines that are not of this batch came back and were left out");
             }
@@ -147,13 +150,14 @@ const LOOKS_FOR_MORE: u32 = 3;
 const PAUSE: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Fetches what came back. A batch can be called ended before its files are whole: what is taken for missing is paid again,
-/// so the provider's own count is asked first.
+/// so the provider's own count is asked first; where no file at all is named, for as long as we are `patient`.
 async fn collect(
     tools: &Tools,
     journal: &Journal,
     slot: Slot,
     batch_id: &str,
     shard: &Shard,
+    patient: bool,
     spool: &std::path::Path,
 ) -> Result<(Batch, results::Collected), Trouble> {
     let mut look = 0;
@@ -164,7 +168,7 @@ async fn collect(
         for id in [&batch.output_file_id, &batch.error_file_id].into_iter().flatten() {
             files.push(tools.api.content(id, OUTPUT_LIMIT).await?.map_err(|e| e.to_string()).boxed());
         }
-        if files.is_empty() && batch.done > 0 {
+        if files.is_empty() && batch.done > 0 && patient {
             let message = format!(
                 "the provider counts {} requests of batch {batch_id} as done and names no file with their answers; it is \
                  asked again",
