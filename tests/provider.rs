@@ -125,3 +125,12 @@ async fn an_answer_over_its_limit_is_cut_off() {
     let mut content = api.content("f", 4).await.unwrap();
     assert!(futures::StreamExt::next(&mut content).await.unwrap().is_err());
 }
+
+#[tokio::test]
+async fn a_key_that_a_server_repeats_is_not_passed_on() {
+    let refusal = (401, r#"{"error":{"message":"Incorrect API key provided: sk-test. Find yours in the console."}}"#);
+    let (api, _) = client(&[refusal], true).await;
+    let said = "Incorrect API key provided: [key]. Find yours in the console. (401)";
+    assert_eq!(api.get("b").await.unwrap_err().message, said);
+    assert!(matches!(api.create(&ask()).await, Created::No(e) if e.message == said));
+}

@@ -72,8 +72,17 @@ impl OpenAi {
             return Ok(response);
         }
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = read_all(response, ANSWER_LIMIT).await.unwrap_or_default();
+        let body = self.without_key(read_all(response, ANSWER_LIMIT).await.unwrap_or_default());
         Err(wire::api_error(status, &headers, &body))
+    }
+
+    /// Some servers repeat the key that they refuse, and what they say is shown to people.
+    fn without_key(&self, body: Bytes) -> Bytes {
+        let key = self.key.as_ref().map(|k| k.expose_secret()).filter(|key| !key.is_empty());
+        match key {
+            Some(key) => String::from_utf8_lossy(&body).replace(key, "[key]").into(),
+            None => body,
+        }
     }
 
     async fn json(&self, request: RequestBuilder) -> Result<Value, ApiError> {
@@ -164,7 +173,10 @@ impl BatchApi for OpenAi {
                     }
                 }
             }
-            Ok(body) => refused(self.vendors_own, status, &body, wire::api_error(status, &headers, &body)),
+            Ok(body) => {
+                let body = self.without_key(body);
+                refused(self.vendors_own, status, &body, wire::api_error(status, &headers, &body))
+            }
             Err(e) => Created::Unknown(e.to_string(), Some(status.as_u16())),
         }
     }

@@ -1,5 +1,7 @@
 //! A provider that is being deleted stays for as long as a batch may run in its account.
 
+use std::time::Duration;
+
 use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
@@ -15,14 +17,22 @@ use crate::lifecycle::kept_by;
 /// Jobs in one page of a list: a job may carry a megabyte of requests.
 const PAGE: u32 = 20;
 
-/// Lets the provider go if no job needs it any more; else the status that names those that do.
+/// Until the next look, where the watches tell of jobs that need the provider.
+const WATCHED: Duration = Duration::from_secs(5);
+/// The same where only a live list does: jobs of namespaces that this operator does not look after.
+const LISTED: Duration = Duration::from_secs(30);
+
+/// Lets the provider go if no job needs it any more; else the status that names those that do, and when to look again.
 pub(super) async fn kept_or_let_go<P: Provider>(
     ctx: &Context,
     api: &Api<P>,
     provider: &P,
     old: &ProviderStatus,
-) -> Result<Option<ProviderStatus>, Trouble> {
-    let users = users(ctx, provider).await?;
+) -> Result<Option<(ProviderStatus, Duration)>, Trouble> {
+    let (users, pause) = match watched(ctx, provider) {
+        none if none.is_empty() => (listed(ctx, provider).await?, LISTED),
+        users => (users, WATCHED),
+    };
     if users.is_empty() {
         if finalizer::set(api, provider, IN_USE_FINALIZER, false).await?.is_some() {
             info!(namespace = provider.namespace(), name = provider.name_any(), "no job needs the provider any more");
@@ -35,7 +45,8 @@ pub(super) async fn kept_or_let_go<P: Provider>(
     }
     let mut names: Vec<String> = users.iter().map(|u| u.name(P::KIND)).collect();
     names.sort();
-    Ok(Some(kept_by(old, provider.meta().generation, &names, names.len(), ctx.clock.now())))
+    let status = kept_by(old, provider.meta().generation, &names, names.len(), ctx.clock.now());
+    Ok(Some((status, pause)))
 }
 
 /// A job that needs the provider.
@@ -54,20 +65,15 @@ impl User {
     }
 }
 
-/// The jobs that need the provider, as far as the watch tells; where it tells of none, of a live list.
-async fn users<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, Trouble> {
+/// The jobs that need the provider, as far as the watches tell: none is no proof.
+fn watched<P: Provider>(ctx: &Context, provider: &P) -> Vec<User> {
     let namespace = provider.namespace();
     let stores = ctx.jobs.iter().filter(|(scope, _)| scope.is_none() || namespace.is_none() || *scope == namespace);
-    let cached = stores.flat_map(|(_, store)| store.state());
-    let cached: Vec<User> = cached.filter_map(|job| user::<P>(&job, provider)).collect();
-    match cached.is_empty() {
-        true => live(ctx, provider).await,
-        false => Ok(cached),
-    }
+    stores.flat_map(|(_, store)| store.state()).filter_map(|job| user(&job, provider)).collect()
 }
 
-/// Of every namespace that may refer to it, whether this operator looks after it or not.
-async fn live<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, Trouble> {
+/// The jobs that need the provider, in every namespace that may refer to it, whether this operator looks after it or not.
+async fn listed<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, Trouble> {
     let jobs: Api<BatchJob> = match provider.namespace() {
         Some(namespace) => Api::namespaced(ctx.client.clone(), &namespace),
         None => Api::all(ctx.client.clone()),
@@ -76,7 +82,7 @@ async fn live<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, Tro
     let mut page = ListParams::default().limit(PAGE);
     loop {
         let list = jobs.list(&page).await?;
-        users.extend(list.items.iter().filter_map(|job| user::<P>(job, provider)));
+        users.extend(list.items.iter().filter_map(|job| user(job, provider)));
         match list.metadata.continue_.filter(|next| !next.is_empty()) {
             Some(next) => page = page.continue_token(&next),
             None => return Ok(users),
@@ -88,7 +94,6 @@ async fn live<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, Tro
 fn user<P: Provider>(job: &BatchJob, provider: &P) -> Option<User> {
     let (reference, status) = (&job.spec.provider_ref, job.status.as_ref()?);
     let named = reference.kind == P::KIND && reference.name == provider.name_any();
-    let sent = status.submission_time.is_some();
-    let job_ref = || ObjectRef::from_obj(job);
-    (named && status.provider.is_some() && !is_finished(job)).then(|| User { job: job_ref(), sent })
+    let needed = named && status.provider.is_some() && !is_finished(job);
+    needed.then(|| User { job: ObjectRef::from_obj(job), sent: status.submission_time.is_some() })
 }

@@ -24,8 +24,8 @@ const CONCURRENCY: u16 = 4;
 const AGAIN: Duration = Duration::from_secs(30);
 /// The pause after a look that somebody's change made worthless.
 const CHANGED: Duration = Duration::from_secs(1);
-/// Between two looks at a provider that is to go.
-const GOING: Duration = Duration::from_secs(5);
+/// Until an account that no job of this operator may use is looked at again.
+const NOT_OURS: Duration = Duration::from_secs(600);
 
 /// Looks after providers until told to stop; `scope` None: of all namespaces.
 pub(in crate::controller) async fn watch<P: Provider>(scope: Option<String>, client: &Client, ctx: &Arc<Context>) {
@@ -75,13 +75,14 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, Troub
         if !is_kept(provider.meta()) {
             return Ok(Action::await_change());
         }
-        if let Some(status) = in_use::kept_or_let_go(ctx, &api, &provider, &old).await? {
-            write(ctx, &api, &provider, &old, status).await?;
-        }
-        return Ok(Action::requeue(GOING));
+        let Some((status, pause)) = in_use::kept_or_let_go(ctx, &api, &provider, &old).await? else {
+            return Ok(Action::requeue(CHANGED));
+        };
+        write(ctx, &api, &provider, &old, status).await?;
+        return Ok(Action::requeue(pause));
     }
     if !provider.is_ours(ctx).await? {
-        return Ok(Action::requeue(Duration::from_secs(600)));
+        return Ok(Action::requeue(NOT_OURS));
     }
     let status = look::look(ctx, &provider, &old).await?;
     let pause = crate::lifecycle::next_look(&status, ctx.clock.jitter());
