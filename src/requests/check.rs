@@ -51,11 +51,14 @@ impl Shape {
     /// What is wrong with it, never its content.
     pub fn line(&self, line: &[u8], format: InputFormat) -> Result<Request, String> {
         let parsed: BatchLine = serde_json::from_str(utf8(line)?).map_err(|e| match (e.is_data(), format) {
+            _ if e.to_string().starts_with("duplicate field") => {
+                "has a field twice; write `custom_id`, `method`, `url` and `body` once each".into()
+            }
             (true, InputFormat::Requests) => "is not a JSON object such as {\"custom_id\": …, \"body\": {…}}".into(),
             (true, _) => "is not a JSON object such as {\"custom_id\": …, \"method\": \"POST\", \"url\": …, \
                           \"body\": {…}}"
                 .into(),
-            (false, _) => format!("is not JSON ({})", place(&e)),
+            (false, _) => not_json(&e),
         })?;
         let addressed = parsed.method.is_some() || parsed.url.is_some();
         match format {
@@ -70,12 +73,12 @@ impl Shape {
         }
         let custom_id = match parsed.custom_id {
             Some(Value::String(id)) => id,
-            Some(_) => return Err("has a `custom_id` that is not a string".into()),
+            Some(_) => return Err("has a `custom_id` that is not a string; put it in quotes".into()),
             None => return Err("has no `custom_id`; every request needs one of its own".into()),
         };
-        let body = parsed.body.ok_or("has no `body`")?;
+        let body = parsed.body.ok_or("has no `body`; put there what the endpoint is to be sent")?;
         let body = serde_json::from_str(body.get()).map_err(|e| match e.is_data() {
-            true => "has a `body` that is not an object".into(),
+            true => "has a `body` that is not an object such as {\"messages\": …}".into(),
             false => format!("has a `body` that cannot be read ({})", place(&e)),
         })?;
         self.request(custom_id, body)
@@ -100,8 +103,8 @@ impl Shape {
     /// What is wrong with it, never its content.
     pub fn row_line(&self, line: &[u8], template: &Template) -> Result<Request, String> {
         let row: Map<String, Value> = serde_json::from_str(utf8(line)?).map_err(|e| match e.is_data() {
-            true => "is not a JSON object of columns".into(),
-            false => format!("is not JSON ({})", place(&e)),
+            true => "is not a JSON object of columns such as {\"id\": …}".into(),
+            false => not_json(&e),
         })?;
         self.row(&row, template)
     }
@@ -133,9 +136,13 @@ impl Shape {
         }
         let model = match (body.get("model"), &self.model) {
             (Some(Value::String(model)), _) if !model.is_empty() => model.clone(),
-            (Some(_), _) => return Err("has a `model` that is not a name".into()),
+            (Some(_), _) => {
+                return Err(
+                    "has a `model` that is not a name; write it as text, or leave it out for `spec.model`".into()
+                );
+            }
             (None, Some(model)) => model.clone(),
-            (None, None) => return Err("names no `model`, and neither does `spec.model`".into()),
+            (None, None) => return Err("names no `model`, and neither does `spec.model`; set one of them".into()),
         };
         if !self.allowed_models.is_empty() && !self.allowed_models.contains(&model) {
             return Err(format!(
@@ -157,6 +164,10 @@ pub fn utf8(bytes: &[u8]) -> Result<&str, String> {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is not UTF-8 (it looks like UTF-16); store it as UTF-8".into(),
         _ => format!("is not UTF-8 (byte {}); store it as UTF-8", e.valid_up_to() + 1),
     })
+}
+
+fn not_json(error: &serde_json::Error) -> String {
+    format!("is not JSON ({}); write one request a line, whole", place(error))
 }
 
 /// Where a JSON error is, without the text around it (serde's own message may quote the input).
@@ -217,6 +228,8 @@ mod tests {
             assert!(error.contains(words), "{line}: {error}");
         }
         assert!(shape().line(b"{\xff", InputFormat::Auto).unwrap_err().contains("not UTF-8 (byte 2)"));
+        let twice = r#"{"custom_id":"a","custom_id":"b","body":{}}"#;
+        assert!(shape().line(twice.as_bytes(), InputFormat::Auto).unwrap_err().contains("a field twice"));
         assert!(shape().line(b"\xff\xfe{\0", InputFormat::Auto).unwrap_err().contains("UTF-16"));
     }
 

@@ -10,6 +10,8 @@ use super::template::shown;
 const FIELD_LIMIT: usize = 4096;
 const CHUNK: usize = 64 << 10;
 
+const NOT_UTF8: &str = "begins a row that is not UTF-8; store it as UTF-8";
+
 /// Reads row by row. A row that is longer than the limit is skipped and reported, not held.
 pub struct Records<R> {
     reader: R,
@@ -116,7 +118,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
             return Err("begins a row with a quote that is never closed; is the file cut short?".into());
         }
         let text = std::str::from_utf8(&self.text[..taken.text]);
-        let text = text.map_err(|_| "begins a row that is not UTF-8".to_string())?;
+        let text = text.map_err(|_| NOT_UTF8.to_string())?;
         Ok(Fields { text, ends: &self.ends[..taken.ends] })
     }
 
@@ -169,7 +171,7 @@ impl<'a> Fields<'a> {
         let mut start = 0;
         let field = |end: &usize| {
             // A field that ends within a character is one of two broken ones.
-            let field = self.text.get(start..*end).ok_or("begins a row that is not UTF-8".to_string());
+            let field = self.text.get(start..*end).ok_or(NOT_UTF8.to_string());
             start = *end;
             field
         };
@@ -186,7 +188,7 @@ impl Header {
         let names: Vec<String> = fields.iter()?.into_iter().map(String::from).collect();
         let mut seen = std::collections::BTreeSet::new();
         match names.iter().find(|name| !name.is_empty() && !seen.insert(name.as_str())) {
-            Some(twice) => Err(format!("names the column {} twice", shown(twice))),
+            Some(twice) => Err(format!("names the column {} twice; give each column its own name", shown(twice))),
             None => Ok(Header(names)),
         }
     }
@@ -198,7 +200,11 @@ impl Header {
     pub fn row(&self, fields: &Fields<'_>) -> Result<Map<String, Value>, String> {
         let values = fields.iter()?;
         if values.len() != self.0.len() {
-            return Err(format!("begins a row of {} fields; the header has {}", values.len(), self.0.len()));
+            return Err(format!(
+                "begins a row of {} fields; the header has {}; put fields that hold commas or newlines in quotes",
+                values.len(),
+                self.0.len()
+            ));
         }
         let named = self.0.iter().zip(values).filter(|(name, _)| !name.is_empty());
         Ok(named.map(|(name, value)| (name.clone(), Value::String(value.into()))).collect())
@@ -266,7 +272,7 @@ mod tests {
         let row = header.row(&records.next().await.unwrap().unwrap().fields.unwrap()).unwrap();
         assert_eq!(Value::Object(row), serde_json::json!({"id": "1", "text": "x"}));
         let ragged = header.row(&records.next().await.unwrap().unwrap().fields.unwrap()).unwrap_err();
-        assert_eq!(ragged, "begins a row of 1 fields; the header has 3");
+        assert!(ragged.starts_with("begins a row of 1 fields; the header has 3; "), "{ragged}");
         let mut records = Records::new(&b"id,id\n"[..], 100);
         let twice = Header::new(&records.next().await.unwrap().unwrap().fields.unwrap()).err().unwrap();
         assert!(twice.contains("`id` twice"), "{twice}");

@@ -174,7 +174,9 @@ async fn lines(
             (Line::Whole(line), _) if line.trim_ascii().is_empty() => continue,
             (Line::Whole(line), Some(template)) => pass.shape().row_line(line, template),
             (Line::Whole(line), None) => pass.shape().line(line, format),
-            (Line::TooLong(size), _) => Err(format!("has {size} bytes; {LINE_LIMIT} are allowed")),
+            (Line::TooLong(size), _) => {
+                Err(format!("has {size} bytes; {LINE_LIMIT} are allowed in a line; shorten it"))
+            }
         };
         pass.take(origin, number, checked).await?;
     }

@@ -66,6 +66,11 @@ impl ObjectDocument {
         match self.folder.store().put_opts(&self.folder.path(&self.name), bytes.into(), options).await {
             Ok(_) => Ok(Swapped(())),
             Err(E::AlreadyExists { .. } | E::Precondition { .. }) => Err(SwapError::Lost),
+            // Nothing else can be missing where something is put.
+            Err(E::NotFound { .. }) => {
+                let place = self.folder.uri_of(&self.name);
+                Err(StoreError::NotFound(format!("the bucket of {place} does not exist")).into())
+            }
             Err(e) => Err(self.folder.error(&self.name, e).into()),
         }
     }

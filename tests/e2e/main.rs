@@ -7,6 +7,7 @@ mod support;
 
 mod accounts;
 mod aibrix;
+mod bad_input;
 mod big;
 mod conformance;
 mod crash;
