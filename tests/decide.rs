@@ -33,6 +33,7 @@ fn job() -> JobView {
         deletion_policy: DeletionPolicy::Cancel,
         provider_file_policy: ProviderFilePolicy::Delete,
         submitted: true,
+        batches: vec!["batch-1".into()],
         finished: false,
         tidy: false,
         answer: None,
@@ -206,4 +207,18 @@ fn status_stays_small_however_many_batches_there_are() {
     let status = project(&observed, &Default::default(), Some(1), &decide(&observed)).unwrap();
     let size = serde_json::to_vec(&status).unwrap().len();
     assert!(status.batches.len() > 20 && size < 48 << 10, "{} batches, {size} bytes", status.batches.len());
+}
+
+#[test]
+fn a_job_that_is_deleted_with_its_journal_has_what_status_names_stopped() {
+    let deleted = JobView { deleting_since: Some(NOW), ..job() };
+    let mut memory = memory();
+    assert_eq!(step(&deleted, None, &memory), Step::CancelUnjournaled { batch_id: "batch-1".into() });
+    memory.cancelled.insert("batch-1".into());
+    let Step::RemoveFinalizer { abandoned: Some(why) } = step(&deleted, None, &memory) else { panic!("it stays") };
+    assert!(why.contains("told to stop"), "{why}");
+    let orphan = JobView { deletion_policy: DeletionPolicy::Orphan, ..deleted.clone() };
+    assert!(matches!(step(&orphan, None, &Memory::default()), Step::RemoveFinalizer { abandoned: Some(_) }));
+    let overdue = JobView { deleting_since: Some(NOW - 1_000), ..deleted };
+    assert!(matches!(step(&overdue, None, &Memory::default()), Step::RemoveFinalizer { abandoned: Some(_) }));
 }

@@ -388,6 +388,7 @@ impl Protocol {
             provider: None,
             submitted: false,
             provider_file_policy: ProviderFilePolicy::Delete,
+            batches: vec![],
             finished: false,
             tidy: false,
             answer: None,

@@ -1,6 +1,6 @@
 //! What the provider is told of whose a file or a batch is.
 
-use crate::lifecycle::{Journal, Slot};
+use crate::lifecycle::{Journal, Owner, Slot};
 use crate::provider::Batch;
 
 /// The intent that a batch came of.
@@ -9,18 +9,17 @@ pub(super) const INTENT: &str = "bj-intent";
 pub(super) const WORK: &str = "bj-work";
 
 /// What a batch of this work says of itself.
-pub(super) fn identity(journal: &Journal) -> Vec<(&'static str, String)> {
-    let owner = &journal.owner;
+pub(super) fn identity(owner: &Owner, work_id: &str) -> Vec<(&'static str, String)> {
     vec![
         ("bj-cluster", owner.cluster.clone()),
         ("bj-job", format!("{}/{}", owner.namespace, owner.name)),
-        (WORK, journal.work_id.clone()),
+        (WORK, work_id.into()),
     ]
 }
 
 /// What a batch is told to say of itself: at most 16 pairs of 64 and 512 characters.
 pub(super) fn metadata(journal: &Journal, slot: Slot, intent_id: &str) -> Vec<(&'static str, String)> {
-    let mut metadata = identity(journal);
+    let mut metadata = identity(&journal.owner, &journal.work_id);
     metadata.push((INTENT, intent_id.into()));
     metadata.push(("bj-shard", slot.to_string()));
     metadata.push(("bj-content", journal.shards.get(slot.shard).map(|s| s.sha256.clone()).unwrap_or_default()));

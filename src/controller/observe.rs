@@ -147,6 +147,7 @@ fn view(ctx: &Context, job: &BatchJob) -> JobView {
         pinned: job.status.as_ref().is_some_and(|s| s.provider.is_some()),
         provider: None,
         submitted: job.status.as_ref().is_some_and(|s| s.submission_time.is_some()),
+        batches: job.status.iter().flat_map(|s| &s.batches).filter_map(|b| b.provider_id.clone()).collect(),
         finished: is_finished(job),
         tidy: is_tidy(job),
         answer: job

@@ -159,6 +159,7 @@ fn name_of(step: &Step) -> &'static str {
         Step::Revoke(_) => "Revoke",
         Step::Poll(_) => "Poll",
         Step::Cancel { .. } => "Cancel",
+        Step::CancelUnjournaled { .. } => "CancelUnjournaled",
         Step::Collect(_) => "Collect",
         Step::DeleteFiles(_) => "DeleteFiles",
         Step::FollowUp { .. } => "FollowUp",

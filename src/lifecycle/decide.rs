@@ -75,6 +75,11 @@ pub enum Step {
         /// The provider's name for it.
         batch_id: String,
     },
+    /// Tell a batch that only status names to stop, if it says itself that it is this job's.
+    CancelUnjournaled {
+        /// The provider's name for it.
+        batch_id: String,
+    },
     /// Fetch what came back.
     Collect(super::Slot),
     /// Delete files at the provider that nobody needs any more.
@@ -431,7 +436,7 @@ fn deleting(o: &Observed, since: i64) -> Step {
                 j.closing = Some(policy);
             }));
         }
-        None if o.job.submitted => return abandon(GONE),
+        None if o.job.submitted => return without_journal(o, overdue),
         _ => return let_go,
     };
     if journal.commit.is_some() {
@@ -473,10 +478,21 @@ fn cancelled(requests: crate::api::RequestCounts, at: i64) -> Commit {
     }
 }
 
+/// With a namespace that is deleted go its ConfigMaps, a journal among them. What status names is told to stop if the provider
+/// says that it is this work's; nothing can be collected any more.
+fn without_journal(o: &Observed, overdue: bool) -> Step {
+    let running = o.job.batches.iter().find(|id| !o.memory.cancelled.contains(*id));
+    match (o.job.deletion_policy, running) {
+        (DeletionPolicy::Cancel, Some(batch_id)) if !overdue => Step::CancelUnjournaled { batch_id: batch_id.clone() },
+        (DeletionPolicy::Cancel, None) => abandon(&format!("{GONE}; its batches were told to stop")),
+        _ => abandon(GONE),
+    }
+}
+
 fn abandon(why: &str) -> Step {
     Step::RemoveFinalizer {
         abandoned: Some(format!(
-            "the deletion was let through after its deadline: {why}; batches at the provider may still run and cost, \
+            "the deletion was let through: {why}; batches at the provider may still run and cost, \
              the journal at the destination names them"
         )),
     }

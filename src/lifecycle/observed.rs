@@ -78,6 +78,8 @@ pub struct JobView {
     pub provider: Option<ProviderView>,
     /// Status says that a batch was submitted: without a journal that is no new job.
     pub submitted: bool,
+    /// Batches that status names: all that is known of them once the journal is gone.
+    pub batches: Vec<String>,
     /// Status says how it ended, and nothing asks for another look.
     pub finished: bool,
     /// Status says that nothing is left to tidy.

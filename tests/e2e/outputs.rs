@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::support::eventually;
 use crate::support::process::scratch;
 use crate::support::scene::{Scene, batch_lines, condition, ids, requests, uncompressed};
+use crate::support::shared::cluster;
 
 /// A job with `change` over one that writes to the ConfigMap `map`.
 fn into_map(scene: &Scene, name: &str, map: &str, change: Value) -> Value {
@@ -227,6 +228,22 @@ async fn several_models_make_batches_of_their_own_and_one_result_in_order() {
         assert!(of.iter().all(|l| l["model"] == of[0]["model"]), "one model a batch: {of:?}");
     }
     scene.sim.assert_billed_once(22).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_goes_with_its_journal_leaves_nothing_running() {
+    let scene = Scene::new("map-gone", &["--batch-duration", "1h"]).await;
+    scene.apply(&into_map(&scene, "j", "answers", json!({})).to_string());
+    scene.wait_batch("the batch runs", |b| b["status"] == "in_progress").await;
+    scene.wait_condition("j", "Submitted", "True", 30).await;
+    cluster().kubectl(&["delete", "namespace", &scene.namespace, "--wait=false"]);
+    eventually("the namespace is gone", 90, || async {
+        let (found, _) = cluster().try_kubectl(&["get", "namespace", &scene.namespace], None);
+        (!found).then_some(())
+    })
+    .await;
+    let state = scene.sim.state().await;
+    assert_eq!((&state["batches"][0]["status"], &state["creates"]), (&json!("cancelled"), &json!(1)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

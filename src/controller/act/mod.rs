@@ -74,6 +74,7 @@ impl Act<'_> {
             Step::Revoke(slot) => self.revoke(slot).await?,
             Step::Poll(slot) => self.poll(slot).await?,
             Step::Cancel { batch_id } => self.cancel(&batch_id).await?,
+            Step::CancelUnjournaled { batch_id } => self.cancel_unjournaled(batch_id).await?,
             Step::DeleteFiles(files) => self.delete_files(files).await?,
         }
         Ok(Flow::Again)

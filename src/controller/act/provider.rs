@@ -132,7 +132,9 @@ impl Act<'_> {
     async fn is_ours(&self, batch: &Batch) -> Result<bool, Trouble> {
         let journal = self.journal()?;
         if batch.said(names::WORK).is_some() {
-            return Ok(names::identity(journal).into_iter().all(|(key, value)| batch.said(key) == Some(&value)));
+            return Ok(names::identity(&journal.owner, &journal.work_id)
+                .into_iter()
+                .all(|(key, value)| batch.said(key) == Some(&value)));
         }
         let Some(file) = &batch.input_file_id else { return Ok(false) };
         match self.tools()?.api.file_name(file).await {
@@ -140,6 +142,25 @@ impl Act<'_> {
             Err(e) if e.class == Class::NotFound => Ok(false),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Only the batch's own metadata can say whose it is; one that says nothing is left alone.
+    pub(super) async fn cancel_unjournaled(&self, batch_id: String) -> Result<(), Trouble> {
+        let api = &self.tools()?.api;
+        let work = self.world.job.status.as_ref().and_then(|s| s.work.as_ref());
+        let mut ours = names::identity(&self.world.view.owner, work.map(|w| w.id.as_str()).unwrap_or_default());
+        match api.get(&batch_id).await {
+            Ok(batch) if ours.drain(..).all(|(key, value)| batch.said(key) == Some(&value)) => {
+                api.cancel(&batch_id).await?
+            }
+            Ok(_) => {}
+            Err(e) if e.class == Class::NotFound => {}
+            Err(e) => return Err(e.into()),
+        }
+        self.session.remember(|m| {
+            m.cancelled.insert(batch_id);
+        });
+        Ok(())
     }
 
     pub(super) async fn cancel(&self, batch_id: &str) -> Result<(), Trouble> {
