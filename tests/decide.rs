@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use batchjob_operator::api::{DeletionPolicy, ErrorSummary, InputStatus, Lock, ProviderFilePolicy};
+use batchjob_operator::api::{DeletionPolicy, ErrorSummary, InputStatus, Lock, ProviderFilePolicy, RequestCounts};
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, JobView, Journal, Look, Memory, Observed, Owner, Pass, Plan, Planned, Posted, Search, Seen,
-    Shard, Step, Stuck, Timing, decide, project,
+    Shard, Step, Stuck, Timing, Waiting, decide, project,
 };
 
 const TIMING: Timing = Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000 };
@@ -221,4 +221,37 @@ fn a_job_that_is_deleted_with_its_journal_has_what_status_names_stopped() {
     assert!(matches!(step(&orphan, None, &Memory::default()), Step::RemoveFinalizer { abandoned: Some(_) }));
     let overdue = JobView { deleting_since: Some(NOW - 1_000), ..deleted };
     assert!(matches!(step(&overdue, None, &Memory::default()), Step::RemoveFinalizer { abandoned: Some(_) }));
+}
+
+#[test]
+fn progress_counts_what_was_executed_and_never_runs_backwards() {
+    let counts = RequestCounts { total: 10, succeeded: 5, failed: 1, expired: 4, ..Default::default() };
+    let expired = AttemptState::Settled {
+        batch_id: "batch-1".into(),
+        ended: "expired".into(),
+        part: None,
+        counts,
+        may_pass: 0,
+        errors: vec![],
+        files: vec![],
+    };
+    let mut journal = journal(owner("j", "u"), submitted());
+    journal.shards[0].requests = 10;
+    let progress = |journal: &Journal, seen: Option<Seen>| {
+        let looks = seen.map(|seen| ("batch-1".to_string(), Look { at: NOW, seen })).into_iter().collect();
+        let (job, memory) = (job(), Memory { looks, ..memory() });
+        let observed =
+            Observed { now: NOW, nonce: "nonce", timing: &TIMING, job: &job, journal: Some(journal), memory: &memory };
+        let wait = Step::Wait { until: None, why: Waiting { stage: "InProgress", ..Default::default() } };
+        project(&observed, &Default::default(), Some(1), &wait).unwrap().display.unwrap().progress
+    };
+    assert_eq!(progress(&journal, Some(Seen::Running { state: "in_progress".into(), done: 5 })), "5/10 (50%)");
+    let ended = |state: &str, done| Some(Seen::Ended { state: state.into(), done, rejected: None });
+    assert_eq!(progress(&journal, ended("expired", 6)), "6/10 (60%)");
+    journal.shards[0].attempt.as_mut().unwrap().state = expired;
+    assert_eq!(progress(&journal, None), "6/10 (60%)");
+    let took = RequestCounts { total: 4, expired: 4, ..Default::default() };
+    journal.shards.push(Shard { requests: 4, round: 1, took, ..shard(submitted()) });
+    assert_eq!(progress(&journal, None), "6/10 (60%)");
+    assert_eq!(progress(&journal, ended("completed", 0)), "10/10 (100%)", "a server that does not count");
 }

@@ -249,6 +249,8 @@ pub enum Seen {
     Ended {
         /// The provider's word.
         state: String,
+        /// Requests done, by the provider's count.
+        done: i64,
         /// Set when the batch was turned away as a whole before any request ran.
         rejected: Option<(Refusal, String)>,
     },

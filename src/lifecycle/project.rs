@@ -160,12 +160,19 @@ fn progress(o: &Observed, journal: &Journal, counts: RequestCounts) -> String {
         .shards
         .iter()
         .filter_map(|s| match &look(o, s.attempt.as_ref()?)?.seen {
-            Seen::Running { done, .. } => Some((*done).clamp(0, s.requests)),
-            Seen::Ended { rejected: None, .. } => Some(s.requests),
+            // Not every server counts, and what is completed is done.
+            Seen::Ended { state, rejected: None, .. } if state == "completed" => Some(s.requests),
+            Seen::Running { done, .. } | Seen::Ended { done, rejected: None, .. } => Some((*done).clamp(0, s.requests)),
             _ => None,
         })
         .sum();
-    show(counts.total - open_requests(journal) + running, counts.total)
+    show(counts.total - open_requests(journal) - never_executed(journal) + running, counts.total)
+}
+
+/// Requests of settled batches that nobody executed, and that are in no later round.
+fn never_executed(journal: &Journal) -> i64 {
+    let of = |c: RequestCounts| c.expired + c.cancelled + c.missing;
+    journal.shards.iter().map(|s| s.settled().map_or(0, of) - of(s.took)).sum()
 }
 
 fn open_requests(journal: &Journal) -> i64 {
@@ -300,7 +307,7 @@ fn conclude(status: &mut BatchJobStatus, o: &Observed, manifest: &ManifestView) 
     status.requests = Some(counts);
     status.error_summary = manifest.errors.clone();
     status.work = Some(work(&o.job.output_uri, &manifest.work_id, Some(&manifest.work_hash)));
-    let done = counts.total - counts.cancelled - counts.missing;
+    let done = counts.succeeded + counts.failed;
     status.display = Some(Display { progress: show(done, counts.total) });
     status.results = Some(results(&o.job.output_uri, manifest));
 }

@@ -165,7 +165,7 @@ fn follow(
             false => round.due(again),
         },
         Seen::Ended { rejected: Some((refusal, message)), .. } => Some(rejected(o, journal, slot, *refusal, message)),
-        Seen::Ended { state, rejected: None } => match o.memory.collected.get(batch_id) {
+        Seen::Ended { state, rejected: None, .. } => match o.memory.collected.get(batch_id) {
             Some(c) => Some(with_state(
                 journal,
                 slot,

@@ -214,6 +214,7 @@ fn seen(batch: &Batch) -> Seen {
         false => Seen::Running { state: batch.status.clone(), done: batch.done },
         true => Seen::Ended {
             state: batch.status.clone(),
+            done: batch.done,
             rejected: batch.rejection().map(|e| match e.class {
                 Class::Transient => (Refusal::Failed, e.message),
                 class => (refusal(class), e.message),
