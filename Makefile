@@ -3,11 +3,15 @@ export CARGO_TERM_COLOR ?= auto
 
 .PHONY: help
 help: ## Show this.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## Run everything on this machine, see a job through, and stop. The first run compiles Kubernetes and the operator (some 15 minutes).
-	@./demo/run.sh
+demo: ## Run everything on this machine, see 10,000 reviews through, and stop; KEEP=1 leaves it up. The first run compiles Kubernetes and the operator (some 15 minutes).
+	@KEEP="$(KEEP)" ./demo/run.sh
+
+.PHONY: demo-stop
+demo-stop: ## Stop what `make demo KEEP=1` left running.
+	@./demo/stop.sh
 
 .PHONY: test
 test: preflight lint ## All checks and tests, on a real Kubernetes API server and a real S3 server.

@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
 # The whole thing on this machine: a real Kubernetes control plane, a real S3 server, a batch API that costs nothing, and
-# the operator under the rights that we ship. Ends by itself and leaves nothing running.
+# the operator under the rights that we ship. Ends by itself and leaves nothing running; with KEEP=1 it leaves everything
+# running, until stop.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+if [ -n "${KEEP:-}" ] && [ -e target/demo.kept ]; then
+    echo "a demo is running already: make demo-stop" >&2
+    exit 1
+fi
 ./tests/cluster/preflight.sh
 kube_dir=$(./tests/cluster/build.sh)
 weed=$(./tests/cluster/seaweedfs.sh)
@@ -11,47 +16,8 @@ echo "building the operator (cargo build) ..." >&2
 cargo build --quiet --bins
 target=${CARGO_TARGET_DIR:-target}
 PATH="$kube_dir:$PATH"
-work=$(mktemp -d)
-
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-show() { printf '\033[2m$ %s\033[0m\n' "$*"; "$@"; }
-json() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$@"; }
-
-declare -A pids=()
-stopped=""
-finish() {
-    code=$?
-    trap - EXIT INT TERM
-    if [ "$code" -ne 0 ] && [ -z "$stopped" ]; then
-        say "The demo failed. The operator's last words:"
-        tail -n 30 "$work/operator.log" 2>/dev/null || true
-    fi
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    rm -rf "$work"
-    exit "$code"
-}
-trap finish EXIT
-trap 'stopped=yes; exit 130' INT
-trap 'stopped=yes; exit 143' TERM
-
-# start NAME COMMAND...: runs COMMAND until we end, however we end: it watches the pipe that only we hold.
-start() {
-    local name=$1 hold
-    shift
-    mkfifo "$work/$name.hold"
-    "$@" <"$work/$name.hold" >"$work/$name.json" 2>"$work/$name.log" &
-    pids[$name]=$!
-    exec {hold}>"$work/$name.hold"
-}
-await() { # await SECONDS WHAT COMMAND...
-    local deadline=$((SECONDS + $1)) what=$2
-    shift 2
-    until "$@" >/dev/null 2>&1; do
-        if [ "$SECONDS" -ge "$deadline" ]; then echo "not in time: $what" >&2; exit 1; fi
-        sleep 0.2
-    done
-}
+SECONDS=0
+. demo/machine.sh
 
 say "Starting Kubernetes, an S3 server and a batch API on this machine"
 start kubernetes kube up
@@ -59,88 +25,105 @@ start storage kube s3 --weed "$weed" --bucket shop
 start provider kube supervise -- "$target/debug/llm-batch-sim" --listen 127.0.0.1:0 --api-key sk-test \
     --batch-duration 6s --answers demo/answers.json
 for part in kubernetes storage provider; do await 60 "$part" test -s "$work/$part.json"; done
-KUBECONFIG=$(json "$work/kubernetes.json" kubeconfig)
+KUBECONFIG=$(said kubernetes kubeconfig)
 export KUBECONFIG
-s3=$(json "$work/storage.json" endpoint)
-key=$(json "$work/storage.json" accessKey)
-secret=$(json "$work/storage.json" secretKey)
-api=$(json "$work/provider.json" url)
-admin=$(json "$work/provider.json" admin)
+s3=$(said storage endpoint)
+key=$(said storage accessKey)
+secret=$(said storage secretKey)
+api=$(said provider url)
+admin=$(said provider admin)
 bucket() { curl -fsS --aws-sigv4 aws:amz:us-east-1:s3 --user "$key:$secret" "$@"; }
 
 say "Installing the operator's CRDs and rights, and running it under its own ServiceAccount"
-show kubectl apply -k crds
+show 'kubectl apply -k crds'
 kubectl apply -f deploy/kustomize/namespace.yaml -f deploy/kustomize/serviceaccount.yaml -f deploy/kustomize/rbac.yaml
 token=$(kubectl create token batchjob-operator --namespace batchjob-operator-system)
 cat >"$work/operator.kubeconfig" <<YAML
 apiVersion: v1
 kind: Config
 current-context: demo
-clusters: [{name: demo, cluster: {server: "$(json "$work/kubernetes.json" server)", certificate-authority: "$(json "$work/kubernetes.json" caFile)"}}]
+clusters: [{name: demo, cluster: {server: "$(said kubernetes server)", certificate-authority: "$(said kubernetes caFile)"}}]
 users: [{name: operator, user: {token: "$token"}}]
 contexts: [{name: demo, context: {cluster: demo, user: operator}}]
 YAML
 start operator env KUBECONFIG="$work/operator.kubeconfig" kube supervise --grace 10s -- \
     "$target/debug/batchjob-operator" run --log-format text --identity demo --health-addr 127.0.0.1:0 --spool-dir "$work"
 
-say "A bucket with 315 review requests, and two more in OpenAI's own format"
-python3 demo/reviews.py >"$work/reviews.jsonl"
-bucket -T "$work/reviews.jsonl" "$s3/shop/in/reviews.jsonl"
-bucket -T examples/requests.jsonl "$s3/shop/in/requests.jsonl"
-head -n 1 examples/requests.jsonl
-
-say "Three jobs"
 # The manifests as they stand, with this run's addresses and keys.
 apply() {
-    printf '\033[2m$ kubectl apply -f examples/%s\033[0m\n' "$1"
+    echo_command "kubectl apply -f examples/$1"
     sed -e "s#http://127.0.0.1:8333#$s3#" -e "s#http://127.0.0.1:8080/v1#$api#" \
         -e "s#ACCESS_KEY#$key#" -e "s#SECRET_KEY#$secret#" "examples/$1" | kubectl apply -f -
 }
-for manifest in provider.yaml storage.yaml reviews.yaml two-lines.yaml inline.yaml; do apply "$manifest"; done
+
+say "An account at the batch API that takes 2,000 requests a batch, and the keys of the bucket"
+apply provider.yaml
+show "kubectl patch batchprovider llm --type=merge -p '{\"spec\": {\"limits\": {\"maxRequestsPerBatch\": 2000}}}'"
+apply storage.yaml
+
+say "Two small jobs: requests in the manifest, and two lines in OpenAI's own format in the bucket"
+bucket -T examples/requests.jsonl "$s3/shop/in/requests.jsonl"
+apply inline.yaml
+apply two-lines.yaml
+created() { [ "$(curl -fsS "$admin/state" | python3 -c 'import json, sys; print(json.load(sys.stdin)["creates"])')" -ge "$1" ]; }
+await 30 "two batches" created 2
+
+say "10,000 reviews, a CSV file in the bucket. One of their batches will expire half-way: the batch API was told so"
+python3 demo/reviews.py >"$work/reviews.csv"
+bucket -T "$work/reviews.csv" "$s3/shop/in/reviews.csv"
+head -n 3 "$work/reviews.csv"
+curl -fsS -o /dev/null -d '{"point": "batch", "action": "expire", "after": 0.6}' "$admin/faults"
+apply reviews-csv.yaml
 
 say "Progress"
-shown=""
+columns='%-12s  %-22s  %-20s  %s\n'
+printf "$columns" NAME STATUS PROGRESS FAILED
+declare -A told=()
+# What is new of a job: another stage, another tenth done, other failures.
+tell_news() {
+    local name status progress percent failed news
+    while read -r name status progress percent failed _; do
+        [[ $progress == */* ]] || progress="" percent="" failed=""
+        news="$status ${percent:+$((${percent//[^0-9]/} / 10))} $failed"
+        if [ "${told[$name]:-}" != "$news" ]; then printf "$columns" "$name" "$status" "$progress $percent" "$failed"; fi
+        told[$name]=$news
+    done
+}
 deadline=$((SECONDS + 120))
 until kubectl wait --for=condition=complete bjob --all --timeout=0s >/dev/null 2>&1; do
     kill -0 "${pids[operator]}" 2>/dev/null || { echo "the operator ended" >&2; exit 1; }
-    now=$(kubectl get bjob) || exit 1
-    if [ "$(awk '{print $2, $3, $4}' <<<"$now")" != "$shown" ]; then
-        printf '%s\n\n' "$now"
-        shown=$(awk '{print $2, $3, $4}' <<<"$now")
-    fi
+    now=$(kubectl get bjob --no-headers) || exit 1
+    tell_news <<<"$now"
     if [ "$SECONDS" -ge "$deadline" ]; then kubectl describe bjob; exit 1; fi
-    sleep 0.5
+    sleep 0.3
 done
-show kubectl get bjob -o wide
-
-say "What happened to classify-reviews"
-kubectl get events --field-selector involvedObject.name=classify-reviews \
-    -o custom-columns=REASON:.reason,MESSAGE:.message --sort-by=.metadata.creationTimestamp
-
-say "The first answers, in the order of the requests"
-bucket "$s3/shop/out/classify-reviews/v1/results.jsonl" >"$work/results.jsonl"
-python3 - "$work/reviews.jsonl" "$work/results.jsonl" <<'PY'
-import json, sys
-requests = [json.loads(line) for line in open(sys.argv[1])]
-answers = [json.loads(line) for line in open(sys.argv[2])]
-assert [r["custom_id"] for r in requests] == [a["custom_id"] for a in answers], "the order of the requests"
-for request, answer in list(zip(requests, answers))[:5]:
-    text = answer["response"]["body"]["choices"][0]["message"]["content"]
-    print(f'{answer["custom_id"]}  {text:9} {request["body"]["messages"][-1]["content"]}')
-PY
-
-say "The counts"
-show kubectl get bjob classify-reviews -o "jsonpath={.status.requests}"
 echo
-billed=$(curl -fsS "$admin/ledger" | wc -l)
-echo "lines billed by the batch API: $billed of 319"
-[ "$billed" -eq 319 ]
+show 'kubectl get bjob -o wide'
+
+say "What became of the reviews: the batch that expired kept what it had done, and only the rest was sent again"
+show "kubectl get bjob reviews-csv -o jsonpath='{range .status.batches[*]}{.name} {.requests} {.state}{\"\\n\"}{end}'"
+show "kubectl describe bjob reviews-csv | sed -n '/^  Requests:/,/^    Total:/p; /^Events:/,\$p'"
+
+say "The answers, in the order of the reviews"
+for file in results errors; do bucket -o "$work/$file.jsonl" "$s3/shop/out/reviews-csv/v1/$file.jsonl"; done
+curl -fsS -o "$work/ledger.jsonl" "$admin/ledger"
+python3 demo/check.py "$work"/{reviews.csv,results.jsonl,errors.jsonl,ledger.jsonl}
 
 say "The files in the bucket"
 bucket "$s3/shop?list-type=2" | python3 -c '
 import re, sys
-text = sys.stdin.read()
-for key, size in re.findall(r"<Key>(.*?)</Key>.*?<Size>(\d+)</Size>", text):
-    print(f"{int(size):8}  s3://shop/{key}")'
+for key, size in re.findall(r"<Key>(.*?)</Key>.*?<Size>(\d+)</Size>", sys.stdin.read()):
+    print(f"{int(size):9,}  s3://shop/{key}")'
 
-say "Done: $((SECONDS)) s. Everything that was started is stopped."
+if [ -z "${KEEP:-}" ]; then
+    say "Done: $SECONDS s. Everything that was started is stopped."
+    exit
+fi
+keep
+say "Done: $SECONDS s. Everything runs on, until \`make demo-stop\`. To look around:"
+cat <<TEXT
+export KUBECONFIG=$KUBECONFIG PATH=$kube_dir:\$PATH
+export AWS_ENDPOINT_URL=$s3 AWS_ACCESS_KEY_ID=$key AWS_SECRET_ACCESS_KEY=$secret AWS_REGION=us-east-1
+curl $admin/ledger           # what was billed
+less $work/operator.log
+TEXT
