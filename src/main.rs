@@ -70,6 +70,10 @@ struct Run {
     /// Seconds after which a deletion no longer waits for the provider or the storage.
     #[arg(long, default_value_t = 1800, value_parser = clap::value_parser!(u32).range(1..=604_800))]
     deletion_deadline_seconds: u32,
+    /// Seconds between two looks at the Secrets, ConfigMaps and the rest that a job refers to which failed before anything
+    /// was paid: it is judged again when they change.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    recheck_seconds: u16,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -108,6 +112,7 @@ impl Run {
             identity: self.identity,
             spool_dir: self.spool_dir,
             output_config_maps: usize::from(self.output_config_maps),
+            recheck: seconds(self.recheck_seconds),
             health_addr: self.health_addr,
             timing: Timing {
                 post_window: seconds(self.post_window_seconds),

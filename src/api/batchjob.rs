@@ -236,6 +236,11 @@ pub struct BatchJobStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub last_handled_reconcile_at: Option<String>,
+    /// After a failure that cost nothing, a hash of the versions of the provider, Secrets, ConfigMaps and the single object
+    /// that the job refers to: the job is judged again when they change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub observed_references: Option<String>,
     /// How it ended; unset until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,

@@ -12,6 +12,7 @@ mod permit;
 mod providers;
 mod reconcile;
 mod record;
+mod references;
 mod run;
 mod session;
 mod source;
@@ -83,6 +84,8 @@ pub(crate) struct Context {
     spool: PathBuf,
     /// ConfigMaps that the results of one job may take.
     output_config_maps: usize,
+    /// Milliseconds between two looks at what a job refers to that failed before anything was paid.
+    recheck: i64,
     sessions: Sessions,
     /// Long transfers at a time: bounds memory.
     transfers: Semaphore,

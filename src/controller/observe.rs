@@ -56,7 +56,13 @@ pub(super) struct Tools {
 const TOOLS_LIFETIME: i64 = 15_000;
 
 /// Looks at everything that a decision may depend on; None when the object is gone.
-pub(super) async fn observe(ctx: &Context, session: &Session, key: &BatchJob) -> Result<Option<World>, Trouble> {
+/// With `anew`, a failure that cost nothing is no end.
+pub(super) async fn observe(
+    ctx: &Context,
+    session: &Session,
+    key: &BatchJob,
+    anew: bool,
+) -> Result<Option<World>, Trouble> {
     let namespace = key.namespace().unwrap_or_default();
     let now = ctx.clock.now();
     let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &namespace);
@@ -65,6 +71,7 @@ pub(super) async fn observe(ctx: &Context, session: &Session, key: &BatchJob) ->
     };
     let nonce = ctx.clock.nonce()?;
     let mut view = view(ctx, &job);
+    view.finished &= !(anew && cost_nothing(&job));
     let tools = match open(ctx, session, &job, &view, now).await {
         Ok(tools) => {
             knows(&mut view, &tools);
@@ -172,16 +179,22 @@ fn deadline(job: &BatchJob) -> Option<i64> {
     Some(start + job.spec.active_deadline_seconds? * 1000)
 }
 
-/// Whether status says how it ended and nothing asks for another look: a failure that cost nothing is judged again when
-/// the spec or the annotation changes.
+/// Whether status tells of a failure before anything was paid.
+pub(super) fn cost_nothing(job: &BatchJob) -> bool {
+    job.status.as_ref().is_some_and(|s| s.outcome == Some(Outcome::Failed) && s.lock.is_none())
+}
+
+/// Whether status says how it ended and nothing about the object asks for another look: a failure that cost nothing is
+/// judged again when the spec or the annotation changes; what else it is judged again for, `references` tells.
 pub(super) fn is_finished(job: &BatchJob) -> bool {
     let Some(status) = &job.status else { return false };
-    let Some(outcome) = status.outcome else { return false };
-    let cost_nothing = outcome == Outcome::Failed && status.lock.is_none();
+    if status.outcome.is_none() {
+        return false;
+    }
     let asked = job.annotations().get(annotations::RECONCILE_REQUESTED_AT);
     let changed =
         status.observed_generation != job.metadata.generation || status.last_handled_reconcile_at.as_ref() != asked;
-    !(cost_nothing && changed)
+    !(cost_nothing(job) && changed)
 }
 
 /// Whether nothing is left to do for a finished job.

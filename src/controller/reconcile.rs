@@ -9,9 +9,10 @@ use tracing::{debug, info, warn};
 
 use super::Context;
 use super::act::{Act, Flow};
-use super::observe::{World, is_finished, is_tidy, observe};
+use super::observe::{World, cost_nothing, is_finished, is_tidy, observe};
 use super::record::{record, record_trouble};
-use super::session::Session;
+use super::references;
+use super::session::{References, Session};
 use super::trouble::Trouble;
 use crate::api::{BatchJob, annotations};
 use crate::lifecycle::{Memory, Step, decide};
@@ -26,20 +27,30 @@ const RESYNC: Duration = Duration::from_secs(600);
 /// Never fails: whatever goes wrong is remembered, shown where it lasts, and tried again later.
 pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
     let uid = job.uid().unwrap_or_default();
+    let mut anew = false;
     if job.metadata.deletion_timestamp.is_none() && is_finished(&job) && is_tidy(&job) {
         ctx.sessions.end(&uid);
-        return Ok(Action::await_change());
+        anew = cost_nothing(&job) && refers_to_other(&ctx, &job).await;
+        match (anew, cost_nothing(&job)) {
+            (true, _) => {}
+            (false, true) => return Ok(requeue(Some(recheck_at(&ctx)), ctx.clock.now())),
+            (false, false) => return Ok(Action::await_change()),
+        }
     }
     let session = ctx.sessions.get(&uid);
     session.asked(asked(&job));
+    if matches!(session.references(), References::NotLooked) && !is_sent(&job) {
+        let mark = references::mark(&ctx, &job).await;
+        session.refers(mark.map_or(References::Unknown, References::Mark));
+    }
     for _ in 0..STEPS_A_VISIT {
         let backoff = session.backoff();
         let now = ctx.clock.now();
         if backoff.failures > 0 && now < backoff.until {
             return Ok(requeue(Some(backoff.until), now));
         }
-        match visit(&ctx, &session, &job).await {
-            Ok(Flow::Again) => {}
+        match visit(&ctx, &session, &job, anew).await {
+            Ok(Flow::Again) => anew = false,
             Ok(Flow::Wait(until)) => return Ok(requeue(until, ctx.clock.now())),
             Ok(Flow::Gone) => {
                 ctx.sessions.end(&uid);
@@ -61,6 +72,35 @@ pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<A
     Ok(Action::requeue(Duration::from_millis(50)))
 }
 
+/// Looks at what a job refers to that failed before anything was paid: is it no longer what it was then?
+async fn refers_to_other(ctx: &Context, job: &BatchJob) -> bool {
+    ctx.metrics.step("Recheck");
+    let Some(seen) = job.status.as_ref().and_then(|s| s.observed_references.as_ref()) else { return false };
+    match references::mark(ctx, job).await {
+        Ok(mark) => mark != *seen,
+        Err(trouble) => {
+            debug!(namespace = job.namespace(), name = job.name_any(), why = trouble.stuck.message, "cannot look now");
+            false
+        }
+    }
+}
+
+/// From before anything was read, so that no change goes unnoticed; else as late as now.
+async fn references_of(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String, Trouble> {
+    match session.references() {
+        References::Mark(mark) => Ok(mark),
+        References::NotLooked | References::Unknown => references::mark(ctx, job).await,
+    }
+}
+
+fn recheck_at(ctx: &Context) -> i64 {
+    ctx.clock.now() + ctx.recheck + ctx.recheck * i64::from(ctx.clock.jitter()) / 1024
+}
+
+fn is_sent(job: &BatchJob) -> bool {
+    job.status.as_ref().is_some_and(|s| s.submission_time.is_some())
+}
+
 /// What a person asks for: changes with the spec, the annotations that we read, and deletion.
 fn asked(job: &BatchJob) -> String {
     let said = [annotations::RESOLVE, annotations::RECONCILE_REQUESTED_AT].map(|a| job.annotations().get(a));
@@ -73,8 +113,8 @@ fn requeue(until: Option<i64>, now: i64) -> Action {
 }
 
 /// One look, one decision, one effect.
-async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob) -> Result<Flow, Trouble> {
-    let Some(world) = observe(ctx, session, key).await? else { return Ok(Flow::Gone) };
+async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew: bool) -> Result<Flow, Trouble> {
+    let Some(world) = observe(ctx, session, key, anew).await? else { return Ok(Flow::Gone) };
     if is_judged_anew(&world) {
         // What was found out before the spec was mended is of no use now.
         session.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
@@ -91,10 +131,17 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob) -> Re
         act.tidy().await?;
     }
     let shown = !matches!(step, Step::Wait { .. }) || lasting(session).is_none();
-    if shown && !record(ctx, &world, &memory, &step).await? {
+    let references = match &step {
+        Step::Fail(_) => Some(references_of(ctx, session, &world.job).await?),
+        _ => None,
+    };
+    if shown && !record(ctx, &world, &memory, &step, references).await? {
         return Ok(Flow::Again);
     }
-    let flow = act.run(step.clone()).await?;
+    let flow = match act.run(step.clone()).await? {
+        Flow::Wait(None) if world.view.finished && cost_nothing(&world.job) => Flow::Wait(Some(recheck_at(ctx))),
+        flow => flow,
+    };
     // Whether a transfer succeeds is known when it ends.
     if !matches!(
         step,

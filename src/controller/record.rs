@@ -11,11 +11,19 @@ use crate::api::{BatchJob, FIELD_MANAGER, annotations};
 use crate::lifecycle::{Memory, Step, Waiting, project};
 
 /// Writes the status that `step` calls for. False: the object changed in the meantime, look again.
-pub(super) async fn record(ctx: &Context, world: &World, memory: &Memory, step: &Step) -> Result<bool, Trouble> {
+/// `references` is for a failure that cost nothing.
+pub(super) async fn record(
+    ctx: &Context,
+    world: &World,
+    memory: &Memory,
+    step: &Step,
+    references: Option<String>,
+) -> Result<bool, Trouble> {
     let old = world.job.status.clone().unwrap_or_default();
     let observed = world.observed(&ctx.timing, memory);
     let Some(mut status) = project(&observed, &old, world.job.metadata.generation, step) else { return Ok(true) };
     status.last_handled_reconcile_at = world.job.annotations().get(annotations::RECONCILE_REQUESTED_AT).cloned();
+    status.observed_references = references;
     if world.job.status.as_ref() == Some(&status) {
         return Ok(true);
     }
@@ -48,7 +56,7 @@ pub(super) async fn record_trouble(
     let at = conditions.iter().find(|c| c.type_ == crate::api::conditions::COMPLETE && c.status == "Unknown");
     let stage = STAGES.iter().find(|s| at.is_some_and(|c| c.reason == **s)).unwrap_or(&reasons::PENDING);
     let why = Waiting { stage, stuck: Some(trouble.stuck.clone()), ..Default::default() };
-    record(ctx, world, memory, &Step::Wait { until: None, why }).await
+    record(ctx, world, memory, &Step::Wait { until: None, why }, None).await
 }
 
 const STAGES: [&str; 7] = [

@@ -49,6 +49,8 @@ pub struct Options {
     pub spool_dir: PathBuf,
     /// ConfigMaps that the results of one job may take.
     pub output_config_maps: usize,
+    /// Milliseconds between two looks at what a job refers to that failed before anything was paid.
+    pub recheck: i64,
     /// Where probes and metrics are served.
     pub health_addr: std::net::SocketAddr,
     /// How long things may take.
@@ -223,6 +225,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         cluster,
         spool: options.spool_dir.clone(),
         output_config_maps: options.output_config_maps,
+        recheck: options.recheck,
         sessions: Default::default(),
         transfers: Semaphore::new(TRANSFERS),
         tracker: TaskTracker::new(),

@@ -34,8 +34,19 @@ pub(super) struct Session {
     backoff: Mutex<Backoff>,
     tools: Mutex<Option<Arc<Tools>>>,
     asked: Mutex<String>,
+    references: Mutex<References>,
     /// Ends the session's background tasks.
     pub stop: CancellationToken,
+}
+
+/// What is known of the versions of what a job refers to.
+#[derive(Clone, Debug, Default)]
+pub(super) enum References {
+    #[default]
+    NotLooked,
+    Unknown,
+    /// From before anything of it was read.
+    Mark(String),
 }
 
 /// How often steps failed in a row, and when the next one may be tried.
@@ -68,6 +79,14 @@ impl Session {
     pub fn take_permit(&self) -> Option<PostPermit> {
         self.remember(|m| m.permit = None);
         lock(&self.permit).take()
+    }
+
+    pub fn references(&self) -> References {
+        lock(&self.references).clone()
+    }
+
+    pub fn refers(&self, references: References) {
+        *lock(&self.references) = references;
     }
 
     pub fn tools(&self) -> Option<Arc<Tools>> {

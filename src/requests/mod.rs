@@ -10,7 +10,7 @@ mod read;
 mod template;
 mod whole;
 
-pub use objects::apart;
+pub use objects::{apart, is_many as means_many};
 pub use pass::{Held, Origin, PassError, Passed, Recipe, Source, pass};
 pub use whole::{SizeLimit, TooLarge};
 

@@ -88,6 +88,11 @@ impl Listed {
         &self.path.as_ref()[self.name_at..]
     }
 
+    /// What changes when it is replaced.
+    pub fn version(&self) -> String {
+        format!("{} {} {}", self.etag.as_deref().unwrap_or_default(), self.size, self.modified)
+    }
+
     fn of(meta: ObjectMeta, name_at: usize) -> Listed {
         let modified = meta.last_modified.timestamp();
         Listed { path: meta.location, name_at, size: meta.size, etag: meta.e_tag, modified }

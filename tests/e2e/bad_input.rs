@@ -110,6 +110,7 @@ fn lines() -> Vec<Case> {
             none(),
             &["line 2: is not JSON (it ends too early); write one request a"],
         ),
+        case("many", "nonsense\n".repeat(30), none(), &["line 20: is not JSON", "; and 10 more, all in s3://tests/"]),
         case("nonsense", "hello\n", none(), &["line 1: is not JSON (error at column 1)"]),
         case("python", "{'custom_id': 'a'}\n", none(), &["line 1: is not JSON"]),
         case("comma", good.replace("}\n", "},\n"), none(), &["line 1: is not JSON"]),
@@ -482,6 +483,8 @@ async fn bad_inputs_are_refused_with_their_place_and_a_remedy_before_anything_is
         assert!(placed && !message.contains("private"), "{name}: {message}");
         assert!(job.status.unwrap().lock.is_none(), "the spec can be mended");
     }
+    let report = scene.get("out/many/_batchjob/report.jsonl").await.expect("a report beside the journal");
+    assert_eq!(report.lines().count(), 30);
     nothing_was_sent(&scene).await;
 }
 

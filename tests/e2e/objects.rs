@@ -52,6 +52,8 @@ async fn five_thousand_objects_are_answered_in_the_order_of_their_keys_and_bille
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_are_read_as_what_they_are_and_large_ones_as_the_job_says() {
     let scene = Scene::new("documents", &["--batch-duration", "200ms"]).await;
+    scene.put("in/documents/1848/letter.txt", "Paris, in February").await;
+    scene.example("documents.yaml");
     scene.put("in/d/a.txt.gz", gzip("packed").await).await;
     scene.put("in/d/b/c.md", "\u{feff}plain").await;
     scene.put("in/d/large.txt", "ä".repeat(40)).await;
@@ -64,6 +66,8 @@ async fn documents_are_read_as_what_they_are_and_large_ones_as_the_job_says() {
     let job = scene.wait_condition("text", "Failed", "True", 40).await;
     let message = condition(&job, "Failed").unwrap().2;
     assert!(message.contains("/in/d/image.bin: is not UTF-8 (byte 1)") && message.contains("base64"), "{message}");
+    scene.wait_complete("documents").await;
+    assert_eq!(asked(&scene, "documents/v1").await, [pair("1848/letter.txt", "echo: Paris, in February")]);
     scene.wait_complete("one").await;
     assert_eq!(asked(&scene, "one").await, [pair("c.md", "echo: c.md says plain")]);
     scene.wait_complete("bytes").await;

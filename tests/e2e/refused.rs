@@ -5,6 +5,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::careless::careless_store;
+use crate::support::eventually;
 use crate::support::process::scratch;
 use crate::support::scene::{Scene, batch_lines, condition};
 use crate::support::shared::bare_cluster;
@@ -24,6 +25,59 @@ async fn a_failure_that_cost_nothing_comes_back_to_life_when_it_is_mended() {
     scene.kubectl(&["annotate", "bjob", "k", "llmbatch.dev/reconcile-requested-at=now"]);
     scene.wait_complete("k").await;
     scene.sim.assert_billed_once(5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_cost_nothing_comes_back_to_life_when_what_it_refers_to_changes() {
+    let mut scene = Scene::set("refers", &["--batch-duration", "200ms"]).await;
+    scene.settings.extra = vec!["--recheck-seconds".into(), "1".into()];
+    scene.restart().await;
+    let map = |lines: &str| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "lines"}, "data": {"a": lines}})
+            .to_string()
+    };
+    let provider = scene.manifest("provider.yaml");
+    scene.apply(&map("nonsense"));
+    scene.put("in/object.jsonl", "nonsense").await;
+    scene.apply(&format!("{provider}  allowedModels: [other]\n"));
+    scene.apply_job(
+        "map",
+        json!({"spec": {"model": "other", "input": {"inline": null, "configMaps": [{"name": "lines"}]}}}),
+    );
+    scene.apply_job("object", json!({"inputKey": "object.jsonl", "spec": {"model": "other"}}));
+    scene.apply_job("model", json!({}));
+    let mut before = vec![];
+    for name in ["map", "object", "model"] {
+        let job = scene.wait_condition(name, "Failed", "True", 40).await;
+        before.push((name, job.metadata.resource_version));
+    }
+    let rechecks = "batchjob_steps_total{step=\"Recheck\"}";
+    let looked = |scene: &Scene, times: f64| {
+        let metrics = format!("{}/metrics", scene.operator.as_ref().unwrap().health);
+        async move {
+            eventually("it was looked again", 30, || async {
+                let text = reqwest::get(&metrics).await.unwrap().text().await.unwrap();
+                let count =
+                    text.lines().find_map(|l| l.strip_prefix(rechecks)).map(|n| n.trim().parse::<f64>().unwrap());
+                (count.unwrap_or(0.0) >= times).then_some(())
+            })
+            .await;
+        }
+    };
+    looked(&scene, 9.0).await;
+    for (name, version) in before {
+        assert_eq!(scene.get_job(name).await.metadata.resource_version, version, "{name}: looking writes nothing");
+    }
+    scene.apply(&provider);
+    scene.wait_complete("model").await;
+    scene.put("in/object.jsonl", batch_lines("o", 2)).await;
+    scene.wait_complete("object").await;
+    scene.wait_condition("map", "Failed", "True", 40).await;
+    scene.operator = None;
+    scene.apply(&map(&batch_lines("m", 1)));
+    scene.restart().await;
+    scene.wait_complete("map").await;
+    scene.sim.assert_billed_once(6).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,95 @@
+//! What a job refers to, as one short mark: a failure that cost nothing is judged again when it changes.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::trouble::Trouble;
+use super::{Context, observe};
+use crate::api::text::hex;
+use crate::api::{
+    BatchJob, BatchJobSpec, BatchProvider, BatchProviderSpec, ClusterBatchProvider, ObjectStoreLocation, ProviderKind,
+};
+use crate::requests::means_many;
+
+/// A mark of the versions of all that the job refers to: its provider and Secrets, the input's ConfigMaps or single object.
+/// Objects that a folder or a pattern means are not looked at.
+///
+/// # Errors
+/// When that cannot be said now.
+pub(super) async fn mark(ctx: &Context, job: &BatchJob) -> Result<String, Trouble> {
+    let namespace = job.namespace().unwrap_or_default();
+    let spec = &job.spec;
+    let mut seen = provider(ctx, spec, &namespace).await?;
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
+    for location in locations(spec) {
+        seen.push(version(&secrets, &location.secret_ref.name).await?);
+    }
+    let maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &namespace);
+    for map in spec.input.config_maps.iter().flatten() {
+        seen.push(version(&maps, &map.name).await?);
+    }
+    if let Some(location) = &spec.input.object_store {
+        seen.push(object(ctx, &namespace, location).await?);
+    }
+    Ok(hex(digest(&SHA256, json!(seen).to_string().as_bytes()).as_ref()))
+}
+
+fn locations(spec: &BatchJobSpec) -> impl Iterator<Item = &ObjectStoreLocation> {
+    spec.input.object_store.iter().chain(&spec.output.object_store)
+}
+
+async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result<Vec<Option<String>>, Trouble> {
+    let name = &spec.provider_ref.name;
+    let (meta, auth, secrets_in) = match spec.provider_ref.kind {
+        ProviderKind::BatchProvider => {
+            let found = Api::<BatchProvider>::namespaced(ctx.client.clone(), namespace).get_opt(name).await?;
+            let (meta, auth) = found.map(|p| (p.metadata, secret_name(&p.spec))).unwrap_or_default();
+            (meta, auth, namespace)
+        }
+        ProviderKind::ClusterBatchProvider => {
+            let found = Api::<ClusterBatchProvider>::all(ctx.client.clone()).get_opt(name).await?;
+            let (meta, auth) = found.map(|p| (p.metadata, secret_name(&p.spec.provider))).unwrap_or_default();
+            (meta, auth, ctx.namespace.as_str())
+        }
+    };
+    // Its status is written often, and says nothing new.
+    let mut seen = vec![meta.uid, meta.generation.map(|g| g.to_string())];
+    if let Some(name) = auth {
+        seen.push(version(&Api::<Secret>::namespaced(ctx.client.clone(), secrets_in), &name).await?);
+    }
+    Ok(seen)
+}
+
+fn secret_name(spec: &BatchProviderSpec) -> Option<String> {
+    spec.auth.as_ref().map(|auth| auth.secret_key_ref.name.clone())
+}
+
+/// What may not be read is as good as not there.
+async fn version<K>(api: &Api<K>, name: &str) -> Result<Option<String>, Trouble>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    match api.get_metadata_opt(name).await {
+        Ok(found) => Ok(found.and_then(|object| object.metadata.resource_version)),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The version of a single object of the input.
+async fn object(ctx: &Context, namespace: &str, location: &ObjectStoreLocation) -> Result<Option<String>, Trouble> {
+    if means_many(&location.uri) {
+        return Ok(None);
+    }
+    let looked = async {
+        let (folder, name) = observe::input_folder(ctx, namespace, location).await?;
+        Ok::<_, Trouble>(folder.stat(&name).await?.map(|object| object.version()))
+    };
+    match looked.await {
+        Err(trouble) if !trouble.may_pass => Ok(None),
+        looked => looked,
+    }
+}
