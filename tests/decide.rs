@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use batchjob_operator::api::{DeletionPolicy, ErrorSummary, InputStatus, Lock, ProviderFilePolicy, RequestCounts};
+use batchjob_operator::api::{
+    BatchJobStatus, DeletionPolicy, ErrorSummary, InputStatus, Lock, PinnedProvider, ProviderFilePolicy, ProviderType,
+    RequestCounts, UnknownSubmissionPolicy,
+};
 use batchjob_operator::lifecycle::{
-    Attempt, AttemptState, JobView, Journal, Look, Memory, Observed, Owner, Pass, Plan, Planned, Posted, Search, Seen,
-    Shard, Step, Stuck, Timing, Waiting, decide, project,
+    Attempt, AttemptState, JobView, Journal, Look, Memory, Observed, Owner, Pass, Plan, Planned, Posted, ProviderView,
+    Search, Seen, Shard, Slot, Step, Stuck, Timing, Waiting, decide, project,
 };
 
 const TIMING: Timing = Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000 };
@@ -32,15 +35,26 @@ fn job() -> JobView {
         poll_period: 60_000,
         deletion_policy: DeletionPolicy::Cancel,
         provider_file_policy: ProviderFilePolicy::Delete,
+        pinned: true,
+        provider: Some(provider()),
         submitted: true,
         batches: vec!["batch-1".into()],
         finished: false,
         tidy: false,
         answer: None,
-        pinned: true,
-        provider: None,
         fingerprint: "f".into(),
         stuck: None,
+    }
+}
+
+fn provider() -> ProviderView {
+    let pin = PinnedProvider { uid: "p".into(), type_: ProviderType::OpenAI, base_url: "https://p/v1".into() };
+    ProviderView {
+        name: "BatchProvider 'p'".into(),
+        pin,
+        kept: true,
+        going: false,
+        unknown_submission_policy: UnknownSubmissionPolicy::Resolve,
     }
 }
 
@@ -254,4 +268,80 @@ fn progress_counts_what_was_executed_and_never_runs_backwards() {
     journal.shards.push(Shard { requests: 4, round: 1, took, ..shard(submitted()) });
     assert_eq!(progress(&journal, None), "6/10 (60%)");
     assert_eq!(progress(&journal, ended("completed", 0)), "10/10 (100%)", "a server that does not count");
+}
+
+/// A job that is about to send its only shard.
+fn about_to_send() -> (Journal, Memory) {
+    let mut memory = memory();
+    memory.uploads.insert((Slot { shard: 0, attempt: 1 }, "s".into()), "file-1".into());
+    (journal(owner("j", "u"), None), memory)
+}
+
+fn with_provider(change: impl FnOnce(&mut ProviderView)) -> JobView {
+    let mut provider = provider();
+    change(&mut provider);
+    JobView { provider: Some(provider), ..job() }
+}
+
+#[test]
+fn before_an_intent_the_provider_is_pinned_and_then_kept() {
+    let (journal, memory) = about_to_send();
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::WriteIntent { .. }));
+    let unkept = with_provider(|p| p.kept = false);
+    assert_eq!(step(&unkept, Some(&journal), &memory), Step::KeepProvider);
+    assert_eq!(step(&JobView { pinned: false, ..unkept }, Some(&journal), &memory), Step::Pin);
+}
+
+#[test]
+fn a_provider_that_goes_takes_no_new_job_and_lets_those_with_an_intent_go_on() {
+    let going = with_provider(|p| p.going = true);
+    let stalled = |job: &JobView, journal: Option<&Journal>, memory: &Memory| match step(job, journal, memory) {
+        Step::Wait { why, .. } => why.stuck.map(|s| s.reason),
+        _ => None,
+    };
+    let (unsent, memory) = about_to_send();
+    assert_eq!(stalled(&going, Some(&unsent), &memory), Some("ProviderTerminating"));
+    let new = JobView { lock: None, pinned: false, submitted: false, ..going.clone() };
+    assert_eq!(stalled(&new, None, &Memory::default()), Some("ProviderTerminating"));
+    let mut half_sent = journal(owner("j", "u"), submitted());
+    half_sent.shards.push(Shard { sha256: "t".into(), ..shard(None) });
+    let mut memory = memory;
+    memory.uploads.insert((Slot { shard: 1, attempt: 1 }, "t".into()), "file-2".into());
+    memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::Running { state: "x".into(), done: 0 } });
+    assert!(matches!(step(&going, Some(&half_sent), &memory), Step::WriteIntent { .. }), "it goes on to its end");
+}
+
+#[test]
+fn a_job_without_an_intent_lets_go_of_a_provider_that_goes_and_one_with_an_intent_does_not() {
+    let going = with_provider(|p| p.going = true);
+    let memory = memory();
+    let pinned = |job: &JobView, journal: &Journal| {
+        let observed = Observed { now: NOW, nonce: "n", timing: &TIMING, job, journal: Some(journal), memory: &memory };
+        let old = BatchJobStatus { provider: Some(provider().pin), ..Default::default() };
+        let step = Step::Wait { until: None, why: Waiting { stage: "Pending", ..Default::default() } };
+        project(&observed, &old, None, &step).unwrap().provider.is_some()
+    };
+    assert!(!pinned(&going, &journal(owner("j", "u"), None)));
+    assert!(pinned(&going, &journal(owner("j", "u"), submitted())));
+    assert!(pinned(&job(), &journal(owner("j", "u"), None)));
+}
+
+#[test]
+fn with_hold_a_person_is_asked_and_nothing_is_revoked() {
+    let hold = with_provider(|p| p.unknown_submission_policy = UnknownSubmissionPolicy::Hold);
+    let journal = journal(owner("j", "u"), Some(AttemptState::Intended));
+    let mut memory = memory();
+    memory.files.insert("file-1".into(), true);
+    memory.resolvable = Some(true);
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec![] });
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Swap(_)), "with Resolve it is");
+    let Step::Wait { why, .. } = step(&hold, Some(&journal), &memory) else { panic!("no wait") };
+    assert!(why.holds[0].message.contains("`unknownSubmissionPolicy` is Hold"), "{:?}", why.holds);
+    let revoking = self::journal(owner("j", "u"), Some(AttemptState::Revoking));
+    memory.revoked.insert("file-1".into(), NOW - 1_000);
+    let Step::Wait { why, .. } = step(&hold, Some(&revoking), &memory) else { panic!("no wait") };
+    assert_eq!(why.holds.len(), 1, "nor sent again once the policy changed");
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec!["batch-1".into()] });
+    let Step::Swap(next) = step(&hold, Some(&journal), &memory) else { panic!("no record") };
+    assert_eq!(next.shards[0].batch_in_flight(), Some("batch-1"), "what is found is adopted");
 }

@@ -209,6 +209,10 @@ async fn a_namespace_deleted_while_a_batch_runs_comes_to_its_end() {
     scene.apply_job("j", json!({}));
     scene.wait_batch("the batch runs", |b| b["status"] == "in_progress").await;
     scene.wait_condition("j", "Submitted", "True", 30).await;
+    // Secrets go first there; what the operator remembers of them is good enough to settle, however long ago it was read.
+    scene.kubectl(&["delete", "secret", "llm-key", "s3"]);
+    let job = scene.wait_condition("j", "Stalled", "True", 60).await;
+    assert_eq!(condition(&job, "Stalled").unwrap().1, "SecretNotFound");
     cluster().kubectl(&["delete", "namespace", &scene.namespace, "--wait=false"]);
     eventually("the namespace is gone", 90, || async {
         let (found, _) = cluster().try_kubectl(&["get", "namespace", &scene.namespace], None);
