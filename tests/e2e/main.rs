@@ -15,6 +15,7 @@ mod deletion;
 mod happy;
 mod holds;
 mod inputs;
+mod install;
 mod matrix;
 mod mixtures;
 mod objects;
