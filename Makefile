@@ -15,7 +15,7 @@ demo-stop: ## Stop what `make demo KEEP=1` left running.
 
 .PHONY: test
 test: preflight lint ## All checks and tests, on a real Kubernetes API server and a real S3 server.
-	cargo test --lib --bins --test architecture --test crds --test readme --test provider --test dataflow --test decide --test in_use --test model
+	cargo test --lib --bins --test architecture --test crds --test readme --test provider --test dataflow --test decide --test in_use --test model --test reach
 	cargo test --doc
 	./tests/cluster/build.sh >/dev/null
 	./tests/cluster/seaweedfs.sh >/dev/null

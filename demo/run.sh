@@ -47,7 +47,8 @@ users: [{name: operator, user: {token: "$token"}}]
 contexts: [{name: demo, context: {cluster: demo, user: operator}}]
 YAML
 start operator env KUBECONFIG="$work/operator.kubeconfig" kube supervise --grace 10s -- \
-    "$target/debug/batchjob-operator" run --log-format text --identity demo --health-addr 127.0.0.1:0 --spool-dir "$work"
+    "$target/debug/batchjob-operator" run --log-format text --identity demo --health-addr 127.0.0.1:0 --spool-dir "$work" \
+    --allow-private-hosts 127.0.0.1
 
 # The manifests as they stand, with this run's addresses and keys.
 apply() {

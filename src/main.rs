@@ -8,6 +8,7 @@ use batchjob_operator::api;
 use batchjob_operator::controller::{self, Options};
 use batchjob_operator::lifecycle::Timing;
 use batchjob_operator::telemetry::{LogFormat, init_logs};
+use batchjob_operator::transport::{AllowedHost, HostPolicy};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +53,13 @@ struct Run {
     /// ConfigMaps that the requests and results of one job may take where `spec.output.configMap` is set; 900 KiB each.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
     output_config_maps: u16,
+    /// Private hosts that teams' providers and object stores may be at, separated by commas: `minio.storage.svc`,
+    /// `vllm.ml.svc:8000`, `10.20.0.0/16`, `[fd00:10::/64]:443`. A name opens what it resolves to in private networks
+    /// (RFC 1918, loopback, 100.64.0.0/10, fc00::/7), exactly as URLs spell it. A network opens all of its addresses but
+    /// the metadata services of clouds, which take their very address. Public hosts, and those of ClusterBatchProviders,
+    /// need no entry.
+    #[arg(long, env = "ALLOW_PRIVATE_HOSTS", value_delimiter = ',', value_name = "HOST[:PORT]|NETWORK")]
+    allow_private_hosts: Vec<AllowedHost>,
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, default_value = "0.0.0.0:8081")]
     health_addr: SocketAddr,
@@ -113,6 +121,7 @@ impl Run {
             spool_dir: self.spool_dir,
             output_config_maps: usize::from(self.output_config_maps),
             recheck: seconds(self.recheck_seconds),
+            hosts: HostPolicy::allowing(self.allow_private_hosts),
             health_addr: self.health_addr,
             timing: Timing {
                 post_window: seconds(self.post_window_seconds),

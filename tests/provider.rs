@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use batchjob_operator::provider::{BatchApi, Class, CreateBatch, Created, OpenAi};
-use batchjob_operator::transport::{SendError, Tap, Transport};
+use batchjob_operator::transport::{HostPolicy, SendError, SystemLookup, Tap, Transport};
 use reqwest::{Method, Url};
 
 /// Records every exchange; loses the first reply where told to.
@@ -46,7 +46,8 @@ async fn client(answers: &[(u16, &'static str)], vendors_own: bool) -> (OpenAi, 
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer).with_state(answers)).await });
     let recorder = Arc::new(Recorder::default());
-    let transport = Transport::with_tap(recorder.clone()).unwrap();
+    let hosts = HostPolicy::allowing(["127.0.0.1".parse().unwrap()]);
+    let transport = Transport::with(hosts, Arc::new(SystemLookup), recorder.clone()).unwrap();
     (OpenAi::new(transport, &url, Some("sk-test".to_string().into()), vendors_own).unwrap(), recorder)
 }
 

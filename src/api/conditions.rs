@@ -58,6 +58,7 @@ pub mod reasons {
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
     pub const CONFIG_MAP_NOT_FOUND: &str = "ConfigMapNotFound";
     pub const CREDENTIALS_REJECTED: &str = "CredentialsRejected";
+    pub const HOST_NOT_ALLOWED: &str = "HostNotAllowed";
     pub const STORAGE_UNAVAILABLE: &str = "StorageUnavailable";
     pub const PROVIDER_UNAVAILABLE: &str = "ProviderUnavailable";
     pub const AWAITING_ANSWER: &str = "AwaitingAnswer";

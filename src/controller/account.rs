@@ -18,6 +18,7 @@ use crate::api::{
     ProviderKind, ProviderReference,
 };
 use crate::lifecycle::ProviderView;
+use crate::provider::{ApiError, Class, OpenAi};
 
 /// A provider account and its credential, as they were read.
 pub(super) struct Account {
@@ -95,6 +96,25 @@ pub(super) async fn account(ctx: &Context, reference: &ProviderReference, namesp
     };
     account.saw(&object);
     Ok(account)
+}
+
+/// A client for an account. The host of a ClusterBatchProvider is the admin's own choice, and so it may be a private one.
+///
+/// # Errors
+/// When the URL cannot be parsed.
+pub(super) fn client(
+    ctx: &Context,
+    kind: ProviderKind,
+    spec: &BatchProviderSpec,
+    key: Option<SecretString>,
+) -> Result<OpenAi, ApiError> {
+    let transport = match (kind, spec.base_url().parse()) {
+        (ProviderKind::ClusterBatchProvider, Ok(url)) => {
+            ctx.transport.trusting(&url).map_err(|e| ApiError::new(Class::Transient, e.to_string()))?
+        }
+        _ => ctx.transport.clone(),
+    };
+    OpenAi::new(transport, spec.base_url(), key, spec.is_vendors_own())
 }
 
 /// Such as `BatchProvider 'llm'`.

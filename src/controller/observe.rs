@@ -8,14 +8,14 @@ use kube::{Api, ResourceExt};
 use secrecy::SecretString;
 
 use super::Context;
-use super::account::{Account, account};
+use super::account::{Account, account, client};
 use super::journal;
 use super::session::Session;
 use super::trouble::Trouble;
 use crate::api::conditions::{self, reasons};
 use crate::api::{BatchJob, FINALIZER, ObjectStoreLocation, Outcome, annotations};
 use crate::lifecycle::{self, JobView, Journal, MaxFailed, Owner, Stuck, Timing};
-use crate::provider::{BatchApi, OpenAi};
+use crate::provider::BatchApi;
 use crate::store::{ConfigMaps, Credentials, Document, Folder, ObjectDocument, Version, layout};
 
 /// One look at the world.
@@ -242,8 +242,7 @@ async fn open(
     let folder = output_folder(ctx, job, view, &namespace).await?;
     let account = account(ctx, &job.spec.provider_ref, &namespace).await?;
     let fingerprint = account.fingerprint();
-    let (base_url, vendors_own) = (account.spec.base_url(), account.spec.is_vendors_own());
-    let api = match OpenAi::new(ctx.transport.clone(), base_url, account.key.clone(), vendors_own) {
+    let api = match client(ctx, job.spec.provider_ref.kind, &account.spec, account.key.clone()) {
         Ok(api) => Arc::new(api),
         Err(e) => return stuck(reasons::PROVIDER_NOT_FOUND, format!("{}: {e}", account.name)),
     };

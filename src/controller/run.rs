@@ -25,7 +25,7 @@ use super::{Clock, Context, leader, log_stream_error, providers};
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider};
 use crate::lifecycle::Timing;
 use crate::telemetry::{Health, Metrics, serve};
-use crate::transport::Transport;
+use crate::transport::{HostPolicy, Transport};
 
 /// Reconciles at a time; each is short, transfers run beside them.
 const CONCURRENCY: u16 = 32;
@@ -51,6 +51,8 @@ pub struct Options {
     pub output_config_maps: usize,
     /// Milliseconds between two looks at what a job refers to that failed before anything was paid.
     pub recheck: i64,
+    /// Hosts that providers and object stores may be at.
+    pub hosts: HostPolicy,
     /// Where probes and metrics are served.
     pub health_addr: std::net::SocketAddr,
     /// How long things may take.
@@ -216,7 +218,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     }
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
-        transport: Transport::new().map_err(|e| StartError::Other(e.to_string()))?,
+        transport: Transport::new(options.hosts.clone()).map_err(|e| StartError::Other(e.to_string()))?,
         client,
         metrics,
         clock: Clock,

@@ -42,6 +42,7 @@ impl From<StoreError> for Trouble {
         match error {
             StoreError::Unavailable(_) => Trouble::passing(reasons::STORAGE_UNAVAILABLE, message),
             StoreError::Changed(_) => Trouble::passing(reasons::INPUT_CHANGED, message),
+            StoreError::NotAllowed(_) => Trouble::lasting(reasons::HOST_NOT_ALLOWED, message),
             StoreError::Denied(_) => Trouble::lasting(reasons::CREDENTIALS_REJECTED, message),
             StoreError::TooLarge(_) => Trouble::lasting(reasons::RESULTS_TOO_LARGE, message),
             StoreError::Conflict(_) | StoreError::Corrupt(_) => Trouble::lasting(reasons::OUTPUT_CONFLICT, message),
@@ -65,6 +66,7 @@ impl From<ApiError> for Trouble {
     fn from(error: ApiError) -> Self {
         let (reason, may_pass) = match error.class {
             Class::Auth => (reasons::CREDENTIALS_REJECTED, false),
+            Class::NotAllowed => (reasons::HOST_NOT_ALLOWED, false),
             Class::Capacity => (reasons::WAITING_FOR_QUOTA, true),
             Class::InvalidInput => (reasons::PROVIDER_REJECTED, false),
             Class::NotSent | Class::Transient | Class::NotFound | Class::Unsupported => {

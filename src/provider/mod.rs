@@ -166,6 +166,8 @@ pub enum Class {
     NotFound,
     /// Nothing was sent.
     NotSent,
+    /// Nothing was sent: the host may not be reached.
+    NotAllowed,
     /// It may work later.
     Transient,
     /// The server does not have this.

@@ -114,6 +114,7 @@ fn unreadable() -> ApiError {
 fn send_error(error: SendError) -> ApiError {
     match error {
         SendError::NotSent(why) => ApiError::new(Class::NotSent, format!("cannot reach the provider: {why}")),
+        SendError::NotAllowed(why) => ApiError::new(Class::NotAllowed, format!("the provider's host: {why}")),
         other => ApiError::new(Class::Transient, other.to_string()),
     }
 }
@@ -158,9 +159,7 @@ impl BatchApi for OpenAi {
         };
         let response = match self.transport.send(request).await {
             Ok(response) => response,
-            Err(SendError::NotSent(why)) => {
-                return Created::No(ApiError::new(Class::NotSent, format!("cannot reach the provider: {why}")));
-            }
+            Err(e @ (SendError::NotSent(_) | SendError::NotAllowed(_))) => return Created::No(send_error(e)),
             Err(e) => return Created::Unknown(e.to_string(), None),
         };
         let (status, headers) = (response.status(), response.headers().clone());

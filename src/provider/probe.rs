@@ -69,7 +69,7 @@ async fn revokes(api: &dyn BatchApi, name: &str, endpoint: &str, timeout: Durati
         Created::Unknown(_, Some(status)) if (400..500).contains(&status) && !FOR_NOW.contains(&status) => Ok(gone),
         Created::Unknown(message, _) => Err(ApiError::new(Class::Transient, message)),
         Created::No(e) => match e.class {
-            Class::NotSent | Class::Capacity | Class::Auth => Err(e),
+            Class::NotSent | Class::NotAllowed | Class::Capacity | Class::Auth => Err(e),
             _ => Ok(gone),
         },
     }

@@ -15,6 +15,8 @@ pub use shards::{IndexEntry, ShardWriter, StagedShard};
 
 use config_maps::Refused;
 
+use crate::transport::{SendError, cause};
+
 /// Names below an output's folder.
 pub mod layout {
     /// The one mutable object of a work.
@@ -65,6 +67,9 @@ pub enum StoreError {
     /// The object, or the bucket, is not there.
     #[error("{0}")]
     NotFound(String),
+    /// The server may not be reached.
+    #[error("{0}")]
+    NotAllowed(String),
     /// The credentials were refused.
     #[error("{0}")]
     Denied(String),
@@ -101,6 +106,9 @@ impl StoreError {
                 Refused::Forbidden(why) => StoreError::Denied(why.clone()),
                 Refused::TooLarge(why) => StoreError::TooLarge(why.clone()),
             };
+        }
+        if let Some(SendError::NotAllowed(why)) = cause(&error) {
+            return StoreError::NotAllowed(format!("{place}: {why}"));
         }
         let why = crate::transport::chain(&error);
         match error {

@@ -1,8 +1,11 @@
 //! The one way out to hosts that a user can name: providers and object stores.
 //!
 //! No redirects, no proxy from the environment, no hidden retries; every wait and every body is bounded. What a request
-//! may reach is judged in one place ([`HostPolicy`]). Tests put a [`Tap`] under it to record exchanges and to lose them.
+//! may reach is judged in one place ([`HostPolicy`]), and for a name at the moment of connecting: the addresses that passed
+//! are the ones that are connected to. Tests put a [`Tap`] under it to record exchanges and to lose them.
 
+mod guard;
+mod hosts;
 mod objects;
 
 use std::sync::Arc;
@@ -12,37 +15,28 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use reqwest::{Method, Request, Response, Url};
 
+pub use guard::{Lookup, SystemLookup};
+pub use hosts::{AllowedHost, HostPolicy};
 pub use objects::ObjectConnector;
+
+use guard::Clients;
 
 /// A client for hosts that a user can name. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Transport {
-    client: reqwest::Client,
-    policy: HostPolicy,
+    clients: Arc<Clients>,
     tap: Arc<dyn Tap>,
-}
-
-/// Which hosts may be reached. Today: any, over HTTP or HTTPS, without credentials in the URL.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HostPolicy;
-
-impl HostPolicy {
-    fn check(self, url: &Url) -> Result<(), SendError> {
-        let denied = |why: &str| Err(SendError::NotSent(format!("{}: {why}", url.host_str().unwrap_or("the URL"))));
-        match (url.scheme(), url.username().is_empty() && url.password().is_none()) {
-            ("http" | "https", true) => Ok(()),
-            (_, false) => denied("credentials belong in a Secret, not in the URL"),
-            (scheme, _) => denied(&format!("scheme '{scheme}' is not allowed; use https")),
-        }
-    }
 }
 
 /// Why a request has no response.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// Nothing reached the other side: no name, no connection, no TLS, or not allowed.
+    /// Nothing reached the other side: no name, no connection, or no TLS.
     #[error("{0}")]
     NotSent(String),
+    /// Nothing was sent: the host may not be reached. Says which, why, and which flag would let it in.
+    #[error("{0}")]
+    NotAllowed(String),
     /// It may have been received and acted on.
     #[error("{0}")]
     MaybeSent(String),
@@ -74,44 +68,47 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Transport {
-    /// # Errors
-    /// When the TLS back-end cannot be set up.
-    pub fn new() -> Result<Self, reqwest::Error> {
-        Self::with_tap(Arc::new(NoTap))
-    }
-
-    /// The same with a tap under it.
+    /// A client that reaches what `policy` lets it.
     ///
     /// # Errors
     /// When the TLS back-end cannot be set up.
-    pub fn with_tap(tap: Arc<dyn Tap>) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .user_agent(concat!("batchjob-operator/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Transport { client, policy: HostPolicy, tap })
+    pub fn new(policy: HostPolicy) -> Result<Self, reqwest::Error> {
+        Self::with(policy, Arc::new(SystemLookup), Arc::new(NoTap))
+    }
+
+    /// The same with a resolver and a tap under it.
+    ///
+    /// # Errors
+    /// When the TLS back-end cannot be set up.
+    pub fn with(policy: HostPolicy, lookup: Arc<dyn Lookup>, tap: Arc<dyn Tap>) -> Result<Self, reqwest::Error> {
+        Ok(Transport { clients: Arc::new(Clients::new(policy, lookup)?), tap })
+    }
+
+    /// A client that also reaches the host of `url`, at its port, in a private network: for a URL that an admin wrote. It
+    /// shares no connection with others, who may not.
+    ///
+    /// # Errors
+    /// When the TLS back-end cannot be set up.
+    pub fn trusting(&self, url: &Url) -> Result<Self, reqwest::Error> {
+        Ok(Transport { clients: self.clients.trusting(url)?, tap: self.tap.clone() })
     }
 
     /// A request to be filled in and given to [`Transport::send`].
     pub fn request(&self, method: Method, url: Url) -> reqwest::RequestBuilder {
-        self.client.request(method, url)
+        self.clients.of(&url).request(method, url)
     }
 
     /// Sends `request` once and waits for the response's head.
     ///
     /// # Errors
-    /// [`SendError::NotSent`] is a promise that nothing reached the other side.
+    /// [`SendError::NotSent`] and [`SendError::NotAllowed`] are a promise that nothing reached the other side.
     pub async fn send(&self, request: Request) -> Result<Response, SendError> {
-        self.policy.check(request.url())?;
+        self.clients.policy().check(request.url()).map_err(|refused| SendError::NotAllowed(refused.to_string()))?;
         let (method, url) = (request.method().clone(), request.url().clone());
         if let Some(fault) = self.tap.before(&method, &url) {
             return Err(fault);
         }
-        let response = self.client.execute(request).await.map_err(send_error)?;
+        let response = self.clients.of(&url).execute(request).await.map_err(send_error)?;
         match self.tap.after(&method, &url, response.status().as_u16()) {
             Some(fault) => Err(fault),
             None => Ok(response),
@@ -120,9 +117,18 @@ impl Transport {
 }
 
 fn send_error(error: reqwest::Error) -> SendError {
+    if let Some(refused) = cause::<hosts::Refused>(&error) {
+        return SendError::NotAllowed(refused.to_string());
+    }
     let sent = !(error.is_connect() || error.is_builder());
     let message = chain(&error.without_url());
     if sent { SendError::MaybeSent(message) } else { SendError::NotSent(message) }
+}
+
+/// The cause of this type, however deep.
+pub fn cause<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    causes.into_iter().find_map(|e| e.downcast_ref())
 }
 
 /// An error with its causes, for a person.
@@ -166,12 +172,8 @@ pub fn stream(response: Response, limit: u64) -> impl Stream<Item = Result<Bytes
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_plain_http_urls_pass() {
-        let check = |u: &str| HostPolicy.check(&Url::parse(u).unwrap());
-        assert!(check("https://api.example/v1").is_ok());
-        assert!(check("https://me:secret@api.example/v1").unwrap_err().to_string().contains("Secret"));
-        assert!(check("file:///etc/passwd").unwrap_err().to_string().contains("not allowed"));
+    fn transport() -> Transport {
+        Transport::new(HostPolicy::allowing(["127.0.0.1".parse().unwrap()])).unwrap()
     }
 
     #[tokio::test]
@@ -179,7 +181,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url: Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
         drop(listener);
-        let transport = Transport::new().unwrap();
+        let transport = transport();
         let request = transport.request(Method::POST, url).body("x").build().unwrap();
         assert!(matches!(transport.send(request).await, Err(SendError::NotSent(_))));
     }
@@ -193,7 +195,7 @@ mod tests {
             let (mut socket, _) = listener.accept().await.unwrap();
             let _ = socket.read(&mut [0; 64]).await;
         });
-        let transport = Transport::new().unwrap();
+        let transport = transport();
         let request = transport.request(Method::POST, url).body("x").build().unwrap();
         assert!(matches!(transport.send(request).await, Err(SendError::MaybeSent(_))));
     }
@@ -209,7 +211,7 @@ mod tests {
             let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n").await;
             let _ = socket.write_all(&[b'x'; 100]).await;
         });
-        let transport = Transport::new().unwrap();
+        let transport = transport();
         let response = transport.send(transport.request(Method::GET, url).build().unwrap()).await.unwrap();
         assert!(matches!(read_all(response, 99).await, Err(SendError::TooLarge(99))));
     }

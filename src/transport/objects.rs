@@ -52,6 +52,8 @@ fn whole(chunks: Vec<bytes::Bytes>) -> reqwest::Body {
 fn http_error(error: SendError) -> HttpError {
     let kind = match error {
         SendError::NotSent(_) => HttpErrorKind::Connect,
+        // Trying again would not help.
+        SendError::NotAllowed(_) => HttpErrorKind::Unknown,
         SendError::MaybeSent(_) => HttpErrorKind::Interrupted,
         SendError::TooLarge(_) => HttpErrorKind::Decode,
     };

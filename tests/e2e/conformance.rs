@@ -5,7 +5,7 @@ use batchjob_operator::store::{
     ConfigMaps, Credentials, Document, Folder, IndexEntry, ObjectDocument, ShardWriter, StoreError, SwapError, layout,
     prove_conditional_writes, staged,
 };
-use batchjob_operator::transport::Transport;
+use batchjob_operator::transport::{HostPolicy, Transport};
 use bytes::Bytes;
 use futures::TryStreamExt;
 
@@ -22,7 +22,13 @@ fn objects(scene: &Scene) -> Folder {
         secret_access_key: storage().secret_key.clone().into(),
         session_token: None,
     };
-    Folder::open(&location, &uri, &credentials, &Transport::new().unwrap()).unwrap()
+    Folder::open(
+        &location,
+        &uri,
+        &credentials,
+        &Transport::new(HostPolicy::allowing(["127.0.0.1".parse().unwrap()])).unwrap(),
+    )
+    .unwrap()
 }
 
 fn config_maps(scene: &Scene) -> Folder {

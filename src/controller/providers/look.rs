@@ -5,13 +5,13 @@ use kube::ResourceExt;
 use super::Provider;
 use crate::api::conditions::reasons;
 use crate::api::{Endpoint, ProviderStatus};
-use crate::controller::account::{Credential, credential, full_name};
+use crate::controller::account::{Credential, client, credential, full_name};
 use crate::controller::observe::Missing;
 use crate::controller::permit::send_timeout;
 use crate::controller::trouble::Trouble;
 use crate::controller::{Context, names};
 use crate::lifecycle::{Answer, Looked, Stuck, is_to_be_probed, looked_at};
-use crate::provider::{self, ApiError, BatchApi, Class, OpenAi};
+use crate::provider::{self, ApiError, BatchApi, Class};
 
 /// The status that a look at the account gives. An account that was tried out is only asked whether it still answers.
 pub(super) async fn look<P: Provider>(
@@ -30,7 +30,7 @@ pub(super) async fn look<P: Provider>(
             let probe = is_to_be_probed(old, generation, version.as_deref());
             ctx.metrics.provider_look(if probe { "probe" } else { "read" });
             let account = provider.account();
-            let answer = match OpenAi::new(ctx.transport.clone(), account.base_url(), key, account.is_vendors_own()) {
+            let answer = match client(ctx, P::KIND, account, key) {
                 Ok(api) => ask(ctx, provider, &api, probe).await,
                 Err(e) => failed(provider, e),
             };
@@ -72,6 +72,7 @@ fn failed<P: Provider>(provider: &P, error: ApiError) -> Answer {
             let advice = "check `spec.baseURL`, and that the operator's NetworkPolicy lets it out";
             (reasons::PROVIDER_UNREACHABLE, format!("{url}: {said}; {advice}"))
         }
+        Class::NotAllowed => (reasons::HOST_NOT_ALLOWED, format!("{url}: {said}")),
         Class::NotFound | Class::Unsupported => {
             let advice = "`spec.baseURL` is the root of the API, such as https://gateway.example/v1";
             (reasons::NO_BATCH_API, format!("there is no batch API at {url}: {said}; {advice}"))

@@ -20,11 +20,12 @@ pub struct Settings {
     /// Address of the API server, or of a proxy in front of it.
     pub server: Option<String>,
     pub extra: Vec<String>,
+    pub env: Vec<(&'static str, String)>,
 }
 
 impl Settings {
     pub fn new(name: &str, namespace: &str) -> Settings {
-        Settings { name: name.into(), namespaces: namespace.into(), server: None, extra: vec![] }
+        Settings { name: name.into(), namespaces: namespace.into(), server: None, extra: vec![], env: vec![] }
     }
 
     /// Starts an operator and waits until it is ready.
@@ -55,6 +56,8 @@ impl Settings {
             "3",
             "--listing-lag-seconds",
             "1",
+            "--allow-private-hosts",
+            "127.0.0.1",
         ]
         .map(String::from)
         .into();
@@ -68,7 +71,8 @@ impl Settings {
                 None => args.extend_from_slice(pair),
             }
         }
-        let envs = [("KUBECONFIG", kubeconfig), ("RUST_LOG", "warn,batchjob_operator=debug".into())];
+        let mut envs = vec![("KUBECONFIG", kubeconfig), ("RUST_LOG", "warn,batchjob_operator=debug".into())];
+        envs.extend(self.env.iter().cloned());
         let program = Path::new(env!("CARGO_BIN_EXE_batchjob-operator"));
         let process = Process::supervised(program, &args, &envs, &self.name);
         Operator { process, health: format!("http://127.0.0.1:{port}") }

@@ -1,0 +1,330 @@
+//! Which hosts and addresses may be reached.
+//!
+//! Special ranges are those of IANA's registries for IPv4 and IPv6 (<https://www.iana.org/assignments/iana-ipv4-special-registry>,
+//! <https://www.iana.org/assignments/iana-ipv6-special-registry>).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use reqwest::Url;
+use url::Host;
+
+/// Which hosts may be reached: public ones, and those that an admin lets in.
+///
+/// A host's name lets in the addresses of private networks that it resolves to: RFC 1918, loopback, 100.64.0.0/10 and
+/// fc00::/7. Everything else that is not public (link-local, documentation, multicast, …) takes a network that holds it, and
+/// the metadata service of a cloud takes its very address.
+#[derive(Clone, Debug, Default)]
+pub struct HostPolicy {
+    entries: Arc<[AllowedHost]>,
+}
+
+/// A host or network that an admin lets in: `NAME`, `ADDRESS` or `NETWORK/BITS`, each with `:PORT` behind it where only
+/// that port is meant. IPv6 stands in brackets before a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedHost {
+    what: What,
+    port: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    /// In lower case, without a dot at its end.
+    Named(String),
+    Network(Network),
+}
+
+/// Addresses that begin with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Network {
+    base: IpAddr,
+    bits: u32,
+}
+
+/// What kind of address it is, and what lets it in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// In a network of one's own.
+    Private(&'static str),
+    /// Of no use to a provider or a store.
+    Special(&'static str),
+    /// Where a cloud hands out a machine's credentials.
+    Metadata,
+}
+
+/// A host that may not be reached. Says which, why, and which flag would let it in.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Refused(String);
+
+/// Where clouds answer with the credentials of a node or a Pod: AWS (instance, IPv6, ECS, EKS), Google, Azure's wire
+/// server, Alibaba and Oracle. From their manuals.
+const METADATA: [IpAddr; 10] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
+];
+
+const V4: [(Ipv4Addr, u32, Closed); 19] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8, Closed::Special("an unspecified address")),
+    (Ipv4Addr::new(10, 0, 0, 0), 8, Closed::Private("a private address")),
+    (Ipv4Addr::new(100, 64, 0, 0), 10, Closed::Private("an address behind a carrier's NAT")),
+    (Ipv4Addr::new(127, 0, 0, 0), 8, Closed::Private("a loopback address")),
+    (Ipv4Addr::new(169, 254, 0, 0), 16, Closed::Special("a link-local address")),
+    (Ipv4Addr::new(172, 16, 0, 0), 12, Closed::Private("a private address")),
+    (Ipv4Addr::new(192, 0, 0, 0), 24, Closed::Special("an address for protocols")),
+    (Ipv4Addr::new(192, 0, 2, 0), 24, Closed::Special("an address for documentation")),
+    (Ipv4Addr::new(192, 31, 196, 0), 24, Closed::Special("an AS112 address")),
+    (Ipv4Addr::new(192, 52, 193, 0), 24, Closed::Special("an AMT address")),
+    (Ipv4Addr::new(192, 88, 99, 0), 24, Closed::Special("a 6to4 relay's address")),
+    (Ipv4Addr::new(192, 168, 0, 0), 16, Closed::Private("a private address")),
+    (Ipv4Addr::new(192, 175, 48, 0), 24, Closed::Special("an AS112 address")),
+    (Ipv4Addr::new(198, 18, 0, 0), 15, Closed::Special("an address for benchmarks")),
+    (Ipv4Addr::new(198, 51, 100, 0), 24, Closed::Special("an address for documentation")),
+    (Ipv4Addr::new(203, 0, 113, 0), 24, Closed::Special("an address for documentation")),
+    (Ipv4Addr::new(224, 0, 0, 0), 4, Closed::Special("a multicast address")),
+    (Ipv4Addr::new(255, 255, 255, 255), 32, Closed::Special("a broadcast address")),
+    (Ipv4Addr::new(240, 0, 0, 0), 4, Closed::Special("a reserved address")),
+];
+
+const V6: [(Ipv6Addr, u32, Closed); 14] = [
+    (Ipv6Addr::UNSPECIFIED, 128, Closed::Special("an unspecified address")),
+    (Ipv6Addr::LOCALHOST, 128, Closed::Private("a loopback address")),
+    (Ipv6Addr::UNSPECIFIED, 96, Closed::Special("an IPv4-compatible address")),
+    (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48, Closed::Special("an address for NAT64 of one's own")),
+    (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64, Closed::Special("a discard-only address")),
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, Closed::Special("a Teredo address")),
+    (Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0), 48, Closed::Special("an address for benchmarks")),
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, Closed::Special("an address for protocols")),
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, Closed::Special("an address for documentation")),
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, Closed::Special("an address for documentation")),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, Closed::Special("a 6to4 address")),
+    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, Closed::Private("a unique-local address")),
+    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10, Closed::Special("a link-local address")),
+    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, Closed::Special("a multicast address")),
+];
+
+/// What IPv6 routes publicly at all.
+const GLOBAL: Network = Network { base: IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0)), bits: 3 };
+/// NAT64's well-known prefix (RFC 6052): in front of the IPv4 address that is meant.
+const NAT64: Network = Network { base: IpAddr::V6(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0)), bits: 96 };
+
+impl HostPolicy {
+    /// Public hosts and these.
+    pub fn allowing(entries: impl IntoIterator<Item = AllowedHost>) -> HostPolicy {
+        HostPolicy { entries: entries.into_iter().collect() }
+    }
+
+    /// The same, and what an admin named in a URL: that host at that port.
+    pub(super) fn and_host_of(&self, url: &Url) -> HostPolicy {
+        let named = url.host_str().map(|host| AllowedHost { what: What::Named(plain(host)), port: port_of(url) });
+        HostPolicy { entries: self.entries.iter().cloned().chain(named).collect() }
+    }
+
+    /// Ports that an entry is limited to.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self.entries.iter().filter_map(|e| e.port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// Judges what can be told before a name is resolved. An address in any writing was made plain by the URL's parser.
+    pub(super) fn check(&self, url: &Url) -> Result<(), Refused> {
+        let denied = |why: &str| Err(Refused(format!("{}: {why}", url.host_str().unwrap_or("the URL"))));
+        match (url.scheme(), url.username().is_empty() && url.password().is_none()) {
+            ("http" | "https", true) => {}
+            (_, false) => return denied("credentials belong in a Secret, not in the URL"),
+            (scheme, _) => return denied(&format!("scheme '{scheme}' is not allowed; use https")),
+        }
+        let ip = match url.host() {
+            Some(Host::Ipv4(ip)) => IpAddr::V4(ip),
+            Some(Host::Ipv6(ip)) => IpAddr::V6(ip),
+            Some(Host::Domain(_)) => return Ok(()),
+            None => return denied("a URL needs a host"),
+        };
+        let host = url.host_str().unwrap_or_default();
+        match self.judge(host, port_of(url), ip) {
+            Ok(()) => Ok(()),
+            Err(closed) => Err(Refused::new(host, "is", closed)),
+        }
+    }
+
+    /// Those of `ips` that may be connected to as `host`.
+    pub(super) fn admit(&self, host: &str, port: Option<u16>, ips: Vec<IpAddr>) -> Result<Vec<IpAddr>, Refused> {
+        let judged: Vec<_> = ips.into_iter().map(|ip| (ip, self.judge(host, port, ip))).collect();
+        let open: Vec<IpAddr> = judged.iter().filter(|(_, verdict)| verdict.is_ok()).map(|(ip, _)| *ip).collect();
+        match judged.into_iter().find_map(|(_, verdict)| verdict.err()) {
+            Some(closed) if open.is_empty() => Err(Refused::new(host, "resolves to", closed)),
+            _ => Ok(open),
+        }
+    }
+
+    /// Judges one address of a host; `port` None: one that no entry is limited to.
+    fn judge(&self, host: &str, port: Option<u16>, ip: IpAddr) -> Result<(), Closed> {
+        let ip = meant(ip);
+        let Some(closed) = closed(ip) else { return Ok(()) };
+        let host = plain(host);
+        let mut entries = self.entries.iter().filter(|e| e.port.is_none() || e.port == port);
+        let is_open = entries.any(|entry| match (&entry.what, closed) {
+            (What::Named(name), Closed::Private(_)) => *name == host,
+            (What::Named(_), _) => false,
+            (What::Network(network), Closed::Metadata) => network.is_one() && network.holds(ip),
+            (What::Network(network), _) => network.holds(ip),
+        });
+        if is_open { Ok(()) } else { Err(closed) }
+    }
+}
+
+impl Refused {
+    fn new(host: &str, verb: &str, closed: Closed) -> Refused {
+        let (what, remedy) = match closed {
+            Closed::Private(what) => (what, "where --allow-private-hosts names the host or its network"),
+            Closed::Special(what) => (what, "where --allow-private-hosts names its network"),
+            Closed::Metadata => {
+                ("the address of a cloud's metadata service", "where --allow-private-hosts names that very address")
+            }
+        };
+        Refused(format!(
+            "{host} {verb} {what}, which the operator reaches only {remedy}; choose a public host, or ask the admin of the \
+             operator"
+        ))
+    }
+}
+
+/// As names are compared.
+fn plain(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+pub(super) fn port_of(url: &Url) -> Option<u16> {
+    url.port_or_known_default()
+}
+
+/// The address that is reached in the end.
+fn meant(ip: IpAddr) -> IpAddr {
+    let ip = ip.to_canonical();
+    match ip {
+        IpAddr::V6(v6) if NAT64.holds(ip) => {
+            let [.., a, b, c, d] = v6.octets();
+            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+        }
+        ip => ip,
+    }
+}
+
+/// None: a public address.
+fn closed(ip: IpAddr) -> Option<Closed> {
+    if METADATA.contains(&ip) {
+        return Some(Closed::Metadata);
+    }
+    let holds = |base: IpAddr, bits: u32| Network { base, bits }.holds(ip);
+    match ip {
+        IpAddr::V4(_) => V4.iter().find(|(base, bits, _)| holds((*base).into(), *bits)).map(|(.., closed)| *closed),
+        IpAddr::V6(_) => {
+            let named = V6.iter().find(|(base, bits, _)| holds((*base).into(), *bits)).map(|(.., closed)| *closed);
+            named.or((!GLOBAL.holds(ip)).then_some(Closed::Special("a reserved address")))
+        }
+    }
+}
+
+impl Network {
+    fn holds(&self, ip: IpAddr) -> bool {
+        match (self.base, ip) {
+            (IpAddr::V4(base), IpAddr::V4(ip)) => same(base.to_bits().into(), ip.to_bits().into(), 32 - self.bits),
+            (IpAddr::V6(base), IpAddr::V6(ip)) => same(base.to_bits(), ip.to_bits(), 128 - self.bits),
+            _ => false,
+        }
+    }
+
+    /// Whether it is a single address.
+    fn is_one(&self) -> bool {
+        self.bits == length(self.base)
+    }
+}
+
+/// Whether two addresses differ in their last `rest` bits at most.
+fn same(a: u128, b: u128, rest: u32) -> bool {
+    (a ^ b).checked_shr(rest).unwrap_or(0) == 0
+}
+
+/// Bits of an address.
+fn length(ip: IpAddr) -> u32 {
+    if ip.is_ipv4() { 32 } else { 128 }
+}
+
+impl FromStr for AllowedHost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let wrong =
+            |why: &str| format!("'{text}' {why}; write NAME, ADDRESS or NETWORK/BITS, and :PORT where it matters");
+        let (host, port) = split_port(text).ok_or_else(|| wrong("has no valid port"))?;
+        let (address, bits) = match host.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (host, None),
+        };
+        let what = match (address.parse::<IpAddr>(), bits) {
+            (Ok(base), None) => What::Network(Network { base, bits: length(base) }),
+            (Ok(base), Some(bits)) => {
+                let bits = bits.parse().ok().filter(|bits| *bits <= length(base));
+                let bits = bits.ok_or_else(|| wrong("has no valid number of bits"))?;
+                let network = Network { base, bits };
+                if network.is_untidy() {
+                    return Err(wrong("has bits set behind the network's own"));
+                }
+                What::Network(network)
+            }
+            (Err(_), None) if is_name(address) => What::Named(plain(address)),
+            _ => return Err(wrong("is no host and no network")),
+        };
+        Ok(AllowedHost { what, port })
+    }
+}
+
+impl Network {
+    /// Whether bits are set that do not belong to the network: most likely a slip.
+    fn is_untidy(&self) -> bool {
+        let (all, rest) = match self.base {
+            IpAddr::V4(base) => (u128::from(base.to_bits()), 32 - self.bits),
+            IpAddr::V6(base) => (base.to_bits(), 128 - self.bits),
+        };
+        all.trailing_zeros() < rest && all != 0
+    }
+}
+
+/// The host without brackets, and the port. A second colon makes it an IPv6 address.
+fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let number = |port: &str| port.parse().ok().filter(|port| *port > 0).map(Some);
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Some((host, number(port)?)),
+            None => rest.is_empty().then_some((host, None)),
+        };
+    }
+    match text.split_once(':') {
+        Some((host, port)) if !port.contains(':') => Some((host, number(port)?)),
+        _ => Some((text, None)),
+    }
+}
+
+/// A name such as a URL may hold, and not a number in disguise.
+fn is_name(text: &str) -> bool {
+    let url = Url::parse(&format!("http://{text}/")).ok();
+    let host = url.as_ref().and_then(|url| url.host());
+    let plain_characters = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+    plain_characters && matches!(host, Some(Host::Domain(_)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! What the operator connects to, on the wire: names that resolve to what they should not, names that change, redirects,
+//! proxies, and connections that others may use. Addresses and entries alone are judged in `src/transport/hosts/tests.rs`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use batchjob_operator::api::ObjectStoreLocation;
+use batchjob_operator::provider::{BatchApi, Class, CreateBatch, Created, OpenAi};
+use batchjob_operator::store::{Credentials, Folder, StoreError};
+use batchjob_operator::transport::{HostPolicy, Lookup, SendError, SystemLookup, Tap, Transport};
+use reqwest::{Method, Url};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+/// Answers each question in turn, the last one for ever.
+#[derive(Debug, Default)]
+struct Names(Mutex<HashMap<String, VecDeque<Vec<IpAddr>>>>);
+
+impl Names {
+    fn say(&self, name: &str, answers: &[&[&str]]) {
+        let answers = answers.iter().map(|ips| ips.iter().map(|ip| ip.parse().unwrap()).collect()).collect();
+        self.0.lock().unwrap().insert(name.into(), answers);
+    }
+}
+
+#[async_trait]
+impl Lookup for Names {
+    async fn lookup(&self, host: &str) -> std::io::Result<Vec<IpAddr>> {
+        let mut names = self.0.lock().unwrap();
+        let answers = names.get_mut(host).ok_or_else(|| std::io::Error::other("no such name"))?;
+        Ok(if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() })
+    }
+}
+
+#[derive(Debug)]
+struct NoTap;
+
+impl Tap for NoTap {}
+
+/// A server at 127.0.0.1 and another at 127.0.0.2, at one port; how many connections each of them saw.
+struct Servers {
+    port: u16,
+    seen: [Arc<AtomicUsize>; 2],
+}
+
+impl Servers {
+    /// Both answer every request of a connection with `head`, and 2 bytes.
+    async fn start(head: impl Fn(u16) -> String) -> Servers {
+        let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = first.local_addr().unwrap().port();
+        let second = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+        let answer = format!("HTTP/1.1 {}\r\ncontent-length: 2\r\n\r\n{{}}", head(port));
+        let seen = [first, second].map(|listener| {
+            let (seen, answer) = (Arc::new(AtomicUsize::new(0)), answer.clone());
+            let count = seen.clone();
+            tokio::spawn(async move {
+                while let Ok((mut socket, _)) = listener.accept().await {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    let answer = answer.clone();
+                    tokio::spawn(async move {
+                        let mut bytes = [0; 4096];
+                        while socket.read(&mut bytes).await.is_ok_and(|n| n > 0) {
+                            let _ = socket.write_all(answer.as_bytes()).await;
+                            if answer.contains("connection: close") {
+                                break;
+                            }
+                        }
+                    });
+                }
+            });
+            seen
+        });
+        Servers { port, seen }
+    }
+
+    fn seen(&self) -> [usize; 2] {
+        [&self.seen[0], &self.seen[1]].map(|n| n.load(Ordering::SeqCst))
+    }
+
+    fn url(&self, host: &str) -> Url {
+        format!("http://{host}:{}/v1", self.port).parse().unwrap()
+    }
+}
+
+fn hosts(entries: &str) -> HostPolicy {
+    HostPolicy::allowing(entries.split(',').filter(|e| !e.is_empty()).map(|e| e.parse().unwrap()))
+}
+
+fn transport(entries: &str) -> (Transport, Arc<Names>) {
+    let names = Arc::new(Names::default());
+    (Transport::with(hosts(entries), names.clone(), Arc::new(NoTap)).unwrap(), names)
+}
+
+async fn get(transport: &Transport, url: Url) -> Result<u16, SendError> {
+    let request = transport.request(Method::GET, url).build().unwrap();
+    Ok(transport.send(request).await?.status().as_u16())
+}
+
+fn refusal(outcome: Result<u16, SendError>) -> String {
+    match outcome {
+        Err(SendError::NotAllowed(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn names_are_judged_by_what_they_resolve_to() {
+    let (transport, names) = transport("");
+    for (ips, words) in [
+        (&["127.0.0.1"][..], "a loopback address"),
+        (&["127.8.8.8"], "a loopback address"),
+        (&["10.96.0.1"], "a private address"),
+        (&["172.20.0.1"], "a private address"),
+        (&["192.168.0.1"], "a private address"),
+        (&["100.64.0.1"], "a carrier's NAT"),
+        (&["169.254.169.254"], "a cloud's metadata service"),
+        (&["fd00:ec2::254"], "a cloud's metadata service"),
+        (&["169.254.0.7"], "a link-local address"),
+        (&["0.0.0.0"], "an unspecified address"),
+        (&["::"], "an unspecified address"),
+        (&["::1"], "a loopback address"),
+        (&["::ffff:10.0.0.1"], "a private address"),
+        (&["64:ff9b::7f00:1"], "a loopback address"),
+        (&["2002:a00:1::"], "a 6to4 address"),
+        (&["fd12::1"], "a unique-local address"),
+        (&["fe80::1"], "a link-local address"),
+        (&["ff05::2"], "a multicast address"),
+        (&["10.0.0.1", "192.168.0.1", "fd12::1"], "a private address"),
+    ] {
+        names.say("tenant.example", &[ips]);
+        let said = refusal(get(&transport, "http://tenant.example/v1".parse().unwrap()).await);
+        assert!(said.starts_with("tenant.example resolves to") && said.contains(words), "{ips:?}: {said}");
+        assert!(said.contains("--allow-private-hosts"), "{ips:?}: {said}");
+    }
+    let unknown = get(&transport, "http://nobody.example/v1".parse().unwrap()).await;
+    assert!(matches!(unknown, Err(SendError::NotSent(_))), "a name that nobody knows may be known later: {unknown:?}");
+}
+
+#[tokio::test]
+async fn a_name_that_changes_between_two_connections_is_judged_at_each() {
+    let servers = Servers::start(|_| "200 OK\r\nconnection: close".into()).await;
+    let (transport, names) = transport("127.0.0.1");
+    names.say("changing.example", &[&["127.0.0.1"], &["127.0.0.2"]]);
+    assert_eq!(get(&transport, servers.url("changing.example")).await.unwrap(), 200);
+    refusal(get(&transport, servers.url("changing.example")).await);
+    assert_eq!(servers.seen(), [1, 0]);
+    // What did not pass is not even tried where another address did.
+    names.say("both.example", &[&["127.0.0.2", "127.0.0.1"]]);
+    assert_eq!(get(&transport, servers.url("both.example")).await.unwrap(), 200);
+    assert_eq!(servers.seen(), [2, 0]);
+}
+
+#[tokio::test]
+async fn an_entry_for_a_port_opens_that_port_alone() {
+    let servers = Servers::start(|_| "200 OK".into()).await;
+    let other = Servers::start(|_| "200 OK".into()).await;
+    let (transport, names) = transport(&format!("store.example:{}", servers.port));
+    names.say("store.example", &[&["127.0.0.1"]]);
+    assert_eq!(get(&transport, servers.url("store.example")).await.unwrap(), 200);
+    refusal(get(&transport, other.url("store.example")).await);
+    assert_eq!((servers.seen(), other.seen()), ([1, 0], [0, 0]));
+}
+
+#[tokio::test]
+async fn redirects_are_answers_and_not_followed() {
+    for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
+        let servers = Servers::start(|port| format!("{status}\r\nlocation: http://127.0.0.2:{port}/v1")).await;
+        let (transport, _) = transport("127.0.0.0/8");
+        let answered = get(&transport, servers.url("127.0.0.1")).await.unwrap();
+        assert_eq!(answered.to_string(), status[..3]);
+        assert_eq!(servers.seen(), [1, 0], "{status}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_admins_client_is_connected_to_is_not_lent_to_others() {
+    let servers = Servers::start(|_| "200 OK".into()).await;
+    let (transport, names) = transport("");
+    names.say("llm.internal", &[&["127.0.0.1"]]);
+    let url = servers.url("llm.internal");
+    let admins = transport.trusting(&url).unwrap();
+    for _ in 0..3 {
+        assert_eq!(get(&transport.trusting(&url).unwrap(), url.clone()).await.unwrap(), 200);
+    }
+    assert_eq!(servers.seen(), [1, 0], "the admin's own connection is kept");
+    refusal(get(&transport, url).await);
+    names.say("elsewhere.internal", &[&["127.0.0.1"]]);
+    refusal(get(&admins, servers.url("elsewhere.internal")).await);
+    names.say("llm.internal", &[&["169.254.169.254"]]);
+    refusal(
+        get(
+            &transport.trusting(&"http://llm.internal/".parse().unwrap()).unwrap(),
+            "http://llm.internal/".parse().unwrap(),
+        )
+        .await,
+    );
+}
+
+#[tokio::test]
+async fn a_create_at_a_refused_host_is_certain_not_to_be_sent() {
+    let servers = Servers::start(|_| "200 OK".into()).await;
+    let (transport, names) = transport("");
+    names.say("llm.internal", &[&["127.0.0.1"]]);
+    for host in ["127.0.0.1", "llm.internal"] {
+        let api = OpenAi::new(transport.clone(), servers.url(host).as_str(), None, false).unwrap();
+        let ask = CreateBatch {
+            input_file_id: "f".into(),
+            endpoint: "/v1/chat/completions".into(),
+            window_hours: 24,
+            metadata: vec![],
+            intent_id: "i".into(),
+            timeout: Duration::from_secs(5),
+        };
+        let Created::No(error) = api.create(&ask).await else { panic!("{host}") };
+        assert_eq!(error.class, Class::NotAllowed);
+        assert!(error.message.contains(host) && error.message.contains("--allow-private-hosts"), "{}", error.message);
+    }
+    assert_eq!(servers.seen(), [0, 0]);
+}
+
+#[tokio::test]
+async fn object_storage_goes_the_same_way_and_is_not_tried_again() {
+    let servers = Servers::start(|_| "200 OK".into()).await;
+    let (transport, names) = transport("");
+    names.say("minio.storage.svc", &[&["127.0.0.1"]]);
+    names.say("s3.eu-central-1.amazonaws.com", &[&["10.0.0.9"]]);
+    let secret = || "x".to_string().into();
+    let credentials = Credentials { access_key_id: secret(), secret_access_key: secret(), session_token: None };
+    let own = |host: &str| Some(servers.url(host).as_str().trim_end_matches("/v1").to_string());
+    for endpoint in [own("127.0.0.1"), own("minio.storage.svc"), None] {
+        let region = Some("eu-central-1".into());
+        let location = ObjectStoreLocation { endpoint: endpoint.clone(), region, ..Default::default() };
+        let folder = Folder::open(&location, "s3://bucket/folder/", &credentials, &transport).unwrap();
+        let began = Instant::now();
+        for outcome in [folder.exists("a").await, folder.put_new("a", "b".into()).await] {
+            let Err(StoreError::NotAllowed(why)) = outcome else { panic!("{endpoint:?}: {outcome:?}") };
+            assert!(why.contains("--allow-private-hosts") && why.contains("s3://bucket/folder/a"), "{why}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(2), "{endpoint:?}: {:?}", began.elapsed());
+    }
+    assert_eq!(servers.seen(), [0, 0]);
+}
+
+/// Runs itself again with proxies in its environment.
+#[tokio::test]
+async fn proxies_of_the_environment_are_not_used() {
+    if let Ok(port) = std::env::var("REACH_SERVER_PORT") {
+        let direct = Transport::with(hosts("127.0.0.1"), Arc::new(SystemLookup), Arc::new(NoTap)).unwrap();
+        assert_eq!(get(&direct, format!("http://127.0.0.1:{port}/v1").parse().unwrap()).await.unwrap(), 200);
+        return;
+    }
+    let servers = Servers::start(|_| "200 OK".into()).await;
+    let proxy = format!("http://127.0.0.2:{}", servers.port);
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "proxies_of_the_environment_are_not_used"]);
+    child.env("REACH_SERVER_PORT", servers.port.to_string()).env_remove("NO_PROXY").env_remove("no_proxy");
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        child.env(name, &proxy);
+    }
+    let output = tokio::task::spawn_blocking(move || child.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(servers.seen(), [1, 0]);
+}
