@@ -33,8 +33,9 @@ fn one_command_is_accepted_whole_and_without_a_warning() {
 
 #[test]
 fn the_namespace_admits_our_pods_and_none_with_more_rights() {
+    type Change = fn(&mut Value);
     let template = &shipped_deployment()["spec"]["template"];
-    let admitted = |change: fn(&mut Value)| {
+    let admitted = |change: Change| {
         let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": template["spec"]});
         change(&mut pod["spec"]);
         let args = ["-n", NAMESPACE, "create", "--dry-run=server", "-f", "-"];
@@ -42,7 +43,7 @@ fn the_namespace_admits_our_pods_and_none_with_more_rights() {
     };
     let (ok, said) = admitted(|_| {});
     assert!(ok && !said.contains("Warning"), "{said}");
-    let refused: [(&str, fn(&mut Value)); 6] = [
+    let refused: [(&str, Change); 6] = [
         ("capabilities", |s| s["containers"][0]["securityContext"] = json!({"capabilities": {"add": ["SYS_ADMIN"]}})),
         ("allowPrivilegeEscalation", |s| s["containers"][0]["securityContext"] = json!({})),
         ("runAsNonRoot", |s| s["securityContext"] = json!({"seccompProfile": {"type": "RuntimeDefault"}})),

@@ -4,9 +4,10 @@ use serde_json::json;
 
 use crate::support::scene::{Scene, batch_lines};
 
-/// A job of `lines` requests, `per_batch` in a batch and `parallelism` batches at a time, seen through.
-async fn cut(name: &str, lines: usize, per_batch: usize, parallelism: usize) {
-    let mut scene = Scene::set(name, &["--batch-duration", "700ms"]).await;
+/// A job of `lines` requests, `per_batch` in a batch and `parallelism` batches at a time, seen through. A batch runs for so
+/// long that the others are submitted meanwhile.
+async fn cut(name: &str, duration: &str, lines: usize, per_batch: usize, parallelism: usize) {
+    let mut scene = Scene::set(name, &["--batch-duration", duration]).await;
     scene.apply(&(scene.manifest("provider.yaml") + &format!("  limits:\n    maxRequestsPerBatch: {per_batch}\n")));
     scene.put("in/many.jsonl", batch_lines("n", lines)).await;
     scene.restart().await;
@@ -30,15 +31,15 @@ async fn cut(name: &str, lines: usize, per_batch: usize, parallelism: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fits_is_one_batch() {
-    cut("one-shard", 20, 20, 4).await;
+    cut("one-shard", "300ms", 20, 20, 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_line_more_is_another_batch_and_one_at_a_time_is_one_at_a_time() {
-    cut("two-shards", 21, 20, 1).await;
+    cut("two-shards", "700ms", 21, 20, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forty_batches_run_eight_at_a_time() {
-    cut("forty-shards", 400, 10, 8).await;
+    cut("forty-shards", "3s", 400, 10, 8).await;
 }
