@@ -242,8 +242,8 @@ async fn a_namespace_that_goes_with_its_journal_leaves_nothing_running() {
         (!found).then_some(())
     })
     .await;
-    let state = scene.sim.state().await;
-    assert_eq!((&state["batches"][0]["status"], &state["creates"]), (&json!("cancelled"), &json!(1)));
+    scene.wait_batch("the batch was stopped", |b| b["status"] == "cancelled").await;
+    assert_eq!(scene.sim.state().await["creates"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
