@@ -15,7 +15,7 @@ demo-stop: ## Stop what `make demo KEEP=1` left running.
 
 .PHONY: test
 test: preflight lint ## All checks and tests, on a real Kubernetes API server and a real S3 server.
-	cargo test --lib --bins --test architecture --test crds --test readme --test provider --test dataflow --test decide --test in_use --test model --test reach
+	cargo test --lib --bins --test architecture --test crds --test image --test readme --test provider --test dataflow --test decide --test in_use --test model --test reach
 	cargo test --doc
 	./tests/cluster/build.sh >/dev/null
 	./tests/cluster/seaweedfs.sh >/dev/null
@@ -28,6 +28,14 @@ lint: preflight ## Formatting, clippy, licences.
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	"$$(./tests/cluster/cargo-deny.sh)" --offline check bans licenses sources
+
+.PHONY: image
+image: ## Build the image without Docker, into target/image/.
+	@./deploy/image/build.sh
+
+.PHONY: install
+install: ## Install on the cluster that kubectl talks to. IMAGE=… names the image that you pushed.
+	$(if $(IMAGE),kubectl kustomize deploy/kustomize | sed 's#image: localhost/batchjob-operator:.*#image: $(IMAGE)#' | kubectl apply -f -,kubectl apply -k deploy/kustomize)
 
 .PHONY: crds
 crds: ## Write crds/ from the types in src/api.
