@@ -156,7 +156,7 @@ pub struct ProviderReference {
     #[serde(default)]
     pub kind: ProviderKind,
     /// Name of the BatchProvider of this namespace, or of the ClusterBatchProvider.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 }
 

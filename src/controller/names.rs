@@ -1,5 +1,8 @@
 //! What the provider is told of whose a file or a batch is.
 
+use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::api::text::hex;
 use crate::lifecycle::{Journal, Owner, Slot};
 use crate::provider::Batch;
 
@@ -26,9 +29,12 @@ pub(super) fn metadata(journal: &Journal, slot: Slot, intent_id: &str) -> Vec<(&
     metadata
 }
 
-/// How the names of all uploads of this work begin.
+/// How the names of all uploads of this work begin. They name the job too: the work's id is in the journal, which is the
+/// tenant's to write, and so it proves nothing.
 pub(super) fn file_prefix(journal: &Journal) -> String {
-    format!("bj-{}-{}-", short(&journal.owner.cluster), short(&journal.work_id))
+    let owner = &journal.owner;
+    let job = hex(digest(&SHA256, format!("{}/{}", owner.namespace, owner.name).as_bytes()).as_ref());
+    format!("bj-{}-{}-{}-", short(&owner.cluster), &job[..16], short(&journal.work_id))
 }
 
 /// Name of the small file that a provider is tried out with.

@@ -96,6 +96,12 @@ impl StoreError {
         StoreError::Changed(format!("{uri} was replaced or deleted while the input was read; it is read again"))
     }
 
+    fn denied(place: &str) -> Self {
+        StoreError::Denied(format!(
+            "access to {place} was denied; check the credentials in the Secret and the bucket's policy"
+        ))
+    }
+
     fn of(place: &str, error: object_store::Error) -> Self {
         use object_store::Error as E;
         if let E::Generic { source, .. } = &error
@@ -113,9 +119,9 @@ impl StoreError {
         let why = crate::transport::chain(&error);
         match error {
             E::NotFound { .. } => StoreError::NotFound(format!("{place} does not exist")),
-            E::PermissionDenied { .. } | E::Unauthenticated { .. } => StoreError::Denied(format!(
-                "access to {place} was denied; check the credentials in the Secret and the bucket's policy"
-            )),
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => StoreError::denied(place),
+            // Listings have no error of their own for it.
+            _ if why.contains("status code: 403") || why.contains("status code: 401") => StoreError::denied(place),
             E::InvalidPath { .. } => StoreError::Invalid(format!(
                 "{place} holds a key with an empty segment, `.` or `..`, which cannot be read; rename that object"
             )),

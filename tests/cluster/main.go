@@ -20,7 +20,7 @@ import (
 )
 
 const usage = `usage:
-  kube up [--dir DIR] [--kubeconfig FILE] [--port PORT]
+  kube up [--dir DIR] [--kubeconfig FILE] [--port PORT] [--audit-policy FILE --audit-log FILE]
         Run a control plane. When it is ready, print one line of JSON.
   kube s3 --weed PATH [--dir DIR] [--bucket NAME] [--port PORT]
         Run an S3 server (SeaweedFS). When it is ready, print one line of JSON.

@@ -40,6 +40,8 @@ func up(args []string) int {
 	dir := flags.String("dir", "", "")
 	kubeconfig := flags.String("kubeconfig", "", "")
 	port := flags.Int("port", 0, "")
+	policy := flags.String("audit-policy", "", "")
+	log := flags.String("audit-log", "", "")
 	_ = flags.Parse(args)
 	if flags.NArg() > 0 {
 		return fail("up", fmt.Errorf("unexpected argument %q\n\n%s", flags.Arg(0), usage))
@@ -56,8 +58,12 @@ func up(args []string) int {
 	if *kubeconfig == "" {
 		*kubeconfig = s.path("kubeconfig")
 	}
+	audit, err := auditFlags(*policy, *log)
+	if err != nil {
+		return fail("up", err)
+	}
 	return s.run(func() (any, error) {
-		c, err := startControlPlane(s, self, *kubeconfig, *port)
+		c, err := startControlPlane(s, self, *kubeconfig, *port, audit)
 		if c != nil {
 			c.ReadySeconds = math.Round(time.Since(begin).Seconds()*10) / 10
 		}
@@ -65,7 +71,22 @@ func up(args []string) int {
 	})
 }
 
-func startControlPlane(s *session, self, kubeconfig string, port int) (*cluster, error) {
+// auditFlags are kube-apiserver's own for a log of requests: what the policy asks for, never rotated.
+func auditFlags(policy, log string) ([]string, error) {
+	if policy == "" && log == "" {
+		return nil, nil
+	}
+	policy, err := filepath.Abs(policy)
+	if err != nil {
+		return nil, err
+	}
+	if log, err = filepath.Abs(log); err != nil {
+		return nil, err
+	}
+	return []string{"--audit-policy-file=" + policy, "--audit-log-path=" + log, "--audit-log-maxsize=10000"}, nil
+}
+
+func startControlPlane(s *session, self, kubeconfig string, port int, audit []string) (*cluster, error) {
 	kubeconfig, err := filepath.Abs(kubeconfig)
 	if err != nil {
 		return nil, err
@@ -103,19 +124,19 @@ func startControlPlane(s *session, self, kubeconfig string, port int) (*cluster,
 	if err := component("etcd", s.path("etcd"), etcdURL); err != nil {
 		return nil, err
 	}
-	if err := component("kube-apiserver",
-		"--etcd-servers="+etcdURL,
+	if err := component("kube-apiserver", append([]string{
+		"--etcd-servers=" + etcdURL,
 		"--bind-address=127.0.0.1",
 		"--advertise-address=127.0.0.1", // or else it wants a default route
 		fmt.Sprintf("--secure-port=%d", port),
-		"--cert-dir="+s.path("certs"),
+		"--cert-dir=" + s.path("certs"),
 		"--authorization-mode=RBAC",
-		"--token-auth-file="+s.path("tokens.csv"),
+		"--token-auth-file=" + s.path("tokens.csv"),
 		"--service-cluster-ip-range=10.0.0.0/24",
 		"--service-account-issuer=https://kubernetes.default.svc",
-		"--service-account-key-file="+s.path("sa.key"),
-		"--service-account-signing-key-file="+s.path("sa.key"),
-	); err != nil {
+		"--service-account-key-file=" + s.path("sa.key"),
+		"--service-account-signing-key-file=" + s.path("sa.key"),
+	}, audit...)...); err != nil {
 		return nil, err
 	}
 	if err := s.await("kube-apiserver", func() error { return c.get("/readyz") }); err != nil {

@@ -27,3 +27,4 @@ mod resend;
 mod running;
 mod schema;
 mod shards;
+mod tenancy;

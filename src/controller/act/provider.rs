@@ -19,7 +19,17 @@ impl Act<'_> {
     /// Uses the permit up, whatever comes of it.
     pub(super) async fn post(&self, slot: Slot) -> Result<(), Trouble> {
         let (journal, attempt, tools) = (self.journal()?, self.attempt(slot)?, self.tools()?);
+        let foreign = self.is_foreign(&attempt.file_id).await?;
         let Some(permit) = self.session.take_permit() else { return Ok(()) };
+        if foreign {
+            let message =
+                format!("file {}, which the journal names, is not this job's; it is not sent", attempt.file_id);
+            let refused = Posted::Refused(Refusal::Invalid, message);
+            self.session.remember(|m| {
+                m.posted.insert(permit.intent_id().into(), refused);
+            });
+            return Ok(());
+        }
         let spec = &self.world.job.spec;
         let ask = Ask {
             file_id: attempt.file_id.clone(),
@@ -41,6 +51,18 @@ impl Act<'_> {
             m.posted.insert(intent_id, posted);
         });
         Ok(())
+    }
+
+    /// Whether a file that this process did not upload itself is somebody else's, by its name. One that is gone is nobody's.
+    async fn is_foreign(&self, file_id: &str) -> Result<bool, Trouble> {
+        if self.session.memory().uploads.values().any(|uploaded| uploaded == file_id) {
+            return Ok(false);
+        }
+        match self.tools()?.api.file_name(file_id).await {
+            Ok(name) => Ok(!name.starts_with(&names::file_prefix(self.journal()?))),
+            Err(e) if e.class == Class::NotFound => Ok(false),
+            Err(e) => Err(e.into()),
+        }
     }
 
     pub(super) async fn search(&self, slot: Slot) -> Result<(), Trouble> {
@@ -163,8 +185,19 @@ impl Act<'_> {
         Ok(())
     }
 
+    /// A search goes by what the journal says of an intent, so what it found may be somebody else's.
     pub(super) async fn cancel(&self, batch_id: &str) -> Result<(), Trouble> {
-        self.tools()?.api.cancel(batch_id).await?;
+        let api = &self.tools()?.api;
+        match api.get(batch_id).await {
+            Ok(batch) if self.is_ours(&batch).await? => api.cancel(batch_id).await?,
+            Ok(_) => {
+                let note =
+                    format!("batch {batch_id} carries nothing that says that it is this job's; it is left alone");
+                self.tell(News::warning("NotOurs", note)).await;
+            }
+            Err(e) if e.class == Class::NotFound => {}
+            Err(e) => return Err(e.into()),
+        }
         self.session.remember(|m| {
             m.cancelled.insert(batch_id.to_string());
             m.looks.remove(batch_id);
