@@ -34,8 +34,6 @@ impl Lookup for SystemLookup {
     }
 }
 
-type HostAndPort = (String, Option<u16>);
-
 /// One client for each port that the policy speaks of, and one for all others: who resolves a name is not told the port.
 #[derive(Debug)]
 pub(super) struct Clients {
