@@ -13,9 +13,12 @@ demo: ## Run everything on this machine, see 10,000 reviews through, and stop; K
 demo-stop: ## Stop what `make demo KEEP=1` left running.
 	@./demo/stop.sh
 
+# All but those that need a cluster.
+quick = $(filter-out e2e,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
+
 .PHONY: test
 test: preflight lint ## All checks and tests, on a real Kubernetes API server and a real S3 server.
-	cargo test --lib --bins --test architecture --test crds --test image --test readme --test provider --test dataflow --test decide --test in_use --test model --test reach
+	cargo test --lib --bins $(patsubst %,--test %,$(quick))
 	cargo test --doc
 	./tests/cluster/build.sh >/dev/null
 	./tests/cluster/seaweedfs.sh >/dev/null
