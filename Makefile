@@ -22,6 +22,7 @@ test: preflight lint ## All checks and tests, on a real Kubernetes API server an
 	cargo test --doc
 	./tests/cluster/build.sh >/dev/null
 	./tests/cluster/seaweedfs.sh >/dev/null
+	./tests/cluster/node.sh >/dev/null || [ $$? -eq 77 ]
 	./tests/cluster/venv.sh readers >/dev/null
 	./tests/cluster/venv.sh aibrix >/dev/null
 	cargo test --test e2e -- --test-threads=6

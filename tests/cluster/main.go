@@ -1,5 +1,5 @@
 // Command kube is a whole Kubernetes in one static binary, for tests and for the demo: no Docker, no
-// root, no downloaded images. Called by the name of a component (etcd, kube-apiserver,
+// downloaded images, and no root where no Pods have to run. Called by the name of a component (etcd, kube-apiserver,
 // kube-controller-manager, kube-scheduler, kubelet, kubectl) it is that component. Called as kube it
 // starts and stops things: see usage.
 package main
@@ -21,7 +21,10 @@ import (
 
 const usage = `usage:
   kube up [--dir DIR] [--kubeconfig FILE] [--port PORT] [--audit-policy FILE --audit-log FILE]
-        Run a control plane. When it is ready, print one line of JSON.
+          [--node TOOLS [--image FILE]... [--expose PORT]...]
+        Run a control plane. When it is ready, print one line of JSON. With --node, also a scheduler and
+        a node (root; TOOLS is what node.sh prints) that has the images of these OCI archives, and from
+        whose Pods 10.0.0.1:PORT is 127.0.0.1:PORT of this machine.
   kube s3 --weed PATH [--dir DIR] [--bucket NAME] [--port PORT]
         Run an S3 server (SeaweedFS). When it is ready, print one line of JSON.
   kube supervise [--grace 3s] -- COMMAND [ARG...]

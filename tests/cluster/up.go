@@ -31,9 +31,9 @@ type cluster struct {
 
 const rootCA = "/api/v1/namespaces/default/configmaps/kube-root-ca.crt"
 
-// up runs a control plane: etcd, kube-apiserver and kube-controller-manager. There is no scheduler and
-// no node, so Pods stay Pending, but everything else is real: RBAC, admission, ServiceAccount tokens,
-// garbage collection, the deletion of namespaces.
+// up runs a control plane: etcd, kube-apiserver and kube-controller-manager. Without --node there is no
+// scheduler and no node, so Pods stay Pending, but everything else is real: RBAC, admission,
+// ServiceAccount tokens, garbage collection, the deletion of namespaces.
 func up(args []string) int {
 	flags := flag.NewFlagSet("kube up", flag.ExitOnError)
 	flags.Usage = func() { fmt.Fprint(os.Stderr, usage) }
@@ -42,6 +42,8 @@ func up(args []string) int {
 	port := flags.Int("port", 0, "")
 	policy := flags.String("audit-policy", "", "")
 	log := flags.String("audit-log", "", "")
+	var n node
+	n.flags(flags)
 	_ = flags.Parse(args)
 	if flags.NArg() > 0 {
 		return fail("up", fmt.Errorf("unexpected argument %q\n\n%s", flags.Arg(0), usage))
@@ -64,6 +66,9 @@ func up(args []string) int {
 	}
 	return s.run(func() (any, error) {
 		c, err := startControlPlane(s, self, *kubeconfig, *port, audit)
+		if err == nil && n.tools != "" {
+			err = n.start(s, self, c)
+		}
 		if c != nil {
 			c.ReadySeconds = math.Round(time.Since(begin).Seconds()*10) / 10
 		}

@@ -44,6 +44,17 @@ pub fn python(name: &str, program: &str) -> PathBuf {
     script("venv.sh", &[name]).join(program)
 }
 
+/// What a node needs, or why there can be none on this machine.
+pub fn node_tools() -> Result<PathBuf, String> {
+    let output = Command::new(root().join("tests/cluster/node.sh")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
+    match output.status.code() {
+        Some(0) => Ok(String::from_utf8(output.stdout).unwrap().trim().into()),
+        Some(77) => Err(said),
+        _ => panic!("tests/cluster/node.sh failed: {said}"),
+    }
+}
+
 /// A folder for this run's logs and spools.
 pub fn scratch() -> &'static Path {
     static SCRATCH: OnceLock<tempfile::TempDir> = OnceLock::new();

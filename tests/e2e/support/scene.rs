@@ -8,7 +8,7 @@ use batchjob_operator::api::{BatchJob, BatchProvider};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use object_store::ObjectStoreExt;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::AmazonS3;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -113,24 +113,15 @@ impl Scene {
         let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await.unwrap();
         cluster().kubectl(&["create", "namespace", &namespace]);
         let sim = Simulator::start(&namespace, sim_args);
-        let s = storage();
-        let bucket = AmazonS3Builder::new()
-            .with_bucket_name("tests")
-            .with_endpoint(&s.endpoint)
-            .with_allow_http(true)
-            .with_access_key_id(&s.access_key)
-            .with_secret_access_key(&s.secret_key)
-            .build()
-            .unwrap();
         let scene = Scene {
             client: Client::try_from(config).unwrap(),
             settings: Settings::new(&namespace, &namespace),
             operator: None,
-            endpoint: s.endpoint.clone(),
+            endpoint: storage().endpoint.clone(),
             base_url: sim.url.clone(),
             namespace,
             sim,
-            bucket,
+            bucket: storage().bucket(),
         };
         scene.example("provider.yaml");
         scene.example("storage.yaml");

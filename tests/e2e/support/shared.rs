@@ -3,6 +3,8 @@
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+
 use super::process::{Process, kube, root, scratch, weed};
 
 /// A control plane with our CRDs and RBAC rules.
@@ -13,7 +15,7 @@ pub struct Cluster {
     pub server: String,
     /// Its certificate authority.
     pub ca_file: String,
-    _process: Mutex<Process>,
+    pub(super) process: Mutex<Process>,
 }
 
 /// A storage server with a bucket `tests`.
@@ -26,8 +28,13 @@ pub struct Storage {
 
 /// A control plane without anything of ours.
 pub fn bare_cluster(name: &str) -> Cluster {
+    started(name, &[])
+}
+
+/// What `kube up` with `args` starts.
+pub(super) fn started(name: &str, args: &[String]) -> Cluster {
     let mut command = Command::new(kube("kube"));
-    command.arg("up");
+    command.arg("up").args(args);
     let mut process = Process::start(command, name);
     let up = process.announcement();
     let text = |key: &str| up[key].as_str().unwrap().to_string();
@@ -35,7 +42,7 @@ pub fn bare_cluster(name: &str) -> Cluster {
         kubeconfig: text("kubeconfig"),
         server: text("server"),
         ca_file: text("caFile"),
-        _process: Mutex::new(process),
+        process: Mutex::new(process),
     }
 }
 
@@ -69,6 +76,20 @@ pub fn storage() -> &'static Storage {
             _process: Mutex::new(process),
         }
     })
+}
+
+impl Storage {
+    /// The bucket `tests`.
+    pub fn bucket(&self) -> AmazonS3 {
+        AmazonS3Builder::new()
+            .with_bucket_name("tests")
+            .with_endpoint(&self.endpoint)
+            .with_allow_http(true)
+            .with_access_key_id(&self.access_key)
+            .with_secret_access_key(&self.secret_key)
+            .build()
+            .unwrap()
+    }
 }
 
 impl Cluster {
