@@ -345,3 +345,22 @@ fn with_hold_a_person_is_asked_and_nothing_is_revoked() {
     let Step::Swap(next) = step(&hold, Some(&journal), &memory) else { panic!("no record") };
     assert_eq!(next.shards[0].batch_in_flight(), Some("batch-1"), "what is found is adopted");
 }
+
+#[test]
+fn what_was_submitted_is_not_forgotten_with_the_journal() {
+    let (job, memory) = (job(), memory());
+    let observed =
+        |journal| Observed { now: NOW, nonce: "nonce", timing: &TIMING, job: &job, journal, memory: &memory };
+    let journal = journal(owner("j", "u"), submitted());
+    let there = observed(Some(&journal));
+    let wait = Step::Wait { until: None, why: Waiting { stage: "InProgress", ..Default::default() } };
+    let before = project(&there, &Default::default(), Some(1), &wait).unwrap();
+    let gone = observed(None);
+    let step = decide(&gone);
+    assert!(matches!(&step, Step::Wait { why, .. } if why.stuck.is_some()), "{step:?}");
+    let after = project(&gone, &before, Some(1), &step).unwrap();
+    assert!(
+        after.submission_time.is_some() && after.batches == before.batches && after.work == before.work,
+        "{after:?}"
+    );
+}

@@ -32,8 +32,11 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
         start_time: start_time(o, old),
         ..Default::default()
     };
-    if let Some(journal) = o.journal.filter(|j| j.owner == o.job.owner) {
-        describe(&mut status, o, journal, old);
+    match o.journal.filter(|j| j.owner == o.job.owner) {
+        Some(journal) => describe(&mut status, o, journal, old),
+        // That something was submitted is not forgotten with the journal: it keeps another one from being opened.
+        None if o.job.submitted => remember(&mut status, old),
+        None => {}
     }
     let verdicts = match step {
         Step::Lock(lock) => {
@@ -75,6 +78,16 @@ fn provider(o: &Observed, old: &BatchJobStatus, step: &Step) -> Option<PinnedPro
         _ if o.job.provider.as_ref().is_some_and(|p| p.going) => None,
         _ => old.provider.clone(),
     }
+}
+
+fn remember(status: &mut BatchJobStatus, old: &BatchJobStatus) {
+    status.work.clone_from(&old.work);
+    status.submission_time.clone_from(&old.submission_time);
+    status.input.clone_from(&old.input);
+    status.requests = old.requests;
+    status.batches.clone_from(&old.batches);
+    status.error_summary.clone_from(&old.error_summary);
+    status.display.clone_from(&old.display);
 }
 
 /// As with a Job, suspension stops the clock of the deadline, and resuming starts it anew.

@@ -41,6 +41,17 @@ async fn a_journal_that_is_gone_is_missed_and_nothing_is_paid_again() {
     scene.delete(key).await;
     let job = scene.wait_condition("j", "Stalled", "True", 40).await;
     assert!(condition(&job, "Stalled").unwrap().2.contains("journal"), "{:?}", condition(&job, "Stalled"));
+    let status = job.status.unwrap();
+    assert!(
+        status.submission_time.is_some() && status.batches.len() == 1,
+        "what was submitted is not forgotten with it"
+    );
+    // Whatever asks for another look.
+    scene.kubectl(&["annotate", "bjob", "j", "llmbatch.dev/reconcile-requested-at=now"]);
+    let looked = |j: &batchjob_operator::api::BatchJob| {
+        j.status.as_ref().is_some_and(|s| s.last_handled_reconcile_at.as_deref() == Some("now"))
+    };
+    scene.wait_job("it is looked at again", "j", 30, looked).await;
     assert_eq!(scene.get(key).await, None);
     scene.put(key, journal).await;
     scene.wait_condition("j", "Stalled", "False", 40).await;

@@ -313,7 +313,8 @@ async fn accounts_storage_and_hosts_that_are_not_the_tenants_stay_closed() {
         stage.told(&format!("a{i}"), reason, words).await;
     }
     assert!(attempts.len() >= 40, "{}", attempts.len());
-    // A grant that ends.
+    // A grant that ends; those that wait for one would take it, too.
+    tenant.kubectl(&["delete", "bjob", "--all", "--timeout=60s"]);
     tenant.kubectl(&["label", "namespace", own, "tier=gold"]);
     let job = |name: &str| stage.job(name, &[("/spec/providerRef", reference("ClusterBatchProvider", &label))]);
     tenant.apply(&job("while-granted").to_string());
