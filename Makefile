@@ -31,6 +31,7 @@ test: preflight lint ## All checks and tests, on a real Kubernetes API server an
 lint: preflight ## Formatting, clippy, licences.
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo fetch --quiet --locked
 	"$$(./tests/cluster/cargo-deny.sh)" --offline check bans licenses sources
 
 .PHONY: image
