@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the image without Docker into target/image/batchjob-operator.tar, an OCI image layout. The same sources, compiler
-# and Debian packages make the same bytes, wherever the repository lies.
+# Builds the image without Docker into target/image/batchjob-operator.tar, an OCI image layout. The same files
+# are packed into the same bytes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
