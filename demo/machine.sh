@@ -2,7 +2,7 @@
 # that we hold open: `start` opens the pipe, and `keep` hands all of them to a process that does nothing but hold them.
 
 work=$(mktemp -d)
-kept_at=target/demo.kept
+kept_at=$target/demo.kept
 declare -A pids=()
 stopped=""
 

@@ -5,7 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if [ -n "${KEEP:-}" ] && [ -e target/demo.kept ]; then
+target=${CARGO_TARGET_DIR:-target}
+if [ -n "${KEEP:-}" ] && [ -e "$target/demo.kept" ]; then
     echo "a demo is running already: make demo-stop" >&2
     exit 1
 fi
@@ -14,7 +15,6 @@ kube_dir=$(./tests/cluster/build.sh)
 weed=$(./tests/cluster/seaweedfs.sh)
 echo "building the operator (cargo build) ..." >&2
 cargo build --quiet --bins
-target=${CARGO_TARGET_DIR:-target}
 PATH="$kube_dir:$PATH"
 SECONDS=0
 . demo/machine.sh

@@ -2,7 +2,7 @@
 # Stops what `make demo KEEP=1` left running, and removes what it left on disk.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-kept_at=target/demo.kept
+kept_at=${CARGO_TARGET_DIR:-target}/demo.kept
 
 if [ ! -e "$kept_at" ]; then
     echo "no demo is running"

@@ -234,7 +234,10 @@ fn a_job_that_is_deleted_with_its_journal_has_what_status_names_stopped() {
     let orphan = JobView { deletion_policy: DeletionPolicy::Orphan, ..deleted.clone() };
     assert!(matches!(step(&orphan, None, &Memory::default()), Step::RemoveFinalizer { abandoned: Some(_) }));
     let overdue = JobView { deleting_since: Some(NOW - 1_000), ..deleted };
-    assert!(matches!(step(&overdue, None, &Memory::default()), Step::RemoveFinalizer { abandoned: Some(_) }));
+    let Step::RemoveFinalizer { abandoned: Some(why) } = step(&overdue, None, &Memory::default()) else {
+        panic!("it stays")
+    };
+    assert!(!why.contains("the journal at the destination names them"), "{why}");
 }
 
 #[test]
@@ -363,4 +366,18 @@ fn what_was_submitted_is_not_forgotten_with_the_journal() {
         after.submission_time.is_some() && after.batches == before.batches && after.work == before.work,
         "{after:?}"
     );
+}
+
+#[test]
+fn a_batch_without_files_is_asked_again_for_as_long_as_a_list_may_lag() {
+    let journal = journal(owner("j", "u"), submitted());
+    let patient = |ended: i64| {
+        let seen = Seen::Ended { state: "completed".into(), done: 1, rejected: None };
+        let looks = [("batch-1".to_string(), Look { at: ended, seen })].into();
+        match step(&job(), Some(&journal), &Memory { looks, ..memory() }) {
+            Step::Collect { patient, .. } => patient,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(patient(NOW - 9) && !patient(NOW - 10));
 }

@@ -12,12 +12,17 @@ pub(super) const INTENT: &str = "bj-intent";
 pub(super) const WORK: &str = "bj-work";
 
 /// What a batch of this work says of itself.
-pub(super) fn identity(owner: &Owner, work_id: &str) -> Vec<(&'static str, String)> {
+fn identity(owner: &Owner, work_id: &str) -> Vec<(&'static str, String)> {
     vec![
         ("bj-cluster", owner.cluster.clone()),
         ("bj-job", format!("{}/{}", owner.namespace, owner.name)),
         (WORK, work_id.into()),
     ]
+}
+
+/// Whether a batch says that it is this work's.
+pub(super) fn is_said_by(batch: &Batch, owner: &Owner, work_id: &str) -> bool {
+    identity(owner, work_id).into_iter().all(|(key, value)| batch.said(key) == Some(&value))
 }
 
 /// What a batch is told to say of itself: at most 16 pairs of 64 and 512 characters.

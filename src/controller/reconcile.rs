@@ -30,11 +30,12 @@ pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<A
     let mut anew = false;
     if job.metadata.deletion_timestamp.is_none() && is_finished(&job) && is_tidy(&job) {
         ctx.sessions.end(&uid);
-        anew = cost_nothing(&job) && refers_to_other(&ctx, &job).await;
-        match (anew, cost_nothing(&job)) {
-            (true, _) => {}
-            (false, true) => return Ok(requeue(Some(recheck_at(&ctx)), ctx.clock.now())),
-            (false, false) => return Ok(Action::await_change()),
+        if !cost_nothing(&job) {
+            return Ok(Action::await_change());
+        }
+        anew = refers_to_other(&ctx, &job).await;
+        if !anew {
+            return Ok(requeue(Some(recheck_at(&ctx)), ctx.clock.now()));
         }
     }
     let session = ctx.sessions.get(&uid);
@@ -148,7 +149,7 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
         Step::Wait { .. }
             | Step::Pass { .. }
             | Step::Upload(_)
-            | Step::Collect(_)
+            | Step::Collect { .. }
             | Step::FollowUp { .. }
             | Step::Write
     ) {
@@ -207,7 +208,7 @@ fn name_of(step: &Step) -> &'static str {
         Step::Poll(_) => "Poll",
         Step::Cancel { .. } => "Cancel",
         Step::CancelUnjournaled { .. } => "CancelUnjournaled",
-        Step::Collect(_) => "Collect",
+        Step::Collect { .. } => "Collect",
         Step::DeleteFiles(_) => "DeleteFiles",
         Step::FollowUp { .. } => "FollowUp",
         Step::Write => "Write",

@@ -1,15 +1,16 @@
 //! The rule book: what is the one next thing to do.
 
-use super::journal::{Commit, Journal, Owner, Shard};
+use super::journal::{Journal, Owner, Shard};
 use super::observed::{ManifestView, Observed, Planned, Task};
-use super::{ending, shards};
+use super::{deleting, ending};
 use crate::api::conditions::reasons;
-use crate::api::{DeletionPolicy, Hold, Lock, Outcome, PROTOCOL_VERSION};
+use crate::api::{Hold, Lock, PROTOCOL_VERSION};
 
 /// Milliseconds between two looks for something that a person must mend: Secrets are polled, not watched.
 const MENDED_CHECK: i64 = 15_000;
 
-const GONE: &str = "a batch was submitted, and its journal, _batchjob/journal.json at the destination, is gone";
+pub(super) const GONE: &str =
+    "a batch was submitted, and its journal, _batchjob/journal.json at the destination, is gone";
 
 /// One thing to do; at most one effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +81,13 @@ pub enum Step {
         /// The provider's name for it.
         batch_id: String,
     },
-    /// Fetch what came back.
-    Collect(super::Slot),
+    /// Fetch what came back. While `patient`, a batch that names no file with the answers that it counts is asked again.
+    Collect {
+        /// Of which batch.
+        slot: super::Slot,
+        /// Whether the provider may still make up its mind.
+        patient: bool,
+    },
     /// Delete files at the provider that nobody needs any more.
     DeleteFiles(Vec<String>),
     /// Stage what has no answer for another round.
@@ -139,7 +145,7 @@ pub fn decide(o: &Observed) -> Step {
         return newer_protocol(journal);
     }
     if let Some(since) = o.job.deleting_since {
-        return deleting(o, since);
+        return deleting::deleting(o, since);
     }
     if o.job.finished {
         return finished(o);
@@ -276,7 +282,7 @@ fn output_taken(o: &Observed) -> Option<Stuck> {
     Some(Stuck { reason: reasons::OUTPUT_CONFLICT, message })
 }
 
-fn conclude(o: &Observed, journal: &Journal) -> Step {
+pub(super) fn conclude(o: &Observed, journal: &Journal) -> Step {
     match &o.memory.manifest {
         Some(Some(m)) if m.work_id == journal.work_id => Step::Conclude { manifest: m.clone(), reused: false },
         Some(Some(_)) => {
@@ -404,100 +410,6 @@ pub(super) fn free_failure(journal: &Journal, reason: &'static str, message: Str
     }
 }
 
-fn deleting(o: &Observed, since: i64) -> Step {
-    if !o.job.finalizer {
-        return wait(None, reasons::FINISHED);
-    }
-    let let_go = Step::RemoveFinalizer { abandoned: None };
-    if o.job.finished {
-        return let_go;
-    }
-    let overdue = o.now >= since + o.timing.deletion_deadline;
-    if let Some(stuck) = &o.job.stuck {
-        // Without a lock nothing was ever opened by this object.
-        return match (o.job.lock.is_none(), overdue) {
-            (true, _) => let_go,
-            (false, true) => abandon(&stuck.message),
-            (false, false) => Step::Wait {
-                until: Some(since + o.timing.deletion_deadline),
-                why: Waiting { stage: reasons::CANCELLED, stuck: Some(stuck.clone()), ..Default::default() },
-            },
-        };
-    }
-    let policy = o.job.deletion_policy;
-    let journal = match o.journal {
-        Some(journal) if journal.owner == o.job.owner => journal,
-        // An earlier object of this name left batches behind, and nobody else will ever look after them.
-        Some(journal)
-            if journal.owner.is_namesake(&o.job.owner) && journal.has_intents() && journal.commit.is_none() =>
-        {
-            return Step::Swap(journal.next(|j| {
-                j.owner = o.job.owner.clone();
-                j.closing = Some(policy);
-            }));
-        }
-        None if o.job.submitted => return without_journal(o, overdue),
-        _ => return let_go,
-    };
-    if journal.commit.is_some() {
-        return match conclude(o, journal) {
-            Step::Conclude { .. } => let_go,
-            Step::Wait { .. } if overdue => abandon("its results could not be written"),
-            step => step,
-        };
-    }
-    if journal.closing != Some(policy) {
-        return Step::Swap(journal.next(|j| j.closing = Some(policy)));
-    }
-    if !journal.has_intents() {
-        return let_go;
-    }
-    let round = shards::round(o, journal, Some(policy), false);
-    match round.step {
-        Some(step) => step,
-        None if !round.live && policy == DeletionPolicy::Orphan => let_go,
-        None if !round.live => ending::clean_up_then(o, journal, |requests| cancelled(requests, o.now)),
-        None if overdue => abandon("its batches did not end in time"),
-        None => Step::Wait {
-            until: round.due.or(Some(since + o.timing.deletion_deadline)),
-            why: Waiting { stage: reasons::CANCELLED, holds: round.holds, stuck: round.stuck },
-        },
-    }
-}
-
-fn cancelled(requests: crate::api::RequestCounts, at: i64) -> Commit {
-    Commit {
-        outcome: Outcome::Cancelled,
-        reason: reasons::CANCELLED.into(),
-        message: format!(
-            "the BatchJob was deleted before it was done; {} of {} requests were answered",
-            requests.succeeded, requests.total
-        ),
-        at,
-        requests,
-    }
-}
-
-/// With a namespace that is deleted go its ConfigMaps, a journal among them. What status names is told to stop if the provider
-/// says that it is this work's; nothing can be collected any more.
-fn without_journal(o: &Observed, overdue: bool) -> Step {
-    let running = o.job.batches.iter().find(|id| !o.memory.cancelled.contains(*id));
-    match (o.job.deletion_policy, running) {
-        (DeletionPolicy::Cancel, Some(batch_id)) if !overdue => Step::CancelUnjournaled { batch_id: batch_id.clone() },
-        (DeletionPolicy::Cancel, None) => abandon(&format!("{GONE}; its batches were told to stop")),
-        _ => abandon(GONE),
-    }
-}
-
-fn abandon(why: &str) -> Step {
-    Step::RemoveFinalizer {
-        abandoned: Some(format!(
-            "the deletion was let through: {why}; batches at the provider may still run and cost, \
-             the journal at the destination names them"
-        )),
-    }
-}
-
-fn wait(until: Option<i64>, stage: &'static str) -> Step {
+pub(super) fn wait(until: Option<i64>, stage: &'static str) -> Step {
     Step::Wait { until, why: Waiting { stage, ..Default::default() } }
 }

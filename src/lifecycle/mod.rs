@@ -4,6 +4,7 @@
 //! returns and feeds what came of it back as [`Memory`]; the model checker in `tests/` runs this very function.
 
 mod decide;
+mod deleting;
 mod ending;
 mod errors;
 mod identity;

@@ -181,7 +181,8 @@ fn follow(
             )),
             None => {
                 round.stage = reasons::COLLECTING;
-                (!o.memory.running.contains(&Task::Collect(slot))).then_some(Step::Collect(slot))
+                let patient = o.now < look.at + o.timing.listing_lag;
+                (!o.memory.running.contains(&Task::Collect(slot))).then_some(Step::Collect { slot, patient })
             }
         },
     }

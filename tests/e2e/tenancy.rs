@@ -455,12 +455,10 @@ async fn a_forged_journal_status_or_answer_reaches_nothing_of_a_neighbour_in_the
     // Status that names it, of a job that is deleted without its journal.
     tenant.apply(&configured("status", false).to_string());
     tenant.wait_condition("status", "Submitted", "True", 60).await;
-    let patch = json!([
-        {"op": "replace", "path": "/status/batches/0/providerID", "value": batch},
-        {"op": "replace", "path": "/status/work/id", "value": theirs["workID"]},
-    ]);
+    let named = json!([{"name": "00000-1", "state": "Submitted", "requests": 3, "providerID": batch}]);
+    let patch = json!({"status": {"batches": named, "work": {"id": theirs["workID"]}}});
     tenant.delete("out/status/_batchjob/journal.json").await;
-    tenant.kubectl(&["patch", "bjob", "status", "--subresource=status", "--type=json", "-p", &patch.to_string()]);
+    tenant.kubectl(&["patch", "bjob", "status", "--subresource=status", "--type=merge", "-p", &patch.to_string()]);
     tenant.kubectl(&["delete", "bjob", "status", "--wait=false"]);
     tenant.wait_gone("status").await;
     // Deleting what names the neighbour's batch cancels nothing of it.

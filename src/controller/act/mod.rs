@@ -64,7 +64,7 @@ impl Act<'_> {
             Step::ProveStore => self.prove_store().await?,
             Step::Pass { stage } => self.start_pass(stage)?,
             Step::Upload(slot) => self.start_upload(slot)?,
-            Step::Collect(slot) => self.start_collect(slot)?,
+            Step::Collect { slot, patient } => self.start_collect(slot, patient)?,
             Step::FollowUp { round } => self.start_follow_up(round)?,
             Step::Write => self.start_write()?,
             Step::Post(slot) => self.post(slot).await?,

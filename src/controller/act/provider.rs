@@ -19,7 +19,7 @@ impl Act<'_> {
     /// Uses the permit up, whatever comes of it.
     pub(super) async fn post(&self, slot: Slot) -> Result<(), Trouble> {
         let (journal, attempt, tools) = (self.journal()?, self.attempt(slot)?, self.tools()?);
-        let foreign = self.is_foreign(&attempt.file_id).await?;
+        let foreign = !self.uploaded(&attempt.file_id) && self.is_our_file(&attempt.file_id).await? == Some(false);
         let Some(permit) = self.session.take_permit() else { return Ok(()) };
         if foreign {
             let message =
@@ -53,14 +53,17 @@ impl Act<'_> {
         Ok(())
     }
 
-    /// Whether a file that this process did not upload itself is somebody else's, by its name. One that is gone is nobody's.
-    async fn is_foreign(&self, file_id: &str) -> Result<bool, Trouble> {
-        if self.session.memory().uploads.values().any(|uploaded| uploaded == file_id) {
-            return Ok(false);
-        }
+    /// Whether this process uploaded the file itself.
+    fn uploaded(&self, file_id: &str) -> bool {
+        self.session.memory().uploads.values().any(|uploaded| uploaded == file_id)
+    }
+
+    /// Whether the file is this work's, by the name that the provider has for it: the journal's word is not enough. None where
+    /// there is no such file under this credential.
+    async fn is_our_file(&self, file_id: &str) -> Result<Option<bool>, Trouble> {
         match self.tools()?.api.file_name(file_id).await {
-            Ok(name) => Ok(!name.starts_with(&names::file_prefix(self.journal()?))),
-            Err(e) if e.class == Class::NotFound => Ok(false),
+            Ok(name) => Ok(Some(name.starts_with(&names::file_prefix(self.journal()?)))),
+            Err(e) if e.class == Class::NotFound => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
@@ -86,14 +89,9 @@ impl Act<'_> {
         Ok(())
     }
 
-    /// The file is there under this credential, and by its name it is ours: the journal's word is not enough.
     pub(super) async fn check_file(&self, slot: Slot) -> Result<(), Trouble> {
         let file_id = self.attempt(slot)?.file_id.clone();
-        let ours = match self.tools()?.api.file_name(&file_id).await {
-            Ok(name) => name.starts_with(&names::file_prefix(self.journal()?)),
-            Err(e) if e.class == Class::NotFound => false,
-            Err(e) => return Err(e.into()),
-        };
+        let ours = self.is_our_file(&file_id).await? == Some(true);
         self.session.remember(|m| {
             m.files.insert(file_id, ours);
         });
@@ -110,27 +108,22 @@ impl Act<'_> {
 
     pub(super) async fn revoke(&self, slot: Slot) -> Result<(), Trouble> {
         let file_id = self.attempt(slot)?.file_id.clone();
-        let api = &self.tools()?.api;
-        match api.file_name(&file_id).await {
-            Ok(name) if !name.starts_with(&names::file_prefix(self.journal()?)) => {
+        match self.is_our_file(&file_id).await? {
+            Some(false) => {
                 let message = format!("file {file_id}, which the journal names, is not this job's; it is not deleted");
                 return Err(Trouble::lasting("OutputConflict", message));
             }
-            Ok(_) => api.delete_file(&file_id).await?,
-            Err(e) if e.class == Class::NotFound => {}
-            Err(e) => return Err(e.into()),
+            Some(true) => self.tools()?.api.delete_file(&file_id).await?,
+            None => {}
         }
-        match api.file_name(&file_id).await {
-            Err(e) if e.class == Class::NotFound => {
-                let gone = self.ctx.clock.now();
-                self.session.remember(|m| {
-                    m.revoked.insert(file_id, gone);
-                });
-                Ok(())
-            }
-            Ok(_) => Err(Trouble::passing("ProviderUnavailable", "a deleted input file is still there")),
-            Err(e) => Err(e.into()),
+        if self.is_our_file(&file_id).await?.is_some() {
+            return Err(Trouble::passing("ProviderUnavailable", "a deleted input file is still there"));
         }
+        let gone = self.ctx.clock.now();
+        self.session.remember(|m| {
+            m.revoked.insert(file_id, gone);
+        });
+        Ok(())
     }
 
     pub(super) async fn poll(&self, slot: Slot) -> Result<(), Trouble> {
@@ -154,15 +147,11 @@ impl Act<'_> {
     async fn is_ours(&self, batch: &Batch) -> Result<bool, Trouble> {
         let journal = self.journal()?;
         if batch.said(names::WORK).is_some() {
-            return Ok(names::identity(&journal.owner, &journal.work_id)
-                .into_iter()
-                .all(|(key, value)| batch.said(key) == Some(&value)));
+            return Ok(names::is_said_by(batch, &journal.owner, &journal.work_id));
         }
-        let Some(file) = &batch.input_file_id else { return Ok(false) };
-        match self.tools()?.api.file_name(file).await {
-            Ok(name) => Ok(name.starts_with(&names::file_prefix(journal))),
-            Err(e) if e.class == Class::NotFound => Ok(false),
-            Err(e) => Err(e.into()),
+        match &batch.input_file_id {
+            Some(file) => Ok(self.is_our_file(file).await? == Some(true)),
+            None => Ok(false),
         }
     }
 
@@ -170,11 +159,9 @@ impl Act<'_> {
     pub(super) async fn cancel_unjournaled(&self, batch_id: String) -> Result<(), Trouble> {
         let api = &self.tools()?.api;
         let work = self.world.job.status.as_ref().and_then(|s| s.work.as_ref());
-        let mut ours = names::identity(&self.world.view.owner, work.map(|w| w.id.as_str()).unwrap_or_default());
+        let work_id = work.map(|w| w.id.as_str()).unwrap_or_default();
         match api.get(&batch_id).await {
-            Ok(batch) if ours.drain(..).all(|(key, value)| batch.said(key) == Some(&value)) => {
-                api.cancel(&batch_id).await?
-            }
+            Ok(batch) if names::is_said_by(&batch, &self.world.view.owner, work_id) => api.cancel(&batch_id).await?,
             Ok(_) => {}
             Err(e) if e.class == Class::NotFound => {}
             Err(e) => return Err(e.into()),
@@ -210,8 +197,7 @@ impl Act<'_> {
         let (journal, api) = (self.journal()?, &self.tools()?.api);
         let of_batches = self.files_of_batches(journal).await?;
         for file in &files {
-            let ours = of_batches.contains(file)
-                || api.file_name(file).await.is_ok_and(|name| name.starts_with(&names::file_prefix(journal)));
+            let ours = of_batches.contains(file) || self.is_our_file(file).await.is_ok_and(|ours| ours == Some(true));
             if !ours {
                 continue;
             }

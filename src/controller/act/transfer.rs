@@ -81,14 +81,11 @@ impl Act<'_> {
         Ok(())
     }
 
-    pub(super) fn start_collect(&self, slot: Slot) -> Result<(), Trouble> {
+    pub(super) fn start_collect(&self, slot: Slot, patient: bool) -> Result<(), Trouble> {
         let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
         let (namespace, name) = (self.world.view.owner.namespace.clone(), self.world.view.owner.name.clone());
-        let session = self.session.clone();
         tasks::start(self.ctx, self.session, &self.world.job, Task::Collect(slot), async move {
             let Some((batch_id, shard)) = submitted(&journal, slot) else { return Ok(learned(|_| {})) };
-            let ended = session.memory().looks.get(batch_id).map_or(0, |look| look.at);
-            let patient = ctx.clock.now() < ended + ctx.timing.listing_lag;
             let (batch, part) = collect(&tools, &journal, slot, batch_id, shard, patient, &ctx.spool).await?;
             if part.foreign > 0 {
                 warn!(namespace, name, %slot, lines = part.foreign, "lines that are not of this batch came back and were left out");

@@ -1,0 +1,105 @@
+//! A job that is being deleted: its batches are stopped, or left to run, and what was paid for is kept.
+
+use super::decide::{GONE, Step, Waiting, conclude, wait};
+use super::journal::Commit;
+use super::observed::Observed;
+use super::{ending, shards};
+use crate::api::conditions::reasons;
+use crate::api::{DeletionPolicy, Outcome, RequestCounts};
+
+/// The next step for a job whose deletion was asked for at `since`.
+pub(super) fn deleting(o: &Observed, since: i64) -> Step {
+    if !o.job.finalizer {
+        return wait(None, reasons::FINISHED);
+    }
+    let let_go = Step::RemoveFinalizer { abandoned: None };
+    if o.job.finished {
+        return let_go;
+    }
+    let overdue = o.now >= since + o.timing.deletion_deadline;
+    if let Some(stuck) = &o.job.stuck {
+        // Without a lock nothing was ever opened by this object.
+        return match (o.job.lock.is_none(), overdue) {
+            (true, _) => let_go,
+            (false, true) => abandon(&stuck.message),
+            (false, false) => Step::Wait {
+                until: Some(since + o.timing.deletion_deadline),
+                why: Waiting { stage: reasons::CANCELLED, stuck: Some(stuck.clone()), ..Default::default() },
+            },
+        };
+    }
+    let policy = o.job.deletion_policy;
+    let journal = match o.journal {
+        Some(journal) if journal.owner == o.job.owner => journal,
+        // An earlier object of this name left batches behind, and nobody else will ever look after them.
+        Some(journal)
+            if journal.owner.is_namesake(&o.job.owner) && journal.has_intents() && journal.commit.is_none() =>
+        {
+            return Step::Swap(journal.next(|j| {
+                j.owner = o.job.owner.clone();
+                j.closing = Some(policy);
+            }));
+        }
+        None if o.job.submitted => return without_journal(o, overdue),
+        _ => return let_go,
+    };
+    if journal.commit.is_some() {
+        return match conclude(o, journal) {
+            Step::Conclude { .. } => let_go,
+            Step::Wait { .. } if overdue => abandon("its results could not be written"),
+            step => step,
+        };
+    }
+    if journal.closing != Some(policy) {
+        return Step::Swap(journal.next(|j| j.closing = Some(policy)));
+    }
+    if !journal.has_intents() {
+        return let_go;
+    }
+    let round = shards::round(o, journal, Some(policy), false);
+    match round.step {
+        Some(step) => step,
+        None if !round.live && policy == DeletionPolicy::Orphan => let_go,
+        None if !round.live => ending::clean_up_then(o, journal, |requests| cancelled(requests, o.now)),
+        None if overdue => abandon("its batches did not end in time"),
+        None => Step::Wait {
+            until: round.due.or(Some(since + o.timing.deletion_deadline)),
+            why: Waiting { stage: reasons::CANCELLED, holds: round.holds, stuck: round.stuck },
+        },
+    }
+}
+
+fn cancelled(requests: RequestCounts, at: i64) -> Commit {
+    Commit {
+        outcome: Outcome::Cancelled,
+        reason: reasons::CANCELLED.into(),
+        message: format!(
+            "the BatchJob was deleted before it was done; {} of {} requests were answered",
+            requests.succeeded, requests.total
+        ),
+        at,
+        requests,
+    }
+}
+
+/// With a namespace that is deleted go its ConfigMaps, a journal among them. What status names is told to stop if the provider
+/// says that it is this work's; nothing can be collected any more.
+fn without_journal(o: &Observed, overdue: bool) -> Step {
+    let running = o.job.batches.iter().find(|id| !o.memory.cancelled.contains(*id));
+    match (o.job.deletion_policy, running) {
+        (DeletionPolicy::Cancel, Some(batch_id)) if !overdue => Step::CancelUnjournaled { batch_id: batch_id.clone() },
+        (DeletionPolicy::Cancel, None) => {
+            let_through(&format!("{GONE}; the batches that status names were told to stop"))
+        }
+        _ => let_through(&format!("{GONE}; the batches that status names may still run and cost")),
+    }
+}
+
+fn abandon(why: &str) -> Step {
+    let left = "batches at the provider may still run and cost, the journal at the destination names them";
+    let_through(&format!("{why}; {left}"))
+}
+
+fn let_through(why: &str) -> Step {
+    Step::RemoveFinalizer { abandoned: Some(format!("the deletion was let through: {why}")) }
+}
