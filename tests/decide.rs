@@ -146,6 +146,11 @@ fn while_a_person_is_asked_the_search_goes_on() {
     memory.searches.insert("intent-1".into(), Search { began: NOW - 4, found: vec![] });
     let Step::Wait { until, why } = step(&job(), Some(&journal), &memory) else { panic!("no wait") };
     assert_eq!((until, why.holds.len()), (Some(NOW + 6), 1));
+    memory.searches.insert("intent-1".into(), Search { began: NOW - 10, found: vec![] });
+    assert!(
+        matches!(step(&job(), Some(&journal), &memory), Step::Search(_)),
+        "and again, once the list may have caught up"
+    );
     memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec!["batch-1".into()] });
     let Step::Swap(next) = step(&job(), Some(&journal), &memory) else { panic!("no record") };
     assert_eq!(next.shards[0].batch_in_flight(), Some("batch-1"));
