@@ -13,8 +13,8 @@ demo: ## Run everything on this machine, see 10,000 reviews through, and stop; K
 demo-stop: ## Stop what `make demo KEEP=1` left running.
 	@./demo/stop.sh
 
-# All but those that need a cluster.
-quick = $(filter-out e2e,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
+# All but those that need a cluster, or what its tests leave behind.
+quick = $(filter-out e2e rights,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
 
 .PHONY: test
 test: preflight lint ## All checks and tests, on a real Kubernetes API server and a real S3 server.
@@ -26,6 +26,7 @@ test: preflight lint ## All checks and tests, on a real Kubernetes API server an
 	./tests/cluster/venv.sh readers >/dev/null
 	./tests/cluster/venv.sh aibrix >/dev/null
 	cargo test --test e2e -- --test-threads=6
+	cargo test --test rights
 
 .PHONY: lint
 lint: preflight ## Formatting, clippy, licences.

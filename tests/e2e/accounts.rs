@@ -234,7 +234,7 @@ async fn a_namespace_whose_credentials_nobody_remembers_ends_after_the_deadline(
     scene.apply_job("j", json!({}));
     scene.wait_batch("the batch runs", |b| b["status"] == "in_progress").await;
     scene.wait_condition("j", "Submitted", "True", 30).await;
-    scene.operator = None;
+    scene.stop().await;
     scene.kubectl(&["delete", "secret", "llm-key", "s3"]);
     cluster().kubectl(&["delete", "namespace", &scene.namespace, "--wait=false"]);
     scene.operator = Some(scene.settings.start().await);

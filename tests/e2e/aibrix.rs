@@ -10,6 +10,7 @@ use crate::support::eventually;
 use crate::support::operator::Operator;
 use crate::support::process::{Process, python, scratch};
 use crate::support::proxy::{Fault, Proxy, When};
+use crate::support::quiet::{CANARY, prompt};
 use crate::support::scene::{Scene, condition};
 
 struct Aibrix {
@@ -74,7 +75,7 @@ async fn scene_at(name: &str, url: &str) -> Scene {
 }
 
 fn body(i: usize) -> Value {
-    json!({"model": "m", "messages": [{"role": "user", "content": format!("Review {i}: „gut“, 👟\n\u{2028}")}]})
+    json!({"model": "m", "messages": [{"role": "user", "content": format!("Review {i} {CANARY}: „gut“, 👟\n\u{2028}")}]})
 }
 
 fn request(i: usize) -> String {
@@ -109,7 +110,7 @@ async fn another_vendors_server_runs_the_same_jobs() {
         assert_eq!(status.batches.len(), batches, "{job}");
     }
     let asked =
-        |i: usize| json!({"model": "gpt-5-mini", "messages": [{"role": "user", "content": format!("small {i}")}]});
+        |i: usize| json!({"model": "gpt-5-mini", "messages": [{"role": "user", "content": prompt("small", i)}]});
     let wanted: Vec<_> = (0..3).map(|i| (format!("small-{i}"), asked(i))).collect();
     assert_eq!(results(&scene, "small").await, wanted);
     let wanted: Vec<_> = (0..60).map(|i| (format!("review {i}"), body(i))).collect();

@@ -6,6 +6,7 @@ use serde_json::json;
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 
+use crate::support::quiet::CANARY;
 use crate::support::scene::Scene;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -17,9 +18,10 @@ async fn two_hundred_megabytes_pass_under_256_mib() {
     let mut bytes = 0;
     for i in 0..lines {
         let line = json!({"custom_id": format!("row-{i}"), "method": "POST", "url": "/v1/chat/completions",
-            "body": {"model": "m", "messages": [{"role": "user", "content": format!("{i} {filler}")}]}});
+            "body": {"model": "m", "messages": [{"role": "user", "content": format!("{i} {CANARY} {filler}")}]}});
         let line = Bytes::from(line.to_string() + "\n");
         bytes += line.len();
+        scene.plant(&line);
         out.write_all(&line).await.unwrap();
     }
     out.shutdown().await.unwrap();

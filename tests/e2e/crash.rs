@@ -81,9 +81,11 @@ async fn killed_at(name: &str, moments: &[Moment]) {
     scene.base_url = format!("{}/v1", provider.url);
     scene.kubectl(&["delete", "batchprovider", "llm"]);
     scene.example("provider.yaml");
+    let spool = tempfile::tempdir().unwrap();
+    scene.settings.extra = vec!["--spool-dir".into(), spool.path().to_str().unwrap().into()];
     // Trying the provider out is over before the first fault is placed, and is not done again by the next operator.
     scene.restart().await;
-    scene.operator = None;
+    scene.stop().await;
     for (i, moment) in moments.iter().enumerate() {
         let proxy = match moment.way {
             Kubernetes => &kubernetes,
@@ -99,13 +101,16 @@ async fn killed_at(name: &str, moments: &[Moment]) {
         scene.apply_job(&job, json!({}));
         eventually(&format!("killed where {}", moment.what), 40, || async { proxy.struck().then_some(()) }).await;
         drop(operator.lock().unwrap().take());
+        // In a Pod the folder outlives the container: what lay in it would add up.
+        let left: Vec<_> = std::fs::read_dir(&spool).unwrap().collect();
+        assert!(left.is_empty(), "killed where {}: {left:?}", moment.what);
         scene.restart().await;
         let done = scene.wait_complete(&job).await;
         assert_eq!(condition(&done, "Complete").unwrap().1, "AllSucceeded", "killed where {}", moment.what);
         let wanted: Vec<String> = (0..3).map(|n| format!("{job}-{n}")).collect();
         assert_eq!(scene.result_ids(&job).await, wanted, "killed where {}", moment.what);
         scene.sim.assert_billed_once(3 * (i + 1)).await;
-        scene.operator = None;
+        scene.stop().await;
     }
 }
 

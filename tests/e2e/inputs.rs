@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use crate::support::proxy::{Fault, Proxy, When};
+use crate::support::quiet::CANARY;
 use crate::support::scene::{Scene, batch_lines, condition};
 use crate::support::shared::{cluster, storage};
 
@@ -149,7 +150,7 @@ async fn rows_tables_and_bare_requests_become_requests() {
     let rows = [json!({"id": 7, "o": {"t": "deep"}}), json!({"id": "x", "o": {"t": "$(row.id)"}})];
     let rows: String = rows.iter().map(|r| format!("{r}\n")).collect();
     scene.put("in/rows.jsonl", rows).await;
-    let spec = json!({"input": {"format": "Rows", "template": template("say $(row.o.t)")}});
+    let spec = json!({"input": {"format": "Rows", "template": template(&format!("{CANARY} $(row.o.t)"))}});
     scene.apply_job("rows", json!({"inputKey": "rows.jsonl", "spec": spec}));
     scene.put("in/bare.jsonl", "{\"custom_id\":\"p\",\"body\":{\"messages\":[]}}\n").await;
     scene.apply_job("bare", json!({"inputKey": "bare.jsonl", "spec": {"input": {"format": "Requests"}}}));
@@ -170,7 +171,8 @@ async fn nothing_to_do_is_done_where_that_is_fine() {
     let scene = Scene::new("empty", &[]).await;
     scene.put("in/blank.jsonl", "\n\n").await;
     for (name, key) in [("none", "none/"), ("blank", "blank.jsonl")] {
-        scene.apply_job(name, json!({"inputKey": key, "spec": {"input": {"emptyPolicy": "Complete"}}}));
+        let spec = json!({"input": {"emptyPolicy": "Complete"}, "requestDefaults": {"instructions": CANARY}});
+        scene.apply_job(name, json!({"inputKey": key, "spec": spec}));
         let job = scene.wait_complete(name).await;
         assert_eq!(condition(&job, "Complete").unwrap().1, "AllSucceeded");
         assert_eq!(job.status.unwrap().requests.unwrap().total, 0);
@@ -186,7 +188,7 @@ async fn nothing_to_do_is_done_where_that_is_fine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn how_an_input_is_read_is_locked() {
     let scene = Scene::new("input-schema", &["--batch-duration", "60s"]).await;
-    scene.put("in/x.csv", "id,text\n1,a\n").await;
+    scene.put("in/x.csv", format!("id,text\n1,{CANARY}\n")).await;
     let spec = json!({"input": {"format": "CSV", "template": template("$(row.text)")}});
     scene.apply_job("j", json!({"inputKey": "x.csv", "spec": spec}));
     scene.wait_job("it is locked", "j", 30, |j| j.status.as_ref().is_some_and(|s| s.lock.is_some())).await;

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
+use crate::support::quiet::prompt;
 use crate::support::scene::{Scene, batch_lines, condition};
 
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=10;
@@ -175,7 +176,7 @@ async fn lines_of(scene: &Scene, mixture: &Mixture, file: &str) -> Vec<u64> {
     assert!(numbers.is_sorted_by(|a, b| a < b), "{file} is in the order of the requests: {mixture:?}");
     for line in lines.iter().filter(|_| file == "results.jsonl") {
         let answer = &line["response"]["body"]["choices"][0]["message"]["content"];
-        assert_eq!(*answer, format!("echo: n {}", number(line)), "{mixture:?}");
+        assert_eq!(*answer, format!("echo: {}", prompt("n", number(line) as usize)), "{mixture:?}");
     }
     numbers
 }

@@ -5,6 +5,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
+use crate::support::quiet::CANARY;
 use crate::support::scene::{Scene, condition};
 
 async fn gzip(text: &str) -> Vec<u8> {
@@ -36,7 +37,7 @@ async fn five_thousand_objects_are_answered_in_the_order_of_their_keys_and_bille
     let scene = Scene::new("objects", &["--batch-duration", "200ms"]).await;
     let key = |i: usize| format!("{:02}/doc-{i:05}.txt", i % 7);
     let mut keys: Vec<String> = (0..5000).map(key).collect();
-    let put = async |i: usize| scene.put(&format!("in/docs/{}", key(i)), format!("document {i}")).await;
+    let put = async |i: usize| scene.put(&format!("in/docs/{}", key(i)), format!("document {i} {CANARY}")).await;
     futures::stream::iter(0..5000).for_each_concurrent(32, put).await;
     let started = std::time::Instant::now();
     scene.apply_job("docs", json!({"inputKey": "docs/", "spec": objects("Summarise: $(object.text)", json!({}))}));
@@ -55,7 +56,7 @@ async fn documents_are_read_as_what_they_are_and_large_ones_as_the_job_says() {
     scene.put("in/documents/1848/letter.txt", "Paris, in February").await;
     scene.example("documents.yaml");
     scene.put("in/d/a.txt.gz", gzip("packed").await).await;
-    scene.put("in/d/b/c.md", "\u{feff}plain").await;
+    scene.put("in/d/b/c.md", format!("\u{feff}plain {CANARY}")).await;
     scene.put("in/d/large.txt", "ä".repeat(40)).await;
     scene.put("in/d/image.bin", vec![0xff, 0, 1]).await;
     let said = "$(object.key) says $(object.text)";
@@ -69,7 +70,7 @@ async fn documents_are_read_as_what_they_are_and_large_ones_as_the_job_says() {
     scene.wait_complete("documents").await;
     assert_eq!(asked(&scene, "documents/v1").await, [pair("1848/letter.txt", "echo: Paris, in February")]);
     scene.wait_complete("one").await;
-    assert_eq!(asked(&scene, "one").await, [pair("c.md", "echo: c.md says plain")]);
+    assert_eq!(asked(&scene, "one").await, [pair("c.md", &format!("echo: c.md says plain {CANARY}"))]);
     scene.wait_complete("bytes").await;
     assert_eq!(asked(&scene, "bytes").await, [pair("image.bin", "echo: is /wAB")]);
     scene.delete("in/d/image.bin").await;
@@ -80,7 +81,8 @@ async fn documents_are_read_as_what_they_are_and_large_ones_as_the_job_says() {
     let left_out = "2 requests were read and are sound; objects with more than `spec.input.maxObjectBytes` that were left \
                     out: 1";
     assert_eq!(condition(&job, "Planned").unwrap().2, left_out);
-    let whole = [pair("a.txt.gz", "echo: a.txt.gz says packed"), pair("b/c.md", "echo: b/c.md says plain")];
+    let plain = pair("b/c.md", &format!("echo: b/c.md says plain {CANARY}"));
+    let whole = [pair("a.txt.gz", "echo: a.txt.gz says packed"), plain];
     assert_eq!(asked(&scene, "skip").await, whole);
     let job = scene.wait_complete("cut").await;
     assert!(condition(&job, "Planned").unwrap().2.ends_with("that were cut: 1"));

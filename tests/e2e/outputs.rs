@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::eventually;
 use crate::support::process::scratch;
+use crate::support::quiet::CANARY;
 use crate::support::scene::{Scene, batch_lines, condition, ids, requests, uncompressed};
 use crate::support::shared::cluster;
 
@@ -45,7 +46,7 @@ fn long_answers(scene: &str) -> String {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         format!("{state:016x}")
     };
-    let answer: String = (0..6_400).map(|_| word()).collect();
+    let answer: String = std::iter::once(CANARY.to_string()).chain((0..6_400).map(|_| word())).collect();
     let path = scratch().join(format!("{scene}-answers.json"));
     std::fs::write(&path, json!([{"answer": answer}]).to_string()).unwrap();
     path.to_str().unwrap().into()
@@ -113,17 +114,16 @@ async fn answers_that_find_no_room_stay_at_the_provider_until_there_is() {
     let job = scene.wait_condition("j", "Stalled", "True", 40).await;
     let (_, reason, message) = condition(&job, "Stalled").unwrap();
     assert!(reason == "ResultsTooLarge" && message.contains("--output-config-maps"), "{reason}: {message}");
-    scene.operator = None;
+    scene.stop().await;
     scene.settings.extra = vec![];
     scene.restart().await;
     scene.wait_complete("j").await;
     scene.sim.assert_billed_once(24).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_that_find_no_room_are_refused_before_anything_is_paid() {
-    let scene = Scene::new("map-input", &[]).await;
-    let mut state = 7u64;
+/// A ConfigMap of nine requests of 100 KB that hardly shrink.
+async fn put_noise(scene: &Scene, name: &str) {
+    let mut state = u64::from(name.as_bytes()[0]);
     let mut noise = |n: usize| -> String {
         let next = |_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -131,14 +131,41 @@ async fn requests_that_find_no_room_are_refused_before_anything_is_paid() {
         };
         (0..n).map(next).collect()
     };
+    let lines: String = (0..9)
+        .map(|i| batch_lines(&format!("{name}{i}"), 1).replace(&format!("{name}{i} 0"), &noise(100_000)))
+        .collect();
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"x.jsonl": lines}});
+    scene.plant(lines.as_bytes());
+    // Too large for the annotation that `kubectl apply` keeps.
+    maps(scene).create(&Default::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_map_that_was_made_for_more_than_fits_goes_when_nothing_needs_it() {
+    let answers = scratch().join("map-less-answers.json");
+    std::fs::write(&answers, json!([{"answer": CANARY}]).to_string()).unwrap();
+    let args = ["--batch-duration", "200ms", "--answers", answers.to_str().unwrap()];
+    let scene = Scene::new("map-less", &args).await;
+    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 9\n"));
+    let mut job = into_map(&scene, "j", "less", json!({"spec": {"suspend": true}}));
+    job["spec"]["input"] = json!({"configMaps": [{"name": "a"}, {"name": "b"}]});
+    for name in ["a", "b"] {
+        put_noise(&scene, name).await;
+    }
+    scene.apply(&job.to_string());
+    scene.wait_condition("j", "Planned", "True", 40).await;
+    assert!(held(&scene, "less").await.len() > 1, "what is to be sent takes more than one");
+    scene.kubectl(&["patch", "bjob", "j", "--type=merge", "-p", r#"{"spec":{"suspend":false}}"#]);
+    scene.wait_tidy("j").await;
+    assert_eq!(held(&scene, "less").await.len(), 1);
+    scene.sim.assert_billed_once(18).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_find_no_room_are_refused_before_anything_is_paid() {
+    let scene = Scene::new("map-input", &[]).await;
     for name in ["a", "b", "c"] {
-        let lines: String = (0..9)
-            .map(|i| batch_lines(&format!("{name}{i}"), 1).replace(&format!("{name}{i} 0"), &noise(100_000)))
-            .collect();
-        let map =
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"x.jsonl": lines}});
-        // Too large for the annotation that `kubectl apply` keeps.
-        maps(&scene).create(&Default::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+        put_noise(&scene, name).await;
     }
     let mut job = into_map(&scene, "j", "out", json!({}));
     job["spec"]["input"] = json!({"configMaps": [{"name": "a"}, {"name": "b"}, {"name": "c"}]});
@@ -252,14 +279,14 @@ async fn a_journal_in_a_config_map_survives_kills_and_lost_replies() {
     scene.sim.admin_post("faults", json!({"point": "create_batch", "action": "drop_reply"})).await;
     scene.apply(&into_map(&scene, "j", "journal", json!({})).to_string());
     scene.wait_batch("a batch exists", |_| true).await;
-    scene.operator = None;
+    scene.stop().await;
     scene.restart().await;
     eventually("the batch is recorded", 30, || async {
         let map = maps(&scene).get("journal").await.unwrap();
         map.data.unwrap()["_batchjob.journal.json"].contains("\"Submitted\"").then_some(())
     })
     .await;
-    scene.operator = None;
+    scene.stop().await;
     scene.restart().await;
     scene.wait_complete("j").await;
     assert_eq!(scene.sim.state().await["creates"], 1);

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::support::process::{python, root};
+use crate::support::quiet::CANARY;
 use crate::support::scene::{Scene, condition};
 
 const LINES: usize = 250;
@@ -109,7 +110,7 @@ fn prompt(i: usize) -> String {
         11 => format!("{i} \"quoted\", with\nnew\r\nlines\tand \\ slashes"),
         13 => format!("{i} Ünïcödé, 評価, отзыв, 👟\u{2028}\u{2029}\u{85}"),
         17 => format!("{i}"),
-        _ => format!("review {i}"),
+        _ => format!("review {i} {CANARY}"),
     }
 }
 

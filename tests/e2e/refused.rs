@@ -73,7 +73,7 @@ async fn a_failure_that_cost_nothing_comes_back_to_life_when_what_it_refers_to_c
     scene.put("in/object.jsonl", batch_lines("o", 2)).await;
     scene.wait_complete("object").await;
     scene.wait_condition("map", "Failed", "True", 40).await;
-    scene.operator = None;
+    scene.stop().await;
     scene.apply(&map(&batch_lines("m", 1)));
     scene.restart().await;
     scene.wait_complete("map").await;
@@ -144,7 +144,7 @@ fn a_cluster_without_our_crds_or_rights_is_told_so() {
     assert!(code == Some(1) && said.contains("the BatchJob CRD is not installed"), "{said}");
     cluster.kubectl(&["create", "namespace", "batchjob-operator-system"]);
     cluster.kubectl(&["create", "serviceaccount", "batchjob-operator", "-n", "batchjob-operator-system"]);
-    let weak = cluster.operator_kubeconfig("weak", &cluster.server);
+    let weak = cluster.operator_kubeconfig("weak", &cluster.server, "batchjob-operator-system");
     let (code, said) =
         operator(&["run", "--spool-dir", scratch().to_str().unwrap(), "--health-addr", "127.0.0.1:0"], &weak);
     assert!(code == Some(1) && said.contains("may not list BatchJobs"), "{said}");

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::quiet::prompt;
 use crate::support::scene::{Scene, condition};
 
 fn rules(rules: Value) -> tempfile::NamedTempFile {
@@ -46,7 +47,7 @@ async fn a_request_that_keeps_failing_is_sent_as_often_as_allowed() {
     let again: Value = serde_json::from_str(&scene.get("out/j/unsuccessful.jsonl").await.unwrap()).unwrap();
     assert_eq!(
         (again["custom_id"].as_str(), again["body"]["messages"][0]["content"].as_str()),
-        (Some("j-1"), Some("j 1"))
+        (Some("j-1"), Some(prompt("j", 1).as_str()))
     );
     // What was unsuccessful is an input as it stands.
     let lines = scene.get("out/j/unsuccessful.jsonl").await.unwrap();

@@ -10,6 +10,7 @@ use object_store::ObjectStore;
 use serde_json::{Value, json};
 
 use crate::support::eventually;
+use crate::support::process::root;
 use crate::support::scene::{Scene, condition};
 use crate::support::shared::{cluster, storage};
 
@@ -467,4 +468,67 @@ async fn a_forged_journal_status_or_answer_reaches_nothing_of_a_neighbour_in_the
     let seen = polled().await;
     eventually("they are polled on", 30, || async { (polled().await >= seen + 8.0).then_some(()) }).await;
     tokio::time::timeout(Duration::from_secs(30), stage.assert_untouched()).await.unwrap();
+}
+
+/// What `deploy/namespaced`, or `folder` below it, renders for an operator in the namespace `home`.
+fn namespaced(folder: &str, home: &str) -> Vec<Value> {
+    let folder = root().join("deploy/namespaced").join(folder);
+    let text = cluster().kubectl(&["kustomize", folder.to_str().unwrap()]).replace("batchjob-operator-system", home);
+    text.split("\n---\n").map(|document| serde_saphyr::from_str(document).unwrap()).collect()
+}
+
+fn apply_to(namespace: &str, objects: Vec<Value>) {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    let (ok, said) = cluster().try_kubectl(&["-n", namespace, "apply", "-f", "-"], Some(&list.to_string()));
+    assert!(ok, "{said}");
+}
+
+/// `deploy/namespaced`, installed beside the other one under another name.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_of_some_namespaces_does_its_work_and_may_read_no_secret_of_another() {
+    let mut scene = Scene::set("narrow", &["--batch-duration", "200ms"]).await;
+    let other = Scene::set("narrow-other", &[]).await;
+    let home = format!("{}-operator", scene.namespace);
+    let mut shipped = namespaced("", &home);
+    let deployment = shipped.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let env = &deployment["spec"]["template"]["spec"]["containers"][0]["env"];
+    assert!(env.as_array().unwrap().contains(&json!({"name": "WATCH_NAMESPACES", "value": "default"})), "{env}");
+    // There is no node here, and the CRDs are everybody's.
+    shipped.retain(|object| object["kind"] != "Deployment" && object["kind"] != "CustomResourceDefinition");
+    apply_to(&home, shipped);
+    apply_to(&scene.namespace, namespaced("watched", &home));
+    apply_to(&home, vec![serde_json::from_str(&secret(&home, json!({"key": "sk-test"}))).unwrap()]);
+    let user = format!("system:serviceaccount:{home}:batchjob-operator");
+    let may = |args: &[&str]| cluster().try_kubectl(&[&["--as", user.as_str()], args].concat(), None);
+    for (args, allowed) in [
+        (["get", "secret", "llm-key", "-n", &scene.namespace], true),
+        (["get", "secret", &home, "-n", &home], true),
+        (["get", "secret", "llm-key", "-n", &other.namespace], false),
+        (["get", "batchprovider", "llm", "-n", &other.namespace], false),
+        (["get", "configmap", "kube-root-ca.crt", "-n", &other.namespace], false),
+        (["get", "secrets", "--watch=false", "-n", &scene.namespace], false),
+        (["get", "secrets", "--watch=false", "-n", &home], false),
+    ] {
+        let (ok, said) = may(&args);
+        assert!(ok == allowed && said.contains("Forbidden") != allowed, "{args:?}: {said}");
+    }
+    let shared = json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": "ClusterBatchProvider", "metadata": {"name": home},
+        "spec": {"type": "OpenAICompatible", "baseURL": scene.sim.url, "namespaces": [{"names": [scene.namespace]}],
+            "auth": {"secretKeyRef": {"name": home, "key": "key"}}}});
+    apply_to(&home, vec![shared]);
+    scene.settings.home = home.clone();
+    scene.restart().await;
+    scene.apply_job("own", json!({}));
+    let reference = json!({"kind": "ClusterBatchProvider", "name": home});
+    let output = json!({"objectStore": null, "configMap": {"name": "answers"}});
+    scene.apply_job("shared", json!({"spec": {"providerRef": reference, "output": output}}));
+    for job in ["own", "shared"] {
+        scene.wait_complete(job).await;
+        scene.wait_tidy(job).await;
+    }
+    // What a deletion asks for is granted too.
+    cluster().kubectl(&["delete", "cbprov", &home, "--timeout=60s"]);
+    scene.kubectl(&["delete", "bjob", "own", "shared", "--timeout=60s"]);
+    let log = std::fs::read_to_string(&scene.operator.as_ref().unwrap().process.log).unwrap();
+    assert!(!log.to_lowercase().contains("forbidden"), "{log}");
 }

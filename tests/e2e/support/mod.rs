@@ -6,6 +6,7 @@ pub mod node;
 pub mod operator;
 pub mod process;
 pub mod proxy;
+pub mod quiet;
 pub mod scene;
 pub mod shared;
 

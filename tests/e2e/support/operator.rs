@@ -12,6 +12,9 @@ pub struct Operator {
     pub health: String,
 }
 
+/// Where `deploy/kustomize` installs it.
+const HOME: &str = "batchjob-operator-system";
+
 /// How to start one.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -21,11 +24,20 @@ pub struct Settings {
     pub server: Option<String>,
     pub extra: Vec<String>,
     pub env: Vec<(&'static str, String)>,
+    /// Where it is installed.
+    pub home: String,
 }
 
 impl Settings {
     pub fn new(name: &str, namespace: &str) -> Settings {
-        Settings { name: name.into(), namespaces: namespace.into(), server: None, extra: vec![], env: vec![] }
+        Settings {
+            name: name.into(),
+            namespaces: namespace.into(),
+            server: None,
+            extra: vec![],
+            env: vec![],
+            home: HOME.into(),
+        }
     }
 
     /// Starts an operator and waits until it is ready.
@@ -42,7 +54,7 @@ impl Settings {
     /// Starts an operator.
     pub fn launch(&self) -> Operator {
         let server = self.server.clone().unwrap_or_else(|| cluster().server.clone());
-        let kubeconfig = cluster().operator_kubeconfig(&self.name, &server);
+        let kubeconfig = cluster().operator_kubeconfig(&self.name, &server, &self.home);
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut args: Vec<String> = [
             "run",
@@ -61,6 +73,7 @@ impl Settings {
         ]
         .map(String::from)
         .into();
+        args.extend(["--namespace".into(), self.home.clone()]);
         args.extend(["--watch-namespaces".into(), self.namespaces.clone()]);
         args.extend(["--health-addr".into(), format!("127.0.0.1:{port}")]);
         args.extend(["--spool-dir".into(), scratch().to_str().unwrap().into()]);
@@ -71,7 +84,7 @@ impl Settings {
                 None => args.extend_from_slice(pair),
             }
         }
-        let mut envs = vec![("KUBECONFIG", kubeconfig), ("RUST_LOG", "warn,batchjob_operator=debug".into())];
+        let mut envs = vec![("KUBECONFIG", kubeconfig), ("RUST_LOG", "warn,batchjob_operator=trace".into())];
         envs.extend(self.env.iter().cloned());
         let program = Path::new(env!("CARGO_BIN_EXE_batchjob-operator"));
         let process = Process::supervised(program, &args, &envs, &self.name);
@@ -85,6 +98,11 @@ impl Operator {
         let text = reqwest::get(format!("{}/metrics", self.health)).await.unwrap().text().await.unwrap();
         let line = text.lines().find(|l| l.split(' ').next() == Some(name));
         line.and_then(|l| l.split(' ').nth(1)).map_or(0.0, |v| v.parse().unwrap())
+    }
+
+    /// All of its metrics; None where it does not answer.
+    pub async fn metrics(&self) -> Option<String> {
+        reqwest::get(format!("{}/metrics", self.health)).await.ok()?.text().await.ok()
     }
 
     /// Peak of resident memory, in bytes, as the kernel counts it.

@@ -55,10 +55,20 @@ pub fn node_tools() -> Result<PathBuf, String> {
     }
 }
 
-/// A folder for this run's logs and spools.
+/// A folder for this run's logs and spools. The next run removes it: a static is never dropped.
 pub fn scratch() -> &'static Path {
-    static SCRATCH: OnceLock<tempfile::TempDir> = OnceLock::new();
-    SCRATCH.get_or_init(|| tempfile::tempdir().unwrap()).path()
+    static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
+    SCRATCH.get_or_init(|| {
+        let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e");
+        for old in std::fs::read_dir(&all).into_iter().flatten().map(|old| old.unwrap()) {
+            if !Path::new("/proc").join(old.file_name()).exists() {
+                std::fs::remove_dir_all(old.path()).unwrap();
+            }
+        }
+        let ours = all.join(std::process::id().to_string());
+        std::fs::create_dir_all(&ours).unwrap();
+        ours
+    })
 }
 
 impl Process {

@@ -1,7 +1,7 @@
 //! A scene: a namespace, a simulator and, mostly, an operator of its own.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
 use batchjob_operator::api::{BatchJob, BatchProvider};
@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::eventually;
 use super::operator::{Operator, Settings};
 use super::process::{Process, root};
-use super::shared::{cluster, storage};
+use super::quiet::{self, CANARY, Told, prompt};
+use super::shared::{cluster, record, storage};
 
 pub struct Scene {
     pub namespace: String,
@@ -28,6 +29,11 @@ pub struct Scene {
     pub endpoint: String,
     /// Where the provider object says that the simulator is.
     pub base_url: String,
+    /// Metrics of its operators that are gone.
+    metrics: Vec<Told>,
+    /// Whether there was a job, and whether a prompt with the canary.
+    jobs: AtomicBool,
+    planted: AtomicBool,
 }
 
 pub struct Simulator {
@@ -122,7 +128,11 @@ impl Scene {
             namespace,
             sim,
             bucket: storage().bucket(),
+            metrics: vec![],
+            jobs: AtomicBool::new(false),
+            planted: AtomicBool::new(false),
         };
+        record(&json!({"begun": scene.namespace}));
         scene.example("provider.yaml");
         scene.example("storage.yaml");
         scene
@@ -148,6 +158,8 @@ impl Scene {
     }
 
     pub fn try_apply(&self, manifest: &str) -> (bool, String) {
+        self.jobs.fetch_or(manifest.contains("BatchJob"), Ordering::Relaxed);
+        self.plant(manifest.as_bytes());
         cluster().try_kubectl(&["-n", &self.namespace, "apply", "-f", "-"], Some(manifest))
     }
 
@@ -178,7 +190,14 @@ impl Scene {
     }
 
     pub async fn put(&self, key: &str, bytes: impl Into<object_store::PutPayload>) {
-        self.bucket.put(&format!("{}/{key}", self.namespace).into(), bytes.into()).await.unwrap();
+        let payload = bytes.into();
+        payload.iter().for_each(|part| self.plant(part));
+        self.bucket.put(&format!("{}/{key}", self.namespace).into(), payload).await.unwrap();
+    }
+
+    /// Notes whether what a job is given has the canary in it.
+    pub fn plant(&self, given: &[u8]) {
+        self.planted.fetch_or(memchr::memmem::find(given, CANARY.as_bytes()).is_some(), Ordering::Relaxed);
     }
 
     pub async fn delete(&self, key: &str) {
@@ -287,11 +306,38 @@ impl Scene {
     }
 
     pub async fn restart(&mut self) {
+        self.stop().await;
         self.operator = Some(self.settings.start().await);
         self.provider_judged("llm").await;
         if self.sim.before.load(Ordering::Relaxed) < 0 {
             self.sim.begin().await;
         }
+    }
+
+    /// Kills its operator.
+    pub async fn stop(&mut self) {
+        if let Some(operator) = self.operator.take() {
+            self.metrics.extend(operator.metrics().await.map(|text| ("metrics".to_string(), text)));
+        }
+    }
+
+    /// Fails if a prompt, an answer or a key was told to anybody.
+    async fn end(&mut self) {
+        self.stop().await;
+        let mut told = quiet::logs(&self.namespace);
+        let worked = !told.is_empty();
+        let looked = json!({"quiet": self.namespace, "logs": told.len(), "metrics": self.metrics.len()});
+        told.append(&mut self.metrics);
+        told.extend(quiet::objects(&self.client, &self.namespace).await);
+        told.extend(quiet::files(self).await);
+        quiet::assert_quiet(&told);
+        let planted = self.planted.load(Ordering::Relaxed) || !self.jobs.load(Ordering::Relaxed);
+        assert!(
+            planted || !worked,
+            "no prompt of {} has the canary, so that looking for it shows nothing",
+            self.namespace
+        );
+        record(&looked);
     }
 
     /// Waits until status says of the provider as it is whether it is ready.
@@ -321,6 +367,8 @@ impl Drop for Scene {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- the operator's last words in {} ---\n{}", self.namespace, self.log());
+        } else {
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(self.end()));
         }
     }
 }
@@ -345,14 +393,14 @@ pub fn ids(lines: &str) -> Vec<String> {
 
 /// `n` inline requests that no other job of the scene has.
 pub fn requests(job: &str, n: usize) -> Value {
-    (0..n).map(|i| json!({"customID": format!("{job}-{i}"), "body": {"messages": [{"role": "user", "content": format!("{job} {i}")}]}})).collect()
+    (0..n).map(|i| json!({"customID": format!("{job}-{i}"), "body": {"messages": [{"role": "user", "content": prompt(job, i)}]}})).collect()
 }
 
 /// `n` lines of OpenAI's batch format.
 pub fn batch_lines(job: &str, n: usize) -> String {
     (0..n)
         .map(|i| {
-            let body = json!({"model": "gpt-5-mini", "messages": [{"role": "user", "content": format!("{job} {i}")}]});
+            let body = json!({"model": "gpt-5-mini", "messages": [{"role": "user", "content": prompt(job, i)}]});
             json!({"custom_id": format!("{job}-{i}"), "method": "POST", "url": "/v1/chat/completions", "body": body})
                 .to_string()
                 + "\n"

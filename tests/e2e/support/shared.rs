@@ -1,9 +1,13 @@
 //! One control plane and one storage server for all tests of a run.
 
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
 use object_store::aws::{AmazonS3, AmazonS3Builder};
+use serde_json::{Value, json};
 
 use super::process::{Process, kube, root, scratch, weed};
 
@@ -46,11 +50,32 @@ pub(super) fn started(name: &str, args: &[String]) -> Cluster {
     }
 }
 
+/// Every request of the operators of this run; judged by tests/rights.rs.
+fn audit_log() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e-audit.log")
+}
+
+/// Notes something of this run for tests/rights.rs, which reads it when all is over. The first line says of which operator.
+pub fn record(line: &Value) {
+    static RECORD: OnceLock<Mutex<File>> = OnceLock::new();
+    let record = RECORD.get_or_init(|| {
+        let mut file = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e-record.jsonl")).unwrap();
+        let operator = std::fs::metadata(env!("CARGO_BIN_EXE_batchjob-operator")).unwrap();
+        writeln!(file, "{}", json!({"operator": format!("{:?}", operator.modified().unwrap())})).unwrap();
+        Mutex::new(file)
+    });
+    writeln!(record.lock().unwrap(), "{line}").unwrap();
+}
+
 /// The control plane of this run.
 pub fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| {
-        let cluster = bare_cluster("control-plane");
+        let (policy, log) = (root().join("tests/e2e/audit-policy.yaml"), audit_log());
+        let _ = std::fs::remove_file(&log);
+        record(&json!({"audit log": log}));
+        let args = ["--audit-policy", policy.to_str().unwrap(), "--audit-log", log.to_str().unwrap()].map(String::from);
+        let cluster = started("control-plane", &args);
         cluster.kubectl(&["apply", "-k", root().join("crds").to_str().unwrap()]);
         // All that we install but the Deployment: there is no node here.
         for file in ["namespace.yaml", "serviceaccount.yaml", "rbac.yaml"] {
@@ -102,7 +127,6 @@ impl Cluster {
 
     /// Runs kubectl with `input` on its standard input; whether it went well, and what it said.
     pub fn try_kubectl(&self, args: &[&str], input: Option<&str>) -> (bool, String) {
-        use std::io::Write;
         use std::process::Stdio;
         let mut command = Command::new(kube("kubectl"));
         command.arg("--kubeconfig").arg(&self.kubeconfig).args(args);
@@ -114,9 +138,9 @@ impl Cluster {
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// A kubeconfig with the token of the ServiceAccount that we ship, for the API server at `server`.
-    pub fn operator_kubeconfig(&self, name: &str, server: &str) -> String {
-        let token = self.kubectl(&["create", "token", "batchjob-operator", "-n", "batchjob-operator-system"]);
+    /// A kubeconfig with the token of the ServiceAccount that we ship, installed into `namespace`, for the API server at `server`.
+    pub fn operator_kubeconfig(&self, name: &str, server: &str, namespace: &str) -> String {
+        let token = self.kubectl(&["create", "token", "batchjob-operator", "-n", namespace]);
         let ca = if server.starts_with("https") {
             format!("certificate-authority: {},", self.ca_file)
         } else {
