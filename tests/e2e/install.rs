@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::support::eventually;
 use crate::support::node::{HOST, Node};
 use crate::support::process::{kube, root};
+use crate::support::quiet;
 use crate::support::scene::{Simulator, batch_lines, ids};
 use crate::support::shared::{cluster, storage};
 
@@ -110,7 +111,17 @@ async fn as_it_ships_it_is_confined_and_runs_a_job_through_a_rolling_restart() {
     for pod in pods(&node) {
         assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0, "{pod}");
     }
+    told_nothing(&node).await;
     nothing_is_left(node);
+}
+
+/// As at the end of every scene, but for metrics: only what runs on the node reaches the Pods.
+async fn told_nothing(node: &Node) {
+    let mut told = quiet::objects(&node.cluster.client().await, "default").await;
+    let logs = node.last_words(100_000);
+    assert!(logs.contains("watching BatchJobs"), "{logs}");
+    told.push(("the Pods' logs".into(), logs));
+    quiet::assert_quiet(&told);
 }
 
 fn make_install(node: &Node, variables: &[&str]) {

@@ -69,8 +69,8 @@ impl Node {
     }
 
     /// The last lines of what the operator's Pods said.
-    fn last_words(&self) -> String {
-        let script = format!("tail -n 20 {}/node/logs/batchjob-operator*/operator/*.log", self.folder().display());
+    pub fn last_words(&self, lines: u32) -> String {
+        let script = format!("tail -n {lines} {}/node/logs/batchjob-operator*/operator/*.log", self.folder().display());
         let output = Command::new("sh").args(["-c", &script]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
@@ -79,7 +79,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- the Pods' last words ---\n{}", self.last_words());
+            eprintln!("--- the Pods' last words ---\n{}", self.last_words(20));
         }
         if self.folder().exists() {
             self.stop();

@@ -115,12 +115,10 @@ impl Scene {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let namespace = format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let config = kube::config::Kubeconfig::read_from(&cluster().kubeconfig).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await.unwrap();
         cluster().kubectl(&["create", "namespace", &namespace]);
         let sim = Simulator::start(&namespace, sim_args);
         let scene = Scene {
-            client: Client::try_from(config).unwrap(),
+            client: cluster().client().await,
             settings: Settings::new(&namespace, &namespace),
             operator: None,
             endpoint: storage().endpoint.clone(),

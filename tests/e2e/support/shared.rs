@@ -118,6 +118,13 @@ impl Storage {
 }
 
 impl Cluster {
+    /// A client for people with all rights.
+    pub async fn client(&self) -> kube::Client {
+        let config = kube::config::Kubeconfig::read_from(&self.kubeconfig).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await.unwrap();
+        kube::Client::try_from(config).unwrap()
+    }
+
     /// Runs kubectl as a person with all rights would; fails the test when kubectl fails.
     pub fn kubectl(&self, args: &[&str]) -> String {
         let (ok, out) = self.try_kubectl(args, None);
