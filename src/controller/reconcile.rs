@@ -154,7 +154,9 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
             | Step::Write
     ) {
         session.succeeded();
-        told(&world, &step);
+        if flow != Flow::Again || !matches!(step, Step::RemoveFinalizer { .. }) {
+            told(&world, &step);
+        }
     }
     Ok(flow)
 }

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::support::eventually;
+use crate::support::proxy::{Fault, Proxy, When};
 use crate::support::scene::{Scene, condition};
+use crate::support::shared::cluster;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_while_running_it_is_cancelled_and_nothing_is_left_at_the_provider() {
@@ -120,4 +122,20 @@ async fn a_job_whose_secrets_are_deleted_with_it_still_settles() {
         (scene.sim.state().await["batches"][0]["status"] == "cancelled").then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_just_as_it_is_let_go_goes_all_the_same() {
+    let mut scene = Scene::set("touched", &["--batch-duration", "200ms"]).await;
+    let kubernetes = Proxy::start(&cluster().server, Some(&cluster().ca_file)).await;
+    scene.settings.server = Some(kubernetes.url.clone());
+    scene.restart().await;
+    scene.apply_job("j", json!({}));
+    scene.wait_tidy("j").await;
+    // A label is nothing that the operator looks again for.
+    let namespace = scene.namespace.clone();
+    let strike = Box::new(move || drop(cluster().kubectl(&["-n", &namespace, "label", "bjob", "j", "touched=yes"])));
+    kubernetes.place(Fault { method: "PATCH", path: "/batchjobs/j", nth: 1, when: When::Meanwhile, strike });
+    scene.kubectl(&["delete", "bjob", "j", "--timeout=30s"]);
+    assert!(kubernetes.struck());
 }

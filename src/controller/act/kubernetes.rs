@@ -12,10 +12,11 @@ use crate::controller::trouble::Trouble;
 use crate::lifecycle::Owner;
 
 impl Act<'_> {
-    pub(super) async fn set_finalizer(&self, wanted: bool) -> Result<(), Trouble> {
+    /// False: the job changed in the meantime, or is gone.
+    pub(super) async fn set_finalizer(&self, wanted: bool) -> Result<bool, Trouble> {
         let job = &self.world.job;
         let jobs: Api<BatchJob> = Api::namespaced(self.ctx.client.clone(), &job.namespace().unwrap_or_default());
-        finalizer::set(&jobs, job, FINALIZER, wanted).await.map(drop)
+        finalizer::set(&jobs, job, FINALIZER, wanted).await.map(|set| set.is_some())
     }
 
     pub(super) async fn keep_provider(&self) -> Result<(), Trouble> {

@@ -40,13 +40,15 @@ impl Act<'_> {
     pub async fn run(&self, step: Step) -> Result<Flow, Trouble> {
         match step {
             Step::Wait { until, .. } => return Ok(Flow::Wait(until)),
-            Step::AddFinalizer => self.set_finalizer(true).await?,
+            Step::AddFinalizer => {
+                self.set_finalizer(true).await?;
+            }
             Step::RemoveFinalizer { abandoned } => {
                 if let Some(message) = abandoned {
                     self.tell(News::warning("ProviderBatchOrphaned", message)).await;
                 }
-                self.set_finalizer(false).await?;
-                return Ok(Flow::Gone);
+                // Nothing else may ever wake us: a write of our own status is no reason to look again.
+                return Ok(if self.set_finalizer(false).await? { Flow::Gone } else { Flow::Again });
             }
             // Their effect is the status that says so; see `record`.
             Step::Lock(_) | Step::Pin => {}
