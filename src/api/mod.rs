@@ -8,6 +8,7 @@ mod batchjob;
 mod batchprovider;
 pub mod conditions;
 mod crd;
+pub mod json;
 mod schema;
 mod storage;
 pub mod text;

@@ -191,4 +191,9 @@ impl ApiError {
     pub fn new(class: Class, message: impl Into<String>) -> Self {
         ApiError { class, message: message.into(), retry_after: None }
     }
+
+    /// Whether the provider would say it again, as opposed to an error for now or for this credential.
+    pub fn is_for_good(&self) -> bool {
+        matches!(self.class, Class::Unsupported | Class::NotFound | Class::InvalidInput)
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Paths, limits and states: https://platform.openai.com/docs/api-reference/batch and OpenAI's published OpenAPI document.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,18 +11,21 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::retry::repeat;
 use super::{ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, wire};
+use crate::api::json;
 use crate::transport::{SendError, Transport, read_all, stream};
 
-/// Largest JSON answer that is read, in bytes.
-const ANSWER_LIMIT: u64 = 16 << 20;
+/// Largest JSON answer that is read, in bytes: a page of 100 batches with all the metadata they can have is 1 MB.
+const ANSWER_LIMIT: u64 = 4 << 20;
 /// For calls without a body to speak of.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a whole upload: 200 MB at 3 Mbit/s.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
+/// For a whole download: 1 GB at 3 Mbit/s.
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(3_000);
 /// Input files that nobody deletes go by themselves after 30 days, in seconds.
 const FILE_LIFETIME: u32 = 2_592_000;
 /// Pages of 100 batches that a search reads at most.
@@ -88,23 +92,43 @@ impl OpenAi {
     async fn json(&self, request: RequestBuilder) -> Result<Value, ApiError> {
         let response = self.send(request.timeout(CALL_TIMEOUT)).await?;
         let body = read_all(response, ANSWER_LIMIT).await.map_err(send_error)?;
-        serde_json::from_slice(&body).map_err(|_| unreadable())
+        json::parse(&body).ok_or_else(unreadable)
     }
 
     async fn page(&self, after: Option<&str>) -> Result<Page, ApiError> {
         let query: Vec<(&str, &str)> = [("limit", "100")].into_iter().chain(after.map(|a| ("after", a))).collect();
         let value = repeat(|| self.json(self.request(Method::GET, &["batches"]).query(&query))).await?;
         let list = value.get("data").unwrap_or(&value).as_array().ok_or_else(unreadable)?;
-        let batches: Vec<Batch> = list.iter().filter_map(wire::batch).collect();
-        let more = value.get("has_more").and_then(Value::as_bool).unwrap_or(false);
-        let last = wire::text(&value, "last_id").or_else(|| batches.last().map(|b| b.id.clone()));
-        Ok(Page { batches, next: last.filter(|_| more) })
+        let batches: Vec<Batch> = list.iter().filter_map(wire::entry).collect();
+        // What is cut off, or is no batch, might be the one that is looked for.
+        if batches.len() < list.len() || list.len() >= json::MOST_ELEMENTS {
+            return Err(blind("it holds what is no batch, or more than a page"));
+        }
+        let last = wire::id(&value, "last_id").or_else(|| batches.last().map(|b| b.id.clone()));
+        let more = match (value.get("has_more").and_then(Value::as_bool), last) {
+            (Some(false), _) => None,
+            // A server that does not say has no more when it gives an empty page.
+            (None, last) => last,
+            (Some(true), Some(last)) if !last.is_empty() => Some(last),
+            (Some(true), _) => return Err(blind("it says that there is more, and not where")),
+        };
+        Ok(Page { batches, next: more })
     }
 }
 
 struct Page {
     batches: Vec<Batch>,
     next: Option<String>,
+}
+
+/// A list in which a batch of ours could be and not be seen is none.
+fn blind(why: &str) -> ApiError {
+    ApiError::new(Class::Unsupported, format!("the provider's list of batches cannot be searched: {why}"))
+}
+
+/// Neither of what a search could go by.
+fn says_nothing(batch: &Batch) -> bool {
+    batch.input_file_id.is_none() && batch.metadata.is_empty()
 }
 
 fn unreadable() -> ApiError {
@@ -135,16 +159,15 @@ impl BatchApi for OpenAi {
         let request = self.request(Method::POST, &["files"]).multipart(form).timeout(UPLOAD_TIMEOUT);
         let response = self.send(request).await?;
         let body = read_all(response, ANSWER_LIMIT).await.map_err(send_error)?;
-        let value: Value = serde_json::from_slice(&body).map_err(|_| unreadable())?;
-        wire::text(&value, "id").ok_or_else(unreadable)
+        json::parse(&body).as_ref().and_then(wire::file).ok_or_else(unreadable)
     }
 
     async fn create(&self, batch: &CreateBatch) -> Created {
-        let body = json!({
+        let body = serde_json::json!({
             "input_file_id": batch.input_file_id,
             "endpoint": batch.endpoint,
             "completion_window": format!("{}h", batch.window_hours),
-            "metadata": batch.metadata.iter().map(|(k, v)| (k.to_string(), json!(v))).collect::<serde_json::Map<_, _>>(),
+            "metadata": batch.metadata.iter().map(|(k, v)| (k.to_string(), Value::from(v.as_str()))).collect::<serde_json::Map<_, _>>(),
         });
         let request = self
             .request(Method::POST, &["batches"])
@@ -164,14 +187,12 @@ impl BatchApi for OpenAi {
         };
         let (status, headers) = (response.status(), response.headers().clone());
         match read_all(response, ANSWER_LIMIT).await {
-            Ok(body) if status.is_success() => {
-                match serde_json::from_slice(&body).ok().as_ref().and_then(wire::batch) {
-                    Some(batch) => Created::Yes(batch.id),
-                    None => {
-                        Created::Unknown(format!("the server answered {status} without a batch"), Some(status.as_u16()))
-                    }
+            Ok(body) if status.is_success() => match json::parse(&body).as_ref().and_then(wire::batch) {
+                Some(batch) => Created::Yes(batch.id),
+                None => {
+                    Created::Unknown(format!("the server answered {status} without a batch"), Some(status.as_u16()))
                 }
-            }
+            },
             Ok(body) => {
                 let body = self.without_key(body);
                 refused(self.vendors_own, status, &body, wire::api_error(status, &headers, &body))
@@ -185,7 +206,7 @@ impl BatchApi for OpenAi {
         since: i64,
         wanted: &(dyn for<'a> Fn(&'a Batch) -> bool + Sync),
     ) -> Result<Vec<Batch>, ApiError> {
-        let (mut found, mut after, mut read) = (vec![], None, 0);
+        let (mut found, mut after, mut read, mut cursors) = (vec![], None, 0, HashSet::new());
         for _ in 0..PAGE_LIMIT {
             let page = match self.page(after.as_deref()).await {
                 // llm-d's gateway wants an offset where OpenAI wants the last id.
@@ -193,23 +214,30 @@ impl BatchApi for OpenAi {
                 page => page?,
             };
             read += page.batches.len();
-            let old = page.batches.iter().all(|b| b.created_at > 0 && b.created_at < since - 86_400);
+            let is_old = |b: &Batch| b.created_at > 0 && b.created_at < since.saturating_sub(86_400);
+            let old = page.batches.iter().all(is_old);
+            if page.batches.iter().any(|b| !is_old(b) && (b.id.is_empty() || says_nothing(b))) {
+                return Err(blind("it shows batches without an id, or with neither a file nor metadata"));
+            }
             found.extend(page.batches.into_iter().filter(|b| wanted(b)));
             match page.next {
-                Some(next) if !old && after.as_ref() != Some(&next) => after = Some(next),
-                Some(_) if !old => return Err(ApiError::new(Class::Unsupported, "the list of batches repeats a page")),
+                Some(next) if !old && cursors.insert(next.clone()) => after = Some(next),
+                Some(_) if !old => return Err(blind("it repeats a page")),
                 _ => {
-                    found.sort_by_key(|b| b.created_at);
+                    found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+                    // A list that grows while it is read shows a batch twice.
+                    found.dedup_by(|a, b| a.id == b.id);
                     return Ok(found);
                 }
             }
         }
-        Err(ApiError::new(Class::Unsupported, format!("the list of batches has more than {PAGE_LIMIT} pages")))
+        Err(blind(&format!("it has more than {PAGE_LIMIT} pages of younger batches")))
     }
 
     async fn get(&self, batch_id: &str) -> Result<Batch, ApiError> {
         let value = repeat(|| self.json(self.request(Method::GET, &["batches", batch_id]))).await?;
-        wire::batch(&value).ok_or_else(unreadable)
+        // Another batch's state must never be taken for this one's: a cache in between can mix them up.
+        wire::batch(&value).filter(|batch| batch.id == batch_id).ok_or_else(unreadable)
     }
 
     async fn cancel(&self, batch_id: &str) -> Result<(), ApiError> {
@@ -233,7 +261,9 @@ impl BatchApi for OpenAi {
         file_id: &str,
         limit: u64,
     ) -> Result<BoxStream<'static, Result<Bytes, ApiError>>, ApiError> {
-        let response = repeat(|| self.send(self.request(Method::GET, &["files", file_id, "content"]))).await?;
+        let response =
+            repeat(|| self.send(self.request(Method::GET, &["files", file_id, "content"]).timeout(DOWNLOAD_TIMEOUT)))
+                .await?;
         Ok(stream(response, limit).map_err(send_error).boxed())
     }
 

@@ -39,7 +39,7 @@ pub async fn look(api: &dyn BatchApi) -> Result<(), ApiError> {
 fn has<T>(answer: Result<T, ApiError>) -> Result<bool, ApiError> {
     match answer {
         Ok(_) => Ok(true),
-        Err(e) if matches!(e.class, Class::Unsupported | Class::NotFound | Class::InvalidInput) => Ok(false),
+        Err(e) if e.is_for_good() => Ok(false),
         Err(e) => Err(e),
     }
 }

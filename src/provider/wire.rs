@@ -7,21 +7,55 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
 use super::{ApiError, Batch, BatchError, Class};
+use crate::api::json;
 use crate::api::text::clip;
 
-/// A batch, wherever in the document it is; None where there is no id.
+/// Longest name of a batch or a file that is taken for one, in bytes; those that we know have 30 to 80.
+const ID_LIMIT: usize = 256;
+/// Longest state or error code that is shown, in bytes.
+const WORD_LIMIT: usize = 64;
+
+/// A batch, wherever in the document it is; None where there is no id, or an error.
 pub(super) fn batch(value: &Value) -> Option<Batch> {
     let value = ["job", "batch", "data"].iter().find_map(|k| value.get(*k).filter(|v| v.is_object())).unwrap_or(value);
-    Some(Batch {
-        id: text(value, "id")?,
-        status: text(value, "status").unwrap_or_default().to_ascii_lowercase(),
+    entry(value).filter(|batch| !batch.id.is_empty() && !is_error(value))
+}
+
+/// The name of a file that was made.
+pub(super) fn file(value: &Value) -> Option<String> {
+    id(value, "id").filter(|_| !is_error(value))
+}
+
+/// An error has an id too, sometimes: the request's.
+fn is_error(value: &Value) -> bool {
+    value.get("error").is_some_and(|e| !e.is_null())
+}
+
+/// An entry of a list of batches; its id is empty where it has none. None where it is no object.
+pub(super) fn entry(value: &Value) -> Option<Batch> {
+    value.is_object().then(|| Batch {
+        id: id(value, "id").unwrap_or_default(),
+        status: clip(text(value, "status").unwrap_or_default().trim().to_ascii_lowercase(), WORD_LIMIT),
         created_at: number(value.get("created_at")),
-        input_file_id: text(value, "input_file_id"),
-        output_file_id: text(value, "output_file_id"),
-        error_file_id: text(value, "error_file_id"),
-        done: value.get("request_counts").map_or(0, |c| number(c.get("completed")) + number(c.get("failed"))),
+        input_file_id: id(value, "input_file_id"),
+        output_file_id: id(value, "output_file_id"),
+        error_file_id: id(value, "error_file_id"),
+        done: value.get("request_counts").map_or(0, done),
         metadata: metadata(value),
         errors: errors(value),
+    })
+}
+
+fn done(counts: &Value) -> i64 {
+    let count = |key| number(counts.get(key)).max(0);
+    count("completed").saturating_add(count("failed"))
+}
+
+/// A name that can stand in a path, a status and a log line: no other is one.
+pub(super) fn id(value: &Value, key: &str) -> Option<String> {
+    text(value, key).filter(|id| {
+        let plain = id.bytes().all(|b| b.is_ascii_graphic());
+        plain && id.len() <= ID_LIMIT && !matches!(id.as_str(), "." | "..")
     })
 }
 
@@ -53,7 +87,7 @@ fn errors(value: &Value) -> Vec<BatchError> {
     list.iter()
         .take(8)
         .map(|e| BatchError {
-            code: text(e, "code").unwrap_or_default(),
+            code: clip(text(e, "code").unwrap_or_default(), WORD_LIMIT),
             message: clip(text(e, "message").or(e.as_str().map(String::from)).unwrap_or_default(), 512),
             line: e.get("line").and_then(Value::as_i64),
         })
@@ -80,7 +114,7 @@ pub(super) fn api_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) ->
 
 /// The message of an error document in any of the shapes that are around; None where there is none, as in an HTML page.
 pub(super) fn said(body: &[u8]) -> Option<String> {
-    let value: Value = serde_json::from_slice(body).ok()?;
+    let value = json::parse(body)?;
     let detail = value.get("detail").unwrap_or(&value);
     let error = detail.get("error").unwrap_or(detail);
     error.as_str().map(String::from).or_else(|| text(error, "message"))

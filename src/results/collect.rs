@@ -1,5 +1,6 @@
 //! What came back of one batch becomes an immutable part, in index order.
 
+use std::borrow::Cow;
 use std::io::SeekFrom;
 use std::path::Path;
 
@@ -45,8 +46,10 @@ pub struct Collected {
     pub may_pass: i64,
     /// Why requests have no answer, by code.
     pub errors: Vec<ErrorSummary>,
-    /// Lines that are nobody's: of another work, out of range, or not readable.
+    /// Lines that are nobody's: of another work, out of range, or repeated.
     pub foreign: u64,
+    /// Lines that are no answers at all: cut off, too long, or a web page where answers were due.
+    pub unreadable: u64,
 }
 
 /// Why there is no part; it can be tried again.
@@ -78,7 +81,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     let asked = indexes(folder, &index).await?;
     let mut raw = staged::scratch(spool)?;
     download(&mut raw, files).await?;
-    let (mut places, foreign) = scan(&mut raw, work_id, &asked).await?;
+    let Scanned { mut places, foreign, unreadable } = scan(&mut raw, work_id, &asked).await?;
     drop(asked);
     // The first line of an index wins: providers have been seen to repeat rows.
     places.sort_by_key(|p| (p.index, p.offset));
@@ -91,7 +94,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     part.put(folder, &name, work_id).await?;
     read_back(folder, &name, &sha256).await?;
     let may_pass = places.iter().filter(|p| p.ended == Ended::Errored).count() as i64;
-    Ok(Collected { name, sha256, counts: count(&places, requests), may_pass, errors, foreign })
+    Ok(Collected { name, sha256, counts: count(&places, requests), may_pass, errors, foreign, unreadable })
 }
 
 /// Which requests the shard holds, in order.
@@ -141,34 +144,51 @@ async fn download(raw: &mut File, files: Vec<BoxStream<'static, Result<Bytes, St
     out.flush().await.map_err(local)
 }
 
-async fn scan(raw: &mut File, work_id: &str, asked: &[i64]) -> Result<(Vec<Place>, u64), CollectError> {
+#[derive(Default)]
+struct Scanned {
+    places: Vec<Place>,
+    foreign: u64,
+    unreadable: u64,
+}
+
+async fn scan(raw: &mut File, work_id: &str, asked: &[i64]) -> Result<Scanned, CollectError> {
     raw.rewind().await.map_err(local)?;
-    let (mut places, mut foreign, mut offset) = (vec![], 0, 0);
+    let (mut scanned, mut offset) = (Scanned::default(), 0);
     let mut lines = Lines::new(BufReader::with_capacity(256 << 10, raw), LINE_LIMIT);
     while let Some(line) = lines.next().await.map_err(local)? {
-        let place = match &line {
-            Line::Whole(bytes) if bytes.trim_ascii().is_empty() => None,
-            Line::Whole(bytes) => Some(serde_json::from_slice::<ProviderLine>(bytes).ok().and_then(|parsed| {
-                let index = index_of(parsed.custom_id.as_deref()?, work_id)?;
-                let len = u32::try_from(bytes.len()).ok()?;
-                asked.binary_search(&index).is_ok().then(|| Place { index, ended: parsed.ended(), offset, len })
-            })),
-            Line::TooLong(_) => Some(None),
-        };
-        match place {
-            Some(Some(place)) => places.push(place),
-            Some(None) => foreign += 1,
-            None => {}
+        match &line {
+            Line::Whole(bytes) if bytes.trim_ascii().is_empty() => {}
+            Line::Whole(bytes) => match serde_json::from_str::<ProviderLine>(&text(bytes)) {
+                Ok(parsed) => {
+                    let index = parsed.custom_id.as_deref().and_then(|id| index_of(id, work_id));
+                    match (index.filter(|i| asked.binary_search(i).is_ok()), u32::try_from(bytes.len())) {
+                        (Some(index), Ok(len)) => {
+                            scanned.places.push(Place { index, ended: parsed.ended(), offset, len });
+                        }
+                        _ => scanned.foreign += 1,
+                    }
+                }
+                Err(_) => scanned.unreadable += 1,
+            },
+            Line::TooLong(_) => scanned.unreadable += 1,
         }
         offset = lines.offset();
     }
-    Ok((places, foreign))
+    Ok(scanned)
+}
+
+/// A line as text: what is not UTF-8 in it is replaced, for an answer with a blot is better than one that is paid again; a
+/// byte-order mark goes.
+fn text(line: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line))
 }
 
 /// The index in one of our ids; None where the id is not of this work.
 fn index_of(id: &str, work_id: &str) -> Option<i64> {
     let (index, mark) = id.strip_prefix('r')?.split_once('-')?;
-    (mark == work_id.get(..8)?).then(|| index.parse().ok())?
+    let number: i64 = index.parse().ok()?;
+    // As we write it: `+1` and `01` are nobody's.
+    (mark == work_id.get(..8)? && number.to_string() == index).then_some(number)
 }
 
 async fn write_part(raw: &mut File, places: &[Place], spool: &Path) -> Result<(staged::Spooled, Tally), CollectError> {
@@ -178,12 +198,13 @@ async fn write_part(raw: &mut File, places: &[Place], spool: &Path) -> Result<(s
         line.resize(place.len as usize, 0);
         raw.seek(SeekFrom::Start(place.offset)).await.map_err(local)?;
         raw.read_exact(&mut line).await.map_err(local)?;
-        let text = serde_json::from_slice::<&RawValue>(&line).map_err(|e| local(e.into()))?;
+        let line = text(&line);
+        let raw: &RawValue = serde_json::from_str(&line).map_err(|e| local(e.into()))?;
         if place.ended != Ended::Succeeded {
-            let line: ProviderLine = serde_json::from_str(text.get()).map_err(|e| local(e.into()))?;
+            let line: ProviderLine = serde_json::from_str(raw.get()).map_err(|e| local(e.into()))?;
             tally.add(code(&line), place.index);
         }
-        let entry = PartLine { index: place.index, ended: place.ended, line: text };
+        let entry = PartLine { index: place.index, ended: place.ended, line: raw };
         let mut entry = serde_json::to_vec(&entry).map_err(|e| local(e.into()))?;
         entry.push(b'\n');
         part.write(&entry).await?;
@@ -231,12 +252,12 @@ mod tests {
         let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
         let chunks = vec![Ok(Bytes::from(text))];
         download(&mut raw, vec![futures::stream::iter(chunks).boxed()]).await.unwrap();
-        let (places, foreign) = scan(&mut raw, work, &[0, 1, 2]).await.unwrap();
+        let Scanned { places, foreign, unreadable } = scan(&mut raw, work, &[0, 1, 2]).await.unwrap();
         assert_eq!(
             places.iter().map(|p| (p.index, p.ended)).collect::<Vec<_>>(),
             [(2, Ended::Succeeded), (0, Ended::Expired)]
         );
-        assert_eq!(foreign, 4);
+        assert_eq!((foreign, unreadable), (2, 2));
         let counts = count(&places, 3);
         assert_eq!((counts.succeeded, counts.expired, counts.missing, counts.total), (1, 1, 1, 3));
         for place in &places {

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::line::ProviderLine;
 use crate::api::ErrorSummary;
+use crate::api::json::{self, Bounded};
 
 /// Codes that are told apart; more are counted as one.
 const CODES: usize = 50;
@@ -42,29 +43,29 @@ impl Tally {
 
 #[derive(Deserialize)]
 struct Response<'a> {
-    status_code: Option<Value>,
+    status_code: Option<Bounded>,
     #[serde(borrow)]
     body: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Body {
-    error: Option<Value>,
+    error: Option<Bounded>,
 }
 
 /// The code of a line without an answer: the row's, or that of the error in its body, or its HTTP status. Anything that does
 /// not look like a code is none, for it may be text.
 pub(super) fn code(line: &ProviderLine<'_>) -> String {
-    let row = line.error.and_then(|e| serde_json::from_str::<Value>(e.get()).ok());
+    let row = line.error.and_then(|e| json::parse(e.get().as_bytes()));
     let response = line.response.and_then(|r| serde_json::from_str::<Response>(r.get()).ok());
     let body = || serde_json::from_str::<Body>(response.as_ref()?.body?.get()).ok()?.error;
-    let status = || match response.as_ref()?.status_code.as_ref()? {
+    let status = || match &response.as_ref()?.status_code.as_ref()?.0 {
         Value::Number(n) => Some(format!("http_{n}")),
         Value::String(s) => word(&Value::String(format!("http_{s}"))),
         _ => None,
     };
     let named = |error: &Value| ["code", "type"].iter().find_map(|key| word(error.get(key)?));
-    row.as_ref().and_then(named).or_else(|| named(&body()?)).or_else(status).unwrap_or_else(|| "unknown".into())
+    row.as_ref().and_then(named).or_else(|| named(&body()?.0)).or_else(status).unwrap_or_else(|| "unknown".into())
 }
 
 fn word(value: &Value) -> Option<String> {

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::api::json::{self, Bounded};
+
 /// Longest answer that is read, in bytes.
 pub(super) const LINE_LIMIT: usize = 32 << 20;
 
@@ -55,7 +57,7 @@ pub(super) struct ProviderLine<'a> {
 
 #[derive(Deserialize)]
 struct ResponseHead {
-    status_code: Option<Value>,
+    status_code: Option<Bounded>,
 }
 
 /// A line of `results.jsonl` or `errors.jsonl`.
@@ -72,20 +74,32 @@ impl ProviderLine<'_> {
     /// How the request ended. OpenAI answers 2xx rows without an error; rows that were never executed have no response
     /// and `batch_expired` or `batch_cancelled` as code.
     pub fn ended(&self) -> Ended {
-        let code = self.error.and_then(|e| serde_json::from_str::<Value>(e.get()).ok());
-        match code.as_ref().and_then(|e| e.get("code")).and_then(Value::as_str) {
+        let error = self.error.map(|e| json::parse(e.get().as_bytes()));
+        let code = error.as_ref().and_then(|e| e.as_ref()?.get("code")?.as_str());
+        match code {
             Some("batch_expired") => return Ended::Expired,
             Some("batch_cancelled" | "batch_canceled") => return Ended::Cancelled,
             _ => {}
         }
         let head = self.response.and_then(|r| serde_json::from_str::<ResponseHead>(r.get()).ok());
-        let status = head.and_then(|h| h.status_code).and_then(|s| s.as_i64().or_else(|| s.as_str()?.parse().ok()));
-        let no_error = code.is_none_or(|e| e.is_null());
+        let status = head.and_then(|h| h.status_code).and_then(|s| s.0.as_i64().or_else(|| s.0.as_str()?.parse().ok()));
+        let no_error = error.is_none_or(|e| e.is_some_and(|e| is_nothing(&e)));
         match status {
             Some(200..=299) if no_error => Ended::Succeeded,
             Some(400..=499) if !matches!(status, Some(408 | 409 | 429)) => Ended::Failed,
             _ => Ended::Errored,
         }
+    }
+}
+
+/// What servers write where there is no error.
+fn is_nothing(error: &Value) -> bool {
+    match error {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(object) => object.is_empty(),
+        _ => false,
     }
 }
 
@@ -98,6 +112,8 @@ mod tests {
         for (line, ended) in [
             (r#"{"custom_id":"a","response":{"status_code":200,"body":{}},"error":null}"#, Ended::Succeeded),
             (r#"{"custom_id":"a","response":{"status_code":"201","body":"{}"}}"#, Ended::Succeeded),
+            (r#"{"custom_id":"a","response":{"status_code":200,"body":{}},"error":{}}"#, Ended::Succeeded),
+            (r#"{"custom_id":"a","response":{"status_code":200,"body":{}},"error":{"code":7}}"#, Ended::Errored),
             (r#"{"custom_id":"a","response":{"status_code":400,"body":{}},"error":null}"#, Ended::Failed),
             (r#"{"custom_id":"a","response":{"status_code":0}}"#, Ended::Errored),
             (r#"{"custom_id":"a","response":{"status_code":429,"body":{}}}"#, Ended::Errored),

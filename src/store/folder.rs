@@ -23,6 +23,10 @@ use crate::transport::{ObjectConnector, Transport};
 
 /// Bytes of an upload held in memory at a time; S3 wants parts of at least 5 MiB.
 const PART_BYTES: usize = 8 << 20;
+/// Objects that a listing shows at most.
+const LIST_LIMIT: u32 = 2_000_000;
+/// Time for the next object of a listing: one page, or several of an overlaid store.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The attribute that says whose an object is.
 pub(super) const WORK_ATTRIBUTE: &str = "llmbatch-work";
 
@@ -128,7 +132,7 @@ impl Folder {
             .with_region(location.region.as_deref().unwrap_or("us-east-1"))
             .with_access_key_id(credentials.access_key_id.expose_secret())
             .with_secret_access_key(credentials.secret_access_key.expose_secret())
-            .with_http_connector(ObjectConnector(transport.clone()))
+            .with_http_connector(ObjectConnector::new(transport.clone()))
             .with_retry(RetryConfig { backoff, max_retries: 3, retry_timeout: Duration::from_secs(30) });
         if let Some(token) = &credentials.session_token {
             builder = builder.with_token(token.expose_secret());
@@ -237,11 +241,13 @@ impl Folder {
     /// Every object below the folder, page by page, in the store's order.
     pub fn list(&self) -> BoxStream<'_, Result<Listed, StoreError>> {
         let (prefix, name_at) = (self.path(""), self.name_at());
+        let prefix_of_names = prefix.clone();
         let listed = move |m: ObjectMeta| {
-            let below = m.location.as_ref().is_char_boundary(name_at) && m.location.as_ref().len() > name_at;
+            // A server may show what it was not asked for.
+            let below = m.location.prefix_matches(&prefix_of_names) && m.location.as_ref().len() > name_at;
             below.then(|| Listed::of(m, name_at))
         };
-        let objects = self.store.list(Some(&prefix)).map_err(|e| self.error("", e));
+        let objects = bounded(self.store.list(Some(&prefix))).map_err(|e| self.error("", e));
         objects.try_filter_map(move |m| std::future::ready(Ok(listed(m)))).boxed()
     }
 
@@ -357,7 +363,7 @@ impl Folder {
     /// # Errors
     /// When the store refuses; what was deleted stays deleted.
     pub async fn delete_below(&self, prefix: &str) -> Result<(), StoreError> {
-        let paths = self.store.list(Some(&self.path(prefix))).map_ok(|m| m.location).boxed();
+        let paths = bounded(self.store.list(Some(&self.path(prefix)))).map_ok(|m| m.location).boxed();
         let mut deleted = self.store.delete_stream(paths);
         while let Some(result) = deleted.next().await {
             match result {
@@ -367,6 +373,28 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+type Metas<'a> = BoxStream<'a, object_store::Result<ObjectMeta>>;
+
+/// A listing that comes to an end whatever the server says: one that goes round, or has no end, or shows nothing for too
+/// long, breaks off with an error.
+fn bounded(listing: Metas<'_>) -> Metas<'_> {
+    let broken = |why: &'static str| object_store::Error::Generic { store: "S3", source: why.into() };
+    let state = (listing, None, 0u32);
+    futures::stream::try_unfold(state, move |(mut listing, mut first, seen)| async move {
+        let next = tokio::time::timeout(LIST_TIMEOUT, listing.try_next()).await;
+        let next = next.map_err(|_| broken("the listing shows nothing more, and has no end"))??;
+        let Some(meta) = next else { return Ok(None) };
+        if first.get_or_insert_with(|| meta.location.clone()) == &meta.location && seen > 0 {
+            return Err(broken("the listing begins again before it ends"));
+        }
+        match seen < LIST_LIMIT {
+            true => Ok(Some((meta, (listing, first, seen + 1)))),
+            false => Err(broken("the listing has more than 2,000,000 objects")),
+        }
+    })
+    .boxed()
 }
 
 /// An object that is being written.

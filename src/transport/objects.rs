@@ -1,5 +1,7 @@
 //! Puts [`Transport`] under `object_store`, so that storage goes out the same way as everything else.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, StreamBody};
@@ -8,11 +10,45 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
 };
 
-use super::{SendError, Transport};
+use reqwest::{Method, Url};
+
+use super::{SendError, Transport, stream};
+
+/// Largest answer that is not an object's content, in bytes: it is read whole. A page of 1,000 keys of the greatest length
+/// is 2 MB.
+const ANSWER_LIMIT: u64 = 8 << 20;
+
+/// Times that one page of a listing is asked for in a row: `object_store` tries four times, and two listings may meet.
+const SAME_PAGE: u32 = 16;
 
 /// Connects `object_store` through a [`Transport`].
 #[derive(Clone, Debug)]
-pub struct ObjectConnector(pub Transport);
+pub struct ObjectConnector {
+    transport: Transport,
+    page: Arc<Mutex<(String, u32)>>,
+}
+
+impl ObjectConnector {
+    /// For one store.
+    pub fn new(transport: Transport) -> ObjectConnector {
+        ObjectConnector { transport, page: Arc::default() }
+    }
+
+    /// A server can send a listing in a circle of empty pages, which nothing above sees.
+    fn goes_on(&self, url: &Url) -> Result<(), HttpError> {
+        let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+        if !url.query_pairs().any(|(key, _)| key == "continuation-token") || page.0 != url.as_str() {
+            *page = (url.as_str().into(), 0);
+        }
+        page.1 += 1;
+        match page.1 > SAME_PAGE {
+            true => {
+                Err(HttpError::new(HttpErrorKind::Unknown, SendError::MaybeSent("the listing goes in a circle".into())))
+            }
+            false => Ok(()),
+        }
+    }
+}
 
 impl HttpConnector for ObjectConnector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
@@ -32,13 +68,22 @@ impl HttpService for ObjectConnector {
         if bytes.iter().any(|b| !b.is_empty()) {
             *out.body_mut() = Some(whole(bytes));
         }
-        let response: http::Response<reqwest::Body> = self.0.send(out).await.map_err(http_error)?.into();
-        let (parts, body) = response.into_parts();
-        let frames = body
-            .into_data_stream()
-            .map(|chunk| chunk.map(http_body::Frame::data).map_err(|e| HttpError::new(HttpErrorKind::Interrupted, e)));
-        Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(StreamBody::new(frames))))
+        let is_content = out.method() == Method::GET && !is_list(out.url());
+        if is_list(out.url()) {
+            self.goes_on(out.url())?;
+        }
+        let response = self.transport.send(out).await.map_err(http_error)?;
+        let limit = if is_content && response.status().is_success() { u64::MAX } else { ANSWER_LIMIT };
+        let (mut head, ()) = http::Response::new(()).into_parts();
+        (head.status, head.headers) = (response.status(), response.headers().clone());
+        let frames = stream(response, limit).map(|chunk| chunk.map(http_body::Frame::data).map_err(http_error));
+        Ok(HttpResponse::from_parts(head, HttpResponseBody::new(StreamBody::new(frames))))
     }
+}
+
+/// Whether this asks for a page of a listing; https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html.
+fn is_list(url: &Url) -> bool {
+    url.query_pairs().any(|(key, _)| key == "list-type")
 }
 
 /// A body of known length: storage refuses chunked uploads.

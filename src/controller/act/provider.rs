@@ -74,8 +74,16 @@ impl Act<'_> {
         let is_ours = |b: &Batch| {
             b.said(names::INTENT) == Some(&attempt.intent_id) || b.input_file_id.as_deref() == Some(&attempt.file_id)
         };
-        let batches = self.tools()?.api.find(attempt.post_by / 1000, &is_ours).await?;
-        let found: Vec<String> = batches.into_iter().map(|b| b.id).collect();
+        let found: Vec<String> = match self.tools()?.api.find(attempt.post_by / 1000, &is_ours).await {
+            Ok(batches) => batches.into_iter().map(|b| b.id).collect(),
+            // Before anything is revoked, a list that shows nothing is as good as none: a person is asked.
+            Err(e) if e.is_for_good() && attempt.state == AttemptState::Intended => {
+                warn!(%slot, error = %e, "a batch cannot be looked for");
+                self.session.remember(|m| m.resolvable = Some(false));
+                vec![]
+            }
+            Err(e) => return Err(e.into()),
+        };
         if found.len() > 1 {
             let note = format!(
                 "the provider made {} batches of one submission; all but the oldest are cancelled",

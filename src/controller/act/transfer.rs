@@ -87,8 +87,9 @@ impl Act<'_> {
         tasks::start(self.ctx, self.session, &self.world.job, Task::Collect(slot), async move {
             let Some((batch_id, shard)) = submitted(&journal, slot) else { return Ok(learned(|_| {})) };
             let (batch, part) = collect(&tools, &journal, slot, batch_id, shard, patient, &ctx.spool).await?;
-            if part.foreign > 0 {
-                warn!(namespace, name, %slot, lines = part.foreign, "lines that are not of this batch came back and were left out");
+            if part.foreign + part.unreadable > 0 {
+                let (foreign, unreadable) = (part.foreign, part.unreadable);
+                warn!(namespace, name, %slot, foreign, unreadable, "lines that are no answers of this batch were left out");
             }
             let collected = Collected {
                 part: PartRef { name: part.name, sha256: part.sha256 },
@@ -142,12 +143,9 @@ impl Act<'_> {
     }
 }
 
-/// How often, and after which pause, a file that holds less than the provider counts is fetched again.
-const LOOKS_FOR_MORE: u32 = 3;
-const PAUSE: std::time::Duration = std::time::Duration::from_secs(3);
-
-/// Fetches what came back. A batch can be called ended before its files are whole: what is taken for missing is paid again,
-/// so the provider's own count is asked first; where no file at all is named, for as long as we are `patient`.
+/// Fetches what came back. A batch can be called ended before its files are whole, and what is taken for missing is paid
+/// again: so where less came than the provider counts, it is asked again for as long as we are `patient`; and where
+/// something came and none of it is an answer, such as a web page, for ever.
 async fn collect(
     tools: &Tools,
     journal: &Journal,
@@ -157,37 +155,37 @@ async fn collect(
     patient: bool,
     spool: &std::path::Path,
 ) -> Result<(Batch, results::Collected), Trouble> {
-    let mut look = 0;
-    loop {
-        look += 1;
-        let batch = tools.api.get(batch_id).await?;
-        let mut files = vec![];
-        for id in [&batch.output_file_id, &batch.error_file_id].into_iter().flatten() {
-            files.push(tools.api.content(id, OUTPUT_LIMIT).await?.map_err(|e| e.to_string()).boxed());
-        }
-        if files.is_empty() && batch.done > 0 && patient {
-            let message = format!(
-                "the provider counts {} requests of batch {batch_id} as done and names no file with their answers; it is \
-                 asked again",
-                batch.done
-            );
-            return Err(Trouble::passing(reasons::PROVIDER_UNAVAILABLE, message));
-        }
-        let collection = results::Collection {
-            folder: &tools.folder,
-            work_id: &journal.work_id,
-            slot: slot.to_string(),
-            shard: &shard.sha256,
-            requests: shard.requests,
-            files,
-        };
-        let part = results::collect(collection, spool).await?;
-        let whole = part.counts.succeeded + part.counts.failed >= batch.done.min(shard.requests);
-        if whole || look >= LOOKS_FOR_MORE {
-            return Ok((batch, part));
-        }
-        tokio::time::sleep(PAUSE).await;
+    let batch = tools.api.get(batch_id).await?;
+    let mut files = vec![];
+    for id in [&batch.output_file_id, &batch.error_file_id].into_iter().flatten() {
+        files.push(tools.api.content(id, OUTPUT_LIMIT).await?.map_err(|e| e.to_string()).boxed());
     }
+    let named = files.len();
+    let collection = results::Collection {
+        folder: &tools.folder,
+        work_id: &journal.work_id,
+        slot: slot.to_string(),
+        shard: &shard.sha256,
+        requests: shard.requests,
+        files,
+    };
+    let part = results::collect(collection, spool).await?;
+    let (found, counted) = (shard.requests - part.counts.missing, batch.done.min(shard.requests));
+    let garbage = found == 0 && part.unreadable > 0;
+    if found < counted && (patient || garbage) {
+        let message = match garbage {
+            true => format!(
+                "what the provider gives as the answers of batch {batch_id} is not JSON lines; nothing is sent again \
+                 until it gives {counted} answers; look at the provider"
+            ),
+            false => format!(
+                "the provider counts {counted} requests of batch {batch_id} as done, and its {named} files hold {found} \
+                 of them; it is asked again"
+            ),
+        };
+        return Err(Trouble::passing(reasons::PROVIDER_UNAVAILABLE, message));
+    }
+    Ok((batch, part))
 }
 
 fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {

@@ -1,0 +1,125 @@
+//! JSON of strangers, in memory that is bounded whatever they send.
+
+use std::cell::Cell;
+use std::fmt;
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// Elements that are kept of a list, and pairs of an object; the rest is read and let go.
+pub const MOST_ELEMENTS: usize = 1_000;
+/// Values that one document may hold; `{"":0}` takes 100 times its length in memory.
+const MOST_VALUES: usize = 100_000;
+
+/// A document of at most 100,000 values, of whose lists and objects the first 1,000 elements are kept each. Depth is
+/// bounded by `serde_json` (128).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bounded(pub Value);
+
+/// The document in `bytes`; None where it is not JSON, or too much of it.
+pub fn parse(bytes: &[u8]) -> Option<Value> {
+    serde_json::from_slice::<Bounded>(bytes).ok().map(|b| b.0)
+}
+
+impl<'de> Deserialize<'de> for Bounded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Keep(&Cell::new(MOST_VALUES)).deserialize(deserializer).map(Bounded)
+    }
+}
+
+/// Keeps a value while some of the allowance is left.
+#[derive(Clone, Copy)]
+struct Keep<'a>(&'a Cell<usize>);
+
+impl<'de> DeserializeSeed<'de> for Keep<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let left = self.0.get().checked_sub(1);
+        self.0.set(left.ok_or_else(|| D::Error::custom("the document holds too many values"))?);
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Keep<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut kept = vec![];
+        while kept.len() < MOST_ELEMENTS {
+            match list.next_element_seed(self)? {
+                Some(value) => kept.push(value),
+                None => return Ok(kept.into()),
+            }
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(kept.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+        let mut kept = Map::new();
+        while kept.len() < MOST_ELEMENTS {
+            match object.next_key()? {
+                Some(key) => kept.insert(key, object.next_value_seed(self)?),
+                None => return Ok(kept.into()),
+            };
+        }
+        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(kept.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_people_send_is_kept_as_it_is() {
+        let document = json!({"a": [1, -2, 1.5, "x", null, true, {"b": {}}], "": []});
+        assert_eq!(parse(document.to_string().as_bytes()), Some(document));
+        assert_eq!(parse(b"<html>"), None);
+        assert_eq!(parse(b"{} {}"), None);
+        assert_eq!(parse(b"\xff"), None);
+        assert_eq!(parse("[".repeat(1 << 20).as_bytes()), None);
+    }
+
+    #[test]
+    fn of_what_nobody_needs_only_the_beginning_is_kept() {
+        let list = format!("[{}0]", "0,".repeat(1 << 20));
+        assert_eq!(parse(list.as_bytes()).unwrap().as_array().unwrap().len(), MOST_ELEMENTS);
+        let object = format!("{{{}\"x\":0}}", (0..5_000).map(|i| format!("\"{i}\":[],")).collect::<String>());
+        assert_eq!(parse(object.as_bytes()).unwrap().as_object().unwrap().len(), MOST_ELEMENTS);
+        let bomb = format!("[{}0]", format!("[{}0],", "{\"\":0},".repeat(999)).repeat(999));
+        assert_eq!(parse(bomb.as_bytes()), None, "a document that takes 100 times its size");
+    }
+}

@@ -1,0 +1,115 @@
+//! Every call, whatever is answered: a POST is sent once and is never taken for refused or made where nobody can tell.
+
+use std::time::{Duration, Instant};
+
+use batchjob_operator::provider::{BatchApi, CreateBatch, Created, InputFile};
+use futures::StreamExt;
+use futures::future::join_all;
+
+use super::answers::{odd, refusals};
+use super::client;
+use super::server::{Answer, Server, Then};
+
+/// A client that reads 4 MB at most, in a debug build, on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn ask() -> CreateBatch {
+    CreateBatch {
+        input_file_id: "file-1".into(),
+        endpoint: "/v1/chat/completions".into(),
+        window_hours: 24,
+        metadata: vec![("bj-intent", "i".into())],
+        intent_id: "i".into(),
+        timeout: Duration::from_secs(20),
+    }
+}
+
+/// What came of one POST, and how often the server saw it.
+async fn created(answer: Answer, vendors_own: bool) -> (Created, Vec<String>) {
+    let server = Server::start(move |_, _| answer.clone()).await;
+    let created = tokio::time::timeout(PATIENCE, client(&server, vendors_own).create(&ask())).await.unwrap();
+    (created, server.seen())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_answered_to_a_create_it_is_sent_once_and_unknown() {
+    let cases = odd();
+    assert!(cases.len() >= 90, "{}", cases.len());
+    let run = |(name, answer): (String, Answer)| async move {
+        for vendors_own in [true, false] {
+            let (created, seen) = created(answer.clone(), vendors_own).await;
+            assert!(matches!(created, Created::Unknown(..)), "{name}, {vendors_own}: {created:?}");
+            assert_eq!(seen, ["POST /v1/batches HTTP/1.1"], "{name}, {vendors_own}");
+        }
+    };
+    join_all(cases.into_iter().map(run)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_counts_from_the_vendor_alone() {
+    for (name, answer) in refusals() {
+        let (own, seen) = created(answer.clone(), true).await;
+        assert!(matches!(own, Created::No(_)), "{name}: {own:?}");
+        assert_eq!(seen.len(), 1, "{name}");
+        let (behind, seen) = created(answer, false).await;
+        assert!(matches!(behind, Created::Unknown(..)), "{name}: {behind:?}");
+        assert_eq!(seen.len(), 1, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_is_not_waited_for_longer_than_it_may_take() {
+    let interim = Then::Endless(b"HTTP/1.1 103 Early Hints\r\n\r\n");
+    for (bytes, then) in [
+        (&b""[..], Then::Hang),
+        (b"HTTP/1.1 200 OK\r\n", Then::Hang),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"id\"", Then::Hang),
+        (b"", interim),
+    ] {
+        let server = Server::start(move |_, _| Answer { bytes: bytes.to_vec(), then }).await;
+        let began = Instant::now();
+        let ask = CreateBatch { timeout: Duration::from_millis(300), ..ask() };
+        let created = client(&server, true).create(&ask).await;
+        assert!(matches!(created, Created::Unknown(..)), "{created:?}");
+        assert!(began.elapsed() < Duration::from_secs(10));
+        assert_eq!(server.seen().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_sent_on_to_another_host() {
+    for status in [301, 302, 303, 307, 308] {
+        let trap = Server::start(|_, _| super::answers::json(200, r#"{"id":"b","status":"completed"}"#)).await;
+        let there = format!("{}/v1/batches", trap.url);
+        let server = Server::start(move |_, _| {
+            let head =
+                format!("HTTP/1.1 {status} X\r\nlocation: {there}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            Answer { bytes: head.into_bytes(), then: Then::Close }
+        })
+        .await;
+        let api = client(&server, true);
+        assert!(matches!(api.create(&ask()).await, Created::Unknown(..)), "{status}");
+        assert!(api.get("b").await.is_err(), "{status}");
+        assert!(api.content("f", 10).await.is_err(), "{status}");
+        assert!(trap.seen().is_empty(), "{status}: the key went along");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_other_call_takes_an_odd_answer_for_a_good_one() {
+    let run = |(name, answer): (String, Answer)| async move {
+        let server = Server::start(move |_, _| answer.clone()).await;
+        let api = client(&server, true);
+        let content = futures::stream::iter([Ok("{}\n".into())]).boxed();
+        let file = InputFile { name: "x.jsonl".into(), bytes: 3, content };
+        let uploaded = tokio::time::timeout(PATIENCE, api.upload(file)).await.expect(&name);
+        assert!(uploaded.is_err(), "{name}: {uploaded:?}");
+        assert_eq!(server.seen(), ["POST /v1/files HTTP/1.1"], "{name}: an upload is not repeated here");
+        let got = tokio::time::timeout(PATIENCE, api.get("batch_9")).await.expect(&name);
+        assert!(got.is_err(), "{name}: {got:?}");
+        assert!(server.seen().len() <= 5, "{name}: {:?}", server.seen());
+        let why = got.unwrap_err().message;
+        assert!(why.len() <= 600 && !why.contains("sk-canary"), "{name}: {why}");
+    };
+    futures::stream::iter(odd()).for_each_concurrent(24, run).await;
+}

@@ -1,0 +1,30 @@
+//! Servers that are broken, odd or hostile: nothing that one answers makes us panic, take too much, or pay a second time.
+//!
+//! The servers are raw sockets, so that they can say what no HTTP library would.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod answers;
+mod batches;
+mod calls;
+mod lines;
+mod lists;
+mod server;
+mod storage;
+
+use std::sync::Arc;
+
+use batchjob_operator::provider::OpenAi;
+use batchjob_operator::transport::{HostPolicy, Transport};
+
+use server::Server;
+
+fn transport() -> Transport {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Transport::new(HostPolicy::allowing(["127.0.0.1".parse().unwrap()])).unwrap()
+}
+
+fn client(server: &Server, vendors_own: bool) -> Arc<OpenAi> {
+    let url = format!("{}/v1", server.url);
+    Arc::new(OpenAi::new(transport(), &url, Some("sk-canary".to_string().into()), vendors_own).unwrap())
+}

@@ -1,0 +1,113 @@
+//! Object stores that are broken, odd or hostile: everything ends, nothing is taken for more than it is.
+
+use std::time::Duration;
+
+use batchjob_operator::api::ObjectStoreLocation;
+use batchjob_operator::store::{
+    Credentials, Document, Folder, ObjectDocument, StoreError, SwapError, prove_conditional_writes,
+};
+use futures::{StreamExt, TryStreamExt};
+
+use super::answers::{http, odd};
+use super::server::{Answer, Server, Then};
+use super::transport;
+
+fn folder(server: &Server) -> Folder {
+    let location: ObjectStoreLocation = serde_json::from_value(serde_json::json!({
+        "uri": "s3://bucket/in/", "endpoint": server.url, "secretRef": {"name": "s"},
+    }))
+    .unwrap();
+    let secret = |s: &str| s.to_string().into();
+    let credentials =
+        Credentials { access_key_id: secret("id"), secret_access_key: secret("s3-canary"), session_token: None };
+    Folder::open(&location, &location.uri.clone(), &credentials, &transport()).unwrap()
+}
+
+fn document(server: &Server) -> ObjectDocument {
+    ObjectDocument { folder: folder(server), name: "journal.json".into() }
+}
+
+async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(150), future).await.unwrap_or_else(|_| panic!("{what}: no end"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_odd_answer_to_a_write_never_means_that_it_was_refused() {
+    let run = |(name, answer): (String, Answer)| async move {
+        let server = Server::start(move |_, _| answer.clone()).await;
+        let document = document(&server);
+        let created = in_time(&name, document.create("{}".into())).await;
+        // What a store says to a write that lost, whatever comes with it: read again.
+        let lost = matches!(created, Err(SwapError::Lost));
+        let taken = created.is_ok();
+        assert!(!lost || ["304", "409"].iter().any(|status| name.starts_with(status)), "{name}: {created:?}");
+        assert!(!taken || name.starts_with("20") || name.starts_with("another"), "{name}: {created:?}");
+        if let Err(SwapError::Store(e)) = created {
+            assert!(!e.to_string().contains("s3-canary"), "{name}: {e}");
+        }
+    };
+    futures::stream::iter(odd()).map(run).buffer_unordered(24).for_each(|()| async {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_read_whole_or_not_at_all() {
+    let cut = |body: &str, length: usize| {
+        Answer {
+        bytes: format!("HTTP/1.1 200 OK\r\netag: \"e\"\r\nlast-modified: Wed, 21 Oct 2015 07:28:00 GMT\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}").into_bytes(),
+        then: Then::Close,
+    }
+    };
+    let read = |answer: Answer| async move {
+        let server = Server::start(move |_, _| answer.clone()).await;
+        in_time("a read", document(&server).read()).await
+    };
+    assert!(read(cut("{}", 2)).await.unwrap().is_some());
+    assert!(matches!(read(cut("{", 2)).await, Err(StoreError::Unavailable(_))));
+    let vast = Answer { then: Then::Endless(&[b' '; 65_536]), ..cut("{", 9 << 20) };
+    assert!(matches!(read(vast).await, Err(StoreError::Corrupt(_))), "over 8 MB");
+    let no_tag = http(200, "application/json", b"{}");
+    assert!(read(no_tag).await.is_err(), "a version is needed to write over it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_ends_whatever_the_server_says() {
+    let page = |body: &str| http(200, "application/xml", body.as_bytes());
+    let entry = |key: &str| {
+        format!(
+            "<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>\"e\"</ETag><Size>1</Size></Contents>"
+        )
+    };
+    let list = |inside: String, more: bool| {
+        let next = if more { "<NextContinuationToken>t</NextContinuationToken>" } else { "" };
+        format!("<ListBucketResult><IsTruncated>{more}</IsTruncated>{next}{inside}</ListBucketResult>")
+    };
+    let count = |answer: Answer| async move {
+        let server = Server::start(move |_, _| answer.clone()).await;
+        let folder = folder(&server);
+        in_time("a listing", folder.list().try_fold(0, |n, _| async move { Ok(n + 1) })).await
+    };
+    assert_eq!(count(page(&list(entry("in/a") + &entry("in/b"), false))).await.unwrap(), 2);
+    assert_eq!(count(page(&list(entry("elsewhere"), false))).await.unwrap_or(0), 0, "what is not in the folder is not");
+    assert!(count(page(&list(entry("in/a") + &entry("in/b"), true))).await.is_err(), "it goes round");
+    assert!(count(page(&list(String::new(), true))).await.is_err(), "it shows nothing and has no end");
+    assert!(count(page("<html>sign in</html>")).await.map_or(true, |n| n == 0));
+    assert!(count(page("not XML")).await.is_err());
+    let endless = Answer {
+        bytes: b"HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\n\r\n<ListBucketResult>".to_vec(),
+        then: Then::Endless(b"<Contents><Key>in/a</Key></Contents>"),
+    };
+    assert!(count(endless).await.is_err(), "a page of more than 8 MB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_says_yes_to_everything_is_found_out() {
+    let yes = |n: usize, _: &str| {
+        Answer {
+        bytes: format!("HTTP/1.1 200 OK\r\netag: \"{n}\"\r\nlast-modified: Wed, 21 Oct 2015 07:28:00 GMT\r\ncontent-length: 1\r\nconnection: close\r\n\r\n1").into_bytes(),
+        then: Then::Close,
+    }
+    };
+    let server = Server::start(yes).await;
+    let proved = in_time("the proof", prove_conditional_writes(&folder(&server), "scratch")).await.unwrap();
+    assert!(proved.unwrap_err().contains("ignores conditions"));
+}
