@@ -28,6 +28,13 @@ test: preflight lint ## All checks and tests, on a real Kubernetes API server an
 	cargo test --test e2e -- --test-threads=6
 	cargo test --test rights
 
+.PHONY: bench
+bench: preflight ## The figures of the README, some 10 minutes; BENCH_SCALE=0.1 is a quick look.
+	./tests/cluster/build.sh >/dev/null
+	./tests/cluster/seaweedfs.sh >/dev/null
+	./tests/cluster/venv.sh script >/dev/null
+	cargo bench --bench figures
+
 .PHONY: lint
 lint: preflight ## Formatting, clippy, licences.
 	cargo fmt --check

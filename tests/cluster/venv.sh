@@ -1,12 +1,14 @@
 #!/bin/bash
-# Installs the Python packages of tests/NAME/requirements.txt once, into a cache folder outside the repository, and prints
-# the path of its `bin` folder. The folder is named by what is installed: another list or another Python is another folder.
+# Installs the Python packages of tests/NAME/requirements.txt, or of benches/NAME/requirements.txt, once, into a cache folder
+# outside the repository, and prints the path of its `bin` folder. The folder is named by what is installed: another list or
+# another Python is another folder.
 # Safe to run any number of times, also at the same time. The cache folder may be deleted at any time.
 set -euo pipefail
 
 name=${1:?usage: venv.sh NAME}
-cd "$(dirname "$0")/.."
-requirements=$PWD/$name/requirements.txt
+cd "$(dirname "$0")/../.."
+requirements=tests/$name/requirements.txt
+[ -e "$requirements" ] || requirements=benches/$name/requirements.txt
 
 say() { echo "$*" >&2; }
 
@@ -26,7 +28,7 @@ if [ ! -e "$out/complete" ]; then
   flock -n 9 || { say "Another installation of $name is running: waiting for it."; flock 9; }
 fi
 if [ ! -e "$out/complete" ]; then # still, now that we have the lock
-  say "Installing the Python packages of tests/$name for the tests, into $out (once) ..."
+  say "Installing the Python packages of $(dirname "$requirements"), into $out (once) ..."
   rm -rf "$out"
   python3 -m venv "$out" >&2
   "$out/bin/pip" install --quiet --disable-pip-version-check --no-input --no-deps --no-compile \
