@@ -1,21 +1,25 @@
 //! What came back of one batch becomes an immutable part, in index order.
 
 use std::borrow::Cow;
-use std::io::SeekFrom;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde_json::value::RawValue;
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::io::{AsyncSeekExt, AsyncWriteExt, BufReader, BufWriter};
 
 use super::errors::{Tally, code};
 use super::line::{Ended, LINE_LIMIT, PartLine, ProviderLine};
 use crate::api::{ErrorSummary, RequestCounts};
 use crate::store::staged::{self, Spool};
 use crate::store::{Folder, IndexEntry, Line, Lines, StoreError, layout};
+
+/// Bytes of answers that are read back from the spool in one go; a longer one is read alone.
+const GO_BYTES: usize = 1 << 20;
 
 /// A batch whose answers are to be collected.
 pub struct Collection<'a> {
@@ -88,7 +92,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     let before = places.len();
     places.dedup_by_key(|p| p.index);
     let foreign = foreign + (before - places.len()) as u64;
-    let (part, tally) = write_part(&mut raw, &places, spool).await?;
+    let (part, tally) = write_part(raw, &places, spool).await?;
     let errors = with_names(folder, &index, tally).await?;
     let (sha256, name) = (part.sha256.clone(), layout::part(work_id, &slot, &part.sha256));
     part.put(folder, &name, work_id).await?;
@@ -191,25 +195,62 @@ fn index_of(id: &str, work_id: &str) -> Option<i64> {
     (mark == work_id.get(..8)? && number.to_string() == index).then_some(number)
 }
 
-async fn write_part(raw: &mut File, places: &[Place], spool: &Path) -> Result<(staged::Spooled, Tally), CollectError> {
+async fn write_part(raw: File, places: &[Place], spool: &Path) -> Result<(staged::Spooled, Tally), CollectError> {
     let (mut part, mut tally) = (Spool::new(spool)?, Tally::default());
-    let mut line = vec![];
-    for place in places {
-        line.resize(place.len as usize, 0);
-        raw.seek(SeekFrom::Start(place.offset)).await.map_err(local)?;
-        raw.read_exact(&mut line).await.map_err(local)?;
-        let line = text(&line);
-        let raw: &RawValue = serde_json::from_str(&line).map_err(|e| local(e.into()))?;
-        if place.ended != Ended::Succeeded {
-            let line: ProviderLine = serde_json::from_str(raw.get()).map_err(|e| local(e.into()))?;
-            tally.add(code(&line), place.index);
+    let (raw, mut lines) = (Arc::new(raw.into_std().await), vec![]);
+    let mut rest = places;
+    while !rest.is_empty() {
+        let (some, others) = rest.split_at(at_a_time(rest));
+        lines = read_lines(&raw, some, lines).await?;
+        let mut left = &lines[..];
+        for place in some {
+            let (line, others) = left.split_at(place.len as usize);
+            left = others;
+            let entry = part_line(place, line, &mut tally).map_err(|e| local(e.into()))?;
+            part.write(&entry).await?;
         }
-        let entry = PartLine { index: place.index, ended: place.ended, line: raw };
-        let mut entry = serde_json::to_vec(&entry).map_err(|e| local(e.into()))?;
-        entry.push(b'\n');
-        part.write(&entry).await?;
+        rest = others;
     }
     Ok((part.finish().await?, tally))
+}
+
+/// How many lines to read in one go: in the order of the index they are all over the file, and each go takes a turn on
+/// another thread.
+fn at_a_time(places: &[Place]) -> usize {
+    let mut bytes = 0;
+    let fits = |place: &&Place| {
+        bytes += place.len as usize;
+        bytes <= GO_BYTES
+    };
+    places.iter().take_while(fits).count().max(1)
+}
+
+/// One after the other, into what `lines` has room for.
+async fn read_lines(raw: &Arc<std::fs::File>, places: &[Place], mut lines: Vec<u8>) -> Result<Vec<u8>, CollectError> {
+    let (raw, places) = (raw.clone(), places.iter().map(|p| (p.offset, p.len as usize)).collect::<Vec<_>>());
+    let read = tokio::task::spawn_blocking(move || {
+        lines.resize(places.iter().map(|(_, len)| len).sum(), 0);
+        let mut left = &mut lines[..];
+        for (offset, len) in places {
+            let (line, others) = left.split_at_mut(len);
+            raw.read_exact_at(line, offset)?;
+            left = others;
+        }
+        Ok(lines)
+    });
+    read.await.map_err(std::io::Error::other).and_then(|read| read).map_err(local)
+}
+
+/// With its newline.
+fn part_line(place: &Place, line: &[u8], tally: &mut Tally) -> serde_json::Result<Vec<u8>> {
+    let line = text(line);
+    let raw = serde_json::from_str::<&RawValue>(&line)?;
+    if place.ended != Ended::Succeeded {
+        tally.add(code(&serde_json::from_str::<ProviderLine>(raw.get())?), place.index);
+    }
+    let mut entry = serde_json::to_vec(&PartLine { index: place.index, ended: place.ended, line: raw })?;
+    entry.push(b'\n');
+    Ok(entry)
 }
 
 async fn read_back(folder: &Folder, name: &str, sha256: &str) -> Result<(), CollectError> {
@@ -235,6 +276,10 @@ fn count(places: &[Place], total: i64) -> RequestCounts {
 
 #[cfg(test)]
 mod tests {
+    use std::io::SeekFrom;
+
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     #[tokio::test]
@@ -266,6 +311,28 @@ mod tests {
             raw.read_exact(&mut line).await.unwrap();
             assert!(line.starts_with(b"{\"custom_id\"") && line.ends_with(b"}"));
         }
+    }
+
+    #[tokio::test]
+    async fn answers_are_put_in_order_in_as_many_goes_as_it_takes() {
+        let (work, size) = ("0123456789abcdef", |i: usize| if i == 7 { GO_BYTES + 99 } else { GO_BYTES / 5 + i });
+        let line = |i: usize| format!("{{\"custom_id\":\"r{i}-01234567\",\"x\":\"{}\"}}", "x".repeat(size(i)));
+        let text: String = (0..20).rev().map(|i| line(i) + "\n").collect();
+        let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
+        download(&mut raw, vec![futures::stream::iter([Ok(Bytes::from(text))]).boxed()]).await.unwrap();
+        let asked: Vec<i64> = (0..20).collect();
+        let mut places = scan(&mut raw, work, &asked).await.unwrap().places;
+        places.sort_by_key(|p| p.index);
+        let (part, tally) = write_part(raw, &places, &std::env::temp_dir()).await.unwrap();
+        assert_eq!(tally.most()[0].0.count, 20);
+        let folder = Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://out/", "out/");
+        part.put(&folder, "part", work).await.unwrap();
+        let mut put = String::new();
+        staged::open(&folder, "part").await.unwrap().read_to_string(&mut put).await.unwrap();
+        for (i, put) in put.lines().enumerate() {
+            assert!(put == format!("{{\"index\":{i},\"ended\":\"errored\",\"line\":{}}}", line(i)), "{i}");
+        }
+        assert_eq!(put.lines().count(), 20);
     }
 
     #[tokio::test]

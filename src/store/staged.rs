@@ -9,7 +9,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use tokio::fs::File;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio_util::io::StreamReader;
 
 use super::{Folder, StoreError};
@@ -17,7 +17,7 @@ use crate::api::text::hex;
 
 /// A file that is being spooled: zstd on local disk, SHA-256 and size of what went in.
 pub struct Spool {
-    writer: ZstdEncoder<File>,
+    writer: ZstdEncoder<BufWriter<File>>,
     digest: Context,
     bytes: u64,
 }
@@ -48,7 +48,9 @@ impl Spool {
     /// # Errors
     /// When the disk refuses.
     pub fn new(dir: &Path) -> Result<Spool, StoreError> {
-        let writer = ZstdEncoder::with_quality(scratch(dir)?, Level::Fastest);
+        // Each write to a file takes a turn on another thread.
+        let file = BufWriter::with_capacity(256 << 10, scratch(dir)?);
+        let writer = ZstdEncoder::with_quality(file, Level::Fastest);
         Ok(Spool { writer, digest: Context::new(&SHA256), bytes: 0 })
     }
 
@@ -71,7 +73,7 @@ impl Spool {
     /// When the disk refuses.
     pub async fn finish(mut self) -> Result<Spooled, StoreError> {
         self.writer.shutdown().await.map_err(local)?;
-        let mut file = self.writer.into_inner();
+        let mut file = self.writer.into_inner().into_inner();
         file.rewind().await.map_err(local)?;
         Ok(Spooled { file, sha256: hex(self.digest.finish().as_ref()), bytes: self.bytes })
     }
