@@ -29,7 +29,7 @@ test: preflight lint ## All checks and tests, on a real Kubernetes API server an
 	cargo test --test rights
 
 .PHONY: bench
-bench: preflight ## The figures of the README, some 10 minutes; BENCH_SCALE=0.1 is a quick look.
+bench: preflight ## The figures of the README, some 15 minutes; BENCH_SCALE=0.1 for a quick look.
 	./tests/cluster/build.sh >/dev/null
 	./tests/cluster/seaweedfs.sh >/dev/null
 	./tests/cluster/venv.sh script >/dev/null

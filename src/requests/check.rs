@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::plain;
 use super::template::Template;
 use crate::api::InputFormat;
 
@@ -17,8 +18,8 @@ pub struct Request {
     pub custom_id: String,
     /// The model that it names, or the job's.
     pub model: String,
-    /// What the endpoint is sent, defaults merged under it.
-    pub body: Map<String, Value>,
+    /// What the endpoint is sent, defaults merged under it, in the one spelling that it is known by.
+    pub body: String,
 }
 
 /// What every request of a job shares.
@@ -50,7 +51,38 @@ impl Shape {
     /// # Errors
     /// What is wrong with it, never its content.
     pub fn line(&self, line: &[u8], format: InputFormat) -> Result<Request, String> {
-        let parsed: BatchLine = serde_json::from_str(utf8(line)?).map_err(|e| match (e.is_data(), format) {
+        let line = utf8(line)?;
+        self.plain_line(line, format).map_or_else(|| self.any_line(line, format), Ok)
+    }
+
+    /// The same for a line without fault in which nothing is unusual; None for others.
+    fn plain_line(&self, line: &str, format: InputFormat) -> Option<Request> {
+        let plain::PlainLine { custom_id, addressed, mut body } = plain::read(line, self.path)?;
+        let as_told = match format {
+            InputFormat::Requests => !addressed,
+            InputFormat::Auto => true,
+            _ => addressed,
+        };
+        for (key, value) in &self.defaults {
+            body.add_missing(key, || value.clone())?;
+        }
+        if let Some(model) = &self.model {
+            body.add_missing("model", || model.as_str().into())?;
+        }
+        let model: String = serde_json::from_str(body.get("model")?).ok()?;
+        let sound = (1..=CUSTOM_ID_LIMIT).contains(&custom_id.len())
+            && body.get("stream").is_none_or(|stream| stream == "false")
+            && !model.is_empty()
+            && self.allows(&model);
+        (as_told && sound).then(|| Request { custom_id: custom_id.into_owned(), model, body: body.spell() })
+    }
+
+    fn allows(&self, model: &str) -> bool {
+        self.allowed_models.is_empty() || self.allowed_models.iter().any(|allowed| allowed == model)
+    }
+
+    fn any_line(&self, line: &str, format: InputFormat) -> Result<Request, String> {
+        let parsed: BatchLine = serde_json::from_str(line).map_err(|e| match (e.is_data(), format) {
             _ if e.to_string().starts_with("duplicate field") => {
                 "has a field twice; write `custom_id`, `method`, `url` and `body` once each".into()
             }
@@ -144,14 +176,14 @@ impl Shape {
             (None, Some(model)) => model.clone(),
             (None, None) => return Err("names no `model`, and neither does `spec.model`; set one of them".into()),
         };
-        if !self.allowed_models.is_empty() && !self.allowed_models.contains(&model) {
+        if !self.allows(&model) {
             return Err(format!(
                 "names a model that the provider does not allow; allowed: {}",
                 self.allowed_models.join(", ")
             ));
         }
         body.insert("model".into(), Value::String(model.clone()));
-        Ok(Request { custom_id, model, body })
+        Ok(Request { custom_id, model, body: Value::Object(body).to_string() })
     }
 }
 
@@ -181,6 +213,14 @@ fn place(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use proptest::test_runner::{Config, TestRunner};
+
     use super::*;
 
     fn shape() -> Shape {
@@ -197,10 +237,95 @@ mod tests {
         let line =
             r#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"max_tokens":9,"messages":[]}}"#;
         let request = check(line).unwrap();
-        assert_eq!(
-            Value::Object(request.body).to_string(),
-            r#"{"max_tokens":9,"messages":[],"model":"m","temperature":0}"#
+        assert_eq!(request.body, r#"{"max_tokens":9,"messages":[],"model":"m","temperature":0}"#);
+    }
+
+    #[test]
+    fn usual_lines_are_read_in_one_go_and_others_with_care() {
+        let shape = Shape { model: None, allowed_models: vec![], ..shape() };
+        let plain = |line: &str| shape.plain_line(line, InputFormat::Auto);
+        let body =
+            r#"{ "model":"m\u00e9", "messages":[{"role":"user","content":"a\n\"b\" \u00fc"}], "n":1, "p":0.50 }"#;
+        let usual = format!(
+            "{{\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {body}}}\r"
         );
+        let spelled = concat!(
+            r#"{"max_tokens":5,"messages":[{"content":"a\n\"b\" ü","role":"user"}],"model":"mé","n":1,"p":0.5,"#,
+            r#""temperature":0}"#
+        );
+        assert_eq!(plain(&usual).unwrap().body, spelled);
+        assert!(plain(r#"{"custom_id":"a","body":{"model":"m"}}"#).is_some());
+        for unusual in [
+            r#"{"custom_id":"a","body":{"model":"m","model":"m"}}"#,
+            r#"{"custom_id":"a","body":{"mod\u0065l":"m"}}"#,
+            r#"{"custom_id":"a","body":{"model":"m"},"more":1}"#,
+            r#"{"custom_id":"a","body":{"model":"m"}} x"#,
+        ] {
+            assert!(plain(unusual).is_none(), "{unusual}");
+        }
+    }
+
+    /// The fields of an object as text: spaces, escapes, numbers and keys of every kind, some of them faulty.
+    fn fields_text() -> impl Strategy<Value = String> {
+        let usual = vec!["a", "é", "😀", r#"\""#, r"\\", r"\n", r"\t"];
+        let unusual = vec![r"\/", r"\u00e9", r"\ud83d\ude00", r"\u0000", r"\u001F", "\u{7f}"];
+        let faulty = vec![r"\ud800", r"\x", "\u{1}"];
+        let piece = prop_oneof![40 => select(usual), 20 => select(unusual), 1 => select(faulty)];
+        let string = vec(piece, 0..4).prop_map(|pieces| format!("\"{}\"", pieces.concat()));
+        let number = prop_oneof![
+            2 => "-?(0|[1-9][0-9]{0,20})",
+            2 => "-?(0|[1-9][0-9]{0,3})\\.[0-9]{1,3}([eE][-+]?[0-9]{1,2})?",
+            1 => "-?[0-9]{1,3}(\\.[0-9]{0,3})?([eE][-+]?[0-9]{0,3})?",
+        ];
+        let word = select(&["true", "false", "null", "{}", "[]"][..]).prop_map(String::from);
+        let value = prop_oneof![3 => string, 2 => number, 1 => word].prop_recursive(4, 16, 4, |inner| {
+            let list = vec((space(), inner.clone()), 0..4).prop_map(|all| {
+                all.into_iter().map(|(space, value)| format!("{space}{value}{space}")).collect::<Vec<_>>().join(",")
+            });
+            prop_oneof![list.prop_map(|l| format!("[{l}]")), fields(inner).prop_map(|f| format!("{{{f}}}"))]
+        });
+        fields(value)
+    }
+
+    fn fields(value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+        let keys = vec![r#""a""#, r#""b""#, r#""é""#, r#""""#, r#""max_tokens""#, r#""n""#, r#""aa""#];
+        let odd = vec![r#""model""#, r#""stream""#, r#""\u0061""#];
+        let key = prop_oneof![30 => select(keys), 1 => select(odd)];
+        vec((space(), key, value), 0..4).prop_map(|all| {
+            let field = |(space, key, value)| format!("{space}{key}{space}:{space}{value}{space}");
+            all.into_iter().map(field).collect::<Vec<_>>().join(",")
+        })
+    }
+
+    fn space() -> impl Strategy<Value = &'static str> {
+        select(&["", "", "", " ", "\t\r\n "][..])
+    }
+
+    #[test]
+    fn reading_in_one_go_is_reading_with_care() {
+        let shape = Shape { allowed_models: vec![], ..shape() };
+        let formats = vec![InputFormat::Auto, InputFormat::Requests, InputFormat::OpenAIBatch];
+        let (cases, in_one_go) = (1000, Cell::new(0));
+        let input = (fields_text(), any::<bool>(), select(formats), option::of(0usize..200));
+        let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Default::default() });
+        let agree = runner.run(&input, |(body, addressed, format, cut)| {
+            let mut line = match addressed {
+                true => {
+                    format!(r#"{{"body": {{{body}}},"method":"POST","url":"/v1/chat/completions","custom_id":"b"}}"#)
+                }
+                false => format!(r#"{{"custom_id":"a\t","body":{{{body}}}}}"#),
+            };
+            if let Some(cut) = cut.filter(|at| *at < line.len() && line.is_char_boundary(*at)) {
+                line.remove(cut);
+            }
+            if let Some(request) = shape.plain_line(&line, format) {
+                in_one_go.set(in_one_go.get() + 1);
+                prop_assert_eq!(shape.any_line(&line, format), Ok(request), "{}", line);
+            }
+            Ok(())
+        });
+        agree.unwrap();
+        assert!(in_one_go.get() > cases / 5, "{} of {cases} lines were read in one go", in_one_go.get());
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod compression;
 mod csv;
 mod objects;
 mod pass;
+mod plain;
 mod problems;
 mod read;
 mod template;

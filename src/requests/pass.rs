@@ -259,7 +259,7 @@ impl<'a> Pass<'a> {
                 return Ok(());
             }
         };
-        let body = Value::Object(request.body).to_string();
+        let body = request.body;
         let mut hash = Context::new(&SHA256);
         for part in [self.shape.path, "\n", &request.model, "\n", &body] {
             hash.update(part.as_bytes());
