@@ -35,12 +35,18 @@ bench: preflight ## The figures of the README, some 15 minutes; BENCH_SCALE=0.1 
 	./tests/cluster/venv.sh script >/dev/null
 	cargo bench --bench figures
 
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: preflight ## Fuzz what providers answer, FUZZ_SECONDS (60) for each target. What is found is put under fuzz/artifacts.
+	PATH="$$(./tests/cluster/cargo-tool.sh cargo-fuzz 0.13.1):$$PATH" ./fuzz/run.sh $(FUZZ_SECONDS)
+
 .PHONY: lint
 lint: preflight ## Formatting, clippy, licences.
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo fetch --quiet --locked
-	"$$(./tests/cluster/cargo-deny.sh)" --offline check bans licenses sources
+	"$$(./tests/cluster/cargo-tool.sh cargo-deny 0.20.2)/cargo-deny" --offline check bans licenses sources
 
 .PHONY: image
 image: ## Build the image without Docker, into target/image/.

@@ -27,3 +27,14 @@ fn commands_and_links_exist() {
         assert!(!read(link).is_empty(), "{link}");
     }
 }
+
+/// `docs/guarantees.md` names what holds each promise up.
+#[test]
+fn tests_that_are_named_exist() {
+    let page = read("docs/guarantees.md");
+    let named: Vec<(&str, &str)> = page.split('`').filter_map(|word| word.split_once(".rs::")).collect();
+    assert!(named.len() > 30, "{}", named.len());
+    for (file, name) in named {
+        assert!(read(&format!("{file}.rs")).contains(&format!("fn {name}(")), "{file}.rs has no test {name}");
+    }
+}

@@ -122,6 +122,11 @@ pub struct BatchError {
 }
 
 impl Batch {
+    /// The batch in an answer, in any dress; None where there is none, or an error.
+    pub fn read(body: &[u8]) -> Option<Batch> {
+        crate::api::json::parse(body).as_ref().and_then(wire::batch)
+    }
+
     /// Whether it has ended. Words that nobody knows mean "still running".
     pub fn has_ended(&self) -> bool {
         matches!(self.status.as_str(), "completed" | "failed" | "expired" | "cancelled" | "canceled")

@@ -187,7 +187,7 @@ impl BatchApi for OpenAi {
         };
         let (status, headers) = (response.status(), response.headers().clone());
         match read_all(response, ANSWER_LIMIT).await {
-            Ok(body) if status.is_success() => match json::parse(&body).as_ref().and_then(wire::batch) {
+            Ok(body) if status.is_success() => match Batch::read(&body) {
                 Some(batch) => Created::Yes(batch.id),
                 None => {
                     Created::Unknown(format!("the server answered {status} without a batch"), Some(status.as_u16()))
