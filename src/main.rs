@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use batchjob_operator::api;
-use batchjob_operator::controller::{self, Options};
+use batchjob_operator::controller::{self, Options, Outside};
 use batchjob_operator::lifecycle::Timing;
 use batchjob_operator::telemetry::{LogFormat, init_logs};
 use batchjob_operator::transport::{AllowedHost, HostPolicy};
@@ -113,6 +113,7 @@ impl Run {
         // Two users of rustls, one crypto provider: whoever comes second finds it installed.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let seconds = |s: u16| i64::from(s) * 1000;
+        let hosts = HostPolicy::allowing(self.allow_private_hosts);
         let options = Options {
             watch_namespaces: self.watch_namespaces.into_iter().filter(|n| !n.is_empty()).collect(),
             namespace: self.namespace,
@@ -121,7 +122,6 @@ impl Run {
             spool_dir: self.spool_dir,
             output_config_maps: usize::from(self.output_config_maps),
             recheck: seconds(self.recheck_seconds),
-            hosts: HostPolicy::allowing(self.allow_private_hosts),
             health_addr: self.health_addr,
             timing: Timing {
                 post_window: seconds(self.post_window_seconds),
@@ -138,7 +138,7 @@ impl Run {
                 tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
                 stopping.cancel();
             });
-            Ok(controller::run(options, stop).await?)
+            Ok(controller::run(options, Outside::infer(hosts).await?, stop).await?)
         })
     }
 }

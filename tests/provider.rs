@@ -6,13 +6,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use batchjob_operator::provider::{BatchApi, Class, CreateBatch, Created, OpenAi};
-use batchjob_operator::transport::{HostPolicy, SendError, SystemLookup, Tap, Transport};
-use reqwest::{Method, Url};
+use batchjob_operator::transport::{HostPolicy, SendError, SystemLookup, Tap, Transport, Wire};
 
 /// Records every exchange; loses the first reply where told to.
 #[derive(Debug, Default)]
@@ -21,14 +21,15 @@ struct Recorder {
     lose_a_reply: Mutex<bool>,
 }
 
+#[async_trait]
 impl Tap for Recorder {
-    fn before(&self, method: &Method, url: &Url) -> Option<SendError> {
-        self.sent.lock().unwrap().push(format!("{method} {}", url.path()));
-        None
-    }
-
-    fn after(&self, _: &Method, _: &Url, _: u16) -> Option<SendError> {
-        std::mem::take(&mut *self.lose_a_reply.lock().unwrap()).then(|| SendError::MaybeSent("connection reset".into()))
+    async fn exchange(&self, request: reqwest::Request, wire: Wire<'_>) -> Result<reqwest::Response, SendError> {
+        self.sent.lock().unwrap().push(format!("{} {}", request.method(), request.url().path()));
+        let response = wire.pass(request).await?;
+        match std::mem::take(&mut *self.lose_a_reply.lock().unwrap()) {
+            true => Err(SendError::MaybeSent("connection reset".into())),
+            false => Ok(response),
+        }
     }
 }
 
@@ -47,7 +48,7 @@ async fn client(answers: &[(u16, &'static str)], vendors_own: bool) -> (OpenAi, 
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer).with_state(answers)).await });
     let recorder = Arc::new(Recorder::default());
     let hosts = HostPolicy::allowing(["127.0.0.1".parse().unwrap()]);
-    let transport = Transport::with(hosts, Arc::new(SystemLookup), recorder.clone()).unwrap();
+    let transport = Transport::with(hosts, Arc::new(SystemLookup), Some(recorder.clone())).unwrap();
     (OpenAi::new(transport, &url, Some("sk-test".to_string().into()), vendors_own).unwrap(), recorder)
 }
 

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use batchjob_operator::api::ObjectStoreLocation;
 use batchjob_operator::provider::{BatchApi, Class, CreateBatch, Created, OpenAi};
 use batchjob_operator::store::{Credentials, Folder, StoreError};
-use batchjob_operator::transport::{HostPolicy, Lookup, SendError, SystemLookup, Tap, Transport};
+use batchjob_operator::transport::{HostPolicy, Lookup, SendError, SystemLookup, Transport};
 use reqwest::{Method, Url};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -38,11 +38,6 @@ impl Lookup for Names {
         Ok(if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() })
     }
 }
-
-#[derive(Debug)]
-struct NoTap;
-
-impl Tap for NoTap {}
 
 /// A server at 127.0.0.1 and another at 127.0.0.2, at one port; how many connections each of them saw.
 struct Servers {
@@ -95,7 +90,7 @@ fn hosts(entries: &str) -> HostPolicy {
 
 fn transport(entries: &str) -> (Transport, Arc<Names>) {
     let names = Arc::new(Names::default());
-    (Transport::with(hosts(entries), names.clone(), Arc::new(NoTap)).unwrap(), names)
+    (Transport::with(hosts(entries), names.clone(), None).unwrap(), names)
 }
 
 async fn get(transport: &Transport, url: Url) -> Result<u16, SendError> {
@@ -252,7 +247,7 @@ async fn object_storage_goes_the_same_way_and_is_not_tried_again() {
 #[tokio::test]
 async fn proxies_of_the_environment_are_not_used() {
     if let Ok(port) = std::env::var("REACH_SERVER_PORT") {
-        let direct = Transport::with(hosts("127.0.0.1"), Arc::new(SystemLookup), Arc::new(NoTap)).unwrap();
+        let direct = Transport::with(hosts("127.0.0.1"), Arc::new(SystemLookup), None).unwrap();
         assert_eq!(get(&direct, format!("http://127.0.0.1:{port}/v1").parse().unwrap()).await.unwrap(), 200);
         return;
     }

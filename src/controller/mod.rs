@@ -8,6 +8,7 @@ mod journal;
 mod leader;
 mod names;
 mod observe;
+mod outside;
 mod permit;
 mod providers;
 mod reconcile;
@@ -33,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 pub use leader::{Leadership, lead};
+pub use outside::{Clock, Outside, SystemClock, config, watching_config};
 pub use permit::{Ask, PostPermit};
 pub use run::{Options, StartError, run};
 pub use trouble::Trouble;
@@ -43,39 +45,13 @@ use crate::telemetry::Metrics;
 use crate::transport::Transport;
 use session::{Session, Sessions};
 
-/// The clock and the source of random names; inputs of every decision.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Clock;
-
-impl Clock {
-    /// Unix milliseconds.
-    fn now(self) -> i64 {
-        jiff::Timestamp::now().as_millisecond()
-    }
-
-    /// 0 to 255; without randomness there is no jitter, which is no reason to stop.
-    fn jitter(self) -> u8 {
-        let mut jitter = [0];
-        let _ = aws_lc_rs::rand::fill(&mut jitter);
-        jitter[0]
-    }
-
-    /// 128 random bits in hex.
-    fn nonce(self) -> Result<String, Trouble> {
-        let mut bytes = [0; 16];
-        let filled = aws_lc_rs::rand::fill(&mut bytes);
-        filled.map_err(|_| Trouble::passing("Pending", "the system gave no random bits"))?;
-        Ok(crate::api::text::hex(&bytes))
-    }
-}
-
 /// What every reconcile shares.
 pub(crate) struct Context {
     client: Client,
     transport: Transport,
     recorder: Recorder,
     metrics: Metrics,
-    clock: Clock,
+    clock: Arc<dyn Clock>,
     timing: Timing,
     /// Our own namespace: where the Secrets of cluster-wide providers are.
     namespace: String,

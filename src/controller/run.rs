@@ -13,7 +13,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher};
-use kube::{Api, Client, Config, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -21,11 +21,10 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::reconcile::reconcile;
-use super::{Clock, Context, leader, log_stream_error, providers};
+use super::{Context, Outside, leader, log_stream_error, providers};
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider};
 use crate::lifecycle::Timing;
 use crate::telemetry::{Health, Metrics, serve};
-use crate::transport::{HostPolicy, Transport};
 
 /// Reconciles at a time; each is short, transfers run beside them.
 const CONCURRENCY: u16 = 32;
@@ -51,8 +50,6 @@ pub struct Options {
     pub output_config_maps: usize,
     /// Milliseconds between two looks at what a job refers to that failed before anything was paid.
     pub recheck: i64,
-    /// Hosts that providers and object stores may be at.
-    pub hosts: HostPolicy,
     /// Where probes and metrics are served.
     pub health_addr: std::net::SocketAddr,
     /// How long things may take.
@@ -83,18 +80,15 @@ pub enum StartError {
     Other(String),
 }
 
-/// Runs until `stop` is cancelled.
+/// Runs until `stop` is cancelled, reaching out through nothing but `outside`.
 ///
 /// # Errors
 /// Why it does not start, or that it lost its lease.
-pub async fn run(options: Options, stop: CancellationToken) -> Result<(), StartError> {
+pub async fn run(options: Options, outside: Outside, stop: CancellationToken) -> Result<(), StartError> {
     tempfile::tempfile_in(&options.spool_dir).map_err(|e| StartError::Spool(options.spool_dir.clone(), e))?;
-    let config = Config::infer().await.map_err(|e| StartError::NoCluster(e.to_string()))?;
-    let client = client(config.clone(), Some(Duration::from_secs(20)))?;
-    let watching = self::client(config, None)?;
-    check_crds(&client, &options).await?;
-    let cluster = cluster_uid(&client).await?;
-    let parts = Parts { client, watching, cluster, health: Health::default(), metrics: Metrics::default() };
+    check_crds(&outside.client, &options).await?;
+    let cluster = cluster_uid(&outside.client).await?;
+    let parts = Parts { outside, cluster, health: Health::default(), metrics: Metrics::default() };
     let listener =
         TcpListener::bind(options.health_addr).await.map_err(|e| StartError::Listen(options.health_addr, e))?;
     let address = listener.local_addr().map_err(|e| StartError::Listen(options.health_addr, e))?;
@@ -105,14 +99,6 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), StartE
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
     ended
-}
-
-fn client(mut config: Config, read_timeout: Option<Duration>) -> Result<Client, StartError> {
-    // Retries under our feet would turn our own write into a conflict; whoever decides repeats.
-    config.default_retry = false;
-    config.connect_timeout = Some(Duration::from_secs(10));
-    config.read_timeout = read_timeout;
-    Client::try_from(config).map_err(|e| StartError::NoCluster(e.to_string()))
 }
 
 async fn check_crds(client: &Client, options: &Options) -> Result<(), StartError> {
@@ -152,9 +138,7 @@ async fn cluster_uid(client: &Client) -> Result<String, StartError> {
 
 /// What working needs, made once at the start.
 struct Parts {
-    client: Client,
-    /// The same without a time-out between reads: watches are quiet for long.
-    watching: Client,
+    outside: Outside,
     cluster: String,
     health: Health,
     metrics: Metrics,
@@ -167,7 +151,7 @@ async fn elect_and_work(options: &Options, parts: Parts, stop: CancellationToken
         return work(options, parts, stop).await;
     }
     let namespace = &options.namespace;
-    let lease = leader::lead(parts.client.clone(), namespace, &options.identity).await;
+    let lease = leader::lead(parts.outside.client.clone(), namespace, &options.identity).await;
     let mut lease = lease.map_err(|e| StartError::Lease(crate::transport::chain(&e)))?;
     // A replica that stands by does its part.
     health.set_ready(true);
@@ -202,7 +186,7 @@ async fn elect_and_work(options: &Options, parts: Parts, stop: CancellationToken
 }
 
 async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Result<(), StartError> {
-    let Parts { client, watching, cluster, health, metrics } = parts;
+    let Parts { outside: Outside { client, watching, transport, clock }, cluster, health, metrics } = parts;
     let reporter = Reporter { controller: "batchjob-operator".into(), instance: Some(options.identity.clone()) };
     let scopes: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
         [] => vec![None],
@@ -218,10 +202,10 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     }
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
-        transport: Transport::new(options.hosts.clone()).map_err(|e| StartError::Other(e.to_string()))?,
+        transport,
         client,
         metrics,
-        clock: Clock,
+        clock,
         timing: options.timing,
         namespace: options.namespace.clone(),
         cluster,

@@ -2,7 +2,7 @@
 //!
 //! No redirects, no proxy from the environment, no hidden retries; every wait and every body is bounded. What a request
 //! may reach is judged in one place ([`HostPolicy`]), and for a name at the moment of connecting: the addresses that passed
-//! are the ones that are connected to. Tests put a [`Tap`] under it to record exchanges and to lose them.
+//! are the ones that are connected to. Tests put a [`Tap`] under it.
 
 mod guard;
 mod hosts;
@@ -11,9 +11,10 @@ mod objects;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
-use reqwest::{Method, Request, Response, Url};
+use reqwest::{Client, Method, Request, Response, Url};
 
 pub use guard::{Lookup, SystemLookup};
 pub use hosts::{AllowedHost, HostPolicy};
@@ -25,7 +26,7 @@ use guard::Clients;
 #[derive(Clone, Debug)]
 pub struct Transport {
     clients: Arc<Clients>,
-    tap: Arc<dyn Tap>,
+    tap: Option<Arc<dyn Tap>>,
 }
 
 /// Why a request has no response.
@@ -45,22 +46,26 @@ pub enum SendError {
     TooLarge(u64),
 }
 
-/// Sees every exchange, and can lose one: for tests.
+/// Stands in the way of every exchange and may keep it from taking place, hold it up, or answer by itself: for tests.
+#[async_trait]
 pub trait Tap: std::fmt::Debug + Send + Sync {
-    /// Called before a request is sent; a fault keeps it from being sent.
-    fn before(&self, _method: &Method, _url: &Url) -> Option<SendError> {
-        None
-    }
-    /// Called when the response's head is there; a fault loses the response.
-    fn after(&self, _method: &Method, _url: &Url, _status: u16) -> Option<SendError> {
-        None
-    }
+    /// Answers `request`; what reaches the other side goes through `wire`.
+    async fn exchange(&self, request: Request, wire: Wire<'_>) -> Result<Response, SendError>;
 }
 
-#[derive(Debug)]
-struct NoTap;
+/// What lies behind a [`Tap`].
+#[derive(Clone, Copy, Debug)]
+pub struct Wire<'a>(&'a Client);
 
-impl Tap for NoTap {}
+impl Wire<'_> {
+    /// Sends `request` once and waits for the response's head.
+    ///
+    /// # Errors
+    /// As [`Transport::send`].
+    pub async fn pass(self, request: Request) -> Result<Response, SendError> {
+        self.0.execute(request).await.map_err(send_error)
+    }
+}
 
 /// Time for DNS, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,14 +78,18 @@ impl Transport {
     /// # Errors
     /// When the TLS back-end cannot be set up.
     pub fn new(policy: HostPolicy) -> Result<Self, reqwest::Error> {
-        Self::with(policy, Arc::new(SystemLookup), Arc::new(NoTap))
+        Self::with(policy, Arc::new(SystemLookup), None)
     }
 
-    /// The same with a resolver and a tap under it.
+    /// The same with a resolver of its own and, maybe, a tap under it.
     ///
     /// # Errors
     /// When the TLS back-end cannot be set up.
-    pub fn with(policy: HostPolicy, lookup: Arc<dyn Lookup>, tap: Arc<dyn Tap>) -> Result<Self, reqwest::Error> {
+    pub fn with(
+        policy: HostPolicy,
+        lookup: Arc<dyn Lookup>,
+        tap: Option<Arc<dyn Tap>>,
+    ) -> Result<Self, reqwest::Error> {
         Ok(Transport { clients: Arc::new(Clients::new(policy, lookup)?), tap })
     }
 
@@ -104,14 +113,11 @@ impl Transport {
     /// [`SendError::NotSent`] and [`SendError::NotAllowed`] are a promise that nothing reached the other side.
     pub async fn send(&self, request: Request) -> Result<Response, SendError> {
         self.clients.policy().check(request.url()).map_err(|refused| SendError::NotAllowed(refused.to_string()))?;
-        let (method, url) = (request.method().clone(), request.url().clone());
-        if let Some(fault) = self.tap.before(&method, &url) {
-            return Err(fault);
-        }
-        let response = self.clients.of(&url).execute(request).await.map_err(send_error)?;
-        match self.tap.after(&method, &url, response.status().as_u16()) {
-            Some(fault) => Err(fault),
-            None => Ok(response),
+        let url = request.url().clone();
+        let wire = Wire(self.clients.of(&url));
+        match &self.tap {
+            Some(tap) => tap.exchange(request, wire).await,
+            None => wire.pass(request).await,
         }
     }
 }
