@@ -23,7 +23,7 @@ struct Recorder {
 
 #[async_trait]
 impl Tap for Recorder {
-    async fn exchange(&self, request: reqwest::Request, wire: Wire<'_>) -> Result<reqwest::Response, SendError> {
+    async fn exchange(&self, request: reqwest::Request, wire: Wire) -> Result<reqwest::Response, SendError> {
         self.sent.lock().unwrap().push(format!("{} {}", request.method(), request.url().path()));
         let response = wire.pass(request).await?;
         match std::mem::take(&mut *self.lose_a_reply.lock().unwrap()) {

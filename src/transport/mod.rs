@@ -50,14 +50,14 @@ pub enum SendError {
 #[async_trait]
 pub trait Tap: std::fmt::Debug + Send + Sync {
     /// Answers `request`; what reaches the other side goes through `wire`.
-    async fn exchange(&self, request: Request, wire: Wire<'_>) -> Result<Response, SendError>;
+    async fn exchange(&self, request: Request, wire: Wire) -> Result<Response, SendError>;
 }
 
 /// What lies behind a [`Tap`].
-#[derive(Clone, Copy, Debug)]
-pub struct Wire<'a>(&'a Client);
+#[derive(Clone, Debug)]
+pub struct Wire(Client);
 
-impl Wire<'_> {
+impl Wire {
     /// Sends `request` once and waits for the response's head.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ impl Transport {
     pub async fn send(&self, request: Request) -> Result<Response, SendError> {
         self.clients.policy().check(request.url()).map_err(|refused| SendError::NotAllowed(refused.to_string()))?;
         let url = request.url().clone();
-        let wire = Wire(self.clients.of(&url));
+        let wire = Wire(self.clients.of(&url).clone());
         match &self.tap {
             Some(tap) => tap.exchange(request, wire).await,
             None => wire.pass(request).await,

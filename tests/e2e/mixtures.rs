@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
+use crate::support::dice::Dice;
 use crate::support::quiet::prompt;
 use crate::support::scene::{Scene, batch_lines, condition};
 
@@ -21,20 +22,6 @@ struct Mixture {
     parallelism: u64,
     batch_milliseconds: u64,
     faults: Vec<Value>,
-}
-
-/// Steele, Lea and Flood's SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    /// A number from `low` to `high`.
-    fn roll(&mut self, low: u64, high: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        low + (mixed ^ (mixed >> 31)) % (high - low + 1)
-    }
 }
 
 impl Mixture {

@@ -2,6 +2,7 @@
 //! namespace, a simulator and an operator of its own.
 
 pub mod careless;
+pub mod dice;
 pub mod node;
 pub mod operator;
 pub mod process;

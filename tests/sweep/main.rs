@@ -1,0 +1,45 @@
+//! Faults at every way out of the operator, one at a time at each call and many at once, on a real Kubernetes API server, a
+//! real S3 server and a real HTTP provider, under the rights that we ship.
+//!
+//! `make test` runs a sample. `SWEEP=all` runs every point, `SCHEDULES=10000` so many schedules; `POINT='…'` or `SEED=7` runs
+//! one alone, and says what the operator said.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod calls;
+mod checks;
+mod operator;
+mod points;
+mod stage;
+#[allow(dead_code, reason = "the end-to-end tests use the rest")]
+#[path = "../e2e/support/mod.rs"]
+mod support;
+mod wires;
+
+use std::io::Write;
+use std::sync::Mutex;
+
+use stage::{Lane, World};
+
+/// Stories that take place side by side: mostly they wait.
+const LANES: usize = 12;
+
+/// Runs all stories, some at a time, each in a lane that no other one uses.
+async fn in_lanes<T>(world: &World, stories: Vec<T>, run: impl AsyncFn(&mut Lane, T)) {
+    let lanes = stories.len().min(LANES);
+    let left = Mutex::new(stories.into_iter().rev().collect::<Vec<_>>());
+    let lane = async |number| {
+        let mut lane = Lane::new(world, number);
+        loop {
+            let next = left.lock().unwrap().pop();
+            let Some(story) = next else { return };
+            run(&mut lane, story).await;
+        }
+    };
+    futures::future::join_all((1..=lanes).map(lane)).await;
+}
+
+/// Past the harness, which would keep what a test that passes prints.
+fn say(text: &str) {
+    std::io::stderr().write_all(text.as_bytes()).unwrap();
+}

@@ -1,0 +1,174 @@
+//! One fault at every call of a job: it ends as it would have without, and is paid for once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::calls::{Call, Fault, Point, Way};
+use super::checks::{self, Complaints};
+use super::operator::SkewedClock;
+use super::stage::{Lane, World};
+use super::wires::{Met, Script};
+use super::{in_lanes, say};
+use crate::support::dice::Dice;
+
+/// Points of an ordinary run.
+const SAMPLE: usize = 320;
+/// The least that must have struck of those.
+const STRUCK: usize = 300;
+
+/// How the job goes when nothing is wrong.
+struct Undisturbed {
+    results: String,
+    calls: Vec<Met>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_at_any_call_changes_neither_results_nor_bill() {
+    let began = Instant::now();
+    let world = World::new().await;
+    let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().expect("SEED is a number"));
+    let undisturbed = undisturbed(&world).await;
+    let all = points(&undisturbed.calls);
+    let points = match (std::env::var("POINT"), std::env::var("SWEEP").as_deref()) {
+        (Ok(point), _) => vec![point.parse::<Point>().unwrap_or_else(|why| panic!("POINT: {why}"))],
+        (_, Ok("all")) => all.clone(),
+        _ => sample(&all, seed),
+    };
+    let count = points.len();
+    let alone = count == 1;
+    let missed = Mutex::new(vec![]);
+    let failed = Mutex::new(vec![]);
+    in_lanes(&world, points, async |lane: &mut Lane, point: Point| {
+        match visit(lane, &undisturbed, &point, alone).await {
+            Ok(true) => {}
+            Ok(false) => missed.lock().unwrap().push(point.to_string()),
+            Err(why) => {
+                say(&format!("--- POINT='{point}'\n{why}\n"));
+                failed.lock().unwrap().push(point.to_string());
+            }
+        }
+    })
+    .await;
+    let (missed, failed) = (missed.into_inner().unwrap(), failed.into_inner().unwrap());
+    let struck = count - missed.len();
+    say(&format!(
+        "sweep: {struck} of {} points struck (seed {seed}), {} missed their call, {} failed, {} s\n",
+        all.len(),
+        missed.len(),
+        failed.len(),
+        began.elapsed().as_secs()
+    ));
+    assert!(failed.is_empty(), "again with POINT='…' cargo test --test sweep fault: {failed:#?}");
+    assert!(alone || struck >= STRUCK, "only {struck} points struck; missed: {missed:#?}");
+    assert!(!alone || missed.is_empty(), "no such call was made");
+}
+
+async fn undisturbed(world: &World) -> Undisturbed {
+    let mut lane = Lane::new(world, 0);
+    let script = Script::new(vec![], Duration::ZERO);
+    let (results, why) = story(&mut lane, &script, false, true).await;
+    let results = results.unwrap_or_else(|| panic!("{why:?}"));
+    why.unwrap_or_else(|why| panic!("nothing was wrong, and yet: {why}"));
+    assert_eq!(results.lines().count(), super::stage::LINES);
+    Undisturbed { results, calls: script.calls() }
+}
+
+/// Whether the fault struck; else what is wrong in the end.
+async fn visit(lane: &mut Lane, undisturbed: &Undisturbed, point: &Point, alone: bool) -> Result<bool, String> {
+    let script = Script::new(vec![point.clone()], Duration::from_millis(400));
+    // A crash forgets uploads that no intent names yet.
+    let may_lose_uploads =
+        matches!(point.fault, Fault::CrashBefore | Fault::CrashAfter) || point.call.is(Way::Provider, "POST", "files");
+    let (results, outcome) = story(lane, &script, may_lose_uploads, alone).await;
+    let differs = results.is_some_and(|results| results != undisturbed.results);
+    outcome?;
+    if differs {
+        Err("results.jsonl is not what it is without the fault".into())
+    } else {
+        Ok(script.struck().len() == 1)
+    }
+}
+
+/// From an empty namespace to a job that is done; its results, and what is wrong.
+async fn story(
+    lane: &mut Lane,
+    script: &std::sync::Arc<Script>,
+    may_lose_uploads: bool,
+    tell: bool,
+) -> (Option<String>, Result<(), String>) {
+    let stage = lane.stage().await;
+    let keeper = stage.keep(script, &SkewedClock::default());
+    stage.provider_judged(|| !script.struck().is_empty()).await;
+    stage.create_job().await;
+    let done = stage.job_done(60).await;
+    while script.late() > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(keeper);
+    let account = lane.settle().await;
+    let mut wrong = Complaints::default();
+    checks::paid_once(&account, &mut wrong);
+    let mut results = None;
+    match done {
+        Err(why) => wrong.unless(false, || why),
+        Ok(job) => {
+            checks::status_is_true(&job, &mut wrong);
+            let (manifest, lines) = checks::folder_is_whole(&stage, &mut wrong).await;
+            checks::nothing_runs_on(&account, &manifest, &mut wrong);
+            checks::no_files_left(&account, may_lose_uploads, &mut wrong);
+            checks::events_are_true(&stage, &mut wrong).await;
+            results = Some(lines);
+        }
+    }
+    if tell && std::env::var("POINT").is_ok() {
+        say(&stage.log.text());
+    }
+    let wrong = wrong.into_result().map_err(|why| format!("{why}\n{}", last_words(&stage.log.text())));
+    (results, wrong)
+}
+
+fn last_words(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+/// Every fault that makes sense at every call.
+fn points(calls: &[Met]) -> Vec<Point> {
+    let of = |met: &Met| {
+        let Met { call, nth, had_another_answer } = met.clone();
+        let faults = call.faults().into_iter().filter(move |f| *f != Fault::Stale || had_another_answer);
+        faults.map(move |fault| Point { call: call.clone(), nth, fault }).collect::<Vec<_>>()
+    };
+    let mut all: Vec<Point> = calls.iter().flat_map(of).collect();
+    all.sort();
+    all
+}
+
+/// So many that every call is in, and every fault at every kind of call.
+fn sample(all: &[Point], seed: u64) -> Vec<Point> {
+    let mut dice = Dice(seed);
+    let mut left: Vec<(u64, &Point)> = all.iter().map(|p| (dice.roll(0, u64::MAX - 1), p)).collect();
+    let (mut calls, mut kinds) = (BTreeMap::<(&Call, usize), u32>::new(), BTreeMap::<(&Call, Fault), u32>::new());
+    let mut chosen = vec![];
+    while chosen.len() < SAMPLE && !left.is_empty() {
+        let often = |(chance, p): &(u64, &Point)| {
+            let call = calls.get(&(&p.call, p.nth)).copied().unwrap_or(0);
+            let kind = kinds.get(&(&p.call, p.fault)).copied().unwrap_or(0);
+            (call.min(kind), call + kind, *chance)
+        };
+        let best = (0..left.len()).min_by_key(|i| often(&left[*i])).unwrap();
+        let (_, point) = left.swap_remove(best);
+        *calls.entry((&point.call, point.nth)).or_default() += 1;
+        *kinds.entry((&point.call, point.fault)).or_default() += 1;
+        chosen.push(point.clone());
+    }
+    let of = |points: &[Point]| points.iter().map(|p| (p.call.clone(), p.fault)).collect::<BTreeSet<_>>().len();
+    say(&format!(
+        "sweep: {} calls, {} kinds of fault at kinds of call, {} in the sample\n",
+        all.iter().map(|p| (&p.call, p.nth)).collect::<BTreeSet<_>>().len(),
+        of(all),
+        of(&chosen)
+    ));
+    chosen
+}
