@@ -117,24 +117,46 @@ async fn prove(scratch: &ObjectDocument) -> Result<Result<(), String>, StoreErro
              If-Match and If-None-Match on PUT"
         )))
     };
-    match scratch.create(Bytes::from_static(b"1")).await {
-        Ok(_) | Err(SwapError::Lost) => {}
+    let created = match scratch.create(Bytes::from_static(b"1")).await {
+        Ok(_) => true,
+        Err(SwapError::Lost) => false,
         Err(SwapError::Store(e)) => return Err(e),
-    }
-    let Some((_, stale)) = scratch.read().await? else { return refused("what was written cannot be read") };
+    };
+    let stale = match scratch.read().await? {
+        Some((_, stale)) => stale,
+        None if created => return refused("what was written cannot be read"),
+        None => return Err(StoreError::busy(&scratch.folder.uri_of(&scratch.name))),
+    };
     match scratch.create(Bytes::from_static(b"2")).await {
         Err(SwapError::Lost) => {}
         Ok(_) => return refused("it created an object that exists"),
         Err(SwapError::Store(e)) => return Err(e),
     }
-    match scratch.swap(&stale, Bytes::from_static(b"3")).await {
-        Ok(_) => {}
-        Err(SwapError::Lost) => return refused("it refused a write of the current version"),
-        Err(SwapError::Store(e)) => return Err(e),
+    if !swapped(scratch, &stale, Bytes::from_static(b"3")).await? {
+        return refused("it refused a write of the current version");
     }
     match scratch.swap(&stale, Bytes::from_static(b"4")).await {
         Err(SwapError::Lost) => Ok(Ok(())),
         Ok(_) => refused("it replaced a version that was no longer there"),
         Err(SwapError::Store(e)) => Err(e),
     }
+}
+
+/// Whether the document, which nobody else writes, is `bytes` in the end. A refusal may be the answer to a write of our own
+/// whose first reply was lost, or a store's word for being busy: it counts when it is said twice.
+async fn swapped(scratch: &ObjectDocument, judged: &Version, bytes: Bytes) -> Result<bool, StoreError> {
+    let mut judged = judged.clone();
+    for _ in 0..2 {
+        match scratch.swap(&judged, bytes.clone()).await {
+            Ok(_) => return Ok(true),
+            Err(SwapError::Lost) => {}
+            Err(SwapError::Store(e)) => return Err(e),
+        }
+        match scratch.read().await? {
+            Some((there, _)) if there == bytes => return Ok(true),
+            Some((_, version)) => judged = version,
+            None => return Ok(false),
+        }
+    }
+    Ok(false)
 }

@@ -291,7 +291,12 @@ impl Folder {
         let options = PutOptions { mode: PutMode::Create, ..Default::default() };
         match self.store.put_opts(&self.path(name), bytes.into(), options).await {
             Ok(_) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                match self.exists(name).await? {
+                    true => Ok(false),
+                    false => Err(StoreError::busy(&self.uri_of(name))),
+                }
+            }
             Err(e) => Err(self.error(name, e)),
         }
     }

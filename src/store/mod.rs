@@ -96,6 +96,12 @@ impl StoreError {
         StoreError::Changed(format!("{uri} was replaced or deleted while the input was read; it is read again"))
     }
 
+    /// S3 answers 409 also where it cannot judge a condition right now (`ConditionalRequestConflict`, `OperationAborted`:
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>), and asks for another try.
+    fn busy(uri: &str) -> Self {
+        StoreError::Unavailable(format!("{uri}: the store was busy with another write; it is tried again"))
+    }
+
     fn denied(place: &str) -> Self {
         StoreError::Denied(format!(
             "access to {place} was denied; check the credentials in the Secret and the bucket's policy"
@@ -125,7 +131,8 @@ impl StoreError {
             E::InvalidPath { .. } => StoreError::Invalid(format!(
                 "{place} holds a key with an empty segment, `.` or `..`, which cannot be read; rename that object"
             )),
-            E::AlreadyExists { .. } | E::Precondition { .. } => StoreError::Conflict(format!("{place} exists already")),
+            // Who set a condition has dealt with its answer.
+            E::AlreadyExists { .. } | E::Precondition { .. } => StoreError::busy(place),
             _ if why.contains("NoSuchBucket") => StoreError::NotFound(format!("the bucket of {place} does not exist")),
             _ => StoreError::Unavailable(format!("{place}: {}", crate::api::text::clip(why, 512))),
         }
