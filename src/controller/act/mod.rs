@@ -104,6 +104,11 @@ impl Act<'_> {
             })?),
             None => None,
         };
+        let ours = self.world.journal.as_ref().map(|(journal, _)| &journal.work_id);
+        if found.as_ref().is_some_and(|manifest| ours == Some(&manifest.work_id)) {
+            // Whoever wrote it may have died before its marker.
+            self.tools()?.folder.put_new(layout::SUCCESS, Default::default()).await?;
+        }
         let taken = if found.is_none() { self.something_foreign().await? } else { None };
         self.session.remember(|m| {
             m.manifest = Some(found.as_ref().map(manifest_view));
