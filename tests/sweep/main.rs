@@ -1,8 +1,8 @@
 //! Faults at every way out of the operator, one at a time at each call and many at once, on a real Kubernetes API server, a
 //! real S3 server and a real HTTP provider, under the rights that we ship.
 //!
-//! `make test` runs a sample. `SWEEP=all` runs every point, `SCHEDULES=10000` so many schedules; `POINT='…'` or `SEED=7` runs
-//! one alone, and says what the operator said.
+//! `make test` runs a sample. `SWEEP=all` runs every point, `SWEEP=text` those that have it in their names, and `SCHEDULES=10000`
+//! so many schedules; `POINT='…'` or `SEED=7` runs one alone, and says what the operator said.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -10,6 +10,7 @@ mod calls;
 mod checks;
 mod operator;
 mod points;
+mod schedules;
 mod stage;
 #[allow(dead_code, reason = "the end-to-end tests use the rest")]
 #[path = "../e2e/support/mod.rs"]
@@ -42,4 +43,9 @@ async fn in_lanes<T>(world: &World, stories: Vec<T>, run: impl AsyncFn(&mut Lane
 /// Past the harness, which would keep what a test that passes prints.
 fn say(text: &str) {
     std::io::stderr().write_all(text.as_bytes()).unwrap();
+}
+
+fn last_words(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
 }

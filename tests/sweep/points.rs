@@ -4,23 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::calls::{Call, Fault, Point, Way};
 use super::checks::{self, Complaints};
 use super::operator::SkewedClock;
 use super::stage::{Lane, World};
 use super::wires::{Met, Script};
-use super::{in_lanes, say};
+use super::{in_lanes, last_words, say};
 use crate::support::dice::Dice;
 
 /// Points of an ordinary run.
-const SAMPLE: usize = 320;
+const SAMPLE: usize = 400;
 /// The least that must have struck of those.
 const STRUCK: usize = 300;
 
 /// How the job goes when nothing is wrong.
-struct Undisturbed {
+pub struct Undisturbed {
     results: String,
-    calls: Vec<Met>,
+    pub calls: Vec<Met>,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,10 +31,11 @@ async fn a_fault_at_any_call_changes_neither_results_nor_bill() {
     let world = World::new().await;
     let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().expect("SEED is a number"));
     let undisturbed = undisturbed(&world).await;
-    let all = points(&undisturbed.calls);
+    let all = all(&undisturbed.calls);
     let points = match (std::env::var("POINT"), std::env::var("SWEEP").as_deref()) {
         (Ok(point), _) => vec![point.parse::<Point>().unwrap_or_else(|why| panic!("POINT: {why}"))],
         (_, Ok("all")) => all.clone(),
+        (_, Ok(part)) => all.iter().filter(|p| p.to_string().contains(part)).cloned().collect(),
         _ => sample(&all, seed),
     };
     let count = points.len();
@@ -60,11 +63,12 @@ async fn a_fault_at_any_call_changes_neither_results_nor_bill() {
         began.elapsed().as_secs()
     ));
     assert!(failed.is_empty(), "again with POINT='…' cargo test --test sweep fault: {failed:#?}");
-    assert!(alone || struck >= STRUCK, "only {struck} points struck; missed: {missed:#?}");
-    assert!(!alone || missed.is_empty(), "no such call was made");
+    assert!(struck >= count.min(STRUCK), "{} points missed their call: {missed:#?}", missed.len());
 }
 
-async fn undisturbed(world: &World) -> Undisturbed {
+/// # Panics
+/// When something is wrong all the same.
+pub async fn undisturbed(world: &World) -> Undisturbed {
     let mut lane = Lane::new(world, 0);
     let script = Script::new(vec![], Duration::ZERO);
     let (results, why) = story(&mut lane, &script, false, true).await;
@@ -100,7 +104,7 @@ async fn story(
     let stage = lane.stage().await;
     let keeper = stage.keep(script, &SkewedClock::default());
     stage.provider_judged(|| !script.struck().is_empty()).await;
-    stage.create_job().await;
+    stage.create_job(&json!({})).await;
     let done = stage.job_done(60).await;
     while script.late() > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -128,13 +132,8 @@ async fn story(
     (results, wrong)
 }
 
-fn last_words(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
-}
-
 /// Every fault that makes sense at every call.
-fn points(calls: &[Met]) -> Vec<Point> {
+pub fn all(calls: &[Met]) -> Vec<Point> {
     let of = |met: &Met| {
         let Met { call, nth, had_another_answer } = met.clone();
         let faults = call.faults().into_iter().filter(move |f| *f != Fault::Stale || had_another_answer);

@@ -163,13 +163,15 @@ impl Stage {
         format!("{}/out/j/{file}", self.namespace)
     }
 
-    pub async fn create_job(&self) {
+    /// Creates the job, with `change` over its spec.
+    pub async fn create_job(&self, change: &Value) {
         let location = |key: String| json!({"uri": format!("s3://tests/{key}"), "endpoint": storage().endpoint, "secretRef": {"name": "s3"}});
-        let spec = json!({
+        let mut spec = json!({
             "providerRef": {"name": "llm"}, "pollPeriodSeconds": 1,
             "input": {"objectStore": location("sweep/in.jsonl".into())},
             "output": {"objectStore": location(self.out(""))},
         });
+        spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         create::<BatchJob>(self.api(), json!({"metadata": {"name": "j"}, "spec": spec})).await;
     }
 
@@ -193,12 +195,27 @@ impl Stage {
         match tokio::time::timeout(Duration::from_secs(seconds), waited).await {
             Ok(Ok(Some(job))) => Ok(job),
             Ok(other) => Err(format!("the job could not be waited for: {other:?}")),
-            Err(_) => {
-                let job = self.api::<BatchJob>().get_opt("j").await.unwrap();
-                let status = serde_json::to_string_pretty(&job.and_then(|j| j.status)).unwrap();
-                Err(format!("not done within {seconds} s: {status}"))
-            }
+            Err(_) => Err(format!("not done within {seconds} s: {}", self.status().await)),
         }
+    }
+
+    pub async fn is_done(&self) -> bool {
+        self.api::<BatchJob>().get_opt("j").await.unwrap().is_some_and(|job| is_done(&job))
+    }
+
+    /// Waits until the object is gone.
+    pub async fn job_gone(&self, seconds: u64) -> Result<(), String> {
+        let gone =
+            kube::runtime::wait::await_condition(self.api::<BatchJob>(), "j", |job: Option<&BatchJob>| job.is_none());
+        match tokio::time::timeout(Duration::from_secs(seconds), gone).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(format!("not gone within {seconds} s: {}", self.status().await)),
+        }
+    }
+
+    async fn status(&self) -> String {
+        let job = self.api::<BatchJob>().get_opt("j").await.unwrap();
+        serde_json::to_string_pretty(&job.and_then(|j| j.status)).unwrap()
     }
 
     /// Type, reason and note of what was told of the job.

@@ -70,6 +70,10 @@ impl Script {
         self.state.lock().unwrap().calls.clone()
     }
 
+    pub fn calls_made(&self) -> usize {
+        self.state.lock().unwrap().calls.len()
+    }
+
     /// Calls that are still on their way although their sender gave up.
     pub fn late(&self) -> usize {
         self.late.load(Ordering::SeqCst)
