@@ -1,6 +1,6 @@
 //! One fault at every call of a job: it ends as it would have without, and is paid for once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,7 @@ use super::wires::{Met, Script};
 use super::{in_lanes, last_words, say};
 use crate::support::dice::Dice;
 
-/// Points of an ordinary run.
-const SAMPLE: usize = 400;
-/// The least that must have struck of those.
+/// The least that must have struck in an ordinary run: the n-th call of a kind is not made in every run.
 const STRUCK: usize = 300;
 
 /// How the job goes when nothing is wrong.
@@ -144,30 +142,19 @@ pub fn all(calls: &[Met]) -> Vec<Point> {
     all
 }
 
-/// So many that every call is in, and every fault at every kind of call.
+/// Every fault at every kind of call, each at a call that has had as few as any.
 fn sample(all: &[Point], seed: u64) -> Vec<Point> {
     let mut dice = Dice(seed);
-    let mut left: Vec<(u64, &Point)> = all.iter().map(|p| (dice.roll(0, u64::MAX - 1), p)).collect();
-    let (mut calls, mut kinds) = (BTreeMap::<(&Call, usize), u32>::new(), BTreeMap::<(&Call, Fault), u32>::new());
+    let (mut kinds, mut had) = (BTreeMap::<(&Call, Fault), Vec<&Point>>::new(), BTreeMap::<(&Call, usize), u32>::new());
+    for point in all {
+        kinds.entry((&point.call, point.fault)).or_default().push(point);
+    }
     let mut chosen = vec![];
-    while chosen.len() < SAMPLE && !left.is_empty() {
-        let often = |(chance, p): &(u64, &Point)| {
-            let call = calls.get(&(&p.call, p.nth)).copied().unwrap_or(0);
-            let kind = kinds.get(&(&p.call, p.fault)).copied().unwrap_or(0);
-            (call.min(kind), call + kind, *chance)
-        };
-        let best = (0..left.len()).min_by_key(|i| often(&left[*i])).unwrap();
-        let (_, point) = left.swap_remove(best);
-        *calls.entry((&point.call, point.nth)).or_default() += 1;
-        *kinds.entry((&point.call, point.fault)).or_default() += 1;
+    for points in kinds.into_values() {
+        let often = |p: &&Point| had.get(&(&p.call, p.nth)).copied().unwrap_or(0);
+        let Some(point) = points.into_iter().min_by_key(|p| (often(p), dice.roll(0, u64::MAX - 1))) else { continue };
+        *had.entry((&point.call, point.nth)).or_default() += 1;
         chosen.push(point.clone());
     }
-    let of = |points: &[Point]| points.iter().map(|p| (p.call.clone(), p.fault)).collect::<BTreeSet<_>>().len();
-    say(&format!(
-        "sweep: {} calls, {} kinds of fault at kinds of call, {} in the sample\n",
-        all.iter().map(|p| (&p.call, p.nth)).collect::<BTreeSet<_>>().len(),
-        of(all),
-        of(&chosen)
-    ));
     chosen
 }

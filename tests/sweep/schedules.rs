@@ -12,7 +12,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::calls::{Call, Fault, Point};
+use super::calls::{Call, Fault, Point, Way};
 use super::checks::Complaints;
 use super::operator::SkewedClock;
 use super::stage::{Account, LINES, Lane, Stage, World};
@@ -53,13 +53,13 @@ impl Schedule {
         for point in points::all(calls) {
             kinds.entry(point.call.clone()).or_default().push(point);
         }
-        let kinds: Vec<Vec<Point>> = kinds.into_values().collect();
+        let (heart, rest): (Vec<_>, Vec<_>) = kinds.into_iter().partition(|(call, _)| is_at_the_heart(call));
         let mut any = |most: usize| dice.roll(0, most as u64 - 1) as usize;
-        let mut draw = || {
-            let kind = &kinds[any(kinds.len())];
-            kind[any(kind.len())].clone()
+        let mut draw = |kinds: &[(Call, Vec<Point>)]| {
+            let (_, points) = &kinds[any(kinds.len())];
+            points[any(points.len())].clone()
         };
-        let faults: Vec<Point> = (0..6).map(|_| draw()).collect();
+        let faults: Vec<Point> = (0..6).map(|i| draw(if i % 2 == 0 { &heart } else { &rest })).collect();
         let many = dice.roll(2, 6) as usize;
         let operators = dice.roll(1, 2) as usize;
         let mut off = || dice.roll(0, 16_000) as i64 - 8_000;
@@ -81,6 +81,15 @@ impl Schedule {
             deletion_policy: if dice.roll(0, 1) == 0 { "Cancel" } else { "Orphan" },
         }
     }
+}
+
+/// Calls that the promises hang on.
+fn is_at_the_heart(call: &Call) -> bool {
+    call.is(Way::Provider, "POST", "batches")
+        || call.is(Way::Provider, "GET", "batches")
+        || call.is(Way::Provider, "DELETE", "files/*")
+        || call.is(Way::Storage, "PUT", "_batchjob/journal.json")
+        || call.is(Way::Kubernetes, "PUT", "batchjobs/j/status")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,8 +9,8 @@ use batchjob_operator::api::{BatchJob, BatchProvider};
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::events::v1::Event;
+use kube::Client;
 use kube::api::{Api, ListParams, PostParams};
-use kube::{Client, ResourceExt};
 use object_store::aws::AmazonS3;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::de::DeserializeOwned;
@@ -254,6 +254,4 @@ impl Drop for Keeper {
 /// Whether it ended and everything is tidied up.
 fn is_done(job: &BatchJob) -> bool {
     condition(job, "Reconciling").is_some_and(|(status, reason, _)| status == "False" && reason == "Finished")
-        && job.metadata.generation == job.status.as_ref().and_then(|s| s.observed_generation)
-        && job.uid().is_some()
 }
