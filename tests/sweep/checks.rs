@@ -6,7 +6,9 @@ use batchjob_operator::api::{BatchJob, RequestCounts};
 use serde_json::Value;
 
 use super::stage::{Account, LINES, Stage};
+use crate::support::quiet::CANARY;
 use crate::support::scene::condition;
+use crate::support::shared::storage;
 
 /// What a whole and tidy output folder holds.
 const FOLDER: [&str; 4] = ["_SUCCESS", "_batchjob/journal.json", "manifest.json", "results.jsonl"];
@@ -92,6 +94,13 @@ pub async fn events_are_true(stage: &Stage, wrong: &mut Complaints) {
     let warns = |(type_, reason, _): &(String, String, String)| type_ != "Normal" && reason != "SubmissionUnknown";
     let warnings: Vec<_> = stage.events().await.into_iter().filter(warns).collect();
     wrong.unless(warnings.is_empty(), || format!("warnings: {warnings:?}"));
+}
+
+/// Neither a prompt nor a key is told to the log.
+pub fn log_is_quiet(stage: &Stage, wrong: &mut Complaints) {
+    let log = stage.log.text();
+    let told = log.lines().find(|line| [CANARY, "sk-test", &storage().secret_key].iter().any(|c| line.contains(c)));
+    wrong.unless(told.is_none(), || format!("told to the log: {told:?}"));
 }
 
 /// Results without what differs between two runs: the provider's 32-digit ids, and its clock.

@@ -13,13 +13,14 @@ use kube::client::ClientBuilder;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use super::stage::cluster;
 use super::wires::{KubeLayer, Script, Wires};
 use crate::support::process::scratch;
-use crate::support::shared::{cluster, storage};
+use crate::support::shared::storage;
 
 /// How long things may take here, in milliseconds.
 const TIMING: Timing =
-    Timing { post_window: 2_000, send_timeout: 2_000, listing_lag: 300, deletion_deadline: 1_800_000 };
+    Timing { post_window: 4_000, send_timeout: 2_000, listing_lag: 300, deletion_deadline: 1_800_000 };
 
 /// A running operator; dies when dropped.
 pub struct Operator {
@@ -105,7 +106,8 @@ fn outside(wires: Wires, clock: Arc<dyn Clock>) -> Outside {
 fn account() -> kube::Config {
     static CONFIG: OnceLock<kube::Config> = OnceLock::new();
     let read = || {
-        let file = cluster().operator_kubeconfig("sweep", &cluster().server);
+        let cluster = cluster();
+        let file = cluster.operator_kubeconfig("sweep", &cluster.server, "batchjob-operator-system");
         let file = kube::config::Kubeconfig::read_from(file).unwrap();
         futures::executor::block_on(kube::Config::from_custom_kubeconfig(file, &Default::default())).unwrap()
     };

@@ -110,6 +110,7 @@ async fn story(
     drop(keeper);
     let account = lane.settle().await;
     let mut wrong = Complaints::default();
+    checks::log_is_quiet(&stage, &mut wrong);
     checks::paid_once(&account, &mut wrong);
     let mut results = None;
     match done {

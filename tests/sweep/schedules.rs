@@ -13,7 +13,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::calls::{Call, Fault, Point, Way};
-use super::checks::Complaints;
+use super::checks::{self, Complaints};
 use super::operator::SkewedClock;
 use super::stage::{Account, LINES, Lane, Stage, World};
 use super::wires::{Met, Script};
@@ -146,6 +146,7 @@ async fn see_through(lane: &mut Lane, schedule: &Schedule, alone: bool) -> (usiz
     drop(keepers);
     let account = lane.settle().await;
     let mut wrong = Complaints::default();
+    checks::log_is_quiet(&stage, &mut wrong);
     paid_at_most_once(&account, &mut wrong);
     match done {
         Err(why) => wrong.unless(false, || why),

@@ -1,8 +1,8 @@
 //! Where stories take place: a simulator after another story's, a namespace and an output folder of their own.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use batchjob_operator::api::{BatchJob, BatchProvider};
@@ -19,11 +19,21 @@ use serde_json::{Value, json};
 use super::operator::{Log, Operator, SkewedClock};
 use super::wires::Script;
 use crate::support::scene::{Simulator, batch_lines, condition};
-use crate::support::shared::{cluster, storage};
+use crate::support::shared::{Cluster, bare_cluster, storage};
 
 /// Requests of the job, and how many go into a batch.
 pub const LINES: usize = 8;
 const PER_BATCH: usize = 3;
+
+/// The control plane of this run. That of the end-to-end tests keeps a log of all requests for tests/rights.rs.
+pub fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| {
+        let cluster = bare_cluster("control-plane");
+        cluster.install();
+        cluster
+    })
+}
 
 /// What all stories of a run share.
 #[derive(Clone)]
@@ -64,12 +74,10 @@ pub struct Stage {
 impl World {
     pub async fn new() -> World {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let file = kube::config::Kubeconfig::read_from(&cluster().kubeconfig).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await.unwrap();
         let bucket = Arc::new(storage().bucket());
         bucket.put(&"sweep/in.jsonl".into(), batch_lines("line", LINES).into()).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        World { client: Client::try_from(config).unwrap(), bucket, http }
+        World { client: cluster().client().await, bucket, http }
     }
 
     /// An object's bytes; None where there is none.

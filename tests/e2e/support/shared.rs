@@ -76,11 +76,7 @@ pub fn cluster() -> &'static Cluster {
         record(&json!({"audit log": log}));
         let args = ["--audit-policy", policy.to_str().unwrap(), "--audit-log", log.to_str().unwrap()].map(String::from);
         let cluster = started("control-plane", &args);
-        cluster.kubectl(&["apply", "-k", root().join("crds").to_str().unwrap()]);
-        // All that we install but the Deployment: there is no node here.
-        for file in ["namespace.yaml", "serviceaccount.yaml", "rbac.yaml"] {
-            cluster.kubectl(&["apply", "-f", root().join("deploy/kustomize").join(file).to_str().unwrap()]);
-        }
+        cluster.install();
         cluster
     })
 }
@@ -118,6 +114,14 @@ impl Storage {
 }
 
 impl Cluster {
+    /// Installs all that we ship but the Deployment, for which there is no node here.
+    pub fn install(&self) {
+        self.kubectl(&["apply", "-k", root().join("crds").to_str().unwrap()]);
+        for file in ["namespace.yaml", "serviceaccount.yaml", "rbac.yaml"] {
+            self.kubectl(&["apply", "-f", root().join("deploy/kustomize").join(file).to_str().unwrap()]);
+        }
+    }
+
     /// A client for people with all rights.
     pub async fn client(&self) -> kube::Client {
         let config = kube::config::Kubeconfig::read_from(&self.kubeconfig).unwrap();
