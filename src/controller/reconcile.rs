@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use super::Context;
 use super::act::{Act, Flow};
 use super::observe::{World, cost_nothing, is_finished, is_tidy, observe};
-use super::record::{record, record_trouble};
+use super::record::{record, record_seen, record_trouble};
 use super::references;
 use super::session::{References, Session};
 use super::trouble::Trouble;
@@ -24,6 +24,9 @@ const TOLD_FROM: u32 = 3;
 /// Where nothing is due, the world is looked at again all the same.
 const RESYNC: Duration = Duration::from_secs(600);
 
+/// The pause before another try to say of a job that ended that a change was seen.
+const NOT_SEEN: Duration = Duration::from_secs(2);
+
 /// Never fails: whatever goes wrong is remembered, shown where it lasts, and tried again later.
 pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
     let uid = job.uid().unwrap_or_default();
@@ -31,7 +34,10 @@ pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<A
     if job.metadata.deletion_timestamp.is_none() && is_finished(&job) && is_tidy(&job) {
         ctx.sessions.end(&uid);
         if !cost_nothing(&job) {
-            return Ok(Action::await_change());
+            return Ok(match record_seen(&ctx, &job).await {
+                Ok(true) => Action::await_change(),
+                Ok(false) | Err(_) => Action::requeue(NOT_SEEN),
+            });
         }
         anew = refers_to_other(&ctx, &job).await;
         if !anew {

@@ -3,12 +3,12 @@
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 
-use super::observe::World;
+use super::observe::{World, is_finished, is_tidy};
 use super::trouble::Trouble;
 use super::{Context, events};
 use crate::api::conditions::reasons;
-use crate::api::{BatchJob, FIELD_MANAGER, annotations};
-use crate::lifecycle::{Memory, Step, Waiting, project};
+use crate::api::{BatchJob, BatchJobStatus, FIELD_MANAGER, annotations};
+use crate::lifecycle::{Memory, Step, Waiting, project, seen};
 
 /// Writes the status that `step` calls for. False: the object changed in the meantime, look again.
 /// `references` is for a failure that cost nothing.
@@ -27,17 +27,39 @@ pub(super) async fn record(
     if world.job.status.as_ref() == Some(&status) {
         return Ok(true);
     }
-    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &world.job.namespace().unwrap_or_default());
-    let mut job = world.job.clone();
+    let news = events::told_by_conditions(&old.conditions, Some(&status.conditions));
+    let written = write(ctx, &world.job, status).await?;
+    for news in news.into_iter().filter(|_| written) {
+        events::publish(ctx, &world.job, news).await;
+    }
+    Ok(written)
+}
+
+/// Says of a job that ended that a change of its spec was seen. False: the object changed in the meantime, look again.
+pub(super) async fn record_seen(ctx: &Context, key: &BatchJob) -> Result<bool, Trouble> {
+    let generation = key.metadata.generation;
+    if key.status.as_ref().is_none_or(|status| seen(status, generation).is_none()) {
+        return Ok(true);
+    }
+    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &key.namespace().unwrap_or_default());
+    let live = jobs.get_opt(&key.name_any()).await?.filter(|job| job.uid() == key.uid());
+    let Some(job) = live.filter(|job| is_finished(job) && is_tidy(job)) else { return Ok(false) };
+    match job.status.as_ref().and_then(|status| seen(status, job.metadata.generation)) {
+        Some(status) => write(ctx, &job, status).await,
+        None => Ok(true),
+    }
+}
+
+/// False: the object is no longer the one that was judged.
+async fn write(ctx: &Context, judged: &BatchJob, status: BatchJobStatus) -> Result<bool, Trouble> {
+    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &judged.namespace().unwrap_or_default());
+    let mut job = judged.clone();
     job.status = Some(status);
     job.metadata.managed_fields = None;
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
     match jobs.replace_status(&job.name_any(), &params, &job).await {
         Ok(_) => {
             ctx.metrics.status_writes.inc();
-            for news in events::told_by_conditions(&old.conditions, job.status.as_ref().map(|s| &*s.conditions)) {
-                events::publish(ctx, &world.job, news).await;
-            }
             Ok(true)
         }
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),

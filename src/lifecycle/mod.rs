@@ -20,5 +20,5 @@ pub use errors::error_summary;
 pub use identity::{WORK_HASH_VERSION, output_uri, spec_hash};
 pub use journal::*;
 pub use observed::*;
-pub use project::project;
+pub use project::{project, seen};
 pub use provider::*;

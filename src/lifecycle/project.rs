@@ -388,3 +388,14 @@ fn tidied(old: &BatchJobStatus, generation: Option<i64>, now: i64) -> BatchJobSt
     conditions::set(&mut status.conditions, done, generation, clock(now));
     status
 }
+
+/// The status of a job that ended, for a spec that changed since: it stays as it is. None where it says so already.
+/// Whoever waits until a change was seen would wait for ever without (`kubectl wait`, kstatus).
+pub fn seen(old: &BatchJobStatus, generation: Option<i64>) -> Option<BatchJobStatus> {
+    if old.observed_generation == generation {
+        return None;
+    }
+    let mut status = BatchJobStatus { observed_generation: generation, ..old.clone() };
+    status.conditions.iter_mut().for_each(|c| c.observed_generation = generation);
+    Some(status)
+}

@@ -48,6 +48,20 @@ async fn a_finished_job_costs_nothing_and_a_whole_life_few_writes() {
     assert_eq!(operator.metric(wait).await, 2.0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_to_a_job_that_ended_is_seen_and_changes_nothing() {
+    let scene = Scene::new("ended", &["--batch-duration", "200ms"]).await;
+    scene.apply_job("j", json!({}));
+    let ended = scene.wait_tidy("j").await;
+    scene.kubectl(&["patch", "bjob", "j", "--type=merge", "-p", r#"{"spec": {"suspend": true}}"#]);
+    // It looks at observedGeneration, of the condition and of the object.
+    scene.kubectl(&["wait", "bjob", "j", "--for=condition=Complete", "--timeout=20s"]);
+    let (seen, before) = (scene.get_job("j").await.status.unwrap(), ended.status.unwrap());
+    assert_eq!(seen.observed_generation, before.observed_generation.map(|g| g + 1));
+    assert_eq!((seen.outcome, seen.completion_time), (before.outcome, before.completion_time));
+    scene.sim.assert_billed_once(3).await;
+}
+
 /// Every scene looks for its prompts, answers and keys in what was told, at its end; this one at every level, in libraries too.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_prompt_answer_or_key_is_told_to_anybody() {

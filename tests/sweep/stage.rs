@@ -259,7 +259,9 @@ impl Drop for Keeper {
     }
 }
 
-/// Whether it ended and everything is tidied up.
+/// Whether it ended, everything is tidied up, and it says so of the spec as it is.
 fn is_done(job: &BatchJob) -> bool {
-    condition(job, "Reconciling").is_some_and(|(status, reason, _)| status == "False" && reason == "Finished")
+    let finished =
+        condition(job, "Reconciling").is_some_and(|(status, reason, _)| status == "False" && reason == "Finished");
+    finished && job.status.as_ref().is_some_and(|s| s.observed_generation == job.metadata.generation)
 }
