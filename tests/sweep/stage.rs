@@ -203,7 +203,7 @@ impl Stage {
         match tokio::time::timeout(Duration::from_secs(seconds), waited).await {
             Ok(Ok(Some(job))) => Ok(job),
             Ok(other) => Err(format!("the job could not be waited for: {other:?}")),
-            Err(_) => Err(format!("not done within {seconds} s: {}", self.status().await)),
+            Err(_) => Err(format!("not done within {seconds} s: {}", self.shown().await)),
         }
     }
 
@@ -216,14 +216,16 @@ impl Stage {
         let gone =
             kube::runtime::wait::await_condition(self.api::<BatchJob>(), "j", |job: Option<&BatchJob>| job.is_none());
         match tokio::time::timeout(Duration::from_secs(seconds), gone).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(format!("not gone within {seconds} s: {}", self.status().await)),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(why)) => Err(format!("the deletion could not be waited for: {why}")),
+            Err(_) => Err(format!("not gone within {seconds} s: {}", self.shown().await)),
         }
     }
 
-    async fn status(&self) -> String {
+    /// The object as it is, for a person.
+    async fn shown(&self) -> String {
         let job = self.api::<BatchJob>().get_opt("j").await.unwrap();
-        serde_json::to_string_pretty(&job.and_then(|j| j.status)).unwrap()
+        serde_json::to_string_pretty(&job.map(|j| (j.metadata, j.status))).unwrap()
     }
 
     /// Type, reason and note of what was told of the job.
