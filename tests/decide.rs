@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use batchjob_operator::api::{
-    BatchJobStatus, DeletionPolicy, ErrorSummary, InputStatus, Lock, PinnedProvider, ProviderFilePolicy, ProviderType,
-    RequestCounts, UnknownSubmissionPolicy,
+    BatchJobStatus, DeletionPolicy, ErrorSummary, InputStatus, Lock, Outcome, PinnedProvider, ProviderFilePolicy,
+    ProviderType, RequestCounts, UnknownSubmissionPolicy,
 };
 use batchjob_operator::lifecycle::{
-    Attempt, AttemptState, JobView, Journal, Look, Memory, Observed, Owner, Pass, Plan, Planned, Posted, ProviderView,
-    Search, Seen, Shard, Slot, Step, Stuck, Timing, Waiting, decide, project,
+    Attempt, AttemptState, Commit, JobView, Journal, Look, ManifestView, Memory, Observed, Owner, Pass, Plan, Planned,
+    Posted, ProviderView, Search, Seen, Shard, Slot, Step, Stuck, Timing, Waiting, decide, project,
 };
 
 const TIMING: Timing = Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000 };
@@ -100,6 +100,12 @@ fn memory() -> Memory {
     Memory { manifest: Some(None), store_proved: Some(Ok(())), ..Default::default() }
 }
 
+/// The list showed no other batch of the intent.
+fn searched(mut memory: Memory) -> Memory {
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec!["batch-1".into()] });
+    memory
+}
+
 fn step(job: &JobView, journal: Option<&Journal>, memory: &Memory) -> Step {
     decide(&Observed { now: NOW, nonce: "nonce", timing: &TIMING, job, journal, memory })
 }
@@ -117,6 +123,75 @@ fn a_batch_that_our_own_post_made_beside_the_recorded_one_is_cancelled() {
     assert_eq!(step(&job(), Some(&journal), &memory), Step::Cancel { batch_id: "batch-2".into() });
     memory.cancelled.insert("batch-2".into());
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Poll(_)));
+}
+
+#[test]
+fn a_recorded_batch_is_searched_for_duplicates_once() {
+    let journal = journal(owner("j", "u"), submitted());
+    let mut memory = memory();
+    let seen = |seen| Look { at: NOW, seen };
+    let running = || Seen::Running { state: "in_progress".into(), done: 0 };
+    memory.looks.insert("batch-1".into(), seen(running()));
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Search(_)), "the list must show all by now");
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec!["batch-1".into()] });
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Wait { .. }));
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec!["batch-1".into(), "batch-2".into()] });
+    assert_eq!(step(&job(), Some(&journal), &memory), Step::Cancel { batch_id: "batch-2".into() });
+
+    let mut fresh = journal;
+    fresh.shards[0].attempt.as_mut().unwrap().post_by = NOW;
+    memory.searches.clear();
+    let Step::Wait { until, .. } = step(&job(), Some(&fresh), &memory) else { panic!("the list may lag") };
+    assert_eq!(until, Some(NOW + 20));
+    memory.looks.insert("batch-1".into(), seen(Seen::Ended { state: "completed".into(), done: 1, rejected: None }));
+    assert!(matches!(step(&job(), Some(&fresh), &memory), Step::Search(_)), "before it is settled");
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec![] });
+    assert!(matches!(step(&job(), Some(&fresh), &memory), Step::Collect { .. }));
+}
+
+#[test]
+fn what_another_credential_showed_is_no_evidence() {
+    let journal = journal(owner("j", "u"), Some(AttemptState::Revoking));
+    let mut memory = memory();
+    memory.under("f");
+    memory.revoked.insert("file-1".into(), NOW - 100);
+    memory.under("other account");
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec![] });
+    memory.under("f");
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Revoke(_)), "found out anew, not sent again");
+    memory.under("f");
+    memory.revoked.insert("file-1".into(), NOW);
+    memory.under("f");
+    assert!(memory.revoked.contains_key("file-1"), "the same credential forgets nothing");
+}
+
+#[test]
+fn a_finished_job_tidies_its_work_whoever_the_journal_names_of_its_name() {
+    let mut journal = journal(owner("j", "earlier"), submitted());
+    journal.commit = Some(Commit {
+        outcome: Outcome::Succeeded,
+        reason: String::new(),
+        message: String::new(),
+        at: 0,
+        requests: Default::default(),
+    });
+    let finished = JobView { finished: true, ..job() };
+    let manifest = |work: &str| ManifestView {
+        work_id: work.into(),
+        work_hash: "h".into(),
+        outcome: Outcome::Succeeded,
+        reason: String::new(),
+        message: String::new(),
+        requests: Default::default(),
+        at: 0,
+        files: vec![],
+        errors: vec![],
+    };
+    let with = |manifest| Memory { manifest, ..Default::default() };
+    assert_eq!(step(&finished, Some(&journal), &with(None)), Step::LookForManifest);
+    assert_eq!(step(&finished, Some(&journal), &with(Some(Some(manifest("w"))))), Step::Tidy);
+    let waits = |memory: Memory| matches!(step(&finished, Some(&journal), &memory), Step::Wait { .. });
+    assert!(waits(with(Some(Some(manifest("another work"))))) && waits(with(Some(None))), "its parts are needed yet");
 }
 
 #[test]
@@ -313,7 +388,7 @@ fn a_provider_that_goes_takes_no_new_job_and_lets_those_with_an_intent_go_on() {
     assert_eq!(stalled(&new, None, &Memory::default()), Some("ProviderTerminating"));
     let mut half_sent = journal(owner("j", "u"), submitted());
     half_sent.shards.push(Shard { sha256: "t".into(), ..shard(None) });
-    let mut memory = memory;
+    let mut memory = searched(memory);
     memory.uploads.insert((Slot { shard: 1, attempt: 1 }, "t".into()), "file-2".into());
     memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::Running { state: "x".into(), done: 0 } });
     assert!(matches!(step(&going, Some(&half_sent), &memory), Step::WriteIntent { .. }), "it goes on to its end");
@@ -379,7 +454,7 @@ fn a_batch_without_files_is_asked_again_for_as_long_as_a_list_may_lag() {
     let patient = |ended: i64| {
         let seen = Seen::Ended { state: "completed".into(), done: 1, rejected: None };
         let looks = [("batch-1".to_string(), Look { at: ended, seen })].into();
-        match step(&job(), Some(&journal), &Memory { looks, ..memory() }) {
+        match step(&job(), Some(&journal), &Memory { looks, ..searched(memory()) }) {
             Step::Collect { patient, .. } => patient,
             other => panic!("{other:?}"),
         }

@@ -126,6 +126,10 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
         // What was found out before the spec was mended is of no use now.
         session.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
     }
+    // Where something is missing there is no credential; what was found out under the last one still counts.
+    if !world.view.fingerprint.is_empty() {
+        session.remember(|m| m.under(&world.view.fingerprint));
+    }
     let memory = session.memory();
     if let Some(trouble) = lasting(session) {
         record_trouble(ctx, &world, &memory, &trouble).await?;

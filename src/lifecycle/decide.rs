@@ -214,10 +214,16 @@ fn newer_protocol(journal: &Journal) -> Step {
 }
 
 fn finished(o: &Observed) -> Step {
-    let ours = o.journal.is_some_and(|j| j.owner == o.job.owner && j.commit.is_some());
-    match ours && !o.job.tidy {
-        true => Step::Tidy,
-        false => wait(None, reasons::FINISHED),
+    let namesakes = |j: &&Journal| j.owner.is_namesake(&o.job.owner) && j.commit.is_some();
+    let Some(journal) = o.journal.filter(namesakes).filter(|_| !o.job.tidy) else {
+        return wait(None, reasons::FINISHED);
+    };
+    // Who still saw an earlier object of this name may have put that one's name back into the journal.
+    match &o.memory.manifest {
+        _ if journal.owner == o.job.owner => Step::Tidy,
+        None => Step::LookForManifest,
+        Some(Some(manifest)) if manifest.work_id == journal.work_id => Step::Tidy,
+        Some(_) => wait(None, reasons::FINISHED),
     }
 }
 

@@ -129,6 +129,8 @@ impl MaxFailed {
 /// What this process found out about one job. It may vanish at any time: nothing in it is needed to be right.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Memory {
+    /// Keyed fingerprint of the credential that what is known of the provider was found out under.
+    pub fingerprint: String,
     /// What lies at the destination: None, not looked yet.
     pub manifest: Option<Option<ManifestView>>,
     /// What lies at the destination under the name of a result file, and is not this work's.
@@ -165,6 +167,25 @@ pub struct Memory {
     pub deleted: BTreeSet<String>,
     /// Background tasks that are running.
     pub running: BTreeSet<Task>,
+}
+
+impl Memory {
+    /// Forgets what was found out at the provider under another credential than this one: it may be another account's, where
+    /// a search that finds nothing says nothing.
+    pub fn under(&mut self, fingerprint: &str) {
+        if self.fingerprint == fingerprint {
+            return;
+        }
+        self.fingerprint = fingerprint.into();
+        self.uploads.clear();
+        self.searches.clear();
+        self.files.clear();
+        self.revoked.clear();
+        self.resolvable = None;
+        self.looks.clear();
+        self.cancelled.clear();
+        self.deleted.clear();
+    }
 }
 
 /// A long transfer that runs beside the reconcile loop.

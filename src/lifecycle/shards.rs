@@ -143,6 +143,9 @@ fn follow(
     let Some(look) = o.memory.looks.get(batch_id) else {
         return Some(Step::Poll(slot));
     };
+    if let Some(step) = look_for_duplicates(o, slot, attempt, &look.seen, round) {
+        return Some(step);
+    }
     let again = look.at + o.job.poll_period;
     match &look.seen {
         Seen::NotFound | Seen::NotOurs => {
@@ -221,6 +224,24 @@ fn duplicate<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> Option<&
         _ => None,
     };
     found.chain(told).find(|id| *id != recorded && !o.memory.cancelled.contains(*id))
+}
+
+/// The reply to a POST names one batch, whatever a gateway made of it: the list is asked once for others when it must show
+/// them all, and at the latest when the batch ended.
+fn look_for_duplicates(o: &Observed, slot: Slot, attempt: &Attempt, seen: &Seen, round: &mut Round) -> Option<Step> {
+    let ended = match seen {
+        Seen::Running { .. } => false,
+        Seen::Ended { .. } => true,
+        Seen::NotFound | Seen::NotOurs => return None,
+    };
+    let all = attempt.post_by + o.timing.send_timeout + o.timing.listing_lag;
+    match o.memory.searches.get(&attempt.intent_id) {
+        Some(search) if search.began >= all => None,
+        _ if o.now >= all => Some(Step::Search(slot)),
+        None if ended => Some(Step::Search(slot)),
+        Some(_) if ended => None,
+        _ => round.due(all),
+    }
 }
 
 fn why_lost(seen: &Seen, batch_id: &str) -> String {

@@ -82,11 +82,16 @@ impl Act<'_> {
                 self.session.remember(|m| m.resolvable = Some(false));
                 vec![]
             }
+            // A batch that is recorded is followed all the same.
+            Err(e) if matches!(attempt.state, AttemptState::Submitted { .. }) => {
+                warn!(%slot, error = %e, "cannot see whether a gateway made more than one batch of a submission");
+                vec![]
+            }
             Err(e) => return Err(e.into()),
         };
         if found.len() > 1 {
             let note = format!(
-                "the provider made {} batches of one submission; all but the oldest are cancelled",
+                "the provider made {} batches of one submission; all but one are cancelled",
                 found.len()
             );
             self.tell(News::warning("DuplicateBatches", note)).await;
