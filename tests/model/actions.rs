@@ -1,8 +1,40 @@
-//! What may happen next.
+//! What replicas do, and what becomes of it.
 
 use super::*;
 
-/// What replicas do, and what becomes of it.
+/// `stale` is a set of replicas, by bits: those that read the object just before it changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Action {
+    Act { replica: usize, bad_proof: bool },
+    Write(usize),
+    LoseWrite(usize),
+    LateWrite,
+    Reread(usize),
+    LetGo { replica: usize, stale: u8 },
+    Transfer(usize),
+    Crash(usize),
+    Arrive { post: usize, twice: bool },
+    Vanish(usize),
+    Refuse(usize),
+    Reply { replica: usize, batch: Option<usize> },
+    LoseReply(usize),
+    List(usize),
+    End { batch: usize, how: How },
+    Tick,
+    Recreate { edited: bool, stale: u8 },
+    Restore { wiped: bool, stale: u8 },
+    Edit { stale: u8 },
+    Drift { stale: u8 },
+    ChangeSource,
+    Flip { stale: u8 },
+    ChangeMind { stale: u8 },
+    ChangeLimit { stale: u8 },
+    Delete { stale: u8 },
+    Rotate { stale: u8 },
+    Answer(usize),
+    Sweep,
+}
+
 impl Protocol {
     pub(super) fn replica_actions(&self, w: &World, i: usize, out: &mut Vec<Action>) {
         let replica = &w.replicas[i];
@@ -21,14 +53,15 @@ impl Protocol {
             }
             Doing::Unsure(_) => out.push(Action::Reread(i)),
             Doing::Waiting(intent) => {
-                if w.posts.iter().all(|p| p.intent != *intent) {
-                    out.push(Action::Reply(i));
-                }
+                out.extend(replies(w, i, intent));
                 if w.left.lost_replies > 0 {
                     out.push(Action::LoseReply(i));
                 }
             }
-            Doing::LettingGo(_) => out.extend(readers(w).map(|stale| Action::LetGo { replica: i, stale })),
+            Doing::Collecting(..) | Doing::Joining(..) | Doing::Staging(_) => out.push(Action::Transfer(i)),
+            Doing::LettingGo(_) => {
+                out.extend(readers(w, replica.sees).map(|stale| Action::LetGo { replica: i, stale }));
+            }
         }
         if w.left.crashes > 0 && (replica.doing != Doing::Nothing || *replica.memory != Memory::default()) {
             out.push(Action::Crash(i));
@@ -36,32 +69,39 @@ impl Protocol {
     }
 
     pub(super) fn write(&self, w: &mut World, replica: usize, write: Write) {
-        let write = w.named(write);
-        if w.apply(&write, self.mutant) && write.intent.is_some() {
+        let write = w.named(write, self.mutant);
+        if !w.apply(&write, self.mutant) {
+            return;
+        }
+        if let (Some(Mutant::StagesAfter), Some(judged)) = (self.mutant, &write.judged)
+            && let Some(shard) = write.next.shards.get(judged.shards.len()).filter(|s| s.round > 0)
+        {
+            w.replicas[replica].doing = Doing::Staging(shard.sha256.clone());
+        }
+        if write.intent.is_some() {
             w.learn(replica, |m| m.permit = write.intent);
         }
     }
 
-    pub(super) fn lose_write(&self, w: &mut World, replica: usize, write: Write) {
+    fn lose_write(&self, w: &mut World, replica: usize, write: Write) {
         w.left.lost_writes -= 1;
-        let write = w.named(write);
+        let write = w.named(write, self.mutant);
         if let Some(intent) = &write.intent {
             w.replicas[replica].doing = Doing::Unsure(intent.clone());
         }
         w.late = Some(write);
     }
 
-    pub(super) fn reply(&self, w: &mut World, replica: usize, intent: String) {
-        let batch = w.batches.iter().find(|b| b.intent == intent);
+    fn reply(&self, w: &mut World, replica: usize, intent: String, batch: Option<usize>) {
         let reply = match batch {
-            Some(batch) => Posted::Created(batch.id.clone()),
+            Some(batch) => Posted::Created(w.batches[batch].id.clone()),
             None if w.left.refusals < self.budget.refusals => Posted::Refused(Refusal::Capacity, String::new()),
             None => Posted::Refused(Refusal::Invalid, String::new()),
         };
         w.learn(replica, |m| _ = m.posted.insert(intent, reply));
     }
 
-    pub(super) fn lose_reply(&self, w: &mut World, replica: usize, intent: String) {
+    fn lose_reply(&self, w: &mut World, replica: usize, intent: String) {
         w.left.lost_replies -= 1;
         w.history.reply_lost = true;
         let reply = match self.mutant {
@@ -77,14 +117,19 @@ impl Protocol {
             (Doing::Writing(write), Action::Write(_)) => self.write(w, replica, write),
             (Doing::Writing(write), Action::LoseWrite(_)) => self.lose_write(w, replica, write),
             (Doing::Unsure(intent), Action::Reread(_)) => {
-                if w.attempt().is_some_and(|a| a.intent_id == intent && a.state == AttemptState::Intended) {
+                let landed = |a: &Attempt| a.intent_id == intent && a.state == AttemptState::Intended;
+                if w.journal.as_deref().is_some_and(|j| attempts(j).any(landed)) {
                     w.learn(replica, |m| m.permit = Some(intent));
                 }
             }
-            (Doing::Waiting(intent), Action::Reply(_)) => self.reply(w, replica, intent),
+            (Doing::Waiting(intent), Action::Reply { batch, .. }) => self.reply(w, replica, intent, batch),
             (Doing::Waiting(intent), Action::LoseReply(_)) => self.lose_reply(w, replica, intent),
-            (Doing::LettingGo(judged), Action::LetGo { stale, .. }) if w.object.as_ref() == Some(&judged) => {
-                w.replace(None, stale);
+            (Doing::Collecting(slot, batch), Action::Transfer(_)) => self.collect(w, replica, slot, &batch),
+            (Doing::Joining(journal, then), Action::Transfer(_)) => self.join(w, replica, &journal, then),
+            (Doing::Staging(shard), Action::Transfer(_)) => _ = w.folder.staged.insert(shard),
+            (Doing::LettingGo(judged), Action::LetGo { stale, .. }) if w.object_of(replica) == Some(&judged) => {
+                let at = w.replicas[replica].sees;
+                w.replace(at, None, stale);
             }
             (Doing::LettingGo(_), Action::LetGo { .. }) => {}
             _ => return None,
@@ -93,87 +138,25 @@ impl Protocol {
     }
 }
 
-/// What happens around them.
-impl Protocol {
-    pub(super) fn provider_actions(&self, w: &World, out: &mut Vec<Action>) {
-        out.extend((0..w.posts.len()).map(Action::Arrive));
-        if w.left.refusals > 0 {
-            out.extend((0..w.posts.len()).filter(|i| !w.deleted_files.contains(&w.posts[*i].file)).map(Action::Refuse));
-        }
-        out.extend((0..w.batches.len()).filter(|i| !w.batches[*i].listed).map(Action::List));
+/// The answers that a POST may get once all of it arrived: any batch that it made.
+fn replies(w: &World, replica: usize, intent: &str) -> Vec<Action> {
+    if w.posts.iter().any(|p| p.intent == intent) {
+        return vec![];
     }
-
-    pub(super) fn people_actions(&self, w: &World, out: &mut Vec<Action>) {
-        if w.left.recreations > 0 {
-            out.extend(readers(w).map(|stale| Action::Recreate { edited: false, stale }));
-            if w.left.edits > 0 {
-                out.extend(readers(w).map(|stale| Action::Recreate { edited: true, stale }));
-            }
-        }
-        let Some(object) = &w.object else { return };
-        if w.left.edits > 0 && object.finished {
-            out.extend(readers(w).map(|stale| Action::Edit { stale }));
-        }
-        if w.left.flips > 0 {
-            out.extend(readers(w).map(|stale| Action::Flip { stale }));
-        }
-        if w.left.deletions > 0 && object.deleting_since.is_none() && object.finalizer {
-            out.extend(readers(w).map(|stale| Action::Delete { stale }));
-        }
+    let made = (0..w.batches.len()).filter(|b| w.batches[*b].intent == intent);
+    let mut replies: Vec<Action> = made.map(|batch| Action::Reply { replica, batch: Some(batch) }).collect();
+    if replies.is_empty() {
+        replies.push(Action::Reply { replica, batch: None });
     }
-
-    pub(super) fn happen(&self, w: &mut World, action: Action) -> Option<()> {
-        match action {
-            Action::Crash(replica) => {
-                w.left.crashes -= 1;
-                w.history.crashed_with_permit |= w.replicas[replica].memory.permit.is_some();
-                w.replicas[replica] = Replica::default();
-            }
-            Action::LateWrite => {
-                let write = w.late.take()?;
-                w.apply(&write, None);
-            }
-            Action::Arrive(i) => {
-                let Post { intent, file } = w.posts.remove(i);
-                if !w.deleted_files.contains(&file) {
-                    let id = format!("b{}", w.batches.len());
-                    w.batches.push(Batch { id, intent, file, at: w.now, listed: false });
-                }
-            }
-            Action::Refuse(i) => {
-                w.left.refusals -= 1;
-                w.posts.remove(i);
-            }
-            Action::List(i) => w.batches[i].listed = true,
-            Action::Tick => self.tick(w)?,
-            Action::Recreate { edited, stale } => {
-                w.left.recreations -= 1;
-                w.left.edits -= u8::from(edited);
-                let uid = 1 + self.budget.recreations - w.left.recreations;
-                w.replace(Some(self.new_object(uid, if edited { "B" } else { "A" })), stale);
-            }
-            Action::Edit { stale } => {
-                w.left.edits -= 1;
-                w.edit_object(stale, |o| (o.spec_hash, o.finished) = ("B".into(), false))?;
-            }
-            Action::Flip { stale } => {
-                w.left.flips -= 1;
-                w.edit_object(stale, |o| o.suspend = !o.suspend)?;
-            }
-            Action::Delete { stale } => {
-                w.left.deletions -= 1;
-                let now = w.now;
-                w.edit_object(stale, |o| o.deleting_since = Some(now))?;
-            }
-            _ => return None,
-        }
-        Some(())
-    }
+    replies
 }
 
 /// Every choice of replicas that may have read the object just before it changes.
-fn readers(w: &World) -> impl Iterator<Item = u8> {
-    let may = |i: usize| w.replicas[i].doing == Doing::Nothing && w.replicas[i].stale.is_none();
+pub(super) fn readers(w: &World, object: usize) -> impl Iterator<Item = u8> {
+    let may = |i: usize| {
+        let replica = &w.replicas[i];
+        replica.sees == object && replica.doing == Doing::Nothing && replica.stale.is_none()
+    };
     let able = u8::from(may(0)) | u8::from(may(1)) << 1;
     (0..4u8).filter(move |set| set & !able == 0)
 }

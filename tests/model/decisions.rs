@@ -5,7 +5,8 @@ use super::*;
 impl Protocol {
     pub(super) fn timing(&self) -> Timing {
         let listing_lag = if self.mutant == Some(Mutant::ListsTooSoon) { 0 } else { LAG };
-        Timing { post_window: 1, send_timeout: 1, listing_lag, deletion_deadline: NEVER }
+        let send_timeout = if self.mutant == Some(Mutant::RevokesTooSoon) { -NEVER } else { 1 };
+        Timing { post_window: 1, send_timeout, listing_lag, deletion_deadline: NEVER }
     }
 
     pub(super) fn new_object(&self, uid: u8, work: &str) -> JobView {
@@ -17,12 +18,12 @@ impl Protocol {
             spec_hash: work.into(),
             output_uri: "u".into(),
             lock: None,
-            parallelism: 1,
+            parallelism: self.parallelism,
             backoff_limit_per_batch: 100,
             backoff_limit_per_request: 0,
-            max_failed: None,
-            deadline: None,
-            poll_period: 1,
+            max_failed: self.max_failed,
+            deadline: self.deadline,
+            poll_period: NEVER,
             deletion_policy: self.policy,
             pinned: true,
             provider: None,
@@ -37,28 +38,67 @@ impl Protocol {
         }
     }
 
+    pub(super) fn decide(&self, w: &World, memory: &Memory, job: &JobView, now: i64) -> Step {
+        let timing = self.timing();
+        let observed = |job, journal| decide(&Observed { now, nonce: "?", timing: &timing, job, journal, memory });
+        match self.mutant {
+            Some(Mutant::AnyCredential) => {
+                let job = JobView { fingerprint: self.shown_credential(job).into(), ..job.clone() };
+                observed(&job, w.journal.as_deref())
+            }
+            Some(Mutant::ClosesNothing) if job.deleting_since.is_some() => {
+                let closing = |j: &Shared<Journal>| Journal { closing: Some(job.deletion_policy), ..Journal::clone(j) };
+                observed(job, w.journal.as_ref().map(closing).as_ref())
+            }
+            _ => observed(job, w.journal.as_deref()),
+        }
+    }
+
+    fn shown_credential<'a>(&self, job: &'a JobView) -> &'a str {
+        if self.mutant == Some(Mutant::AnyCredential) { "k" } else { &job.fingerprint }
+    }
+
+    fn posts_blindly(&self) -> bool {
+        matches!(self.mutant, Some(Mutant::PostsBlindly | Mutant::ClosesNothing))
+    }
+
+    /// Uses a permit without another look at the object, which may be gone.
+    fn post_blindly(&self, w: &mut World, replica: usize) -> Option<()> {
+        let mut memory = Memory::clone(&w.replicas[replica].memory);
+        let intended = |s: &Shard| s.attempt.as_ref().is_some_and(|a| Some(&a.intent_id) == memory.permit.as_ref());
+        let shard = w.journal.as_ref()?.shards.iter().position(intended)?;
+        w.replicas[replica].doing = post(w, &mut memory, "k", Slot { shard, attempt: 1 })?;
+        w.replicas[replica].memory = Shared::new(memory);
+        Some(())
+    }
+
     /// One decision on the object, perhaps an old copy of it, and the journal as it is now. What only teaches the replica
     /// something is done on the way to the one effect: nobody else can tell when that happened.
     pub(super) fn act(&self, w: &mut World, replica: usize, bad_proof: bool) -> Option<()> {
+        if self.posts_blindly() && w.replicas[replica].memory.permit.is_some() {
+            return self.post_blindly(w, replica);
+        }
         let stale = w.replicas[replica].stale.take();
         let mut learned = stale.is_some();
-        let (job, now) = stale.or_else(|| Some((w.object.clone()?, w.now)))?;
-        let judged_anew = job.lock.is_none() && job.deleting_since.is_none();
-        let same = w.replicas[replica].of == job.owner.uid && !judged_anew;
+        learned |= stale.is_none() && self.project(w, replica);
+        let (job, now) = stale.or_else(|| Some((w.object_of(replica)?.clone(), w.now)))?;
+        let same = w.replicas[replica].of == job.owner.uid;
         let mut memory = if same { Memory::clone(&w.replicas[replica].memory) } else { Memory::default() };
+        memory.under(self.shown_credential(&job));
         let mut unproved = bad_proof;
         let done = loop {
             if self.mutant == Some(Mutant::ReaderPosts) {
                 take_for_a_permit(w, &mut memory);
             }
-            match w.decide(&memory, &self.timing(), &job, now) {
+            match self.decide(w, &memory, &job, now) {
                 Step::ProveStore if bad_proof => {
                     unproved = false;
                     memory.store_proved = Some(Err("careless".into()));
                 }
-                Step::Wait { .. } | Step::Poll(_) => break learned.then_some(()),
-                step if find_out(w, &mut memory, &job, &step) || self.look(w, &mut memory, &step) => {}
-                step => break execute(w, replica, &mut memory, &job, step),
+                Step::Wait { .. } => break learned.then_some(()),
+                Step::Poll(_) if !self.follows() => break learned.then_some(()),
+                step if self.look(w, &mut memory, &job, &step) => {}
+                step => break self.execute(w, replica, &mut memory, &job, step),
             }
             learned = true;
         };
@@ -67,48 +107,82 @@ impl Protocol {
         done.filter(|()| !unproved)
     }
 
-    /// Looks at the provider, and deletes files there.
-    pub(super) fn look(&self, w: &mut World, memory: &mut Memory, step: &Step) -> bool {
-        let Some(a) = w.attempt().cloned() else { return false };
+    /// Writes into status that a batch was submitted, where that matters.
+    fn project(&self, w: &mut World, replica: usize) -> bool {
+        let matters = self.budget.sweeps + self.budget.restores > 0;
+        let is_due = |o: &JobView| {
+            let recorded =
+                |a: &Attempt| matches!(a.state, AttemptState::Submitted { .. } | AttemptState::Settled { .. });
+            let ours = w.journal.as_deref().filter(|j| j.owner == o.owner);
+            !o.submitted && o.lock.is_some() && ours.is_some_and(|j| attempts(j).any(recorded))
+        };
+        let due = matters && w.object_of(replica).is_some_and(|o| is_due(o));
+        due && w.edit_object(w.replicas[replica].sees, 0, |o| o.submitted = true).is_some()
+    }
+
+    /// Steps that teach the replica something or can be done again for nothing.
+    fn look(&self, w: &mut World, memory: &mut Memory, job: &JobView, step: &Step) -> bool {
         match step {
-            Step::Search(_) => {
-                let ours = |b: &&Batch| b.listed && (b.intent == a.intent_id || b.file == a.file_id);
-                let found = w.batches.iter().filter(ours).map(|b| b.id.clone()).collect();
-                memory.searches.insert(a.intent_id, Search { began: w.now, found });
-            }
-            Step::Revoke(_) => {
-                memory.revoked.insert(a.file_id.clone(), w.now);
-                if self.mutant != Some(Mutant::RevokesNothing) {
-                    w.deleted_files.insert(a.file_id);
+            Step::Pass { stage: Some(_) } => w.stage(self.shards_of(w, job)),
+            Step::FollowUp { round } if self.mutant != Some(Mutant::StagesAfter) => w.stage(follow_up(w, *round)),
+            Step::Search(slot) => return self.search(w, memory, job, *slot),
+            Step::Revoke(slot) => {
+                let Some(Attempt { file_id, .. }) = w.attempt(*slot).cloned() else { return false };
+                memory.revoked.insert(file_id.clone(), w.now);
+                if self.mutant != Some(Mutant::RevokesNothing) && credential_of(&file_id) == job.fingerprint {
+                    w.deleted_files.insert(file_id);
                 }
+                return true;
             }
-            _ => return false,
+            _ => {}
         }
+        self.find_out(w, memory, job, step)
+    }
+
+    fn search(&self, w: &World, memory: &mut Memory, job: &JobView, slot: Slot) -> bool {
+        let Some(a) = w.attempt(slot) else { return false };
+        let ours = |b: &&Batch| {
+            b.listed && b.credential == job.fingerprint && (b.intent == a.intent_id || b.file == a.file_id)
+        };
+        let mut found: Vec<String> = w.batches.iter().filter(ours).map(|b| b.id.clone()).collect();
+        if let (Some(Mutant::ListsOnce), Some(earlier)) = (self.mutant, memory.searches.get(&a.intent_id)) {
+            found.clone_from(&earlier.found);
+        }
+        memory.searches.insert(a.intent_id.clone(), Search { began: w.now, found });
         true
     }
 
     /// What the replica would do next, once it knows what is found out for nothing.
     pub(super) fn intends(&self, w: &World, replica: usize) -> Option<Step> {
-        let job = w.object.as_ref()?;
-        let mut memory = Memory::clone(&w.replicas[replica].memory);
+        let job = w.object_of(replica)?;
+        let replica = &w.replicas[replica];
+        let same = replica.of == job.owner.uid;
+        let mut memory = if same { Memory::clone(&replica.memory) } else { Memory::default() };
+        memory.under(self.shown_credential(job));
         loop {
-            let step = w.decide(&memory, &self.timing(), job, w.now);
-            if !find_out(w, &mut memory, job, &step) {
+            let step = self.decide(w, &memory, job, w.now);
+            if !self.find_out(w, &mut memory, job, &step) {
                 return Some(step);
             }
         }
     }
 
-    /// The next moment that somebody waits for; none if a batch would have to be listed before.
+    /// The next moment that somebody waits for; none if something would have to happen before.
     pub(super) fn tick(&self, w: &mut World) -> Option<()> {
         let idle = (0..2).filter(|r| w.replicas[*r].doing == Doing::Nothing);
         let waits = idle.filter_map(|r| match self.intends(w, r)? {
+            // Who asks a person looks again and again.
+            Step::Wait { why, .. } if !why.holds.is_empty() && w.now >= PATIENCE => None,
             Step::Wait { until, .. } => until,
             _ => None,
         });
         let rights: Vec<i64> = w.replicas.iter().filter_map(|r| last_moment(w, r)).collect();
-        let now = waits.chain(rights.iter().copied()).filter(|t| *t > w.now && *t < NEVER).min()?;
-        if w.batches.iter().any(|b| !b.listed && now >= b.at + LAG) {
+        let in_time = self.deleted == Deleted::TakenUnseen;
+        let late = (in_time && !w.posts.is_empty()).then_some(w.now + 1);
+        let others = rights.iter().copied().chain(late).chain(self.deadline);
+        let now = waits.chain(others).filter(|t| *t > w.now && *t < NEVER).min()?;
+        if w.batches.iter().any(|b| !b.listed && now >= b.at + LAG) || in_time && w.posts.iter().any(|p| p.until <= now)
+        {
             return None;
         }
         let stalls = rights.iter().any(|t| *t > w.now && *t <= now);
@@ -119,14 +193,49 @@ impl Protocol {
 
     /// Nothing is under way and nobody has anything to do.
     pub(super) fn is_at_rest(&self, w: &World) -> bool {
+        let ended = |b: &Batch| self.until == Until::Submitted || !matches!(b.state, BatchState::Running { .. });
         w.late.is_none()
             && w.posts.is_empty()
-            && w.batches.iter().all(|b| b.listed)
+            && w.batches.iter().all(|b| b.listed && ended(b))
             && w.replicas.iter().all(|r| r.doing == Doing::Nothing && r.stale.is_none())
             && (0..2).all(|r| match self.intends(w, r) {
-                // Where the model ends: the job has its batch, or goes on to its end without one.
-                None | Some(Step::Poll(_) | Step::DeleteFiles(_) | Step::Write) => true,
-                Some(step) => matches!(step, Step::Wait { until: None, .. }),
+                None => true,
+                Some(Step::Wait { why, .. }) if !why.holds.is_empty() => self.finds_nothing_more(w, r),
+                Some(Step::Wait { until, .. }) => until.is_none_or(|t| t >= NEVER),
+                // Where this exploration ends: the job has its batch, or goes on to its end without one.
+                Some(Step::Poll(_) | Step::DeleteFiles(_) | Step::Write) if !self.follows() => true,
+                Some(step) => self.is_in_vain(w, &step),
             })
+    }
+
+    /// Whether the search that goes on while a person is asked has nothing to find.
+    fn finds_nothing_more(&self, w: &World, replica: usize) -> bool {
+        let (Some(job), Some(journal)) = (w.object_of(replica), &w.journal) else { return true };
+        attempts(journal).filter(|a| matches!(a.state, AttemptState::Intended | AttemptState::Revoking)).all(|a| {
+            let ours = |b: &Batch| b.intent == a.intent_id && b.credential == job.fingerprint;
+            !w.batches.iter().any(ours)
+        })
+    }
+
+    /// A step that fails however often it is tried.
+    fn is_in_vain(&self, w: &World, step: &Step) -> bool {
+        let Some(journal) = &w.journal else { return false };
+        match step {
+            Step::Upload(slot) => !w.folder.staged.contains(&journal.shards[slot.shard].sha256),
+            Step::Write => joined(w, journal, self.mutant).is_none(),
+            Step::Collect { slot, .. } => match w.attempt(*slot).map(|a| &a.state) {
+                Some(AttemptState::Submitted { batch_id, .. }) => w.deleted_files.contains(&answers_of(batch_id)),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// Nothing happens any more unless somebody is told why.
+    pub(super) fn is_told(&self, w: &World, replica: usize) -> bool {
+        match self.intends(w, replica) {
+            Some(Step::Wait { why, .. }) => !why.holds.is_empty() || why.stuck.is_some(),
+            _ => false,
+        }
     }
 }

@@ -3,123 +3,192 @@
 use super::*;
 
 pub(super) fn take_for_a_permit(w: &World, memory: &mut Memory) {
-    let Some(a) = w.attempt() else { return };
-    if !memory.posted.contains_key(&a.intent_id) {
+    let Some(journal) = &w.journal else { return };
+    let unresolved = attempts(journal).find(|a| a.state == AttemptState::Intended);
+    if let Some(a) = unresolved.filter(|a| !memory.posted.contains_key(&a.intent_id)) {
         memory.permit = Some(a.intent_id.clone());
     }
 }
 
 /// When the replica's unspent right to POST ends.
 pub(super) fn last_moment(w: &World, replica: &Replica) -> Option<i64> {
-    match &replica.doing {
-        Doing::Writing(Write { next, intent: Some(_), .. }) => attempt(next).map(|a| a.post_by),
-        _ if replica.memory.permit.is_some() => w.attempt().map(|a| a.post_by),
+    let of = |journal: &Journal, intent: &String| attempts(journal).find(|a| a.intent_id == *intent).map(|a| a.post_by);
+    match (&replica.doing, &replica.memory.permit) {
+        (Doing::Writing(Write { next, intent: Some(intent), .. }), _) => of(next, intent),
+        (_, Some(intent)) => of(w.journal.as_ref()?, intent),
         _ => None,
     }
 }
 
-/// Steps that teach the replica what nobody else changes.
-pub(super) fn find_out(w: &World, memory: &mut Memory, job: &JobView, step: &Step) -> bool {
-    match (step, w.attempt()) {
-        (Step::LookForManifest, _) => memory.manifest = Some(None),
-        (Step::Pass { stage }, _) => {
-            let result = Ok(planned_for(&job.spec_hash, stage));
-            memory.pass = Some(Pass { spec_hash: job.spec_hash.clone(), result });
+impl Protocol {
+    /// Steps that teach the replica what is found out again for nothing.
+    pub(super) fn find_out(&self, w: &World, memory: &mut Memory, job: &JobView, step: &Step) -> bool {
+        match step {
+            Step::LookForManifest => {
+                let manifest = w.folder.manifest.as_ref().filter(|_| self.mutant != Some(Mutant::ManifestUnread));
+                memory.manifest = Some(manifest.map(|results| results.manifest.clone()));
+            }
+            Step::FindOwner(owner) => {
+                let alive = w.objects.iter().flatten().any(|o| o.owner == *owner);
+                memory.owner_alive = Some((owner.clone(), alive));
+            }
+            Step::Pass { stage } => {
+                let result = Ok(self.planned_for(w, job, stage));
+                memory.pass = Some(Pass { spec_hash: job.spec_hash.clone(), result });
+            }
+            Step::ProveStore => memory.store_proved = Some(Ok(())),
+            Step::Probe => memory.resolvable = Some(self.deleted != Deleted::Taken),
+            Step::CheckFile(slot) => {
+                let Some(Attempt { file_id, .. }) = w.attempt(*slot).cloned() else { return false };
+                let any = self.mutant == Some(Mutant::AnyCredential);
+                let there = !w.deleted_files.contains(&file_id) && credential_of(&file_id) == job.fingerprint;
+                memory.files.insert(file_id, any || there);
+            }
+            Step::Upload(slot) => {
+                let shard = w.journal.as_ref().and_then(|j| j.shards.get(slot.shard));
+                let Some(sha) = shard.map(|s| &s.sha256).filter(|sha| w.folder.staged.contains(*sha)) else {
+                    return false;
+                };
+                memory.uploads.insert((*slot, sha.clone()), format!("{sha}@{}", job.fingerprint));
+            }
+            Step::Poll(slot) if self.follows() => return poll(w, memory, job, *slot),
+            Step::FollowUp { round } => memory.follow_up = Some((*round, follow_up(w, *round))),
+            _ => return false,
         }
-        (Step::ProveStore, _) => memory.store_proved = Some(Ok(())),
-        (Step::Probe, _) => memory.resolvable = Some(true),
-        (Step::CheckFile(_), Some(a)) => {
-            memory.files.insert(a.file_id.clone(), !w.deleted_files.contains(&a.file_id));
-        }
-        (Step::Upload(slot), _) => {
-            let Some(journal) = &w.journal else { return false };
-            let content = journal.shards[slot.shard].sha256.clone();
-            memory.uploads.insert((*slot, content.clone()), content);
-        }
-        _ => return false,
+        true
     }
-    true
+
+    /// What the input holds now, one line a shard.
+    pub(super) fn shards_of(&self, w: &World, job: &JobView) -> Vec<Shard> {
+        let work = if w.new_source { job.spec_hash.to_lowercase() } else { job.spec_hash.clone() };
+        (0..self.lines).map(|line| shard(&work, &line.to_string(), 0, RequestCounts::default())).collect()
+    }
+
+    fn planned_for(&self, w: &World, job: &JobView, stage: &Option<String>) -> Planned {
+        let shards = self.shards_of(w, job);
+        let work = parse(&shards[0].sha256).0;
+        let plan = Plan {
+            work_hash: work.into(),
+            input: InputStatus { sha256: work.into(), size_bytes: 1 },
+            requests: self.lines.into(),
+            too_large: Default::default(),
+        };
+        Planned { staged: stage.clone(), plan, shards }
+    }
+
+    /// The one effect.
+    pub(super) fn execute(
+        &self,
+        w: &mut World,
+        replica: usize,
+        memory: &mut Memory,
+        job: &Shared<JobView>,
+        step: Step,
+    ) -> Option<()> {
+        let judged = w.journal.clone();
+        let write = |judged, next, intent| Write { judged, next: Shared::new(next), intent };
+        let doing = match step {
+            Step::Open(next) => Doing::Writing(write(None, next, None)),
+            Step::Swap(next) if self.mutant == Some(Mutant::JoinsBeforeCommit) && next.commit.is_some() => {
+                let then = write(judged, next, None);
+                Doing::Joining(then.next.clone(), Some(then))
+            }
+            Step::Swap(next) => Doing::Writing(write(judged, next, None)),
+            Step::WriteIntent { journal, intent_id } => Doing::Writing(write(judged, journal, Some(intent_id))),
+            Step::Post(slot) => post(w, memory, &job.fingerprint, slot)?,
+            Step::Collect { slot, .. } => match &w.attempt(slot)?.state {
+                AttemptState::Submitted { batch_id, .. } => Doing::Collecting(slot, batch_id.clone()),
+                _ => return None,
+            },
+            Step::Write => Doing::Joining(judged?, None),
+            Step::RemoveFinalizer { abandoned: None } => Doing::LettingGo(job.clone()),
+            Step::Cancel { batch_id } => {
+                cancel(w, memory, job, batch_id);
+                Doing::Nothing
+            }
+            Step::DeleteFiles(files) => {
+                let ours = files.iter().filter(|f| f.contains('#') && credential_of(f) == job.fingerprint);
+                w.deleted_files.extend(ours.cloned());
+                w.deleted_files.extend(files.iter().filter(|f| f.starts_with("answers")).cloned());
+                memory.deleted.extend(files);
+                Doing::Nothing
+            }
+            step => return write_status(w, replica, job, step),
+        };
+        w.replicas[replica].doing = doing;
+        Some(())
+    }
 }
 
-fn planned_for(work: &str, stage: &Option<String>) -> Planned {
-    let plan = Plan {
-        work_hash: work.into(),
-        input: InputStatus { sha256: work.into(), size_bytes: 1 },
-        requests: 1,
-        too_large: Default::default(),
-    };
-    let shard = Shard {
-        sha256: work.into(),
+/// What is written to the object, if it still is the one that was judged.
+fn write_status(w: &mut World, replica: usize, job: &Shared<JobView>, step: Step) -> Option<()> {
+    let at = w.replicas[replica].sees;
+    if step == Step::Tidy {
+        w.history.tidied = true;
+        w.folder.staged.clear();
+        w.folder.parts.clear();
+    }
+    if w.objects[at].as_ref() != Some(job) {
+        return Some(());
+    }
+    match step {
+        Step::AddFinalizer => w.edit_object(at, 0, |o| o.finalizer = true),
+        Step::Lock(lock) => w.edit_object(at, 0, |o| (o.lock, o.pinned) = (Some(lock), true)),
+        Step::Pin => w.edit_object(at, 0, |o| o.pinned = true),
+        Step::Fail(_) => w.edit_object(at, 0, |o| (o.lock, o.finished, o.tidy) = (None, true, true)),
+        Step::Conclude { reused, .. } => w.edit_object(at, 0, |o| (o.finished, o.tidy) = (true, reused)),
+        Step::Tidy => w.edit_object(at, 0, |o| o.tidy = true),
+        _ => None,
+    }
+}
+
+pub(super) fn shard(work: &str, lines: &str, round: u32, took: RequestCounts) -> Shard {
+    Shard {
+        sha256: content(work, lines),
         bytes: 1,
-        first: 0,
-        requests: 1,
+        first: i64::from(lines.as_bytes()[0] - b'0'),
+        requests: lines.len() as i64,
         failures: 0,
         attempt: None,
-        round: 0,
-        took: RequestCounts::default(),
+        round,
+        took,
         took_errors: vec![],
         model: String::new(),
-    };
-    Planned { staged: stage.clone(), plan, shards: vec![shard] }
-}
-
-/// The one effect.
-pub(super) fn execute(
-    w: &mut World,
-    replica: usize,
-    memory: &mut Memory,
-    job: &Shared<JobView>,
-    step: Step,
-) -> Option<()> {
-    let judged = w.journal.clone();
-    let write = |judged, next, intent| Doing::Writing(Write { judged, next: Shared::new(next), intent });
-    match step {
-        Step::AddFinalizer | Step::Lock(_) | Step::Fail(_) if w.object.as_ref() != Some(job) => {}
-        Step::AddFinalizer => w.edit_object(0, |o| o.finalizer = true)?,
-        Step::Lock(lock) => w.edit_object(0, |o| o.lock = Some(lock))?,
-        Step::Fail(_) => w.edit_object(0, |o| (o.lock, o.finished) = (None, true))?,
-        Step::RemoveFinalizer { abandoned: None } => w.replicas[replica].doing = Doing::LettingGo(job.clone()),
-        Step::Open(next) => w.replicas[replica].doing = write(None, next, None),
-        Step::Swap(next) => w.replicas[replica].doing = write(judged, next, None),
-        Step::WriteIntent { journal, intent_id } => {
-            w.replicas[replica].doing = write(judged, journal, Some(intent_id));
-        }
-        Step::Post(_) => w.replicas[replica].doing = post(w, memory)?,
-        _ => return None,
     }
-    Some(())
 }
 
-pub(super) fn post(w: &mut World, memory: &mut Memory) -> Option<Doing> {
-    let Attempt { intent_id: intent, file_id: file, post_by, .. } = w.attempt()?.clone();
+pub(super) fn post(w: &mut World, memory: &mut Memory, credential: &str, slot: Slot) -> Option<Doing> {
+    let Attempt { intent_id: intent, file_id: file, post_by, .. } = w.attempt(slot)?.clone();
     memory.permit = None;
     if w.now >= post_by {
         memory.posted.insert(intent, Posted::Refused(Refusal::NotSent, String::new()));
         return Some(Doing::Nothing);
     }
     w.history.asked_when_closed |= w.journal.as_ref()?.closing.is_some();
-    w.posts.push(Post { intent: intent.clone(), file });
+    w.history.asked_when_done |= w.folder.manifest.is_some();
+    w.posts.push(Post { intent: intent.clone(), file, credential: credential.into(), until: post_by + 1 });
     Some(Doing::Waiting(intent))
 }
 
-/// Whether a write is one step forward and forgets nothing.
-pub(super) fn is_lawful(write: &Write) -> bool {
-    use AttemptState::{Intended, Refused, Revoked, Revoking, Submitted};
-    let next = &*write.next;
-    let Some(judged) = write.judged.as_deref() else { return next.rev == 1 && attempt(next).is_none() };
-    let starts = |b: &Attempt, number| b.number == number && b.state == Intended && next.closing.is_none();
-    let forward = match (attempt(judged), attempt(next)) {
-        (None, None) => true,
-        (None, Some(b)) => starts(b, 1),
-        (Some(_), None) => false,
-        (Some(a), Some(b)) if a == b => true,
-        (Some(a), Some(b)) if a.intent_id == b.intent_id => match (&a.state, &b.state) {
-            (Intended, Submitted { .. } | Revoking) => a.file_id == b.file_id,
-            (Intended, Refused { .. }) | (Revoking, Submitted { .. } | Revoked { .. }) => true,
-            (Revoking, Refused { refusal, .. }) => *refusal == Refusal::TooOften,
-            _ => false,
-        },
-        (Some(a), Some(b)) => matches!(a.state, Revoked { .. } | Refused { .. }) && starts(b, a.number + 1),
+fn poll(w: &World, memory: &mut Memory, job: &JobView, slot: Slot) -> bool {
+    let Some(AttemptState::Submitted { batch_id, .. }) = w.attempt(slot).map(|a| &a.state) else { return false };
+    let batch = w.batches.iter().find(|b| b.id == *batch_id && b.credential == job.fingerprint);
+    let ended = |state: &str, rejected| Seen::Ended { state: state.into(), done: 0, rejected };
+    let seen = match batch.map(|b| &b.state) {
+        None => Seen::NotFound,
+        Some(BatchState::Running { .. }) => Seen::Running { state: "in_progress".into(), done: 0 },
+        Some(BatchState::Ended(_)) => ended("completed", None),
+        Some(BatchState::Rejected) => ended("failed", Some((Refusal::Failed, String::new()))),
     };
-    forward && next.rev == judged.rev + 1
+    memory.looks.insert(batch_id.clone(), Look { at: w.now, seen });
+    true
+}
+
+fn cancel(w: &mut World, memory: &mut Memory, job: &JobView, id: String) {
+    let mut ours = w.batches.iter_mut().filter(|b| b.id == id && b.credential == job.fingerprint);
+    if let Some(BatchState::Running { told_to_stop }) = ours.next().map(|b| &mut b.state) {
+        *told_to_stop = true;
+    }
+    memory.looks.remove(&id);
+    memory.cancelled.insert(id);
 }

@@ -2,26 +2,17 @@
 
 use super::*;
 
+pub(super) const NO_DOUBLE_PAY: &str = "never pays twice";
+pub(super) const NO_LOST_BATCH: &str = "never loses a batch";
+pub(super) const NO_LOST_LINE: &str = "results hold every answer that came back";
+pub(super) const GOES_ON: &str = "rests only at an end, or where somebody is told";
+
 impl Model for Protocol {
     type State = World;
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        let mut object = self.new_object(1, "A");
-        object.finalizer = true;
-        object.lock = Some(Lock { spec_hash: "A".into(), output_uri: "u".into() });
-        vec![World {
-            now: 0,
-            object: Some(Shared::new(object)),
-            journal: None,
-            replicas: Default::default(),
-            late: None,
-            posts: vec![],
-            batches: vec![],
-            deleted_files: BTreeSet::new(),
-            left: self.budget,
-            history: History::default(),
-        }]
+        vec![self.beginning()]
     }
 
     fn actions(&self, w: &World, out: &mut Vec<Action>) {
@@ -39,75 +30,196 @@ impl Model for Protocol {
                 w.left.bad_proofs -= u8::from(bad_proof);
                 self.act(&mut w, replica, bad_proof)?;
             }
-            Action::Write(r) | Action::LoseWrite(r) | Action::Reread(r) | Action::Reply(r) | Action::LoseReply(r) => {
-                self.finish(&mut w, r, action)?;
-            }
-            Action::LetGo { replica, .. } => self.finish(&mut w, replica, action)?,
+            Action::Write(replica)
+            | Action::LoseWrite(replica)
+            | Action::Reread(replica)
+            | Action::Reply { replica, .. }
+            | Action::LoseReply(replica)
+            | Action::Transfer(replica)
+            | Action::LetGo { replica, .. } => self.finish(&mut w, replica, action)?,
             _ => self.happen(&mut w, action)?,
         }
-        Some(w.normalised(self.budget.edits > 0))
+        Some(w.normalised(self))
     }
 
     fn within_boundary(&self, w: &World) -> bool {
         let rev = w.journal.as_ref().map_or(0, |j| j.rev);
-        w.attempts().all(|a| a.number <= self.attempts) && rev <= REVISIONS
+        w.attempts().all(|a| a.number <= self.attempts) && rev <= self.revisions
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        let mut all = vec![
-            Property::<Self>::always(NO_DOUBLE_PAY, |_, w| {
-                let of = |work| w.batches.iter().filter(|b| work_of(&b.file) == work).count();
-                of("A") <= 1 && of("B") <= 1
-            }),
-            Property::<Self>::always("what is recorded exists, and is what was planned", |_, w| {
-                let Some(Attempt { intent_id, state: AttemptState::Submitted { batch_id, .. }, .. }) = w.attempt()
-                else {
-                    return true;
-                };
-                let planned = &w.journal.as_ref().unwrap().shards[0].sha256;
-                w.batches.iter().any(|b| b.id == *batch_id && b.intent == *intent_id && work_of(&b.file) == planned)
-            }),
-            Property::<Self>::always("never loses a batch", |m, w| {
-                w.batches.iter().all(|b| is_known(w, b)) || !m.is_at_rest(w)
-            }),
-            Property::<Self>::always("rests only when submitted", |m, w| {
-                let waits = w.object.as_ref().is_none_or(|o| o.suspend || o.finished || o.deleting_since.is_some());
-                let cancelled = w.journal.as_ref().and_then(|j| j.commit.as_ref());
-                let ended = cancelled.is_some_and(|c| c.outcome == Outcome::Cancelled);
-                waits || ended || w.is_submitted() || !m.is_at_rest(w)
-            }),
-            Property::<Self>::always("asks for nothing once the journal is closed", |_, w| {
-                !w.history.asked_when_closed
-            }),
-            Property::<Self>::always("every write is one step forward", |_, w| {
-                w.replicas.iter().all(|r| !matches!(&r.doing, Doing::Writing(write) if !is_lawful(write)))
-            }),
-            Property::<Self>::sometimes("submitted", |_, w| w.is_submitted()),
-        ];
-        if self.budget.crashes > 0 {
-            all.push(Property::<Self>::sometimes("submitted after a crash between intent and POST", |_, w| {
-                w.is_submitted() && w.history.crashed_with_permit && !w.history.reply_lost
-            }));
-        }
-        if self.budget.lost_replies > 0 {
-            all.push(Property::<Self>::sometimes("submitted after a lost reply", |_, w| {
-                w.is_submitted() && w.history.reply_lost
-            }));
-        }
-        if self.budget.recreations > 0 {
-            all.push(Property::<Self>::sometimes("adopted by an object that was created again", |_, w| {
-                w.is_submitted() && w.history.adopted
-            }));
-        }
+        let mut all = safety();
+        all.extend(self.sights());
         all
     }
 }
 
-/// Recorded; or, where the object was created again for other work and refused, still named by the journal's intent.
-fn is_known(w: &World, batch: &Batch) -> bool {
-    let refused = w.object.as_ref().is_some_and(|o| o.finished);
-    w.attempt().is_some_and(|a| match &a.state {
-        AttemptState::Submitted { batch_id, .. } => *batch_id == batch.id,
-        _ => refused && a.intent_id == batch.intent,
+fn safety() -> Vec<Property<Protocol>> {
+    vec![
+        Property::<Protocol>::always(NO_DOUBLE_PAY, |_, w| pays_once(w)),
+        Property::<Protocol>::always("what is recorded exists, and is what was planned", |_, w| is_real(w)),
+        Property::<Protocol>::always(NO_LOST_BATCH, |m, w| {
+            w.batches.iter().all(|b| is_known(m, w, b)) || !m.is_at_rest(w)
+        }),
+        Property::<Protocol>::always(NO_LOST_LINE, |m, w| {
+            w.folder.manifest.as_ref().is_none_or(|results| is_whole(m, w, results))
+        }),
+        Property::<Protocol>::always(GOES_ON, |m, w| (0..2).all(|r| is_at_an_end(m, w, r)) || !m.is_at_rest(w)),
+        Property::<Protocol>::always("the outcomes of all lines sum up to their number", |m, w| {
+            let sums_up = |c: &Commit| {
+                let r = c.requests;
+                let sum = r.succeeded + r.failed + r.expired + r.cancelled + r.missing;
+                (sum, r.total) == (m.lines.into(), m.lines.into())
+            };
+            w.journals().filter_map(|j| j.commit.as_ref()).all(sums_up)
+        }),
+        Property::<Protocol>::always("results are written once", |_, w| !w.history.replaced),
+        Property::<Protocol>::always("asks for nothing once the journal is closed, or results are there", |_, w| {
+            !w.history.asked_when_closed && !w.history.asked_when_done
+        }),
+        Property::<Protocol>::always("every write is one step forward", |_, w| {
+            w.replicas.iter().all(|r| !matches!(&r.doing, Doing::Writing(write) if !is_lawful(write)))
+        }),
+    ]
+}
+
+/// Whether a line may be billed by it: it runs, or it came to a final answer. What a gateway made beside what was asked
+/// for cannot be helped; it must be found.
+fn bills(batch: &Batch, line: char) -> bool {
+    let lines = parse(&batch.file).1;
+    let Some(at) = lines.find(line).filter(|_| !batch.doubled) else { return false };
+    match &batch.state {
+        BatchState::Running { .. } => true,
+        BatchState::Ended(ends) => matches!(ends.as_bytes()[at], b'Y' | b'F'),
+        BatchState::Rejected => false,
+    }
+}
+
+fn pays_once(w: &World) -> bool {
+    let once = |a: &Batch, b: &Batch| {
+        let ((work, lines), (other, _)) = (parse(&a.file), parse(&b.file));
+        work != other || lines.chars().all(|line| !bills(a, line) || !bills(b, line))
+    };
+    w.batches.iter().enumerate().all(|(i, a)| w.batches[..i].iter().all(|b| once(a, b)))
+}
+
+fn is_real(w: &World) -> bool {
+    let Some(journal) = &w.journal else { return true };
+    journal.shards.iter().all(|shard| match &shard.attempt {
+        Some(Attempt { intent_id, state: AttemptState::Submitted { batch_id, .. }, .. }) => {
+            let is_it = |b: &Batch| b.intent == *intent_id && parse(&b.file) == parse(&shard.sha256);
+            w.batches.iter().find(|b| b.id == *batch_id).is_some_and(is_it)
+        }
+        _ => true,
     })
+}
+
+/// Recorded, told to stop or ended; or still asked about. Where the object was created again for other work and refused,
+/// the journal's intent names it.
+fn is_known(m: &Protocol, w: &World, batch: &Batch) -> bool {
+    let refused = w.objects[0].as_ref().is_some_and(|o| o.finished && o.lock.is_none());
+    let asked = (0..2).any(|r| m.is_told(w, r));
+    let names = |a: &Attempt| match &a.state {
+        AttemptState::Submitted { batch_id, .. } | AttemptState::Settled { batch_id, .. } => *batch_id == batch.id,
+        _ => (refused || asked) && a.intent_id == batch.intent,
+    };
+    let twin = |other: &Batch| other.id != batch.id && other.intent == batch.intent;
+    let stopped = batch.state != BatchState::Running { told_to_stop: false } && w.batches.iter().any(twin);
+    let rejected = batch.state == BatchState::Rejected;
+    stopped || rejected || w.history.swept || w.journal.as_deref().is_some_and(|j| attempts(j).any(names))
+}
+
+/// Every answer of a batch that the journal names is in the results, and the counts are theirs.
+fn is_whole(m: &Protocol, w: &World, results: &Results) -> bool {
+    let ends = |end: char| results.lines.chars().filter(|e| *e == end).count() as i64;
+    let r = results.manifest.requests;
+    let counted = (r.succeeded, r.failed) == (ends('Y'), ends('F')) && results.lines.len() == usize::from(m.lines);
+    let settled = |batch: &Batch| {
+        let named = |a: &Attempt| matches!(&a.state, AttemptState::Settled { batch_id, part: Some(_), .. } if *batch_id == batch.id);
+        w.journal.as_deref().is_some_and(|j| attempts(j).any(named))
+    };
+    let kept = |batch: &Batch| {
+        let BatchState::Ended(ends) = &batch.state else { return true };
+        let pairs = parse(&batch.file).1.bytes().zip(ends.chars());
+        let there = |line: u8| results.lines.chars().nth(usize::from(line - b'0'));
+        pairs.filter(|(_, end)| matches!(end, 'Y' | 'F')).all(|(line, end)| there(line) == Some(end))
+    };
+    counted && w.batches.iter().filter(|b| settled(b)).all(kept)
+}
+
+/// Where a replica may rest for good.
+fn is_at_an_end(m: &Protocol, w: &World, replica: usize) -> bool {
+    let Some(object) = w.object_of(replica) else { return true };
+    let submitted = m.until == Until::Submitted && (w.is_submitted() || is_cancelled(w));
+    let ended = object.finished && (object.tidy || object.lock.is_none());
+    submitted || ended || object.suspend || object.deleting_since.is_some() || m.is_told(w, replica)
+}
+
+fn is_cancelled(w: &World) -> bool {
+    let commit = w.journal.as_ref().and_then(|j| j.commit.as_ref());
+    commit.is_some_and(|c| c.outcome == Outcome::Cancelled)
+}
+
+impl Protocol {
+    /// What must be seen to happen somewhere, lest the rest holds for nothing.
+    fn sights(&self) -> Vec<Property<Self>> {
+        let good = match self.until {
+            Until::Submitted => Property::<Self>::sometimes("submitted", |_, w| w.is_submitted()),
+            Until::Finished => Property::<Self>::sometimes("finished and tidied", |_, w| {
+                w.objects.iter().flatten().any(|o| o.finished && o.tidy && o.lock.is_some())
+            }),
+        };
+        let b = self.budget;
+        let may = [
+            (
+                b.crashes > 0 && self.start != Start::Submitted,
+                Property::<Self>::sometimes("submitted after a crash between intent and POST", |_, w| {
+                    w.is_submitted() && w.history.crashed_with_permit && !w.history.reply_lost
+                }),
+            ),
+            (
+                b.crashes > 0 && self.until == Until::Finished,
+                Property::<Self>::sometimes("finished after a crash in the join", |_, w| {
+                    w.is_concluded() && w.history.crashed_while_ending
+                }),
+            ),
+            (
+                b.lost_replies > 0 && self.start == Start::New,
+                Property::<Self>::sometimes("submitted after a lost reply", |_, w| {
+                    w.is_submitted() && w.history.reply_lost
+                }),
+            ),
+            (
+                b.recreations > 0 && self.other.is_none(),
+                Property::<Self>::sometimes("adopted by an object that was created again", |_, w| w.history.adopted),
+            ),
+            (
+                b.doubles > 0,
+                Property::<Self>::sometimes("what a gateway made beside it is told to stop", |_, w| {
+                    w.batches.iter().any(|b| b.state == BatchState::Running { told_to_stop: true })
+                }),
+            ),
+            (
+                b.answers > 0 && self.until == Until::Submitted,
+                Property::<Self>::sometimes("submitted after an answer", |_, w| w.is_submitted() && w.history.answered),
+            ),
+            (
+                self.other == Some(Other::Neighbour),
+                Property::<Self>::sometimes("taken by a neighbour", |_, w| {
+                    w.is_submitted() && w.journal.as_ref().is_some_and(|j| j.owner.name == "k")
+                }),
+            ),
+            (
+                b.expiries > 0,
+                Property::<Self>::sometimes("another round", |_, w| w.journal.as_ref().is_some_and(|j| j.round() > 0)),
+            ),
+            (
+                b.sweeps > 0,
+                Property::<Self>::sometimes("swept, and its results found again", |_, w| {
+                    w.history.swept && w.is_concluded()
+                }),
+            ),
+        ];
+        may.into_iter().filter(|(may, _)| *may).map(|(_, sight)| sight).chain([good]).collect()
+    }
 }

@@ -1,38 +1,196 @@
-//! What can be asked of a state, and how it moves.
+//! A state of the world, and what can be asked of it.
 
 use super::*;
 
-pub(super) fn attempt(journal: &Journal) -> Option<&Attempt> {
-    journal.shards.first()?.attempt.as_ref()
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct World {
+    pub now: i64,
+    /// The job; and a second one at the same destination, if there is one.
+    pub objects: Vec<Option<Shared<JobView>>>,
+    pub journal: Option<Shared<Journal>>,
+    pub folder: Folder,
+    pub replicas: [Replica; 2],
+    /// A write whose reply was lost and that has not landed yet.
+    pub late: Option<Write>,
+    /// POSTs in the network.
+    pub posts: Vec<Post>,
+    pub batches: Vec<Batch>,
+    pub deleted_files: BTreeSet<String>,
+    pub new_source: bool,
+    pub left: Budget,
+    pub history: History,
 }
 
-pub(super) fn work_of(file: &str) -> &str {
-    &file[..1]
+/// The destination beside the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Folder {
+    /// Shards, by content.
+    pub staged: BTreeSet<String>,
+    /// What came back, by name.
+    pub parts: BTreeMap<String, String>,
+    pub manifest: Option<Shared<Results>>,
+}
+
+/// What the manifest and the files that it lists say.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Results {
+    pub manifest: ManifestView,
+    /// The first answer of each line, in order.
+    pub lines: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Replica {
+    /// Which of the objects it works on.
+    pub sees: usize,
+    pub memory: Shared<Memory>,
+    /// The uid of the object that the memory is about.
+    pub of: String,
+    /// An object that was read before it changed, and when.
+    pub stale: Option<(Shared<JobView>, i64)>,
+    pub doing: Doing,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum Doing {
+    #[default]
+    Nothing,
+    Writing(Write),
+    /// The reply to the write of this intent was lost.
+    Unsure(String),
+    /// For the reply to the POST of this intent.
+    Waiting(String),
+    /// Fetches the answers of this batch.
+    Collecting(Slot, String),
+    /// Writes results from this journal; what comes after is for a mutant.
+    Joining(Shared<Journal>, Option<Write>),
+    /// Stages what the journal names already: for a mutant.
+    Staging(String),
+    /// Takes the finalizer off the object that was judged.
+    LettingGo(Shared<JobView>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Write {
+    pub judged: Option<Shared<Journal>>,
+    pub next: Shared<Journal>,
+    pub intent: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Post {
+    pub intent: String,
+    pub file: String,
+    /// The credential that it carries.
+    pub credential: String,
+    /// The moment until which its sender waits for an answer.
+    pub until: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Batch {
+    pub id: String,
+    pub intent: String,
+    pub file: String,
+    pub credential: String,
+    pub at: i64,
+    pub listed: bool,
+    /// Made by a gateway, beside the one that was asked for.
+    pub doubled: bool,
+    pub state: BatchState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum BatchState {
+    Running {
+        told_to_stop: bool,
+    },
+    /// One letter a line: see [`answers`].
+    Ended(String),
+    /// Turned away before any line was executed.
+    Rejected,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct History {
+    pub crashed_with_permit: bool,
+    pub reply_lost: bool,
+    pub adopted: bool,
+    pub asked_when_closed: bool,
+    /// A POST after there were results.
+    pub asked_when_done: bool,
+    /// A result set was replaced by a different one.
+    pub replaced: bool,
+    /// A person gave up a batch, or said that there is none.
+    pub answered: bool,
+    /// A gateway repeated a POST.
+    pub doubled: bool,
+    pub swept: bool,
+    pub tidied: bool,
+    pub crashed_while_ending: bool,
+}
+
+/// Names of shards and files begin with their content: the letter of the work, a dot, and the lines.
+pub(super) fn content(work: &str, lines: &str) -> String {
+    format!("{work}.{lines}")
+}
+
+/// The work and the lines in the name of a shard or of a file.
+pub(super) fn parse(name: &str) -> (&str, &str) {
+    let content = name.split(['@', '#']).next().unwrap_or(name);
+    content.split_once('.').unwrap_or((content, ""))
+}
+
+/// The credential that a file was uploaded under; a number that is not mentioned elsewhere makes it one of many.
+pub(super) fn credential_of(file: &str) -> &str {
+    file.split(['@', '#']).nth(1).unwrap_or_default()
+}
+
+pub(super) fn attempts(journal: &Journal) -> impl Iterator<Item = &Attempt> {
+    journal.shards.iter().filter_map(|s| s.attempt.as_ref())
 }
 
 impl World {
-    pub(super) fn attempt(&self) -> Option<&Attempt> {
-        self.journal.as_deref().and_then(attempt)
+    pub(super) fn object_of(&self, replica: usize) -> Option<&Shared<JobView>> {
+        self.objects[self.replicas[replica].sees].as_ref()
     }
 
-    /// The journal's attempt, and those that may yet become it.
-    pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+    pub(super) fn attempt(&self, slot: Slot) -> Option<&Attempt> {
+        self.journal.as_deref()?.shards.get(slot.shard)?.attempt.as_ref()
+    }
+
+    /// Journals that are, and those that may yet be.
+    pub(super) fn journals(&self) -> impl Iterator<Item = &Journal> {
         let writes = self.replicas.iter().filter_map(|r| match &r.doing {
-            Doing::Writing(write) => Some(write),
+            Doing::Writing(write) | Doing::Joining(_, Some(write)) => Some(write),
             _ => None,
         });
-        writes.chain(&self.late).map(|w| &w.next).chain(&self.journal).filter_map(|j| attempt(j))
+        writes.chain(&self.late).map(|w| &w.next).chain(&self.journal).map(|j| &**j)
+    }
+
+    /// The journal's attempts, and those that may yet become its.
+    pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        self.journals().flat_map(attempts)
     }
 
     pub(super) fn is_submitted(&self) -> bool {
-        self.attempt().is_some_and(|a| matches!(a.state, AttemptState::Submitted { .. }))
+        let all = |j: &Journal| {
+            let submitted = |a: &Attempt| matches!(a.state, AttemptState::Submitted { .. });
+            j.plan.is_some() && j.shards.iter().all(|s| s.attempt.as_ref().is_some_and(submitted))
+        };
+        self.journal.as_deref().is_some_and(all)
+    }
+
+    pub(super) fn is_concluded(&self) -> bool {
+        self.folder.manifest.is_some() && self.objects.iter().flatten().any(|o| o.finished && o.lock.is_some())
     }
 
     pub(super) fn is_in_use(&self, id: &str) -> bool {
         self.attempts().any(|a| a.intent_id == id || a.file_id == id)
             || self.posts.iter().any(|p| p.intent == id || p.file == id)
-            || self.batches.iter().any(|b| b.intent == id || b.file == id)
+            || self.batches.iter().any(|b| b.intent == id || b.file == id || answers_of(&b.id) == id)
             || self.replicas.iter().any(|r| matches!(&r.doing, Doing::Unsure(i) | Doing::Waiting(i) if i == id))
+            || self.objects.iter().flatten().any(|o| o.answer.as_ref().is_some_and(|(of, _)| of.ends_with(id)))
     }
 
     pub(super) fn fresh(&self, prefix: &str) -> String {
@@ -45,39 +203,44 @@ impl World {
         self.replicas[replica].memory = Shared::new(memory);
     }
 
-    pub(super) fn replace(&mut self, object: Option<JobView>, stale: u8) {
-        let old = std::mem::replace(&mut self.object, object.map(Shared::new));
+    pub(super) fn stage(&mut self, shards: Vec<Shard>) {
+        self.folder.staged.extend(shards.into_iter().map(|s| s.sha256));
+    }
+
+    pub(super) fn replace(&mut self, at: usize, object: Option<JobView>, stale: u8) {
+        let old = std::mem::replace(&mut self.objects[at], object.map(Shared::new));
         for (i, replica) in self.replicas.iter_mut().enumerate() {
-            if stale & 1 << i != 0 {
+            if replica.sees == at && stale & 1 << i != 0 {
                 replica.stale = old.clone().map(|object| (object, self.now));
             }
         }
     }
 
-    pub(super) fn edit_object(&mut self, stale: u8, edit: impl FnOnce(&mut JobView)) -> Option<()> {
-        let mut object = JobView::clone(self.object.as_ref()?);
+    pub(super) fn edit_object(&mut self, at: usize, stale: u8, edit: impl FnOnce(&mut JobView)) -> Option<()> {
+        let mut object = JobView::clone(self.objects[at].as_ref()?);
         edit(&mut object);
-        self.replace(Some(object), stale);
+        self.replace(at, Some(object), stale);
         Some(())
-    }
-
-    pub(super) fn decide(&self, memory: &Memory, timing: &Timing, job: &JobView, now: i64) -> Step {
-        decide(&Observed { now, nonce: "?", timing, job, journal: self.journal.as_deref(), memory })
     }
 
     /// Random names are given when they get out, and are the first that nothing mentions: states that differ in names
     /// only are one.
-    pub(super) fn named(&self, mut write: Write) -> Write {
-        if let Some(intent) = &mut write.intent {
-            *intent = self.fresh("i");
-            let mut next = Journal::clone(&write.next);
-            let attempt = next.shards[0].attempt.as_mut().unwrap();
-            attempt.intent_id = intent.clone();
-            if attempt.file_id == work_of(&attempt.file_id) {
-                attempt.file_id = self.fresh(&attempt.file_id);
+    pub(super) fn named(&mut self, mut write: Write, mutant: Option<Mutant>) -> Write {
+        let Some(intent) = &mut write.intent else { return write };
+        *intent = self.fresh("i");
+        let mut next = Journal::clone(&write.next);
+        for attempt in next.shards.iter_mut().filter_map(|s| s.attempt.as_mut()).filter(|a| a.intent_id == "?") {
+            attempt.intent_id.clone_from(intent);
+            if attempt.file_id.contains('@') && !attempt.file_id.contains('#') {
+                let prefix = format!("{}#", attempt.file_id);
+                attempt.file_id = match mutant {
+                    Some(Mutant::SameFile) => prefix + "1",
+                    _ => self.fresh(&prefix),
+                };
+                self.deleted_files.remove(&attempt.file_id);
             }
-            write.next = Shared::new(next);
         }
+        write.next = Shared::new(next);
         write
     }
 
@@ -86,65 +249,14 @@ impl World {
         let applied = unjudged || self.journal == write.judged;
         if applied {
             let taken = self.journal.as_ref().is_some_and(|j| j.owner != write.next.owner);
-            self.history.adopted |= taken && attempt(&write.next).is_some();
+            self.history.adopted |= taken && write.next.has_intents();
             self.journal = Some(write.next.clone());
         }
         applied
     }
+}
 
-    /// Whether a memory holds what is found out again for nothing, or what no decision can look at any more.
-    pub(super) fn has_chaff(&self, memory: &Memory) -> bool {
-        let dead_intent = |id: &String| self.attempts().all(|a| a.intent_id != *id);
-        let dead_file = |id: &String| self.attempts().all(|a| a.file_id != *id);
-        let found_again = memory.manifest.is_some()
-            || memory.pass.is_some()
-            || memory.resolvable.is_some()
-            || memory.store_proved == Some(Ok(()))
-            || !memory.files.is_empty()
-            || !memory.uploads.is_empty();
-        found_again
-            || memory.posted.keys().chain(memory.searches.keys()).chain(&memory.permit).any(dead_intent)
-            || memory.revoked.keys().any(dead_file)
-    }
-
-    pub(super) fn without_chaff(&self, memory: &Memory, keep_uploads: bool) -> Memory {
-        let mut memory = memory.clone();
-        let is_live = |id: &String| self.attempts().any(|a| a.intent_id == *id || a.file_id == *id);
-        memory.posted.retain(|intent, _| is_live(intent));
-        memory.searches.retain(|intent, _| is_live(intent));
-        memory.permit = memory.permit.take().filter(is_live);
-        memory.revoked.retain(|file, _| is_live(file));
-        memory.store_proved = memory.store_proved.take().filter(Result::is_err);
-        memory.files.clear();
-        (memory.manifest, memory.pass, memory.resolvable) = (None, None, None);
-        let number = self.attempt().map_or(0, |a| a.number);
-        memory.uploads.retain(|(slot, _), _| keep_uploads && slot.attempt > number);
-        memory
-    }
-
-    /// Forgets chaff and gives symmetric states one shape: states that no property can tell apart are one.
-    pub(super) fn normalised(mut self, keep_uploads: bool) -> Self {
-        self.late = self.late.take().filter(|write| write.judged == self.journal);
-        for i in 0..2 {
-            let replica = &self.replicas[i];
-            if self.has_chaff(&replica.memory) {
-                self.replicas[i].memory = Shared::new(self.without_chaff(&replica.memory, keep_uploads));
-            }
-            let replica = &mut self.replicas[i];
-            if replica.doing == Doing::Nothing && *replica.memory == Memory::default() {
-                replica.of.clear();
-            }
-        }
-        if !self.deleted_files.is_empty() {
-            let deleted = std::mem::take(&mut self.deleted_files);
-            self.deleted_files = deleted.into_iter().filter(|file| self.is_in_use(file)).collect();
-        }
-        self.posts.sort();
-        self.replicas.sort_by_cached_key(|replica| {
-            let mut hasher = DefaultHasher::new();
-            replica.hash(&mut hasher);
-            hasher.finish()
-        });
-        self
-    }
+/// The name of the file that a batch's answers are in.
+pub(super) fn answers_of(batch: &str) -> String {
+    format!("answers-{batch}")
 }

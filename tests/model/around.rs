@@ -1,0 +1,278 @@
+//! What happens around replicas: at the provider, in the network, among people.
+
+use super::*;
+
+/// How a batch ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum How {
+    /// Every line is answered.
+    Answered,
+    /// The first line was not executed in time.
+    Expired,
+    /// The first line failed for good.
+    Failed,
+    /// Turned away as a whole.
+    Rejected,
+    /// It was told to stop, and no line was executed.
+    Cancelled,
+}
+
+impl Protocol {
+    pub(super) fn provider_actions(&self, w: &World, out: &mut Vec<Action>) {
+        let posts = 0..w.posts.len();
+        out.extend(posts.clone().map(|post| Action::Arrive { post, twice: false }));
+        if w.left.doubles > 0 {
+            out.extend(posts.clone().map(|post| Action::Arrive { post, twice: true }));
+        }
+        if self.deleted == Deleted::TakenUnseen {
+            out.extend(posts.clone().map(Action::Vanish));
+        }
+        if w.left.refusals > 0 {
+            out.extend(posts.filter(|i| self.is_welcome(w, &w.posts[*i])).map(Action::Refuse));
+        }
+        out.extend((0..w.batches.len()).filter(|i| !w.batches[*i].listed).map(Action::List));
+        if self.until == Until::Finished {
+            out.extend((0..w.batches.len()).flat_map(|batch| ends(w, batch)));
+        }
+    }
+
+    pub(super) fn people_actions(&self, w: &World, out: &mut Vec<Action>) {
+        let readers = || readers(w, 0);
+        if w.left.recreations > 0 {
+            out.extend(readers().map(|stale| Action::Recreate { edited: false, stale }));
+            if w.left.edits > 0 {
+                out.extend(readers().map(|stale| Action::Recreate { edited: true, stale }));
+            }
+        }
+        if w.left.new_sources > 0 {
+            out.push(Action::ChangeSource);
+        }
+        if w.left.rotations > 0 {
+            out.extend(readers().map(|stale| Action::Rotate { stale }));
+        }
+        if w.left.answers > 0 {
+            out.extend((0..self.answers_to_holds(w).len()).map(Action::Answer));
+        }
+        let Some(object) = &w.objects[0] else { return };
+        if w.left.edits > 0 && object.lock.is_none() && object.deleting_since.is_none() {
+            out.extend(readers().map(|stale| Action::Edit { stale }));
+        }
+        if w.left.drifts > 0 && object.lock.is_some() && !object.finished {
+            out.extend(readers().map(|stale| Action::Drift { stale }));
+        }
+        if w.left.flips > 0 {
+            out.extend(readers().map(|stale| Action::Flip { stale }));
+        }
+        if w.left.changes_of_mind > 0 {
+            out.extend(readers().map(|stale| Action::ChangeMind { stale }));
+        }
+        if w.left.limits > 0 {
+            out.extend(readers().map(|stale| Action::ChangeLimit { stale }));
+        }
+        if w.left.restores > 0 && object.deleting_since.is_none() {
+            for wiped in [false, true] {
+                out.extend(readers().map(|stale| Action::Restore { wiped, stale }));
+            }
+        }
+        if w.left.deletions > 0 && object.deleting_since.is_none() && object.finalizer {
+            out.extend(readers().map(|stale| Action::Delete { stale }));
+        }
+        if w.left.sweeps > 0 && w.is_concluded() {
+            out.push(Action::Sweep);
+        }
+    }
+
+    pub(super) fn happen(&self, w: &mut World, action: Action) -> Option<()> {
+        match action {
+            Action::Crash(replica) => {
+                w.left.crashes -= 1;
+                w.history.crashed_with_permit |= w.replicas[replica].memory.permit.is_some();
+                w.history.crashed_while_ending |= matches!(w.replicas[replica].doing, Doing::Joining(..));
+                let sees = w.replicas[replica].sees;
+                w.replicas[replica] = Replica { sees, ..Replica::default() };
+            }
+            Action::LateWrite => {
+                let write = w.late.take()?;
+                w.apply(&write, None);
+            }
+            Action::Tick => self.tick(w)?,
+            Action::Arrive { .. } | Action::Vanish(_) | Action::Refuse(_) | Action::List(_) | Action::End { .. } => {
+                self.happen_at_the_provider(w, action)?;
+            }
+            Action::Sweep => {
+                w.left.sweeps -= 1;
+                w.history.swept = true;
+                w.journal = None;
+                w.folder = Folder { manifest: w.folder.manifest.take(), ..Folder::default() };
+            }
+            _ => self.happen_to_the_object(w, action)?,
+        }
+        Some(())
+    }
+
+    /// Whether the provider would make a batch of it: it knows the file, under that credential.
+    fn is_welcome(&self, w: &World, post: &Post) -> bool {
+        let exists = self.deleted != Deleted::Refused || !w.deleted_files.contains(&post.file);
+        exists && credential_of(&post.file) == post.credential
+    }
+
+    fn happen_at_the_provider(&self, w: &mut World, action: Action) -> Option<()> {
+        match action {
+            Action::Arrive { post, twice } => {
+                w.left.doubles -= u8::from(twice);
+                w.history.doubled |= twice;
+                let post = w.posts.remove(post);
+                if self.is_welcome(w, &post) {
+                    let retried = self.mutant == Some(Mutant::RetriesPost);
+                    w.create(&post, false);
+                    (0..u8::from(twice)).for_each(|_| w.create(&post, true));
+                    (0..u8::from(retried)).for_each(|_| w.create(&post, false));
+                }
+            }
+            Action::Vanish(post) => _ = w.posts.remove(post),
+            Action::Refuse(post) => {
+                w.left.refusals -= 1;
+                w.posts.remove(post);
+            }
+            Action::List(batch) => w.batches[batch].listed = true,
+            Action::End { batch, how } => {
+                w.left.expiries -= u8::from(how == How::Expired);
+                w.left.failures -= u8::from(how == How::Failed);
+                w.left.rejections -= u8::from(how == How::Rejected);
+                w.batches[batch].state = ended(&w.batches[batch].file, how);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn happen_to_the_object(&self, w: &mut World, action: Action) -> Option<()> {
+        match action {
+            Action::Recreate { edited, stale } => {
+                w.left.recreations -= 1;
+                w.left.edits -= u8::from(edited);
+                let uid = 1 + self.budget.recreations - w.left.recreations;
+                let fingerprint = w.objects[0].as_ref().map_or("k".into(), |o| o.fingerprint.clone());
+                let new = JobView { fingerprint, ..self.new_object(uid, if edited { "B" } else { "A" }) };
+                w.replace(0, Some(new), stale);
+            }
+            Action::Restore { wiped, stale } => {
+                w.left.restores -= 1;
+                w.edit_object(0, stale, |o| {
+                    (o.finished, o.tidy, o.submitted, o.pinned) = (false, false, false, !wiped);
+                    o.lock = o.lock.take().filter(|_| !wiped);
+                })?;
+            }
+            Action::Edit { stale } => {
+                w.left.edits -= 1;
+                w.edit_object(0, stale, |o| (o.spec_hash, o.finished, o.tidy) = ("B".into(), false, false))?;
+                // What was found out before the spec was mended is of no use now.
+                w.replicas.iter_mut().for_each(|r| r.of.clear());
+            }
+            Action::Drift { stale } => {
+                w.left.drifts -= 1;
+                w.edit_object(0, stale, |o| o.spec_hash = if o.spec_hash == "A" { "B" } else { "A" }.into())?;
+            }
+            Action::ChangeSource => {
+                w.left.new_sources -= 1;
+                w.new_source = !w.new_source;
+            }
+            Action::Flip { stale } => {
+                w.left.flips -= 1;
+                w.edit_object(0, stale, |o| o.suspend = !o.suspend)?;
+            }
+            Action::ChangeMind { stale } => {
+                w.left.changes_of_mind -= 1;
+                w.edit_object(0, stale, |o| {
+                    o.deletion_policy = match o.deletion_policy {
+                        DeletionPolicy::Cancel => DeletionPolicy::Orphan,
+                        DeletionPolicy::Orphan => DeletionPolicy::Cancel,
+                    }
+                })?;
+            }
+            Action::ChangeLimit { stale } => {
+                w.left.limits -= 1;
+                w.edit_object(0, stale, |o| o.max_failed = o.max_failed.xor(Some(MaxFailed::Count(0))))?;
+            }
+            Action::Delete { stale } => {
+                w.left.deletions -= 1;
+                let now = w.now;
+                w.edit_object(0, stale, |o| o.deleting_since = Some(now))?;
+            }
+            Action::Rotate { stale } => {
+                w.left.rotations -= 1;
+                w.edit_object(0, stale, |o| o.fingerprint = if o.fingerprint == "k" { "x" } else { "k" }.into())?;
+            }
+            Action::Answer(i) => {
+                w.left.answers -= 1;
+                w.history.answered = true;
+                let answer = self.answers_to_holds(w).swap_remove(i);
+                w.edit_object(0, 0, |o| o.answer = Some(answer))?;
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// What a person who looks at the provider may say to the holds of the moment. Who says that there is no batch also
+    /// knows, where the file cannot be deleted any more, that none is on its way.
+    fn answers_to_holds(&self, w: &World) -> Vec<(String, String)> {
+        let Some(object) = w.objects[0].as_ref().filter(|o| o.answer.is_none()) else { return vec![] };
+        let idle = (0..2).filter(|r| w.replicas[*r].doing == Doing::Nothing && w.replicas[*r].sees == 0);
+        let holds = idle.filter_map(|r| match self.intends(w, r)? {
+            Step::Wait { why, .. } => Some(why.holds),
+            _ => None,
+        });
+        let mut answers: Vec<(String, String)> = vec![];
+        for hold in holds.flatten() {
+            let intent = hold.id.rsplit('-').next().unwrap_or_default();
+            let exists = w.batches.iter().find(|b| b.intent == intent);
+            let comes = w.posts.iter().any(|p| p.intent == intent && p.credential != object.fingerprint)
+                || w.replicas.iter().any(|r| r.memory.permit.as_deref() == Some(intent));
+            match (hold.id.starts_with("lost"), exists) {
+                (true, _) => answers.push((hold.id.clone(), "lost".into())),
+                (false, Some(batch)) => answers.push((hold.id.clone(), format!("adopt:{}", batch.id))),
+                (false, None) if !comes => answers.push((hold.id.clone(), "none".into())),
+                (false, None) => {}
+            }
+        }
+        answers.sort();
+        answers.dedup();
+        answers
+    }
+}
+
+impl World {
+    fn create(&mut self, post: &Post, doubled: bool) {
+        let Post { intent, file, credential, .. } = post.clone();
+        let id = format!("b{}", self.batches.len());
+        let state = BatchState::Running { told_to_stop: false };
+        self.batches.push(Batch { id, intent, file, credential, at: self.now, listed: false, doubled, state });
+    }
+}
+
+fn ends(w: &World, batch: usize) -> Vec<Action> {
+    let BatchState::Running { told_to_stop } = w.batches[batch].state else { return vec![] };
+    let mut ends = vec![How::Answered];
+    let may = [
+        (told_to_stop, How::Cancelled),
+        (w.left.expiries > 0, How::Expired),
+        (w.left.failures > 0, How::Failed),
+        (w.left.rejections > 0, How::Rejected),
+    ];
+    ends.extend(may.into_iter().filter(|(may, _)| *may).map(|(_, how)| how));
+    ends.into_iter().map(|how| Action::End { batch, how }).collect()
+}
+
+/// A letter a line: (Y)es, (F)ailed, (E)xpired or (C)ancelled.
+fn ended(file: &str, how: How) -> BatchState {
+    let lines = parse(file).1.len();
+    let first = |letter: &str| BatchState::Ended(letter.to_string() + &"Y".repeat(lines - 1));
+    match how {
+        How::Answered => first("Y"),
+        How::Expired => first("E"),
+        How::Failed => first("F"),
+        How::Cancelled => BatchState::Ended("C".repeat(lines)),
+        How::Rejected => BatchState::Rejected,
+    }
+}

@@ -1,0 +1,78 @@
+//! Where an exploration begins.
+
+use super::*;
+
+impl Protocol {
+    pub(super) fn beginning(&self) -> World {
+        let mut object = self.new_object(1, "A");
+        object.finalizer = true;
+        object.lock = Some(Lock { spec_hash: "A".into(), output_uri: "u".into() });
+        let second = self.other.map(|other| self.second(&object, other));
+        let replicas = [0, usize::from(second.is_some())].map(|sees| Replica { sees, ..Default::default() });
+        let mut w = World {
+            now: 0,
+            objects: [Some(object), second].into_iter().flatten().map(|o| Some(Shared::new(o))).collect(),
+            journal: None,
+            folder: Folder::default(),
+            replicas,
+            late: None,
+            posts: vec![],
+            batches: vec![],
+            deleted_files: BTreeSet::new(),
+            new_source: false,
+            left: self.budget,
+            history: History::default(),
+        };
+        if self.start != Start::New {
+            self.plan(&mut w);
+        }
+        w
+    }
+
+    fn second(&self, first: &JobView, other: Other) -> JobView {
+        let owner = |change: fn(&mut Owner)| {
+            let mut owner = first.owner.clone();
+            change(&mut owner);
+            owner
+        };
+        let owner = match other {
+            Other::Clone => first.owner.clone(),
+            Other::Copy => owner(|o| (o.cluster, o.uid) = ("c2".into(), "9".into())),
+            Other::Neighbour => owner(|o| (o.name, o.uid) = ("k".into(), "9".into())),
+        };
+        JobView { owner, ..first.clone() }
+    }
+
+    fn plan(&self, w: &mut World) {
+        let job = JobView::clone(w.objects[0].as_ref().unwrap());
+        let mut journal = Journal::open("?".into(), job.owner.clone(), "A".into());
+        journal.plan = Some(Plan {
+            work_hash: "A".into(),
+            input: InputStatus { sha256: "A".into(), size_bytes: 1 },
+            requests: self.lines.into(),
+            too_large: Default::default(),
+        });
+        journal.shards = self.shards_of(w, &job);
+        w.folder.staged = journal.shards.iter().map(|s| s.sha256.clone()).collect();
+        if self.start == Start::Submitted {
+            journal.shards.iter_mut().enumerate().for_each(|(i, shard)| submit(w, i, shard));
+            w.edit_object(0, 0, |o| o.submitted = true);
+        }
+        w.journal = Some(Shared::new(journal));
+    }
+}
+
+/// Recorded long ago.
+fn submit(w: &mut World, i: usize, shard: &mut Shard) {
+    let (id, intent, file) = (format!("b{i}"), format!("i{}", i + 1), format!("{}@k#1", shard.sha256));
+    shard.attempt = Some(Attempt {
+        number: 1,
+        intent_id: intent.clone(),
+        file_id: file.clone(),
+        post_by: -NEVER,
+        fingerprint: "k".into(),
+        state: AttemptState::Submitted { batch_id: id.clone(), at: -NEVER },
+    });
+    let state = BatchState::Running { told_to_stop: false };
+    w.batches.push(Batch { id, intent, file, credential: "k".into(), at: -NEVER, listed: true, doubled: false, state });
+}

@@ -1,0 +1,272 @@
+//! What is explored: where it begins and ends, what may happen and how often, and which rule is broken.
+
+use super::*;
+
+/// How long the provider's list really lags.
+pub(super) const LAG: i64 = 2;
+/// Beyond the clock: that a deletion is let through, loudly, is not modelled.
+pub(super) const NEVER: i64 = 1_000_000;
+
+/// Until when those who ask a person are seen to look for themselves; it would go on for ever.
+pub(super) const PATIENCE: i64 = 6;
+
+/// How often what may happen.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Budget {
+    pub crashes: u8,
+    /// Replies to a POST, of whatever kind: what cannot be read, and an error after creating, are lost replies too.
+    pub lost_replies: u8,
+    /// Replies to a write of the journal; the write itself may still land at any time.
+    pub lost_writes: u8,
+    /// A right to POST outlives its last moment.
+    pub stalls: u8,
+    /// The provider has no room.
+    pub refusals: u8,
+    /// A gateway makes two batches of one POST.
+    pub doubles: u8,
+    /// A replica takes the storage for careless.
+    pub bad_proofs: u8,
+    /// The object goes without its finalizer and is created again under its name.
+    pub recreations: u8,
+    /// The spec becomes another work's: when the object is created again, or whenever it is not locked.
+    pub edits: u8,
+    /// The same under the lock, as the API server lets through where it compares free-form JSON.
+    pub drifts: u8,
+    /// What the input names is replaced.
+    pub new_sources: u8,
+    pub deletions: u8,
+    /// `spec.suspend` changes.
+    pub flips: u8,
+    /// `spec.deletionPolicy` changes.
+    pub changes_of_mind: u8,
+    /// `spec.maxFailedRequests` changes.
+    pub limits: u8,
+    /// Status is lost, or an older one comes back.
+    pub restores: u8,
+    /// The credential becomes one of the other account.
+    pub rotations: u8,
+    /// A person answers a hold.
+    pub answers: u8,
+    /// A lifecycle rule empties `_batchjob/` once the job is done.
+    pub sweeps: u8,
+    /// A batch ends with a line that is not answered and may be sent again for nothing.
+    pub expiries: u8,
+    /// A batch ends with a line that failed for good.
+    pub failures: u8,
+    /// A batch is turned away as a whole.
+    pub rejections: u8,
+}
+
+impl Budget {
+    pub(super) const NONE: Budget = Budget {
+        crashes: 0,
+        lost_replies: 0,
+        lost_writes: 0,
+        stalls: 0,
+        refusals: 0,
+        doubles: 0,
+        bad_proofs: 0,
+        recreations: 0,
+        edits: 0,
+        drifts: 0,
+        new_sources: 0,
+        deletions: 0,
+        flips: 0,
+        changes_of_mind: 0,
+        limits: 0,
+        restores: 0,
+        rotations: 0,
+        answers: 0,
+        sweeps: 0,
+        expiries: 0,
+        failures: 0,
+        rejections: 0,
+    };
+}
+
+impl std::fmt::Debug for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all = [
+            ("crashes", self.crashes),
+            ("lost replies", self.lost_replies),
+            ("lost writes", self.lost_writes),
+            ("stalls", self.stalls),
+            ("refusals", self.refusals),
+            ("doubled POSTs", self.doubles),
+            ("bad proofs", self.bad_proofs),
+            ("re-creations", self.recreations),
+            ("edits", self.edits),
+            ("drifts", self.drifts),
+            ("new sources", self.new_sources),
+            ("deletions", self.deletions),
+            ("flips of suspend", self.flips),
+            ("flips of the deletion policy", self.changes_of_mind),
+            ("changes of the limit", self.limits),
+            ("restores", self.restores),
+            ("rotations", self.rotations),
+            ("answers", self.answers),
+            ("sweeps", self.sweeps),
+            ("expiries", self.expiries),
+            ("failures", self.failures),
+            ("rejections", self.rejections),
+        ];
+        let some: Vec<String> = all.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
+        f.write_str(if some.is_empty() { "nothing happens" } else { "" })?;
+        f.write_str(&some.join(", "))
+    }
+}
+
+/// A rule that is broken, by the executor around `decide` or by what it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mutant {
+    /// The journal is written over the version of the moment, not over the one that was judged.
+    WritesUnjudged,
+    /// Whoever reads an intent takes it for a permit.
+    ReaderPosts,
+    /// Every attempt sends the same file, which uploading it makes valid again.
+    SameFile,
+    /// The client repeats a POST that takes long.
+    RetriesPost,
+    /// A lost reply is taken for a refusal.
+    LostIsRefused,
+    /// An intent is taken for over while its POST may still be sent.
+    RevokesTooSoon,
+    /// The next attempt starts although the file is still there.
+    RevokesNothing,
+    /// The list is believed too soon after the file is gone.
+    ListsTooSoon,
+    /// The list is not asked again after the file is gone.
+    ListsOnce,
+    /// What one credential shows is taken for what another one would.
+    AnyCredential,
+    /// Between the intent and its POST the object is not looked at again.
+    PostsBlindly,
+    /// The same, and a job that is deleted does not say so in the journal: either rule alone keeps the promise.
+    ClosesNothing,
+    /// Another round is written into the journal before it is staged.
+    StagesAfter,
+    /// Nobody looks whether there is a manifest.
+    ManifestUnread,
+    /// A part replaces the one that is there.
+    PartsOverwritten,
+    /// Results are written before the journal says what the end is.
+    JoinsBeforeCommit,
+}
+
+/// Where the exploration begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Start {
+    /// A new object, locked.
+    #[default]
+    New,
+    /// The plan is in the journal.
+    Planned,
+    /// Every batch is recorded.
+    Submitted,
+}
+
+/// Where it ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Every batch is recorded.
+    #[default]
+    Submitted,
+    /// The object says how it ended, and nothing is left to tidy.
+    Finished,
+}
+
+/// A second object that writes to the same destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Other {
+    /// Copied to another cluster, with its Secrets.
+    Copy,
+    /// The whole cluster was cloned: the object and even the cluster's id are the same.
+    Clone,
+    /// Of another name in the same cluster.
+    Neighbour,
+}
+
+/// What the provider does with a create on a deleted file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Deleted {
+    #[default]
+    Refused,
+    /// It makes a batch of it, and trying that out shows it.
+    Taken,
+    /// The same, and nobody saw it; but the network loses a POST or delivers it in time.
+    TakenUnseen,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Protocol {
+    pub budget: Budget,
+    pub start: Start,
+    pub until: Until,
+    /// Lines of the work; one to a shard of the plan.
+    pub lines: u8,
+    pub parallelism: usize,
+    pub policy: DeletionPolicy,
+    pub deadline: Option<i64>,
+    pub max_failed: Option<MaxFailed>,
+    pub other: Option<Other>,
+    pub deleted: Deleted,
+    /// Attempts to send a shard that are explored.
+    pub attempts: u32,
+    /// Replicas that judge differently may undo each other's plan for as long as they like.
+    pub revisions: u64,
+    pub mutant: Option<Mutant>,
+}
+
+impl Protocol {
+    /// One shard, from the opening to a recorded batch.
+    pub(super) fn submitting(budget: Budget) -> Self {
+        Protocol {
+            budget,
+            start: Start::New,
+            until: Until::Submitted,
+            lines: 1,
+            parallelism: 1,
+            policy: DeletionPolicy::Cancel,
+            deadline: None,
+            max_failed: None,
+            other: None,
+            deleted: Deleted::Refused,
+            attempts: 2,
+            revisions: 14,
+            mutant: None,
+        }
+    }
+
+    /// Whether a batch is followed once it is recorded.
+    pub(super) fn follows(&self) -> bool {
+        self.until == Until::Finished || self.budget.doubles > 0
+    }
+
+    /// Two shards, from two recorded batches to results.
+    pub(super) fn ending(budget: Budget) -> Self {
+        let start = Start::Submitted;
+        let (until, lines, parallelism) = (Until::Finished, 2, 2);
+        Protocol { start, until, lines, parallelism, revisions: 30, ..Self::submitting(budget) }
+    }
+
+    /// One shard, from the opening to results.
+    pub(super) fn whole(budget: Budget) -> Self {
+        Protocol { until: Until::Finished, revisions: 30, ..Self::submitting(budget) }
+    }
+}
+
+impl std::fmt::Debug for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let part = |name: &str, value: Option<String>| value.map(|v| format!("{name} {v}; ")).unwrap_or_default();
+        let more = [
+            part("lines", (self.lines > 1).then(|| self.lines.to_string())),
+            part("policy", (self.policy == DeletionPolicy::Orphan).then(|| "Orphan".into())),
+            part("deadline", self.deadline.map(|d| d.to_string())),
+            part("max failed", self.max_failed.map(|m| format!("{m:?}"))),
+            part("other", self.other.map(|o| format!("{o:?}"))),
+            part("deleted files", (self.deleted != Deleted::Refused).then(|| format!("{:?}", self.deleted))),
+            part("without", self.mutant.map(|m| format!("{m:?}"))),
+        ];
+        write!(f, "{:?} to {:?}; {}{:?}", self.start, self.until, more.concat(), self.budget)
+    }
+}

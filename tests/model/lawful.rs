@@ -1,0 +1,65 @@
+//! What one write of the journal may change.
+
+use super::*;
+use AttemptState::{Intended, Refused, Revoked, Revoking, Settled, Submitted};
+
+/// Whether a write is one step forward and forgets nothing.
+pub(super) fn is_lawful(write: &Write) -> bool {
+    let next = &*write.next;
+    let Some(judged) = write.judged.as_deref() else { return next.rev == 1 && !next.has_intents() };
+    next.rev == judged.rev + 1
+        && judged.commit.as_ref().is_none_or(|c| next.commit.as_ref() == Some(c))
+        && shards_go_on(judged, next)
+        && judged.shards.iter().zip(&next.shards).all(|(a, b)| attempt_goes_on(a, b, next))
+        && changes(judged, next) <= 1
+}
+
+fn changes(judged: &Journal, next: &Journal) -> usize {
+    let kept = |(a, b): &(&Shard, &Shard)| a.attempt == b.attempt;
+    let committed = judged.commit.is_none() && next.commit.is_some();
+    let grown = !judged.shards.is_empty() && next.shards.len() > judged.shards.len();
+    let moved = judged.shards.iter().zip(&next.shards).filter(|pair| !kept(pair)).count();
+    let forgets_files = committed && moved > 0;
+    usize::from(committed) + usize::from(grown) + if forgets_files { 0 } else { moved }
+}
+
+/// Shards come and go as a plan before the first intent; after it others are only appended, a round at a time, once
+/// every earlier one is settled.
+fn shards_go_on(judged: &Journal, next: &Journal) -> bool {
+    if !judged.has_intents() {
+        return !next.has_intents() || same_contents(judged, next);
+    }
+    let settled = judged.shards.iter().all(|s| s.settled().is_some());
+    let later = next.shards.iter().skip(judged.shards.len());
+    let appended = later.clone().all(|s| settled && s.attempt.is_none() && s.round == judged.round() + 1);
+    same_contents(judged, next) && appended && next.plan == judged.plan
+}
+
+fn same_contents(judged: &Journal, next: &Journal) -> bool {
+    next.shards.len() >= judged.shards.len()
+        && judged.shards.iter().zip(&next.shards).all(|(a, b)| (&a.sha256, a.round) == (&b.sha256, b.round))
+}
+
+fn attempt_goes_on(a: &Shard, b: &Shard, next: &Journal) -> bool {
+    let starts = |b: &Attempt, number| b.number == number && b.state == Intended && next.closing.is_none();
+    match (&a.attempt, &b.attempt) {
+        (None, None) => true,
+        (None, Some(b)) => starts(b, 1),
+        (Some(_), None) => false,
+        (Some(a), Some(b)) if a == b => true,
+        (Some(a), Some(b)) if a.intent_id == b.intent_id => state_goes_on(a, b),
+        (Some(a), Some(b)) => matches!(a.state, Revoked { .. } | Refused { .. }) && starts(b, a.number + 1),
+    }
+}
+
+fn state_goes_on(a: &Attempt, b: &Attempt) -> bool {
+    match (&a.state, &b.state) {
+        (Intended, Submitted { .. } | Revoking) => a.file_id == b.file_id,
+        (Intended, Refused { .. } | Revoked { .. }) | (Revoking, Submitted { .. } | Revoked { .. }) => true,
+        (Revoking, Refused { refusal, .. }) => *refusal == Refusal::TooOften,
+        (Submitted { batch_id: a, .. }, Settled { batch_id: b, .. }) => a == b,
+        (Submitted { .. }, Refused { .. } | Revoked { .. }) => true,
+        (Settled { batch_id: a, part: p, .. }, Settled { batch_id: b, part: q, .. }) => (a, p) == (b, q),
+        _ => false,
+    }
+}

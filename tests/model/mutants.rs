@@ -1,0 +1,95 @@
+//! Without any one rule a promise is broken: the rule is taken from the executor around `decide`, or from what it is shown.
+
+use super::*;
+
+const NONE: Budget = Budget::NONE;
+
+fn without(mutant: Mutant, model: Protocol, promise: &'static str) {
+    Protocol { mutant: Some(mutant), ..model }.breaks(promise);
+}
+
+fn pays_twice(mutant: Mutant, budget: Budget) {
+    without(mutant, Protocol::submitting(budget), NO_DOUBLE_PAY);
+}
+
+#[test]
+fn decide_on_the_version_that_is_swapped() {
+    pays_twice(Mutant::WritesUnjudged, NONE);
+}
+
+#[test]
+fn the_permit_is_in_memory() {
+    pays_twice(Mutant::ReaderPosts, NONE);
+}
+
+#[test]
+fn a_fresh_file_for_each_attempt() {
+    pays_twice(Mutant::SameFile, NONE);
+}
+
+#[test]
+fn a_post_is_not_repeated() {
+    pays_twice(Mutant::RetriesPost, NONE);
+}
+
+#[test]
+fn a_lost_reply_is_no_refusal() {
+    pays_twice(Mutant::LostIsRefused, Budget { lost_replies: 1, ..NONE });
+}
+
+#[test]
+fn wait_until_no_post_can_start_before_revoking() {
+    let deleted = Deleted::TakenUnseen;
+    without(Mutant::RevokesTooSoon, Protocol { deleted, ..Protocol::submitting(NONE) }, NO_DOUBLE_PAY);
+}
+
+#[test]
+fn the_file_goes_before_the_next_attempt() {
+    pays_twice(Mutant::RevokesNothing, NONE);
+}
+
+#[test]
+fn wait_out_the_lists_lag() {
+    pays_twice(Mutant::ListsTooSoon, NONE);
+}
+
+#[test]
+fn list_again_once_the_file_is_gone() {
+    pays_twice(Mutant::ListsOnce, NONE);
+}
+
+#[test]
+fn seen_and_gone_under_the_same_credential() {
+    pays_twice(Mutant::AnyCredential, Budget { rotations: 1, ..NONE });
+}
+
+#[test]
+fn closing_before_deletion() {
+    let model = Protocol::submitting(Budget { deletions: 1, ..NONE });
+    without(Mutant::ClosesNothing, model, NO_LOST_BATCH);
+    Protocol { mutant: Some(Mutant::PostsBlindly), ..model }.keeps(NO_LOST_BATCH);
+}
+
+#[test]
+fn another_round_is_staged_before_its_intent() {
+    let model = Protocol::ending(Budget { expiries: 2, crashes: 1, ..NONE });
+    without(Mutant::StagesAfter, model, GOES_ON);
+}
+
+#[test]
+fn the_manifest_is_read_first() {
+    let model = Protocol { lines: 1, ..Protocol::ending(Budget { sweeps: 1, recreations: 1, ..NONE }) };
+    without(Mutant::ManifestUnread, model, NO_DOUBLE_PAY);
+}
+
+#[test]
+fn parts_are_not_replaced() {
+    without(Mutant::PartsOverwritten, Protocol::ending(NONE), NO_LOST_LINE);
+}
+
+#[test]
+fn the_end_is_fixed_before_the_join() {
+    let model = Protocol::ending(Budget { expiries: 1, failures: 1, limits: 1, ..NONE });
+    let model = Protocol { max_failed: Some(MaxFailed::Count(0)), ..model };
+    without(Mutant::JoinsBeforeCommit, model, NO_LOST_LINE);
+}

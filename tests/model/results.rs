@@ -1,0 +1,136 @@
+//! The data path, as far as the protocol rests on it: collecting, another round, and the join.
+
+use super::*;
+
+impl Protocol {
+    /// Fetches what came back and puts it as a part. A part is named by its content and never replaced.
+    pub(super) fn collect(&self, w: &mut World, replica: usize, slot: Slot, batch: &str) {
+        let overwrites = self.mutant == Some(Mutant::PartsOverwritten);
+        let Some(Batch { file, state: BatchState::Ended(ended), .. }) = w.batches.iter().find(|b| b.id == batch) else {
+            return;
+        };
+        let (file, mut ended) = (file.clone(), ended.clone());
+        let lines = parse(&file).1;
+        match (w.deleted_files.contains(&answers_of(batch)), overwrites) {
+            (false, _) => {}
+            // Fails, and is tried again.
+            (true, false) => return,
+            // What is cut off is taken for the whole.
+            (true, true) => ended = "M".repeat(lines.len()),
+        }
+        let told: String = lines.chars().zip(ended.chars()).flat_map(|(line, end)| [line, end]).collect();
+        let name = if overwrites { slot.to_string() } else { format!("{slot}-{told}") };
+        w.folder.parts.insert(name.clone(), told.clone());
+        let collected = Collected {
+            part: PartRef { name, sha256: told },
+            counts: count(&ended),
+            may_pass: 0,
+            errors: vec![],
+            files: vec![file, answers_of(batch)],
+        };
+        w.learn(replica, |m| _ = m.collected.insert(batch.into(), collected));
+    }
+
+    /// Joins the parts that `journal` names into results, and writes them with the manifest last and put if absent.
+    pub(super) fn join(&self, w: &mut World, replica: usize, journal: &Journal, then: Option<Write>) {
+        let Some(results) = joined(w, journal, self.mutant) else { return };
+        match &w.folder.manifest {
+            None => w.folder.manifest = Some(Shared::new(results.clone())),
+            // The files beside the manifest are written again.
+            Some(there) if there.lines != results.lines => {
+                w.history.replaced = true;
+                let manifest = there.manifest.clone();
+                w.folder.manifest = Some(Shared::new(Results { manifest, lines: results.lines.clone() }));
+            }
+            Some(_) => {}
+        }
+        w.learn(replica, |m| m.manifest = Some(Some(results.manifest)));
+        if let Some(write) = then {
+            w.replicas[replica].doing = Doing::Writing(write);
+        }
+    }
+}
+
+fn count(ended: &str) -> RequestCounts {
+    let of = |letter: char| ended.chars().filter(|c| *c == letter).count() as i64;
+    RequestCounts {
+        total: ended.len() as i64,
+        succeeded: of('Y'),
+        failed: of('F'),
+        expired: of('E'),
+        cancelled: of('C'),
+        missing: of('M'),
+    }
+}
+
+/// How each line ended, by round, as the parts that the journal names have it; None where one is not there.
+fn ends(w: &World, journal: &Journal, line: char, mutant: Option<Mutant>) -> Option<Vec<(u32, char)>> {
+    let mut ends = vec![];
+    for shard in &journal.shards {
+        let Some(AttemptState::Settled { part: Some(part), .. }) = shard.attempt.as_ref().map(|a| &a.state) else {
+            continue;
+        };
+        let told = w.folder.parts.get(&part.name);
+        // What is read is checked against the journal's hash.
+        let checked = mutant == Some(Mutant::PartsOverwritten) || told == Some(&part.sha256);
+        let told = told.filter(|_| checked)?;
+        let pairs = told.as_bytes().chunks(2).map(|p| (char::from(p[0]), char::from(p[1])));
+        ends.extend(pairs.filter(|(of, _)| *of == line).map(|(_, end)| (shard.round, end)));
+    }
+    ends.sort_by_key(|(round, _)| *round);
+    Some(ends)
+}
+
+fn is_refused_for_good(journal: &Journal, line: char) -> bool {
+    journal.shards.iter().any(|s| parse(&s.sha256).1.contains(line) && s.is_refused_for_good())
+}
+
+fn is_final(end: char) -> bool {
+    matches!(end, 'Y' | 'F')
+}
+
+pub(super) fn joined(w: &World, journal: &Journal, mutant: Option<Mutant>) -> Option<Results> {
+    let (commit, plan) = (journal.commit.as_ref()?, journal.plan.as_ref()?);
+    let mut lines = String::new();
+    for line in 0..plan.requests as u8 {
+        let ends = ends(w, journal, char::from(b'0' + line), mutant)?;
+        let end = ends.iter().find(|(_, end)| is_final(*end)).or(ends.last());
+        let never = if is_refused_for_good(journal, char::from(b'0' + line)) { 'F' } else { 'C' };
+        lines.push(end.map_or(never, |(_, end)| *end));
+    }
+    let manifest = ManifestView {
+        work_id: journal.work_id.clone(),
+        work_hash: plan.work_hash.clone(),
+        outcome: commit.outcome,
+        reason: String::new(),
+        message: String::new(),
+        requests: commit.requests,
+        at: commit.at,
+        files: vec![],
+        errors: vec![],
+    };
+    Some(Results { manifest, lines })
+}
+
+/// What another round would send: every line without a final answer that nobody gave up, pooled.
+pub(super) fn follow_up(w: &World, round: u32) -> Vec<Shard> {
+    let Some(journal) = &w.journal else { return vec![] };
+    let Some(plan) = &journal.plan else { return vec![] };
+    let given_up = |line: char| {
+        let of = |s: &&Shard| parse(&s.sha256).1.contains(line);
+        journal.shards.iter().filter(of).any(Shard::is_given_up)
+    };
+    let (mut lines, mut stood) = (String::new(), String::new());
+    for line in (0..plan.requests as u8).map(|line| char::from(b'0' + line)) {
+        let ends = ends(w, journal, line, None).unwrap_or_default();
+        if given_up(line) || ends.iter().any(|(_, end)| is_final(*end)) {
+            continue;
+        }
+        lines.push(line);
+        stood.push(ends.last().map_or('M', |(_, end)| *end));
+    }
+    match lines.is_empty() {
+        true => vec![],
+        false => vec![shard(&plan.work_hash, &lines, round, count(&stood))],
+    }
+}

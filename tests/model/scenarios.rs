@@ -1,0 +1,238 @@
+//! What holds, whatever happens within a budget.
+
+use super::*;
+
+fn submitting(budget: Budget) {
+    Protocol::submitting(budget).holds();
+}
+
+fn ending(budget: Budget) {
+    Protocol::ending(budget).holds();
+}
+
+const NONE: Budget = Budget::NONE;
+
+#[test]
+fn crashes_and_lost_replies() {
+    submitting(Budget { crashes: 1, lost_replies: 1, ..NONE });
+    submitting(Budget { lost_replies: 2, ..NONE });
+    if soak() {
+        submitting(Budget { crashes: 2, lost_replies: 2, ..NONE });
+    }
+}
+
+#[test]
+fn lost_replies_of_the_storage() {
+    submitting(Budget { lost_writes: 1, lost_replies: 1, ..NONE });
+}
+
+#[test]
+fn rights_that_outlive_their_last_moment() {
+    submitting(Budget { stalls: 1, crashes: 1, ..NONE });
+}
+
+#[test]
+fn a_provider_without_room() {
+    submitting(Budget { refusals: 1, lost_replies: 1, ..NONE });
+}
+
+#[test]
+fn a_storage_taken_for_careless() {
+    submitting(Budget { bad_proofs: 1, crashes: 1, ..NONE });
+    submitting(Budget { bad_proofs: 1, edits: 1, ..NONE });
+}
+
+#[test]
+fn suspended_and_resumed() {
+    submitting(Budget { flips: 1, lost_replies: 2, ..NONE });
+}
+
+#[test]
+fn created_again() {
+    submitting(Budget { recreations: 1, ..NONE });
+    if soak() {
+        submitting(Budget { recreations: 1, crashes: 1, ..NONE });
+        submitting(Budget { recreations: 1, lost_replies: 1, ..NONE });
+    }
+}
+
+#[test]
+fn created_again_for_other_work() {
+    submitting(Budget { recreations: 1, edits: 1, ..NONE });
+}
+
+#[test]
+fn deleted() {
+    submitting(Budget { deletions: 1, ..NONE });
+    if soak() {
+        submitting(Budget { deletions: 1, lost_replies: 1, ..NONE });
+        submitting(Budget { deletions: 1, crashes: 1, ..NONE });
+    }
+}
+
+#[test]
+fn deleted_and_created_again() {
+    let budget = Budget { deletions: 1, recreations: 1, ..NONE };
+    let policies = [DeletionPolicy::Orphan, DeletionPolicy::Cancel];
+    for policy in policies.into_iter().take(if soak() { 2 } else { 1 }) {
+        Protocol { policy, attempts: 1, ..Protocol::submitting(budget) }.holds();
+    }
+}
+
+#[test]
+fn deleted_in_two_minds() {
+    submitting(Budget { deletions: 1, changes_of_mind: 1, ..NONE });
+}
+
+#[test]
+fn two_shards_side_by_side() {
+    let two = |budget| Protocol { lines: 2, parallelism: 2, start: Start::Planned, ..Protocol::submitting(budget) };
+    two(NONE).holds();
+    two(Budget { crashes: 1, ..NONE }).holds();
+}
+
+#[test]
+fn a_gateway_that_repeats_a_post() {
+    submitting(Budget { doubles: 1, lost_replies: 1, ..NONE });
+}
+
+#[test]
+fn the_credential_becomes_another_accounts_and_comes_back() {
+    submitting(Budget { rotations: 2, ..NONE });
+    submitting(Budget { rotations: 1, crashes: 1, ..NONE });
+    submitting(Budget { rotations: 2, lost_replies: 1, ..NONE });
+}
+
+#[test]
+fn a_person_answers() {
+    submitting(Budget { rotations: 1, answers: 1, ..NONE });
+    let deleted = Deleted::Taken;
+    Protocol { deleted, ..Protocol::submitting(Budget { lost_replies: 1, answers: 1, ..NONE }) }.holds();
+}
+
+#[test]
+fn a_provider_that_takes_deleted_files() {
+    for deleted in [Deleted::Taken, Deleted::TakenUnseen] {
+        Protocol { deleted, ..Protocol::submitting(Budget { crashes: 1, ..NONE }) }.holds();
+    }
+}
+
+#[test]
+fn a_spec_that_changes_under_its_lock() {
+    submitting(Budget { drifts: 2, ..NONE });
+    submitting(Budget { drifts: 1, crashes: 1, ..NONE });
+}
+
+#[test]
+fn a_source_that_changes_between_two_passes() {
+    submitting(Budget { new_sources: 1, recreations: 1, ..NONE });
+    submitting(Budget { new_sources: 1, crashes: 1, ..NONE });
+}
+
+#[test]
+fn status_is_lost_or_an_older_one_comes_back() {
+    submitting(Budget { restores: 1, crashes: 1, ..NONE });
+    submitting(Budget { restores: 1, lost_replies: 1, ..NONE });
+}
+
+#[test]
+fn copied_to_another_cluster() {
+    let copy = |budget| Protocol { other: Some(Other::Copy), ..Protocol::submitting(budget) };
+    copy(Budget { lost_replies: 1, ..NONE }).holds();
+    copy(Budget { recreations: 1, ..NONE }).holds();
+}
+
+#[test]
+fn a_cluster_is_cloned() {
+    let clone = |budget| Protocol { other: Some(Other::Clone), ..Protocol::submitting(budget) };
+    clone(Budget { crashes: 1, lost_replies: 1, ..NONE }).holds();
+    clone(Budget { deletions: 1, ..NONE }).holds();
+}
+
+#[test]
+fn a_journal_is_left_and_taken_by_a_neighbour() {
+    let neighbour = |budget| Protocol { other: Some(Other::Neighbour), ..Protocol::submitting(budget) };
+    neighbour(Budget { deletions: 1, lost_replies: 1, ..NONE }).holds();
+    neighbour(Budget { bad_proofs: 1, recreations: 1, ..NONE }).holds();
+}
+
+#[test]
+fn collected_and_written() {
+    ending(Budget { crashes: 2, failures: 1, ..NONE });
+    ending(Budget { lost_writes: 1, ..NONE });
+}
+
+#[test]
+fn another_round_of_what_has_no_answer() {
+    ending(Budget { expiries: 1, crashes: 1, ..NONE });
+    ending(Budget { expiries: 2, failures: 1, ..NONE });
+}
+
+#[test]
+fn a_batch_is_turned_away_as_a_whole() {
+    ending(Budget { rejections: 1, ..NONE });
+}
+
+#[test]
+fn too_many_failures() {
+    let max_failed = Some(MaxFailed::Count(0));
+    Protocol { max_failed, ..Protocol::ending(Budget { failures: 1, expiries: 1, crashes: 1, ..NONE }) }.holds();
+}
+
+#[test]
+fn a_limit_that_changes() {
+    ending(Budget { limits: 1, failures: 1, expiries: 1, ..NONE });
+}
+
+#[test]
+fn at_the_deadline() {
+    let deadline = Some(1);
+    Protocol { deadline, ..Protocol::ending(Budget { expiries: 1, ..NONE }) }.holds();
+    Protocol { deadline, start: Start::Planned, ..Protocol::whole(Budget { lost_replies: 1, ..NONE }) }.holds();
+}
+
+#[test]
+fn suspended_between_two_rounds() {
+    ending(Budget { expiries: 1, flips: 1, ..NONE });
+}
+
+#[test]
+fn deleted_while_batches_run() {
+    for policy in [DeletionPolicy::Cancel, DeletionPolicy::Orphan] {
+        Protocol { policy, ..Protocol::ending(Budget { deletions: 1, crashes: 1, ..NONE }) }.holds();
+        Protocol { policy, ..Protocol::ending(Budget { deletions: 1, recreations: 1, ..NONE }) }.holds();
+    }
+}
+
+#[test]
+fn created_again_or_restored_while_batches_run_and_after() {
+    ending(Budget { recreations: 1, crashes: 1, ..NONE });
+    ending(Budget { restores: 1, crashes: 1, ..NONE });
+}
+
+#[test]
+fn swept_once_it_is_done_and_created_again() {
+    Protocol { lines: 1, ..Protocol::ending(Budget { sweeps: 1, recreations: 1, crashes: 1, ..NONE }) }.holds();
+}
+
+#[test]
+fn the_credential_changes_while_batches_run() {
+    ending(Budget { rotations: 1, answers: 1, ..NONE });
+    ending(Budget { rotations: 2, ..NONE });
+}
+
+#[test]
+fn from_the_opening_to_results() {
+    Protocol::whole(Budget { crashes: 1, expiries: 1, ..NONE }).holds();
+    Protocol::whole(Budget { recreations: 1, ..NONE }).holds();
+    Protocol { other: Some(Other::Clone), ..Protocol::whole(Budget { lost_replies: 1, ..NONE }) }.holds();
+    Protocol { other: Some(Other::Copy), ..Protocol::whole(Budget { lost_replies: 1, ..NONE }) }.holds();
+}
+
+#[test]
+fn an_end_can_always_be_reached() {
+    Protocol::submitting(Budget { crashes: 1, lost_replies: 1, ..NONE }).always_may_end();
+    Protocol::submitting(Budget { rotations: 1, lost_replies: 1, ..NONE }).always_may_end();
+    Protocol::ending(Budget { expiries: 1, crashes: 1, ..NONE }).always_may_end();
+    Protocol::ending(Budget { deletions: 1, failures: 1, ..NONE }).always_may_end();
+}
