@@ -8,7 +8,7 @@ use batchjob_operator::api::{
 };
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Commit, JobView, Journal, Look, ManifestView, Memory, Observed, Owner, Pass, Plan, Planned,
-    Posted, ProviderView, Search, Seen, Shard, Slot, Step, Stuck, Timing, Waiting, decide, project,
+    Posted, ProviderView, Refusal, Search, Seen, Shard, Slot, Step, Stuck, Timing, Waiting, decide, project,
 };
 
 const TIMING: Timing = Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000 };
@@ -163,6 +163,17 @@ fn what_another_credential_showed_is_no_evidence() {
     memory.revoked.insert("file-1".into(), NOW);
     memory.under("f");
     assert!(memory.revoked.contains_key("file-1"), "the same credential forgets nothing");
+}
+
+#[test]
+fn a_file_of_another_account_is_not_sent() {
+    let mut intended = journal(owner("j", "u"), Some(AttemptState::Intended));
+    intended.shards[0].attempt.as_mut().unwrap().fingerprint = "other account".into();
+    let memory = Memory { permit: Some("intent-1".into()), ..memory() };
+    let Step::Swap(next) = step(&job(), Some(&intended), &memory) else { panic!("it is sent") };
+    let attempt = next.shards[0].attempt.as_ref().unwrap();
+    assert!(matches!(attempt.state, AttemptState::Refused { refusal: Refusal::NotSent, .. }));
+    assert_eq!(attempt.file_id, "", "nor is it used again");
 }
 
 #[test]

@@ -97,8 +97,21 @@ fn owed(
             let message = "the job was to stop before the batch was asked for".into();
             Some(with_state(journal, slot, AttemptState::Refused { refusal: Refusal::NotSent, message, at: o.now }))
         }
+        // The file is the other account's: this one would refuse it for good.
+        None if attempt.fingerprint != o.job.fingerprint => Some(not_sent_anew(o, journal, slot)),
         None => Some(Step::Post(slot)),
     }
+}
+
+/// Nothing was sent, and the next attempt gets a file of its own.
+fn not_sent_anew(o: &Observed, journal: &Journal, slot: Slot) -> Step {
+    let message = "the credential changed before the batch was asked for".into();
+    Step::Swap(journal.next(|j| {
+        if let Some(attempt) = &mut j.shards[slot.shard].attempt {
+            attempt.file_id.clear();
+            attempt.state = AttemptState::Refused { refusal: Refusal::NotSent, message, at: o.now };
+        }
+    }))
 }
 
 fn under_way(

@@ -95,6 +95,8 @@ impl Protocol {
     fn reply(&self, w: &mut World, replica: usize, intent: String, batch: Option<usize>) {
         let reply = match batch {
             Some(batch) => Posted::Created(w.batches[batch].id.clone()),
+            // The network lost it.
+            None if self.deleted == Deleted::TakenUnseen => Posted::Unknown(String::new()),
             None if w.left.refusals < self.budget.refusals => Posted::Refused(Refusal::Capacity, String::new()),
             None => Posted::Refused(Refusal::Invalid, String::new()),
         };

@@ -203,7 +203,8 @@ impl Protocol {
                 Some(Step::Wait { why, .. }) if !why.holds.is_empty() => self.finds_nothing_more(w, r),
                 Some(Step::Wait { until, .. }) => until.is_none_or(|t| t >= NEVER),
                 // Where this exploration ends: the job has its batch, or goes on to its end without one.
-                Some(Step::Poll(_) | Step::DeleteFiles(_) | Step::Write) if !self.follows() => true,
+                Some(Step::Poll(_) | Step::Write) if !self.follows() => true,
+                Some(Step::DeleteFiles(_)) if !self.follows() => !is_unresolved(w),
                 Some(step) => self.is_in_vain(w, &step),
             })
     }
@@ -238,4 +239,9 @@ impl Protocol {
             _ => false,
         }
     }
+}
+
+fn is_unresolved(w: &World) -> bool {
+    let unresolved = |a: &Attempt| matches!(a.state, AttemptState::Intended | AttemptState::Revoking);
+    w.journal.as_deref().is_some_and(|j| attempts(j).any(unresolved))
 }

@@ -5,6 +5,7 @@ use super::*;
 pub(super) const NO_DOUBLE_PAY: &str = "never pays twice";
 pub(super) const NO_LOST_BATCH: &str = "never loses a batch";
 pub(super) const NO_LOST_LINE: &str = "results hold every answer that came back";
+pub(super) const NOTHING_AFTER: &str = "asks for nothing once the journal is closed, or results are there";
 pub(super) const GOES_ON: &str = "rests only at an end, or where somebody is told";
 
 impl Model for Protocol {
@@ -74,9 +75,7 @@ fn safety() -> Vec<Property<Protocol>> {
             w.journals().filter_map(|j| j.commit.as_ref()).all(sums_up)
         }),
         Property::<Protocol>::always("results are written once", |_, w| !w.history.replaced),
-        Property::<Protocol>::always("asks for nothing once the journal is closed, or results are there", |_, w| {
-            !w.history.asked_when_closed && !w.history.asked_when_done
-        }),
+        Property::<Protocol>::always(NOTHING_AFTER, |_, w| !w.history.asked_when_closed && !w.history.asked_when_done),
         Property::<Protocol>::always("every write is one step forward", |_, w| {
             w.replicas.iter().all(|r| !matches!(&r.doing, Doing::Writing(write) if !is_lawful(write)))
         }),

@@ -90,10 +90,8 @@ impl Act<'_> {
             Err(e) => return Err(e.into()),
         };
         if found.len() > 1 {
-            let note = format!(
-                "the provider made {} batches of one submission; all but one are cancelled",
-                found.len()
-            );
+            let note =
+                format!("the provider made {} batches of one submission; all but one are cancelled", found.len());
             self.tell(News::warning("DuplicateBatches", note)).await;
         }
         self.session.remember(|m| {
