@@ -227,7 +227,8 @@ impl Protocol {
         for hold in holds.flatten() {
             let intent = hold.id.rsplit('-').next().unwrap_or_default();
             let exists = w.batches.iter().find(|b| b.intent == intent);
-            let comes = w.posts.iter().any(|p| p.intent == intent && p.credential != object.fingerprint)
+            let stays = |p: &Post| self.deleted != Deleted::Refused || p.credential != object.fingerprint;
+            let comes = w.posts.iter().any(|p| p.intent == intent && stays(p))
                 || w.replicas.iter().any(|r| r.memory.permit.as_deref() == Some(intent));
             match (hold.id.starts_with("lost"), exists) {
                 (true, _) => answers.push((hold.id.clone(), "lost".into())),
