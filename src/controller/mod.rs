@@ -9,6 +9,7 @@ mod leader;
 mod names;
 mod observe;
 mod outside;
+mod pauses;
 mod permit;
 mod providers;
 mod reconcile;

@@ -32,6 +32,8 @@ pub(super) struct World {
     pub journal: Option<(Journal, Version)>,
     /// What steps are done with; none where something is missing.
     pub tools: Option<Arc<Tools>>,
+    /// Why the journal could not be read, so that nothing can be decided.
+    pub unread: Option<Trouble>,
 }
 
 /// What steps are done with.
@@ -88,18 +90,21 @@ pub(super) async fn observe(
         }
         Err(Missing::Unknown(trouble)) => return Err(trouble),
     };
+    let mut unread = None;
     let journal = match &tools {
         Some(tools) => match read_journal(tools).await {
             Ok(journal) => journal,
-            Err(trouble) if trouble.may_pass && view.deleting_since.is_none() => return Err(trouble),
             Err(trouble) => {
-                view.stuck = Some(trouble.stuck);
+                match trouble.may_pass && view.deleting_since.is_none() {
+                    true => unread = Some(trouble),
+                    false => view.stuck = Some(trouble.stuck),
+                }
                 None
             }
         },
         None => None,
     };
-    Ok(Some(World { now, nonce, job, view, journal, tools }))
+    Ok(Some(World { now, nonce, job, view, journal, tools, unread }))
 }
 
 fn knows(view: &mut JobView, tools: &Tools) {

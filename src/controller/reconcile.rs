@@ -122,6 +122,13 @@ fn requeue(until: Option<i64>, now: i64) -> Action {
 /// One look, one decision, one effect.
 async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew: bool) -> Result<Flow, Trouble> {
     let Some(world) = observe(ctx, session, key, anew).await? else { return Ok(Flow::Gone) };
+    if let Some(trouble) = world.unread.clone() {
+        let ended = world.job.status.as_ref().is_some_and(|s| s.outcome.is_some());
+        if session.backoff().failures + 1 >= TOLD_FROM && !ended {
+            record_trouble(ctx, &world, &session.memory(), &trouble).await?;
+        }
+        return Err(trouble);
+    }
     if is_judged_anew(&world) {
         // What was found out before the spec was mended is of no use now.
         session.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
@@ -174,7 +181,7 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
 /// Trouble that is worth a person's attention and not over yet.
 fn lasting(session: &Session) -> Option<Trouble> {
     let backoff = session.backoff();
-    backoff.trouble.filter(|t| !t.may_pass || backoff.failures >= TOLD_FROM)
+    backoff.trouble.filter(|t| !t.is_untold && (!t.may_pass || backoff.failures >= TOLD_FROM))
 }
 
 fn is_judged_anew(world: &World) -> bool {

@@ -22,6 +22,10 @@ pub(super) async fn record(
     let old = world.job.status.clone().unwrap_or_default();
     let observed = world.observed(&ctx.timing, memory);
     let Some(mut status) = project(&observed, &old, world.job.metadata.generation, step) else { return Ok(true) };
+    if world.unread.is_some() {
+        // What the journal says of the job is as it was.
+        status = BatchJobStatus { conditions: status.conditions, ..old.clone() };
+    }
     status.last_handled_reconcile_at = world.job.annotations().get(annotations::RECONCILE_REQUESTED_AT).cloned();
     status.observed_references = references;
     if world.job.status.as_ref() == Some(&status) {

@@ -20,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use super::pauses::{AtOnce, Pauses};
 use super::reconcile::reconcile;
 use super::{Context, Outside, leader, log_stream_error, providers};
-use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider};
+use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, conditions};
 use crate::lifecycle::Timing;
 use crate::telemetry::{Health, Metrics, serve};
 
@@ -200,6 +201,8 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         jobs.push((scope.clone(), reader.clone()));
         streams.push((scope.clone(), receive, reader, writer));
     }
+    let known: Vec<Store<BatchJob>> = jobs.iter().map(|(_, store)| store.clone()).collect();
+    metrics.count_jobs(move || in_need(&known));
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         transport,
@@ -254,7 +257,7 @@ async fn watch(
     let synced = reader.clone();
     let changed = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
     let stream = watcher(api, watcher::Config::default().page_size(100))
-        .default_backoff()
+        .backoff(Pauses::new(context.clock.clone()))
         .modify(lean)
         .reflect(writer)
         .applied_objects()
@@ -269,6 +272,7 @@ async fn watch(
     let stop = context.stop.clone();
     let run = Controller::for_stream(stream, reader)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        .trigger_backoff(AtOnce)
         .reconcile_on(pokes)
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(reconcile, |_, _, _| Action::requeue(Duration::from_secs(60)), context.clone())
@@ -280,6 +284,17 @@ async fn watch(
     tokio::join!(run, async {
         tokio::select! { () = ready => {}, () = stop.cancelled() => {} }
     });
+}
+
+/// Jobs that ask for a person, by condition.
+fn in_need(known: &[Store<BatchJob>]) -> Vec<(&'static str, i64)> {
+    let of = |condition: &'static str| {
+        let jobs = known.iter().flat_map(Store::state);
+        let in_need =
+            jobs.filter(|job| job.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, condition)));
+        (condition, i64::try_from(in_need.count()).unwrap_or(i64::MAX))
+    };
+    vec![of(conditions::HELD), of(conditions::STALLED)]
 }
 
 /// The store is for triggers only: what a decision needs is read live.

@@ -114,16 +114,49 @@ impl Session {
         *lock(&self.backoff) = Backoff::default();
     }
 
-    /// Next try after 1 s, doubling up to a minute, or to 15 s where a person may mend it at any time, with a quarter of
-    /// jitter; later where the other side asks for it.
+    /// Next try after 1 s, doubling up to a minute, to 15 s where a person may mend it at any time, or to 8 s where the API
+    /// server is away, with a quarter of jitter; later where the other side asks for it.
     pub fn failed(&self, trouble: Trouble, now: i64, jitter: u8) {
         let mut backoff = lock(&self.backoff);
         backoff.failures = backoff.failures.saturating_add(1);
-        let longest = if trouble.may_pass { 60_000 } else { 15_000 };
+        let longest = match trouble.may_pass {
+            _ if trouble.is_untold => 8_000,
+            true => 60_000,
+            false => 15_000,
+        };
         let pause = (1_000i64 << backoff.failures.min(7).saturating_sub(1)).min(longest);
         let pause = pause + pause * i64::from(jitter) / 1024;
         let asked = trouble.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX).min(3_600_000));
         backoff.until = now + pause.max(asked);
         backoff.trouble = Some(trouble);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tries of somebody who fails for `away` milliseconds, and when the first one after that is.
+    fn tries(trouble: &Trouble, away: i64) -> (usize, i64) {
+        let session = Session::default();
+        let (mut now, mut tries) = (0, 0);
+        while now < away {
+            tries += 1;
+            session.failed(trouble.clone(), now, 255);
+            now = session.backoff().until;
+        }
+        (tries, now - away)
+    }
+
+    #[test]
+    fn what_is_away_is_tried_seldom_and_found_again_soon() {
+        let provider = Trouble::passing("ProviderUnavailable", "");
+        let (often, found) = tries(&provider, 600_000);
+        assert!((8..=16).contains(&often) && found <= 75_000, "{often} tries, found again after {found} ms");
+        let kubernetes = Trouble { is_untold: true, ..Trouble::passing("KubernetesUnavailable", "") };
+        for away in 1..120 {
+            let (_, found) = tries(&kubernetes, away * 1_000);
+            assert!(found <= 10_000, "away for {away} s, found again after {found} ms");
+        }
     }
 }

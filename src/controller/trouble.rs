@@ -17,12 +17,15 @@ pub struct Trouble {
     pub may_pass: bool,
     /// When the other side asked to be called again.
     pub retry_after: Option<Duration>,
+    /// Whether it is that the API server does not answer: that can be told in status only once it is over.
+    pub is_untold: bool,
 }
 
 impl Trouble {
     /// Something that a person must mend.
     pub fn lasting(reason: &'static str, message: impl Into<String>) -> Self {
-        Trouble { stuck: Stuck { reason, message: message.into() }, may_pass: false, retry_after: None }
+        let stuck = Stuck { reason, message: message.into() };
+        Trouble { stuck, may_pass: false, retry_after: None, is_untold: false }
     }
 
     /// Something that may pass.
@@ -79,7 +82,7 @@ impl From<ApiError> for Trouble {
             }
             _ => error.message,
         };
-        Trouble { stuck: Stuck { reason, message }, may_pass, retry_after: error.retry_after }
+        Trouble { stuck: Stuck { reason, message }, may_pass, retry_after: error.retry_after, is_untold: false }
     }
 }
 
@@ -95,6 +98,10 @@ impl From<CollectError> for Trouble {
 impl From<WriteError> for Trouble {
     fn from(error: WriteError) -> Self {
         match error {
+            WriteError::Store(StoreError::Corrupt(why)) => {
+                let message = format!("{why} Where results were written before, put manifest.json back, which says so");
+                Trouble::lasting(reasons::OUTPUT_CONFLICT, message)
+            }
             WriteError::Store(e) => e.into(),
             WriteError::Corrupt(_) => Trouble::lasting(reasons::OUTPUT_CONFLICT, error.to_string()),
         }
@@ -104,6 +111,7 @@ impl From<WriteError> for Trouble {
 impl From<kube::Error> for Trouble {
     fn from(error: kube::Error) -> Self {
         let message = format!("the Kubernetes API: {}", crate::api::text::clip(crate::transport::chain(&error), 512));
-        Trouble::passing("KubernetesUnavailable", message)
+        let is_untold = !matches!(&error, kube::Error::Api(status) if status.code < 500 && status.code != 429);
+        Trouble { is_untold, ..Trouble::passing("KubernetesUnavailable", message) }
     }
 }

@@ -341,11 +341,13 @@ fn explain(shard: &Shard, round: &mut Round) {
     round.stuck = Some(Stuck { reason, message: message.clone() });
 }
 
-/// Attempts that were refused are repeated after 4 s, then twice as long each time, up to 5 minutes.
+/// Attempts that were refused are repeated after 4 s, then twice as long each time, up to 5 minutes, or to one where the
+/// provider was not reached: that costs it nothing, and it may be back any time.
 fn not_before(shard: &Shard) -> Option<i64> {
     let attempt = shard.attempt.as_ref()?;
-    let AttemptState::Refused { at, .. } = attempt.state else { return None };
-    Some(at + (2_000i64 << attempt.number.min(8)).min(300_000))
+    let AttemptState::Refused { at, refusal, .. } = attempt.state else { return None };
+    let longest = if refusal == Refusal::NotSent { 60_000 } else { 300_000 };
+    Some(at + (2_000i64 << attempt.number.min(8)).min(longest))
 }
 
 /// The uploaded file that the attempt may use. The file of an attempt that was refused before a batch existed is as good

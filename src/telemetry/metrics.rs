@@ -1,14 +1,43 @@
 //! Metrics; labels are from fixed sets, never names of objects.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
+
+/// Counts jobs by a condition that is true of them.
+type CountJobs = dyn Fn() -> Vec<(&'static str, i64)> + Send + Sync;
+
+/// Jobs, counted when somebody asks.
+#[derive(Clone, Default)]
+struct Jobs(Arc<Mutex<Option<Box<CountJobs>>>>);
+
+impl std::fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Jobs")
+    }
+}
+
+impl Collector for Jobs {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(count) = &*count else { return Ok(()) };
+        let help = "BatchJobs of which a condition is true that asks for a person";
+        let mut metric = encoder.encode_descriptor("jobs", help, None, MetricType::Gauge)?;
+        for (condition, jobs) in count() {
+            ConstGauge::new(jobs).encode(metric.encode_family(&[("condition", condition)])?)?;
+        }
+        Ok(())
+    }
+}
 
 /// The operator's metrics. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -17,6 +46,7 @@ pub struct Metrics {
     steps: Labelled,
     failures: Labelled,
     provider_looks: Labelled,
+    jobs: Jobs,
     /// Batches that were created at providers.
     pub batches_created: Counter,
     /// Writes of a status.
@@ -36,11 +66,14 @@ impl Default for Metrics {
         registry.register("batches_created", "Batches created at providers", batches_created.clone());
         registry.register("status_writes", "Writes of a BatchJob's status", status_writes.clone());
         registry.register("leader", "1 while this replica leads", leader.clone());
+        let jobs = Jobs::default();
+        registry.register_collector(Box::new(jobs.clone()));
         Metrics {
             registry: Arc::new(registry),
             steps,
             failures,
             provider_looks,
+            jobs,
             batches_created,
             status_writes,
             leader,
@@ -62,6 +95,11 @@ impl Metrics {
     /// Counts a look at a provider account.
     pub fn provider_look(&self, kind: &'static str) {
         self.provider_looks.get_or_create(&[("look", kind)]).inc();
+    }
+
+    /// Has jobs counted whenever somebody asks, as `batchjob_jobs{condition="..."}`.
+    pub fn count_jobs(&self, count: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {
+        *self.jobs.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(count));
     }
 
     /// OpenMetrics text.

@@ -7,6 +7,7 @@ mod support;
 
 mod accounts;
 mod aibrix;
+mod availability;
 mod bad_input;
 mod big;
 mod conformance;
@@ -24,6 +25,7 @@ mod providers;
 mod readers;
 mod refused;
 mod resend;
+mod restore;
 mod running;
 mod schema;
 mod shards;

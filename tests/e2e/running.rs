@@ -1,4 +1,4 @@
-//! How the operator behaves as a process: quiet, elected, stopped in time, kept to its namespaces.
+//! How the operator behaves as a process: quiet, stopped in time, kept to its namespaces.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,6 @@ use batchjob_operator::api::BatchJob;
 use serde_json::json;
 
 use crate::support::eventually;
-use crate::support::operator::Settings;
 use crate::support::quiet::CANARY;
 use crate::support::scene::Scene;
 
@@ -100,30 +99,6 @@ async fn an_operator_keeps_to_its_namespaces() {
     scene.wait_complete("j").await;
     assert!(other.get_job("j").await.status.is_none());
     assert!(other.get_job("j").await.metadata.finalizers.is_none());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_replicas_leads_and_hands_over_at_sigterm_within_ten_seconds() {
-    let mut scene = Scene::set("elected", &["--batch-duration", "200ms"]).await;
-    let replica = |name: &str| Settings {
-        extra: ["--leader-election", "true", "--identity", name].map(String::from).to_vec(),
-        ..Settings::new(&format!("{}-{name}", scene.namespace), &scene.namespace)
-    };
-    let mut first = replica("first").start().await;
-    eventually("the first leads", 40, || async { (first.metric("batchjob_leader").await == 1.0).then_some(()) }).await;
-    let second = replica("second").start().await;
-    assert_eq!(second.metric("batchjob_leader").await, 0.0);
-    scene.apply_job("a", json!({}));
-    scene.wait_complete("a").await;
-    let asked = Instant::now();
-    assert_eq!(first.process.terminate(), Some(0), "{}", first.process.tail(20));
-    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
-    eventually("the second leads", 40, || async { (second.metric("batchjob_leader").await == 1.0).then_some(()) })
-        .await;
-    scene.operator = Some(second);
-    scene.apply_job("b", json!({}));
-    scene.wait_complete("b").await;
-    scene.sim.assert_billed_once(6).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ use crate::api::conditions::{self, READY};
 use crate::api::{FIELD_MANAGER, ProviderStatus};
 use crate::controller::account::is_kept;
 use crate::controller::events::{self, News};
+use crate::controller::pauses::{AtOnce, Pauses};
 use crate::controller::trouble::Trouble;
 use crate::controller::{Context, log_stream_error};
 
@@ -32,13 +33,14 @@ pub(in crate::controller) async fn watch<P: Provider>(scope: Option<String>, cli
     let (reader, writer) = reflector::store();
     let changed = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
     let stream = watcher(P::api(client.clone(), scope.as_deref()), watcher::Config::default().page_size(100))
-        .default_backoff()
+        .backoff(Pauses::new(ctx.clock.clone()))
         .modify(lean)
         .reflect(writer)
         .applied_objects()
         .predicate_filter(changed, Default::default());
     Controller::for_stream(stream, reader)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        .trigger_backoff(AtOnce)
         .graceful_shutdown_on(ctx.stop.clone().cancelled_owned())
         .run(reconcile::<P>, |_, _, _| Action::requeue(AGAIN), ctx.clone())
         .for_each(|outcome| async move {

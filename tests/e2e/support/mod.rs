@@ -3,6 +3,7 @@
 
 pub mod careless;
 pub mod dice;
+pub mod gate;
 pub mod node;
 pub mod operator;
 pub mod process;

@@ -1,9 +1,10 @@
 //! The operator as a process, under the ServiceAccount and the rules that we ship.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::process::{Process, scratch};
-use super::shared::cluster;
+use super::shared::{Cluster, cluster};
 
 /// A running operator; killed when dropped.
 pub struct Operator {
@@ -26,6 +27,8 @@ pub struct Settings {
     pub env: Vec<(&'static str, String)>,
     /// Where it is installed.
     pub home: String,
+    /// The control plane, where it is not the one of this run.
+    pub elsewhere: Option<Arc<Cluster>>,
 }
 
 impl Settings {
@@ -37,6 +40,14 @@ impl Settings {
             extra: vec![],
             env: vec![],
             home: HOME.into(),
+            elsewhere: None,
+        }
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        match &self.elsewhere {
+            Some(elsewhere) => elsewhere,
+            None => cluster(),
         }
     }
 
@@ -53,8 +64,8 @@ impl Settings {
 
     /// Starts an operator.
     pub fn launch(&self) -> Operator {
-        let server = self.server.clone().unwrap_or_else(|| cluster().server.clone());
-        let kubeconfig = cluster().operator_kubeconfig(&self.name, &server, &self.home);
+        let server = self.server.clone().unwrap_or_else(|| self.cluster().server.clone());
+        let kubeconfig = self.cluster().operator_kubeconfig(&self.name, &server, &self.home);
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut args: Vec<String> = [
             "run",

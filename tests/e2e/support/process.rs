@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 /// A supervised process; killed when dropped.
+#[derive(Debug)]
 pub struct Process {
     child: Child,
     /// Its standard error.

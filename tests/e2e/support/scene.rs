@@ -1,6 +1,7 @@
 //! A scene: a namespace, a simulator and, mostly, an operator of its own.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
@@ -16,7 +17,7 @@ use super::eventually;
 use super::operator::{Operator, Settings};
 use super::process::{Process, root};
 use super::quiet::{self, CANARY, Told, prompt};
-use super::shared::{cluster, record, storage};
+use super::shared::{Cluster, cluster, record, storage};
 
 pub struct Scene {
     pub namespace: String,
@@ -136,6 +137,31 @@ impl Scene {
         scene
     }
 
+    /// The same namespace in another cluster, with an operator that runs, the same bucket and the same account.
+    pub async fn copy(&self, elsewhere: &Arc<Cluster>) -> Scene {
+        elsewhere.kubectl(&["create", "namespace", &self.namespace]);
+        let name = format!("{}-copy", self.namespace);
+        let settings = Settings { elsewhere: Some(elsewhere.clone()), ..Settings::new(&name, &self.namespace) };
+        let mut copy = Scene {
+            namespace: self.namespace.clone(),
+            client: elsewhere.client().await,
+            settings,
+            operator: None,
+            // Nobody calls this one: the provider is the first scene's.
+            sim: Simulator::start(&name, &[]),
+            bucket: storage().bucket(),
+            endpoint: self.endpoint.clone(),
+            base_url: self.base_url.clone(),
+            metrics: vec![],
+            jobs: AtomicBool::new(false),
+            planted: AtomicBool::new(false),
+        };
+        copy.example("provider.yaml");
+        copy.example("storage.yaml");
+        copy.restart().await;
+        copy
+    }
+
     /// A manifest of `examples/` as it stands, but for addresses, keys and the bucket.
     pub fn manifest(&self, example: &str) -> String {
         let text = std::fs::read_to_string(root().join("examples").join(example)).unwrap();
@@ -158,11 +184,11 @@ impl Scene {
     pub fn try_apply(&self, manifest: &str) -> (bool, String) {
         self.jobs.fetch_or(manifest.contains("BatchJob"), Ordering::Relaxed);
         self.plant(manifest.as_bytes());
-        cluster().try_kubectl(&["-n", &self.namespace, "apply", "-f", "-"], Some(manifest))
+        self.settings.cluster().try_kubectl(&["-n", &self.namespace, "apply", "-f", "-"], Some(manifest))
     }
 
     pub fn kubectl(&self, args: &[&str]) -> String {
-        cluster().kubectl(&[&["-n", &self.namespace], args].concat())
+        self.settings.cluster().kubectl(&[&["-n", &self.namespace], args].concat())
     }
 
     /// A job with `change` over a plain inline one.
@@ -280,6 +306,32 @@ impl Scene {
             state["batches"].as_array().unwrap().iter().find(|b| is_so(b)).cloned()
         })
         .await
+    }
+
+    /// The batch of a job that has one, once it runs.
+    pub async fn batch_of(&self, job: &str) -> Value {
+        let job = self.wait_condition(job, "Submitted", "True", 60).await;
+        let id = job.status.unwrap().batches[0].provider_id.clone().unwrap();
+        self.wait_batch("its batch runs", |b| b["id"] == id && b["status"] == "in_progress").await
+    }
+
+    /// Lets a batch come to its end.
+    pub async fn finish(&self, batch: &Value) {
+        self.sim.admin_post(&format!("batches/{}/finish", batch["id"].as_str().unwrap()), json!({})).await;
+    }
+
+    /// The events of a reason.
+    pub async fn told(&self, reason: &str) -> Vec<Value> {
+        let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", self.namespace);
+        let list: Value = self.client.request(http::Request::get(path).body(vec![]).unwrap()).await.unwrap();
+        list["items"].as_array().unwrap().iter().filter(|e| e["reason"] == reason).cloned().collect()
+    }
+
+    /// Answers a job's question with the one of its answers that ends like this, as status has it.
+    pub async fn answer(&self, job: &str, ending: &str) {
+        let holds = self.get_job(job).await.status.unwrap().holds;
+        let answer = holds[0].answers.iter().find(|a| a.ends_with(&format!("={ending}"))).unwrap().clone();
+        self.kubectl(&["annotate", "--overwrite", "bjob", job, &format!("llmbatch.dev/resolve={answer}")]);
     }
 
     /// The custom ids of the results, in order.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::process::{Process, kube, root, scratch, weed};
 
 /// A control plane with our CRDs and RBAC rules.
+#[derive(Debug)]
 pub struct Cluster {
     /// For people with all rights.
     pub kubeconfig: String,
@@ -79,6 +80,13 @@ pub fn cluster() -> &'static Cluster {
         cluster.install();
         cluster
     })
+}
+
+/// A control plane beside the one of this run.
+pub fn another_cluster(name: &str) -> Cluster {
+    let cluster = bare_cluster(name);
+    cluster.install();
+    cluster
 }
 
 /// The storage server of this run.
