@@ -115,6 +115,11 @@ fn other_work(memory: Memory) -> Memory {
     Memory { pass: Some(Pass { spec_hash: "spec".into(), result: Ok(planned) }), ..memory }
 }
 
+fn the_same_work(memory: Memory) -> Memory {
+    let planned = Planned { staged: None, plan: plan("h"), shards: vec![] };
+    Memory { pass: Some(Pass { spec_hash: "spec".into(), result: Ok(planned) }), ..memory }
+}
+
 #[test]
 fn a_batch_that_our_own_post_made_beside_the_recorded_one_is_cancelled() {
     let journal = journal(owner("j", "u"), submitted());
@@ -471,4 +476,85 @@ fn a_batch_without_files_is_asked_again_for_as_long_as_a_list_may_lag() {
         }
     };
     assert!(patient(NOW - 9) && !patient(NOW - 10));
+}
+
+/// The question, and the job as a person who gave its first answer leaves it.
+fn asked_and_answered(job: &JobView, journal: &Journal, memory: &Memory) -> (String, JobView) {
+    let Step::Wait { why, .. } = step(job, Some(journal), memory) else { panic!("nobody is asked") };
+    let (id, answer) = why.holds[0].answers[0].split_once('=').unwrap();
+    assert_eq!(id, why.holds[0].id);
+    (why.holds[0].message.clone(), JobView { answer: Some((id.into(), answer.into())), ..job.clone() })
+}
+
+#[test]
+fn a_copy_in_another_cluster_takes_the_work_over_on_a_word_that_holds_for_that_time() {
+    let memory = the_same_work(memory());
+    let first = JobView { owner: Owner { cluster: "d".into(), ..owner("j", "first-uid") }, ..job() };
+    let begun = journal(first.owner.clone(), submitted());
+    let (message, told) = asked_and_answered(&job(), &begun, &memory);
+    assert!(message.contains("BatchJob n/j of another cluster (its kube-system has the uid d)"), "{message}");
+    let Step::Swap(taken) = step(&told, Some(&begun), &memory) else { panic!("not taken") };
+    assert_eq!((&taken.owner, taken.named_after()), (&job().owner, "d"), "the provider knows it by its first name");
+    assert_eq!(taken.shards, begun.shards);
+    let (_, first_told) = asked_and_answered(&first, &taken, &memory);
+    let Step::Swap(back) = step(&first_told, Some(&taken), &memory) else { panic!("not taken back") };
+    assert_eq!((&back.owner, back.named_after()), (&first.owner, "d"));
+    assert!(matches!(step(&told, Some(&back), &memory), Step::Wait { .. }), "an answer holds once");
+    assert!(matches!(step(&told, Some(&begun), &other_work(self::memory())), Step::Fail(_)), "other work is not taken");
+    let due = Memory { manifest_at: Some(NOW - 15_000), ..memory.clone() };
+    assert_eq!(step(&job(), Some(&begun), &due), Step::LookForManifest, "its results may have come");
+    let released = begun.next(|j| j.closing = Some(DeletionPolicy::Orphan));
+    assert!(matches!(step(&job(), Some(&released), &memory), Step::Swap(_)), "what was let go of is taken");
+}
+
+#[test]
+fn an_answer_that_was_copied_with_its_blank_is_none() {
+    let hold = with_provider(|p| p.unknown_submission_policy = UnknownSubmissionPolicy::Hold);
+    let journal = journal(owner("j", "u"), Some(AttemptState::Intended));
+    let mut memory = memory();
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec![] });
+    let Step::Wait { why, .. } = step(&hold, Some(&journal), &memory) else { panic!("nobody is asked") };
+    let blank = why.holds[0].answers.iter().find(|a| a.contains("adopt:")).unwrap().split_once('=').unwrap();
+    let said = |answer: &str| JobView { answer: Some((blank.0.into(), answer.into())), ..hold.clone() };
+    assert!(matches!(step(&said(blank.1), Some(&journal), &memory), Step::Wait { .. }));
+    let filled_in = blank.1.replace("BATCH_ID", "batch-7");
+    let Step::Swap(next) = step(&said(&filled_in), Some(&journal), &memory) else { panic!("not adopted") };
+    assert_eq!(next.shards[0].batch_in_flight(), Some("batch-7"));
+}
+
+/// By a clock that jumps to whatever is waited for.
+#[test]
+fn a_provider_that_is_away_for_ten_minutes_is_tried_seldom_and_found_again_soon() {
+    let job = JobView { submitted: false, batches: vec![], ..job() };
+    let mut journal = journal(owner("j", "u"), None);
+    let mut memory = memory();
+    let (mut now, mut tries) = (NOW, vec![]);
+    let back = NOW + 600_000;
+    let found = loop {
+        let nonce = format!("nonce-{now}");
+        let o = Observed { now, nonce: &nonce, timing: &TIMING, job: &job, journal: Some(&journal), memory: &memory };
+        match decide(&o) {
+            Step::Upload(slot) => drop(memory.uploads.insert((slot, "s".into()), "file-1".into())),
+            Step::WriteIntent { journal: next, intent_id } => {
+                journal = next;
+                memory.permit = Some(intent_id);
+            }
+            Step::Post(_) if now >= back => break now,
+            Step::Post(_) => {
+                tries.push(now);
+                let refused = Posted::Refused(Refusal::NotSent, "no connection".into());
+                memory.posted.insert(memory.permit.take().unwrap(), refused);
+            }
+            Step::Swap(next) => journal = next,
+            Step::Wait { until, why } => {
+                assert_eq!(why.stuck.as_ref().unwrap().reason, "ProviderUnavailable");
+                now = until.unwrap().max(now + 1);
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!((5..=15).contains(&tries.len()), "{} tries", tries.len());
+    assert!(tries.windows(2).all(|two| two[1] - two[0] <= 60_000));
+    assert!(found - back <= 60_000, "found again after {} ms", found - back);
+    assert_eq!(memory.uploads.len(), 1, "the file is used again");
 }

@@ -60,7 +60,9 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
         news.push(News::normal("InputResolved", format!("{} requests are sound and make {batches}", plan.requests)));
     }
     if old.owner != new.owner {
-        let note = format!("took over the work of an earlier BatchJob of this name (uid {})", old.owner.uid);
+        let whose =
+            if old.owner.cluster == new.owner.cluster { "an earlier BatchJob of this name" } else { "another cluster" };
+        let note = format!("took over the work of {whose} (uid {})", old.owner.uid);
         news.push(News::normal("WorkAdopted", note));
     }
     for (shard, attempt) in new.shards.iter().enumerate().filter_map(|(i, s)| Some((i, s.attempt.as_ref()?))) {
@@ -107,8 +109,11 @@ pub(super) fn told_by_conditions(old: &[Condition], new: Option<&[Condition]>) -
         match (c.type_.as_str(), c.status.as_str()) {
             (conditions::HELD, "True") => Some(News::warning("Held", c.message.clone())),
             (conditions::SUSPENDED, "True") => Some(News::normal(reasons::SUSPENDED, c.message.clone())),
-            // The end has its own event.
-            (conditions::STALLED, "True") if !conditions::is_true(new.unwrap_or_default(), conditions::FAILED) => {
+            // The end and a question have events of their own.
+            (conditions::STALLED, "True")
+                if c.reason != reasons::AWAITING_ANSWER
+                    && !conditions::is_true(new.unwrap_or_default(), conditions::FAILED) =>
+            {
                 Some(News::warning("Stalled", format!("{}: {}", c.reason, c.message)))
             }
             _ => None,

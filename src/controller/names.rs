@@ -12,22 +12,22 @@ pub(super) const INTENT: &str = "bj-intent";
 pub(super) const WORK: &str = "bj-work";
 
 /// What a batch of this work says of itself.
-fn identity(owner: &Owner, work_id: &str) -> Vec<(&'static str, String)> {
+fn identity(cluster: &str, owner: &Owner, work_id: &str) -> Vec<(&'static str, String)> {
     vec![
-        ("bj-cluster", owner.cluster.clone()),
+        ("bj-cluster", cluster.into()),
         ("bj-job", format!("{}/{}", owner.namespace, owner.name)),
         (WORK, work_id.into()),
     ]
 }
 
-/// Whether a batch says that it is this work's.
-pub(super) fn is_said_by(batch: &Batch, owner: &Owner, work_id: &str) -> bool {
-    identity(owner, work_id).into_iter().all(|(key, value)| batch.said(key) == Some(&value))
+/// Whether a batch says that it is this work's, as `cluster` began it.
+pub(super) fn is_said_by(batch: &Batch, cluster: &str, owner: &Owner, work_id: &str) -> bool {
+    identity(cluster, owner, work_id).into_iter().all(|(key, value)| batch.said(key) == Some(&value))
 }
 
 /// What a batch is told to say of itself: at most 16 pairs of 64 and 512 characters.
 pub(super) fn metadata(journal: &Journal, slot: Slot, intent_id: &str) -> Vec<(&'static str, String)> {
-    let mut metadata = identity(&journal.owner, &journal.work_id);
+    let mut metadata = identity(journal.named_after(), &journal.owner, &journal.work_id);
     metadata.push((INTENT, intent_id.into()));
     metadata.push(("bj-shard", slot.to_string()));
     metadata.push(("bj-content", journal.shards.get(slot.shard).map(|s| s.sha256.clone()).unwrap_or_default()));
@@ -39,7 +39,7 @@ pub(super) fn metadata(journal: &Journal, slot: Slot, intent_id: &str) -> Vec<(&
 pub(super) fn file_prefix(journal: &Journal) -> String {
     let owner = &journal.owner;
     let job = hex(digest(&SHA256, format!("{}/{}", owner.namespace, owner.name).as_bytes()).as_ref());
-    format!("bj-{}-{}-{}-", short(&owner.cluster), &job[..16], short(&journal.work_id))
+    format!("bj-{}-{}-{}-", short(journal.named_after()), &job[..16], short(&journal.work_id))
 }
 
 /// Name of the small file that a provider is tried out with.

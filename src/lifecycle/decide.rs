@@ -1,16 +1,20 @@
 //! The rule book: what is the one next thing to do.
 
-use super::journal::{Journal, Owner, Shard};
+use super::journal::{Journal, Owner, Shard, TakenOver};
 use super::observed::{ManifestView, Observed, Planned, Task};
 use super::{deleting, ending};
 use crate::api::conditions::reasons;
-use crate::api::{Hold, Lock, PROTOCOL_VERSION};
+use crate::api::{DeletionPolicy, Hold, Lock, PROTOCOL_VERSION};
 
 /// Milliseconds between two looks for something that a person must mend: Secrets are polled, not watched.
 const MENDED_CHECK: i64 = 15_000;
 
 pub(super) const GONE: &str =
     "a batch was submitted, and its journal, _batchjob/journal.json at the destination, is gone";
+
+const PUT_IT_BACK: &str = "put it back, from an earlier version of the object, and the job goes on; where it is lost, delete \
+                           the BatchJob, so that the batches that status names are told to stop, and apply it again: its \
+                           requests are then sent, and paid, anew";
 
 /// One thing to do; at most one effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,7 +202,7 @@ fn no_new_job(o: &Observed, stuck: Stuck) -> Step {
 
 /// Absence is no evidence: a batch was submitted, and opening another journal would pay for it again.
 fn journal_gone(o: &Observed) -> Step {
-    let stuck = Some(Stuck { reason: reasons::OUTPUT_CONFLICT, message: format!("{GONE}; put it back") });
+    let stuck = Some(Stuck { reason: reasons::OUTPUT_CONFLICT, message: format!("{GONE}; {PUT_IT_BACK}") });
     let why = Waiting { stage: reasons::IN_PROGRESS, stuck, ..Default::default() };
     Step::Wait { until: Some(o.now + MENDED_CHECK), why }
 }
@@ -300,9 +304,14 @@ pub(super) fn conclude(o: &Observed, journal: &Journal) -> Step {
             Step::Wait { until: None, why: Waiting { stage: reasons::WRITING_RESULTS, stuck, ..Default::default() } }
         }
         _ if o.memory.running.contains(&Task::Write) => wait(None, reasons::WRITING_RESULTS),
+        Some(None) if manifest_may_have_come(o) => Step::LookForManifest,
         Some(None) => Step::Write,
         None => Step::LookForManifest,
     }
+}
+
+fn manifest_may_have_come(o: &Observed) -> bool {
+    o.memory.manifest_at.is_some_and(|at| o.now >= at + MENDED_CHECK)
 }
 
 fn plan(o: &Observed, journal: &Journal) -> Step {
@@ -334,11 +343,7 @@ fn foreign(o: &Observed, journal: &Journal) -> Step {
         (_, _, None) => return Step::FindOwner(owner.clone()),
         (_, _, Some(alive)) => !alive,
     };
-    let taken = |j: &mut Journal| {
-        j.owner = me.clone();
-        j.spec_hash = o.job.spec_hash.clone();
-        j.closing = None;
-    };
+    let taken = |j: &mut Journal| take(o, j);
     if gone && !journal.has_intents() && journal.commit.is_none() {
         return Step::Swap(journal.next(|j| {
             taken(j);
@@ -351,6 +356,8 @@ fn foreign(o: &Observed, journal: &Journal) -> Step {
             Step::Fail(failure) => Step::Fail(with_left_running(failure, journal)),
             step => step,
         },
+        Some(plan) if owner.is_copy(me) => same_work(o, &plan.work_hash, |_| copied(o, journal)),
+        None if owner.is_copy(me) => copied(o, journal),
         _ => Step::Fail(Failure {
             reason: reasons::OUTPUT_CONFLICT,
             message: format!(
@@ -362,6 +369,41 @@ fn foreign(o: &Observed, journal: &Journal) -> Step {
             ),
         }),
     }
+}
+
+fn take(o: &Observed, journal: &mut Journal) {
+    journal.owner = o.job.owner.clone();
+    journal.spec_hash = o.job.spec_hash.clone();
+    journal.closing = None;
+}
+
+/// The same work under the same name in another cluster, which cannot be seen from here: taken where it was let go of, or on
+/// a person's word. Until then its results are looked for.
+fn copied(o: &Observed, journal: &Journal) -> Step {
+    let owner = &journal.owner;
+    let times = journal.taken_over.as_ref().map_or(0, |t| t.times);
+    let id = format!("owner-{}-{times}", owner.uid.get(..8).unwrap_or(&owner.uid));
+    let told_to = o.job.answer.as_ref().is_some_and(|(of, answer)| *of == id && answer == "take");
+    if told_to || journal.closing == Some(DeletionPolicy::Orphan) {
+        let from = journal.named_after().to_string();
+        return Step::Swap(journal.next(|j| {
+            take(o, j);
+            j.taken_over = Some(TakenOver { from, times: times + 1 });
+        }));
+    }
+    if manifest_may_have_come(o) {
+        return Step::LookForManifest;
+    }
+    let message = format!(
+        "this work belongs to BatchJob {}/{} of another cluster (its kube-system has the uid {}): nothing is sent from here, and \
+         once that one has written its results they are this one's, too. If that cluster is gone, or is to give the work up, \
+         answer 'take': its batches are adopted and nothing is paid twice",
+        owner.namespace, owner.name, owner.cluster
+    );
+    let answers = vec![format!("{id}=take")];
+    let stage = if o.job.submitted { reasons::IN_PROGRESS } else { reasons::PENDING };
+    let why = Waiting { stage, holds: vec![Hold { id, message, answers }], stuck: None };
+    Step::Wait { until: Some(o.now + MENDED_CHECK), why }
 }
 
 /// What an earlier object of this name left running is told, for this one will not look after it.

@@ -30,6 +30,18 @@ pub struct Journal {
     pub closing: Option<DeletionPolicy>,
     /// Set once the end is decided: from then on the results are a pure function of the immutable parts.
     pub commit: Option<Commit>,
+    /// Set when the work was taken over from another cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_over: Option<TakenOver>,
+}
+
+/// The past of a work that another cluster began.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TakenOver {
+    /// The cluster that began it; the provider knows its batches and files under that name.
+    pub from: String,
+    /// How often it changed hands, so that an answer holds for one time.
+    pub times: u32,
 }
 
 /// The object whose work a journal is.
@@ -49,6 +61,11 @@ impl Owner {
     /// Whether it is an object of the same name in the same cluster: this one, or an earlier one.
     pub fn is_namesake(&self, other: &Owner) -> bool {
         (&self.cluster, &self.namespace, &self.name) == (&other.cluster, &other.namespace, &other.name)
+    }
+
+    /// Whether it is an object of the same name in another cluster: one of the two is a copy.
+    pub fn is_copy(&self, other: &Owner) -> bool {
+        self.cluster != other.cluster && (&self.namespace, &self.name) == (&other.namespace, &other.name)
     }
 }
 
@@ -254,7 +271,13 @@ impl Journal {
             shards: vec![],
             closing: None,
             commit: None,
+            taken_over: None,
         }
+    }
+
+    /// The cluster that batches and files of this work are named after at the provider.
+    pub fn named_after(&self) -> &str {
+        self.taken_over.as_ref().map_or(&self.owner.cluster, |t| &t.from)
     }
 
     /// Whether a batch may ever have been asked for.

@@ -133,6 +133,8 @@ pub struct Memory {
     pub fingerprint: String,
     /// What lies at the destination: None, not looked yet.
     pub manifest: Option<Option<ManifestView>>,
+    /// When that was looked for.
+    pub manifest_at: Option<i64>,
     /// What lies at the destination under the name of a result file, and is not this work's.
     pub taken: Option<String>,
     /// An owner that the journal named, and whether it still exists.

@@ -5,13 +5,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::decide::{Failure, Step, Waiting};
 use super::errors::error_summary;
-use super::journal::{AttemptState, Journal, Plan, Shard, Slot};
+use super::journal::{AttemptState, Journal, Owner, Plan, Shard, Slot};
 use super::observed::{ManifestView, Observed, Seen};
 use super::shards::look;
 use crate::api::conditions::{self, Verdict, reasons};
 use crate::api::text::clip;
 use crate::api::{
-    BatchJobStatus, BatchStatus, Display, Outcome, PROTOCOL_VERSION, PinnedProvider, RequestCounts, Results, Work,
+    BatchJobStatus, BatchStatus, Display, Hold, Outcome, PROTOCOL_VERSION, PinnedProvider, RequestCounts, Results,
+    Work, annotations,
 };
 
 /// How many settled batches status lists.
@@ -41,12 +42,12 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
     let verdicts = match step {
         Step::Lock(lock) => {
             status.lock = Some(lock.clone());
-            waiting(&Waiting { stage: reasons::PENDING, ..Default::default() }, o.job.suspend)
+            waiting(&Waiting { stage: reasons::PENDING, ..Default::default() }, o)
         }
         Step::Pin => vec![],
         Step::Wait { why, .. } if why.stage != reasons::FINISHED => {
             status.holds = why.holds.iter().take(8).cloned().collect();
-            waiting(why, o.job.suspend)
+            waiting(why, o)
         }
         Step::Conclude { manifest, reused } => {
             conclude(&mut status, o, manifest);
@@ -248,7 +249,7 @@ fn camel(word: &str) -> String {
         .collect()
 }
 
-fn waiting(why: &Waiting, suspend: bool) -> Vec<Verdict> {
+fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
     let message = match (why.holds.first(), &why.stuck) {
         (Some(hold), _) => hold.message.clone(),
         (_, Some(stuck)) => stuck.message.clone(),
@@ -262,18 +263,20 @@ fn waiting(why: &Waiting, suspend: bool) -> Vec<Verdict> {
         (true, true) => verdict(conditions::RECONCILING, true, reasons::PROGRESSING, stage_message(why.stage)),
         _ => verdict(conditions::RECONCILING, false, reasons::AWAITING_PROVIDER, "nothing for the operator to do now"),
     };
-    let stalled = match &why.stuck {
-        Some(stuck) => verdict(conditions::STALLED, true, stuck.reason, stuck.message.clone()),
-        None => verdict(conditions::STALLED, false, reasons::PROGRESSING, ""),
+    let asked = why.holds.first().map(|hold| how_to_answer(hold, &o.job.owner));
+    let stalled = match (&why.stuck, &asked) {
+        (Some(stuck), _) => verdict(conditions::STALLED, true, stuck.reason, stuck.message.clone()),
+        (None, Some(asked)) => verdict(conditions::STALLED, true, reasons::AWAITING_ANSWER, asked.clone()),
+        (None, None) => verdict(conditions::STALLED, false, reasons::PROGRESSING, ""),
     };
-    let held = match why.holds.first() {
-        Some(hold) => verdict(conditions::HELD, true, reasons::AWAITING_ANSWER, how_to_answer(hold)),
+    let held = match asked {
+        Some(asked) => verdict(conditions::HELD, true, reasons::AWAITING_ANSWER, asked),
         None => verdict(conditions::HELD, false, reasons::NOTHING_TO_ANSWER, ""),
     };
     vec![
         verdict(conditions::COMPLETE, None, why.stage, message),
         verdict(conditions::FAILED, false, reasons::NOT_FAILED, ""),
-        suspended(suspend),
+        suspended(o.job.suspend),
         held,
         reconciling,
         stalled,
@@ -292,10 +295,12 @@ fn suspended(suspend: bool) -> Verdict {
     }
 }
 
-fn how_to_answer(hold: &crate::api::Hold) -> String {
-    let commands: Vec<String> =
-        hold.answers.iter().map(|a| format!("{}={a}", crate::api::annotations::RESOLVE)).collect();
-    format!("{}. Answer with one of these annotations: {}", hold.message, commands.join(", "))
+/// The question, with a command to copy for each answer.
+fn how_to_answer(hold: &Hold, job: &Owner) -> String {
+    let Owner { namespace, name, .. } = job;
+    let annotate = format!("kubectl -n {namespace} annotate --overwrite bjob {name} {}", annotations::RESOLVE);
+    let commands: Vec<String> = hold.answers.iter().map(|answer| format!("`{annotate}={answer}`")).collect();
+    format!("{}. Answer with {}", hold.message, commands.join(" or "))
 }
 
 fn stage_message(stage: &str) -> &'static str {

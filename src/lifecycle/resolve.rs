@@ -7,7 +7,10 @@ use super::shards::{Round, hold_id, record, with_state, without_file};
 use crate::api::UnknownSubmissionPolicy;
 
 const POLICY_IS_HOLD: &str = "the reply to a submission was lost and no batch of it is found; the provider's \
-                              `unknownSubmissionPolicy` is Hold: look at the provider and answer";
+                              `unknownSubmissionPolicy` is Hold";
+
+/// Stands in an answer for what only a person can know.
+const ID_TO_FILL_IN: &str = "BATCH_ID";
 
 /// An intent without an id, read by somebody who holds no permit for it: look for the batch, else revoke the right to
 /// start one.
@@ -37,14 +40,14 @@ pub(super) fn resolve(
     }
     if attempt.fingerprint != o.job.fingerprint {
         let why = "the reply to a submission was lost and the credential has changed since, so that the provider's \
-                   list may be another account's; put the earlier credential back, or look at the provider and answer";
+                   list may be another account's; put the earlier credential back, or answer";
         return held(o, slot, attempt, round, why);
     }
     match o.memory.files.get(&attempt.file_id) {
         None => return Some(Step::CheckFile(slot)),
         Some(false) => {
             let why = "the reply to a submission was lost and the provider no longer knows the input file, so that \
-                       nothing proves that no batch runs; look at the provider and answer";
+                       nothing proves that no batch runs";
             return held(o, slot, attempt, round, why);
         }
         Some(true) => {}
@@ -53,7 +56,7 @@ pub(super) fn resolve(
         None => Some(Step::Probe),
         Some(false) => {
             let why = "the reply to a submission was lost, and this provider can still start a batch of a deleted \
-                       file or cannot be searched; look at the provider and answer";
+                       file or cannot be searched";
             held(o, slot, attempt, round, why)
         }
         Some(true) => Some(with_state(journal, slot, AttemptState::Revoking)),
@@ -63,7 +66,13 @@ pub(super) fn resolve(
 /// Asks a person, and goes on looking: a batch that the list shows late needs nobody.
 fn held(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round, why: &str) -> Option<Step> {
     let again = o.memory.searches.get(&attempt.intent_id).map_or(o.now, |s| s.began + o.timing.listing_lag);
-    round.hold("unknown", attempt, why, vec!["none".into(), "adopt:BATCH_ID".into()]);
+    let message = format!(
+        "{why}. It was to become batch {slot}, of input file {}, with `bj-intent: {}` in its metadata: if the provider has \
+         it, answer 'adopt:' and its id in place of {ID_TO_FILL_IN}; if there is none, answer 'none', and its requests are \
+         sent, and paid, anew",
+        attempt.file_id, attempt.intent_id
+    );
+    round.hold("unknown", attempt, &message, vec!["none".into(), format!("adopt:{ID_TO_FILL_IN}")]);
     match o.now >= again {
         true => Some(Step::Search(slot)),
         false => round.due(again),
@@ -87,7 +96,7 @@ pub(super) fn revoke(
     }
     if attempt.fingerprint != o.job.fingerprint {
         let why = "a submission of unknown outcome was being revoked when the credential changed; put the earlier \
-                   credential back, or look at the provider and answer";
+                   credential back, or answer";
         return held(o, slot, attempt, round, why);
     }
     let Some(gone) = o.memory.revoked.get(&attempt.file_id) else {
@@ -132,6 +141,8 @@ fn answered(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> O
         return None;
     }
     match answer.strip_prefix("adopt:") {
+        // Copied as it stands.
+        Some("" | ID_TO_FILL_IN) => None,
         Some(batch) => Some(record(o, journal, slot, batch)),
         None if answer == "none" => {
             let message = "a person said that no batch exists".into();

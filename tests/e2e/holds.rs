@@ -1,7 +1,9 @@
 //! Questions that only a person can answer, and changes under a running job.
 
+use batchjob_operator::api::BatchJob;
 use serde_json::json;
 
+use crate::support::eventually;
 use crate::support::scene::{Scene, condition};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,9 +50,8 @@ async fn a_journal_that_is_gone_is_missed_and_nothing_is_paid_again() {
     );
     // Whatever asks for another look.
     scene.kubectl(&["annotate", "bjob", "j", "llmbatch.dev/reconcile-requested-at=now"]);
-    let looked = |j: &batchjob_operator::api::BatchJob| {
-        j.status.as_ref().is_some_and(|s| s.last_handled_reconcile_at.as_deref() == Some("now"))
-    };
+    let looked =
+        |j: &BatchJob| j.status.as_ref().is_some_and(|s| s.last_handled_reconcile_at.as_deref() == Some("now"));
     scene.wait_job("it is looked at again", "j", 30, looked).await;
     assert_eq!(scene.get(key).await, None);
     scene.put(key, journal).await;
@@ -93,6 +94,116 @@ async fn once_started_what_shapes_requests_is_locked_and_the_rest_is_not() {
     let job = scene.wait_condition("j", "Stalled", "True", 30).await;
     assert_eq!(condition(&job, "Stalled").unwrap().1, "SpecDrift");
     scene.sim.admin_post(&format!("batches/{}/finish", batch["id"].as_str().unwrap()), json!({})).await;
+    scene.wait_complete("j").await;
+    scene.sim.assert_billed_once(3).await;
+}
+
+/// A job whose POST is lost at a provider whose policy is to ask, once a person is asked.
+async fn unknown(scene: &Scene, name: &str, fault: &str) -> BatchJob {
+    scene.sim.fault(json!({"point": "create_batch", "action": fault})).await;
+    scene.apply_job(name, json!({}));
+    scene.wait_condition(name, "Held", "True", 60).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_became_of_a_lost_submission_is_asked_in_full_and_each_answer_works_as_it_is_copied() {
+    let scene = Scene::new("unknown", &["--batch-duration", "1h"]).await;
+    scene.apply(&format!("{}  unknownSubmissionPolicy: Hold\n", scene.manifest("provider.yaml")));
+    let job = unknown(&scene, "none", "drop_request").await;
+    let status = job.status.clone().unwrap();
+    let hold = &status.holds[0];
+    let file = scene.sim.state().await["files"][0]["id"].as_str().unwrap().to_string();
+    for words in ["the reply to a submission was lost", "`unknownSubmissionPolicy` is Hold", &file, "paid, anew"] {
+        assert!(hold.message.contains(words), "{words}: {}", hold.message);
+    }
+    let (_, reason, message) = condition(&job, "Stalled").unwrap();
+    assert_eq!(reason, "AwaitingAnswer");
+    for answer in &hold.answers {
+        let command =
+            format!("kubectl -n {} annotate --overwrite bjob none llmbatch.dev/resolve={answer}", scene.namespace);
+        assert!(message.contains(&command), "{command}: {message}");
+    }
+    let told = scene.told("Held").await;
+    assert!(told.len() == 1 && told[0]["note"].as_str().unwrap().contains(&hold.message), "{told:?}");
+    assert_eq!(scene.told("Stalled").await.len(), 0, "one question, one event");
+    let operator = scene.operator.as_ref().unwrap();
+    eventually("it is counted", 10, || async {
+        (operator.metric("batchjob_jobs{condition=\"Held\"}").await == 1.0).then_some(())
+    })
+    .await;
+    // The id is still to be filled in: this is no answer.
+    scene.answer("none", "adopt:BATCH_ID").await;
+    scene.kubectl(&["annotate", "bjob", "none", "llmbatch.dev/reconcile-requested-at=now"]);
+    let looked =
+        |j: &BatchJob| j.status.as_ref().is_some_and(|s| s.last_handled_reconcile_at.as_deref() == Some("now"));
+    let job = scene.wait_job("it is looked at again", "none", 30, looked).await;
+    assert_eq!(job.status.unwrap().holds, status.holds);
+    assert_eq!(scene.sim.state().await["creates"], 0);
+    scene.answer("none", "none").await;
+    let batch = scene.batch_of("none").await;
+    assert_ne!(batch["input_file_id"], file, "a fresh file for another attempt");
+    scene.finish(&batch).await;
+    scene.wait_complete("none").await;
+    // A batch that the provider does not list.
+    let lag = json!({"point": "list_batches", "action": "lag", "seconds": 3600, "times": 1000});
+    scene.sim.fault(lag).await;
+    unknown(&scene, "adopt", "drop_reply").await;
+    let made = scene.wait_batch("it was created", |b| b["id"] != batch["id"]).await;
+    let hold = scene.get_job("adopt").await.status.unwrap().holds[0].id.clone();
+    let answer = format!("llmbatch.dev/resolve={hold}=adopt:{}", made["id"].as_str().unwrap());
+    scene.kubectl(&["annotate", "--overwrite", "bjob", "adopt", &answer]);
+    assert_eq!(scene.batch_of("adopt").await["id"], made["id"]);
+    scene.finish(&made).await;
+    scene.wait_complete("adopt").await;
+    eventually("nobody is asked any more", 10, || async {
+        (operator.metric("batchjob_jobs{condition=\"Held\"}").await == 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(scene.sim.state().await["creates"], 2);
+    scene.sim.assert_billed_once(6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_lost_is_sent_again_on_a_persons_word() {
+    let scene = Scene::new("resent", &["--batch-duration", "1h", "--api-key", "sk-other"]).await;
+    scene.apply_job("j", json!({}));
+    let first = scene.batch_of("j").await;
+    // An account that was given up for another one.
+    scene.apply(&scene.manifest("provider.yaml").replace("sk-test", "sk-other"));
+    let job = scene.wait_condition("j", "Held", "True", 90).await;
+    let (_, reason, message) = condition(&job, "Stalled").unwrap();
+    assert_eq!(reason, "AwaitingAnswer");
+    assert!(
+        message.contains(first["id"].as_str().unwrap()) && message.contains("put back the credential"),
+        "{message}"
+    );
+    scene.answer("j", "resend").await;
+    let is_another =
+        |j: &BatchJob| j.status.as_ref().is_some_and(|s| s.batches[0].provider_id.as_deref() != first["id"].as_str());
+    let sent = |j: &BatchJob| is_another(j) && condition(j, "Submitted").is_some_and(|(s, ..)| s == "True");
+    let job = scene.wait_job("it is sent again", "j", 60, sent).await;
+    let id = job.status.unwrap().batches[0].provider_id.clone().unwrap();
+    let second = scene.wait_batch("the other batch runs", |b| b["id"] == id).await;
+    scene.finish(&second).await;
+    scene.wait_complete("j").await;
+    assert_eq!(scene.sim.state().await["creates"], 2);
+    scene.sim.assert_billed_once(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_gone_is_missed_and_nothing_is_paid_again() {
+    let scene = Scene::new("no-manifest", &["--batch-duration", "200ms"]).await;
+    scene.apply_job("j", json!({}));
+    scene.wait_tidy("j").await;
+    let manifest = scene.get("out/j/manifest.json").await.unwrap();
+    scene.delete("out/j/manifest.json").await;
+    scene.kubectl(&["delete", "bjob", "j"]);
+    scene.apply_job("j", json!({}));
+    let job = scene.wait_condition("j", "Stalled", "True", 60).await;
+    let (_, _, message) = condition(&job, "Stalled").unwrap();
+    assert!(message.contains("manifest.json"), "{message}");
+    assert_eq!(scene.sim.state().await["creates"], 1);
+    scene.put("out/j/manifest.json", manifest).await;
     scene.wait_complete("j").await;
     scene.sim.assert_billed_once(3).await;
 }

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use batchjob_operator::api::BatchJob;
 use serde_json::json;
 
 use crate::support::careless::careless_store;
@@ -148,4 +149,42 @@ fn a_cluster_without_our_crds_or_rights_is_told_so() {
     let (code, said) =
         operator(&["run", "--spool-dir", scratch().to_str().unwrap(), "--health-addr", "127.0.0.1:0"], &weak);
     assert!(code == Some(1) && said.contains("may not list BatchJobs"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_was_paid_for_is_final() {
+    let mut scene = Scene::set("final", &["--batch-duration", "200ms"]).await;
+    scene.settings.extra = vec!["--recheck-seconds".into(), "1".into()];
+    scene.restart().await;
+    let rows = json!({"point": "batch", "action": "fail_rows", "rows": 1, "status": 400, "code": "invalid"});
+    scene.sim.fault(rows).await;
+    let lines = |text: String| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "lines"}, "data": {"a": text}}).to_string()
+    };
+    scene.apply(&lines(batch_lines("j", 3)));
+    let spec = json!({"spec": {"maxFailedRequests": 0, "input": {"inline": null, "configMaps": [{"name": "lines"}]}}});
+    scene.apply_job("j", spec);
+    scene.wait_condition("j", "Failed", "True", 30).await;
+    let end = |job: BatchJob| {
+        let conditions = ["Complete", "Failed", "ResultsWritten"].map(|type_| condition(&job, type_));
+        let status = job.status.unwrap();
+        (conditions, status.outcome, status.requests, status.completion_time, status.lock, status.results)
+    };
+    let before = end(scene.wait_tidy("j").await);
+    // Everything that would bring back what cost nothing.
+    scene.apply(&lines(batch_lines("other", 3)));
+    scene.kubectl(&["annotate", "bjob", "j", "llmbatch.dev/reconcile-requested-at=now", "llmbatch.dev/resolve=a=none"]);
+    scene.kubectl(&["patch", "bjob", "j", "--type=merge", "-p", r#"{"spec": {"maxFailedRequests": 3}}"#]);
+    scene.kubectl(&["label", "secret", "llm-key", "touched=yes"]);
+    // Another job fails for free, and is looked at twice.
+    let twice = json!([{"customID": "a", "body": {}}, {"customID": "a", "body": {}}]);
+    scene.apply_job("k", json!({"spec": {"input": {"inline": {"requests": twice}}}}));
+    let operator = scene.operator.as_ref().unwrap();
+    let looks = || operator.metric("batchjob_steps_total{step=\"Recheck\"}");
+    eventually("the other one is looked at", 40, || async { (looks().await >= 2.0).then_some(()) }).await;
+    scene.restart().await;
+    scene.apply_job("l", json!({}));
+    scene.wait_complete("l").await;
+    assert_eq!(end(scene.get_job("j").await), before);
+    assert_eq!(scene.sim.state().await["creates"], 2);
 }

@@ -97,6 +97,7 @@ impl Act<'_> {
     }
 
     async fn look_for_manifest(&self) -> Result<(), Trouble> {
+        let at = self.ctx.clock.now();
         let found = match self.tools()?.folder.read(layout::MANIFEST, 8 << 20).await? {
             Some(bytes) => Some(serde_json::from_slice::<Manifest>(&bytes).map_err(|_| {
                 let message = "manifest.json at the destination was not written by this operator; write to another URI";
@@ -112,6 +113,7 @@ impl Act<'_> {
         let taken = if found.is_none() { self.something_foreign().await? } else { None };
         self.session.remember(|m| {
             m.manifest = Some(found.as_ref().map(manifest_view));
+            m.manifest_at = Some(at);
             m.taken = taken;
         });
         Ok(())

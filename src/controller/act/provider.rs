@@ -158,7 +158,7 @@ impl Act<'_> {
     async fn is_ours(&self, batch: &Batch) -> Result<bool, Trouble> {
         let journal = self.journal()?;
         if batch.said(names::WORK).is_some() {
-            return Ok(names::is_said_by(batch, &journal.owner, &journal.work_id));
+            return Ok(names::is_said_by(batch, journal.named_after(), &journal.owner, &journal.work_id));
         }
         match &batch.input_file_id {
             Some(file) => Ok(self.is_our_file(file).await? == Some(true)),
@@ -169,10 +169,11 @@ impl Act<'_> {
     /// Only the batch's own metadata can say whose it is; one that says nothing is left alone.
     pub(super) async fn cancel_unjournaled(&self, batch_id: String) -> Result<(), Trouble> {
         let api = &self.tools()?.api;
+        let owner = &self.world.view.owner;
         let work = self.world.job.status.as_ref().and_then(|s| s.work.as_ref());
         let work_id = work.map(|w| w.id.as_str()).unwrap_or_default();
         match api.get(&batch_id).await {
-            Ok(batch) if names::is_said_by(&batch, &self.world.view.owner, work_id) => api.cancel(&batch_id).await?,
+            Ok(batch) if names::is_said_by(&batch, &owner.cluster, owner, work_id) => api.cancel(&batch_id).await?,
             Ok(_) => {}
             Err(e) if e.class == Class::NotFound => {}
             Err(e) => return Err(e.into()),
