@@ -7,8 +7,8 @@ use batchjob_operator::api::{
     ProviderType, RequestCounts, UnknownSubmissionPolicy,
 };
 use batchjob_operator::lifecycle::{
-    Attempt, AttemptState, Commit, JobView, Journal, Look, ManifestView, Memory, Observed, Owner, Pass, Plan, Planned,
-    Posted, ProviderView, Refusal, Search, Seen, Shard, Slot, Step, Stuck, Timing, Waiting, decide, project,
+    Attempt, AttemptState, Commit, Failure, JobView, Journal, Look, ManifestView, Memory, Observed, Owner, Pass, Plan,
+    Planned, Posted, ProviderView, Refusal, Search, Seen, Shard, Slot, Step, Stuck, Timing, Waiting, decide, project,
 };
 
 const TIMING: Timing = Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000 };
@@ -334,6 +334,51 @@ fn a_job_that_is_deleted_with_its_journal_has_what_status_names_stopped() {
         panic!("it stays")
     };
     assert!(!why.contains("the journal at the destination names them"), "{why}");
+}
+
+/// The journal as it is when the job fails, after steps that change it and nothing else.
+fn fails(job: &JobView, mut journal: Journal, memory: &Memory) -> Failure {
+    for _ in 0..5 {
+        match step(job, Some(&journal), memory) {
+            Step::Swap(next) => journal = next,
+            Step::Fail(failure) => {
+                assert_eq!(journal.plan, None, "nobody acts on a plan whose spec is unlocked");
+                return failure;
+            }
+            step => panic!("{step:?}"),
+        }
+    }
+    panic!("no end of writing the journal")
+}
+
+#[test]
+fn out_of_time_before_anything_was_sent_it_fails_and_is_not_planned_again() {
+    let late = JobView { deadline: Some(NOW - 1), submitted: false, ..job() };
+    let planned = Planned { staged: Some("w".into()), plan: plan("h"), shards: vec![shard(None)] };
+    let read = Memory { pass: Some(Pass { spec_hash: "spec".into(), result: Ok(planned) }), ..memory() };
+    for memory in [memory(), read] {
+        assert_eq!(fails(&late, journal(owner("j", "u"), None), &memory).reason, "DeadlineExceeded");
+    }
+}
+
+#[test]
+fn results_of_other_work_that_came_after_the_journal_fail_the_job_once() {
+    let fresh = JobView { submitted: false, ..job() };
+    let planned = Planned { staged: Some("w".into()), plan: plan("h"), shards: vec![shard(None)] };
+    let pass = Some(Pass { spec_hash: "spec".into(), result: Ok(planned) });
+    let manifest = ManifestView {
+        work_id: "other".into(),
+        work_hash: "other".into(),
+        outcome: Outcome::Succeeded,
+        reason: "AllSucceeded".into(),
+        message: "m".into(),
+        requests: RequestCounts::default(),
+        at: NOW,
+        files: vec![],
+        errors: vec![],
+    };
+    let memory = Memory { pass, manifest: Some(Some(manifest)), ..memory() };
+    assert_eq!(fails(&fresh, journal(owner("j", "u"), None), &memory).reason, "OutputConflict");
 }
 
 #[test]

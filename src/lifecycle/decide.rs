@@ -257,7 +257,7 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
         return free_failure(journal, reasons::OUTPUT_CONFLICT, in_the_way(o));
     }
     if journal.plan.is_none() {
-        return plan(o, journal);
+        return unplanned(o, journal);
     }
     if let Some(Some(manifest)) = &o.memory.manifest
         && !sent
@@ -312,6 +312,17 @@ pub(super) fn conclude(o: &Observed, journal: &Journal) -> Step {
 
 fn manifest_may_have_come(o: &Observed) -> bool {
     o.memory.manifest_at.is_some_and(|at| o.now >= at + MENDED_CHECK)
+}
+
+/// What takes a plan back keeps the next one from being made, or the two would take turns for ever.
+fn unplanned(o: &Observed, journal: &Journal) -> Step {
+    if ending::is_out_of_time(o) {
+        return ending::out_of_time(o, journal);
+    }
+    match &o.memory.manifest {
+        Some(Some(manifest)) => same_work(o, &manifest.work_hash, |_| reuse(manifest)),
+        _ => plan(o, journal),
+    }
 }
 
 fn plan(o: &Observed, journal: &Journal) -> Step {

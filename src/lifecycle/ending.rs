@@ -54,7 +54,7 @@ pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(Reques
     }))
 }
 
-fn out_of_time(o: &Observed, journal: &Journal) -> Step {
+pub(super) fn out_of_time(o: &Observed, journal: &Journal) -> Step {
     let message = "`spec.activeDeadlineSeconds` are over";
     if !journal.has_intents() {
         return super::decide::free_failure(journal, reasons::DEADLINE_EXCEEDED, message.into());

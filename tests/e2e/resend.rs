@@ -87,3 +87,17 @@ async fn at_its_deadline_a_job_is_cancelled_collected_and_failed() {
     assert_eq!(scene.get("out/j/errors.jsonl").await.unwrap().lines().count(), 3);
     assert_eq!(serde_json::to_value(job.status.unwrap().outcome).unwrap(), "Failed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_its_deadline_a_job_that_could_send_nothing_fails_and_nothing_is_paid() {
+    let scene = Scene::new("too-late", &[]).await;
+    scene.sim.fault(json!({"point": "upload", "action": "status", "status": 503, "times": 100})).await;
+    scene.apply_job("j", json!({"spec": {"activeDeadlineSeconds": 4}}));
+    let job = scene.wait_condition("j", "Failed", "True", 40).await;
+    assert_eq!(condition(&job, "Failed").unwrap().1, "DeadlineExceeded");
+    assert_eq!(job.status.unwrap().lock, None, "what cost nothing may be mended");
+    assert_eq!(scene.sim.state().await["creates"], 0);
+    let journal: serde_json::Value =
+        serde_json::from_str(&scene.get("out/j/_batchjob/journal.json").await.unwrap()).unwrap();
+    assert!(journal["rev"].as_u64().unwrap() < 10, "{journal}");
+}
