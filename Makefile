@@ -14,7 +14,7 @@ demo-stop: ## Stop what `make demo KEEP=1` left running.
 	@./demo/stop.sh
 
 # All but those that need a cluster, or what its tests leave behind.
-quick = $(filter-out e2e rights sweep,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
+quick = $(filter-out e2e rights sweep soak,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
 
 .PHONY: test
 test: preflight lint ## All checks and tests, on a real Kubernetes API server and a real S3 server.
@@ -28,6 +28,16 @@ test: preflight lint ## All checks and tests, on a real Kubernetes API server an
 	cargo test --test e2e -- --test-threads=6
 	cargo test --test rights
 	cargo test --test sweep -- --test-threads=1
+	cargo test --test soak
+
+.PHONY: soak
+soak: preflight ## Twenty minutes of kills, restarts and outages with figures in target/soak.json; then hours: the whole sweep, the larger models, fuzzing.
+	./tests/cluster/build.sh >/dev/null
+	./tests/cluster/seaweedfs.sh >/dev/null
+	SOAK=full cargo test --test soak
+	SWEEP=all SCHEDULES=10000 cargo test --test sweep -- --test-threads=1
+	MODEL_SOAK=1 cargo test --test model
+	$(MAKE) fuzz
 
 .PHONY: bench
 bench: preflight ## The figures of the README, some 15 minutes; BENCH_SCALE=0.1 for a quick look.

@@ -3,6 +3,7 @@
 
 pub mod careless;
 pub mod dice;
+pub mod faults;
 pub mod gate;
 pub mod node;
 pub mod operator;

@@ -21,6 +21,8 @@ const HOME: &str = "batchjob-operator-system";
 pub struct Settings {
     pub name: String,
     pub namespaces: String,
+    /// Its credential, where the control plane is not that of the run.
+    pub kubeconfig: Option<String>,
     /// Address of the API server, or of a proxy in front of it.
     pub server: Option<String>,
     pub extra: Vec<String>,
@@ -36,6 +38,7 @@ impl Settings {
         Settings {
             name: name.into(),
             namespaces: namespace.into(),
+            kubeconfig: None,
             server: None,
             extra: vec![],
             env: vec![],
@@ -64,8 +67,10 @@ impl Settings {
 
     /// Starts an operator.
     pub fn launch(&self) -> Operator {
-        let server = self.server.clone().unwrap_or_else(|| self.cluster().server.clone());
-        let kubeconfig = self.cluster().operator_kubeconfig(&self.name, &server, &self.home);
+        let kubeconfig = self.kubeconfig.clone().unwrap_or_else(|| {
+            let server = self.server.as_ref().unwrap_or(&self.cluster().server);
+            self.cluster().operator_kubeconfig(&self.name, server, &self.home)
+        });
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut args: Vec<String> = [
             "run",

@@ -108,6 +108,12 @@ impl Process {
         self.child.wait().unwrap().code()
     }
 
+    /// Whether it ended by itself.
+    #[allow(dead_code, reason = "the soak starts it again")]
+    pub fn ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Process id of the supervisor.
     pub fn id(&self) -> u32 {
         self.child.id()

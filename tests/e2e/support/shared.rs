@@ -37,7 +37,7 @@ pub fn bare_cluster(name: &str) -> Cluster {
 }
 
 /// What `kube up` with `args` starts.
-pub(super) fn started(name: &str, args: &[String]) -> Cluster {
+pub fn started(name: &str, args: &[String]) -> Cluster {
     let mut command = Command::new(kube("kube"));
     command.arg("up").args(args);
     let mut process = Process::start(command, name);
@@ -92,19 +92,22 @@ pub fn another_cluster(name: &str) -> Cluster {
 /// The storage server of this run.
 pub fn storage() -> &'static Storage {
     static STORAGE: OnceLock<Storage> = OnceLock::new();
-    STORAGE.get_or_init(|| {
-        let mut command = Command::new(kube("kube"));
-        command.args(["s3", "--bucket", "tests", "--weed"]).arg(weed());
-        let mut process = Process::start(command, "storage");
-        let up = process.announcement();
-        let text = |key: &str| up[key].as_str().unwrap().to_string();
-        Storage {
-            endpoint: text("endpoint"),
-            access_key: text("accessKey"),
-            secret_key: text("secretKey"),
-            _process: Mutex::new(process),
-        }
-    })
+    STORAGE.get_or_init(|| stored("storage", &[]))
+}
+
+/// What `kube s3` with `args` starts.
+pub fn stored(name: &str, args: &[String]) -> Storage {
+    let mut command = Command::new(kube("kube"));
+    command.args(["s3", "--bucket", "tests", "--weed"]).arg(weed()).args(args);
+    let mut process = Process::start(command, name);
+    let up = process.announcement();
+    let text = |key: &str| up[key].as_str().unwrap().to_string();
+    Storage {
+        endpoint: text("endpoint"),
+        access_key: text("accessKey"),
+        secret_key: text("secretKey"),
+        _process: Mutex::new(process),
+    }
 }
 
 impl Storage {
@@ -159,7 +162,7 @@ impl Cluster {
 
     /// A kubeconfig with the token of the ServiceAccount that we ship, installed into `namespace`, for the API server at `server`.
     pub fn operator_kubeconfig(&self, name: &str, server: &str, namespace: &str) -> String {
-        let token = self.kubectl(&["create", "token", "batchjob-operator", "-n", namespace]);
+        let token = self.kubectl(&["create", "token", "batchjob-operator", "-n", namespace, "--duration=24h"]);
         let ca = if server.starts_with("https") {
             format!("certificate-authority: {},", self.ca_file)
         } else {
