@@ -23,7 +23,9 @@ const STEPS_A_VISIT: usize = 64;
 const TOLD_FROM: u32 = 3;
 /// Where nothing is due, the world is looked at again all the same.
 const RESYNC: Duration = Duration::from_secs(600);
-
+/// What seemed gone is looked for once more: an answer can be older than the watch, which then has no more to say. Where it
+/// is really gone, this costs nothing.
+const GONE: Duration = Duration::from_secs(10);
 /// The pause before another try to say of a job that ended that a change was seen.
 const NOT_SEEN: Duration = Duration::from_secs(2);
 
@@ -61,7 +63,7 @@ pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<A
             Ok(Flow::Wait(until)) => return Ok(requeue(until, ctx.clock.now())),
             Ok(Flow::Gone) => {
                 ctx.sessions.end(&uid);
-                return Ok(Action::await_change());
+                return Ok(Action::requeue(GONE));
             }
             Err(trouble) => {
                 let (namespace, name) = (job.namespace(), job.name_any());
