@@ -77,7 +77,7 @@ impl Protocol {
         if w.left.deletions > 0 && object.deleting_since.is_none() && object.finalizer {
             out.extend(readers().map(|stale| Action::Delete { stale }));
         }
-        if w.left.sweeps > 0 && w.is_concluded() {
+        if w.left.sweeps > 0 && w.is_concluded() && object.tidy {
             out.push(Action::Sweep);
         }
     }

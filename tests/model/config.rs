@@ -47,7 +47,7 @@ pub(super) struct Budget {
     pub rotations: u8,
     /// A person answers a hold.
     pub answers: u8,
-    /// A lifecycle rule empties `_batchjob/` once the job is done.
+    /// A lifecycle rule empties `_batchjob/` once the job is done and tidied.
     pub sweeps: u8,
     /// A batch ends with a line that is not answered and may be sent again for nothing.
     pub expiries: u8,
@@ -239,7 +239,7 @@ impl Protocol {
 
     /// Whether a batch is followed once it is recorded.
     pub(super) fn follows(&self) -> bool {
-        self.until == Until::Finished || self.budget.doubles > 0
+        self.until == Until::Finished || self.budget.doubles > 0 || self.lines > 1
     }
 
     /// Two shards, from two recorded batches to results.

@@ -223,7 +223,7 @@ impl Protocol {
         let Some(journal) = &w.journal else { return false };
         match step {
             Step::Upload(slot) => !w.folder.staged.contains(&journal.shards[slot.shard].sha256),
-            Step::Write => joined(w, journal, self.mutant).is_none(),
+            Step::Write => w.folder.manifest.is_none() && joined(w, journal, self.mutant).is_none(),
             Step::Collect { slot, .. } => match w.attempt(*slot).map(|a| &a.state) {
                 Some(AttemptState::Submitted { batch_id, .. }) => w.deleted_files.contains(&answers_of(batch_id)),
                 _ => false,
