@@ -130,6 +130,7 @@ impl Run {
                 deletion_deadline: i64::from(self.deletion_deadline_seconds) * 1000,
             },
         };
+        options.check()?;
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
             let stop = CancellationToken::new();
             let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

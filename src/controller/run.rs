@@ -81,12 +81,22 @@ pub enum StartError {
     Other(String),
 }
 
+impl Options {
+    /// Sees what can be judged without a cluster.
+    ///
+    /// # Errors
+    /// When the spool folder cannot be written.
+    pub fn check(&self) -> Result<(), StartError> {
+        let unfit = |e| StartError::Spool(self.spool_dir.clone(), e);
+        tempfile::tempfile_in(&self.spool_dir).map(drop).map_err(unfit)
+    }
+}
+
 /// Runs until `stop` is cancelled, reaching out through nothing but `outside`.
 ///
 /// # Errors
 /// Why it does not start, or that it lost its lease.
 pub async fn run(options: Options, outside: Outside, stop: CancellationToken) -> Result<(), StartError> {
-    tempfile::tempfile_in(&options.spool_dir).map_err(|e| StartError::Spool(options.spool_dir.clone(), e))?;
     check_crds(&outside.client, &options).await?;
     let cluster = cluster_uid(&outside.client).await?;
     let parts = Parts { outside, cluster, health: Health::default(), metrics: Metrics::default() };
