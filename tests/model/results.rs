@@ -33,10 +33,9 @@ impl Protocol {
 
     /// Joins the parts that `journal` names into results, and writes them with the manifest last and put if absent.
     pub(super) fn join(&self, w: &mut World, replica: usize, journal: &Journal, then: Option<Write>) {
-        if let Some(there) =
-            w.folder.manifest.clone().filter(|r| then.is_none() && r.manifest.work_id == journal.work_id)
-        {
-            return w.learn(replica, |m| m.manifest = Some(Some(there.manifest.clone())));
+        let written = w.folder.manifest.as_ref().is_some_and(|r| r.manifest.work_id == journal.work_id);
+        if written && then.is_none() {
+            return w.learn(replica, |m| m.manifest = None);
         }
         let Some(results) = joined(w, journal, self.mutant) else { return };
         match &w.folder.manifest {

@@ -130,8 +130,8 @@ impl Act<'_> {
         tasks::start(self.ctx, self.session, &self.world.job, Task::Write, async move {
             let Some(manifest) = manifest(&journal) else { return Ok(learned(|_| {})) };
             // Who wrote it meanwhile may have tidied up the parts, so that it could never be written again.
-            if let Some(there) = there(&tools, &journal.work_id).await? {
-                return Ok(learned(move |m| m.manifest = Some(Some(manifest_view(&there)))));
+            if is_written(&tools, &journal.work_id).await? {
+                return Ok(learned(|m| m.manifest = None));
             }
             let shards = journal.shards.iter().map(settled).collect();
             let manifest = results::write(&tools.folder, shards, manifest, compression).await?;
@@ -248,11 +248,11 @@ fn submitted(journal: &Journal, slot: Slot) -> Option<(&str, &Shard)> {
     }
 }
 
-/// The manifest at the destination, if it is this work's.
-async fn there(tools: &Tools, work_id: &str) -> Result<Option<Manifest>, Trouble> {
+/// Whether the manifest at the destination is this work's; then it is looked at again.
+async fn is_written(tools: &Tools, work_id: &str) -> Result<bool, Trouble> {
     let bytes = tools.folder.read(layout::MANIFEST, 8 << 20).await?;
     let there = bytes.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok());
-    Ok(there.filter(|manifest| manifest.work_id == work_id))
+    Ok(there.is_some_and(|manifest| manifest.work_id == work_id))
 }
 
 fn manifest(journal: &Journal) -> Option<Manifest> {
