@@ -265,7 +265,8 @@ async fn watch(
         None => Api::all(client.clone()),
     };
     let synced = reader.clone();
-    let changed = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
+    let changed =
+        predicates::generation.combine(predicates::annotations).combine(predicates::finalizers).combine(has_status);
     let stream = watcher(api, watcher::Config::default().page_size(100))
         .backoff(Pauses::new(context.clock.clone()))
         .modify(lean)
@@ -294,6 +295,11 @@ async fn watch(
     tokio::join!(run, async {
         tokio::select! { () = ready => {}, () = stop.cancelled() => {} }
     });
+}
+
+/// A status that a restore or a person took away is written again; nobody else looks at a job that is over.
+fn has_status(job: &BatchJob) -> Option<u64> {
+    Some(u64::from(job.status.is_some()))
 }
 
 /// Jobs that ask for a person, by condition.

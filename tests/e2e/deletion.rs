@@ -112,6 +112,18 @@ async fn status_wiped_by_hand_it_goes_on_from_the_journal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn status_wiped_when_all_is_over_comes_back_from_the_journal() {
+    let scene = Scene::new("wiped-late", &["--batch-duration", "200ms"]).await;
+    scene.apply_job("j", json!({}));
+    let before = scene.wait_tidy("j").await.status.unwrap();
+    let wipe = r#"[{"op":"remove","path":"/status"}]"#;
+    scene.kubectl(&["patch", "bjob", "j", "--subresource=status", "--type=json", "-p", wipe]);
+    let after = scene.wait_tidy("j").await.status.unwrap();
+    assert_eq!((after.outcome, after.requests), (before.outcome, before.requests));
+    scene.sim.assert_billed_once(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_secrets_are_deleted_with_it_still_settles() {
     let scene = Scene::new("together", &["--batch-duration", "1h"]).await;
     scene.apply_job("j", json!({}));
