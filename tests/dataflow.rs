@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "support/recipe.rs"]
+mod support;
+
 use std::sync::Arc;
 
-use batchjob_operator::api::{Endpoint, ErrorSummary, InlineRequest, Outcome, RequestCounts};
+use batchjob_operator::api::{ErrorSummary, InlineRequest, Outcome, RequestCounts};
 use batchjob_operator::lifecycle::{Attempt, AttemptState, Journal, Owner, PartRef, Shard, error_summary};
-use batchjob_operator::requests::{Recipe, SizeLimit, Source, pass};
+use batchjob_operator::requests::{Recipe, Source, pass};
 use batchjob_operator::results::{self, Collection, FollowUp, Manifest, Part, Settled};
 use batchjob_operator::store::{Folder, ShardWriter, StagedShard, layout, staged};
 use bytes::Bytes;
@@ -47,22 +50,7 @@ fn folder() -> Folder {
 }
 
 fn recipe(max_requests: i64, max_bytes: u64) -> Recipe {
-    Recipe {
-        provider: "p".into(),
-        endpoint: Endpoint::ChatCompletions,
-        model: Some("m".into()),
-        defaults: Map::new(),
-        format: Default::default(),
-        compression: Default::default(),
-        template: None,
-        size_limit: SizeLimit { bytes: 1 << 20, then: Default::default() },
-        empty_policy: Default::default(),
-        run_id: None,
-        max_requests,
-        max_bytes,
-        allowed_models: vec![],
-        hash_version: "v1",
-    }
+    Recipe { max_requests, max_bytes, ..support::recipe() }
 }
 
 async fn read(folder: &Folder, name: &str) -> String {

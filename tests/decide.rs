@@ -102,7 +102,7 @@ fn memory() -> Memory {
 
 /// The list showed no other batch of the intent.
 fn searched(mut memory: Memory) -> Memory {
-    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec!["batch-1".into()] });
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec!["batch-1".into()]) });
     memory
 }
 
@@ -138,9 +138,11 @@ fn a_recorded_batch_is_searched_for_duplicates_once() {
     let running = || Seen::Running { state: "in_progress".into(), done: 0 };
     memory.looks.insert("batch-1".into(), seen(running()));
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Search(_)), "the list must show all by now");
-    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec!["batch-1".into()] });
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec!["batch-1".into()]) });
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Wait { .. }));
-    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec!["batch-1".into(), "batch-2".into()] });
+    memory
+        .searches
+        .insert("intent-1".into(), Search { began: NOW, found: Some(vec!["batch-1".into(), "batch-2".into()]) });
     assert_eq!(step(&job(), Some(&journal), &memory), Step::Cancel { batch_id: "batch-2".into() });
 
     let mut fresh = journal;
@@ -150,7 +152,7 @@ fn a_recorded_batch_is_searched_for_duplicates_once() {
     assert_eq!(until, Some(NOW + 20));
     memory.looks.insert("batch-1".into(), seen(Seen::Ended { state: "completed".into(), done: 1, rejected: None }));
     assert!(matches!(step(&job(), Some(&fresh), &memory), Step::Search(_)), "before it is settled");
-    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec![] });
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
     assert!(matches!(step(&job(), Some(&fresh), &memory), Step::Collect { .. }));
 }
 
@@ -161,7 +163,7 @@ fn what_another_credential_showed_is_no_evidence() {
     memory.under("f");
     memory.revoked.insert("file-1".into(), NOW - 100);
     memory.under("other account");
-    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec![] });
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
     memory.under("f");
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Revoke(_)), "found out anew, not sent again");
     memory.under("f");
@@ -232,17 +234,17 @@ fn while_a_person_is_asked_the_search_goes_on() {
     let journal = journal(owner("j", "u"), Some(AttemptState::Intended));
     let mut memory = memory();
     memory.files.insert("file-1".into(), false);
-    memory.searches.insert("intent-1".into(), Search { began: NOW - 400_000, found: vec![] });
+    memory.searches.insert("intent-1".into(), Search { began: NOW - 400_000, found: Some(vec![]) });
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Search(_)), "once the intent is over");
-    memory.searches.insert("intent-1".into(), Search { began: NOW - 4, found: vec![] });
+    memory.searches.insert("intent-1".into(), Search { began: NOW - 4, found: Some(vec![]) });
     let Step::Wait { until, why } = step(&job(), Some(&journal), &memory) else { panic!("no wait") };
     assert_eq!((until, why.holds.len()), (Some(NOW + 6), 1));
-    memory.searches.insert("intent-1".into(), Search { began: NOW - 10, found: vec![] });
+    memory.searches.insert("intent-1".into(), Search { began: NOW - 10, found: Some(vec![]) });
     assert!(
         matches!(step(&job(), Some(&journal), &memory), Step::Search(_)),
         "and again, once the list may have caught up"
     );
-    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec!["batch-1".into()] });
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec!["batch-1".into()]) });
     let Step::Swap(next) = step(&job(), Some(&journal), &memory) else { panic!("no record") };
     assert_eq!(next.shards[0].batch_in_flight(), Some("batch-1"));
 }
@@ -477,7 +479,7 @@ fn with_hold_a_person_is_asked_and_nothing_is_revoked() {
     let mut memory = memory();
     memory.files.insert("file-1".into(), true);
     memory.resolvable = Some(true);
-    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec![] });
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Swap(_)), "with Resolve it is");
     let Step::Wait { why, .. } = step(&hold, Some(&journal), &memory) else { panic!("no wait") };
     assert!(why.holds[0].message.contains("`unknownSubmissionPolicy` is Hold"), "{:?}", why.holds);
@@ -485,7 +487,7 @@ fn with_hold_a_person_is_asked_and_nothing_is_revoked() {
     memory.revoked.insert("file-1".into(), NOW - 1_000);
     let Step::Wait { why, .. } = step(&hold, Some(&revoking), &memory) else { panic!("no wait") };
     assert_eq!(why.holds.len(), 1, "nor sent again once the policy changed");
-    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec!["batch-1".into()] });
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec!["batch-1".into()]) });
     let Step::Swap(next) = step(&hold, Some(&journal), &memory) else { panic!("no record") };
     assert_eq!(next.shards[0].batch_in_flight(), Some("batch-1"), "what is found is adopted");
 }
@@ -557,7 +559,7 @@ fn an_answer_that_was_copied_with_its_blank_is_none() {
     let hold = with_provider(|p| p.unknown_submission_policy = UnknownSubmissionPolicy::Hold);
     let journal = journal(owner("j", "u"), Some(AttemptState::Intended));
     let mut memory = memory();
-    memory.searches.insert("intent-1".into(), Search { began: NOW, found: vec![] });
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
     let Step::Wait { why, .. } = step(&hold, Some(&journal), &memory) else { panic!("nobody is asked") };
     let blank = why.holds[0].answers.iter().find(|a| a.contains("adopt:")).unwrap().split_once('=').unwrap();
     let said = |answer: &str| JobView { answer: Some((blank.0.into(), answer.into())), ..hold.clone() };
@@ -602,4 +604,20 @@ fn a_provider_that_is_away_for_ten_minutes_is_tried_seldom_and_found_again_soon(
     assert!(tries.windows(2).all(|two| two[1] - two[0] <= 60_000));
     assert!(found - back <= 60_000, "found again after {} ms", found - back);
     assert_eq!(memory.uploads.len(), 1, "the file is used again");
+}
+
+#[test]
+fn a_list_that_cannot_be_searched_proves_nothing() {
+    for state in [AttemptState::Intended, AttemptState::Revoking] {
+        let journal = journal(owner("j", "u"), Some(state.clone()));
+        let mut memory = memory();
+        memory.files.insert("file-1".into(), true);
+        memory.resolvable = Some(true);
+        memory.revoked.insert("file-1".into(), NOW - 1_000);
+        memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
+        assert!(matches!(step(&job(), Some(&journal), &memory), Step::Swap(_)), "one that can goes on: {state:?}");
+        memory.searches.insert("intent-1".into(), Search { began: NOW, found: None });
+        let Step::Wait { why, .. } = step(&job(), Some(&journal), &memory) else { panic!("goes on: {state:?}") };
+        assert!(why.holds[0].message.contains("cannot be searched"), "{:?}", why.holds);
+    }
 }

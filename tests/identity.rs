@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "support/recipe.rs"]
+mod support;
+
 use std::sync::Arc;
 
-use batchjob_operator::api::Endpoint;
-use batchjob_operator::requests::{Held, Passed, Recipe, SizeLimit, Source, pass};
+use batchjob_operator::requests::{Held, Passed, Recipe, Source, pass};
 use batchjob_operator::store::{Folder, layout, staged};
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -15,22 +17,7 @@ use tokio::io::AsyncReadExt;
 const WORK: &str = "0123456789abcdef0123456789abcdef";
 
 fn recipe(defaults: Value) -> Recipe {
-    Recipe {
-        provider: "p".into(),
-        endpoint: Endpoint::ChatCompletions,
-        model: Some("m".into()),
-        defaults: defaults.as_object().unwrap().clone(),
-        format: Default::default(),
-        compression: Default::default(),
-        template: None,
-        size_limit: SizeLimit { bytes: 1 << 20, then: Default::default() },
-        empty_policy: Default::default(),
-        run_id: Some("r".into()),
-        max_requests: 1000,
-        max_bytes: 1 << 20,
-        allowed_models: vec![],
-        hash_version: "v1",
-    }
+    Recipe { defaults: defaults.as_object().unwrap().clone(), run_id: Some("r".into()), ..support::recipe() }
 }
 
 async fn text(folder: &Folder, name: &str) -> String {

@@ -2,17 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "support/ask.rs"]
+mod support;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use batchjob_operator::provider::{BatchApi, Class, CreateBatch, Created, OpenAi};
+use batchjob_operator::provider::{BatchApi, Class, Created, OpenAi};
 use batchjob_operator::transport::{HostPolicy, SendError, SystemLookup, Tap, Transport, Wire};
+use support::ask;
 
 /// Records every exchange; loses the first reply where told to.
 #[derive(Debug, Default)]
@@ -50,17 +53,6 @@ async fn client(answers: &[(u16, &'static str)], vendors_own: bool) -> (OpenAi, 
     let hosts = HostPolicy::allowing(["127.0.0.1".parse().unwrap()]);
     let transport = Transport::with(hosts, Arc::new(SystemLookup), Some(recorder.clone())).unwrap();
     (OpenAi::new(transport, &url, Some("sk-test".to_string().into()), vendors_own).unwrap(), recorder)
-}
-
-fn ask() -> CreateBatch {
-    CreateBatch {
-        input_file_id: "file-1".into(),
-        endpoint: "/v1/chat/completions".into(),
-        window_hours: 24,
-        metadata: vec![("bj-intent", "i".into())],
-        intent_id: "i".into(),
-        timeout: Duration::from_secs(5),
-    }
 }
 
 #[tokio::test]

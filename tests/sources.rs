@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "support/recipe.rs"]
+mod support;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,7 +22,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
-use serde_json::{Map, json};
+use serde_json::json;
 use tokio::sync::Barrier;
 
 /// What somebody else does meanwhile.
@@ -135,22 +138,8 @@ fn line(id: &str) -> String {
 fn recipe(format: InputFormat, max_object_bytes: usize) -> Recipe {
     let template = json!({"customID": "$(object.key)", "body": {"text": "$(object.text)"}});
     let template = (format == InputFormat::Objects).then(|| serde_json::from_value(template).unwrap());
-    Recipe {
-        provider: "p".into(),
-        endpoint: Default::default(),
-        model: Some("m".into()),
-        defaults: Map::new(),
-        format,
-        compression: Default::default(),
-        template,
-        size_limit: SizeLimit { bytes: max_object_bytes, then: Default::default() },
-        empty_policy: Default::default(),
-        run_id: None,
-        max_requests: 1000,
-        max_bytes: 1 << 20,
-        allowed_models: vec![],
-        hash_version: "v1",
-    }
+    let size_limit = SizeLimit { bytes: max_object_bytes, then: Default::default() };
+    Recipe { format, template, size_limit, ..support::recipe() }
 }
 
 async fn read(store: &Arc<Shared>, name: &str, recipe: &Recipe) -> std::result::Result<Passed, PassError> {

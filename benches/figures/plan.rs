@@ -1,6 +1,9 @@
 //! `plan`: check and encode, next to a JSON parser that only looks where things are.
 
-use batchjob_operator::requests::{Held, Recipe, SizeLimit, Source, pass};
+#[path = "../../tests/support/recipe.rs"]
+mod support;
+
+use batchjob_operator::requests::{Held, Recipe, Source, pass};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -57,22 +60,8 @@ fn parsed(bytes: &[u8]) -> f64 {
 }
 
 fn recipe() -> Recipe {
-    Recipe {
-        provider: "llm".into(),
-        endpoint: Default::default(),
-        model: Some("gpt-5-mini".into()),
-        defaults: Default::default(),
-        format: Default::default(),
-        compression: Default::default(),
-        template: None,
-        size_limit: SizeLimit { bytes: 1 << 20, then: Default::default() },
-        empty_policy: Default::default(),
-        run_id: None,
-        max_requests: 50_000,
-        max_bytes: 200 << 20,
-        allowed_models: vec![],
-        hash_version: "v1",
-    }
+    let model = Some("gpt-5-mini".into());
+    Recipe { provider: "llm".into(), model, max_requests: 50_000, max_bytes: 200 << 20, ..support::recipe() }
 }
 
 /// Seconds that this thread was on a core, as the kernel counts them: others may be on the machine.

@@ -241,8 +241,15 @@ pub enum Posted {
 pub struct Search {
     /// When it began.
     pub began: i64,
-    /// Batches with the intent's metadata or file, oldest first.
-    pub found: Vec<String>,
+    /// Batches with the intent's metadata or file, oldest first. None: the list cannot be searched, and says nothing.
+    pub found: Option<Vec<String>>,
+}
+
+impl Search {
+    /// What was found.
+    pub fn batches(&self) -> &[String] {
+        self.found.as_deref().unwrap_or_default()
+    }
 }
 
 /// A look at a batch.

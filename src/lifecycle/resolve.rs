@@ -12,6 +12,9 @@ const POLICY_IS_HOLD: &str = "the reply to a submission was lost and no batch of
 /// Stands in an answer for what only a person can know.
 const ID_TO_FILL_IN: &str = "BATCH_ID";
 
+const UNSEARCHABLE: &str = "the reply to a submission was lost and the provider's list of batches cannot be searched, so that \
+                            nothing proves that no batch runs; look at the provider and answer";
+
 /// An intent without an id, read by somebody who holds no permit for it: look for the batch, else revoke the right to
 /// start one.
 pub(super) fn resolve(
@@ -26,7 +29,7 @@ pub(super) fn resolve(
     }
     let quiet = attempt.post_by + o.timing.send_timeout;
     let search = o.memory.searches.get(&attempt.intent_id);
-    if let Some(id) = search.and_then(|s| s.found.first()) {
+    if let Some(id) = search.and_then(|s| s.batches().first()) {
         return Some(record(o, journal, slot, id));
     }
     if search.is_none_or(|s| s.began < quiet && o.now >= quiet) {
@@ -34,6 +37,9 @@ pub(super) fn resolve(
     }
     if o.now < quiet {
         return round.due(quiet);
+    }
+    if search.is_some_and(|s| s.found.is_none()) {
+        return held(o, slot, attempt, round, UNSEARCHABLE);
     }
     if asks_a_person(o) {
         return held(o, slot, attempt, round, POLICY_IS_HOLD);
@@ -91,7 +97,7 @@ pub(super) fn revoke(
         return Some(step);
     }
     let search = o.memory.searches.get(&attempt.intent_id);
-    if let Some(id) = search.and_then(|s| s.found.first()) {
+    if let Some(id) = search.and_then(|s| s.batches().first()) {
         return Some(record(o, journal, slot, id));
     }
     if attempt.fingerprint != o.job.fingerprint {
@@ -104,6 +110,7 @@ pub(super) fn revoke(
     };
     let quiet = gone + o.timing.listing_lag;
     match search {
+        Some(search) if search.began >= quiet && search.found.is_none() => held(o, slot, attempt, round, UNSEARCHABLE),
         Some(search) if search.began >= quiet && asks_a_person(o) => held(o, slot, attempt, round, POLICY_IS_HOLD),
         Some(search) if search.began >= quiet => Some(revoked(o, journal, slot, attempt)),
         _ if o.now < quiet => round.due(quiet),

@@ -231,7 +231,7 @@ fn recorded_at(attempt: &Attempt) -> i64 {
 
 /// A batch of this very intent beside the recorded one: a gateway in front of the provider sent our POST twice.
 fn duplicate<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> Option<&'a String> {
-    let found = o.memory.searches.get(&attempt.intent_id).into_iter().flat_map(|s| &s.found);
+    let found = o.memory.searches.get(&attempt.intent_id).into_iter().flat_map(|s| s.batches());
     let told = match o.memory.posted.get(&attempt.intent_id) {
         Some(Posted::Created(id)) => Some(id),
         _ => None,

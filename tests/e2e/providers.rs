@@ -98,3 +98,15 @@ async fn each_fault_of_a_provider_ends_in_whole_results_in_order() {
     }
     assert_eq!(scene.sim.state().await["files"], json!([]), "nothing is left at the provider");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_page_where_answers_were_due_is_not_taken_for_missing_answers() {
+    let scene = Scene::new("page", &["--batch-duration", "200ms"]).await;
+    let page = "<!doctype html>\n<h1>Sign in</h1>\n";
+    scene.sim.fault(json!({"point": "content", "action": "status", "status": 200, "body": page, "times": 5})).await;
+    scene.apply_job("j", json!({}));
+    let job = scene.wait_complete("j").await;
+    assert_eq!(condition(&job, "Complete").unwrap().1, "AllSucceeded");
+    assert_eq!(scene.sim.state().await["creates"], 1, "nothing was sent again");
+    scene.sim.assert_billed_once(3).await;
+}

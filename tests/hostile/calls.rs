@@ -1,10 +1,14 @@
 //! Every call, whatever is answered: a POST is sent once and is never taken for refused or made where nobody can tell.
 
+#[path = "../support/ask.rs"]
+mod support;
+
 use std::time::{Duration, Instant};
 
 use batchjob_operator::provider::{BatchApi, CreateBatch, Created, InputFile};
 use futures::StreamExt;
 use futures::future::join_all;
+use support::ask;
 
 use super::answers::{odd, refusals};
 use super::client;
@@ -12,17 +16,6 @@ use super::server::{Answer, Server, Then};
 
 /// A client that reads 4 MB at most, in a debug build, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn ask() -> CreateBatch {
-    CreateBatch {
-        input_file_id: "file-1".into(),
-        endpoint: "/v1/chat/completions".into(),
-        window_hours: 24,
-        metadata: vec![("bj-intent", "i".into())],
-        intent_id: "i".into(),
-        timeout: Duration::from_secs(20),
-    }
-}
 
 /// What came of one POST, and how often the server saw it.
 async fn created(answer: Answer, vendors_own: bool) -> (Created, Vec<String>) {

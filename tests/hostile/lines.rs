@@ -1,43 +1,17 @@
 //! Files of answers: what can be read is kept as it came, and the rest is counted, never guessed.
 
-use std::sync::Arc;
+#[path = "../support/sent.rs"]
+mod support;
 
-use batchjob_operator::api::{Endpoint, InlineRequest, RequestCounts};
-use batchjob_operator::requests::{Recipe, SizeLimit, Source, pass};
+use batchjob_operator::api::RequestCounts;
 use batchjob_operator::results::{self, Collected, Collection};
-use batchjob_operator::store::{Folder, StagedShard, staged};
+use batchjob_operator::store::staged;
 use bytes::Bytes;
 use futures::StreamExt;
 use proptest::prelude::*;
 use serde::Deserialize;
-use serde_json::Map;
+use support::{REQUESTS, WORK, sent};
 use tokio::io::AsyncReadExt;
-
-const WORK: &str = "0123456789abcdef0123456789abcdef";
-const REQUESTS: usize = 4;
-
-async fn sent() -> (Folder, StagedShard) {
-    let folder = Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://out/", "out/");
-    let recipe = Recipe {
-        provider: "p".into(),
-        endpoint: Endpoint::ChatCompletions,
-        model: Some("m".into()),
-        defaults: Map::new(),
-        format: Default::default(),
-        compression: Default::default(),
-        template: None,
-        size_limit: SizeLimit { bytes: 1 << 20, then: Default::default() },
-        empty_policy: Default::default(),
-        run_id: None,
-        max_requests: 100,
-        max_bytes: 1 << 20,
-        allowed_models: vec![],
-        hash_version: "v1",
-    };
-    let requests = (0..REQUESTS).map(|i| InlineRequest { custom_id: i.to_string(), body: Map::new() }).collect();
-    let passed = pass(Source::Inline(requests), &recipe, Some((&folder, WORK)), &std::env::temp_dir()).await.unwrap();
-    (folder, passed.shards.into_iter().next().unwrap())
-}
 
 /// A line of a part; what came may hold numbers that no one can hold.
 #[derive(Deserialize)]

@@ -144,7 +144,7 @@ impl Protocol {
         let ours = |b: &&Batch| {
             b.listed && b.credential == job.fingerprint && (b.intent == a.intent_id || b.file == a.file_id)
         };
-        let mut found: Vec<String> = w.batches.iter().filter(ours).map(|b| b.id.clone()).collect();
+        let mut found = Some(w.batches.iter().filter(ours).map(|b| b.id.clone()).collect());
         if let (Some(Mutant::ListsOnce), Some(earlier)) = (self.mutant, memory.searches.get(&a.intent_id)) {
             found.clone_from(&earlier.found);
         }

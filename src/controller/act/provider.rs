@@ -4,6 +4,7 @@ use kube::ResourceExt;
 use tracing::warn;
 
 use super::Act;
+use crate::api::conditions::reasons;
 use crate::controller::permit::{Ask, refusal, send_timeout};
 use crate::controller::trouble::Trouble;
 use crate::controller::{events::News, names};
@@ -13,7 +14,7 @@ use crate::provider::{self, Batch, Class};
 impl Act<'_> {
     fn attempt(&self, slot: Slot) -> Result<&Attempt, Trouble> {
         let attempt = self.journal()?.shards.get(slot.shard).and_then(|s| s.attempt.as_ref());
-        attempt.ok_or_else(|| Trouble::passing("Pending", format!("batch {slot} has no attempt")))
+        attempt.ok_or_else(|| Trouble::passing(reasons::PENDING, format!("batch {slot} has no attempt")))
     }
 
     /// Uses the permit up, whatever comes of it.
@@ -74,22 +75,16 @@ impl Act<'_> {
         let is_ours = |b: &Batch| {
             b.said(names::INTENT) == Some(&attempt.intent_id) || b.input_file_id.as_deref() == Some(&attempt.file_id)
         };
-        let found: Vec<String> = match self.tools()?.api.find(attempt.post_by / 1000, &is_ours).await {
-            Ok(batches) => batches.into_iter().map(|b| b.id).collect(),
-            // Before anything is revoked, a list that shows nothing is as good as none: a person is asked.
-            Err(e) if e.is_for_good() && attempt.state == AttemptState::Intended => {
-                warn!(%slot, error = %e, "a batch cannot be looked for");
-                self.session.remember(|m| m.resolvable = Some(false));
-                vec![]
-            }
+        let found: Option<Vec<String>> = match self.tools()?.api.find(attempt.post_by / 1000, &is_ours).await {
+            Ok(batches) => Some(batches.into_iter().map(|b| b.id).collect()),
             // A batch that is recorded is followed all the same.
-            Err(e) if matches!(attempt.state, AttemptState::Submitted { .. }) => {
-                warn!(%slot, error = %e, "cannot see whether a gateway made more than one batch of a submission");
-                vec![]
+            Err(error) if error.is_for_good() || matches!(attempt.state, AttemptState::Submitted { .. }) => {
+                warn!(%slot, %error, "the provider's batches cannot be searched");
+                None
             }
             Err(e) => return Err(e.into()),
         };
-        if found.len() > 1 {
+        if let Some(found) = found.as_ref().filter(|found| found.len() > 1) {
             let note =
                 format!("the provider made {} batches of one submission; all but one are cancelled", found.len());
             self.tell(News::warning("DuplicateBatches", note)).await;
@@ -122,13 +117,13 @@ impl Act<'_> {
         match self.is_our_file(&file_id).await? {
             Some(false) => {
                 let message = format!("file {file_id}, which the journal names, is not this job's; it is not deleted");
-                return Err(Trouble::lasting("OutputConflict", message));
+                return Err(Trouble::lasting(reasons::OUTPUT_CONFLICT, message));
             }
             Some(true) => self.tools()?.api.delete_file(&file_id).await?,
             None => {}
         }
         if self.is_our_file(&file_id).await?.is_some() {
-            return Err(Trouble::passing("ProviderUnavailable", "a deleted input file is still there"));
+            return Err(Trouble::passing(reasons::PROVIDER_UNAVAILABLE, "a deleted input file is still there"));
         }
         let gone = self.ctx.clock.now();
         self.session.remember(|m| {

@@ -69,7 +69,8 @@ impl Act<'_> {
         let (tools, journal) = (self.tools()?.clone(), self.journal()?.clone());
         tasks::start(self.ctx, self.session, &self.world.job, Task::Upload(slot), async move {
             let shard = journal.shards.get(slot.shard).cloned();
-            let shard = shard.ok_or_else(|| Trouble::passing("Pending", format!("shard of {slot} is not planned")))?;
+            let shard =
+                shard.ok_or_else(|| Trouble::passing(reasons::PENDING, format!("shard of {slot} is not planned")))?;
             let staged = layout::shard(&journal.work_id, &shard.sha256);
             let content = staged::verified(&tools.folder, &staged, &shard.sha256).await?.boxed();
             let file = InputFile { name: names::file(&journal, slot), bytes: shard.bytes, content };

@@ -1,0 +1,23 @@
+//! How to make batches, where nothing about it matters.
+
+use batchjob_operator::requests::{Recipe, SizeLimit};
+
+/// Chat completions of the model `m`, up to 1,000 requests and 1 MiB a batch.
+pub fn recipe() -> Recipe {
+    Recipe {
+        provider: "p".into(),
+        endpoint: Default::default(),
+        model: Some("m".into()),
+        defaults: Default::default(),
+        format: Default::default(),
+        compression: Default::default(),
+        template: None,
+        size_limit: SizeLimit { bytes: 1 << 20, then: Default::default() },
+        empty_policy: Default::default(),
+        run_id: None,
+        max_requests: 1000,
+        max_bytes: 1 << 20,
+        allowed_models: vec![],
+        hash_version: "v1",
+    }
+}
