@@ -21,8 +21,10 @@ use super::{ConfigMaps, StoreError};
 use crate::api::{ObjectStoreLocation, OutputCompression};
 use crate::transport::{ObjectConnector, Transport};
 
-/// Bytes of an upload held in memory at a time; S3 wants parts of at least 5 MiB.
+/// Bytes of a part of an upload; S3 wants at least 5 MiB.
 const PART_BYTES: usize = 8 << 20;
+/// Parts that are on their way while the next one is filled; all are held in memory.
+const PARTS_AT_A_TIME: usize = 2;
 /// Objects that a listing shows at most.
 const LIST_LIMIT: u32 = 2_000_000;
 /// Time for the next object of a listing: one page, or several of an overlaid store.
@@ -348,7 +350,7 @@ impl Folder {
         let attributes = Attributes::from_iter([(Attribute::Metadata(WORK_ATTRIBUTE.into()), work_id.to_string())]);
         let writer = BufWriter::with_capacity(self.store.clone(), self.path(name), PART_BYTES)
             .with_attributes(attributes)
-            .with_max_concurrency(1);
+            .with_max_concurrency(PARTS_AT_A_TIME);
         Upload { writer: Box::new(writer), name: format!("{}{name}", self.uri) }
     }
 

@@ -10,16 +10,25 @@ use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::task::JoinHandle;
 use tokio_util::io::StreamReader;
 
 use super::{Folder, StoreError};
 use crate::api::text::hex;
 
-/// A file that is being spooled: zstd on local disk, SHA-256 and size of what went in.
+/// A file that is being spooled: zstd on local disk, SHA-256 and size of what went in. One block is compressed on another
+/// thread while the next one is filled.
 pub struct Spool {
+    block: Vec<u8>,
+    packing: JoinHandle<std::io::Result<Packer>>,
+    bytes: u64,
+}
+
+struct Packer {
     writer: ZstdEncoder<BufWriter<File>>,
     digest: Context,
-    bytes: u64,
+    /// Emptied, to be filled again.
+    block: Vec<u8>,
 }
 
 /// A spooled file, ready to be put.
@@ -30,6 +39,9 @@ pub struct Spooled {
     /// Uncompressed size.
     pub bytes: u64,
 }
+
+/// Bytes that are compressed, and read or written, in one go.
+const BLOCK_BYTES: usize = 256 << 10;
 
 /// An error of the local spool.
 pub fn local(error: std::io::Error) -> StoreError {
@@ -49,19 +61,25 @@ impl Spool {
     /// When the disk refuses.
     pub fn new(dir: &Path) -> Result<Spool, StoreError> {
         // Each write to a file takes a turn on another thread.
-        let file = BufWriter::with_capacity(256 << 10, scratch(dir)?);
+        let file = BufWriter::with_capacity(BLOCK_BYTES, scratch(dir)?);
         let writer = ZstdEncoder::with_quality(file, Level::Fastest);
-        Ok(Spool { writer, digest: Context::new(&SHA256), bytes: 0 })
+        let packer = Packer { writer, digest: Context::new(&SHA256), block: vec![] };
+        Ok(Spool { block: vec![], packing: tokio::spawn(async { Ok(packer) }), bytes: 0 })
     }
 
     /// Adds bytes.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk refuses, maybe what was added before.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.digest.update(bytes);
         self.bytes += bytes.len() as u64;
-        self.writer.write_all(bytes).await.map_err(local)
+        self.block.extend_from_slice(bytes);
+        if self.block.len() >= BLOCK_BYTES {
+            let mut packer = self.packed().await?;
+            std::mem::swap(&mut packer.block, &mut self.block);
+            self.packing = tokio::spawn(packer.pack());
+        }
+        Ok(())
     }
 
     /// Uncompressed size so far.
@@ -69,13 +87,29 @@ impl Spool {
         self.bytes
     }
 
+    async fn packed(&mut self) -> Result<Packer, StoreError> {
+        (&mut self.packing).await.map_err(std::io::Error::other).flatten().map_err(local)
+    }
+
     /// # Errors
     /// When the disk refuses.
     pub async fn finish(mut self) -> Result<Spooled, StoreError> {
-        self.writer.shutdown().await.map_err(local)?;
-        let mut file = self.writer.into_inner().into_inner();
+        let mut packer = self.packed().await?;
+        packer.block = self.block;
+        let mut packer = packer.pack().await.map_err(local)?;
+        packer.writer.shutdown().await.map_err(local)?;
+        let mut file = packer.writer.into_inner().into_inner();
         file.rewind().await.map_err(local)?;
-        Ok(Spooled { file, sha256: hex(self.digest.finish().as_ref()), bytes: self.bytes })
+        Ok(Spooled { file, sha256: hex(packer.digest.finish().as_ref()), bytes: self.bytes })
+    }
+}
+
+impl Packer {
+    async fn pack(mut self) -> std::io::Result<Packer> {
+        self.digest.update(&self.block);
+        self.writer.write_all(&self.block).await?;
+        self.block.clear();
+        Ok(self)
     }
 }
 
@@ -89,7 +123,7 @@ impl Spooled {
             return Ok(());
         }
         let mut upload = folder.create(name, work_id).await?;
-        let mut chunk = vec![0; 256 << 10];
+        let mut chunk = vec![0; BLOCK_BYTES];
         loop {
             match self.file.read(&mut chunk).await.map_err(local)? {
                 0 => return upload.finish().await,
