@@ -1,0 +1,76 @@
+//! Tables and rows.
+
+use super::*;
+
+pub fn tables() -> Vec<Case> {
+    let text = "$(row.text)";
+    let repeated = json!({"messages": (0..10).map(|_| text).collect::<Vec<_>>()});
+    let repeated = input(json!({"template": {"customID": "$(row.id)", "body": repeated}}));
+    vec![
+        file(
+            "ragged",
+            "csv",
+            "id,text\n1,x\n\n2\n",
+            rows(text),
+            &["line 4: begins a row of 1 fields; the header has 2"],
+        ),
+        file("commas", "csv", "id,text\n1,a, b\n", rows(text), &["line 2: begins a row of 3 fields", "in quotes"]),
+        file("open", "csv", "id,text\n1,\"x\n2,y\n", rows(text), &["line 2: begins a row with a quote that is never"]),
+        file(
+            "column",
+            "csv",
+            format!("id,text\n1,{CANARY}\n"),
+            rows("$(row.txt)"),
+            &["line 2: has no column `txt`, which the template uses; it has `id`, `text`"],
+        ),
+        file("semicolon", "csv", "id;text\n1;x\n", rows(text), &["line 2: has no column `id`", "it has `id;text`"]),
+        file(
+            "columntwice",
+            "csv",
+            "id,id\n1,2\n",
+            rows("x"),
+            &["line 1: names the column `id` twice; give each column"],
+        ),
+        file(
+            "latin",
+            "csv",
+            b"id,text\n1,caf\xe9\n",
+            rows(text),
+            &["line 2: begins a row that is not UTF-8; store it"],
+        ),
+        file("wide", "csv", utf16("id,text\n1,x\n"), rows(text), &["line 1: begins a row that is not UTF-8; store it"]),
+        file(
+            "norowid",
+            "csv",
+            "id,text\n,x\n",
+            rows(text),
+            &["line 2: has a custom id of 0 bytes; 1 to 512 are allowed"],
+        ),
+        file("sameid", "csv", "id,text\n1,x\n1,y\n", rows(text), &["line 3: has a custom id that an earlier request"]),
+        file("header", "csv", "id,text\n", rows(text), &["holds no requests; put some there"]),
+        file("notemplate", "csv", "id\n1\n", none(), &["is CSV by its name", "set `spec.input.template`"]),
+        file("variable", "csv", "id\n1\n", rows("$(txt)"), &["`body.messages[0].content` uses the variable `$(txt)`"]),
+        file("unclosed", "csv", "id\n1\n", rows("$(row.id"), &["without its `)`; write `$$(` for a literal `$(`"]),
+        file(
+            "objectvar",
+            "csv",
+            "id\n1\n",
+            rows("$(object.key)"),
+            &["`$(object.key)`, which is for `spec.input.format"],
+        ),
+        case("norow", "[1]\n", rows(text), &["line 1: is not a JSON object of columns such as"]),
+        case("brokenrow", "{\"id\": 1,}\n", rows(text), &["line 1: is not JSON", "write one request a line"]),
+        case(
+            "objectid",
+            "{\"id\":{},\"text\":1}\n",
+            rows(text),
+            &["line 1: has a column `id` that is no custom id; text"],
+        ),
+        case(
+            "repeated",
+            json!({"id": "a", "text": "x".repeat(1 << 20)}).to_string(),
+            repeated,
+            &["line 1: makes a request of more than 9437184 bytes; shorten it"],
+        ),
+    ]
+}
