@@ -148,6 +148,11 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     ctx.metrics.step(name_of(&step));
     let act = Act { ctx, session, world: &world };
     if step == Step::Tidy {
+        if !memory.running.is_empty() {
+            // What is still being staged would lie there for ever; with the session its transfers end.
+            ctx.sessions.end(&world.view.owner.uid);
+            return Ok(Flow::Wait(Some(world.now)));
+        }
         act.tidy().await?;
     }
     let shown = !matches!(step, Step::Wait { .. }) || lasting(session).is_none();
@@ -200,7 +205,16 @@ fn told(world: &World, step: &Step) {
         Step::Fail(failure) => {
             info!(owner.namespace, owner.name, reason = failure.reason, "the job failed before anything was paid");
         }
-        Step::RemoveFinalizer { abandoned: Some(why) } => warn!(owner.namespace, owner.name, why, "let an object go"),
+        Step::RemoveFinalizer { abandoned, untidy } => {
+            if let Some(why) = abandoned {
+                warn!(owner.namespace, owner.name, why, "let an object go");
+            }
+            if let Some(why) = untidy {
+                let what =
+                    "what was staged for a deleted job is left; delete the folder of its work below `_batchjob/`";
+                warn!(owner.namespace, owner.name, output = world.view.output_uri, why, "{what}");
+            }
+        }
         _ => {}
     }
 }

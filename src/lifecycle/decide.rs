@@ -28,10 +28,12 @@ pub enum Step {
     },
     /// Put our finalizer on the object.
     AddFinalizer,
-    /// Let the object go; `abandoned` says what is left behind, if anything.
+    /// Let the object go.
     RemoveFinalizer {
-        /// For an event.
+        /// What may still run and cost, for an event.
         abandoned: Option<String>,
+        /// Why what was staged is left behind, if it is, for the log.
+        untidy: Option<String>,
     },
     /// Lock the spec and pin the provider in status, if the object is still the one that was judged.
     Lock(Lock),
@@ -245,7 +247,7 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
     }
     if journal.closing.is_some() {
         // Only a finalizer sets it, and the object that it belonged to came back (restored, or adopted).
-        return Step::Swap(journal.next(|j| j.closing = None));
+        return Step::Swap(journal.next(|j| reopen(o, j)));
     }
     let sent = journal.has_intents();
     if let Some(Err(message)) = &o.memory.store_proved
@@ -385,7 +387,17 @@ fn foreign(o: &Observed, journal: &Journal) -> Step {
 fn take(o: &Observed, journal: &mut Journal) {
     journal.owner = o.job.owner.clone();
     journal.spec_hash = o.job.spec_hash.clone();
-    journal.closing = None;
+    reopen(o, journal);
+}
+
+/// Whoever closed a journal without an intent deletes what was staged for it, at whatever time: who goes on stages anew, under
+/// another name.
+fn reopen(o: &Observed, journal: &mut Journal) {
+    if journal.closing.take().is_some() && !journal.has_intents() && journal.commit.is_none() {
+        journal.work_id = o.nonce.into();
+        journal.plan = None;
+        journal.shards.clear();
+    }
 }
 
 /// The same work under the same name in another cluster, which cannot be seen from here: taken where it was let go of, or on

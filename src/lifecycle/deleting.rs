@@ -1,7 +1,7 @@
 //! A job that is being deleted: its batches are stopped, or left to run, and what was paid for is kept.
 
 use super::decide::{GONE, Step, Waiting, conclude, wait};
-use super::journal::Commit;
+use super::journal::{Commit, Journal};
 use super::observed::Observed;
 use super::{ending, shards};
 use crate::api::conditions::reasons;
@@ -12,11 +12,11 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
     if !o.job.finalizer {
         return wait(None, reasons::FINISHED);
     }
-    let let_go = Step::RemoveFinalizer { abandoned: None };
-    if o.job.finished {
-        return let_go;
-    }
+    let let_go = Step::RemoveFinalizer { abandoned: None, untidy: None };
     let overdue = o.now >= since + o.timing.deletion_deadline;
+    if o.job.finished {
+        return finished(o, overdue);
+    }
     if let Some(stuck) = &o.job.stuck {
         // Without a lock nothing was ever opened by this object.
         return match (o.job.lock.is_none(), overdue) {
@@ -45,7 +45,7 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
     };
     if journal.commit.is_some() {
         return match conclude(o, journal) {
-            Step::Conclude { .. } => let_go,
+            Step::Conclude { .. } => tidy_up_then_let_go(o, journal, overdue),
             Step::Wait { .. } if overdue => abandon("its results could not be written"),
             step => step,
         };
@@ -54,7 +54,8 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
         return Step::Swap(journal.next(|j| j.closing = Some(policy)));
     }
     if !journal.has_intents() {
-        return let_go;
+        // Closed, it gets none: who opens it again stages anew.
+        return tidy_up_then_let_go(o, journal, overdue);
     }
     let round = shards::round(o, journal, Some(policy), false);
     match round.step {
@@ -66,6 +67,29 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
             until: round.due.or(Some(since + o.timing.deletion_deadline)),
             why: Waiting { stage: reasons::CANCELLED, holds: round.holds, stuck: round.stuck },
         },
+    }
+}
+
+/// A job that has its end waits for nobody: what cannot be looked at now is left as it is.
+fn finished(o: &Observed, overdue: bool) -> Step {
+    let tidied = o.job.tidy || o.job.lock.is_none();
+    match (o.journal.filter(|j| j.owner == o.job.owner && j.commit.is_some()), &o.job.stuck) {
+        (Some(journal), _) if !tidied => tidy_up_then_let_go(o, journal, overdue),
+        (None, Some(stuck)) if !tidied => {
+            Step::RemoveFinalizer { abandoned: None, untidy: Some(stuck.message.clone()) }
+        }
+        _ => Step::RemoveFinalizer { abandoned: None, untidy: None },
+    }
+}
+
+/// Deletes what was staged for work that nobody goes on with. What cannot be deleted holds nobody: who may not delete is let
+/// go at once, and where it may yet pass it is tried until the deletion is overdue.
+fn tidy_up_then_let_go(o: &Observed, journal: &Journal, overdue: bool) -> Step {
+    let tidied = o.memory.tidied.as_ref().filter(|t| t.work_id == journal.work_id);
+    match tidied.map(|t| &t.failed) {
+        None => Step::Tidy,
+        Some(Some(failed)) if failed.may_pass && !overdue => Step::Tidy,
+        Some(failed) => Step::RemoveFinalizer { abandoned: None, untidy: failed.as_ref().map(|f| f.message.clone()) },
     }
 }
 
@@ -101,5 +125,5 @@ fn abandon(why: &str) -> Step {
 }
 
 fn let_through(why: &str) -> Step {
-    Step::RemoveFinalizer { abandoned: Some(format!("the deletion was let through: {why}")) }
+    Step::RemoveFinalizer { abandoned: Some(format!("the deletion was let through: {why}")), untidy: None }
 }

@@ -167,6 +167,8 @@ pub struct Memory {
     pub follow_up: Option<(u32, Vec<Shard>)>,
     /// Files at the provider that were asked to be deleted.
     pub deleted: BTreeSet<String>,
+    /// What came of deleting what was staged, for a job that goes.
+    pub tidied: Option<Tidied>,
     /// Background tasks that are running.
     pub running: BTreeSet<Task>,
 }
@@ -299,6 +301,24 @@ pub struct Collected {
     pub errors: Vec<ErrorSummary>,
     /// The provider's files of this batch.
     pub files: Vec<String>,
+}
+
+/// What came of deleting what was staged for a work.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tidied {
+    /// The work.
+    pub work_id: String,
+    /// Why not all of it is gone.
+    pub failed: Option<Untidy>,
+}
+
+/// What keeps staged files from being deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Untidy {
+    /// For a person.
+    pub message: String,
+    /// Whether it may pass by itself.
+    pub may_pass: bool,
 }
 
 /// A manifest as far as decisions need it.

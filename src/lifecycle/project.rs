@@ -59,7 +59,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
             status.completion_time = time(o.now);
             failed(failure)
         }
-        Step::Tidy => return Some(tidied(old, generation, o.now)),
+        Step::Tidy if o.job.finished => return Some(tidied(old, generation, o.now)),
         _ => return None,
     };
     for verdict in verdicts {

@@ -21,6 +21,21 @@ async fn deleted_while_running_it_is_cancelled_and_nothing_is_left_at_the_provid
     assert_eq!(manifest["outcome"], "Cancelled");
     assert_eq!(manifest["requests"]["cancelled"], 3);
     assert_eq!(scene.get("out/j/errors.jsonl").await.unwrap().lines().count(), 3, "no line is lost");
+    assert_eq!(scene.list("out/j/_batchjob").await, ["journal.json"], "prompts are left nowhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_before_it_was_sent_it_leaves_nothing_staged_and_applied_again_it_starts_anew() {
+    let scene = Scene::new("unsent", &["--batch-duration", "200ms"]).await;
+    scene.apply_job("j", json!({"spec": {"suspend": true}}));
+    scene.wait_condition("j", "Planned", "True", 30).await;
+    assert!(scene.list("out/j/_batchjob").await.iter().any(|file| file.contains("/shards/")), "it is staged");
+    scene.kubectl(&["delete", "bjob", "j", "--timeout=30s"]);
+    assert_eq!(scene.list("out/j/_batchjob").await, ["journal.json"]);
+    scene.apply_job("j", json!({}));
+    scene.wait_tidy("j").await;
+    assert_eq!(scene.list("out/j/_batchjob").await, ["journal.json"]);
+    scene.sim.assert_billed_once(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@
 //! before its sender gives up or never; a person who answers has looked. The clock is one for both replicas and moves only to
 //! moments that somebody waits for. What a replica found out and what can be found out again for nothing is forgotten
 //! between two of its effects. Left out: deletions that are let through unfinished, and what `tests/in_use.rs` and
-//! `tests/decide.rs` hold up.
+//! `tests/decide/` hold up.
 //!
 //! `MODEL_SOAK=1` explores larger budgets. `cargo test --test model -- --nocapture` prints states, depth and seconds.
 //!

@@ -43,7 +43,7 @@ impl Act<'_> {
             Step::AddFinalizer => {
                 self.set_finalizer(true).await?;
             }
-            Step::RemoveFinalizer { abandoned } => {
+            Step::RemoveFinalizer { abandoned, .. } => {
                 if let Some(message) = abandoned {
                     self.tell(News::warning("ProviderBatchOrphaned", message)).await;
                 }

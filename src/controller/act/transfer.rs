@@ -11,8 +11,8 @@ use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
 use crate::controller::{names, source, tasks};
 use crate::lifecycle::{
-    AttemptState, Collected, Journal, Memory, PartRef, Pass, Plan, Planned, Shard, Slot, Task, TooLarge,
-    WORK_HASH_VERSION, error_summary,
+    AttemptState, Collected, Journal, Memory, PartRef, Pass, Plan, Planned, Shard, Slot, Task, Tidied, TooLarge,
+    Untidy, WORK_HASH_VERSION, error_summary,
 };
 use crate::provider::{Batch, InputFile};
 use crate::requests::{self, PassError, Passed, Recipe, SizeLimit};
@@ -143,8 +143,14 @@ impl Act<'_> {
 
     /// Deletes what was staged; the journal stays, for it is the memory of the work.
     pub(in crate::controller) async fn tidy(&self) -> Result<(), Trouble> {
-        let work = layout::work(&self.journal()?.work_id);
-        Ok(self.tools()?.folder.delete_below(&work).await?)
+        let work_id = self.journal()?.work_id.clone();
+        let deleted = self.tools()?.folder.delete_below(&layout::work(&work_id)).await.map_err(Trouble::from);
+        let untidy = |t: &Trouble| Untidy { message: t.stuck.message.clone(), may_pass: t.may_pass };
+        let failed = deleted.as_ref().err().map(untidy);
+        if self.world.view.deleting_since.is_some() {
+            self.session.remember(|m| m.tidied = Some(Tidied { work_id, failed }));
+        }
+        deleted
     }
 }
 

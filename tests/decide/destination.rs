@@ -1,0 +1,78 @@
+//! What lies at the destination already, and whose it is.
+
+use super::*;
+
+#[test]
+fn what_an_earlier_namesake_left_running_is_told() {
+    let journal = journal(owner("j", "earlier"), submitted());
+    let Step::Fail(failure) = step(&job(), Some(&journal), &other_work(memory())) else { panic!("no failure") };
+    assert!(failure.message.contains("batch-1") && failure.message.contains("earlier BatchJob"), "{}", failure.message);
+}
+
+#[test]
+fn what_was_found_out_of_one_owner_says_nothing_of_the_next() {
+    let journal = journal(owner("other", "second"), None);
+    let mut memory = memory();
+    memory.owner_alive = Some((owner("other", "first"), false));
+    assert_eq!(step(&job(), Some(&journal), &memory), Step::FindOwner(owner("other", "second")));
+    memory.owner_alive = Some((owner("other", "second"), true));
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Fail(_)));
+}
+
+#[test]
+fn a_foreign_result_file_fails_the_job_before_an_upload_and_never_after() {
+    let taken = Memory { taken: Some("s3://b/o/results.jsonl".into()), ..memory() };
+    let fresh = JobView { submitted: false, ..job() };
+    let Step::Fail(failure) = step(&fresh, None, &taken) else { panic!("no failure") };
+    assert!(failure.message.contains("s3://b/o/results.jsonl"));
+    let planned = journal(owner("j", "u"), None);
+    let Step::Swap(next) = step(&fresh, Some(&planned), &taken) else { panic!("the plan stays") };
+    assert_eq!(next.plan, None);
+    let sent = journal(owner("j", "u"), submitted());
+    assert!(matches!(step(&job(), Some(&sent), &taken), Step::Poll(_)), "a batch that runs is followed");
+}
+
+/// The journal as it is when the job fails, after steps that change it and nothing else.
+fn fails(job: &JobView, mut journal: Journal, memory: &Memory) -> Failure {
+    for _ in 0..5 {
+        match step(job, Some(&journal), memory) {
+            Step::Swap(next) => journal = next,
+            Step::Fail(failure) => {
+                assert_eq!(journal.plan, None, "nobody acts on a plan whose spec is unlocked");
+                return failure;
+            }
+            step => panic!("{step:?}"),
+        }
+    }
+    panic!("no end of writing the journal")
+}
+
+#[test]
+fn out_of_time_before_anything_was_sent_it_fails_and_is_not_planned_again() {
+    let late = JobView { deadline: Some(NOW - 1), submitted: false, ..job() };
+    let planned = Planned { staged: Some("w".into()), plan: plan("h"), shards: vec![shard(None)] };
+    let read = Memory { pass: Some(Pass { spec_hash: "spec".into(), result: Ok(planned) }), ..memory() };
+    for memory in [memory(), read] {
+        assert_eq!(fails(&late, journal(owner("j", "u"), None), &memory).reason, "DeadlineExceeded");
+    }
+}
+
+#[test]
+fn results_of_other_work_that_came_after_the_journal_fail_the_job_once() {
+    let fresh = JobView { submitted: false, ..job() };
+    let planned = Planned { staged: Some("w".into()), plan: plan("h"), shards: vec![shard(None)] };
+    let pass = Some(Pass { spec_hash: "spec".into(), result: Ok(planned) });
+    let manifest = ManifestView {
+        work_id: "other".into(),
+        work_hash: "other".into(),
+        outcome: Outcome::Succeeded,
+        reason: "AllSucceeded".into(),
+        message: "m".into(),
+        requests: RequestCounts::default(),
+        at: NOW,
+        files: vec![],
+        errors: vec![],
+    };
+    let memory = Memory { pass, manifest: Some(Some(manifest)), ..memory() };
+    assert_eq!(fails(&fresh, journal(owner("j", "u"), None), &memory).reason, "OutputConflict");
+}

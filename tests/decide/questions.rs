@@ -1,0 +1,109 @@
+//! People's answers.
+
+use super::*;
+
+#[test]
+fn while_a_person_is_asked_the_search_goes_on() {
+    let journal = journal(owner("j", "u"), Some(AttemptState::Intended));
+    let mut memory = memory();
+    memory.files.insert("file-1".into(), false);
+    memory.searches.insert("intent-1".into(), Search { began: NOW - 400_000, found: Some(vec![]) });
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Search(_)), "once the intent is over");
+    memory.searches.insert("intent-1".into(), Search { began: NOW - 4, found: Some(vec![]) });
+    let Step::Wait { until, why } = step(&job(), Some(&journal), &memory) else { panic!("no wait") };
+    assert_eq!((until, why.holds.len()), (Some(NOW + 6), 1));
+    memory.searches.insert("intent-1".into(), Search { began: NOW - 10, found: Some(vec![]) });
+    assert!(
+        matches!(step(&job(), Some(&journal), &memory), Step::Search(_)),
+        "and again, once the list may have caught up"
+    );
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec!["batch-1".into()]) });
+    let Step::Swap(next) = step(&job(), Some(&journal), &memory) else { panic!("no record") };
+    assert_eq!(next.shards[0].batch_in_flight(), Some("batch-1"));
+}
+
+#[test]
+fn a_persons_none_deletes_the_input_file_before_it_counts() {
+    let journal = journal(owner("j", "u"), Some(AttemptState::Intended));
+    let told = JobView { answer: Some(("unknown-intent-1".into(), "none".into())), ..job() };
+    let mut memory = memory();
+    assert_eq!(step(&told, Some(&journal), &memory), Step::DeleteFiles(vec!["file-1".into()]));
+    memory.deleted.insert("file-1".into());
+    let Step::Swap(next) = step(&told, Some(&journal), &memory) else { panic!("not revoked") };
+    assert!(matches!(next.shards[0].attempt.as_ref().unwrap().state, AttemptState::Revoked { .. }));
+}
+
+#[test]
+fn a_persons_resend_deletes_the_input_file_before_it_counts() {
+    let journal = journal(owner("j", "u"), submitted());
+    let told = JobView { answer: Some(("lost-intent-1".into(), "resend".into())), ..job() };
+    let mut memory = memory();
+    memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::NotFound });
+    assert_eq!(step(&told, Some(&journal), &memory), Step::DeleteFiles(vec!["file-1".into()]));
+    memory.deleted.insert("file-1".into());
+    assert!(matches!(step(&told, Some(&journal), &memory), Step::Swap(_)));
+}
+
+#[test]
+fn with_hold_a_person_is_asked_and_nothing_is_revoked() {
+    let hold = with_provider(|p| p.unknown_submission_policy = UnknownSubmissionPolicy::Hold);
+    let journal = journal(owner("j", "u"), Some(AttemptState::Intended));
+    let mut memory = memory();
+    memory.files.insert("file-1".into(), true);
+    memory.resolvable = Some(true);
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Swap(_)), "with Resolve it is");
+    let Step::Wait { why, .. } = step(&hold, Some(&journal), &memory) else { panic!("no wait") };
+    assert!(why.holds[0].message.contains("`unknownSubmissionPolicy` is Hold"), "{:?}", why.holds);
+    let revoking = self::journal(owner("j", "u"), Some(AttemptState::Revoking));
+    memory.revoked.insert("file-1".into(), NOW - 1_000);
+    let Step::Wait { why, .. } = step(&hold, Some(&revoking), &memory) else { panic!("no wait") };
+    assert_eq!(why.holds.len(), 1, "nor sent again once the policy changed");
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec!["batch-1".into()]) });
+    let Step::Swap(next) = step(&hold, Some(&journal), &memory) else { panic!("no record") };
+    assert_eq!(next.shards[0].batch_in_flight(), Some("batch-1"), "what is found is adopted");
+}
+
+/// The question, and the job as a person who gave its first answer leaves it.
+fn asked_and_answered(job: &JobView, journal: &Journal, memory: &Memory) -> (String, JobView) {
+    let Step::Wait { why, .. } = step(job, Some(journal), memory) else { panic!("nobody is asked") };
+    let (id, answer) = why.holds[0].answers[0].split_once('=').unwrap();
+    assert_eq!(id, why.holds[0].id);
+    (why.holds[0].message.clone(), JobView { answer: Some((id.into(), answer.into())), ..job.clone() })
+}
+
+#[test]
+fn a_copy_in_another_cluster_takes_the_work_over_on_a_word_that_holds_for_that_time() {
+    let memory = the_same_work(memory());
+    let first = JobView { owner: Owner { cluster: "d".into(), ..owner("j", "first-uid") }, ..job() };
+    let begun = journal(first.owner.clone(), submitted());
+    let (message, told) = asked_and_answered(&job(), &begun, &memory);
+    assert!(message.contains("BatchJob n/j of another cluster (its kube-system has the uid d)"), "{message}");
+    let Step::Swap(taken) = step(&told, Some(&begun), &memory) else { panic!("not taken") };
+    assert_eq!((&taken.owner, taken.named_after()), (&job().owner, "d"), "the provider knows it by its first name");
+    assert_eq!(taken.shards, begun.shards);
+    let (_, first_told) = asked_and_answered(&first, &taken, &memory);
+    let Step::Swap(back) = step(&first_told, Some(&taken), &memory) else { panic!("not taken back") };
+    assert_eq!((&back.owner, back.named_after()), (&first.owner, "d"));
+    assert!(matches!(step(&told, Some(&back), &memory), Step::Wait { .. }), "an answer holds once");
+    assert!(matches!(step(&told, Some(&begun), &other_work(self::memory())), Step::Fail(_)), "other work is not taken");
+    let due = Memory { manifest_at: Some(NOW - 15_000), ..memory.clone() };
+    assert_eq!(step(&job(), Some(&begun), &due), Step::LookForManifest, "its results may have come");
+    let released = begun.next(|j| j.closing = Some(DeletionPolicy::Orphan));
+    assert!(matches!(step(&job(), Some(&released), &memory), Step::Swap(_)), "what was let go of is taken");
+}
+
+#[test]
+fn an_answer_that_was_copied_with_its_blank_is_none() {
+    let hold = with_provider(|p| p.unknown_submission_policy = UnknownSubmissionPolicy::Hold);
+    let journal = journal(owner("j", "u"), Some(AttemptState::Intended));
+    let mut memory = memory();
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
+    let Step::Wait { why, .. } = step(&hold, Some(&journal), &memory) else { panic!("nobody is asked") };
+    let blank = why.holds[0].answers.iter().find(|a| a.contains("adopt:")).unwrap().split_once('=').unwrap();
+    let said = |answer: &str| JobView { answer: Some((blank.0.into(), answer.into())), ..hold.clone() };
+    assert!(matches!(step(&said(blank.1), Some(&journal), &memory), Step::Wait { .. }));
+    let filled_in = blank.1.replace("BATCH_ID", "batch-7");
+    let Step::Swap(next) = step(&said(&filled_in), Some(&journal), &memory) else { panic!("not adopted") };
+    assert_eq!(next.shards[0].batch_in_flight(), Some("batch-7"));
+}

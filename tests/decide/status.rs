@@ -1,0 +1,92 @@
+//! What status says.
+
+use super::*;
+
+#[test]
+fn status_stays_small_however_many_batches_there_are() {
+    let mut journal = journal(owner("j", "u"), None);
+    let long = |what: &str, n: usize| format!("{what}{}", "x".repeat(n));
+    journal.shards = (0..5_000)
+        .map(|i| {
+            let state = match i % 2 {
+                0 => AttemptState::Submitted { batch_id: long("b", 255), at: 0 },
+                _ => AttemptState::Settled {
+                    batch_id: long("b", 255),
+                    ended: long("e", 40),
+                    part: None,
+                    counts: Default::default(),
+                    may_pass: 0,
+                    errors: (0..10)
+                        .map(|e| ErrorSummary {
+                            code: long(&e.to_string(), 60),
+                            count: 1,
+                            sample_custom_id: long("i", 500),
+                            ..Default::default()
+                        })
+                        .collect(),
+                    files: vec![],
+                },
+            };
+            Shard { model: long("m", 250), ..shard(Some(state)) }
+        })
+        .collect();
+    let stuck = JobView { stuck: Some(Stuck { reason: "ProviderUnavailable", message: long("m", 5_000) }), ..job() };
+    let memory = memory();
+    let observed =
+        Observed { now: NOW, nonce: "nonce", timing: &TIMING, job: &stuck, journal: Some(&journal), memory: &memory };
+    let status = project(&observed, &Default::default(), Some(1), &decide(&observed)).unwrap();
+    let size = serde_json::to_vec(&status).unwrap().len();
+    assert!(status.batches.len() > 20 && size < 48 << 10, "{} batches, {size} bytes", status.batches.len());
+}
+
+#[test]
+fn progress_counts_what_was_executed_and_never_runs_backwards() {
+    let counts = RequestCounts { total: 10, succeeded: 5, failed: 1, expired: 4, ..Default::default() };
+    let expired = AttemptState::Settled {
+        batch_id: "batch-1".into(),
+        ended: "expired".into(),
+        part: None,
+        counts,
+        may_pass: 0,
+        errors: vec![],
+        files: vec![],
+    };
+    let mut journal = journal(owner("j", "u"), submitted());
+    journal.shards[0].requests = 10;
+    let progress = |journal: &Journal, seen: Option<Seen>| {
+        let looks = seen.map(|seen| ("batch-1".to_string(), Look { at: NOW, seen })).into_iter().collect();
+        let (job, memory) = (job(), Memory { looks, ..memory() });
+        let observed =
+            Observed { now: NOW, nonce: "nonce", timing: &TIMING, job: &job, journal: Some(journal), memory: &memory };
+        let wait = Step::Wait { until: None, why: Waiting { stage: "InProgress", ..Default::default() } };
+        project(&observed, &Default::default(), Some(1), &wait).unwrap().display.unwrap().progress
+    };
+    assert_eq!(progress(&journal, Some(Seen::Running { state: "in_progress".into(), done: 5 })), "5/10 (50%)");
+    let ended = |state: &str, done| Some(Seen::Ended { state: state.into(), done, rejected: None });
+    assert_eq!(progress(&journal, ended("expired", 6)), "6/10 (60%)");
+    journal.shards[0].attempt.as_mut().unwrap().state = expired;
+    assert_eq!(progress(&journal, None), "6/10 (60%)");
+    let took = RequestCounts { total: 4, expired: 4, ..Default::default() };
+    journal.shards.push(Shard { requests: 4, round: 1, took, ..shard(submitted()) });
+    assert_eq!(progress(&journal, None), "6/10 (60%)");
+    assert_eq!(progress(&journal, ended("completed", 0)), "10/10 (100%)", "a server that does not count");
+}
+
+#[test]
+fn what_was_submitted_is_not_forgotten_with_the_journal() {
+    let (job, memory) = (job(), memory());
+    let observed =
+        |journal| Observed { now: NOW, nonce: "nonce", timing: &TIMING, job: &job, journal, memory: &memory };
+    let journal = journal(owner("j", "u"), submitted());
+    let there = observed(Some(&journal));
+    let wait = Step::Wait { until: None, why: Waiting { stage: "InProgress", ..Default::default() } };
+    let before = project(&there, &Default::default(), Some(1), &wait).unwrap();
+    let gone = observed(None);
+    let step = decide(&gone);
+    assert!(matches!(&step, Step::Wait { why, .. } if why.stuck.is_some()), "{step:?}");
+    let after = project(&gone, &before, Some(1), &step).unwrap();
+    assert!(
+        after.submission_time.is_some() && after.batches == before.batches && after.work == before.work,
+        "{after:?}"
+    );
+}

@@ -1,0 +1,150 @@
+//! What goes with a job, and what stays.
+
+use super::*;
+
+fn committed(of: Owner) -> Journal {
+    let requests = RequestCounts { total: 1, cancelled: 1, ..Default::default() };
+    let (reason, message) = ("r".into(), "m".into());
+    let commit = Commit { outcome: Outcome::Cancelled, reason, message, at: NOW, requests };
+    Journal { commit: Some(commit), ..journal(of, submitted()) }
+}
+
+fn manifest(work: &str) -> Memory {
+    let manifest = ManifestView {
+        work_id: work.into(),
+        work_hash: "h".into(),
+        outcome: Outcome::Cancelled,
+        reason: String::new(),
+        message: String::new(),
+        requests: Default::default(),
+        at: 0,
+        files: vec![],
+        errors: vec![],
+    };
+    Memory { manifest: Some(Some(manifest)), ..Default::default() }
+}
+
+fn deleted() -> JobView {
+    JobView { deleting_since: Some(NOW), ..job() }
+}
+
+fn let_go(untidy: Option<&str>) -> Step {
+    Step::RemoveFinalizer { abandoned: None, untidy: untidy.map(str::to_string) }
+}
+
+fn tidied(memory: Memory, failed: Option<(&str, bool)>) -> Memory {
+    let failed = failed.map(|(message, may_pass)| Untidy { message: message.into(), may_pass });
+    Memory { tidied: Some(Tidied { work_id: "w".into(), failed }), ..memory }
+}
+
+#[test]
+fn a_finished_job_tidies_its_work_whoever_the_journal_names_of_its_name() {
+    let journal = committed(owner("j", "earlier"));
+    let finished = JobView { finished: true, ..job() };
+    assert_eq!(step(&finished, Some(&journal), &Memory::default()), Step::LookForManifest);
+    assert_eq!(step(&finished, Some(&journal), &manifest("w")), Step::Tidy);
+    let waits = |memory: Memory| matches!(step(&finished, Some(&journal), &memory), Step::Wait { .. });
+    assert!(waits(manifest("another work")) && waits(memory()), "its parts are needed yet");
+}
+
+#[test]
+fn what_was_staged_for_a_deleted_job_goes_once_its_results_are_written() {
+    let journal = committed(owner("j", "u"));
+    assert_eq!(step(&deleted(), Some(&journal), &Memory::default()), Step::LookForManifest);
+    assert_eq!(step(&deleted(), Some(&journal), &memory()), Step::Write, "the results come first");
+    let foreign = step(&deleted(), Some(&journal), &manifest("another work"));
+    assert!(matches!(foreign, Step::Wait { .. }), "its parts are needed yet");
+    assert_eq!(step(&deleted(), Some(&journal), &manifest("w")), Step::Tidy);
+    assert_eq!(step(&deleted(), Some(&journal), &tidied(manifest("w"), None)), let_go(None));
+}
+
+#[test]
+fn what_was_staged_for_a_job_that_ended_before_its_deletion_goes_if_it_is_the_jobs() {
+    let journal = committed(owner("j", "u"));
+    let finished = JobView { finished: true, ..deleted() };
+    assert_eq!(step(&finished, Some(&journal), &Memory::default()), Step::Tidy);
+    assert_eq!(step(&finished, Some(&journal), &tidied(Memory::default(), None)), let_go(None));
+    assert_eq!(step(&JobView { tidy: true, ..finished.clone() }, Some(&journal), &Memory::default()), let_go(None));
+    for other in [owner("j", "later"), owner("k", "u")] {
+        assert_eq!(
+            step(&finished, Some(&committed(other)), &Memory::default()),
+            let_go(None),
+            "another goes on with it"
+        );
+    }
+    let unread = JobView { stuck: Some(Stuck { reason: "SecretNotFound", message: "no Secret".into() }), ..finished };
+    assert_eq!(step(&unread, None, &Memory::default()), let_go(Some("no Secret")), "it waits for nothing");
+}
+
+#[test]
+fn what_was_staged_for_a_job_that_was_never_sent_goes_once_its_journal_is_closed() {
+    let open = journal(owner("j", "u"), None);
+    let Step::Swap(closed) = step(&deleted(), Some(&open), &memory()) else { panic!("it is not closed") };
+    assert_eq!(step(&deleted(), Some(&closed), &memory()), Step::Tidy);
+    assert_eq!(step(&deleted(), Some(&closed), &tidied(memory(), None)), let_go(None));
+    let earlier = Tidied { work_id: "an earlier work".into(), failed: None };
+    let told = Memory { tidied: Some(earlier), ..memory() };
+    assert_eq!(step(&deleted(), Some(&closed), &told), Step::Tidy, "this one is not tidied yet");
+}
+
+#[test]
+fn who_goes_on_with_a_journal_that_was_closed_before_an_intent_stages_anew() {
+    let closed = |of: Owner, policy| Journal { closing: Some(policy), ..journal(of, None) };
+    let elsewhere = Owner { cluster: "d".into(), ..owner("j", "v") };
+    for of in [owner("j", "u"), owner("j", "earlier"), elsewhere] {
+        let journal = closed(of, DeletionPolicy::Orphan);
+        let Step::Swap(next) = step(&job(), Some(&journal), &the_same_work(memory())) else { panic!("not taken") };
+        assert_eq!((next.work_id.as_str(), next.plan, next.shards), ("nonce", None, vec![]));
+    }
+    let left = journal(owner("j", "earlier"), None);
+    let Step::Swap(next) = step(&job(), Some(&left), &memory()) else { panic!("not taken") };
+    assert_eq!(next.work_id, "w", "nobody tidies what is not closed");
+    let sent = Journal { closing: Some(DeletionPolicy::Cancel), ..journal(owner("j", "u"), submitted()) };
+    let Step::Swap(next) = step(&job(), Some(&sent), &memory()) else { panic!("not opened again") };
+    assert_eq!((next.work_id.as_str(), next.shards.len(), next.closing), ("w", 1, None), "what was sent goes on");
+}
+
+#[test]
+fn what_cannot_be_deleted_holds_no_job_beyond_its_deadline() {
+    let journal = committed(owner("j", "u"));
+    let away = tidied(manifest("w"), Some(("away", true)));
+    let overdue = JobView { deleting_since: Some(NOW - 1_000), ..deleted() };
+    assert_eq!(step(&deleted(), Some(&journal), &away), Step::Tidy, "again");
+    assert_eq!(step(&overdue, Some(&journal), &away), let_go(Some("away")));
+    assert_eq!(step(&overdue, Some(&journal), &manifest("w")), Step::Tidy, "it is tried once, however late");
+    let denied = tidied(manifest("w"), Some(("denied", false)));
+    assert_eq!(step(&deleted(), Some(&journal), &denied), let_go(Some("denied")));
+}
+
+#[test]
+fn what_an_orphan_left_running_needs_stays() {
+    let mut sent = journal(owner("j", "u"), submitted());
+    sent.closing = Some(DeletionPolicy::Orphan);
+    let orphan = JobView { deletion_policy: DeletionPolicy::Orphan, ..deleted() };
+    assert_eq!(step(&orphan, Some(&sent), &memory()), let_go(None));
+    let late = JobView { deleting_since: Some(NOW - 1_000), ..deleted() };
+    sent.closing = Some(DeletionPolicy::Cancel);
+    let look = Look { at: NOW, seen: Seen::Running { state: "in_progress".into(), done: 0 } };
+    let mut told = searched(memory());
+    told.cancelled.insert("batch-1".into());
+    told.looks.insert("batch-1".into(), look);
+    let Step::RemoveFinalizer { abandoned: Some(_), .. } = step(&late, Some(&sent), &told) else { panic!("it stays") };
+}
+
+#[test]
+fn a_job_that_is_deleted_with_its_journal_has_what_status_names_stopped() {
+    let mut memory = memory();
+    assert_eq!(step(&deleted(), None, &memory), Step::CancelUnjournaled { batch_id: "batch-1".into() });
+    memory.cancelled.insert("batch-1".into());
+    let Step::RemoveFinalizer { abandoned: Some(why), .. } = step(&deleted(), None, &memory) else {
+        panic!("it stays")
+    };
+    assert!(why.contains("told to stop"), "{why}");
+    let orphan = JobView { deletion_policy: DeletionPolicy::Orphan, ..deleted() };
+    assert!(matches!(step(&orphan, None, &Memory::default()), Step::RemoveFinalizer { abandoned: Some(_), .. }));
+    let overdue = JobView { deleting_since: Some(NOW - 1_000), ..deleted() };
+    let Step::RemoveFinalizer { abandoned: Some(why), .. } = step(&overdue, None, &Memory::default()) else {
+        panic!("it stays")
+    };
+    assert!(!why.contains("the journal at the destination names them"), "{why}");
+}
