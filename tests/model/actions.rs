@@ -58,7 +58,9 @@ impl Protocol {
                     out.push(Action::LoseReply(i));
                 }
             }
-            Doing::Collecting(..) | Doing::Joining(..) | Doing::Staging(_) => out.push(Action::Transfer(i)),
+            Doing::Collecting(..) | Doing::Joining(..) | Doing::Staging(_) | Doing::Tidying(..) => {
+                out.push(Action::Transfer(i));
+            }
             Doing::LettingGo(_) => {
                 out.extend(readers(w, replica.sees).map(|stale| Action::LetGo { replica: i, stale }));
             }
@@ -128,7 +130,8 @@ impl Protocol {
             (Doing::Waiting(intent), Action::LoseReply(_)) => self.lose_reply(w, replica, intent),
             (Doing::Collecting(slot, batch), Action::Transfer(_)) => self.collect(w, replica, slot, &batch),
             (Doing::Joining(journal, then), Action::Transfer(_)) => self.join(w, replica, &journal, then),
-            (Doing::Staging(shard), Action::Transfer(_)) => _ = w.folder.staged.insert(shard),
+            (Doing::Staging(shard), Action::Transfer(_)) => _ = w.folder.staged.insert((w.work(), shard)),
+            (Doing::Tidying(work, judged), Action::Transfer(_)) => tidy(w, replica, work, &judged),
             (Doing::LettingGo(judged), Action::LetGo { stale, .. }) if w.object_of(replica) == Some(&judged) => {
                 let at = w.replicas[replica].sees;
                 w.replace(at, None, stale);
@@ -137,6 +140,17 @@ impl Protocol {
             _ => return None,
         }
         Some(())
+    }
+}
+
+/// Deletes what was staged, and says so in status if the object is still the one that was judged.
+fn tidy(w: &mut World, replica: usize, work_id: String, judged: &Shared<JobView>) {
+    w.tidy(&work_id);
+    if judged.deleting_since.is_some() {
+        w.learn(replica, |m| m.tidied = Some(Tidied { work_id, failed: None }));
+    }
+    if judged.finished && w.object_of(replica) == Some(judged) {
+        w.edit_object(w.replicas[replica].sees, 0, |o| o.tidy = true);
     }
 }
 

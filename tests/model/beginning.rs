@@ -45,7 +45,7 @@ impl Protocol {
 
     fn plan(&self, w: &mut World) {
         let job = JobView::clone(w.objects[0].as_ref().unwrap());
-        let mut journal = Journal::open("?".into(), job.owner.clone(), "A".into());
+        let mut journal = Journal::open("w1".into(), job.owner.clone(), "A".into());
         journal.plan = Some(Plan {
             work_hash: "A".into(),
             input: InputStatus { sha256: "A".into(), size_bytes: 1 },
@@ -53,7 +53,7 @@ impl Protocol {
             too_large: Default::default(),
         });
         journal.shards = self.shards_of(w, &job);
-        w.folder.staged = journal.shards.iter().map(|s| s.sha256.clone()).collect();
+        w.stage(&journal.work_id, journal.shards.clone());
         if self.start == Start::Submitted {
             journal.shards.iter_mut().enumerate().for_each(|(i, shard)| submit(w, i, shard));
             w.edit_object(0, 0, |o| o.submitted = true);

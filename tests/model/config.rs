@@ -151,6 +151,10 @@ pub(super) enum Mutant {
     PartsOverwritten,
     /// Results are written before the journal says what the end is.
     JoinsBeforeCommit,
+    /// A job that goes takes its results for written once its end is decided.
+    TidiesUnwritten,
+    /// Who goes on with a journal that was closed stages under the name that it had.
+    KeepsWork,
 }
 
 /// Where the exploration begins.

@@ -46,6 +46,12 @@ impl Protocol {
                 let job = JobView { fingerprint: self.shown_credential(job).into(), ..job.clone() };
                 observed(&job, w.journal.as_deref())
             }
+            Some(Mutant::TidiesUnwritten) if job.deleting_since.is_some() => {
+                let results = w.journal.as_deref().and_then(|j| joined(w, j, None));
+                let manifest = results.map(|r| Some(r.manifest)).or(memory.manifest.clone());
+                let memory = &Memory { manifest, ..memory.clone() };
+                decide(&Observed { now, nonce: "?", timing: &timing, job, journal: w.journal.as_deref(), memory })
+            }
             Some(Mutant::ClosesNothing) if job.deleting_since.is_some() => {
                 let closing = |j: &Shared<Journal>| Journal { closing: Some(job.deletion_policy), ..Journal::clone(j) };
                 observed(job, w.journal.as_ref().map(closing).as_ref())
@@ -123,8 +129,10 @@ impl Protocol {
     /// Steps that teach the replica something or can be done again for nothing.
     fn look(&self, w: &mut World, memory: &mut Memory, job: &JobView, step: &Step) -> bool {
         match step {
-            Step::Pass { stage: Some(_) } => w.stage(self.shards_of(w, job)),
-            Step::FollowUp { round } if self.mutant != Some(Mutant::StagesAfter) => w.stage(follow_up(w, *round)),
+            Step::Pass { stage: Some(work) } => w.stage(work, self.shards_of(w, job)),
+            Step::FollowUp { round } if self.mutant != Some(Mutant::StagesAfter) => {
+                w.stage(&w.work(), follow_up(w, *round));
+            }
             Step::Search(slot) => return self.search(w, memory, job, *slot),
             Step::Revoke(slot) => {
                 let Some(Attempt { file_id, .. }) = w.attempt(*slot).cloned() else { return false };
@@ -222,7 +230,7 @@ impl Protocol {
     fn is_in_vain(&self, w: &World, step: &Step) -> bool {
         let Some(journal) = &w.journal else { return false };
         match step {
-            Step::Upload(slot) => !w.folder.staged.contains(&journal.shards[slot.shard].sha256),
+            Step::Upload(slot) => !w.is_staged(&journal.shards[slot.shard]),
             Step::Write => w.folder.manifest.is_none() && joined(w, journal, self.mutant).is_none(),
             Step::Collect { slot, .. } => match w.attempt(*slot).map(|a| &a.state) {
                 Some(AttemptState::Submitted { batch_id, .. }) => w.deleted_files.contains(&answers_of(batch_id)),

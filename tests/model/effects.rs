@@ -46,7 +46,7 @@ impl Protocol {
             }
             Step::Upload(slot) => {
                 let shard = w.journal.as_ref().and_then(|j| j.shards.get(slot.shard));
-                let Some(sha) = shard.map(|s| &s.sha256).filter(|sha| w.folder.staged.contains(*sha)) else {
+                let Some(sha) = shard.filter(|s| w.is_staged(s)).map(|s| &s.sha256) else {
                     return false;
                 };
                 memory.uploads.insert((*slot, sha.clone()), format!("{sha}@{}", job.fingerprint));
@@ -101,7 +101,8 @@ impl Protocol {
                 _ => return None,
             },
             Step::Write => Doing::Joining(judged?, None),
-            Step::RemoveFinalizer { abandoned: None } => Doing::LettingGo(job.clone()),
+            Step::RemoveFinalizer { abandoned: None, .. } => Doing::LettingGo(job.clone()),
+            Step::Tidy => Doing::Tidying(w.work(), job.clone()),
             Step::Cancel { batch_id } => {
                 cancel(w, memory, job, batch_id);
                 Doing::Nothing
@@ -123,11 +124,6 @@ impl Protocol {
 /// What is written to the object, if it still is the one that was judged.
 fn write_status(w: &mut World, replica: usize, job: &Shared<JobView>, step: Step) -> Option<()> {
     let at = w.replicas[replica].sees;
-    if step == Step::Tidy {
-        w.history.tidied = true;
-        w.folder.staged.clear();
-        w.folder.parts.clear();
-    }
     if w.objects[at].as_ref() != Some(job) {
         return Some(());
     }
@@ -137,7 +133,6 @@ fn write_status(w: &mut World, replica: usize, job: &Shared<JobView>, step: Step
         Step::Pin => w.edit_object(at, 0, |o| o.pinned = true),
         Step::Fail(_) => w.edit_object(at, 0, |o| (o.lock, o.finished, o.tidy) = (None, true, true)),
         Step::Conclude { reused, .. } => w.edit_object(at, 0, |o| (o.finished, o.tidy) = (true, reused)),
-        Step::Tidy => w.edit_object(at, 0, |o| o.tidy = true),
         _ => None,
     }
 }

@@ -39,6 +39,8 @@ impl World {
         memory.permit = memory.permit.take().filter(is_live);
         memory.revoked.retain(|file, _| is_live(file));
         memory.store_proved = memory.store_proved.take().filter(Result::is_err);
+        let work = self.journal.as_ref().map(|j| &j.work_id);
+        memory.tidied = memory.tidied.take().filter(|tidied| Some(&tidied.work_id) == work);
         (memory.pass, memory.resolvable) = (None, None);
         memory.looks.clear();
         match model.budget.rotations {

@@ -7,7 +7,7 @@
 //!
 //! Proved within the budgets (`properties`): at most one live batch bills a line, and a line with an answer is never sent
 //! again; every batch is recorded, told to stop, or asked about; every answer that came back is in the results; the
-//! outcomes of all lines sum up; results are written once; nothing rests but at an end or where somebody is told, and
+//! outcomes of all lines sum up; results are written once; what is staged stays for as long as somebody needs it; nothing rests but at an end or where somebody is told, and
 //! from every state an end can be reached; every write of the journal is one step forward. `mutants` breaks each rule of
 //! the protocol in the executor around `decide`, or in what it is shown, and the shortest way to a broken promise is found.
 //!
@@ -70,7 +70,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use batchjob_operator::api::{DeletionPolicy, InputStatus, Lock, Outcome, ProviderFilePolicy, RequestCounts};
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Collected, Commit, JobView, Journal, Look, ManifestView, MaxFailed, Memory, Observed, Owner,
-    PartRef, Pass, Plan, Planned, Posted, Refusal, Search, Seen, Shard, Slot, Step, Timing, decide,
+    PartRef, Pass, Plan, Planned, Posted, Refusal, Search, Seen, Shard, Slot, Step, Tidied, Timing, decide,
 };
 use stateright::{Model, Property};
 
@@ -80,7 +80,7 @@ use config::{Budget, Deleted, LAG, Mutant, NEVER, Other, PATIENCE, Protocol, Sta
 use effects::{last_moment, post, shard, take_for_a_permit};
 use explore::soak;
 use lawful::is_lawful;
-use properties::{GOES_ON, NO_DOUBLE_PAY, NO_LOST_BATCH, NO_LOST_LINE, NOTHING_AFTER};
+use properties::{GOES_ON, NEEDED, NO_DOUBLE_PAY, NO_LOST_BATCH, NO_LOST_LINE, NOTHING_AFTER};
 use results::{follow_up, joined};
 use shared::Shared;
 use world::{Batch, BatchState, Doing, Folder, History, Post, Replica, Results, World, Write};

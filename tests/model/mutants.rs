@@ -71,6 +71,20 @@ fn closing_before_deletion() {
 }
 
 #[test]
+fn results_are_written_before_what_was_staged_goes() {
+    let model = Protocol { lines: 1, ..Protocol::ending(Budget { deletions: 1, recreations: 1, ..NONE }) };
+    without(Mutant::TidiesUnwritten, model, NEEDED);
+    without(Mutant::TidiesUnwritten, model, GOES_ON);
+}
+
+#[test]
+fn who_opens_a_closed_journal_stages_anew() {
+    let model = Protocol::submitting(Budget { deletions: 1, recreations: 1, ..NONE });
+    without(Mutant::KeepsWork, model, NEEDED);
+    without(Mutant::KeepsWork, model, GOES_ON);
+}
+
+#[test]
 fn another_round_is_staged_before_its_intent() {
     let model = Protocol::ending(Budget { expiries: 2, crashes: 1, ..NONE });
     without(Mutant::StagesAfter, model, GOES_ON);

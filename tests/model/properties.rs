@@ -6,6 +6,7 @@ pub(super) const NO_DOUBLE_PAY: &str = "never pays twice";
 pub(super) const NO_LOST_BATCH: &str = "never loses a batch";
 pub(super) const NO_LOST_LINE: &str = "results hold every answer that came back";
 pub(super) const NOTHING_AFTER: &str = "asks for nothing once the journal is closed, or results are there";
+pub(super) const NEEDED: &str = "what is staged stays until its results are there, or nothing can be sent";
 pub(super) const GOES_ON: &str = "rests only at an end, or where somebody is told";
 
 impl Model for Protocol {
@@ -74,6 +75,7 @@ fn safety() -> Vec<Property<Protocol>> {
             };
             w.journals().filter_map(|j| j.commit.as_ref()).all(sums_up)
         }),
+        Property::<Protocol>::always(NEEDED, |_, w| !w.history.tidied_in_need),
         Property::<Protocol>::always("results are written once", |_, w| !w.history.replaced),
         Property::<Protocol>::always(NOTHING_AFTER, |_, w| !w.history.asked_when_closed && !w.history.asked_when_done),
         Property::<Protocol>::always("every write is one step forward", |_, w| {
@@ -206,6 +208,13 @@ impl Protocol {
                 self.other == Some(Other::Neighbour),
                 Property::<Self>::sometimes("taken by a neighbour", |_, w| {
                     w.is_submitted() && w.journal.as_ref().is_some_and(|j| j.owner.name == "k")
+                }),
+            ),
+            (
+                b.deletions > 0 && self.until == Until::Finished,
+                Property::<Self>::sometimes("let go with its results and nothing staged", |_, w| {
+                    let nothing = w.folder.staged.is_empty() && w.folder.parts.is_empty();
+                    w.objects[0].is_none() && w.folder.manifest.is_some() && nothing
                 }),
             ),
             (

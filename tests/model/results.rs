@@ -20,7 +20,7 @@ impl Protocol {
         }
         let told: String = lines.chars().zip(ended.chars()).flat_map(|(line, end)| [line, end]).collect();
         let name = if overwrites { slot.to_string() } else { format!("{slot}-{told}") };
-        w.folder.parts.insert(name.clone(), told.clone());
+        w.folder.parts.insert((w.work(), name.clone()), told.clone());
         let collected = Collected {
             part: PartRef { name, sha256: told },
             counts: count(&ended),
@@ -74,7 +74,7 @@ fn ends(w: &World, journal: &Journal, line: char, mutant: Option<Mutant>) -> Opt
         let Some(AttemptState::Settled { part: Some(part), .. }) = shard.attempt.as_ref().map(|a| &a.state) else {
             continue;
         };
-        let told = w.folder.parts.get(&part.name);
+        let told = w.folder.parts.get(&(journal.work_id.clone(), part.name.clone()));
         // What is read is checked against the journal's hash.
         let checked = mutant == Some(Mutant::PartsOverwritten) || told == Some(&part.sha256);
         let told = told.filter(|_| checked)?;

@@ -24,10 +24,10 @@ pub(super) struct World {
 /// The destination beside the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Folder {
-    /// Shards, by content.
-    pub staged: BTreeSet<String>,
-    /// What came back, by name.
-    pub parts: BTreeMap<String, String>,
+    /// Shards, by work and content.
+    pub staged: BTreeSet<(String, String)>,
+    /// What came back, by work and name.
+    pub parts: BTreeMap<(String, String), String>,
     pub manifest: Option<Shared<Results>>,
 }
 
@@ -66,6 +66,8 @@ pub(super) enum Doing {
     Joining(Shared<Journal>, Option<Write>),
     /// Stages what the journal names already: for a mutant.
     Staging(String),
+    /// Deletes what was staged for this work, for the object that was judged.
+    Tidying(String, Shared<JobView>),
     /// Takes the finalizer off the object that was judged.
     LettingGo(Shared<JobView>),
 }
@@ -126,7 +128,8 @@ pub(super) struct History {
     /// A gateway repeated a POST.
     pub doubled: bool,
     pub swept: bool,
-    pub tidied: bool,
+    /// What somebody needs was tidied away.
+    pub tidied_in_need: bool,
     pub crashed_while_ending: bool,
 }
 
@@ -185,12 +188,24 @@ impl World {
         self.folder.manifest.is_some() && self.objects.iter().flatten().any(|o| o.finished && o.lock.is_some())
     }
 
+    /// Whether something bears the name of this work.
+    fn is_work(&self, id: &str) -> bool {
+        self.journals().any(|j| j.work_id == id)
+            || self.folder.staged.iter().any(|(work, _)| work == id)
+            || self.folder.manifest.as_ref().is_some_and(|r| r.manifest.work_id == id)
+            || self.replicas.iter().any(|r| {
+                matches!(&r.doing, Doing::Tidying(work, _) if work == id)
+                    || matches!(&r.memory.tidied, Some(tidied) if tidied.work_id == id)
+            })
+    }
+
     pub(super) fn is_in_use(&self, id: &str) -> bool {
         self.attempts().any(|a| a.intent_id == id || a.file_id == id)
             || self.posts.iter().any(|p| p.intent == id || p.file == id)
             || self.batches.iter().any(|b| b.intent == id || b.file == id || answers_of(&b.id) == id)
             || self.replicas.iter().any(|r| matches!(&r.doing, Doing::Unsure(i) | Doing::Waiting(i) if i == id))
             || self.objects.iter().flatten().any(|o| o.answer.as_ref().is_some_and(|(of, _)| of.ends_with(id)))
+            || self.is_work(id)
     }
 
     pub(super) fn fresh(&self, prefix: &str) -> String {
@@ -203,8 +218,28 @@ impl World {
         self.replicas[replica].memory = Shared::new(memory);
     }
 
-    pub(super) fn stage(&mut self, shards: Vec<Shard>) {
-        self.folder.staged.extend(shards.into_iter().map(|s| s.sha256));
+    pub(super) fn stage(&mut self, work: &str, shards: Vec<Shard>) {
+        self.folder.staged.extend(shards.into_iter().map(|s| (work.into(), s.sha256)));
+    }
+
+    /// The name of the work that the journal is about.
+    pub(super) fn work(&self) -> String {
+        self.journal.as_ref().map(|j| j.work_id.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn is_staged(&self, shard: &Shard) -> bool {
+        self.folder.staged.contains(&(self.work(), shard.sha256.clone()))
+    }
+
+    /// Deletes what was staged for a work, whatever became of it since that was decided.
+    pub(super) fn tidy(&mut self, work: &str) {
+        let needed = |j: &Journal| {
+            let written = self.folder.manifest.as_ref().is_some_and(|r| r.manifest.work_id == work);
+            j.work_id == work && !written && (j.closing.is_none() || j.has_intents())
+        };
+        self.history.tidied_in_need |= self.journal.as_deref().is_some_and(needed);
+        self.folder.staged.retain(|(of, _)| of != work);
+        self.folder.parts.retain(|(of, _), _| of != work);
     }
 
     pub(super) fn replace(&mut self, at: usize, object: Option<JobView>, stale: u8) {
@@ -226,9 +261,17 @@ impl World {
     /// Random names are given when they get out, and are the first that nothing mentions: states that differ in names
     /// only are one.
     pub(super) fn named(&mut self, mut write: Write, mutant: Option<Mutant>) -> Write {
-        let Some(intent) = &mut write.intent else { return write };
-        *intent = self.fresh("i");
+        let new_work = write.next.work_id == "?";
+        if write.intent.is_none() && !new_work {
+            return write;
+        }
         let mut next = Journal::clone(&write.next);
+        if new_work {
+            let kept = write.judged.as_ref().filter(|_| mutant == Some(Mutant::KeepsWork));
+            next.work_id = kept.map_or_else(|| self.fresh("w"), |judged| judged.work_id.clone());
+        }
+        let Some(intent) = &mut write.intent else { return Write { next: Shared::new(next), ..write } };
+        *intent = self.fresh("i");
         for attempt in next.shards.iter_mut().filter_map(|s| s.attempt.as_mut()).filter(|a| a.intent_id == "?") {
             attempt.intent_id.clone_from(intent);
             if attempt.file_id.contains('@') && !attempt.file_id.contains('#') {
