@@ -7,7 +7,7 @@ use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold, Lock, PROTOCOL_VERSION};
 
 /// Milliseconds between two looks for something that a person must mend: Secrets are polled, not watched.
-const MENDED_CHECK: i64 = 15_000;
+pub(super) const MENDED_CHECK: i64 = 15_000;
 
 pub(super) const GONE: &str =
     "a batch was submitted, and its journal, _batchjob/journal.json at the destination, is gone";

@@ -1,6 +1,6 @@
 //! A job that is being deleted: its batches are stopped, or left to run, and what was paid for is kept.
 
-use super::decide::{GONE, Step, Waiting, conclude, wait};
+use super::decide::{GONE, MENDED_CHECK, Step, Waiting, conclude, wait};
 use super::journal::{Commit, Journal};
 use super::observed::Observed;
 use super::{ending, shards};
@@ -23,7 +23,7 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
             (true, _) => let_go,
             (false, true) => abandon(&stuck.message),
             (false, false) => Step::Wait {
-                until: Some(since + o.timing.deletion_deadline),
+                until: Some((o.now + MENDED_CHECK).min(since + o.timing.deletion_deadline)),
                 why: Waiting { stage: reasons::CANCELLED, stuck: Some(stuck.clone()), ..Default::default() },
             },
         };
@@ -70,11 +70,14 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
     }
 }
 
-/// A job that has its end waits for nobody: what cannot be looked at now is left as it is.
+/// A job that has its end waits for a store that is away, and for nothing else that keeps its journal from being read.
 fn finished(o: &Observed, overdue: bool) -> Step {
     let tidied = o.job.tidy || o.job.lock.is_none();
     match (o.journal.filter(|j| j.owner == o.job.owner && j.commit.is_some()), &o.job.stuck) {
         (Some(journal), _) if !tidied => tidy_up_then_let_go(o, journal, overdue),
+        (None, Some(stuck)) if !tidied && !overdue && stuck.reason == reasons::STORAGE_UNAVAILABLE => {
+            wait(Some(o.now + MENDED_CHECK), reasons::FINISHED)
+        }
         (None, Some(stuck)) if !tidied => {
             Step::RemoveFinalizer { abandoned: None, untidy: Some(stuck.message.clone()) }
         }

@@ -72,8 +72,14 @@ fn what_was_staged_for_a_job_that_ended_before_its_deletion_goes_if_it_is_the_jo
             "another goes on with it"
         );
     }
-    let unread = JobView { stuck: Some(Stuck { reason: "SecretNotFound", message: "no Secret".into() }), ..finished };
-    assert_eq!(step(&unread, None, &Memory::default()), let_go(Some("no Secret")), "it waits for nothing");
+    let unread = |reason, since| {
+        let stuck = Some(Stuck { reason, message: "why".into() });
+        step(&JobView { stuck, deleting_since: Some(since), ..finished.clone() }, None, &Memory::default())
+    };
+    assert_eq!(unread("SecretNotFound", NOW), let_go(Some("why")), "it goes with its namespace");
+    let Step::Wait { until, why } = unread("StorageUnavailable", NOW) else { panic!("the store may come back") };
+    assert_eq!((until, why.stage), (Some(NOW + 15_000), "Finished"), "and status says nothing else of it");
+    assert_eq!(unread("StorageUnavailable", NOW - 1_000), let_go(Some("why")));
 }
 
 #[test]

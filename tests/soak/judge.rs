@@ -7,7 +7,7 @@ use batchjob_operator::api::BatchJob;
 use kube::api::ListParams;
 use serde_json::Value;
 
-use crate::jobs::Job;
+use crate::jobs::{Job, Meddling};
 use crate::world::{NAMESPACE, World, insist};
 
 /// What is wrong with jobs, in lines.
@@ -82,6 +82,16 @@ impl Verdict {
         }
         self.answered += answered.len();
         self.answers.extend(answered.iter().map(|i| billed_as(job, *i)));
+    }
+
+    /// Judges what lies on beside results: a job that was deleted, and not orphaned, leaves nothing behind.
+    pub fn nothing_staged(&mut self, jobs: &[Job], staged: &[String]) {
+        for job in jobs.iter().filter(|job| matches!(job.meddling, Meddling::Again { .. }) && !job.orphan) {
+            let of_it: Vec<&String> = staged.iter().filter(|file| file.contains(&job.name)).collect();
+            if !of_it.is_empty() {
+                self.complain(job, format!("left staged: {of_it:?}"));
+            }
+        }
     }
 
     /// The places of a result file's lines among the requests.

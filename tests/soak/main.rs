@@ -122,6 +122,7 @@ async fn killed_and_cut_off_at_random_every_line_ends_once_and_is_paid_once() {
     }
     let mut staged = world.staged().await;
     staged.retain(|file| !verdict.unsent.iter().any(|job| file.contains(job)));
+    verdict.nothing_staged(&jobs, &staged);
     let figures = figures(&world, &toll, &verdict, jobs.len(), &state, staged.len(), begun.elapsed());
     let figures = format!("{figures:#}\n");
     say(&format!("{figures}outcomes: {:?}\n", verdict.outcomes));
