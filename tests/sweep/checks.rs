@@ -89,6 +89,13 @@ pub async fn folder_is_whole(stage: &Stage, wrong: &mut Complaints) -> (Value, S
     (manifest, without_chance(&results))
 }
 
+/// Prompts and answers lie nowhere but in results once nobody goes on with the work.
+pub async fn nothing_staged(stage: &Stage, when: &str, wrong: &mut Complaints) {
+    let mut there = stage.world.list(&stage.out("_batchjob/")).await;
+    there.retain(|file| file != "journal.json");
+    wrong.unless(there.is_empty(), || format!("{when} there lie on below _batchjob/ {there:?}"));
+}
+
 /// Nobody is told of trouble where there was none: a submission of unknown outcome is the one thing that is worth a warning.
 pub async fn events_are_true(stage: &Stage, wrong: &mut Complaints) {
     let warns = |(type_, reason, _): &(String, String, String)| type_ != "Normal" && reason != "SubmissionUnknown";
