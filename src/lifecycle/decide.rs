@@ -2,7 +2,7 @@
 
 use super::journal::{Journal, Owner, Shard, TakenOver};
 use super::observed::{ManifestView, Observed, Planned, Task};
-use super::{deleting, ending};
+use super::{deleting, ending, shards};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold, Lock, PROTOCOL_VERSION};
 
@@ -220,11 +220,13 @@ fn newer_protocol(journal: &Journal) -> Step {
 }
 
 fn finished(o: &Observed) -> Step {
-    let namesakes = |j: &&Journal| j.owner.is_namesake(&o.job.owner) && j.commit.is_some();
-    let Some(journal) = o.journal.filter(namesakes).filter(|_| !o.job.tidy) else {
+    let me = &o.job.owner;
+    let ours = |j: &&Journal| (j.owner.is_namesake(me) || j.owner.is_copy(me)) && j.commit.is_some();
+    let Some(journal) = o.journal.filter(ours).filter(|_| !o.job.tidy) else {
         return wait(None, reasons::FINISHED);
     };
-    // Who still saw an earlier object of this name may have put that one's name back into the journal.
+    // Who still saw an earlier object of this name may have put that one's name back into the journal, or another cluster
+    // took it over when all was done.
     match &o.memory.manifest {
         _ if journal.owner == o.job.owner => Step::Tidy,
         None => Step::LookForManifest,
@@ -390,14 +392,18 @@ fn take(o: &Observed, journal: &mut Journal) {
     reopen(o, journal);
 }
 
-/// Whoever closed a journal without an intent deletes what was staged for it, at whatever time: who goes on stages anew, under
-/// another name.
+/// Whoever closed a journal deletes, at whatever time, what nobody needs who does not go on with it: who does, stages anew
+/// under another name where nothing was sent, and sends no file again that was uploaded before.
 fn reopen(o: &Observed, journal: &mut Journal) {
-    if journal.closing.take().is_some() && !journal.has_intents() && journal.commit.is_none() {
+    if journal.closing.take().is_none() || journal.commit.is_some() {
+        return;
+    }
+    if !journal.has_intents() {
         journal.work_id = o.nonce.into();
         journal.plan = None;
         journal.shards.clear();
     }
+    shards::forget_refused_files(journal);
 }
 
 /// The same work under the same name in another cluster, which cannot be seen from here: taken where it was let go of, or on

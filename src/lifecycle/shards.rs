@@ -354,9 +354,9 @@ fn not_before(shard: &Shard) -> Option<i64> {
 /// as new.
 fn file_for(o: &Observed, journal: &Journal, slot: Slot) -> Option<String> {
     let shard = &journal.shards[slot.shard];
-    let refused =
-        shard.attempt.as_ref().filter(|a| matches!(a.state, AttemptState::Refused { .. }) && !a.file_id.is_empty());
-    refused.map(|a| a.file_id.clone()).or_else(|| o.memory.uploads.get(&(slot, shard.sha256.clone())).cloned())
+    let refused = shard.attempt.as_ref().filter(|a| matches!(a.state, AttemptState::Refused { .. }));
+    let there = refused.filter(|a| !a.file_id.is_empty() && !o.memory.deleted.contains(&a.file_id));
+    there.map(|a| a.file_id.clone()).or_else(|| o.memory.uploads.get(&(slot, shard.sha256.clone())).cloned())
 }
 
 fn intent(o: &Observed, journal: &Journal, slot: Slot) -> Step {
@@ -403,6 +403,12 @@ pub(super) fn forget_files(journal: &mut Journal) {
             files.clear();
         }
     }
+}
+
+/// Takes the files of attempts that were refused out of the journal, so that the next ones get their own.
+pub(super) fn forget_refused_files(journal: &mut Journal) {
+    let refused = |a: &&mut Attempt| matches!(a.state, AttemptState::Refused { .. });
+    journal.shards.iter_mut().filter_map(|s| s.attempt.as_mut()).filter(refused).for_each(|a| a.file_id.clear());
 }
 
 impl Attempt {

@@ -39,12 +39,36 @@ fn tidied(memory: Memory, failed: Option<(&str, bool)>) -> Memory {
 
 #[test]
 fn a_finished_job_tidies_its_work_whoever_the_journal_names_of_its_name() {
-    let journal = committed(owner("j", "earlier"));
     let finished = JobView { finished: true, ..job() };
-    assert_eq!(step(&finished, Some(&journal), &Memory::default()), Step::LookForManifest);
-    assert_eq!(step(&finished, Some(&journal), &manifest("w")), Step::Tidy);
-    let waits = |memory: Memory| matches!(step(&finished, Some(&journal), &memory), Step::Wait { .. });
-    assert!(waits(manifest("another work")) && waits(memory()), "its parts are needed yet");
+    let elsewhere = Owner { cluster: "d".into(), ..owner("j", "v") };
+    for of in [owner("j", "earlier"), elsewhere] {
+        let journal = committed(of);
+        assert_eq!(step(&finished, Some(&journal), &Memory::default()), Step::LookForManifest);
+        assert_eq!(step(&finished, Some(&journal), &manifest("w")), Step::Tidy);
+        let waits = |memory: Memory| matches!(step(&finished, Some(&journal), &memory), Step::Wait { .. });
+        assert!(waits(manifest("another work")) && waits(memory()), "its parts are needed yet");
+    }
+    let neighbours = step(&finished, Some(&committed(owner("k", "u"))), &manifest("w"));
+    assert!(matches!(neighbours, Step::Wait { .. }), "another work's");
+}
+
+#[test]
+fn who_goes_on_with_a_journal_that_was_closed_sends_no_file_that_may_be_gone() {
+    let refused = || AttemptState::Refused { refusal: Refusal::NotSent, message: "m".into(), at: 0 };
+    let elsewhere = Owner { cluster: "d".into(), ..owner("j", "v") };
+    for (of, closing) in
+        [(owner("j", "u"), true), (owner("j", "earlier"), true), (elsewhere, true), (owner("j", "earlier"), false)]
+    {
+        let closed = Journal { closing: closing.then_some(DeletionPolicy::Orphan), ..journal(of, Some(refused())) };
+        let Step::Swap(next) = step(&job(), Some(&closed), &the_same_work(memory())) else { panic!("not taken") };
+        let file = if closing { "" } else { "file-1" };
+        assert_eq!(next.shards[0].attempt.as_ref().unwrap().file_id, file);
+        assert_eq!(next.work_id, "w", "its parts may lie there");
+    }
+    let open = journal(owner("j", "u"), Some(refused()));
+    let sends = |memory: &Memory| matches!(step(&job(), Some(&open), memory), Step::WriteIntent { .. });
+    assert!(sends(&memory()), "as good as new");
+    assert!(!sends(&Memory { deleted: ["file-1".to_string()].into(), ..memory() }), "until we deleted it");
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub(super) enum Action {
     Delete { stale: u8 },
     Rotate { stale: u8 },
     Answer(usize),
+    Forget(usize),
     Sweep,
 }
 

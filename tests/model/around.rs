@@ -31,6 +31,10 @@ impl Protocol {
             out.extend(posts.filter(|i| self.is_welcome(w, &w.posts[*i])).map(Action::Refuse));
         }
         out.extend((0..w.batches.len()).filter(|i| !w.batches[*i].listed).map(Action::List));
+        if w.left.losses > 0 {
+            let runs = |i: &usize| matches!(w.batches[*i].state, BatchState::Running { .. });
+            out.extend((0..w.batches.len()).filter(runs).map(Action::Forget));
+        }
         if self.until == Until::Finished {
             out.extend((0..w.batches.len()).flat_map(|batch| ends(w, batch)));
         }
@@ -88,15 +92,20 @@ impl Protocol {
                 w.left.crashes -= 1;
                 w.history.crashed_with_permit |= w.replicas[replica].memory.permit.is_some();
                 w.history.crashed_while_ending |= matches!(w.replicas[replica].doing, Doing::Joining(..));
-                let sees = w.replicas[replica].sees;
-                w.replicas[replica] = Replica { sees, ..Replica::default() };
+                let Replica { sees, ahead, .. } = w.replicas[replica];
+                w.replicas[replica] = Replica { sees, ahead, ..Replica::default() };
             }
             Action::LateWrite => {
                 let write = w.late.take()?;
                 w.apply(&write, None);
             }
             Action::Tick => self.tick(w)?,
-            Action::Arrive { .. } | Action::Vanish(_) | Action::Refuse(_) | Action::List(_) | Action::End { .. } => {
+            Action::Arrive { .. }
+            | Action::Vanish(_)
+            | Action::Refuse(_)
+            | Action::List(_)
+            | Action::Forget(_)
+            | Action::End { .. } => {
                 self.happen_at_the_provider(w, action)?;
             }
             Action::Sweep => {
@@ -135,6 +144,10 @@ impl Protocol {
                 w.posts.remove(post);
             }
             Action::List(batch) => w.batches[batch].listed = true,
+            Action::Forget(batch) => {
+                w.left.losses -= 1;
+                w.batches[batch].state = BatchState::Forgotten;
+            }
             Action::End { batch, how } => {
                 w.left.expiries -= u8::from(how == How::Expired);
                 w.left.failures -= u8::from(how == How::Failed);
@@ -206,40 +219,49 @@ impl Protocol {
             Action::Answer(i) => {
                 w.left.answers -= 1;
                 w.history.answered = true;
-                let answer = self.answers_to_holds(w).swap_remove(i);
-                w.edit_object(0, 0, |o| o.answer = Some(answer))?;
+                let (at, question, answer) = self.answers_to_holds(w).swap_remove(i);
+                w.edit_object(at, 0, |o| o.answer = Some((question, answer)))?;
             }
             _ => return None,
         }
         Some(())
     }
 
-    /// What a person who looks at the provider may say to the holds of the moment. Who says that there is no batch also
-    /// knows, where the file cannot be deleted any more, that none is on its way.
-    fn answers_to_holds(&self, w: &World) -> Vec<(String, String)> {
-        let Some(object) = w.objects[0].as_ref().filter(|o| o.answer.is_none()) else { return vec![] };
-        let idle = (0..2).filter(|r| w.replicas[*r].doing == Doing::Nothing && w.replicas[*r].sees == 0);
+    /// What people who look at the provider may say to the holds of the moment: of which object, to which question, and what.
+    fn answers_to_holds(&self, w: &World) -> Vec<(usize, String, String)> {
+        let unanswered = |r: &usize| w.object_of(*r).is_some_and(|o| o.answer.is_none());
+        let idle = (0..2).filter(|r| w.replicas[*r].doing == Doing::Nothing).filter(unanswered);
         let holds = idle.filter_map(|r| match self.intends(w, r)? {
-            Step::Wait { why, .. } => Some(why.holds),
+            Step::Wait { why, .. } => Some(why.holds.into_iter().map(move |hold| (w.replicas[r].sees, hold.id))),
             _ => None,
         });
-        let mut answers: Vec<(String, String)> = vec![];
-        for hold in holds.flatten() {
-            let intent = hold.id.rsplit('-').next().unwrap_or_default();
-            let exists = w.batches.iter().find(|b| b.intent == intent);
-            let stays = |p: &Post| self.deleted != Deleted::Refused || p.credential != object.fingerprint;
-            let comes = w.posts.iter().any(|p| p.intent == intent && stays(p))
-                || w.replicas.iter().any(|r| r.memory.permit.as_deref() == Some(intent));
-            match (hold.id.starts_with("lost"), exists) {
-                (true, _) => answers.push((hold.id.clone(), "lost".into())),
-                (false, Some(batch)) => answers.push((hold.id.clone(), format!("adopt:{}", batch.id))),
-                (false, None) if !comes => answers.push((hold.id.clone(), "none".into())),
-                (false, None) => {}
-            }
+        let mut answers = vec![];
+        for (at, question) in holds.flatten() {
+            let Some(object) = &w.objects[at] else { continue };
+            let of = |answer: String| (at, question.clone(), answer);
+            answers.extend(self.answers_to(w, object, &question).into_iter().map(of));
         }
         answers.sort();
         answers.dedup();
         answers
+    }
+
+    /// Who says that there is no batch also knows, where the file cannot be deleted any more, that none is on its way; and
+    /// who has requests sent again, that the batch is not there.
+    fn answers_to(&self, w: &World, object: &JobView, question: &str) -> Vec<String> {
+        let (kind, intent) = question.split_once('-').unwrap_or((question, ""));
+        let exists = w.batches.iter().find(|b| b.intent == intent && b.state != BatchState::Forgotten);
+        let stays = |p: &Post| self.deleted != Deleted::Refused || p.credential != object.fingerprint;
+        let comes = w.posts.iter().any(|p| p.intent == intent && stays(p))
+            || w.replicas.iter().any(|r| r.memory.permit.as_deref() == Some(intent));
+        match (kind, exists) {
+            ("owner", _) => vec!["take".into()],
+            ("lost", None) if !comes => vec!["lost".into(), "resend".into()],
+            ("lost", _) => vec!["lost".into()],
+            (_, Some(batch)) => vec![format!("adopt:{}", batch.id)],
+            (_, None) if !comes => vec!["none".into()],
+            (_, None) => vec![],
+        }
     }
 }
 

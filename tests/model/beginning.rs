@@ -8,7 +8,9 @@ impl Protocol {
         object.finalizer = true;
         object.lock = Some(Lock { spec_hash: "A".into(), output_uri: "u".into() });
         let second = self.other.map(|other| self.second(&object, other));
-        let replicas = [0, usize::from(second.is_some())].map(|sees| Replica { sees, ..Default::default() });
+        let sees = [0, usize::from(second.is_some())];
+        let replicas = [(sees[0], 0), (sees[1], self.ahead)];
+        let replicas = replicas.map(|(sees, ahead)| Replica { sees, ahead, ..Default::default() });
         let mut w = World {
             now: 0,
             objects: [Some(object), second].into_iter().flatten().map(|o| Some(Shared::new(o))).collect(),

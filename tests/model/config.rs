@@ -55,6 +55,8 @@ pub(super) struct Budget {
     pub failures: u8,
     /// A batch is turned away as a whole.
     pub rejections: u8,
+    /// The provider forgets a batch that runs, and bills nothing for it.
+    pub losses: u8,
 }
 
 impl Budget {
@@ -81,6 +83,7 @@ impl Budget {
         expiries: 0,
         failures: 0,
         rejections: 0,
+        losses: 0,
     };
 }
 
@@ -109,6 +112,7 @@ impl std::fmt::Debug for Budget {
             ("expiries", self.expiries),
             ("failures", self.failures),
             ("rejections", self.rejections),
+            ("forgotten batches", self.losses),
         ];
         let some: Vec<String> = all.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
         f.write_str(if some.is_empty() { "nothing happens" } else { "" })?;
@@ -155,6 +159,12 @@ pub(super) enum Mutant {
     TidiesUnwritten,
     /// Who goes on with a journal that was closed stages under the name that it had.
     KeepsWork,
+    /// A person's answer counts for whatever is asked.
+    AnswersAny,
+    /// Who goes on with a journal that was closed sends the file of an attempt that was refused.
+    KeepsFiles,
+    /// Who takes a work over from another cluster forgets what that one sent.
+    TakesAnew,
 }
 
 /// Where the exploration begins.
@@ -211,6 +221,8 @@ pub(super) struct Protocol {
     pub parallelism: usize,
     pub policy: DeletionPolicy,
     pub deadline: Option<i64>,
+    /// How far the clock of one replica is ahead of the other's.
+    pub ahead: i64,
     pub max_failed: Option<MaxFailed>,
     pub other: Option<Other>,
     pub deleted: Deleted,
@@ -232,6 +244,7 @@ impl Protocol {
             parallelism: 1,
             policy: DeletionPolicy::Cancel,
             deadline: None,
+            ahead: 0,
             max_failed: None,
             other: None,
             deleted: Deleted::Refused,
@@ -266,6 +279,7 @@ impl std::fmt::Debug for Protocol {
             part("lines", (self.lines > 1).then(|| self.lines.to_string())),
             part("policy", (self.policy == DeletionPolicy::Orphan).then(|| "Orphan".into())),
             part("deadline", self.deadline.map(|d| d.to_string())),
+            part("one clock ahead by", (self.ahead > 0).then(|| self.ahead.to_string())),
             part("max failed", self.max_failed.map(|m| format!("{m:?}"))),
             part("other", self.other.map(|o| format!("{o:?}"))),
             part("deleted files", (self.deleted != Deleted::Refused).then(|| format!("{:?}", self.deleted))),

@@ -46,6 +46,13 @@ impl Protocol {
                 let job = JobView { fingerprint: self.shown_credential(job).into(), ..job.clone() };
                 observed(&job, w.journal.as_deref())
             }
+            Some(Mutant::AnswersAny) => {
+                let recorded = |a: &&Attempt| matches!(a.state, AttemptState::Submitted { .. });
+                let asked = w.journal.as_deref().and_then(|j| attempts(j).find(recorded));
+                let of = |(_, said): (String, String)| Some((format!("lost-{}", asked?.intent_id), said));
+                let job = JobView { answer: job.answer.clone().and_then(of), ..job.clone() };
+                observed(&job, w.journal.as_deref())
+            }
             Some(Mutant::TidiesUnwritten) if job.deleting_since.is_some() => {
                 let results = w.journal.as_deref().and_then(|j| joined(w, j, None));
                 let manifest = results.map(|r| Some(r.manifest)).or(memory.manifest.clone());
@@ -73,7 +80,7 @@ impl Protocol {
         let mut memory = Memory::clone(&w.replicas[replica].memory);
         let intended = |s: &Shard| s.attempt.as_ref().is_some_and(|a| Some(&a.intent_id) == memory.permit.as_ref());
         let shard = w.journal.as_ref()?.shards.iter().position(intended)?;
-        w.replicas[replica].doing = post(w, &mut memory, "k", Slot { shard, attempt: 1 })?;
+        w.replicas[replica].doing = post(w, replica, &mut memory, "k", Slot { shard, attempt: 1 })?;
         w.replicas[replica].memory = Shared::new(memory);
         Some(())
     }
@@ -87,7 +94,8 @@ impl Protocol {
         let stale = w.replicas[replica].stale.take();
         let mut learned = stale.is_some();
         learned |= stale.is_none() && self.project(w, replica);
-        let (job, now) = stale.or_else(|| Some((w.object_of(replica)?.clone(), w.now)))?;
+        let (job, read_at) = stale.or_else(|| Some((w.object_of(replica)?.clone(), w.now)))?;
+        let now = read_at + w.replicas[replica].ahead;
         let same = w.replicas[replica].of == job.owner.uid;
         let mut memory = if same { Memory::clone(&w.replicas[replica].memory) } else { Memory::default() };
         memory.under(self.shown_credential(&job));
@@ -103,7 +111,7 @@ impl Protocol {
                 }
                 Step::Wait { .. } => break learned.then_some(()),
                 Step::Poll(_) if !self.follows() => break learned.then_some(()),
-                step if self.look(w, &mut memory, &job, &step) => {}
+                step if self.look(w, replica, &mut memory, &job, &step) => {}
                 step => break self.execute(w, replica, &mut memory, &job, step),
             }
             learned = true;
@@ -127,16 +135,17 @@ impl Protocol {
     }
 
     /// Steps that teach the replica something or can be done again for nothing.
-    fn look(&self, w: &mut World, memory: &mut Memory, job: &JobView, step: &Step) -> bool {
+    fn look(&self, w: &mut World, replica: usize, memory: &mut Memory, job: &JobView, step: &Step) -> bool {
+        let now = w.clock(replica);
         match step {
             Step::Pass { stage: Some(work) } => w.stage(work, self.shards_of(w, job)),
             Step::FollowUp { round } if self.mutant != Some(Mutant::StagesAfter) => {
                 w.stage(&w.work(), follow_up(w, *round));
             }
-            Step::Search(slot) => return self.search(w, memory, job, *slot),
+            Step::Search(slot) => return self.search(w, now, memory, job, *slot),
             Step::Revoke(slot) => {
                 let Some(Attempt { file_id, .. }) = w.attempt(*slot).cloned() else { return false };
-                memory.revoked.insert(file_id.clone(), w.now);
+                memory.revoked.insert(file_id.clone(), now);
                 if self.mutant != Some(Mutant::RevokesNothing) && credential_of(&file_id) == job.fingerprint {
                     w.deleted_files.insert(file_id);
                 }
@@ -144,32 +153,34 @@ impl Protocol {
             }
             _ => {}
         }
-        self.find_out(w, memory, job, step)
+        self.find_out(w, now, memory, job, step)
     }
 
-    fn search(&self, w: &World, memory: &mut Memory, job: &JobView, slot: Slot) -> bool {
+    fn search(&self, w: &World, now: i64, memory: &mut Memory, job: &JobView, slot: Slot) -> bool {
         let Some(a) = w.attempt(slot) else { return false };
         let ours = |b: &&Batch| {
-            b.listed && b.credential == job.fingerprint && (b.intent == a.intent_id || b.file == a.file_id)
+            let shown = b.listed && b.state != BatchState::Forgotten;
+            shown && b.credential == job.fingerprint && (b.intent == a.intent_id || b.file == a.file_id)
         };
         let mut found = Some(w.batches.iter().filter(ours).map(|b| b.id.clone()).collect());
         if let (Some(Mutant::ListsOnce), Some(earlier)) = (self.mutant, memory.searches.get(&a.intent_id)) {
             found.clone_from(&earlier.found);
         }
-        memory.searches.insert(a.intent_id.clone(), Search { began: w.now, found });
+        memory.searches.insert(a.intent_id.clone(), Search { began: now, found });
         true
     }
 
     /// What the replica would do next, once it knows what is found out for nothing.
     pub(super) fn intends(&self, w: &World, replica: usize) -> Option<Step> {
         let job = w.object_of(replica)?;
+        let now = w.clock(replica);
         let replica = &w.replicas[replica];
         let same = replica.of == job.owner.uid;
         let mut memory = if same { Memory::clone(&replica.memory) } else { Memory::default() };
         memory.under(self.shown_credential(job));
         loop {
-            let step = self.decide(w, &memory, job, w.now);
-            if !self.find_out(w, &mut memory, job, &step) {
+            let step = self.decide(w, &memory, job, now);
+            if !self.find_out(w, now, &mut memory, job, &step) {
                 return Some(step);
             }
         }
@@ -181,10 +192,10 @@ impl Protocol {
         let waits = idle.filter_map(|r| match self.intends(w, r)? {
             // Who asks a person looks again and again.
             Step::Wait { why, .. } if !why.holds.is_empty() && w.now >= PATIENCE => None,
-            Step::Wait { until, .. } => until,
+            Step::Wait { until, .. } => until.map(|t| t - w.replicas[r].ahead),
             _ => None,
         });
-        let rights: Vec<i64> = w.replicas.iter().filter_map(|r| last_moment(w, r)).collect();
+        let rights: Vec<i64> = w.replicas.iter().filter_map(|r| Some(last_moment(w, r)? - r.ahead)).collect();
         let in_time = self.deleted == Deleted::TakenUnseen;
         let late = (in_time && !w.posts.is_empty()).then_some(w.now + 1);
         let others = rights.iter().copied().chain(late).chain(self.deadline);

@@ -10,7 +10,7 @@ pub(super) fn take_for_a_permit(w: &World, memory: &mut Memory) {
     }
 }
 
-/// When the replica's unspent right to POST ends.
+/// When the replica's unspent right to POST ends, by the replica's clock.
 pub(super) fn last_moment(w: &World, replica: &Replica) -> Option<i64> {
     let of = |journal: &Journal, intent: &String| attempts(journal).find(|a| a.intent_id == *intent).map(|a| a.post_by);
     match (&replica.doing, &replica.memory.permit) {
@@ -22,7 +22,7 @@ pub(super) fn last_moment(w: &World, replica: &Replica) -> Option<i64> {
 
 impl Protocol {
     /// Steps that teach the replica what is found out again for nothing.
-    pub(super) fn find_out(&self, w: &World, memory: &mut Memory, job: &JobView, step: &Step) -> bool {
+    pub(super) fn find_out(&self, w: &World, now: i64, memory: &mut Memory, job: &JobView, step: &Step) -> bool {
         match step {
             Step::LookForManifest => {
                 let manifest = w.folder.manifest.as_ref().filter(|_| self.mutant != Some(Mutant::ManifestUnread));
@@ -51,7 +51,7 @@ impl Protocol {
                 };
                 memory.uploads.insert((*slot, sha.clone()), format!("{sha}@{}", job.fingerprint));
             }
-            Step::Poll(slot) if self.follows() => return poll(w, memory, job, *slot),
+            Step::Poll(slot) if self.follows() => return poll(w, now, memory, job, *slot),
             Step::FollowUp { round } => memory.follow_up = Some((*round, follow_up(w, *round))),
             _ => return false,
         }
@@ -93,9 +93,19 @@ impl Protocol {
                 let then = write(judged, next, None);
                 Doing::Joining(then.next.clone(), Some(then))
             }
-            Step::Swap(next) => Doing::Writing(write(judged, next, None)),
+            Step::Swap(mut next) => {
+                if self.mutant == Some(Mutant::TakesAnew)
+                    && judged.as_ref().is_some_and(|j| j.owner.is_copy(&next.owner))
+                {
+                    next.shards.iter_mut().for_each(|s| s.attempt = None);
+                }
+                if let (Some(Mutant::KeepsFiles), Some(judged)) = (self.mutant, judged.as_deref()) {
+                    keep_files(judged, &mut next);
+                }
+                Doing::Writing(write(judged, next, None))
+            }
             Step::WriteIntent { journal, intent_id } => Doing::Writing(write(judged, journal, Some(intent_id))),
-            Step::Post(slot) => post(w, memory, &job.fingerprint, slot)?,
+            Step::Post(slot) => post(w, replica, memory, &job.fingerprint, slot)?,
             Step::Collect { slot, .. } => match &w.attempt(slot)?.state {
                 AttemptState::Submitted { batch_id, .. } => Doing::Collecting(slot, batch_id.clone()),
                 _ => return None,
@@ -118,6 +128,15 @@ impl Protocol {
         };
         w.replicas[replica].doing = doing;
         Some(())
+    }
+}
+
+fn keep_files(judged: &Journal, next: &mut Journal) {
+    let pairs = judged.shards.iter().zip(&mut next.shards);
+    for (old, new) in pairs.filter_map(|(old, new)| Some((old.attempt.as_ref()?, new.attempt.as_mut()?))) {
+        if new.file_id.is_empty() {
+            new.file_id.clone_from(&old.file_id);
+        }
     }
 }
 
@@ -152,30 +171,37 @@ pub(super) fn shard(work: &str, lines: &str, round: u32, took: RequestCounts) ->
     }
 }
 
-pub(super) fn post(w: &mut World, memory: &mut Memory, credential: &str, slot: Slot) -> Option<Doing> {
+pub(super) fn post(w: &mut World, replica: usize, memory: &mut Memory, credential: &str, slot: Slot) -> Option<Doing> {
     let Attempt { intent_id: intent, file_id: file, post_by, .. } = w.attempt(slot)?.clone();
     memory.permit = None;
-    if w.now >= post_by {
+    if w.clock(replica) >= post_by {
         memory.posted.insert(intent, Posted::Refused(Refusal::NotSent, String::new()));
         return Some(Doing::Nothing);
     }
     w.history.asked_when_closed |= w.journal.as_ref()?.closing.is_some();
     w.history.asked_when_done |= w.folder.manifest.is_some();
-    w.posts.push(Post { intent: intent.clone(), file, credential: credential.into(), until: post_by + 1 });
+    let owner = w.journal.as_ref().map(|j| j.owner.clone())?;
+    w.history.asked_when_taken |= w.object_of(replica).is_some_and(|o| o.owner.is_copy(&owner));
+    w.posts.push(Post {
+        intent: intent.clone(),
+        file,
+        credential: credential.into(),
+        until: post_by + 1 - w.replicas[replica].ahead,
+    });
     Some(Doing::Waiting(intent))
 }
 
-fn poll(w: &World, memory: &mut Memory, job: &JobView, slot: Slot) -> bool {
+fn poll(w: &World, now: i64, memory: &mut Memory, job: &JobView, slot: Slot) -> bool {
     let Some(AttemptState::Submitted { batch_id, .. }) = w.attempt(slot).map(|a| &a.state) else { return false };
     let batch = w.batches.iter().find(|b| b.id == *batch_id && b.credential == job.fingerprint);
     let ended = |state: &str, rejected| Seen::Ended { state: state.into(), done: 0, rejected };
     let seen = match batch.map(|b| &b.state) {
-        None => Seen::NotFound,
+        None | Some(BatchState::Forgotten) => Seen::NotFound,
         Some(BatchState::Running { .. }) => Seen::Running { state: "in_progress".into(), done: 0 },
         Some(BatchState::Ended(_)) => ended("completed", None),
         Some(BatchState::Rejected) => ended("failed", Some((Refusal::Failed, String::new()))),
     };
-    memory.looks.insert(batch_id.clone(), Look { at: w.now, seen });
+    memory.looks.insert(batch_id.clone(), Look { at: now, seen });
     true
 }
 

@@ -15,7 +15,7 @@ pub(super) fn is_lawful(write: &Write) -> bool {
 }
 
 fn changes(judged: &Journal, next: &Journal) -> usize {
-    let kept = |(a, b): &(&Shard, &Shard)| a.attempt == b.attempt;
+    let kept = |(a, b): &(&Shard, &Shard)| a.attempt == b.attempt || forgets_file(a, b, next);
     let committed = judged.commit.is_none() && next.commit.is_some();
     let grown = !judged.shards.is_empty() && next.shards.len() > judged.shards.len();
     let moved = judged.shards.iter().zip(&next.shards).filter(|pair| !kept(pair)).count();
@@ -40,6 +40,13 @@ fn same_contents(judged: &Journal, next: &Journal) -> bool {
         && judged.shards.iter().zip(&next.shards).all(|(a, b)| (&a.sha256, a.round) == (&b.sha256, b.round))
 }
 
+/// Who opens a closed journal again sends no file that its closer may delete.
+fn forgets_file(a: &Shard, b: &Shard, next: &Journal) -> bool {
+    let (Some(a), Some(b)) = (&a.attempt, &b.attempt) else { return false };
+    let refused = matches!(a.state, Refused { .. }) && next.closing.is_none();
+    refused && *b == Attempt { file_id: String::new(), ..a.clone() }
+}
+
 fn attempt_goes_on(a: &Shard, b: &Shard, next: &Journal) -> bool {
     let starts = |b: &Attempt, number| b.number == number && b.state == Intended && next.closing.is_none();
     match (&a.attempt, &b.attempt) {
@@ -47,6 +54,7 @@ fn attempt_goes_on(a: &Shard, b: &Shard, next: &Journal) -> bool {
         (None, Some(b)) => starts(b, 1),
         (Some(_), None) => false,
         (Some(a), Some(b)) if a == b => true,
+        _ if forgets_file(a, b, next) => true,
         (Some(a), Some(b)) if a.intent_id == b.intent_id => state_goes_on(a, b),
         (Some(a), Some(b)) => matches!(a.state, Revoked { .. } | Refused { .. }) && starts(b, a.number + 1),
     }

@@ -80,7 +80,7 @@ use config::{Budget, Deleted, LAG, Mutant, NEVER, Other, PATIENCE, Protocol, Sta
 use effects::{last_moment, post, shard, take_for_a_permit};
 use explore::soak;
 use lawful::is_lawful;
-use properties::{GOES_ON, NEEDED, NO_DOUBLE_PAY, NO_LOST_BATCH, NO_LOST_LINE, NOTHING_AFTER};
+use properties::{GIVEN_UP, GOES_ON, NEEDED, NO_DOUBLE_PAY, NO_LOST_BATCH, NO_LOST_LINE, NOTHING_AFTER};
 use results::{follow_up, joined};
 use shared::Shared;
 use world::{Batch, BatchState, Doing, Folder, History, Post, Replica, Results, World, Write};

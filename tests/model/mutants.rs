@@ -85,6 +85,36 @@ fn who_opens_a_closed_journal_stages_anew() {
 }
 
 #[test]
+fn an_answer_is_for_its_question() {
+    let budget = Budget { losses: 1, answers: 1, rotations: 1, ..NONE };
+    without(Mutant::AnswersAny, Protocol { lines: 1, attempts: 3, ..Protocol::ending(budget) }, NO_DOUBLE_PAY);
+}
+
+#[test]
+fn a_work_is_taken_over_with_what_was_sent() {
+    let model = Protocol { other: Some(Other::Copy), ..Protocol::submitting(Budget { answers: 1, ..NONE }) };
+    without(Mutant::TakesAnew, model, NO_DOUBLE_PAY);
+}
+
+#[test]
+fn who_gave_a_work_up_looks_before_a_post() {
+    let model = Protocol { other: Some(Other::Copy), ..Protocol::submitting(Budget { answers: 1, ..NONE }) };
+    without(Mutant::PostsBlindly, model, GIVEN_UP);
+}
+
+#[test]
+fn who_opens_a_closed_journal_uploads_anew() {
+    let model = Protocol::submitting(Budget { deletions: 1, answers: 1, ..NONE });
+    without(Mutant::KeepsFiles, Protocol { other: Some(Other::Copy), ..model }, GOES_ON);
+}
+
+#[test]
+fn no_clock_stands_for_the_file_that_is_gone() {
+    let apart = |deleted, ahead| Protocol { deleted, ahead, ..Protocol::submitting(NONE) };
+    without(Mutant::RevokesNothing, apart(Deleted::Refused, 5), NO_DOUBLE_PAY);
+}
+
+#[test]
 fn another_round_is_staged_before_its_intent() {
     let model = Protocol::ending(Budget { expiries: 2, crashes: 1, ..NONE });
     without(Mutant::StagesAfter, model, GOES_ON);

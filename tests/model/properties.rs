@@ -7,6 +7,7 @@ pub(super) const NO_LOST_BATCH: &str = "never loses a batch";
 pub(super) const NO_LOST_LINE: &str = "results hold every answer that came back";
 pub(super) const NOTHING_AFTER: &str = "asks for nothing once the journal is closed, or results are there";
 pub(super) const NEEDED: &str = "what is staged stays until its results are there, or nothing can be sent";
+pub(super) const GIVEN_UP: &str = "asks for nothing once another cluster has the work";
 pub(super) const GOES_ON: &str = "rests only at an end, or where somebody is told";
 
 impl Model for Protocol {
@@ -75,6 +76,7 @@ fn safety() -> Vec<Property<Protocol>> {
             };
             w.journals().filter_map(|j| j.commit.as_ref()).all(sums_up)
         }),
+        Property::<Protocol>::always(GIVEN_UP, |_, w| !w.history.asked_when_taken),
         Property::<Protocol>::always(NEEDED, |_, w| !w.history.tidied_in_need),
         Property::<Protocol>::always("results are written once", |_, w| !w.history.replaced),
         Property::<Protocol>::always(NOTHING_AFTER, |_, w| !w.history.asked_when_closed && !w.history.asked_when_done),
@@ -92,7 +94,7 @@ fn bills(batch: &Batch, line: char) -> bool {
     match &batch.state {
         BatchState::Running { .. } => true,
         BatchState::Ended(ends) => matches!(ends.as_bytes()[at], b'Y' | b'F'),
-        BatchState::Rejected => false,
+        BatchState::Rejected | BatchState::Forgotten => false,
     }
 }
 
@@ -126,7 +128,7 @@ fn is_known(m: &Protocol, w: &World, batch: &Batch) -> bool {
     };
     let twin = |other: &Batch| other.id != batch.id && other.intent == batch.intent;
     let stopped = batch.state != BatchState::Running { told_to_stop: false } && w.batches.iter().any(twin);
-    let rejected = batch.state == BatchState::Rejected;
+    let rejected = matches!(batch.state, BatchState::Rejected | BatchState::Forgotten);
     stopped || rejected || w.history.swept || w.journal.as_deref().is_some_and(|j| attempts(j).any(names))
 }
 
@@ -201,8 +203,27 @@ impl Protocol {
                 }),
             ),
             (
-                b.answers > 0 && self.until == Until::Submitted,
+                b.answers > 0 && self.until == Until::Submitted && self.other.is_none(),
                 Property::<Self>::sometimes("submitted after an answer", |_, w| w.is_submitted() && w.history.answered),
+            ),
+            (
+                b.answers > 0 && b.losses > 0,
+                Property::<Self>::sometimes("sent again on a person's word", |_, w| {
+                    w.is_concluded() && w.history.answered && w.batches.len() > 1
+                }),
+            ),
+            (
+                b.answers > 0 && self.other == Some(Other::Copy),
+                Property::<Self>::sometimes("goes on in the other cluster", |m, w| {
+                    let taken = w.journal.as_ref().is_some_and(|j| j.owner.cluster == "c2" && j.taken_over.is_some());
+                    taken && if m.until == Until::Finished { w.is_concluded() } else { w.is_submitted() }
+                }),
+            ),
+            (
+                b.answers > 1 && self.other == Some(Other::Copy),
+                Property::<Self>::sometimes("taken back", |_, w| {
+                    w.journal.as_ref().is_some_and(|j| j.owner.cluster == "c" && j.taken_over.is_some())
+                }),
             ),
             (
                 self.other == Some(Other::Neighbour),

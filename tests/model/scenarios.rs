@@ -164,6 +164,36 @@ fn copied_to_another_cluster() {
 }
 
 #[test]
+fn taken_over_by_another_cluster_and_taken_back() {
+    let copy = |budget| Protocol { other: Some(Other::Copy), ..Protocol::submitting(budget) };
+    copy(Budget { answers: 1, lost_replies: 1, ..NONE }).holds();
+    copy(Budget { answers: 2, crashes: 1, ..NONE }).holds();
+    copy(Budget { answers: 1, deletions: 1, ..NONE }).holds();
+    Protocol { policy: DeletionPolicy::Orphan, ..copy(Budget { deletions: 1, ..NONE }) }.holds();
+    Protocol { lines: 1, other: Some(Other::Copy), ..Protocol::ending(Budget { answers: 2, expiries: 1, ..NONE }) }
+        .holds();
+}
+
+#[test]
+fn clocks_further_apart_than_a_right_to_post_lasts() {
+    let apart = |budget| Protocol { ahead: 5, ..Protocol::submitting(budget) };
+    apart(Budget { crashes: 1, lost_replies: 1, ..NONE }).holds();
+    apart(Budget { stalls: 1, lost_writes: 1, ..NONE }).holds();
+    apart(Budget { deletions: 1, ..NONE }).holds();
+}
+
+#[test]
+fn a_batch_that_the_provider_forgot_is_sent_again_on_a_persons_word() {
+    ending_one(Budget { losses: 1, answers: 1, crashes: 1, ..NONE });
+    Protocol { attempts: 1, ..Protocol::ending(Budget { losses: 1, answers: 1, ..NONE }) }.holds();
+    if soak() {
+        // A batch is too new to be asked about while the clock here goes.
+        let rotated = Budget { losses: 1, answers: 1, rotations: 1, ..NONE };
+        Protocol { lines: 1, attempts: 3, ..Protocol::ending(rotated) }.keeps(NO_DOUBLE_PAY);
+    }
+}
+
+#[test]
 fn a_cluster_is_cloned() {
     let clone = |budget| Protocol { other: Some(Other::Clone), ..Protocol::submitting(budget) };
     clone(Budget { crashes: 1, lost_replies: 1, ..NONE }).holds();

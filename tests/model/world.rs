@@ -43,6 +43,8 @@ pub(super) struct Results {
 pub(super) struct Replica {
     /// Which of the objects it works on.
     pub sees: usize,
+    /// How far its clock is ahead.
+    pub ahead: i64,
     pub memory: Shared<Memory>,
     /// The uid of the object that the memory is about.
     pub of: String,
@@ -111,6 +113,8 @@ pub(super) enum BatchState {
     Ended(String),
     /// Turned away before any line was executed.
     Rejected,
+    /// The provider does not know it any more.
+    Forgotten,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -121,6 +125,8 @@ pub(super) struct History {
     pub asked_when_closed: bool,
     /// A POST after there were results.
     pub asked_when_done: bool,
+    /// A POST for a work that another cluster took over.
+    pub asked_when_taken: bool,
     /// A result set was replaced by a different one.
     pub replaced: bool,
     /// A person gave up a batch, or said that there is none.
@@ -220,6 +226,11 @@ impl World {
 
     pub(super) fn stage(&mut self, work: &str, shards: Vec<Shard>) {
         self.folder.staged.extend(shards.into_iter().map(|s| (work.into(), s.sha256)));
+    }
+
+    /// What the clock of a replica says.
+    pub(super) fn clock(&self, replica: usize) -> i64 {
+        self.now + self.replicas[replica].ahead
     }
 
     /// The name of the work that the journal is about.
