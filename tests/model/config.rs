@@ -223,6 +223,8 @@ pub(super) struct Protocol {
     pub deadline: Option<i64>,
     /// How far the clock of one replica is ahead of the other's.
     pub ahead: i64,
+    /// What the time that a POST may take allows for clocks.
+    pub allowance: i64,
     pub max_failed: Option<MaxFailed>,
     pub other: Option<Other>,
     pub deleted: Deleted,
@@ -245,6 +247,7 @@ impl Protocol {
             policy: DeletionPolicy::Cancel,
             deadline: None,
             ahead: 0,
+            allowance: 0,
             max_failed: None,
             other: None,
             deleted: Deleted::Refused,

@@ -5,7 +5,7 @@ use super::*;
 impl Protocol {
     pub(super) fn timing(&self) -> Timing {
         let listing_lag = if self.mutant == Some(Mutant::ListsTooSoon) { 0 } else { LAG };
-        let send_timeout = if self.mutant == Some(Mutant::RevokesTooSoon) { -NEVER } else { 1 };
+        let send_timeout = if self.mutant == Some(Mutant::RevokesTooSoon) { -NEVER } else { 1 + self.allowance };
         Timing { post_window: 1, send_timeout, listing_lag, deletion_deadline: NEVER }
     }
 

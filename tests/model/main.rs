@@ -15,13 +15,13 @@
 //! that has changed since it was read; a reply of the provider or of the storage is lost; a POST stays in the network for
 //! however long and arrives after its sender gave up, or twice; the provider has no room, or turns a batch away; a batch
 //! shows late in the list; a replica takes the storage for careless; the object is created again, restored, edited,
-//! suspended or deleted, or lives in a cluster that is copied; the input changes; the credential becomes another
+//! suspended or deleted, or lives in a cluster that is copied, where people have the work taken over; the input changes; the credential becomes another
 //! account's; a person answers; what lies below `_batchjob/` is emptied once the job is done.
 //!
 //! Assumed: the storage keeps the conditions of conditional writes; a batch is listed before `listing_lag` is over; a
 //! credential stays with its account; a create on a deleted file is refused, or else, `Deleted::TakenUnseen`, a POST arrives
-//! before its sender gives up or never; a person who answers has looked. The clock is one for both replicas and moves only to
-//! moments that somebody waits for. What a replica found out and what can be found out again for nothing is forgotten
+//! before its sender gives up or never; a person who answers has looked. Clocks move only to moments that somebody waits for,
+//! and are one but in `clocks_further_apart_than_a_right_to_post_lasts`. What a replica found out and what can be found out again for nothing is forgotten
 //! between two of its effects. Left out: deletions that are let through unfinished, and what `tests/in_use.rs` and
 //! `tests/decide/` hold up.
 //!

@@ -110,8 +110,10 @@ fn who_opens_a_closed_journal_uploads_anew() {
 
 #[test]
 fn no_clock_stands_for_the_file_that_is_gone() {
-    let apart = |deleted, ahead| Protocol { deleted, ahead, ..Protocol::submitting(NONE) };
-    without(Mutant::RevokesNothing, apart(Deleted::Refused, 5), NO_DOUBLE_PAY);
+    let apart = |ahead| Protocol { ahead, ..Protocol::submitting(NONE) };
+    without(Mutant::RevokesNothing, apart(5), NO_DOUBLE_PAY);
+    // Where the file does not matter, the allowance does.
+    Protocol { deleted: Deleted::TakenUnseen, allowance: 2, ..apart(4) }.breaks(NO_DOUBLE_PAY);
 }
 
 #[test]
