@@ -1,4 +1,4 @@
-//! Rules that the model leaves out: people's answers, doubled POSTs, other owners, what is in the way.
+//! Rules that the model leaves out, by subject; and those whose words matter.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
