@@ -37,12 +37,17 @@ pub(super) async fn publish(ctx: &Context, job: &BatchJob, news: News) {
 
 /// The same on any object.
 pub(super) async fn publish_on(ctx: &Context, object: &ObjectReference, news: News) {
+    publish_about(ctx, object, None, news).await;
+}
+
+/// The same, about another object too. Events of a reason are merged, unless what they are about differs.
+pub(super) async fn publish_about(ctx: &Context, object: &ObjectReference, about: Option<ObjectReference>, news: News) {
     let event = Event {
         type_: if news.warning { EventType::Warning } else { EventType::Normal },
         reason: news.reason.into(),
         note: Some(clip(news.note, 1000)),
         action: "Reconcile".into(),
-        secondary: None,
+        secondary: about,
     };
     if let Err(error) = ctx.recorder.publish(&event, object).await {
         warn!(%error, reason = news.reason, "an event could not be published");

@@ -14,7 +14,8 @@ use tracing::warn;
 
 use crate::api::FIELD_MANAGER;
 
-const NAME: &str = "batchjob-operator";
+/// Name of the Lease.
+pub(super) const NAME: &str = "batchjob-operator";
 /// How long a lease that nobody renews lasts, by the clock of who waits for its end: clocks need not agree.
 const DURATION: Duration = Duration::from_secs(12);
 /// Between two looks at the lease, each of which renews one's own.

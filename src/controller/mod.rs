@@ -18,6 +18,7 @@ mod references;
 mod run;
 mod session;
 mod source;
+mod strays;
 mod tasks;
 mod trouble;
 
@@ -63,6 +64,8 @@ pub(crate) struct Context {
     output_config_maps: usize,
     /// Milliseconds between two looks at what a job refers to that failed before anything was paid.
     recheck: i64,
+    /// Milliseconds between two looks for batches that nobody follows; 0: never.
+    stray_check: i64,
     sessions: Sessions,
     /// Long transfers at a time: bounds memory.
     transfers: Semaphore,

@@ -22,7 +22,7 @@ use tracing::info;
 
 use super::pauses::{AtOnce, Pauses};
 use super::reconcile::reconcile;
-use super::{Context, Outside, leader, log_stream_error, providers};
+use super::{Context, Outside, leader, log_stream_error, providers, strays};
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, conditions};
 use crate::lifecycle::Timing;
 use crate::telemetry::{Health, Metrics, serve};
@@ -51,6 +51,8 @@ pub struct Options {
     pub output_config_maps: usize,
     /// Milliseconds between two looks at what a job refers to that failed before anything was paid.
     pub recheck: i64,
+    /// Milliseconds between two looks through the lists of providers for batches that nobody follows; 0: never.
+    pub stray_check: i64,
     /// Where probes and metrics are served.
     pub health_addr: std::net::SocketAddr,
     /// How long things may take.
@@ -225,6 +227,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         spool: options.spool_dir.clone(),
         output_config_maps: options.output_config_maps,
         recheck: options.recheck,
+        stray_check: options.stray_check,
         sessions: Default::default(),
         transfers: Semaphore::new(TRANSFERS),
         tracker: TaskTracker::new(),
@@ -239,7 +242,8 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     let accounts = scopes.into_iter().map(|scope| providers::watch::<BatchProvider>(scope, &watching, &context));
     let accounts = join_all(accounts.collect::<Vec<_>>());
     let admins = providers::watch::<ClusterBatchProvider>(None, &watching, &context);
-    let watches = async { tokio::join!(jobs, accounts, admins) };
+    let strays = strays::watch(&context);
+    let watches = async { tokio::join!(jobs, accounts, admins, strays) };
     let mut watches = std::pin::pin!(watches);
     tokio::select! {
         _ = &mut watches => {}

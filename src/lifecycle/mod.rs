@@ -14,6 +14,7 @@ mod project;
 mod provider;
 mod resolve;
 mod shards;
+mod strays;
 
 pub use decide::{Failure, Step, Stuck, Waiting, decide};
 pub use errors::error_summary;
@@ -22,3 +23,4 @@ pub use journal::*;
 pub use observed::*;
 pub use project::{project, seen};
 pub use provider::*;
+pub use strays::*;

@@ -132,6 +132,11 @@ impl Batch {
         matches!(self.status.as_str(), "completed" | "failed" | "expired" | "cancelled" | "canceled")
     }
 
+    /// Whether it was told to stop and has not stopped yet.
+    pub fn is_stopping(&self) -> bool {
+        matches!(self.status.as_str(), "cancelling" | "canceling")
+    }
+
     /// Set when the batch was turned away as a whole before any request ran: there is nothing to collect.
     pub fn rejection(&self) -> Option<ApiError> {
         let nothing = self.output_file_id.is_none() && self.error_file_id.is_none() && self.done == 0;

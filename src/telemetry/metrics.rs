@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
+type LabelledGauge = Family<[(&'static str, &'static str); 1], Gauge>;
 
 /// Counts jobs by a condition that is true of them.
 type CountJobs = dyn Fn() -> Vec<(&'static str, i64)> + Send + Sync;
@@ -46,6 +47,7 @@ pub struct Metrics {
     steps: Labelled,
     failures: Labelled,
     provider_looks: Labelled,
+    stray_batches: LabelledGauge,
     jobs: Jobs,
     /// Batches that were created at providers.
     pub batches_created: Counter,
@@ -58,6 +60,7 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let (steps, failures, provider_looks) = (Labelled::default(), Labelled::default(), Labelled::default());
+        let stray_batches = LabelledGauge::default();
         let (batches_created, status_writes, leader) = (Counter::default(), Counter::default(), Gauge::default());
         let mut registry = Registry::with_prefix("batchjob");
         registry.register("steps", "Steps that were decided, by name", steps.clone());
@@ -65,6 +68,11 @@ impl Default for Metrics {
         registry.register("provider_looks", "Looks at provider accounts, by kind", provider_looks.clone());
         registry.register("batches_created", "Batches created at providers", batches_created.clone());
         registry.register("status_writes", "Writes of a BatchJob's status", status_writes.clone());
+        registry.register(
+            "stray_batches",
+            "Batches of this cluster that run at providers and that no BatchJob follows, by kind of provider",
+            stray_batches.clone(),
+        );
         registry.register("leader", "1 while this replica leads", leader.clone());
         let jobs = Jobs::default();
         registry.register_collector(Box::new(jobs.clone()));
@@ -73,6 +81,7 @@ impl Default for Metrics {
             steps,
             failures,
             provider_looks,
+            stray_batches,
             jobs,
             batches_created,
             status_writes,
@@ -95,6 +104,11 @@ impl Metrics {
     /// Counts a look at a provider account.
     pub fn provider_look(&self, kind: &'static str) {
         self.provider_looks.get_or_create(&[("look", kind)]).inc();
+    }
+
+    /// Says how many batches run in accounts of a kind of provider that nobody follows.
+    pub fn stray_batches(&self, kind: &'static str, batches: i64) {
+        self.stray_batches.get_or_create(&[("provider", kind)]).set(batches);
     }
 
     /// Has jobs counted whenever somebody asks, as `batchjob_jobs{condition="..."}`.

@@ -29,4 +29,5 @@ mod restore;
 mod running;
 mod schema;
 mod shards;
+mod strays;
 mod tenancy;

@@ -1,0 +1,391 @@
+//! Batches of this cluster that run and that nobody follows: looked for in the lists of providers, seldom.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::ListParams;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
+use tracing::{debug, warn};
+
+use super::account::{client, credential, full_name};
+use super::events::{self, News};
+use super::names::{Said, said_by};
+use super::observe::{Missing, World, is_finished, observe};
+use super::providers::Provider;
+use super::session::Session;
+use super::trouble::Trouble;
+use super::{Context, leader};
+use crate::api::conditions::{self, READY};
+use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind};
+use crate::lifecycle::{Holder, Running, Sight, Stray, is_old_enough, recorded_beside, stray};
+use crate::provider::{Batch, BatchApi, Class};
+
+/// Until the first look of a leader.
+const FIRST: Duration = Duration::from_secs(60);
+/// Providers that are looked through at a time.
+const CONCURRENCY: usize = 4;
+/// For all pages of a list; newer batches come first, so those that run were seen by then.
+const LONGEST: Duration = Duration::from_secs(120);
+/// How far back lists are read, in seconds: the longest completion window that a job may have.
+const LOOK_BACK: i64 = 604_800;
+/// Batches of one account that are remembered.
+const MOST: usize = 1_000;
+/// Batches of one account that are judged at a time: each costs some calls.
+const JUDGED: usize = 20;
+/// Providers in one page of a list.
+const PAGE: u32 = 100;
+/// Longest that a provider is left alone because it asks for it, in milliseconds.
+const LONGEST_PAUSE: i64 = 3_600_000;
+
+/// What is remembered of provider objects between two looks, by uid. Losing it costs another report.
+type Memory = HashMap<String, Account>;
+
+/// The same of one of them.
+#[derive(Default)]
+struct Account {
+    /// When it may be asked again.
+    not_before: i64,
+    /// Batches that ran when it was looked at last.
+    batches: BTreeMap<String, Seen>,
+}
+
+/// A batch that ran when its account was looked at last.
+struct Seen {
+    said: Said,
+    sight: Sight,
+    /// When it was judged last; who waited longest comes first.
+    judged: i64,
+    told: Told,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    /// It is a stray, and a person knows.
+    Stray,
+    /// It is a twin, and its job's people know.
+    Twin,
+}
+
+/// Looks at all accounts again and again until told to stop.
+pub(super) async fn watch(ctx: &Context) {
+    let every = Duration::from_millis(ctx.stray_check.unsigned_abs());
+    if every.is_zero() {
+        return;
+    }
+    let (mut own, mut admins) = (Memory::new(), Memory::new());
+    let mut pause = every.min(FIRST);
+    loop {
+        let pause = std::mem::replace(&mut pause, every);
+        let look = async {
+            tokio::time::sleep(pause + pause * u32::from(ctx.clock.jitter()) / 1024).await;
+            look_at_all::<BatchProvider>(ctx, &mut own).await;
+            look_at_all::<ClusterBatchProvider>(ctx, &mut admins).await;
+        };
+        tokio::select! {
+            () = look => {}
+            () = ctx.stop.cancelled() => return,
+        }
+    }
+}
+
+async fn look_at_all<P: Provider>(ctx: &Context, memory: &mut Memory) {
+    let providers = match providers::<P>(ctx).await {
+        Ok(providers) => providers,
+        Err(trouble) => return debug!(why = trouble.stuck.message, "cannot look for stray batches now"),
+    };
+    let looks = providers.into_iter().map(|provider| {
+        let uid = provider.uid().unwrap_or_default();
+        let account = memory.remove(&uid).unwrap_or_default();
+        async move { (uid, look_at(ctx, &provider, account).await) }
+    });
+    *memory = futures::stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(CONCURRENCY).collect().await;
+    let strays = memory.values().flat_map(|a| a.batches.values()).filter(|b| b.told == Told::Stray).count();
+    ctx.metrics.stray_batches(kind_name(P::KIND), i64::try_from(strays).unwrap_or(i64::MAX));
+}
+
+fn kind_name(kind: ProviderKind) -> &'static str {
+    match kind {
+        ProviderKind::BatchProvider => "BatchProvider",
+        ProviderKind::ClusterBatchProvider => "ClusterBatchProvider",
+    }
+}
+
+async fn providers<P: Provider>(ctx: &Context) -> Result<Vec<P>, Trouble> {
+    let own: Vec<Option<&str>> = match P::KIND {
+        ProviderKind::BatchProvider => ctx.jobs.iter().map(|(scope, _)| scope.as_deref()).collect(),
+        ProviderKind::ClusterBatchProvider => vec![None],
+    };
+    let mut providers = vec![];
+    for scope in own {
+        let api = P::api(ctx.client.clone(), scope);
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let list = api.list(&page).await?;
+            providers.extend(list.items);
+            match list.metadata.continue_.filter(|next| !next.is_empty()) {
+                Some(next) => page = page.continue_token(&next),
+                None => break,
+            }
+        }
+    }
+    Ok(providers)
+}
+
+/// Status is a hint: who cannot be searched is not asked in vain.
+fn can_be_searched<P: Provider>(provider: &P) -> bool {
+    let status = provider.status();
+    status.is_some_and(|s| conditions::is_true(&s.conditions, READY) && s.capabilities.is_some_and(|c| c.list_batches))
+}
+
+async fn look_at<P: Provider>(ctx: &Context, provider: &P, mut account: Account) -> Account {
+    if can_be_searched(provider)
+        && ctx.clock.now() >= account.not_before
+        && let Err(trouble) = look(ctx, provider, &mut account).await
+    {
+        let (namespace, name) = (provider.namespace(), provider.name_any());
+        debug!(namespace, name, why = trouble.stuck.message, "cannot look for stray batches at a provider now");
+        let asked = trouble.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+        account.not_before = ctx.clock.now() + asked.min(LONGEST_PAUSE);
+    }
+    account
+}
+
+async fn look<P: Provider>(ctx: &Context, provider: &P, account: &mut Account) -> Result<(), Trouble> {
+    if !provider.is_ours(ctx).await? {
+        return Ok(());
+    }
+    let name = full_name(P::KIND, &provider.name_any());
+    let key = match credential(ctx, provider.account(), provider.secrets_in(ctx), &name).await {
+        Ok(credential) => credential.map(|c| c.key),
+        // The provider's own status says so.
+        Err(Missing::Stuck(_)) => return Ok(()),
+        Err(Missing::Unknown(trouble)) => return Err(trouble),
+    };
+    let api = client(ctx, P::KIND, provider.account(), key)?;
+    let look = Look { ctx, provider: name, namespace: provider.namespace(), api: &api };
+    let listed = look.list(account).await;
+    look.judge(account, listed.is_ok()).await;
+    listed
+}
+
+/// A look at one account.
+struct Look<'a> {
+    ctx: &'a Context,
+    /// Such as `BatchProvider 'llm'`.
+    provider: String,
+    /// Where the provider object is.
+    namespace: Option<String>,
+    api: &'a dyn BatchApi,
+}
+
+impl Look<'_> {
+    /// Notes what runs. Where a list breaks off, what it showed is known, and what it did not show is not known to have ended.
+    async fn list(&self, account: &mut Account) -> Result<(), Trouble> {
+        let now = self.ctx.clock.now();
+        let running = Mutex::new(BTreeMap::new());
+        let note = |batch: &Batch| {
+            let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+            if running.len() < MOST
+                && let Some(said) = self.said(batch)
+            {
+                running.insert(batch.id.clone(), (said, batch.created_at.saturating_mul(1_000)));
+            }
+            false
+        };
+        let listed = tokio::time::timeout(LONGEST, self.api.find(now / 1_000 - LOOK_BACK, &note)).await;
+        let running = running.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if matches!(listed, Ok(Ok(_))) {
+            account.batches.retain(|id, seen| running.get(id).is_some_and(|(said, _)| *said == seen.said));
+        }
+        for (id, (said, created)) in running {
+            if account.batches.len() < MOST {
+                let sight = Sight { created, first: now };
+                account.batches.entry(id).or_insert(Seen { said, sight, judged: 0, told: Told::Nothing });
+            }
+        }
+        match listed {
+            Ok(listed) => Ok(listed.map(drop)?),
+            Err(_) => Err(Trouble::passing(conditions::reasons::PROVIDER_UNAVAILABLE, "its list took too long")),
+        }
+    }
+
+    /// What a batch says of itself that runs, and that this operator could look after. A team's own provider may say anything, so
+    /// it is heard about its own namespace only.
+    fn said(&self, batch: &Batch) -> Option<Said> {
+        if batch.id.is_empty() || batch.has_ended() || batch.is_stopping() {
+            return None;
+        }
+        let is_ours = |namespace: &str| match &self.namespace {
+            Some(own) => own == namespace,
+            None => self.ctx.jobs.iter().any(|(scope, _)| scope.as_deref().is_none_or(|s| s == namespace)),
+        };
+        said_by(batch, &self.ctx.cluster).filter(|said| is_ours(&said.namespace))
+    }
+
+    /// Judges what was there for long enough and is not followed as far as the watches tell. Strays that a person knows of are looked
+    /// at again only where the list was not `whole`.
+    async fn judge(&self, account: &mut Account, whole: bool) {
+        let now = self.ctx.clock.now();
+        let mut suspects = vec![];
+        for (id, seen) in &mut account.batches {
+            match is_followed(self.ctx, &seen.said, id) {
+                true => seen.told = Told::Nothing,
+                false if seen.told == Told::Stray && whole => {}
+                false if is_old_enough(seen.sight, now, &self.ctx.timing) => suspects.push((id, seen)),
+                false => {}
+            }
+        }
+        suspects.sort_by_key(|(_, seen)| seen.judged);
+        let mut over = vec![];
+        for (id, seen) in suspects.into_iter().take(JUDGED) {
+            seen.judged = now;
+            match self.judge_one(id, seen).await {
+                Ok(true) => {}
+                Ok(false) => over.push(id.clone()),
+                Err(trouble) => debug!(batch = id, why = trouble.stuck.message, "cannot tell whose a batch is now"),
+            }
+        }
+        over.iter().for_each(|id| _ = account.batches.remove(id));
+    }
+
+    /// False: it runs no longer.
+    async fn judge_one(&self, id: &str, seen: &mut Seen) -> Result<bool, Trouble> {
+        let batch = match self.api.get(id).await {
+            Ok(batch) => batch,
+            Err(e) if e.class == Class::NotFound => return Ok(false),
+            Err(e) => return Err(e.into()),
+        };
+        // The list may be older.
+        if self.said(&batch).as_ref() != Some(&seen.said) {
+            return Ok(false);
+        }
+        if seen.told == Told::Stray {
+            return Ok(true);
+        }
+        let said = &seen.said;
+        let running = Running { id, work_id: &said.work_id, intent_id: &said.intent_id };
+        let world = self.world(said).await?;
+        let twin = match &world {
+            Job::Read(world) => self.twin(world, &running).await,
+            Job::Gone | Job::Unread => None,
+        };
+        let holder = match &world {
+            Job::Gone => Holder::Gone,
+            Job::Unread => Holder::Unread,
+            Job::Read(world) => Holder::Here {
+                journal: world.journal.as_ref().map(|(journal, _)| journal),
+                named: world.view.batches.iter().any(|b| b == id),
+                twin,
+            },
+        };
+        match (stray(running, seen.sight, holder, self.ctx.clock.now(), &self.ctx.timing), world) {
+            (Stray::Report(why), world) => {
+                self.report(id, said, why, matches!(world, Job::Gone)).await;
+                seen.told = Told::Stray;
+            }
+            (Stray::Cancel { recorded }, Job::Read(world)) => {
+                self.cancel(id, &recorded, &world, seen.told == Told::Nothing).await?;
+                seen.told = Told::Twin;
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    /// The BatchJob that a batch names, and its journal, read anew and as a job reads its own.
+    async fn world(&self, said: &Said) -> Result<Job, Trouble> {
+        let jobs: Api<BatchJob> = Api::namespaced(self.ctx.client.clone(), &said.namespace);
+        let Some(job) = jobs.get_opt(&said.name).await? else { return Ok(Job::Gone) };
+        let world = observe(self.ctx, &Session::default(), &job, false).await?;
+        let is_read = |w: &World| w.tools.is_some() && w.unread.is_none() && w.view.stuck.is_none();
+        Ok(world.filter(is_read).map_or(Job::Unread, |world| Job::Read(Box::new(world))))
+    }
+
+    /// Whether the provider, asked as the job asks it, says of the batch that is recorded for the same intent that it came of it.
+    async fn twin(&self, world: &World, running: &Running<'_>) -> Option<bool> {
+        let (journal, tools) = (world.journal.as_ref().map(|(journal, _)| journal)?, world.tools.as_ref()?);
+        let recorded = recorded_beside(journal, running)?;
+        if tools.account.name != self.provider {
+            return None;
+        }
+        match tools.api.get(recorded).await {
+            Ok(batch) => Some(said_by(&batch, &self.ctx.cluster).is_some_and(|said| {
+                said.work_id == running.work_id
+                    && said.intent_id == running.intent_id
+                    && (said.namespace, said.name)
+                        == (world.view.owner.namespace.clone(), world.view.owner.name.clone())
+            })),
+            Err(e) if e.class == Class::NotFound => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    async fn report(&self, id: &str, said: &Said, why: &str, gone: bool) {
+        let Said { namespace, name, work_id, slot, .. } = said;
+        let place = self.namespace.as_ref().map(|own| format!(" of namespace '{own}'")).unwrap_or_default();
+        let advice = match gone {
+            true => {
+                ", or apply that BatchJob again as it was, which picks it up while its journal lies at the destination"
+            }
+            false => "; its answers stay there for as long as the provider keeps them",
+        };
+        let note = format!(
+            "batch {id} runs in the account of {}{place} and no BatchJob follows it: {why}. It says that it is batch {slot} of \
+             BatchJob {namespace}/{name}, work {work_id}. It is left alone: cancel it at the provider if nobody needs it{advice}",
+            self.provider
+        );
+        warn!(batch = id, provider = self.provider, namespace, name, work_id, why, "a batch runs that nobody follows");
+        let regarding = ObjectReference {
+            api_version: Some("coordination.k8s.io/v1".into()),
+            kind: Some("Lease".into()),
+            name: Some(leader::NAME.into()),
+            namespace: Some(self.ctx.namespace.clone()),
+            ..Default::default()
+        };
+        let about = ObjectReference {
+            api_version: Some(BatchJob::api_version(&()).into()),
+            kind: Some(BatchJob::kind(&()).into()),
+            name: Some(name.clone()),
+            namespace: Some(namespace.clone()),
+            field_path: Some(format!("status.batches{{{id}}}")),
+            ..Default::default()
+        };
+        events::publish_about(self.ctx, &regarding, Some(about), News::warning("StrayBatch", note)).await;
+    }
+
+    async fn cancel(&self, id: &str, recorded: &str, world: &World, tell: bool) -> Result<(), Trouble> {
+        let Some(tools) = &world.tools else { return Ok(()) };
+        tools.api.cancel(id).await?;
+        if tell {
+            let note = format!(
+                "the provider made batch {id} beside {recorded} of one submission and showed it late; it is told to stop, and \
+                 what it did may be billed"
+            );
+            warn!(batch = id, recorded, provider = self.provider, "a second batch of one submission is told to stop");
+            events::publish(self.ctx, &world.job, News::warning("DuplicateBatches", note)).await;
+        }
+        Ok(())
+    }
+}
+
+/// What could be found out of a BatchJob.
+enum Job {
+    Gone,
+    Unread,
+    Read(Box<World>),
+}
+
+/// Whether a job that has not ended names the batch in status, as far as the watches tell. A job's status is its own namespace's
+/// word, and hides its own batches at most.
+fn is_followed(ctx: &Context, said: &Said, id: &str) -> bool {
+    let key = ObjectRef::<BatchJob>::new(&said.name).within(&said.namespace);
+    let jobs = ctx.jobs.iter().filter_map(|(_, store)| store.get(&key));
+    jobs.filter(|job| !is_finished(job))
+        .flat_map(|job| job.status.iter().flat_map(|s| s.batches.clone()).collect::<Vec<_>>())
+        .any(|batch| batch.provider_id.as_deref() == Some(id))
+}

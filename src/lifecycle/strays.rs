@@ -1,0 +1,307 @@
+//! Batches of this cluster that run, and whether anybody follows them.
+
+use super::journal::{AttemptState, Journal};
+use super::observed::Timing;
+use crate::api::PROTOCOL_VERSION;
+
+/// A batch that runs, as it says of itself at the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Running<'a> {
+    /// The provider's name for it.
+    pub id: &'a str,
+    /// The work that it says it is part of.
+    pub work_id: &'a str,
+    /// The intent that it says it came of.
+    pub intent_id: &'a str,
+}
+
+/// When a batch came up. Unix milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// By the provider's clock; 0 where it does not say.
+    pub created: i64,
+    /// When this process first saw it, by its own clock.
+    pub first: i64,
+}
+
+/// What there is of the BatchJob that a batch names, read after the batch was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder<'a> {
+    /// There is none of that name.
+    Gone,
+    /// Nobody can tell now what its journal says.
+    Unread,
+    /// It is there.
+    Here {
+        /// Its journal; None: there is none.
+        journal: Option<&'a Journal>,
+        /// Whether status names the batch: all that is known of it once the journal is gone.
+        named: bool,
+        /// Whether the provider says that the batch of [`recorded_beside`] came of the same intent; None: nobody asked, or
+        /// nobody can tell now.
+        twin: Option<bool>,
+    },
+}
+
+/// What is to become of a batch that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stray {
+    /// Somebody follows it, or is about to.
+    Owned,
+    /// It may still be on its way into a journal, or the list may be old.
+    TooYoung,
+    /// Nobody can tell now.
+    Unknown,
+    /// Nobody follows it, and nothing proves that nobody wants it: a person is told why.
+    Report(&'static str),
+    /// A gateway made two batches of one submission, and the other one is recorded.
+    Cancel {
+        /// The other one.
+        recorded: String,
+    },
+}
+
+/// How long a batch must have been there before it is judged, in milliseconds: a POST that was decided on when it came up has ended,
+/// the list shows what it made, and whoever resolves it has seen that.
+fn patience(timing: &Timing) -> i64 {
+    timing.post_window + timing.send_timeout + 2 * timing.listing_lag
+}
+
+/// Whether a batch was there for long enough, by the provider's clock and by our own: either may be wrong.
+pub fn is_old_enough(sight: Sight, now: i64, timing: &Timing) -> bool {
+    now >= sight.created.max(sight.first) + patience(timing)
+}
+
+/// The batch that the journal has for the intent of `batch`, where that is another one.
+pub fn recorded_beside<'a>(journal: &'a Journal, batch: &Running) -> Option<&'a str> {
+    if journal.work_id != batch.work_id || recorded(journal, batch.id).is_some() {
+        return None;
+    }
+    match of_intent(journal, batch)? {
+        AttemptState::Submitted { batch_id, .. } | AttemptState::Settled { batch_id, part: Some(_), .. } => {
+            Some(batch_id)
+        }
+        _ => None,
+    }
+}
+
+/// What is to become of a batch of this cluster that runs.
+pub fn stray(batch: Running, sight: Sight, holder: Holder, now: i64, timing: &Timing) -> Stray {
+    if !is_old_enough(sight, now, timing) {
+        return Stray::TooYoung;
+    }
+    let (journal, named, twin) = match holder {
+        Holder::Gone => return Stray::Report("there is no BatchJob of that name"),
+        Holder::Unread => return Stray::Unknown,
+        Holder::Here { journal: Some(journal), .. } if journal.protocol_version > PROTOCOL_VERSION => {
+            return Stray::Unknown;
+        }
+        Holder::Here { journal, named, twin } => (journal, named, twin),
+    };
+    let Some(journal) = journal else {
+        return match named {
+            true => Stray::Owned,
+            false => Stray::Report("that BatchJob has no journal, and its status does not name the batch"),
+        };
+    };
+    if journal.work_id != batch.work_id {
+        return Stray::Report("that BatchJob has other work now");
+    }
+    if let Some(recorded) = recorded_beside(journal, &batch) {
+        return match twin {
+            Some(true) => Stray::Cancel { recorded: recorded.into() },
+            Some(false) => Stray::Report(
+                "another batch is recorded for its submission, and the provider does not confirm that one",
+            ),
+            None => Stray::Unknown,
+        };
+    }
+    match recorded(journal, batch.id).or_else(|| of_intent(journal, &batch)) {
+        Some(AttemptState::Settled { part: None, .. }) => {
+            Stray::Report("the answers of its submission were given up on a person's word")
+        }
+        Some(AttemptState::Revoked { .. } | AttemptState::Refused { .. }) | None => {
+            Stray::Report("the journal of that BatchJob says that nothing came of its submission, or has it no longer")
+        }
+        Some(_) => Stray::Owned,
+    }
+}
+
+fn states(journal: &Journal) -> impl Iterator<Item = (&str, &AttemptState)> {
+    journal.shards.iter().filter_map(|s| s.attempt.as_ref()).map(|a| (a.intent_id.as_str(), &a.state))
+}
+
+fn of_intent<'a>(journal: &'a Journal, batch: &Running) -> Option<&'a AttemptState> {
+    states(journal).find(|(intent, _)| *intent == batch.intent_id).map(|(_, state)| state)
+}
+
+/// The batch itself, whatever it says of itself: it may have been taken for an intent's by its file, or on a person's word.
+fn recorded<'a>(journal: &'a Journal, id: &str) -> Option<&'a AttemptState> {
+    let is_it = |state: &AttemptState| match state {
+        AttemptState::Submitted { batch_id, .. } | AttemptState::Settled { batch_id, .. } => batch_id == id,
+        _ => false,
+    };
+    states(journal).map(|(_, state)| state).find(|state| is_it(state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::{Attempt, Owner, PartRef, Refusal, Shard};
+
+    const TIMING: Timing = Timing { post_window: 10, send_timeout: 45, listing_lag: 300, deletion_deadline: 1 };
+    const BATCH: Running = Running { id: "b2", work_id: "w", intent_id: "i" };
+    const OLD: Sight = Sight { created: 0, first: 0 };
+    const NOW: i64 = 1_000;
+
+    fn shard(intent: &str, state: AttemptState) -> Shard {
+        Shard {
+            sha256: String::new(),
+            bytes: 0,
+            first: 0,
+            requests: 1,
+            failures: 0,
+            attempt: Some(Attempt {
+                number: 1,
+                intent_id: intent.into(),
+                file_id: "f".into(),
+                post_by: 0,
+                fingerprint: String::new(),
+                state,
+            }),
+            round: 0,
+            took: Default::default(),
+            took_errors: vec![],
+            model: String::new(),
+        }
+    }
+
+    fn journal(work_id: &str, shards: Vec<Shard>) -> Journal {
+        let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
+        Journal { shards, ..Journal::open(work_id.into(), owner, String::new()) }
+    }
+
+    fn submitted(id: &str) -> AttemptState {
+        AttemptState::Submitted { batch_id: id.into(), at: 0 }
+    }
+
+    fn settled(id: &str, kept: bool) -> AttemptState {
+        AttemptState::Settled {
+            batch_id: id.into(),
+            ended: "completed".into(),
+            part: kept.then(|| PartRef { name: "p".into(), sha256: String::new() }),
+            counts: Default::default(),
+            may_pass: 0,
+            errors: vec![],
+            files: vec![],
+        }
+    }
+
+    fn states() -> Vec<AttemptState> {
+        let mut all = vec![
+            AttemptState::Intended,
+            AttemptState::Revoking,
+            AttemptState::Revoked { message: String::new() },
+            AttemptState::Refused { refusal: Refusal::Capacity, message: String::new(), at: 0 },
+        ];
+        for id in ["b1", "b2"] {
+            all.extend([submitted(id), settled(id, true), settled(id, false)]);
+        }
+        all
+    }
+
+    fn id_of(state: &AttemptState) -> Option<(&str, bool)> {
+        match state {
+            AttemptState::Submitted { batch_id, .. } => Some((batch_id, true)),
+            AttemptState::Settled { batch_id, part, .. } => Some((batch_id, part.is_some())),
+            _ => None,
+        }
+    }
+
+    /// All journals of two shards over all states, intents and works.
+    fn journals() -> Vec<Journal> {
+        let shards: Vec<Shard> =
+            ["i", "other"].iter().flat_map(|i| states().into_iter().map(|s| shard(i, s))).collect();
+        let mut all = vec![];
+        for first in &shards {
+            for second in &shards {
+                // An intent is 128 random bits: two shards never share one, nor one batch.
+                let intents = [first, second].map(|s| s.attempt.as_ref().unwrap());
+                let ids = intents.map(|a| id_of(&a.state).map(|(id, _)| id));
+                if intents[0].intent_id == "i" && intents[1].intent_id == "i" || ids[0].is_some() && ids[0] == ids[1] {
+                    continue;
+                }
+                all.extend(["w", "other"].map(|work| journal(work, vec![first.clone(), second.clone()])));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn only_the_twin_of_a_recorded_batch_is_cancelled_and_what_a_journal_follows_is_left_alone() {
+        let (mut cancelled, mut owned, mut reported) = (0, 0, 0);
+        for journal in journals() {
+            for twin in [None, Some(false), Some(true)] {
+                let holder = Holder::Here { journal: Some(&journal), named: false, twin };
+                let verdict = stray(BATCH, OLD, holder, NOW, &TIMING);
+                let states: Vec<_> = super::states(&journal).collect();
+                let ours = journal.work_id == "w";
+                let kept = states.iter().any(|(_, s)| id_of(s) == Some(("b2", true)));
+                let unresolved = |s: &AttemptState| matches!(s, AttemptState::Intended | AttemptState::Revoking);
+                let in_flight = states.iter().any(|(i, s)| *i == "i" && unresolved(s));
+                let beside = states.iter().any(|(i, s)| *i == "i" && id_of(s) == Some(("b1", true)));
+                let seen = format!("{twin:?} {journal:?}");
+                match verdict {
+                    Stray::Cancel { recorded } => {
+                        assert!(ours && beside && !kept && twin == Some(true) && recorded == "b1", "{seen}");
+                        cancelled += 1;
+                    }
+                    Stray::Owned => {
+                        let named = states.iter().any(|(_, s)| id_of(s).is_some_and(|(id, _)| id == "b2"));
+                        assert!(ours && (kept || in_flight && !named), "{seen}");
+                        owned += 1;
+                    }
+                    Stray::Report(_) => {
+                        assert!(!(ours && kept), "{seen}");
+                        reported += 1;
+                    }
+                    Stray::Unknown => assert!(ours && beside && !kept && twin.is_none(), "{seen}"),
+                    Stray::TooYoung => panic!("{seen}"),
+                }
+            }
+        }
+        assert!(cancelled > 10 && owned > 100 && reported > 100, "{cancelled} {owned} {reported}");
+    }
+
+    #[test]
+    fn a_young_batch_is_never_judged_by_either_clock() {
+        let patience = patience(&TIMING);
+        assert_eq!(patience, 655);
+        let settled = journal("w", vec![shard("i", submitted("b1"))]);
+        let twin = Holder::Here { journal: Some(&settled), named: false, twin: Some(true) };
+        for holder in [Holder::Gone, twin] {
+            for (created, first) in [(0, 1), (1, 0), (1, 1)] {
+                let young = stray(BATCH, Sight { created, first }, holder, patience, &TIMING);
+                assert_eq!(young, Stray::TooYoung, "{created} {first}");
+                let old = stray(BATCH, Sight { created, first }, holder, patience + 1, &TIMING);
+                assert_ne!(old, Stray::TooYoung, "{created} {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_nothing() {
+        assert_eq!(stray(BATCH, OLD, Holder::Unread, NOW, &TIMING), Stray::Unknown);
+        let newer = Journal { protocol_version: PROTOCOL_VERSION + 1, ..journal("other", vec![]) };
+        let holder = Holder::Here { journal: Some(&newer), named: false, twin: Some(true) };
+        assert_eq!(stray(BATCH, OLD, holder, NOW, &TIMING), Stray::Unknown);
+    }
+
+    #[test]
+    fn without_a_journal_status_has_the_word() {
+        let here = |named| Holder::Here { journal: None, named, twin: None };
+        assert_eq!(stray(BATCH, OLD, here(true), NOW, &TIMING), Stray::Owned);
+        assert!(matches!(stray(BATCH, OLD, here(false), NOW, &TIMING), Stray::Report(_)));
+        assert!(matches!(stray(BATCH, OLD, Holder::Gone, NOW, &TIMING), Stray::Report(_)));
+    }
+}
