@@ -108,6 +108,7 @@ fn view(pinned: bool, provider: Provider) -> JobView {
         }),
         submitted: false,
         batches: vec![],
+        remembered: None,
         finished: false,
         tidy: false,
         answer: None,

@@ -53,6 +53,7 @@ pub mod reasons {
     pub const MAX_FAILED_REQUESTS_EXCEEDED: &str = "MaxFailedRequestsExceeded";
     pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
     pub const CANCELLED: &str = "Cancelled";
+    pub const JOURNAL_LOST: &str = "JournalLost";
     pub const SPEC_DRIFT: &str = "SpecDrift";
     pub const PROVIDER_NOT_FOUND: &str = "ProviderNotFound";
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";

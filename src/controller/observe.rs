@@ -14,7 +14,7 @@ use super::session::Session;
 use super::trouble::Trouble;
 use crate::api::conditions::{self, reasons};
 use crate::api::{BatchJob, FINALIZER, ObjectStoreLocation, Outcome, annotations};
-use crate::lifecycle::{self, JobView, Journal, MaxFailed, Owner, Stuck, Timing};
+use crate::lifecycle::{self, JobView, Journal, MaxFailed, Owner, Plan, Stuck, Timing};
 use crate::provider::BatchApi;
 use crate::store::{ConfigMaps, Credentials, Document, Folder, ObjectDocument, Version, layout};
 
@@ -160,6 +160,7 @@ fn view(ctx: &Context, job: &BatchJob) -> JobView {
         provider: None,
         submitted: job.status.as_ref().is_some_and(|s| s.submission_time.is_some()),
         batches: job.status.iter().flat_map(|s| &s.batches).filter_map(|b| b.provider_id.clone()).collect(),
+        remembered: remembered(job),
         finished: is_finished(job),
         tidy: is_tidy(job),
         answer: job
@@ -169,6 +170,13 @@ fn view(ctx: &Context, job: &BatchJob) -> JobView {
         fingerprint: String::new(),
         stuck,
     }
+}
+
+fn remembered(job: &BatchJob) -> Option<(String, Plan)> {
+    let status = job.status.as_ref()?;
+    let (work, requests) = (status.work.as_ref()?, status.requests?.total);
+    let (work_hash, input) = (work.hash.clone()?, status.input.clone()?);
+    Some((work.id.clone(), Plan { work_hash, input, requests, too_large: Default::default() }))
 }
 
 /// The schema lets nothing else through than a number or a percentage.

@@ -1,10 +1,10 @@
 //! The rule book: what is the one next thing to do.
 
-use super::journal::{Journal, Owner, Shard, TakenOver};
+use super::journal::{Commit, Journal, Owner, Plan, Shard, TakenOver};
 use super::observed::{ManifestView, Observed, Planned, Task};
 use super::{deleting, ending, shards};
 use crate::api::conditions::reasons;
-use crate::api::{DeletionPolicy, Hold, Lock, PROTOCOL_VERSION};
+use crate::api::{DeletionPolicy, Hold, Lock, Outcome, PROTOCOL_VERSION, RequestCounts};
 
 /// Milliseconds between two looks for something that a person must mend: Secrets are polled, not watched.
 pub(super) const MENDED_CHECK: i64 = 15_000;
@@ -202,11 +202,47 @@ fn no_new_job(o: &Observed, stuck: Stuck) -> Step {
     Step::Wait { until: Some(o.now + MENDED_CHECK), why }
 }
 
-/// Absence is no evidence: a batch was submitted, and opening another journal would pay for it again.
+/// Absence is no evidence: a batch was submitted, and opening another journal would pay for it again. Only a person can say that
+/// it will not come back; then nothing is sent any more under this work's identity.
 fn journal_gone(o: &Observed) -> Step {
-    let stuck = Some(Stuck { reason: reasons::OUTPUT_CONFLICT, message: format!("{GONE}; {PUT_IT_BACK}") });
-    let why = Waiting { stage: reasons::IN_PROGRESS, stuck, ..Default::default() };
-    Step::Wait { until: Some(o.now + MENDED_CHECK), why }
+    let (stage, until) = (reasons::IN_PROGRESS, Some(o.now + MENDED_CHECK));
+    let Some((work_id, plan)) = &o.job.remembered else {
+        let stuck = Some(Stuck { reason: reasons::OUTPUT_CONFLICT, message: format!("{GONE}; {PUT_IT_BACK}") });
+        return Step::Wait { until, why: Waiting { stage, stuck, ..Default::default() } };
+    };
+    let uid = &o.job.owner.uid;
+    let id = format!("journal-{}", uid.get(..8).unwrap_or(uid));
+    if o.job.answer.as_ref().is_some_and(|(of, answer)| *of == id && answer == "abandon") {
+        return deleting::unjournaled(o).unwrap_or_else(|| Step::Open(abandoned(o, work_id, plan)));
+    }
+    let message = format!(
+        "{GONE}; put it back, from an earlier version of the object, and the job goes on. Where it is lost, answer 'abandon': the \
+         batches that status names are told to stop, the job fails, and none of its requests is ever sent again for this work. \
+         What was answered stays at the provider, and below _batchjob/{work_id}/ as far as it was fetched"
+    );
+    let answers = vec![format!("{id}=abandon")];
+    Step::Wait { until, why: Waiting { stage, holds: vec![Hold { id, message, answers }], stuck: None } }
+}
+
+/// An end without a past, under an id of its own: what lies below the earlier one is not tidied up.
+fn abandoned(o: &Observed, work_id: &str, plan: &Plan) -> Journal {
+    let named: Vec<&str> = o.job.batches.iter().take(3).map(String::as_str).collect();
+    let more = match o.job.batches.len() - named.len() {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let commit = Commit {
+        outcome: Outcome::Failed,
+        reason: reasons::JOURNAL_LOST.into(),
+        message: format!(
+            "the journal was lost and the work was given up on a person's word; its batches were told to stop ({}{more}), and \
+             what was answered is at the provider, or below _batchjob/{work_id}/. To run it again, and pay again, change `runID`",
+            named.join(", ")
+        ),
+        at: o.now,
+        requests: RequestCounts { total: plan.requests, missing: plan.requests, ..Default::default() },
+    };
+    Journal::abandoned(o.nonce.into(), o.job.owner.clone(), o.job.spec_hash.clone(), plan.clone(), commit)
 }
 
 fn newer_protocol(journal: &Journal) -> Step {

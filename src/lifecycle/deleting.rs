@@ -112,14 +112,19 @@ fn cancelled(requests: RequestCounts, at: i64) -> Commit {
 /// With a namespace that is deleted go its ConfigMaps, a journal among them. What status names is told to stop if the provider
 /// says that it is this work's; nothing can be collected any more.
 fn without_journal(o: &Observed, overdue: bool) -> Step {
-    let running = o.job.batches.iter().find(|id| !o.memory.cancelled.contains(*id));
-    match (o.job.deletion_policy, running) {
-        (DeletionPolicy::Cancel, Some(batch_id)) if !overdue => Step::CancelUnjournaled { batch_id: batch_id.clone() },
+    match (o.job.deletion_policy, unjournaled(o)) {
+        (DeletionPolicy::Cancel, Some(step)) if !overdue => step,
         (DeletionPolicy::Cancel, None) => {
             let_through(&format!("{GONE}; the batches that status names were told to stop"))
         }
         _ => let_through(&format!("{GONE}; the batches that status names may still run and cost")),
     }
+}
+
+/// Tells the next one of the batches that status names to stop.
+pub(super) fn unjournaled(o: &Observed) -> Option<Step> {
+    let running = o.job.batches.iter().find(|id| !o.memory.cancelled.contains(*id));
+    running.map(|batch_id| Step::CancelUnjournaled { batch_id: batch_id.clone() })
 }
 
 fn abandon(why: &str) -> Step {

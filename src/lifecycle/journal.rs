@@ -280,6 +280,16 @@ impl Journal {
         self.taken_over.as_ref().map_or(&self.owner.cluster, |t| &t.from)
     }
 
+    /// The journal of a work whose own one was lost and that a person gave up: its end, and nothing of how it came to it.
+    pub fn abandoned(work_id: String, owner: Owner, spec_hash: String, plan: Plan, commit: Commit) -> Self {
+        Journal { plan: Some(plan), commit: Some(commit), ..Journal::open(work_id, owner, spec_hash) }
+    }
+
+    /// Whether it is [`Journal::abandoned`].
+    pub fn is_abandoned(&self) -> bool {
+        self.commit.is_some() && self.shards.is_empty() && self.plan.as_ref().is_some_and(|p| p.requests > 0)
+    }
+
     /// Whether a batch may ever have been asked for.
     pub fn has_intents(&self) -> bool {
         self.shards.iter().any(|s| s.attempt.is_some())

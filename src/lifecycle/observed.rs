@@ -80,6 +80,8 @@ pub struct JobView {
     pub submitted: bool,
     /// Batches that status names: all that is known of them once the journal is gone.
     pub batches: Vec<String>,
+    /// The work that status names: its id, and what was planned. All that is known of it once the journal is gone.
+    pub remembered: Option<(String, Plan)>,
     /// Status says how it ended, and nothing asks for another look.
     pub finished: bool,
     /// Status says that nothing is left to tidy.

@@ -34,6 +34,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
         ..Default::default()
     };
     match o.journal.filter(|j| j.owner == o.job.owner) {
+        Some(journal) if journal.is_abandoned() => remember(&mut status, old),
         Some(journal) => describe(&mut status, o, journal, old),
         // That something was submitted is not forgotten with the journal: it keeps another one from being opened.
         None if o.job.submitted => remember(&mut status, old),

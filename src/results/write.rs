@@ -45,6 +45,10 @@ pub async fn write(
     mut manifest: Manifest,
     compression: OutputCompression,
 ) -> Result<Manifest, WriteError> {
+    if shards.is_empty() && manifest.requests.total > 0 {
+        // Nothing is known of its answers, and no file says that these are they.
+        return put_manifest(folder, manifest).await;
+    }
     let joining = Joining { folder, shards: &shards, manifest: &manifest };
     manifest.files = match joining.write(Form { compression, piece: None }).await {
         Err(WriteError::Store(StoreError::TooLarge(_))) => {

@@ -47,6 +47,7 @@ fn job() -> JobView {
         provider: Some(provider()),
         submitted: true,
         batches: vec!["batch-1".into()],
+        remembered: None,
         finished: false,
         tidy: false,
         answer: None,

@@ -107,3 +107,34 @@ fn an_answer_that_was_copied_with_its_blank_is_none() {
     let Step::Swap(next) = step(&said(&filled_in), Some(&journal), &memory) else { panic!("not adopted") };
     assert_eq!(next.shards[0].batch_in_flight(), Some("batch-7"));
 }
+
+#[test]
+fn a_lost_journal_is_given_up_on_a_persons_word_for_this_very_question() {
+    let gone = JobView { remembered: Some(("w".into(), Plan { requests: 4, ..plan("h") })), ..job() };
+    let mut memory = memory();
+    let asked = |job: &JobView, memory: &Memory| match step(job, None, memory) {
+        Step::Wait { why, .. } => why.holds.into_iter().next(),
+        _ => None,
+    };
+    let hold = asked(&gone, &memory).unwrap();
+    let (id, answer) = hold.answers[0].split_once('=').unwrap();
+    assert_eq!((id, answer), (hold.id.as_str(), "abandon"));
+    for (id, answer) in [("journal-other", "abandon"), (id, "none"), ("", "abandon")] {
+        let other = JobView { answer: Some((id.into(), answer.into())), ..gone.clone() };
+        assert_eq!(asked(&other, &memory), Some(hold.clone()), "{id}={answer}");
+    }
+    let told = JobView { answer: Some((id.into(), answer.into())), ..gone };
+    assert_eq!(step(&told, None, &memory), Step::CancelUnjournaled { batch_id: "batch-1".into() });
+    memory.cancelled.insert("batch-1".into());
+    let Step::Open(end) = step(&told, None, &memory) else { panic!("it goes on") };
+    let commit = end.commit.clone().unwrap();
+    assert_eq!((commit.outcome, commit.reason.as_str()), (Outcome::Failed, "JournalLost"));
+    assert_eq!((commit.requests.total, commit.requests.missing), (4, 4));
+    assert!(end.is_abandoned() && end.work_id != "w" && end.owner == told.owner);
+    assert!(matches!(step(&told, Some(&end), &memory), Step::Write | Step::LookForManifest));
+    // Without what status says of the work nothing can be written in its place.
+    let unknown = JobView { remembered: None, ..told };
+    assert!(
+        matches!(step(&unknown, None, &memory), Step::Wait { why, .. } if why.holds.is_empty() && why.stuck.is_some())
+    );
+}

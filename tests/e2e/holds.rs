@@ -60,6 +60,54 @@ async fn a_journal_that_is_gone_is_missed_and_nothing_is_paid_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_is_lost_is_given_up_on_a_persons_word_and_nothing_is_paid_again() {
+    let scene = Scene::new("lost-journal", &["--batch-duration", "1h"]).await;
+    for in_map in [false, true] {
+        let name = if in_map { "map" } else { "j" };
+        let output = json!({"objectStore": null, "configMap": {"name": name}});
+        let change = if in_map { json!({"spec": {"output": output}}) } else { json!({}) };
+        scene.apply_job(name, change.clone());
+        let batch = scene.batch_of(name).await;
+        let work = scene.get_job(name).await.status.unwrap().work.unwrap().id;
+        match in_map {
+            false => scene.delete(&format!("out/{name}/_batchjob/journal.json")).await,
+            true => _ = scene.kubectl(&["delete", "configmap", name]),
+        }
+        let job = scene.wait_condition(name, "Held", "True", 40).await;
+        let (_, reason, message) = condition(&job, "Stalled").unwrap();
+        let answer = format!("llmbatch.dev/resolve={}", job.status.unwrap().holds[0].answers[0]);
+        assert!(reason == "AwaitingAnswer" && message.contains(&answer), "{reason} {message}");
+        for words in
+            ["journal.json at the destination, is gone; put it back", "none of its requests is ever sent again", &work]
+        {
+            assert!(message.contains(words), "{words}: {message}");
+        }
+        scene.answer(name, "abandon").await;
+        let job = scene.wait_condition(name, "Failed", "True", 40).await;
+        let (_, reason, message) = condition(&job, "Failed").unwrap();
+        assert!(reason == "JournalLost" && message.contains(batch["id"].as_str().unwrap()), "{reason} {message}");
+        let status = job.status.unwrap();
+        let counts = status.requests.unwrap();
+        assert_eq!((counts.total, counts.missing), (3, 3));
+        assert_eq!((status.batches.len(), status.results.unwrap().uri.as_str()), (1, ""));
+        scene.wait_batch("it was told to stop", |b| b["id"] == batch["id"] && b["status"] == "cancelled").await;
+        scene.wait_tidy(name).await;
+        if !in_map {
+            assert!(!scene.list(&format!("out/{name}/_batchjob/{work}/")).await.is_empty(), "nothing was tidied up");
+            assert_eq!(scene.get(&format!("out/{name}/results.jsonl")).await, None);
+        }
+        // Applied again, the end is the same.
+        scene.kubectl(&["delete", "bjob", name]);
+        scene.apply_job(name, change);
+        let job = scene.wait_condition(name, "Failed", "True", 40).await;
+        assert_eq!(condition(&job, "Failed").unwrap().1, "JournalLost");
+        assert_eq!(condition(&job, "ResultsReused").unwrap().0, "True");
+        assert_eq!(scene.sim.state().await["creates"], if in_map { 2 } else { 1 });
+    }
+    assert!(scene.sim.ledger().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn once_started_what_shapes_requests_is_locked_and_the_rest_is_not() {
     let scene = Scene::new("locked", &["--batch-duration", "1h"]).await;
     let spec = json!({"spec": {"requestDefaults": {"max_completion_tokens": 512}}});

@@ -34,6 +34,7 @@ pub(super) enum Action {
     Answer(usize),
     Forget(usize),
     Sweep,
+    LoseJournal,
 }
 
 impl Protocol {

@@ -84,6 +84,9 @@ impl Protocol {
         if w.left.sweeps > 0 && w.is_concluded() && object.tidy {
             out.push(Action::Sweep);
         }
+        if w.left.lost_journals > 0 && object.remembered.is_some() && !object.finished && w.journal.is_some() {
+            out.push(Action::LoseJournal);
+        }
     }
 
     pub(super) fn happen(&self, w: &mut World, action: Action) -> Option<()> {
@@ -113,6 +116,11 @@ impl Protocol {
                 w.history.swept = true;
                 w.journal = None;
                 w.folder = Folder { manifest: w.folder.manifest.take(), ..Folder::default() };
+            }
+            Action::LoseJournal => {
+                w.left.lost_journals -= 1;
+                w.history.journal_lost = true;
+                w.journal = None;
             }
             _ => self.happen_to_the_object(w, action)?,
         }
@@ -256,6 +264,7 @@ impl Protocol {
             || w.replicas.iter().any(|r| r.memory.permit.as_deref() == Some(intent));
         match (kind, exists) {
             ("owner", _) => vec!["take".into()],
+            ("journal", _) => vec!["abandon".into()],
             ("lost", None) if !comes => vec!["lost".into(), "resend".into()],
             ("lost", _) => vec!["lost".into()],
             (_, Some(batch)) => vec![format!("adopt:{}", batch.id)],

@@ -60,6 +60,9 @@ impl Protocol {
             journal.shards.iter_mut().enumerate().for_each(|(i, shard)| submit(w, i, shard));
             w.edit_object(0, 0, |o| o.submitted = true);
         }
+        if self.start == Start::Submitted && self.budget.lost_journals > 0 {
+            w.edit_object(0, 0, |o| (o.batches, o.remembered) = remembered(&journal));
+        }
         w.journal = Some(Shared::new(journal));
     }
 }

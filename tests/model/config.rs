@@ -49,6 +49,8 @@ pub(super) struct Budget {
     pub answers: u8,
     /// A lifecycle rule empties `_batchjob/` once the job is done and tidied.
     pub sweeps: u8,
+    /// The journal is lost after status said what was submitted.
+    pub lost_journals: u8,
     /// A batch ends with a line that is not answered and may be sent again for nothing.
     pub expiries: u8,
     /// A batch ends with a line that failed for good.
@@ -80,6 +82,7 @@ impl Budget {
         rotations: 0,
         answers: 0,
         sweeps: 0,
+        lost_journals: 0,
         expiries: 0,
         failures: 0,
         rejections: 0,
@@ -109,6 +112,7 @@ impl std::fmt::Debug for Budget {
             ("rotations", self.rotations),
             ("answers", self.answers),
             ("sweeps", self.sweeps),
+            ("losses of the journal", self.lost_journals),
             ("expiries", self.expiries),
             ("failures", self.failures),
             ("rejections", self.rejections),
@@ -153,6 +157,8 @@ pub(super) enum Mutant {
     ManifestUnread,
     /// A part replaces the one that is there.
     PartsOverwritten,
+    /// A journal that is gone is taken for one that never was.
+    AbsenceIsEvidence,
     /// Results are written before the journal says what the end is.
     JoinsBeforeCommit,
     /// A job that goes takes its results for written once its end is decided.

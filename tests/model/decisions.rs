@@ -30,6 +30,7 @@ impl Protocol {
             submitted: false,
             provider_file_policy: ProviderFilePolicy::Delete,
             batches: vec![],
+            remembered: None,
             finished: false,
             tidy: false,
             answer: None,
@@ -62,6 +63,9 @@ impl Protocol {
             Some(Mutant::ClosesNothing) if job.deleting_since.is_some() => {
                 let closing = |j: &Shared<Journal>| Journal { closing: Some(job.deletion_policy), ..Journal::clone(j) };
                 observed(job, w.journal.as_ref().map(closing).as_ref())
+            }
+            Some(Mutant::AbsenceIsEvidence) if w.journal.is_none() => {
+                observed(&JobView { submitted: false, ..job.clone() }, None)
             }
             _ => observed(job, w.journal.as_deref()),
         }
@@ -123,7 +127,7 @@ impl Protocol {
 
     /// Writes into status that a batch was submitted, where that matters.
     fn project(&self, w: &mut World, replica: usize) -> bool {
-        let matters = self.budget.sweeps + self.budget.restores > 0;
+        let matters = self.budget.sweeps + self.budget.restores + self.budget.lost_journals > 0;
         let is_due = |o: &JobView| {
             let recorded =
                 |a: &Attempt| matches!(a.state, AttemptState::Submitted { .. } | AttemptState::Settled { .. });
@@ -131,7 +135,12 @@ impl Protocol {
             !o.submitted && o.lock.is_some() && ours.is_some_and(|j| attempts(j).any(recorded))
         };
         let due = matters && w.object_of(replica).is_some_and(|o| is_due(o));
-        due && w.edit_object(w.replicas[replica].sees, 0, |o| o.submitted = true).is_some()
+        let remembered = w.journal.as_deref().filter(|_| self.budget.lost_journals > 0).map(remembered);
+        let said = |o: &mut JobView| {
+            o.submitted = true;
+            (o.batches, o.remembered) = remembered.unwrap_or_default();
+        };
+        due && w.edit_object(w.replicas[replica].sees, 0, said).is_some()
     }
 
     /// Steps that teach the replica something or can be done again for nothing.
@@ -258,6 +267,15 @@ impl Protocol {
             _ => false,
         }
     }
+}
+
+/// What status says of batches and of the work, for when the journal is lost. What is sent later is not in it yet.
+pub(super) fn remembered(journal: &Journal) -> (Vec<String>, Option<(String, Plan)>) {
+    let recorded = attempts(journal).filter_map(|a| match &a.state {
+        AttemptState::Submitted { batch_id, .. } | AttemptState::Settled { batch_id, .. } => Some(batch_id.clone()),
+        _ => None,
+    });
+    (recorded.collect(), journal.plan.clone().map(|plan| (journal.work_id.clone(), plan)))
 }
 
 fn is_unresolved(w: &World) -> bool {

@@ -37,6 +37,13 @@ impl Protocol {
                 memory.pass = Some(Pass { spec_hash: job.spec_hash.clone(), result });
             }
             Step::ProveStore => memory.store_proved = Some(Ok(())),
+            Step::CancelUnjournaled { batch_id } => {
+                let runs = |b: &Batch| b.id == *batch_id && matches!(b.state, BatchState::Running { .. });
+                if w.batches.iter().any(runs) {
+                    return false;
+                }
+                memory.cancelled.insert(batch_id.clone());
+            }
             Step::Probe => memory.resolvable = Some(self.deleted != Deleted::Taken),
             Step::CheckFile(slot) => {
                 let Some(Attempt { file_id, .. }) = w.attempt(*slot).cloned() else { return false };
@@ -113,7 +120,7 @@ impl Protocol {
             Step::Write => Doing::Joining(judged?, None),
             Step::RemoveFinalizer { abandoned: None, .. } => Doing::LettingGo(job.clone()),
             Step::Tidy => Doing::Tidying(w.work(), job.clone()),
-            Step::Cancel { batch_id } => {
+            Step::Cancel { batch_id } | Step::CancelUnjournaled { batch_id } => {
                 cancel(w, memory, job, batch_id);
                 Doing::Nothing
             }

@@ -16,7 +16,7 @@
 //! however long and arrives after its sender gave up, or twice; the provider has no room, or turns a batch away; a batch
 //! shows late in the list; a replica takes the storage for careless; the object is created again, restored, edited,
 //! suspended or deleted, or lives in a cluster that is copied, where people have the work taken over; the input changes; the credential becomes another
-//! account's; a person answers; what lies below `_batchjob/` is emptied once the job is done.
+//! account's; a person answers; what lies below `_batchjob/` is emptied once the job is done, or the journal is lost before.
 //!
 //! Assumed: the storage keeps the conditions of conditional writes; a batch is listed before `listing_lag` is over; a
 //! credential stays with its account; a create on a deleted file is refused, or else, `Deleted::TakenUnseen`, a POST arrives
@@ -37,7 +37,7 @@
 //! | 4 | a rotated credential's 404 and empty list are believed | `the_credential_becomes_another_accounts_and_comes_back`, `the_credential_changes_while_batches_run`, mutant `AnyCredential` |
 //! | 5 | a decision on old state is written over new | mutant `WritesUnjudged` |
 //! | 6 | what one job leaves, another takes, and a late write lands | `a_journal_is_left_and_taken_by_a_neighbour` |
-//! | 7 | absence is read as evidence | mutants `PartsOverwritten` and `ManifestUnread`, `swept_once_it_is_done_and_created_again`; e2e `a_journal_that_is_gone_is_missed_and_nothing_is_paid_again` |
+//! | 7 | absence is read as evidence | mutants `PartsOverwritten`, `ManifestUnread` and `AbsenceIsEvidence`, `swept_once_it_is_done_and_created_again`; e2e `a_journal_that_is_gone_is_missed_and_nothing_is_paid_again` |
 //! | 8 | a batch that is wanted is cancelled | `a_gateway_that_repeats_a_post`; e2e `an_orphaned_batch_is_picked_up_by_the_same_job_applied_again` |
 //! | 9 | results are replaced before there are others | e2e `other_work_does_not_overwrite_what_lies_there` (nothing replaces results) |
 //! | 10 | CEL lets a locked spec change | `a_spec_that_changes_under_its_lock`; e2e `once_started_what_shapes_requests_is_locked_and_the_rest_is_not` |
@@ -77,6 +77,7 @@ use stateright::{Model, Property};
 use actions::{Action, readers};
 use around::How;
 use config::{Budget, Deleted, LAG, Mutant, NEVER, Other, PATIENCE, Protocol, Start, Until};
+use decisions::remembered;
 use effects::{last_moment, post, shard, take_for_a_permit};
 use explore::soak;
 use lawful::is_lawful;

@@ -140,3 +140,9 @@ fn the_end_is_fixed_before_the_join() {
     // What is asked for now is paid and in no results.
     without(Mutant::JoinsBeforeCommit, model, NOTHING_AFTER);
 }
+
+#[test]
+fn a_journal_that_is_gone_is_no_evidence() {
+    let model = Protocol { lines: 1, ..Protocol::ending(Budget { lost_journals: 1, ..NONE }) };
+    without(Mutant::AbsenceIsEvidence, model, NO_DOUBLE_PAY);
+}

@@ -129,7 +129,11 @@ fn is_known(m: &Protocol, w: &World, batch: &Batch) -> bool {
     let twin = |other: &Batch| other.id != batch.id && other.intent == batch.intent;
     let stopped = batch.state != BatchState::Running { told_to_stop: false } && w.batches.iter().any(twin);
     let rejected = matches!(batch.state, BatchState::Rejected | BatchState::Forgotten);
-    stopped || rejected || w.history.swept || w.journal.as_deref().is_some_and(|j| attempts(j).any(names))
+    // What status named is told to stop; the look for strays tells of the rest.
+    let named = w.objects[0].as_ref().is_some_and(|o| o.batches.contains(&batch.id));
+    let told_to_stop = batch.state != BatchState::Running { told_to_stop: false };
+    let lost = w.history.journal_lost && (asked || told_to_stop || !named);
+    stopped || rejected || lost || w.history.swept || w.journal.as_deref().is_some_and(|j| attempts(j).any(names))
 }
 
 /// Every answer of a batch that the journal names is in the results, and the counts are theirs.
@@ -241,6 +245,13 @@ impl Protocol {
             (
                 b.expiries > 0,
                 Property::<Self>::sometimes("another round", |_, w| w.journal.as_ref().is_some_and(|j| j.round() > 0)),
+            ),
+            (
+                b.lost_journals > 0 && b.answers > 0,
+                Property::<Self>::sometimes("given up once its journal was lost", |_, w| {
+                    let failed = |r: &Shared<Results>| r.manifest.outcome == Outcome::Failed;
+                    w.history.journal_lost && w.is_concluded() && w.folder.manifest.as_ref().is_some_and(failed)
+                }),
             ),
             (
                 b.sweeps > 0,

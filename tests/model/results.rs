@@ -37,6 +37,10 @@ impl Protocol {
         if written && then.is_none() {
             return w.learn(replica, |m| m.manifest = None);
         }
+        if w.folder.manifest.as_ref().is_some_and(|r| r.manifest.work_id != journal.work_id) {
+            // Refused: it is another work's.
+            return;
+        }
         let Some(results) = joined(w, journal, self.mutant) else { return };
         match &w.folder.manifest {
             None => w.folder.manifest = Some(Shared::new(results.clone())),

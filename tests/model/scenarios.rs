@@ -326,3 +326,13 @@ fn an_end_can_always_be_reached() {
         Protocol::ending(Budget { expiries: 1, crashes: 1, ..NONE }).always_may_end();
     }
 }
+
+#[test]
+fn a_journal_is_lost_and_given_up_on_a_persons_word() {
+    ending(Budget { lost_journals: 1, answers: 1, ..NONE });
+    ending_one(Budget { lost_journals: 1, answers: 1, crashes: 1, ..NONE });
+    if soak() {
+        ending_one(Budget { lost_journals: 1, answers: 1, crashes: 1, expiries: 1, ..NONE });
+        ending(Budget { lost_journals: 1, answers: 1, crashes: 1, expiries: 1, ..NONE });
+    }
+}

@@ -134,6 +134,7 @@ pub(super) struct History {
     /// A gateway repeated a POST.
     pub doubled: bool,
     pub swept: bool,
+    pub journal_lost: bool,
     /// What somebody needs was tidied away.
     pub tidied_in_need: bool,
     pub crashed_while_ending: bool,
