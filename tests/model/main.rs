@@ -1,29 +1,31 @@
-//! The protocol, model-checked: the production [`decide`] run by two replicas without a lease, through every interleaving
-//! within a budget of faults.
+//! The protocol, model-checked: the production [`decide`] run by two replicas without a lease, through every
+//! interleaving within a budget of faults.
 //!
 //! Two stretches of a job's life are explored, and both together in smaller budgets: *submitting*, one shard from the
-//! opening of the journal to a recorded batch; and *ending*, two shards from recorded batches over collecting, settling,
-//! another round and the commit to a manifest, a status that says so, and nothing staged.
+//! opening of the journal to a recorded batch; and *ending*, two shards from recorded batches over collecting,
+//! settling, another round and the commit to a manifest, a status that says so, and nothing staged.
 //!
-//! Proved within the budgets (`properties`): at most one live batch bills a line, and a line with an answer is never sent
-//! again; every batch is recorded, told to stop, or asked about; every answer that came back is in the results; the
-//! outcomes of all lines sum up; results are written once; what is staged stays for as long as somebody needs it; nothing rests but at an end or where somebody is told, and
-//! from every state an end can be reached; every write of the journal is one step forward. `mutants` breaks each rule of
-//! the protocol in the executor around `decide`, or in what it is shown, and the shortest way to a broken promise is found.
+//! Proved within the budgets (`properties`): at most one live batch bills a line, and a line with an answer is never
+//! sent again; every batch is recorded, told to stop, or asked about; every answer that came back is in the results;
+//! the outcomes of all lines sum up; results are written once; what is staged stays for as long as somebody needs it;
+//! nothing rests but at an end or where somebody is told, and from every state an end can be reached; every write of
+//! the journal is one step forward. `mutants` breaks each rule of the protocol in the executor around `decide`, or in
+//! what it is shown, and the shortest way to a broken promise is found.
 //!
-//! What may happen at any time (`config::Budget`): a replica crashes, pauses between any two effects, or decides on an object
-//! that has changed since it was read; a reply of the provider or of the storage is lost; a POST stays in the network for
-//! however long and arrives after its sender gave up, or twice; the provider has no room, or turns a batch away; a batch
-//! shows late in the list; a replica takes the storage for careless; the object is created again, restored, edited,
-//! suspended or deleted, or lives in a cluster that is copied, where people have the work taken over; the input changes; the credential becomes another
-//! account's; a person answers; what lies below `_batchjob/` is emptied once the job is done, or the journal is lost before.
+//! What may happen at any time (`config::Budget`): a replica crashes, pauses between any two effects, or decides on an
+//! object that has changed since it was read; a reply of the provider or of the storage is lost; a POST stays in the
+//! network for however long and arrives after its sender gave up, or twice; the provider has no room, or turns a batch
+//! away; a batch shows late in the list; a replica takes the storage for careless; the object is created again,
+//! restored, edited, suspended or deleted, or lives in a cluster that is copied, where people have the work taken over;
+//! the input changes; the credential becomes another account's; a person answers; what lies below `_batchjob/` is
+//! emptied once the job is done, or the journal is lost before.
 //!
 //! Assumed: the storage keeps the conditions of conditional writes; a batch is listed before `listing_lag` is over; a
-//! credential stays with its account; a create on a deleted file is refused, or else, `Deleted::TakenUnseen`, a POST arrives
-//! before its sender gives up or never; a person who answers has looked. Clocks move only to moments that somebody waits for,
-//! and are one but in `clocks_further_apart_than_a_right_to_post_lasts`. What a replica found out and what can be found out again for nothing is forgotten
-//! between two of its effects. Left out: deletions that are let through unfinished, and what `tests/in_use.rs` and
-//! `tests/decide/` hold up.
+//! credential stays with its account; a create on a deleted file is refused, or else, `Deleted::TakenUnseen`, a POST
+//! arrives before its sender gives up or never; a person who answers has looked. Clocks move only to moments that
+//! somebody waits for, and are one but in `clocks_further_apart_than_a_right_to_post_lasts`. What a replica found out
+//! and what can be found out again for nothing is forgotten between two of its effects. Left out: deletions that are
+//! let through unfinished, and what `tests/in_use.rs` and `tests/decide/` hold up.
 //!
 //! `MODEL_SOAK=1` explores larger budgets. `cargo test --test model -- --nocapture` prints states, depth and seconds.
 //!
