@@ -1,10 +1,10 @@
 //! The rule book: what is the one next thing to do.
 
-use super::journal::{Commit, Journal, Owner, Plan, Shard, TakenOver};
+use super::journal::{Commit, Journal, Owner, Plan};
 use super::observed::{ManifestView, Observed, Planned, Task};
-use super::{deleting, ending, shards};
+use super::{deleting, ending, taking};
 use crate::api::conditions::reasons;
-use crate::api::{DeletionPolicy, Hold, Lock, Outcome, PROTOCOL_VERSION, RequestCounts};
+use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION, RequestCounts};
 
 /// Milliseconds between two looks for something that a person must mend: Secrets are polled, not watched.
 pub(super) const MENDED_CHECK: i64 = 15_000;
@@ -175,7 +175,7 @@ pub fn decide(o: &Observed) -> Step {
     };
     match o.journal {
         Some(journal) if journal.owner == o.job.owner => mine(o, journal, lock),
-        Some(journal) => foreign(o, journal),
+        Some(journal) => taking::foreign(o, journal),
         None => match manifest {
             Some(manifest) => same_work(o, &manifest.work_hash, |_| reuse(manifest)),
             None if o.job.submitted => journal_gone(o),
@@ -285,7 +285,7 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
     }
     if journal.closing.is_some() {
         // Only a finalizer sets it, and the object that it belonged to came back (restored, or adopted).
-        return Step::Swap(journal.next(|j| reopen(o, j)));
+        return Step::Swap(journal.next(|j| taking::reopen(o, j)));
     }
     let sent = journal.has_intents();
     if let Some(Err(message)) = &o.memory.store_proved
@@ -350,7 +350,7 @@ pub(super) fn conclude(o: &Observed, journal: &Journal) -> Step {
     }
 }
 
-fn manifest_may_have_come(o: &Observed) -> bool {
+pub(super) fn manifest_may_have_come(o: &Observed) -> bool {
     o.memory.manifest_at.is_some_and(|at| o.now >= at + MENDED_CHECK)
 }
 
@@ -380,112 +380,8 @@ fn plan(o: &Observed, journal: &Journal) -> Step {
     }
 }
 
-/// The journal at the destination is another object's.
-fn foreign(o: &Observed, journal: &Journal) -> Step {
-    if let Some(Some(manifest)) = &o.memory.manifest {
-        return same_work(o, &manifest.work_hash, |_| reuse(manifest));
-    }
-    let (me, owner) = (&o.job.owner, &journal.owner);
-    let namesake = owner.is_namesake(me);
-    let alive = o.memory.owner_alive.as_ref().filter(|(of, _)| of == owner).map(|(_, alive)| *alive);
-    let gone = match (namesake, owner.cluster == me.cluster, alive) {
-        (true, ..) => true, // two objects of one name cannot exist at a time, and this one does
-        (_, false, _) => false,
-        (_, _, None) => return Step::FindOwner(owner.clone()),
-        (_, _, Some(alive)) => !alive,
-    };
-    let taken = |j: &mut Journal| take(o, j);
-    if gone && !journal.has_intents() && journal.commit.is_none() {
-        return Step::Swap(journal.next(|j| {
-            taken(j);
-            j.plan = None;
-            j.shards.clear();
-        }));
-    }
-    match &journal.plan {
-        Some(plan) if namesake => match same_work(o, &plan.work_hash, |_| Step::Swap(journal.next(taken))) {
-            Step::Fail(failure) => Step::Fail(with_left_running(failure, journal)),
-            step => step,
-        },
-        Some(plan) if owner.is_copy(me) => same_work(o, &plan.work_hash, |_| copied(o, journal)),
-        None if owner.is_copy(me) => copied(o, journal),
-        _ => Step::Fail(Failure {
-            reason: reasons::OUTPUT_CONFLICT,
-            message: format!(
-                "the destination is in use by BatchJob {}/{}{}; write to another URI, for example with `$(name)` and \
-                 `$(runID)` in it",
-                owner.namespace,
-                owner.name,
-                if owner.cluster == me.cluster { "" } else { " of another cluster" },
-            ),
-        }),
-    }
-}
-
-fn take(o: &Observed, journal: &mut Journal) {
-    journal.owner = o.job.owner.clone();
-    journal.spec_hash = o.job.spec_hash.clone();
-    reopen(o, journal);
-}
-
-/// Whoever closed a journal deletes, at whatever time, what nobody needs who does not go on with it: who does, stages anew
-/// under another name where nothing was sent, and sends no file again that was uploaded before.
-fn reopen(o: &Observed, journal: &mut Journal) {
-    if journal.closing.take().is_none() || journal.commit.is_some() {
-        return;
-    }
-    if !journal.has_intents() {
-        journal.work_id = o.nonce.into();
-        journal.plan = None;
-        journal.shards.clear();
-    }
-    shards::forget_refused_files(journal);
-}
-
-/// The same work under the same name in another cluster, which cannot be seen from here: taken where it was let go of, or on
-/// a person's word. Until then its results are looked for.
-fn copied(o: &Observed, journal: &Journal) -> Step {
-    let owner = &journal.owner;
-    let times = journal.taken_over.as_ref().map_or(0, |t| t.times);
-    let id = format!("owner-{}-{times}", owner.uid.get(..8).unwrap_or(&owner.uid));
-    let told_to = o.job.answer.as_ref().is_some_and(|(of, answer)| *of == id && answer == "take");
-    if told_to || journal.closing == Some(DeletionPolicy::Orphan) {
-        let from = journal.named_after().to_string();
-        return Step::Swap(journal.next(|j| {
-            take(o, j);
-            j.taken_over = Some(TakenOver { from, times: times + 1 });
-        }));
-    }
-    if manifest_may_have_come(o) {
-        return Step::LookForManifest;
-    }
-    let message = format!(
-        "this work belongs to BatchJob {}/{} of another cluster (its kube-system has the uid {}): nothing is sent from here, and \
-         once that one has written its results they are this one's, too. If that cluster is gone, or is to give the work up, \
-         answer 'take': its batches are adopted and nothing is paid twice",
-        owner.namespace, owner.name, owner.cluster
-    );
-    let answers = vec![format!("{id}=take")];
-    let stage = if o.job.submitted { reasons::IN_PROGRESS } else { reasons::PENDING };
-    let why = Waiting { stage, holds: vec![Hold { id, message, answers }], stuck: None };
-    Step::Wait { until: Some(o.now + MENDED_CHECK), why }
-}
-
-/// What an earlier object of this name left running is told, for this one will not look after it.
-fn with_left_running(mut failure: Failure, journal: &Journal) -> Failure {
-    let running: Vec<&str> = journal.shards.iter().filter_map(Shard::batch_in_flight).take(3).collect();
-    if !running.is_empty() {
-        failure.message.push_str(&format!(
-            "; batches that an earlier BatchJob of this name left behind may still run and cost ({}): apply its spec again to \
-             have their answers, or cancel them at the provider",
-            running.join(", ")
-        ));
-    }
-    failure
-}
-
 /// Goes on with `then` if this job's work is the one of `hash`; reads the input, staging nothing, to know.
-fn same_work(o: &Observed, hash: &str, then: impl Fn(&Planned) -> Step) -> Step {
+pub(super) fn same_work(o: &Observed, hash: &str, then: impl Fn(&Planned) -> Step) -> Step {
     if o.memory.running.contains(&Task::Pass) {
         return wait(None, reasons::PLANNING);
     }
@@ -508,7 +404,7 @@ fn in_the_way(o: &Observed) -> String {
     )
 }
 
-fn reuse(manifest: &ManifestView) -> Step {
+pub(super) fn reuse(manifest: &ManifestView) -> Step {
     Step::Conclude { manifest: manifest.clone(), reused: true }
 }
 

@@ -15,6 +15,7 @@ mod provider;
 mod resolve;
 mod shards;
 mod strays;
+mod taking;
 
 pub use decide::{Failure, Step, Stuck, Waiting, decide};
 pub use errors::error_summary;

@@ -1,0 +1,112 @@
+//! A journal that is another's: whether its work is taken over, waited for, or in the way.
+
+use super::decide::{Failure, MENDED_CHECK, Step, Waiting, manifest_may_have_come, reuse, same_work};
+use super::journal::{Journal, Shard, TakenOver};
+use super::observed::Observed;
+use super::shards;
+use crate::api::conditions::reasons;
+use crate::api::{DeletionPolicy, Hold};
+
+/// The journal at the destination is another object's.
+pub(super) fn foreign(o: &Observed, journal: &Journal) -> Step {
+    if let Some(Some(manifest)) = &o.memory.manifest {
+        return same_work(o, &manifest.work_hash, |_| reuse(manifest));
+    }
+    let (me, owner) = (&o.job.owner, &journal.owner);
+    let namesake = owner.is_namesake(me);
+    let alive = o.memory.owner_alive.as_ref().filter(|(of, _)| of == owner).map(|(_, alive)| *alive);
+    let gone = match (namesake, owner.cluster == me.cluster, alive) {
+        (true, ..) => true, // two objects of one name cannot exist at a time, and this one does
+        (_, false, _) => false,
+        (_, _, None) => return Step::FindOwner(owner.clone()),
+        (_, _, Some(alive)) => !alive,
+    };
+    let taken = |j: &mut Journal| take(o, j);
+    if gone && !journal.has_intents() && journal.commit.is_none() {
+        return Step::Swap(journal.next(|j| {
+            taken(j);
+            j.plan = None;
+            j.shards.clear();
+        }));
+    }
+    match &journal.plan {
+        Some(plan) if namesake => match same_work(o, &plan.work_hash, |_| Step::Swap(journal.next(taken))) {
+            Step::Fail(failure) => Step::Fail(with_left_running(failure, journal)),
+            step => step,
+        },
+        Some(plan) if owner.is_copy(me) => same_work(o, &plan.work_hash, |_| copied(o, journal)),
+        None if owner.is_copy(me) => copied(o, journal),
+        _ => Step::Fail(Failure {
+            reason: reasons::OUTPUT_CONFLICT,
+            message: format!(
+                "the destination is in use by BatchJob {}/{}{}; write to another URI, for example with `$(name)` and \
+                 `$(runID)` in it",
+                owner.namespace,
+                owner.name,
+                if owner.cluster == me.cluster { "" } else { " of another cluster" },
+            ),
+        }),
+    }
+}
+
+fn take(o: &Observed, journal: &mut Journal) {
+    journal.owner = o.job.owner.clone();
+    journal.spec_hash = o.job.spec_hash.clone();
+    reopen(o, journal);
+}
+
+/// Whoever closed a journal deletes, at whatever time, what nobody needs who does not go on with it: who does, stages anew
+/// under another name where nothing was sent, and sends no file again that was uploaded before.
+pub(super) fn reopen(o: &Observed, journal: &mut Journal) {
+    if journal.closing.take().is_none() || journal.commit.is_some() {
+        return;
+    }
+    if !journal.has_intents() {
+        journal.work_id = o.nonce.into();
+        journal.plan = None;
+        journal.shards.clear();
+    }
+    shards::forget_refused_files(journal);
+}
+
+/// The same work under the same name in another cluster, which cannot be seen from here: taken where it was let go of, or on
+/// a person's word. Until then its results are looked for.
+fn copied(o: &Observed, journal: &Journal) -> Step {
+    let owner = &journal.owner;
+    let times = journal.taken_over.as_ref().map_or(0, |t| t.times);
+    let id = format!("owner-{}-{times}", owner.uid.get(..8).unwrap_or(&owner.uid));
+    let told_to = o.job.answer.as_ref().is_some_and(|(of, answer)| *of == id && answer == "take");
+    if told_to || journal.closing == Some(DeletionPolicy::Orphan) {
+        let from = journal.named_after().to_string();
+        return Step::Swap(journal.next(|j| {
+            take(o, j);
+            j.taken_over = Some(TakenOver { from, times: times + 1 });
+        }));
+    }
+    if manifest_may_have_come(o) {
+        return Step::LookForManifest;
+    }
+    let message = format!(
+        "this work belongs to BatchJob {}/{} of another cluster (its kube-system has the uid {}): nothing is sent from here, and \
+         once that one has written its results they are this one's, too. If that cluster is gone, or is to give the work up, \
+         answer 'take': its batches are adopted and nothing is paid twice",
+        owner.namespace, owner.name, owner.cluster
+    );
+    let answers = vec![format!("{id}=take")];
+    let stage = if o.job.submitted { reasons::IN_PROGRESS } else { reasons::PENDING };
+    let why = Waiting { stage, holds: vec![Hold { id, message, answers }], stuck: None };
+    Step::Wait { until: Some(o.now + MENDED_CHECK), why }
+}
+
+/// What an earlier object of this name left running is told, for this one will not look after it.
+fn with_left_running(mut failure: Failure, journal: &Journal) -> Failure {
+    let running: Vec<&str> = journal.shards.iter().filter_map(Shard::batch_in_flight).take(3).collect();
+    if !running.is_empty() {
+        failure.message.push_str(&format!(
+            "; batches that an earlier BatchJob of this name left behind may still run and cost ({}): apply its spec again to \
+             have their answers, or cancel them at the provider",
+            running.join(", ")
+        ));
+    }
+    failure
+}
