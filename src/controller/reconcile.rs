@@ -148,11 +148,6 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     ctx.metrics.step(name_of(&step));
     let act = Act { ctx, session, world: &world };
     if step == Step::Tidy {
-        if !memory.running.is_empty() {
-            // What is still being staged would lie there for ever; with the session its transfers end.
-            ctx.sessions.end(&world.view.owner.uid);
-            return Ok(Flow::Wait(Some(world.now)));
-        }
         act.tidy().await?;
     }
     let shown = !matches!(step, Step::Wait { .. }) || lasting(session).is_none();
@@ -247,6 +242,8 @@ fn name_of(step: &Step) -> &'static str {
         Step::DeleteFiles(_) => "DeleteFiles",
         Step::FollowUp { .. } => "FollowUp",
         Step::Write => "Write",
+        Step::Mark => "Mark",
+        Step::EndTasks => "EndTasks",
         Step::Conclude { .. } => "Conclude",
         Step::Fail(_) => "Fail",
         Step::Tidy => "Tidy",

@@ -103,6 +103,8 @@ pub enum Step {
     },
     /// Join the parts and write results and manifest.
     Write,
+    /// Mark the results as whole: whoever wrote the manifest may have died before.
+    Mark,
     /// Say in status how it ended.
     Conclude {
         /// The end.
@@ -112,6 +114,8 @@ pub enum Step {
     },
     /// Say in status that it failed before anything was paid, and unlock the spec.
     Fail(Failure),
+    /// End what runs beside the loop, and forget what was found out.
+    EndTasks,
     /// Delete what was staged.
     Tidy,
 }
@@ -264,11 +268,16 @@ fn finished(o: &Observed) -> Step {
     // Who still saw an earlier object of this name may have put that one's name back into the journal, or another cluster
     // took it over when all was done.
     match &o.memory.manifest {
-        _ if journal.owner == o.job.owner => Step::Tidy,
+        _ if journal.owner == o.job.owner => tidy(o),
         None => Step::LookForManifest,
-        Some(Some(manifest)) if manifest.work_id == journal.work_id => Step::Tidy,
+        Some(Some(manifest)) if manifest.work_id == journal.work_id => tidy(o),
         Some(_) => wait(None, reasons::FINISHED),
     }
+}
+
+/// What still runs would stage anew what goes, and nobody would look for it again.
+pub(super) fn tidy(o: &Observed) -> Step {
+    if o.memory.running.is_empty() { Step::Tidy } else { Step::EndTasks }
 }
 
 fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
@@ -334,7 +343,10 @@ fn output_taken(o: &Observed) -> Option<Stuck> {
 
 pub(super) fn conclude(o: &Observed, journal: &Journal) -> Step {
     match &o.memory.manifest {
-        Some(Some(m)) if m.work_id == journal.work_id => Step::Conclude { manifest: m.clone(), reused: false },
+        Some(Some(m)) if m.work_id == journal.work_id => match o.memory.marked.as_ref() == Some(&m.work_id) {
+            true => Step::Conclude { manifest: m.clone(), reused: false },
+            false => Step::Mark,
+        },
         Some(Some(_)) => {
             let message =
                 "the destination holds another work's manifest although this work's batches ran for it; move \

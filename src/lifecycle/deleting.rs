@@ -1,6 +1,6 @@
 //! A job that is being deleted: its batches are stopped, or left to run, and what was paid for is kept.
 
-use super::decide::{GONE, MENDED_CHECK, Step, Waiting, conclude, wait};
+use super::decide::{GONE, MENDED_CHECK, Step, Waiting, conclude, tidy, wait};
 use super::journal::{Commit, Journal};
 use super::observed::Observed;
 use super::{ending, shards};
@@ -50,12 +50,11 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
             step => step,
         };
     }
+    if !journal.has_intents() {
+        return close_then_tidy_up(o, journal, overdue);
+    }
     if journal.closing != Some(policy) {
         return Step::Swap(journal.next(|j| j.closing = Some(policy)));
-    }
-    if !journal.has_intents() {
-        // Closed, it gets none: who opens it again stages anew.
-        return tidy_up_then_let_go(o, journal, overdue);
     }
     let round = shards::round(o, journal, Some(policy), false);
     match round.step {
@@ -73,8 +72,12 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
 /// A job that has its end waits for a store that is away, and for nothing else that keeps its journal from being read.
 fn finished(o: &Observed, overdue: bool) -> Step {
     let tidied = o.job.tidy || o.job.lock.is_none();
-    match (o.journal.filter(|j| j.owner == o.job.owner && j.commit.is_some()), &o.job.stuck) {
-        (Some(journal), _) if !tidied => tidy_up_then_let_go(o, journal, overdue),
+    match (o.journal.filter(|j| j.owner == o.job.owner), &o.job.stuck) {
+        // A failure that cost nothing left what was staged until then.
+        (Some(journal), _) if o.job.lock.is_none() && !journal.has_intents() && journal.commit.is_none() => {
+            close_then_tidy_up(o, journal, overdue)
+        }
+        (Some(journal), _) if !tidied && journal.commit.is_some() => tidy_up_then_let_go(o, journal, overdue),
         (None, Some(stuck)) if !tidied && !overdue && stuck.reason == reasons::STORAGE_UNAVAILABLE => {
             wait(Some(o.now + MENDED_CHECK), reasons::FINISHED)
         }
@@ -85,13 +88,22 @@ fn finished(o: &Observed, overdue: bool) -> Step {
     }
 }
 
+/// Nothing was sent, and once the journal is closed nothing will be: who opens it again stages anew.
+fn close_then_tidy_up(o: &Observed, journal: &Journal, overdue: bool) -> Step {
+    let policy = o.job.deletion_policy;
+    match journal.closing == Some(policy) {
+        true => tidy_up_then_let_go(o, journal, overdue),
+        false => Step::Swap(journal.next(|j| j.closing = Some(policy))),
+    }
+}
+
 /// Deletes what was staged for work that nobody goes on with. What cannot be deleted holds nobody: who may not delete is let
 /// go at once, and where it may yet pass it is tried until the deletion is overdue.
 fn tidy_up_then_let_go(o: &Observed, journal: &Journal, overdue: bool) -> Step {
     let tidied = o.memory.tidied.as_ref().filter(|t| t.work_id == journal.work_id);
     match tidied.map(|t| &t.failed) {
-        None => Step::Tidy,
-        Some(Some(failed)) if failed.may_pass && !overdue => Step::Tidy,
+        None => tidy(o),
+        Some(Some(failed)) if failed.may_pass && !overdue => tidy(o),
         Some(failed) => Step::RemoveFinalizer { abandoned: None, untidy: failed.as_ref().map(|f| f.message.clone()) },
     }
 }

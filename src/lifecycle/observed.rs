@@ -137,6 +137,8 @@ pub struct Memory {
     pub manifest: Option<Option<ManifestView>>,
     /// When that was looked for.
     pub manifest_at: Option<i64>,
+    /// The work whose results were seen to be marked as whole.
+    pub marked: Option<String>,
     /// What lies at the destination under the name of a result file, and is not this work's.
     pub taken: Option<String>,
     /// An owner that the journal named, and whether it still exists.

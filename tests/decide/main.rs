@@ -15,8 +15,8 @@ use batchjob_operator::api::{
 };
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Commit, Failure, JobView, Journal, Look, ManifestView, Memory, Observed, Owner, Pass, Plan,
-    Planned, Posted, ProviderView, Refusal, Search, Seen, Shard, Slot, Step, Stuck, Tidied, Timing, Untidy, Waiting,
-    decide, project,
+    Planned, Posted, ProviderView, Refusal, Search, Seen, Shard, Slot, Step, Stuck, Task, Tidied, Timing, Untidy,
+    Waiting, decide, project,
 };
 
 const TIMING: Timing = Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000 };

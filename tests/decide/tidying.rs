@@ -21,7 +21,7 @@ fn manifest(work: &str) -> Memory {
         files: vec![],
         errors: vec![],
     };
-    Memory { manifest: Some(Some(manifest)), ..Default::default() }
+    Memory { manifest: Some(Some(manifest)), marked: Some(work.into()), ..Default::default() }
 }
 
 fn deleted() -> JobView {
@@ -80,6 +80,47 @@ fn what_was_staged_for_a_deleted_job_goes_once_its_results_are_written() {
     assert!(matches!(foreign, Step::Wait { .. }), "its parts are needed yet");
     assert_eq!(step(&deleted(), Some(&journal), &manifest("w")), Step::Tidy);
     assert_eq!(step(&deleted(), Some(&journal), &tidied(manifest("w"), None)), let_go(None));
+}
+
+#[test]
+fn results_are_marked_as_whole_before_status_says_so() {
+    let journal = committed(owner("j", "u"));
+    let concludes = |memory: &Memory| matches!(step(&job(), Some(&journal), memory), Step::Conclude { .. });
+    assert!(concludes(&manifest("w")));
+    for marked in [None, Some("another work".to_string())] {
+        let unmarked = Memory { marked, ..manifest("w") };
+        assert_eq!(step(&job(), Some(&journal), &unmarked), Step::Mark);
+        assert_eq!(step(&deleted(), Some(&journal), &unmarked), Step::Mark, "nor is the object let go");
+    }
+}
+
+#[test]
+fn what_runs_is_ended_before_what_was_staged_goes() {
+    let runs = |memory| Memory { running: [Task::Pass].into(), ..memory };
+    let closed = Journal { closing: Some(DeletionPolicy::Cancel), ..journal(owner("j", "u"), None) };
+    assert_eq!(step(&deleted(), Some(&closed), &runs(memory())), Step::EndTasks);
+    let again = runs(tidied(memory(), Some(("away", true))));
+    assert_eq!(step(&deleted(), Some(&closed), &again), Step::EndTasks);
+    let finished = JobView { finished: true, ..job() };
+    for of in [owner("j", "u"), owner("j", "earlier")] {
+        assert_eq!(step(&finished, Some(&committed(of)), &runs(manifest("w"))), Step::EndTasks);
+    }
+}
+
+#[test]
+fn what_was_staged_for_a_job_that_failed_before_it_was_sent_goes_with_it() {
+    let failed = JobView { finished: true, tidy: true, lock: None, submitted: false, ..deleted() };
+    let unsent = Journal { plan: None, shards: vec![], ..journal(owner("j", "u"), None) };
+    let Step::Swap(closed) = step(&failed, Some(&unsent), &Memory::default()) else { panic!("it is not closed") };
+    assert_eq!(closed, unsent.next(|j| j.closing = Some(DeletionPolicy::Cancel)));
+    assert_eq!(step(&failed, Some(&closed), &Memory::default()), Step::Tidy);
+    assert_eq!(step(&failed, Some(&closed), &tidied(Memory::default(), None)), let_go(None));
+    let untidy = tidied(Memory::default(), Some(("denied", false)));
+    assert_eq!(step(&failed, Some(&closed), &untidy), let_go(Some("denied")));
+    for kept in [journal(owner("k", "u"), None), journal(owner("j", "u"), submitted()), committed(owner("j", "u"))] {
+        assert_eq!(step(&failed, Some(&kept), &Memory::default()), let_go(None), "somebody may need it");
+    }
+    assert_eq!(step(&failed, None, &Memory::default()), let_go(None));
 }
 
 #[test]

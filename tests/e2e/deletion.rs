@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::eventually;
 use crate::support::proxy::{Fault, Proxy, When};
-use crate::support::scene::{Scene, condition};
+use crate::support::scene::{Scene, batch_lines, condition};
 use crate::support::shared::cluster;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,6 +36,23 @@ async fn deleted_before_it_was_sent_it_leaves_nothing_staged_and_applied_again_i
     scene.wait_tidy("j").await;
     assert_eq!(scene.list("out/j/_batchjob").await, ["journal.json"]);
     scene.sim.assert_billed_once(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_after_it_failed_before_it_was_sent_it_leaves_nothing_staged_and_mended_it_runs() {
+    let scene = Scene::new("unsound", &["--batch-duration", "200ms"]).await;
+    scene.apply(&format!("{}  limits:\n    maxRequestsPerBatch: 2\n", scene.manifest("provider.yaml")));
+    scene.put("in/j.jsonl", format!("{}nonsense\n", batch_lines("j", 5))).await;
+    scene.apply_job("j", json!({"inputKey": "j.jsonl"}));
+    scene.wait_condition("j", "Failed", "True", 30).await;
+    assert!(scene.list("out/j/_batchjob").await.iter().any(|file| file.contains("/shards/")), "it is staged");
+    scene.kubectl(&["delete", "bjob", "j", "--timeout=30s"]);
+    assert_eq!(scene.list("out/j/_batchjob").await, ["journal.json", "report.jsonl"], "what is wrong is still told");
+    scene.put("in/j.jsonl", batch_lines("j", 5)).await;
+    scene.apply_job("j", json!({"inputKey": "j.jsonl"}));
+    scene.wait_tidy("j").await;
+    assert_eq!(scene.list("out/j/_batchjob").await, ["journal.json"]);
+    scene.sim.assert_billed_once(5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

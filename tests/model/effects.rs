@@ -36,6 +36,7 @@ impl Protocol {
                 let result = Ok(self.planned_for(w, job, stage));
                 memory.pass = Some(Pass { spec_hash: job.spec_hash.clone(), result });
             }
+            Step::Mark => memory.marked = w.journal.as_ref().map(|j| j.work_id.clone()),
             Step::ProveStore => memory.store_proved = Some(Ok(())),
             Step::CancelUnjournaled { batch_id } => {
                 let runs = |b: &Batch| b.id == *batch_id && matches!(b.state, BatchState::Running { .. });

@@ -41,7 +41,7 @@ impl World {
         memory.store_proved = memory.store_proved.take().filter(Result::is_err);
         let work = self.journal.as_ref().map(|j| &j.work_id);
         memory.tidied = memory.tidied.take().filter(|tidied| Some(&tidied.work_id) == work);
-        (memory.pass, memory.resolvable) = (None, None);
+        (memory.pass, memory.resolvable, memory.marked) = (None, None, None);
         memory.looks.clear();
         match model.budget.rotations {
             0 => memory.files.clear(),

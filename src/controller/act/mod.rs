@@ -50,6 +50,11 @@ impl Act<'_> {
                 // Nothing else may ever wake us: a write of our own status is no reason to look again.
                 return Ok(if self.set_finalizer(false).await? { Flow::Gone } else { Flow::Again });
             }
+            Step::EndTasks => {
+                self.ctx.sessions.end(&self.world.view.owner.uid);
+                // The next visit has a session of its own.
+                return Ok(Flow::Wait(Some(self.world.now)));
+            }
             // Their effect is the status that says so; see `record`.
             Step::Lock(_) | Step::Pin => {}
             Step::Conclude { manifest, reused } => {
@@ -69,6 +74,7 @@ impl Act<'_> {
             Step::Collect { slot, patient } => self.start_collect(slot, patient)?,
             Step::FollowUp { round } => self.start_follow_up(round)?,
             Step::Write => self.start_write()?,
+            Step::Mark => self.mark().await?,
             Step::Post(slot) => self.post(slot).await?,
             Step::Search(slot) => self.search(slot).await?,
             Step::CheckFile(slot) => self.check_file(slot).await?,
@@ -105,17 +111,19 @@ impl Act<'_> {
             })?),
             None => None,
         };
-        let ours = self.world.journal.as_ref().map(|(journal, _)| &journal.work_id);
-        if found.as_ref().is_some_and(|manifest| ours == Some(&manifest.work_id)) {
-            // Whoever wrote it may have died before its marker.
-            self.tools()?.folder.put_new(layout::SUCCESS, Default::default()).await?;
-        }
         let taken = if found.is_none() { self.something_foreign().await? } else { None };
         self.session.remember(|m| {
             m.manifest = Some(found.as_ref().map(manifest_view));
             m.manifest_at = Some(at);
             m.taken = taken;
         });
+        Ok(())
+    }
+
+    async fn mark(&self) -> Result<(), Trouble> {
+        let work_id = self.journal()?.work_id.clone();
+        self.tools()?.folder.put_new(layout::SUCCESS, Default::default()).await?;
+        self.session.remember(|m| m.marked = Some(work_id));
         Ok(())
     }
 

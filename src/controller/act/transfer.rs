@@ -136,7 +136,10 @@ impl Act<'_> {
             }
             let shards = journal.shards.iter().map(settled).collect();
             let manifest = results::write(&tools.folder, shards, manifest, compression).await?;
-            Ok(learned(move |m| m.manifest = Some(Some(manifest_view(&manifest)))))
+            Ok(learned(move |m| {
+                m.marked = Some(manifest.work_id.clone());
+                m.manifest = Some(Some(manifest_view(&manifest)));
+            }))
         });
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Batches of this cluster that run and that nobody follows: looked for in the lists of providers, seldom.
 
-use std::collections::{BTreeMap, HashMap};
+mod account;
+
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use tracing::{debug, warn};
+
+use account::{Account, Listed, Seen, Told};
 
 use super::account::{client, credential, full_name};
 use super::events::{self, News};
@@ -21,7 +25,7 @@ use super::trouble::Trouble;
 use super::{Context, leader};
 use crate::api::conditions::{self, READY};
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind};
-use crate::lifecycle::{Holder, Running, Sight, Stray, is_old_enough, recorded_beside, stray};
+use crate::lifecycle::{Holder, Running, Stray, recorded_beside, stray};
 use crate::provider::{Batch, BatchApi, Class};
 
 /// Until the first look of a leader.
@@ -32,10 +36,6 @@ const CONCURRENCY: usize = 4;
 const LONGEST: Duration = Duration::from_secs(120);
 /// How far back lists are read, in seconds: the longest completion window that a job may have.
 const LOOK_BACK: i64 = 604_800;
-/// Batches of one account that are remembered.
-const MOST: usize = 1_000;
-/// Batches of one account that are judged at a time: each costs some calls.
-const JUDGED: usize = 20;
 /// Providers in one page of a list.
 const PAGE: u32 = 100;
 /// Longest that a provider is left alone because it asks for it, in milliseconds.
@@ -43,33 +43,6 @@ const LONGEST_PAUSE: i64 = 3_600_000;
 
 /// What is remembered of provider objects between two looks, by uid. Losing it costs another report.
 type Memory = HashMap<String, Account>;
-
-/// The same of one of them.
-#[derive(Default)]
-struct Account {
-    /// When it may be asked again.
-    not_before: i64,
-    /// Batches that ran when it was looked at last.
-    batches: BTreeMap<String, Seen>,
-}
-
-/// A batch that ran when its account was looked at last.
-struct Seen {
-    said: Said,
-    sight: Sight,
-    /// When it was judged last; who waited longest comes first.
-    judged: i64,
-    told: Told,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    /// It is a stray, and a person knows.
-    Stray,
-    /// It is a twin, and its job's people know.
-    Twin,
-}
 
 /// Looks at all accounts again and again until told to stop.
 pub(super) async fn watch(ctx: &Context) {
@@ -187,27 +160,17 @@ impl Look<'_> {
     /// Notes what runs. Where a list breaks off, what it showed is known, and what it did not show is not known to have ended.
     async fn list(&self, account: &mut Account) -> Result<(), Trouble> {
         let now = self.ctx.clock.now();
-        let running = Mutex::new(BTreeMap::new());
+        let running = Mutex::new(Listed::default());
         let note = |batch: &Batch| {
-            let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
-            if running.len() < MOST
-                && let Some(said) = self.said(batch)
-            {
-                running.insert(batch.id.clone(), (said, batch.created_at.saturating_mul(1_000)));
+            if let Some(said) = self.said(batch) {
+                let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+                running.note(&batch.id, said, batch.created_at.saturating_mul(1_000));
             }
             false
         };
         let listed = tokio::time::timeout(LONGEST, self.api.find(now / 1_000 - LOOK_BACK, &note)).await;
         let running = running.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if matches!(listed, Ok(Ok(_))) {
-            account.batches.retain(|id, seen| running.get(id).is_some_and(|(said, _)| *said == seen.said));
-        }
-        for (id, (said, created)) in running {
-            if account.batches.len() < MOST {
-                let sight = Sight { created, first: now };
-                account.batches.entry(id).or_insert(Seen { said, sight, judged: 0, told: Told::Nothing });
-            }
-        }
+        account.learn(running, matches!(listed, Ok(Ok(_))), now);
         match listed {
             Ok(listed) => Ok(listed.map(drop)?),
             Err(_) => Err(Trouble::passing(conditions::reasons::PROVIDER_UNAVAILABLE, "its list took too long")),
@@ -227,23 +190,11 @@ impl Look<'_> {
         said_by(batch, &self.ctx.cluster).filter(|said| is_ours(&said.namespace))
     }
 
-    /// Judges what was there for long enough and is not followed as far as the watches tell. Strays that a person knows of are looked
-    /// at again only where the list was not `whole`.
+    /// Judges what was there for long enough and is not followed as far as the watches tell.
     async fn judge(&self, account: &mut Account, whole: bool) {
         let now = self.ctx.clock.now();
-        let mut suspects = vec![];
-        for (id, seen) in &mut account.batches {
-            match is_followed(self.ctx, &seen.said, id) {
-                true => seen.told = Told::Nothing,
-                false if seen.told == Told::Stray && whole => {}
-                false if is_old_enough(seen.sight, now, &self.ctx.timing) => suspects.push((id, seen)),
-                false => {}
-            }
-        }
-        suspects.sort_by_key(|(_, seen)| seen.judged);
         let mut over = vec![];
-        for (id, seen) in suspects.into_iter().take(JUDGED) {
-            seen.judged = now;
+        for (id, seen) in account.suspects(whole, |said, id| is_followed(self.ctx, said, id), now, &self.ctx.timing) {
             match self.judge_one(id, seen).await {
                 Ok(true) => {}
                 Ok(false) => over.push(id.clone()),
