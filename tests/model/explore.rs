@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use stateright::{Checker, Expectation, HasDiscoveries};
 
+use super::counts::counted;
 use super::*;
 
 impl Protocol {
@@ -23,6 +24,7 @@ impl Protocol {
                 _ => {}
             }
         }
+        counted(&scenario(), "every promise", &self, states);
     }
 
     /// Every state within the budget keeps this promise.
@@ -30,8 +32,10 @@ impl Protocol {
         let found = HasDiscoveries::AnyOf([promise].into());
         let checker = self.checker().threads(2).finish_when(found).spawn_bfs().join();
         let path = checker.discovery(promise).map(|path| path.into_actions());
-        println!("{}: {} unique states: {self:?}", scenario(), checker.unique_state_count());
+        let states = checker.unique_state_count();
+        println!("{}: {states} unique states: {self:?}", scenario());
         assert!(path.is_none(), "broken: {promise}: {path:?}");
+        counted(&scenario(), promise, &self, states);
     }
 
     /// From every state within the budget an end can be reached.
@@ -48,6 +52,7 @@ impl Protocol {
         );
         assert!(graph.ends.contains(&true), "there is no end");
         assert!(stuck.is_empty(), "no end can be reached any more");
+        counted(&scenario(), "an end", &self, graph.ends.len());
     }
 
     /// The shortest way to a broken promise.

@@ -27,7 +27,8 @@
 //! and what can be found out again for nothing is forgotten between two of its effects. Left out: deletions that are
 //! let through unfinished, and what `tests/in_use.rs` and `tests/decide/` hold up.
 //!
-//! `MODEL_SOAK=1` explores larger budgets. `cargo test --test model -- --nocapture` prints states, depth and seconds.
+//! `MODEL_SOAK=1` explores larger budgets. `cargo test --test model -- --nocapture` prints states, depth and seconds;
+//! `docs/states.md` says how many states there are, and a scenario that explores another number fails.
 //!
 //! The interleavings that broke an early draft of the protocol, and what has each now:
 //!
@@ -54,6 +55,7 @@ mod actions;
 mod around;
 mod beginning;
 mod config;
+mod counts;
 mod decisions;
 mod effects;
 mod explore;

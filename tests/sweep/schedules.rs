@@ -22,6 +22,8 @@ use crate::support::dice::Dice;
 
 /// Schedules of an ordinary run.
 const SEEDS: u64 = 200;
+/// After so many a line says how it goes.
+const TOLD: usize = 500;
 
 /// What a seed chooses.
 #[derive(Debug)]
@@ -110,20 +112,29 @@ async fn schedules_of_many_faults_keep_the_promises() {
     let (alone, count) = (seeds.len() == 1, seeds.len());
     let world = World::new().await;
     let undisturbed = points::undisturbed(&world).await;
-    let (failed, struck) = (Mutex::new(vec![]), Mutex::new(0));
+    let (failed, struck) = (Mutex::new(vec![]), Mutex::new(vec![]));
+    let tell = |struck: &[usize]| {
+        let (seen, faults, failed) = (struck.len(), struck.iter().sum::<usize>(), failed.lock().unwrap().len());
+        let seconds = began.elapsed().as_secs();
+        say(&format!("schedules: {seen} seen through, {faults} faults struck, {failed} failed, {seconds} s\n"));
+    };
     in_lanes(&world, seeds, async |lane: &mut Lane, seed| {
         let schedule = Schedule::new(seed, &undisturbed.calls);
         let (faults, outcome) = see_through(lane, &schedule, alone).await;
-        *struck.lock().unwrap() += faults;
         if let Err(why) = outcome {
             say(&format!("--- SEED={seed} {schedule:#?}\n{why}\n"));
             failed.lock().unwrap().push(seed);
         }
+        let mut struck = struck.lock().unwrap();
+        struck.push(faults);
+        if struck.len().is_multiple_of(TOLD) && struck.len() < count {
+            tell(&struck);
+        }
     })
     .await;
-    let (failed, struck) = (failed.into_inner().unwrap(), struck.into_inner().unwrap());
-    let seconds = began.elapsed().as_secs();
-    say(&format!("schedules: {count} seen through, {struck} faults struck, {} failed, {seconds} s\n", failed.len()));
+    let struck = struck.into_inner().unwrap();
+    tell(&struck);
+    let (failed, struck) = (failed.into_inner().unwrap(), struck.iter().sum::<usize>());
     assert!(failed.is_empty(), "again with SEED=… cargo test --test sweep schedules: {failed:?}");
     assert!(alone || struck > count, "most schedules are to meet a fault");
 }
@@ -138,9 +149,12 @@ async fn see_through(lane: &mut Lane, schedule: &Schedule, alone: bool) -> (usiz
     stage.create_job(&change).await;
     let events = async {
         for (when, event) in &schedule.meanwhile {
-            while script.calls_made() < *when && !stage.is_done().await {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            let enough = async {
+                while script.calls_made() < *when {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::select! { () = enough => {}, _ = stage.job_done(120) => {} }
             happen(*event, schedule, &stage, &clocks, &change).await?;
         }
         stage.job_done(120).await

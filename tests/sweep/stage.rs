@@ -207,10 +207,6 @@ impl Stage {
         }
     }
 
-    pub async fn is_done(&self) -> bool {
-        self.api::<BatchJob>().get_opt("j").await.unwrap().is_some_and(|job| is_done(&job))
-    }
-
     /// Waits until the object is gone.
     pub async fn job_gone(&self, seconds: u64) -> Result<(), String> {
         let gone =
