@@ -31,6 +31,8 @@ test: preflight lint ## All checks and tests, on a real Kubernetes API server an
 	cargo test --test soak
 
 .PHONY: soak
+# Compiling takes longer, and models and sweeps half as long.
+soak: export CARGO_PROFILE_DEV_OPT_LEVEL = 1
 soak: preflight ## Twenty minutes of kills, restarts and outages with figures in target/soak.json; then hours: the whole sweep, the larger models, fuzzing.
 	./tests/cluster/build.sh >/dev/null
 	./tests/cluster/seaweedfs.sh >/dev/null
