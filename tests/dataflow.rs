@@ -20,8 +20,8 @@ use serde_json::{Map, Value, json};
 use tokio::io::AsyncReadExt;
 
 const WORK: &str = "0123456789abcdef0123456789abcdef";
-/// How often a request that failed is sent again.
-const LIMIT: u32 = 1;
+/// Rounds that are played, the first one among them.
+const ROUNDS: usize = 8;
 
 /// What a provider makes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,21 +81,26 @@ fn answers(sent: &str, fates: &[Vec<Fate>], round: usize) -> String {
     sent.lines().rev().map(line).chain([foreign.to_string()]).collect()
 }
 
-/// What a request must end as.
-fn ends_answered(fates: &[Fate]) -> bool {
+/// What a request must end as, where it is sent again up to `limits` times as that is before each round but the first.
+fn ends_answered(fates: &[Fate], limits: &[u32]) -> bool {
     let mut failures = 0;
-    for round in 0.. {
+    for round in 0..ROUNDS {
+        if round > 0 && failures > limit(limits, round) {
+            continue;
+        }
         match fates.get(round).copied().unwrap_or(Fate::Answered) {
             Fate::Answered | Fate::AnsweredTwice => return true,
             Fate::Refused => return false,
             Fate::Errored | Fate::Lost => failures += 1,
             Fate::Expired => {}
         }
-        if failures > LIMIT {
-            return false;
-        }
     }
     false
+}
+
+/// How often a request that failed is sent again: people change it between rounds.
+fn limit(limits: &[u32], round: usize) -> u32 {
+    limits[round % limits.len()]
 }
 
 async fn settle(
@@ -121,7 +126,7 @@ async fn settle(
         folder,
         work_id: WORK,
         slot: format!("{n:05}-1"),
-        shard: &staged.sha256,
+        index: &staged.index_sha256,
         requests: staged.requests,
         files: vec![futures::stream::iter(chunks).boxed()],
     };
@@ -143,8 +148,9 @@ async fn settle(
         fingerprint: String::new(),
         state,
     };
-    let StagedShard { sha256, bytes, first, requests, model } = staged;
-    Shard { sha256, bytes, first, requests, failures: 0, attempt: Some(attempt), round, took, took_errors, model }
+    let StagedShard { sha256, index_sha256, bytes, first, requests, model } = staged;
+    let attempt = Some(attempt);
+    Shard { sha256, index_sha256, bytes, first, requests, failures: 0, attempt, round, took, took_errors, model }
 }
 
 fn settled(shard: &Shard) -> Settled {
@@ -154,6 +160,7 @@ fn settled(shard: &Shard) -> Settled {
     };
     Settled {
         sha256: shard.sha256.clone(),
+        index: shard.index().into(),
         first: shard.first,
         model: shard.model.clone(),
         round: shard.round,
@@ -169,7 +176,7 @@ async fn ids(folder: &Folder, name: &str) -> Vec<String> {
     std::str::from_utf8(&bytes).unwrap().lines().map(id).collect()
 }
 
-async fn flow(fates: Vec<Vec<Fate>>, models: Vec<u8>, max_requests: i64, max_bytes: u64) {
+async fn flow(fates: Vec<Vec<Fate>>, limits: Vec<u32>, models: Vec<u8>, max_requests: i64, max_bytes: u64) {
     let folder = folder();
     let name = |i: usize| format!("request {i}");
     let body = |i: usize| {
@@ -187,17 +194,20 @@ async fn flow(fates: Vec<Vec<Fate>>, models: Vec<u8>, max_requests: i64, max_byt
         let n = journal.shards.len();
         journal.shards.push(settle(&folder, staged, 0, RequestCounts::default(), vec![], &fates, n).await);
     }
-    for round in 1..8 {
+    for round in 1..ROUNDS {
         let writer = ShardWriter::new(&folder, WORK, &spool, max_requests, max_bytes);
         let shards = journal.shards.iter().map(settled).collect();
-        let again = results::follow_up(writer, &folder, shards, round, LIMIT).await.unwrap();
+        let again = results::follow_up(writer, &folder, shards, limit(&limits, round)).await.unwrap();
         for FollowUp { shard, took, took_errors } in again {
             assert_eq!(took.total, shard.requests);
             let n = journal.shards.len();
-            journal.shards.push(settle(&folder, shard, round, took, took_errors, &fates, n).await);
+            journal.shards.push(settle(&folder, shard, round as u32, took, took_errors, &fates, n).await);
         }
     }
     let counts = journal.counts();
+    assert!(
+        [counts.succeeded, counts.failed, counts.expired, counts.cancelled, counts.missing].iter().all(|n| *n >= 0)
+    );
     assert_eq!(
         counts.total,
         counts.succeeded + counts.failed + counts.expired + counts.cancelled + counts.missing,
@@ -220,7 +230,8 @@ async fn flow(fates: Vec<Vec<Fate>>, models: Vec<u8>, max_requests: i64, max_byt
     };
     let all = journal.shards.iter().map(settled).collect();
     results::write(&folder, all, manifest, Default::default()).await.unwrap();
-    let (answered, without): (Vec<usize>, Vec<usize>) = (0..fates.len()).partition(|i| ends_answered(&fates[*i]));
+    let (answered, without): (Vec<usize>, Vec<usize>) =
+        (0..fates.len()).partition(|i| ends_answered(&fates[*i], &limits));
     let named = |indexes: Vec<usize>| indexes.into_iter().map(name).collect::<Vec<_>>();
     assert_eq!(ids(&folder, layout::RESULTS).await, named(answered.clone()));
     assert_eq!(ids(&folder, layout::ERRORS).await, named(without.clone()));
@@ -246,12 +257,13 @@ proptest! {
     #[test]
     fn cut_sent_and_joined_is_the_identity_on_order_and_ids(
         fates in proptest::collection::vec(proptest::collection::vec(fate(), 1..5), 1..60),
+        limits in proptest::collection::vec(0..3u32, 1..4),
         models in proptest::collection::vec(0..4u8, 1..7),
         max_requests in 1..20i64,
         max_bytes in 300..5_000u64,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(flow(fates, models, max_requests, max_bytes));
+        runtime.block_on(flow(fates, limits, models, max_requests, max_bytes));
     }
 }
 
@@ -264,4 +276,22 @@ async fn the_same_requests_are_the_same_work_however_they_are_cut() {
     };
     assert_eq!(hash(1, 5).await, hash(100, 5).await);
     assert_ne!(hash(100, 5).await, hash(100, 6).await);
+}
+
+/// What is sent does not name the users' ids, so the same shard may be staged again under other ones: by a pass after one
+/// that found a fault, or that was cut short.
+#[tokio::test]
+async fn requests_that_are_renamed_between_two_passes_are_answered_under_their_new_names() {
+    let folder = folder();
+    let staged = async |prefix: &str| {
+        let request = |i: usize| InlineRequest { custom_id: format!("{prefix}-{i}"), body: Map::new() };
+        let requests = (0..5).map(request).collect();
+        let (recipe, spool) = (recipe(100, 10_000), std::env::temp_dir());
+        let passed = pass(Source::Inline(requests), &recipe, Some((&folder, WORK)), &spool).await.unwrap();
+        passed.shards.into_iter().next().unwrap()
+    };
+    let (old, new) = (staged("old").await, staged("new").await);
+    assert_eq!(old.sha256, new.sha256, "what is sent is the same");
+    let index = read(&folder, &layout::index(WORK, &new.index_sha256)).await;
+    assert!(index.contains("new-4") && !index.contains("old"), "{index}");
 }

@@ -34,7 +34,7 @@ async fn passed(bodies: &[&str], defaults: Value) -> (Passed, Vec<(String, Strin
     let source = Source::Held { name: "in".into(), pieces: futures::stream::iter([Ok(held)]).boxed() };
     let passed = pass(source, &recipe(defaults), Some((&out, WORK)), &std::env::temp_dir()).await.unwrap();
     let [shard] = &passed.shards[..] else { panic!("{} shards", passed.shards.len()) };
-    let (sent, index) = (layout::shard(WORK, &shard.sha256), layout::index(WORK, &shard.sha256));
+    let (sent, index) = (layout::shard(WORK, &shard.sha256), layout::index(WORK, &shard.index_sha256));
     let (sent, index) = (text(&out, &sent).await, text(&out, &index).await);
     let each = sent.lines().zip(index.lines()).enumerate().map(|(i, (sent, entry))| {
         let head = format!(r#"{{"custom_id":"r{i}-01234567","method":"POST","url":"/v1/chat/completions","body":"#);

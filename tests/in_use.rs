@@ -10,7 +10,7 @@ use batchjob_operator::api::{
     BatchJobStatus, DeletionPolicy, InputStatus, Lock, PinnedProvider, ProviderFilePolicy, ProviderType,
 };
 use batchjob_operator::lifecycle::{
-    JobView, Journal, Memory, Observed, Owner, Plan, ProviderView, Shard, Slot, Step, Timing, decide, project,
+    JobView, Journal, Memory, Observed, Owner, Plan, ProviderView, Shard, Slot, Step, Stuck, Timing, decide, project,
 };
 use stateright::{Checker, Model, Property};
 
@@ -65,9 +65,15 @@ enum Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Action {
     Delete,
-    Judge { fresh: bool },
+    Judge {
+        fresh: bool,
+    },
     Act,
     Crash,
+    /// The journal cannot be read, or is gone, once something was sent.
+    JudgeBlind {
+        gone: bool,
+    },
     Done,
     List,
     LetGo,
@@ -90,6 +96,7 @@ fn view(pinned: bool, provider: Provider) -> JobView {
         spec_hash: "s".into(),
         output_uri: "o".into(),
         lock: Some(Lock { spec_hash: "s".into(), output_uri: "o".into() }),
+        shard_limit: 100,
         parallelism: 1,
         backoff_limit_per_batch: 1,
         backoff_limit_per_request: 1,
@@ -123,6 +130,7 @@ fn work() -> (Journal, Memory) {
     journal.plan =
         Some(Plan { work_hash: "h".into(), input: InputStatus::default(), requests: 1, too_large: Default::default() });
     journal.shards.push(Shard {
+        index_sha256: String::new(),
         sha256: "s".into(),
         bytes: 1,
         first: 0,
@@ -137,6 +145,16 @@ fn work() -> (Journal, Memory) {
     let mut memory = Memory { manifest: Some(None), store_proved: Some(Ok(())), ..Default::default() };
     memory.uploads.insert((Slot { shard: 0, attempt: 1 }, "s".into()), "f".into());
     (journal, memory)
+}
+
+fn judge_blind(w: &mut World, gone: bool) -> Option<()> {
+    let stuck = (!gone).then(|| Stuck { reason: "StorageUnavailable", message: "m".into() });
+    let job = JobView { submitted: gone, stuck, ..view(w.pinned, w.provider?) };
+    let memory = Memory { manifest: Some(None), ..Default::default() };
+    let observed = Observed { now: 0, nonce: "i", timing: &TIMING, job: &job, journal: None, memory: &memory };
+    let old = BatchJobStatus { provider: w.pinned.then(pin), ..Default::default() };
+    w.pinned = project(&observed, &old, None, &decide(&observed))?.provider.is_some();
+    Some(())
 }
 
 impl Protocol {
@@ -207,7 +225,10 @@ impl Model for Protocol {
             actions.push(if w.unused { Action::LetGo } else { Action::List });
         }
         match (w.sent, w.done, w.pending) {
-            (true, false, _) => actions.push(Action::Done),
+            (true, false, _) => {
+                actions.extend([true, false].map(|gone| Action::JudgeBlind { gone }));
+                actions.push(Action::Done);
+            }
             (true, true, _) => {}
             (false, _, None) => actions.extend([true, false].map(|fresh| Action::Judge { fresh })),
             (false, _, Some(_)) => actions.extend([Action::Act, Action::Crash]),
@@ -222,6 +243,7 @@ impl Model for Protocol {
             Action::Judge { fresh } => self.judge(&mut w, fresh)?,
             Action::Act => self.act(&mut w)?,
             Action::Crash => (w.pending, w.known) = (None, None),
+            Action::JudgeBlind { gone } => judge_blind(&mut w, gone)?,
             Action::Done => w.done = true,
             Action::List => {
                 let needs = if self.mutant == Some(Mutant::NoPins) { w.sent } else { w.pinned };

@@ -42,7 +42,7 @@ pub use run::{Options, StartError, run};
 pub use trouble::Trouble;
 
 use crate::api::BatchJob;
-use crate::lifecycle::Timing;
+use crate::lifecycle::{Task, Timing};
 use crate::telemetry::Metrics;
 use crate::transport::Transport;
 use session::{Session, Sessions};
@@ -87,9 +87,9 @@ impl Context {
         }
     }
 
-    fn failed(&self, session: &Arc<Session>, trouble: Trouble) {
+    fn failed(&self, session: &Arc<Session>, what: Option<Task>, trouble: Trouble) {
         self.metrics.failed(trouble.category());
-        session.failed(trouble, self.clock.now(), self.clock.jitter());
+        session.failed(what, trouble, self.clock.now(), self.clock.jitter());
     }
 }
 

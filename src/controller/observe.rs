@@ -13,6 +13,7 @@ use super::journal;
 use super::session::Session;
 use super::trouble::Trouble;
 use crate::api::conditions::{self, reasons};
+use crate::api::text::clip;
 use crate::api::{BatchJob, FINALIZER, ObjectStoreLocation, Outcome, annotations};
 use crate::lifecycle::{self, JobView, Journal, MaxFailed, Owner, Plan, Stuck, Timing};
 use crate::provider::BatchApi;
@@ -74,6 +75,10 @@ pub(super) async fn observe(
     let nonce = ctx.clock.nonce()?;
     let mut view = view(ctx, &job);
     view.finished &= !(anew && cost_nothing(&job));
+    if job.status.as_ref().is_some_and(|s| s.outcome.is_some()) && !view.finished {
+        // It begins anew, and so does its time.
+        view.deadline = None;
+    }
     let tools = match open(ctx, session, &job, &view, now).await {
         Ok(tools) => {
             knows(&mut view, &tools);
@@ -148,6 +153,10 @@ fn view(ctx: &Context, job: &BatchJob) -> JobView {
         spec_hash: lifecycle::spec_hash(spec),
         output_uri,
         lock: job.status.as_ref().and_then(|s| s.lock.clone()),
+        shard_limit: match spec.output.config_map {
+            Some(_) => lifecycle::SHARD_LIMIT_IN_CONFIG_MAPS,
+            None => lifecycle::SHARD_LIMIT,
+        },
         parallelism: usize::try_from(spec.parallelism).unwrap_or(1),
         backoff_limit_per_batch: spec.backoff_limit_per_batch.unsigned_abs(),
         backoff_limit_per_request: spec.backoff_limit_per_request.unsigned_abs(),
@@ -204,10 +213,14 @@ pub(super) fn is_finished(job: &BatchJob) -> bool {
     if status.outcome.is_none() {
         return false;
     }
-    let asked = job.annotations().get(annotations::RECONCILE_REQUESTED_AT);
-    let changed =
-        status.observed_generation != job.metadata.generation || status.last_handled_reconcile_at.as_ref() != asked;
+    let changed = status.observed_generation != job.metadata.generation
+        || status.last_handled_reconcile_at != reconcile_requested_at(job);
     !(cost_nothing(job) && changed)
+}
+
+/// What asks for another look, as far as status has room for it.
+pub(super) fn reconcile_requested_at(job: &BatchJob) -> Option<String> {
+    job.annotations().get(annotations::RECONCILE_REQUESTED_AT).map(|asked| clip(asked.clone(), 253))
 }
 
 /// Whether nothing is left to do for a finished job.

@@ -74,7 +74,7 @@ pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<A
                     why = trouble.stuck.message,
                     "a step failed and is tried again"
                 );
-                ctx.failed(&session, trouble);
+                ctx.failed(&session, None, trouble);
             }
         }
     }
@@ -139,7 +139,7 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     if !world.view.fingerprint.is_empty() {
         session.remember(|m| m.under(&world.view.fingerprint));
     }
-    let memory = session.memory();
+    let memory = Memory { trouble: lasting(session).map(|t| t.stuck.message), ..session.memory() };
     if let Some(trouble) = lasting(session) {
         record_trouble(ctx, &world, &memory, &trouble).await?;
     }
@@ -162,19 +162,15 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
         Flow::Wait(None) if world.view.finished && cost_nothing(&world.job) => Flow::Wait(Some(recheck_at(ctx))),
         flow => flow,
     };
-    // Whether a transfer succeeds is known when it ends.
-    if !matches!(
-        step,
-        Step::Wait { .. }
-            | Step::Pass { .. }
-            | Step::Upload(_)
-            | Step::Collect { .. }
-            | Step::FollowUp { .. }
-            | Step::Write
-    ) {
-        session.succeeded();
-        if flow != Flow::Again || !matches!(step, Step::RemoveFinalizer { .. }) {
-            told(&world, &step);
+    match step {
+        Step::Wait { .. } => session.waits(),
+        // Whether a transfer succeeds is known when it ends.
+        Step::Pass { .. } | Step::Upload(_) | Step::Collect { .. } | Step::FollowUp { .. } | Step::Write => {}
+        _ => {
+            session.succeeded(None);
+            if flow != Flow::Again || !matches!(step, Step::RemoveFinalizer { .. }) {
+                told(&world, &step);
+            }
         }
     }
     Ok(flow)

@@ -3,11 +3,11 @@
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 
-use super::observe::{World, is_finished, is_tidy};
+use super::observe::{World, is_finished, is_tidy, reconcile_requested_at};
 use super::trouble::Trouble;
 use super::{Context, events};
 use crate::api::conditions::reasons;
-use crate::api::{BatchJob, BatchJobStatus, FIELD_MANAGER, annotations};
+use crate::api::{BatchJob, BatchJobStatus, FIELD_MANAGER};
 use crate::lifecycle::{Memory, Step, Waiting, project, seen};
 
 /// Writes the status that `step` calls for. False: the object changed in the meantime, look again.
@@ -26,7 +26,7 @@ pub(super) async fn record(
         // What the journal says of the job is as it was.
         status = BatchJobStatus { conditions: status.conditions, ..old.clone() };
     }
-    status.last_handled_reconcile_at = world.job.annotations().get(annotations::RECONCILE_REQUESTED_AT).cloned();
+    status.last_handled_reconcile_at = reconcile_requested_at(&world.job);
     status.observed_references = references;
     if world.job.status.as_ref() == Some(&status) {
         return Ok(true);

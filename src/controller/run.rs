@@ -29,6 +29,8 @@ use crate::telemetry::{Health, Metrics, serve};
 
 /// Reconciles at a time; each is short, transfers run beside them.
 const CONCURRENCY: u16 = 32;
+/// Jobs in one page of a list: each may carry a megabyte of requests, and a page is held whole.
+pub(super) const PAGE: u32 = 20;
 /// Transfers at a time; each holds some 20 MB.
 const TRANSFERS: usize = 3;
 /// The time that is left to finish what is under way.
@@ -271,7 +273,7 @@ async fn watch(
     let synced = reader.clone();
     let changed =
         predicates::generation.combine(predicates::annotations).combine(predicates::finalizers).combine(has_status);
-    let stream = watcher(api, watcher::Config::default().page_size(100))
+    let stream = watcher(api, watcher::Config::default().page_size(PAGE))
         .backoff(Pauses::new(context.clock.clone()))
         .modify(lean)
         .reflect(writer)

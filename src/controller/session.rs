@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::observe::Tools;
 use super::permit::PostPermit;
 use super::trouble::Trouble;
-use crate::lifecycle::Memory;
+use crate::lifecycle::{Memory, Task};
 
 /// The sessions of this process, by the job's uid.
 #[derive(Default)]
@@ -31,7 +31,8 @@ impl Sessions {
 pub(super) struct Session {
     memory: Mutex<Memory>,
     permit: Mutex<Option<PostPermit>>,
-    backoff: Mutex<Backoff>,
+    /// Of each task, and, under None, of the steps between them: what goes well says nothing of what does not.
+    backoffs: Mutex<HashMap<Option<Task>, Backoff>>,
     tools: Mutex<Option<Arc<Tools>>>,
     asked: Mutex<String>,
     references: Mutex<References>,
@@ -97,8 +98,11 @@ impl Session {
         *lock(&self.tools) = tools;
     }
 
+    /// What failed most often in a row; nothing is tried before all of it may be.
     pub fn backoff(&self) -> Backoff {
-        lock(&self.backoff).clone()
+        let backoffs = lock(&self.backoffs);
+        let worst = backoffs.values().max_by_key(|b| b.failures).cloned().unwrap_or_default();
+        Backoff { until: backoffs.values().map(|b| b.until).max().unwrap_or_default(), ..worst }
     }
 
     /// A person who changed something does not wait for the next try of what was before.
@@ -106,18 +110,25 @@ impl Session {
         let mut last = lock(&self.asked);
         if *last != what {
             *last = what;
-            self.succeeded();
+            lock(&self.backoffs).clear();
         }
     }
 
-    pub fn succeeded(&self) {
-        *lock(&self.backoff) = Backoff::default();
+    pub fn succeeded(&self, what: Option<Task>) {
+        lock(&self.backoffs).remove(&what);
+    }
+
+    /// There is nothing to do: tasks that are not tried any more are not in trouble.
+    pub fn waits(&self) {
+        let running = self.memory().running;
+        lock(&self.backoffs).retain(|what, _| what.is_none_or(|task| running.contains(&task)));
     }
 
     /// Next try after 1 s, doubling up to a minute, to 15 s where a person may mend it at any time, or to 8 s where the API
     /// server is away, with a quarter of jitter; later where the other side asks for it.
-    pub fn failed(&self, trouble: Trouble, now: i64, jitter: u8) {
-        let mut backoff = lock(&self.backoff);
+    pub fn failed(&self, what: Option<Task>, trouble: Trouble, now: i64, jitter: u8) {
+        let mut backoffs = lock(&self.backoffs);
+        let backoff = backoffs.entry(what).or_default();
         backoff.failures = backoff.failures.saturating_add(1);
         let longest = match trouble.may_pass {
             _ if trouble.is_untold => 8_000,
@@ -135,6 +146,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lifecycle::Slot;
 
     /// Tries of somebody who fails for `away` milliseconds, and when the first one after that is.
     fn tries(trouble: &Trouble, away: i64) -> (usize, i64) {
@@ -142,7 +154,7 @@ mod tests {
         let (mut now, mut tries) = (0, 0);
         while now < away {
             tries += 1;
-            session.failed(trouble.clone(), now, 255);
+            session.failed(None, trouble.clone(), now, 255);
             now = session.backoff().until;
         }
         (tries, now - away)
@@ -158,5 +170,28 @@ mod tests {
             let (_, found) = tries(&kubernetes, away * 1_000);
             assert!(found <= 10_000, "away for {away} s, found again after {found} ms");
         }
+    }
+
+    #[test]
+    fn what_goes_well_does_not_hide_what_does_not() {
+        let session = Session::default();
+        let collect = Some(Task::Collect(Slot { shard: 1, attempt: 1 }));
+        for now in 0..4 {
+            session.failed(collect, Trouble::passing("ProviderUnavailable", ""), now, 0);
+            session.failed(None, Trouble::passing("StorageUnavailable", ""), now, 0);
+            session.succeeded(None);
+            session.succeeded(Some(Task::Pass));
+        }
+        let backoff = session.backoff();
+        assert_eq!(
+            (backoff.failures, backoff.until, backoff.trouble.unwrap().category()),
+            (4, 8_003, "ProviderUnavailable")
+        );
+        session.remember(|m| _ = m.running.insert(Task::Collect(Slot { shard: 1, attempt: 1 })));
+        session.waits();
+        assert_eq!(session.backoff().failures, 4, "it is being tried");
+        session.remember(|m| m.running.clear());
+        session.waits();
+        assert_eq!(session.backoff().failures, 0, "nobody tries it any more");
     }
 }

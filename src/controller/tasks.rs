@@ -39,7 +39,7 @@ pub(super) fn start(
         };
         match outcome {
             Ok(learned) => {
-                session.succeeded();
+                session.succeeded(Some(task));
                 session.remember(|m| {
                     m.running.remove(&task);
                     learned(m);
@@ -47,7 +47,7 @@ pub(super) fn start(
             }
             Err(trouble) => {
                 debug!(namespace, name, ?task, why = trouble.stuck.message, "a transfer failed and is tried again");
-                ctx.failed(&session, trouble);
+                ctx.failed(&session, Some(task), trouble);
                 session.remember(|m| {
                     m.running.remove(&task);
                 });

@@ -29,12 +29,16 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
         };
     }
     let policy = o.job.deletion_policy;
+    let failing = o.memory.trouble.as_ref().filter(|_| overdue);
     let journal = match o.journal {
         Some(journal) if journal.owner == o.job.owner => journal,
         // An earlier object of this name left batches behind, and nobody else will ever look after them.
         Some(journal)
             if journal.owner.is_namesake(&o.job.owner) && journal.has_intents() && journal.commit.is_none() =>
         {
+            if let Some(why) = failing {
+                return abandon(why);
+            }
             return Step::Swap(journal.next(|j| {
                 j.owner = o.job.owner.clone();
                 j.closing = Some(policy);
@@ -43,6 +47,9 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
         None if o.job.submitted => return without_journal(o, overdue),
         _ => return let_go,
     };
+    if let Some(why) = failing.filter(|_| journal.has_intents()) {
+        return abandon(why);
+    }
     if journal.commit.is_some() {
         return match conclude(o, journal) {
             Step::Conclude { .. } => tidy_up_then_let_go(o, journal, overdue),
@@ -91,9 +98,10 @@ fn finished(o: &Observed, overdue: bool) -> Step {
 /// Nothing was sent, and once the journal is closed nothing will be: who opens it again stages anew.
 fn close_then_tidy_up(o: &Observed, journal: &Journal, overdue: bool) -> Step {
     let policy = o.job.deletion_policy;
-    match journal.closing == Some(policy) {
-        true => tidy_up_then_let_go(o, journal, overdue),
-        false => Step::Swap(journal.next(|j| j.closing = Some(policy))),
+    match (journal.closing == Some(policy), &o.memory.trouble) {
+        (true, _) => tidy_up_then_let_go(o, journal, overdue),
+        (false, Some(why)) if overdue => Step::RemoveFinalizer { abandoned: None, untidy: Some(why.clone()) },
+        (false, _) => Step::Swap(journal.next(|j| j.closing = Some(policy))),
     }
 }
 

@@ -107,7 +107,10 @@ fn may_be_sent_again(journal: &Journal) -> i64 {
 fn another_round(o: &Observed, journal: &Journal) -> Step {
     let next = journal.round() + 1;
     match &o.memory.follow_up {
-        Some((round, shards)) if *round == next && shards.is_empty() => {
+        // What is left stays as it is, too, where its batches would be more than the journal has room for.
+        Some((round, shards))
+            if *round == next && (shards.is_empty() || journal.shards.len() + shards.len() > o.job.shard_limit) =>
+        {
             clean_up_then(o, journal, |counts| end_of(o, journal, counts))
         }
         Some((round, shards)) if *round == next => {

@@ -98,6 +98,7 @@ mod tests {
         });
         Shard {
             sha256: String::new(),
+            index_sha256: String::new(),
             bytes: 0,
             first: 0,
             requests: 0,

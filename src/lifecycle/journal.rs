@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{DeletionPolicy, ErrorSummary, InputStatus, Outcome, PROTOCOL_VERSION, RequestCounts};
 
+/// Shards of one work, those of all rounds together: so its journal, of some kilobytes a shard and 8 at most, stays below
+/// the 16 MiB that are read of it.
+pub const SHARD_LIMIT: usize = 1_500;
+/// The same where the journal lies in a ConfigMap, which has room for 1 MiB.
+pub const SHARD_LIMIT_IN_CONFIG_MAPS: usize = 30;
+
 /// The document, as it lies in storage (JSON).
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
@@ -105,6 +111,9 @@ impl TooLarge {
 pub struct Shard {
     /// SHA-256 of the bytes that are sent; also the staged object's name.
     pub sha256: String,
+    /// SHA-256 of its index, which has the users' names for its requests; also the name of that.
+    #[serde(default)]
+    pub index_sha256: String,
     /// Size of what is sent, in bytes.
     pub bytes: u64,
     /// Index of the first request.
@@ -334,6 +343,11 @@ impl Journal {
 }
 
 impl Shard {
+    /// Names the index; earlier versions named it like the shard.
+    pub fn index(&self) -> &str {
+        if self.index_sha256.is_empty() { &self.sha256 } else { &self.index_sha256 }
+    }
+
     /// Outcome of its requests once settled.
     pub fn settled(&self) -> Option<RequestCounts> {
         match self.attempt.as_ref()?.state {

@@ -56,6 +56,8 @@ pub struct JobView {
     pub output_uri: String,
     /// `status.lock`
     pub lock: Option<Lock>,
+    /// Shards that the journal has room for.
+    pub shard_limit: usize,
     /// `spec.parallelism`
     pub parallelism: usize,
     /// `spec.backoffLimitPerBatch`
@@ -175,6 +177,15 @@ pub struct Memory {
     pub tidied: Option<Tidied>,
     /// Background tasks that are running.
     pub running: BTreeSet<Task>,
+    /// What keeps failing and does not seem to pass.
+    pub trouble: Option<String>,
+}
+
+impl JobView {
+    /// Shards that a plan may have: a third of the room is for later rounds.
+    pub fn plan_limit(&self) -> usize {
+        self.shard_limit / 3 * 2
+    }
 }
 
 impl Memory {

@@ -69,7 +69,8 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
     Some(status)
 }
 
-/// A job that has no intent yet lets go of a provider that is being deleted; all others follow what they run at.
+/// A job that has no intent yet lets go of a provider that is being deleted; all others follow what they run at. Where the
+/// journal cannot be read, or is gone, nobody knows that there is none.
 fn provider(o: &Observed, old: &BatchJobStatus, step: &Step) -> Option<PinnedProvider> {
     let seen = || o.job.provider.as_ref().map(|p| p.pin.clone());
     let sent = o.journal.is_some_and(|j| j.owner == o.job.owner && j.has_intents());
@@ -77,6 +78,7 @@ fn provider(o: &Observed, old: &BatchJobStatus, step: &Step) -> Option<PinnedPro
         Step::Lock(_) | Step::Pin => seen(),
         Step::Fail(_) => None,
         _ if sent => seen().or_else(|| old.provider.clone()),
+        _ if may_be_sent(o) => old.provider.clone(),
         _ if o.job.provider.as_ref().is_some_and(|p| p.going) => None,
         _ => old.provider.clone(),
     }
@@ -92,12 +94,19 @@ fn remember(status: &mut BatchJobStatus, old: &BatchJobStatus) {
     status.display.clone_from(&old.display);
 }
 
-/// As with a Job, suspension stops the clock of the deadline, and resuming starts it anew.
+fn may_be_sent(o: &Observed) -> bool {
+    o.journal.is_none() && (o.job.submitted || o.job.stuck.is_some())
+}
+
+/// As with a Job, suspension stops the clock of the deadline, and resuming starts it anew; so does mending a failure that
+/// cost nothing.
 fn start_time(o: &Observed, old: &BatchJobStatus) -> Option<Time> {
+    let mended = old.outcome.is_some() && !o.job.finished;
     let sent = o.journal.is_some_and(Journal::has_intents);
+    let kept = old.start_time.clone().filter(|_| !mended);
     match o.job.suspend && !sent {
-        true => None,
-        false => old.start_time.clone().or_else(|| time(o.now)),
+        true => kept.filter(|_| may_be_sent(o)),
+        false => kept.or_else(|| time(o.now)),
     }
 }
 

@@ -156,6 +156,7 @@ mod tests {
 
     fn shard(intent: &str, state: AttemptState) -> Shard {
         Shard {
+            index_sha256: String::new(),
             sha256: String::new(),
             bytes: 0,
             first: 0,

@@ -22,6 +22,8 @@ use crate::transport::{SendError, Transport, read_all, stream};
 const ANSWER_LIMIT: u64 = 4 << 20;
 /// For calls without a body to speak of.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// For all pages of a list.
+const LIST_TIMEOUT: Duration = Duration::from_secs(120);
 /// For a whole upload: 200 MB at 3 Mbit/s.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
 /// For a whole download: 1 GB at 3 Mbit/s.
@@ -93,6 +95,39 @@ impl OpenAi {
         let response = self.send(request.timeout(CALL_TIMEOUT)).await?;
         let body = read_all(response, ANSWER_LIMIT).await.map_err(send_error)?;
         json::parse(&body).ok_or_else(unreadable)
+    }
+    /// Page by page, to its end or to where it is too old.
+    async fn find_all(
+        &self,
+        since: i64,
+        wanted: &(dyn for<'a> Fn(&'a Batch) -> bool + Sync),
+    ) -> Result<Vec<Batch>, ApiError> {
+        let (mut found, mut after, mut read, mut cursors) = (vec![], None, 0, HashSet::new());
+        for _ in 0..PAGE_LIMIT {
+            let page = match self.page(after.as_deref()).await {
+                // llm-d's gateway wants an offset where OpenAI wants the last id.
+                Err(e) if read > 0 && e.class == Class::InvalidInput => self.page(Some(&read.to_string())).await?,
+                page => page?,
+            };
+            read += page.batches.len();
+            let is_old = |b: &Batch| b.created_at > 0 && b.created_at < since.saturating_sub(86_400);
+            let old = page.batches.iter().all(is_old);
+            if page.batches.iter().any(|b| !is_old(b) && (b.id.is_empty() || says_nothing(b))) {
+                return Err(blind("it shows batches without an id, or with neither a file nor metadata"));
+            }
+            found.extend(page.batches.into_iter().filter(|b| wanted(b)));
+            match page.next {
+                Some(next) if !old && cursors.insert(next.clone()) => after = Some(next),
+                Some(_) if !old => return Err(blind("it repeats a page")),
+                _ => {
+                    found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+                    // A list that grows while it is read shows a batch twice.
+                    found.dedup_by(|a, b| a.id == b.id);
+                    return Ok(found);
+                }
+            }
+        }
+        Err(blind(&format!("it has more than {PAGE_LIMIT} pages of younger batches")))
     }
 
     async fn page(&self, after: Option<&str>) -> Result<Page, ApiError> {
@@ -206,32 +241,8 @@ impl BatchApi for OpenAi {
         since: i64,
         wanted: &(dyn for<'a> Fn(&'a Batch) -> bool + Sync),
     ) -> Result<Vec<Batch>, ApiError> {
-        let (mut found, mut after, mut read, mut cursors) = (vec![], None, 0, HashSet::new());
-        for _ in 0..PAGE_LIMIT {
-            let page = match self.page(after.as_deref()).await {
-                // llm-d's gateway wants an offset where OpenAI wants the last id.
-                Err(e) if read > 0 && e.class == Class::InvalidInput => self.page(Some(&read.to_string())).await?,
-                page => page?,
-            };
-            read += page.batches.len();
-            let is_old = |b: &Batch| b.created_at > 0 && b.created_at < since.saturating_sub(86_400);
-            let old = page.batches.iter().all(is_old);
-            if page.batches.iter().any(|b| !is_old(b) && (b.id.is_empty() || says_nothing(b))) {
-                return Err(blind("it shows batches without an id, or with neither a file nor metadata"));
-            }
-            found.extend(page.batches.into_iter().filter(|b| wanted(b)));
-            match page.next {
-                Some(next) if !old && cursors.insert(next.clone()) => after = Some(next),
-                Some(_) if !old => return Err(blind("it repeats a page")),
-                _ => {
-                    found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-                    // A list that grows while it is read shows a batch twice.
-                    found.dedup_by(|a, b| a.id == b.id);
-                    return Ok(found);
-                }
-            }
-        }
-        Err(blind(&format!("it has more than {PAGE_LIMIT} pages of younger batches")))
+        let found = tokio::time::timeout(LIST_TIMEOUT, self.find_all(since, wanted)).await;
+        found.unwrap_or_else(|_| Err(ApiError::new(Class::Transient, "its list of batches took too long")))
     }
 
     async fn get(&self, batch_id: &str) -> Result<Batch, ApiError> {

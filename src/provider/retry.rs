@@ -1,6 +1,6 @@
 //! What may be repeated is repeated: with jitter, within bounds, and when the server says.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
 
@@ -8,6 +8,9 @@ use super::{ApiError, Class};
 
 /// A server that wants to be left alone for longer is left to the reconcile loop.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Who did not answer for so long is left to the reconcile loop too: others wait for their turn.
+const LONG_ENOUGH: Duration = Duration::from_secs(15);
 
 /// Runs `call` up to four times while it fails in a way that may pass.
 pub(super) async fn repeat<T, F: Future<Output = Result<T, ApiError>>>(call: impl FnMut() -> F) -> Result<T, ApiError> {
@@ -23,7 +26,9 @@ async fn repeat_after<T, F: Future<Output = Result<T, ApiError>>>(
         .with_max_delay(LONGEST_PAUSE)
         .with_max_times(3)
         .with_jitter();
-    call.retry(pauses).when(may_pass).adjust(|e, pause| pause.map(|p| e.retry_after.unwrap_or(p))).await
+    let began = Instant::now();
+    let again = |e: &ApiError| may_pass(e) && began.elapsed() < LONG_ENOUGH;
+    call.retry(pauses).when(again).adjust(|e, pause| pause.map(|p| e.retry_after.unwrap_or(p))).await
 }
 
 fn may_pass(error: &ApiError) -> bool {

@@ -11,6 +11,14 @@ use crate::api::InputFormat;
 /// Longest custom id, in bytes.
 const CUSTOM_ID_LIMIT: usize = 512;
 
+/// What the values of one line may take in memory, in bytes, beside their text: some two million numbers, or a hundred
+/// thousand objects.
+const WEIGHT_LIMIT: usize = 64 << 20;
+/// What a value, a list and an object with a pair take at least.
+const VALUE_BYTES: usize = 32;
+const LIST_BYTES: usize = 128;
+const OBJECT_BYTES: usize = 640;
+
 /// One request, sound.
 #[derive(Debug, PartialEq)]
 pub struct Request {
@@ -52,7 +60,7 @@ impl Shape {
     /// What is wrong with it, never its content.
     pub fn line(&self, line: &[u8], format: InputFormat) -> Result<Request, String> {
         let line = utf8(line)?;
-        self.plain_line(line, format).map_or_else(|| self.any_line(line, format), Ok)
+        self.plain_line(line, format).map_or_else(|| light(line).and_then(|()| self.any_line(line, format)), Ok)
     }
 
     /// The same for a line without fault in which nothing is unusual; None for others.
@@ -134,7 +142,9 @@ impl Shape {
     /// # Errors
     /// What is wrong with it, never its content.
     pub fn row_line(&self, line: &[u8], template: &Template) -> Result<Request, String> {
-        let row: Map<String, Value> = serde_json::from_str(utf8(line)?).map_err(|e| match e.is_data() {
+        let line = utf8(line)?;
+        light(line)?;
+        let row: Map<String, Value> = serde_json::from_str(line).map_err(|e| match e.is_data() {
             true => "is not a JSON object of columns such as {\"id\": …}".into(),
             false => not_json(&e),
         })?;
@@ -198,6 +208,29 @@ pub fn utf8(bytes: &[u8]) -> Result<&str, String> {
     })
 }
 
+/// Whether the JSON of a line can be held: `{"":0}` takes a hundred times its length.
+fn light(line: &str) -> Result<(), String> {
+    let (mut weight, mut quoted, mut escaped) = (0, false, false);
+    for byte in line.bytes() {
+        weight += match (quoted, byte) {
+            _ if escaped => 0,
+            (false, b'{') => OBJECT_BYTES,
+            (false, b'[') => LIST_BYTES,
+            (false, b',') => VALUE_BYTES,
+            _ => 0,
+        };
+        quoted ^= byte == b'"' && !escaped;
+        escaped = quoted && byte == b'\\' && !escaped;
+    }
+    match weight > WEIGHT_LIMIT {
+        true => Err(format!(
+            "holds so many lists, objects and values that it takes more than {} MiB to read; make several requests of it",
+            WEIGHT_LIMIT >> 20
+        )),
+        false => Ok(()),
+    }
+}
+
 fn not_json(error: &serde_json::Error) -> String {
     format!("is not JSON ({}); write one request a line, whole", place(error))
 }
@@ -222,6 +255,21 @@ mod tests {
     use proptest::test_runner::{Config, TestRunner};
 
     use super::*;
+
+    #[test]
+    fn a_line_that_would_take_a_hundred_times_its_length_is_refused() {
+        let line = |input: String| format!("{{\"custom_id\": \"a\", \"extra\": {input}, \"body\": {{}}}}");
+        let list = |of: &str, n: usize| format!("[{}0]", format!("{of},").repeat(n));
+        let read = |line: String| shape().line(line.as_bytes(), InputFormat::Requests);
+        for bomb in [list("{\"\":0}", 1 << 20), list("[]", 1 << 20)] {
+            let refused = read(line(bomb)).unwrap_err();
+            assert!(refused.contains("64 MiB"), "{refused}");
+        }
+        for fine in [list("1", 1 << 20), format!("\"{}\"", "{[\\\",".repeat(1 << 20))] {
+            let read = read(line(fine));
+            assert!(read.is_ok(), "{read:?}");
+        }
+    }
 
     fn shape() -> Shape {
         let defaults = serde_json::from_str(r#"{"max_tokens": 5, "temperature": 0}"#).unwrap();

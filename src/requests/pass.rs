@@ -18,7 +18,7 @@ use super::template::{Of, Template};
 use super::whole::{SizeLimit, TooLarge};
 use crate::api::text::hex;
 use crate::api::{EmptyPolicy, Endpoint, InlineRequest, InputCompression, InputFormat, OnTooLarge, RequestTemplate};
-use crate::store::{Folder, IndexEntry, ShardWriter, StagedShard, StoreError, layout};
+use crate::store::{Folder, IndexEntry, LINE_LIMIT, ShardWriter, StagedShard, StoreError, layout};
 
 /// Models of one job: each makes batches of its own.
 const MODEL_LIMIT: usize = 16;
@@ -82,6 +82,8 @@ pub struct Recipe {
     pub max_requests: i64,
     /// Bytes in one batch.
     pub max_bytes: u64,
+    /// Batches in all.
+    pub max_batches: usize,
     /// Models that the provider may be asked for; empty: any.
     pub allowed_models: Vec<String>,
     /// Prefix of the work hash.
@@ -313,13 +315,20 @@ impl<'a> Pass<'a> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let id = provider_side_id(entry.index, writer.work_id());
         let encoded = format!(r#"{{"custom_id":"{id}","method":"POST","url":"{}","body":{body}}}"#, self.shape.path);
+        if encoded.len() > LINE_LIMIT {
+            let what = format!("takes {} bytes as it is sent; the most is {LINE_LIMIT}; shorten it", encoded.len());
+            return Ok(self.problems.add(origin, line, what).await?);
+        }
         let (size, limit) = (encoded.len() as u64 + 1, self.recipe.max_bytes);
         if size > limit {
             let what = format!("takes {size} bytes; the provider takes {limit} in a whole batch; shorten it");
             return Ok(self.problems.add(origin, line, what).await?);
         }
         writer.push(model, encoded.as_bytes(), entry).await?;
-        Ok(())
+        match writer.shards() > self.recipe.max_batches {
+            true => Err(PassError::Invalid(self.too_many_batches())),
+            false => Ok(()),
+        }
     }
 
     async fn finish(mut self, reading: Reading) -> Result<Passed, PassError> {
@@ -360,6 +369,14 @@ impl<'a> Pass<'a> {
             None
         });
         self.problems.message(report.as_deref())
+    }
+
+    fn too_many_batches(&self) -> String {
+        format!(
+            "{} makes more than {} batches of at most {} requests and {} bytes; raise the provider's `spec.limits`, or split \
+             it over several BatchJobs",
+            self.name, self.recipe.max_batches, self.recipe.max_requests, self.recipe.max_bytes
+        )
     }
 
     fn nothing(&self, too_large: TooLarge) -> String {

@@ -234,6 +234,7 @@ mod tests {
             run_id: None,
             max_requests: 1000,
             max_bytes: 1 << 20,
+            max_batches: 100,
             allowed_models: vec![],
             hash_version: "v1",
         };

@@ -13,10 +13,10 @@ use tokio::fs::File;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt, BufReader, BufWriter};
 
 use super::errors::{Tally, code};
-use super::line::{Ended, LINE_LIMIT, PartLine, ProviderLine};
+use super::line::{Ended, PartLine, ProviderLine};
 use crate::api::{ErrorSummary, RequestCounts};
 use crate::store::staged::{self, Spool};
-use crate::store::{Folder, IndexEntry, Line, Lines, StoreError, layout};
+use crate::store::{Folder, IndexEntry, LINE_LIMIT, Line, Lines, StoreError, layout};
 
 /// Bytes of answers that are read back from the spool in one go; a longer one is read alone.
 const GO_BYTES: usize = 1 << 20;
@@ -29,8 +29,8 @@ pub struct Collection<'a> {
     pub work_id: &'a str,
     /// Such as `00000-1`.
     pub slot: String,
-    /// SHA-256 of what was sent; names the shard's index.
-    pub shard: &'a str,
+    /// Names the shard's index.
+    pub index: &'a str,
     /// Number of its requests.
     pub requests: i64,
     /// The provider's files; what fails in them breaks the collection off.
@@ -80,18 +80,13 @@ struct Place {
 /// # Errors
 /// Nothing is lost: the provider still has its files.
 pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collected, CollectError> {
-    let Collection { folder, work_id, slot, shard, requests, files } = collection;
-    let index = layout::index(work_id, shard);
+    let Collection { folder, work_id, slot, index, requests, files } = collection;
+    let index = layout::index(work_id, index);
     let asked = indexes(folder, &index).await?;
     let mut raw = staged::scratch(spool)?;
     download(&mut raw, files).await?;
-    let Scanned { mut places, foreign, unreadable } = scan(&mut raw, work_id, &asked).await?;
+    let Scanned { places, foreign, unreadable } = scan(&mut raw, work_id, &asked).await?;
     drop(asked);
-    // The first line of an index wins: providers have been seen to repeat rows.
-    places.sort_by_key(|p| (p.index, p.offset));
-    let before = places.len();
-    places.dedup_by_key(|p| p.index);
-    let foreign = foreign + (before - places.len()) as u64;
     let (part, tally) = write_part(raw, &places, spool).await?;
     let errors = with_names(folder, &index, tally).await?;
     let (sha256, name) = (part.sha256.clone(), layout::part(work_id, &slot, &part.sha256));
@@ -148,8 +143,8 @@ async fn download(raw: &mut File, files: Vec<BoxStream<'static, Result<Bytes, St
     out.flush().await.map_err(local)
 }
 
-#[derive(Default)]
 struct Scanned {
+    /// In order, one a request at most.
     places: Vec<Place>,
     foreign: u64,
     unreadable: u64,
@@ -157,28 +152,33 @@ struct Scanned {
 
 async fn scan(raw: &mut File, work_id: &str, asked: &[i64]) -> Result<Scanned, CollectError> {
     raw.rewind().await.map_err(local)?;
-    let (mut scanned, mut offset) = (Scanned::default(), 0);
+    let mut places: Vec<Option<Place>> = std::iter::repeat_with(|| None).take(asked.len()).collect();
+    let (mut foreign, mut unreadable, mut offset) = (0, 0, 0);
     let mut lines = Lines::new(BufReader::with_capacity(256 << 10, raw), LINE_LIMIT);
     while let Some(line) = lines.next().await.map_err(local)? {
         match &line {
             Line::Whole(bytes) if bytes.trim_ascii().is_empty() => {}
+            // What is replaced in it makes it longer.
+            Line::Whole(bytes) if text(bytes).len() > LINE_LIMIT => unreadable += 1,
             Line::Whole(bytes) => match serde_json::from_str::<ProviderLine>(&text(bytes)) {
                 Ok(parsed) => {
                     let index = parsed.custom_id.as_deref().and_then(|id| index_of(id, work_id));
-                    match (index.filter(|i| asked.binary_search(i).is_ok()), u32::try_from(bytes.len())) {
-                        (Some(index), Ok(len)) => {
-                            scanned.places.push(Place { index, ended: parsed.ended(), offset, len });
+                    let at = index.and_then(|index| asked.binary_search(&index).ok());
+                    match (at, u32::try_from(bytes.len())) {
+                        // The first line of an index wins: providers have been seen to repeat rows.
+                        (Some(at), Ok(len)) if places[at].is_none() => {
+                            places[at] = Some(Place { index: asked[at], ended: parsed.ended(), offset, len });
                         }
-                        _ => scanned.foreign += 1,
+                        _ => foreign += 1,
                     }
                 }
-                Err(_) => scanned.unreadable += 1,
+                Err(_) => unreadable += 1,
             },
-            Line::TooLong(_) => scanned.unreadable += 1,
+            Line::TooLong(_) => unreadable += 1,
         }
         offset = lines.offset();
     }
-    Ok(scanned)
+    Ok(Scanned { places: places.into_iter().flatten().collect(), foreign, unreadable })
 }
 
 /// A line as text: what is not UTF-8 in it is replaced, for an answer with a blot is better than one that is paid again; a
@@ -292,6 +292,7 @@ mod tests {
             "\n",
             "<html>\n",
             "{\"custom_id\":\"r0-01234567\",\"error\":{\"code\":\"batch_expired\"}}\n",
+            "{\"custom_id\":\"r0-01234567\",\"response\":{\"status_code\":200}}\n",
             "{\"custom_id\":\"r1-ffffffff\",\"response\":{\"status_code\":200}}\n",
             "{\"custom_id\":\"r9-01234567\",\"response\":{\"status_code\":200}}\n",
             "{\"custom_id\":\"r1-01234567\",\"resp",
@@ -302,9 +303,9 @@ mod tests {
         let Scanned { places, foreign, unreadable } = scan(&mut raw, work, &[0, 1, 2]).await.unwrap();
         assert_eq!(
             places.iter().map(|p| (p.index, p.ended)).collect::<Vec<_>>(),
-            [(2, Ended::Succeeded), (0, Ended::Expired)]
+            [(0, Ended::Expired), (2, Ended::Succeeded)]
         );
-        assert_eq!((foreign, unreadable), (2, 2));
+        assert_eq!((foreign, unreadable), (3, 2));
         let counts = count(&places, 3);
         assert_eq!((counts.succeeded, counts.expired, counts.missing, counts.total), (1, 1, 1, 3));
         for place in &places {
@@ -323,8 +324,7 @@ mod tests {
         let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
         download(&mut raw, vec![futures::stream::iter([Ok(Bytes::from(text))]).boxed()]).await.unwrap();
         let asked: Vec<i64> = (0..20).collect();
-        let mut places = scan(&mut raw, work, &asked).await.unwrap().places;
-        places.sort_by_key(|p| p.index);
+        let places = scan(&mut raw, work, &asked).await.unwrap().places;
         let (part, tally) = write_part(raw, &places, &std::env::temp_dir()).await.unwrap();
         assert_eq!(tally.most()[0].0.count, 20);
         let folder = Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://out/", "out/");

@@ -20,8 +20,7 @@ pub struct FollowUp {
 }
 
 /// Stages the requests that another round may bring an answer for: never executed, came back in no file, or failed in a way
-/// that may pass and not more often than `limit`. With each shard, how its requests stood before. `rounds` is the number of
-/// rounds so far.
+/// that may pass and not more often than `limit`. With each shard, how its requests stood before.
 ///
 /// # Errors
 /// It can be tried again: shards are named by their content.
@@ -29,14 +28,13 @@ pub async fn follow_up(
     mut writer: ShardWriter<'_>,
     folder: &crate::store::Folder,
     shards: Vec<Settled>,
-    rounds: u32,
     limit: u32,
 ) -> Result<Vec<FollowUp>, WriteError> {
     let work_id = writer.work_id().to_string();
     let mut took: BTreeMap<i64, (RequestCounts, Tally)> = BTreeMap::new();
     let mut joined = Joined::open(folder, &work_id, shards, true).await?;
     while let Some(request) = joined.next().await? {
-        let Some(stood) = may_be_sent_again(&request, rounds, limit) else { continue };
+        let Some(stood) = may_be_sent_again(&request, limit) else { continue };
         let sent = request.sent.ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
         let first = writer.push(&request.model, &sent, &request.entry).await?;
         let (counts, errors) = took.entry(first).or_default();
@@ -76,25 +74,25 @@ impl Stood {
     }
 }
 
-fn may_be_sent_again(request: &Request, rounds: u32, limit: u32) -> Option<Stood> {
+fn may_be_sent_again(request: &Request, limit: u32) -> Option<Stood> {
     if request.given_up {
         return None;
     }
     let answers: Vec<(u32, Ended)> = request.answers.iter().map(|a| (a.round, a.ended)).collect();
-    judge(&answers, rounds, limit)
+    judge(&request.asked, &answers, limit)
 }
 
-/// A request that may still be sent was in every round so far: a round without an answer is one that lost it.
-fn judge(answers: &[(u32, Ended)], rounds: u32, limit: u32) -> Option<Stood> {
+/// A round that it was sent in and has no answer of is one that lost it. Not every round is one: the limit may have been raised.
+fn judge(asked: &[u32], answers: &[(u32, Ended)], limit: u32) -> Option<Stood> {
     if answers.iter().any(|(_, ended)| matches!(ended, Ended::Succeeded | Ended::Failed)) {
         return None;
     }
     let errored = answers.iter().filter(|(_, ended)| *ended == Ended::Errored).count();
-    let lost = (rounds as usize).saturating_sub(answers.len());
+    let lost = asked.len().saturating_sub(answers.len());
     if errored + lost > limit as usize {
         return None;
     }
-    let last = answers.iter().rfind(|(round, _)| round + 1 == rounds);
+    let last = answers.iter().rfind(|(round, _)| Some(round) == asked.last());
     Some(match last.map(|(_, ended)| ended) {
         Some(Ended::Expired) => Stood::Expired,
         Some(Ended::Cancelled) => Stood::Cancelled,
@@ -110,22 +108,25 @@ mod tests {
     #[test]
     fn only_what_may_get_an_answer_is_sent_again() {
         use Ended::{Cancelled, Errored, Expired, Failed, Succeeded};
-        for (answers, rounds, limit, stood) in [
-            (vec![(0, Succeeded)], 1, 2, None),
-            (vec![(0, Failed)], 1, 2, None),
-            (vec![(0, Errored)], 1, 2, Some(Stood::Failed)),
-            (vec![(0, Errored)], 1, 0, None),
-            (vec![(0, Errored), (1, Errored)], 2, 2, Some(Stood::Failed)),
-            (vec![(0, Errored), (1, Errored), (2, Errored)], 3, 2, None),
-            (vec![(0, Expired)], 1, 0, Some(Stood::Expired)),
-            (vec![(0, Expired), (1, Cancelled)], 2, 0, Some(Stood::Cancelled)),
-            (vec![], 1, 1, Some(Stood::Missing)),
-            (vec![], 2, 1, None),
-            (vec![(0, Errored)], 2, 2, Some(Stood::Missing)),
-            (vec![(1, Errored)], 2, 2, Some(Stood::Failed)),
-            (vec![(0, Errored), (1, Succeeded)], 2, 2, None),
+        for (asked, answers, limit, stood) in [
+            (&[0][..], vec![(0, Succeeded)], 2, None),
+            (&[0], vec![(0, Failed)], 2, None),
+            (&[0], vec![(0, Errored)], 2, Some(Stood::Failed)),
+            (&[0], vec![(0, Errored)], 0, None),
+            (&[0, 1], vec![(0, Errored), (1, Errored)], 2, Some(Stood::Failed)),
+            (&[0, 1, 2], vec![(0, Errored), (1, Errored), (2, Errored)], 2, None),
+            (&[0], vec![(0, Expired)], 0, Some(Stood::Expired)),
+            (&[0, 1], vec![(0, Expired), (1, Cancelled)], 0, Some(Stood::Cancelled)),
+            (&[0], vec![], 1, Some(Stood::Missing)),
+            (&[0, 1], vec![], 1, None),
+            (&[0, 1], vec![(0, Errored)], 2, Some(Stood::Missing)),
+            (&[0, 1], vec![(1, Errored)], 2, Some(Stood::Failed)),
+            (&[0, 1], vec![(0, Errored), (1, Succeeded)], 2, None),
+            // It was over the limit when the second round was planned, and no longer is.
+            (&[0], vec![(0, Errored)], 1, Some(Stood::Failed)),
+            (&[0, 2], vec![(0, Errored)], 2, Some(Stood::Missing)),
         ] {
-            assert_eq!(judge(&answers, rounds, limit), stood, "{answers:?} after {rounds}, limit {limit}");
+            assert_eq!(judge(asked, &answers, limit), stood, "{answers:?} of {asked:?}, limit {limit}");
         }
     }
 }

@@ -9,15 +9,17 @@ use serde_json::value::RawValue;
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
-use super::line::{Ended, LINE_LIMIT, PartLine};
+use super::line::{Ended, PartLine};
 use super::write::WriteError;
-use crate::store::{Folder, IndexEntry, Line, Lines, layout, staged};
+use crate::store::{Folder, IndexEntry, LINE_LIMIT, Line, Lines, layout, staged};
 
 /// One shard at its end.
 #[derive(Clone)]
 pub struct Settled {
-    /// SHA-256 of what was sent; names its index.
+    /// SHA-256 of what was sent.
     pub sha256: String,
+    /// Names its index.
+    pub index: String,
     /// Index of its first request.
     pub first: i64,
     /// The model that all of its requests ask for.
@@ -47,6 +49,8 @@ pub(super) struct Request {
     pub model: Arc<str>,
     /// As it was sent, where that was asked for.
     pub sent: Option<Vec<u8>>,
+    /// Rounds that it was sent in, where that was asked for.
+    pub asked: Vec<u32>,
     /// By round.
     pub answers: Vec<Answer>,
     /// Whether a person gave its answer up.
@@ -61,6 +65,15 @@ pub(super) struct Answer {
     pub line: Box<RawValue>,
 }
 
+/// What some shards of one later round hold, in the order of the index.
+struct Asked {
+    round: u32,
+    /// Names of their indexes.
+    waiting: VecDeque<String>,
+    open: Option<Lines<Content>>,
+    next: Option<i64>,
+}
+
 type Content = Box<dyn AsyncRead + Unpin + Send>;
 
 /// Reads the input's own shards and the parts of later rounds side by side. Shards of one round and model follow each other,
@@ -71,6 +84,7 @@ pub(super) struct Joined<'a> {
     with_requests: bool,
     base: Vec<Lane>,
     later: Vec<Answers>,
+    asked: Vec<Asked>,
 }
 
 /// The input's own shards of one model.
@@ -109,13 +123,17 @@ impl<'a> Joined<'a> {
         for shard in shards {
             lanes.entry((shard.round, shard.model.clone())).or_default().push_back(shard);
         }
-        let mut joined = Joined { folder, work_id, with_requests, base: vec![], later: vec![] };
+        let mut joined = Joined { folder, work_id, with_requests, base: vec![], later: vec![], asked: vec![] };
         for ((round, model), waiting) in lanes {
             if round == 0 {
                 let mut lane = Lane { model: model.into(), waiting, open: None };
                 lane.open_next(folder, work_id, with_requests).await?;
                 joined.base.push(lane);
             } else {
+                if with_requests {
+                    let waiting = waiting.iter().map(|s| s.index.clone()).collect();
+                    joined.asked.push(Asked::open(folder, work_id, round, waiting).await?);
+                }
                 let parts = waiting.into_iter().filter_map(|s| Some((s.round, s.part?)));
                 joined.later.push(Answers::open(folder, parts.collect()).await?);
             }
@@ -144,18 +162,22 @@ impl<'a> Joined<'a> {
         for parts in std::iter::once(&mut open.answers).chain(&mut self.later) {
             answers.extend(parts.take(self.folder, open.entry.index).await?);
         }
+        let mut asked = vec![0];
+        for round in &mut self.asked {
+            asked.extend(round.take(self.folder, self.work_id, open.entry.index).await?);
+        }
         let (model, absent) = (lane.model.clone(), open.absent.clone());
         let entry = match next_entry(&mut open.index).await? {
             Some(next) => std::mem::replace(&mut open.entry, next),
             None => {
                 let entry = open.entry.clone();
                 open.answers.end()?;
-                let request = Request { entry, model, sent, answers, given_up: open.given_up, absent };
+                let request = Request { entry, model, sent, asked, answers, given_up: open.given_up, absent };
                 lane.open_next(self.folder, self.work_id, self.with_requests).await?;
                 return Ok(request);
             }
         };
-        Ok(Request { entry, model, sent, answers, given_up: open.given_up, absent })
+        Ok(Request { entry, model, sent, asked, answers, given_up: open.given_up, absent })
     }
 
     fn end(&self) -> Result<Option<Request>, WriteError> {
@@ -182,19 +204,48 @@ impl Open {
         shard: Settled,
         with_requests: bool,
     ) -> Result<Option<Open>, WriteError> {
-        let index: Content = Box::new(staged::open(folder, &layout::index(work_id, &shard.sha256)).await?);
         let sent: Option<Content> = match with_requests {
             true => {
                 Some(reader(staged::verified(folder, &layout::shard(work_id, &shard.sha256), &shard.sha256).await?))
             }
             false => None,
         };
-        let lines = |content| Lines::new(content, LINE_LIMIT);
-        let mut index = lines(index);
+        let mut index = index_lines(folder, work_id, &shard.index).await?;
         let Some(entry) = next_entry(&mut index).await? else { return Ok(None) };
         let answers = Answers::open(folder, shard.part.into_iter().map(|p| (shard.round, p)).collect()).await?;
-        let (sent, given_up, absent) = (sent.map(lines), shard.given_up, shard.absent);
+        let (sent, given_up, absent) = (sent.map(|sent| Lines::new(sent, LINE_LIMIT)), shard.given_up, shard.absent);
         Ok(Some(Open { entry, index, sent, answers, given_up, absent }))
+    }
+}
+
+impl Asked {
+    async fn open(folder: &Folder, work_id: &str, round: u32, waiting: VecDeque<String>) -> Result<Asked, WriteError> {
+        let mut asked = Asked { round, waiting, open: None, next: None };
+        asked.advance(folder, work_id).await?;
+        Ok(asked)
+    }
+
+    async fn advance(&mut self, folder: &Folder, work_id: &str) -> Result<(), WriteError> {
+        self.next = None;
+        loop {
+            if let Some(lines) = &mut self.open
+                && let Some(entry) = next_entry(lines).await?
+            {
+                self.next = Some(entry.index);
+                return Ok(());
+            }
+            let Some(index) = self.waiting.pop_front() else { return Ok(()) };
+            self.open = Some(index_lines(folder, work_id, &index).await?);
+        }
+    }
+
+    /// The round, if it holds the request.
+    async fn take(&mut self, folder: &Folder, work_id: &str, index: i64) -> Result<Option<u32>, WriteError> {
+        if self.next != Some(index) {
+            return Ok(None);
+        }
+        self.advance(folder, work_id).await?;
+        Ok(Some(self.round))
     }
 }
 
@@ -237,6 +288,11 @@ impl Answers {
             None => Ok(()),
         }
     }
+}
+
+async fn index_lines(folder: &Folder, work_id: &str, index: &str) -> Result<Lines<Content>, WriteError> {
+    let content: Content = Box::new(staged::open(folder, &layout::index(work_id, index)).await?);
+    Ok(Lines::new(content, LINE_LIMIT))
 }
 
 async fn next_entry(index: &mut Lines<Content>) -> Result<Option<IndexEntry>, WriteError> {

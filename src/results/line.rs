@@ -8,9 +8,6 @@ use serde_json::value::RawValue;
 
 use crate::api::json::{self, Bounded};
 
-/// Longest answer that is read, in bytes.
-pub(super) const LINE_LIMIT: usize = 32 << 20;
-
 /// How one request ended, as a part says it.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]

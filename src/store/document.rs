@@ -7,7 +7,7 @@ use object_store::{ObjectStoreExt, PutMode, PutOptions, UpdateVersion};
 use super::{Folder, StoreError};
 
 /// Largest document that is read, in bytes.
-const DOCUMENT_LIMIT: u64 = 8 << 20;
+const DOCUMENT_LIMIT: u64 = 16 << 20;
 
 /// The version of a document that was read: what a swap is conditional on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,13 +79,9 @@ impl ObjectDocument {
 #[async_trait]
 impl Document for ObjectDocument {
     async fn read(&self) -> Result<Option<(Bytes, Version)>, StoreError> {
-        let Some(entry) = self.folder.get(&self.name).await? else { return Ok(None) };
-        if entry.size > DOCUMENT_LIMIT {
-            return Err(StoreError::Corrupt(format!("{} is larger than {DOCUMENT_LIMIT} bytes", self.name)));
-        }
-        let etag = entry.etag.ok_or_else(|| StoreError::Invalid("the store gives objects no ETag".into()))?;
-        let chunks: Vec<Bytes> = futures::TryStreamExt::try_collect(entry.stream).await?;
-        Ok(Some((chunks.concat().into(), Version(etag))))
+        let Some((bytes, etag)) = self.folder.read_whole(&self.name, DOCUMENT_LIMIT).await? else { return Ok(None) };
+        let etag = etag.ok_or_else(|| StoreError::Invalid("the store gives objects no ETag".into()))?;
+        Ok(Some((bytes, Version(etag))))
     }
 
     async fn create(&self, bytes: Bytes) -> Result<Swapped, SwapError> {

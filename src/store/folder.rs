@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
@@ -16,6 +16,7 @@ use object_store::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tracing::debug;
 
 use super::{ConfigMaps, StoreError};
 use crate::api::{ObjectStoreLocation, OutputCompression};
@@ -115,6 +116,12 @@ pub struct Entry {
     pub stream: BoxStream<'static, Result<Bytes, StoreError>>,
 }
 
+/// An object's content and ETag.
+type Whole = (Bytes, Option<String>);
+
+/// For an object that is read whole.
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
+
 impl Folder {
     /// Opens the folder of `uri` at the location's server. Nothing is read yet.
     ///
@@ -127,6 +134,7 @@ impl Folder {
         transport: &Transport,
     ) -> Result<Folder, StoreError> {
         let place: Place = uri.parse()?;
+        Path::parse(&place.key).map_err(|e| StoreError::of(uri, e.into()))?;
         let backoff =
             BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(2), base: 2.0 };
         let mut builder = AmazonS3Builder::new()
@@ -168,7 +176,9 @@ impl Folder {
     }
 
     pub(super) fn path(&self, name: &str) -> Path {
-        Path::from(format!("{}{name}", self.prefix))
+        let key = format!("{}{name}", self.prefix);
+        // As it is written: what else there is encodes what a URL may not have, and makes another key of it.
+        Path::parse(&key).unwrap_or_else(|_| Path::from(key))
     }
 
     pub(super) fn store(&self) -> &dyn ObjectStore {
@@ -277,12 +287,24 @@ impl Folder {
     /// # Errors
     /// When it is not there, or larger.
     pub async fn read(&self, name: &str, limit: u64) -> Result<Option<Bytes>, StoreError> {
-        let Some(entry) = self.get(name).await? else { return Ok(None) };
-        if entry.size > limit {
-            return Err(StoreError::Corrupt(format!("{}{name} is {} bytes, more than {limit}", self.uri, entry.size)));
-        }
-        let chunks: Vec<Bytes> = entry.stream.try_collect().await?;
-        Ok(Some(chunks.concat().into()))
+        Ok(self.read_whole(name, limit).await?.map(|(bytes, _)| bytes))
+    }
+
+    /// The same with its ETag. A server may announce fewer bytes than it sends, and send them slowly.
+    pub(super) async fn read_whole(&self, name: &str, limit: u64) -> Result<Option<Whole>, StoreError> {
+        let reading = async {
+            let Some(mut entry) = self.get(name).await? else { return Ok(None) };
+            let mut bytes = BytesMut::new();
+            while let Some(chunk) = entry.stream.try_next().await? {
+                if (bytes.len() + chunk.len()) as u64 > limit {
+                    return Err(StoreError::Corrupt(format!("{} has more than {limit} bytes", self.uri_of(name))));
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(Some((bytes.freeze(), entry.etag)))
+        };
+        let slow = |_| Err(StoreError::Unavailable(format!("{}: the store takes too long", self.uri_of(name))));
+        tokio::time::timeout(READ_TIMEOUT, reading).await.unwrap_or_else(slow)
     }
 
     /// Puts an object that must not exist; false where it does.
@@ -351,7 +373,7 @@ impl Folder {
         let writer = BufWriter::with_capacity(self.store.clone(), self.path(name), PART_BYTES)
             .with_attributes(attributes)
             .with_max_concurrency(PARTS_AT_A_TIME);
-        Upload { writer: Box::new(writer), name: format!("{}{name}", self.uri) }
+        Upload { writer: Some(Writer::Plain(writer)), name: format!("{}{name}", self.uri) }
     }
 
     /// Deletes an object; one that is not there is no error.
@@ -404,22 +426,48 @@ fn bounded(listing: Metas<'_>) -> Metas<'_> {
     .boxed()
 }
 
-/// An object that is being written.
+/// An object that is being written. Dropped before it is whole, the parts that are there are given up: a store bills them, and
+/// shows them to nobody.
 pub struct Upload {
-    writer: Box<dyn AsyncWrite + Send + Unpin>,
+    /// None once it is being finished.
+    writer: Option<Writer>,
     name: String,
+}
+
+enum Writer {
+    Plain(BufWriter),
+    Gzip(GzipEncoder<BufWriter>),
+    Zstd(ZstdEncoder<BufWriter>),
+}
+
+impl Writer {
+    fn out(&mut self) -> &mut (dyn AsyncWrite + Send + Unpin) {
+        match self {
+            Writer::Plain(writer) => writer,
+            Writer::Gzip(writer) => writer,
+            Writer::Zstd(writer) => writer,
+        }
+    }
+
+    fn into_inner(self) -> BufWriter {
+        match self {
+            Writer::Plain(writer) => writer,
+            Writer::Gzip(writer) => writer.into_inner(),
+            Writer::Zstd(writer) => writer.into_inner(),
+        }
+    }
 }
 
 impl Upload {
     /// The same, compressed on its way.
     #[must_use]
-    pub fn compressed(self, compression: OutputCompression) -> Upload {
-        let writer: Box<dyn AsyncWrite + Send + Unpin> = match compression {
-            OutputCompression::None => self.writer,
-            OutputCompression::Gzip => Box::new(GzipEncoder::new(self.writer)),
-            OutputCompression::Zstd => Box::new(ZstdEncoder::new(self.writer)),
-        };
-        Upload { writer, ..self }
+    pub fn compressed(mut self, compression: OutputCompression) -> Upload {
+        self.writer = self.writer.take().map(Writer::into_inner).map(|writer| match compression {
+            OutputCompression::None => Writer::Plain(writer),
+            OutputCompression::Gzip => Writer::Gzip(GzipEncoder::new(writer)),
+            OutputCompression::Zstd => Writer::Zstd(ZstdEncoder::new(writer)),
+        });
+        self
     }
 
     /// Adds bytes.
@@ -427,7 +475,8 @@ impl Upload {
     /// # Errors
     /// When the store refuses; the object does not appear.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.writer.write_all(bytes).await.map_err(|e| self.error(e))
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.out().write_all(bytes).await.map_err(|e| self.error(e))
     }
 
     /// Makes the object appear, whole.
@@ -435,7 +484,8 @@ impl Upload {
     /// # Errors
     /// When the store refuses.
     pub async fn finish(mut self) -> Result<(), StoreError> {
-        self.writer.shutdown().await.map_err(|e| self.error(e))
+        let Some(mut writer) = self.writer.take() else { return Ok(()) };
+        writer.out().shutdown().await.map_err(|e| self.error(e))
     }
 
     fn error(&self, error: std::io::Error) -> StoreError {
@@ -443,6 +493,20 @@ impl Upload {
             Ok(error) => StoreError::of(&self.name, error),
             Err(error) => StoreError::Unavailable(format!("{}: {error}", self.name)),
         }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Some((writer, runtime)) = self.writer.take().zip(tokio::runtime::Handle::try_current().ok()) else {
+            return;
+        };
+        let (mut writer, name) = (writer.into_inner(), std::mem::take(&mut self.name));
+        runtime.spawn(async move {
+            if let Err(error) = writer.abort().await {
+                debug!(name, %error, "the parts of an upload that was given up are left to the bucket's lifecycle rules");
+            }
+        });
     }
 }
 

@@ -2,6 +2,9 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+/// Longest request or answer, as a line, in bytes.
+pub const LINE_LIMIT: usize = 32 << 20;
+
 /// Reads line by line. A line that is longer than the limit is skipped and reported, not held.
 pub struct Lines<R> {
     reader: R,

@@ -10,11 +10,12 @@ pub mod staged;
 pub use config_maps::ConfigMaps;
 pub use document::{Document, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes};
 pub use folder::{Credentials, Entry, Folder, Listed, Place, Upload};
-pub use lines::{Line, Lines};
+pub use lines::{LINE_LIMIT, Line, Lines};
 pub use shards::{IndexEntry, ShardWriter, StagedShard};
 
 use config_maps::Refused;
 
+use crate::api::text::clip;
 use crate::transport::{SendError, cause};
 
 /// Names below an output's folder.
@@ -47,7 +48,7 @@ pub mod layout {
         format!("{}shards/{sha256}.jsonl.zst", work(work_id))
     }
 
-    /// Custom ids and request hashes of a shard, a line each.
+    /// Custom ids and request hashes of a shard, a line each; named by its own content.
     pub fn index(work_id: &str, sha256: &str) -> String {
         format!("{}shards/{sha256}.index.zst", work(work_id))
     }
@@ -134,7 +135,22 @@ impl StoreError {
             // Who set a condition has dealt with its answer.
             E::AlreadyExists { .. } | E::Precondition { .. } => StoreError::busy(place),
             _ if why.contains("NoSuchBucket") => StoreError::NotFound(format!("the bucket of {place} does not exist")),
-            _ => StoreError::Unavailable(format!("{place}: {}", crate::api::text::clip(why, 512))),
+            _ => match said(&why) {
+                // With 400, and with the token in it.
+                Some(("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired", _)) => StoreError::denied(place),
+                Some((code, message)) => StoreError::Unavailable(clip(format!("{place}: {code}: {message}"), 512)),
+                None => StoreError::Unavailable(format!("{place}: {}", clip(why, 512))),
+            },
         }
     }
+}
+
+/// Code and message of an error as S3 writes it (<https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>); what else
+/// it says may be a credential.
+fn said(why: &str) -> Option<(&str, &str)> {
+    let element = |name: &str| {
+        let (_, rest) = why.split_once(&format!("<{name}>"))?;
+        rest.split_once(&format!("</{name}>")).map(|(text, _)| text.trim())
+    };
+    Some((element("Code")?, element("Message").unwrap_or_default()))
 }

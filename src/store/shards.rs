@@ -1,4 +1,5 @@
-//! Shards: what one batch is sent, staged once under the hash of its bytes, with an index of whose requests they are.
+//! Shards: what one batch is sent, with an index of whose requests they are. Each is staged once, under the hash of its own
+//! bytes: other names for the same requests make another index.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -25,6 +26,8 @@ pub struct IndexEntry {
 pub struct StagedShard {
     /// SHA-256 of what is sent.
     pub sha256: String,
+    /// SHA-256 of the index.
+    pub index_sha256: String,
     /// Size of what is sent, in bytes.
     pub bytes: u64,
     /// Index of the first request.
@@ -65,6 +68,11 @@ impl<'a> ShardWriter<'a> {
         self.work_id
     }
 
+    /// Shards so far, those that are being filled among them.
+    pub fn shards(&self) -> usize {
+        self.staged.len() + self.open.len()
+    }
+
     /// Adds a request in the provider's format, without a newline, that asks for `model`. Returns the index of the first
     /// request of the shard that it is in.
     ///
@@ -100,12 +108,13 @@ impl<'a> ShardWriter<'a> {
         let (lines, index) = (open.lines.finish().await?, open.index.finish().await?);
         let shard = StagedShard {
             sha256: lines.sha256.clone(),
+            index_sha256: index.sha256.clone(),
             bytes: lines.bytes,
             first: open.first,
             requests: open.requests,
             model,
         };
-        index.put(self.folder, &layout::index(self.work_id, &shard.sha256), self.work_id).await?;
+        index.put(self.folder, &layout::index(self.work_id, &shard.index_sha256), self.work_id).await?;
         lines.put(self.folder, &layout::shard(self.work_id, &shard.sha256), self.work_id).await?;
         self.staged.push(shard);
         Ok(())

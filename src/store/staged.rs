@@ -5,6 +5,7 @@ use std::path::Path;
 use async_compression::Level;
 use async_compression::tokio::bufread::ZstdDecoder;
 use async_compression::tokio::write::ZstdEncoder;
+use async_compression::zstd::DParameter;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
@@ -40,6 +41,8 @@ pub struct Spooled {
     pub bytes: u64,
 }
 
+/// Windows of up to 8 MiB, which a decoder holds in memory: we write smaller ones, and others may write here too.
+const WINDOW_LOG_LIMIT: u32 = 23;
 /// Bytes that are compressed, and read or written, in one go.
 const BLOCK_BYTES: usize = 256 << 10;
 
@@ -143,7 +146,8 @@ pub async fn open(folder: &Folder, name: &str) -> Result<impl AsyncRead + Unpin 
         StoreError::Corrupt(format!("{name} was staged and is gone; was it deleted by a lifecycle rule?"))
     })?;
     let reader = StreamReader::new(entry.stream.map_err(std::io::Error::other));
-    Ok(ZstdDecoder::new(BufReader::with_capacity(128 << 10, reader)))
+    let reader = BufReader::with_capacity(128 << 10, reader);
+    Ok(ZstdDecoder::with_params(reader, &[DParameter::window_log_max(WINDOW_LOG_LIMIT)]))
 }
 
 /// The same as a stream that ends in an error where the content is not the one of `sha256`.

@@ -14,9 +14,9 @@ use batchjob_operator::api::{
     ProviderType, RequestCounts, UnknownSubmissionPolicy,
 };
 use batchjob_operator::lifecycle::{
-    Attempt, AttemptState, Commit, Failure, JobView, Journal, Look, ManifestView, Memory, Observed, Owner, Pass, Plan,
-    Planned, Posted, ProviderView, Refusal, Search, Seen, Shard, Slot, Step, Stuck, Task, Tidied, Timing, Untidy,
-    Waiting, decide, project,
+    Attempt, AttemptState, Commit, Failure, JobView, Journal, Look, ManifestView, Memory, Observed, Owner, PartRef,
+    Pass, Plan, Planned, Posted, ProviderView, Refusal, Search, Seen, Shard, Slot, Step, Stuck, Task, Tidied, Timing,
+    Untidy, Waiting, decide, project,
 };
 
 const TIMING: Timing = Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000 };
@@ -35,6 +35,7 @@ fn job() -> JobView {
         spec_hash: "spec".into(),
         output_uri: "s3://b/o/".into(),
         lock: Some(Lock { spec_hash: "spec".into(), output_uri: "s3://b/o/".into() }),
+        shard_limit: 100,
         parallelism: 4,
         backoff_limit_per_batch: 3,
         backoff_limit_per_request: 2,
@@ -81,6 +82,7 @@ fn shard(state: Option<AttemptState>) -> Shard {
         state,
     });
     Shard {
+        index_sha256: String::new(),
         sha256: "s".into(),
         bytes: 1,
         first: 0,

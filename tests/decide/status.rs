@@ -90,3 +90,29 @@ fn what_was_submitted_is_not_forgotten_with_the_journal() {
         "{after:?}"
     );
 }
+
+/// When status says that the job started, if it said that it did so long ago.
+fn started(job: &JobView, journal: Option<&Journal>, old: BatchJobStatus) -> Option<i64> {
+    let memory = memory();
+    let observed = Observed { now: NOW, nonce: "nonce", timing: &TIMING, job, journal, memory: &memory };
+    let wait = Step::Wait { until: None, why: Waiting { stage: "Pending", ..Default::default() } };
+    let status = project(&observed, &old, Some(1), &wait).unwrap();
+    status.start_time.map(|t| t.0.as_millisecond())
+}
+
+#[test]
+fn the_time_that_a_job_has_begins_with_what_it_was_mended_to_and_with_its_resumption() {
+    let start = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time("2026-01-01T00:00:00Z".parse().unwrap()));
+    let long_ago = start.as_ref().map(|t| t.0.as_millisecond());
+    let old = || BatchJobStatus { start_time: start.clone(), ..Default::default() };
+    let fresh = JobView { submitted: false, ..job() };
+    assert_eq!(started(&fresh, None, old()), long_ago);
+    let failed = BatchJobStatus { outcome: Some(Outcome::Failed), ..old() };
+    assert_eq!(started(&fresh, None, failed), Some(NOW), "a failure that cost nothing was mended");
+    let suspended = JobView { suspend: true, ..fresh.clone() };
+    assert_eq!(started(&suspended, None, old()), None);
+    let sent = journal(owner("j", "u"), submitted());
+    assert_eq!(started(&JobView { suspend: true, ..job() }, Some(&sent), old()), long_ago, "its batches run");
+    let stuck = Some(Stuck { reason: "StorageUnavailable", message: "m".into() });
+    assert_eq!(started(&JobView { stuck, ..suspended }, None, old()), long_ago, "nobody knows whether they do");
+}

@@ -131,3 +131,28 @@ fn a_list_that_cannot_be_searched_proves_nothing() {
         assert!(why.holds[0].message.contains("cannot be searched"), "{:?}", why.holds);
     }
 }
+
+#[test]
+fn what_would_make_more_batches_than_the_journal_has_room_for_stays_as_it_is() {
+    let counts = RequestCounts { total: 1, expired: 1, ..Default::default() };
+    let part = Some(PartRef { name: "p".into(), sha256: "s".into() });
+    let settled = AttemptState::Settled {
+        batch_id: "batch-1".into(),
+        ended: "expired".into(),
+        part,
+        counts,
+        may_pass: 0,
+        errors: vec![],
+        files: vec![],
+    };
+    let journal = journal(owner("j", "u"), Some(settled));
+    let again = |n: usize| Memory { follow_up: Some((1, vec![shard(None); n])), ..searched(memory()) };
+    let next = |limit: usize, n: usize| match step(&JobView { shard_limit: limit, ..job() }, Some(&journal), &again(n))
+    {
+        Step::Swap(next) => next,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(next(3, 2).shards.len(), 3);
+    let end = next(3, 3).commit.unwrap();
+    assert_eq!((end.outcome, end.requests.expired), (Outcome::Failed, 1));
+}

@@ -219,3 +219,28 @@ fn a_job_that_is_deleted_with_its_journal_has_what_status_names_stopped() {
     };
     assert!(!why.contains("the journal at the destination names them"), "{why}");
 }
+
+#[test]
+fn a_deletion_that_is_overdue_does_not_wait_for_what_keeps_failing() {
+    let failing = |memory: Memory| Memory { trouble: Some("no answer".into()), ..memory };
+    let overdue = JobView { deleting_since: Some(NOW - TIMING.deletion_deadline), ..job() };
+    let earlier = owner("j", "earlier");
+    for of in [owner("j", "u"), earlier] {
+        for journal in [journal(of.clone(), submitted()), journal(of.clone(), Some(AttemptState::Intended))] {
+            assert!(!is_let_go(&step(&deleted(), Some(&journal), &failing(memory()))), "it may pass");
+            assert!(!is_let_go(&step(&overdue, Some(&journal), &memory())), "it goes well, and is nearly done");
+            let Step::RemoveFinalizer { abandoned: Some(why), .. } = step(&overdue, Some(&journal), &failing(memory()))
+            else {
+                panic!("held for ever")
+            };
+            assert!(why.contains("no answer") && why.contains("may still run"), "{why}");
+        }
+    }
+    let never_sent = journal(owner("j", "u"), None);
+    assert!(!is_let_go(&step(&overdue, Some(&never_sent), &memory())));
+    assert_eq!(step(&overdue, Some(&never_sent), &failing(memory())), let_go(Some("no answer")));
+}
+
+fn is_let_go(step: &Step) -> bool {
+    matches!(step, Step::RemoveFinalizer { .. })
+}

@@ -27,7 +27,7 @@ async fn collected(files: Vec<Vec<u8>>) -> (Collected, Vec<i64>) {
         folder: &folder,
         work_id: WORK,
         slot: "00000-1".into(),
-        shard: &shard.sha256,
+        index: &shard.index_sha256,
         requests: shard.requests,
         files: files.into_iter().map(file).collect(),
     };

@@ -91,7 +91,7 @@ async fn talk(
             Ok(())
         }
         Then::Endless(more) => {
-            let more = more.repeat(65_536 / more.len());
+            let more = more.repeat((65_536 / more.len()).max(1));
             loop {
                 socket.write_all(&more).await?;
             }

@@ -63,8 +63,13 @@ async fn a_document_is_read_whole_or_not_at_all() {
     };
     assert!(read(cut("{}", 2)).await.unwrap().is_some());
     assert!(matches!(read(cut("{", 2)).await, Err(StoreError::Unavailable(_))));
-    let vast = Answer { then: Then::Endless(&[b' '; 65_536]), ..cut("{", 9 << 20) };
-    assert!(matches!(read(vast).await, Err(StoreError::Corrupt(_))), "over 8 MB");
+    let vast = Answer { then: Then::Endless(&[b' '; 65_536]), ..cut("{", 17 << 20) };
+    assert!(matches!(read(vast).await, Err(StoreError::Corrupt(_))), "over 16 MB");
+    let chunk: &'static str = Box::leak(format!("10000\r\n{}\r\n", " ".repeat(65_536)).into_boxed_str());
+    let head = String::from_utf8(cut("", 10).bytes).unwrap();
+    let bytes = head.replace("connection", "transfer-encoding: chunked\r\nconnection").into_bytes();
+    let more_than_announced = Answer { bytes, then: Then::Endless(chunk.as_bytes()) };
+    assert!(matches!(read(more_than_announced).await, Err(StoreError::Corrupt(_))), "10 bytes that have no end");
     let no_tag = http(200, "application/json", b"{}");
     assert!(read(no_tag).await.is_err(), "a version is needed to write over it");
 }
@@ -110,4 +115,63 @@ async fn a_store_that_says_yes_to_everything_is_found_out() {
     let server = Server::start(yes).await;
     let proved = in_time("the proof", prove_conditional_writes(&folder(&server), "scratch")).await.unwrap();
     assert!(proved.unwrap_err().contains("ignores conditions"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_token_that_expired_is_a_refusal_and_is_not_shown() {
+    let body = "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message>\
+                <Token-0>s3-canary</Token-0></Error>";
+    let server = Server::start(move |_, _| http(400, "application/xml", body.as_bytes())).await;
+    let error = in_time("a read", document(&server).read()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Denied(_)) && !error.to_string().contains("canary"), "{error}");
+    let body = body.replace("ExpiredToken", "SlowDown");
+    let server = Server::start(move |_, _| http(400, "application/xml", body.as_bytes())).await;
+    let error = in_time("a read", document(&server).read()).await.unwrap_err().to_string();
+    assert!(error.contains("SlowDown: The provided token") && !error.contains("canary"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_asked_for_as_they_are_written() {
+    let server = Server::start(|_, _| http(404, "application/xml", b"")).await;
+    for name in ["größe 1.jsonl", "a~b#c%20d.jsonl", "dt=2026-01-01T00%3A00/x[1].jsonl"] {
+        assert!(in_time(name, folder(&server).get(name)).await.unwrap().is_none());
+        let seen = server.seen().pop().unwrap();
+        let path = seen.split(' ').nth(1).unwrap().trim_start_matches("/bucket/in/");
+        assert_eq!(percent_decode(path), name, "{seen}");
+    }
+}
+
+fn percent_decode(text: &str) -> String {
+    let mut bytes = text.bytes();
+    let hex = |bytes: &mut std::str::Bytes| {
+        let digits: String = bytes.take(2).map(char::from).collect();
+        u8::from_str_radix(&digits, 16).unwrap()
+    };
+    let decoded = std::iter::from_fn(|| match bytes.next()? {
+        b'%' => Some(hex(&mut bytes)),
+        byte => Some(byte),
+    });
+    String::from_utf8(decoded.collect()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_breaks_off_leaves_no_parts_behind() {
+    let begun = "<InitiateMultipartUploadResult><Bucket>bucket</Bucket><Key>k</Key><UploadId>u-1</UploadId>\
+                 </InitiateMultipartUploadResult>";
+    let server = Server::start(move |_, first| match first.split(' ').next() {
+        Some("POST") => http(200, "application/xml", begun.as_bytes()),
+        Some("DELETE") => http(204, "application/xml", b""),
+        Some("HEAD") => http(404, "application/xml", b""),
+        _ => http(200, "application/xml", b""),
+    })
+    .await;
+    let mut upload = folder(&server).create("results.jsonl", "w").await.unwrap().compressed(Default::default());
+    in_time("a write", upload.write(&vec![b'x'; 20 << 20])).await.unwrap();
+    drop(upload);
+    let gone = async {
+        while !server.seen().iter().any(|r| r.starts_with("DELETE") && r.contains("uploadId=u-1")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time("giving up", gone).await;
 }

@@ -18,6 +18,7 @@ impl Protocol {
             spec_hash: work.into(),
             output_uri: "u".into(),
             lock: None,
+            shard_limit: 100,
             parallelism: self.parallelism,
             backoff_limit_per_batch: 100,
             backoff_limit_per_request: 0,

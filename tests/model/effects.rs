@@ -166,6 +166,7 @@ fn write_status(w: &mut World, replica: usize, job: &Shared<JobView>, step: Step
 
 pub(super) fn shard(work: &str, lines: &str, round: u32, took: RequestCounts) -> Shard {
     Shard {
+        index_sha256: String::new(),
         sha256: content(work, lines),
         bytes: 1,
         first: i64::from(lines.as_bytes()[0] - b'0'),

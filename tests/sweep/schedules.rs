@@ -206,7 +206,11 @@ async fn happen(
             suspend(false).await?;
         }
         Event::Recreate => {
-            jobs.delete("j", &DeleteParams::default()).await.map_err(|e| e.to_string())?;
+            match jobs.delete("j", &DeleteParams::default()).await {
+                // The client asks again where the API server was busy, and then it may be gone.
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                asked => drop(asked.map_err(|e| e.to_string())?),
+            }
             stage.job_gone(90).await?;
             let mut wrong = Complaints::default();
             if schedule.deletion_policy == "Cancel" && schedule.nothing_comes_late() {

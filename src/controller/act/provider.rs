@@ -11,6 +11,9 @@ use crate::controller::{events::News, names};
 use crate::lifecycle::{Attempt, AttemptState, Journal, Look, Posted, Refusal, Search, Seen, Slot};
 use crate::provider::{self, Batch, Class};
 
+/// Failures in a row after which files at the provider are left there: some five minutes. Results do not wait for tidiness.
+const FILES_TRIES: u32 = 10;
+
 impl Act<'_> {
     fn attempt(&self, slot: Slot) -> Result<&Attempt, Trouble> {
         let attempt = self.journal()?.shards.get(slot.shard).and_then(|s| s.attempt.as_ref());
@@ -202,7 +205,15 @@ impl Act<'_> {
     /// Deletes what is ours by the provider's own word. A file that cannot be deleted costs nothing and goes by itself.
     pub(super) async fn delete_files(&self, files: Vec<String>) -> Result<(), Trouble> {
         let (journal, api) = (self.journal()?, &self.tools()?.api);
-        let of_batches = self.files_of_batches(journal).await?;
+        let of_batches = match self.files_of_batches(journal).await {
+            Ok(files) => files,
+            Err(trouble) if trouble.may_pass && self.session.backoff().failures < FILES_TRIES => return Err(trouble),
+            Err(trouble) => {
+                let (owner, why) = (&self.world.view.owner, trouble.stuck.message);
+                warn!(owner.namespace, owner.name, why, "files at the provider are left there until they expire");
+                vec![]
+            }
+        };
         for file in &files {
             let ours = of_batches.contains(file) || self.is_our_file(file).await.is_ok_and(|ours| ours == Some(true));
             if !ours {

@@ -33,12 +33,13 @@ impl Act<'_> {
         let (ctx, tools, job) = (self.ctx.clone(), self.tools()?.clone(), self.world.job.clone());
         let (spec_hash, output_uri) = (self.world.view.spec_hash.clone(), self.world.view.output_uri.clone());
         let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
+        let max_batches = self.world.view.plan_limit();
         tasks::start(self.ctx, self.session, &self.world.job, Task::Pass, async move {
             if let Err(message) = source::check(&job.spec, &output_uri) {
                 return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) })));
             }
             let source = source::open(&ctx, &namespace, &job.spec.input).await?;
-            let recipe = recipe(&job, &tools);
+            let recipe = recipe(&job, &tools, max_batches);
             let target = stage.as_deref().map(|work_id| (&tools.folder, work_id));
             let result = match requests::pass(source, &recipe, target, &ctx.spool).await {
                 Ok(passed) => {
@@ -116,7 +117,7 @@ impl Act<'_> {
                 (i64::from(limits.max_requests_per_batch), limits.max_bytes_per_batch.unsigned_abs());
             let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.spool, max_requests, max_bytes);
             let shards = journal.shards.iter().map(settled).collect();
-            let staged = results::follow_up(writer, &tools.folder, shards, round, limit).await?;
+            let staged = results::follow_up(writer, &tools.folder, shards, limit).await?;
             let shards =
                 staged.into_iter().map(|f| Shard { took_errors: f.took_errors, ..shard(f.shard, round, f.took) });
             let shards = shards.collect();
@@ -179,7 +180,7 @@ async fn collect(
         folder: &tools.folder,
         work_id: &journal.work_id,
         slot: slot.to_string(),
-        shard: &shard.sha256,
+        index: shard.index(),
         requests: shard.requests,
         files,
     };
@@ -206,7 +207,7 @@ fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
     Box::new(edit)
 }
 
-fn recipe(job: &crate::api::BatchJob, tools: &Tools) -> Recipe {
+fn recipe(job: &crate::api::BatchJob, tools: &Tools, max_batches: usize) -> Recipe {
     let (spec, limits) = (&job.spec, tools.account.spec.limits);
     Recipe {
         provider: format!("{:?}/{}", spec.provider_ref.kind, spec.provider_ref.name),
@@ -224,6 +225,7 @@ fn recipe(job: &crate::api::BatchJob, tools: &Tools) -> Recipe {
         run_id: spec.run_id.clone(),
         max_requests: i64::from(limits.max_requests_per_batch),
         max_bytes: limits.max_bytes_per_batch.unsigned_abs(),
+        max_batches,
         allowed_models: tools.account.spec.allowed_models.clone(),
         hash_version: WORK_HASH_VERSION,
     }
@@ -246,8 +248,20 @@ fn planned(passed: Passed, staged: Option<String>) -> Planned {
 }
 
 fn shard(staged: StagedShard, round: u32, took: RequestCounts) -> Shard {
-    let StagedShard { sha256, bytes, first, requests, model } = staged;
-    Shard { sha256, bytes, first, requests, failures: 0, attempt: None, round, took, took_errors: vec![], model }
+    let StagedShard { sha256, index_sha256, bytes, first, requests, model } = staged;
+    Shard {
+        sha256,
+        index_sha256,
+        bytes,
+        first,
+        requests,
+        failures: 0,
+        attempt: None,
+        round,
+        took,
+        took_errors: vec![],
+        model,
+    }
 }
 
 fn submitted(journal: &Journal, slot: Slot) -> Option<(&str, &Shard)> {
@@ -301,6 +315,7 @@ fn settled(shard: &Shard) -> results::Settled {
     let part = part.map(|p| results::Part { name: p.name.clone(), sha256: p.sha256.clone() });
     results::Settled {
         sha256: shard.sha256.clone(),
+        index: shard.index().to_string(),
         first: shard.first,
         model: shard.model.clone(),
         round: shard.round,

@@ -10,12 +10,10 @@ use tracing::info;
 use super::Provider;
 use crate::api::{BatchJob, IN_USE_FINALIZER, ProviderKind, ProviderStatus};
 use crate::controller::observe::is_finished;
+use crate::controller::run::PAGE;
 use crate::controller::trouble::Trouble;
 use crate::controller::{Context, finalizer};
 use crate::lifecycle::kept_by;
-
-/// Jobs in one page of a list: a job may carry a megabyte of requests.
-const PAGE: u32 = 20;
 
 /// Until the next look, where the watches tell of jobs that need the provider.
 const WATCHED: Duration = Duration::from_secs(5);
