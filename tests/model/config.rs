@@ -286,6 +286,7 @@ impl std::fmt::Debug for Protocol {
         let part = |name: &str, value: Option<String>| value.map(|v| format!("{name} {v}; ")).unwrap_or_default();
         let more = [
             part("lines", (self.lines > 1).then(|| self.lines.to_string())),
+            part("attempts", (self.attempts != 2).then(|| self.attempts.to_string())),
             part("policy", (self.policy == DeletionPolicy::Orphan).then(|| "Orphan".into())),
             part("deadline", self.deadline.map(|d| d.to_string())),
             part("one clock ahead by", (self.ahead > 0).then(|| self.ahead.to_string())),

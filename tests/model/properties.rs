@@ -179,7 +179,8 @@ impl Protocol {
         let b = self.budget;
         let may = [
             (
-                b.crashes > 0 && self.start != Start::Submitted,
+                // Where a deleted file is taken a person is asked instead.
+                b.crashes > 0 && self.start != Start::Submitted && self.deleted != Deleted::Taken,
                 Property::<Self>::sometimes("submitted after a crash between intent and POST", |_, w| {
                     w.is_submitted() && w.history.crashed_with_permit && !w.history.reply_lost
                 }),

@@ -1,6 +1,6 @@
 //! Many faults in one story, two operators at once without a lease, clocks that are off and jump, a person who suspends,
 //! resumes, deletes and creates again: what is promised holds all the same. A seed makes the choices; `SEED=7 cargo test --test
-//! sweep schedules` makes those again.
+//! sweep schedules` makes those again, and with `SCHEDULES=200` those of the seeds from there on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -105,9 +105,9 @@ async fn schedules_of_many_faults_keep_the_promises() {
     let began = Instant::now();
     let number =
         |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().unwrap_or_else(|_| panic!("{name}: {n}")));
-    let seeds: Vec<u64> = match number("SEED") {
-        Some(seed) => vec![seed],
-        None => (1..=number("SCHEDULES").unwrap_or(SEEDS)).collect(),
+    let seeds: Vec<u64> = match (number("SEED"), number("SCHEDULES")) {
+        (Some(seed), None) => vec![seed],
+        (from, to) => (from.unwrap_or(1)..=to.unwrap_or(SEEDS)).collect(),
     };
     let (alone, count) = (seeds.len() == 1, seeds.len());
     let world = World::new().await;
