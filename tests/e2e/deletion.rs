@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::eventually;
+use crate::support::gate::Gate;
 use crate::support::proxy::{Fault, Proxy, When};
 use crate::support::scene::{Scene, batch_lines, condition};
 use crate::support::shared::cluster;
@@ -182,4 +183,30 @@ async fn what_is_changed_just_as_it_is_let_go_goes_all_the_same() {
     kubernetes.place(Fault { method: "PATCH", path: "/batchjobs/j", nth: 1, when: When::Meanwhile, strike });
     scene.kubectl(&["delete", "bjob", "j", "--timeout=30s"]);
     assert!(kubernetes.struck());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_provider_never_comes_back_goes_once_its_deletion_is_overdue() {
+    let mut scene = Scene::set("never-back", &["--batch-duration", "1h"]).await;
+    let gate = Gate::to(&scene.sim.url).await;
+    scene.base_url = format!("{}/v1", gate.url);
+    scene.kubectl(&["delete", "batchprovider", "llm"]);
+    scene.example("provider.yaml");
+    scene.settings.extra = ["--deletion-deadline-seconds", "10"].map(String::from).to_vec();
+    scene.restart().await;
+    scene.apply_job("j", json!({}));
+    scene.batch_of("j").await;
+    gate.close();
+    scene.kubectl(&["delete", "bjob", "j", "--wait=false"]);
+    scene.wait_gone("j").await;
+    let told = eventually("it is told", 30, || async {
+        let events = scene.kubectl(&["get", "events.events.k8s.io", "-o", "json"]);
+        let events: Value = serde_json::from_str(&events).unwrap();
+        let notes = events["items"].as_array().unwrap().iter().filter_map(|e| e["note"].as_str().map(String::from));
+        notes.into_iter().find(|note| note.contains("the deletion was let through"))
+    })
+    .await;
+    assert!(told.contains("cannot reach the provider") && told.contains("may still run and cost"), "{told}");
+    let state = scene.sim.state().await;
+    assert_eq!((&state["creates"], &state["batches"][0]["status"]), (&json!(1), &json!("in_progress")));
 }
