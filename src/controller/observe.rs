@@ -167,7 +167,7 @@ fn view(ctx: &Context, job: &BatchJob) -> JobView {
         provider_file_policy: spec.provider_file_policy,
         pinned: job.status.as_ref().is_some_and(|s| s.provider.is_some()),
         provider: None,
-        submitted: job.status.as_ref().is_some_and(|s| s.submission_time.is_some()),
+        submitted: job.status.as_ref().is_some_and(lifecycle::may_be_submitted),
         batches: job.status.iter().flat_map(|s| &s.batches).filter_map(|b| b.provider_id.clone()).collect(),
         remembered: remembered(job),
         finished: is_finished(job),

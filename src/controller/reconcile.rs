@@ -139,23 +139,31 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     if !world.view.fingerprint.is_empty() {
         session.remember(|m| m.under(&world.view.fingerprint));
     }
-    let memory = Memory { trouble: lasting(session).map(|t| t.stuck.message), ..session.memory() };
-    if let Some(trouble) = lasting(session) {
-        record_trouble(ctx, &world, &memory, &trouble).await?;
+    let trouble = lasting(session).filter(|_| !world.view.finished);
+    let (held_back, task_due) = session.held_back(world.now);
+    let mut memory = Memory { trouble: trouble.as_ref().map(|t| t.stuck.message.clone()), ..session.memory() };
+    // What is tried again later is under way, as far as it matters here.
+    memory.running.extend(held_back);
+    let mut step = decide(&world.observed(&ctx.timing, &memory));
+    match (&mut step, trouble) {
+        (Step::Wait { until, why }, trouble) => {
+            *until = until.iter().copied().chain(task_due).min();
+            why.stuck = why.stuck.take().or(trouble.map(|t| t.stuck));
+        }
+        (_, Some(trouble)) => _ = record_trouble(ctx, &world, &memory, &trouble).await?,
+        (_, None) => {}
     }
-    let step = decide(&world.observed(&ctx.timing, &memory));
     debug!(namespace = world.view.owner.namespace, name = world.view.owner.name, step = name_of(&step), "decided");
     ctx.metrics.step(name_of(&step));
     let act = Act { ctx, session, world: &world };
     if step == Step::Tidy {
         act.tidy().await?;
     }
-    let shown = !matches!(step, Step::Wait { .. }) || lasting(session).is_none();
     let references = match &step {
         Step::Fail(_) => Some(references_of(ctx, session, &world.job).await?),
         _ => None,
     };
-    if shown && !record(ctx, &world, &memory, &step, references).await? {
+    if !record(ctx, &world, &memory, &step, references).await? {
         return Ok(Flow::Again);
     }
     let flow = match act.run(step.clone()).await? {
@@ -163,7 +171,7 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
         flow => flow,
     };
     match step {
-        Step::Wait { .. } => session.waits(),
+        Step::Wait { .. } => session.waits_for(&memory.running),
         // Whether a transfer succeeds is known when it ends.
         Step::Pass { .. } | Step::Upload(_) | Step::Collect { .. } | Step::FollowUp { .. } | Step::Write => {}
         _ => {
@@ -178,7 +186,7 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
 
 /// Trouble that is worth a person's attention and not over yet.
 fn lasting(session: &Session) -> Option<Trouble> {
-    let backoff = session.backoff();
+    let backoff = session.worst();
     backoff.trouble.filter(|t| !t.is_untold && (!t.may_pass || backoff.failures >= TOLD_FROM))
 }
 

@@ -1,6 +1,6 @@
 //! What this process remembers of one job; losing it is always safe.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
@@ -98,11 +98,21 @@ impl Session {
         *lock(&self.tools) = tools;
     }
 
-    /// What failed most often in a row; nothing is tried before all of it may be.
+    /// Of the steps between tasks: until then none is taken.
     pub fn backoff(&self) -> Backoff {
+        lock(&self.backoffs).get(&None).cloned().unwrap_or_default()
+    }
+
+    /// What failed most often in a row.
+    pub fn worst(&self) -> Backoff {
+        lock(&self.backoffs).values().max_by_key(|b| b.failures).cloned().unwrap_or_default()
+    }
+
+    /// Tasks that may not be tried again yet, and when the first of them may.
+    pub fn held_back(&self, now: i64) -> (BTreeSet<Task>, Option<i64>) {
         let backoffs = lock(&self.backoffs);
-        let worst = backoffs.values().max_by_key(|b| b.failures).cloned().unwrap_or_default();
-        Backoff { until: backoffs.values().map(|b| b.until).max().unwrap_or_default(), ..worst }
+        let held_back = || backoffs.iter().filter_map(|(task, b)| Some(((*task)?, b.until))).filter(|(_, t)| now < *t);
+        (held_back().map(|(task, _)| task).collect(), held_back().map(|(_, until)| until).min())
     }
 
     /// A person who changed something does not wait for the next try of what was before.
@@ -118,10 +128,9 @@ impl Session {
         lock(&self.backoffs).remove(&what);
     }
 
-    /// There is nothing to do: tasks that are not tried any more are not in trouble.
-    pub fn waits(&self) {
-        let running = self.memory().running;
-        lock(&self.backoffs).retain(|what, _| what.is_none_or(|task| running.contains(&task)));
+    /// There is nothing to do but what these tasks do: others are not tried any more, and so not in trouble.
+    pub fn waits_for(&self, tasks: &BTreeSet<Task>) {
+        lock(&self.backoffs).retain(|what, _| what.is_none_or(|task| tasks.contains(&task)));
     }
 
     /// Next try after 1 s, doubling up to a minute, to 15 s where a person may mend it at any time, or to 8 s where the API
@@ -173,25 +182,23 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_well_does_not_hide_what_does_not() {
+    fn what_goes_well_does_not_hide_what_does_not_and_what_does_not_holds_nothing_else_back() {
         let session = Session::default();
-        let collect = Some(Task::Collect(Slot { shard: 1, attempt: 1 }));
+        let collect = Task::Collect(Slot { shard: 1, attempt: 1 });
         for now in 0..4 {
-            session.failed(collect, Trouble::passing("ProviderUnavailable", ""), now, 0);
+            session.failed(Some(collect), Trouble::passing("ProviderUnavailable", ""), now, 0);
             session.failed(None, Trouble::passing("StorageUnavailable", ""), now, 0);
             session.succeeded(None);
             session.succeeded(Some(Task::Pass));
         }
-        let backoff = session.backoff();
-        assert_eq!(
-            (backoff.failures, backoff.until, backoff.trouble.unwrap().category()),
-            (4, 8_003, "ProviderUnavailable")
-        );
-        session.remember(|m| _ = m.running.insert(Task::Collect(Slot { shard: 1, attempt: 1 })));
-        session.waits();
-        assert_eq!(session.backoff().failures, 4, "it is being tried");
-        session.remember(|m| m.running.clear());
-        session.waits();
-        assert_eq!(session.backoff().failures, 0, "nobody tries it any more");
+        assert_eq!(session.backoff().failures, 0, "the steps go well");
+        let worst = session.worst();
+        assert_eq!((worst.failures, worst.trouble.unwrap().category()), (4, "ProviderUnavailable"));
+        assert_eq!(session.held_back(8_002), ([collect].into(), Some(8_003)));
+        assert_eq!(session.held_back(8_003), (BTreeSet::new(), None));
+        session.waits_for(&[collect].into());
+        assert_eq!(session.worst().failures, 4, "it is being tried");
+        session.waits_for(&BTreeSet::new());
+        assert_eq!(session.worst().failures, 0, "nobody tries it any more");
     }
 }

@@ -10,8 +10,10 @@ use crate::api::{DeletionPolicy, Outcome, RequestCounts};
 /// Rounds of one job at most; each but the first sends again what has no answer.
 const ROUND_LIMIT: u32 = 10;
 
+/// Suspension stops the clock of a job that was not sent.
 pub(super) fn is_out_of_time(o: &Observed) -> bool {
-    o.job.deadline.is_some_and(|deadline| o.now >= deadline)
+    let stopped = o.job.suspend && o.journal.is_some_and(|j| !j.has_intents());
+    !stopped && o.job.deadline.is_some_and(|deadline| o.now >= deadline)
 }
 
 /// What to do with a job whose batches may be sent unless something is `stuck`.
@@ -66,12 +68,15 @@ pub(super) fn out_of_time(o: &Observed, journal: &Journal) -> Step {
             until: round.due,
             why: Waiting { stage: reasons::IN_PROGRESS, holds: round.holds, stuck: round.stuck },
         },
-        None => clean_up_then(o, journal, |requests| Commit {
-            outcome: Outcome::Failed,
-            reason: reasons::DEADLINE_EXCEEDED.into(),
-            message: format!("{message}; {} of {} requests were answered", requests.succeeded, requests.total),
-            at: o.now,
-            requests,
+        None => clean_up_then(o, journal, |requests| match requests.succeeded == requests.total {
+            true => end_of(o, journal, requests),
+            false => Commit {
+                outcome: Outcome::Failed,
+                reason: reasons::DEADLINE_EXCEEDED.into(),
+                message: format!("{message}; {} of {} requests were answered", requests.succeeded, requests.total),
+                at: o.now,
+                requests,
+            },
         }),
     }
 }

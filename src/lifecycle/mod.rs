@@ -22,6 +22,6 @@ pub use errors::error_summary;
 pub use identity::{WORK_HASH_VERSION, output_uri, spec_hash};
 pub use journal::*;
 pub use observed::*;
-pub use project::{project, seen};
+pub use project::{may_be_submitted, project, seen};
 pub use provider::*;
 pub use strays::*;

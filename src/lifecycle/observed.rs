@@ -301,6 +301,11 @@ pub enum Seen {
         /// Set when the batch was turned away as a whole before any request ran.
         rejected: Option<(Refusal, String)>,
     },
+    /// It ended, and the provider no longer has the answers that it names.
+    Gone {
+        /// The provider's word for how it ended.
+        state: String,
+    },
 }
 
 /// What was collected of an ended batch; the part is in storage and was read back.

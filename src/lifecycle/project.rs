@@ -207,17 +207,28 @@ fn show(done: i64, total: i64) -> String {
     format!("{done}/{total} ({}%)", if total > 0 { done * 100 / total } else { 100 })
 }
 
+/// Whether status tells of a batch, or of a submission of which one may have come.
+pub fn may_be_submitted(status: &BatchJobStatus) -> bool {
+    status.submission_time.is_some()
+        || status.batches.iter().any(|b| [SUBMITTING, REVOKING].contains(&b.state.as_str()))
+}
+
+const SUBMITTING: &str = "Submitting";
+const REVOKING: &str = "Revoking";
+
 fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
     let all = journal.shards.iter().enumerate().filter_map(|(shard, s)| {
         let attempt = s.attempt.as_ref()?;
         let (state, provider_id) = match &attempt.state {
-            AttemptState::Intended => ("Submitting".to_string(), None),
-            AttemptState::Revoking => ("Revoking".into(), None),
+            AttemptState::Intended => (SUBMITTING.to_string(), None),
+            AttemptState::Revoking => (REVOKING.into(), None),
             AttemptState::Revoked { .. } => ("Revoked".into(), None),
             AttemptState::Refused { .. } => ("Refused".into(), None),
             AttemptState::Submitted { batch_id, .. } => {
                 let state = match look(o, attempt).map(|l| &l.seen) {
-                    Some(Seen::Running { state, .. } | Seen::Ended { state, .. }) => camel(state),
+                    Some(Seen::Running { state, .. } | Seen::Ended { state, .. } | Seen::Gone { state }) => {
+                        camel(state)
+                    }
                     Some(Seen::NotFound) => "NotFound".into(),
                     Some(Seen::NotOurs) => "NotOurs".into(),
                     None => "Submitted".into(),

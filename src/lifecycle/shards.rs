@@ -150,12 +150,16 @@ fn follow(
     round: &mut Round,
 ) -> Option<Step> {
     round.stage = reasons::IN_PROGRESS;
-    if let Some(extra) = duplicate(o, attempt, batch_id) {
-        return Some(Step::Cancel { batch_id: extra.into() });
-    }
     let Some(look) = o.memory.looks.get(batch_id) else {
         return Some(Step::Poll(slot));
     };
+    if let Seen::Ended { rejected: Some((refusal, message)), .. } = &look.seen {
+        let again = *refusal != Refusal::Invalid && closing.is_none();
+        return turned_away(o, journal, slot, (attempt, batch_id), (*refusal, message, again), round);
+    }
+    if let Some(extra) = duplicate(o, attempt, batch_id) {
+        return Some(Step::Cancel { batch_id: extra.into() });
+    }
     if let Some(step) = look_for_duplicates(o, slot, attempt, &look.seen, round) {
         return Some(step);
     }
@@ -180,27 +184,63 @@ fn follow(
             false if o.now >= again => Some(Step::Poll(slot)),
             false => round.due(again),
         },
-        Seen::Ended { rejected: Some((refusal, message)), .. } => Some(rejected(o, journal, slot, *refusal, message)),
-        Seen::Ended { state, rejected: None, .. } => match o.memory.collected.get(batch_id) {
-            Some(c) => Some(with_state(
-                journal,
-                slot,
-                AttemptState::Settled {
-                    batch_id: batch_id.into(),
-                    ended: state.clone(),
-                    part: Some(c.part.clone()),
-                    counts: c.counts,
-                    may_pass: c.may_pass,
-                    errors: c.errors.clone(),
-                    files: c.files.clone(),
-                },
-            )),
-            None => {
-                round.stage = reasons::COLLECTING;
-                let patient = o.now < look.at + o.timing.listing_lag;
-                (!o.memory.running.contains(&Task::Collect(slot))).then_some(Step::Collect { slot, patient })
+        Seen::Ended { state, .. } | Seen::Gone { state } if o.memory.collected.contains_key(batch_id) => {
+            let c = o.memory.collected.get(batch_id)?;
+            let settled = AttemptState::Settled {
+                batch_id: batch_id.into(),
+                ended: state.clone(),
+                part: Some(c.part.clone()),
+                counts: c.counts,
+                may_pass: c.may_pass,
+                errors: c.errors.clone(),
+                files: c.files.clone(),
+            };
+            Some(with_state(journal, slot, settled))
+        }
+        Seen::Ended { .. } => {
+            round.stage = reasons::COLLECTING;
+            let patient = o.now < look.at + o.timing.listing_lag;
+            (!o.memory.running.contains(&Task::Collect(slot))).then_some(Step::Collect { slot, patient })
+        }
+        Seen::Gone { .. } => {
+            round.stage = reasons::COLLECTING;
+            if let Some(state) = given_up(o, journal, slot, attempt, batch_id) {
+                return Some(without_file(o, attempt).unwrap_or_else(|| with_state(journal, slot, state)));
             }
-        },
+            round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
+            match o.now >= again && !o.memory.running.contains(&Task::Collect(slot)) {
+                true => Some(Step::Collect { slot, patient: false }),
+                false => round.due(again),
+            }
+        }
+    }
+}
+
+/// The batch was turned away as a whole. A gateway may have made another one of the same POST, and its answers are ours: it is
+/// followed instead. What would be sent again waits until the list must show it.
+fn turned_away(
+    o: &Observed,
+    journal: &Journal,
+    slot: Slot,
+    (attempt, batch_id): (&Attempt, &str),
+    (refusal, message, again): (Refusal, &str, bool),
+    round: &mut Round,
+) -> Option<Step> {
+    let is_rejected =
+        |id: &String| matches!(o.memory.looks.get(id).map(|l| &l.seen), Some(Seen::Ended { rejected: Some(_), .. }));
+    if let Some(twin) = twins(o, attempt, batch_id).find(|id| !is_rejected(id)) {
+        return Some(record(o, journal, slot, twin));
+    }
+    let all = shown_at(o, attempt);
+    match o.memory.searches.get(&attempt.intent_id) {
+        Some(search) if search.began >= all || !again => Some(rejected(o, journal, slot, refusal, message)),
+        Some(_) if o.now < all => {
+            if refusal == Refusal::Capacity {
+                round.stage = reasons::WAITING_FOR_QUOTA;
+            }
+            round.due(all)
+        }
+        _ => Some(Step::Search(slot)),
     }
 }
 
@@ -231,12 +271,16 @@ fn recorded_at(attempt: &Attempt) -> i64 {
 
 /// A batch of this very intent beside the recorded one: a gateway in front of the provider sent our POST twice.
 fn duplicate<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> Option<&'a String> {
+    twins(o, attempt, recorded).find(|id| !o.memory.cancelled.contains(*id))
+}
+
+fn twins<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> impl Iterator<Item = &'a String> {
     let found = o.memory.searches.get(&attempt.intent_id).into_iter().flat_map(|s| s.batches());
     let told = match o.memory.posted.get(&attempt.intent_id) {
         Some(Posted::Created(id)) => Some(id),
         _ => None,
     };
-    found.chain(told).find(|id| *id != recorded && !o.memory.cancelled.contains(*id))
+    found.chain(told).filter(move |id| *id != recorded)
 }
 
 /// The reply to a POST names one batch, whatever a gateway made of it: the list is asked once for others when it must show
@@ -244,10 +288,10 @@ fn duplicate<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> Option<&
 fn look_for_duplicates(o: &Observed, slot: Slot, attempt: &Attempt, seen: &Seen, round: &mut Round) -> Option<Step> {
     let ended = match seen {
         Seen::Running { .. } => false,
-        Seen::Ended { .. } => true,
+        Seen::Ended { .. } | Seen::Gone { .. } => true,
         Seen::NotFound | Seen::NotOurs => return None,
     };
-    let all = attempt.post_by + o.timing.send_timeout + o.timing.listing_lag;
+    let all = shown_at(o, attempt);
     match o.memory.searches.get(&attempt.intent_id) {
         Some(search) if search.began >= all => None,
         _ if o.now >= all => Some(Step::Search(slot)),
@@ -257,11 +301,20 @@ fn look_for_duplicates(o: &Observed, slot: Slot, attempt: &Attempt, seen: &Seen,
     }
 }
 
+/// When the list must show whatever came of the attempt's POST.
+fn shown_at(o: &Observed, attempt: &Attempt) -> i64 {
+    attempt.post_by + o.timing.send_timeout + o.timing.listing_lag
+}
+
 fn why_lost(seen: &Seen, batch_id: &str) -> String {
     match seen {
         Seen::NotOurs => format!(
             "batch {batch_id} carries nothing that says that it belongs to this job, so it is not touched; give its \
              answers up ('lost'), or, if no batch of this job runs, have its requests sent, and paid, again ('resend')"
+        ),
+        Seen::Gone { .. } => format!(
+            "batch {batch_id} ended and the provider no longer has the answers that it names; if they come back they are \
+             fetched; or give them up ('lost'), or have its requests sent, and paid, again ('resend')"
         ),
         _ => format!(
             "the provider does not know batch {batch_id} under this credential; put back the credential of the account \
@@ -354,7 +407,9 @@ fn not_before(shard: &Shard) -> Option<i64> {
 /// as new.
 fn file_for(o: &Observed, journal: &Journal, slot: Slot) -> Option<String> {
     let shard = &journal.shards[slot.shard];
-    let refused = shard.attempt.as_ref().filter(|a| matches!(a.state, AttemptState::Refused { .. }));
+    // Another account does not have it.
+    let reusable = |a: &&Attempt| matches!(a.state, AttemptState::Refused { .. }) && a.fingerprint == o.job.fingerprint;
+    let refused = shard.attempt.as_ref().filter(reusable);
     let there = refused.filter(|a| !a.file_id.is_empty() && !o.memory.deleted.contains(&a.file_id));
     there.map(|a| a.file_id.clone()).or_else(|| o.memory.uploads.get(&(slot, shard.sha256.clone())).cloned())
 }

@@ -96,6 +96,7 @@ impl OpenAi {
         let body = read_all(response, ANSWER_LIMIT).await.map_err(send_error)?;
         json::parse(&body).ok_or_else(unreadable)
     }
+
     /// Page by page, to its end or to where it is too old.
     async fn find_all(
         &self,
@@ -242,7 +243,7 @@ impl BatchApi for OpenAi {
         wanted: &(dyn for<'a> Fn(&'a Batch) -> bool + Sync),
     ) -> Result<Vec<Batch>, ApiError> {
         let found = tokio::time::timeout(LIST_TIMEOUT, self.find_all(since, wanted)).await;
-        found.unwrap_or_else(|_| Err(ApiError::new(Class::Transient, "its list of batches took too long")))
+        found.unwrap_or_else(|_| Err(blind(&format!("it takes more than {} s to read", LIST_TIMEOUT.as_secs()))))
     }
 
     async fn get(&self, batch_id: &str) -> Result<Batch, ApiError> {

@@ -14,9 +14,9 @@ use batchjob_operator::api::{
     ProviderType, RequestCounts, UnknownSubmissionPolicy,
 };
 use batchjob_operator::lifecycle::{
-    Attempt, AttemptState, Commit, Failure, JobView, Journal, Look, ManifestView, Memory, Observed, Owner, PartRef,
-    Pass, Plan, Planned, Posted, ProviderView, Refusal, Search, Seen, Shard, Slot, Step, Stuck, Task, Tidied, Timing,
-    Untidy, Waiting, decide, project,
+    Attempt, AttemptState, Collected, Commit, Failure, JobView, Journal, Look, ManifestView, Memory, Observed, Owner,
+    PartRef, Pass, Plan, Planned, Posted, ProviderView, Refusal, Search, Seen, Shard, Slot, Step, Stuck, Task, Tidied,
+    Timing, Untidy, Waiting, decide, may_be_submitted, project,
 };
 
 const TIMING: Timing = Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000 };

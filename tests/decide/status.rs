@@ -116,3 +116,18 @@ fn the_time_that_a_job_has_begins_with_what_it_was_mended_to_and_with_its_resump
     let stuck = Some(Stuck { reason: "StorageUnavailable", message: "m".into() });
     assert_eq!(started(&JobView { stuck, ..suspended }, None, old()), long_ago, "nobody knows whether they do");
 }
+
+#[test]
+fn a_submission_of_unknown_outcome_is_not_forgotten_with_the_journal() {
+    let status = |state: AttemptState| {
+        let (job, memory, journal) = (job(), memory(), journal(owner("j", "u"), Some(state)));
+        let (timing, journal) = (&TIMING, Some(&journal));
+        let observed = Observed { now: NOW, nonce: "nonce", timing, job: &job, journal, memory: &memory };
+        let wait = Step::Wait { until: None, why: Waiting { stage: "Submitting", ..Default::default() } };
+        project(&observed, &Default::default(), Some(1), &wait).unwrap()
+    };
+    assert!(may_be_submitted(&status(AttemptState::Intended)));
+    assert!(may_be_submitted(&status(AttemptState::Revoking)));
+    assert!(may_be_submitted(&status(submitted().unwrap())));
+    assert!(!may_be_submitted(&status(AttemptState::Revoked { message: "m".into() })));
+}

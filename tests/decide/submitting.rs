@@ -7,9 +7,113 @@ fn a_batch_that_our_own_post_made_beside_the_recorded_one_is_cancelled() {
     let journal = journal(owner("j", "u"), submitted());
     let mut memory = memory();
     memory.posted.insert("intent-1".into(), Posted::Created("batch-2".into()));
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Poll(_)), "it may have been turned away");
+    memory.looks.insert("batch-1".into(), seen(running()));
     assert_eq!(step(&job(), Some(&journal), &memory), Step::Cancel { batch_id: "batch-2".into() });
     memory.cancelled.insert("batch-2".into());
-    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Poll(_)));
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Search(_)), "once for others");
+}
+
+fn seen(seen: Seen) -> Look {
+    Look { at: NOW, seen }
+}
+
+fn running() -> Seen {
+    Seen::Running { state: "in_progress".into(), done: 0 }
+}
+
+fn turned_away(refusal: Refusal) -> Seen {
+    Seen::Ended { state: "failed".into(), done: 0, rejected: Some((refusal, "no".into())) }
+}
+
+fn found(memory: &mut Memory, began: i64, batches: &[&str]) {
+    let found = Some(batches.iter().map(|b| b.to_string()).collect());
+    memory.searches.insert("intent-1".into(), Search { began, found });
+}
+
+#[test]
+fn what_was_turned_away_is_sent_again_once_the_list_must_show_what_else_came_of_its_post() {
+    let mut journal = journal(owner("j", "u"), submitted());
+    let all = NOW + 20;
+    journal.shards[0].attempt.as_mut().unwrap().post_by = NOW;
+    let keeps = JobView { provider_file_policy: ProviderFilePolicy::Retain, ..job() };
+    let state = |memory: &Memory| match step(&keeps, Some(&journal), memory) {
+        Step::Swap(next) => Ok(next.shards[0].attempt.clone().unwrap().state),
+        step => Err(step),
+    };
+    let mut memory = memory();
+    memory.looks.insert("batch-1".into(), seen(turned_away(Refusal::Capacity)));
+    assert!(matches!(state(&memory), Err(Step::Search(_))), "most are shown at once");
+    found(&mut memory, NOW, &["batch-1"]);
+    let Err(Step::Wait { until, .. }) = state(&memory) else { panic!("it does not wait for the list") };
+    assert_eq!(until, Some(all));
+    found(&mut memory, all, &["batch-1"]);
+    assert!(matches!(state(&memory), Ok(AttemptState::Refused { refusal: Refusal::Capacity, .. })));
+    found(&mut memory, NOW, &["batch-1", "batch-2"]);
+    memory.cancelled.insert("batch-2".into());
+    let follows = |memory: &Memory| matches!(state(memory), Ok(AttemptState::Submitted { batch_id, .. }) if batch_id == "batch-2");
+    assert!(follows(&memory), "what a twin answered is paid for, even if it was told to stop");
+    memory.looks.insert("batch-2".into(), seen(turned_away(Refusal::Capacity)));
+    assert!(!follows(&memory), "it was turned away too");
+    memory.looks.insert("batch-1".into(), seen(turned_away(Refusal::Invalid)));
+    found(&mut memory, NOW, &["batch-1"]);
+    assert!(state(&memory).is_ok(), "nothing is sent again, so that nothing is waited for");
+}
+
+#[test]
+fn answers_that_are_gone_are_asked_about_and_looked_for() {
+    let journal = journal(owner("j", "u"), submitted());
+    let mut memory = searched(memory());
+    memory.looks.insert("batch-1".into(), seen(Seen::Gone { state: "completed".into() }));
+    let slot = Slot { shard: 0, attempt: 1 };
+    for running in [false, true] {
+        memory.running = if running { [Task::Collect(slot)].into() } else { Default::default() };
+        let Step::Wait { until, why } = step(&job(), Some(&journal), &memory) else { panic!("nobody is asked") };
+        assert_eq!(until, Some(NOW + 60_000));
+        assert!(why.holds[0].message.contains("no longer has the answers"), "{:?}", why.holds);
+        assert_eq!(why.holds[0].answers, ["lost-intent-1=lost", "lost-intent-1=resend"]);
+    }
+    memory.running.clear();
+    memory.looks.get_mut("batch-1").unwrap().at = NOW - 60_000;
+    assert_eq!(step(&job(), Some(&journal), &memory), Step::Collect { slot, patient: false });
+    let lost = JobView { answer: Some(("lost-intent-1".into(), "lost".into())), ..job() };
+    memory.deleted.insert("file-1".into());
+    let Step::Swap(next) = step(&lost, Some(&journal), &memory) else { panic!("the answer counts") };
+    assert_eq!(next.shards[0].settled().unwrap().missing, 1);
+    let part = PartRef { name: "p".into(), sha256: "s".into() };
+    let counts = RequestCounts { total: 1, succeeded: 1, ..Default::default() };
+    let collected = Collected { part, counts, may_pass: 0, errors: vec![], files: vec![] };
+    memory.collected.insert("batch-1".into(), collected);
+    let Step::Swap(next) = step(&job(), Some(&journal), &memory) else { panic!("they came back") };
+    assert_eq!(next.shards[0].settled(), Some(counts));
+}
+
+#[test]
+fn a_file_that_another_account_was_refused_with_is_not_used() {
+    let refused = AttemptState::Refused { refusal: Refusal::Capacity, message: "m".into(), at: 0 };
+    let mut journal = journal(owner("j", "u"), Some(refused));
+    assert!(matches!(step(&job(), Some(&journal), &memory()), Step::WriteIntent { .. }), "as good as new");
+    journal.shards[0].attempt.as_mut().unwrap().fingerprint = "another".into();
+    assert!(matches!(step(&job(), Some(&journal), &memory()), Step::Upload(_)));
+}
+
+#[test]
+fn what_was_answered_in_full_is_no_failure_whenever_that_is_seen() {
+    let counts = RequestCounts { total: 1, succeeded: 1, ..Default::default() };
+    let settled = AttemptState::Settled {
+        batch_id: "batch-1".into(),
+        ended: "completed".into(),
+        part: Some(PartRef { name: "p".into(), sha256: "s".into() }),
+        counts,
+        may_pass: 0,
+        errors: vec![],
+        files: vec![],
+    };
+    let late = JobView { deadline: Some(NOW - 1), ..job() };
+    let Step::Swap(next) = step(&late, Some(&journal(owner("j", "u"), Some(settled))), &memory()) else {
+        panic!("no end")
+    };
+    assert_eq!(next.commit.unwrap().outcome, Outcome::Succeeded);
 }
 
 #[test]

@@ -66,7 +66,8 @@ fn state_goes_on(a: &Attempt, b: &Attempt) -> bool {
         (Intended, Refused { .. } | Revoked { .. }) | (Revoking, Submitted { .. } | Revoked { .. }) => true,
         (Revoking, Refused { refusal, .. }) => *refusal == Refusal::TooOften,
         (Submitted { batch_id: a, .. }, Settled { batch_id: b, .. }) => a == b,
-        (Submitted { .. }, Refused { .. } | Revoked { .. }) => true,
+        // To a twin of a batch that was turned away, among others.
+        (Submitted { .. }, Submitted { .. } | Refused { .. } | Revoked { .. }) => true,
         (Settled { batch_id: a, part: p, .. }, Settled { batch_id: b, part: q, .. }) => (a, p) == (b, q),
         _ => false,
     }

@@ -87,11 +87,12 @@ fn safety() -> Vec<Property<Protocol>> {
 }
 
 /// Whether a line may be billed by it: it runs, or it came to a final answer. What a gateway made beside what was asked
-/// for cannot be helped; it must be found.
+/// for is found and told to stop, and more cannot be done.
 fn bills(batch: &Batch, line: char) -> bool {
     let lines = parse(&batch.file).1;
-    let Some(at) = lines.find(line).filter(|_| !batch.doubled) else { return false };
+    let Some(at) = lines.find(line) else { return false };
     match &batch.state {
+        BatchState::Running { told_to_stop } if batch.doubled => !told_to_stop,
         BatchState::Running { .. } => true,
         BatchState::Ended(ends) => matches!(ends.as_bytes()[at], b'Y' | b'F'),
         BatchState::Rejected | BatchState::Forgotten => false,
@@ -101,7 +102,8 @@ fn bills(batch: &Batch, line: char) -> bool {
 fn pays_once(w: &World) -> bool {
     let once = |a: &Batch, b: &Batch| {
         let ((work, lines), (other, _)) = (parse(&a.file), parse(&b.file));
-        work != other || lines.chars().all(|line| !bills(a, line) || !bills(b, line))
+        let twins = a.intent == b.intent && (a.doubled || b.doubled);
+        work != other || twins || lines.chars().all(|line| !bills(a, line) || !bills(b, line))
     };
     w.batches.iter().enumerate().all(|(i, a)| w.batches[..i].iter().all(|b| once(a, b)))
 }

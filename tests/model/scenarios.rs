@@ -101,6 +101,7 @@ fn two_shards_side_by_side() {
 #[test]
 fn a_gateway_that_repeats_a_post() {
     submitting(Budget { doubles: 1, lost_replies: 1, ..NONE });
+    Protocol { start: Start::Planned, ..Protocol::whole(Budget { doubles: 1, rejections: 1, ..NONE }) }.holds();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::api::conditions::reasons;
 use crate::controller::permit::{Ask, refusal, send_timeout};
 use crate::controller::trouble::Trouble;
 use crate::controller::{events::News, names};
-use crate::lifecycle::{Attempt, AttemptState, Journal, Look, Posted, Refusal, Search, Seen, Slot};
+use crate::lifecycle::{Attempt, AttemptState, Journal, Look, Posted, Refusal, Search, Seen, Shard, Slot};
 use crate::provider::{self, Batch, Class};
 
 /// Failures in a row after which files at the provider are left there: some five minutes. Results do not wait for tidiness.
@@ -23,14 +23,24 @@ impl Act<'_> {
     /// Uses the permit up, whatever comes of it.
     pub(super) async fn post(&self, slot: Slot) -> Result<(), Trouble> {
         let (journal, attempt, tools) = (self.journal()?, self.attempt(slot)?, self.tools()?);
-        let foreign = !self.uploaded(&attempt.file_id) && self.is_our_file(&attempt.file_id).await? == Some(false);
+        let file = &attempt.file_id;
+        let ours = if self.uploaded(file) { Some(true) } else { self.is_our_file(file).await? };
         let Some(permit) = self.session.take_permit() else { return Ok(()) };
-        if foreign {
-            let message =
-                format!("file {}, which the journal names, is not this job's; it is not sent", attempt.file_id);
-            let refused = Posted::Refused(Refusal::Invalid, message);
+        if ours != Some(true) {
+            let refused = match ours {
+                Some(_) => Posted::Refused(
+                    Refusal::Invalid,
+                    format!("file {file}, which the journal names, is not this job's; it is not sent"),
+                ),
+                None => Posted::Refused(
+                    Refusal::NotSent,
+                    format!("the provider no longer has file {file}; its requests are uploaded again"),
+                ),
+            };
             self.session.remember(|m| {
                 m.posted.insert(permit.intent_id().into(), refused);
+                // The next attempt gets a file of its own.
+                m.deleted.insert(file.clone());
             });
             return Ok(());
         }
@@ -202,29 +212,46 @@ impl Act<'_> {
         Ok(())
     }
 
-    /// Deletes what is ours by the provider's own word. A file that cannot be deleted costs nothing and goes by itself.
+    /// Deletes what is ours by the provider's own word. Once all is over, a file that cannot be deleted costs nothing and goes
+    /// by itself; while a batch may come of one, only a provider that does not delete at all is let off.
     pub(super) async fn delete_files(&self, files: Vec<String>) -> Result<(), Trouble> {
-        let (journal, api) = (self.journal()?, &self.tools()?.api);
-        let of_batches = match self.files_of_batches(journal).await {
-            Ok(files) => files,
-            Err(trouble) if trouble.may_pass && self.session.backoff().failures < FILES_TRIES => return Err(trouble),
-            Err(trouble) => {
-                let (owner, why) = (&self.world.view.owner, trouble.stuck.message);
+        let (journal, owner) = (self.journal()?, &self.world.view.owner);
+        let careful = journal.shards.iter().any(Shard::is_live);
+        match self.delete_ours(journal, &files, careful).await {
+            Err(t) if careful || (t.may_pass && self.session.backoff().failures < FILES_TRIES) => return Err(t),
+            Err(Trouble { stuck, .. }) => {
+                let why = stuck.message;
                 warn!(owner.namespace, owner.name, why, "files at the provider are left there until they expire");
-                vec![]
             }
-        };
-        for file in &files {
-            let ours = of_batches.contains(file) || self.is_our_file(file).await.is_ok_and(|ours| ours == Some(true));
-            if !ours {
-                continue;
-            }
-            if let Err(error) = api.delete_file(file).await {
-                let job = self.world.job.name_any();
-                warn!(job, file, %error, "a file at the provider could not be deleted; it expires by itself");
-            }
+            Ok(()) => {}
         }
         self.session.remember(|m| m.deleted.extend(files));
+        Ok(())
+    }
+
+    async fn delete_ours(&self, journal: &Journal, files: &[String], careful: bool) -> Result<(), Trouble> {
+        let api = &self.tools()?.api;
+        let of_batches = self.files_of_batches(journal).await?;
+        for file in files {
+            let ours = match of_batches.contains(file) {
+                true => true,
+                false => match self.is_our_file(file).await {
+                    Ok(ours) => ours == Some(true),
+                    Err(trouble) if careful && trouble.may_pass => return Err(trouble),
+                    Err(_) => false,
+                },
+            };
+            match if ours { api.delete_file(file).await } else { Ok(()) } {
+                Err(e) if careful && matches!(e.class, Class::Transient | Class::Capacity | Class::NotSent) => {
+                    return Err(e.into());
+                }
+                Err(error) => {
+                    let job = self.world.job.name_any();
+                    warn!(job, file, %error, "a file at the provider could not be deleted; it expires by itself");
+                }
+                Ok(()) => {}
+            }
+        }
         Ok(())
     }
 

@@ -11,10 +11,10 @@ use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
 use crate::controller::{names, source, tasks};
 use crate::lifecycle::{
-    AttemptState, Collected, Journal, Memory, PartRef, Pass, Plan, Planned, Shard, Slot, Task, Tidied, TooLarge,
-    Untidy, WORK_HASH_VERSION, error_summary,
+    AttemptState, Collected, Journal, Look, Memory, PartRef, Pass, Plan, Planned, Seen, Shard, Slot, Task, Tidied,
+    TooLarge, Untidy, WORK_HASH_VERSION, error_summary,
 };
-use crate::provider::{Batch, InputFile};
+use crate::provider::{Batch, Class, InputFile};
 use crate::requests::{self, PassError, Passed, Recipe, SizeLimit};
 use crate::results::{self, Manifest};
 use crate::store::{ShardWriter, StagedShard, StoreError, layout, staged};
@@ -77,7 +77,10 @@ impl Act<'_> {
             let file = InputFile { name: names::file(&journal, slot), bytes: shard.bytes, content };
             let id = tools.api.upload(file).await?;
             Ok(learned(move |m| {
-                m.uploads.insert((slot, shard.sha256), id);
+                // Else it lies in another account.
+                if m.fingerprint == tools.fingerprint {
+                    m.uploads.insert((slot, shard.sha256), id);
+                }
             }))
         });
         Ok(())
@@ -88,7 +91,13 @@ impl Act<'_> {
         let (namespace, name) = (self.world.view.owner.namespace.clone(), self.world.view.owner.name.clone());
         tasks::start(self.ctx, self.session, &self.world.job, Task::Collect(slot), async move {
             let Some((batch_id, shard)) = submitted(&journal, slot) else { return Ok(learned(|_| {})) };
-            let (batch, part) = collect(&tools, &journal, slot, batch_id, shard, patient, &ctx.spool).await?;
+            let (batch, part) = match collect(&tools, &journal, slot, batch_id, shard, patient, &ctx.spool).await? {
+                Answers::Here(batch, part) => (batch, part),
+                Answers::Gone(state) => {
+                    let (id, look) = (batch_id.to_string(), Look { at: ctx.clock.now(), seen: Seen::Gone { state } });
+                    return Ok(learned(move |m| _ = m.looks.insert(id, look)));
+                }
+            };
             if part.foreign + part.unreadable > 0 {
                 let (foreign, unreadable) = (part.foreign, part.unreadable);
                 warn!(namespace, name, %slot, foreign, unreadable, "lines that are no answers of this batch were left out");
@@ -158,6 +167,14 @@ impl Act<'_> {
     }
 }
 
+/// What a provider has of an ended batch.
+enum Answers {
+    /// The batch as it is now, and the part that was made of its files.
+    Here(Batch, results::Collected),
+    /// It names a file that is not there: nobody can say what it held. The provider's word for how the batch ended.
+    Gone(String),
+}
+
 /// Fetches what came back. A batch can be called ended before its files are whole, and what is taken for missing is paid
 /// again: so where less came than the provider counts, it is asked again for as long as we are `patient`; and where
 /// something came and none of it is an answer, such as a web page, for ever.
@@ -169,11 +186,14 @@ async fn collect(
     shard: &Shard,
     patient: bool,
     spool: &std::path::Path,
-) -> Result<(Batch, results::Collected), Trouble> {
+) -> Result<Answers, Trouble> {
     let batch = tools.api.get(batch_id).await?;
     let mut files = vec![];
     for id in [&batch.output_file_id, &batch.error_file_id].into_iter().flatten() {
-        files.push(tools.api.content(id, OUTPUT_LIMIT).await?.map_err(|e| e.to_string()).boxed());
+        match tools.api.content(id, OUTPUT_LIMIT).await {
+            Err(e) if e.class == Class::NotFound && !patient => return Ok(Answers::Gone(batch.status)),
+            content => files.push(content?.map_err(|e| e.to_string()).boxed()),
+        }
     }
     let named = files.len();
     let collection = results::Collection {
@@ -200,7 +220,7 @@ async fn collect(
         };
         return Err(Trouble::passing(reasons::PROVIDER_UNAVAILABLE, message));
     }
-    Ok((batch, part))
+    Ok(Answers::Here(batch, part))
 }
 
 fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
