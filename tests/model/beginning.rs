@@ -59,6 +59,13 @@ impl Protocol {
         if self.start == Start::Submitted {
             journal.shards.iter_mut().enumerate().for_each(|(i, shard)| submit(w, i, shard));
             w.edit_object(0, 0, |o| o.submitted = true);
+            if self.budget.doubles > 0 {
+                // A gateway made two of the first POST.
+                let id = format!("b{}", w.batches.len());
+                w.batches.push(Batch { id, doubled: true, ..w.batches[0].clone() });
+                w.left.doubles -= 1;
+                w.history.doubled = true;
+            }
         }
         if self.start == Start::Submitted && self.budget.lost_journals > 0 {
             w.edit_object(0, 0, |o| (o.batches, o.remembered) = remembered(&journal));
