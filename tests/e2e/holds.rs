@@ -60,6 +60,48 @@ async fn a_journal_that_is_gone_is_missed_and_nothing_is_paid_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_is_gone_while_a_submission_is_unresolved_is_missed_and_nothing_is_sent() {
+    let mut scene = Scene::set("gone-unresolved", &["--batch-duration", "300ms"]).await;
+    scene.apply(&(scene.manifest("provider.yaml") + "  unknownSubmissionPolicy: Hold\n"));
+    scene.restart().await;
+    scene.sim.fault(json!({"point": "create_batch", "action": "drop_request"})).await;
+    scene.apply_job("j", json!({}));
+    let job = scene.wait_condition("j", "Held", "True", 60).await;
+    let none = format!("llmbatch.dev/resolve={}", job.status.unwrap().holds[0].answers[0]);
+    let (key, journal) = ("out/j/_batchjob/journal.json", scene.get("out/j/_batchjob/journal.json").await.unwrap());
+    scene.delete(key).await;
+    let is_missed = |j: &BatchJob| {
+        j.status
+            .as_ref()
+            .is_some_and(|s| s.holds.iter().any(|h| h.message.contains("journal.json") && h.id.starts_with("journal-")))
+    };
+    scene.wait_job("the journal is missed", "j", 60, is_missed).await;
+    assert_eq!(scene.get(key).await, None, "no other one is opened");
+    assert_eq!(scene.sim.spent().await, (1, 0), "nothing is sent under another name");
+    scene.put(key, journal).await;
+    scene.kubectl(&["annotate", "bjob", "j", &none]);
+    scene.wait_complete("j").await;
+    scene.sim.assert_billed_once(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_gone_are_asked_about_and_fetched_once_they_are_back() {
+    let scene = Scene::new("answers-gone", &["--batch-duration", "1h"]).await;
+    scene.apply_job("j", json!({}));
+    let batch = scene.batch_of("j").await;
+    scene.sim.fault(json!({"point": "content", "action": "status", "status": 404, "times": 10_000})).await;
+    scene.finish(&batch).await;
+    let job = scene.wait_condition("j", "Held", "True", 60).await;
+    let status = job.status.unwrap();
+    assert!(status.holds[0].message.contains("no longer has the answers"), "{:?}", status.holds);
+    assert_eq!(status.holds[0].answers.len(), 2);
+    scene.sim.no_more_faults().await;
+    scene.wait_complete("j").await;
+    scene.sim.assert_billed_once(3).await;
+    assert_eq!(scene.sim.state().await["creates"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_journal_that_is_lost_is_given_up_on_a_persons_word_and_nothing_is_paid_again() {
     let scene = Scene::new("lost-journal", &["--batch-duration", "1h"]).await;
     for in_map in [false, true] {

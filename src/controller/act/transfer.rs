@@ -92,8 +92,8 @@ impl Act<'_> {
         tasks::start(self.ctx, self.session, &self.world.job, Task::Collect(slot), async move {
             let Some((batch_id, shard)) = submitted(&journal, slot) else { return Ok(learned(|_| {})) };
             let (batch, part) = match collect(&tools, &journal, slot, batch_id, shard, patient, &ctx.spool).await? {
-                Answers::Here(batch, part) => (batch, part),
-                Answers::Gone(state) => {
+                Ok(collected) => collected,
+                Err(Gone(state)) => {
                     let (id, look) = (batch_id.to_string(), Look { at: ctx.clock.now(), seen: Seen::Gone { state } });
                     return Ok(learned(move |m| _ = m.looks.insert(id, look)));
                 }
@@ -167,13 +167,8 @@ impl Act<'_> {
     }
 }
 
-/// What a provider has of an ended batch.
-enum Answers {
-    /// The batch as it is now, and the part that was made of its files.
-    Here(Batch, results::Collected),
-    /// It names a file that is not there: nobody can say what it held. The provider's word for how the batch ended.
-    Gone(String),
-}
+/// The batch names a file that is not there: nobody can say what it held. With the provider's word for how it ended.
+struct Gone(String);
 
 /// Fetches what came back. A batch can be called ended before its files are whole, and what is taken for missing is paid
 /// again: so where less came than the provider counts, it is asked again for as long as we are `patient`; and where
@@ -186,12 +181,12 @@ async fn collect(
     shard: &Shard,
     patient: bool,
     spool: &std::path::Path,
-) -> Result<Answers, Trouble> {
+) -> Result<Result<(Batch, results::Collected), Gone>, Trouble> {
     let batch = tools.api.get(batch_id).await?;
     let mut files = vec![];
     for id in [&batch.output_file_id, &batch.error_file_id].into_iter().flatten() {
         match tools.api.content(id, OUTPUT_LIMIT).await {
-            Err(e) if e.class == Class::NotFound && !patient => return Ok(Answers::Gone(batch.status)),
+            Err(e) if e.class == Class::NotFound && !patient => return Ok(Err(Gone(batch.status))),
             content => files.push(content?.map_err(|e| e.to_string()).boxed()),
         }
     }
@@ -220,7 +215,7 @@ async fn collect(
         };
         return Err(Trouble::passing(reasons::PROVIDER_UNAVAILABLE, message));
     }
-    Ok(Answers::Here(batch, part))
+    Ok(Ok((batch, part)))
 }
 
 fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {

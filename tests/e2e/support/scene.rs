@@ -86,6 +86,11 @@ impl Simulator {
         self.admin_post("faults", fault).await;
     }
 
+    pub async fn no_more_faults(&self) {
+        let answer = reqwest::Client::new().delete(format!("{}/faults", self.admin)).send().await.unwrap();
+        assert!(answer.status().is_success());
+    }
+
     pub async fn admin_post(&self, path: &str, body: Value) {
         let url = format!("{}/{path}", self.admin);
         let answer = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
