@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -15,11 +14,9 @@ use object_store::{
     RetryConfig,
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tracing::debug;
 
-use super::{ConfigMaps, StoreError};
-use crate::api::{ObjectStoreLocation, OutputCompression};
+use super::{ConfigMaps, StoreError, Upload};
+use crate::api::ObjectStoreLocation;
 use crate::transport::{ObjectConnector, Transport};
 
 /// Bytes of a part of an upload; S3 wants at least 5 MiB.
@@ -373,7 +370,7 @@ impl Folder {
         let writer = BufWriter::with_capacity(self.store.clone(), self.path(name), PART_BYTES)
             .with_attributes(attributes)
             .with_max_concurrency(PARTS_AT_A_TIME);
-        Upload { writer: Some(Writer::Plain(writer)), name: format!("{}{name}", self.uri) }
+        Upload::new(writer, self.uri_of(name))
     }
 
     /// Deletes an object; one that is not there is no error.
@@ -424,90 +421,6 @@ fn bounded(listing: Metas<'_>) -> Metas<'_> {
         }
     })
     .boxed()
-}
-
-/// An object that is being written. Dropped before it is whole, the parts that are there are given up: a store bills them, and
-/// shows them to nobody.
-pub struct Upload {
-    /// None once it is being finished.
-    writer: Option<Writer>,
-    name: String,
-}
-
-enum Writer {
-    Plain(BufWriter),
-    Gzip(GzipEncoder<BufWriter>),
-    Zstd(ZstdEncoder<BufWriter>),
-}
-
-impl Writer {
-    fn out(&mut self) -> &mut (dyn AsyncWrite + Send + Unpin) {
-        match self {
-            Writer::Plain(writer) => writer,
-            Writer::Gzip(writer) => writer,
-            Writer::Zstd(writer) => writer,
-        }
-    }
-
-    fn into_inner(self) -> BufWriter {
-        match self {
-            Writer::Plain(writer) => writer,
-            Writer::Gzip(writer) => writer.into_inner(),
-            Writer::Zstd(writer) => writer.into_inner(),
-        }
-    }
-}
-
-impl Upload {
-    /// The same, compressed on its way.
-    #[must_use]
-    pub fn compressed(mut self, compression: OutputCompression) -> Upload {
-        self.writer = self.writer.take().map(Writer::into_inner).map(|writer| match compression {
-            OutputCompression::None => Writer::Plain(writer),
-            OutputCompression::Gzip => Writer::Gzip(GzipEncoder::new(writer)),
-            OutputCompression::Zstd => Writer::Zstd(ZstdEncoder::new(writer)),
-        });
-        self
-    }
-
-    /// Adds bytes.
-    ///
-    /// # Errors
-    /// When the store refuses; the object does not appear.
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
-        writer.out().write_all(bytes).await.map_err(|e| self.error(e))
-    }
-
-    /// Makes the object appear, whole.
-    ///
-    /// # Errors
-    /// When the store refuses.
-    pub async fn finish(mut self) -> Result<(), StoreError> {
-        let Some(mut writer) = self.writer.take() else { return Ok(()) };
-        writer.out().shutdown().await.map_err(|e| self.error(e))
-    }
-
-    fn error(&self, error: std::io::Error) -> StoreError {
-        match error.downcast::<object_store::Error>() {
-            Ok(error) => StoreError::of(&self.name, error),
-            Err(error) => StoreError::Unavailable(format!("{}: {error}", self.name)),
-        }
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        let Some((writer, runtime)) = self.writer.take().zip(tokio::runtime::Handle::try_current().ok()) else {
-            return;
-        };
-        let (mut writer, name) = (writer.into_inner(), std::mem::take(&mut self.name));
-        runtime.spawn(async move {
-            if let Err(error) = writer.abort().await {
-                debug!(name, %error, "the parts of an upload that was given up are left to the bucket's lifecycle rules");
-            }
-        });
-    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@ mod folder;
 mod lines;
 mod shards;
 pub mod staged;
+mod upload;
 
 pub use config_maps::ConfigMaps;
 pub use document::{Document, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes};
-pub use folder::{Credentials, Entry, Folder, Listed, Place, Upload};
+pub use folder::{Credentials, Entry, Folder, Listed, Place};
 pub use lines::{LINE_LIMIT, Line, Lines};
 pub use shards::{IndexEntry, ShardWriter, StagedShard};
+pub use upload::Upload;
 
 use config_maps::Refused;
 

@@ -9,7 +9,7 @@ use crate::controller::permit::{Ask, refusal, send_timeout};
 use crate::controller::trouble::Trouble;
 use crate::controller::{events::News, names};
 use crate::lifecycle::{Attempt, AttemptState, Journal, Look, Posted, Refusal, Search, Seen, Shard, Slot};
-use crate::provider::{self, Batch, Class};
+use crate::provider::{self, ApiError, Batch, BatchApi, Class};
 
 /// Failures in a row after which files at the provider are left there: some five minutes. Results do not wait for tidiness.
 const FILES_TRIES: u32 = 10;
@@ -72,14 +72,8 @@ impl Act<'_> {
         self.session.memory().uploads.values().any(|uploaded| uploaded == file_id)
     }
 
-    /// Whether the file is this work's, by the name that the provider has for it: the journal's word is not enough. None where
-    /// there is no such file under this credential.
     async fn is_our_file(&self, file_id: &str) -> Result<Option<bool>, Trouble> {
-        match self.tools()?.api.file_name(file_id).await {
-            Ok(name) => Ok(Some(name.starts_with(&names::file_prefix(self.journal()?)))),
-            Err(e) if e.class == Class::NotFound => Ok(None),
-            Err(e) => Err(e.into()),
-        }
+        Ok(is_our_file(&*self.tools()?.api, self.journal()?, file_id).await?)
     }
 
     pub(super) async fn search(&self, slot: Slot) -> Result<(), Trouble> {
@@ -230,21 +224,10 @@ impl Act<'_> {
     }
 
     async fn delete_ours(&self, journal: &Journal, files: &[String], careful: bool) -> Result<(), Trouble> {
-        let api = &self.tools()?.api;
-        let of_batches = self.files_of_batches(journal).await?;
+        let (api, of_batches) = (&*self.tools()?.api, self.files_of_batches(journal).await?);
         for file in files {
-            let ours = match of_batches.contains(file) {
-                true => true,
-                false => match self.is_our_file(file).await {
-                    Ok(ours) => ours == Some(true),
-                    Err(trouble) if careful && trouble.may_pass => return Err(trouble),
-                    Err(_) => false,
-                },
-            };
-            match if ours { api.delete_file(file).await } else { Ok(()) } {
-                Err(e) if careful && matches!(e.class, Class::Transient | Class::Capacity | Class::NotSent) => {
-                    return Err(e.into());
-                }
+            match delete_if_ours(api, journal, file, of_batches.contains(file)).await {
+                Err(error) if careful && !error.is_for_good() => return Err(error.into()),
                 Err(error) => {
                     let job = self.world.job.name_any();
                     warn!(job, file, %error, "a file at the provider could not be deleted; it expires by itself");
@@ -270,6 +253,23 @@ impl Act<'_> {
             }
         }
         Ok(files)
+    }
+}
+
+/// Whether the file is this work's, by the name that the provider has for it: the journal's word is not enough. None where
+/// there is no such file under this credential.
+async fn is_our_file(api: &dyn BatchApi, journal: &Journal, file_id: &str) -> Result<Option<bool>, ApiError> {
+    match api.file_name(file_id).await {
+        Ok(name) => Ok(Some(name.starts_with(&names::file_prefix(journal)))),
+        Err(e) if e.class == Class::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+async fn delete_if_ours(api: &dyn BatchApi, journal: &Journal, file: &str, of_batch: bool) -> Result<(), ApiError> {
+    match of_batch || is_our_file(api, journal, file).await? == Some(true) {
+        true => api.delete_file(file).await,
+        false => Ok(()),
     }
 }
 
