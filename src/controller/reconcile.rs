@@ -12,15 +12,13 @@ use super::act::{Act, Flow};
 use super::observe::{World, cost_nothing, is_finished, is_tidy, observe};
 use super::record::{record, record_seen, record_trouble};
 use super::references;
-use super::session::{References, Session};
+use super::session::{References, Session, TOLD_FROM};
 use super::trouble::Trouble;
 use crate::api::{BatchJob, annotations};
-use crate::lifecycle::{Memory, Step, decide};
+use crate::lifecycle::{Memory, Step, Task, decide};
 
 /// Steps of one visit; then others get their turn.
 const STEPS_A_VISIT: usize = 64;
-/// Failures that may pass are told to the user from this one on.
-const TOLD_FROM: u32 = 3;
 /// Where nothing is due, the world is looked at again all the same.
 const RESYNC: Duration = Duration::from_secs(600);
 /// What seemed gone is looked for once more: an answer can be older than the watch, which then has no more to say. Where it
@@ -53,7 +51,7 @@ pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<A
         session.refers(mark.map_or(References::Unknown, References::Mark));
     }
     for _ in 0..STEPS_A_VISIT {
-        let backoff = session.backoff();
+        let backoff = session.backoff(None);
         let now = ctx.clock.now();
         if backoff.failures > 0 && now < backoff.until {
             return Ok(requeue(Some(backoff.until), now));
@@ -65,20 +63,16 @@ pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<A
                 ctx.sessions.end(&uid);
                 return Ok(Action::requeue(GONE));
             }
-            Err(trouble) => {
-                let (namespace, name) = (job.namespace(), job.name_any());
-                warn!(
-                    namespace,
-                    name,
-                    reason = trouble.category(),
-                    why = trouble.stuck.message,
-                    "a step failed and is tried again"
-                );
-                ctx.failed(&session, None, trouble);
-            }
+            Err(trouble) => failed(&ctx, &session, &job, None, trouble),
         }
     }
     Ok(Action::requeue(Duration::from_millis(50)))
+}
+
+fn failed(ctx: &Context, session: &Arc<Session>, job: &BatchJob, what: Option<Task>, trouble: Trouble) {
+    let (namespace, name) = (job.namespace(), job.name_any());
+    warn!(namespace, name, reason = trouble.category(), why = trouble.stuck.message, "a step failed and is tried again");
+    ctx.failed(session, what, trouble);
 }
 
 /// Looks at what a job refers to that failed before anything was paid: is it no longer what it was then?
@@ -126,7 +120,7 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     let Some(world) = observe(ctx, session, key, anew).await? else { return Ok(Flow::Gone) };
     if let Some(trouble) = world.unread.clone() {
         let ended = world.job.status.as_ref().is_some_and(|s| s.outcome.is_some());
-        if session.backoff().failures + 1 >= TOLD_FROM && !ended {
+        if session.backoff(None).failures + 1 >= TOLD_FROM && !ended {
             record_trouble(ctx, &world, &session.memory(), &trouble).await?;
         }
         return Err(trouble);
@@ -139,19 +133,19 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     if !world.view.fingerprint.is_empty() {
         session.remember(|m| m.under(&world.view.fingerprint));
     }
-    let trouble = lasting(session).filter(|_| !world.view.finished);
+    let trouble = session.lasting().filter(|_| !world.view.finished);
     let (held_back, task_due) = session.held_back(world.now);
     let mut memory = Memory { trouble: trouble.as_ref().map(|t| t.stuck.message.clone()), ..session.memory() };
     // What is tried again later is under way, as far as it matters here.
     memory.running.extend(held_back);
     let mut step = decide(&world.observed(&ctx.timing, &memory));
-    match (&mut step, trouble) {
-        (Step::Wait { until, why }, trouble) => {
-            *until = until.iter().copied().chain(task_due).min();
-            why.stuck = why.stuck.take().or(trouble.map(|t| t.stuck));
-        }
-        (_, Some(trouble)) => _ = record_trouble(ctx, &world, &memory, &trouble).await?,
-        (_, None) => {}
+    if let Step::Wait { until, why } = &mut step {
+        session.waits_for(&memory.running);
+        let trouble = session.lasting().filter(|_| !world.view.finished);
+        *until = until.iter().copied().chain(task_due).min();
+        why.stuck = why.stuck.take().or(trouble.map(|t| t.stuck));
+    } else if let Some(trouble) = trouble {
+        record_trouble(ctx, &world, &memory, &trouble).await?;
     }
     debug!(namespace = world.view.owner.namespace, name = world.view.owner.name, step = name_of(&step), "decided");
     ctx.metrics.step(name_of(&step));
@@ -166,28 +160,29 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     if !record(ctx, &world, &memory, &step, references).await? {
         return Ok(Flow::Again);
     }
-    let flow = match act.run(step.clone()).await? {
+    let ran = match (act.run(step.clone()).await, step.call()) {
+        // Where the provider asks for a pause, all calls make it.
+        (Err(trouble), Some(call)) if trouble.retry_after.is_none() => {
+            failed(ctx, session, key, Some(call), trouble);
+            return Ok(Flow::Again);
+        }
+        (ran, _) => ran?,
+    };
+    let flow = match ran {
         Flow::Wait(None) if world.view.finished && cost_nothing(&world.job) => Flow::Wait(Some(recheck_at(ctx))),
         flow => flow,
     };
     match step {
-        Step::Wait { .. } => session.waits_for(&memory.running),
         // Whether a transfer succeeds is known when it ends.
-        Step::Pass { .. } | Step::Upload(_) | Step::Collect { .. } | Step::FollowUp { .. } | Step::Write => {}
+        Step::Wait { .. } | Step::Pass { .. } | Step::Upload(_) | Step::Collect { .. } | Step::FollowUp { .. } | Step::Write => {}
         _ => {
-            session.succeeded(None);
+            session.succeeded(step.call());
             if flow != Flow::Again || !matches!(step, Step::RemoveFinalizer { .. }) {
                 told(&world, &step);
             }
         }
     }
     Ok(flow)
-}
-
-/// Trouble that is worth a person's attention and not over yet.
-fn lasting(session: &Session) -> Option<Trouble> {
-    let backoff = session.worst();
-    backoff.trouble.filter(|t| !t.is_untold && (!t.may_pass || backoff.failures >= TOLD_FROM))
 }
 
 fn is_judged_anew(world: &World) -> bool {
@@ -237,13 +232,13 @@ fn name_of(step: &Step) -> &'static str {
         Step::Post(_) => "Post",
         Step::Search(_) => "Search",
         Step::CheckFile(_) => "CheckFile",
-        Step::Probe => "Probe",
+        Step::Probe(_) => "Probe",
         Step::Revoke(_) => "Revoke",
         Step::Poll(_) => "Poll",
         Step::Cancel { .. } => "Cancel",
         Step::CancelUnjournaled { .. } => "CancelUnjournaled",
         Step::Collect { .. } => "Collect",
-        Step::DeleteFiles(_) => "DeleteFiles",
+        Step::DeleteFiles { .. } => "DeleteFiles",
         Step::FollowUp { .. } => "FollowUp",
         Step::Write => "Write",
         Step::Mark => "Mark",

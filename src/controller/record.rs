@@ -86,7 +86,7 @@ pub(super) async fn record_trouble(
     record(ctx, world, memory, &Step::Wait { until: None, why }, None).await
 }
 
-const STAGES: [&str; 7] = [
+const STAGES: [&str; 8] = [
     reasons::PLANNING,
     reasons::SUBMITTING,
     reasons::WAITING_FOR_QUOTA,
@@ -94,4 +94,5 @@ const STAGES: [&str; 7] = [
     reasons::COLLECTING,
     reasons::WRITING_RESULTS,
     reasons::SUSPENDED,
+    reasons::CANCELLED,
 ];

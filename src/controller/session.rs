@@ -50,6 +50,9 @@ pub(super) enum References {
     Mark(String),
 }
 
+/// Failures that may pass are told to the user from this one on.
+pub(super) const TOLD_FROM: u32 = 3;
+
 /// How often steps failed in a row, and when the next one may be tried.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Backoff {
@@ -98,14 +101,17 @@ impl Session {
         *lock(&self.tools) = tools;
     }
 
-    /// Of the steps between tasks: until then none is taken.
-    pub fn backoff(&self) -> Backoff {
-        lock(&self.backoffs).get(&None).cloned().unwrap_or_default()
+    /// Of this task, or, of None, of the steps between them: until then none is taken.
+    pub fn backoff(&self, what: Option<Task>) -> Backoff {
+        lock(&self.backoffs).get(&what).cloned().unwrap_or_default()
     }
 
-    /// What failed most often in a row.
-    pub fn worst(&self) -> Backoff {
-        lock(&self.backoffs).values().max_by_key(|b| b.failures).cloned().unwrap_or_default()
+    /// Trouble that is worth a person's attention and not over yet: what failed most often in a row.
+    pub fn lasting(&self) -> Option<Trouble> {
+        let backoffs = lock(&self.backoffs);
+        let troubles = backoffs.values().filter_map(|b| Some((b.failures, b.trouble.as_ref()?)));
+        let told = troubles.filter(|(failures, t)| !t.is_untold && (!t.may_pass || *failures >= TOLD_FROM));
+        told.max_by_key(|(failures, _)| *failures).map(|(_, trouble)| trouble.clone())
     }
 
     /// Tasks that may not be tried again yet, and when the first of them may.
@@ -128,9 +134,9 @@ impl Session {
         lock(&self.backoffs).remove(&what);
     }
 
-    /// There is nothing to do but what these tasks do: others are not tried any more, and so not in trouble.
+    /// There is nothing to do but what these tasks do: nothing else is tried any more, and so not in trouble.
     pub fn waits_for(&self, tasks: &BTreeSet<Task>) {
-        lock(&self.backoffs).retain(|what, _| what.is_none_or(|task| tasks.contains(&task)));
+        lock(&self.backoffs).retain(|what, _| what.is_some_and(|task| tasks.contains(&task)));
     }
 
     /// Next try after 1 s, doubling up to a minute, to 15 s where a person may mend it at any time, or to 8 s where the API
@@ -164,7 +170,7 @@ mod tests {
         while now < away {
             tries += 1;
             session.failed(None, trouble.clone(), now, 255);
-            now = session.backoff().until;
+            now = session.backoff(None).until;
         }
         (tries, now - away)
     }
@@ -191,14 +197,17 @@ mod tests {
             session.succeeded(None);
             session.succeeded(Some(Task::Pass));
         }
-        assert_eq!(session.backoff().failures, 0, "the steps go well");
-        let worst = session.worst();
-        assert_eq!((worst.failures, worst.trouble.unwrap().category()), (4, "ProviderUnavailable"));
+        assert_eq!(session.backoff(None).failures, 0, "the steps go well");
+        let told = || session.lasting().map(|t| t.category());
+        assert_eq!((session.backoff(Some(collect)).failures, told()), (4, Some("ProviderUnavailable")));
+        let untold = Trouble { is_untold: true, ..Trouble::passing("KubernetesUnavailable", "") };
+        (0..9).for_each(|now| session.failed(None, untold.clone(), now, 0));
+        assert_eq!(told(), Some("ProviderUnavailable"), "what cannot be told hides nothing");
         assert_eq!(session.held_back(8_002), ([collect].into(), Some(8_003)));
         assert_eq!(session.held_back(8_003), (BTreeSet::new(), None));
         session.waits_for(&[collect].into());
-        assert_eq!(session.worst().failures, 4, "it is being tried");
+        assert_eq!(told(), Some("ProviderUnavailable"), "it is being tried");
         session.waits_for(&BTreeSet::new());
-        assert_eq!(session.worst().failures, 0, "nobody tries it any more");
+        assert_eq!(told(), None, "nobody tries it any more");
     }
 }

@@ -71,14 +71,16 @@ pub enum Step {
     Search(super::Slot),
     /// See whether the intent's input file answers to the credential at hand.
     CheckFile(super::Slot),
-    /// See whether the provider lists batches and refuses a create on a deleted file.
-    Probe,
+    /// See whether the provider lists batches and refuses a create on a deleted file, for this attempt.
+    Probe(super::Slot),
     /// Delete the intent's input file and see that it is gone.
     Revoke(super::Slot),
     /// Look at the batch.
     Poll(super::Slot),
     /// Tell a batch to stop.
     Cancel {
+        /// The attempt that it is, or was to be, the batch of.
+        slot: super::Slot,
         /// The provider's name for it.
         batch_id: String,
     },
@@ -87,7 +89,7 @@ pub enum Step {
         /// The provider's name for it.
         batch_id: String,
     },
-    /// Fetch what came back. While `patient`, a batch that names no file with the answers that it counts is asked again.
+    /// Fetch what came back. While `patient`, a batch whose files hold less than it counts is asked again.
     Collect {
         /// Of which batch.
         slot: super::Slot,
@@ -95,7 +97,14 @@ pub enum Step {
         patient: bool,
     },
     /// Delete files at the provider that nobody needs any more.
-    DeleteFiles(Vec<String>),
+    DeleteFiles {
+        /// The provider's names for them.
+        files: Vec<String>,
+        /// The attempt that one is of, where others may be under way.
+        slot: Option<super::Slot>,
+        /// Whether a batch could come of one that stays, so that it is tried until it is gone.
+        must: bool,
+    },
     /// Stage what has no answer for another round.
     FollowUp {
         /// Its number.
@@ -147,6 +156,20 @@ pub struct Waiting {
     pub holds: Vec<Hold>,
     /// What a person must mend.
     pub stuck: Option<Stuck>,
+}
+
+impl Step {
+    /// What fails with it, if it fails: calls about one batch hold up what is done about that one, and no other.
+    pub fn call(&self) -> Option<Task> {
+        match self {
+            Step::Search(slot) | Step::CheckFile(slot) | Step::Probe(slot) | Step::Revoke(slot) | Step::Poll(slot) => {
+                Some(Task::Call(*slot))
+            }
+            Step::DeleteFiles { slot, .. } => slot.map(Task::Call),
+            Step::Cancel { slot, .. } => Some(Task::Cancel(*slot)),
+            _ => None,
+        }
+    }
 }
 
 /// The next step for a job. Total: every state has one.
@@ -347,23 +370,31 @@ pub(super) fn conclude(o: &Observed, journal: &Journal) -> Step {
             true => Step::Conclude { manifest: m.clone(), reused: false },
             false => Step::Mark,
         },
+        Some(Some(_)) if manifest_may_be_another(o) => Step::LookForManifest,
         Some(Some(_)) => {
             let message =
                 "the destination holds another work's manifest although this work's batches ran for it; move \
                            the foreign files away, nothing is overwritten"
                     .into();
             let stuck = Some(Stuck { reason: reasons::OUTPUT_CONFLICT, message });
-            Step::Wait { until: None, why: Waiting { stage: reasons::WRITING_RESULTS, stuck, ..Default::default() } }
+            let why = Waiting { stage: reasons::WRITING_RESULTS, stuck, ..Default::default() };
+            Step::Wait { until: next_look(o), why }
         }
         _ if o.memory.running.contains(&Task::Write) => wait(None, reasons::WRITING_RESULTS),
-        Some(None) if manifest_may_have_come(o) => Step::LookForManifest,
+        Some(None) if manifest_may_be_another(o) => Step::LookForManifest,
         Some(None) => Step::Write,
         None => Step::LookForManifest,
     }
 }
 
-pub(super) fn manifest_may_have_come(o: &Observed) -> bool {
-    o.memory.manifest_at.is_some_and(|at| o.now >= at + MENDED_CHECK)
+/// Whether the last look for it is a while ago.
+pub(super) fn manifest_may_be_another(o: &Observed) -> bool {
+    next_look(o).is_some_and(|at| o.now >= at)
+}
+
+/// When to look for it again: a person may move it away, or put the right one back.
+pub(super) fn next_look(o: &Observed) -> Option<i64> {
+    o.memory.manifest_at.map(|at| at + MENDED_CHECK)
 }
 
 /// What takes a plan back keeps the next one from being made, or the two would take turns for ever.

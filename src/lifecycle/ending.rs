@@ -1,6 +1,6 @@
 //! When a job has come to its end, and which one it is.
 
-use super::decide::{Step, Stuck, Waiting};
+use super::decide::{self, Step, Stuck, Waiting};
 use super::journal::{AttemptState, Commit, Journal, Refusal, Shard};
 use super::observed::{Observed, Task};
 use super::shards::{self, Round};
@@ -39,8 +39,12 @@ pub(super) fn go_on(o: &Observed, journal: &Journal, stuck: Option<Stuck>) -> St
 }
 
 fn wait(o: &Observed, round: Round, stuck: Option<Stuck>) -> Step {
+    let taken = matches!(o.memory.manifest, Some(Some(_)));
+    if taken && decide::manifest_may_be_another(o) {
+        return Step::LookForManifest;
+    }
     let stage = if o.job.suspend && !round.live { reasons::SUSPENDED } else { round.stage };
-    let until = [round.due, o.job.deadline].into_iter().flatten().min();
+    let until = [round.due, o.job.deadline, decide::next_look(o).filter(|_| taken)].into_iter().flatten().min();
     Step::Wait { until, why: Waiting { stage, holds: round.holds, stuck: stuck.or(round.stuck) } }
 }
 
@@ -48,7 +52,7 @@ fn wait(o: &Observed, round: Round, stuck: Option<Stuck>) -> Step {
 pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(RequestCounts) -> Commit) -> Step {
     let files = shards::files_to_delete(o, journal);
     if !files.is_empty() {
-        return Step::DeleteFiles(files);
+        return Step::DeleteFiles { files, slot: None, must: false };
     }
     Step::Swap(journal.next(|j| {
         j.commit = Some(end(j.counts()));
@@ -59,7 +63,7 @@ pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(Reques
 pub(super) fn out_of_time(o: &Observed, journal: &Journal) -> Step {
     let message = "`spec.activeDeadlineSeconds` are over";
     if !journal.has_intents() {
-        return super::decide::free_failure(journal, reasons::DEADLINE_EXCEEDED, message.into());
+        return decide::free_failure(journal, reasons::DEADLINE_EXCEEDED, message.into());
     }
     let round = shards::round(o, journal, Some(DeletionPolicy::Cancel), false);
     match round.step {
@@ -111,21 +115,29 @@ fn may_be_sent_again(journal: &Journal) -> i64 {
 /// Pooled over all shards; lines of a shard that is not settled are never in it.
 fn another_round(o: &Observed, journal: &Journal) -> Step {
     let next = journal.round() + 1;
+    let room = o.job.shard_limit.saturating_sub(journal.shards.len());
     match &o.memory.follow_up {
-        // What is left stays as it is, too, where its batches would be more than the journal has room for.
-        Some((round, shards))
-            if *round == next && (shards.is_empty() || journal.shards.len() + shards.len() > o.job.shard_limit) =>
-        {
+        Some((round, shards)) if *round == next && shards.is_empty() => {
             clean_up_then(o, journal, |counts| end_of(o, journal, counts))
         }
+        Some((round, _)) if *round == next && room == 0 => {
+            clean_up_then(o, journal, |counts| without_room(o, end_of(o, journal, counts)))
+        }
+        // What finds no room is left for the round after, which has none, and says so.
         Some((round, shards)) if *round == next => {
-            Step::Swap(journal.next(|j| j.shards.extend(shards.iter().cloned())))
+            Step::Swap(journal.next(|j| j.shards.extend(shards.iter().take(room).cloned())))
         }
         _ if o.memory.running.contains(&Task::FollowUp) => {
             Step::Wait { until: None, why: Waiting { stage: reasons::SUBMITTING, ..Default::default() } }
         }
         _ => Step::FollowUp { round: next },
     }
+}
+
+fn without_room(o: &Observed, mut end: Commit) -> Commit {
+    let limit = o.job.shard_limit;
+    end.message += &format!("; what may yet be answered is not sent again, for a job has at most {limit} batches");
+    end
 }
 
 fn end_of(o: &Observed, journal: &Journal, requests: RequestCounts) -> Commit {

@@ -175,7 +175,7 @@ pub struct Memory {
     pub deleted: BTreeSet<String>,
     /// What came of deleting what was staged, for a job that goes.
     pub tidied: Option<Tidied>,
-    /// Background tasks that are running.
+    /// What is running, or was tried and waits for its next try.
     pub running: BTreeSet<Task>,
     /// What keeps failing and does not seem to pass.
     pub trouble: Option<String>,
@@ -189,6 +189,11 @@ impl JobView {
 }
 
 impl Memory {
+    /// Whether the batch was last seen to be turned away as a whole.
+    pub fn is_turned_away(&self, batch_id: &str) -> bool {
+        matches!(self.looks.get(batch_id).map(|l| &l.seen), Some(Seen::Ended { rejected: Some(_), .. }))
+    }
+
     /// Forgets what was found out at the provider under another credential than this one: it may be another account's, where
     /// a search that finds nothing says nothing.
     pub fn under(&mut self, fingerprint: &str) {
@@ -207,7 +212,7 @@ impl Memory {
     }
 }
 
-/// A long transfer that runs beside the reconcile loop.
+/// What holds nothing else up, however long it takes or fails: long transfers, and calls about one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Task {
     /// Reading, checking and staging the input.
@@ -220,6 +225,10 @@ pub enum Task {
     FollowUp,
     /// Joining parts into results.
     Write,
+    /// Finding out what became of an attempt, and following its batch.
+    Call(Slot),
+    /// Telling a batch of the attempt to stop.
+    Cancel(Slot),
 }
 
 /// A pass over the input.

@@ -59,7 +59,7 @@ pub(super) fn resolve(
         Some(true) => {}
     }
     match o.memory.resolvable {
-        None => Some(Step::Probe),
+        None => Some(Step::Probe(slot)),
         Some(false) => {
             let why = "the reply to a submission was lost, and this provider can still start a batch of a deleted \
                        file or cannot be searched";
@@ -67,6 +67,30 @@ pub(super) fn resolve(
         }
         Some(true) => Some(with_state(journal, slot, AttemptState::Revoking)),
     }
+}
+
+/// The recorded batch was turned away, and no list says whether a gateway made another one of the same POST.
+pub(super) fn ask_for_twins(
+    o: &Observed,
+    journal: &Journal,
+    slot: Slot,
+    (attempt, batch_id): (&Attempt, &str),
+    message: &str,
+    round: &mut Round,
+) -> Option<Step> {
+    // An answer of earlier may be how this batch came to be recorded.
+    let step = answered(o, journal, slot, attempt).filter(|_| !is_adopted(o, batch_id));
+    step.or_else(|| {
+        let why = format!(
+            "batch {batch_id} was turned away ({message}), and the provider's list of batches cannot be searched, so that \
+             nothing proves that no other batch was made of the same submission; look at the provider and answer"
+        );
+        held(o, slot, attempt, round, &why)
+    })
+}
+
+fn is_adopted(o: &Observed, batch_id: &str) -> bool {
+    o.job.answer.as_ref().is_some_and(|(_, answer)| answer.strip_prefix("adopt:") == Some(batch_id))
 }
 
 /// Asks a person, and goes on looking: a batch that the list shows late needs nobody.
@@ -154,7 +178,7 @@ fn answered(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> O
         None if answer == "none" => {
             let message = "a person said that no batch exists".into();
             let revoked = || with_state(journal, slot, AttemptState::Revoked { message });
-            Some(without_file(o, attempt).unwrap_or_else(revoked))
+            Some(without_file(o, slot, attempt).unwrap_or_else(revoked))
         }
         None => None,
     }

@@ -50,7 +50,11 @@ pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPol
     let mut round = Round { step: None, due: None, live, holds: vec![], stuck: None, stage: reasons::SUBMITTING };
     round.step = attempts(journal)
         .find_map(|(slot, attempt)| owed(o, journal, slot, attempt, closing))
-        .or_else(|| attempts(journal).find_map(|(slot, a)| under_way(o, journal, slot, a, closing, &mut round)))
+        .or_else(|| {
+            attempts(journal)
+                .filter_map(|(slot, a)| under_way(o, journal, slot, a, closing, &mut round))
+                .find(|step| !step.call().is_some_and(|call| o.memory.running.contains(&call)))
+        })
         .or_else(|| may_start.then(|| start(o, journal, &mut round)).flatten());
     round
 }
@@ -157,8 +161,9 @@ fn follow(
         let again = *refusal != Refusal::Invalid && closing.is_none();
         return turned_away(o, journal, slot, (attempt, batch_id), (*refusal, message, again), round);
     }
-    if let Some(extra) = duplicate(o, attempt, batch_id) {
-        return Some(Step::Cancel { batch_id: extra.into() });
+    let may_cancel = !o.memory.running.contains(&Task::Cancel(slot));
+    if let Some(extra) = duplicate(o, attempt, batch_id).filter(|_| may_cancel) {
+        return Some(Step::Cancel { slot, batch_id: extra.into() });
     }
     if let Some(step) = look_for_duplicates(o, slot, attempt, &look.seen, round) {
         return Some(step);
@@ -167,23 +172,20 @@ fn follow(
     match &look.seen {
         Seen::NotFound | Seen::NotOurs => {
             if let Some(state) = given_up(o, journal, slot, attempt, batch_id) {
-                return Some(without_file(o, attempt).unwrap_or_else(|| with_state(journal, slot, state)));
+                return Some(without_file(o, slot, attempt).unwrap_or_else(|| with_state(journal, slot, state)));
             }
-            if o.now >= again {
-                return Some(Step::Poll(slot));
+            if o.now >= recorded_at(attempt) + NEW_BATCH_GRACE {
+                round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
             }
-            if o.now < recorded_at(attempt) + NEW_BATCH_GRACE {
-                return round.due(again);
-            }
-            round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
-            round.due(again)
+            poll(o, slot, again, round)
         }
-        Seen::Running { .. } => match closing == Some(DeletionPolicy::Cancel) && !o.memory.cancelled.contains(batch_id)
-        {
-            true => Some(Step::Cancel { batch_id: batch_id.into() }),
-            false if o.now >= again => Some(Step::Poll(slot)),
-            false => round.due(again),
-        },
+        Seen::Running { .. } => {
+            let to_stop = closing == Some(DeletionPolicy::Cancel) && !o.memory.cancelled.contains(batch_id);
+            match to_stop && may_cancel {
+                true => Some(Step::Cancel { slot, batch_id: batch_id.into() }),
+                false => poll(o, slot, again, round),
+            }
+        }
         Seen::Ended { state, .. } | Seen::Gone { state } if o.memory.collected.contains_key(batch_id) => {
             let c = o.memory.collected.get(batch_id)?;
             let settled = AttemptState::Settled {
@@ -205,15 +207,20 @@ fn follow(
         Seen::Gone { .. } => {
             round.stage = reasons::COLLECTING;
             if let Some(state) = given_up(o, journal, slot, attempt, batch_id) {
-                return Some(without_file(o, attempt).unwrap_or_else(|| with_state(journal, slot, state)));
+                return Some(without_file(o, slot, attempt).unwrap_or_else(|| with_state(journal, slot, state)));
             }
             round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
-            match o.now >= again && !o.memory.running.contains(&Task::Collect(slot)) {
-                true => Some(Step::Collect { slot, patient: false }),
+            match o.memory.running.contains(&Task::Collect(slot)) {
+                true => None,
+                false if o.now >= again => Some(Step::Collect { slot, patient: false }),
                 false => round.due(again),
             }
         }
     }
+}
+
+fn poll(o: &Observed, slot: Slot, again: i64, round: &mut Round) -> Option<Step> {
+    if o.now >= again { Some(Step::Poll(slot)) } else { round.due(again) }
 }
 
 /// The batch was turned away as a whole. A gateway may have made another one of the same POST, and its answers are ours: it is
@@ -226,13 +233,14 @@ fn turned_away(
     (refusal, message, again): (Refusal, &str, bool),
     round: &mut Round,
 ) -> Option<Step> {
-    let is_rejected =
-        |id: &String| matches!(o.memory.looks.get(id).map(|l| &l.seen), Some(Seen::Ended { rejected: Some(_), .. }));
-    if let Some(twin) = twins(o, attempt, batch_id).find(|id| !is_rejected(id)) {
+    if let Some(twin) = twins(o, attempt, batch_id).find(|id| !o.memory.is_turned_away(id)) {
         return Some(record(o, journal, slot, twin));
     }
     let all = shown_at(o, attempt);
     match o.memory.searches.get(&attempt.intent_id) {
+        Some(search) if search.began >= all && search.found.is_none() && again => {
+            resolve::ask_for_twins(o, journal, slot, (attempt, batch_id), message, round)
+        }
         Some(search) if search.began >= all || !again => Some(rejected(o, journal, slot, refusal, message)),
         Some(_) if o.now < all => {
             if refusal == Refusal::Capacity {
@@ -257,9 +265,10 @@ fn given_up(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, batc
 }
 
 /// Deletes the input file first, so that nothing can come of it any more.
-pub(super) fn without_file(o: &Observed, attempt: &Attempt) -> Option<Step> {
+pub(super) fn without_file(o: &Observed, slot: Slot, attempt: &Attempt) -> Option<Step> {
     let file = &attempt.file_id;
-    (!file.is_empty() && !o.memory.deleted.contains(file)).then(|| Step::DeleteFiles(vec![file.clone()]))
+    let there = !file.is_empty() && !o.memory.deleted.contains(file);
+    there.then(|| Step::DeleteFiles { files: vec![file.clone()], slot: Some(slot), must: true })
 }
 
 fn recorded_at(attempt: &Attempt) -> i64 {
@@ -340,7 +349,7 @@ fn lost_batch(shard: &Shard, batch_id: &str) -> AttemptState {
 fn rejected(o: &Observed, journal: &Journal, slot: Slot, refusal: Refusal, message: &str) -> Step {
     let file = journal.shards[slot.shard].attempt.as_ref().map(|a| a.file_id.clone()).unwrap_or_default();
     if o.job.provider_file_policy == ProviderFilePolicy::Delete && !o.memory.deleted.contains(&file) {
-        return Step::DeleteFiles(vec![file]);
+        return Step::DeleteFiles { files: vec![file], slot: Some(slot), must: false };
     }
     let limit = o.job.backoff_limit_per_batch;
     Step::Swap(journal.next(|j| {

@@ -1,6 +1,6 @@
 //! A journal that is another's: whether its work is taken over, waited for, or in the way.
 
-use super::decide::{Failure, MENDED_CHECK, Step, Waiting, manifest_may_have_come, reuse, same_work};
+use super::decide::{Failure, MENDED_CHECK, Step, Waiting, manifest_may_be_another, reuse, same_work};
 use super::journal::{Journal, Shard, TakenOver};
 use super::observed::Observed;
 use super::shards;
@@ -83,7 +83,7 @@ fn copied(o: &Observed, journal: &Journal) -> Step {
             j.taken_over = Some(TakenOver { from, times: times + 1 });
         }));
     }
-    if manifest_may_have_come(o) {
+    if manifest_may_be_another(o) {
         return Step::LookForManifest;
     }
     let message = format!(

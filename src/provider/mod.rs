@@ -24,8 +24,8 @@ pub trait BatchApi: Send + Sync {
     /// Asks for a batch, once. To be called by the holder of a `PostPermit` only.
     async fn create(&self, request: &CreateBatch) -> Created;
 
-    /// The batches for which `wanted` holds, of all pages of the list, oldest first. Paging stops early where a whole
-    /// page is more than a day older than `since` (Unix seconds).
+    /// The batches for which `wanted` holds, of all pages of the list, oldest first. Of a list that has the newest first, paging
+    /// stops early where a whole page is more than a day older than `since` (Unix seconds).
     async fn find(
         &self,
         since: i64,
@@ -102,8 +102,8 @@ pub struct Batch {
     pub output_file_id: Option<String>,
     /// Requests without an answer.
     pub error_file_id: Option<String>,
-    /// Requests done, by the provider's count.
-    pub done: i64,
+    /// Requests done, by the provider's count; None where it does not count.
+    pub done: Option<i64>,
     /// What we said when we asked for it.
     pub metadata: Vec<(String, String)>,
     /// Why it failed as a whole, if it did.
@@ -139,7 +139,7 @@ impl Batch {
 
     /// Set when the batch was turned away as a whole before any request ran: there is nothing to collect.
     pub fn rejection(&self) -> Option<ApiError> {
-        let nothing = self.output_file_id.is_none() && self.error_file_id.is_none() && self.done == 0;
+        let nothing = self.output_file_id.is_none() && self.error_file_id.is_none() && self.done.unwrap_or(0) == 0;
         if self.status != "failed" || !nothing {
             return None;
         }

@@ -97,13 +97,14 @@ impl OpenAi {
         json::parse(&body).ok_or_else(unreadable)
     }
 
-    /// Page by page, to its end or to where it is too old.
+    /// Page by page, to its end, or, where it shows that the newest come first, to where it is too old.
     async fn find_all(
         &self,
         since: i64,
         wanted: &(dyn for<'a> Fn(&'a Batch) -> bool + Sync),
     ) -> Result<Vec<Batch>, ApiError> {
         let (mut found, mut after, mut read, mut cursors) = (vec![], None, 0, HashSet::new());
+        let mut order = Order::default();
         for _ in 0..PAGE_LIMIT {
             let page = match self.page(after.as_deref()).await {
                 // llm-d's gateway wants an offset where OpenAI wants the last id.
@@ -112,7 +113,8 @@ impl OpenAi {
             };
             read += page.batches.len();
             let is_old = |b: &Batch| b.created_at > 0 && b.created_at < since.saturating_sub(86_400);
-            let old = page.batches.iter().all(is_old);
+            page.batches.iter().for_each(|b| order.see(b.created_at));
+            let old = order.is_newest_first() && page.batches.iter().all(is_old);
             if page.batches.iter().any(|b| !is_old(b) && (b.id.is_empty() || says_nothing(b))) {
                 return Err(blind("it shows batches without an id, or with neither a file nor metadata"));
             }
@@ -155,6 +157,26 @@ impl OpenAi {
 struct Page {
     batches: Vec<Batch>,
     next: Option<String>,
+}
+
+/// In which order a list is, as far as it was read. Not every server has the newest first: llm-d's gateway orders by id.
+#[derive(Default)]
+struct Order {
+    last: Option<i64>,
+    fell: bool,
+    rose: bool,
+}
+
+impl Order {
+    fn see(&mut self, created_at: i64) {
+        self.fell |= self.last.is_some_and(|last| created_at < last);
+        self.rose |= self.last.is_some_and(|last| created_at > last);
+        self.last = Some(created_at);
+    }
+
+    fn is_newest_first(&self) -> bool {
+        self.fell && !self.rose
+    }
 }
 
 /// A list in which a batch of ours could be and not be seen is none.

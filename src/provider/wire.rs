@@ -40,15 +40,18 @@ pub(super) fn entry(value: &Value) -> Option<Batch> {
         input_file_id: id(value, "input_file_id"),
         output_file_id: id(value, "output_file_id"),
         error_file_id: id(value, "error_file_id"),
-        done: value.get("request_counts").map_or(0, done),
+        done: value.get("request_counts").and_then(done),
         metadata: metadata(value),
         errors: errors(value),
     })
 }
 
-fn done(counts: &Value) -> i64 {
-    let count = |key| number(counts.get(key)).max(0);
-    count("completed").saturating_add(count("failed"))
+fn done(counts: &Value) -> Option<i64> {
+    let count = |key| Some(number(Some(counts.get(key)?)).max(0));
+    match (count("completed"), count("failed")) {
+        (None, None) => None,
+        (completed, failed) => Some(completed.unwrap_or(0).saturating_add(failed.unwrap_or(0))),
+    }
 }
 
 /// A name that can stand in a path, a status and a log line: no other is one.
@@ -138,7 +141,7 @@ mod tests {
             "request_counts": {"completed": "3", "failed": 1.0}, "metadata": {"k": "v", "n": 1}, "extra": {}});
         let read = batch(&json!({"job": plain.clone()})).unwrap();
         assert_eq!(read, batch(&plain).unwrap());
-        assert_eq!((read.done, read.created_at, read.output_file_id.as_deref()), (4, 1_700_000_000, None));
+        assert_eq!((read.done, read.created_at, read.output_file_id.as_deref()), (Some(4), 1_700_000_000, None));
         assert_eq!(read.said("k"), Some("v"));
         assert!(!read.has_ended());
         assert!(batch(&json!({"status": "completed"})).is_none());

@@ -76,12 +76,23 @@ struct Asked {
 
 type Content = Box<dyn AsyncRead + Unpin + Send>;
 
+/// What is read of requests beside their answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum With {
+    /// Nothing.
+    Answers,
+    /// Themselves, as they were sent.
+    Requests,
+    /// Themselves, and the rounds that they were sent in.
+    Rounds,
+}
+
 /// Reads the input's own shards and the parts of later rounds side by side. Shards of one round and model follow each other,
 /// so that one of them is open at a time.
 pub(super) struct Joined<'a> {
     folder: &'a Folder,
     work_id: &'a str,
-    with_requests: bool,
+    with: With,
     base: Vec<Lane>,
     later: Vec<Answers>,
     asked: Vec<Asked>,
@@ -116,21 +127,21 @@ impl<'a> Joined<'a> {
         folder: &'a Folder,
         work_id: &'a str,
         mut shards: Vec<Settled>,
-        with_requests: bool,
+        with: With,
     ) -> Result<Joined<'a>, WriteError> {
         shards.sort_by_key(|s| s.first);
         let mut lanes: BTreeMap<(u32, String), VecDeque<Settled>> = BTreeMap::new();
         for shard in shards {
             lanes.entry((shard.round, shard.model.clone())).or_default().push_back(shard);
         }
-        let mut joined = Joined { folder, work_id, with_requests, base: vec![], later: vec![], asked: vec![] };
+        let mut joined = Joined { folder, work_id, with, base: vec![], later: vec![], asked: vec![] };
         for ((round, model), waiting) in lanes {
             if round == 0 {
                 let mut lane = Lane { model: model.into(), waiting, open: None };
-                lane.open_next(folder, work_id, with_requests).await?;
+                lane.open_next(folder, work_id, with).await?;
                 joined.base.push(lane);
             } else {
-                if with_requests {
+                if with == With::Rounds {
                     let waiting = waiting.iter().map(|s| s.index.clone()).collect();
                     joined.asked.push(Asked::open(folder, work_id, round, waiting).await?);
                 }
@@ -173,7 +184,7 @@ impl<'a> Joined<'a> {
                 let entry = open.entry.clone();
                 open.answers.end()?;
                 let request = Request { entry, model, sent, asked, answers, given_up: open.given_up, absent };
-                lane.open_next(self.folder, self.work_id, self.with_requests).await?;
+                lane.open_next(self.folder, self.work_id, self.with).await?;
                 return Ok(request);
             }
         };
@@ -187,11 +198,11 @@ impl<'a> Joined<'a> {
 }
 
 impl Lane {
-    async fn open_next(&mut self, folder: &Folder, work_id: &str, with_requests: bool) -> Result<(), WriteError> {
+    async fn open_next(&mut self, folder: &Folder, work_id: &str, with: With) -> Result<(), WriteError> {
         self.open = None;
         while self.open.is_none() {
             let Some(shard) = self.waiting.pop_front() else { break };
-            self.open = Open::new(folder, work_id, shard, with_requests).await?;
+            self.open = Open::new(folder, work_id, shard, with).await?;
         }
         Ok(())
     }
@@ -202,13 +213,13 @@ impl Open {
         folder: &Folder,
         work_id: &str,
         shard: Settled,
-        with_requests: bool,
+        with: With,
     ) -> Result<Option<Open>, WriteError> {
-        let sent: Option<Content> = match with_requests {
-            true => {
+        let sent: Option<Content> = match with {
+            With::Answers => None,
+            With::Requests | With::Rounds => {
                 Some(reader(staged::verified(folder, &layout::shard(work_id, &shard.sha256), &shard.sha256).await?))
             }
-            false => None,
         };
         let mut index = index_lines(folder, work_id, &shard.index).await?;
         let Some(entry) = next_entry(&mut index).await? else { return Ok(None) };

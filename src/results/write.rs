@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::joined::{Joined, Settled, corrupt};
+use super::joined::{Joined, Settled, With, corrupt};
 use super::line::{Ended, ProviderLine, RequestLine, ResultLine};
 use super::manifest::{Manifest, ManifestFile};
 use crate::api::text::hex;
@@ -64,8 +64,8 @@ pub async fn write(
     put_manifest(folder, manifest).await
 }
 
-/// Uncompressed bytes of a piece.
-const PIECE: u64 = 800 << 10;
+/// Uncompressed bytes of a piece: it fits into a ConfigMap however little it compresses.
+const PIECE: u64 = 640 << 10;
 
 /// How result files are written.
 #[derive(Clone, Copy)]
@@ -91,7 +91,8 @@ impl Joining<'_> {
             true => None,
             false => Some((output(layout::ERRORS).await?, output(layout::UNSUCCESSFUL).await?)),
         };
-        let joined = Joined::open(folder, &self.manifest.work_id, self.shards.to_vec(), !complete).await?;
+        let with = if complete { With::Answers } else { With::Requests };
+        let joined = Joined::open(folder, &self.manifest.work_id, self.shards.to_vec(), with).await?;
         let counts = join(joined, &mut results, without.as_mut()).await?;
         if (counts.succeeded, counts.total) != (said.succeeded, said.total) {
             return Err(WriteError::Corrupt(format!(
@@ -110,16 +111,20 @@ impl Joining<'_> {
 
 async fn put_manifest(folder: &Folder, manifest: Manifest) -> Result<Manifest, WriteError> {
     let bytes = serde_json::to_vec_pretty(&manifest).map_err(|e| WriteError::Corrupt(e.to_string()))?;
-    if !folder.put_new(layout::MANIFEST, bytes.into()).await? {
-        let there = folder.read(layout::MANIFEST, 8 << 20).await?.unwrap_or_default();
-        let there: Manifest = serde_json::from_slice(&there).map_err(|e| WriteError::Corrupt(e.to_string()))?;
-        if there.work_id != manifest.work_id {
-            let message = "manifest.json is another work's; it is not overwritten";
-            return Err(StoreError::Conflict(message.into()).into());
+    let lies_there = match folder.put_new(layout::MANIFEST, bytes.into()).await? {
+        true => manifest,
+        false => {
+            let there = folder.read(layout::MANIFEST, 8 << 20).await?.unwrap_or_default();
+            let there: Manifest = serde_json::from_slice(&there).map_err(|e| WriteError::Corrupt(e.to_string()))?;
+            if there.work_id != manifest.work_id {
+                let message = "manifest.json is another work's; it is not overwritten";
+                return Err(StoreError::Conflict(message.into()).into());
+            }
+            there
         }
-    }
+    };
     folder.put_new(layout::SUCCESS, Bytes::new()).await?;
-    Ok(manifest)
+    Ok(lies_there)
 }
 
 /// A result file that is being written, in one or in pieces.

@@ -29,9 +29,9 @@ use crate::api::text::{clip, hex};
 
 /// Bytes of content in one ConfigMap; the API server takes 1 MiB with keys
 /// (https://kubernetes.io/docs/concepts/configuration/configmap/). What is left is for the journal to grow.
-const ROOM: usize = 900 << 10;
-/// Bytes that the journal and the manifest may take beside that.
-const RESERVE: usize = 100 << 10;
+const ROOM: usize = 740 << 10;
+/// Bytes that the journal and the manifest may take beside that: 8 KiB for each batch that such a journal may have.
+const RESERVE: usize = 256 << 10;
 /// Others wrote in between; then the caller tries again, later.
 const TRIES: u32 = 16;
 

@@ -76,3 +76,40 @@ fn results_of_other_work_that_came_after_the_journal_fail_the_job_once() {
     let memory = Memory { pass, manifest: Some(Some(manifest)), ..memory() };
     assert_eq!(fails(&fresh, journal(owner("j", "u"), None), &memory).reason, "OutputConflict");
 }
+
+#[test]
+fn a_foreign_manifest_is_looked_at_again_for_somebody_may_move_it_away() {
+    let foreign = ManifestView {
+        work_id: "other".into(),
+        work_hash: "h2".into(),
+        outcome: Outcome::Succeeded,
+        reason: "AllSucceeded".into(),
+        message: String::new(),
+        requests: Default::default(),
+        at: 0,
+        files: vec![],
+        errors: vec![],
+    };
+    let looked = |at| Memory { manifest: Some(Some(foreign.clone())), manifest_at: Some(at), ..searched(memory()) };
+    let running = journal(owner("j", "u"), submitted());
+    let mut done = running.clone();
+    let end = Commit {
+        outcome: Outcome::Succeeded,
+        reason: "AllSucceeded".into(),
+        message: String::new(),
+        at: NOW,
+        requests: Default::default(),
+    };
+    done.commit = Some(end);
+    for journal in [running, done] {
+        let at = |at| {
+            let mut memory = looked(at);
+            let seen = Seen::Running { state: "in_progress".into(), done: 0 };
+            memory.looks.insert("batch-1".into(), Look { at: NOW, seen });
+            step(&job(), Some(&journal), &memory)
+        };
+        let Step::Wait { until, why } = at(NOW) else { panic!("not told of") };
+        assert_eq!((until, why.stuck.unwrap().reason), (Some(NOW + 15_000), "OutputConflict"));
+        assert_eq!(at(NOW - 15_000), Step::LookForManifest);
+    }
+}

@@ -22,12 +22,16 @@ fn while_a_person_is_asked_the_search_goes_on() {
     assert_eq!(next.shards[0].batch_in_flight(), Some("batch-1"));
 }
 
+fn deletes_its_file() -> Step {
+    Step::DeleteFiles { files: vec!["file-1".into()], slot: Some(Slot { shard: 0, attempt: 1 }), must: true }
+}
+
 #[test]
 fn a_persons_none_deletes_the_input_file_before_it_counts() {
     let journal = journal(owner("j", "u"), Some(AttemptState::Intended));
     let told = JobView { answer: Some(("unknown-intent-1".into(), "none".into())), ..job() };
     let mut memory = memory();
-    assert_eq!(step(&told, Some(&journal), &memory), Step::DeleteFiles(vec!["file-1".into()]));
+    assert_eq!(step(&told, Some(&journal), &memory), deletes_its_file());
     memory.deleted.insert("file-1".into());
     let Step::Swap(next) = step(&told, Some(&journal), &memory) else { panic!("not revoked") };
     assert!(matches!(next.shards[0].attempt.as_ref().unwrap().state, AttemptState::Revoked { .. }));
@@ -39,7 +43,7 @@ fn a_persons_resend_deletes_the_input_file_before_it_counts() {
     let told = JobView { answer: Some(("lost-intent-1".into(), "resend".into())), ..job() };
     let mut memory = memory();
     memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::NotFound });
-    assert_eq!(step(&told, Some(&journal), &memory), Step::DeleteFiles(vec!["file-1".into()]));
+    assert_eq!(step(&told, Some(&journal), &memory), deletes_its_file());
     memory.deleted.insert("file-1".into());
     assert!(matches!(step(&told, Some(&journal), &memory), Step::Swap(_)));
 }
@@ -137,4 +141,28 @@ fn a_lost_journal_is_given_up_on_a_persons_word_for_this_very_question() {
     assert!(
         matches!(step(&unknown, None, &memory), Step::Wait { why, .. } if why.holds.is_empty() && why.stuck.is_some())
     );
+}
+
+#[test]
+fn what_was_turned_away_and_may_have_a_twin_in_a_list_that_nobody_can_search_is_asked_about() {
+    let journal = journal(owner("j", "u"), submitted());
+    let mut memory = memory();
+    let seen = Seen::Ended { state: "failed".into(), done: 0, rejected: Some((Refusal::Capacity, "full".into())) };
+    memory.looks.insert("batch-1".into(), Look { at: NOW, seen: seen.clone() });
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: None });
+    let Step::Wait { why, .. } = step(&job(), Some(&journal), &memory) else { panic!("nobody is asked") };
+    let hold = &why.holds[0];
+    assert!(hold.message.contains("batch-1 was turned away (full)"), "{}", hold.message);
+    assert_eq!(hold.answers, ["unknown-intent-1=none", "unknown-intent-1=adopt:BATCH_ID"]);
+    let said = |answer: &str| JobView { answer: Some((hold.id.clone(), answer.into())), ..job() };
+    let Step::Swap(next) = step(&said("adopt:batch-2"), Some(&journal), &memory) else { panic!("not adopted") };
+    assert_eq!(next.shards[0].batch_in_flight(), Some("batch-2"));
+    memory.looks.insert("batch-2".into(), Look { at: NOW, seen });
+    assert!(
+        matches!(step(&said("adopt:batch-2"), Some(&next), &memory), Step::Wait { why, .. } if why.holds.len() == 1),
+        "it was turned away too, and is not recorded over and over"
+    );
+    assert_eq!(step(&said("none"), Some(&journal), &memory), deletes_its_file());
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::DeleteFiles { must: false, .. }), "it was searched");
 }

@@ -9,9 +9,36 @@ fn a_batch_that_our_own_post_made_beside_the_recorded_one_is_cancelled() {
     memory.posted.insert("intent-1".into(), Posted::Created("batch-2".into()));
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Poll(_)), "it may have been turned away");
     memory.looks.insert("batch-1".into(), seen(running()));
-    assert_eq!(step(&job(), Some(&journal), &memory), Step::Cancel { batch_id: "batch-2".into() });
+    assert_eq!(step(&job(), Some(&journal), &memory), cancel("batch-2"));
     memory.cancelled.insert("batch-2".into());
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Search(_)), "once for others");
+}
+
+#[test]
+fn what_keeps_failing_of_one_batch_holds_up_no_other() {
+    let mut two = journal(owner("j", "u"), submitted());
+    let other = AttemptState::Submitted { batch_id: "batch-2".into(), at: NOW - 100_000 };
+    two.shards.push(shard(Some(other)));
+    let [first, second] = [0, 1].map(|shard| Slot { shard, attempt: 1 });
+    let mut memory = searched(memory());
+    assert_eq!(step(&job(), Some(&two), &memory), Step::Poll(first));
+    memory.running.insert(Task::Call(first));
+    assert_eq!(step(&job(), Some(&two), &memory), Step::Poll(second));
+    let late = JobView { deadline: Some(NOW), ..job() };
+    let earlier = Look { at: NOW - 60_000, seen: running() };
+    memory.running.clear();
+    memory.looks.insert("batch-1".into(), earlier);
+    assert_eq!(step(&late, Some(&two), &memory), cancel("batch-1"));
+    memory.running.insert(Task::Cancel(first));
+    assert_eq!(step(&late, Some(&two), &memory), Step::Poll(first), "it may have ended by itself");
+    memory.running.insert(Task::Call(first));
+    assert_eq!(step(&late, Some(&two), &memory), Step::Poll(second));
+    assert_eq!(cancel("b").call(), Some(Task::Cancel(first)));
+    assert_eq!(Step::Poll(second).call(), Some(Task::Call(second)));
+}
+
+fn cancel(batch_id: &str) -> Step {
+    Step::Cancel { slot: Slot { shard: 0, attempt: 1 }, batch_id: batch_id.into() }
 }
 
 fn seen(seen: Seen) -> Look {
@@ -66,15 +93,18 @@ fn answers_that_are_gone_are_asked_about_and_looked_for() {
     let mut memory = searched(memory());
     memory.looks.insert("batch-1".into(), seen(Seen::Gone { state: "completed".into() }));
     let slot = Slot { shard: 0, attempt: 1 };
-    for running in [false, true] {
+    let mut asked = |running: bool, looked_at: i64, due: Option<i64>| {
         memory.running = if running { [Task::Collect(slot)].into() } else { Default::default() };
+        memory.looks.get_mut("batch-1").unwrap().at = looked_at;
         let Step::Wait { until, why } = step(&job(), Some(&journal), &memory) else { panic!("nobody is asked") };
-        assert_eq!(until, Some(NOW + 60_000));
+        assert_eq!(until, due);
         assert!(why.holds[0].message.contains("no longer has the answers"), "{:?}", why.holds);
         assert_eq!(why.holds[0].answers, ["lost-intent-1=lost", "lost-intent-1=resend"]);
-    }
+    };
+    asked(false, NOW, Some(NOW + 60_000));
+    asked(true, NOW, None);
+    asked(true, NOW - 60_000, None);
     memory.running.clear();
-    memory.looks.get_mut("batch-1").unwrap().at = NOW - 60_000;
     assert_eq!(step(&job(), Some(&journal), &memory), Step::Collect { slot, patient: false });
     let lost = JobView { answer: Some(("lost-intent-1".into(), "lost".into())), ..job() };
     memory.deleted.insert("file-1".into());
@@ -129,7 +159,7 @@ fn a_recorded_batch_is_searched_for_duplicates_once() {
     memory
         .searches
         .insert("intent-1".into(), Search { began: NOW, found: Some(vec!["batch-1".into(), "batch-2".into()]) });
-    assert_eq!(step(&job(), Some(&journal), &memory), Step::Cancel { batch_id: "batch-2".into() });
+    assert_eq!(step(&job(), Some(&journal), &memory), cancel("batch-2"));
 
     let mut fresh = journal;
     fresh.shards[0].attempt.as_mut().unwrap().post_by = NOW;
@@ -237,7 +267,7 @@ fn a_list_that_cannot_be_searched_proves_nothing() {
 }
 
 #[test]
-fn what_would_make_more_batches_than_the_journal_has_room_for_stays_as_it_is() {
+fn of_another_round_as_much_is_sent_as_the_journal_has_room_for() {
     let counts = RequestCounts { total: 1, expired: 1, ..Default::default() };
     let part = Some(PartRef { name: "p".into(), sha256: "s".into() });
     let settled = AttemptState::Settled {
@@ -257,6 +287,9 @@ fn what_would_make_more_batches_than_the_journal_has_room_for_stays_as_it_is() {
         other => panic!("{other:?}"),
     };
     assert_eq!(next(3, 2).shards.len(), 3);
-    let end = next(3, 3).commit.unwrap();
+    assert_eq!(next(3, 3).shards.len(), 3, "what finds no room is left");
+    let end = next(1, 3).commit.unwrap();
     assert_eq!((end.outcome, end.requests.expired), (Outcome::Failed, 1));
+    assert!(end.message.ends_with("is not sent again, for a job has at most 1 batches"), "{}", end.message);
+    assert!(!next(1, 0).commit.unwrap().message.contains("at most"), "nothing would be sent");
 }

@@ -101,6 +101,46 @@ async fn answers_that_are_gone_are_asked_about_and_fetched_once_they_are_back() 
     assert_eq!(scene.sim.state().await["creates"], 1);
 }
 
+/// A batch as the provider shows it for a moment: it says that it ended, and neither where its answers are nor how many.
+fn bare(batch: &Value, status: &str) -> Value {
+    let body = json!({"id": batch["id"], "status": status, "input_file_id": batch["input_file_id"],
+        "metadata": batch["metadata"], "created_at": batch["created_at"]});
+    json!({"point": "get_batch", "action": "status", "status": 200, "body": body.to_string()})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_seems_to_have_ended_and_has_not_is_waited_for_and_nothing_is_sent_again() {
+    let scene = Scene::new("seems-ended", &["--batch-duration", "1h"]).await;
+    for (name, shown) in [("once", &["completed"][..]), ("twice", &["completed", "completed"]), ("stopped", &["expired"])] {
+        scene.apply_job(name, json!({}));
+        let batch = scene.batch_of(name).await;
+        for status in shown {
+            scene.sim.fault(bare(&batch, status)).await;
+        }
+        scene.sim.faults_struck().await;
+        scene.finish(&batch).await;
+        scene.wait_complete(name).await;
+    }
+    scene.sim.assert_billed_once(9).await;
+    assert_eq!(scene.sim.state().await["creates"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_ended_and_then_is_unknown_is_asked_about() {
+    let scene = Scene::new("ended-unknown", &["--batch-duration", "1h"]).await;
+    scene.apply_job("j", json!({}));
+    let batch = scene.batch_of("j").await;
+    scene.sim.fault(bare(&batch, "completed")).await;
+    scene.sim.fault(json!({"point": "get_batch", "action": "status", "status": 404, "times": 10_000})).await;
+    let job = scene.wait_condition("j", "Held", "True", 60).await;
+    let hold = &job.status.unwrap().holds[0];
+    assert!(hold.id.starts_with("lost-") && hold.message.contains("does not know batch"), "{hold:?}");
+    scene.sim.no_more_faults().await;
+    scene.finish(&batch).await;
+    scene.wait_complete("j").await;
+    scene.sim.assert_billed_once(3).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_that_is_lost_is_given_up_on_a_persons_word_and_nothing_is_paid_again() {
     let scene = Scene::new("lost-journal", &["--batch-duration", "1h"]).await;

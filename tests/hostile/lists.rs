@@ -95,6 +95,25 @@ async fn batches_are_found_however_the_list_is_dressed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_read_to_its_end_unless_it_shows_that_the_newest_come_first() {
+    let old = |n: i64| json!({"id": format!("o{n}"), "created_at": NOW - 200_000 + n, "input_file_id": "g"});
+    let page = |olds: &[i64], last: &str| {
+        let data: Vec<Value> = olds.iter().map(|n| old(*n)).collect();
+        json!({"data": data, "has_more": true, "last_id": last})
+    };
+    let ours = json!({"data": [batch("b")], "has_more": false, "last_id": "b"});
+    for (what, pages, wanted) in [
+        ("oldest first", vec![page(&[1, 2, 3], "o3"), ours.clone()], ids(&["b"])),
+        ("by id", vec![page(&[3, 1, 2], "o2"), ours.clone()], ids(&["b"])),
+        ("all of one time", vec![page(&[1, 1], "o1"), ours.clone()], ids(&["b"])),
+        ("by id, seen on the second page", vec![page(&[5], "x"), page(&[9, 7], "o7"), ours.clone()], ids(&["b"])),
+        ("newest first", vec![page(&[3, 2, 1], "o1"), ours], ids(&[])),
+    ] {
+        assert_eq!(find_in(pages).await, wanted, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_list_in_which_a_batch_could_hide_is_no_answer() {
     let page = |data: Value, more: Value, last: Value| json!({"data": data, "has_more": more, "last_id": last});
     for (what, pages) in [

@@ -233,7 +233,7 @@ impl Protocol {
                 Some(Step::Wait { until, .. }) => until.is_none_or(|t| t >= NEVER),
                 // Where this exploration ends: the job has its batch, or goes on to its end without one.
                 Some(Step::Poll(_) | Step::Write) if !self.follows() => true,
-                Some(Step::DeleteFiles(_)) if !self.follows() => !is_unresolved(w),
+                Some(Step::DeleteFiles { .. }) if !self.follows() => !is_unresolved(w),
                 Some(step) => self.is_in_vain(w, &step),
             })
     }

@@ -45,7 +45,7 @@ impl Protocol {
                 }
                 memory.cancelled.insert(batch_id.clone());
             }
-            Step::Probe => memory.resolvable = Some(self.deleted != Deleted::Taken),
+            Step::Probe(_) => memory.resolvable = Some(self.deleted != Deleted::Taken),
             Step::CheckFile(slot) => {
                 let Some(Attempt { file_id, .. }) = w.attempt(*slot).cloned() else { return false };
                 let any = self.mutant == Some(Mutant::AnyCredential);
@@ -121,11 +121,11 @@ impl Protocol {
             Step::Write => Doing::Joining(judged?, None),
             Step::RemoveFinalizer { abandoned: None, .. } => Doing::LettingGo(job.clone()),
             Step::Tidy => Doing::Tidying(w.work(), job.clone()),
-            Step::Cancel { batch_id } | Step::CancelUnjournaled { batch_id } => {
+            Step::Cancel { batch_id, .. } | Step::CancelUnjournaled { batch_id } => {
                 cancel(w, memory, job, batch_id);
                 Doing::Nothing
             }
-            Step::DeleteFiles(files) => {
+            Step::DeleteFiles { files, .. } => {
                 let ours = files.iter().filter(|f| f.contains('#') && credential_of(f) == job.fingerprint);
                 w.deleted_files.extend(ours.cloned());
                 w.deleted_files.extend(files.iter().filter(|f| f.starts_with("answers")).cloned());

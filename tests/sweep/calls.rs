@@ -88,7 +88,8 @@ impl Call {
 
     /// Whether the other side may give an answer that was true before. Object stores promise not to.
     pub fn may_be_stale(&self) -> bool {
-        self.method == "GET" && (self.way == Way::Kubernetes || self.is(Way::Provider, "GET", "batches"))
+        let of_batches = self.way == Way::Provider && self.shape.starts_with("batches");
+        self.method == "GET" && (self.way == Way::Kubernetes || of_batches)
     }
 
     pub fn is(&self, way: Way, method: &str, shape: &str) -> bool {

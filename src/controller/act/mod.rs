@@ -78,12 +78,12 @@ impl Act<'_> {
             Step::Post(slot) => self.post(slot).await?,
             Step::Search(slot) => self.search(slot).await?,
             Step::CheckFile(slot) => self.check_file(slot).await?,
-            Step::Probe => self.probe().await?,
+            Step::Probe(_) => self.probe().await?,
             Step::Revoke(slot) => self.revoke(slot).await?,
             Step::Poll(slot) => self.poll(slot).await?,
-            Step::Cancel { batch_id } => self.cancel(&batch_id).await?,
+            Step::Cancel { batch_id, .. } => self.cancel(&batch_id).await?,
             Step::CancelUnjournaled { batch_id } => self.cancel_unjournaled(batch_id).await?,
-            Step::DeleteFiles(files) => self.delete_files(files).await?,
+            Step::DeleteFiles { files, slot, must } => self.delete_files(files, slot, must).await?,
         }
         Ok(Flow::Again)
     }

@@ -8,7 +8,7 @@ use crate::api::conditions::reasons;
 use crate::controller::permit::{Ask, refusal, send_timeout};
 use crate::controller::trouble::Trouble;
 use crate::controller::{events::News, names};
-use crate::lifecycle::{Attempt, AttemptState, Journal, Look, Posted, Refusal, Search, Seen, Shard, Slot};
+use crate::lifecycle::{Attempt, AttemptState, Journal, Look, Posted, Refusal, Search, Seen, Slot, Task};
 use crate::provider::{self, ApiError, Batch, BatchApi, Class};
 
 /// Failures in a row after which files at the provider are left there: some five minutes. Results do not wait for tidiness.
@@ -82,10 +82,14 @@ impl Act<'_> {
         let is_ours = |b: &Batch| {
             b.said(names::INTENT) == Some(&attempt.intent_id) || b.input_file_id.as_deref() == Some(&attempt.file_id)
         };
+        // What is recorded is followed all the same; what was turned away is sent again only where the list was read.
+        let recorded = |state: &AttemptState| match state {
+            AttemptState::Submitted { batch_id, .. } => !self.session.memory().is_turned_away(batch_id),
+            _ => false,
+        };
         let found: Option<Vec<String>> = match self.tools()?.api.find(attempt.post_by / 1000, &is_ours).await {
             Ok(batches) => Some(batches.into_iter().map(|b| b.id).collect()),
-            // A batch that is recorded is followed all the same.
-            Err(error) if error.is_for_good() || matches!(attempt.state, AttemptState::Submitted { .. }) => {
+            Err(error) if error.is_for_good() || recorded(&attempt.state) => {
                 warn!(%slot, %error, "the provider's batches cannot be searched");
                 None
             }
@@ -206,13 +210,13 @@ impl Act<'_> {
         Ok(())
     }
 
-    /// Deletes what is ours by the provider's own word. Once all is over, a file that cannot be deleted costs nothing and goes
-    /// by itself; while a batch may come of one, only a provider that does not delete at all is let off.
-    pub(super) async fn delete_files(&self, files: Vec<String>) -> Result<(), Trouble> {
+    /// Deletes what is ours by the provider's own word. Where a batch could come of it, only a provider that does not delete at
+    /// all is let off; else a file that cannot be deleted costs nothing and goes by itself.
+    pub(super) async fn delete_files(&self, files: Vec<String>, slot: Option<Slot>, must: bool) -> Result<(), Trouble> {
         let (journal, owner) = (self.journal()?, &self.world.view.owner);
-        let careful = journal.shards.iter().any(Shard::is_live);
-        match self.delete_ours(journal, &files, careful).await {
-            Err(t) if careful || (t.may_pass && self.session.backoff().failures < FILES_TRIES) => return Err(t),
+        let tried = self.session.backoff(slot.map(Task::Call)).failures;
+        match self.delete_ours(journal, &files, must).await {
+            Err(t) if must || (t.may_pass && tried < FILES_TRIES) => return Err(t),
             Err(Trouble { stuck, .. }) => {
                 let why = stuck.message;
                 warn!(owner.namespace, owner.name, why, "files at the provider are left there until they expire");
@@ -223,11 +227,11 @@ impl Act<'_> {
         Ok(())
     }
 
-    async fn delete_ours(&self, journal: &Journal, files: &[String], careful: bool) -> Result<(), Trouble> {
+    async fn delete_ours(&self, journal: &Journal, files: &[String], must: bool) -> Result<(), Trouble> {
         let (api, of_batches) = (&*self.tools()?.api, self.files_of_batches(journal).await?);
         for file in files {
             match delete_if_ours(api, journal, file, of_batches.contains(file)).await {
-                Err(error) if careful && !error.is_for_good() => return Err(error.into()),
+                Err(error) if must && !error.is_for_good() => return Err(error.into()),
                 Err(error) => {
                     let job = self.world.job.name_any();
                     warn!(job, file, %error, "a file at the provider could not be deleted; it expires by itself");
@@ -273,12 +277,13 @@ async fn delete_if_ours(api: &dyn BatchApi, journal: &Journal, file: &str, of_ba
     }
 }
 
-fn seen(batch: &Batch) -> Seen {
+pub(super) fn seen(batch: &Batch) -> Seen {
+    let (state, done) = (batch.status.clone(), batch.done.unwrap_or(0));
     match batch.has_ended() {
-        false => Seen::Running { state: batch.status.clone(), done: batch.done },
+        false => Seen::Running { state, done },
         true => Seen::Ended {
-            state: batch.status.clone(),
-            done: batch.done,
+            state,
+            done,
             rejected: batch.rejection().map(|e| match e.class {
                 Class::Transient => (Refusal::Failed, e.message),
                 class => (refusal(class), e.message),

@@ -1,9 +1,12 @@
 //! Steps that move data: they run beside the reconcile loop, and can all be done again.
 
+use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use kube::ResourceExt;
 use tracing::{info, warn};
 
+use super::provider::seen;
 use super::{Act, manifest_view};
 use crate::api::RequestCounts;
 use crate::api::conditions::reasons;
@@ -93,8 +96,8 @@ impl Act<'_> {
             let Some((batch_id, shard)) = submitted(&journal, slot) else { return Ok(learned(|_| {})) };
             let (batch, part) = match collect(&tools, &journal, slot, batch_id, shard, patient, &ctx.spool).await? {
                 Ok(collected) => collected,
-                Err(Gone(state)) => {
-                    let (id, look) = (batch_id.to_string(), Look { at: ctx.clock.now(), seen: Seen::Gone { state } });
+                Err(seen) => {
+                    let (id, look) = (batch_id.to_string(), Look { at: ctx.clock.now(), seen });
                     return Ok(learned(move |m| _ = m.looks.insert(id, look)));
                 }
             };
@@ -167,12 +170,10 @@ impl Act<'_> {
     }
 }
 
-/// The batch names a file that is not there: nobody can say what it held. With the provider's word for how it ended.
-struct Gone(String);
-
-/// Fetches what came back. A batch can be called ended before its files are whole, and what is taken for missing is paid
-/// again: so where less came than the provider counts, it is asked again for as long as we are `patient`; and where
-/// something came and none of it is an answer, such as a web page, for ever.
+/// Fetches what came back, or says what is to be seen where nothing can be fetched. A batch can be called ended before its
+/// files are whole, and what is taken for missing is paid again: so where less came than the provider counts, or than there
+/// are requests where it does not count, it is asked again for as long as we are `patient`; and where something came and none
+/// of it is an answer, such as a web page, for ever.
 async fn collect(
     tools: &Tools,
     journal: &Journal,
@@ -181,15 +182,19 @@ async fn collect(
     shard: &Shard,
     patient: bool,
     spool: &std::path::Path,
-) -> Result<Result<(Batch, results::Collected), Gone>, Trouble> {
-    let batch = tools.api.get(batch_id).await?;
-    let mut files = vec![];
-    for id in [&batch.output_file_id, &batch.error_file_id].into_iter().flatten() {
-        match tools.api.content(id, OUTPUT_LIMIT).await {
-            Err(e) if e.class == Class::NotFound && !patient => return Ok(Err(Gone(batch.status))),
-            content => files.push(content?.map_err(|e| e.to_string()).boxed()),
-        }
+) -> Result<Result<(Batch, results::Collected), Seen>, Trouble> {
+    let batch = match tools.api.get(batch_id).await {
+        Err(e) if e.class == Class::NotFound => return Ok(Err(Seen::NotFound)),
+        batch => batch?,
+    };
+    // What was seen before may have come from elsewhere than what is seen now.
+    match seen(&batch) {
+        Seen::Ended { rejected: None, .. } => {}
+        other => return Ok(Err(other)),
     }
+    let Some(files) = answers(tools, &batch, patient).await? else {
+        return Ok(Err(Seen::Gone { state: batch.status }));
+    };
     let named = files.len();
     let collection = results::Collection {
         folder: &tools.folder,
@@ -200,7 +205,7 @@ async fn collect(
         files,
     };
     let part = results::collect(collection, spool).await?;
-    let (found, counted) = (shard.requests - part.counts.missing, batch.done.min(shard.requests));
+    let (found, counted) = (shard.requests - part.counts.missing, counted(&batch, shard.requests));
     let garbage = found == 0 && part.unreadable > 0;
     if found < counted && (patient || garbage) {
         let message = match garbage {
@@ -209,13 +214,41 @@ async fn collect(
                  until it gives {counted} answers; look at the provider"
             ),
             false => format!(
-                "the provider counts {counted} requests of batch {batch_id} as done, and its {named} files hold {found} \
-                 of them; it is asked again"
+                "batch {batch_id} is {}, and its {named} files hold {found} of {counted} requests; it is asked \
+                 again",
+                batch.status
             ),
         };
         return Err(Trouble::passing(reasons::PROVIDER_UNAVAILABLE, message));
     }
     Ok(Ok((batch, part)))
+}
+
+/// How many requests its files should tell of: not every server counts, and some count nothing where they completed all.
+fn counted(batch: &Batch, requests: i64) -> i64 {
+    match batch.done {
+        Some(done) if done > 0 || batch.status != "completed" => done.min(requests),
+        _ => requests,
+    }
+}
+
+/// The batch's files; None where one that may hold answers is not there, so that nobody can say what it held. Without the
+/// other one, requests that failed count as missing.
+async fn answers(
+    tools: &Tools,
+    batch: &Batch,
+    patient: bool,
+) -> Result<Option<Vec<BoxStream<'static, Result<Bytes, String>>>>, Trouble> {
+    let mut files = vec![];
+    for (id, may_be_missed) in [(&batch.output_file_id, false), (&batch.error_file_id, batch.output_file_id.is_some())] {
+        let Some(id) = id else { continue };
+        match tools.api.content(id, OUTPUT_LIMIT).await {
+            Err(e) if e.class == Class::NotFound && !patient && may_be_missed => {}
+            Err(e) if e.class == Class::NotFound && !patient => return Ok(None),
+            content => files.push(content?.map_err(|e| e.to_string()).boxed()),
+        }
+    }
+    Ok(Some(files))
 }
 
 fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
