@@ -71,7 +71,13 @@ pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<A
 
 fn failed(ctx: &Context, session: &Arc<Session>, job: &BatchJob, what: Option<Task>, trouble: Trouble) {
     let (namespace, name) = (job.namespace(), job.name_any());
-    warn!(namespace, name, reason = trouble.category(), why = trouble.stuck.message, "a step failed and is tried again");
+    warn!(
+        namespace,
+        name,
+        reason = trouble.category(),
+        why = trouble.stuck.message,
+        "a step failed and is tried again"
+    );
     ctx.failed(session, what, trouble);
 }
 
@@ -174,7 +180,12 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     };
     match step {
         // Whether a transfer succeeds is known when it ends.
-        Step::Wait { .. } | Step::Pass { .. } | Step::Upload(_) | Step::Collect { .. } | Step::FollowUp { .. } | Step::Write => {}
+        Step::Wait { .. }
+        | Step::Pass { .. }
+        | Step::Upload(_)
+        | Step::Collect { .. }
+        | Step::FollowUp { .. }
+        | Step::Write => {}
         _ => {
             session.succeeded(step.call());
             if flow != Flow::Again || !matches!(step, Step::RemoveFinalizer { .. }) {

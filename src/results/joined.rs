@@ -209,12 +209,7 @@ impl Lane {
 }
 
 impl Open {
-    async fn new(
-        folder: &Folder,
-        work_id: &str,
-        shard: Settled,
-        with: With,
-    ) -> Result<Option<Open>, WriteError> {
+    async fn new(folder: &Folder, work_id: &str, shard: Settled, with: With) -> Result<Option<Open>, WriteError> {
         let sent: Option<Content> = match with {
             With::Answers => None,
             With::Requests | With::Rounds => {

@@ -1,7 +1,7 @@
 //! Questions that only a person can answer, and changes under a running job.
 
 use batchjob_operator::api::BatchJob;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::eventually;
 use crate::support::scene::{Scene, condition};
@@ -111,7 +111,9 @@ fn bare(batch: &Value, status: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_seems_to_have_ended_and_has_not_is_waited_for_and_nothing_is_sent_again() {
     let scene = Scene::new("seems-ended", &["--batch-duration", "1h"]).await;
-    for (name, shown) in [("once", &["completed"][..]), ("twice", &["completed", "completed"]), ("stopped", &["expired"])] {
+    for (name, shown) in
+        [("once", &["completed"][..]), ("twice", &["completed", "completed"]), ("stopped", &["expired", "expired"])]
+    {
         scene.apply_job(name, json!({}));
         let batch = scene.batch_of(name).await;
         for status in shown {

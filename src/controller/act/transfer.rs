@@ -240,7 +240,8 @@ async fn answers(
     patient: bool,
 ) -> Result<Option<Vec<BoxStream<'static, Result<Bytes, String>>>>, Trouble> {
     let mut files = vec![];
-    for (id, may_be_missed) in [(&batch.output_file_id, false), (&batch.error_file_id, batch.output_file_id.is_some())] {
+    for (id, may_be_missed) in [(&batch.output_file_id, false), (&batch.error_file_id, batch.output_file_id.is_some())]
+    {
         let Some(id) = id else { continue };
         match tools.api.content(id, OUTPUT_LIMIT).await {
             Err(e) if e.class == Class::NotFound && !patient && may_be_missed => {}

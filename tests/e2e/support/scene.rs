@@ -86,6 +86,15 @@ impl Simulator {
         self.admin_post("faults", fault).await;
     }
 
+    /// Waits until every fault has struck.
+    pub async fn faults_struck(&self) {
+        eventually("all faults struck", 60, async || {
+            let left: Value = reqwest::get(format!("{}/faults", self.admin)).await.unwrap().json().await.unwrap();
+            left["faults"].as_array().unwrap().is_empty().then_some(())
+        })
+        .await;
+    }
+
     pub async fn no_more_faults(&self) {
         let answer = reqwest::Client::new().delete(format!("{}/faults", self.admin)).send().await.unwrap();
         assert!(answer.status().is_success());
