@@ -1,5 +1,6 @@
 //! The operator's command line.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -108,6 +109,12 @@ fn main() -> ExitCode {
     }
 }
 
+/// Each once, without what stands around it.
+fn names(listed: &[String]) -> Vec<String> {
+    let names: BTreeSet<&str> = listed.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
+    names.into_iter().map(String::from).collect()
+}
+
 impl Run {
     fn start(self) -> Result<(), Box<dyn std::error::Error>> {
         init_logs(match self.log_format {
@@ -119,7 +126,7 @@ impl Run {
         let seconds = |s: u16| i64::from(s) * 1000;
         let hosts = HostPolicy::allowing(self.allow_private_hosts);
         let options = Options {
-            watch_namespaces: self.watch_namespaces.into_iter().filter(|n| !n.is_empty()).collect(),
+            watch_namespaces: names(&self.watch_namespaces),
             namespace: self.namespace,
             leader_election: self.leader_election,
             identity: self.identity,

@@ -117,6 +117,7 @@ fn view(pinned: bool, provider: Provider) -> JobView {
         batches: vec![],
         remembered: None,
         finished: false,
+        mended: false,
         tidy: false,
         answer: None,
         fingerprint: "f".into(),

@@ -122,9 +122,10 @@ pub(super) fn full_name(kind: ProviderKind, name: &str) -> String {
     format!("{kind:?} '{name}'")
 }
 
-/// The labels of a namespace.
+/// The labels of a namespace; none where it is gone.
 pub(super) async fn labels_of(ctx: &Context, namespace: &str) -> Result<BTreeMap<String, String>, kube::Error> {
-    Ok(Api::<Namespace>::all(ctx.client.clone()).get(namespace).await?.metadata.labels.unwrap_or_default())
+    let found = Api::<Namespace>::all(ctx.client.clone()).get_opt(namespace).await?;
+    Ok(found.and_then(|namespace| namespace.metadata.labels).unwrap_or_default())
 }
 
 /// An admin's account, if it is granted to the namespace. One that is not granted looks like one that is not there.

@@ -1,5 +1,7 @@
 //! Events: what a person sees in `kubectl describe`, told from what changed in the journal.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
@@ -40,18 +42,27 @@ pub(super) async fn publish_on(ctx: &Context, object: &ObjectReference, news: Ne
     publish_about(ctx, object, None, news).await;
 }
 
-/// The same, about another object too. Events of a reason are merged, unless what they are about differs.
+/// The same, about another object too. Events that say the same of the same are merged: those that only have the reason in
+/// common would all be shown with the words of the first.
 pub(super) async fn publish_about(ctx: &Context, object: &ObjectReference, about: Option<ObjectReference>, news: News) {
+    let note = clip(news.note, 1000);
     let event = Event {
         type_: if news.warning { EventType::Warning } else { EventType::Normal },
         reason: news.reason.into(),
-        note: Some(clip(news.note, 1000)),
         action: "Reconcile".into(),
-        secondary: about,
+        secondary: Some(ObjectReference { field_path: Some(mark(&note)), ..about.unwrap_or_default() }),
+        note: Some(note),
     };
     if let Err(error) = ctx.recorder.publish(&event, object).await {
         warn!(%error, reason = news.reason, "an event could not be published");
     }
+}
+
+/// Tells notes apart, for the recorder merges what refers to the same.
+fn mark(note: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    note.hash(&mut hasher);
+    format!("note-{:016x}", hasher.finish())
 }
 
 /// What there is to tell of a step from `old` to `new`.
@@ -108,7 +119,9 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
 pub(super) fn told_by_conditions(old: &[Condition], new: Option<&[Condition]>) -> Vec<News> {
     let turned = |c: &&Condition| {
         let before = old.iter().find(|o| o.type_ == c.type_);
-        before.map_or(c.status == "True", |o| o.status != c.status || (c.status == "True" && o.reason != c.reason))
+        let says_other =
+            |o: &Condition| o.reason != c.reason || (c.type_ == conditions::HELD && o.message != c.message);
+        before.map_or(c.status == "True", |o| o.status != c.status || (c.status == "True" && says_other(o)))
     };
     let news = new.unwrap_or_default().iter().filter(turned).filter_map(|c| {
         match (c.type_.as_str(), c.status.as_str()) {

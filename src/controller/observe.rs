@@ -75,8 +75,8 @@ pub(super) async fn observe(
     let nonce = ctx.clock.nonce()?;
     let mut view = view(ctx, &job);
     view.finished &= !(anew && cost_nothing(&job));
-    if job.status.as_ref().is_some_and(|s| s.outcome.is_some()) && !view.finished {
-        // It begins anew, and so does its time.
+    view.mended = job.status.as_ref().is_some_and(|s| s.outcome.is_some()) && !view.finished;
+    if view.mended {
         view.deadline = None;
     }
     let tools = match open(ctx, session, &job, &view, now).await {
@@ -171,6 +171,7 @@ fn view(ctx: &Context, job: &BatchJob) -> JobView {
         batches: job.status.iter().flat_map(|s| &s.batches).filter_map(|b| b.provider_id.clone()).collect(),
         remembered: remembered(job),
         finished: is_finished(job),
+        mended: false,
         tidy: is_tidy(job),
         answer: job
             .annotations()

@@ -95,6 +95,7 @@ pub fn config(cluster: Config) -> Config {
 pub fn watching_config(mut config: Config) -> Config {
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(10));
-    config.read_timeout = None;
+    // Longer than a watch lasts: else a list whose server vanished would be waited for for ever.
+    config.read_timeout = Some(Duration::from_secs(330));
     config
 }

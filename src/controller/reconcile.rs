@@ -14,7 +14,7 @@ use super::record::{record, record_seen, record_trouble};
 use super::references;
 use super::session::{References, Session, TOLD_FROM};
 use super::trouble::Trouble;
-use crate::api::{BatchJob, annotations};
+use crate::api::{BatchJob, FINALIZER, annotations};
 use crate::lifecycle::{Memory, Step, Task, decide};
 
 /// Steps of one visit; then others get their turn.
@@ -30,6 +30,11 @@ const NOT_SEEN: Duration = Duration::from_secs(2);
 /// Never fails: whatever goes wrong is remembered, shown where it lasts, and tried again later.
 pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
     let uid = job.uid().unwrap_or_default();
+    if job.metadata.deletion_timestamp.is_some() && !job.finalizers().iter().any(|f| f == FINALIZER) {
+        // Others let it go, and nobody tells of that.
+        ctx.sessions.end(&uid);
+        return Ok(Action::await_change());
+    }
     let mut anew = false;
     if job.metadata.deletion_timestamp.is_none() && is_finished(&job) && is_tidy(&job) {
         ctx.sessions.end(&uid);
@@ -131,27 +136,34 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
         }
         return Err(trouble);
     }
-    if is_judged_anew(&world) {
-        // What was found out before the spec was mended is of no use now.
+    if world.view.mended && world.view.deleting_since.is_none() {
         session.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
     }
     // Where something is missing there is no credential; what was found out under the last one still counts.
     if !world.view.fingerprint.is_empty() {
         session.remember(|m| m.under(&world.view.fingerprint));
     }
-    let trouble = session.lasting().filter(|_| !world.view.finished);
+    let trouble = session.lasting(|_| true).filter(|_| !world.view.finished);
     let (held_back, task_due) = session.held_back(world.now);
-    let mut memory = Memory { trouble: trouble.as_ref().map(|t| t.stuck.message.clone()), ..session.memory() };
+    let mut memory = Memory {
+        trouble: trouble.as_ref().map(|t| t.stuck.message.clone()),
+        in_vain: session.in_vain(),
+        ..session.memory()
+    };
     // What is tried again later is under way, as far as it matters here.
     memory.running.extend(held_back);
     let mut step = decide(&world.observed(&ctx.timing, &memory));
     if let Step::Wait { until, why } = &mut step {
-        session.waits_for(&memory.running);
-        let trouble = session.lasting().filter(|_| !world.view.finished);
+        let is_tried = |what: &Option<Task>| what.is_some_and(|task| memory.running.contains(&task));
+        let trouble = session.lasting(is_tried).filter(|_| !world.view.finished);
         *until = until.iter().copied().chain(task_due).min();
         why.stuck = why.stuck.take().or(trouble.map(|t| t.stuck));
     } else if let Some(trouble) = trouble {
         record_trouble(ctx, &world, &memory, &trouble).await?;
+    }
+    if ctx.stop.is_cancelled() && matches!(step, Step::WriteIntent { .. }) {
+        // A POST that is cut off would be a question.
+        return Ok(Flow::Wait(None));
     }
     debug!(namespace = world.view.owner.namespace, name = world.view.owner.name, step = name_of(&step), "decided");
     ctx.metrics.step(name_of(&step));
@@ -167,10 +179,10 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
         return Ok(Flow::Again);
     }
     let ran = match (act.run(step.clone()).await, step.call()) {
-        // Where the provider asks for a pause, all calls make it.
-        (Err(trouble), Some(call)) if trouble.retry_after.is_none() => {
+        // It may have taken long: other jobs get their turn first.
+        (Err(trouble), Some(call)) => {
             failed(ctx, session, key, Some(call), trouble);
-            return Ok(Flow::Again);
+            return Ok(Flow::Wait(Some(world.now)));
         }
         (ran, _) => ran?,
     };
@@ -179,13 +191,9 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
         flow => flow,
     };
     match step {
+        Step::Wait { .. } => session.waits_for(&memory.running),
         // Whether a transfer succeeds is known when it ends.
-        Step::Wait { .. }
-        | Step::Pass { .. }
-        | Step::Upload(_)
-        | Step::Collect { .. }
-        | Step::FollowUp { .. }
-        | Step::Write => {}
+        Step::Pass { .. } | Step::Upload(_) | Step::Collect { .. } | Step::FollowUp { .. } | Step::Write => {}
         _ => {
             session.succeeded(step.call());
             if flow != Flow::Again || !matches!(step, Step::RemoveFinalizer { .. }) {
@@ -194,11 +202,6 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
         }
     }
     Ok(flow)
-}
-
-fn is_judged_anew(world: &World) -> bool {
-    let ended = world.job.status.as_ref().is_some_and(|s| s.outcome.is_some());
-    ended && !world.view.finished && world.view.deleting_since.is_none()
 }
 
 fn told(world: &World, step: &Step) {

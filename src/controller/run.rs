@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::pauses::{AtOnce, Pauses};
 use super::reconcile::reconcile;
@@ -116,8 +116,32 @@ pub async fn run(options: Options, outside: Outside, stop: CancellationToken) ->
     ended
 }
 
+/// One namespace that it may look into is enough: others may be gone, and come back.
 async fn check_crds(client: &Client, options: &Options) -> Result<(), StartError> {
-    let namespace = options.watch_namespaces.first();
+    let mut namespaces = options.watch_namespaces.iter().map(Some).collect::<Vec<_>>();
+    if namespaces.is_empty() {
+        namespaces.push(None);
+    }
+    let (all, mut shut) = (namespaces.len(), vec![]);
+    for namespace in namespaces {
+        match check_kinds(client, namespace).await {
+            Err(StartError::Forbidden(what)) => {
+                warn!(
+                    namespace,
+                    what, "no right in a namespace that is to be watched; grant it, or take it out of the list"
+                );
+                shut.push(what);
+            }
+            checked => checked?,
+        }
+    }
+    match shut.pop() {
+        Some(what) if shut.len() + 1 == all => Err(StartError::Forbidden(what)),
+        _ => Ok(()),
+    }
+}
+
+async fn check_kinds(client: &Client, namespace: Option<&String>) -> Result<(), StartError> {
     async fn check<K>(client: &Client, namespace: Option<&String>, kind: &'static str) -> Result<(), StartError>
     where
         K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug,

@@ -1,6 +1,6 @@
 //! What this process remembers of one job; losing it is always safe.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
@@ -106,19 +106,24 @@ impl Session {
         lock(&self.backoffs).get(&what).cloned().unwrap_or_default()
     }
 
-    /// Trouble that is worth a person's attention and not over yet: what failed most often in a row.
-    pub fn lasting(&self) -> Option<Trouble> {
+    /// Trouble `of` these that is worth a person's attention and not over yet: what failed most often in a row.
+    pub fn lasting(&self, of: impl Fn(&Option<Task>) -> bool) -> Option<Trouble> {
         let backoffs = lock(&self.backoffs);
-        let troubles = backoffs.values().filter_map(|b| Some((b.failures, b.trouble.as_ref()?)));
+        let troubles = backoffs.iter().filter(|(what, _)| of(what));
+        let troubles = troubles.filter_map(|(_, b)| Some((b.failures, b.trouble.as_ref()?)));
         let told = troubles.filter(|(failures, t)| !t.is_untold && (!t.may_pass || *failures >= TOLD_FROM));
         told.max_by_key(|(failures, _)| *failures).map(|(_, trouble)| trouble.clone())
     }
 
+    /// Tasks that failed the last time, and when each may be tried again.
+    pub fn in_vain(&self) -> BTreeMap<Task, i64> {
+        lock(&self.backoffs).iter().filter_map(|(task, b)| Some(((*task)?, b.until))).collect()
+    }
+
     /// Tasks that may not be tried again yet, and when the first of them may.
     pub fn held_back(&self, now: i64) -> (BTreeSet<Task>, Option<i64>) {
-        let backoffs = lock(&self.backoffs);
-        let held_back = || backoffs.iter().filter_map(|(task, b)| Some(((*task)?, b.until))).filter(|(_, t)| now < *t);
-        (held_back().map(|(task, _)| task).collect(), held_back().map(|(_, until)| until).min())
+        let held_back: BTreeMap<Task, i64> = self.in_vain().into_iter().filter(|(_, until)| now < *until).collect();
+        (held_back.keys().copied().collect(), held_back.into_values().min())
     }
 
     /// A person who changed something does not wait for the next try of what was before.
@@ -198,7 +203,7 @@ mod tests {
             session.succeeded(Some(Task::Pass));
         }
         assert_eq!(session.backoff(None).failures, 0, "the steps go well");
-        let told = || session.lasting().map(|t| t.category());
+        let told = || session.lasting(|_| true).map(|t| t.category());
         assert_eq!((session.backoff(Some(collect)).failures, told()), (4, Some("ProviderUnavailable")));
         let untold = Trouble { is_untold: true, ..Trouble::passing("KubernetesUnavailable", "") };
         (0..9).for_each(|now| session.failed(None, untold.clone(), now, 0));

@@ -79,8 +79,10 @@ pub enum Step {
     Poll(super::Slot),
     /// Tell a batch to stop.
     Cancel {
-        /// The attempt that it is, or was to be, the batch of.
+        /// The attempt whose submission made it.
         slot: super::Slot,
+        /// Whether another one is recorded.
+        twin: bool,
         /// The provider's name for it.
         batch_id: String,
     },
@@ -166,7 +168,8 @@ impl Step {
                 Some(Task::Call(*slot))
             }
             Step::DeleteFiles { slot, .. } => slot.map(Task::Call),
-            Step::Cancel { slot, .. } => Some(Task::Cancel(*slot)),
+            Step::Cancel { slot, twin: false, .. } => Some(Task::Cancel(*slot)),
+            Step::Cancel { slot, twin: true, .. } => Some(Task::CancelTwin(*slot)),
             _ => None,
         }
     }

@@ -117,11 +117,9 @@ fn another_round(o: &Observed, journal: &Journal) -> Step {
     let next = journal.round() + 1;
     let room = o.job.shard_limit.saturating_sub(journal.shards.len());
     match &o.memory.follow_up {
+        _ if room == 0 => clean_up_then(o, journal, |counts| without_room(o, end_of(o, journal, counts))),
         Some((round, shards)) if *round == next && shards.is_empty() => {
             clean_up_then(o, journal, |counts| end_of(o, journal, counts))
-        }
-        Some((round, _)) if *round == next && room == 0 => {
-            clean_up_then(o, journal, |counts| without_room(o, end_of(o, journal, counts)))
         }
         // What finds no room is left for the round after, which has none, and says so.
         Some((round, shards)) if *round == next => {

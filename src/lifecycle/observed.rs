@@ -86,6 +86,9 @@ pub struct JobView {
     pub remembered: Option<(String, Plan)>,
     /// Status says how it ended, and nothing asks for another look.
     pub finished: bool,
+    /// Status says how it failed before anything was paid, and it is judged anew: what was found out before is of no use, and its
+    /// time begins anew.
+    pub mended: bool,
     /// Status says that nothing is left to tidy.
     pub tidy: bool,
     /// The person's answer to a hold: its id and what they said.
@@ -177,6 +180,8 @@ pub struct Memory {
     pub tidied: Option<Tidied>,
     /// What is running, or was tried and waits for its next try.
     pub running: BTreeSet<Task>,
+    /// What failed the last time, and when its next try is due: what did not goes first.
+    pub in_vain: BTreeMap<Task, i64>,
     /// What keeps failing and does not seem to pass.
     pub trouble: Option<String>,
 }
@@ -227,8 +232,10 @@ pub enum Task {
     Write,
     /// Finding out what became of an attempt, and following its batch.
     Call(Slot),
-    /// Telling a batch of the attempt to stop.
+    /// Telling its batch to stop.
     Cancel(Slot),
+    /// Telling another batch of its submission to stop.
+    CancelTwin(Slot),
 }
 
 /// A pass over the input.

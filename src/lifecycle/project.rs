@@ -48,6 +48,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
         Step::Pin => vec![],
         Step::Wait { why, .. } if why.stage != reasons::FINISHED => {
             status.holds = why.holds.iter().take(8).cloned().collect();
+            status.holds.iter_mut().for_each(|hold| hold.message = clip(std::mem::take(&mut hold.message), 1024));
             waiting(why, o)
         }
         Step::Conclude { manifest, reused } => {
@@ -101,9 +102,8 @@ fn may_be_sent(o: &Observed) -> bool {
 /// As with a Job, suspension stops the clock of the deadline, and resuming starts it anew; so does mending a failure that
 /// cost nothing.
 fn start_time(o: &Observed, old: &BatchJobStatus) -> Option<Time> {
-    let mended = old.outcome.is_some() && !o.job.finished;
     let sent = o.journal.is_some_and(Journal::has_intents);
-    let kept = old.start_time.clone().filter(|_| !mended);
+    let kept = old.start_time.clone().filter(|_| !o.job.mended);
     match o.job.suspend && !sent {
         true => kept.filter(|_| may_be_sent(o)),
         false => kept.or_else(|| time(o.now)),

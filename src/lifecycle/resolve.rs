@@ -5,6 +5,7 @@ use super::journal::{Attempt, AttemptState, Journal, Refusal, Slot};
 use super::observed::{Observed, Posted};
 use super::shards::{Round, hold_id, record, with_state, without_file};
 use crate::api::UnknownSubmissionPolicy;
+use crate::api::text::clip;
 
 const POLICY_IS_HOLD: &str = "the reply to a submission was lost and no batch of it is found; the provider's \
                               `unknownSubmissionPolicy` is Hold";
@@ -82,8 +83,9 @@ pub(super) fn ask_for_twins(
     let step = answered(o, journal, slot, attempt).filter(|_| !is_adopted(o, batch_id));
     step.or_else(|| {
         let why = format!(
-            "batch {batch_id} was turned away ({message}), and the provider's list of batches cannot be searched, so that \
-             nothing proves that no other batch was made of the same submission; look at the provider and answer"
+            "batch {batch_id} was turned away ({}), and the provider's list of batches cannot be searched, so that \
+             nothing proves that no other batch was made of the same submission; look at the provider and answer",
+            clip(message.into(), 160)
         );
         held(o, slot, attempt, round, &why)
     })

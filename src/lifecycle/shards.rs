@@ -48,15 +48,36 @@ pub(super) fn hold_id(kind: &str, attempt: &Attempt) -> String {
 pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPolicy>, may_start: bool) -> Round {
     let live = journal.shards.iter().any(Shard::is_live);
     let mut round = Round { step: None, due: None, live, holds: vec![], stuck: None, stage: reasons::SUBMITTING };
-    round.step = attempts(journal)
-        .find_map(|(slot, attempt)| owed(o, journal, slot, attempt, closing))
-        .or_else(|| {
-            attempts(journal)
-                .filter_map(|(slot, a)| under_way(o, journal, slot, a, closing, &mut round))
-                .find(|step| !step.call().is_some_and(|call| o.memory.running.contains(&call)))
-        })
-        .or_else(|| may_start.then(|| start(o, journal, &mut round)).flatten());
+    let owed = attempts(journal).find_map(|(slot, attempt)| owed(o, journal, slot, attempt, closing));
+    let mut in_vain = None;
+    round.step = owed
+        .or_else(|| following(o, journal, closing, &mut round, &mut in_vain))
+        .or_else(|| may_start.then(|| start(o, journal, &mut round)).flatten())
+        .or(in_vain);
     round
+}
+
+/// The next step of what is under way. What failed the last time is put off, lest it keep all else waiting: of such steps, the
+/// one that has waited longest comes `in_vain`.
+fn following(
+    o: &Observed,
+    journal: &Journal,
+    closing: Option<DeletionPolicy>,
+    round: &mut Round,
+    in_vain: &mut Option<Step>,
+) -> Option<Step> {
+    let mut longest = i64::MAX;
+    for (slot, attempt) in attempts(journal) {
+        let Some(step) = under_way(o, journal, slot, attempt, closing, round) else { continue };
+        let Some(call) = step.call() else { return Some(step) };
+        match o.memory.in_vain.get(&call) {
+            _ if o.memory.running.contains(&call) => {}
+            None => return Some(step),
+            Some(due) if *due < longest => (longest, *in_vain) = (*due, Some(step)),
+            Some(_) => {}
+        }
+    }
+    None
 }
 
 fn attempts(journal: &Journal) -> impl Iterator<Item = (Slot, &Attempt)> {
@@ -161,9 +182,9 @@ fn follow(
         let again = *refusal != Refusal::Invalid && closing.is_none();
         return turned_away(o, journal, slot, (attempt, batch_id), (*refusal, message, again), round);
     }
-    let may_cancel = !o.memory.running.contains(&Task::Cancel(slot));
-    if let Some(extra) = duplicate(o, attempt, batch_id).filter(|_| may_cancel) {
-        return Some(Step::Cancel { slot, batch_id: extra.into() });
+    let may_try = |task: Task| !o.memory.running.contains(&task);
+    if let Some(extra) = duplicate(o, attempt, batch_id).filter(|_| may_try(Task::CancelTwin(slot))) {
+        return Some(Step::Cancel { slot, twin: true, batch_id: extra.into() });
     }
     if let Some(step) = look_for_duplicates(o, slot, attempt, &look.seen, round) {
         return Some(step);
@@ -181,8 +202,8 @@ fn follow(
         }
         Seen::Running { .. } => {
             let to_stop = closing == Some(DeletionPolicy::Cancel) && !o.memory.cancelled.contains(batch_id);
-            match to_stop && may_cancel {
-                true => Some(Step::Cancel { slot, batch_id: batch_id.into() }),
+            match to_stop && may_try(Task::Cancel(slot)) {
+                true => Some(Step::Cancel { slot, twin: false, batch_id: batch_id.into() }),
                 false => poll(o, slot, again, round),
             }
         }

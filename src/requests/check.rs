@@ -10,6 +10,8 @@ use crate::api::InputFormat;
 
 /// Longest custom id, in bytes.
 const CUSTOM_ID_LIMIT: usize = 512;
+/// Longest name of a model, in bytes; status has room for no longer one.
+const MODEL_LIMIT: usize = 253;
 
 /// What the values of one line may take in memory, in bytes, beside their text: some two million numbers, or a hundred
 /// thousand objects.
@@ -80,7 +82,7 @@ impl Shape {
         let model: String = serde_json::from_str(body.get("model")?).ok()?;
         let sound = (1..=CUSTOM_ID_LIMIT).contains(&custom_id.len())
             && body.get("stream").is_none_or(|stream| stream == "false")
-            && !model.is_empty()
+            && (1..=MODEL_LIMIT).contains(&model.len())
             && self.allows(&model);
         (as_told && sound).then(|| Request { custom_id: custom_id.into_owned(), model, body: body.spell() })
     }
@@ -186,6 +188,9 @@ impl Shape {
             (None, Some(model)) => model.clone(),
             (None, None) => return Err("names no `model`, and neither does `spec.model`; set one of them".into()),
         };
+        if model.len() > MODEL_LIMIT {
+            return Err(format!("names a model of {} bytes; the name of one has at most {MODEL_LIMIT}", model.len()));
+        }
         if !self.allows(&model) {
             return Err(format!(
                 "names a model that the provider does not allow; allowed: {}",

@@ -50,8 +50,36 @@ struct Taken {
     text: usize,
     ends: usize,
     size: usize,
-    quotes: usize,
+    quotes: Quotes,
     too_long: bool,
+}
+
+/// Where in a row the last byte was. The parser takes any row; one that is not as RFC 4180 has it may be several, of which a
+/// quote that was left open made one.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Quotes {
+    #[default]
+    AtField,
+    Plain,
+    Quoted,
+    /// After a quote that ends the field, unless another one follows.
+    Closed,
+    /// Text follows a quote that ended a field.
+    Broken,
+}
+
+impl Quotes {
+    fn after(self, bytes: &[u8]) -> Quotes {
+        bytes.iter().fold(self, |state, byte| match (state, byte) {
+            (Quotes::Broken, _) => Quotes::Broken,
+            (Quotes::AtField | Quotes::Closed, b'"') => Quotes::Quoted,
+            (Quotes::Quoted, b'"') => Quotes::Closed,
+            (Quotes::Quoted, _) => Quotes::Quoted,
+            (_, b',' | b'\r' | b'\n') => Quotes::AtField,
+            (Quotes::Closed, _) => Quotes::Broken,
+            (Quotes::AtField | Quotes::Plain, _) => Quotes::Plain,
+        })
+    }
 }
 
 impl<R: AsyncRead + Unpin> Records<R> {
@@ -90,7 +118,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
                 self.parser.read_record(input, &mut self.text[taken.text..], &mut self.ends[taken.ends..]);
             let bytes = &input[..read];
             self.newlines += memchr::memchr_iter(b'\n', bytes).count() as u64;
-            taken.quotes += memchr::memchr_iter(b'"', bytes).count();
+            taken.quotes = taken.quotes.after(bytes);
             taken.size += read;
             self.at += read;
             taken.text += text;
@@ -114,8 +142,13 @@ impl<R: AsyncRead + Unpin> Records<R> {
                 taken.size, self.limit
             ));
         }
-        if at_end && taken.quotes % 2 == 1 {
+        if at_end && taken.quotes == Quotes::Quoted {
             return Err("begins a row with a quote that is never closed; is the file cut short?".into());
+        }
+        if taken.quotes == Quotes::Broken {
+            let why =
+                "begins a row in which text follows a quoted field; close each quote, and double those within (\"\")";
+            return Err(why.into());
         }
         let text = std::str::from_utf8(&self.text[..taken.text]);
         let text = text.map_err(|_| NOT_UTF8.to_string())?;
@@ -261,6 +294,10 @@ mod tests {
         assert!(read[1].1.as_ref().unwrap_err().contains("UTF-8"));
         assert_eq!(read[2], row(3, &["b"]));
         assert!(rows(b"a\n1,\"open\n", 100).await[1].1.as_ref().unwrap_err().contains("never closed"));
+        let swallowed = rows(b"id,text\n1,\"open\n2,b\n3,\"good\"\n4,d\n", 100).await;
+        assert!(swallowed[1].1.as_ref().unwrap_err().contains("text follows a quoted field"), "{swallowed:?}");
+        let loose = rows(b"a,b\n1,5\" pipe\n2,\"\"\"\",x\n3,6\"", 100).await;
+        assert_eq!(loose[1..], [row(2, &["1", "5\" pipe"]), row(3, &["2", "\"", "x"]), row(4, &["3", "6\""])]);
         assert_eq!(rows(b"5\" pipe,x\n", 100).await, [row(1, &["5\" pipe", "x"])], "no quote at all");
     }
 

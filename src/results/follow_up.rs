@@ -32,7 +32,7 @@ pub async fn follow_up(
 ) -> Result<Vec<FollowUp>, WriteError> {
     let work_id = writer.work_id().to_string();
     let mut took: BTreeMap<i64, (RequestCounts, Tally)> = BTreeMap::new();
-    let mut joined = Joined::open(folder, &work_id, shards, With::Rounds).await?;
+    let mut joined = Joined::new(folder, &work_id, shards, With::Rounds);
     while let Some(request) = joined.next().await? {
         let Some(stood) = may_be_sent_again(&request, limit) else { continue };
         let sent = request.sent.ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;

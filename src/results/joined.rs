@@ -68,8 +68,8 @@ pub(super) struct Answer {
 /// What some shards of one later round hold, in the order of the index.
 struct Asked {
     round: u32,
-    /// Names of their indexes.
-    waiting: VecDeque<String>,
+    /// The first request of each, and the name of its index.
+    waiting: VecDeque<(i64, String)>,
     open: Option<Lines<Content>>,
     next: Option<i64>,
 }
@@ -88,7 +88,7 @@ pub(super) enum With {
 }
 
 /// Reads the input's own shards and the parts of later rounds side by side. Shards of one round and model follow each other,
-/// so that one of them is open at a time.
+/// so that one of them is open at a time, and each only once its first request is reached: nothing waits unread.
 pub(super) struct Joined<'a> {
     folder: &'a Folder,
     work_id: &'a str,
@@ -117,18 +117,14 @@ struct Open {
 
 /// What came back of some shards of one round, in the order of the index.
 struct Answers {
-    waiting: VecDeque<(u32, Part)>,
+    /// With the first request that may be in it, and its round.
+    waiting: VecDeque<(i64, u32, Part)>,
     open: Option<(u32, Lines<Content>)>,
     head: Option<(i64, Answer)>,
 }
 
 impl<'a> Joined<'a> {
-    pub async fn open(
-        folder: &'a Folder,
-        work_id: &'a str,
-        mut shards: Vec<Settled>,
-        with: With,
-    ) -> Result<Joined<'a>, WriteError> {
+    pub fn new(folder: &'a Folder, work_id: &'a str, mut shards: Vec<Settled>, with: With) -> Joined<'a> {
         shards.sort_by_key(|s| s.first);
         let mut lanes: BTreeMap<(u32, String), VecDeque<Settled>> = BTreeMap::new();
         for shard in shards {
@@ -137,30 +133,33 @@ impl<'a> Joined<'a> {
         let mut joined = Joined { folder, work_id, with, base: vec![], later: vec![], asked: vec![] };
         for ((round, model), waiting) in lanes {
             if round == 0 {
-                let mut lane = Lane { model: model.into(), waiting, open: None };
-                lane.open_next(folder, work_id, with).await?;
-                joined.base.push(lane);
+                joined.base.push(Lane { model: model.into(), waiting, open: None });
             } else {
                 if with == With::Rounds {
-                    let waiting = waiting.iter().map(|s| s.index.clone()).collect();
-                    joined.asked.push(Asked::open(folder, work_id, round, waiting).await?);
+                    let waiting = waiting.iter().map(|s| (s.first, s.index.clone())).collect();
+                    joined.asked.push(Asked { round, waiting, open: None, next: None });
                 }
-                let parts = waiting.into_iter().filter_map(|s| Some((s.round, s.part?)));
-                joined.later.push(Answers::open(folder, parts.collect()).await?);
+                joined.later.push(Answers::of(waiting));
             }
         }
-        Ok(joined)
+        joined
     }
 
     /// The next request; None after the last.
     pub async fn next(&mut self) -> Result<Option<Request>, WriteError> {
-        let index = |lane: &Lane| lane.open.as_ref().map(|open| open.entry.index);
-        let first = (0..self.base.len()).filter(|i| self.base[*i].open.is_some()).min_by_key(|i| index(&self.base[*i]));
-        let Some(first) = first else { return self.end() };
-        let mut lane = self.base.swap_remove(first);
-        let request = self.take(&mut lane).await?;
-        self.base.push(lane);
-        Ok(Some(request))
+        loop {
+            let first = self.base.iter().enumerate().filter_map(|(i, lane)| Some((lane.next()?, i))).min();
+            let Some((_, first)) = first else { return self.end() };
+            let mut lane = self.base.swap_remove(first);
+            let request = match &lane.open {
+                Some(_) => Some(self.take(&mut lane).await?),
+                None => lane.open(self.folder, self.work_id, self.with).await.map(|()| None)?,
+            };
+            self.base.push(lane);
+            if request.is_some() {
+                return Ok(request);
+            }
+        }
     }
 
     async fn take(&mut self, lane: &mut Lane) -> Result<Request, WriteError> {
@@ -183,9 +182,9 @@ impl<'a> Joined<'a> {
             None => {
                 let entry = open.entry.clone();
                 open.answers.end()?;
-                let request = Request { entry, model, sent, asked, answers, given_up: open.given_up, absent };
-                lane.open_next(self.folder, self.work_id, self.with).await?;
-                return Ok(request);
+                let given_up = open.given_up;
+                lane.open = None;
+                return Ok(Request { entry, model, sent, asked, answers, given_up, absent });
             }
         };
         Ok(Request { entry, model, sent, asked, answers, given_up: open.given_up, absent })
@@ -198,12 +197,15 @@ impl<'a> Joined<'a> {
 }
 
 impl Lane {
-    async fn open_next(&mut self, folder: &Folder, work_id: &str, with: With) -> Result<(), WriteError> {
-        self.open = None;
-        while self.open.is_none() {
-            let Some(shard) = self.waiting.pop_front() else { break };
-            self.open = Open::new(folder, work_id, shard, with).await?;
-        }
+    /// Index of the next request.
+    fn next(&self) -> Option<i64> {
+        let open = self.open.as_ref().map(|open| open.entry.index);
+        open.or_else(|| self.waiting.front().map(|shard| shard.first))
+    }
+
+    async fn open(&mut self, folder: &Folder, work_id: &str, with: With) -> Result<(), WriteError> {
+        let Some(shard) = self.waiting.pop_front() else { return Ok(()) };
+        self.open = Open::new(folder, work_id, shard, with).await?;
         Ok(())
     }
 }
@@ -218,70 +220,66 @@ impl Open {
         };
         let mut index = index_lines(folder, work_id, &shard.index).await?;
         let Some(entry) = next_entry(&mut index).await? else { return Ok(None) };
-        let answers = Answers::open(folder, shard.part.into_iter().map(|p| (shard.round, p)).collect()).await?;
-        let (sent, given_up, absent) = (sent.map(|sent| Lines::new(sent, LINE_LIMIT)), shard.given_up, shard.absent);
+        let (sent, given_up, absent) =
+            (sent.map(|sent| Lines::new(sent, LINE_LIMIT)), shard.given_up, shard.absent.clone());
+        let answers = Answers::of([shard].into());
         Ok(Some(Open { entry, index, sent, answers, given_up, absent }))
     }
 }
 
 impl Asked {
-    async fn open(folder: &Folder, work_id: &str, round: u32, waiting: VecDeque<String>) -> Result<Asked, WriteError> {
-        let mut asked = Asked { round, waiting, open: None, next: None };
-        asked.advance(folder, work_id).await?;
-        Ok(asked)
-    }
-
-    async fn advance(&mut self, folder: &Folder, work_id: &str) -> Result<(), WriteError> {
-        self.next = None;
-        loop {
-            if let Some(lines) = &mut self.open
-                && let Some(entry) = next_entry(lines).await?
-            {
-                self.next = Some(entry.index);
-                return Ok(());
-            }
-            let Some(index) = self.waiting.pop_front() else { return Ok(()) };
-            self.open = Some(index_lines(folder, work_id, &index).await?);
-        }
+    async fn advance(&mut self) -> Result<(), WriteError> {
+        self.next = match &mut self.open {
+            Some(lines) => next_entry(lines).await?.map(|entry| entry.index),
+            None => None,
+        };
+        Ok(())
     }
 
     /// The round, if it holds the request.
     async fn take(&mut self, folder: &Folder, work_id: &str, index: i64) -> Result<Option<u32>, WriteError> {
+        while self.next.is_none()
+            && let Some((_, name)) = self.waiting.pop_front_if(|(first, _)| *first <= index)
+        {
+            self.open = Some(index_lines(folder, work_id, &name).await?);
+            self.advance().await?;
+        }
         if self.next != Some(index) {
             return Ok(None);
         }
-        self.advance(folder, work_id).await?;
+        self.advance().await?;
         Ok(Some(self.round))
     }
 }
 
 impl Answers {
-    async fn open(folder: &Folder, waiting: VecDeque<(u32, Part)>) -> Result<Answers, WriteError> {
-        let mut answers = Answers { waiting, open: None, head: None };
-        answers.advance(folder).await?;
-        Ok(answers)
+    fn of(shards: VecDeque<Settled>) -> Answers {
+        let waiting = shards.into_iter().filter_map(|s| Some((s.first, s.round, s.part?))).collect();
+        Answers { waiting, open: None, head: None }
     }
 
-    async fn advance(&mut self, folder: &Folder) -> Result<(), WriteError> {
+    async fn advance(&mut self) -> Result<(), WriteError> {
         self.head = None;
-        loop {
-            if let Some((round, lines)) = &mut self.open
-                && let Some(line) = next_line(lines).await?
-            {
-                let line: PartLine = serde_json::from_slice(&line).map_err(corrupt)?;
-                self.head = Some((line.index, Answer { round: *round, ended: line.ended, line: line.line.to_owned() }));
-                return Ok(());
-            }
-            let Some((round, part)) = self.waiting.pop_front() else { return Ok(()) };
-            let content: Content = reader(staged::verified(folder, &part.name, &part.sha256).await?);
-            self.open = Some((round, Lines::new(content, LINE_LIMIT + 1024)));
+        if let Some((round, lines)) = &mut self.open
+            && let Some(line) = next_line(lines).await?
+        {
+            let line: PartLine = serde_json::from_slice(&line).map_err(corrupt)?;
+            self.head = Some((line.index, Answer { round: *round, ended: line.ended, line: line.line.to_owned() }));
         }
+        Ok(())
     }
 
     async fn take(&mut self, folder: &Folder, index: i64) -> Result<Option<Answer>, WriteError> {
+        while self.head.is_none()
+            && let Some((_, round, part)) = self.waiting.pop_front_if(|(first, ..)| *first <= index)
+        {
+            let content: Content = reader(staged::verified(folder, &part.name, &part.sha256).await?);
+            self.open = Some((round, Lines::new(content, LINE_LIMIT + 1024)));
+            self.advance().await?;
+        }
         match self.head.take_if(|(at, _)| *at == index) {
             Some((_, answer)) => {
-                self.advance(folder).await?;
+                self.advance().await?;
                 Ok(Some(answer))
             }
             None => Ok(None),
@@ -289,9 +287,9 @@ impl Answers {
     }
 
     fn end(&self) -> Result<(), WriteError> {
-        match self.head {
-            Some(_) => Err(WriteError::Corrupt("a part holds answers that no request asked for".into())),
-            None => Ok(()),
+        match self.head.is_some() || !self.waiting.is_empty() {
+            true => Err(WriteError::Corrupt("a part holds answers that no request asked for".into())),
+            false => Ok(()),
         }
     }
 }

@@ -28,7 +28,12 @@ pub enum WriteError {
 
 impl From<std::io::Error> for WriteError {
     fn from(error: std::io::Error) -> Self {
-        WriteError::Corrupt(error.to_string())
+        match error.kind() {
+            std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
+                WriteError::Corrupt(error.to_string())
+            }
+            _ => StoreError::Unavailable(format!("what was staged could not be read to its end: {error}")).into(),
+        }
     }
 }
 
@@ -92,7 +97,7 @@ impl Joining<'_> {
             false => Some((output(layout::ERRORS).await?, output(layout::UNSUCCESSFUL).await?)),
         };
         let with = if complete { With::Answers } else { With::Requests };
-        let joined = Joined::open(folder, &self.manifest.work_id, self.shards.to_vec(), with).await?;
+        let joined = Joined::new(folder, &self.manifest.work_id, self.shards.to_vec(), with);
         let counts = join(joined, &mut results, without.as_mut()).await?;
         if (counts.succeeded, counts.total) != (said.succeeded, said.total) {
             return Err(WriteError::Corrupt(format!(

@@ -170,7 +170,10 @@ pub async fn verified(
             if n == 0 {
                 return match hex(digest.finish().as_ref()) == wanted {
                     true => Ok(None),
-                    false => Err(std::io::Error::other(format!("{name} is not what was staged"))),
+                    false => {
+                        let message = format!("{name} is not what was staged");
+                        Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message))
+                    }
                 };
             }
             chunk.truncate(n);

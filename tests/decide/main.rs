@@ -50,6 +50,7 @@ fn job() -> JobView {
         batches: vec!["batch-1".into()],
         remembered: None,
         finished: false,
+        mended: false,
         tidy: false,
         answer: None,
         fingerprint: "f".into(),

@@ -165,4 +165,15 @@ fn what_was_turned_away_and_may_have_a_twin_in_a_list_that_nobody_can_search_is_
     assert_eq!(step(&said("none"), Some(&journal), &memory), deletes_its_file());
     memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::DeleteFiles { must: false, .. }), "it was searched");
+
+    let mut long = journal.clone();
+    let attempt = long.shards[0].attempt.as_mut().unwrap();
+    attempt.file_id = "f".repeat(150);
+    let no = "n".repeat(512);
+    let seen = Seen::Ended { state: "failed".into(), done: 0, rejected: Some((Refusal::Capacity, no)) };
+    memory.looks.insert("batch-1".into(), Look { at: NOW, seen });
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: None });
+    let Step::Wait { why, .. } = step(&job(), Some(&long), &memory) else { panic!("nobody is asked") };
+    let message = &why.holds[0].message;
+    assert!(message.len() <= 1024 && message.ends_with("are sent, and paid, anew"), "{} {message}", message.len());
 }

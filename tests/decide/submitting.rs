@@ -33,12 +33,27 @@ fn what_keeps_failing_of_one_batch_holds_up_no_other() {
     assert_eq!(step(&late, Some(&two), &memory), Step::Poll(first), "it may have ended by itself");
     memory.running.insert(Task::Call(first));
     assert_eq!(step(&late, Some(&two), &memory), Step::Poll(second));
-    assert_eq!(cancel("b").call(), Some(Task::Cancel(first)));
+    memory.in_vain.extend([
+        (Task::Call(first), NOW - 2),
+        (Task::Call(second), NOW - 3),
+        (Task::Cancel(first), NOW - 1),
+    ]);
+    memory.running.clear();
+    assert_eq!(step(&late, Some(&two), &memory), Step::Poll(second), "what waited longest is tried first");
+    memory.in_vain.remove(&Task::Cancel(first));
+    assert_eq!(step(&late, Some(&two), &memory), cancel("batch-1"), "what did not fail comes before what did");
+    memory.in_vain.insert(Task::Cancel(first), NOW - 1);
+    two.shards.push(shard(None));
+    memory.uploads.insert((Slot { shard: 2, attempt: 1 }, "s".into()), "file-3".into());
+    assert!(matches!(step(&job(), Some(&two), &memory), Step::WriteIntent { .. }), "and so does what may start");
+    assert_eq!(cancel("batch-1").call(), Some(Task::Cancel(first)));
+    assert_eq!(cancel("batch-2").call(), Some(Task::CancelTwin(first)));
     assert_eq!(Step::Poll(second).call(), Some(Task::Call(second)));
 }
 
+/// Of the first shard's submission.
 fn cancel(batch_id: &str) -> Step {
-    Step::Cancel { slot: Slot { shard: 0, attempt: 1 }, batch_id: batch_id.into() }
+    Step::Cancel { slot: Slot { shard: 0, attempt: 1 }, twin: batch_id == "batch-2", batch_id: batch_id.into() }
 }
 
 fn seen(seen: Seen) -> Look {
@@ -291,5 +306,5 @@ fn of_another_round_as_much_is_sent_as_the_journal_has_room_for() {
     let end = next(1, 3).commit.unwrap();
     assert_eq!((end.outcome, end.requests.expired), (Outcome::Failed, 1));
     assert!(end.message.ends_with("is not sent again, for a job has at most 1 batches"), "{}", end.message);
-    assert!(!next(1, 0).commit.unwrap().message.contains("at most"), "nothing would be sent");
+    assert!(!next(3, 0).commit.unwrap().message.contains("at most"), "nothing would be sent");
 }

@@ -33,6 +33,7 @@ impl Protocol {
             batches: vec![],
             remembered: None,
             finished: false,
+            mended: false,
             tidy: false,
             answer: None,
             fingerprint: "k".into(),

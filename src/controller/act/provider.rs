@@ -11,8 +11,8 @@ use crate::controller::{events::News, names};
 use crate::lifecycle::{Attempt, AttemptState, Journal, Look, Posted, Refusal, Search, Seen, Slot, Task};
 use crate::provider::{self, ApiError, Batch, BatchApi, Class};
 
-/// Failures in a row after which files at the provider are left there: some five minutes. Results do not wait for tidiness.
-const FILES_TRIES: u32 = 10;
+/// Failures in a row, of some five minutes, after which nobody waits any longer for what is wanted and not needed.
+const TRIES: u32 = 10;
 
 impl Act<'_> {
     fn attempt(&self, slot: Slot) -> Result<&Attempt, Trouble> {
@@ -82,14 +82,17 @@ impl Act<'_> {
         let is_ours = |b: &Batch| {
             b.said(names::INTENT) == Some(&attempt.intent_id) || b.input_file_id.as_deref() == Some(&attempt.file_id)
         };
-        // What is recorded is followed all the same; what was turned away is sent again only where the list was read.
-        let recorded = |state: &AttemptState| match state {
-            AttemptState::Submitted { batch_id, .. } => !self.session.memory().is_turned_away(batch_id),
+        // What is recorded is followed all the same; of what was turned away a person is asked, unless the list can be read soon.
+        let may_fail = |error: &ApiError| match &attempt.state {
+            AttemptState::Submitted { batch_id, .. } if self.session.memory().is_turned_away(batch_id) => {
+                error.class != Class::NotSent && self.session.backoff(Some(Task::Call(slot))).failures >= TRIES
+            }
+            AttemptState::Submitted { .. } => true,
             _ => false,
         };
         let found: Option<Vec<String>> = match self.tools()?.api.find(attempt.post_by / 1000, &is_ours).await {
             Ok(batches) => Some(batches.into_iter().map(|b| b.id).collect()),
-            Err(error) if error.is_for_good() || recorded(&attempt.state) => {
+            Err(error) if error.is_for_good() || may_fail(&error) => {
                 warn!(%slot, %error, "the provider's batches cannot be searched");
                 None
             }
@@ -194,7 +197,13 @@ impl Act<'_> {
     pub(super) async fn cancel(&self, batch_id: &str) -> Result<(), Trouble> {
         let api = &self.tools()?.api;
         match api.get(batch_id).await {
-            Ok(batch) if self.is_ours(&batch).await? => api.cancel(batch_id).await?,
+            Ok(batch) if self.is_ours(&batch).await? => match api.cancel(batch_id).await {
+                Err(error) if error.is_for_good() => {
+                    let note = format!("batch {batch_id} cannot be told to stop, and runs to its end: {error}");
+                    self.tell(News::warning("NotCancelled", note)).await;
+                }
+                cancelled => cancelled?,
+            },
             Ok(_) => {
                 let note =
                     format!("batch {batch_id} carries nothing that says that it is this job's; it is left alone");
@@ -216,7 +225,7 @@ impl Act<'_> {
         let (journal, owner) = (self.journal()?, &self.world.view.owner);
         let tried = self.session.backoff(slot.map(Task::Call)).failures;
         match self.delete_ours(journal, &files, must).await {
-            Err(t) if must || (t.may_pass && tried < FILES_TRIES) => return Err(t),
+            Err(t) if must || (t.may_pass && tried < TRIES) => return Err(t),
             Err(Trouble { stuck, .. }) => {
                 let why = stuck.message;
                 warn!(owner.namespace, owner.name, why, "files at the provider are left there until they expire");
@@ -245,11 +254,17 @@ impl Act<'_> {
     async fn files_of_batches(&self, journal: &Journal) -> Result<Vec<String>, Trouble> {
         let mut files = vec![];
         for attempt in journal.shards.iter().filter_map(|s| s.attempt.as_ref()) {
+            let collected = matches!(attempt.state, AttemptState::Settled { part: Some(_), .. });
             let (AttemptState::Settled { batch_id, .. } | AttemptState::Submitted { batch_id, .. }) = &attempt.state
             else {
                 continue;
             };
             match self.tools()?.api.get(batch_id).await {
+                // Files that an earlier look at it does not name would be left.
+                Ok(batch) if collected && !batch.has_ended() => {
+                    let message = format!("batch {batch_id} ended, and the provider shows it as {} now", batch.status);
+                    return Err(Trouble::passing(reasons::PROVIDER_UNAVAILABLE, message));
+                }
                 Ok(batch) if self.is_ours(&batch).await? => files.extend(names::files_of(&batch)),
                 Ok(_) => {}
                 Err(e) if e.class == Class::NotFound => {}

@@ -93,18 +93,29 @@ async fn providers<P: Provider>(ctx: &Context) -> Result<Vec<P>, Trouble> {
     };
     let mut providers = vec![];
     for scope in own {
-        let api = P::api(ctx.client.clone(), scope);
-        let mut page = ListParams::default().limit(PAGE);
-        loop {
-            let list = api.list(&page).await?;
-            providers.extend(list.items);
-            match list.metadata.continue_.filter(|next| !next.is_empty()) {
-                Some(next) => page = page.continue_token(&next),
-                None => break,
+        match providers_in(ctx, scope).await {
+            Ok(found) => providers.extend(found),
+            // One namespace that is gone keeps nobody from looking in the others.
+            Err(trouble) if scope.is_some() => {
+                warn!(namespace = scope, why = trouble.stuck.message, "cannot list a namespace's providers");
             }
+            Err(trouble) => return Err(trouble),
         }
     }
     Ok(providers)
+}
+
+async fn providers_in<P: Provider>(ctx: &Context, scope: Option<&str>) -> Result<Vec<P>, Trouble> {
+    let api = P::api(ctx.client.clone(), scope);
+    let (mut providers, mut page) = (vec![], ListParams::default().limit(PAGE));
+    loop {
+        let list = api.list(&page).await?;
+        providers.extend(list.items);
+        match list.metadata.continue_.filter(|next| !next.is_empty()) {
+            Some(next) => page = page.continue_token(&next),
+            None => return Ok(providers),
+        }
+    }
 }
 
 /// Status is a hint: who cannot be searched is not asked in vain.

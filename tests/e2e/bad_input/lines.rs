@@ -85,6 +85,12 @@ pub fn lines() -> Vec<Case> {
             none(),
             &["line 1: has a `model` that is not a name; write it"],
         ),
+        case(
+            "modellong",
+            line(&id, &format!("{{\"model\":\"{}\"}}", "m".repeat(254))),
+            none(),
+            &["line 1: names a model of 254 bytes; the name of one has at most 253"],
+        ),
         case("modelempty", line(&id, "{\"model\":\"\"}"), none(), &["line 1: has a `model` that is not a name"]),
         case("nomodel", line(&id, "{}"), none(), &["line 1: names no `model`, and neither does `spec.model`; set one"]),
         case("models", models, none(), &["line 17: names another model", "split them over several BatchJobs"]),
