@@ -51,7 +51,7 @@ struct Run {
     /// Local disk for transfers: about twice the largest batch, compressed. It may vanish at any time.
     #[arg(long, env = "SPOOL_DIR", default_value = "/tmp")]
     spool_dir: PathBuf,
-    /// ConfigMaps that the requests and results of one job may take where `spec.output.configMap` is set; 900 KiB each.
+    /// ConfigMaps that the requests and results of one job may take where `spec.output.configMap` is set; 740 KiB each.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
     output_config_maps: u16,
     /// Private hosts that teams' providers and object stores may be at, separated by commas: `minio.storage.svc`,

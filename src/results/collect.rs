@@ -1,6 +1,7 @@
 //! What came back of one batch becomes an immutable part, in index order.
 
 use std::borrow::Cow;
+use std::io::SeekFrom;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde_json::value::RawValue;
 use tokio::fs::File;
-use tokio::io::{AsyncSeekExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufReader, BufWriter};
 
 use super::errors::{Tally, code};
 use super::line::{Ended, PartLine, ProviderLine};
@@ -52,8 +53,10 @@ pub struct Collected {
     pub errors: Vec<ErrorSummary>,
     /// Lines that are nobody's: of another work, out of range, or repeated.
     pub foreign: u64,
-    /// Lines that are no answers at all: cut off, too long, or a web page where answers were due.
+    /// Lines that are no answers at all: cut off, or a web page where answers were due.
     pub unreadable: u64,
+    /// Answers that are longer than what is read: they count as failed, and are at the provider.
+    pub too_long: u64,
 }
 
 /// Why there is no part; it can be tried again.
@@ -85,7 +88,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     let asked = indexes(folder, &index).await?;
     let mut raw = staged::scratch(spool)?;
     download(&mut raw, files).await?;
-    let Scanned { places, foreign, unreadable } = scan(&mut raw, work_id, &asked).await?;
+    let Scanned { places, foreign, unreadable, too_long } = scan(&mut raw, work_id, &asked).await?;
     drop(asked);
     let (part, tally) = write_part(raw, &places, spool).await?;
     let errors = with_names(folder, &index, tally).await?;
@@ -93,7 +96,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     part.put(folder, &name, work_id).await?;
     read_back(folder, &name, &sha256).await?;
     let may_pass = places.iter().filter(|p| p.ended == Ended::Errored).count() as i64;
-    Ok(Collected { name, sha256, counts: count(&places, requests), may_pass, errors, foreign, unreadable })
+    Ok(Collected { name, sha256, counts: count(&places, requests), may_pass, errors, foreign, unreadable, too_long })
 }
 
 /// Which requests the shard holds, in order.
@@ -148,13 +151,15 @@ struct Scanned {
     places: Vec<Place>,
     foreign: u64,
     unreadable: u64,
+    too_long: u64,
 }
 
 async fn scan(raw: &mut File, work_id: &str, asked: &[i64]) -> Result<Scanned, CollectError> {
     raw.rewind().await.map_err(local)?;
     let mut places: Vec<Option<Place>> = std::iter::repeat_with(|| None).take(asked.len()).collect();
     let (mut foreign, mut unreadable, mut offset) = (0, 0, 0);
-    let mut lines = Lines::new(BufReader::with_capacity(256 << 10, raw), LINE_LIMIT);
+    let mut long = vec![];
+    let mut lines = Lines::new(BufReader::with_capacity(256 << 10, &mut *raw), LINE_LIMIT);
     while let Some(line) = lines.next().await.map_err(local)? {
         match &line {
             Line::Whole(bytes) if bytes.trim_ascii().is_empty() => {}
@@ -174,11 +179,49 @@ async fn scan(raw: &mut File, work_id: &str, asked: &[i64]) -> Result<Scanned, C
                 }
                 Err(_) => unreadable += 1,
             },
-            Line::TooLong(_) => unreadable += 1,
+            Line::TooLong(size) => long.push((offset, *size)),
         }
         offset = lines.offset();
     }
-    Ok(Scanned { places: places.into_iter().flatten().collect(), foreign, unreadable })
+    let mut too_long = 0;
+    for (offset, size) in long {
+        let id = id_at(raw, offset).await.map_err(local)?;
+        let index = id.as_deref().and_then(|id| index_of(id, work_id));
+        match index.and_then(|index| asked.binary_search(&index).ok()) {
+            Some(at) if places[at].is_none() => {
+                let (offset, len) = stand_in(raw, size).await.map_err(local)?;
+                places[at] = Some(Place { index: asked[at], ended: Ended::Failed, offset, len });
+                too_long += 1;
+            }
+            _ => unreadable += 1,
+        }
+    }
+    Ok(Scanned { places: places.into_iter().flatten().collect(), foreign, unreadable, too_long })
+}
+
+/// The custom id of a line that is too long to be read whole: it stands near the beginning.
+async fn id_at(raw: &mut File, offset: u64) -> std::io::Result<Option<String>> {
+    const KEY: &[u8] = b"\"custom_id\"";
+    let mut head = Vec::with_capacity(4 << 10);
+    raw.seek(SeekFrom::Start(offset)).await?;
+    raw.take(4 << 10).read_to_end(&mut head).await?;
+    // Within a text the quote would be escaped.
+    let at = memchr::memmem::find_iter(&head, KEY).find(|at| at.checked_sub(1).is_none_or(|i| head[i] != b'\\'));
+    let value = at.map(|at| head[at + KEY.len()..].trim_ascii_start()).and_then(|rest| rest.strip_prefix(b":"));
+    let mut values = serde_json::Deserializer::from_slice(value.unwrap_or_default()).into_iter::<String>();
+    Ok(values.next().and_then(Result::ok))
+}
+
+/// Puts a line in place of one that is too long, at the end; where, and how long it is.
+async fn stand_in(raw: &mut File, size: u64) -> std::io::Result<(u64, u32)> {
+    let message = format!(
+        "the answer has {size} bytes, of which {LINE_LIMIT} are read; the provider keeps it in the batch's output file"
+    );
+    let line = serde_json::json!({"error": {"code": "answer_too_long", "message": message}}).to_string();
+    let offset = raw.seek(SeekFrom::End(0)).await?;
+    raw.write_all(line.as_bytes()).await?;
+    raw.flush().await?;
+    Ok((offset, u32::try_from(line.len()).unwrap_or(u32::MAX)))
 }
 
 /// A line as text: what is not UTF-8 in it is replaced, for an answer with a blot is better than one that is paid again; a
@@ -278,11 +321,25 @@ fn count(places: &[Place], total: i64) -> RequestCounts {
 
 #[cfg(test)]
 mod tests {
-    use std::io::SeekFrom;
-
-    use tokio::io::AsyncReadExt;
-
     use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_to_be_read_has_failed_and_is_not_missing() {
+        let long = |head: &str| format!("{{{head}\"x\":\"{}\"}}\n", "x".repeat(LINE_LIMIT));
+        let text = [
+            "{\"custom_id\":\"r0-01234567\",\"response\":{\"status_code\":200}}\n".into(),
+            long(r#""id":"\"custom_id\":\"r0-01234567\"","custom_id" : "r2-01234567","#),
+            long(""),
+        ];
+        let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
+        download(&mut raw, vec![futures::stream::iter(text.map(|t| Ok(Bytes::from(t)))).boxed()]).await.unwrap();
+        let scanned = scan(&mut raw, "0123456789abcdef", &[0, 1, 2]).await.unwrap();
+        assert_eq!((scanned.unreadable, scanned.too_long), (1, 1));
+        let ends: Vec<_> = scanned.places.iter().map(|p| (p.index, p.ended)).collect();
+        assert_eq!(ends, [(0, Ended::Succeeded), (2, Ended::Failed)]);
+        let (_, tally) = write_part(raw, &scanned.places, &std::env::temp_dir()).await.unwrap();
+        assert_eq!(tally.most()[0].0.code, "answer_too_long");
+    }
 
     #[tokio::test]
     async fn lines_are_found_where_they_are_whoever_they_are_of() {
@@ -300,7 +357,7 @@ mod tests {
         let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
         let chunks = vec![Ok(Bytes::from(text))];
         download(&mut raw, vec![futures::stream::iter(chunks).boxed()]).await.unwrap();
-        let Scanned { places, foreign, unreadable } = scan(&mut raw, work, &[0, 1, 2]).await.unwrap();
+        let Scanned { places, foreign, unreadable, .. } = scan(&mut raw, work, &[0, 1, 2]).await.unwrap();
         assert_eq!(
             places.iter().map(|p| (p.index, p.ended)).collect::<Vec<_>>(),
             [(0, Ended::Expired), (2, Ended::Succeeded)]

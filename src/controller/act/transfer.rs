@@ -25,6 +25,9 @@ use crate::store::{ShardWriter, StagedShard, StoreError, layout, staged};
 /// Largest output file of one batch that is fetched, in bytes.
 const OUTPUT_LIMIT: u64 = 16 << 30;
 
+/// Requests of a batch whose answers go into a ConfigMap: all of them lie there as one object, which has to find room.
+const REQUESTS_OF_CONFIG_MAPS: i64 = 500;
+
 /// `spec.input.maxObjectBytes` where it is not set.
 const MAX_OBJECT_BYTES: usize = 1 << 20;
 
@@ -110,7 +113,8 @@ impl Act<'_> {
                 counts: part.counts,
                 may_pass: part.may_pass,
                 errors: part.errors,
-                files: names::files_of(&batch),
+                // What was too long for us is there for others.
+                files: if part.too_long > 0 { vec![] } else { names::files_of(&batch) },
             };
             let batch_id = batch_id.to_string();
             Ok(learned(move |m| {
@@ -123,10 +127,9 @@ impl Act<'_> {
     pub(super) fn start_follow_up(&self, round: u32) -> Result<(), Trouble> {
         let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
         let limit = self.world.view.backoff_limit_per_request;
+        let max_requests = max_requests(&self.world.job, &tools);
         tasks::start(self.ctx, self.session, &self.world.job, Task::FollowUp, async move {
-            let limits = tools.account.spec.limits;
-            let (max_requests, max_bytes) =
-                (i64::from(limits.max_requests_per_batch), limits.max_bytes_per_batch.unsigned_abs());
+            let max_bytes = tools.account.spec.limits.max_bytes_per_batch.unsigned_abs();
             let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.spool, max_requests, max_bytes);
             let shards = journal.shards.iter().map(settled).collect();
             let staged = results::follow_up(writer, &tools.folder, shards, limit).await?;
@@ -256,6 +259,15 @@ fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
     Box::new(edit)
 }
 
+/// Requests of one batch at most.
+fn max_requests(job: &crate::api::BatchJob, tools: &Tools) -> i64 {
+    let limit = i64::from(tools.account.spec.limits.max_requests_per_batch);
+    match job.spec.output.config_map {
+        Some(_) => limit.min(REQUESTS_OF_CONFIG_MAPS),
+        None => limit,
+    }
+}
+
 fn recipe(job: &crate::api::BatchJob, tools: &Tools, max_batches: usize) -> Recipe {
     let (spec, limits) = (&job.spec, tools.account.spec.limits);
     Recipe {
@@ -272,7 +284,7 @@ fn recipe(job: &crate::api::BatchJob, tools: &Tools, max_batches: usize) -> Reci
         },
         empty_policy: spec.input.empty_policy,
         run_id: spec.run_id.clone(),
-        max_requests: i64::from(limits.max_requests_per_batch),
+        max_requests: max_requests(job, tools),
         max_bytes: limits.max_bytes_per_batch.unsigned_abs(),
         max_batches,
         allowed_models: tools.account.spec.allowed_models.clone(),
