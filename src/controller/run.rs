@@ -101,7 +101,7 @@ impl Options {
 /// # Errors
 /// Why it does not start, or that it lost its lease.
 pub async fn run(options: Options, outside: Outside, stop: CancellationToken) -> Result<(), StartError> {
-    check_crds(&outside.client, &options).await?;
+    check_crds(&outside.client, &options.watch_namespaces).await?;
     let cluster = cluster_uid(&outside.client).await?;
     let parts = Parts { outside, cluster, health: Health::default(), metrics: Metrics::default() };
     let listener =
@@ -117,8 +117,8 @@ pub async fn run(options: Options, outside: Outside, stop: CancellationToken) ->
 }
 
 /// One namespace that it may look into is enough: others may be gone, and come back.
-async fn check_crds(client: &Client, options: &Options) -> Result<(), StartError> {
-    let mut namespaces = options.watch_namespaces.iter().map(Some).collect::<Vec<_>>();
+async fn check_crds(client: &Client, watched: &[String]) -> Result<(), StartError> {
+    let mut namespaces = watched.iter().map(Some).collect::<Vec<_>>();
     if namespaces.is_empty() {
         namespaces.push(None);
     }
@@ -349,4 +349,32 @@ fn lean(job: &mut BatchJob) {
     job.spec.input.inline = None;
     job.spec.request_defaults = None;
     job.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::client::Body;
+
+    use super::*;
+
+    /// Whether an operator that is to watch these starts, where the API server lets it into those that begin with `open`.
+    async fn starts(namespaces: &[&str]) -> Result<(), StartError> {
+        let server = tower::service_fn(async |request: http::Request<Body>| {
+            let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": []});
+            let refusal = serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": "no", "reason": "Forbidden", "code": 403});
+            let (status, body) = if request.uri().path().contains("/open") { (200, list) } else { (403, refusal) };
+            let body = Body::from(body.to_string().into_bytes());
+            Ok::<_, std::convert::Infallible>(http::Response::builder().status(status).body(body).unwrap())
+        });
+        let namespaces: Vec<String> = namespaces.iter().map(|name| name.to_string()).collect();
+        check_crds(&Client::new(server, "default"), &namespaces).await
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_is_gone_stops_nobody_in_the_others() {
+        assert!(starts(&["gone", "open-1", "open-2"]).await.is_ok());
+        assert!(matches!(starts(&["gone", "shut"]).await, Err(StartError::Forbidden(_))));
+        assert!(matches!(starts(&[]).await, Err(StartError::Forbidden(_))), "all namespaces are asked for");
+    }
 }
