@@ -186,7 +186,11 @@ fn follow(
     if let Some(extra) = duplicate(o, attempt, batch_id).filter(|_| may_try(Task::CancelTwin(slot))) {
         return Some(Step::Cancel { slot, twin: true, batch_id: extra.into() });
     }
-    if let Some(step) = look_for_duplicates(o, slot, attempt, &look.seen, round) {
+    // It is searched for before it is settled; until then a search that fails does not keep it from being told to stop.
+    let runs = matches!(look.seen, Seen::Running { .. });
+    if let Some(step) = look_for_duplicates(o, slot, attempt, &look.seen, round)
+        && (!runs || may_try(Task::Call(slot)))
+    {
         return Some(step);
     }
     let again = look.at + o.job.poll_period;

@@ -25,6 +25,10 @@ fn what_keeps_failing_of_one_batch_holds_up_no_other() {
     memory.running.insert(Task::Call(first));
     assert_eq!(step(&job(), Some(&two), &memory), Step::Poll(second));
     let late = JobView { deadline: Some(NOW), ..job() };
+    memory.searches.clear();
+    memory.looks.insert("batch-1".into(), seen(running()));
+    assert_eq!(step(&late, Some(&two), &memory), cancel("batch-1"), "though a search is due, and fails");
+    memory = Memory { running: memory.running, ..searched(self::memory()) };
     let earlier = Look { at: NOW - 60_000, seen: running() };
     memory.running.clear();
     memory.looks.insert("batch-1".into(), earlier);

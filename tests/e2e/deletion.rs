@@ -192,7 +192,7 @@ async fn a_job_whose_provider_never_comes_back_goes_once_its_deletion_is_overdue
     scene.base_url = format!("{}/v1", gate.url);
     scene.kubectl(&["delete", "batchprovider", "llm"]);
     scene.example("provider.yaml");
-    scene.settings.extra = ["--deletion-deadline-seconds", "10"].map(String::from).to_vec();
+    scene.settings.extra = ["--deletion-deadline-seconds", "20"].map(String::from).to_vec();
     scene.restart().await;
     scene.apply_job("j", json!({}));
     scene.batch_of("j").await;
