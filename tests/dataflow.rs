@@ -183,7 +183,7 @@ async fn flow(fates: Vec<Vec<Fate>>, limits: Vec<u32>, models: Vec<u8>, max_requ
         let model = format!("m{}", models[i % models.len()]);
         Map::from_iter([("n".to_string(), json!("x".repeat(i % 50))), ("model".to_string(), json!(model))])
     };
-    let requests = (0..fates.len()).map(|i| InlineRequest { custom_id: name(i), body: body(i) }).collect();
+    let requests = (0..fates.len()).map(|i| InlineRequest { custom_id: name(i), body: body(i).into() }).collect();
     let recipe = recipe(max_requests, max_bytes);
     let spool = std::env::temp_dir();
     let passed = pass(Source::Inline(requests), &recipe, Some((&folder, WORK)), &spool).await.unwrap();
@@ -270,12 +270,27 @@ proptest! {
 #[tokio::test]
 async fn the_same_requests_are_the_same_work_however_they_are_cut() {
     let hash = async |max_requests, n: usize| {
-        let requests = (0..n).map(|i| InlineRequest { custom_id: i.to_string(), body: Map::new() }).collect();
+        let requests = (0..n).map(|i| InlineRequest { custom_id: i.to_string(), body: Default::default() }).collect();
         let recipe = recipe(max_requests, 10_000);
         pass(Source::Inline(requests), &recipe, None, &std::env::temp_dir()).await.unwrap().work_hash
     };
     assert_eq!(hash(1, 5).await, hash(100, 5).await);
     assert_ne!(hash(100, 5).await, hash(100, 6).await);
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_used_is_named_and_nothing_is_staged() {
+    let deep = (0..200).fold(json!(1), |inner, _| json!({"a": inner})).to_string();
+    let request = |id: &str, body: &str| {
+        serde_json::from_str::<InlineRequest>(&format!(r#"{{"customID": "{id}", "body": {body}}}"#)).unwrap()
+    };
+    let (folder, requests) = (folder(), vec![request("a", "{}"), request("b", &deep)]);
+    let spool = std::env::temp_dir();
+    let passed = pass(Source::Inline(requests), &recipe(100, 10_000), Some((&folder, WORK)), &spool).await;
+    let said = passed.unwrap_err().to_string();
+    for words in ["`spec.input.inline.requests`", "request 2", "has a `body` that", "nested more than 127 deep"] {
+        assert!(said.contains(words), "{said}");
+    }
 }
 
 /// What is sent does not name the users' ids, so the same shard may be staged again under other ones: by a pass after one
@@ -284,7 +299,7 @@ async fn the_same_requests_are_the_same_work_however_they_are_cut() {
 async fn requests_that_are_renamed_between_two_passes_are_answered_under_their_new_names() {
     let folder = folder();
     let staged = async |prefix: &str| {
-        let request = |i: usize| InlineRequest { custom_id: format!("{prefix}-{i}"), body: Map::new() };
+        let request = |i: usize| InlineRequest { custom_id: format!("{prefix}-{i}"), body: Default::default() };
         let requests = (0..5).map(request).collect();
         let (recipe, spool) = (recipe(100, 10_000), std::env::temp_dir());
         let passed = pass(Source::Inline(requests), &recipe, Some((&folder, WORK)), &spool).await.unwrap();

@@ -5,11 +5,13 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use super::ProviderType;
 use super::schema;
 use super::storage::{Input, Output};
+use super::{FreeForm, Lean, ProviderType};
+
+/// One set of requests, as the API server has it.
+pub type BatchJob = Lean<BatchJobObject>;
 
 /// What to run, where, and where the answers go.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -17,6 +19,7 @@ use super::storage::{Input, Output};
     group = "llmbatch.dev",
     version = "v1alpha1",
     kind = "BatchJob",
+    root = "BatchJobObject",
     plural = "batchjobs",
     namespaced,
     status = "BatchJobStatus",
@@ -81,7 +84,7 @@ pub struct BatchJobSpec {
     /// Merged under each request's body: a key that the body has wins. Locked once the job has started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_form")]
-    pub request_defaults: Option<Map<String, Value>>,
+    pub request_defaults: Option<FreeForm>,
     /// Part of the work's identity: the same input under another runID is run, and paid, again.
     #[serde(rename = "runID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"))]

@@ -8,8 +8,13 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schema;
 use super::storage::SecretKeyReference;
+use super::{Lean, schema};
+
+/// A namespace's own account, as the API server has it.
+pub type BatchProvider = Lean<BatchProviderObject>;
+/// An account that an admin grants, as the API server has it.
+pub type ClusterBatchProvider = Lean<ClusterBatchProviderObject>;
 
 /// A provider account that jobs of the namespace may use.
 // clippy takes two columns of one type for a repeated attribute.
@@ -19,6 +24,7 @@ use super::storage::SecretKeyReference;
     group = "llmbatch.dev",
     version = "v1alpha1",
     kind = "BatchProvider",
+    root = "BatchProviderObject",
     plural = "batchproviders",
     namespaced,
     status = "ProviderStatus",
@@ -127,6 +133,7 @@ impl ProviderCapabilities {
     group = "llmbatch.dev",
     version = "v1alpha1",
     kind = "ClusterBatchProvider",
+    root = "ClusterBatchProviderObject",
     plural = "clusterbatchproviders",
     status = "ProviderStatus",
     shortname = "cbprov",

@@ -4,15 +4,25 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use super::{BatchJob, BatchProvider, ClusterBatchProvider};
+use super::{BatchJobObject, BatchProviderObject, ClusterBatchProviderObject};
 
 /// File name and definition of every kind.
 pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
     vec![
-        ("batchjobs.yaml", BatchJob::crd()),
-        ("batchproviders.yaml", BatchProvider::crd()),
-        ("clusterbatchproviders.yaml", ClusterBatchProvider::crd()),
+        ("batchjobs.yaml", entitled(BatchJobObject::crd())),
+        ("batchproviders.yaml", entitled(BatchProviderObject::crd())),
+        ("clusterbatchproviders.yaml", entitled(ClusterBatchProviderObject::crd())),
     ]
+}
+
+/// Its schemas have the kind as their title, and not the type's name.
+fn entitled(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for schema in crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()) {
+        if let Some(schema) = &mut schema.open_api_v3_schema {
+            schema.title = Some(crd.spec.names.kind.clone());
+        }
+    }
+    crd
 }
 
 /// The definition as YAML, without what the API conventions advise against (`nullable`, a `null` among enum values).

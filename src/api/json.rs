@@ -1,4 +1,5 @@
-//! JSON of strangers, in memory that is bounded whatever they send.
+//! JSON of strangers: in memory that is bounded whatever they send, or as it stands. Keys are keys: [`Value`]'s own
+//! deserializer takes an object by some keys of `serde_json`'s for something else, and fails, or reads JSON out of a string.
 
 use std::cell::Cell;
 use std::fmt;
@@ -21,22 +22,71 @@ pub fn parse(bytes: &[u8]) -> Option<Value> {
     serde_json::from_slice::<Bounded>(bytes).ok().map(|b| b.0)
 }
 
+/// A document as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Whole(pub Value);
+
+/// The object that `text` is.
+///
+/// # Errors
+/// Where it is none, or nested too deep.
+pub fn object(text: &str) -> serde_json::Result<Map<String, Value>> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let object = deserializer.deserialize_map(Keep::everything(&Cell::new(usize::MAX)))?;
+    deserializer.end()?;
+    match object {
+        Value::Object(object) => Ok(object),
+        _ => Err(Error::custom("not an object")),
+    }
+}
+
+/// Where a JSON error is, without the text around it (serde's own message may quote the input).
+pub fn place(error: &serde_json::Error) -> String {
+    match error.classify() {
+        serde_json::error::Category::Eof => "it ends too early".into(),
+        _ if is_too_deep(error) => "it is nested more than 127 deep".into(),
+        _ => format!("error at column {}", error.column()),
+    }
+}
+
+/// Whether what was read is sound so far, and nested deeper than `serde_json` reads.
+pub fn is_too_deep(error: &serde_json::Error) -> bool {
+    error.to_string().contains("recursion")
+}
+
 impl<'de> Deserialize<'de> for Bounded {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Keep(&Cell::new(MOST_VALUES)).deserialize(deserializer).map(Bounded)
+        let keep = Keep { left: &Cell::new(MOST_VALUES), elements: MOST_ELEMENTS };
+        keep.deserialize(deserializer).map(Bounded)
+    }
+}
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Keep::everything(&Cell::new(usize::MAX)).deserialize(deserializer).map(Whole)
     }
 }
 
 /// Keeps a value while some of the allowance is left.
 #[derive(Clone, Copy)]
-struct Keep<'a>(&'a Cell<usize>);
+struct Keep<'a> {
+    left: &'a Cell<usize>,
+    /// Of each list and object.
+    elements: usize,
+}
+
+impl<'a> Keep<'a> {
+    fn everything(left: &'a Cell<usize>) -> Self {
+        Keep { left, elements: usize::MAX }
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for Keep<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        let left = self.0.get().checked_sub(1);
-        self.0.set(left.ok_or_else(|| D::Error::custom("the document holds too many values"))?);
+        let left = self.left.get().checked_sub(1);
+        self.left.set(left.ok_or_else(|| D::Error::custom("the document holds too many values"))?);
         deserializer.deserialize_any(self)
     }
 }
@@ -74,7 +124,7 @@ impl<'de> Visitor<'de> for Keep<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
         let mut kept = vec![];
-        while kept.len() < MOST_ELEMENTS {
+        while kept.len() < self.elements {
             match list.next_element_seed(self)? {
                 Some(value) => kept.push(value),
                 None => return Ok(kept.into()),
@@ -86,7 +136,7 @@ impl<'de> Visitor<'de> for Keep<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
         let mut kept = Map::new();
-        while kept.len() < MOST_ELEMENTS {
+        while kept.len() < self.elements {
             match object.next_key()? {
                 Some(key) => kept.insert(key, object.next_value_seed(self)?),
                 None => return Ok(kept.into()),
@@ -111,6 +161,26 @@ mod tests {
         assert_eq!(parse(b"{} {}"), None);
         assert_eq!(parse(b"\xff"), None);
         assert_eq!(parse("[".repeat(1 << 20).as_bytes()), None);
+    }
+
+    #[test]
+    fn keys_are_keys_whatever_they_are_called() {
+        for key in ["$serde_json::private::RawValue", "$serde_json::private::Number"] {
+            let document = json!({"a": {key: "[1]"}, "b": [{key: 1}], "c": [1, -2, 1.5, "x", null, true, u64::MAX]});
+            let text = document.to_string();
+            assert_eq!(parse(text.as_bytes()), Some(document.clone()));
+            assert_eq!(serde_json::from_str::<Whole>(&text).unwrap(), Whole(document.clone()));
+            assert_eq!(Value::Object(object(&text).unwrap()), document);
+        }
+    }
+
+    #[test]
+    fn an_object_is_read_to_its_end() {
+        let list = vec![0; 2 * MOST_ELEMENTS];
+        assert_eq!(object(&json!({"a": list}).to_string()).unwrap()["a"], json!(list));
+        assert!(object("[1]").unwrap_err().is_data());
+        assert!(object("{} {}").unwrap_err().is_syntax());
+        assert!(object("{").unwrap_err().is_eof());
     }
 
     #[test]

@@ -8,14 +8,19 @@ mod batchjob;
 mod batchprovider;
 pub mod conditions;
 mod crd;
+mod free_form;
 pub mod json;
+mod lean;
 mod schema;
 mod storage;
 pub mod text;
+pub mod weight;
 
 pub use batchjob::*;
 pub use batchprovider::*;
 pub use crd::{crds, render as render_crd};
+pub use free_form::FreeForm;
+pub use lean::Lean;
 pub use storage::*;
 
 /// API group of every kind of ours.

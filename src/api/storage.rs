@@ -3,9 +3,8 @@
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use super::schema;
+use super::{FreeForm, schema};
 
 /// Where the requests come from: exactly one source.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -137,7 +136,7 @@ pub struct RequestTemplate {
     pub custom_id: String,
     /// The request's body; variables stand in strings, however deep.
     #[schemars(schema_with = "schema::free_form")]
-    pub body: Map<String, Value>,
+    pub body: FreeForm,
 }
 
 /// Requests written in the manifest itself.
@@ -158,7 +157,7 @@ pub struct InlineRequest {
     pub custom_id: String,
     /// The request's body as the endpoint documents it, such as `messages` for chat completions.
     #[schemars(schema_with = "schema::free_form")]
-    pub body: Map<String, Value>,
+    pub body: FreeForm,
 }
 
 /// Where the results go: exactly one destination, fixed when the job is created.

@@ -14,7 +14,7 @@ use super::observe::{Missing, secret, stuck, value};
 use crate::api::conditions::reasons;
 use crate::api::text::hex;
 use crate::api::{
-    BatchProvider, BatchProviderSpec, ClusterBatchProvider, IN_USE_FINALIZER, PinnedProvider, ProviderAuth,
+    BatchProvider, BatchProviderSpec, ClusterBatchProvider, IN_USE_FINALIZER, Lean, PinnedProvider, ProviderAuth,
     ProviderKind, ProviderReference,
 };
 use crate::lifecycle::ProviderView;
@@ -72,7 +72,7 @@ pub(super) async fn account(ctx: &Context, reference: &ProviderReference, namesp
     let (object, spec, secrets_in) = match reference.kind {
         ProviderKind::BatchProvider => {
             let providers: Api<BatchProvider> = Api::namespaced(ctx.client.clone(), namespace);
-            let Some(provider) = providers.get_opt(&reference.name).await? else {
+            let Some(Lean(provider)) = providers.get_opt(&reference.name).await? else {
                 let message = format!(
                     "{name} was not found in namespace '{namespace}'; create it, or correct `spec.providerRef`"
                 );
@@ -81,7 +81,7 @@ pub(super) async fn account(ctx: &Context, reference: &ProviderReference, namesp
             (provider.metadata, provider.spec, namespace)
         }
         ProviderKind::ClusterBatchProvider => {
-            let provider = granted(ctx, &reference.name, namespace).await?;
+            let Lean(provider) = granted(ctx, &reference.name, namespace).await?;
             (provider.metadata, provider.spec.provider, ctx.namespace.as_str())
         }
     };

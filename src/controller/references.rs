@@ -10,7 +10,8 @@ use super::trouble::Trouble;
 use super::{Context, observe};
 use crate::api::text::hex;
 use crate::api::{
-    BatchJob, BatchJobSpec, BatchProvider, BatchProviderSpec, ClusterBatchProvider, ObjectStoreLocation, ProviderKind,
+    BatchJob, BatchJobSpec, BatchProvider, BatchProviderSpec, ClusterBatchProvider, Lean, ObjectStoreLocation,
+    ProviderKind,
 };
 use crate::requests::means_many;
 
@@ -46,12 +47,12 @@ async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result
     let (meta, auth, secrets_in) = match spec.provider_ref.kind {
         ProviderKind::BatchProvider => {
             let found = Api::<BatchProvider>::namespaced(ctx.client.clone(), namespace).get_opt(name).await?;
-            let (meta, auth) = found.map(|p| (p.metadata, secret_name(&p.spec))).unwrap_or_default();
+            let (meta, auth) = found.map(|Lean(p)| (p.metadata, secret_name(&p.spec))).unwrap_or_default();
             (meta, auth, namespace)
         }
         ProviderKind::ClusterBatchProvider => {
             let found = Api::<ClusterBatchProvider>::all(ctx.client.clone()).get_opt(name).await?;
-            let (meta, auth) = found.map(|p| (p.metadata, secret_name(&p.spec.provider))).unwrap_or_default();
+            let (meta, auth) = found.map(|Lean(p)| (p.metadata, secret_name(&p.spec.provider))).unwrap_or_default();
             (meta, auth, ctx.namespace.as_str())
         }
     };

@@ -1,10 +1,10 @@
 //! What makes two jobs the same work, and names made from it.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::text::hex;
-use crate::api::{BatchJobSpec, Input, Output};
+use crate::api::{BatchJobSpec, FreeForm, Input, Output};
 
 /// Prefix of every work hash; grows when its definition changes, so that old hashes stay recognisable.
 pub const WORK_HASH_VERSION: &str = "v1";
@@ -16,16 +16,18 @@ pub fn spec_hash(spec: &BatchJobSpec) -> String {
         "provider": (spec.provider_ref.kind, &spec.provider_ref.name),
         "model": spec.model,
         "endpoint": spec.endpoint,
-        "requestDefaults": spec.request_defaults,
+        "requestDefaults": spec.request_defaults.as_ref().map(FreeForm::known_by),
         "runID": spec.run_id,
-        "inline": spec.input.inline,
+        "inline": spec.input.inline.as_ref().map(|inline| json!({
+            "requests": inline.requests.iter().map(|r| known_by(&r.custom_id, &r.body)).collect::<Value>(),
+        })),
         "objectStore": spec.input.object_store.as_ref().map(|o| (&o.uri, &o.endpoint, &o.region)),
     });
     let input = &spec.input;
     let mut reading = json!({
         "configMaps": input.config_maps,
         "format": input.format,
-        "template": input.template,
+        "template": input.template.as_ref().map(|t| known_by(&t.custom_id, &t.body)),
         "compression": input.compression,
         "emptyPolicy": input.empty_policy,
     });
@@ -39,6 +41,10 @@ pub fn spec_hash(spec: &BatchJobSpec) -> String {
     }
     // serde_json sorts object keys, so equal content gives equal bytes.
     hex(digest(&SHA256, shape.to_string().as_bytes()).as_ref())
+}
+
+fn known_by(custom_id: &str, body: &FreeForm) -> Value {
+    json!({"customID": custom_id, "body": body.known_by()})
 }
 
 /// The destination as one URI that ends in `/`: `$(namespace)`, `$(name)` and `$(runID)` replaced; of a ConfigMap
@@ -109,8 +115,40 @@ mod tests {
     }
 
     #[test]
+    fn a_spec_is_known_as_ever() {
+        let spec = json!({
+            "providerRef": {"name": "p"},
+            "requestDefaults": {"b": 1, "a": {"x": [0.5]}},
+            "input": {
+                "inline": {"requests": [{"customID": "a", "body": {"n": 1}}]},
+                "template": {"customID": "$(row.id)", "body": {"m": "$(row.t)"}},
+            },
+            "output": {"objectStore": {"uri": "s3://bkt/out", "secretRef": {"name": "a"}}},
+        });
+        let hash = spec_hash(&serde_json::from_value(spec).unwrap());
+        assert_eq!(hash, "c60a3789530ee941d20a4ad51a4112aef86e7c669d72f532c0aaeaa4a35eac57");
+    }
+
+    #[test]
+    fn content_of_no_use_has_a_hash() {
+        let hash = |defaults: String| {
+            let spec = format!(
+                r#"{{"providerRef": {{"name": "p"}}, "requestDefaults": {defaults}, "input": {{}},
+                    "output": {{"configMap": {{"name": "a"}}}}}}"#
+            );
+            spec_hash(&serde_json::from_str(&spec).unwrap())
+        };
+        let deep = |leaf: &str| format!("{}{leaf}{}", "{\"a\":".repeat(500), "}".repeat(500));
+        assert_eq!(hash(deep("1")), hash(deep("1")));
+        assert_ne!(hash(deep("1")), hash(deep("2")));
+        let marked = |text: &str| format!(r#"{{"$serde_json::private::RawValue": "{text}"}}"#);
+        assert_ne!(hash(marked("{}")), hash("{}".into()));
+        assert_ne!(hash(marked("[1")), hash(marked("[2")));
+    }
+
+    #[test]
     fn how_the_input_is_read_is_part_of_the_identity() {
-        let hash = |change: serde_json::Value| {
+        let hash = |change: Value| {
             let mut spec = json!({
                 "providerRef": {"name": "p"},
                 "input": {"objectStore": {"uri": "s3://bkt/in", "secretRef": {"name": "a"}}},
@@ -122,7 +160,7 @@ mod tests {
             spec_hash(&serde_json::from_value(spec).unwrap())
         };
         assert_eq!(hash(json!({})), hash(json!({"format": "Auto", "compression": "Auto", "emptyPolicy": "Fail"})));
-        let template = |body: serde_json::Value| json!({"customID": "$(row.id)", "body": body});
+        let template = |body: Value| json!({"customID": "$(row.id)", "body": body});
         let all = [
             json!({}),
             json!({"format": "Requests"}),

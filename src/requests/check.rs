@@ -6,20 +6,13 @@ use serde_json::{Map, Value};
 
 use super::plain;
 use super::template::Template;
-use crate::api::InputFormat;
+use crate::api::json::{self, Whole, place};
+use crate::api::{InputFormat, weight};
 
 /// Longest custom id, in bytes.
 const CUSTOM_ID_LIMIT: usize = 512;
 /// Longest name of a model, in bytes; status has room for no longer one.
 const MODEL_LIMIT: usize = 253;
-
-/// What the values of one line may take in memory, in bytes, beside their text: some two million numbers, or a hundred
-/// thousand objects.
-const WEIGHT_LIMIT: usize = 64 << 20;
-/// What a value, a list and an object with a pair take at least.
-const VALUE_BYTES: usize = 32;
-const LIST_BYTES: usize = 128;
-const OBJECT_BYTES: usize = 640;
 
 /// One request, sound.
 #[derive(Debug, PartialEq)]
@@ -48,9 +41,9 @@ pub struct Shape {
 /// A line of OpenAI's batch format.
 #[derive(Deserialize)]
 struct BatchLine<'a> {
-    custom_id: Option<Value>,
-    method: Option<Value>,
-    url: Option<Value>,
+    custom_id: Option<Whole>,
+    method: Option<Whole>,
+    url: Option<Whole>,
     #[serde(borrow)]
     body: Option<&'a RawValue>,
 }
@@ -114,12 +107,12 @@ impl Shape {
             _ => self.address(&parsed)?,
         }
         let custom_id = match parsed.custom_id {
-            Some(Value::String(id)) => id,
+            Some(Whole(Value::String(id))) => id,
             Some(_) => return Err("has a `custom_id` that is not a string; put it in quotes".into()),
             None => return Err("has no `custom_id`; every request needs one of its own".into()),
         };
         let body = parsed.body.ok_or("has no `body`; put there what the endpoint is to be sent")?;
-        let body = serde_json::from_str(body.get()).map_err(|e| match e.is_data() {
+        let body = json::object(body.get()).map_err(|e| match e.is_data() {
             true => "has a `body` that is not an object such as {\"messages\": …}".into(),
             false => format!("has a `body` that cannot be read ({})", place(&e)),
         })?;
@@ -127,12 +120,12 @@ impl Shape {
     }
 
     fn address(&self, line: &BatchLine<'_>) -> Result<(), String> {
-        match line.method.as_ref().map(|m| m.as_str()) {
+        match line.method.as_ref().map(|m| m.0.as_str()) {
             None => return Err("has no `method`; it must be \"POST\"".into()),
             Some(Some("POST")) => {}
             Some(_) => return Err("has another `method` than \"POST\"".into()),
         }
-        match line.url.as_ref().map(|u| u.as_str()) {
+        match line.url.as_ref().map(|u| u.0.as_str()) {
             None => Err(format!("has no `url`; it must be \"{}\", the job's `spec.endpoint`", self.path)),
             Some(Some(url)) if url == self.path => Ok(()),
             Some(_) => Err(format!("has another `url` than \"{}\", the job's `spec.endpoint`", self.path)),
@@ -146,7 +139,7 @@ impl Shape {
     pub fn row_line(&self, line: &[u8], template: &Template) -> Result<Request, String> {
         let line = utf8(line)?;
         light(line)?;
-        let row: Map<String, Value> = serde_json::from_str(line).map_err(|e| match e.is_data() {
+        let row = json::object(line).map_err(|e| match e.is_data() {
             true => "is not a JSON object of columns such as {\"id\": …}".into(),
             false => not_json(&e),
         })?;
@@ -213,40 +206,13 @@ pub fn utf8(bytes: &[u8]) -> Result<&str, String> {
     })
 }
 
-/// Whether the JSON of a line can be held: `{"":0}` takes a hundred times its length.
+/// Whether the JSON of a line can be held.
 fn light(line: &str) -> Result<(), String> {
-    let (mut weight, mut quoted, mut escaped) = (0, false, false);
-    for byte in line.bytes() {
-        weight += match (quoted, byte) {
-            _ if escaped => 0,
-            (false, b'{') => OBJECT_BYTES,
-            (false, b'[') => LIST_BYTES,
-            (false, b',') => VALUE_BYTES,
-            _ => 0,
-        };
-        quoted ^= byte == b'"' && !escaped;
-        escaped = quoted && byte == b'\\' && !escaped;
-    }
-    match weight > WEIGHT_LIMIT {
-        true => Err(format!(
-            "holds so many lists, objects and values that it takes more than {} MiB to read; make several requests of it",
-            WEIGHT_LIMIT >> 20
-        )),
-        false => Ok(()),
-    }
+    weight::check(line).map_err(|e| format!("{e}; make several requests of it"))
 }
 
 fn not_json(error: &serde_json::Error) -> String {
     format!("is not JSON ({}); write one request a line, whole", place(error))
-}
-
-/// Where a JSON error is, without the text around it (serde's own message may quote the input).
-fn place(error: &serde_json::Error) -> String {
-    match error.classify() {
-        serde_json::error::Category::Eof => "it ends too early".into(),
-        _ if error.to_string().contains("recursion") => "it is nested more than 127 deep".into(),
-        _ => format!("error at column {}", error.column()),
-    }
 }
 
 #[cfg(test)]
@@ -274,6 +240,31 @@ mod tests {
             let read = read(line(fine));
             assert!(read.is_ok(), "{read:?}");
         }
+    }
+
+    #[test]
+    fn keys_are_keys_whatever_they_are_called() {
+        let shape = Shape { model: None, defaults: Map::new(), ..shape() };
+        let template = template(r#"{"model": "m", "x": "$(row.x)"}"#);
+        let bomb = format!("[{}0]", "{\\\"\\\":0},".repeat(1 << 18));
+        for content in ["1", "\"[1]\"", &format!("\"{bomb}\"")] {
+            let marked = format!(r#"{{"$serde_json::private::RawValue":{content}}}"#);
+            let body = format!(r#"{{"model":"m","x":{marked}}}"#);
+            let line = format!(r#"{{"custom_id": "a", "more": 1, "body": {body}}}"#);
+            let as_line = shape.line(line.as_bytes(), InputFormat::Requests).map(|request| request.body);
+            assert_eq!(as_line.as_ref(), Ok(&body));
+            let as_row =
+                shape.row_line(format!(r#"{{"x": {marked}}}"#).as_bytes(), &template).map(|request| request.body);
+            assert_eq!(as_row.as_ref(), Ok(&body));
+            let id = format!(r#"{{"custom_id": {marked}, "body": {{}}}}"#);
+            let refused = shape.line(id.as_bytes(), InputFormat::Requests).unwrap_err();
+            assert!(refused.contains("not a string"), "{refused}");
+        }
+    }
+
+    fn template(body: &str) -> Template {
+        let template = format!(r#"{{"customID": "a", "body": {body}}}"#);
+        Template::parse(&serde_json::from_str(&template).unwrap(), super::super::template::Of::Rows).unwrap()
     }
 
     fn shape() -> Shape {

@@ -231,8 +231,15 @@ impl<'a> Pass<'a> {
     async fn inline(&mut self, reading: &mut Reading, requests: Vec<InlineRequest>) -> Result<(), PassError> {
         let origin = Origin { source: "`spec.input.inline.requests`".into(), entry: "request" };
         for (i, request) in requests.into_iter().enumerate() {
-            reading.count(json!([request.custom_id, request.body]).to_string().as_bytes());
-            self.take(&origin, i as u64 + 1, self.shape.request(request.custom_id, request.body)).await?;
+            let checked = match request.body.object() {
+                Ok(body) => {
+                    let whole = json!([request.custom_id, body]).to_string();
+                    reading.count(whole.as_bytes());
+                    self.shape.request(request.custom_id, body)
+                }
+                Err(what) => Err(format!("has a `body` that {what}")),
+            };
+            self.take(&origin, i as u64 + 1, checked).await?;
         }
         Ok(())
     }

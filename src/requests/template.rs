@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::api::RequestTemplate;
+use crate::api::{RequestTemplate, weight};
 
 /// Largest request that a template may make, in bytes of text and values that are put in: the largest row, or the largest
 /// object as base64, and some more.
@@ -29,6 +29,8 @@ pub const PARTS: [&str; 3] = ["key", "text", "base64"];
 pub struct Template {
     custom_id: Vec<Piece>,
     body: Vec<(String, Node)>,
+    /// What the body takes in memory.
+    weight: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -54,8 +56,10 @@ impl Template {
     pub fn parse(template: &RequestTemplate, of: Of) -> Result<Template, String> {
         let field = "`spec.input.template`";
         let custom_id = of.pieces(&template.custom_id).map_err(|e| format!("{field}: `customID` {e}"))?;
-        let body = of.fields(&template.body, "body").map_err(|e| format!("{field}: {e}"))?;
-        Ok(Template { custom_id, body })
+        let body = template.body.object().map_err(|e| format!("{field}: `body` {e}"))?;
+        let weight = weight::of_object(&body);
+        let body = of.fields(&body, "body").map_err(|e| format!("{field}: {e}"))?;
+        Ok(Template { custom_id, body, weight })
     }
 
     /// Whether any variable is the one of this name.
@@ -69,7 +73,7 @@ impl Template {
     /// # Errors
     /// Names the column that the row has not, and those that it has.
     pub fn expand(&self, row: &Map<String, Value>) -> Result<(String, Map<String, Value>), String> {
-        let mut filling = Filling { row, left: EXPANDED_LIMIT };
+        let mut filling = Filling { row, left: EXPANDED_LIMIT, room: weight::LIMIT.saturating_sub(self.weight) };
         let custom_id = match &self.custom_id[..] {
             [Piece::Value(path)] => match filling.value(path)? {
                 Value::String(text) => text.clone(),
@@ -95,7 +99,10 @@ impl Node {
 
 struct Filling<'a> {
     row: &'a Map<String, Value>,
+    /// Bytes of text that may still be put in.
     left: usize,
+    /// What values that are put in as they are may still take in memory.
+    room: usize,
 }
 
 impl<'a> Filling<'a> {
@@ -112,6 +119,7 @@ impl<'a> Filling<'a> {
                 [Piece::Value(path)] => {
                     let value = self.value(path)?;
                     self.spend(value)?;
+                    self.hold(value)?;
                     value.clone()
                 }
                 pieces => Value::String(self.text(pieces)?),
@@ -146,6 +154,18 @@ impl<'a> Filling<'a> {
         self.left = self.left.checked_sub(size).ok_or_else(|| {
             format!(
                 "makes a request of more than {EXPANDED_LIMIT} bytes; shorten it, or use it less often in the template"
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Values take more than their text.
+    fn hold(&mut self, value: &Value) -> Result<(), String> {
+        self.room = self.room.checked_sub(weight::of_value(value)).ok_or_else(|| {
+            format!(
+                "makes a request of so many lists, objects and values that it takes more than {} MiB; shorten it, or use it \
+                 less often in the template",
+                weight::LIMIT >> 20
             )
         })?;
         Ok(())
@@ -362,5 +382,23 @@ mod tests {
         let body: Map<String, Value> = (0..20).map(|i| (i.to_string(), json!("$(row.t)"))).collect();
         let error = expand(Value::Object(body), json!({"t": "x".repeat(1 << 20)})).unwrap_err();
         assert!(error.contains("more than 9437184 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_template_that_repeats_a_heavy_row_is_bounded() {
+        let row = json!({"t": vec![json!({"": 0}); 40_000], "n": vec![0; 100_000]});
+        let body = |uses: usize, of: &str| (0..uses).map(|i| (i.to_string(), json!(of))).collect::<Map<_, _>>();
+        assert!(expand(Value::Object(body(2, "$(row.t)")), row.clone()).is_ok());
+        let error = expand(Value::Object(body(3, "$(row.t)")), row.clone()).unwrap_err();
+        assert!(error.contains("more than 64 MiB"), "{error}");
+        assert!(expand(Value::Object(body(3, "-$(row.t)")), row.clone()).is_ok(), "text is no heavier than it is long");
+        assert!(expand(Value::Object(body(10, "$(row.n)")), row).is_ok());
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_used_is_named() {
+        let deep = (0..200).fold(json!("$(row.t)"), |inner, _| json!([inner]));
+        let error = template("x", json!({"m": deep})).unwrap_err();
+        assert!(error.starts_with("`spec.input.template`: `body` ") && error.contains("127 deep"), "{error}");
     }
 }

@@ -3,6 +3,8 @@
 mod metrics;
 mod server;
 
+use tracing_subscriber::EnvFilter;
+
 pub use metrics::Metrics;
 pub use server::{Health, serve};
 
@@ -15,18 +17,40 @@ pub enum LogFormat {
     Text,
 }
 
-/// What is logged unless `RUST_LOG` says otherwise. kube's client reports every request that fails as an error without
-/// saying which: whoever made the request says so, where it matters.
-const FILTER: &str = "info,kube=warn,kube_client::client::builder=off,hyper=warn,tower=warn";
+/// What is logged unless `RUST_LOG` says otherwise.
+const FILTER: &str = "info,kube=warn,hyper=warn,tower=warn";
+/// What is logged of kube's client, whatever `RUST_LOG` says: where it cannot read what the API server sent, it logs all of
+/// that, and requests that fail it reports without saying which. Whoever made the request says so, where it matters.
+const CLIENT: &str = "kube_client::client=off";
 
 /// Writes logs to standard error; `RUST_LOG` sets levels. Prompts, answers and keys are never in them.
 pub fn init_logs(format: LogFormat) {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
+    let filter = without_bodies(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER)));
     let for_a_person = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(for_a_person);
     match format {
         LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).init(),
         LogFormat::Text => logs.with_target(false).init(),
+    }
+}
+
+fn without_bodies(filter: EnvFilter) -> EnvFilter {
+    match CLIENT.parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => EnvFilter::new(FILTER),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_api_server_sent_is_never_logged() {
+        for wanted in [FILTER, "trace", "warn,kube_client::client=trace"] {
+            let filter = without_bodies(EnvFilter::new(wanted)).to_string();
+            let of_the_client = filter.split(',').filter(|directive| directive.starts_with("kube_client::client"));
+            assert_eq!(of_the_client.collect::<Vec<_>>(), [CLIENT], "{wanted}");
+        }
     }
 }

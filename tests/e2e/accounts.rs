@@ -1,6 +1,6 @@
 //! Provider objects tell what they are, and stay while they are needed.
 
-use batchjob_operator::api::BatchProvider;
+use batchjob_operator::api::BatchProviderObject as BatchProvider;
 use kube::Api;
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! Questions that only a person can answer, and changes under a running job.
 
-use batchjob_operator::api::BatchJob;
+use batchjob_operator::api::BatchJobObject as BatchJob;
 use serde_json::{Value, json};
 
 use crate::support::eventually;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use batchjob_operator::api::BatchJob;
+use batchjob_operator::api::BatchJobObject as BatchJob;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use batchjob_operator::api::BatchJob;
+use batchjob_operator::api::BatchJobObject as BatchJob;
 use serde_json::json;
 
 use crate::support::eventually;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchjob_operator::api::BatchProvider;
+use batchjob_operator::api::BatchProviderObject as BatchProvider;
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt};
@@ -84,7 +84,7 @@ impl Stage {
     /// The tenant's job must be told this.
     async fn told(&self, name: &str, reason: &str, words: &str) {
         let what = format!("{name} is told {reason}: {words}");
-        let told = |job: &batchjob_operator::api::BatchJob| {
+        let told = |job: &batchjob_operator::api::BatchJobObject| {
             ["Stalled", "Failed", "Held"]
                 .iter()
                 .filter_map(|type_| condition(job, type_))

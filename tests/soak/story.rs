@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use batchjob_operator::api::BatchJob;
+use batchjob_operator::api::BatchJobObject as BatchJob;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 

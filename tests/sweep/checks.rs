@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use batchjob_operator::api::{BatchJob, RequestCounts};
+use batchjob_operator::api::{BatchJobObject as BatchJob, RequestCounts};
 use http::Method;
 use serde_json::Value;
 

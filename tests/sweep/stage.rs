@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use batchjob_operator::api::{BatchJob, BatchProvider};
+use batchjob_operator::api::{BatchJobObject as BatchJob, BatchProviderObject as BatchProvider};
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::events::v1::Event;

@@ -8,8 +8,8 @@ use tracing::{info, warn};
 
 use super::provider::seen;
 use super::{Act, manifest_view};
-use crate::api::RequestCounts;
 use crate::api::conditions::reasons;
+use crate::api::{FreeForm, RequestCounts};
 use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
 use crate::controller::{names, source, tasks};
@@ -41,11 +41,12 @@ impl Act<'_> {
         let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
         let max_batches = self.world.view.plan_limit();
         tasks::start(self.ctx, self.session, &self.world.job, Task::Pass, async move {
-            if let Err(message) = source::check(&job.spec, &output_uri) {
-                return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) })));
-            }
+            let checked = source::check(&job.spec, &output_uri).and_then(|()| recipe(&job, &tools, max_batches));
+            let recipe = match checked {
+                Ok(recipe) => recipe,
+                Err(message) => return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) }))),
+            };
             let source = source::open(&ctx, &namespace, &job.spec.input).await?;
-            let recipe = recipe(&job, &tools, max_batches);
             let target = stage.as_deref().map(|work_id| (&tools.folder, work_id));
             let result = match requests::pass(source, &recipe, target, &ctx.spool).await {
                 Ok(passed) => {
@@ -268,13 +269,14 @@ fn max_requests(job: &crate::api::BatchJob, tools: &Tools) -> i64 {
     }
 }
 
-fn recipe(job: &crate::api::BatchJob, tools: &Tools, max_batches: usize) -> Recipe {
+fn recipe(job: &crate::api::BatchJob, tools: &Tools, max_batches: usize) -> Result<Recipe, String> {
     let (spec, limits) = (&job.spec, tools.account.spec.limits);
-    Recipe {
+    let defaults = spec.request_defaults.as_ref().map(FreeForm::object).transpose();
+    Ok(Recipe {
         provider: format!("{:?}/{}", spec.provider_ref.kind, spec.provider_ref.name),
         endpoint: spec.endpoint,
         model: spec.model.clone(),
-        defaults: spec.request_defaults.clone().unwrap_or_default(),
+        defaults: defaults.map_err(|e| format!("`spec.requestDefaults` {e}"))?.unwrap_or_default(),
         format: spec.input.format,
         compression: spec.input.compression,
         template: spec.input.template.clone(),
@@ -289,7 +291,7 @@ fn recipe(job: &crate::api::BatchJob, tools: &Tools, max_batches: usize) -> Reci
         max_batches,
         allowed_models: tools.account.spec.allowed_models.clone(),
         hash_version: WORK_HASH_VERSION,
-    }
+    })
 }
 
 fn planned(passed: Passed, staged: Option<String>) -> Planned {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
-use batchjob_operator::api::{BatchJob, BatchProvider};
+use batchjob_operator::api::{BatchJobObject as BatchJob, BatchProviderObject as BatchProvider};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use object_store::ObjectStoreExt;

@@ -1,0 +1,138 @@
+//! JSON that is the provider's business.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::{json, weight};
+
+/// A JSON object of which the schema says nothing. Whatever lies in it can be read, one object's among a list of others',
+/// and is written as it was; what is in it is looked at where it is used, and only there can it be at fault.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+#[serde(transparent)]
+pub struct FreeForm(Box<RawValue>);
+
+impl FreeForm {
+    /// What is in it: keys are keys, whatever they are called.
+    ///
+    /// # Errors
+    /// Why it cannot be used, and what to do, never its content.
+    pub fn object(&self) -> Result<Map<String, Value>, String> {
+        let text = self.0.get();
+        weight::check(text).map_err(|e| format!("{e}; shorten it"))?;
+        json::object(text).map_err(|e| match e.is_data() {
+            _ if json::is_too_deep(&e) => "is nested more than 127 deep; make it flatter".into(),
+            true => "is not an object; write one".into(),
+            false => format!("cannot be read ({}); write it in another way", json::place(&e)),
+        })
+    }
+
+    /// What it is known by: the same for the same content; where it is of no use, its text.
+    pub fn known_by(&self) -> Value {
+        self.object().map_or_else(|_| self.0.get().into(), Value::Object)
+    }
+}
+
+impl Default for FreeForm {
+    fn default() -> Self {
+        Map::new().into()
+    }
+}
+
+impl From<Map<String, Value>> for FreeForm {
+    fn from(object: Map<String, Value>) -> Self {
+        FreeForm(RawValue::from_string(Value::Object(object).to_string()).unwrap_or_default())
+    }
+}
+
+impl PartialEq for FreeForm {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ObjectList;
+    use kube::core::WatchEvent;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::BatchJob;
+
+    const MARK: &str = "$serde_json::private::RawValue";
+
+    /// A job whose free-form fields all are this, and so is what tells of who manages them.
+    fn job(content: &str) -> String {
+        let request = format!(r#"{{"customID": "a", "body": {content}}}"#);
+        format!(
+            r#"{{"apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchJob", "metadata": {{"name": "j",
+                "managedFields": [{{"manager": "m", "fieldsV1": {content}}}]}}, "spec": {{
+                "providerRef": {{"name": "p"}}, "requestDefaults": {content},
+                "input": {{"inline": {{"requests": [{request}]}}, "template": {request}}},
+                "output": {{"configMap": {{"name": "c"}}}}}}}}"#
+        )
+    }
+
+    fn nested(depth: usize) -> String {
+        format!("{}{}", "{\"a\":".repeat(depth - 1), "{}") + &"}".repeat(depth - 1)
+    }
+
+    /// Content that the API server takes, or might.
+    fn odd() -> Vec<String> {
+        let mut odd = vec![
+            format!(r#"{{"x": {{"{MARK}": 1}}}}"#),
+            format!(r#"{{"{MARK}": "[1"}}"#),
+            format!(r#"{{"{MARK}": "{{}}", "y": 1}}"#),
+            r#"{"x": {"$serde_json::private::Number": "no"}}"#.into(),
+            r#"{"x": "\ud800", "y": 1e999}"#.into(),
+            "[]".into(),
+            "1".into(),
+        ];
+        odd.extend([120, 126, 127, 128, 10_000].map(nested));
+        odd
+    }
+
+    #[test]
+    fn no_content_of_one_job_keeps_others_from_being_read() {
+        for content in odd() {
+            let list =
+                format!(r#"{{"kind": "BatchJobList", "metadata": {{}}, "items": [{}, {}]}}"#, job("{}"), job(&content));
+            let read: Result<ObjectList<BatchJob>, _> = serde_json::from_str(&list);
+            assert_eq!(read.map(|list| list.items.len()).map_err(|e| e.to_string()), Ok(2), "{content:.60}");
+            let event = format!(r#"{{"type": "ADDED", "object": {}}}"#, job(&content));
+            let read: Result<WatchEvent<BatchJob>, _> = serde_json::from_str(&event);
+            assert!(matches!(read, Ok(WatchEvent::Added(_))), "{content:.60}");
+        }
+    }
+
+    #[test]
+    fn what_was_read_is_written_as_it_was() {
+        for content in odd() {
+            let read: BatchJob = serde_json::from_str(&job(&content)).unwrap();
+            assert_eq!((read.metadata.name.as_deref(), &read.metadata.managed_fields), (Some("j"), &None));
+            let written = serde_json::to_string(&read).unwrap();
+            assert!(written.matches(&content).count() >= 3, "{content:.60}");
+            assert_eq!(serde_json::from_str::<BatchJob>(&written).unwrap(), read, "{content:.60}");
+        }
+    }
+
+    #[test]
+    fn keys_are_keys_and_what_is_of_no_use_says_why() {
+        let read = |content: &str| serde_json::from_str::<FreeForm>(content).unwrap().object();
+        let marked = json!({"x": {MARK: "[1]"}, "y": {"$serde_json::private::Number": "1"}, "z": [1, -1, 0.5, null]});
+        assert_eq!(read(&marked.to_string()).map(Value::Object), Ok(marked));
+        assert!(read(&nested(127)).is_ok());
+        assert!(read(&nested(128)).unwrap_err().contains("nested more than 127 deep"));
+        assert!(read(&nested(10_000)).unwrap_err().contains("nested more than 127 deep"));
+        assert!(read("[]").unwrap_err().contains("not an object"));
+        assert!(read(&format!("{{\"x\": [{}0]}}", "{},".repeat(200_000))).unwrap_err().contains("64 MiB"));
+    }
+
+    #[test]
+    fn the_same_content_is_known_by_the_same() {
+        let known = |content: &str| serde_json::from_str::<FreeForm>(content).unwrap().known_by();
+        assert_eq!(known(r#"{"b": 1, "a": {}}"#), known(r#"{"a":{},"b":1}"#));
+        assert_eq!(known(&nested(128)), json!(nested(128)));
+    }
+}
