@@ -29,6 +29,33 @@ async fn a_failure_that_cost_nothing_comes_back_to_life_when_it_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn content_that_nobody_can_use_fails_its_own_job_and_keeps_no_other_from_running() {
+    let mut scene = Scene::new("unusable", &["--batch-duration", "200ms"]).await;
+    let deep = (0..300).fold(json!(1), |inner, _| json!({"a": inner}));
+    scene.apply_job("deep", json!({"spec": {"requestDefaults": {"x": deep}}}));
+    scene.apply_job("odd", json!({"spec": {"requestDefaults": {"x": {"$serde_json::private::RawValue": 1}}}}));
+    // The simulator itself cannot read it, and answers with failures.
+    scene.wait_condition("odd", "Submitted", "True", 30).await;
+    // Whoever starts lists all of them.
+    scene.restart().await;
+    scene.apply_job("after", json!({}));
+    scene.wait_complete("after").await;
+    let message = eventually("it says what is wrong", 30, || async {
+        let said = scene.kubectl(&[
+            "get",
+            "bjob",
+            "deep",
+            "-o",
+            r#"jsonpath={.status.conditions[?(@.type=="Failed")].message}"#,
+        ]);
+        (!said.is_empty()).then_some(said)
+    })
+    .await;
+    assert!(message.contains("`spec.requestDefaults` is nested more than 127 deep"), "{message}");
+    scene.sim.assert_billed_once(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failure_that_cost_nothing_comes_back_to_life_when_what_it_refers_to_changes() {
     let mut scene = Scene::set("refers", &["--batch-duration", "200ms"]).await;
     scene.settings.extra = vec!["--recheck-seconds".into(), "1".into()];

@@ -226,6 +226,8 @@ fn another_round_of_what_has_no_answer() {
         ending(Budget { expiries: 1, ..NONE });
         ending_one(Budget { expiries: 1, crashes: 1, ..NONE });
         Protocol { attempts: 1, ..Protocol::ending(Budget { expiries: 1, crashes: 1, ..NONE }) }.holds();
+        ending_one(Budget { expiries: 1, failures: 1, crashes: 1, ..NONE });
+        ending(Budget { expiries: 1, failures: 1, ..NONE });
     }
 }
 
@@ -312,6 +314,8 @@ fn from_the_opening_to_results() {
         Protocol::whole(Budget { crashes: 1, ..NONE }).holds();
         Protocol::whole(Budget { failures: 1, ..NONE }).holds();
         Protocol { attempts: 1, ..Protocol::whole(Budget { expiries: 1, ..NONE }) }.holds();
+        Protocol::whole(Budget { expiries: 1, ..NONE }).holds();
+        Protocol::whole(Budget { recreations: 1, ..NONE }).holds();
     }
 }
 
@@ -336,5 +340,6 @@ fn a_journal_is_lost_and_given_up_on_a_persons_word() {
         ending_one(Budget { lost_journals: 1, answers: 1, crashes: 1, expiries: 1, ..NONE });
         ending(Budget { lost_journals: 1, answers: 1, crashes: 1, ..NONE });
         ending(Budget { lost_journals: 1, answers: 1, expiries: 1, ..NONE });
+        ending(Budget { lost_journals: 1, answers: 1, crashes: 1, expiries: 1, ..NONE });
     }
 }
