@@ -52,7 +52,7 @@ async fn content_that_nobody_can_use_fails_its_own_job_and_keeps_no_other_from_r
     })
     .await;
     assert!(message.contains("`spec.requestDefaults` is nested more than 127 deep"), "{message}");
-    scene.kubectl(&["delete", "bjob", "deep", "--timeout=30s"]);
+    scene.kubectl(&["delete", "bjob", "deep", "odd", "--timeout=30s"]);
     scene.sim.assert_billed_once(3).await;
 }
 

@@ -226,6 +226,7 @@ fn another_round_of_what_has_no_answer() {
         ending(Budget { expiries: 1, ..NONE });
         ending_one(Budget { expiries: 1, crashes: 1, ..NONE });
         Protocol { attempts: 1, ..Protocol::ending(Budget { expiries: 1, crashes: 1, ..NONE }) }.holds();
+        ending(Budget { expiries: 1, crashes: 1, ..NONE });
         ending_one(Budget { expiries: 1, failures: 1, crashes: 1, ..NONE });
         ending(Budget { expiries: 1, failures: 1, ..NONE });
     }
