@@ -148,6 +148,7 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     let mut memory = Memory {
         trouble: trouble.as_ref().map(|t| t.stuck.message.clone()),
         in_vain: session.in_vain(),
+        stumbled: session.backoff(None).failures > 0,
         ..session.memory()
     };
     // What is tried again later is under way, as far as it matters here.
@@ -181,6 +182,10 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     let ran = match (act.run(step.clone()).await, step.call()) {
         // It may have taken long: other jobs get their turn first.
         (Err(trouble), Some(call)) => {
+            if trouble.retry_after.is_some() {
+                // Who asks for a pause does not want to be asked for other things either.
+                session.failed(None, trouble.clone(), ctx.clock.now(), ctx.clock.jitter());
+            }
             failed(ctx, session, key, Some(call), trouble);
             return Ok(Flow::Wait(Some(world.now)));
         }

@@ -182,6 +182,8 @@ pub struct Memory {
     pub running: BTreeSet<Task>,
     /// What failed the last time, and when its next try is due: what did not goes first.
     pub in_vain: BTreeMap<Task, i64>,
+    /// Whether the last step that was no such call failed, so that others are not put off for it.
+    pub stumbled: bool,
     /// What keeps failing and does not seem to pass.
     pub trouble: Option<String>,
 }

@@ -10,6 +10,9 @@ use crate::api::{DeletionPolicy, Hold, ProviderFilePolicy, RequestCounts};
 /// Milliseconds that a provider may take to know its own new batch; 5 s were seen at one.
 const NEW_BATCH_GRACE: i64 = 20_000;
 
+/// Milliseconds that what failed is put off for what did not.
+const PUT_OFF: i64 = 30_000;
+
 /// What looking at every shard gave.
 pub(super) struct Round {
     /// The one step, if there is one.
@@ -52,6 +55,7 @@ pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPol
     let mut in_vain = None;
     round.step = owed
         .or_else(|| following(o, journal, closing, &mut round, &mut in_vain))
+        .or_else(|| in_vain.take_if(|_| o.memory.stumbled))
         .or_else(|| may_start.then(|| start(o, journal, &mut round)).flatten())
         .or(in_vain);
     round
@@ -73,6 +77,7 @@ fn following(
         match o.memory.in_vain.get(&call) {
             _ if o.memory.running.contains(&call) => {}
             None => return Some(step),
+            Some(due) if o.now >= due + PUT_OFF => return Some(step),
             Some(due) if *due < longest => (longest, *in_vain) = (*due, Some(step)),
             Some(_) => {}
         }

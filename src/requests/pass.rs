@@ -380,8 +380,8 @@ impl<'a> Pass<'a> {
 
     fn too_many_batches(&self) -> String {
         format!(
-            "{} makes more than {} batches of at most {} requests and {} bytes; raise the provider's `spec.limits`, or split \
-             it over several BatchJobs",
+            "{} makes more than {} batches of at most {} requests and {} bytes; split it over several BatchJobs, \
+             raise the provider's `spec.limits`, or, if it is to go into a ConfigMap, write to object storage",
             self.name, self.recipe.max_batches, self.recipe.max_requests, self.recipe.max_bytes
         )
     }

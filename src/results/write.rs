@@ -13,7 +13,7 @@ use super::line::{Ended, ProviderLine, RequestLine, ResultLine};
 use super::manifest::{Manifest, ManifestFile};
 use crate::api::text::hex;
 use crate::api::{OutputCompression, RequestCounts};
-use crate::store::{Folder, IndexEntry, StoreError, Upload, layout};
+use crate::store::{Folder, IndexEntry, StoreError, Upload, layout, staged};
 
 /// Why results were not written; it can be tried again.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +28,9 @@ pub enum WriteError {
 
 impl From<std::io::Error> for WriteError {
     fn from(error: std::io::Error) -> Self {
-        match error.kind() {
-            std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
-                WriteError::Corrupt(error.to_string())
-            }
-            _ => StoreError::Unavailable(format!("what was staged could not be read to its end: {error}")).into(),
+        match error.kind() == staged::BROKE_OFF {
+            true => StoreError::Unavailable(format!("what was staged could not be read to its end: {error}")).into(),
+            false => WriteError::Corrupt(error.to_string()),
         }
     }
 }

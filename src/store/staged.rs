@@ -46,6 +46,9 @@ const WINDOW_LOG_LIMIT: u32 = 23;
 /// Bytes that are compressed, and read or written, in one go.
 const BLOCK_BYTES: usize = 256 << 10;
 
+/// Kind of the error where the store breaks off: all others are of what was read.
+pub const BROKE_OFF: std::io::ErrorKind = std::io::ErrorKind::ConnectionAborted;
+
 /// An error of the local spool.
 pub fn local(error: std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("the local spool: {error}"))
@@ -145,7 +148,7 @@ pub async fn open(folder: &Folder, name: &str) -> Result<impl AsyncRead + Unpin 
     let entry = entry.ok_or_else(|| {
         StoreError::Corrupt(format!("{name} was staged and is gone; was it deleted by a lifecycle rule?"))
     })?;
-    let reader = StreamReader::new(entry.stream.map_err(std::io::Error::other));
+    let reader = StreamReader::new(entry.stream.map_err(|e| std::io::Error::new(BROKE_OFF, e)));
     let reader = BufReader::with_capacity(128 << 10, reader);
     Ok(ZstdDecoder::with_params(reader, &[DParameter::window_log_max(WINDOW_LOG_LIMIT)]))
 }
@@ -170,10 +173,7 @@ pub async fn verified(
             if n == 0 {
                 return match hex(digest.finish().as_ref()) == wanted {
                     true => Ok(None),
-                    false => {
-                        let message = format!("{name} is not what was staged");
-                        Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message))
-                    }
+                    false => Err(std::io::Error::other(format!("{name} is not what was staged"))),
                 };
             }
             chunk.truncate(n);

@@ -47,9 +47,14 @@ fn what_keeps_failing_of_one_batch_holds_up_no_other() {
     memory.in_vain.remove(&Task::Cancel(first));
     assert_eq!(step(&late, Some(&two), &memory), cancel("batch-1"), "what did not fail comes before what did");
     memory.in_vain.insert(Task::Cancel(first), NOW - 1);
+    let (timing, journal) = (&TIMING, Some(&two));
+    let waited = Observed { now: NOW + 40_000, nonce: "n", timing, job: &late, journal, memory: &memory };
+    assert!(decide(&waited).call().is_some_and(|call| memory.in_vain.contains_key(&call)), "not put off for ever");
     two.shards.push(shard(None));
     memory.uploads.insert((Slot { shard: 2, attempt: 1 }, "s".into()), "file-3".into());
     assert!(matches!(step(&job(), Some(&two), &memory), Step::WriteIntent { .. }), "and so does what may start");
+    memory.stumbled = true;
+    assert_eq!(step(&job(), Some(&two), &memory), Step::Poll(second), "unless that is what fails");
     assert_eq!(cancel("batch-1").call(), Some(Task::Cancel(first)));
     assert_eq!(cancel("batch-2").call(), Some(Task::CancelTwin(first)));
     assert_eq!(Step::Poll(second).call(), Some(Task::Call(second)));

@@ -96,16 +96,16 @@ async fn providers<P: Provider>(ctx: &Context) -> Result<Vec<P>, Trouble> {
         match providers_in(ctx, scope).await {
             Ok(found) => providers.extend(found),
             // One namespace that is gone keeps nobody from looking in the others.
-            Err(trouble) if scope.is_some() => {
-                warn!(namespace = scope, why = trouble.stuck.message, "cannot list a namespace's providers");
+            Err(kube::Error::Api(status)) if scope.is_some() && (status.is_forbidden() || status.is_not_found()) => {
+                warn!(namespace = scope, why = status.message, "cannot list a namespace's providers");
             }
-            Err(trouble) => return Err(trouble),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(providers)
 }
 
-async fn providers_in<P: Provider>(ctx: &Context, scope: Option<&str>) -> Result<Vec<P>, Trouble> {
+async fn providers_in<P: Provider>(ctx: &Context, scope: Option<&str>) -> kube::Result<Vec<P>> {
     let api = P::api(ctx.client.clone(), scope);
     let (mut providers, mut page) = (vec![], ListParams::default().limit(PAGE));
     loop {
