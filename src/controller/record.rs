@@ -59,7 +59,6 @@ async fn write(ctx: &Context, judged: &BatchJob, status: BatchJobStatus) -> Resu
     let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &judged.namespace().unwrap_or_default());
     let mut job = judged.clone();
     job.status = Some(status);
-    job.metadata.managed_fields = None;
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
     match jobs.replace_status(&job.name_any(), &params, &job).await {
         Ok(_) => {

@@ -14,6 +14,7 @@ mod project;
 mod provider;
 mod resolve;
 mod shards;
+mod start;
 mod strays;
 mod taking;
 

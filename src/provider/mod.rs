@@ -154,7 +154,7 @@ impl Batch {
             ("", "") => "the provider gave no reason".into(),
             (code, message) => format!("{code}: {message}{at}"),
         };
-        Some(ApiError { class, message, retry_after: None })
+        Some(ApiError::new(class, message))
     }
 
     /// What we said under `key` when we asked for it.
@@ -192,14 +192,16 @@ pub struct ApiError {
     pub class: Class,
     /// For a person.
     pub message: String,
+    /// The server's status code, if it answered.
+    pub status: Option<u16>,
     /// When the server asked to be called again.
     pub retry_after: Option<Duration>,
 }
 
 impl ApiError {
-    /// An error without a server's hint when to come back.
+    /// An error without an answer of a server.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        ApiError { class, message: message.into(), retry_after: None }
+        ApiError { class, message: message.into(), status: None, retry_after: None }
     }
 
     /// Whether the provider would say it again, as opposed to an error for now or for this credential.

@@ -189,10 +189,6 @@ fn says_nothing(batch: &Batch) -> bool {
     batch.input_file_id.is_none() && batch.metadata.is_empty()
 }
 
-fn is_conflict(error: &ApiError) -> bool {
-    error.message.ends_with("(409)") || error.message.starts_with("the server answered 409")
-}
-
 fn unreadable() -> ApiError {
     ApiError::new(Class::Transient, "the server answered something that is not the JSON that was asked for")
 }
@@ -284,7 +280,7 @@ impl BatchApi for OpenAi {
             Ok(_) => Ok(()),
             // Ending or ended: OpenAI and llm-d say 400, AIBrix says 409.
             Err(e) if matches!(e.class, Class::InvalidInput | Class::NotFound) => Ok(()),
-            Err(e) if e.class == Class::Transient && is_conflict(&e) => Ok(()),
+            Err(e) if e.status == Some(409) => Ok(()),
             Err(e) => Err(e),
         }
     }

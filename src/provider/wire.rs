@@ -112,7 +112,7 @@ pub(super) fn api_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) ->
         Some(said) => format!("{} ({})", clip(said, 480), status.as_u16()),
         None => format!("the server answered {status} without a message"),
     };
-    ApiError { class, message, retry_after: retry_after(headers) }
+    ApiError { class, message, status: Some(status.as_u16()), retry_after: retry_after(headers) }
 }
 
 /// The message of an error document in any of the shapes that are around; None where there is none, as in an HTML page.

@@ -53,7 +53,6 @@ pub(in crate::controller) async fn watch<P: Provider>(scope: Option<String>, cli
 
 /// The store is for triggers only.
 fn lean<P: Provider>(provider: &mut P) {
-    provider.meta_mut().managed_fields = None;
     provider.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
@@ -107,7 +106,6 @@ async fn write<P: Provider>(
         return Ok(true);
     }
     let mut provider = judged.clone();
-    provider.meta_mut().managed_fields = None;
     let news = news(old, &status);
     *provider.status_mut() = Some(status);
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
