@@ -82,7 +82,9 @@ async fn a_suspended_job_is_checked_and_counted_and_resuming_sends_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn people_see_columns_and_events_that_tell_the_story() {
-    let scene = Scene::new("people", &["--batch-duration", "200ms"]).await;
+    let mut scene = Scene::set("people", &["--batch-duration", "200ms"]).await;
+    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 2\n"));
+    scene.restart().await;
     scene.apply_job("j", json!({}));
     scene.wait_tidy("j").await;
     let table = scene.kubectl(&["get", "bjob"]);
@@ -94,5 +96,10 @@ async fn people_see_columns_and_events_that_tell_the_story() {
     let events = scene.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]);
     for reason in ["InputResolved", "BatchSubmitted", "BatchEnded", "Completed"] {
         assert!(events.contains(reason), "{reason} in {events}");
+    }
+    let told = scene.told("BatchSubmitted").await;
+    let notes: Vec<&str> = told.iter().filter_map(|event| event["note"].as_str()).collect();
+    for batch in ["batch 00000-1 runs as ", "batch 00001-1 runs as "] {
+        assert!(notes.iter().any(|note| note.starts_with(batch)), "{batch} in {notes:?}");
     }
 }

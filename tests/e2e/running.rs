@@ -115,3 +115,23 @@ async fn probes_answer_and_sigterm_in_the_middle_of_work_loses_nothing() {
     scene.wait_complete("j").await;
     scene.sim.assert_billed_once(3).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_sigterm_no_submission_is_begun() {
+    let mut scene = Scene::set("last-post", &["--batch-duration", "200ms"]).await;
+    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 2\n"));
+    scene.restart().await;
+    scene.sim.fault(json!({"point": "create_batch", "action": "delay", "milliseconds": 3000})).await;
+    scene.apply_job("j", json!({"spec": {"parallelism": 2}}));
+    eventually("one batch is made, and the file of the other one is there", 30, || async {
+        let state = scene.sim.state().await;
+        (state["creates"] == 1 && state["files"].as_array().unwrap().len() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(scene.operator.as_mut().unwrap().process.terminate(), Some(0));
+    assert_eq!(scene.sim.state().await["creates"], 1, "the other one was next");
+    scene.restart().await;
+    let job = scene.wait_complete("j").await;
+    assert_eq!(job.status.unwrap().batches.len(), 2);
+    scene.sim.assert_billed_once(3).await;
+}
