@@ -24,17 +24,21 @@ use stage::{Lane, World};
 
 /// Stories that take place side by side: mostly they wait.
 const LANES: usize = 12;
+/// Stories of one simulator: it tells after each what it did in all of them.
+const STORIES: usize = 200;
 
 /// Runs all stories, some at a time, each in a lane that no other one uses.
 async fn in_lanes<T>(world: &World, stories: Vec<T>, run: impl AsyncFn(&mut Lane, T)) {
     let lanes = stories.len().min(LANES);
     let left = Mutex::new(stories.into_iter().rev().collect::<Vec<_>>());
     let lane = async |number| {
-        let mut lane = Lane::new(world, number);
         loop {
-            let next = left.lock().unwrap().pop();
-            let Some(story) = next else { return };
-            run(&mut lane, story).await;
+            let mut lane = Lane::new(world, number);
+            for _ in 0..STORIES {
+                let next = left.lock().unwrap().pop();
+                let Some(story) = next else { return };
+                run(&mut lane, story).await;
+            }
         }
     };
     futures::future::join_all((1..=lanes).map(lane)).await;
