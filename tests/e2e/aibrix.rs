@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::eventually;
 use crate::support::operator::Operator;
-use crate::support::process::{Process, python, scratch};
+use crate::support::process::{Process, free_port, python, scratch};
 use crate::support::proxy::{Fault, Proxy, When};
 use crate::support::quiet::{CANARY, prompt};
 use crate::support::scene::{Scene, condition};
@@ -21,7 +21,7 @@ struct Aibrix {
 
 impl Aibrix {
     async fn start(name: &str) -> Aibrix {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let port = free_port().to_string();
         let args = ["--host", "127.0.0.1", "--port", &port, "--dry-run"].map(String::from);
         let storage = scratch().join(format!("{name}-aibrix")).to_str().unwrap().to_string();
         let program = python("aibrix", "aibrix_metadata");

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 
-use super::process::{Process, scratch};
+use super::process::{Process, free_port, scratch};
 use super::shared::{Cluster, cluster};
 
 /// A running operator; killed when dropped.
@@ -128,17 +127,5 @@ impl Operator {
         let status = std::fs::read_to_string(format!("/proc/{}/status", children.trim())).unwrap();
         let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-    }
-}
-
-/// A port for a process that is about to start: below those that the kernel gives to connections, one of which could take it
-/// until then, and above those of the cluster.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let port = 30_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 2_700;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }

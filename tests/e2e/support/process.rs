@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 
@@ -70,6 +71,18 @@ pub fn scratch() -> &'static Path {
         std::fs::create_dir_all(&ours).unwrap();
         ours
     })
+}
+
+/// A port for a process that is about to start: below those that the kernel gives to connections, one of which could take it
+/// until then, and above those of the cluster.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let port = 30_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 2_700;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Process {
