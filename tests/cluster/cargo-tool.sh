@@ -12,8 +12,8 @@ if [ ! -x "$out/bin/$tool" ]; then
   flock 9
   if [ ! -x "$out/bin/$tool" ]; then
     echo "installing $tool $version into $out (once, 2 to 3 minutes) ..." >&2
-    # Not under the repository's profile or target folder.
-    (cd / && CARGO_TARGET_DIR="$out.build" cargo install --quiet --locked --root "$out" "$tool@$version") >&2
+    # Not under the repository's profile or target folder, and unoptimised: it compiles for longer than it ever runs.
+    (cd / && CARGO_TARGET_DIR="$out.build" CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug --quiet --locked --root "$out" "$tool@$version") >&2
     rm -rf "$out.build"
   fi
 fi

@@ -10,6 +10,9 @@ use crate::world::{NAMESPACE, World, insist};
 /// Providers of one account, and the lines that each allows in a batch.
 pub const PROVIDERS: [(&str, u64); 3] = [("small", 7), ("middle", 30), ("large", 1000)];
 
+/// Batches of a job whose results go into ConfigMaps: with more it is refused.
+const BATCHES_IN_MAPS: u64 = 20;
+
 const MODEL: &str = "gpt-5-mini";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,13 +84,15 @@ impl Job {
             6 => Meddling::Wiped { at },
             _ => Meddling::Nothing,
         };
+        let lines = if one_in_five { dice.roll(80, 200) } else { dice.roll(3, 60) };
+        let (provider, in_a_batch) = PROVIDERS[dice.roll(0, 2) as usize];
         Job {
             name: format!("j{number:04}"),
-            lines: if one_in_five { dice.roll(80, 200) } else { dice.roll(3, 60) } as usize,
+            lines: if to_map { lines.min(BATCHES_IN_MAPS * in_a_batch) } else { lines } as usize,
             // Each kind in turn, so that no few jobs leave one out.
             source: SOURCES[number % SOURCES.len()],
             to_map,
-            provider: PROVIDERS[dice.roll(0, 2) as usize].0,
+            provider,
             parallelism: dice.roll(1, 5),
             meddling,
             deadline,
