@@ -2,7 +2,7 @@
 export CARGO_TERM_COLOR ?= auto
 # The API server and Go's compiler spend a good part of their time on collecting garbage, and there is memory.
 export GOGC ?= 400
-# Our own code too, where it has minutes of work to do.
+# Our own code is optimised too where it has minutes of work to do.
 optimised = --config profile.dev.package.batchjob-operator.opt-level=1
 
 .PHONY: help
@@ -21,7 +21,7 @@ demo-stop: ## Stop what `make demo KEEP=1` left running.
 quick = $(filter-out e2e rights sweep soak model,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
 
 .PHONY: test
-test: preflight cluster lint ## All checks and tests, on a real Kubernetes API server and a real S3 server.
+test: preflight parts lint ## All checks and tests, on a real Kubernetes API server and a real S3 server.
 	cargo test --lib --bins $(patsubst %,--test %,$(quick))
 	cargo test $(optimised) --test model
 	cargo test --doc
@@ -35,10 +35,10 @@ test: preflight cluster lint ## All checks and tests, on a real Kubernetes API s
 	cargo test $(optimised) --test sweep -- --test-threads=1
 	cargo test $(optimised) --test soak
 
-# Compiled beside our own code, where it is not there yet; what goes wrong is said by the next one to ask for it.
-.PHONY: cluster
-cluster: preflight
-	@nice sh -c './tests/cluster/build.sh; ./tests/cluster/node.sh' >/dev/null 2>&1 &
+# Made beside our own code, where it is not there yet; what goes wrong is said by the next one to ask for it.
+.PHONY: parts
+parts: preflight
+	@nice sh -c 'cd tests/cluster; ./seaweedfs.sh; ./venv.sh readers; ./venv.sh aibrix; ./build.sh; ./node.sh' >/dev/null 2>&1 &
 
 .PHONY: soak
 soak: preflight ## Twenty minutes of kills, restarts and outages with figures in target/soak.json; then hours: the whole sweep, the larger models, fuzzing.

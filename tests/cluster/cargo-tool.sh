@@ -11,7 +11,7 @@ if [ ! -x "$out/bin/$tool" ]; then
   exec 9>"$cache/$tool.lock"
   flock 9
   if [ ! -x "$out/bin/$tool" ]; then
-    echo "installing $tool $version into $out (once, 2 to 3 minutes) ..." >&2
+    echo "installing $tool $version into $out (once, some 2 minutes) ..." >&2
     # Not under the repository's profile or target folder, and unoptimised: it compiles for longer than it ever runs.
     (cd / && CARGO_TARGET_DIR="$out.build" CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug --quiet --locked --root "$out" "$tool@$version") >&2
     rm -rf "$out.build"
