@@ -1,7 +1,8 @@
 .DEFAULT_GOAL := help
 export CARGO_TERM_COLOR ?= auto
-# The API server and Go's compiler spend a good part of their time on collecting garbage, and there is memory.
-export GOGC ?= 400
+# The API server and Go's compiler spend a good part of their time on collecting garbage. Not for `bench`, which measures beside
+# them, nor for `demo`, which has to fit on a laptop.
+test soak: export GOGC ?= 400
 # Our own code is optimised too where it has minutes of work to do.
 optimised = --config profile.dev.package.batchjob-operator.opt-level=1
 
