@@ -18,14 +18,16 @@ demo: ## Run everything on this machine, see 10,000 reviews through, and stop; K
 demo-stop: ## Stop what `make demo KEEP=1` left running.
 	@./demo/stop.sh
 
-# All but those that need a cluster, or what its tests leave behind; and the model.
-quick = $(filter-out e2e rights sweep soak model,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
+# Those that need a cluster, or what its tests leave behind; and the model.
+long = model e2e rights sweep soak
+quick = $(filter-out $(long),$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
 
 .PHONY: test
 test: preflight parts lint ## All checks and tests, on a real Kubernetes API server and a real S3 server.
-	cargo test --lib --bins $(patsubst %,--test %,$(quick))
+	$(linted) cargo test --lib --bins $(patsubst %,--test %,$(quick))
+	$(linted) cargo test --doc
+	cargo test $(optimised) --no-run $(patsubst %,--test %,$(long))
 	cargo test $(optimised) --test model
-	cargo test --doc
 	./tests/cluster/build.sh >/dev/null
 	./tests/cluster/seaweedfs.sh >/dev/null
 	./tests/cluster/node.sh >/dev/null || [ $$? -eq 77 ]
@@ -63,12 +65,15 @@ FUZZ_SECONDS ?= 60
 fuzz: preflight ## Fuzz what providers answer, FUZZ_SECONDS (60) for each target. What is found is put under fuzz/artifacts.
 	PATH="$$(./tests/cluster/cargo-tool.sh cargo-fuzz 0.13.1):$$PATH" ./fuzz/run.sh $(FUZZ_SECONDS)
 
+# Clippy's lints while the tests are compiled: `cargo clippy` would have every dependency checked besides.
+linted = RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/clippy-driver.sh
+
 .PHONY: lint
-lint: preflight ## Formatting, clippy, licences.
+lint: preflight ## Formatting, licences, clippy.
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
 	cargo fetch --quiet --locked
 	"$$(./tests/cluster/cargo-tool.sh cargo-deny 0.20.2)/cargo-deny" --offline check bans licenses sources
+	$(linted) cargo test --no-run --all-targets
 
 .PHONY: image
 image: ## Build the image without Docker, into target/image/.
