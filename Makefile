@@ -35,7 +35,13 @@ test: preflight parts lint ## All checks and tests, on a real Kubernetes API ser
 	./tests/cluster/venv.sh aibrix >/dev/null
 	cargo test $(optimised) --test e2e -- --test-threads=6
 	cargo test $(optimised) --test rights
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target swept soaked
+
+# At the same time: the soak's processes wait for most of it.
+.PHONY: swept soaked
+swept:
 	cargo test $(optimised) --test sweep -- --test-threads=1
+soaked:
 	cargo test $(optimised) --test soak
 
 # Made beside our own code, where it is not there yet; what goes wrong is said by the next one to ask for it.

@@ -48,7 +48,8 @@ if [ ! -x "$out/kube" ]; then # still, now that we have the lock
   mkdir "$out.tmp"
   stamp=k8s.io/component-base/version
   IFS=. read -r major minor _ <<<"$version"
-  go build -trimpath -buildvcs=false -o "$out.tmp/kube" -ldflags "-s -w \
+  # DWARF would be made for each package, and thrown away at the end.
+  go build -trimpath -buildvcs=false -gcflags=all=-dwarf=false -o "$out.tmp/kube" -ldflags "-s -w \
     -X $stamp.gitVersion=v$version -X $stamp.gitMajor=$major -X $stamp.gitMinor=$minor" . 9>&- >&2
   for name in "${names[@]}"; do
     ln -s kube "$out.tmp/$name"

@@ -47,8 +47,8 @@ if [ ! -e "$out/pause.tar" ]; then # still, now that we have the lock
   say "Building containerd $version for the tests, into $out (once; 1 to 2 minutes on 2 cores) ..."
   rm -rf "$out.tmp"
   mkdir -p "$out.tmp/pause"
-  (cd / && GOTOOLCHAIN=local GOFLAGS= GOWORK=off CGO_ENABLED=0 GOBIN=$out.tmp go install -trimpath -ldflags "-s -w" \
-    -tags no_btrfs,no_zfs,no_aufs,no_devmapper \
+  (cd / && GOTOOLCHAIN=local GOFLAGS= GOWORK=off CGO_ENABLED=0 GOBIN=$out.tmp go install -trimpath \
+    -gcflags=all=-dwarf=false -ldflags "-s -w" -tags no_btrfs,no_zfs,no_aufs,no_devmapper \
     "github.com/containerd/containerd/v2/cmd/"{containerd,ctr,containerd-shim-runc-v2}"@v$version") 9>&- >&2
   # What holds a Pod's namespaces.
   echo 'int pause(void); int main(void) { for (;;) pause(); }' | cc -static -O1 -s -x c -o "$out.tmp/pause/pause" -

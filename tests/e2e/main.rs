@@ -13,6 +13,7 @@ mod big;
 mod conformance;
 mod crash;
 mod deletion;
+mod forged;
 mod happy;
 mod holds;
 mod inputs;

@@ -1,7 +1,11 @@
 //! Whose account may be used by whom and for what, and what odd servers do.
 
+use std::time::{Duration, Instant};
+
+use batchjob_operator::api::BatchJobObject as BatchJob;
 use serde_json::{Value, json};
 
+use crate::support::eventually;
 use crate::support::scene::{Scene, batch_lines, condition};
 use crate::support::shared::cluster;
 
@@ -109,4 +113,36 @@ async fn a_web_page_where_answers_were_due_is_not_taken_for_missing_answers() {
     assert_eq!(condition(&job, "Complete").unwrap().1, "AllSucceeded");
     assert_eq!(scene.sim.state().await["creates"], 1, "nothing was sent again");
     scene.sim.assert_billed_once(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_asks_for_a_pause_has_it_from_every_batch_of_the_job() {
+    let mut scene = Scene::set("pause", &["--batch-duration", "1h"]).await;
+    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 1\n"));
+    scene.restart().await;
+    scene.apply_job("j", json!({}));
+    let batches = scene.wait_job("three batches run", "j", 60, |job| running(job).len() == 3).await;
+    // For longer than a call waits to be made again.
+    let busy = json!({"point": "get_batch", "action": "status", "status": 429, "retry_after": 12, "times": 9});
+    scene.sim.fault(busy).await;
+    let left = async || scene.sim.faults_left().await[0]["times"].as_u64();
+    let asked = async |times: u64| {
+        eventually("a batch is asked for", 40, async || (left().await == Some(9 - times)).then_some(())).await;
+        Instant::now()
+    };
+    let (first, second) = (asked(1).await, asked(2).await);
+    assert!(second - first > Duration::from_secs(11), "{:?}", second - first);
+    scene.sim.no_more_faults().await;
+    for id in running(&batches) {
+        scene.finish(&json!({"id": id})).await;
+    }
+    let job = scene.wait_complete("j").await;
+    assert_eq!(condition(&job, "Complete").unwrap().1, "AllSucceeded");
+    scene.sim.assert_billed_once(3).await;
+}
+
+/// The ids of the batches that the provider is at work on.
+fn running(job: &BatchJob) -> Vec<String> {
+    let batches = job.status.iter().flat_map(|status| &status.batches);
+    batches.filter(|b| b.state == "InProgress").filter_map(|b| b.provider_id.clone()).collect()
 }

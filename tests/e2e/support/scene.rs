@@ -89,10 +89,15 @@ impl Simulator {
     /// Waits until every fault has struck.
     pub async fn faults_struck(&self) {
         eventually("all faults struck", 60, async || {
-            let left: Value = reqwest::get(format!("{}/faults", self.admin)).await.unwrap().json().await.unwrap();
-            left["faults"].as_array().unwrap().is_empty().then_some(())
+            self.faults_left().await.as_array().unwrap().is_empty().then_some(())
         })
         .await;
+    }
+
+    /// What has yet to strike.
+    pub async fn faults_left(&self) -> Value {
+        let left: Value = reqwest::get(format!("{}/faults", self.admin)).await.unwrap().json().await.unwrap();
+        left["faults"].clone()
     }
 
     pub async fn no_more_faults(&self) {
