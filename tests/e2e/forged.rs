@@ -1,7 +1,5 @@
 //! What a tenant writes over what the operator keeps, to reach a neighbour in the same account.
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use serde_json::{Value, json};

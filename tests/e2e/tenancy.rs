@@ -1,7 +1,5 @@
 //! What a tenant tries in order to use what is not theirs. None of it succeeds, and each attempt is told why.
 
-use std::time::Duration;
-
 use batchjob_operator::api::BatchProviderObject as BatchProvider;
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -9,7 +7,6 @@ use kube::{Api, ResourceExt};
 use object_store::ObjectStore;
 use serde_json::{Value, json};
 
-use crate::support::eventually;
 use crate::support::process::root;
 use crate::support::scene::{Scene, condition};
 use crate::support::shared::{cluster, storage};
