@@ -40,13 +40,26 @@ fn scenarios_that_are_counted_exist() {
     }
 }
 
-/// `docs/guarantees.md` names what holds each promise up.
+/// `docs/guarantees.md` and `docs/compatibility.md` name the test that holds each promise and each row.
 #[test]
 fn tests_that_are_named_exist() {
-    let page = read("docs/guarantees.md");
-    let named: Vec<(&str, &str)> = page.split('`').filter_map(|word| word.split_once(".rs::")).collect();
-    assert!(named.len() > 30, "{}", named.len());
-    for (file, name) in named {
-        assert!(read(&format!("{file}.rs")).contains(&format!("fn {name}(")), "{file}.rs has no test {name}");
+    for (page, at_least) in [("docs/guarantees.md", 30), ("docs/compatibility.md", 0)] {
+        let text = read(page);
+        let named: Vec<(&str, &str)> = text.split('`').filter_map(|word| word.split_once(".rs::")).collect();
+        assert!(named.len() > at_least || at_least == 0, "{page} names {} tests", named.len());
+        for (file, name) in named {
+            let exists = read(&format!("{file}.rs")).contains(&format!("fn {name}("));
+            assert!(exists, "{page}: {file}.rs has no test {name}");
+        }
+    }
+}
+
+/// A row of `docs/compatibility.md` without a test is a claim.
+#[test]
+fn each_row_of_the_compatibility_table_names_its_test() {
+    let page = read("docs/compatibility.md");
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| held by |"));
+    for row in rows {
+        assert!(row.split(" | ").last().is_some_and(|cell| cell.contains(".rs::")), "{row}");
     }
 }
