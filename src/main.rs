@@ -61,8 +61,8 @@ struct Run {
     /// need no entry.
     #[arg(long, env = "ALLOW_PRIVATE_HOSTS", value_delimiter = ',', value_name = "HOST[:PORT]|NETWORK")]
     allow_private_hosts: Vec<AllowedHost>,
-    /// Where /livez, /readyz and /metrics are served.
-    #[arg(long, default_value = "0.0.0.0:8081")]
+    /// Where /livez, /readyz and /metrics are served. `[::]` is every address of the host, of IPv6 and of IPv4.
+    #[arg(long, default_value = "[::]:8081")]
     health_addr: SocketAddr,
     /// How logs are written.
     #[arg(long, value_enum, default_value_t = Format::Json)]

@@ -16,7 +16,7 @@ pub const SUSPENDED: &str = "Suspended";
 pub const HELD: &str = "Held";
 /// kstatus: True while the operator itself works, not for the hours that the provider works.
 pub const RECONCILING: &str = "Reconciling";
-/// kstatus: True while something that a person must mend stops the job.
+/// kstatus: True while something that a person must mend stops the job, and for every job that failed.
 pub const STALLED: &str = "Stalled";
 /// True once every request was checked and counted.
 pub const PLANNED: &str = "Planned";
@@ -73,6 +73,7 @@ pub mod reasons {
     pub const PROVIDER_TERMINATING: &str = "ProviderTerminating";
     pub const PROBED: &str = "Probed";
     pub const PROVIDER_UNREACHABLE: &str = "ProviderUnreachable";
+    pub const PROVIDER_REDIRECTS: &str = "ProviderRedirects";
     pub const NO_BATCH_API: &str = "NoBatchAPI";
     pub const NEWER_PROTOCOL: &str = "NewerProtocol";
 }

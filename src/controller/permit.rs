@@ -99,7 +99,7 @@ pub struct Ask {
 /// What a provider's class of error means for an attempt that no batch came of.
 pub(super) fn refusal(class: Class) -> Refusal {
     match class {
-        Class::NotSent | Class::NotAllowed | Class::Transient => Refusal::NotSent,
+        Class::NotSent | Class::NotAllowed | Class::Redirected | Class::Transient => Refusal::NotSent,
         Class::Capacity => Refusal::Capacity,
         Class::Auth => Refusal::Credentials,
         Class::InvalidInput | Class::NotFound | Class::Unsupported => Refusal::Invalid,

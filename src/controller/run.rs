@@ -14,18 +14,18 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::observe::cost_nothing;
 use super::pauses::{AtOnce, Pauses};
 use super::reconcile::reconcile;
 use super::{Context, Outside, leader, log_stream_error, providers, strays};
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, conditions};
 use crate::lifecycle::Timing;
-use crate::telemetry::{Health, Metrics, serve};
+use crate::telemetry::{Health, Metrics, listen, serve};
 
 /// Reconciles at a time; each is short, transfers run beside them.
 const CONCURRENCY: u16 = 32;
@@ -104,12 +104,12 @@ pub async fn run(options: Options, outside: Outside, stop: CancellationToken) ->
     check_crds(&outside.client, &options.watch_namespaces).await?;
     let cluster = cluster_uid(&outside.client).await?;
     let parts = Parts { outside, cluster, health: Health::default(), metrics: Metrics::default() };
-    let listener =
-        TcpListener::bind(options.health_addr).await.map_err(|e| StartError::Listen(options.health_addr, e))?;
-    let address = listener.local_addr().map_err(|e| StartError::Listen(options.health_addr, e))?;
-    let server = serve(listener, parts.health.clone(), parts.metrics.clone(), stop.clone().cancelled_owned());
+    let unfit = |e| StartError::Listen(options.health_addr, e);
+    let listeners = listen(options.health_addr).await.map_err(unfit)?;
+    let addresses: Vec<_> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let server = serve(listeners, parts.health.clone(), parts.metrics.clone(), stop.clone().cancelled_owned());
     let server = tokio::spawn(server);
-    info!(%address, "serving /livez, /readyz and /metrics");
+    info!(?addresses, "serving /livez, /readyz and /metrics");
     let ended = elect_and_work(&options, parts, stop.clone()).await;
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
@@ -336,8 +336,10 @@ fn has_status(job: &BatchJob) -> Option<u64> {
 fn in_need(known: &[Store<BatchJob>]) -> Vec<(&'static str, i64)> {
     let of = |condition: &'static str| {
         let jobs = known.iter().flat_map(Store::state);
+        // A job that failed after it was sent is over: nothing is left to mend.
+        let open = jobs.filter(|job| cost_nothing(job) || job.status.as_ref().is_none_or(|s| s.outcome.is_none()));
         let in_need =
-            jobs.filter(|job| job.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, condition)));
+            open.filter(|job| job.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, condition)));
         (condition, i64::try_from(in_need.count()).unwrap_or(i64::MAX))
     };
     vec![of(conditions::HELD), of(conditions::STALLED)]

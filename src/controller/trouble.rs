@@ -70,6 +70,7 @@ impl From<ApiError> for Trouble {
         let (reason, may_pass) = match error.class {
             Class::Auth => (reasons::CREDENTIALS_REJECTED, false),
             Class::NotAllowed => (reasons::HOST_NOT_ALLOWED, false),
+            Class::Redirected => (reasons::PROVIDER_REDIRECTS, false),
             Class::Capacity => (reasons::WAITING_FOR_QUOTA, true),
             Class::InvalidInput => (reasons::PROVIDER_REJECTED, false),
             Class::NotSent | Class::Transient | Class::NotFound | Class::Unsupported => {

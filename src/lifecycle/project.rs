@@ -299,8 +299,9 @@ fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
         verdict(conditions::FAILED, false, reasons::NOT_FAILED, ""),
         suspended(o.job.suspend),
         held,
-        reconciling,
+        // kstatus goes by the first of the two that is True, and what is stalled is stalled whatever is tidied up.
         stalled,
+        reconciling,
     ]
 }
 
@@ -383,7 +384,11 @@ fn concluded(manifest: &ManifestView, reused: bool) -> Vec<Verdict> {
         },
         verdict(conditions::RESULTS_WRITTEN, true, reasons::MANIFEST_WRITTEN, "manifest.json is in place"),
         verdict(conditions::HELD, false, reasons::NOTHING_TO_ANSWER, ""),
-        verdict(conditions::STALLED, false, reasons::FINISHED, ""),
+        match ended_well {
+            true => verdict(conditions::STALLED, false, reasons::FINISHED, ""),
+            // kstatus, and with it Flux and Argo CD, would take it for healthy.
+            false => verdict(conditions::STALLED, true, reason, message),
+        },
         suspended(false),
     ];
     verdicts.push(match reused {
@@ -401,8 +406,8 @@ fn failed(failure: &Failure) -> Vec<Verdict> {
     vec![
         verdict(conditions::COMPLETE, false, failure.reason, failure.message.clone()),
         verdict(conditions::FAILED, true, failure.reason, failure.message.clone()),
-        verdict(conditions::RECONCILING, false, reasons::FINISHED, ""),
         verdict(conditions::STALLED, true, failure.reason, failure.message.clone()),
+        verdict(conditions::RECONCILING, false, reasons::FINISHED, ""),
         verdict(conditions::HELD, false, reasons::NOTHING_TO_ANSWER, ""),
         suspended(false),
     ]

@@ -178,6 +178,8 @@ pub enum Class {
     NotSent,
     /// Nothing was sent: the host may not be reached.
     NotAllowed,
+    /// The server leads elsewhere, where nobody follows: a person has to name another one.
+    Redirected,
     /// It may work later.
     Transient,
     /// The server does not have this.

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::retry::repeat;
 use super::{ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, wire};
 use crate::api::json;
-use crate::transport::{SendError, Transport, read_all, stream};
+use crate::transport::{Redirect, SendError, Transport, read_all, stream};
 
 /// Largest JSON answer that is read, in bytes: a page of 100 batches with all the metadata they can have is 1 MB.
 const ANSWER_LIMIT: u64 = 4 << 20;
@@ -73,13 +73,33 @@ impl OpenAi {
 
     async fn send(&self, request: RequestBuilder) -> Result<reqwest::Response, ApiError> {
         let request = request.build().map_err(|e| ApiError::new(Class::InvalidInput, e.to_string()))?;
+        let asked = request.url().clone();
         let response = self.transport.send(request).await.map_err(send_error)?;
         if response.status().is_success() {
             return Ok(response);
         }
         let (status, headers) = (response.status(), response.headers().clone());
+        if let Some(redirect) = Redirect::of(&asked, status, &headers) {
+            return Err(self.redirected(&asked, status, &redirect));
+        }
         let body = self.without_key(read_all(response, ANSWER_LIMIT).await.unwrap_or_default());
         Err(wire::api_error(status, &headers, &body))
+    }
+
+    /// Says where a redirect leads and what to set instead. Following it would send the key, or the requests, to a host that
+    /// nobody named.
+    fn redirected(&self, asked: &Url, status: StatusCode, redirect: &Redirect) -> ApiError {
+        let origin = &redirect.origin;
+        let remedy = match redirect.base(&self.base, asked) {
+            Some(base) => format!("create a BatchProvider with `spec.baseURL: {base}`"),
+            None => {
+                "have the server answer this itself, or set `spec.baseURL` of another BatchProvider to one that does"
+                    .into()
+            }
+        };
+        let message =
+            format!("the server answered {status} and leads to {origin}; redirects are not followed: {remedy}");
+        ApiError { class: Class::Redirected, message, status: Some(status.as_u16()), retry_after: None }
     }
 
     /// Some servers repeat the key that they refuse, and what they say is shown to people.
@@ -238,12 +258,17 @@ impl BatchApi for OpenAi {
             Ok(request) => request,
             Err(e) => return Created::No(ApiError::new(Class::InvalidInput, e.to_string())),
         };
+        let asked = request.url().clone();
         let response = match self.transport.send(request).await {
             Ok(response) => response,
             Err(e @ (SendError::NotSent(_) | SendError::NotAllowed(_))) => return Created::No(send_error(e)),
             Err(e) => return Created::Unknown(e.to_string(), None),
         };
         let (status, headers) = (response.status(), response.headers().clone());
+        if let Some(redirect) = Redirect::of(&asked, status, &headers) {
+            let message = self.redirected(&asked, status, &redirect).message;
+            return Created::Unknown(message, Some(status.as_u16()));
+        }
         match read_all(response, ANSWER_LIMIT).await {
             Ok(body) if status.is_success() => match Batch::read(&body) {
                 Some(batch) => Created::Yes(batch.id),

@@ -6,7 +6,7 @@ mod server;
 use tracing_subscriber::EnvFilter;
 
 pub use metrics::Metrics;
-pub use server::{Health, serve};
+pub use server::{Health, listen, serve};
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 mod guard;
 mod hosts;
 mod objects;
+mod redirect;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use reqwest::{Client, Method, Request, Response, Url};
 pub use guard::{Lookup, SystemLookup};
 pub use hosts::{AllowedHost, HostPolicy};
 pub use objects::ObjectConnector;
+pub use redirect::Redirect;
 
 use guard::Clients;
 

@@ -1,5 +1,7 @@
 //! What status says.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use super::*;
 
 #[test]
@@ -130,4 +132,109 @@ fn a_submission_of_unknown_outcome_is_not_forgotten_with_the_journal() {
     assert!(may_be_submitted(&status(AttemptState::Revoking)));
     assert!(may_be_submitted(&status(submitted().unwrap())));
     assert!(!may_be_submitted(&status(AttemptState::Revoked { message: "m".into() })));
+}
+
+/// What kstatus makes of a job's conditions, and with it Flux, Argo CD and `kubectl apply --wait`: the first of the two that is
+/// True, in the order of the list (sigs.k8s.io/cli-utils, pkg/kstatus/status/status.go, checkGenericProperties).
+fn kstatus(status: &BatchJobStatus) -> &'static str {
+    let is_true = |c: &&Condition| c.status == "True" && ["Reconciling", "Stalled"].contains(&c.type_.as_str());
+    match status.conditions.iter().find(is_true).map(|c| c.type_.as_str()) {
+        Some("Reconciling") => "InProgress",
+        Some(_) => "Failed",
+        None => "Current",
+    }
+}
+
+/// Status after each of these steps, one after the other, of a job whose submission was seen.
+fn after(steps: &[Step]) -> BatchJobStatus {
+    let (mut view, memory, journal) = (job(), memory(), journal(owner("j", "u"), submitted()));
+    let mut status = BatchJobStatus::default();
+    for step in steps {
+        let (timing, journal) = (&TIMING, Some(&journal));
+        let observed = Observed { now: NOW, nonce: "nonce", timing, job: &view, journal, memory: &memory };
+        status = project(&observed, &status, Some(1), step).unwrap();
+        view.finished = status.outcome.is_some();
+    }
+    status
+}
+
+fn ended(outcome: Outcome, reason: &str, reused: bool) -> Step {
+    let manifest = ManifestView {
+        work_id: "w".into(),
+        work_hash: "h".into(),
+        outcome,
+        reason: reason.into(),
+        message: "m".into(),
+        requests: RequestCounts { total: 1, ..Default::default() },
+        at: NOW,
+        files: vec![],
+        errors: vec![],
+    };
+    Step::Conclude { manifest, reused }
+}
+
+/// Case 42-kstatus-of-a-failed-job: the table of all ends.
+#[test]
+fn kstatus_takes_every_job_that_failed_for_failed_and_no_other() {
+    use Outcome::{Cancelled, Failed, PartiallySucceeded, Succeeded};
+    let working = Step::Wait { until: None, why: Waiting { stage: "Submitting", ..Default::default() } };
+    let ends = [
+        (Succeeded, "AllSucceeded"),
+        (PartiallySucceeded, "CompletedWithFailures"),
+        (Failed, "ProviderRejected"),
+        (Failed, "BackoffLimitExceeded"),
+        (Failed, "MaxFailedRequestsExceeded"),
+        (Failed, "DeadlineExceeded"),
+        (Failed, "JournalLost"),
+        (Cancelled, "Cancelled"),
+    ];
+    for (outcome, reason) in ends {
+        let failed = !matches!(outcome, Succeeded | PartiallySucceeded);
+        for reused in [false, true] {
+            let at_the_end = after(&[working.clone(), ended(outcome, reason, reused)]);
+            let of = |type_: &str| at_the_end.conditions.iter().find(|c| c.type_ == type_).unwrap();
+            assert_eq!(of("Failed").status == "True", failed, "{reason}");
+            assert_eq!(of("Complete").status == "True", !failed, "{reason}");
+            let (stalled, expected) = if failed { ("True", reason) } else { ("False", "Finished") };
+            assert_eq!((of("Stalled").status.as_str(), of("Stalled").reason.as_str()), (stalled, expected));
+            let tidying = !reused;
+            let while_tidying = if failed { "Failed" } else { "InProgress" };
+            let settled = if failed { "Failed" } else { "Current" };
+            assert_eq!(kstatus(&at_the_end), if tidying { while_tidying } else { settled }, "{reason}, {reused}");
+            if tidying {
+                let tidied = after(&[working.clone(), ended(outcome, reason, reused), Step::Tidy]);
+                assert_eq!(kstatus(&tidied), settled, "{reason}, tidied up");
+            }
+        }
+    }
+    // Those that cost nothing.
+    for reason in ["InvalidInput", "OutputConflict", "DeadlineExceeded"] {
+        let failure = Step::Fail(Failure { reason, message: "m".into() });
+        assert_eq!(kstatus(&after(&[working.clone(), failure])), "Failed", "{reason}");
+    }
+}
+
+#[test]
+fn kstatus_takes_a_job_that_is_on_its_way_for_failed_only_where_a_person_must_mend_something() {
+    let stages = [
+        ("Pending", "Current"),
+        ("Planning", "InProgress"),
+        ("Suspended", "Current"),
+        ("Submitting", "InProgress"),
+        ("WaitingForQuota", "Current"),
+        ("InProgress", "Current"),
+        ("Collecting", "InProgress"),
+        ("WritingResults", "InProgress"),
+        ("Cancelled", "InProgress"),
+    ];
+    for (stage, expected) in stages {
+        let wait = |stuck| Step::Wait { until: None, why: Waiting { stage, stuck, ..Default::default() } };
+        let stuck = wait(Some(Stuck { reason: "SecretNotFound", message: "m".into() }));
+        assert_eq!(kstatus(&after(&[wait(None)])), expected, "{stage}");
+        assert_eq!(kstatus(&after(std::slice::from_ref(&stuck))), "Failed", "{stage}");
+        assert_eq!(kstatus(&after(&[stuck, wait(None)])), expected, "{stage}, mended");
+        // A failure that cost nothing was mended, and the job is judged anew.
+        let failure = Step::Fail(Failure { reason: "InvalidInput", message: "m".into() });
+        assert_eq!(kstatus(&after(&[failure, wait(None)])), expected, "{stage}, mended after a failure");
+    }
 }

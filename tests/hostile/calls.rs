@@ -5,7 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use batchjob_operator::provider::{BatchApi, CreateBatch, Created, InputFile};
+use batchjob_operator::provider::{BatchApi, Class, CreateBatch, Created, InputFile};
 use futures::StreamExt;
 use futures::future::join_all;
 use support::ask;
@@ -85,6 +85,48 @@ async fn nobody_is_sent_on_to_another_host() {
         assert!(api.get("b").await.is_err(), "{status}");
         assert!(api.content("f", 10).await.is_err(), "{status}");
         assert!(trap.seen().is_empty(), "{status}: the key went along");
+    }
+}
+
+/// Case 28-redirects.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_names_where_it_leads_and_what_to_set_instead() {
+    let led = |location: &'static str| async move {
+        let server = Server::start(move |_, first| {
+            let path = first.split(' ').nth(1).unwrap();
+            let location = location.replace("PATH", path);
+            let head =
+                format!("HTTP/1.1 308 X\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            Answer { bytes: head.into_bytes(), then: Then::Close }
+        })
+        .await;
+        let api = client(&server, false);
+        let Created::Unknown(created, _) = api.create(&ask()).await else { panic!("{location}") };
+        let mut said = vec![created];
+        let content = futures::stream::iter([Ok("{}\n".into())]).boxed();
+        let file = InputFile { name: "x.jsonl".into(), bytes: 3, content };
+        let errors = [
+            api.upload(file).await.unwrap_err(),
+            api.get("b").await.unwrap_err(),
+            api.cancel("b").await.unwrap_err(),
+            api.file_name("f").await.unwrap_err(),
+            api.content("f", 10).await.map(drop).unwrap_err(),
+            api.delete_file("f").await.unwrap_err(),
+            api.find(0, &|_| true).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.class, Class::Redirected, "{location}: {error}");
+            said.push(error.message);
+        }
+        assert_eq!(server.seen().len(), said.len(), "{location}: nothing is asked for twice");
+        said
+    };
+    for said in led("https://gw.example:8443PATH").await {
+        assert!(said.contains("308") && said.contains("`spec.baseURL: https://gw.example:8443/v1`"), "{said}");
+    }
+    for said in led("https://u:pw@store.example/bucket/0123?X-Amz-Signature=canary").await {
+        assert!(said.contains("leads to https://store.example; redirects are not followed: have the server"), "{said}");
+        assert!(["canary", "pw", "0123"].iter().all(|secret| !said.contains(secret)), "{said}");
     }
 }
 

@@ -72,6 +72,7 @@ fn failed<P: Provider>(provider: &P, error: ApiError) -> Answer {
             let advice = "check `spec.baseURL`, and that the operator's NetworkPolicy lets it out";
             (reasons::PROVIDER_UNREACHABLE, format!("{url}: {said}; {advice}"))
         }
+        Class::Redirected => (reasons::PROVIDER_REDIRECTS, format!("{url}: {said}")),
         Class::NotAllowed => (reasons::HOST_NOT_ALLOWED, format!("{url}: {said}")),
         Class::NotFound | Class::Unsupported => {
             let advice = "`spec.baseURL` is the root of the API, such as https://gateway.example/v1";

@@ -91,7 +91,7 @@ impl Settings {
         .into();
         args.extend(["--namespace".into(), self.home.clone()]);
         args.extend(["--watch-namespaces".into(), self.namespaces.clone()]);
-        args.extend(["--health-addr".into(), format!("127.0.0.1:{port}")]);
+        args.extend(["--health-addr".into(), format!("[::]:{port}")]);
         args.extend(["--spool-dir".into(), scratch().to_str().unwrap().into()]);
         // clap lets the later of two flags win only where told to: replace instead.
         for pair in self.extra.chunks(2) {
