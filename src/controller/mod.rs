@@ -68,7 +68,7 @@ pub(crate) struct Context {
     stray_check: i64,
     sessions: Sessions,
     /// Long transfers at a time: bounds memory.
-    transfers: Semaphore,
+    transfers: Arc<Semaphore>,
     tracker: TaskTracker,
     stop: CancellationToken,
     /// What the watches know of jobs; lean, and for hints only.

@@ -255,7 +255,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         recheck: options.recheck,
         stray_check: options.stray_check,
         sessions: Default::default(),
-        transfers: Semaphore::new(TRANSFERS),
+        transfers: Arc::new(Semaphore::new(TRANSFERS)),
         tracker: TaskTracker::new(),
         stop: stop.clone(),
         jobs,

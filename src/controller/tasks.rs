@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
 use super::Context;
@@ -11,6 +12,9 @@ use super::act::Outcome;
 use super::session::Session;
 use crate::api::BatchJob;
 use crate::lifecycle::Task;
+
+/// One of the few transfers that run at a time.
+pub(super) type Place = Option<OwnedSemaphorePermit>;
 
 /// Starts `work` unless it runs; when it ends the job is looked at again.
 pub(super) fn start(
@@ -20,6 +24,20 @@ pub(super) fn start(
     task: Task,
     work: impl Future<Output = Outcome> + Send + 'static,
 ) {
+    start_in_place(ctx, session, job, task, |place| async move {
+        let _place = place;
+        work.await
+    });
+}
+
+/// The same for `work` that gives up its place before it ends: one that only waits for an answer holds nobody up.
+pub(super) fn start_in_place<W: Future<Output = Outcome> + Send + 'static>(
+    ctx: &Arc<Context>,
+    session: &Arc<Session>,
+    job: &BatchJob,
+    task: Task,
+    work: impl FnOnce(Place) -> W + Send + 'static,
+) {
     let mut fresh = false;
     session.remember(|m| fresh = m.running.insert(task));
     if !fresh {
@@ -28,10 +46,8 @@ pub(super) fn start(
     let (ctx, session) = (ctx.clone(), session.clone());
     let (namespace, name, job) = (job.namespace(), job.name_any(), ObjectRef::from_obj(job));
     ctx.tracker.clone().spawn(async move {
-        let work = async {
-            let _one_of_few = ctx.transfers.acquire().await;
-            work.await
-        };
+        // It is never closed.
+        let work = async { work(ctx.transfers.clone().acquire_owned().await.ok()).await };
         let outcome = tokio::select! {
             outcome = work => outcome,
             () = session.stop.cancelled() => return,

@@ -16,7 +16,8 @@ use serde_json::Value;
 use super::retry::repeat;
 use super::{ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, wire};
 use crate::api::json;
-use crate::transport::{Redirect, SendError, Transport, read_all, stream};
+use crate::api::text::clip;
+use crate::transport::{Patience, Redirect, SendError, Transport, read_all, stream_patiently};
 
 /// Largest JSON answer that is read, in bytes: a page of 100 batches with all the metadata they can have is 1 MB.
 const ANSWER_LIMIT: u64 = 4 << 20;
@@ -24,10 +25,8 @@ const ANSWER_LIMIT: u64 = 4 << 20;
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// For all pages of a list.
 const LIST_TIMEOUT: Duration = Duration::from_secs(120);
-/// For a whole upload: 200 MB at 3 Mbit/s.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
-/// For a whole download: 1 GB at 3 Mbit/s.
-const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(3_000);
+/// Longest name of a call that is shown, in bytes.
+const CALL_LIMIT: usize = 256;
 /// Input files that nobody deletes go by themselves after 30 days, in seconds.
 const FILE_LIFETIME: u32 = 2_592_000;
 /// Pages of 100 batches that a search reads at most.
@@ -40,6 +39,7 @@ pub struct OpenAi {
     base: Url,
     key: Option<SecretString>,
     vendors_own: bool,
+    files: Patience,
 }
 
 impl OpenAi {
@@ -56,7 +56,12 @@ impl OpenAi {
     ) -> Result<Self, ApiError> {
         let base = Url::parse(base_url)
             .map_err(|e| ApiError::new(Class::InvalidInput, format!("`spec.baseURL` '{base_url}': {e}")))?;
-        Ok(OpenAi { transport, base, key, vendors_own })
+        Ok(OpenAi { transport, base, key, vendors_own, files: Patience::FILES })
+    }
+
+    /// The same with another patience for files that are sent and fetched.
+    pub fn with_patience(self, files: Patience) -> Self {
+        OpenAi { files, ..self }
     }
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
@@ -72,9 +77,14 @@ impl OpenAi {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<reqwest::Response, ApiError> {
+        self.send_patiently(request, Patience::USUAL).await
+    }
+
+    async fn send_patiently(&self, request: RequestBuilder, patience: Patience) -> Result<reqwest::Response, ApiError> {
         let request = request.build().map_err(|e| ApiError::new(Class::InvalidInput, e.to_string()))?;
         let asked = request.url().clone();
-        let response = self.transport.send(request).await.map_err(send_error)?;
+        let call = call(&request);
+        let response = self.transport.send_patiently(request, patience).await.map_err(|e| send_error(&call, e))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -113,7 +123,7 @@ impl OpenAi {
 
     async fn json(&self, request: RequestBuilder) -> Result<Value, ApiError> {
         let response = self.send(request.timeout(CALL_TIMEOUT)).await?;
-        let body = read_all(response, ANSWER_LIMIT).await.map_err(send_error)?;
+        let body = read_body(response).await?;
         json::parse(&body).ok_or_else(unreadable)
     }
 
@@ -213,11 +223,26 @@ fn unreadable() -> ApiError {
     ApiError::new(Class::Transient, "the server answered something that is not the JSON that was asked for")
 }
 
-fn send_error(error: SendError) -> ApiError {
+/// Such as `POST https://api.openai.com/v1/files`: method, host and path, for a person.
+fn call(request: &reqwest::Request) -> String {
+    let mut url = request.url().clone();
+    url.set_query(None);
+    // Neither fails for a URL that has a host.
+    let _ = (url.set_username(""), url.set_password(None));
+    clip(format!("{} {url}", request.method()), CALL_LIMIT)
+}
+
+async fn read_body(response: reqwest::Response) -> Result<Bytes, ApiError> {
+    let from = response.url().host_str().unwrap_or_default().to_string();
+    read_all(response, ANSWER_LIMIT).await.map_err(|e| send_error(&format!("the answer of {from}"), e))
+}
+
+/// `call` says what was tried.
+fn send_error(call: &str, error: SendError) -> ApiError {
     match error {
-        SendError::NotSent(why) => ApiError::new(Class::NotSent, format!("cannot reach the provider: {why}")),
+        SendError::NotSent(why) => ApiError::new(Class::NotSent, format!("cannot reach the provider: {call}: {why}")),
         SendError::NotAllowed(why) => ApiError::new(Class::NotAllowed, format!("the provider's host: {why}")),
-        other => ApiError::new(Class::Transient, other.to_string()),
+        other => ApiError::new(Class::Transient, format!("{call}: {other}")),
     }
 }
 
@@ -234,9 +259,9 @@ impl BatchApi for OpenAi {
             .text("expires_after[anchor]", "created_at")
             .text("expires_after[seconds]", FILE_LIFETIME.to_string())
             .part("file", part);
-        let request = self.request(Method::POST, &["files"]).multipart(form).timeout(UPLOAD_TIMEOUT);
-        let response = self.send(request).await?;
-        let body = read_all(response, ANSWER_LIMIT).await.map_err(send_error)?;
+        let request = self.request(Method::POST, &["files"]).multipart(form);
+        let response = self.send_patiently(request, self.files).await?;
+        let body = read_body(response).await?;
         json::parse(&body).as_ref().and_then(wire::file).ok_or_else(unreadable)
     }
 
@@ -259,10 +284,11 @@ impl BatchApi for OpenAi {
             Err(e) => return Created::No(ApiError::new(Class::InvalidInput, e.to_string())),
         };
         let asked = request.url().clone();
+        let call = call(&request);
         let response = match self.transport.send(request).await {
             Ok(response) => response,
-            Err(e @ (SendError::NotSent(_) | SendError::NotAllowed(_))) => return Created::No(send_error(e)),
-            Err(e) => return Created::Unknown(e.to_string(), None),
+            Err(e @ (SendError::NotSent(_) | SendError::NotAllowed(_))) => return Created::No(send_error(&call, e)),
+            Err(e) => return Created::Unknown(send_error(&call, e).message, None),
         };
         let (status, headers) = (response.status(), response.headers().clone());
         if let Some(redirect) = Redirect::of(&asked, status, &headers) {
@@ -320,10 +346,10 @@ impl BatchApi for OpenAi {
         file_id: &str,
         limit: u64,
     ) -> Result<BoxStream<'static, Result<Bytes, ApiError>>, ApiError> {
-        let response =
-            repeat(|| self.send(self.request(Method::GET, &["files", file_id, "content"]).timeout(DOWNLOAD_TIMEOUT)))
-                .await?;
-        Ok(stream(response, limit).map_err(send_error).boxed())
+        let ask = || self.request(Method::GET, &["files", file_id, "content"]);
+        let response = repeat(|| self.send_patiently(ask(), self.files)).await?;
+        let call = clip(format!("GET {}", response.url()), CALL_LIMIT);
+        Ok(stream_patiently(response, limit, self.files).map_err(move |e| send_error(&call, e)).boxed())
     }
 
     async fn delete_file(&self, file_id: &str) -> Result<(), ApiError> {

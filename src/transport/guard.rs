@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Url};
 
+use super::CONNECT_TIMEOUT;
 use super::hosts::{HostPolicy, port_of};
-use super::{CONNECT_TIMEOUT, READ_TIMEOUT};
 
 /// Clients kept for hosts that an admin wrote; beyond that, they are made anew.
 const TRUSTED: usize = 64;
@@ -83,7 +83,6 @@ fn client(guard: Guard) -> Result<Client, reqwest::Error> {
         .no_proxy()
         .dns_resolver(guard)
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
         .user_agent(concat!("batchjob-operator/", env!("CARGO_PKG_VERSION")))
         .build()
 }

@@ -7,6 +7,7 @@
 mod guard;
 mod hosts;
 mod objects;
+mod patience;
 mod redirect;
 
 use std::sync::Arc;
@@ -20,9 +21,11 @@ use reqwest::{Client, Method, Request, Response, Url};
 pub use guard::{Lookup, SystemLookup};
 pub use hosts::{AllowedHost, HostPolicy};
 pub use objects::ObjectConnector;
+pub use patience::Patience;
 pub use redirect::Redirect;
 
 use guard::Clients;
+use patience::{Paced, Progress};
 
 /// A client for hosts that a user can name. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -43,6 +46,9 @@ pub enum SendError {
     /// It may have been received and acted on.
     #[error("{0}")]
     MaybeSent(String),
+    /// It may have been received and acted on; then the other side did not go on. Says what was waited for, and how long.
+    #[error("{0}")]
+    TimedOut(String),
     /// The body went over its limit.
     #[error("the response is larger than {0} bytes, the limit for it")]
     TooLarge(u64),
@@ -71,8 +77,6 @@ impl Wire {
 
 /// Time for DNS, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time between two reads of one response.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Transport {
     /// A client that reaches what `policy` lets it.
@@ -109,17 +113,26 @@ impl Transport {
         self.clients.of(&url).request(method, url)
     }
 
-    /// Sends `request` once and waits for the response's head.
+    /// Sends `request` once and waits for the response's head, with [`Patience::USUAL`].
     ///
     /// # Errors
     /// [`SendError::NotSent`] and [`SendError::NotAllowed`] are a promise that nothing reached the other side.
     pub async fn send(&self, request: Request) -> Result<Response, SendError> {
+        self.send_patiently(request, Patience::USUAL).await
+    }
+
+    /// The same with a patience of its own.
+    ///
+    /// # Errors
+    /// As [`Transport::send`].
+    pub async fn send_patiently(&self, mut request: Request, patience: Patience) -> Result<Response, SendError> {
         self.clients.policy().check(request.url()).map_err(|refused| SendError::NotAllowed(refused.to_string()))?;
         let url = request.url().clone();
         let wire = Wire(self.clients.of(&url).clone());
+        let progress = Progress::of(&mut request, patience);
         match &self.tap {
-            Some(tap) => tap.exchange(request, wire).await,
-            None => wire.pass(request).await,
+            Some(tap) => progress.watch(tap.exchange(request, wire)).await,
+            None => progress.watch(wire.pass(request)).await,
         }
     }
 }
@@ -128,9 +141,13 @@ fn send_error(error: reqwest::Error) -> SendError {
     if let Some(refused) = cause::<hosts::Refused>(&error) {
         return SendError::NotAllowed(refused.to_string());
     }
-    let sent = !(error.is_connect() || error.is_builder());
+    let (sent, timed_out) = (!(error.is_connect() || error.is_builder()), error.is_timeout());
     let message = chain(&error.without_url());
-    if sent { SendError::MaybeSent(message) } else { SendError::NotSent(message) }
+    match (sent, timed_out) {
+        (false, _) => SendError::NotSent(message),
+        (true, true) => SendError::TimedOut(message),
+        (true, false) => SendError::MaybeSent(message),
+    }
 }
 
 /// The cause of this type, however deep.
@@ -166,14 +183,24 @@ pub async fn read_all(response: Response, limit: u64) -> Result<Bytes, SendError
     Ok(all.freeze())
 }
 
-/// The body as it comes, cut off with an error where it goes over `limit` bytes.
-pub fn stream(response: Response, limit: u64) -> impl Stream<Item = Result<Bytes, SendError>> + Send + 'static {
+/// The body as it comes, cut off with an error where it goes over `limit` bytes or stands still; see [`Patience::USUAL`].
+pub fn stream(response: Response, limit: u64) -> impl Stream<Item = Result<Bytes, SendError>> + Send + Sync + 'static {
+    stream_patiently(response, limit, Patience::USUAL)
+}
+
+/// The same with a patience of its own.
+pub fn stream_patiently(
+    response: Response,
+    limit: u64,
+    patience: Patience,
+) -> impl Stream<Item = Result<Bytes, SendError>> + Send + Sync + 'static {
     let mut left = limit;
-    response.bytes_stream().map(move |chunk| {
+    let body = response.bytes_stream().map(move |chunk| {
         let chunk = chunk.map_err(send_error)?;
         left = left.checked_sub(chunk.len() as u64).ok_or(SendError::TooLarge(limit))?;
         Ok(chunk)
-    })
+    });
+    Paced::new(body, patience)
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ fn http_error(error: SendError) -> HttpError {
         SendError::NotSent(_) => HttpErrorKind::Connect,
         // Trying again would not help.
         SendError::NotAllowed(_) => HttpErrorKind::Unknown,
-        SendError::MaybeSent(_) => HttpErrorKind::Interrupted,
+        SendError::MaybeSent(_) | SendError::TimedOut(_) => HttpErrorKind::Interrupted,
         SendError::TooLarge(_) => HttpErrorKind::Decode,
     };
     HttpError::new(kind, error)

@@ -10,6 +10,7 @@ mod calls;
 mod lines;
 mod lists;
 mod server;
+mod slow;
 mod storage;
 
 use std::sync::Arc;

@@ -75,12 +75,14 @@ impl Act<'_> {
 
     pub(super) fn start_upload(&self, slot: Slot) -> Result<(), Trouble> {
         let (tools, journal) = (self.tools()?.clone(), self.journal()?.clone());
-        tasks::start(self.ctx, self.session, &self.world.job, Task::Upload(slot), async move {
+        tasks::start_in_place(self.ctx, self.session, &self.world.job, Task::Upload(slot), move |place| async move {
             let shard = journal.shards.get(slot.shard).cloned();
             let shard =
                 shard.ok_or_else(|| Trouble::passing(reasons::PENDING, format!("shard of {slot} is not planned")))?;
             let staged = layout::shard(&journal.work_id, &shard.sha256);
-            let content = staged::verified(&tools.folder, &staged, &shard.sha256).await?.boxed();
+            let content = staged::verified(&tools.folder, &staged, &shard.sha256).await?;
+            // The content goes once all of it is sent, and its place with it.
+            let content = content.inspect(move |_| _ = &place).boxed();
             let file = InputFile { name: names::file(&journal, slot), bytes: shard.bytes, content };
             let id = tools.api.upload(file).await?;
             Ok(learned(move |m| {
