@@ -183,7 +183,9 @@ async fn flow(fates: Vec<Vec<Fate>>, limits: Vec<u32>, models: Vec<u8>, max_requ
         let model = format!("m{}", models[i % models.len()]);
         Map::from_iter([("n".to_string(), json!("x".repeat(i % 50))), ("model".to_string(), json!(model))])
     };
-    let requests = (0..fates.len()).map(|i| InlineRequest { custom_id: name(i), body: body(i).into() }).collect();
+    let requests = (0..fates.len())
+        .map(|i| InlineRequest { custom_id: name(i), body: Some(body(i).into()), ..Default::default() })
+        .collect();
     let recipe = recipe(max_requests, max_bytes);
     let spool = std::env::temp_dir();
     let passed = pass(Source::Inline(requests), &recipe, Some((&folder, WORK)), &spool).await.unwrap();
@@ -270,7 +272,9 @@ proptest! {
 #[tokio::test]
 async fn the_same_requests_are_the_same_work_however_they_are_cut() {
     let hash = async |max_requests, n: usize| {
-        let requests = (0..n).map(|i| InlineRequest { custom_id: i.to_string(), body: Default::default() }).collect();
+        let requests = (0..n)
+            .map(|i| InlineRequest { custom_id: i.to_string(), body: Some(Default::default()), ..Default::default() })
+            .collect();
         let recipe = recipe(max_requests, 10_000);
         pass(Source::Inline(requests), &recipe, None, &std::env::temp_dir()).await.unwrap().work_hash
     };
@@ -299,7 +303,11 @@ async fn a_body_that_cannot_be_used_is_named_and_nothing_is_staged() {
 async fn requests_that_are_renamed_between_two_passes_are_answered_under_their_new_names() {
     let folder = folder();
     let staged = async |prefix: &str| {
-        let request = |i: usize| InlineRequest { custom_id: format!("{prefix}-{i}"), body: Default::default() };
+        let request = |i: usize| InlineRequest {
+            custom_id: format!("{prefix}-{i}"),
+            body: Some(Default::default()),
+            ..Default::default()
+        };
         let requests = (0..5).map(request).collect();
         let (recipe, spool) = (recipe(100, 10_000), std::env::temp_dir());
         let passed = pass(Source::Inline(requests), &recipe, Some((&folder, WORK)), &spool).await.unwrap();

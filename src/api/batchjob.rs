@@ -45,6 +45,10 @@ pub type BatchJob = Lean<BatchJobObject>;
         .message("`spec.runID` may not be changed once the job has started; create another BatchJob to run, and pay, again"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.requestDefaults) == has(oldSelf.spec.requestDefaults) && (!has(self.spec.requestDefaults) || self.spec.requestDefaults == oldSelf.spec.requestDefaults))")
         .message("`spec.requestDefaults` may not be changed once the job has started; create another BatchJob instead"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.requestDefaultsJSON) == has(oldSelf.spec.requestDefaultsJSON) && (!has(self.spec.requestDefaultsJSON) || self.spec.requestDefaultsJSON == oldSelf.spec.requestDefaultsJSON))")
+        .message("`spec.requestDefaultsJSON` may not be changed once the job has started; create another BatchJob instead"),
+    validation = Rule::new("!(has(self.spec.requestDefaults) && has(self.spec.requestDefaultsJSON))")
+        .message("set at most one of `spec.requestDefaults` and `spec.requestDefaultsJSON`"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.inline) == has(oldSelf.spec.input.inline) && (!has(self.spec.input.inline) || self.spec.input.inline == oldSelf.spec.input.inline))")
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.objectStore) == has(oldSelf.spec.input.objectStore) && (!has(self.spec.input.objectStore) || self.spec.input.objectStore.uri == oldSelf.spec.input.objectStore.uri))")
@@ -81,10 +85,17 @@ pub struct BatchJobSpec {
     /// The API that every request of the job calls. Locked once the job has started.
     #[serde(default)]
     pub endpoint: Endpoint,
-    /// Merged under each request's body: a key that the body has wins. Locked once the job has started.
+    /// Merged under each request's body: a key that the body has wins. The API server sorts its keys: where their order
+    /// counts, as in the schema of an answer or of a tool, write `requestDefaultsJSON`. Locked once the job has started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_form")]
     pub request_defaults: Option<FreeForm>,
+    /// The same as JSON text, which is sent as it is written: the order of keys, digits and escapes are kept. Use it as soon
+    /// as a schema or a tool is in it: models write the fields of an answer in the order of the schema's. Locked once the job
+    /// has started.
+    #[serde(rename = "requestDefaultsJSON", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 1_048_576))]
+    pub request_defaults_json: Option<String>,
     /// Part of the work's identity: the same input under another runID is run, and paid, again.
     #[serde(rename = "runID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"))]

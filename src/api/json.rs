@@ -40,18 +40,14 @@ pub fn object(text: &str) -> serde_json::Result<Map<String, Value>> {
     }
 }
 
-/// Where a JSON error is, without the text around it (serde's own message may quote the input).
-pub fn place(error: &serde_json::Error) -> String {
-    match error.classify() {
-        serde_json::error::Category::Eof => "it ends too early".into(),
-        _ if is_too_deep(error) => "it is nested more than 127 deep".into(),
-        _ => format!("error at column {}", error.column()),
+/// Where a text stops being JSON, without the text around it (serde's own message may quote the input).
+pub fn place(text: &str) -> String {
+    match serde_json::from_str::<Whole>(text) {
+        Ok(_) => "it cannot be read".into(),
+        Err(error) if error.classify() == serde_json::error::Category::Eof => "it ends too early".into(),
+        Err(error) if text.contains('\n') => format!("error at line {}, column {}", error.line(), error.column()),
+        Err(error) => format!("error at column {}", error.column()),
     }
-}
-
-/// Whether what was read is sound so far, and nested deeper than `serde_json` reads.
-pub fn is_too_deep(error: &serde_json::Error) -> bool {
-    error.to_string().contains("recursion")
 }
 
 impl<'de> Deserialize<'de> for Bounded {

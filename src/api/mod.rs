@@ -15,6 +15,7 @@ mod schema;
 mod storage;
 pub mod text;
 pub mod weight;
+mod written;
 
 pub use batchjob::*;
 pub use batchprovider::*;
@@ -22,6 +23,7 @@ pub use crd::{crds, render as render_crd};
 pub use free_form::FreeForm;
 pub use lean::Lean;
 pub use storage::*;
+pub use written::Written;
 
 /// API group of every kind of ours.
 pub const GROUP: &str = "llmbatch.dev";

@@ -125,18 +125,32 @@ pub enum EmptyPolicy {
 }
 
 /// Makes a request of a row: `$(row.COLUMN)` stands for the row's value. As a whole string it is the value as it is (a
-/// number, an object), within a longer string its text. `$(row.a.b)` walks into objects; `$$(` is a literal `$(`.
+/// number, an object), within a longer string its text, digits as they are written. `$(row.a.b)` walks into objects,
+/// `$(row['Price (EUR)'])` names a column of any name, and `$$(` is a literal `$(`. Values of a CSV are text:
+/// `$(row.stars:number)`, `$(row.new:boolean)` and `$(row.tags:json)` convert them.
 /// With the format Objects, of an object: `$(object.key)` is its key below the folder that the input's URI names (all of
 /// that up to its last `/`), `$(object.text)` its content, which must be UTF-8, and `$(object.base64)` its bytes.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[x_kube(
+    validation = Rule::new("has(self.body) != has(self.bodyJSON)")
+        .message("set exactly one of `body` and `bodyJSON`")
+)]
 pub struct RequestTemplate {
     /// The request's name, such as `$(row.id)` or `$(object.key)`; unique in the job.
     #[serde(rename = "customID")]
     #[schemars(length(min = 1, max = 1024))]
     pub custom_id: String,
-    /// The request's body; variables stand in strings, however deep.
+    /// The request's body; variables stand in strings, however deep. The API server sorts its keys: where their order
+    /// counts, as in the schema of an answer or of a tool, write `bodyJSON`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_form")]
-    pub body: FreeForm,
+    pub body: Option<FreeForm>,
+    /// The request's body as JSON text, which is sent as it is written: the order of keys, digits and escapes are kept.
+    /// Variables stand in its strings, as in `body`. Use it as soon as a schema or a tool is in it: models write the fields
+    /// of an answer in the order of the schema's.
+    #[serde(rename = "bodyJSON", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 1_048_576))]
+    pub body_json: Option<String>,
 }
 
 /// Requests written in the manifest itself.
@@ -149,15 +163,26 @@ pub struct InlineInput {
 }
 
 /// One request.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[x_kube(
+    validation = Rule::new("has(self.body) != has(self.bodyJSON)")
+        .message("set exactly one of `body` and `bodyJSON`")
+)]
 pub struct InlineRequest {
     /// Your name for the request, unique in the job; the result carries it.
     #[serde(rename = "customID")]
     #[schemars(length(min = 1, max = 512))]
     pub custom_id: String,
-    /// The request's body as the endpoint documents it, such as `messages` for chat completions.
+    /// The request's body as the endpoint documents it, such as `messages` for chat completions. The API server sorts its
+    /// keys: where their order counts, as in the schema of an answer or of a tool, write `bodyJSON`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_form")]
-    pub body: FreeForm,
+    pub body: Option<FreeForm>,
+    /// The request's body as JSON text, which is sent as it is written: the order of keys, digits and escapes are kept. Use
+    /// it as soon as a schema or a tool is in it: models write the fields of an answer in the order of the schema's.
+    #[serde(rename = "bodyJSON", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 1_048_576))]
+    pub body_json: Option<String>,
 }
 
 /// Where the results go: exactly one destination, fixed when the job is created.

@@ -348,8 +348,8 @@ fn in_need(known: &[Store<BatchJob>]) -> Vec<(&'static str, i64)> {
 /// The store is for triggers only: what a decision needs is read live.
 fn lean(job: &mut BatchJob) {
     job.metadata.managed_fields = None;
-    job.spec.input.inline = None;
-    job.spec.request_defaults = None;
+    (job.spec.input.inline, job.spec.input.template) = (None, None);
+    (job.spec.request_defaults, job.spec.request_defaults_json) = (None, None);
     job.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 

@@ -19,7 +19,7 @@ pub fn spec_hash(spec: &BatchJobSpec) -> String {
         "requestDefaults": spec.request_defaults.as_ref().map(FreeForm::known_by),
         "runID": spec.run_id,
         "inline": spec.input.inline.as_ref().map(|inline| json!({
-            "requests": inline.requests.iter().map(|r| known_by(&r.custom_id, &r.body)).collect::<Value>(),
+            "requests": inline.requests.iter().map(|r| known_by(&r.custom_id, &r.body, &r.body_json)).collect::<Value>(),
         })),
         "objectStore": spec.input.object_store.as_ref().map(|o| (&o.uri, &o.endpoint, &o.region)),
     });
@@ -27,7 +27,7 @@ pub fn spec_hash(spec: &BatchJobSpec) -> String {
     let mut reading = json!({
         "configMaps": input.config_maps,
         "format": input.format,
-        "template": input.template.as_ref().map(|t| known_by(&t.custom_id, &t.body)),
+        "template": input.template.as_ref().map(|t| known_by(&t.custom_id, &t.body, &t.body_json)),
         "compression": input.compression,
         "emptyPolicy": input.empty_policy,
     });
@@ -35,6 +35,9 @@ pub fn spec_hash(spec: &BatchJobSpec) -> String {
         reading["tooLarge"] = json!((input.max_object_bytes, input.on_too_large));
     }
     // Named only where used, so that the hashes of jobs from before these fields hold.
+    if let Some(json) = &spec.request_defaults_json {
+        shape["requestDefaultsJSON"] = json.as_str().into();
+    }
     if *input != (Input { inline: input.inline.clone(), object_store: input.object_store.clone(), ..Input::default() })
     {
         shape["reading"] = reading;
@@ -43,8 +46,15 @@ pub fn spec_hash(spec: &BatchJobSpec) -> String {
     hex(digest(&SHA256, shape.to_string().as_bytes()).as_ref())
 }
 
-fn known_by(custom_id: &str, body: &FreeForm) -> Value {
-    json!({"customID": custom_id, "body": body.known_by()})
+fn known_by(custom_id: &str, body: &Option<FreeForm>, body_json: &Option<String>) -> Value {
+    let mut known = json!({"customID": custom_id});
+    if let Some(body) = body {
+        known["body"] = body.known_by();
+    }
+    if let Some(json) = body_json {
+        known["bodyJSON"] = json.as_str().into();
+    }
+    known
 }
 
 /// The destination as one URI that ends in `/`: `$(namespace)`, `$(name)` and `$(runID)` replaced; of a ConfigMap
@@ -112,6 +122,9 @@ mod tests {
         let mut other = spec.clone();
         other.request_defaults = Some(serde_json::from_value(json!({"n": 2})).unwrap());
         assert_ne!(spec_hash(&spec), spec_hash(&other));
+        let mut as_text = spec.clone();
+        as_text.request_defaults_json = Some(r#"{"n": 2}"#.into());
+        assert!(![&spec, &other].map(spec_hash).contains(&spec_hash(&as_text)));
     }
 
     #[test]
@@ -170,6 +183,8 @@ mod tests {
             json!({"configMaps": [{"name": "a", "key": "b"}]}),
             json!({"template": template(json!({"n": 1}))}),
             json!({"template": template(json!({"n": 2}))}),
+            json!({"template": {"customID": "$(row.id)", "bodyJSON": r#"{"n": 2, "m": 1}"#}}),
+            json!({"template": {"customID": "$(row.id)", "bodyJSON": r#"{"m": 1, "n": 2}"#}}),
             json!({"maxObjectBytes": 5}),
             json!({"maxObjectBytes": 6}),
             json!({"onTooLarge": "Skip"}),

@@ -1,10 +1,9 @@
 //! Rows of comma-separated values, in bounded memory.
 
 use csv_core::{ReadRecordResult, Reader};
-use serde_json::{Map, Value};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::template::shown;
+use super::variable::{Texts, shown};
 
 /// Fields of one row.
 const FIELD_LIMIT: usize = 4096;
@@ -230,7 +229,7 @@ impl Header {
     ///
     /// # Errors
     /// When it has more or fewer fields than there are names.
-    pub fn row(&self, fields: &Fields<'_>) -> Result<Map<String, Value>, String> {
+    pub fn row(&self, fields: &Fields<'_>) -> Result<Texts, String> {
         let values = fields.iter()?;
         if values.len() != self.0.len() {
             return Err(format!(
@@ -240,7 +239,7 @@ impl Header {
             ));
         }
         let named = self.0.iter().zip(values).filter(|(name, _)| !name.is_empty());
-        Ok(named.map(|(name, value)| (name.clone(), Value::String(value.into()))).collect())
+        Ok(named.map(|(name, value)| (name.clone(), value.into())).collect())
     }
 }
 
@@ -307,7 +306,7 @@ mod tests {
         let first = records.next().await.unwrap().unwrap().fields.unwrap();
         let header = Header::new(&first).unwrap();
         let row = header.row(&records.next().await.unwrap().unwrap().fields.unwrap()).unwrap();
-        assert_eq!(Value::Object(row), serde_json::json!({"id": "1", "text": "x"}));
+        assert_eq!(serde_json::json!(row), serde_json::json!({"id": "1", "text": "x"}));
         let ragged = header.row(&records.next().await.unwrap().unwrap().fields.unwrap()).unwrap_err();
         assert!(ragged.starts_with("begins a row of 1 fields; the header has 3; "), "{ragged}");
         let mut records = Records::new(&b"id,id\n"[..], 100);

@@ -3,14 +3,19 @@
 mod check;
 mod compression;
 mod csv;
+mod document;
+mod merge;
+mod number;
 mod objects;
 mod pass;
-mod plain;
 mod problems;
 mod read;
+mod reader;
 mod template;
+mod variable;
 mod whole;
 
+pub use merge::Defaults;
 pub use objects::{apart, is_many as means_many};
 pub use pass::{Held, Origin, PassError, Passed, Recipe, Source, pass};
 pub use whole::{SizeLimit, TooLarge};

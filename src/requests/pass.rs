@@ -7,14 +7,17 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tracing::warn;
 
-use super::check::{Request, Shape};
+use super::check::{Request, Shape, faulty_field};
+use super::document::Object;
+use super::merge::Defaults;
 use super::problems::Problems;
 use super::provider_side_id;
 use super::read::Reading;
-use super::template::{Of, Template};
+use super::template::Template;
+use super::variable::Of;
 use super::whole::{SizeLimit, TooLarge};
 use crate::api::text::hex;
 use crate::api::{EmptyPolicy, Endpoint, InlineRequest, InputCompression, InputFormat, OnTooLarge, RequestTemplate};
@@ -64,8 +67,10 @@ pub struct Recipe {
     pub endpoint: Endpoint,
     /// Model for requests that name none.
     pub model: Option<String>,
+    /// Root of the provider's API, which the URLs of requests may begin with.
+    pub base_url: String,
     /// Merged under each body.
-    pub defaults: Map<String, Value>,
+    pub defaults: Defaults,
     /// How requests are written.
     pub format: InputFormat,
     /// How the input is compressed.
@@ -206,16 +211,12 @@ pub(super) struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     fn new(name: String, recipe: &'a Recipe, stage: Option<(&'a Folder, &'a str)>, spool: &'a Path) -> Self {
-        let (model, defaults) = (recipe.model.clone(), recipe.defaults.clone());
+        let (path, model) = (recipe.endpoint.path(), recipe.model.as_deref());
+        let (defaults, allowed) = (recipe.defaults.clone(), recipe.allowed_models.clone());
         Pass {
             name,
             recipe,
-            shape: Shape {
-                path: recipe.endpoint.path(),
-                model,
-                defaults,
-                allowed_models: recipe.allowed_models.clone(),
-            },
+            shape: Shape::new(path, &recipe.base_url, model, defaults, allowed),
             stage,
             writer: stage.map(|(folder, work_id)| {
                 ShardWriter::new(folder, work_id, spool, recipe.max_requests, recipe.max_bytes)
@@ -231,17 +232,19 @@ impl<'a> Pass<'a> {
     async fn inline(&mut self, reading: &mut Reading, requests: Vec<InlineRequest>) -> Result<(), PassError> {
         let origin = Origin { source: "`spec.input.inline.requests`".into(), entry: "request" };
         for (i, request) in requests.into_iter().enumerate() {
-            let checked = match request.body.object() {
-                Ok(body) => {
-                    let whole = json!([request.custom_id, body]).to_string();
-                    reading.count(whole.as_bytes());
-                    self.shape.request(request.custom_id, body)
-                }
-                Err(what) => Err(format!("has a `body` that {what}")),
-            };
+            let checked = self.inline_request(reading, request);
             self.take(&origin, i as u64 + 1, checked).await?;
         }
         Ok(())
+    }
+
+    fn inline_request(&self, reading: &mut Reading, request: InlineRequest) -> Result<Request, String> {
+        let written = request.written()?;
+        let body = Object::read_and_spell(written.json)
+            .map_err(|fault| format!("has a `{}` that {}", written.field, faulty_field(written.json, fault)))?;
+        let custom_id = Value::from(request.custom_id.as_str());
+        reading.count(format!("[{custom_id},{}]", body.known_by()).as_bytes());
+        self.shape.request(request.custom_id.clone(), &body)
     }
 
     /// What every request of the job shares.
@@ -268,15 +271,9 @@ impl<'a> Pass<'a> {
                 return Ok(());
             }
         };
-        let body = request.body;
-        let mut hash = Context::new(&SHA256);
-        for part in [self.shape.path, "\n", &request.model, "\n", &body] {
-            hash.update(part.as_bytes());
-        }
-        let hash = hash.finish();
         self.chain.update(&(request.custom_id.len() as u64).to_le_bytes());
         self.chain.update(request.custom_id.as_bytes());
-        self.chain.update(hash.as_ref());
+        self.chain.update(&request.sha256);
         let index = self.requests;
         self.requests += 1;
         if self.requests > REQUEST_LIMIT {
@@ -289,8 +286,8 @@ impl<'a> Pass<'a> {
         if self.problems.count() > 0 {
             return Ok(());
         }
-        let entry = IndexEntry { index, custom_id: request.custom_id, request_sha256: hex(hash.as_ref()) };
-        self.stage(origin, line, &entry, &request.model, &body).await
+        let entry = IndexEntry { index, custom_id: request.custom_id, request_sha256: hex(&request.sha256) };
+        self.stage(origin, line, &entry, &request.model, &request.body).await
     }
 
     fn fits_the_others(&mut self, request: Request) -> Result<Request, String> {
@@ -321,7 +318,7 @@ impl<'a> Pass<'a> {
     ) -> Result<(), PassError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let id = provider_side_id(entry.index, writer.work_id());
-        let encoded = format!(r#"{{"custom_id":"{id}","method":"POST","url":"{}","body":{body}}}"#, self.shape.path);
+        let encoded = format!(r#"{{"custom_id":"{id}","method":"POST","url":"{}","body":{body}}}"#, self.shape.path());
         if encoded.len() > LINE_LIMIT {
             let what = format!("takes {} bytes as it is sent; the most is {LINE_LIMIT}; shorten it", encoded.len());
             return Ok(self.problems.add(origin, line, what).await?);

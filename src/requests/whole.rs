@@ -4,13 +4,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 
 use super::compression::{self, Content, Sizes};
 use super::pass::{Origin, Pass, PassError};
 use super::read::{Broken, Reading, broken};
-use super::template::{PARTS, Template};
+use super::template::Template;
+use super::variable::{PARTS, Texts};
 use crate::api::{InputCompression, OnTooLarge};
 use crate::store::{Folder, Listed, StoreError};
 
@@ -164,15 +164,15 @@ async fn unpack(
 }
 
 /// What the template uses of an object.
-fn parts(key: &str, unpacked: &Unpacked, template: &Template) -> Result<Map<String, Value>, String> {
-    let mut parts = Map::new();
+fn parts(key: &str, unpacked: &Unpacked, template: &Template) -> Result<Texts, String> {
+    let mut parts = Texts::new();
     for part in PARTS.into_iter().filter(|part| template.uses(part)) {
         let value = match part {
             "text" => text(&unpacked.bytes, unpacked.too_large)?.to_string(),
             "base64" => STANDARD.encode(&unpacked.bytes),
             _ => key.to_string(),
         };
-        parts.insert(part.into(), Value::String(value));
+        parts.insert(part.into(), value);
     }
     Ok(parts)
 }
@@ -192,7 +192,7 @@ mod tests {
     use std::sync::Arc;
 
     use object_store::memory::InMemory;
-    use serde_json::json;
+    use serde_json::{Value, json};
     use tokio::io::AsyncWriteExt;
 
     use super::*;
@@ -222,7 +222,8 @@ mod tests {
             provider: "p".into(),
             endpoint: Default::default(),
             model: Some("m".into()),
-            defaults: Map::new(),
+            base_url: "https://llm.test/v1".into(),
+            defaults: Default::default(),
             format: crate::api::InputFormat::Objects,
             compression: serde_json::from_value(input["compression"].clone()).unwrap_or_default(),
             template: serde_json::from_value(template).unwrap(),

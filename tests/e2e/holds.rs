@@ -200,6 +200,7 @@ async fn once_started_what_shapes_requests_is_locked_and_the_rest_is_not() {
     for (change, words) in [
         (json!({"spec": {"model": "other"}}), "spec.model"),
         (json!({"spec": {"runID": "v2"}}), "spec.runID"),
+        (json!({"spec": {"requestDefaults": null, "requestDefaultsJSON": "{}"}}), "spec.requestDefaults"),
         (json!({"spec": {"providerRef": {"name": "other"}}}), "spec.providerRef"),
         (json!({"spec": {"input": {"inline": {"requests": [{"customID": "x", "body": {}}]}}}}), "spec.input"),
         (json!({"spec": {"output": {"objectStore": {"uri": "s3://tests/elsewhere/"}}}}), "spec.output"),

@@ -166,6 +166,56 @@ async fn rows_tables_and_bare_requests_become_requests() {
     scene.sim.assert_billed_once(9).await;
 }
 
+/// Every line of the files that the simulator was sent and keeps, as it was sent.
+async fn lines_sent(scene: &Scene) -> Vec<String> {
+    let client = reqwest::Client::new();
+    let get = async |path: &str| {
+        let answer = client.get(format!("{}/{path}", scene.sim.url)).bearer_auth("sk-test").send().await.unwrap();
+        answer.text().await.unwrap()
+    };
+    let files: Value = serde_json::from_str(&get("files?purpose=batch").await).unwrap();
+    let mut lines = vec![];
+    for file in files["data"].as_array().unwrap() {
+        let content = get(&format!("files/{}/content", file["id"].as_str().unwrap())).await;
+        lines.extend(content.lines().map(String::from));
+    }
+    lines
+}
+
+/// Cases 01-column-with-parenthesis, 04-stream-null, 14-azure-lines, 15-csv-numbers-are-text and 17-schema-key-order, on a whole
+/// system: the API server takes the fields, leaves text alone, and the provider gets what was written.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_provider_is_sent_what_was_written() {
+    let scene = Scene::new("as-written", &["--batch-duration", "200ms"]).await;
+    let root = crate::support::process::root();
+    scene.put("in/tickets.csv", std::fs::read_to_string(root.join("examples/tickets.csv")).unwrap()).await;
+    let tickets = scene.manifest("tickets.yaml");
+    scene.apply(&tickets.replace("  runID: v1", "  runID: v1\n  providerFilePolicy: Retain"));
+    let retain = |input: Value| json!({"providerFilePolicy": "Retain", "input": input});
+    let body = r#"{ "z": [19.90, 1e3, 12345678901234567890123], "a": "\u00e9\/", "messages": [] }"#;
+    let mut inline = scene
+        .job("inline", json!({"spec": retain(json!({"inline": {"requests": [{"customID": "i", "bodyJSON": body}]}}))}));
+    inline["spec"]["requestDefaultsJSON"] = r#"{"tools": [{"b": 1, "a": 2}]}"#.into();
+    scene.apply(&inline.to_string());
+    let line = r#"{"custom_id": "q", "method": "post", "url": "/chat/completions", "body": {"messages": [], "stream": null, "top_p": 0.90}}"#;
+    scene.put("in/azure.jsonl", line).await;
+    scene.apply_job("azure", json!({"inputKey": "azure.jsonl", "spec": {"providerFilePolicy": "Retain"}}));
+    for job in ["tickets", "inline", "azure"] {
+        scene.wait_complete(job).await;
+    }
+    scene.sim.assert_billed_once(5).await;
+    let sent = lines_sent(&scene).await;
+    let schema = r#""properties":{"reasoning":{"type":"string"},"label":{"type":"string","enum":["bug","question","praise"]},"confidence":{"type":"number"}}"#;
+    for words in [
+        schema,
+        r#""content":"Order of 29.90 euro: The app closes when I rotate the screen."}],"max_completion_tokens":40,"response_format":{"type""#,
+        r#""body":{ "z": [19.90, 1e3, 12345678901234567890123], "a": "\u00e9\/", "messages": [],"tools":[{"b": 1, "a": 2}],"model":"gpt-5-mini" }}"#,
+        r#""url":"/v1/chat/completions","body":{"messages": [], "top_p": 0.90,"model":"gpt-5-mini"}}"#,
+    ] {
+        assert!(sent.iter().any(|line| line.contains(words)), "{words}: {sent:#?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_to_do_is_done_where_that_is_fine() {
     let scene = Scene::new("empty", &[]).await;
@@ -199,6 +249,7 @@ async fn how_an_input_is_read_is_locked() {
         json!({"emptyPolicy": "Complete"}),
         json!({"template": {"customID": "x-$(row.id)"}}),
         json!({"template": null, "format": "Auto"}),
+        json!({"template": {"body": null, "bodyJSON": "{}"}}),
     ] {
         let (ok, said) = cluster().try_kubectl(
             &[

@@ -14,7 +14,16 @@ async fn what_cannot_work_is_refused_with_advice() {
     let mut neither = job("neither", json!({}));
     neither["spec"]["input"] = json!({});
     let many: Vec<Value> = (0..501).map(|i| json!({"customID": format!("c{i}"), "body": {}})).collect();
+    let one = |request: Value| json!({"spec": {"input": {"inline": {"requests": [request]}}}});
+    let mut two_defaults = job("defaults", json!({"spec": {"requestDefaults": {}}}));
+    two_defaults["spec"]["requestDefaultsJSON"] = "{}".into();
     let bad: Vec<(Value, &str)> = vec![
+        (
+            job("two", one(json!({"customID": "a", "body": {}, "bodyJSON": "{}"}))),
+            "exactly one of `body` and `bodyJSON`",
+        ),
+        (job("none", one(json!({"customID": "a"}))), "exactly one of `body` and `bodyJSON`"),
+        (two_defaults, "at most one of `spec.requestDefaults` and `spec.requestDefaultsJSON`"),
         (both, "set exactly one of `inline`, `objectStore` and `configMaps`"),
         (neither, "set exactly one of `inline`, `objectStore` and `configMaps`"),
         (job(&"n".repeat(64), json!({})), "no more than 63 characters"),

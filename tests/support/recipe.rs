@@ -8,6 +8,7 @@ pub fn recipe() -> Recipe {
         provider: "p".into(),
         endpoint: Default::default(),
         model: Some("m".into()),
+        base_url: "https://llm.test/v1".into(),
         defaults: Default::default(),
         format: Default::default(),
         compression: Default::default(),

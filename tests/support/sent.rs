@@ -17,7 +17,11 @@ pub const REQUESTS: usize = 4;
 /// A folder in memory, and the batch that is staged in it.
 pub async fn sent() -> (Folder, StagedShard) {
     let folder = Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://out/", "out/");
-    let requests = (0..REQUESTS).map(|i| InlineRequest { custom_id: i.to_string(), body: Default::default() });
+    let requests = (0..REQUESTS).map(|i| InlineRequest {
+        custom_id: i.to_string(),
+        body: Some(Default::default()),
+        ..Default::default()
+    });
     let source = Source::Inline(requests.collect());
     let passed = pass(source, &recipe::recipe(), Some((&folder, WORK)), &std::env::temp_dir()).await;
     (folder, passed.expect("a sound input").shards.remove(0))

@@ -8,8 +8,8 @@ use tracing::{info, warn};
 
 use super::provider::seen;
 use super::{Act, manifest_view};
+use crate::api::RequestCounts;
 use crate::api::conditions::reasons;
-use crate::api::{FreeForm, RequestCounts};
 use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
 use crate::controller::{names, source, tasks};
@@ -18,7 +18,7 @@ use crate::lifecycle::{
     TooLarge, Untidy, WORK_HASH_VERSION, error_summary,
 };
 use crate::provider::{Batch, Class, InputFile};
-use crate::requests::{self, PassError, Passed, Recipe, SizeLimit};
+use crate::requests::{self, Defaults, PassError, Passed, Recipe, SizeLimit};
 use crate::results::{self, Manifest};
 use crate::store::{ShardWriter, StagedShard, StoreError, layout, staged};
 
@@ -273,12 +273,13 @@ fn max_requests(job: &crate::api::BatchJob, tools: &Tools) -> i64 {
 
 fn recipe(job: &crate::api::BatchJob, tools: &Tools, max_batches: usize) -> Result<Recipe, String> {
     let (spec, limits) = (&job.spec, tools.account.spec.limits);
-    let defaults = spec.request_defaults.as_ref().map(FreeForm::object).transpose();
+    let defaults = spec.defaults()?.map(|written| Defaults::of_field(&written)).transpose()?;
     Ok(Recipe {
         provider: format!("{:?}/{}", spec.provider_ref.kind, spec.provider_ref.name),
         endpoint: spec.endpoint,
         model: spec.model.clone(),
-        defaults: defaults.map_err(|e| format!("`spec.requestDefaults` {e}"))?.unwrap_or_default(),
+        base_url: tools.account.spec.base_url().into(),
+        defaults: defaults.unwrap_or_default(),
         format: spec.input.format,
         compression: spec.input.compression,
         template: spec.input.template.clone(),

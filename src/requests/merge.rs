@@ -1,0 +1,257 @@
+//! A body with what the job adds to it. Of its text, only that is changed.
+
+use aws_lc_rs::digest::Context;
+
+use super::check::faulty_field;
+use super::document::{Object, in_one_line};
+use super::reader::{Fault, push_string};
+use crate::api::Written;
+
+/// Fields of which null is documented to mean the same as leaving them out, by OpenAI's reference for the five endpoints
+/// (where it calls them nullable), by vLLM's request models or by Mistral's reference (where null is the default). Clients
+/// that write down a whole request object write them so, and other vendors refuse what they are sent then.
+const UNSET_BY_NULL: &[&str] = &[
+    "audio",
+    "background",
+    "best_of",
+    "conversation",
+    "dimensions",
+    "echo",
+    "frequency_penalty",
+    "include",
+    "instructions",
+    "logit_bias",
+    "logprobs",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_tokens",
+    "max_tool_calls",
+    "metadata",
+    "modalities",
+    "model",
+    "n",
+    "parallel_tool_calls",
+    "prediction",
+    "presence_penalty",
+    "previous_response_id",
+    "prompt_mode",
+    "random_seed",
+    "reasoning",
+    "reasoning_effort",
+    "response_format",
+    "seed",
+    "service_tier",
+    "stop",
+    "store",
+    "stream",
+    "stream_options",
+    "suffix",
+    "temperature",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+    "top_p",
+    "truncation",
+    "user",
+    "verbosity",
+];
+/// Those of which null was refused when others were sent as null: it is no part of what a request is known by.
+const NEVER_NULL: &[&str] = &["model", "stream"];
+
+/// Fields that a body gets where it has none of that key.
+#[derive(Clone, Debug, Default)]
+pub struct Defaults(Vec<DefaultField>);
+
+/// One of them.
+#[derive(Clone, Debug)]
+struct DefaultField {
+    key: String,
+    /// The value as it is written.
+    value: String,
+    /// The value as it is known.
+    spelled: String,
+}
+
+impl Defaults {
+    /// The fields of an object in the spec.
+    ///
+    /// # Errors
+    /// Names the field and what is wrong with it.
+    pub fn of_field(written: &Written<'_>) -> Result<Defaults, String> {
+        let Written { field, json } = written;
+        Defaults::read(json).map_err(|fault| format!("`spec.{field}` {}", faulty_field(json, fault)))
+    }
+
+    /// The fields of an object, in the order in which they are written.
+    fn read(json: &str) -> Result<Defaults, Fault> {
+        let object = Object::read_and_spell(json)?;
+        let mut fields: Vec<usize> = (0..object.fields().len()).collect();
+        fields.sort_unstable_by_key(|i| object.fields()[*i].start);
+        let default = |i: usize| DefaultField {
+            key: object.fields()[i].key.to_string(),
+            value: in_one_line(object.value(i)).into_owned(),
+            spelled: object.spelled(i).into(),
+        };
+        Ok(Defaults(fields.into_iter().map(default).collect()))
+    }
+
+    /// The same, and `model` unless they name one.
+    pub(super) fn with_model(mut self, model: Option<&str>) -> Defaults {
+        self.0.retain(|default| !(default.is_unset() && NEVER_NULL.contains(&default.key.as_str())));
+        if let Some(model) = model.filter(|_| self.0.iter().all(|default| default.key != "model")) {
+            let mut value = String::new();
+            push_string(model, &mut value);
+            self.0.push(DefaultField { key: "model".into(), spelled: value.clone(), value });
+        }
+        self
+    }
+}
+
+impl DefaultField {
+    fn is_unset(&self) -> bool {
+        is_unset(&self.key, &self.value)
+    }
+}
+
+fn is_unset(key: &str, value: &str) -> bool {
+    value == "null" && UNSET_BY_NULL.contains(&key)
+}
+
+/// A body and what becomes of it.
+pub struct Merged<'a> {
+    body: &'a Object<'a>,
+    /// Fields of the body that are as good as absent, by their place in it; each with what takes its place.
+    unset: Vec<(usize, Option<&'a DefaultField>)>,
+    /// What the body has no field for; in the order in which it is written.
+    added: Vec<&'a DefaultField>,
+}
+
+impl<'a> Merged<'a> {
+    pub fn new(body: &'a Object<'a>, defaults: &'a Defaults) -> Merged<'a> {
+        let is_unset = |i: &usize| is_unset(&body.fields()[*i].key, body.value(*i));
+        let mut unset: Vec<_> = (0..body.fields().len()).filter(is_unset).map(|i| (i, None)).collect();
+        let mut added = vec![];
+        for default in &defaults.0 {
+            match body.find(&default.key) {
+                None => added.push(default),
+                Some(i) => {
+                    if let Some((_, instead)) = unset.iter_mut().find(|(of, _)| *of == i) {
+                        *instead = Some(default).filter(|default| !default.is_unset());
+                    }
+                }
+            }
+        }
+        Merged { body, unset, added }
+    }
+
+    /// A field's value as it is sent.
+    pub fn get(&self, key: &str) -> Option<&'a str> {
+        match self.body.find(key) {
+            Some(i) => match self.instead(i) {
+                None => Some(self.body.value(i)),
+                Some(instead) => instead.map(|default| default.value.as_str()),
+            },
+            None => {
+                let added = self.added.iter().find(|default| default.key == key && !default.is_unset());
+                added.map(|default| default.value.as_str())
+            }
+        }
+    }
+
+    /// What takes the place of a field that is as good as absent; None where it is not.
+    fn instead(&self, field: usize) -> Option<Option<&'a DefaultField>> {
+        self.unset.iter().find(|(of, _)| *of == field).map(|(_, instead)| *instead)
+    }
+
+    /// What is sent: the body as it is written, in one line, with what is added behind its own fields.
+    pub fn sent(&self) -> String {
+        let added = self.added.iter().any(|default| !default.is_unset());
+        let sent = match added || !self.unset.is_empty() {
+            true => self.spliced(),
+            false => self.body.written().into(),
+        };
+        match in_one_line(&sent) {
+            std::borrow::Cow::Borrowed(_) => sent,
+            std::borrow::Cow::Owned(in_one_line) => in_one_line,
+        }
+    }
+
+    fn spliced(&self) -> String {
+        let (text, whole) = self.body.place();
+        let fields = self.body.fields();
+        let mut order: Vec<usize> = (0..fields.len()).collect();
+        order.sort_unstable_by_key(|i| fields[*i].start);
+        let mut out = String::with_capacity(whole.len() + 64);
+        let mut is_first = true;
+        // The end of the field before.
+        let mut from = whole.start + 1;
+        let head = order.first().map_or(from, |i| fields[*i].start);
+        out.push_str(&text[whole.start..head]);
+        for i in order {
+            let field = &fields[i];
+            let instead = self.instead(i);
+            if !matches!(instead, Some(None)) {
+                if !is_first {
+                    out.push_str(&text[from..field.start]);
+                }
+                is_first = false;
+                out.push_str(&text[field.start..field.value.start]);
+                out.push_str(instead.flatten().map_or(&text[field.value.clone()], |default| &default.value));
+            }
+            from = field.value.end;
+        }
+        for default in self.added.iter().filter(|default| !default.is_unset()) {
+            if !is_first {
+                out.push(',');
+            }
+            is_first = false;
+            push_string(&default.key, &mut out);
+            out.push(':');
+            out.push_str(&default.value);
+        }
+        out.push_str(&text[from..whole.end]);
+        out
+    }
+
+    /// Adds to a hash what the body is known by: the same for equal JSON.
+    pub fn hash(&self, hash: &mut Context) {
+        let mut added: Vec<&DefaultField> = self.added.clone();
+        added.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let mut added = added.into_iter().peekable();
+        let mut spelling = Spelling { hash, is_first: true };
+        for (i, field) in self.body.fields().iter().enumerate() {
+            while let Some(default) = added.next_if(|default| *default.key < *field.key) {
+                spelling.field(&default.key, &default.spelled);
+            }
+            match self.instead(i) {
+                Some(None) if NEVER_NULL.contains(&field.key.as_ref()) => {}
+                Some(Some(default)) => spelling.field(&field.key, &default.spelled),
+                _ => spelling.field(&field.key, self.body.spelled(i)),
+            }
+        }
+        added.for_each(|default| spelling.field(&default.key, &default.spelled));
+        spelling.end();
+    }
+}
+
+/// An object that is hashed field by field.
+struct Spelling<'a> {
+    hash: &'a mut Context,
+    is_first: bool,
+}
+
+impl Spelling<'_> {
+    fn field(&mut self, key: &str, value: &str) {
+        let mut head = String::with_capacity(key.len() + 4);
+        head.push(if self.is_first { '{' } else { ',' });
+        push_string(key, &mut head);
+        head.push(':');
+        self.is_first = false;
+        self.hash.update(head.as_bytes());
+        self.hash.update(value.as_bytes());
+    }
+
+    fn end(self) {
+        self.hash.update(if self.is_first { b"{}" } else { b"}" });
+    }
+}

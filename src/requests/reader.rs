@@ -1,0 +1,326 @@
+//! Reads JSON in one go: checks it, keeps where the fields of an object stand, and spells the form by which they are known.
+//!
+//! What is sent is the text as it stands. What a request is known by is one spelling of it: no spaces, the keys of each object
+//! in the order of their bytes, strings as `serde_json` writes them, numbers as [`number::spelled`] says.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use memchr::memchr2;
+
+use super::number;
+
+/// Lists and objects that may lie in one another.
+const DEPTH_LIMIT: usize = 127;
+/// Fields of the objects that are open at a time. Each takes 72 bytes until its object ends.
+const FIELDS_LIMIT: usize = 500_000;
+
+/// Why a text was not read. The words for it are found by another look, which only what is faulty gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is not JSON.
+    Syntax,
+    /// It is JSON, and not an object.
+    NotAnObject,
+    /// An object in it has a key twice, and readers differ in which of them counts.
+    Twice,
+    /// It is nested too deep.
+    TooDeep,
+    /// An object in it has too many fields.
+    TooManyFields,
+}
+
+/// A field of an object.
+pub struct Field<'a> {
+    /// What it is called, whatever escapes it is written with.
+    pub key: Cow<'a, str>,
+    /// Where its key begins in the text.
+    pub start: usize,
+    /// Where its value stands in the text.
+    pub value: Range<usize>,
+    /// Where its value stands in what was spelled.
+    pub spelled: Range<usize>,
+}
+
+/// Reads a text from its beginning.
+pub struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+    /// What was read so far, spelled; None where nobody asks.
+    spelled: Option<String>,
+    /// Fields of open objects.
+    fields: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(text: &'a str) -> Self {
+        Reader { text, at: 0, spelled: None, fields: 0 }
+    }
+
+    /// Spells what is read from now on.
+    pub fn spell(&mut self) {
+        self.spelled = Some(String::with_capacity(self.text.len() - self.at));
+    }
+
+    /// What was spelled; from now on nothing is.
+    pub fn spelled(&mut self) -> String {
+        self.spelled.take().unwrap_or_default()
+    }
+
+    /// Where reading stopped.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Where the next value, or whatever is not a space, begins.
+    pub fn here(&mut self) -> usize {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.text.as_bytes().get(self.at) {
+            self.at += 1;
+        }
+        self.at
+    }
+
+    /// Its first byte.
+    pub fn peek(&mut self) -> Result<u8, Fault> {
+        let at = self.here();
+        self.text.as_bytes().get(at).copied().ok_or(Fault::Syntax)
+    }
+
+    /// Reads a value and says where it stands.
+    pub fn whole(&mut self, depth: usize) -> Result<Range<usize>, Fault> {
+        let start = self.here();
+        self.value(depth)?;
+        Ok(start..self.at)
+    }
+
+    /// Sees that nothing is left.
+    pub fn end(&mut self) -> Result<(), Fault> {
+        if self.here() == self.text.len() { Ok(()) } else { Err(Fault::Syntax) }
+    }
+
+    /// Reads an object; `see` reads the value of each key, which begins at the offset that it is given.
+    pub fn each_field(
+        &mut self,
+        mut see: impl FnMut(&mut Self, usize, Cow<'a, str>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        self.expect(b'{')?;
+        if self.peek()? == b'}' {
+            return self.expect(b'}');
+        }
+        loop {
+            let start = self.here();
+            let key = self.string()?.text()?;
+            self.expect(b':')?;
+            see(self, start, key)?;
+            match self.peek()? {
+                b',' => self.at += 1,
+                _ => return self.expect(b'}'),
+            }
+        }
+    }
+
+    /// Reads an object: its fields, in the order of their keys. Their values are spelled one after the other.
+    pub fn object(&mut self, depth: usize) -> Result<Vec<Field<'a>>, Fault> {
+        if depth > DEPTH_LIMIT {
+            return Err(Fault::TooDeep);
+        }
+        let mut fields = vec![];
+        self.each_field(|reader, start, key| {
+            let from = reader.spelled_so_far();
+            let value = reader.whole(depth + 1)?;
+            fields.push(Field { key, start, value, spelled: from..reader.spelled_so_far() });
+            reader.fields += 1;
+            if reader.fields > FIELDS_LIMIT { Err(Fault::TooManyFields) } else { Ok(()) }
+        })?;
+        self.fields -= fields.len();
+        fields.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let twice = fields.windows(2).any(|pair| pair[0].key == pair[1].key);
+        if twice { Err(Fault::Twice) } else { Ok(fields) }
+    }
+
+    fn value(&mut self, depth: usize) -> Result<(), Fault> {
+        match self.peek()? {
+            b'"' => self.copy_string(),
+            b'{' => {
+                let start = self.spelled_so_far();
+                let fields = self.object(depth)?;
+                if let Some(out) = &mut self.spelled {
+                    let values = out.split_off(start);
+                    let value = |field: &Field<'_>| field.spelled.start - start..field.spelled.end - start;
+                    spell_object(fields.iter().map(|f| (&f.key, &values[value(f)])), out);
+                }
+                Ok(())
+            }
+            b'[' => self.list(depth),
+            b't' => self.copy_word("true"),
+            b'f' => self.copy_word("false"),
+            b'n' => self.copy_word("null"),
+            _ => self.copy_number(),
+        }
+    }
+
+    fn list(&mut self, depth: usize) -> Result<(), Fault> {
+        if depth > DEPTH_LIMIT {
+            return Err(Fault::TooDeep);
+        }
+        self.expect(b'[')?;
+        self.push("[");
+        if self.peek()? != b']' {
+            loop {
+                self.value(depth + 1)?;
+                match self.peek()? {
+                    b',' => self.at += 1,
+                    _ => break,
+                }
+                self.push(",");
+            }
+        }
+        self.push("]");
+        self.expect(b']')
+    }
+
+    fn spelled_so_far(&self) -> usize {
+        self.spelled.as_ref().map_or(0, String::len)
+    }
+
+    fn push(&mut self, text: &str) {
+        if let Some(out) = &mut self.spelled {
+            out.push_str(text);
+        }
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), Fault> {
+        if self.peek()? != byte {
+            return Err(Fault::Syntax);
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn copy_word(&mut self, word: &str) -> Result<(), Fault> {
+        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            return Err(Fault::Syntax);
+        }
+        self.at += word.len();
+        self.push(word);
+        Ok(())
+    }
+
+    fn copy_number(&mut self) -> Result<(), Fault> {
+        let rest = &self.text.as_bytes()[self.at..];
+        let is_part = |b: &u8| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+        let length = rest.iter().take_while(|b| is_part(b)).count();
+        let number = &self.text[self.at..self.at + length];
+        let spelled = number::spelled(number).ok_or(Fault::Syntax)?;
+        self.at += length;
+        self.push(&spelled);
+        Ok(())
+    }
+
+    fn copy_string(&mut self) -> Result<(), Fault> {
+        let token = self.string()?;
+        match token.escapes {
+            Escapes::None | Escapes::Usual => self.push(token.text),
+            Escapes::Other => {
+                let text = token.text()?;
+                if let Some(out) = &mut self.spelled {
+                    push_string(&text, out);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn string(&mut self) -> Result<Token<'a>, Fault> {
+        self.expect(b'"')?;
+        let bytes = self.text.as_bytes();
+        let (start, mut escapes) = (self.at, Escapes::None);
+        loop {
+            let rest = bytes.get(self.at..).ok_or(Fault::Syntax)?;
+            self.at += memchr2(b'"', b'\\', rest).ok_or(Fault::Syntax)?;
+            if bytes[self.at] == b'"' {
+                break;
+            }
+            escapes = match bytes.get(self.at + 1).ok_or(Fault::Syntax)? {
+                b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't' if escapes != Escapes::Other => Escapes::Usual,
+                _ => Escapes::Other,
+            };
+            self.at += 2;
+        }
+        // The least byte, rather than the first that is too small: that can be told of many bytes at once.
+        let least = bytes[start..self.at].iter().fold(u8::MAX, |least, byte| least.min(*byte));
+        self.at += 1;
+        if least < b' ' {
+            return Err(Fault::Syntax);
+        }
+        Ok(Token { text: &self.text[start - 1..self.at], escapes })
+    }
+}
+
+/// A string as it is written, with its quotes.
+#[derive(Clone, Copy)]
+struct Token<'a> {
+    text: &'a str,
+    escapes: Escapes,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Escapes {
+    None,
+    /// Those that `serde_json` would write the same.
+    Usual,
+    /// Others, or wrong ones.
+    Other,
+}
+
+impl<'a> Token<'a> {
+    fn text(self) -> Result<Cow<'a, str>, Fault> {
+        match self.escapes {
+            Escapes::None => Ok(Cow::Borrowed(&self.text[1..self.text.len() - 1])),
+            _ => serde_json::from_str(self.text).map(Cow::Owned).map_err(|_| Fault::Syntax),
+        }
+    }
+}
+
+/// The text that a value is; None where it is none. The value is sound.
+pub fn text(value: &str) -> Option<Cow<'_, str>> {
+    let inner = value.strip_prefix('"')?.strip_suffix('"')?;
+    match inner.contains('\\') {
+        true => serde_json::from_str(value).ok().map(Cow::Owned),
+        false => Some(Cow::Borrowed(inner)),
+    }
+}
+
+/// Text as a JSON string.
+pub fn push_string(text: &str, out: &mut String) {
+    out.push('"');
+    push_escaped(text, out);
+    out.push('"');
+}
+
+/// Text as it stands within a JSON string.
+pub fn push_escaped(text: &str, out: &mut String) {
+    if !text.bytes().any(|b| b < b' ' || matches!(b, b'"' | b'\\')) {
+        return out.push_str(text);
+    }
+    let string = serde_json::Value::from(text).to_string();
+    out.push_str(&string[1..string.len() - 1]);
+}
+
+/// An object of these keys and spelled values.
+pub fn spell_object<'a>(fields: impl Iterator<Item = (&'a Cow<'a, str>, &'a str)>, out: &mut String) {
+    out.push('{');
+    for (i, (key, value)) in fields.enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        match key {
+            // It has no escapes, and needs none.
+            Cow::Borrowed(key) => out.extend(["\"", key, "\""]),
+            Cow::Owned(key) => push_string(key, out),
+        }
+        out.push(':');
+        out.push_str(value);
+    }
+    out.push('}');
+}

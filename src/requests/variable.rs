@@ -1,0 +1,356 @@
+//! `$(…)` in a template: a column of a row or a part of an object, and what it is converted to.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::document::Object;
+use super::{number, reader};
+
+/// Columns that an error lists.
+const LISTED: usize = 20;
+/// Longer names are no names of columns but, most likely, content under a missing header: they are not repeated.
+const NAME_LIMIT: usize = 40;
+
+/// What a template makes requests of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Rows: `$(row.COLUMN)`.
+    Rows,
+    /// Objects: `$(object.PART)`, where the parts are those of [`PARTS`].
+    Objects,
+}
+
+/// What an object has.
+pub const PARTS: [&str; 3] = ["key", "text", "base64"];
+
+/// The columns of a table's row, or the parts of an object: all of them are text.
+pub type Texts = BTreeMap<String, String>;
+
+/// What a request is made of.
+pub enum Row<'a> {
+    /// A JSON object, as it is written.
+    Json(&'a Object<'a>),
+    Texts(&'a Texts),
+}
+
+/// What a variable stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cell<'a> {
+    /// JSON, as it is written.
+    Json(Cow<'a, str>),
+    Text(Cow<'a, str>),
+}
+
+/// A variable of a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    path: Path,
+    conversion: Option<Conversion>,
+    /// Where the name was cut at its first `)`: all of it, up to the `)` that closes it.
+    meant: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Path {
+    /// A column's name, or names of fields within one another, joined by dots; with `:CONVERSION` as it was written.
+    Plain { name: String, as_written: String },
+    /// Names of fields within one another, some of them in quotes.
+    Names(Vec<String>),
+}
+
+/// What text is converted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Conversion {
+    Number,
+    Boolean,
+    Json,
+}
+
+impl Conversion {
+    const ALL: [(&str, Conversion); 3] =
+        [("number", Conversion::Number), ("boolean", Conversion::Boolean), ("json", Conversion::Json)];
+
+    fn of(word: &str) -> Option<Conversion> {
+        Conversion::ALL.into_iter().find(|(name, _)| *name == word).map(|(_, conversion)| conversion)
+    }
+
+    fn name(self) -> &'static str {
+        Conversion::ALL.into_iter().find(|(_, conversion)| *conversion == self).map_or("", |(name, _)| name)
+    }
+
+    /// What it makes.
+    fn kind(self) -> &'static str {
+        match self {
+            Conversion::Number => "a number such as 40 or 0.5",
+            Conversion::Boolean => "`true` or `false`",
+            Conversion::Json => "JSON",
+        }
+    }
+
+    /// The JSON of a text; None where it is none.
+    fn json<'t>(self, text: &'t str) -> Option<Cow<'t, str>> {
+        let text = text.trim_matches([' ', '\t', '\r', '\n']);
+        match self {
+            Conversion::Number => number::spelled(text).map(|_| text.into()),
+            Conversion::Boolean => {
+                ["true", "false"].into_iter().find(|word| word.eq_ignore_ascii_case(text)).map(Cow::Borrowed)
+            }
+            Conversion::Json => {
+                let mut reader = reader::Reader::new(text);
+                reader.whole(1).and_then(|_| reader.end()).ok().map(|()| text.into())
+            }
+        }
+    }
+}
+
+impl Of {
+    /// The variable that `rest` begins with, behind its `$(`, and what follows its `)`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn variable(self, rest: &str) -> Result<(Variable, &str), String> {
+        match (self, rest.strip_prefix("row")) {
+            (Of::Rows, Some(path)) if path.starts_with(['.', '[']) && is_quoted_somewhere(path) => names(path),
+            _ => self.plain(rest),
+        }
+    }
+
+    fn plain(self, rest: &str) -> Result<(Variable, &str), String> {
+        let end = rest.find(')').ok_or("has a `$(` without its `)`; write `$$(` for a literal `$(`")?;
+        let (written, after) = (&rest[..end], &rest[end + 1..]);
+        let (row, part) = (written.strip_prefix("row."), written.strip_prefix("object."));
+        let name = match (self, row, part) {
+            (Of::Rows, Some(name), _) if !name.is_empty() => name,
+            (Of::Objects, _, Some(part)) if PARTS.contains(&part) => part,
+            _ => return Err(self.unknown(written, row.is_some(), part.is_some())),
+        };
+        let converted = name.rsplit_once(':').filter(|(name, _)| self == Of::Rows && !name.is_empty());
+        let converted = converted.and_then(|(name, word)| Some((name, Conversion::of(word)?)));
+        let meant = if name.contains('(') { balanced(rest).and_then(|all| all.strip_prefix("row.")) } else { None };
+        let path = Path::Plain { name: converted.map_or(name, |(name, _)| name).into(), as_written: name.into() };
+        let conversion = converted.map(|(_, conversion)| conversion);
+        Ok((Variable { path, conversion, meant: meant.map(String::from) }, after))
+    }
+
+    fn unknown(self, name: &str, row: bool, part: bool) -> String {
+        let elsewhere = match self {
+            Of::Rows if part => ", which is for `spec.input.format: Objects`",
+            Of::Objects if row => ", which is for rows, and the format Objects has none",
+            _ => "",
+        };
+        let known = match self {
+            Of::Rows => "`$(row.COLUMN)` is known".to_string(),
+            Of::Objects => format!("{} are known", PARTS.map(|part| format!("`$(object.{part})`")).join(", ")),
+        };
+        format!("uses the variable {}{elsewhere}; {known}, and `$$(` is a literal `$(`", shown(&format!("$({name})")))
+    }
+}
+
+/// Whether a path has a name in quotes before it ends.
+fn is_quoted_somewhere(path: &str) -> bool {
+    let quote = ["['", "[\""].into_iter().filter_map(|open| path.find(open)).min();
+    quote.is_some_and(|at| path.find(')').is_none_or(|end| at < end))
+}
+
+/// What stands up to the `)` that no `(` before it opened.
+fn balanced(rest: &str) -> Option<&str> {
+    let mut open = 0;
+    let end = rest.find(|c| {
+        open += match c {
+            '(' => 1,
+            ')' => -1,
+            _ => 0,
+        };
+        open < 0
+    })?;
+    Some(&rest[..end])
+}
+
+/// Names of which some are in quotes: `['Price (EUR)']`, `.a["b"].c`, and a conversion.
+fn names(path: &str) -> Result<(Variable, &str), String> {
+    let (mut names, mut rest) = (vec![], path);
+    loop {
+        if let Some(quote) =
+            ['\'', '"'].into_iter().find(|quote| rest.strip_prefix('[').is_some_and(|r| r.starts_with(*quote)))
+        {
+            let (name, after) = quoted(&rest[2..], quote)?;
+            rest = after
+                .strip_prefix(']')
+                .ok_or("has a name in quotes without the `]` behind it, as in `$(row['NAME'])`")?;
+            names.push(name);
+        } else if let Some(after) = rest.strip_prefix('.') {
+            let end = after.find(['.', '[', ':', ')']).unwrap_or(after.len());
+            names.push(after[..end].into());
+            rest = &after[end..];
+        } else {
+            break;
+        }
+    }
+    let (converted, after) = match rest.strip_prefix(':') {
+        Some(rest) => rest.split_once(')').map_or((Some(rest), None), |(word, after)| (Some(word), Some(after))),
+        None => (None, rest.strip_prefix(')')),
+    };
+    let after = after.ok_or("has a `$(` without a `)` behind its name in quotes, as in `$(row['NAME'])`")?;
+    let conversion = match converted {
+        None => None,
+        Some(word) => {
+            Some(Conversion::of(word).ok_or_else(|| format!("has a conversion that is none; {CONVERSIONS}"))?)
+        }
+    };
+    Ok((Variable { path: Path::Names(names), conversion, meant: None }, after))
+}
+
+const CONVERSIONS: &str = "there are `:number`, `:boolean` and `:json`";
+
+/// A name up to its closing quote, and what follows. A backslash stands before a quote or a backslash that is part of it.
+fn quoted(rest: &str, quote: char) -> Result<(String, &str), String> {
+    let mut name = String::new();
+    let mut chars = rest.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some((_, escaped @ ('\'' | '"' | '\\'))) => name.push(escaped),
+                _ => return Err("has a name in quotes with a single backslash; write `\\\\` for one".into()),
+            },
+            _ if c == quote => return Ok((name, &rest[at + c.len_utf8()..])),
+            _ => name.push(c),
+        }
+    }
+    Err(format!("has a name in quotes without its closing {quote}, as in `$(row['NAME'])`"))
+}
+
+/// A column as a template names it, whatever its name.
+fn spelling(name: &str) -> String {
+    format!("$(row['{}'])", name.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+impl Variable {
+    /// Whether it is the one of this plain name.
+    pub fn is(&self, wanted: &str) -> bool {
+        matches!(&self.path, Path::Plain { name, .. } if name == wanted)
+    }
+
+    /// For an error.
+    pub fn shown(&self) -> String {
+        match &self.path {
+            Path::Plain { name, .. } => shown(name),
+            Path::Names(names) => shown(&names.join(".")),
+        }
+    }
+
+    /// What it stands for in a row.
+    ///
+    /// # Errors
+    /// That the row has no such column, and which it has; that its value is not what it is converted to.
+    pub fn of<'a>(&self, row: &Row<'a>) -> Result<Cell<'a>, String> {
+        if let (Path::Plain { as_written, .. }, Some(_)) = (&self.path, self.conversion)
+            && let Some(cell) = row.get(as_written)
+        {
+            // A column's own name, colon and all.
+            return Ok(cell);
+        }
+        let found = match &self.path {
+            Path::Plain { name, .. } => row.get(name).or_else(|| row.walk(name.split('.'))),
+            Path::Names(names) => row.walk(names.iter().map(String::as_str)),
+        };
+        let cell = found.ok_or_else(|| self.missing(row))?;
+        match self.conversion {
+            Some(conversion) => self.converted(cell, conversion),
+            None => Ok(cell),
+        }
+    }
+
+    fn converted<'a>(&self, cell: Cell<'a>, conversion: Conversion) -> Result<Cell<'a>, String> {
+        let text = match &cell {
+            Cell::Text(text) => text.clone(),
+            Cell::Json(json) => match reader::text(json) {
+                Some(text) => Cow::Owned(text.into_owned()),
+                None => json.clone(),
+            },
+        };
+        let json = match text {
+            Cow::Borrowed(text) => conversion.json(text),
+            Cow::Owned(text) => conversion.json(&text).map(|json| Cow::Owned(json.into_owned())),
+        };
+        json.map(Cell::Json).ok_or_else(|| {
+            let (column, kind, word) = (self.shown(), conversion.kind(), conversion.name());
+            let value = if cell.is_empty() { "is empty, which is not" } else { "is not" };
+            format!(
+                "has a column {column} that {value} {kind}, as `:{word}` in the template asks for; correct it, or take \
+                 `:{word}` out"
+            )
+        })
+    }
+
+    fn missing(&self, row: &Row<'_>) -> String {
+        let hint = match (&self.path, &self.meant) {
+            (_, Some(meant)) => format!("; a name with parentheses is written {}", shown_spelling(&spelling(meant))),
+            (Path::Plain { name, .. }, None) if name.contains(':') => format!("; of conversions {CONVERSIONS}"),
+            _ => String::new(),
+        };
+        format!("has no column {}, which the template uses{hint}; it has {}", self.shown(), row.columns())
+    }
+}
+
+/// What the template itself says is no content.
+fn shown_spelling(spelling: &str) -> String {
+    match spelling.chars().count() <= 4 * NAME_LIMIT && !spelling.contains(char::is_control) {
+        true => format!("`{spelling}`"),
+        false => "`$(row['NAME'])`".into(),
+    }
+}
+
+impl<'a> Row<'a> {
+    fn get(&self, column: &str) -> Option<Cell<'a>> {
+        match self {
+            Row::Json(row) => row.find(column).map(|i| Cell::Json(row.value(i).into())),
+            Row::Texts(row) => row.get(column).map(|text| Cell::Text(text.into())),
+        }
+    }
+
+    /// A column, a field of its value, and so on.
+    fn walk<'n>(&self, mut names: impl Iterator<Item = &'n str>) -> Option<Cell<'a>> {
+        let mut cell = self.get(names.next()?)?;
+        for name in names {
+            let Cell::Json(Cow::Borrowed(json)) = cell else { return None };
+            let object = Object::read(json).ok()?;
+            cell = Cell::Json(object.value(object.find(name)?).into());
+        }
+        Some(cell)
+    }
+
+    fn columns(&self) -> String {
+        match self {
+            Row::Json(row) => columns(row.fields().iter().map(|field| field.key.as_ref())),
+            Row::Texts(row) => columns(row.keys().map(String::as_str)),
+        }
+    }
+}
+
+impl Cell<'_> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Cell::Json(json) => json == "\"\"",
+            Cell::Text(text) => text.is_empty(),
+        }
+    }
+}
+
+/// The names of columns, for an error.
+fn columns<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = names.len().saturating_sub(LISTED);
+    let listed: Vec<String> = names.take(LISTED).map(shown).collect();
+    match (listed.is_empty(), more) {
+        (true, _) => "none".into(),
+        (_, 0) => listed.join(", "),
+        (_, more) => format!("{} and {more} more", listed.join(", ")),
+    }
+}
+
+/// A column's name, for an error.
+pub fn shown(name: &str) -> String {
+    match name.len() <= NAME_LIMIT && !name.contains(char::is_control) {
+        true => format!("`{name}`"),
+        false => format!("(a name of {} bytes)", name.len()),
+    }
+}
