@@ -103,22 +103,52 @@ fn limit(limits: &[u32], round: usize) -> u32 {
     limits[round % limits.len()]
 }
 
-async fn settle(
-    folder: &Folder,
-    staged: StagedShard,
-    round: u32,
-    took: RequestCounts,
-    took_errors: Vec<ErrorSummary>,
-    fates: &[Vec<Fate>],
-    n: usize,
-) -> Shard {
-    let sent = read(folder, &layout::shard(WORK, &staged.sha256)).await;
-    assert_eq!((sent.len() as u64, sent.lines().count() as i64), (staged.bytes, staged.requests));
+/// A shard that is to be sent.
+fn planned(staged: StagedShard, round: u32, took: RequestCounts, took_errors: Vec<ErrorSummary>) -> Shard {
+    let StagedShard { sha256, index_sha256, bytes, first, requests, model } = staged;
+    let (attempt, streaks) = (None, Default::default());
+    Shard {
+        sha256,
+        index_sha256,
+        bytes,
+        first,
+        requests,
+        failures: 0,
+        attempt,
+        round,
+        took,
+        took_errors,
+        model,
+        streaks,
+    }
+}
+
+/// Halves the last round's shards until none has more requests than the account takes, as the journal does it.
+async fn halve(folder: &Folder, journal: &mut Journal, round: u32, most: i64) {
+    let too_large = |j: &Journal| j.shards.iter().position(|s| s.round == round && s.requests > most);
+    while let Some(at) = too_large(journal) {
+        let whole = journal.shards[at].clone();
+        let (half, spool) = (whole.requests / 2 + whole.requests % 2, std::env::temp_dir());
+        let writer = ShardWriter::new(folder, WORK, &spool, half, u64::MAX);
+        let earlier = journal.shards.iter().filter(|s| s.round < round).map(settled).collect();
+        let halves = results::halve(writer, folder, settled(&whole), earlier).await.unwrap();
+        let [first, second] = halves.map(|f| planned(f.shard, round, f.took, f.took_errors));
+        assert_eq!((first.requests, second.requests), (half, whole.requests - half));
+        assert_eq!(first.bytes + second.bytes, whole.bytes, "what is sent is the same");
+        journal.shards[at] = first;
+        journal.shards.push(second);
+    }
+}
+
+/// Sends a shard, and stages what comes back.
+async fn settle(folder: &Folder, shard: &mut Shard, fates: &[Vec<Fate>], n: usize) {
+    let sent = read(folder, &layout::shard(WORK, &shard.sha256)).await;
+    assert_eq!((sent.len() as u64, sent.lines().count() as i64), (shard.bytes, shard.requests));
     for request in sent.lines() {
         let request: Value = serde_json::from_str(request).unwrap();
-        assert_eq!(request["body"]["model"], staged.model, "one model a batch");
+        assert_eq!(request["body"]["model"], shard.model, "one model a batch");
     }
-    let back = answers(&sent, fates, round as usize);
+    let back = answers(&sent, fates, shard.round as usize);
     // In two pieces, cut anywhere.
     let (a, b) = back.split_at(back.len() / 3);
     let chunks: Vec<Result<Bytes, String>> = vec![Ok(a.to_string().into()), Ok(b.to_string().into())];
@@ -126,8 +156,8 @@ async fn settle(
         folder,
         work_id: WORK,
         slot: format!("{n:05}-1"),
-        index: &staged.index_sha256,
-        requests: staged.requests,
+        index: &shard.index_sha256,
+        requests: shard.requests,
         files: vec![futures::stream::iter(chunks).boxed()],
     };
     let part = results::collect(collection, &std::env::temp_dir()).await.unwrap();
@@ -140,22 +170,29 @@ async fn settle(
         errors: part.errors,
         files: vec![],
     };
-    let attempt = Attempt {
+    shard.attempt = Some(Attempt {
         number: 1,
         intent_id: "i".into(),
         file_id: "f".into(),
         post_by: 0,
         fingerprint: String::new(),
+        declined: None,
+        billed_again: 0,
         state,
-    };
-    let StagedShard { sha256, index_sha256, bytes, first, requests, model } = staged;
-    let attempt = Some(attempt);
-    Shard { sha256, index_sha256, bytes, first, requests, failures: 0, attempt, round, took, took_errors, model }
+    });
+}
+
+async fn send(folder: &Folder, journal: &mut Journal, round: usize, most: &[i64], fates: &[Vec<Fate>]) {
+    halve(folder, journal, round as u32, most[round % most.len()]).await;
+    for (n, shard) in journal.shards.iter_mut().enumerate().filter(|(_, s)| s.round == round as u32) {
+        settle(folder, shard, fates, n).await;
+    }
 }
 
 fn settled(shard: &Shard) -> Settled {
-    let part = match &shard.attempt.as_ref().unwrap().state {
-        AttemptState::Settled { part, .. } => part.clone().unwrap(),
+    let part = match shard.attempt.as_ref().map(|a| &a.state) {
+        Some(AttemptState::Settled { part, .. }) => part.clone(),
+        None => None,
         other => panic!("{other:?}"),
     };
     Settled {
@@ -164,7 +201,7 @@ fn settled(shard: &Shard) -> Settled {
         first: shard.first,
         model: shard.model.clone(),
         round: shard.round,
-        part: Some(Part { name: part.name, sha256: part.sha256 }),
+        part: part.map(|part| Part { name: part.name, sha256: part.sha256 }),
         given_up: false,
         absent: ("missing", "nothing came back".into()),
     }
@@ -176,7 +213,14 @@ async fn ids(folder: &Folder, name: &str) -> Vec<String> {
     std::str::from_utf8(&bytes).unwrap().lines().map(id).collect()
 }
 
-async fn flow(fates: Vec<Vec<Fate>>, limits: Vec<u32>, models: Vec<u8>, max_requests: i64, max_bytes: u64) {
+/// `most`: requests of one batch that the account takes, by round.
+async fn flow(
+    fates: Vec<Vec<Fate>>,
+    limits: Vec<u32>,
+    models: Vec<u8>,
+    (max_requests, max_bytes): (i64, u64),
+    most: Vec<i64>,
+) {
     let folder = folder();
     let name = |i: usize| format!("request {i}");
     let body = |i: usize| {
@@ -193,18 +237,18 @@ async fn flow(fates: Vec<Vec<Fate>>, limits: Vec<u32>, models: Vec<u8>, max_requ
     let mut journal = Journal::open(WORK.into(), owner, "s".into());
     for staged in passed.shards {
         assert!(staged.requests <= max_requests && staged.bytes <= max_bytes);
-        let n = journal.shards.len();
-        journal.shards.push(settle(&folder, staged, 0, RequestCounts::default(), vec![], &fates, n).await);
+        journal.shards.push(planned(staged, 0, RequestCounts::default(), vec![]));
     }
+    send(&folder, &mut journal, 0, &most, &fates).await;
     for round in 1..ROUNDS {
         let writer = ShardWriter::new(&folder, WORK, &spool, max_requests, max_bytes);
         let shards = journal.shards.iter().map(settled).collect();
         let again = results::follow_up(writer, &folder, shards, limit(&limits, round)).await.unwrap();
         for FollowUp { shard, took, took_errors } in again {
             assert_eq!(took.total, shard.requests);
-            let n = journal.shards.len();
-            journal.shards.push(settle(&folder, shard, round as u32, took, took_errors, &fates, n).await);
+            journal.shards.push(planned(shard, round as u32, took, took_errors));
         }
+        send(&folder, &mut journal, round, &most, &fates).await;
     }
     let counts = journal.counts();
     assert!(
@@ -228,6 +272,7 @@ async fn flow(fates: Vec<Vec<Fate>>, limits: Vec<u32>, models: Vec<u8>, max_requ
         errors: error_summary(&journal),
         files: vec![],
         batches: vec![],
+        billed_twice: 0,
         completed_at: 0,
     };
     let all = journal.shards.iter().map(settled).collect();
@@ -263,9 +308,10 @@ proptest! {
         models in proptest::collection::vec(0..4u8, 1..7),
         max_requests in 1..20i64,
         max_bytes in 300..5_000u64,
+        most in proptest::collection::vec(1..20i64, 1..4),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(flow(fates, limits, models, max_requests, max_bytes));
+        runtime.block_on(flow(fates, limits, models, (max_requests, max_bytes), most));
     }
 }
 

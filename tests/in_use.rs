@@ -111,6 +111,7 @@ fn view(pinned: bool, provider: Provider) -> JobView {
             pin: pin(),
             kept: provider.kept,
             going: provider.going,
+            is_vendors_own: false,
             unknown_submission_policy: Default::default(),
         }),
         submitted: false,
@@ -142,6 +143,7 @@ fn work() -> (Journal, Memory) {
         took: Default::default(),
         took_errors: vec![],
         model: "m".into(),
+        streaks: Default::default(),
     });
     let mut memory = Memory { manifest: Some(None), store_proved: Some(Ok(())), ..Default::default() };
     memory.uploads.insert((Slot { shard: 0, attempt: 1 }, "s".into()), "f".into());

@@ -26,6 +26,8 @@ pub const SUBMITTED: &str = "Submitted";
 pub const RESULTS_WRITTEN: &str = "ResultsWritten";
 /// True when the outcome is that of an earlier run of the same work; nothing was paid again.
 pub const RESULTS_REUSED: &str = "ResultsReused";
+/// True when more than one batch was made of a submission of ours, so that requests may have been billed twice.
+pub const BILLED_TWICE: &str = "BilledTwice";
 /// Of a provider: True when its endpoint answers as a batch API to its credential.
 pub const READY: &str = "Ready";
 
@@ -75,6 +77,7 @@ pub mod reasons {
     pub const PROVIDER_UNREACHABLE: &str = "ProviderUnreachable";
     pub const PROVIDER_REDIRECTS: &str = "ProviderRedirects";
     pub const NO_BATCH_API: &str = "NoBatchAPI";
+    pub const DUPLICATE_BATCHES: &str = "DuplicateBatches";
     pub const NEWER_PROTOCOL: &str = "NewerProtocol";
 }
 

@@ -43,6 +43,7 @@ impl Account {
             },
             kept: self.kept.load(Ordering::Relaxed),
             going: self.going.load(Ordering::Relaxed),
+            is_vendors_own: self.spec.is_vendors_own(),
             unknown_submission_policy: self.spec.unknown_submission_policy,
         }
     }

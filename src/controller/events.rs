@@ -81,13 +81,40 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
         let note = format!("took over the work of {whose} (uid {})", old.owner.uid);
         news.push(News::normal("WorkAdopted", note));
     }
+    let halved = old.shards.iter().zip(&new.shards).find(|(a, b)| old.has_intents() && a.sha256 != b.sha256);
+    if let Some((whole, half)) = halved {
+        let (all, first) = (whole.requests, half.requests);
+        let note = format!(
+            "a batch of {all} requests is more than the account takes, with nothing else in flight; it is sent as two, of {first} \
+             and {} requests: {}",
+            all - first,
+            whole.attempt.as_ref().map(|a| a.message()).unwrap_or_default()
+        );
+        news.push(News::warning("BatchHalved", note));
+    }
     for (shard, attempt) in new.shards.iter().enumerate().filter_map(|(i, s)| Some((i, s.attempt.as_ref()?))) {
         let before = old.shards.get(shard).and_then(|s| s.attempt.as_ref());
         if before == Some(attempt) {
             continue;
         }
         let slot = Slot { shard, attempt: attempt.number };
+        if attempt.billed_again > 0 && before.is_none_or(|b| b.billed_again != attempt.billed_again) {
+            let n = attempt.billed_again;
+            let note = format!(
+                "up to {n} requests of batch {slot} were billed twice: the provider, or a gateway in front of it, made more \
+                 than one batch of its submission"
+            );
+            news.push(News::warning("BilledTwice", note));
+        }
+        let lost = match &attempt.declined {
+            Some(rejection) => format!("the server answered its submission with an error: {}", rejection.message),
+            None => "the reply to its submission was lost".into(),
+        };
         news.extend(match &attempt.state {
+            AttemptState::Intended if attempt.declined.is_some() => Some(News::warning(
+                "SubmissionDeclined",
+                format!("batch {slot}: {lost}; a gateway may have made it all the same, so it is looked for before it is sent again"),
+            )),
             AttemptState::Submitted { batch_id, .. } => {
                 Some(News::normal("BatchSubmitted", format!("batch {slot} runs as {batch_id}")))
             }
@@ -99,12 +126,12 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
                     _ => Some(News::normal("BatchEnded", note)),
                 }
             }
-            AttemptState::Refused { message, .. } => {
+            AttemptState::Refused { message, .. } if before.is_none_or(|b| b.state != attempt.state) => {
                 Some(News::warning("BatchRefused", format!("batch {slot} was not accepted: {message}")))
             }
             AttemptState::Revoking => Some(News::warning(
                 "SubmissionUnknown",
-                format!("no batch was found for {slot}, whose reply was lost; its input file is deleted before it is sent again"),
+                format!("no batch {slot} was found ({lost}); its input file is deleted before it is sent again"),
             )),
             AttemptState::Revoked { .. } => {
                 Some(News::normal("SubmissionRevoked", format!("no batch came of {slot}; it can be sent again")))

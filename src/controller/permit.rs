@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::lifecycle::{Attempt, AttemptState, Journal, Posted, Refusal};
-use crate::provider::{BatchApi, Class, CreateBatch, Created};
+use crate::lifecycle::{Attempt, AttemptState, Journal, Posted, Refusal, Rejection};
+use crate::provider::{ApiError, BatchApi, Class, CreateBatch, Created};
 use crate::store::{Document, StoreError, SwapError, Swapped, Version};
 
 /// The right to send one POST. Nothing but a won swap makes one, it cannot be copied, and sending uses it up.
@@ -64,7 +64,8 @@ impl PostPermit {
     /// Sends the POST, once, if `now` (Unix milliseconds) is still before the intent's last moment.
     pub async fn post(self, api: &dyn BatchApi, ask: Ask, now: i64) -> Posted {
         if now >= self.post_by {
-            return Posted::Refused(Refusal::NotSent, "the permit to submit ran out before it was used".into());
+            let why = "the permit to submit ran out before it was used";
+            return Posted::Refused(Rejection::new(Refusal::NotSent, why));
         }
         let request = CreateBatch {
             input_file_id: ask.file_id,
@@ -76,8 +77,9 @@ impl PostPermit {
         };
         match api.create(&request).await {
             Created::Yes(id) => Posted::Created(id),
-            Created::Unknown(message, _) => Posted::Unknown(message),
-            Created::No(e) => Posted::Refused(refusal(e.class), e.message),
+            Created::No(e) => Posted::Refused(rejection(refusal(e.class), e, now)),
+            Created::Unknown(e) if e.status.is_some() => Posted::Declined(rejection(refusal_for_now(e.class), e, now)),
+            Created::Unknown(e) => Posted::Unknown(e.message),
         }
     }
 }
@@ -101,9 +103,25 @@ pub(super) fn refusal(class: Class) -> Refusal {
     match class {
         Class::NotSent | Class::NotAllowed | Class::Redirected | Class::Transient => Refusal::NotSent,
         Class::Capacity => Refusal::Capacity,
+        Class::TokenLimit => Refusal::TokenLimit,
+        Class::FileNotFound => Refusal::FileNotFound,
         Class::Auth => Refusal::Credentials,
         Class::InvalidInput | Class::NotFound | Class::Unsupported => Refusal::Invalid,
     }
+}
+
+/// The same of a server that is not the vendor: one gateway's word ends no job, and a credential that is good for finding out
+/// what became of the POST is not to blame.
+fn refusal_for_now(class: Class) -> Refusal {
+    match refusal(class) {
+        lack @ (Refusal::Capacity | Refusal::TokenLimit | Refusal::FileNotFound) => lack,
+        _ => Refusal::Failed,
+    }
+}
+
+fn rejection(refusal: Refusal, error: ApiError, now: i64) -> Rejection {
+    let pause = error.retry_after.map(|pause| i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
+    Rejection { refusal, message: error.message, retry_at: pause.map(|pause| now.saturating_add(pause)) }
 }
 
 fn intent(id: &str) -> impl Fn(&crate::lifecycle::Shard) -> Option<&Attempt> {

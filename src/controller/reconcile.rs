@@ -198,7 +198,12 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     match step {
         Step::Wait { .. } => session.waits_for(&memory.running),
         // Whether a transfer succeeds is known when it ends.
-        Step::Pass { .. } | Step::Upload(_) | Step::Collect { .. } | Step::FollowUp { .. } | Step::Write => {}
+        Step::Pass { .. }
+        | Step::Upload(_)
+        | Step::Collect { .. }
+        | Step::FollowUp { .. }
+        | Step::Halve(_)
+        | Step::Write => {}
         _ => {
             session.succeeded(step.call());
             if flow != Flow::Again || !matches!(step, Step::RemoveFinalizer { .. }) {
@@ -254,11 +259,13 @@ fn name_of(step: &Step) -> &'static str {
         Step::Probe(_) => "Probe",
         Step::Revoke(_) => "Revoke",
         Step::Poll(_) => "Poll",
+        Step::PollTwin { .. } => "PollTwin",
         Step::Cancel { .. } => "Cancel",
         Step::CancelUnjournaled { .. } => "CancelUnjournaled",
         Step::Collect { .. } => "Collect",
         Step::DeleteFiles { .. } => "DeleteFiles",
         Step::FollowUp { .. } => "FollowUp",
+        Step::Halve(_) => "Halve",
         Step::Write => "Write",
         Step::Mark => "Mark",
         Step::EndTasks => "EndTasks",

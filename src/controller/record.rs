@@ -81,7 +81,7 @@ pub(super) async fn record_trouble(
     let at = conditions.iter().find(|c| c.type_ == crate::api::conditions::COMPLETE && c.status == "Unknown");
     let stage = STAGES.iter().find(|s| at.is_some_and(|c| c.reason == **s)).unwrap_or(&reasons::PENDING);
     let holds = world.job.status.as_ref().map(|s| s.holds.clone()).unwrap_or_default();
-    let why = Waiting { stage, stuck: Some(trouble.stuck.clone()), holds };
+    let why = Waiting { stage, stuck: Some(trouble.stuck.clone()), holds, ..Default::default() };
     record(ctx, world, memory, &Step::Wait { until: None, why }, None).await
 }
 

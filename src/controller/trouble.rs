@@ -71,9 +71,9 @@ impl From<ApiError> for Trouble {
             Class::Auth => (reasons::CREDENTIALS_REJECTED, false),
             Class::NotAllowed => (reasons::HOST_NOT_ALLOWED, false),
             Class::Redirected => (reasons::PROVIDER_REDIRECTS, false),
-            Class::Capacity => (reasons::WAITING_FOR_QUOTA, true),
+            Class::Capacity | Class::TokenLimit => (reasons::WAITING_FOR_QUOTA, true),
             Class::InvalidInput => (reasons::PROVIDER_REJECTED, false),
-            Class::NotSent | Class::Transient | Class::NotFound | Class::Unsupported => {
+            Class::NotSent | Class::Transient | Class::NotFound | Class::FileNotFound | Class::Unsupported => {
                 (reasons::PROVIDER_UNAVAILABLE, true)
             }
         };

@@ -1,6 +1,6 @@
 //! The rule book: what is the one next thing to do.
 
-use super::journal::{Commit, Journal, Owner, Plan};
+use super::journal::{Commit, Journal, Owner, Plan, Shard, Slot};
 use super::observed::{ManifestView, Observed, Planned, Task};
 use super::{deleting, ending, taking};
 use crate::api::conditions::reasons;
@@ -77,6 +77,13 @@ pub enum Step {
     Revoke(super::Slot),
     /// Look at the batch.
     Poll(super::Slot),
+    /// Look at another batch of its submission.
+    PollTwin {
+        /// The attempt whose submission made it.
+        slot: super::Slot,
+        /// The provider's name for it.
+        batch_id: String,
+    },
     /// Tell a batch to stop.
     Cancel {
         /// The attempt whose submission made it.
@@ -107,6 +114,8 @@ pub enum Step {
         /// Whether a batch could come of one that stays, so that it is tried until it is gone.
         must: bool,
     },
+    /// Stage the halves of the shard that this attempt was refused for.
+    Halve(super::Slot),
     /// Stage what has no answer for another round.
     FollowUp {
         /// Its number.
@@ -158,6 +167,8 @@ pub struct Waiting {
     pub holds: Vec<Hold>,
     /// What a person must mend.
     pub stuck: Option<Stuck>,
+    /// What the other side said about it, where nobody has to do anything.
+    pub note: Option<String>,
 }
 
 impl Step {
@@ -169,7 +180,7 @@ impl Step {
             }
             Step::DeleteFiles { slot, .. } => slot.map(Task::Call),
             Step::Cancel { slot, twin: false, .. } => Some(Task::Cancel(*slot)),
-            Step::Cancel { slot, twin: true, .. } => Some(Task::CancelTwin(*slot)),
+            Step::Cancel { slot, twin: true, .. } | Step::PollTwin { slot, .. } => Some(Task::CancelTwin(*slot)),
             _ => None,
         }
     }
@@ -251,7 +262,7 @@ fn journal_gone(o: &Observed) -> Step {
          What was answered stays at the provider, and below _batchjob/{work_id}/ as far as it was fetched"
     );
     let answers = vec![format!("{id}=abandon")];
-    Step::Wait { until, why: Waiting { stage, holds: vec![Hold { id, message, answers }], stuck: None } }
+    Step::Wait { until, why: Waiting { stage, holds: vec![Hold { id, message, answers }], ..Default::default() } }
 }
 
 /// An end without a past, under an id of its own: what lies below the earlier one is not tidied up.
@@ -333,6 +344,9 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
     }
     if journal.plan.is_none() {
         return unplanned(o, journal);
+    }
+    if let Some(message) = unfit(o, &journal.shards).filter(|_| !sent) {
+        return free_failure(journal, reasons::INVALID_INPUT, message);
     }
     if let Some(Some(manifest)) = &o.memory.manifest
         && !sent
@@ -416,8 +430,12 @@ fn plan(o: &Observed, journal: &Journal) -> Step {
         return wait(None, reasons::PLANNING);
     }
     let pass = o.memory.pass.as_ref().filter(|p| p.spec_hash == o.job.spec_hash);
+    let invalid = |message| Step::Fail(Failure { reason: reasons::INVALID_INPUT, message });
     match pass.map(|p| &p.result) {
-        Some(Err(message)) => Step::Fail(Failure { reason: reasons::INVALID_INPUT, message: message.clone() }),
+        Some(Err(message)) => invalid(message.clone()),
+        Some(Ok(planned)) if unfit(o, &planned.shards).is_some() => {
+            invalid(unfit(o, &planned.shards).unwrap_or_default())
+        }
         Some(Ok(planned)) if planned.staged.as_ref() == Some(&journal.work_id) => Step::Swap(journal.next(|j| {
             j.plan = Some(planned.plan.clone());
             j.shards = planned.shards.clone();
@@ -452,6 +470,15 @@ fn in_the_way(o: &Observed) -> String {
 
 pub(super) fn reuse(manifest: &ManifestView) -> Step {
     Step::Conclude { manifest: manifest.clone(), reused: true }
+}
+
+/// What the provider said when it refused to take a file of these shards for what is in it.
+fn unfit(o: &Observed, shards: &[Shard]) -> Option<String> {
+    let refused = |(slot, sha256): &(Slot, String)| shards.get(slot.shard).is_some_and(|s| s.sha256 == *sha256);
+    let ((slot, _), said) = o.memory.unfit.iter().find(|(at, _)| refused(at))?;
+    Some(format!(
+        "the provider refuses the requests of batch {slot}: {said}; correct them, or what the account may use"
+    ))
 }
 
 /// A failure before the first intent: the plan goes first, so that nobody acts on it once the spec is unlocked.

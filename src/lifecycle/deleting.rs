@@ -71,7 +71,7 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
         None if overdue => abandon("its batches did not end in time"),
         None => Step::Wait {
             until: round.due.or(Some(since + o.timing.deletion_deadline)),
-            why: Waiting { stage: reasons::CANCELLED, holds: round.holds, stuck: round.stuck },
+            why: round.waiting(reasons::CANCELLED, None),
         },
     }
 }

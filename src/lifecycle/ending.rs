@@ -45,7 +45,7 @@ fn wait(o: &Observed, round: Round, stuck: Option<Stuck>) -> Step {
     }
     let stage = if o.job.suspend && !round.live { reasons::SUSPENDED } else { round.stage };
     let until = [round.due, o.job.deadline, decide::next_look(o).filter(|_| taken)].into_iter().flatten().min();
-    Step::Wait { until, why: Waiting { stage, holds: round.holds, stuck: stuck.or(round.stuck) } }
+    Step::Wait { until, why: round.waiting(stage, stuck) }
 }
 
 /// Deletes what is left at the provider, then writes the end into the journal.
@@ -68,10 +68,7 @@ pub(super) fn out_of_time(o: &Observed, journal: &Journal) -> Step {
     let round = shards::round(o, journal, Some(DeletionPolicy::Cancel), false);
     match round.step {
         Some(step) => step,
-        None if round.live => Step::Wait {
-            until: round.due,
-            why: Waiting { stage: reasons::IN_PROGRESS, holds: round.holds, stuck: round.stuck },
-        },
+        None if round.live => Step::Wait { until: round.due, why: round.waiting(reasons::IN_PROGRESS, None) },
         None => clean_up_then(o, journal, |requests| match requests.succeeded == requests.total {
             true => end_of(o, journal, requests),
             false => Commit {
@@ -88,7 +85,7 @@ pub(super) fn out_of_time(o: &Observed, journal: &Journal) -> Step {
 fn settled(journal: &Journal) -> impl Iterator<Item = (RequestCounts, i64)> {
     journal.shards.iter().filter_map(|s| match s.attempt.as_ref()?.state {
         AttemptState::Settled { counts, may_pass, .. } => Some((counts, may_pass)),
-        _ => None,
+        _ => Some((s.settled()?, 0)),
     })
 }
 
@@ -105,7 +102,8 @@ fn may_be_sent_again(journal: &Journal) -> i64 {
     let taken: i64 = journal.shards.iter().map(|s| s.took.failed).sum();
     let (given_up, in_a_later_round): (Vec<_>, Vec<_>) =
         journal.shards.iter().filter(|s| s.is_given_up()).partition(|s| s.round == 0);
-    if !in_a_later_round.is_empty() {
+    // What ran before and is now more than the account takes would be sent in every round.
+    if !in_a_later_round.is_empty() || journal.shards.iter().any(|s| s.round > 0 && s.is_too_large()) {
         return 0;
     }
     let given_up: i64 = given_up.iter().map(|s| s.requests).sum();

@@ -8,6 +8,9 @@ use crate::api::ErrorSummary;
 /// Codes that status lists.
 const LISTED: usize = 10;
 
+/// The code of a request that is by itself more than the account takes; OpenAI's.
+pub const TOO_LARGE: &str = "token_limit_exceeded";
+
 /// The most frequent codes of requests that have no answer as it stands: what a later round settled counts no more.
 pub fn error_summary(journal: &Journal) -> Vec<ErrorSummary> {
     let mut sums: BTreeMap<&str, (i64, &str)> = BTreeMap::new();
@@ -20,6 +23,10 @@ pub fn error_summary(journal: &Journal) -> Vec<ErrorSummary> {
         for error in &shard.took_errors {
             sums.entry(&error.code).or_default().0 -= error.count;
         }
+    }
+    let too_large = journal.shards.iter().filter(|s| s.round == 0 && s.is_too_large()).count();
+    if let Ok(count @ 1..) = i64::try_from(too_large) {
+        sums.entry(TOO_LARGE).or_default().0 += count;
     }
     let mut all: Vec<ErrorSummary> = sums
         .into_iter()
@@ -52,6 +59,7 @@ fn advice(code: &str) -> &'static str {
         "invalid_request_error" | "invalid_value" | "http_400" | "http_422" => {
             "the provider refused the request as it is; errors.jsonl has the reason"
         }
+        TOO_LARGE => "the account has no room for the request, even alone; raise its limit, or shorten the request",
         "model_not_found" | "http_404" => "the account has no such model",
         "rate_limit_exceeded" | "http_429" => "the provider had no room; such requests are sent again",
         "batch_expired" => "not executed within the completion window; such requests are sent again",
@@ -86,6 +94,8 @@ mod tests {
             file_id: String::new(),
             post_by: 0,
             fingerprint: String::new(),
+            declined: None,
+            billed_again: 0,
             state: AttemptState::Settled {
                 batch_id: "b".into(),
                 ended: "completed".into(),
@@ -108,6 +118,7 @@ mod tests {
             took: RequestCounts::default(),
             took_errors,
             model: String::new(),
+            streaks: Default::default(),
         }
     }
 

@@ -136,6 +136,25 @@ pub struct Shard {
     /// The model that all of its requests ask for.
     #[serde(default)]
     pub model: String,
+    /// Refusals that mean something only once they come again.
+    #[serde(default, skip_serializing_if = "Streaks::is_none")]
+    pub streaks: Streaks,
+}
+
+/// Refusals of one shard that mean something only once they come again.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Streaks {
+    /// Attempts that were sent, and turned away for their tokens, while no other batch of the job was live.
+    pub alone: u32,
+    /// Creates that were told that their input file, which had just been uploaded, does not exist.
+    pub file_not_found: u32,
+}
+
+impl Streaks {
+    fn is_none(&self) -> bool {
+        *self == Streaks::default()
+    }
 }
 
 /// One attempt to send a shard.
@@ -154,9 +173,39 @@ pub struct Attempt {
     pub post_by: i64,
     /// Keyed fingerprint of the credential that the intent was made under.
     pub fingerprint: String,
+    /// The error that the server answered its POST with. No proof that no batch exists: a gateway may have tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declined: Option<Rejection>,
+    /// Requests that other batches of the same POST were billed for as well, at most.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub billed_again: i64,
     /// Where it stands.
     #[serde(flatten)]
     pub state: AttemptState,
+}
+
+fn is_zero(n: &i64) -> bool {
+    *n == 0
+}
+
+/// What a provider said when it made no batch, or claimed so.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct Rejection {
+    /// What it means.
+    pub refusal: Refusal,
+    /// The provider's words.
+    pub message: String,
+    /// When it asked to be called again (Unix milliseconds).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<i64>,
+}
+
+impl Rejection {
+    /// A rejection that says nothing of when to try again.
+    pub fn new(refusal: Refusal, message: impl Into<String>) -> Self {
+        Rejection { refusal, message: message.into(), retry_at: None }
+    }
 }
 
 /// Where an attempt stands.
@@ -180,6 +229,9 @@ pub enum AttemptState {
         message: String,
         /// When (Unix milliseconds).
         at: i64,
+        /// When the provider asked to be called again (Unix milliseconds).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_at: Option<i64>,
     },
     /// A batch exists.
     Submitted {
@@ -218,6 +270,11 @@ pub enum Refusal {
     NotSent,
     /// The provider has no room now; a wait, not a failure.
     Capacity,
+    /// The account's queue has no room for so many tokens: a wait, and where nothing else is in flight, a reason to send less
+    /// at a time.
+    TokenLimit,
+    /// The provider does not know the input file that was just uploaded; it may a little later.
+    FileNotFound,
     /// The credential was refused.
     Credentials,
     /// The batch failed as a whole before a request ran; another one may not.
@@ -226,6 +283,8 @@ pub enum Refusal {
     Invalid,
     /// It failed more often than the job allows.
     TooOften,
+    /// A single request that is more than the account can ever run: it ends as failed, and the rest of the job goes on.
+    TooLarge,
 }
 
 /// An immutable object with what came back of one attempt, in index order.
@@ -336,6 +395,16 @@ impl Journal {
         sum
     }
 
+    /// Requests that were billed twice at most, because a gateway made other batches of our POSTs.
+    pub fn billed_again(&self) -> i64 {
+        self.shards.iter().filter_map(|s| s.attempt.as_ref()).map(|a| a.billed_again).sum()
+    }
+
+    /// Whether a batch of another shard than this one may exist that has not ended.
+    pub fn is_live_beside(&self, shard: usize) -> bool {
+        self.shards.iter().enumerate().any(|(i, s)| i != shard && s.is_live())
+    }
+
     /// The last round that was planned.
     pub fn round(&self) -> u32 {
         self.shards.iter().map(|s| s.round).max().unwrap_or(0)
@@ -348,12 +417,30 @@ impl Shard {
         if self.index_sha256.is_empty() { &self.sha256 } else { &self.index_sha256 }
     }
 
-    /// Outcome of its requests once settled.
+    /// Outcome of its requests once settled. A request that the account can never run has failed; in a later round it stays
+    /// as it was.
     pub fn settled(&self) -> Option<RequestCounts> {
-        match self.attempt.as_ref()?.state {
-            AttemptState::Settled { counts, .. } => Some(counts),
+        match (&self.attempt.as_ref()?.state, self.round) {
+            (AttemptState::Settled { counts, .. }, _) => Some(*counts),
+            (AttemptState::Refused { refusal: Refusal::TooLarge, .. }, 0) => {
+                Some(RequestCounts { total: self.requests, failed: self.requests, ..Default::default() })
+            }
+            (AttemptState::Refused { refusal: Refusal::TooLarge, .. }, _) => Some(self.took),
             _ => None,
         }
+    }
+
+    /// Why no batch came of its latest attempt, where that is so.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self.attempt.as_ref()?.state {
+            AttemptState::Refused { refusal, .. } => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a single request that the account can never run.
+    pub fn is_too_large(&self) -> bool {
+        self.refusal() == Some(Refusal::TooLarge)
     }
 
     /// Whether a person gave its answers up: its requests stay as they are, for the batch may run on elsewhere.
@@ -363,10 +450,7 @@ impl Shard {
 
     /// Whether the provider will not take it, however often it is sent.
     pub fn is_refused_for_good(&self) -> bool {
-        matches!(
-            self.attempt.as_ref().map(|a| &a.state),
-            Some(AttemptState::Refused { refusal: Refusal::Invalid | Refusal::TooOften, .. })
-        )
+        matches!(self.refusal(), Some(Refusal::Invalid | Refusal::TooOften))
     }
 
     /// Its recorded batch, as long as that was not seen to end.

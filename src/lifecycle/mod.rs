@@ -12,14 +12,16 @@ mod journal;
 mod observed;
 mod project;
 mod provider;
+mod refused;
 mod resolve;
 mod shards;
 mod start;
 mod strays;
 mod taking;
+mod twins;
 
 pub use decide::{Failure, Step, Stuck, Waiting, decide};
-pub use errors::error_summary;
+pub use errors::{TOO_LARGE, error_summary};
 pub use identity::{WORK_HASH_VERSION, output_uri, spec_hash};
 pub use journal::*;
 pub use observed::*;

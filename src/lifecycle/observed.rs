@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Stuck;
-use super::journal::{Journal, Owner, PartRef, Plan, Refusal, Shard, Slot};
+use super::journal::{Journal, Owner, PartRef, Plan, Refusal, Rejection, Shard, Slot};
 use crate::api::{
     DeletionPolicy, ErrorSummary, Lock, Outcome, PinnedProvider, ProviderFilePolicy, RequestCounts,
     UnknownSubmissionPolicy,
@@ -110,6 +110,8 @@ pub struct ProviderView {
     pub kept: bool,
     /// Whether it is being deleted.
     pub going: bool,
+    /// Whether its host is the vendor's own, so that no gateway in front repeats a POST.
+    pub is_vendors_own: bool,
     /// `spec.unknownSubmissionPolicy`
     pub unknown_submission_policy: UnknownSubmissionPolicy,
 }
@@ -154,6 +156,10 @@ pub struct Memory {
     pub pass: Option<Pass>,
     /// Uploaded input files, by attempt and content: a plan that was dropped and made anew numbers attempts from 1 again.
     pub uploads: BTreeMap<(Slot, String), String>,
+    /// Uploads that the provider refused for what is in them, in its words; by attempt and content.
+    pub unfit: BTreeMap<(Slot, String), String>,
+    /// The halves of a shard that is too large for the account.
+    pub halved: Option<Halved>,
     /// The intent that this process holds the permit for.
     pub permit: Option<String>,
     /// What came of the POST of an intent.
@@ -162,6 +168,8 @@ pub struct Memory {
     pub searches: BTreeMap<String, Search>,
     /// Whether an input file answered to the credential at hand.
     pub files: BTreeMap<String, bool>,
+    /// Why nobody can find out what became of an intent, by intent: a call for it failed several times in a row.
+    pub unsettled: BTreeMap<String, String>,
     /// Input files seen to be gone after their deletion, and when.
     pub revoked: BTreeMap<String, i64>,
     /// Whether the provider lists batches, and refuses a create on a deleted file.
@@ -209,6 +217,8 @@ impl Memory {
         }
         self.fingerprint = fingerprint.into();
         self.uploads.clear();
+        self.unfit.clear();
+        self.unsettled.clear();
         self.searches.clear();
         self.files.clear();
         self.revoked.clear();
@@ -230,13 +240,15 @@ pub enum Task {
     Collect(Slot),
     /// Staging what has no answer for another round.
     FollowUp,
+    /// Staging the halves of the shard that an attempt was refused for.
+    Halve(Slot),
     /// Joining parts into results.
     Write,
     /// Finding out what became of an attempt, and following its batch.
     Call(Slot),
     /// Telling its batch to stop.
     Cancel(Slot),
-    /// Telling another batch of its submission to stop.
+    /// Looking at another batch of its submission, and telling it to stop.
     CancelTwin(Slot),
 }
 
@@ -260,14 +272,27 @@ pub struct Planned {
     pub shards: Vec<Shard>,
 }
 
+/// The two halves of a shard, staged.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Halved {
+    /// The attempt that was refused for the whole.
+    pub slot: Slot,
+    /// SHA-256 of the whole.
+    pub sha256: String,
+    /// For the journal, in the order of the requests.
+    pub halves: [Shard; 2],
+}
+
 /// What came of a POST.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Posted {
     /// The batch exists.
     Created(String),
     /// No batch exists: nothing was sent, or the vendor itself refused.
-    Refused(Refusal, String),
-    /// Nobody can tell.
+    Refused(Rejection),
+    /// The server answered with an error that proves nothing: nobody can tell.
+    Declined(Rejection),
+    /// Nobody can tell, and nothing was said.
     Unknown(String),
 }
 

@@ -147,6 +147,14 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     let all = submitted == journal.shards.len();
     let message = format!("{submitted} of {} batches were submitted", journal.shards.len());
     facts.push(verdict(conditions::SUBMITTED, all, if all { "AllSubmitted" } else { "NotAllSubmitted" }, message));
+    let billed_again = journal.billed_again();
+    if billed_again > 0 {
+        let message = format!(
+            "up to {billed_again} requests were billed twice: the provider, or a gateway in front of it, made more than one batch \
+             of a submission; events and manifest.json name them"
+        );
+        facts.push(verdict(conditions::BILLED_TWICE, true, reasons::DUPLICATE_BATCHES, message));
+    }
     for fact in facts {
         conditions::set(&mut status.conditions, fact, status.observed_generation, clock(o.now));
     }
@@ -271,9 +279,10 @@ fn camel(word: &str) -> String {
 }
 
 fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
-    let message = match (why.holds.first(), &why.stuck) {
-        (Some(hold), _) => hold.message.clone(),
-        (_, Some(stuck)) => stuck.message.clone(),
+    let message = match (why.holds.first(), &why.stuck, &why.note) {
+        (Some(hold), _, _) => hold.message.clone(),
+        (_, Some(stuck), _) => stuck.message.clone(),
+        (_, _, Some(note)) => note.clone(),
         _ => stage_message(why.stage).into(),
     };
     let ours = matches!(

@@ -15,6 +15,9 @@ const MENDED_LOOK: i64 = 15_000;
 /// Jobs that are named as the reason why a provider stays.
 const NAMED: usize = 5;
 
+/// Stands for a Secret's version where the account is to be tried out at the next look.
+const TO_BE_TRIED: &str = "to-be-tried";
+
 /// A provider object and what its credential is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Looked {
@@ -31,6 +34,15 @@ pub struct Looked {
 pub enum Answer {
     /// It was tried out.
     Probed(ProviderCapabilities),
+    /// It answers, and whether deleting files takes the right away to start a batch could not be tried out.
+    Untried {
+        /// What it was seen to do.
+        can: ProviderCapabilities,
+        /// The provider's words.
+        why: String,
+        /// Whether it may be tried out a little later.
+        may_pass: bool,
+    },
     /// What was tried out before still answers.
     Still,
     /// It has no room to be tried out now; the provider's word.
@@ -53,8 +65,19 @@ pub fn looked_at(old: &ProviderStatus, looked: Looked, policy: UnknownSubmission
         true => None,
         false => old.capabilities,
     };
+    let mut observed_secret_version = secret_version;
     let (status, reason, message, capabilities) = match answer {
         Answer::Probed(can) => (Some(true), reasons::PROBED, can_do(can, policy), Some(can)),
+        Answer::Untried { can, why, may_pass } => {
+            if may_pass {
+                observed_secret_version = Some(TO_BE_TRIED.into());
+            }
+            let message = format!(
+                "the account answers; a submission whose reply is lost and whose batch is not found is held: it could not be \
+                 tried out whether a batch of a deleted file is refused: {why}"
+            );
+            (Some(true), reasons::PROBED, message, Some(can))
+        }
         Answer::Still => (Some(true), reasons::PROBED, can_do(known.unwrap_or_default(), policy), known),
         Answer::Busy(why) => {
             let message = format!("the provider has no room to be tried out now: {why}; it is tried again");
@@ -63,13 +86,7 @@ pub fn looked_at(old: &ProviderStatus, looked: Looked, policy: UnknownSubmission
         Answer::Failed(Stuck { reason, message }) => (Some(false), reason, message, known),
     };
     let verdict = Verdict { type_: conditions::READY, status, reason: reason.into(), message };
-    with(
-        old,
-        ProviderStatus { observed_secret_version: secret_version, capabilities, ..Default::default() },
-        generation,
-        verdict,
-        now,
-    )
+    with(old, ProviderStatus { observed_secret_version, capabilities, ..Default::default() }, generation, verdict, now)
 }
 
 fn can_do(can: ProviderCapabilities, policy: UnknownSubmissionPolicy) -> String {
@@ -186,6 +203,19 @@ mod tests {
             let can = ProviderCapabilities { list_batches, delete_files };
             let said = said(can, UnknownSubmissionPolicy::Resolve);
             assert!(said.contains("held: the provider") && said.contains(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn an_account_that_cannot_be_tried_out_is_ready_and_says_what_that_means() {
+        let can = ProviderCapabilities { list_batches: true, delete_files: false };
+        let untried = |may_pass| Answer::Untried { can, why: "Line 1: no model (403)".into(), may_pass };
+        for (may_pass, secret) in [(true, Some("7")), (true, None), (false, Some("7")), (false, None)] {
+            let status = look(&ProviderStatus::default(), 1, secret, untried(may_pass), 0);
+            let (ready, _, message) = ready(&status);
+            assert!(ready == "True" && message.contains("is held") && message.contains("no model (403)"), "{message}");
+            assert_eq!(status.capabilities, Some(can));
+            assert_eq!(is_to_be_probed(&status, Some(1), secret), may_pass, "what may pass is tried out again");
         }
     }
 

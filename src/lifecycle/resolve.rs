@@ -1,20 +1,21 @@
 //! What became of an intent whose reply was lost.
 
 use super::decide::Step;
-use super::journal::{Attempt, AttemptState, Journal, Refusal, Slot};
+use super::journal::{Attempt, AttemptState, Journal, Refusal, Rejection, Slot};
 use super::observed::{Observed, Posted};
+use super::refused::refuse;
 use super::shards::{Round, hold_id, record, with_state, without_file};
 use crate::api::UnknownSubmissionPolicy;
+use crate::api::conditions::reasons;
 use crate::api::text::clip;
 
-const POLICY_IS_HOLD: &str = "the reply to a submission was lost and no batch of it is found; the provider's \
-                              `unknownSubmissionPolicy` is Hold";
+const POLICY_IS_HOLD: &str = "no batch of it is found; the provider's `unknownSubmissionPolicy` is Hold";
 
 /// Stands in an answer for what only a person can know.
 const ID_TO_FILL_IN: &str = "BATCH_ID";
 
-const UNSEARCHABLE: &str = "the reply to a submission was lost and the provider's list of batches cannot be searched, so that \
-                            nothing proves that no batch runs; look at the provider and answer";
+const UNSEARCHABLE: &str = "the provider's list of batches cannot be searched, so that nothing proves that no batch runs; look \
+                            at the provider and answer";
 
 /// An intent without an id, read by somebody who holds no permit for it: look for the batch, else revoke the right to
 /// start one.
@@ -28,11 +29,13 @@ pub(super) fn resolve(
     if let Some(step) = answered(o, journal, slot, attempt) {
         return Some(step);
     }
+    say_what_was_declined(attempt, round);
     let quiet = attempt.post_by + o.timing.send_timeout;
     let search = o.memory.searches.get(&attempt.intent_id);
     if let Some(id) = search.and_then(|s| s.batches().first()) {
         return Some(record(o, journal, slot, id));
     }
+    ask_what_cannot_be_found_out(o, slot, attempt, round);
     if search.is_none_or(|s| s.began < quiet && o.now >= quiet) {
         return Some(Step::Search(slot));
     }
@@ -46,15 +49,14 @@ pub(super) fn resolve(
         return held(o, slot, attempt, round, POLICY_IS_HOLD);
     }
     if attempt.fingerprint != o.job.fingerprint {
-        let why = "the reply to a submission was lost and the credential has changed since, so that the provider's \
-                   list may be another account's; put the earlier credential back, or answer";
+        let why = "the credential has changed since, so that the provider's list may be another account's; put the earlier \
+                   credential back, or answer";
         return held(o, slot, attempt, round, why);
     }
     match o.memory.files.get(&attempt.file_id) {
         None => return Some(Step::CheckFile(slot)),
         Some(false) => {
-            let why = "the reply to a submission was lost and the provider no longer knows the input file, so that \
-                       nothing proves that no batch runs";
+            let why = "the provider no longer knows the input file, so that nothing proves that no batch runs";
             return held(o, slot, attempt, round, why);
         }
         Some(true) => {}
@@ -62,8 +64,7 @@ pub(super) fn resolve(
     match o.memory.resolvable {
         None => Some(Step::Probe(slot)),
         Some(false) => {
-            let why = "the reply to a submission was lost, and this provider can still start a batch of a deleted \
-                       file or cannot be searched";
+            let why = "this provider can still start a batch of a deleted file, or cannot be searched";
             held(o, slot, attempt, round, why)
         }
         Some(true) => Some(with_state(journal, slot, AttemptState::Revoking)),
@@ -87,7 +88,8 @@ pub(super) fn ask_for_twins(
              nothing proves that no other batch was made of the same submission; look at the provider and answer",
             clip(message.into(), 160)
         );
-        held(o, slot, attempt, round, &why)
+        ask(slot, attempt, round, &why);
+        look_again(o, slot, attempt, round)
     })
 }
 
@@ -95,9 +97,53 @@ fn is_adopted(o: &Observed, batch_id: &str) -> bool {
     o.job.answer.as_ref().is_some_and(|(_, answer)| answer.strip_prefix("adopt:") == Some(batch_id))
 }
 
+/// Shows at once what the server said to the POST, while it is found out what became of it.
+fn say_what_was_declined(attempt: &Attempt, round: &mut Round) {
+    let Some(Rejection { refusal, message, .. }) = &attempt.declined else { return };
+    let stage = match refusal {
+        Refusal::Capacity | Refusal::TokenLimit => reasons::WAITING_FOR_QUOTA,
+        _ => reasons::SUBMITTING,
+    };
+    let note = format!(
+        "the server answered a submission with an error: {message}. A gateway may have made a batch of it all the same, so \
+         it is looked for, and its input file deleted, before the requests are sent again"
+    );
+    round.say(stage, note);
+}
+
+/// A person is asked where a call that would settle it failed several times in a row; it is tried on.
+fn ask_what_cannot_be_found_out(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round) {
+    if let Some(why) = o.memory.unsettled.get(&attempt.intent_id) {
+        ask(slot, attempt, round, &format!("{}, and nobody can find out what became of it: {why}", happened(attempt)));
+    }
+}
+
+/// What is known of a submission that is to be resolved.
+fn happened(attempt: &Attempt) -> String {
+    match &attempt.declined {
+        Some(Rejection { message, .. }) => format!(
+            "the server answered a submission with an error ({}), which does not prove that a gateway made no batch of it",
+            clip(message.clone(), 300)
+        ),
+        None => "the reply to a submission was lost".into(),
+    }
+}
+
 /// Asks a person, and goes on looking: a batch that the list shows late needs nobody.
 fn held(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round, why: &str) -> Option<Step> {
+    ask(slot, attempt, round, &format!("{}, and {why}", happened(attempt)));
+    look_again(o, slot, attempt, round)
+}
+
+fn look_again(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round) -> Option<Step> {
     let again = o.memory.searches.get(&attempt.intent_id).map_or(o.now, |s| s.began + o.timing.listing_lag);
+    match o.now >= again {
+        true => Some(Step::Search(slot)),
+        false => round.due(again),
+    }
+}
+
+fn ask(slot: Slot, attempt: &Attempt, round: &mut Round, why: &str) {
     let message = format!(
         "{why}. It was to become batch {slot}, of input file {}, with `bj-intent: {}` in its metadata: if the provider has \
          it, answer 'adopt:' and its id in place of {ID_TO_FILL_IN}; if there is none, answer 'none', and its requests are \
@@ -105,10 +151,6 @@ fn held(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round, why: &st
         attempt.file_id, attempt.intent_id
     );
     round.hold("unknown", attempt, &message, vec!["none".into(), format!("adopt:{ID_TO_FILL_IN}")]);
-    match o.now >= again {
-        true => Some(Step::Search(slot)),
-        false => round.due(again),
-    }
 }
 
 /// The file goes; whatever was started before must show in the list, and nothing can start after.
@@ -122,13 +164,15 @@ pub(super) fn revoke(
     if let Some(step) = answered(o, journal, slot, attempt) {
         return Some(step);
     }
+    say_what_was_declined(attempt, round);
     let search = o.memory.searches.get(&attempt.intent_id);
     if let Some(id) = search.and_then(|s| s.batches().first()) {
         return Some(record(o, journal, slot, id));
     }
+    ask_what_cannot_be_found_out(o, slot, attempt, round);
     if attempt.fingerprint != o.job.fingerprint {
-        let why = "a submission of unknown outcome was being revoked when the credential changed; put the earlier \
-                   credential back, or answer";
+        let why = "its right to start a batch was being revoked when the credential changed; put the earlier credential back, \
+                   or answer";
         return held(o, slot, attempt, round, why);
     }
     let Some(gone) = o.memory.revoked.get(&attempt.file_id) else {
@@ -148,21 +192,21 @@ fn asks_a_person(o: &Observed) -> bool {
     o.job.provider.as_ref().is_some_and(|p| p.unknown_submission_policy == UnknownSubmissionPolicy::Hold)
 }
 
+/// Proved that no batch came of it: what the server said counts, or, where it said nothing, a failure.
 fn revoked(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> Step {
+    if let Some(rejection) = &attempt.declined {
+        return Step::Swap(journal.next(|j| refuse(o, j, slot, rejection.clone(), true)));
+    }
     let message = match o.memory.posted.get(&attempt.intent_id) {
         Some(Posted::Unknown(message)) => message.clone(),
         _ => "the outcome of the submission was unknown".into(),
     };
-    let limit = o.job.backoff_limit_per_batch;
     Step::Swap(journal.next(|j| {
-        let shard = &mut j.shards[slot.shard];
-        shard.failures += 1;
-        let too_often = shard.failures > limit;
-        if let Some(attempt) = &mut shard.attempt {
-            attempt.state = match too_often {
-                true => AttemptState::Refused { refusal: Refusal::TooOften, message, at: o.now },
-                false => AttemptState::Revoked { message },
-            };
+        refuse(o, j, slot, Rejection::new(Refusal::Failed, message.clone()), false);
+        if let Some(attempt) = &mut j.shards[slot.shard].attempt
+            && !matches!(attempt.state, AttemptState::Refused { refusal: Refusal::TooOften, .. })
+        {
+            attempt.state = AttemptState::Revoked { message };
         }
     }))
 }
@@ -180,7 +224,7 @@ fn answered(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> O
         None if answer == "none" => {
             let message = "a person said that no batch exists".into();
             let revoked = || with_state(journal, slot, AttemptState::Revoked { message });
-            Some(without_file(o, slot, attempt).unwrap_or_else(revoked))
+            Some(without_file(o, slot, attempt, true).unwrap_or_else(revoked))
         }
         None => None,
     }

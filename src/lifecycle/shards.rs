@@ -1,10 +1,11 @@
 //! The submission protocol, shard by shard: see `docs/architecture.md` for the argument behind each rule.
 
-use super::decide::{Step, Stuck};
-use super::journal::{Attempt, AttemptState, Journal, Refusal, Shard, Slot};
+use super::decide::{Step, Stuck, Waiting};
+use super::journal::{Attempt, AttemptState, Journal, Refusal, Rejection, Shard, Slot};
 use super::observed::{Look, Observed, Posted, Seen, Task};
-use super::resolve;
+use super::refused::refuse;
 use super::start::start;
+use super::{resolve, twins};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold, ProviderFilePolicy, RequestCounts};
 
@@ -28,9 +29,23 @@ pub(super) struct Round {
     pub stuck: Option<Stuck>,
     /// Reason of the `Complete` condition.
     pub stage: &'static str,
+    /// What the provider said about it, for a person.
+    pub note: Option<String>,
 }
 
 impl Round {
+    /// What is waited for, where there is no step.
+    pub(super) fn waiting(self, stage: &'static str, stuck: Option<Stuck>) -> Waiting {
+        Waiting { stage, holds: self.holds, stuck: stuck.or(self.stuck), note: self.note }
+    }
+
+    /// Shows a stage in words of its own; the first shard's words stay.
+    pub(super) fn say(&mut self, stage: &'static str, note: String) {
+        if self.note.is_none() {
+            (self.stage, self.note) = (stage, Some(note));
+        }
+    }
+
     pub(super) fn due(&mut self, at: i64) -> Option<Step> {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
         None
@@ -38,6 +53,9 @@ impl Round {
 
     pub(super) fn hold(&mut self, kind: &str, attempt: &Attempt, message: &str, answers: Vec<String>) -> Option<Step> {
         let id = hold_id(kind, attempt);
+        if self.holds.iter().any(|hold| hold.id == id) {
+            return None;
+        }
         let answers = answers.into_iter().map(|a| format!("{id}={a}")).collect();
         self.holds.push(Hold { id, message: message.into(), answers });
         None
@@ -51,7 +69,8 @@ pub(super) fn hold_id(kind: &str, attempt: &Attempt) -> String {
 /// Looks at every shard: what is owed first (a permit, an answer to record), then what is under way, then what may start.
 pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPolicy>, may_start: bool) -> Round {
     let live = journal.shards.iter().any(Shard::is_live);
-    let mut round = Round { step: None, due: None, live, holds: vec![], stuck: None, stage: reasons::SUBMITTING };
+    let mut round =
+        Round { step: None, due: None, live, holds: vec![], stuck: None, stage: reasons::SUBMITTING, note: None };
     let owed = attempts(journal).find_map(|(slot, attempt)| owed(o, journal, slot, attempt, closing));
     let mut in_vain = None;
     round.step = owed
@@ -118,15 +137,22 @@ fn owed(
     }
     match o.memory.posted.get(&attempt.intent_id) {
         Some(Posted::Created(id)) => Some(record(o, journal, slot, id)),
-        Some(Posted::Refused(refusal, message)) if attempt.state == AttemptState::Intended => {
-            let state = AttemptState::Refused { refusal: *refusal, message: message.clone(), at: o.now };
-            Some(with_state(journal, slot, state))
+        Some(Posted::Refused(rejection)) if attempt.state == AttemptState::Intended => {
+            Some(Step::Swap(journal.next(|j| refuse(o, j, slot, rejection.clone(), false))))
+        }
+        // Written down before it is resolved, which takes minutes and may be somebody else's to do.
+        Some(Posted::Declined(rejection)) if attempt.state == AttemptState::Intended && attempt.declined.is_none() => {
+            Some(Step::Swap(journal.next(|j| {
+                if let Some(attempt) = &mut j.shards[slot.shard].attempt {
+                    attempt.declined = Some(rejection.clone());
+                }
+            })))
         }
         Some(_) => None,
         None if o.memory.permit.as_ref() != Some(&attempt.intent_id) || attempt.state != AttemptState::Intended => None,
         None if closing.is_some() => {
-            let message = "the job was to stop before the batch was asked for".into();
-            Some(with_state(journal, slot, AttemptState::Refused { refusal: Refusal::NotSent, message, at: o.now }))
+            let unsent = Rejection::new(Refusal::NotSent, "the job was to stop before the batch was asked for");
+            Some(Step::Swap(journal.next(|j| refuse(o, j, slot, unsent, false))))
         }
         // The file is the other account's: this one would refuse it for good.
         None if attempt.fingerprint != o.job.fingerprint => Some(not_sent_anew(o, journal, slot)),
@@ -136,13 +162,8 @@ fn owed(
 
 /// Nothing was sent, and the next attempt gets a file of its own.
 fn not_sent_anew(o: &Observed, journal: &Journal, slot: Slot) -> Step {
-    let message = "the credential changed before the batch was asked for".into();
-    Step::Swap(journal.next(|j| {
-        if let Some(attempt) = &mut j.shards[slot.shard].attempt {
-            attempt.file_id.clear();
-            attempt.state = AttemptState::Refused { refusal: Refusal::NotSent, message, at: o.now };
-        }
-    }))
+    let unsent = Rejection::new(Refusal::NotSent, "the credential changed before the batch was asked for");
+    Step::Swap(journal.next(|j| refuse(o, j, slot, unsent, true)))
 }
 
 fn under_way(
@@ -189,12 +210,12 @@ fn follow(
         return turned_away(o, journal, slot, (attempt, batch_id), (*refusal, message, again), round);
     }
     let may_try = |task: Task| !o.memory.running.contains(&task);
-    if let Some(extra) = duplicate(o, attempt, batch_id).filter(|_| may_try(Task::CancelTwin(slot))) {
+    if let Some(extra) = twins::to_stop(o, attempt, batch_id).filter(|_| may_try(Task::CancelTwin(slot))) {
         return Some(Step::Cancel { slot, twin: true, batch_id: extra.into() });
     }
     // It is searched for before it is settled; until then a search that fails does not keep it from being told to stop.
     let runs = matches!(look.seen, Seen::Running { .. });
-    if let Some(step) = look_for_duplicates(o, slot, attempt, &look.seen, round)
+    if let Some(step) = twins::look_for(o, slot, attempt, &look.seen, round)
         && (!runs || may_try(Task::Call(slot)))
     {
         return Some(step);
@@ -203,7 +224,7 @@ fn follow(
     match &look.seen {
         Seen::NotFound | Seen::NotOurs => {
             if let Some(state) = given_up(o, journal, slot, attempt, batch_id) {
-                return Some(without_file(o, slot, attempt).unwrap_or_else(|| with_state(journal, slot, state)));
+                return Some(without_file(o, slot, attempt, true).unwrap_or_else(|| with_state(journal, slot, state)));
             }
             if o.now >= recorded_at(attempt) + NEW_BATCH_GRACE {
                 round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
@@ -219,6 +240,11 @@ fn follow(
         }
         Seen::Ended { state, .. } | Seen::Gone { state } if o.memory.collected.contains_key(batch_id) => {
             let c = o.memory.collected.get(batch_id)?;
+            if let Some(twin) = twins::unseen(o, attempt, batch_id, look.at)
+                && may_try(Task::CancelTwin(slot))
+            {
+                return Some(Step::PollTwin { slot, batch_id: twin.clone() });
+            }
             let settled = AttemptState::Settled {
                 batch_id: batch_id.into(),
                 ended: state.clone(),
@@ -228,7 +254,12 @@ fn follow(
                 errors: c.errors.clone(),
                 files: c.files.clone(),
             };
-            Some(with_state(journal, slot, settled))
+            let billed_again = twins::billed_again(o, attempt, batch_id, journal.shards[slot.shard].requests);
+            Some(Step::Swap(journal.next(|j| {
+                if let Some(attempt) = &mut j.shards[slot.shard].attempt {
+                    (attempt.state, attempt.billed_again) = (settled, billed_again);
+                }
+            })))
         }
         Seen::Ended { .. } => {
             round.stage = reasons::COLLECTING;
@@ -238,7 +269,7 @@ fn follow(
         Seen::Gone { .. } => {
             round.stage = reasons::COLLECTING;
             if let Some(state) = given_up(o, journal, slot, attempt, batch_id) {
-                return Some(without_file(o, slot, attempt).unwrap_or_else(|| with_state(journal, slot, state)));
+                return Some(without_file(o, slot, attempt, true).unwrap_or_else(|| with_state(journal, slot, state)));
             }
             round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
             match o.memory.running.contains(&Task::Collect(slot)) {
@@ -264,21 +295,20 @@ fn turned_away(
     (refusal, message, again): (Refusal, &str, bool),
     round: &mut Round,
 ) -> Option<Step> {
-    if let Some(twin) = twins(o, attempt, batch_id).find(|id| !o.memory.is_turned_away(id)) {
+    if let Some(twin) = twins::twins(o, attempt, batch_id).find(|id| !o.memory.is_turned_away(id)) {
         return Some(record(o, journal, slot, twin));
     }
-    let all = shown_at(o, attempt);
+    if matches!(refusal, Refusal::Capacity | Refusal::TokenLimit) {
+        let note = format!("the provider turned batch {batch_id} away for lack of room; it is sent again: {message}");
+        round.say(reasons::WAITING_FOR_QUOTA, note);
+    }
+    let all = twins::shown_at(o, attempt);
     match o.memory.searches.get(&attempt.intent_id) {
         Some(search) if search.began >= all && search.found.is_none() && again => {
             resolve::ask_for_twins(o, journal, slot, (attempt, batch_id), message, round)
         }
         Some(search) if search.began >= all || !again => Some(rejected(o, journal, slot, refusal, message)),
-        Some(_) if o.now < all => {
-            if refusal == Refusal::Capacity {
-                round.stage = reasons::WAITING_FOR_QUOTA;
-            }
-            round.due(all)
-        }
+        Some(_) if o.now < all => round.due(all),
         _ => Some(Step::Search(slot)),
     }
 }
@@ -295,55 +325,18 @@ fn given_up(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, batc
     }
 }
 
-/// Deletes the input file first, so that nothing can come of it any more.
-pub(super) fn without_file(o: &Observed, slot: Slot, attempt: &Attempt) -> Option<Step> {
+/// Deletes the input file first; where nothing may come of it any more, it `must` be gone.
+pub(super) fn without_file(o: &Observed, slot: Slot, attempt: &Attempt, must: bool) -> Option<Step> {
     let file = &attempt.file_id;
     let there = !file.is_empty() && !o.memory.deleted.contains(file);
-    there.then(|| Step::DeleteFiles { files: vec![file.clone()], slot: Some(slot), must: true })
+    there.then(|| Step::DeleteFiles { files: vec![file.clone()], slot: Some(slot), must })
 }
 
-fn recorded_at(attempt: &Attempt) -> i64 {
+pub(super) fn recorded_at(attempt: &Attempt) -> i64 {
     match attempt.state {
         AttemptState::Submitted { at, .. } => at,
         _ => 0,
     }
-}
-
-/// A batch of this very intent beside the recorded one: a gateway in front of the provider sent our POST twice.
-fn duplicate<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> Option<&'a String> {
-    twins(o, attempt, recorded).find(|id| !o.memory.cancelled.contains(*id))
-}
-
-fn twins<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> impl Iterator<Item = &'a String> {
-    let found = o.memory.searches.get(&attempt.intent_id).into_iter().flat_map(|s| s.batches());
-    let told = match o.memory.posted.get(&attempt.intent_id) {
-        Some(Posted::Created(id)) => Some(id),
-        _ => None,
-    };
-    found.chain(told).filter(move |id| *id != recorded)
-}
-
-/// The reply to a POST names one batch, whatever a gateway made of it: the list is asked once for others when it must show
-/// them all, and at the latest when the batch ended.
-fn look_for_duplicates(o: &Observed, slot: Slot, attempt: &Attempt, seen: &Seen, round: &mut Round) -> Option<Step> {
-    let ended = match seen {
-        Seen::Running { .. } => false,
-        Seen::Ended { .. } | Seen::Gone { .. } => true,
-        Seen::NotFound | Seen::NotOurs => return None,
-    };
-    let all = shown_at(o, attempt);
-    match o.memory.searches.get(&attempt.intent_id) {
-        Some(search) if search.began >= all => None,
-        _ if o.now >= all => Some(Step::Search(slot)),
-        None if ended => Some(Step::Search(slot)),
-        Some(_) if ended => None,
-        _ => round.due(all),
-    }
-}
-
-/// When the list must show whatever came of the attempt's POST.
-fn shown_at(o: &Observed, attempt: &Attempt) -> i64 {
-    attempt.post_by + o.timing.send_timeout + o.timing.listing_lag
 }
 
 fn why_lost(seen: &Seen, batch_id: &str) -> String {
@@ -382,16 +375,8 @@ fn rejected(o: &Observed, journal: &Journal, slot: Slot, refusal: Refusal, messa
     if o.job.provider_file_policy == ProviderFilePolicy::Delete && !o.memory.deleted.contains(&file) {
         return Step::DeleteFiles { files: vec![file], slot: Some(slot), must: false };
     }
-    let limit = o.job.backoff_limit_per_batch;
-    Step::Swap(journal.next(|j| {
-        let shard = &mut j.shards[slot.shard];
-        shard.failures += u32::from(refusal == Refusal::Failed);
-        let refusal = if shard.failures > limit { Refusal::TooOften } else { refusal };
-        if let Some(attempt) = &mut shard.attempt {
-            attempt.file_id.clear();
-            attempt.state = AttemptState::Refused { refusal, message: message.into(), at: o.now };
-        }
-    }))
+    let rejection = Rejection::new(refusal, message);
+    Step::Swap(journal.next(|j| refuse(o, j, slot, rejection, true)))
 }
 
 /// Files at the provider that nothing needs once every shard is settled or given up.

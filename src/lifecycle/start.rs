@@ -1,10 +1,10 @@
 //! Which shard is sent next, and what has to be there first.
 
-use super::decide::{Step, Stuck};
+use super::decide::Step;
 use super::journal::{Attempt, AttemptState, Journal, Refusal, Shard, Slot};
 use super::observed::{Observed, Task};
+use super::refused::{explain, is_over_the_limit, not_before, send_less, streaks_of_next};
 use super::shards::Round;
-use crate::api::conditions::reasons;
 
 /// The next shard that may be sent, if there is room for one.
 pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Option<Step> {
@@ -21,6 +21,15 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
         room -= 1;
         let attempt = s.attempt.as_ref().map_or(1, |a| a.number + 1);
         let slot = Slot { shard, attempt };
+        if is_over_the_limit(s) {
+            match send_less(o, journal, shard, round) {
+                Some(step) => return Some(step),
+                None => continue,
+            }
+        }
+        if let Some(message) = o.memory.unfit.get(&(slot, s.sha256.clone())) {
+            return Some(refused_at_upload(o, journal, slot, message));
+        }
         if let Some(at) = not_before(s).filter(|at| o.now < *at) {
             explain(s, round);
             round.due(at);
@@ -33,26 +42,6 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
         }
     }
     None
-}
-
-/// Says why a shard is not sent yet.
-fn explain(shard: &Shard, round: &mut Round) {
-    let Some(AttemptState::Refused { refusal, message, .. }) = shard.attempt.as_ref().map(|a| &a.state) else { return };
-    let reason = match refusal {
-        Refusal::Capacity => return round.stage = reasons::WAITING_FOR_QUOTA,
-        Refusal::Credentials => reasons::CREDENTIALS_REJECTED,
-        _ => reasons::PROVIDER_UNAVAILABLE,
-    };
-    round.stuck = Some(Stuck { reason, message: message.clone() });
-}
-
-/// Attempts that were refused are repeated after 4 s, then twice as long each time, up to 5 minutes, or to one where the
-/// provider was not reached: that costs it nothing, and it may be back any time.
-fn not_before(shard: &Shard) -> Option<i64> {
-    let attempt = shard.attempt.as_ref()?;
-    let AttemptState::Refused { at, refusal, .. } = attempt.state else { return None };
-    let longest = if refusal == Refusal::NotSent { 60_000 } else { 300_000 };
-    Some(at + (2_000i64 << attempt.number.min(8)).min(longest))
 }
 
 /// The uploaded file that the attempt may use. The file of an attempt that was refused before a batch existed is as good
@@ -75,13 +64,34 @@ fn intent(o: &Observed, journal: &Journal, slot: Slot) -> Step {
         return Step::KeepProvider;
     }
     let attempt = Attempt {
-        number: slot.attempt,
-        intent_id: o.nonce.into(),
         file_id: file_for(o, journal, slot).unwrap_or_default(),
         post_by: o.now + o.timing.post_window,
-        fingerprint: o.job.fingerprint.clone(),
-        state: AttemptState::Intended,
+        ..attempt(o, slot, AttemptState::Intended)
     };
-    let journal = journal.next(|j| j.shards[slot.shard].attempt = Some(attempt));
+    let streaks = streaks_of_next(journal, slot);
+    let journal = journal.next(|j| {
+        let shard = &mut j.shards[slot.shard];
+        (shard.attempt, shard.streaks) = (Some(attempt), streaks);
+    });
     Step::WriteIntent { journal, intent_id: o.nonce.into() }
+}
+
+fn attempt(o: &Observed, slot: Slot, state: AttemptState) -> Attempt {
+    Attempt {
+        number: slot.attempt,
+        intent_id: o.nonce.into(),
+        file_id: String::new(),
+        post_by: o.now,
+        fingerprint: o.job.fingerprint.clone(),
+        declined: None,
+        billed_again: 0,
+        state,
+    }
+}
+
+/// The requests themselves are refused before a batch can be asked for: they are not uploaded again.
+fn refused_at_upload(o: &Observed, journal: &Journal, slot: Slot, message: &str) -> Step {
+    let state = AttemptState::Refused { refusal: Refusal::Invalid, message: message.into(), at: o.now, retry_at: None };
+    let attempt = attempt(o, slot, state);
+    Step::Swap(journal.next(|j| j.shards[slot.shard].attempt = Some(attempt)))
 }

@@ -168,12 +168,15 @@ mod tests {
                 file_id: "f".into(),
                 post_by: 0,
                 fingerprint: String::new(),
+                declined: None,
+                billed_again: 0,
                 state,
             }),
             round: 0,
             took: Default::default(),
             took_errors: vec![],
             model: String::new(),
+            streaks: Default::default(),
         }
     }
 
@@ -203,7 +206,7 @@ mod tests {
             AttemptState::Intended,
             AttemptState::Revoking,
             AttemptState::Revoked { message: String::new() },
-            AttemptState::Refused { refusal: Refusal::Capacity, message: String::new(), at: 0 },
+            AttemptState::Refused { refusal: Refusal::Capacity, message: String::new(), at: 0, retry_at: None },
         ];
         for id in ["b1", "b2"] {
             all.extend([submitted(id), settled(id, true), settled(id, false)]);

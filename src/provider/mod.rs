@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use openai::OpenAi;
-pub use probe::{look, probe};
+pub use probe::{Probe, Trial, is_about_content, look, probe};
 
 /// What a provider's batch API can do for us. Reads and deletions are repeated inside, with jitter and within bounds;
 /// uploads are not, for only the caller can start the stream again; [`BatchApi::create`] never is.
@@ -40,6 +40,9 @@ pub trait BatchApi: Send + Sync {
 
     /// Name of a file, as it was uploaded.
     async fn file_name(&self, file_id: &str) -> Result<String, ApiError>;
+
+    /// Names of models that the account has, as far as the server tells.
+    async fn models(&self) -> Result<Vec<String>, ApiError>;
 
     /// Content of a file, at most `limit` bytes.
     async fn content(&self, file_id: &str, limit: u64)
@@ -83,8 +86,8 @@ pub enum Created {
     Yes(String),
     /// It does not exist: nothing was sent, or the vendor itself refused.
     No(ApiError),
-    /// Nobody can tell: what was seen, and the status code if one came.
-    Unknown(String, Option<u16>),
+    /// Nobody can tell: what was seen; with a status code where the server answered with an error.
+    Unknown(ApiError),
 }
 
 /// A batch, as far as any dialect tells.
@@ -145,8 +148,12 @@ impl Batch {
         }
         let first = self.errors.first().cloned().unwrap_or_default();
         let class = match first.code.as_str() {
-            "token_limit_exceeded" | "too_many_requests" | "rate_limit_exceeded" => Class::Capacity,
+            code if code == TOKEN_LIMIT => Class::TokenLimit,
+            "too_many_requests" | "rate_limit_exceeded" => Class::Capacity,
             "server_error" | "internal_error" | "service_unavailable" | "" => Class::Transient,
+            _ if self.input_file_id.as_ref().is_some_and(|id| says_not_found(&first.message, id)) => {
+                Class::FileNotFound
+            }
             _ => Class::InvalidInput,
         };
         let at = first.line.map(|l| format!(" (line {l} of the batch)")).unwrap_or_default();
@@ -163,6 +170,19 @@ impl Batch {
     }
 }
 
+/// OpenAI's code for an account whose queue has no room for the tokens of a batch.
+const TOKEN_LIMIT: &str = "token_limit_exceeded";
+
+/// Whether an error says that an input file does not exist: servers are not always as fast as their own uploads.
+fn says_not_found(message: &str, file_id: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    let names_it = message.contains("file") || message.contains(&file_id.to_ascii_lowercase());
+    let absent =
+        ["not find", "not found", "not exist", "n't exist", "no such", "no file", "not accessible", "unknown file"];
+    let not_yet = ["not ready", "not yet", "not available", "not been processed", "being processed", "being uploaded"];
+    names_it && absent.iter().chain(&not_yet).any(|words| message.contains(words))
+}
+
 /// What an error means, whatever the status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -170,6 +190,10 @@ pub enum Class {
     InvalidInput,
     /// No room now.
     Capacity,
+    /// No room for so many tokens in the account's queue.
+    TokenLimit,
+    /// The input file that was just uploaded is not known, or not yet.
+    FileNotFound,
     /// The credential was refused.
     Auth,
     /// Not there, or not under this credential.

@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::retry::repeat;
-use super::{ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, wire};
+use super::{ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, TOKEN_LIMIT, says_not_found, wire};
 use crate::api::json;
 use crate::api::text::clip;
 use crate::transport::{Patience, Redirect, SendError, Transport, read_all, stream_patiently};
@@ -29,6 +29,8 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(120);
 const CALL_LIMIT: usize = 256;
 /// Input files that nobody deletes go by themselves after 30 days, in seconds.
 const FILE_LIFETIME: u32 = 2_592_000;
+/// Models of an account that are looked at.
+const MOST_MODELS: usize = 1_000;
 /// Pages of 100 batches that a search reads at most.
 const PAGE_LIMIT: usize = 1_000;
 
@@ -288,25 +290,24 @@ impl BatchApi for OpenAi {
         let response = match self.transport.send(request).await {
             Ok(response) => response,
             Err(e @ (SendError::NotSent(_) | SendError::NotAllowed(_))) => return Created::No(send_error(&call, e)),
-            Err(e) => return Created::Unknown(send_error(&call, e).message, None),
+            Err(e) => return Created::Unknown(send_error(&call, e)),
         };
         let (status, headers) = (response.status(), response.headers().clone());
         if let Some(redirect) = Redirect::of(&asked, status, &headers) {
-            let message = self.redirected(&asked, status, &redirect).message;
-            return Created::Unknown(message, Some(status.as_u16()));
+            let error = self.redirected(&asked, status, &redirect);
+            return Created::Unknown(ApiError { status: Some(status.as_u16()), ..error });
         }
         match read_all(response, ANSWER_LIMIT).await {
             Ok(body) if status.is_success() => match Batch::read(&body) {
                 Some(batch) => Created::Yes(batch.id),
-                None => {
-                    Created::Unknown(format!("the server answered {status} without a batch"), Some(status.as_u16()))
-                }
+                None => Created::Unknown(lost(format!("the server answered {status} without a batch"))),
             },
             Ok(body) => {
                 let body = self.without_key(body);
-                refused(self.vendors_own, status, &body, wire::api_error(status, &headers, &body))
+                let error = about_a_create(wire::api_error(status, &headers, &body), &body, &batch.input_file_id);
+                refused(self.vendors_own, status, &body, error)
             }
-            Err(e) => Created::Unknown(e.to_string(), Some(status.as_u16())),
+            Err(e) => Created::Unknown(lost(e.to_string())),
         }
     }
 
@@ -341,6 +342,13 @@ impl BatchApi for OpenAi {
         Ok(wire::text(&value, "filename").unwrap_or_default())
     }
 
+    async fn models(&self) -> Result<Vec<String>, ApiError> {
+        let value = repeat(|| self.json(self.request(Method::GET, &["models"]))).await?;
+        let list = value.get("data").unwrap_or(&value).as_array().ok_or_else(unreadable)?;
+        let name = |entry: &Value| wire::id(entry, "id").or_else(|| entry.as_str().map(String::from));
+        Ok(list.iter().filter_map(name).take(MOST_MODELS).collect())
+    }
+
     async fn content(
         &self,
         file_id: &str,
@@ -369,8 +377,29 @@ fn refused(vendors_own: bool, status: StatusCode, body: &[u8], error: ApiError) 
         matches!(status.as_u16(), 408 | 409 | 425) || !status.is_client_error() || wire::said(body).is_none();
     match vendors_own && !ambiguous {
         true => Created::No(error),
-        false => Created::Unknown(error.message, Some(status.as_u16())),
+        false => Created::Unknown(error),
     }
+}
+
+/// An answer that tells neither of a batch nor of an error.
+fn lost(message: String) -> ApiError {
+    ApiError::new(Class::Transient, message)
+}
+
+/// What only a create can be told: that the account has no room for its tokens, or that its file is not there.
+fn about_a_create(error: ApiError, body: &[u8], file_id: &str) -> ApiError {
+    let class = match (error.class, wire::code(body).as_deref(), wire::param(body).as_deref()) {
+        (Class::Capacity | Class::InvalidInput, Some(TOKEN_LIMIT), _) => Class::TokenLimit,
+        (Class::InvalidInput | Class::NotFound, Some("file_not_found"), _) => Class::FileNotFound,
+        (Class::InvalidInput | Class::NotFound, _, param)
+            if says_not_found(&error.message, file_id)
+                && (param == Some("input_file_id") || error.message.contains(file_id)) =>
+        {
+            Class::FileNotFound
+        }
+        (class, ..) => class,
+    };
+    ApiError { class, ..error }
 }
 
 #[cfg(test)]

@@ -3,27 +3,55 @@
 use std::time::Duration;
 
 use futures::StreamExt;
+use serde_json::{Value, json};
 
 use super::{ApiError, BatchApi, Class, CreateBatch, Created, InputFile};
-use crate::api::ProviderCapabilities;
+use crate::api::{Endpoint, ProviderCapabilities};
 
 /// Refusals that say nothing about the file: too early, too busy, timed out.
 const FOR_NOW: [u16; 4] = [408, 409, 425, 429];
+/// Models that an upload is tried with: servers that check files know what they serve, and not every model is for batches.
+const MODELS_TRIED: usize = 4;
+/// Asked for where nobody says what the account has.
+const ANY_MODEL: &str = "gpt-5-mini";
 
-/// Lists batches, uploads, reads and deletes a small file of this name, and asks for a batch of the deleted file, which must
-/// be refused. Nothing billable comes of it: the file holds no valid request.
+/// How an account is tried out.
+#[derive(Clone, Debug)]
+pub struct Trial<'a> {
+    /// Name of the file that is uploaded and deleted: says whose it is.
+    pub file_name: &'a str,
+    /// What its one request is for.
+    pub endpoint: Endpoint,
+    /// Models that the account is said to have; without one it is asked which it has.
+    pub models: &'a [String],
+    /// For the one create, from the first byte sent to the last received.
+    pub timeout: Duration,
+}
+
+/// What an account was seen to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What could not be tried out is not among it.
+    pub can: ProviderCapabilities,
+    /// Why deleting files could not be tried out.
+    pub untried: Option<ApiError>,
+}
+
+/// Lists batches, uploads, reads and deletes a file of one well-formed request, and asks for a batch of the deleted file, which
+/// must be refused. Where a batch is made of it all the same, it is cancelled at once.
 ///
 /// # Errors
-/// When the provider cannot be asked now, or takes no files.
-pub async fn probe(
-    api: &dyn BatchApi,
-    name: &str,
-    endpoint: &str,
-    timeout: Duration,
-) -> Result<ProviderCapabilities, ApiError> {
+/// When the provider cannot be asked now, or has neither batches nor files.
+pub async fn probe(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<Probe, ApiError> {
     let list_batches = has(look(api).await)?;
-    let delete_files = revokes(api, name, endpoint, timeout).await?;
-    Ok(ProviderCapabilities { list_batches, delete_files })
+    let (delete_files, untried) = match revokes(api, trial).await {
+        Ok(revokes) => (revokes, None),
+        Err(error) if matches!(error.class, Class::NotSent | Class::NotAllowed) => return Err(error),
+        // Where batches are listed, or files judged, there is a batch API that answers to this credential.
+        Err(error) if list_batches || error.class == Class::InvalidInput => (false, Some(error)),
+        Err(error) => return Err(error),
+    };
+    Ok(Probe { can: ProviderCapabilities { list_batches, delete_files }, untried })
 }
 
 /// Reads the first page of the list of batches: the cheapest question that needs host, path and credential to be right.
@@ -33,6 +61,16 @@ pub async fn probe(
 pub async fn look(api: &dyn BatchApi) -> Result<(), ApiError> {
     // Paging stops at the first page, since every batch is older than this.
     api.find(i64::MAX, &|_| false).await.map(drop)
+}
+
+/// Whether an upload was refused for what is in the file: the server says so, or it refuses a credential that it takes for
+/// other calls, as some do where a line asks for a model that they do not serve.
+pub async fn is_about_content(api: &dyn BatchApi, error: &ApiError) -> bool {
+    match (error.class, error.status) {
+        (Class::InvalidInput, Some(_)) => true,
+        (Class::Auth, Some(401 | 403)) => look(api).await.is_ok() || api.models().await.is_ok(),
+        _ => false,
+    }
 }
 
 /// An answer that the provider gives for good, as opposed to one for now.
@@ -45,20 +83,19 @@ fn has<T>(answer: Result<T, ApiError>) -> Result<bool, ApiError> {
 }
 
 /// Whether deleting a file takes the right away to start a batch of it.
-async fn revokes(api: &dyn BatchApi, name: &str, endpoint: &str, timeout: Duration) -> Result<bool, ApiError> {
-    let content = futures::stream::iter([Ok("{}\n".into())]).boxed();
-    let file = api.upload(InputFile { name: name.into(), bytes: 3, content }).await?;
+async fn revokes(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<bool, ApiError> {
+    let file = upload(api, trial).await?;
     if !has(api.file_name(&file).await)? || !has(api.delete_file(&file).await)? {
         return Ok(false);
     }
     let gone = matches!(api.file_name(&file).await, Err(e) if e.class == Class::NotFound);
     let request = CreateBatch {
         input_file_id: file.clone(),
-        endpoint: endpoint.into(),
+        endpoint: trial.endpoint.path().into(),
         window_hours: 24,
-        metadata: vec![("bj-probe", name.into())],
+        metadata: vec![("bj-probe", trial.file_name.into())],
         intent_id: format!("probe-{file}"),
-        timeout,
+        timeout: trial.timeout,
     };
     match api.create(&request).await {
         Created::Yes(batch) => {
@@ -66,11 +103,44 @@ async fn revokes(api: &dyn BatchApi, name: &str, endpoint: &str, timeout: Durati
             Ok(false)
         }
         // Behind a gateway a refusal is no proof for a paid batch, but here whatever was repeated was refused too.
-        Created::Unknown(_, Some(status)) if (400..500).contains(&status) && !FOR_NOW.contains(&status) => Ok(gone),
-        Created::Unknown(message, _) => Err(ApiError::new(Class::Transient, message)),
+        Created::Unknown(ApiError { status: Some(status), .. })
+            if (400..500).contains(&status) && !FOR_NOW.contains(&status) =>
+        {
+            Ok(gone)
+        }
+        Created::Unknown(e) => Err(e),
         Created::No(e) => match e.class {
-            Class::NotSent | Class::NotAllowed | Class::Capacity | Class::Auth => Err(e),
+            Class::NotSent | Class::NotAllowed | Class::Capacity | Class::TokenLimit | Class::Auth => Err(e),
             _ => Ok(gone),
         },
     }
+}
+
+/// Uploads the file, with another model where one is refused. The last error is the one that counts.
+async fn upload(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<String, ApiError> {
+    let mut models: Vec<String> = trial.models.iter().filter(|model| !model.contains('*')).cloned().collect();
+    if models.is_empty() {
+        models = api.models().await.unwrap_or_default();
+        models.push(ANY_MODEL.into());
+    }
+    let mut refused = ApiError::new(Class::Unsupported, "no model to try it out with");
+    for model in models.iter().take(MODELS_TRIED) {
+        let line = format!("{}\n", request(trial.endpoint, model));
+        let (bytes, content) = (line.len() as u64, futures::stream::iter([Ok(line.into())]).boxed());
+        match api.upload(InputFile { name: trial.file_name.into(), bytes, content }).await {
+            Err(e) if matches!(e.class, Class::InvalidInput | Class::Auth) => refused = e,
+            uploaded => return uploaded,
+        }
+    }
+    Err(refused)
+}
+
+/// The smallest request that an endpoint takes.
+fn request(endpoint: Endpoint, model: &str) -> Value {
+    let body = match endpoint {
+        Endpoint::ChatCompletions => json!({"model": model, "messages": [{"role": "user", "content": "ping"}]}),
+        Endpoint::Completions => json!({"model": model, "prompt": "ping", "max_tokens": 1}),
+        Endpoint::Responses | Endpoint::Embeddings | Endpoint::Moderations => json!({"model": model, "input": "ping"}),
+    };
+    json!({"custom_id": "probe", "method": "POST", "url": endpoint.path(), "body": body})
 }

@@ -123,6 +123,22 @@ pub(super) fn said(body: &[u8]) -> Option<String> {
     error.as_str().map(String::from).or_else(|| text(error, "message"))
 }
 
+/// The code of an error document, for programs.
+pub(super) fn code(body: &[u8]) -> Option<String> {
+    of_error(body, "code")
+}
+
+/// The name of the parameter that an error document is about.
+pub(super) fn param(body: &[u8]) -> Option<String> {
+    of_error(body, "param")
+}
+
+fn of_error(body: &[u8], key: &str) -> Option<String> {
+    let value = json::parse(body)?;
+    let detail = value.get("detail").unwrap_or(&value);
+    text(detail.get("error").unwrap_or(detail), key)
+}
+
 /// `Retry-After` in seconds; its date form is not used by any batch API that we know.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
@@ -155,7 +171,8 @@ mod tests {
                 json!({"id": "b", "status": "failed", "errors": {"data": [{"code": code, "message": "m", "line": 3}]}});
             batch(&value).unwrap().rejection().unwrap()
         };
-        assert_eq!(failed("token_limit_exceeded").class, Class::Capacity);
+        assert_eq!(failed("token_limit_exceeded").class, Class::TokenLimit);
+        assert_eq!(failed("rate_limit_exceeded").class, Class::Capacity);
         let bad = failed("invalid_json_line");
         assert_eq!(
             (bad.class, bad.message.as_str()),

@@ -31,31 +31,47 @@ pub async fn follow_up(
     limit: u32,
 ) -> Result<Vec<FollowUp>, WriteError> {
     let work_id = writer.work_id().to_string();
-    let mut took: BTreeMap<i64, (RequestCounts, Tally)> = BTreeMap::new();
+    let mut took = Took::default();
     let mut joined = Joined::new(folder, &work_id, shards, With::Rounds);
     while let Some(request) = joined.next().await? {
         let Some(stood) = may_be_sent_again(&request, limit) else { continue };
-        let sent = request.sent.ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
-        let first = writer.push(&request.model, &sent, &request.entry).await?;
-        let (counts, errors) = took.entry(first).or_default();
+        let sent = request.sent.as_deref().ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
+        let first = writer.push(&request.model, sent, &request.entry).await?;
+        took.add(first, stood, &request)?;
+    }
+    Ok(took.of(writer.finish().await?))
+}
+
+/// How the requests of shards stood before, by the first request of each.
+#[derive(Default)]
+pub(super) struct Took(BTreeMap<i64, (RequestCounts, Tally)>);
+
+impl Took {
+    /// Counts a request of the shard that begins with `first`.
+    pub fn add(&mut self, first: i64, stood: Stood, request: &Request) -> Result<(), WriteError> {
+        let (counts, errors) = self.0.entry(first).or_default();
         stood.count(counts);
         if stood != Stood::Missing
             && let Some(last) = request.answers.last()
         {
             errors.add(code(&serde_json::from_str(last.line.get()).map_err(corrupt)?), request.entry.index);
         }
+        Ok(())
     }
-    let staged = writer.finish().await?.into_iter();
-    let follow_up = |shard: StagedShard| {
-        let (counts, errors) = took.remove(&shard.first).unwrap_or_default();
-        FollowUp { shard, took: counts, took_errors: errors.most().into_iter().map(|(summary, _)| summary).collect() }
-    };
-    Ok(staged.map(follow_up).collect())
+
+    /// The shards, with how their requests stood.
+    pub fn of(mut self, staged: Vec<StagedShard>) -> Vec<FollowUp> {
+        let follow_up = |shard: StagedShard| {
+            let (took, errors) = self.0.remove(&shard.first).unwrap_or_default();
+            FollowUp { shard, took, took_errors: errors.most().into_iter().map(|(summary, _)| summary).collect() }
+        };
+        staged.into_iter().map(follow_up).collect()
+    }
 }
 
 /// How a request stood after the last round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stood {
+pub(super) enum Stood {
     Failed,
     Expired,
     Cancelled,
@@ -78,8 +94,16 @@ fn may_be_sent_again(request: &Request, limit: u32) -> Option<Stood> {
     if request.given_up {
         return None;
     }
-    let answers: Vec<(u32, Ended)> = request.answers.iter().map(|a| (a.round, a.ended)).collect();
-    judge(&request.asked, &answers, limit)
+    judge(&request.asked, &ends(request), limit)
+}
+
+/// How a request stood that another round was planned for, whatever the limit is by now.
+pub(super) fn stood_before(request: &Request) -> Stood {
+    judge(&request.asked, &ends(request), u32::MAX).unwrap_or(Stood::Missing)
+}
+
+fn ends(request: &Request) -> Vec<(u32, Ended)> {
+    request.answers.iter().map(|a| (a.round, a.ended)).collect()
 }
 
 /// A round that it was sent in and has no answer of is one that lost it. Not every round is one: the limit may have been raised.

@@ -74,7 +74,7 @@ struct Asked {
     next: Option<i64>,
 }
 
-type Content = Box<dyn AsyncRead + Unpin + Send>;
+pub(super) type Content = Box<dyn AsyncRead + Unpin + Send>;
 
 /// What is read of requests beside their answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -294,12 +294,12 @@ impl Answers {
     }
 }
 
-async fn index_lines(folder: &Folder, work_id: &str, index: &str) -> Result<Lines<Content>, WriteError> {
+pub(super) async fn index_lines(folder: &Folder, work_id: &str, index: &str) -> Result<Lines<Content>, WriteError> {
     let content: Content = Box::new(staged::open(folder, &layout::index(work_id, index)).await?);
     Ok(Lines::new(content, LINE_LIMIT))
 }
 
-async fn next_entry(index: &mut Lines<Content>) -> Result<Option<IndexEntry>, WriteError> {
+pub(super) async fn next_entry(index: &mut Lines<Content>) -> Result<Option<IndexEntry>, WriteError> {
     next_line(index).await?.map(|line| serde_json::from_slice(&line).map_err(corrupt)).transpose()
 }
 

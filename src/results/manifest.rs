@@ -30,8 +30,15 @@ pub struct Manifest {
     pub files: Vec<ManifestFile>,
     /// The provider's names of the batches that were paid.
     pub batches: Vec<String>,
+    /// Requests that were billed twice at most, where a gateway made more than one batch of a submission.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub billed_twice: i64,
     /// When the end was decided, Unix milliseconds.
     pub completed_at: i64,
+}
+
+fn is_zero(n: &i64) -> bool {
+    *n == 0
 }
 
 /// One file of the result set.

@@ -3,6 +3,7 @@
 mod collect;
 mod errors;
 mod follow_up;
+mod halve;
 mod joined;
 mod line;
 mod manifest;
@@ -10,6 +11,7 @@ mod write;
 
 pub use collect::{CollectError, Collected, Collection, collect};
 pub use follow_up::{FollowUp, follow_up};
+pub use halve::halve;
 pub use joined::{Part, Settled};
 pub use manifest::{Manifest, ManifestFile};
 pub use write::{WriteError, write};

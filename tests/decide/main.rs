@@ -5,6 +5,7 @@
 mod destination;
 mod providers;
 mod questions;
+mod refusals;
 mod status;
 mod submitting;
 mod tidying;
@@ -14,9 +15,9 @@ use batchjob_operator::api::{
     ProviderType, RequestCounts, UnknownSubmissionPolicy,
 };
 use batchjob_operator::lifecycle::{
-    Attempt, AttemptState, Collected, Commit, Failure, JobView, Journal, Look, ManifestView, Memory, Observed, Owner,
-    PartRef, Pass, Plan, Planned, Posted, ProviderView, Refusal, Search, Seen, Shard, Slot, Step, Stuck, Task, Tidied,
-    Timing, Untidy, Waiting, decide, may_be_submitted, project,
+    Attempt, AttemptState, Collected, Commit, Failure, Halved, JobView, Journal, Look, ManifestView, Memory, Observed,
+    Owner, PartRef, Pass, Plan, Planned, Posted, ProviderView, Refusal, Rejection, Search, Seen, Shard, Slot, Step,
+    Stuck, Task, Tidied, Timing, Untidy, Waiting, decide, error_summary, may_be_submitted, project,
 };
 
 const TIMING: Timing = Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000 };
@@ -65,6 +66,7 @@ fn provider() -> ProviderView {
         pin,
         kept: true,
         going: false,
+        is_vendors_own: false,
         unknown_submission_policy: UnknownSubmissionPolicy::Resolve,
     }
 }
@@ -80,6 +82,8 @@ fn shard(state: Option<AttemptState>) -> Shard {
         file_id: "file-1".into(),
         post_by: NOW - 1_000,
         fingerprint: "f".into(),
+        declined: None,
+        billed_again: 0,
         state,
     });
     Shard {
@@ -94,6 +98,7 @@ fn shard(state: Option<AttemptState>) -> Shard {
         took: Default::default(),
         took_errors: vec![],
         model: "m".into(),
+        streaks: Default::default(),
     }
 }
 

@@ -144,7 +144,7 @@ fn answers_that_are_gone_are_asked_about_and_looked_for() {
 
 #[test]
 fn a_file_that_another_account_was_refused_with_is_not_used() {
-    let refused = AttemptState::Refused { refusal: Refusal::Capacity, message: "m".into(), at: 0 };
+    let refused = AttemptState::Refused { refusal: Refusal::Capacity, message: "m".into(), at: 0, retry_at: None };
     let mut journal = journal(owner("j", "u"), Some(refused));
     assert!(matches!(step(&job(), Some(&journal), &memory()), Step::WriteIntent { .. }), "as good as new");
     journal.shards[0].attempt.as_mut().unwrap().fingerprint = "another".into();
@@ -188,7 +188,8 @@ fn a_recorded_batch_is_searched_for_duplicates_once() {
     let mut fresh = journal;
     fresh.shards[0].attempt.as_mut().unwrap().post_by = NOW;
     memory.searches.clear();
-    let Step::Wait { until, .. } = step(&job(), Some(&fresh), &memory) else { panic!("the list may lag") };
+    let vendors = with_provider(|p| p.is_vendors_own = true);
+    let Step::Wait { until, .. } = step(&vendors, Some(&fresh), &memory) else { panic!("the list may lag") };
     assert_eq!(until, Some(NOW + 20));
     memory.looks.insert("batch-1".into(), seen(Seen::Ended { state: "completed".into(), done: 1, rejected: None }));
     assert!(matches!(step(&job(), Some(&fresh), &memory), Step::Search(_)), "before it is settled");
@@ -257,7 +258,7 @@ fn a_provider_that_is_away_for_ten_minutes_is_tried_seldom_and_found_again_soon(
             Step::Post(_) if now >= back => break now,
             Step::Post(_) => {
                 tries.push(now);
-                let refused = Posted::Refused(Refusal::NotSent, "no connection".into());
+                let refused = Posted::Refused(Rejection::new(Refusal::NotSent, "no connection"));
                 memory.posted.insert(memory.permit.take().unwrap(), refused);
             }
             Step::Swap(next) => journal = next,
@@ -316,4 +317,64 @@ fn of_another_round_as_much_is_sent_as_the_journal_has_room_for() {
     assert_eq!((end.outcome, end.requests.expired), (Outcome::Failed, 1));
     assert!(end.message.ends_with("is not sent again, for a job has at most 1 batches"), "{}", end.message);
     assert!(!next(3, 0).commit.unwrap().message.contains("at most"), "nothing would be sent");
+}
+
+/// A gateway's client that repeats a POST makes a batch that costs money for as long as it runs.
+#[test]
+fn behind_a_gateway_the_list_is_searched_for_twins_at_once_and_at_growing_distances() {
+    let mut journal = journal(owner("j", "u"), Some(AttemptState::Submitted { batch_id: "batch-1".into(), at: NOW }));
+    journal.shards[0].attempt.as_mut().unwrap().post_by = NOW;
+    let timing = Timing { listing_lag: 300_000, ..TIMING };
+    let (mut now, mut memory, mut looks) = (NOW, memory(), vec![]);
+    memory.looks.insert("batch-1".into(), Look { at: NOW, seen: running() });
+    let all = NOW + 300_010;
+    let idle = JobView { poll_period: 1_000_000, ..job() };
+    while now < all {
+        let observed =
+            Observed { now, nonce: "n", timing: &timing, job: &idle, journal: Some(&journal), memory: &memory };
+        match decide(&observed) {
+            Step::Search(_) => {
+                looks.push((now - NOW) / 1_000);
+                memory.searches.insert("intent-1".into(), Search { began: now, found: Some(vec!["batch-1".into()]) });
+            }
+            Step::Wait { until: Some(due), .. } => now = due,
+            step => panic!("{step:?}"),
+        }
+    }
+    assert_eq!(looks, [0, 5, 20, 65, 200]);
+    memory
+        .searches
+        .insert("intent-1".into(), Search { began: NOW, found: Some(vec!["batch-1".into(), "batch-2".into()]) });
+    assert_eq!(step(&job(), Some(&journal), &memory), cancel("batch-2"));
+}
+
+#[test]
+fn what_twins_were_billed_for_is_written_down_with_the_end_of_their_batch() {
+    let mut journal = journal(owner("j", "u"), submitted());
+    journal.shards[0].requests = 9;
+    let ended = |done| Seen::Ended { state: "cancelled".into(), done, rejected: None };
+    let billed = |twin: Option<Look>| {
+        let mut memory = memory();
+        found(&mut memory, NOW, &["batch-1", "batch-2"]);
+        memory.cancelled.insert("batch-2".into());
+        memory.looks.insert("batch-1".into(), seen(ended(9)));
+        memory.looks.extend(twin.map(|look| ("batch-2".into(), look)));
+        let part = PartRef { name: "p".into(), sha256: "s".into() };
+        let counts = RequestCounts { total: 9, succeeded: 9, ..Default::default() };
+        let collected = Collected { part, counts, may_pass: 0, errors: vec![], files: vec![] };
+        memory.collected.insert("batch-1".into(), collected);
+        match step(&job(), Some(&journal), &memory) {
+            Step::Swap(next) => Ok(next.billed_again()),
+            step => Err(Box::new(step)),
+        }
+    };
+    let look = Box::new(Step::PollTwin { slot: Slot { shard: 0, attempt: 1 }, batch_id: "batch-2".into() });
+    assert_eq!(billed(None), Err(look.clone()));
+    assert_eq!(billed(Some(Look { at: NOW - 1, seen: running() })), Err(look), "it may have ended since");
+    assert_eq!(billed(Some(seen(running()))), Ok(9), "it may yet be billed for all");
+    assert_eq!(billed(Some(Look { at: NOW - 1, seen: ended(4) })), Ok(4));
+    assert_eq!(billed(Some(seen(turned_away(Refusal::Failed)))), Ok(0));
+    assert_eq!(billed(Some(seen(Seen::NotOurs))), Ok(0));
+    let completed = Seen::Ended { state: "completed".into(), done: 0, rejected: None };
+    assert_eq!(billed(Some(seen(completed))), Ok(9), "not every server counts");
 }

@@ -54,7 +54,7 @@ fn a_finished_job_tidies_its_work_whoever_the_journal_names_of_its_name() {
 
 #[test]
 fn who_goes_on_with_a_journal_that_was_closed_sends_no_file_that_may_be_gone() {
-    let refused = || AttemptState::Refused { refusal: Refusal::NotSent, message: "m".into(), at: 0 };
+    let refused = || AttemptState::Refused { refusal: Refusal::NotSent, message: "m".into(), at: 0, retry_at: None };
     let elsewhere = Owner { cluster: "d".into(), ..owner("j", "v") };
     for (of, closing) in
         [(owner("j", "u"), true), (owner("j", "earlier"), true), (elsewhere, true), (owner("j", "earlier"), false)]

@@ -14,6 +14,7 @@ mod conformance;
 mod crash;
 mod deletion;
 mod forged;
+mod gateways;
 mod happy;
 mod holds;
 mod inputs;

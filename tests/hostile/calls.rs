@@ -101,7 +101,8 @@ async fn a_redirect_names_where_it_leads_and_what_to_set_instead() {
         })
         .await;
         let api = client(&server, false);
-        let Created::Unknown(created, _) = api.create(&ask()).await else { panic!("{location}") };
+        let Created::Unknown(created) = api.create(&ask()).await else { panic!("{location}") };
+        let created = created.message;
         let mut said = vec![created];
         let content = futures::stream::iter([Ok("{}\n".into())]).boxed();
         let file = InputFile { name: "x.jsonl".into(), bytes: 3, content };

@@ -18,6 +18,7 @@ pub(super) enum Action {
     Refuse(usize),
     Reply { replica: usize, batch: Option<usize> },
     LoseReply(usize),
+    Decline(usize),
     List(usize),
     End { batch: usize, how: How },
     Tick,
@@ -58,6 +59,9 @@ impl Protocol {
                 out.extend(replies(w, i, intent));
                 if w.left.lost_replies > 0 {
                     out.push(Action::LoseReply(i));
+                }
+                if w.left.declines > 0 {
+                    out.push(Action::Decline(i));
                 }
             }
             Doing::Collecting(..) | Doing::Joining(..) | Doing::Staging(_) | Doing::Tidying(..) => {
@@ -101,8 +105,8 @@ impl Protocol {
             Some(batch) => Posted::Created(w.batches[batch].id.clone()),
             // The network lost it.
             None if self.deleted == Deleted::TakenUnseen => Posted::Unknown(String::new()),
-            None if w.left.refusals < self.budget.refusals => Posted::Refused(Refusal::Capacity, String::new()),
-            None => Posted::Refused(Refusal::Invalid, String::new()),
+            None if w.left.refusals < self.budget.refusals => Posted::Refused(rejection(Refusal::Capacity)),
+            None => Posted::Refused(rejection(Refusal::Invalid)),
         };
         w.learn(replica, |m| _ = m.posted.insert(intent, reply));
     }
@@ -111,8 +115,19 @@ impl Protocol {
         w.left.lost_replies -= 1;
         w.history.reply_lost = true;
         let reply = match self.mutant {
-            Some(Mutant::LostIsRefused) => Posted::Refused(Refusal::Capacity, String::new()),
+            Some(Mutant::LostIsRefused) => Posted::Refused(rejection(Refusal::Capacity)),
             _ => Posted::Unknown(String::new()),
+        };
+        w.learn(replica, |m| _ = m.posted.insert(intent, reply));
+    }
+
+    /// The POST may have made a batch, or may yet.
+    fn decline(&self, w: &mut World, replica: usize, intent: String) {
+        w.left.declines -= 1;
+        w.history.declined = true;
+        let reply = match self.mutant {
+            Some(Mutant::DeclinedIsRefused) => Posted::Refused(rejection(Refusal::Capacity)),
+            _ => Posted::Declined(rejection(Refusal::Capacity)),
         };
         w.learn(replica, |m| _ = m.posted.insert(intent, reply));
     }
@@ -130,6 +145,7 @@ impl Protocol {
             }
             (Doing::Waiting(intent), Action::Reply { batch, .. }) => self.reply(w, replica, intent, batch),
             (Doing::Waiting(intent), Action::LoseReply(_)) => self.lose_reply(w, replica, intent),
+            (Doing::Waiting(intent), Action::Decline(_)) => self.decline(w, replica, intent),
             (Doing::Collecting(slot, batch), Action::Transfer(_)) => self.collect(w, replica, slot, &batch),
             (Doing::Joining(journal, then), Action::Transfer(_)) => self.join(w, replica, &journal, then),
             (Doing::Staging(shard), Action::Transfer(_)) => _ = w.folder.staged.insert((w.work(), shard)),
@@ -143,6 +159,10 @@ impl Protocol {
         }
         Some(())
     }
+}
+
+fn rejection(refusal: Refusal) -> Rejection {
+    Rejection::new(refusal, "")
 }
 
 /// Deletes what was staged, and says so in status if the object is still the one that was judged.

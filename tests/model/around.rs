@@ -13,6 +13,8 @@ pub(super) enum How {
     Failed,
     /// Turned away as a whole.
     Rejected,
+    /// The same, for its tokens.
+    OverTheLimit,
     /// It was told to stop, and no line was executed.
     Cancelled,
 }
@@ -37,6 +39,9 @@ impl Protocol {
         }
         if self.until == Until::Finished {
             out.extend((0..w.batches.len()).flat_map(|batch| ends(w, batch)));
+        } else if w.left.token_limits > 0 {
+            let over = |action: &Action| matches!(action, Action::End { how: How::OverTheLimit, .. });
+            out.extend((0..w.batches.len()).flat_map(|batch| ends(w, batch)).filter(over));
         }
     }
 
@@ -160,6 +165,7 @@ impl Protocol {
                 w.left.expiries -= u8::from(how == How::Expired);
                 w.left.failures -= u8::from(how == How::Failed);
                 w.left.rejections -= u8::from(how == How::Rejected);
+                w.left.token_limits -= u8::from(how == How::OverTheLimit);
                 w.batches[batch].state = ended(&w.batches[batch].file, how);
             }
             _ => return None,
@@ -291,6 +297,7 @@ fn ends(w: &World, batch: usize) -> Vec<Action> {
         (w.left.expiries > 0, How::Expired),
         (w.left.failures > 0, How::Failed),
         (w.left.rejections > 0, How::Rejected),
+        (w.left.token_limits > 0, How::OverTheLimit),
     ];
     ends.extend(may.into_iter().filter(|(may, _)| *may).map(|(_, how)| how));
     ends.into_iter().map(|how| Action::End { batch, how }).collect()
@@ -306,5 +313,6 @@ fn ended(file: &str, how: How) -> BatchState {
         How::Failed => first("F"),
         How::Cancelled => BatchState::Ended("C".repeat(lines)),
         How::Rejected => BatchState::Rejected,
+        How::OverTheLimit => BatchState::OverTheLimit,
     }
 }

@@ -58,6 +58,10 @@ impl Protocol {
         w.stage(&journal.work_id, journal.shards.clone());
         if self.start == Start::Submitted {
             journal.shards.iter_mut().enumerate().for_each(|(i, shard)| submit(w, i, shard));
+            if self.budget.token_limits > 0 {
+                // The last of the times that it has to be turned away, with nothing beside it.
+                journal.shards.iter_mut().for_each(|shard| shard.streaks.alone = 3);
+            }
             w.edit_object(0, 0, |o| o.submitted = true);
             if self.budget.doubles > 0 {
                 // A gateway made two of the first POST.
@@ -83,6 +87,8 @@ fn submit(w: &mut World, i: usize, shard: &mut Shard) {
         file_id: file.clone(),
         post_by: -NEVER,
         fingerprint: "k".into(),
+        declined: None,
+        billed_again: 0,
         state: AttemptState::Submitted { batch_id: id.clone(), at: -NEVER },
     });
     let state = BatchState::Running { told_to_stop: false };

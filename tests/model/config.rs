@@ -24,6 +24,10 @@ pub(super) struct Budget {
     pub refusals: u8,
     /// A gateway makes two batches of one POST.
     pub doubles: u8,
+    /// A gateway answers a POST with a refusal, whatever became of it.
+    pub declines: u8,
+    /// A batch is turned away for its tokens.
+    pub token_limits: u8,
     /// A replica takes the storage for careless.
     pub bad_proofs: u8,
     /// The object goes without its finalizer and is created again under its name.
@@ -69,6 +73,8 @@ impl Budget {
         stalls: 0,
         refusals: 0,
         doubles: 0,
+        declines: 0,
+        token_limits: 0,
         bad_proofs: 0,
         recreations: 0,
         edits: 0,
@@ -99,6 +105,8 @@ impl std::fmt::Debug for Budget {
             ("stalls", self.stalls),
             ("refusals", self.refusals),
             ("doubled POSTs", self.doubles),
+            ("refusals by a gateway", self.declines),
+            ("batches over the token limit", self.token_limits),
             ("bad proofs", self.bad_proofs),
             ("re-creations", self.recreations),
             ("edits", self.edits),
@@ -137,6 +145,14 @@ pub(super) enum Mutant {
     RetriesPost,
     /// A lost reply is taken for a refusal.
     LostIsRefused,
+    /// A gateway's refusal is taken for the vendor's.
+    DeclinedIsRefused,
+    /// Where a shard is halved, the second half is forgotten.
+    ForgetsHalf,
+    /// Where a shard is halved, the whole stays beside its halves.
+    KeepsWhole,
+    /// Where a shard is halved, the first half is sent with the file of the whole.
+    HalvesNoFile,
     /// An intent is taken for over while its POST may still be sent.
     RevokesTooSoon,
     /// The next attempt starts although the file is still there.
@@ -222,8 +238,9 @@ pub(super) struct Protocol {
     pub budget: Budget,
     pub start: Start,
     pub until: Until,
-    /// Lines of the work; one to a shard of the plan.
+    /// Lines of the work; one to a shard of the plan, or all in one.
     pub lines: u8,
+    pub together: bool,
     pub parallelism: usize,
     pub policy: DeletionPolicy,
     pub deadline: Option<i64>,
@@ -249,6 +266,7 @@ impl Protocol {
             start: Start::New,
             until: Until::Submitted,
             lines: 1,
+            together: false,
             parallelism: 1,
             policy: DeletionPolicy::Cancel,
             deadline: None,
@@ -275,6 +293,12 @@ impl Protocol {
         Protocol { start, until, lines, parallelism, revisions: 30, ..Self::submitting(budget) }
     }
 
+    /// One shard of two lines, from a batch that may be more than the account takes to two that are recorded.
+    pub(super) fn halving(budget: Budget) -> Self {
+        let (until, revisions) = (Until::Submitted, 14);
+        Protocol { together: true, parallelism: 1, until, revisions, ..Self::ending(budget) }
+    }
+
     /// One shard, from the opening to results.
     pub(super) fn whole(budget: Budget) -> Self {
         Protocol { until: Until::Finished, revisions: 30, ..Self::submitting(budget) }
@@ -286,6 +310,7 @@ impl std::fmt::Debug for Protocol {
         let part = |name: &str, value: Option<String>| value.map(|v| format!("{name} {v}; ")).unwrap_or_default();
         let more = [
             part("lines", (self.lines > 1).then(|| self.lines.to_string())),
+            part("in one shard", self.together.then(String::new)),
             part("attempts", (self.attempts != 2).then(|| self.attempts.to_string())),
             part("policy", (self.policy == DeletionPolicy::Orphan).then(|| "Orphan".into())),
             part("deadline", self.deadline.map(|d| d.to_string())),

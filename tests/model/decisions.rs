@@ -153,6 +153,10 @@ impl Protocol {
             Step::FollowUp { round } if self.mutant != Some(Mutant::StagesAfter) => {
                 w.stage(&w.work(), follow_up(w, *round));
             }
+            Step::Halve(slot) => {
+                let Some(halves) = halves(w, *slot) else { return false };
+                w.stage(&w.work(), halves.to_vec());
+            }
             Step::Search(slot) => return self.search(w, now, memory, job, *slot),
             Step::Revoke(slot) => {
                 let Some(Attempt { file_id, .. }) = w.attempt(*slot).cloned() else { return false };

@@ -59,7 +59,18 @@ impl Protocol {
                 };
                 memory.uploads.insert((*slot, sha.clone()), format!("{sha}@{}", job.fingerprint));
             }
-            Step::Poll(slot) if self.follows() => return poll(w, now, memory, job, *slot),
+            Step::Poll(slot) if self.follows() => {
+                let Some(AttemptState::Submitted { batch_id, .. }) = w.attempt(*slot).map(|a| &a.state) else {
+                    return false;
+                };
+                look_at(w, now, memory, job, batch_id);
+            }
+            Step::PollTwin { batch_id, .. } => look_at(w, now, memory, job, batch_id),
+            Step::Halve(slot) => {
+                let Some(halves) = halves(w, *slot) else { return false };
+                let sha256 = w.journal.as_ref().map(|j| j.shards[slot.shard].sha256.clone()).unwrap_or_default();
+                memory.halved = Some(Halved { slot: *slot, sha256, halves });
+            }
             Step::FollowUp { round } => memory.follow_up = Some((*round, follow_up(w, *round))),
             _ => return false,
         }
@@ -69,7 +80,9 @@ impl Protocol {
     /// What the input holds now, one line a shard.
     pub(super) fn shards_of(&self, w: &World, job: &JobView) -> Vec<Shard> {
         let work = if w.new_source { job.spec_hash.to_lowercase() } else { job.spec_hash.clone() };
-        (0..self.lines).map(|line| shard(&work, &line.to_string(), 0, RequestCounts::default())).collect()
+        let lines: Vec<String> = (0..self.lines).map(|line| line.to_string()).collect();
+        let contents = if self.together { vec![lines.concat()] } else { lines };
+        contents.iter().map(|lines| shard(&work, lines, 0, RequestCounts::default())).collect()
     }
 
     fn planned_for(&self, w: &World, job: &JobView, stage: &Option<String>) -> Planned {
@@ -110,6 +123,9 @@ impl Protocol {
                 if let (Some(Mutant::KeepsFiles), Some(judged)) = (self.mutant, judged.as_deref()) {
                     keep_files(judged, &mut next);
                 }
+                if let (Some(mutant), Some(judged)) = (self.mutant, judged.as_deref()) {
+                    halve_badly(w, mutant, judged, &mut next);
+                }
                 Doing::Writing(write(judged, next, None))
             }
             Step::WriteIntent { journal, intent_id } => Doing::Writing(write(judged, journal, Some(intent_id))),
@@ -136,6 +152,29 @@ impl Protocol {
         };
         w.replicas[replica].doing = doing;
         Some(())
+    }
+}
+
+/// Breaks a write that replaces a shard by its halves.
+fn halve_badly(w: &mut World, mutant: Mutant, judged: &Journal, next: &mut Journal) {
+    let pairs = judged.shards.iter().zip(&next.shards);
+    let Some(at) = pairs.into_iter().position(|(a, b)| a.sha256 != b.sha256) else { return };
+    let whole = &judged.shards[at];
+    match mutant {
+        Mutant::ForgetsHalf => _ = next.shards.pop(),
+        Mutant::KeepsWhole => {
+            let first = Shard { attempt: None, ..next.shards[at].clone() };
+            next.shards.push(first);
+            next.shards[at] = Shard { streaks: Default::default(), ..whole.clone() };
+        }
+        Mutant::HalvesNoFile => {
+            let file = w.batches.iter().find(|b| parse(&b.file) == parse(&whole.sha256)).map(|b| b.file.clone());
+            if let (Some(attempt), Some(file)) = (&mut next.shards[at].attempt, file) {
+                w.deleted_files.remove(&file);
+                attempt.file_id = file;
+            }
+        }
+        _ => {}
     }
 }
 
@@ -177,6 +216,7 @@ pub(super) fn shard(work: &str, lines: &str, round: u32, took: RequestCounts) ->
         took,
         took_errors: vec![],
         model: String::new(),
+        streaks: Default::default(),
     }
 }
 
@@ -184,7 +224,7 @@ pub(super) fn post(w: &mut World, replica: usize, memory: &mut Memory, credentia
     let Attempt { intent_id: intent, file_id: file, post_by, .. } = w.attempt(slot)?.clone();
     memory.permit = None;
     if w.clock(replica) >= post_by {
-        memory.posted.insert(intent, Posted::Refused(Refusal::NotSent, String::new()));
+        memory.posted.insert(intent, Posted::Refused(Rejection::new(Refusal::NotSent, "")));
         return Some(Doing::Nothing);
     }
     w.history.asked_when_closed |= w.journal.as_ref()?.closing.is_some();
@@ -200,18 +240,18 @@ pub(super) fn post(w: &mut World, replica: usize, memory: &mut Memory, credentia
     Some(Doing::Waiting(intent))
 }
 
-fn poll(w: &World, now: i64, memory: &mut Memory, job: &JobView, slot: Slot) -> bool {
-    let Some(AttemptState::Submitted { batch_id, .. }) = w.attempt(slot).map(|a| &a.state) else { return false };
+fn look_at(w: &World, now: i64, memory: &mut Memory, job: &JobView, batch_id: &str) {
     let batch = w.batches.iter().find(|b| b.id == *batch_id && b.credential == job.fingerprint);
     let ended = |state: &str, rejected| Seen::Ended { state: state.into(), done: 0, rejected };
+    let turned_away = |refusal| ended("failed", Some((refusal, String::new())));
     let seen = match batch.map(|b| &b.state) {
         None | Some(BatchState::Forgotten) => Seen::NotFound,
         Some(BatchState::Running { .. }) => Seen::Running { state: "in_progress".into(), done: 0 },
         Some(BatchState::Ended(_)) => ended("completed", None),
-        Some(BatchState::Rejected) => ended("failed", Some((Refusal::Failed, String::new()))),
+        Some(BatchState::Rejected) => turned_away(Refusal::Failed),
+        Some(BatchState::OverTheLimit) => turned_away(Refusal::TokenLimit),
     };
-    memory.looks.insert(batch_id.clone(), Look { at: now, seen });
-    true
+    memory.looks.insert(batch_id.into(), Look { at: now, seen });
 }
 
 fn cancel(w: &mut World, memory: &mut Memory, job: &JobView, id: String) {

@@ -29,10 +29,33 @@ fn shards_go_on(judged: &Journal, next: &Journal) -> bool {
     if !judged.has_intents() {
         return !next.has_intents() || same_contents(judged, next);
     }
+    if is_halved(judged, next) {
+        return next.plan == judged.plan;
+    }
     let settled = judged.shards.iter().all(|s| s.settled().is_some());
     let later = next.shards.iter().skip(judged.shards.len());
     let appended = later.clone().all(|s| settled && s.attempt.is_none() && s.round == judged.round() + 1);
     same_contents(judged, next) && appended && next.plan == judged.plan
+}
+
+/// Whether one shard, which was turned away for its tokens, became two that hold its lines and nothing else of it.
+fn is_halved(judged: &Journal, next: &Journal) -> bool {
+    let others = |at: usize| {
+        let kept = |(i, (a, b)): (usize, (&Shard, &Shard))| i == at || a == b;
+        judged.shards.iter().zip(&next.shards).enumerate().all(kept)
+    };
+    let Some(at) = judged.shards.iter().zip(&next.shards).position(|(a, b)| a.sha256 != b.sha256) else { return false };
+    let [whole, first] = [&judged.shards[at], &next.shards[at]];
+    let Some(second) = next.shards.get(judged.shards.len()).filter(|s| s.attempt.is_none()) else { return false };
+    let [all, a, b] = [whole, first, second].map(|s| parse(&s.sha256).1);
+    let without_file = |s: &Shard| s.attempt.as_ref().is_some_and(|a| a.file_id.is_empty());
+    next.shards.len() == judged.shards.len() + 1
+        && others(at)
+        && whole.refusal() == Some(Refusal::TokenLimit)
+        && first.refusal() == Some(Refusal::TokenLimit)
+        && without_file(first)
+        && (!a.is_empty() && !b.is_empty() && all == format!("{a}{b}"))
+        && [first.round, second.round] == [whole.round; 2]
 }
 
 fn same_contents(judged: &Journal, next: &Journal) -> bool {
@@ -63,8 +86,12 @@ fn attempt_goes_on(a: &Shard, b: &Shard, next: &Journal) -> bool {
 fn state_goes_on(a: &Attempt, b: &Attempt) -> bool {
     match (&a.state, &b.state) {
         (Intended, Submitted { .. } | Revoking) => a.file_id == b.file_id,
+        (Intended, Intended) => a.declined.is_none() && *b == Attempt { declined: b.declined.clone(), ..a.clone() },
         (Intended, Refused { .. } | Revoked { .. }) | (Revoking, Submitted { .. } | Revoked { .. }) => true,
-        (Revoking, Refused { refusal, .. }) => *refusal == Refusal::TooOften,
+        (Revoking, Refused { refusal, .. }) => *refusal == Refusal::TooOften || a.declined.is_some(),
+        (Refused { refusal, .. }, Refused { refusal: end, .. }) => {
+            (*refusal, *end) == (Refusal::TokenLimit, Refusal::TooLarge)
+        }
         (Submitted { batch_id: a, .. }, Settled { batch_id: b, .. }) => a == b,
         // To a twin of a batch that was turned away, among others.
         (Submitted { .. }, Submitted { .. } | Refused { .. } | Revoked { .. }) => true,

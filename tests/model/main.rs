@@ -14,8 +14,8 @@
 //!
 //! What may happen at any time (`config::Budget`): a replica crashes, pauses between any two effects, or decides on an
 //! object that has changed since it was read; a reply of the provider or of the storage is lost; a POST stays in the
-//! network for however long and arrives after its sender gave up, or twice; the provider has no room, or turns a batch
-//! away; a batch shows late in the list; a replica takes the storage for careless; the object is created again,
+//! network for however long and arrives after its sender gave up, or twice; a gateway says that it refused it, whatever
+//! became of it; the provider has no room, or turns a batch away, as a whole or for its size; a batch shows late in the list; a replica takes the storage for careless; the object is created again,
 //! restored, edited, suspended or deleted, or lives in a cluster that is copied, where people have the work taken over;
 //! the input changes; the credential becomes another account's; a person answers; what lies below `_batchjob/` is
 //! emptied once the job is done, or the journal is lost before.
@@ -73,8 +73,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use batchjob_operator::api::{DeletionPolicy, InputStatus, Lock, Outcome, ProviderFilePolicy, RequestCounts};
 use batchjob_operator::lifecycle::{
-    Attempt, AttemptState, Collected, Commit, JobView, Journal, Look, ManifestView, MaxFailed, Memory, Observed, Owner,
-    PartRef, Pass, Plan, Planned, Posted, Refusal, Search, Seen, Shard, Slot, Step, Tidied, Timing, decide,
+    Attempt, AttemptState, Collected, Commit, Halved, JobView, Journal, Look, ManifestView, MaxFailed, Memory,
+    Observed, Owner, PartRef, Pass, Plan, Planned, Posted, Refusal, Rejection, Search, Seen, Shard, Slot, Step, Tidied,
+    Timing, decide,
 };
 use stateright::{Model, Property};
 
@@ -85,8 +86,8 @@ use decisions::remembered;
 use effects::{last_moment, post, shard, take_for_a_permit};
 use explore::soak;
 use lawful::is_lawful;
-use properties::{GIVEN_UP, GOES_ON, NEEDED, NO_DOUBLE_PAY, NO_LOST_BATCH, NO_LOST_LINE, NOTHING_AFTER};
-use results::{follow_up, joined};
+use properties::{GIVEN_UP, GOES_ON, NEEDED, NO_DOUBLE_PAY, NO_LOST_BATCH, NO_LOST_LINE, NOTHING_AFTER, SUMS_UP};
+use results::{follow_up, halves, joined};
 use shared::Shared;
 use world::{Batch, BatchState, Doing, Folder, History, Post, Replica, Results, World, Write};
 use world::{answers_of, attempts, content, credential_of, parse};

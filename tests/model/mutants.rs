@@ -38,6 +38,20 @@ fn a_lost_reply_is_no_refusal() {
 }
 
 #[test]
+fn a_gateways_refusal_is_no_proof() {
+    pays_twice(Mutant::DeclinedIsRefused, Budget { declines: 1, ..NONE });
+}
+
+#[test]
+fn a_shard_is_replaced_by_both_of_its_halves_and_sent_no_more() {
+    let once = Budget { token_limits: 1, ..NONE };
+    let to_the_end = Protocol { until: Until::Finished, ..Protocol::halving(once) };
+    without(Mutant::ForgetsHalf, to_the_end, SUMS_UP);
+    without(Mutant::KeepsWhole, Protocol::halving(once), NO_DOUBLE_PAY);
+    without(Mutant::HalvesNoFile, Protocol::halving(Budget { crashes: 1, ..once }), NO_DOUBLE_PAY);
+}
+
+#[test]
 fn wait_until_no_post_can_start_before_revoking() {
     let deleted = Deleted::TakenUnseen;
     without(Mutant::RevokesTooSoon, Protocol { deleted, ..Protocol::submitting(NONE) }, NO_DOUBLE_PAY);

@@ -5,6 +5,7 @@ use super::*;
 pub(super) const NO_DOUBLE_PAY: &str = "never pays twice";
 pub(super) const NO_LOST_BATCH: &str = "never loses a batch";
 pub(super) const NO_LOST_LINE: &str = "results hold every answer that came back";
+pub(super) const SUMS_UP: &str = "the outcomes of all lines sum up to their number";
 pub(super) const NOTHING_AFTER: &str = "asks for nothing once the journal is closed, or results are there";
 pub(super) const NEEDED: &str = "what is staged stays until its results are there, or nothing can be sent";
 pub(super) const GIVEN_UP: &str = "asks for nothing once another cluster has the work";
@@ -38,6 +39,7 @@ impl Model for Protocol {
             | Action::Reread(replica)
             | Action::Reply { replica, .. }
             | Action::LoseReply(replica)
+            | Action::Decline(replica)
             | Action::Transfer(replica)
             | Action::LetGo { replica, .. } => self.finish(&mut w, replica, action)?,
             _ => self.happen(&mut w, action)?,
@@ -68,7 +70,7 @@ fn safety() -> Vec<Property<Protocol>> {
             w.folder.manifest.as_ref().is_none_or(|results| is_whole(m, w, results))
         }),
         Property::<Protocol>::always(GOES_ON, |m, w| (0..2).all(|r| is_at_an_end(m, w, r)) || !m.is_at_rest(w)),
-        Property::<Protocol>::always("the outcomes of all lines sum up to their number", |m, w| {
+        Property::<Protocol>::always(SUMS_UP, |m, w| {
             let sums_up = |c: &Commit| {
                 let r = c.requests;
                 let sum = r.succeeded + r.failed + r.expired + r.cancelled + r.missing;
@@ -95,7 +97,7 @@ fn bills(batch: &Batch, line: char) -> bool {
         BatchState::Running { told_to_stop } if batch.doubled => !told_to_stop,
         BatchState::Running { .. } => true,
         BatchState::Ended(ends) => matches!(ends.as_bytes()[at], b'Y' | b'F'),
-        BatchState::Rejected | BatchState::Forgotten => false,
+        BatchState::Rejected | BatchState::OverTheLimit | BatchState::Forgotten => false,
     }
 }
 
@@ -130,7 +132,7 @@ fn is_known(m: &Protocol, w: &World, batch: &Batch) -> bool {
     };
     let twin = |other: &Batch| other.id != batch.id && other.intent == batch.intent;
     let stopped = batch.state != BatchState::Running { told_to_stop: false } && w.batches.iter().any(twin);
-    let rejected = matches!(batch.state, BatchState::Rejected | BatchState::Forgotten);
+    let rejected = matches!(batch.state, BatchState::Rejected | BatchState::OverTheLimit | BatchState::Forgotten);
     // What status named is told to stop; the look for strays tells of the rest.
     let named = w.objects[0].as_ref().is_some_and(|o| o.batches.contains(&batch.id));
     let told_to_stop = batch.state != BatchState::Running { told_to_stop: false };
@@ -197,6 +199,18 @@ impl Protocol {
                 b.lost_replies > 0 && self.start == Start::New,
                 Property::<Self>::sometimes("submitted after a lost reply", |_, w| {
                     w.is_submitted() && w.history.reply_lost
+                }),
+            ),
+            (
+                b.declines > 0,
+                Property::<Self>::sometimes("submitted after a refusal that proves nothing", |_, w| {
+                    w.is_submitted() && w.history.declined && w.batches.len() > 1
+                }),
+            ),
+            (
+                b.token_limits > 0,
+                Property::<Self>::sometimes("submitted in halves", |_, w| {
+                    w.is_submitted() && w.journal.as_ref().is_some_and(|j| j.shards.len() > 1)
                 }),
             ),
             (

@@ -90,7 +90,8 @@ fn ends(w: &World, journal: &Journal, line: char, mutant: Option<Mutant>) -> Opt
 }
 
 fn is_refused_for_good(journal: &Journal, line: char) -> bool {
-    journal.shards.iter().any(|s| parse(&s.sha256).1.contains(line) && s.is_refused_for_good())
+    let refused = |s: &Shard| s.is_refused_for_good() || s.is_too_large();
+    journal.shards.iter().any(|s| parse(&s.sha256).1.contains(line) && refused(s))
 }
 
 fn is_final(end: char) -> bool {
@@ -118,6 +119,15 @@ pub(super) fn joined(w: &World, journal: &Journal, mutant: Option<Mutant>) -> Op
         errors: vec![],
     };
     Some(Results { manifest, lines })
+}
+
+/// The halves of a shard that has more than one line.
+pub(super) fn halves(w: &World, slot: Slot) -> Option<[Shard; 2]> {
+    let whole = w.journal.as_ref()?.shards.get(slot.shard)?;
+    let (work, lines) = parse(&whole.sha256);
+    let (first, second) = lines.split_at_checked(lines.len().div_ceil(2))?;
+    let half = |lines: &str| shard(work, lines, whole.round, RequestCounts::default());
+    (!second.is_empty() && whole.round == 0).then(|| [half(first), half(second)])
 }
 
 /// What another round would send: every line without a final answer that nobody gave up, pooled.

@@ -42,6 +42,26 @@ fn a_provider_without_room() {
 }
 
 #[test]
+fn a_gateway_that_refuses_what_it_may_have_made() {
+    submitting(Budget { declines: 1, crashes: 1, ..NONE });
+    submitting(Budget { declines: 1, doubles: 1, ..NONE });
+    submitting(Budget { declines: 1, refusals: 1, ..NONE });
+    if soak() {
+        submitting(Budget { declines: 2, crashes: 1, ..NONE });
+        submitting(Budget { declines: 1, deletions: 1, ..NONE });
+    }
+}
+
+#[test]
+fn a_batch_that_is_more_than_the_account_takes_is_halved() {
+    Protocol::halving(Budget { token_limits: 1, ..NONE }).holds();
+    if soak() {
+        Protocol::halving(Budget { token_limits: 1, crashes: 1, ..NONE }).holds();
+        Protocol { parallelism: 2, ..Protocol::halving(Budget { token_limits: 1, ..NONE }) }.holds();
+    }
+}
+
+#[test]
 fn a_storage_taken_for_careless() {
     submitting(Budget { bad_proofs: 1, crashes: 1, ..NONE });
     submitting(Budget { bad_proofs: 1, edits: 1, ..NONE });

@@ -113,6 +113,8 @@ pub(super) enum BatchState {
     Ended(String),
     /// Turned away before any line was executed.
     Rejected,
+    /// The same, for its tokens.
+    OverTheLimit,
     /// The provider does not know it any more.
     Forgotten,
 }
@@ -121,6 +123,8 @@ pub(super) enum BatchState {
 pub(super) struct History {
     pub crashed_with_permit: bool,
     pub reply_lost: bool,
+    /// A gateway said that it refused a POST.
+    pub declined: bool,
     pub adopted: bool,
     pub asked_when_closed: bool,
     /// A POST after there were results.

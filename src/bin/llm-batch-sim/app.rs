@@ -29,6 +29,8 @@ pub struct Settings {
     pub contents: PathBuf,
     /// What shall go wrong.
     pub faults: Faults,
+    /// The models that there are; none: any, and files are not checked when they are uploaded.
+    pub models: Vec<String>,
     /// How long a batch runs, until told otherwise.
     pub batch_duration: Duration,
 }

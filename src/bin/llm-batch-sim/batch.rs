@@ -175,6 +175,11 @@ impl Batch {
         ids::now().saturating_sub(self.created_at) < i64::from(seconds)
     }
 
+    /// How many requests it has; 0 until its file was read.
+    pub fn requests(&self) -> u64 {
+        self.request_counts.map_or(0, |counts| counts.total)
+    }
+
     /// The input file is good: requests run from now on, unless somebody cancelled.
     pub fn start(&mut self, model: &str, total: u64) {
         self.model = Some(model.to_owned());

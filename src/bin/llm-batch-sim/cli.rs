@@ -47,6 +47,9 @@ point strike in their order, one a request or batch.
            drop_request  cut the connection, do nothing
            status:503    answer with this status, do nothing
            html          answer 502 with an HTML page, do nothing
+           deny:429      do it, then answer with this error
+           double        make two batches, tell of one (create_batch only)
+           unknown_file  answer 400, the input file is not found (create_batch only)
            lag:30        leave out batches younger than so many seconds (list_batches only)
   Point batch, which is the next batch that is created:
   Actions: expire:0.5         run this share of the lines, then end as expired
@@ -122,6 +125,17 @@ pub struct Args {
     #[arg(long, default_value_t = 209_715_200, value_name = "BYTES")]
     max_bytes: u64,
 
+    /// The most requests that an account may have enqueued; a batch beyond that fails with token_limit_exceeded
+    #[arg(long, default_value_t = u64::MAX, hide_default_value = true, value_name = "NUMBER")]
+    max_enqueued_requests: u64,
+
+    /// A model that there is; repeat it for more. Files are then checked when they are uploaded
+    ///
+    /// As gateways do: a line that makes no sense or names no model is refused with 400, one for another model with 403.
+    /// GET /v1/models lists them.
+    #[arg(long = "model", value_name = "NAME")]
+    models: Vec<String>,
+
     /// Something that shall go wrong, as POINT=ACTION[:VALUE][*TIMES]; may be repeated
     #[arg(long = "fault", value_name = "FAULT")]
     faults: Vec<Fault>,
@@ -179,10 +193,11 @@ impl Args {
         let settings = Settings {
             accounts,
             answers,
-            limits: Limits { requests: self.max_requests, bytes: self.max_bytes },
+            limits: Limits { requests: self.max_requests, bytes: self.max_bytes, enqueued: self.max_enqueued_requests },
             seed: self.seed,
             contents: home.contents(),
             faults: Faults::new(script),
+            models: self.models,
             batch_duration: self.batch_duration,
         };
         Ok((App::new(settings, ledger), home))

@@ -14,7 +14,7 @@ use crate::execute::{Results, Runner, Task};
 use crate::faults::Flaw;
 use crate::rows::{Unexecuted, Written};
 use crate::store::{Command, Control, Store, StoredFile};
-use crate::validate;
+use crate::validate::{self, Plan};
 use crate::wire::{BatchError, FileObject};
 
 /// The most lines that are executed before anybody is listened to again.
@@ -58,8 +58,10 @@ async fn run(app: &Shared, task: &Arc<Task>, control: &Control, duration: Durati
             return Ok(());
         }
     };
-    app.store().overlaps.start(&task.batch_id, plan.spans.iter().map(|span| span.request));
-    with_batch(app, task, |batch| batch.start(&plan.model, plan.spans.len() as u64));
+    if let Err(error) = admit(app, task, &plan) {
+        refuse(app, task, error);
+        return Ok(());
+    }
     let runner = Runner::new(Arc::clone(app), Arc::clone(task), plan)?;
     let mut runner = execute(app, task, control, duration, runner).await?;
     let whole = with_batch(app, task, Batch::finalize).unwrap_or_default();
@@ -69,6 +71,24 @@ async fn run(app: &Shared, task: &Arc<Task>, control: &Control, duration: Durati
     })
     .await?;
     settle(&mut app.store(), task, results);
+    Ok(())
+}
+
+/// Starts a batch if its account has room for its requests beside those that it has enqueued.
+fn admit(app: &Shared, task: &Task, plan: &Plan) -> Result<(), BatchError> {
+    let (requests, most) = (plan.spans.len() as u64, app.settings.limits.enqueued);
+    let mut store = app.store();
+    if store.enqueued(&task.account, &task.batch_id) + requests > most {
+        let message = format!(
+            "Enqueued token limit reached for this account. Limit: {most} enqueued requests. Please try again once some \
+             in_progress batches have been completed."
+        );
+        return Err(error_of("token_limit_exceeded", &message));
+    }
+    store.overlaps.start(&task.batch_id, plan.spans.iter().map(|span| span.request));
+    if let Some(batch) = store.batch(&task.account, &task.batch_id) {
+        batch.object.start(&plan.model, requests);
+    }
     Ok(())
 }
 

@@ -57,6 +57,21 @@ pub enum Wire {
         #[serde(skip_serializing_if = "Option::is_none")]
         body: Option<String>,
     },
+    /// It is done, and answered with this error all the same: what is in front tried more than once.
+    Deny {
+        /// The answer's status.
+        status: u16,
+        /// Seconds, for a `Retry-After` header.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after: Option<u64>,
+        /// The answer's body instead of an ordinary error.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        body: Option<String>,
+    },
+    /// Two batches are made of one request, and its sender is told of one: what is in front repeated it.
+    Double {},
+    /// The input file is not known yet, though it was uploaded: nothing is done.
+    UnknownFile {},
     /// Nothing is done, and a gateway's page comes back.
     Html {},
     /// It is done, and its reply comes late.
@@ -89,8 +104,19 @@ pub enum Moment {
 impl Wire {
     fn moment(&self) -> Moment {
         match self {
-            Self::DropReply {} | Self::Delay { .. } | Self::Truncate { .. } => Moment::Reply,
+            Self::DropReply {} | Self::Delay { .. } | Self::Truncate { .. } | Self::Deny { .. } => Moment::Reply,
             Self::DropRequest {} | Self::Status { .. } | Self::Html {} | Self::Lag { .. } => Moment::Arrival,
+            Self::Double {} | Self::UnknownFile {} => Moment::Arrival,
+        }
+    }
+
+    /// The only point that it makes sense at, if there is one.
+    fn place(&self) -> Option<(Point, &'static str)> {
+        match self {
+            Self::Lag { .. } => Some((Point::ListBatches, "only list_batches can lag")),
+            Self::Double {} => Some((Point::CreateBatch, "only create_batch can be doubled")),
+            Self::UnknownFile {} => Some((Point::CreateBatch, "only create_batch names a file")),
+            _ => None,
         }
     }
 }

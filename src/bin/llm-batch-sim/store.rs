@@ -96,6 +96,12 @@ impl Store {
         self.files.get(id).filter(|file| file.account == *account)
     }
 
+    /// Requests of an account's batches that run, without those of one.
+    pub fn enqueued(&self, account: &Account, but: &str) -> u64 {
+        let batches = self.batches.iter().filter(|batch| batch.account == *account && batch.object.id != but);
+        batches.filter(|batch| !batch.object.status.is_end()).map(|batch| batch.object.requests()).sum()
+    }
+
     /// The batch of an id, if this account may see it.
     pub fn batch(&mut self, account: &Account, id: &str) -> Option<&mut StoredBatch> {
         self.batches.get_mut(id).filter(|batch| batch.account == *account)

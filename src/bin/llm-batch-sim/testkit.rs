@@ -52,6 +52,20 @@ impl Reply {
 impl Server {
     /// Serves with these keys, this long for a batch, and these rules.
     pub async fn start(keys: &[&str], duration: Duration, rules: &Value) -> Result<Self, Failure> {
+        Self::with(keys, duration, rules, (vec![], u64::MAX)).await
+    }
+
+    /// A server that has this model only, looks into files when they are uploaded, and has room for so many requests.
+    pub async fn strict(model: &str, enqueued: u64, duration: Duration) -> Result<Self, Failure> {
+        Self::with(&[], duration, &Value::Array(vec![]), (vec![model.to_owned()], enqueued)).await
+    }
+
+    async fn with(
+        keys: &[&str],
+        duration: Duration,
+        rules: &Value,
+        (models, enqueued): (Vec<String>, u64),
+    ) -> Result<Self, Failure> {
         let dir = tempfile::tempdir()?;
         let answers = dir.path().join("answers.json");
         std::fs::write(&answers, rules.to_string())?;
@@ -60,10 +74,11 @@ impl Server {
         let settings = Settings {
             accounts: Accounts::new(keys.iter().map(|key| (*key).to_owned()).collect())?,
             answers: Answers::load(&answers)?,
-            limits: Limits { requests: 50_000, bytes: 1 << 20 },
+            limits: Limits { requests: 50_000, bytes: 1 << 20, enqueued },
             seed: 1,
             contents,
             faults: Faults::default(),
+            models,
             batch_duration: duration,
         };
         let app = App::new(settings, Ledger::open(&dir.path().join("ledger.jsonl"))?);

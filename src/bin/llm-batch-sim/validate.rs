@@ -23,6 +23,8 @@ pub struct Limits {
     pub requests: u64,
     /// In bytes.
     pub bytes: u64,
+    /// In requests that an account has enqueued at a time.
+    pub enqueued: u64,
 }
 
 /// A good file: where its lines are.
@@ -92,6 +94,41 @@ pub fn check(path: &Path, endpoint: Endpoint, limits: Limits) -> io::Result<Resu
         offset += read;
     }
     Ok(Ok(Plan { model: checker.model.unwrap_or_default(), spans: checker.spans }))
+}
+
+/// What is wrong with a file for whoever looks into it when it is uploaded.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// A line makes no sense.
+    Line(String),
+    /// A line asks for a model that there is not.
+    Model(String),
+}
+
+/// Looks into a file that is uploaded: every line must be a request for one of these models.
+pub fn uploaded(path: &Path, models: &[String]) -> io::Result<Result<(), Unfit>> {
+    for (n, text) in BufReader::new(File::open(path)?).split(b'\n').enumerate() {
+        if let Err(unfit) = judge_upload(&text?, n + 1, models) {
+            return Ok(Err(unfit));
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn judge_upload(text: &[u8], number: usize, models: &[String]) -> Result<(), Unfit> {
+    let complain = |why: &str| Unfit::Line(format!("Line {number}: {why}"));
+    let line: Line<'_> = object(text).ok_or_else(|| complain("not a JSON object"))?;
+    for (name, value) in [("custom_id", line.custom_id), ("method", line.method), ("url", line.url)] {
+        required(name, value).map_err(|error| complain(&error.message))?;
+    }
+    let body: Body = line.body.and_then(|raw| object(raw.get().as_bytes())).ok_or_else(|| complain("no body"))?;
+    match body.model.as_ref().and_then(Value::as_str) {
+        Some(model) if models.iter().any(|known| known == model) => Ok(()),
+        Some(model) => Err(Unfit::Model(format!(
+            "Line {number}: Model '{model}' has not been configured or is not available to this account."
+        ))),
+        None => Err(complain("the body must name a model")),
+    }
 }
 
 fn whole(code: &'static str, message: String) -> BatchError {

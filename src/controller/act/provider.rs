@@ -6,10 +6,11 @@ use tracing::warn;
 use super::Act;
 use crate::api::conditions::reasons;
 use crate::controller::permit::{Ask, refusal, send_timeout};
+use crate::controller::session::TOLD_FROM;
 use crate::controller::trouble::Trouble;
 use crate::controller::{events::News, names};
-use crate::lifecycle::{Attempt, AttemptState, Journal, Look, Posted, Refusal, Search, Seen, Slot, Task};
-use crate::provider::{self, ApiError, Batch, BatchApi, Class};
+use crate::lifecycle::{Attempt, AttemptState, Journal, Look, Posted, Refusal, Rejection, Search, Seen, Slot, Task};
+use crate::provider::{self, ApiError, Batch, BatchApi, Class, Trial};
 
 /// Failures in a row, of some five minutes, after which nobody waits any longer for what is wanted and not needed.
 const TRIES: u32 = 10;
@@ -28,17 +29,17 @@ impl Act<'_> {
         let Some(permit) = self.session.take_permit() else { return Ok(()) };
         if ours != Some(true) {
             let refused = match ours {
-                Some(_) => Posted::Refused(
+                Some(_) => Rejection::new(
                     Refusal::Invalid,
                     format!("file {file}, which the journal names, is not this job's; it is not sent"),
                 ),
-                None => Posted::Refused(
+                None => Rejection::new(
                     Refusal::NotSent,
                     format!("the provider no longer has file {file}; its requests are uploaded again"),
                 ),
             };
             self.session.remember(|m| {
-                m.posted.insert(permit.intent_id().into(), refused);
+                m.posted.insert(permit.intent_id().into(), Posted::Refused(refused));
                 // The next attempt gets a file of its own.
                 m.deleted.insert(file.clone());
             });
@@ -58,7 +59,9 @@ impl Act<'_> {
             Posted::Created(_) => {
                 self.ctx.metrics.batches_created.inc();
             }
-            Posted::Unknown(why) => warn!(%slot, why, "nobody can tell whether a batch was created; it is looked for"),
+            Posted::Unknown(why) | Posted::Declined(Rejection { message: why, .. }) => {
+                warn!(%slot, why, "nobody can tell whether a batch was created; it is looked for");
+            }
             Posted::Refused(..) => {}
         }
         self.session.remember(|m| {
@@ -99,8 +102,11 @@ impl Act<'_> {
             Err(e) => return Err(e.into()),
         };
         if let Some(found) = found.as_ref().filter(|found| found.len() > 1) {
-            let note =
-                format!("the provider made {} batches of one submission; all but one are cancelled", found.len());
+            let note = format!(
+                "the provider made {} batches of the submission of {slot}: {}; one is followed, and the others are told to stop",
+                found.len(),
+                found.join(", ")
+            );
             self.tell(News::warning("DuplicateBatches", note)).await;
         }
         self.session.remember(|m| {
@@ -118,12 +124,39 @@ impl Act<'_> {
         Ok(())
     }
 
-    pub(super) async fn probe(&self) -> Result<(), Trouble> {
-        let name = format!("{}probe.jsonl", names::file_prefix(self.journal()?));
-        let path = self.world.job.spec.endpoint.path();
-        let can = provider::probe(&*self.tools()?.api, &name, path, send_timeout(&self.ctx.timing)).await?;
-        self.session.remember(|m| m.resolvable = Some(can.can_resolve()));
+    /// What cannot be tried out for good is not there, and whoever needs it asks a person.
+    pub(super) async fn probe(&self, slot: Slot) -> Result<(), Trouble> {
+        let journal = self.journal()?;
+        let models: Vec<String> = journal.shards.get(slot.shard).map(|s| s.model.clone()).into_iter().collect();
+        let trial = Trial {
+            file_name: &format!("{}probe.jsonl", names::file_prefix(journal)),
+            endpoint: self.world.job.spec.endpoint,
+            models: &models,
+            timeout: send_timeout(&self.ctx.timing),
+        };
+        let probe = provider::probe(&*self.tools()?.api, &trial).await?;
+        if let Some(error) = probe.untried.filter(|error| !error.is_for_good() && error.class != Class::Auth) {
+            return Err(error.into());
+        }
+        self.session.remember(|m| m.resolvable = Some(probe.can.can_resolve()));
         Ok(())
+    }
+
+    /// A call that helps to find out what became of a submission. Once it failed several times in a row a person is asked.
+    pub(super) async fn settles(
+        &self,
+        slot: Slot,
+        call: impl Future<Output = Result<(), Trouble>>,
+    ) -> Result<(), Trouble> {
+        let intent_id = self.attempt(slot)?.intent_id.clone();
+        let called = call.await;
+        let failures = self.session.backoff(Some(Task::Call(slot))).failures + 1;
+        self.session.remember(|m| match &called {
+            Err(trouble) if failures >= TOLD_FROM => _ = m.unsettled.insert(intent_id, trouble.stuck.message.clone()),
+            Err(_) => {}
+            Ok(()) => _ = m.unsettled.remove(&intent_id),
+        });
+        called
     }
 
     pub(super) async fn revoke(&self, slot: Slot) -> Result<(), Trouble> {
@@ -147,7 +180,13 @@ impl Act<'_> {
     }
 
     pub(super) async fn poll(&self, slot: Slot) -> Result<(), Trouble> {
-        let AttemptState::Submitted { batch_id, .. } = &self.attempt(slot)?.state else { return Ok(()) };
+        match &self.attempt(slot)?.state {
+            AttemptState::Submitted { batch_id, .. } => self.look_at(batch_id).await,
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn look_at(&self, batch_id: &str) -> Result<(), Trouble> {
         let tools = self.tools()?;
         let seen = match tools.api.get(batch_id).await {
             Ok(batch) if !self.is_ours(&batch).await? => Seen::NotOurs,
@@ -157,7 +196,7 @@ impl Act<'_> {
         };
         let look = Look { at: self.ctx.clock.now(), seen };
         self.session.remember(|m| {
-            m.looks.insert(batch_id.clone(), look);
+            m.looks.insert(batch_id.into(), look);
         });
         Ok(())
     }
@@ -197,6 +236,13 @@ impl Act<'_> {
     pub(super) async fn cancel(&self, batch_id: &str) -> Result<(), Trouble> {
         let api = &self.tools()?.api;
         match api.get(batch_id).await {
+            Ok(batch) if batch.has_ended() && self.is_ours(&batch).await? => {
+                let (state, done) = (&batch.status, batch.done.unwrap_or(0));
+                let note = format!(
+                    "batch {batch_id} ended as '{state}' before it could be told to stop, {done} requests done"
+                );
+                self.tell(News::warning("NotCancelled", note)).await;
+            }
             Ok(batch) if self.is_ours(&batch).await? => match api.cancel(batch_id).await {
                 Err(error) if error.is_for_good() => {
                     let note = format!("batch {batch_id} cannot be told to stop, and runs to its end: {error}");

@@ -14,10 +14,10 @@ use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
 use crate::controller::{names, source, tasks};
 use crate::lifecycle::{
-    AttemptState, Collected, Journal, Look, Memory, PartRef, Pass, Plan, Planned, Seen, Shard, Slot, Task, Tidied,
-    TooLarge, Untidy, WORK_HASH_VERSION, error_summary,
+    AttemptState, Collected, Halved, Journal, Look, Memory, PartRef, Pass, Plan, Planned, Seen, Shard, Slot, TOO_LARGE,
+    Task, Tidied, TooLarge, Untidy, WORK_HASH_VERSION, error_summary,
 };
-use crate::provider::{Batch, Class, InputFile};
+use crate::provider::{self, Batch, Class, InputFile};
 use crate::requests::{self, Defaults, PassError, Passed, Recipe, SizeLimit};
 use crate::results::{self, Manifest};
 use crate::store::{ShardWriter, StagedShard, StoreError, layout, staged};
@@ -84,7 +84,13 @@ impl Act<'_> {
             // The content goes once all of it is sent, and its place with it.
             let content = content.inspect(move |_| _ = &place).boxed();
             let file = InputFile { name: names::file(&journal, slot), bytes: shard.bytes, content };
-            let id = tools.api.upload(file).await?;
+            let id = match tools.api.upload(file).await {
+                Ok(id) => id,
+                Err(error) if provider::is_about_content(&*tools.api, &error).await => {
+                    return Ok(learned(move |m| _ = m.unfit.insert((slot, shard.sha256), error.message)));
+                }
+                Err(error) => return Err(error.into()),
+            };
             Ok(learned(move |m| {
                 // Else it lies in another account.
                 if m.fingerprint == tools.fingerprint {
@@ -140,6 +146,21 @@ impl Act<'_> {
                 staged.into_iter().map(|f| Shard { took_errors: f.took_errors, ..shard(f.shard, round, f.took) });
             let shards = shards.collect();
             Ok(learned(move |m| m.follow_up = Some((round, shards))))
+        });
+        Ok(())
+    }
+
+    pub(super) fn start_halve(&self, slot: Slot) -> Result<(), Trouble> {
+        let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
+        tasks::start(self.ctx, self.session, &self.world.job, Task::Halve(slot), async move {
+            let Some(whole) = journal.shards.get(slot.shard) else { return Ok(learned(|_| {})) };
+            let half = whole.requests / 2 + whole.requests % 2;
+            let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.spool, half, u64::MAX);
+            let earlier = journal.shards.iter().filter(|s| s.round < whole.round).map(settled).collect();
+            let halves = results::halve(writer, &tools.folder, settled(whole), earlier).await?;
+            let halves = halves.map(|f| Shard { took_errors: f.took_errors, ..shard(f.shard, whole.round, f.took) });
+            let sha256 = whole.sha256.clone();
+            Ok(learned(move |m| m.halved = Some(Halved { slot, sha256, halves })))
         });
         Ok(())
     }
@@ -327,6 +348,7 @@ fn shard(staged: StagedShard, round: u32, took: RequestCounts) -> Shard {
         took,
         took_errors: vec![],
         model,
+        streaks: Default::default(),
     }
 }
 
@@ -362,6 +384,7 @@ fn manifest(journal: &Journal) -> Option<Manifest> {
         errors: error_summary(journal),
         files: vec![],
         batches: paid.collect(),
+        billed_twice: journal.billed_again(),
         completed_at: commit.at,
     })
 }
@@ -376,6 +399,7 @@ fn settled(shard: &Shard) -> results::Settled {
         Some(AttemptState::Refused { message, .. }) if shard.is_refused_for_good() => {
             (None, ("provider_rejected", message.clone()))
         }
+        Some(AttemptState::Refused { message, .. }) if shard.is_too_large() => (None, (TOO_LARGE, message.clone())),
         _ => (None, ("not_submitted", "the job ended before this request was sent".to_string())),
     };
     let part = part.map(|p| results::Part { name: p.name.clone(), sha256: p.sha256.clone() });
@@ -386,7 +410,7 @@ fn settled(shard: &Shard) -> results::Settled {
         model: shard.model.clone(),
         round: shard.round,
         part,
-        given_up: shard.is_given_up(),
+        given_up: shard.is_given_up() || shard.is_too_large(),
         absent,
     }
 }

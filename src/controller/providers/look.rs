@@ -11,7 +11,7 @@ use crate::controller::permit::send_timeout;
 use crate::controller::trouble::Trouble;
 use crate::controller::{Context, names};
 use crate::lifecycle::{Answer, Looked, Stuck, is_to_be_probed, looked_at};
-use crate::provider::{self, ApiError, BatchApi, Class};
+use crate::provider::{self, ApiError, BatchApi, Class, Probe, Trial};
 
 /// The status that a look at the account gives. An account that was tried out is only asked whether it still answers.
 pub(super) async fn look<P: Provider>(
@@ -46,12 +46,24 @@ pub(super) async fn look<P: Provider>(
 async fn ask<P: Provider>(ctx: &Context, provider: &P, api: &dyn BatchApi, probe: bool) -> Answer {
     let answer = match probe {
         true => {
-            let path = Endpoint::ChatCompletions.path();
-            provider::probe(api, &names::probe(&ctx.cluster), path, send_timeout(&ctx.timing)).await.map(Answer::Probed)
+            let trial = Trial {
+                file_name: &names::probe(&ctx.cluster),
+                endpoint: Endpoint::ChatCompletions,
+                models: &provider.account().allowed_models,
+                timeout: send_timeout(&ctx.timing),
+            };
+            provider::probe(api, &trial).await.map(probed)
         }
         false => provider::look(api).await.map(|()| Answer::Still),
     };
     answer.unwrap_or_else(|error| failed(provider, error))
+}
+
+fn probed(probe: Probe) -> Answer {
+    match probe.untried {
+        None => Answer::Probed(probe.can),
+        Some(error) => Answer::Untried { can: probe.can, may_pass: !error.is_for_good(), why: error.message },
+    }
 }
 
 /// What an answer that is none means, and what to do about it.
@@ -59,7 +71,7 @@ fn failed<P: Provider>(provider: &P, error: ApiError) -> Answer {
     let account = provider.account();
     let (url, said) = (account.base_url(), error.message);
     let (reason, message) = match error.class {
-        Class::Capacity => return Answer::Busy(said),
+        Class::Capacity | Class::TokenLimit => return Answer::Busy(said),
         Class::Auth => {
             let secret = account.auth.as_ref().map(|a| &a.secret_key_ref);
             let advice = match secret {
@@ -74,7 +86,7 @@ fn failed<P: Provider>(provider: &P, error: ApiError) -> Answer {
         }
         Class::Redirected => (reasons::PROVIDER_REDIRECTS, format!("{url}: {said}")),
         Class::NotAllowed => (reasons::HOST_NOT_ALLOWED, format!("{url}: {said}")),
-        Class::NotFound | Class::Unsupported => {
+        Class::NotFound | Class::FileNotFound | Class::Unsupported => {
             let advice = "`spec.baseURL` is the root of the API, such as https://gateway.example/v1";
             (reasons::NO_BATCH_API, format!("there is no batch API at {url}: {said}; {advice}"))
         }

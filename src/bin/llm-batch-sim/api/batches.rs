@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::ApiError;
-use super::gate::Lag;
+use super::gate::{Doubled, Lag};
 use super::{Paging, bad_query};
 use crate::accounts::Account;
 use crate::app::Shared;
@@ -92,13 +92,18 @@ fn metadata(value: Option<Value>) -> Result<Option<BTreeMap<String, String>>, Ap
 pub async fn create(
     State(app): State<Shared>,
     Extension(account): Extension<Account>,
+    doubled: Option<Extension<Doubled>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Batch>, ApiError> {
     let body = body.map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
     let wish: Wish = serde_json::from_slice(&body)
         .map_err(|_| ApiError::invalid("We could not parse the JSON body of your request."))?;
-    let (batch, task, control) = accept(&app, account, wish.order()?)?;
-    let duration = app.batch_duration();
+    let (order, duration) = (wish.order()?, app.batch_duration());
+    if doubled.is_some() {
+        let (_, task, control) = accept(&app, account.clone(), order.clone())?;
+        tokio::spawn(drive(app.clone(), task, control, duration));
+    }
+    let (batch, task, control) = accept(&app, account, order)?;
     tokio::spawn(drive(app, task, control, duration));
     Ok(Json(batch))
 }

@@ -22,6 +22,7 @@ use crate::app::Shared;
 use crate::home::new_content;
 use crate::ids;
 use crate::store::StoredFile;
+use crate::validate::{Unfit, uploaded};
 use crate::wire::{FileObject, List};
 
 /// How much is written to or read from the disk at once.
@@ -56,12 +57,33 @@ pub async fn upload(
     if received.bytes > LARGEST {
         return Err(ApiError::invalid("File is too large.").param("file"));
     }
+    if purpose == "batch" && !app.settings.models.is_empty() {
+        check(&app, &received.path).await?;
+    }
     let object = FileObject::new(received.id, filename, &purpose, received.bytes);
     let file = StoredFile { account, object: object.clone(), content: Arc::new(received.path) };
     let mut store = app.store();
     store.files.insert(object.id.clone(), file);
     store.uploads += 1;
     Ok(Json(object))
+}
+
+/// As gateways do, which look into a file before they take it.
+async fn check(app: &Shared, path: &std::path::Path) -> Result<(), ApiError> {
+    let (app, path) = (Arc::clone(app), path.to_owned());
+    let checked = tokio::task::spawn_blocking(move || uploaded(&path, &app.settings.models)).await;
+    match checked.map_err(ApiError::internal)?.map_err(ApiError::internal)? {
+        Ok(()) => Ok(()),
+        Err(Unfit::Line(message)) => Err(ApiError::invalid(message)),
+        Err(Unfit::Model(message)) => Err(ApiError::forbidden(message)),
+    }
+}
+
+/// `GET /v1/models`: those that the server was started with.
+pub async fn models(State(app): State<Shared>) -> Json<Value> {
+    let model = |name: &String| json!({"id": name, "object": "model", "created": 0, "owned_by": "llm-batch-sim"});
+    let data: Vec<Value> = app.settings.models.iter().map(model).collect();
+    Json(json!({"object": "list", "data": data}))
 }
 
 #[derive(Default)]

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use http_body_util::BodyExt;
+use serde_json::Value;
 
 use super::error::ApiError;
 use crate::app::Shared;
@@ -23,6 +24,10 @@ const PAGE: &str = "<html>\n<head><title>502 Bad Gateway</title></head>\n<body>\
 /// How many seconds old a batch must be to be listed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Lag(pub u32);
+
+/// Two batches are made of one request.
+#[derive(Debug, Clone, Copy)]
+pub struct Doubled;
 
 /// Lets in who has a key and notes whose it is.
 pub async fn account(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
@@ -61,6 +66,11 @@ pub async fn faults(State((app, point)): State<(Shared, Point)>, mut request: Re
             request.extensions_mut().insert(Lag(seconds));
             return next.run(request).await;
         }
+        Some(Wire::Double {}) => {
+            request.extensions_mut().insert(Doubled);
+            return next.run(request).await;
+        }
+        Some(Wire::UnknownFile {}) => return unknown_file(request.into_body()).await,
         _ => {}
     }
     let response = next.run(request).await;
@@ -69,6 +79,7 @@ pub async fn faults(State((app, point)): State<(Shared, Point)>, mut request: Re
     }
     match faults.take(point, Moment::Reply) {
         Some(Wire::DropReply {}) => cut(),
+        Some(Wire::Deny { status, retry_after, body }) => ordered(status, retry_after, body),
         Some(Wire::Truncate { bytes }) => cut_within(response, bytes),
         Some(Wire::Delay { milliseconds }) => {
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
@@ -89,6 +100,14 @@ fn ordered(status: u16, retry_after: Option<u64>, body: Option<String>) -> Respo
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
     response
+}
+
+/// What is said of a file that a server's other half does not know yet.
+async fn unknown_file(body: Body) -> Response {
+    let asked = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let asked: Value = serde_json::from_slice(&asked).unwrap_or_default();
+    let id = asked["input_file_id"].as_str().unwrap_or("of this request");
+    ApiError::invalid(format!("Cannot find file {id}, or it is not accessible.")).param("input_file_id").into_response()
 }
 
 fn content_type(body: &str) -> &'static str {

@@ -43,6 +43,7 @@ fn v1(app: &Shared) -> Router<Shared> {
         .route("/v1/files", files)
         .route("/v1/files/{id}", file)
         .route("/v1/files/{id}/content", at(Point::Content, get(files::content)))
+        .route("/v1/models", get(files::models))
         .route("/v1/batches", batches)
         .route("/v1/batches/{id}", at(Point::GetBatch, get(batches::get)))
         .route("/v1/batches/{id}/cancel", at(Point::CancelBatch, post(batches::cancel)))

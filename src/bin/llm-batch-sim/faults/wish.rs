@@ -75,8 +75,10 @@ impl TryFrom<Wish> for Fault {
         };
         let complaint = match &action {
             _ if wish.times == 0 => Some("times must be at least 1"),
-            Action::Wire(Wire::Lag { .. }) if wish.point != Point::ListBatches => Some("only list_batches can lag"),
-            Action::Wire(wire) => wire.complaint(),
+            Action::Wire(wire) => match wire.place() {
+                Some((point, complaint)) if wish.point != point => Some(complaint),
+                _ => wire.complaint(),
+            },
             Action::Flaw(flaw) => flaw.complaint(),
         };
         match complaint {
@@ -94,6 +96,7 @@ impl Wire {
     fn complaint(&self) -> Option<&'static str> {
         match self {
             Self::Status { status, .. } if !(200..600).contains(status) => Some("a status is from 200 to 599"),
+            Self::Deny { status, .. } if !(400..600).contains(status) => Some("an error's status is from 400 to 599"),
             Self::Delay { milliseconds: 0 } => Some("milliseconds must be at least 1"),
             Self::Lag { seconds: 0 } => Some("seconds must be at least 1"),
             _ => None,
@@ -148,7 +151,7 @@ fn field(action: &str, value: &str) -> Option<(&'static str, Value)> {
     let field = match action {
         "fail" => return Some(("code", json!(value))),
         "odd_state" => return Some(("state", json!(value))),
-        "status" => "status",
+        "status" | "deny" => "status",
         "delay" => "milliseconds",
         "truncate" => "bytes",
         "lag" => "seconds",

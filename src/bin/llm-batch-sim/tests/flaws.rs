@@ -184,3 +184,18 @@ async fn paying_twice_at_once_is_seen_and_twice_in_turn_is_not() -> Result<(), F
     assert_eq!(overlaps().await?, 2);
     Ok(())
 }
+
+#[tokio::test]
+async fn an_account_has_room_for_so_many_requests() -> Result<(), Failure> {
+    let server = Server::strict("m", 3, LONG).await?;
+    let failed = |batch: &Value| batch["errors"]["data"][0]["code"] == "token_limit_exceeded";
+    let runs = |batch: &Value| batch["status"] == "in_progress";
+    server.batch(&server.order(&chats(TEN)).await?, failed).await?;
+    let first = server.order(&chats(["a", "b"])).await?;
+    server.batch(&first, runs).await?;
+    server.batch(&server.order(&chats(["c", "d"])).await?, failed).await?;
+    server.batch(&server.order(&chats(["e"])).await?, runs).await?;
+    server.post(&format!("/admin/batches/{first}/finish"), &json!({})).await?;
+    server.batch(&server.order(&chats(["c", "d"])).await?, runs).await?;
+    Ok(())
+}

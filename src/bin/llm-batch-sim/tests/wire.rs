@@ -92,3 +92,61 @@ async fn a_fault_that_makes_no_sense_is_told() -> Result<(), Failure> {
     assert_eq!(server.get("/admin/faults").await?.json()?["faults"], Value::Array(vec![]));
     Ok(())
 }
+
+#[tokio::test]
+async fn what_a_gateway_denies_exists_all_the_same() -> Result<(), Failure> {
+    let server = Server::plain().await?;
+    let wish = wish(id(&server.upload("", &chats(["a"])).await?.json()?));
+    let denied =
+        json!({"point": "create_batch", "action": "deny", "status": 429, "retry_after": 60, "body": "slow down"});
+    server.fault(denied).await?;
+    let reply = server.post("/v1/batches", &wish).await?;
+    assert_eq!((reply.status, reply.body.as_slice()), (429, &b"slow down"[..]));
+    assert!(reply.head.contains("retry-after: 60\r\n"), "{}", reply.head);
+    assert_eq!(server.get("/admin/state").await?.json()?["creates"], 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_gateway_makes_two_batches_of_one_request() -> Result<(), Failure> {
+    let server = Server::plain().await?;
+    server.fault(json!({"point": "create_batch", "action": "double"})).await?;
+    let told = server.order(&chats(["a"])).await?;
+    let listed = server.get("/v1/batches").await?.json()?;
+    let ids: Vec<&str> = listed["data"].as_array().into_iter().flatten().map(id).collect();
+    assert!(ids.len() == 2 && ids.contains(&told.as_str()), "{ids:?}");
+    assert_eq!(listed["data"][0]["metadata"], listed["data"][1]["metadata"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_is_not_known_yet() -> Result<(), Failure> {
+    let server = Server::plain().await?;
+    let file = server.upload("", &chats(["a"])).await?.json()?;
+    server.fault(json!({"point": "create_batch", "action": "unknown_file"})).await?;
+    let reply = server.post("/v1/batches", &wish(id(&file))).await?;
+    assert_eq!((reply.status, &reply.json()?["error"]["param"]), (400, &json!("input_file_id")));
+    assert!(String::from_utf8(reply.body)?.contains(id(&file)));
+    assert_eq!(server.post("/v1/batches", &wish(id(&file))).await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_knows_its_models_looks_into_files() -> Result<(), Failure> {
+    let server = Server::strict("m", u64::MAX, Duration::ZERO).await?;
+    assert_eq!(server.get("/v1/models").await?.json()?["data"][0]["id"], "m");
+    let other = chats(["a", "b"]).replacen("\"model\":\"m\"", "\"model\":\"x\"", 1);
+    for (content, status, words) in [
+        ("{}\n".to_owned(), 400, "Line 1"),
+        ("nonsense\n".to_owned(), 400, "Line 1"),
+        (chats(["a"]).replace("\"model\"", "\"other\""), 400, "must name a model"),
+        (other, 403, "Line 1: Model 'x' has not been configured"),
+        (chats(["a"]), 200, "in.jsonl"),
+    ] {
+        let reply = server.upload("", &content).await?;
+        assert_eq!(reply.status, status, "{content}");
+        assert!(String::from_utf8(reply.body)?.contains(words), "{content}");
+    }
+    assert_eq!(server.get("/admin/state").await?.json()?["uploads"], 1);
+    Ok(())
+}

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const LIMITS: Limits = Limits { requests: 3, bytes: 1000 };
+const LIMITS: Limits = Limits { requests: 3, bytes: 1000, enqueued: 3 };
 
 fn line(id: &str, model: &str) -> String {
     format!(r#"{{"custom_id":"{id}","method":"POST","url":"/v1/responses","body":{{"model":"{model}"}}}}"#)

@@ -1,0 +1,190 @@
+//! Attempts that no batch came of: what is counted of them, when the next one may follow, and what it sends.
+
+use jiff::Timestamp;
+
+use super::decide::{Step, Stuck};
+use super::journal::{Attempt, AttemptState, Journal, Refusal, Rejection, Shard, Slot, Streaks};
+use super::observed::{Halved, Observed, Task};
+use super::shards::{Round, without_file};
+use crate::api::ProviderFilePolicy;
+use crate::api::conditions::reasons;
+
+/// Attempts that are turned away for their tokens, with nothing else of the job in flight, before a shard is halved. The first
+/// ones may have met other users of the account.
+const ALONE_LIMIT: u32 = 3;
+/// Creates that are told that their file does not exist, before it is uploaded again.
+const FILE_TRIES: u32 = 5;
+/// Uploads of one shard whose files are not found.
+const FILE_UPLOADS: u32 = 3;
+
+/// Says in the journal that no batch came of an attempt, and counts what counts.
+pub(super) fn refuse(o: &Observed, j: &mut Journal, slot: Slot, rejection: Rejection, file_is_gone: bool) {
+    let Rejection { mut refusal, message, retry_at } = rejection;
+    let others_are_live = j.is_live_beside(slot.shard);
+    let shard = &mut j.shards[slot.shard];
+    let mut file_is_gone = file_is_gone;
+    match refusal {
+        Refusal::Failed => {
+            shard.failures += 1;
+            if shard.failures > o.job.backoff_limit_per_batch {
+                refusal = Refusal::TooOften;
+            }
+        }
+        // It was alone when it was sent, and what was sent after it may have taken its room.
+        Refusal::TokenLimit if others_are_live => shard.streaks.alone = shard.streaks.alone.saturating_sub(1),
+        Refusal::FileNotFound => {
+            let tries = &mut shard.streaks.file_not_found;
+            *tries = if file_is_gone { (*tries / FILE_TRIES + 1) * FILE_TRIES } else { *tries + 1 };
+            file_is_gone |= tries.is_multiple_of(FILE_TRIES);
+            if *tries >= FILE_TRIES * FILE_UPLOADS {
+                refusal = Refusal::Invalid;
+            }
+        }
+        _ => {}
+    }
+    if let Some(attempt) = &mut shard.attempt {
+        if file_is_gone {
+            attempt.file_id.clear();
+        }
+        attempt.state = AttemptState::Refused { refusal, message, at: o.now, retry_at };
+    }
+}
+
+/// How the next attempt of a shard counts where it is sent while nothing else of the job is in flight, or where it is not.
+pub(super) fn streaks_of_next(journal: &Journal, slot: Slot) -> Streaks {
+    let shard = &journal.shards[slot.shard];
+    let alone = match shard.refusal() {
+        None | Some(Refusal::TokenLimit) => shard.streaks.alone,
+        Some(_) => 0,
+    };
+    Streaks { alone: alone + u32::from(!journal.is_live_beside(slot.shard)), ..shard.streaks }
+}
+
+/// When a shard that was refused may be sent again: after 4 s, then twice as long each time, up to 5 minutes, or to one where
+/// the provider was not reached, for that costs it nothing; a file that is not found is asked for sooner each time that it is
+/// uploaded anew. Not before the moment that the provider named.
+pub(super) fn not_before(shard: &Shard) -> Option<i64> {
+    let attempt = shard.attempt.as_ref()?;
+    let AttemptState::Refused { at, refusal, retry_at, .. } = attempt.state else { return None };
+    let (times, longest) = match refusal {
+        Refusal::NotSent => (attempt.number, 60_000),
+        Refusal::FileNotFound => (1 + shard.streaks.file_not_found.saturating_sub(1) % FILE_TRIES, 300_000),
+        _ => (attempt.number, 300_000),
+    };
+    Some((at + (2_000i64 << times.min(8)).min(longest)).max(retry_at.unwrap_or(0)))
+}
+
+/// Says why a shard is not sent yet.
+pub(super) fn explain(shard: &Shard, round: &mut Round) {
+    let Some(attempt) = &shard.attempt else { return };
+    let AttemptState::Refused { refusal, message, .. } = &attempt.state else { return };
+    let again = not_before(shard).map(clock).unwrap_or_default();
+    let reason = match refusal {
+        Refusal::Capacity => {
+            let note =
+                format!("the provider has no room for another batch now; it is tried again at {again}: {message}");
+            return round.say(reasons::WAITING_FOR_QUOTA, note);
+        }
+        Refusal::TokenLimit => return round.say(reasons::WAITING_FOR_QUOTA, over_the_limit(shard, &again, message)),
+        Refusal::FileNotFound => {
+            let tries = shard.streaks.file_not_found;
+            let note = format!(
+                "the provider does not know the input file that was just uploaded; it is asked again at {again} ({tries} \
+                 times so far): {message}"
+            );
+            return round.say(reasons::SUBMITTING, note);
+        }
+        Refusal::Credentials => reasons::CREDENTIALS_REJECTED,
+        _ => reasons::PROVIDER_UNAVAILABLE,
+    };
+    let message = match refusal {
+        Refusal::Failed => format!(
+            "{message}; the batch is sent again at {again}, its {} failures count against `spec.backoffLimitPerBatch`",
+            shard.failures
+        ),
+        _ => message.clone(),
+    };
+    round.stuck = Some(Stuck { reason, message });
+}
+
+fn over_the_limit(shard: &Shard, again: &str, message: &str) -> String {
+    let next = match (shard.streaks.alone, shard.requests) {
+        (0, _) => "it is tried again".into(),
+        (n, 2..) => format!(
+            "with nothing else of this job in flight that was so {n} times, and after {ALONE_LIMIT} times its {} requests are \
+             halved",
+            shard.requests
+        ),
+        (n, _) => format!(
+            "that was so {n} times with nothing else of this job in flight, and after {ALONE_LIMIT} times the request fails"
+        ),
+    };
+    format!(
+        "the account has no room for a batch of {} requests; {next}; the next try is at {again}. `limits.maxRequestsPerBatch` of \
+         the provider makes smaller batches from the beginning. The provider says: {message}",
+        shard.requests
+    )
+}
+
+/// Unix milliseconds as people read them.
+fn clock(at: i64) -> String {
+    Timestamp::from_millisecond(at).unwrap_or_default().strftime("%H:%M:%S UTC").to_string()
+}
+
+/// Whether a shard is more than the account takes, as far as this job can know: it was turned away for its tokens again and
+/// again while nothing else was in flight.
+pub(super) fn is_over_the_limit(shard: &Shard) -> bool {
+    shard.refusal() == Some(Refusal::TokenLimit) && shard.streaks.alone >= ALONE_LIMIT
+}
+
+/// The next step for a shard that is over the account's limit: it is replaced by its two halves, down to one request, which
+/// fails. None while the halves are being staged.
+pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &mut Round) -> Option<Step> {
+    let whole = &journal.shards[shard];
+    let attempt = whole.attempt.as_ref()?;
+    let slot = Slot { shard, attempt: attempt.number };
+    round.say(
+        reasons::WAITING_FOR_QUOTA,
+        format!("a batch of {} requests is halved: {}", whole.requests, attempt.message()),
+    );
+    // It holds what the halves are to hold.
+    if o.job.provider_file_policy == ProviderFilePolicy::Delete
+        && let Some(step) = without_file(o, slot, attempt, false)
+    {
+        return Some(step);
+    }
+    let ended = |refusal, message: String| {
+        let state = AttemptState::Refused { refusal, message, at: o.now, retry_at: None };
+        Some(super::shards::with_state(journal, slot, state))
+    };
+    if whole.requests < 2 {
+        return ended(Refusal::TooLarge, attempt.message());
+    }
+    if journal.shards.len() >= o.job.shard_limit {
+        let message = format!(
+            "{}; its {} requests cannot be halved, for a job has at most {} batches: set `limits.maxRequestsPerBatch` of the \
+             provider",
+            attempt.message(),
+            whole.requests,
+            o.job.shard_limit
+        );
+        return ended(Refusal::Invalid, message);
+    }
+    match &o.memory.halved {
+        Some(halved) if halved.slot == slot && halved.sha256 == whole.sha256 => Some(replaced(journal, halved)),
+        _ if o.memory.running.contains(&Task::Halve(slot)) => None,
+        _ => Some(Step::Halve(slot)),
+    }
+}
+
+/// The first half takes the place of the whole, without its file; the second one comes last.
+fn replaced(journal: &Journal, halved: &Halved) -> Step {
+    let [first, second] = halved.halves.clone();
+    Step::Swap(journal.next(|j| {
+        let whole = &mut j.shards[halved.slot.shard];
+        let streaks = Streaks { alone: whole.streaks.alone - 1, ..Streaks::default() };
+        let attempt = whole.attempt.take().map(|attempt| Attempt { file_id: String::new(), ..attempt });
+        *whole = Shard { attempt, failures: whole.failures, streaks, ..first };
+        j.shards.push(Shard { streaks, ..second });
+    }))
+}

@@ -1,0 +1,40 @@
+//! A shard that is more than an account takes becomes two, request by request.
+
+use super::follow_up::{FollowUp, Took, stood_before};
+use super::joined::{Joined, Settled, With, index_lines, next_entry};
+use super::write::WriteError;
+use crate::store::{Folder, ShardWriter};
+
+/// Stages the two halves of `whole`, in the order of its requests; `writer` cuts after the first. `earlier` are all shards of
+/// the rounds before it; from them comes how the requests of each half stood.
+///
+/// # Errors
+/// It can be tried again: shards are named by their content.
+pub async fn halve(
+    mut writer: ShardWriter<'_>,
+    folder: &Folder,
+    whole: Settled,
+    earlier: Vec<Settled>,
+) -> Result<[FollowUp; 2], WriteError> {
+    let work_id = writer.work_id().to_string();
+    let (index, first_round) = (whole.index.clone(), whole.round == 0);
+    let mut wanted = index_lines(folder, &work_id, &index).await?;
+    let mut joined = Joined::new(folder, &work_id, if first_round { vec![whole] } else { earlier }, With::Rounds);
+    let mut took = Took::default();
+    while let Some(entry) = next_entry(&mut wanted).await? {
+        let request = loop {
+            match joined.next().await? {
+                Some(request) if request.entry.index == entry.index => break request,
+                Some(_) => {}
+                None => return Err(WriteError::Corrupt("a shard holds a request that the input does not".into())),
+            }
+        };
+        let sent = request.sent.as_deref().ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
+        let first = writer.push(&request.model, sent, &entry).await?;
+        if !first_round {
+            took.add(first, stood_before(&request), &request)?;
+        }
+    }
+    let halves = took.of(writer.finish().await?);
+    halves.try_into().map_err(|halves: Vec<_>| WriteError::Corrupt(format!("{} halves of a shard", halves.len())))
+}
