@@ -37,6 +37,8 @@ pub type BatchJob = Lean<BatchJobObject>;
         .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
     validation = Rule::new("!has(self.spec.output.objectStore) || !has(oldSelf.spec.output.objectStore) || (has(self.spec.output.objectStore.region) == has(oldSelf.spec.output.objectStore.region) && (!has(self.spec.output.objectStore.region) || self.spec.output.objectStore.region == oldSelf.spec.output.objectStore.region))")
         .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
+    validation = Rule::new("!has(self.spec.output.objectStore) || !has(oldSelf.spec.output.objectStore) || (has(self.spec.output.objectStore.addressingStyle) == has(oldSelf.spec.output.objectStore.addressingStyle) && (!has(self.spec.output.objectStore.addressingStyle) || self.spec.output.objectStore.addressingStyle == oldSelf.spec.output.objectStore.addressingStyle))")
+        .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (self.spec.providerRef == oldSelf.spec.providerRef && self.spec.endpoint == oldSelf.spec.endpoint)")
         .message("`spec.providerRef` and `spec.endpoint` may not be changed once the job has started; create another BatchJob instead"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.model) == has(oldSelf.spec.model) && (!has(self.spec.model) || self.spec.model == oldSelf.spec.model))")
@@ -56,6 +58,8 @@ pub type BatchJob = Lean<BatchJobObject>;
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || !has(self.spec.input.objectStore) || !has(oldSelf.spec.input.objectStore) || (has(self.spec.input.objectStore.endpoint) == has(oldSelf.spec.input.objectStore.endpoint) && (!has(self.spec.input.objectStore.endpoint) || self.spec.input.objectStore.endpoint == oldSelf.spec.input.objectStore.endpoint))")
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || !has(self.spec.input.objectStore) || !has(oldSelf.spec.input.objectStore) || (has(self.spec.input.objectStore.region) == has(oldSelf.spec.input.objectStore.region) && (!has(self.spec.input.objectStore.region) || self.spec.input.objectStore.region == oldSelf.spec.input.objectStore.region))")
+        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || !has(self.spec.input.objectStore) || !has(oldSelf.spec.input.objectStore) || (has(self.spec.input.objectStore.addressingStyle) == has(oldSelf.spec.input.objectStore.addressingStyle) && (!has(self.spec.input.objectStore.addressingStyle) || self.spec.input.objectStore.addressingStyle == oldSelf.spec.input.objectStore.addressingStyle))")
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (self.spec.input.format == oldSelf.spec.input.format && self.spec.input.compression == oldSelf.spec.input.compression && self.spec.input.emptyPolicy == oldSelf.spec.input.emptyPolicy)")
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),

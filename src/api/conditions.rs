@@ -63,6 +63,7 @@ pub mod reasons {
     pub const CREDENTIALS_REJECTED: &str = "CredentialsRejected";
     pub const HOST_NOT_ALLOWED: &str = "HostNotAllowed";
     pub const STORAGE_UNAVAILABLE: &str = "StorageUnavailable";
+    pub const STORAGE_REJECTED: &str = "StorageRejected";
     pub const PROVIDER_UNAVAILABLE: &str = "ProviderUnavailable";
     pub const AWAITING_ANSWER: &str = "AwaitingAnswer";
     pub const AWAITING_PROVIDER: &str = "AwaitingProvider";

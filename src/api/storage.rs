@@ -244,16 +244,34 @@ pub struct ObjectStoreLocation {
     /// `s3://BUCKET/KEY`; an input may be many objects (`s3://BUCKET/FOLDER/`, `s3://BUCKET/FOLDER/*.csv`). In an output, `$(namespace)`, `$(name)` and `$(runID)` are replaced.
     #[schemars(length(min = 8, max = 1024), regex(pattern = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+$"))]
     pub uri: String,
-    /// Address of an S3-compatible server, such as `https://minio.example.com`; unset: Amazon's own for the region.
+    /// Address of an S3-compatible server, such as `https://minio.example.com` or `https://gateway.example.com/s3`, without
+    /// the bucket; unset: Amazon's own for the region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 8, max = 1024), regex(pattern = r"^https?://[^/?#@]+/?$"))]
+    #[schemars(length(min = 8, max = 1024), regex(pattern = r"^https?://[^/?#@\s]+(/[^?#@\s]*)?$"))]
     pub endpoint: Option<String>,
-    /// The bucket's region; unset: `us-east-1`.
+    /// Where requests name the bucket; unset: Auto.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addressing_style: Option<AddressingStyle>,
+    /// The bucket's region; unset: the one that the store names, else `us-east-1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9-]+$"))]
     pub region: Option<String>,
     /// Secret of this namespace with `aws_access_key_id`, `aws_secret_access_key` and, where needed, `aws_session_token`.
     pub secret_ref: SecretReference,
+}
+
+/// Where requests to a store name the bucket.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AddressingStyle {
+    /// In the path; in the host where the `endpoint` is of a vendor that takes nothing else (Alibaba Cloud, Tencent Cloud,
+    /// Volcano Engine).
+    #[default]
+    Auto,
+    /// In the path: `https://HOST/BUCKET/KEY`.
+    Path,
+    /// In the host: `https://BUCKET.HOST/KEY`. Takes an `endpoint` with a name for its host. Where an admin lets in private
+    /// hosts, `--allow-private-hosts` has to name `*.HOST`.
+    VirtualHosted,
 }
 
 /// A Secret of the same namespace.

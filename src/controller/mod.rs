@@ -89,6 +89,9 @@ impl Context {
 
     fn failed(&self, session: &Arc<Session>, what: Option<Task>, trouble: Trouble) {
         self.metrics.failed(trouble.category());
+        if trouble.is_unfit_store {
+            session.remember(|m| m.unfit_store = Some(trouble.stuck.message.clone()));
+        }
         session.failed(what, trouble, self.clock.now(), self.clock.jitter());
     }
 }

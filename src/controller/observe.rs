@@ -100,6 +100,9 @@ pub(super) async fn observe(
         Some(tools) => match read_journal(tools).await {
             Ok(journal) => journal,
             Err(trouble) => {
+                if trouble.is_unfit_store {
+                    session.remember(|m| m.unfit_store = Some(trouble.stuck.message.clone()));
+                }
                 match trouble.may_pass && view.deleting_since.is_none() {
                     true => unread = Some(trouble),
                     false => view.stuck = Some(trouble.stuck),

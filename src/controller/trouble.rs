@@ -19,13 +19,15 @@ pub struct Trouble {
     pub retry_after: Option<Duration>,
     /// Whether it is that the API server does not answer: that can be told in status only once it is over.
     pub is_untold: bool,
+    /// Whether it is that the store, as it is addressed, can never do what it has to.
+    pub is_unfit_store: bool,
 }
 
 impl Trouble {
     /// Something that a person must mend.
     pub fn lasting(reason: &'static str, message: impl Into<String>) -> Self {
         let stuck = Stuck { reason, message: message.into() };
-        Trouble { stuck, may_pass: false, retry_after: None, is_untold: false }
+        Trouble { stuck, may_pass: false, retry_after: None, is_untold: false, is_unfit_store: false }
     }
 
     /// Something that may pass.
@@ -43,6 +45,10 @@ impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
         match error {
+            StoreError::Unfit(_) => {
+                Trouble { is_unfit_store: true, ..Trouble::lasting(reasons::STORAGE_REJECTED, message) }
+            }
+            StoreError::Rejected(_) => Trouble::lasting(reasons::STORAGE_REJECTED, message),
             StoreError::Unavailable(_) => Trouble::passing(reasons::STORAGE_UNAVAILABLE, message),
             StoreError::Changed(_) => Trouble::passing(reasons::INPUT_CHANGED, message),
             StoreError::NotAllowed(_) => Trouble::lasting(reasons::HOST_NOT_ALLOWED, message),
@@ -83,7 +89,7 @@ impl From<ApiError> for Trouble {
             }
             _ => error.message,
         };
-        Trouble { stuck: Stuck { reason, message }, may_pass, retry_after: error.retry_after, is_untold: false }
+        Trouble { may_pass, retry_after: error.retry_after, ..Trouble::lasting(reason, message) }
     }
 }
 

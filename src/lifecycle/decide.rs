@@ -200,6 +200,10 @@ pub fn decide(o: &Observed) -> Step {
     if !o.job.finalizer {
         return Step::AddFinalizer;
     }
+    if let Some(message) = o.memory.unfit_store.as_ref().filter(|_| !may_have_been_sent(o)) {
+        // The plan stays in the journal: who cannot write it cannot take it back, and another spec drops it.
+        return Step::Fail(Failure { reason: reasons::STORAGE_REJECTED, message: message.clone() });
+    }
     if let Some(stuck) = &o.job.stuck {
         let stage = if o.journal.is_some_and(Journal::has_intents) { reasons::IN_PROGRESS } else { reasons::PENDING };
         let why = Waiting { stage, stuck: Some(stuck.clone()), ..Default::default() };
@@ -226,6 +230,12 @@ pub fn decide(o: &Observed) -> Step {
             None => Step::Open(Journal::open(o.nonce.into(), o.job.owner.clone(), o.job.spec_hash.clone())),
         },
     }
+}
+
+/// Whether something of the work was sent, or it has its end: then a failure is not for free.
+fn may_have_been_sent(o: &Observed) -> bool {
+    let unread = o.journal.is_none() && o.job.stuck.is_some() && o.job.lock.is_some();
+    o.job.submitted || unread || o.journal.is_some_and(|j| j.has_intents() || j.commit.is_some())
 }
 
 /// A provider that is being deleted takes no new jobs; those that have an intent run to their end.

@@ -98,6 +98,9 @@ fn finished(o: &Observed, overdue: bool) -> Step {
 /// Nothing was sent, and once the journal is closed nothing will be: who opens it again stages anew.
 fn close_then_tidy_up(o: &Observed, journal: &Journal, overdue: bool) -> Step {
     let policy = o.job.deletion_policy;
+    if let Some(why) = &o.memory.unfit_store {
+        return Step::RemoveFinalizer { abandoned: None, untidy: Some(why.clone()) };
+    }
     match (journal.closing == Some(policy), &o.memory.trouble) {
         (true, _) => tidy_up_then_let_go(o, journal, overdue),
         (false, Some(why)) if overdue => Step::RemoveFinalizer { abandoned: None, untidy: Some(why.clone()) },

@@ -31,6 +31,10 @@ pub fn spec_hash(spec: &BatchJobSpec) -> String {
         "compression": input.compression,
         "emptyPolicy": input.empty_policy,
     });
+    // Named only where used, so that the hashes of jobs from before these fields hold.
+    if let Some(style) = input.object_store.as_ref().and_then(|o| o.addressing_style) {
+        shape["addressingStyle"] = json!(style);
+    }
     if input.max_object_bytes.is_some() || input.on_too_large.is_some() {
         reading["tooLarge"] = json!((input.max_object_bytes, input.on_too_large));
     }
@@ -176,6 +180,8 @@ mod tests {
         let template = |body: Value| json!({"customID": "$(row.id)", "body": body});
         let all = [
             json!({}),
+            json!({"objectStore": {"uri": "s3://bkt/in", "secretRef": {"name": "a"}, "addressingStyle": "Path"}}),
+            json!({"objectStore": {"uri": "s3://bkt/in", "secretRef": {"name": "a"}, "addressingStyle": "VirtualHosted"}}),
             json!({"format": "Requests"}),
             json!({"compression": "Gzip"}),
             json!({"emptyPolicy": "Complete"}),

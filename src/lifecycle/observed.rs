@@ -152,6 +152,8 @@ pub struct Memory {
     pub owner_alive: Option<(Owner, bool)>,
     /// Whether the store was seen to refuse what a conditional write must refuse, or what it did instead.
     pub store_proved: Option<Result<(), String>>,
+    /// Why the store of the output, as it is addressed, can never do what it has to, if that was seen.
+    pub unfit_store: Option<String>,
     /// What a pass over the input gave.
     pub pass: Option<Pass>,
     /// Uploaded input files, by attempt and content: a plan that was dropped and made anew numbers attempts from 1 again.

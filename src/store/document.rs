@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use object_store::{ObjectStoreExt, PutMode, PutOptions, UpdateVersion};
+use object_store::{PutMode, PutOptions, UpdateVersion};
 
 use super::{Folder, StoreError};
 
@@ -80,7 +80,12 @@ impl ObjectDocument {
 impl Document for ObjectDocument {
     async fn read(&self) -> Result<Option<(Bytes, Version)>, StoreError> {
         let Some((bytes, etag)) = self.folder.read_whole(&self.name, DOCUMENT_LIMIT).await? else { return Ok(None) };
-        let etag = etag.ok_or_else(|| StoreError::Invalid("the store gives objects no ETag".into()))?;
+        let etag = etag.ok_or_else(|| {
+            StoreError::Unfit(format!(
+                "{}: the store gives objects no ETag, without which nothing keeps two writers apart; use another store",
+                self.folder.uri_of(&self.name)
+            ))
+        })?;
         Ok(Some((bytes, Version(etag))))
     }
 
@@ -102,7 +107,7 @@ pub async fn prove_conditional_writes(folder: &Folder, name: &str) -> Result<Res
     let scratch = ObjectDocument { folder: folder.clone(), name: name.into() };
     let outcome = prove(&scratch).await;
     // What stays behind goes with the work's other staged files.
-    let _ = folder.store().delete(&folder.path(name)).await;
+    let _ = folder.delete(name).await;
     outcome
 }
 

@@ -6,18 +6,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use object_store::aws::AmazonS3Builder;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
-use object_store::{
-    Attribute, Attributes, BackoffConfig, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    RetryConfig,
-};
-use secrecy::{ExposeSecret, SecretString};
+use object_store::{Attribute, Attributes, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use secrecy::SecretString;
 
-use super::{ConfigMaps, StoreError, Upload};
+use super::{ConfigMaps, StoreError, Upload, s3};
 use crate::api::ObjectStoreLocation;
-use crate::transport::{ObjectConnector, Transport};
+use crate::transport::Transport;
 
 /// Bytes of a part of an upload; S3 wants at least 5 MiB.
 const PART_BYTES: usize = 8 << 20;
@@ -69,6 +65,8 @@ pub struct Credentials {
 #[derive(Clone, Debug)]
 pub struct Folder {
     store: Arc<dyn ObjectStore>,
+    /// Deletes one object with each request.
+    one_by_one: Arc<dyn ObjectStore>,
     uri: String,
     prefix: String,
     maps: Option<Box<ConfigMaps>>,
@@ -132,28 +130,13 @@ impl Folder {
     ) -> Result<Folder, StoreError> {
         let place: Place = uri.parse()?;
         Path::parse(&place.key).map_err(|e| StoreError::of(uri, e.into()))?;
-        let backoff =
-            BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(2), base: 2.0 };
-        let mut builder = AmazonS3Builder::new()
-            .with_bucket_name(&place.bucket)
-            .with_region(location.region.as_deref().unwrap_or("us-east-1"))
-            .with_access_key_id(credentials.access_key_id.expose_secret())
-            .with_secret_access_key(credentials.secret_access_key.expose_secret())
-            .with_http_connector(ObjectConnector::new(transport.clone()))
-            .with_retry(RetryConfig { backoff, max_retries: 3, retry_timeout: Duration::from_secs(30) });
-        if let Some(token) = &credentials.session_token {
-            builder = builder.with_token(token.expose_secret());
-        }
-        if let Some(endpoint) = &location.endpoint {
-            builder = builder.with_endpoint(endpoint.trim_end_matches('/')).with_allow_http(true);
-        }
-        let store = builder.build().map_err(|e| StoreError::of(uri, e))?;
-        Ok(Folder::of(Arc::new(store), uri, &place.key))
+        let bucket = s3::open(&place, location, credentials, transport)?;
+        Ok(Folder { one_by_one: bucket.one_by_one, ..Folder::of(bucket.store, uri, &place.key) })
     }
 
     /// A folder in any store that `object_store` knows.
     pub fn of(store: Arc<dyn ObjectStore>, uri: &str, prefix: &str) -> Folder {
-        Folder { store, uri: uri.into(), prefix: prefix.into(), maps: None }
+        Folder { one_by_one: store.clone(), store, uri: uri.into(), prefix: prefix.into(), maps: None }
     }
 
     /// A folder that is made of ConfigMaps.
@@ -378,19 +361,28 @@ impl Folder {
     /// # Errors
     /// When the store refuses.
     pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
-        match self.store.delete(&self.path(name)).await {
+        match self.one_by_one.delete(&self.path(name)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(self.error(name, e)),
         }
     }
 
-    /// Deletes every object below `prefix`.
+    /// Deletes every object below `prefix`, many with one request, or one by one where the store does not have that.
     ///
     /// # Errors
     /// When the store refuses; what was deleted stays deleted.
     pub async fn delete_below(&self, prefix: &str) -> Result<(), StoreError> {
+        match self.delete_below_by(&*self.store, prefix).await {
+            Err(StoreError::Unfit(_) | StoreError::Rejected(_)) => {
+                self.delete_below_by(&*self.one_by_one, prefix).await
+            }
+            deleted => deleted,
+        }
+    }
+
+    async fn delete_below_by(&self, store: &dyn ObjectStore, prefix: &str) -> Result<(), StoreError> {
         let paths = bounded(self.store.list(Some(&self.path(prefix)))).map_ok(|m| m.location).boxed();
-        let mut deleted = self.store.delete_stream(paths);
+        let mut deleted = store.delete_stream(paths);
         while let Some(result) = deleted.next().await {
             match result {
                 Ok(_) | Err(object_store::Error::NotFound { .. }) => {}

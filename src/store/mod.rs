@@ -4,6 +4,7 @@ mod config_maps;
 mod document;
 mod folder;
 mod lines;
+mod s3;
 mod shards;
 pub mod staged;
 mod upload;
@@ -15,7 +16,7 @@ pub use lines::{LINE_LIMIT, Line, Lines};
 pub use shards::{IndexEntry, ShardWriter, StagedShard};
 pub use upload::Upload;
 
-use config_maps::Refused;
+use s3::{NoContentLength, Refusal};
 
 use crate::api::text::clip;
 use crate::transport::{SendError, cause};
@@ -76,6 +77,12 @@ pub enum StoreError {
     /// The credentials were refused.
     #[error("{0}")]
     Denied(String),
+    /// The store refused it and would refuse it again.
+    #[error("{0}")]
+    Rejected(String),
+    /// The store, as it is addressed, can never do what it has to: says what it lacks, or which field to set.
+    #[error("{0}")]
+    Unfit(String),
     /// It is no longer what it was when the reading began.
     #[error("{0}")]
     Changed(String),
@@ -114,13 +121,19 @@ impl StoreError {
     fn of(place: &str, error: object_store::Error) -> Self {
         use object_store::Error as E;
         if let E::Generic { source, .. } = &error
-            && let Some(refused) = source.downcast_ref::<Refused>()
+            && let Some(refused) = source.downcast_ref::<config_maps::Refused>()
         {
             return match refused {
-                Refused::Foreign(why) => StoreError::Conflict(why.clone()),
-                Refused::Forbidden(why) => StoreError::Denied(why.clone()),
-                Refused::TooLarge(why) => StoreError::TooLarge(why.clone()),
+                config_maps::Refused::Foreign(why) => StoreError::Conflict(why.clone()),
+                config_maps::Refused::Forbidden(why) => StoreError::Denied(why.clone()),
+                config_maps::Refused::TooLarge(why) => StoreError::TooLarge(why.clone()),
             };
+        }
+        if let Some(refusal) = cause::<Refusal>(&error) {
+            return refusal.explain(place);
+        }
+        if let Some(missing) = cause::<NoContentLength>(&error) {
+            return missing.explain(place);
         }
         if let Some(SendError::NotAllowed(why)) = cause(&error) {
             return StoreError::NotAllowed(format!("{place}: {why}"));
@@ -129,8 +142,6 @@ impl StoreError {
         match error {
             E::NotFound { .. } => StoreError::NotFound(format!("{place} does not exist")),
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => StoreError::denied(place),
-            // Listings have no error of their own for it.
-            _ if why.contains("status code: 403") || why.contains("status code: 401") => StoreError::denied(place),
             E::InvalidPath { .. } => StoreError::Invalid(format!(
                 "{place} holds a key with an empty segment, `.` or `..`, which cannot be read; rename that object"
             )),
@@ -138,8 +149,6 @@ impl StoreError {
             E::AlreadyExists { .. } | E::Precondition { .. } => StoreError::busy(place),
             _ if why.contains("NoSuchBucket") => StoreError::NotFound(format!("the bucket of {place} does not exist")),
             _ => match said(&why) {
-                // With 400, and with the token in it.
-                Some(("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired", _)) => StoreError::denied(place),
                 Some((code, message)) => StoreError::Unavailable(clip(format!("{place}: {code}: {message}"), 512)),
                 None => StoreError::Unavailable(format!("{place}: {}", clip(why, 512))),
             },

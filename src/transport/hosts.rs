@@ -20,8 +20,8 @@ pub struct HostPolicy {
     entries: Arc<[AllowedHost]>,
 }
 
-/// A host or network that an admin lets in: `NAME`, `ADDRESS` or `NETWORK/BITS`, each with `:PORT` behind it where only
-/// that port is meant. IPv6 stands in brackets before a port.
+/// A host or network that an admin lets in: `NAME`, `*.NAME` (every host below it, and not itself), `ADDRESS` or `NETWORK/BITS`,
+/// each with `:PORT` behind it where only that port is meant. IPv6 stands in brackets before a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedHost {
     what: What,
@@ -32,6 +32,8 @@ pub struct AllowedHost {
 enum What {
     /// In lower case, without a dot at its end.
     Named(String),
+    /// What a host's name has to end with, the dot included.
+    Below(String),
     Network(Network),
 }
 
@@ -176,7 +178,8 @@ impl HostPolicy {
         let mut entries = self.entries.iter().filter(|e| e.port.is_none() || e.port == port);
         let is_open = entries.any(|entry| match (&entry.what, closed) {
             (What::Named(name), Closed::Private(_)) => *name == host,
-            (What::Named(_), _) => false,
+            (What::Below(end), Closed::Private(_)) => host.len() > end.len() && host.ends_with(end.as_str()),
+            (What::Named(_) | What::Below(_), _) => false,
             (What::Network(network), Closed::Metadata) => network.is_one() && network.holds(ip),
             (What::Network(network), _) => network.holds(ip),
         });
@@ -266,8 +269,9 @@ impl FromStr for AllowedHost {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let wrong =
-            |why: &str| format!("'{text}' {why}; write NAME, ADDRESS or NETWORK/BITS, and :PORT where it matters");
+        let wrong = |why: &str| {
+            format!("'{text}' {why}; write NAME, *.NAME, ADDRESS or NETWORK/BITS, and :PORT where it matters")
+        };
         let (host, port) = split_port(text).ok_or_else(|| wrong("has no valid port"))?;
         let (address, bits) = match host.split_once('/') {
             Some((address, bits)) => (address, Some(bits)),
@@ -285,6 +289,9 @@ impl FromStr for AllowedHost {
                 What::Network(network)
             }
             (Err(_), None) if is_name(address) => What::Named(plain(address)),
+            (Err(_), None) if address.strip_prefix("*.").is_some_and(is_narrow) => {
+                What::Below(plain(address.trim_start_matches('*')))
+            }
             _ => return Err(wrong("is no host and no network")),
         };
         Ok(AllowedHost { what, port })
@@ -316,6 +323,11 @@ fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
         Some((host, port)) if !port.contains(':') => Some((host, number(port)?)),
         _ => Some((text, None)),
     }
+}
+
+/// A name with more than one label: `*.svc` would let in every service of the cluster.
+fn is_narrow(text: &str) -> bool {
+    is_name(text) && plain(text).contains('.')
 }
 
 /// A name such as a URL may hold, and not a number in disguise.

@@ -20,7 +20,7 @@ use reqwest::{Client, Method, Request, Response, Url};
 
 pub use guard::{Lookup, SystemLookup};
 pub use hosts::{AllowedHost, HostPolicy};
-pub use objects::ObjectConnector;
+pub use objects::{ObjectConnector, is_list};
 pub use patience::Patience;
 pub use redirect::Redirect;
 

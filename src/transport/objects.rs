@@ -68,8 +68,9 @@ impl HttpService for ObjectConnector {
         if bytes.iter().any(|b| !b.is_empty()) {
             *out.body_mut() = Some(whole(bytes));
         }
-        let is_content = out.method() == Method::GET && !is_list(out.url());
-        if is_list(out.url()) {
+        let is_listing = is_list(out.url().as_str());
+        let is_content = out.method() == Method::GET && !is_listing;
+        if is_listing {
             self.goes_on(out.url())?;
         }
         let response = self.transport.send(out).await.map_err(http_error)?;
@@ -82,8 +83,9 @@ impl HttpService for ObjectConnector {
 }
 
 /// Whether this asks for a page of a listing; https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html.
-fn is_list(url: &Url) -> bool {
-    url.query_pairs().any(|(key, _)| key == "list-type")
+pub fn is_list(url: &str) -> bool {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').any(|pair| pair.starts_with("list-type="))
 }
 
 /// A body of known length: storage refuses chunked uploads.

@@ -113,3 +113,37 @@ fn a_foreign_manifest_is_looked_at_again_for_somebody_may_move_it_away() {
         assert_eq!(at(NOW - 15_000), Step::LookForManifest);
     }
 }
+
+#[test]
+fn a_store_that_is_unfit_fails_the_job_before_an_upload_and_never_after() {
+    let unfit = Memory { unfit_store: Some("set `region`".into()), ..memory() };
+    let fresh = JobView { submitted: false, ..job() };
+    let fails = |job: &JobView, journal: Option<&Journal>| match step(job, journal, &unfit) {
+        Step::Fail(failure) => (failure.reason, failure.message) == ("StorageRejected", "set `region`".into()),
+        _ => false,
+    };
+    let planned = journal(owner("j", "u"), None);
+    let sent = journal(owner("j", "u"), submitted());
+    let (mut empty, stuck) = (planned.clone(), Some(Stuck { reason: "StorageRejected", message: "m".into() }));
+    empty.commit = Some(Commit {
+        outcome: Outcome::Succeeded,
+        reason: "AllSucceeded".into(),
+        message: String::new(),
+        at: NOW,
+        requests: RequestCounts::default(),
+    });
+    assert!(fails(&fresh, None) && fails(&fresh, Some(&planned)));
+    let unread = JobView { stuck, ..fresh.clone() };
+    assert!(!fails(&unread, None), "a journal that nobody can read may hold an intent");
+    assert!(fails(&JobView { lock: None, ..unread }, None), "this object never opened one");
+    assert!(!fails(&fresh, Some(&sent)) && !fails(&job(), None) && !fails(&fresh, Some(&empty)));
+}
+
+#[test]
+fn a_job_whose_store_cannot_close_its_journal_is_let_go_at_once() {
+    let unfit = Memory { unfit_store: Some("no If-Match".into()), ..memory() };
+    let failed = JobView { deleting_since: Some(NOW), submitted: false, finished: true, lock: None, ..job() };
+    let planned = journal(owner("j", "u"), None);
+    let untidy = Some("no If-Match".to_string());
+    assert_eq!(step(&failed, Some(&planned), &unfit), Step::RemoveFinalizer { abandoned: None, untidy });
+}

@@ -6,10 +6,12 @@ use object_store::ObjectStoreExt;
 use serde_json::{Value, json};
 
 use crate::support::eventually;
+use crate::support::odd_store::Oddity;
 use crate::support::process::scratch;
+use crate::support::proxy::Proxy;
 use crate::support::quiet::CANARY;
 use crate::support::scene::{Scene, batch_lines, condition, ids, requests, uncompressed};
-use crate::support::shared::cluster;
+use crate::support::shared::{cluster, storage};
 
 /// A job with `change` over one that writes to the ConfigMap `map`.
 fn into_map(scene: &Scene, name: &str, map: &str, change: Value) -> Value {
@@ -213,6 +215,46 @@ async fn what_is_somebody_elses_is_left_alone_and_refused_before_an_upload() {
     scene.kubectl(&["delete", "configmap", "theirs"]);
     scene.wait_complete("map").await;
     scene.sim.assert_billed_once(3).await;
+}
+
+/// Case 30-other-stores.
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_as_they_are_do_or_are_refused_before_anything_is_sent() {
+    let scene = Scene::new("stores", &["--batch-duration", "200ms"]).await;
+    scene.put("in/region.jsonl", batch_lines("region", 3)).await;
+    let odd = async |oddity| Proxy::odd(&storage().endpoint, oddity).await.url;
+    for (name, oddity, words) in [
+        ("creates", Oddity::Lacks("if-none-match"), "does not take `If-None-Match` (NotImplemented"),
+        ("swaps", Oddity::Lacks("if-match"), "does not take `If-Match` (NotImplemented"),
+        ("path", Oddity::WantsBucketInHost, "set `addressingStyle: VirtualHosted`"),
+    ] {
+        let mut job = scene.job(name, json!({}));
+        job["spec"]["output"]["objectStore"]["endpoint"] = odd(oddity).await.into();
+        scene.apply(&job.to_string());
+        let job = scene.wait_condition(name, "Failed", "True", 40).await;
+        let (_, reason, message) = condition(&job, "Failed").unwrap();
+        assert!(reason == "StorageRejected" && message.contains(words), "{name}: {reason}: {message}");
+        scene.kubectl(&["delete", "bjob", name, "--timeout=30s"]);
+    }
+    assert_eq!(scene.sim.spent().await, (0, 0));
+    // The store names the region, and what was signed anew is what it checks.
+    let region = odd(Oddity::Region("eu-west-3")).await;
+    let mut job = scene.job("region", json!({"inputKey": "region.jsonl"}));
+    for place in ["input", "output"] {
+        job["spec"][place]["objectStore"]["endpoint"] = region.clone().into();
+    }
+    scene.apply(&job.to_string());
+    let mut job = scene.job("unlisted", json!({}));
+    job["spec"]["output"]["objectStore"]["endpoint"] = odd(Oddity::NoListing(403, "AccessDenied")).await.into();
+    scene.apply(&job.to_string());
+    for name in ["region", "unlisted"] {
+        scene.wait_complete(name).await;
+        scene.wait_tidy(name).await;
+        assert_eq!(scene.result_ids(name).await, own_ids(name, 3));
+        let staged = scene.list(&format!("out/{name}/_batchjob/")).await;
+        assert_eq!(staged, ["journal.json"], "{name}");
+    }
+    scene.sim.assert_billed_once(6).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,8 +5,8 @@ use std::process::Command;
 use batchjob_operator::api::BatchJobObject as BatchJob;
 use serde_json::json;
 
-use crate::support::careless::careless_store;
 use crate::support::eventually;
+use crate::support::odd_store::{OddStore, Oddity};
 use crate::support::process::scratch;
 use crate::support::scene::{Scene, batch_lines, condition};
 use crate::support::shared::bare_cluster;
@@ -127,7 +127,7 @@ async fn a_refused_credential_is_named_and_a_better_one_noticed() {
 async fn a_store_that_ignores_conditions_is_refused_before_anything_is_paid() {
     let scene = Scene::new("careless", &[]).await;
     let mut job = scene.job("j", json!({}));
-    job["spec"]["output"]["objectStore"]["endpoint"] = careless_store().await.into();
+    job["spec"]["output"]["objectStore"]["endpoint"] = OddStore::start(Oddity::IgnoresConditions).await.url.into();
     scene.apply(&job.to_string());
     let job = scene.wait_condition("j", "Failed", "True", 40).await;
     let (_, reason, message) = condition(&job, "Failed").unwrap();

@@ -51,7 +51,7 @@ async fn what_cannot_work_is_refused_with_advice() {
             json!({"type": "OpenAI", "auth": {"secretKeyRef": {"name": "c", "key": "b"}}, "limits": {"maxRequestsPerBatch": 9}}),
         ),
     ];
-    for manifest in good {
+    for manifest in &good {
         scene.apply(&manifest.to_string());
     }
     let (ok, said) = scene.try_apply(
@@ -61,6 +61,13 @@ async fn what_cannot_work_is_refused_with_advice() {
         .to_string(),
     );
     assert!(!ok && said.contains("`baseURL` may not be changed"), "{said}");
+    // What addresses a bucket says which bucket it is.
+    for (field, value) in [("addressingStyle", "VirtualHosted"), ("region", "eu-west-3")] {
+        let mut elsewhere = good[0].clone();
+        elsewhere["spec"]["output"]["objectStore"][field] = value.into();
+        let (ok, said) = scene.try_apply(&elsewhere.to_string());
+        assert!(!ok && said.contains("`spec.output` may not be changed"), "{field}: {said}");
+    }
     let defaults =
         scene.kubectl(&["get", "bjob", "good", "-o", "jsonpath={.spec.endpoint} {.spec.parallelism} {.spec.suspend}"]);
     assert_eq!(defaults, "ChatCompletions 4 false");

@@ -12,6 +12,7 @@ mod lists;
 mod server;
 mod slow;
 mod storage;
+mod stores;
 
 use std::sync::Arc;
 

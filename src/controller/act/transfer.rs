@@ -46,7 +46,13 @@ impl Act<'_> {
                 Ok(recipe) => recipe,
                 Err(message) => return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) }))),
             };
-            let source = source::open(&ctx, &namespace, &job.spec.input).await?;
+            let source = match source::open(&ctx, &namespace, &job.spec.input).await {
+                Ok(source) => source,
+                Err(Trouble { is_unfit_store: true, stuck, .. }) => {
+                    return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(stuck.message) })));
+                }
+                Err(trouble) => return Err(trouble),
+            };
             let target = stage.as_deref().map(|work_id| (&tools.folder, work_id));
             let result = match requests::pass(source, &recipe, target, &ctx.spool).await {
                 Ok(passed) => {
@@ -61,7 +67,10 @@ impl Act<'_> {
                     );
                     Ok(planned(passed, stage.clone()))
                 }
-                Err(PassError::Invalid(message) | PassError::Store(StoreError::TooLarge(message))) => Err(message),
+                Err(
+                    PassError::Invalid(message)
+                    | PassError::Store(StoreError::TooLarge(message) | StoreError::Unfit(message)),
+                ) => Err(message),
                 Err(PassError::NotFound(message)) => {
                     return Err(Trouble::lasting(reasons::CONFIG_MAP_NOT_FOUND, message));
                 }
@@ -187,7 +196,7 @@ impl Act<'_> {
     /// Deletes what was staged; the journal stays, for it is the memory of the work.
     pub(in crate::controller) async fn tidy(&self) -> Result<(), Trouble> {
         let work_id = self.journal()?.work_id.clone();
-        let deleted = self.tools()?.folder.delete_below(&layout::work(&work_id)).await.map_err(Trouble::from);
+        let deleted = self.delete_staged(&work_id).await;
         let untidy = |t: &Trouble| Untidy { message: t.stuck.message.clone(), may_pass: t.may_pass };
         let failed = deleted.as_ref().err().map(untidy);
         if self.world.view.deleting_since.is_some() {
@@ -195,6 +204,37 @@ impl Act<'_> {
         }
         deleted
     }
+
+    /// Where the objects cannot be listed, those that the journal names go; a scratch file, or what a dropped plan left, stays.
+    async fn delete_staged(&self, work_id: &str) -> Result<(), Trouble> {
+        let (folder, journal) = (&self.tools()?.folder, self.journal()?);
+        match folder.delete_below(&layout::work(work_id)).await {
+            Err(StoreError::Denied(why) | StoreError::Unfit(why) | StoreError::Rejected(why)) => {
+                for name in staged_names(journal) {
+                    folder.delete(&name).await?;
+                }
+                info!(work_id, why, "staged files were deleted by their names");
+                Ok(())
+            }
+            deleted => Ok(deleted?),
+        }
+    }
+}
+
+/// What the journal knows to be staged.
+fn staged_names(journal: &Journal) -> Vec<String> {
+    let work_id = &journal.work_id;
+    let of_shard = |shard: &Shard| {
+        let part = match shard.attempt.as_ref().map(|a| &a.state) {
+            Some(AttemptState::Settled { part, .. }) => part.as_ref().map(|part| part.name.clone()),
+            _ => None,
+        };
+        let staged = [layout::shard(work_id, &shard.sha256), layout::index(work_id, shard.index())];
+        staged.into_iter().chain(part).collect::<Vec<_>>()
+    };
+    // The journal is the team's to write.
+    let below = layout::work(work_id);
+    journal.shards.iter().flat_map(of_shard).filter(|name| name.starts_with(&below)).collect()
 }
 
 /// Fetches what came back, or says what is to be seen where nothing can be fetched. A batch can be called ended before its

@@ -108,6 +108,13 @@ fn an_entry_opens_what_an_admin_expects_of_it_and_no_more() {
         ("minio.storage.svc:9000", "minio.storage.svc", 9000, "10.0.0.5", true),
         ("minio.storage.svc:9000", "minio.storage.svc", 22, "10.0.0.5", false),
         ("a,minio.storage.svc:9000,b:1", "minio.storage.svc", 9000, "10.0.0.5", true),
+        ("*.minio.storage.svc", "shop.minio.storage.svc", 9000, "10.0.0.5", true),
+        ("*.minio.storage.svc", "a.b.MINIO.storage.svc.", 9000, "10.0.0.5", true),
+        ("*.minio.storage.svc:9000", "shop.minio.storage.svc", 80, "10.0.0.5", false),
+        ("*.minio.storage.svc", "minio.storage.svc", 9000, "10.0.0.5", false),
+        ("*.minio.storage.svc", "evil-minio.storage.svc", 9000, "10.0.0.5", false),
+        ("*.minio.storage.svc", "shop.minio.storage.svc", 80, "169.254.169.254", false),
+        ("*.minio.storage.svc", ".minio.storage.svc", 80, "10.0.0.5", false),
         ("10.0.0.0/8", "anything.example", 443, "10.255.0.1", true),
         ("10.0.0.0/8", "anything.example", 443, "11.0.0.1", true),
         ("10.0.0.0/8", "anything.example", 443, "192.168.0.1", false),
@@ -167,6 +174,9 @@ fn odd_entries_are_refused_with_advice() {
         ("10.0.0.0/", "number of bits"),
         ("fd00::/129", "number of bits"),
         ("*.svc", "no host"),
+        ("*", "no host"),
+        ("*.10.0.0.1", "no host"),
+        ("a.*.example", "no host"),
         ("http://minio:9000", "no host"),
         ("minio:0", "valid port"),
         ("minio:http", "valid port"),
@@ -190,7 +200,7 @@ fn the_network_policy_keeps_every_metadata_service_out() {
         .flat_map(|list| list.split(','))
         .map(|cidr| match cidr.trim().trim_matches('"').parse::<AllowedHost>().unwrap().what {
             What::Network(network) => network,
-            What::Named(name) => panic!("{name}"),
+            other => panic!("{other:?}"),
         })
         .collect();
     for ip in METADATA {

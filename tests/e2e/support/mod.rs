@@ -1,11 +1,14 @@
 //! Real parts for tests: a control plane and a storage server that the tests of one run share, and for each scene a
 //! namespace, a simulator and an operator of its own.
 
-pub mod careless;
 pub mod dice;
 pub mod faults;
 pub mod gate;
 pub mod node;
+// Other tests use the rest of it.
+#[allow(dead_code)]
+#[path = "../../support/odd_store.rs"]
+pub mod odd_store;
 pub mod operator;
 pub mod process;
 pub mod proxy;

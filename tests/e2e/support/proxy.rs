@@ -8,6 +8,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use futures::TryStreamExt;
 
+use super::odd_store::Oddity;
+
 /// Where a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
@@ -47,12 +49,22 @@ pub struct Proxy {
 #[derive(Clone)]
 struct Upstream {
     base: String,
+    oddity: Oddity,
     client: reqwest::Client,
     plan: Arc<Mutex<Plan>>,
 }
 
 impl Proxy {
     pub async fn start(upstream: &str, ca_file: Option<&str>) -> Proxy {
+        Proxy::put(upstream, ca_file, Oddity::None).await
+    }
+
+    /// A store in front of `upstream` that is odd in this way.
+    pub async fn odd(upstream: &str, oddity: Oddity) -> Proxy {
+        Proxy::put(upstream, None, oddity).await
+    }
+
+    async fn put(upstream: &str, ca_file: Option<&str>, oddity: Oddity) -> Proxy {
         let mut client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -62,7 +74,7 @@ impl Proxy {
             client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem).unwrap());
         }
         let plan = Arc::new(Mutex::new(Plan::default()));
-        let state = Upstream { base: upstream.into(), client: client.build().unwrap(), plan: plan.clone() };
+        let state = Upstream { base: upstream.into(), oddity, client: client.build().unwrap(), plan: plan.clone() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(forward).with_state(state);
@@ -96,6 +108,9 @@ impl Plan {
 async fn forward(State(upstream): State<Upstream>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map(|p| p.to_string()).unwrap_or_default();
+    if let Some(refusal) = upstream.oddity.refusal(&parts.method, &parts.uri, &parts.headers) {
+        return refusal;
+    }
     let mut fault = upstream.plan.lock().unwrap().due(parts.method.as_str(), &path);
     if let Some(fault) = fault.take_if(|f| f.when == When::Before) {
         (fault.strike)();

@@ -1,0 +1,202 @@
+//! Between `object_store` and the wire: a refusal is read whole before it is thrown away, and a request that was signed for
+//! another region than the bucket's is signed anew.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, RANGE};
+use http::{HeaderValue, Method, StatusCode, Uri};
+use object_store::ClientOptions;
+use object_store::aws::{AwsAuthorizer, AwsCredential};
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, HttpService,
+};
+
+use super::refusal::{NoContentLength, Refusal};
+use crate::transport::{ObjectConnector, is_list};
+
+/// Where requests are signed for while nobody knows better; Amazon's own default.
+const DEFAULT_REGION: &str = "us-east-1";
+
+/// The region that requests are signed for.
+#[derive(Clone, Debug)]
+pub(super) struct Region {
+    /// `region` of the location.
+    set: Option<String>,
+    /// What the store said, where `region` is not set.
+    found: Arc<Mutex<Option<String>>>,
+    /// Whether Amazon's own host names hold the region too.
+    in_host: bool,
+}
+
+impl Region {
+    pub fn new(set: Option<&str>, in_host: bool) -> Region {
+        Region { set: set.map(String::from), found: Arc::default(), in_host }
+    }
+
+    /// What `object_store` signs for.
+    pub fn assumed(&self) -> &str {
+        self.set.as_deref().unwrap_or(DEFAULT_REGION)
+    }
+
+    fn found(&self) -> Option<String> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the store's word for where the bucket is. False: the location says otherwise, or it is no news.
+    fn learn(&self, named: Option<&str>) -> bool {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        match named {
+            Some(named) if self.set.is_none() && found.as_deref().unwrap_or(DEFAULT_REGION) != named => {
+                *found = Some(named.into());
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Sends requests and reads refusals.
+#[derive(Clone)]
+pub(super) struct Answers {
+    http: ObjectConnector,
+    credential: Arc<AwsCredential>,
+    region: Region,
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers").field("region", &self.region).finish_non_exhaustive()
+    }
+}
+
+impl HttpConnector for Answers {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl HttpService for Answers {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let answered = self.send(&request).await?;
+        let refusal = match self.refusal(&request, answered).await? {
+            Ok(response) => return has_length(&request, response),
+            Err(refusal) => refusal,
+        };
+        if !self.region.learn(refusal.region()) {
+            return Err(for_good(refusal));
+        }
+        let answered = self.send(&request).await?;
+        match self.refusal(&request, answered).await? {
+            Ok(response) => has_length(&request, response),
+            Err(refusal) => Err(for_good(refusal)),
+        }
+    }
+}
+
+impl Answers {
+    pub fn new(http: ObjectConnector, credential: AwsCredential, region: Region) -> Answers {
+        Answers { http, credential: Arc::new(credential), region }
+    }
+
+    /// Sends the request as it is, or, where the store said in which region the bucket is, signed for that.
+    async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
+        let mut request = request.clone();
+        if let Some(region) = self.region.found() {
+            if self.region.in_host {
+                *request.uri_mut() = moved(request.uri(), &region);
+            }
+            self.sign(&mut request, &region)?;
+        }
+        self.http.call(request).await
+    }
+
+    fn sign(&self, request: &mut HttpRequest, region: &str) -> Result<(), HttpError> {
+        request.headers_mut().remove(AUTHORIZATION);
+        let signed = AwsAuthorizer::new(&self.credential, "s3", region).try_authorize(request, None);
+        signed.map_err(|e| HttpError::new(HttpErrorKind::Unknown, e))
+    }
+
+    /// The response, or what it refuses.
+    async fn refusal(
+        &self,
+        request: &HttpRequest,
+        response: HttpResponse,
+    ) -> Result<Result<HttpResponse, Refusal>, HttpError> {
+        if !is_refusal(response.status()) {
+            return Ok(Ok(response));
+        }
+        let response = match request.method() == Method::HEAD {
+            true => self.in_words(request).await?.unwrap_or(response),
+            false => response,
+        };
+        let (head, body) = response.into_parts();
+        let body = body.bytes().await.unwrap_or_default();
+        Ok(Err(Refusal::read(request, &head, &body, &self.credential)))
+    }
+
+    /// The same refusal of a GET: that of a HEAD comes without a word. None where a GET is not refused.
+    async fn in_words(&self, head: &HttpRequest) -> Result<Option<HttpResponse>, HttpError> {
+        let mut get = head.clone();
+        *get.method_mut() = Method::GET;
+        *get.body_mut() = HttpRequestBody::empty();
+        get.headers_mut().insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        let region = self.region.found();
+        if self.region.in_host
+            && let Some(region) = &region
+        {
+            *get.uri_mut() = moved(get.uri(), region);
+        }
+        self.sign(&mut get, region.as_deref().unwrap_or(self.region.assumed()))?;
+        let response = self.http.call(get).await?;
+        Ok(is_refusal(response.status()).then_some(response))
+    }
+}
+
+/// Whether it is an answer that `object_store` keeps no more of than its status, and that the same request would get again.
+fn is_refusal(status: StatusCode) -> bool {
+    let has_a_meaning = [304, 404, 408, 409, 412, 416, 425, 429].contains(&status.as_u16());
+    (status.is_redirection() || status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED) && !has_a_meaning
+}
+
+/// An object's size is in no other place than this header.
+fn has_length(request: &HttpRequest, response: HttpResponse) -> Result<HttpResponse, HttpError> {
+    let of_object = match *request.method() {
+        Method::HEAD => true,
+        Method::GET => !is_list(&request.uri().to_string()),
+        _ => false,
+    };
+    match of_object && response.status().is_success() && !response.headers().contains_key(CONTENT_LENGTH) {
+        true => Err(HttpError::new(HttpErrorKind::Unknown, NoContentLength)),
+        false => Ok(response),
+    }
+}
+
+/// `object_store` tries nothing of this kind again.
+fn for_good(refusal: Refusal) -> HttpError {
+    HttpError::new(HttpErrorKind::Unknown, refusal)
+}
+
+/// The same at Amazon's host of another region.
+fn moved(uri: &Uri, region: &str) -> Uri {
+    let assumed = format!("s3.{DEFAULT_REGION}.amazonaws.com");
+    let there = uri.to_string().replacen(&assumed, &format!("s3.{region}.amazonaws.com"), 1);
+    there.parse().unwrap_or_else(|_| uri.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amazons_host_is_that_of_the_region() {
+        for (uri, there) in [
+            ("https://s3.us-east-1.amazonaws.com/b/k?x=1", "https://s3.eu-west-3.amazonaws.com/b/k?x=1"),
+            ("https://b.s3.us-east-1.amazonaws.com/k", "https://b.s3.eu-west-3.amazonaws.com/k"),
+        ] {
+            assert_eq!(moved(&uri.parse().unwrap(), "eu-west-3"), there);
+        }
+    }
+}
