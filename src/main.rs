@@ -9,7 +9,7 @@ use batchjob_operator::api;
 use batchjob_operator::controller::{self, Options, Outside};
 use batchjob_operator::lifecycle::Timing;
 use batchjob_operator::telemetry::{LogFormat, init_logs};
-use batchjob_operator::transport::{AllowedHost, HostPolicy};
+use batchjob_operator::transport::{AllowedHost, EgressProxy, HostPolicy};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -55,12 +55,18 @@ struct Run {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
     output_config_maps: u16,
     /// Private hosts that teams' providers and object stores may be at, separated by commas: `minio.storage.svc`,
-    /// `vllm.ml.svc:8000`, `10.20.0.0/16`, `[fd00:10::/64]:443`. A name opens what it resolves to in private networks
+    /// `vllm.ml.svc:8000`, `*.minio.storage.svc` (every host below it), `10.20.0.0/16`, `[fd00:10::/64]:443`. A name opens what it resolves to in private networks
     /// (RFC 1918, loopback, 100.64.0.0/10, fc00::/7), exactly as URLs spell it. A network opens all of its addresses but
     /// the metadata services of clouds, which take their very address. Public hosts, and those of ClusterBatchProviders,
     /// need no entry.
     #[arg(long, env = "ALLOW_PRIVATE_HOSTS", value_delimiter = ',', value_name = "HOST[:PORT]|NETWORK")]
     allow_private_hosts: Vec<AllowedHost>,
+    /// HTTP proxy to providers and object stores: `http://[USER:PASSWORD@]HOST:PORT`. Hosts in private networks, where
+    /// --allow-private-hosts or a ClusterBatchProvider lets them in, are connected to straight. Hosts are judged before the
+    /// proxy is asked, but it looks names up itself: have it refuse addresses of networks that teams may not reach. The API
+    /// server is never reached through it, and HTTPS_PROXY and the like are not used for providers and object stores.
+    #[arg(long, env = "EGRESS_PROXY", hide_env_values = true, value_name = "URL")]
+    egress_proxy: Option<EgressProxy>,
     /// Where /livez, /readyz and /metrics are served. `[::]` is every address of the host, of IPv6 and of IPv4.
     #[arg(long, default_value = "[::]:8081")]
     health_addr: SocketAddr,
@@ -151,7 +157,7 @@ impl Run {
                 tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
                 stopping.cancel();
             });
-            Ok(controller::run(options, Outside::infer(hosts).await?, stop).await?)
+            Ok(controller::run(options, Outside::infer(hosts, self.egress_proxy)?, stop).await?)
         })
     }
 }

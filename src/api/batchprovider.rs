@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::storage::SecretKeyReference;
+use super::storage::{SecretKeyReference, Tls};
 use super::{Lean, schema};
 
 /// A namespace's own account, as the API server has it.
@@ -64,6 +64,9 @@ pub struct BatchProviderSpec {
     /// The credential. Servers that ask for none (type `OpenAICompatible` only) need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<ProviderAuth>,
+    /// How the server's certificate is checked; unset: with the authorities that the operator's system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// Models that jobs may use; unset: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
@@ -273,6 +276,7 @@ mod tests {
             type_: ProviderType::OpenAI,
             base_url: None,
             auth: None,
+            tls: None,
             allowed_models: vec![],
             limits: Default::default(),
             unknown_submission_policy: Default::default(),

@@ -60,6 +60,7 @@ pub mod reasons {
     pub const PROVIDER_NOT_FOUND: &str = "ProviderNotFound";
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
     pub const CONFIG_MAP_NOT_FOUND: &str = "ConfigMapNotFound";
+    pub const CA_BUNDLE_NOT_FOUND: &str = "CABundleNotFound";
     pub const CREDENTIALS_REJECTED: &str = "CredentialsRejected";
     pub const HOST_NOT_ALLOWED: &str = "HostNotAllowed";
     pub const STORAGE_UNAVAILABLE: &str = "StorageUnavailable";

@@ -256,8 +256,49 @@ pub struct ObjectStoreLocation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9-]+$"))]
     pub region: Option<String>,
+    /// How the server's certificate is checked; unset: with the authorities that the operator's system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// Secret of this namespace with `aws_access_key_id`, `aws_secret_access_key` and, where needed, `aws_session_token`.
     pub secret_ref: SecretReference,
+}
+
+/// How a server's certificate is checked.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// Certificates of the authorities that the server is trusted by, and no others are.
+    pub ca_bundle_ref: CaBundleReference,
+}
+
+/// One key of a ConfigMap or Secret with certificates in PEM form. It is in the namespace of the object that names it; of a
+/// ClusterBatchProvider, in the operator's.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaBundleReference {
+    /// What holds them.
+    #[serde(default)]
+    pub kind: CaBundleKind,
+    /// Name of the ConfigMap or Secret.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Key in its data.
+    #[serde(default = "ca_crt")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+}
+
+fn ca_crt() -> String {
+    "ca.crt".into()
+}
+
+/// What holds certificates.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CaBundleKind {
+    /// A ConfigMap, in its `data`.
+    #[default]
+    ConfigMap,
+    /// A Secret.
+    Secret,
 }
 
 /// Where requests to a store name the bucket.

@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::Context;
 use super::observe::{Missing, secret, stuck, value};
+use super::{Context, trust};
 use crate::api::conditions::reasons;
 use crate::api::text::hex;
 use crate::api::{
@@ -19,6 +19,7 @@ use crate::api::{
 };
 use crate::lifecycle::ProviderView;
 use crate::provider::{ApiError, Class, OpenAi};
+use crate::transport::Transport;
 
 /// A provider account and its credential, as they were read.
 pub(super) struct Account {
@@ -26,6 +27,7 @@ pub(super) struct Account {
     pub name: String,
     pub spec: BatchProviderSpec,
     pub key: Option<SecretString>,
+    transport: Transport,
     uid: String,
     kept: AtomicBool,
     going: AtomicBool,
@@ -86,11 +88,12 @@ pub(super) async fn account(ctx: &Context, reference: &ProviderReference, namesp
             (provider.metadata, provider.spec.provider, ctx.namespace.as_str())
         }
     };
-    let key = credential(ctx, &spec, secrets_in, &name).await?.map(|c| c.key);
+    let Access { key, transport, .. } = access(ctx, &spec, secrets_in, &name).await?;
     let account = Account {
         name,
         spec,
         key,
+        transport,
         uid: object.uid.clone().unwrap_or_default(),
         kept: AtomicBool::default(),
         going: AtomicBool::default(),
@@ -99,21 +102,31 @@ pub(super) async fn account(ctx: &Context, reference: &ProviderReference, namesp
     Ok(account)
 }
 
+impl Account {
+    /// A client for it.
+    ///
+    /// # Errors
+    /// When the URL cannot be parsed.
+    pub fn client(&self, kind: ProviderKind) -> Result<OpenAi, ApiError> {
+        client(kind, &self.spec, self.key.clone(), &self.transport)
+    }
+}
+
 /// A client for an account. The host of a ClusterBatchProvider is the admin's own choice, and so it may be a private one.
 ///
 /// # Errors
 /// When the URL cannot be parsed.
 pub(super) fn client(
-    ctx: &Context,
     kind: ProviderKind,
     spec: &BatchProviderSpec,
     key: Option<SecretString>,
+    transport: &Transport,
 ) -> Result<OpenAi, ApiError> {
     let transport = match (kind, spec.base_url().parse()) {
         (ProviderKind::ClusterBatchProvider, Ok(url)) => {
-            ctx.transport.trusting(&url).map_err(|e| ApiError::new(Class::Transient, e.to_string()))?
+            transport.trusting(&url).map_err(|e| ApiError::new(Class::Transient, e.to_string()))?
         }
-        _ => ctx.transport.clone(),
+        _ => transport.clone(),
     };
     OpenAi::new(transport, spec.base_url(), key, spec.is_vendors_own())
 }
@@ -145,21 +158,28 @@ async fn granted(ctx: &Context, name: &str, namespace: &str) -> Result<ClusterBa
     }
 }
 
-/// A key and the version of the Secret that it is from.
-pub(super) struct Credential {
-    pub key: SecretString,
+/// How an account is reached.
+pub(super) struct Access {
+    /// None where the server asks for none.
+    pub key: Option<SecretString>,
+    /// Version of the Secret that the key is from.
     pub version: Option<String>,
+    /// Trusts the authorities that the account names.
+    pub transport: Transport,
 }
 
-/// The credential of an account, from `namespace`; None where the server asks for none.
-pub(super) async fn credential(
+/// The credential of an account and the authorities that vouch for its server, both from `namespace`.
+pub(super) async fn access(
     ctx: &Context,
     spec: &BatchProviderSpec,
     namespace: &str,
     user: &str,
-) -> Result<Option<Credential>, Missing> {
-    let Some(ProviderAuth { secret_key_ref: reference }) = &spec.auth else { return Ok(None) };
+) -> Result<Access, Missing> {
+    let transport = trust::transport(ctx, spec.tls.as_ref(), namespace, user).await?;
+    let Some(ProviderAuth { secret_key_ref: reference }) = &spec.auth else {
+        return Ok(Access { key: None, version: None, transport });
+    };
     let secret = secret(ctx, namespace, &reference.name, user).await?;
     let key = value(&secret, &reference.key, &reference.name, user)?;
-    Ok(Some(Credential { key, version: secret.resource_version() }))
+    Ok(Access { key: Some(key), version: secret.resource_version(), transport })
 }

@@ -2,6 +2,7 @@
 
 mod account;
 mod act;
+mod cluster;
 mod events;
 mod finalizer;
 mod journal;
@@ -21,6 +22,7 @@ mod source;
 mod strays;
 mod tasks;
 mod trouble;
+mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -7,11 +7,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Api, ResourceExt};
 use secrecy::SecretString;
 
-use super::Context;
-use super::account::{Account, account, client};
+use super::account::{Account, account};
 use super::journal;
 use super::session::Session;
 use super::trouble::Trouble;
+use super::{Context, trust};
 use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{BatchJob, FINALIZER, ObjectStoreLocation, Outcome, annotations};
@@ -242,6 +242,15 @@ pub(super) enum Missing {
     Unknown(Trouble),
 }
 
+impl From<Missing> for Trouble {
+    fn from(missing: Missing) -> Self {
+        match missing {
+            Missing::Stuck(stuck) => Trouble::lasting(stuck.reason, stuck.message),
+            Missing::Unknown(trouble) => trouble,
+        }
+    }
+}
+
 impl From<kube::Error> for Missing {
     fn from(error: kube::Error) -> Self {
         Missing::Unknown(error.into())
@@ -272,7 +281,7 @@ async fn open(
     let folder = output_folder(ctx, job, view, &namespace).await?;
     let account = account(ctx, &job.spec.provider_ref, &namespace).await?;
     let fingerprint = account.fingerprint();
-    let api = match client(ctx, job.spec.provider_ref.kind, &account.spec, account.key.clone()) {
+    let api = match account.client(job.spec.provider_ref.kind) {
         Ok(api) => Arc::new(api),
         Err(e) => return stuck(reasons::PROVIDER_NOT_FOUND, format!("{}: {e}", account.name)),
     };
@@ -286,7 +295,8 @@ async fn output_folder(ctx: &Context, job: &BatchJob, view: &JobView, namespace:
     let output = &job.spec.output;
     if let Some(location) = &output.object_store {
         let credentials = storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.output").await?;
-        return Folder::open(location, &view.output_uri, &credentials, &ctx.transport)
+        let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.output`").await?;
+        return Folder::open(location, &view.output_uri, &credentials, &transport)
             .or_else(|e| stuck(reasons::INVALID_INPUT, format!("`spec.output`: {e}")));
     }
     let name = output.config_map.as_ref().map(|map| map.name.as_str()).unwrap_or_default();
@@ -311,12 +321,9 @@ pub(super) async fn input_folder(
     namespace: &str,
     location: &ObjectStoreLocation,
 ) -> Result<(Folder, String), Trouble> {
-    let credentials = match storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.input").await {
-        Ok(credentials) => credentials,
-        Err(Missing::Stuck(stuck)) => return Err(Trouble::lasting(stuck.reason, stuck.message)),
-        Err(Missing::Unknown(trouble)) => return Err(trouble),
-    };
-    Ok(Folder::open(location, &location.uri, &credentials, &ctx.transport)?.split_last())
+    let credentials = storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.input").await?;
+    let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.input`").await?;
+    Ok(Folder::open(location, &location.uri, &credentials, &transport)?.split_last())
 }
 
 pub(super) async fn secret(ctx: &Context, namespace: &str, name: &str, user: &str) -> Result<Secret, Missing> {

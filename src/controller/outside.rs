@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use kube::{Client, Config};
 
+use super::cluster;
 use super::run::StartError;
 use super::trouble::Trouble;
 use crate::api::conditions::reasons;
-use crate::transport::{HostPolicy, Transport};
+use crate::transport::{EgressProxy, HostPolicy, Transport};
 
 /// What an operator works with. Two that are to fail apart from each other get one each.
 #[derive(Clone)]
@@ -65,19 +66,21 @@ impl dyn Clock {
 }
 
 impl Outside {
-    /// The cluster of the environment (KUBECONFIG, or the Pod's ServiceAccount), hosts as `hosts` allows, and the system's
-    /// clock.
+    /// The cluster of the environment (KUBECONFIG, or the Pod's ServiceAccount), hosts as `hosts` allows, those outside of
+    /// private networks through `proxy` if there is one, and the system's clock.
     ///
     /// # Errors
     /// When no cluster is named, or TLS cannot be set up.
-    pub async fn infer(hosts: HostPolicy) -> Result<Outside, StartError> {
-        let cluster = Config::infer().await.map_err(|e| StartError::NoCluster(e.to_string()))?;
+    pub fn infer(hosts: HostPolicy, proxy: Option<EgressProxy>) -> Result<Outside, StartError> {
+        let cluster = cluster::infer().map_err(StartError::NoCluster)?;
         let client =
             |cluster: Config| Client::try_from(cluster).map_err(|e: kube::Error| StartError::NoCluster(e.to_string()));
         Ok(Outside {
             client: client(config(cluster.clone()))?,
             watching: client(watching_config(cluster))?,
-            transport: Transport::new(hosts).map_err(|e| StartError::Other(e.to_string()))?,
+            transport: Transport::new(hosts)
+                .and_then(|transport| transport.through(proxy))
+                .map_err(|e| StartError::Other(crate::transport::chain(&e)))?,
             clock: Arc::new(SystemClock),
         })
     }

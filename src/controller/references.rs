@@ -10,8 +10,8 @@ use super::trouble::Trouble;
 use super::{Context, observe};
 use crate::api::text::hex;
 use crate::api::{
-    BatchJob, BatchJobSpec, BatchProvider, BatchProviderSpec, ClusterBatchProvider, Lean, ObjectStoreLocation,
-    ProviderKind,
+    BatchJob, BatchJobSpec, BatchProvider, BatchProviderSpec, CaBundleKind, ClusterBatchProvider, Lean,
+    ObjectStoreLocation, ProviderKind, Tls,
 };
 use crate::requests::means_many;
 
@@ -27,6 +27,7 @@ pub(super) async fn mark(ctx: &Context, job: &BatchJob) -> Result<String, Troubl
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
     for location in locations(spec) {
         seen.push(version(&secrets, &location.secret_ref.name).await?);
+        seen.extend(authorities(ctx, location.tls.as_ref(), &namespace).await?);
     }
     let maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &namespace);
     for map in spec.input.config_maps.iter().flatten() {
@@ -44,15 +45,15 @@ fn locations(spec: &BatchJobSpec) -> impl Iterator<Item = &ObjectStoreLocation> 
 
 async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result<Vec<Option<String>>, Trouble> {
     let name = &spec.provider_ref.name;
-    let (meta, auth, secrets_in) = match spec.provider_ref.kind {
+    let (meta, (auth, tls), secrets_in) = match spec.provider_ref.kind {
         ProviderKind::BatchProvider => {
             let found = Api::<BatchProvider>::namespaced(ctx.client.clone(), namespace).get_opt(name).await?;
-            let (meta, auth) = found.map(|Lean(p)| (p.metadata, secret_name(&p.spec))).unwrap_or_default();
+            let (meta, auth) = found.map(|Lean(p)| (p.metadata, refers_to(&p.spec))).unwrap_or_default();
             (meta, auth, namespace)
         }
         ProviderKind::ClusterBatchProvider => {
             let found = Api::<ClusterBatchProvider>::all(ctx.client.clone()).get_opt(name).await?;
-            let (meta, auth) = found.map(|Lean(p)| (p.metadata, secret_name(&p.spec.provider))).unwrap_or_default();
+            let (meta, auth) = found.map(|Lean(p)| (p.metadata, refers_to(&p.spec.provider))).unwrap_or_default();
             (meta, auth, ctx.namespace.as_str())
         }
     };
@@ -61,11 +62,24 @@ async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result
     if let Some(name) = auth {
         seen.push(version(&Api::<Secret>::namespaced(ctx.client.clone(), secrets_in), &name).await?);
     }
+    seen.extend(authorities(ctx, tls.as_ref(), secrets_in).await?);
     Ok(seen)
 }
 
-fn secret_name(spec: &BatchProviderSpec) -> Option<String> {
-    spec.auth.as_ref().map(|auth| auth.secret_key_ref.name.clone())
+/// Name of the Secret, and the certificates.
+fn refers_to(spec: &BatchProviderSpec) -> (Option<String>, Option<Tls>) {
+    (spec.auth.as_ref().map(|auth| auth.secret_key_ref.name.clone()), spec.tls.clone())
+}
+
+/// The version of what holds certificates; empty where `tls` names none.
+async fn authorities(ctx: &Context, tls: Option<&Tls>, namespace: &str) -> Result<Option<Option<String>>, Trouble> {
+    let Some(Tls { ca_bundle_ref: reference }) = tls else { return Ok(None) };
+    let (client, name) = (ctx.client.clone(), &reference.name);
+    let found = match reference.kind {
+        CaBundleKind::ConfigMap => version(&Api::<ConfigMap>::namespaced(client, namespace), name).await?,
+        CaBundleKind::Secret => version(&Api::<Secret>::namespaced(client, namespace), name).await?,
+    };
+    Ok(Some(found))
 }
 
 /// What may not be read is as good as not there.

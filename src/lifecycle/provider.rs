@@ -141,7 +141,7 @@ pub fn next_look(status: &ProviderStatus, jitter: u8) -> i64 {
     let ready = status.conditions.iter().find(|c| c.type_ == conditions::READY);
     let pause = match ready.map(|c| (c.status.as_str(), c.reason.as_str())) {
         Some(("True", _)) => READY_LOOK,
-        Some((_, reasons::SECRET_NOT_FOUND)) => MENDED_LOOK,
+        Some((_, reasons::SECRET_NOT_FOUND | reasons::CA_BUNDLE_NOT_FOUND)) => MENDED_LOOK,
         _ => AWAY_LOOK,
     };
     pause + pause * i64::from(jitter) / 1024

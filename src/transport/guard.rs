@@ -6,15 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Proxy, Url};
 
-use super::CONNECT_TIMEOUT;
+use super::egress::EgressProxy;
 use super::hosts::{HostPolicy, port_of};
+use super::{CONNECT_TIMEOUT, chain};
 
-/// Clients kept for hosts that an admin wrote; beyond that, they are made anew.
-const TRUSTED: usize = 64;
-
-type HostAndPort = (String, Option<u16>);
+/// Clients kept for hosts that an admin wrote, and for authorities; beyond that, they are made anew.
+const APART: usize = 64;
 
 /// Resolves names.
 #[async_trait]
@@ -34,57 +33,147 @@ impl Lookup for SystemLookup {
     }
 }
 
+/// Authorities whose signatures under a server's certificate are trusted.
+#[derive(Clone)]
+pub struct CaBundle {
+    pem: Arc<str>,
+    certificates: Vec<Certificate>,
+}
+
+impl CaBundle {
+    /// Reads certificates in PEM form.
+    ///
+    /// # Errors
+    /// Says what is wrong with them.
+    pub fn from_pem(pem: &str) -> Result<CaBundle, String> {
+        let certificates = Certificate::from_pem_bundle(pem.as_bytes()).map_err(|e| chain(&e))?;
+        match certificates.is_empty() {
+            true => Err("there is no certificate in PEM form (-----BEGIN CERTIFICATE-----)".into()),
+            false => Ok(CaBundle { pem: pem.into(), certificates }),
+        }
+    }
+}
+
+impl std::fmt::Debug for CaBundle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CaBundle({} certificates)", self.certificates.len())
+    }
+}
+
+/// What clients are made with.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    pub policy: HostPolicy,
+    pub lookup: Arc<dyn Lookup>,
+    pub proxy: Option<EgressProxy>,
+    /// None: the system's.
+    pub ca: Option<CaBundle>,
+}
+
+/// What clients were made for, apart from others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum For {
+    /// The host and port of a URL that an admin wrote.
+    Host(String, Option<u16>),
+    /// Authorities, in PEM form.
+    Authorities(Arc<str>),
+}
+
 /// One client for each port that the policy speaks of, and one for all others: who resolves a name is not told the port.
 #[derive(Debug)]
 pub(super) struct Clients {
-    policy: HostPolicy,
-    lookup: Arc<dyn Lookup>,
+    setup: Setup,
     by_port: HashMap<u16, Client>,
     others: Client,
-    trusted: Mutex<HashMap<HostAndPort, Arc<Clients>>>,
+    /// Through the proxy.
+    proxied: Option<Client>,
+    apart: Mutex<HashMap<For, Arc<Clients>>>,
 }
 
 impl Clients {
-    pub fn new(policy: HostPolicy, lookup: Arc<dyn Lookup>) -> Result<Clients, reqwest::Error> {
-        let client = |port| client(Guard { policy: policy.clone(), port, lookup: lookup.clone() });
-        let by_port = policy.ports().into_iter().map(|port| Ok((port, client(Some(port))?)));
+    pub fn new(setup: Setup) -> Result<Clients, reqwest::Error> {
+        let by_port = setup.policy.ports().into_iter().map(|port| Ok((port, straight(&setup, Some(port))?)));
         let by_port = by_port.collect::<Result<_, reqwest::Error>>()?;
-        Ok(Clients { others: client(None)?, by_port, policy, lookup, trusted: Mutex::default() })
+        let proxied = setup.proxy.as_ref().map(|proxy| {
+            // It looks up the proxy alone, which an admin named.
+            client(&setup).proxy(Proxy::all(proxy.url().clone())?).build()
+        });
+        Ok(Clients {
+            others: straight(&setup, None)?,
+            by_port,
+            proxied: proxied.transpose()?,
+            setup,
+            apart: Mutex::default(),
+        })
     }
 
     pub fn policy(&self) -> &HostPolicy {
-        &self.policy
+        &self.setup.policy
     }
 
     pub fn of(&self, url: &Url) -> &Client {
         port_of(url).and_then(|port| self.by_port.get(&port)).unwrap_or(&self.others)
     }
 
+    /// The client that goes through the proxy, if there is one.
+    pub fn proxied(&self) -> Option<(&Client, &EgressProxy)> {
+        self.proxied.as_ref().zip(self.setup.proxy.as_ref())
+    }
+
+    /// The addresses of a name; none where nobody here knows it, or says so in time.
+    pub async fn lookup(&self, name: &str) -> Vec<IpAddr> {
+        let looked_up = tokio::time::timeout(CONNECT_TIMEOUT, self.setup.lookup.lookup(name)).await;
+        looked_up.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// The same through a proxy.
+    pub fn through(&self, proxy: Option<EgressProxy>) -> Result<Clients, reqwest::Error> {
+        Clients::new(Setup { proxy, ..self.setup.clone() })
+    }
+
     /// The same for the host of `url` too, with connections of its own.
     pub fn trusting(&self, url: &Url) -> Result<Arc<Clients>, reqwest::Error> {
-        let key = (url.host_str().unwrap_or_default().to_string(), port_of(url));
-        let mut trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(clients) = trusted.get(&key) {
+        let host = For::Host(url.host_str().unwrap_or_default().into(), port_of(url));
+        self.apart(host, |setup| setup.policy = setup.policy.and_host_of(url))
+    }
+
+    /// The same for servers that these authorities vouch for, with connections of its own.
+    pub fn trusting_authorities(&self, ca: &CaBundle) -> Result<Arc<Clients>, reqwest::Error> {
+        self.apart(For::Authorities(ca.pem.clone()), |setup| setup.ca = Some(ca.clone()))
+    }
+
+    fn apart(&self, what: For, change: impl FnOnce(&mut Setup)) -> Result<Arc<Clients>, reqwest::Error> {
+        let mut apart = self.apart.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(clients) = apart.get(&what) {
             return Ok(clients.clone());
         }
-        if trusted.len() >= TRUSTED {
-            trusted.clear();
+        if apart.len() >= APART {
+            apart.clear();
         }
-        let clients = Arc::new(Clients::new(self.policy.and_host_of(url), self.lookup.clone())?);
-        trusted.insert(key, clients.clone());
+        let mut setup = self.setup.clone();
+        change(&mut setup);
+        let clients = Arc::new(Clients::new(setup)?);
+        apart.insert(what, clients.clone());
         Ok(clients)
     }
 }
 
-fn client(guard: Guard) -> Result<Client, reqwest::Error> {
-    Client::builder()
+/// A client that connects by itself, to what the policy admits at this port.
+fn straight(setup: &Setup, port: Option<u16>) -> Result<Client, reqwest::Error> {
+    let guard = Guard { policy: setup.policy.clone(), port, lookup: setup.lookup.clone() };
+    client(setup).no_proxy().dns_resolver(guard).build()
+}
+
+fn client(setup: &Setup) -> ClientBuilder {
+    let client = Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
-        .no_proxy()
-        .dns_resolver(guard)
         .connect_timeout(CONNECT_TIMEOUT)
-        .user_agent(concat!("batchjob-operator/", env!("CARGO_PKG_VERSION")))
-        .build()
+        .user_agent(concat!("batchjob-operator/", env!("CARGO_PKG_VERSION")));
+    match &setup.ca {
+        Some(ca) => client.tls_certs_only(ca.certificates.clone()),
+        None => client,
+    }
 }
 
 /// Resolves a name when a connection is made, and gives only addresses that may be connected to.

@@ -170,6 +170,15 @@ impl HostPolicy {
         }
     }
 
+    /// Whether a host with these addresses is in a network of our own. All of them are judged: who else looks the name up may
+    /// take any.
+    pub(super) fn is_inside(&self, host: &str, port: Option<u16>, ips: &[IpAddr]) -> Result<bool, Refused> {
+        for ip in ips {
+            self.judge(host, port, *ip).map_err(|closed| Refused::new(host, "resolves to", closed))?;
+        }
+        Ok(ips.iter().any(|ip| closed(meant(*ip)).is_some()))
+    }
+
     /// Judges one address of a host; `port` None: one that no entry is limited to.
     fn judge(&self, host: &str, port: Option<u16>, ip: IpAddr) -> Result<(), Closed> {
         let ip = meant(ip);

@@ -1,9 +1,10 @@
 //! The one way out to hosts that a user can name: providers and object stores.
 //!
-//! No redirects, no proxy from the environment, no hidden retries; every wait and every body is bounded. What a request
+//! No redirects, no proxy but an admin's, no hidden retries; every wait and every body is bounded. What a request
 //! may reach is judged in one place ([`HostPolicy`]), and for a name at the moment of connecting: the addresses that passed
-//! are the ones that are connected to. Tests put a [`Tap`] under it.
+//! are the ones that are connected to, or, through an admin's proxy, whose name the proxy is given. Tests put a [`Tap`] under it.
 
+mod egress;
 mod guard;
 mod hosts;
 mod objects;
@@ -16,15 +17,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
-use reqwest::{Client, Method, Request, Response, Url};
+use reqwest::{Method, Request, Response, Url};
 
-pub use guard::{Lookup, SystemLookup};
+pub use egress::EgressProxy;
+pub use guard::{CaBundle, Lookup, SystemLookup};
 pub use hosts::{AllowedHost, HostPolicy};
 pub use objects::{ObjectConnector, is_list};
 pub use patience::Patience;
 pub use redirect::Redirect;
 
-use guard::Clients;
+use egress::Route;
+use guard::{Clients, Setup};
 use patience::{Paced, Progress};
 
 /// A client for hosts that a user can name. Cheap to clone.
@@ -63,7 +66,7 @@ pub trait Tap: std::fmt::Debug + Send + Sync {
 
 /// What lies behind a [`Tap`].
 #[derive(Clone, Debug)]
-pub struct Wire(Client);
+pub struct Wire(Route);
 
 impl Wire {
     /// Sends `request` once and waits for the response's head.
@@ -71,7 +74,8 @@ impl Wire {
     /// # Errors
     /// As [`Transport::send`].
     pub async fn pass(self, request: Request) -> Result<Response, SendError> {
-        self.0.execute(request).await.map_err(send_error)
+        let response = self.0.client.execute(request).await;
+        response.map_err(|error| self.0.told(send_error(error)))
     }
 }
 
@@ -96,7 +100,25 @@ impl Transport {
         lookup: Arc<dyn Lookup>,
         tap: Option<Arc<dyn Tap>>,
     ) -> Result<Self, reqwest::Error> {
-        Ok(Transport { clients: Arc::new(Clients::new(policy, lookup)?), tap })
+        let setup = Setup { policy, lookup, proxy: None, ca: None };
+        Ok(Transport { clients: Arc::new(Clients::new(setup)?), tap })
+    }
+
+    /// The same through a proxy, but for hosts in private networks.
+    ///
+    /// # Errors
+    /// When the TLS back-end cannot be set up.
+    pub fn through(self, proxy: Option<EgressProxy>) -> Result<Self, reqwest::Error> {
+        Ok(Transport { clients: Arc::new(self.clients.through(proxy)?), tap: self.tap })
+    }
+
+    /// A client that trusts servers whose certificates these authorities signed, and no others. It shares no connection with
+    /// clients that trust others.
+    ///
+    /// # Errors
+    /// When a certificate of them is of no use.
+    pub fn trusting_authorities(&self, authorities: &CaBundle) -> Result<Self, reqwest::Error> {
+        Ok(Transport { clients: self.clients.trusting_authorities(authorities)?, tap: self.tap.clone() })
     }
 
     /// A client that also reaches the host of `url`, at its port, in a private network: for a URL that an admin wrote. It
@@ -127,8 +149,9 @@ impl Transport {
     /// As [`Transport::send`].
     pub async fn send_patiently(&self, mut request: Request, patience: Patience) -> Result<Response, SendError> {
         self.clients.policy().check(request.url()).map_err(|refused| SendError::NotAllowed(refused.to_string()))?;
-        let url = request.url().clone();
-        let wire = Wire(self.clients.of(&url).clone());
+        let route =
+            self.clients.route(request.url()).await.map_err(|refused| SendError::NotAllowed(refused.to_string()))?;
+        let wire = Wire(route);
         let progress = Progress::of(&mut request, patience);
         match &self.tap {
             Some(tap) => progress.watch(tap.exchange(request, wire)).await,
@@ -142,7 +165,10 @@ fn send_error(error: reqwest::Error) -> SendError {
         return SendError::NotAllowed(refused.to_string());
     }
     let (sent, timed_out) = (!(error.is_connect() || error.is_builder()), error.is_timeout());
-    let message = chain(&error.without_url());
+    let mut message = chain(&error.without_url());
+    if message.contains("invalid peer certificate") {
+        message += "; where a private authority signed it, name that in `tls.caBundleRef`";
+    }
     match (sent, timed_out) {
         (false, _) => SendError::NotSent(message),
         (true, true) => SendError::TimedOut(message),

@@ -5,7 +5,7 @@ use kube::ResourceExt;
 use super::Provider;
 use crate::api::conditions::reasons;
 use crate::api::{Endpoint, ProviderStatus};
-use crate::controller::account::{Credential, client, credential, full_name};
+use crate::controller::account::{Access, access, client, full_name};
 use crate::controller::observe::Missing;
 use crate::controller::permit::send_timeout;
 use crate::controller::trouble::Trouble;
@@ -21,16 +21,12 @@ pub(super) async fn look<P: Provider>(
 ) -> Result<ProviderStatus, Trouble> {
     let generation = provider.meta().generation;
     let name = full_name(P::KIND, &provider.name_any());
-    let (secret_version, answer) = match credential(ctx, provider.account(), provider.secrets_in(ctx), &name).await {
-        Ok(credential) => {
-            let (key, version) = match credential {
-                Some(Credential { key, version }) => (Some(key), version),
-                None => (None, None),
-            };
+    let (secret_version, answer) = match access(ctx, provider.account(), provider.secrets_in(ctx), &name).await {
+        Ok(Access { key, version, transport }) => {
             let probe = is_to_be_probed(old, generation, version.as_deref());
             ctx.metrics.provider_look(if probe { "probe" } else { "read" });
             let account = provider.account();
-            let answer = match client(ctx, P::KIND, account, key) {
+            let answer = match client(P::KIND, account, key, &transport) {
                 Ok(api) => ask(ctx, provider, &api, probe).await,
                 Err(e) => failed(provider, e),
             };

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use account::{Account, Listed, Seen, Told};
 
-use super::account::{client, credential, full_name};
+use super::account::{access, client, full_name};
 use super::events::{self, News};
 use super::names::{Said, said_by};
 use super::observe::{Missing, World, is_finished, observe};
@@ -142,13 +142,13 @@ async fn look<P: Provider>(ctx: &Context, provider: &P, account: &mut Account) -
         return Ok(());
     }
     let name = full_name(P::KIND, &provider.name_any());
-    let key = match credential(ctx, provider.account(), provider.secrets_in(ctx), &name).await {
-        Ok(credential) => credential.map(|c| c.key),
+    let access = match access(ctx, provider.account(), provider.secrets_in(ctx), &name).await {
+        Ok(access) => access,
         // The provider's own status says so.
         Err(Missing::Stuck(_)) => return Ok(()),
         Err(Missing::Unknown(trouble)) => return Err(trouble),
     };
-    let api = client(ctx, P::KIND, provider.account(), key)?;
+    let api = client(P::KIND, provider.account(), access.key, &access.transport)?;
     let look = Look { ctx, provider: name, namespace: provider.namespace(), api: &api };
     let listed = look.list(account).await;
     look.judge(account, listed.is_ok()).await;

@@ -1,0 +1,101 @@
+//! An admin's proxy to the world outside, and which hosts it is for.
+
+use std::fmt;
+use std::str::FromStr;
+
+use reqwest::{Client, Url};
+use url::Host;
+
+use super::SendError;
+use super::guard::Clients;
+use super::hosts::{Refused, port_of};
+
+/// An HTTP proxy that an admin named. Its user and password are never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EgressProxy(Url);
+
+impl FromStr for EgressProxy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let url = Url::parse(text).map_err(|e| format!("{e}; write http://HOST:PORT"))?;
+        let is_plain = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
+        match (url.scheme(), url.host()) {
+            ("http" | "https", Some(_)) if is_plain => Ok(EgressProxy(url)),
+            _ => Err("it is no URL of an HTTP proxy; write http://HOST:PORT".into()),
+        }
+    }
+}
+
+impl EgressProxy {
+    pub(super) fn url(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Display for EgressProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.0.port_or_known_default().unwrap_or_default();
+        write!(f, "{}://{}:{port}", self.0.scheme(), self.0.host_str().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for EgressProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The client for one request.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub client: Client,
+    proxy: Option<EgressProxy>,
+}
+
+impl Route {
+    /// The error of a request that took this way: a proxy that does not answer is not the server's fault.
+    pub fn told(&self, error: SendError) -> SendError {
+        match (error, &self.proxy) {
+            (SendError::NotSent(why), Some(proxy)) => SendError::NotSent(format!("through the proxy {proxy}: {why}")),
+            (error, _) => error,
+        }
+    }
+}
+
+impl Clients {
+    /// The client for `url`: through the proxy, if there is one, unless the host is in a network of our own. The proxy is given
+    /// the host's name, for that is what proxies are told to allow, and looks it up itself; so no address that the name has
+    /// here may be one that teams may not reach. A name that nobody here knows is the proxy's to know.
+    pub async fn route(&self, url: &Url) -> Result<Route, Refused> {
+        let straight = || Route { client: self.of(url).clone(), proxy: None };
+        let Some((client, proxy)) = self.proxied() else { return Ok(straight()) };
+        let (host, port) = (url.host_str().unwrap_or_default(), port_of(url));
+        let ips = match url.host() {
+            Some(Host::Ipv4(ip)) => vec![ip.into()],
+            Some(Host::Ipv6(ip)) => vec![ip.into()],
+            Some(Host::Domain(name)) => self.lookup(name).await,
+            None => vec![],
+        };
+        match self.policy().is_inside(host, port, &ips)? {
+            true => Ok(straight()),
+            false => Ok(Route { client: client.clone(), proxy: Some(proxy.clone()) }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_shown_without_its_password() {
+        let proxy: EgressProxy = "http://user:s3cret@proxy.example:3128/".parse().unwrap();
+        assert_eq!(format!("{proxy} {proxy:?}"), "http://proxy.example:3128 http://proxy.example:3128");
+        assert_eq!("https://[fd00::1]".parse::<EgressProxy>().unwrap().to_string(), "https://[fd00::1]:443");
+        for odd in ["proxy.example:3128", "socks5://u:s3cret@p:1", "http://p/path?s3cret", "http://", "3128"] {
+            let error = odd.parse::<EgressProxy>().unwrap_err();
+            assert!(error.contains("http://HOST:PORT") && !error.contains("s3cret"), "{odd}: {error}");
+        }
+    }
+}
