@@ -12,12 +12,19 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use batchjob_operator::api::ObjectStoreLocation;
-use batchjob_operator::provider::{BatchApi, Class, CreateBatch, Created, OpenAi};
+use batchjob_operator::provider::{BatchApi, Class, Created, OpenAi};
 use batchjob_operator::store::{Credentials, Folder, StoreError};
-use batchjob_operator::transport::{HostPolicy, Lookup, SendError, SystemLookup, Transport};
+use batchjob_operator::transport::{CaBundle, HostPolicy, Lookup, SendError, SystemLookup, Transport};
 use reqwest::{Method, Url};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+
+#[path = "support/ask.rs"]
+mod support;
+#[path = "support/tls_front.rs"]
+mod tls_front;
+
+use support::ask;
 
 /// Answers each question in turn, the last one for ever.
 #[derive(Debug, Default)]
@@ -205,15 +212,7 @@ async fn a_create_at_a_refused_host_is_certain_not_to_be_sent() {
     names.say("llm.internal", &[&["127.0.0.1"]]);
     for host in ["127.0.0.1", "llm.internal"] {
         let api = OpenAi::new(transport.clone(), servers.url(host).as_str(), None, false).unwrap();
-        let ask = CreateBatch {
-            input_file_id: "f".into(),
-            endpoint: "/v1/chat/completions".into(),
-            window_hours: 24,
-            metadata: vec![],
-            intent_id: "i".into(),
-            timeout: Duration::from_secs(5),
-        };
-        let Created::No(error) = api.create(&ask).await else { panic!("{host}") };
+        let Created::No(error) = api.create(&ask()).await else { panic!("{host}") };
         assert_eq!(error.class, Class::NotAllowed);
         assert!(error.message.contains(host) && error.message.contains("--allow-private-hosts"), "{}", error.message);
     }
@@ -262,4 +261,117 @@ async fn proxies_of_the_environment_are_not_used() {
     let output = tokio::task::spawn_blocking(move || child.output().unwrap()).await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert_eq!(servers.seen(), [1, 0]);
+}
+
+/// A proxy that answers what it is asked for by itself, refuses tunnels, and notes the first line of each request.
+async fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://user:s3cret@{}", listener.local_addr().unwrap());
+    let seen = Arc::new(Mutex::new(vec![]));
+    let log = seen.clone();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut request = vec![];
+            while !request.windows(4).any(|w| w == b"\r\n\r\n") && socket.read_buf(&mut request).await.unwrap() > 0 {}
+            let first = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_string();
+            let status = if first.starts_with("CONNECT") { "403 Forbidden" } else { "200 OK" };
+            log.lock().unwrap().push(first.trim_end_matches(" HTTP/1.1").into());
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}");
+            let _ = socket.write_all(answer.as_bytes()).await;
+        }
+    });
+    (url, seen)
+}
+
+#[tokio::test]
+async fn an_admins_proxy_leads_outside_and_what_is_inside_is_reached_straight() {
+    let servers = Servers::start(|_| "200 OK".into()).await;
+    let (proxy, seen) = proxy().await;
+    let (transport, names) = transport("llm.internal");
+    let transport = transport.through(Some(proxy.parse().unwrap())).unwrap();
+    names.say("api.example", &[&["8.8.8.8"]]);
+    names.say("llm.internal", &[&["127.0.0.1"]]);
+    names.say("tenant.example", &[&["10.0.0.1"]]);
+    names.say("both.example", &[&["8.8.8.8", "10.0.0.1"]]);
+    names.say("metadata.example", &[&["169.254.169.254"]]);
+    let url = |url: &str| url.parse::<Url>().unwrap();
+    // By name, for that is what proxies are told to allow; a name that is not known here, the proxy may know.
+    for outside in ["http://api.example/v1", "http://unknown.example/v1", "http://8.8.8.8:8080/v1"] {
+        assert_eq!(get(&transport, url(outside)).await.unwrap(), 200);
+        assert_eq!(seen.lock().unwrap().pop().as_deref(), Some(format!("GET {outside}").as_str()));
+    }
+    assert_eq!(get(&transport, servers.url("llm.internal")).await.unwrap(), 200);
+    let admins = transport.trusting(&servers.url("127.0.0.1")).unwrap();
+    assert_eq!(get(&admins, servers.url("127.0.0.1")).await.unwrap(), 200);
+    assert_eq!(servers.seen(), [2, 0]);
+    for refused in ["tenant.example", "both.example", "metadata.example", "10.0.0.1", "169.254.169.254", "[::1]"] {
+        refusal(get(&transport, url(&format!("http://{refused}/v1"))).await);
+    }
+    assert_eq!(*seen.lock().unwrap(), Vec::<String>::new(), "what is refused is not asked of the proxy");
+    // Stores go the same way.
+    let secret = || "x".to_string().into();
+    let credentials = Credentials { access_key_id: secret(), secret_access_key: secret(), session_token: None };
+    let location = ObjectStoreLocation { endpoint: Some("http://store.example".into()), ..Default::default() };
+    let folder = Folder::open(&location, "s3://bucket/folder/", &credentials, &transport).unwrap();
+    assert!(folder.exists("a").await.unwrap());
+    assert_eq!(*seen.lock().unwrap(), ["HEAD http://store.example/bucket/folder/a"]);
+}
+
+#[tokio::test]
+async fn a_create_that_the_proxy_refuses_is_certain_not_to_be_sent_and_the_proxy_is_named() {
+    let (refusing, seen) = proxy().await;
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    for proxy in [refusing, format!("http://user:s3cret@{gone}")] {
+        let (transport, names) = transport("");
+        names.say("api.example", &[&["8.8.8.8"]]);
+        let transport = transport.through(Some(proxy.parse().unwrap())).unwrap();
+        let api =
+            OpenAi::new(transport, "https://api.example/v1", Some("sk-canary".to_string().into()), false).unwrap();
+        let Created::No(error) = api.create(&ask()).await else { panic!("it may have been sent") };
+        let said = error.message;
+        assert_eq!(error.class, Class::NotSent);
+        assert!(said.contains("through the proxy http://127.0.0.1:") && !said.contains("s3cret"), "{said}");
+    }
+    assert_eq!(*seen.lock().unwrap(), ["CONNECT api.example:443"]);
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_where_it_is_named_and_nowhere_else() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let servers = Servers::start(|_| "200 OK\r\nconnection: close".into()).await;
+    let port = tls_front::tls_front(format!("127.0.0.1:{}", servers.port));
+    let (transport, names) = transport("127.0.0.1");
+    names.say("llm.example", &[&["127.0.0.1"]]);
+    names.say("other.example", &[&["127.0.0.1"]]);
+    let url = |host: &str| format!("https://{host}:{port}/v1").parse::<Url>().unwrap();
+    let named = |pem: &str| transport.trusting_authorities(&CaBundle::from_pem(pem).unwrap()).unwrap();
+    let both = format!("{}\n{}", tls_front::ANOTHER_AUTHORITY, tls_front::AUTHORITY);
+    for trusting in [named(tls_front::AUTHORITY), named(&both)] {
+        assert_eq!(get(&trusting, url("llm.example")).await.unwrap(), 200);
+        let other_name = get(&trusting, url("other.example")).await;
+        assert!(matches!(other_name, Err(SendError::NotSent(_))), "{other_name:?}");
+    }
+    for without in [transport.clone(), named(tls_front::ANOTHER_AUTHORITY)] {
+        let Err(SendError::NotSent(why)) = get(&without, url("llm.example")).await else { panic!("trusted") };
+        assert!(why.contains("name that in `tls.caBundleRef`"), "{why}");
+    }
+    assert_eq!(servers.seen(), [2, 0]);
+}
+
+#[test]
+fn certificates_of_no_use_are_refused() {
+    for (pem, words) in [
+        ("", "no certificate in PEM form"),
+        ("-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n", ""),
+        ("MIIBszCCAVmgAwIBAgIU", "no certificate in PEM form"),
+        ("-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n", "no certificate in PEM form"),
+    ] {
+        let error = CaBundle::from_pem(pem).unwrap_err();
+        assert!(error.contains(words), "{pem}: {error}");
+    }
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let no_der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let (transport, _) = transport("");
+    let used = CaBundle::from_pem(no_der).map(|bundle| transport.trusting_authorities(&bundle).is_err());
+    assert!(used.unwrap_or(true), "what is no certificate is told before it is connected with");
 }

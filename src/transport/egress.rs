@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use reqwest::{Client, Url};
 use url::Host;
@@ -12,7 +13,7 @@ use super::hosts::{Refused, port_of};
 
 /// An HTTP proxy that an admin named. Its user and password are never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub struct EgressProxy(Url);
+pub struct EgressProxy(Arc<Url>);
 
 impl FromStr for EgressProxy {
     type Err = String;
@@ -21,7 +22,7 @@ impl FromStr for EgressProxy {
         let url = Url::parse(text).map_err(|e| format!("{e}; write http://HOST:PORT"))?;
         let is_plain = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
         match (url.scheme(), url.host()) {
-            ("http" | "https", Some(_)) if is_plain => Ok(EgressProxy(url)),
+            ("http" | "https", Some(_)) if is_plain => Ok(EgressProxy(Arc::new(url))),
             _ => Err("it is no URL of an HTTP proxy; write http://HOST:PORT".into()),
         }
     }

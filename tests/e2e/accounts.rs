@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::support::eventually;
 use crate::support::scene::{Scene, condition};
-use crate::support::shared::cluster;
+use crate::support::shared::{cluster, storage};
+use crate::support::tls_front::{ANOTHER_AUTHORITY, AUTHORITY, tls_front};
 
 const PROBES: &str = "batchjob_provider_looks_total{look=\"probe\"}";
 const READS: &str = "batchjob_provider_looks_total{look=\"read\"}";
@@ -285,4 +286,66 @@ async fn what_an_account_cannot_do_is_said_with_what_that_means() {
         assert_eq!((can.list_batches, can.delete_files), wanted, "{name}");
         assert!(ready(&provider).2.contains(words), "{:?}", ready(&provider));
     }
+}
+
+/// What holds certificates, under this key.
+fn certificates(kind: &str, name: &str, key: &str, pem: &str) -> Value {
+    let data = if kind == "Secret" { "stringData" } else { "data" };
+    json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, data: {key: pem}})
+}
+
+/// `HOST:PORT` of a URL.
+fn authority_of(url: &str) -> String {
+    let url = url::Url::parse(url).unwrap();
+    format!("{}:{}", url.host_str().unwrap(), url.port().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_with_a_private_authority_are_trusted_where_it_is_named_and_a_better_one_is_noticed() {
+    let scene = Scene::new("private-ca", &["--batch-duration", "200ms"]).await;
+    let url = format!("https://127.0.0.1:{}/v1", tls_front(authority_of(&scene.sim.url)));
+    let store = format!("https://127.0.0.1:{}", tls_front(authority_of(&storage().endpoint)));
+    let mut provider: Value = serde_json::from_str(&provider("tls", &url, "llm-key")).unwrap();
+    provider["spec"]["tls"] = json!({"caBundleRef": {"name": "corp-ca"}});
+    scene.apply(&provider.to_string());
+    let (_, _, message) = ready(&scene.wait_ready("tls", "False", "CABundleNotFound").await);
+    assert!(message.contains("ConfigMap 'corp-ca'") && message.contains("create it"), "{message}");
+    let mut job = scene.job("j", json!({"spec": {"providerRef": {"name": "tls"}}}));
+    let output = &mut job["spec"]["output"]["objectStore"];
+    output["endpoint"] = store.into();
+    output["tls"] = json!({"caBundleRef": {"kind": "Secret", "name": "store-ca", "key": "bundle.pem"}});
+    scene.apply(&certificates("Secret", "store-ca", "bundle.pem", AUTHORITY).to_string());
+    scene.apply(&job.to_string());
+    for (key, pem, reason, words) in [
+        ("other", AUTHORITY, "CABundleNotFound", "has no key 'ca.crt'; add it"),
+        ("ca.crt", "MIIB", "CABundleNotFound", "no certificate in PEM form"),
+        ("ca.crt", ANOTHER_AUTHORITY, "ProviderUnavailable", "name that in `tls.caBundleRef`"),
+    ] {
+        scene.apply(&certificates("ConfigMap", "corp-ca", key, pem).to_string());
+        let told = |j: &batchjob_operator::api::BatchJobObject| {
+            condition(j, "Stalled").is_some_and(|(s, r, m)| s == "True" && r == reason && m.contains(words))
+        };
+        scene.wait_job(&format!("it is told {reason}: {words}"), "j", 60, told).await;
+    }
+    scene.apply(&certificates("ConfigMap", "corp-ca", "ca.crt", AUTHORITY).to_string());
+    scene.wait_complete("j").await;
+    // An admin's, in the operator's own namespace.
+    let name = scene.namespace.clone();
+    provider["kind"] = "ClusterBatchProvider".into();
+    provider["metadata"]["name"] = name.as_str().into();
+    provider["spec"]["namespaces"] = json!([{"names": [name]}]);
+    provider["spec"]["tls"] = json!({"caBundleRef": {"name": name}});
+    provider["spec"]["auth"]["secretKeyRef"]["name"] = name.as_str().into();
+    let home = |manifest: String| {
+        let args = ["-n", scene.settings.home.as_str(), "apply", "-f", "-"];
+        let (ok, said) = cluster().try_kubectl(&args, Some(&manifest));
+        assert!(ok, "{said}");
+    };
+    home(secret(&name, "api-key", "sk-test"));
+    home(certificates("ConfigMap", &name, "ca.crt", AUTHORITY).to_string());
+    home(provider.to_string());
+    scene.apply_job("k", json!({"spec": {"providerRef": {"kind": "ClusterBatchProvider", "name": name}}}));
+    scene.wait_complete("k").await;
+    cluster().kubectl(&["delete", "clusterbatchprovider", &name, "--wait=false"]);
+    scene.sim.assert_billed_once(6).await;
 }

@@ -16,6 +16,9 @@ pub mod quiet;
 pub mod scene;
 pub mod shared;
 
+#[path = "../../support/tls_front.rs"]
+pub mod tls_front;
+
 use std::time::{Duration, Instant};
 
 /// Waits until `probe` gives something, or fails with what was waited for.

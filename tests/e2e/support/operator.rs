@@ -101,6 +101,11 @@ impl Settings {
             }
         }
         let mut envs = vec![("KUBECONFIG", kubeconfig), ("RUST_LOG", "warn,batchjob_operator=trace".into())];
+        // As where every Pod has a proxy in its environment: the API server is reached all the same, and nothing else goes there.
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+            envs.push((name, "http://127.0.0.1:9".into()));
+        }
+        envs.push(("NO_PROXY", ".svc,127.0.0.0/8,".into()));
         envs.extend(self.env.iter().cloned());
         let program = Path::new(env!("CARGO_BIN_EXE_batchjob-operator"));
         let process = Process::supervised(program, &args, &envs, &self.name);
