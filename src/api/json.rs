@@ -7,6 +7,10 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+mod fault;
+
+pub use fault::{fault, repeated_key, shown};
+
 /// Elements that are kept of a list, and pairs of an object; the rest is read and let go.
 pub const MOST_ELEMENTS: usize = 1_000;
 /// Values that one document may hold; `{"":0}` takes 100 times its length in memory.
@@ -37,16 +41,6 @@ pub fn object(text: &str) -> serde_json::Result<Map<String, Value>> {
     match object {
         Value::Object(object) => Ok(object),
         _ => Err(Error::custom("not an object")),
-    }
-}
-
-/// Where a text stops being JSON, without the text around it (serde's own message may quote the input).
-pub fn place(text: &str) -> String {
-    match serde_json::from_str::<Whole>(text) {
-        Ok(_) => "it cannot be read".into(),
-        Err(error) if error.classify() == serde_json::error::Category::Eof => "it ends too early".into(),
-        Err(error) if text.contains('\n') => format!("error at line {}, column {}", error.line(), error.column()),
-        Err(error) => format!("error at column {}", error.column()),
     }
 }
 

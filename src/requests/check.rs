@@ -209,9 +209,9 @@ pub fn utf8(bytes: &[u8]) -> Result<&str, String> {
 /// What is wrong with a line that is a request or a row.
 fn faulty_line(line: &str, fault: Fault) -> String {
     match fault {
-        Fault::Syntax => format!("is not JSON ({}); write one request a line, whole", json::place(line)),
+        Fault::Syntax => not_json(line, "write one request a line, whole"),
         Fault::NotAnObject => "is not an object".into(),
-        Fault::Twice => "has a key twice in one object; write each key once".into(),
+        Fault::Twice => twice(line),
         Fault::TooDeep => "is not JSON that can be read (it is nested more than 127 deep); make it flatter".into(),
         Fault::TooManyFields => "holds an object of more than 500,000 keys; make several requests of it".into(),
     }
@@ -220,12 +220,25 @@ fn faulty_line(line: &str, fault: Fault) -> String {
 /// What is wrong with the JSON of a field of a manifest.
 pub(super) fn faulty_field(json: &str, fault: Fault) -> String {
     match fault {
-        Fault::Syntax => format!("is not JSON ({}); correct it there", json::place(json)),
+        Fault::Syntax => not_json(json, "correct it there"),
         Fault::NotAnObject => "is not an object; write one".into(),
-        Fault::Twice => "has a key twice in one object; write each key once".into(),
+        Fault::Twice => twice(json),
         Fault::TooDeep => "is nested more than 127 deep; make it flatter".into(),
         Fault::TooManyFields => "holds an object of more than 500,000 keys; shorten it".into(),
     }
+}
+
+/// Why a text is not JSON: the fault by its name, at its place.
+fn not_json(text: &str, remedy: &str) -> String {
+    match json::fault(text) {
+        Some(fault) => format!("is not JSON ({fault}); {}", fault.remedy().unwrap_or(remedy)),
+        None => format!("is not JSON (it cannot be read); {remedy}"),
+    }
+}
+
+fn twice(text: &str) -> String {
+    let again = json::repeated_key(text).map(|(key, place)| format!("the key {} twice, again {place}", json::shown(key)));
+    format!("has {} in one object; write each key once", again.as_deref().unwrap_or("a key twice"))
 }
 
 #[cfg(test)]
@@ -536,6 +549,35 @@ mod tests {
         let twice = r#"{"custom_id":"a","custom_id":"b","body":{}}"#;
         assert!(shape().line(twice.as_bytes(), InputFormat::Auto).unwrap_err().contains("twice"));
         assert!(shape().line(b"\xff\xfe{\0", InputFormat::Auto).unwrap_err().contains("UTF-16"));
+    }
+
+    /// Case 05-lone-surrogate, and its neighbours: in the body of a request and in a row, at the column of the line.
+    #[test]
+    fn what_is_not_json_is_named_at_its_column_of_the_line() {
+        let template = template(r#"{"x": "$(row.x)"}"#);
+        for (value, within, words) in [
+            (r#""cut \ud83d""#, 5, r"is not JSON (half of a surrogate pair, `\ud83d`, at column {})"),
+            ("\"a\0b\"", 2, "is not JSON (a NUL byte at column {})"),
+            ("NaN", 0, "is not JSON (`NaN`, which JSON does not have, at column {})"),
+            ("-Infinity", 0, "is not JSON (`-Infinity`, which JSON does not have, at column {})"),
+            ("1e400", 0, "is not JSON (a number that is too large, `1e400`, at column {})"),
+            ("'a'", 0, "is not JSON (a quote that JSON does not have, ', at column {})"),
+            (r#"{"a": 1, "a": 2}"#, 9, "has the key `a` twice, again at column {} in one object"),
+        ] {
+            let line = format!(r#"{{"custom_id": "é", "body": {{"x": {value}}}}}"#);
+            let row = format!(r#"{{"id": "é", "x": {value}}}"#);
+            for (text, refused) in [
+                (&line, shape().line(line.as_bytes(), InputFormat::Auto)),
+                (&row, shape().row_line(row.as_bytes(), &template)),
+            ] {
+                let column = text[..text.find(value).unwrap() + within].chars().count() + 1;
+                let (refused, wanted) = (refused.unwrap_err(), words.replace("{}", &column.to_string()));
+                assert!(refused.starts_with(&wanted), "{text}: {refused}");
+            }
+        }
+        let twice = r#"{"custom_id": "a", "custom_id": "b"}"#;
+        let refused = shape().line(twice.as_bytes(), InputFormat::Auto).unwrap_err();
+        assert!(refused.starts_with("has the key `custom_id` twice, again at column 20 "), "{refused}");
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub async fn open<'a>(
             match &head[..] {
                 [0x1f, 0x8b, ..] => InputCompression::Gzip,
                 [0x28, 0xb5, 0x2f, 0xfd] => InputCompression::Zstd,
+                // A skippable frame, which pzstd and others write first (RFC 8878, 3.1.2).
+                [0x50..=0x5f, 0x2a, 0x4d, 0x18] => InputCompression::Zstd,
                 _ => InputCompression::None,
             }
         }
@@ -93,20 +95,42 @@ pub async fn skip_bom(content: Content<'_>) -> std::io::Result<Content<'_>> {
     Ok(content)
 }
 
+/// What files that hold no lines begin with, as far as no text does: [`InputCompression`] knows none of them.
+const ARCHIVES: [(&[u8], &str); 5] = [
+    (b"PK\x03\x04", "a ZIP archive or an Excel workbook"),
+    (b"BZh91AY&SY", "compressed with bzip2"),
+    (b"\xfd7zXZ\0", "compressed with xz"),
+    (b"\x04\x22\x4d\x18", "compressed with LZ4"),
+    (b"PAR1\x15", "a Parquet file"),
+];
+
+/// What `content` is where it is known to hold no lines; and the content.
+///
+/// # Errors
+/// What the reader says.
+pub async fn archive(content: Content<'_>) -> std::io::Result<(Option<&'static str>, Content<'_>)> {
+    let (head, content) = peek(content, 10).await?;
+    let found = ARCHIVES.iter().find(|(magic, _)| head.starts_with(magic));
+    Ok((found.map(|(_, what)| *what), content))
+}
+
 /// The first bytes, at most `n`, and everything, those included.
-async fn peek(mut content: Content<'_>, n: usize) -> std::io::Result<(Vec<u8>, Content<'_>)> {
+///
+/// # Errors
+/// What the reader says.
+pub async fn peek(mut content: Content<'_>, n: usize) -> std::io::Result<(Vec<u8>, Content<'_>)> {
     let mut head = Vec::with_capacity(n);
     (&mut content).take(n as u64).read_to_end(&mut head).await?;
     Ok((head.clone(), Box::new(std::io::Cursor::new(head).chain(content))))
 }
 
-/// More came out than may.
+/// What a decoder gave cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum TooMuch {
-    /// Of one object.
+pub enum Unfit {
+    /// More came out of one object than may, or it is followed by something else.
     #[error("{0}")]
     Object(String),
-    /// Of them all.
+    /// More came out of them all than may.
     #[error("{0}")]
     Input(String),
 }
@@ -119,18 +143,18 @@ struct Bounded<'a> {
 }
 
 impl Bounded<'_> {
-    fn judge(&mut self, bytes: u64) -> Result<(), TooMuch> {
+    fn judge(&mut self, bytes: u64) -> Result<(), Unfit> {
         self.given += bytes;
         let total = self.sizes.total.fetch_add(bytes, Relaxed) + bytes;
         if total > TOTAL_LIMIT {
-            return Err(TooMuch::Input(format!(
+            return Err(Unfit::Input(format!(
                 "the input has more than {} GiB; split it over several BatchJobs",
                 TOTAL_LIMIT >> 30
             )));
         }
         let stored = self.sizes.stored.load(Relaxed).max(1);
         if self.given > RATIO_FROM && self.given / stored > RATIO_LIMIT {
-            return Err(TooMuch::Object(format!(
+            return Err(Unfit::Object(format!(
                 "becomes more than {RATIO_LIMIT} times as large when it is uncompressed, which no requests do; put \
                  the right object there"
             )));
@@ -139,10 +163,24 @@ impl Bounded<'_> {
     }
 }
 
+impl Bounded<'_> {
+    /// A decoder that gave something and then finds no header where the next member or frame should begin.
+    fn followed(&self, error: std::io::Error) -> std::io::Error {
+        let words = error.to_string();
+        let no_header = ["Invalid gzip header", "Unknown frame descriptor"].iter().any(|e| words.contains(e));
+        match self.given > 0 && no_header {
+            true => std::io::Error::other(Unfit::Object(
+                "is followed by bytes that are not compressed; put it there again, without them".into(),
+            )),
+            false => error,
+        }
+    }
+}
+
 impl AsyncRead for Bounded<'_> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.content).poll_read(cx, buf))?;
+        ready!(Pin::new(&mut self.content).poll_read(cx, buf)).map_err(|e| self.followed(e))?;
         let bytes = (buf.filled().len() - before) as u64;
         Poll::Ready(self.judge(bytes).map_err(std::io::Error::other))
     }
@@ -192,6 +230,93 @@ mod tests {
         assert_eq!(read(&members, InputCompression::Auto).await.unwrap(), b"one two");
         let frames = [zstd(b"one ").await, zstd(b"two").await].concat();
         assert_eq!(read(&frames, InputCompression::Auto).await.unwrap(), b"one two");
+    }
+
+    /// A frame that decoders pass over (RFC 8878, 3.1.2), with one of its sixteen magic numbers.
+    fn skippable(magic: u8, content: &[u8]) -> Vec<u8> {
+        [&[0x50 | magic, 0x2a, 0x4d, 0x18], &(content.len() as u32).to_le_bytes()[..], content].concat()
+    }
+
+    /// Case 07-pzstd.
+    #[tokio::test]
+    async fn zstd_is_known_by_a_skippable_frame_too() {
+        let (one, two, none) = (zstd(b"one ").await, zstd(b"two").await, zstd(b"").await);
+        for magic in 0..16 {
+            let skipped = skippable(magic, b"\x7a\0\0\0");
+            let empty = skippable(magic, b"");
+            let stored = [&skipped[..], &one, &none, &empty, &skipped, &two, &none, &skipped].concat();
+            assert_eq!(read(&stored, InputCompression::Auto).await.unwrap(), b"one two", "{magic}");
+            assert_eq!(read(&skipped, InputCompression::Auto).await.unwrap(), b"", "nothing but what is skipped");
+        }
+        let (one, none) = (gzip(b"one").await, gzip(b"").await);
+        let members = [&none[..], &one, &none, &one, &none].concat();
+        assert_eq!(read(&members, InputCompression::Auto).await.unwrap(), b"oneone");
+    }
+
+    /// Files of any members, whole, cut anywhere, or with something behind them.
+    #[test]
+    fn every_member_is_read_and_nothing_less_or_else_is_taken() {
+        use proptest::prelude::*;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let member = proptest::collection::vec(any::<u8>(), 0..200);
+        let input =
+            (proptest::collection::vec((member, any::<bool>()), 1..5), any::<bool>(), any::<proptest::sample::Index>());
+        let mut runner = proptest::test_runner::TestRunner::new(proptest::test_runner::Config {
+            cases: 300,
+            failure_persistence: None,
+            ..Default::default()
+        });
+        let read_all = |stored: &[u8], told| runtime.block_on(read(stored, told)).ok();
+        let held = runner.run(&input, |(members, is_zstd, cut)| {
+            let (mut stored, mut wanted, mut ends) = (vec![], vec![], vec![0]);
+            for (content, skip) in &members {
+                if is_zstd && *skip {
+                    stored.extend(skippable(content.len() as u8 % 16, content));
+                    ends.push(stored.len());
+                }
+                stored.extend(
+                    runtime.block_on(async { if is_zstd { zstd(content).await } else { gzip(content).await } }),
+                );
+                ends.push(stored.len());
+                wanted.extend(content);
+            }
+            let told = if is_zstd { InputCompression::Zstd } else { InputCompression::Gzip };
+            let is_bom = wanted.starts_with(b"\xef\xbb\xbf");
+            prop_assume!(!is_bom);
+            prop_assert_eq!(read_all(&stored, InputCompression::Auto), Some(wanted.clone()));
+            prop_assert_eq!(read_all(&stored, told), Some(wanted));
+            let cut = cut.index(stored.len());
+            if !ends.contains(&cut) {
+                prop_assert_eq!(read_all(&stored[..cut], told), None, "cut at {} of {}", cut, stored.len());
+            }
+            stored.extend(b"more");
+            prop_assert_eq!(read_all(&stored, told), None, "something follows");
+            Ok(())
+        });
+        held.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_follows_the_last_member_is_named() {
+        for stored in [gzip(b"text").await, zstd(b"text").await] {
+            for more in [&b"garbage"[..], b"\0\0\0\0\0\0\0\0\0\0\0\0", b"\n"] {
+                let refused =
+                    read(&[&stored[..], more].concat(), InputCompression::Auto).await.unwrap_err().to_string();
+                assert!(refused.contains("is followed by bytes that are not compressed"), "{more:?}: {refused}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn archives_are_known_by_their_first_bytes() {
+        for (head, found) in
+            [(&b"PK\x03\x04..."[..], true), (b"BZh91AY&SY", true), (b"PAR1,BZh9", false), (b"PK", false)]
+        {
+            let (what, mut content) = archive(Box::new(head)).await.unwrap();
+            let mut whole = vec![];
+            content.read_to_end(&mut whole).await.unwrap();
+            assert_eq!((what.is_some(), &whole[..]), (found, head));
+        }
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use futures::StreamExt;
 use tokio_util::io::{InspectReader, StreamReader};
 
-use super::compression::{self, Content, Sizes, TooMuch};
+use super::compression::{self, Content, Sizes, Unfit};
 use super::csv::{Header, Records};
 use super::objects;
 use super::pass::{Origin, Pass};
@@ -228,9 +228,9 @@ pub fn broken(name: &str, compression: InputCompression, error: std::io::Error) 
         Ok(error) => return Broken::Stop(error.into()),
         Err(error) => error,
     };
-    match error.downcast::<TooMuch>() {
-        Ok(TooMuch::Object(what)) => return Broken::Damaged(what),
-        Ok(TooMuch::Input(what)) => return Broken::Stop(PassError::Invalid(format!("{name}: {what}"))),
+    match error.downcast::<Unfit>() {
+        Ok(Unfit::Object(what)) => return Broken::Damaged(what),
+        Ok(Unfit::Input(what)) => return Broken::Stop(PassError::Invalid(format!("{name}: {what}"))),
         Err(_) => {}
     }
     let called = match compression {

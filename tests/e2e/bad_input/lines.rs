@@ -26,7 +26,7 @@ pub fn lines() -> Vec<Case> {
             "fieldtwice",
             "{\"custom_id\":\"a\",\"custom_id\":\"b\"}\n",
             none(),
-            &["line 1: has a field twice; write"],
+            &["line 1: has `custom_id` twice, again at column 18; write each"],
         ),
         case("utf8", [good.as_bytes(), b"\xff\xfe\n"].concat(), none(), &["line 2: is not UTF-8", "store it as UTF-8"]),
         case(

@@ -1,0 +1,493 @@
+//! Why a line is not JSON, for the person who wrote it: the fault by its name, at its column, with the remedy.
+
+use std::collections::HashSet;
+use std::fmt;
+
+/// Keys of one document that are held to find one that stands there twice.
+const KEYS_LIMIT: usize = 10_000;
+/// A longer word or number is not repeated: it may be content.
+const SHOWN_LIMIT: usize = 24;
+/// A longer key is content rather than a name.
+const KEY_LIMIT: usize = 64;
+
+/// The first fault of a text.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault<'a> {
+    kind: Kind<'a>,
+    place: Place,
+}
+
+/// Where something stands, in lines and characters from 1, as editors count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// None where the text is one line.
+    line: Option<usize>,
+    column: usize,
+}
+
+impl Place {
+    fn of(text: &str, at: usize) -> Place {
+        let before = text.get(..at).unwrap_or(text);
+        let line = text.contains('\n').then(|| before.matches('\n').count() + 1);
+        let begins = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Place { line, column: before[begins..].chars().count() + 1 }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "at line {line}, column {}", self.column),
+            None => write!(f, "at column {}", self.column),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Kind<'a> {
+    /// The text ends within a value.
+    Early,
+    /// One half of a surrogate pair, as it is written.
+    HalfPair(&'a str),
+    Nul,
+    /// A control character that is not escaped within a string.
+    Control(u8),
+    /// An escape that JSON does not have.
+    Escape(&'a str),
+    /// A word of Python or JavaScript.
+    Word(&'a str),
+    /// Beyond what a 64-bit float holds.
+    Number(&'a str),
+    Quote(char),
+    /// A comma with nothing behind it.
+    Comma,
+    ByteOrderMark,
+    /// CR alone ends the line there.
+    CarriageReturn,
+    Other,
+}
+
+/// The first fault of `text`; None where it is JSON.
+pub fn fault(text: &str) -> Option<Fault<'_>> {
+    Scanner::new(text).run().err().map(|(at, kind)| Fault { kind, place: Place::of(text, at) })
+}
+
+/// A key that one of the objects in `text` has twice, and where it stands again; None where each stands once, or
+/// the text is not JSON. Keys beyond the first 10,000 are not compared.
+pub fn repeated_key(text: &str) -> Option<(&str, Place)> {
+    let mut scanner = Scanner::new(text);
+    scanner.run().ok()?;
+    let (at, key) = scanner.repeated?;
+    Some((key, Place::of(text, at)))
+}
+
+/// A key for a message.
+pub fn shown(key: &str) -> String {
+    match key.len() <= KEY_LIMIT && !key.contains(char::is_control) {
+        true => format!("`{key}`"),
+        false => format!("a key of {} bytes", key.len()),
+    }
+}
+
+impl fmt::Display for Fault<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = self.place;
+        match &self.kind {
+            Kind::Early => f.write_str("it ends too early"),
+            Kind::HalfPair(half) => write!(f, "half of a surrogate pair, `{half}`, {place}"),
+            Kind::Nul => write!(f, "a NUL byte {place}"),
+            Kind::Control(byte) => write!(f, "a control character, U+{byte:04X}, {place}"),
+            Kind::Escape(escape) => write!(f, "an escape that JSON does not have, `{escape}`, {place}"),
+            Kind::Word(word) => write!(f, "`{word}`, which JSON does not have, {place}"),
+            Kind::Number(number) if number.len() <= SHOWN_LIMIT => {
+                write!(f, "a number that is too large, `{number}`, {place}")
+            }
+            Kind::Number(_) => write!(f, "a number that is too large {place}"),
+            Kind::Quote(quote) => write!(f, "a quote that JSON does not have, {quote}, {place}"),
+            Kind::Comma => write!(f, "a comma with nothing behind it {place}"),
+            Kind::ByteOrderMark => write!(f, "a byte order mark {place}"),
+            Kind::CarriageReturn => write!(f, "a line end of CR alone {place}"),
+            Kind::Other => write!(f, "error {place}"),
+        }
+    }
+}
+
+impl Fault<'_> {
+    /// What to do about it, where that is known.
+    pub fn remedy(&self) -> Option<&'static str> {
+        Some(match self.kind {
+            Kind::HalfPair(_) => {
+                "a text was cut within a character: cut it elsewhere, or put `\\ufffd` there in place of the half"
+            }
+            Kind::Nul => "take it out, or write it as `\\u0000` within a string; is the file damaged?",
+            Kind::Control(_) => "escape it, as JSON writers do",
+            Kind::Escape(_) => "write a backslash as `\\\\`",
+            Kind::Word("True" | "False" | "None") => {
+                "that is Python's: write it with a JSON writer, such as json.dumps"
+            }
+            Kind::Word(_) => "write null, or a number",
+            Kind::Number(_) => "numbers go to 1.8e308: write a smaller one, or text",
+            Kind::Quote(_) => "put strings in double quotes, with a JSON writer",
+            Kind::Comma => "take it out",
+            Kind::ByteOrderMark => "take it out; it is left from where files were joined",
+            Kind::CarriageReturn => "end lines with LF or CRLF",
+            Kind::Early | Kind::Other => return None,
+        })
+    }
+}
+
+/// What may come next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Value,
+    /// A first value, or the end of the list.
+    FirstValue,
+    Key,
+    /// A first key, or the end of the object.
+    FirstKey,
+    /// A comma, the end of what is open, or of the text.
+    Rest,
+}
+
+/// Something that is open; an object's keys.
+enum Open<'a> {
+    List,
+    Object(HashSet<&'a str>),
+}
+
+/// Reads a text without recursion, in memory that its depth and the limit on keys bound.
+struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+    open: Vec<Open<'a>>,
+    keys: usize,
+    /// Where the last comma is.
+    comma: usize,
+    /// The first key that is repeated, and where.
+    repeated: Option<(usize, &'a str)>,
+}
+
+type Scan<'a, T> = Result<T, (usize, Kind<'a>)>;
+
+impl<'a> Scanner<'a> {
+    fn new(text: &'a str) -> Self {
+        Scanner { text, at: 0, open: vec![], keys: 0, comma: 0, repeated: None }
+    }
+
+    fn byte(&self, ahead: usize) -> Option<u8> {
+        self.text.as_bytes().get(self.at + ahead).copied()
+    }
+
+    fn fail<T>(&self, kind: Kind<'a>) -> Scan<'a, T> {
+        Err((self.at, kind))
+    }
+
+    fn run(&mut self) -> Scan<'a, ()> {
+        let mut next = Next::Value;
+        loop {
+            let before = self.at;
+            while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.byte(0) {
+                self.at += 1;
+            }
+            let Some(byte) = self.byte(0) else {
+                return if self.open.is_empty() && next == Next::Rest { Ok(()) } else { self.fail(Kind::Early) };
+            };
+            next = match (next, byte) {
+                (Next::FirstValue, b']') | (Next::FirstKey, b'}') => self.close(byte)?,
+                (Next::Value, b']' | b'}') | (Next::Key, b'}') if self.text[self.comma..].starts_with(',') => {
+                    return Err((self.comma, Kind::Comma));
+                }
+                (Next::Value | Next::FirstValue, _) => self.value(byte)?,
+                (Next::Key | Next::FirstKey, _) => self.key()?,
+                (Next::Rest, b',') if !self.open.is_empty() => {
+                    self.comma = self.at;
+                    self.at += 1;
+                    if matches!(self.open.last(), Some(Open::List)) { Next::Value } else { Next::Key }
+                }
+                (Next::Rest, b']' | b'}') => self.close(byte)?,
+                (Next::Rest, _) if self.open.is_empty() => return Err(self.after_the_end(before)),
+                (Next::Rest, _) => return self.odd(),
+            }
+        }
+    }
+
+    /// Another value on the line; a CR alone before it is where its writer ended the line.
+    fn after_the_end(&self, from: usize) -> (usize, Kind<'a>) {
+        match self.text[from..self.at].find('\r') {
+            Some(at) => (from + at, Kind::CarriageReturn),
+            None => self.odd::<()>().err().unwrap_or((self.at, Kind::Other)),
+        }
+    }
+
+    fn close(&mut self, byte: u8) -> Scan<'a, Next> {
+        match (self.open.pop(), byte) {
+            (Some(Open::List), b']') | (Some(Open::Object(_)), b'}') => {
+                self.at += 1;
+                Ok(Next::Rest)
+            }
+            _ => self.fail(Kind::Other),
+        }
+    }
+
+    fn value(&mut self, byte: u8) -> Scan<'a, Next> {
+        // No comma before it is one with nothing behind it.
+        self.comma = self.at;
+        match byte {
+            b'{' => {
+                self.open.push(Open::Object(HashSet::new()));
+                self.at += 1;
+                Ok(Next::FirstKey)
+            }
+            b'[' => {
+                self.open.push(Open::List);
+                self.at += 1;
+                Ok(Next::FirstValue)
+            }
+            b'"' => self.string().map(|_| Next::Rest),
+            b'-' | b'0'..=b'9' => self.number(),
+            _ => self.word(self.at),
+        }
+    }
+
+    fn key(&mut self) -> Scan<'a, Next> {
+        if self.byte(0) != Some(b'"') {
+            return self.odd();
+        }
+        let start = self.at;
+        let key = self.string()?;
+        if self.keys < KEYS_LIMIT
+            && let Some(Open::Object(keys)) = self.open.last_mut()
+        {
+            self.keys += 1;
+            if !keys.insert(key) {
+                self.repeated.get_or_insert((start, key));
+            }
+        }
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.byte(0) {
+            self.at += 1;
+        }
+        match self.byte(0) {
+            Some(b':') => self.at += 1,
+            Some(_) => return self.odd(),
+            None => return self.fail(Kind::Early),
+        }
+        self.comma = self.at;
+        Ok(Next::Value)
+    }
+
+    /// A string's content, as it is written.
+    fn string(&mut self) -> Scan<'a, &'a str> {
+        self.at += 1;
+        let start = self.at;
+        loop {
+            match self.byte(0) {
+                None => return self.fail(Kind::Early),
+                Some(b'"') => break,
+                Some(b'\\') => self.escape()?,
+                Some(0) => return self.fail(Kind::Nul),
+                Some(byte @ 1..0x20) => return self.fail(Kind::Control(byte)),
+                Some(_) => self.at += 1,
+            }
+        }
+        self.at += 1;
+        Ok(&self.text[start..self.at - 1])
+    }
+
+    fn escape(&mut self) -> Scan<'a, ()> {
+        match self.byte(1) {
+            None => return self.fail(Kind::Early),
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'u') => {
+                let first = self.unit(0)?;
+                let half = &self.text[self.at..self.at + 6];
+                self.at += match first {
+                    0xd800..0xdc00 if self.unit(6).is_ok_and(|second| (0xdc00..0xe000).contains(&second)) => 12,
+                    0xd800..0xe000 => return self.fail(Kind::HalfPair(half)),
+                    _ => 6,
+                };
+            }
+            Some(_) => {
+                let end = self.text[self.at + 1..].chars().next().map_or(1, |c| 1 + c.len_utf8());
+                return self.fail(Kind::Escape(&self.text[self.at..self.at + end]));
+            }
+        }
+        Ok(())
+    }
+
+    /// The UTF-16 code unit of a `\uXXXX` that begins `ahead`.
+    fn unit(&self, ahead: usize) -> Scan<'a, u32> {
+        let text = self.text.as_bytes().get(self.at + ahead..).unwrap_or_default();
+        match text {
+            [b'\\', b'u', digits @ ..] if digits.len() >= 4 && digits[..4].iter().all(u8::is_ascii_hexdigit) => {
+                let digits = self.text.get(self.at + ahead + 2..self.at + ahead + 6).unwrap_or_default();
+                u32::from_str_radix(digits, 16).or_else(|_| self.fail(Kind::Other))
+            }
+            [b'\\', b'u', digits @ ..] if digits.len() < 4 => self.fail(Kind::Early),
+            _ => self.fail(Kind::Escape("\\u")),
+        }
+    }
+
+    fn number(&mut self) -> Scan<'a, Next> {
+        let start = self.at;
+        if self.byte(0) == Some(b'-') {
+            self.at += 1;
+        }
+        match self.byte(0) {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => self.digits()?,
+            None => return self.fail(Kind::Early),
+            Some(_) => return self.word(start),
+        }
+        if self.byte(0) == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.byte(0) {
+            self.at += 1 + usize::from(matches!(self.byte(1), Some(b'+' | b'-')));
+            self.digits()?;
+        }
+        let number = &self.text[start..self.at];
+        match number.parse::<f64>() {
+            Ok(value) if value.is_finite() => Ok(Next::Rest),
+            _ => Err((start, Kind::Number(number))),
+        }
+    }
+
+    fn digits(&mut self) -> Scan<'a, ()> {
+        match self.byte(0) {
+            None => return self.fail(Kind::Early),
+            Some(byte) if !byte.is_ascii_digit() => return self.fail(Kind::Other),
+            Some(_) => {}
+        }
+        while self.byte(0).is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    /// A word, or a sign and a word, that began at `start`.
+    fn word(&mut self, start: usize) -> Scan<'a, Next> {
+        let rest = &self.text[self.at..];
+        let length = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let end = self.at + length;
+        let word = &self.text[start..end];
+        match word {
+            "true" | "false" | "null" => {
+                self.at = end;
+                Ok(Next::Rest)
+            }
+            "NaN" | "nan" | "Infinity" | "-Infinity" | "-NaN" | "inf" | "-inf" | "undefined" => {
+                Err((start, Kind::Word(word)))
+            }
+            "True" | "False" | "None" => Err((start, Kind::Word(word))),
+            // A text that ends here may end within the word.
+            _ if end == self.text.len() && ["true", "false", "null"].iter().any(|w| w.starts_with(word)) => {
+                self.fail(Kind::Early)
+            }
+            _ => self.odd(),
+        }
+    }
+
+    /// What has no place here.
+    fn odd<T>(&self) -> Scan<'a, T> {
+        self.fail(match self.text[self.at..].chars().next() {
+            Some('\0') => Kind::Nul,
+            Some('\u{feff}') => Kind::ByteOrderMark,
+            Some(quote @ ('\'' | '`' | '‘' | '’' | '“' | '”' | '„')) => Kind::Quote(quote),
+            _ => Kind::Other,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Whole;
+    use super::*;
+
+    fn told(text: &str) -> String {
+        fault(text).map(|fault| fault.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn each_fault_is_named_with_its_column() {
+        for (text, words) in [
+            (r#"{"a": "é \ud83d"}"#, r"half of a surrogate pair, `\ud83d`, at column 10"),
+            (r#"{"a": "\ud83d\ud83d"}"#, r"half of a surrogate pair, `\ud83d`, at column 8"),
+            (r#"["\ude00"]"#, r"half of a surrogate pair, `\ude00`, at column 3"),
+            (r#"["\ud83d\u0041"]"#, r"half of a surrogate pair, `\ud83d`, at column 3"),
+            ("{\"a\": \"x\0\"}", "a NUL byte at column 9"),
+            ("\0\0", "a NUL byte at column 1"),
+            ("{}\0", "a NUL byte at column 3"),
+            ("[\"\t\"]", "a control character, U+0009, at column 3"),
+            (r#"{"a": NaN}"#, "`NaN`, which JSON does not have, at column 7"),
+            (r#"{"a": [1, -Infinity]}"#, "`-Infinity`, which JSON does not have, at column 11"),
+            (r#"{"a": undefined}"#, "`undefined`, which JSON does not have, at column 7"),
+            (r#"{"a": None}"#, "`None`, which JSON does not have, at column 7"),
+            (r#"{"a": 1e400}"#, "a number that is too large, `1e400`, at column 7"),
+            (r#"{"a": -1E+999, "b": 1}"#, "a number that is too large, `-1E+999`, at column 7"),
+            (r#"["C:\Users"]"#, r"an escape that JSON does not have, `\U`, at column 5"),
+            (r#"["\u00"]"#, r"an escape that JSON does not have, `\u`, at column 3"),
+            ("{'a': 1}", "a quote that JSON does not have, ', at column 2"),
+            ("{“a”: 1}", "a quote that JSON does not have, “, at column 2"),
+            (r#"{"a": 1,}"#, "a comma with nothing behind it at column 8"),
+            ("[1, ]", "a comma with nothing behind it at column 3"),
+            ("{}\u{feff}{}", "a byte order mark at column 3"),
+            ("{\"a\": 1}\r{\"a\": 2}", "a line end of CR alone at column 9"),
+            (r#"{"a": 1"#, "it ends too early"),
+            (r#"{"a": "x"#, "it ends too early"),
+            (r#"{"a": tr"#, "it ends too early"),
+            ("{} {}", "error at column 4"),
+            ("hello", "error at column 1"),
+            ("[1 2]", "error at column 4"),
+            ("[01]", "error at column 3"),
+            ("[1}", "error at column 3"),
+            ("{\"a\" 1}", "error at column 6"),
+            ("{a: 1}", "error at column 2"),
+            ("", "it ends too early"),
+            (r#" {"a": ["\ud83d\ude00", 1e308, -0.5e-2, true, null, {}, []]} "#, ""),
+        ] {
+            assert_eq!(told(text), words, "{text:?}");
+        }
+        let long = format!("[{}]", "9".repeat(400));
+        assert_eq!(told("{\n \"é\":\n  NaN}"), "`NaN`, which JSON does not have, at line 3, column 3");
+        assert_eq!(told(&long), "a number that is too large at column 2", "long ones are not repeated");
+    }
+
+    #[test]
+    fn a_repeated_key_is_named_with_its_column() {
+        for (text, found) in [
+            (r#"{"a": 1, "b": 2, "a": 3}"#, Some(("a", 18))),
+            (r#"{"é": [{"x": 1, "x": {}}]}"#, Some(("x", 17))),
+            (r#"{"a": {"a": {"a": 1}}, "b": [{"a": 1}, {"a": 1}]}"#, None),
+            (r#"{"a": 1, "a": }"#, None),
+        ] {
+            let place = |(key, column)| (key, Place { line: None, column });
+            assert_eq!(repeated_key(text), found.map(place), "{text}");
+        }
+        assert_eq!((shown("a"), shown(&"x".repeat(65))), ("`a`".into(), "a key of 65 bytes".into()));
+    }
+
+    #[test]
+    fn depth_takes_no_stack() {
+        let deep = "[".repeat(1 << 20);
+        assert_eq!(told(&deep), "it ends too early");
+        assert_eq!(told(&format!("{deep}{}", "]".repeat(1 << 20))), "");
+    }
+
+    proptest! {
+        /// Whatever `serde_json` refuses has a fault, and nothing else has one.
+        #[test]
+        fn faults_are_those_of_the_parser(
+            pieces in proptest::collection::vec(proptest::sample::select(vec![
+                "{", "}", "[", "]", ":", ",", "\"", "\"a\":", "\"é\"", "1", "-", "0", ".5", "e9", "E+400", "true", "null", "NaN",
+                " ", "\t", "\r", "\\u0041", "\\ud83d", "\\ude00", "\\n", "\\x", "\\", "'", "\0", "\u{1}", "\u{feff}",
+            ]), 0..12)
+        ) {
+            let text = pieces.concat();
+            let refused = serde_json::from_str::<Whole>(&text).is_err();
+            prop_assert_eq!(fault(&text).is_some(), refused, "{:?}: {:?}", text, fault(&text));
+        }
+    }
+}
