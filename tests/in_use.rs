@@ -129,8 +129,13 @@ fn view(pinned: bool, provider: Provider) -> JobView {
 /// A journal with one shard that is about to be sent, and what the process knows of it.
 fn work() -> (Journal, Memory) {
     let mut journal = Journal::open("w".into(), owner(), "s".into());
-    journal.plan =
-        Some(Plan { work_hash: "h".into(), input: InputStatus::default(), requests: 1, too_large: Default::default() });
+    journal.plan = Some(Plan {
+        work_hash: "h".into(),
+        input: InputStatus::default(),
+        requests: 1,
+        too_large: Default::default(),
+        left_out: Default::default(),
+    });
     journal.shards.push(Shard {
         index_sha256: String::new(),
         sha256: "s".into(),

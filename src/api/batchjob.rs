@@ -69,6 +69,8 @@ pub type BatchJob = Lean<BatchJobObject>;
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.maxObjectBytes) == has(oldSelf.spec.input.maxObjectBytes) && (!has(self.spec.input.maxObjectBytes) || self.spec.input.maxObjectBytes == oldSelf.spec.input.maxObjectBytes) && has(self.spec.input.onTooLarge) == has(oldSelf.spec.input.onTooLarge) && (!has(self.spec.input.onTooLarge) || self.spec.input.onTooLarge == oldSelf.spec.input.onTooLarge))")
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.csv) == has(oldSelf.spec.input.csv) && (!has(self.spec.input.csv) || self.spec.input.csv == oldSelf.spec.input.csv) && self.spec.input.hiddenObjects == oldSelf.spec.input.hiddenObjects && self.spec.input.emptyObjects == oldSelf.spec.input.emptyObjects)")
+        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
     selectable = ".spec.providerRef.name",
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Complete")].reason"#),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.display.progress"),
@@ -382,6 +384,45 @@ pub struct InputStatus {
     /// The input's size in bytes.
     #[schemars(range(min = 0))]
     pub size_bytes: i64,
+    /// Objects, or keys of ConfigMaps, that were read.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub sources: i64,
+    /// Objects and rows of tables that were left out; the message of `Planned` says which.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub skipped: i64,
+}
+
+/// Objects and rows that make no request, by kind. Part of the journal.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOut {
+    /// Objects whose name, or a folder of theirs, begins with `_` or `.`.
+    #[serde(default)]
+    pub hidden_objects: i64,
+    /// Objects without content.
+    #[serde(default)]
+    pub empty_objects: i64,
+    /// Rows of a table whose fields are all empty.
+    #[serde(default)]
+    pub empty_rows: i64,
+}
+
+impl LeftOut {
+    /// Whether nothing was left out.
+    pub fn is_none(&self) -> bool {
+        *self == LeftOut::default()
+    }
+
+    /// All of them.
+    pub fn count(&self) -> i64 {
+        self.hidden_objects + self.empty_objects + self.empty_rows
+    }
+}
+
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 /// Requests by outcome.

@@ -230,6 +230,10 @@ pub struct ProviderLimits {
     #[serde(default = "max_bytes_per_batch")]
     #[schemars(range(min = 1024, max = 2_147_483_648i64))]
     pub max_bytes_per_batch: i64,
+    /// Inputs of embeddings in one batch, over all its requests, each of which may hold many (OpenAI documents 50,000).
+    #[serde(default = "max_inputs_per_batch")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub max_inputs_per_batch: i32,
 }
 
 fn max_requests_per_batch() -> i32 {
@@ -240,9 +244,18 @@ fn max_bytes_per_batch() -> i64 {
     200_000_000
 }
 
+/// <https://platform.openai.com/docs/api-reference/batch/create>: of batches of `/v1/embeddings`.
+fn max_inputs_per_batch() -> i32 {
+    50_000
+}
+
 impl Default for ProviderLimits {
     fn default() -> Self {
-        ProviderLimits { max_requests_per_batch: max_requests_per_batch(), max_bytes_per_batch: max_bytes_per_batch() }
+        ProviderLimits {
+            max_requests_per_batch: max_requests_per_batch(),
+            max_bytes_per_batch: max_bytes_per_batch(),
+            max_inputs_per_batch: max_inputs_per_batch(),
+        }
     }
 }
 

@@ -18,16 +18,24 @@ use super::{FreeForm, schema};
         .message("the format Objects makes a request of each object, so it needs `objectStore`"),
     validation = Rule::new("self.format == 'Objects' || !(has(self.maxObjectBytes) || has(self.onTooLarge))")
         .message("set `maxObjectBytes` and `onTooLarge` with the format Objects only"),
-    validation = Rule::new("!has(self.inline) || (self.format == 'Auto' && self.compression == 'Auto' && !has(self.template))")
-        .message("`inline` requests are whole as they are; take out `format`, `compression` and `template`")
+    validation = Rule::new("!has(self.inline) || (self.format == 'Auto' && self.compression == 'Auto' && !has(self.template) && !has(self.csv))")
+        .message("`inline` requests are whole as they are; take out `format`, `compression`, `csv` and `template`"),
+    validation = Rule::new("!has(self.csv) || self.format in ['Auto', 'CSV']")
+        .message("set `csv` with the formats CSV and Auto only"),
+    validation = Rule::new("self.hiddenObjects == 'Skip' || has(self.objectStore)")
+        .message("set `hiddenObjects` with `objectStore` only"),
+    validation = Rule::new("self.emptyObjects == 'Skip' || self.format == 'Objects'")
+        .message("set `emptyObjects` with the format Objects only")
 )]
 pub struct Input {
-    /// Requests written in the manifest itself, for small jobs.
+    /// Requests written in the manifest itself, for small jobs. `kubectl apply` keeps a copy of the manifest in an
+    /// annotation, which holds 256 KiB (`metadata.annotations: Too long`): apply a larger one with `kubectl apply
+    /// --server-side`, or create it with `kubectl create`; it may have up to 1.5 MB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inline: Option<InlineInput>,
     /// Objects that hold the requests. A URI that ends in `/` is every object below it, one with `*` in its last segment
-    /// every object of that folder whose name matches; both in the order of their keys, at most 100,000. Left out are
-    /// empty objects, and names below it that begin with `_` or `.`, whether an object's or a folder's.
+    /// every object of that folder whose name matches; both in the order of their keys, at most 100,000. Left out, and
+    /// counted in `status.input.skipped`, are objects of which `hiddenObjects` and `emptyObjects` speak.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_store: Option<ObjectStoreLocation>,
     /// ConfigMaps of this namespace that hold the requests, read in this order.
@@ -35,10 +43,14 @@ pub struct Input {
     #[schemars(length(min = 1, max = 50))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub config_maps: Option<Vec<ConfigMapSource>>,
-    /// How requests are written. Auto: a name that ends in `.csv` (or `.csv.gz`, `.csv.zst`) is CSV; with a `template`
-    /// everything else is Rows; without one, lines that have `method` or `url` are OpenAIBatch and others Requests.
+    /// How requests are written. Auto: a name that ends in `.csv` or `.tsv` (or in one of them and `.gz` or `.zst`) is CSV;
+    /// with a `template` everything else is Rows; without one, lines that have `method` or `url` are OpenAIBatch and others
+    /// Requests. A line, or a row, has at most 32 MiB.
     #[serde(default)]
     pub format: InputFormat,
+    /// How tables are written. For CSV.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csv: Option<CsvOptions>,
     /// How objects and keys are compressed. Auto: as their first bytes say.
     #[serde(default)]
     pub compression: InputCompression,
@@ -55,6 +67,56 @@ pub struct Input {
     /// What becomes of an object with more than `maxObjectBytes`; unset: Fail. For Objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_too_large: Option<OnTooLarge>,
+    /// What becomes of objects below a URI of many objects whose name, or a folder of theirs, begins with `_` or `.`,
+    /// as in `_posts/` or `__init__.py`. What this operator writes below `_batchjob/`, and `_SUCCESS`, is never read.
+    #[serde(default)]
+    pub hidden_objects: ObjectPolicy,
+    /// What becomes of objects without content below a URI of many objects. For Objects; with other formats they hold no
+    /// requests.
+    #[serde(default)]
+    pub empty_objects: ObjectPolicy,
+}
+
+/// Whether objects of a kind are part of the input.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ObjectPolicy {
+    /// They are left out; `status.input.skipped` counts them.
+    #[default]
+    Skip,
+    /// They are read.
+    Include,
+}
+
+/// How tables are written.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub struct CsvOptions {
+    /// What separates fields: one character, such as `;` or `|`, or `\t` for a tab. Auto: the comma; or, where the header has
+    /// no column that the template uses, the one of `;`, tab and `|` that gives it them, or what a first line `sep=;` says.
+    #[serde(default = "auto")]
+    #[schemars(
+        length(min = 1, max = 4),
+        regex(pattern = r"^(Auto|\\t|[\x01-\x09\x0b\x0c\x0e-\x21\x23-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e])$")
+    )]
+    pub delimiter: String,
+    /// How text is encoded where no byte order mark says it: a name such as `Windows-1252`, `UTF-16` or `Shift_JIS`
+    /// (https://encoding.spec.whatwg.org/#names-and-labels).
+    #[serde(default = "utf8")]
+    #[schemars(length(min = 2, max = 40), regex(pattern = r"^[A-Za-z0-9][-A-Za-z0-9_.:]*$"))]
+    pub encoding: String,
+}
+
+impl Default for CsvOptions {
+    fn default() -> Self {
+        CsvOptions { delimiter: auto(), encoding: utf8() }
+    }
+}
+
+fn auto() -> String {
+    "Auto".into()
+}
+
+fn utf8() -> String {
+    "UTF-8".into()
 }
 
 /// A ConfigMap of the same namespace.
@@ -81,7 +143,8 @@ pub enum InputFormat {
     Requests,
     /// Lines that are JSON objects; the template makes a request of each.
     Rows,
-    /// Comma-separated values under a row of column names; the template makes a request of each row.
+    /// Comma-separated values under a row of column names, or separated as `csv` says; the template makes a request of each
+    /// row. Rows of empty fields are skipped, and counted in `status.input.skipped`.
     #[serde(rename = "CSV")]
     Csv,
     /// Objects as they are, such as documents or images; the template makes a request of each.
@@ -156,7 +219,7 @@ pub struct RequestTemplate {
 /// Requests written in the manifest itself.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct InlineInput {
-    /// The requests, at most 500; larger inputs belong in object storage.
+    /// The requests, at most 500, and 256 KiB with `kubectl apply` (see `inline`); larger inputs belong in object storage.
     #[schemars(length(min = 1, max = 500))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub requests: Vec<InlineRequest>,

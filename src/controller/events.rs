@@ -12,7 +12,7 @@ use super::Context;
 use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{BatchJob, Outcome};
-use crate::lifecycle::{AttemptState, Journal, Slot};
+use crate::lifecycle::{AttemptState, Journal, Slot, left_out};
 
 /// One event.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,6 +74,7 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
             n => format!("{n} batches"),
         };
         news.push(News::normal("InputResolved", format!("{} requests are sound and make {batches}", plan.requests)));
+        news.extend(left_out(plan).map(|left_out| News::normal("InputSkipped", left_out)));
     }
     if old.owner != new.owner {
         let whose =

@@ -189,7 +189,10 @@ fn remembered(job: &BatchJob) -> Option<(String, Plan)> {
     let status = job.status.as_ref()?;
     let (work, requests) = (status.work.as_ref()?, status.requests?.total);
     let (work_hash, input) = (work.hash.clone()?, status.input.clone()?);
-    Some((work.id.clone(), Plan { work_hash, input, requests, too_large: Default::default() }))
+    Some((
+        work.id.clone(),
+        Plan { work_hash, input, requests, too_large: Default::default(), left_out: Default::default() },
+    ))
 }
 
 /// The schema lets nothing else through than a number or a percentage.

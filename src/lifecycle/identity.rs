@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use crate::api::text::hex;
-use crate::api::{BatchJobSpec, FreeForm, Input, Output};
+use crate::api::{BatchJobSpec, CsvOptions, FreeForm, Input, Output};
 
 /// Prefix of every work hash; grows when its definition changes, so that old hashes stay recognisable.
 pub const WORK_HASH_VERSION: &str = "v1";
@@ -37,6 +37,12 @@ pub fn spec_hash(spec: &BatchJobSpec) -> String {
     }
     if input.max_object_bytes.is_some() || input.on_too_large.is_some() {
         reading["tooLarge"] = json!((input.max_object_bytes, input.on_too_large));
+    }
+    if let Some(csv) = input.csv.as_ref().filter(|csv| **csv != CsvOptions::default()) {
+        reading["csv"] = json!((&csv.delimiter, &csv.encoding));
+    }
+    if (input.hidden_objects, input.empty_objects) != Default::default() {
+        reading["objects"] = json!((input.hidden_objects, input.empty_objects));
     }
     // Named only where used, so that the hashes of jobs from before these fields hold.
     if let Some(json) = &spec.request_defaults_json {
@@ -195,6 +201,10 @@ mod tests {
             json!({"maxObjectBytes": 6}),
             json!({"onTooLarge": "Skip"}),
             json!({"maxObjectBytes": 6, "onTooLarge": "Skip"}),
+            json!({"csv": {"delimiter": ";"}}),
+            json!({"csv": {"encoding": "UTF-16"}}),
+            json!({"hiddenObjects": "Include"}),
+            json!({"emptyObjects": "Include"}),
         ];
         let hashes: std::collections::BTreeSet<String> = all.iter().map(|c| hash(c.clone())).collect();
         assert_eq!(hashes.len(), all.len());

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{DeletionPolicy, ErrorSummary, InputStatus, Outcome, PROTOCOL_VERSION, RequestCounts};
+use crate::api::{DeletionPolicy, ErrorSummary, InputStatus, LeftOut, Outcome, PROTOCOL_VERSION, RequestCounts};
 
 /// Shards of one work, those of all rounds together: so its journal, of some kilobytes a shard and 8 at most, stays below
 /// the 16 MiB that are read of it.
@@ -88,6 +88,9 @@ pub struct Plan {
     /// What was done about objects that are too large.
     #[serde(default, skip_serializing_if = "TooLarge::is_none")]
     pub too_large: TooLarge,
+    /// What else of the input makes no request.
+    #[serde(default, skip_serializing_if = "LeftOut::is_none")]
+    pub left_out: LeftOut,
 }
 
 /// What was done about objects that are too large.

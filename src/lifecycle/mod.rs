@@ -25,6 +25,6 @@ pub use errors::{TOO_LARGE, error_summary};
 pub use identity::{WORK_HASH_VERSION, output_uri, spec_hash};
 pub use journal::*;
 pub use observed::*;
-pub use project::{may_be_submitted, project, seen};
+pub use project::{left_out, may_be_submitted, project, seen};
 pub use provider::*;
 pub use strays::*;

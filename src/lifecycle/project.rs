@@ -11,8 +11,8 @@ use super::shards::look;
 use crate::api::conditions::{self, Verdict, reasons};
 use crate::api::text::clip;
 use crate::api::{
-    BatchJobStatus, BatchStatus, Display, Hold, Outcome, PROTOCOL_VERSION, PinnedProvider, RequestCounts, Results,
-    Work, annotations,
+    BatchJobStatus, BatchStatus, Display, Hold, LeftOut, Outcome, PROTOCOL_VERSION, PinnedProvider, RequestCounts,
+    Results, Work, annotations,
 };
 
 /// How many settled batches status lists.
@@ -167,7 +167,24 @@ fn checked(plan: &Plan) -> String {
             message += &format!("; objects with more than `spec.input.maxObjectBytes` that were {done}: {count}");
         }
     }
-    message
+    left_out(plan).map_or(message.clone(), |left_out| format!("{message}; {left_out}"))
+}
+
+/// What of the input makes no request, and how it would be taken in; None where nothing was left out.
+pub fn left_out(plan: &Plan) -> Option<String> {
+    let LeftOut { hidden_objects, empty_objects, empty_rows } = plan.left_out;
+    let kinds = [
+        (
+            hidden_objects,
+            "objects whose name begins with `_` or `.`",
+            " (`spec.input.hiddenObjects: Include` takes them in)",
+        ),
+        (empty_objects, "empty objects", ""),
+        (empty_rows, "rows of empty fields", ""),
+    ];
+    let kinds = kinds.into_iter().filter(|(count, ..)| *count > 0);
+    let told: Vec<String> = kinds.map(|(count, what, remedy)| format!("{what}: {count}{remedy}")).collect();
+    (!told.is_empty()).then(|| format!("left out: {}", told.join(", ")))
 }
 
 fn work(output_uri: &str, id: &str, hash: Option<&String>) -> Work {

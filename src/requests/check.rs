@@ -237,8 +237,12 @@ fn not_json(text: &str, remedy: &str) -> String {
 }
 
 fn twice(text: &str) -> String {
-    let again = json::repeated_key(text).map(|(key, place)| format!("the key {} twice, again {place}", json::shown(key)));
-    format!("has {} in one object; write each key once", again.as_deref().unwrap_or("a key twice"))
+    match json::repeated_key(text) {
+        Some((key, place)) => {
+            format!("has the key {} twice in one object, again {place}; write each key once", json::shown(key))
+        }
+        None => "has a key twice in one object; write each key once".into(),
+    }
 }
 
 #[cfg(test)]
@@ -562,7 +566,7 @@ mod tests {
             ("-Infinity", 0, "is not JSON (`-Infinity`, which JSON does not have, at column {})"),
             ("1e400", 0, "is not JSON (a number that is too large, `1e400`, at column {})"),
             ("'a'", 0, "is not JSON (a quote that JSON does not have, ', at column {})"),
-            (r#"{"a": 1, "a": 2}"#, 9, "has the key `a` twice, again at column {} in one object"),
+            (r#"{"a": 1, "a": 2}"#, 9, "has the key `a` twice in one object, again at column {}; "),
         ] {
             let line = format!(r#"{{"custom_id": "é", "body": {{"x": {value}}}}}"#);
             let row = format!(r#"{{"id": "é", "x": {value}}}"#);
@@ -577,7 +581,7 @@ mod tests {
         }
         let twice = r#"{"custom_id": "a", "custom_id": "b"}"#;
         let refused = shape().line(twice.as_bytes(), InputFormat::Auto).unwrap_err();
-        assert!(refused.starts_with("has the key `custom_id` twice, again at column 20 "), "{refused}");
+        assert!(refused.starts_with("has the key `custom_id` twice in one object, again at column 20; "), "{refused}");
     }
 
     #[test]

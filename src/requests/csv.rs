@@ -1,15 +1,22 @@
-//! Rows of comma-separated values, in bounded memory.
+//! Rows of a table whose fields are separated by commas, or by another character, in bounded memory.
 
-use csv_core::{ReadRecordResult, Reader};
+mod layout;
+
+pub use layout::{HEAD_BYTES, Layout, delimiter};
+
+use std::collections::BTreeSet;
+
+use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
+
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::variable::{Texts, shown};
+use super::variable::{Texts, Variable, shown};
 
 /// Fields of one row.
 const FIELD_LIMIT: usize = 4096;
 const CHUNK: usize = 64 << 10;
-
-const NOT_UTF8: &str = "begins a row that is not UTF-8; store it as UTF-8";
+/// What is kept of the room that a long row took.
+const KEPT: usize = 1 << 20;
 
 /// Reads row by row. A row that is longer than the limit is skipped and reported, not held.
 pub struct Records<R> {
@@ -18,8 +25,10 @@ pub struct Records<R> {
     buffer: Vec<u8>,
     at: usize,
     ended: bool,
-    /// Newlines so far.
-    newlines: u64,
+    ends_of_lines: LineEnds,
+    delimiter: u8,
+    /// What the text was before it became UTF-8.
+    encoding: &'static str,
     text: Vec<u8>,
     ends: Vec<usize>,
     limit: usize,
@@ -38,10 +47,31 @@ pub struct Record<'a> {
 pub struct Fields<'a> {
     text: &'a str,
     ends: &'a [usize],
+    encoding: &'static str,
+}
+
+/// Ends of lines so far, each of them LF, CR, or CR and LF.
+#[derive(Default)]
+struct LineEnds {
+    count: u64,
+    after_cr: bool,
+}
+
+impl LineEnds {
+    fn see(&mut self, bytes: &[u8]) {
+        for at in memchr::memchr2_iter(b'\n', b'\r', bytes) {
+            let after_cr = at.checked_sub(1).map_or(self.after_cr, |before| bytes[before] == b'\r');
+            self.count += u64::from(bytes[at] == b'\r' || !after_cr);
+        }
+        self.after_cr = bytes.last().map_or(self.after_cr, |last| *last == b'\r');
+    }
 }
 
 /// The names of the columns.
-pub struct Header(Vec<String>);
+pub struct Header {
+    names: Vec<String>,
+    delimiter: u8,
+}
 
 /// What was taken in of a row so far.
 #[derive(Default)]
@@ -68,13 +98,14 @@ enum Quotes {
 }
 
 impl Quotes {
-    fn after(self, bytes: &[u8]) -> Quotes {
+    fn after(self, bytes: &[u8], delimiter: u8) -> Quotes {
         bytes.iter().fold(self, |state, byte| match (state, byte) {
             (Quotes::Broken, _) => Quotes::Broken,
             (Quotes::AtField | Quotes::Closed, b'"') => Quotes::Quoted,
             (Quotes::Quoted, b'"') => Quotes::Closed,
             (Quotes::Quoted, _) => Quotes::Quoted,
-            (_, b',' | b'\r' | b'\n') => Quotes::AtField,
+            (_, b'\r' | b'\n') => Quotes::AtField,
+            (_, byte) if *byte == delimiter => Quotes::AtField,
             (Quotes::Closed, _) => Quotes::Broken,
             (Quotes::AtField | Quotes::Plain, _) => Quotes::Plain,
         })
@@ -82,19 +113,28 @@ impl Quotes {
 }
 
 impl<R: AsyncRead + Unpin> Records<R> {
-    /// Rows of `reader`, each at most `limit` bytes.
-    pub fn new(reader: R, limit: usize) -> Self {
+    /// Rows of `reader`, each at most `limit` bytes, fields separated by `delimiter`.
+    pub fn new(reader: R, limit: usize, delimiter: u8) -> Self {
         Records {
             reader,
-            parser: Reader::new(),
+            parser: ReaderBuilder::new().delimiter(delimiter).build(),
             buffer: Vec::with_capacity(CHUNK),
             at: 0,
             ended: false,
-            newlines: 0,
+            ends_of_lines: LineEnds::default(),
+            delimiter,
+            encoding: "UTF-8",
             text: vec![0; CHUNK],
             ends: vec![0; 64],
             limit,
         }
+    }
+
+    /// The same of a text that was written in `encoding` and begins on this line, from 1.
+    pub fn of(mut self, encoding: &'static str, line: u64) -> Self {
+        self.encoding = encoding;
+        self.ends_of_lines.count = line.saturating_sub(1);
+        self
     }
 
     /// The next row; None at the end. Empty lines are no rows.
@@ -102,10 +142,14 @@ impl<R: AsyncRead + Unpin> Records<R> {
     /// # Errors
     /// What the reader says.
     pub async fn next(&mut self) -> std::io::Result<Option<Record<'_>>> {
+        if self.text.len() > KEPT {
+            self.text.truncate(KEPT);
+            self.text.shrink_to_fit();
+        }
         if !self.skip_empty_lines().await? {
             return Ok(None);
         }
-        let line = self.newlines + 1;
+        let line = self.ends_of_lines.count + 1;
         let mut taken = Taken::default();
         loop {
             if self.at == self.buffer.len() {
@@ -116,8 +160,8 @@ impl<R: AsyncRead + Unpin> Records<R> {
             let (result, read, text, ends) =
                 self.parser.read_record(input, &mut self.text[taken.text..], &mut self.ends[taken.ends..]);
             let bytes = &input[..read];
-            self.newlines += memchr::memchr_iter(b'\n', bytes).count() as u64;
-            taken.quotes = taken.quotes.after(bytes);
+            self.ends_of_lines.see(bytes);
+            taken.quotes = taken.quotes.after(bytes, self.delimiter);
             taken.size += read;
             self.at += read;
             taken.text += text;
@@ -150,8 +194,8 @@ impl<R: AsyncRead + Unpin> Records<R> {
             return Err(why.into());
         }
         let text = std::str::from_utf8(&self.text[..taken.text]);
-        let text = text.map_err(|_| NOT_UTF8.to_string())?;
-        Ok(Fields { text, ends: &self.ends[..taken.ends] })
+        let text = text.map_err(|_| not_encoded_in(self.encoding))?;
+        Ok(Fields { text, ends: &self.ends[..taken.ends], encoding: self.encoding })
     }
 
     /// Lines are counted from where a row begins; false at the end.
@@ -159,7 +203,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
         loop {
             let rest = &self.buffer[self.at..];
             let empty = rest.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
-            self.newlines += memchr::memchr_iter(b'\n', &rest[..empty]).count() as u64;
+            self.ends_of_lines.see(&rest[..empty]);
             self.at += empty;
             if self.at < self.buffer.len() {
                 return Ok(true);
@@ -198,12 +242,28 @@ impl<R: AsyncRead + Unpin> Records<R> {
     }
 }
 
+fn not_encoded_in(encoding: &str) -> String {
+    format!(
+        "begins a row that is not {encoding}; store it as {encoding}, or set `spec.input.csv.encoding`, such as Windows-1252"
+    )
+}
+
 impl<'a> Fields<'a> {
+    /// Whether every field is empty, as Excel writes rows that were cleared.
+    pub fn is_blank(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// What they take, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
     fn iter(&self) -> Result<Vec<&'a str>, String> {
         let mut start = 0;
         let field = |end: &usize| {
             // A field that ends within a character is one of two broken ones.
-            let field = self.text.get(start..*end).ok_or(NOT_UTF8.to_string());
+            let field = self.text.get(start..*end).ok_or_else(|| not_encoded_in(self.encoding));
             start = *end;
             field
         };
@@ -216,13 +276,32 @@ impl Header {
     ///
     /// # Errors
     /// When a name stands there twice.
-    pub fn new(fields: &Fields<'_>) -> Result<Header, String> {
+    pub fn new(fields: &Fields<'_>, delimiter: u8) -> Result<Header, String> {
         let names: Vec<String> = fields.iter()?.into_iter().map(String::from).collect();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         match names.iter().find(|name| !name.is_empty() && !seen.insert(name.as_str())) {
             Some(twice) => Err(format!("names the column {} twice; give each column its own name", shown(twice))),
-            None => Ok(Header(names)),
+            None => Ok(Header { names, delimiter }),
         }
+    }
+
+    /// How many of the variables stand for a column.
+    fn count(&self, variables: &[&Variable]) -> usize {
+        variables.iter().filter(|variable| self.names.iter().any(|name| variable.names_column(name))).count()
+    }
+
+    /// What most likely is wrong with a header that has none of the columns that a template uses.
+    pub fn hint(&self, variables: &[&Variable]) -> Option<String> {
+        if variables.is_empty() || self.count(variables) > 0 {
+            return None;
+        }
+        let name = self.names.first()?;
+        if name.contains('\0') {
+            return Some("is the file UTF-16? set `spec.input.csv.encoding: UTF-16`".into());
+        }
+        let others = layout::COMMON.into_iter().filter(|other| *other != self.delimiter && self.names.len() == 1);
+        let found = others.into_iter().find(|other| name.as_bytes().contains(other))?;
+        Some(format!("are fields separated by {}? set `spec.input.csv.delimiter`", layout::called(found)))
     }
 
     /// A row by the names of its columns.
@@ -231,14 +310,15 @@ impl Header {
     /// When it has more or fewer fields than there are names.
     pub fn row(&self, fields: &Fields<'_>) -> Result<Texts, String> {
         let values = fields.iter()?;
-        if values.len() != self.0.len() {
+        if values.len() != self.names.len() {
             return Err(format!(
-                "begins a row of {} fields; the header has {}; put fields that hold commas or newlines in quotes",
+                "begins a row of {} fields; the header has {}; put fields that hold {} or newlines in quotes",
                 values.len(),
-                self.0.len()
+                self.names.len(),
+                layout::called_many(self.delimiter)
             ));
         }
-        let named = self.0.iter().zip(values).filter(|(name, _)| !name.is_empty());
+        let named = self.names.iter().zip(values).filter(|(name, _)| !name.is_empty());
         Ok(named.map(|(name, value)| (name.clone(), value.into())).collect())
     }
 }
@@ -248,7 +328,7 @@ mod tests {
     use super::*;
 
     async fn rows(text: &[u8], limit: usize) -> Vec<(u64, Result<Vec<String>, String>)> {
-        let mut records = Records::new(text, limit);
+        let mut records = Records::new(text, limit, b',');
         let mut out = vec![];
         while let Some(record) = records.next().await.unwrap() {
             let fields = record.fields.and_then(|f| f.iter());
@@ -269,6 +349,59 @@ mod tests {
         assert_eq!(rows(b"", 100).await, []);
         assert_eq!(rows(b"\r\n\n", 100).await, []);
         assert_eq!(rows("ä,ö\n".as_bytes(), 100).await, [row(1, &["ä", "ö"])]);
+    }
+
+    #[tokio::test]
+    async fn a_row_is_told_by_the_line_where_an_editor_shows_it() {
+        for end in ["\n", "\r", "\r\n"] {
+            let text = format!("id,text{end}1,\"a{end}b\"{end}{end}2,x{end},{end}3,\"{end}{end}\"{end}4,y");
+            let lines: Vec<u64> = rows(text.as_bytes(), 100).await.into_iter().map(|(line, _)| line).collect();
+            assert_eq!(lines, [1, 2, 5, 6, 7, 10], "{end:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn fields_are_separated_as_told() {
+        let mut records = Records::new(&b"a;\"b;c\"\nd;\"e\"x;\n;;\n"[..], 100, b';').of("UTF-16", 3);
+        let record = records.next().await.unwrap().unwrap();
+        assert_eq!((record.line, record.fields.unwrap().iter().unwrap()), (3, vec!["a", "b;c"]));
+        let refused = records.next().await.unwrap().unwrap().fields.unwrap_err();
+        assert!(refused.contains("text follows a quoted field"), "{refused}");
+        assert!(records.next().await.unwrap().unwrap().fields.unwrap().is_blank());
+    }
+
+    proptest::proptest! {
+        /// Lines as an editor counts them, whatever ends them, stands in quotes, and wherever buffers end.
+        #[test]
+        fn line_numbers_are_those_of_an_editor(
+            rows in proptest::collection::vec(("[a-z]{1,3}", proptest::collection::vec(proptest::sample::select(vec!["\n", "\r", "\r\n", "x", ","]), 0..6)), 1..40),
+            ends in proptest::collection::vec(proptest::sample::select(vec!["\n", "\r", "\r\n", "\n\n", "\r\n\r\n"]), 40),
+            chunk in 1usize..7,
+        ) {
+            let (mut text, mut wanted) = (String::new(), vec![]);
+            for ((first, second), end) in rows.iter().zip(&ends) {
+                wanted.push(text.replace("\r\n", "\n").replace('\r', "\n").matches('\n').count() as u64 + 1);
+                text += &format!("{first},\"{}\"{end}", second.concat());
+            }
+            let read = async {
+                let mut records = Records::new(tokio_test_reader(text.as_bytes(), chunk), 1000, b',');
+                let mut lines = vec![];
+                while let Some(record) = records.next().await.unwrap() {
+                    assert!(record.fields.is_ok());
+                    lines.push(record.line);
+                }
+                lines
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            proptest::prop_assert_eq!(runtime.block_on(read), wanted, "{:?}", text);
+        }
+    }
+
+    /// Gives a few bytes at a time.
+    fn tokio_test_reader(text: &[u8], chunk: usize) -> impl AsyncRead + Unpin {
+        let chunks: Vec<_> =
+            text.chunks(chunk).map(|c| Ok::<_, std::io::Error>(bytes::Bytes::copy_from_slice(c))).collect();
+        tokio_util::io::StreamReader::new(futures::stream::iter(chunks))
     }
 
     #[tokio::test]
@@ -302,15 +435,15 @@ mod tests {
 
     #[tokio::test]
     async fn headers_name_columns_and_ragged_rows_are_refused() {
-        let mut records = Records::new(&b"id,text,\n1,x,\n2\n"[..], 100);
+        let mut records = Records::new(&b"id,text,\n1,x,\n2\n"[..], 100, b',');
         let first = records.next().await.unwrap().unwrap().fields.unwrap();
-        let header = Header::new(&first).unwrap();
+        let header = Header::new(&first, b',').unwrap();
         let row = header.row(&records.next().await.unwrap().unwrap().fields.unwrap()).unwrap();
         assert_eq!(serde_json::json!(row), serde_json::json!({"id": "1", "text": "x"}));
         let ragged = header.row(&records.next().await.unwrap().unwrap().fields.unwrap()).unwrap_err();
         assert!(ragged.starts_with("begins a row of 1 fields; the header has 3; "), "{ragged}");
-        let mut records = Records::new(&b"id,id\n"[..], 100);
-        let twice = Header::new(&records.next().await.unwrap().unwrap().fields.unwrap()).err().unwrap();
+        let mut records = Records::new(&b"id,id\n"[..], 100, b',');
+        let twice = Header::new(&records.next().await.unwrap().unwrap().fields.unwrap(), b',').err().unwrap();
         assert!(twice.contains("`id` twice"), "{twice}");
     }
 }

@@ -4,6 +4,7 @@ mod check;
 mod compression;
 mod csv;
 mod document;
+mod encoding;
 mod merge;
 mod number;
 mod objects;
@@ -16,6 +17,7 @@ mod variable;
 mod whole;
 
 pub use merge::Defaults;
+pub use objects::Selection;
 pub use objects::{apart, is_many as means_many};
 pub use pass::{Held, Origin, PassError, Passed, Recipe, Source, pass};
 pub use whole::{SizeLimit, TooLarge};

@@ -3,13 +3,22 @@
 use futures::TryStreamExt;
 
 use super::PassError;
-use crate::api::ObjectStoreLocation;
-use crate::store::{Folder, Listed};
+use crate::api::{LeftOut, ObjectPolicy, ObjectStoreLocation};
+use crate::store::{Folder, Listed, layout};
 
 /// Objects of one input.
 const OBJECT_LIMIT: usize = 100_000;
 /// Their names together, in bytes: they are held in memory.
 const NAMES_LIMIT: usize = 32 << 20;
+
+/// Which of the objects below a URI are read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Selection {
+    /// Those whose name, or a folder of theirs, begins with `_` or `.`.
+    pub hidden: ObjectPolicy,
+    /// Those without content.
+    pub empty: ObjectPolicy,
+}
 
 /// Whether a URI means many objects.
 pub fn is_many(uri: &str) -> bool {
@@ -47,20 +56,29 @@ pub async fn one(folder: &Folder, name: &str) -> Result<Listed, PassError> {
     folder.stat(name).await?.ok_or_else(|| PassError::Invalid(missing()))
 }
 
-/// The objects of `folder` that `name` means, by key: all of them where it is empty, else those that match its `*`.
+/// The objects of `folder` that `name` means and `selection` takes, by key: all of them where it is empty, else those that
+/// match its `*`; and how many were left out.
 ///
 /// # Errors
 /// When there are too many, or the store cannot say.
-pub async fn named(folder: &Folder, name: &str) -> Result<Vec<Listed>, PassError> {
+pub async fn named(folder: &Folder, name: &str, selection: Selection) -> Result<(Vec<Listed>, LeftOut), PassError> {
     let uri = folder.uri_of(name);
     if folder.uri_of("").contains('*') {
         let message = format!("{uri} has a `*` before its last `/`; only the last part of the URI may hold one");
         return Err(PassError::Invalid(message));
     }
-    let (mut objects, mut bytes) = (vec![], 0);
+    let (mut objects, mut bytes, mut left_out) = (vec![], 0, LeftOut::default());
     let mut listing = folder.list();
     while let Some(object) = listing.try_next().await? {
-        if object.size == 0 || !is_meant(name, object.name()) {
+        if !is_meant(name, object.name()) {
+            continue;
+        }
+        if selection.hidden == ObjectPolicy::Skip && is_hidden(object.name()) {
+            left_out.hidden_objects += 1;
+            continue;
+        }
+        if selection.empty == ObjectPolicy::Skip && object.size == 0 {
+            left_out.empty_objects += 1;
             continue;
         }
         bytes += object.name().len();
@@ -77,12 +95,22 @@ pub async fn named(folder: &Folder, name: &str) -> Result<Vec<Listed>, PassError
     }
     // Stores list in this order, but not all of them promise it.
     objects.sort_unstable_by(|a, b| a.name().cmp(b.name()));
-    Ok(objects)
+    Ok((objects, left_out))
 }
 
 fn is_meant(pattern: &str, name: &str) -> bool {
-    let hidden = name.split('/').any(|segment| segment.starts_with(['_', '.']));
-    !hidden && (pattern.is_empty() || (!name.contains('/') && matches(pattern, name)))
+    !is_ours(name) && (pattern.is_empty() || (!name.contains('/') && matches(pattern, name)))
+}
+
+/// Spark, Athena and friends take such names for no data, either.
+fn is_hidden(name: &str) -> bool {
+    name.split('/').any(|segment| segment.starts_with(['_', '.']))
+}
+
+/// Whether this operator writes such an object beside results: it holds no requests, whoever wrote it.
+fn is_ours(name: &str) -> bool {
+    let (folders, last) = name.rsplit_once('/').unwrap_or(("", name));
+    last == layout::SUCCESS || folders.split('/').any(|folder| folder == layout::WORKS)
 }
 
 /// `*` stands for anything.
@@ -106,22 +134,51 @@ mod tests {
 
     #[test]
     fn names_are_meant_or_hidden() {
-        for (pattern, name, meant) in [
-            ("", "a.jsonl", true),
-            ("", "2026/11/a.jsonl", true),
-            ("", "_SUCCESS", false),
-            ("", "_batchjob/x/shards/a", false),
-            ("", "2026/.tmp", false),
-            ("*.jsonl", "a.jsonl", true),
-            ("*.jsonl", "a.jsonl.gz", false),
-            ("*.jsonl", "sub/a.jsonl", false),
-            ("*", "_a", false),
-            ("a*b*c", "a-b-b-c", true),
-            ("a*b*c", "a-c-b", false),
-            ("ab*ba", "aba", false),
-            ("**", "x", true),
+        for (pattern, name, meant, hidden) in [
+            ("", "a.jsonl", true, false),
+            ("", "2026/11/a.jsonl", true, false),
+            ("", "_SUCCESS", false, true),
+            ("", "old/_SUCCESS", false, true),
+            ("", "_batchjob/x/shards/a", false, true),
+            ("", "old/_batchjob/journal.json", false, true),
+            ("", "_batchjob", true, true),
+            ("", "_posts/a.md", true, true),
+            ("", "src/__init__.py", true, true),
+            ("", "2026/.tmp", true, true),
+            ("*.jsonl", "a.jsonl", true, false),
+            ("*.jsonl", "a.jsonl.gz", false, false),
+            ("*.jsonl", "sub/a.jsonl", false, false),
+            ("*", "_a", true, true),
+            ("*", "sub/_a", false, true),
+            ("a*b*c", "a-b-b-c", true, false),
+            ("a*b*c", "a-c-b", false, false),
+            ("ab*ba", "aba", false, false),
+            ("**", "x", true, false),
         ] {
-            assert_eq!(is_meant(pattern, name), meant, "{pattern} {name}");
+            assert_eq!((is_meant(pattern, name), is_hidden(name)), (meant, hidden), "{pattern} {name}");
+        }
+    }
+
+    /// Case 09-underscore-names.
+    #[tokio::test]
+    async fn objects_are_taken_or_counted() {
+        use ObjectPolicy::{Include, Skip};
+        let folder = Folder::of(std::sync::Arc::new(object_store::memory::InMemory::new()), "memory://in/", "in/");
+        let of_ours = ["_SUCCESS", "old/_SUCCESS", "_batchjob/journal.json", "old/_batchjob/w/parts/a"];
+        let input =
+            [("src/__init__.py", ""), ("src/a.py", "x"), ("_posts/a.md", "x"), (".notes.md", "x"), ("src/b.py", "")];
+        for (name, text) in input.into_iter().chain(of_ours.map(|name| (name, "x"))) {
+            folder.put_new(name, text.into()).await.unwrap();
+        }
+        for (hidden, empty, taken, left_out) in [
+            (Skip, Skip, &["src/a.py"][..], (3, 1)),
+            (Include, Skip, &[".notes.md", "_posts/a.md", "src/a.py"], (0, 2)),
+            (Skip, Include, &["src/a.py", "src/b.py"], (3, 0)),
+            (Include, Include, &[".notes.md", "_posts/a.md", "src/__init__.py", "src/a.py", "src/b.py"], (0, 0)),
+        ] {
+            let (objects, left) = named(&folder, "", Selection { hidden, empty }).await.unwrap();
+            assert_eq!(objects.iter().map(|object| object.name()).collect::<Vec<_>>(), taken);
+            assert_eq!((left.hidden_objects, left.empty_objects), left_out, "{hidden:?} {empty:?}");
         }
     }
 

@@ -13,6 +13,7 @@ use tracing::warn;
 use super::check::{Request, Shape, faulty_field};
 use super::document::Object;
 use super::merge::Defaults;
+use super::objects::Selection;
 use super::problems::Problems;
 use super::provider_side_id;
 use super::read::Reading;
@@ -20,8 +21,11 @@ use super::template::Template;
 use super::variable::Of;
 use super::whole::{SizeLimit, TooLarge};
 use crate::api::text::hex;
-use crate::api::{EmptyPolicy, Endpoint, InlineRequest, InputCompression, InputFormat, OnTooLarge, RequestTemplate};
-use crate::store::{Folder, IndexEntry, LINE_LIMIT, ShardWriter, StagedShard, StoreError, layout};
+use crate::api::{
+    CsvOptions, EmptyPolicy, Endpoint, InlineRequest, InputCompression, InputFormat, LeftOut, OnTooLarge,
+    RequestTemplate,
+};
+use crate::store::{Folder, IndexEntry, LINE_LIMIT, ShardWriter, StagedShard, StoreError, inputs_of_body, layout};
 
 /// Models of one job: each makes batches of its own.
 const MODEL_LIMIT: usize = 16;
@@ -75,6 +79,10 @@ pub struct Recipe {
     pub format: InputFormat,
     /// How the input is compressed.
     pub compression: InputCompression,
+    /// How tables are written.
+    pub csv: CsvOptions,
+    /// Which objects below a URI are read.
+    pub selection: Selection,
     /// Makes a request of a row or an object.
     pub template: Option<RequestTemplate>,
     /// How large an object may be that becomes a request.
@@ -87,6 +95,8 @@ pub struct Recipe {
     pub max_requests: i64,
     /// Bytes in one batch.
     pub max_bytes: u64,
+    /// Inputs of embeddings in one batch, over all its requests.
+    pub max_inputs: u64,
     /// Batches in all.
     pub max_batches: usize,
     /// Models that the provider may be asked for; empty: any.
@@ -102,6 +112,10 @@ pub struct Passed {
     pub input_sha256: String,
     /// The input's size in bytes.
     pub input_bytes: u64,
+    /// Objects and keys that were read.
+    pub sources: i64,
+    /// What of the input makes no request.
+    pub left_out: LeftOut,
     /// Requests in all.
     pub requests: i64,
     /// What was done about objects that are too large.
@@ -146,8 +160,7 @@ pub async fn pass(
             warn!(%error, "an earlier report of faulty requests could not be deleted");
         }
     }
-    let template = recipe.template().map_err(PassError::Invalid)?;
-    let mut reading = Reading::new(recipe.format, recipe.compression, template, recipe.size_limit);
+    let mut reading = Reading::new(recipe).map_err(PassError::Invalid)?;
     let mut pass = Pass::new(source.name(), recipe, stage, spool);
     match source {
         Source::Inline(requests) => pass.inline(&mut reading, requests).await?,
@@ -162,7 +175,8 @@ pub async fn pass(
 }
 
 impl Recipe {
-    fn template(&self) -> Result<Option<Template>, String> {
+    /// The template, read and found sound.
+    pub(super) fn template(&self) -> Result<Option<Template>, String> {
         let of = if self.format == InputFormat::Objects { Of::Objects } else { Of::Rows };
         let template = self.template.as_ref().map(|t| Template::parse(t, of)).transpose()?;
         let cuts = of == Of::Objects && self.size_limit.then == OnTooLarge::Truncate;
@@ -174,6 +188,13 @@ impl Recipe {
             }
             false => Ok(template),
         }
+    }
+}
+
+impl Recipe {
+    /// The most inputs of a batch, where requests have inputs.
+    fn max_inputs_of_embeddings(&self) -> Option<u64> {
+        (self.endpoint == Endpoint::Embeddings).then_some(self.max_inputs)
     }
 }
 
@@ -220,6 +241,7 @@ impl<'a> Pass<'a> {
             stage,
             writer: stage.map(|(folder, work_id)| {
                 ShardWriter::new(folder, work_id, spool, recipe.max_requests, recipe.max_bytes)
+                    .of_inputs(recipe.max_inputs_of_embeddings())
             }),
             problems: Problems::new(stage.map(|_| spool)),
             seen: HashSet::new(),
@@ -318,17 +340,28 @@ impl<'a> Pass<'a> {
     ) -> Result<(), PassError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let id = provider_side_id(entry.index, writer.work_id());
-        let encoded = format!(r#"{{"custom_id":"{id}","method":"POST","url":"{}","body":{body}}}"#, self.shape.path());
-        if encoded.len() > LINE_LIMIT {
-            let what = format!("takes {} bytes as it is sent; the most is {LINE_LIMIT}; shorten it", encoded.len());
+        let head = format!(r#"{{"custom_id":"{id}","method":"POST","url":"{}","body":"#, self.shape.path());
+        let parts = [head.as_bytes(), body.as_bytes(), b"}"];
+        let length = parts.iter().map(|part| part.len()).sum::<usize>();
+        if length > LINE_LIMIT {
+            let what = format!("takes {length} bytes as it is sent; the most is {LINE_LIMIT}; shorten it");
             return Ok(self.problems.add(origin, line, what).await?);
         }
-        let (size, limit) = (encoded.len() as u64 + 1, self.recipe.max_bytes);
+        let (size, limit) = (length as u64 + 1, self.recipe.max_bytes);
         if size > limit {
             let what = format!("takes {size} bytes; the provider takes {limit} in a whole batch; shorten it");
             return Ok(self.problems.add(origin, line, what).await?);
         }
-        writer.push(model, encoded.as_bytes(), entry).await?;
+        let (inputs, limit) =
+            (self.recipe.max_inputs_of_embeddings().map_or(0, |_| inputs_of_body(body)), self.recipe.max_inputs);
+        if inputs > limit {
+            let what = format!(
+                "holds {inputs} inputs; the provider takes {limit} in a whole batch (`limits.maxInputsPerBatch`); make several \
+                 requests of it"
+            );
+            return Ok(self.problems.add(origin, line, what).await?);
+        }
+        writer.push(model, &parts, inputs, entry).await?;
         match writer.shards() > self.recipe.max_batches {
             true => Err(PassError::Invalid(self.too_many_batches())),
             false => Ok(()),
@@ -340,7 +373,7 @@ impl<'a> Pass<'a> {
             return Err(PassError::Invalid(self.faults().await));
         }
         if self.requests == 0 && self.recipe.empty_policy == EmptyPolicy::Fail {
-            return Err(PassError::Invalid(self.nothing(reading.too_large)));
+            return Err(PassError::Invalid(self.nothing(&reading)));
         }
         let shards = match self.writer.take() {
             Some(writer) => writer.finish().await?,
@@ -349,11 +382,13 @@ impl<'a> Pass<'a> {
         let chain = hex(self.chain.finish().as_ref());
         let identity = json!([self.recipe.provider, self.recipe.run_id, self.requests, chain]).to_string();
         let hash = hex(digest(&SHA256, identity.as_bytes()).as_ref());
-        let too_large = reading.too_large;
+        let (too_large, sources, left_out) = (reading.too_large, reading.sources, reading.left_out);
         let (input_sha256, input_bytes) = reading.finish();
         Ok(Passed {
             input_sha256,
             input_bytes,
+            sources,
+            left_out,
             requests: self.requests,
             too_large,
             work_hash: format!("{}-{hash}", self.recipe.hash_version),
@@ -383,17 +418,21 @@ impl<'a> Pass<'a> {
         )
     }
 
-    fn nothing(&self, too_large: TooLarge) -> String {
-        match too_large.skipped {
-            0 => format!(
-                "{} holds no requests; put some there, or set `spec.input.emptyPolicy: Complete` where that is fine",
-                self.name
-            ),
-            skipped => format!(
-                "{} holds nothing but objects that are too large ({skipped}); raise `spec.input.maxObjectBytes`, or set \
-                 `spec.input.emptyPolicy: Complete` where that is fine",
-                self.name
-            ),
+    fn nothing(&self, reading: &Reading) -> String {
+        let (name, too_large, left_out) = (&self.name, reading.too_large.skipped, reading.left_out);
+        let or = "or set `spec.input.emptyPolicy: Complete` where that is fine";
+        if too_large > 0 {
+            return format!(
+                "{name} holds nothing but objects that are too large ({too_large}); raise `spec.input.maxObjectBytes`, {or}"
+            );
         }
+        if left_out.hidden_objects > 0 {
+            return format!(
+                "{name} holds nothing but objects with a name that begins with `_` or `.` ({}); take them in with \
+                 `spec.input.hiddenObjects: Include`, {or}",
+                left_out.hidden_objects
+            );
+        }
+        format!("{name} holds no requests; put some there, {or}")
     }
 }

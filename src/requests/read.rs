@@ -3,46 +3,76 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use encoding_rs::Encoding;
 use futures::StreamExt;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::io::{InspectReader, StreamReader};
 
 use super::compression::{self, Content, Sizes, Unfit};
-use super::csv::{Header, Records};
-use super::objects;
+use super::csv::{self, Fields, HEAD_BYTES, Header, Layout, Records};
+use super::encoding;
+use super::objects::{self, Selection};
 use super::pass::{Origin, Pass};
 use super::template::Template;
 use super::whole::{SizeLimit, TooLarge};
-use super::{Held, PassError};
+use super::{Held, PassError, Recipe};
 use crate::api::text::hex;
-use crate::api::{InputCompression, InputFormat};
-use crate::store::{Entry, Folder, Line, Lines, Listed, StoreError};
+use crate::api::{InputCompression, InputFormat, LeftOut};
+use crate::store::{Entry, Folder, LINE_LIMIT, Line, Lines, Listed, StoreError};
 
-/// Longest line or row that is read, in bytes.
-const LINE_LIMIT: usize = 8 << 20;
+/// Larger lines and rows are made into requests one at a time over all jobs: each takes several times its length in memory.
+const LARGE: usize = 4 << 20;
+static LARGE_ONES: Semaphore = Semaphore::const_new(1);
 
 /// How the pieces of an input are read.
 pub struct Reading {
     pub format: InputFormat,
     pub compression: InputCompression,
     pub template: Option<Template>,
+    pub tables: Tables,
+    /// Which objects are read.
+    pub selection: Selection,
     /// For objects that are a request each.
     pub limit: SizeLimit,
     pub too_large: TooLarge,
     pub sizes: Sizes,
+    /// Objects and keys that were read.
+    pub sources: i64,
+    pub left_out: LeftOut,
     /// Over the bytes as they are stored.
     hash: Context,
     bytes: u64,
 }
 
+/// How tables are written.
+#[derive(Clone, Copy)]
+pub struct Tables {
+    /// What separates fields, where that is told.
+    pub delimiter: Option<u8>,
+    /// Of the text, where no byte order mark says it.
+    pub encoding: &'static Encoding,
+}
+
 impl Reading {
-    pub fn new(
-        format: InputFormat,
-        compression: InputCompression,
-        template: Option<Template>,
-        limit: SizeLimit,
-    ) -> Reading {
-        let (sizes, too_large) = (Sizes::default(), TooLarge::default());
-        Reading { format, compression, template, limit, too_large, sizes, hash: Context::new(&SHA256), bytes: 0 }
+    pub fn new(recipe: &Recipe) -> Result<Reading, String> {
+        Ok(Reading {
+            format: recipe.format,
+            compression: recipe.compression,
+            template: recipe.template()?,
+            tables: Tables {
+                delimiter: csv::delimiter(&recipe.csv.delimiter)?,
+                encoding: encoding::named(&recipe.csv.encoding)?,
+            },
+            selection: recipe.selection,
+            limit: recipe.size_limit,
+            too_large: TooLarge::default(),
+            sizes: Sizes::default(),
+            sources: 0,
+            left_out: LeftOut::default(),
+            hash: Context::new(&SHA256),
+            bytes: 0,
+        })
     }
 
     /// SHA-256 and number of the bytes that were read.
@@ -62,7 +92,8 @@ impl Reading {
     /// [`StoreError::Changed`] when that is no longer there.
     pub async fn objects(&mut self, pass: &mut Pass<'_>, folder: &Folder, name: &str) -> Result<(), PassError> {
         if objects::is_many(&folder.uri_of(name)) {
-            let objects = objects::named(folder, name).await?;
+            let (objects, left_out) = objects::named(folder, name, self.selection).await?;
+            self.left_out = left_out;
             return self.listed(pass, folder, objects).await;
         }
         let object = objects::one(folder, name).await?;
@@ -99,6 +130,7 @@ impl Reading {
         stored: Content<'_>,
     ) -> Result<(), PassError> {
         let sizes = self.sizes.next();
+        self.sources += 1;
         let (hash, bytes, counted) = (&mut self.hash, &mut self.bytes, sizes.clone());
         let stored = InspectReader::new(stored, move |read: &[u8]| {
             hash.update(read);
@@ -110,12 +142,18 @@ impl Reading {
         let read = async {
             let (content, found) = compression::open(Box::new(stored), compression, sizes).await?;
             compression = found;
-            let content = compression::skip_bom(content).await?;
-            match (self.format, &self.template) {
-                (InputFormat::Csv, Some(template)) => rows(pass, &origin, template, content).await,
-                (InputFormat::Auto, Some(template)) if is_csv(file) => rows(pass, &origin, template, content).await,
-                (InputFormat::Auto, None) if is_csv(file) => Err(no_template(name)),
-                (format, template) => lines(pass, &origin, format, template.as_ref(), content).await,
+            let content = lines_or_rows(content).await?;
+            let (is_table, content) = match self.format {
+                InputFormat::Auto => is_table(file, content).await?,
+                format => (format == InputFormat::Csv, content),
+            };
+            match &self.template {
+                Some(template) if is_table => rows(pass, &origin, template, self.tables, content).await,
+                None if is_table => Err(no_template(name)),
+                template => {
+                    let content = compression::skip_bom(content).await?;
+                    lines(pass, &origin, self.format, template.as_ref(), content).await.map(|()| 0)
+                }
             }
         };
         let read = read.await;
@@ -123,7 +161,10 @@ impl Reading {
             ReadError::Io(e) => broken(name, compression, e),
             ReadError::Pass(e) => Broken::Stop(e),
         }) {
-            Ok(()) => Ok(()),
+            Ok(empty_rows) => {
+                self.left_out.empty_rows += empty_rows;
+                Ok(())
+            }
             Err(Broken::Damaged(what)) => pass.take(&origin, None, Err(what)).await,
             Err(Broken::Stop(e)) => Err(e),
         }
@@ -170,6 +211,15 @@ async fn lines(
     let mut number = 0;
     while let Some(line) = lines.next().await? {
         number += 1;
+        let line = match line {
+            // Where files with one were joined.
+            Line::Whole(line) => Line::Whole(line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)),
+            too_long => too_long,
+        };
+        let _turn = match line {
+            Line::Whole(line) => turn(line.len()).await,
+            Line::TooLong(_) => None,
+        };
         let checked = match (line, template) {
             (Line::Whole(line), _) if line.trim_ascii().is_empty() => continue,
             (Line::Whole(line), Some(template)) => pass.shape().row_line(line, template),
@@ -183,39 +233,89 @@ async fn lines(
     Ok(())
 }
 
+/// The right to hold what a large line becomes; None for one that is not large.
+async fn turn(bytes: usize) -> Option<SemaphorePermit<'static>> {
+    if bytes > LARGE { LARGE_ONES.acquire().await.ok() } else { None }
+}
+
+/// Reads a table; how many of its rows are empty.
 async fn rows(
     pass: &mut Pass<'_>,
     origin: &Origin,
     template: &Template,
+    tables: Tables,
     content: Content<'_>,
-) -> Result<(), ReadError> {
-    let mut records = Records::new(content, LINE_LIMIT);
-    let Some(first) = records.next().await? else { return Ok(()) };
-    let header = match first.fields.and_then(|fields| Header::new(&fields)) {
-        Ok(header) => header,
-        Err(what) => {
-            // Without names nothing below them can be judged.
-            pass.take(origin, first.line, Err(what)).await?;
-            return Ok(());
-        }
-    };
+) -> Result<i64, ReadError> {
+    let (content, encoding) = encoding::decoded(content, tables.encoding).await?;
+    let variables = template.variables();
+    let (head, mut content) = compression::peek(content, HEAD_BYTES).await?;
+    let layout = Layout::of(&head, tables.delimiter, &variables).await;
+    content.read_exact(&mut vec![0; layout.preamble]).await?;
+    let begins = if layout.preamble > 0 { 2 } else { 1 };
+    let mut records = Records::new(content, LINE_LIMIT, layout.delimiter).of(encoding.name(), begins);
+    let (mut header, mut empty) = (None::<(Header, Option<String>)>, 0);
     while let Some(record) = records.next().await? {
-        let row = record.fields.and_then(|fields| header.row(&fields));
+        let (line, fields) = (record.line, record.fields);
+        let is_blank = fields.as_ref().is_ok_and(Fields::is_blank);
+        // Where no column is used, names above the table need not be any.
+        if is_blank && (header.is_some() || !variables.is_empty()) {
+            empty += 1;
+            continue;
+        }
+        let Some((header, hint)) = &header else {
+            match fields.and_then(|fields| Header::new(&fields, layout.delimiter)) {
+                Ok(found) => header = Some((found.hint(&variables), found)).map(|(hint, found)| (found, hint)),
+                Err(what) => {
+                    // Without names nothing below them can be judged.
+                    pass.take(origin, line, Err(what)).await?;
+                    return Ok(empty);
+                }
+            }
+            continue;
+        };
+        let _turn = turn(fields.as_ref().map_or(0, Fields::bytes)).await;
+        let row = fields.and_then(|fields| header.row(&fields));
         let checked = row.and_then(|row| pass.shape().row(&row, template));
-        pass.take(origin, record.line, checked).await?;
+        let checked = checked.map_err(|what| match hint {
+            Some(hint) => format!("{what}; {hint}"),
+            None => what,
+        });
+        pass.take(origin, line, checked).await?;
     }
-    Ok(())
+    Ok(empty)
 }
 
-fn is_csv(file: &str) -> bool {
+/// `content`, unless it is known to be something else.
+async fn lines_or_rows(content: Content<'_>) -> Result<Content<'_>, ReadError> {
+    match compression::archive(content).await? {
+        (None, content) => Ok(content),
+        (Some(what), _) => Err(std::io::Error::other(Unfit::Object(format!(
+            "is {what}, which is not read; put its content there as text, as it is or compressed with gzip or zstd"
+        )))
+        .into()),
+    }
+}
+
+/// Whether what is called `file` is a table, as its name says; and the content.
+async fn is_table<'a>(file: &str, content: Content<'a>) -> Result<(bool, Content<'a>), ReadError> {
+    if !ends_with(file, ".tsv") {
+        return Ok((ends_with(file, ".csv"), content));
+    }
+    // Lines of JSON are taken for what they are, whatever somebody called them.
+    let (head, content) = compression::peek(content, 64).await?;
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head).trim_ascii_start();
+    Ok((!head.starts_with(b"{"), content))
+}
+
+fn ends_with(file: &str, end: &str) -> bool {
     let file = file.to_ascii_lowercase();
-    let file = [".gz", ".zst"].iter().find_map(|end| file.strip_suffix(end)).unwrap_or(&file);
-    file.ends_with(".csv")
+    let file = [".gz", ".zst"].iter().find_map(|packed| file.strip_suffix(packed)).unwrap_or(&file);
+    file.ends_with(end)
 }
 
 fn no_template(name: &str) -> ReadError {
     let message = format!(
-        "{name} is CSV by its name, and nothing says how a row becomes a request; set `spec.input.template`, or \
+        "{name} is a table by its name, and nothing says how a row becomes a request; set `spec.input.template`, or \
          `spec.input.format` where it is something else"
     );
     ReadError::Pass(PassError::Invalid(message))
@@ -249,15 +349,21 @@ pub fn broken(name: &str, compression: InputCompression, error: std::io::Error) 
 
 #[cfg(test)]
 mod tests {
-    use super::is_csv;
+    use super::*;
 
-    #[test]
-    fn csv_is_known_by_its_name() {
-        for name in ["a.csv", "s3://b/x/A.CSV", "a.csv.gz", "a.csv.zst"] {
-            assert!(is_csv(name), "{name}");
+    #[tokio::test]
+    async fn tables_are_known_by_their_names() {
+        let is_table = async |name: &str, content: &'static str| {
+            let Ok((is_table, _)) = is_table(name, Box::new(content.as_bytes())).await else { panic!("{name}") };
+            is_table
+        };
+        for name in ["a.csv", "s3://b/x/A.CSV", "a.csv.gz", "a.csv.zst", "a.tsv", "A.TSV.gz"] {
+            assert!(is_table(name, "id\ttext").await, "{name}");
         }
-        for name in ["a.jsonl", "csv", "a.csv.bak", "a.gz"] {
-            assert!(!is_csv(name), "{name}");
+        for name in ["a.jsonl", "csv", "a.csv.bak", "a.gz", "tsv"] {
+            assert!(!is_table(name, "id,text").await, "{name}");
         }
+        assert!(is_table("a.csv", "{").await, "as ever");
+        assert!(!is_table("a.tsv", "\u{feff} {\"id\": 1}").await, "as ever");
     }
 }

@@ -58,6 +58,19 @@ impl Template {
         in_id || self.body.iter().any(|part| matches!(part, Part::Value(v) | Part::Text(v) if v.is(name)))
     }
 
+    /// The variables that it uses.
+    pub fn variables(&self) -> Vec<&Variable> {
+        let in_id = self.custom_id.iter().filter_map(|piece| match piece {
+            Piece::Value(variable) => Some(variable),
+            Piece::Text(_) => None,
+        });
+        let in_body = self.body.iter().filter_map(|part| match part {
+            Part::Value(variable) | Part::Text(variable) => Some(variable),
+            Part::Fixed(_) => None,
+        });
+        in_id.chain(in_body).collect()
+    }
+
     /// The custom id and the body for a row. What is put in is never read for variables again.
     ///
     /// # Errors
@@ -452,7 +465,7 @@ mod tests {
             ("{\n  \"a\": [1,\n 2,,]}", "`bodyJSON` is not JSON (error at line 3, column 4)"),
             ("{\"a\": 1", "`bodyJSON` is not JSON (it ends too early)"),
             ("[]", "`bodyJSON` is not an object"),
-            (r#"{"a": 1, "a": 2}"#, "`bodyJSON` has a key twice"),
+            (r#"{"a": 1, "a": 2}"#, "`bodyJSON` has the key `a` twice in one object, again at column 10"),
             ("{\n\"m\": [{\"c\": \"$(id)\"}]}", "`bodyJSON.m[0].c` uses the variable `$(id)`"),
         ] {
             let refused = fill_json(body, "{}").unwrap_err();

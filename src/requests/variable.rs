@@ -230,6 +230,14 @@ impl Variable {
         matches!(&self.path, Path::Plain { name, .. } if name == wanted)
     }
 
+    /// Whether a table's column of this name is what it stands for.
+    pub fn names_column(&self, column: &str) -> bool {
+        match &self.path {
+            Path::Plain { name, as_written } => name == column || as_written == column,
+            Path::Names(names) => matches!(&names[..], [name] if name == column),
+        }
+    }
+
     /// For an error.
     pub fn shown(&self) -> String {
         match &self.path {

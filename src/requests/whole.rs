@@ -65,6 +65,7 @@ impl Reading {
         let mut fetched = ahead(folder, objects, self.limit);
         while let Some(stored) = fetched.next().await {
             let stored = stored?;
+            self.sources += 1;
             self.count(&stored.bytes);
             let origin = Origin { source: stored.uri.as_str().into(), entry: "line" };
             let checked = match unpack(&stored, self.compression, self.limit, self.sizes.next()).await {
@@ -226,6 +227,8 @@ mod tests {
             defaults: Default::default(),
             format: crate::api::InputFormat::Objects,
             compression: serde_json::from_value(input["compression"].clone()).unwrap_or_default(),
+            csv: Default::default(),
+            selection: Default::default(),
             template: serde_json::from_value(template).unwrap(),
             size_limit: SizeLimit {
                 bytes: input["limit"].as_u64().unwrap_or(1000) as usize,
@@ -235,6 +238,7 @@ mod tests {
             run_id: None,
             max_requests: 1000,
             max_bytes: 1 << 20,
+            max_inputs: 50_000,
             max_batches: 100,
             allowed_models: vec![],
             hash_version: "v1",

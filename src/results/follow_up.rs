@@ -7,7 +7,7 @@ use super::joined::{Joined, Request, Settled, With, corrupt};
 use super::line::Ended;
 use super::write::WriteError;
 use crate::api::{ErrorSummary, RequestCounts};
-use crate::store::{ShardWriter, StagedShard};
+use crate::store::{ShardWriter, StagedShard, inputs_of_line};
 
 /// A shard of another round.
 pub struct FollowUp {
@@ -36,7 +36,8 @@ pub async fn follow_up(
     while let Some(request) = joined.next().await? {
         let Some(stood) = may_be_sent_again(&request, limit) else { continue };
         let sent = request.sent.as_deref().ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
-        let first = writer.push(&request.model, sent, &request.entry).await?;
+        let inputs = if writer.counts_inputs() { inputs_of_line(sent) } else { 0 };
+        let first = writer.push(&request.model, &[sent], inputs, &request.entry).await?;
         took.add(first, stood, &request)?;
     }
     Ok(took.of(writer.finish().await?))

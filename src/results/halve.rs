@@ -30,7 +30,7 @@ pub async fn halve(
             }
         };
         let sent = request.sent.as_deref().ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
-        let first = writer.push(&request.model, sent, &entry).await?;
+        let first = writer.push(&request.model, &[sent], 0, &entry).await?;
         if !first_round {
             took.add(first, stood_before(&request), &request)?;
         }

@@ -31,6 +31,8 @@ pub enum Line<'a> {
 }
 
 const CHUNK: usize = 64 << 10;
+/// What is kept of the room that a long line took.
+const KEPT: usize = 1 << 20;
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     /// Lines of `reader`, each at most `limit` bytes.
@@ -91,6 +93,10 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         } else {
             self.dropped += self.start as u64;
             self.buffer.drain(..self.start);
+            // What a long line took is given back.
+            if self.buffer.capacity() > KEPT && self.buffer.len() < CHUNK {
+                self.buffer.shrink_to(CHUNK);
+            }
         }
         self.start = 0;
         self.scanned = self.buffer.len();

@@ -3,6 +3,7 @@
 mod config_maps;
 mod document;
 mod folder;
+mod inputs;
 mod lines;
 mod s3;
 mod shards;
@@ -12,6 +13,7 @@ mod upload;
 pub use config_maps::ConfigMaps;
 pub use document::{Document, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes};
 pub use folder::{Credentials, Entry, Folder, Listed, Place};
+pub use inputs::{inputs_of_body, inputs_of_line};
 pub use lines::{LINE_LIMIT, Line, Lines};
 pub use shards::{IndexEntry, ShardWriter, StagedShard};
 pub use upload::Upload;
@@ -38,12 +40,14 @@ pub mod layout {
     /// All of them; compressed ones have an extension more.
     pub const RESULT_FILES: [&str; 3] = [RESULTS, ERRORS, UNSUCCESSFUL];
 
+    /// Where the operator keeps its own; names with a leading underscore are ignored by Spark, Athena and friends.
+    pub const WORKS: &str = "_batchjob";
     /// What is wrong with an input, a JSON line each; there only while the last pass over it found faults.
     pub const REPORT: &str = "_batchjob/report.jsonl";
 
-    /// Where a work's staged files lie; names with a leading underscore are ignored by Spark, Athena and friends.
+    /// Where a work's staged files lie.
     pub fn work(work_id: &str) -> String {
-        format!("_batchjob/{work_id}/")
+        format!("{WORKS}/{work_id}/")
     }
 
     /// The bytes that are sent as one batch.

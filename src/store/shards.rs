@@ -46,6 +46,7 @@ pub struct ShardWriter<'a> {
     spool: &'a Path,
     max_requests: i64,
     max_bytes: u64,
+    max_inputs: Option<u64>,
     open: BTreeMap<String, Open>,
     staged: Vec<StagedShard>,
 }
@@ -55,12 +56,33 @@ struct Open {
     index: Spool,
     first: i64,
     requests: i64,
+    inputs: u64,
 }
 
 impl<'a> ShardWriter<'a> {
     /// A writer into the work's folder; a shard holds at most `max_requests` and `max_bytes`.
     pub fn new(folder: &'a Folder, work_id: &'a str, spool: &'a Path, max_requests: i64, max_bytes: u64) -> Self {
-        ShardWriter { folder, work_id, spool, max_requests, max_bytes, open: BTreeMap::new(), staged: vec![] }
+        ShardWriter {
+            folder,
+            work_id,
+            spool,
+            max_requests,
+            max_bytes,
+            max_inputs: None,
+            open: BTreeMap::new(),
+            staged: vec![],
+        }
+    }
+
+    /// The same for embeddings, of which a shard holds at most `max_inputs` inputs; None for other requests.
+    pub fn of_inputs(mut self, max_inputs: Option<u64>) -> Self {
+        self.max_inputs = max_inputs;
+        self
+    }
+
+    /// Whether inputs matter.
+    pub fn counts_inputs(&self) -> bool {
+        self.max_inputs.is_some()
     }
 
     /// The work that is staged for.
@@ -73,14 +95,24 @@ impl<'a> ShardWriter<'a> {
         self.staged.len() + self.open.len()
     }
 
-    /// Adds a request in the provider's format, without a newline, that asks for `model`. Returns the index of the first
-    /// request of the shard that it is in.
+    /// Adds a request in the provider's format, in parts that make one line, without a newline, that asks for `model` and has
+    /// that many `inputs`. Returns the index of the first request of the shard that it is in.
     ///
     /// # Errors
     /// When storage or the spool refuses.
-    pub async fn push(&mut self, model: &str, line: &[u8], entry: &IndexEntry) -> Result<i64, StoreError> {
-        let size = line.len() as u64 + 1;
-        let full = |s: &Open| s.requests >= self.max_requests || s.lines.bytes() + size > self.max_bytes;
+    pub async fn push(
+        &mut self,
+        model: &str,
+        line: &[&[u8]],
+        inputs: u64,
+        entry: &IndexEntry,
+    ) -> Result<i64, StoreError> {
+        let size = line.iter().map(|part| part.len() as u64).sum::<u64>() + 1;
+        let full = |s: &Open| {
+            s.requests >= self.max_requests
+                || s.lines.bytes() + size > self.max_bytes
+                || self.max_inputs.is_some_and(|most| s.inputs + inputs > most)
+        };
         if self.open.get(model).is_some_and(full)
             && let Some((model, open)) = self.open.remove_entry(model)
         {
@@ -93,10 +125,14 @@ impl<'a> ShardWriter<'a> {
                 index: Spool::new(self.spool)?,
                 first: entry.index,
                 requests: 0,
+                inputs: 0,
             }),
         };
         open.requests += 1;
-        open.lines.write(line).await?;
+        open.inputs += inputs;
+        for part in line {
+            open.lines.write(part).await?;
+        }
         open.lines.write(b"\n").await?;
         let mut entry = serde_json::to_vec(entry).map_err(|e| StoreError::Invalid(e.to_string()))?;
         entry.push(b'\n');

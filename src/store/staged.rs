@@ -73,17 +73,21 @@ impl Spool {
         Ok(Spool { block: vec![], packing: tokio::spawn(async { Ok(packer) }), bytes: 0 })
     }
 
-    /// Adds bytes.
+    /// Adds bytes, of which no more than a block is held.
     ///
     /// # Errors
     /// When the disk refuses, maybe what was added before.
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+    pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
         self.bytes += bytes.len() as u64;
-        self.block.extend_from_slice(bytes);
-        if self.block.len() >= BLOCK_BYTES {
-            let mut packer = self.packed().await?;
-            std::mem::swap(&mut packer.block, &mut self.block);
-            self.packing = tokio::spawn(packer.pack());
+        while !bytes.is_empty() {
+            let now;
+            (now, bytes) = bytes.split_at((BLOCK_BYTES - self.block.len()).min(bytes.len()));
+            self.block.extend_from_slice(now);
+            if self.block.len() == BLOCK_BYTES {
+                let mut packer = self.packed().await?;
+                std::mem::swap(&mut packer.block, &mut self.block);
+                self.packing = tokio::spawn(packer.pack());
+            }
         }
         Ok(())
     }

@@ -72,7 +72,13 @@ fn provider() -> ProviderView {
 }
 
 fn plan(work_hash: &str) -> Plan {
-    Plan { work_hash: work_hash.into(), input: InputStatus::default(), requests: 1, too_large: Default::default() }
+    Plan {
+        work_hash: work_hash.into(),
+        input: InputStatus::default(),
+        requests: 1,
+        too_large: Default::default(),
+        left_out: Default::default(),
+    }
 }
 
 fn shard(state: Option<AttemptState>) -> Shard {

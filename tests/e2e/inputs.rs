@@ -62,9 +62,16 @@ async fn many_objects_are_read_by_key_and_answered_in_that_order() {
         scene.put(key, bytes).await;
     }
     scene.apply_job("below", json!({"inputKey": "day/"}));
-    scene.wait_complete("below").await;
+    let job = scene.wait_complete("below").await;
     assert_eq!(scene.result_ids("below").await, ids(&[("z", 2), ("b", 3), ("c", 2), ("d", 1)]));
     scene.sim.assert_billed_once(8).await;
+    let left_out = "left out: objects whose name begins with `_` or `.`: 1 (`spec.input.hiddenObjects: Include` takes them \
+                    in), empty objects: 1";
+    assert_eq!(condition(&job, "Planned").unwrap().2, format!("8 requests were read and are sound; {left_out}"));
+    let input = job.status.unwrap().input.unwrap();
+    assert_eq!((input.sources, input.skipped), (4, 2));
+    let told = scene.told("InputSkipped").await;
+    assert_eq!(told.iter().map(|event| event["note"].as_str().unwrap()).collect::<Vec<_>>(), [left_out], "once");
     scene.put("in/glob/x-1.jsonl", batch_lines("x1", 1)).await;
     scene.put("in/glob/x-2.jsonl", batch_lines("x2", 1)).await;
     scene.put("in/glob/y-1.jsonl", "not a request").await;
@@ -152,18 +159,23 @@ async fn rows_tables_and_bare_requests_become_requests() {
     scene.put("in/rows.jsonl", rows).await;
     let spec = json!({"input": {"format": "Rows", "template": template(&format!("{CANARY} $(row.o.t)"))}});
     scene.apply_job("rows", json!({"inputKey": "rows.jsonl", "spec": spec}));
+    let german = "sep=;\r\nid;text\r\nr-1;\"Schnell, gut; gerne\"\r\nr-2;zu sp\u{e4}t\r\n;\r\n";
+    scene.put("in/german.csv", german.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect::<Vec<_>>()).await;
+    let csv = json!({"template": template("german: $(row.text)"), "csv": {"encoding": "Windows-1252"}});
+    scene.apply_job("german", json!({"inputKey": "german.csv", "spec": {"input": csv}}));
     scene.put("in/bare.jsonl", "{\"custom_id\":\"p\",\"body\":{\"messages\":[]}}\n").await;
     scene.apply_job("bare", json!({"inputKey": "bare.jsonl", "spec": {"input": {"format": "Requests"}}}));
     for (job, folder, wanted) in [
         ("reviews-csv", "reviews-csv/v1", vec!["r-1", "r-2", "r-3"]),
         ("windows", "windows", vec!["r-1", "r-2", "r-3"]),
+        ("german", "german", vec!["r-1", "r-2"]),
         ("rows", "rows", vec!["7", "x"]),
         ("bare", "bare", vec!["p"]),
     ] {
         scene.wait_complete(job).await;
         assert_eq!(scene.result_ids(folder).await, wanted, "{job}");
     }
-    scene.sim.assert_billed_once(9).await;
+    scene.sim.assert_billed_once(11).await;
 }
 
 /// Every line of the files that the simulator was sent and keeps, as it was sent.
@@ -247,6 +259,8 @@ async fn how_an_input_is_read_is_locked() {
         json!({"format": "Objects", "maxObjectBytes": 5}),
         json!({"compression": "None"}),
         json!({"emptyPolicy": "Complete"}),
+        json!({"csv": {"delimiter": ";"}}),
+        json!({"hiddenObjects": "Include"}),
         json!({"template": {"customID": "x-$(row.id)"}}),
         json!({"template": null, "format": "Auto"}),
         json!({"template": {"body": null, "bodyJSON": "{}"}}),

@@ -50,9 +50,10 @@ impl Protocol {
         let mut journal = Journal::open("w1".into(), job.owner.clone(), "A".into());
         journal.plan = Some(Plan {
             work_hash: "A".into(),
-            input: InputStatus { sha256: "A".into(), size_bytes: 1 },
+            input: InputStatus { sha256: "A".into(), size_bytes: 1, ..Default::default() },
             requests: self.lines.into(),
             too_large: Default::default(),
+            left_out: Default::default(),
         });
         journal.shards = self.shards_of(w, &job);
         w.stage(&journal.work_id, journal.shards.clone());

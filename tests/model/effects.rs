@@ -90,9 +90,10 @@ impl Protocol {
         let work = parse(&shards[0].sha256).0;
         let plan = Plan {
             work_hash: work.into(),
-            input: InputStatus { sha256: work.into(), size_bytes: 1 },
+            input: InputStatus { sha256: work.into(), size_bytes: 1, ..Default::default() },
             requests: self.lines.into(),
             too_large: Default::default(),
+            left_out: Default::default(),
         };
         Planned { staged: stage.clone(), plan, shards }
     }

@@ -8,8 +8,8 @@ use tracing::{info, warn};
 
 use super::provider::seen;
 use super::{Act, manifest_view};
-use crate::api::RequestCounts;
 use crate::api::conditions::reasons;
+use crate::api::{Endpoint, RequestCounts};
 use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
 use crate::controller::{names, source, tasks};
@@ -18,7 +18,7 @@ use crate::lifecycle::{
     Task, Tidied, TooLarge, Untidy, WORK_HASH_VERSION, error_summary,
 };
 use crate::provider::{self, Batch, Class, InputFile};
-use crate::requests::{self, Defaults, PassError, Passed, Recipe, SizeLimit};
+use crate::requests::{self, Defaults, PassError, Passed, Recipe, Selection, SizeLimit};
 use crate::results::{self, Manifest};
 use crate::store::{ShardWriter, StagedShard, StoreError, layout, staged};
 
@@ -146,9 +146,13 @@ impl Act<'_> {
         let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
         let limit = self.world.view.backoff_limit_per_request;
         let max_requests = max_requests(&self.world.job, &tools);
+        let of_embeddings = self.world.job.spec.endpoint == Endpoint::Embeddings;
+        let max_inputs =
+            of_embeddings.then(|| u64::from(tools.account.spec.limits.max_inputs_per_batch.unsigned_abs()));
         tasks::start(self.ctx, self.session, &self.world.job, Task::FollowUp, async move {
             let max_bytes = tools.account.spec.limits.max_bytes_per_batch.unsigned_abs();
-            let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.spool, max_requests, max_bytes);
+            let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.spool, max_requests, max_bytes)
+                .of_inputs(max_inputs);
             let shards = journal.shards.iter().map(settled).collect();
             let staged = results::follow_up(writer, &tools.folder, shards, limit).await?;
             let shards =
@@ -343,6 +347,8 @@ fn recipe(job: &crate::api::BatchJob, tools: &Tools, max_batches: usize) -> Resu
         defaults: defaults.unwrap_or_default(),
         format: spec.input.format,
         compression: spec.input.compression,
+        csv: spec.input.csv.clone().unwrap_or_default(),
+        selection: Selection { hidden: spec.input.hidden_objects, empty: spec.input.empty_objects },
         template: spec.input.template.clone(),
         size_limit: SizeLimit {
             bytes: spec.input.max_object_bytes.map_or(MAX_OBJECT_BYTES, |b| usize::try_from(b).unwrap_or(0)),
@@ -352,6 +358,7 @@ fn recipe(job: &crate::api::BatchJob, tools: &Tools, max_batches: usize) -> Resu
         run_id: spec.run_id.clone(),
         max_requests: max_requests(job, tools),
         max_bytes: limits.max_bytes_per_batch.unsigned_abs(),
+        max_inputs: u64::from(limits.max_inputs_per_batch.unsigned_abs()),
         max_batches,
         allowed_models: tools.account.spec.allowed_models.clone(),
         hash_version: WORK_HASH_VERSION,
@@ -366,9 +373,12 @@ fn planned(passed: Passed, staged: Option<String>) -> Planned {
             input: crate::api::InputStatus {
                 sha256: passed.input_sha256,
                 size_bytes: i64::try_from(passed.input_bytes).unwrap_or(i64::MAX),
+                sources: passed.sources,
+                skipped: passed.left_out.count() + passed.too_large.skipped,
             },
             requests: passed.requests,
             too_large: TooLarge { skipped: passed.too_large.skipped, truncated: passed.too_large.truncated },
+            left_out: passed.left_out,
         },
         shards: passed.shards.into_iter().map(|s| shard(s, 0, RequestCounts::default())).collect(),
     }

@@ -26,7 +26,7 @@ pub fn lines() -> Vec<Case> {
             "fieldtwice",
             "{\"custom_id\":\"a\",\"custom_id\":\"b\"}\n",
             none(),
-            &["line 1: has `custom_id` twice, again at column 18; write each"],
+            &["line 1: has the key `custom_id` twice in one object, again at column 18"],
         ),
         case("utf8", [good.as_bytes(), b"\xff\xfe\n"].concat(), none(), &["line 2: is not UTF-8", "store it as UTF-8"]),
         case(
@@ -102,7 +102,13 @@ pub fn lines() -> Vec<Case> {
             small(),
             &["line 1: takes 21", "the provider takes 1024 in a whole batch; shorten it"],
         ),
-        case("longline", [b"\n", &[b'x'; 9 << 20][..]].concat(), none(), &["line 2: has 9437184 bytes; 8388608 are"]),
+        case("longline", ["\n", &"x".repeat(33 << 20)].concat(), none(), &["line 2: has 34603008 bytes; 33554432 are"]),
+        case(
+            "nan",
+            line(&id, "{\"t\":NaN}"),
+            none(),
+            &["line 1: is not JSON (`NaN`, which JSON does not have, at column 75)"],
+        ),
         case(
             "deep",
             line(&id, &format!("{{\"x\":{}{}}}", "[".repeat(200), "]".repeat(200))),

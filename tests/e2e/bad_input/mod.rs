@@ -190,6 +190,8 @@ async fn what_only_looks_odd_is_taken() {
         (case("longest", line(&json!("i".repeat(512)), "{}"), none(), &[]), 1),
         (case("odd", line(&json!("ä/ \u{1f600}"), "{}"), none(), &[]), 1),
         (file("quoted", "csv", quoted, rows("$(row.text)"), &[]), 3),
+        (file("semicolons", "csv", "sep=;\r\nid;text\r\n1;\"a;b\"\r\n;\r\n", rows("$(row.text)"), &[]), 1),
+        (file("wide", "tsv", utf16("id\ttext\n1\tx\n"), rows("$(row.text)"), &[]), 1),
         (file("packed", "dat", gzip(format!("\u{feff}{x}").as_bytes()).await, none(), &[]), 1),
         (file("object", "txt", "\u{feff}x", objects("$(object.text)", none()), &[]), 1),
     ];

@@ -45,6 +45,14 @@ pub async fn places() -> Vec<Case> {
             &["in/none.txt does not exist; put the requests there"],
         ),
         file("cut", "gz", cut, none(), &["in/cut.gz: as gzip it is cut short; put it there again"]),
+        file(
+            "more",
+            "gz",
+            [&packed[..], b"more"].concat(),
+            none(),
+            &["in/more.gz: is followed by bytes that are not compr"],
+        ),
+        file("sheet", "jsonl", b"PK\x03\x04\x14\0", none(), &["in/sheet.jsonl: is a ZIP archive or an Excel workbook"]),
         file("magic", "gz", &packed[..2], none(), &["in/magic.gz: as gzip it is cut short"]),
         file(
             "bomb",

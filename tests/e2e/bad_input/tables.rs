@@ -23,7 +23,13 @@ pub fn tables() -> Vec<Case> {
             rows("$(row.txt)"),
             &["line 2: has no column `txt`, which the template uses; it has `id`, `text`"],
         ),
-        file("semicolon", "csv", "id;text\n1;x\n", rows(text), &["line 2: has no column `id`", "it has `id;text`"]),
+        file(
+            "semicolon",
+            "csv",
+            "ID;text\n1;x\n",
+            rows("x"),
+            &["line 2: has no column `id`", "it has `ID;text`", "by `;`?"],
+        ),
         file(
             "columntwice",
             "csv",
@@ -38,7 +44,20 @@ pub fn tables() -> Vec<Case> {
             rows(text),
             &["line 2: begins a row that is not UTF-8; store it"],
         ),
-        file("wide", "csv", utf16("id,text\n1,x\n"), rows(text), &["line 1: begins a row that is not UTF-8; store it"]),
+        file(
+            "wide",
+            "csv",
+            utf16("id,text\n1,x\n").split_off(2),
+            rows(text),
+            &["line 2: has no column `id`", "is the file UTF-16? set `spec.input.csv.encoding: UTF-16`"],
+        ),
+        file(
+            "encoding",
+            "csv",
+            "id,text\n1,x\n",
+            input(json!({"template": template(text), "csv": {"encoding": "Klingon"}})),
+            &["`spec.input.csv.encoding` is none that is known"],
+        ),
         file(
             "norowid",
             "csv",
@@ -68,9 +87,9 @@ pub fn tables() -> Vec<Case> {
         ),
         case(
             "repeated",
-            json!({"id": "a", "text": "x".repeat(1 << 20)}).to_string(),
+            json!({"id": "a", "text": "x".repeat(4 << 20)}).to_string(),
             repeated,
-            &["line 1: makes a request of more than 9437184 bytes; shorten it"],
+            &["line 1: makes a request of more than 33554432 bytes; shorten it"],
         ),
     ]
 }
