@@ -1,6 +1,8 @@
 //! JSON that a manifest holds in one of two fields: as an object, whose keys the API server sorts and whose numbers it writes
 //! anew, or as text, which it leaves alone.
 
+use serde_json::Value;
+
 use super::{BatchJobSpec, FreeForm, InlineRequest, RequestTemplate};
 
 /// JSON as it is written.
@@ -61,5 +63,81 @@ impl BatchJobSpec {
         let object = ("requestDefaults", self.request_defaults.as_ref());
         Written::one_of(object, ("requestDefaultsJSON", self.request_defaults_json.as_deref()))
             .map_err(|e| format!("`spec` {e}"))
+    }
+
+    /// The field that holds, as an object, the schema of an answer or of a tool, and the field that would keep the order of
+    /// its properties.
+    pub fn sorted_schema(&self) -> Option<(&'static str, &'static str)> {
+        let holds =
+            |content: &Option<FreeForm>| content.as_ref().is_some_and(|content| has_properties(&content.known_by()));
+        if holds(&self.request_defaults) {
+            return Some(("spec.requestDefaults", "requestDefaultsJSON"));
+        }
+        if self.input.template.as_ref().is_some_and(|template| holds(&template.body)) {
+            return Some(("spec.input.template.body", "bodyJSON"));
+        }
+        let inline = self.input.inline.as_ref()?;
+        inline
+            .requests
+            .iter()
+            .any(|request| holds(&request.body))
+            .then_some(("spec.input.inline.requests[].body", "bodyJSON"))
+    }
+}
+
+/// Whether a schema lies in it whose properties have an order.
+fn has_properties(content: &Value) -> bool {
+    match content {
+        Value::Object(fields) => {
+            let named =
+                fields.get("properties").and_then(Value::as_object).is_some_and(|properties| properties.len() > 1);
+            named || fields.values().any(has_properties)
+        }
+        Value::Array(items) => items.iter().any(has_properties),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec(change: Value) -> BatchJobSpec {
+        let mut spec = json!({"providerRef": {"name": "p"}, "input": {}, "output": {"configMap": {"name": "a"}}});
+        spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[test]
+    fn exactly_one_of_two_fields_is_taken() {
+        let both = spec(json!({"requestDefaults": {}, "requestDefaultsJSON": "{}"}));
+        assert!(both.defaults().unwrap_err().contains("has both `requestDefaults` and `requestDefaultsJSON`"));
+        assert_eq!(spec(json!({})).defaults(), Ok(None));
+        let text = spec(json!({"requestDefaultsJSON": "{ }"}));
+        assert_eq!(text.defaults(), Ok(Some(Written { field: "requestDefaultsJSON", json: "{ }" })));
+        assert!(InlineRequest::default().written().unwrap_err().contains("neither `body` nor `bodyJSON`"));
+    }
+
+    /// Case 17-schema-key-order: what the API server sorted is told.
+    #[test]
+    fn a_schema_that_was_sorted_is_found() {
+        let schema =
+            json!({"response_format": {"json_schema": {"schema": {"properties": {"label": {}, "reasoning": {}}}}}});
+        let tools = json!({"tools": [{"function": {"parameters": {"properties": {"a": {}, "b": {}}}}}]});
+        let inline = |body: &Value| json!({"input": {"inline": {"requests": [{"customID": "a", "body": {}}, {"customID": "b", "body": body}]}}});
+        let template = |field: &str, body: Value| json!({"input": {"template": {"customID": "a", field: body}}});
+        for (change, found) in [
+            (json!({"requestDefaults": tools}), Some("spec.requestDefaults")),
+            (json!({"requestDefaultsJSON": tools.to_string()}), None),
+            (template("body", schema.clone()), Some("spec.input.template.body")),
+            (template("bodyJSON", schema.to_string().into()), None),
+            (template("body", json!({"response_format": {"schema": {"properties": {"only": {}}}}})), None),
+            (inline(&schema), Some("spec.input.inline.requests[].body")),
+            (inline(&json!({"messages": []})), None),
+        ] {
+            assert_eq!(spec(change.clone()).sorted_schema().map(|(field, _)| field), found, "{change}");
+        }
     }
 }

@@ -168,6 +168,15 @@ pub(super) fn told_by_conditions(old: &[Condition], new: Option<&[Condition]>) -
     news.collect()
 }
 
+/// A schema whose order is not the one that somebody wrote.
+pub(super) fn sorted_schema(field: &str, instead: &str) -> News {
+    let note = format!(
+        "`{field}` holds a schema, and the API server has sorted its properties. Models write the fields of an answer in the \
+         order of the schema's: where that counts, write the JSON as text, into `{instead}`"
+    );
+    News::warning("SchemaSorted", note)
+}
+
 /// The event at the end.
 pub(super) fn at_the_end(outcome: Outcome, reused: bool, message: &str) -> News {
     match (outcome, reused) {

@@ -6,6 +6,8 @@ use serde_json::Value;
 
 /// Digits of an integer that is sure to be in the range of those that keep their digits.
 const DIGITS: usize = 18;
+/// Digits of a fraction that a 64-bit float is sure to keep.
+const FLOAT_DIGITS: usize = 15;
 
 /// The spelling by which a JSON number is known; None where it is no JSON number, or beyond all 64-bit floats. Equal numbers
 /// have the same one, but for integers and fractions: `1` and `1.0` are two.
@@ -27,14 +29,29 @@ pub fn spelled(number: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(if Decimal::of(&held) == written { held } else { written.spelled() }))
 }
 
-/// Whether `serde_json` writes a number as it reads it: an integer of not too many digits, and not -0.
+/// Whether `serde_json` surely writes a number as it reads it: an integer of not too many digits and not -0, or a fraction of at
+/// least 0.1, of few digits, without a zero at its end.
 fn keeps_its_digits(number: &str) -> bool {
     let digits = number.strip_prefix('-').unwrap_or(number);
-    match digits.as_bytes() {
-        [b'0'] => digits == number,
+    let (whole, fraction) = match digits.split_once('.') {
+        None => (digits, None),
+        Some((whole, fraction)) => (whole, Some(fraction.as_bytes())),
+    };
+    let is_whole = match whole.as_bytes() {
+        [b'0'] => fraction.is_some() || digits == number,
         [b'1'..=b'9', rest @ ..] => rest.len() < DIGITS && rest.iter().all(u8::is_ascii_digit),
         _ => false,
-    }
+    };
+    is_whole
+        && fraction.is_none_or(|fraction| {
+            let is_usual = match fraction {
+                [b'0'] => whole != "0",
+                [first, .., last] => (*first != b'0' || whole != "0") && *last != b'0',
+                [only] => *only != b'0',
+                [] => false,
+            };
+            is_usual && whole.len() + fraction.len() <= FLOAT_DIGITS && fraction.iter().all(u8::is_ascii_digit)
+        })
 }
 
 /// A number by its value: digits, without zeros at either end, times a power of ten. Zero has no digits.
@@ -104,6 +121,15 @@ mod tests {
             ("0.1e1", "1.0"),
             ("1E-7", "1e-7"),
             ("0.1", "0.1"),
+            ("0.0", "0.0"),
+            ("-0.0", "-0.0"),
+            ("-0.1", "-0.1"),
+            ("10.0", "10.0"),
+            ("1.05", "1.05"),
+            ("0.05", "0.05"),
+            ("0.00001", "0.00001"),
+            ("123456789012345.0", "123456789012345.0"),
+            ("99999999999999.9", "99999999999999.9"),
             ("1e308", "1e+308"),
             ("-9223372036854775808", "-9223372036854775808"),
             ("100000000000000000000", "1e+20"),
@@ -133,10 +159,24 @@ mod tests {
             prop_assert_eq!(&known(&format!("{digits}{zeros}e-{exponent}")), &plain);
         }
 
+        /// What is told at a glance is what a look at the value tells.
         #[test]
-        fn numbers_that_differ_in_a_digit_are_known_by_different_ones(a in "[1-9][0-9]{0,30}", b in "[1-9][0-9]{0,30}") {
-            prop_assert_eq!(a == b, spelled(&a) == spelled(&b));
-            prop_assert_eq!(a == b, spelled(&format!("0.{a}1")) == spelled(&format!("0.{b}1")));
+        fn digits_that_are_kept_are_those_of_the_value(number in "-?(0|[1-9][0-9]{0,19})(\\.[0-9]{1,17})?") {
+            if keeps_its_digits(&number) {
+                let value: Value = match number.contains('.') {
+                    true => number.parse::<f64>().unwrap().into(),
+                    false => serde_json::from_str(&number).unwrap(),
+                };
+                prop_assert_eq!(value.to_string(), number);
+            }
+        }
+
+        #[test]
+        fn numbers_that_differ_in_their_last_digit_are_known_by_different_ones(digits in "[1-9][0-9]{0,40}", a in 1..9u8) {
+            let (a, b) = (format!("{digits}{a}"), format!("{digits}{}", a + 1));
+            prop_assert_ne!(spelled(&a), spelled(&b));
+            let (a, b) = (format!("-0.{a}"), format!("-0.{b}"));
+            prop_assert_ne!(spelled(&a), spelled(&b));
         }
     }
 }

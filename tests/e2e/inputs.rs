@@ -209,20 +209,26 @@ async fn the_provider_is_sent_what_was_written() {
         .job("inline", json!({"spec": retain(json!({"inline": {"requests": [{"customID": "i", "bodyJSON": body}]}}))}));
     inline["spec"]["requestDefaultsJSON"] = r#"{"tools": [{"b": 1, "a": 2}]}"#.into();
     scene.apply(&inline.to_string());
-    let line = r#"{"custom_id": "q", "method": "post", "url": "/chat/completions", "body": {"messages": [], "stream": null, "top_p": 0.90}}"#;
-    scene.put("in/azure.jsonl", line).await;
+    let azure = r#"{"custom_id": "q", "method": "post", "url": "/chat/completions", "body": {"messages": [], "stream": null, "top_p": 0.90, "user": "CANARY"}}"#;
+    scene.put("in/azure.jsonl", azure.replace("CANARY", CANARY)).await;
     scene.apply_job("azure", json!({"inputKey": "azure.jsonl", "spec": {"providerFilePolicy": "Retain"}}));
-    for job in ["tickets", "inline", "azure"] {
+    let schema = json!({"response_format": {"json_schema": {"schema": {"properties": {"b": {}, "a": {}}}}}});
+    scene.apply_job("sorted", json!({"spec": {"requestDefaults": schema}}));
+    for job in ["tickets", "inline", "azure", "sorted"] {
         scene.wait_complete(job).await;
     }
-    scene.sim.assert_billed_once(5).await;
+    scene.sim.assert_billed_once(8).await;
+    let told = scene.told("SchemaSorted").await;
+    let note = told.iter().map(|event| event["note"].as_str().or(event["message"].as_str()).unwrap_or_default());
+    let note: Vec<&str> = note.collect();
+    assert!(note.len() == 1 && note[0].contains("into `requestDefaultsJSON`"), "{note:?}");
     let sent = lines_sent(&scene).await;
     let schema = r#""properties":{"reasoning":{"type":"string"},"label":{"type":"string","enum":["bug","question","praise"]},"confidence":{"type":"number"}}"#;
     for words in [
         schema,
         r#""content":"Order of 29.90 euro: The app closes when I rotate the screen."}],"max_completion_tokens":40,"response_format":{"type""#,
         r#""body":{ "z": [19.90, 1e3, 12345678901234567890123], "a": "\u00e9\/", "messages": [],"tools":[{"b": 1, "a": 2}],"model":"gpt-5-mini" }}"#,
-        r#""url":"/v1/chat/completions","body":{"messages": [], "top_p": 0.90,"model":"gpt-5-mini"}}"#,
+        r#""url":"/v1/chat/completions","body":{"messages": [], "top_p": 0.90, "user": "#,
     ] {
         assert!(sent.iter().any(|line| line.contains(words)), "{words}: {sent:#?}");
     }

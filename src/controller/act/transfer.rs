@@ -12,7 +12,7 @@ use crate::api::conditions::reasons;
 use crate::api::{Endpoint, RequestCounts};
 use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
-use crate::controller::{names, source, tasks};
+use crate::controller::{events, names, source, tasks};
 use crate::lifecycle::{
     AttemptState, Collected, Halved, Journal, Look, Memory, PartRef, Pass, Plan, Planned, Seen, Shard, Slot, TOO_LARGE,
     Task, Tidied, TooLarge, Untidy, WORK_HASH_VERSION, error_summary,
@@ -65,6 +65,9 @@ impl Act<'_> {
                         truncated = passed.too_large.truncated,
                         "checked the input"
                     );
+                    if let (Some(_), Some((field, instead))) = (&stage, job.spec.sorted_schema()) {
+                        events::publish(&ctx, &job, events::sorted_schema(field, instead)).await;
+                    }
                     Ok(planned(passed, stage.clone()))
                 }
                 Err(

@@ -50,7 +50,7 @@ pub fn lines() -> Vec<Case> {
             &["line 2: has a custom id that an earlier request has; give each its own"],
         ),
         case("get", good.replace("POST", "GET"), none(), &["line 1: has another `method` than \"POST\""]),
-        case("post", good.replace("POST", "post"), none(), &["line 1: has another `method` than \"POST\""]),
+        case("put", good.replace("POST", "put"), none(), &["line 1: has another `method` than \"POST\""]),
         case(
             "nomethod",
             good.replace("\"method\"", "\"m\""),
