@@ -85,6 +85,10 @@ struct Run {
     /// Seconds after which a deletion no longer waits for the provider or the storage.
     #[arg(long, default_value_t = 1800, value_parser = clap::value_parser!(u32).range(1..=604_800))]
     deletion_deadline_seconds: u32,
+    /// Seconds that the batches of a job whose `activeDeadlineSeconds` are over may take to end once they are told to stop. Then
+    /// the job fails without them, and an event names each batch that may still run and cost.
+    #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u32).range(1..=604_800))]
+    abandon_after_seconds: u32,
     /// Seconds between two looks at the Secrets, ConfigMaps and the rest that a job refers to which failed before anything
     /// was paid: it is judged again when they change.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=3600))]
@@ -146,6 +150,7 @@ impl Run {
                 send_timeout: seconds(self.send_timeout_seconds),
                 listing_lag: seconds(self.listing_lag_seconds),
                 deletion_deadline: i64::from(self.deletion_deadline_seconds) * 1000,
+                abandon_after: i64::from(self.abandon_after_seconds) * 1000,
             },
         };
         options.check()?;

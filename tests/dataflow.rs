@@ -273,6 +273,7 @@ async fn flow(
         files: vec![],
         batches: vec![],
         billed_twice: 0,
+        abandoned_batches: vec![],
         completed_at: 0,
     };
     let all = journal.shards.iter().map(settled).collect();

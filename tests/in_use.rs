@@ -14,7 +14,8 @@ use batchjob_operator::lifecycle::{
 };
 use stateright::{Checker, Model, Property};
 
-const TIMING: Timing = Timing { post_window: 1, send_timeout: 1, listing_lag: 1, deletion_deadline: 1 };
+const TIMING: Timing =
+    Timing { post_window: 1, send_timeout: 1, listing_lag: 1, deletion_deadline: 1, abandon_after: 1 };
 const NEVER_LOST: &str = "the provider is there for as long as a batch may run";
 
 /// A rule that is broken on purpose.

@@ -42,6 +42,7 @@ pub mod reasons {
     pub const COLLECTING: &str = "Collecting";
     pub const WRITING_RESULTS: &str = "WritingResults";
     pub const SUSPENDED: &str = "Suspended";
+    pub const HELD: &str = "Held";
     pub const RESUMED: &str = "Resumed";
     pub const NOT_SUSPENDED: &str = "NotSuspended";
     pub const ALL_SUCCEEDED: &str = "AllSucceeded";

@@ -130,6 +130,17 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
             AttemptState::Refused { message, .. } if before.is_none_or(|b| b.state != attempt.state) => {
                 Some(News::warning("BatchRefused", format!("batch {slot} was not accepted: {message}")))
             }
+            AttemptState::Abandoned { batch_id } => {
+                let (requests, id) = (new.shards[shard].requests, batch_id.as_deref());
+                let which = id.map_or_else(|| "of which nobody knows whether there is one".into(), |id| format!("({id})"));
+                Some(News::warning(
+                    "BatchAbandoned",
+                    format!(
+                        "batch {slot} {which} did not end after the job's deadline, and the job ends without it; it may still \
+                         run, and up to {requests} requests may still be billed: cancel it at the provider"
+                    ),
+                ))
+            }
             AttemptState::Revoking => Some(News::warning(
                 "SubmissionUnknown",
                 format!("no batch {slot} was found ({lost}); its input file is deleted before it is sent again"),

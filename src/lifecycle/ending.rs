@@ -1,5 +1,6 @@
 //! When a job has come to its end, and which one it is.
 
+use super::abandoning;
 use super::decide::{self, Step, Stuck, Waiting};
 use super::journal::{AttemptState, Commit, Journal, Refusal, Shard};
 use super::observed::{Observed, Task};
@@ -55,7 +56,7 @@ pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(Reques
         return Step::DeleteFiles { files, slot: None, must: false };
     }
     Step::Swap(journal.next(|j| {
-        j.commit = Some(end(j.counts()));
+        j.commit = Some(abandoning::told(j, end(j.counts())));
         shards::forget_files(j);
     }))
 }
@@ -65,10 +66,21 @@ pub(super) fn out_of_time(o: &Observed, journal: &Journal) -> Step {
     if !journal.has_intents() {
         return decide::free_failure(journal, reasons::DEADLINE_EXCEEDED, message.into());
     }
-    let round = shards::round(o, journal, Some(DeletionPolicy::Cancel), false);
-    match round.step {
+    let mut round = shards::round(o, journal, Some(DeletionPolicy::Cancel), false);
+    let due = abandoning::due(o, journal);
+    let step = match (round.step.take(), due) {
+        // What is known is written down first.
+        (Some(step @ Step::Swap(_)), _) => Some(step),
+        (_, None) if round.live => Some(Step::Swap(journal.next(|j| j.out_of_time_since = Some(o.now)))),
+        (step, Some(due)) if o.now >= due => abandoning::abandon(o, journal, due).or(step),
+        (step, _) => step,
+    };
+    match step {
         Some(step) => step,
-        None if round.live => Step::Wait { until: round.due, why: round.waiting(reasons::IN_PROGRESS, None) },
+        None if round.live => Step::Wait {
+            until: [round.due, due.filter(|due| o.now < *due)].into_iter().flatten().min(),
+            why: round.waiting(reasons::IN_PROGRESS, None),
+        },
         None => clean_up_then(o, journal, |requests| match requests.succeeded == requests.total {
             true => end_of(o, journal, requests),
             false => Commit {

@@ -36,6 +36,9 @@ pub struct Journal {
     pub closing: Option<DeletionPolicy>,
     /// Set once the end is decided: from then on the results are a pure function of the immutable parts.
     pub commit: Option<Commit>,
+    /// Since when the batches are to stop because the job's time is over (Unix milliseconds).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_time_since: Option<i64>,
     /// Set when the work was taken over from another cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_over: Option<TakenOver>,
@@ -264,6 +267,13 @@ pub enum AttemptState {
         /// Files at the provider that may be deleted now.
         files: Vec<String>,
     },
+    /// Given up on: the job's time was over and the batch did not end. It may still run and cost, nobody fetches what it
+    /// answers, and its requests are never sent again.
+    Abandoned {
+        /// The provider's name for it; None where nobody knows whether there is one.
+        #[serde(rename = "batchID", default, skip_serializing_if = "Option::is_none")]
+        batch_id: Option<String>,
+    },
 }
 
 /// Why no batch came of an attempt.
@@ -342,6 +352,7 @@ impl Journal {
             shards: vec![],
             closing: None,
             commit: None,
+            out_of_time_since: None,
             taken_over: None,
         }
     }
@@ -408,6 +419,17 @@ impl Journal {
         self.shards.iter().enumerate().any(|(i, s)| i != shard && s.is_live())
     }
 
+    /// Batches that were given up on because they did not end in time: the slot, the provider's name, and the requests that
+    /// each may still bill.
+    pub fn abandoned_batches(&self) -> impl Iterator<Item = (Slot, Option<&str>, i64)> {
+        self.shards.iter().enumerate().filter_map(|(shard, s)| match s.attempt.as_ref()? {
+            Attempt { number, state: AttemptState::Abandoned { batch_id }, .. } => {
+                Some((Slot { shard, attempt: *number }, batch_id.as_deref(), s.requests))
+            }
+            _ => None,
+        })
+    }
+
     /// The last round that was planned.
     pub fn round(&self) -> u32 {
         self.shards.iter().map(|s| s.round).max().unwrap_or(0)
@@ -420,15 +442,19 @@ impl Shard {
         if self.index_sha256.is_empty() { &self.sha256 } else { &self.index_sha256 }
     }
 
-    /// Outcome of its requests once settled. A request that the account can never run has failed; in a later round it stays
-    /// as it was.
+    /// Outcome of its requests once settled. A request that the account can never run has failed; those of a batch that was
+    /// given up on are missing, for it may have executed them; both stay as they were in a later round.
     pub fn settled(&self) -> Option<RequestCounts> {
+        let all = RequestCounts { total: self.requests, ..Default::default() };
         match (&self.attempt.as_ref()?.state, self.round) {
             (AttemptState::Settled { counts, .. }, _) => Some(*counts),
             (AttemptState::Refused { refusal: Refusal::TooLarge, .. }, 0) => {
-                Some(RequestCounts { total: self.requests, failed: self.requests, ..Default::default() })
+                Some(RequestCounts { failed: self.requests, ..all })
             }
-            (AttemptState::Refused { refusal: Refusal::TooLarge, .. }, _) => Some(self.took),
+            (AttemptState::Abandoned { .. }, 0) => Some(RequestCounts { missing: self.requests, ..all }),
+            (AttemptState::Refused { refusal: Refusal::TooLarge, .. } | AttemptState::Abandoned { .. }, _) => {
+                Some(self.took)
+            }
             _ => None,
         }
     }
@@ -446,9 +472,12 @@ impl Shard {
         self.refusal() == Some(Refusal::TooLarge)
     }
 
-    /// Whether a person gave its answers up: its requests stay as they are, for the batch may run on elsewhere.
+    /// Whether its answers were given up: its requests stay as they are, for the batch may run on elsewhere.
     pub fn is_given_up(&self) -> bool {
-        matches!(self.attempt.as_ref().map(|a| &a.state), Some(AttemptState::Settled { part: None, .. }))
+        matches!(
+            self.attempt.as_ref().map(|a| &a.state),
+            Some(AttemptState::Settled { part: None, .. } | AttemptState::Abandoned { .. })
+        )
     }
 
     /// Whether the provider will not take it, however often it is sent.

@@ -3,6 +3,7 @@
 //! [`decide`] is the whole rule book of *when* something may happen. The controller executes the one [`Step`] that it
 //! returns and feeds what came of it back as [`Memory`]; the model checker in `tests/` runs this very function.
 
+mod abandoning;
 mod decide;
 mod deleting;
 mod ending;

@@ -37,6 +37,8 @@ pub struct Timing {
     pub listing_lag: i64,
     /// How long a deletion waits for the provider or the storage before it lets go, loudly.
     pub deletion_deadline: i64,
+    /// How long the batches of a job whose deadline is over may take to end before they are given up on, loudly.
+    pub abandon_after: i64,
 }
 
 /// The parts of a `BatchJob` that decisions need.

@@ -135,12 +135,12 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
         _ => None,
     });
     status.submission_time = old.submission_time.clone().or_else(|| first.min().and_then(time));
-    status.display = Some(Display { progress: progress(o, journal, counts) });
+    status.display = Some(Display { progress: progress(o, journal, counts.total, old) });
     let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, checked(plan))];
     let sent = |s: &Shard| {
         matches!(
             s.attempt.as_ref().map(|a| &a.state),
-            Some(AttemptState::Submitted { .. } | AttemptState::Settled { .. })
+            Some(AttemptState::Submitted { .. } | AttemptState::Settled { .. } | AttemptState::Abandoned { .. })
         )
     };
     let submitted = journal.shards.iter().filter(|s| sent(s)).count();
@@ -204,28 +204,40 @@ fn settled_so_far(journal: &Journal) -> RequestCounts {
     counts
 }
 
-fn progress(o: &Observed, journal: &Journal, counts: RequestCounts) -> String {
-    let running: i64 = journal
-        .shards
-        .iter()
-        .filter_map(|s| match &look(o, s.attempt.as_ref()?)?.seen {
-            // Not every server counts, and what is completed is done.
-            Seen::Ended { state, rejected: None, .. } if state == "completed" => Some(s.requests),
-            Seen::Running { done, .. } | Seen::Ended { done, rejected: None, .. } => Some((*done).clamp(0, s.requests)),
-            _ => None,
-        })
-        .sum();
-    show(counts.total - open_requests(journal) - never_executed(journal) + running, counts.total)
+/// Requests that ended, or that the provider counts as done, and never fewer than status said before: what is sent again
+/// was done once, and a provider may count anew, or not be asked yet since this process began.
+fn progress(o: &Observed, journal: &Journal, total: i64, old: &BatchJobStatus) -> String {
+    let done: i64 = journal.shards.iter().map(|s| done_by(o, s)).sum();
+    show(done.max(done_before(old, &journal.work_id, total)).clamp(0, total), total)
 }
 
-/// Requests of settled batches that nobody executed, and that are in no later round.
-fn never_executed(journal: &Journal) -> i64 {
-    let of = |c: RequestCounts| c.expired + c.cancelled + c.missing;
-    journal.shards.iter().map(|s| s.settled().map_or(0, of) - of(s.took)).sum()
+/// Requests that are done because of this shard: of a later round, those that were never executed before it.
+fn done_by(o: &Observed, shard: &Shard) -> i64 {
+    let never_executed = |c: RequestCounts| c.expired + c.cancelled + c.missing;
+    let before = if shard.round == 0 { shard.requests } else { never_executed(shard.took) };
+    let left = match shard.settled() {
+        Some(counts) => never_executed(counts),
+        None => shard.requests - under_way(o, shard).unwrap_or(0),
+    };
+    before - left.min(before)
 }
 
-fn open_requests(journal: &Journal) -> i64 {
-    journal.shards.iter().filter(|s| s.settled().is_none()).map(|s| s.requests).sum()
+/// Requests of a batch that are done by the provider's count.
+fn under_way(o: &Observed, shard: &Shard) -> Option<i64> {
+    match &look(o, shard.attempt.as_ref()?)?.seen {
+        // Not every server counts, and what is completed is done.
+        Seen::Ended { state, rejected: None, .. } if state == "completed" => Some(shard.requests),
+        Seen::Running { done, .. } | Seen::Ended { done, rejected: None, .. } => Some((*done).clamp(0, shard.requests)),
+        _ => None,
+    }
+}
+
+/// What status said of the same work.
+fn done_before(old: &BatchJobStatus, work_id: &str, total: i64) -> i64 {
+    let said = old.display.as_ref().filter(|_| old.work.as_ref().is_some_and(|w| w.id == work_id));
+    let counts = said.and_then(|said| said.progress.split_once(' ')?.0.split_once('/'));
+    let done = counts.filter(|(_, of)| *of == total.to_string()).and_then(|(done, _)| done.parse().ok());
+    done.unwrap_or(0)
 }
 
 fn show(done: i64, total: i64) -> String {
@@ -261,6 +273,7 @@ fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
                 (state, Some(batch_id.clone()))
             }
             AttemptState::Settled { batch_id, ended, .. } => (camel(ended), Some(batch_id.clone())),
+            AttemptState::Abandoned { batch_id } => ("Abandoned".into(), batch_id.clone()),
         };
         let name = Slot { shard, attempt: attempt.number }.to_string();
         let state = clip(state, 32);
@@ -306,9 +319,17 @@ fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
         why.stage,
         reasons::PLANNING | reasons::SUBMITTING | reasons::COLLECTING | reasons::WRITING_RESULTS | reasons::CANCELLED
     );
-    let reconciling = match (ours, why.holds.is_empty() && why.stuck.is_none()) {
-        (true, true) => verdict(conditions::RECONCILING, true, reasons::PROGRESSING, stage_message(why.stage)),
-        _ => verdict(conditions::RECONCILING, false, reasons::AWAITING_PROVIDER, "nothing for the operator to do now"),
+    let reconciling = match (why.holds.is_empty(), &why.stuck, ours) {
+        (false, ..) => {
+            verdict(conditions::RECONCILING, false, reasons::AWAITING_ANSWER, "the condition Held has a question")
+        }
+        (true, Some(stuck), _) => {
+            verdict(conditions::RECONCILING, false, stuck.reason, "the condition Stalled says what is in the way")
+        }
+        (true, None, true) => verdict(conditions::RECONCILING, true, reasons::PROGRESSING, stage_message(why.stage)),
+        (true, None, false) => {
+            verdict(conditions::RECONCILING, false, reasons::AWAITING_PROVIDER, "nothing for the operator to do now")
+        }
     };
     let asked = why.holds.first().map(|hold| how_to_answer(hold, &o.job.owner));
     let stalled = match (&why.stuck, &asked) {
@@ -320,8 +341,9 @@ fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
         Some(asked) => verdict(conditions::HELD, true, reasons::AWAITING_ANSWER, asked),
         None => verdict(conditions::HELD, false, reasons::NOTHING_TO_ANSWER, ""),
     };
+    let stage = if why.holds.is_empty() { why.stage } else { reasons::HELD };
     vec![
-        verdict(conditions::COMPLETE, None, why.stage, message),
+        verdict(conditions::COMPLETE, None, stage, message),
         verdict(conditions::FAILED, false, reasons::NOT_FAILED, ""),
         suspended(o.job.suspend),
         held,

@@ -105,7 +105,7 @@ fn following(
     None
 }
 
-fn attempts(journal: &Journal) -> impl Iterator<Item = (Slot, &Attempt)> {
+pub(super) fn attempts(journal: &Journal) -> impl Iterator<Item = (Slot, &Attempt)> {
     journal.shards.iter().enumerate().filter_map(|(shard, s)| {
         let attempt = s.attempt.as_ref()?;
         Some((Slot { shard, attempt: attempt.number }, attempt))
@@ -183,7 +183,10 @@ fn under_way(
             None
         }
         AttemptState::Submitted { batch_id, .. } => follow(o, journal, slot, attempt, batch_id, closing, round),
-        AttemptState::Revoked { .. } | AttemptState::Refused { .. } | AttemptState::Settled { .. } => None,
+        AttemptState::Revoked { .. }
+        | AttemptState::Refused { .. }
+        | AttemptState::Settled { .. }
+        | AttemptState::Abandoned { .. } => None,
     }
 }
 
@@ -390,7 +393,12 @@ pub(super) fn files_to_delete(o: &Observed, journal: &Journal) -> Vec<String> {
         _ => vec![],
     });
     let mut files: Vec<String> = recorded.chain(o.memory.uploads.values().cloned()).collect();
+    // A batch that was given up on may still read its file.
+    let in_use = |file: &String| {
+        attempts(journal).any(|(_, a)| a.file_id == *file && matches!(a.state, AttemptState::Abandoned { .. }))
+    };
     files.retain(|f| !f.is_empty() && !o.memory.deleted.contains(f) && !o.memory.revoked.contains_key(f));
+    files.retain(|f| !in_use(f));
     files.sort();
     files.dedup();
     files

@@ -117,6 +117,9 @@ pub fn stray(batch: Running, sight: Sight, holder: Holder, now: i64, timing: &Ti
         };
     }
     match recorded(journal, batch.id).or_else(|| of_intent(journal, &batch)) {
+        Some(AttemptState::Abandoned { .. }) => Stray::Report(
+            "it did not end when the time of its job was over, and the job ended without it; it may still run and cost",
+        ),
         Some(AttemptState::Settled { part: None, .. }) => {
             Stray::Report("the answers of its submission were given up on a person's word")
         }
@@ -139,6 +142,7 @@ fn of_intent<'a>(journal: &'a Journal, batch: &Running) -> Option<&'a AttemptSta
 fn recorded<'a>(journal: &'a Journal, id: &str) -> Option<&'a AttemptState> {
     let is_it = |state: &AttemptState| match state {
         AttemptState::Submitted { batch_id, .. } | AttemptState::Settled { batch_id, .. } => batch_id == id,
+        AttemptState::Abandoned { batch_id } => batch_id.as_deref() == Some(id),
         _ => false,
     };
     states(journal).map(|(_, state)| state).find(|state| is_it(state))
@@ -149,7 +153,8 @@ mod tests {
     use super::*;
     use crate::lifecycle::{Attempt, Owner, PartRef, Refusal, Shard};
 
-    const TIMING: Timing = Timing { post_window: 10, send_timeout: 45, listing_lag: 300, deletion_deadline: 1 };
+    const TIMING: Timing =
+        Timing { post_window: 10, send_timeout: 45, listing_lag: 300, deletion_deadline: 1, abandon_after: 1 };
     const BATCH: Running = Running { id: "b2", work_id: "w", intent_id: "i" };
     const OLD: Sight = Sight { created: 0, first: 0 };
     const NOW: i64 = 1_000;
@@ -209,8 +214,10 @@ mod tests {
             AttemptState::Refused { refusal: Refusal::Capacity, message: String::new(), at: 0, retry_at: None },
         ];
         for id in ["b1", "b2"] {
-            all.extend([submitted(id), settled(id, true), settled(id, false)]);
+            let abandoned = AttemptState::Abandoned { batch_id: Some(id.into()) };
+            all.extend([submitted(id), settled(id, true), settled(id, false), abandoned]);
         }
+        all.push(AttemptState::Abandoned { batch_id: None });
         all
     }
 
@@ -218,6 +225,7 @@ mod tests {
         match state {
             AttemptState::Submitted { batch_id, .. } => Some((batch_id, true)),
             AttemptState::Settled { batch_id, part, .. } => Some((batch_id, part.is_some())),
+            AttemptState::Abandoned { batch_id } => Some((batch_id.as_deref()?, false)),
             _ => None,
         }
     }
@@ -277,6 +285,17 @@ mod tests {
             }
         }
         assert!(cancelled > 10 && owned > 100 && reported > 100, "{cancelled} {owned} {reported}");
+    }
+
+    #[test]
+    fn a_batch_that_a_job_ended_without_is_reported_as_that() {
+        let abandoned = |batch_id: Option<&str>| AttemptState::Abandoned { batch_id: batch_id.map(String::from) };
+        for state in [abandoned(Some("b2")), abandoned(None)] {
+            let journal = journal("w", vec![shard("i", state)]);
+            let holder = Holder::Here { journal: Some(&journal), named: false, twin: None };
+            let Stray::Report(why) = stray(BATCH, OLD, holder, NOW, &TIMING) else { panic!("nobody is told") };
+            assert!(why.contains("the job ended without it; it may still run and cost"), "{why}");
+        }
     }
 
     #[test]

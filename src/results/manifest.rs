@@ -33,12 +33,28 @@ pub struct Manifest {
     /// Requests that were billed twice at most, where a gateway made more than one batch of a submission.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub billed_twice: i64,
+    /// Batches that did not end when the job's time was over: they may still run and cost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub abandoned_batches: Vec<AbandonedBatch>,
     /// When the end was decided, Unix milliseconds.
     pub completed_at: i64,
 }
 
 fn is_zero(n: &i64) -> bool {
     *n == 0
+}
+
+/// A batch that a job ended without.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AbandonedBatch {
+    /// As in `status.batches`.
+    pub name: String,
+    /// The provider's name for it; absent where nobody knows whether there is one.
+    #[serde(rename = "batchID", default, skip_serializing_if = "Option::is_none")]
+    pub batch_id: Option<String>,
+    /// Requests in it: so many may still be billed.
+    pub requests: i64,
 }
 
 /// One file of the result set.

@@ -13,5 +13,5 @@ pub use collect::{CollectError, Collected, Collection, collect};
 pub use follow_up::{FollowUp, follow_up};
 pub use halve::halve;
 pub use joined::{Part, Settled};
-pub use manifest::{Manifest, ManifestFile};
+pub use manifest::{AbandonedBatch, Manifest, ManifestFile};
 pub use write::{WriteError, write};

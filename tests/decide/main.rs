@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod abandoning;
 mod destination;
+mod progress;
 mod providers;
 mod questions;
 mod refusals;
@@ -20,7 +22,8 @@ use batchjob_operator::lifecycle::{
     Stuck, Task, Tidied, Timing, Untidy, Waiting, decide, error_summary, may_be_submitted, project,
 };
 
-const TIMING: Timing = Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000 };
+const TIMING: Timing =
+    Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000, abandon_after: 100_000 };
 const NOW: i64 = 1_000_000;
 
 fn owner(name: &str, uid: &str) -> Owner {

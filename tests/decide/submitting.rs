@@ -19,6 +19,7 @@ fn what_keeps_failing_of_one_batch_holds_up_no_other() {
     let mut two = journal(owner("j", "u"), submitted());
     let other = AttemptState::Submitted { batch_id: "batch-2".into(), at: NOW - 100_000 };
     two.shards.push(shard(Some(other)));
+    two.out_of_time_since = Some(NOW);
     let [first, second] = [0, 1].map(|shard| Slot { shard, attempt: 1 });
     let mut memory = searched(memory());
     assert_eq!(step(&job(), Some(&two), &memory), Step::Poll(first));

@@ -89,6 +89,41 @@ async fn at_its_deadline_a_job_is_cancelled_collected_and_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_its_deadline_a_job_ends_without_a_batch_that_does_not_and_says_what_it_may_cost() {
+    let mut scene = Scene::set("endless", &["--batch-duration", "1h"]).await;
+    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 2\n"));
+    scene.settings.extra = ["--abandon-after-seconds", "3"].map(String::from).to_vec();
+    scene.restart().await;
+    scene.sim.fault(json!({"point": "batch", "action": "ignore_cancel"})).await;
+    scene.apply_job("j", json!({"spec": {"activeDeadlineSeconds": 8, "parallelism": 2}}));
+    let job = scene.wait_condition("j", "Failed", "True", 60).await;
+    let batches = scene.sim.state().await["batches"].as_array().unwrap().clone();
+    let endless = batches.iter().find(|b| b["status"] == "cancelling").expect("one ends and one does not");
+    let (id, requests) = (endless["id"].as_str().unwrap(), endless["request_counts"]["total"].as_i64().unwrap());
+    let (_, reason, message) = condition(&job, "Failed").unwrap();
+    assert_eq!(reason, "DeadlineExceeded");
+    let cost = format!("up to {requests} requests may still be billed");
+    assert!(message.contains(id) && message.contains(&cost), "{message}");
+    let notes: Vec<String> = scene.told("BatchAbandoned").await.iter().map(|e| e["note"].to_string()).collect();
+    assert!(notes.len() == 1 && notes[0].contains(id) && notes[0].contains(&cost), "{notes:?}");
+    let manifest: serde_json::Value = serde_json::from_str(&scene.get("out/j/manifest.json").await.unwrap()).unwrap();
+    assert_eq!(manifest["abandonedBatches"][0]["batchID"], id);
+    assert_eq!(manifest["abandonedBatches"][0]["requests"], requests);
+    let counts = job.status.unwrap().requests.unwrap();
+    assert_eq!((counts.total, counts.missing, counts.cancelled), (3, requests, 3 - requests));
+    let errors = scene.get("out/j/errors.jsonl").await.unwrap();
+    assert_eq!((errors.lines().count(), errors.matches("batch_abandoned").count() as i64), (3, requests));
+    // Whoever applies it again adopts that end.
+    scene.kubectl(&["delete", "bjob", "j"]);
+    scene.finish(endless).await;
+    scene.apply_job("j", json!({}));
+    let again = scene.wait_condition("j", "Failed", "True", 30).await;
+    assert_eq!(condition(&again, "ResultsReused").unwrap().0, "True");
+    assert_eq!(scene.sim.state().await["creates"], 2, "nothing is sent again");
+    scene.sim.assert_billed_once(requests as usize).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn at_its_deadline_a_job_that_could_send_nothing_fails_and_nothing_is_paid() {
     let scene = Scene::new("too-late", &[]).await;
     scene.sim.fault(json!({"point": "upload", "action": "status", "status": 503, "times": 100})).await;

@@ -180,7 +180,8 @@ impl Protocol {
                 w.left.edits -= u8::from(edited);
                 let uid = 1 + self.budget.recreations - w.left.recreations;
                 let fingerprint = w.objects[0].as_ref().map_or("k".into(), |o| o.fingerprint.clone());
-                let new = JobView { fingerprint, ..self.new_object(uid, if edited { "B" } else { "A" }) };
+                let new =
+                    JobView { fingerprint, deadline: None, ..self.new_object(uid, if edited { "B" } else { "A" }) };
                 w.replace(0, Some(new), stale);
             }
             Action::Restore { wiped, stale } => {

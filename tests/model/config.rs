@@ -187,6 +187,8 @@ pub(super) enum Mutant {
     KeepsFiles,
     /// Who takes a work over from another cluster forgets what that one sent.
     TakesAnew,
+    /// What was given up on at the deadline is taken for what can be sent again.
+    SendsAbandoned,
 }
 
 /// Where the exploration begins.
@@ -243,7 +245,10 @@ pub(super) struct Protocol {
     pub together: bool,
     pub parallelism: usize,
     pub policy: DeletionPolicy,
+    /// Of the first object; one that is created again has all the time that there is.
     pub deadline: Option<i64>,
+    /// How long batches may take to end once the deadline is over.
+    pub abandon_after: i64,
     /// How far the clock of one replica is ahead of the other's.
     pub ahead: i64,
     /// What the time that a POST may take allows for clocks.
@@ -270,6 +275,7 @@ impl Protocol {
             parallelism: 1,
             policy: DeletionPolicy::Cancel,
             deadline: None,
+            abandon_after: NEVER,
             ahead: 0,
             allowance: 0,
             max_failed: None,
@@ -314,6 +320,7 @@ impl std::fmt::Debug for Protocol {
             part("attempts", (self.attempts != 2).then(|| self.attempts.to_string())),
             part("policy", (self.policy == DeletionPolicy::Orphan).then(|| "Orphan".into())),
             part("deadline", self.deadline.map(|d| d.to_string())),
+            part("given up on after", (self.abandon_after < NEVER).then(|| self.abandon_after.to_string())),
             part("one clock ahead by", (self.ahead > 0).then(|| self.ahead.to_string())),
             part("max failed", self.max_failed.map(|m| format!("{m:?}"))),
             part("other", self.other.map(|o| format!("{o:?}"))),

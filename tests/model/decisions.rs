@@ -6,7 +6,13 @@ impl Protocol {
     pub(super) fn timing(&self) -> Timing {
         let listing_lag = if self.mutant == Some(Mutant::ListsTooSoon) { 0 } else { LAG };
         let send_timeout = if self.mutant == Some(Mutant::RevokesTooSoon) { -NEVER } else { 1 + self.allowance };
-        Timing { post_window: 1, send_timeout, listing_lag, deletion_deadline: NEVER }
+        Timing {
+            post_window: 1,
+            send_timeout,
+            listing_lag,
+            deletion_deadline: NEVER,
+            abandon_after: self.abandon_after,
+        }
     }
 
     pub(super) fn new_object(&self, uid: u8, work: &str) -> JobView {
@@ -66,6 +72,7 @@ impl Protocol {
                 let closing = |j: &Shared<Journal>| Journal { closing: Some(job.deletion_policy), ..Journal::clone(j) };
                 observed(job, w.journal.as_ref().map(closing).as_ref())
             }
+            Some(Mutant::SendsAbandoned) => observed(job, w.journal.as_ref().map(with_abandoned_as_revoked).as_ref()),
             Some(Mutant::AbsenceIsEvidence) if w.journal.is_none() => {
                 observed(&JobView { submitted: false, ..job.clone() }, None)
             }
@@ -273,6 +280,16 @@ impl Protocol {
             _ => false,
         }
     }
+}
+
+fn with_abandoned_as_revoked(journal: &Shared<Journal>) -> Journal {
+    let mut journal = Journal::clone(journal);
+    for attempt in journal.shards.iter_mut().filter_map(|s| s.attempt.as_mut()) {
+        if matches!(attempt.state, AttemptState::Abandoned { .. }) {
+            attempt.state = AttemptState::Revoked { message: String::new() };
+        }
+    }
+    journal
 }
 
 /// What status says of batches and of the work, for when the journal is lost. What is sent later is not in it yet.

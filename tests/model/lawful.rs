@@ -1,7 +1,7 @@
 //! What one write of the journal may change.
 
 use super::*;
-use AttemptState::{Intended, Refused, Revoked, Revoking, Settled, Submitted};
+use AttemptState::{Abandoned, Intended, Refused, Revoked, Revoking, Settled, Submitted};
 
 /// Whether a write is one step forward and forgets nothing.
 pub(super) fn is_lawful(write: &Write) -> bool {
@@ -93,6 +93,8 @@ fn state_goes_on(a: &Attempt, b: &Attempt) -> bool {
             (*refusal, *end) == (Refusal::TokenLimit, Refusal::TooLarge)
         }
         (Submitted { batch_id: a, .. }, Settled { batch_id: b, .. }) => a == b,
+        (Submitted { batch_id: a, .. }, Abandoned { batch_id: Some(b) }) => a == b,
+        (Intended | Revoking, Abandoned { batch_id: None }) => true,
         // To a twin of a batch that was turned away, among others.
         (Submitted { .. }, Submitted { .. } | Refused { .. } | Revoked { .. }) => true,
         (Settled { batch_id: a, part: p, .. }, Settled { batch_id: b, part: q, .. }) => (a, p) == (b, q),

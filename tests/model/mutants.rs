@@ -160,3 +160,10 @@ fn a_journal_that_is_gone_is_no_evidence() {
     let model = Protocol { lines: 1, ..Protocol::ending(Budget { lost_journals: 1, ..NONE }) };
     without(Mutant::AbsenceIsEvidence, model, NO_DOUBLE_PAY);
 }
+
+#[test]
+fn what_was_given_up_on_is_not_sent_again() {
+    let budget = Budget { recreations: 1, ..NONE };
+    let model = Protocol { deadline: Some(1), abandon_after: 1, lines: 1, attempts: 3, ..Protocol::ending(budget) };
+    without(Mutant::SendsAbandoned, model, NO_DOUBLE_PAY);
+}

@@ -128,6 +128,8 @@ fn is_known(m: &Protocol, w: &World, batch: &Batch) -> bool {
     let asked = (0..2).any(|r| m.is_told(w, r));
     let names = |a: &Attempt| match &a.state {
         AttemptState::Submitted { batch_id, .. } | AttemptState::Settled { batch_id, .. } => *batch_id == batch.id,
+        AttemptState::Abandoned { batch_id: Some(id) } => *id == batch.id,
+        AttemptState::Abandoned { batch_id: None } => a.intent_id == batch.intent,
         _ => (refused || asked) && a.intent_id == batch.intent,
     };
     let twin = |other: &Batch| other.id != batch.id && other.intent == batch.intent;
@@ -268,6 +270,12 @@ impl Protocol {
                 Property::<Self>::sometimes("given up once its journal was lost", |_, w| {
                     let failed = |r: &Shared<Results>| r.manifest.outcome == Outcome::Failed;
                     w.history.journal_lost && w.is_concluded() && w.folder.manifest.as_ref().is_some_and(failed)
+                }),
+            ),
+            (
+                self.deadline.is_some() && self.abandon_after < NEVER,
+                Property::<Self>::sometimes("ended without a batch that did not end", |_, w| {
+                    w.is_concluded() && w.journal.as_ref().is_some_and(|j| j.abandoned_batches().next().is_some())
                 }),
             ),
             (

@@ -275,6 +275,19 @@ fn a_limit_that_changes() {
 }
 
 #[test]
+fn batches_that_do_not_end_after_the_deadline() {
+    let model = |budget| Protocol { deadline: Some(1), abandon_after: 1, lines: 1, ..Protocol::ending(budget) };
+    model(NONE).holds();
+    model(Budget { crashes: 1, ..NONE }).holds();
+    model(Budget { recreations: 1, ..NONE }).holds();
+    if soak() {
+        model(Budget { crashes: 1, recreations: 1, ..NONE }).holds();
+        Protocol { lines: 2, ..model(Budget { expiries: 1, ..NONE }) }.holds();
+        Protocol { start: Start::Planned, ..model(Budget { lost_replies: 1, ..NONE }) }.holds();
+    }
+}
+
+#[test]
 fn at_the_deadline() {
     let deadline = Some(1);
     Protocol { deadline, lines: 1, ..Protocol::ending(Budget { expiries: 1, ..NONE }) }.holds();

@@ -19,8 +19,13 @@ use crate::support::process::scratch;
 use crate::support::shared::storage;
 
 /// How long things may take here, in milliseconds.
-const TIMING: Timing =
-    Timing { post_window: 4_000, send_timeout: 2_000, listing_lag: 300, deletion_deadline: 1_800_000 };
+const TIMING: Timing = Timing {
+    post_window: 4_000,
+    send_timeout: 2_000,
+    listing_lag: 300,
+    deletion_deadline: 1_800_000,
+    abandon_after: 3_600_000,
+};
 
 /// A running operator; dies when dropped.
 pub struct Operator {

@@ -219,6 +219,11 @@ impl Batch {
         }
     }
 
+    /// Whether it runs on although it is cancelled.
+    pub fn ignores_cancel(&self) -> bool {
+        self.flaw == Some(Flaw::IgnoreCancel {})
+    }
+
     /// All requests ran that shall. False when somebody cancelled before.
     pub fn finalize(&mut self) -> bool {
         if self.status != Status::InProgress {

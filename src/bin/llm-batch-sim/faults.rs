@@ -150,6 +150,8 @@ pub enum Flaw {
         #[serde(default = "half")]
         after: f64,
     },
+    /// Cancelled, it shows `cancelling` and runs on.
+    IgnoreCancel {},
     /// Rows that are billed are in neither file.
     LoseRows {
         /// How many.

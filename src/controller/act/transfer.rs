@@ -19,7 +19,7 @@ use crate::lifecycle::{
 };
 use crate::provider::{self, Batch, Class, InputFile};
 use crate::requests::{self, Defaults, PassError, Passed, Recipe, Selection, SizeLimit};
-use crate::results::{self, Manifest};
+use crate::results::{self, AbandonedBatch, Manifest};
 use crate::store::{ShardWriter, StagedShard, StoreError, layout, staged};
 
 /// Largest output file of one batch that is fetched, in bytes.
@@ -426,6 +426,11 @@ fn manifest(journal: &Journal) -> Option<Manifest> {
         AttemptState::Settled { batch_id, .. } => Some(batch_id.clone()),
         _ => None,
     });
+    let abandoned = journal.abandoned_batches().map(|(slot, id, requests)| AbandonedBatch {
+        name: slot.to_string(),
+        batch_id: id.map(String::from),
+        requests,
+    });
     Some(Manifest {
         manifest_version: 1,
         work_id: journal.work_id.clone(),
@@ -438,6 +443,7 @@ fn manifest(journal: &Journal) -> Option<Manifest> {
         files: vec![],
         batches: paid.collect(),
         billed_twice: journal.billed_again(),
+        abandoned_batches: abandoned.collect(),
         completed_at: commit.at,
     })
 }
@@ -449,6 +455,11 @@ fn settled(shard: &Shard) -> results::Settled {
             part.as_ref(),
             ("missing", "the provider gave no line for this request in either of its files".to_string()),
         ),
+        Some(AttemptState::Abandoned { batch_id }) => {
+            let which = batch_id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
+            let message = format!("batch{which} did not end when the job's time was over; it may still run and cost");
+            (None, ("batch_abandoned", message))
+        }
         Some(AttemptState::Refused { message, .. }) if shard.is_refused_for_good() => {
             (None, ("provider_rejected", message.clone()))
         }

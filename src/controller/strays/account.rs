@@ -93,7 +93,8 @@ impl Account {
 mod tests {
     use super::*;
 
-    const TIMING: Timing = Timing { post_window: 1, send_timeout: 1, listing_lag: 1, deletion_deadline: 1 };
+    const TIMING: Timing =
+        Timing { post_window: 1, send_timeout: 1, listing_lag: 1, deletion_deadline: 1, abandon_after: 1 };
 
     fn said(work: &str) -> Said {
         Said {

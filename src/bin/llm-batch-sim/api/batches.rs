@@ -179,7 +179,9 @@ pub async fn cancel(
         let message = format!("Cannot cancel a batch with status '{status}'.");
         return Err(ApiError::conflict(message));
     }
-    batch.control.tell(Command::Cancel);
+    if !batch.object.ignores_cancel() {
+        batch.control.tell(Command::Cancel);
+    }
     Ok(Json(batch.object.clone()))
 }
 

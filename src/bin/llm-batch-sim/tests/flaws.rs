@@ -49,6 +49,20 @@ async fn a_batch_expires_with_what_it_has() -> Result<(), Failure> {
 }
 
 #[tokio::test]
+async fn a_batch_that_ignores_its_cancellation_runs_on_and_is_billed() -> Result<(), Failure> {
+    let server = Server::start(&[], LONG, &json!([])).await?;
+    server.fault(json!({"point": "batch", "action": "ignore_cancel"})).await?;
+    let batch = server.order(&chats(TEN)).await?;
+    server.batch(&batch, |batch| batch["status"] == "in_progress").await?;
+    let told = server.post(&format!("/v1/batches/{batch}/cancel"), &Value::Null).await?;
+    assert_eq!(told.json()?["status"], "cancelling");
+    let ended = server.post(&format!("/admin/batches/{batch}/finish"), &Value::Null).await?.json()?;
+    assert_eq!((&ended["status"], &ended["request_counts"]["completed"]), (&json!("cancelled"), &json!(10)));
+    assert_eq!(sorted(&server.ledger().await?, "custom_id"), inputs());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_batch_fails_for_a_reason_that_passes() -> Result<(), Failure> {
     let flaw = json!({"point": "batch", "action": "fail", "code": "token_limit_exceeded", "message": "Later."});
     let run = run(flaw).await?;

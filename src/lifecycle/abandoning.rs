@@ -1,0 +1,94 @@
+//! Batches that do not end although the job's time is over: after a while the job ends without them.
+
+use super::decide::Step;
+use super::journal::{Attempt, AttemptState, Commit, Journal, Slot};
+use super::observed::{Observed, Seen, Task};
+use super::{shards, twins};
+
+/// Batches that a message names.
+const NAMED: usize = 3;
+/// Milliseconds for which what fails when a batch is to be given up on is tried again: one bad answer is no reason.
+const LAST_TRIES: i64 = 300_000;
+
+/// When the batches of a job whose time is over are given up on; None where the journal does not say yet since when they
+/// are to stop. A deadline that was moved since counts as it is now.
+pub(super) fn due(o: &Observed, journal: &Journal) -> Option<i64> {
+    let since = journal.out_of_time_since?.max(o.job.deadline.unwrap_or_default());
+    Some(since.saturating_add(o.timing.abandon_after))
+}
+
+/// Gives up on one batch that had until `due` to end, or takes a last look at it. What ended is still collected, and a
+/// batch is given up on only after it was told to stop, unless that fails.
+pub(super) fn abandon(o: &Observed, journal: &Journal, due: i64) -> Option<Step> {
+    shards::attempts(journal).find_map(|(slot, attempt)| match fate(o, slot, attempt, due) {
+        Fate::GoesOn => None,
+        Fate::LastLook => Some(Step::Poll(slot)),
+        Fate::Abandoned => {
+            let batch_id = match &attempt.state {
+                AttemptState::Submitted { batch_id, .. } => Some(batch_id.clone()),
+                _ => None,
+            };
+            Some(shards::with_state(journal, slot, AttemptState::Abandoned { batch_id }))
+        }
+    })
+}
+
+enum Fate {
+    GoesOn,
+    LastLook,
+    Abandoned,
+}
+
+fn fate(o: &Observed, slot: Slot, attempt: &Attempt, due: i64) -> Fate {
+    let fails = |task: Task| o.memory.in_vain.contains_key(&task);
+    let in_vain = |fails: bool| fails && o.now >= due + o.timing.abandon_after.min(LAST_TRIES);
+    let call = Task::Call(slot);
+    match &attempt.state {
+        AttemptState::Intended | AttemptState::Revoking => {
+            let searched = o.memory.searches.get(&attempt.intent_id).is_some_and(|s| s.began >= due);
+            match (searched || in_vain(fails(call))) && o.now >= twins::shown_at(o, attempt) {
+                true => Fate::Abandoned,
+                false => Fate::GoesOn,
+            }
+        }
+        AttemptState::Submitted { batch_id, .. } if !o.memory.collected.contains_key(batch_id) => {
+            let look = o.memory.looks.get(batch_id);
+            match look.filter(|look| look.at >= due).map(|look| &look.seen) {
+                Some(Seen::Running { .. }) if o.memory.cancelled.contains(batch_id) => Fate::Abandoned,
+                Some(Seen::NotFound | Seen::NotOurs | Seen::Gone { .. }) => Fate::Abandoned,
+                _ if in_vain([call, Task::Cancel(slot), Task::Collect(slot)].into_iter().any(fails)) => Fate::Abandoned,
+                None if look.is_some() && !o.memory.running.contains(&call) => Fate::LastLook,
+                _ => Fate::GoesOn,
+            }
+        }
+        _ => Fate::GoesOn,
+    }
+}
+
+/// Says in the end which batches it was decided without, and what they may still cost.
+pub(super) fn told(journal: &Journal, mut end: Commit) -> Commit {
+    let abandoned: Vec<(String, i64)> = journal.abandoned_batches().map(|(slot, id, n)| (name(slot, id), n)).collect();
+    if abandoned.is_empty() {
+        return end;
+    }
+    let names: Vec<&str> = abandoned.iter().take(NAMED).map(|(name, _)| name.as_str()).collect();
+    let more = match abandoned.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let requests: i64 = abandoned.iter().map(|(_, n)| n).sum();
+    end.message += &format!(
+        "; given up on, for they did not end: batch {}{more}; they may still run, and up to {requests} requests may still be \
+         billed: cancel them at the provider",
+        names.join(", ")
+    );
+    end
+}
+
+/// What a person calls a batch that was given up on.
+fn name(slot: Slot, batch_id: Option<&str>) -> String {
+    match batch_id {
+        Some(id) => format!("{id} ({slot})"),
+        None => format!("{slot}, if there is one"),
+    }
+}
