@@ -9,7 +9,7 @@ mod support;
 use std::sync::Arc;
 
 use batchjob_operator::api::{ErrorSummary, InlineRequest, Outcome, RequestCounts};
-use batchjob_operator::lifecycle::{Attempt, AttemptState, Journal, Owner, PartRef, Shard, error_summary};
+use batchjob_operator::lifecycle::{Attempt, AttemptState, Journal, Owner, PartRef, Shard, Tries, error_summary};
 use batchjob_operator::requests::{Recipe, Source, pass};
 use batchjob_operator::results::{self, Collection, FollowUp, Manifest, Part, Settled};
 use batchjob_operator::store::{Folder, ShardWriter, StagedShard, layout, staged};
@@ -103,6 +103,11 @@ fn limit(limits: &[u32], round: usize) -> u32 {
     limits[round % limits.len()]
 }
 
+fn may_be_sent_again(asked: &results::Asked, limit: u32) -> bool {
+    let &results::Asked { ended, failed, lost, given_up } = asked;
+    Tries { ended, failed, lost, given_up }.may_be_sent_again(limit)
+}
+
 /// A shard that is to be sent.
 fn planned(staged: StagedShard, round: u32, took: RequestCounts, took_errors: Vec<ErrorSummary>) -> Shard {
     let StagedShard { sha256, index_sha256, bytes, first, requests, model } = staged;
@@ -159,6 +164,8 @@ async fn settle(folder: &Folder, shard: &mut Shard, fates: &[Vec<Fate>], n: usiz
         index: &shard.index_sha256,
         requests: shard.requests,
         files: vec![futures::stream::iter(chunks).boxed()],
+        may_be_unreadable: &|_| false,
+        unusable: "",
     };
     let part = results::collect(collection, &std::env::temp_dir()).await.unwrap();
     let state = AttemptState::Settled {
@@ -243,7 +250,9 @@ async fn flow(
     for round in 1..ROUNDS {
         let writer = ShardWriter::new(&folder, WORK, &spool, max_requests, max_bytes);
         let shards = journal.shards.iter().map(settled).collect();
-        let again = results::follow_up(writer, &folder, shards, limit(&limits, round)).await.unwrap();
+        let again =
+            results::follow_up(writer, &folder, shards, |asked| may_be_sent_again(asked, limit(&limits, round)));
+        let again = again.await.unwrap();
         for FollowUp { shard, took, took_errors } in again {
             assert_eq!(took.total, shard.requests);
             journal.shards.push(planned(shard, round as u32, took, took_errors));

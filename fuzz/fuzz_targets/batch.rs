@@ -9,7 +9,7 @@ fuzz_target!(|body: &[u8]| {
     let Some(batch) = Batch::read(body) else { return };
     let files = [&batch.input_file_id, &batch.output_file_id, &batch.error_file_id].into_iter().flatten();
     for id in files.chain([&batch.id]) {
-        assert!((1..=256).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()), "{id:?}");
+        assert!((1..=2_048).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()), "{id:?}");
     }
     assert!(batch.done >= 0);
     assert!(batch.status.len() <= 64 && batch.errors.len() <= 8 && batch.metadata.len() <= 64);

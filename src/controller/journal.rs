@@ -3,13 +3,19 @@
 use bytes::Bytes;
 
 use crate::lifecycle::Journal;
-use crate::store::StoreError;
+use crate::store::{DOCUMENT_LIMIT, StoreError};
 
 /// # Errors
-/// Never for a journal that we made; the type says so all the same.
+/// [`StoreError::TooLarge`] where nobody could read it again, as of a thousand batches whose ids have kilobytes.
 pub(super) fn encode(journal: &Journal) -> Result<Bytes, StoreError> {
     let bytes = serde_json::to_vec_pretty(journal).map_err(|e| StoreError::Invalid(e.to_string()))?;
-    Ok(bytes.into())
+    match bytes.len() as u64 > DOCUMENT_LIMIT {
+        true => Err(StoreError::TooLarge(format!(
+            "the journal would have {} bytes, and {DOCUMENT_LIMIT} can be read; run the job in parts",
+            bytes.len()
+        ))),
+        false => Ok(bytes.into()),
+    }
 }
 
 /// # Errors

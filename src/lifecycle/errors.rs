@@ -56,7 +56,7 @@ fn advice(code: &str) -> &'static str {
     match code {
         "context_length_exceeded" => "the request is longer than the model's context; shorten it",
         "content_filter" | "content_policy_violation" => "the provider's filter refused the request or its answer",
-        "invalid_request_error" | "invalid_value" | "http_400" | "http_422" => {
+        "invalid_request_error" | "invalid_value" | "NonRetriableHttpStatus" => {
             "the provider refused the request as it is; errors.jsonl has the reason"
         }
         TOO_LARGE => "the account has no room for the request, even alone; raise its limit, or shorten the request",
@@ -67,6 +67,10 @@ fn advice(code: &str) -> &'static str {
         "server_error" | "internal_error" | "http_500" | "http_502" | "http_503" | "http_504" => {
             "the provider failed; such requests are sent again within `spec.backoffLimitPerRequest`"
         }
+        "unreadable_answer" => "answered in a way that cannot be read, and not sent again; errors.jsonl has the line",
+        "answer_too_long" => "the answer is longer than what is read; the provider keeps it",
+        "no_answer" => "the provider reported success and gave no answer; not sent again",
+        code if code.starts_with("http_4") => "the provider refused the request as it is; errors.jsonl has the reason",
         _ => "",
     }
 }

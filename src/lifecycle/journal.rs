@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{DeletionPolicy, ErrorSummary, InputStatus, LeftOut, Outcome, PROTOCOL_VERSION, RequestCounts};
 
-/// Shards of one work, those of all rounds together: so its journal, of some kilobytes a shard and 8 at most, stays below
-/// the 16 MiB that are read of it.
+/// Shards of one work, those of all rounds together: so its journal, of some kilobytes a shard and 8 with ids of a kilobyte, stays
+/// below the 16 MiB that are read of it.
 pub const SHARD_LIMIT: usize = 1_500;
 /// The same where the journal lies in a ConfigMap, which has room for 1 MiB.
 pub const SHARD_LIMIT_IN_CONFIG_MAPS: usize = 30;

@@ -4,6 +4,7 @@
 //! returns and feeds what came of it back as [`Memory`]; the model checker in `tests/` runs this very function.
 
 mod abandoning;
+mod collecting;
 mod decide;
 mod deleting;
 mod ending;
@@ -21,6 +22,7 @@ mod strays;
 mod taking;
 mod twins;
 
+pub use collecting::{Reading, Short, Tries, Unanswered};
 pub use decide::{Failure, Step, Stuck, Waiting, decide};
 pub use errors::{TOO_LARGE, error_summary};
 pub use identity::{WORK_HASH_VERSION, output_uri, spec_hash};

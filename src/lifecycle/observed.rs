@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Stuck;
 use super::journal::{Journal, Owner, PartRef, Plan, Refusal, Rejection, Shard, Slot};
+use super::{Short, Stuck};
 use crate::api::{
     DeletionPolicy, ErrorSummary, Lock, Outcome, PinnedProvider, ProviderFilePolicy, RequestCounts,
     UnknownSubmissionPolicy,
@@ -353,6 +353,13 @@ pub enum Seen {
         /// The provider's word for how it ended.
         state: String,
     },
+    /// It ended, and names the file with its answers in a way that nobody can use.
+    Unnamed {
+        /// The provider's word for how it ended.
+        state: String,
+        /// Which field, and what is wrong with it.
+        why: String,
+    },
 }
 
 /// What was collected of an ended batch; the part is in storage and was read back.
@@ -366,8 +373,10 @@ pub struct Collected {
     pub may_pass: i64,
     /// Why requests have no answer, by code.
     pub errors: Vec<ErrorSummary>,
-    /// The provider's files of this batch.
+    /// The provider's files of this batch that hold nothing that is not in the part.
     pub files: Vec<String>,
+    /// Set where the files may hold more another time.
+    pub short: Option<Short>,
 }
 
 /// What came of deleting what was staged for a work.

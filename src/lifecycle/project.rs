@@ -263,9 +263,12 @@ fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
             AttemptState::Refused { .. } => ("Refused".into(), None),
             AttemptState::Submitted { batch_id, .. } => {
                 let state = match look(o, attempt).map(|l| &l.seen) {
-                    Some(Seen::Running { state, .. } | Seen::Ended { state, .. } | Seen::Gone { state }) => {
-                        camel(state)
-                    }
+                    Some(
+                        Seen::Running { state, .. }
+                        | Seen::Ended { state, .. }
+                        | Seen::Gone { state }
+                        | Seen::Unnamed { state, .. },
+                    ) => camel(state),
                     Some(Seen::NotFound) => "NotFound".into(),
                     Some(Seen::NotOurs) => "NotOurs".into(),
                     None => "Submitted".into(),

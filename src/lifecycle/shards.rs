@@ -1,5 +1,6 @@
 //! The submission protocol, shard by shard: see `docs/architecture.md` for the argument behind each rule.
 
+use super::collecting;
 use super::decide::{Step, Stuck, Waiting};
 use super::journal::{Attempt, AttemptState, Journal, Refusal, Rejection, Shard, Slot};
 use super::observed::{Look, Observed, Posted, Seen, Task};
@@ -241,7 +242,7 @@ fn follow(
                 false => poll(o, slot, again, round),
             }
         }
-        Seen::Ended { state, .. } | Seen::Gone { state } if o.memory.collected.contains_key(batch_id) => {
+        Seen::Ended { state, .. } | Seen::Gone { state } if may_settle(o, look, batch_id) => {
             let c = o.memory.collected.get(batch_id)?;
             if let Some(twin) = twins::unseen(o, attempt, batch_id, look.at)
                 && may_try(Task::CancelTwin(slot))
@@ -264,8 +265,22 @@ fn follow(
                 }
             })))
         }
+        Seen::Unnamed { .. } => {
+            round.stage = reasons::COLLECTING;
+            if let Some(state) = given_up(o, journal, slot, attempt, batch_id) {
+                return Some(without_file(o, slot, attempt, true).unwrap_or_else(|| with_state(journal, slot, state)));
+            }
+            round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
+            poll(o, slot, again, round)
+        }
         Seen::Ended { .. } => {
             round.stage = reasons::COLLECTING;
+            if let Some(c) = o.memory.collected.get(batch_id) {
+                round.stuck = collecting::told(batch_id, c).or(round.stuck.take());
+                if let Some(due) = collecting::again(o, look, c).filter(|due| o.now < *due) {
+                    return round.due(due);
+                }
+            }
             let patient = o.now < look.at + o.timing.listing_lag;
             (!o.memory.running.contains(&Task::Collect(slot))).then_some(Step::Collect { slot, patient })
         }
@@ -282,6 +297,11 @@ fn follow(
             }
         }
     }
+}
+
+/// Whether what was collected of the batch is its last word.
+fn may_settle(o: &Observed, look: &Look, batch_id: &str) -> bool {
+    o.memory.collected.get(batch_id).is_some_and(|c| collecting::again(o, look, c).is_none())
 }
 
 fn poll(o: &Observed, slot: Slot, again: i64, round: &mut Round) -> Option<Step> {
@@ -347,6 +367,10 @@ fn why_lost(seen: &Seen, batch_id: &str) -> String {
         Seen::NotOurs => format!(
             "batch {batch_id} carries nothing that says that it belongs to this job, so it is not touched; give its \
              answers up ('lost'), or, if no batch of this job runs, have its requests sent, and paid, again ('resend')"
+        ),
+        Seen::Unnamed { why, .. } => format!(
+            "batch {batch_id} ended, and its answers cannot be fetched: {why}; the batch is looked at again; or give its \
+             answers up ('lost'), or have its requests sent, and paid, again ('resend')"
         ),
         Seen::Gone { .. } => format!(
             "batch {batch_id} ended and the provider no longer has the answers that it names; if they come back they are \

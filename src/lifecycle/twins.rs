@@ -29,7 +29,7 @@ pub(super) fn twins<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> i
 pub(super) fn look_for(o: &Observed, slot: Slot, attempt: &Attempt, seen: &Seen, round: &mut Round) -> Option<Step> {
     let ended = match seen {
         Seen::Running { .. } => false,
-        Seen::Ended { .. } | Seen::Gone { .. } => true,
+        Seen::Ended { .. } | Seen::Gone { .. } | Seen::Unnamed { .. } => true,
         Seen::NotFound | Seen::NotOurs => return None,
     };
     let all = shown_at(o, attempt);

@@ -105,6 +105,8 @@ pub struct Batch {
     pub output_file_id: Option<String>,
     /// Requests without an answer.
     pub error_file_id: Option<String>,
+    /// Fields that name a file of answers in a way that nobody can use, such as a list, each with what is wrong with it.
+    pub unusable: Vec<String>,
     /// Requests done, by the provider's count; None where it does not count.
     pub done: Option<i64>,
     /// What we said when we asked for it.
@@ -143,7 +145,7 @@ impl Batch {
     /// Set when the batch was turned away as a whole before any request ran: there is nothing to collect.
     pub fn rejection(&self) -> Option<ApiError> {
         let nothing = self.output_file_id.is_none() && self.error_file_id.is_none() && self.done.unwrap_or(0) == 0;
-        if self.status != "failed" || !nothing {
+        if self.status != "failed" || !nothing || !self.unusable.is_empty() {
             return None;
         }
         let first = self.errors.first().cloned().unwrap_or_default();
@@ -162,6 +164,11 @@ impl Batch {
             (code, message) => format!("{code}: {message}{at}"),
         };
         Some(ApiError::new(class, message))
+    }
+
+    /// Why the answers cannot be fetched although the batch names a file with them: what holds them is never taken for nothing.
+    pub fn unnamed_answers(&self) -> Option<String> {
+        self.output_file_id.is_none().then(|| self.unusable.join("; ")).filter(|why| !why.is_empty())
     }
 
     /// What we said under `key` when we asked for it.

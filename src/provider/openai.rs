@@ -95,7 +95,7 @@ impl OpenAi {
             return Err(self.redirected(&asked, status, &redirect));
         }
         let body = self.without_key(read_all(response, ANSWER_LIMIT).await.unwrap_or_default());
-        Err(wire::api_error(status, &headers, &body))
+        Err(wire::api_error(status, &headers, &body, &call))
     }
 
     /// Says where a redirect leads and what to set instead. Following it would send the key, or the requests, to a host that
@@ -264,7 +264,11 @@ impl BatchApi for OpenAi {
         let request = self.request(Method::POST, &["files"]).multipart(form);
         let response = self.send_patiently(request, self.files).await?;
         let body = read_body(response).await?;
-        json::parse(&body).as_ref().and_then(wire::file).ok_or_else(unreadable)
+        let value = json::parse(&body).ok_or_else(unreadable)?;
+        wire::file(&value).ok_or_else(|| match wire::unusable(&value, "id") {
+            Some(why) => ApiError::new(Class::Transient, format!("the server names the uploaded file, and {why}")),
+            None => unreadable(),
+        })
     }
 
     async fn create(&self, batch: &CreateBatch) -> Created {
@@ -300,11 +304,16 @@ impl BatchApi for OpenAi {
         match read_all(response, ANSWER_LIMIT).await {
             Ok(body) if status.is_success() => match Batch::read(&body) {
                 Some(batch) => Created::Yes(batch.id),
-                None => Created::Unknown(lost(format!("the server answered {status} without a batch"))),
+                None => {
+                    let why = json::parse(&body).and_then(|value| wire::unusable(&value, "id"));
+                    let why = why.map(|why| format!("; {why}")).unwrap_or_default();
+                    Created::Unknown(lost(format!("the server answered {status} without a batch{why}")))
+                }
             },
             Ok(body) => {
                 let body = self.without_key(body);
-                let error = about_a_create(wire::api_error(status, &headers, &body), &body, &batch.input_file_id);
+                let error = wire::api_error(status, &headers, &body, &call);
+                let error = about_a_create(error, &body, &batch.input_file_id);
                 refused(self.vendors_own, status, &body, error)
             }
             Err(e) => Created::Unknown(lost(e.to_string())),
@@ -408,7 +417,8 @@ mod tests {
 
     fn classify(vendors_own: bool, status: u16, body: &str) -> Created {
         let status = StatusCode::from_u16(status).unwrap();
-        refused(vendors_own, status, body.as_bytes(), wire::api_error(status, &Default::default(), body.as_bytes()))
+        let error = wire::api_error(status, &Default::default(), body.as_bytes(), "POST h/v1/batches");
+        refused(vendors_own, status, body.as_bytes(), error)
     }
 
     #[test]

@@ -10,8 +10,11 @@ use super::{ApiError, Batch, BatchError, Class};
 use crate::api::json;
 use crate::api::text::clip;
 
-/// Longest name of a batch or a file that is taken for one, in bytes; those that we know have 30 to 80.
-const ID_LIMIT: usize = 256;
+/// Longest name of a batch or a file that is taken for one, in bytes. Vendors' have 30 to 80; gateways that write model, deployment
+/// and the vendor's own id into theirs come to 500 (LiteLLM's managed files). A journal holds five a batch, and is read up to 16 MiB.
+pub(super) const ID_LIMIT: usize = 2_048;
+/// Longest message of a server that is shown, in bytes.
+const WORDS_LIMIT: usize = 480;
 /// Longest state or error code that is shown, in bytes.
 const WORD_LIMIT: usize = 64;
 
@@ -26,14 +29,17 @@ pub(super) fn file(value: &Value) -> Option<String> {
     id(value, "id").filter(|_| !is_error(value))
 }
 
-/// An error has an id too, sometimes: the request's.
+/// An error has an id too, sometimes: the request's. A batch that failed may have an error in it (Together).
 fn is_error(value: &Value) -> bool {
-    value.get("error").is_some_and(|e| !e.is_null())
+    let is_batch = value.get("object").and_then(Value::as_str) == Some("batch") || id(value, "input_file_id").is_some();
+    !is_batch && value.get("error").is_some_and(|e| !e.is_null())
 }
 
 /// An entry of a list of batches; its id is empty where it has none. None where it is no object.
 pub(super) fn entry(value: &Value) -> Option<Batch> {
+    let unusable = ["output_file_id", "error_file_id"].into_iter().filter_map(|key| unusable(value, key));
     value.is_object().then(|| Batch {
+        unusable: unusable.collect(),
         id: id(value, "id").unwrap_or_default(),
         status: clip(text(value, "status").unwrap_or_default().trim().to_ascii_lowercase(), WORD_LIMIT),
         created_at: number(value.get("created_at")),
@@ -46,20 +52,53 @@ pub(super) fn entry(value: &Value) -> Option<Batch> {
     })
 }
 
+/// None where a count is there that is none: then all requests are expected.
 fn done(counts: &Value) -> Option<i64> {
-    let count = |key| Some(number(Some(counts.get(key)?)).max(0));
+    let count = |key| counts.get(key).filter(|count| !count.is_null()).map(count_of);
     match (count("completed"), count("failed")) {
         (None, None) => None,
-        (completed, failed) => Some(completed.unwrap_or(0).saturating_add(failed.unwrap_or(0))),
+        (completed, failed) => Some(completed.unwrap_or(Some(0))?.saturating_add(failed.unwrap_or(Some(0))?)),
     }
+}
+
+fn count_of(value: &Value) -> Option<i64> {
+    let count = match value {
+        Value::Number(n) => n.as_i64().or(n.as_f64().map(|f| f as i64)),
+        Value::String(s) => s.trim().parse().ok(),
+        _ => None,
+    };
+    count.filter(|count| *count >= 0)
 }
 
 /// A name that can stand in a path, a status and a log line: no other is one.
 pub(super) fn id(value: &Value, key: &str) -> Option<String> {
-    text(value, key).filter(|id| {
-        let plain = id.bytes().all(|b| b.is_ascii_graphic());
-        plain && id.len() <= ID_LIMIT && !matches!(id.as_str(), "." | "..")
-    })
+    text(value, key).filter(|id| no_id(id).is_none())
+}
+
+/// What keeps a text from being a name.
+fn no_id(id: &str) -> Option<String> {
+    match id.bytes().all(|b| b.is_ascii_graphic()) {
+        _ if id.len() > ID_LIMIT => Some(format!("has {} bytes, and at most {ID_LIMIT} are taken", id.len())),
+        false => Some("holds spaces, control characters or letters outside ASCII".into()),
+        true => matches!(id, "." | "..").then(|| "is a step of a path".into()),
+    }
+}
+
+/// What is wrong with a field that is there and names nothing. Null, an empty text, list or object and `false` are what servers
+/// write where there is no file.
+pub(super) fn unusable(value: &Value, key: &str) -> Option<String> {
+    let wrong = match value.get(key)? {
+        Value::Null | Value::Bool(false) => return None,
+        Value::String(id) if id.trim().is_empty() => return None,
+        Value::Array(list) if list.is_empty() => return None,
+        Value::Object(object) if object.is_empty() => return None,
+        Value::String(id) => no_id(id)?,
+        Value::Number(_) => return None,
+        Value::Bool(true) => "is `true`".into(),
+        Value::Array(_) => "is a list".into(),
+        Value::Object(_) => "is an object".into(),
+    };
+    Some(format!("its `{key}` {wrong}"))
 }
 
 /// A non-empty string; an id of another type is taken as its text.
@@ -84,21 +123,25 @@ fn metadata(value: &Value) -> Vec<(String, String)> {
     pairs.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))).take(64).collect()
 }
 
+/// Why a batch failed as a whole, in whatever shape: a list, or a text or an object in place of one.
 fn errors(value: &Value) -> Vec<BatchError> {
-    let Some(errors) = value.get("errors") else { return vec![] };
-    let list = errors.get("data").unwrap_or(errors).as_array().cloned().unwrap_or_default();
-    list.iter()
-        .take(8)
-        .map(|e| BatchError {
-            code: clip(text(e, "code").unwrap_or_default(), WORD_LIMIT),
-            message: clip(text(e, "message").or(e.as_str().map(String::from)).unwrap_or_default(), 512),
-            line: e.get("line").and_then(Value::as_i64),
-        })
-        .collect()
+    let errors = value.get("errors").map(|errors| errors.get("data").unwrap_or(errors));
+    let error = |e: &Value| BatchError {
+        code: clip(text(e, "code").unwrap_or_default(), WORD_LIMIT),
+        message: clip(text(e, "message").or_else(|| message(e, 3)).unwrap_or_default(), 512),
+        line: e.get("line").and_then(Value::as_i64),
+    };
+    match errors {
+        Some(Value::Array(list)) if !list.is_empty() => list.iter().take(8).map(error).collect(),
+        other => {
+            let some = other.filter(|e| message(e, 3).is_some()).or_else(|| value.get("error"));
+            some.map(error).filter(|e| !e.message.is_empty() || !e.code.is_empty()).into_iter().collect()
+        }
+    }
 }
 
-/// The error that an answer other than 2xx means.
-pub(super) fn api_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ApiError {
+/// The error that an answer other than 2xx to `call` means.
+pub(super) fn api_error(status: StatusCode, headers: &HeaderMap, body: &[u8], call: &str) -> ApiError {
     let class = match status.as_u16() {
         401..=403 => Class::Auth,
         404 | 410 => Class::NotFound,
@@ -108,19 +151,60 @@ pub(super) fn api_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) ->
         400..=499 => Class::InvalidInput,
         _ => Class::Transient,
     };
-    let message = match said(body) {
-        Some(said) => format!("{} ({})", clip(said, 480), status.as_u16()),
-        None => format!("the server answered {status} without a message"),
+    let message = match said(body).or_else(|| page(body)) {
+        Some(said) => format!("{} ({}, {call})", clip(said, WORDS_LIMIT), status.as_u16()),
+        None => format!("the server answered {status} without a message ({call})"),
     };
     ApiError { class, message, status: Some(status.as_u16()), retry_after: retry_after(headers) }
 }
 
-/// The message of an error document in any of the shapes that are around; None where there is none, as in an HTML page.
+/// The message of an error document in any of the shapes that are around, with its code where it has one beside; None where it is
+/// no JSON, as an HTML page, or says nothing.
 pub(super) fn said(body: &[u8]) -> Option<String> {
-    let value = json::parse(body)?;
-    let detail = value.get("detail").unwrap_or(&value);
-    let error = detail.get("error").unwrap_or(detail);
-    error.as_str().map(String::from).or_else(|| text(error, "message"))
+    message(&json::parse(body)?, 4)
+}
+
+fn message(value: &Value, levels: u32) -> Option<String> {
+    let levels = levels.checked_sub(1)?;
+    match value {
+        Value::String(said) => Some(said.trim().to_string()).filter(|said| !said.is_empty()),
+        Value::Array(list) => {
+            let all: Vec<String> = list.iter().take(4).filter_map(|e| message(e, levels)).collect();
+            Some(all.join("; ")).filter(|said| !said.is_empty())
+        }
+        Value::Object(object) => {
+            let get = |key: &str| object.get(key).and_then(|inner| message(inner, levels));
+            // FastAPI's `msg`; RFC 9457's `title`.
+            let said = get("message").or_else(|| get("msg"));
+            let inner = ["error", "detail", "errors", "title"].into_iter().find_map(get);
+            match (inner, said) {
+                (Some(code), Some(said)) if code != said => Some(format!("{code}: {said}")),
+                (inner, said) => said.or(inner),
+            }
+        }
+        _ => None,
+    }
+}
+
+/// What a body that is no JSON says: its text, or the title of a page of HTML.
+fn page(body: &[u8]) -> Option<String> {
+    const READ: usize = 8 << 10;
+    if json::parse(body).is_some() {
+        return None;
+    }
+    let text = String::from_utf8_lossy(&body[..body.len().min(READ)]);
+    let lower = text.to_ascii_lowercase();
+    let said = match lower.trim_start().starts_with('<') {
+        true => {
+            let from = lower.find("<title")? + "<title".len();
+            let from = from + lower[from..].find('>')? + 1;
+            &text[from..from + lower[from..].find('<')?]
+        }
+        false => &text,
+    };
+    let words: Vec<&str> =
+        said.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()).collect();
+    Some(words.join(" ")).filter(|said| !said.is_empty())
 }
 
 /// The code of an error document, for programs.
@@ -190,9 +274,60 @@ mod tests {
             r#"{"detail":{"error":{"message":"m"}}}"#,
             r#"{"error":"m"}"#,
             r#"{"message":"m"}"#,
+            r#"{"errors":[{"message":"m"}]}"#,
+            r#"{"detail":[{"loc":["body","model"],"msg":"m","type":"missing"}]}"#,
+            r#""m""#,
         ] {
             assert_eq!(said(body.as_bytes()).as_deref(), Some("m"), "{body}");
         }
         assert_eq!(said(b"<html>502</html>"), None);
+    }
+
+    #[test]
+    fn no_words_of_a_refusal_are_dropped() {
+        let told =
+            |body: &str| api_error(StatusCode::BAD_REQUEST, &HeaderMap::new(), body.as_bytes(), "GET h/v1/x").message;
+        for (body, wanted) in [
+            (
+                r#"{"error":"model_not_found","message":"no such model"}"#,
+                "model_not_found: no such model (400, GET h/v1/x)",
+            ),
+            (
+                "Line 1: Model 'x' has not\n been configured",
+                "Line 1: Model 'x' has not been configured (400, GET h/v1/x)",
+            ),
+            ("<html><head><TITLE lang=en>502 Bad\nGateway</title>", "502 Bad Gateway (400, GET h/v1/x)"),
+            (r#"{"errors":["a",{"message":"b"}]}"#, "a; b (400, GET h/v1/x)"),
+            ("", "the server answered 400 Bad Request without a message (GET h/v1/x)"),
+            ("<html><h1>x</h1>", "the server answered 400 Bad Request without a message (GET h/v1/x)"),
+            ("{}", "the server answered 400 Bad Request without a message (GET h/v1/x)"),
+        ] {
+            assert_eq!(told(body), wanted);
+        }
+        assert!(told(&"é".repeat(100_000)).len() <= WORDS_LIMIT + 24);
+    }
+
+    #[test]
+    fn a_file_that_nobody_can_name_is_not_taken_for_none() {
+        let long = "f".repeat(ID_LIMIT + 1);
+        for (odd, why) in [
+            (json!(long), "has 2049 bytes"),
+            (json!(["file-1"]), "is a list"),
+            (json!({"id": "file-1"}), "is an object"),
+            (json!(true), "is `true`"),
+            (json!("a b"), "holds spaces"),
+            (json!(".."), "is a step"),
+        ] {
+            let read = batch(&json!({"id": "b", "status": "failed", "output_file_id": odd})).unwrap();
+            let said = read.unnamed_answers().unwrap();
+            assert!(said.starts_with(&format!("its `output_file_id` {why}")), "{said}");
+            assert_eq!(read.rejection(), None, "it is not turned away");
+        }
+        for none in [json!(null), json!(""), json!(false), json!([]), json!({})] {
+            let read = batch(&json!({"id": "b", "status": "completed", "output_file_id": none})).unwrap();
+            assert_eq!((read.unnamed_answers(), read.output_file_id), (None, None));
+        }
+        let id = "f".repeat(ID_LIMIT);
+        assert_eq!(batch(&json!({"id": "b", "output_file_id": id})).unwrap().output_file_id, Some(id));
     }
 }

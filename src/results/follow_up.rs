@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::errors::{Tally, code};
+use super::errors::Tally;
 use super::joined::{Joined, Request, Settled, With, corrupt};
-use super::line::Ended;
+use super::line::{Ended, ProviderLine};
 use super::write::WriteError;
 use crate::api::{ErrorSummary, RequestCounts};
 use crate::store::{ShardWriter, StagedShard, inputs_of_line};
@@ -19,8 +19,20 @@ pub struct FollowUp {
     pub took_errors: Vec<ErrorSummary>,
 }
 
-/// Stages the requests that another round may bring an answer for: never executed, came back in no file, or failed in a way
-/// that may pass and not more often than `limit`. With each shard, how its requests stood before.
+/// How a request that was sent fared in all rounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Whether a line ended it for good: answered, refused, or paid and not readable.
+    pub ended: bool,
+    /// Rounds in which it failed in a way that may pass.
+    pub failed: usize,
+    /// Rounds in which no line told of it.
+    pub lost: usize,
+    /// Whether a person gave its answers up.
+    pub given_up: bool,
+}
+
+/// Stages the requests for which `may_be_sent_again` holds. With each shard, how its requests stood before.
 ///
 /// # Errors
 /// It can be tried again: shards are named by their content.
@@ -28,13 +40,17 @@ pub async fn follow_up(
     mut writer: ShardWriter<'_>,
     folder: &crate::store::Folder,
     shards: Vec<Settled>,
-    limit: u32,
+    may_be_sent_again: impl Fn(&Asked) -> bool,
 ) -> Result<Vec<FollowUp>, WriteError> {
     let work_id = writer.work_id().to_string();
     let mut took = Took::default();
     let mut joined = Joined::new(folder, &work_id, shards, With::Rounds);
     while let Some(request) = joined.next().await? {
-        let Some(stood) = may_be_sent_again(&request, limit) else { continue };
+        let answers = ends(&request);
+        if !may_be_sent_again(&Asked { given_up: request.given_up, ..fared(&request.asked, &answers) }) {
+            continue;
+        }
+        let stood = stood(&request.asked, &answers);
         let sent = request.sent.as_deref().ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
         let inputs = if writer.counts_inputs() { inputs_of_line(sent) } else { 0 };
         let first = writer.push(&request.model, &[sent], inputs, &request.entry).await?;
@@ -55,7 +71,8 @@ impl Took {
         if stood != Stood::Missing
             && let Some(last) = request.answers.last()
         {
-            errors.add(code(&serde_json::from_str(last.line.get()).map_err(corrupt)?), request.entry.index);
+            let line: ProviderLine = serde_json::from_str(last.line.get()).map_err(corrupt)?;
+            errors.add(line.code(), request.entry.index);
         }
         Ok(())
     }
@@ -91,39 +108,37 @@ impl Stood {
     }
 }
 
-fn may_be_sent_again(request: &Request, limit: u32) -> Option<Stood> {
-    if request.given_up {
-        return None;
+/// A round that it was sent in and has no answer of is one that lost it. Not every round is one: the limit may have been raised.
+fn fared(asked: &[u32], answers: &[(u32, Ended)]) -> Asked {
+    Asked {
+        ended: answers.iter().any(|(_, ended)| matches!(ended, Ended::Succeeded | Ended::Failed)),
+        failed: answers.iter().filter(|(_, ended)| *ended == Ended::Errored).count(),
+        lost: asked.len().saturating_sub(answers.len()),
+        given_up: false,
     }
-    judge(&request.asked, &ends(request), limit)
 }
 
 /// How a request stood that another round was planned for, whatever the limit is by now.
 pub(super) fn stood_before(request: &Request) -> Stood {
-    judge(&request.asked, &ends(request), u32::MAX).unwrap_or(Stood::Missing)
+    let answers = ends(request);
+    match fared(&request.asked, &answers).ended || request.given_up {
+        true => Stood::Missing,
+        false => stood(&request.asked, &answers),
+    }
 }
 
 fn ends(request: &Request) -> Vec<(u32, Ended)> {
     request.answers.iter().map(|a| (a.round, a.ended)).collect()
 }
 
-/// A round that it was sent in and has no answer of is one that lost it. Not every round is one: the limit may have been raised.
-fn judge(asked: &[u32], answers: &[(u32, Ended)], limit: u32) -> Option<Stood> {
-    if answers.iter().any(|(_, ended)| matches!(ended, Ended::Succeeded | Ended::Failed)) {
-        return None;
-    }
-    let errored = answers.iter().filter(|(_, ended)| *ended == Ended::Errored).count();
-    let lost = asked.len().saturating_sub(answers.len());
-    if errored + lost > limit as usize {
-        return None;
-    }
+fn stood(asked: &[u32], answers: &[(u32, Ended)]) -> Stood {
     let last = answers.iter().rfind(|(round, _)| Some(round) == asked.last());
-    Some(match last.map(|(_, ended)| ended) {
+    match last.map(|(_, ended)| ended) {
         Some(Ended::Expired) => Stood::Expired,
         Some(Ended::Cancelled) => Stood::Cancelled,
         Some(_) => Stood::Failed,
         None => Stood::Missing,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -131,27 +146,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_may_get_an_answer_is_sent_again() {
+    fn rounds_without_a_line_are_lost_and_the_last_round_says_how_a_request_stands() {
         use Ended::{Cancelled, Errored, Expired, Failed, Succeeded};
-        for (asked, answers, limit, stood) in [
-            (&[0][..], vec![(0, Succeeded)], 2, None),
-            (&[0], vec![(0, Failed)], 2, None),
-            (&[0], vec![(0, Errored)], 2, Some(Stood::Failed)),
-            (&[0], vec![(0, Errored)], 0, None),
-            (&[0, 1], vec![(0, Errored), (1, Errored)], 2, Some(Stood::Failed)),
-            (&[0, 1, 2], vec![(0, Errored), (1, Errored), (2, Errored)], 2, None),
-            (&[0], vec![(0, Expired)], 0, Some(Stood::Expired)),
-            (&[0, 1], vec![(0, Expired), (1, Cancelled)], 0, Some(Stood::Cancelled)),
-            (&[0], vec![], 1, Some(Stood::Missing)),
-            (&[0, 1], vec![], 1, None),
-            (&[0, 1], vec![(0, Errored)], 2, Some(Stood::Missing)),
-            (&[0, 1], vec![(1, Errored)], 2, Some(Stood::Failed)),
-            (&[0, 1], vec![(0, Errored), (1, Succeeded)], 2, None),
+        for (asked, answers, (ended, failed, lost), how) in [
+            (&[0][..], vec![(0, Succeeded)], (true, 0, 0), Stood::Failed),
+            (&[0], vec![(0, Failed)], (true, 0, 0), Stood::Failed),
+            (&[0], vec![(0, Errored)], (false, 1, 0), Stood::Failed),
+            (&[0, 1], vec![(0, Errored), (1, Errored)], (false, 2, 0), Stood::Failed),
+            (&[0], vec![(0, Expired)], (false, 0, 0), Stood::Expired),
+            (&[0, 1], vec![(0, Expired), (1, Cancelled)], (false, 0, 0), Stood::Cancelled),
+            (&[0], vec![], (false, 0, 1), Stood::Missing),
+            (&[0, 1], vec![], (false, 0, 2), Stood::Missing),
+            (&[0, 1], vec![(0, Errored)], (false, 1, 1), Stood::Missing),
+            (&[0, 1], vec![(1, Errored)], (false, 1, 1), Stood::Failed),
+            (&[0, 1], vec![(0, Errored), (1, Succeeded)], (true, 1, 0), Stood::Failed),
             // It was over the limit when the second round was planned, and no longer is.
-            (&[0], vec![(0, Errored)], 1, Some(Stood::Failed)),
-            (&[0, 2], vec![(0, Errored)], 2, Some(Stood::Missing)),
+            (&[0, 2], vec![(0, Errored)], (false, 1, 1), Stood::Missing),
         ] {
-            assert_eq!(judge(asked, &answers, limit), stood, "{answers:?} of {asked:?}, limit {limit}");
+            let wanted = Asked { ended, failed, lost, given_up: false };
+            assert_eq!((fared(asked, &answers), stood(asked, &answers)), (wanted, how), "{answers:?} of {asked:?}");
         }
     }
 }

@@ -1,19 +1,18 @@
 //! Lines that come back, and lines that are handed on: OpenAI's output shape, whatever the provider.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-
-use crate::api::json::{self, Bounded};
 
 /// How one request ended, as a part says it.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Ended {
     Succeeded,
-    /// It was refused; sending it again would not help.
+    /// Sending it again would not help, or might pay for it twice.
     Failed,
     /// It failed in a way that may pass.
     Errored,
@@ -40,21 +39,60 @@ pub(super) struct RequestLine<'a> {
     pub body: &'a RawValue,
 }
 
-/// A provider's line, of which only the frame is read.
-#[derive(Deserialize)]
+/// A provider's line, of which only the frame is read. Of a key that stands twice the last counts, as in most readers of JSON.
+#[derive(Default)]
 pub(super) struct ProviderLine<'a> {
-    #[serde(borrow)]
     pub id: Option<&'a RawValue>,
+    /// None where it is no string.
     pub custom_id: Option<String>,
-    #[serde(borrow)]
     pub response: Option<&'a RawValue>,
-    #[serde(borrow)]
     pub error: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
-struct ResponseHead {
-    status_code: Option<Bounded>,
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Key {
+    Id,
+    CustomId,
+    Response,
+    Error,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for ProviderLine<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Frame;
+        impl<'de> Visitor<'de> for Frame {
+            type Value = ProviderLine<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a line of answers")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut line = ProviderLine::default();
+                while let Some(key) = map.next_key()? {
+                    match key {
+                        Key::Id => line.id = map.next_value()?,
+                        Key::Response => line.response = map.next_value()?,
+                        Key::Error => line.error = map.next_value()?,
+                        Key::CustomId => {
+                            let raw: &RawValue = map.next_value()?;
+                            let id: Option<String> = serde_json::from_str(raw.get()).ok();
+                            if line.custom_id.is_some() && line.custom_id != id {
+                                return Err(A::Error::custom("it names two requests"));
+                            }
+                            line.custom_id = id;
+                        }
+                        Key::Other => _ = map.next_value::<IgnoredAny>()?,
+                    }
+                }
+                Ok(line)
+            }
+        }
+        deserializer.deserialize_map(Frame)
+    }
 }
 
 /// A line of `results.jsonl` or `errors.jsonl`.
@@ -65,62 +103,4 @@ pub(super) struct ResultLine<'a> {
     pub response: Option<&'a RawValue>,
     pub error: Option<&'a RawValue>,
     pub request_sha256: &'a str,
-}
-
-impl ProviderLine<'_> {
-    /// How the request ended. OpenAI answers 2xx rows without an error; rows that were never executed have no response
-    /// and `batch_expired` or `batch_cancelled` as code.
-    pub fn ended(&self) -> Ended {
-        let error = self.error.map(|e| json::parse(e.get().as_bytes()));
-        let code = error.as_ref().and_then(|e| e.as_ref()?.get("code")?.as_str());
-        match code {
-            Some("batch_expired") => return Ended::Expired,
-            Some("batch_cancelled" | "batch_canceled") => return Ended::Cancelled,
-            _ => {}
-        }
-        let head = self.response.and_then(|r| serde_json::from_str::<ResponseHead>(r.get()).ok());
-        let status = head.and_then(|h| h.status_code).and_then(|s| s.0.as_i64().or_else(|| s.0.as_str()?.parse().ok()));
-        let no_error = error.is_none_or(|e| e.is_some_and(|e| is_nothing(&e)));
-        match status {
-            Some(200..=299) if no_error => Ended::Succeeded,
-            Some(400..=499) if !matches!(status, Some(408 | 409 | 429)) => Ended::Failed,
-            _ => Ended::Errored,
-        }
-    }
-}
-
-/// What servers write where there is no error.
-fn is_nothing(error: &Value) -> bool {
-    match error {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(object) => object.is_empty(),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endings_are_told_apart() {
-        for (line, ended) in [
-            (r#"{"custom_id":"a","response":{"status_code":200,"body":{}},"error":null}"#, Ended::Succeeded),
-            (r#"{"custom_id":"a","response":{"status_code":"201","body":"{}"}}"#, Ended::Succeeded),
-            (r#"{"custom_id":"a","response":{"status_code":200,"body":{}},"error":{}}"#, Ended::Succeeded),
-            (r#"{"custom_id":"a","response":{"status_code":200,"body":{}},"error":{"code":7}}"#, Ended::Errored),
-            (r#"{"custom_id":"a","response":{"status_code":400,"body":{}},"error":null}"#, Ended::Failed),
-            (r#"{"custom_id":"a","response":{"status_code":0}}"#, Ended::Errored),
-            (r#"{"custom_id":"a","response":{"status_code":429,"body":{}}}"#, Ended::Errored),
-            (r#"{"custom_id":"a","response":{"status_code":503,"body":"<html>"}}"#, Ended::Errored),
-            (r#"{"custom_id":"a","response":null,"error":{"code":"batch_expired"}}"#, Ended::Expired),
-            (r#"{"custom_id":"a","response":null,"error":{"code":"batch_cancelled"}}"#, Ended::Cancelled),
-            (r#"{"custom_id":"a","response":null,"error":"odd"}"#, Ended::Errored),
-            (r#"{"custom_id":"a"}"#, Ended::Errored),
-        ] {
-            assert_eq!(serde_json::from_str::<ProviderLine>(line).unwrap().ended(), ended, "{line}");
-        }
-    }
 }

@@ -7,7 +7,7 @@ use object_store::{PutMode, PutOptions, UpdateVersion};
 use super::{Folder, StoreError};
 
 /// Largest document that is read, in bytes.
-const DOCUMENT_LIMIT: u64 = 16 << 20;
+pub const DOCUMENT_LIMIT: u64 = 16 << 20;
 
 /// The version of a document that was read: what a swap is conditional on.
 #[derive(Clone, Debug, PartialEq, Eq)]

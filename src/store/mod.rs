@@ -11,7 +11,7 @@ pub mod staged;
 mod upload;
 
 pub use config_maps::ConfigMaps;
-pub use document::{Document, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes};
+pub use document::{DOCUMENT_LIMIT, Document, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes};
 pub use folder::{Credentials, Entry, Folder, Listed, Place};
 pub use inputs::{inputs_of_body, inputs_of_line};
 pub use lines::{LINE_LIMIT, Line, Lines};

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod abandoning;
+mod collecting;
 mod destination;
 mod progress;
 mod providers;

@@ -146,3 +146,41 @@ fn running(job: &BatchJob) -> Vec<String> {
     let batches = job.status.iter().flat_map(|status| &status.batches);
     batches.filter(|b| b.state == "InProgress").filter_map(|b| b.provider_id.clone()).collect()
 }
+
+/// Cases 21-long-file-ids, 25-nan-in-answers and 26-ok-with-an-error-in-it, and shapes of their kinds.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_ends_its_request_however_a_server_writes_it_and_no_line_is_paid_twice() {
+    let scene = Scene::new("shapes", &["--batch-duration", "100ms"]).await;
+    let rows = |shape: &str, rows: u64| json!({"point": "batch", "action": "odd_rows", "shape": shape, "rows": rows});
+    let faults = [
+        (json!({"point": "batch", "action": "long_file_id", "characters": 500}), 3, ""),
+        (rows("infinity", 3), 3, ""),
+        (rows("text_body", 3), 3, ""),
+        (rows("error_of_nulls", 3), 3, ""),
+        (rows("error_body", 1), 2, "content_filter"),
+        (rows("single_quotes", 2), 1, "unreadable_answer"),
+        (rows("cut_off", 1), 2, "unreadable_answer"),
+        (rows("garbled", 1), 2, "unreadable_answer"),
+    ];
+    for (i, (fault, succeeded, code)) in faults.iter().enumerate() {
+        scene.sim.fault(fault.clone()).await;
+        let name = format!("s{i}");
+        scene.apply_job(&name, json!({}));
+        let job = scene.wait_complete(&name).await;
+        let status = job.status.unwrap();
+        let counts = status.requests.unwrap();
+        assert_eq!((counts.succeeded, counts.failed, counts.total), (*succeeded, 3 - succeeded, 3), "{fault}");
+        let codes: Vec<&str> = status.error_summary.iter().map(|e| e.code.as_str()).collect();
+        assert_eq!(codes.concat(), *code, "{fault}");
+        let results = scene.get(&format!("out/{name}/results.jsonl")).await.unwrap();
+        for line in results.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert!(line["response"]["body"]["choices"].is_array() && line["error"]["code"].is_null(), "{line}");
+        }
+        let errors = scene.get(&format!("out/{name}/errors.jsonl")).await.unwrap_or_default();
+        assert_eq!((results.lines().count(), errors.lines().count() as i64), (*succeeded as usize, 3 - succeeded));
+        assert_eq!(errors.contains("raw_line"), *code == "unreadable_answer", "{errors}");
+        assert_eq!(scene.sim.state().await["creates"], i + 1, "nothing is sent again: {fault}");
+    }
+    scene.sim.assert_billed_once(3 * faults.len()).await;
+}

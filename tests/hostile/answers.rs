@@ -75,8 +75,8 @@ pub fn odd() -> Vec<(String, Answer)> {
         add(&format!("200 with {what}"), http(200, "application/json", body));
         add(&format!("201 with {what}, as HTML"), http(201, "text/html", body));
     }
-    let long = format!(r#"{{"id":"{}","status":"completed"}}"#, "b".repeat(300));
-    add("200 with an id of 300 bytes", json(200, &long));
+    let long = format!(r#"{{"id":"{}","status":"completed"}}"#, "b".repeat(3_000));
+    add("200 with an id of 3,000 bytes", json(200, &long));
     add("200 with brackets a million deep", json(200, &"[".repeat(1 << 20)));
     add("200 with 5 MB", json(200, &format!(r#"{{"id":"batch_1","x":"{}"}}"#, "y".repeat(5 << 20))));
     let bomb = format!(r#"{{"id":"batch_1","x":[{}0]}}"#, format!("[{}0],", r#"{"":0},"#.repeat(900)).repeat(600));

@@ -61,8 +61,12 @@ async fn what_is_missing_or_of_another_type_is_taken_for_nothing() {
             let mut document = json!({"id": "b", "status": "completed"});
             document[key] = value.clone();
             let batch = read(&document).await.unwrap();
-            let nothing = Batch { errors: batch.errors.clone(), ..plain() };
+            let nothing = Batch { errors: batch.errors.clone(), unusable: batch.unusable.clone(), ..plain() };
             assert_eq!(batch, nothing, "{key}: {value}");
+            // What names answers is never taken for nothing.
+            let names = matches!(key, "output_file_id" | "error_file_id");
+            let empty = value.is_null() || [json!([]), json!({}), json!("")].contains(value);
+            assert_eq!(batch.unusable.is_empty(), !names || empty, "{key}: {value}");
             assert!(batch.errors.len() <= 8, "{key}: {value}");
         }
     }
@@ -77,16 +81,18 @@ async fn counts_are_what_they_can_be() {
     for (completed, failed, done) in [
         (json!(3), json!(4), 7),
         (json!("3"), json!(4.0), 7),
-        (json!(-3), json!(4), 4),
         (json!(i64::MAX), json!(1), i64::MAX),
         (json!(u64::MAX), json!(u64::MAX), i64::MAX),
         (json!(1e300), json!(null), i64::MAX),
-        (json!("1e3"), json!("many"), 0),
-        (json!({"n": 1}), json!([2]), 0),
     ] {
         let counts = json!({"completed": completed, "failed": failed, "total": -1});
         let batch = read(&json!({"id": "b", "request_counts": counts})).await.unwrap();
         assert_eq!(batch.done, Some(done), "{counts}");
+    }
+    // What is no count says nothing of what is done, and not that nothing is.
+    for odd in [json!(-3), json!("many"), json!("1e3"), json!({"n": 1}), json!([2]), json!(true)] {
+        let batch = read(&json!({"id": "b", "request_counts": {"completed": odd, "failed": 0}})).await.unwrap();
+        assert_eq!(batch.done, None, "{odd}");
     }
 }
 
@@ -117,13 +123,15 @@ async fn a_batch_is_found_in_its_wrapper_and_another_one_is_not_taken_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_cannot_be_named_are_none() {
-    let long = "f".repeat(257);
-    for odd in ["", " ", ".", "..", "a b", "a\u{0}b", "a\nb", "å", "a\u{202e}b", long.as_str()] {
+async fn files_that_cannot_be_named_are_told_of() {
+    let long = "f".repeat(2_049);
+    for odd in [".", "..", "a b", "a\u{0}b", "a\nb", "å", "a\u{202e}b", long.as_str()] {
         let batch = read(&json!({"id": "b", "status": "completed", "output_file_id": odd})).await.unwrap();
         assert_eq!(batch.output_file_id, None, "{odd:?}");
+        assert!(batch.unnamed_answers().is_some_and(|why| why.contains("`output_file_id`")), "{odd:?}");
     }
-    for fine in ["file-1", "file_2", "../../etc", "a/b", "%2e%2e", "x?y=z", "f#g"] {
+    let long = "f".repeat(500);
+    for fine in [long.as_str(), "file-1", "file_2", "../../etc", "a/b", "%2e%2e", "x?y=z", "f#g"] {
         let batch = read(&json!({"id": "b", "status": "completed", "output_file_id": fine})).await.unwrap();
         assert_eq!(batch.output_file_id.as_deref(), Some(fine));
         let server = Server::start(|_, _| answers::json(200, "{}")).await;

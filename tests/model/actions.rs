@@ -5,33 +5,70 @@ use super::*;
 /// `stale` is a set of replicas, by bits: those that read the object just before it changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Action {
-    Act { replica: usize, bad_proof: bool },
+    Act {
+        replica: usize,
+        bad_proof: bool,
+    },
     Write(usize),
     LoseWrite(usize),
     LateWrite,
     Reread(usize),
-    LetGo { replica: usize, stale: u8 },
+    LetGo {
+        replica: usize,
+        stale: u8,
+    },
     Transfer(usize),
+    /// Fetches files that are not whole yet.
+    ReadShort(usize),
     Crash(usize),
-    Arrive { post: usize, twice: bool },
+    Arrive {
+        post: usize,
+        twice: bool,
+    },
     Vanish(usize),
     Refuse(usize),
-    Reply { replica: usize, batch: Option<usize> },
+    Reply {
+        replica: usize,
+        batch: Option<usize>,
+    },
     LoseReply(usize),
     Decline(usize),
     List(usize),
-    End { batch: usize, how: How },
+    End {
+        batch: usize,
+        how: How,
+    },
     Tick,
-    Recreate { edited: bool, stale: u8 },
-    Restore { wiped: bool, stale: u8 },
-    Edit { stale: u8 },
-    Drift { stale: u8 },
+    Recreate {
+        edited: bool,
+        stale: u8,
+    },
+    Restore {
+        wiped: bool,
+        stale: u8,
+    },
+    Edit {
+        stale: u8,
+    },
+    Drift {
+        stale: u8,
+    },
     ChangeSource,
-    Flip { stale: u8 },
-    ChangeMind { stale: u8 },
-    ChangeLimit { stale: u8 },
-    Delete { stale: u8 },
-    Rotate { stale: u8 },
+    Flip {
+        stale: u8,
+    },
+    ChangeMind {
+        stale: u8,
+    },
+    ChangeLimit {
+        stale: u8,
+    },
+    Delete {
+        stale: u8,
+    },
+    Rotate {
+        stale: u8,
+    },
     Answer(usize),
     Forget(usize),
     Sweep,
@@ -66,6 +103,7 @@ impl Protocol {
             }
             Doing::Collecting(..) | Doing::Joining(..) | Doing::Staging(_) | Doing::Tidying(..) => {
                 out.push(Action::Transfer(i));
+                out.extend(self.may_read_short(w, i).then_some(Action::ReadShort(i)));
             }
             Doing::LettingGo(_) => {
                 out.extend(readers(w, replica.sees).map(|stale| Action::LetGo { replica: i, stale }));
@@ -146,7 +184,11 @@ impl Protocol {
             (Doing::Waiting(intent), Action::Reply { batch, .. }) => self.reply(w, replica, intent, batch),
             (Doing::Waiting(intent), Action::LoseReply(_)) => self.lose_reply(w, replica, intent),
             (Doing::Waiting(intent), Action::Decline(_)) => self.decline(w, replica, intent),
-            (Doing::Collecting(slot, batch), Action::Transfer(_)) => self.collect(w, replica, slot, &batch),
+            (Doing::Collecting(slot, batch), Action::Transfer(_)) => self.collect(w, replica, slot, &batch, false),
+            (Doing::Collecting(slot, batch), Action::ReadShort(_)) => {
+                w.left.short_readings -= 1;
+                self.collect(w, replica, slot, &batch, true);
+            }
             (Doing::Joining(journal, then), Action::Transfer(_)) => self.join(w, replica, &journal, then),
             (Doing::Staging(shard), Action::Transfer(_)) => _ = w.folder.staged.insert((w.work(), shard)),
             (Doing::Tidying(work, judged), Action::Transfer(_)) => tidy(w, replica, work, &judged),

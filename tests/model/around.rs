@@ -11,6 +11,8 @@ pub(super) enum How {
     Expired,
     /// The first line failed for good.
     Failed,
+    /// The answer of the first line cannot be read.
+    Garbled,
     /// Turned away as a whole.
     Rejected,
     /// The same, for its tokens.
@@ -166,6 +168,10 @@ impl Protocol {
                 w.left.failures -= u8::from(how == How::Failed);
                 w.left.rejections -= u8::from(how == How::Rejected);
                 w.left.token_limits -= u8::from(how == How::OverTheLimit);
+                w.left.garbles -= u8::from(how == How::Garbled);
+                if self.budget.short_readings > 0 {
+                    w.batches[batch].ended_at = w.now;
+                }
                 w.batches[batch].state = ended(&w.batches[batch].file, how);
             }
             _ => return None,
@@ -286,7 +292,17 @@ impl World {
         let Post { intent, file, credential, .. } = post.clone();
         let id = format!("b{}", self.batches.len());
         let state = BatchState::Running { told_to_stop: false };
-        self.batches.push(Batch { id, intent, file, credential, at: self.now, listed: false, doubled, state });
+        self.batches.push(Batch {
+            id,
+            intent,
+            file,
+            credential,
+            at: self.now,
+            listed: false,
+            doubled,
+            ended_at: 0,
+            state,
+        });
     }
 }
 
@@ -299,12 +315,13 @@ fn ends(w: &World, batch: usize) -> Vec<Action> {
         (w.left.failures > 0, How::Failed),
         (w.left.rejections > 0, How::Rejected),
         (w.left.token_limits > 0, How::OverTheLimit),
+        (w.left.garbles > 0, How::Garbled),
     ];
     ends.extend(may.into_iter().filter(|(may, _)| *may).map(|(_, how)| how));
     ends.into_iter().map(|how| Action::End { batch, how }).collect()
 }
 
-/// A letter a line: (Y)es, (F)ailed, (E)xpired or (C)ancelled.
+/// A letter a line: (Y)es, (F)ailed, (E)xpired, (C)ancelled, or answered (U)nreadably.
 fn ended(file: &str, how: How) -> BatchState {
     let lines = parse(file).1.len();
     let first = |letter: &str| BatchState::Ended(letter.to_string() + &"Y".repeat(lines - 1));
@@ -312,6 +329,7 @@ fn ended(file: &str, how: How) -> BatchState {
         How::Answered => first("Y"),
         How::Expired => first("E"),
         How::Failed => first("F"),
+        How::Garbled => first("U"),
         How::Cancelled => BatchState::Ended("C".repeat(lines)),
         How::Rejected => BatchState::Rejected,
         How::OverTheLimit => BatchState::OverTheLimit,

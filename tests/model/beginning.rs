@@ -93,5 +93,15 @@ fn submit(w: &mut World, i: usize, shard: &mut Shard) {
         state: AttemptState::Submitted { batch_id: id.clone(), at: -NEVER },
     });
     let state = BatchState::Running { told_to_stop: false };
-    w.batches.push(Batch { id, intent, file, credential: "k".into(), at: -NEVER, listed: true, doubled: false, state });
+    w.batches.push(Batch {
+        id,
+        intent,
+        file,
+        credential: "k".into(),
+        at: -NEVER,
+        listed: true,
+        doubled: false,
+        ended_at: 0,
+        state,
+    });
 }

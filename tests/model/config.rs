@@ -63,6 +63,10 @@ pub(super) struct Budget {
     pub rejections: u8,
     /// The provider forgets a batch that runs, and bills nothing for it.
     pub losses: u8,
+    /// Files of answers lack the first line, before `listing_lag` is over since their batch ended.
+    pub short_readings: u8,
+    /// A batch ends with a line that is paid and that nobody can read.
+    pub garbles: u8,
 }
 
 impl Budget {
@@ -93,6 +97,8 @@ impl Budget {
         failures: 0,
         rejections: 0,
         losses: 0,
+        short_readings: 0,
+        garbles: 0,
     };
 }
 
@@ -125,6 +131,8 @@ impl std::fmt::Debug for Budget {
             ("failures", self.failures),
             ("rejections", self.rejections),
             ("forgotten batches", self.losses),
+            ("short readings", self.short_readings),
+            ("unreadable answers", self.garbles),
         ];
         let some: Vec<String> = all.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
         f.write_str(if some.is_empty() { "nothing happens" } else { "" })?;
@@ -189,6 +197,10 @@ pub(super) enum Mutant {
     TakesAnew,
     /// What was given up on at the deadline is taken for what can be sent again.
     SendsAbandoned,
+    /// What files do not tell of at first counts as missing.
+    ShortIsWhole,
+    /// What may be in a line that nobody can read counts as missing.
+    UnreadableIsMissing,
 }
 
 /// Where the exploration begins.

@@ -27,7 +27,7 @@ impl Protocol {
             shard_limit: 100,
             parallelism: self.parallelism,
             backoff_limit_per_batch: 100,
-            backoff_limit_per_request: 0,
+            backoff_limit_per_request: LIMIT_PER_REQUEST,
             max_failed: self.max_failed,
             deadline: self.deadline,
             poll_period: NEVER,

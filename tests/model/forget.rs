@@ -42,7 +42,9 @@ impl World {
         let work = self.journal.as_ref().map(|j| &j.work_id);
         memory.tidied = memory.tidied.take().filter(|tidied| Some(&tidied.work_id) == work);
         (memory.pass, memory.resolvable, memory.marked) = (None, None, None);
-        memory.looks.clear();
+        // The patience with files that are short begins with the look that saw their batch ended.
+        let collected = &memory.collected;
+        memory.looks.retain(|id, _| collected.get(id).is_some_and(|c| c.short.is_some()));
         match model.budget.rotations {
             0 => memory.files.clear(),
             _ => memory.files.retain(|file, _| is_live(file)),

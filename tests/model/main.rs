@@ -74,8 +74,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use batchjob_operator::api::{DeletionPolicy, InputStatus, Lock, Outcome, ProviderFilePolicy, RequestCounts};
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Collected, Commit, Halved, JobView, Journal, Look, ManifestView, MaxFailed, Memory,
-    Observed, Owner, PartRef, Pass, Plan, Planned, Posted, Refusal, Rejection, Search, Seen, Shard, Slot, Step, Tidied,
-    Timing, decide,
+    Observed, Owner, PartRef, Pass, Plan, Planned, Posted, Reading, Refusal, Rejection, Search, Seen, Shard, Short,
+    Slot, Step, Tidied, Timing, Tries, Unanswered, decide,
 };
 use stateright::{Model, Property};
 
@@ -87,7 +87,7 @@ use effects::{last_moment, post, shard, take_for_a_permit};
 use explore::soak;
 use lawful::is_lawful;
 use properties::{GIVEN_UP, GOES_ON, NEEDED, NO_DOUBLE_PAY, NO_LOST_BATCH, NO_LOST_LINE, NOTHING_AFTER, SUMS_UP};
-use results::{follow_up, halves, joined};
+use results::{LIMIT_PER_REQUEST, follow_up, halves, joined};
 use shared::Shared;
 use world::{Batch, BatchState, Doing, Folder, History, Post, Replica, Results, World, Write};
 use world::{answers_of, attempts, content, credential_of, parse};

@@ -156,6 +156,18 @@ fn the_end_is_fixed_before_the_join() {
 }
 
 #[test]
+fn files_that_may_grow_are_read_again() {
+    let model = Protocol { lines: 1, ..Protocol::ending(Budget { short_readings: 1, ..NONE }) };
+    without(Mutant::ShortIsWhole, model, NO_DOUBLE_PAY);
+}
+
+#[test]
+fn what_nobody_can_read_is_not_missing() {
+    let model = Protocol { lines: 1, ..Protocol::ending(Budget { garbles: 1, ..NONE }) };
+    without(Mutant::UnreadableIsMissing, model, NO_DOUBLE_PAY);
+}
+
+#[test]
 fn a_journal_that_is_gone_is_no_evidence() {
     let model = Protocol { lines: 1, ..Protocol::ending(Budget { lost_journals: 1, ..NONE }) };
     without(Mutant::AbsenceIsEvidence, model, NO_DOUBLE_PAY);

@@ -41,6 +41,7 @@ impl Model for Protocol {
             | Action::LoseReply(replica)
             | Action::Decline(replica)
             | Action::Transfer(replica)
+            | Action::ReadShort(replica)
             | Action::LetGo { replica, .. } => self.finish(&mut w, replica, action)?,
             _ => self.happen(&mut w, action)?,
         }
@@ -96,7 +97,7 @@ fn bills(batch: &Batch, line: char) -> bool {
     match &batch.state {
         BatchState::Running { told_to_stop } if batch.doubled => !told_to_stop,
         BatchState::Running { .. } => true,
-        BatchState::Ended(ends) => matches!(ends.as_bytes()[at], b'Y' | b'F'),
+        BatchState::Ended(ends) => matches!(ends.as_bytes()[at], b'Y' | b'F' | b'U'),
         BatchState::Rejected | BatchState::OverTheLimit | BatchState::Forgotten => false,
     }
 }
@@ -155,7 +156,9 @@ fn is_whole(m: &Protocol, w: &World, results: &Results) -> bool {
         let BatchState::Ended(ends) = &batch.state else { return true };
         let pairs = parse(&batch.file).1.bytes().zip(ends.chars());
         let there = |line: u8| results.lines.chars().nth(usize::from(line - b'0'));
-        pairs.filter(|(_, end)| matches!(end, 'Y' | 'F')).all(|(line, end)| there(line) == Some(end))
+        // What nobody can read has failed.
+        let paid = pairs.filter(|(_, end)| matches!(end, 'Y' | 'F' | 'U'));
+        paid.into_iter().all(|(line, end)| there(line) == Some(if end == 'U' { 'F' } else { end }))
     };
     counted && w.batches.iter().filter(|b| settled(b)).all(kept)
 }
@@ -264,6 +267,19 @@ impl Protocol {
             (
                 b.expiries > 0,
                 Property::<Self>::sometimes("another round", |_, w| w.journal.as_ref().is_some_and(|j| j.round() > 0)),
+            ),
+            (
+                b.short_readings > 0,
+                Property::<Self>::sometimes("read again, and whole", |_, w| {
+                    w.is_concluded() && w.left.short_readings == 0 && w.batches.len() == 1
+                }),
+            ),
+            (
+                b.garbles > 0,
+                Property::<Self>::sometimes("failed with an answer that nobody can read", |_, w| {
+                    let garbled = |b: &Batch| matches!(&b.state, BatchState::Ended(ends) if ends.contains('U'));
+                    w.is_concluded() && w.batches.iter().any(garbled)
+                }),
             ),
             (
                 b.lost_journals > 0 && b.answers > 0,

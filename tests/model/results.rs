@@ -2,9 +2,19 @@
 
 use super::*;
 
+/// `spec.backoffLimitPerRequest`
+pub(super) const LIMIT_PER_REQUEST: u32 = 1;
+
 impl Protocol {
+    /// Whether the files that the replica fetches may not be whole yet.
+    pub(super) fn may_read_short(&self, w: &World, replica: usize) -> bool {
+        let Doing::Collecting(_, id) = &w.replicas[replica].doing else { return false };
+        let young = |b: &Batch| b.id == *id && w.now < b.ended_at + LAG;
+        w.left.short_readings > 0 && w.batches.iter().any(young)
+    }
+
     /// Fetches what came back and puts it as a part. A part is named by its content and never replaced.
-    pub(super) fn collect(&self, w: &mut World, replica: usize, slot: Slot, batch: &str) {
+    pub(super) fn collect(&self, w: &mut World, replica: usize, slot: Slot, batch: &str, short: bool) {
         let overwrites = self.mutant == Some(Mutant::PartsOverwritten);
         let Some(Batch { file, state: BatchState::Ended(ended), .. }) = w.batches.iter().find(|b| b.id == batch) else {
             return;
@@ -18,6 +28,10 @@ impl Protocol {
             // What is cut off is taken for the whole.
             (true, true) => ended = "M".repeat(lines.len()),
         }
+        if short {
+            ended.replace_range(..1, "M");
+        }
+        let reading = self.read(&mut ended);
         let told: String = lines.chars().zip(ended.chars()).flat_map(|(line, end)| [line, end]).collect();
         let name = if overwrites { slot.to_string() } else { format!("{slot}-{told}") };
         w.folder.parts.insert((w.work(), name.clone()), told.clone());
@@ -27,8 +41,28 @@ impl Protocol {
             may_pass: 0,
             errors: vec![],
             files: vec![file, answers_of(batch)],
+            short: None,
         };
-        w.learn(replica, |m| _ = m.collected.insert(batch.into(), collected));
+        let taken_for_whole = overwrites || self.mutant == Some(Mutant::ShortIsWhole);
+        let at = w.clock(replica);
+        w.learn(replica, |m| {
+            let short = Short::after(None, reading, at).filter(|_| !taken_for_whole);
+            m.collected.insert(batch.into(), Collected { short, ..collected });
+        });
+    }
+
+    /// What the files hold; lines that they do not tell of become what the production rule makes of them.
+    fn read(&self, ended: &mut String) -> Reading {
+        let of = |letter: char| ended.chars().filter(|c| *c == letter).count() as i64;
+        let (requests, unreadable) = (ended.len() as i64, of('U'));
+        let found = requests - unreadable - of('M');
+        let reading = Reading { requests, found, expected: requests, unreadable, cut_off: 0 };
+        let unanswered = match reading.unanswered() {
+            Unanswered::Unreadable if self.mutant != Some(Mutant::UnreadableIsMissing) => "F",
+            _ => "M",
+        };
+        *ended = ended.replace(['U', 'M'], unanswered);
+        reading
     }
 
     /// Joins the parts that `journal` names into results, and writes them with the manifest last and put if absent.
@@ -141,7 +175,13 @@ pub(super) fn follow_up(w: &World, round: u32) -> Vec<Shard> {
     let (mut lines, mut stood) = (String::new(), String::new());
     for line in (0..plan.requests as u8).map(|line| char::from(b'0' + line)) {
         let ends = ends(w, journal, line, None).unwrap_or_default();
-        if given_up(line) || ends.iter().any(|(_, end)| is_final(*end)) {
+        let tries = Tries {
+            ended: ends.iter().any(|(_, end)| is_final(*end)),
+            failed: 0,
+            lost: ends.iter().filter(|(_, end)| *end == 'M').count(),
+            given_up: given_up(line),
+        };
+        if !tries.may_be_sent_again(LIMIT_PER_REQUEST) {
             continue;
         }
         lines.push(line);

@@ -101,6 +101,8 @@ pub(super) struct Batch {
     pub listed: bool,
     /// Made by a gateway, beside the one that was asked for.
     pub doubled: bool,
+    /// When it ended, where that matters.
+    pub ended_at: i64,
     pub state: BatchState,
 }
 

@@ -15,7 +15,7 @@ use crate::app::Shared;
 use crate::bodies::Answer;
 use crate::canonical;
 use crate::endpoint::Endpoint;
-use crate::faults::Flaw;
+use crate::faults::{Flaw, Shape};
 use crate::ids::{fresh, now};
 use crate::ledger::Charge;
 use crate::prompt::Prompt;
@@ -88,6 +88,7 @@ struct Mischief {
     lose: u64,
     double: u64,
     foreign: u64,
+    odd: Option<(u64, Shape)>,
 }
 
 impl Mischief {
@@ -96,11 +97,18 @@ impl Mischief {
             Some(Flaw::LoseRows { rows }) => Self { lose: *rows, ..Self::default() },
             Some(Flaw::DoubleRows { rows }) => Self { double: *rows, ..Self::default() },
             Some(Flaw::ForeignRows { rows }) => Self { foreign: *rows, ..Self::default() },
+            Some(Flaw::OddRows { rows, shape }) => Self { odd: Some((*rows, *shape)), ..Self::default() },
             Some(Flaw::FailRows { rows, status, code }) => {
                 Self { fail: Some((*rows, Refusal::ordered(*status, code.clone()))), ..Self::default() }
             }
             _ => Self::default(),
         }
+    }
+
+    fn shape(&mut self) -> Option<Shape> {
+        let (left, shape) = self.odd.as_mut()?;
+        *left = left.checked_sub(1)?;
+        Some(*shape)
     }
 
     fn refusal(&mut self) -> Option<Refusal> {
@@ -123,10 +131,14 @@ impl Runner {
         let mut spans = plan.spans;
         shuffle(&mut spans, app.settings.seed);
         let contents = &app.settings.contents;
+        let characters = match &task.flaw {
+            Some(Flaw::LongFileId { characters }) => *characters,
+            _ => 0,
+        };
         Ok(Self {
             input: File::open(task.content.as_ref())?,
-            output: Rows::new(contents)?,
-            errors: Rows::new(contents)?,
+            output: Rows::new(contents, characters)?,
+            errors: Rows::new(contents, 0)?,
             model: plan.model,
             counts: RequestCounts { total: spans.len() as u64, ..RequestCounts::default() },
             tokens: Tokens::default(),
@@ -226,7 +238,12 @@ impl Runner {
                 self.tokens.output += tokens.output;
                 self.counts.completed += 1;
                 if !take(&mut self.mischief.lose) {
-                    let place = self.output.write(&Row::answered(&line.custom_id, 200, body))?;
+                    let row = Row::answered(&line.custom_id, 200, body);
+                    if let Some(shape) = self.mischief.shape() {
+                        self.output.write_odd(row, shape)?;
+                        return Ok(Some(canonical::sha256_hex(&request)));
+                    }
+                    let place = self.output.write(&row)?;
                     if take(&mut self.mischief.double) {
                         self.doubles.push(place);
                     }

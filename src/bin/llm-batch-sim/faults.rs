@@ -182,10 +182,43 @@ pub enum Flaw {
         #[serde(default = "server_error_code")]
         code: String,
     },
+    /// Rows of the output are written as some servers write them.
+    OddRows {
+        /// How many.
+        #[serde(default = "one")]
+        rows: u64,
+        /// What is odd about them.
+        shape: Shape,
+    },
+    /// Its output file has a long id.
+    LongFileId {
+        /// How long, in characters.
+        characters: usize,
+    },
     /// It does not say how many requests it has.
     NoCounts {},
     /// It does not tell its creator's notes back.
     MetadataLost {},
+}
+
+/// What is odd about a row that is billed as any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// Its body has `-Infinity` in it, as Python writes it.
+    Infinity,
+    /// Its status is 200, and its body an error document.
+    ErrorBody,
+    /// Its `error` is an object of nulls.
+    ErrorOfNulls,
+    /// Its body is the text of JSON.
+    TextBody,
+    /// Its quotes are those of Python.
+    SingleQuotes,
+    /// It breaks off after its id.
+    CutOff,
+    /// It is no JSON and has no id.
+    Garbled,
 }
 
 fn half() -> f64 {

@@ -6,9 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempPath;
 
+use crate::faults::Shape;
 use crate::home::new_content;
 use crate::ids::fresh;
 
@@ -57,6 +58,32 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// The row's line as some servers write it.
+    fn odd(&mut self, shape: Shape) -> io::Result<Vec<u8>> {
+        if let Some(response) = &mut self.response {
+            match shape {
+                Shape::ErrorBody => {
+                    response.body = json!({"error": {"code": "content_filter", "message": "The answer was withheld."}});
+                }
+                Shape::TextBody => response.body = response.body.to_string().into(),
+                _ => {}
+            }
+        }
+        let line = serde_json::to_string(self)?;
+        Ok(match shape {
+            Shape::ErrorBody | Shape::TextBody => line,
+            Shape::Infinity => line.replacen("\"body\":{", "\"body\":{\"logprob\":-Infinity,", 1),
+            Shape::ErrorOfNulls => match line.strip_suffix("\"error\":null}") {
+                Some(rest) => format!("{rest}\"error\":{{\"code\":null,\"message\":null}}}}"),
+                None => line,
+            },
+            Shape::SingleQuotes => line.replace('"', "'"),
+            Shape::CutOff => line.split_inclusive("\"response\"").next().unwrap_or_default().to_owned(),
+            Shape::Garbled => "#".repeat(40),
+        }
+        .into_bytes())
+    }
+
     /// A request that was not executed.
     pub fn left(custom_id: &'a str, why: Unexecuted) -> Self {
         Self { id: fresh("batch_req_"), custom_id, response: None, error: Some(why) }
@@ -84,10 +111,11 @@ pub struct Written {
 }
 
 impl Rows {
-    /// An empty file in the folder of contents.
-    pub fn new(contents: &Path) -> io::Result<Self> {
+    /// An empty file in the folder of contents, with an id of so many characters at least.
+    pub fn new(contents: &Path, characters: usize) -> io::Result<Self> {
         let id = fresh("file-");
         let (file, path) = new_content(contents, &id)?;
+        let id = format!("{id:x<characters$}");
         Ok(Self { id, path, writer: BufWriter::new(file), bytes: 0 })
     }
 
@@ -96,6 +124,13 @@ impl Rows {
         let mut line = serde_json::to_vec(row)?;
         line.push(b'\n');
         self.add(&line)
+    }
+
+    /// Adds a row as some servers write it.
+    pub fn write_odd(&mut self, mut row: Row<'_>, shape: Shape) -> io::Result<()> {
+        let mut line = row.odd(shape)?;
+        line.push(b'\n');
+        self.add(&line).map(drop)
     }
 
     /// Adds rows that are there already once more.

@@ -340,9 +340,10 @@ async fn delete_if_ours(api: &dyn BatchApi, journal: &Journal, file: &str, of_ba
 
 pub(super) fn seen(batch: &Batch) -> Seen {
     let (state, done) = (batch.status.clone(), batch.done.unwrap_or(0));
-    match batch.has_ended() {
-        false => Seen::Running { state, done },
-        true => Seen::Ended {
+    match (batch.has_ended(), batch.unnamed_answers()) {
+        (false, _) => Seen::Running { state, done },
+        (true, Some(why)) => Seen::Unnamed { state, why },
+        (true, None) => Seen::Ended {
             state,
             done,
             rejected: batch.rejection().map(|e| match e.class {

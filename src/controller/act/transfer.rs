@@ -14,12 +14,12 @@ use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
 use crate::controller::{events, names, source, tasks};
 use crate::lifecycle::{
-    AttemptState, Collected, Halved, Journal, Look, Memory, PartRef, Pass, Plan, Planned, Seen, Shard, Slot, TOO_LARGE,
-    Task, Tidied, TooLarge, Untidy, WORK_HASH_VERSION, error_summary,
+    AttemptState, Collected, Halved, Journal, Look, Memory, PartRef, Pass, Plan, Planned, Reading, Seen, Shard, Short,
+    Slot, TOO_LARGE, Task, Tidied, TooLarge, Tries, Unanswered, Untidy, WORK_HASH_VERSION, error_summary,
 };
 use crate::provider::{self, Batch, Class, InputFile};
 use crate::requests::{self, Defaults, PassError, Passed, Recipe, Selection, SizeLimit};
-use crate::results::{self, AbandonedBatch, Manifest};
+use crate::results::{self, AbandonedBatch, Found, Manifest};
 use crate::store::{ShardWriter, StagedShard, StoreError, layout, staged};
 
 /// Largest output file of one batch that is fetched, in bytes.
@@ -118,28 +118,32 @@ impl Act<'_> {
         let (namespace, name) = (self.world.view.owner.namespace.clone(), self.world.view.owner.name.clone());
         tasks::start(self.ctx, self.session, &self.world.job, Task::Collect(slot), async move {
             let Some((batch_id, shard)) = submitted(&journal, slot) else { return Ok(learned(|_| {})) };
-            let (batch, part) = match collect(&tools, &journal, slot, batch_id, shard, patient, &ctx.spool).await? {
+            let at = ctx.clock.now();
+            let fetched = collect(&tools, &journal, slot, (batch_id, shard), patient, &ctx.spool).await?;
+            let (batch, part, reading) = match fetched {
                 Ok(collected) => collected,
                 Err(seen) => {
                     let (id, look) = (batch_id.to_string(), Look { at: ctx.clock.now(), seen });
                     return Ok(learned(move |m| _ = m.looks.insert(id, look)));
                 }
             };
-            if part.foreign + part.unreadable > 0 {
-                let (foreign, unreadable) = (part.foreign, part.unreadable);
-                warn!(namespace, name, %slot, foreign, unreadable, "lines that are no answers of this batch were left out");
+            let (foreign, unreadable) = (part.foreign, part.found.unreadable);
+            if foreign > 0 || unreadable > 0 {
+                warn!(namespace, name, %slot, foreign, unreadable, "lines that name no request of this batch were left out");
             }
             let collected = Collected {
                 part: PartRef { name: part.name, sha256: part.sha256 },
                 counts: part.counts,
                 may_pass: part.may_pass,
                 errors: part.errors,
-                // What was too long for us is there for others.
-                files: if part.too_long > 0 { vec![] } else { names::files_of(&batch) },
+                // What cannot be handed on is there for others.
+                files: if part.incomplete > 0 { vec![] } else { names::files_of(&batch) },
+                short: None,
             };
             let batch_id = batch_id.to_string();
             Ok(learned(move |m| {
-                m.collected.insert(batch_id, collected);
+                let short = Short::after(m.collected.get(&batch_id), reading, at);
+                m.collected.insert(batch_id, Collected { short, ..collected });
             }))
         });
         Ok(())
@@ -157,7 +161,11 @@ impl Act<'_> {
             let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.spool, max_requests, max_bytes)
                 .of_inputs(max_inputs);
             let shards = journal.shards.iter().map(settled).collect();
-            let staged = results::follow_up(writer, &tools.folder, shards, limit).await?;
+            let staged = results::follow_up(writer, &tools.folder, shards, |asked| {
+                let &results::Asked { ended, failed, lost, given_up } = asked;
+                Tries { ended, failed, lost, given_up }.may_be_sent_again(limit)
+            });
+            let staged = staged.await?;
             let shards =
                 staged.into_iter().map(|f| Shard { took_errors: f.took_errors, ..shard(f.shard, round, f.took) });
             let shards = shards.collect();
@@ -244,19 +252,15 @@ fn staged_names(journal: &Journal) -> Vec<String> {
     journal.shards.iter().flat_map(of_shard).filter(|name| name.starts_with(&below)).collect()
 }
 
-/// Fetches what came back, or says what is to be seen where nothing can be fetched. A batch can be called ended before its
-/// files are whole, and what is taken for missing is paid again: so where less came than the provider counts, or than there
-/// are requests where it does not count, it is asked again for as long as we are `patient`; and where something came and none
-/// of it is an answer, such as a web page, for ever.
+/// Fetches what came back, or says what is to be seen where nothing can be fetched.
 async fn collect(
     tools: &Tools,
     journal: &Journal,
     slot: Slot,
-    batch_id: &str,
-    shard: &Shard,
+    (batch_id, shard): (&str, &Shard),
     patient: bool,
     spool: &std::path::Path,
-) -> Result<Result<(Batch, results::Collected), Seen>, Trouble> {
+) -> Result<Result<(Batch, results::Collected, Reading), Seen>, Trouble> {
     let batch = match tools.api.get(batch_id).await {
         Err(e) if e.class == Class::NotFound => return Ok(Err(Seen::NotFound)),
         batch => batch?,
@@ -269,7 +273,15 @@ async fn collect(
     let Some(files) = answers(tools, &batch, patient).await? else {
         return Ok(Err(Seen::Gone { state: batch.status }));
     };
-    let named = files.len();
+    let reading = |found: &Found| Reading {
+        requests: shard.requests,
+        found: found.requests,
+        expected: Reading::expected(batch.done, &batch.status, shard.requests),
+        // What stands in a file that nobody can name cannot be read either.
+        unreadable: found.unreadable.saturating_add(i64::from(!batch.unusable.is_empty())),
+        cut_off: found.cut_off,
+    };
+    let unusable = batch.unusable.join("; ");
     let collection = results::Collection {
         folder: &tools.folder,
         work_id: &journal.work_id,
@@ -277,33 +289,12 @@ async fn collect(
         index: shard.index(),
         requests: shard.requests,
         files,
+        may_be_unreadable: &|found| reading(found).unanswered() == Unanswered::Unreadable,
+        unusable: &unusable,
     };
     let part = results::collect(collection, spool).await?;
-    let (found, counted) = (shard.requests - part.counts.missing, counted(&batch, shard.requests));
-    let garbage = found == 0 && part.unreadable > 0;
-    if found < counted && (patient || garbage) {
-        let message = match garbage {
-            true => format!(
-                "what the provider gives as the answers of batch {batch_id} is not JSON lines; nothing is sent again \
-                 until it gives {counted} answers; look at the provider"
-            ),
-            false => format!(
-                "batch {batch_id} is {}, and its {named} files hold {found} of {counted} requests; it is asked \
-                 again",
-                batch.status
-            ),
-        };
-        return Err(Trouble::passing(reasons::PROVIDER_UNAVAILABLE, message));
-    }
-    Ok(Ok((batch, part)))
-}
-
-/// How many requests its files should tell of: not every server counts, and some count nothing where they completed all.
-fn counted(batch: &Batch, requests: i64) -> i64 {
-    match batch.done {
-        Some(done) if done > 0 || batch.status != "completed" => done.min(requests),
-        _ => requests,
-    }
+    let reading = reading(&part.found);
+    Ok(Ok((batch, part, reading)))
 }
 
 /// The batch's files; None where one that may hold answers is not there, so that nobody can say what it held. Without the

@@ -113,9 +113,13 @@ impl Flaw {
             Self::LoseRows { rows: 0 }
             | Self::DoubleRows { rows: 0 }
             | Self::ForeignRows { rows: 0 }
+            | Self::OddRows { rows: 0, .. }
             | Self::FailRows { rows: 0, .. } => Some("rows must be at least 1"),
             Self::FailRows { status, .. } if !(400..600).contains(status) => {
                 Some("the status of a row that fails is from 400 to 599")
+            }
+            Self::LongFileId { characters } if !(1..=8_192).contains(characters) => {
+                Some("characters are from 1 to 8192")
             }
             Self::Fail { code, .. } if code.is_empty() => Some("code must not be empty"),
             Self::OddState { state } if state.is_empty() => Some("state must not be empty"),
@@ -151,10 +155,12 @@ fn field(action: &str, value: &str) -> Option<(&'static str, Value)> {
     let field = match action {
         "fail" => return Some(("code", json!(value))),
         "odd_state" => return Some(("state", json!(value))),
+        "odd_rows" => return Some(("shape", json!(value))),
         "status" | "deny" => "status",
         "delay" => "milliseconds",
         "truncate" => "bytes",
         "lag" => "seconds",
+        "long_file_id" => "characters",
         "expire" | "stuck" => "after",
         "lose_rows" | "double_rows" | "foreign_rows" | "fail_rows" => "rows",
         _ => return None,

@@ -213,3 +213,35 @@ async fn an_account_has_room_for_so_many_requests() -> Result<(), Failure> {
     server.batch(&server.order(&chats(["c", "d"])).await?, runs).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn rows_are_written_as_some_servers_write_them_and_billed_as_any_other() -> Result<(), Failure> {
+    for (shape, part) in [
+        ("infinity", "\"logprob\":-Infinity,"),
+        ("error_body", "\"status_code\":200"),
+        ("error_of_nulls", "\"error\":{\"code\":null,\"message\":null}"),
+        ("text_body", "\"body\":\"{\\\""),
+        ("single_quotes", "'custom_id':'r"),
+        ("cut_off", "\"response\"\n"),
+        ("garbled", "########"),
+    ] {
+        let server = Server::plain().await?;
+        server.fault(json!({"point": "batch", "action": "odd_rows", "shape": shape})).await?;
+        let batch = server.order(&chats(TEN)).await?;
+        let batch = server.batch(&batch, ended).await?;
+        let file = batch["output_file_id"].as_str().unwrap_or_default();
+        let content = server.get(&format!("/v1/files/{file}/content")).await?.body;
+        let text = String::from_utf8_lossy(&content);
+        assert_eq!((text.matches(part).count() >= 1, text.lines().count()), (true, 10), "{shape}: {text}");
+        assert_eq!(sorted(&server.ledger().await?, "custom_id"), inputs());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_output_file_may_have_a_long_id() -> Result<(), Failure> {
+    let run = run(json!({"point": "batch", "action": "long_file_id", "characters": 500})).await?;
+    assert_eq!(run.batch["output_file_id"].as_str().map(str::len), Some(500));
+    assert_eq!(run.output.len(), 10);
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! What the files of an ended batch held, and what becomes of requests that they do not answer: what counts as missing is sent,
+//! and paid, again.
+
+use super::decide::Stuck;
+use super::observed::{Collected, Look, Observed};
+use crate::api::conditions::reasons;
+
+/// How many times longer than a list may lag files are asked for again of which nothing can be read, such as a sign-in page.
+const NOTHING_READABLE: i64 = 12;
+/// Bounds of the pause before files are fetched again, in milliseconds; between them it doubles with the time already waited.
+const PAUSES: (i64, i64) = (1_000, 1_800_000);
+/// Readings from which on a person is told.
+const TOLD_FROM: u32 = 3;
+
+/// What the files of an ended batch held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Reading {
+    /// Requests of the batch.
+    pub requests: i64,
+    /// Requests that a line tells of, readable as an answer or not.
+    pub found: i64,
+    /// Requests that the files should tell of; see [`Reading::expected`].
+    pub expected: i64,
+    /// Lines that cannot be read and name no request, so that any request may be theirs.
+    pub unreadable: i64,
+    /// Lines that break off before their end, as a file does that is still being written.
+    pub cut_off: i64,
+}
+
+/// What a request is that no line tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// The provider lost it, or never executed it: it may be sent again, within `spec.backoffLimitPerRequest`.
+    Missing,
+    /// It may have been answered, and paid, in a line that cannot be read: it counts as failed and is not sent again.
+    Unreadable,
+}
+
+impl Reading {
+    /// Requests that the files of a batch should tell of: those `done` by the provider's count, or all where it does not count.
+    /// Some servers count nothing where they completed all.
+    pub fn expected(done: Option<i64>, ended: &str, requests: i64) -> i64 {
+        match done {
+            Some(done) if done > 0 || ended != "completed" => done.min(requests),
+            _ => requests,
+        }
+    }
+
+    /// What becomes of requests that no line tells of. Lines that cannot be read explain those that the provider counts as done,
+    /// and nobody can say whose they are; where nothing that is done is missing, they are nobody's.
+    pub fn unanswered(&self) -> Unanswered {
+        match self.unreadable > 0 && self.found < self.expected {
+            true => Unanswered::Unreadable,
+            false => Unanswered::Missing,
+        }
+    }
+
+    /// Whether a later look at the same files may show more.
+    pub fn is_short(&self) -> bool {
+        self.found < self.expected || self.cut_off > 0
+    }
+
+    /// How long the files are asked for again after the batch was seen to have ended, in milliseconds.
+    fn patience(&self, listing_lag: i64) -> i64 {
+        let nothing = self.found == 0 && self.unreadable > 0;
+        listing_lag.saturating_mul(if nothing { NOTHING_READABLE } else { 1 })
+    }
+}
+
+/// A reading that is not taken for the last word yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Short {
+    /// What was read.
+    pub reading: Reading,
+    /// When the files were asked for (Unix milliseconds).
+    pub at: i64,
+    /// Readings so far that were short.
+    pub tries: u32,
+}
+
+impl Short {
+    /// Set where `reading` is short; `before` is what was collected of the batch the last time.
+    pub fn after(before: Option<&Collected>, reading: Reading, at: i64) -> Option<Short> {
+        let tries = before.and_then(|c| c.short).map_or(0, |short| short.tries).saturating_add(1);
+        reading.is_short().then_some(Short { reading, at, tries })
+    }
+}
+
+/// When the files of a batch are to be fetched again; None once what was collected stands: it is whole, or was read when the
+/// patience was over.
+pub(super) fn again(o: &Observed, look: &Look, collected: &Collected) -> Option<i64> {
+    let short = collected.short?;
+    let until = look.at.saturating_add(short.reading.patience(o.timing.listing_lag));
+    let pause = short.at.saturating_sub(look.at).clamp(PAUSES.0, PAUSES.1);
+    (short.at < until).then(|| until.min(short.at.saturating_add(pause)))
+}
+
+/// What a person is told of a batch whose files were short several times.
+pub(super) fn told(batch_id: &str, collected: &Collected) -> Option<Stuck> {
+    let Short { reading, tries, .. } = collected.short.filter(|short| short.tries >= TOLD_FROM)?;
+    let Reading { found, expected, unreadable, .. } = reading;
+    let held = match (found, unreadable) {
+        (0, 1..) => "hold no line that can be read as an answer, and the provider counts ",
+        _ => "tell of ",
+    };
+    let counts = if found == 0 && unreadable > 0 { expected.to_string() } else { format!("{found} of {expected}") };
+    let then = match reading.unanswered() {
+        Unanswered::Unreadable => "in the end such requests count as failed, and are not sent again",
+        Unanswered::Missing => "in the end such requests count as missing, and are sent again within the job's limits",
+    };
+    let message = format!(
+        "the files of batch {batch_id} {held}{counts} requests; they were fetched {tries} times and are fetched again; {then}"
+    );
+    Some(Stuck { reason: reasons::PROVIDER_UNAVAILABLE, message })
+}
+
+/// How one request fared in the rounds that it was sent in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// Whether a line ended it for good: answered, refused, or paid and not readable.
+    pub ended: bool,
+    /// Rounds in which it failed in a way that may pass.
+    pub failed: usize,
+    /// Rounds in which no line told of it.
+    pub lost: usize,
+    /// Whether a person gave its answers up.
+    pub given_up: bool,
+}
+
+impl Tries {
+    /// Whether the request may be sent, and paid, again: `limit` is `spec.backoffLimitPerRequest`. What was never executed
+    /// counts towards no limit.
+    pub fn may_be_sent_again(&self, limit: u32) -> bool {
+        !self.ended && !self.given_up && self.failed + self.lost <= usize::try_from(limit).unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(found: i64, expected: i64, unreadable: i64) -> Reading {
+        Reading { requests: 10, found, expected, unreadable, cut_off: 0 }
+    }
+
+    #[test]
+    fn only_what_no_unreadable_line_explains_is_missing() {
+        use Unanswered::{Missing, Unreadable};
+        for (found, expected, unreadable, wanted) in [
+            (10, 10, 0, Missing),
+            (8, 10, 0, Missing),
+            // The provider executed no more: a stray line is nobody's.
+            (5, 5, 1, Missing),
+            (9, 10, 1, Unreadable),
+            (0, 10, 2, Unreadable),
+            (3, 10, 1, Unreadable),
+        ] {
+            assert_eq!(reading(found, expected, unreadable).unanswered(), wanted, "{found} {expected} {unreadable}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_counts_nothing_where_it_completed_all_is_not_believed() {
+        for (done, ended, expected) in [
+            (Some(3), "completed", 3),
+            (Some(0), "completed", 10),
+            (None, "completed", 10),
+            (None, "cancelled", 10),
+            (Some(0), "cancelled", 0),
+            (Some(99), "expired", 10),
+        ] {
+            assert_eq!(Reading::expected(done, ended, 10), expected, "{done:?} {ended}");
+        }
+    }
+
+    #[test]
+    fn who_was_ended_given_up_or_tried_often_enough_is_not_sent_again() {
+        let fresh = Tries::default();
+        assert!(fresh.may_be_sent_again(0), "never executed");
+        assert!(!Tries { ended: true, ..fresh }.may_be_sent_again(9));
+        assert!(!Tries { given_up: true, ..fresh }.may_be_sent_again(9));
+        assert!(Tries { failed: 1, lost: 1, ..fresh }.may_be_sent_again(2));
+        assert!(!Tries { failed: 1, lost: 2, ..fresh }.may_be_sent_again(2));
+    }
+}

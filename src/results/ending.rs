@@ -1,0 +1,512 @@
+//! How a request ended, by the line that tells of it: whether it has an answer, and if not, whether that may pass.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::line::{Ended, ProviderLine};
+use super::repair::repaired;
+use crate::api::json;
+
+/// Levels of errors within errors that are read.
+const LEVELS: u32 = 5;
+
+impl ProviderLine<'_> {
+    /// How the request ended. OpenAI answers 2xx rows without an error; rows that were never executed have no response and
+    /// `batch_expired` or `batch_cancelled` as code. A request that has no answer is sent again only where its status or its
+    /// code says that the failure may pass: what says nothing of the kind may have been paid.
+    pub fn ended(&self) -> Ended {
+        self.judged().0
+    }
+
+    /// Why it has no answer, as a code: the row's, or that of the error in its body, or its HTTP status. Anything that does not
+    /// look like a code is none, for it may be text.
+    pub fn code(&self) -> String {
+        let (_, why) = self.judged();
+        why.name().unwrap_or_else(|| "unknown".into())
+    }
+
+    fn judged(&self) -> (Ended, Why) {
+        let error = self.error.map(value_of);
+        let mut why = Why::default();
+        if let Some(error) = &error {
+            why.read(error, LEVELS);
+        }
+        if why.says("batch_expired") {
+            return (Ended::Expired, why);
+        }
+        if why.says("batch_cancelled") || why.says("batch_canceled") {
+            return (Ended::Cancelled, why);
+        }
+        let response = self.response.and_then(|r| serde_json::from_str::<Response>(r.get()).ok());
+        let Response { status, body } = response.unwrap_or_default();
+        let fine = matches!(status, Status::Absent | Status::Code(200..=299));
+        let (has_error, answered) = (error.is_some_and(|e| !is_nothing(&e)), fine && body.is_answer());
+        match status {
+            _ if answered && !has_error => return (Ended::Succeeded, why),
+            Status::Code(200..=299) | Status::Absent => {}
+            Status::Code(status) => why.statuses.insert(0, status),
+            Status::Odd => why.odd = true,
+        }
+        why.read(&Value::Object(body.reasons), LEVELS);
+        // An answer beside an error is paid all the same.
+        let ended = if why.may_pass() && !answered { Ended::Errored } else { Ended::Failed };
+        if why.is_silent() && self.response.is_some() && !has_error && !answered {
+            why.codes.push("no_answer".into());
+        }
+        (ended, why)
+    }
+}
+
+fn value_of(raw: &RawValue) -> Value {
+    // Nested too deep, or too much of it: an error all the same.
+    json::parse(raw.get().as_bytes()).unwrap_or(Value::Bool(true))
+}
+
+/// What servers write where there is no error, such as an object of nulls.
+fn is_nothing(error: &Value) -> bool {
+    match error {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.trim().is_empty(),
+        // Of longer ones only the beginning is known.
+        Value::Array(list) => list.len() < json::MOST_ELEMENTS && list.iter().all(is_nothing),
+        Value::Object(object) => object.len() < json::MOST_ELEMENTS && object.values().all(is_nothing),
+        _ => false,
+    }
+}
+
+/// What a row and its body say of a failure, the outermost first.
+#[derive(Default)]
+struct Why {
+    codes: Vec<String>,
+    types: Vec<String>,
+    statuses: Vec<i64>,
+    /// Whether its status is none that HTTP has.
+    odd: bool,
+}
+
+impl Why {
+    fn read(&mut self, error: &Value, levels: u32) {
+        let Some(levels) = levels.checked_sub(1) else { return };
+        match error {
+            // Errors are handed on as the text of JSON.
+            Value::String(text) if text.trim_start().starts_with(['{', '[']) => {
+                if let Some(inner) = json::parse(text.trim().as_bytes()) {
+                    self.read(&inner, levels);
+                }
+            }
+            Value::String(_) => self.codes.extend(word(error).filter(|word| is_a_code(word))),
+            Value::Array(list) => list.iter().take(3).filter(|e| !e.is_string()).for_each(|e| self.read(e, levels)),
+            Value::Object(object) => {
+                let get = |key| object.get(key).filter(|value| !is_nothing(value));
+                for key in ["status_code", "statusCode", "status", "http_status", "code"] {
+                    self.statuses.extend(get(key).and_then(status));
+                }
+                self.codes.extend(get("code").filter(|code| status(code).is_none()).and_then(word));
+                self.types.extend(get("type").and_then(word));
+                // Google's `status`, such as `RESOURCE_EXHAUSTED`; others have the state of a response there.
+                self.types.extend(
+                    get("status")
+                        .and_then(word)
+                        .filter(|word| !word.contains(|c: char| !c.is_ascii_uppercase() && c != '_')),
+                );
+                for key in ["error", "errors", "detail", "message", "body", "cause", "response"] {
+                    match get(key) {
+                        Some(text @ Value::String(_)) if key != "error" && !is_json(text) => {}
+                        Some(inner) => self.read(inner, levels),
+                        None => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn says(&self, code: &str) -> bool {
+        self.codes.iter().any(|c| c == code)
+    }
+
+    fn is_silent(&self) -> bool {
+        self.codes.is_empty() && self.types.is_empty() && self.statuses.is_empty()
+    }
+
+    fn name(self) -> Option<String> {
+        // What every error document is called says nothing.
+        let types = self.types.into_iter().filter(|t| t != "error");
+        let status = self.statuses.first().map(|status| format!("http_{status}"));
+        self.codes.into_iter().chain(types).next().or(status)
+    }
+
+    /// Whether the same request may be answered another time. A status decides before words do; one of zero means that no
+    /// answer came from where the server asked.
+    fn may_pass(&self) -> bool {
+        let words = || self.codes.iter().chain(&self.types).map(|word| plain(word));
+        if words().any(|w| w.contains("nonretriable") || w.contains("nonretryable") || w.contains("notretryable")) {
+            return false;
+        }
+        match self.statuses.first() {
+            Some(0 | 408 | 409 | 425 | 429 | 500..=599) => true,
+            Some(_) => false,
+            None if self.odd => false,
+            None => words().any(|word| PASSING.contains(&word.as_str())),
+        }
+    }
+}
+
+/// Codes and types of failures that may pass, in lower case and without separators: OpenAI's, Anthropic's, Google's and those of
+/// vLLM, LiteLLM and gateways.
+const PASSING: &[&str] = &[
+    "apiconnectionerror",
+    "apierror",
+    "apitimeouterror",
+    "badgateway",
+    "connectionerror",
+    "deadlineexceeded",
+    "engineoverloaded",
+    "gatewaytimeout",
+    "internal",
+    "internalerror",
+    "internalservererror",
+    "overloaded",
+    "overloadederror",
+    "ratelimit",
+    "ratelimiterror",
+    "ratelimitexceeded",
+    "requesttimeout",
+    "resourceexhausted",
+    "servererror",
+    "serviceunavailable",
+    "serviceunavailableerror",
+    "slowdown",
+    "timeout",
+    "timeouterror",
+    "toomanyrequests",
+    "unavailable",
+    "upstreamerror",
+    "upstreamtimeout",
+];
+
+fn plain(word: &str) -> String {
+    word.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// Whether a text that is one word is a code rather than what somebody says.
+fn is_a_code(word: &str) -> bool {
+    word.contains('_') || PASSING.contains(&plain(word).as_str())
+}
+
+fn is_json(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.trim_start().starts_with(['{', '[']))
+}
+
+/// An HTTP status of a failure, as a number or its digits.
+fn status(value: &Value) -> Option<i64> {
+    let status = value.as_i64().or_else(|| value.as_str()?.parse().ok())?;
+    (400..=599).contains(&status).then_some(status)
+}
+
+fn word(value: &Value) -> Option<String> {
+    let text = value.as_str()?;
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+    (plain && (1..=64).contains(&text.len())).then(|| text.to_string())
+}
+
+/// A row's `response`.
+#[derive(Default)]
+struct Response {
+    status: Status,
+    body: Body,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Status {
+    #[default]
+    Absent,
+    Code(i64),
+    /// There, and no number.
+    Odd,
+}
+
+impl Status {
+    fn of(raw: &RawValue) -> Status {
+        match value_of(raw) {
+            Value::Null => Status::Absent,
+            value => value.as_i64().or_else(|| value.as_str()?.parse().ok()).map_or(Status::Odd, Status::Code),
+        }
+    }
+}
+
+/// What of a row's `body` says whether it is an answer.
+#[derive(Default)]
+struct Body {
+    /// Whether there is something that is no text.
+    something: bool,
+    /// Whether it holds what an answer holds.
+    answer: bool,
+    /// Keys that neither an answer nor an error has to have.
+    others: usize,
+    /// What it says of a failure.
+    reasons: Map<String, Value>,
+}
+
+impl Body {
+    /// Some servers give errors with a status of success: OpenAI's shape, vLLM's (`"object": "error"`), FastAPI's `detail`, a
+    /// gateway's `message` alone. What answers hold makes an answer, whatever stands beside it.
+    fn is_answer(&self) -> bool {
+        let says = |key: &str| self.reasons.get(key).is_some_and(|value| !is_nothing(value));
+        let is_error = |key: &str| self.reasons.get(key).and_then(Value::as_str) == Some("error");
+        let message = self.others == 0 && self.reasons.get("message").is_some_and(Value::is_string);
+        let failed =
+            is_error("object") || is_error("type") || says("error") || says("detail") || says("errors") || message;
+        self.answer || (self.something && !failed)
+    }
+}
+
+/// Keys that hold an answer, over all endpoints.
+const ANSWER: &[&str] = &["choices", "output", "data", "results", "content"];
+/// Keys that say something of a failure.
+const REASON: &[&str] =
+    &["error", "errors", "detail", "message", "object", "type", "code", "status", "status_code", "statusCode"];
+/// Keys that gateways add to whatever they say.
+const BESIDE: &[&str] = &["param", "request_id", "requestId", "trace_id", "path", "timestamp", "success", "name"];
+
+impl<'de> Deserialize<'de> for Response {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Frame;
+        impl<'de> Visitor<'de> for Frame {
+            type Value = Response;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a response")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Response, A::Error> {
+                let mut response = Response::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "status_code" => response.status = Status::of(map.next_value()?),
+                        "body" => response.body = map.next_value()?,
+                        _ => _ = map.next_value::<IgnoredAny>()?,
+                    }
+                }
+                Ok(response)
+            }
+        }
+        deserializer.deserialize_map(Frame)
+    }
+}
+
+impl<'de> Deserialize<'de> for Body {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Frame;
+        impl<'de> Visitor<'de> for Frame {
+            type Value = Body;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a body")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body, A::Error> {
+                let mut body = Body::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    body.something = true;
+                    match key.as_str() {
+                        key if ANSWER.contains(&key) => body.answer |= map.next_value::<Holds>()?.0,
+                        key if REASON.contains(&key) => {
+                            _ = body.reasons.insert(key.into(), value_of(map.next_value()?))
+                        }
+                        key => {
+                            body.others += usize::from(!BESIDE.contains(&key));
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(body)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Body, A::Error> {
+                Ok(Body { something: Holds::any_of(list)?, ..Body::default() })
+            }
+
+            /// Some servers give the text of JSON; other text is no answer of an endpoint that answers in JSON.
+            fn visit_str<E>(self, text: &str) -> Result<Body, E> {
+                let json = text.trim_start().starts_with(['{', '[']);
+                if !json {
+                    return Ok(Body::default());
+                }
+                let parsed = serde_json::from_str(text).or_else(|_| serde_json::from_str(&repaired(text)));
+                Ok(parsed.unwrap_or_default())
+            }
+
+            fn visit_unit<E>(self) -> Result<Body, E> {
+                Ok(Body::default())
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Body, E> {
+                Ok(Body::default())
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Body, E> {
+                Ok(Body::default())
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Body, E> {
+                Ok(Body::default())
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Body, E> {
+                Ok(Body::default())
+            }
+        }
+        deserializer.deserialize_any(Frame)
+    }
+}
+
+/// Whether a value holds something: a list or an object with an element, a text with a character.
+struct Holds(bool);
+
+impl Holds {
+    fn any_of<'de, A: SeqAccess<'de>>(mut list: A) -> Result<bool, A::Error> {
+        let mut some = false;
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            some = true;
+        }
+        Ok(some)
+    }
+}
+
+impl<'de> Deserialize<'de> for Holds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw: &RawValue = Deserialize::deserialize(deserializer)?;
+        let inside = raw.get().as_bytes();
+        let inside = inside.get(1..inside.len().saturating_sub(1)).unwrap_or_default();
+        Ok(Holds(raw.get().starts_with(['[', '{', '"']) && !inside.trim_ascii().is_empty()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(line: &str) -> (Ended, String) {
+        let line: ProviderLine = serde_json::from_str(line).unwrap();
+        (line.ended(), line.code())
+    }
+
+    fn row(status: &str, body: &str, error: &str) -> String {
+        format!(r#"{{"custom_id":"a","response":{{"status_code":{status},"body":{body}}},"error":{error}}}"#)
+    }
+
+    const ANSWER: &str = r#"{"object":"chat.completion","choices":[{"message":{"content":"x"}}]}"#;
+
+    #[test]
+    fn an_answer_is_one_whatever_empty_errors_stand_beside_it() {
+        for line in [
+            row("200", ANSWER, "null"),
+            row("\"201\"", ANSWER, "{}"),
+            row("200", ANSWER, r#"{"code":null,"message":null,"param":""}"#),
+            row("200", ANSWER, r#"[null,{"message":""}]"#),
+            row("200", r#"{"object":"response","error":null,"status":"completed","output":[{}]}"#, "false"),
+            row("200", r#"{"object":"response","error":null,"status":"incomplete","output":[]}"#, "null"),
+            row("200", r#"{"results":[{}],"model":"m"}"#, "\" \""),
+            row("200", r#"{"object":"list","data":[{}]}"#, "null"),
+            row("200", "\"{\\\"choices\\\":[{}]}\"", "null"),
+            row("null", ANSWER, "null"),
+            row("200", r#"{"of":1,"message":"hello"}"#, "null"),
+            row("200", r#"{"message":{"role":"assistant"},"done":true}"#, "null"),
+            row("200", r#"{"choices":[{}],"error":{"message":"cut short"}}"#, "null"),
+            format!(r#"{{"custom_id":"a","response":{{"body":{ANSWER}}}}}"#),
+            format!(r#"{{"custom_id":"b","custom_id":"b","response":null,"response":{{"body":{ANSWER}}}}}"#),
+        ] {
+            assert_eq!(ended(&line).0, Ended::Succeeded, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_answer_is_sent_again_only_where_its_status_or_code_may_pass() {
+        use Ended::{Cancelled, Errored, Expired, Failed};
+        let dwctl = |kind: &str, status: u16| {
+            let inner = serde_json::json!({"type": kind, "status": status, "body": "{\"error\":\"no such model\"}"});
+            row("null", "null", &serde_json::json!({"code": null, "message": inner.to_string()}).to_string())
+        };
+        for (line, wanted, code) in [
+            (row("400", "{}", "null"), Failed, "http_400"),
+            (row("400", r#"{"error":{"code":"content_filter"}}"#, "null"), Failed, "content_filter"),
+            (
+                row("400", r#"{"error":{"code":null,"type":"invalid_request_error"}}"#, "null"),
+                Failed,
+                "invalid_request_error",
+            ),
+            (row("400", r#"{"error":{"code":"my prompt was: x"}}"#, "null"), Failed, "http_400"),
+            (row("404", "\"\"", "null"), Failed, "http_404"),
+            (row("429", r#"{"of":1}"#, "null"), Errored, "http_429"),
+            (row("\"500\"", "{}", "null"), Errored, "http_500"),
+            (row("503", "\"<html>\"", "null"), Errored, "http_503"),
+            (row("0", "\"\"", "null"), Errored, "http_0"),
+            (row("302", "null", "null"), Failed, "http_302"),
+            (row("1e400", "null", "null"), Failed, "no_answer"),
+            // Case 26-ok-with-an-error-in-it, and its kind.
+            (
+                row("200", r#"{"error":{"message":"m","type":"server_error","code":504}}"#, "null"),
+                Errored,
+                "server_error",
+            ),
+            (row("200", r#"{"error":{"message":"m","code":"content_filter"}}"#, "null"), Failed, "content_filter"),
+            (row("200", r#"{"error":"upstream timed out"}"#, "null"), Failed, "no_answer"),
+            (row("200", r#"{"error":"rate_limit_exceeded"}"#, "null"), Errored, "rate_limit_exceeded"),
+            (
+                row("200", r#"{"object":"error","type":"BadRequestError","code":400,"message":"m"}"#, "null"),
+                Failed,
+                "BadRequestError",
+            ),
+            (
+                row("200", r#"{"type":"error","error":{"type":"overloaded_error"}}"#, "null"),
+                Errored,
+                "overloaded_error",
+            ),
+            (row("200", r#"{"detail":[{"loc":["body"],"msg":"m"}]}"#, "null"), Failed, "no_answer"),
+            (row("200", r#"{"message":"no Route matched","request_id":"x"}"#, "null"), Failed, "no_answer"),
+            (row("200", "\"{\\\"error\\\":{\\\"code\\\":\\\"server_error\\\"}}\"", "null"), Errored, "server_error"),
+            (
+                row("200", r#"{"choices":[],"error":{"code":"rate_limit_exceeded"}}"#, "null"),
+                Errored,
+                "rate_limit_exceeded",
+            ),
+            (
+                row(
+                    "200",
+                    r#"{"object":"response","status":"failed","error":{"code":"server_error"},"output":[]}"#,
+                    "null",
+                ),
+                Errored,
+                "server_error",
+            ),
+            (row("200", "null", "null"), Failed, "no_answer"),
+            (row("200", "{}", "null"), Failed, "no_answer"),
+            (row("200", "\"<html>\"", "null"), Failed, "no_answer"),
+            (row("200", "7", "null"), Failed, "no_answer"),
+            (row("200", ANSWER, r#"{"code":"rate_limit_exceeded"}"#), Failed, "rate_limit_exceeded"),
+            (row("200", ANSWER, "\"no\""), Failed, "unknown"),
+            (row("null", "null", r#"{"code":"batch_expired","message":"x"}"#), Expired, "batch_expired"),
+            (r#"{"response":null,"error":{"code":"batch_cancelled"}}"#.into(), Cancelled, "batch_cancelled"),
+            (r#"{"response":null,"error":"something odd happened"}"#.into(), Failed, "unknown"),
+            (r#"{"response":null,"error":{"code":"server_error","message":"m"}}"#.into(), Errored, "server_error"),
+            (
+                r#"{"response":null,"error":{"code":"processing_error","message":"m"}}"#.into(),
+                Failed,
+                "processing_error",
+            ),
+            (r#"{"response":null,"error":{"message":"m","status":503}}"#.into(), Errored, "http_503"),
+            (r#"{"response":null,"error":{"message":"m","code":"422"}}"#.into(), Failed, "http_422"),
+            (r#"{"response":"x"}"#.into(), Failed, "no_answer"),
+            ("{}".into(), Failed, "unknown"),
+            (dwctl("NonRetriableHttpStatus", 400), Failed, "NonRetriableHttpStatus"),
+            (dwctl("NonRetriableHttpStatus", 500), Failed, "NonRetriableHttpStatus"),
+            (dwctl("RetriableHttpStatus", 503), Errored, "RetriableHttpStatus"),
+        ] {
+            assert_eq!(ended(&line), (wanted, code.to_string()), "{line}");
+        }
+    }
+}

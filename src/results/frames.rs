@@ -1,0 +1,132 @@
+//! Where objects are in text that need not be JSON lines: several on a line, one over many lines, a list of them.
+
+use std::ops::Range;
+
+use memchr::memmem;
+
+/// Follows strings and brackets, and nothing else of JSON, byte by byte and at any depth. Strings may have single quotes, as
+/// Python shows them.
+#[derive(Default)]
+pub(super) struct Brackets {
+    depth: u64,
+    quote: Option<u8>,
+    escaped: bool,
+}
+
+/// What a byte does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bracket {
+    /// An object begins that is in no other.
+    Opens,
+    /// That object ends.
+    Closes,
+    /// A bracket closes that none opened.
+    Stray,
+    /// Nothing of the kind.
+    No,
+}
+
+impl Brackets {
+    pub fn see(&mut self, byte: u8) -> Bracket {
+        if let Some(quote) = self.quote {
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' => self.escaped = true,
+                _ if byte == quote => self.quote = None,
+                _ => {}
+            }
+            return Bracket::No;
+        }
+        match byte {
+            b'{' if self.depth == 0 => {
+                self.depth = 1;
+                Bracket::Opens
+            }
+            b'}' if self.depth == 0 => Bracket::Stray,
+            // Around objects, brackets and quotes are no business of ours.
+            _ if self.depth == 0 => Bracket::No,
+            b'"' | b'\'' => {
+                self.quote = Some(byte);
+                Bracket::No
+            }
+            b'{' | b'[' => {
+                self.depth += 1;
+                Bracket::No
+            }
+            b'}' | b']' => {
+                self.depth -= 1;
+                if self.depth == 0 { Bracket::Closes } else { Bracket::No }
+            }
+            _ => Bracket::No,
+        }
+    }
+}
+
+/// The objects that `line` consists of; None where one is not whole, or there is none.
+pub(super) fn objects(line: &[u8]) -> Option<Vec<Range<usize>>> {
+    let (mut brackets, mut begun, mut objects) = (Brackets::default(), None, vec![]);
+    for (at, byte) in line.iter().enumerate() {
+        match brackets.see(*byte) {
+            Bracket::Opens => begun = Some(at),
+            Bracket::Closes => objects.extend(begun.take().map(|from| from..at + 1)),
+            Bracket::Stray => return None,
+            Bracket::No => {}
+        }
+    }
+    (begun.is_none() && !objects.is_empty()).then_some(objects)
+}
+
+/// The indexes of the requests of `work_id` that `text` names, each once, in order. Our ids end in a mark of the work, which no model is
+/// shown, so that one counts wherever it stands.
+pub(super) fn named(text: &[u8], work_id: &str) -> Vec<i64> {
+    let Some(mark) = work_id.get(..8).map(|mark| format!("-{mark}")) else { return vec![] };
+    let mut all = vec![];
+    for at in memmem::find_iter(text, mark.as_bytes()) {
+        let digits = text[..at].iter().rev().take(20).take_while(|b| b.is_ascii_digit()).count();
+        let begins = (at - digits).checked_sub(1).filter(|begins| text[*begins] == b'r');
+        let free = |neighbour: Option<&u8>| neighbour.is_none_or(|b| !b.is_ascii_alphanumeric());
+        let alone = begins.is_some_and(|b| free(b.checked_sub(1).and_then(|b| text.get(b))));
+        let index = std::str::from_utf8(&text[at - digits..at]).ok().and_then(|digits| {
+            let index: i64 = digits.parse().ok()?;
+            // As we write it: `01` is nobody's.
+            (index.to_string() == digits).then_some(index)
+        });
+        if alone && free(text.get(at + mark.len())) {
+            all.extend(index);
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_found_whatever_is_around_them() {
+        let found =
+            |line: &str| objects(line.as_bytes()).map(|all| all.into_iter().map(|r| line[r].to_string()).collect());
+        let some = |all: &[&str]| Some(all.iter().map(|o| o.to_string()).collect::<Vec<_>>());
+        assert_eq!(found(r#"{"a":1}{"b":"}{"}"#), some(&[r#"{"a":1}"#, r#"{"b":"}{"}"#]));
+        assert_eq!(found(r#"[{"a":[{}]}, {"b":"\"}"}]"#), some(&[r#"{"a":[{}]}"#, r#"{"b":"\"}"}"#]));
+        assert_eq!(found("data: {'a': \"it's }\"}"), some(&["{'a': \"it's }\"}"]));
+        for none in ["", "x", r#"{"a":"#, r#"{"a":"}"#, "}", r#"{"a":1}}"#] {
+            assert_eq!(found(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn only_our_own_ids_are_ids() {
+        let of = |text: &str| named(text.as_bytes(), "0123456789abcdef");
+        assert_eq!(of(r#"{\"custom_id\":\"r17-01234567\"} 'r17-01234567' r3-01234567"#), [3, 17]);
+        assert_eq!(of("r0-01234567"), [0]);
+        for none in
+            ["r01-01234567", "xr1-01234567", "r1-012345678", "r-01234567", "r+1-01234567", "r1-ffffffff", "-01234567"]
+        {
+            assert_eq!(of(none), [] as [i64; 0], "{none}");
+        }
+        assert_eq!(of("r99999999999999999999999-01234567"), [] as [i64; 0]);
+    }
+}
