@@ -26,10 +26,6 @@ pub fn parse(bytes: &[u8]) -> Option<Value> {
     serde_json::from_slice::<Bounded>(bytes).ok().map(|b| b.0)
 }
 
-/// A document as it stands.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Whole(pub Value);
-
 /// The object that `text` is.
 ///
 /// # Errors
@@ -48,12 +44,6 @@ impl<'de> Deserialize<'de> for Bounded {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let keep = Keep { left: &Cell::new(MOST_VALUES), elements: MOST_ELEMENTS };
         keep.deserialize(deserializer).map(Bounded)
-    }
-}
-
-impl<'de> Deserialize<'de> for Whole {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Keep::everything(&Cell::new(usize::MAX)).deserialize(deserializer).map(Whole)
     }
 }
 
@@ -159,7 +149,6 @@ mod tests {
             let document = json!({"a": {key: "[1]"}, "b": [{key: 1}], "c": [1, -2, 1.5, "x", null, true, u64::MAX]});
             let text = document.to_string();
             assert_eq!(parse(text.as_bytes()), Some(document.clone()));
-            assert_eq!(serde_json::from_str::<Whole>(&text).unwrap(), Whole(document.clone()));
             assert_eq!(Value::Object(object(&text).unwrap()), document);
         }
     }

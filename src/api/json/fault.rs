@@ -403,7 +403,7 @@ impl<'a> Scanner<'a> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::Whole;
+    use super::super::Bounded;
     use super::*;
 
     fn told(text: &str) -> String {
@@ -486,7 +486,7 @@ mod tests {
             ]), 0..12)
         ) {
             let text = pieces.concat();
-            let refused = serde_json::from_str::<Whole>(&text).is_err();
+            let refused = serde_json::from_str::<Bounded>(&text).is_err();
             prop_assert_eq!(fault(&text).is_some(), refused, "{:?}: {:?}", text, fault(&text));
         }
     }
