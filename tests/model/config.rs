@@ -314,7 +314,7 @@ impl Protocol {
     /// One shard of two lines, from a batch that may be more than the account takes to two that are recorded.
     pub(super) fn halving(budget: Budget) -> Self {
         let (until, revisions) = (Until::Submitted, 14);
-        Protocol { together: true, parallelism: 1, until, revisions, ..Self::ending(budget) }
+        Protocol { together: true, until, revisions, ..Self::ending(budget) }
     }
 
     /// One shard, from the opening to results.

@@ -41,7 +41,7 @@ impl World {
         memory.store_proved = memory.store_proved.take().filter(Result::is_err);
         let work = self.journal.as_ref().map(|j| &j.work_id);
         memory.tidied = memory.tidied.take().filter(|tidied| Some(&tidied.work_id) == work);
-        (memory.pass, memory.resolvable, memory.marked) = (None, None, None);
+        (memory.pass, memory.resolvable, memory.marked, memory.halved) = (None, None, None, None);
         // The patience with files that are short begins with the look that saw their batch ended.
         let collected = &memory.collected;
         memory.looks.retain(|id, _| collected.get(id).is_some_and(|c| c.short.is_some()));

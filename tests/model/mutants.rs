@@ -45,7 +45,7 @@ fn a_gateways_refusal_is_no_proof() {
 #[test]
 fn a_shard_is_replaced_by_both_of_its_halves_and_sent_no_more() {
     let once = Budget { token_limits: 1, ..NONE };
-    let to_the_end = Protocol { until: Until::Finished, ..Protocol::halving(once) };
+    let to_the_end = Protocol { until: Until::Finished, parallelism: 1, ..Protocol::halving(once) };
     without(Mutant::ForgetsHalf, to_the_end, SUMS_UP);
     without(Mutant::KeepsWhole, Protocol::halving(once), NO_DOUBLE_PAY);
     without(Mutant::HalvesNoFile, Protocol::halving(Budget { crashes: 1, ..once }), NO_DOUBLE_PAY);

@@ -57,7 +57,7 @@ fn a_batch_that_is_more_than_the_account_takes_is_halved() {
     Protocol::halving(Budget { token_limits: 1, ..NONE }).holds();
     if soak() {
         Protocol::halving(Budget { token_limits: 1, crashes: 1, ..NONE }).holds();
-        Protocol { parallelism: 2, ..Protocol::halving(Budget { token_limits: 1, ..NONE }) }.holds();
+        Protocol::halving(Budget { token_limits: 2, ..NONE }).holds();
     }
 }
 
