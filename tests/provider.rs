@@ -13,7 +13,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use batchjob_operator::provider::{BatchApi, Class, Created, OpenAi};
+use batchjob_operator::api::{Endpoint, ProviderCapabilities};
+use batchjob_operator::provider::{self, ApiError, BatchApi, Class, Created, OpenAi, Probe, Trial};
 use batchjob_operator::transport::{HostPolicy, SendError, SystemLookup, Tap, Transport, Wire};
 use support::ask;
 
@@ -69,6 +70,107 @@ async fn a_create_is_sent_once_whatever_comes_back() {
     *recorder.lose_a_reply.lock().unwrap() = true;
     assert!(matches!(api.create(&ask()).await, Created::Unknown(..)), "a lost reply is no failure");
     assert_eq!(recorder.sent.lock().unwrap().len(), 1);
+}
+
+const NO: &str = r#"{"error":{"message":"Line 1: Model 'a' has not been configured"}}"#;
+const OK: &str = r#"{"data":[]}"#;
+const FILE: &str = r#"{"id":"file-1","filename":"probe.jsonl"}"#;
+
+/// How an account that gives these answers in turn is tried out, and what it was asked.
+async fn tried_out(answers: &[(u16, &'static str)], models: &[&str]) -> (Result<Probe, ApiError>, Vec<String>) {
+    let (api, recorder) = client(answers, false).await;
+    let models: Vec<String> = models.iter().map(|model| model.to_string()).collect();
+    let timeout = std::time::Duration::from_secs(10);
+    let trial = Trial { file_name: "probe.jsonl", endpoint: Endpoint::Embeddings, models: &models, timeout };
+    let probe = provider::probe(&api, &trial).await;
+    let sent = recorder.sent.lock().unwrap().clone();
+    (probe, sent)
+}
+
+#[tokio::test]
+async fn an_account_is_tried_out_with_a_request_for_a_model_that_it_has() {
+    let trying = [(200, FILE), (200, FILE), (200, "{}"), (404, "{}"), (400, NO)];
+    let can = |list_batches, delete_files| ProviderCapabilities { list_batches, delete_files };
+    let names = r#"{"data":[{"id":"a"},{"id":"b"}]}"#;
+    let asked = [&[(200, OK), (200, names), (403, NO)][..], &trying].concat();
+    let (probe, sent) = tried_out(&asked, &[]).await;
+    assert_eq!(probe, Ok(Probe { can: can(true, true), untried: None }));
+    let uploads = |sent: &[String]| sent.iter().filter(|call| *call == "POST /v1/files").count();
+    assert!(sent.contains(&"GET /v1/models".into()) && uploads(&sent) == 2, "{sent:?}");
+    // Where the models are known nobody is asked for them, and one that may be any is none.
+    let (probe, sent) = tried_out(&[&[(200, OK)][..], &trying].concat(), &["gpt-*", "b"]).await;
+    assert_eq!(probe.unwrap().can, can(true, true));
+    assert!(!sent.contains(&"GET /v1/models".into()), "{sent:?}");
+    // Where a batch is made of the deleted file it is cancelled.
+    let made = [(200, OK), (200, FILE), (200, FILE), (200, "{}"), (404, "{}"), (200, r#"{"id":"batch_1"}"#)];
+    let (probe, sent) = tried_out(&made, &["b"]).await;
+    assert_eq!(probe.unwrap().can, can(true, false));
+    assert_eq!(sent.last().unwrap(), "POST /v1/batches/batch_1/cancel");
+}
+
+#[tokio::test]
+async fn what_cannot_be_tried_out_is_an_ability_that_is_absent() {
+    for (status, said) in [(400, NO), (403, NO), (405, "{}"), (429, "{}"), (500, "{}")] {
+        let (probe, sent) = tried_out(&[(200, OK), (status, said)], &["a"]).await;
+        let Probe { can, untried } = probe.unwrap();
+        assert_eq!(can, ProviderCapabilities { list_batches: true, delete_files: false }, "{status}");
+        assert_eq!(untried.unwrap().status, Some(status));
+        assert_eq!(sent.len(), 2, "{status}: {sent:?}");
+    }
+    let busy = [(200, OK), (200, FILE), (200, FILE), (200, "{}"), (404, "{}"), (429, "{}")];
+    assert_eq!(tried_out(&busy, &["a"]).await.0.unwrap().untried.unwrap().class, Class::Capacity);
+    assert_eq!(tried_out(&[(401, NO)], &["a"]).await.0.unwrap_err().class, Class::Auth, "the credential is refused");
+    assert_eq!(tried_out(&[(404, "{}")], &["a"]).await.0.unwrap_err().class, Class::NotFound, "there is no such API");
+}
+
+#[tokio::test]
+async fn a_credential_that_works_elsewhere_is_not_to_blame_for_a_refused_upload() {
+    let error = |class, status| ApiError { status: Some(status), ..ApiError::new(class, "Line 1: no such model") };
+    for (answers, class, status, about_content) in [
+        (&[(200, OK)][..], Class::Auth, 403, true),
+        (&[(200, OK)], Class::Auth, 401, true),
+        (&[(405, "{}"), (200, OK)], Class::Auth, 403, true),
+        (&[(403, NO)], Class::Auth, 403, false),
+        (&[(200, OK)], Class::Auth, 402, false),
+        (&[(403, NO)], Class::InvalidInput, 400, true),
+        (&[(200, OK)], Class::Capacity, 429, false),
+        (&[(200, OK)], Class::NotFound, 404, false),
+    ] {
+        let (api, _) = client(answers, false).await;
+        assert_eq!(provider::is_about_content(&api, &error(class, status)).await, about_content, "{class:?} {status}");
+    }
+}
+
+/// Case 23-file-not-there-yet, of the vendor itself too.
+#[tokio::test]
+async fn a_create_that_is_told_of_no_file_or_of_no_room_says_so() {
+    let absent = r#"{"error":{"message":"Cannot find file f, or it is not accessible.","param":"input_file_id"}}"#;
+    let by_code = r#"{"error":{"message":"gone","code":"file_not_found"}}"#;
+    let limit = r#"{"error":{"message":"Limit: 90,000 enqueued tokens","code":"token_limit_exceeded"}}"#;
+    for (status, said, class) in [
+        (400, absent, Class::FileNotFound),
+        (404, absent, Class::FileNotFound),
+        (400, by_code, Class::FileNotFound),
+        (400, limit, Class::TokenLimit),
+        (429, limit, Class::TokenLimit),
+        (429, "{}", Class::Capacity),
+        (
+            400,
+            r#"{"error":{"message":"the file has a line that is not JSON","param":"input_file_id"}}"#,
+            Class::InvalidInput,
+        ),
+        (404, r#"{"error":{"message":"Invalid URL"}}"#, Class::NotFound),
+    ] {
+        for vendors_own in [true, false] {
+            let (api, _) = client(&[(status, said)], vendors_own).await;
+            let told = match api.create(&ask()).await {
+                Created::No(e) | Created::Unknown(e) => e,
+                Created::Yes(id) => panic!("{id}"),
+            };
+            assert_eq!((told.class, told.status), (class, Some(status)), "{said}");
+            assert_eq!(told.retry_after, Some(std::time::Duration::ZERO));
+        }
+    }
 }
 
 #[tokio::test]
