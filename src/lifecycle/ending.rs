@@ -44,7 +44,7 @@ fn wait(o: &Observed, round: Round, stuck: Option<Stuck>) -> Step {
     if taken && decide::manifest_may_be_another(o) {
         return Step::LookForManifest;
     }
-    let stage = if o.job.suspend && !round.live { reasons::SUSPENDED } else { round.stage };
+    let stage = if o.job.suspend && !round.live { reasons::SUSPENDED } else { round.shown_stage() };
     let until = [round.due, o.job.deadline, decide::next_look(o).filter(|_| taken)].into_iter().flatten().min();
     Step::Wait { until, why: round.waiting(stage, stuck) }
 }

@@ -97,14 +97,20 @@ pub(super) fn explain(shard: &Shard, round: &mut Round) {
         Refusal::Credentials => reasons::CREDENTIALS_REJECTED,
         _ => reasons::PROVIDER_UNAVAILABLE,
     };
-    let message = match refusal {
-        Refusal::Failed => format!(
-            "{message}; the batch is sent again at {again}, its {} failures count against `spec.backoffLimitPerBatch`",
-            shard.failures
-        ),
-        _ => message.clone(),
-    };
-    round.stuck = Some(Stuck { reason, message });
+    if *refusal == Refusal::Failed {
+        let note = format!(
+            "the provider made no batch of {} requests; the next try is at {again}, {} failures count against \
+             `spec.backoffLimitPerBatch`: {message}",
+            shard.requests, shard.failures
+        );
+        // Twice may pass.
+        match shard.failures {
+            ..3 => return round.say(reasons::SUBMITTING, note),
+            _ => round.stuck = Some(Stuck { reason, message: note }),
+        }
+        return;
+    }
+    round.stuck = Some(Stuck { reason, message: message.clone() });
 }
 
 fn over_the_limit(shard: &Shard, again: &str, message: &str) -> String {

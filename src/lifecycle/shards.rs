@@ -30,21 +30,24 @@ pub(super) struct Round {
     pub stuck: Option<Stuck>,
     /// Reason of the `Complete` condition.
     pub stage: &'static str,
-    /// What the provider said about it, for a person.
-    pub note: Option<String>,
+    /// A stage that is shown in words of its own, such as the provider's, whatever else goes on.
+    pub note: Option<(&'static str, String)>,
 }
 
 impl Round {
     /// What is waited for, where there is no step.
     pub(super) fn waiting(self, stage: &'static str, stuck: Option<Stuck>) -> Waiting {
-        Waiting { stage, holds: self.holds, stuck: stuck.or(self.stuck), note: self.note }
+        Waiting { stage, holds: self.holds, stuck: stuck.or(self.stuck), note: self.note.map(|(_, note)| note) }
+    }
+
+    /// Reason of the `Complete` condition.
+    pub(super) fn shown_stage(&self) -> &'static str {
+        self.note.as_ref().map_or(self.stage, |(stage, _)| stage)
     }
 
     /// Shows a stage in words of its own; the first shard's words stay.
     pub(super) fn say(&mut self, stage: &'static str, note: String) {
-        if self.note.is_none() {
-            (self.stage, self.note) = (stage, Some(note));
-        }
+        self.note.get_or_insert((stage, note));
     }
 
     pub(super) fn due(&mut self, at: i64) -> Option<Step> {

@@ -101,7 +101,8 @@ impl Act<'_> {
             }
             Err(e) => return Err(e.into()),
         };
-        if let Some(found) = found.as_ref().filter(|found| found.len() > 1) {
+        let earlier = self.session.memory().searches.get(&attempt.intent_id).and_then(|search| search.found.clone());
+        if let Some(found) = found.as_ref().filter(|found| found.len() > 1 && earlier.as_ref() != Some(found)) {
             let note = format!(
                 "the provider made {} batches of the submission of {slot}: {}; one is followed, and the others are told to stop",
                 found.len(),

@@ -30,6 +30,9 @@ pub fn wire_faults(dice: &mut Dice) -> Vec<Value> {
         json!({"point": "list_batches", "action": "lag", "seconds": 1}),
         json!({"point": "create_batch", "action": "delay", "milliseconds": dice.roll(100, 4000)}),
         json!({"point": "create_batch", "action": "status", "status": 400}),
+        json!({"point": "create_batch", "action": "deny", "status": 429, "retry_after": 1}),
+        json!({"point": "create_batch", "action": "deny", "status": 500}),
+        json!({"point": "create_batch", "action": "unknown_file"}),
     ];
     for point in
         ["upload", "get_file", "content", "delete_file", "create_batch", "get_batch", "list_batches", "cancel_batch"]
