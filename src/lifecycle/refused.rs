@@ -68,6 +68,7 @@ pub(super) fn not_before(shard: &Shard) -> Option<i64> {
     let AttemptState::Refused { at, refusal, retry_at, .. } = attempt.state else { return None };
     let (times, longest) = match refusal {
         Refusal::NotSent => (attempt.number, 60_000),
+        Refusal::FileNotFound if attempt.file_id.is_empty() => (1, 300_000),
         Refusal::FileNotFound => (1 + shard.streaks.file_not_found.saturating_sub(1) % FILE_TRIES, 300_000),
         _ => (attempt.number, 300_000),
     };
@@ -87,10 +88,10 @@ pub(super) fn explain(shard: &Shard, round: &mut Round) {
         }
         Refusal::TokenLimit => return round.say(reasons::WAITING_FOR_QUOTA, over_the_limit(shard, &again, message)),
         Refusal::FileNotFound => {
-            let tries = shard.streaks.file_not_found;
+            let uploads = shard.streaks.file_not_found.div_ceil(FILE_TRIES);
             let note = format!(
-                "the provider does not know the input file that was just uploaded; it is asked again at {again} ({tries} \
-                 times so far): {message}"
+                "the provider does not know the input file that was just uploaded (upload {uploads} of {FILE_UPLOADS}); the \
+                 next try is at {again}: {message}"
             );
             return round.say(reasons::SUBMITTING, note);
         }

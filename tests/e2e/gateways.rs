@@ -58,7 +58,7 @@ async fn a_gateways_refusal_is_shown_at_once_and_nothing_is_paid_twice_for_it() 
     scene.sim.fault(busy).await;
     let began = Instant::now();
     scene.apply_job("busy", json!({}));
-    shows(&scene, "busy", "WaitingForQuota", "(429)").await;
+    shows(&scene, "busy", "WaitingForQuota", "slow down (429)").await;
     scene.wait_complete("busy").await;
     assert!(began.elapsed() > Duration::from_secs(12), "the server's pause: {:?}", began.elapsed());
     scene.sim.assert_billed_once(9).await;
