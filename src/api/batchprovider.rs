@@ -222,7 +222,8 @@ pub struct ProviderAuth {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderLimits {
-    /// Requests in one batch (OpenAI documents 50,000).
+    /// Requests in one batch (OpenAI documents 50,000). Where an account takes less at a time, batches are halved until they
+    /// fit, which takes minutes each time; a lower limit makes smaller ones from the beginning.
     #[serde(default = "max_requests_per_batch")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_requests_per_batch: i32,

@@ -209,7 +209,7 @@ impl Protocol {
             (
                 b.declines > 0,
                 Property::<Self>::sometimes("submitted after a refusal that proves nothing", |_, w| {
-                    w.is_submitted() && w.history.declined && w.batches.len() > 1
+                    w.is_submitted() && w.history.declined && w.attempts().any(|a| a.number > 1)
                 }),
             ),
             (
