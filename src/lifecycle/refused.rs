@@ -184,14 +184,20 @@ pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &m
     }
 }
 
-/// The first half takes the place of the whole, without its file; the second one comes last.
+/// The first half takes the place of the whole, without its file, and is sent at once; the second one comes last. A half that is
+/// turned away alone is halved in its turn, but one that cannot be is sent as often as the first one was.
 fn replaced(journal: &Journal, halved: &Halved) -> Step {
     let [first, second] = halved.halves.clone();
     Step::Swap(journal.next(|j| {
         let whole = &mut j.shards[halved.slot.shard];
-        let streaks = Streaks { alone: whole.streaks.alone - 1, ..Streaks::default() };
-        let attempt = whole.attempt.take().map(|attempt| Attempt { file_id: String::new(), ..attempt });
-        *whole = Shard { attempt, failures: whole.failures, streaks, ..first };
-        j.shards.push(Shard { streaks, ..second });
+        let alone = whole.streaks.alone - 1;
+        let streaks = |half: &Shard| Streaks { alone: if half.requests > 1 { alone } else { 0 }, ..Streaks::default() };
+        let mut attempt = whole.attempt.take();
+        if let Some(Attempt { file_id, state: AttemptState::Refused { at, .. }, .. }) = &mut attempt {
+            file_id.clear();
+            *at = 0;
+        }
+        *whole = Shard { attempt, failures: whole.failures, streaks: streaks(&first), ..first };
+        j.shards.push(Shard { streaks: streaks(&second), ..second });
     }))
 }

@@ -210,6 +210,17 @@ fn a_batch_that_is_alone_more_than_the_account_takes_is_halved_after_three_times
     let seen: Vec<_> = next.shards.iter().map(|s| (s.sha256.as_str(), s.first, s.requests, s.streaks.alone)).collect();
     assert_eq!(seen, [("a", 0, 3, 2), ("b", 3, 2, 2)], "each is halved again where it is alone too large");
     assert_eq!(next.counts().total, 5);
+    assert!(
+        matches!(step(&job(), Some(&next), &self::memory()), Step::Upload(Slot { shard: 0, attempt: 2 })),
+        "at once"
+    );
+    let pair = too_large(2, 3);
+    memory.halved = Some(Halved { slot, sha256: "s".into(), halves: [half(0, 1, "a"), half(1, 1, "b")] });
+    let Step::Swap(next) = step(&job(), Some(&pair), &memory) else { panic!("not replaced") };
+    assert!(
+        next.shards.iter().all(|s| s.streaks.alone == 0),
+        "a single request fails only once it was alone three times"
+    );
     let full = JobView { shard_limit: 1, ..job() };
     let shard = swapped(step(&full, Some(&whole), &memory));
     assert!(shard.is_refused_for_good() && shard.attempt.unwrap().message().contains("maxRequestsPerBatch"));

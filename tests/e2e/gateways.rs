@@ -53,8 +53,8 @@ async fn a_gateways_refusal_is_shown_at_once_and_nothing_is_paid_twice_for_it() 
     scene.sim.assert_billed_once(6).await;
     assert_eq!(scene.sim.state().await["creates"], 2);
     // One that does not is sent again after the pause that the server asked for.
-    let busy =
-        json!({"point": "create_batch", "action": "status", "status": 429, "retry_after": 12, "body": "slow down"});
+    let slow = json!({"error": "slow down"}).to_string();
+    let busy = json!({"point": "create_batch", "action": "status", "status": 429, "retry_after": 12, "body": slow});
     scene.sim.fault(busy).await;
     let began = Instant::now();
     scene.apply_job("busy", json!({}));
@@ -71,7 +71,7 @@ async fn a_batch_that_the_account_has_no_room_for_is_halved_and_a_file_that_is_n
     scene.settings.extra = ["--post-window-seconds", "1", "--send-timeout-seconds", "1"].map(String::from).to_vec();
     scene.restart().await;
     scene.sim.fault(json!({"point": "create_batch", "action": "unknown_file"})).await;
-    scene.apply_job("j", json!({}));
+    scene.apply_job("j", json!({"spec": {"parallelism": 1}}));
     shows(&scene, "j", "WaitingForQuota", "Limit: 1 enqueued requests").await;
     shows(&scene, "j", "WaitingForQuota", "limits.maxRequestsPerBatch").await;
     let job = scene.wait_condition("j", "Complete", "True", 90).await;

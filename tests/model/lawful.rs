@@ -7,6 +7,9 @@ use AttemptState::{Abandoned, Intended, Refused, Revoked, Revoking, Settled, Sub
 pub(super) fn is_lawful(write: &Write) -> bool {
     let next = &*write.next;
     let Some(judged) = write.judged.as_deref() else { return next.rev == 1 && !next.has_intents() };
+    if is_halved(judged, next) {
+        return next.rev == judged.rev + 1 && next.plan == judged.plan && next.commit == judged.commit;
+    }
     next.rev == judged.rev + 1
         && judged.commit.as_ref().is_none_or(|c| next.commit.as_ref() == Some(c))
         && shards_go_on(judged, next)
@@ -28,9 +31,6 @@ fn changes(judged: &Journal, next: &Journal) -> usize {
 fn shards_go_on(judged: &Journal, next: &Journal) -> bool {
     if !judged.has_intents() {
         return !next.has_intents() || same_contents(judged, next);
-    }
-    if is_halved(judged, next) {
-        return next.plan == judged.plan;
     }
     let settled = judged.shards.iter().all(|s| s.settled().is_some());
     let later = next.shards.iter().skip(judged.shards.len());
