@@ -181,7 +181,7 @@ pub struct ProviderReference {
 }
 
 /// Whose account it is.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ProviderKind {
     /// The namespace's own.
     #[default]

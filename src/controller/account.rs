@@ -10,6 +10,7 @@ use kube::{Api, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::observe::{Missing, secret, stuck, value};
+use super::providers::ProviderKey;
 use super::{Context, trust};
 use crate::api::conditions::reasons;
 use crate::api::text::hex;
@@ -25,6 +26,8 @@ use crate::transport::Transport;
 pub(super) struct Account {
     /// For messages, such as `BatchProvider 'llm'`.
     pub name: String,
+    /// The object that names it.
+    pub object: ProviderKey,
     pub spec: BatchProviderSpec,
     pub key: Option<SecretString>,
     transport: Transport,
@@ -89,8 +92,14 @@ pub(super) async fn account(ctx: &Context, reference: &ProviderReference, namesp
         }
     };
     let Access { key, transport, .. } = access(ctx, &spec, secrets_in, &name).await?;
+    let of = ProviderKey {
+        kind: reference.kind,
+        namespace: (reference.kind == ProviderKind::BatchProvider).then(|| namespace.to_string()),
+        name: reference.name.clone(),
+    };
     let account = Account {
         name,
+        object: of,
         spec,
         key,
         transport,

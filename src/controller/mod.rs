@@ -2,6 +2,7 @@
 
 mod account;
 mod act;
+mod backoff;
 mod cluster;
 mod events;
 mod finalizer;
@@ -47,6 +48,8 @@ use crate::api::BatchJob;
 use crate::lifecycle::{Task, Timing};
 use crate::telemetry::Metrics;
 use crate::transport::Transport;
+use backoff::Failed;
+use providers::Reports;
 use session::{Session, Sessions};
 
 /// What every reconcile shares.
@@ -68,7 +71,9 @@ pub(crate) struct Context {
     recheck: i64,
     /// Milliseconds between two looks for batches that nobody follows; 0: never.
     stray_check: i64,
-    sessions: Sessions,
+    sessions: Arc<Sessions>,
+    /// Where looks at provider objects are asked for.
+    reports: Reports,
     /// Long transfers at a time: bounds memory.
     transfers: Arc<Semaphore>,
     tracker: TaskTracker,
@@ -89,12 +94,15 @@ impl Context {
         }
     }
 
-    fn failed(&self, session: &Arc<Session>, what: Option<Task>, trouble: Trouble) {
-        self.metrics.failed(trouble.category());
-        if trouble.is_unfit_store {
-            session.remember(|m| m.unfit_store = Some(trouble.stuck.message.clone()));
+    fn failed(&self, session: &Session, what: Option<Task>, failed: Failed) {
+        let now = self.clock.now();
+        self.metrics.failed(failed.trouble.category());
+        if failed.trouble.is_of_account
+            && let Some(account) = session.account()
+        {
+            self.reports.failing(&account, now);
         }
-        session.failed(what, trouble, self.clock.now(), self.clock.jitter());
+        session.failed(what, failed, now, self.clock.jitter());
     }
 }
 

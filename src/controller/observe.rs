@@ -53,6 +53,8 @@ pub(super) struct Tools {
     pub account: Account,
     /// Keyed fingerprint of its credential.
     pub fingerprint: String,
+    /// Changes when a credential does: the account's, or the output's.
+    pub credentials: (String, Option<String>),
 }
 
 /// Milliseconds after which Secrets and the provider are read again.
@@ -113,6 +115,17 @@ pub(super) async fn observe(
         None => None,
     };
     Ok(Some(World { now, nonce, job, view, journal, tools, unread }))
+}
+
+/// Reads the credentials of a job again that waits for its next try; what failed with others is tried at once, see
+/// [`Session::keep_tools`].
+pub(super) async fn look_for_credentials(ctx: &Context, session: &Session, key: &BatchJob) {
+    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &key.namespace().unwrap_or_default());
+    if let Ok(Some(job)) = jobs.get_opt(&key.name_any()).await {
+        let view = view(ctx, &job);
+        // Whatever is in the way now is told by the next try.
+        let _ = open(ctx, session, &job, &view, ctx.clock.now()).await;
+    }
 }
 
 fn knows(view: &mut JobView, tools: &Tools) {
@@ -281,7 +294,7 @@ async fn open(
         return Ok(tools);
     }
     let namespace = job.namespace().unwrap_or_default();
-    let folder = output_folder(ctx, job, view, &namespace).await?;
+    let (folder, secret_version) = output_folder(ctx, job, view, &namespace).await?;
     let account = account(ctx, &job.spec.provider_ref, &namespace).await?;
     let fingerprint = account.fingerprint();
     let api = match account.client(job.spec.provider_ref.kind) {
@@ -289,33 +302,49 @@ async fn open(
         Err(e) => return stuck(reasons::PROVIDER_NOT_FOUND, format!("{}: {e}", account.name)),
     };
     let document = ObjectDocument { folder: folder.clone(), name: layout::JOURNAL.into() };
-    let tools = Arc::new(Tools { read_at: now, spec_hash, pinned, folder, document, api, account, fingerprint });
-    session.keep_tools(Some(tools.clone()));
+    let credentials = (fingerprint.clone(), secret_version);
+    let tools =
+        Arc::new(Tools { read_at: now, spec_hash, pinned, folder, document, api, account, fingerprint, credentials });
+    session.keep_tools(tools.clone());
     Ok(tools)
 }
 
-async fn output_folder(ctx: &Context, job: &BatchJob, view: &JobView, namespace: &str) -> Result<Folder, Missing> {
+/// The output's folder, and the version of the Secret that opens it.
+async fn output_folder(
+    ctx: &Context,
+    job: &BatchJob,
+    view: &JobView,
+    namespace: &str,
+) -> Result<(Folder, Option<String>), Missing> {
     let output = &job.spec.output;
     if let Some(location) = &output.object_store {
-        let credentials = storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.output").await?;
+        let (credentials, version) =
+            storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.output").await?;
         let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.output`").await?;
         return Folder::open(location, &view.output_uri, &credentials, &transport)
+            .map(|folder| (folder, version))
             .or_else(|e| stuck(reasons::INVALID_INPUT, format!("`spec.output`: {e}")));
     }
     let name = output.config_map.as_ref().map(|map| map.name.as_str()).unwrap_or_default();
     let maps = ConfigMaps::new(ctx.client.clone(), namespace, name, &job.name_any(), ctx.output_config_maps);
-    Ok(Folder::of_config_maps(maps, &view.output_uri))
+    Ok((Folder::of_config_maps(maps, &view.output_uri), None))
 }
 
-/// Reads what opens a bucket from a Secret; for inputs and outputs alike.
-async fn storage_credentials(ctx: &Context, namespace: &str, name: &str, user: &str) -> Result<Credentials, Missing> {
+/// Reads what opens a bucket from a Secret, and the Secret's version; for inputs and outputs alike.
+async fn storage_credentials(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+    user: &str,
+) -> Result<(Credentials, Option<String>), Missing> {
     let user = format!("`{user}`");
     let secret = secret(ctx, namespace, name, &user).await?;
-    Ok(Credentials {
+    let credentials = Credentials {
         access_key_id: value(&secret, "aws_access_key_id", name, &user)?,
         secret_access_key: value(&secret, "aws_secret_access_key", name, &user)?,
         session_token: value(&secret, "aws_session_token", name, &user).ok(),
-    })
+    };
+    Ok((credentials, secret.resource_version()))
 }
 
 /// Opens the folder that the input's URI points into; with it, what the URI names there.
@@ -324,7 +353,7 @@ pub(super) async fn input_folder(
     namespace: &str,
     location: &ObjectStoreLocation,
 ) -> Result<(Folder, String), Trouble> {
-    let credentials = storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.input").await?;
+    let (credentials, _) = storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.input").await?;
     let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.input`").await?;
     Ok(Folder::open(location, &location.uri, &credentials, &transport)?.split_last())
 }

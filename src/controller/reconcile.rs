@@ -9,10 +9,11 @@ use tracing::{debug, info, warn};
 
 use super::Context;
 use super::act::{Act, Flow};
-use super::observe::{World, cost_nothing, is_finished, is_tidy, observe};
+use super::backoff::Failed;
+use super::observe::{World, cost_nothing, is_finished, is_tidy, look_for_credentials, observe};
 use super::record::{record, record_seen, record_trouble};
 use super::references;
-use super::session::{References, Session, TOLD_FROM};
+use super::session::{References, Session};
 use super::trouble::Trouble;
 use crate::api::{BatchJob, FINALIZER, annotations};
 use crate::lifecycle::{Memory, Step, Task, decide};
@@ -24,6 +25,8 @@ const RESYNC: Duration = Duration::from_secs(600);
 /// What seemed gone is looked for once more: an answer can be older than the watch, which then has no more to say. Where it
 /// is really gone, this costs nothing.
 const GONE: Duration = Duration::from_secs(10);
+/// Milliseconds between two looks at the credentials of a job that waits for a person: Secrets are polled, not watched.
+const MENDED: i64 = 15_000;
 /// The pause before another try to say of a job that ended that a change was seen.
 const NOT_SEEN: Duration = Duration::from_secs(2);
 
@@ -49,41 +52,55 @@ pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<A
             return Ok(requeue(Some(recheck_at(&ctx)), ctx.clock.now()));
         }
     }
-    let session = ctx.sessions.get(&uid);
+    let session = ctx.sessions.get(&uid, &job);
     session.asked(asked(&job));
     if matches!(session.references(), References::NotLooked) && !is_sent(&job) {
         let mark = references::mark(&ctx, &job).await;
         session.refers(mark.map_or(References::Unknown, References::Mark));
     }
     for _ in 0..STEPS_A_VISIT {
-        let backoff = session.backoff(None);
         let now = ctx.clock.now();
-        if backoff.failures > 0 && now < backoff.until {
-            return Ok(requeue(Some(backoff.until), now));
+        if now < session.backoff(None).until && session.may_be_mended() {
+            look_for_credentials(&ctx, &session, &job).await;
         }
-        match visit(&ctx, &session, &job, anew).await {
+        let until = session.backoff(None).until;
+        if now < until {
+            return Ok(requeue(Some(soon_if_mended(&session, until, now)), now));
+        }
+        let mut doing = "Observe";
+        match visit(&ctx, &session, &job, anew, &mut doing).await {
             Ok(Flow::Again) => anew = false,
             Ok(Flow::Wait(until)) => return Ok(requeue(until, ctx.clock.now())),
             Ok(Flow::Gone) => {
                 ctx.sessions.end(&uid);
                 return Ok(Action::requeue(GONE));
             }
-            Err(trouble) => failed(&ctx, &session, &job, None, trouble),
+            Err(trouble) => {
+                let took = ctx.clock.now().saturating_sub(now);
+                failed(&ctx, &session, &job, None, Failed { call: doing, trouble, took });
+            }
         }
     }
     Ok(Action::requeue(Duration::from_millis(50)))
 }
 
-fn failed(ctx: &Context, session: &Arc<Session>, job: &BatchJob, what: Option<Task>, trouble: Trouble) {
+fn failed(ctx: &Context, session: &Session, job: &BatchJob, what: Option<Task>, failed: Failed) {
     let (namespace, name) = (job.namespace(), job.name_any());
+    let (step, trouble) = (failed.call, &failed.trouble);
     warn!(
         namespace,
         name,
+        step,
         reason = trouble.category(),
         why = trouble.stuck.message,
         "a step failed and is tried again"
     );
-    ctx.failed(session, what, trouble);
+    ctx.failed(session, what, failed);
+}
+
+/// What a person may have mended is looked at before the next try is due.
+fn soon_if_mended(session: &Session, until: i64, now: i64) -> i64 {
+    if session.may_be_mended() { until.min(now + MENDED) } else { until }
 }
 
 /// Looks at what a job refers to that failed before anything was paid: is it no longer what it was then?
@@ -127,14 +144,22 @@ fn requeue(until: Option<i64>, now: i64) -> Action {
 }
 
 /// One look, one decision, one effect.
-async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew: bool) -> Result<Flow, Trouble> {
+async fn visit(
+    ctx: &Arc<Context>,
+    session: &Arc<Session>,
+    key: &BatchJob,
+    anew: bool,
+    doing: &mut &'static str,
+) -> Result<Flow, Trouble> {
     let Some(world) = observe(ctx, session, key, anew).await? else { return Ok(Flow::Gone) };
     if let Some(trouble) = world.unread.clone() {
+        let took = ctx.clock.now().saturating_sub(world.now);
+        failed(ctx, session, key, None, Failed { call: "Observe", trouble, took });
         let ended = world.job.status.as_ref().is_some_and(|s| s.outcome.is_some());
-        if session.backoff(None).failures + 1 >= TOLD_FROM && !ended {
-            record_trouble(ctx, &world, &session.memory(), &trouble).await?;
+        if let Some(told) = session.lasting(Option::is_none).and_then(|b| b.told()).filter(|_| !ended) {
+            record_trouble(ctx, &world, session, &session.memory(), told).await?;
         }
-        return Err(trouble);
+        return Ok(Flow::Again);
     }
     if world.view.mended && world.view.deleting_since.is_none() {
         session.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
@@ -143,10 +168,10 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     if !world.view.fingerprint.is_empty() {
         session.remember(|m| m.under(&world.view.fingerprint));
     }
-    let trouble = session.lasting(|_| true).filter(|_| !world.view.finished);
+    let lasting = session.lasting(|_| true).filter(|_| !world.view.finished);
     let (held_back, task_due) = session.held_back(world.now);
     let mut memory = Memory {
-        trouble: trouble.as_ref().map(|t| t.stuck.message.clone()),
+        trouble: lasting.as_ref().and_then(|b| Some(b.trouble()?.stuck.message.clone())),
         in_vain: session.in_vain(),
         stumbled: session.backoff(None).failures > 0,
         ..session.memory()
@@ -156,11 +181,15 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     let mut step = decide(&world.observed(&ctx.timing, &memory));
     if let Step::Wait { until, why } = &mut step {
         let is_tried = |what: &Option<Task>| what.is_some_and(|task| memory.running.contains(&task));
-        let trouble = session.lasting(is_tried).filter(|_| !world.view.finished);
+        let told = session.lasting(is_tried).filter(|_| !world.view.finished).and_then(|b| b.told());
         *until = until.iter().copied().chain(task_due).min();
-        why.stuck = why.stuck.take().or(trouble.map(|t| t.stuck));
-    } else if let Some(trouble) = trouble {
-        record_trouble(ctx, &world, &memory, &trouble).await?;
+        if session.may_be_mended() {
+            *until = Some(until.unwrap_or(i64::MAX).min(world.now + MENDED));
+        }
+        session.waits(why);
+        why.stuck = why.stuck.take().or(told);
+    } else if let Some(told) = lasting.and_then(|b| b.told()) {
+        record_trouble(ctx, &world, session, &memory, told).await?;
     }
     if ctx.stop.is_cancelled() && matches!(step, Step::WriteIntent { .. }) {
         // A POST that is cut off would be a question.
@@ -168,6 +197,7 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     }
     debug!(namespace = world.view.owner.namespace, name = world.view.owner.name, step = name_of(&step), "decided");
     ctx.metrics.step(name_of(&step));
+    *doing = name_of(&step);
     let act = Act { ctx, session, world: &world };
     if step == Step::Tidy {
         act.tidy().await?;
@@ -179,14 +209,17 @@ async fn visit(ctx: &Arc<Context>, session: &Arc<Session>, key: &BatchJob, anew:
     if !record(ctx, &world, &memory, &step, references).await? {
         return Ok(Flow::Again);
     }
+    let began = ctx.clock.now();
     let ran = match (act.run(step.clone()).await, step.call()) {
         // It may have taken long: other jobs get their turn first.
         (Err(trouble), Some(call)) => {
             if trouble.retry_after.is_some() {
                 // Who asks for a pause does not want to be asked for other things either.
-                session.failed(None, trouble.clone(), ctx.clock.now(), ctx.clock.jitter());
+                let pause = Failed { call: doing, trouble: trouble.clone(), took: 0 };
+                session.failed(None, pause, ctx.clock.now(), ctx.clock.jitter());
             }
-            failed(ctx, session, key, Some(call), trouble);
+            let took = ctx.clock.now().saturating_sub(began);
+            failed(ctx, session, key, Some(call), Failed { call: doing, trouble, took });
             return Ok(Flow::Wait(Some(world.now)));
         }
         (ran, _) => ran?,

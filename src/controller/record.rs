@@ -4,11 +4,12 @@ use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 
 use super::observe::{World, is_finished, is_tidy, reconcile_requested_at};
+use super::session::Session;
 use super::trouble::Trouble;
 use super::{Context, events};
 use crate::api::conditions::reasons;
 use crate::api::{BatchJob, BatchJobStatus, FIELD_MANAGER};
-use crate::lifecycle::{Memory, Step, Waiting, project, seen};
+use crate::lifecycle::{Journal, Memory, Step, Stuck, Waiting, project, seen};
 
 /// Writes the status that `step` calls for. False: the object changed in the meantime, look again.
 /// `references` is for a failure that cost nothing.
@@ -74,24 +75,23 @@ async fn write(ctx: &Context, judged: &BatchJob, status: BatchJobStatus) -> Resu
 pub(super) async fn record_trouble(
     ctx: &Context,
     world: &World,
+    session: &Session,
     memory: &Memory,
-    trouble: &Trouble,
+    stuck: Stuck,
 ) -> Result<bool, Trouble> {
-    let conditions = world.job.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
-    let at = conditions.iter().find(|c| c.type_ == crate::api::conditions::COMPLETE && c.status == "Unknown");
-    let stage = STAGES.iter().find(|s| at.is_some_and(|c| c.reason == **s)).unwrap_or(&reasons::PENDING);
-    let holds = world.job.status.as_ref().map(|s| s.holds.clone()).unwrap_or_default();
-    let why = Waiting { stage, stuck: Some(trouble.stuck.clone()), holds, ..Default::default() };
+    let journal = world.journal.as_ref().map(|(journal, _)| journal);
+    let mut why = session.waiting().unwrap_or_else(|| Waiting { stage: stage_of(journal), ..Default::default() });
+    (why.stuck, why.note) = (Some(stuck), None);
     record(ctx, world, memory, &Step::Wait { until: None, why }, None).await
 }
 
-const STAGES: [&str; 8] = [
-    reasons::PLANNING,
-    reasons::SUBMITTING,
-    reasons::WAITING_FOR_QUOTA,
-    reasons::IN_PROGRESS,
-    reasons::COLLECTING,
-    reasons::WRITING_RESULTS,
-    reasons::SUSPENDED,
-    reasons::CANCELLED,
-];
+/// Where a job stands that this process has not seen wait yet.
+fn stage_of(journal: Option<&Journal>) -> &'static str {
+    match journal {
+        None => reasons::PENDING,
+        Some(journal) if journal.commit.is_some() => reasons::WRITING_RESULTS,
+        Some(journal) if journal.has_intents() => reasons::IN_PROGRESS,
+        Some(journal) if journal.plan.is_some() => reasons::SUBMITTING,
+        Some(_) => reasons::PLANNING,
+    }
+}

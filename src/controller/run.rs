@@ -21,9 +21,11 @@ use tracing::{info, warn};
 
 use super::observe::cost_nothing;
 use super::pauses::{AtOnce, Pauses};
+use super::providers::Reports;
 use super::reconcile::reconcile;
+use super::session::Sessions;
 use super::{Context, Outside, leader, log_stream_error, providers, strays};
-use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, conditions};
+use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind, conditions};
 use crate::lifecycle::Timing;
 use crate::telemetry::{Health, Metrics, listen, serve};
 
@@ -241,6 +243,13 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     }
     let known: Vec<Store<BatchJob>> = jobs.iter().map(|(_, store)| store.clone()).collect();
     metrics.count_jobs(move || in_need(&known));
+    let sessions = Arc::new(Sessions::default());
+    let counted = sessions.clone();
+    metrics.count_failing_calls(move || counted.failing());
+    let mut reports = Reports::default();
+    let accounts: Vec<_> =
+        scopes.iter().map(|scope| (scope.clone(), reports.add(ProviderKind::BatchProvider, scope.clone()))).collect();
+    let admins = reports.add(ProviderKind::ClusterBatchProvider, None);
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         transport,
@@ -254,7 +263,8 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         output_config_maps: options.output_config_maps,
         recheck: options.recheck,
         stray_check: options.stray_check,
-        sessions: Default::default(),
+        sessions,
+        reports,
         transfers: Arc::new(Semaphore::new(TRANSFERS)),
         tracker: TaskTracker::new(),
         stop: stop.clone(),
@@ -265,9 +275,10 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         .into_iter()
         .map(|(scope, poked, reader, writer)| watch(scope, poked, (reader, writer), &watching, &context, &health));
     let jobs = join_all(jobs.collect::<Vec<_>>());
-    let accounts = scopes.into_iter().map(|scope| providers::watch::<BatchProvider>(scope, &watching, &context));
+    let accounts =
+        accounts.into_iter().map(|(scope, asked)| providers::watch::<BatchProvider>(scope, asked, &watching, &context));
     let accounts = join_all(accounts.collect::<Vec<_>>());
-    let admins = providers::watch::<ClusterBatchProvider>(None, &watching, &context);
+    let admins = providers::watch::<ClusterBatchProvider>(None, admins, &watching, &context);
     let strays = strays::watch(&context);
     let watches = async { tokio::join!(jobs, accounts, admins, strays) };
     let mut watches = std::pin::pin!(watches);

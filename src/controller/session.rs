@@ -3,20 +3,45 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kube::runtime::reflector::ObjectRef;
 use tokio_util::sync::CancellationToken;
 
+use super::backoff::{Backoff, Failed};
 use super::observe::Tools;
 use super::permit::PostPermit;
-use super::trouble::Trouble;
-use crate::lifecycle::{Memory, Task};
+use super::providers::ProviderKey;
+use crate::api::BatchJob;
+use crate::lifecycle::{Memory, Task, Waiting};
 
 /// The sessions of this process, by the job's uid.
 #[derive(Default)]
 pub(super) struct Sessions(Mutex<HashMap<String, Arc<Session>>>);
 
 impl Sessions {
-    pub fn get(&self, uid: &str) -> Arc<Session> {
-        lock(&self.0).entry(uid.to_string()).or_default().clone()
+    /// The session of `job`, whose uid this is.
+    pub fn get(&self, uid: &str, job: &BatchJob) -> Arc<Session> {
+        let session = lock(&self.0).entry(uid.to_string()).or_default().clone();
+        lock(&session.job).get_or_insert_with(|| ObjectRef::from_obj(job));
+        session
+    }
+
+    /// Has whatever failed at this account tried again at once; the jobs that it is tried for.
+    pub fn try_again(&self, account: &ProviderKey) -> Vec<ObjectRef<BatchJob>> {
+        let sessions: Vec<Arc<Session>> = lock(&self.0).values().cloned().collect();
+        let jobs = sessions.iter().filter(|s| s.account().as_ref() == Some(account) && s.try_again());
+        jobs.filter_map(|session| lock(&session.job).clone()).collect()
+    }
+
+    /// Calls whose failing is worth a person's attention, by the step or the transfer that makes them.
+    pub fn failing(&self) -> Vec<(&'static str, i64)> {
+        let sessions: Vec<Arc<Session>> = lock(&self.0).values().cloned().collect();
+        let mut calls = BTreeMap::new();
+        for session in sessions {
+            for backoff in lock(&session.backoffs).values().filter(|b| b.trouble().is_some()) {
+                *calls.entry(backoff.call).or_insert(0) += 1;
+            }
+        }
+        calls.into_iter().collect()
     }
 
     pub fn end(&self, uid: &str) {
@@ -33,6 +58,9 @@ pub(super) struct Session {
     permit: Mutex<Option<PostPermit>>,
     /// Of each task, and, under None, of the steps between them: what goes well says nothing of what does not.
     backoffs: Mutex<HashMap<Option<Task>, Backoff>>,
+    /// What was last waited for.
+    waiting: Mutex<Option<Waiting>>,
+    job: Mutex<Option<ObjectRef<BatchJob>>>,
     tools: Mutex<Option<Arc<Tools>>>,
     asked: Mutex<String>,
     references: Mutex<References>,
@@ -48,17 +76,6 @@ pub(super) enum References {
     Unknown,
     /// From before anything of it was read.
     Mark(String),
-}
-
-/// Failures that may pass are told to the user from this one on.
-pub(super) const TOLD_FROM: u32 = 3;
-
-/// How often steps failed in a row, and when the next one may be tried.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Backoff {
-    pub failures: u32,
-    pub until: i64,
-    pub trouble: Option<Trouble>,
 }
 
 /// A poisoned lock is one whose holder panicked; what it guards is a cache and stays usable.
@@ -97,8 +114,27 @@ impl Session {
         lock(&self.tools).clone()
     }
 
-    pub fn keep_tools(&self, tools: Option<Arc<Tools>>) {
-        *lock(&self.tools) = tools;
+    /// Who has just put another credential in place does not wait for the next try of what failed with the last one.
+    pub fn keep_tools(&self, tools: Arc<Tools>) {
+        let before = lock(&self.tools).replace(tools.clone());
+        if before.is_some_and(|before| before.credentials != tools.credentials) {
+            lock(&self.backoffs).clear();
+        }
+    }
+
+    /// The provider's account, where it was opened.
+    pub fn account(&self) -> Option<ProviderKey> {
+        self.tools().map(|tools| tools.account.object.clone())
+    }
+
+    /// What is waited for, for when something fails later.
+    pub fn waits(&self, why: &Waiting) {
+        *lock(&self.waiting) = Some(why.clone());
+    }
+
+    /// What was waited for last.
+    pub fn waiting(&self) -> Option<Waiting> {
+        lock(&self.waiting).clone()
     }
 
     /// Of this task, or, of None, of the steps between them: until then none is taken.
@@ -106,13 +142,23 @@ impl Session {
         lock(&self.backoffs).get(&what).cloned().unwrap_or_default()
     }
 
-    /// Trouble `of` these that is worth a person's attention and not over yet: what failed most often in a row.
-    pub fn lasting(&self, of: impl Fn(&Option<Task>) -> bool) -> Option<Trouble> {
+    /// What failed most often in a row `of` these, where that is worth a person's attention and not over yet.
+    pub fn lasting(&self, of: impl Fn(&Option<Task>) -> bool) -> Option<Backoff> {
         let backoffs = lock(&self.backoffs);
-        let troubles = backoffs.iter().filter(|(what, _)| of(what));
-        let troubles = troubles.filter_map(|(_, b)| Some((b.failures, b.trouble.as_ref()?)));
-        let told = troubles.filter(|(failures, t)| !t.is_untold && (!t.may_pass || *failures >= TOLD_FROM));
-        told.max_by_key(|(failures, _)| *failures).map(|(_, trouble)| trouble.clone())
+        let told = backoffs.iter().filter(|(what, b)| of(what) && b.trouble().is_some());
+        told.max_by_key(|(_, b)| b.failures).map(|(_, b)| b.clone())
+    }
+
+    /// Whether something failed that a person may mend at any time.
+    pub fn may_be_mended(&self) -> bool {
+        lock(&self.backoffs).values().any(Backoff::may_be_mended)
+    }
+
+    /// Lets whatever failed be tried again at once, without forgetting how often it failed. False: nothing did.
+    fn try_again(&self) -> bool {
+        let mut backoffs = lock(&self.backoffs);
+        backoffs.values_mut().for_each(|b| b.until = 0);
+        !backoffs.is_empty()
     }
 
     /// Tasks that failed the last time, and when each may be tried again.
@@ -144,52 +190,21 @@ impl Session {
         lock(&self.backoffs).retain(|what, _| what.is_some_and(|task| tasks.contains(&task)));
     }
 
-    /// Next try after 1 s, doubling up to a minute, to 15 s where a person may mend it at any time, or to 8 s where the API
-    /// server is away, with a quarter of jitter; later where the other side asks for it.
-    pub fn failed(&self, what: Option<Task>, trouble: Trouble, now: i64, jitter: u8) {
-        let mut backoffs = lock(&self.backoffs);
-        let backoff = backoffs.entry(what).or_default();
-        backoff.failures = backoff.failures.saturating_add(1);
-        let longest = match trouble.may_pass {
-            _ if trouble.is_untold => 8_000,
-            true => 60_000,
-            false => 15_000,
-        };
-        let pause = (1_000i64 << backoff.failures.min(7).saturating_sub(1)).min(longest);
-        let pause = pause + pause * i64::from(jitter) / 1024;
-        let asked = trouble.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX).min(3_600_000));
-        backoff.until = now + pause.max(asked);
-        backoff.trouble = Some(trouble);
+    /// When it is tried again, [`Backoff`] knows.
+    pub fn failed(&self, what: Option<Task>, failed: Failed, now: i64, jitter: u8) {
+        lock(&self.backoffs).entry(what).or_default().failed(failed, now, jitter);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::Trouble;
     use crate::lifecycle::Slot;
 
-    /// Tries of somebody who fails for `away` milliseconds, and when the first one after that is.
-    fn tries(trouble: &Trouble, away: i64) -> (usize, i64) {
-        let session = Session::default();
-        let (mut now, mut tries) = (0, 0);
-        while now < away {
-            tries += 1;
-            session.failed(None, trouble.clone(), now, 255);
-            now = session.backoff(None).until;
-        }
-        (tries, now - away)
-    }
-
-    #[test]
-    fn what_is_away_is_tried_seldom_and_found_again_soon() {
-        let provider = Trouble::passing("ProviderUnavailable", "");
-        let (often, found) = tries(&provider, 600_000);
-        assert!((8..=16).contains(&often) && found <= 75_000, "{often} tries, found again after {found} ms");
-        let kubernetes = Trouble { is_untold: true, ..Trouble::passing("KubernetesUnavailable", "") };
-        for away in 1..120 {
-            let (_, found) = tries(&kubernetes, away * 1_000);
-            assert!(found <= 10_000, "away for {away} s, found again after {found} ms");
-        }
+    fn fails(session: &Session, what: Option<Task>, reason: &'static str, now: i64) {
+        let trouble = Trouble { is_untold: reason == "KubernetesUnavailable", ..Trouble::passing(reason, "") };
+        session.failed(what, Failed { call: "Call", trouble, took: 0 }, now, 0);
     }
 
     #[test]
@@ -197,16 +212,15 @@ mod tests {
         let session = Session::default();
         let collect = Task::Collect(Slot { shard: 1, attempt: 1 });
         for now in 0..4 {
-            session.failed(Some(collect), Trouble::passing("ProviderUnavailable", ""), now, 0);
-            session.failed(None, Trouble::passing("StorageUnavailable", ""), now, 0);
+            fails(&session, Some(collect), "ProviderUnavailable", now);
+            fails(&session, None, "StorageUnavailable", now);
             session.succeeded(None);
             session.succeeded(Some(Task::Pass));
         }
         assert_eq!(session.backoff(None).failures, 0, "the steps go well");
-        let told = || session.lasting(|_| true).map(|t| t.category());
+        let told = || session.lasting(|_| true).and_then(|b| b.told()).map(|stuck| stuck.reason);
         assert_eq!((session.backoff(Some(collect)).failures, told()), (4, Some("ProviderUnavailable")));
-        let untold = Trouble { is_untold: true, ..Trouble::passing("KubernetesUnavailable", "") };
-        (0..9).for_each(|now| session.failed(None, untold.clone(), now, 0));
+        (0..9).for_each(|now| fails(&session, None, "KubernetesUnavailable", now));
         assert_eq!(told(), Some("ProviderUnavailable"), "what cannot be told hides nothing");
         assert_eq!(session.held_back(8_002), ([collect].into(), Some(8_003)));
         assert_eq!(session.held_back(8_003), (BTreeSet::new(), None));
@@ -214,5 +228,28 @@ mod tests {
         assert_eq!(told(), Some("ProviderUnavailable"), "it is being tried");
         session.waits_for(&BTreeSet::new());
         assert_eq!(told(), None, "nobody tries it any more");
+    }
+
+    #[test]
+    fn the_failures_of_one_batch_are_not_reset_by_anothers_success() {
+        let session = Session::default();
+        let [bad, good] = [0, 1].map(|shard| Some(Task::Call(Slot { shard, attempt: 1 })));
+        for now in 0..5 {
+            fails(&session, bad, "ProviderUnavailable", now);
+            session.succeeded(good);
+        }
+        assert_eq!(session.lasting(|_| true).map(|b| b.failures), Some(5));
+    }
+
+    #[test]
+    fn an_account_that_is_back_is_tried_at_once_and_its_failures_are_not_forgotten() {
+        let session = Session::default();
+        let poll = Task::Call(Slot { shard: 0, attempt: 1 });
+        (0..5).for_each(|now| fails(&session, Some(poll), "ProviderUnavailable", now));
+        assert!(session.held_back(5).0.contains(&poll));
+        assert!(session.try_again());
+        assert_eq!((session.held_back(5), session.backoff(Some(poll)).failures), ((BTreeSet::new(), None), 5));
+        session.succeeded(Some(poll));
+        assert!(!session.try_again(), "there is nothing to try");
     }
 }

@@ -9,6 +9,7 @@ use tracing::debug;
 
 use super::Context;
 use super::act::Outcome;
+use super::backoff::Failed;
 use super::session::Session;
 use crate::api::BatchJob;
 use crate::lifecycle::Task;
@@ -47,8 +48,12 @@ pub(super) fn start_in_place<W: Future<Output = Outcome> + Send + 'static>(
     let (namespace, name, job) = (job.namespace(), job.name_any(), ObjectRef::from_obj(job));
     ctx.tracker.clone().spawn(async move {
         // It is never closed.
-        let work = async { work(ctx.transfers.clone().acquire_owned().await.ok()).await };
-        let outcome = tokio::select! {
+        let work = async {
+            let place = ctx.transfers.clone().acquire_owned().await.ok();
+            let began = ctx.clock.now();
+            (work(place).await, began)
+        };
+        let (outcome, began) = tokio::select! {
             outcome = work => outcome,
             () = session.stop.cancelled() => return,
             () = ctx.stop.cancelled() => return,
@@ -63,7 +68,8 @@ pub(super) fn start_in_place<W: Future<Output = Outcome> + Send + 'static>(
             }
             Err(trouble) => {
                 debug!(namespace, name, ?task, why = trouble.stuck.message, "a transfer failed and is tried again");
-                ctx.failed(&session, Some(task), trouble);
+                let took = ctx.clock.now().saturating_sub(began);
+                ctx.failed(&session, Some(task), Failed { call: name_of(task), trouble, took });
                 session.remember(|m| {
                     m.running.remove(&task);
                 });
@@ -71,4 +77,16 @@ pub(super) fn start_in_place<W: Future<Output = Outcome> + Send + 'static>(
         }
         ctx.poke(job);
     });
+}
+
+fn name_of(task: Task) -> &'static str {
+    match task {
+        Task::Pass => "Pass",
+        Task::Upload(_) => "Upload",
+        Task::Collect(_) => "Collect",
+        Task::FollowUp => "FollowUp",
+        Task::Halve(_) => "Halve",
+        Task::Write => "Write",
+        Task::Call(_) | Task::Cancel(_) | Task::CancelTwin(_) => "Call",
+    }
 }

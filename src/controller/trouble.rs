@@ -19,6 +19,8 @@ pub struct Trouble {
     pub retry_after: Option<Duration>,
     /// Whether it is that the API server does not answer: that can be told in status only once it is over.
     pub is_untold: bool,
+    /// Whether the provider's account as a whole may be in trouble, so that its object is worth a look.
+    pub is_of_account: bool,
     /// Whether it is that the store, as it is addressed, can never do what it has to.
     pub is_unfit_store: bool,
 }
@@ -27,7 +29,14 @@ impl Trouble {
     /// Something that a person must mend.
     pub fn lasting(reason: &'static str, message: impl Into<String>) -> Self {
         let stuck = Stuck { reason, message: message.into() };
-        Trouble { stuck, may_pass: false, retry_after: None, is_untold: false, is_unfit_store: false }
+        Trouble {
+            stuck,
+            may_pass: false,
+            retry_after: None,
+            is_untold: false,
+            is_of_account: false,
+            is_unfit_store: false,
+        }
     }
 
     /// Something that may pass.
@@ -89,7 +98,11 @@ impl From<ApiError> for Trouble {
             }
             _ => error.message,
         };
-        Trouble { may_pass, retry_after: error.retry_after, ..Trouble::lasting(reason, message) }
+        let is_of_account = matches!(
+            error.class,
+            Class::Auth | Class::NotAllowed | Class::NotSent | Class::Transient | Class::Redirected
+        );
+        Trouble { may_pass, retry_after: error.retry_after, is_of_account, ..Trouble::lasting(reason, message) }
     }
 }
 

@@ -60,6 +60,11 @@ pub(super) fn streaks_of_next(journal: &Journal, slot: Slot) -> Streaks {
     Streaks { alone: alone + u32::from(!journal.is_live_beside(slot.shard)), ..shard.streaks }
 }
 
+/// Tries after which each pause is a tenth longer than the one before: some ten minutes where the provider is not reached.
+const STEADY_TRIES: u32 = 14;
+/// Milliseconds between two tries at most.
+const LONGEST_PAUSE: i64 = 1_800_000;
+
 /// When a shard that was refused may be sent again: after 4 s, then twice as long each time, up to 5 minutes, or to one where
 /// the provider was not reached, for that costs it nothing; a file that is not found is asked for sooner each time that it is
 /// uploaded anew. Not before the moment that the provider named.
@@ -72,7 +77,9 @@ pub(super) fn not_before(shard: &Shard) -> Option<i64> {
         Refusal::FileNotFound => (1 + shard.streaks.file_not_found.saturating_sub(1) % FILE_TRIES, 300_000),
         _ => (attempt.number, 300_000),
     };
-    Some((at + (2_000i64 << times.min(8)).min(longest)).max(retry_at.unwrap_or(0)))
+    let steady = (2_000i64 << times.min(8)).min(longest);
+    let pause = (STEADY_TRIES..times.min(STEADY_TRIES + 64)).fold(steady, |pause, _| pause + pause / 10);
+    Some((at + pause.min(LONGEST_PAUSE)).max(retry_at.unwrap_or(0)))
 }
 
 /// Says why a shard is not sent yet.

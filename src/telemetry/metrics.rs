@@ -14,27 +14,41 @@ use prometheus_client::registry::Registry;
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 type LabelledGauge = Family<[(&'static str, &'static str); 1], Gauge>;
 
-/// Counts jobs by a condition that is true of them.
-type CountJobs = dyn Fn() -> Vec<(&'static str, i64)> + Send + Sync;
+/// Counts something by the one label that it has.
+type Count = dyn Fn() -> Vec<(&'static str, i64)> + Send + Sync;
 
-/// Jobs, counted when somebody asks.
-#[derive(Clone, Default)]
-struct Jobs(Arc<Mutex<Option<Box<CountJobs>>>>);
+/// What is counted when somebody asks.
+#[derive(Clone)]
+struct Counted {
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    count: Arc<Mutex<Option<Box<Count>>>>,
+}
 
-impl std::fmt::Debug for Jobs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Jobs")
+impl Counted {
+    fn new(name: &'static str, help: &'static str, label: &'static str) -> Counted {
+        Counted { name, help, label, count: Arc::default() }
+    }
+
+    fn by(&self, count: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(count));
     }
 }
 
-impl Collector for Jobs {
+impl std::fmt::Debug for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Collector for Counted {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(count) = &*count else { return Ok(()) };
-        let help = "BatchJobs of which a condition is true that asks for a person";
-        let mut metric = encoder.encode_descriptor("jobs", help, None, MetricType::Gauge)?;
-        for (condition, jobs) in count() {
-            ConstGauge::new(jobs).encode(metric.encode_family(&[("condition", condition)])?)?;
+        let mut metric = encoder.encode_descriptor(self.name, self.help, None, MetricType::Gauge)?;
+        for (value, number) in count() {
+            ConstGauge::new(number).encode(metric.encode_family(&[(self.label, value)])?)?;
         }
         Ok(())
     }
@@ -48,7 +62,8 @@ pub struct Metrics {
     failures: Labelled,
     provider_looks: Labelled,
     stray_batches: LabelledGauge,
-    jobs: Jobs,
+    jobs: Counted,
+    failing_calls: Counted,
     /// Batches that were created at providers.
     pub batches_created: Counter,
     /// Writes of a status.
@@ -74,8 +89,14 @@ impl Default for Metrics {
             stray_batches.clone(),
         );
         registry.register("leader", "1 while this replica leads", leader.clone());
-        let jobs = Jobs::default();
+        let jobs = Counted::new("jobs", "BatchJobs of which a condition is true that asks for a person", "condition");
+        let failing_calls = Counted::new(
+            "failing_calls",
+            "Calls to providers and object stores that fail again and again, by the step that makes them",
+            "call",
+        );
         registry.register_collector(Box::new(jobs.clone()));
+        registry.register_collector(Box::new(failing_calls.clone()));
         Metrics {
             registry: Arc::new(registry),
             steps,
@@ -83,6 +104,7 @@ impl Default for Metrics {
             provider_looks,
             stray_batches,
             jobs,
+            failing_calls,
             batches_created,
             status_writes,
             leader,
@@ -113,7 +135,12 @@ impl Metrics {
 
     /// Has jobs counted whenever somebody asks, as `batchjob_jobs{condition="..."}`.
     pub fn count_jobs(&self, count: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {
-        *self.jobs.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(count));
+        self.jobs.by(count);
+    }
+
+    /// Has failing calls counted whenever somebody asks, as `batchjob_failing_calls{call="..."}`.
+    pub fn count_failing_calls(&self, count: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {
+        self.failing_calls.by(count);
     }
 
     /// OpenMetrics text.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use batchjob_operator::api::{BatchJobObject as BatchJob, BatchProvider};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -164,6 +165,12 @@ async fn while_the_provider_is_away_nothing_fails_and_nothing_is_sent_twice() {
         assert!(message.contains("cannot reach the provider"), "{message}");
         assert_ne!(condition(&job, "Failed").unwrap().0, "True");
     }
+    let says = |job: &BatchJob| condition(job, "Stalled").is_some_and(|(_, _, why)| why.contains(" times since "));
+    let told = condition(&scene.wait_job("it says how often and when", "runs", 60, says).await, "Stalled").unwrap().2;
+    assert!(told.contains(&format!("GET {}/v1/batches/", gate.url)) && told.ends_with(" UTC"), "{told}");
+    scene.wait_provider("its object says so", "llm", |p| ready(p) == "False").await;
+    let operator = scene.operator.as_ref().unwrap();
+    assert!(operator.metric("batchjob_failing_calls{call=\"Poll\"}").await >= 1.0);
     assert!(scene.get_job("goes").await.metadata.deletion_timestamp.is_some(), "it is not let go");
     gate.open();
     scene.wait_gone("goes").await;
@@ -177,8 +184,38 @@ async fn while_the_provider_is_away_nothing_fails_and_nothing_is_sent_twice() {
         assert_eq!(condition(&job, "Complete").unwrap().1, "AllSucceeded");
         assert_eq!(condition(&job, "Stalled").unwrap().0, "False");
     }
+    scene.wait_provider("its object says that it is back", "llm", |p| ready(p) == "True").await;
     assert_eq!(scene.sim.state().await["creates"], 5, "one a job");
     scene.sim.assert_billed_once(12).await;
+}
+
+fn ready(provider: &BatchProvider) -> String {
+    let conditions = provider.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.status.clone()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_hangs_is_told_after_the_first_time_out_and_its_object_is_not_ready_a_minute_later() {
+    let mut scene = Scene::set("hangs", &["--batch-duration", "1h"]).await;
+    let gate = Gate::to(&scene.sim.url).await;
+    scene.base_url = format!("{}/v1", gate.url);
+    scene.kubectl(&["delete", "batchprovider", "llm"]);
+    scene.example("provider.yaml");
+    scene.restart().await;
+    scene.apply_job("j", json!({}));
+    let batch = scene.batch_of("j").await;
+    gate.hang();
+    let job = scene.wait_condition("j", "Stalled", "True", 60).await;
+    let told = condition(&job, "Stalled").unwrap().2;
+    assert!(told.contains(&format!("GET {}/v1/batches/", gate.url)), "{told}");
+    assert!(told.contains("; failed at ") && told.contains("tried again at"), "{told}");
+    scene.wait_provider("its object says so", "llm", |p| ready(p) == "False").await;
+    gate.open();
+    scene.finish(&batch).await;
+    let job = scene.wait_complete("j").await;
+    assert_eq!(condition(&job, "Stalled").unwrap().0, "False");
+    scene.wait_provider("its object says that it is back", "llm", |p| ready(p) == "True").await;
+    scene.sim.assert_billed_once(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,8 +5,8 @@ use tracing::warn;
 
 use super::Act;
 use crate::api::conditions::reasons;
+use crate::controller::backoff::TOLD_FROM;
 use crate::controller::permit::{Ask, refusal, send_timeout};
-use crate::controller::session::TOLD_FROM;
 use crate::controller::trouble::Trouble;
 use crate::controller::{events::News, names};
 use crate::lifecycle::{Attempt, AttemptState, Journal, Look, Posted, Refusal, Rejection, Search, Seen, Slot, Task};

@@ -2,6 +2,7 @@
 
 mod in_use;
 mod look;
+mod reports;
 mod watch;
 
 use kube::core::object::HasStatus;
@@ -9,6 +10,7 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(super) use reports::{ProviderKey, Reports};
 pub(super) use watch::watch;
 
 use super::Context;

@@ -8,9 +8,10 @@ use kube::api::PostParams;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::{Predicate, WatchStreamExt, predicates, reflector, watcher};
 use kube::{Api, Client, ResourceExt};
+use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::{Provider, in_use, look};
+use super::{Provider, ProviderKey, in_use, look};
 use crate::api::conditions::{self, READY};
 use crate::api::{FIELD_MANAGER, ProviderStatus};
 use crate::controller::account::is_kept;
@@ -28,8 +29,13 @@ const CHANGED: Duration = Duration::from_secs(1);
 /// Until an account that no job of this operator may use is looked at again.
 const NOT_OURS: Duration = Duration::from_secs(600);
 
-/// Looks after providers until told to stop; `scope` None: of all namespaces.
-pub(in crate::controller) async fn watch<P: Provider>(scope: Option<String>, client: &Client, ctx: &Arc<Context>) {
+/// Looks after providers until told to stop, and at those that are `asked` for; `scope` None: of all namespaces.
+pub(in crate::controller) async fn watch<P: Provider>(
+    scope: Option<String>,
+    asked: mpsc::UnboundedReceiver<ProviderKey>,
+    client: &Client,
+    ctx: &Arc<Context>,
+) {
     let (reader, writer) = reflector::store();
     let changed = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
     let stream = watcher(P::api(client.clone(), scope.as_deref()), watcher::Config::default().page_size(100))
@@ -38,9 +44,11 @@ pub(in crate::controller) async fn watch<P: Provider>(scope: Option<String>, cli
         .reflect(writer)
         .applied_objects()
         .predicate_filter(changed, Default::default());
+    let asked = futures::stream::unfold(asked, |mut a| async { a.recv().await.map(|key| (key.object::<P>(), a)) });
     Controller::for_stream(stream, reader)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .trigger_backoff(AtOnce)
+        .reconcile_on(asked)
         .graceful_shutdown_on(ctx.stop.clone().cancelled_owned())
         .run(reconcile::<P>, |_, _, _| Action::requeue(AGAIN), ctx.clone())
         .for_each(|outcome| async move {
@@ -87,7 +95,13 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, Troub
     }
     let status = look::look(ctx, &provider, &old).await?;
     let pause = crate::lifecycle::next_look(&status, ctx.clock.jitter());
+    let is_back = !conditions::is_true(&old.conditions, READY) && conditions::is_true(&status.conditions, READY);
     let pause = match write(ctx, &api, &provider, &old, status).await? {
+        true if is_back => {
+            // What failed there meanwhile does not wait for its next try.
+            ctx.sessions.try_again(&ProviderKey::of(&provider)).into_iter().for_each(|job| ctx.poke(job));
+            Duration::from_millis(pause.unsigned_abs())
+        }
         true => Duration::from_millis(pause.unsigned_abs()),
         false => CHANGED,
     };

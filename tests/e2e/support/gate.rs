@@ -1,4 +1,5 @@
-//! A way to a server that can be closed: what is open on it breaks, and nobody gets in until it is opened again.
+//! A way to a server that can be closed: what is open on it breaks, and nobody gets in until it is opened again. Or it
+//! hangs: everybody gets in, and nothing gets through.
 
 use std::net::SocketAddr;
 
@@ -8,7 +9,14 @@ use tokio::sync::watch;
 
 pub struct Gate {
     pub url: String,
-    open: watch::Sender<bool>,
+    way: watch::Sender<Way>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Open,
+    Closed,
+    Hanging,
 }
 
 impl Gate {
@@ -17,32 +25,36 @@ impl Gate {
         let upstream = url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_string();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (open, is_open) = watch::channel(true);
-        tokio::spawn(keep(address, listener, upstream, is_open));
-        Gate { url: format!("http://{address}"), open }
+        let (way, is) = watch::channel(Way::Open);
+        tokio::spawn(keep(address, listener, upstream, is));
+        Gate { url: format!("http://{address}"), way }
     }
 
     pub fn close(&self) {
-        self.open.send_replace(false);
+        self.way.send_replace(Way::Closed);
     }
 
     pub fn open(&self) {
-        self.open.send_replace(true);
+        self.way.send_replace(Way::Open);
+    }
+
+    pub fn hang(&self) {
+        self.way.send_replace(Way::Hanging);
     }
 }
 
-async fn keep(address: SocketAddr, mut listener: TcpListener, upstream: String, mut is_open: watch::Receiver<bool>) {
+async fn keep(address: SocketAddr, mut listener: TcpListener, upstream: String, mut way: watch::Receiver<Way>) {
     loop {
         tokio::select! {
             Ok((inner, _)) = listener.accept() => {
-                tokio::spawn(pass(inner, upstream.clone(), is_open.clone()));
+                tokio::spawn(pass(inner, upstream.clone(), way.clone()));
                 continue;
             }
-            changed = is_open.changed() => if changed.is_err() { return },
+            changed = way.changed() => if changed.is_err() { return },
         }
-        if !*is_open.borrow_and_update() {
+        if *way.borrow_and_update() == Way::Closed {
             drop(listener);
-            if is_open.wait_for(|open| *open).await.is_err() {
+            if way.wait_for(|way| *way != Way::Closed).await.is_err() {
                 return;
             }
             listener = TcpListener::bind(address).await.unwrap();
@@ -50,10 +62,12 @@ async fn keep(address: SocketAddr, mut listener: TcpListener, upstream: String, 
     }
 }
 
-async fn pass(mut inner: TcpStream, upstream: String, mut is_open: watch::Receiver<bool>) {
+async fn pass(mut inner: TcpStream, upstream: String, mut way: watch::Receiver<Way>) {
     let Ok(mut outer) = TcpStream::connect(upstream).await else { return };
     tokio::select! {
-        _ = copy_bidirectional(&mut inner, &mut outer) => {}
-        _ = is_open.wait_for(|open| !open) => {}
+        _ = copy_bidirectional(&mut inner, &mut outer), if *way.borrow() == Way::Open => {}
+        _ = way.clone().wait_for(|way| *way != Way::Open) => {}
     }
+    // Neither end hears of it.
+    let _ = way.wait_for(|way| *way != Way::Hanging).await;
 }
