@@ -58,6 +58,11 @@ impl Backoff {
         self.trouble.as_ref().filter(|t| !t.is_untold).filter(lasts)
     }
 
+    /// Whether the provider's account as a whole may be in trouble.
+    pub fn is_of_account(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|t| t.is_of_account)
+    }
+
     /// Whether a person may mend it at any time.
     pub fn may_be_mended(&self) -> bool {
         self.trouble.as_ref().is_some_and(|t| !t.may_pass)

@@ -49,7 +49,7 @@ use crate::lifecycle::{Task, Timing};
 use crate::telemetry::Metrics;
 use crate::transport::Transport;
 use backoff::Failed;
-use providers::Reports;
+use providers::{Reports, Saw};
 use session::{Session, Sessions};
 
 /// What every reconcile shares.
@@ -100,9 +100,18 @@ impl Context {
         if failed.trouble.is_of_account
             && let Some(account) = session.account()
         {
-            self.reports.failing(&account, now);
+            self.reports.ask(&account, Saw::Failure, now);
         }
         session.failed(what, failed, now, self.clock.jitter());
+    }
+
+    fn succeeded(&self, session: &Session, what: Option<Task>) {
+        let had_failed = session.succeeded(what);
+        if had_failed.is_some_and(|b| b.is_of_account())
+            && let Some(account) = session.account()
+        {
+            self.reports.ask(&account, Saw::Recovery, self.clock.now());
+        }
     }
 }
 

@@ -238,7 +238,7 @@ async fn visit(
         | Step::Halve(_)
         | Step::Write => {}
         _ => {
-            session.succeeded(step.call());
+            ctx.succeeded(session, step.call());
             if flow != Flow::Again || !matches!(step, Step::RemoveFinalizer { .. }) {
                 told(&world, &step);
             }

@@ -181,8 +181,9 @@ impl Session {
         }
     }
 
-    pub fn succeeded(&self, what: Option<Task>) {
-        lock(&self.backoffs).remove(&what);
+    /// How it had failed before, if it had.
+    pub fn succeeded(&self, what: Option<Task>) -> Option<Backoff> {
+        lock(&self.backoffs).remove(&what)
     }
 
     /// There is nothing to do but what these tasks do: nothing else is tried any more, and so not in trouble.

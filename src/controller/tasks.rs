@@ -60,7 +60,7 @@ pub(super) fn start_in_place<W: Future<Output = Outcome> + Send + 'static>(
         };
         match outcome {
             Ok(learned) => {
-                session.succeeded(Some(task));
+                ctx.succeeded(&session, Some(task));
                 session.remember(|m| {
                     m.running.remove(&task);
                     learned(m);

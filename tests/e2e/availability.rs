@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use batchjob_operator::api::{BatchJobObject as BatchJob, BatchProvider};
+use batchjob_operator::api::{BatchJobObject as BatchJob, BatchProviderObject as BatchProvider};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 

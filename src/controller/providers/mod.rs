@@ -10,7 +10,7 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub(super) use reports::{ProviderKey, Reports};
+pub(super) use reports::{ProviderKey, Reports, Saw};
 pub(super) use watch::watch;
 
 use super::Context;

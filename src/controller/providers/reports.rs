@@ -1,4 +1,4 @@
-//! What jobs see of provider accounts: one that fails is looked at soon, so that its object says so.
+//! What jobs see of provider accounts: one that fails, or is back, is looked at soon, so that its object says so.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -40,12 +40,22 @@ impl ProviderKey {
     }
 }
 
+/// What a job saw of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::controller) enum Saw {
+    /// A call failed.
+    Failure,
+    /// A call that had failed went well.
+    Recovery,
+}
+
 /// Where looks at provider objects are asked for.
 #[derive(Default)]
 pub(in crate::controller) struct Reports {
     /// By kind and by the namespace that a watch is of; None: all.
     watches: Vec<(ProviderKind, Option<String>, mpsc::UnboundedSender<ProviderKey>)>,
-    asked: Mutex<HashMap<ProviderKey, i64>>,
+    /// When a look was last asked for, by what a job saw.
+    asked: Mutex<HashMap<(ProviderKey, Saw), i64>>,
 }
 
 impl Reports {
@@ -56,16 +66,16 @@ impl Reports {
         receive
     }
 
-    /// A job's call to this account failed at `now` (Unix milliseconds): it is looked at soon.
-    pub fn failing(&self, key: &ProviderKey, now: i64) {
+    /// Has this account looked at soon, for what a job `saw` of it at `now` (Unix milliseconds).
+    pub fn ask(&self, key: &ProviderKey, saw: Saw, now: i64) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.get(key).is_some_and(|last| now < last + ASKED_AGAIN) {
+        if asked.get(&(key.clone(), saw)).is_some_and(|last| now < last + ASKED_AGAIN) {
             return;
         }
         if asked.len() >= REMEMBERED {
             asked.clear();
         }
-        asked.insert(key.clone(), now);
+        asked.insert((key.clone(), saw), now);
         let of = |scope: &Option<String>| scope.is_none() || *scope == key.namespace;
         for (_, _, watch) in self.watches.iter().filter(|(kind, scope, _)| *kind == key.kind && of(scope)) {
             // A closed channel means that we are stopping.
@@ -88,12 +98,14 @@ mod tests {
         let mut shop = reports.add(ProviderKind::BatchProvider, Some("shop".into()));
         let mut other = reports.add(ProviderKind::BatchProvider, Some("other".into()));
         let mut admins = reports.add(ProviderKind::ClusterBatchProvider, None);
-        (0..100).for_each(|now| reports.failing(&key("llm"), now));
-        reports.failing(&key("gateway"), 100);
+        (0..100).for_each(|now| reports.ask(&key("llm"), Saw::Failure, now));
+        reports.ask(&key("gateway"), Saw::Failure, 100);
         let asked: Vec<ProviderKey> = std::iter::from_fn(|| shop.try_recv().ok()).collect();
         assert_eq!(asked, [key("llm"), key("gateway")]);
         assert!(other.try_recv().is_err() && admins.try_recv().is_err());
-        reports.failing(&key("llm"), ASKED_AGAIN);
+        reports.ask(&key("llm"), Saw::Recovery, 200);
+        assert_eq!(shop.try_recv(), Ok(key("llm")), "it may be back");
+        reports.ask(&key("llm"), Saw::Failure, ASKED_AGAIN);
         assert_eq!(shop.try_recv(), Ok(key("llm")));
     }
 }

@@ -64,9 +64,11 @@ async fn keep(address: SocketAddr, mut listener: TcpListener, upstream: String, 
 
 async fn pass(mut inner: TcpStream, upstream: String, mut way: watch::Receiver<Way>) {
     let Ok(mut outer) = TcpStream::connect(upstream).await else { return };
+    let mut until = way.clone();
+    let is_open = *way.borrow() == Way::Open;
     tokio::select! {
-        _ = copy_bidirectional(&mut inner, &mut outer), if *way.borrow() == Way::Open => {}
-        _ = way.clone().wait_for(|way| *way != Way::Open) => {}
+        _ = copy_bidirectional(&mut inner, &mut outer), if is_open => {}
+        _ = until.wait_for(|way| *way != Way::Open) => {}
     }
     // Neither end hears of it.
     let _ = way.wait_for(|way| *way != Way::Hanging).await;
