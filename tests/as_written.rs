@@ -223,6 +223,18 @@ proptest! {
         }
     }
 
+    /// A document is put in as text, whatever it holds.
+    #[test]
+    fn a_document_is_sent_as_its_text(document in body(), space in space()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let text = document.write(space, false);
+        let template = RequestTemplate { custom_id: "$(object.key)".into(), ..template(r#"{"model":"m","x":"$(object.text)"}"#).unwrap() };
+        let recipe = recipe(InputFormat::Objects, Some(template));
+        let (sent, _) = runtime.block_on(async { sent(object("a.txt", text.as_bytes()).await, recipe).await });
+        let read: Value = serde_json::from_str(&sent).unwrap();
+        prop_assert_eq!(read["x"].as_str(), Some(text.as_str()));
+    }
+
     #[test]
     fn equal_json_is_known_by_one_hash(body in body(), space in space()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -84,7 +84,7 @@ async fn what_is_missing_is_named_and_its_arrival_noticed() {
             "wrong",
             changed(&format!("{input}/secretRef/name"), "wrong"),
             "CredentialsRejected",
-            &["access to s3://tests/", "check the credentials in the Secret and the bucket's policy"],
+            &["s3://tests/", "the store refused the credentials", "check the Secret"],
         ),
         (
             "slashes",
