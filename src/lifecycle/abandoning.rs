@@ -55,7 +55,7 @@ fn fate(o: &Observed, slot: Slot, attempt: &Attempt, due: i64) -> Fate {
             let look = o.memory.looks.get(batch_id);
             match look.filter(|look| look.at >= due).map(|look| &look.seen) {
                 Some(Seen::Running { .. }) if o.memory.cancelled.contains(batch_id) => Fate::Abandoned,
-                Some(Seen::NotFound | Seen::NotOurs | Seen::Gone { .. }) => Fate::Abandoned,
+                Some(Seen::NotFound | Seen::NotOurs | Seen::Gone { .. } | Seen::Unnamed { .. }) => Fate::Abandoned,
                 _ if in_vain([call, Task::Cancel(slot), Task::Collect(slot)].into_iter().any(fails)) => Fate::Abandoned,
                 None if look.is_some() && !o.memory.running.contains(&call) => Fate::LastLook,
                 _ => Fate::GoesOn,

@@ -264,6 +264,38 @@ impl Body {
     }
 }
 
+/// What the key of a body stands for.
+enum Key {
+    Answer,
+    Reason(&'static str),
+    Beside,
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Word;
+        impl Visitor<'_> for Word {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_str<E>(self, key: &str) -> Result<Key, E> {
+                let reason = REASON.iter().find(|reason| **reason == key);
+                Ok(match reason {
+                    Some(reason) => Key::Reason(reason),
+                    None if ANSWER.contains(&key) => Key::Answer,
+                    None if BESIDE.contains(&key) => Key::Beside,
+                    None => Key::Other,
+                })
+            }
+        }
+        deserializer.deserialize_identifier(Word)
+    }
+}
+
 /// Keys that hold an answer, over all endpoints.
 const ANSWER: &[&str] = &["choices", "output", "data", "results", "content"];
 /// Keys that say something of a failure.
@@ -310,15 +342,14 @@ impl<'de> Deserialize<'de> for Body {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body, A::Error> {
                 let mut body = Body::default();
-                while let Some(key) = map.next_key::<String>()? {
+                while let Some(key) = map.next_key()? {
                     body.something = true;
-                    match key.as_str() {
-                        key if ANSWER.contains(&key) => body.answer |= map.next_value::<Holds>()?.0,
-                        key if REASON.contains(&key) => {
-                            _ = body.reasons.insert(key.into(), value_of(map.next_value()?))
-                        }
-                        key => {
-                            body.others += usize::from(!BESIDE.contains(&key));
+                    match key {
+                        Key::Answer => body.answer |= map.next_value::<Holds>()?.0,
+                        Key::Reason(key) => _ = body.reasons.insert(key.into(), value_of(map.next_value()?)),
+                        Key::Beside => _ = map.next_value::<IgnoredAny>()?,
+                        Key::Other => {
+                            body.others += 1;
                             map.next_value::<IgnoredAny>()?;
                         }
                     }

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use memchr::memmem;
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::fs::File;
@@ -118,10 +119,16 @@ fn stand_in(place: &Place, line: &str, unusable: &str) -> String {
 
 /// The line with its `body` as JSON, where a server gives the text of it (llama-stack, Mistral).
 fn unwrapped(line: Cow<'_, str>) -> Cow<'_, str> {
-    match with_body(&line) {
+    match may_have_text(&line).then(|| with_body(&line)).flatten() {
         Some(unwrapped) if unwrapped.len() <= LINE_LIMIT => unwrapped.into(),
         _ => line,
     }
+}
+
+/// Whether a `body` may be a text: nearly all lines are told apart without reading them again.
+fn may_have_text(line: &str) -> bool {
+    let after = memmem::find_iter(line.as_bytes(), b"\"body\"").map(|at| line[at + 6..].trim_start());
+    after.filter_map(|rest| rest.strip_prefix(':')).any(|value| value.trim_start().starts_with('"'))
 }
 
 #[derive(serde::Deserialize)]

@@ -84,7 +84,8 @@ fn what_ended_is_collected_before_anything_is_given_up_on() {
 
 #[test]
 fn what_nobody_knows_or_can_ask_about_is_given_up_on_too() {
-    for seen in [Seen::NotFound, Seen::NotOurs, Seen::Gone { state: "completed".into() }] {
+    let unnamed = Seen::Unnamed { state: "completed".into(), why: "its `output_file_id` is a list".into() };
+    for seen in [Seen::NotFound, Seen::NotOurs, Seen::Gone { state: "completed".into() }, unnamed] {
         let memory = looked(told_to_stop(), NOW, seen.clone());
         assert_eq!(
             becomes(step(&late(), Some(&overdue(submitted())), &memory)),

@@ -43,8 +43,10 @@ impl World {
         memory.tidied = memory.tidied.take().filter(|tidied| Some(&tidied.work_id) == work);
         (memory.pass, memory.resolvable, memory.marked, memory.halved) = (None, None, None, None);
         // The patience with files that are short begins with the look that saw their batch ended.
-        let collected = &memory.collected;
-        memory.looks.retain(|id, _| collected.get(id).is_some_and(|c| c.short.is_some()));
+        let may_be_short = model.budget.short_readings + model.budget.garbles > 0;
+        memory.looks.retain(|id, look| {
+            may_be_short && self.is_recorded(id) && matches!(look.seen, Seen::Ended { rejected: None, .. })
+        });
         match model.budget.rotations {
             0 => memory.files.clear(),
             _ => memory.files.retain(|file, _| is_live(file)),

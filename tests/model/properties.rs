@@ -270,8 +270,8 @@ impl Protocol {
             ),
             (
                 b.short_readings > 0,
-                Property::<Self>::sometimes("read again, and whole", |_, w| {
-                    w.is_concluded() && w.left.short_readings == 0 && w.batches.len() == 1
+                Property::<Self>::sometimes("read again, and whole", |m, w| {
+                    w.is_concluded() && w.left.short_readings == 0 && w.batches.len() == usize::from(m.lines)
                 }),
             ),
             (

@@ -253,6 +253,19 @@ fn another_round_of_what_has_no_answer() {
 }
 
 #[test]
+fn files_that_are_not_whole_yet() {
+    ending_one(Budget { short_readings: 2, crashes: 1, ..NONE });
+    ending_one(Budget { short_readings: 1, deletions: 1, ..NONE });
+    Protocol { attempts: 1, ..Protocol::ending(Budget { short_readings: 1, ..NONE }) }.holds();
+}
+
+#[test]
+fn an_answer_that_nobody_can_read() {
+    ending_one(Budget { garbles: 1, short_readings: 1, crashes: 1, ..NONE });
+    Protocol { attempts: 1, ..Protocol::ending(Budget { garbles: 1, ..NONE }) }.holds();
+}
+
+#[test]
 fn a_batch_is_turned_away_as_a_whole() {
     ending_one(Budget { rejections: 1, ..NONE });
     if soak() {
