@@ -133,7 +133,8 @@ pub struct BatchJobSpec {
     #[schemars(schema_with = "schema::count_or_percentage")]
     pub max_failed_requests: Option<IntOrString>,
     /// Seconds that the job may take, from its start or its last resumption; then batches in flight are cancelled, what was
-    /// paid for is written, and the job fails.
+    /// paid for is written, and the job fails. Batches that do not end an hour later are given up on: an event names each,
+    /// and what it may still cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<i64>,

@@ -66,7 +66,7 @@ const STEADY_TRIES: u32 = 14;
 const LONGEST_PAUSE: i64 = 1_800_000;
 
 /// When a shard that was refused may be sent again: after 4 s, then twice as long each time, up to 5 minutes, or to one where
-/// the provider was not reached, for that costs it nothing; a file that is not found is asked for sooner each time that it is
+/// the provider was not reached, for that costs it nothing; after many tries later and later, up to half an hour; a file that is not found is asked for sooner each time that it is
 /// uploaded anew. Not before the moment that the provider named.
 pub(super) fn not_before(shard: &Shard) -> Option<i64> {
     let attempt = shard.attempt.as_ref()?;
@@ -118,7 +118,8 @@ pub(super) fn explain(shard: &Shard, round: &mut Round) {
         }
         return;
     }
-    round.stuck = Some(Stuck { reason, message: message.clone() });
+    let message = format!("{message}; tried {} times, the next try is at {again}", attempt.number);
+    round.stuck = Some(Stuck { reason, message });
 }
 
 fn over_the_limit(shard: &Shard, again: &str, message: &str) -> String {

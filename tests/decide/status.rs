@@ -238,3 +238,51 @@ fn kstatus_takes_a_job_that_is_on_its_way_for_failed_only_where_a_person_must_me
         assert_eq!(kstatus(&after(&[failure, wait(None)])), expected, "{stage}, mended after a failure");
     }
 }
+
+/// What people see of a job that waits for an answer: STATUS is the reason of `Complete`.
+#[test]
+fn a_held_job_says_so_and_not_that_there_is_nothing_to_do() {
+    let journal = journal(owner("j", "u"), submitted());
+    let mut memory = searched(memory());
+    memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::NotFound });
+    let job = job();
+    let held = Observed { now: NOW, nonce: "n", timing: &TIMING, job: &job, journal: Some(&journal), memory: &memory };
+    let step = decide(&held);
+    let conditions = project(&held, &Default::default(), Some(1), &step).unwrap().conditions;
+    let says =
+        |type_: &str| conditions.iter().find(|c| c.type_ == type_).map(|c| (&*c.status, &*c.reason, &*c.message));
+    let (status, reason, message) = says("Complete").unwrap();
+    assert_eq!((status, reason), ("Unknown", "Held"));
+    assert!(message.contains("batch batch-1"), "{message}");
+    assert_eq!(says("Reconciling"), Some(("False", "AwaitingAnswer", "the condition Held has a question")));
+    assert_eq!(says("Held").unwrap().0, "True");
+    let stuck = Some(Stuck { reason: "SecretNotFound", message: "create it".into() });
+    let wait = Step::Wait { until: None, why: Waiting { stage: "InProgress", stuck, ..Default::default() } };
+    let conditions = project(&held, &Default::default(), Some(1), &wait).unwrap().conditions;
+    let reconciling = conditions.iter().find(|c| c.type_ == "Reconciling").unwrap();
+    assert_eq!(
+        (&*reconciling.reason, &*reconciling.message),
+        ("SecretNotFound", "the condition Stalled says what is in the way")
+    );
+}
+
+/// A provider that nobody reaches is tried at growing distances, however long it is away.
+#[test]
+fn what_is_refused_again_and_again_is_sent_later_and_later_and_says_when() {
+    let pause = |refusal: Refusal, number: u32| {
+        let refused = AttemptState::Refused { refusal, message: "no connection".into(), at: NOW, retry_at: None };
+        let mut journal = journal(owner("j", "u"), Some(refused));
+        journal.shards[0].attempt.as_mut().unwrap().number = number;
+        match step(&job(), Some(&journal), &memory()) {
+            Step::Wait { until, why } => (until.unwrap() - NOW, why.stuck.map(|s| s.message).unwrap_or_default()),
+            other => panic!("{other:?}"),
+        }
+    };
+    for refusal in [Refusal::NotSent, Refusal::Capacity] {
+        let pauses: Vec<i64> = (1..100).map(|number| pause(refusal, number).0).collect();
+        assert!(pauses.windows(2).all(|two| two[0] <= two[1]), "{pauses:?}");
+        assert_eq!(pauses.last(), Some(&1_800_000));
+    }
+    let said = pause(Refusal::NotSent, 5).1;
+    assert_eq!(said, "no connection; tried 5 times, the next try is at 00:17:40 UTC");
+}
