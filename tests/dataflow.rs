@@ -8,7 +8,7 @@ mod support;
 
 use std::sync::Arc;
 
-use batchjob_operator::api::{ErrorSummary, InlineRequest, Outcome, RequestCounts};
+use batchjob_operator::api::{Endpoint, ErrorSummary, InlineRequest, Outcome, RequestCounts};
 use batchjob_operator::lifecycle::{Attempt, AttemptState, Journal, Owner, PartRef, Shard, Tries, error_summary};
 use batchjob_operator::requests::{Recipe, Source, pass};
 use batchjob_operator::results::{self, Collection, FollowUp, Manifest, Part, Settled};
@@ -225,36 +225,39 @@ async fn flow(
     fates: Vec<Vec<Fate>>,
     limits: Vec<u32>,
     models: Vec<u8>,
-    (max_requests, max_bytes): (i64, u64),
+    (max_requests, max_bytes, max_inputs): (i64, u64, u64),
     most: Vec<i64>,
 ) {
     let folder = folder();
     let name = |i: usize| format!("request {i}");
     let body = |i: usize| {
         let model = format!("m{}", models[i % models.len()]);
-        Map::from_iter([("n".to_string(), json!("x".repeat(i % 50))), ("model".to_string(), json!(model))])
+        let input = (0..=i % 3).map(|n| "x".repeat(i % 17 + n)).collect::<Vec<_>>();
+        Map::from_iter([("input".to_string(), json!(input)), ("model".to_string(), json!(model))])
     };
     let requests = (0..fates.len())
         .map(|i| InlineRequest { custom_id: name(i), body: Some(body(i).into()), ..Default::default() })
         .collect();
-    let recipe = recipe(max_requests, max_bytes);
+    let recipe = Recipe { endpoint: Endpoint::Embeddings, max_inputs, ..recipe(max_requests, max_bytes) };
     let spool = std::env::temp_dir();
     let passed = pass(Source::Inline(requests), &recipe, Some((&folder, WORK)), &spool).await.unwrap();
     let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
     let mut journal = Journal::open(WORK.into(), owner, "s".into());
     for staged in passed.shards {
         assert!(staged.requests <= max_requests && staged.bytes <= max_bytes);
+        assert!(inputs(&folder, &staged).await <= max_inputs);
         journal.shards.push(planned(staged, 0, RequestCounts::default(), vec![]));
     }
     send(&folder, &mut journal, 0, &most, &fates).await;
     for round in 1..ROUNDS {
-        let writer = ShardWriter::new(&folder, WORK, &spool, max_requests, max_bytes);
+        let writer = ShardWriter::new(&folder, WORK, &spool, max_requests, max_bytes).of_inputs(Some(max_inputs));
         let shards = journal.shards.iter().map(settled).collect();
         let again =
             results::follow_up(writer, &folder, shards, |asked| may_be_sent_again(asked, limit(&limits, round)));
         let again = again.await.unwrap();
         for FollowUp { shard, took, took_errors } in again {
             assert_eq!(took.total, shard.requests);
+            assert!(inputs(&folder, &shard).await <= max_inputs);
             journal.shards.push(planned(shard, round as u32, took, took_errors));
         }
         send(&folder, &mut journal, round, &most, &fates).await;
@@ -297,6 +300,13 @@ async fn flow(
     own_answers(&folder, &answered).await;
 }
 
+/// Inputs of all embeddings requests of a shard.
+async fn inputs(folder: &Folder, shard: &StagedShard) -> u64 {
+    let text = read(folder, &layout::shard(WORK, &shard.sha256)).await;
+    let inputs = |line: &str| serde_json::from_str::<Value>(line).unwrap()["body"]["input"].as_array().unwrap().len();
+    text.lines().map(inputs).sum::<usize>() as u64
+}
+
 /// Each answer is the one to its own request.
 async fn own_answers(folder: &Folder, answered: &[usize]) {
     let bytes = folder.read(layout::RESULTS, 1 << 30).await.unwrap().unwrap_or_default();
@@ -318,10 +328,11 @@ proptest! {
         models in proptest::collection::vec(0..4u8, 1..7),
         max_requests in 1..20i64,
         max_bytes in 300..5_000u64,
+        max_inputs in 3..20u64,
         most in proptest::collection::vec(1..20i64, 1..4),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(flow(fates, limits, models, (max_requests, max_bytes), most));
+        runtime.block_on(flow(fates, limits, models, (max_requests, max_bytes, max_inputs), most));
     }
 }
 

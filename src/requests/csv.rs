@@ -11,6 +11,7 @@ use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::variable::{Texts, Variable, shown};
+use crate::store::Turn;
 
 /// Fields of one row.
 const FIELD_LIMIT: usize = 4096;
@@ -32,6 +33,8 @@ pub struct Records<R> {
     text: Vec<u8>,
     ends: Vec<usize>,
     limit: usize,
+    /// While the row at hand is a large one.
+    turn: Turn,
 }
 
 /// One row.
@@ -127,6 +130,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
             text: vec![0; CHUNK],
             ends: vec![0; 64],
             limit,
+            turn: Turn::default(),
         }
     }
 
@@ -143,9 +147,11 @@ impl<R: AsyncRead + Unpin> Records<R> {
     /// What the reader says.
     pub async fn next(&mut self) -> std::io::Result<Option<Record<'_>>> {
         if self.text.len() > KEPT {
+            // What a long row took is given back.
             self.text.truncate(KEPT);
             self.text.shrink_to_fit();
         }
+        self.turn = Turn::default();
         if !self.skip_empty_lines().await? {
             return Ok(None);
         }
@@ -168,7 +174,10 @@ impl<R: AsyncRead + Unpin> Records<R> {
             taken.ends += ends;
             match result {
                 ReadRecordResult::InputEmpty => {}
-                ReadRecordResult::OutputFull => self.grow_text(&mut taken),
+                ReadRecordResult::OutputFull => {
+                    self.turn.take(2 * self.text.len()).await;
+                    self.grow_text(&mut taken);
+                }
                 ReadRecordResult::OutputEndsFull => self.grow_ends(&mut taken),
                 ReadRecordResult::Record => {
                     return Ok(Some(Record { line, fields: self.fields(&taken, at_end) }));
@@ -252,11 +261,6 @@ impl<'a> Fields<'a> {
     /// Whether every field is empty, as Excel writes rows that were cleared.
     pub fn is_blank(&self) -> bool {
         self.text.is_empty()
-    }
-
-    /// What they take, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.text.len()
     }
 
     fn iter(&self) -> Result<Vec<&'a str>, String> {

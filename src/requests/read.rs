@@ -6,7 +6,6 @@ use aws_lc_rs::digest::{Context, SHA256};
 use encoding_rs::Encoding;
 use futures::StreamExt;
 use tokio::io::AsyncReadExt;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::io::{InspectReader, StreamReader};
 
 use super::compression::{self, Content, Sizes, Unfit};
@@ -20,10 +19,6 @@ use super::{Held, PassError, Recipe};
 use crate::api::text::hex;
 use crate::api::{InputCompression, InputFormat, LeftOut};
 use crate::store::{Entry, Folder, LINE_LIMIT, Line, Lines, Listed, StoreError};
-
-/// Larger lines and rows are made into requests one at a time over all jobs: each takes several times its length in memory.
-const LARGE: usize = 4 << 20;
-static LARGE_ONES: Semaphore = Semaphore::const_new(1);
 
 /// How the pieces of an input are read.
 pub struct Reading {
@@ -207,7 +202,7 @@ async fn lines(
     template: Option<&Template>,
     content: Content<'_>,
 ) -> Result<(), ReadError> {
-    let mut lines = Lines::new(content, LINE_LIMIT);
+    let mut lines = Lines::new(content, LINE_LIMIT).taking_turns();
     let mut number = 0;
     while let Some(line) = lines.next().await? {
         number += 1;
@@ -215,10 +210,6 @@ async fn lines(
             // Where files with one were joined.
             Line::Whole(line) => Line::Whole(line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)),
             too_long => too_long,
-        };
-        let _turn = match line {
-            Line::Whole(line) => turn(line.len()).await,
-            Line::TooLong(_) => None,
         };
         let checked = match (line, template) {
             (Line::Whole(line), _) if line.trim_ascii().is_empty() => continue,
@@ -231,11 +222,6 @@ async fn lines(
         pass.take(origin, number, checked).await?;
     }
     Ok(())
-}
-
-/// The right to hold what a large line becomes; None for one that is not large.
-async fn turn(bytes: usize) -> Option<SemaphorePermit<'static>> {
-    if bytes > LARGE { LARGE_ONES.acquire().await.ok() } else { None }
 }
 
 /// Reads a table; how many of its rows are empty.
@@ -273,7 +259,6 @@ async fn rows(
             }
             continue;
         };
-        let _turn = turn(fields.as_ref().map_or(0, Fields::bytes)).await;
         let row = fields.and_then(|fields| header.row(&fields));
         let checked = row.and_then(|row| pass.shape().row(&row, template));
         let checked = checked.map_err(|what| match hint {

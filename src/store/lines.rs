@@ -1,9 +1,27 @@
 //! Lines of a stream, in bounded memory.
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Longest request or answer, as a line, in bytes.
 pub const LINE_LIMIT: usize = 32 << 20;
+
+/// Larger lines take turns: each takes several times its length in memory until it is dealt with.
+const LARGE: usize = 4 << 20;
+static LARGE_ONES: Semaphore = Semaphore::const_new(1);
+
+/// The right to hold a large line, of which there is one in the process.
+#[derive(Debug, Default)]
+pub struct Turn(Option<SemaphorePermit<'static>>);
+
+impl Turn {
+    /// Waits for it where `bytes` are many. Whoever has a turn must not wait for another one.
+    pub async fn take(&mut self, bytes: usize) {
+        if self.0.is_none() && bytes > LARGE {
+            self.0 = LARGE_ONES.acquire().await.ok();
+        }
+    }
+}
 
 /// Reads line by line. A line that is longer than the limit is skipped and reported, not held.
 pub struct Lines<R> {
@@ -19,6 +37,8 @@ pub struct Lines<R> {
     skipped: u64,
     /// Bytes that left `buffer`.
     dropped: u64,
+    /// While the line at hand is a large one; None where lines take no turns.
+    turn: Option<Turn>,
 }
 
 /// One line, without its end.
@@ -46,7 +66,15 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             ended: false,
             skipped: 0,
             dropped: 0,
+            turn: None,
         }
+    }
+
+    /// The same for what holds one line at a time, of which large ones wait for one another: over all readers like it, one is
+    /// read and dealt with.
+    pub fn taking_turns(mut self) -> Self {
+        self.turn = Some(Turn::default());
+        self
     }
 
     /// The next line; None at the end. A last line without a newline counts; `\r` before the newline does not.
@@ -54,6 +82,16 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     /// # Errors
     /// What the reader says.
     pub async fn next(&mut self) -> std::io::Result<Option<Line<'_>>> {
+        if let Some(turn) = &mut self.turn {
+            // What the last one took goes with its turn.
+            if turn.0.is_some() {
+                self.dropped += self.start as u64;
+                self.buffer.drain(..self.start);
+                self.buffer.shrink_to(CHUNK);
+                (self.start, self.scanned) = (0, 0);
+            }
+            *turn = Turn::default();
+        }
         loop {
             if let Some(at) = memchr::memchr(b'\n', &self.buffer[self.scanned..]) {
                 let (from, to) = (self.start, self.scanned + at);
@@ -100,6 +138,9 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
         self.start = 0;
         self.scanned = self.buffer.len();
+        if let Some(turn) = &mut self.turn {
+            turn.take(self.buffer.len()).await;
+        }
         self.buffer.reserve(CHUNK);
         self.ended = self.reader.read_buf(&mut self.buffer).await? == 0;
         Ok(())

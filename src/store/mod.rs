@@ -14,7 +14,7 @@ pub use config_maps::ConfigMaps;
 pub use document::{DOCUMENT_LIMIT, Document, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes};
 pub use folder::{Credentials, Entry, Folder, Listed, Place};
 pub use inputs::{inputs_of_body, inputs_of_line};
-pub use lines::{LINE_LIMIT, Line, Lines};
+pub use lines::{LINE_LIMIT, Line, Lines, Turn};
 pub use shards::{IndexEntry, ShardWriter, StagedShard};
 pub use upload::Upload;
 

@@ -35,3 +35,33 @@ async fn two_hundred_megabytes_pass_under_256_mib() {
     println!("peak resident memory for {bytes} bytes: {} MiB", peak >> 20);
     assert!(peak < 256 << 20, "{} MiB", peak >> 20);
 }
+
+/// Case 08-line-over-8-mib: lines as long as they may be, of as many jobs as are read at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_lines_of_three_jobs_pass_under_256_mib() {
+    let scene = Scene::new("long-lines", &["--batch-duration", "100ms"]).await;
+    let image = format!("data:image/jpeg;base64,{}", "x".repeat(31 << 20));
+    let line = |id: usize| {
+        let parts = json!([{"type": "text", "text": format!("{id} {CANARY}")}, {"type": "image_url", "image_url": {"url": image}}]);
+        json!({"custom_id": id.to_string(), "body": {"model": "m", "messages": [{"role": "user", "content": parts}]}})
+    };
+    let lines: String = (0..2).map(|id| format!("{}\n", line(id))).collect();
+    let rows = format!("id,url\r\n0,\"{image}\"\r\n1,\"{image}\"\r\n");
+    let content = json!([{"type": "image_url", "image_url": {"url": "$(row.url)"}}]);
+    let template = json!({"customID": "$(row.id)", "body": {"messages": [{"role": "user", "content": content}]}});
+    scene.put("in/a.jsonl", lines.clone()).await;
+    scene.put("in/b.jsonl", lines).await;
+    scene.put("in/c.csv", rows).await;
+    let jobs =
+        [("a", "a.jsonl", json!({})), ("b", "b.jsonl", json!({})), ("c", "c.csv", json!({"template": template}))];
+    for (name, key, input) in jobs.clone() {
+        scene.apply_job(name, json!({"inputKey": key, "spec": {"input": input}}));
+    }
+    for (name, ..) in jobs {
+        scene.wait_condition(name, "Complete", "True", 120).await;
+        assert_eq!(scene.result_ids(name).await, ["0", "1"], "{name}");
+    }
+    let peak = scene.operator.as_ref().unwrap().peak_memory();
+    println!("peak resident memory for lines of 31 MiB: {} MiB", peak >> 20);
+    assert!(peak < 256 << 20, "{} MiB", peak >> 20);
+}

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::scene::Scene;
+use crate::support::shared::cluster;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_work_is_refused_with_advice() {
@@ -75,6 +76,27 @@ async fn what_cannot_work_is_refused_with_advice() {
 
 fn provider(spec: Value) -> Value {
     json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchProvider", "metadata": {"name": "p"}, "spec": spec})
+}
+
+/// Case 16-inline-over-256-kib. The API server says it before any rule of ours is asked, so the documentation has its words.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_above_256_kib_is_applied_on_the_servers_side() {
+    let scene = Scene::set("long-manifest", &[]).await;
+    let request = |i: usize| json!({"customID": format!("p-{i}"), "body": {"messages": [{"role": "user", "content": "x".repeat(800)}]}});
+    let requests: Vec<Value> = (0..400).map(request).collect();
+    let manifest = scene.job("long", json!({"spec": {"input": {"inline": {"requests": requests}}}})).to_string();
+    assert!(manifest.len() > 262_144);
+    let (ok, said) = scene.try_apply(&manifest);
+    assert!(!ok && said.contains("metadata.annotations: Too long"), "{said}");
+    for verb in [&["create"][..], &["apply", "--server-side"]] {
+        let command = [&["-n", &scene.namespace], verb, &["-f", "-"]].concat();
+        let (ok, said) = cluster().try_kubectl(&command, Some(&manifest));
+        assert!(ok, "{verb:?}: {said}");
+    }
+    let explained = scene.kubectl(&["explain", "batchjob.spec.input.inline"]);
+    for words in ["256 KiB", "metadata.annotations: Too long", "--server-side"] {
+        assert!(explained.split_whitespace().collect::<Vec<_>>().join(" ").contains(words), "{words}: {explained}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,7 +67,7 @@ pub fn tables() -> Vec<Case> {
         ),
         file("sameid", "csv", "id,text\n1,x\n1,y\n", rows(text), &["line 3: has a custom id that an earlier request"]),
         file("header", "csv", "id,text\n", rows(text), &["holds no requests; put some there"]),
-        file("notemplate", "csv", "id\n1\n", none(), &["is CSV by its name", "set `spec.input.template`"]),
+        file("notemplate", "csv", "id\n1\n", none(), &["is a table by its name", "set `spec.input.template`"]),
         file("variable", "csv", "id\n1\n", rows("$(txt)"), &["`body.messages[0].content` uses the variable `$(txt)`"]),
         file("unclosed", "csv", "id\n1\n", rows("$(row.id"), &["without its `)`; write `$$(` for a literal `$(`"]),
         file(
@@ -78,7 +78,12 @@ pub fn tables() -> Vec<Case> {
             &["`$(object.key)`, which is for `spec.input.format"],
         ),
         case("norow", "[1]\n", rows(text), &["line 1: is not a JSON object of columns such as"]),
-        case("brokenrow", "{\"id\": 1,}\n", rows(text), &["line 1: is not JSON", "write one request a line"]),
+        case(
+            "brokenrow",
+            "{\"id\": 1,}\n",
+            rows(text),
+            &["line 1: is not JSON (a comma with nothing behind it", "take it out"],
+        ),
         case(
             "objectid",
             "{\"id\":{},\"text\":1}\n",

@@ -106,6 +106,8 @@ impl Settings {
             envs.push((name, "http://127.0.0.1:9".into()));
         }
         envs.push(("NO_PROXY", ".svc,127.0.0.0/8,".into()));
+        // As deploy/kustomize sets it.
+        envs.push(("MALLOC_MMAP_THRESHOLD_", "1048576".into()));
         envs.extend(self.env.iter().cloned());
         let program = Path::new(env!("CARGO_BIN_EXE_batchjob-operator"));
         let process = Process::supervised(program, &args, &envs, &self.name);
