@@ -196,3 +196,79 @@ pub(super) fn at_the_end(outcome: Outcome, reused: bool, message: &str) -> News 
         (Outcome::Failed | Outcome::Cancelled, _) => News::warning("Failed", message),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::{Attempt, Owner, Refusal, Rejection, Shard};
+
+    fn journal(state: AttemptState, declined: Option<Rejection>) -> Journal {
+        let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
+        let mut journal = Journal::open("w".into(), owner, "s".into());
+        journal.shards.push(Shard {
+            sha256: "s".into(),
+            index_sha256: String::new(),
+            bytes: 1,
+            first: 0,
+            requests: 3,
+            failures: 0,
+            attempt: Some(Attempt {
+                number: 1,
+                intent_id: "i".into(),
+                file_id: "f".into(),
+                post_by: 0,
+                fingerprint: String::new(),
+                declined,
+                billed_again: 0,
+                state,
+            }),
+            round: 0,
+            took: Default::default(),
+            took_errors: vec![],
+            model: "m".into(),
+            streaks: Default::default(),
+        });
+        journal
+    }
+
+    fn told(old: &Journal, new: &Journal) -> Vec<(&'static str, String)> {
+        told_by(old, new).into_iter().map(|news| (news.reason, news.note)).collect()
+    }
+
+    /// Case 24-create-refused-at-once: an error that a server answered with is no lost reply.
+    #[test]
+    fn what_a_server_answered_with_is_told_and_not_called_lost() {
+        let said = Some(Rejection::new(Refusal::Failed, "model is required (400)"));
+        let intended = journal(AttemptState::Intended, None);
+        let declined = journal(AttemptState::Intended, said.clone());
+        let revoking = journal(AttemptState::Revoking, said);
+        for (old, new, reason) in
+            [(&intended, &declined, "SubmissionDeclined"), (&declined, &revoking, "SubmissionUnknown")]
+        {
+            let told = told(old, new);
+            assert!(told.len() == 1 && told[0].0 == reason, "{told:?}");
+            assert!(told[0].1.contains("model is required (400)") && !told[0].1.contains("lost"), "{told:?}");
+        }
+        let unanswered = told(&intended, &journal(AttemptState::Revoking, None));
+        assert!(unanswered[0].1.contains("the reply to its submission was lost"), "{unanswered:?}");
+    }
+
+    #[test]
+    fn halves_and_what_was_billed_twice_are_told() {
+        let refused =
+            |at| AttemptState::Refused { refusal: Refusal::TokenLimit, message: "90,000".into(), at, retry_at: None };
+        let whole = journal(refused(7), None);
+        let mut halves = journal(refused(0), None);
+        (halves.shards[0].sha256, halves.shards[0].requests) = ("a".into(), 2);
+        halves.shards.push(Shard { attempt: None, requests: 1, ..whole.shards[0].clone() });
+        let halved = told(&whole, &halves);
+        assert!(halved[0].0 == "BatchHalved" && halved[0].1.contains("of 2 and 1 requests: 90,000"), "{halved:?}");
+        let mut billed = whole.clone();
+        billed.shards[0].attempt.as_mut().unwrap().billed_again = 3;
+        let twice = told(&whole, &billed);
+        assert!(
+            twice.len() == 1 && twice[0].0 == "BilledTwice" && twice[0].1.contains("up to 3 requests"),
+            "{twice:?}"
+        );
+    }
+}

@@ -501,3 +501,22 @@ impl Shard {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A journal of an earlier version is read, and what was never said is not written: its bytes stay as they were.
+    #[test]
+    fn a_journal_of_an_earlier_version_is_read_and_written_as_it_was() {
+        let written = r#"{"sha256":"s","indexSha256":"i","bytes":1,"first":0,"requests":1,"failures":0,"attempt":{"number":1,"intentID":"n","fileID":"f","postBy":5,"fingerprint":"k","state":"Refused","refusal":"Capacity","message":"m","at":7},"round":0,"took":{"total":0,"succeeded":0,"failed":0,"expired":0,"cancelled":0,"missing":0},"model":"x"}"#;
+        let shard: Shard = serde_json::from_str(written).unwrap();
+        assert_eq!(serde_json::to_string(&shard).unwrap(), written);
+        let mut attempt = shard.attempt.clone().unwrap();
+        attempt.declined = Some(Rejection { retry_at: Some(9), ..Rejection::new(Refusal::TokenLimit, "w") });
+        let streaks = Streaks { alone: 2, file_not_found: 1 };
+        let shard = Shard { attempt: Some(attempt), streaks, ..shard };
+        let text = serde_json::to_string(&shard).unwrap();
+        assert_eq!(serde_json::from_str::<Shard>(&text).unwrap(), shard, "{text}");
+    }
+}

@@ -89,8 +89,10 @@ pub(super) fn explain(shard: &Shard, round: &mut Round) {
     let again = not_before(shard).map(clock).unwrap_or_default();
     let reason = match refusal {
         Refusal::Capacity => {
-            let note =
-                format!("the provider has no room for another batch now; it is tried again at {again}: {message}");
+            let number = attempt.number;
+            let note = format!(
+                "the provider has no room for another batch now (attempt {number}); the next try is at {again}: {message}"
+            );
             return round.say(reasons::WAITING_FOR_QUOTA, note);
         }
         Refusal::TokenLimit => return round.say(reasons::WAITING_FOR_QUOTA, over_the_limit(shard, &again, message)),

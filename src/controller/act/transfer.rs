@@ -99,7 +99,12 @@ impl Act<'_> {
             let id = match tools.api.upload(file).await {
                 Ok(id) => id,
                 Err(error) if provider::is_about_content(&*tools.api, &error).await => {
-                    return Ok(learned(move |m| _ = m.unfit.insert((slot, shard.sha256), error.message)));
+                    let hint = match error.status {
+                        Some(413) => "; `limits.maxBytesPerBatch` of the provider makes smaller files",
+                        _ => "",
+                    };
+                    let said = error.message + hint;
+                    return Ok(learned(move |m| _ = m.unfit.insert((slot, shard.sha256), said)));
                 }
                 Err(error) => return Err(error.into()),
             };
