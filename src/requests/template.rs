@@ -318,7 +318,7 @@ struct Decoded {
 impl Decoded {
     fn of(string: &str) -> Decoded {
         let (mut text, mut written, mut at) = (String::new(), vec![], 1);
-        while let Some(rest) = string.get(at..string.len() - 1).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = string.get(at..string.len().saturating_sub(1)).filter(|rest| !rest.is_empty()) {
             let length = match rest.as_bytes() {
                 [b'\\', b'u', ..] if is_first_half(rest) => 12,
                 [b'\\', b'u', ..] => 6,
