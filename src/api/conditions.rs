@@ -75,6 +75,7 @@ pub mod reasons {
     pub const NOT_FAILED: &str = "NotFailed";
     pub const REQUESTS_CHECKED: &str = "RequestsChecked";
     pub const MANIFEST_WRITTEN: &str = "ManifestWritten";
+    pub const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
     pub const PROVIDER_TERMINATING: &str = "ProviderTerminating";
     pub const PROBED: &str = "Probed";
     pub const PROVIDER_UNREACHABLE: &str = "ProviderUnreachable";

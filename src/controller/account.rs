@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::observe::{Missing, secret, stuck, value};
+use super::observe::{Absent, Missing, secret, stuck, value};
 use super::providers::ProviderKey;
 use super::{Context, trust};
 use crate::api::conditions::reasons;
@@ -79,10 +79,12 @@ pub(super) async fn account(ctx: &Context, reference: &ProviderReference, namesp
         ProviderKind::BatchProvider => {
             let providers: Api<BatchProvider> = Api::namespaced(ctx.client.clone(), namespace);
             let Some(Lean(provider)) = providers.get_opt(&reference.name).await? else {
-                let message = format!(
-                    "{name} was not found in namespace '{namespace}'; create it, or correct `spec.providerRef`"
-                );
-                return stuck(reasons::PROVIDER_NOT_FOUND, message);
+                return Err(Missing::Absent(Absent {
+                    reason: reasons::PROVIDER_NOT_FOUND,
+                    what: name,
+                    namespace: namespace.into(),
+                    or: ", or correct `spec.providerRef`",
+                }));
             };
             (provider.metadata, provider.spec, namespace)
         }

@@ -8,7 +8,7 @@ use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 use tracing::warn;
 
-use super::Context;
+use super::{Context, leader};
 use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{BatchJob, Outcome};
@@ -40,6 +40,25 @@ pub(super) async fn publish(ctx: &Context, job: &BatchJob, news: News) {
 /// The same on any object.
 pub(super) async fn publish_on(ctx: &Context, object: &ObjectReference, news: News) {
     publish_about(ctx, object, None, news).await;
+}
+
+/// Publishes an event in the operator's own namespace, about a BatchJob that may be gone, and its namespace with it.
+pub(super) async fn publish_at_home(ctx: &Context, namespace: &str, name: &str, news: News) {
+    let lease = ObjectReference {
+        api_version: Some("coordination.k8s.io/v1".into()),
+        kind: Some("Lease".into()),
+        name: Some(leader::NAME.into()),
+        namespace: Some(ctx.namespace.clone()),
+        ..Default::default()
+    };
+    let about = ObjectReference {
+        api_version: Some(BatchJob::api_version(&()).into()),
+        kind: Some(BatchJob::kind(&()).into()),
+        name: Some(name.into()),
+        namespace: Some(namespace.into()),
+        ..Default::default()
+    };
+    publish_about(ctx, &lease, Some(about), news).await;
 }
 
 /// The same, about another object too. Events that say the same of the same are merged: those that only have the reason in

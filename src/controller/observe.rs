@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Api, ResourceExt};
 use secrecy::SecretString;
@@ -86,16 +86,22 @@ pub(super) async fn observe(
             knows(&mut view, &tools);
             Some(tools)
         }
-        Err(Missing::Stuck(stuck)) => {
+        Err(Missing::Unknown(trouble)) => return Err(trouble),
+        Err(missing) => {
             // A namespace that is being deleted loses its Secrets first; what we still hold is good enough to settle.
             let kept = session.tools().filter(|_| view.deleting_since.is_some());
-            match &kept {
-                Some(tools) => knows(&mut view, tools),
-                None => view.stuck = Some(stuck),
+            match (&kept, missing) {
+                (Some(tools), _) => knows(&mut view, tools),
+                (None, Missing::Absent(absent)) if view.deleting_since.is_some() && is_going(ctx, &absent).await? => {
+                    let Absent { what, namespace, .. } = absent;
+                    let message = format!("namespace '{namespace}' is being deleted, and {what} went before the job");
+                    view.stuck = Some(Stuck { reason: reasons::NAMESPACE_TERMINATING, message });
+                    view.is_lost = true;
+                }
+                (None, missing) => view.stuck = Some(missing.stuck()?),
             }
             kept
         }
-        Err(Missing::Unknown(trouble)) => return Err(trouble),
     };
     let mut unread = None;
     let journal = match &tools {
@@ -195,6 +201,7 @@ fn view(ctx: &Context, job: &BatchJob) -> JobView {
             .and_then(|a| a.split_once('=').map(|(id, answer)| (id.trim().to_string(), answer.trim().to_string()))),
         fingerprint: String::new(),
         stuck,
+        is_lost: false,
     }
 }
 
@@ -254,17 +261,50 @@ pub(super) fn is_tidy(job: &BatchJob) -> bool {
 pub(super) enum Missing {
     /// A person must mend it.
     Stuck(Stuck),
+    /// The same, by making what is not there.
+    Absent(Absent),
     /// Nobody can tell now.
     Unknown(Trouble),
 }
 
-impl From<Missing> for Trouble {
-    fn from(missing: Missing) -> Self {
-        match missing {
-            Missing::Stuck(stuck) => Trouble::lasting(stuck.reason, stuck.message),
-            Missing::Unknown(trouble) => trouble,
+/// An object that is not there.
+pub(super) struct Absent {
+    pub reason: &'static str,
+    /// Such as `Secret 's3', which "spec.output" names,`.
+    pub what: String,
+    pub namespace: String,
+    /// What else than making it would help, if anything does.
+    pub or: &'static str,
+}
+
+impl Missing {
+    /// What a person must mend.
+    ///
+    /// # Errors
+    /// When nobody can tell now.
+    pub fn stuck(self) -> Result<Stuck, Trouble> {
+        match self {
+            Missing::Stuck(stuck) => Ok(stuck),
+            Missing::Absent(Absent { reason, what, namespace, or }) => {
+                let message = format!("{what} was not found in namespace '{namespace}'; create it{or}");
+                Ok(Stuck { reason, message })
+            }
+            Missing::Unknown(trouble) => Err(trouble),
         }
     }
+}
+
+impl From<Missing> for Trouble {
+    fn from(missing: Missing) -> Self {
+        missing.stuck().map_or_else(|trouble| trouble, |stuck| Trouble::lasting(stuck.reason, stuck.message))
+    }
+}
+
+/// Whether what is absent cannot be made again: its namespace is being deleted, or gone.
+async fn is_going(ctx: &Context, absent: &Absent) -> Result<bool, Trouble> {
+    let namespaces: Api<Namespace> = Api::all(ctx.client.clone());
+    let namespace = namespaces.get_metadata_opt(&absent.namespace).await?;
+    Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
 impl From<kube::Error> for Missing {
@@ -362,10 +402,12 @@ pub(super) async fn secret(ctx: &Context, namespace: &str, name: &str, user: &st
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
     match secrets.get_opt(name).await {
         Ok(Some(secret)) => Ok(secret),
-        Ok(None) => stuck(
-            reasons::SECRET_NOT_FOUND,
-            format!("Secret '{name}', which {user} names, was not found in namespace '{namespace}'; create it"),
-        ),
+        Ok(None) => Err(Missing::Absent(Absent {
+            reason: reasons::SECRET_NOT_FOUND,
+            what: format!("Secret '{name}', which {user} names,"),
+            namespace: namespace.into(),
+            or: "",
+        })),
         Err(kube::Error::Api(status)) if status.is_forbidden() => stuck(
             reasons::SECRET_NOT_FOUND,
             format!(

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 
 use super::Context;
-use super::observe::{Missing, stuck};
+use super::observe::{Absent, Missing, stuck};
 use crate::api::conditions::reasons;
 use crate::api::{CaBundleKind, CaBundleReference, Tls};
 use crate::transport::{CaBundle, Transport};
@@ -24,7 +24,14 @@ pub(super) async fn transport(
     };
     let found = match read(ctx, reference, namespace).await {
         Ok(Some(found)) => found,
-        Ok(None) => return wrong(format!("was not found in namespace '{namespace}'; create it")),
+        Ok(None) => {
+            return Err(Missing::Absent(Absent {
+                reason: reasons::CA_BUNDLE_NOT_FOUND,
+                what: format!("{kind:?} '{name}', which `tls.caBundleRef` of {user} names,"),
+                namespace: namespace.into(),
+                or: "",
+            }));
+        }
         Err(kube::Error::Api(status)) if status.is_forbidden() => {
             let role = "the operator's role must allow `get` on configmaps and secrets";
             return wrong(format!("may not be read in namespace '{namespace}'; {role}"));

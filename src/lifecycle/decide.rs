@@ -275,20 +275,25 @@ fn journal_gone(o: &Observed) -> Step {
     Step::Wait { until, why: Waiting { stage, holds: vec![Hold { id, message, answers }], ..Default::default() } }
 }
 
-/// An end without a past, under an id of its own: what lies below the earlier one is not tidied up.
-fn abandoned(o: &Observed, work_id: &str, plan: &Plan) -> Journal {
-    let named: Vec<&str> = o.job.batches.iter().take(3).map(String::as_str).collect();
-    let more = match o.job.batches.len() - named.len() {
+/// A few of these names, for a person; None where there are none.
+pub(super) fn named(names: &[String]) -> Option<String> {
+    let some: Vec<&str> = names.iter().take(3).map(String::as_str).collect();
+    let more = match names.len() - some.len() {
         0 => String::new(),
         n => format!(" and {n} more"),
     };
+    (!some.is_empty()).then(|| format!("{}{more}", some.join(", ")))
+}
+
+/// An end without a past, under an id of its own: what lies below the earlier one is not tidied up.
+fn abandoned(o: &Observed, work_id: &str, plan: &Plan) -> Journal {
+    let named = named(&o.job.batches).unwrap_or_default();
     let commit = Commit {
         outcome: Outcome::Failed,
         reason: reasons::JOURNAL_LOST.into(),
         message: format!(
-            "the journal was lost and the work was given up on a person's word; its batches were told to stop ({}{more}), and \
-             what was answered is at the provider, or below _batchjob/{work_id}/. To run it again, and pay again, change `runID`",
-            named.join(", ")
+            "the journal was lost and the work was given up on a person's word; its batches were told to stop ({named}), and \
+             what was answered is at the provider, or below _batchjob/{work_id}/. To run it again, and pay again, change `runID`"
         ),
         at: o.now,
         requests: RequestCounts { total: plan.requests, missing: plan.requests, ..Default::default() },

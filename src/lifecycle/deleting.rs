@@ -1,6 +1,6 @@
 //! A job that is being deleted: its batches are stopped, or left to run, and what was paid for is kept.
 
-use super::decide::{GONE, MENDED_CHECK, Step, Waiting, conclude, tidy, wait};
+use super::decide::{self, GONE, MENDED_CHECK, Step, Waiting, conclude, tidy, wait};
 use super::journal::{Commit, Journal};
 use super::observed::Observed;
 use super::{ending, shards};
@@ -21,6 +21,7 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
         // Without a lock nothing was ever opened by this object.
         return match (o.job.lock.is_none(), overdue) {
             (true, _) => let_go,
+            (false, _) if o.job.is_lost => lost(o, &stuck.message),
             (false, true) => abandon(&stuck.message),
             (false, false) => Step::Wait {
                 until: Some((o.now + MENDED_CHECK).min(since + o.timing.deletion_deadline)),
@@ -148,6 +149,18 @@ fn without_journal(o: &Observed, overdue: bool) -> Step {
 pub(super) fn unjournaled(o: &Observed) -> Option<Step> {
     let running = o.job.batches.iter().find(|id| !o.memory.cancelled.contains(*id));
     running.map(|batch_id| Step::CancelUnjournaled { batch_id: batch_id.clone() })
+}
+
+/// What the job needs went before it, and will not come back: nothing can be stopped or collected any more, and a person has to
+/// know what may run on.
+fn lost(o: &Observed, why: &str) -> Step {
+    let running = match decide::named(&o.job.batches) {
+        Some(named) => format!("{named} may run on, and cost, until the provider is told to stop them"),
+        None if o.job.submitted => "a batch that was being submitted may run, and cost".into(),
+        None => "no batch of it is known".into(),
+    };
+    let message = format!("{why}, so its batches can neither be told to stop nor be collected: {running}");
+    Step::RemoveFinalizer { abandoned: Some(message), untidy: None }
 }
 
 fn abandon(why: &str) -> Step {

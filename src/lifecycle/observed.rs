@@ -99,6 +99,8 @@ pub struct JobView {
     pub fingerprint: String,
     /// What keeps the job from going on although the spec is sound.
     pub stuck: Option<Stuck>,
+    /// Whether nobody can mend that any more: what is missing was in a namespace that is being deleted, and lets nothing in.
+    pub is_lost: bool,
 }
 
 /// The provider object that a job refers to, read after a job that was already pinned, if it was.

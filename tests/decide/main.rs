@@ -60,6 +60,7 @@ fn job() -> JobView {
         answer: None,
         fingerprint: "f".into(),
         stuck: None,
+        is_lost: false,
     }
 }
 

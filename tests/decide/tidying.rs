@@ -24,6 +24,26 @@ fn manifest(work: &str) -> Memory {
     Memory { manifest: Some(Some(manifest)), marked: Some(work.into()), ..Default::default() }
 }
 
+#[test]
+fn what_was_lost_with_its_namespace_is_let_go_at_once_and_told() {
+    let stuck =
+        Some(Stuck { reason: "NamespaceTerminating", message: "namespace 'n' goes, and Secret 's' went".into() });
+    let missing = JobView { stuck, deleting_since: Some(NOW), ..job() };
+    assert!(matches!(step(&missing, None, &memory()), Step::Wait { .. }), "it may come back");
+    let lost = JobView { is_lost: true, ..missing };
+    let told = |job: &JobView| match step(job, None, &memory()) {
+        Step::RemoveFinalizer { abandoned, untidy: None } => abandoned,
+        step => panic!("{step:?}"),
+    };
+    let message = told(&lost).unwrap();
+    assert!(message.contains("Secret 's' went") && message.contains("batch-1 may run on, and cost"), "{message}");
+    let on_its_way = JobView { batches: vec![], ..lost.clone() };
+    assert!(told(&on_its_way).unwrap().contains("a batch that was being submitted may run"));
+    let unsent = JobView { submitted: false, ..on_its_way };
+    assert!(told(&unsent).unwrap().contains("no batch of it is known"));
+    assert_eq!(told(&JobView { lock: None, ..unsent }), None, "nothing was ever opened by it");
+}
+
 fn deleted() -> JobView {
     JobView { deleting_since: Some(NOW), ..job() }
 }

@@ -170,6 +170,34 @@ async fn a_job_whose_secrets_are_deleted_with_it_still_settles() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_goes_while_the_operator_starts_with_its_secrets_first_is_waited_for_by_nobody() {
+    let mut scene = Scene::new("gone-first", &["--batch-duration", "1h"]).await;
+    scene.apply_job("j", json!({}));
+    let batch = scene.batch_of("j").await;
+    scene.stop().await;
+    scene.kubectl(&["delete", "secret", "--all"]);
+    cluster().kubectl(&["delete", "namespace", &scene.namespace, "--wait=false"]);
+    scene.restart().await;
+    eventually("the namespace is gone", 90, || async {
+        let (found, _) = cluster().try_kubectl(&["get", "namespace", &scene.namespace], None);
+        (!found).then_some(())
+    })
+    .await;
+    let home = cluster().kubectl(&["-n", &scene.settings.home, "get", "events.events.k8s.io", "-o", "json"]);
+    let home: Value = serde_json::from_str(&home).unwrap();
+    let notes: Vec<&str> = home["items"].as_array().unwrap().iter().filter_map(|e| e["note"].as_str()).collect();
+    let id = batch["id"].as_str().unwrap();
+    let told = notes.iter().find(|note| note.contains(id)).unwrap_or_else(|| panic!("{notes:?}"));
+    let job = format!("BatchJob {}/j is gone", scene.namespace);
+    assert!(
+        told.contains(&job) && told.contains("went before the job") && told.contains("may run on, and cost"),
+        "{told}"
+    );
+    assert!(!told.contains("create it"), "{told}");
+    assert_eq!(scene.sim.state().await["creates"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_changed_just_as_it_is_let_go_goes_all_the_same() {
     let mut scene = Scene::set("touched", &["--batch-duration", "200ms"]).await;
     let kubernetes = Proxy::start(&cluster().server, Some(&cluster().ca_file)).await;

@@ -44,6 +44,7 @@ impl Protocol {
             answer: None,
             fingerprint: "k".into(),
             stuck: None,
+            is_lost: false,
         }
     }
 

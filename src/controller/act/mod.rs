@@ -13,7 +13,7 @@ use super::session::Session;
 use super::trouble::Trouble;
 use super::{Context, journal};
 use crate::api::conditions::reasons;
-use crate::lifecycle::{Journal, ManifestView, Step};
+use crate::lifecycle::{Journal, ManifestView, Owner, Step};
 use crate::results::Manifest;
 use crate::store::{Document, SwapError, layout, prove_conditional_writes};
 
@@ -45,6 +45,11 @@ impl Act<'_> {
             }
             Step::RemoveFinalizer { abandoned, .. } => {
                 if let Some(message) = abandoned {
+                    let Owner { namespace, name, .. } = &self.world.view.owner;
+                    // Nothing is let into a namespace that goes, and what is there goes with it.
+                    let at_home = format!("BatchJob {namespace}/{name} is gone: {message}");
+                    let news = News::warning("ProviderBatchOrphaned", at_home);
+                    events::publish_at_home(self.ctx, namespace, name, news).await;
                     self.tell(News::warning("ProviderBatchOrphaned", message)).await;
                 }
                 // Nothing else may ever wake us: a write of our own status is no reason to look again.

@@ -6,7 +6,6 @@ use super::Provider;
 use crate::api::conditions::reasons;
 use crate::api::{Endpoint, ProviderStatus};
 use crate::controller::account::{Access, access, client, full_name};
-use crate::controller::observe::Missing;
 use crate::controller::permit::send_timeout;
 use crate::controller::trouble::Trouble;
 use crate::controller::{Context, names};
@@ -32,8 +31,7 @@ pub(super) async fn look<P: Provider>(
             };
             (version, answer)
         }
-        Err(Missing::Stuck(stuck)) => (None, Answer::Failed(stuck)),
-        Err(Missing::Unknown(trouble)) => return Err(trouble),
+        Err(missing) => (None, Answer::Failed(missing.stuck()?)),
     };
     let looked = Looked { generation, secret_version, answer };
     Ok(looked_at(old, looked, provider.account().unknown_submission_policy, ctx.clock.now()))

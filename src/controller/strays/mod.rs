@@ -7,7 +7,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
@@ -15,14 +14,14 @@ use tracing::{debug, warn};
 
 use account::{Account, Listed, Seen, Told};
 
+use super::Context;
 use super::account::{access, client, full_name};
 use super::events::{self, News};
 use super::names::{Said, said_by};
-use super::observe::{Missing, World, is_finished, observe};
+use super::observe::{World, is_finished, observe};
 use super::providers::Provider;
 use super::session::Session;
 use super::trouble::Trouble;
-use super::{Context, leader};
 use crate::api::conditions::{self, READY};
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind};
 use crate::lifecycle::{Holder, Running, Stray, recorded_beside, stray};
@@ -145,8 +144,7 @@ async fn look<P: Provider>(ctx: &Context, provider: &P, account: &mut Account) -
     let access = match access(ctx, provider.account(), provider.secrets_in(ctx), &name).await {
         Ok(access) => access,
         // The provider's own status says so.
-        Err(Missing::Stuck(_)) => return Ok(()),
-        Err(Missing::Unknown(trouble)) => return Err(trouble),
+        Err(missing) => return missing.stuck().map(drop),
     };
     let api = client(P::KIND, provider.account(), access.key, &access.transport)?;
     let look = Look { ctx, provider: name, namespace: provider.namespace(), api: &api };
@@ -297,22 +295,7 @@ impl Look<'_> {
             self.provider
         );
         warn!(batch = id, provider = self.provider, namespace, name, work_id, why, "a batch runs that nobody follows");
-        let regarding = ObjectReference {
-            api_version: Some("coordination.k8s.io/v1".into()),
-            kind: Some("Lease".into()),
-            name: Some(leader::NAME.into()),
-            namespace: Some(self.ctx.namespace.clone()),
-            ..Default::default()
-        };
-        let about = ObjectReference {
-            api_version: Some(BatchJob::api_version(&()).into()),
-            kind: Some(BatchJob::kind(&()).into()),
-            name: Some(name.clone()),
-            namespace: Some(namespace.clone()),
-            field_path: Some(format!("status.batches{{{id}}}")),
-            ..Default::default()
-        };
-        events::publish_about(self.ctx, &regarding, Some(about), News::warning("StrayBatch", note)).await;
+        events::publish_at_home(self.ctx, namespace, name, News::warning("StrayBatch", note)).await;
     }
 
     async fn cancel(&self, id: &str, recorded: &str, world: &World, tell: bool) -> Result<(), Trouble> {
