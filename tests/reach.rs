@@ -171,6 +171,26 @@ async fn an_entry_for_a_port_opens_that_port_alone() {
 }
 
 #[tokio::test]
+async fn an_ipv6_literal_is_judged_and_reached_like_any_other() {
+    // Not every machine has IPv6.
+    let Ok(listener) = TcpListener::bind("[::1]:0").await else { return };
+    let url: Url = format!("http://{}/v1", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let _ = socket.read(&mut [0; 1024]).await;
+            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+        }
+    });
+    let said = refusal(get(&transport("").0, url.clone()).await);
+    assert!(said.starts_with("[::1] is a loopback address"), "{said}");
+    for entry in ["::1", "[::1]", "::/64"] {
+        assert_eq!(get(&transport(entry).0, url.clone()).await.unwrap(), 200, "{entry}");
+    }
+    let admins = transport("").0.trusting(&url).unwrap();
+    assert_eq!(get(&admins, url).await.unwrap(), 200);
+}
+
+#[tokio::test]
 async fn redirects_are_answers_and_not_followed() {
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
         let servers = Servers::start(|port| format!("{status}\r\nlocation: http://127.0.0.2:{port}/v1")).await;

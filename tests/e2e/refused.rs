@@ -123,6 +123,23 @@ async fn a_refused_credential_is_named_and_a_better_one_noticed() {
     scene.sim.assert_billed_once(3).await;
 }
 
+/// Case 28-redirects.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_lie_behind_a_redirect_are_told_with_its_host_and_fetched_once_it_is_gone() {
+    let scene = Scene::new("redirect", &["--batch-duration", "200ms"]).await;
+    let location = "https://store.example/bucket/f?X-Amz-Signature=s3cret";
+    scene.sim.fault(json!({"point": "content", "action": "redirect", "location": location, "times": 1000})).await;
+    scene.apply_job("j", json!({}));
+    let job = scene.wait_condition("j", "Stalled", "True", 40).await;
+    let (_, reason, message) = condition(&job, "Stalled").unwrap();
+    assert_eq!(reason, "ProviderRedirects");
+    assert!(message.contains("leads to https://store.example; redirects are not followed"), "{message}");
+    assert!(!serde_json::to_string(&job).unwrap().contains("s3cret"));
+    scene.sim.no_more_faults().await;
+    scene.wait_complete("j").await;
+    scene.sim.assert_billed_once(3).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_ignores_conditions_is_refused_before_anything_is_paid() {
     let scene = Scene::new("careless", &[]).await;

@@ -47,6 +47,7 @@ point strike in their order, one a request or batch.
            drop_request  cut the connection, do nothing
            status:503    answer with this status, do nothing
            html          answer 502 with an HTML page, do nothing
+           redirect:URL  answer 302 with that location, do nothing
            deny:429      do it, then answer with this error
            double        make two batches, tell of one (create_batch only)
            unknown_file  answer 400, the input file is not found (create_batch only)

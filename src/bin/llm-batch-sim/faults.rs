@@ -74,6 +74,14 @@ pub enum Wire {
     UnknownFile {},
     /// Nothing is done, and a gateway's page comes back.
     Html {},
+    /// Nothing is done, and the answer leads elsewhere.
+    Redirect {
+        /// The whole `Location`.
+        location: String,
+        /// 302 unless told.
+        #[serde(default = "found")]
+        status: u16,
+    },
     /// It is done, and its reply comes late.
     Delay {
         /// How late.
@@ -106,7 +114,7 @@ impl Wire {
         match self {
             Self::DropReply {} | Self::Delay { .. } | Self::Truncate { .. } | Self::Deny { .. } => Moment::Reply,
             Self::DropRequest {} | Self::Status { .. } | Self::Html {} | Self::Lag { .. } => Moment::Arrival,
-            Self::Double {} | Self::UnknownFile {} => Moment::Arrival,
+            Self::Double {} | Self::UnknownFile {} | Self::Redirect { .. } => Moment::Arrival,
         }
     }
 
@@ -219,6 +227,10 @@ pub enum Shape {
     CutOff,
     /// It is no JSON and has no id.
     Garbled,
+}
+
+fn found() -> u16 {
+    302
 }
 
 fn half() -> f64 {

@@ -6,7 +6,7 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -62,6 +62,10 @@ pub async fn faults(State((app, point)): State<(Shared, Point)>, mut request: Re
             drain(request.into_body()).await;
             return ordered(502, None, Some(PAGE.to_owned()));
         }
+        Some(Wire::Redirect { location, status }) => {
+            drain(request.into_body()).await;
+            return redirected(status, &location);
+        }
         Some(Wire::Lag { seconds }) => {
             request.extensions_mut().insert(Lag(seconds));
             return next.run(request).await;
@@ -100,6 +104,11 @@ fn ordered(status: u16, retry_after: Option<u64>, body: Option<String>) -> Respo
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
     response
+}
+
+fn redirected(status: u16, location: &str) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND);
+    (status, [(LOCATION, location)], "").into_response()
 }
 
 /// What is said of a file that a server's other half does not know yet.

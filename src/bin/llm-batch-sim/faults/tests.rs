@@ -14,6 +14,10 @@ fn a_flag_and_its_json_are_the_same_fault() -> Result<(), Failure> {
         ("create_batch=status:503*2", json!({"point": "create_batch", "action": "status", "status": 503, "times": 2})),
         ("upload=drop_reply", json!({"point": "upload", "action": "drop_reply"})),
         ("content=html", json!({"point": "content", "action": "html"})),
+        (
+            "content=redirect:https://store.example/f",
+            json!({"point": "content", "action": "redirect", "location": "https://store.example/f", "status": 302}),
+        ),
         ("get_batch=delay:50", json!({"point": "get_batch", "action": "delay", "milliseconds": 50})),
         ("content=truncate", json!({"point": "content", "action": "truncate"})),
         ("content=truncate:7", json!({"point": "content", "action": "truncate", "bytes": 7})),

@@ -97,11 +97,20 @@ impl Wire {
         match self {
             Self::Status { status, .. } if !(200..600).contains(status) => Some("a status is from 200 to 599"),
             Self::Deny { status, .. } if !(400..600).contains(status) => Some("an error's status is from 400 to 599"),
+            Self::Redirect { status, .. } if !(300..400).contains(status) => {
+                Some("a redirect's status is from 300 to 399")
+            }
+            Self::Redirect { location, .. } if !is_location(location) => Some("a location is a URL in ASCII"),
             Self::Delay { milliseconds: 0 } => Some("milliseconds must be at least 1"),
             Self::Lag { seconds: 0 } => Some("seconds must be at least 1"),
             _ => None,
         }
     }
+}
+
+/// Whether it can stand in a header.
+fn is_location(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 impl Flaw {
@@ -156,6 +165,7 @@ fn field(action: &str, value: &str) -> Option<(&'static str, Value)> {
         "fail" => return Some(("code", json!(value))),
         "odd_state" => return Some(("state", json!(value))),
         "odd_rows" => return Some(("shape", json!(value))),
+        "redirect" => return Some(("location", json!(value))),
         "status" | "deny" => "status",
         "delay" => "milliseconds",
         "truncate" => "bytes",

@@ -47,6 +47,18 @@ async fn a_body_is_cut_and_says_its_whole_length() -> Result<(), Failure> {
 }
 
 #[tokio::test]
+async fn a_redirect_comes_back_and_nothing_is_done() -> Result<(), Failure> {
+    let server = Server::plain().await?;
+    let location = "https://store.example/f?sig=1";
+    server.fault(json!({"point": "upload", "action": "redirect", "location": location, "status": 308})).await?;
+    let elsewhere = server.upload("", "x").await?;
+    assert_eq!(elsewhere.status, 308);
+    assert!(elsewhere.head.contains(&format!("location: {location}\r\n")), "{}", elsewhere.head);
+    assert_eq!(server.get("/admin/state").await?.json()?["uploads"], 0);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_gateways_page_comes_back_and_nothing_is_done() -> Result<(), Failure> {
     let server = Server::plain().await?;
     server.fault(json!({"point": "upload", "action": "html"})).await?;
