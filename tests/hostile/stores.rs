@@ -58,6 +58,7 @@ async fn used(folder: &Folder) -> Result<(), StoreError> {
     document.swap(&version, "{\"a\":1}".into()).await.map_err(lost)?;
     assert!(folder.put_new("staged/part", "x".into()).await? && !folder.put_new("staged/part", "y".into()).await?);
     assert_eq!(folder.stat("staged/part").await?.unwrap().size, 1);
+    assert!(folder.put_new("_SUCCESS", Default::default()).await?);
     Ok(())
 }
 
@@ -139,7 +140,11 @@ async fn a_store_that_can_do_it_is_used_however_it_is_addressed() {
         let store = OddStore::start(oddity).await;
         let folder = folder(&endpoint.replace("PORT", &store.port.to_string()), change).unwrap();
         used(&folder).await.unwrap_or_else(|e| panic!("{oddity:?}: {e}"));
-        assert_eq!(store.keys(), ["/shop/out/journal.json", "/shop/out/staged/part"], "{oddity:?}");
+        assert_eq!(
+            store.keys(),
+            ["/shop/out/_SUCCESS", "/shop/out/journal.json", "/shop/out/staged/part"],
+            "{oddity:?}"
+        );
     }
 }
 

@@ -121,6 +121,12 @@ async fn serve(State(store): State<OddStore>, method: Method, uri: Uri, headers:
     if let Some(refusal) = store.oddity.refusal(&method, &uri, &headers) {
         return refusal;
     }
+    // As Amazon does, and not every other store.
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &body);
+    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    if headers.get("x-amz-content-sha256").is_none_or(|signed| *signed != digest) {
+        return error(400, "XAmzContentSHA256Mismatch", "");
+    }
     let key = match store.oddity {
         Oddity::WantsBucketInHost => format!("/shop{}", uri.path()),
         Oddity::Below(path) => uri.path().trim_start_matches(path).into(),
