@@ -9,7 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::observe::{Absent, Missing, secret, stuck, value};
+use super::missing::{Absent, Missing, stuck};
+use super::observe::{secret, value};
 use super::providers::ProviderKey;
 use super::{Context, trust};
 use crate::api::conditions::reasons;

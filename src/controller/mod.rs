@@ -8,6 +8,7 @@ mod events;
 mod finalizer;
 mod journal;
 mod leader;
+mod missing;
 mod names;
 mod observe;
 mod outside;

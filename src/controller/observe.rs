@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Api, ResourceExt};
 use secrecy::SecretString;
 
 use super::account::{Account, account};
 use super::journal;
+use super::missing::{Absent, Missing, is_going, stuck};
 use super::session::Session;
 use super::trouble::Trouble;
 use super::{Context, trust};
@@ -256,65 +257,6 @@ pub(super) fn is_tidy(job: &BatchJob) -> bool {
     conditions
         .iter()
         .any(|c| c.type_ == conditions::RECONCILING && c.status == "False" && c.reason == reasons::FINISHED)
-}
-
-pub(super) enum Missing {
-    /// A person must mend it.
-    Stuck(Stuck),
-    /// The same, by making what is not there.
-    Absent(Absent),
-    /// Nobody can tell now.
-    Unknown(Trouble),
-}
-
-/// An object that is not there.
-pub(super) struct Absent {
-    pub reason: &'static str,
-    /// Such as `Secret 's3', which "spec.output" names,`.
-    pub what: String,
-    pub namespace: String,
-    /// What else than making it would help, if anything does.
-    pub or: &'static str,
-}
-
-impl Missing {
-    /// What a person must mend.
-    ///
-    /// # Errors
-    /// When nobody can tell now.
-    pub fn stuck(self) -> Result<Stuck, Trouble> {
-        match self {
-            Missing::Stuck(stuck) => Ok(stuck),
-            Missing::Absent(Absent { reason, what, namespace, or }) => {
-                let message = format!("{what} was not found in namespace '{namespace}'; create it{or}");
-                Ok(Stuck { reason, message })
-            }
-            Missing::Unknown(trouble) => Err(trouble),
-        }
-    }
-}
-
-impl From<Missing> for Trouble {
-    fn from(missing: Missing) -> Self {
-        missing.stuck().map_or_else(|trouble| trouble, |stuck| Trouble::lasting(stuck.reason, stuck.message))
-    }
-}
-
-/// Whether what is absent cannot be made again: its namespace is being deleted, or gone.
-async fn is_going(ctx: &Context, absent: &Absent) -> Result<bool, Trouble> {
-    let namespaces: Api<Namespace> = Api::all(ctx.client.clone());
-    let namespace = namespaces.get_metadata_opt(&absent.namespace).await?;
-    Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
-}
-
-impl From<kube::Error> for Missing {
-    fn from(error: kube::Error) -> Self {
-        Missing::Unknown(error.into())
-    }
-}
-
-pub(super) fn stuck<T>(reason: &'static str, message: String) -> Result<T, Missing> {
-    Err(Missing::Stuck(Stuck { reason, message }))
 }
 
 async fn open(

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 
 use super::Context;
-use super::observe::{Absent, Missing, stuck};
+use super::missing::{Absent, Missing, stuck};
 use crate::api::conditions::reasons;
 use crate::api::{CaBundleKind, CaBundleReference, Tls};
 use crate::transport::{CaBundle, Transport};
