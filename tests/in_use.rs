@@ -124,6 +124,7 @@ fn view(pinned: bool, provider: Provider) -> JobView {
         answer: None,
         fingerprint: "f".into(),
         stuck: None,
+        is_lost: false,
     }
 }
 
