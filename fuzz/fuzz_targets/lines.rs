@@ -24,8 +24,16 @@ static SENT: LazyLock<(Runtime, Folder, StagedShard)> = LazyLock::new(|| {
 fuzz_target!(|file: &[u8]| {
     let (runtime, folder, shard) = &*SENT;
     let files = vec![futures::stream::iter([Ok(Bytes::copy_from_slice(file))]).boxed()];
-    let collection =
-        Collection { folder, work_id: sent::WORK, slot: "00000-1".into(), index: &shard.index_sha256, requests: shard.requests, files, may_be_unreadable: &|found| found.unreadable > 0, unusable: "" };
+    let collection = Collection {
+        folder,
+        work_id: sent::WORK,
+        slot: "00000-1".into(),
+        index: &shard.index_sha256,
+        requests: shard.requests,
+        files,
+        may_be_unreadable: &|found| found.unreadable > 0,
+        unusable: "",
+    };
     let part = runtime.block_on(async {
         let part = collect(collection, &std::env::temp_dir()).await.expect("memory and a spool");
         folder.delete(&part.name).await.expect("memory");

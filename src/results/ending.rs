@@ -1,13 +1,10 @@
 //! How a request ended, by the line that tells of it: whether it has an answer, and if not, whether that may pass.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
+use super::body::{Response, Status};
 use super::line::{Ended, ProviderLine};
-use super::repair::repaired;
 use crate::api::json;
 
 /// Levels of errors within errors that are read.
@@ -60,13 +57,13 @@ impl ProviderLine<'_> {
     }
 }
 
-fn value_of(raw: &RawValue) -> Value {
+pub(super) fn value_of(raw: &RawValue) -> Value {
     // Nested too deep, or too much of it: an error all the same.
     json::parse(raw.get().as_bytes()).unwrap_or(Value::Bool(true))
 }
 
 /// What servers write where there is no error, such as an object of nulls.
-fn is_nothing(error: &Value) -> bool {
+pub(super) fn is_nothing(error: &Value) -> bool {
     match error {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text.trim().is_empty(),
@@ -211,210 +208,6 @@ fn word(value: &Value) -> Option<String> {
     let text = value.as_str()?;
     let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
     (plain && (1..=64).contains(&text.len())).then(|| text.to_string())
-}
-
-/// A row's `response`.
-#[derive(Default)]
-struct Response {
-    status: Status,
-    body: Body,
-}
-
-#[derive(Clone, Copy, Default)]
-enum Status {
-    #[default]
-    Absent,
-    Code(i64),
-    /// There, and no number.
-    Odd,
-}
-
-impl Status {
-    fn of(raw: &RawValue) -> Status {
-        match value_of(raw) {
-            Value::Null => Status::Absent,
-            value => value.as_i64().or_else(|| value.as_str()?.parse().ok()).map_or(Status::Odd, Status::Code),
-        }
-    }
-}
-
-/// What of a row's `body` says whether it is an answer.
-#[derive(Default)]
-struct Body {
-    /// Whether there is something that is no text.
-    something: bool,
-    /// Whether it holds what an answer holds.
-    answer: bool,
-    /// Keys that neither an answer nor an error has to have.
-    others: usize,
-    /// What it says of a failure.
-    reasons: Map<String, Value>,
-}
-
-impl Body {
-    /// Some servers give errors with a status of success: OpenAI's shape, vLLM's (`"object": "error"`), FastAPI's `detail`, a
-    /// gateway's `message` alone. What answers hold makes an answer, whatever stands beside it.
-    fn is_answer(&self) -> bool {
-        let says = |key: &str| self.reasons.get(key).is_some_and(|value| !is_nothing(value));
-        let is_error = |key: &str| self.reasons.get(key).and_then(Value::as_str) == Some("error");
-        let message = self.others == 0 && self.reasons.get("message").is_some_and(Value::is_string);
-        let failed =
-            is_error("object") || is_error("type") || says("error") || says("detail") || says("errors") || message;
-        self.answer || (self.something && !failed)
-    }
-}
-
-/// What the key of a body stands for.
-enum Key {
-    Answer,
-    Reason(&'static str),
-    Beside,
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Word;
-        impl Visitor<'_> for Word {
-            type Value = Key;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a key")
-            }
-
-            fn visit_str<E>(self, key: &str) -> Result<Key, E> {
-                let reason = REASON.iter().find(|reason| **reason == key);
-                Ok(match reason {
-                    Some(reason) => Key::Reason(reason),
-                    None if ANSWER.contains(&key) => Key::Answer,
-                    None if BESIDE.contains(&key) => Key::Beside,
-                    None => Key::Other,
-                })
-            }
-        }
-        deserializer.deserialize_identifier(Word)
-    }
-}
-
-/// Keys that hold an answer, over all endpoints.
-const ANSWER: &[&str] = &["choices", "output", "data", "results", "content"];
-/// Keys that say something of a failure.
-const REASON: &[&str] =
-    &["error", "errors", "detail", "message", "object", "type", "code", "status", "status_code", "statusCode"];
-/// Keys that gateways add to whatever they say.
-const BESIDE: &[&str] = &["param", "request_id", "requestId", "trace_id", "path", "timestamp", "success", "name"];
-
-impl<'de> Deserialize<'de> for Response {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Frame;
-        impl<'de> Visitor<'de> for Frame {
-            type Value = Response;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a response")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Response, A::Error> {
-                let mut response = Response::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "status_code" => response.status = Status::of(map.next_value()?),
-                        "body" => response.body = map.next_value()?,
-                        _ => _ = map.next_value::<IgnoredAny>()?,
-                    }
-                }
-                Ok(response)
-            }
-        }
-        deserializer.deserialize_map(Frame)
-    }
-}
-
-impl<'de> Deserialize<'de> for Body {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Frame;
-        impl<'de> Visitor<'de> for Frame {
-            type Value = Body;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a body")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body, A::Error> {
-                let mut body = Body::default();
-                while let Some(key) = map.next_key()? {
-                    body.something = true;
-                    match key {
-                        Key::Answer => body.answer |= map.next_value::<Holds>()?.0,
-                        Key::Reason(key) => _ = body.reasons.insert(key.into(), value_of(map.next_value()?)),
-                        Key::Beside => _ = map.next_value::<IgnoredAny>()?,
-                        Key::Other => {
-                            body.others += 1;
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(body)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Body, A::Error> {
-                Ok(Body { something: Holds::any_of(list)?, ..Body::default() })
-            }
-
-            /// Some servers give the text of JSON; other text is no answer of an endpoint that answers in JSON.
-            fn visit_str<E>(self, text: &str) -> Result<Body, E> {
-                let json = text.trim_start().starts_with(['{', '[']);
-                if !json {
-                    return Ok(Body::default());
-                }
-                let parsed = serde_json::from_str(text).or_else(|_| serde_json::from_str(&repaired(text)));
-                Ok(parsed.unwrap_or_default())
-            }
-
-            fn visit_unit<E>(self) -> Result<Body, E> {
-                Ok(Body::default())
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Body, E> {
-                Ok(Body::default())
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<Body, E> {
-                Ok(Body::default())
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Body, E> {
-                Ok(Body::default())
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Body, E> {
-                Ok(Body::default())
-            }
-        }
-        deserializer.deserialize_any(Frame)
-    }
-}
-
-/// Whether a value holds something: a list or an object with an element, a text with a character.
-struct Holds(bool);
-
-impl Holds {
-    fn any_of<'de, A: SeqAccess<'de>>(mut list: A) -> Result<bool, A::Error> {
-        let mut some = false;
-        while list.next_element::<IgnoredAny>()?.is_some() {
-            some = true;
-        }
-        Ok(some)
-    }
-}
-
-impl<'de> Deserialize<'de> for Holds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw: &RawValue = Deserialize::deserialize(deserializer)?;
-        let inside = raw.get().as_bytes();
-        let inside = inside.get(1..inside.len().saturating_sub(1)).unwrap_or_default();
-        Ok(Holds(raw.get().starts_with(['[', '{', '"']) && !inside.trim_ascii().is_empty()))
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! From what a provider gives back to one result set in the order of the requests.
 
+mod body;
 mod collect;
 mod ending;
 mod errors;
