@@ -63,3 +63,59 @@ fn each_row_of_the_compatibility_table_names_its_test() {
         assert!(row.split(" | ").last().is_some_and(|cell| cell.contains(".rs::")), "{row}");
     }
 }
+
+/// What other people's bug reports said of work like this, each turned into a test that names it.
+const CASES: &[&str] = &[
+    "01-column-with-parenthesis",
+    "02-excel-empty-rows",
+    "03-big-integer-ids",
+    "04-stream-null",
+    "05-lone-surrogate",
+    "06-european-excel",
+    "07-pzstd",
+    "08-line-over-8-mib",
+    "09-underscore-names",
+    "13-embeddings-50k-inputs",
+    "14-azure-lines",
+    "15-csv-numbers-are-text",
+    "16-inline-over-256-kib",
+    "17-schema-key-order",
+    "20-slow-upload",
+    "21-long-file-ids",
+    "22-token-limit-for-ever",
+    "23-file-not-there-yet",
+    "24-create-refused-at-once",
+    "25-nan-in-answers",
+    "26-ok-with-an-error-in-it",
+    "28-redirects",
+    "30-other-stores",
+    "40-ipv6-only",
+    "41-proxy-in-the-environment",
+    "42-kstatus-of-a-failed-job",
+];
+
+#[test]
+fn each_case_is_named_by_a_test() {
+    let mut sources = vec![];
+    for folder in ["src", "tests"] {
+        collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut sources);
+    }
+    assert!(sources.len() > 100, "{} sources", sources.len());
+    let untested: Vec<_> =
+        CASES.iter().filter(|case| !sources.iter().any(|source| source.contains(&format!("Case {case}")))).collect();
+    assert!(untested.is_empty(), "no test names {untested:?}");
+}
+
+/// The texts of all Rust sources below `folder`.
+fn collect(folder: &Path, sources: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match path.is_dir() {
+            true => collect(&path, sources),
+            false if path.extension().is_some_and(|e| e == "rs") => {
+                sources.push(std::fs::read_to_string(&path).unwrap_or_default());
+            }
+            false => {}
+        }
+    }
+}

@@ -263,8 +263,8 @@ async fn accounts_storage_and_hosts_that_are_not_the_tenants_stay_closed() {
     ];
     // The operator's own environment opens the storage: nobody gets in by it.
     for (secret, reason, words) in [
-        ("wrong", "CredentialsRejected", "was denied"),
-        ("foreign", "CredentialsRejected", "was denied"),
+        ("wrong", "CredentialsRejected", "the store refused the credentials"),
+        ("foreign", "CredentialsRejected", "the store refused the credentials"),
         ("empty", "SecretNotFound", "is empty"),
         ("lacking", "SecretNotFound", "has no key"),
         ("absent", "SecretNotFound", "was not found"),
