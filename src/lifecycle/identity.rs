@@ -32,6 +32,9 @@ pub fn spec_hash(spec: &BatchJobSpec) -> String {
         "emptyPolicy": input.empty_policy,
     });
     // Named only where used, so that the hashes of jobs from before these fields hold.
+    if let Some(json) = &spec.request_defaults_json {
+        shape["requestDefaultsJSON"] = json.as_str().into();
+    }
     if let Some(style) = input.object_store.as_ref().and_then(|o| o.addressing_style) {
         shape["addressingStyle"] = json!(style);
     }
@@ -43,10 +46,6 @@ pub fn spec_hash(spec: &BatchJobSpec) -> String {
     }
     if (input.hidden_objects, input.empty_objects) != Default::default() {
         reading["objects"] = json!((input.hidden_objects, input.empty_objects));
-    }
-    // Named only where used, so that the hashes of jobs from before these fields hold.
-    if let Some(json) = &spec.request_defaults_json {
-        shape["requestDefaultsJSON"] = json.as_str().into();
     }
     if *input != (Input { inline: input.inline.clone(), object_store: input.object_store.clone(), ..Input::default() })
     {
