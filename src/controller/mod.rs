@@ -98,6 +98,9 @@ impl Context {
     fn failed(&self, session: &Session, what: Option<Task>, failed: Failed) {
         let now = self.clock.now();
         self.metrics.failed(failed.trouble.category());
+        if failed.trouble.is_unfit_store {
+            session.remember(|m| m.unfit_store = Some(failed.trouble.stuck.message.clone()));
+        }
         if failed.trouble.is_of_account
             && let Some(account) = session.account()
         {
