@@ -106,10 +106,18 @@ pub async fn nothing_staged(stage: &Stage, when: &str, wrong: &mut Complaints) {
     wrong.unless(there.is_empty(), || format!("{when} there lie on below _batchjob/ {there:?}"));
 }
 
-/// Nobody is told of trouble where there was none: a submission of unknown outcome is the one thing that is worth a warning.
+/// Nobody is told of trouble where there was none. Worth a warning are submissions of unknown outcome, those that the server
+/// answered with an error, and that no batch came of one of the latter.
 pub async fn events_are_true(stage: &Stage, wrong: &mut Complaints) {
-    let warns = |(type_, reason, _): &(String, String, String)| type_ != "Normal" && reason != "SubmissionUnknown";
-    let warnings: Vec<_> = stage.events().await.into_iter().filter(warns).collect();
+    let events = stage.events().await;
+    let declined = events.iter().any(|(_, reason, _)| reason == "SubmissionDeclined");
+    let is_due = |reason: &str| match reason {
+        "SubmissionUnknown" | "SubmissionDeclined" => true,
+        "BatchRefused" => declined,
+        _ => false,
+    };
+    let warnings: Vec<_> =
+        events.into_iter().filter(|(type_, reason, _)| type_ != "Normal" && !is_due(reason)).collect();
     wrong.unless(warnings.is_empty(), || format!("warnings: {warnings:?}"));
 }
 
