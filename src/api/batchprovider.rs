@@ -64,7 +64,7 @@ pub struct BatchProviderSpec {
     /// The credential. Servers that ask for none (type `OpenAICompatible` only) need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<ProviderAuth>,
-    /// How the server's certificate is checked; unset: with the authorities that the operator's system trusts.
+    /// Certificate authorities of the server; unset: those that the operator's image trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
     /// Models that jobs may use; unset: any.

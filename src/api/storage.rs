@@ -48,7 +48,7 @@ pub struct Input {
     /// Requests. A line, or a row, has at most 32 MiB.
     #[serde(default)]
     pub format: InputFormat,
-    /// How tables are written. For CSV.
+    /// Delimiter and encoding of the tables. For the format CSV.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub csv: Option<CsvOptions>,
     /// How objects and keys are compressed. Auto: as their first bytes say.
@@ -67,12 +67,11 @@ pub struct Input {
     /// What becomes of an object with more than `maxObjectBytes`; unset: Fail. For Objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_too_large: Option<OnTooLarge>,
-    /// What becomes of objects below a URI of many objects whose name, or a folder of theirs, begins with `_` or `.`,
-    /// as in `_posts/` or `__init__.py`. What this operator writes below `_batchjob/`, and `_SUCCESS`, is never read.
+    /// Hidden objects, where the URI names many objects: those whose name, or whose folder's name, begins with `_` or `.`, as in
+    /// `_posts/` and `__init__.py`. The operator's own files (`_batchjob/`, `_SUCCESS`) are never read.
     #[serde(default)]
     pub hidden_objects: ObjectPolicy,
-    /// What becomes of objects without content below a URI of many objects. For Objects; with other formats they hold no
-    /// requests.
+    /// Objects of 0 bytes, where the URI names many objects and the format is Objects.
     #[serde(default)]
     pub empty_objects: ObjectPolicy,
 }
@@ -87,19 +86,19 @@ pub enum ObjectPolicy {
     Include,
 }
 
-/// How tables are written.
+/// Delimiter and encoding of a table.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 pub struct CsvOptions {
-    /// What separates fields: one character, such as `;` or `|`, or `\t` for a tab. Auto: the comma; or, where the header has
-    /// no column that the template uses, the one of `;`, tab and `|` that gives it them, or what a first line `sep=;` says.
+    /// Character between two fields, such as `;` or `|`; `\t` is a tab. Auto takes the comma where it gives the header the columns
+    /// that the template uses, else the one of `;`, tab and `|` that does, or the one that a first line `sep=;` names.
     #[serde(default = "auto")]
     #[schemars(
         length(min = 1, max = 4),
         regex(pattern = r"^(Auto|\\t|[\x01-\x09\x0b\x0c\x0e-\x21\x23-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e])$")
     )]
     pub delimiter: String,
-    /// How text is encoded where no byte order mark says it: a name such as `Windows-1252`, `UTF-16` or `Shift_JIS`
-    /// (https://encoding.spec.whatwg.org/#names-and-labels).
+    /// Encoding of a file without a byte order mark, such as `Windows-1252`, `UTF-16` or `Shift_JIS`: a name of
+    /// https://encoding.spec.whatwg.org/#names-and-labels.
     #[serde(default = "utf8")]
     #[schemars(length(min = 2, max = 40), regex(pattern = r"^[A-Za-z0-9][-A-Za-z0-9_.:]*$"))]
     pub encoding: String,
@@ -312,25 +311,25 @@ pub struct ObjectStoreLocation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 1024), regex(pattern = r"^https?://[^/?#@\s]+(/[^?#@\s]*)?$"))]
     pub endpoint: Option<String>,
-    /// Where requests name the bucket; unset: Auto.
+    /// Part of the URL that names the bucket; unset: Auto.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addressing_style: Option<AddressingStyle>,
     /// The bucket's region; unset: the one that the store names, else `us-east-1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9-]+$"))]
     pub region: Option<String>,
-    /// How the server's certificate is checked; unset: with the authorities that the operator's system trusts.
+    /// Certificate authorities of the server; unset: those that the operator's image trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
     /// Secret of this namespace with `aws_access_key_id`, `aws_secret_access_key` and, where needed, `aws_session_token`.
     pub secret_ref: SecretReference,
 }
 
-/// How a server's certificate is checked.
+/// Certificate authorities of a server.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// Certificates of the authorities that the server is trusted by, and no others are.
+    /// ConfigMap or Secret with the authorities' certificates (PEM). No other authority is trusted for this server.
     pub ca_bundle_ref: CaBundleReference,
 }
 
@@ -364,7 +363,8 @@ pub enum CaBundleKind {
     Secret,
 }
 
-/// Where requests to a store name the bucket.
+/// Part of the URL that names the bucket: `Path` is `https://HOST/BUCKET/KEY`, `VirtualHosted` is `https://BUCKET.HOST/KEY`. Auto:
+/// Path, but for vendors that take VirtualHosted only.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddressingStyle {
     /// In the path; in the host where the `endpoint` is of a vendor that takes nothing else (Alibaba Cloud, Tencent Cloud,

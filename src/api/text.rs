@@ -1,5 +1,7 @@
 //! Small things about text that every module needs.
 
+use jiff::Timestamp;
+
 /// `text` cut to at most `max` bytes at a character boundary, with an ellipsis where it was cut.
 pub fn clip(text: String, max: usize) -> String {
     if text.len() <= max {
@@ -15,4 +17,9 @@ pub fn clip(text: String, max: usize) -> String {
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Unix milliseconds as a clock time for people, such as `Nov 29 21:40:00 UTC`: with its day, for a next try may be tomorrow.
+pub fn clock_time(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).unwrap_or_default().strftime("%b %d %H:%M:%S UTC").to_string()
 }

@@ -1,8 +1,7 @@
 //! How often a call failed in a row, when it is tried again, and what a person is told of it.
 
-use jiff::Timestamp;
-
 use super::trouble::Trouble;
+use crate::api::text::clock_time;
 use crate::lifecycle::Stuck;
 
 /// Failures that may pass are told to the user from this one on.
@@ -72,7 +71,7 @@ impl Backoff {
     /// unchanged wait says nothing new.
     pub fn told(&self) -> Option<Stuck> {
         let Stuck { reason, message } = self.trouble()?.stuck.clone();
-        let [since, until] = [self.since, self.until].map(clock);
+        let [since, until] = [self.since, self.until].map(clock_time);
         let message = match self.failures {
             1 => format!("{message}; failed at {since}, tried again at {until}"),
             n => format!("{message}; failed {n} times since {since}, tried again at {until}"),
@@ -91,10 +90,6 @@ fn pause(failures: u32, failing_for: i64, trouble: &Trouble) -> i64 {
         false => (failing_for / 10).max(15_000),
     };
     (1_000i64 << (failures.clamp(1, 12) - 1)).min(longest)
-}
-
-fn clock(at: i64) -> String {
-    Timestamp::from_second(at / 1000).unwrap_or_default().strftime("%b %d %H:%M:%S UTC").to_string()
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! Attempts that no batch came of: what is counted of them, when the next one may follow, and what it sends.
 
-use jiff::Timestamp;
-
 use super::decide::{Step, Stuck};
 use super::journal::{Attempt, AttemptState, Journal, Refusal, Rejection, Shard, Slot, Streaks};
 use super::observed::{Halved, Observed, Task};
 use super::shards::{Round, without_file};
 use crate::api::ProviderFilePolicy;
 use crate::api::conditions::reasons;
+use crate::api::text::clock_time;
 
 /// Attempts that are turned away for their tokens, with nothing else of the job in flight, before a shard is halved. The first
 /// ones may have met other users of the account.
@@ -86,7 +85,7 @@ pub(super) fn not_before(shard: &Shard) -> Option<i64> {
 pub(super) fn explain(shard: &Shard, round: &mut Round) {
     let Some(attempt) = &shard.attempt else { return };
     let AttemptState::Refused { refusal, message, .. } = &attempt.state else { return };
-    let again = not_before(shard).map(clock).unwrap_or_default();
+    let again = not_before(shard).map(clock_time).unwrap_or_default();
     let reason = match refusal {
         Refusal::Capacity => {
             let number = attempt.number;
@@ -141,11 +140,6 @@ fn over_the_limit(shard: &Shard, again: &str, message: &str) -> String {
          the provider makes smaller batches from the beginning. The provider says: {message}",
         shard.requests
     )
-}
-
-/// Unix milliseconds as people read them.
-fn clock(at: i64) -> String {
-    Timestamp::from_millisecond(at).unwrap_or_default().strftime("%H:%M:%S UTC").to_string()
 }
 
 /// Whether a shard is more than the account takes, as far as this job can know: it was turned away for its tokens again and

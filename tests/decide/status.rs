@@ -284,5 +284,5 @@ fn what_is_refused_again_and_again_is_sent_later_and_later_and_says_when() {
         assert_eq!(pauses.last(), Some(&1_800_000));
     }
     let said = pause(Refusal::NotSent, 5).1;
-    assert_eq!(said, "no connection; tried 5 times, the next try is at 00:17:40 UTC");
+    assert_eq!(said, "no connection; tried 5 times, the next try is at Jan 01 00:17:40 UTC");
 }
