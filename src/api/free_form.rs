@@ -1,10 +1,10 @@
 //! JSON that is the provider's business.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{json, weight};
+use super::canonical;
 
 /// A JSON object of which the schema says nothing. Whatever lies in it can be read, one object's among a list of others',
 /// and is written as it was; what is in it is looked at where it is used, and only there can it be at fault.
@@ -19,14 +19,29 @@ impl FreeForm {
     }
 
     /// What it is known by: the same for the same content; where it is of no use, its text.
-    pub fn known_by(&self) -> Value {
-        self.object().map_or_else(|| self.0.get().into(), Value::Object)
+    pub fn known_by(&self) -> KnownBy<'_> {
+        match canonical::object(self.json()).and_then(|spelled| RawValue::from_string(spelled).ok()) {
+            Some(spelled) => KnownBy::Object(spelled),
+            None => KnownBy::Text(self.json()),
+        }
     }
+}
 
-    /// What is in it: keys are keys, whatever they are called. None where it cannot be held, or is no object.
-    fn object(&self) -> Option<Map<String, Value>> {
-        weight::check(self.json()).ok()?;
-        json::object(self.json()).ok()
+/// What free-form content is known by; serialised as that.
+#[derive(Debug)]
+pub enum KnownBy<'a> {
+    /// An object, in the one spelling of its content.
+    Object(Box<RawValue>),
+    /// A string: the text of what is no object, or cannot be read.
+    Text(&'a str),
+}
+
+impl Serialize for KnownBy<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            KnownBy::Object(spelled) => spelled.serialize(serializer),
+            KnownBy::Text(text) => serializer.serialize_str(text),
+        }
     }
 }
 
@@ -114,22 +129,23 @@ mod tests {
         }
     }
 
+    fn known(content: &str) -> String {
+        serde_json::to_string(&serde_json::from_str::<FreeForm>(content).unwrap().known_by()).unwrap()
+    }
+
     #[test]
     fn keys_are_keys_and_what_is_of_no_use_is_none() {
-        let read = |content: &str| serde_json::from_str::<FreeForm>(content).unwrap().object();
         let marked = json!({"x": {MARK: "[1]"}, "y": {"$serde_json::private::Number": "1"}, "z": [1, -1, 0.5, null]});
-        assert_eq!(read(&marked.to_string()).map(Value::Object), Some(marked));
-        assert!(read(&nested(127)).is_some());
+        assert_eq!(known(&marked.to_string()), marked.to_string());
+        assert_eq!(known(&nested(127)), nested(127));
         for of_no_use in [nested(128), nested(10_000), "[]".into(), format!("{{\"x\": [{}0]}}", "{},".repeat(200_000))]
         {
-            assert!(read(&of_no_use).is_none(), "{of_no_use:.60}");
+            assert_eq!(known(&of_no_use), json!(of_no_use).to_string(), "{of_no_use:.60}");
         }
     }
 
     #[test]
     fn the_same_content_is_known_by_the_same() {
-        let known = |content: &str| serde_json::from_str::<FreeForm>(content).unwrap().known_by();
         assert_eq!(known(r#"{"b": 1, "a": {}}"#), known(r#"{"a":{},"b":1}"#));
-        assert_eq!(known(&nested(128)), json!(nested(128)));
     }
 }

@@ -1,7 +1,10 @@
 //! JSON that a manifest holds in one of two fields: as an object, whose keys the API server sorts and whose numbers it writes
 //! anew, or as text, which it leaves alone.
 
-use serde_json::Value;
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::{BatchJobSpec, FreeForm, InlineRequest, RequestTemplate};
 
@@ -68,8 +71,7 @@ impl BatchJobSpec {
     /// The field that holds, as an object, the schema of an answer or of a tool, and the field that would keep the order of
     /// its properties.
     pub fn sorted_schema(&self) -> Option<(&'static str, &'static str)> {
-        let holds =
-            |content: &Option<FreeForm>| content.as_ref().is_some_and(|content| has_properties(&content.known_by()));
+        let holds = |content: &Option<FreeForm>| content.as_ref().is_some_and(|content| has_schema(content.json()));
         if holds(&self.request_defaults) {
             return Some(("spec.requestDefaults", "requestDefaultsJSON"));
         }
@@ -85,22 +87,81 @@ impl BatchJobSpec {
     }
 }
 
-/// Whether a schema lies in it whose properties have an order.
-fn has_properties(content: &Value) -> bool {
-    match content {
-        Value::Object(fields) => {
-            let named =
-                fields.get("properties").and_then(Value::as_object).is_some_and(|properties| properties.len() > 1);
-            named || fields.values().any(has_properties)
+/// Whether JSON holds a schema whose properties have an order: two or more pairs in an object under the key `properties`.
+fn has_schema(json: &str) -> bool {
+    serde_json::from_str::<Pairs>(json).is_ok_and(|pairs| pairs.schema)
+}
+
+/// What is to be known of a value: nothing of it is kept.
+#[derive(Default)]
+struct Pairs {
+    /// Its own, where it is an object.
+    count: usize,
+    /// Whether a schema lies in it.
+    schema: bool,
+}
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Look)
+    }
+}
+
+struct Look;
+
+impl<'de> Visitor<'de> for Look {
+    type Value = Pairs;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Pairs, E> {
+        Ok(Pairs::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Pairs, E> {
+        Ok(Pairs::default())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Pairs, E> {
+        Ok(Pairs::default())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Pairs, E> {
+        Ok(Pairs::default())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Pairs, E> {
+        Ok(Pairs::default())
+    }
+
+    fn visit_unit<E>(self) -> Result<Pairs, E> {
+        Ok(Pairs::default())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Pairs, A::Error> {
+        let mut pairs = Pairs::default();
+        while let Some(element) = list.next_element::<Pairs>()? {
+            pairs.schema |= element.schema;
         }
-        Value::Array(items) => items.iter().any(has_properties),
-        _ => false,
+        Ok(pairs)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Pairs, A::Error> {
+        let mut pairs = Pairs::default();
+        while let Some(key) = object.next_key::<Cow<'de, str>>()? {
+            let value: Pairs = object.next_value()?;
+            pairs.count += 1;
+            pairs.schema |= value.schema || (key == "properties" && value.count > 1);
+        }
+        Ok(pairs)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -22,7 +22,15 @@ use crate::requests::means_many;
 /// When that cannot be said now.
 pub(super) async fn mark(ctx: &Context, job: &BatchJob) -> Result<String, Trouble> {
     let namespace = job.namespace().unwrap_or_default();
-    let spec = &job.spec;
+    let live;
+    let spec = match job.spec.input.is_unknown() {
+        false => &job.spec,
+        true => {
+            let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &namespace);
+            live = jobs.get_opt(&job.name_any()).await?;
+            live.as_ref().map_or(&job.spec, |live| &live.spec)
+        }
+    };
     let mut seen = provider(ctx, spec, &namespace).await?;
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
     for location in locations(spec) {

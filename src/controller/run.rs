@@ -310,7 +310,7 @@ async fn watch(
         predicates::generation.combine(predicates::annotations).combine(predicates::finalizers).combine(has_status);
     let stream = watcher(api, watcher::Config::default().page_size(PAGE))
         .backoff(Pauses::new(context.clock.clone()))
-        .modify(lean)
+        .modify(BatchJob::keep_for_the_watch)
         .reflect(writer)
         .applied_objects()
         .predicate_filter(changed, Default::default());
@@ -354,14 +354,6 @@ fn in_need(known: &[Store<BatchJob>]) -> Vec<(&'static str, i64)> {
         (condition, i64::try_from(in_need.count()).unwrap_or(i64::MAX))
     };
     vec![of(conditions::HELD), of(conditions::STALLED)]
-}
-
-/// The store is for triggers only: what a decision needs is read live.
-fn lean(job: &mut BatchJob) {
-    job.metadata.managed_fields = None;
-    (job.spec.input.inline, job.spec.input.template) = (None, None);
-    (job.spec.request_defaults, job.spec.request_defaults_json) = (None, None);
-    job.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
 #[cfg(test)]

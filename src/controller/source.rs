@@ -36,19 +36,19 @@ pub(super) fn check(spec: &BatchJobSpec, output_uri: &str) -> Result<(), String>
 ///
 /// # Errors
 /// When something is missing.
-pub(super) async fn open(ctx: &Arc<Context>, namespace: &str, input: &Input) -> Result<Source, Trouble> {
+pub(super) async fn open(ctx: &Arc<Context>, namespace: &str, input: Input) -> Result<Source, Trouble> {
     if let Some(location) = &input.object_store {
         let (folder, name) = observe::input_folder(ctx, namespace, location).await?;
         return Ok(Source::Objects { folder, name });
     }
-    if let Some(sources) = &input.config_maps {
+    if let Some(sources) = input.config_maps {
         let api = Api::namespaced(ctx.client.clone(), namespace);
-        let left = sources.clone().into_iter();
+        let left = sources.into_iter();
         let maps = Maps { api, namespace: namespace.into(), left, read: vec![] };
         let pieces = futures::stream::try_unfold(maps, Maps::next).try_flatten().boxed();
         return Ok(Source::Held { name: "`spec.input.configMaps`".into(), pieces });
     }
-    Ok(Source::Inline(input.inline.as_ref().map(|i| i.requests.clone()).unwrap_or_default()))
+    Ok(Source::Inline(input.inline.map(|inline| inline.requests).unwrap_or_default()))
 }
 
 /// ConfigMaps, one after the other.

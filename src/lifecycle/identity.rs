@@ -1,69 +1,180 @@
 //! What makes two jobs the same work, and names made from it.
 
-use aws_lc_rs::digest::{SHA256, digest};
-use serde_json::{Value, json};
+use std::io;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use serde::Serialize;
 
 use crate::api::text::hex;
-use crate::api::{BatchJobSpec, CsvOptions, FreeForm, Input, Output};
+use crate::api::{
+    BatchJobSpec, ConfigMapSource, CsvOptions, EmptyPolicy, Endpoint, FreeForm, InlineInput, InlineRequest, Input,
+    InputCompression, InputFormat, ObjectPolicy, ObjectStoreLocation, OnTooLarge, Output, ProviderKind,
+    RequestTemplate,
+};
 
 /// Prefix of every work hash; grows when its definition changes, so that old hashes stay recognisable.
 pub const WORK_HASH_VERSION: &str = "v1";
 
 /// SHA-256 over the fields that shape requests or identity: what [`crate::api::Lock`] locks. Policies, limits and the
 /// names of credentials are not among them.
+///
+/// It holds the spelling of one body at a time, at most a few times that body's text.
 pub fn spec_hash(spec: &BatchJobSpec) -> String {
-    let mut shape = json!({
-        "provider": (spec.provider_ref.kind, &spec.provider_ref.name),
-        "model": spec.model,
-        "endpoint": spec.endpoint,
-        "requestDefaults": spec.request_defaults.as_ref().map(FreeForm::known_by),
-        "runID": spec.run_id,
-        "inline": spec.input.inline.as_ref().map(|inline| json!({
-            "requests": inline.requests.iter().map(|r| known_by(&r.custom_id, &r.body, &r.body_json)).collect::<Value>(),
-        })),
-        "objectStore": spec.input.object_store.as_ref().map(|o| (&o.uri, &o.endpoint, &o.region)),
-    });
-    let input = &spec.input;
-    let mut reading = json!({
-        "configMaps": input.config_maps,
-        "format": input.format,
-        "template": input.template.as_ref().map(|t| known_by(&t.custom_id, &t.body, &t.body_json)),
-        "compression": input.compression,
-        "emptyPolicy": input.empty_policy,
-    });
-    // Named only where used, so that the hashes of jobs from before these fields hold.
-    if let Some(json) = &spec.request_defaults_json {
-        shape["requestDefaultsJSON"] = json.as_str().into();
-    }
-    if let Some(style) = input.object_store.as_ref().and_then(|o| o.addressing_style) {
-        shape["addressingStyle"] = json!(style);
-    }
-    if input.max_object_bytes.is_some() || input.on_too_large.is_some() {
-        reading["tooLarge"] = json!((input.max_object_bytes, input.on_too_large));
-    }
-    if let Some(csv) = input.csv.as_ref().filter(|csv| **csv != CsvOptions::default()) {
-        reading["csv"] = json!((&csv.delimiter, &csv.encoding));
-    }
-    if (input.hidden_objects, input.empty_objects) != Default::default() {
-        reading["objects"] = json!((input.hidden_objects, input.empty_objects));
-    }
-    if *input != (Input { inline: input.inline.clone(), object_store: input.object_store.clone(), ..Input::default() })
-    {
-        shape["reading"] = reading;
-    }
-    // serde_json sorts object keys, so equal content gives equal bytes.
-    hex(digest(&SHA256, shape.to_string().as_bytes()).as_ref())
+    let mut hash = Hashing(Context::new(&SHA256));
+    // Nothing in it fails to be written: its keys are strings, and a digest takes everything.
+    let _ = serde_json::to_writer(&mut hash, &Shape::of(spec));
+    hex(hash.0.finish().as_ref())
 }
 
-fn known_by(custom_id: &str, body: &Option<FreeForm>, body_json: &Option<String>) -> Value {
-    let mut known = json!({"customID": custom_id});
-    if let Some(body) = body {
-        known["body"] = body.known_by();
+/// Hashes what is written to it.
+struct Hashing(Context);
+
+impl io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
     }
-    if let Some(json) = body_json {
-        known["bodyJSON"] = json.as_str().into();
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
-    known
+}
+
+/// What is hashed of a spec, as JSON. In all of its objects the keys stand in the order of their bytes, so that equal content
+/// gives equal bytes.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shape<'a> {
+    // Those that may be absent are named only where used, so that the hashes of jobs from before these fields hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    addressing_style: Option<crate::api::AddressingStyle>,
+    endpoint: Endpoint,
+    inline: Option<Inline<'a>>,
+    model: &'a Option<String>,
+    object_store: Option<(&'a str, &'a Option<String>, &'a Option<String>)>,
+    provider: (ProviderKind, &'a str),
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reading: Option<Reading<'a>>,
+    #[serde(serialize_with = "known_by")]
+    request_defaults: &'a Option<FreeForm>,
+    #[serde(rename = "requestDefaultsJSON", skip_serializing_if = "Option::is_none")]
+    request_defaults_json: &'a Option<String>,
+    #[serde(rename = "runID")]
+    run_id: &'a Option<String>,
+}
+
+#[derive(Serialize)]
+struct Inline<'a> {
+    requests: Requests<'a>,
+}
+
+/// Requests, each made when it is written.
+struct Requests<'a>(&'a [InlineRequest]);
+
+/// A request, or a template of requests.
+#[derive(Serialize)]
+struct Request<'a> {
+    #[serde(serialize_with = "known_by", skip_serializing_if = "Option::is_none")]
+    body: &'a Option<FreeForm>,
+    #[serde(rename = "bodyJSON", skip_serializing_if = "Option::is_none")]
+    body_json: &'a Option<String>,
+    #[serde(rename = "customID")]
+    custom_id: &'a str,
+}
+
+/// How the input is read.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reading<'a> {
+    compression: InputCompression,
+    config_maps: Option<Vec<ConfigMap<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    csv: Option<(&'a str, &'a str)>,
+    empty_policy: EmptyPolicy,
+    format: InputFormat,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    objects: Option<(ObjectPolicy, ObjectPolicy)>,
+    template: Option<Request<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    too_large: Option<(Option<i32>, Option<OnTooLarge>)>,
+}
+
+#[derive(Serialize)]
+struct ConfigMap<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: &'a Option<String>,
+    name: &'a str,
+}
+
+impl<'a> Shape<'a> {
+    fn of(spec: &'a BatchJobSpec) -> Shape<'a> {
+        let (input, location) = (&spec.input, spec.input.object_store.as_ref());
+        let uri = |location: &'a ObjectStoreLocation| (location.uri.as_str(), &location.endpoint, &location.region);
+        Shape {
+            addressing_style: location.and_then(|location| location.addressing_style),
+            endpoint: spec.endpoint,
+            inline: input.inline.as_ref().map(|InlineInput { requests }| Inline { requests: Requests(requests) }),
+            model: &spec.model,
+            object_store: location.map(uri),
+            provider: (spec.provider_ref.kind, &spec.provider_ref.name),
+            reading: Reading::of(input),
+            request_defaults: &spec.request_defaults,
+            request_defaults_json: &spec.request_defaults_json,
+            run_id: &spec.run_id,
+        }
+    }
+}
+
+impl<'a> Reading<'a> {
+    /// None where nothing of it is set.
+    fn of(input: &'a Input) -> Option<Reading<'a>> {
+        let csv = input.csv.as_ref().filter(|csv| **csv != CsvOptions::default());
+        let (objects, too_large) =
+            ((input.hidden_objects, input.empty_objects), (input.max_object_bytes, input.on_too_large));
+        let Input { inline: _, object_store: _, config_maps, format, csv: options, compression, empty_policy, .. } =
+            input;
+        let is_set = config_maps.is_some()
+            || input.template.is_some()
+            || options.is_some()
+            || (*format, *compression, *empty_policy) != Default::default()
+            || objects != Default::default()
+            || too_large != Default::default();
+        is_set.then(|| Reading {
+            compression: *compression,
+            config_maps: config_maps.as_ref().map(|maps| maps.iter().map(ConfigMap::of).collect()),
+            csv: csv.map(|csv| (csv.delimiter.as_str(), csv.encoding.as_str())),
+            empty_policy: *empty_policy,
+            format: *format,
+            objects: Some(objects).filter(|objects| *objects != Default::default()),
+            template: input.template.as_ref().map(|RequestTemplate { custom_id, body, body_json }| Request {
+                custom_id,
+                body,
+                body_json,
+            }),
+            too_large: Some(too_large).filter(|too_large| *too_large != Default::default()),
+        })
+    }
+}
+
+impl<'a> ConfigMap<'a> {
+    fn of(source: &'a ConfigMapSource) -> ConfigMap<'a> {
+        ConfigMap { key: &source.key, name: &source.name }
+    }
+}
+
+impl Serialize for Requests<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|InlineRequest { custom_id, body, body_json }| Request {
+            custom_id,
+            body,
+            body_json,
+        }))
+    }
+}
+
+/// By what free-form content is known: its spelling is held while it is written, and no longer.
+fn known_by<S: serde::Serializer>(content: &Option<FreeForm>, serializer: S) -> Result<S::Ok, S::Error> {
+    content.as_ref().map(FreeForm::known_by).serialize(serializer)
 }
 
 /// The destination as one URI that ends in `/`: `$(namespace)`, `$(name)` and `$(runID)` replaced; of a ConfigMap
@@ -103,7 +214,141 @@ fn expanded(template: &str, namespace: &str, name: &str, run_id: Option<&str>) -
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::api::{json as reader, weight};
+
+    /// The definition of the hash, as one tree. serde_json sorts object keys.
+    fn defined(spec: &BatchJobSpec) -> Value {
+        let known_by = |content: &FreeForm| match weight::check(content.json()).map(|()| reader::object(content.json()))
+        {
+            Ok(Ok(object)) => Value::Object(object),
+            _ => content.json().into(),
+        };
+        let request = |custom_id: &str, body: &Option<FreeForm>, body_json: &Option<String>| {
+            let mut known = json!({"customID": custom_id});
+            body.iter().for_each(|body| known["body"] = known_by(body));
+            body_json.iter().for_each(|json| known["bodyJSON"] = json.as_str().into());
+            known
+        };
+        let input = &spec.input;
+        let mut shape = json!({
+            "provider": (spec.provider_ref.kind, &spec.provider_ref.name),
+            "model": spec.model,
+            "endpoint": spec.endpoint,
+            "requestDefaults": spec.request_defaults.as_ref().map(known_by),
+            "runID": spec.run_id,
+            "inline": input.inline.as_ref().map(|inline| json!({
+                "requests": inline.requests.iter().map(|r| request(&r.custom_id, &r.body, &r.body_json)).collect::<Value>(),
+            })),
+            "objectStore": input.object_store.as_ref().map(|o| (&o.uri, &o.endpoint, &o.region)),
+        });
+        let mut reading = json!({
+            "configMaps": input.config_maps,
+            "format": input.format,
+            "template": input.template.as_ref().map(|t| request(&t.custom_id, &t.body, &t.body_json)),
+            "compression": input.compression,
+            "emptyPolicy": input.empty_policy,
+        });
+        if let Some(json) = &spec.request_defaults_json {
+            shape["requestDefaultsJSON"] = json.as_str().into();
+        }
+        if let Some(style) = input.object_store.as_ref().and_then(|o| o.addressing_style) {
+            shape["addressingStyle"] = json!(style);
+        }
+        if input.max_object_bytes.is_some() || input.on_too_large.is_some() {
+            reading["tooLarge"] = json!((input.max_object_bytes, input.on_too_large));
+        }
+        if let Some(csv) = input.csv.as_ref().filter(|csv| **csv != CsvOptions::default()) {
+            reading["csv"] = json!((&csv.delimiter, &csv.encoding));
+        }
+        if (input.hidden_objects, input.empty_objects) != Default::default() {
+            reading["objects"] = json!((input.hidden_objects, input.empty_objects));
+        }
+        let Input { inline, object_store, .. } = input.clone();
+        if *input != (Input { inline, object_store, ..Input::default() }) {
+            shape["reading"] = reading;
+        }
+        shape
+    }
+
+    fn content() -> impl Strategy<Value = Option<FreeForm>> {
+        let contents =
+            ["{}", r#"{"b":1,"a":{"z":[],"y":1.50}}"#, "[1]", "\"x\"", r#"{"a":1e999}"#, r#"{"a\u0000":"\u00e9"}"#];
+        let content = prop::sample::select(contents.to_vec());
+        prop::option::of(content.prop_map(|text| serde_json::from_str(text).unwrap()))
+    }
+
+    fn text() -> impl Strategy<Value = Option<String>> {
+        prop::option::of(prop::sample::select(vec!["a", "é\n\"", r#"{"b": 1, "a": 2}"#]).prop_map(String::from))
+    }
+
+    fn inputs() -> impl Strategy<Value = Input> {
+        let request = (text(), content(), text()).prop_map(|(id, body, body_json)| InlineRequest {
+            custom_id: id.unwrap_or_default(),
+            body,
+            body_json,
+        });
+        let inline =
+            prop::option::of(prop::collection::vec(request, 0..3).prop_map(|requests| InlineInput { requests }));
+        let template =
+            prop::option::of((text(), content(), text()).prop_map(|(id, body, body_json)| RequestTemplate {
+                custom_id: id.unwrap_or_default(),
+                body,
+                body_json,
+            }));
+        let style = prop::sample::select(vec![json!(null), json!("Path"), json!("VirtualHosted")]);
+        let location =
+            prop::option::of((text(), text(), style).prop_map(|(endpoint, region, style)| ObjectStoreLocation {
+                endpoint,
+                region,
+                addressing_style: serde_json::from_value(style).unwrap(),
+                uri: "s3://bkt/in".into(),
+                ..Default::default()
+            }));
+        let maps = prop::collection::vec(text().prop_map(|key| ConfigMapSource { name: "m".into(), key }), 0..3);
+        let one_of = |words: [&str; 2]| prop::sample::select(words.map(|word| json!(word)).to_vec());
+        let csv = prop::option::of(text().prop_map(|delimiter| match delimiter {
+            Some(delimiter) => CsvOptions { delimiter, ..Default::default() },
+            None => CsvOptions::default(),
+        }));
+        let words = (one_of(["Auto", "Rows"]), one_of(["Auto", "Gzip"]), one_of(["Fail", "Complete"]));
+        let objects =
+            (one_of(["Skip", "Include"]), one_of(["Skip", "Include"]), prop::option::of(5..7i32), any::<bool>());
+        let all = (inline, template, location, prop::option::of(maps), csv, words, objects);
+        all.prop_map(|(inline, template, object_store, config_maps, csv, words, objects)| Input {
+            inline,
+            template,
+            object_store,
+            config_maps,
+            csv,
+            format: serde_json::from_value(words.0).unwrap(),
+            compression: serde_json::from_value(words.1).unwrap(),
+            empty_policy: serde_json::from_value(words.2).unwrap(),
+            hidden_objects: serde_json::from_value(objects.0).unwrap(),
+            empty_objects: serde_json::from_value(objects.1).unwrap(),
+            max_object_bytes: objects.2,
+            on_too_large: objects.3.then_some(OnTooLarge::Skip),
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn a_spec_is_hashed_as_its_tree_is_written(
+            input in inputs(), defaults in content(), defaults_json in text(), model in text(), run_id in text()
+        ) {
+            let spec = json!({"providerRef": {"name": "p"}, "input": {}, "output": {"configMap": {"name": "c"}}});
+            let spec = BatchJobSpec {
+                input, model, run_id, request_defaults: defaults, request_defaults_json: defaults_json,
+                ..serde_json::from_value(spec).unwrap()
+            };
+            prop_assert_eq!(serde_json::to_string(&Shape::of(&spec)).unwrap(), defined(&spec).to_string());
+        }
+    }
 
     #[test]
     fn variables_are_replaced_and_others_are_named() {

@@ -3,19 +3,20 @@
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use kube::ResourceExt;
+use kube::Api;
+use kube::runtime::reflector::ObjectRef;
 use tracing::{info, warn};
 
 use super::provider::seen;
 use super::{Act, manifest_view};
 use crate::api::conditions::reasons;
-use crate::api::{Endpoint, RequestCounts};
+use crate::api::{BatchJob, Endpoint, RequestCounts};
 use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
-use crate::controller::{events, names, source, tasks};
+use crate::controller::{Context, events, names, source, tasks};
 use crate::lifecycle::{
-    AttemptState, Collected, Halved, Journal, Look, Memory, PartRef, Pass, Plan, Planned, Reading, Seen, Shard, Short,
-    Slot, TOO_LARGE, Task, Tidied, TooLarge, Tries, Unanswered, Untidy, WORK_HASH_VERSION, error_summary,
+    self, AttemptState, Collected, Halved, Journal, Look, Memory, PartRef, Pass, Plan, Planned, Reading, Seen, Shard,
+    Short, Slot, TOO_LARGE, Task, Tidied, TooLarge, Tries, Unanswered, Untidy, WORK_HASH_VERSION, error_summary,
 };
 use crate::provider::{self, Batch, Class, InputFile};
 use crate::requests::{self, Defaults, PassError, Passed, Recipe, Selection, SizeLimit};
@@ -36,17 +37,25 @@ pub(in crate::controller) type Learned = Box<dyn FnOnce(&mut Memory) + Send>;
 
 impl Act<'_> {
     pub(super) fn start_pass(&self, stage: Option<String>) -> Result<(), Trouble> {
-        let (ctx, tools, job) = (self.ctx.clone(), self.tools()?.clone(), self.world.job.clone());
+        let (ctx, tools, key) = (self.ctx.clone(), self.tools()?.clone(), ObjectRef::from_obj(&self.world.job));
         let (spec_hash, output_uri) = (self.world.view.spec_hash.clone(), self.world.view.output_uri.clone());
-        let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
+        let (namespace, name) = (self.world.view.owner.namespace.clone(), self.world.view.owner.name.clone());
         let max_batches = self.world.view.plan_limit();
         tasks::start(self.ctx, self.session, &self.world.job, Task::Pass, async move {
+            // Its requests are held from here on only, and no others are read than those that were judged.
+            let mut job = match read(&ctx, &key).await? {
+                Some(job) if lifecycle::spec_hash(&job.spec) == spec_hash => job,
+                _ => return Ok(learned(|_| {})),
+            };
+            let schema = stage.as_ref().and_then(|_| job.spec.sorted_schema());
             let checked = source::check(&job.spec, &output_uri).and_then(|()| recipe(&job, &tools, max_batches));
             let recipe = match checked {
                 Ok(recipe) => recipe,
                 Err(message) => return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) }))),
             };
-            let source = match source::open(&ctx, &namespace, &job.spec.input).await {
+            let input = std::mem::take(&mut job.spec.input);
+            job.drop_requests();
+            let source = match source::open(&ctx, &namespace, input).await {
                 Ok(source) => source,
                 Err(Trouble { is_unfit_store: true, stuck, .. }) => {
                     return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(stuck.message) })));
@@ -65,7 +74,7 @@ impl Act<'_> {
                         truncated = passed.too_large.truncated,
                         "checked the input"
                     );
-                    if let (Some(_), Some((field, instead))) = (&stage, job.spec.sorted_schema()) {
+                    if let Some((field, instead)) = schema {
                         events::publish(&ctx, &job, events::sorted_schema(field, instead)).await;
                     }
                     Ok(planned(passed, stage.clone()))
@@ -322,12 +331,19 @@ async fn answers(
     Ok(Some(files))
 }
 
+/// The object as it is now; None where it is gone, or another one took its name.
+async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJob>, Trouble> {
+    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), key.namespace.as_deref().unwrap_or_default());
+    let job = jobs.get_opt(&key.name).await?;
+    Ok(job.filter(|job| job.metadata.uid == key.extra.uid))
+}
+
 fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
     Box::new(edit)
 }
 
 /// Requests of one batch at most.
-fn max_requests(job: &crate::api::BatchJob, tools: &Tools) -> i64 {
+fn max_requests(job: &BatchJob, tools: &Tools) -> i64 {
     let limit = i64::from(tools.account.spec.limits.max_requests_per_batch);
     match job.spec.output.config_map {
         Some(_) => limit.min(REQUESTS_OF_CONFIG_MAPS),
@@ -335,7 +351,7 @@ fn max_requests(job: &crate::api::BatchJob, tools: &Tools) -> i64 {
     }
 }
 
-fn recipe(job: &crate::api::BatchJob, tools: &Tools, max_batches: usize) -> Result<Recipe, String> {
+fn recipe(job: &BatchJob, tools: &Tools, max_batches: usize) -> Result<Recipe, String> {
     let (spec, limits) = (&job.spec, tools.account.spec.limits);
     let defaults = spec.defaults()?.map(|written| Defaults::of_field(&written)).transpose()?;
     Ok(Recipe {

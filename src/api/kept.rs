@@ -1,0 +1,215 @@
+//! What this process keeps of BatchJobs: objects of up to 1.5 MB, by the thousand.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+
+use super::text::clip;
+use super::{
+    BatchJob, BatchJobStatus, BatchStatus, FINALIZER, InlineInput, Input, InputStatus, ObjectStoreLocation, Output,
+    annotations,
+};
+
+/// Bytes that are kept of the names of what one job refers to: URIs, Secrets and ConfigMaps.
+const REFERENCES_LIMIT: usize = 1 << 10;
+/// Batches whose ids are kept of one job.
+const BATCHES_LIMIT: usize = 32;
+/// Bytes of an annotation: a hold's answer has a few words.
+const ANNOTATION_LIMIT: usize = 1 << 10;
+
+impl BatchJob {
+    /// Lets go of what only the pass over the input needs, which reads the object anew: the requests and their template, what is
+    /// merged under them, and metadata that nothing is decided by. Which source the input has stays.
+    ///
+    /// What is left is bounded by the schema: the spec's names and URIs, and the status. [`crate::lifecycle::spec_hash`] is
+    /// another one afterwards: it is taken before.
+    pub fn drop_requests(&mut self) {
+        let spec = &mut self.spec;
+        (spec.request_defaults, spec.request_defaults_json) = (None, None);
+        spec.input.template = None;
+        spec.input.inline = spec.input.inline.take().map(|_| InlineInput::default());
+        self.metadata = metadata(std::mem::take(&mut self.metadata));
+    }
+
+    /// Lets go of all but what a watch has to tell: that there is something to look at, whether the job is over, and whom it
+    /// refers to. At most some 8 KiB are left.
+    pub fn keep_for_the_watch(&mut self) {
+        self.drop_requests();
+        let spec = &mut self.spec;
+        let references = references(&spec.input, &spec.output);
+        (spec.input, spec.output) = references.unwrap_or_else(|| (Input::unknown(), Output::default()));
+        spec.max_failed_requests = None;
+        self.status = self.status.take().map(status);
+    }
+}
+
+impl Input {
+    /// Stands for an input whose references were too long to be kept: who needs them reads the object. No list of ConfigMaps
+    /// that the schema lets in is empty.
+    fn unknown() -> Input {
+        Input { config_maps: Some(vec![]), ..Default::default() }
+    }
+
+    /// Whether the references of the job were too long to be kept with it.
+    pub fn is_unknown(&self) -> bool {
+        self.config_maps.as_ref().is_some_and(Vec::is_empty)
+    }
+}
+
+/// What is decided by; the rest is anybody's to write.
+fn metadata(all: ObjectMeta) -> ObjectMeta {
+    let ours = [annotations::RESOLVE, annotations::RECONCILE_REQUESTED_AT];
+    let kept =
+        |(key, value): (String, String)| ours.contains(&key.as_str()).then(|| (key, clip(value, ANNOTATION_LIMIT)));
+    let finalizers = all.finalizers.map(|all| all.into_iter().filter(|finalizer| finalizer == FINALIZER).collect());
+    ObjectMeta {
+        annotations: all.annotations.map(|all| all.into_iter().filter_map(kept).collect()),
+        creation_timestamp: all.creation_timestamp,
+        deletion_timestamp: all.deletion_timestamp,
+        finalizers,
+        generation: all.generation,
+        name: all.name,
+        namespace: all.namespace,
+        resource_version: all.resource_version,
+        uid: all.uid,
+        ..Default::default()
+    }
+}
+
+/// Input and output as far as they name other objects; None where those names are too long to be kept.
+fn references(input: &Input, output: &Output) -> Option<(Input, Output)> {
+    let of = |location: &ObjectStoreLocation| {
+        let more = [&location.endpoint, &location.region].into_iter().flatten().map(String::len).sum::<usize>();
+        location.uri.len() + more + location.secret_ref.name.len()
+    };
+    let maps = input.config_maps.iter().flatten();
+    let locations = input.object_store.iter().chain(&output.object_store);
+    let bytes = maps.map(|map| map.name.len() + 24).sum::<usize>() + locations.map(of).sum::<usize>();
+    (bytes <= REFERENCES_LIMIT).then(|| {
+        let Input { inline, object_store, config_maps, format, .. } = input.clone();
+        (Input { inline, object_store, config_maps, format, ..Default::default() }, output.clone())
+    })
+}
+
+fn status(all: BatchJobStatus) -> BatchJobStatus {
+    let is_over = all.outcome.is_some();
+    let condition = |c: Condition| Condition { message: String::new(), ..c };
+    let batch = |batch: BatchStatus| BatchStatus { provider_id: batch.provider_id, ..Default::default() };
+    let batches: Vec<BatchStatus> = match is_over {
+        true => vec![],
+        false => all.batches.into_iter().filter(|b| b.provider_id.is_some()).take(BATCHES_LIMIT).map(batch).collect(),
+    };
+    BatchJobStatus {
+        conditions: all.conditions.into_iter().map(condition).collect(),
+        observed_generation: all.observed_generation,
+        last_handled_reconcile_at: all.last_handled_reconcile_at,
+        observed_references: all.observed_references,
+        outcome: all.outcome,
+        protocol_version: all.protocol_version,
+        lock: all.lock.map(|_| Default::default()),
+        provider: all.provider,
+        submission_time: all.submission_time,
+        // Whether it was read, and not what.
+        input: all.input.map(|_| InputStatus::default()),
+        batches,
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn watched(mut job: BatchJob) -> BatchJob {
+        job.keep_for_the_watch();
+        job
+    }
+
+    fn job(spec: Value) -> BatchJob {
+        let location = |uri: &str| json!({"uri": uri, "secretRef": {"name": "s3"}});
+        let mut job = json!({
+            "apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchJob",
+            "metadata": {
+                "name": "j", "namespace": "n", "uid": "u", "generation": 3, "resourceVersion": "7",
+                "annotations": {"note": "x".repeat(200_000), annotations::RESOLVE: "h=keep", annotations::RECONCILE_REQUESTED_AT: "z".repeat(5_000)},
+                "labels": {"l": "x".repeat(63)},
+                "finalizers": [FINALIZER, "other.dev/x".repeat(1_000)],
+                "ownerReferences": [{"apiVersion": "v1", "kind": "K", "name": "o".repeat(10_000), "uid": "u"}],
+            },
+            "spec": {"providerRef": {"name": "p"}, "output": {"objectStore": location("s3://b/out/")}},
+            "status": {
+                "outcome": null, "observedGeneration": 3, "submissionTime": "2026-01-01T00:00:00Z",
+                "lock": {"specHash": "s".repeat(64), "outputURI": "u".repeat(2_000)},
+                "conditions": [{"type": "Held", "status": "True", "reason": "R", "message": "m".repeat(2_000), "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                "batches": (0..132).map(|i| json!({"name": "0-1", "state": "Submitted", "providerID": format!("b{i}"), "requests": 1, "model": "m".repeat(253)})).collect::<Value>(),
+                "errorSummary": [{"code": "c", "count": 1, "message": "m".repeat(256)}],
+            },
+        });
+        job["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        serde_json::from_value(job).unwrap()
+    }
+
+    fn large() -> Value {
+        let body = json!({"x": "y".repeat(400_000)});
+        json!({
+            "requestDefaults": body, "requestDefaultsJSON": body.to_string(),
+            "input": {
+                "inline": {"requests": [{"customID": "a", "body": body}]},
+                "template": {"customID": "a", "bodyJSON": body.to_string()},
+                "csv": {"delimiter": ";".repeat(100_000)},
+            },
+        })
+    }
+
+    fn size(job: &BatchJob) -> usize {
+        std::mem::size_of::<BatchJob>() + serde_json::to_string(job).unwrap().len()
+    }
+
+    #[test]
+    fn a_watched_job_is_small_and_says_what_is_to_be_known() {
+        let kept = watched(job(large()));
+        let (meta, status) = (&kept.metadata, kept.status.as_ref().unwrap());
+        assert_eq!(
+            (meta.uid.as_deref(), meta.generation, meta.finalizers.as_deref()),
+            (Some("u"), Some(3), Some(&[FINALIZER.to_string()][..]))
+        );
+        assert_eq!(meta.annotations.as_ref().unwrap()[annotations::RESOLVE], "h=keep");
+        assert_eq!(kept.spec.provider_ref.name, "p");
+        assert_eq!(kept.spec.output.object_store.as_ref().unwrap().uri, "s3://b/out/");
+        assert!(kept.spec.input.inline.is_some() && !kept.spec.input.is_unknown());
+        assert!(status.lock.is_some() && status.submission_time.is_some());
+        assert_eq!((status.conditions[0].type_.as_str(), status.conditions[0].message.as_str()), ("Held", ""));
+        assert_eq!(status.batches.len(), BATCHES_LIMIT);
+        assert!(size(&kept) < 12_000, "{} bytes", size(&kept));
+        let mut over = job(large());
+        over.status.as_mut().unwrap().outcome = Some(crate::api::Outcome::Succeeded);
+        let over = watched(over);
+        assert!(size(&over) < 6_000, "{} bytes", size(&over));
+    }
+
+    #[test]
+    fn references_that_are_too_long_are_read_when_they_are_needed() {
+        let maps: Vec<Value> =
+            (0..50).map(|i| json!({"name": format!("{i}-{}", "m".repeat(200)), "key": "k".repeat(253)})).collect();
+        let kept = watched(job(json!({"input": {"configMaps": maps}})));
+        assert!(kept.spec.input.is_unknown() && kept.spec.output.object_store.is_none());
+        let uri = format!("s3://b/{}", "u".repeat(1_900));
+        let kept = watched(job(json!({"input": {"objectStore": {"uri": uri, "secretRef": {"name": "s"}}}})));
+        assert!(kept.spec.input.is_unknown());
+    }
+
+    #[test]
+    fn a_snapshot_keeps_what_decisions_need_and_no_requests() {
+        let mut kept = job(large());
+        kept.drop_requests();
+        assert_eq!(kept.status, job(large()).status);
+        assert_eq!(kept.spec.input.csv, job(large()).spec.input.csv);
+        assert_eq!(kept.spec.input.inline, Some(InlineInput::default()));
+        assert!(
+            kept.spec.input.template.is_none()
+                && kept.spec.request_defaults.is_none()
+                && kept.spec.request_defaults_json.is_none()
+        );
+        assert!(kept.metadata.labels.is_none() && kept.metadata.owner_references.is_none());
+    }
+}
