@@ -3,6 +3,7 @@
 //! Data flows one way: `observe -> decide -> act -> record`, one effect a step. [`lifecycle`] holds every decision and is
 //! pure; [`controller`] is the only place where the others meet. `docs/architecture.md` tells the whole story.
 
+pub mod account;
 pub mod api;
 pub mod controller;
 pub mod lifecycle;

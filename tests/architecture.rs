@@ -14,10 +14,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("requests", &["api", "store"]),
     ("results", &["api", "store"]),
     ("provider", &["api", "transport"]),
+    ("account", &["api", "lifecycle", "provider"]),
     ("transport", &[]),
     ("store", &["api", "transport"]),
     ("telemetry", &[]),
-    ("controller", &["api", "lifecycle", "requests", "results", "provider", "transport", "store", "telemetry"]),
+    (
+        "controller",
+        &["account", "api", "lifecycle", "requests", "results", "provider", "transport", "store", "telemetry"],
+    ),
 ];
 
 /// Words that have no place in `lifecycle/`: clocks, chance, I/O, async and the kube client.

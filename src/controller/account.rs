@@ -13,6 +13,7 @@ use super::missing::{Absent, Missing, stuck};
 use super::observe::{secret, value};
 use super::providers::ProviderKey;
 use super::{Context, trust};
+use crate::account::AccountKey;
 use crate::api::conditions::reasons;
 use crate::api::text::hex;
 use crate::api::{
@@ -52,6 +53,11 @@ impl Account {
             is_vendors_own: self.spec.is_vendors_own(),
             unknown_submission_policy: self.spec.unknown_submission_policy,
         }
+    }
+
+    /// What the account is known by to [`Accounts`](crate::account::Accounts).
+    pub fn key(&self, fingerprint: &str) -> AccountKey {
+        AccountKey { provider: self.uid.clone(), fingerprint: fingerprint.into() }
     }
 
     /// Notes what a later look at the object showed.

@@ -45,6 +45,7 @@ pub use permit::{Ask, PostPermit};
 pub use run::{Options, StartError, run};
 pub use trouble::Trouble;
 
+use crate::account::Accounts;
 use crate::api::BatchJob;
 use crate::lifecycle::{Task, Timing};
 use crate::telemetry::Metrics;
@@ -73,6 +74,8 @@ pub(crate) struct Context {
     /// Milliseconds between two looks for batches that nobody follows; 0: never.
     stray_check: i64,
     sessions: Arc<Sessions>,
+    /// Who runs the calls at providers.
+    accounts: Accounts,
     /// Where looks at provider objects are asked for.
     reports: Reports,
     /// Long transfers at a time: bounds memory.

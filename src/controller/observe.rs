@@ -52,6 +52,8 @@ pub(super) struct Tools {
     pub api: Arc<dyn BatchApi>,
     /// The account that it is used with.
     pub account: Account,
+    /// Who runs its calls.
+    pub calls: Arc<crate::account::Account>,
     /// Keyed fingerprint of its credential.
     pub fingerprint: String,
     /// Changes when a credential does: the account's, or the output's.
@@ -279,14 +281,25 @@ async fn open(
     let (folder, secret_version) = output_folder(ctx, job, view, &namespace).await?;
     let account = account(ctx, &job.spec.provider_ref, &namespace).await?;
     let fingerprint = account.fingerprint();
+    let calls = ctx.accounts.get(&account.key(&fingerprint));
     let api = match account.client(job.spec.provider_ref.kind) {
-        Ok(api) => Arc::new(api),
+        Ok(api) => Arc::new(api.at_pace(calls.pace().clone())),
         Err(e) => return stuck(reasons::PROVIDER_NOT_FOUND, format!("{}: {e}", account.name)),
     };
     let document = ObjectDocument { folder: folder.clone(), name: layout::JOURNAL.into() };
     let credentials = (fingerprint.clone(), secret_version);
-    let tools =
-        Arc::new(Tools { read_at: now, spec_hash, pinned, folder, document, api, account, fingerprint, credentials });
+    let tools = Arc::new(Tools {
+        read_at: now,
+        spec_hash,
+        pinned,
+        folder,
+        document,
+        api,
+        account,
+        calls,
+        fingerprint,
+        credentials,
+    });
     session.keep_tools(tools.clone());
     Ok(tools)
 }

@@ -209,21 +209,7 @@ async fn visit(
     if !record(ctx, &world, &memory, &step, references).await? {
         return Ok(Flow::Again);
     }
-    let began = ctx.clock.now();
-    let ran = match (act.run(step.clone()).await, step.call()) {
-        // It may have taken long: other jobs get their turn first.
-        (Err(trouble), Some(call)) => {
-            if trouble.retry_after.is_some() {
-                // Who asks for a pause does not want to be asked for other things either.
-                let pause = Failed { call: doing, trouble: trouble.clone(), took: 0 };
-                session.failed(None, pause, ctx.clock.now(), ctx.clock.jitter());
-            }
-            let took = ctx.clock.now().saturating_sub(began);
-            failed(ctx, session, key, Some(call), Failed { call: doing, trouble, took });
-            return Ok(Flow::Wait(Some(world.now)));
-        }
-        (ran, _) => ran?,
-    };
+    let ran = act.run(step.clone()).await?;
     let flow = match ran {
         Flow::Wait(None) if world.view.finished && cost_nothing(&world.job) => Flow::Wait(Some(recheck_at(ctx))),
         flow => flow,
@@ -237,8 +223,10 @@ async fn visit(
         | Step::FollowUp { .. }
         | Step::Halve(_)
         | Step::Write => {}
+        // The same of a call.
+        _ if step.call().is_some() => {}
         _ => {
-            ctx.succeeded(session, step.call());
+            ctx.succeeded(session, None);
             if flow != Flow::Again || !matches!(step, Step::RemoveFinalizer { .. }) {
                 told(&world, &step);
             }
@@ -270,7 +258,7 @@ fn told(world: &World, step: &Step) {
     }
 }
 
-fn name_of(step: &Step) -> &'static str {
+pub(super) fn name_of(step: &Step) -> &'static str {
     match step {
         Step::Wait { .. } => "Wait",
         Step::AddFinalizer => "AddFinalizer",

@@ -25,6 +25,7 @@ use super::providers::Reports;
 use super::reconcile::reconcile;
 use super::session::Sessions;
 use super::{Context, Outside, leader, log_stream_error, providers, strays};
+use crate::account::Accounts;
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind, conditions};
 use crate::lifecycle::Timing;
 use crate::telemetry::{Health, Metrics, listen, serve};
@@ -264,6 +265,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         recheck: options.recheck,
         stray_check: options.stray_check,
         sessions,
+        accounts: Accounts::default(),
         reports,
         transfers: Arc::new(Semaphore::new(TRANSFERS)),
         tracker: TaskTracker::new(),

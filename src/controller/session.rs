@@ -97,6 +97,7 @@ impl Session {
         *lock(&self.permit) = Some(permit);
     }
 
+    /// It is used from now on, or given back by [`Session::hold_permit`].
     pub fn take_permit(&self) -> Option<PostPermit> {
         self.remember(|m| m.permit = None);
         lock(&self.permit).take()

@@ -172,13 +172,16 @@ pub struct Waiting {
 }
 
 impl Step {
-    /// What fails with it, if it fails: calls about one batch hold up what is done about that one, and no other.
+    /// The call at the provider that the step is, which runs beside further steps. Its failures hold up what is done about the
+    /// same batch, and nothing else.
     pub fn call(&self) -> Option<Task> {
         match self {
             Step::Search(slot) | Step::CheckFile(slot) | Step::Probe(slot) | Step::Revoke(slot) | Step::Poll(slot) => {
                 Some(Task::Call(*slot))
             }
-            Step::DeleteFiles { slot, .. } => slot.map(Task::Call),
+            Step::Post(slot) => Some(Task::Post(*slot)),
+            Step::DeleteFiles { slot, .. } => Some(slot.map_or(Task::DeleteFiles, Task::Call)),
+            Step::CancelUnjournaled { .. } => Some(Task::CancelUnjournaled),
             Step::Cancel { slot, twin: false, .. } => Some(Task::Cancel(*slot)),
             Step::Cancel { slot, twin: true, .. } | Step::PollTwin { slot, .. } => Some(Task::CancelTwin(*slot)),
             _ => None,
@@ -264,6 +267,9 @@ fn journal_gone(o: &Observed) -> Step {
     let uid = &o.job.owner.uid;
     let id = format!("journal-{}", uid.get(..8).unwrap_or(uid));
     if o.job.answer.as_ref().is_some_and(|(of, answer)| *of == id && answer == "abandon") {
+        if o.memory.running.contains(&Task::CancelUnjournaled) {
+            return wait(until, stage);
+        }
         return deleting::unjournaled(o).unwrap_or_else(|| Step::Open(abandoned(o, work_id, plan)));
     }
     let message = format!(

@@ -2,7 +2,7 @@
 
 use super::decide::{self, GONE, MENDED_CHECK, Step, Waiting, conclude, tidy, wait};
 use super::journal::{Commit, Journal};
-use super::observed::Observed;
+use super::observed::{Observed, Task};
 use super::{ending, shards};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Outcome, RequestCounts};
@@ -45,7 +45,7 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
                 j.closing = Some(policy);
             }));
         }
-        None if o.job.submitted => return without_journal(o, overdue),
+        None if o.job.submitted => return without_journal(o, since, overdue),
         _ => return let_go,
     };
     if let Some(why) = failing.filter(|_| journal.has_intents()) {
@@ -135,7 +135,10 @@ fn cancelled(requests: RequestCounts, at: i64) -> Commit {
 
 /// With a namespace that is deleted go its ConfigMaps, a journal among them. What status names is told to stop if the provider
 /// says that it is this work's; nothing can be collected any more.
-fn without_journal(o: &Observed, overdue: bool) -> Step {
+fn without_journal(o: &Observed, since: i64, overdue: bool) -> Step {
+    if !overdue && o.memory.running.contains(&Task::CancelUnjournaled) {
+        return wait(Some(since + o.timing.deletion_deadline), reasons::CANCELLED);
+    }
     match (o.job.deletion_policy, unjournaled(o)) {
         (DeletionPolicy::Cancel, Some(step)) if !overdue => step,
         (DeletionPolicy::Cancel, None) => {

@@ -51,6 +51,9 @@ fn wait(o: &Observed, round: Round, stuck: Option<Stuck>) -> Step {
 
 /// Deletes what is left at the provider, then writes the end into the journal.
 pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(RequestCounts) -> Commit) -> Step {
+    if o.memory.running.contains(&Task::DeleteFiles) {
+        return decide::wait(None, reasons::WRITING_RESULTS);
+    }
     let files = shards::files_to_delete(o, journal);
     if !files.is_empty() {
         return Step::DeleteFiles { files, slot: None, must: false };

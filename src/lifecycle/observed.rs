@@ -210,6 +210,12 @@ impl JobView {
 }
 
 impl Memory {
+    /// Whether the task runs for the first time: one that failed before waits for its next try, or is at it, and holds nothing
+    /// else up.
+    pub fn is_under_way(&self, task: Task) -> bool {
+        self.running.contains(&task) && !self.in_vain.contains_key(&task)
+    }
+
     /// Whether the batch was last seen to be turned away as a whole.
     pub fn is_turned_away(&self, batch_id: &str) -> bool {
         matches!(self.looks.get(batch_id).map(|l| &l.seen), Some(Seen::Ended { rejected: Some(_), .. }))
@@ -250,12 +256,18 @@ pub enum Task {
     Halve(Slot),
     /// Joining parts into results.
     Write,
+    /// Asking for the batch of an attempt. While it runs, this process has the permit in use, and nobody else has it.
+    Post(Slot),
     /// Finding out what became of an attempt, and following its batch.
     Call(Slot),
     /// Telling its batch to stop.
     Cancel(Slot),
     /// Looking at another batch of its submission, and telling it to stop.
     CancelTwin(Slot),
+    /// Telling a batch to stop that only status names.
+    CancelUnjournaled,
+    /// Deleting files at the provider that nobody needs any more.
+    DeleteFiles,
 }
 
 /// A pass over the input.

@@ -162,7 +162,7 @@ pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &m
     if o.job.provider_file_policy == ProviderFilePolicy::Delete
         && let Some(step) = without_file(o, slot, attempt, false)
     {
-        return Some(step);
+        return (!o.memory.running.contains(&Task::Call(slot))).then_some(step);
     }
     let ended = |refusal, message: String| {
         let state = AttemptState::Refused { refusal, message, at: o.now, retry_at: None };

@@ -160,6 +160,8 @@ fn owed(
         }
         // The file is the other account's: this one would refuse it for good.
         None if attempt.fingerprint != o.job.fingerprint => Some(not_sent_anew(o, journal, slot)),
+        // It failed before the permit was used, and waits for its next try.
+        None if o.memory.running.contains(&Task::Post(slot)) => None,
         None => Some(Step::Post(slot)),
     }
 }
@@ -179,6 +181,8 @@ fn under_way(
     round: &mut Round,
 ) -> Option<Step> {
     match &attempt.state {
+        // Its own process knows first what comes of it.
+        AttemptState::Intended if o.memory.running.contains(&Task::Post(slot)) => None,
         AttemptState::Intended => resolve::resolve(o, journal, slot, attempt, round),
         AttemptState::Revoking => resolve::revoke(o, journal, slot, attempt, round),
         // An orphaned batch runs on; the next object of this name picks it up.
@@ -246,6 +250,10 @@ fn follow(
             }
         }
         Seen::Ended { state, .. } | Seen::Gone { state } if may_settle(o, look, batch_id) => {
+            // Once it is settled, nobody would wait for its twin to be told to stop.
+            if o.memory.is_under_way(Task::CancelTwin(slot)) {
+                return None;
+            }
             let c = o.memory.collected.get(batch_id)?;
             if let Some(twin) = twins::unseen(o, attempt, batch_id, look.at)
                 && may_try(Task::CancelTwin(slot))

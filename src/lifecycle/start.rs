@@ -4,7 +4,7 @@ use super::decide::Step;
 use super::journal::{Attempt, AttemptState, Journal, Refusal, Shard, Slot};
 use super::observed::{Observed, Task};
 use super::refused::{explain, is_over_the_limit, not_before, send_less, streaks_of_next};
-use super::shards::Round;
+use super::shards::{Round, attempts};
 
 /// The next shard that may be sent, if there is room for one.
 pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Option<Step> {
@@ -36,12 +36,21 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
         } else if o.memory.store_proved.is_none() {
             return Some(Step::ProveStore);
         } else if ready(slot) {
-            return Some(intent(o, journal, slot));
+            // One right to POST at a time: it runs out, and what comes of it is written down first.
+            if !is_posting(o, journal) {
+                return Some(intent(o, journal, slot));
+            }
         } else if !o.memory.running.contains(&Task::Upload(slot)) && uploading < o.job.parallelism {
             return Some(Step::Upload(slot));
         }
     }
     None
+}
+
+/// Whether this process is about to ask for a batch, or waits for the reply.
+fn is_posting(o: &Observed, journal: &Journal) -> bool {
+    let permitted = |a: &Attempt| o.memory.permit.as_ref() == Some(&a.intent_id) && a.state == AttemptState::Intended;
+    o.memory.running.iter().any(|t| matches!(t, Task::Post(_))) || attempts(journal).any(|(_, a)| permitted(a))
 }
 
 /// The uploaded file that the attempt may use. The file of an attempt that was refused before a batch existed is as good

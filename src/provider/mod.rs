@@ -1,6 +1,7 @@
 //! Batch APIs: one small trait, one file a dialect, errors by class.
 
 mod openai;
+mod pace;
 mod probe;
 mod retry;
 mod wire;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use openai::OpenAi;
+pub use pace::Pace;
 pub use probe::{Probe, Trial, is_about_content, look, probe};
 
 /// What a provider's batch API can do for us. Reads and deletions are repeated inside, with jitter and within bounds;

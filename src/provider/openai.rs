@@ -3,6 +3,7 @@
 //! Paths, limits and states: https://platform.openai.com/docs/api-reference/batch and OpenAI's published OpenAPI document.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +15,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::retry::repeat;
-use super::{ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, TOKEN_LIMIT, says_not_found, wire};
+use super::{
+    ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, Pace, TOKEN_LIMIT, says_not_found, wire,
+};
 use crate::api::json;
 use crate::api::text::clip;
 use crate::transport::{Patience, Redirect, SendError, Transport, read_all, stream_patiently};
@@ -42,6 +45,7 @@ pub struct OpenAi {
     key: Option<SecretString>,
     vendors_own: bool,
     files: Patience,
+    pace: Arc<Pace>,
 }
 
 impl OpenAi {
@@ -58,12 +62,17 @@ impl OpenAi {
     ) -> Result<Self, ApiError> {
         let base = Url::parse(base_url)
             .map_err(|e| ApiError::new(Class::InvalidInput, format!("`spec.baseURL` '{base_url}': {e}")))?;
-        Ok(OpenAi { transport, base, key, vendors_own, files: Patience::FILES })
+        Ok(OpenAi { transport, base, key, vendors_own, files: Patience::FILES, pace: Arc::default() })
     }
 
     /// The same with another patience for files that are sent and fetched.
     pub fn with_patience(self, files: Patience) -> Self {
         OpenAi { files, ..self }
+    }
+
+    /// The same at the pace of an account, which it shares with the account's other clients.
+    pub fn at_pace(self, pace: Arc<Pace>) -> Self {
+        OpenAi { pace, ..self }
     }
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
@@ -86,7 +95,9 @@ impl OpenAi {
         let request = request.build().map_err(|e| ApiError::new(Class::InvalidInput, e.to_string()))?;
         let asked = request.url().clone();
         let call = call(&request);
+        self.pace.ready_soon().await?;
         let response = self.transport.send_patiently(request, patience).await.map_err(|e| send_error(&call, e))?;
+        self.pace.saw(response.status(), wire::retry_after(response.headers()));
         if response.status().is_success() {
             return Ok(response);
         }
@@ -297,6 +308,7 @@ impl BatchApi for OpenAi {
             Err(e) => return Created::Unknown(send_error(&call, e)),
         };
         let (status, headers) = (response.status(), response.headers().clone());
+        self.pace.saw(status, wire::retry_after(&headers));
         if let Some(redirect) = Redirect::of(&asked, status, &headers) {
             let error = self.redirected(&asked, status, &redirect);
             return Created::Unknown(ApiError { status: Some(status.as_u16()), ..error });

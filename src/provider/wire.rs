@@ -224,7 +224,7 @@ fn of_error(body: &[u8], key: &str) -> Option<String> {
 }
 
 /// `Retry-After` in seconds; its date form is not used by any batch API that we know.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds.min(86_400)))
 }

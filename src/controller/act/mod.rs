@@ -81,16 +81,16 @@ impl Act<'_> {
             Step::Halve(slot) => self.start_halve(slot)?,
             Step::Write => self.start_write()?,
             Step::Mark => self.mark().await?,
-            Step::Post(slot) => self.post(slot).await?,
-            Step::Search(slot) => self.settles(slot, self.search(slot)).await?,
-            Step::CheckFile(slot) => self.settles(slot, self.check_file(slot)).await?,
-            Step::Probe(slot) => self.settles(slot, self.probe(slot)).await?,
-            Step::Revoke(slot) => self.settles(slot, self.revoke(slot)).await?,
-            Step::Poll(slot) => self.poll(slot).await?,
-            Step::PollTwin { batch_id, .. } => self.look_at(&batch_id).await?,
-            Step::Cancel { batch_id, .. } => self.cancel(&batch_id).await?,
-            Step::CancelUnjournaled { batch_id } => self.cancel_unjournaled(batch_id).await?,
-            Step::DeleteFiles { files, slot, must } => self.delete_files(files, slot, must).await?,
+            Step::Post(_)
+            | Step::Search(_)
+            | Step::CheckFile(_)
+            | Step::Probe(_)
+            | Step::Revoke(_)
+            | Step::Poll(_)
+            | Step::PollTwin { .. }
+            | Step::Cancel { .. }
+            | Step::CancelUnjournaled { .. }
+            | Step::DeleteFiles { .. } => self.call(step)?,
         }
         Ok(Flow::Again)
     }

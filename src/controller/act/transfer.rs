@@ -338,7 +338,7 @@ async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJo
     Ok(job.filter(|job| job.metadata.uid == key.extra.uid))
 }
 
-fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
+pub(super) fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
     Box::new(edit)
 }
 
