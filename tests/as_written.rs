@@ -132,7 +132,7 @@ async fn sent(source: Source, recipe: Recipe) -> (String, String) {
     let entry: Value = serde_json::from_str(&read(layout::index(WORK, &shard.index_sha256)).await).unwrap();
     let head = r#"{"custom_id":"r0-01234567","method":"POST","url":"/v1/chat/completions","body":"#;
     let body = line.strip_prefix(head).unwrap().strip_suffix("}\n").unwrap();
-    (body.into(), entry["request_sha256"].as_str().unwrap().into())
+    (body.into(), entry["request_blake3"].as_str().unwrap().into())
 }
 
 /// No model of its own and no defaults: nothing has to be changed.

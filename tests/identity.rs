@@ -8,18 +8,20 @@ mod support;
 
 use std::sync::Arc;
 
-use batchjob_operator::api::Written;
+use batchjob_operator::api::{WorkHashVersion, Written};
 use batchjob_operator::requests::{Defaults, Held, PassError, Passed, Recipe, Source, pass};
-use batchjob_operator::store::{Folder, layout, staged};
+use batchjob_operator::store::{Folder, IndexEntry, layout, staged};
 use futures::StreamExt;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
+use WorkHashVersion::{V1, V2};
+
 const WORK: &str = "0123456789abcdef0123456789abcdef";
 
-fn recipe(defaults: &str) -> Recipe {
+fn recipe(defaults: &str, hash_version: WorkHashVersion) -> Recipe {
     let defaults = Defaults::of_field(&Written { field: "requestDefaultsJSON", json: defaults }).unwrap();
-    Recipe { defaults, run_id: Some("r".into()), ..support::recipe() }
+    Recipe { defaults, run_id: Some("r".into()), hash_version, ..support::recipe() }
 }
 
 async fn text(folder: &Folder, name: &str) -> String {
@@ -29,16 +31,20 @@ async fn text(folder: &Folder, name: &str) -> String {
 }
 
 /// The pass over requests with these bodies, and for each the body that is sent and the hash of the request.
-async fn passed(bodies: &[&str], defaults: &str) -> (Passed, Vec<(String, String)>) {
-    try_passed(bodies, defaults).await.unwrap()
+async fn passed(bodies: &[&str], defaults: &str, version: WorkHashVersion) -> (Passed, Vec<(String, String)>) {
+    try_passed(bodies, defaults, version).await.unwrap()
 }
 
-async fn try_passed(bodies: &[&str], defaults: &str) -> Result<(Passed, Vec<(String, String)>), PassError> {
+async fn try_passed(
+    bodies: &[&str],
+    defaults: &str,
+    version: WorkHashVersion,
+) -> Result<(Passed, Vec<(String, String)>), PassError> {
     let out = Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://out/", "out/");
     let lines = bodies.iter().enumerate().map(|(i, body)| format!("{{\"custom_id\": \"id-{i}\", \"body\": {body}}}\n"));
     let held = Held { name: "in".into(), file: "in.jsonl".into(), bytes: lines.collect::<String>().into_bytes() };
     let source = Source::Held { name: "in".into(), pieces: futures::stream::iter([Ok(held)]).boxed() };
-    let passed = pass(source, &recipe(defaults), Some((&out, WORK)), &std::env::temp_dir()).await?;
+    let passed = pass(source, &recipe(defaults, version), Some((&out, WORK)), &std::env::temp_dir()).await?;
     let [shard] = &passed.shards[..] else { panic!("{} shards", passed.shards.len()) };
     let (sent, index) = (layout::shard(WORK, &shard.sha256), layout::index(WORK, &shard.index_sha256));
     let (sent, index) = (text(&out, &sent).await, text(&out, &index).await);
@@ -46,12 +52,20 @@ async fn try_passed(bodies: &[&str], defaults: &str) -> Result<(Passed, Vec<(Str
         let head = format!(r#"{{"custom_id":"r{i}-01234567","method":"POST","url":"/v1/chat/completions","body":"#);
         let body = sent.strip_prefix(&head).unwrap().strip_suffix('}').unwrap();
         let entry: Value = serde_json::from_str(entry).unwrap();
-        (body.to_string(), entry["request_sha256"].as_str().unwrap().to_string())
+        (body.to_string(), entry[field_of(version)].as_str().unwrap().to_string())
     });
     Ok((passed.clone(), each.collect()))
 }
 
-/// What is written, what is sent of it, and the start of its hash.
+/// What an index calls the hash of a request.
+fn field_of(version: WorkHashVersion) -> &'static str {
+    match version {
+        V1 => "request_sha256",
+        V2 => "request_blake3",
+    }
+}
+
+/// What is written, what is sent of it, and the start of its hash in the first version.
 const PINNED: [(&str, &str, &str); 9] = [
     (
         r#"{"model": "m", "messages": [{"role": "user", "content": "plain"}], "temperature": 0}"#,
@@ -100,14 +114,44 @@ const PINNED: [(&str, &str, &str); 9] = [
     ),
 ];
 
+/// The start of their hashes in the second version.
+const PINNED_BLAKE3: [&str; 9] = [
+    "e6bf6df25bb4c72b",
+    "2243d07ef86b1e7f",
+    "02c79eb2c6b36dbf",
+    "6276272be51f40e4",
+    "3e87d8c3617a7fe9",
+    "88c76ad9ef2ffe88",
+    "d4e8361e6a25f476",
+    "63c2ba6185144937",
+    "32fe208bb0bbc90e",
+];
+
 #[tokio::test]
 async fn requests_are_sent_as_they_are_written_and_known_as_ever() {
     for (written, sent, hash) in PINNED {
-        let (_, requests) = passed(&[written], "{}").await;
+        let (_, requests) = passed(&[written], "{}", V1).await;
         let [(body, sha256)] = &requests[..] else { panic!("{} requests", requests.len()) };
         assert_eq!(body, sent);
         assert_eq!(sha256.get(..16).unwrap(), hash, "{sent}");
     }
+}
+
+/// Both versions hash one spelling, which the first one's pinned hashes hold fast; so a few of the second are enough.
+#[tokio::test]
+async fn requests_of_the_second_version_are_known_by_blake3() {
+    let mut known_by = vec![];
+    for (written, sent, _) in PINNED {
+        let (_, requests) = passed(&[written], "{}", V2).await;
+        assert_eq!(requests[0].0, sent);
+        known_by.push(requests[0].1.get(..16).unwrap().to_string());
+    }
+    assert_eq!(known_by, PINNED_BLAKE3);
+    let known_by = br#"/v1/chat/completions
+m
+{"messages":[{"content":"plain","role":"user"}],"model":"m","temperature":0}"#;
+    let hash = blake3::hash(known_by).to_hex();
+    assert!(hash.starts_with(PINNED_BLAKE3[0]), "{hash}");
 }
 
 /// Versions before kept no more digits than a 64-bit float has: what they sent, and knew the request by, was another number.
@@ -125,20 +169,20 @@ async fn a_number_that_was_sent_as_another_one_is_known_by_its_own_digits_now() 
             "a5e718501cfaded0",
         ),
     ] {
-        let (_, requests) = passed(&[written], "{}").await;
+        let (_, requests) = passed(&[written], "{}", V1).await;
         assert_eq!(requests[0].0, written, "all digits are sent");
         assert_eq!(requests[0].1.get(..16).unwrap(), now);
         assert_ne!(before, now);
     }
     let floats = r#"{"model":"m","n":[18446744073709551615,1.8446744073709552e+19,-9223372036854775808,-9.223372036854776e+18]}"#;
-    let (_, requests) = passed(&[floats], "{}").await;
+    let (_, requests) = passed(&[floats], "{}", V1).await;
     assert!(requests[0].1.starts_with("8efe84fb0bbea0d3"), "what was sent then is known as it was then");
 }
 
 #[tokio::test]
 async fn a_key_that_stands_twice_is_refused() {
     for twice in [r#"{"x": 1, "x": 2}"#, r#"{"x": 1, "\u0078": 2}"#, r#"{"messages": [{"role": "a", "role": "b"}]}"#] {
-        let refused = try_passed(&[twice], "{}").await.unwrap_err().to_string();
+        let refused = try_passed(&[twice], "{}", V2).await.unwrap_err().to_string();
         assert!(refused.contains("line 1: ") && refused.contains("twice"), "{refused}");
     }
 }
@@ -146,9 +190,26 @@ async fn a_key_that_stands_twice_is_refused() {
 #[tokio::test]
 async fn works_are_known_as_ever() {
     let bodies = PINNED.map(|(written, ..)| written).into_iter().filter(|b| !b.contains("other")).collect::<Vec<_>>();
-    let (work, requests) = passed(&bodies, r#"{"z": {"b": 0.50, "a": "\u007f/é\n"}, "max_tokens": 5}"#).await;
+    let defaults = r#"{"z": {"b": 0.50, "a": "\u007f/é\n"}, "max_tokens": 5}"#;
+    let (work, requests) = passed(&bodies, defaults, V1).await;
     let first = r#"{"model": "m", "messages": [{"role": "user", "content": "plain"}], "temperature": 0,"z":{"b": 0.50, "a": "\u007f/é\n"},"max_tokens":5}"#;
     assert_eq!(requests[0].0, first);
-    assert_eq!(work.input_sha256, "6805d0012507be5ace60e6b5694d535d43d319c311bcdc80e270be64cf6ff354");
     assert_eq!(work.work_hash, "v1-a7ca9ef354ec6acf776aa06e29c44cd75a21c3aa0a78861c3ee6f4e702f6f966");
+    let (now, _) = passed(&bodies, defaults, V2).await;
+    assert_eq!(now.work_hash, "v2-44f447406a927511823daf1b1bd30dd7e691a9413e9a05bb1dfe63d5ad7b06fa");
+    assert_eq!((&now.shards[0].sha256, &now.input_version), (&work.shards[0].sha256, &work.input_version));
+    let versions = [&work, &now].map(|passed| WorkHashVersion::of(&passed.work_hash));
+    assert_eq!(versions, [Some(V1), Some(V2)]);
+}
+
+/// The index says what the hash of a request is called, and results lines say it after it.
+#[test]
+fn a_line_of_an_index_is_read_and_written_as_its_work_has_it() {
+    for line in [
+        r#"{"index":7,"custom_id":"a","request_sha256":"00ff"}"#,
+        r#"{"index":7,"custom_id":"a","request_blake3":"00ff"}"#,
+    ] {
+        let entry: IndexEntry = serde_json::from_str(line).unwrap();
+        assert_eq!(serde_json::to_string(&entry).unwrap(), line);
+    }
 }

@@ -32,7 +32,7 @@ pub fn measure() -> Figure {
     let pairs: Vec<(f64, f64)> =
         (0..PAIRS).map(|_| (megabytes / planned(&runtime, &bytes), megabytes / parsed(&bytes))).collect();
     let name = format!("{megabytes:.0} MB checked and encoded in memory; serde_json parsing them into raw values");
-    Figure::of_pairs("plan", name, "MB/s of one core", &pairs, Bar::AtLeast(0.6))
+    Figure::of_pairs("plan", name, "MB/s of one core", &pairs, Bar::AtLeast(0.7))
 }
 
 /// Seconds of CPU that a pass takes.

@@ -379,9 +379,11 @@ pub struct PinnedProvider {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct InputStatus {
-    /// SHA-256 of the input's bytes.
-    #[schemars(length(max = 64))]
-    pub sha256: String,
+    /// What changes when the input does: the ETag of its one object, or a BLAKE3 hash of the names and versions of its objects; of
+    /// requests in ConfigMaps or inline, a BLAKE3 hash of their bytes.
+    #[serde(default, alias = "sha256")]
+    #[schemars(length(max = 128))]
+    pub version: String,
     /// The input's size in bytes.
     #[schemars(range(min = 0))]
     pub size_bytes: i64,

@@ -17,6 +17,7 @@ mod schema;
 mod storage;
 pub mod text;
 pub mod weight;
+mod work_hash;
 mod written;
 
 pub use batchjob::*;
@@ -25,6 +26,7 @@ pub use crd::{crds, render as render_crd};
 pub use free_form::{FreeForm, KnownBy};
 pub use lean::Lean;
 pub use storage::*;
+pub use work_hash::WorkHashVersion;
 pub use written::Written;
 
 /// API group of every kind of ours.

@@ -4,7 +4,7 @@ use super::journal::{Commit, Journal, Owner, Plan, Shard, Slot};
 use super::observed::{ManifestView, Observed, Planned, Task};
 use super::{deleting, ending, taking};
 use crate::api::conditions::reasons;
-use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION, RequestCounts};
+use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION, RequestCounts, WorkHashVersion};
 
 /// Milliseconds between two looks for something that a person must mend: Secrets are polled, not watched.
 pub(super) const MENDED_CHECK: i64 = 15_000;
@@ -49,6 +49,8 @@ pub enum Step {
     Pass {
         /// The work to stage for.
         stage: Option<String>,
+        /// The version of the hash: what it is compared with may be from before.
+        version: WorkHashVersion,
     },
     /// Create the journal if there is none.
     Open(Journal),
@@ -374,9 +376,12 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
     {
         // Another job's results lie here and this work was never sent: whose are they?
         let hash = &manifest.work_hash;
-        return match journal.plan.as_ref().is_some_and(|p| p.work_hash == *hash) {
+        return match journal.plan.as_ref().is_some_and(|p| p.work_hash == *hash) || is_same_work(o, hash) {
             true => reuse(manifest),
-            false => free_failure(journal, reasons::OUTPUT_CONFLICT, other_work()),
+            false => match journal.plan.as_ref().and_then(|p| other_version(&p.work_hash, hash)) {
+                Some(version) if !has_hash_of(o, version) => pass_to_compare(o, version),
+                _ => free_failure(journal, reasons::OUTPUT_CONFLICT, other_work()),
+            },
         };
     }
     if let (Some(stuck), false) = (provider_going(o), sent || ending::is_out_of_time(o)) {
@@ -461,7 +466,7 @@ fn plan(o: &Observed, journal: &Journal) -> Step {
             j.plan = Some(planned.plan.clone());
             j.shards = planned.shards.clone();
         })),
-        _ => Step::Pass { stage: Some(journal.work_id.clone()) },
+        _ => Step::Pass { stage: Some(journal.work_id.clone()), version: WorkHashVersion::default() },
     }
 }
 
@@ -471,11 +476,43 @@ pub(super) fn same_work(o: &Observed, hash: &str, then: impl Fn(&Planned) -> Ste
         return wait(None, reasons::PLANNING);
     }
     match o.memory.pass.as_ref().filter(|p| p.spec_hash == o.job.spec_hash).map(|p| &p.result) {
-        None => Step::Pass { stage: None },
+        None => pass_to_compare(o, WorkHashVersion::of(hash).unwrap_or_default()),
         Some(Err(message)) => Step::Fail(Failure { reason: reasons::INVALID_INPUT, message: message.clone() }),
         Some(Ok(planned)) if planned.plan.work_hash == hash => then(planned),
-        Some(Ok(_)) => Step::Fail(Failure { reason: reasons::OUTPUT_CONFLICT, message: other_work() }),
+        Some(Ok(planned)) => match other_version(&planned.plan.work_hash, hash) {
+            Some(version) => pass_to_compare(o, version),
+            None => Step::Fail(Failure { reason: reasons::OUTPUT_CONFLICT, message: other_work() }),
+        },
     }
+}
+
+/// The version of `hash`, where `known` is of another one, so that the two cannot be compared.
+fn other_version(known: &str, hash: &str) -> Option<WorkHashVersion> {
+    let version = WorkHashVersion::of(hash)?;
+    (WorkHashVersion::of(known)? != version).then_some(version)
+}
+
+fn pass_to_compare(o: &Observed, version: WorkHashVersion) -> Step {
+    match o.memory.running.contains(&Task::Pass) {
+        true => wait(None, reasons::PLANNING),
+        false => Step::Pass { stage: None, version },
+    }
+}
+
+/// The hash of this job's work, as far as its input was read for it.
+fn hash_of_pass<'a>(o: &Observed<'a>) -> Option<&'a str> {
+    let pass = o.memory.pass.as_ref().filter(|p| p.spec_hash == o.job.spec_hash)?;
+    Some(pass.result.as_ref().ok()?.plan.work_hash.as_str())
+}
+
+fn is_same_work(o: &Observed, hash: &str) -> bool {
+    hash_of_pass(o) == Some(hash)
+}
+
+/// Whether the input was read for a hash of this version, with whatever outcome.
+fn has_hash_of(o: &Observed, version: WorkHashVersion) -> bool {
+    let failed = o.memory.pass.as_ref().is_some_and(|p| p.spec_hash == o.job.spec_hash && p.result.is_err());
+    failed || hash_of_pass(o).and_then(WorkHashVersion::of) == Some(version)
 }
 
 fn other_work() -> String {

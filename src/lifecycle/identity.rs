@@ -12,9 +12,6 @@ use crate::api::{
     RequestTemplate,
 };
 
-/// Prefix of every work hash; grows when its definition changes, so that old hashes stay recognisable.
-pub const WORK_HASH_VERSION: &str = "v1";
-
 /// SHA-256 over the fields that shape requests or identity: what [`crate::api::Lock`] locks. Policies, limits and the
 /// names of credentials are not among them.
 ///

@@ -25,7 +25,7 @@ mod twins;
 pub use collecting::{Reading, Short, Tries, Unanswered};
 pub use decide::{Failure, Step, Stuck, Waiting, decide};
 pub use errors::{TOO_LARGE, error_summary};
-pub use identity::{WORK_HASH_VERSION, output_uri, spec_hash};
+pub use identity::{output_uri, spec_hash};
 pub use journal::*;
 pub use observed::*;
 pub use project::{left_out, may_be_submitted, project, seen};

@@ -1,14 +1,13 @@
 //! What is checked of every request before anything is paid.
 
-use aws_lc_rs::digest::{Context, SHA256};
-
 use super::document::{Body, Entry, Line, Object};
+use super::hash::{HASH_BYTES, hash};
 use super::merge::{Defaults, Merged};
 use super::reader::{self, Fault};
 use super::template::Template;
 use super::variable::{Row, Texts};
-use crate::api::InputFormat;
 use crate::api::json;
+use crate::api::{InputFormat, WorkHashVersion};
 
 /// Longest custom id, in bytes.
 const CUSTOM_ID_LIMIT: usize = 512;
@@ -24,8 +23,8 @@ pub struct Request {
     pub model: String,
     /// What the endpoint is sent: as it was written, in one line, with the job's defaults behind its own fields.
     pub body: String,
-    /// SHA-256 of endpoint, model and body: the same for equal JSON.
-    pub sha256: Vec<u8>,
+    /// Hash of endpoint, model and body: the same for equal JSON.
+    pub hash: [u8; HASH_BYTES],
 }
 
 /// What every request of a job shares.
@@ -39,6 +38,8 @@ pub struct Shape {
     defaults: Defaults,
     /// Models that the provider may be asked for; empty: any.
     allowed_models: Vec<String>,
+    /// How requests are hashed.
+    version: WorkHashVersion,
 }
 
 impl Shape {
@@ -50,7 +51,13 @@ impl Shape {
         allowed_models: Vec<String>,
     ) -> Shape {
         let base_url = base_url.trim_end_matches('/').into();
-        Shape { path, base_url, defaults: defaults.with_model(model), allowed_models }
+        let version = WorkHashVersion::default();
+        Shape { path, base_url, defaults: defaults.with_model(model), allowed_models, version }
+    }
+
+    /// The same with requests that are hashed as in this version.
+    pub fn hashed_as(self, version: WorkHashVersion) -> Shape {
+        Shape { version, ..self }
     }
 
     /// Path such as `/v1/chat/completions`.
@@ -169,12 +176,11 @@ impl Shape {
             return Err("asks for `stream`, which batches do not have; take it out".into());
         }
         let model = self.model(merged.get("model"))?;
-        let mut hash = Context::new(&SHA256);
-        for part in [self.path, "\n", &model, "\n"] {
-            hash.update(part.as_bytes());
-        }
-        merged.hash(&mut hash);
-        Ok(Request { custom_id, model, body: merged.sent(), sha256: hash.finish().as_ref().to_vec() })
+        let mut known_by = String::with_capacity(body.written().len() + 512);
+        known_by.extend([self.path, "\n", &model, "\n"]);
+        merged.spell(&mut known_by);
+        let hash = hash(self.version, known_by.as_bytes());
+        Ok(Request { custom_id, model, body: merged.sent(), hash })
     }
 
     fn model(&self, named: Option<&str>) -> Result<String, String> {

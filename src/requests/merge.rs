@@ -1,7 +1,5 @@
 //! A body with what the job adds to it. Of its text, only that is changed.
 
-use aws_lc_rs::digest::Context;
-
 use super::check::faulty_field;
 use super::document::{Object, in_one_line};
 use super::reader::{Fault, push_string};
@@ -213,12 +211,12 @@ impl<'a> Merged<'a> {
         out
     }
 
-    /// Adds to a hash what the body is known by: the same for equal JSON.
-    pub fn hash(&self, hash: &mut Context) {
+    /// Adds what the body is known by: the same for equal JSON.
+    pub fn spell(&self, out: &mut String) {
         let mut added: Vec<&DefaultField> = self.added.clone();
         added.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let mut added = added.into_iter().peekable();
-        let mut spelling = Spelling { hash, is_first: true };
+        let mut spelling = Spelling { out, is_first: true };
         for (i, field) in self.body.fields().iter().enumerate() {
             while let Some(default) = added.next_if(|default| *default.key < *field.key) {
                 spelling.field(&default.key, &default.spelled);
@@ -234,24 +232,22 @@ impl<'a> Merged<'a> {
     }
 }
 
-/// An object that is hashed field by field.
+/// An object that is spelled field by field.
 struct Spelling<'a> {
-    hash: &'a mut Context,
+    out: &'a mut String,
     is_first: bool,
 }
 
 impl Spelling<'_> {
     fn field(&mut self, key: &str, value: &str) {
-        let mut head = String::with_capacity(key.len() + 4);
-        head.push(if self.is_first { '{' } else { ',' });
-        push_string(key, &mut head);
-        head.push(':');
+        self.out.push(if self.is_first { '{' } else { ',' });
+        push_string(key, self.out);
+        self.out.push(':');
+        self.out.push_str(value);
         self.is_first = false;
-        self.hash.update(head.as_bytes());
-        self.hash.update(value.as_bytes());
     }
 
     fn end(self) {
-        self.hash.update(if self.is_first { b"{}" } else { b"}" });
+        self.out.push_str(if self.is_first { "{}" } else { "}" });
     }
 }

@@ -5,6 +5,7 @@ mod compression;
 mod csv;
 mod document;
 mod encoding;
+mod hash;
 mod merge;
 mod number;
 mod objects;
@@ -14,6 +15,7 @@ mod read;
 mod reader;
 mod template;
 mod variable;
+mod version;
 mod whole;
 
 pub use merge::Defaults;

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use aws_lc_rs::digest::{SHA256, digest};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::check::{Request, Shape, faulty_field};
 use super::document::Object;
+use super::hash::{Hasher, hash};
 use super::merge::Defaults;
 use super::objects::Selection;
 use super::problems::Problems;
@@ -23,9 +24,11 @@ use super::whole::{SizeLimit, TooLarge};
 use crate::api::text::hex;
 use crate::api::{
     CsvOptions, EmptyPolicy, Endpoint, InlineRequest, InputCompression, InputFormat, LeftOut, OnTooLarge,
-    RequestTemplate,
+    RequestTemplate, WorkHashVersion,
 };
-use crate::store::{Folder, IndexEntry, LINE_LIMIT, ShardWriter, StagedShard, StoreError, inputs_of_body, layout};
+use crate::store::{
+    Folder, IndexEntry, LINE_LIMIT, RequestHash, ShardWriter, StagedShard, StoreError, inputs_of_body, layout,
+};
 
 /// Models of one job: each makes batches of its own.
 const MODEL_LIMIT: usize = 16;
@@ -101,15 +104,16 @@ pub struct Recipe {
     pub max_batches: usize,
     /// Models that the provider may be asked for; empty: any.
     pub allowed_models: Vec<String>,
-    /// Prefix of the work hash.
-    pub hash_version: &'static str,
+    /// How requests and work are hashed.
+    pub hash_version: WorkHashVersion,
 }
 
 /// What the pass gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passed {
-    /// SHA-256 of the input's bytes.
-    pub input_sha256: String,
+    /// What changes when the input does: the ETag of its one object, or a hash of all objects' names and versions; of what is
+    /// held, a hash of its bytes.
+    pub input_version: String,
     /// The input's size in bytes.
     pub input_bytes: u64,
     /// Objects and keys that were read.
@@ -226,7 +230,7 @@ pub(super) struct Pass<'a> {
     problems: Problems,
     seen: HashSet<[u8; 16]>,
     models: BTreeSet<String>,
-    chain: Context,
+    chain: Hasher,
     requests: i64,
 }
 
@@ -237,7 +241,7 @@ impl<'a> Pass<'a> {
         Pass {
             name,
             recipe,
-            shape: Shape::new(path, &recipe.base_url, model, defaults, allowed),
+            shape: Shape::new(path, &recipe.base_url, model, defaults, allowed).hashed_as(recipe.hash_version),
             stage,
             writer: stage.map(|(folder, work_id)| {
                 ShardWriter::new(folder, work_id, spool, recipe.max_requests, recipe.max_bytes)
@@ -246,7 +250,7 @@ impl<'a> Pass<'a> {
             problems: Problems::new(stage.map(|_| spool)),
             seen: HashSet::new(),
             models: BTreeSet::new(),
-            chain: Context::new(&SHA256),
+            chain: Hasher::new(recipe.hash_version),
             requests: 0,
         }
     }
@@ -295,7 +299,7 @@ impl<'a> Pass<'a> {
         };
         self.chain.update(&(request.custom_id.len() as u64).to_le_bytes());
         self.chain.update(request.custom_id.as_bytes());
-        self.chain.update(&request.sha256);
+        self.chain.update(&request.hash);
         let index = self.requests;
         self.requests += 1;
         if self.requests > REQUEST_LIMIT {
@@ -308,7 +312,8 @@ impl<'a> Pass<'a> {
         if self.problems.count() > 0 {
             return Ok(());
         }
-        let entry = IndexEntry { index, custom_id: request.custom_id, request_sha256: hex(&request.sha256) };
+        let request_hash = RequestHash::of(self.recipe.hash_version, hex(&request.hash));
+        let entry = IndexEntry { index, custom_id: request.custom_id, request_hash };
         self.stage(origin, line, &entry, &request.model, &request.body).await
     }
 
@@ -379,19 +384,19 @@ impl<'a> Pass<'a> {
             Some(writer) => writer.finish().await?,
             None => vec![],
         };
-        let chain = hex(self.chain.finish().as_ref());
+        let (version, chain) = (self.recipe.hash_version, hex(&self.chain.finish()));
         let identity = json!([self.recipe.provider, self.recipe.run_id, self.requests, chain]).to_string();
-        let hash = hex(digest(&SHA256, identity.as_bytes()).as_ref());
+        let work_hash = format!("{}-{}", version.prefix(), hex(&hash(version, identity.as_bytes())));
         let (too_large, sources, left_out) = (reading.too_large, reading.sources, reading.left_out);
-        let (input_sha256, input_bytes) = reading.finish();
+        let (input_version, input_bytes) = reading.finish();
         Ok(Passed {
-            input_sha256,
+            input_version,
             input_bytes,
             sources,
             left_out,
             requests: self.requests,
             too_large,
-            work_hash: format!("{}-{hash}", self.recipe.hash_version),
+            work_hash,
             shards,
         })
     }

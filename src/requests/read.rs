@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use encoding_rs::Encoding;
 use futures::StreamExt;
 use tokio::io::AsyncReadExt;
@@ -14,9 +13,9 @@ use super::encoding;
 use super::objects::{self, Selection};
 use super::pass::{Origin, Pass};
 use super::template::Template;
+use super::version::InputVersion;
 use super::whole::{SizeLimit, TooLarge};
 use super::{Held, PassError, Recipe};
-use crate::api::text::hex;
 use crate::api::{InputCompression, InputFormat, LeftOut};
 use crate::store::{Entry, Folder, LINE_LIMIT, Line, Lines, Listed, StoreError};
 
@@ -35,8 +34,7 @@ pub struct Reading {
     /// Objects and keys that were read.
     pub sources: i64,
     pub left_out: LeftOut,
-    /// Over the bytes as they are stored.
-    hash: Context,
+    version: InputVersion,
     bytes: u64,
 }
 
@@ -65,20 +63,26 @@ impl Reading {
             sizes: Sizes::default(),
             sources: 0,
             left_out: LeftOut::default(),
-            hash: Context::new(&SHA256),
+            version: InputVersion::default(),
             bytes: 0,
         })
     }
 
-    /// SHA-256 and number of the bytes that were read.
+    /// The version of what was read, and its size in bytes.
     pub fn finish(self) -> (String, u64) {
-        (hex(self.hash.finish().as_ref()), self.bytes)
+        (self.version.finish(), self.bytes)
     }
 
-    /// Bytes that are no line or row.
+    /// Bytes that no store gives a version to.
     pub fn count(&mut self, bytes: &[u8]) {
-        self.hash.update(bytes);
+        self.version.held(bytes);
         self.bytes += bytes.len() as u64;
+    }
+
+    /// An object, of which so many bytes are read.
+    pub fn count_object(&mut self, object: &Listed, bytes: usize) {
+        self.version.object(object);
+        self.bytes += bytes as u64;
     }
 
     /// Reads what a URI means: one object, or many, each as it was when it was listed.
@@ -107,6 +111,7 @@ impl Reading {
         for object in objects {
             let uri = folder.uri_of(object.name());
             let entry = folder.get_listed(&object).await?.ok_or_else(|| StoreError::changed(&uri))?;
+            self.count_object(&object, 0);
             self.piece(pass, &uri, object.name(), content(entry)).await?;
         }
         Ok(())
@@ -114,6 +119,7 @@ impl Reading {
 
     /// Reads what is at hand.
     pub async fn held(&mut self, pass: &mut Pass<'_>, held: Held) -> Result<(), PassError> {
+        self.version.held(&held.bytes);
         self.piece(pass, &held.name, &held.file, Box::new(std::io::Cursor::new(held.bytes))).await
     }
 
@@ -126,9 +132,8 @@ impl Reading {
     ) -> Result<(), PassError> {
         let sizes = self.sizes.next();
         self.sources += 1;
-        let (hash, bytes, counted) = (&mut self.hash, &mut self.bytes, sizes.clone());
+        let (bytes, counted) = (&mut self.bytes, sizes.clone());
         let stored = InspectReader::new(stored, move |read: &[u8]| {
-            hash.update(read);
             *bytes += read.len() as u64;
             counted.stored(read.len());
         });

@@ -41,8 +41,7 @@ pub struct TooLarge {
 /// An object as it is stored.
 struct Stored {
     uri: String,
-    key: String,
-    size: u64,
+    object: Listed,
     /// All of it, or as much as is of use.
     bytes: Vec<u8>,
 }
@@ -66,7 +65,7 @@ impl Reading {
         while let Some(stored) = fetched.next().await {
             let stored = stored?;
             self.sources += 1;
-            self.count(&stored.bytes);
+            self.count_object(&stored.object, stored.bytes.len());
             let origin = Origin { source: stored.uri.as_str().into(), entry: "line" };
             let checked = match unpack(&stored, self.compression, self.limit, self.sizes.next()).await {
                 Ok(unpacked) => match self.fit(pass, &stored, unpacked, template) {
@@ -90,7 +89,7 @@ impl Reading {
         template: &Template,
     ) -> Option<Result<super::check::Request, String>> {
         match (unpacked.too_large, self.limit.then) {
-            (true, OnTooLarge::Fail) => return Some(Err(self.limit.exceeded(stored.size))),
+            (true, OnTooLarge::Fail) => return Some(Err(self.limit.exceeded(stored.object.size))),
             (true, OnTooLarge::Skip) => {
                 self.too_large.skipped += 1;
                 return None;
@@ -98,7 +97,7 @@ impl Reading {
             (true, OnTooLarge::Truncate) => self.too_large.truncated += 1,
             (false, _) => {}
         }
-        let parts = parts(&stored.key, &unpacked, template);
+        let parts = parts(stored.object.name(), &unpacked, template);
         Some(parts.and_then(|parts| pass.shape().row(&parts, template)))
     }
 }
@@ -125,7 +124,7 @@ fn ahead(folder: &Folder, objects: Vec<Listed>, limit: SizeLimit) -> BoxStream<'
 }
 
 async fn fetch(folder: &Folder, object: Listed, limit: SizeLimit) -> Result<Stored, PassError> {
-    let (uri, key) = (folder.uri_of(object.name()), object.name().to_string());
+    let uri = folder.uri_of(object.name());
     let mut bytes = vec![];
     let in_vain = object.size > limit.of_use() as u64 && limit.then != OnTooLarge::Truncate;
     if !in_vain {
@@ -139,7 +138,7 @@ async fn fetch(folder: &Folder, object: Listed, limit: SizeLimit) -> Result<Stor
             }
         }
     }
-    Ok(Stored { uri, key, size: object.size, bytes })
+    Ok(Stored { uri, object, bytes })
 }
 
 async fn unpack(
@@ -148,7 +147,7 @@ async fn unpack(
     limit: SizeLimit,
     sizes: Sizes,
 ) -> Result<Unpacked, Broken> {
-    let cut = stored.size > stored.bytes.len() as u64;
+    let cut = stored.object.size > stored.bytes.len() as u64;
     if cut && limit.then != OnTooLarge::Truncate {
         return Ok(Unpacked { bytes: vec![], too_large: true });
     }
@@ -241,7 +240,7 @@ mod tests {
             max_inputs: 50_000,
             max_batches: 100,
             allowed_models: vec![],
-            hash_version: "v1",
+            hash_version: Default::default(),
         };
         let name = input["name"].as_str().unwrap_or_default().to_string();
         let source = Source::Objects { folder: folder.clone(), name };

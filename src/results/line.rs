@@ -7,6 +7,8 @@ use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::store::{IndexEntry, RequestHash};
+
 /// How one request ended, as a part says it.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -102,5 +104,24 @@ pub(super) struct ResultLine<'a> {
     pub custom_id: &'a str,
     pub response: Option<&'a RawValue>,
     pub error: Option<&'a RawValue>,
-    pub request_sha256: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_sha256: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_blake3: Option<&'a str>,
+}
+
+impl<'a> ResultLine<'a> {
+    /// A line under the user's own id, with the request's hash as the index of its work calls it.
+    pub fn new(
+        entry: &'a IndexEntry,
+        id: Option<&'a RawValue>,
+        response: Option<&'a RawValue>,
+        error: Option<&'a RawValue>,
+    ) -> ResultLine<'a> {
+        let (request_sha256, request_blake3) = match &entry.request_hash {
+            RequestHash::Sha256(hex) => (Some(hex.as_str()), None),
+            RequestHash::Blake3(hex) => (None, Some(hex.as_str())),
+        };
+        ResultLine { id, custom_id: &entry.custom_id, response, error, request_sha256, request_blake3 }
+    }
 }

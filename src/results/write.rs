@@ -225,7 +225,7 @@ async fn join(
             None => {
                 let (code, message) = &request.absent;
                 let absent = to_raw_value(&json!({"code": code, "message": message})).map_err(corrupt)?;
-                errors.line(&without_answer(entry, &absent)).await?;
+                errors.line(&ResultLine::new(entry, None, None, Some(&absent))).await?;
             }
         }
         let sent = request.sent.ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
@@ -237,23 +237,7 @@ async fn join(
 /// The provider's line under the user's own id.
 fn handed_on<'a>(entry: &'a IndexEntry, line: &'a RawValue) -> Result<ResultLine<'a>, WriteError> {
     let line: ProviderLine = serde_json::from_str(line.get()).map_err(corrupt)?;
-    Ok(ResultLine {
-        id: line.id,
-        custom_id: &entry.custom_id,
-        response: line.response,
-        error: line.error,
-        request_sha256: &entry.request_sha256,
-    })
-}
-
-fn without_answer<'a>(entry: &'a IndexEntry, error: &'a RawValue) -> ResultLine<'a> {
-    ResultLine {
-        id: None,
-        custom_id: &entry.custom_id,
-        response: None,
-        error: Some(error),
-        request_sha256: &entry.request_sha256,
-    }
+    Ok(ResultLine::new(entry, line.id, line.response, line.error))
 }
 
 /// The request as it was sent, under the user's own id: an input in OpenAI's format.

@@ -90,6 +90,11 @@ impl Listed {
         &self.path.as_ref()[self.name_at..]
     }
 
+    /// The store's word for its version, where it has one.
+    pub fn etag(&self) -> Option<&str> {
+        self.etag.as_deref()
+    }
+
     /// What changes when it is replaced.
     pub fn version(&self) -> String {
         format!("{} {} {}", self.etag.as_deref().unwrap_or_default(), self.size, self.modified)

@@ -15,7 +15,7 @@ pub use document::{DOCUMENT_LIMIT, Document, ObjectDocument, SwapError, Swapped,
 pub use folder::{Credentials, Entry, Folder, Listed, Place};
 pub use inputs::{inputs_of_body, inputs_of_line};
 pub use lines::{LINE_LIMIT, Line, Lines, Turn};
-pub use shards::{IndexEntry, ShardWriter, StagedShard};
+pub use shards::{IndexEntry, RequestHash, ShardWriter, StagedShard};
 pub use upload::Upload;
 
 use s3::{NoContentLength, Refusal};

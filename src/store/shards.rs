@@ -9,16 +9,70 @@ use serde::{Deserialize, Serialize};
 
 use super::staged::Spool;
 use super::{Folder, StoreError, layout};
+use crate::api::WorkHashVersion;
 
 /// A line of a shard's index.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(from = "IndexLine", into = "IndexLine")]
 pub struct IndexEntry {
     /// Place of the request in the input, from 0.
     pub index: i64,
     /// The user's name for it.
     pub custom_id: String,
-    /// SHA-256 over endpoint, model and body.
-    pub request_sha256: String,
+    /// What the request is known by.
+    pub request_hash: RequestHash,
+}
+
+/// A hash over endpoint, model and body of a request, without ids, in hex.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestHash {
+    /// Of works of the first version: `request_sha256`.
+    Sha256(String),
+    /// `request_blake3`.
+    Blake3(String),
+}
+
+impl RequestHash {
+    /// `hex` as it is called in works of this version.
+    pub fn of(version: WorkHashVersion, hex: String) -> RequestHash {
+        match version {
+            WorkHashVersion::V1 => RequestHash::Sha256(hex),
+            WorkHashVersion::V2 => RequestHash::Blake3(hex),
+        }
+    }
+}
+
+/// The same as it is written.
+#[derive(Serialize, Deserialize)]
+struct IndexLine {
+    index: i64,
+    custom_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_blake3: Option<String>,
+}
+
+impl From<IndexLine> for IndexEntry {
+    fn from(line: IndexLine) -> Self {
+        let IndexLine { index, custom_id, request_sha256, request_blake3 } = line;
+        let request_hash = match request_blake3 {
+            Some(hex) => RequestHash::Blake3(hex),
+            None => RequestHash::Sha256(request_sha256.unwrap_or_default()),
+        };
+        IndexEntry { index, custom_id, request_hash }
+    }
+}
+
+impl From<IndexEntry> for IndexLine {
+    fn from(entry: IndexEntry) -> Self {
+        let IndexEntry { index, custom_id, request_hash } = entry;
+        let (request_sha256, request_blake3) = match request_hash {
+            RequestHash::Sha256(hex) => (Some(hex), None),
+            RequestHash::Blake3(hex) => (None, Some(hex)),
+        };
+        IndexLine { index, custom_id, request_sha256, request_blake3 }
+    }
 }
 
 /// A staged set of requests for one batch.

@@ -147,3 +147,53 @@ fn a_job_whose_store_cannot_close_its_journal_is_let_go_at_once() {
     let untidy = Some("no If-Match".to_string());
     assert_eq!(step(&failed, Some(&planned), &unfit), Step::RemoveFinalizer { abandoned: None, untidy });
 }
+
+/// After an upgrade, a job is the same work as the results that an earlier version wrote, and as a journal that it planned:
+/// its input is read for a hash of their version, and nothing is paid again.
+#[test]
+fn work_of_an_earlier_version_is_known_by_a_hash_of_that_version() {
+    use batchjob_operator::api::WorkHashVersion::{V1, V2};
+    let fresh = JobView { submitted: false, ..job() };
+    let results = ManifestView {
+        work_id: "other".into(),
+        work_hash: "v1-same".into(),
+        outcome: Outcome::Succeeded,
+        reason: "AllSucceeded".into(),
+        message: "m".into(),
+        requests: RequestCounts::default(),
+        at: NOW,
+        files: vec![],
+        errors: vec![],
+    };
+    let known_as = |hash: &str| {
+        let planned = Planned { staged: None, plan: plan(hash), shards: vec![] };
+        let pass = Some(Pass { spec_hash: "spec".into(), result: Ok(planned) });
+        Memory { pass, manifest: Some(Some(results.clone())), ..memory() }
+    };
+    let unread = Memory { pass: None, ..known_as("") };
+    let unsent = Journal { plan: Some(plan("v2-now")), ..journal(owner("j", "u"), None) };
+    let unplanned = Journal { plan: None, shards: vec![], ..unsent.clone() };
+    let of_another = journal(owner("another", "v"), None);
+    for (what, journal) in [
+        ("no journal", None),
+        ("planned", Some(&unsent)),
+        ("unplanned", Some(&unplanned)),
+        ("foreign", Some(&of_another)),
+    ] {
+        let to_compare = Step::Pass { stage: None, version: V1 };
+        assert_eq!(step(&fresh, journal, &unread), to_compare, "{what}");
+        assert_eq!(step(&fresh, journal, &known_as("v2-now")), to_compare, "{what}");
+        let adopted = step(&fresh, journal, &known_as("v1-same"));
+        assert!(matches!(adopted, Step::Conclude { reused: true, .. }), "{what}: {adopted:?}");
+    }
+    assert!(matches!(step(&fresh, None, &known_as("v1-other")), Step::Fail(f) if f.reason == "OutputConflict"));
+    assert_eq!(fails(&fresh, unsent, &known_as("v1-other")).reason, "OutputConflict");
+    let planned_before =
+        Journal { plan: Some(plan("v1-same")), ..journal(owner("j", "an earlier object"), submitted()) };
+    let no_results = |hash: &str| Memory { manifest: Some(None), ..known_as(hash) };
+    assert_eq!(step(&fresh, Some(&planned_before), &no_results("v2-now")), Step::Pass { stage: None, version: V1 });
+    assert!(matches!(step(&fresh, Some(&planned_before), &no_results("v1-same")), Step::Swap(_)), "it is taken over");
+    let first = Memory { pass: None, ..no_results("") };
+    let to_stage = Step::Pass { stage: Some("w".into()), version: V2 };
+    assert_eq!(step(&fresh, Some(&Journal { work_id: "w".into(), ..unplanned }), &first), to_stage);
+}

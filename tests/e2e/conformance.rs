@@ -2,8 +2,8 @@
 
 use batchjob_operator::api::{ObjectStoreLocation, OutputCompression};
 use batchjob_operator::store::{
-    ConfigMaps, Credentials, Document, Folder, IndexEntry, ObjectDocument, ShardWriter, StoreError, SwapError, layout,
-    prove_conditional_writes, staged,
+    ConfigMaps, Credentials, Document, Folder, IndexEntry, ObjectDocument, RequestHash, ShardWriter, StoreError,
+    SwapError, layout, prove_conditional_writes, staged,
 };
 use batchjob_operator::transport::{HostPolicy, Transport};
 use bytes::Bytes;
@@ -124,7 +124,8 @@ async fn what_is_staged_is_read_back_and_tidied() {
         let spool = std::env::temp_dir();
         let mut writer = ShardWriter::new(&folder, WORK, &spool, 2, 1 << 20);
         for index in 0..5 {
-            let entry = IndexEntry { index, custom_id: index.to_string(), request_sha256: String::new() };
+            let entry =
+                IndexEntry { index, custom_id: index.to_string(), request_hash: RequestHash::Blake3(String::new()) };
             writer.push("m", &[format!("{{\"n\":{index}}}").as_bytes()], 0, &entry).await.unwrap();
         }
         let shards = writer.finish().await.unwrap();

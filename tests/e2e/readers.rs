@@ -24,7 +24,7 @@ struct Table {
 #[derive(Deserialize)]
 struct Line {
     custom_id: String,
-    sha256: Option<String>,
+    blake3: Option<String>,
     status: Option<i64>,
     answer: Option<String>,
     code: Option<String>,
@@ -64,8 +64,8 @@ fn check(reader: &str, [results, errors, unsuccessful]: [&Table; 3]) {
     let (refused, answered): (Vec<usize>, Vec<usize>) = (0..LINES).partition(|i| prompt(*i).contains("forbidden"));
     assert_eq!(refused.len(), 7);
     for table in [results, errors] {
-        assert_eq!(table.columns, ["id", "custom_id", "response", "error", "request_sha256"], "{reader}");
-        assert!(table.lines.iter().all(|l| l.sha256.as_ref().is_some_and(|s| s.len() == 64)), "{reader}");
+        assert_eq!(table.columns, ["id", "custom_id", "response", "error", "request_blake3"], "{reader}");
+        assert!(table.lines.iter().all(|l| l.blake3.as_ref().is_some_and(|s| s.len() == 64)), "{reader}");
     }
     assert_eq!(unsuccessful.columns, ["custom_id", "method", "url", "body"], "{reader}");
     let answers = |i: &usize| (id(*i), Some(200), Some(answer(*i)), None);
@@ -79,7 +79,7 @@ fn check(reader: &str, [results, errors, unsuccessful]: [&Table; 3]) {
     let seen: Vec<_> = unsuccessful.lines.iter().map(|l| (l.custom_id.clone(), l.asked.clone())).collect();
     assert_eq!(seen, refused.iter().map(requests).collect::<Vec<_>>(), "{reader}");
     let all = results.lines.iter().chain(&errors.lines);
-    assert_eq!(all.filter_map(|l| l.sha256.as_ref()).collect::<HashSet<_>>().len(), LINES, "{reader}");
+    assert_eq!(all.filter_map(|l| l.blake3.as_ref()).collect::<HashSet<_>>().len(), LINES, "{reader}");
 }
 
 /// What each reader makes of each file of the job, byte for byte as it lies in the bucket.

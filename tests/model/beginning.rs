@@ -50,7 +50,7 @@ impl Protocol {
         let mut journal = Journal::open("w1".into(), job.owner.clone(), "A".into());
         journal.plan = Some(Plan {
             work_hash: "A".into(),
-            input: InputStatus { sha256: "A".into(), size_bytes: 1, ..Default::default() },
+            input: InputStatus { version: "A".into(), size_bytes: 1, ..Default::default() },
             requests: self.lines.into(),
             too_large: Default::default(),
             left_out: Default::default(),

@@ -157,7 +157,7 @@ impl Protocol {
     fn look(&self, w: &mut World, replica: usize, memory: &mut Memory, job: &JobView, step: &Step) -> bool {
         let now = w.clock(replica);
         match step {
-            Step::Pass { stage: Some(work) } => w.stage(work, self.shards_of(w, job)),
+            Step::Pass { stage: Some(work), .. } => w.stage(work, self.shards_of(w, job)),
             Step::FollowUp { round } if self.mutant != Some(Mutant::StagesAfter) => {
                 w.stage(&w.work(), follow_up(w, *round));
             }

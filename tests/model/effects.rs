@@ -32,7 +32,7 @@ impl Protocol {
                 let alive = w.objects.iter().flatten().any(|o| o.owner == *owner);
                 memory.owner_alive = Some((owner.clone(), alive));
             }
-            Step::Pass { stage } => {
+            Step::Pass { stage, .. } => {
                 let result = Ok(self.planned_for(w, job, stage));
                 memory.pass = Some(Pass { spec_hash: job.spec_hash.clone(), result });
             }
@@ -90,7 +90,7 @@ impl Protocol {
         let work = parse(&shards[0].sha256).0;
         let plan = Plan {
             work_hash: work.into(),
-            input: InputStatus { sha256: work.into(), size_bytes: 1, ..Default::default() },
+            input: InputStatus { version: work.into(), size_bytes: 1, ..Default::default() },
             requests: self.lines.into(),
             too_large: Default::default(),
             left_out: Default::default(),

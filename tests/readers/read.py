@@ -47,7 +47,7 @@ def seen(columns, rows):
         "lines": [
             {
                 "custom_id": row["custom_id"],
-                "sha256": row.get("request_sha256"),
+                "blake3": row.get("request_blake3"),
                 "status": at(row, "response", "status_code"),
                 "answer": at(row, "response", "body", "choices", 0, "message", "content"),
                 "code": at(row, "error", "code") or at(row, "response", "body", "error", "code"),

@@ -23,6 +23,6 @@ pub fn recipe() -> Recipe {
         max_inputs: 50_000,
         max_batches: 100,
         allowed_models: vec![],
-        hash_version: "v1",
+        hash_version: Default::default(),
     }
 }

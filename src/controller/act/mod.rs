@@ -74,7 +74,7 @@ impl Act<'_> {
             Step::Swap(journal) => self.swap(&journal).await?,
             Step::WriteIntent { journal, intent_id } => self.write_intent(&journal, &intent_id).await?,
             Step::ProveStore => self.prove_store().await?,
-            Step::Pass { stage } => self.start_pass(stage)?,
+            Step::Pass { stage, version } => self.start_pass(stage, version)?,
             Step::Upload(slot) => self.start_upload(slot)?,
             Step::Collect { slot, patient } => self.start_collect(slot, patient)?,
             Step::FollowUp { round } => self.start_follow_up(round)?,

@@ -10,13 +10,13 @@ use tracing::{info, warn};
 use super::provider::seen;
 use super::{Act, manifest_view};
 use crate::api::conditions::reasons;
-use crate::api::{BatchJob, Endpoint, RequestCounts};
+use crate::api::{BatchJob, Endpoint, RequestCounts, WorkHashVersion};
 use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
 use crate::controller::{Context, events, names, source, tasks};
 use crate::lifecycle::{
     self, AttemptState, Collected, Halved, Journal, Look, Memory, PartRef, Pass, Plan, Planned, Reading, Seen, Shard,
-    Short, Slot, TOO_LARGE, Task, Tidied, TooLarge, Tries, Unanswered, Untidy, WORK_HASH_VERSION, error_summary,
+    Short, Slot, TOO_LARGE, Task, Tidied, TooLarge, Tries, Unanswered, Untidy, error_summary,
 };
 use crate::provider::{self, Batch, Class, InputFile};
 use crate::requests::{self, Defaults, PassError, Passed, Recipe, Selection, SizeLimit};
@@ -36,7 +36,7 @@ const MAX_OBJECT_BYTES: usize = 1 << 20;
 pub(in crate::controller) type Learned = Box<dyn FnOnce(&mut Memory) + Send>;
 
 impl Act<'_> {
-    pub(super) fn start_pass(&self, stage: Option<String>) -> Result<(), Trouble> {
+    pub(super) fn start_pass(&self, stage: Option<String>, version: WorkHashVersion) -> Result<(), Trouble> {
         let (ctx, tools, key) = (self.ctx.clone(), self.tools()?.clone(), ObjectRef::from_obj(&self.world.job));
         let (spec_hash, output_uri) = (self.world.view.spec_hash.clone(), self.world.view.output_uri.clone());
         let (namespace, name) = (self.world.view.owner.namespace.clone(), self.world.view.owner.name.clone());
@@ -48,7 +48,8 @@ impl Act<'_> {
                 _ => return Ok(learned(|_| {})),
             };
             let schema = stage.as_ref().and_then(|_| job.spec.sorted_schema());
-            let checked = source::check(&job.spec, &output_uri).and_then(|()| recipe(&job, &tools, max_batches));
+            let checked =
+                source::check(&job.spec, &output_uri).and_then(|()| recipe(&job, &tools, max_batches, version));
             let recipe = match checked {
                 Ok(recipe) => recipe,
                 Err(message) => return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) }))),
@@ -351,7 +352,7 @@ fn max_requests(job: &BatchJob, tools: &Tools) -> i64 {
     }
 }
 
-fn recipe(job: &BatchJob, tools: &Tools, max_batches: usize) -> Result<Recipe, String> {
+fn recipe(job: &BatchJob, tools: &Tools, max_batches: usize, hash_version: WorkHashVersion) -> Result<Recipe, String> {
     let (spec, limits) = (&job.spec, tools.account.spec.limits);
     let defaults = spec.defaults()?.map(|written| Defaults::of_field(&written)).transpose()?;
     Ok(Recipe {
@@ -376,7 +377,7 @@ fn recipe(job: &BatchJob, tools: &Tools, max_batches: usize) -> Result<Recipe, S
         max_inputs: u64::from(limits.max_inputs_per_batch.unsigned_abs()),
         max_batches,
         allowed_models: tools.account.spec.allowed_models.clone(),
-        hash_version: WORK_HASH_VERSION,
+        hash_version,
     })
 }
 
@@ -386,7 +387,7 @@ fn planned(passed: Passed, staged: Option<String>) -> Planned {
         plan: Plan {
             work_hash: passed.work_hash,
             input: crate::api::InputStatus {
-                sha256: passed.input_sha256,
+                version: passed.input_version,
                 size_bytes: i64::try_from(passed.input_bytes).unwrap_or(i64::MAX),
                 sources: passed.sources,
                 skipped: passed.left_out.count() + passed.too_large.skipped,

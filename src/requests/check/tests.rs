@@ -62,7 +62,7 @@ fn keys_are_keys_whatever_they_are_called() {
         let as_line = bare().line(line.as_bytes(), InputFormat::Requests).unwrap();
         assert_eq!(as_line.body, body);
         let as_row = bare().row_line(format!(r#"{{"x": {marked}}}"#).as_bytes(), &template).unwrap();
-        assert_eq!((as_row.body, as_row.sha256), (body, as_line.sha256));
+        assert_eq!((as_row.body, as_row.hash), (body, as_line.hash));
         let id = format!(r#"{{"custom_id": {marked}, "body": {{}}}}"#);
         let refused = bare().line(id.as_bytes(), InputFormat::Requests).unwrap_err();
         assert!(refused.contains("not a string"), "{refused}");
@@ -139,13 +139,14 @@ fn null_is_absent_where_vendors_document_it_as_unset() {
         body(&with("{}"), r#"{"stop": null , "model": null, "b": 2 }"#).unwrap().body,
         r#"{"model": "m", "b": 2 }"#
     );
-    let known = |shape: &Shape, written: &str| body(shape, written).unwrap().sha256;
+    let known = |shape: &Shape, written: &str| body(shape, written).unwrap().hash;
     assert_eq!(known(&with("{}"), r#"{"stream": null, "model": null}"#), known(&with("{}"), r#"{"model": "m"}"#));
     let hash = r#"{"custom_id": "a", "body": {"model": "m", "temperature": null}}"#;
-    let hash = crate::api::text::hex(&bare().line(hash.as_bytes(), InputFormat::Auto).unwrap().sha256);
+    let bare = bare().hashed_as(WorkHashVersion::V1);
+    let hash = crate::api::text::hex(&bare.line(hash.as_bytes(), InputFormat::Auto).unwrap().hash);
     let as_ever = "5dcec54e7d2af675a6e05518e144d0f1b4ba7a2cb4575cc5a6d55388dbe9ca32";
     assert_eq!(hash, as_ever, "null was always sent, and a request is known as ever");
-    let refused = body(&Shape { allowed_models: vec![], ..bare() }, r#"{"model": null}"#).unwrap_err();
+    let refused = body(&Shape { allowed_models: vec![], ..bare }, r#"{"model": null}"#).unwrap_err();
     assert!(refused.contains("names no `model`"), "{refused}");
 }
 
