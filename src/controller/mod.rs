@@ -5,6 +5,7 @@ mod act;
 mod backoff;
 mod cluster;
 mod events;
+mod fair;
 mod finalizer;
 mod journal;
 mod leader;
@@ -23,8 +24,10 @@ mod session;
 mod source;
 mod strays;
 mod tasks;
+mod transfers;
 mod trouble;
 mod trust;
+mod turns;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,7 +37,7 @@ use kube::runtime::controller;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -51,6 +54,7 @@ use crate::lifecycle::{Task, Timing};
 use crate::telemetry::Metrics;
 use crate::transport::Transport;
 use backoff::Failed;
+use fair::Shares;
 use providers::{Reports, Saw};
 use session::{Session, Sessions};
 
@@ -78,8 +82,10 @@ pub(crate) struct Context {
     accounts: Accounts,
     /// Where looks at provider objects are asked for.
     reports: Reports,
-    /// Long transfers at a time: bounds memory.
-    transfers: Arc<Semaphore>,
+    /// Turns of visits.
+    turns: Arc<Shares>,
+    /// The memory of transfers, in MiB.
+    transfers: Arc<Shares>,
     tracker: TaskTracker,
     stop: CancellationToken,
     /// What the watches know of jobs; lean, and for hints only.

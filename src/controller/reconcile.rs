@@ -15,6 +15,7 @@ use super::record::{record, record_seen, record_trouble};
 use super::references;
 use super::session::{References, Session};
 use super::trouble::Trouble;
+use super::turns::Turn;
 use crate::api::{BatchJob, FINALIZER, annotations};
 use crate::lifecycle::{Memory, Step, Task, decide};
 
@@ -32,6 +33,18 @@ const NOT_SEEN: Duration = Duration::from_secs(2);
 
 /// Never fails: whatever goes wrong is remembered, shown where it lasts, and tried again later.
 pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
+    let Some(turn) = Turn::of(&ctx, &job).await else { return Ok(Action::await_change()) };
+    // On the heap from here on: of thousands that wait for their turn each is small.
+    Box::pin(look_after(job, ctx, turn)).await
+}
+
+/// A last visit while we stop, when nobody takes turns any more.
+pub(super) async fn finish(job: Arc<BatchJob>, ctx: Arc<Context>) {
+    let Ok(_) = Box::pin(look_after(job, ctx, Turn::last())).await;
+}
+
+async fn look_after(job: Arc<BatchJob>, ctx: Arc<Context>, turn: Turn) -> Result<Action, std::convert::Infallible> {
+    let mut turn = Some(turn);
     let uid = job.uid().unwrap_or_default();
     if job.metadata.deletion_timestamp.is_some() && !job.finalizers().iter().any(|f| f == FINALIZER) {
         // Others let it go, and nobody tells of that.
@@ -59,6 +72,13 @@ pub(super) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<A
         session.refers(mark.map_or(References::Unknown, References::Mark));
     }
     for _ in 0..STEPS_A_VISIT {
+        if turn.as_ref().is_none_or(Turn::is_over) {
+            drop(turn.take());
+            turn = Turn::of(&ctx, &job).await;
+        }
+        if turn.is_none() {
+            return Ok(Action::await_change());
+        }
         let now = ctx.clock.now();
         if now < session.backoff(None).until && session.may_be_mended() {
             look_for_credentials(&ctx, &session, &job).await;

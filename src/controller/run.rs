@@ -8,34 +8,31 @@ use futures::StreamExt;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
-use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::controller::{Action, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::fair::Shares;
 use super::observe::cost_nothing;
 use super::pauses::{AtOnce, Pauses};
 use super::providers::Reports;
 use super::reconcile::reconcile;
 use super::session::Sessions;
-use super::{Context, Outside, leader, log_stream_error, providers, strays};
+use super::{Context, Outside, leader, log_stream_error, providers, strays, transfers, turns};
 use crate::account::Accounts;
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind, conditions};
 use crate::lifecycle::Timing;
 use crate::telemetry::{Health, Metrics, listen, serve};
 
-/// Reconciles at a time; each is short, transfers run beside them.
-const CONCURRENCY: u16 = 32;
 /// Jobs in one page of a list: each may carry a megabyte of requests, and a page is held whole.
 pub(super) const PAGE: u32 = 20;
-/// Transfers at a time; each holds some 20 MB.
-const TRANSFERS: usize = 3;
 /// The time that is left to finish what is under way.
 const GRACE: Duration = Duration::from_secs(8);
 
@@ -247,6 +244,9 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     let sessions = Arc::new(Sessions::default());
     let counted = sessions.clone();
     metrics.count_failing_calls(move || counted.failing());
+    let (turns, memory) = (Shares::new(turns::LIMITS), Shares::new(transfers::LIMITS));
+    let (of_turns, of_memory) = (turns.clone(), memory.clone());
+    metrics.count_waiting(move || waiting(&of_turns, &of_memory));
     let mut reports = Reports::default();
     let accounts: Vec<_> =
         scopes.iter().map(|scope| (scope.clone(), reports.add(ProviderKind::BatchProvider, scope.clone()))).collect();
@@ -267,7 +267,8 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         sessions,
         accounts: Accounts::default(),
         reports,
-        transfers: Arc::new(Semaphore::new(TRANSFERS)),
+        turns,
+        transfers: memory,
         tracker: TaskTracker::new(),
         stop: stop.clone(),
         jobs,
@@ -325,7 +326,6 @@ async fn watch(
     };
     let stop = context.stop.clone();
     let run = Controller::for_stream(stream, reader)
-        .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .trigger_backoff(AtOnce)
         .reconcile_on(pokes)
         .graceful_shutdown_on(stop.clone().cancelled_owned())
@@ -356,6 +356,16 @@ fn in_need(known: &[Store<BatchJob>]) -> Vec<(&'static str, i64)> {
         (condition, i64::try_from(in_need.count()).unwrap_or(i64::MAX))
     };
     vec![of(conditions::HELD), of(conditions::STALLED)]
+}
+
+/// Visits that wait for their turn, and transfers that wait for memory, by kind.
+fn waiting(visits: &Shares, transfers: &Shares) -> Vec<(&'static str, i64)> {
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let visits = ("Visit", count(visits.waiting().values().sum()));
+    let waiting = transfers.waiting();
+    let is = |lane: &str, kind: &str| lane.split(',').next() == Some(kind);
+    let of = |kind| (kind, count(waiting.iter().filter(|(lane, _)| is(lane, kind)).map(|(_, n)| n).sum()));
+    [visits].into_iter().chain(transfers::KINDS.map(of)).collect()
 }
 
 #[cfg(test)]

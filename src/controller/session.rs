@@ -64,6 +64,8 @@ pub(super) struct Session {
     tools: Mutex<Option<Arc<Tools>>>,
     asked: Mutex<String>,
     references: Mutex<References>,
+    /// Transfers that took in more than what small ones may.
+    large: Mutex<BTreeSet<Task>>,
     /// Ends the session's background tasks.
     pub stop: CancellationToken,
 }
@@ -101,6 +103,16 @@ impl Session {
     pub fn take_permit(&self) -> Option<PostPermit> {
         self.remember(|m| m.permit = None);
         lock(&self.permit).take()
+    }
+
+    /// Whether this transfer once took in more than what small ones may.
+    pub fn is_large(&self, task: Task) -> bool {
+        lock(&self.large).contains(&task)
+    }
+
+    /// Remembers that it did.
+    pub fn found_large(&self, task: Task) {
+        lock(&self.large).insert(task);
     }
 
     pub fn references(&self) -> References {

@@ -3,19 +3,16 @@
 use std::sync::Arc;
 
 use kube::runtime::reflector::ObjectRef;
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
 use super::Context;
 use super::act::Outcome;
 use super::backoff::Failed;
-use super::reconcile::reconcile;
+use super::reconcile;
 use super::session::Session;
+use super::transfers::{self, Place};
 use crate::api::BatchJob;
 use crate::lifecycle::Task;
-
-/// One of the few transfers that run at a time.
-pub(super) type Place = Option<OwnedSemaphorePermit>;
 
 /// Starts `work` unless it runs; when it ends the job is looked at again.
 pub(super) fn start(
@@ -39,12 +36,11 @@ pub(super) fn start_in_place<W: Future<Output = Outcome> + Send + 'static>(
     task: Task,
     work: impl FnOnce(Place) -> W + Send + 'static,
 ) {
-    let (transfers, clock) = (ctx.transfers.clone(), ctx.clock.clone());
-    run(ctx, session, job, (task, name_of(task)), async move {
-        // It is never closed.
-        let place = transfers.acquire_owned().await.ok();
-        let began = clock.now();
-        Done { outcome: work(place).await, began }
+    let (of, kept) = (ctx.clone(), session.clone());
+    let claim = transfers::claim(task, job, session.is_large(task));
+    run(ctx, session, job, (task, transfers::name_of(task)), async move {
+        let (outcome, began) = transfers::run(&of, &kept, (task, claim), work).await;
+        Done { outcome, began }
     });
 }
 
@@ -118,25 +114,8 @@ fn run(
         }
         match last.filter(|_| ctx.stop.is_cancelled()) {
             // Nobody else looks at jobs any more, and what became of a POST is written down before this process ends.
-            Some(job) => _ = reconcile(job, ctx).await,
+            Some(job) => reconcile::finish(job, ctx).await,
             None => ctx.poke(of),
         }
     });
-}
-
-fn name_of(task: Task) -> &'static str {
-    match task {
-        Task::Pass => "Pass",
-        Task::Upload(_) => "Upload",
-        Task::Collect(_) => "Collect",
-        Task::FollowUp => "FollowUp",
-        Task::Halve(_) => "Halve",
-        Task::Write => "Write",
-        Task::Post(_)
-        | Task::Call(_)
-        | Task::Cancel(_)
-        | Task::CancelTwin(_)
-        | Task::CancelUnjournaled
-        | Task::DeleteFiles => "Call",
-    }
 }

@@ -10,6 +10,7 @@ use async_compression::zstd::DParameter;
 use tokio::io::{AsyncRead, AsyncReadExt, BufReader, ReadBuf};
 
 use crate::api::InputCompression;
+use crate::store::unpacked;
 
 /// Uncompressed bytes of a whole input.
 const TOTAL_LIMIT: u64 = 64 << 30;
@@ -182,6 +183,7 @@ impl AsyncRead for Bounded<'_> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.content).poll_read(cx, buf)).map_err(|e| self.followed(e))?;
         let bytes = (buf.filled().len() - before) as u64;
+        unpacked(bytes);
         Poll::Ready(self.judge(bytes).map_err(std::io::Error::other))
     }
 }

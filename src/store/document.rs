@@ -62,8 +62,10 @@ pub struct ObjectDocument {
 impl ObjectDocument {
     async fn put(&self, bytes: Bytes, mode: PutMode) -> Result<Swapped, SwapError> {
         use object_store::Error as E;
-        let options = PutOptions { mode, ..Default::default() };
-        match self.folder.store().put_opts(&self.folder.path(&self.name), bytes.into(), options).await {
+        let (options, size) = (PutOptions { mode, ..Default::default() }, bytes.len());
+        let path = self.folder.path(&self.name);
+        let put = self.folder.store().put_opts(&path, bytes.into(), options);
+        match self.folder.timely(&self.name, size, put).await? {
             Ok(_) => Ok(Swapped(())),
             Err(E::AlreadyExists { .. } | E::Precondition { .. }) => Err(SwapError::Lost),
             // Nothing else can be missing where something is put.

@@ -10,10 +10,11 @@ use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use secrecy::SecretString;
+use tokio::time::Instant;
 
 use super::{ConfigMaps, StoreError, Upload, s3};
 use crate::api::ObjectStoreLocation;
-use crate::transport::Transport;
+use crate::transport::{Patience, Transport};
 
 /// Bytes of a part of an upload; S3 wants at least 5 MiB.
 const PART_BYTES: usize = 8 << 20;
@@ -70,6 +71,7 @@ pub struct Folder {
     uri: String,
     prefix: String,
     maps: Option<Box<ConfigMaps>>,
+    call_timeout: Duration,
 }
 
 /// An object of a listing, as it was then.
@@ -119,8 +121,10 @@ pub struct Entry {
 /// An object's content and ETag.
 type Whole = (Bytes, Option<String>);
 
-/// For an object that is read whole.
-const READ_TIMEOUT: Duration = Duration::from_secs(120);
+/// See [`Folder::with_call_timeout`].
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time that each object adds which a deletion of many deleted.
+const DELETION_PACE: Duration = Duration::from_millis(100);
 
 impl Folder {
     /// Opens the folder of `uri` at the location's server. Nothing is read yet.
@@ -141,7 +145,15 @@ impl Folder {
 
     /// A folder in any store that `object_store` knows.
     pub fn of(store: Arc<dyn ObjectStore>, uri: &str, prefix: &str) -> Folder {
-        Folder { one_by_one: store.clone(), store, uri: uri.into(), prefix: prefix.into(), maps: None }
+        let (one_by_one, call_timeout) = (store.clone(), CALL_TIMEOUT);
+        Folder { one_by_one, store, uri: uri.into(), prefix: prefix.into(), maps: None, call_timeout }
+    }
+
+    /// The same with another time for one call about one object, retries included, than 30 s. What a call moves adds the time that it
+    /// takes at [`Patience::rate`].
+    #[must_use]
+    pub fn with_call_timeout(self, call_timeout: Duration) -> Folder {
+        Folder { call_timeout, ..self }
     }
 
     /// A folder that is made of ConfigMaps.
@@ -191,11 +203,26 @@ impl Folder {
     }
 
     async fn stat_at(&self, path: &Path, name: &str) -> Result<Option<Listed>, StoreError> {
-        match self.store.head(path).await {
+        match self.timely(name, 0, self.store.head(path)).await? {
             Ok(meta) => Ok(Some(Listed::of(meta, self.name_at()))),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(self.error(name, e)),
         }
+    }
+
+    /// What comes of a call that moves `bytes`, unless the store takes too long.
+    pub(super) async fn timely<T>(
+        &self,
+        name: &str,
+        bytes: usize,
+        call: impl Future<Output = T>,
+    ) -> Result<T, StoreError> {
+        let limit = self.call_timeout + Patience::USUAL.at_rate(bytes as u64);
+        tokio::time::timeout(limit, call).await.map_err(|_| self.too_slow(name, limit))
+    }
+
+    fn too_slow(&self, name: &str, limit: Duration) -> StoreError {
+        StoreError::Unavailable(format!("{}: the store was not done within {} s", self.uri_of(name), limit.as_secs()))
     }
 
     /// Opens an object as it was when it was listed; None where it is gone since.
@@ -218,7 +245,8 @@ impl Folder {
     }
 
     async fn open_at(&self, path: &Path, name: &str, if_match: Option<String>) -> Result<Option<Entry>, StoreError> {
-        let got = match self.store.get_opts(path, GetOptions { if_match, ..Default::default() }).await {
+        let options = GetOptions { if_match, ..Default::default() };
+        let got = match self.timely(name, 0, self.store.get_opts(path, options)).await? {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             got => got.map_err(|e| self.read_error(name, e))?,
         };
@@ -277,19 +305,18 @@ impl Folder {
 
     /// The same with its ETag. A server may announce fewer bytes than it sends, and send them slowly.
     pub(super) async fn read_whole(&self, name: &str, limit: u64) -> Result<Option<Whole>, StoreError> {
-        let reading = async {
-            let Some(mut entry) = self.get(name).await? else { return Ok(None) };
-            let mut bytes = BytesMut::new();
-            while let Some(chunk) = entry.stream.try_next().await? {
-                if (bytes.len() + chunk.len()) as u64 > limit {
-                    return Err(StoreError::Corrupt(format!("{} has more than {limit} bytes", self.uri_of(name))));
-                }
-                bytes.extend_from_slice(&chunk);
+        let Some(mut entry) = self.get(name).await? else { return Ok(None) };
+        let (began, mut bytes) = (Instant::now(), BytesMut::new());
+        loop {
+            let time = self.call_timeout + Patience::USUAL.at_rate(bytes.len() as u64);
+            let next = tokio::time::timeout_at(began + time, entry.stream.try_next()).await;
+            let Some(chunk) = next.map_err(|_| self.too_slow(name, time))?? else { break };
+            if (bytes.len() + chunk.len()) as u64 > limit {
+                return Err(StoreError::Corrupt(format!("{} has more than {limit} bytes", self.uri_of(name))));
             }
-            Ok(Some((bytes.freeze(), entry.etag)))
-        };
-        let slow = |_| Err(StoreError::Unavailable(format!("{}: the store takes too long", self.uri_of(name))));
-        tokio::time::timeout(READ_TIMEOUT, reading).await.unwrap_or_else(slow)
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some((bytes.freeze(), entry.etag)))
     }
 
     /// Puts an object that must not exist; false where it does.
@@ -298,7 +325,8 @@ impl Folder {
     /// When the store cannot say whether it did.
     pub async fn put_new(&self, name: &str, bytes: Bytes) -> Result<bool, StoreError> {
         let options = PutOptions { mode: PutMode::Create, ..Default::default() };
-        match self.store.put_opts(&self.path(name), bytes.into(), options).await {
+        let size = bytes.len();
+        match self.timely(name, size, self.store.put_opts(&self.path(name), bytes.into(), options)).await? {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                 match self.exists(name).await? {
@@ -315,7 +343,7 @@ impl Folder {
     /// # Errors
     /// When the store cannot say.
     pub async fn exists(&self, name: &str) -> Result<bool, StoreError> {
-        match self.store.head(&self.path(name)).await {
+        match self.timely(name, 0, self.store.head(&self.path(name))).await? {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(e) => Err(self.error(name, e)),
@@ -328,7 +356,7 @@ impl Folder {
     /// When the store cannot say.
     pub async fn work_of(&self, name: &str) -> Result<Option<Option<String>>, StoreError> {
         let head = GetOptions { head: true, ..Default::default() };
-        match self.store.get_opts(&self.path(name), head).await {
+        match self.timely(name, 0, self.store.get_opts(&self.path(name), head)).await? {
             Ok(found) => {
                 let work = found.attributes.get(&Attribute::Metadata(WORK_ATTRIBUTE.into()));
                 Ok(Some(work.map(|work| work.to_string())))
@@ -366,7 +394,7 @@ impl Folder {
     /// # Errors
     /// When the store refuses.
     pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
-        match self.one_by_one.delete(&self.path(name)).await {
+        match self.timely(name, 0, self.one_by_one.delete(&self.path(name))).await? {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(self.error(name, e)),
         }
@@ -375,7 +403,7 @@ impl Folder {
     /// Deletes every object below `prefix`, many with one request, or one by one where the store does not have that.
     ///
     /// # Errors
-    /// When the store refuses; what was deleted stays deleted.
+    /// When the store refuses, or takes too long; what was deleted stays deleted.
     pub async fn delete_below(&self, prefix: &str) -> Result<(), StoreError> {
         match self.delete_below_by(&*self.store, prefix).await {
             Err(StoreError::Unfit(_) | StoreError::Rejected(_)) => {
@@ -387,8 +415,13 @@ impl Folder {
 
     async fn delete_below_by(&self, store: &dyn ObjectStore, prefix: &str) -> Result<(), StoreError> {
         let paths = bounded(self.store.list(Some(&self.path(prefix)))).map_ok(|m| m.location).boxed();
-        let mut deleted = store.delete_stream(paths);
-        while let Some(result) = deleted.next().await {
+        let mut deletions = store.delete_stream(paths);
+        let (began, mut deleted) = (Instant::now(), 0);
+        loop {
+            let time = self.call_timeout + DELETION_PACE * deleted;
+            let next = tokio::time::timeout_at(began + time, deletions.next()).await;
+            let Some(result) = next.map_err(|_| self.too_slow(prefix, time))? else { break };
+            deleted = deleted.saturating_add(1);
             match result {
                 Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(e) => return Err(self.error(prefix, e)),

@@ -21,7 +21,12 @@ pub use upload::Upload;
 use s3::{NoContentLength, Refusal};
 
 use crate::api::text::clip;
-use crate::transport::{SendError, cause};
+use crate::transport::{Meter, SendError, cause};
+
+/// Tells whoever bounds the memory of the work at hand that so many bytes more came out of what is compressed.
+pub fn unpacked(bytes: u64) {
+    Meter::unpacked(bytes);
+}
 
 /// Names below an output's folder.
 pub mod layout {

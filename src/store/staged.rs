@@ -12,7 +12,7 @@ use futures::{Stream, TryStreamExt};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::task::JoinHandle;
-use tokio_util::io::StreamReader;
+use tokio_util::io::{InspectReader, StreamReader};
 
 use super::{Folder, StoreError};
 use crate::api::text::hex;
@@ -154,7 +154,8 @@ pub async fn open(folder: &Folder, name: &str) -> Result<impl AsyncRead + Unpin 
     })?;
     let reader = StreamReader::new(entry.stream.map_err(|e| std::io::Error::new(BROKE_OFF, e)));
     let reader = BufReader::with_capacity(128 << 10, reader);
-    Ok(ZstdDecoder::with_params(reader, &[DParameter::window_log_max(WINDOW_LOG_LIMIT)]))
+    let unpacked = ZstdDecoder::with_params(reader, &[DParameter::window_log_max(WINDOW_LOG_LIMIT)]);
+    Ok(InspectReader::new(unpacked, |bytes| super::unpacked(bytes.len() as u64)))
 }
 
 /// The same as a stream that ends in an error where the content is not the one of `sha256`.

@@ -64,6 +64,7 @@ pub struct Metrics {
     stray_batches: LabelledGauge,
     jobs: Counted,
     failing_calls: Counted,
+    waiting: Counted,
     /// Batches that were created at providers.
     pub batches_created: Counter,
     /// Writes of a status.
@@ -95,7 +96,13 @@ impl Default for Metrics {
             "Calls to providers and object stores that fail again and again, by the step that makes them",
             "call",
         );
+        let waiting = Counted::new(
+            "waiting",
+            "Visits of jobs that wait for their turn, and transfers that wait for memory, by kind",
+            "kind",
+        );
         registry.register_collector(Box::new(jobs.clone()));
+        registry.register_collector(Box::new(waiting.clone()));
         registry.register_collector(Box::new(failing_calls.clone()));
         Metrics {
             registry: Arc::new(registry),
@@ -105,6 +112,7 @@ impl Default for Metrics {
             stray_batches,
             jobs,
             failing_calls,
+            waiting,
             batches_created,
             status_writes,
             leader,
@@ -141,6 +149,11 @@ impl Metrics {
     /// Has failing calls counted whenever somebody asks, as `batchjob_failing_calls{call="..."}`.
     pub fn count_failing_calls(&self, count: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {
         self.failing_calls.by(count);
+    }
+
+    /// Has what waits counted whenever somebody asks, as `batchjob_waiting{kind="..."}`.
+    pub fn count_waiting(&self, count: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {
+        self.waiting.by(count);
     }
 
     /// OpenMetrics text.

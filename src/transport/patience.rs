@@ -1,6 +1,7 @@
 //! How slow the other side may be: an exchange is broken off when it stands still, not when it takes long.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -48,8 +49,55 @@ impl Patience {
     /// 64 MiB and more.
     pub const FILES: Patience = Patience { answer: Duration::from_secs(180), ..Patience::USUAL };
 
-    fn at_rate(&self, bytes: u64) -> Duration {
+    /// Time that so many bytes take at [`Patience::rate`].
+    pub fn at_rate(&self, bytes: u64) -> Duration {
         Duration::from_secs(bytes / self.rate.max(1))
+    }
+}
+
+tokio::task_local! {
+    static METER: Meter;
+}
+
+/// Counts what a piece of work moves and takes in: bytes of bodies, sent and received, of all exchanges that it makes, and bytes that come
+/// out of what is compressed. What it spawns is not counted.
+#[derive(Clone, Debug, Default)]
+pub struct Meter(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    moved: AtomicU64,
+    unpacked: AtomicU64,
+}
+
+impl Meter {
+    /// Does `work`, and counts for it.
+    pub async fn measure<T>(self, work: impl Future<Output = T>) -> T {
+        METER.scope(self, work).await
+    }
+
+    /// Bytes of bodies so far.
+    pub fn moved(&self) -> u64 {
+        self.0.moved.load(Ordering::Relaxed)
+    }
+
+    /// The same, or bytes that came out of what is compressed, where those are more.
+    pub fn taken_in(&self) -> u64 {
+        self.moved().max(self.0.unpacked.load(Ordering::Relaxed))
+    }
+
+    /// Counts `bytes` of a body.
+    pub fn add(&self, bytes: u64) {
+        self.0.moved.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts `bytes` that came out of what is compressed, for whoever is measured now.
+    pub fn unpacked(bytes: u64) {
+        let _ = METER.try_with(|meter| meter.0.unpacked.fetch_add(bytes, Ordering::Relaxed));
+    }
+
+    fn current() -> Option<Meter> {
+        METER.try_with(Meter::clone).ok()
     }
 }
 
@@ -57,6 +105,7 @@ impl Patience {
 #[derive(Debug)]
 pub(super) struct Progress {
     patience: Patience,
+    meter: Option<Meter>,
     state: Mutex<State>,
 }
 
@@ -64,7 +113,7 @@ impl Progress {
     /// Watches the body of `request` from now on.
     pub fn of(request: &mut Request, patience: Patience) -> Arc<Progress> {
         let state = State::new(Instant::now(), request.body().is_some());
-        let progress = Arc::new(Progress { patience, state: Mutex::new(state) });
+        let progress = Arc::new(Progress { patience, meter: Meter::current(), state: Mutex::new(state) });
         if let Some(body) = request.body_mut().take() {
             let watched = Watched { body, piece: Bytes::new(), progress: progress.clone() };
             *request.body_mut() = Some(reqwest::Body::wrap(watched));
@@ -161,6 +210,9 @@ impl Body for Watched {
         let size = self.piece.len().min(PIECE);
         let piece = self.piece.split_to(size);
         self.progress.state().moved(size, Instant::now());
+        if let Some(meter) = &self.progress.meter {
+            meter.add(size as u64);
+        }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
@@ -190,6 +242,7 @@ impl Drop for Watched {
 pub(super) struct Paced<S> {
     body: S,
     patience: Patience,
+    meter: Option<Meter>,
     bytes: u64,
     /// Time that was spent on waiting for the other side.
     waited: Duration,
@@ -199,7 +252,15 @@ pub(super) struct Paced<S> {
 
 impl<S> Paced<S> {
     pub fn new(body: S, patience: Patience) -> Paced<S> {
-        Paced { body, patience, bytes: 0, waited: Duration::ZERO, waiting: None, broken_off: false }
+        Paced {
+            body,
+            patience,
+            meter: Meter::current(),
+            bytes: 0,
+            waited: Duration::ZERO,
+            waiting: None,
+            broken_off: false,
+        }
     }
 
     fn left(&self) -> Duration {
@@ -222,6 +283,9 @@ impl<S: Stream<Item = Result<Bytes, SendError>> + Unpin> Stream for Paced<S> {
                 }
                 if let Some(Ok(chunk)) = &next {
                     self.bytes = self.bytes.saturating_add(chunk.len() as u64);
+                    if let Some(meter) = &self.meter {
+                        meter.add(chunk.len() as u64);
+                    }
                 }
                 Poll::Ready(next)
             }

@@ -13,6 +13,7 @@ mod big;
 mod conformance;
 mod crash;
 mod deletion;
+mod fairness;
 mod forged;
 mod gateways;
 mod happy;

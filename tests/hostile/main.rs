@@ -7,6 +7,7 @@
 mod answers;
 mod batches;
 mod calls;
+mod deadlines;
 mod lines;
 mod lists;
 mod server;

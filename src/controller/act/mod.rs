@@ -4,7 +4,7 @@ mod kubernetes;
 mod provider;
 mod transfer;
 
-pub(super) use transfer::Outcome;
+pub(super) use transfer::{Learned, Outcome};
 
 use super::events::{self, News};
 use super::observe::{Tools, World};

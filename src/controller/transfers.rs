@@ -1,0 +1,319 @@
+//! Transfers of data, bounded in memory and in time; the memory is shared fairly by namespace.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use kube::ResourceExt;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::Context;
+use super::act::{Learned, Outcome};
+use super::fair::{Claim, Limits, Share};
+use super::session::Session;
+use super::trouble::Trouble;
+use crate::api::BatchJob;
+use crate::api::conditions::reasons;
+use crate::lifecycle::{Memory, Task};
+use crate::transport::{Meter, Patience};
+
+/// MiB that transfers may hold together.
+pub(super) const LIMITS: Limits = Limits { total: 128, per_namespace: u64::MAX, per_lane: u64::MAX };
+
+/// MiB that a small transfer holds: one that waits for its first bytes, or moves few.
+const SMALL: u64 = 1;
+/// Bytes that a small transfer takes in. One that takes in more holds what its kind holds at most from then on, or, where that cannot be
+/// had at once, ends, and begins again when it can.
+const SMALL_BYTES: u64 = 256 << 10;
+
+/// The kinds of transfers, as metrics name them.
+pub(super) const KINDS: [&str; 6] = ["Pass", "Upload", "Collect", "FollowUp", "Halve", "Write"];
+
+/// How much longer than at [`Patience::rate`] a transfer may take while a namespace that has none waits for memory: at the first
+/// try. Twice as long at each one after that, so that an honest server that is slow at times gets its chance.
+const GRACE_WHILE_OTHERS_WAIT: Duration = Duration::from_secs(10);
+
+/// MiB that a transfer holds at most.
+fn most(task: Task) -> u64 {
+    match task {
+        Task::Pass | Task::FollowUp | Task::Write => 20,
+        Task::Upload(_) => 4,
+        Task::Collect(_) | Task::Halve(_) => 12,
+        // They move no data.
+        _ => 1,
+    }
+}
+
+/// The claim of a transfer.
+pub(super) fn claim(task: Task, job: &BatchJob, is_large: bool) -> Claim {
+    let inline = match task {
+        // Its requests are held from the beginning, and are parsed.
+        Task::Pass => job.spec.input.inline.as_ref().map_or(0, |inline| (4 * size_of_json(inline)).div_ceil(1 << 20)),
+        _ => 0,
+    };
+    let size = if is_large { most(task) } else { SMALL + inline };
+    // So that the large ones of a namespace do not hold up its small ones.
+    let lane = if is_large { format!("{}, large", name_of(task)) } else { name_of(task).into() };
+    Claim { namespace: job.namespace().unwrap_or_default(), lane, size }
+}
+
+fn size_of_json(value: &impl serde::Serialize) -> u64 {
+    struct Length(u64);
+    impl std::io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    match serde_json::to_writer(&mut length, value) {
+        Ok(()) => length.0,
+        Err(_) => u64::MAX >> 8,
+    }
+}
+
+/// A share of the memory for transfers. Who only waits for an answer lets go of it.
+pub(super) type Place = Arc<Share>;
+
+/// Waits for the memory that `task` of `job` needs, then does `work` with it; with when it began, in Unix milliseconds.
+pub(super) async fn run<W: Future<Output = Outcome>>(
+    ctx: &Context,
+    session: &Session,
+    (task, claim): (Task, Claim),
+    work: impl FnOnce(Place) -> W,
+) -> (Outcome, i64) {
+    let place = Arc::new(ctx.transfers.take(claim).await);
+    let (began, is_large) = (ctx.clock.now(), session.is_large(task));
+    let pace = Pace::new(Arc::downgrade(&place), session.backoff(Some(task)).failures, ctx.transfers.is_short());
+    let outcome = match pace.keep(task, is_large, Box::pin(work(place))).await {
+        Ok(learned) => Ok(learned),
+        Err(Broken::Failed(trouble)) => Err(trouble),
+        Err(Broken::Outgrown) => {
+            session.found_large(task);
+            Ok(Box::new(|_: &mut Memory| {}) as Learned)
+        }
+    };
+    (outcome, began)
+}
+
+/// How long a transfer may take: as long as it moves [`Patience::rate`] in the long run, with some grace, for as long as it holds a
+/// place.
+struct Pace {
+    patience: Patience,
+    /// The grace while others wait.
+    small_grace: Duration,
+    place: Weak<Share>,
+    others_wait: watch::Receiver<bool>,
+    meter: Meter,
+    began: Instant,
+}
+
+impl Pace {
+    fn new(place: Weak<Share>, failures: u32, others_wait: watch::Receiver<bool>) -> Pace {
+        let (patience, meter, began) = (Patience::USUAL, Meter::default(), Instant::now());
+        Pace { patience, small_grace: small_grace(failures), place, others_wait, meter, began }
+    }
+
+    /// Does `work`, which is `task`, unless it becomes too slow, or too large for the place that it has.
+    async fn keep(
+        mut self,
+        task: Task,
+        is_large: bool,
+        work: impl Future<Output = Outcome>,
+    ) -> Result<Learned, Broken> {
+        let work = std::pin::pin!(self.meter.clone().measure(work));
+        let mut work = std::pin::pin!(sized(work, is_large, task, self.meter.clone(), self.place.clone()));
+        loop {
+            let others_wait = *self.others_wait.borrow_and_update();
+            let grace = if others_wait { self.small_grace } else { self.patience.grace };
+            // What moves meanwhile moves it.
+            let deadline = self.began + grace + self.patience.at_rate(self.meter.moved());
+            tokio::select! {
+                outcome = &mut work => return outcome,
+                () = sleep_until(deadline) => {}
+                Ok(()) = self.others_wait.changed() => continue,
+            }
+            if self.place.strong_count() == 0 {
+                return work.await;
+            }
+            if Instant::now() >= self.began + grace + self.patience.at_rate(self.meter.moved()) {
+                return Err(Broken::Failed(self.too_slow(task, others_wait)));
+            }
+        }
+    }
+
+    fn too_slow(&self, task: Task, others_wait: bool) -> Trouble {
+        let (bytes, seconds, rate) = (self.meter.moved(), self.began.elapsed().as_secs(), self.patience.rate);
+        let why = if others_wait { ", while others waited for the memory that it held" } else { "" };
+        let message = format!("{bytes} bytes were moved in {seconds} s, fewer than {rate} a second{why}");
+        let reason = match task {
+            Task::Upload(_) | Task::Collect(_) => reasons::PROVIDER_UNAVAILABLE,
+            _ => reasons::STORAGE_UNAVAILABLE,
+        };
+        Trouble::passing(reason, message)
+    }
+}
+
+/// Does `work` until it is larger than its place, which cannot grow.
+async fn sized(
+    mut work: Pin<&mut impl Future<Output = Outcome>>,
+    mut is_large: bool,
+    task: Task,
+    meter: Meter,
+    place: Weak<Share>,
+) -> Result<Learned, Broken> {
+    poll_fn(|cx| {
+        let polled = work.as_mut().poll(cx);
+        if polled.is_pending() && !is_large && meter.taken_in() > SMALL_BYTES {
+            is_large = place.upgrade().is_none_or(|share| share.grow(most(task)));
+            if !is_large {
+                return Poll::Ready(Err(Broken::Outgrown));
+            }
+        }
+        polled.map_err(Broken::Failed)
+    })
+    .await
+}
+
+/// Why a transfer ended before its time.
+#[derive(Debug)]
+enum Broken {
+    Failed(Trouble),
+    /// It is larger than its place.
+    Outgrown,
+}
+
+/// After so many failures in a row.
+fn small_grace(failures: u32) -> Duration {
+    (GRACE_WHILE_OTHERS_WAIT * (1 << failures.min(8))).min(Patience::USUAL.grace)
+}
+
+/// The name of a transfer's kind, as in [`KINDS`].
+pub(super) fn name_of(task: Task) -> &'static str {
+    match task {
+        Task::Pass => "Pass",
+        Task::Upload(_) => "Upload",
+        Task::Collect(_) => "Collect",
+        Task::FollowUp => "FollowUp",
+        Task::Halve(_) => "Halve",
+        Task::Write => "Write",
+        _ => "Call",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::fair::Shares;
+    use crate::lifecycle::Slot;
+
+    const UPLOAD: Task = Task::Upload(Slot { shard: 0, attempt: 1 });
+
+    fn wish(namespace: &str, size: u64) -> Claim {
+        Claim { namespace: namespace.into(), lane: "Upload".into(), size }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A transfer that moves `bytes` each twentieth of a second, for three seconds: when it is broken off, and why.
+    async fn broken_off(shares: &Arc<Shares>, bytes: u64) -> Option<(Duration, String)> {
+        let place = Arc::new(shares.take(wish("slow", 128)).await);
+        let patience = Patience { rate: 1_000, grace: SECOND * 2, ..Patience::USUAL };
+        let pace = Pace::new(Arc::downgrade(&place), 0, shares.is_short());
+        let (began, meter) = (Instant::now(), pace.meter.clone());
+        let work = async move {
+            for _ in 0..60 {
+                tokio::time::sleep(SECOND / 20).await;
+                meter.add(bytes);
+            }
+            drop(place);
+            Ok(Box::new(|_: &mut _| {}) as _)
+        };
+        let outcome = Pace { patience, small_grace: SECOND / 2, ..pace }.keep(UPLOAD, true, work).await;
+        outcome.err().map(|broken| match broken {
+            Broken::Failed(trouble) => (began.elapsed(), trouble.stuck.message),
+            Broken::Outgrown => (began.elapsed(), "outgrown".into()),
+        })
+    }
+
+    /// The same while somebody else waits from half a second on.
+    async fn broken_off_for_others(bytes: u64) -> Option<(Duration, String)> {
+        let shares = Shares::new(LIMITS);
+        let waits = async {
+            tokio::time::sleep(SECOND / 4).await;
+            shares.take(wish("quiet", 4)).await
+        };
+        tokio::join!(broken_off(&shares, bytes), waits).0
+    }
+
+    #[tokio::test]
+    async fn a_slow_transfer_ends_and_makes_room_for_those_that_have_none_and_one_that_keeps_its_pace_is_left_alone() {
+        let shares = [(); 2].map(|()| Shares::new(LIMITS));
+        let (keeps_pace, alone, pressed, keeps_pace_among_others) = tokio::join!(
+            broken_off(&shares[0], 1_000),
+            broken_off(&shares[1], 1),
+            broken_off_for_others(1),
+            broken_off_for_others(1_000)
+        );
+        assert_eq!((keeps_pace, keeps_pace_among_others), (None, None));
+        let (after, why) = alone.unwrap();
+        assert!(after >= SECOND * 2 && why.ends_with("fewer than 1000 a second"), "{after:?}: {why}");
+        let (after, why) = pressed.unwrap();
+        assert!((SECOND / 2..SECOND * 2).contains(&after) && why.contains("while others waited"), "{after:?}: {why}");
+    }
+
+    #[tokio::test]
+    async fn who_gave_its_place_back_is_waited_for() {
+        let shares = Shares::new(LIMITS);
+        let place = Arc::new(shares.take(wish("slow", 128)).await);
+        let pace = Pace::new(Arc::downgrade(&place), 0, shares.is_short());
+        drop(place);
+        let patience = Patience { grace: SECOND / 10, ..Patience::USUAL };
+        let answered = Pace { patience, ..pace }.keep(UPLOAD, true, async {
+            tokio::time::sleep(SECOND / 2).await;
+            Ok(Box::new(|_: &mut _| {}) as _)
+        });
+        assert!(answered.await.is_ok());
+    }
+
+    /// What becomes of a small upload that takes in so much, where so many MiB are taken.
+    async fn grown(bytes: u64, taken: u64) -> Result<u64, Broken> {
+        let shares = Shares::new(LIMITS);
+        let others = shares.take(wish("other", taken)).await;
+        let place = Arc::new(shares.take(wish("small", 1)).await);
+        let pace = Pace::new(Arc::downgrade(&place), 0, shares.is_short());
+        let meter = pace.meter.clone();
+        let work = async move {
+            meter.add(bytes);
+            tokio::task::yield_now().await;
+            // All that is left.
+            let held = (1..=128).rev().find(|size| place.grow(*size)).unwrap_or_default();
+            drop(others);
+            Ok(Box::new(move |m: &mut Memory| m.manifest_at = i64::try_from(held).ok()) as _)
+        };
+        let learned = pace.keep(UPLOAD, false, work).await?;
+        let mut memory = Memory::default();
+        learned(&mut memory);
+        Ok(memory.manifest_at.unwrap().unsigned_abs())
+    }
+
+    #[tokio::test]
+    async fn a_transfer_is_small_until_it_takes_in_much_and_begins_again_where_there_is_no_room_for_more() {
+        assert!(matches!(grown(SMALL_BYTES, 126).await, Ok(2)), "it stays small");
+        assert!(matches!(grown(SMALL_BYTES + 1, 124).await, Ok(4)));
+        assert!(matches!(grown(SMALL_BYTES + 1, 126).await, Err(Broken::Outgrown)));
+    }
+
+    #[test]
+    fn the_grace_grows_while_others_wait_until_it_is_the_usual_one() {
+        let seconds = [0, 1, 2, 3, 30].map(|failures| small_grace(failures).as_secs());
+        assert_eq!(seconds, [10, 20, 40, 80, 900]);
+    }
+}

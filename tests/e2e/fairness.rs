@@ -1,0 +1,255 @@
+//! Nobody waits for somebody else: whatever the jobs of other namespaces meet, a one-line job of a quiet one takes no more than
+//! twice its undisturbed time.
+//!
+//! One operator, one world. What disturbs stays, so that each disturbance comes on top of those before it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use batchjob_operator::api::BatchJobObject as BatchJob;
+use futures::{StreamExt, TryStreamExt};
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::support::eventually;
+use crate::support::quiet::CANARY;
+use crate::support::scene::{Scene, batch_lines, condition, requests};
+
+/// How a server treats whoever connects.
+#[derive(Clone)]
+enum Manner {
+    /// It takes everything and never answers.
+    Silent,
+    /// It begins an answer and gives a byte of it each second.
+    Drips,
+    /// What is behind it gets a request's first 16 KiB at once, and the rest at 1 kB a second.
+    TakesSlowly(String),
+}
+
+/// A server of somebody else's, in this process.
+struct Server {
+    url: String,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Server {
+    async fn start(manner: Manner) -> Server {
+        let socket = TcpSocket::new_v4().unwrap();
+        // What the kernel takes in the server's place is not slow.
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1024).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let open = connections.clone();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let (manner, open) = (manner.clone(), open.clone());
+                tokio::spawn(async move {
+                    open.fetch_add(1, Ordering::Relaxed);
+                    let _ = treat(socket, manner).await;
+                    open.fetch_sub(1, Ordering::Relaxed);
+                });
+            }
+        });
+        Server { url, connections }
+    }
+
+    /// Waits until so many are connected at once.
+    async fn holds(&self, connections: usize) {
+        let held = || async { (self.connections.load(Ordering::Relaxed) >= connections).then_some(()) };
+        eventually(&format!("{connections} connections are held by {}", self.url), 60, held).await;
+    }
+}
+
+async fn treat(mut socket: TcpStream, manner: Manner) -> std::io::Result<()> {
+    let mut buffer = vec![0; 16 << 10];
+    match manner {
+        Manner::Silent => while socket.read(&mut buffer).await? > 0 {},
+        Manner::Drips => {
+            let (mut reads, mut writes) = socket.split();
+            let _ = reads.read(&mut buffer).await?;
+            writes
+                .write_all(b"HTTP/1.1 200 OK\r\netag: \"1\"\r\nlast-modified: Wed, 21 Oct 2015 07:28:00 GMT\r\n")
+                .await?;
+            writes.write_all(b"content-type: application/json\r\ncontent-length: 1000000\r\n\r\n").await?;
+            loop {
+                tokio::select! {
+                    read = reads.read(&mut buffer) => {
+                        if read? == 0 {
+                            return Ok(());
+                        }
+                    }
+                    () = tokio::time::sleep(Duration::from_secs(1)) => writes.write_all(b" ").await?,
+                }
+            }
+        }
+        Manner::TakesSlowly(upstream) => {
+            let mut outer = TcpStream::connect(upstream.strip_prefix("http://").unwrap()).await?;
+            let (mut from, mut to) = socket.split();
+            let (mut answers, mut requests) = outer.split();
+            let slowly = async {
+                let mut taken = 0;
+                loop {
+                    let some = if taken < 16 << 10 { buffer.len() } else { 100 };
+                    let n = from.read(&mut buffer[..some]).await?;
+                    if n == 0 {
+                        return Ok::<_, std::io::Error>(());
+                    }
+                    requests.write_all(&buffer[..n]).await?;
+                    taken += n;
+                    if taken > 16 << 10 {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            };
+            tokio::select! {
+                ended = slowly => ended?,
+                ended = tokio::io::copy(&mut answers, &mut to) => drop(ended?),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A quiet namespace and noisy ones, which one operator looks after.
+struct World {
+    quiet: Scene,
+    noisy: Vec<Scene>,
+    /// How long a one-line job takes undisturbed.
+    undisturbed: Duration,
+    jobs: usize,
+}
+
+impl World {
+    async fn set(noisy: usize) -> World {
+        let args = ["--batch-duration", "200ms"];
+        let mut quiet = Scene::set("quiet", &args).await;
+        let noisy: Vec<Scene> = futures::stream::iter(0..noisy)
+            .then(|n| async move { Scene::set(&format!("noisy{n}"), &args).await })
+            .collect()
+            .await;
+        for scene in &noisy {
+            quiet.settings.namespaces += &format!(",{}", scene.namespace);
+        }
+        quiet.restart().await;
+        let mut world = World { quiet, noisy, undisturbed: Duration::ZERO, jobs: 0 };
+        let mut times = vec![];
+        for _ in 0..3 {
+            times.push(world.one_line().await);
+        }
+        times.sort();
+        world.undisturbed = times[1];
+        world
+    }
+
+    /// How long a one-line job of the quiet namespace takes.
+    async fn one_line(&mut self) -> Duration {
+        self.jobs += 1;
+        let name = format!("one-line-{}", self.jobs);
+        let began = Instant::now();
+        create(&self.quiet, &[self.quiet.job(&name, one_line(&name))]).await;
+        let complete = |job: &BatchJob| condition(job, "Complete").is_some_and(|(status, _, _)| status == "True");
+        self.quiet.wait_job("a one-line job is done", &name, 120, complete).await;
+        began.elapsed()
+    }
+
+    /// Fails where a one-line job of the quiet namespace takes more than twice its time, while this goes on.
+    async fn is_undisturbed_by(&mut self, what: &str) {
+        let took = self.one_line().await;
+        let allowed = self.undisturbed * 2 + Duration::from_secs(2);
+        eprintln!("{what}: {took:?} instead of {:?}", self.undisturbed);
+        assert!(took <= allowed, "{what}: a one-line job took {took:?} instead of {:?}", self.undisturbed);
+    }
+}
+
+fn one_line(name: &str) -> Value {
+    json!({"spec": {"input": {"inline": {"requests": requests(name, 1)}}}})
+}
+
+async fn create(scene: &Scene, jobs: &[Value]) {
+    let api: Api<BatchJob> = scene.jobs();
+    let create = |job: &Value| {
+        scene.plant(job.to_string().as_bytes());
+        let (api, job): (_, BatchJob) = (api.clone(), serde_json::from_value(job.clone()).unwrap());
+        async move { api.create(&PostParams::default(), &job).await.map(drop) }
+    };
+    let creations: Vec<_> = jobs.iter().map(create).collect();
+    futures::stream::iter(creations).buffer_unordered(16).try_collect::<()>().await.unwrap();
+}
+
+/// One-line jobs of this scene, each with `change`.
+async fn create_many(scene: &Scene, prefix: &str, n: usize, change: impl Fn(&mut Value)) {
+    let jobs = (0..n).map(|i| {
+        let name = format!("{prefix}-{i}");
+        let mut job = scene.job(&name, one_line(&name));
+        change(&mut job);
+        job
+    });
+    create(scene, &jobs.collect::<Vec<_>>()).await;
+}
+
+/// Has the scene's provider object name this server.
+fn provider_at(scene: &mut Scene, server: &Server) {
+    scene.base_url = format!("{}/v1", server.url);
+    scene.kubectl(&["delete", "batchprovider", "llm"]);
+    scene.example("provider.yaml");
+}
+
+fn output_at(server: &Server) -> impl Fn(&mut Value) {
+    let url = server.url.clone();
+    move |job| job["spec"]["output"]["objectStore"]["endpoint"] = json!(url)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_namespace_is_undisturbed_by_silent_and_slow_servers_and_by_a_flood_of_others() {
+    let mut world = World::set(6).await;
+
+    let silent = Server::start(Manner::Silent).await;
+    provider_at(&mut world.noisy[0], &silent);
+    create_many(&world.noisy[0], "silent-provider", 64, |_| {}).await;
+    silent.holds(1).await;
+    world.is_undisturbed_by("64 jobs on a silent provider").await;
+
+    let drips = Server::start(Manner::Drips).await;
+    provider_at(&mut world.noisy[1], &drips);
+    create_many(&world.noisy[1], "dripping-provider", 64, |_| {}).await;
+    drips.holds(1).await;
+    world.is_undisturbed_by("64 jobs on a provider that drips a byte a second").await;
+
+    let bucket = Server::start(Manner::Silent).await;
+    create_many(&world.noisy[2], "silent-bucket", 64, output_at(&bucket)).await;
+    bucket.holds(4).await;
+    world.is_undisturbed_by("64 jobs on a silent bucket").await;
+
+    let slow = Server::start(Manner::TakesSlowly(world.noisy[3].sim.url.trim_end_matches("/v1").into())).await;
+    provider_at(&mut world.noisy[3], &slow);
+    let padded = format!("{CANARY} {}", "x".repeat(1_000));
+    world.noisy[3].put("in/large.jsonl", batch_lines("large", 3_000).replace(CANARY, &padded)).await;
+    let large = world.noisy[3].job("large", json!({"inputKey": "large.jsonl"}))["spec"]["input"].clone();
+    create_many(&world.noisy[3], "slow-upload", 16, |job| job["spec"]["input"] = large.clone()).await;
+    slow.holds(8).await;
+    world.is_undisturbed_by("16 uploads at 1 kB a second").await;
+
+    create_many(&world.noisy[5], "flood", 500, |_| {}).await;
+    world.is_undisturbed_by("a flood of 500 jobs").await;
+
+    // Of each kind some, in several namespaces.
+    let input = Server::start(Manner::Silent).await;
+    for scene in &world.noisy[..5] {
+        create_many(scene, "dripping-bucket", 12, output_at(&drips)).await;
+        let silent_input = |job: &mut Value| {
+            let mut location = job["spec"]["output"]["objectStore"].clone();
+            location["endpoint"] = json!(input.url);
+            job["spec"]["input"] = json!({"objectStore": location});
+            job["spec"]["input"]["objectStore"]["uri"] = json!(format!("s3://tests/{}/in/", scene.namespace));
+        };
+        create_many(scene, "silent-input", 12, silent_input).await;
+    }
+    input.holds(4).await;
+    world.is_undisturbed_by("silent inputs and dripping buckets of five namespaces").await;
+}
