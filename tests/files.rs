@@ -172,7 +172,7 @@ proptest! {
         prop_assume!(ids.len() == wanted.len());
         let template = json!({"customID": format!("$(row.{column})"), "body": {"text": format!("$(row.{column})")}});
         let recipe = Recipe { template: serde_json::from_value(template).unwrap(), ..support::recipe() };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         prop_assert_eq!(runtime.block_on(texts("a.csv", table.as_bytes(), &recipe)), Ok(wanted), "{}", table);
     }
 }

@@ -27,7 +27,7 @@ struct Line<'a> {
 
 pub fn measure() -> Figure {
     let bytes: Vec<u8> = (0..scaled(50_000)).flat_map(|i| input::line(i).into_bytes()).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let megabytes = bytes.len() as f64 / 1e6;
     let pairs: Vec<(f64, f64)> =
         (0..PAIRS).map(|_| (megabytes / planned(&runtime, &bytes), megabytes / parsed(&bytes))).collect();
