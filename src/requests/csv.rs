@@ -5,13 +5,14 @@ mod layout;
 pub use layout::{HEAD_BYTES, Layout, delimiter};
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::variable::{Texts, Variable, shown};
-use crate::store::Turn;
+use crate::store::{Held, LONG, Long};
 
 /// Fields of one row.
 const FIELD_LIMIT: usize = 4096;
@@ -33,8 +34,12 @@ pub struct Records<R> {
     text: Vec<u8>,
     ends: Vec<usize>,
     limit: usize,
-    /// While the row at hand is a large one.
-    turn: Turn,
+    /// Where long rows wait until it is their turn to be held.
+    spool: PathBuf,
+    /// The beginning of the row at hand, where that is a long one.
+    long: Option<Long>,
+    /// The long row that was given out last.
+    held: Option<Held>,
 }
 
 /// One row.
@@ -130,7 +135,9 @@ impl<R: AsyncRead + Unpin> Records<R> {
             text: vec![0; CHUNK],
             ends: vec![0; 64],
             limit,
-            turn: Turn::default(),
+            spool: std::env::temp_dir(),
+            long: None,
+            held: None,
         }
     }
 
@@ -138,6 +145,12 @@ impl<R: AsyncRead + Unpin> Records<R> {
     pub fn of(mut self, encoding: &'static str, line: u64) -> Self {
         self.encoding = encoding;
         self.ends_of_lines.count = line.saturating_sub(1);
+        self
+    }
+
+    /// The same, of which long rows wait in files in `spool`.
+    pub fn spooling(mut self, spool: &Path) -> Self {
+        self.spool = spool.into();
         self
     }
 
@@ -151,7 +164,8 @@ impl<R: AsyncRead + Unpin> Records<R> {
             self.text.truncate(KEPT);
             self.text.shrink_to_fit();
         }
-        self.turn = Turn::default();
+        self.let_go();
+        self.long = None;
         if !self.skip_empty_lines().await? {
             return Ok(None);
         }
@@ -174,12 +188,13 @@ impl<R: AsyncRead + Unpin> Records<R> {
             taken.ends += ends;
             match result {
                 ReadRecordResult::InputEmpty => {}
-                ReadRecordResult::OutputFull => {
-                    self.turn.take(2 * self.text.len()).await;
-                    self.grow_text(&mut taken);
-                }
+                ReadRecordResult::OutputFull => self.grow_text(&mut taken)?,
                 ReadRecordResult::OutputEndsFull => self.grow_ends(&mut taken),
                 ReadRecordResult::Record => {
+                    if let Some(mut long) = self.long.take().filter(|_| !taken.too_long && taken.size <= self.limit) {
+                        long.push(&self.text[..taken.text])?;
+                        self.held = Some(long.load().await?);
+                    }
                     return Ok(Some(Record { line, fields: self.fields(&taken, at_end) }));
                 }
                 ReadRecordResult::End => return Ok(None),
@@ -202,7 +217,8 @@ impl<R: AsyncRead + Unpin> Records<R> {
                 "begins a row in which text follows a quoted field; close each quote, and double those within (\"\")";
             return Err(why.into());
         }
-        let text = std::str::from_utf8(&self.text[..taken.text]);
+        let text = self.held.as_deref().unwrap_or(&self.text[..taken.text]);
+        let text = std::str::from_utf8(text);
         let text = text.map_err(|_| not_encoded_in(self.encoding))?;
         Ok(Fields { text, ends: &self.ends[..taken.ends], encoding: self.encoding })
     }
@@ -234,12 +250,26 @@ impl<R: AsyncRead + Unpin> Records<R> {
         Ok(())
     }
 
-    fn grow_text(&mut self, taken: &mut Taken) {
-        if self.text.len() < self.limit {
-            self.text.resize((self.text.len() * 2).min(self.limit), 0);
+    fn grow_text(&mut self, taken: &mut Taken) -> std::io::Result<()> {
+        let before = self.long.as_ref().map_or(0, Long::bytes);
+        if taken.too_long || before + self.text.len() > self.limit {
+            (taken.text, taken.too_long, self.long) = (0, true, None);
+        } else if self.text.len() < LONG {
+            self.text.resize((self.text.len() * 2).min(LONG), 0);
         } else {
-            (taken.text, taken.too_long) = (0, true);
+            let long = match &mut self.long {
+                Some(long) => long,
+                None => self.long.insert(Long::new(&self.spool)?),
+            };
+            long.push(&self.text[..taken.text])?;
+            taken.text = 0;
         }
+        Ok(())
+    }
+
+    /// Lets go of the row that was given out, where it is a long one, and so of the turn.
+    pub fn let_go(&mut self) {
+        self.held = None;
     }
 
     fn grow_ends(&mut self, taken: &mut Taken) {

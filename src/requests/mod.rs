@@ -13,6 +13,7 @@ mod pass;
 mod problems;
 mod read;
 mod reader;
+mod seen;
 mod template;
 mod variable;
 mod version;

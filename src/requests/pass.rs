@@ -1,10 +1,9 @@
 //! The one pass over the input.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use serde_json::{Value, json};
@@ -18,6 +17,7 @@ use super::objects::Selection;
 use super::problems::Problems;
 use super::provider_side_id;
 use super::read::Reading;
+use super::seen::Seen;
 use super::template::Template;
 use super::variable::Of;
 use super::whole::{SizeLimit, TooLarge};
@@ -32,7 +32,7 @@ use crate::store::{
 
 /// Models of one job: each makes batches of its own.
 const MODEL_LIMIT: usize = 16;
-/// Requests of one job; their ids are held in memory, 16 bytes each, to find duplicates.
+/// Requests of one job, those that are refused among them.
 const REQUEST_LIMIT: i64 = 1_000_000;
 
 /// Where the requests come from.
@@ -166,15 +166,11 @@ pub async fn pass(
     }
     let mut reading = Reading::new(recipe).map_err(PassError::Invalid)?;
     let mut pass = Pass::new(source.name(), recipe, stage, spool);
-    match source {
-        Source::Inline(requests) => pass.inline(&mut reading, requests).await?,
-        Source::Objects { folder, name } => reading.objects(&mut pass, &folder, &name).await?,
-        Source::Held { mut pieces, .. } => {
-            while let Some(held) = pieces.try_next().await? {
-                reading.held(&mut pass, held).await?;
-            }
-        }
+    let read = pass.read(&mut reading, source).await;
+    if pass.taken > REQUEST_LIMIT {
+        return Err(pass.too_many_requests().await);
     }
+    read?;
     pass.finish(reading).await
 }
 
@@ -226,12 +222,15 @@ pub(super) struct Pass<'a> {
     recipe: &'a Recipe,
     shape: Shape,
     stage: Option<(&'a Folder, &'a str)>,
+    spool: &'a Path,
     writer: Option<ShardWriter<'a>>,
     problems: Problems,
-    seen: HashSet<[u8; 16]>,
+    seen: Seen,
     models: BTreeSet<String>,
     chain: Hasher,
     requests: i64,
+    /// Lines, rows and objects so far, those that were refused among them.
+    taken: i64,
 }
 
 impl<'a> Pass<'a> {
@@ -243,15 +242,30 @@ impl<'a> Pass<'a> {
             recipe,
             shape: Shape::new(path, &recipe.base_url, model, defaults, allowed).hashed_as(recipe.hash_version),
             stage,
+            spool,
             writer: stage.map(|(folder, work_id)| {
                 ShardWriter::new(folder, work_id, spool, recipe.max_requests, recipe.max_bytes)
                     .of_inputs(recipe.max_inputs_of_embeddings())
             }),
             problems: Problems::new(stage.map(|_| spool)),
-            seen: HashSet::new(),
+            seen: Seen::new(spool),
             models: BTreeSet::new(),
             chain: Hasher::new(recipe.hash_version),
             requests: 0,
+            taken: 0,
+        }
+    }
+
+    async fn read(&mut self, reading: &mut Reading, source: Source) -> Result<(), PassError> {
+        match source {
+            Source::Inline(requests) => self.inline(reading, requests).await,
+            Source::Objects { folder, name } => reading.objects(self, &folder, &name).await,
+            Source::Held { mut pieces, .. } => {
+                while let Some(held) = pieces.try_next().await? {
+                    reading.held(self, held).await?;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -260,6 +274,7 @@ impl<'a> Pass<'a> {
         for (i, request) in requests.into_iter().enumerate() {
             let checked = self.inline_request(reading, request);
             self.take(&origin, i as u64 + 1, checked).await?;
+            self.put().await?;
         }
         Ok(())
     }
@@ -278,7 +293,28 @@ impl<'a> Pass<'a> {
         &self.shape
     }
 
-    /// Takes the next request, or what is wrong with it.
+    /// Where what is long waits.
+    pub(super) fn spool(&self) -> &'a Path {
+        self.spool
+    }
+
+    /// Whether [`Pass::put`] has something to do.
+    pub(super) fn is_to_put(&self) -> bool {
+        self.writer.as_ref().is_some_and(ShardWriter::is_to_put)
+    }
+
+    /// Puts the shards that are full, for which it waits for the store.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub(super) async fn put(&mut self) -> Result<(), PassError> {
+        match &mut self.writer {
+            Some(writer) => Ok(writer.put().await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the next request, or what is wrong with it; waits for nothing but local disk.
     ///
     /// # Errors
     /// When nothing more can be taken.
@@ -289,7 +325,15 @@ impl<'a> Pass<'a> {
         checked: Result<Request, String>,
     ) -> Result<(), PassError> {
         let line = line.into();
-        let checked = checked.and_then(|r| self.fits_the_others(r));
+        self.taken += 1;
+        if self.taken > REQUEST_LIMIT {
+            // The words for it are found once nothing is held any more.
+            return Err(PassError::Invalid(String::new()));
+        }
+        let checked = match checked {
+            Ok(request) => self.fits_the_others(request)?,
+            Err(what) => Err(what),
+        };
         let request = match checked {
             Ok(request) => request,
             Err(what) => {
@@ -302,12 +346,6 @@ impl<'a> Pass<'a> {
         self.chain.update(&request.hash);
         let index = self.requests;
         self.requests += 1;
-        if self.requests > REQUEST_LIMIT {
-            return Err(PassError::Invalid(format!(
-                "{} has more than {REQUEST_LIMIT} requests; split it over several BatchJobs",
-                self.name
-            )));
-        }
         // Once something is wrong nothing is sent: go on reading for the report only.
         if self.problems.count() > 0 {
             return Ok(());
@@ -317,22 +355,31 @@ impl<'a> Pass<'a> {
         self.stage(origin, line, &entry, &request.model, &request.body).await
     }
 
-    fn fits_the_others(&mut self, request: Request) -> Result<Request, String> {
-        let id = digest(&SHA256, request.custom_id.as_bytes());
-        let mut key = [0; 16];
-        key.copy_from_slice(&id.as_ref()[..16]);
-        if !self.seen.insert(key) {
-            return Err("has a custom id that an earlier request has; give each its own".into());
+    /// The request, or what is wrong with it beside the others.
+    fn fits_the_others(&mut self, request: Request) -> Result<Result<Request, String>, StoreError> {
+        if !self.seen.insert(&request.custom_id)? {
+            return Ok(Err("has a custom id that an earlier request has; give each its own".into()));
         }
         if !self.models.contains(&request.model) {
             if self.models.len() == MODEL_LIMIT {
-                return Err(format!(
+                return Ok(Err(format!(
                     "names another model than the {MODEL_LIMIT} of the requests before it; split them over several BatchJobs"
-                ));
+                )));
             }
             self.models.insert(request.model.clone());
         }
-        Ok(request)
+        Ok(Ok(request))
+    }
+
+    /// A few megabytes can hold millions of lines, sound or not.
+    async fn too_many_requests(&mut self) -> PassError {
+        PassError::Invalid(match self.problems.count() {
+            0 => format!("{} has more than {REQUEST_LIMIT} requests; split it over several BatchJobs", self.name),
+            _ => {
+                let stopped = format!("reading stopped after {REQUEST_LIMIT} requests, for no job may have more; ");
+                stopped + &self.faults().await
+            }
+        })
     }
 
     async fn stage(

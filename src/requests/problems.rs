@@ -13,8 +13,8 @@ use crate::store::{Folder, StoreError, layout, staged};
 
 /// Faults that a message names, where they fit.
 const NAMED: usize = 20;
-/// Bytes of a message; a condition keeps 2,048.
-const MESSAGE_LIMIT: usize = 2000;
+/// Bytes of a message; a condition keeps 2,048, and some words may stand before it.
+const MESSAGE_LIMIT: usize = 1900;
 /// Faults that a report lists.
 const REPORTED: u64 = 100_000;
 

@@ -207,7 +207,7 @@ async fn lines(
     template: Option<&Template>,
     content: Content<'_>,
 ) -> Result<(), ReadError> {
-    let mut lines = Lines::new(content, LINE_LIMIT).taking_turns();
+    let mut lines = Lines::new(content, LINE_LIMIT).spooling(pass.spool());
     let mut number = 0;
     while let Some(line) = lines.next().await? {
         number += 1;
@@ -225,6 +225,11 @@ async fn lines(
             }
         };
         pass.take(origin, number, checked).await?;
+        if pass.is_to_put() {
+            // Nothing long is held while a store is waited for.
+            lines.let_go();
+            pass.put().await?;
+        }
     }
     Ok(())
 }
@@ -243,7 +248,8 @@ async fn rows(
     let layout = Layout::of(&head, tables.delimiter, &variables).await;
     content.read_exact(&mut vec![0; layout.preamble]).await?;
     let begins = if layout.preamble > 0 { 2 } else { 1 };
-    let mut records = Records::new(content, LINE_LIMIT, layout.delimiter).of(encoding.name(), begins);
+    let records = Records::new(content, LINE_LIMIT, layout.delimiter).of(encoding.name(), begins);
+    let mut records = records.spooling(pass.spool());
     let (mut header, mut empty) = (None::<(Header, Option<String>)>, 0);
     while let Some(record) = records.next().await? {
         let (line, fields) = (record.line, record.fields);
@@ -271,6 +277,10 @@ async fn rows(
             None => what,
         });
         pass.take(origin, line, checked).await?;
+        if pass.is_to_put() {
+            records.let_go();
+            pass.put().await?;
+        }
     }
     Ok(empty)
 }

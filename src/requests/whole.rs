@@ -76,6 +76,7 @@ impl Reading {
                 Err(Broken::Stop(e)) => return Err(e),
             };
             pass.take(&origin, None, checked).await?;
+            pass.put().await?;
         }
         Ok(())
     }

@@ -9,12 +9,13 @@ use tokio::fs::File;
 use tokio::io::{AsyncWriteExt, BufWriter};
 
 use super::errors::Tally;
+use super::joined::INDEX_LINE_LIMIT;
 use super::line::Ended;
 use super::part::write_part;
 use super::scan::{How, Place, QUOTED, Scanned, scan};
 use crate::api::{ErrorSummary, RequestCounts};
 use crate::store::staged;
-use crate::store::{Folder, IndexEntry, LINE_LIMIT, Line, Lines, StoreError, layout};
+use crate::store::{Folder, IndexEntry, Line, Lines, StoreError, layout};
 
 /// A batch whose answers are to be collected.
 pub struct Collection<'a> {
@@ -89,7 +90,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     let asked = indexes(folder, &index).await?;
     let mut raw = staged::scratch(spool)?;
     let ends = download(&mut raw, files).await?;
-    let scanned = scan(&mut raw, &ends, work_id, &asked).await.map_err(local)?;
+    let scanned = scan(&mut raw, &ends, work_id, &asked, spool).await.map_err(local)?;
     drop(asked);
     let foreign = scanned.foreign;
     let found = Found {
@@ -116,7 +117,7 @@ async fn indexes(folder: &Folder, name: &str) -> Result<Vec<i64>, CollectError> 
 }
 
 async fn each_entry(folder: &Folder, name: &str, mut see: impl FnMut(IndexEntry)) -> Result<(), CollectError> {
-    let mut lines = Lines::new(staged::open(folder, name).await?, LINE_LIMIT);
+    let mut lines = Lines::new(staged::open(folder, name).await?, INDEX_LINE_LIMIT);
     let broken = |e: String| StoreError::Corrupt(format!("{name}: {e}"));
     while let Some(line) = lines.next().await.map_err(|e| broken(e.to_string()))? {
         let Line::Whole(line) = line else { return Err(broken("a line is too long".into()).into()) };

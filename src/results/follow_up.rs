@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::errors::Tally;
-use super::joined::{Joined, Request, Settled, With, corrupt};
-use super::line::{Ended, ProviderLine};
+use super::joined::{Joined, Request, Settled, With, corrupt, loaded};
+use super::line::{Ended, PartLine, ProviderLine};
 use super::write::WriteError;
 use crate::api::{ErrorSummary, RequestCounts};
 use crate::store::{ShardWriter, StagedShard, inputs_of_line};
@@ -44,17 +44,18 @@ pub async fn follow_up(
 ) -> Result<Vec<FollowUp>, WriteError> {
     let work_id = writer.work_id().to_string();
     let mut took = Took::default();
-    let mut joined = Joined::new(folder, &work_id, shards, With::Rounds);
-    while let Some(request) = joined.next().await? {
-        let answers = ends(&request);
-        if !may_be_sent_again(&Asked { given_up: request.given_up, ..fared(&request.asked, &answers) }) {
+    let mut joined = Joined::new(folder, &work_id, shards, With::Rounds, writer.spool());
+    while let Some(mut request) = joined.next().await? {
+        if !may_be_sent_again(&Asked { given_up: request.given_up, ..fared(&request.asked, &request.ends) }) {
             continue;
         }
-        let stood = stood(&request.asked, &answers);
-        let sent = request.sent.as_deref().ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
-        let inputs = if writer.counts_inputs() { inputs_of_line(sent) } else { 0 };
-        let first = writer.push(&request.model, &[sent], inputs, &request.entry).await?;
-        took.add(first, stood, &request)?;
+        let stood = stood(&request.asked, &request.ends);
+        let sent = loaded(request.sent.take()).await?;
+        let inputs = if writer.counts_inputs() { inputs_of_line(&sent) } else { 0 };
+        let first = writer.push(&request.model, &[&sent], inputs, &request.entry).await?;
+        drop(sent);
+        took.add(first, stood, request).await?;
+        writer.put().await?;
     }
     Ok(took.of(writer.finish().await?))
 }
@@ -65,13 +66,15 @@ pub(super) struct Took(BTreeMap<i64, (RequestCounts, Tally)>);
 
 impl Took {
     /// Counts a request of the shard that begins with `first`.
-    pub fn add(&mut self, first: i64, stood: Stood, request: &Request) -> Result<(), WriteError> {
+    pub async fn add(&mut self, first: i64, stood: Stood, request: Request) -> Result<(), WriteError> {
         let (counts, errors) = self.0.entry(first).or_default();
         stood.count(counts);
         if stood != Stood::Missing
-            && let Some(last) = request.answers.last()
+            && let Some(last) = request.answer
         {
-            let line: ProviderLine = serde_json::from_str(last.line.get()).map_err(corrupt)?;
+            let last = loaded(Some(last)).await?;
+            let PartLine { line, .. } = serde_json::from_slice(&last).map_err(corrupt)?;
+            let line: ProviderLine = serde_json::from_str(line.get()).map_err(corrupt)?;
             errors.add(line.code(), request.entry.index);
         }
         Ok(())
@@ -120,15 +123,10 @@ fn fared(asked: &[u32], answers: &[(u32, Ended)]) -> Asked {
 
 /// How a request stood that another round was planned for, whatever the limit is by now.
 pub(super) fn stood_before(request: &Request) -> Stood {
-    let answers = ends(request);
-    match fared(&request.asked, &answers).ended || request.given_up {
+    match fared(&request.asked, &request.ends).ended || request.given_up {
         true => Stood::Missing,
-        false => stood(&request.asked, &answers),
+        false => stood(&request.asked, &request.ends),
     }
-}
-
-fn ends(request: &Request) -> Vec<(u32, Ended)> {
-    request.answers.iter().map(|a| (a.round, a.ended)).collect()
 }
 
 fn stood(asked: &[u32], answers: &[(u32, Ended)]) -> Stood {

@@ -62,18 +62,28 @@ impl Brackets {
     }
 }
 
-/// The objects that `line` consists of; None where one is not whole, or there is none.
-pub(super) fn objects(line: &[u8]) -> Option<Vec<Range<usize>>> {
-    let (mut brackets, mut begun, mut objects) = (Brackets::default(), None, vec![]);
-    for (at, byte) in line.iter().enumerate() {
+/// The objects that `line` consists of; None where one is not whole, or there is none. They are found one by one: a list of them
+/// could take eight times the line.
+pub(super) fn objects(line: &[u8]) -> Option<impl Iterator<Item = Range<usize>>> {
+    let (mut brackets, mut closed, mut open) = (Brackets::default(), false, false);
+    for byte in line {
         match brackets.see(*byte) {
-            Bracket::Opens => begun = Some(at),
-            Bracket::Closes => objects.extend(begun.take().map(|from| from..at + 1)),
+            Bracket::Opens => open = true,
+            Bracket::Closes => (closed, open) = (true, false),
             Bracket::Stray => return None,
             Bracket::No => {}
         }
     }
-    (begun.is_none() && !objects.is_empty()).then_some(objects)
+    let (mut brackets, mut begun) = (Brackets::default(), 0);
+    let found = line.iter().enumerate().filter_map(move |(at, byte)| match brackets.see(*byte) {
+        Bracket::Opens => {
+            begun = at;
+            None
+        }
+        Bracket::Closes => Some(begun..at + 1),
+        Bracket::Stray | Bracket::No => None,
+    });
+    (closed && !open).then_some(found)
 }
 
 /// The indexes of the requests of `work_id` that `text` names, each once, in order. Our ids end in a mark of the work, which no model is
@@ -106,8 +116,7 @@ mod tests {
 
     #[test]
     fn objects_are_found_whatever_is_around_them() {
-        let found =
-            |line: &str| objects(line.as_bytes()).map(|all| all.into_iter().map(|r| line[r].to_string()).collect());
+        let found = |line: &str| objects(line.as_bytes()).map(|all| all.map(|r| line[r].to_string()).collect());
         let some = |all: &[&str]| Some(all.iter().map(|o| o.to_string()).collect::<Vec<_>>());
         assert_eq!(found(r#"{"a":1}{"b":"}{"}"#), some(&[r#"{"a":1}"#, r#"{"b":"}{"}"#]));
         assert_eq!(found(r#"[{"a":[{}]}, {"b":"\"}"}]"#), some(&[r#"{"a":[{}]}"#, r#"{"b":"\"}"}"#]));

@@ -1,7 +1,7 @@
 //! A shard that is more than an account takes becomes two, request by request.
 
 use super::follow_up::{FollowUp, Took, stood_before};
-use super::joined::{Joined, Settled, With, index_lines, next_entry};
+use super::joined::{Joined, Settled, With, index_lines, loaded, next_entry};
 use super::write::WriteError;
 use crate::store::{Folder, ShardWriter};
 
@@ -19,21 +19,24 @@ pub async fn halve(
     let work_id = writer.work_id().to_string();
     let (index, first_round) = (whole.index.clone(), whole.round == 0);
     let mut wanted = index_lines(folder, &work_id, &index).await?;
-    let mut joined = Joined::new(folder, &work_id, if first_round { vec![whole] } else { earlier }, With::Rounds);
+    let shards = if first_round { vec![whole] } else { earlier };
+    let mut joined = Joined::new(folder, &work_id, shards, With::Rounds, writer.spool());
     let mut took = Took::default();
     while let Some(entry) = next_entry(&mut wanted).await? {
-        let request = loop {
+        let mut request = loop {
             match joined.next().await? {
                 Some(request) if request.entry.index == entry.index => break request,
                 Some(_) => {}
                 None => return Err(WriteError::Corrupt("a shard holds a request that the input does not".into())),
             }
         };
-        let sent = request.sent.as_deref().ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
-        let first = writer.push(&request.model, &[sent], 0, &entry).await?;
+        let sent = loaded(request.sent.take()).await?;
+        let first = writer.push(&request.model, &[&sent], 0, &entry).await?;
+        drop(sent);
         if !first_round {
-            took.add(first, stood_before(&request), &request)?;
+            took.add(first, stood_before(&request), request).await?;
         }
+        writer.put().await?;
     }
     let halves = took.of(writer.finish().await?);
     halves.try_into().map_err(|halves: Vec<_>| WriteError::Corrupt(format!("{} halves of a shard", halves.len())))

@@ -1,17 +1,17 @@
 //! All that came back, request by request, in the order of the input.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
-use serde_json::value::RawValue;
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
-use super::line::{Ended, PartLine};
+use super::line::{self, Ended};
 use super::write::WriteError;
-use crate::store::{Folder, IndexEntry, LINE_LIMIT, Line, Lines, layout, staged};
+use crate::store::{Folder, Held, IndexEntry, Kept, LINE_LIMIT, Line, Lines, layout, staged};
 
 /// One shard at its end.
 #[derive(Clone)]
@@ -48,21 +48,32 @@ pub(super) struct Request {
     pub entry: IndexEntry,
     pub model: Arc<str>,
     /// As it was sent, where that was asked for.
-    pub sent: Option<Vec<u8>>,
+    pub sent: Option<Kept>,
     /// Rounds that it was sent in, where that was asked for.
     pub asked: Vec<u32>,
-    /// By round.
-    pub answers: Vec<Answer>,
+    /// By round, how each of its answers ended.
+    pub ends: Vec<(u32, Ended)>,
+    /// The answer that counts: the first that succeeded, else the last one. A line of a part.
+    pub answer: Option<Kept>,
     /// Whether a person gave its answer up.
     pub given_up: bool,
     /// Code and message in case nothing came back.
     pub absent: (&'static str, String),
 }
 
-pub(super) struct Answer {
-    pub round: u32,
-    pub ended: Ended,
-    pub line: Box<RawValue>,
+impl Request {
+    /// Whether the answer that counts succeeded.
+    pub fn succeeded(&self) -> bool {
+        self.ends.iter().any(|(_, ended)| *ended == Ended::Succeeded)
+    }
+}
+
+/// What the next line of a part begins with.
+#[derive(Clone, Copy)]
+struct Head {
+    index: i64,
+    round: u32,
+    ended: Ended,
 }
 
 /// What some shards of one later round hold, in the order of the index.
@@ -90,12 +101,20 @@ pub(super) enum With {
 /// Reads the input's own shards and the parts of later rounds side by side. Shards of one round and model follow each other,
 /// so that one of them is open at a time, and each only once its first request is reached: nothing waits unread.
 pub(super) struct Joined<'a> {
-    folder: &'a Folder,
-    work_id: &'a str,
-    with: With,
+    staged: Staged<'a>,
     base: Vec<Lane>,
     later: Vec<Answers>,
     asked: Vec<Asked>,
+}
+
+/// Where all of it is staged, and what of it is read.
+#[derive(Clone, Copy)]
+struct Staged<'a> {
+    folder: &'a Folder,
+    work_id: &'a str,
+    /// Where long lines wait.
+    spool: &'a Path,
+    with: With,
 }
 
 /// The input's own shards of one model.
@@ -120,17 +139,25 @@ struct Answers {
     /// With the first request that may be in it, and its round.
     waiting: VecDeque<(i64, u32, Part)>,
     open: Option<(u32, Lines<Content>)>,
-    head: Option<(i64, Answer)>,
+    /// Of the next line, which itself is read when its request's turn comes: there may be an answer of 32 MiB in each.
+    head: Option<Head>,
 }
 
 impl<'a> Joined<'a> {
-    pub fn new(folder: &'a Folder, work_id: &'a str, mut shards: Vec<Settled>, with: With) -> Joined<'a> {
+    pub fn new(
+        folder: &'a Folder,
+        work_id: &'a str,
+        mut shards: Vec<Settled>,
+        with: With,
+        spool: &'a Path,
+    ) -> Joined<'a> {
         shards.sort_by_key(|s| s.first);
         let mut lanes: BTreeMap<(u32, String), VecDeque<Settled>> = BTreeMap::new();
         for shard in shards {
             lanes.entry((shard.round, shard.model.clone())).or_default().push_back(shard);
         }
-        let mut joined = Joined { folder, work_id, with, base: vec![], later: vec![], asked: vec![] };
+        let mut joined =
+            Joined { staged: Staged { folder, work_id, spool, with }, base: vec![], later: vec![], asked: vec![] };
         for ((round, model), waiting) in lanes {
             if round == 0 {
                 joined.base.push(Lane { model: model.into(), waiting, open: None });
@@ -153,7 +180,7 @@ impl<'a> Joined<'a> {
             let mut lane = self.base.swap_remove(first);
             let request = match &lane.open {
                 Some(_) => Some(self.take(&mut lane).await?),
-                None => lane.open(self.folder, self.work_id, self.with).await.map(|()| None)?,
+                None => lane.open(self.staged).await.map(|()| None)?,
             };
             self.base.push(lane);
             if request.is_some() {
@@ -165,16 +192,24 @@ impl<'a> Joined<'a> {
     async fn take(&mut self, lane: &mut Lane) -> Result<Request, WriteError> {
         let open = lane.open.as_mut().ok_or_else(|| WriteError::Corrupt("no shard is open".into()))?;
         let sent = match &mut open.sent {
-            Some(lines) => next_line(lines).await?,
+            Some(lines) => lines.next_kept().await?,
             None => None,
         };
-        let mut answers = vec![];
+        let (mut ends, mut answer) = (vec![], None);
         for parts in std::iter::once(&mut open.answers).chain(&mut self.later) {
-            answers.extend(parts.take(self.folder, open.entry.index).await?);
+            let Some(Head { round, ended, .. }) = parts.head_of(self.staged, open.entry.index).await? else {
+                continue;
+            };
+            let succeeded = ends.iter().any(|(_, ended)| *ended == Ended::Succeeded);
+            ends.push((round, ended));
+            match succeeded {
+                true => parts.skip().await?,
+                false => answer = Some(parts.line().await?),
+            }
         }
         let mut asked = vec![0];
         for round in &mut self.asked {
-            asked.extend(round.take(self.folder, self.work_id, open.entry.index).await?);
+            asked.extend(round.take(self.staged.folder, self.staged.work_id, open.entry.index).await?);
         }
         let (model, absent) = (lane.model.clone(), open.absent.clone());
         let entry = match next_entry(&mut open.index).await? {
@@ -184,10 +219,10 @@ impl<'a> Joined<'a> {
                 open.answers.end()?;
                 let given_up = open.given_up;
                 lane.open = None;
-                return Ok(Request { entry, model, sent, asked, answers, given_up, absent });
+                return Ok(Request { entry, model, sent, asked, ends, answer, given_up, absent });
             }
         };
-        Ok(Request { entry, model, sent, asked, answers, given_up: open.given_up, absent })
+        Ok(Request { entry, model, sent, asked, ends, answer, given_up: open.given_up, absent })
     }
 
     fn end(&self) -> Result<Option<Request>, WriteError> {
@@ -203,15 +238,16 @@ impl Lane {
         open.or_else(|| self.waiting.front().map(|shard| shard.first))
     }
 
-    async fn open(&mut self, folder: &Folder, work_id: &str, with: With) -> Result<(), WriteError> {
+    async fn open(&mut self, of: Staged<'_>) -> Result<(), WriteError> {
         let Some(shard) = self.waiting.pop_front() else { return Ok(()) };
-        self.open = Open::new(folder, work_id, shard, with).await?;
+        self.open = Open::new(of, shard).await?;
         Ok(())
     }
 }
 
 impl Open {
-    async fn new(folder: &Folder, work_id: &str, shard: Settled, with: With) -> Result<Option<Open>, WriteError> {
+    async fn new(of: Staged<'_>, shard: Settled) -> Result<Option<Open>, WriteError> {
+        let Staged { folder, work_id, spool, with } = of;
         let sent: Option<Content> = match with {
             With::Answers => None,
             With::Requests | With::Rounds => {
@@ -221,7 +257,7 @@ impl Open {
         let mut index = index_lines(folder, work_id, &shard.index).await?;
         let Some(entry) = next_entry(&mut index).await? else { return Ok(None) };
         let (sent, given_up, absent) =
-            (sent.map(|sent| Lines::new(sent, LINE_LIMIT)), shard.given_up, shard.absent.clone());
+            (sent.map(|sent| Lines::new(sent, LINE_LIMIT).spooling(spool)), shard.given_up, shard.absent.clone());
         let answers = Answers::of([shard].into());
         Ok(Some(Open { entry, index, sent, answers, given_up, absent }))
     }
@@ -261,29 +297,41 @@ impl Answers {
     async fn advance(&mut self) -> Result<(), WriteError> {
         self.head = None;
         if let Some((round, lines)) = &mut self.open
-            && let Some(line) = next_line(lines).await?
+            && let Some(start) = lines.peek(line::HEAD).await?
         {
-            let line: PartLine = serde_json::from_slice(&line).map_err(corrupt)?;
-            self.head = Some((line.index, Answer { round: *round, ended: line.ended, line: line.line.to_owned() }));
+            let (index, ended) = line::head(start).ok_or_else(|| WriteError::Corrupt("no line of a part".into()))?;
+            self.head = Some(Head { index, round: *round, ended });
         }
         Ok(())
     }
 
-    async fn take(&mut self, folder: &Folder, index: i64) -> Result<Option<Answer>, WriteError> {
+    /// What the next line says of the request, if it is the request's.
+    async fn head_of(&mut self, of: Staged<'_>, index: i64) -> Result<Option<Head>, WriteError> {
         while self.head.is_none()
             && let Some((_, round, part)) = self.waiting.pop_front_if(|(first, ..)| *first <= index)
         {
-            let content: Content = reader(staged::verified(folder, &part.name, &part.sha256).await?);
-            self.open = Some((round, Lines::new(content, LINE_LIMIT + 1024)));
+            let content: Content = reader(staged::verified(of.folder, &part.name, &part.sha256).await?);
+            self.open = Some((round, Lines::new(content, LINE_LIMIT + 1024).spooling(of.spool)));
             self.advance().await?;
         }
-        match self.head.take_if(|(at, _)| *at == index) {
-            Some((_, answer)) => {
-                self.advance().await?;
-                Ok(Some(answer))
-            }
-            None => Ok(None),
+        Ok(self.head.filter(|head| head.index == index))
+    }
+
+    /// The next line.
+    async fn line(&mut self) -> Result<Kept, WriteError> {
+        let line = match &mut self.open {
+            Some((_, lines)) => lines.next_kept().await?,
+            None => None,
+        };
+        self.advance().await?;
+        line.ok_or_else(|| WriteError::Corrupt("a part ends before its last line".into()))
+    }
+
+    async fn skip(&mut self) -> Result<(), WriteError> {
+        if let Some((_, lines)) = &mut self.open {
+            lines.skip().await?;
         }
+        self.advance().await
     }
 
     fn end(&self) -> Result<(), WriteError> {
@@ -294,24 +342,33 @@ impl Answers {
     }
 }
 
+/// Longest line of an index: a custom id of 512 bytes, escaped, and a hash.
+pub(super) const INDEX_LINE_LIMIT: usize = 8 << 10;
+
 pub(super) async fn index_lines(folder: &Folder, work_id: &str, index: &str) -> Result<Lines<Content>, WriteError> {
     let content: Content = Box::new(staged::open(folder, &layout::index(work_id, index)).await?);
-    Ok(Lines::new(content, LINE_LIMIT))
+    Ok(Lines::new(content, INDEX_LINE_LIMIT))
 }
 
 pub(super) async fn next_entry(index: &mut Lines<Content>) -> Result<Option<IndexEntry>, WriteError> {
-    next_line(index).await?.map(|line| serde_json::from_slice(&line).map_err(corrupt)).transpose()
+    match index.next().await? {
+        Some(Line::Whole(line)) => serde_json::from_slice(line).map(Some).map_err(corrupt),
+        Some(Line::TooLong(size)) => Err(WriteError::Corrupt(format!("a line of an index has {size} bytes"))),
+        None => Ok(None),
+    }
 }
 
 fn reader(content: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static) -> Content {
     Box::new(StreamReader::new(Box::pin(content)))
 }
 
-async fn next_line(lines: &mut Lines<Content>) -> Result<Option<Vec<u8>>, WriteError> {
-    match lines.next().await? {
-        Some(Line::Whole(line)) => Ok(Some(line.to_vec())),
-        Some(Line::TooLong(size)) => Err(WriteError::Corrupt(format!("a staged line has {size} bytes"))),
-        None => Ok(None),
+/// The line, once it is its turn where it is a long one: it has to be let go before another one is loaded, and before a store is
+/// waited for.
+pub(super) async fn loaded(line: Option<Kept>) -> Result<Held, WriteError> {
+    match line {
+        Some(Kept::TooLong(size)) => Err(WriteError::Corrupt(format!("a staged line has {size} bytes"))),
+        Some(line) => line.load().await?.ok_or_else(|| WriteError::Corrupt("a staged line is missing".into())),
+        None => Err(WriteError::Corrupt("a staged request is missing".into())),
     }
 }
 

@@ -31,6 +31,18 @@ pub(super) struct PartLine<'a> {
     pub line: &'a RawValue,
 }
 
+/// Bytes that [`head`] needs at most.
+pub(super) const HEAD: usize = 64;
+
+/// The index and the end of the [`PartLine`] that begins like this.
+pub(super) fn head(start: &[u8]) -> Option<(i64, Ended)> {
+    let rest = start.strip_prefix(b"{\"index\":")?;
+    let (index, rest) = rest.split_at(memchr::memchr(b',', rest)?);
+    let ended = rest.strip_prefix(b",\"ended\":")?;
+    let ended = serde_json::Deserializer::from_slice(ended).into_iter().next()?.ok()?;
+    Some((std::str::from_utf8(index).ok()?.parse().ok()?, ended))
+}
+
 /// A request as it is sent: OpenAI's batch line.
 #[derive(Serialize, Deserialize)]
 pub(super) struct RequestLine<'a> {
@@ -123,5 +135,30 @@ impl<'a> ResultLine<'a> {
             RequestHash::Blake3(hex) => (None, Some(hex.as_str())),
         };
         ResultLine { id, custom_id: &entry.custom_id, response, error, request_sha256, request_blake3 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_part_says_at_its_beginning_whose_it_is() {
+        let line = RawValue::from_string(format!("{{\"x\": \"{}\"}}", "é".repeat(100))).unwrap();
+        for index in [0, 7, i64::MAX] {
+            for ended in [Ended::Succeeded, Ended::Failed, Ended::Errored, Ended::Expired, Ended::Cancelled] {
+                let line = serde_json::to_vec(&PartLine { index, ended, line: &line }).unwrap();
+                assert_eq!(head(&line[..HEAD]), Some((index, ended)));
+            }
+        }
+        for other in [
+            &b"{}"[..],
+            b"{\"index\":1}",
+            b"{\"index\":x,\"ended\":\"failed\"",
+            b"{\"index\":1,\"ended\":\"lost\"",
+            b"",
+        ] {
+            assert_eq!(head(other), None);
+        }
     }
 }

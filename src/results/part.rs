@@ -15,8 +15,8 @@ use super::errors::Tally;
 use super::line::{Ended, PartLine, ProviderLine};
 use super::repair::{repaired, text, without_lone_surrogates};
 use super::scan::{How, Place, QUOTED};
-use crate::store::LINE_LIMIT;
 use crate::store::staged::{self, Spool};
+use crate::store::{LINE_LIMIT, LONG, Turn};
 
 /// Bytes of answers that are read back from the spool in one go; a longer one is read alone.
 pub(super) const GO_BYTES: usize = 1 << 20;
@@ -33,6 +33,9 @@ pub(super) async fn write_part(
     let mut rest = places;
     while !rest.is_empty() {
         let (some, others) = rest.split_at(at_a_time(rest));
+        // Until its entry is on the spool.
+        let mut turn = Turn::default();
+        turn.take(some.iter().map(|place| place.len as usize).sum()).await;
         lines = read_lines(&raw, some, lines).await?;
         let mut left = &lines[..];
         for place in some {
@@ -40,6 +43,9 @@ pub(super) async fn write_part(
             left = others;
             let entry = part_line(place, line, unusable, &mut tally).map_err(|e| super::collect::local(e.into()))?;
             part.write(&entry).await?;
+        }
+        if lines.capacity() > LONG {
+            lines = vec![];
         }
         rest = others;
     }
@@ -172,7 +178,7 @@ mod tests {
         let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
         let ends = download(&mut raw, vec![futures::stream::iter([Ok(Bytes::from(text))]).boxed()]).await.unwrap();
         let asked: Vec<i64> = (0..requests).collect();
-        let places = scan(&mut raw, &ends, WORK, &asked).await.unwrap().places;
+        let places = scan(&mut raw, &ends, WORK, &asked, &std::env::temp_dir()).await.unwrap().places;
         let (part, tally) = write_part(raw, &places, "", &std::env::temp_dir()).await.unwrap();
         let folder = Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://out/", "out/");
         part.put(&folder, "part", WORK).await.unwrap();

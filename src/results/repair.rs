@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use memchr::memmem;
 
+use crate::store::LINE_LIMIT;
+
 /// A line as text: what is not UTF-8 in it is replaced, for an answer with a blot is better than one that is paid again; a
 /// byte-order mark goes.
 pub(super) fn text(line: &[u8]) -> Cow<'_, str> {
@@ -14,7 +16,8 @@ pub(super) fn text(line: &[u8]) -> Cow<'_, str> {
 
 /// `text` with what servers write and JSON does not have replaced: numbers that are none (`NaN`, `Infinity`, `-Infinity`) by
 /// `null`, as JavaScript writes them; Python's `None`, `True` and `False` by JSON's words; control characters in strings by
-/// their escapes, and line ends between values by spaces. What comes out need not be JSON.
+/// their escapes, and line ends between values by spaces. What comes out need not be JSON, and of what would be longer than a line
+/// may be only the beginning does.
 pub(super) fn repaired(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = String::with_capacity(text.len() + 64);
@@ -38,6 +41,9 @@ pub(super) fn repaired(text: &str) -> String {
             out.push_str(&text[kept..at]);
             out.push_str(&instead);
             kept = at + taken;
+            if out.len() > LINE_LIMIT {
+                return out;
+            }
         }
         at += taken;
     }
@@ -60,34 +66,39 @@ fn json_word(word: &str) -> Option<&'static str> {
 
 /// JSON text whose escapes of lone surrogates, which many readers refuse, are those of the replacement character.
 pub(super) fn without_lone_surrogates(text: Cow<'_, str>) -> Cow<'_, str> {
-    let lone = lone_surrogates(text.as_bytes());
-    if lone.is_empty() {
-        return text;
-    }
+    let Some(mut lone) = lone_surrogate(text.as_bytes(), 0) else { return text };
     let mut bytes = text.into_owned().into_bytes();
-    for at in lone {
-        bytes[at..at + 6].copy_from_slice(b"\\ufffd");
+    loop {
+        // As long as what it takes the place of.
+        bytes[lone..lone + 6].copy_from_slice(b"\\ufffd");
+        match lone_surrogate(&bytes, lone + 6) {
+            Some(next) => lone = next,
+            None => break,
+        }
     }
-    String::from_utf8_lossy(&bytes).into_owned().into()
+    match String::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned().into(),
+    }
 }
 
-/// Where the escapes of lone surrogates begin.
-fn lone_surrogates(bytes: &[u8]) -> Vec<usize> {
-    let (mut lone, mut low_of_a_pair) = (vec![], None);
-    for at in memmem::find_iter(bytes, b"\\u") {
-        let slashes = bytes[..at].iter().rev().take_while(|b| **b == b'\\').count();
-        if slashes % 2 == 1 || low_of_a_pair == Some(at) {
-            continue;
+/// Where the first escape of a lone surrogate begins, from `from` on, which is in no escape.
+fn lone_surrogate(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut low_of_a_pair = None;
+    memmem::find_iter(&bytes[from..], b"\\u").map(|at| from + at).find(|at| {
+        let slashes = bytes[..*at].iter().rev().take_while(|b| **b == b'\\').count();
+        if slashes % 2 == 1 || low_of_a_pair == Some(*at) {
+            return false;
         }
-        match unit(bytes, at) {
+        match unit(bytes, *at) {
             Some(0xd800..=0xdbff) if matches!(unit(bytes, at + 6), Some(0xdc00..=0xdfff)) => {
                 low_of_a_pair = Some(at + 6);
+                false
             }
-            Some(0xd800..=0xdfff) => lone.push(at),
-            _ => {}
+            Some(0xd800..=0xdfff) => true,
+            _ => false,
         }
-    }
-    lone
+    })
 }
 
 /// The UTF-16 code unit that is escaped here.
@@ -112,6 +123,12 @@ mod tests {
         ] {
             assert_eq!(repaired(from), to);
         }
+    }
+
+    #[test]
+    fn repairs_do_not_make_a_line_many_times_as_long() {
+        let repaired = repaired(&format!("\"{}\"", "\u{1}".repeat(LINE_LIMIT / 2)));
+        assert!((LINE_LIMIT..LINE_LIMIT + 10).contains(&repaired.len()), "{}", repaired.len());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Whose the lines of a file of answers are, and how their requests ended.
 
 use std::io::SeekFrom;
+use std::path::Path;
 
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, BufReader};
@@ -8,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, BufReader};
 use super::frames::{Bracket, Brackets, named, objects};
 use super::line::{Ended, ProviderLine};
 use super::repair::{repaired, text};
-use crate::store::{LINE_LIMIT, Line, Lines};
+use crate::store::{LINE_LIMIT, Line, Lines, Turn};
 
 /// Bytes of a line that cannot be read which `errors.jsonl` quotes at most.
 pub(super) const QUOTED: usize = 1 << 20;
@@ -68,6 +69,8 @@ struct Scan<'a> {
     /// By position in `asked`.
     places: Vec<Option<Place>>,
     scanned: Scanned,
+    /// Where long lines wait.
+    spool: &'a Path,
 }
 
 /// Lines in a row none of which is an object by itself.
@@ -77,12 +80,18 @@ struct Loose {
 }
 
 /// Reads the spooled files, which end at `ends`.
-pub(super) async fn scan(raw: &mut File, ends: &[u64], work_id: &str, asked: &[i64]) -> std::io::Result<Scanned> {
+pub(super) async fn scan(
+    raw: &mut File,
+    ends: &[u64],
+    work_id: &str,
+    asked: &[i64],
+    spool: &Path,
+) -> std::io::Result<Scanned> {
     raw.rewind().await?;
     let places = std::iter::repeat_with(|| None).take(asked.len()).collect();
-    let mut scan = Scan { work_id, asked, places, scanned: Scanned::default() };
+    let mut scan = Scan { work_id, asked, places, scanned: Scanned::default(), spool };
     let (mut offset, mut long, mut loose) = (0, vec![], Vec::<Loose>::new());
-    let mut lines = Lines::new(BufReader::with_capacity(256 << 10, &mut *raw), LINE_LIMIT);
+    let mut lines = Lines::new(BufReader::with_capacity(256 << 10, &mut *raw), LINE_LIMIT).spooling(spool);
     // Whether a line that says nothing may go on with the one before.
     let mut open = false;
     while let Some(line) = lines.next().await? {
@@ -234,6 +243,8 @@ impl Scan<'_> {
             rest = end;
             match end - begin <= LINE_LIMIT as u64 {
                 true => {
+                    let mut turn = Turn::default();
+                    turn.take(usize::try_from(end - begin).unwrap_or(usize::MAX)).await;
                     let object = read(raw, begin, end - begin).await?;
                     self.object(begin, &object);
                 }
@@ -245,7 +256,8 @@ impl Scan<'_> {
 
     async fn lines_of(&mut self, raw: &mut File, from: u64, to: u64) -> std::io::Result<()> {
         raw.seek(SeekFrom::Start(from)).await?;
-        let mut lines = Lines::new(BufReader::new((&mut *raw).take(to.saturating_sub(from))), LINE_LIMIT);
+        let lines = Lines::new(BufReader::new((&mut *raw).take(to.saturating_sub(from))), LINE_LIMIT);
+        let mut lines = lines.spooling(self.spool);
         let mut offset = from;
         while let Some(line) = lines.next().await? {
             if let Line::Whole(bytes) = line {
@@ -320,7 +332,7 @@ mod tests {
         let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
         let file = futures::stream::iter([Ok(Bytes::from(text.to_string()))]).boxed();
         let ends = download(&mut raw, vec![file]).await.unwrap();
-        let scanned = scan(&mut raw, &ends, WORK, asked).await.unwrap();
+        let scanned = scan(&mut raw, &ends, WORK, asked, &std::env::temp_dir()).await.unwrap();
         (raw, scanned)
     }
 

@@ -1,19 +1,21 @@
 //! The join: immutable parts become results in the order of the requests. Two writers write the same bytes.
 
 use std::borrow::Cow;
+use std::io::Write;
+use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::to_raw_value;
 
-use super::joined::{Joined, Settled, With, corrupt};
-use super::line::{Ended, ProviderLine, RequestLine, ResultLine};
+use super::joined::{Joined, Settled, With, corrupt, loaded};
+use super::line::{PartLine, ProviderLine, RequestLine, ResultLine};
 use super::manifest::{Manifest, ManifestFile};
 use crate::api::text::hex;
 use crate::api::{OutputCompression, RequestCounts};
-use crate::store::{Folder, IndexEntry, StoreError, Upload, layout, staged};
+use crate::store::{Folder, IndexEntry, LONG, Long, StoreError, Upload, layout, staged};
 
 /// Why results were not written; it can be tried again.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,20 @@ impl From<std::io::Error> for WriteError {
 pub async fn write(
     folder: &Folder,
     shards: Vec<Settled>,
+    manifest: Manifest,
+    compression: OutputCompression,
+) -> Result<Manifest, WriteError> {
+    write_by(&std::env::temp_dir(), folder, shards, manifest, compression).await
+}
+
+/// The same, by local disk in `spool`: long lines wait there for their turn in memory, and for the store.
+///
+/// # Errors
+/// As [`write`].
+pub async fn write_by(
+    spool: &Path,
+    folder: &Folder,
+    shards: Vec<Settled>,
     mut manifest: Manifest,
     compression: OutputCompression,
 ) -> Result<Manifest, WriteError> {
@@ -52,7 +68,7 @@ pub async fn write(
         // Nothing is known of its answers, and no file says that these are they.
         return put_manifest(folder, manifest).await;
     }
-    let joining = Joining { folder, shards: &shards, manifest: &manifest };
+    let joining = Joining { folder, spool, shards: &shards, manifest: &manifest };
     manifest.files = match joining.write(Form { compression, piece: None }).await {
         Err(WriteError::Store(StoreError::TooLarge(_))) => {
             for name in layout::RESULT_FILES {
@@ -80,6 +96,7 @@ struct Form {
 
 struct Joining<'a> {
     folder: &'a Folder,
+    spool: &'a Path,
     shards: &'a [Settled],
     manifest: &'a Manifest,
 }
@@ -95,8 +112,8 @@ impl Joining<'_> {
             false => Some((output(layout::ERRORS).await?, output(layout::UNSUCCESSFUL).await?)),
         };
         let with = if complete { With::Answers } else { With::Requests };
-        let joined = Joined::new(folder, &self.manifest.work_id, self.shards.to_vec(), with);
-        let counts = join(joined, &mut results, without.as_mut()).await?;
+        let joined = Joined::new(folder, &self.manifest.work_id, self.shards.to_vec(), with, self.spool);
+        let counts = join(joined, self.spool, &mut results, without.as_mut()).await?;
         if (counts.succeeded, counts.total) != (said.succeeded, said.total) {
             return Err(WriteError::Corrupt(format!(
                 "the parts hold {} answers of {} requests, the journal says {} of {}",
@@ -130,6 +147,37 @@ async fn put_manifest(folder: &Folder, manifest: Manifest) -> Result<Manifest, W
     Ok(lies_there)
 }
 
+/// Bytes of a long line that are held at a time.
+const CHUNK: usize = 256 << 10;
+
+/// A line of a result file, with its end. What a long one was made of is let go before the store is waited for.
+enum Made {
+    Short(Vec<u8>),
+    Long(Long),
+}
+
+impl Made {
+    /// Of a line that is made of `of` bytes.
+    fn new(line: &impl Serialize, of: usize, spool: &Path) -> Result<Made, WriteError> {
+        if of <= LONG {
+            let mut bytes = serde_json::to_vec(line).map_err(corrupt)?;
+            bytes.push(b'\n');
+            return Ok(Made::Short(bytes));
+        }
+        let mut out = std::io::BufWriter::with_capacity(CHUNK, Long::new(spool)?);
+        serde_json::to_writer(&mut out, line).map_err(std::io::Error::from)?;
+        out.write_all(b"\n")?;
+        Ok(Made::Long(out.into_inner().map_err(std::io::IntoInnerError::into_error)?))
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Made::Short(line) => line.len() as u64,
+            Made::Long(line) => line.bytes() as u64,
+        }
+    }
+}
+
 /// A result file that is being written, in one or in pieces.
 struct Output<'a> {
     folder: &'a Folder,
@@ -157,16 +205,14 @@ impl<'a> Output<'a> {
         Ok(Output { folder, name, work_id, form, open, done: vec![] })
     }
 
-    async fn line(&mut self, line: &impl Serialize) -> Result<(), WriteError> {
-        let mut bytes = serde_json::to_vec(line).map_err(|e| WriteError::Corrupt(e.to_string()))?;
-        bytes.push(b'\n');
+    async fn line(&mut self, line: Made) -> Result<(), WriteError> {
         let written = self.open.file.bytes;
-        if self.form.piece.is_some_and(|most| written > 0 && written + bytes.len() as u64 > most) {
+        if self.form.piece.is_some_and(|most| written > 0 && written + line.bytes() > most) {
             let next = self.done.len() + 1;
             let next = Piece::new(self.folder, self.name, self.work_id, self.form, next).await?;
             self.done.push(std::mem::replace(&mut self.open, next).finish(self.folder).await?);
         }
-        Ok(self.open.write(&bytes).await?)
+        self.open.line(line).await
     }
 
     async fn finish(mut self) -> Result<Vec<ManifestFile>, StoreError> {
@@ -187,11 +233,26 @@ impl Piece {
         Ok(Piece { upload, digest: Context::new(&SHA256), file })
     }
 
-    async fn write(&mut self, line: &[u8]) -> Result<(), StoreError> {
-        self.digest.update(line);
+    async fn line(&mut self, line: Made) -> Result<(), WriteError> {
         self.file.lines += 1;
-        self.file.bytes += line.len() as u64;
-        self.upload.write(line).await
+        match line {
+            Made::Short(line) => self.write(&line).await?,
+            Made::Long(line) => {
+                let (mut at, mut chunk) = (0, vec![0; CHUNK]);
+                while at < line.bytes() {
+                    let n = line.read_at(at, &mut chunk)?;
+                    self.write(&chunk[..n]).await?;
+                    at += n;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.digest.update(bytes);
+        self.file.bytes += bytes.len() as u64;
+        self.upload.write(bytes).await
     }
 
     async fn finish(mut self, folder: &Folder) -> Result<ManifestFile, StoreError> {
@@ -204,38 +265,48 @@ impl Piece {
 
 async fn join(
     mut joined: Joined<'_>,
+    spool: &Path,
     results: &mut Output<'_>,
     mut without: Option<&mut (Output<'_>, Output<'_>)>,
 ) -> Result<RequestCounts, WriteError> {
     let mut counts = RequestCounts::default();
     while let Some(request) = joined.next().await? {
         counts.total += 1;
-        let entry = &request.entry;
-        let answered = request.answers.iter().find(|a| a.ended == Ended::Succeeded);
-        if let Some(answer) = answered {
+        let (succeeded, entry) = (request.succeeded(), &request.entry);
+        let answer = match request.answer {
+            Some(answer) => {
+                let answer = loaded(Some(answer)).await?;
+                Some(Made::new(&handed_on(entry, &answer)?, answer.len(), spool)?)
+            }
+            None => None,
+        };
+        if succeeded && let Some(answer) = answer {
             counts.succeeded += 1;
-            results.line(&handed_on(entry, &answer.line)?).await?;
+            results.line(answer).await?;
             continue;
         }
         let Some((errors, unsuccessful)) = &mut without else {
             return Err(WriteError::Corrupt("a request has no answer although all have one".into()));
         };
-        match request.answers.last() {
-            Some(last) => errors.line(&handed_on(entry, &last.line)?).await?,
+        match answer {
+            Some(last) => errors.line(last).await?,
             None => {
                 let (code, message) = &request.absent;
                 let absent = to_raw_value(&json!({"code": code, "message": message})).map_err(corrupt)?;
-                errors.line(&ResultLine::new(entry, None, None, Some(&absent))).await?;
+                errors.line(Made::new(&ResultLine::new(entry, None, None, Some(&absent)), 0, spool)?).await?;
             }
         }
-        let sent = request.sent.ok_or_else(|| WriteError::Corrupt("a staged request is missing".into()))?;
-        unsuccessful.line(&to_run_again(entry, &sent)?).await?;
+        let sent = loaded(request.sent).await?;
+        let again = Made::new(&to_run_again(entry, &sent)?, sent.len(), spool)?;
+        drop(sent);
+        unsuccessful.line(again).await?;
     }
     Ok(counts)
 }
 
 /// The provider's line under the user's own id.
-fn handed_on<'a>(entry: &'a IndexEntry, line: &'a RawValue) -> Result<ResultLine<'a>, WriteError> {
+fn handed_on<'a>(entry: &'a IndexEntry, line: &'a [u8]) -> Result<ResultLine<'a>, WriteError> {
+    let PartLine { line, .. } = serde_json::from_slice(line).map_err(corrupt)?;
     let line: ProviderLine = serde_json::from_str(line.get()).map_err(corrupt)?;
     Ok(ResultLine::new(entry, line.id, line.response, line.error))
 }

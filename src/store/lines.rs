@@ -1,25 +1,120 @@
 //! Lines of a stream, in bounded memory.
+//!
+//! A line may be long, and takes several times its length until it is dealt with. So over all readers one long line is in memory
+//! at a time. It waits for that on local disk: whoever holds the one place waits for no store and no provider, and so no tenant's
+//! server holds up another tenant's job.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::staged;
+
 /// Longest request or answer, as a line, in bytes.
 pub const LINE_LIMIT: usize = 32 << 20;
 
-/// Larger lines take turns: each takes several times its length in memory until it is dealt with.
-const LARGE: usize = 4 << 20;
-static LARGE_ONES: Semaphore = Semaphore::const_new(1);
+/// Longer lines take turns, in bytes.
+pub const LONG: usize = 4 << 20;
+static LONG_ONES: Semaphore = Semaphore::const_new(1);
 
-/// The right to hold a large line, of which there is one in the process.
+/// The right to hold what is long, of which there is one in the process. Whoever has it waits for nothing but local disk, and
+/// takes no second one.
 #[derive(Debug, Default)]
 pub struct Turn(Option<SemaphorePermit<'static>>);
 
 impl Turn {
-    /// Waits for it where `bytes` are many. Whoever has a turn must not wait for another one.
+    /// Waits for it where `bytes` are many.
     pub async fn take(&mut self, bytes: usize) {
-        if self.0.is_none() && bytes > LARGE {
-            self.0 = LARGE_ONES.acquire().await.ok();
+        if self.0.is_none() && bytes > LONG {
+            self.0 = LONG_ONES.acquire().await.ok();
         }
+    }
+}
+
+/// What is too long to be held while more of it is fetched: in a file without a name.
+#[derive(Debug)]
+pub struct Long {
+    file: File,
+    bytes: usize,
+}
+
+impl Long {
+    /// An empty one, in a file in `dir`.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn new(dir: &Path) -> std::io::Result<Long> {
+        Ok(Long { file: tempfile::tempfile_in(dir).map_err(of_the_spool)?, bytes: 0 })
+    }
+
+    /// How much it is.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Appends: into the kernel's cache, which is not worth another thread.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn push(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(bytes).map_err(of_the_spool)?;
+        self.bytes += bytes.len();
+        Ok(())
+    }
+
+    /// Some of it, from `offset` on, as much as there is: of what is not to be held.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn read_at(&self, offset: usize, into: &mut [u8]) -> std::io::Result<usize> {
+        let length = into.len().min(self.bytes.saturating_sub(offset));
+        self.file.read_exact_at(&mut into[..length], offset as u64).map(|()| length).map_err(of_the_spool)
+    }
+
+    /// All of it, once it is its turn.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn load(&self) -> std::io::Result<Held> {
+        let mut turn = Turn::default();
+        turn.take(self.bytes).await;
+        let mut bytes = vec![0; self.bytes];
+        self.file.read_exact_at(&mut bytes, 0).map_err(of_the_spool)?;
+        Ok(Held { bytes, _turn: turn })
+    }
+}
+
+/// Nothing is wrong with what was to be written there.
+fn of_the_spool(error: std::io::Error) -> std::io::Error {
+    std::io::Error::new(staged::BROKE_OFF, staged::local(error))
+}
+
+impl Write for Long {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.push(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Bytes in memory, with the right to hold them.
+#[derive(Debug)]
+pub struct Held {
+    bytes: Vec<u8>,
+    _turn: Turn,
+}
+
+impl std::ops::Deref for Held {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -37,8 +132,12 @@ pub struct Lines<R> {
     skipped: u64,
     /// Bytes that left `buffer`.
     dropped: u64,
-    /// While the line at hand is a large one; None where lines take no turns.
-    turn: Option<Turn>,
+    /// Where long lines wait; None where they are held as they come.
+    spool: Option<PathBuf>,
+    /// The beginning of the line at hand, where that is a long one.
+    long: Option<Long>,
+    /// The long line that was given out last.
+    held: Option<Held>,
 }
 
 /// One line, without its end.
@@ -47,6 +146,25 @@ pub enum Line<'a> {
     /// Its bytes.
     Whole(&'a [u8]),
     /// It is longer than the limit; its size in bytes.
+    TooLong(u64),
+}
+
+/// One line, without its end, that stays when the next one is read.
+#[derive(Debug)]
+pub enum Kept {
+    /// Its bytes.
+    Short(Vec<u8>),
+    /// A long one.
+    Long(Long),
+    /// It is longer than the limit; its size in bytes.
+    TooLong(u64),
+}
+
+/// Where the line that was found is.
+enum Found {
+    /// In `buffer`.
+    Here(usize, usize),
+    Long(Long),
     TooLong(u64),
 }
 
@@ -66,44 +184,76 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             ended: false,
             skipped: 0,
             dropped: 0,
-            turn: None,
+            spool: None,
+            long: None,
+            held: None,
         }
     }
 
-    /// The same for what holds one line at a time, of which large ones wait for one another: over all readers like it, one is
-    /// read and dealt with.
-    pub fn taking_turns(mut self) -> Self {
-        self.turn = Some(Turn::default());
+    /// The same, of which long lines wait in files in `spool` until it is their turn to be held.
+    pub fn spooling(mut self, spool: &Path) -> Self {
+        self.spool = Some(spool.into());
         self
     }
 
     /// The next line; None at the end. A last line without a newline counts; `\r` before the newline does not.
     ///
     /// # Errors
-    /// What the reader says.
+    /// What the reader says, or the disk.
     pub async fn next(&mut self) -> std::io::Result<Option<Line<'_>>> {
-        if let Some(turn) = &mut self.turn {
-            // What the last one took goes with its turn.
-            if turn.0.is_some() {
-                self.dropped += self.start as u64;
-                self.buffer.drain(..self.start);
-                self.buffer.shrink_to(CHUNK);
-                (self.start, self.scanned) = (0, 0);
+        self.let_go();
+        Ok(match self.find().await? {
+            None => None,
+            Some(Found::Here(from, to)) => Some(Line::Whole(without_cr(&self.buffer[from..to]))),
+            Some(Found::TooLong(size)) => Some(Line::TooLong(size)),
+            Some(Found::Long(long)) => {
+                let held = self.held.insert(long.load().await?);
+                Some(Line::Whole(without_cr(held)))
             }
-            *turn = Turn::default();
-        }
+        })
+    }
+
+    /// The same, of which a long line is not in memory.
+    ///
+    /// # Errors
+    /// What the reader says, or the disk.
+    pub async fn next_kept(&mut self) -> std::io::Result<Option<Kept>> {
+        self.let_go();
+        Ok(self.find().await?.map(|found| match found {
+            Found::Here(from, to) => Kept::Short(without_cr(&self.buffer[from..to]).to_vec()),
+            Found::Long(long) => Kept::Long(long),
+            Found::TooLong(size) => Kept::TooLong(size),
+        }))
+    }
+
+    /// Passes over the next line.
+    ///
+    /// # Errors
+    /// What the reader says.
+    pub async fn skip(&mut self) -> std::io::Result<()> {
+        self.let_go();
+        let limit = std::mem::replace(&mut self.limit, 0);
+        let found = self.find().await;
+        self.limit = limit;
+        found.map(drop)
+    }
+
+    /// Lets go of the line that was given out, where it is a long one, and so of the turn.
+    pub fn let_go(&mut self) {
+        self.held = None;
+    }
+
+    /// The first `n` bytes of the next line, fewer where it has no more; None at the end.
+    ///
+    /// # Errors
+    /// What the reader says.
+    pub async fn peek(&mut self, n: usize) -> std::io::Result<Option<&[u8]>> {
         loop {
-            if let Some(at) = memchr::memchr(b'\n', &self.buffer[self.scanned..]) {
-                let (from, to) = (self.start, self.scanned + at);
-                self.start = to + 1;
-                self.scanned = self.start;
-                return Ok(Some(self.line(from, to)));
-            }
-            self.scanned = self.buffer.len();
-            if self.ended {
-                let (from, to) = (self.start, self.buffer.len());
-                self.start = to;
-                return Ok((from < to || self.skipped > 0).then(|| self.line(from, to)));
+            let rest = &self.buffer[self.start..];
+            let end = memchr::memchr(b'\n', rest);
+            if end.is_some() || rest.len() >= n || self.ended {
+                let (there, end) = (end.is_some() || !rest.is_empty(), end.unwrap_or(rest.len()).min(n));
+                return Ok(there.then(|| &self.buffer[self.start..self.start + end]));
             }
             self.fill().await?;
         }
@@ -114,36 +264,89 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         self.dropped + self.start as u64
     }
 
-    fn line(&mut self, from: usize, to: usize) -> Line<'_> {
-        let size = self.skipped + (to - from) as u64;
-        if std::mem::take(&mut self.skipped) > 0 || to - from > self.limit {
-            return Line::TooLong(size);
+    async fn find(&mut self) -> std::io::Result<Option<Found>> {
+        loop {
+            if let Some(at) = memchr::memchr(b'\n', &self.buffer[self.scanned..]) {
+                let (from, to) = (self.start, self.scanned + at);
+                self.start = to + 1;
+                self.scanned = self.start;
+                return self.found(from, to).map(Some);
+            }
+            self.scanned = self.buffer.len();
+            if self.ended {
+                let (from, to) = (self.start, self.buffer.len());
+                self.start = to;
+                let there = from < to || self.skipped > 0 || self.long.is_some();
+                return if there { self.found(from, to).map(Some) } else { Ok(None) };
+            }
+            self.fill().await?;
         }
-        let line = &self.buffer[from..to];
-        Line::Whole(line.strip_suffix(b"\r").unwrap_or(line))
+    }
+
+    fn found(&mut self, from: usize, to: usize) -> std::io::Result<Found> {
+        let (skipped, long) = (std::mem::take(&mut self.skipped), self.long.take());
+        let size = skipped + (long.as_ref().map_or(0, Long::bytes) + to - from) as u64;
+        if skipped > 0 || size > self.limit as u64 {
+            return Ok(Found::TooLong(size));
+        }
+        match long {
+            None => Ok(Found::Here(from, to)),
+            Some(mut long) => {
+                long.push(&self.buffer[from..to])?;
+                Ok(Found::Long(long))
+            }
+        }
     }
 
     async fn fill(&mut self) -> std::io::Result<()> {
-        if self.buffer.len() - self.start > self.limit {
-            self.skipped += (self.buffer.len() - self.start) as u64;
-            self.dropped += self.buffer.len() as u64;
-            self.buffer.clear();
-        } else {
-            self.dropped += self.start as u64;
-            self.buffer.drain(..self.start);
-            // What a long line took is given back.
-            if self.buffer.capacity() > KEPT && self.buffer.len() < CHUNK {
-                self.buffer.shrink_to(CHUNK);
-            }
+        let (at_hand, before) = (self.buffer.len() - self.start, self.long.as_ref().map_or(0, Long::bytes));
+        if at_hand + before > self.limit || self.skipped > 0 {
+            self.skipped += (at_hand + before) as u64;
+            self.long = None;
+            self.start = self.buffer.len();
+        } else if let Some(spool) = self.spool.as_ref().filter(|_| before > 0 || at_hand > LONG) {
+            let long = match &mut self.long {
+                Some(long) => long,
+                None => self.long.insert(Long::new(spool)?),
+            };
+            long.push(&self.buffer[self.start..])?;
+            self.start = self.buffer.len();
+        }
+        self.dropped += self.start as u64;
+        self.buffer.drain(..self.start);
+        // What a long line took is given back.
+        if self.buffer.capacity() > KEPT && self.buffer.len() < CHUNK {
+            self.buffer.shrink_to(CHUNK);
         }
         self.start = 0;
         self.scanned = self.buffer.len();
-        if let Some(turn) = &mut self.turn {
-            turn.take(self.buffer.len()).await;
-        }
         self.buffer.reserve(CHUNK);
-        self.ended = self.reader.read_buf(&mut self.buffer).await? == 0;
+        // No more of it than that, whatever there is room for.
+        self.ended = (&mut self.reader).take(CHUNK as u64).read_buf(&mut self.buffer).await? == 0;
         Ok(())
+    }
+}
+
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+impl Kept {
+    /// Its bytes, once it is its turn; None of one that is longer than the limit.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn load(self) -> std::io::Result<Option<Held>> {
+        match self {
+            Kept::Short(bytes) => Ok(Some(Held { bytes, _turn: Turn::default() })),
+            Kept::Long(long) => {
+                let mut held = long.load().await?;
+                let length = without_cr(&held).len();
+                held.bytes.truncate(length);
+                Ok(Some(held))
+            }
+            Kept::TooLong(_) => Ok(None),
+        }
     }
 }
 
@@ -176,6 +379,74 @@ mod tests {
         text.extend_from_slice(b"\nnext\n");
         assert_eq!(all(&text, 1000).await, [Err(300_000), Ok("next".into())]);
         assert_eq!(all(b"12345\nab", 4).await, [Err(5), Ok("ab".into())]);
+    }
+
+    /// The lines of `text`, however they are read: 4 MiB and more wait on the spool.
+    async fn spooled(text: &[u8], limit: usize) -> Vec<Result<usize, u64>> {
+        let spool = std::env::temp_dir();
+        let (mut held, mut kept) = (Lines::new(text, limit).spooling(&spool), Lines::new(text, limit).spooling(&spool));
+        let (mut peeked, mut plain) = (Lines::new(text, limit).spooling(&spool), Lines::new(text, limit));
+        let mut out = vec![];
+        loop {
+            let start = peeked.peek(5).await.unwrap().map(<[u8]>::to_vec);
+            peeked.skip().await.unwrap();
+            let line = plain.next().await.unwrap();
+            assert_eq!(held.next().await.unwrap(), line);
+            let kept_line = kept.next_kept().await.unwrap();
+            assert_eq!(kept_line.is_some(), line.is_some());
+            let Some(line) = line else { return out };
+            out.push(match line {
+                Line::Whole(line) => {
+                    assert!(line.starts_with(start.unwrap().strip_suffix(b"\r").unwrap_or(&line[..line.len().min(5)])));
+                    assert!(
+                        kept_line.as_ref().is_some_and(|kept| matches!(kept, Kept::Long(_)) == (line.len() > LONG))
+                    );
+                    held.let_go();
+                    assert_eq!(&*kept_line.unwrap().load().await.unwrap().unwrap(), line);
+                    Ok(line.len())
+                }
+                Line::TooLong(size) => Err(size),
+            });
+            let offsets = [&held, &kept, &peeked].map(Lines::offset);
+            assert_eq!(offsets, [plain.offset(); 3]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_line_waits_on_the_spool_and_is_the_same() {
+        let long = |bytes: usize| "x".repeat(bytes);
+        let text = format!(
+            "a\r\n\n{}\r\nb\n{}\n{}\nlast{}",
+            long(LONG + 100_000),
+            long(LONG + 3_000_000),
+            long(70_000),
+            long(6 << 20)
+        );
+        let sizes = spooled(text.as_bytes(), 8 << 20).await;
+        assert_eq!(
+            sizes,
+            [Ok(1), Ok(0), Ok(LONG + 100_000), Ok(1), Ok(LONG + 3_000_000), Ok(70_000), Ok((6 << 20) + 4)]
+        );
+        let sizes = spooled(text.as_bytes(), 6 << 20).await;
+        assert_eq!(sizes[4..], [Err(LONG as u64 + 3_000_000), Ok(70_000), Err((6 << 20) + 4)]);
+        assert_eq!(spooled(b"", 10).await, []);
+    }
+
+    /// No tenant's store holds up another tenant's job: the place in memory is taken once all of the line is there.
+    #[tokio::test]
+    async fn a_long_line_that_does_not_come_to_its_end_holds_up_no_other() {
+        let spool = std::env::temp_dir();
+        let (mut slow, store) = tokio::io::duplex(1 << 20);
+        let mut stuck = Lines::new(store, LINE_LIMIT).spooling(&spool);
+        let waits = tokio::spawn(async move { stuck.next().await.map(|line| line.is_some()) });
+        tokio::io::AsyncWriteExt::write_all(&mut slow, &vec![b'x'; LONG + (2 << 20)]).await.unwrap();
+        let text = vec![b'y'; LONG + 10];
+        let mut other = Lines::new(&text[..], LINE_LIMIT).spooling(&spool);
+        let read = tokio::time::timeout(std::time::Duration::from_secs(10), other.next()).await;
+        assert!(matches!(read, Ok(Ok(Some(Line::Whole(line)))) if line.len() == LONG + 10));
+        other.let_go();
+        drop(slow);
+        assert!(waits.await.unwrap().unwrap(), "what came of it is a line");
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ pub use config_maps::ConfigMaps;
 pub use document::{DOCUMENT_LIMIT, Document, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes};
 pub use folder::{Credentials, Entry, Folder, Listed, Place};
 pub use inputs::{inputs_of_body, inputs_of_line};
-pub use lines::{LINE_LIMIT, Line, Lines, Turn};
+pub use lines::{Held, Kept, LINE_LIMIT, LONG, Line, Lines, Long, Turn};
 pub use shards::{IndexEntry, RequestHash, ShardWriter, StagedShard};
 pub use upload::Upload;
 

@@ -102,6 +102,8 @@ pub struct ShardWriter<'a> {
     max_bytes: u64,
     max_inputs: Option<u64>,
     open: BTreeMap<String, Open>,
+    /// By model: those that are to be put.
+    full: Vec<(String, Open)>,
     staged: Vec<StagedShard>,
 }
 
@@ -124,6 +126,7 @@ impl<'a> ShardWriter<'a> {
             max_bytes,
             max_inputs: None,
             open: BTreeMap::new(),
+            full: vec![],
             staged: vec![],
         }
     }
@@ -146,11 +149,12 @@ impl<'a> ShardWriter<'a> {
 
     /// Shards so far, those that are being filled among them.
     pub fn shards(&self) -> usize {
-        self.staged.len() + self.open.len()
+        self.staged.len() + self.full.len() + self.open.len()
     }
 
     /// Adds a request in the provider's format, in parts that make one line, without a newline, that asks for `model` and has
-    /// that many `inputs`. Returns the index of the first request of the shard that it is in.
+    /// that many `inputs`. Returns the index of the first request of the shard that it is in. It waits for nothing but local
+    /// disk: [`ShardWriter::put`] puts the shards that became full.
     ///
     /// # Errors
     /// When storage or the spool refuses.
@@ -168,9 +172,9 @@ impl<'a> ShardWriter<'a> {
                 || self.max_inputs.is_some_and(|most| s.inputs + inputs > most)
         };
         if self.open.get(model).is_some_and(full)
-            && let Some((model, open)) = self.open.remove_entry(model)
+            && let Some(full) = self.open.remove_entry(model)
         {
-            self.cut(model, open).await?;
+            self.full.push(full);
         }
         let open = match self.open.entry(model.into()) {
             Entry::Occupied(open) => open.into_mut(),
@@ -194,6 +198,27 @@ impl<'a> ShardWriter<'a> {
         Ok(open.first)
     }
 
+    /// The folder on local disk that shards grow in.
+    pub fn spool(&self) -> &'a Path {
+        self.spool
+    }
+
+    /// Whether shards are full.
+    pub fn is_to_put(&self) -> bool {
+        !self.full.is_empty()
+    }
+
+    /// Puts the shards that are full.
+    ///
+    /// # Errors
+    /// When storage or the spool refuses.
+    pub async fn put(&mut self) -> Result<(), StoreError> {
+        while let Some((model, open)) = self.full.pop() {
+            self.cut(model, open).await?;
+        }
+        Ok(())
+    }
+
     async fn cut(&mut self, model: String, open: Open) -> Result<(), StoreError> {
         let (lines, index) = (open.lines.finish().await?, open.index.finish().await?);
         let shard = StagedShard {
@@ -215,6 +240,7 @@ impl<'a> ShardWriter<'a> {
     /// # Errors
     /// When storage or the spool refuses.
     pub async fn finish(mut self) -> Result<Vec<StagedShard>, StoreError> {
+        self.put().await?;
         while let Some((model, open)) = self.open.pop_first() {
             self.cut(model, open).await?;
         }

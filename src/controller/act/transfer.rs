@@ -205,7 +205,7 @@ impl Act<'_> {
     }
 
     pub(super) fn start_write(&self) -> Result<(), Trouble> {
-        let (tools, journal) = (self.tools()?.clone(), self.journal()?.clone());
+        let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
         let compression = self.world.job.spec.output.compression;
         tasks::start(self.ctx, self.session, &self.world.job, Task::Write, async move {
             let Some(manifest) = manifest(&journal) else { return Ok(learned(|_| {})) };
@@ -214,7 +214,7 @@ impl Act<'_> {
                 return Ok(learned(|m| m.manifest = None));
             }
             let shards = journal.shards.iter().map(settled).collect();
-            let manifest = results::write(&tools.folder, shards, manifest, compression).await?;
+            let manifest = results::write_by(&ctx.spool, &tools.folder, shards, manifest, compression).await?;
             Ok(learned(move |m| {
                 m.marked = Some(manifest.work_id.clone());
                 m.manifest = Some(Some(manifest_view(&manifest)));
