@@ -98,6 +98,7 @@ fn view(pinned: bool, provider: Provider) -> JobView {
         output_uri: "o".into(),
         lock: Some(Lock { spec_hash: "s".into(), output_uri: "o".into() }),
         shard_limit: 100,
+        seal_at: 16,
         parallelism: 1,
         backoff_limit_per_batch: 1,
         backoff_limit_per_request: 1,

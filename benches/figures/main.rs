@@ -9,6 +9,7 @@ mod support;
 
 mod end_to_end;
 mod input;
+mod journal;
 mod objects;
 mod plan;
 
@@ -80,6 +81,9 @@ fn main() {
         figures.push(plan::measure());
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    if is_wanted("journal") || is_wanted("journal-time") {
+        figures.extend(runtime.block_on(journal::measure()));
+    }
     if is_wanted("objects") {
         figures.push(runtime.block_on(objects::measure()));
     }

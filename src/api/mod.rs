@@ -40,4 +40,4 @@ pub const IN_USE_FINALIZER: &str = "llmbatch.dev/in-use";
 /// Who wrote a field, as `managedFields` and events show it.
 pub const FIELD_MANAGER: &str = "batchjob-operator";
 /// Version of the journal and of `status`; a binary neither acts on nor writes a newer one.
-pub const PROTOCOL_VERSION: i32 = 1;
+pub const PROTOCOL_VERSION: i32 = 2;

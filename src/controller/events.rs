@@ -101,7 +101,8 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
         let note = format!("took over the work of {whose} (uid {})", old.owner.uid);
         news.push(News::normal("WorkAdopted", note));
     }
-    let halved = old.shards.iter().zip(&new.shards).find(|(a, b)| old.has_intents() && a.sha256 != b.sha256);
+    let both = old.shards.entries().filter_map(|(index, shard)| Some((shard, new.shards.get(index)?)));
+    let halved = both.into_iter().find(|(a, b)| old.has_intents() && a.sha256 != b.sha256);
     if let Some((whole, half)) = halved {
         let (all, first) = (whole.requests, half.requests);
         let note = format!(
@@ -112,7 +113,7 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
         );
         news.push(News::warning("BatchHalved", note));
     }
-    for (shard, attempt) in new.shards.iter().enumerate().filter_map(|(i, s)| Some((i, s.attempt.as_ref()?))) {
+    for (shard, attempt) in new.shards.entries().filter_map(|(i, s)| Some((i, s.attempt.as_ref()?))) {
         let before = old.shards.get(shard).and_then(|s| s.attempt.as_ref());
         if before == Some(attempt) {
             continue;
@@ -150,7 +151,7 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
                 Some(News::warning("BatchRefused", format!("batch {slot} was not accepted: {message}")))
             }
             AttemptState::Abandoned { batch_id } => {
-                let (requests, id) = (new.shards[shard].requests, batch_id.as_deref());
+                let (requests, id) = (new.shards.get(shard).map_or(0, |s| s.requests), batch_id.as_deref());
                 let which = id.map_or_else(|| "of which nobody knows whether there is one".into(), |id| format!("({id})"));
                 Some(News::warning(
                     "BatchAbandoned",

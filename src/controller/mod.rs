@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+pub use journal::{JournalStore, Judged, Packed};
 pub use leader::{Leadership, lead};
 pub use outside::{Clock, Outside, SystemClock, config, watching_config};
 pub use permit::{Ask, PostPermit};

@@ -8,7 +8,7 @@ use kube::{Api, ResourceExt};
 use secrecy::SecretString;
 
 use super::account::{Account, account};
-use super::journal;
+use super::journal::{JournalStore, Judged};
 use super::missing::{Absent, Missing, is_going, stuck};
 use super::session::Session;
 use super::trouble::Trouble;
@@ -16,9 +16,9 @@ use super::{Context, trust};
 use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{BatchJob, FINALIZER, ObjectStoreLocation, Outcome, annotations};
-use crate::lifecycle::{self, JobView, Journal, MaxFailed, Owner, Plan, Stuck, Timing};
+use crate::lifecycle::{self, JobView, MaxFailed, Owner, Plan, Stuck, Timing};
 use crate::provider::BatchApi;
-use crate::store::{ConfigMaps, Credentials, Document, Folder, ObjectDocument, Version, layout};
+use crate::store::{ConfigMaps, Credentials, Folder};
 
 /// One look at the world.
 pub(super) struct World {
@@ -31,7 +31,7 @@ pub(super) struct World {
     /// What decisions need of it.
     pub view: JobView,
     /// The journal and its version.
-    pub journal: Option<(Journal, Version)>,
+    pub journal: Option<Judged>,
     /// What steps are done with; none where something is missing.
     pub tools: Option<Arc<Tools>>,
     /// Why the journal could not be read, so that nothing can be decided.
@@ -47,7 +47,7 @@ pub(super) struct Tools {
     /// The output's folder.
     pub folder: Folder,
     /// The journal.
-    pub document: ObjectDocument,
+    pub journals: JournalStore,
     /// The provider.
     pub api: Arc<dyn BatchApi>,
     /// The account that it is used with.
@@ -108,7 +108,7 @@ pub(super) async fn observe(
     };
     let mut unread = None;
     let journal = match &tools {
-        Some(tools) => match read_journal(tools).await {
+        Some(tools) => match read_journal(tools, session, &view).await {
             Ok(journal) => journal,
             Err(trouble) => {
                 if trouble.is_unfit_store {
@@ -142,11 +142,12 @@ fn knows(view: &mut JobView, tools: &Tools) {
     view.provider = Some(tools.account.view());
 }
 
-async fn read_journal(tools: &Tools) -> Result<Option<(Journal, Version)>, Trouble> {
-    match tools.document.read().await? {
-        Some((bytes, version)) => Ok(Some((journal::decode(&bytes)?, version))),
-        None => Ok(None),
-    }
+/// Reads the journal, or sees that it is still the one that this process knows, and remembers it.
+async fn read_journal(tools: &Tools, session: &Session, view: &JobView) -> Result<Option<Judged>, Trouble> {
+    let known = session.journal();
+    let read = tools.journals.read(known.as_ref(), view.parallelism).await;
+    session.keep_journal(read.as_ref().ok().cloned().flatten());
+    Ok(read?)
 }
 
 impl World {
@@ -157,7 +158,7 @@ impl World {
             nonce: &self.nonce,
             timing,
             job: &self.view,
-            journal: self.journal.as_ref().map(|(j, _)| j),
+            journal: self.journal.as_ref().map(|(j, _)| &**j),
             memory,
         }
     }
@@ -181,6 +182,10 @@ fn view(ctx: &Context, job: &BatchJob) -> JobView {
         shard_limit: match spec.output.config_map {
             Some(_) => lifecycle::SHARD_LIMIT_IN_CONFIG_MAPS,
             None => lifecycle::SHARD_LIMIT,
+        },
+        seal_at: match spec.output.config_map {
+            Some(_) => usize::MAX,
+            None => lifecycle::SEAL_AT,
         },
         parallelism: usize::try_from(spec.parallelism).unwrap_or(1),
         backoff_limit_per_batch: spec.backoff_limit_per_batch.unsigned_abs(),
@@ -286,14 +291,14 @@ async fn open(
         Ok(api) => Arc::new(api.at_pace(calls.pace().clone())),
         Err(e) => return stuck(reasons::PROVIDER_NOT_FOUND, format!("{}: {e}", account.name)),
     };
-    let document = ObjectDocument { folder: folder.clone(), name: layout::JOURNAL.into() };
+    let journals = JournalStore::new(&folder, view.seal_at);
     let credentials = (fingerprint.clone(), secret_version);
     let tools = Arc::new(Tools {
         read_at: now,
         spec_hash,
         pinned,
         folder,
-        document,
+        journals,
         api,
         account,
         calls,

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::lifecycle::{Attempt, AttemptState, Journal, Posted, Refusal, Rejection};
+use super::journal::Packed;
+use crate::lifecycle::{Attempt, AttemptState, Posted, Refusal, Rejection};
 use crate::provider::{ApiError, BatchApi, Class, CreateBatch, Created};
 use crate::store::{Document, StoreError, SwapError, Swapped, Version};
 
@@ -32,7 +33,7 @@ use crate::store::{Document, StoreError, SwapError, Swapped, Version};
 pub struct PostPermit {
     intent_id: String,
     post_by: i64,
-    _won: Swapped,
+    won: Swapped,
 }
 
 impl PostPermit {
@@ -43,17 +44,21 @@ impl PostPermit {
     pub(super) async fn win(
         document: &dyn Document,
         judged: &Version,
-        journal: &Journal,
+        Packed { journal, bytes }: &Packed,
         intent_id: &str,
     ) -> Result<Option<PostPermit>, StoreError> {
-        let bytes = super::journal::encode(journal)?;
         let won = match document.swap(judged, bytes.clone()).await {
             Ok(won) => Some(won),
-            Err(SwapError::Lost) => own_retried_write(document, intent_id, bytes).await?,
+            Err(SwapError::Lost) => own_retried_write(document, intent_id, bytes.clone()).await?,
             Err(SwapError::Store(e)) => return Err(e),
         };
-        let post_by = journal.shards.iter().filter_map(intent(intent_id)).map(|a| a.post_by).next().unwrap_or(0);
-        Ok(won.map(|won| PostPermit { intent_id: intent_id.into(), post_by, _won: won }))
+        let post_by = journal.shards.iter().find_map(intent(intent_id)).map(|a| a.post_by).unwrap_or(0);
+        Ok(won.map(|won| PostPermit { intent_id: intent_id.into(), post_by, won }))
+    }
+
+    /// The version of the journal that has the intent, where the store says it.
+    pub(super) fn version(&self) -> Option<Version> {
+        self.won.version()
     }
 
     /// The intent that it is for.

@@ -80,7 +80,8 @@ pub(super) async fn record_trouble(
     stuck: Stuck,
 ) -> Result<bool, Trouble> {
     let journal = world.journal.as_ref().map(|(journal, _)| journal);
-    let mut why = session.waiting().unwrap_or_else(|| Waiting { stage: stage_of(journal), ..Default::default() });
+    let mut why =
+        session.waiting().unwrap_or_else(|| Waiting { stage: stage_of(journal.map(|j| &**j)), ..Default::default() });
     (why.stuck, why.note) = (Some(stuck), None);
     record(ctx, world, memory, &Step::Wait { until: None, why }, None).await
 }

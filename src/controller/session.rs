@@ -7,6 +7,7 @@ use kube::runtime::reflector::ObjectRef;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::{Backoff, Failed};
+use super::journal::Judged;
 use super::observe::Tools;
 use super::permit::PostPermit;
 use super::providers::ProviderKey;
@@ -62,6 +63,8 @@ pub(super) struct Session {
     waiting: Mutex<Option<Waiting>>,
     job: Mutex<Option<ObjectRef<BatchJob>>>,
     tools: Mutex<Option<Arc<Tools>>>,
+    /// The journal that this process read or wrote last.
+    journal: Mutex<Option<Judged>>,
     asked: Mutex<String>,
     references: Mutex<References>,
     /// Transfers that took in more than what small ones may.
@@ -113,6 +116,20 @@ impl Session {
     /// Remembers that it did.
     pub fn found_large(&self, task: Task) {
         lock(&self.large).insert(task);
+    }
+
+    /// The journal that this process read or wrote last: what lies in storage may be newer.
+    pub fn journal(&self) -> Option<Judged> {
+        lock(&self.journal).clone()
+    }
+
+    pub fn keep_journal(&self, journal: Option<Judged>) {
+        *lock(&self.journal) = journal;
+    }
+
+    /// Has the next read fetch it whole.
+    pub fn forget_journal(&self) {
+        self.keep_journal(None);
     }
 
     pub fn references(&self) -> References {

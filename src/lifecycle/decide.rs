@@ -1,8 +1,9 @@
 //! The rule book: what is the one next thing to do.
 
-use super::journal::{Commit, Journal, Owner, Plan, Shard, Slot};
+use super::journal::{Commit, Journal, Owner, Plan, Slot};
 use super::observed::{ManifestView, Observed, Planned, Task};
-use super::{deleting, ending, taking};
+use super::shard_list::Shards;
+use super::{deleting, ending, settled, taking};
 use crate::api::conditions::reasons;
 use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION, RequestCounts, WorkHashVersion};
 
@@ -193,6 +194,14 @@ impl Step {
 
 /// The next step for a job. Total: every state has one.
 pub fn decide(o: &Observed) -> Step {
+    let mut step = rules(o);
+    if let Step::Swap(journal) | Step::WriteIntent { journal, .. } = &mut step {
+        settled::forget_deleted_files(o, journal);
+    }
+    step
+}
+
+fn rules(o: &Observed) -> Step {
     if let Some(journal) = o.journal.filter(|j| j.protocol_version > PROTOCOL_VERSION) {
         return newer_protocol(journal);
     }
@@ -531,7 +540,7 @@ pub(super) fn reuse(manifest: &ManifestView) -> Step {
 }
 
 /// What the provider said when it refused to take a file of these shards for what is in it.
-fn unfit(o: &Observed, shards: &[Shard]) -> Option<String> {
+fn unfit(o: &Observed, shards: &Shards) -> Option<String> {
     let refused = |(slot, sha256): &(Slot, String)| shards.get(slot.shard).is_some_and(|s| s.sha256 == *sha256);
     let ((slot, _), said) = o.memory.unfit.iter().find(|(at, _)| refused(at))?;
     Some(format!(

@@ -27,7 +27,7 @@ pub(super) fn go_on(o: &Observed, journal: &Journal, stuck: Option<Stuck>) -> St
     if let Some(step) = round.step {
         return step;
     }
-    let settled = journal.shards.iter().all(|s| s.settled().is_some());
+    let settled = journal.shards.are_settled();
     let hopeless = !round.live && (too_many || journal.shards.iter().any(Shard::is_refused_for_good));
     if settled && !hopeless && may_be_sent_again(journal) > 0 && journal.round() < ROUND_LIMIT {
         if stuck.is_none() && !o.job.suspend {
@@ -97,32 +97,21 @@ pub(super) fn out_of_time(o: &Observed, journal: &Journal) -> Step {
     }
 }
 
-fn settled(journal: &Journal) -> impl Iterator<Item = (RequestCounts, i64)> {
-    journal.shards.iter().filter_map(|s| match s.attempt.as_ref()?.state {
-        AttemptState::Settled { counts, may_pass, .. } => Some((counts, may_pass)),
-        _ => Some((s.settled()?, 0)),
-    })
-}
-
 /// Requests that failed in a way that does not pass are more than the job allows. Judged as batches end.
 fn has_failed_too_often(o: &Observed, journal: &Journal) -> bool {
-    let failed: i64 = settled(journal).map(|(counts, may_pass)| counts.failed - may_pass).sum();
-    o.job.max_failed.is_some_and(|max| max.is_exceeded(failed, journal.counts().total))
+    let totals = journal.shards.totals();
+    o.job.max_failed.is_some_and(|max| max.is_exceeded(totals.failed_for_good, totals.counts.total))
 }
 
 /// Requests without an answer that another round may bring, once every shard is settled.
 fn may_be_sent_again(journal: &Journal) -> i64 {
-    let counts = journal.counts();
-    let may_pass: i64 = settled(journal).map(|(_, may_pass)| may_pass).sum();
-    let taken: i64 = journal.shards.iter().map(|s| s.took.failed).sum();
-    let (given_up, in_a_later_round): (Vec<_>, Vec<_>) =
-        journal.shards.iter().filter(|s| s.is_given_up()).partition(|s| s.round == 0);
+    let totals = journal.shards.totals();
     // What ran before and is now more than the account takes would be sent in every round.
-    if !in_a_later_round.is_empty() || journal.shards.iter().any(|s| s.round > 0 && s.is_too_large()) {
+    if totals.last_rounds > 0 {
         return 0;
     }
-    let given_up: i64 = given_up.iter().map(|s| s.requests).sum();
-    counts.expired + counts.cancelled + counts.missing - given_up + may_pass - taken
+    let counts = totals.counts;
+    counts.expired + counts.cancelled + counts.missing - totals.given_up + totals.may_pass - totals.failed_before
 }
 
 /// Pooled over all shards; lines of a shard that is not settled are never in it.
@@ -134,9 +123,10 @@ fn another_round(o: &Observed, journal: &Journal) -> Step {
         Some((round, shards)) if *round == next && shards.is_empty() => {
             clean_up_then(o, journal, |counts| end_of(o, journal, counts))
         }
-        // What finds no room is left for the round after, which has none, and says so.
-        Some((round, shards)) if *round == next => {
-            Step::Swap(journal.next(|j| j.shards.extend(shards.iter().take(room).cloned())))
+        // What finds no room is left for the round after, which has none, and says so. Segments are taken whole: of those that no
+        // longer find room, others are made.
+        Some((round, shards)) if *round == next && (shards.plan_segments().is_empty() || shards.len() <= room) => {
+            Step::Swap(journal.next(|j| j.shards.append(shards, room)))
         }
         _ if o.memory.running.contains(&Task::FollowUp) => {
             Step::Wait { until: None, why: Waiting { stage: reasons::SUBMITTING, ..Default::default() } }

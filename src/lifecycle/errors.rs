@@ -1,8 +1,6 @@
 //! Why requests have no answer, over all batches.
 
-use std::collections::BTreeMap;
-
-use super::journal::{AttemptState, Journal, Shard};
+use super::journal::Journal;
 use crate::api::ErrorSummary;
 
 /// Codes that status lists.
@@ -13,41 +11,23 @@ pub const TOO_LARGE: &str = "token_limit_exceeded";
 
 /// The most frequent codes of requests that have no answer as it stands: what a later round settled counts no more.
 pub fn error_summary(journal: &Journal) -> Vec<ErrorSummary> {
-    let mut sums: BTreeMap<&str, (i64, &str)> = BTreeMap::new();
-    for (shard, errors) in journal.shards.iter().filter_map(|s| Some((s, settled(s)?))) {
-        for error in errors {
-            let sum = sums.entry(&error.code).or_insert((0, &error.sample_custom_id));
-            // The latest round names a request that still has no answer.
-            (sum.0, sum.1) = (sum.0 + error.count, &error.sample_custom_id);
-        }
-        for error in &shard.took_errors {
-            sums.entry(&error.code).or_default().0 -= error.count;
-        }
-    }
-    let too_large = journal.shards.iter().filter(|s| s.round == 0 && s.is_too_large()).count();
-    if let Ok(count @ 1..) = i64::try_from(too_large) {
-        sums.entry(TOO_LARGE).or_default().0 += count;
+    let mut sums = journal.shards.errors().0;
+    if let count @ 1.. = journal.shards.totals().too_large {
+        sums.entry(TOO_LARGE.into()).or_default().count += count;
     }
     let mut all: Vec<ErrorSummary> = sums
         .into_iter()
-        .filter(|(_, (count, _))| *count > 0)
-        .map(|(code, (count, sample))| ErrorSummary {
-            code: code.into(),
-            count,
-            sample_custom_id: sample.into(),
-            message: advice(code).into(),
+        .filter(|(_, sum)| sum.count > 0)
+        .map(|(code, sum)| ErrorSummary {
+            message: advice(&code).into(),
+            code,
+            count: sum.count,
+            sample_custom_id: sum.sample,
         })
         .collect();
     all.sort_by_key(|e| -e.count);
     all.truncate(LISTED);
     all
-}
-
-fn settled(shard: &Shard) -> Option<&Vec<ErrorSummary>> {
-    match &shard.attempt.as_ref()?.state {
-        AttemptState::Settled { errors, .. } => Some(errors),
-        _ => None,
-    }
 }
 
 /// What well-known codes mean, in our own words: a provider's may quote the request. OpenAI's codes
@@ -79,7 +59,7 @@ fn advice(code: &str) -> &'static str {
 mod tests {
     use super::*;
     use crate::api::RequestCounts;
-    use crate::lifecycle::{Attempt, Owner, PartRef};
+    use crate::lifecycle::{Attempt, AttemptState, Owner, PartRef, Shard};
 
     fn errors(list: &[(&str, i64, &str)]) -> Vec<ErrorSummary> {
         let error = |(code, count, sample): &(&str, i64, &str)| ErrorSummary {
@@ -141,8 +121,7 @@ mod tests {
         let took = errors(&[("batch_expired", 4, ""), ("http_500", 2, "")]);
         journal.shards.push(shard(1, None, took.clone()));
         assert_eq!(codes(&journal), before, "not settled yet");
-        journal.shards.pop();
-        journal.shards.push(shard(1, Some(errors(&[("http_500", 1, "d")])), took));
+        journal.shards[2] = shard(1, Some(errors(&[("http_500", 1, "d")])), took);
         assert_eq!(codes(&journal), [row("content_filter", 3, "c"), row("http_500", 1, "d")]);
     }
 }

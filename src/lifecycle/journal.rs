@@ -5,11 +5,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::shard_list::Shards;
 use crate::api::{DeletionPolicy, ErrorSummary, InputStatus, LeftOut, Outcome, PROTOCOL_VERSION, RequestCounts};
 
-/// Shards of one work, those of all rounds together: so its journal, of some kilobytes a shard and 8 with ids of a kilobyte, stays
-/// below the 16 MiB that are read of it.
-pub const SHARD_LIMIT: usize = 1_500;
+/// Shards of one work, those of all rounds together.
+pub const SHARD_LIMIT: usize = 20_000;
+/// Settled shards that leave the journal's head together.
+pub const SEAL_AT: usize = 16;
 /// The same where the journal lies in a ConfigMap, which has room for 1 MiB.
 pub const SHARD_LIMIT_IN_CONFIG_MAPS: usize = 30;
 
@@ -30,8 +32,8 @@ pub struct Journal {
     pub spec_hash: String,
     /// What one pass over the input found; null until then, and again when a failure that cost nothing is re-judged.
     pub plan: Option<Plan>,
-    /// One entry a batch to send, in the order of the requests.
-    pub shards: Vec<Shard>,
+    /// What is sent as one batch each, in the order of the requests.
+    pub shards: Shards,
     /// Set when the owner is being deleted: no intent may follow.
     pub closing: Option<DeletionPolicy>,
     /// Set once the end is decided: from then on the results are a pure function of the immutable parts.
@@ -349,12 +351,18 @@ impl Journal {
             owner,
             spec_hash,
             plan: None,
-            shards: vec![],
+            shards: Shards::default(),
             closing: None,
             commit: None,
             out_of_time_since: None,
             taken_over: None,
         }
+    }
+
+    /// What is known of a journal of another protocol version than this one's: the version.
+    pub fn of_version(protocol_version: i32) -> Self {
+        let owner = Owner { cluster: String::new(), namespace: String::new(), name: String::new(), uid: String::new() };
+        Journal { protocol_version, ..Journal::open(String::new(), owner, String::new()) }
     }
 
     /// The cluster that batches and files of this work are named after at the provider.
@@ -374,55 +382,47 @@ impl Journal {
 
     /// Whether a batch may ever have been asked for.
     pub fn has_intents(&self) -> bool {
-        self.shards.iter().any(|s| s.attempt.is_some())
+        self.shards.have_attempts()
     }
 
     /// This version changed by `edit`, with the next revision.
     pub fn next(&self, edit: impl FnOnce(&mut Journal)) -> Journal {
         let mut next = self.clone();
         edit(&mut next);
-        next.rev = self.rev + 1;
+        (next.rev, next.protocol_version) = (self.rev + 1, PROTOCOL_VERSION);
         next
     }
 
     /// Requests by outcome: those that were never executed count as cancelled, and what a later round did not settle
     /// stands as it stood before it.
     pub fn counts(&self) -> RequestCounts {
-        let mut sum = RequestCounts::default();
-        for shard in &self.shards {
-            if shard.round == 0 {
-                sum.total += shard.requests;
-            }
-            match (shard.settled(), shard.round) {
-                (Some(c), _) => {
-                    sum.succeeded += c.succeeded;
-                    sum.failed += c.failed - shard.took.failed;
-                    sum.expired += c.expired - shard.took.expired;
-                    sum.cancelled += c.cancelled - shard.took.cancelled;
-                    sum.missing += c.missing - shard.took.missing;
-                }
-                (None, 0) if shard.is_refused_for_good() => sum.failed += shard.requests,
-                (None, 0) => sum.cancelled += shard.requests,
-                (None, _) => {}
-            }
-        }
-        sum
+        self.shards.totals().counts
     }
 
     /// Requests that were billed twice at most, because a gateway made other batches of our POSTs.
     pub fn billed_again(&self) -> i64 {
-        self.shards.iter().filter_map(|s| s.attempt.as_ref()).map(|a| a.billed_again).sum()
+        self.shards.totals().billed_again
+    }
+
+    /// The attempt of a resident shard, to be changed.
+    pub(super) fn attempt_mut(&mut self, slot: Slot) -> Option<&mut Attempt> {
+        self.shards.get_mut(slot.shard)?.attempt.as_mut()
+    }
+
+    /// Requests of a resident shard.
+    pub(super) fn requests_of(&self, slot: Slot) -> i64 {
+        self.shards.get(slot.shard).map_or(0, |s| s.requests)
     }
 
     /// Whether a batch of another shard than this one may exist that has not ended.
     pub fn is_live_beside(&self, shard: usize) -> bool {
-        self.shards.iter().enumerate().any(|(i, s)| i != shard && s.is_live())
+        self.shards.entries().any(|(i, s)| i != shard && s.is_live())
     }
 
     /// Batches that were given up on because they did not end in time: the slot, the provider's name, and the requests that
     /// each may still bill.
     pub fn abandoned_batches(&self) -> impl Iterator<Item = (Slot, Option<&str>, i64)> {
-        self.shards.iter().enumerate().filter_map(|(shard, s)| match s.attempt.as_ref()? {
+        self.shards.entries().filter_map(|(shard, s)| match s.attempt.as_ref()? {
             Attempt { number, state: AttemptState::Abandoned { batch_id }, .. } => {
                 Some((Slot { shard, attempt: *number }, batch_id.as_deref(), s.requests))
             }
@@ -432,7 +432,7 @@ impl Journal {
 
     /// The last round that was planned.
     pub fn round(&self) -> u32 {
-        self.shards.iter().map(|s| s.round).max().unwrap_or(0)
+        self.shards.totals().round
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::journal::{Journal, Owner, PartRef, Plan, Refusal, Rejection, Shard, Slot};
+use super::journal::{AttemptState, Journal, Owner, PartRef, Plan, Refusal, Rejection, Shard, Slot};
+use super::shard_list::Shards;
 use super::{Short, Stuck};
 use crate::api::{
     DeletionPolicy, ErrorSummary, Lock, Outcome, PinnedProvider, ProviderFilePolicy, RequestCounts,
@@ -60,6 +61,8 @@ pub struct JobView {
     pub lock: Option<Lock>,
     /// Shards that the journal has room for.
     pub shard_limit: usize,
+    /// Settled shards that leave the journal's head together.
+    pub seal_at: usize,
     /// `spec.parallelism`
     pub parallelism: usize,
     /// `spec.backoffLimitPerBatch`
@@ -187,7 +190,7 @@ pub struct Memory {
     /// What was collected of a batch.
     pub collected: BTreeMap<String, Collected>,
     /// What a later round would send: its number and shards.
-    pub follow_up: Option<(u32, Vec<Shard>)>,
+    pub follow_up: Option<(u32, Shards)>,
     /// Files at the provider that were asked to be deleted.
     pub deleted: BTreeSet<String>,
     /// What came of deleting what was staged, for a job that goes.
@@ -219,6 +222,33 @@ impl Memory {
     /// Whether the batch was last seen to be turned away as a whole.
     pub fn is_turned_away(&self, batch_id: &str) -> bool {
         matches!(self.looks.get(batch_id).map(|l| &l.seen), Some(Seen::Ended { rejected: Some(_), .. }))
+    }
+
+    /// Forgets what was found out about shards that were sealed when `next` was `written` over `old`, lest it grow with the job.
+    pub fn forget_sealed(&mut self, old: &Journal, next: &Journal, written: &Journal) {
+        let is_sealed = |index: usize| index < written.shards.next_planned() && written.shards.get(index).is_none();
+        for (index, shard) in next.shards.entries().filter(|(index, _)| is_sealed(*index)) {
+            // The names of its files may be gone from it by now.
+            [old.shards.get(index), Some(shard)].into_iter().flatten().for_each(|shard| self.forget(index, shard));
+        }
+    }
+
+    fn forget(&mut self, index: usize, shard: &Shard) {
+        self.uploads.retain(|(slot, _), _| slot.shard != index);
+        self.unfit.retain(|(slot, _), _| slot.shard != index);
+        let Some(attempt) = &shard.attempt else { return };
+        self.posted.remove(&attempt.intent_id);
+        self.searches.remove(&attempt.intent_id);
+        self.unsettled.remove(&attempt.intent_id);
+        self.files.remove(&attempt.file_id);
+        self.revoked.remove(&attempt.file_id);
+        self.deleted.remove(&attempt.file_id);
+        shard.files_left().iter().for_each(|file| _ = self.deleted.remove(file));
+        if let AttemptState::Submitted { batch_id, .. } | AttemptState::Settled { batch_id, .. } = &attempt.state {
+            self.looks.remove(batch_id);
+            self.collected.remove(batch_id);
+            self.cancelled.remove(batch_id);
+        }
     }
 
     /// Forgets what was found out at the provider under another credential than this one: it may be another account's, where
@@ -287,7 +317,7 @@ pub struct Planned {
     /// For the journal.
     pub plan: Plan,
     /// For the journal.
-    pub shards: Vec<Shard>,
+    pub shards: Shards,
 }
 
 /// The two halves of a shard, staged.

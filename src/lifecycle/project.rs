@@ -7,6 +7,7 @@ use super::decide::{Failure, Step, Waiting};
 use super::errors::error_summary;
 use super::journal::{AttemptState, Journal, Owner, Plan, Shard, Slot};
 use super::observed::{ManifestView, Observed, Seen};
+use super::shard_list::SealedBatch;
 use super::shards::look;
 use crate::api::conditions::{self, Verdict, reasons};
 use crate::api::text::clip;
@@ -137,13 +138,7 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     status.submission_time = old.submission_time.clone().or_else(|| first.min().and_then(time));
     status.display = Some(Display { progress: progress(o, journal, counts.total, old) });
     let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, checked(plan))];
-    let sent = |s: &Shard| {
-        matches!(
-            s.attempt.as_ref().map(|a| &a.state),
-            Some(AttemptState::Submitted { .. } | AttemptState::Settled { .. } | AttemptState::Abandoned { .. })
-        )
-    };
-    let submitted = journal.shards.iter().filter(|s| sent(s)).count();
+    let submitted = journal.shards.totals().submitted;
     let all = submitted == journal.shards.len();
     let message = format!("{submitted} of {} batches were submitted", journal.shards.len());
     facts.push(verdict(conditions::SUBMITTED, all, if all { "AllSubmitted" } else { "NotAllSubmitted" }, message));
@@ -192,14 +187,11 @@ fn work(output_uri: &str, id: &str, hash: Option<&String>) -> Work {
 }
 
 fn settled_so_far(journal: &Journal) -> RequestCounts {
-    let mut counts = journal.counts();
-    let base = || journal.shards.iter().filter(|s| s.settled().is_none() && s.round == 0);
-    let open: i64 = base().map(|s| s.requests).sum();
+    let totals = journal.shards.totals();
+    let mut counts = totals.counts;
     if journal.commit.is_none() {
-        let refused = base().filter(|s| s.is_refused_for_good());
-        let refused: i64 = refused.map(|s| s.requests).sum();
-        counts.cancelled -= open - refused;
-        counts.failed -= refused;
+        counts.cancelled -= totals.open - totals.refused;
+        counts.failed -= totals.refused;
     }
     counts
 }
@@ -207,19 +199,10 @@ fn settled_so_far(journal: &Journal) -> RequestCounts {
 /// Requests that ended, or that the provider counts as done, and never fewer than status said before: what is sent again
 /// was done once, and a provider may count anew, or not be asked yet since this process began.
 fn progress(o: &Observed, journal: &Journal, total: i64, old: &BatchJobStatus) -> String {
-    let done: i64 = journal.shards.iter().map(|s| done_by(o, s)).sum();
+    let open = journal.shards.iter().filter(|s| s.settled().is_none());
+    let done =
+        journal.shards.totals().done + open.map(|s| s.done(s.requests - under_way(o, s).unwrap_or(0))).sum::<i64>();
     show(done.max(done_before(old, &journal.work_id, total)).clamp(0, total), total)
-}
-
-/// Requests that are done because of this shard: of a later round, those that were never executed before it.
-fn done_by(o: &Observed, shard: &Shard) -> i64 {
-    let never_executed = |c: RequestCounts| c.expired + c.cancelled + c.missing;
-    let before = if shard.round == 0 { shard.requests } else { never_executed(shard.took) };
-    let left = match shard.settled() {
-        Some(counts) => never_executed(counts),
-        None => shard.requests - under_way(o, shard).unwrap_or(0),
-    };
-    before - left.min(before)
 }
 
 /// Requests of a batch that are done by the provider's count.
@@ -254,7 +237,7 @@ const SUBMITTING: &str = "Submitting";
 const REVOKING: &str = "Revoking";
 
 fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
-    let all = journal.shards.iter().enumerate().filter_map(|(shard, s)| {
+    let resident = journal.shards.entries().filter_map(|(shard, s)| {
         let attempt = s.attempt.as_ref()?;
         let (state, provider_id) = match &attempt.state {
             AttemptState::Intended => (SUBMITTING.to_string(), None),
@@ -283,7 +266,9 @@ fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
         let model = s.model.clone();
         Some((s.settled().is_some(), BatchStatus { name, state, provider_id, requests: s.requests, model }))
     });
-    let (settled, unsettled): (Vec<_>, Vec<_>) = all.partition(|(settled, _)| *settled);
+    let (mut settled, unsettled): (Vec<_>, Vec<_>) = resident.partition(|(settled, _)| *settled);
+    settled.extend(journal.shards.recently_sealed().iter().map(|batch| (true, sealed(batch))));
+    settled.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
     let latest = settled.into_iter().rev().take(SETTLED_LISTED);
     let mut room = LISTED_BYTES;
     let fits = |batch: &BatchStatus| {
@@ -294,6 +279,16 @@ fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
         unsettled.into_iter().take(100).chain(latest).map(|(_, batch)| batch).take_while(fits).collect();
     listed.sort_by(|a, b| a.name.cmp(&b.name));
     listed
+}
+
+fn sealed(batch: &SealedBatch) -> BatchStatus {
+    BatchStatus {
+        name: Slot { shard: batch.shard, attempt: batch.attempt }.to_string(),
+        state: clip(camel(&batch.state), 32),
+        provider_id: batch.batch_id.clone(),
+        requests: batch.requests,
+        model: batch.model.clone(),
+    }
 }
 
 fn bytes_of(batch: &BatchStatus) -> usize {

@@ -20,7 +20,7 @@ const FILE_UPLOADS: u32 = 3;
 pub(super) fn refuse(o: &Observed, j: &mut Journal, slot: Slot, rejection: Rejection, file_is_gone: bool) {
     let Rejection { mut refusal, message, retry_at } = rejection;
     let others_are_live = j.is_live_beside(slot.shard);
-    let shard = &mut j.shards[slot.shard];
+    let Some(shard) = j.shards.get_mut(slot.shard) else { return };
     let mut file_is_gone = file_is_gone;
     match refusal {
         Refusal::Failed => {
@@ -51,7 +51,7 @@ pub(super) fn refuse(o: &Observed, j: &mut Journal, slot: Slot, rejection: Rejec
 
 /// How the next attempt of a shard counts where it is sent while nothing else of the job is in flight, or where it is not.
 pub(super) fn streaks_of_next(journal: &Journal, slot: Slot) -> Streaks {
-    let shard = &journal.shards[slot.shard];
+    let Some(shard) = journal.shards.get(slot.shard) else { return Streaks::default() };
     let alone = match shard.refusal() {
         None | Some(Refusal::TokenLimit) => shard.streaks.alone,
         Some(_) => 0,
@@ -151,7 +151,7 @@ pub(super) fn is_over_the_limit(shard: &Shard) -> bool {
 /// The next step for a shard that is over the account's limit: it is replaced by its two halves, down to one request, which
 /// fails. None while the halves are being staged.
 pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &mut Round) -> Option<Step> {
-    let whole = &journal.shards[shard];
+    let whole = journal.shards.get(shard)?;
     let attempt = whole.attempt.as_ref()?;
     let slot = Slot { shard, attempt: attempt.number };
     round.say(
@@ -193,7 +193,7 @@ pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &m
 fn replaced(journal: &Journal, halved: &Halved) -> Step {
     let [first, second] = halved.halves.clone();
     Step::Swap(journal.next(|j| {
-        let whole = &mut j.shards[halved.slot.shard];
+        let Some(whole) = j.shards.get_mut(halved.slot.shard) else { return };
         let alone = whole.streaks.alone - 1;
         let streaks = |half: &Shard| Streaks { alone: if half.requests > 1 { alone } else { 0 }, ..Streaks::default() };
         let mut attempt = whole.attempt.take();

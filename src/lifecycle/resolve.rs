@@ -1,6 +1,7 @@
 //! What became of an intent whose reply was lost.
 
 use super::decide::Step;
+use super::head::ID_LIMIT;
 use super::journal::{Attempt, AttemptState, Journal, Refusal, Rejection, Slot};
 use super::observed::{Observed, Posted};
 use super::refused::refuse;
@@ -203,7 +204,7 @@ fn revoked(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> St
     };
     Step::Swap(journal.next(|j| {
         refuse(o, j, slot, Rejection::new(Refusal::Failed, message.clone()), false);
-        if let Some(attempt) = &mut j.shards[slot.shard].attempt
+        if let Some(attempt) = j.attempt_mut(slot)
             && !matches!(attempt.state, AttemptState::Refused { refusal: Refusal::TooOften, .. })
         {
             attempt.state = AttemptState::Revoked { message };
@@ -220,6 +221,8 @@ fn answered(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> O
     match answer.strip_prefix("adopt:") {
         // Copied as it stands.
         Some("" | ID_TO_FILL_IN) => None,
+        // What is longer is no provider's name, and the journal has no room for it.
+        Some(batch) if batch.len() > ID_LIMIT => None,
         Some(batch) => Some(record(o, journal, slot, batch)),
         None if answer == "none" => {
             let message = "a person said that no batch exists".into();

@@ -6,7 +6,7 @@ use super::journal::{Attempt, AttemptState, Journal, Refusal, Rejection, Shard, 
 use super::observed::{Look, Observed, Posted, Seen, Task};
 use super::refused::refuse;
 use super::start::start;
-use super::{resolve, twins};
+use super::{resolve, settled, twins};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold, ProviderFilePolicy, RequestCounts};
 
@@ -80,6 +80,8 @@ pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPol
     round.step = owed
         .or_else(|| following(o, journal, closing, &mut round, &mut in_vain))
         .or_else(|| in_vain.take_if(|_| o.memory.stumbled))
+        // Before anything is started: what is settled would gather in the head for as long as there is something to start.
+        .or_else(|| settled::delete_files(o, journal, closing))
         .or_else(|| may_start.then(|| start(o, journal, &mut round)).flatten())
         .or(in_vain);
     round
@@ -110,7 +112,7 @@ fn following(
 }
 
 pub(super) fn attempts(journal: &Journal) -> impl Iterator<Item = (Slot, &Attempt)> {
-    journal.shards.iter().enumerate().filter_map(|(shard, s)| {
+    journal.shards.entries().filter_map(|(shard, s)| {
         let attempt = s.attempt.as_ref()?;
         Some((Slot { shard, attempt: attempt.number }, attempt))
     })
@@ -118,7 +120,7 @@ pub(super) fn attempts(journal: &Journal) -> impl Iterator<Item = (Slot, &Attemp
 
 pub(super) fn with_state(journal: &Journal, slot: Slot, state: AttemptState) -> Step {
     Step::Swap(journal.next(|j| {
-        if let Some(attempt) = &mut j.shards[slot.shard].attempt {
+        if let Some(attempt) = j.attempt_mut(slot) {
             attempt.state = state;
         }
     }))
@@ -147,7 +149,7 @@ fn owed(
         // Written down before it is resolved, which takes minutes and may be somebody else's to do.
         Some(Posted::Declined(rejection)) if attempt.state == AttemptState::Intended && attempt.declined.is_none() => {
             Some(Step::Swap(journal.next(|j| {
-                if let Some(attempt) = &mut j.shards[slot.shard].attempt {
+                if let Some(attempt) = j.attempt_mut(slot) {
                     attempt.declined = Some(rejection.clone());
                 }
             })))
@@ -269,9 +271,9 @@ fn follow(
                 errors: c.errors.clone(),
                 files: c.files.clone(),
             };
-            let billed_again = twins::billed_again(o, attempt, batch_id, journal.shards[slot.shard].requests);
+            let billed_again = twins::billed_again(o, attempt, batch_id, journal.requests_of(slot));
             Some(Step::Swap(journal.next(|j| {
-                if let Some(attempt) = &mut j.shards[slot.shard].attempt {
+                if let Some(attempt) = j.attempt_mut(slot) {
                     (attempt.state, attempt.billed_again) = (settled, billed_again);
                 }
             })))
@@ -351,7 +353,7 @@ fn turned_away(
 fn given_up(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, batch_id: &str) -> Option<AttemptState> {
     let (id, answer) = o.job.answer.as_ref()?;
     match (*id == hold_id("lost", attempt), answer.as_str()) {
-        (true, "lost") => Some(lost_batch(&journal.shards[slot.shard], batch_id)),
+        (true, "lost") => Some(lost_batch(journal.requests_of(slot), batch_id)),
         (true, "resend") => {
             Some(AttemptState::Revoked { message: format!("a person said that batch {batch_id} does not exist") })
         }
@@ -395,12 +397,12 @@ fn why_lost(seen: &Seen, batch_id: &str) -> String {
     }
 }
 
-fn lost_batch(shard: &Shard, batch_id: &str) -> AttemptState {
+fn lost_batch(requests: i64, batch_id: &str) -> AttemptState {
     AttemptState::Settled {
         batch_id: batch_id.into(),
         ended: "lost".into(),
         part: None,
-        counts: RequestCounts { total: shard.requests, missing: shard.requests, ..Default::default() },
+        counts: RequestCounts { total: requests, missing: requests, ..Default::default() },
         may_pass: 0,
         errors: vec![],
         files: vec![],
@@ -409,7 +411,8 @@ fn lost_batch(shard: &Shard, batch_id: &str) -> AttemptState {
 
 /// The batch was turned away as a whole: its file goes, and another attempt gets a fresh one.
 fn rejected(o: &Observed, journal: &Journal, slot: Slot, refusal: Refusal, message: &str) -> Step {
-    let file = journal.shards[slot.shard].attempt.as_ref().map(|a| a.file_id.clone()).unwrap_or_default();
+    let attempt = journal.shards.get(slot.shard).and_then(|s| s.attempt.as_ref());
+    let file = attempt.map(|a| a.file_id.clone()).unwrap_or_default();
     if o.job.provider_file_policy == ProviderFilePolicy::Delete && !o.memory.deleted.contains(&file) {
         return Step::DeleteFiles { files: vec![file], slot: Some(slot), must: false };
     }

@@ -14,7 +14,7 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
     let uploading = o.memory.running.iter().filter(|t| matches!(t, Task::Upload(_))).count();
     let ready = |slot: Slot| file_for(o, journal, slot).is_some();
     let mut room = o.job.parallelism.saturating_sub(journal.shards.iter().filter(|s| s.is_live()).count());
-    for (shard, s) in journal.shards.iter().enumerate().filter(|(_, s)| !s.is_live() && s.settled().is_none()) {
+    for (shard, s) in journal.shards.entries().filter(|(_, s)| !s.is_live() && s.settled().is_none()) {
         if room == 0 {
             return None;
         }
@@ -56,7 +56,7 @@ fn is_posting(o: &Observed, journal: &Journal) -> bool {
 /// The uploaded file that the attempt may use. The file of an attempt that was refused before a batch existed is as good
 /// as new.
 fn file_for(o: &Observed, journal: &Journal, slot: Slot) -> Option<String> {
-    let shard = &journal.shards[slot.shard];
+    let shard = journal.shards.get(slot.shard)?;
     // Another account does not have it.
     let reusable = |a: &&Attempt| matches!(a.state, AttemptState::Refused { .. }) && a.fingerprint == o.job.fingerprint;
     let refused = shard.attempt.as_ref().filter(reusable);
@@ -79,8 +79,9 @@ fn intent(o: &Observed, journal: &Journal, slot: Slot) -> Step {
     };
     let streaks = streaks_of_next(journal, slot);
     let journal = journal.next(|j| {
-        let shard = &mut j.shards[slot.shard];
-        (shard.attempt, shard.streaks) = (Some(attempt), streaks);
+        if let Some(shard) = j.shards.get_mut(slot.shard) {
+            (shard.attempt, shard.streaks) = (Some(attempt), streaks);
+        }
     });
     Step::WriteIntent { journal, intent_id: o.nonce.into() }
 }
@@ -102,5 +103,9 @@ fn attempt(o: &Observed, slot: Slot, state: AttemptState) -> Attempt {
 fn refused_at_upload(o: &Observed, journal: &Journal, slot: Slot, message: &str) -> Step {
     let state = AttemptState::Refused { refusal: Refusal::Invalid, message: message.into(), at: o.now, retry_at: None };
     let attempt = attempt(o, slot, state);
-    Step::Swap(journal.next(|j| j.shards[slot.shard].attempt = Some(attempt)))
+    Step::Swap(journal.next(|j| {
+        if let Some(shard) = j.shards.get_mut(slot.shard) {
+            shard.attempt = Some(attempt);
+        }
+    }))
 }

@@ -1,6 +1,6 @@
 //! Batches of this cluster that run, and whether anybody follows them.
 
-use super::journal::{AttemptState, Journal};
+use super::journal::{AttemptState, Journal, Shard};
 use super::observed::Timing;
 use crate::api::PROTOCOL_VERSION;
 
@@ -35,6 +35,8 @@ pub enum Holder<'a> {
     Here {
         /// Its journal; None: there is none.
         journal: Option<&'a Journal>,
+        /// Sealed shards of that journal whose intent or batch is the one in question.
+        sealed: &'a [Shard],
         /// Whether status names the batch: all that is known of it once the journal is gone.
         named: bool,
         /// Whether the provider says that the batch of [`recorded_beside`] came of the same intent; None: nobody asked, or
@@ -73,11 +75,11 @@ pub fn is_old_enough(sight: Sight, now: i64, timing: &Timing) -> bool {
 }
 
 /// The batch that the journal has for the intent of `batch`, where that is another one.
-pub fn recorded_beside<'a>(journal: &'a Journal, batch: &Running) -> Option<&'a str> {
-    if journal.work_id != batch.work_id || recorded(journal, batch.id).is_some() {
+pub fn recorded_beside<'a>(journal: &'a Journal, sealed: &'a [Shard], batch: &Running) -> Option<&'a str> {
+    if journal.work_id != batch.work_id || recorded(journal, sealed, batch.id).is_some() {
         return None;
     }
-    match of_intent(journal, batch)? {
+    match of_intent(journal, sealed, batch)? {
         AttemptState::Submitted { batch_id, .. } | AttemptState::Settled { batch_id, part: Some(_), .. } => {
             Some(batch_id)
         }
@@ -90,13 +92,13 @@ pub fn stray(batch: Running, sight: Sight, holder: Holder, now: i64, timing: &Ti
     if !is_old_enough(sight, now, timing) {
         return Stray::TooYoung;
     }
-    let (journal, named, twin) = match holder {
+    let (journal, sealed, named, twin) = match holder {
         Holder::Gone => return Stray::Report("there is no BatchJob of that name"),
         Holder::Unread => return Stray::Unknown,
         Holder::Here { journal: Some(journal), .. } if journal.protocol_version > PROTOCOL_VERSION => {
             return Stray::Unknown;
         }
-        Holder::Here { journal, named, twin } => (journal, named, twin),
+        Holder::Here { journal, sealed, named, twin } => (journal, sealed, named, twin),
     };
     let Some(journal) = journal else {
         return match named {
@@ -107,7 +109,7 @@ pub fn stray(batch: Running, sight: Sight, holder: Holder, now: i64, timing: &Ti
     if journal.work_id != batch.work_id {
         return Stray::Report("that BatchJob has other work now");
     }
-    if let Some(recorded) = recorded_beside(journal, &batch) {
+    if let Some(recorded) = recorded_beside(journal, sealed, &batch) {
         return match twin {
             Some(true) => Stray::Cancel { recorded: recorded.into() },
             Some(false) => Stray::Report(
@@ -116,7 +118,7 @@ pub fn stray(batch: Running, sight: Sight, holder: Holder, now: i64, timing: &Ti
             None => Stray::Unknown,
         };
     }
-    match recorded(journal, batch.id).or_else(|| of_intent(journal, &batch)) {
+    match recorded(journal, sealed, batch.id).or_else(|| of_intent(journal, sealed, &batch)) {
         Some(AttemptState::Abandoned { .. }) => Stray::Report(
             "it did not end when the time of its job was over, and the job ended without it; it may still run and cost",
         ),
@@ -130,28 +132,37 @@ pub fn stray(batch: Running, sight: Sight, holder: Holder, now: i64, timing: &Ti
     }
 }
 
-fn states(journal: &Journal) -> impl Iterator<Item = (&str, &AttemptState)> {
-    journal.shards.iter().filter_map(|s| s.attempt.as_ref()).map(|a| (a.intent_id.as_str(), &a.state))
+/// Whether the shard has to do with the batch, so that it is needed to judge it.
+pub fn concerns(shard: &Shard, batch: &Running) -> bool {
+    let attempt = shard.attempt.as_ref();
+    attempt.is_some_and(|a| a.intent_id == batch.intent_id || is_of(&a.state, batch.id))
 }
 
-fn of_intent<'a>(journal: &'a Journal, batch: &Running) -> Option<&'a AttemptState> {
-    states(journal).find(|(intent, _)| *intent == batch.intent_id).map(|(_, state)| state)
+fn states<'a>(journal: &'a Journal, sealed: &'a [Shard]) -> impl Iterator<Item = (&'a str, &'a AttemptState)> {
+    sealed.iter().chain(&journal.shards).filter_map(|s| s.attempt.as_ref()).map(|a| (a.intent_id.as_str(), &a.state))
+}
+
+fn of_intent<'a>(journal: &'a Journal, sealed: &'a [Shard], batch: &Running) -> Option<&'a AttemptState> {
+    states(journal, sealed).find(|(intent, _)| *intent == batch.intent_id).map(|(_, state)| state)
 }
 
 /// The batch itself, whatever it says of itself: it may have been taken for an intent's by its file, or on a person's word.
-fn recorded<'a>(journal: &'a Journal, id: &str) -> Option<&'a AttemptState> {
-    let is_it = |state: &AttemptState| match state {
+fn recorded<'a>(journal: &'a Journal, sealed: &'a [Shard], id: &str) -> Option<&'a AttemptState> {
+    states(journal, sealed).map(|(_, state)| state).find(|state| is_of(state, id))
+}
+
+fn is_of(state: &AttemptState, id: &str) -> bool {
+    match state {
         AttemptState::Submitted { batch_id, .. } | AttemptState::Settled { batch_id, .. } => batch_id == id,
         AttemptState::Abandoned { batch_id } => batch_id.as_deref() == Some(id),
         _ => false,
-    };
-    states(journal).map(|(_, state)| state).find(|state| is_it(state))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::{Attempt, Owner, PartRef, Refusal, Shard};
+    use crate::lifecycle::{Attempt, Owner, PartRef, Refusal};
 
     const TIMING: Timing =
         Timing { post_window: 10, send_timeout: 45, listing_lag: 300, deletion_deadline: 1, abandon_after: 1 };
@@ -187,7 +198,7 @@ mod tests {
 
     fn journal(work_id: &str, shards: Vec<Shard>) -> Journal {
         let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
-        Journal { shards, ..Journal::open(work_id.into(), owner, String::new()) }
+        Journal { shards: shards.into(), ..Journal::open(work_id.into(), owner, String::new()) }
     }
 
     fn submitted(id: &str) -> AttemptState {
@@ -254,9 +265,9 @@ mod tests {
         let (mut cancelled, mut owned, mut reported) = (0, 0, 0);
         for journal in journals() {
             for twin in [None, Some(false), Some(true)] {
-                let holder = Holder::Here { journal: Some(&journal), named: false, twin };
+                let holder = Holder::Here { journal: Some(&journal), sealed: &[], named: false, twin };
                 let verdict = stray(BATCH, OLD, holder, NOW, &TIMING);
-                let states: Vec<_> = super::states(&journal).collect();
+                let states: Vec<_> = super::states(&journal, &[]).collect();
                 let ours = journal.work_id == "w";
                 let kept = states.iter().any(|(_, s)| id_of(s) == Some(("b2", true)));
                 let unresolved = |s: &AttemptState| matches!(s, AttemptState::Intended | AttemptState::Revoking);
@@ -264,8 +275,14 @@ mod tests {
                 let named = states.iter().any(|(_, s)| id_of(s).is_some_and(|(id, _)| id == "b2"));
                 let beside = states.iter().any(|(i, s)| *i == "i" && id_of(s) == Some(("b1", true)));
                 let seen = format!("{twin:?} {journal:?}");
-                let other = recorded_beside(&journal, &BATCH);
+                let other = recorded_beside(&journal, &[], &BATCH);
                 assert_eq!(other, (ours && beside && !named).then_some("b1"), "{seen}");
+                // A shard says the same from a segment.
+                let head = Journal { shards: vec![journal.shards[1].clone()].into(), ..journal.clone() };
+                let sealed: Vec<Shard> =
+                    journal.shards.iter().take(1).filter(|s| concerns(s, &BATCH)).cloned().collect();
+                let holder = Holder::Here { journal: Some(&head), sealed: &sealed, named: false, twin };
+                assert_eq!(stray(BATCH, OLD, holder, NOW, &TIMING), verdict, "{seen}");
                 match verdict {
                     Stray::Cancel { recorded } => {
                         assert!(ours && beside && !kept && twin == Some(true) && recorded == "b1", "{seen}");
@@ -292,7 +309,7 @@ mod tests {
         let abandoned = |batch_id: Option<&str>| AttemptState::Abandoned { batch_id: batch_id.map(String::from) };
         for state in [abandoned(Some("b2")), abandoned(None)] {
             let journal = journal("w", vec![shard("i", state)]);
-            let holder = Holder::Here { journal: Some(&journal), named: false, twin: None };
+            let holder = Holder::Here { journal: Some(&journal), sealed: &[], named: false, twin: None };
             let Stray::Report(why) = stray(BATCH, OLD, holder, NOW, &TIMING) else { panic!("nobody is told") };
             assert!(why.contains("the job ended without it; it may still run and cost"), "{why}");
         }
@@ -303,7 +320,7 @@ mod tests {
         let patience = patience(&TIMING);
         assert_eq!(patience, 655);
         let settled = journal("w", vec![shard("i", submitted("b1"))]);
-        let twin = Holder::Here { journal: Some(&settled), named: false, twin: Some(true) };
+        let twin = Holder::Here { journal: Some(&settled), sealed: &[], named: false, twin: Some(true) };
         for holder in [Holder::Gone, twin] {
             for (created, first) in [(0, 1), (1, 0), (1, 1)] {
                 let young = stray(BATCH, Sight { created, first }, holder, patience, &TIMING);
@@ -318,13 +335,13 @@ mod tests {
     fn what_cannot_be_read_says_nothing() {
         assert_eq!(stray(BATCH, OLD, Holder::Unread, NOW, &TIMING), Stray::Unknown);
         let newer = Journal { protocol_version: PROTOCOL_VERSION + 1, ..journal("other", vec![]) };
-        let holder = Holder::Here { journal: Some(&newer), named: false, twin: Some(true) };
+        let holder = Holder::Here { journal: Some(&newer), sealed: &[], named: false, twin: Some(true) };
         assert_eq!(stray(BATCH, OLD, holder, NOW, &TIMING), Stray::Unknown);
     }
 
     #[test]
     fn without_a_journal_status_has_the_word() {
-        let here = |named| Holder::Here { journal: None, named, twin: None };
+        let here = |named| Holder::Here { journal: None, sealed: &[], named, twin: None };
         assert_eq!(stray(BATCH, OLD, here(true), NOW, &TIMING), Stray::Owned);
         assert!(matches!(stray(BATCH, OLD, here(false), NOW, &TIMING), Stray::Report(_)));
         assert!(matches!(stray(BATCH, OLD, Holder::Gone, NOW, &TIMING), Stray::Report(_)));

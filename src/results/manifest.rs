@@ -28,7 +28,7 @@ pub struct Manifest {
     pub errors: Vec<ErrorSummary>,
     /// The result set.
     pub files: Vec<ManifestFile>,
-    /// The provider's names of the batches that were paid.
+    /// The provider's names of the batches that were paid, as far as 2 MiB hold them.
     pub batches: Vec<String>,
     /// Requests that were billed twice at most, where a gateway made more than one batch of a submission.
     #[serde(default, skip_serializing_if = "is_zero")]

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::{PutMode, PutOptions, UpdateVersion};
 
+use super::folder::Whole;
 use super::{Folder, StoreError};
 
 /// Largest document that is read, in bytes.
@@ -15,7 +16,25 @@ pub struct Version(String);
 
 /// Proof that a conditional write of ours succeeded: not `Clone`, and nothing outside this module can make one.
 #[derive(Debug)]
-pub struct Swapped(());
+pub struct Swapped(Option<Version>);
+
+impl Swapped {
+    /// The version that was written, where the store says it.
+    pub fn version(&self) -> Option<Version> {
+        self.0.clone()
+    }
+}
+
+/// What a read found of a document of which a version is known.
+#[derive(Debug)]
+pub enum Fresh {
+    /// There is none.
+    Absent,
+    /// It is still at the known version.
+    Unchanged,
+    /// It is at another version.
+    Changed(Bytes, Version),
+}
 
 /// Why a conditional write did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +55,12 @@ pub trait Document: Send + Sync {
     /// # Errors
     /// When the store cannot say.
     async fn read(&self) -> Result<Option<(Bytes, Version)>, StoreError>;
+
+    /// The document, unless it still is at `known`.
+    ///
+    /// # Errors
+    /// When the store cannot say.
+    async fn read_changed(&self, known: Option<&Version>) -> Result<Fresh, StoreError>;
 
     /// Creates the document if there is none.
     ///
@@ -66,7 +91,7 @@ impl ObjectDocument {
         let path = self.folder.path(&self.name);
         let put = self.folder.store().put_opts(&path, bytes.into(), options);
         match self.folder.timely(&self.name, size, put).await? {
-            Ok(_) => Ok(Swapped(())),
+            Ok(put) => Ok(Swapped(put.e_tag.map(Version))),
             Err(E::AlreadyExists { .. } | E::Precondition { .. }) => Err(SwapError::Lost),
             // Nothing else can be missing where something is put.
             Err(E::NotFound { .. }) => {
@@ -81,14 +106,26 @@ impl ObjectDocument {
 #[async_trait]
 impl Document for ObjectDocument {
     async fn read(&self) -> Result<Option<(Bytes, Version)>, StoreError> {
-        let Some((bytes, etag)) = self.folder.read_whole(&self.name, DOCUMENT_LIMIT).await? else { return Ok(None) };
+        match self.read_changed(None).await? {
+            Fresh::Changed(bytes, version) => Ok(Some((bytes, version))),
+            Fresh::Absent | Fresh::Unchanged => Ok(None),
+        }
+    }
+
+    async fn read_changed(&self, known: Option<&Version>) -> Result<Fresh, StoreError> {
+        let known = known.map(|version| version.0.as_str());
+        let (bytes, etag) = match self.folder.read_changed(&self.name, DOCUMENT_LIMIT, known).await? {
+            Whole::Absent => return Ok(Fresh::Absent),
+            Whole::Unchanged => return Ok(Fresh::Unchanged),
+            Whole::Read(bytes, etag) => (bytes, etag),
+        };
         let etag = etag.ok_or_else(|| {
             StoreError::Unfit(format!(
                 "{}: the store gives objects no ETag, without which nothing keeps two writers apart; use another store",
                 self.folder.uri_of(&self.name)
             ))
         })?;
-        Ok(Some((bytes, Version(etag))))
+        Ok(Fresh::Changed(bytes, Version(etag)))
     }
 
     async fn create(&self, bytes: Bytes) -> Result<Swapped, SwapError> {

@@ -118,8 +118,13 @@ pub struct Entry {
     pub stream: BoxStream<'static, Result<Bytes, StoreError>>,
 }
 
-/// An object's content and ETag.
-type Whole = (Bytes, Option<String>);
+/// An object that was read whole, unless it is what is known.
+pub(super) enum Whole {
+    Absent,
+    Unchanged,
+    /// Its content and ETag.
+    Read(Bytes, Option<String>),
+}
 
 /// See [`Folder::with_call_timeout`].
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -159,6 +164,11 @@ impl Folder {
     /// A folder that is made of ConfigMaps.
     pub fn of_config_maps(maps: ConfigMaps, uri: &str) -> Folder {
         Folder { maps: Some(Box::new(maps.clone())), ..Folder::of(Arc::new(maps), uri, "") }
+    }
+
+    /// Whether it is made of ConfigMaps.
+    pub fn is_config_maps(&self) -> bool {
+        self.maps.is_some()
     }
 
     /// Which ConfigMap holds the object; None where the folder is not made of ConfigMaps.
@@ -245,15 +255,26 @@ impl Folder {
     }
 
     async fn open_at(&self, path: &Path, name: &str, if_match: Option<String>) -> Result<Option<Entry>, StoreError> {
-        let options = GetOptions { if_match, ..Default::default() };
+        match self.open_with(path, name, GetOptions { if_match, ..Default::default() }).await? {
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            opened => opened.map(Some).map_err(|e| self.read_error(name, e)),
+        }
+    }
+
+    async fn open_with(
+        &self,
+        path: &Path,
+        name: &str,
+        options: GetOptions,
+    ) -> Result<object_store::Result<Entry>, StoreError> {
         let got = match self.timely(name, 0, self.store.get_opts(path, options)).await? {
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            got => got.map_err(|e| self.read_error(name, e))?,
+            Ok(got) => got,
+            Err(e) => return Ok(Err(e)),
         };
         let (size, etag) = (got.meta.size, got.meta.e_tag.clone());
         let (folder, name) = (self.clone(), name.to_string());
         let stream = got.into_stream().map_err(move |e| folder.read_error(&name, e)).boxed();
-        Ok(Some(Entry { size, etag, stream }))
+        Ok(Ok(Entry { size, etag, stream }))
     }
 
     fn read_error(&self, name: &str, error: object_store::Error) -> StoreError {
@@ -300,12 +321,22 @@ impl Folder {
     /// # Errors
     /// When it is not there, or larger.
     pub async fn read(&self, name: &str, limit: u64) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.read_whole(name, limit).await?.map(|(bytes, _)| bytes))
+        Ok(match self.read_changed(name, limit, None).await? {
+            Whole::Read(bytes, _) => Some(bytes),
+            Whole::Absent | Whole::Unchanged => None,
+        })
     }
 
-    /// The same with its ETag. A server may announce fewer bytes than it sends, and send them slowly.
-    pub(super) async fn read_whole(&self, name: &str, limit: u64) -> Result<Option<Whole>, StoreError> {
-        let Some(mut entry) = self.get(name).await? else { return Ok(None) };
+    /// The same with its ETag, unless that is the `known` one. A server may announce fewer bytes than it sends, and send them
+    /// slowly.
+    pub(super) async fn read_changed(&self, name: &str, limit: u64, known: Option<&str>) -> Result<Whole, StoreError> {
+        let unless = GetOptions { if_none_match: known.map(String::from), ..Default::default() };
+        let mut entry = match self.open_with(&self.path(name), name, unless).await? {
+            Ok(entry) => entry,
+            Err(object_store::Error::NotFound { .. }) => return Ok(Whole::Absent),
+            Err(object_store::Error::NotModified { .. }) if known.is_some() => return Ok(Whole::Unchanged),
+            Err(e) => return Err(self.read_error(name, e)),
+        };
         let (began, mut bytes) = (Instant::now(), BytesMut::new());
         loop {
             let time = self.call_timeout + Patience::USUAL.at_rate(bytes.len() as u64);
@@ -316,7 +347,7 @@ impl Folder {
             }
             bytes.extend_from_slice(&chunk);
         }
-        Ok(Some((bytes.freeze(), entry.etag)))
+        Ok(Whole::Read(bytes.freeze(), entry.etag))
     }
 
     /// Puts an object that must not exist; false where it does.

@@ -11,7 +11,9 @@ pub mod staged;
 mod upload;
 
 pub use config_maps::ConfigMaps;
-pub use document::{DOCUMENT_LIMIT, Document, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes};
+pub use document::{
+    DOCUMENT_LIMIT, Document, Fresh, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes,
+};
 pub use folder::{Credentials, Entry, Folder, Listed, Place};
 pub use inputs::{inputs_of_body, inputs_of_line};
 pub use lines::{Held, Kept, LINE_LIMIT, LONG, Line, Lines, Long, Turn};
@@ -63,6 +65,16 @@ pub mod layout {
     /// Custom ids and request hashes of a shard, a line each; named by its own content.
     pub fn index(work_id: &str, sha256: &str) -> String {
         format!("{}shards/{sha256}.index.zst", work(work_id))
+    }
+
+    /// A segment of a journal's plan; it goes with what was staged.
+    pub fn plan_segment(work_id: &str, sha256: &str) -> String {
+        format!("{}plan/{sha256}.json", work(work_id))
+    }
+
+    /// A segment of settled shards; it stays with the journal.
+    pub fn sealed_segment(work_id: &str, sha256: &str) -> String {
+        format!("{WORKS}/journal/{work_id}/{sha256}.json")
     }
 
     /// What came back of one attempt. Named by its content too, so that two collectors cannot overwrite each other.

@@ -50,7 +50,7 @@ fn fails(job: &JobView, mut journal: Journal, memory: &Memory) -> Failure {
 #[test]
 fn out_of_time_before_anything_was_sent_it_fails_and_is_not_planned_again() {
     let late = JobView { deadline: Some(NOW - 1), submitted: false, ..job() };
-    let planned = Planned { staged: Some("w".into()), plan: plan("h"), shards: vec![shard(None)] };
+    let planned = Planned { staged: Some("w".into()), plan: plan("h"), shards: vec![shard(None)].into() };
     let read = Memory { pass: Some(Pass { spec_hash: "spec".into(), result: Ok(planned) }), ..memory() };
     for memory in [memory(), read] {
         assert_eq!(fails(&late, journal(owner("j", "u"), None), &memory).reason, "DeadlineExceeded");
@@ -60,7 +60,7 @@ fn out_of_time_before_anything_was_sent_it_fails_and_is_not_planned_again() {
 #[test]
 fn results_of_other_work_that_came_after_the_journal_fail_the_job_once() {
     let fresh = JobView { submitted: false, ..job() };
-    let planned = Planned { staged: Some("w".into()), plan: plan("h"), shards: vec![shard(None)] };
+    let planned = Planned { staged: Some("w".into()), plan: plan("h"), shards: vec![shard(None)].into() };
     let pass = Some(Pass { spec_hash: "spec".into(), result: Ok(planned) });
     let manifest = ManifestView {
         work_id: "other".into(),
@@ -166,13 +166,13 @@ fn work_of_an_earlier_version_is_known_by_a_hash_of_that_version() {
         errors: vec![],
     };
     let known_as = |hash: &str| {
-        let planned = Planned { staged: None, plan: plan(hash), shards: vec![] };
+        let planned = Planned { staged: None, plan: plan(hash), shards: Shards::default() };
         let pass = Some(Pass { spec_hash: "spec".into(), result: Ok(planned) });
         Memory { pass, manifest: Some(Some(results.clone())), ..memory() }
     };
     let unread = Memory { pass: None, ..known_as("") };
     let unsent = Journal { plan: Some(plan("v2-now")), ..journal(owner("j", "u"), None) };
-    let unplanned = Journal { plan: None, shards: vec![], ..unsent.clone() };
+    let unplanned = Journal { plan: None, shards: Shards::default(), ..unsent.clone() };
     let of_another = journal(owner("another", "v"), None);
     for (what, journal) in [
         ("no journal", None),

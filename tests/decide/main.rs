@@ -19,8 +19,8 @@ use batchjob_operator::api::{
 };
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Collected, Commit, Failure, Halved, JobView, Journal, Look, ManifestView, Memory, Observed,
-    Owner, PartRef, Pass, Plan, Planned, Posted, ProviderView, Refusal, Rejection, Search, Seen, Shard, Slot, Step,
-    Stuck, Task, Tidied, Timing, Untidy, Waiting, decide, error_summary, may_be_submitted, project,
+    Owner, PartRef, Pass, Plan, Planned, Posted, ProviderView, Refusal, Rejection, Search, Seen, Shard, Shards, Slot,
+    Step, Stuck, Task, Tidied, Timing, Untidy, Waiting, decide, error_summary, may_be_submitted, project,
 };
 
 const TIMING: Timing =
@@ -41,6 +41,7 @@ fn job() -> JobView {
         output_uri: "s3://b/o/".into(),
         lock: Some(Lock { spec_hash: "spec".into(), output_uri: "s3://b/o/".into() }),
         shard_limit: 100,
+        seal_at: 16,
         parallelism: 4,
         backoff_limit_per_batch: 3,
         backoff_limit_per_request: 2,
@@ -139,12 +140,12 @@ fn step(job: &JobView, journal: Option<&Journal>, memory: &Memory) -> Step {
 }
 
 fn other_work(memory: Memory) -> Memory {
-    let planned = Planned { staged: None, plan: plan("other"), shards: vec![] };
+    let planned = Planned { staged: None, plan: plan("other"), shards: Shards::default() };
     Memory { pass: Some(Pass { spec_hash: "spec".into(), result: Ok(planned) }), ..memory }
 }
 
 fn the_same_work(memory: Memory) -> Memory {
-    let planned = Planned { staged: None, plan: plan("h"), shards: vec![] };
+    let planned = Planned { staged: None, plan: plan("h"), shards: Shards::default() };
     Memory { pass: Some(Pass { spec_hash: "spec".into(), result: Ok(planned) }), ..memory }
 }
 

@@ -306,7 +306,7 @@ fn of_another_round_as_much_is_sent_as_the_journal_has_room_for() {
         files: vec![],
     };
     let journal = journal(owner("j", "u"), Some(settled));
-    let again = |n: usize| Memory { follow_up: Some((1, vec![shard(None); n])), ..searched(memory()) };
+    let again = |n: usize| Memory { follow_up: Some((1, vec![shard(None); n].into())), ..searched(memory()) };
     let next = |limit: usize, n: usize| match step(&JobView { shard_limit: limit, ..job() }, Some(&journal), &again(n))
     {
         Step::Swap(next) => next,

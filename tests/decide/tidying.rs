@@ -130,7 +130,7 @@ fn what_runs_is_ended_before_what_was_staged_goes() {
 #[test]
 fn what_was_staged_for_a_job_that_failed_before_it_was_sent_goes_with_it() {
     let failed = JobView { finished: true, tidy: true, lock: None, submitted: false, ..deleted() };
-    let unsent = Journal { plan: None, shards: vec![], ..journal(owner("j", "u"), None) };
+    let unsent = Journal { plan: None, shards: Shards::default(), ..journal(owner("j", "u"), None) };
     let Step::Swap(closed) = step(&failed, Some(&unsent), &Memory::default()) else { panic!("it is not closed") };
     assert_eq!(closed, unsent.next(|j| j.closing = Some(DeletionPolicy::Cancel)));
     assert_eq!(step(&failed, Some(&closed), &Memory::default()), Step::Tidy);
@@ -185,7 +185,7 @@ fn who_goes_on_with_a_journal_that_was_closed_before_an_intent_stages_anew() {
     for of in [owner("j", "u"), owner("j", "earlier"), elsewhere] {
         let journal = closed(of, DeletionPolicy::Orphan);
         let Step::Swap(next) = step(&job(), Some(&journal), &the_same_work(memory())) else { panic!("not taken") };
-        assert_eq!((next.work_id.as_str(), next.plan, next.shards), ("nonce", None, vec![]));
+        assert_eq!((next.work_id.as_str(), next.plan, next.shards), ("nonce", None, Shards::default()));
     }
     let left = journal(owner("j", "earlier"), None);
     let Step::Swap(next) = step(&job(), Some(&left), &memory()) else { panic!("not taken") };

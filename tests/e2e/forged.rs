@@ -50,7 +50,7 @@ impl Forger {
         let (batch, file) = (&self.stage.batch["id"], &self.stage.batch["input_file_id"]);
         let theirs = &self.stage.journal;
         let work = json!({"workID": theirs["workID"]});
-        let intent = &theirs["shards"][0]["attempt"]["intentID"];
+        let intent = &theirs["shards"]["open"]["0"]["attempt"]["intentID"];
         let submitted = json!({"state": "Submitted", "batchID": batch, "at": 0});
         let mut ghost = theirs["owner"].clone();
         ghost["uid"] = json!("gone");
@@ -115,7 +115,7 @@ impl Forger {
             let mut journal = self.read(what, in_map).await;
             put(&mut journal, top);
             if attempt != &json!({}) {
-                let forged = &mut journal["shards"][0]["attempt"];
+                let forged = &mut journal["shards"]["open"]["0"]["attempt"];
                 for gone in ["batchID", "at"] {
                     forged.as_object_mut().unwrap().remove(gone);
                 }

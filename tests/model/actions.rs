@@ -101,7 +101,7 @@ impl Protocol {
                     out.push(Action::Decline(i));
                 }
             }
-            Doing::Collecting(..) | Doing::Joining(..) | Doing::Staging(_) | Doing::Tidying(..) => {
+            Doing::Collecting(..) | Doing::Joining(..) | Doing::Staging(_) | Doing::Sealing | Doing::Tidying(..) => {
                 out.push(Action::Transfer(i));
                 out.extend(self.may_read_short(w, i).then_some(Action::ReadShort(i)));
             }
@@ -123,6 +123,9 @@ impl Protocol {
             && let Some(shard) = write.next.shards.get(judged.shards.len()).filter(|s| s.round > 0)
         {
             w.replicas[replica].doing = Doing::Staging(shard.sha256.clone());
+        }
+        if w.folder.segments.keys().any(|name| name.starts_with(UNSTORED)) {
+            w.replicas[replica].doing = Doing::Sealing;
         }
         if write.intent.is_some() {
             w.learn(replica, |m| m.permit = write.intent);
@@ -191,6 +194,10 @@ impl Protocol {
             }
             (Doing::Joining(journal, then), Action::Transfer(_)) => self.join(w, replica, &journal, then),
             (Doing::Staging(shard), Action::Transfer(_)) => _ = w.folder.staged.insert((w.work(), shard)),
+            (Doing::Sealing, Action::Transfer(_)) => {
+                let segments = std::mem::take(&mut w.folder.segments).into_iter();
+                w.folder.segments = segments.map(|(name, of)| (name.trim_start_matches(UNSTORED).into(), of)).collect();
+            }
             (Doing::Tidying(work, judged), Action::Transfer(_)) => tidy(w, replica, work, &judged),
             (Doing::LettingGo(judged), Action::LetGo { stale, .. }) if w.object_of(replica) == Some(&judged) => {
                 let at = w.replicas[replica].sees;

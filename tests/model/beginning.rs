@@ -55,8 +55,9 @@ impl Protocol {
             too_large: Default::default(),
             left_out: Default::default(),
         });
-        journal.shards = self.shards_of(w, &job);
-        w.stage(&journal.work_id, journal.shards.clone());
+        let shards = self.shards_of(w, &job);
+        w.stage(&journal.work_id, shards.clone());
+        journal.shards = shards.into();
         if self.start == Start::Submitted {
             journal.shards.iter_mut().enumerate().for_each(|(i, shard)| submit(w, i, shard));
             if self.budget.token_limits > 0 {

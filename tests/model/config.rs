@@ -201,6 +201,10 @@ pub(super) enum Mutant {
     ShortIsWhole,
     /// What may be in a line that nobody can read counts as missing.
     UnreadableIsMissing,
+    /// The journal names a segment before it is stored.
+    SealsAfter,
+    /// The same, and a segment that is not there is taken for one that holds nothing.
+    AbsentIsNothing,
 }
 
 /// Where the exploration begins.
@@ -272,6 +276,8 @@ pub(super) struct Protocol {
     pub attempts: u32,
     /// Replicas that judge differently may undo each other's plan for as long as they like.
     pub revisions: u64,
+    /// Whether each settled shard leaves the journal's head as soon as its files are gone.
+    pub seals: bool,
     pub mutant: Option<Mutant>,
 }
 
@@ -295,6 +301,7 @@ impl Protocol {
             deleted: Deleted::Refused,
             attempts: 2,
             revisions: 14,
+            seals: false,
             mutant: None,
         }
     }
@@ -317,6 +324,11 @@ impl Protocol {
         Protocol { together: true, until, revisions, ..Self::ending(budget) }
     }
 
+    /// The same as `ending`, with a journal that seals.
+    pub(super) fn sealing(budget: Budget) -> Self {
+        Protocol { seals: true, attempts: 1, ..Self::ending(budget) }
+    }
+
     /// One shard, from the opening to results.
     pub(super) fn whole(budget: Budget) -> Self {
         Protocol { until: Until::Finished, revisions: 30, ..Self::submitting(budget) }
@@ -337,6 +349,7 @@ impl std::fmt::Debug for Protocol {
             part("max failed", self.max_failed.map(|m| format!("{m:?}"))),
             part("other", self.other.map(|o| format!("{o:?}"))),
             part("deleted files", (self.deleted != Deleted::Refused).then(|| format!("{:?}", self.deleted))),
+            part("sealing", self.seals.then(String::new)),
             part("without", self.mutant.map(|m| format!("{m:?}"))),
         ];
         write!(f, "{:?} to {:?}; {}{:?}", self.start, self.until, more.concat(), self.budget)

@@ -25,6 +25,7 @@ impl Protocol {
             output_uri: "u".into(),
             lock: None,
             shard_limit: 100,
+            seal_at: if self.seals { 1 } else { usize::MAX },
             parallelism: self.parallelism,
             backoff_limit_per_batch: 100,
             backoff_limit_per_request: LIMIT_PER_REQUEST,
@@ -159,7 +160,7 @@ impl Protocol {
         match step {
             Step::Pass { stage: Some(work), .. } => w.stage(work, self.shards_of(w, job)),
             Step::FollowUp { round } if self.mutant != Some(Mutant::StagesAfter) => {
-                w.stage(&w.work(), follow_up(w, *round));
+                w.stage(&w.work(), follow_up(w, *round, self.mutant).unwrap_or_default());
             }
             Step::Halve(slot) => {
                 let Some(halves) = halves(w, *slot) else { return false };
@@ -266,6 +267,7 @@ impl Protocol {
         match step {
             Step::Upload(slot) => !w.is_staged(&journal.shards[slot.shard]),
             Step::Write => w.folder.manifest.is_none() && joined(w, journal, self.mutant).is_none(),
+            Step::FollowUp { round } => follow_up(w, *round, self.mutant).is_none(),
             Step::Collect { slot, .. } => match w.attempt(*slot).map(|a| &a.state) {
                 Some(AttemptState::Submitted { batch_id, .. }) => w.deleted_files.contains(&answers_of(batch_id)),
                 _ => false,

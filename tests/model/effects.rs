@@ -71,7 +71,10 @@ impl Protocol {
                 let sha256 = w.journal.as_ref().map(|j| j.shards[slot.shard].sha256.clone()).unwrap_or_default();
                 memory.halved = Some(Halved { slot: *slot, sha256, halves });
             }
-            Step::FollowUp { round } => memory.follow_up = Some((*round, follow_up(w, *round))),
+            Step::FollowUp { round } => match follow_up(w, *round, self.mutant) {
+                Some(shards) => memory.follow_up = Some((*round, shards.into())),
+                None => return false,
+            },
             _ => return false,
         }
         true
@@ -95,7 +98,7 @@ impl Protocol {
             too_large: Default::default(),
             left_out: Default::default(),
         };
-        Planned { staged: stage.clone(), plan, shards }
+        Planned { staged: stage.clone(), plan, shards: shards.into() }
     }
 
     /// The one effect.
@@ -107,6 +110,7 @@ impl Protocol {
         job: &Shared<JobView>,
         step: Step,
     ) -> Option<()> {
+        let step = self.sealed(w, step);
         let judged = w.journal.clone();
         let write = |judged, next, intent| Write { judged, next: Shared::new(next), intent };
         let doing = match step {
@@ -156,13 +160,32 @@ impl Protocol {
     }
 }
 
+/// Before the name of a segment that is yet to be stored.
+pub(super) const UNSTORED: char = '!';
+
+impl Protocol {
+    /// The step with a journal that is packed, once its segments are stored.
+    fn sealed(&self, w: &mut World, mut step: Step) -> Step {
+        let (Step::Swap(next) | Step::WriteIntent { journal: next, .. }) = &mut step else { return step };
+        if !self.seals {
+            return step;
+        }
+        let mark = if matches!(self.mutant, Some(Mutant::SealsAfter | Mutant::AbsentIsNothing)) { "!" } else { "" };
+        for segment in next.shards.pack(1).unwrap() {
+            let shards = serde_json::from_slice(&segment.bytes).unwrap();
+            w.folder.segments.insert(format!("{mark}{}", segment.name), shards);
+        }
+        step
+    }
+}
+
 /// Breaks a write that replaces a shard by its halves.
 fn halve_badly(w: &mut World, mutant: Mutant, judged: &Journal, next: &mut Journal) {
     let pairs = judged.shards.iter().zip(&next.shards);
     let Some(at) = pairs.into_iter().position(|(a, b)| a.sha256 != b.sha256) else { return };
     let whole = &judged.shards[at];
     match mutant {
-        Mutant::ForgetsHalf => _ = next.shards.pop(),
+        Mutant::ForgetsHalf => next.shards = next.shards.iter().take(judged.shards.len()).cloned().collect(),
         Mutant::KeepsWhole => {
             let first = Shard { attempt: None, ..next.shards[at].clone() };
             next.shards.push(first);
@@ -180,7 +203,7 @@ fn halve_badly(w: &mut World, mutant: Mutant, judged: &Journal, next: &mut Journ
 }
 
 fn keep_files(judged: &Journal, next: &mut Journal) {
-    let pairs = judged.shards.iter().zip(&mut next.shards);
+    let pairs = judged.shards.iter().zip(next.shards.iter_mut());
     for (old, new) in pairs.filter_map(|(old, new)| Some((old.attempt.as_ref()?, new.attempt.as_mut()?))) {
         if new.file_id.is_empty() {
             new.file_id.clone_from(&old.file_id);

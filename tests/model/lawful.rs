@@ -13,15 +13,30 @@ pub(super) fn is_lawful(write: &Write) -> bool {
     next.rev == judged.rev + 1
         && judged.commit.as_ref().is_none_or(|c| next.commit.as_ref() == Some(c))
         && shards_go_on(judged, next)
-        && judged.shards.iter().zip(&next.shards).all(|(a, b)| attempt_goes_on(a, b, next))
+        && pairs(judged, next).all(|(a, b)| attempt_goes_on(a, b, next))
+        && seals(judged, next)
         && changes(judged, next) <= 1
+}
+
+/// The shards that both have in their heads.
+fn pairs<'a>(judged: &'a Journal, next: &'a Journal) -> impl Iterator<Item = (&'a Shard, &'a Shard)> {
+    judged.shards.entries().filter_map(|(index, shard)| Some((shard, next.shards.get(index)?)))
+}
+
+/// Only settled shards leave the head, into as many segments as there are more.
+fn seals(judged: &Journal, next: &Journal) -> bool {
+    let mut gone = judged.shards.entries().filter(|(index, _)| next.shards.get(*index).is_none()).map(|(_, s)| s);
+    let sealed = |journal: &Journal| journal.shards.sealed_segments().iter().map(|s| s.count).sum::<usize>();
+    let more = sealed(next) - sealed(judged);
+    !judged.has_intents()
+        || gone.clone().count() <= more && gone.all(|s| s.settled().is_some() || s.batch_in_flight().is_some())
 }
 
 fn changes(judged: &Journal, next: &Journal) -> usize {
     let kept = |(a, b): &(&Shard, &Shard)| a.attempt == b.attempt || forgets_file(a, b, next);
     let committed = judged.commit.is_none() && next.commit.is_some();
     let grown = !judged.shards.is_empty() && next.shards.len() > judged.shards.len();
-    let moved = judged.shards.iter().zip(&next.shards).filter(|pair| !kept(pair)).count();
+    let moved = pairs(judged, next).filter(|pair| !kept(pair)).count();
     let forgets_files = committed && moved > 0;
     usize::from(committed) + usize::from(grown) + if forgets_files { 0 } else { moved }
 }
@@ -32,8 +47,8 @@ fn shards_go_on(judged: &Journal, next: &Journal) -> bool {
     if !judged.has_intents() {
         return !next.has_intents() || same_contents(judged, next);
     }
-    let settled = judged.shards.iter().all(|s| s.settled().is_some());
-    let later = next.shards.iter().skip(judged.shards.len());
+    let settled = judged.shards.are_settled();
+    let later = next.shards.entries().filter(|(index, _)| *index >= judged.shards.len()).map(|(_, s)| s);
     let appended = later.clone().all(|s| settled && s.attempt.is_none() && s.round == judged.round() + 1);
     same_contents(judged, next) && appended && next.plan == judged.plan
 }
@@ -41,11 +56,12 @@ fn shards_go_on(judged: &Journal, next: &Journal) -> bool {
 /// Whether one shard, which was turned away for its tokens, became two that hold its lines and nothing else of it.
 fn is_halved(judged: &Journal, next: &Journal) -> bool {
     let others = |at: usize| {
-        let kept = |(i, (a, b)): (usize, (&Shard, &Shard))| i == at || a == b;
-        judged.shards.iter().zip(&next.shards).enumerate().all(kept)
+        let kept = |(i, a): (usize, &Shard)| i == at || next.shards.get(i) == Some(a);
+        judged.shards.entries().all(kept)
     };
-    let Some(at) = judged.shards.iter().zip(&next.shards).position(|(a, b)| a.sha256 != b.sha256) else { return false };
-    let [whole, first] = [&judged.shards[at], &next.shards[at]];
+    let is_other = |(i, a): &(usize, &Shard)| next.shards.get(*i).is_some_and(|b| a.sha256 != b.sha256);
+    let Some((at, whole)) = judged.shards.entries().find(is_other) else { return false };
+    let Some(first) = next.shards.get(at) else { return false };
     let Some(second) = next.shards.get(judged.shards.len()).filter(|s| s.attempt.is_none()) else { return false };
     let [all, a, b] = [whole, first, second].map(|s| parse(&s.sha256).1);
     let without_file = |s: &Shard| s.attempt.as_ref().is_some_and(|a| a.file_id.is_empty());
@@ -60,7 +76,7 @@ fn is_halved(judged: &Journal, next: &Journal) -> bool {
 
 fn same_contents(judged: &Journal, next: &Journal) -> bool {
     next.shards.len() >= judged.shards.len()
-        && judged.shards.iter().zip(&next.shards).all(|(a, b)| (&a.sha256, a.round) == (&b.sha256, b.round))
+        && pairs(judged, next).all(|(a, b)| (&a.sha256, a.round) == (&b.sha256, b.round))
 }
 
 /// Who opens a closed journal again sends no file that its closer may delete.

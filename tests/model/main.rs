@@ -83,7 +83,7 @@ use actions::{Action, readers};
 use around::How;
 use config::{Budget, Deleted, LAG, Mutant, NEVER, Other, PATIENCE, Protocol, Start, Until};
 use decisions::remembered;
-use effects::{last_moment, post, shard, take_for_a_permit};
+use effects::{UNSTORED, last_moment, post, shard, take_for_a_permit};
 use explore::soak;
 use lawful::is_lawful;
 use properties::{GIVEN_UP, GOES_ON, NEEDED, NO_DOUBLE_PAY, NO_LOST_BATCH, NO_LOST_LINE, NOTHING_AFTER, SUMS_UP};

@@ -137,6 +137,14 @@ fn another_round_is_staged_before_its_intent() {
 }
 
 #[test]
+fn a_segment_is_stored_before_the_journal_names_it() {
+    let model = Protocol::sealing(Budget { expiries: 1, crashes: 1, ..NONE });
+    without(Mutant::SealsAfter, model, GOES_ON);
+    // What nobody finds is sent, and paid, again.
+    without(Mutant::AbsentIsNothing, model, NO_DOUBLE_PAY);
+}
+
+#[test]
 fn the_manifest_is_read_first() {
     let model = Protocol { lines: 1, ..Protocol::ending(Budget { sweeps: 1, recreations: 1, ..NONE }) };
     without(Mutant::ManifestUnread, model, NO_DOUBLE_PAY);

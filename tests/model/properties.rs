@@ -140,7 +140,7 @@ fn is_known(m: &Protocol, w: &World, batch: &Batch) -> bool {
     let named = w.objects[0].as_ref().is_some_and(|o| o.batches.contains(&batch.id));
     let told_to_stop = batch.state != BatchState::Running { told_to_stop: false };
     let lost = w.history.journal_lost && (asked || told_to_stop || !named);
-    stopped || rejected || lost || w.history.swept || w.journal.as_deref().is_some_and(|j| attempts(j).any(names))
+    stopped || rejected || lost || w.history.swept || w.has_attempt(names)
 }
 
 /// Every answer of a batch that the journal names is in the results, and the counts are theirs.
@@ -150,7 +150,7 @@ fn is_whole(m: &Protocol, w: &World, results: &Results) -> bool {
     let counted = (r.succeeded, r.failed) == (ends('Y'), ends('F')) && results.lines.len() == usize::from(m.lines);
     let settled = |batch: &Batch| {
         let named = |a: &Attempt| matches!(&a.state, AttemptState::Settled { batch_id, part: Some(_), .. } if *batch_id == batch.id);
-        w.journal.as_deref().is_some_and(|j| attempts(j).any(named))
+        w.has_attempt(named)
     };
     let kept = |batch: &Batch| {
         let BatchState::Ended(ends) = &batch.state else { return true };

@@ -108,7 +108,7 @@ fn count(ended: &str) -> RequestCounts {
 /// How each line ended, by round, as the parts that the journal names have it; None where one is not there.
 fn ends(w: &World, journal: &Journal, line: char, mutant: Option<Mutant>) -> Option<Vec<(u32, char)>> {
     let mut ends = vec![];
-    for shard in &journal.shards {
+    for shard in w.shards_of(journal, mutant)? {
         let Some(AttemptState::Settled { part: Some(part), .. }) = shard.attempt.as_ref().map(|a| &a.state) else {
             continue;
         };
@@ -123,9 +123,10 @@ fn ends(w: &World, journal: &Journal, line: char, mutant: Option<Mutant>) -> Opt
     Some(ends)
 }
 
-fn is_refused_for_good(journal: &Journal, line: char) -> bool {
+fn is_refused_for_good(w: &World, journal: &Journal, line: char) -> bool {
     let refused = |s: &Shard| s.is_refused_for_good() || s.is_too_large();
-    journal.shards.iter().any(|s| parse(&s.sha256).1.contains(line) && refused(s))
+    let shards = w.shards_of(journal, None).unwrap_or_default();
+    shards.into_iter().any(|s| parse(&s.sha256).1.contains(line) && refused(s))
 }
 
 fn is_final(end: char) -> bool {
@@ -138,7 +139,7 @@ pub(super) fn joined(w: &World, journal: &Journal, mutant: Option<Mutant>) -> Op
     for line in 0..plan.requests as u8 {
         let ends = ends(w, journal, char::from(b'0' + line), mutant)?;
         let end = ends.iter().find(|(_, end)| is_final(*end)).or(ends.last());
-        let never = if is_refused_for_good(journal, char::from(b'0' + line)) { 'F' } else { 'C' };
+        let never = if is_refused_for_good(w, journal, char::from(b'0' + line)) { 'F' } else { 'C' };
         lines.push(end.map_or(never, |(_, end)| *end));
     }
     let manifest = ManifestView {
@@ -165,16 +166,17 @@ pub(super) fn halves(w: &World, slot: Slot) -> Option<[Shard; 2]> {
 }
 
 /// What another round would send: every line without a final answer that nobody gave up, pooled.
-pub(super) fn follow_up(w: &World, round: u32) -> Vec<Shard> {
-    let Some(journal) = &w.journal else { return vec![] };
-    let Some(plan) = &journal.plan else { return vec![] };
+pub(super) fn follow_up(w: &World, round: u32, mutant: Option<Mutant>) -> Option<Vec<Shard>> {
+    let Some(journal) = &w.journal else { return Some(vec![]) };
+    let Some(plan) = &journal.plan else { return Some(vec![]) };
+    let shards = w.shards_of(journal, mutant)?;
     let given_up = |line: char| {
         let of = |s: &&Shard| parse(&s.sha256).1.contains(line);
-        journal.shards.iter().filter(of).any(Shard::is_given_up)
+        shards.iter().copied().filter(of).any(Shard::is_given_up)
     };
     let (mut lines, mut stood) = (String::new(), String::new());
     for line in (0..plan.requests as u8).map(|line| char::from(b'0' + line)) {
-        let ends = ends(w, journal, line, None).unwrap_or_default();
+        let ends = ends(w, journal, line, mutant).unwrap_or_default();
         let tries = Tries {
             ended: ends.iter().any(|(_, end)| is_final(*end)),
             failed: 0,
@@ -187,8 +189,8 @@ pub(super) fn follow_up(w: &World, round: u32) -> Vec<Shard> {
         lines.push(line);
         stood.push(ends.last().map_or('M', |(_, end)| *end));
     }
-    match lines.is_empty() {
+    Some(match lines.is_empty() {
         true => vec![],
         false => vec![shard(&plan.work_hash, &lines, round, count(&stood))],
-    }
+    })
 }

@@ -240,6 +240,17 @@ fn collected_and_written() {
 }
 
 #[test]
+fn settled_shards_that_leave_the_head_of_the_journal() {
+    Protocol::sealing(Budget { expiries: 1, ..NONE }).holds();
+    Protocol::sealing(Budget { crashes: 1, ..NONE }).holds();
+    if soak() {
+        Protocol::sealing(Budget { expiries: 1, crashes: 1, ..NONE }).holds();
+        Protocol::sealing(Budget { lost_writes: 1, failures: 1, ..NONE }).holds();
+        Protocol::sealing(Budget { deletions: 1, recreations: 1, ..NONE }).holds();
+    }
+}
+
+#[test]
 fn another_round_of_what_has_no_answer() {
     Protocol { attempts: 1, ..Protocol::ending(Budget { expiries: 1, ..NONE }) }.holds();
     if soak() {

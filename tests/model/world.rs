@@ -29,6 +29,8 @@ pub(super) struct Folder {
     /// What came back, by work and name.
     pub parts: BTreeMap<(String, String), String>,
     pub manifest: Option<Shared<Results>>,
+    /// Sealed shards, by the segment's name; one that is yet to be stored has a mark before it.
+    pub segments: BTreeMap<String, BTreeMap<usize, Shard>>,
 }
 
 /// What the manifest and the files that it lists say.
@@ -68,6 +70,8 @@ pub(super) enum Doing {
     Joining(Shared<Journal>, Option<Write>),
     /// Stages what the journal names already: for a mutant.
     Staging(String),
+    /// Stores segments that the journal names already: for a mutant.
+    Sealing,
     /// Deletes what was staged for this work, for the object that was judged.
     Tidying(String, Shared<JobView>),
     /// Takes the finalizer off the object that was judged.
@@ -186,7 +190,28 @@ impl World {
 
     /// The journal's attempts, and those that may yet become its.
     pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
-        self.journals().flat_map(attempts)
+        let sealed = self.folder.segments.values().flat_map(BTreeMap::values);
+        self.journals().flat_map(attempts).chain(sealed.filter_map(|s| s.attempt.as_ref()))
+    }
+
+    /// Whether the journal, or a segment that it names, has an attempt for which `is_it` holds.
+    pub(super) fn has_attempt(&self, is_it: impl Fn(&Attempt) -> bool) -> bool {
+        let Some(journal) = &self.journal else { return false };
+        let shards = self.shards_of(journal, Some(Mutant::AbsentIsNothing)).unwrap_or_default();
+        shards.into_iter().filter_map(|s| s.attempt.as_ref()).any(is_it)
+    }
+
+    /// Every shard of a journal; None where a segment of it is not there.
+    pub(super) fn shards_of<'a>(&'a self, journal: &'a Journal, mutant: Option<Mutant>) -> Option<Vec<&'a Shard>> {
+        let mut shards: Vec<&Shard> = journal.shards.iter().collect();
+        for segment in journal.shards.sealed_segments() {
+            match self.folder.segments.get(&segment.name) {
+                Some(sealed) => shards.extend(sealed.values()),
+                None if mutant == Some(Mutant::AbsentIsNothing) => {}
+                None => return None,
+            }
+        }
+        Some(shards)
     }
 
     pub(super) fn is_submitted(&self) -> bool {

@@ -6,16 +6,18 @@ mod transfer;
 
 pub(super) use transfer::{Learned, Outcome};
 
+use std::sync::Arc;
+
+use super::Context;
 use super::events::{self, News};
 use super::observe::{Tools, World};
 use super::permit::PostPermit;
 use super::session::Session;
 use super::trouble::Trouble;
-use super::{Context, journal};
 use crate::api::conditions::reasons;
 use crate::lifecycle::{Journal, ManifestView, Owner, Step};
 use crate::results::Manifest;
-use crate::store::{Document, SwapError, layout, prove_conditional_writes};
+use crate::store::{SwapError, Version, layout, prove_conditional_writes};
 
 /// What is next after a step.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,7 +102,7 @@ impl Act<'_> {
         self.world.tools.as_ref().ok_or_else(|| Trouble::passing(reasons::PENDING, "nothing to work with yet"))
     }
 
-    fn journal(&self) -> Result<&Journal, Trouble> {
+    fn journal(&self) -> Result<&Arc<Journal>, Trouble> {
         let journal = self.world.journal.as_ref().map(|(j, _)| j);
         journal.ok_or_else(|| Trouble::passing(reasons::PENDING, "there is no journal yet"))
     }
@@ -148,7 +150,7 @@ impl Act<'_> {
     }
 
     async fn open(&self, journal: &Journal) -> Result<(), Trouble> {
-        match self.tools()?.document.create(journal::encode(journal)?).await {
+        match self.tools()?.journals.create(journal).await {
             Ok(_) | Err(SwapError::Lost) => Ok(()),
             Err(e) => Err(e.into()),
         }
@@ -156,22 +158,38 @@ impl Act<'_> {
 
     async fn swap(&self, next: &Journal) -> Result<(), Trouble> {
         let Some((old, judged)) = &self.world.journal else { return Ok(()) };
-        match self.tools()?.document.swap(judged, journal::encode(next)?).await {
-            Ok(_) => {
+        match self.tools()?.journals.swap(judged, next).await {
+            Ok((written, swapped)) => {
+                self.wrote(old, next, written, swapped.version());
                 for news in events::told_by(old, next) {
                     self.tell(news).await;
                 }
                 Ok(())
             }
-            Err(SwapError::Lost) => Ok(()),
+            Err(SwapError::Lost) => {
+                self.session.forget_journal();
+                Ok(())
+            }
             Err(e) => Err(e.into()),
         }
     }
 
+    /// Remembers what was written, and forgets what was found out about shards that left the head.
+    fn wrote(&self, old: &Journal, next: &Journal, written: Journal, version: Option<Version>) {
+        self.session.remember(|m| m.forget_sealed(old, next, &written));
+        self.session.keep_journal(version.map(|version| (Arc::new(written), version)));
+    }
+
     async fn write_intent(&self, next: &Journal, intent_id: &str) -> Result<(), Trouble> {
-        let Some((_, judged)) = &self.world.journal else { return Ok(()) };
-        if let Some(permit) = PostPermit::win(&self.tools()?.document, judged, next, intent_id).await? {
-            self.session.hold_permit(permit);
+        let Some((old, judged)) = &self.world.journal else { return Ok(()) };
+        let journals = &self.tools()?.journals;
+        let packed = journals.pack_intent(next).await?;
+        match PostPermit::win(journals.document(), judged, &packed, intent_id).await? {
+            Some(permit) => {
+                self.wrote(old, next, packed.journal, permit.version());
+                self.session.hold_permit(permit);
+            }
+            None => self.session.forget_journal(),
         }
         Ok(())
     }

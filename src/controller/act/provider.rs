@@ -51,7 +51,10 @@ impl Act<'_> {
             tools: self.tools()?.clone(),
             task,
             job: self.world.job.object_ref(&()),
-            whose: Arc::new(Whose::of(&self.world.view.owner, self.world.journal.as_ref().map(|(journal, _)| journal))),
+            whose: Arc::new(Whose::of(
+                &self.world.view.owner,
+                self.world.journal.as_ref().map(|(journal, _)| &**journal),
+            )),
         };
         let start = |work: Work| tasks::start_call(self.ctx, self.session, &self.world.job, (task, name), work);
         match step {

@@ -11,12 +11,13 @@ use super::provider::seen;
 use super::{Act, manifest_view};
 use crate::api::conditions::reasons;
 use crate::api::{BatchJob, Endpoint, RequestCounts, WorkHashVersion};
+use crate::controller::journal::JournalStore;
 use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
 use crate::controller::{Context, events, names, source, tasks};
 use crate::lifecycle::{
     self, AttemptState, Collected, Halved, Journal, Look, Memory, PartRef, Pass, Plan, Planned, Reading, Seen, Shard,
-    Short, Slot, TOO_LARGE, Task, Tidied, TooLarge, Tries, Unanswered, Untidy, error_summary,
+    Shards, Short, Slot, TOO_LARGE, Task, Tidied, TooLarge, Tries, Unanswered, Untidy, error_summary,
 };
 use crate::provider::{self, Batch, Class, InputFile};
 use crate::requests::{self, Defaults, PassError, Passed, Recipe, Selection, SizeLimit};
@@ -25,6 +26,9 @@ use crate::store::{ShardWriter, StagedShard, StoreError, layout, staged};
 
 /// Largest output file of one batch that is fetched, in bytes.
 const OUTPUT_LIMIT: u64 = 16 << 30;
+
+/// Bytes of the names of batches that a manifest lists, so that it can be read again; the journal has all of them.
+const LISTED_BATCHES: usize = 2 << 20;
 
 /// Requests of a batch whose answers go into a ConfigMap: all of them lie there as one object, which has to find room.
 const REQUESTS_OF_CONFIG_MAPS: i64 = 500;
@@ -78,7 +82,12 @@ impl Act<'_> {
                     if let Some((field, instead)) = schema {
                         events::publish(&ctx, &job, events::sorted_schema(field, instead)).await;
                     }
-                    Ok(planned(passed, stage.clone()))
+                    let mut planned = planned(passed, stage.clone());
+                    match &stage {
+                        Some(work_id) => _ = tools.journals.pack_shards(&mut planned.shards, work_id).await?,
+                        None => planned.shards.clear(),
+                    }
+                    Ok(planned)
                 }
                 Err(
                     PassError::Invalid(message)
@@ -96,16 +105,17 @@ impl Act<'_> {
     }
 
     pub(super) fn start_upload(&self, slot: Slot) -> Result<(), Trouble> {
-        let (tools, journal) = (self.tools()?.clone(), self.journal()?.clone());
+        let (tools, journal) = (self.tools()?.clone(), self.journal()?);
+        let shard = journal.shards.get(slot.shard).cloned();
+        let shard =
+            shard.ok_or_else(|| Trouble::passing(reasons::PENDING, format!("shard of {slot} is not planned")))?;
+        // Many uploads may wait for their turn: each holds what it needs of the journal, and no more.
+        let (staged, name) = (layout::shard(&journal.work_id, &shard.sha256), names::file(journal, slot));
         tasks::start_in_place(self.ctx, self.session, &self.world.job, Task::Upload(slot), move |place| async move {
-            let shard = journal.shards.get(slot.shard).cloned();
-            let shard =
-                shard.ok_or_else(|| Trouble::passing(reasons::PENDING, format!("shard of {slot} is not planned")))?;
-            let staged = layout::shard(&journal.work_id, &shard.sha256);
             let content = staged::verified(&tools.folder, &staged, &shard.sha256).await?;
             // The content goes once all of it is sent, and its place with it.
             let content = content.inspect(move |_| _ = &place).boxed();
-            let file = InputFile { name: names::file(&journal, slot), bytes: shard.bytes, content };
+            let file = InputFile { name, bytes: shard.bytes, content };
             let id = match tools.api.upload(file).await {
                 Ok(id) => id,
                 Err(error) if provider::is_about_content(&*tools.api, &error).await => {
@@ -129,12 +139,12 @@ impl Act<'_> {
     }
 
     pub(super) fn start_collect(&self, slot: Slot, patient: bool) -> Result<(), Trouble> {
-        let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
+        let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?);
         let (namespace, name) = (self.world.view.owner.namespace.clone(), self.world.view.owner.name.clone());
+        let Some(batch) = submitted(journal, slot) else { return Ok(()) };
         tasks::start(self.ctx, self.session, &self.world.job, Task::Collect(slot), async move {
-            let Some((batch_id, shard)) = submitted(&journal, slot) else { return Ok(learned(|_| {})) };
-            let at = ctx.clock.now();
-            let fetched = collect(&tools, &journal, slot, (batch_id, shard), patient, &ctx.spool).await?;
+            let (at, batch_id) = (ctx.clock.now(), batch.batch_id.as_str());
+            let fetched = collect(&tools, &batch, patient, &ctx.spool).await?;
             let (batch, part, reading) = match fetched {
                 Ok(collected) => collected,
                 Err(seen) => {
@@ -167,6 +177,7 @@ impl Act<'_> {
     pub(super) fn start_follow_up(&self, round: u32) -> Result<(), Trouble> {
         let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
         let limit = self.world.view.backoff_limit_per_request;
+        let room = self.world.view.shard_limit.saturating_sub(journal.shards.len());
         let max_requests = max_requests(&self.world.job, &tools);
         let of_embeddings = self.world.job.spec.endpoint == Endpoint::Embeddings;
         let max_inputs =
@@ -175,7 +186,7 @@ impl Act<'_> {
             let max_bytes = tools.account.spec.limits.max_bytes_per_batch.unsigned_abs();
             let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.spool, max_requests, max_bytes)
                 .of_inputs(max_inputs);
-            let shards = journal.shards.iter().map(settled).collect();
+            let shards = all_settled(&tools, &journal, |_| true).await?;
             let staged = results::follow_up(writer, &tools.folder, shards, |asked| {
                 let &results::Asked { ended, failed, lost, given_up } = asked;
                 Tries { ended, failed, lost, given_up }.may_be_sent_again(limit)
@@ -183,7 +194,8 @@ impl Act<'_> {
             let staged = staged.await?;
             let shards =
                 staged.into_iter().map(|f| Shard { took_errors: f.took_errors, ..shard(f.shard, round, f.took) });
-            let shards = shards.collect();
+            let mut shards: Shards = shards.take(room).collect();
+            tools.journals.pack_shards(&mut shards, &journal.work_id).await?;
             Ok(learned(move |m| m.follow_up = Some((round, shards))))
         });
         Ok(())
@@ -195,7 +207,10 @@ impl Act<'_> {
             let Some(whole) = journal.shards.get(slot.shard) else { return Ok(learned(|_| {})) };
             let half = whole.requests / 2 + whole.requests % 2;
             let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.spool, half, u64::MAX);
-            let earlier = journal.shards.iter().filter(|s| s.round < whole.round).map(settled).collect();
+            let earlier = match whole.round {
+                0 => vec![],
+                round => all_settled(&tools, &journal, |s| s.round < round).await?,
+            };
             let halves = results::halve(writer, &tools.folder, settled(whole), earlier).await?;
             let halves = halves.map(|f| Shard { took_errors: f.took_errors, ..shard(f.shard, whole.round, f.took) });
             let sha256 = whole.sha256.clone();
@@ -208,12 +223,12 @@ impl Act<'_> {
         let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
         let compression = self.world.job.spec.output.compression;
         tasks::start(self.ctx, self.session, &self.world.job, Task::Write, async move {
-            let Some(manifest) = manifest(&journal) else { return Ok(learned(|_| {})) };
             // Who wrote it meanwhile may have tidied up the parts, so that it could never be written again.
             if is_written(&tools, &journal.work_id).await? {
                 return Ok(learned(|m| m.manifest = None));
             }
-            let shards = journal.shards.iter().map(settled).collect();
+            let Some(manifest) = manifest(&tools, &journal).await? else { return Ok(learned(|_| {})) };
+            let shards = all_settled(&tools, &journal, |_| true).await?;
             let manifest = results::write_by(&ctx.spool, &tools.folder, shards, manifest, compression).await?;
             Ok(learned(move |m| {
                 m.marked = Some(manifest.work_id.clone());
@@ -240,7 +255,7 @@ impl Act<'_> {
         let (folder, journal) = (&self.tools()?.folder, self.journal()?);
         match folder.delete_below(&layout::work(work_id)).await {
             Err(StoreError::Denied(why) | StoreError::Unfit(why) | StoreError::Rejected(why)) => {
-                for name in staged_names(journal) {
+                for name in staged_names(self.tools()?, journal).await? {
                     folder.delete(&name).await?;
                 }
                 info!(work_id, why, "staged files were deleted by their names");
@@ -251,8 +266,20 @@ impl Act<'_> {
     }
 }
 
-/// What the journal knows to be staged.
-fn staged_names(journal: &Journal) -> Vec<String> {
+/// All shards `of` a journal, as the join takes them, in order.
+async fn all_settled(
+    tools: &Tools,
+    journal: &Journal,
+    of: impl Fn(&Shard) -> bool,
+) -> Result<Vec<results::Settled>, Trouble> {
+    let mut all = vec![];
+    tools.journals.each(journal, |index, shard| all.extend(of(shard).then(|| (index, settled(shard))))).await?;
+    all.sort_unstable_by_key(|(index, _)| *index);
+    Ok(all.into_iter().map(|(_, settled)| settled).collect())
+}
+
+/// What the journal knows to be staged. Its own segments come last: what else there is is known from them.
+async fn staged_names(tools: &Tools, journal: &Journal) -> Result<Vec<String>, Trouble> {
     let work_id = &journal.work_id;
     let of_shard = |shard: &Shard| {
         let part = match shard.attempt.as_ref().map(|a| &a.state) {
@@ -264,19 +291,28 @@ fn staged_names(journal: &Journal) -> Vec<String> {
     };
     // The journal is the team's to write.
     let below = layout::work(work_id);
-    journal.shards.iter().flat_map(of_shard).filter(|name| name.starts_with(&below)).collect()
+    let mut names = vec![];
+    tools.journals.each_sealed(journal, |_, shard| names.extend(of_shard(shard))).await?;
+    match tools.journals.each_planned(journal, |_, shard| names.extend(of_shard(shard))).await {
+        // An earlier try deleted it, and before it what it names.
+        Ok(()) | Err(StoreError::Corrupt(_)) => {}
+        Err(e) => return Err(e.into()),
+    }
+    names.extend(journal.shards.in_head().flat_map(|(_, shard)| of_shard(shard)));
+    names.extend(JournalStore::plan_objects(journal));
+    names.retain(|name| name.starts_with(&below));
+    Ok(names)
 }
 
 /// Fetches what came back, or says what is to be seen where nothing can be fetched.
 async fn collect(
     tools: &Tools,
-    journal: &Journal,
-    slot: Slot,
-    (batch_id, shard): (&str, &Shard),
+    submitted: &Submitted,
     patient: bool,
     spool: &std::path::Path,
 ) -> Result<Result<(Batch, results::Collected, Reading), Seen>, Trouble> {
-    let batch = match tools.api.get(batch_id).await {
+    let shard = &submitted.shard;
+    let batch = match tools.api.get(&submitted.batch_id).await {
         Err(e) if e.class == Class::NotFound => return Ok(Err(Seen::NotFound)),
         batch => batch?,
     };
@@ -299,8 +335,8 @@ async fn collect(
     let unusable = batch.unusable.join("; ");
     let collection = results::Collection {
         folder: &tools.folder,
-        work_id: &journal.work_id,
-        slot: slot.to_string(),
+        work_id: &submitted.work_id,
+        slot: submitted.slot.to_string(),
         index: shard.index(),
         requests: shard.requests,
         files,
@@ -418,10 +454,21 @@ fn shard(staged: StagedShard, round: u32, took: RequestCounts) -> Shard {
     }
 }
 
-fn submitted(journal: &Journal, slot: Slot) -> Option<(&str, &Shard)> {
+/// What a batch is collected by.
+struct Submitted {
+    work_id: String,
+    slot: Slot,
+    batch_id: String,
+    shard: Shard,
+}
+
+fn submitted(journal: &Journal, slot: Slot) -> Option<Submitted> {
     let shard = journal.shards.get(slot.shard)?;
     match &shard.attempt.as_ref()?.state {
-        AttemptState::Submitted { batch_id, .. } => Some((batch_id, shard)),
+        AttemptState::Submitted { batch_id, .. } => {
+            let (work_id, batch_id) = (journal.work_id.clone(), batch_id.clone());
+            Some(Submitted { work_id, slot, batch_id, shard: shard.clone() })
+        }
         _ => None,
     }
 }
@@ -433,18 +480,29 @@ async fn is_written(tools: &Tools, work_id: &str) -> Result<bool, Trouble> {
     Ok(there.is_some_and(|manifest| manifest.work_id == work_id))
 }
 
-fn manifest(journal: &Journal) -> Option<Manifest> {
-    let (commit, plan) = (journal.commit.as_ref()?, journal.plan.as_ref()?);
-    let paid = journal.shards.iter().filter_map(|s| match &s.attempt.as_ref()?.state {
-        AttemptState::Settled { batch_id, .. } => Some(batch_id.clone()),
-        _ => None,
-    });
+async fn manifest(tools: &Tools, journal: &Journal) -> Result<Option<Manifest>, Trouble> {
+    let (Some(commit), Some(plan)) = (&journal.commit, &journal.plan) else { return Ok(None) };
+    let mut paid = vec![];
+    tools
+        .journals
+        .each(journal, |index, shard| {
+            if let Some(AttemptState::Settled { batch_id, .. }) = shard.attempt.as_ref().map(|a| &a.state) {
+                paid.push((index, batch_id.clone()));
+            }
+        })
+        .await?;
+    paid.sort_unstable();
+    let mut room = LISTED_BATCHES;
+    let fits = |(_, id): &(usize, String)| {
+        room = room.saturating_sub(id.len() + 8);
+        room > 0
+    };
     let abandoned = journal.abandoned_batches().map(|(slot, id, requests)| AbandonedBatch {
         name: slot.to_string(),
         batch_id: id.map(String::from),
         requests,
     });
-    Some(Manifest {
+    Ok(Some(Manifest {
         manifest_version: 1,
         work_id: journal.work_id.clone(),
         work_hash: plan.work_hash.clone(),
@@ -454,11 +512,11 @@ fn manifest(journal: &Journal) -> Option<Manifest> {
         requests: commit.requests,
         errors: error_summary(journal),
         files: vec![],
-        batches: paid.collect(),
+        batches: paid.into_iter().take_while(fits).map(|(_, batch_id)| batch_id).collect(),
         billed_twice: journal.billed_again(),
         abandoned_batches: abandoned.collect(),
         completed_at: commit.at,
-    })
+    }))
 }
 
 fn settled(shard: &Shard) -> results::Settled {

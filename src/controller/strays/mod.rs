@@ -24,7 +24,7 @@ use super::session::Session;
 use super::trouble::Trouble;
 use crate::api::conditions::{self, READY};
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind};
-use crate::lifecycle::{Holder, Running, Stray, recorded_beside, stray};
+use crate::lifecycle::{Holder, Running, Shard, Stray, concerns, recorded_beside, stray};
 use crate::provider::{Batch, BatchApi, Class};
 
 /// Until the first look of a leader.
@@ -225,15 +225,20 @@ impl Look<'_> {
         let said = &seen.said;
         let running = Running { id, work_id: &said.work_id, intent_id: &said.intent_id };
         let world = self.world(said).await?;
+        let sealed = match &world {
+            Job::Read(world) => sealed(world, &running).await?,
+            Job::Gone | Job::Unread => vec![],
+        };
         let twin = match &world {
-            Job::Read(world) => self.twin(world, &running).await,
+            Job::Read(world) => self.twin(world, &sealed, &running).await,
             Job::Gone | Job::Unread => None,
         };
         let holder = match &world {
             Job::Gone => Holder::Gone,
             Job::Unread => Holder::Unread,
             Job::Read(world) => Holder::Here {
-                journal: world.journal.as_ref().map(|(journal, _)| journal),
+                journal: world.journal.as_ref().map(|(journal, _)| &**journal),
+                sealed: &sealed,
                 named: world.view.batches.iter().any(|b| b == id),
                 twin,
             },
@@ -262,9 +267,9 @@ impl Look<'_> {
     }
 
     /// Whether the provider, asked as the job asks it, says of the batch that is recorded for the same intent that it came of it.
-    async fn twin(&self, world: &World, running: &Running<'_>) -> Option<bool> {
-        let (journal, tools) = (world.journal.as_ref().map(|(journal, _)| journal)?, world.tools.as_ref()?);
-        let recorded = recorded_beside(journal, running)?;
+    async fn twin(&self, world: &World, sealed: &[Shard], running: &Running<'_>) -> Option<bool> {
+        let (journal, tools) = (world.journal.as_ref().map(|(journal, _)| &**journal)?, world.tools.as_ref()?);
+        let recorded = recorded_beside(journal, sealed, running)?;
         if tools.account.name != self.provider {
             return None;
         }
@@ -311,6 +316,20 @@ impl Look<'_> {
         }
         Ok(())
     }
+}
+
+/// The sealed shards of a job's journal that have to do with the batch. Where they cannot be read, nobody can tell.
+async fn sealed(world: &World, running: &Running<'_>) -> Result<Vec<Shard>, Trouble> {
+    let (Some((journal, _)), Some(tools)) = (&world.journal, &world.tools) else { return Ok(vec![]) };
+    let mut found = vec![];
+    let journal = journal.as_ref();
+    if journal.work_id == running.work_id {
+        tools
+            .journals
+            .each_sealed(journal, |_, shard| found.extend(concerns(shard, running).then(|| shard.clone())))
+            .await?;
+    }
+    Ok(found)
 }
 
 /// What could be found out of a BatchJob.

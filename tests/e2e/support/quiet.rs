@@ -102,7 +102,8 @@ fn ours(mut object: Value) -> Value {
 
 /// Whether a file of an output is there to hold prompts or answers.
 fn holds_content(name: &str) -> bool {
-    !["journal.json", "manifest.json", "report.jsonl"].iter().any(|told| name.ends_with(told))
+    let told = ["journal.json", "manifest.json", "report.jsonl"].iter().any(|told| name.ends_with(told));
+    !told && !name.contains("_batchjob/journal/")
 }
 
 /// The operator's own files beside results.

@@ -1,0 +1,217 @@
+//! How a journal's head spells its shards, in JSON. A journal is its owner's to write, so everything in it is bounded.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::journal::{Attempt, AttemptState, Shard};
+use super::shard_list::{PlanSegment, Sealed, Shards};
+use super::totals::{CODE_LIMIT, Totals};
+use crate::api::RequestCounts;
+
+/// Shards that one document holds at most.
+const IN_ONE_DOCUMENT: usize = 2_000;
+/// Shards of a work at most, whatever its limit is.
+const IN_ALL: usize = 1_000_000;
+/// Bytes of a name that a provider gave.
+pub(super) const ID_LIMIT: usize = 4_096;
+/// Requests that a number of them may say.
+const REQUESTS: i64 = 1_000_000_000_000;
+
+/// As it is written. The first version wrote a list of all shards in its place.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head<'a> {
+    /// Shards in all.
+    count: usize,
+    /// Those that are neither planned nor sealed.
+    #[serde(default)]
+    open: Open<'a>,
+    /// Index of the first planned one.
+    #[serde(default)]
+    next: usize,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    plan: Vec<PlanSegment>,
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    sealed: Cow<'a, Sealed>,
+}
+
+fn is_nothing(sealed: &Sealed) -> bool {
+    *sealed == Sealed::default()
+}
+
+/// Shards by index.
+#[derive(Default)]
+struct Open<'a>(BTreeMap<usize, Cow<'a, Shard>>);
+
+impl Serialize for Shards {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Head {
+            count: self.len,
+            open: Open(self.in_head().map(|(index, shard)| (index, Cow::Borrowed(shard))).collect()),
+            next: self.next_planned(),
+            plan: self.plan.clone(),
+            sealed: Cow::Borrowed(&self.sealed),
+        }
+        .serialize(to)
+    }
+}
+
+impl Serialize for Open<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Shards {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let shards = from.deserialize_any(AsWritten)?;
+        shards.check().map(|()| shards).map_err(D::Error::custom)
+    }
+}
+
+/// Reads a head of this version, or the list of the first one.
+struct AsWritten;
+
+impl<'de> Visitor<'de> for AsWritten {
+    type Value = Shards;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the shards of a journal")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Shards, A::Error> {
+        let mut shards = Shards::default();
+        while let Some(shard) = list.next_element()? {
+            shards.push(shard);
+            few(shards.len)?;
+        }
+        Ok(shards)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, head: A) -> Result<Shards, A::Error> {
+        let head = Head::deserialize(MapAccessDeserializer::new(head))?;
+        Ok(Shards {
+            len: head.count,
+            resident: head.open.0.into_iter().map(|(index, shard)| (index, shard.into_owned())).collect(),
+            next: if head.plan.is_empty() { 0 } else { head.next },
+            plan: head.plan,
+            sealed: head.sealed.into_owned(),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Open<'_> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct ByIndex;
+        impl<'de> Visitor<'de> for ByIndex {
+            type Value = BTreeMap<usize, Shard>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("shards by index")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut shards = BTreeMap::new();
+                while let Some((index, shard)) = map.next_entry()? {
+                    shards.insert(index, shard);
+                    few(shards.len())?;
+                }
+                Ok(shards)
+            }
+        }
+        let shards = from.deserialize_map(ByIndex)?;
+        Ok(Open(shards.into_iter().map(|(index, shard)| (index, Cow::Owned(shard))).collect()))
+    }
+}
+
+fn few<E: Error>(shards: usize) -> Result<(), E> {
+    match shards > IN_ONE_DOCUMENT {
+        true => Err(E::custom(format!("more than {IN_ONE_DOCUMENT} shards in one document"))),
+        false => Ok(()),
+    }
+}
+
+impl Shards {
+    /// Whether every shard is in one place, and what is said of it within bounds.
+    fn check(&self) -> Result<(), String> {
+        let wrong = |why: &str| Err(why.to_string());
+        if self.len > IN_ALL || self.plan.len() + self.sealed.segments.len() > IN_ONE_DOCUMENT {
+            return wrong("too many shards");
+        }
+        let follow = self.plan.windows(2).all(|pair| pair[0].end() == pair[1].from);
+        let first = self.plan.first().is_none_or(|s| (s.from..s.end()).contains(&self.next));
+        if !follow || !first || self.planned_end() > self.len {
+            return wrong("segments of the plan that do not follow each other");
+        }
+        if self.resident.keys().any(|index| *index >= self.len || self.is_planned(*index)) {
+            return wrong("a shard in two places");
+        }
+        let sealed: usize = self.sealed.segments.iter().map(|s| s.count.min(IN_ALL)).sum();
+        if self.resident.len() + sealed + (self.planned_end() - self.next) != self.len {
+            return wrong("a shard that is nowhere, or in two places");
+        }
+        if !self.sealed.is_sane() {
+            return wrong("sums out of bounds");
+        }
+        if self.iter().any(|shard| !shard.is_sane()) || self.plan.iter().any(|s| !is_count(s.requests)) {
+            return wrong("a number or a name out of bounds");
+        }
+        Ok(())
+    }
+}
+
+impl Sealed {
+    fn is_sane(&self) -> bool {
+        let Totals {
+            counts, open, refused, done, failed_for_good, may_pass, failed_before, given_up, too_large, ..
+        } = self.totals;
+        let (RequestCounts { total, succeeded, failed, expired, cancelled, missing }, again) =
+            (counts, self.totals.billed_again);
+        // What later rounds took from shards that are not sealed can make a sum negative.
+        let is_sum = |n: i64| n.unsigned_abs() <= REQUESTS.unsigned_abs();
+        [open, refused, done, failed_for_good, may_pass, failed_before, given_up, too_large, again]
+            .into_iter()
+            .all(is_sum)
+            && [total, succeeded, failed, expired, cancelled, missing].into_iter().all(is_sum)
+            && self.errors.0.len() <= CODE_LIMIT
+            && self.errors.0.values().all(|sum| is_sum(sum.count))
+            && self.recent.len() <= IN_ONE_DOCUMENT
+    }
+}
+
+fn is_count(requests: i64) -> bool {
+    (0..=REQUESTS).contains(&requests)
+}
+
+impl Shard {
+    /// Whether its numbers and names are such that sums of them, and lists of them, are bounded.
+    pub(super) fn is_sane(&self) -> bool {
+        let counts = |c: &RequestCounts| {
+            [c.total, c.succeeded, c.failed, c.expired, c.cancelled, c.missing].into_iter().all(is_count)
+        };
+        let attempt = self.attempt.as_ref();
+        is_count(self.requests)
+            && counts(&self.took)
+            && attempt.is_none_or(|a| a.ids().all(|id| id.len() <= ID_LIMIT) && is_count(a.billed_again))
+            && match attempt.map(|a| &a.state) {
+                Some(AttemptState::Settled { counts: c, may_pass, .. }) => counts(c) && is_count(*may_pass),
+                _ => true,
+            }
+    }
+}
+
+impl Attempt {
+    fn ids(&self) -> impl Iterator<Item = &String> {
+        let (batch, files): (Option<&String>, &[String]) = match &self.state {
+            AttemptState::Submitted { batch_id, .. } => (Some(batch_id), &[]),
+            AttemptState::Settled { batch_id, files, .. } => (Some(batch_id), files),
+            AttemptState::Abandoned { batch_id } => (batch_id.as_ref(), &[]),
+            _ => (None, &[]),
+        };
+        [&self.intent_id, &self.file_id].into_iter().chain(batch).chain(files)
+    }
+}

@@ -1,0 +1,271 @@
+//! How shards move between a journal's head and its segments, and what a segment's bytes are.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::journal::{Attempt, AttemptState, Shard};
+use super::shard_list::{PlanSegment, SealedBatch, SealedSegment, Shards};
+use crate::api::text::hex;
+
+/// Shards of a full segment.
+pub const SEGMENT_SHARDS: usize = 256;
+/// Shards that no attempt was made of and that the head holds; more go into segments of the plan.
+const UNSENT_IN_HEAD: usize = 32;
+/// Sealed shards that status can list.
+const RECENT: usize = 32;
+
+const OTHER_SHARDS: &str = "it does not hold the shards that the journal says";
+
+/// An immutable piece of a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// What it holds.
+    pub kind: SegmentKind,
+    /// SHA-256 of its bytes, in hex.
+    pub name: String,
+    /// What is stored.
+    pub bytes: Vec<u8>,
+}
+
+/// What a segment holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SegmentKind {
+    /// Shards that no attempt was made of.
+    Plan,
+    /// Settled shards.
+    Sealed,
+}
+
+impl Segment {
+    fn new(kind: SegmentKind, content: &impl serde::Serialize) -> serde_json::Result<Segment> {
+        let bytes = serde_json::to_vec(content)?;
+        Ok(Segment { kind, name: hex(digest(&SHA256, &bytes).as_ref()), bytes })
+    }
+
+    /// A segment of sealed shards, by index.
+    ///
+    /// # Errors
+    /// Never in practice: everything in a shard can be written as JSON.
+    pub fn of_sealed(shards: &BTreeMap<usize, Shard>) -> serde_json::Result<Segment> {
+        Segment::new(SegmentKind::Sealed, shards)
+    }
+
+    /// Whether these are the bytes that a segment of this name holds.
+    pub fn is_named(name: &str, bytes: &[u8]) -> bool {
+        hex(digest(&SHA256, bytes).as_ref()) == name
+    }
+}
+
+impl Shards {
+    /// Moves shards that no decision needs into segments, which have to be stored before the head that names them: settled ones
+    /// that `seal_at` or more have gathered of, and planned ones beyond those of a small job.
+    ///
+    /// # Errors
+    /// Never in practice: everything in a shard can be written as JSON.
+    pub fn pack(&mut self, seal_at: usize) -> serde_json::Result<Vec<Segment>> {
+        let mut segments = self.seal(seal_at.max(1))?;
+        segments.extend(self.plan_unsent()?);
+        Ok(segments)
+    }
+
+    fn seal(&mut self, seal_at: usize) -> serde_json::Result<Vec<Segment>> {
+        let done: Vec<usize> = self.in_head().filter(|(_, s)| s.is_done_with()).map(|(index, _)| index).collect();
+        let mut segments = vec![];
+        let mut done = done.as_slice();
+        while done.len() >= seal_at {
+            let full = if done.len() >= SEGMENT_SHARDS { SEGMENT_SHARDS } else { seal_at };
+            let (now, later) = done.split_at(full);
+            let shards = now.iter().filter_map(|index| Some((*index, self.resident.remove(index)?.sealed())));
+            let shards: BTreeMap<usize, Shard> = shards.collect();
+            let segment = Segment::of_sealed(&shards)?;
+            self.count_sealed(&shards);
+            self.sealed.segments.push(SealedSegment { name: segment.name.clone(), count: shards.len() });
+            segments.push(segment);
+            done = later;
+        }
+        Ok(segments)
+    }
+
+    fn count_sealed(&mut self, shards: &BTreeMap<usize, Shard>) {
+        let sealed = &mut self.sealed;
+        for (index, shard) in shards {
+            sealed.totals.add(shard);
+            sealed.errors.add(*index, shard);
+            sealed.recent.extend(SealedBatch::of(*index, shard));
+        }
+        sealed.errors.bound();
+        sealed.recent.sort_by_key(|batch| batch.shard);
+        let old = sealed.recent.len().saturating_sub(RECENT);
+        sealed.recent.drain(..old);
+    }
+
+    /// The last shards, where no attempt was made of them and they are many.
+    fn plan_unsent(&mut self) -> serde_json::Result<Vec<Segment>> {
+        if !self.plan.is_empty() {
+            return Ok(vec![]);
+        }
+        let round = self.resident.last_key_value().map(|(_, shard)| shard.round);
+        let is_unsent = |at: usize| self.get(at).is_some_and(|s| s.attempt.is_none() && Some(s.round) == round);
+        let next = (0..self.len).rev().take_while(|at| is_unsent(*at)).last().unwrap_or(self.len);
+        if self.len - next <= UNSENT_IN_HEAD {
+            return Ok(vec![]);
+        }
+        let mut segments = vec![];
+        for from in (next..self.len).step_by(SEGMENT_SHARDS) {
+            let end = self.len.min(from + SEGMENT_SHARDS);
+            let shards: Vec<&Shard> = self.resident.range(from..end).map(|(_, shard)| shard).collect();
+            let segment = Segment::new(SegmentKind::Plan, &shards)?;
+            self.plan.push(PlanSegment {
+                name: segment.name.clone(),
+                from,
+                count: shards.len(),
+                requests: shards.iter().map(|s| s.requests).sum(),
+                failed_before: shards.iter().map(|s| s.took.failed).sum(),
+                round: round.unwrap_or_default(),
+            });
+            segments.push(segment);
+        }
+        self.next = next;
+        self.resident.split_off(&(next + SEGMENT_SHARDS));
+        Ok(segments)
+    }
+
+    /// The segment of the plan that is to be read next, where fewer than `wanted` planned shards are resident.
+    pub fn segment_to_read(&self, wanted: usize) -> Option<&PlanSegment> {
+        let first_unread = self.next + self.resident.range(self.next..self.planned_end()).count();
+        let short = first_unread - self.next < wanted;
+        self.plan.iter().find(|s| short && (s.from..s.end()).contains(&first_unread))
+    }
+
+    /// Takes in a segment of the plan that was read.
+    ///
+    /// # Errors
+    /// Where its bytes are not those that the journal names, or hold something else.
+    pub fn take_in(&mut self, name: &str, bytes: &[u8]) -> Result<(), String> {
+        let segment = self.plan.iter().find(|s| s.name == name).cloned();
+        let shards = segment.map(|segment| self.planned_in(&segment, bytes)).transpose()?;
+        self.resident.extend(shards.unwrap_or_default());
+        Ok(())
+    }
+
+    /// The shards of a segment of the plan that are still planned, by index.
+    ///
+    /// # Errors
+    /// Where its bytes are not those that the journal names, or hold something else.
+    pub fn planned_in(&self, segment: &PlanSegment, bytes: &[u8]) -> Result<Vec<(usize, Shard)>, String> {
+        let shards: Vec<Shard> = read(&segment.name, bytes)?;
+        let is_unsent = |s: &Shard| s.attempt.is_none() && s.round == segment.round && s.is_sane();
+        if shards.len() != segment.count || !shards.iter().all(is_unsent) {
+            return Err(OTHER_SHARDS.into());
+        }
+        let planned: Vec<_> = (segment.from..).zip(shards).filter(|(index, _)| *index >= self.next).collect();
+        match planned.iter().map(|(_, shard)| shard.requests).sum::<i64>() == segment.requests {
+            true => Ok(planned),
+            false => Err(OTHER_SHARDS.into()),
+        }
+    }
+
+    /// Takes over the planned shards that an earlier version of the same journal had read.
+    pub fn take_over(&mut self, earlier: &Shards) {
+        let known =
+            |segment: &PlanSegment| earlier.plan.iter().any(|e| (&e.name, e.from) == (&segment.name, segment.from));
+        for segment in self.plan.clone().iter().filter(|s| known(s)) {
+            let from = segment.from.max(self.next);
+            // The ones that are read follow each other from the next one on.
+            let unbroken = from == self.next || self.resident.contains_key(&(from - 1));
+            let read = earlier.resident.range(from..segment.end().max(from)).filter(|_| unbroken);
+            let read = (from..).zip(read).take_while(|(at, (index, _))| at == *index);
+            self.resident.extend(read.map(|(index, (_, shard))| (index, shard.clone())));
+        }
+    }
+
+    /// Small segments of sealed shards that together make a full one.
+    pub fn segments_to_merge(&self) -> Vec<SealedSegment> {
+        let (mut some, mut shards) = (vec![], 0);
+        for segment in self.sealed.segments.iter().filter(|s| s.count < SEGMENT_SHARDS) {
+            some.push(segment.clone());
+            shards += segment.count;
+            if shards >= SEGMENT_SHARDS {
+                return some;
+            }
+        }
+        vec![]
+    }
+
+    /// Names a segment in the place of those that were merged into it.
+    pub fn merged(&mut self, small: &[SealedSegment], whole: SealedSegment) {
+        self.sealed.segments.retain(|s| !small.contains(s));
+        self.sealed.segments.push(whole);
+    }
+}
+
+/// The shards of a sealed segment, by index.
+///
+/// # Errors
+/// Where its bytes are not those that the journal names, or hold something else.
+pub fn read_sealed(segment: &SealedSegment, bytes: &[u8]) -> Result<BTreeMap<usize, Shard>, String> {
+    let shards: BTreeMap<usize, Shard> = read(&segment.name, bytes)?;
+    match shards.len() == segment.count && shards.values().all(|s| s.settled().is_some() && s.is_sane()) {
+        true => Ok(shards),
+        false => Err(OTHER_SHARDS.into()),
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, String> {
+    if !Segment::is_named(name, bytes) {
+        return Err("its content is not what was stored".into());
+    }
+    serde_json::from_slice(bytes).map_err(|e| format!("it is no segment (line {}, column {})", e.line(), e.column()))
+}
+
+impl Shard {
+    /// Whether nothing will change it, and nobody needs it before the end: it is settled, and no file of it is left to delete. A
+    /// batch that was given up on may run on, and is kept in view.
+    fn is_done_with(&self) -> bool {
+        let abandoned = matches!(self.attempt.as_ref().map(|a| &a.state), Some(AttemptState::Abandoned { .. }));
+        self.settled().is_some() && !abandoned && self.files_left().is_empty()
+    }
+
+    /// Files at the provider that nothing needs once it is settled.
+    pub fn files_left(&self) -> &[String] {
+        match self.attempt.as_ref() {
+            Some(Attempt { state: AttemptState::Settled { files, .. }, .. }) => files,
+            Some(a) if matches!(a.state, AttemptState::Refused { .. }) && !a.file_id.is_empty() => {
+                std::slice::from_ref(&a.file_id)
+            }
+            _ => &[],
+        }
+    }
+
+    /// Takes the names of files that are left out.
+    pub(super) fn forget_files(&mut self) {
+        match &mut self.attempt {
+            Some(Attempt { state: AttemptState::Settled { files, .. }, .. }) => files.clear(),
+            Some(a) if matches!(a.state, AttemptState::Refused { .. }) => a.file_id.clear(),
+            _ => {}
+        }
+    }
+
+    /// Without what only matters while it can be sent.
+    fn sealed(mut self) -> Shard {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.fingerprint.clear();
+            attempt.file_id.clear();
+            attempt.declined = None;
+        }
+        self
+    }
+}
+
+impl SealedBatch {
+    fn of(shard: usize, of: &Shard) -> Option<SealedBatch> {
+        let attempt = of.attempt.as_ref()?;
+        let (state, batch_id) = match &attempt.state {
+            AttemptState::Settled { batch_id, ended, .. } => (ended.clone(), Some(batch_id.clone())),
+            _ => ("Refused".into(), None),
+        };
+        let (requests, model) = (of.requests, of.model.clone());
+        Some(SealedBatch { shard, attempt: attempt.number, state, batch_id, requests, model })
+    }
+}

@@ -1,0 +1,41 @@
+//! Settled shards of a job of many: their files at the provider go while others run, so that they can leave the journal's head.
+
+use super::decide::Step;
+use super::journal::{Journal, Shard, Slot};
+use super::observed::{Observed, Task};
+use crate::api::{DeletionPolicy, ProviderFilePolicy};
+
+/// Settled shards of the head, where they are as many as leave it together.
+fn many<'a>(o: &Observed, journal: &'a Journal) -> Vec<(usize, &'a Shard)> {
+    let settled: Vec<_> = journal.shards.in_head().filter(|(_, s)| s.settled().is_some()).collect();
+    if settled.len() < o.job.seal_at { vec![] } else { settled }
+}
+
+/// Whether nobody is to delete the file any more.
+fn is_gone(o: &Observed, file: &String) -> bool {
+    o.job.provider_file_policy == ProviderFilePolicy::Retain
+        || o.memory.deleted.contains(file)
+        || o.memory.revoked.contains_key(file)
+}
+
+/// Deletes the files of one settled shard; all that came back of it is in storage. What fails is put off, and holds nothing up.
+pub(super) fn delete_files(o: &Observed, journal: &Journal, closing: Option<DeletionPolicy>) -> Option<Step> {
+    if closing == Some(DeletionPolicy::Orphan) {
+        return None;
+    }
+    many(o, journal).into_iter().find_map(|(shard, settled)| {
+        let slot = Slot { shard, attempt: settled.attempt.as_ref()?.number };
+        let files: Vec<String> = settled.files_left().iter().filter(|file| !is_gone(o, file)).cloned().collect();
+        let may_try = !o.memory.running.contains(&Task::Call(slot));
+        (may_try && !files.is_empty()).then_some(Step::DeleteFiles { files, slot: Some(slot), must: false })
+    })
+}
+
+/// Takes the names of files that are gone out of settled shards, with whatever else is written.
+pub(super) fn forget_deleted_files(o: &Observed, journal: &mut Journal) {
+    if many(o, journal).is_empty() {
+        return;
+    }
+    let settled = journal.shards.iter_mut().filter(|s| s.settled().is_some());
+    settled.filter(|s| s.files_left().iter().all(|file| is_gone(o, file))).for_each(Shard::forget_files);
+}

@@ -1,0 +1,202 @@
+//! A work whose every batch succeeds, as decisions and the journal see it: the provider and the transfers are made up.
+
+use std::sync::Arc;
+
+use batchjob_operator::api::{
+    DeletionPolicy, InputStatus, Lock, PinnedProvider, ProviderFilePolicy, ProviderType, RequestCounts,
+    UnknownSubmissionPolicy,
+};
+use batchjob_operator::controller::{JournalStore, Judged};
+use batchjob_operator::lifecycle::{
+    Collected, JobView, Journal, Look, Memory, Observed, Owner, PartRef, Plan, Posted, ProviderView, SEAL_AT,
+    SHARD_LIMIT, Search, Seen, Shard, Slot, Step, Timing, decide,
+};
+use batchjob_operator::store::{Folder, layout};
+
+const TIMING: Timing = Timing {
+    post_window: 10_000,
+    send_timeout: 45_000,
+    listing_lag: 300_000,
+    deletion_deadline: 3_600_000,
+    abandon_after: 3_600_000,
+};
+const WORK: &str = "0123456789abcdef0123456789abcdef";
+
+pub struct Work {
+    job: JobView,
+    pub memory: Memory,
+    store: JournalStore,
+    pub judged: Judged,
+    now: i64,
+    nonce: u64,
+    /// What was decided last.
+    last: Option<Step>,
+    /// Writes of the journal so far.
+    pub transitions: u64,
+}
+
+impl Work {
+    /// A work of so many shards that was planned.
+    pub async fn planned(folder: &Folder, shards: usize) -> Work {
+        let store = JournalStore::new(folder, SEAL_AT);
+        let job = job();
+        let mut journal = Journal::open(WORK.into(), job.owner.clone(), job.spec_hash.clone());
+        store.create(&journal).await.unwrap();
+        let (_, version) = store.read(None, job.parallelism).await.unwrap().unwrap();
+        journal.plan = Some(Plan {
+            work_hash: "v1-hash".into(),
+            input: InputStatus::default(),
+            requests: 1_000 * shards as i64,
+            too_large: Default::default(),
+            left_out: Default::default(),
+        });
+        journal.shards = (0..shards).map(shard).collect();
+        store.swap(&version, &journal.next(|_| {})).await.unwrap();
+        let judged = store.read(None, job.parallelism).await.unwrap().unwrap();
+        let memory = Memory { manifest: Some(None), store_proved: Some(Ok(())), ..Default::default() };
+        Work { job, memory, store, judged, now: 1_795_990_475_783, nonce: 0, last: None, transitions: 0 }
+    }
+
+    /// Goes on until so many shards are settled, visit by visit, as the controller does.
+    pub async fn run_until_settled(&mut self, shards: usize) {
+        let (mut since, mut at) = (0, self.transitions);
+        while self.judged.0.shards.totals().settled < shards {
+            self.visit().await;
+            since = if at == self.transitions { since + 1 } else { 0 };
+            at = self.transitions;
+            assert!(since < 1_000, "nothing is written any more: {:?}", self.last);
+        }
+    }
+
+    async fn visit(&mut self) {
+        self.judged = self.store.read(Some(&self.judged), self.job.parallelism).await.unwrap().unwrap();
+        self.nonce += 1;
+        let (nonce, memory) = (format!("{:032x}", self.nonce), self.memory.clone());
+        let step = decide(&Observed {
+            now: self.now,
+            nonce: &nonce,
+            timing: &TIMING,
+            job: &self.job,
+            journal: Some(&self.judged.0),
+            memory: &memory,
+        });
+        self.last = Some(step.clone());
+        match step {
+            Step::Wait { until, .. } => self.now = until.unwrap_or(self.now + 1_000).max(self.now + 1),
+            Step::Swap(next) => self.write(&next).await,
+            Step::WriteIntent { journal, intent_id } => {
+                self.write(&journal).await;
+                self.memory.permit = Some(intent_id);
+            }
+            step => self.learn(step),
+        }
+    }
+
+    async fn write(&mut self, next: &Journal) {
+        let (written, swapped) = self.store.swap(&self.judged.1, next).await.unwrap();
+        self.memory.forget_sealed(&self.judged.0, next, &written);
+        self.judged = (Arc::new(written), swapped.version().unwrap());
+        self.transitions += 1;
+    }
+
+    fn learn(&mut self, step: Step) {
+        let shard = |slot: Slot| self.judged.0.shards.get(slot.shard).unwrap().clone();
+        let intent = |slot: Slot| shard(slot).attempt.unwrap().intent_id;
+        let (memory, now) = (&mut self.memory, self.now);
+        match step {
+            Step::Upload(slot) => {
+                memory.uploads.insert((slot, shard(slot).sha256), format!("file-{:024x}", slot.shard));
+            }
+            Step::Post(slot) => {
+                memory.permit = None;
+                memory.posted.insert(intent(slot), Posted::Created(batch(slot)));
+            }
+            Step::Poll(slot) => {
+                let seen = Seen::Ended { state: "completed".into(), done: 1_000, rejected: None };
+                memory.looks.insert(batch(slot), Look { at: now, seen });
+            }
+            Step::Search(slot) => {
+                memory.searches.insert(intent(slot), Search { began: now, found: Some(vec![batch(slot)]) });
+            }
+            Step::Collect { slot, .. } => _ = memory.collected.insert(batch(slot), collected(slot)),
+            Step::DeleteFiles { files, .. } => memory.deleted.extend(files),
+            Step::LookForManifest => memory.manifest = Some(None),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn batch(slot: Slot) -> String {
+    format!("batch_{:032x}", slot.shard)
+}
+
+fn collected(slot: Slot) -> Collected {
+    let sha256 = format!("{:064x}", slot.shard + (1 << 41));
+    Collected {
+        part: PartRef { name: layout::part(WORK, &slot.to_string(), &sha256), sha256 },
+        counts: RequestCounts { total: 1_000, succeeded: 1_000, ..Default::default() },
+        may_pass: 0,
+        errors: vec![],
+        files: (0..3).map(|of| format!("file-{of:x}{:023x}", slot.shard)).collect(),
+        short: None,
+    }
+}
+
+fn shard(index: usize) -> Shard {
+    Shard {
+        sha256: format!("{index:064x}"),
+        index_sha256: format!("{:064x}", index + (1 << 40)),
+        bytes: 100_000_000,
+        first: 1_000 * index as i64,
+        requests: 1_000,
+        failures: 0,
+        attempt: None,
+        round: 0,
+        took: Default::default(),
+        took_errors: vec![],
+        model: "gpt-5-mini".into(),
+        streaks: Default::default(),
+    }
+}
+
+fn job() -> JobView {
+    let pin = PinnedProvider { uid: "p".into(), type_: ProviderType::OpenAI, base_url: "https://p/v1".into() };
+    JobView {
+        owner: Owner { cluster: "c".into(), namespace: "shop".into(), name: "j".into(), uid: "u".into() },
+        deleting_since: None,
+        finalizer: true,
+        suspend: false,
+        spec_hash: "spec".into(),
+        output_uri: "s3://b/o/".into(),
+        lock: Some(Lock { spec_hash: "spec".into(), output_uri: "s3://b/o/".into() }),
+        shard_limit: SHARD_LIMIT,
+        seal_at: SEAL_AT,
+        parallelism: 4,
+        backoff_limit_per_batch: 3,
+        backoff_limit_per_request: 2,
+        max_failed: None,
+        deadline: None,
+        poll_period: 60_000,
+        deletion_policy: DeletionPolicy::Cancel,
+        provider_file_policy: ProviderFilePolicy::Delete,
+        pinned: true,
+        provider: Some(ProviderView {
+            name: "BatchProvider 'p'".into(),
+            pin,
+            kept: true,
+            going: false,
+            is_vendors_own: true,
+            unknown_submission_policy: UnknownSubmissionPolicy::Resolve,
+        }),
+        submitted: true,
+        batches: vec![],
+        remembered: None,
+        finished: false,
+        mended: false,
+        tidy: false,
+        answer: None,
+        fingerprint: "6b2ea0e170e4cd3f".into(),
+        stuck: None,
+        is_lost: false,
+    }
+}
