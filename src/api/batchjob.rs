@@ -71,7 +71,10 @@ pub type BatchJob = Lean<BatchJobObject>;
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.csv) == has(oldSelf.spec.input.csv) && (!has(self.spec.input.csv) || self.spec.input.csv == oldSelf.spec.input.csv) && self.spec.input.hiddenObjects == oldSelf.spec.input.hiddenObjects && self.spec.input.emptyObjects == oldSelf.spec.input.emptyObjects)")
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
+    selectable = ".spec.providerRef.kind",
     selectable = ".spec.providerRef.name",
+    selectable = ".status.outcome",
+    selectable = ".status.provider.uid",
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Complete")].reason"#),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.display.progress"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.requests.failed"),

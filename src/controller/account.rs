@@ -1,7 +1,7 @@
 //! A provider account: the object that names it, and its credential.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::hmac;
 use k8s_openapi::api::core::v1::Namespace;
@@ -9,9 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::cache::{self, Keep};
 use super::missing::{Absent, Missing, stuck};
-use super::observe::{secret, value};
-use super::providers::ProviderKey;
+use super::providers::{Known, ProviderKey};
+use super::secrets::{secret, value};
 use super::{Context, trust};
 use crate::account::AccountKey;
 use crate::api::conditions::reasons;
@@ -33,23 +34,22 @@ pub(super) struct Account {
     pub spec: BatchProviderSpec,
     pub key: Option<SecretString>,
     transport: Transport,
-    uid: String,
-    kept: AtomicBool,
-    going: AtomicBool,
+    seen: Mutex<ObjectMeta>,
 }
 
 impl Account {
     /// For [`crate::lifecycle::decide`].
     pub fn view(&self) -> ProviderView {
+        let seen = self.seen();
         ProviderView {
             name: self.name.clone(),
+            kept: is_kept(&seen),
+            going: seen.deletion_timestamp.is_some(),
             pin: PinnedProvider {
-                uid: self.uid.clone(),
+                uid: seen.uid.unwrap_or_default(),
                 type_: self.spec.type_,
                 base_url: self.spec.base_url().into(),
             },
-            kept: self.kept.load(Ordering::Relaxed),
-            going: self.going.load(Ordering::Relaxed),
             is_vendors_own: self.spec.is_vendors_own(),
             unknown_submission_policy: self.spec.unknown_submission_policy,
         }
@@ -57,13 +57,17 @@ impl Account {
 
     /// What the account is known by to [`Accounts`](crate::account::Accounts).
     pub fn key(&self, fingerprint: &str) -> AccountKey {
-        AccountKey { provider: self.uid.clone(), fingerprint: fingerprint.into() }
+        AccountKey { provider: self.seen().uid.unwrap_or_default(), fingerprint: fingerprint.into() }
+    }
+
+    /// The object's metadata when it was last looked at.
+    pub fn seen(&self) -> ObjectMeta {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes what a later look at the object showed.
-    pub fn saw(&self, object: &ObjectMeta) {
-        self.kept.store(is_kept(object), Ordering::Relaxed);
-        self.going.store(object.deletion_timestamp.is_some(), Ordering::Relaxed);
+    pub fn saw(&self, object: ObjectMeta) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = object;
     }
 
     /// A mark of endpoint and credential that tells nothing about either: the key itself is the HMAC's key.
@@ -79,13 +83,20 @@ pub(super) fn is_kept(object: &ObjectMeta) -> bool {
     object.finalizers.iter().flatten().any(|f| f == IN_USE_FINALIZER)
 }
 
-/// The account that a job of `namespace` refers to, if it may use it.
-pub(super) async fn account(ctx: &Context, reference: &ProviderReference, namespace: &str) -> Result<Account, Missing> {
+/// The account that a job of `namespace` refers to, if it may use it. Its object is as the watch `knows` it, and its Secret as
+/// it was at `since` (Unix milliseconds) or later.
+pub(super) async fn account(
+    ctx: &Context,
+    reference: &ProviderReference,
+    namespace: &str,
+    known: Known<'_>,
+    since: i64,
+) -> Result<Account, Missing> {
     let name = full_name(reference.kind, &reference.name);
     let (object, spec, secrets_in) = match reference.kind {
         ProviderKind::BatchProvider => {
-            let providers: Api<BatchProvider> = Api::namespaced(ctx.client.clone(), namespace);
-            let Some(Lean(provider)) = providers.get_opt(&reference.name).await? else {
+            let found = known.look::<BatchProvider>(ctx, Some(namespace), &reference.name).await?;
+            let Some(Lean(provider)) = found else {
                 return Err(Missing::Absent(Absent {
                     reason: reasons::PROVIDER_NOT_FOUND,
                     what: name,
@@ -96,28 +107,17 @@ pub(super) async fn account(ctx: &Context, reference: &ProviderReference, namesp
             (provider.metadata, provider.spec, namespace)
         }
         ProviderKind::ClusterBatchProvider => {
-            let Lean(provider) = granted(ctx, &reference.name, namespace).await?;
+            let Lean(provider) = granted(ctx, &reference.name, namespace, known).await?;
             (provider.metadata, provider.spec.provider, ctx.namespace.as_str())
         }
     };
-    let Access { key, transport, .. } = access(ctx, &spec, secrets_in, &name).await?;
+    let Access { key, transport, .. } = access(ctx, &spec, secrets_in, &name, since).await?;
     let of = ProviderKey {
         kind: reference.kind,
         namespace: (reference.kind == ProviderKind::BatchProvider).then(|| namespace.to_string()),
         name: reference.name.clone(),
     };
-    let account = Account {
-        name,
-        object: of,
-        spec,
-        key,
-        transport,
-        uid: object.uid.clone().unwrap_or_default(),
-        kept: AtomicBool::default(),
-        going: AtomicBool::default(),
-    };
-    account.saw(&object);
-    Ok(account)
+    Ok(Account { name, object: of, spec, key, transport, seen: Mutex::new(object) })
 }
 
 impl Account {
@@ -154,17 +154,26 @@ pub(super) fn full_name(kind: ProviderKind, name: &str) -> String {
     format!("{kind:?} '{name}'")
 }
 
-/// The labels of a namespace; none where it is gone.
+/// The labels of a namespace, as they were a moment ago; none where it is gone.
 pub(super) async fn labels_of(ctx: &Context, namespace: &str) -> Result<BTreeMap<String, String>, kube::Error> {
-    let found = Api::<Namespace>::all(ctx.client.clone()).get_opt(namespace).await?;
-    Ok(found.and_then(|namespace| namespace.metadata.labels).unwrap_or_default())
+    let read = async {
+        let found = Api::<Namespace>::all(ctx.client.clone()).get_opt(namespace).await?;
+        let labels = found.and_then(|namespace| namespace.metadata.labels).unwrap_or_default();
+        Ok((labels, Keep::Yes))
+    };
+    let now = || ctx.clock.now();
+    ctx.labels.get(&namespace.to_string(), now() - cache::LIFETIME, now, read).await
 }
 
 /// An admin's account, if it is granted to the namespace. One that is not granted looks like one that is not there.
-async fn granted(ctx: &Context, name: &str, namespace: &str) -> Result<ClusterBatchProvider, Missing> {
-    let providers: Api<ClusterBatchProvider> = Api::all(ctx.client.clone());
+async fn granted(
+    ctx: &Context,
+    name: &str,
+    namespace: &str,
+    known: Known<'_>,
+) -> Result<ClusterBatchProvider, Missing> {
     let labels = labels_of(ctx, namespace).await?;
-    match providers.get_opt(name).await? {
+    match known.look::<ClusterBatchProvider>(ctx, None, name).await? {
         Some(provider) if provider.spec.grants(namespace, &labels) => Ok(provider),
         _ => stuck(
             reasons::PROVIDER_NOT_FOUND,
@@ -186,18 +195,20 @@ pub(super) struct Access {
     pub transport: Transport,
 }
 
-/// The credential of an account and the authorities that vouch for its server, both from `namespace`.
+/// The credential of an account and the authorities that vouch for its server, both from `namespace`, and the credential as it
+/// was at `since` (Unix milliseconds) or later.
 pub(super) async fn access(
     ctx: &Context,
     spec: &BatchProviderSpec,
     namespace: &str,
     user: &str,
+    since: i64,
 ) -> Result<Access, Missing> {
     let transport = trust::transport(ctx, spec.tls.as_ref(), namespace, user).await?;
     let Some(ProviderAuth { secret_key_ref: reference }) = &spec.auth else {
         return Ok(Access { key: None, version: None, transport });
     };
-    let secret = secret(ctx, namespace, &reference.name, user).await?;
+    let secret = secret(ctx, namespace, &reference.name, user, since).await?;
     let key = value(&secret, &reference.key, &reference.name, user)?;
     Ok(Access { key: Some(key), version: secret.resource_version(), transport })
 }

@@ -1,21 +1,16 @@
 //! Events: what a person sees in `kubectl describe`, told from what changed in the journal.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
-use kube::runtime::events::{Event, EventType};
-use tracing::warn;
 
 use super::{Context, leader};
 use crate::api::conditions::{self, reasons};
-use crate::api::text::clip;
 use crate::api::{BatchJob, Outcome};
 use crate::lifecycle::{AttemptState, Journal, Slot, left_out};
 
 /// One event.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct News {
     pub warning: bool,
     pub reason: &'static str,
@@ -32,18 +27,18 @@ impl News {
     }
 }
 
-/// Publishes an event; one that cannot be published is logged and never in the way.
-pub(super) async fn publish(ctx: &Context, job: &BatchJob, news: News) {
-    publish_on(ctx, &job.object_ref(&()), news).await;
+/// Has an event published about a BatchJob, soon and beside the loop.
+pub(super) fn publish(ctx: &Context, job: &BatchJob, news: News) {
+    publish_on(ctx, job.object_ref(&()), news);
 }
 
-/// The same on any object.
-pub(super) async fn publish_on(ctx: &Context, object: &ObjectReference, news: News) {
-    publish_about(ctx, object, None, news).await;
+/// The same about any object.
+pub(super) fn publish_on(ctx: &Context, object: ObjectReference, news: News) {
+    ctx.events.tell(object, None, news);
 }
 
-/// Publishes an event in the operator's own namespace, about a BatchJob that may be gone, and its namespace with it.
-pub(super) async fn publish_at_home(ctx: &Context, namespace: &str, name: &str, news: News) {
+/// Has an event published in the operator's own namespace, about a BatchJob that may be gone, and its namespace with it.
+pub(super) fn publish_at_home(ctx: &Context, namespace: &str, name: &str, news: News) {
     let lease = ObjectReference {
         api_version: Some("coordination.k8s.io/v1".into()),
         kind: Some("Lease".into()),
@@ -58,30 +53,7 @@ pub(super) async fn publish_at_home(ctx: &Context, namespace: &str, name: &str, 
         namespace: Some(namespace.into()),
         ..Default::default()
     };
-    publish_about(ctx, &lease, Some(about), news).await;
-}
-
-/// The same, about another object too. Events that say the same of the same are merged: those that only have the reason in
-/// common would all be shown with the words of the first.
-pub(super) async fn publish_about(ctx: &Context, object: &ObjectReference, about: Option<ObjectReference>, news: News) {
-    let note = clip(news.note, 1000);
-    let event = Event {
-        type_: if news.warning { EventType::Warning } else { EventType::Normal },
-        reason: news.reason.into(),
-        action: "Reconcile".into(),
-        secondary: Some(ObjectReference { field_path: Some(mark(&note)), ..about.unwrap_or_default() }),
-        note: Some(note),
-    };
-    if let Err(error) = ctx.recorder.publish(&event, object).await {
-        warn!(%error, reason = news.reason, "an event could not be published");
-    }
-}
-
-/// Tells notes apart, for the recorder merges what refers to the same.
-fn mark(note: &str) -> String {
-    let mut hasher = DefaultHasher::new();
-    note.hash(&mut hasher);
-    format!("note-{:016x}", hasher.finish())
+    ctx.events.tell(lease, Some(about), news);
 }
 
 /// What there is to tell of a step from `old` to `new`.

@@ -3,12 +3,15 @@
 mod account;
 mod act;
 mod backoff;
+mod cache;
 mod cluster;
+mod event_queue;
 mod events;
 mod fair;
 mod finalizer;
 mod journal;
 mod leader;
+mod metadata;
 mod missing;
 mod names;
 mod observe;
@@ -20,6 +23,7 @@ mod reconcile;
 mod record;
 mod references;
 mod run;
+mod secrets;
 mod session;
 mod source;
 mod strays;
@@ -28,13 +32,14 @@ mod transfers;
 mod trouble;
 mod trust;
 mod turns;
+mod version;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use kube::Client;
 use kube::runtime::controller;
-use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use tokio::sync::mpsc;
@@ -56,14 +61,17 @@ use crate::telemetry::Metrics;
 use crate::transport::Transport;
 use backoff::Failed;
 use fair::Shares;
+use cache::Cache;
+use event_queue::EventQueue;
 use providers::{Reports, Saw};
+use secrets::Secrets;
 use session::{Session, Sessions};
 
 /// What every reconcile shares.
 pub(crate) struct Context {
     client: Client,
     transport: Transport,
-    recorder: Recorder,
+    events: EventQueue,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
     timing: Timing,
@@ -81,6 +89,11 @@ pub(crate) struct Context {
     sessions: Arc<Sessions>,
     /// Who runs the calls at providers.
     accounts: Accounts,
+    secrets: Secrets,
+    /// Labels of namespaces.
+    labels: Cache<String, BTreeMap<String, String>>,
+    /// What the watches know of provider objects.
+    providers: providers::Watched,
     /// Where looks at provider objects are asked for.
     reports: Reports,
     /// Turns of visits.

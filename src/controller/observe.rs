@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Api, ResourceExt};
-use secrecy::SecretString;
 
 use super::account::{Account, account};
+use super::cache::LIFETIME;
 use super::journal::{JournalStore, Judged};
 use super::missing::{Absent, Missing, is_going, stuck};
+use super::providers::Known;
+use super::secrets::{secret, value};
 use super::session::Session;
 use super::trouble::Trouble;
 use super::{Context, trust};
@@ -59,9 +60,6 @@ pub(super) struct Tools {
     /// Changes when a credential does: the account's, or the output's.
     pub credentials: (String, Option<String>),
 }
-
-/// Milliseconds after which Secrets and the provider are read again.
-const TOOLS_LIFETIME: i64 = 15_000;
 
 /// Looks at everything that a decision may depend on; None when the object is gone.
 /// With `anew`, a failure that cost nothing is no end.
@@ -277,14 +275,22 @@ async fn open(
         return Err(Missing::Stuck(stuck.clone()));
     }
     let (spec_hash, pinned) = (view.spec_hash.clone(), view.pinned);
-    let is_current =
-        |t: &Arc<Tools>| now < t.read_at + TOOLS_LIFETIME && t.spec_hash == spec_hash && t.pinned == pinned;
-    if let Some(tools) = session.tools().filter(is_current) {
-        return Ok(tools);
+    // A failure that another credential may mend makes those that were read before it too old.
+    let since = session.distrusts().max(now - LIFETIME + 1);
+    let earlier = session.tools().filter(|t| t.spec_hash == spec_hash && t.pinned == pinned);
+    if let Some(tools) = earlier.as_ref().filter(|t| t.read_at >= since) {
+        return Ok(tools.clone());
     }
     let namespace = job.namespace().unwrap_or_default();
-    let (folder, secret_version) = output_folder(ctx, job, view, &namespace).await?;
-    let account = account(ctx, &job.spec.provider_ref, &namespace).await?;
+    let (folder, secret_version) = output_folder(ctx, job, view, &namespace, since).await?;
+    let seen = earlier.map(|tools| tools.account.seen());
+    let known = match &seen {
+        Some(seen) => Known::Since(seen),
+        // It may be going since before it was pinned, and let go by somebody who did not see the pin.
+        None if pinned => Known::Not,
+        None => Known::ByWatch,
+    };
+    let account = account(ctx, &job.spec.provider_ref, &namespace, known, since).await?;
     let fingerprint = account.fingerprint();
     let calls = ctx.accounts.get(&account.key(&fingerprint));
     let api = match account.client(job.spec.provider_ref.kind) {
@@ -315,11 +321,12 @@ async fn output_folder(
     job: &BatchJob,
     view: &JobView,
     namespace: &str,
+    since: i64,
 ) -> Result<(Folder, Option<String>), Missing> {
     let output = &job.spec.output;
     if let Some(location) = &output.object_store {
         let (credentials, version) =
-            storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.output").await?;
+            storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.output", since).await?;
         let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.output`").await?;
         return Folder::open(location, &view.output_uri, &credentials, &transport)
             .map(|folder| (folder, version))
@@ -336,9 +343,10 @@ async fn storage_credentials(
     namespace: &str,
     name: &str,
     user: &str,
+    since: i64,
 ) -> Result<(Credentials, Option<String>), Missing> {
     let user = format!("`{user}`");
-    let secret = secret(ctx, namespace, name, &user).await?;
+    let secret = secret(ctx, namespace, name, &user, since).await?;
     let credentials = Credentials {
         access_key_id: value(&secret, "aws_access_key_id", name, &user)?,
         secret_access_key: value(&secret, "aws_secret_access_key", name, &user)?,
@@ -353,41 +361,8 @@ pub(super) async fn input_folder(
     namespace: &str,
     location: &ObjectStoreLocation,
 ) -> Result<(Folder, String), Trouble> {
-    let (credentials, _) = storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.input").await?;
+    let since = ctx.clock.now() - LIFETIME;
+    let (credentials, _) = storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.input", since).await?;
     let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.input`").await?;
     Ok(Folder::open(location, &location.uri, &credentials, &transport)?.split_last())
-}
-
-pub(super) async fn secret(ctx: &Context, namespace: &str, name: &str, user: &str) -> Result<Secret, Missing> {
-    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
-    match secrets.get_opt(name).await {
-        Ok(Some(secret)) => Ok(secret),
-        Ok(None) => Err(Missing::Absent(Absent {
-            reason: reasons::SECRET_NOT_FOUND,
-            what: format!("Secret '{name}', which {user} names,"),
-            namespace: namespace.into(),
-            or: "",
-        })),
-        Err(kube::Error::Api(status)) if status.is_forbidden() => stuck(
-            reasons::SECRET_NOT_FOUND,
-            format!(
-                "the operator may not read Secret '{name}' in namespace '{namespace}'; its ClusterRole must allow `get` on secrets"
-            ),
-        ),
-        Err(e) => Err(e.into()),
-    }
-}
-
-pub(super) fn value(secret: &Secret, key: &str, name: &str, user: &str) -> Result<SecretString, Missing> {
-    let bytes = secret.data.as_ref().and_then(|d| d.get(key)).map(|b| b.0.as_slice());
-    match bytes.map(|b| std::str::from_utf8(b).map(str::trim)) {
-        Some(Ok(text)) if !text.is_empty() => Ok(SecretString::from(text.to_string())),
-        Some(_) => stuck(
-            reasons::SECRET_NOT_FOUND,
-            format!("key '{key}' of Secret '{name}', which {user} names, is empty or not text"),
-        ),
-        None => {
-            stuck(reasons::SECRET_NOT_FOUND, format!("Secret '{name}', which {user} names, has no key '{key}'; add it"))
-        }
-    }
 }

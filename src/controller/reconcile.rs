@@ -66,7 +66,7 @@ async fn look_after(job: Arc<BatchJob>, ctx: Arc<Context>, turn: Turn) -> Result
         }
     }
     let session = ctx.sessions.get(&uid, &job);
-    session.asked(asked(&job));
+    session.asked(asked(&job), ctx.clock.now());
     if matches!(session.references(), References::NotLooked) && !is_sent(&job) {
         let mark = references::mark(&ctx, &job).await;
         session.refers(mark.map_or(References::Unknown, References::Mark));

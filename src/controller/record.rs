@@ -1,14 +1,14 @@
 //! The one writer of status: with the resourceVersion that was judged, and only when something changed.
 
-use kube::api::PostParams;
 use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
 
 use super::observe::{World, is_finished, is_tidy, reconcile_requested_at};
 use super::session::Session;
 use super::trouble::Trouble;
-use super::{Context, events};
+use super::{Context, events, metadata};
 use crate::api::conditions::reasons;
-use crate::api::{BatchJob, BatchJobStatus, FIELD_MANAGER};
+use crate::api::{BatchJob, BatchJobStatus};
 use crate::lifecycle::{Journal, Memory, Step, Stuck, Waiting, project, seen};
 
 /// Writes the status that `step` calls for. False: the object changed in the meantime, look again.
@@ -35,7 +35,7 @@ pub(super) async fn record(
     let news = events::told_by_conditions(&old.conditions, Some(&status.conditions));
     let written = write(ctx, &world.job, status).await?;
     for news in news.into_iter().filter(|_| written) {
-        events::publish(ctx, &world.job, news).await;
+        events::publish(ctx, &world.job, news);
     }
     Ok(written)
 }
@@ -57,11 +57,13 @@ pub(super) async fn record_seen(ctx: &Context, key: &BatchJob) -> Result<bool, T
 
 /// False: the object is no longer the one that was judged.
 async fn write(ctx: &Context, judged: &BatchJob, status: BatchJobStatus) -> Result<bool, Trouble> {
-    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &judged.namespace().unwrap_or_default());
-    let mut job = judged.clone();
-    job.status = Some(status);
-    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
-    match jobs.replace_status(&job.name_any(), &params, &job).await {
+    let before = to_json(&judged.status)?;
+    let after = to_json(&Some(status))?;
+    // With resourceVersion: only over the object that was judged.
+    let metadata = json!({"resourceVersion": judged.resource_version()});
+    let patch = json!({"metadata": metadata, "status": merge_patch(&before, &after)});
+    let (namespace, name) = (judged.namespace(), judged.name_any());
+    match metadata::patch::<BatchJob>(&ctx.client, namespace.as_deref(), &name, Some("status"), &patch).await {
         Ok(_) => {
             ctx.metrics.status_writes.inc();
             Ok(true)
@@ -69,6 +71,22 @@ async fn write(ctx: &Context, judged: &BatchJob, status: BatchJobStatus) -> Resu
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
         Err(e) => Err(e.into()),
     }
+}
+
+fn to_json(status: &Option<BatchJobStatus>) -> Result<Value, Trouble> {
+    let unfit =
+        |e: serde_json::Error| Trouble::passing("KubernetesUnavailable", format!("the status cannot be written: {e}"));
+    serde_json::to_value(status).map_err(unfit)
+}
+
+/// The merge patch (RFC 7396) that makes `after` of `before`: fields that are gone are null in it, fields that did not change are
+/// not in it.
+fn merge_patch(before: &Value, after: &Value) -> Value {
+    let (Value::Object(old), Value::Object(new)) = (before, after) else { return after.clone() };
+    let gone = old.keys().filter(|key| !new.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let changed = new.iter().filter(|(key, value)| old.get(*key) != Some(value));
+    let changed = changed.map(|(key, value)| (key.clone(), merge_patch(old.get(key).unwrap_or(&Value::Null), value)));
+    gone.chain(changed).collect()
 }
 
 /// Says in status what keeps the job from going on, at the stage that it is at.
@@ -94,5 +112,61 @@ fn stage_of(journal: Option<&Journal>) -> &'static str {
         Some(journal) if journal.has_intents() => reasons::IN_PROGRESS,
         Some(journal) if journal.plan.is_some() => reasons::SUBMITTING,
         Some(_) => reasons::PLANNING,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// RFC 7396, section 2, as the API server does it.
+    fn merged(target: Value, patch: &Value) -> Value {
+        let Value::Object(patch) = patch else { return patch.clone() };
+        let mut merged = if let Value::Object(target) = target { target } else { Default::default() };
+        for (key, value) in patch {
+            match value {
+                Value::Null => _ = merged.remove(key),
+                value => {
+                    let old = merged.remove(key).unwrap_or_default();
+                    merged.insert(key.clone(), self::merged(old, value));
+                }
+            }
+        }
+        Value::Object(merged)
+    }
+
+    /// What a status may be as JSON: no field is null.
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![any::<i64>().prop_map(Value::from), "[a-c]{0,2}".prop_map(Value::from)];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                proptest::collection::btree_map("[a-d]", inner, 0..4).prop_map(|m| m.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_patch_makes_the_new_status_of_the_old_one_and_names_nothing_that_did_not_change(
+            before in values(),
+            after in values(),
+        ) {
+            let patch = merge_patch(&before, &after);
+            prop_assert_eq!(merged(before.clone(), &patch), after.clone());
+            if let (Value::Object(before), Value::Object(after), Value::Object(patch)) = (&before, &after, &patch) {
+                prop_assert!(patch.keys().all(|key| before.get(key) != after.get(key)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_lock_that_is_taken_back_is_null_in_the_patch() {
+        let before = json!({"lock": {"specHash": "h"}, "startTime": "t", "conditions": [1]});
+        let patch = merge_patch(&before, &json!({"startTime": "t", "conditions": [2]}));
+        assert_eq!(patch, json!({"lock": null, "conditions": [2]}));
+        assert_eq!(merge_patch(&Value::Null, &json!({"lock": 1})), json!({"lock": 1}), "a status that was wiped");
     }
 }

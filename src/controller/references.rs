@@ -1,13 +1,14 @@
 //! What a job refers to, as one short mark: a failure that cost nothing is judged again when it changes.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::providers::Known;
 use super::trouble::Trouble;
-use super::{Context, observe};
+use super::{Context, observe, secrets};
 use crate::api::text::hex;
 use crate::api::{
     BatchJob, BatchJobSpec, BatchProvider, BatchProviderSpec, CaBundleKind, ClusterBatchProvider, Lean,
@@ -32,9 +33,8 @@ pub(super) async fn mark(ctx: &Context, job: &BatchJob) -> Result<String, Troubl
         }
     };
     let mut seen = provider(ctx, spec, &namespace).await?;
-    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
     for location in locations(spec) {
-        seen.push(version(&secrets, &location.secret_ref.name).await?);
+        seen.push(secrets::version(ctx, &namespace, &location.secret_ref.name).await?);
         seen.extend(authorities(ctx, location.tls.as_ref(), &namespace).await?);
     }
     let maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &namespace);
@@ -55,12 +55,12 @@ async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result
     let name = &spec.provider_ref.name;
     let (meta, (auth, tls), secrets_in) = match spec.provider_ref.kind {
         ProviderKind::BatchProvider => {
-            let found = Api::<BatchProvider>::namespaced(ctx.client.clone(), namespace).get_opt(name).await?;
+            let found = Known::ByWatch.look::<BatchProvider>(ctx, Some(namespace), name).await?;
             let (meta, auth) = found.map(|Lean(p)| (p.metadata, refers_to(&p.spec))).unwrap_or_default();
             (meta, auth, namespace)
         }
         ProviderKind::ClusterBatchProvider => {
-            let found = Api::<ClusterBatchProvider>::all(ctx.client.clone()).get_opt(name).await?;
+            let found = Known::ByWatch.look::<ClusterBatchProvider>(ctx, None, name).await?;
             let (meta, auth) = found.map(|Lean(p)| (p.metadata, refers_to(&p.spec.provider))).unwrap_or_default();
             (meta, auth, ctx.namespace.as_str())
         }
@@ -68,7 +68,7 @@ async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result
     // Its status is written often, and says nothing new.
     let mut seen = vec![meta.uid, meta.generation.map(|g| g.to_string())];
     if let Some(name) = auth {
-        seen.push(version(&Api::<Secret>::namespaced(ctx.client.clone(), secrets_in), &name).await?);
+        seen.push(secrets::version(ctx, secrets_in, &name).await?);
     }
     seen.extend(authorities(ctx, tls.as_ref(), secrets_in).await?);
     Ok(seen)
@@ -85,7 +85,7 @@ async fn authorities(ctx: &Context, tls: Option<&Tls>, namespace: &str) -> Resul
     let (client, name) = (ctx.client.clone(), &reference.name);
     let found = match reference.kind {
         CaBundleKind::ConfigMap => version(&Api::<ConfigMap>::namespaced(client, namespace), name).await?,
-        CaBundleKind::Secret => version(&Api::<Secret>::namespaced(client, namespace), name).await?,
+        CaBundleKind::Secret => secrets::version(ctx, namespace, name).await?,
     };
     Ok(Some(found))
 }

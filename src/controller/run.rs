@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::join_all;
+use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher};
@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::fair::Shares;
+use super::event_queue::{self, EventQueue};
 use super::observe::cost_nothing;
 use super::pauses::{AtOnce, Pauses};
 use super::providers::Reports;
@@ -251,8 +252,19 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     let accounts: Vec<_> =
         scopes.iter().map(|scope| (scope.clone(), reports.add(ProviderKind::BatchProvider, scope.clone()))).collect();
     let admins = reports.add(ProviderKind::ClusterBatchProvider, None);
+    let own: Vec<_> = accounts.iter().map(|_| reflector::store()).collect();
+    let (of_admins, admins_writer) = reflector::store();
+    let known = providers::Watched {
+        own: own.iter().map(|(store, _)| store.clone()).collect(),
+        admins: vec![of_admins.clone()],
+    };
+    let (events, told) = EventQueue::new(metrics.clone());
+    let publisher = event_queue::write(told, client.clone(), reporter, metrics.clone(), clock.clone(), stop.clone());
     let context = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
+        events,
+        secrets: Default::default(),
+        labels: Default::default(),
+        providers: known,
         transport,
         client,
         metrics,
@@ -278,10 +290,13 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         .into_iter()
         .map(|(scope, poked, reader, writer)| watch(scope, poked, (reader, writer), &watching, &context, &health));
     let jobs = join_all(jobs.collect::<Vec<_>>());
-    let accounts =
-        accounts.into_iter().map(|(scope, asked)| providers::watch::<BatchProvider>(scope, asked, &watching, &context));
+    context.tracker.spawn(publisher);
+    let accounts = accounts.into_iter().zip(own);
+    let accounts = accounts
+        .map(|((scope, asked), store)| providers::watch::<BatchProvider>(scope, asked, store, &watching, &context));
     let accounts = join_all(accounts.collect::<Vec<_>>());
-    let admins = providers::watch::<ClusterBatchProvider>(None, admins, &watching, &context);
+    let admins =
+        providers::watch::<ClusterBatchProvider>(None, admins, (of_admins, admins_writer), &watching, &context);
     let strays = strays::watch(&context);
     let watches = async { tokio::join!(jobs, accounts, admins, strays) };
     let mut watches = std::pin::pin!(watches);
@@ -309,12 +324,14 @@ async fn watch(
         None => Api::all(client.clone()),
     };
     let synced = reader.clone();
+    let (known, watched, of) = (reader.clone(), scope.clone(), context.clone());
     let changed =
         predicates::generation.combine(predicates::annotations).combine(predicates::finalizers).combine(has_status);
     let stream = watcher(api, watcher::Config::default().page_size(PAGE))
         .backoff(Pauses::new(context.clock.clone()))
         .modify(BatchJob::keep_for_the_watch)
         .reflect(writer)
+        .inspect_ok(move |event| end_sessions(event, &watched, &known, &of))
         .applied_objects()
         .predicate_filter(changed, Default::default());
     let pokes = futures::stream::unfold(poked, |mut p| async { p.recv().await.map(|job| (job, p)) });
@@ -338,6 +355,19 @@ async fn watch(
     tokio::join!(run, async {
         tokio::select! { () = ready => {}, () = stop.cancelled() => {} }
     });
+}
+
+/// Ends the sessions of jobs that went without a last visit, as when somebody took the finalizer off by hand: with the event of a
+/// deletion, and after a list for what went while nobody watched.
+fn end_sessions(event: &watcher::Event<BatchJob>, scope: &Option<String>, known: &Store<BatchJob>, context: &Context) {
+    match event {
+        watcher::Event::Delete(job) => context.sessions.end(&job.uid().unwrap_or_default()),
+        watcher::Event::InitDone => context.sessions.end_where(|uid, job| {
+            let watched = scope.is_none() || *scope == job.namespace;
+            watched && known.get(job).is_none_or(|known| known.uid().as_deref() != Some(uid))
+        }),
+        watcher::Event::Apply(_) | watcher::Event::Init | watcher::Event::InitApply(_) => {}
+    }
 }
 
 /// A status that a restore or a person took away is written again; nobody else looks at a job that is over.

@@ -1,6 +1,7 @@
 //! What this process remembers of one job; losing it is always safe.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::runtime::reflector::ObjectRef;
@@ -50,6 +51,17 @@ impl Sessions {
             session.stop.cancel();
         }
     }
+
+    /// Ends the sessions of jobs that are gone: whoever takes a finalizer off by hand lets them go without a last visit.
+    pub fn end_where(&self, is_gone: impl Fn(&str, &ObjectRef<BatchJob>) -> bool) {
+        lock(&self.0).retain(|uid, session| {
+            let gone = lock(&session.job).as_ref().is_some_and(|job| is_gone(uid, job));
+            if gone {
+                session.stop.cancel();
+            }
+            !gone
+        });
+    }
 }
 
 /// What this process remembers of one job.
@@ -66,6 +78,8 @@ pub(super) struct Session {
     /// The journal that this process read or wrote last.
     journal: Mutex<Option<Judged>>,
     asked: Mutex<String>,
+    /// Since when (Unix milliseconds) what is read of credentials counts.
+    distrusts: AtomicI64,
     references: Mutex<References>,
     /// Transfers that took in more than what small ones may.
     large: Mutex<BTreeSet<Task>>,
@@ -202,13 +216,21 @@ impl Session {
         (held_back.keys().copied().collect(), held_back.into_values().min())
     }
 
-    /// A person who changed something does not wait for the next try of what was before.
-    pub fn asked(&self, what: String) {
+    /// A person who changed something does not wait for the next try of what was before, nor for credentials to be read again.
+    pub fn asked(&self, what: String, now: i64) {
         let mut last = lock(&self.asked);
         if *last != what {
+            if !last.is_empty() {
+                self.distrusts.store(now, Ordering::Relaxed);
+            }
             *last = what;
             lock(&self.backoffs).clear();
         }
+    }
+
+    /// Since when (Unix milliseconds) what is read of credentials counts.
+    pub fn distrusts(&self) -> i64 {
+        self.distrusts.load(Ordering::Relaxed)
     }
 
     /// How it had failed before, if it had.
@@ -223,6 +245,9 @@ impl Session {
 
     /// When it is tried again, [`Backoff`] knows.
     pub fn failed(&self, what: Option<Task>, failed: Failed, now: i64, jitter: u8) {
+        if !failed.trouble.may_pass {
+            self.distrusts.store(now, Ordering::Relaxed);
+        }
         lock(&self.backoffs).entry(what).or_default().failed(failed, now, jitter);
     }
 }

@@ -1,10 +1,10 @@
 //! Certificates of private authorities, from the ConfigMaps and Secrets that `tls.caBundleRef` names.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 
-use super::Context;
 use super::missing::{Absent, Missing, stuck};
+use super::{Context, cache, secrets};
 use crate::api::conditions::reasons;
 use crate::api::{CaBundleKind, CaBundleReference, Tls};
 use crate::transport::{CaBundle, Transport};
@@ -58,7 +58,7 @@ async fn read(
             map.map(|map| map.data.unwrap_or_default().remove(key))
         }
         CaBundleKind::Secret => {
-            let secret = Api::<Secret>::namespaced(ctx.client.clone(), namespace).get_opt(name).await?;
+            let secret = secrets::read(ctx, namespace, name, ctx.clock.now() - cache::LIFETIME).await?;
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             secret.map(|secret| secret.data.unwrap_or_default().remove(key).map(|value| text(&value.0)))
         }

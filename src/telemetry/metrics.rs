@@ -69,6 +69,8 @@ pub struct Metrics {
     pub batches_created: Counter,
     /// Writes of a status.
     pub status_writes: Counter,
+    /// Events that were not written, for there were too many.
+    pub events_dropped: Counter,
     /// 1 while this replica leads.
     pub leader: Gauge,
 }
@@ -78,12 +80,18 @@ impl Default for Metrics {
         let (steps, failures, provider_looks) = (Labelled::default(), Labelled::default(), Labelled::default());
         let stray_batches = LabelledGauge::default();
         let (batches_created, status_writes, leader) = (Counter::default(), Counter::default(), Gauge::default());
+        let events_dropped = Counter::default();
         let mut registry = Registry::with_prefix("batchjob");
         registry.register("steps", "Steps that were decided, by name", steps.clone());
         registry.register("step_failures", "Steps that failed and are tried again, by reason", failures.clone());
         registry.register("provider_looks", "Looks at provider accounts, by kind", provider_looks.clone());
         registry.register("batches_created", "Batches created at providers", batches_created.clone());
         registry.register("status_writes", "Writes of a BatchJob's status", status_writes.clone());
+        registry.register(
+            "events_dropped",
+            "Events that were not written, for their namespace or all together had too many",
+            events_dropped.clone(),
+        );
         registry.register(
             "stray_batches",
             "Batches of this cluster that run at providers and that no BatchJob follows, by kind of provider",
@@ -115,6 +123,7 @@ impl Default for Metrics {
             waiting,
             batches_created,
             status_writes,
+            events_dropped,
             leader,
         }
     }

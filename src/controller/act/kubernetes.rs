@@ -15,8 +15,7 @@ impl Act<'_> {
     /// False: the job changed in the meantime, or is gone.
     pub(super) async fn set_finalizer(&self, wanted: bool) -> Result<bool, Trouble> {
         let job = &self.world.job;
-        let jobs: Api<BatchJob> = Api::namespaced(self.ctx.client.clone(), &job.namespace().unwrap_or_default());
-        finalizer::set(&jobs, job, FINALIZER, wanted).await.map(|set| set.is_some())
+        finalizer::set::<BatchJob>(&self.ctx.client, &job.metadata, FINALIZER, wanted).await.map(|set| set.is_some())
     }
 
     pub(super) async fn keep_provider(&self) -> Result<(), Trouble> {
@@ -29,14 +28,21 @@ impl Act<'_> {
     /// Puts our in-use finalizer on the provider, unless it is there or no longer can be.
     async fn keep<P: Provider>(&self) -> Result<(), Trouble> {
         let (job, account) = (&self.world.job, &self.tools()?.account);
+        // First over the look at it that was judged.
+        if let Some(kept) = finalizer::set::<P>(&self.ctx.client, &account.seen(), IN_USE_FINALIZER, true).await? {
+            account.saw(kept);
+            return Ok(());
+        }
         let api = P::api(self.ctx.client.clone(), job.namespace().as_deref());
         let Some(provider) = api.get_opt(&job.spec.provider_ref.name).await? else {
             return Err(Trouble::lasting(reasons::PROVIDER_NOT_FOUND, format!("{} is gone; create it", account.name)));
         };
         if provider.meta().deletion_timestamp.is_some() || is_kept(provider.meta()) {
-            account.saw(provider.meta());
-        } else if let Some(kept) = finalizer::set(&api, &provider, IN_USE_FINALIZER, true).await? {
-            account.saw(kept.meta());
+            account.saw(provider.meta().clone());
+        } else if let Some(kept) =
+            finalizer::set::<P>(&self.ctx.client, provider.meta(), IN_USE_FINALIZER, true).await?
+        {
+            account.saw(kept);
         }
         Ok(())
     }

@@ -51,8 +51,8 @@ impl Act<'_> {
                     // Nothing is let into a namespace that goes, and what is there goes with it.
                     let at_home = format!("BatchJob {namespace}/{name} is gone: {message}");
                     let news = News::warning("ProviderBatchOrphaned", at_home);
-                    events::publish_at_home(self.ctx, namespace, name, news).await;
-                    self.tell(News::warning("ProviderBatchOrphaned", message)).await;
+                    events::publish_at_home(self.ctx, namespace, name, news);
+                    self.tell(News::warning("ProviderBatchOrphaned", message));
                 }
                 // Nothing else may ever wake us: a write of our own status is no reason to look again.
                 return Ok(if self.set_finalizer(false).await? { Flow::Gone } else { Flow::Again });
@@ -65,9 +65,9 @@ impl Act<'_> {
             // Their effect is the status that says so; see `record`.
             Step::Lock(_) | Step::Pin => {}
             Step::Conclude { manifest, reused } => {
-                self.tell(events::at_the_end(manifest.outcome, reused, &manifest.message)).await;
+                self.tell(events::at_the_end(manifest.outcome, reused, &manifest.message));
             }
-            Step::Fail(failure) => self.tell(News::warning(failure.reason, failure.message)).await,
+            Step::Fail(failure) => self.tell(News::warning(failure.reason, failure.message)),
             Step::Tidy => {}
             Step::KeepProvider => self.keep_provider().await?,
             Step::LookForManifest => self.look_for_manifest().await?,
@@ -107,8 +107,8 @@ impl Act<'_> {
         journal.ok_or_else(|| Trouble::passing(reasons::PENDING, "there is no journal yet"))
     }
 
-    async fn tell(&self, news: News) {
-        events::publish(self.ctx, &self.world.job, news).await;
+    fn tell(&self, news: News) {
+        events::publish(self.ctx, &self.world.job, news);
     }
 
     async fn look_for_manifest(&self) -> Result<(), Trouble> {
@@ -161,9 +161,7 @@ impl Act<'_> {
         match self.tools()?.journals.swap(judged, next).await {
             Ok((written, swapped)) => {
                 self.wrote(old, next, written, swapped.version());
-                for news in events::told_by(old, next) {
-                    self.tell(news).await;
-                }
+                events::told_by(old, next).into_iter().for_each(|news| self.tell(news));
                 Ok(())
             }
             Err(SwapError::Lost) => {

@@ -290,7 +290,7 @@ impl Call {
                 found.len(),
                 found.join(", ")
             );
-            self.tell(News::warning("DuplicateBatches", note)).await;
+            self.tell(News::warning("DuplicateBatches", note));
         }
         Ok(self.learned(move |m| _ = m.searches.insert(intent_id, Search { began, found })))
     }
@@ -409,7 +409,7 @@ impl Call {
     async fn cancel(&self, batch_id: String) -> Outcome {
         let news = self.in_turn(A_FEW_CALLS, self.tell_to_stop(&batch_id)).await?;
         if let Some(news) = news {
-            self.tell(news).await;
+            self.tell(news);
         }
         Ok(self.learned(move |m| {
             m.looks.remove(&batch_id);

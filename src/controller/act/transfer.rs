@@ -80,7 +80,7 @@ impl Act<'_> {
                         "checked the input"
                     );
                     if let Some((field, instead)) = schema {
-                        events::publish(&ctx, &job, events::sorted_schema(field, instead)).await;
+                        events::publish(&ctx, &job, events::sorted_schema(field, instead));
                     }
                     let mut planned = planned(passed, stage.clone());
                     match &stage {

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use kube::api::ListParams;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, ResourceExt};
 use tracing::info;
 
 use super::Provider;
 use crate::api::{BatchJob, IN_USE_FINALIZER, ProviderKind, ProviderStatus};
 use crate::controller::observe::is_finished;
-use crate::controller::run::PAGE;
 use crate::controller::trouble::Trouble;
-use crate::controller::{Context, finalizer};
+use crate::controller::{Context, finalizer, metadata};
 use crate::lifecycle::kept_by;
 
 /// Until the next look, where the watches tell of jobs that need the provider.
@@ -23,7 +22,6 @@ const LISTED: Duration = Duration::from_secs(30);
 /// Lets the provider go if no job needs it any more; else the status that names those that do, and when to look again.
 pub(super) async fn kept_or_let_go<P: Provider>(
     ctx: &Context,
-    api: &Api<P>,
     provider: &P,
     old: &ProviderStatus,
 ) -> Result<Option<(ProviderStatus, Duration)>, Trouble> {
@@ -32,7 +30,7 @@ pub(super) async fn kept_or_let_go<P: Provider>(
         users => (users, WATCHED),
     };
     if users.is_empty() {
-        if finalizer::set(api, provider, IN_USE_FINALIZER, false).await?.is_some() {
+        if finalizer::set::<P>(&ctx.client, provider.meta(), IN_USE_FINALIZER, false).await?.is_some() {
             info!(namespace = provider.namespace(), name = provider.name_any(), "no job needs the provider any more");
         }
         return Ok(None);
@@ -72,20 +70,19 @@ fn watched<P: Provider>(ctx: &Context, provider: &P) -> Vec<User> {
 
 /// The jobs that need the provider, in every namespace that may refer to it, whether this operator looks after it or not.
 async fn listed<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, Trouble> {
-    let jobs: Api<BatchJob> = match provider.namespace() {
-        Some(namespace) => Api::namespaced(ctx.client.clone(), &namespace),
-        None => Api::all(ctx.client.clone()),
+    // The same that `user` asks of an object: a job that ended has an outcome, and one whose end cost nothing no pin.
+    let fields = format!(
+        "spec.providerRef.name={},spec.providerRef.kind={:?},status.provider.uid!=,status.outcome=",
+        provider.name_any(),
+        P::KIND
+    );
+    let jobs = metadata::list::<BatchJob>(&ctx.client, provider.namespace().as_deref(), &fields).await?;
+    let user = |job: ObjectMeta| {
+        let found = ObjectRef::new(&job.name.unwrap_or_default());
+        // Whether it has a batch, its metadata does not say; a look that finds nothing to do is cheap.
+        User { job: found.within(&job.namespace.unwrap_or_default()), sent: false }
     };
-    let mut users = vec![];
-    let mut page = ListParams::default().limit(PAGE);
-    loop {
-        let list = jobs.list(&page).await?;
-        users.extend(list.items.iter().filter_map(|job| user(job, provider)));
-        match list.metadata.continue_.filter(|next| !next.is_empty()) {
-            Some(next) => page = page.continue_token(&next),
-            None => return Ok(users),
-        }
-    }
+    Ok(jobs.into_iter().map(user).collect())
 }
 
 /// A job is pinned before its first intent, and no longer needs the provider when it is finished.

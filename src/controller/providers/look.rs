@@ -20,19 +20,20 @@ pub(super) async fn look<P: Provider>(
 ) -> Result<ProviderStatus, Trouble> {
     let generation = provider.meta().generation;
     let name = full_name(P::KIND, &provider.name_any());
-    let (secret_version, answer) = match access(ctx, provider.account(), provider.secrets_in(ctx), &name).await {
-        Ok(Access { key, version, transport }) => {
-            let probe = is_to_be_probed(old, generation, version.as_deref());
-            ctx.metrics.provider_look(if probe { "probe" } else { "read" });
-            let account = provider.account();
-            let answer = match client(P::KIND, account, key, &transport) {
-                Ok(api) => ask(ctx, provider, &api, probe).await,
-                Err(e) => failed(provider, e),
-            };
-            (version, answer)
-        }
-        Err(missing) => (None, Answer::Failed(missing.stuck()?)),
-    };
+    let (secret_version, answer) =
+        match access(ctx, provider.account(), provider.secrets_in(ctx), &name, ctx.clock.now()).await {
+            Ok(Access { key, version, transport }) => {
+                let probe = is_to_be_probed(old, generation, version.as_deref());
+                ctx.metrics.provider_look(if probe { "probe" } else { "read" });
+                let account = provider.account();
+                let answer = match client(P::KIND, account, key, &transport) {
+                    Ok(api) => ask(ctx, provider, &api, probe).await,
+                    Err(e) => failed(provider, e),
+                };
+                (version, answer)
+            }
+            Err(missing) => (None, Answer::Failed(missing.stuck()?)),
+        };
     let looked = Looked { generation, secret_version, answer };
     Ok(looked_at(old, looked, provider.account().unknown_submission_policy, ctx.clock.now()))
 }

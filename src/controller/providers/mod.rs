@@ -1,21 +1,33 @@
 //! Provider objects: what their accounts can do is found out and said in status, and they stay while jobs need them.
 
 mod in_use;
+mod known;
 mod look;
 mod reports;
 mod watch;
 
 use kube::core::object::HasStatus;
+use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(super) use known::Known;
 pub(super) use reports::{ProviderKey, Reports, Saw};
 pub(super) use watch::watch;
 
 use super::Context;
 use super::trouble::Trouble;
 use crate::api::{BatchProvider, BatchProviderSpec, ClusterBatchProvider, ProviderKind, ProviderStatus};
+
+/// Provider objects as the watches know them.
+#[derive(Default)]
+pub(super) struct Watched {
+    /// BatchProviders, by watch.
+    pub own: Vec<Store<BatchProvider>>,
+    /// ClusterBatchProviders.
+    pub admins: Vec<Store<ClusterBatchProvider>>,
+}
 
 /// Either kind of provider.
 pub(super) trait Provider:
@@ -38,6 +50,9 @@ pub(super) trait Provider:
     /// The API for it; `namespace` None: all namespaces.
     fn api(client: Client, namespace: Option<&str>) -> Api<Self>;
 
+    /// What the watches know of objects of this kind.
+    fn watched(ctx: &Context) -> &[Store<Self>];
+
     /// Where its Secret is.
     fn secrets_in<'a>(&'a self, ctx: &'a Context) -> &'a str;
 
@@ -59,6 +74,10 @@ impl Provider for BatchProvider {
         }
     }
 
+    fn watched(ctx: &Context) -> &[Store<Self>] {
+        &ctx.providers.own
+    }
+
     fn secrets_in<'a>(&'a self, _: &'a Context) -> &'a str {
         self.metadata.namespace.as_deref().unwrap_or_default()
     }
@@ -77,6 +96,10 @@ impl Provider for ClusterBatchProvider {
 
     fn api(client: Client, _: Option<&str>) -> Api<Self> {
         Api::all(client)
+    }
+
+    fn watched(ctx: &Context) -> &[Store<Self>] {
+        &ctx.providers.admins
     }
 
     fn secrets_in<'a>(&'a self, ctx: &'a Context) -> &'a str {

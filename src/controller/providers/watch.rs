@@ -6,7 +6,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use kube::api::PostParams;
 use kube::runtime::controller::{self, Action, Controller};
-use kube::runtime::{Predicate, WatchStreamExt, predicates, reflector, watcher};
+use kube::runtime::reflector::Store;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -33,10 +35,10 @@ const NOT_OURS: Duration = Duration::from_secs(600);
 pub(in crate::controller) async fn watch<P: Provider>(
     scope: Option<String>,
     asked: mpsc::UnboundedReceiver<ProviderKey>,
+    (reader, writer): (Store<P>, Writer<P>),
     client: &Client,
     ctx: &Arc<Context>,
 ) {
-    let (reader, writer) = reflector::store();
     let changed = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
     let stream = watcher(P::api(client.clone(), scope.as_deref()), watcher::Config::default().page_size(100))
         .backoff(Pauses::new(ctx.clock.clone()))
@@ -59,7 +61,7 @@ pub(in crate::controller) async fn watch<P: Provider>(
         .await;
 }
 
-/// The store is for triggers only.
+/// Jobs find their provider in the store.
 fn lean<P: Provider>(provider: &mut P) {
     provider.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
@@ -84,7 +86,7 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, Troub
         if !is_kept(provider.meta()) {
             return Ok(Action::await_change());
         }
-        let Some((status, pause)) = in_use::kept_or_let_go(ctx, &api, &provider, &old).await? else {
+        let Some((status, pause)) = in_use::kept_or_let_go(ctx, &provider, &old).await? else {
             return Ok(Action::requeue(CHANGED));
         };
         write(ctx, &api, &provider, &old, status).await?;
@@ -126,7 +128,7 @@ async fn write<P: Provider>(
     match api.replace_status(&judged.name_any(), &params, &provider).await {
         Ok(_) => {
             if let Some(news) = news {
-                events::publish_on(ctx, &judged.object_ref(&()), news).await;
+                events::publish_on(ctx, judged.object_ref(&()), news);
             }
             Ok(true)
         }

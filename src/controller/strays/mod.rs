@@ -141,7 +141,7 @@ async fn look<P: Provider>(ctx: &Context, provider: &P, account: &mut Account) -
         return Ok(());
     }
     let name = full_name(P::KIND, &provider.name_any());
-    let access = match access(ctx, provider.account(), provider.secrets_in(ctx), &name).await {
+    let access = match access(ctx, provider.account(), provider.secrets_in(ctx), &name, ctx.clock.now()).await {
         Ok(access) => access,
         // The provider's own status says so.
         Err(missing) => return missing.stuck().map(drop),
@@ -300,7 +300,7 @@ impl Look<'_> {
             self.provider
         );
         warn!(batch = id, provider = self.provider, namespace, name, work_id, why, "a batch runs that nobody follows");
-        events::publish_at_home(self.ctx, namespace, name, News::warning("StrayBatch", note)).await;
+        events::publish_at_home(self.ctx, namespace, name, News::warning("StrayBatch", note));
     }
 
     async fn cancel(&self, id: &str, recorded: &str, world: &World, tell: bool) -> Result<(), Trouble> {
@@ -312,7 +312,7 @@ impl Look<'_> {
                  what it did may be billed"
             );
             warn!(batch = id, recorded, provider = self.provider, "a second batch of one submission is told to stop");
-            events::publish(self.ctx, &world.job, News::warning("DuplicateBatches", note)).await;
+            events::publish(self.ctx, &world.job, News::warning("DuplicateBatches", note));
         }
         Ok(())
     }

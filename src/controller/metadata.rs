@@ -1,0 +1,56 @@
+//! Calls that are answered with an object's metadata alone: what a BatchJob carries may be a megabyte, and is not needed to know
+//! that nothing changed or that a write took effect. Managed fields are as deep as that content, and are not read.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::core::{ObjectList, PartialObjectMeta, Request};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::api::{FIELD_MANAGER, Lean};
+
+type Answer<K> = Lean<PartialObjectMeta<K>>;
+
+fn requests<K: Resource<DynamicType = ()>>(namespace: Option<&str>) -> Request {
+    Request::new(K::url_path(&(), namespace))
+}
+
+/// The metadata of an object after a merge patch, of its status where `subresource` says so.
+pub(super) async fn patch<K>(
+    client: &Client,
+    namespace: Option<&str>,
+    name: &str,
+    subresource: Option<&'static str>,
+    patch: &Value,
+) -> Result<ObjectMeta, kube::Error>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned,
+{
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
+    let path = subresource.map_or(name.to_string(), |subresource| format!("{name}/{subresource}"));
+    let request = requests::<K>(namespace).patch_metadata(&path, &params, &Patch::Merge(patch));
+    let Lean(patched) = client.request::<Answer<K>>(request.map_err(kube::Error::BuildRequest)?).await?;
+    Ok(patched.metadata)
+}
+
+/// The metadata of the objects that field selectors choose, in one namespace or in all.
+pub(super) async fn list<K>(
+    client: &Client,
+    namespace: Option<&str>,
+    fields: &str,
+) -> Result<Vec<ObjectMeta>, kube::Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned,
+{
+    let (mut all, mut page) = (vec![], ListParams::default().fields(fields).limit(500));
+    loop {
+        let request = requests::<K>(namespace).list_metadata(&page).map_err(kube::Error::BuildRequest)?;
+        let list: ObjectList<Answer<K>> = client.request(request).await?;
+        all.extend(list.items.into_iter().map(|Lean(object)| object.metadata));
+        match list.metadata.continue_.filter(|next| !next.is_empty()) {
+            Some(next) => page = page.continue_token(&next),
+            None => return Ok(all),
+        }
+    }
+}
