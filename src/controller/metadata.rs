@@ -2,7 +2,7 @@
 //! that nothing changed or that a write took effect. Managed fields are as deep as that content, and are not read.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{GetParams, ListParams, Patch, PatchParams};
 use kube::core::{ObjectList, PartialObjectMeta, Request};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
@@ -14,6 +14,24 @@ type Answer<K> = Lean<PartialObjectMeta<K>>;
 
 fn requests<K: Resource<DynamicType = ()>>(namespace: Option<&str>) -> Request {
     Request::new(K::url_path(&(), namespace))
+}
+
+/// The metadata of an object; None where it is gone.
+pub(super) async fn get<K>(
+    client: &Client,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Option<ObjectMeta>, kube::Error>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned,
+{
+    let request =
+        requests::<K>(namespace).get_metadata(name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
+    match client.request::<Answer<K>>(request).await {
+        Ok(Lean(found)) => Ok(Some(found.metadata)),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// The metadata of an object after a merge patch, of its status where `subresource` says so.

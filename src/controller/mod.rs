@@ -25,6 +25,7 @@ mod references;
 mod run;
 mod secrets;
 mod session;
+mod snapshot;
 mod source;
 mod strays;
 mod tasks;

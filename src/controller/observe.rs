@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 
 use super::account::{Account, account};
 use super::cache::LIFETIME;
@@ -12,12 +12,13 @@ use super::missing::{Absent, Missing, is_going, stuck};
 use super::providers::Known;
 use super::secrets::{secret, value};
 use super::session::Session;
+use super::snapshot::{self, Seen};
 use super::trouble::Trouble;
 use super::{Context, trust};
 use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{BatchJob, FINALIZER, ObjectStoreLocation, Outcome, annotations};
-use crate::lifecycle::{self, JobView, MaxFailed, Owner, Plan, Stuck, Timing};
+use crate::lifecycle::{self, Freshness, JobView, MaxFailed, Owner, Plan, Stuck, Timing};
 use crate::provider::BatchApi;
 use crate::store::{ConfigMaps, Credentials, Folder};
 
@@ -27,8 +28,8 @@ pub(super) struct World {
     pub now: i64,
     /// Fresh random bits.
     pub nonce: String,
-    /// The live object.
-    pub job: BatchJob,
+    /// The object, without what its requests are made of.
+    pub job: Arc<BatchJob>,
     /// What decisions need of it.
     pub view: JobView,
     /// The journal and its version.
@@ -61,22 +62,21 @@ pub(super) struct Tools {
     pub credentials: (String, Option<String>),
 }
 
-/// Looks at everything that a decision may depend on; None when the object is gone.
+/// Looks at everything that a decision may depend on, as freshly as is `wanted`; None when the object is gone.
 /// With `anew`, a failure that cost nothing is no end.
 pub(super) async fn observe(
     ctx: &Context,
     session: &Session,
     key: &BatchJob,
     anew: bool,
+    wanted: Freshness,
 ) -> Result<Option<World>, Trouble> {
-    let namespace = key.namespace().unwrap_or_default();
     let now = ctx.clock.now();
-    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &namespace);
-    let Some(job) = jobs.get_opt(&key.name_any()).await?.filter(|j| j.uid() == key.uid()) else {
-        return Ok(None);
-    };
+    let seen = snapshot::look(ctx, key, session.seen(), wanted, now).await?;
+    session.keep_seen(seen.clone());
+    let Some(Seen { job, spec_hash, .. }) = seen else { return Ok(None) };
     let nonce = ctx.clock.nonce()?;
-    let mut view = view(ctx, &job);
+    let mut view = view(ctx, &job, spec_hash);
     view.finished &= !(anew && cost_nothing(&job));
     view.mended = job.status.as_ref().is_some_and(|s| s.outcome.is_some()) && !view.finished;
     if view.mended {
@@ -106,7 +106,7 @@ pub(super) async fn observe(
     };
     let mut unread = None;
     let journal = match &tools {
-        Some(tools) => match read_journal(tools, session, &view).await {
+        Some(tools) => match journal(ctx, session, (tools, &view), wanted, now).await {
             Ok(journal) => journal,
             Err(trouble) => {
                 if trouble.is_unfit_store {
@@ -126,13 +126,30 @@ pub(super) async fn observe(
 
 /// Reads the credentials of a job again that waits for its next try; what failed with others is tried at once, see
 /// [`Session::keep_tools`].
-pub(super) async fn look_for_credentials(ctx: &Context, session: &Session, key: &BatchJob) {
-    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &key.namespace().unwrap_or_default());
-    if let Ok(Some(job)) = jobs.get_opt(&key.name_any()).await {
-        let view = view(ctx, &job);
+pub(super) async fn look_for_credentials(ctx: &Context, session: &Session) {
+    if let Some(Seen { job, spec_hash, .. }) = session.seen() {
+        let view = view(ctx, &job, spec_hash);
         // Whatever is in the way now is told by the next try.
         let _ = open(ctx, session, &job, &view, ctx.clock.now()).await;
     }
+}
+
+/// The journal, as freshly as is `wanted` of a look that begins at `began`.
+async fn journal(
+    ctx: &Context,
+    session: &Session,
+    (tools, view): (&Tools, &JobView),
+    wanted: Freshness,
+    began: i64,
+) -> Result<Option<Judged>, Trouble> {
+    if snapshot::is_fresh_journal(session.journal_at(), wanted, began) {
+        return Ok(session.journal());
+    }
+    let at = ctx.clock.now();
+    session.journal_is_old();
+    let journal = read_journal(tools, session, view).await?;
+    session.journal_is_of(at);
+    Ok(journal)
 }
 
 fn knows(view: &mut JobView, tools: &Tools) {
@@ -162,7 +179,7 @@ impl World {
     }
 }
 
-fn view(ctx: &Context, job: &BatchJob) -> JobView {
+fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView {
     let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
     let spec = &job.spec;
     let (output_uri, stuck) = match lifecycle::output_uri(&spec.output, &namespace, &name, spec.run_id.as_deref()) {
@@ -174,7 +191,7 @@ fn view(ctx: &Context, job: &BatchJob) -> JobView {
         deleting_since: job.metadata.deletion_timestamp.as_ref().map(|t| t.0.as_millisecond()),
         finalizer: job.finalizers().iter().any(|f| f == FINALIZER),
         suspend: spec.suspend,
-        spec_hash: lifecycle::spec_hash(spec),
+        spec_hash,
         output_uri,
         lock: job.status.as_ref().and_then(|s| s.lock.clone()),
         shard_limit: match spec.output.config_map {

@@ -14,10 +14,12 @@ use super::observe::{World, cost_nothing, is_finished, is_tidy, look_for_credent
 use super::record::{record, record_seen, record_trouble};
 use super::references;
 use super::session::{References, Session};
+use super::snapshot;
 use super::trouble::Trouble;
 use super::turns::Turn;
+use crate::api::conditions::reasons;
 use crate::api::{BatchJob, FINALIZER, annotations};
-use crate::lifecycle::{Memory, Step, Task, decide};
+use crate::lifecycle::{Freshness, Memory, Step, Stuck, Task, decide};
 
 /// Steps of one visit; then others get their turn.
 const STEPS_A_VISIT: usize = 64;
@@ -68,7 +70,7 @@ async fn look_after(job: Arc<BatchJob>, ctx: Arc<Context>, turn: Turn) -> Result
     let session = ctx.sessions.get(&uid, &job);
     session.asked(asked(&job), ctx.clock.now());
     if matches!(session.references(), References::NotLooked) && !is_sent(&job) {
-        let mark = references::mark(&ctx, &job).await;
+        let mark = mark(&ctx, &session, &job).await;
         session.refers(mark.map_or(References::Unknown, References::Mark));
     }
     for _ in 0..STEPS_A_VISIT {
@@ -81,7 +83,7 @@ async fn look_after(job: Arc<BatchJob>, ctx: Arc<Context>, turn: Turn) -> Result
         }
         let now = ctx.clock.now();
         if now < session.backoff(None).until && session.may_be_mended() {
-            look_for_credentials(&ctx, &session, &job).await;
+            look_for_credentials(&ctx, &session).await;
         }
         let until = session.backoff(None).until;
         if now < until {
@@ -136,6 +138,16 @@ async fn refers_to_other(ctx: &Context, job: &BatchJob) -> bool {
     }
 }
 
+/// The mark of what the job refers to, by a look at the object that its first visit goes on with.
+async fn mark(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String, Trouble> {
+    let seen = snapshot::look(ctx, job, session.seen(), Freshness::Any, ctx.clock.now()).await?;
+    session.keep_seen(seen.clone());
+    match seen {
+        Some(seen) => references::mark(ctx, &seen.job).await,
+        None => Err(Trouble::passing(reasons::PENDING, "the object is gone")),
+    }
+}
+
 /// From before anything was read, so that no change goes unnoticed; else as late as now.
 async fn references_of(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String, Trouble> {
     match session.references() {
@@ -163,7 +175,7 @@ fn requeue(until: Option<i64>, now: i64) -> Action {
     Action::requeue(pause.map_or(RESYNC, |p| p.min(RESYNC)))
 }
 
-/// One look, one decision, one effect.
+/// One decision on a look that is fresh enough for it, and one effect.
 async fn visit(
     ctx: &Arc<Context>,
     session: &Arc<Session>,
@@ -171,44 +183,21 @@ async fn visit(
     anew: bool,
     doing: &mut &'static str,
 ) -> Result<Flow, Trouble> {
-    let Some(world) = observe(ctx, session, key, anew).await? else { return Ok(Flow::Gone) };
-    if let Some(trouble) = world.unread.clone() {
-        let took = ctx.clock.now().saturating_sub(world.now);
-        failed(ctx, session, key, None, Failed { call: "Observe", trouble, took });
-        let ended = world.job.status.as_ref().is_some_and(|s| s.outcome.is_some());
-        if let Some(told) = session.lasting(Option::is_none).and_then(|b| b.told()).filter(|_| !ended) {
-            record_trouble(ctx, &world, session, &session.memory(), told).await?;
+    let mut wanted = Freshness::Any;
+    let (world, judged) = loop {
+        let Some(world) = observe(ctx, session, key, anew, wanted).await? else { return Ok(Flow::Gone) };
+        if let Some(trouble) = world.unread.clone() {
+            return unread(ctx, session, &world, trouble).await;
         }
-        return Ok(Flow::Again);
-    }
-    if world.view.mended && world.view.deleting_since.is_none() {
-        session.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
-    }
-    // Where something is missing there is no credential; what was found out under the last one still counts.
-    if !world.view.fingerprint.is_empty() {
-        session.remember(|m| m.under(&world.view.fingerprint));
-    }
-    let lasting = session.lasting(|_| true).filter(|_| !world.view.finished);
-    let (held_back, task_due) = session.held_back(world.now);
-    let mut memory = Memory {
-        trouble: lasting.as_ref().and_then(|b| Some(b.trouble()?.stuck.message.clone())),
-        in_vain: session.in_vain(),
-        stumbled: session.backoff(None).failures > 0,
-        ..session.memory()
+        let judged = judge(ctx, session, &world);
+        // What pays, destroys or writes is judged again on a look that was made for it.
+        match judged.step.freshness() {
+            fresher if fresher > wanted => wanted = fresher,
+            _ => break (world, judged),
+        }
     };
-    // What is tried again later is under way, as far as it matters here.
-    memory.running.extend(held_back);
-    let mut step = decide(&world.observed(&ctx.timing, &memory));
-    if let Step::Wait { until, why } = &mut step {
-        let is_tried = |what: &Option<Task>| what.is_some_and(|task| memory.running.contains(&task));
-        let told = session.lasting(is_tried).filter(|_| !world.view.finished).and_then(|b| b.told());
-        *until = until.iter().copied().chain(task_due).min();
-        if session.may_be_mended() {
-            *until = Some(until.unwrap_or(i64::MAX).min(world.now + MENDED));
-        }
-        session.waits(why);
-        why.stuck = why.stuck.take().or(told);
-    } else if let Some(told) = lasting.and_then(|b| b.told()) {
+    let Judged { step, memory, stuck, is_brief } = judged;
+    if let Some(told) = stuck {
         record_trouble(ctx, &world, session, &memory, told).await?;
     }
     if ctx.stop.is_cancelled() && matches!(step, Step::WriteIntent { .. }) {
@@ -226,7 +215,8 @@ async fn visit(
         Step::Fail(_) => Some(references_of(ctx, session, &world.job).await?),
         _ => None,
     };
-    if !record(ctx, &world, &memory, &step, references).await? {
+    // A stage that is over within a second is not worth a write.
+    if !is_brief && !record(ctx, session, &world, &memory, &step, references).await? {
         return Ok(Flow::Again);
     }
     let ran = act.run(step.clone()).await?;
@@ -253,6 +243,70 @@ async fn visit(
         }
     }
     Ok(flow)
+}
+
+/// The journal cannot be read: nothing can be decided, and where that lasts a person is told.
+async fn unread(ctx: &Context, session: &Session, world: &World, trouble: Trouble) -> Result<Flow, Trouble> {
+    let took = ctx.clock.now().saturating_sub(world.now);
+    failed(ctx, session, &world.job, None, Failed { call: "Observe", trouble, took });
+    let ended = world.job.status.as_ref().is_some_and(|s| s.outcome.is_some());
+    if let Some(told) = session.lasting(Option::is_none).and_then(|b| b.told()).filter(|_| !ended) {
+        record_trouble(ctx, world, session, &session.memory(), told).await?;
+    }
+    Ok(Flow::Again)
+}
+
+/// A decision, and what it was made on.
+struct Judged {
+    step: Step,
+    memory: Memory,
+    /// What keeps failing and is told beside the step.
+    stuck: Option<Stuck>,
+    /// Whether it is a wait at a stage that may be over at once.
+    is_brief: bool,
+}
+
+/// Stages that a small job passes in less than a second.
+const BRIEF: [&str; 4] = [reasons::PLANNING, reasons::SUBMITTING, reasons::COLLECTING, reasons::WRITING_RESULTS];
+/// Milliseconds after which such a stage is told.
+const TOLD_AFTER: i64 = 1_000;
+
+fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
+    if world.view.mended && world.view.deleting_since.is_none() {
+        session.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
+    }
+    // Where something is missing there is no credential; what was found out under the last one still counts.
+    if !world.view.fingerprint.is_empty() {
+        session.remember(|m| m.under(&world.view.fingerprint));
+    }
+    let lasting = session.lasting(|_| true).filter(|_| !world.view.finished);
+    let (held_back, task_due) = session.held_back(world.now);
+    let mut memory = Memory {
+        trouble: lasting.as_ref().and_then(|b| Some(b.trouble()?.stuck.message.clone())),
+        in_vain: session.in_vain(),
+        stumbled: session.backoff(None).failures > 0,
+        ..session.memory()
+    };
+    // What is tried again later is under way, as far as it matters here.
+    memory.running.extend(held_back);
+    let mut step = decide(&world.observed(&ctx.timing, &memory));
+    let Step::Wait { until, why } = &mut step else {
+        return Judged { step, memory, stuck: lasting.and_then(|b| b.told()), is_brief: false };
+    };
+    let is_tried = |what: &Option<Task>| what.is_some_and(|task| memory.running.contains(&task));
+    let told = session.lasting(is_tried).filter(|_| !world.view.finished).and_then(|b| b.told());
+    *until = until.iter().copied().chain(task_due).min();
+    if session.may_be_mended() {
+        *until = Some(until.unwrap_or(i64::MAX).min(world.now + MENDED));
+    }
+    let tell_at = session.waits(why, world.now) + TOLD_AFTER;
+    why.stuck = why.stuck.take().or(told);
+    let has_words = !why.holds.is_empty() || why.stuck.is_some() || why.note.is_some();
+    let is_brief = !has_words && BRIEF.contains(&why.stage) && world.now < tell_at;
+    if is_brief {
+        *until = Some(until.unwrap_or(i64::MAX).min(tell_at));
+    }
+    Judged { step, memory, stuck: None, is_brief }
 }
 
 fn told(world: &World, step: &Step) {

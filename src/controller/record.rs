@@ -1,12 +1,13 @@
 //! The one writer of status: with the resourceVersion that was judged, and only when something changed.
 
-use kube::{Api, ResourceExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::observe::{World, is_finished, is_tidy, reconcile_requested_at};
 use super::session::Session;
 use super::trouble::Trouble;
-use super::{Context, events, metadata};
+use super::{Context, events, metadata, snapshot};
 use crate::api::conditions::reasons;
 use crate::api::{BatchJob, BatchJobStatus};
 use crate::lifecycle::{Journal, Memory, Step, Stuck, Waiting, project, seen};
@@ -15,6 +16,7 @@ use crate::lifecycle::{Journal, Memory, Step, Stuck, Waiting, project, seen};
 /// `references` is for a failure that cost nothing.
 pub(super) async fn record(
     ctx: &Context,
+    session: &Session,
     world: &World,
     memory: &Memory,
     step: &Step,
@@ -33,7 +35,12 @@ pub(super) async fn record(
         return Ok(true);
     }
     let news = events::told_by_conditions(&old.conditions, Some(&status.conditions));
-    let written = write(ctx, &world.job, status).await?;
+    let at = ctx.clock.now();
+    let metadata = write(ctx, &world.job, &status).await?;
+    let written = metadata.is_some();
+    // What was written is the next look; an object that changed is looked at again.
+    let seen = session.seen().zip(metadata);
+    session.keep_seen(seen.map(|(seen, metadata)| seen.after(metadata, |job| job.status = Some(status), at)));
     for news in news.into_iter().filter(|_| written) {
         events::publish(ctx, &world.job, news);
     }
@@ -46,34 +53,33 @@ pub(super) async fn record_seen(ctx: &Context, key: &BatchJob) -> Result<bool, T
     if key.status.as_ref().is_none_or(|status| seen(status, generation).is_none()) {
         return Ok(true);
     }
-    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &key.namespace().unwrap_or_default());
-    let live = jobs.get_opt(&key.name_any()).await?.filter(|job| job.uid() == key.uid());
+    let live = snapshot::read(ctx, key).await?.map(|(job, _)| job);
     let Some(job) = live.filter(|job| is_finished(job) && is_tidy(job)) else { return Ok(false) };
     match job.status.as_ref().and_then(|status| seen(status, job.metadata.generation)) {
-        Some(status) => write(ctx, &job, status).await,
+        Some(status) => Ok(write(ctx, &job, &status).await?.is_some()),
         None => Ok(true),
     }
 }
 
-/// False: the object is no longer the one that was judged.
-async fn write(ctx: &Context, judged: &BatchJob, status: BatchJobStatus) -> Result<bool, Trouble> {
-    let before = to_json(&judged.status)?;
-    let after = to_json(&Some(status))?;
+/// The object's metadata since. None: it is no longer the one that was judged.
+async fn write(ctx: &Context, judged: &BatchJob, status: &BatchJobStatus) -> Result<Option<ObjectMeta>, Trouble> {
+    let before = to_json(judged.status.as_ref())?;
+    let after = to_json(Some(status))?;
     // With resourceVersion: only over the object that was judged.
     let metadata = json!({"resourceVersion": judged.resource_version()});
     let patch = json!({"metadata": metadata, "status": merge_patch(&before, &after)});
     let (namespace, name) = (judged.namespace(), judged.name_any());
     match metadata::patch::<BatchJob>(&ctx.client, namespace.as_deref(), &name, Some("status"), &patch).await {
-        Ok(_) => {
+        Ok(metadata) => {
             ctx.metrics.status_writes.inc();
-            Ok(true)
+            Ok(Some(metadata))
         }
-        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(None),
         Err(e) => Err(e.into()),
     }
 }
 
-fn to_json(status: &Option<BatchJobStatus>) -> Result<Value, Trouble> {
+fn to_json(status: Option<&BatchJobStatus>) -> Result<Value, Trouble> {
     let unfit =
         |e: serde_json::Error| Trouble::passing("KubernetesUnavailable", format!("the status cannot be written: {e}"));
     serde_json::to_value(status).map_err(unfit)
@@ -97,11 +103,10 @@ pub(super) async fn record_trouble(
     memory: &Memory,
     stuck: Stuck,
 ) -> Result<bool, Trouble> {
-    let journal = world.journal.as_ref().map(|(journal, _)| journal);
-    let mut why =
-        session.waiting().unwrap_or_else(|| Waiting { stage: stage_of(journal.map(|j| &**j)), ..Default::default() });
+    let journal = world.journal.as_ref().map(|(journal, _)| &**journal);
+    let mut why = session.waiting().unwrap_or_else(|| Waiting { stage: stage_of(journal), ..Default::default() });
     (why.stuck, why.note) = (Some(stuck), None);
-    record(ctx, world, memory, &Step::Wait { until: None, why }, None).await
+    record(ctx, session, world, memory, &Step::Wait { until: None, why }, None).await
 }
 
 /// Where a job stands that this process has not seen wait yet.

@@ -12,6 +12,7 @@ use super::journal::Judged;
 use super::observe::Tools;
 use super::permit::PostPermit;
 use super::providers::ProviderKey;
+use super::snapshot::Seen;
 use crate::api::BatchJob;
 use crate::lifecycle::{Memory, Task, Waiting};
 
@@ -71,12 +72,15 @@ pub(super) struct Session {
     permit: Mutex<Option<PostPermit>>,
     /// Of each task, and, under None, of the steps between them: what goes well says nothing of what does not.
     backoffs: Mutex<HashMap<Option<Task>, Backoff>>,
-    /// What was last waited for.
-    waiting: Mutex<Option<Waiting>>,
+    /// What was last waited for, and since when (Unix milliseconds) at this stage.
+    waiting: Mutex<Option<(Waiting, i64)>>,
     job: Mutex<Option<ObjectRef<BatchJob>>>,
     tools: Mutex<Option<Arc<Tools>>>,
     /// The journal that this process read or wrote last.
     journal: Mutex<Option<Judged>>,
+    /// When it was known to be that one (Unix milliseconds).
+    journal_at: AtomicI64,
+    seen: Mutex<Option<Seen>>,
     asked: Mutex<String>,
     /// Since when (Unix milliseconds) what is read of credentials counts.
     distrusts: AtomicI64,
@@ -171,14 +175,42 @@ impl Session {
         self.tools().map(|tools| tools.account.object.clone())
     }
 
-    /// What is waited for, for when something fails later.
-    pub fn waits(&self, why: &Waiting) {
-        *lock(&self.waiting) = Some(why.clone());
+    /// What is waited for at `now`, for when something fails later; since when this stage is waited at.
+    pub fn waits(&self, why: &Waiting, now: i64) -> i64 {
+        let mut waiting = lock(&self.waiting);
+        let since = waiting.as_ref().filter(|(last, _)| last.stage == why.stage).map_or(now, |(_, since)| *since);
+        *waiting = Some((why.clone(), since));
+        since
     }
 
     /// What was waited for last.
     pub fn waiting(&self) -> Option<Waiting> {
-        lock(&self.waiting).clone()
+        lock(&self.waiting).as_ref().map(|(why, _)| why.clone())
+    }
+
+    /// The last look at the object.
+    pub fn seen(&self) -> Option<Seen> {
+        lock(&self.seen).clone()
+    }
+
+    /// Keeps a look at the object; None where it turned out to be no longer true.
+    pub fn keep_seen(&self, seen: Option<Seen>) {
+        *lock(&self.seen) = seen;
+    }
+
+    /// When the journal was known to be the one that is kept, or that there is none (Unix milliseconds).
+    pub fn journal_at(&self) -> i64 {
+        self.journal_at.load(Ordering::Relaxed)
+    }
+
+    /// The journal that is kept is the one that lay in storage at this time (Unix milliseconds).
+    pub fn journal_is_of(&self, at: i64) {
+        self.journal_at.store(at, Ordering::Relaxed);
+    }
+
+    /// The journal has changed, or may have: it is read before anything else is decided.
+    pub fn journal_is_old(&self) {
+        self.journal_is_of(0);
     }
 
     /// Of this task, or, of None, of the steps between them: until then none is taken.

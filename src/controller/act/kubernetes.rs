@@ -15,7 +15,12 @@ impl Act<'_> {
     /// False: the job changed in the meantime, or is gone.
     pub(super) async fn set_finalizer(&self, wanted: bool) -> Result<bool, Trouble> {
         let job = &self.world.job;
-        finalizer::set::<BatchJob>(&self.ctx.client, &job.metadata, FINALIZER, wanted).await.map(|set| set.is_some())
+        let at = self.ctx.clock.now();
+        let set = finalizer::set::<BatchJob>(&self.ctx.client, &job.metadata, FINALIZER, wanted).await?;
+        let is_set = set.is_some();
+        let seen = self.session.seen().zip(set);
+        self.session.keep_seen(seen.map(|(seen, metadata)| seen.after(metadata, |_| {}, at)));
+        Ok(is_set)
     }
 
     pub(super) async fn keep_provider(&self) -> Result<(), Trouble> {

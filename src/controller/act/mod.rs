@@ -150,6 +150,7 @@ impl Act<'_> {
     }
 
     async fn open(&self, journal: &Journal) -> Result<(), Trouble> {
+        self.session.journal_is_old();
         match self.tools()?.journals.create(journal).await {
             Ok(_) | Err(SwapError::Lost) => Ok(()),
             Err(e) => Err(e.into()),
@@ -158,6 +159,8 @@ impl Act<'_> {
 
     async fn swap(&self, next: &Journal) -> Result<(), Trouble> {
         let Some((old, judged)) = &self.world.journal else { return Ok(()) };
+        // Whatever comes of it: what was read is no longer what is there, or may not be.
+        self.session.journal_is_old();
         match self.tools()?.journals.swap(judged, next).await {
             Ok((written, swapped)) => {
                 self.wrote(old, next, written, swapped.version());
@@ -175,12 +178,16 @@ impl Act<'_> {
     /// Remembers what was written, and forgets what was found out about shards that left the head.
     fn wrote(&self, old: &Journal, next: &Journal, written: Journal, version: Option<Version>) {
         self.session.remember(|m| m.forget_sealed(old, next, &written));
+        if version.is_some() {
+            self.session.journal_is_of(self.ctx.clock.now());
+        }
         self.session.keep_journal(version.map(|version| (Arc::new(written), version)));
     }
 
     async fn write_intent(&self, next: &Journal, intent_id: &str) -> Result<(), Trouble> {
         let Some((old, judged)) = &self.world.journal else { return Ok(()) };
         let journals = &self.tools()?.journals;
+        self.session.journal_is_old();
         let packed = journals.pack_intent(next).await?;
         match PostPermit::win(journals.document(), judged, &packed, intent_id).await? {
             Some(permit) => {

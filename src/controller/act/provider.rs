@@ -167,8 +167,8 @@ impl Call {
         &*self.tools.api
     }
 
-    async fn tell(&self, news: News) {
-        events::publish_on(&self.ctx, &self.job, news).await;
+    fn tell(&self, news: News) {
+        events::publish_on(&self.ctx, self.job.clone(), news);
     }
 
     /// Runs `call` in its turn at the account.

@@ -41,7 +41,7 @@ pub(in crate::controller) type Learned = Box<dyn FnOnce(&mut Memory) + Send>;
 
 impl Act<'_> {
     pub(super) fn start_pass(&self, stage: Option<String>, version: WorkHashVersion) -> Result<(), Trouble> {
-        let (ctx, tools, key) = (self.ctx.clone(), self.tools()?.clone(), ObjectRef::from_obj(&self.world.job));
+        let (ctx, tools, key) = (self.ctx.clone(), self.tools()?.clone(), ObjectRef::from_obj(&*self.world.job));
         let (spec_hash, output_uri) = (self.world.view.spec_hash.clone(), self.world.view.output_uri.clone());
         let (namespace, name) = (self.world.view.owner.namespace.clone(), self.world.view.owner.name.clone());
         let max_batches = self.world.view.plan_limit();

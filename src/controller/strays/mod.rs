@@ -24,7 +24,7 @@ use super::session::Session;
 use super::trouble::Trouble;
 use crate::api::conditions::{self, READY};
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind};
-use crate::lifecycle::{Holder, Running, Shard, Stray, concerns, recorded_beside, stray};
+use crate::lifecycle::{Freshness, Holder, Running, Shard, Stray, concerns, recorded_beside, stray};
 use crate::provider::{Batch, BatchApi, Class};
 
 /// Until the first look of a leader.
@@ -261,7 +261,7 @@ impl Look<'_> {
     async fn world(&self, said: &Said) -> Result<Job, Trouble> {
         let jobs: Api<BatchJob> = Api::namespaced(self.ctx.client.clone(), &said.namespace);
         let Some(job) = jobs.get_opt(&said.name).await? else { return Ok(Job::Gone) };
-        let world = observe(self.ctx, &Session::default(), &job, false).await?;
+        let world = observe(self.ctx, &Session::default(), &job, false, Freshness::Now).await?;
         let is_read = |w: &World| w.tools.is_some() && w.unread.is_none() && w.view.stuck.is_none();
         Ok(world.filter(is_read).map_or(Job::Unread, |world| Job::Read(Box::new(world))))
     }
