@@ -122,7 +122,7 @@ fn view(pinned: bool, provider: Provider) -> JobView {
         finished: false,
         mended: false,
         tidy: false,
-        answer: None,
+        answers: Default::default(),
         fingerprint: "f".into(),
         stuck: None,
         is_lost: false,

@@ -18,7 +18,7 @@ use super::{Context, trust};
 use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{BatchJob, FINALIZER, ObjectStoreLocation, Outcome, annotations};
-use crate::lifecycle::{self, Freshness, JobView, MaxFailed, Owner, Plan, Stuck, Timing};
+use crate::lifecycle::{self, Answers, Freshness, JobView, MaxFailed, Owner, Plan, Stuck, Timing};
 use crate::provider::BatchApi;
 use crate::store::{ConfigMaps, Credentials, Folder};
 
@@ -218,10 +218,7 @@ fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView {
         finished: is_finished(job),
         mended: false,
         tidy: is_tidy(job),
-        answer: job
-            .annotations()
-            .get(annotations::RESOLVE)
-            .and_then(|a| a.split_once('=').map(|(id, answer)| (id.trim().to_string(), answer.trim().to_string()))),
+        answers: job.annotations().get(annotations::RESOLVE).map(|text| Answers::parse(text)).unwrap_or_default(),
         fingerprint: String::new(),
         stuck,
         is_lost: false,

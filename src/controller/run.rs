@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::fair::Shares;
 use super::event_queue::{self, EventQueue};
+use super::fair::Shares;
 use super::observe::cost_nothing;
 use super::pauses::{AtOnce, Pauses};
 use super::providers::Reports;

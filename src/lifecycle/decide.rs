@@ -277,7 +277,7 @@ fn journal_gone(o: &Observed) -> Step {
     };
     let uid = &o.job.owner.uid;
     let id = format!("journal-{}", uid.get(..8).unwrap_or(uid));
-    if o.job.answer.as_ref().is_some_and(|(of, answer)| *of == id && answer == "abandon") {
+    if o.job.answers.to(&id) == Some("abandon") {
         if o.memory.running.contains(&Task::CancelUnjournaled) {
             return wait(until, stage);
         }

@@ -44,6 +44,19 @@ pub struct Journal {
     /// Set when the work was taken over from another cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_over: Option<TakenOver>,
+    /// What a person answered to all open questions of a kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<Heard>,
+}
+
+/// An answer to all questions of a kind, written down for each that was open: it counts for those, and for none that is asked
+/// later.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Heard {
+    /// The answers as they were given, so that they are heard once.
+    pub said: String,
+    /// By the question's id.
+    pub to: std::collections::BTreeMap<String, String>,
 }
 
 /// The past of a work that another cluster began.
@@ -356,6 +369,7 @@ impl Journal {
             commit: None,
             out_of_time_since: None,
             taken_over: None,
+            heard: None,
         }
     }
 

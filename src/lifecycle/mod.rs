@@ -4,6 +4,7 @@
 //! returns and feeds what came of it back as [`Memory`]; the model checker in `tests/` runs this very function.
 
 mod abandoning;
+mod answers;
 mod collecting;
 mod decide;
 mod deleting;
@@ -16,6 +17,7 @@ mod journal;
 mod observed;
 mod project;
 mod provider;
+mod questions;
 mod refused;
 mod resolve;
 mod sealing;
@@ -28,6 +30,7 @@ mod taking;
 mod totals;
 mod twins;
 
+pub use answers::Answers;
 pub use collecting::{Reading, Short, Tries, Unanswered};
 pub use decide::{Failure, Step, Stuck, Waiting, decide};
 pub use errors::{TOO_LARGE, error_summary};

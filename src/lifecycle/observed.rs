@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::journal::{AttemptState, Journal, Owner, PartRef, Plan, Refusal, Rejection, Shard, Slot};
 use super::shard_list::Shards;
-use super::{Short, Stuck};
+use super::{Answers, Short, Stuck};
 use crate::api::{
     DeletionPolicy, ErrorSummary, Lock, Outcome, PinnedProvider, ProviderFilePolicy, RequestCounts,
     UnknownSubmissionPolicy,
@@ -96,8 +96,8 @@ pub struct JobView {
     pub mended: bool,
     /// Status says that nothing is left to tidy.
     pub tidy: bool,
-    /// The person's answer to a hold: its id and what they said.
-    pub answer: Option<(String, String)>,
+    /// What a person answered to holds.
+    pub answers: Answers,
     /// Keyed fingerprint of the credential at hand.
     pub fingerprint: String,
     /// What keeps the job from going on although the spec is sound.

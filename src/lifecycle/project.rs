@@ -5,15 +5,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::decide::{Failure, Step, Waiting};
 use super::errors::error_summary;
-use super::journal::{AttemptState, Journal, Owner, Plan, Shard, Slot};
+use super::journal::{AttemptState, Journal, Plan, Shard, Slot};
 use super::observed::{ManifestView, Observed, Seen};
+use super::questions;
 use super::shard_list::SealedBatch;
 use super::shards::look;
 use crate::api::conditions::{self, Verdict, reasons};
 use crate::api::text::clip;
 use crate::api::{
-    BatchJobStatus, BatchStatus, Display, Hold, LeftOut, Outcome, PROTOCOL_VERSION, PinnedProvider, RequestCounts,
-    Results, Work, annotations,
+    BatchJobStatus, BatchStatus, Display, LeftOut, Outcome, PROTOCOL_VERSION, PinnedProvider, RequestCounts, Results,
+    Work,
 };
 
 /// How many settled batches status lists.
@@ -329,7 +330,7 @@ fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
             verdict(conditions::RECONCILING, false, reasons::AWAITING_PROVIDER, "nothing for the operator to do now")
         }
     };
-    let asked = why.holds.first().map(|hold| how_to_answer(hold, &o.job.owner));
+    let asked = questions::asked(o, &why.holds);
     let stalled = match (&why.stuck, &asked) {
         (Some(stuck), _) => verdict(conditions::STALLED, true, stuck.reason, stuck.message.clone()),
         (None, Some(asked)) => verdict(conditions::STALLED, true, reasons::AWAITING_ANSWER, asked.clone()),
@@ -361,14 +362,6 @@ fn suspended(suspend: bool) -> Verdict {
         ),
         false => verdict(conditions::SUSPENDED, false, reasons::NOT_SUSPENDED, ""),
     }
-}
-
-/// The question, with a command to copy for each answer.
-fn how_to_answer(hold: &Hold, job: &Owner) -> String {
-    let Owner { namespace, name, .. } = job;
-    let annotate = format!("kubectl -n {namespace} annotate --overwrite bjob {name} {}", annotations::RESOLVE);
-    let commands: Vec<String> = hold.answers.iter().map(|answer| format!("`{annotate}={answer}`")).collect();
-    format!("{}. Answer with {}", hold.message, commands.join(" or "))
 }
 
 fn stage_message(stage: &str) -> &'static str {

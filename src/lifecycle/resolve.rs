@@ -5,7 +5,7 @@ use super::head::ID_LIMIT;
 use super::journal::{Attempt, AttemptState, Journal, Refusal, Rejection, Slot};
 use super::observed::{Observed, Posted};
 use super::refused::refuse;
-use super::shards::{Round, hold_id, record, with_state, without_file};
+use super::shards::{Round, hold_id, record, said, with_state, without_file};
 use crate::api::UnknownSubmissionPolicy;
 use crate::api::conditions::reasons;
 use crate::api::text::clip;
@@ -13,7 +13,7 @@ use crate::api::text::clip;
 const POLICY_IS_HOLD: &str = "no batch of it is found; the provider's `unknownSubmissionPolicy` is Hold";
 
 /// Stands in an answer for what only a person can know.
-const ID_TO_FILL_IN: &str = "BATCH_ID";
+pub(super) const ID_TO_FILL_IN: &str = "BATCH_ID";
 
 const UNSEARCHABLE: &str = "the provider's list of batches cannot be searched, so that nothing proves that no batch runs; look \
                             at the provider and answer";
@@ -95,7 +95,7 @@ pub(super) fn ask_for_twins(
 }
 
 fn is_adopted(o: &Observed, batch_id: &str) -> bool {
-    o.job.answer.as_ref().is_some_and(|(_, answer)| answer.strip_prefix("adopt:") == Some(batch_id))
+    o.job.answers.ids().any(|(_, answer)| answer.strip_prefix("adopt:") == Some(batch_id))
 }
 
 /// Shows at once what the server said to the POST, while it is found out what became of it.
@@ -214,10 +214,7 @@ fn revoked(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> St
 
 /// A person's answer to the question what became of an intent.
 fn answered(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> Option<Step> {
-    let (id, answer) = o.job.answer.as_ref()?;
-    if *id != hold_id("unknown", attempt) {
-        return None;
-    }
+    let answer = said(o, journal, &hold_id("unknown", attempt))?;
     match answer.strip_prefix("adopt:") {
         // Copied as it stands.
         Some("" | ID_TO_FILL_IN) => None,

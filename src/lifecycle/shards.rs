@@ -1,8 +1,10 @@
 //! The submission protocol, shard by shard: see `docs/architecture.md` for the argument behind each rule.
 
+use std::collections::BTreeSet;
+
 use super::collecting;
 use super::decide::{Step, Stuck, Waiting};
-use super::journal::{Attempt, AttemptState, Journal, Refusal, Rejection, Shard, Slot};
+use super::journal::{Attempt, AttemptState, Heard, Journal, Refusal, Rejection, Shard, Slot};
 use super::observed::{Look, Observed, Posted, Seen, Task};
 use super::refused::refuse;
 use super::start::start;
@@ -79,6 +81,7 @@ pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPol
     let mut in_vain = None;
     round.step = owed
         .or_else(|| following(o, journal, closing, &mut round, &mut in_vain))
+        .or_else(|| hear(o, journal, &round.holds))
         .or_else(|| in_vain.take_if(|_| o.memory.stumbled))
         // Before anything is started: what is settled would gather in the head for as long as there is something to start.
         .or_else(|| settled::delete_files(o, journal, closing))
@@ -351,13 +354,56 @@ fn turned_away(
 
 /// A person's answer to the question what is to become of a batch that the provider does not know.
 fn given_up(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, batch_id: &str) -> Option<AttemptState> {
-    let (id, answer) = o.job.answer.as_ref()?;
-    match (*id == hold_id("lost", attempt), answer.as_str()) {
-        (true, "lost") => Some(lost_batch(journal.requests_of(slot), batch_id)),
-        (true, "resend") => {
+    match said(o, journal, &hold_id("lost", attempt))? {
+        "lost" => Some(lost_batch(journal.requests_of(slot), batch_id)),
+        "resend" => {
             Some(AttemptState::Revoked { message: format!("a person said that batch {batch_id} does not exist") })
         }
         _ => None,
+    }
+}
+
+/// What a person answered to this very question, or to all of its kind while it was open.
+pub(super) fn said<'a>(o: &'a Observed, journal: &'a Journal, id: &str) -> Option<&'a str> {
+    let to_all = || journal.heard.as_ref()?.to.get(id).map(String::as_str);
+    o.job.answers.to(id).or_else(to_all)
+}
+
+/// Writes a person's answer to all questions of a kind down for each that is open: a batch that is sent again for it, and lost
+/// again, is asked about again.
+fn hear(o: &Observed, journal: &Journal, holds: &[Hold]) -> Option<Step> {
+    let heard = journal.heard.clone().unwrap_or_default();
+    let said = o.job.answers.name_of_kinds().unwrap_or_default();
+    if said == heard.said || holds.is_empty() {
+        return None;
+    }
+    let answer = |hold: &Hold| {
+        let (kind, _) = hold.id.split_once('-')?;
+        let answer = o.job.answers.to_kind(kind)?;
+        hold.takes(answer).then(|| (hold.id.clone(), answer.to_string()))
+    };
+    let new: Vec<_> = holds.iter().filter_map(answer).collect();
+    // Answers that are taken back can be given again.
+    if new.is_empty() && !said.is_empty() {
+        return None;
+    }
+    let open: BTreeSet<String> =
+        attempts(journal).flat_map(|(_, a)| ["lost", "unknown"].map(|kind| hold_id(kind, a))).collect();
+    let to = heard.to.into_iter().filter(|(id, _)| open.contains(id)).chain(new).collect();
+    Some(Step::Swap(journal.next(|j| j.heard = Some(Heard { said, to }))))
+}
+
+impl Hold {
+    /// Whether this is one of its answers, with what a person has to fill in filled in.
+    pub(super) fn takes(&self, answer: &str) -> bool {
+        let blank = |one: &str| one.split_once(resolve::ID_TO_FILL_IN).map(|(before, _)| before.to_string());
+        let fits = |one: &str| match blank(one) {
+            Some(before) => {
+                answer.strip_prefix(&before).is_some_and(|id| !id.is_empty() && id != resolve::ID_TO_FILL_IN)
+            }
+            None => answer == one,
+        };
+        self.answers.iter().filter_map(|a| a.strip_prefix(&self.id)?.strip_prefix('=')).any(fits)
     }
 }
 

@@ -75,7 +75,7 @@ fn copied(o: &Observed, journal: &Journal) -> Step {
     let owner = &journal.owner;
     let times = journal.taken_over.as_ref().map_or(0, |t| t.times);
     let id = format!("owner-{}-{times}", owner.uid.get(..8).unwrap_or(&owner.uid));
-    let told_to = o.job.answer.as_ref().is_some_and(|(of, answer)| *of == id && answer == "take");
+    let told_to = o.job.answers.to(&id) == Some("take");
     if told_to || journal.closing == Some(DeletionPolicy::Orphan) {
         let from = journal.named_after().to_string();
         return Step::Swap(journal.next(|j| {

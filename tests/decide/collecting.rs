@@ -80,7 +80,7 @@ fn answers_that_are_named_in_no_way_that_can_be_used_are_asked_about_and_never_s
     assert_eq!(why.holds[0].answers, ["lost-intent-1=lost", "lost-intent-1=resend"]);
     memory.looks.get_mut("batch-1").unwrap().at = NOW - 60_000;
     assert_eq!(step(&job(), Some(&journal), &memory), Step::Poll(SLOT), "it may be mended at the provider");
-    let lost = JobView { answer: Some(("lost-intent-1".into(), "lost".into())), ..job() };
+    let lost = JobView { answers: Answers::one("lost-intent-1", "lost"), ..job() };
     memory.deleted.insert("file-1".into());
     let Step::Swap(next) = step(&lost, Some(&journal), &memory) else { panic!("the answer counts") };
     assert_eq!(next.shards[0].settled().unwrap().missing, 1);

@@ -18,9 +18,9 @@ use batchjob_operator::api::{
     ProviderType, RequestCounts, UnknownSubmissionPolicy,
 };
 use batchjob_operator::lifecycle::{
-    Attempt, AttemptState, Collected, Commit, Failure, Halved, JobView, Journal, Look, ManifestView, Memory, Observed,
-    Owner, PartRef, Pass, Plan, Planned, Posted, ProviderView, Refusal, Rejection, Search, Seen, Shard, Shards, Slot,
-    Step, Stuck, Task, Tidied, Timing, Untidy, Waiting, decide, error_summary, may_be_submitted, project,
+    Answers, Attempt, AttemptState, Collected, Commit, Failure, Halved, JobView, Journal, Look, ManifestView, Memory,
+    Observed, Owner, PartRef, Pass, Plan, Planned, Posted, ProviderView, Refusal, Rejection, Search, Seen, Shard,
+    Shards, Slot, Step, Stuck, Task, Tidied, Timing, Untidy, Waiting, decide, error_summary, may_be_submitted, project,
 };
 
 const TIMING: Timing =
@@ -58,7 +58,7 @@ fn job() -> JobView {
         finished: false,
         mended: false,
         tidy: false,
-        answer: None,
+        answers: Default::default(),
         fingerprint: "f".into(),
         stuck: None,
         is_lost: false,

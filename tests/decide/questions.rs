@@ -29,7 +29,7 @@ fn deletes_its_file() -> Step {
 #[test]
 fn a_persons_none_deletes_the_input_file_before_it_counts() {
     let journal = journal(owner("j", "u"), Some(AttemptState::Intended));
-    let told = JobView { answer: Some(("unknown-intent-1".into(), "none".into())), ..job() };
+    let told = JobView { answers: Answers::one("unknown-intent-1", "none"), ..job() };
     let mut memory = memory();
     assert_eq!(step(&told, Some(&journal), &memory), deletes_its_file());
     memory.deleted.insert("file-1".into());
@@ -40,7 +40,7 @@ fn a_persons_none_deletes_the_input_file_before_it_counts() {
 #[test]
 fn a_persons_resend_deletes_the_input_file_before_it_counts() {
     let journal = journal(owner("j", "u"), submitted());
-    let told = JobView { answer: Some(("lost-intent-1".into(), "resend".into())), ..job() };
+    let told = JobView { answers: Answers::one("lost-intent-1", "resend"), ..job() };
     let mut memory = memory();
     memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::NotFound });
     assert_eq!(step(&told, Some(&journal), &memory), deletes_its_file());
@@ -73,7 +73,7 @@ fn asked_and_answered(job: &JobView, journal: &Journal, memory: &Memory) -> (Str
     let Step::Wait { why, .. } = step(job, Some(journal), memory) else { panic!("nobody is asked") };
     let (id, answer) = why.holds[0].answers[0].split_once('=').unwrap();
     assert_eq!(id, why.holds[0].id);
-    (why.holds[0].message.clone(), JobView { answer: Some((id.into(), answer.into())), ..job.clone() })
+    (why.holds[0].message.clone(), JobView { answers: Answers::one(id, answer), ..job.clone() })
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn an_answer_that_was_copied_with_its_blank_is_none() {
     memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
     let Step::Wait { why, .. } = step(&hold, Some(&journal), &memory) else { panic!("nobody is asked") };
     let blank = why.holds[0].answers.iter().find(|a| a.contains("adopt:")).unwrap().split_once('=').unwrap();
-    let said = |answer: &str| JobView { answer: Some((blank.0.into(), answer.into())), ..hold.clone() };
+    let said = |answer: &str| JobView { answers: Answers::one(blank.0, answer), ..hold.clone() };
     assert!(matches!(step(&said(blank.1), Some(&journal), &memory), Step::Wait { .. }));
     let filled_in = blank.1.replace("BATCH_ID", "batch-7");
     let Step::Swap(next) = step(&said(&filled_in), Some(&journal), &memory) else { panic!("not adopted") };
@@ -124,10 +124,10 @@ fn a_lost_journal_is_given_up_on_a_persons_word_for_this_very_question() {
     let (id, answer) = hold.answers[0].split_once('=').unwrap();
     assert_eq!((id, answer), (hold.id.as_str(), "abandon"));
     for (id, answer) in [("journal-other", "abandon"), (id, "none"), ("", "abandon")] {
-        let other = JobView { answer: Some((id.into(), answer.into())), ..gone.clone() };
+        let other = JobView { answers: Answers::one(id, answer), ..gone.clone() };
         assert_eq!(asked(&other, &memory), Some(hold.clone()), "{id}={answer}");
     }
-    let told = JobView { answer: Some((id.into(), answer.into())), ..gone };
+    let told = JobView { answers: Answers::one(id, answer), ..gone };
     assert_eq!(step(&told, None, &memory), Step::CancelUnjournaled { batch_id: "batch-1".into() });
     memory.cancelled.insert("batch-1".into());
     let Step::Open(end) = step(&told, None, &memory) else { panic!("it goes on") };
@@ -154,7 +154,7 @@ fn what_was_turned_away_and_may_have_a_twin_in_a_list_that_nobody_can_search_is_
     let hold = &why.holds[0];
     assert!(hold.message.contains("batch-1 was turned away (full)"), "{}", hold.message);
     assert_eq!(hold.answers, ["unknown-intent-1=none", "unknown-intent-1=adopt:BATCH_ID"]);
-    let said = |answer: &str| JobView { answer: Some((hold.id.clone(), answer.into())), ..job() };
+    let said = |answer: &str| JobView { answers: Answers::one(&hold.id, answer), ..job() };
     let Step::Swap(next) = step(&said("adopt:batch-2"), Some(&journal), &memory) else { panic!("not adopted") };
     assert_eq!(next.shards[0].batch_in_flight(), Some("batch-2"));
     memory.looks.insert("batch-2".into(), Look { at: NOW, seen });
@@ -176,4 +176,82 @@ fn what_was_turned_away_and_may_have_a_twin_in_a_list_that_nobody_can_search_is_
     let Step::Wait { why, .. } = step(&job(), Some(&long), &memory) else { panic!("nobody is asked") };
     let message = &why.holds[0].message;
     assert!(message.len() <= 1024 && message.ends_with("are sent, and paid, anew"), "{} {message}", message.len());
+}
+
+/// Four shards whose batches the provider does not know any more.
+fn lost(n: usize) -> (Journal, Memory) {
+    let mut journal = journal(owner("j", "u"), submitted());
+    let mut memory = memory();
+    let shard = journal.shards[0].clone();
+    journal.shards.clear();
+    for i in 0..n {
+        let (mut shard, batch_id) = (shard.clone(), format!("batch-{i}"));
+        let attempt = shard.attempt.as_mut().unwrap();
+        (attempt.intent_id, attempt.file_id) = (format!("{i:08}-intent"), format!("file-{i}"));
+        attempt.state = AttemptState::Submitted { batch_id: batch_id.clone(), at: 0 };
+        journal.shards.push(shard);
+        memory.looks.insert(batch_id, Look { at: NOW, seen: Seen::NotFound });
+        memory.deleted.insert(format!("file-{i}"));
+    }
+    (journal, memory)
+}
+
+fn is_revoked(journal: &Journal, shard: usize) -> bool {
+    matches!(journal.shards[shard].attempt.as_ref().unwrap().state, AttemptState::Revoked { .. })
+}
+
+/// Answers as a person annotates them, applied until there is nothing left to do.
+fn answered(journal: &Journal, memory: &Memory, annotation: &str) -> (Journal, Step) {
+    let told = JobView { answers: Answers::parse(annotation), suspend: true, ..job() };
+    let mut journal = journal.clone();
+    loop {
+        match step(&told, Some(&journal), memory) {
+            Step::Swap(next) => journal = next,
+            step => return (journal, step),
+        }
+    }
+}
+
+#[test]
+fn one_annotation_answers_hundreds_of_questions_and_none_that_is_asked_later() {
+    let (journal, mut memory) = lost(300);
+    let (sent, _) = answered(&journal, &memory, "lost-*=resend");
+    assert!((0..300).all(|shard| is_revoked(&sent, shard)));
+    // The first of them is sent again, and lost again.
+    let mut again = sent.clone();
+    let attempt = again.shards[0].attempt.as_mut().unwrap();
+    (attempt.number, attempt.intent_id) = (2, "99999999-intent".into());
+    attempt.state = AttemptState::Submitted { batch_id: "batch-x".into(), at: 0 };
+    memory.looks.insert("batch-x".into(), Look { at: NOW, seen: Seen::NotFound });
+    let (kept, step) = answered(&again, &memory, "lost-*=resend");
+    let Step::Wait { why, .. } = step else { panic!("{step:?}") };
+    assert!(why.holds.len() == 1 && !is_revoked(&kept, 0), "an answer that was heard is not heard again");
+    // A person who takes it back can give it again.
+    let (taken_back, _) = answered(&kept, &memory, "");
+    let (resent, _) = answered(&taken_back, &memory, "lost-*=resend");
+    assert!(is_revoked(&resent, 0));
+}
+
+#[test]
+fn several_answers_stand_in_one_annotation_and_each_is_for_its_question() {
+    let (journal, memory) = lost(3);
+    let (next, step) = answered(&journal, &memory, "lost-00000000=resend, lost-00000002=lost");
+    assert!(is_revoked(&next, 0) && next.shards[2].settled().is_some());
+    let Step::Wait { why, .. } = step else { panic!("{step:?}") };
+    let open: Vec<&str> = why.holds.iter().map(|hold| hold.id.as_str()).collect();
+    assert_eq!(open, ["lost-00000001"]);
+}
+
+#[test]
+fn what_is_misspelt_answers_nothing_and_is_named() {
+    let (journal, memory) = lost(2);
+    let annotation = "lost-*=resned,lots-*=resend,lost-00000000=none,lost-7=lost,resend,unknown-*=adopt:b";
+    let (next, step) = answered(&journal, &memory, annotation);
+    assert_eq!(next, journal, "nothing is done");
+    let told = JobView { answers: Answers::parse(annotation), suspend: true, ..job() };
+    let observed =
+        Observed { now: NOW, nonce: "n", timing: &TIMING, job: &told, journal: Some(&journal), memory: &memory };
+    let status = project(&observed, &BatchJobStatus::default(), Some(1), &step).unwrap();
+    let held = status.conditions.iter().find(|c| c.type_ == "Held").unwrap();
+    insta::assert_snapshot!(held.message, @"");
 }

@@ -115,7 +115,7 @@ fn where_nothing_can_settle_what_a_gateway_refused_a_person_is_asked_at_once_wit
         let hold = &why.holds[0];
         assert!(hold.message.contains("the server's words") && !hold.message.contains("lost"), "{}", hold.message);
         assert_eq!(hold.answers, ["unknown-intent-1=none", "unknown-intent-1=adopt:BATCH_ID"]);
-        let answered = JobView { answer: Some(("unknown-intent-1".into(), "none".into())), ..job };
+        let answered = JobView { answers: Answers::one("unknown-intent-1", "none"), ..job };
         assert!(matches!(step(&answered, Some(journal), &memory), Step::DeleteFiles { must: true, .. }));
     }
 }

@@ -131,7 +131,7 @@ fn answers_that_are_gone_are_asked_about_and_looked_for() {
     asked(true, NOW - 60_000, None);
     memory.running.clear();
     assert_eq!(step(&job(), Some(&journal), &memory), Step::Collect { slot, patient: false });
-    let lost = JobView { answer: Some(("lost-intent-1".into(), "lost".into())), ..job() };
+    let lost = JobView { answers: Answers::one("lost-intent-1", "lost"), ..job() };
     memory.deleted.insert("file-1".into());
     let Step::Swap(next) = step(&lost, Some(&journal), &memory) else { panic!("the answer counts") };
     assert_eq!(next.shards[0].settled().unwrap().missing, 1);

@@ -44,7 +44,7 @@ use When::{After, Before};
 /// The journal's writes in order: opened, planned, intent, recorded, settled, committed.
 const EARLY: [Moment; 7] = [
     moment("the finalizer is on", Kubernetes, "PATCH", "/batchjobs/", 1, After),
-    moment("the spec is locked", Kubernetes, "PUT", "/status", 1, After),
+    moment("the spec is locked", Kubernetes, "PATCH", "/status", 1, After),
     moment("the journal is open", Storage, "PUT", "journal.json", 1, After),
     moment("a shard is not staged yet", Storage, "PUT", "/shards/", 2, Before),
     moment("the plan is written", Storage, "PUT", "journal.json", 2, After),

@@ -1,13 +1,15 @@
 //! How the operator behaves as a process: quiet, stopped in time, kept to its namespaces.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use batchjob_operator::api::BatchJobObject as BatchJob;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::eventually;
 use crate::support::quiet::CANARY;
-use crate::support::scene::Scene;
+use crate::support::scene::{Scene, requests};
+use crate::support::shared::audit_log;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unchanged_poll_writes_nothing() {
@@ -134,4 +136,67 @@ async fn after_sigterm_no_submission_is_begun() {
     let job = scene.wait_complete("j").await;
     assert_eq!(job.status.unwrap().batches.len(), 2);
     scene.sim.assert_billed_once(3).await;
+}
+
+/// How often the operator asked the API server for what, in the scene's namespace: verb, resource and name.
+fn calls(scene: &Scene, from: usize) -> BTreeMap<(String, String, String), usize> {
+    let log = std::fs::read_to_string(audit_log()).unwrap();
+    let mut calls = BTreeMap::new();
+    for event in log.lines().skip(from).filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        let of = &event["objectRef"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+        if text(&of["namespace"]) == scene.namespace && event["stage"] == "ResponseComplete" {
+            let resource = match text(&of["subresource"]) {
+                sub if sub.is_empty() => text(&of["resource"]),
+                sub => format!("{}/{sub}", text(&of["resource"])),
+            };
+            let name = if resource == "events" { String::new() } else { text(&of["name"]) };
+            *calls.entry((text(&event["verb"]), resource, name)).or_default() += 1;
+        }
+    }
+    calls
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_one_line_job_asks_the_api_server_for_little() {
+    let scene = Scene::new("few-calls", &["--batch-duration", "200ms"]).await;
+    scene.provider_judged("llm").await;
+    let one_line = json!({"spec": {"input": {"inline": {"requests": requests("one-line", 1)}}}});
+    let from = std::fs::read_to_string(audit_log()).unwrap().lines().count();
+    scene.apply_job("j", one_line.clone());
+    scene.wait_tidy("j").await;
+    eventually("its last event is told", 10, || async { (scene.told("Completed").await.len() == 1).then_some(()) })
+        .await;
+    let calls = calls(&scene, from);
+    let count = |verb: &str, resource: &str| -> usize {
+        calls.iter().filter(|((v, r, _), _)| v == verb && r == resource).map(|(_, n)| n).sum()
+    };
+    assert!(count("get", "batchjobs") <= 8, "{calls:#?}");
+    assert!(count("get", "batchproviders") <= 1, "{calls:#?}");
+    assert!(count("get", "secrets") <= 2, "{calls:#?}");
+    assert!(count("patch", "batchjobs/status") <= 4, "{calls:#?}");
+    assert_eq!(count("update", "batchjobs/status"), 0, "{calls:#?}");
+    assert_eq!(
+        (count("patch", "batchjobs"), count("create", "events"), count("patch", "events")),
+        (1, 4, 0),
+        "{calls:#?}"
+    );
+    assert!(
+        count("patch", "batchjobs") + count("patch", "batchjobs/status") + count("create", "events") <= 8,
+        "{calls:#?}"
+    );
+    // Jobs that name the same Secrets and provider share what was read of them.
+    let from = std::fs::read_to_string(audit_log()).unwrap().lines().count();
+    let began = Instant::now();
+    for i in 0..8 {
+        scene.apply_job(&format!("many-{i}"), one_line.clone());
+    }
+    for i in 0..8 {
+        scene.wait_tidy(&format!("many-{i}")).await;
+    }
+    let rounds = began.elapsed().as_secs() as usize / 15 + 1;
+    let shared = self::calls(&scene, from);
+    let secrets: usize = shared.iter().filter(|((v, r, _), _)| v == "get" && r == "secrets").map(|(_, n)| n).sum();
+    assert!(secrets <= 2 * rounds, "{shared:#?}");
+    scene.sim.assert_billed_once(9).await;
 }

@@ -241,7 +241,7 @@ impl Protocol {
                 w.left.answers -= 1;
                 w.history.answered = true;
                 let (at, question, answer) = self.answers_to_holds(w).swap_remove(i);
-                w.edit_object(at, 0, |o| o.answer = Some((question, answer)))?;
+                w.edit_object(at, 0, |o| o.answers = Answers::one(&question, &answer))?;
             }
             _ => return None,
         }
@@ -250,7 +250,7 @@ impl Protocol {
 
     /// What people who look at the provider may say to the holds of the moment: of which object, to which question, and what.
     fn answers_to_holds(&self, w: &World) -> Vec<(usize, String, String)> {
-        let unanswered = |r: &usize| w.object_of(*r).is_some_and(|o| o.answer.is_none());
+        let unanswered = |r: &usize| w.object_of(*r).is_some_and(|o| o.answers == Answers::default());
         let idle = (0..2).filter(|r| w.replicas[*r].doing == Doing::Nothing).filter(unanswered);
         let holds = idle.filter_map(|r| match self.intends(w, r)? {
             Step::Wait { why, .. } => Some(why.holds.into_iter().map(move |hold| (w.replicas[r].sees, hold.id))),

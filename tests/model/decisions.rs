@@ -42,7 +42,7 @@ impl Protocol {
             finished: false,
             mended: false,
             tidy: false,
-            answer: None,
+            answers: Default::default(),
             fingerprint: "k".into(),
             stuck: None,
             is_lost: false,
@@ -60,8 +60,9 @@ impl Protocol {
             Some(Mutant::AnswersAny) => {
                 let recorded = |a: &&Attempt| matches!(a.state, AttemptState::Submitted { .. });
                 let asked = w.journal.as_deref().and_then(|j| attempts(j).find(recorded));
-                let of = |(_, said): (String, String)| Some((format!("lost-{}", asked?.intent_id), said));
-                let job = JobView { answer: job.answer.clone().and_then(of), ..job.clone() };
+                let said = job.answers.ids().next().map(|(_, said)| said);
+                let of = asked.zip(said).map(|(a, said)| Answers::one(&format!("lost-{}", a.intent_id), said));
+                let job = JobView { answers: of.unwrap_or_default(), ..job.clone() };
                 observed(&job, w.journal.as_deref())
             }
             Some(Mutant::TidiesUnwritten) if job.deleting_since.is_some() => {

@@ -73,7 +73,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use batchjob_operator::api::{DeletionPolicy, InputStatus, Lock, Outcome, ProviderFilePolicy, RequestCounts};
 use batchjob_operator::lifecycle::{
-    Attempt, AttemptState, Collected, Commit, Halved, JobView, Journal, Look, ManifestView, MaxFailed, Memory,
+    Answers, Attempt, AttemptState, Collected, Commit, Halved, JobView, Journal, Look, ManifestView, MaxFailed, Memory,
     Observed, Owner, PartRef, Pass, Plan, Planned, Posted, Reading, Refusal, Rejection, Search, Seen, Shard, Short,
     Slot, Step, Tidied, Timing, Tries, Unanswered, decide,
 };

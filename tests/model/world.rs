@@ -242,7 +242,7 @@ impl World {
             || self.posts.iter().any(|p| p.intent == id || p.file == id)
             || self.batches.iter().any(|b| b.intent == id || b.file == id || answers_of(&b.id) == id)
             || self.replicas.iter().any(|r| matches!(&r.doing, Doing::Unsure(i) | Doing::Waiting(i) if i == id))
-            || self.objects.iter().flatten().any(|o| o.answer.as_ref().is_some_and(|(of, _)| of.ends_with(id)))
+            || self.objects.iter().flatten().any(|o| o.answers.ids().any(|(of, _)| of.ends_with(id)))
             || self.is_work(id)
     }
 

@@ -194,7 +194,7 @@ fn job() -> JobView {
         finished: false,
         mended: false,
         tidy: false,
-        answer: None,
+        answers: Default::default(),
         fingerprint: "6b2ea0e170e4cd3f".into(),
         stuck: None,
         is_lost: false,

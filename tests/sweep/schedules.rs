@@ -97,7 +97,7 @@ fn is_at_the_heart(call: &Call) -> bool {
         || call.is(Way::Provider, "GET", "batches")
         || call.is(Way::Provider, "DELETE", "files/*")
         || call.is(Way::Storage, "PUT", "_batchjob/journal.json")
-        || call.is(Way::Kubernetes, "PUT", "batchjobs/j/status")
+        || call.is(Way::Kubernetes, "PATCH", "batchjobs/j/status")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,7 +52,7 @@ pub fn started(name: &str, args: &[String]) -> Cluster {
 }
 
 /// Every request of the operators of this run; judged by tests/rights.rs.
-fn audit_log() -> PathBuf {
+pub fn audit_log() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e-audit.log")
 }
 
