@@ -79,13 +79,15 @@ impl Answers {
 /// The words of a text, apart by commas and spaces; spaces around `=` do not part any.
 fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = vec![];
-    let mut joins = false;
-    for part in text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty()) {
-        match words.last_mut().filter(|_| joins || part.starts_with('=')) {
-            Some(last) => last.push_str(part),
-            None => words.push(part.into()),
+    for some in text.split(',') {
+        let mut joins = false;
+        for (i, part) in some.split_whitespace().enumerate() {
+            match words.last_mut().filter(|_| i > 0 && (joins || part.starts_with('='))) {
+                Some(last) => last.push_str(part),
+                None => words.push(part.into()),
+            }
+            joins = part.ends_with('=');
         }
-        joins = part.ends_with('=');
     }
     words
 }
@@ -123,6 +125,6 @@ mod tests {
     fn what_cannot_be_read_or_says_two_things_answers_nothing_and_is_named() {
         let answers = Answers::parse("lost-1 resend,lost-2=,=lost,lost-3=lost,lost-3=resend,lost-*=lost,lost-*=resend");
         assert_eq!(answers.ids().count(), 0, "{answers:?}");
-        assert_eq!(answers.unreadable(), ["lost-1", "resend", "lost-2==lost", "lost-3=resend", "lost-*=resend"]);
+        assert_eq!(answers.unreadable(), ["lost-1", "resend", "lost-2=", "=lost", "lost-3=resend", "lost-*=resend"]);
     }
 }

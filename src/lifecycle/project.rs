@@ -49,7 +49,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
         }
         Step::Pin => vec![],
         Step::Wait { why, .. } if why.stage != reasons::FINISHED => {
-            status.holds = why.holds.iter().take(8).cloned().collect();
+            status.holds = why.holds.iter().take(questions::SHOWN).cloned().collect();
             status.holds.iter_mut().for_each(|hold| hold.message = clip(std::mem::take(&mut hold.message), 1024));
             waiting(why, o)
         }

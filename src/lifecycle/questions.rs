@@ -10,6 +10,8 @@ use crate::api::{Hold, annotations};
 
 /// Parts of an annotation that are named as not understood.
 const NAMED: usize = 5;
+/// Questions that `status.holds` has room for.
+pub(super) const SHOWN: usize = 8;
 
 /// The first question with a command to copy for each answer, how the others are answered, and what of the annotation was not
 /// understood; None where nothing is asked.
@@ -23,9 +25,8 @@ pub(super) fn asked(o: &Observed, holds: &[Hold]) -> Option<String> {
     if holds.len() > 1 {
         let n = holds.len();
         let of_kinds: Vec<String> = kinds(holds).iter().map(|answer| format!("`{annotate}'{key}={answer}'`")).collect();
-        asked += &format!(
-            ". {n} questions are open, and `status.holds` has the first 8: one annotation may hold several answers, apart by commas"
-        );
+        let shown = if n > SHOWN { format!(", and `status.holds` has the first {SHOWN}") } else { String::new() };
+        asked += &format!(". {n} questions are open{shown}: one annotation may hold several answers, apart by commas");
         if !of_kinds.is_empty() {
             asked += &format!("; all that are open now are answered with {}", of_kinds.join(" or "));
         }
