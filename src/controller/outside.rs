@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::client::ClientBuilder;
 use kube::{Client, Config};
 
 use super::cluster;
+use super::fair::FairCalls;
 use super::run::StartError;
 use super::trouble::Trouble;
 use crate::api::conditions::reasons;
@@ -73,11 +75,11 @@ impl Outside {
     /// When no cluster is named, or TLS cannot be set up.
     pub fn infer(hosts: HostPolicy, proxy: Option<EgressProxy>) -> Result<Outside, StartError> {
         let cluster = cluster::infer().map_err(StartError::NoCluster)?;
-        let client =
-            |cluster: Config| Client::try_from(cluster).map_err(|e: kube::Error| StartError::NoCluster(e.to_string()));
+        let no_cluster = |e: kube::Error| StartError::NoCluster(e.to_string());
+        let calls = ClientBuilder::try_from(config(cluster.clone())).map_err(no_cluster)?;
         Ok(Outside {
-            client: client(config(cluster.clone()))?,
-            watching: client(watching_config(cluster))?,
+            client: calls.with_layer(&FairCalls::new()).build(),
+            watching: Client::try_from(watching_config(cluster)).map_err(no_cluster)?,
             transport: Transport::new(hosts)
                 .and_then(|transport| transport.through(proxy))
                 .map_err(|e| StartError::Other(crate::transport::chain(&e)))?,

@@ -21,7 +21,7 @@ use crate::lifecycle::{Memory, Task};
 use crate::transport::{Meter, Patience};
 
 /// MiB that transfers may hold together.
-pub(super) const LIMITS: Limits = Limits { total: 128, per_namespace: u64::MAX, per_lane: u64::MAX };
+pub(super) const LIMITS: Limits = Limits { total: 128, per_namespace: u64::MAX };
 
 /// MiB that a small transfer holds: one that waits for its first bytes, or moves few.
 const SMALL: u64 = 1;

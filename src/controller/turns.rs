@@ -10,8 +10,8 @@ use super::fair::{Claim, Limits, Share};
 use crate::api::BatchJob;
 
 /// Visits at a time. Each holds one object and what it reads of the journal. A store that does not answer holds up the visits of
-/// its own jobs, at most [`Limits::per_lane`] of them, for as long as a call of storage may take; see `Folder`.
-pub(super) const LIMITS: Limits = Limits { total: 128, per_namespace: 16, per_lane: 8 };
+/// its own jobs, at most half of those of their namespace, for as long as a call of storage may take; see `Folder`.
+pub(super) const LIMITS: Limits = Limits { total: 128, per_namespace: 16 };
 
 /// Time after which a visit goes back into the queue before its next step.
 const LONG: Duration = Duration::from_secs(1);

@@ -16,8 +16,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::eventually;
+use crate::support::proxy::Proxy;
 use crate::support::quiet::CANARY;
 use crate::support::scene::{Scene, batch_lines, condition, requests};
+use crate::support::shared::storage;
 
 /// How a server treats whoever connects.
 #[derive(Clone)]
@@ -200,9 +202,17 @@ fn provider_at(scene: &mut Scene, server: &Server) {
     scene.example("provider.yaml");
 }
 
-fn output_at(server: &Server) -> impl Fn(&mut Value) {
-    let url = server.url.clone();
+fn output_at(url: &str) -> impl Fn(&mut Value) {
     move |job| job["spec"]["output"]["objectStore"]["endpoint"] = json!(url)
+}
+
+fn input_at(scene: &Scene, url: &str) -> impl Fn(&mut Value) {
+    let uri = format!("s3://tests/{}/in/", scene.namespace);
+    move |job| {
+        let mut location = job["spec"]["output"]["objectStore"].clone();
+        (location["endpoint"], location["uri"]) = (json!(url), json!(uri));
+        job["spec"]["input"] = json!({"objectStore": location});
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,7 +232,7 @@ async fn a_quiet_namespace_is_undisturbed_by_silent_and_slow_servers_and_by_a_fl
     world.is_undisturbed_by("64 jobs on a provider that drips a byte a second").await;
 
     let bucket = Server::start(Manner::Silent).await;
-    create_many(&world.noisy[2], "silent-bucket", 64, output_at(&bucket)).await;
+    create_many(&world.noisy[2], "silent-bucket", 64, output_at(&bucket.url)).await;
     bucket.holds(4).await;
     world.is_undisturbed_by("64 jobs on a silent bucket").await;
 
@@ -238,18 +248,42 @@ async fn a_quiet_namespace_is_undisturbed_by_silent_and_slow_servers_and_by_a_fl
     create_many(&world.noisy[5], "flood", 500, |_| {}).await;
     world.is_undisturbed_by("a flood of 500 jobs").await;
 
-    // Of each kind some, in several namespaces.
+    // The same again and worse, over several namespaces.
     let input = Server::start(Manner::Silent).await;
     for scene in &world.noisy[..5] {
-        create_many(scene, "dripping-bucket", 12, output_at(&drips)).await;
-        let silent_input = |job: &mut Value| {
-            let mut location = job["spec"]["output"]["objectStore"].clone();
-            location["endpoint"] = json!(input.url);
-            job["spec"]["input"] = json!({"objectStore": location});
-            job["spec"]["input"]["objectStore"]["uri"] = json!(format!("s3://tests/{}/in/", scene.namespace));
-        };
-        create_many(scene, "silent-input", 12, silent_input).await;
+        create_many(scene, "dripping-bucket", 12, output_at(&drips.url)).await;
+        create_many(scene, "silent-input", 12, input_at(scene, &input.url)).await;
     }
     input.holds(4).await;
     world.is_undisturbed_by("silent inputs and dripping buckets of five namespaces").await;
+
+    let bucket = Proxy::that_hangs(&storage().endpoint, "PUT", "/shards/").await;
+    let mut answers = vec![];
+    for scene in &world.noisy[..5] {
+        create_many(scene, "stuck-shards", 12, output_at(&bucket.url)).await;
+        let provider = Proxy::that_hangs(scene.sim.url.trim_end_matches("/v1"), "GET", "/content").await;
+        let manifest = scene.manifest("provider.yaml").replace(&scene.base_url, &format!("{}/v1", provider.url));
+        scene.apply(&manifest.replace("name: llm\n", "name: half\n"));
+        create_many(scene, "stuck-answers", 12, |job| job["spec"]["providerRef"]["name"] = json!("half")).await;
+        answers.push(provider);
+    }
+    let stuck =
+        || async { (bucket.hanging() > 8 && answers.iter().map(Proxy::hanging).sum::<usize>() > 8).then_some(()) };
+    eventually("buckets and providers are stuck half way", 60, stuck).await;
+    world.is_undisturbed_by("buckets and providers that are stuck half way, of five namespaces").await;
+
+    for scene in &world.noisy {
+        let manifest = scene.manifest("provider.yaml").replace(&scene.base_url, &scene.sim.url);
+        scene.apply(&manifest.replace("name: llm\n", "name: honest\n"));
+    }
+    let floods = world.noisy.iter().map(|scene| {
+        create_many(scene, "another-flood", 60, |job| job["spec"]["providerRef"]["name"] = json!("honest"))
+    });
+    futures::future::join_all(floods).await;
+    world.is_undisturbed_by("floods of six namespaces").await;
+
+    for scene in &world.noisy {
+        scene.kubectl(&["delete", "bjob", "--all", "--wait=false"]);
+    }
+    world.is_undisturbed_by("deletions of them all").await;
 }

@@ -1,5 +1,6 @@
-//! What all jobs share, fair by namespace: turns of visits, and the memory of transfers.
+//! What all jobs share, fair by namespace: turns of visits, the memory of transfers, and calls to the API server.
 
+mod calls;
 mod queue;
 
 use std::collections::{BTreeMap, HashMap};
@@ -7,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
 
+pub(super) use calls::FairCalls;
 pub(super) use queue::{Claim, Limits};
 
 use queue::FairQueue;
@@ -110,7 +112,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_stops_waiting_holds_nobody_up_and_who_is_done_gives_back() {
-        let shares = Shares::new(Limits { total: 1, per_namespace: 1, per_lane: 1 });
+        let shares = Shares::new(Limits { total: 1, per_namespace: 1 });
         let first = shares.take(claim("a")).await;
         let mut gives_up = Box::pin(shares.take(claim("b")));
         let mut waits = Box::pin(shares.take(claim("c")));
@@ -127,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_share_that_was_granted_to_one_who_no_longer_waits_goes_to_the_next() {
-        let shares = Shares::new(Limits { total: 1, per_namespace: 1, per_lane: 1 });
+        let shares = Shares::new(Limits { total: 1, per_namespace: 1 });
         let first = shares.take(claim("a")).await;
         let mut granted = Box::pin(shares.take(claim("b")));
         assert!((&mut granted).now_or_never().is_none());

@@ -20,8 +20,6 @@ pub(crate) struct Limits {
     pub total: u64,
     /// For one namespace.
     pub per_namespace: u64,
-    /// For one lane of a namespace.
-    pub per_lane: u64,
 }
 
 /// Smaller claims that may overtake one for which there is no room yet.
@@ -32,6 +30,7 @@ const OVERTAKINGS: u32 = 16;
 /// - Namespaces take turns, and the lanes of a namespace within its turn.
 /// - A namespace that holds something gets more only while at least as much as it holds stays free. So one namespace gets about
 ///   half of all, a second one half of what is left, and the last places are for those that hold nothing.
+/// - The same holds among the lanes of a namespace, for what is a namespace's at most.
 /// - A claim of a namespace that holds nothing waits only where there is no room at all, and is overtaken a bounded number of times.
 #[derive(Debug)]
 pub(crate) struct FairQueue {
@@ -135,12 +134,9 @@ impl FairQueue {
         let more = size.min(self.limits.total).saturating_sub(claim.size);
         let Some(tenant) = self.tenants.get_mut(&claim.namespace) else { return false };
         let Some(lane) = tenant.lanes.get_mut(&claim.lane) else { return false };
-        let fits = |others: u64, held: u64, limit: u64| others == 0 || held + more <= limit;
-        let others = tenant.held - claim.size;
-        if !fits(lane.held - claim.size, lane.held, self.limits.per_lane)
-            || !fits(others, tenant.held, self.limits.per_namespace)
-            || self.free.checked_sub(more).is_none_or(|left| left < others)
-        {
+        let (others, others_of_lane) = (tenant.held - claim.size, lane.held - claim.size);
+        let left = self.limits.per_namespace.saturating_sub(tenant.held);
+        if !leaves(self.free, more, others) || (others > 0 && !leaves(left, more, others_of_lane)) {
             return false;
         }
         claim.size += more;
@@ -190,6 +186,11 @@ impl FairQueue {
     }
 }
 
+/// Whether who holds `held` may have `more` of what is free: at least as much as it holds stays.
+fn leaves(free: u64, more: u64, held: u64) -> bool {
+    free.checked_sub(more).is_some_and(|left| left >= held)
+}
+
 impl Tenant {
     fn next(&self, claims: &HashMap<u64, Claim>, limits: &Limits, free: u64) -> Next {
         let mut next = Next::Nothing;
@@ -199,14 +200,13 @@ impl Tenant {
                 continue;
             };
             let size = claims.get(&ticket).map_or(0, |claim| claim.size);
-            let fits = |held: u64, limit: u64| held == 0 || held + size <= limit;
-            if !fits(lane.held, limits.per_lane) || !fits(self.held, limits.per_namespace) {
+            if self.held > 0 && !leaves(limits.per_namespace.saturating_sub(self.held), size, lane.held) {
                 continue;
             }
-            match free.checked_sub(size) {
-                Some(left) if self.held == 0 || left >= self.held => return Next::Ticket(place, ticket),
-                None if self.held == 0 => next = Next::NoRoom,
-                _ => {}
+            match leaves(free, size, self.held) {
+                true => return Next::Ticket(place, ticket),
+                false if self.held == 0 => next = Next::NoRoom,
+                false => {}
             }
         }
         next
@@ -246,15 +246,17 @@ mod tests {
         (queue, met)
     }
 
-    const TURNS: Limits = Limits { total: 128, per_namespace: 16, per_lane: 8 };
-    const BYTES: Limits = Limits { total: 128, per_namespace: u64::MAX, per_lane: u64::MAX };
+    const TURNS: Limits = Limits { total: 128, per_namespace: 16 };
+    const BYTES: Limits = Limits { total: 128, per_namespace: u64::MAX };
 
     #[test]
     fn one_host_does_not_take_the_turns_of_its_namespace_and_one_namespace_not_those_of_others() {
-        let claims = ["silent", "silent", "other"].map(|lane| (0..100).map(move |_| claim("noisy", lane, 1)));
+        let claims = ["silent", "drips", "slow"].map(|lane| (0..100).map(move |_| claim("noisy", lane, 1)));
         let (mut queue, taken) = met(TURNS, claims.into_iter().flatten());
-        assert_eq!(taken.iter().filter(|ticket| **ticket < 200).count(), 8);
-        assert_eq!(taken.len(), 16);
+        let of = |lane: u64| taken.iter().filter(|ticket| **ticket / 100 == lane).count();
+        assert_eq!([0, 1, 2].map(of), [8, 4, 2]);
+        queue.enter(999, claim("noisy", "honest", 1));
+        assert_eq!(queue.grant(), Some(999), "three silent stores of a namespace leave a place for a fourth");
         queue.enter(1_000, claim("quiet", "silent", 1));
         assert_eq!(queue.grant(), Some(1_000), "a lane is a namespace's own");
     }
@@ -329,7 +331,7 @@ mod tests {
     proptest! {
         #[test]
         fn limits_hold_nothing_lies_idle_and_everybody_is_served_in_the_end(events in events()) {
-            let limits = Limits { total: 64, per_namespace: 40, per_lane: 30 };
+            let limits = Limits { total: 64, per_namespace: 40 };
             let mut queue = FairQueue::new(limits);
             let (mut waits, mut holds) = (BTreeMap::new(), BTreeMap::new());
             for (ticket, event) in events.into_iter().enumerate() {
@@ -380,8 +382,7 @@ mod tests {
         let own = of(&|c| c.namespace == claim.namespace);
         let lane = of(&|c| c.namespace == claim.namespace && c.lane == claim.lane);
         prop_assert!(all + claim.size <= limits.total);
-        prop_assert!(own == 0 || own + claim.size <= limits.per_namespace);
-        prop_assert!(lane == 0 || lane + claim.size <= limits.per_lane);
+        prop_assert!(own == 0 || own + claim.size + lane <= limits.per_namespace, "the last ones for other lanes");
         prop_assert!(own == 0 || limits.total - all - claim.size >= own, "the last places are for newcomers");
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A reverse proxy that lets faults be placed exactly: at the n-th request that matches, before it is passed on or after.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -44,6 +45,7 @@ struct Plan {
 pub struct Proxy {
     pub url: String,
     plan: Arc<Mutex<Plan>>,
+    hanging: Arc<AtomicUsize>,
 }
 
 #[derive(Clone)]
@@ -52,19 +54,37 @@ struct Upstream {
     oddity: Oddity,
     client: reqwest::Client,
     plan: Arc<Mutex<Plan>>,
+    /// Requests that are never answered, by method and part of path and query; how many there were.
+    hangs: Option<(&'static str, &'static str)>,
+    hanging: Arc<AtomicUsize>,
 }
 
 impl Proxy {
     pub async fn start(upstream: &str, ca_file: Option<&str>) -> Proxy {
-        Proxy::put(upstream, ca_file, Oddity::None).await
+        Proxy::put(upstream, ca_file, Oddity::None, None).await
+    }
+
+    /// A server that answers everything but requests of this method whose path and query has this part.
+    pub async fn that_hangs(upstream: &str, method: &'static str, path: &'static str) -> Proxy {
+        Proxy::put(upstream, None, Oddity::None, Some((method, path))).await
+    }
+
+    /// How many requests were never answered.
+    pub fn hanging(&self) -> usize {
+        self.hanging.load(Ordering::Relaxed)
     }
 
     /// A store in front of `upstream` that is odd in this way.
     pub async fn odd(upstream: &str, oddity: Oddity) -> Proxy {
-        Proxy::put(upstream, None, oddity).await
+        Proxy::put(upstream, None, oddity, None).await
     }
 
-    async fn put(upstream: &str, ca_file: Option<&str>, oddity: Oddity) -> Proxy {
+    async fn put(
+        upstream: &str,
+        ca_file: Option<&str>,
+        oddity: Oddity,
+        hangs: Option<(&'static str, &'static str)>,
+    ) -> Proxy {
         let mut client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -73,13 +93,14 @@ impl Proxy {
             let pem = std::fs::read(file).unwrap();
             client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem).unwrap());
         }
-        let plan = Arc::new(Mutex::new(Plan::default()));
-        let state = Upstream { base: upstream.into(), oddity, client: client.build().unwrap(), plan: plan.clone() };
+        let (plan, hanging) = (Arc::new(Mutex::new(Plan::default())), Arc::new(AtomicUsize::new(0)));
+        let (base, client) = (upstream.into(), client.build().unwrap());
+        let state = Upstream { base, oddity, client, plan: plan.clone(), hangs, hanging: hanging.clone() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(forward).with_state(state);
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Proxy { url, plan }
+        Proxy { url, plan, hanging }
     }
 
     /// Places a fault.
@@ -110,6 +131,10 @@ async fn forward(State(upstream): State<Upstream>, request: Request) -> Response
     let path = parts.uri.path_and_query().map(|p| p.to_string()).unwrap_or_default();
     if let Some(refusal) = upstream.oddity.refusal(&parts.method, &parts.uri, &parts.headers) {
         return refusal;
+    }
+    if upstream.hangs.is_some_and(|(method, part)| parts.method == method && path.contains(part)) {
+        upstream.hanging.fetch_add(1, Ordering::Relaxed);
+        return std::future::pending().await;
     }
     let mut fault = upstream.plan.lock().unwrap().due(parts.method.as_str(), &path);
     if let Some(fault) = fault.take_if(|f| f.when == When::Before) {
