@@ -47,7 +47,6 @@ impl Figure {
 enum Bar {
     AtMost(f64),
     AtLeast(f64),
-    None,
 }
 
 impl Bar {
@@ -55,7 +54,6 @@ impl Bar {
         match self {
             Bar::AtMost(most) => (format!("<= {most}"), ratio <= most),
             Bar::AtLeast(least) => (format!(">= {least}"), ratio >= least),
-            Bar::None => (String::new(), true),
         }
     }
 }

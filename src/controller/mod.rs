@@ -58,6 +58,7 @@ pub use trouble::Trouble;
 use crate::account::Accounts;
 use crate::api::BatchJob;
 use crate::lifecycle::{Task, Timing};
+use crate::store::{Copies, StoreChecks};
 use crate::telemetry::Metrics;
 use crate::transport::Transport;
 use backoff::Failed;
@@ -81,6 +82,9 @@ pub(crate) struct Context {
     /// uid of `kube-system`: the cluster's name.
     cluster: String,
     spool: PathBuf,
+    /// What of the staged files lies on local disk, and whether their stores check what is put.
+    copies: Copies,
+    checks: StoreChecks,
     /// ConfigMaps that the results of one job may take.
     output_config_maps: usize,
     /// Milliseconds between two looks at what a job refers to that failed before anything was paid.

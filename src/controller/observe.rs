@@ -343,7 +343,7 @@ async fn output_folder(
             storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.output", since).await?;
         let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.output`").await?;
         return Folder::open(location, &view.output_uri, &credentials, &transport)
-            .map(|folder| (folder, version))
+            .map(|folder| (folder.keeping(ctx.copies.of(namespace)).seeing(ctx.checks.clone()), version))
             .or_else(|e| stuck(reasons::INVALID_INPUT, format!("`spec.output`: {e}")));
     }
     let name = output.config_map.as_ref().map(|map| map.name.as_str()).unwrap_or_default();

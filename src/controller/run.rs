@@ -273,6 +273,8 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         namespace: options.namespace.clone(),
         cluster,
         spool: options.spool_dir.clone(),
+        copies: Default::default(),
+        checks: Default::default(),
         output_config_maps: options.output_config_maps,
         recheck: options.recheck,
         stray_check: options.stray_check,

@@ -1,7 +1,7 @@
 //! What is checked of every request before anything is paid.
 
 use super::document::{Body, Entry, Line, Object};
-use super::hash::{HASH_BYTES, hash};
+use super::hash::{HASH_BYTES, hash_of_request};
 use super::merge::{Defaults, Merged};
 use super::reader::{self, Fault};
 use super::template::Template;
@@ -176,10 +176,10 @@ impl Shape {
             return Err("asks for `stream`, which batches do not have; take it out".into());
         }
         let model = self.model(merged.get("model"))?;
-        let mut known_by = String::with_capacity(body.written().len() + 512);
+        let mut known_by = String::with_capacity(body.written().len() + 2_048);
         known_by.extend([self.path, "\n", &model, "\n"]);
         merged.spell(&mut known_by);
-        let hash = hash(self.version, known_by.as_bytes());
+        let hash = hash_of_request(self.version, known_by);
         Ok(Request { custom_id, model, body: merged.sent(), hash })
     }
 

@@ -14,7 +14,7 @@ use super::line::Ended;
 use super::part::write_part;
 use super::scan::{How, Place, QUOTED, Scanned, scan};
 use crate::api::{ErrorSummary, RequestCounts};
-use crate::store::staged;
+use crate::store::staged::{self, Spooled};
 use crate::store::{Folder, IndexEntry, Line, Lines, StoreError, layout};
 
 /// A batch whose answers are to be collected.
@@ -102,8 +102,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     let (part, tally) = write_part(raw, &places, unusable, spool).await?;
     let errors = with_names(folder, &index, tally).await?;
     let (sha256, name) = (part.sha256.clone(), layout::part(work_id, &slot, &part.sha256));
-    part.put(folder, &name, work_id).await?;
-    read_back(folder, &name, &sha256).await?;
+    put_surely(folder, part, &name, work_id).await?;
     let may_pass = places.iter().filter(|p| p.ended == Ended::Errored).count() as i64;
     let incomplete = places.iter().filter(|p| is_incomplete(p)).count() as i64;
     Ok(Collected { name, sha256, counts: count(&places, requests), may_pass, errors, foreign, found, incomplete })
@@ -187,8 +186,20 @@ pub(super) async fn download(
     Ok(ends)
 }
 
+/// Puts a part, of which the provider may soon have the only other copy no more: it lies there as it was made, by the word of a
+/// store that is seen to check what is put, or because it was read back.
+async fn put_surely(folder: &Folder, part: Spooled, name: &str, work_id: &str) -> Result<(), CollectError> {
+    let (sha256, checking) = (part.sha256.clone(), folder.checking(&layout::scratch(work_id)).await);
+    let put_now = part.put(checking.as_ref().unwrap_or(folder), name, work_id).await?;
+    match checking.is_some() && put_now {
+        true => Ok(()),
+        // What lay there may be of a put that nobody saw the end of.
+        false => read_back(folder, name, &sha256).await,
+    }
+}
+
 async fn read_back(folder: &Folder, name: &str, sha256: &str) -> Result<(), CollectError> {
-    let mut content = std::pin::pin!(staged::verified(folder, name, sha256).await?);
+    let mut content = std::pin::pin!(staged::verified_in_store(folder, name, sha256).await?);
     while let Some(chunk) = content.next().await {
         chunk.map_err(|e| StoreError::Corrupt(format!("{name} was written and reads differently: {e}")))?;
     }

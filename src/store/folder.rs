@@ -8,11 +8,14 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
-use object_store::{Attribute, Attributes, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{
+    Attribute, Attributes, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+};
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use super::{ConfigMaps, StoreError, Upload, s3};
+use super::checks::Checked;
+use super::{ConfigMaps, NamespaceCopies, StoreChecks, StoreError, Upload, s3};
 use crate::api::ObjectStoreLocation;
 use crate::transport::{Patience, Transport};
 
@@ -72,6 +75,9 @@ pub struct Folder {
     prefix: String,
     maps: Option<Box<ConfigMaps>>,
     call_timeout: Duration,
+    copies: Option<NamespaceCopies>,
+    checked: Option<Arc<Checked>>,
+    checks: Option<StoreChecks>,
 }
 
 /// An object of a listing, as it was then.
@@ -145,13 +151,16 @@ impl Folder {
         let place: Place = uri.parse()?;
         Path::parse(&place.key).map_err(|e| StoreError::of(uri, e.into()))?;
         let bucket = s3::open(&place, location, credentials, transport)?;
-        Ok(Folder { one_by_one: bucket.one_by_one, ..Folder::of(bucket.store, uri, &place.key) })
+        let folder = Folder::of(bucket.store, uri, &place.key);
+        Ok(Folder { one_by_one: bucket.one_by_one, checked: Some(Arc::new(bucket.checked)), ..folder })
     }
 
     /// A folder in any store that `object_store` knows.
     pub fn of(store: Arc<dyn ObjectStore>, uri: &str, prefix: &str) -> Folder {
         let (one_by_one, call_timeout) = (store.clone(), CALL_TIMEOUT);
-        Folder { one_by_one, store, uri: uri.into(), prefix: prefix.into(), maps: None, call_timeout }
+        let (uri, prefix) = (uri.into(), prefix.into());
+        let (maps, copies, checked, checks) = (None, None, None, None);
+        Folder { one_by_one, store, uri, prefix, maps, call_timeout, copies, checked, checks }
     }
 
     /// The same with another time for one call about one object, retries included, than 30 s. What a call moves adds the time that it
@@ -169,6 +178,29 @@ impl Folder {
     /// Whether it is made of ConfigMaps.
     pub fn is_config_maps(&self) -> bool {
         self.maps.is_some()
+    }
+
+    /// The same that keeps local copies of what is staged in it.
+    pub fn keeping(self, copies: NamespaceCopies) -> Folder {
+        Folder { copies: Some(copies), ..self }
+    }
+
+    /// The same that finds out, and remembers, whether its store checks what is put.
+    pub fn seeing(self, checks: StoreChecks) -> Folder {
+        Folder { checks: Some(checks), ..self }
+    }
+
+    pub(super) fn checked(&self) -> Option<(&Checked, &StoreChecks)> {
+        self.checked.as_deref().zip(self.checks.as_ref())
+    }
+
+    /// The same folder in another store.
+    pub(super) fn over(&self, store: Arc<dyn ObjectStore>) -> Folder {
+        Folder { store, ..self.clone() }
+    }
+
+    pub(super) fn copies(&self) -> Option<&NamespaceCopies> {
+        self.copies.as_ref()
     }
 
     /// Which ConfigMap holds the object; None where the folder is not made of ConfigMaps.
@@ -275,6 +307,23 @@ impl Folder {
         let (folder, name) = (self.clone(), name.to_string());
         let stream = got.into_stream().map_err(move |e| folder.read_error(&name, e)).boxed();
         Ok(Ok(Entry { size, etag, stream }))
+    }
+
+    /// An object's content from an offset on; None where there is none.
+    ///
+    /// # Errors
+    /// When the store cannot say.
+    pub(super) async fn get_from(
+        &self,
+        name: &str,
+        offset: u64,
+    ) -> Result<Option<BoxStream<'static, Result<Bytes, StoreError>>>, StoreError> {
+        let range = (offset > 0).then_some(GetRange::Offset(offset));
+        let options = GetOptions { range, ..Default::default() };
+        match self.open_with(&self.path(name), name, options).await? {
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            opened => opened.map(|entry| Some(entry.stream)).map_err(|e| self.read_error(name, e)),
+        }
     }
 
     fn read_error(&self, name: &str, error: object_store::Error) -> StoreError {
@@ -425,6 +474,9 @@ impl Folder {
     /// # Errors
     /// When the store refuses.
     pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        if let Some(copies) = &self.copies {
+            copies.forget_below(&self.uri_of(name));
+        }
         match self.timely(name, 0, self.one_by_one.delete(&self.path(name))).await? {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(self.error(name, e)),
@@ -436,6 +488,9 @@ impl Folder {
     /// # Errors
     /// When the store refuses, or takes too long; what was deleted stays deleted.
     pub async fn delete_below(&self, prefix: &str) -> Result<(), StoreError> {
+        if let Some(copies) = &self.copies {
+            copies.forget_below(&self.uri_of(prefix));
+        }
         match self.delete_below_by(&*self.store, prefix).await {
             Err(StoreError::Unfit(_) | StoreError::Rejected(_)) => {
                 self.delete_below_by(&*self.one_by_one, prefix).await

@@ -1,6 +1,8 @@
 //! Object storage behind a small face: folders, immutable files, and documents that change by conditional writes.
 
+mod checks;
 mod config_maps;
+mod copies;
 mod document;
 mod folder;
 mod inputs;
@@ -10,7 +12,9 @@ mod shards;
 pub mod staged;
 mod upload;
 
+pub use checks::StoreChecks;
 pub use config_maps::ConfigMaps;
+pub use copies::{Copies, NamespaceCopies};
 pub use document::{
     DOCUMENT_LIMIT, Document, Fresh, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes,
 };
@@ -75,6 +79,11 @@ pub mod layout {
     /// A segment of settled shards; it stays with the journal.
     pub fn sealed_segment(work_id: &str, sha256: &str) -> String {
         format!("{WORKS}/journal/{work_id}/{sha256}.json")
+    }
+
+    /// With what it is tried whether the store checks what is put.
+    pub fn scratch(work_id: &str) -> String {
+        format!("{}checked-put", work(work_id))
     }
 
     /// What came back of one attempt. Named by its content too, so that two collectors cannot overwrite each other.

@@ -1,19 +1,22 @@
 //! Compressed line files that are written once: spooled to local disk, then put under a name made from their content.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use async_compression::Level;
 use async_compression::tokio::bufread::ZstdDecoder;
 use async_compression::tokio::write::ZstdEncoder;
 use async_compression::zstd::DParameter;
 use aws_lc_rs::digest::{Context, SHA256};
-use bytes::Bytes;
-use futures::{Stream, TryStreamExt};
+use bytes::{Bytes, BytesMut};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt};
 use tokio::fs::File;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::task::JoinHandle;
 use tokio_util::io::{InspectReader, StreamReader};
 
+use super::copies::{self, BLOCK_BYTES, Blocks, Copy};
 use super::{Folder, StoreError};
 use crate::api::text::hex;
 
@@ -26,7 +29,10 @@ pub struct Spool {
 }
 
 struct Packer {
-    writer: ZstdEncoder<BufWriter<File>>,
+    /// Into memory, from where whole blocks go to the file.
+    encoder: ZstdEncoder<Vec<u8>>,
+    file: File,
+    blocks: Blocks,
     digest: Context,
     /// Emptied, to be filled again.
     block: Vec<u8>,
@@ -34,7 +40,7 @@ struct Packer {
 
 /// A spooled file, ready to be put.
 pub struct Spooled {
-    file: File,
+    copy: Arc<Copy>,
     /// SHA-256 of the uncompressed bytes, in hex.
     pub sha256: String,
     /// Uncompressed size.
@@ -43,8 +49,6 @@ pub struct Spooled {
 
 /// Windows of up to 8 MiB, which a decoder holds in memory: we write smaller ones, and others may write here too.
 const WINDOW_LOG_LIMIT: u32 = 23;
-/// Bytes that are compressed, and read or written, in one go.
-const BLOCK_BYTES: usize = 256 << 10;
 
 /// Kind of the error where the store breaks off: all others are of what was read.
 pub const BROKE_OFF: std::io::ErrorKind = std::io::ErrorKind::ConnectionAborted;
@@ -66,10 +70,9 @@ impl Spool {
     /// # Errors
     /// When the disk refuses.
     pub fn new(dir: &Path) -> Result<Spool, StoreError> {
-        // Each write to a file takes a turn on another thread.
-        let file = BufWriter::with_capacity(BLOCK_BYTES, scratch(dir)?);
-        let writer = ZstdEncoder::with_quality(file, Level::Fastest);
-        let packer = Packer { writer, digest: Context::new(&SHA256), block: vec![] };
+        let encoder = ZstdEncoder::with_quality(vec![], Level::Fastest);
+        let (file, blocks, digest) = (scratch(dir)?, Blocks::default(), Context::new(&SHA256));
+        let packer = Packer { encoder, file, blocks, digest, block: vec![] };
         Ok(Spool { block: vec![], packing: tokio::spawn(async { Ok(packer) }), bytes: 0 })
     }
 
@@ -107,40 +110,87 @@ impl Spool {
         let mut packer = self.packed().await?;
         packer.block = self.block;
         let mut packer = packer.pack().await.map_err(local)?;
-        packer.writer.shutdown().await.map_err(local)?;
-        let mut file = packer.writer.into_inner().into_inner();
-        file.rewind().await.map_err(local)?;
-        Ok(Spooled { file, sha256: hex(packer.digest.finish().as_ref()), bytes: self.bytes })
+        packer.encoder.shutdown().await.map_err(local)?;
+        packer.spill(1).await.map_err(local)?;
+        packer.file.flush().await.map_err(local)?;
+        let copy = Arc::new(Copy::new(packer.file.into_std().await, packer.blocks));
+        Ok(Spooled { copy, sha256: hex(packer.digest.finish().as_ref()), bytes: self.bytes })
     }
 }
 
 impl Packer {
     async fn pack(mut self) -> std::io::Result<Packer> {
         self.digest.update(&self.block);
-        self.writer.write_all(&self.block).await?;
+        self.encoder.write_all(&self.block).await?;
         self.block.clear();
+        self.spill(BLOCK_BYTES).await?;
         Ok(self)
+    }
+
+    /// Writes blocks to the file as long as there are so many bytes.
+    async fn spill(&mut self, least: usize) -> std::io::Result<()> {
+        let ready = self.encoder.get_mut();
+        let mut written = 0;
+        while ready.len() - written >= least {
+            let block = &ready[written..ready.len().min(written + BLOCK_BYTES)];
+            self.blocks.push(block);
+            self.file.write_all(block).await?;
+            written += block.len();
+        }
+        ready.drain(..written);
+        Ok(())
     }
 }
 
 impl Spooled {
-    /// Puts the file; one that is there is as good, for its name says what is in it.
+    #[cfg(test)]
+    pub(super) fn copy(&self) -> &Copy {
+        &self.copy
+    }
+
+    /// Puts the file; one that is there is as good, for its name says what is in it. What was put is kept as a local copy. Whether
+    /// it was put now.
     ///
     /// # Errors
-    /// When the store refuses.
-    pub async fn put(mut self, folder: &Folder, name: &str, work_id: &str) -> Result<(), StoreError> {
+    /// When the store refuses, or the disk has lost what was written to it.
+    pub async fn put(self, folder: &Folder, name: &str, work_id: &str) -> Result<bool, StoreError> {
         if folder.exists(name).await? {
-            return Ok(());
+            return Ok(false);
         }
         let mut upload = folder.create(name, work_id).await?;
-        let mut chunk = vec![0; BLOCK_BYTES];
-        loop {
-            match self.file.read(&mut chunk).await.map_err(local)? {
-                0 => return upload.finish().await,
-                n => upload.write(&chunk[..n]).await?,
-            }
+        for number in 0..self.copy.blocks().count() {
+            let block = self.copy.block(number).await;
+            let lost = || StoreError::Unavailable(format!("the local spool: {name} changed there before it was put"));
+            upload.write_block(block.ok_or_else(lost)?).await?;
         }
+        upload.finish().await?;
+        if let Some(copies) = folder.copies() {
+            copies.keep(folder.uri_of(name), self.copy);
+        }
+        Ok(true)
     }
+}
+
+/// What is stored, and whether each byte of it is seen to be what was put.
+async fn stored(folder: &Folder, name: &str) -> Result<(BoxStream<'static, std::io::Result<Bytes>>, bool), StoreError> {
+    if let Some(copy) = folder.copies().and_then(|copies| copies.find(&folder.uri_of(name))) {
+        return Ok((copies::read(copy, folder.clone(), name.into()).boxed(), true));
+    }
+    Ok((in_store(folder, name).await?, false))
+}
+
+async fn in_store(folder: &Folder, name: &str) -> Result<BoxStream<'static, std::io::Result<Bytes>>, StoreError> {
+    let entry = folder.get(name).await?;
+    let entry = entry.ok_or_else(|| {
+        StoreError::Corrupt(format!("{name} was staged and is gone; was it deleted by a lifecycle rule?"))
+    })?;
+    Ok(entry.stream.map_err(|e| std::io::Error::new(BROKE_OFF, e)).boxed())
+}
+
+fn decoded(stored: BoxStream<'static, std::io::Result<Bytes>>) -> impl AsyncRead + Unpin + Send + 'static {
+    let reader = BufReader::with_capacity(128 << 10, StreamReader::new(stored));
+    let unpacked = ZstdDecoder::with_params(reader, &[DParameter::window_log_max(WINDOW_LOG_LIMIT)]);
+    InspectReader::new(unpacked, |bytes| super::unpacked(bytes.len() as u64))
 }
 
 /// The uncompressed bytes of a staged file that must be there.
@@ -148,14 +198,7 @@ impl Spooled {
 /// # Errors
 /// When it is not there; absence is never taken for emptiness.
 pub async fn open(folder: &Folder, name: &str) -> Result<impl AsyncRead + Unpin + Send + 'static, StoreError> {
-    let entry = folder.get(name).await?;
-    let entry = entry.ok_or_else(|| {
-        StoreError::Corrupt(format!("{name} was staged and is gone; was it deleted by a lifecycle rule?"))
-    })?;
-    let reader = StreamReader::new(entry.stream.map_err(|e| std::io::Error::new(BROKE_OFF, e)));
-    let reader = BufReader::with_capacity(128 << 10, reader);
-    let unpacked = ZstdDecoder::with_params(reader, &[DParameter::window_log_max(WINDOW_LOG_LIMIT)]);
-    Ok(InspectReader::new(unpacked, |bytes| super::unpacked(bytes.len() as u64)))
+    Ok(decoded(stored(folder, name).await?.0))
 }
 
 /// The same as a stream that ends in an error where the content is not the one of `sha256`.
@@ -167,23 +210,47 @@ pub async fn verified(
     name: &str,
     sha256: &str,
 ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + 'static, StoreError> {
-    let (reader, wanted, name) = (open(folder, name).await?, sha256.to_string(), name.to_string());
-    let state = Some((reader, Context::new(&SHA256)));
-    Ok(futures::stream::try_unfold(state, move |state| {
+    let (stored, is_checked) = stored(folder, name).await?;
+    Ok(verified_of(stored, is_checked, name, sha256))
+}
+
+/// The same of what lies in the store, whatever is at hand of it.
+///
+/// # Errors
+/// When it is not there.
+pub async fn verified_in_store(
+    folder: &Folder,
+    name: &str,
+    sha256: &str,
+) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + 'static, StoreError> {
+    Ok(verified_of(in_store(folder, name).await?, false, name, sha256))
+}
+
+fn verified_of(
+    stored: BoxStream<'static, std::io::Result<Bytes>>,
+    is_checked: bool,
+    name: &str,
+    sha256: &str,
+) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    let (reader, wanted, name) = (decoded(stored), sha256.to_string(), name.to_string());
+    // What is seen to be what was put needs no second look.
+    let digest = (!is_checked).then(|| Context::new(&SHA256));
+    let state = Some((reader, digest));
+    futures::stream::try_unfold(state, move |state| {
         let (wanted, name) = (wanted.clone(), name.clone());
         async move {
             let Some((mut reader, mut digest)) = state else { return Ok(None) };
-            let mut chunk = vec![0; 128 << 10];
-            let n = reader.read(&mut chunk).await?;
-            if n == 0 {
-                return match hex(digest.finish().as_ref()) == wanted {
+            let mut chunk = BytesMut::with_capacity(128 << 10);
+            if reader.read_buf(&mut chunk).await? == 0 {
+                return match digest.is_none_or(|digest| hex(digest.finish().as_ref()) == wanted) {
                     true => Ok(None),
                     false => Err(std::io::Error::other(format!("{name} is not what was staged"))),
                 };
             }
-            chunk.truncate(n);
-            digest.update(&chunk);
-            Ok(Some((Bytes::from(chunk), Some((reader, digest)))))
+            if let Some(digest) = &mut digest {
+                digest.update(&chunk);
+            }
+            Ok(Some((chunk.freeze(), Some((reader, digest)))))
         }
-    }))
+    })
 }

@@ -1,6 +1,7 @@
 //! An object that is being written, part by part.
 
 use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
+use bytes::Bytes;
 use object_store::buffered::BufWriter;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tracing::debug;
@@ -64,6 +65,17 @@ impl Upload {
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         writer.out().write_all(bytes).await.map_err(|e| self.error(e))
+    }
+
+    /// The same for bytes that are at hand: they are not copied.
+    ///
+    /// # Errors
+    /// When the store refuses; the object does not appear.
+    pub(super) async fn write_block(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        match &mut self.writer {
+            Some(Writer::Plain(writer)) => writer.put(bytes).await.map_err(|e| StoreError::of(&self.name, e)),
+            _ => self.write(&bytes).await,
+        }
     }
 
     /// Makes the object appear, whole.

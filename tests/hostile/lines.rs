@@ -1,7 +1,7 @@
 //! Files of answers: what can be read is kept as it came, and the rest is counted, never guessed.
 
 #[path = "../support/sent.rs"]
-mod support;
+pub mod support;
 
 use batchjob_operator::api::RequestCounts;
 use batchjob_operator::results::{self, Collected, Collection};

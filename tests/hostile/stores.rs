@@ -7,15 +7,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use batchjob_operator::api::ObjectStoreLocation;
+use batchjob_operator::api::{InlineRequest, ObjectStoreLocation};
+use batchjob_operator::requests::{Source, pass};
+use batchjob_operator::results::{self, Collection};
 use batchjob_operator::store::{
-    Credentials, Document, Folder, ObjectDocument, StoreError, SwapError, prove_conditional_writes,
+    Credentials, Document, Folder, ObjectDocument, StoreChecks, StoreError, SwapError, prove_conditional_writes,
 };
 use batchjob_operator::transport::{HostPolicy, Lookup, Transport};
-use futures::TryStreamExt;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
 use odd_store::{OddStore, Oddity};
+
+const WORK: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every name is this machine; one is at an address that is not let in.
 #[derive(Debug)]
@@ -206,4 +211,54 @@ async fn a_store_that_deletes_one_object_at_a_time_is_asked_to() {
         folder.delete_below("staged/").await.unwrap();
         assert_eq!(store.keys(), Vec::<String>::new(), "{oddity:?}");
     }
+}
+
+/// What is collected at a provider may soon be nowhere else: it is read back, unless the store is seen to refuse what changed on
+/// its way, be it an object or a part of one.
+#[tokio::test]
+async fn a_part_is_read_back_where_the_store_is_not_seen_to_check_what_is_put() {
+    for (oddity, read_back) in [
+        (Oddity::None, false),
+        (Oddity::IgnoresHashes, true),
+        (Oddity::IgnoresHashesOfParts, true),
+        (Oddity::Lacks("x-amz-checksum-sha256"), true),
+    ] {
+        let store = OddStore::start(oddity).await;
+        let checks = StoreChecks::default();
+        for slot in ["00000-1", "00001-1"] {
+            let folder = folder(&store.url, json!({})).unwrap().seeing(checks.clone());
+            let (part, tried) = collected(&folder, slot, &store).await;
+            let gets = store.seen().iter().filter(|call| call.starts_with("GET ") && call.contains(&part)).count();
+            assert_eq!(gets, usize::from(read_back), "{oddity:?} {slot}");
+            assert_eq!(tried, slot == "00000-1", "{oddity:?}: a store is tried once");
+        }
+        assert!(!store.keys().iter().any(|key| key.contains("checked-put")), "{oddity:?}: {:?}", store.keys());
+    }
+}
+
+/// The name of a part that is collected in the store, and whether the store was tried for it.
+async fn collected(folder: &Folder, slot: &str, store: &OddStore) -> (String, bool) {
+    let request =
+        |i: usize| InlineRequest { custom_id: i.to_string(), body: Some(Default::default()), ..Default::default() };
+    let source = Source::Inline((0..3).map(request).collect());
+    let spool = std::env::temp_dir();
+    let shard = pass(source, &crate::lines::support::recipe::recipe(), Some((folder, WORK)), &spool)
+        .await
+        .unwrap()
+        .shards
+        .remove(0);
+    let answer = r#"{"custom_id":"r0-01234567","response":{"status_code":200,"body":{"n":1}}}"#;
+    let before = store.seen().len();
+    let collection = Collection {
+        folder,
+        work_id: WORK,
+        slot: slot.into(),
+        index: &shard.index_sha256,
+        requests: shard.requests,
+        files: vec![futures::stream::iter([Ok(Bytes::from(answer))]).boxed()],
+        may_be_unreadable: &|_| false,
+        unusable: "",
+    };
+    let part = results::collect(collection, &spool).await.unwrap();
+    (part.name, store.seen()[before..].iter().any(|call| call.contains("checked-put")))
 }

@@ -7,7 +7,7 @@ use batchjob_operator::requests::{Source, pass};
 use batchjob_operator::store::{Folder, StagedShard};
 
 #[path = "recipe.rs"]
-mod recipe;
+pub mod recipe;
 
 /// The work; its requests are known to the provider by names such as `r0-01234567`.
 pub const WORK: &str = "0123456789abcdef0123456789abcdef";

@@ -5,8 +5,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, RANGE};
 use http::{HeaderValue, Method, StatusCode, Uri};
+use http_body_util::BodyExt;
 use object_store::ClientOptions;
 use object_store::aws::{AwsAuthorizer, AwsCredential};
 use object_store::client::{
@@ -63,6 +65,8 @@ pub(super) struct Answers {
     http: ObjectConnector,
     credential: Arc<AwsCredential>,
     region: Region,
+    /// Whether what is put is sent with another last byte than was signed and hashed.
+    damages: bool,
 }
 
 impl fmt::Debug for Answers {
@@ -98,7 +102,12 @@ impl HttpService for Answers {
 
 impl Answers {
     pub fn new(http: ObjectConnector, credential: AwsCredential, region: Region) -> Answers {
-        Answers { http, credential: Arc::new(credential), region }
+        Answers { http, credential: Arc::new(credential), region, damages: false }
+    }
+
+    /// The same that damages what is put: to see whether the store finds out.
+    pub fn damaging(&self) -> Answers {
+        Answers { damages: true, ..self.clone() }
     }
 
     /// Sends the request as it is, or, where the store said in which region the bucket is, signed for that.
@@ -110,7 +119,10 @@ impl Answers {
             }
             self.sign(&mut request, &region)?;
         }
-        self.http.call(request).await
+        match self.damages && request.method() == Method::PUT {
+            true => self.http.call(damaged(request).await?).await,
+            false => self.http.call(request).await,
+        }
     }
 
     fn sign(&self, request: &mut HttpRequest, region: &str) -> Result<(), HttpError> {
@@ -174,6 +186,17 @@ fn has_length(request: &HttpRequest, response: HttpResponse) -> Result<HttpRespo
         true => Err(HttpError::new(HttpErrorKind::Unknown, NoContentLength)),
         false => Ok(response),
     }
+}
+
+/// The same with another last byte.
+async fn damaged(request: HttpRequest) -> Result<HttpRequest, HttpError> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(|e| HttpError::new(HttpErrorKind::Request, e))?;
+    let mut body = body.to_bytes().to_vec();
+    if let Some(last) = body.last_mut() {
+        *last ^= 1;
+    }
+    Ok(HttpRequest::from_parts(head, Bytes::from(body).into()))
 }
 
 fn from_hex(text: &[u8]) -> Option<Vec<u8>> {

@@ -6,13 +6,14 @@ mod refusal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, Checksum};
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use secrecy::ExposeSecret;
 use url::{Host, Url};
 
 pub(super) use refusal::{NoContentLength, Refusal};
 
+use super::checks::Checked;
 use super::{Credentials, Place, StoreError};
 use crate::api::{AddressingStyle, ObjectStoreLocation};
 use crate::transport::{ObjectConnector, Transport};
@@ -27,6 +28,8 @@ pub(super) struct Bucket {
     pub store: Arc<dyn ObjectStore>,
     /// The same, deleting one object with each request: not every server deletes many with one.
     pub one_by_one: Arc<dyn ObjectStore>,
+    /// The same for puts that the store is to check.
+    pub checked: Checked,
 }
 
 /// Opens the bucket of `place` at the location's server. Nothing is read yet.
@@ -63,15 +66,24 @@ pub(super) fn open(
     };
     let backoff =
         BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(2), base: 2.0 };
-    builder = builder
-        .with_http_connector(Answers::new(ObjectConnector::new(transport.clone()), credential, region))
-        .with_retry(RetryConfig { backoff, max_retries: 3, retry_timeout: Duration::from_secs(30) });
+    let answers = Answers::new(ObjectConnector::new(transport.clone()), credential, region);
+    builder = builder.with_http_connector(answers.clone()).with_retry(RetryConfig {
+        backoff,
+        max_retries: 3,
+        retry_timeout: Duration::from_secs(30),
+    });
     let built = |builder: AmazonS3Builder| match builder.build() {
         Ok(store) => Ok(Arc::new(store) as Arc<dyn ObjectStore>),
         Err(e) => Err(StoreError::Unfit(e.to_string())),
     };
     let one_by_one = built(builder.clone().with_config(AmazonS3ConfigKey::DisableBulkDelete, "true"))?;
-    Ok(Bucket { store: built(builder)?, one_by_one })
+    let checking = builder.clone().with_checksum_algorithm(Checksum::SHA256);
+    let checked = Checked {
+        name: format!("{}/{}", location.endpoint.as_deref().unwrap_or("s3"), place.bucket),
+        damaged: built(checking.clone().with_http_connector(answers.damaging()))?,
+        intact: built(checking)?,
+    };
+    Ok(Bucket { store: built(builder)?, one_by_one, checked })
 }
 
 /// A server, as `object_store` wants it: of a virtual-hosted one, with the bucket in its host.

@@ -1,0 +1,390 @@
+//! What was staged and still lies on local disk, so that what is sent or joined soon need not be fetched back from the bucket.
+//!
+//! A copy may vanish, shrink or change at any time: each block of it is checked as it is read, and from the first one that does
+//! not hold what was put, the bucket's object is read instead, and checked in the same way.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::BoxStream;
+use futures::{Stream, TryStreamExt};
+use tracing::debug;
+
+use super::staged::BROKE_OFF;
+use super::{Folder, StoreError};
+
+/// Bytes of a block: what is read, checked and held at a time.
+pub(super) const BLOCK_BYTES: usize = 256 << 10;
+/// Local disk that copies may take in all, in bytes.
+const LIMIT: u64 = 512 << 20;
+/// The same for one namespace, so that none can fill it for the others.
+const LIMIT_OF_NAMESPACE: u64 = LIMIT / 4;
+/// Copies in all: each is an open file.
+const COPIES_LIMIT: usize = 256;
+
+/// The copies of one process. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Copies(Arc<Mutex<Kept>>);
+
+/// Those that one namespace made, and uses. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct NamespaceCopies {
+    copies: Copies,
+    namespace: Arc<str>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// By namespace, the oldest first.
+    copies: HashMap<Arc<str>, VecDeque<(String, Arc<Copy>)>>,
+}
+
+/// A file as it was put.
+#[derive(Debug)]
+pub(super) struct Copy {
+    file: File,
+    blocks: Blocks,
+}
+
+/// What the blocks of a file hold: all but the last one have [`BLOCK_BYTES`].
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    hashes: Vec<[u8; 16]>,
+    bytes: u64,
+}
+
+impl Blocks {
+    /// Adds the next one.
+    pub fn push(&mut self, block: &[u8]) {
+        self.hashes.push(hash(block));
+        self.bytes += block.len() as u64;
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Bytes of a block, if there is one of that number.
+    fn length(&self, number: usize) -> Option<usize> {
+        let left = self.bytes.checked_sub(number as u64 * BLOCK_BYTES as u64).filter(|left| *left > 0)?;
+        usize::try_from(left.min(BLOCK_BYTES as u64)).ok()
+    }
+
+    fn holds(&self, number: usize, block: &[u8]) -> bool {
+        self.hashes.get(number) == Some(&hash(block))
+    }
+}
+
+impl Copy {
+    /// A file that holds these blocks.
+    pub fn new(file: File, blocks: Blocks) -> Copy {
+        Copy { file, blocks }
+    }
+
+    pub fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+
+    /// A block; None where the file does not hold it.
+    pub async fn block(self: &Arc<Self>, number: usize) -> Option<Bytes> {
+        let (copy, length) = (self.clone(), self.blocks.length(number)?);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut block = vec![0; length];
+            copy.file.read_exact_at(&mut block, number as u64 * BLOCK_BYTES as u64).ok()?;
+            copy.blocks.holds(number, &block).then(|| Bytes::from(block))
+        });
+        read.await.ok().flatten()
+    }
+}
+
+/// Half of a BLAKE3 hash: nobody but us writes these files, so that chance is all there is to fear.
+fn hash(block: &[u8]) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.copy_from_slice(&blake3::hash(block).as_bytes()[..16]);
+    half
+}
+
+impl Copies {
+    /// Those of a namespace.
+    pub fn of(&self, namespace: &str) -> NamespaceCopies {
+        NamespaceCopies { copies: self.clone(), namespace: namespace.into() }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn bytes_of(&self, namespace: &str) -> u64 {
+        self.copies.get(namespace).map_or(0, |copies| copies.iter().map(|(_, copy)| copy.blocks.bytes).sum())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.copies.keys().map(|namespace| self.bytes_of(namespace)).sum()
+    }
+
+    fn count(&self) -> usize {
+        self.copies.values().map(VecDeque::len).sum()
+    }
+
+    /// The oldest one of a namespace goes.
+    fn drop_oldest(&mut self, namespace: &str) {
+        let Some(copies) = self.copies.get_mut(namespace) else { return };
+        copies.pop_front();
+        if copies.is_empty() {
+            self.copies.remove(namespace);
+        }
+    }
+
+    /// Makes room: whoever takes the most gives first.
+    fn bound(&mut self, namespace: &str) {
+        while self.bytes_of(namespace) > LIMIT_OF_NAMESPACE {
+            self.drop_oldest(namespace);
+        }
+        while self.bytes() > LIMIT || self.count() > COPIES_LIMIT {
+            let too_many = self.count() > COPIES_LIMIT;
+            let takes = |of: &Arc<str>| match too_many {
+                true => self.copies.get(of).map_or(0, VecDeque::len) as u64,
+                false => self.bytes_of(of),
+            };
+            let Some(largest) = self.copies.keys().max_by_key(|of| takes(of)).cloned() else { return };
+            self.drop_oldest(&largest);
+        }
+    }
+}
+
+impl NamespaceCopies {
+    /// Keeps a file that was put as `uri`.
+    pub(super) fn keep(&self, uri: String, copy: Arc<Copy>) {
+        if copy.blocks.bytes > LIMIT_OF_NAMESPACE {
+            return;
+        }
+        let mut kept = self.copies.kept();
+        let copies = kept.copies.entry(self.namespace.clone()).or_default();
+        copies.retain(|(of, _)| *of != uri);
+        copies.push_back((uri, copy));
+        kept.bound(&self.namespace);
+    }
+
+    pub(super) fn find(&self, uri: &str) -> Option<Arc<Copy>> {
+        let kept = self.copies.kept();
+        let found = kept.copies.get(&self.namespace)?.iter().find(|(of, _)| of == uri);
+        found.map(|(_, copy)| copy.clone())
+    }
+
+    /// Forgets those below `uri`: nobody will ask for them.
+    pub(super) fn forget_below(&self, uri: &str) {
+        let mut kept = self.copies.kept();
+        if let Some(copies) = kept.copies.get_mut(&self.namespace) {
+            copies.retain(|(of, _)| !of.starts_with(uri));
+        }
+    }
+}
+
+/// The content of a copy, block by block; each is what was put, or the stream ends in an error.
+pub(super) fn read(
+    copy: Arc<Copy>,
+    folder: Folder,
+    name: String,
+) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    let reading = Reading { copy, folder, name, number: 0, bucket: None };
+    futures::stream::try_unfold(reading, |mut reading| async move {
+        Ok(reading.next().await?.map(|block| (block, reading)))
+    })
+}
+
+struct Reading {
+    copy: Arc<Copy>,
+    folder: Folder,
+    name: String,
+    /// Of the next block.
+    number: usize,
+    /// What is read instead, once the copy failed, and what of it makes no whole block.
+    bucket: Option<(BoxStream<'static, Result<Bytes, StoreError>>, BytesMut)>,
+}
+
+impl Reading {
+    async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
+        let Some(length) = self.copy.blocks.length(self.number) else { return Ok(None) };
+        if self.bucket.is_none() {
+            match self.copy.block(self.number).await {
+                Some(block) => {
+                    self.number += 1;
+                    return Ok(Some(block));
+                }
+                None => self.turn_to_bucket().await?,
+            }
+        }
+        let block = self.fetched(length).await?;
+        if !self.copy.blocks.holds(self.number, &block) {
+            return Err(std::io::Error::other(format!("{} is not what was staged", self.name)));
+        }
+        self.number += 1;
+        Ok(Some(block))
+    }
+
+    async fn turn_to_bucket(&mut self) -> std::io::Result<()> {
+        debug!(
+            name = self.name,
+            block = self.number,
+            "a local copy is not what was staged; the bucket's object is read"
+        );
+        if let Some(copies) = self.folder.copies() {
+            copies.forget_below(&self.folder.uri_of(&self.name));
+        }
+        let offset = self.number as u64 * BLOCK_BYTES as u64;
+        let broke_off = |e| std::io::Error::new(BROKE_OFF, e);
+        let entry = self.folder.get_from(&self.name, offset).await.map_err(broke_off)?;
+        let entry = entry.ok_or_else(|| std::io::Error::other(format!("{} was staged and is gone", self.name)))?;
+        self.bucket = Some((entry, BytesMut::new()));
+        Ok(())
+    }
+
+    async fn fetched(&mut self, length: usize) -> std::io::Result<Bytes> {
+        let Some((stream, held)) = &mut self.bucket else { return Ok(Bytes::new()) };
+        while held.len() < length {
+            let chunk = stream.try_next().await.map_err(|e| std::io::Error::new(BROKE_OFF, e))?;
+            match chunk {
+                Some(chunk) => held.extend_from_slice(&chunk),
+                None => return Ok(held.split().freeze()),
+            }
+        }
+        Ok(held.split_to(length).freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use object_store::memory::InMemory;
+    use object_store::{ObjectStore, ObjectStoreExt};
+    use tokio::io::AsyncReadExt;
+
+    use super::super::staged::{self, Spool};
+    use super::*;
+
+    const NAME: &str = "w/shards/a.jsonl.zst";
+
+    fn folder(store: Arc<dyn ObjectStore>) -> Folder {
+        Folder::of(store, "memory://out/", "out/").keeping(Copies::default().of("shop"))
+    }
+
+    /// Text that zstd makes little of, so that its file has several blocks.
+    fn text() -> String {
+        let mut hash = blake3::Hasher::new().finalize_xof();
+        let mut bytes = vec![0; 4 * BLOCK_BYTES];
+        hash.fill(&mut bytes);
+        bytes.iter().map(|byte| char::from(b'0' + byte % 64)).collect()
+    }
+
+    /// A folder with one staged file, and its name by content.
+    async fn staged() -> (Folder, String, String) {
+        let (folder, text) = (folder(Arc::new(InMemory::new())), text());
+        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        spool.write(text.as_bytes()).await.unwrap();
+        let spooled = spool.finish().await.unwrap();
+        let sha256 = spooled.sha256.clone();
+        assert!(spooled.put(&folder, NAME, "w").await.unwrap());
+        (folder, text, sha256)
+    }
+
+    fn copy(folder: &Folder) -> Option<Arc<Copy>> {
+        folder.copies().unwrap().find(&folder.uri_of(NAME))
+    }
+
+    async fn read(folder: &Folder, sha256: &str) -> Result<String, String> {
+        let content = staged::verified(folder, NAME, sha256).await.map_err(|e| e.to_string())?;
+        let chunks: Vec<Bytes> = content.try_collect().await.map_err(|e| e.to_string())?;
+        Ok(String::from_utf8(chunks.concat()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_was_put_is_read_from_the_local_copy() {
+        let (folder, text, sha256) = staged().await;
+        assert!(copy(&folder).unwrap().blocks().count() > 2);
+        folder.store().delete(&folder.path(NAME)).await.unwrap();
+        assert!(read(&folder, &sha256).await.unwrap() == text);
+        let mut opened = String::new();
+        staged::open(&folder, NAME).await.unwrap().read_to_string(&mut opened).await.unwrap();
+        assert!(opened == text);
+        folder.delete_below("w/").await.unwrap();
+        assert!(copy(&folder).is_none(), "what is tidied up is forgotten");
+        assert!(read(&folder, &sha256).await.unwrap_err().contains("is gone"));
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_is_not_what_was_put_is_found_out_and_the_bucket_is_read() {
+        type Damage = fn(&Copy);
+        let damages: [(&str, Damage); 4] = [
+            ("emptied", |copy| copy.file.set_len(0).unwrap()),
+            ("cut short within a block", |copy| copy.file.set_len(BLOCK_BYTES as u64 + 7).unwrap()),
+            ("changed in its first byte", |copy| copy.file.write_all_at(b"x", 0).unwrap()),
+            ("changed in its last byte", |copy| copy.file.write_all_at(b"x", copy.blocks.bytes - 1).unwrap()),
+        ];
+        for (what, damage) in damages {
+            let (folder, text, sha256) = staged().await;
+            damage(&copy(&folder).unwrap());
+            assert!(read(&folder, &sha256).await.unwrap() == text, "{what}");
+            assert!(copy(&folder).is_none(), "{what}: it is not asked again");
+            assert!(read(&folder, &sha256).await.unwrap() == text, "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_bucket_holds_instead_of_a_lost_copy_is_checked_too() {
+        let (folder, _, sha256) = staged().await;
+        copy(&folder).unwrap().file.set_len(BLOCK_BYTES as u64).unwrap();
+        let stored = folder.read(NAME, 1 << 30).await.unwrap().unwrap();
+        let mut other = stored.to_vec();
+        other[BLOCK_BYTES + 1] ^= 1;
+        folder.store().put_opts(&folder.path(NAME), other.into(), Default::default()).await.unwrap();
+        assert!(read(&folder, &sha256).await.unwrap_err().contains("is not what was staged"));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changed_on_the_disk_is_not_put() {
+        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        spool.write(text().as_bytes()).await.unwrap();
+        let spooled = spool.finish().await.unwrap();
+        spooled.copy().file.write_all_at(b"x", 99).unwrap();
+        let folder = folder(Arc::new(InMemory::new()));
+        let refused = spooled.put(&folder, NAME, "w").await.unwrap_err();
+        assert!(refused.to_string().contains("changed there before it was put"), "{refused}");
+        assert!(!folder.exists(NAME).await.unwrap());
+    }
+
+    #[test]
+    fn one_namespace_cannot_take_the_room_of_the_others() {
+        let copies = Copies::default();
+        let of = |bytes| {
+            let blocks = Blocks { hashes: vec![], bytes };
+            Arc::new(Copy::new(tempfile::tempfile().unwrap(), blocks))
+        };
+        let (quiet, loud) = (copies.of("quiet"), copies.of("loud"));
+        quiet.keep("mine".into(), of(LIMIT_OF_NAMESPACE / 2));
+        for n in 0..9 {
+            loud.keep(n.to_string(), of(LIMIT_OF_NAMESPACE / 2));
+        }
+        assert!(quiet.find("mine").is_some() && loud.find("mine").is_none());
+        let kept = |namespace: &NamespaceCopies| (0..9).filter(|n| namespace.find(&n.to_string()).is_some()).count();
+        assert_eq!(kept(&loud), 2, "the newest");
+        loud.keep("too large".into(), of(LIMIT_OF_NAMESPACE + 1));
+        assert!(loud.find("too large").is_none());
+        for n in 0..6 {
+            copies.of(&format!("other-{n}")).keep("theirs".into(), of(LIMIT_OF_NAMESPACE));
+        }
+        assert!(copies.kept().bytes() <= LIMIT);
+        assert!(quiet.find("mine").is_some(), "whoever takes the most gives first");
+        for n in 0..2 * COPIES_LIMIT {
+            loud.keep(format!("small {n}"), of(1));
+        }
+        assert!(copies.kept().count() <= COPIES_LIMIT);
+        assert!(quiet.find("mine").is_some(), "files are counted as well");
+    }
+}
