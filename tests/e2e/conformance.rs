@@ -1,6 +1,11 @@
 //! One suite for both places that a work's folder can be: object storage and ConfigMaps.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use batchjob_operator::api::{ObjectStoreLocation, OutputCompression};
+use batchjob_operator::controller::JournalStore;
+use batchjob_operator::lifecycle::SEAL_AT;
 use batchjob_operator::store::{
     ConfigMaps, Credentials, Document, Folder, IndexEntry, ObjectDocument, RequestHash, ShardWriter, StoreError,
     SwapError, layout, prove_conditional_writes, staged,
@@ -11,6 +16,7 @@ use futures::TryStreamExt;
 
 use crate::support::scene::Scene;
 use crate::support::shared::storage;
+use crate::work::Work;
 
 const WORK: &str = "0123456789abcdef0123456789abcdef";
 
@@ -64,6 +70,25 @@ async fn documents_change_only_as_they_were_judged() {
         document.swap(&second, "{\"rev\": 3}".into()).await.unwrap();
         let proved = prove_conditional_writes(&folder, &format!("{}scratch", layout::work(WORK))).await.unwrap();
         assert_eq!(proved, Ok(()), "{folder:?}");
+    }
+}
+
+/// As many batches as a journal in a ConfigMap has room for; in object storage some of them leave its head.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_is_written_to_its_end_and_not_fetched_again_unless_it_changed() {
+    let (_scene, folders) = folders("journal").await;
+    for folder in folders {
+        let mut work = Work::planned(&folder, 24).await;
+        work.run_until_settled(24).await;
+        let store = JournalStore::new(&folder, SEAL_AT);
+        let known = store.read(None, 4).await.unwrap().unwrap();
+        assert_eq!(known.0.shards.totals().settled, 24, "{folder:?}");
+        assert_eq!(known.0.shards.sealed_segments().is_empty(), folder.is_config_maps(), "{folder:?}");
+        let mut indices = BTreeSet::new();
+        store.each(&known.0, |index, _| assert!(indices.insert(index), "{index} twice")).await.unwrap();
+        assert_eq!(indices, (0..24).collect(), "{folder:?}");
+        let again = store.read(Some(&known), 4).await.unwrap().unwrap();
+        assert!(Arc::ptr_eq(&again.0, &known.0), "{folder:?}");
     }
 }
 

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
+#[path = "../support/work.rs"]
+mod work;
 
 mod accounts;
 mod aibrix;

@@ -181,9 +181,8 @@ impl Protocol {
 
 /// Breaks a write that replaces a shard by its halves.
 fn halve_badly(w: &mut World, mutant: Mutant, judged: &Journal, next: &mut Journal) {
-    let pairs = judged.shards.iter().zip(&next.shards);
-    let Some(at) = pairs.into_iter().position(|(a, b)| a.sha256 != b.sha256) else { return };
-    let whole = &judged.shards[at];
+    let is_other = |(i, a): &(usize, &Shard)| next.shards.get(*i).is_some_and(|b| a.sha256 != b.sha256);
+    let Some((at, whole)) = judged.shards.entries().find(is_other) else { return };
     match mutant {
         Mutant::ForgetsHalf => next.shards = next.shards.iter().take(judged.shards.len()).cloned().collect(),
         Mutant::KeepsWhole => {
