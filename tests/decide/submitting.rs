@@ -318,6 +318,15 @@ fn of_another_round_as_much_is_sent_as_the_journal_has_room_for() {
     assert_eq!((end.outcome, end.requests.expired), (Outcome::Failed, 1));
     assert!(end.message.ends_with("is not sent again, for a job has at most 1 batches"), "{}", end.message);
     assert!(!next(3, 0).commit.unwrap().message.contains("at most"), "nothing would be sent");
+    // Many of them lie in a segment, which is taken whole or made anew.
+    let mut many: Shards = vec![Shard { round: 1, ..shard(None) }; 40].into();
+    assert_eq!(many.pack(16).unwrap().len(), 1);
+    let planned = |limit: usize| {
+        let memory = Memory { follow_up: Some((1, many.clone())), ..searched(memory()) };
+        step(&JobView { shard_limit: limit, ..job() }, Some(&journal), &memory)
+    };
+    assert!(matches!(planned(41), Step::Swap(next) if next.shards.len() == 41 && next.shards.get(40).is_some()));
+    assert_eq!(planned(40), Step::FollowUp { round: 1 });
 }
 
 /// A gateway's client that repeats a POST makes a batch that costs money for as long as it runs.

@@ -24,6 +24,53 @@ fn manifest(work: &str) -> Memory {
     Memory { manifest: Some(Some(manifest)), marked: Some(work.into()), ..Default::default() }
 }
 
+/// A shard is sealed once its files are gone: those of a job of many batches do not wait for its end.
+#[test]
+fn files_of_settled_batches_go_while_others_run_where_they_are_many() {
+    let many = |settled: usize| {
+        let mut journal = journal(owner("j", "u"), submitted());
+        for i in 1..=settled {
+            let state = AttemptState::Settled {
+                batch_id: format!("b{i}"),
+                ended: "completed".into(),
+                part: Some(PartRef { name: "p".into(), sha256: "s".into() }),
+                counts: RequestCounts { total: 1, succeeded: 1, ..Default::default() },
+                may_pass: 0,
+                errors: vec![],
+                files: vec![format!("in-{i}"), format!("out-{i}")],
+            };
+            journal.shards.push(shard(Some(state)));
+        }
+        journal
+    };
+    let running = |task: Option<Task>| {
+        let mut memory = searched(memory());
+        memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::Running { state: "r".into(), done: 0 } });
+        memory.running.extend(task);
+        memory
+    };
+    let deletes = |shard: usize| Step::DeleteFiles {
+        files: vec![format!("in-{shard}"), format!("out-{shard}")],
+        slot: Some(Slot { shard, attempt: 1 }),
+        must: false,
+    };
+    assert_eq!(step(&job(), Some(&many(16)), &running(None)), deletes(1));
+    let busy = running(Some(Task::Call(Slot { shard: 1, attempt: 1 })));
+    assert_eq!(step(&job(), Some(&many(16)), &busy), deletes(2), "what waits for its next try holds up no other");
+    assert!(matches!(step(&job(), Some(&many(15)), &running(None)), Step::Wait { .. }), "few wait for the end");
+    let keeps = JobView { provider_file_policy: ProviderFilePolicy::Retain, ..job() };
+    assert!(matches!(step(&keeps, Some(&many(16)), &running(None)), Step::Wait { .. }));
+    // With the next write the names of deleted files go, so that their shards can leave the head.
+    let mut deleted = running(None);
+    deleted.deleted.extend((1..=16).flat_map(|i| [format!("in-{i}"), format!("out-{i}")]));
+    deleted.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::NotFound });
+    let lost = JobView { answer: Some(("lost-intent-1".into(), "resend".into())), ..job() };
+    deleted.deleted.insert("file-1".into());
+    let Step::Swap(mut next) = step(&lost, Some(&many(16)), &deleted) else { panic!("nothing is written") };
+    assert_eq!(next.shards.pack(16).unwrap().len(), 1);
+    assert_eq!((next.shards.in_head().count(), next.shards.totals().settled), (1, 16));
+}
+
 #[test]
 fn what_was_lost_with_its_namespace_is_let_go_at_once_and_told() {
     let stuck =
