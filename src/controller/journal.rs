@@ -63,13 +63,11 @@ impl JournalStore {
             (Fresh::Unchanged, Some(known)) => known.clone(),
             (Fresh::Absent | Fresh::Unchanged, _) => return Ok(None),
         };
-        // Nothing is sent any more, and what was planned may have been tidied away.
-        let window = if journal.commit.is_some() || journal.closing.is_some() { 0 } else { window };
-        if journal.shards.segment_to_read(window).is_some() {
+        if Self::is_short(&journal, window) {
             let shards = &mut Arc::make_mut(&mut journal).shards;
             known.iter().for_each(|(known, _)| shards.take_over(&known.shards));
         }
-        while let Some(segment) = journal.shards.segment_to_read(window) {
+        while let Some(segment) = journal.shards.segment_to_read(window).filter(|_| Self::is_short(&journal, window)) {
             let (name, before) = (segment.name.clone(), journal.shards.iter().count());
             let object = layout::plan_segment(&journal.work_id, &name);
             let bytes = self.segment(&object).await?;
@@ -80,6 +78,13 @@ impl JournalStore {
             }
         }
         Ok(Some((journal, version)))
+    }
+
+    /// Whether fewer than `window` of the shards that are planned next were read, and there are more. None are needed where nothing
+    /// is sent any more: they may have been tidied away.
+    pub fn is_short(journal: &Journal, window: usize) -> bool {
+        let sends = journal.commit.is_none() && journal.closing.is_none();
+        sends && journal.shards.segment_to_read(window).is_some()
     }
 
     /// Creates the journal if there is none.
