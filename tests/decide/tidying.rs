@@ -64,7 +64,7 @@ fn files_of_settled_batches_go_while_others_run_where_they_are_many() {
     let mut deleted = running(None);
     deleted.deleted.extend((1..=16).flat_map(|i| [format!("in-{i}"), format!("out-{i}")]));
     deleted.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::NotFound });
-    let lost = JobView { answer: Some(("lost-intent-1".into(), "resend".into())), ..job() };
+    let lost = JobView { answers: Answers::one("lost-intent-1", "resend"), ..job() };
     deleted.deleted.insert("file-1".into());
     let Step::Swap(mut next) = step(&lost, Some(&many(16)), &deleted) else { panic!("nothing is written") };
     assert_eq!(next.shards.pack(16).unwrap().len(), 1);
