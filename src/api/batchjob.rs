@@ -306,7 +306,9 @@ pub struct BatchJobStatus {
     #[schemars(length(max = 132))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub batches: Vec<BatchStatus>,
-    /// Questions that only a person can answer; each names the annotation to copy.
+    /// Questions that only a person can answer, at most 8 of those that are open; each names the annotation to copy. One
+    /// annotation `llmbatch.dev/resolve` may hold several answers, apart by commas, and `lost-*=resend` answers all open questions
+    /// whose id begins with `lost-`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

@@ -215,7 +215,7 @@ async fn visit(
         Step::Fail(_) => Some(references_of(ctx, session, &world.job).await?),
         _ => None,
     };
-    // A stage that is over within a second is not worth a write.
+    // A stage that is over within a few seconds is not worth a write.
     if !is_brief && !record(ctx, session, &world, &memory, &step, references).await? {
         return Ok(Flow::Again);
     }
@@ -266,10 +266,10 @@ struct Judged {
     is_brief: bool,
 }
 
-/// Stages that a small job passes in less than a second.
+/// Stages that a small job passes in less than a few seconds.
 const BRIEF: [&str; 4] = [reasons::PLANNING, reasons::SUBMITTING, reasons::COLLECTING, reasons::WRITING_RESULTS];
 /// Milliseconds after which such a stage is told.
-const TOLD_AFTER: i64 = 1_000;
+const TOLD_AFTER: i64 = 5_000;
 
 fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
     if world.view.mended && world.view.deleting_since.is_none() {
@@ -302,7 +302,9 @@ fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
     let tell_at = session.waits(why, world.now) + TOLD_AFTER;
     why.stuck = why.stuck.take().or(told);
     let has_words = !why.holds.is_empty() || why.stuck.is_some() || why.note.is_some();
-    let is_brief = !has_words && BRIEF.contains(&why.stage) && world.now < tell_at;
+    // How a new batch stands is known as soon as the first look at it ends.
+    let is_looked_at = why.stage == reasons::IN_PROGRESS && memory.running.iter().any(|t| matches!(t, Task::Call(_)));
+    let is_brief = !has_words && (BRIEF.contains(&why.stage) || is_looked_at) && world.now < tell_at;
     if is_brief {
         *until = Some(until.unwrap_or(i64::MAX).min(tell_at));
     }

@@ -123,3 +123,45 @@ fn is_the_latest(ctx: &Context, job: &BatchJob) -> bool {
     let known = ctx.jobs.iter().find_map(|(_, store)| store.get(&object));
     known.is_some_and(|known| known.uid() == job.uid() && !version::is_older(&job.metadata, &known.metadata))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_pays_is_decided_on_a_look_that_was_made_for_it_and_a_wait_on_any() {
+        let (began, hour) = (10_000, 3_600_000);
+        let fresh = |at, wanted| is_fresh(at, wanted, began, LONGEST);
+        assert!(fresh(began, Freshness::Now) && !fresh(began - 1, Freshness::Now));
+        assert!(fresh(began - RECENT + 1, Freshness::Recent) && !fresh(began - RECENT, Freshness::Recent));
+        assert!(fresh(began - LONGEST + 1, Freshness::Any) && !fresh(began - hour, Freshness::Any));
+        let unread = 0;
+        let now = 1_764_444_600_000;
+        for wanted in [Freshness::Any, Freshness::Recent, Freshness::Now] {
+            assert!(!is_fresh_journal(unread, wanted, now), "a journal that changed, or may have, is read");
+        }
+    }
+
+    #[test]
+    fn a_look_keeps_what_is_decided_by_and_lets_go_of_the_requests() {
+        let job = serde_json::json!({
+            "apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchJob",
+            "metadata": {
+                "name": "j", "namespace": "n", "uid": "u", "generation": 1, "resourceVersion": "7",
+                "finalizers": ["llmbatch.dev/batchjob", "somebody.else/keeps-it"],
+                "annotations": {annotations::RESOLVE: "lost-1=resend,".repeat(200), "other": "x".repeat(10_000)},
+            },
+            "spec": {
+                "providerRef": {"name": "llm"},
+                "input": {"inline": {"requests": [{"customID": "a", "body": {"messages": "x".repeat(10_000)}}]}},
+                "output": {"configMap": {"name": "answers"}},
+            },
+        });
+        let job: BatchJob = serde_json::from_value(job).unwrap();
+        let seen = Seen::new(job.clone(), "h".into(), 1);
+        assert_eq!(seen.job.metadata.finalizers, job.metadata.finalizers, "those of others are written back");
+        assert_eq!(seen.job.annotations()[annotations::RESOLVE], job.annotations()[annotations::RESOLVE]);
+        let kept = serde_json::to_string(&*seen.job).unwrap();
+        assert!(kept.len() < 5_000, "{} bytes", kept.len());
+    }
+}

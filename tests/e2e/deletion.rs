@@ -238,3 +238,18 @@ async fn a_job_whose_provider_never_comes_back_goes_once_its_deletion_is_overdue
     let state = scene.sim.state().await;
     assert_eq!((&state["creates"], &state["batches"][0]["status"]), (&json!(1), &json!("in_progress")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_for_an_object_that_is_let_go_by_hand_ends_with_it() {
+    let scene = Scene::new("by-hand", &["--batch-duration", "1h"]).await;
+    scene.sim.fault(json!({"point": "get_batch", "action": "status", "status": 500, "times": 1000})).await;
+    scene.apply_job("j", json!({}));
+    let operator = scene.operator.as_ref().unwrap();
+    let failing = async || operator.metric("batchjob_failing_calls{call=\"Poll\"}").await;
+    eventually("its polls are seen to fail", 60, || async { (failing().await == 1.0).then_some(()) }).await;
+    scene.kubectl(&["delete", "bjob", "j", "--wait=false"]);
+    scene.kubectl(&["patch", "bjob", "j", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]);
+    scene.wait_gone("j").await;
+    eventually("nobody polls for it any more", 20, || async { (failing().await == 0.0).then_some(()) }).await;
+    scene.sim.no_more_faults().await;
+}

@@ -4,7 +4,7 @@ use batchjob_operator::api::BatchJobObject as BatchJob;
 use serde_json::{Value, json};
 
 use crate::support::eventually;
-use crate::support::scene::{Scene, condition};
+use crate::support::scene::{Scene, condition, requests};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_the_provider_does_not_know_is_held_and_given_up_on_a_persons_word_only() {
@@ -339,4 +339,29 @@ async fn a_manifest_that_is_gone_is_missed_and_nothing_is_paid_again() {
     scene.put("out/j/manifest.json", manifest).await;
     scene.wait_complete("j").await;
     scene.sim.assert_billed_once(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_annotation_answers_for_every_batch_that_is_lost_and_a_typo_for_none() {
+    let scene = Scene::set("lost-many", &["--batch-duration", "1h", "--api-key", "sk-other"]).await;
+    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 1\n"));
+    let mut scene = scene;
+    scene.restart().await;
+    scene.apply_job("j", json!({"spec": {"parallelism": 10, "input": {"inline": {"requests": requests("j", 10)}}}}));
+    let runs = |j: &BatchJob| condition(j, "Submitted").is_some_and(|(status, ..)| status == "True");
+    scene.wait_job("all batches run", "j", 60, runs).await;
+    // An account that was given up for another one.
+    let other = scene.manifest("provider.yaml").replace("sk-test", "sk-other");
+    scene.apply(&(other + "  limits:\n    maxRequestsPerBatch: 1\n"));
+    let all_asked =
+        |j: &BatchJob| condition(j, "Held").is_some_and(|(_, _, said)| said.contains("10 questions are open"));
+    let job = scene.wait_job("all are asked about", "j", 120, all_asked).await;
+    assert_eq!(job.status.unwrap().holds.len(), 8, "so many are shown");
+    scene.kubectl(&["annotate", "bjob", "j", "llmbatch.dev/resolve=lost-*=resned"]);
+    let named = |j: &BatchJob| condition(j, "Held").is_some_and(|(_, _, said)| said.contains("'lost-*=resned'"));
+    scene.wait_job("the typo is named", "j", 30, named).await;
+    assert_eq!(scene.sim.state().await["creates"], 10, "and nothing is sent for it");
+    scene.kubectl(&["annotate", "--overwrite", "bjob", "j", "llmbatch.dev/resolve=lost-*=resend"]);
+    eventually("all are sent again", 60, || async { (scene.sim.state().await["creates"] == 20).then_some(()) }).await;
+    scene.kubectl(&["delete", "bjob", "j", "--timeout=60s"]);
 }

@@ -3,12 +3,12 @@
 use kube::ResourceExt;
 
 use super::Provider;
-use crate::api::conditions::reasons;
+use crate::api::conditions::{self, reasons};
 use crate::api::{Endpoint, ProviderStatus};
 use crate::controller::account::{Access, access, client, full_name};
 use crate::controller::permit::send_timeout;
 use crate::controller::trouble::Trouble;
-use crate::controller::{Context, names};
+use crate::controller::{Context, cache, names};
 use crate::lifecycle::{Answer, Looked, Stuck, is_to_be_probed, looked_at};
 use crate::provider::{self, ApiError, BatchApi, Class, Probe, Trial};
 
@@ -20,20 +20,22 @@ pub(super) async fn look<P: Provider>(
 ) -> Result<ProviderStatus, Trouble> {
     let generation = provider.meta().generation;
     let name = full_name(P::KIND, &provider.name_any());
-    let (secret_version, answer) =
-        match access(ctx, provider.account(), provider.secrets_in(ctx), &name, ctx.clock.now()).await {
-            Ok(Access { key, version, transport }) => {
-                let probe = is_to_be_probed(old, generation, version.as_deref());
-                ctx.metrics.provider_look(if probe { "probe" } else { "read" });
-                let account = provider.account();
-                let answer = match client(P::KIND, account, key, &transport) {
-                    Ok(api) => ask(ctx, provider, &api, probe).await,
-                    Err(e) => failed(provider, e),
-                };
-                (version, answer)
-            }
-            Err(missing) => (None, Answer::Failed(missing.stuck()?)),
-        };
+    // Where something is wrong, a person may have put it right a moment ago.
+    let is_well = conditions::is_true(&old.conditions, conditions::READY);
+    let since = ctx.clock.now() - if is_well { cache::LIFETIME } else { 0 };
+    let (secret_version, answer) = match access(ctx, provider.account(), provider.secrets_in(ctx), &name, since).await {
+        Ok(Access { key, version, transport }) => {
+            let probe = is_to_be_probed(old, generation, version.as_deref());
+            ctx.metrics.provider_look(if probe { "probe" } else { "read" });
+            let account = provider.account();
+            let answer = match client(P::KIND, account, key, &transport) {
+                Ok(api) => ask(ctx, provider, &api, probe).await,
+                Err(e) => failed(provider, e),
+            };
+            (version, answer)
+        }
+        Err(missing) => (None, Answer::Failed(missing.stuck()?)),
+    };
     let looked = Looked { generation, secret_version, answer };
     Ok(looked_at(old, looked, provider.account().unknown_submission_policy, ctx.clock.now()))
 }

@@ -39,7 +39,8 @@ pub(in crate::controller) async fn watch<P: Provider>(
     client: &Client,
     ctx: &Arc<Context>,
 ) {
-    let changed = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
+    // A deletion that is asked for makes another generation, and a finalizer of ours is no reason to ask the account.
+    let changed = predicates::generation.combine(predicates::annotations);
     let stream = watcher(P::api(client.clone(), scope.as_deref()), watcher::Config::default().page_size(100))
         .backoff(Pauses::new(ctx.clock.clone()))
         .modify(lean)
