@@ -154,15 +154,18 @@ pub(super) fn full_name(kind: ProviderKind, name: &str) -> String {
     format!("{kind:?} '{name}'")
 }
 
-/// The labels of a namespace, as they were a moment ago; none where it is gone.
-pub(super) async fn labels_of(ctx: &Context, namespace: &str) -> Result<BTreeMap<String, String>, kube::Error> {
+/// The labels of a namespace as they were at `since` (Unix milliseconds) or later; none where it is gone.
+pub(super) async fn labels_of(
+    ctx: &Context,
+    namespace: &str,
+    since: i64,
+) -> Result<BTreeMap<String, String>, kube::Error> {
     let read = async {
         let found = Api::<Namespace>::all(ctx.client.clone()).get_opt(namespace).await?;
         let labels = found.and_then(|namespace| namespace.metadata.labels).unwrap_or_default();
         Ok((labels, Keep::Yes))
     };
-    let now = || ctx.clock.now();
-    ctx.labels.get(&namespace.to_string(), now() - cache::LIFETIME, now, read).await
+    ctx.labels.get(&namespace.to_string(), since, || ctx.clock.now(), read).await
 }
 
 /// An admin's account, if it is granted to the namespace. One that is not granted looks like one that is not there.
@@ -172,7 +175,9 @@ async fn granted(
     namespace: &str,
     known: Known<'_>,
 ) -> Result<ClusterBatchProvider, Missing> {
-    let labels = labels_of(ctx, namespace).await?;
+    // A grant that ended a moment ago is none: nothing is sent but on a look since the job was pinned.
+    let age = if matches!(known, Known::Not) { 0 } else { cache::LIFETIME };
+    let labels = labels_of(ctx, namespace, ctx.clock.now() - age).await?;
     match known.look::<ClusterBatchProvider>(ctx, None, name).await? {
         Some(provider) if provider.spec.grants(namespace, &labels) => Ok(provider),
         _ => stuck(

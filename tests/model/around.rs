@@ -241,7 +241,7 @@ impl Protocol {
                 w.left.answers -= 1;
                 w.history.answered = true;
                 let (at, question, answer) = self.answers_to_holds(w).swap_remove(i);
-                w.edit_object(at, 0, |o| o.answers = Answers::parse(&format!("{question}={answer}")))?;
+                w.edit_object(at, 0, |o| o.answers = Answers::one(&question, &answer))?;
             }
             _ => return None,
         }
@@ -264,11 +264,6 @@ impl Protocol {
         }
         answers.sort();
         answers.dedup();
-        if self.answers_kinds {
-            answers.retain(|(_, question, answer)| question.starts_with("lost-") && answer == "resend");
-            answers.iter_mut().for_each(|(_, question, _)| *question = "lost-*".into());
-            answers.dedup();
-        }
         answers
     }
 

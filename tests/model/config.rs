@@ -191,8 +191,6 @@ pub(super) enum Mutant {
     KeepsWork,
     /// A person's answer counts for whatever is asked.
     AnswersAny,
-    /// A person's answer to all questions of a kind counts for those that are asked later, too.
-    HearsForEver,
     /// Who goes on with a journal that was closed sends the file of an attempt that was refused.
     KeepsFiles,
     /// Who takes a work over from another cluster forgets what that one sent.
@@ -280,8 +278,6 @@ pub(super) struct Protocol {
     pub revisions: u64,
     /// Whether each settled shard leaves the journal's head as soon as its files are gone.
     pub seals: bool,
-    /// People answer all questions of a kind at once.
-    pub answers_kinds: bool,
     pub mutant: Option<Mutant>,
 }
 
@@ -306,7 +302,6 @@ impl Protocol {
             attempts: 2,
             revisions: 14,
             seals: false,
-            answers_kinds: false,
             mutant: None,
         }
     }
@@ -346,7 +341,6 @@ impl std::fmt::Debug for Protocol {
         let more = [
             part("lines", (self.lines > 1).then(|| self.lines.to_string())),
             part("in one shard", self.together.then(String::new)),
-            part("kinds are answered", self.answers_kinds.then(String::new)),
             part("attempts", (self.attempts != 2).then(|| self.attempts.to_string())),
             part("policy", (self.policy == DeletionPolicy::Orphan).then(|| "Orphan".into())),
             part("deadline", self.deadline.map(|d| d.to_string())),

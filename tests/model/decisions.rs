@@ -57,14 +57,6 @@ impl Protocol {
                 let job = JobView { fingerprint: self.shown_credential(job).into(), ..job.clone() };
                 observed(&job, w.journal.as_deref())
             }
-            Some(Mutant::HearsForEver) => {
-                let unheard = |j: &Shared<Journal>| {
-                    let mut journal = Journal::clone(j);
-                    journal.heard.iter_mut().for_each(|heard| heard.said.clear());
-                    journal
-                };
-                observed(job, w.journal.as_ref().map(unheard).as_ref())
-            }
             Some(Mutant::AnswersAny) => {
                 let recorded = |a: &&Attempt| matches!(a.state, AttemptState::Submitted { .. });
                 let asked = w.journal.as_deref().and_then(|j| attempts(j).find(recorded));

@@ -187,10 +187,3 @@ fn what_was_given_up_on_is_not_sent_again() {
     let model = Protocol { deadline: Some(1), abandon_after: 1, lines: 1, attempts: 3, ..Protocol::ending(budget) };
     without(Mutant::SendsAbandoned, model, NO_DOUBLE_PAY);
 }
-
-#[test]
-fn an_answer_to_a_kind_is_for_what_was_open_when_it_was_given() {
-    let budget = Budget { losses: 1, answers: 1, rotations: 1, ..NONE };
-    let model = Protocol { lines: 1, attempts: 3, answers_kinds: true, ..Protocol::ending(budget) };
-    without(Mutant::HearsForEver, model, NO_DOUBLE_PAY);
-}

@@ -108,9 +108,10 @@ impl Provider for ClusterBatchProvider {
 
     /// An operator that is limited to some namespaces leaves accounts alone that none of them may use.
     async fn is_ours(&self, ctx: &Context) -> Result<bool, Trouble> {
+        let since = ctx.clock.now() - super::cache::LIFETIME;
         for scope in ctx.jobs.iter().map(|(scope, _)| scope) {
             let Some(namespace) = scope else { return Ok(true) };
-            if self.spec.grants(namespace, &super::account::labels_of(ctx, namespace).await?) {
+            if self.spec.grants(namespace, &super::account::labels_of(ctx, namespace, since).await?) {
                 return Ok(true);
             }
         }
