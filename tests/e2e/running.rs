@@ -161,9 +161,9 @@ fn calls(scene: &Scene, from: usize) -> BTreeMap<(String, String, String), usize
 async fn a_one_line_job_asks_the_api_server_for_little() {
     let scene = Scene::new("few-calls", &["--batch-duration", "200ms"]).await;
     scene.provider_judged("llm").await;
-    let one_line = json!({"spec": {"input": {"inline": {"requests": requests("one-line", 1)}}}});
+    let one_line = |job: &str| json!({"spec": {"input": {"inline": {"requests": requests(job, 1)}}}});
     let from = std::fs::read_to_string(audit_log()).unwrap().lines().count();
-    scene.apply_job("j", one_line.clone());
+    scene.apply_job("j", one_line("j"));
     scene.wait_tidy("j").await;
     eventually("its last event is told", 10, || async { (scene.told("Completed").await.len() == 1).then_some(()) })
         .await;
@@ -185,7 +185,8 @@ async fn a_one_line_job_asks_the_api_server_for_little() {
     let from = std::fs::read_to_string(audit_log()).unwrap().lines().count();
     let began = Instant::now();
     for i in 0..8 {
-        scene.apply_job(&format!("many-{i}"), one_line.clone());
+        let job = format!("many-{i}");
+        scene.apply_job(&job, one_line(&job));
     }
     for i in 0..8 {
         scene.wait_tidy(&format!("many-{i}")).await;
