@@ -35,7 +35,7 @@ impl BatchJob {
         self.drop_requests();
         let spec = &mut self.spec;
         let references = references(&spec.input, &spec.output);
-        (spec.input, spec.output) = references.unwrap_or_else(|| (Input::unknown(), Output::default()));
+        (spec.input, spec.output) = references.unwrap_or_else(|| (Input::unknown(), spec.output.server()));
         spec.max_failed_requests = None;
         self.status = self.status.take().map(status);
     }
@@ -51,6 +51,17 @@ impl Input {
     /// Whether the references of the job were too long to be kept with it.
     pub fn is_unknown(&self) -> bool {
         self.config_maps.as_ref().is_some_and(Vec::is_empty)
+    }
+}
+
+impl Output {
+    /// Where it is and no more: jobs take turns by it.
+    fn server(&self) -> Output {
+        let of = |location: &ObjectStoreLocation| ObjectStoreLocation {
+            endpoint: location.endpoint.clone(),
+            ..Default::default()
+        };
+        Output { object_store: self.object_store.as_ref().map(of), ..Default::default() }
     }
 }
 
@@ -192,7 +203,7 @@ mod tests {
         let maps: Vec<Value> =
             (0..50).map(|i| json!({"name": format!("{i}-{}", "m".repeat(200)), "key": "k".repeat(253)})).collect();
         let kept = watched(job(json!({"input": {"configMaps": maps}})));
-        assert!(kept.spec.input.is_unknown() && kept.spec.output.object_store.is_none());
+        assert!(kept.spec.input.is_unknown() && kept.spec.output.object_store.unwrap().uri.is_empty());
         let uri = format!("s3://b/{}", "u".repeat(1_900));
         let kept = watched(job(json!({"input": {"objectStore": {"uri": uri, "secretRef": {"name": "s"}}}})));
         assert!(kept.spec.input.is_unknown());

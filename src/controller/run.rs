@@ -32,8 +32,8 @@ use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind, co
 use crate::lifecycle::Timing;
 use crate::telemetry::{Health, Metrics, listen, serve};
 
-/// Jobs in one page of a list: each may carry a megabyte of requests, and a page is held whole.
-pub(super) const PAGE: u32 = 20;
+/// Jobs in one page of a list: each may carry 1.5 MB of requests, and a page is held whole, three times over while it is read.
+pub(super) const PAGE: u32 = 10;
 /// The time that is left to finish what is under way.
 const GRACE: Duration = Duration::from_secs(8);
 

@@ -29,6 +29,9 @@ const SMALL: u64 = 1;
 /// had at once, ends, and begins again when it can.
 const SMALL_BYTES: u64 = 256 << 10;
 
+/// MiB that inline requests take while they are read: as an answer of the API server, as text, as an object, and one of them parsed.
+const MOST_INLINE: u64 = 8;
+
 /// The kinds of transfers, as metrics name them.
 pub(super) const KINDS: [&str; 6] = ["Pass", "Upload", "Collect", "FollowUp", "Halve", "Write"];
 
@@ -51,7 +54,11 @@ fn most(task: Task) -> u64 {
 pub(super) fn claim(task: Task, job: &BatchJob, is_large: bool) -> Claim {
     let inline = match task {
         // Its requests are held from the beginning, and are parsed.
-        Task::Pass => job.spec.input.inline.as_ref().map_or(0, |inline| (4 * size_of_json(inline)).div_ceil(1 << 20)),
+        Task::Pass => job.spec.input.inline.as_ref().map_or(0, |inline| match inline.requests.is_empty() {
+            // They are no longer at hand, see `BatchJob::drop_requests`.
+            true => MOST_INLINE,
+            false => (4 * size_of_json(inline)).div_ceil(1 << 20),
+        }),
         _ => 0,
     };
     let size = if is_large { most(task) } else { SMALL + inline };

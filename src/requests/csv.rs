@@ -288,6 +288,11 @@ fn not_encoded_in(encoding: &str) -> String {
 }
 
 impl<'a> Fields<'a> {
+    /// Bytes of all of them.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
     /// Whether every field is empty, as Excel writes rows that were cleared.
     pub fn is_blank(&self) -> bool {
         self.text.is_empty()

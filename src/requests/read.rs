@@ -1,6 +1,6 @@
 //! Reads one object or key after the other: uncompresses it, finds its lines or rows, and gives each to the pass.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use encoding_rs::Encoding;
 use futures::StreamExt;
@@ -17,7 +17,7 @@ use super::version::InputVersion;
 use super::whole::{SizeLimit, TooLarge};
 use super::{Held, PassError, Recipe};
 use crate::api::{InputCompression, InputFormat, LeftOut};
-use crate::store::{Entry, Folder, LINE_LIMIT, Line, Lines, Listed, StoreError};
+use crate::store::{Entry, Folder, LINE_LIMIT, Line, Lines, Listed, StoreError, Turn};
 
 /// How the pieces of an input are read.
 pub struct Reading {
@@ -196,6 +196,16 @@ impl From<PassError> for ReadError {
     }
 }
 
+/// What takes several times its length while it is checked, in bytes: fields are held apart, and a request is spelled.
+const HEAVY: usize = 256 << 10;
+
+/// Checks what has `bytes`: of what is heavy, over all inputs one at a time. It takes no longer than that takes, and waits for nothing.
+pub(super) fn one_at_a_time<T>(bytes: usize, check: impl FnOnce() -> T) -> T {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = (bytes > HEAVY).then(|| ONE.lock().unwrap_or_else(PoisonError::into_inner));
+    check()
+}
+
 fn content(entry: Entry) -> Content<'static> {
     Box::new(StreamReader::new(entry.stream.map(|chunk| chunk.map_err(std::io::Error::other))))
 }
@@ -211,6 +221,7 @@ async fn lines(
     let mut number = 0;
     while let Some(line) = lines.next().await? {
         number += 1;
+        let mut turn = Turn::default();
         let line = match line {
             // Where files with one were joined.
             Line::Whole(line) => Line::Whole(line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)),
@@ -218,8 +229,12 @@ async fn lines(
         };
         let checked = match (line, template) {
             (Line::Whole(line), _) if line.trim_ascii().is_empty() => continue,
-            (Line::Whole(line), Some(template)) => pass.shape().row_line(line, template),
-            (Line::Whole(line), None) => pass.shape().line(line, format),
+            (Line::Whole(line), Some(template)) => {
+                let most = template.most(line.len());
+                turn.take_beside(line.len(), most).await;
+                one_at_a_time(most.max(line.len()), || pass.shape().row_line(line, template))
+            }
+            (Line::Whole(line), None) => one_at_a_time(line.len(), || pass.shape().line(line, format)),
             (Line::TooLong(size), _) => {
                 Err(format!("has {size} bytes; {LINE_LIMIT} are allowed in a line; shorten it"))
             }
@@ -227,6 +242,7 @@ async fn lines(
         pass.take(origin, number, checked).await?;
         if pass.is_to_put() {
             // Nothing long is held while a store is waited for.
+            drop(turn);
             lines.let_go();
             pass.put().await?;
         }
@@ -270,14 +286,20 @@ async fn rows(
             }
             continue;
         };
-        let row = fields.and_then(|fields| header.row(&fields));
-        let checked = row.and_then(|row| pass.shape().row(&row, template));
+        let (mut turn, bytes) = (Turn::default(), fields.as_ref().map_or(0, Fields::bytes));
+        let most = template.most(bytes);
+        turn.take_beside(bytes, most).await;
+        let checked = one_at_a_time(most.max(bytes), || {
+            let row = fields.and_then(|fields| header.row(&fields));
+            row.and_then(|row| pass.shape().row(&row, template))
+        });
         let checked = checked.map_err(|what| match hint {
             Some(hint) => format!("{what}; {hint}"),
             None => what,
         });
         pass.take(origin, line, checked).await?;
         if pass.is_to_put() {
+            drop(turn);
             records.let_go();
             pass.put().await?;
         }

@@ -52,6 +52,15 @@ impl Template {
         Ok(Template { custom_id, body: cut.end() })
     }
 
+    /// Bytes that a body made of a row of `row` bytes takes at most, but for escapes.
+    pub fn most(&self, row: usize) -> usize {
+        let of = |part: &Part| match part {
+            Part::Fixed(json) => json.len(),
+            Part::Value(_) | Part::Text(_) => row,
+        };
+        self.body.iter().map(of).fold(0, usize::saturating_add)
+    }
+
     /// Whether any variable is the one of this name.
     pub fn uses(&self, name: &str) -> bool {
         let in_id = self.custom_id.iter().any(|piece| matches!(piece, Piece::Value(variable) if variable.is(name)));

@@ -8,11 +8,11 @@ use tokio::io::AsyncReadExt;
 
 use super::compression::{self, Content, Sizes};
 use super::pass::{Origin, Pass, PassError};
-use super::read::{Broken, Reading, broken};
+use super::read::{Broken, Reading, broken, one_at_a_time};
 use super::template::Template;
 use super::variable::{PARTS, Texts};
 use crate::api::{InputCompression, OnTooLarge};
-use crate::store::{Folder, Listed, StoreError};
+use crate::store::{Folder, Listed, StoreError, Turn};
 
 /// Objects that are fetched at a time, and their bytes.
 const AHEAD: usize = 16;
@@ -67,8 +67,13 @@ impl Reading {
             self.sources += 1;
             self.count_object(&stored.object, stored.bytes.len());
             let origin = Origin { source: stored.uri.as_str().into(), entry: "line" };
-            let checked = match unpack(&stored, self.compression, self.limit, self.sizes.next()).await {
-                Ok(unpacked) => match self.fit(pass, &stored, unpacked, template) {
+            let unpacked = unpack(&stored, self.compression, self.limit, self.sizes.next()).await;
+            // As base64, at most.
+            let most = template.most(unpacked.as_ref().map_or(0, |unpacked| unpacked.bytes.len() / 3 * 4 + 4));
+            let mut turn = Turn::default();
+            turn.take(most).await;
+            let checked = match unpacked {
+                Ok(unpacked) => match one_at_a_time(most, || self.fit(pass, &stored, unpacked, template)) {
                     Some(checked) => checked,
                     None => continue,
                 },
@@ -76,6 +81,7 @@ impl Reading {
                 Err(Broken::Stop(e)) => return Err(e),
             };
             pass.take(&origin, None, checked).await?;
+            drop(turn);
             pass.put().await?;
         }
         Ok(())

@@ -27,6 +27,13 @@ static LONG_ONES: Semaphore = Semaphore::const_new(1);
 pub struct Turn(Option<SemaphorePermit<'static>>);
 
 impl Turn {
+    /// Waits for it where `bytes` are many that are made of `held`, unless those are many themselves and so have it.
+    pub async fn take_beside(&mut self, held: usize, bytes: usize) {
+        if held <= LONG {
+            self.take(bytes).await;
+        }
+    }
+
     /// Waits for it where `bytes` are many.
     pub async fn take(&mut self, bytes: usize) {
         if self.0.is_none() && bytes > LONG {
