@@ -12,7 +12,7 @@ use super::{
 const REFERENCES_LIMIT: usize = 1 << 10;
 /// Batches whose ids are kept of one job.
 const BATCHES_LIMIT: usize = 32;
-/// Bytes of an annotation: a hold's answer has a few words.
+/// Bytes of an annotation; answers that are longer are read with the object.
 const ANNOTATION_LIMIT: usize = 1 << 10;
 
 impl BatchJob {
@@ -199,11 +199,23 @@ mod tests {
     }
 
     #[test]
+    fn a_change_at_the_end_of_long_answers_shows() {
+        let answers = |last: &str| {
+            let mut job = job(json!({"input": {}}));
+            let text = "h=keep ".repeat(1_000) + last;
+            job.metadata.annotations.get_or_insert_default().insert(annotations::RESOLVE.into(), text);
+            watched(job).metadata.annotations.as_ref().unwrap()[annotations::RESOLVE].clone()
+        };
+        assert_ne!(answers("i=keep"), answers("i=resend"));
+        assert!(answers("i=keep").len() <= ANNOTATION_LIMIT);
+    }
+
+    #[test]
     fn references_that_are_too_long_are_read_when_they_are_needed() {
         let maps: Vec<Value> =
             (0..50).map(|i| json!({"name": format!("{i}-{}", "m".repeat(200)), "key": "k".repeat(253)})).collect();
         let kept = watched(job(json!({"input": {"configMaps": maps}})));
-        assert!(kept.spec.input.is_unknown() && kept.spec.output.object_store.unwrap().uri.is_empty());
+        assert!(kept.spec.input.is_unknown() && kept.spec.output.object_store.as_ref().unwrap().uri.is_empty());
         let uri = format!("s3://b/{}", "u".repeat(1_900));
         let kept = watched(job(json!({"input": {"objectStore": {"uri": uri, "secretRef": {"name": "s"}}}})));
         assert!(kept.spec.input.is_unknown());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
+use tokio::sync::Semaphore;
 
 use super::trouble::Trouble;
 use super::{Context, metadata, version};
@@ -112,9 +113,18 @@ pub(super) async fn look(
 /// The whole object, and when the look at it began; None where it is gone.
 pub(super) async fn read(ctx: &Context, key: &BatchJob) -> Result<Option<(BatchJob, i64)>, Trouble> {
     let at = ctx.clock.now();
-    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &key.namespace().unwrap_or_default());
-    let job = jobs.get_opt(&key.name_any()).await?.filter(|job| job.uid() == key.uid());
-    Ok(job.map(|job| (job, at)))
+    let job = whole(ctx, &key.namespace().unwrap_or_default(), &key.name_any()).await?;
+    Ok(job.filter(|job| job.uid() == key.uid()).map(|job| (job, at)))
+}
+
+/// Objects that are read whole at a time: each takes some 6 MB while it is.
+static READS: Semaphore = Semaphore::const_new(8);
+
+/// The whole object of this name; None where there is none.
+pub(super) async fn whole(ctx: &Context, namespace: &str, name: &str) -> Result<Option<BatchJob>, Trouble> {
+    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), namespace);
+    let _one = READS.acquire().await;
+    Ok(jobs.get_opt(name).await?)
 }
 
 /// Whether the watch knows nothing newer: a person's change is seen by the event that tells of it.

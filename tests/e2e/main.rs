@@ -23,6 +23,8 @@ mod holds;
 mod inputs;
 mod install;
 mod matrix;
+#[path = "../hostile/memory.rs"]
+mod memory;
 mod mixtures;
 mod objects;
 mod outputs;

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use kube::Api;
 use kube::runtime::reflector::ObjectRef;
 use tracing::{info, warn};
 
@@ -14,7 +13,7 @@ use crate::api::{BatchJob, Endpoint, RequestCounts, WorkHashVersion};
 use crate::controller::journal::JournalStore;
 use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
-use crate::controller::{Context, events, names, source, tasks};
+use crate::controller::{Context, events, names, snapshot, source, tasks};
 use crate::lifecycle::{
     self, AttemptState, Collected, Halved, Journal, Look, Memory, PartRef, Pass, Plan, Planned, Reading, Seen, Shard,
     Shards, Short, Slot, TOO_LARGE, Task, Tidied, TooLarge, Tries, Unanswered, Untidy, error_summary,
@@ -370,8 +369,7 @@ async fn answers(
 
 /// The object as it is now; None where it is gone, or another one took its name.
 async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJob>, Trouble> {
-    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), key.namespace.as_deref().unwrap_or_default());
-    let job = jobs.get_opt(&key.name).await?;
+    let job = snapshot::whole(ctx, key.namespace.as_deref().unwrap_or_default(), &key.name).await?;
     Ok(job.filter(|job| job.metadata.uid == key.extra.uid))
 }
 

@@ -130,9 +130,19 @@ impl Operator {
 
     /// Peak of resident memory, in bytes, as the kernel counts it.
     pub fn peak_memory(&self) -> u64 {
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.process.id())).unwrap();
-        let status = std::fs::read_to_string(format!("/proc/{}/status", children.trim())).unwrap();
+        let status = std::fs::read_to_string(self.proc("status")).unwrap();
         let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// From now on the peak is that of what comes: `proc_pid_clear_refs(5)`.
+    pub fn forget_peak(&self) {
+        std::fs::write(self.proc("clear_refs"), "5").unwrap();
+    }
+
+    /// A file that the kernel keeps about the operator's own process.
+    fn proc(&self, file: &str) -> String {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.process.id())).unwrap();
+        format!("/proc/{}/{file}", children.trim())
     }
 }

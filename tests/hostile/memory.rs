@@ -1,0 +1,250 @@
+//! Memory that nobody's manifest, input or answer can break: the operator as a process, with the kernel's own peak.
+//!
+//! It is part of the end-to-end tests, for it needs a real API server and a real S3 server.
+
+use std::time::{Duration, Instant};
+
+use async_compression::Level;
+use async_compression::tokio::write::ZstdEncoder;
+use batchjob_operator::api::BatchJobObject as BatchJob;
+use futures::StreamExt;
+use kube::api::PostParams;
+use object_store::buffered::BufWriter;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+
+use crate::support::quiet::{CANARY, prompt};
+use crate::support::scene::{Scene, condition};
+
+/// What the Deployment allows.
+const LIMIT: u64 = 256 << 20;
+
+/// Objects that are over, each with annotations, a status and a template as large as they may be. 700 of them, and not 10,000: that is
+/// what a minute allows. Held as they are, they would take 230 MiB.
+const OBJECTS: usize = 700;
+
+/// Manifests whose values take a hundred times their text: one of 1.25 MB, which is most that etcd takes, and others of 330 kB, for
+/// each write of the large one takes the API server seconds.
+const TREES: usize = 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_manifest_input_or_answer_takes_the_operator_beyond_its_memory() {
+    let answers = tempfile::NamedTempFile::new().unwrap();
+    let long = json!([{"contains": "at length", "answer": "x".repeat(31 << 20)}]);
+    std::fs::write(answers.path(), long.to_string()).unwrap();
+    let args = ["--batch-duration", "100ms", "--answers", answers.path().to_str().unwrap()];
+    let mut scene = Scene::set("memory", &args).await;
+    many_objects(&scene, 0..OBJECTS / 2).await;
+    scene.restart().await;
+    let mut stages = Stages::new(&scene);
+    many_objects(&scene, OBJECTS / 2..OBJECTS).await;
+    stages.end("objects of the largest size", Duration::ZERO).await;
+    stages.of("ids", ids(&scene)).await;
+    stages.of("answers", long_answers(&scene)).await;
+    stages.of("uploads", uploads(&scene)).await;
+    stages.of("manifests", manifests(&scene)).await;
+    stages.judge();
+    // What a scene looks through at its end has to be held by somebody.
+    scene.kubectl(&["delete", "bjob", "-l", "huge=yes", "--wait=false"]);
+    for name in (0..TREES).map(|n| format!("tree-{n}")) {
+        scene.wait_gone(&name).await;
+    }
+}
+
+/// What each scenario takes at its peak.
+struct Stages<'a> {
+    scene: &'a Scene,
+    peaks: Vec<(&'static str, u64)>,
+}
+
+impl<'a> Stages<'a> {
+    fn new(scene: &'a Scene) -> Self {
+        Stages { scene, peaks: vec![] }
+    }
+
+    /// A scenario, with honest jobs beside it: one at a time, each of which has to end.
+    async fn of(&mut self, name: &'static str, scenario: impl Future<Output = ()>) {
+        let began = Instant::now();
+        let honest = async {
+            for n in 0.. {
+                let job = format!("honest-{name}-{n}");
+                self.scene.apply_job(
+                    &job,
+                    json!({"spec": {"input": {"inline": {"requests": [
+                        {"customID": "a", "body": {"messages": [{"role": "user", "content": prompt(&job, 0)}]}}
+                    ]}}}}),
+                );
+                self.scene.wait_condition(&job, "Complete", "True", 120).await;
+            }
+        };
+        tokio::select! { () = scenario => {}, () = honest => {} }
+        // One more, when all is over.
+        let job = format!("honest-{name}");
+        self.scene.apply_job(&job, json!({}));
+        self.scene.wait_condition(&job, "Complete", "True", 120).await;
+        self.end(name, began.elapsed()).await;
+    }
+
+    async fn end(&mut self, name: &'static str, took: Duration) {
+        let operator = self.scene.operator.as_ref().unwrap();
+        let peak = operator.peak_memory();
+        println!("{name}: {} MiB at the peak, {} s", peak >> 20, took.as_secs());
+        self.peaks.push((name, peak));
+        operator.forget_peak();
+    }
+
+    fn judge(&self) {
+        let over: Vec<_> = self.peaks.iter().filter(|(_, peak)| *peak >= LIMIT).collect();
+        assert!(over.is_empty(), "beyond {LIMIT} bytes: {over:?}");
+    }
+}
+
+/// Creates objects that are over, with all that they may hold beside requests.
+async fn many_objects(scene: &Scene, numbers: std::ops::Range<usize>) {
+    let jobs = scene.jobs();
+    let create = async |n: usize| {
+        let name = format!("large-{n}");
+        let mut job = scene.job(
+            &name,
+            json!({"spec": {"suspend": true, "input": {
+                "inline": null, "objectStore": {"uri": "s3://tests/none.csv", "secretRef": {"name": "s3"}},
+                "template": {"customID": "$(row.id)", "body": {"x": "y".repeat(20_000)}},
+            }}}),
+        );
+        job["metadata"]["annotations"] = json!({"note": "x".repeat(255 << 10)});
+        job["metadata"]["labels"] = json!({"huge": "yes"});
+        let job: BatchJob = serde_json::from_value(job).unwrap();
+        let mut job = jobs.create(&PostParams::default(), &job).await.unwrap();
+        let batches = (0..120).map(|i| json!({
+            "name": format!("{i:05}-1"), "state": "Settled", "providerID": "b".repeat(200), "requests": 1, "model": "m".repeat(250),
+        }));
+        let conditions = ["Complete", "Reconciling", "Held", "Stalled"].map(|kind| {
+            json!({
+                "type": kind, "status": if kind == "Complete" { "True" } else { "False" },
+                "reason": if kind == "Reconciling" { "Finished" } else { "Succeeded" },
+                "message": "m".repeat(2_000), "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1,
+            })
+        });
+        job.status = Some(
+            serde_json::from_value(json!({
+                "outcome": "Succeeded", "observedGeneration": 1, "lock": {"specHash": "s", "outputURI": "u"},
+                "conditions": conditions, "batches": batches.collect::<Value>(),
+            }))
+            .unwrap(),
+        );
+        loop {
+            // The operator may have been faster.
+            let Err(kube::Error::Api(_)) = jobs.replace_status(&name, &PostParams::default(), &job).await else {
+                break;
+            };
+            job.metadata.resource_version = jobs.get(&name).await.unwrap().metadata.resource_version;
+        }
+    };
+    futures::stream::iter(numbers).map(create).buffer_unordered(8).collect::<Vec<()>>().await;
+}
+
+/// Bodies whose values take a hundred times their text.
+async fn manifests(scene: &Scene) {
+    let body = |items: usize| {
+        let items = r#"{"":0},"#.repeat(items);
+        let body = format!(r#"{{"messages": [{{"role": "user", "content": "{CANARY}"}}], "x": [{items}0]}}"#);
+        serde_json::from_str::<Value>(&body).unwrap()
+    };
+    let (large, small) = (body(78_000), body(20_000));
+    let names: Vec<String> = (0..TREES).map(|n| format!("tree-{n}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        let body = if n == 0 { &large } else { &small };
+        let requests = json!([{"customID": "a", "body": body}, {"customID": "b", "body": body}]);
+        let mut job = scene.job(name, json!({"spec": {"suspend": true}}));
+        job["spec"]["input"]["inline"]["requests"] = requests;
+        job["metadata"]["labels"] = json!({"huge": "yes"});
+        if n > 0 {
+            // All of them are hashed; the requests of one are read as well.
+            job["spec"]["providerRef"]["name"] = json!("none");
+        }
+        let job: BatchJob = serde_json::from_value(job).unwrap();
+        scene.jobs().create(&PostParams::default(), &job).await.unwrap();
+    }
+    for name in &names {
+        let was_seen = |job: &BatchJob| condition(job, "Complete").is_some_and(|(_, reason, _)| reason != "Pending");
+        let was_read = |job: &BatchJob| job.status.as_ref().is_some_and(|s| s.requests.is_some());
+        let is_so = |job: &BatchJob| was_read(job) || (job.spec.provider_ref.name == "none" && was_seen(job));
+        scene.wait_job("it was looked at", name, 180, is_so).await;
+    }
+}
+
+/// Lines by the million: refused ones in a few megabytes, and others just under the limit, in two jobs at a time.
+async fn ids(scene: &Scene) {
+    let models: Vec<String> = (0..17).map(|n| format!("m{n}")).collect();
+    lines(scene, "in/refused.jsonl.zst", 8_000_000, |i| {
+        let model = &models[i.min(16)];
+        format!(r#"{{"custom_id": "{i}", "body": {{"model": "{model}", "messages": []}}}}"#)
+    })
+    .await;
+    lines(scene, "in/many.jsonl.zst", 700_000, |i| {
+        // Nothing is sent of it in the end.
+        let id = if i == 699_999 { 0 } else { i };
+        format!(r#"{{"custom_id": "{id}", "body": {{"messages": []}}}}"#)
+    })
+    .await;
+    let jobs = [("refused", "refused"), ("many-0", "many"), ("many-1", "many")];
+    for (name, key) in jobs {
+        scene.apply_job(name, json!({"inputKey": format!("{key}.jsonl.zst")}));
+    }
+    for (name, key) in jobs {
+        let job = scene.wait_condition(name, "Failed", "True", 300).await;
+        let (_, reason, message) = condition(&job, "Failed").unwrap();
+        let expected = match key {
+            "refused" => "reading stopped after 1000000 requests",
+            _ => "line 700000: has a custom id that an earlier request has",
+        };
+        assert!(reason == "InvalidInput" && message.contains(expected), "{name}: {reason}: {message}");
+    }
+}
+
+async fn lines(scene: &Scene, key: &str, count: usize, line: impl Fn(usize) -> String) {
+    let path = format!("{}/{key}", scene.namespace);
+    let out = BufWriter::new(std::sync::Arc::new(scene.bucket.clone()), path.as_str().into());
+    let mut out = ZstdEncoder::with_quality(out, Level::Fastest);
+    let mut block = String::with_capacity(1 << 20);
+    for i in 0..count {
+        block += &line(i);
+        block.push('\n');
+        if block.len() > 1 << 20 {
+            out.write_all(block.as_bytes()).await.unwrap();
+            block.clear();
+        }
+    }
+    out.write_all(block.as_bytes()).await.unwrap();
+    out.shutdown().await.unwrap();
+}
+
+/// Answers as long as they may be, of sixteen models, so that sixteen parts are joined.
+async fn long_answers(scene: &Scene) {
+    let line = |n: usize| {
+        let body = json!({"model": format!("m{n}"), "messages": [{"role": "user", "content": format!("{CANARY} at length {n}")}]});
+        json!({"custom_id": n.to_string(), "body": body}).to_string() + "\n"
+    };
+    scene.put("in/long.jsonl", (0..16).map(line).collect::<String>()).await;
+    scene.apply_job("long", json!({"inputKey": "long.jsonl", "spec": {"parallelism": 16}}));
+    let job = scene.wait_condition("long", "Complete", "True", 300).await;
+    assert_eq!(job.status.unwrap().requests.unwrap().succeeded, 16);
+    let written: Vec<_> = scene.list("out/long/").await;
+    assert!(written.contains(&"results.jsonl".to_string()), "{written:?}");
+}
+
+/// A hundred uploads at a time of a job of many batches.
+async fn uploads(scene: &Scene) {
+    let provider = scene.manifest("provider.yaml").replace("name: llm\n", "name: small\n");
+    scene.apply(&(provider + "  limits:\n    maxRequestsPerBatch: 1\n"));
+    scene.provider_judged("small").await;
+    let model = "m".repeat(250);
+    let line = |n: usize| {
+        let body = json!({"model": model, "messages": [{"role": "user", "content": format!("{CANARY} {n}")}]});
+        json!({"custom_id": n.to_string(), "body": body}).to_string() + "\n"
+    };
+    scene.put("in/many-batches.jsonl", (0..150).map(line).collect::<String>()).await;
+    let spec = json!({"parallelism": 100, "providerRef": {"name": "small"}});
+    scene.apply_job("many-batches", json!({"inputKey": "many-batches.jsonl", "spec": spec}));
+    scene.wait_condition("many-batches", "Complete", "True", 240).await;
+}
