@@ -12,6 +12,7 @@ mod input;
 mod journal;
 mod objects;
 mod plan;
+mod poll;
 mod storm;
 
 use serde::Serialize;
@@ -88,6 +89,9 @@ fn main() {
     }
     if is_wanted("storm") {
         figures.extend(runtime.block_on(storm::measure()));
+    }
+    if is_wanted("poll") {
+        figures.push(runtime.block_on(poll::measure()));
     }
     if is_wanted("e2e-50k") || is_wanted("rss-flat") {
         figures.extend(runtime.block_on(end_to_end::measure(is_wanted("e2e-50k"), is_wanted("rss-flat"))));

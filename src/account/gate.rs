@@ -23,8 +23,6 @@ pub struct Gate {
 #[derive(Debug)]
 struct State {
     free: usize,
-    /// Places that one key may hold.
-    most: usize,
     held: HashMap<String, usize>,
     urgent: Queue,
     usual: Queue,
@@ -45,10 +43,10 @@ pub struct Place {
 }
 
 impl Gate {
-    /// `places` in all, of which one key may hold `most`.
-    pub fn new(places: usize, most: usize) -> Arc<Gate> {
-        let state =
-            State { free: places, most, held: HashMap::new(), urgent: Queue::default(), usual: Queue::default() };
+    /// So many places.
+    pub fn new(places: usize) -> Arc<Gate> {
+        let (urgent, usual) = (Queue::default(), Queue::default());
+        let state = State { free: places, held: HashMap::new(), urgent, usual };
         Arc::new(Gate { state: Mutex::new(state) })
     }
 
@@ -95,8 +93,7 @@ impl State {
         if self.free == 0 {
             return None;
         }
-        let (held, most) = (&self.held, self.most);
-        let (key, waiter) = self.urgent.next(held, most).or_else(|| self.usual.next(held, most))?;
+        let (key, waiter) = self.urgent.next(&self.held).or_else(|| self.usual.next(&self.held))?;
         self.free -= 1;
         *self.held.entry(key.clone()).or_insert(0) += 1;
         Some((key, waiter))
@@ -104,7 +101,7 @@ impl State {
 }
 
 impl Queue {
-    fn next(&mut self, held: &HashMap<String, usize>, most: usize) -> Option<(String, oneshot::Sender<Place>)> {
+    fn next(&mut self, held: &HashMap<String, usize>) -> Option<(String, oneshot::Sender<Place>)> {
         let waiting = &mut self.waiting;
         self.turns.retain(|key| {
             let waits = waiting.get_mut(key).is_some_and(|waiters| {
@@ -117,8 +114,7 @@ impl Queue {
             waits
         });
         let holds = |key: &String| held.get(key).copied().unwrap_or(0);
-        let (turn, _) =
-            self.turns.iter().enumerate().filter(|(_, key)| holds(key) < most).min_by_key(|(_, key)| holds(key))?;
+        let (turn, _) = self.turns.iter().enumerate().min_by_key(|(_, key)| holds(key))?;
         let key = self.turns.remove(turn)?;
         let waiters = self.waiting.get_mut(&key)?;
         let waiter = waiters.pop_front()?;
@@ -195,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_namespace_delays_another_by_one_call() {
-        let gate = Gate::new(1, usize::MAX);
+        let gate = Gate::new(1);
         let mut waiters: Vec<Waiter> = (0..100).map(|_| ask(&gate, "flood", Urgency::Usual)).collect();
         waiters.push(ask(&gate, "quiet", Urgency::Usual));
         let order = order(waiters);
@@ -205,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_namespace_that_holds_the_fewest_places_comes_first() {
-        let gate = Gate::new(3, usize::MAX);
+        let gate = Gate::new(3);
         let mut hang: Vec<Waiter> = (0..9).map(|_| ask(&gate, "hangs", Urgency::Usual)).collect();
         assert_eq!(hang.iter_mut().filter_map(|w| w.has_place().then_some(())).count(), 3, "what is free is used");
         let mut quiet = ask(&gate, "quiet", Urgency::Usual);
@@ -216,24 +212,15 @@ mod tests {
 
     #[test]
     fn a_post_goes_ahead_of_polls() {
-        let gate = Gate::new(1, usize::MAX);
+        let gate = Gate::new(1);
         let mut waiters: Vec<Waiter> = (0..10).map(|_| ask(&gate, "polls", Urgency::Usual)).collect();
         waiters.push(ask(&gate, "posts", Urgency::Urgent));
         assert_eq!(order(waiters)[1], "posts");
     }
 
     #[test]
-    fn one_key_never_holds_more_than_its_share_and_others_use_the_rest() {
-        let gate = Gate::new(5, 2);
-        let mut waiters: Vec<Waiter> =
-            ["a", "a", "a", "a", "b", "b", "b"].map(|key| ask(&gate, key, Urgency::Usual)).into();
-        let holders: Vec<&str> = waiters.iter_mut().filter_map(|w| w.has_place().then_some(w.key)).collect();
-        assert_eq!(holders, ["a", "a", "b", "b"]);
-    }
-
-    #[test]
     fn a_waiter_that_goes_away_leaves_its_turn_to_the_next() {
-        let gate = Gate::new(1, usize::MAX);
+        let gate = Gate::new(1);
         let first = ask(&gate, "a", Urgency::Usual);
         (0..10_000).for_each(|_| drop(ask(&gate, "a", Urgency::Usual)));
         let mut next = ask(&gate, "b", Urgency::Usual);

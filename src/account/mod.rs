@@ -2,14 +2,21 @@
 //! beside the reconcile loop. So a server that never answers holds up its own account and nobody else.
 
 mod gate;
+mod list;
+mod quota;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-pub use gate::{Gate, Place, Urgency};
+pub use gate::{Place, Urgency};
+
+pub use list::{Answer, Due, Found, Sees, Wanted};
+pub use quota::{Full, Quota};
 
 use crate::provider::{ApiError, Class, Pace};
+use gate::Gate;
+use list::Lists;
 
 /// Calls of one account that are in flight at a time.
 const CALLS: usize = 8;
@@ -23,29 +30,76 @@ pub struct AccountKey {
     pub fingerprint: String,
 }
 
+/// Unix milliseconds.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
 /// The accounts of this process.
-#[derive(Debug, Default)]
-pub struct Accounts(Mutex<HashMap<AccountKey, Weak<Account>>>);
+pub struct Accounts {
+    clock: Clock,
+    accounts: Mutex<HashMap<AccountKey, Weak<Account>>>,
+    /// By uid of the provider object; they outlive the jobs of the moment, for status is told once.
+    quotas: Mutex<HashMap<String, Arc<Quota>>>,
+}
 
 impl Accounts {
+    /// Without any yet.
+    pub fn new(clock: Clock) -> Accounts {
+        Accounts { clock, accounts: Mutex::default(), quotas: Mutex::default() }
+    }
+
     /// The account of this key, the same one for all who ask while anybody uses it.
     pub fn get(&self, key: &AccountKey) -> Arc<Account> {
-        let mut accounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(account) = accounts.get(key).and_then(Weak::upgrade) {
             return account;
         }
         accounts.retain(|_, account| account.strong_count() > 0);
-        let account = Arc::new(Account { gate: Gate::new(CALLS, usize::MAX), pace: Arc::default() });
+        let account = Arc::new(Account {
+            gate: Gate::new(CALLS),
+            pace: Arc::default(),
+            lists: Lists::default(),
+            clock: self.clock.clone(),
+        });
         accounts.insert(key.clone(), Arc::downgrade(&account));
         account
+    }
+
+    /// The places for batches of a provider object, by its uid.
+    pub fn quota(&self, provider: &str) -> Arc<Quota> {
+        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        quotas.entry(provider.into()).or_insert_with(|| Quota::new(self.clock.clone())).clone()
+    }
+
+    /// Takes in what the journal of a job says that uses this provider; see [`Quota::report`].
+    pub fn report(&self, provider: &str, job: &str, namespace: &str, live: usize, is_submitting: bool) {
+        let others: Vec<Arc<Quota>> = {
+            let quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+            quotas.iter().filter(|(of, _)| *of != provider).map(|(_, quota)| quota.clone()).collect()
+        };
+        // A status can name any provider.
+        others.iter().for_each(|quota| quota.forget_guess(job));
+        self.quota(provider).report(job, namespace, live, is_submitting);
+    }
+
+    /// Forgets a job that is over.
+    pub fn forget(&self, job: &str) {
+        let quotas: Vec<Arc<Quota>> =
+            self.quotas.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        quotas.iter().for_each(|quota| quota.forget(job));
+        let accounts: Vec<Arc<Account>> = {
+            let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+            accounts.values().filter_map(Weak::upgrade).collect()
+        };
+        accounts.iter().for_each(|account| account.keep(job, |_| false));
     }
 }
 
 /// One provider object under one credential.
-#[derive(Debug)]
 pub struct Account {
     gate: Arc<Gate>,
     pace: Arc<Pace>,
+    lists: Lists,
+    clock: Clock,
 }
 
 impl Account {

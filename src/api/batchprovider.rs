@@ -222,6 +222,11 @@ pub struct ProviderAuth {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderLimits {
+    /// Batches of all jobs of this provider that are in flight at a time; unset: no limit. Jobs that wait for a place say
+    /// `WaitingForQuota`, and the next place is the one's whose namespace has the fewest batches in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_batches_in_flight: Option<i32>,
     /// Requests in one batch (OpenAI documents 50,000). Where an account takes less at a time, batches are halved until they
     /// fit, which takes minutes each time; a lower limit makes smaller ones from the beginning.
     #[serde(default = "max_requests_per_batch")]
@@ -253,6 +258,7 @@ fn max_inputs_per_batch() -> i32 {
 impl Default for ProviderLimits {
     fn default() -> Self {
         ProviderLimits {
+            max_batches_in_flight: None,
             max_requests_per_batch: max_requests_per_batch(),
             max_bytes_per_batch: max_bytes_per_batch(),
             max_inputs_per_batch: max_inputs_per_batch(),

@@ -70,12 +70,17 @@ impl Account {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = object;
     }
 
-    /// A mark of endpoint and credential that tells nothing about either: the key itself is the HMAC's key.
+    /// See [`fingerprint`].
     pub fn fingerprint(&self) -> String {
-        let key = self.key.as_ref().map(|k| k.expose_secret()).unwrap_or_default();
-        let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
-        hex(&hmac::sign(&key, self.spec.base_url().as_bytes()).as_ref()[..8])
+        fingerprint(self.key.as_ref(), self.spec.base_url())
     }
+}
+
+/// A mark of endpoint and credential that tells nothing about either: the key itself is the HMAC's key.
+pub(super) fn fingerprint(key: Option<&SecretString>, base_url: &str) -> String {
+    let key = key.map(|k| k.expose_secret()).unwrap_or_default();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
+    hex(&hmac::sign(&key, base_url.as_bytes()).as_ref()[..8])
 }
 
 /// Whether our in-use finalizer is on a provider.

@@ -99,6 +99,8 @@ pub(crate) struct Context {
     labels: Cache<String, BTreeMap<String, String>>,
     /// What the watches know of provider objects.
     providers: providers::Watched,
+    /// Turns of looks at provider objects, by namespace.
+    looks: Arc<Shares>,
     /// Where looks at provider objects are asked for.
     reports: Reports,
     /// Turns of visits.
@@ -120,6 +122,23 @@ impl Context {
                 // A closed channel means that we are stopping.
                 let _ = pokes.send(job.clone());
             }
+        }
+    }
+
+    /// Ends what runs for a job, and forgets it.
+    fn end_session(&self, uid: &str) {
+        self.sessions.end(uid);
+        self.accounts.forget(uid);
+    }
+
+    /// Counts the batches that a job's status names towards its account's limit: all that is known of them until the job's
+    /// journal is read.
+    fn saw(&self, job: &BatchJob) {
+        let Some(uid) = job.metadata.uid.as_deref() else { return };
+        let Some(provider) = job.status.as_ref().and_then(|s| s.provider.as_ref()) else { return };
+        if !observe::is_finished(job) {
+            let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
+            self.accounts.quota(&provider.uid).guess(uid, namespace, in_flight(job));
         }
     }
 
@@ -145,6 +164,11 @@ impl Context {
             self.reports.ask(&account, Saw::Recovery, self.clock.now());
         }
     }
+}
+
+/// Batches that may run, as far as status tells.
+fn in_flight(job: &BatchJob) -> usize {
+    job.status.iter().flat_map(|s| &s.batches).filter(|batch| crate::lifecycle::is_in_flight(batch)).count()
 }
 
 /// `of` says what is watched.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
-use super::account::{Account, account};
+use super::account::Account;
 use super::cache::LIFETIME;
 use super::journal::{JournalStore, Judged};
 use super::missing::{Absent, Missing, is_going, stuck};
@@ -15,6 +15,7 @@ use super::session::Session;
 use super::snapshot::{self, Seen};
 use super::trouble::Trouble;
 use super::{Context, trust};
+use crate::account;
 use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{BatchJob, FINALIZER, ObjectStoreLocation, Outcome, annotations};
@@ -55,7 +56,9 @@ pub(super) struct Tools {
     /// The account that it is used with.
     pub account: Account,
     /// Who runs its calls.
-    pub calls: Arc<crate::account::Account>,
+    pub calls: Arc<account::Account>,
+    /// Its places for batches.
+    pub quota: Arc<account::Quota>,
     /// Keyed fingerprint of its credential.
     pub fingerprint: String,
     /// Changes when a credential does: the account's, or the output's.
@@ -307,9 +310,11 @@ async fn open(
         None if pinned => Known::Not,
         None => Known::ByWatch,
     };
-    let account = account(ctx, &job.spec.provider_ref, &namespace, known, since).await?;
+    let account = super::account::account(ctx, &job.spec.provider_ref, &namespace, known, since).await?;
     let fingerprint = account.fingerprint();
-    let calls = ctx.accounts.get(&account.key(&fingerprint));
+    let key = account.key(&fingerprint);
+    let (calls, quota) = (ctx.accounts.get(&key), ctx.accounts.quota(&key.provider));
+    quota.set_limit(account.spec.limits.max_batches_in_flight.and_then(|limit| usize::try_from(limit).ok()));
     let api = match account.client(job.spec.provider_ref.kind) {
         Ok(api) => Arc::new(api.at_pace(calls.pace().clone())),
         Err(e) => return stuck(reasons::PROVIDER_NOT_FOUND, format!("{}: {e}", account.name)),
@@ -325,6 +330,7 @@ async fn open(
         api,
         account,
         calls,
+        quota,
         fingerprint,
         credentials,
     });

@@ -1,5 +1,6 @@
 //! One job, from where it is to where it has to wait.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +18,11 @@ use super::session::{References, Session};
 use super::snapshot;
 use super::trouble::Trouble;
 use super::turns::Turn;
+use crate::account::Full;
 use crate::api::conditions::reasons;
+use crate::api::text::clock_time;
 use crate::api::{BatchJob, FINALIZER, annotations};
-use crate::lifecycle::{Freshness, Memory, Step, Stuck, Task, decide};
+use crate::lifecycle::{Freshness, Memory, Owner, Place, Shard, Step, Stuck, Task, decide};
 
 /// Steps of one visit; then others get their turn.
 const STEPS_A_VISIT: usize = 64;
@@ -50,12 +53,12 @@ async fn look_after(job: Arc<BatchJob>, ctx: Arc<Context>, turn: Turn) -> Result
     let uid = job.uid().unwrap_or_default();
     if job.metadata.deletion_timestamp.is_some() && !job.finalizers().iter().any(|f| f == FINALIZER) {
         // Others let it go, and nobody tells of that.
-        ctx.sessions.end(&uid);
+        ctx.end_session(&uid);
         return Ok(Action::await_change());
     }
     let mut anew = false;
     if job.metadata.deletion_timestamp.is_none() && is_finished(&job) && is_tidy(&job) {
-        ctx.sessions.end(&uid);
+        ctx.end_session(&uid);
         if !cost_nothing(&job) {
             return Ok(match record_seen(&ctx, &job).await {
                 Ok(true) => Action::await_change(),
@@ -94,7 +97,7 @@ async fn look_after(job: Arc<BatchJob>, ctx: Arc<Context>, turn: Turn) -> Result
             Ok(Flow::Again) => anew = false,
             Ok(Flow::Wait(until)) => return Ok(requeue(until, ctx.clock.now())),
             Ok(Flow::Gone) => {
-                ctx.sessions.end(&uid);
+                ctx.end_session(&uid);
                 return Ok(Action::requeue(GONE));
             }
             Err(trouble) => {
@@ -281,7 +284,9 @@ fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
     }
     let lasting = session.lasting(|_| true).filter(|_| !world.view.finished);
     let (held_back, task_due) = session.held_back(world.now);
+    account_for(ctx, session, world);
     let mut memory = Memory {
+        place: place(world),
         trouble: lasting.as_ref().and_then(|b| Some(b.trouble()?.stuck.message.clone())),
         in_vain: session.in_vain(),
         stumbled: session.backoff(None).failures > 0,
@@ -293,6 +298,9 @@ fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
     let Step::Wait { until, why } = &mut step else {
         return Judged { step, memory, stuck: lasting.and_then(|b| b.told()), is_brief: false };
     };
+    if let Some(tools) = &world.tools {
+        tools.quota.release(&world.view.owner.uid);
+    }
     let is_tried = |what: &Option<Task>| what.is_some_and(|task| memory.running.contains(&task));
     let told = session.lasting(is_tried).filter(|_| !world.view.finished).and_then(|b| b.told());
     *until = until.iter().copied().chain(task_due).min();
@@ -309,6 +317,43 @@ fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
         *until = Some(until.unwrap_or(i64::MAX).min(tell_at));
     }
     Judged { step, memory, stuck: None, is_brief }
+}
+
+/// Tells the account what the job has in flight, and what it follows.
+fn account_for(ctx: &Context, session: &Session, world: &World) {
+    let (Some(tools), Some((journal, _))) = (&world.tools, &world.journal) else { return };
+    let Owner { uid, namespace, .. } = &world.view.owner;
+    if journal.owner.uid != *uid {
+        return;
+    }
+    let memory = session.memory();
+    let live = journal.shards.iter().filter(|shard| shard.is_live()).count();
+    let is_submitting = memory.permit.is_some() || memory.running.iter().any(|task| matches!(task, Task::Post(_)));
+    ctx.accounts.report(&tools.account.key("").provider, uid, namespace, live, is_submitting);
+    let recorded: BTreeSet<&str> = journal.shards.iter().filter_map(Shard::batch_in_flight).collect();
+    tools.calls.keep(uid, |batch| recorded.contains(batch));
+}
+
+/// Whether the account has a place for one more batch.
+fn place(world: &World) -> Place {
+    let Some(tools) = &world.tools else { return Place::Free };
+    if let Some(left) = tools.calls.pace().pause() {
+        let until = world.now.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
+        // Whole minutes, so that an unchanged wait says nothing new.
+        let until = clock_time(until.saturating_add(59_999) / 60_000 * 60_000);
+        return Place::Full(format!(
+            "the provider asked for a pause of all calls of its account, until {until} at most"
+        ));
+    }
+    match tools.quota.full(&world.view.owner.uid) {
+        None => Place::Free,
+        Some(Full::Submitting) => Place::Soon,
+        Some(Full::Batches(limit)) => Place::Full(format!(
+            "{limit} batches are in flight at {}, and its `limits.maxBatchesInFlight` allows no more; the next one is sent when \
+             one of them ends, of the namespace that has the fewest",
+            tools.account.name
+        )),
+    }
 }
 
 fn told(world: &World, step: &Step) {
@@ -350,6 +395,7 @@ pub(super) fn name_of(step: &Step) -> &'static str {
         Step::WriteIntent { .. } => "WriteIntent",
         Step::ProveStore => "ProveStore",
         Step::Upload(_) => "Upload",
+        Step::WaitForPlace => "WaitForPlace",
         Step::Post(_) => "Post",
         Step::Search(_) => "Search",
         Step::CheckFile(_) => "CheckFile",

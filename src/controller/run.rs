@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::event_queue::{self, EventQueue};
-use super::fair::Shares;
+use super::fair::{Limits, Shares};
 use super::observe::cost_nothing;
 use super::pauses::{AtOnce, Pauses};
 use super::providers::Reports;
@@ -32,6 +32,8 @@ use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind, co
 use crate::lifecycle::Timing;
 use crate::telemetry::{Health, Metrics, listen, serve};
 
+/// Looks at provider objects at a time: each waits for a server, with little in memory.
+const LOOKS: Limits = Limits { total: 256, per_namespace: 4 };
 /// Jobs in one page of a list: each may carry 1.5 MB of requests, and a page is held whole, three times over while it is read.
 pub(super) const PAGE: u32 = 10;
 /// The time that is left to finish what is under way.
@@ -260,6 +262,8 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     };
     let (events, told) = EventQueue::new(metrics.clone());
     let publisher = event_queue::write(told, client.clone(), reporter, metrics.clone(), clock.clone(), stop.clone());
+    let time = clock.clone();
+    let shared_accounts = Accounts::new(Arc::new(move || time.now()));
     let context = Arc::new(Context {
         events,
         secrets: Default::default(),
@@ -279,7 +283,8 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         recheck: options.recheck,
         stray_check: options.stray_check,
         sessions,
-        accounts: Accounts::default(),
+        accounts: shared_accounts,
+        looks: Shares::new(LOOKS),
         reports,
         turns,
         transfers: memory,
@@ -327,11 +332,15 @@ async fn watch(
     };
     let synced = reader.clone();
     let (known, watched, of) = (reader.clone(), scope.clone(), context.clone());
+    let counted = context.clone();
     let changed =
         predicates::generation.combine(predicates::annotations).combine(predicates::finalizers).combine(has_status);
     let stream = watcher(api, watcher::Config::default().page_size(PAGE))
         .backoff(Pauses::new(context.clock.clone()))
-        .modify(BatchJob::keep_for_the_watch)
+        .modify(move |job| {
+            counted.saw(job);
+            job.keep_for_the_watch();
+        })
         .reflect(writer)
         .inspect_ok(move |event| end_sessions(event, &watched, &known, &of))
         .applied_objects()
@@ -363,7 +372,7 @@ async fn watch(
 /// deletion, and after a list for what went while nobody watched.
 fn end_sessions(event: &watcher::Event<BatchJob>, scope: &Option<String>, known: &Store<BatchJob>, context: &Context) {
     match event {
-        watcher::Event::Delete(job) => context.sessions.end(&job.uid().unwrap_or_default()),
+        watcher::Event::Delete(job) => context.end_session(&job.uid().unwrap_or_default()),
         watcher::Event::InitDone => context.sessions.end_where(|uid, job| {
             let watched = scope.is_none() || *scope == job.namespace;
             watched && known.get(job).is_none_or(|known| known.uid().as_deref() != Some(uid))

@@ -87,6 +87,8 @@ pub(super) struct Session {
     references: Mutex<References>,
     /// Transfers that took in more than what small ones may.
     large: Mutex<BTreeSet<Task>>,
+    /// One look at a batch at a time: a server that asks for a pause is not asked for the next one.
+    pub looks: tokio::sync::Mutex<()>,
     /// Ends the session's background tasks.
     pub stop: CancellationToken,
 }

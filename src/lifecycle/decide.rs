@@ -68,6 +68,8 @@ pub enum Step {
     ProveStore,
     /// Upload the shard of this index for this attempt.
     Upload(super::Slot),
+    /// Wait for the account to have a place for one more batch.
+    WaitForPlace,
     /// Send the POST that this process holds the permit for.
     Post(super::Slot),
     /// Search the provider's list for the intent's batches.
@@ -182,6 +184,7 @@ impl Step {
             Step::Search(slot) | Step::CheckFile(slot) | Step::Probe(slot) | Step::Revoke(slot) | Step::Poll(slot) => {
                 Some(Task::Call(*slot))
             }
+            Step::WaitForPlace => Some(Task::Place),
             Step::Post(slot) => Some(Task::Post(*slot)),
             Step::DeleteFiles { slot, .. } => Some(slot.map_or(Task::DeleteFiles, Task::Call)),
             Step::CancelUnjournaled { .. } => Some(Task::CancelUnjournaled),

@@ -29,6 +29,7 @@ impl Step {
             | Step::FindOwner(_)
             | Step::Pass { .. }
             | Step::ProveStore
+            | Step::WaitForPlace
             | Step::Upload(_)
             | Step::Search(_)
             | Step::CheckFile(_)

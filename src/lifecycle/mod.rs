@@ -4,6 +4,7 @@
 //! returns and feeds what came of it back as [`Memory`]; the model checker in `tests/` runs this very function.
 
 mod abandoning;
+mod admit;
 mod answers;
 mod collecting;
 mod decide;
@@ -30,6 +31,7 @@ mod taking;
 mod totals;
 mod twins;
 
+pub use admit::{Applicant, InFlight, Room, admit};
 pub use answers::Answers;
 pub use collecting::{Reading, Short, Tries, Unanswered};
 pub use decide::{Failure, Step, Stuck, Waiting, decide};
@@ -38,7 +40,7 @@ pub use freshness::Freshness;
 pub use identity::{output_uri, spec_hash};
 pub use journal::*;
 pub use observed::*;
-pub use project::{left_out, may_be_submitted, project, seen};
+pub use project::{is_in_flight, left_out, may_be_submitted, project, seen};
 pub use provider::*;
 pub use sealing::{SEGMENT_SHARDS, Segment, SegmentKind, read_sealed};
 pub use shard_list::{PlanSegment, SealedBatch, SealedSegment, Shards};

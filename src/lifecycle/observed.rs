@@ -169,6 +169,8 @@ pub struct Memory {
     pub unfit: BTreeMap<(Slot, String), String>,
     /// The halves of a shard that is too large for the account.
     pub halved: Option<Halved>,
+    /// Whether the account has a place for one more batch.
+    pub place: Place,
     /// The intent that this process holds the permit for.
     pub permit: Option<String>,
     /// What came of the POST of an intent.
@@ -286,6 +288,8 @@ pub enum Task {
     Halve(Slot),
     /// Joining parts into results.
     Write,
+    /// Waiting for a place at the account.
+    Place,
     /// Asking for the batch of an attempt. While it runs, this process has the permit in use, and nobody else has it.
     Post(Slot),
     /// Finding out what became of an attempt, and following its batch.
@@ -298,6 +302,18 @@ pub enum Task {
     CancelUnjournaled,
     /// Deleting files at the provider that nobody needs any more.
     DeleteFiles,
+}
+
+/// Whether an account has a place for one more batch of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// It has, or the job was given one.
+    #[default]
+    Free,
+    /// Others are submitting; it takes a moment.
+    Soon,
+    /// It has none; why, for a person.
+    Full(String),
 }
 
 /// A pass over the input.

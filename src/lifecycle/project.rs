@@ -234,6 +234,13 @@ pub fn may_be_submitted(status: &BatchJobStatus) -> bool {
         || status.batches.iter().any(|b| [SUBMITTING, REVOKING].contains(&b.state.as_str()))
 }
 
+/// Whether a batch that status names may run, as far as status tells.
+pub fn is_in_flight(batch: &BatchStatus) -> bool {
+    const OVER: [&str; 9] =
+        ["Completed", "Failed", "Expired", "Cancelled", "Canceled", "Lost", "Abandoned", "Revoked", "Refused"];
+    !OVER.contains(&batch.state.as_str())
+}
+
 const SUBMITTING: &str = "Submitting";
 const REVOKING: &str = "Revoking";
 

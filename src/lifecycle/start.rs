@@ -2,9 +2,10 @@
 
 use super::decide::Step;
 use super::journal::{Attempt, AttemptState, Journal, Refusal, Shard, Slot};
-use super::observed::{Observed, Task};
+use super::observed::{Observed, Place, Task};
 use super::refused::{explain, is_over_the_limit, not_before, send_less, streaks_of_next};
 use super::shards::{Round, attempts};
+use crate::api::conditions::reasons;
 
 /// The next shard that may be sent, if there is room for one.
 pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Option<Step> {
@@ -37,8 +38,17 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
             return Some(Step::ProveStore);
         } else if ready(slot) {
             // One right to POST at a time: it runs out, and what comes of it is written down first.
-            if !is_posting(o, journal) {
+            if is_posting(o, journal) {
+                continue;
+            }
+            if o.memory.place == Place::Free {
                 return Some(intent(o, journal, slot));
+            }
+            if let Place::Full(why) = &o.memory.place {
+                round.say(reasons::WAITING_FOR_QUOTA, why.clone());
+            }
+            if !o.memory.running.contains(&Task::Place) {
+                return Some(Step::WaitForPlace);
             }
         } else if !o.memory.running.contains(&Task::Upload(slot)) && uploading < o.job.parallelism {
             return Some(Step::Upload(slot));

@@ -1,11 +1,14 @@
 //! Batch APIs: one small trait, one file a dialect, errors by class.
 
+#[cfg(test)]
+pub(crate) mod fake;
 mod openai;
 mod pace;
 mod probe;
 mod retry;
 mod wire;
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +18,9 @@ use futures::stream::BoxStream;
 pub use openai::OpenAi;
 pub use pace::Pace;
 pub use probe::{Probe, Trial, is_about_content, look, probe};
+
+/// Who reads a list page by page.
+pub type See<'a> = dyn for<'p> FnMut(&'p [Batch]) -> ControlFlow<()> + Send + 'a;
 
 /// What a provider's batch API can do for us. Reads and deletions are repeated inside, with jitter and within bounds;
 /// uploads are not, for only the caller can start the stream again; [`BatchApi::create`] never is.
@@ -26,13 +32,32 @@ pub trait BatchApi: Send + Sync {
     /// Asks for a batch, once. To be called by the holder of a `PostPermit` only.
     async fn create(&self, request: &CreateBatch) -> Created;
 
-    /// The batches for which `wanted` holds, of all pages of the list, oldest first. Of a list that has the newest first, paging
-    /// stops early where a whole page is more than a day older than `since` (Unix seconds).
+    /// Reads the list of batches page by page: `see` gets each page, and breaks the reading off where it has seen enough. Of a
+    /// list that has the newest first, the reading ends early where a whole page is more than a day older than `since` (Unix
+    /// seconds).
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`] where a batch could be and not be shown, such as when a page is repeated: what was seen of such
+    /// a list is so, and what was not seen proves nothing.
+    async fn list(&self, since: i64, see: &mut See<'_>) -> Result<(), ApiError>;
+
+    /// The batches of all pages of the list for which `wanted` holds, oldest first; see [`BatchApi::list`].
     async fn find(
         &self,
         since: i64,
         wanted: &(dyn for<'a> Fn(&'a Batch) -> bool + Sync),
-    ) -> Result<Vec<Batch>, ApiError>;
+    ) -> Result<Vec<Batch>, ApiError> {
+        let mut found: Vec<Batch> = vec![];
+        let mut see = |page: &[Batch]| {
+            found.extend(page.iter().filter(|batch| wanted(batch)).cloned());
+            ControlFlow::Continue(())
+        };
+        self.list(since, &mut see).await?;
+        found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        // A list that grows while it is read shows a batch twice.
+        found.dedup_by(|a, b| a.id == b.id);
+        Ok(found)
+    }
 
     /// One batch.
     async fn get(&self, batch_id: &str) -> Result<Batch, ApiError>;

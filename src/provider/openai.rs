@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::retry::repeat;
 use super::{
-    ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, Pace, TOKEN_LIMIT, says_not_found, wire,
+    ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, Pace, See, TOKEN_LIMIT, says_not_found, wire,
 };
 use crate::api::json;
 use crate::api::text::clip;
@@ -141,12 +141,8 @@ impl OpenAi {
     }
 
     /// Page by page, to its end, or, where it shows that the newest come first, to where it is too old.
-    async fn find_all(
-        &self,
-        since: i64,
-        wanted: &(dyn for<'a> Fn(&'a Batch) -> bool + Sync),
-    ) -> Result<Vec<Batch>, ApiError> {
-        let (mut found, mut after, mut read, mut cursors) = (vec![], None, 0, HashSet::new());
+    async fn list_all(&self, since: i64, see: &mut See<'_>) -> Result<(), ApiError> {
+        let (mut after, mut read, mut cursors) = (None, 0, HashSet::new());
         let mut order = Order::default();
         for _ in 0..PAGE_LIMIT {
             let page = match self.page(after.as_deref()).await {
@@ -161,16 +157,13 @@ impl OpenAi {
             if page.batches.iter().any(|b| !is_old(b) && (b.id.is_empty() || says_nothing(b))) {
                 return Err(blind("it shows batches without an id, or with neither a file nor metadata"));
             }
-            found.extend(page.batches.into_iter().filter(|b| wanted(b)));
+            if see(&page.batches).is_break() {
+                return Ok(());
+            }
             match page.next {
                 Some(next) if !old && cursors.insert(next.clone()) => after = Some(next),
                 Some(_) if !old => return Err(blind("it repeats a page")),
-                _ => {
-                    found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-                    // A list that grows while it is read shows a batch twice.
-                    found.dedup_by(|a, b| a.id == b.id);
-                    return Ok(found);
-                }
+                _ => return Ok(()),
             }
         }
         Err(blind(&format!("it has more than {PAGE_LIMIT} pages of younger batches")))
@@ -332,13 +325,9 @@ impl BatchApi for OpenAi {
         }
     }
 
-    async fn find(
-        &self,
-        since: i64,
-        wanted: &(dyn for<'a> Fn(&'a Batch) -> bool + Sync),
-    ) -> Result<Vec<Batch>, ApiError> {
-        let found = tokio::time::timeout(LIST_TIMEOUT, self.find_all(since, wanted)).await;
-        found.unwrap_or_else(|_| Err(blind(&format!("it takes more than {} s to read", LIST_TIMEOUT.as_secs()))))
+    async fn list(&self, since: i64, see: &mut See<'_>) -> Result<(), ApiError> {
+        let listed = tokio::time::timeout(LIST_TIMEOUT, self.list_all(since, see)).await;
+        listed.unwrap_or_else(|_| Err(blind(&format!("it takes more than {} s to read", LIST_TIMEOUT.as_secs()))))
     }
 
     async fn get(&self, batch_id: &str) -> Result<Batch, ApiError> {

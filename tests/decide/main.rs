@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod abandoning;
+mod beside;
 mod collecting;
 mod destination;
 mod progress;
@@ -19,8 +20,9 @@ use batchjob_operator::api::{
 };
 use batchjob_operator::lifecycle::{
     Answers, Attempt, AttemptState, Collected, Commit, Failure, Halved, JobView, Journal, Look, ManifestView, Memory,
-    Observed, Owner, PartRef, Pass, Plan, Planned, Posted, ProviderView, Refusal, Rejection, Search, Seen, Shard,
-    Shards, Slot, Step, Stuck, Task, Tidied, Timing, Untidy, Waiting, decide, error_summary, may_be_submitted, project,
+    Observed, Owner, PartRef, Pass, Place, Plan, Planned, Posted, ProviderView, Refusal, Rejection, Search, Seen,
+    Shard, Shards, Slot, Step, Stuck, Task, Tidied, Timing, Untidy, Waiting, decide, error_summary, may_be_submitted,
+    project,
 };
 
 const TIMING: Timing =

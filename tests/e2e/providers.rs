@@ -141,6 +141,67 @@ async fn a_provider_that_asks_for_a_pause_has_it_from_every_batch_of_the_job() {
     scene.sim.assert_billed_once(3).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_has_no_more_batches_in_flight_than_its_limit_and_who_waits_says_so() {
+    let mut scene = Scene::set("quota", &["--batch-duration", "1s"]).await;
+    scene.apply(
+        &(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 1\n    maxBatchesInFlight: 2\n"),
+    );
+    scene.restart().await;
+    scene.apply_job("big", json!({"spec": {"parallelism": 3}}));
+    scene.apply_job("other", json!({"spec": {"parallelism": 3}}));
+    let waits = |job: &BatchJob| {
+        let (status, reason, message) = condition(job, "Complete").unwrap_or_default();
+        (status == "Unknown" && reason == "WaitingForQuota").then_some(message)
+    };
+    let job = scene.wait_job("it waits for a place", "other", 60, |job| waits(job).is_some()).await;
+    let message = waits(&job).unwrap();
+    assert!(message.contains("2 batches are in flight at BatchProvider 'llm'"), "{message}");
+    // The next process knows of batches that it did not submit.
+    scene.restart().await;
+    for name in ["big", "other"] {
+        let job = scene.wait_complete(name).await;
+        assert_eq!(condition(&job, "Complete").unwrap().1, "AllSucceeded");
+    }
+    let state = scene.sim.state().await;
+    assert_eq!((state["creates"].as_i64(), state["most_alive"].as_i64()), (Some(6), Some(2)));
+    scene.sim.assert_billed_once(6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn providers_that_never_answer_delay_nobody_elses_ready() {
+    let mut scene = Scene::set("silent", &[]).await;
+    let neighbour = Scene::set("beside-silent", &[]).await;
+    scene.settings.namespaces = format!("{},{}", scene.namespace, neighbour.namespace);
+    scene.restart().await;
+    neighbour.provider_judged("llm").await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let (connected, mut connections) = tokio::sync::mpsc::unbounded_channel();
+    let server = tokio::spawn(async move {
+        while let Ok((connection, _)) = silent.accept().await {
+            connected.send(connection).unwrap();
+        }
+    });
+    let provider = |name: &str, url: &str| {
+        json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchProvider", "metadata": {"name": name},
+            "spec": {"type": "OpenAICompatible", "baseURL": url}})
+    };
+    let url = format!("http://127.0.0.1:{port}/v1");
+    let many: Vec<Value> = (0..64).map(|i| provider(&format!("silent-{i}"), &url)).collect();
+    scene.apply(&json!({"apiVersion": "v1", "kind": "List", "items": many}).to_string());
+    // What connects first is being waited for from now on.
+    let held = connections.recv().await.unwrap();
+    let began = Instant::now();
+    let mut quiet = provider("quiet", &neighbour.base_url);
+    quiet["spec"]["auth"] = json!({"secretKeyRef": {"name": "llm", "key": "api-key"}});
+    neighbour.apply(&quiet.to_string());
+    let judged = neighbour.provider_judged("quiet").await;
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}: {:?}", began.elapsed(), judged.status);
+    drop(held);
+    server.abort();
+}
+
 /// The ids of the batches that the provider is at work on.
 fn running(job: &BatchJob) -> Vec<String> {
     let batches = job.status.iter().flat_map(|status| &status.batches);

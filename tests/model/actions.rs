@@ -33,6 +33,8 @@ pub(super) enum Action {
     },
     LoseReply(usize),
     Decline(usize),
+    /// A call that ran beside its decisions teaches the replica what it found.
+    Learn(usize),
     List(usize),
     End {
         batch: usize,
@@ -109,7 +111,14 @@ impl Protocol {
                 out.extend(readers(w, replica.sees).map(|stale| Action::LetGo { replica: i, stale }));
             }
         }
-        if w.left.crashes > 0 && (replica.doing != Doing::Nothing || *replica.memory != Memory::default()) {
+        if let Some((_, intent, _)) = &replica.beside.post {
+            out.extend(replies(w, i, intent));
+            out.extend((w.left.lost_replies > 0).then_some(Action::LoseReply(i)));
+            out.extend((w.left.declines > 0).then_some(Action::Decline(i)));
+        }
+        out.extend(replica.beside.found.as_ref().map(|_| Action::Learn(i)));
+        let is_idle = replica.doing == Doing::Nothing && replica.beside == Beside::default();
+        if w.left.crashes > 0 && (!is_idle || *replica.memory != Memory::default()) {
             out.push(Action::Crash(i));
         }
     }
@@ -173,8 +182,41 @@ impl Protocol {
         w.learn(replica, |m| _ = m.posted.insert(intent, reply));
     }
 
+    /// The reply to a POST that ran beside the replica's decisions; who works on another object by now does not hear of it.
+    fn finish_beside(&self, w: &mut World, replica: usize, action: Action) -> Option<()> {
+        if action == Action::Learn(replica) {
+            let (slot, credential, finding) = w.replicas[replica].beside.found.take()?;
+            w.learn(replica, |m| {
+                m.running.remove(&Task::Call(slot));
+                match finding {
+                    _ if m.fingerprint != credential => {}
+                    Finding::Search(intent, search) => _ = m.searches.insert(intent, search),
+                    Finding::Revoked(file, at) => _ = m.revoked.insert(file, at),
+                }
+            });
+            return Some(());
+        }
+        let (slot, intent, of) = w.replicas[replica].beside.post.take()?;
+        let before = w.replicas[replica].memory.clone();
+        match action {
+            Action::Reply { batch, .. } => self.reply(w, replica, intent, batch),
+            Action::LoseReply(_) => self.lose_reply(w, replica, intent),
+            Action::Decline(_) => self.decline(w, replica, intent),
+            _ => return None,
+        }
+        match w.replicas[replica].of == of {
+            true => w.learn(replica, |m| _ = m.running.remove(&Task::Post(slot))),
+            false => w.replicas[replica].memory = before,
+        }
+        Some(())
+    }
+
     /// What a replica was doing comes to its end.
     pub(super) fn finish(&self, w: &mut World, replica: usize, action: Action) -> Option<()> {
+        let is_reply = matches!(action, Action::Reply { .. } | Action::LoseReply(_) | Action::Decline(_));
+        if action == Action::Learn(replica) || is_reply && w.replicas[replica].beside.post.is_some() {
+            return self.finish_beside(w, replica, action);
+        }
         match (std::mem::take(&mut w.replicas[replica].doing), action) {
             (Doing::Writing(write), Action::Write(_)) => self.write(w, replica, write),
             (Doing::Writing(write), Action::LoseWrite(_)) => self.lose_write(w, replica, write),

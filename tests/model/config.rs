@@ -205,6 +205,8 @@ pub(super) enum Mutant {
     SealsAfter,
     /// The same, and a segment that is not there is taken for one that holds nothing.
     AbsentIsNothing,
+    /// The permit of a POST that is on its way is still at hand.
+    KeepsPermit,
 }
 
 /// Where the exploration begins.
@@ -278,6 +280,8 @@ pub(super) struct Protocol {
     pub revisions: u64,
     /// Whether each settled shard leaves the journal's head as soon as its files are gone.
     pub seals: bool,
+    /// Whether a POST, a search and the deletion of its file run beside further decisions of their replica.
+    pub beside: bool,
     pub mutant: Option<Mutant>,
 }
 
@@ -302,6 +306,7 @@ impl Protocol {
             attempts: 2,
             revisions: 14,
             seals: false,
+            beside: false,
             mutant: None,
         }
     }
@@ -350,6 +355,7 @@ impl std::fmt::Debug for Protocol {
             part("other", self.other.map(|o| format!("{o:?}"))),
             part("deleted files", (self.deleted != Deleted::Refused).then(|| format!("{:?}", self.deleted))),
             part("sealing", self.seals.then(String::new)),
+            part("calls beside decisions", self.beside.then(String::new)),
             part("without", self.mutant.map(|m| format!("{m:?}"))),
         ];
         write!(f, "{:?} to {:?}; {}{:?}", self.start, self.until, more.concat(), self.budget)

@@ -120,7 +120,9 @@ impl Protocol {
             if self.mutant == Some(Mutant::ReaderPosts) {
                 take_for_a_permit(w, &mut memory);
             }
-            match self.decide(w, &memory, &job, now) {
+            let step = self.decide(w, &memory, &job, now);
+            assert!(step.call().is_none_or(|call| !memory.running.contains(&call)), "it runs: {step:?}");
+            match step {
                 Step::ProveStore if bad_proof => {
                     unproved = false;
                     memory.store_proved = Some(Err("careless".into()));
@@ -166,6 +168,22 @@ impl Protocol {
             Step::Halve(slot) => {
                 let Some(halves) = halves(w, *slot) else { return false };
                 w.stage(&w.work(), halves.to_vec());
+            }
+            Step::Search(slot) | Step::Revoke(slot) if self.beside => {
+                // What it finds is so now, and known later.
+                let mut found = memory.clone();
+                let Some(Attempt { intent_id, file_id, .. }) = w.attempt(*slot).cloned() else { return false };
+                if !(Protocol { beside: false, ..*self }).look(w, replica, &mut found, job, step) {
+                    return false;
+                }
+                let finding = match step {
+                    Step::Search(_) => found.searches.remove(&intent_id).map(|s| Finding::Search(intent_id, s)),
+                    _ => found.revoked.remove(&file_id).map(|at| Finding::Revoked(file_id, at)),
+                };
+                memory.running.insert(Task::Call(*slot));
+                w.replicas[replica].beside.found =
+                    finding.map(|finding| (*slot, self.shown_credential(job).into(), finding));
+                return true;
             }
             Step::Search(slot) => return self.search(w, now, memory, job, *slot),
             Step::Revoke(slot) => {
@@ -242,6 +260,7 @@ impl Protocol {
             && w.posts.is_empty()
             && w.batches.iter().all(|b| b.listed && ended(b))
             && w.replicas.iter().all(|r| r.doing == Doing::Nothing && r.stale.is_none())
+            && w.replicas.iter().all(|r| r.beside == Beside::default())
             && (0..2).all(|r| match self.intends(w, r) {
                 None => true,
                 Some(Step::Wait { why, .. }) if !why.holds.is_empty() => self.finds_nothing_more(w, r),

@@ -134,6 +134,16 @@ impl Protocol {
                 Doing::Writing(write(judged, next, None))
             }
             Step::WriteIntent { journal, intent_id } => Doing::Writing(write(judged, journal, Some(intent_id))),
+            Step::Post(slot) if self.beside => {
+                if let Doing::Waiting(intent) = post(w, replica, memory, &job.fingerprint, slot)? {
+                    if self.mutant == Some(Mutant::KeepsPermit) {
+                        memory.permit = Some(intent.clone());
+                    }
+                    memory.running.insert(Task::Post(slot));
+                    w.replicas[replica].beside.post = Some((slot, intent, job.owner.uid.clone()));
+                }
+                Doing::Nothing
+            }
             Step::Post(slot) => post(w, replica, memory, &job.fingerprint, slot)?,
             Step::Collect { slot, .. } => match &w.attempt(slot)?.state {
                 AttemptState::Submitted { batch_id, .. } => Doing::Collecting(slot, batch_id.clone()),

@@ -20,6 +20,9 @@
 //! the input changes; the credential becomes another account's; a person answers; what lies below `_batchjob/` is
 //! emptied once the job is done, or the journal is lost before.
 //!
+//! Calls at the provider run beside decisions: that is explored where a scenario says so (`Protocol::beside`), with what a search
+//! or a deletion found known at any later time, or never; elsewhere a call is over before its replica decides again.
+//!
 //! Assumed: the storage keeps the conditions of conditional writes; a batch is listed before `listing_lag` is over; a
 //! credential stays with its account; a create on a deleted file is refused, or else, `Deleted::TakenUnseen`, a POST
 //! arrives before its sender gives up or never; a person who answers has looked. Clocks move only to moments that
@@ -75,7 +78,7 @@ use batchjob_operator::api::{DeletionPolicy, InputStatus, Lock, Outcome, Provide
 use batchjob_operator::lifecycle::{
     Answers, Attempt, AttemptState, Collected, Commit, Halved, JobView, Journal, Look, ManifestView, MaxFailed, Memory,
     Observed, Owner, PartRef, Pass, Plan, Planned, Posted, Reading, Refusal, Rejection, Search, Seen, Shard, Short,
-    Slot, Step, Tidied, Timing, Tries, Unanswered, decide,
+    Slot, Step, Task, Tidied, Timing, Tries, Unanswered, decide,
 };
 use stateright::{Model, Property};
 
@@ -89,5 +92,5 @@ use lawful::is_lawful;
 use properties::{GIVEN_UP, GOES_ON, NEEDED, NO_DOUBLE_PAY, NO_LOST_BATCH, NO_LOST_LINE, NOTHING_AFTER, SUMS_UP};
 use results::{LIMIT_PER_REQUEST, follow_up, halves, joined};
 use shared::Shared;
-use world::{Batch, BatchState, Doing, Folder, History, Post, Replica, Results, World, Write};
+use world::{Batch, BatchState, Beside, Doing, Finding, Folder, History, Post, Replica, Results, World, Write};
 use world::{answers_of, attempts, content, credential_of, parse};

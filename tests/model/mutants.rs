@@ -187,3 +187,9 @@ fn what_was_given_up_on_is_not_sent_again() {
     let model = Protocol { deadline: Some(1), abandon_after: 1, lines: 1, attempts: 3, ..Protocol::ending(budget) };
     without(Mutant::SendsAbandoned, model, NO_DOUBLE_PAY);
 }
+
+#[test]
+fn a_permit_that_is_in_use_is_at_hand_for_nothing_else() {
+    let model = Protocol { beside: true, ..Protocol::submitting(Budget { deletions: 1, ..NONE }) };
+    without(Mutant::KeepsPermit, model, NO_LOST_BATCH);
+}

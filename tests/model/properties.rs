@@ -40,6 +40,7 @@ impl Model for Protocol {
             | Action::Reply { replica, .. }
             | Action::LoseReply(replica)
             | Action::Decline(replica)
+            | Action::Learn(replica)
             | Action::Transfer(replica)
             | Action::ReadShort(replica)
             | Action::LetGo { replica, .. } => self.finish(&mut w, replica, action)?,

@@ -110,6 +110,20 @@ fn deleted_in_two_minds() {
 }
 
 #[test]
+fn calls_run_beside_further_decisions() {
+    let beside = |budget| Protocol { beside: true, ..Protocol::submitting(budget) };
+    beside(Budget { lost_replies: 1, ..NONE }).holds();
+    beside(Budget { rotations: 1, ..NONE }).keeps(NO_DOUBLE_PAY);
+    if soak() {
+        beside(Budget { deletions: 1, ..NONE }).holds();
+        beside(Budget { crashes: 1, lost_replies: 1, ..NONE }).holds();
+        beside(Budget { declines: 1, ..NONE }).holds();
+        beside(Budget { rotations: 2, ..NONE }).keeps(NO_DOUBLE_PAY);
+        beside(Budget { recreations: 1, ..NONE }).holds();
+    }
+}
+
+#[test]
 fn two_shards_side_by_side() {
     let two = |budget| Protocol { lines: 2, parallelism: 2, start: Start::Planned, ..Protocol::submitting(budget) };
     two(NONE).holds();

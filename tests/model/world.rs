@@ -53,6 +53,25 @@ pub(super) struct Replica {
     /// An object that was read before it changed, and when.
     pub stale: Option<(Shared<JobView>, i64)>,
     pub doing: Doing,
+    /// Calls at the provider that run beside further decisions.
+    pub beside: Beside,
+}
+
+/// Calls of a replica that run beside its decisions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Beside {
+    /// The POST of this intent, of the object with this uid.
+    pub post: Option<(Slot, String, String)>,
+    /// What a call found out and the replica does not know yet, and the credential that it was found out under.
+    pub found: Option<(Slot, String, Finding)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Finding {
+    /// For the batches of this intent.
+    Search(String, Search),
+    /// This file is gone, since then.
+    Revoked(String, i64),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -150,6 +169,14 @@ pub(super) struct History {
     pub crashed_while_ending: bool,
 }
 
+impl Beside {
+    /// Whether an intent or a file of this name is on its way.
+    fn names(&self, id: &str) -> bool {
+        self.post.as_ref().is_some_and(|(_, intent, _)| intent == id)
+            || matches!(&self.found, Some((_, _, Finding::Search(name, _) | Finding::Revoked(name, _))) if name == id)
+    }
+}
+
 /// Names of shards and files begin with their content: the letter of the work, a dot, and the lines.
 pub(super) fn content(work: &str, lines: &str) -> String {
     format!("{work}.{lines}")
@@ -242,6 +269,7 @@ impl World {
             || self.posts.iter().any(|p| p.intent == id || p.file == id)
             || self.batches.iter().any(|b| b.intent == id || b.file == id || answers_of(&b.id) == id)
             || self.replicas.iter().any(|r| matches!(&r.doing, Doing::Unsure(i) | Doing::Waiting(i) if i == id))
+            || self.replicas.iter().any(|r| r.beside.names(id))
             || self.objects.iter().flatten().any(|o| o.answers.ids().any(|(of, _)| of.ends_with(id)))
             || self.is_work(id)
     }

@@ -1,5 +1,6 @@
 //! What all parts of the server share.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,6 +44,7 @@ pub struct App {
     /// What was billed.
     pub ledger: Ledger,
     store: Mutex<Store>,
+    calls: Mutex<BTreeMap<&'static str, u64>>,
     batch_duration: Mutex<Duration>,
 }
 
@@ -54,12 +56,23 @@ impl App {
             settings,
             ledger,
             store: Mutex::default(),
+            calls: Mutex::default(),
         })
     }
 
     /// Files and batches. Hold it briefly.
     pub fn store(&self) -> MutexGuard<'_, Store> {
         lock(&self.store)
+    }
+
+    /// Counts a request to a point of the API.
+    pub fn count(&self, point: &'static str) {
+        *lock(&self.calls).entry(point).or_insert(0) += 1;
+    }
+
+    /// Requests so far, by point.
+    pub fn calls(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.calls).clone()
     }
 
     /// How long a batch runs that is created now.

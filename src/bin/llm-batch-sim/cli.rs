@@ -68,7 +68,8 @@ While it runs (none of these needs a key):
   GET    /admin/ledger                what was billed, one JSON object a line
   GET    /admin/state                 uploads, files and batches of every account; \"overlaps\": how
                                       often a request was paid for in two batches at once;
-                                      \"most_alive\": the most batches that ran at once
+                                      \"most_alive\": the most batches that ran at once;
+                                      \"calls\": requests so far, by point
   POST   /admin/faults                {\"point\":\"create_batch\",\"action\":\"status\",\"status\":503,\"retry_after\":1,\"times\":2}
   GET    /admin/faults                what is left of them; DELETE forgets them
   POST   /admin/batch-duration        {\"duration\":\"5s\"}, for batches created from now on

@@ -38,6 +38,24 @@ pub enum Point {
     Batch,
 }
 
+impl Point {
+    /// As faults and counts name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Point::Upload => "upload",
+            Point::GetFile => "get_file",
+            Point::ListFiles => "list_files",
+            Point::Content => "content",
+            Point::DeleteFile => "delete_file",
+            Point::CreateBatch => "create_batch",
+            Point::GetBatch => "get_batch",
+            Point::ListBatches => "list_batches",
+            Point::CancelBatch => "cancel_batch",
+            Point::Batch => "batch",
+        }
+    }
+}
+
 /// How a request goes wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]

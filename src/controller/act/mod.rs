@@ -58,7 +58,7 @@ impl Act<'_> {
                 return Ok(if self.set_finalizer(false).await? { Flow::Gone } else { Flow::Again });
             }
             Step::EndTasks => {
-                self.ctx.sessions.end(&self.world.view.owner.uid);
+                self.ctx.end_session(&self.world.view.owner.uid);
                 // The next visit has a session of its own.
                 return Ok(Flow::Wait(Some(self.world.now)));
             }
@@ -83,7 +83,8 @@ impl Act<'_> {
             Step::Halve(slot) => self.start_halve(slot)?,
             Step::Write => self.start_write()?,
             Step::Mark => self.mark().await?,
-            Step::Post(_)
+            Step::WaitForPlace
+            | Step::Post(_)
             | Step::Search(_)
             | Step::CheckFile(_)
             | Step::Probe(_)
@@ -186,7 +187,12 @@ impl Act<'_> {
 
     async fn write_intent(&self, next: &Journal, intent_id: &str) -> Result<(), Trouble> {
         let Some((old, judged)) = &self.world.journal else { return Ok(()) };
-        let journals = &self.tools()?.journals;
+        let Owner { uid, namespace, .. } = &self.world.view.owner;
+        let (journals, quota) = (&self.tools()?.journals, &self.tools()?.quota);
+        if !quota.take(uid, namespace) {
+            // Another job was faster; the next decision is to wait.
+            return Ok(());
+        }
         self.session.journal_is_old();
         let packed = journals.pack_intent(next).await?;
         match PostPermit::win(journals.document(), judged, &packed, intent_id).await? {

@@ -7,13 +7,14 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
+use kube::runtime::reflector::ObjectRef;
 use tracing::warn;
 
 use super::Act;
 use super::transfer::{Learned, Outcome, learned};
-use crate::account::Urgency;
-use crate::api::Endpoint;
+use crate::account::{Answer, Due, Found, Sees, Urgency, Wanted};
 use crate::api::conditions::reasons;
+use crate::api::{BatchJob, Endpoint};
 use crate::controller::backoff::TOLD_FROM;
 use crate::controller::events::{self, News};
 use crate::controller::observe::Tools;
@@ -33,8 +34,6 @@ const TRIES: u32 = 10;
 const DELETIONS: usize = 4;
 /// For a few small calls, each of which has a time-out of its own.
 const A_FEW_CALLS: Duration = Duration::from_secs(120);
-/// For all pages of a list.
-const A_LIST: Duration = Duration::from_secs(150);
 /// For a trial, which uploads a file.
 const A_TRIAL: Duration = Duration::from_secs(400);
 
@@ -51,6 +50,7 @@ impl Act<'_> {
             tools: self.tools()?.clone(),
             task,
             job: self.world.job.object_ref(&()),
+            uid: self.world.view.owner.uid.clone(),
             whose: Arc::new(Whose::of(
                 &self.world.view.owner,
                 self.world.journal.as_ref().map(|(journal, _)| &**journal),
@@ -66,8 +66,10 @@ impl Act<'_> {
                 }
             }
             Step::Search(slot) => {
-                let attempt = self.attempt(slot)?.clone();
-                start(Box::pin(async move { call.settles(&attempt.intent_id, call.search(slot, &attempt)).await }));
+                let (attempt, period) = (self.attempt(slot)?.clone(), self.world.view.poll_period);
+                start(Box::pin(
+                    async move { call.settles(&attempt.intent_id, call.search(slot, &attempt, period)).await },
+                ));
             }
             Step::CheckFile(slot) => {
                 let attempt = self.attempt(slot)?.clone();
@@ -86,11 +88,16 @@ impl Act<'_> {
                 start(Box::pin(async move { call.settles(&attempt.intent_id, call.probe(endpoint, &models)).await }));
             }
             Step::Poll(slot) => {
-                if let AttemptState::Submitted { batch_id, .. } = &self.attempt(slot)?.state {
-                    let batch_id = batch_id.clone();
-                    start(Box::pin(async move { call.look_at(batch_id).await }));
+                if let AttemptState::Submitted { batch_id, at } = &self.attempt(slot)?.state {
+                    let (batch_id, made, period) = (batch_id.clone(), *at, self.world.view.poll_period);
+                    start(Box::pin(async move { call.poll(batch_id, made, period).await }));
                 }
             }
+            Step::WaitForPlace => start(Box::pin(async move {
+                call.tools.calls.pace().ready().await;
+                call.tools.quota.place(&call.uid, &call.whose.owner.namespace).await;
+                Ok(learned(|_| {}))
+            })),
             Step::PollTwin { batch_id, .. } => start(Box::pin(async move { call.look_at(batch_id).await })),
             Step::Cancel { batch_id, .. } => start(Box::pin(async move { call.cancel(batch_id).await })),
             Step::CancelUnjournaled { batch_id } => {
@@ -152,6 +159,13 @@ impl Whose {
     }
 }
 
+impl Whose {
+    /// Whether the batch's own metadata says that it is this work's.
+    fn is_said_by(&self, batch: &Batch) -> bool {
+        names::is_said_by(batch, &self.cluster, &self.owner, &self.work_id)
+    }
+}
+
 /// One call, with all that it needs.
 struct Call {
     ctx: Arc<Context>,
@@ -159,6 +173,7 @@ struct Call {
     tools: Arc<Tools>,
     task: Task,
     job: ObjectReference,
+    uid: String,
     whose: Arc<Whose>,
 }
 
@@ -258,11 +273,9 @@ impl Call {
         Ok(is_our_file(self.api(), &self.whose, file_id).await?)
     }
 
-    async fn search(&self, slot: Slot, attempt: &Attempt) -> Outcome {
+    /// One list serves the searches of all jobs of the account.
+    async fn search(&self, slot: Slot, attempt: &Attempt, period: i64) -> Outcome {
         let intent_id = attempt.intent_id.clone();
-        let is_ours = |b: &Batch| {
-            b.said(names::INTENT) == Some(&attempt.intent_id) || b.input_file_id.as_deref() == Some(&attempt.file_id)
-        };
         // What is recorded is followed all the same; of what was turned away a person is asked, unless the list can be read soon.
         let may_fail = |error: &ApiError| match &attempt.state {
             AttemptState::Submitted { batch_id, .. } if self.session.memory().is_turned_away(batch_id) => {
@@ -271,18 +284,21 @@ impl Call {
             AttemptState::Submitted { .. } => true,
             _ => false,
         };
-        let find = async {
-            let began = self.ctx.clock.now();
-            match self.api().find(attempt.post_by / 1000, &is_ours).await {
-                Ok(batches) => Ok((began, Some(batches.into_iter().map(|b| b.id).collect::<Vec<String>>()))),
-                Err(error) if error.is_for_good() || may_fail(&error) => {
-                    warn!(%slot, %error, "the provider's batches cannot be searched");
-                    Ok((began, None))
-                }
-                Err(e) => Err(e.into()),
-            }
+        let asked = self.ctx.clock.now();
+        let wanted = Wanted {
+            metadata: (names::INTENT, intent_id.clone()),
+            file: attempt.file_id.clone(),
+            since: attempt.post_by / 1000,
+            period,
         };
-        let (began, found) = self.in_turn(A_LIST, find).await?;
+        let (began, found) = match self.tools.calls.find(&self.tools.api, wanted).await {
+            Ok(Found { began, batches }) => (began, Some(batches)),
+            Err(error) if error.is_for_good() || may_fail(&error) => {
+                warn!(%slot, %error, "the provider's batches cannot be searched");
+                (asked, None)
+            }
+            Err(e) => return Err(e.into()),
+        };
         let earlier = self.session.memory().searches.get(&intent_id).and_then(|search| search.found.clone());
         if let Some(found) = found.as_ref().filter(|found| found.len() > 1 && earlier.as_ref() != Some(found)) {
             let note = format!(
@@ -355,6 +371,46 @@ impl Call {
         Ok(self.learned(move |m| _ = m.revoked.insert(file, gone)))
     }
 
+    /// A look by the account's list, where that spares calls, or at the batch itself.
+    async fn poll(&self, batch_id: String, made: i64, period: i64) -> Outcome {
+        let seen = self.session.memory().looks.get(&batch_id).map(|look| look.at);
+        let (job, batch, sees) = (self.uid.clone(), batch_id.clone(), self.sees(&batch_id));
+        match self.tools.calls.look(&self.tools.api, Due { job, batch, seen, made, period, sees }).await? {
+            // The session was told already.
+            Answer::List => Ok(learned(|_| {})),
+            Answer::Itself => self.look_at(batch_id).await,
+        }
+    }
+
+    /// Teaches the session what a list shows of a batch that runs. A list may lag, so that nothing else is taken from it; and
+    /// what was told to stop is looked at by itself.
+    fn sees(&self, batch_id: &str) -> Sees {
+        let (ctx, session) = (Arc::downgrade(&self.ctx), Arc::downgrade(&self.session));
+        let (whose, fingerprint, id) = (self.whose.clone(), self.tools.fingerprint.clone(), batch_id.to_string());
+        let job = ObjectRef::<BatchJob>::new(&whose.owner.name).within(&whose.owner.namespace);
+        Arc::new(move |batch, at| {
+            let (Some(ctx), Some(session)) = (ctx.upgrade(), session.upgrade()) else { return true };
+            let look = Look { at, seen: seen(batch) };
+            if !whose.is_said_by(batch) || !matches!(look.seen, Seen::Running { .. }) {
+                return false;
+            }
+            let (mut enough, mut is_news) = (false, false);
+            session.remember(|m| {
+                let before = m.looks.get(&id);
+                let runs = before.is_none_or(|look| matches!(look.seen, Seen::Running { .. }));
+                enough = runs && m.fingerprint == fingerprint && !m.cancelled.contains(&id);
+                if enough && before.is_none_or(|before| before.at < at) {
+                    is_news = before.is_none_or(|before| before.seen != look.seen);
+                    m.looks.insert(id.clone(), look.clone());
+                }
+            });
+            if is_news {
+                ctx.poke(job.clone());
+            }
+            enough
+        })
+    }
+
     async fn look_at(&self, batch_id: String) -> Outcome {
         let was_cancelled = self.session.memory().cancelled.contains(&batch_id);
         let look = async {
@@ -367,7 +423,10 @@ impl Call {
             };
             Ok(Look { at, seen })
         };
-        let look = self.in_turn(A_FEW_CALLS, look).await?;
+        let look = {
+            let _one = self.session.looks.lock().await;
+            self.in_turn(A_FEW_CALLS, look).await?
+        };
         Ok(self.learned(move |m| {
             // Told to stop meanwhile, it is looked at again.
             if m.cancelled.contains(&batch_id) == was_cancelled {
@@ -380,7 +439,7 @@ impl Call {
     /// the name of the file it was made from.
     async fn is_ours(&self, batch: &Batch) -> Result<bool, Trouble> {
         if batch.said(names::WORK).is_some() {
-            return Ok(names::is_said_by(batch, &self.whose.cluster, &self.whose.owner, &self.whose.work_id));
+            return Ok(self.whose.is_said_by(batch));
         }
         match &batch.input_file_id {
             Some(file) => Ok(self.is_our_file(file).await? == Some(true)),

@@ -1,16 +1,25 @@
 //! A look at an account: is it there, does it take the credential, and what can it do?
 
+use std::time::Duration;
+
 use kube::ResourceExt;
 
 use super::Provider;
+use crate::account::{Account, AccountKey, Urgency};
 use crate::api::conditions::{self, reasons};
 use crate::api::{Endpoint, ProviderStatus};
-use crate::controller::account::{Access, access, client, full_name};
+use crate::controller::account::{Access, access, client, fingerprint, full_name};
+use crate::controller::fair::Claim;
 use crate::controller::permit::send_timeout;
 use crate::controller::trouble::Trouble;
 use crate::controller::{Context, cache, names};
 use crate::lifecycle::{Answer, Looked, Stuck, is_to_be_probed, looked_at};
 use crate::provider::{self, ApiError, BatchApi, Class, Probe, Trial};
+
+/// Longest that a trial of an account may take, which uploads a file.
+const A_TRIAL: Duration = Duration::from_secs(300);
+/// The same of a look whether it still answers.
+const A_LOOK: Duration = Duration::from_secs(90);
 
 /// The status that a look at the account gives. An account that was tried out is only asked whether it still answers.
 pub(super) async fn look<P: Provider>(
@@ -28,8 +37,11 @@ pub(super) async fn look<P: Provider>(
             let probe = is_to_be_probed(old, generation, version.as_deref());
             ctx.metrics.provider_look(if probe { "probe" } else { "read" });
             let account = provider.account();
+            let uid = provider.uid().unwrap_or_default();
+            let fingerprint = fingerprint(key.as_ref(), account.base_url());
+            let calls = ctx.accounts.get(&AccountKey { provider: uid, fingerprint });
             let answer = match client(P::KIND, account, key, &transport) {
-                Ok(api) => ask(ctx, provider, &api, probe).await,
+                Ok(api) => ask(ctx, provider, (&calls, &api.at_pace(calls.pace().clone())), probe).await,
                 Err(e) => failed(provider, e),
             };
             (version, answer)
@@ -40,7 +52,22 @@ pub(super) async fn look<P: Provider>(
     Ok(looked_at(old, looked, provider.account().unknown_submission_policy, ctx.clock.now()))
 }
 
-async fn ask<P: Provider>(ctx: &Context, provider: &P, api: &dyn BatchApi, probe: bool) -> Answer {
+/// Asks the account, in its turn there: among the looks of all providers, of which those of one namespace take few places, and
+/// among the calls of the account itself.
+async fn ask<P: Provider>(ctx: &Context, provider: &P, (calls, api): (&Account, &dyn BatchApi), probe: bool) -> Answer {
+    if calls.pace().pause().is_some_and(|left| left > A_LOOK) {
+        return Answer::Busy("it asked for a pause of all calls of its account".into());
+    }
+    let namespace = provider.namespace().unwrap_or_default();
+    let _share = ctx.looks.take(Claim { namespace, lane: String::new(), size: 1 }).await;
+    let deadline = if probe { A_TRIAL } else { A_LOOK };
+    let asked = async { Ok::<_, ApiError>(answer(ctx, provider, api, probe).await) };
+    // Jobs of no namespace are named so: the look has a turn of its own.
+    let asked = calls.call("", Urgency::Usual, deadline, asked).await;
+    asked.unwrap_or_else(|error| failed(provider, error))
+}
+
+async fn answer<P: Provider>(ctx: &Context, provider: &P, api: &dyn BatchApi, probe: bool) -> Answer {
     let answer = match probe {
         true => {
             let trial = Trial {

@@ -22,8 +22,6 @@ use crate::controller::pauses::{AtOnce, Pauses};
 use crate::controller::trouble::Trouble;
 use crate::controller::{Context, log_stream_error};
 
-/// Providers that are looked at at a time.
-const CONCURRENCY: u16 = 4;
 /// The pause after a look that the API server was in the way of.
 const AGAIN: Duration = Duration::from_secs(30);
 /// The pause after a look that somebody's change made worthless.
@@ -49,7 +47,8 @@ pub(in crate::controller) async fn watch<P: Provider>(
         .predicate_filter(changed, Default::default());
     let asked = futures::stream::unfold(asked, |mut a| async { a.recv().await.map(|key| (key.object::<P>(), a)) });
     Controller::for_stream(stream, reader)
-        .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        // A look takes its turn, so that whoever waits for a server holds nobody else up.
+        .with_config(controller::Config::default().concurrency(0))
         .trigger_backoff(AtOnce)
         .reconcile_on(asked)
         .graceful_shutdown_on(ctx.stop.clone().cancelled_owned())

@@ -15,13 +15,14 @@ use tracing::{debug, warn};
 use account::{Account, Listed, Seen, Told};
 
 use super::Context;
-use super::account::{access, client, full_name};
+use super::account::{access, client, fingerprint, full_name};
 use super::events::{self, News};
 use super::names::{Said, said_by};
 use super::observe::{World, is_finished, observe};
 use super::providers::Provider;
 use super::session::Session;
 use super::trouble::Trouble;
+use crate::account::{AccountKey, Urgency};
 use crate::api::conditions::{self, READY};
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind};
 use crate::lifecycle::{Freshness, Holder, Running, Shard, Stray, concerns, recorded_beside, stray};
@@ -29,8 +30,12 @@ use crate::provider::{Batch, BatchApi, Class};
 
 /// Until the first look of a leader.
 const FIRST: Duration = Duration::from_secs(60);
-/// Providers that are looked through at a time.
-const CONCURRENCY: usize = 4;
+/// Providers of one kind that are looked through at a time: most of them wait for their server.
+const CONCURRENCY: usize = 64;
+/// Longest that the list of one may take.
+const A_LIST: Duration = Duration::from_secs(150);
+/// Longest that a call about one batch may take.
+const A_CALL: Duration = Duration::from_secs(60);
 /// How far back lists are read, in seconds: the longest completion window that a job may have.
 const LOOK_BACK: i64 = 604_800;
 /// Providers in one page of a list.
@@ -53,8 +58,10 @@ pub(super) async fn watch(ctx: &Context) {
         let pause = std::mem::replace(&mut pause, every);
         let look = async {
             tokio::time::sleep(pause + pause * u32::from(ctx.clock.jitter()) / 1024).await;
-            look_at_all::<BatchProvider>(ctx, &mut own).await;
-            look_at_all::<ClusterBatchProvider>(ctx, &mut admins).await;
+            tokio::join!(
+                look_at_all::<BatchProvider>(ctx, &mut own),
+                look_at_all::<ClusterBatchProvider>(ctx, &mut admins)
+            );
         };
         tokio::select! {
             () = look => {}
@@ -146,8 +153,10 @@ async fn look<P: Provider>(ctx: &Context, provider: &P, account: &mut Account) -
         // The provider's own status says so.
         Err(missing) => return missing.stuck().map(drop),
     };
-    let api = client(P::KIND, provider.account(), access.key, &access.transport)?;
-    let look = Look { ctx, provider: name, namespace: provider.namespace(), api: &api };
+    let fingerprint = fingerprint(access.key.as_ref(), provider.account().base_url());
+    let calls = ctx.accounts.get(&AccountKey { provider: provider.uid().unwrap_or_default(), fingerprint });
+    let api = client(P::KIND, provider.account(), access.key, &access.transport)?.at_pace(calls.pace().clone());
+    let look = Look { ctx, provider: name, namespace: provider.namespace(), api: &api, calls: &calls };
     let listed = look.list(account).await;
     look.judge(account, listed.is_ok()).await;
     listed
@@ -161,6 +170,8 @@ struct Look<'a> {
     /// Where the provider object is.
     namespace: Option<String>,
     api: &'a dyn BatchApi,
+    /// In whose turns it is called.
+    calls: &'a crate::account::Account,
 }
 
 impl Look<'_> {
@@ -175,7 +186,8 @@ impl Look<'_> {
             }
             false
         };
-        let listed = self.api.find(now / 1_000 - LOOK_BACK, &note).await;
+        let list = self.api.find(now / 1_000 - LOOK_BACK, &note);
+        let listed = self.calls.call("", Urgency::Usual, A_LIST, list).await;
         let running = running.into_inner().unwrap_or_else(PoisonError::into_inner);
         account.learn(running, listed.is_ok(), now);
         Ok(listed.map(drop)?)
@@ -210,7 +222,7 @@ impl Look<'_> {
 
     /// False: it runs no longer.
     async fn judge_one(&self, id: &str, seen: &mut Seen) -> Result<bool, Trouble> {
-        let batch = match self.api.get(id).await {
+        let batch = match self.calls.call("", Urgency::Usual, A_CALL, self.api.get(id)).await {
             Ok(batch) => batch,
             Err(e) if e.class == Class::NotFound => return Ok(false),
             Err(e) => return Err(e.into()),
@@ -273,7 +285,8 @@ impl Look<'_> {
         if tools.account.name != self.provider {
             return None;
         }
-        match tools.api.get(recorded).await {
+        let get = tools.api.get(recorded);
+        match tools.calls.call("", Urgency::Usual, A_CALL, get).await {
             Ok(batch) => Some(said_by(&batch, &self.ctx.cluster).is_some_and(|said| {
                 said.work_id == running.work_id
                     && said.intent_id == running.intent_id
@@ -305,7 +318,7 @@ impl Look<'_> {
 
     async fn cancel(&self, id: &str, recorded: &str, world: &World, tell: bool) -> Result<(), Trouble> {
         let Some(tools) = &world.tools else { return Ok(()) };
-        tools.api.cancel(id).await?;
+        tools.calls.call("", Urgency::Usual, A_CALL, tools.api.cancel(id)).await?;
         if tell {
             let note = format!(
                 "the provider made batch {id} beside {recorded} of one submission and showed it late; it is told to stop, and \

@@ -68,6 +68,7 @@ async fn state(State(app): State<Shared>) -> Json<Value> {
         "files": files.collect::<Vec<_>>(),
         "batches": batches.collect::<Vec<_>>(),
         "creates": store.batches.len(),
+        "calls": app.calls(),
         "most_alive": store.overlaps.most(),
         "billed": billed,
         "overlaps": store.overlaps.count(),

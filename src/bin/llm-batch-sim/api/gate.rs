@@ -49,8 +49,9 @@ pub async fn request_id(request: Request, next: Next) -> Response {
     response
 }
 
-/// Carries out the faults of one point of the API.
+/// Counts the requests to one point of the API and carries out its faults.
 pub async fn faults(State((app, point)): State<(Shared, Point)>, mut request: Request, next: Next) -> Response {
+    app.count(point.name());
     let faults = &app.settings.faults;
     match faults.take(point, Moment::Arrival) {
         Some(Wire::DropRequest {}) => return cut(),

@@ -1,0 +1,346 @@
+//! Places for batches: `limits.maxBatchesInFlight` of a provider object, and how many jobs ask for a batch at a time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::lifecycle::{Applicant, InFlight, Room, admit};
+
+/// Jobs that ask for a batch at a time: twice as many as calls are in flight, so that the right to ask does not run out in the
+/// queue.
+const SUBMITTING: usize = 16;
+/// Milliseconds for which a place is kept for a job that does not use it.
+const KEPT: i64 = 30_000;
+/// Milliseconds for which a job that was about to ask for a batch counts as such, should nothing be heard of it.
+const HEARD: i64 = 60_000;
+/// Milliseconds for which a job's status counts whose journal is not read: it is anybody's word.
+const GUESSED: i64 = 600_000;
+/// Between two looks whether such a time is over.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The places of one provider object, whatever its credential.
+pub struct Quota {
+    clock: super::Clock,
+    state: Mutex<State>,
+}
+
+impl std::fmt::Debug for Quota {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Quota").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    limit: Option<usize>,
+    /// By uid.
+    jobs: HashMap<String, Job>,
+    waiting: Vec<Waiter>,
+    turns: u64,
+    /// See [`InFlight::served`].
+    served: BTreeMap<String, u64>,
+}
+
+struct Job {
+    namespace: String,
+    /// Batches that may exist and have not ended.
+    live: usize,
+    /// When it was guessed from the job's status; None: it is from its journal.
+    guessed: Option<i64>,
+    /// When it was last said that it is about to ask for one.
+    submitting: Option<i64>,
+    place: Option<Kept>,
+}
+
+/// A place that was given to a job.
+#[derive(Clone, Copy)]
+enum Kept {
+    /// At this time, and it was not used yet.
+    Since(i64),
+    /// What it was used for shows in the job's journal, when that is read next.
+    Used,
+}
+
+struct Waiter {
+    job: String,
+    applicant: Applicant,
+    give: oneshot::Sender<()>,
+}
+
+/// What a job has to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Others are asking for batches; it takes a moment.
+    Submitting,
+    /// So many batches are in flight, and no more may be.
+    Batches(usize),
+}
+
+impl Quota {
+    pub(super) fn new(clock: super::Clock) -> Arc<Quota> {
+        Arc::new(Quota { clock, state: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets `limits.maxBatchesInFlight`.
+    pub fn set_limit(&self, limit: Option<usize>) {
+        self.lock().limit = limit;
+        self.give_out();
+    }
+
+    /// Takes in what a job's status says, for as long as its journal was not read.
+    pub fn guess(&self, job: &str, namespace: &str, live: usize) {
+        let now = (self.clock)();
+        let mut state = self.lock();
+        if live == 0 && !state.jobs.contains_key(job) {
+            return;
+        }
+        let of = state.jobs.entry(job.into()).or_insert_with(|| Job { guessed: Some(now), ..Job::of(namespace) });
+        if of.guessed.is_some() {
+            of.live = live;
+        }
+    }
+
+    /// Takes in what a job's journal says: batches that may exist and have not ended, and whether one more is being asked for.
+    pub fn report(&self, job: &str, namespace: &str, live: usize, is_submitting: bool) {
+        let now = (self.clock)();
+        {
+            let mut state = self.lock();
+            let of = state.job(job, namespace);
+            (of.live, of.guessed) = (live, None);
+            of.submitting = is_submitting.then_some(now);
+            if matches!(of.place, Some(Kept::Used)) {
+                of.place = None;
+            }
+        }
+        self.give_out();
+    }
+
+    /// What the job would have to wait for if it asked for a batch now; None: there is room, or it has a place.
+    pub fn full(&self, job: &str) -> Option<Full> {
+        let (now, state) = ((self.clock)(), self.lock());
+        if state.jobs.get(job).is_some_and(|of| of.has_place(now)) {
+            return None;
+        }
+        state.full(now)
+    }
+
+    /// Uses the place that the job has, or that is free. False: there is none any more.
+    pub fn take(&self, job: &str, namespace: &str) -> bool {
+        let now = (self.clock)();
+        let mut state = self.lock();
+        let is_free = state.full(now).is_none();
+        let had_place = state.job(job, namespace).has_place(now);
+        if is_free && !had_place {
+            state.serve(namespace);
+        }
+        if is_free || had_place {
+            let of = state.job(job, namespace);
+            (of.place, of.submitting) = (Some(Kept::Used), Some(now));
+        }
+        is_free || had_place
+    }
+
+    /// Gives back a place that the job does not need now.
+    pub fn release(&self, job: &str) {
+        let mut state = self.lock();
+        let of = state.jobs.get_mut(job);
+        let is_released = of.is_some_and(|of| of.place.take_if(|place| matches!(place, Kept::Since(_))).is_some());
+        drop(state);
+        if is_released {
+            self.give_out();
+        }
+    }
+
+    /// Waits until the job has a place. Dropping the future takes it out of the queue.
+    pub async fn place(&self, job: &str, namespace: &str) {
+        let (give, mut given) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            state.turns += 1;
+            let applicant = Applicant { namespace: namespace.into(), turn: state.turns };
+            state.waiting.push(Waiter { job: job.into(), applicant, give });
+        }
+        self.give_out();
+        while let Err(_later) = tokio::time::timeout(LOOK, &mut given).await {
+            self.give_out();
+        }
+    }
+
+    /// Forgets what was guessed of a job that turns out to use another provider.
+    pub(super) fn forget_guess(&self, job: &str) {
+        let guessed = self.lock().jobs.get(job).is_some_and(|of| of.guessed.is_some());
+        if guessed {
+            self.forget(job);
+        }
+    }
+
+    /// Forgets a job that is over.
+    pub fn forget(&self, job: &str) {
+        let known = {
+            let mut state = self.lock();
+            let known = state.jobs.remove(job);
+            if let Some(of) = &known
+                && !state.jobs.values().any(|other| other.namespace == of.namespace)
+            {
+                state.served.remove(&of.namespace);
+            }
+            known
+        };
+        if known.is_some() {
+            self.give_out();
+        }
+    }
+
+    fn give_out(&self) {
+        let now = (self.clock)();
+        let mut state = self.lock();
+        state.waiting.retain(|waiter| !waiter.give.is_closed());
+        let waiting: Vec<Applicant> = state.waiting.iter().map(|w| w.applicant.clone()).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let mut admitted = admit(state.room(), state.in_flight(now), &waiting);
+        admitted.sort_unstable_by(|a, b| b.cmp(a));
+        for i in admitted {
+            let Waiter { job, applicant, give } = state.waiting.swap_remove(i);
+            if give.send(()).is_ok() {
+                state.serve(&applicant.namespace);
+                state.job(&job, &applicant.namespace).place = Some(Kept::Since(now));
+            }
+        }
+    }
+}
+
+impl State {
+    fn job(&mut self, job: &str, namespace: &str) -> &mut Job {
+        self.jobs.entry(job.into()).or_insert_with(|| Job::of(namespace))
+    }
+
+    fn serve(&mut self, namespace: &str) {
+        let last = self.served.values().max().copied().unwrap_or(0);
+        self.served.insert(namespace.into(), last + 1);
+    }
+
+    fn room(&self) -> Room {
+        Room { batches: self.limit, submitting: SUBMITTING }
+    }
+
+    fn in_flight(&self, now: i64) -> InFlight {
+        let mut in_flight = InFlight { served: self.served.clone(), ..Default::default() };
+        for job in self.jobs.values() {
+            let has_place = job.has_place(now);
+            let is_out_of_date = job.guessed.is_some_and(|guessed| now >= guessed + GUESSED);
+            let batches = if is_out_of_date { 0 } else { job.live } + usize::from(has_place);
+            if batches > 0 {
+                *in_flight.batches.entry(job.namespace.clone()).or_insert(0) += batches;
+            }
+            let is_submitting = job.submitting.is_some_and(|said| now < said + HEARD);
+            in_flight.submitting += usize::from(has_place || is_submitting);
+        }
+        in_flight
+    }
+
+    fn full(&self, now: i64) -> Option<Full> {
+        let (in_flight, room) = (self.in_flight(now), self.room());
+        match in_flight.has_room(room) {
+            true => None,
+            false if in_flight.has_room(Room { submitting: usize::MAX, ..room }) => Some(Full::Submitting),
+            false => Some(Full::Batches(room.batches.unwrap_or_default())),
+        }
+    }
+}
+
+impl Job {
+    fn of(namespace: &str) -> Job {
+        Job { namespace: namespace.into(), live: 0, guessed: None, submitting: None, place: None }
+    }
+
+    fn has_place(&self, now: i64) -> bool {
+        match self.place {
+            Some(Kept::Since(given)) => now < given + KEPT,
+            Some(Kept::Used) => self.submitting.is_some_and(|said| now < said + HEARD),
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn quota(limit: usize) -> (Arc<Quota>, Arc<AtomicI64>) {
+        let now = Arc::new(AtomicI64::new(0));
+        let clock = now.clone();
+        let quota = Quota::new(Arc::new(move || clock.load(Ordering::Relaxed)));
+        quota.set_limit(Some(limit));
+        (quota, now)
+    }
+
+    #[tokio::test]
+    async fn a_place_is_used_shown_in_the_journal_and_free_again_when_its_batch_ended() {
+        let (quota, _) = quota(1);
+        assert_eq!(quota.full("a"), None);
+        assert!(quota.take("a", "ns"));
+        assert_eq!(quota.full("b"), Some(Full::Batches(1)));
+        assert!(!quota.take("b", "ns"), "the place is used");
+        quota.report("a", "ns", 1, true);
+        quota.report("a", "ns", 1, false);
+        assert_eq!(quota.full("b"), Some(Full::Batches(1)));
+        let mut waits = std::pin::pin!(quota.place("b", "ns"));
+        assert!((&mut waits).now_or_never().is_none());
+        quota.report("a", "ns", 0, false);
+        waits.await;
+        assert_eq!(quota.full("c"), Some(Full::Batches(1)), "it is kept for who waited");
+        assert!(quota.take("b", "ns"));
+    }
+
+    #[tokio::test]
+    async fn what_status_says_counts_until_the_journal_is_read() {
+        let (quota, now) = quota(3);
+        quota.guess("forged", "ns", 100);
+        now.fetch_add(GUESSED, Ordering::Relaxed);
+        assert_eq!(quota.full("b"), None, "nobody's word counts for ever");
+        quota.forget_guess("forged");
+        quota.guess("a", "ns", 3);
+        assert_eq!(quota.full("b"), Some(Full::Batches(3)), "the process that submitted them is gone");
+        quota.report("a", "ns", 2, false);
+        quota.guess("a", "ns", 3);
+        assert_eq!(quota.full("b"), None, "an older status says nothing new");
+        quota.forget("a");
+        assert!(quota.lock().jobs.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_place_that_nobody_uses_is_not_kept_for_ever() {
+        let (quota, now) = quota(1);
+        quota.place("a", "broken").await;
+        assert_eq!(quota.full("b"), Some(Full::Batches(1)));
+        now.fetch_add(KEPT, Ordering::Relaxed);
+        assert_eq!(quota.full("b"), None);
+        quota.place("b", "ns").await;
+        quota.release("b");
+        assert_eq!(quota.full("c"), None, "what is given back is free at once");
+    }
+
+    #[tokio::test]
+    async fn so_many_jobs_submit_at_a_time_whatever_the_limit() {
+        let (quota, now) = quota(1_000);
+        (0..SUBMITTING).for_each(|i| assert!(quota.take(&i.to_string(), "ns")));
+        assert_eq!(quota.full("more"), Some(Full::Submitting));
+        quota.report("0", "ns", 1, false);
+        assert_eq!(quota.full("more"), None);
+        quota.report("0", "ns", 1, true);
+        now.fetch_add(HEARD, Ordering::Relaxed);
+        assert_eq!(quota.full("more"), None, "nothing was heard of them for long");
+    }
+}
