@@ -68,8 +68,13 @@ impl Output {
 /// What is decided by; the rest is anybody's to write.
 fn metadata(all: ObjectMeta) -> ObjectMeta {
     let ours = [annotations::RESOLVE, annotations::RECONCILE_REQUESTED_AT];
-    let kept =
-        |(key, value): (String, String)| ours.contains(&key.as_str()).then(|| (key, clip(value, ANNOTATION_LIMIT)));
+    let kept = |(key, value): (String, String)| {
+        ours.contains(&key.as_str()).then(|| match key == annotations::RESOLVE && value.len() > ANNOTATION_LIMIT {
+            // Whether it changed shows in that as well.
+            true => (key, blake3::hash(value.as_bytes()).to_hex().to_string()),
+            false => (key, clip(value, ANNOTATION_LIMIT)),
+        })
+    };
     let finalizers = all.finalizers.map(|all| all.into_iter().filter(|finalizer| finalizer == FINALIZER).collect());
     ObjectMeta {
         annotations: all.annotations.map(|all| all.into_iter().filter_map(kept).collect()),

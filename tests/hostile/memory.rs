@@ -166,7 +166,8 @@ async fn manifests(scene: &Scene) {
         scene.jobs().create(&PostParams::default(), &job).await.unwrap();
     }
     for name in &names {
-        let was_seen = |job: &BatchJob| condition(job, "Complete").is_some_and(|(_, reason, _)| reason != "Pending");
+        let was_seen =
+            |job: &BatchJob| condition(job, "Stalled").is_some_and(|(_, reason, _)| reason == "ProviderNotFound");
         let was_read = |job: &BatchJob| job.status.as_ref().is_some_and(|s| s.requests.is_some());
         let is_so = |job: &BatchJob| was_read(job) || (job.spec.provider_ref.name == "none" && was_seen(job));
         scene.wait_job("it was looked at", name, 180, is_so).await;
