@@ -6,13 +6,13 @@ use kube::ResourceExt;
 
 use super::Provider;
 use crate::account::{Account, AccountKey, Urgency};
-use crate::api::conditions::{self, reasons};
+use crate::api::conditions::reasons;
 use crate::api::{Endpoint, ProviderStatus};
 use crate::controller::account::{Access, access, client, fingerprint, full_name};
 use crate::controller::fair::Claim;
 use crate::controller::permit::send_timeout;
 use crate::controller::trouble::Trouble;
-use crate::controller::{Context, cache, names};
+use crate::controller::{Context, names};
 use crate::lifecycle::{Answer, Looked, Stuck, is_to_be_probed, looked_at};
 use crate::provider::{self, ApiError, BatchApi, Class, Probe, Trial};
 
@@ -29,9 +29,8 @@ pub(super) async fn look<P: Provider>(
 ) -> Result<ProviderStatus, Trouble> {
     let generation = provider.meta().generation;
     let name = full_name(P::KIND, &provider.name_any());
-    // Where something is wrong, a person may have put it right a moment ago.
-    let is_well = conditions::is_true(&old.conditions, conditions::READY);
-    let since = ctx.clock.now() - if is_well { cache::LIFETIME } else { 0 };
+    // A look is seldom, and a person who asks for one may have replaced the Secret a moment ago.
+    let since = ctx.clock.now();
     let (secret_version, answer) = match access(ctx, provider.account(), provider.secrets_in(ctx), &name, since).await {
         Ok(Access { key, version, transport }) => {
             let probe = is_to_be_probed(old, generation, version.as_deref());
