@@ -113,6 +113,9 @@ async fn a_failure_that_cost_nothing_comes_back_to_life_when_what_it_refers_to_c
 async fn a_refused_credential_is_named_and_a_better_one_noticed() {
     let scene = Scene::new("refused-key", &["--batch-duration", "200ms"]).await;
     scene.apply(&scene.manifest("provider.yaml").replace("sk-test", "sk-wrong"));
+    // A look at the provider reads the Secret anew, for its jobs too.
+    scene.kubectl(&["annotate", "batchprovider", "llm", "--overwrite", "look=1"]);
+    scene.wait_ready("llm", "False", "CredentialsRejected").await;
     scene.apply_job("j", json!({}));
     let job = scene.wait_condition("j", "Stalled", "True", 40).await;
     let (_, reason, message) = condition(&job, "Stalled").unwrap();
