@@ -37,7 +37,7 @@ fn nowhere() -> String {
 }
 
 impl Scene {
-    async fn wait_ready(&self, name: &str, status: &str, reason: &str) -> BatchProvider {
+    pub async fn wait_ready(&self, name: &str, status: &str, reason: &str) -> BatchProvider {
         let is_so = |p: &BatchProvider| {
             p.status.as_ref().is_some_and(|s| !s.conditions.is_empty()) && {
                 let (s, r, _) = ready(p);
