@@ -222,8 +222,8 @@ pub struct ProviderAuth {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderLimits {
-    /// Batches of all jobs of this provider that are in flight at a time; unset: no limit. Jobs that wait for a place say
-    /// `WaitingForQuota`, and the next place is the one's whose namespace has the fewest batches in flight.
+    /// Batches of this provider that may be in flight at a time, over all jobs; unset: no limit. Jobs that wait for a place say
+    /// `WaitingForQuota`; the next place goes to the namespace with the fewest batches in flight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_batches_in_flight: Option<i32>,

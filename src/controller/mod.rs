@@ -1,4 +1,4 @@
-//! The only place where the others meet: `observe -> decide -> act -> record`, one effect a step.
+//! The only place where the others meet: `observe -> decide -> record -> act`, one effect a step.
 
 mod account;
 mod act;
