@@ -289,7 +289,7 @@ async fn flow(
         completed_at: 0,
     };
     let all = journal.shards.iter().map(settled).collect();
-    results::write(&folder, all, manifest, Default::default()).await.unwrap();
+    results::write(&std::env::temp_dir(), &folder, all, manifest, Default::default()).await.unwrap();
     let (answered, without): (Vec<usize>, Vec<usize>) =
         (0..fates.len()).partition(|i| ends_answered(&fates[*i], &limits));
     let named = |indexes: Vec<usize>| indexes.into_iter().map(name).collect::<Vec<_>>();

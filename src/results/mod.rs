@@ -20,4 +20,4 @@ pub use follow_up::{Asked, FollowUp, follow_up};
 pub use halve::halve;
 pub use joined::{Part, Settled};
 pub use manifest::{AbandonedBatch, Manifest, ManifestFile};
-pub use write::{WriteError, write, write_by};
+pub use write::{WriteError, write};

@@ -40,24 +40,11 @@ impl From<std::io::Error> for WriteError {
 /// Writes `results.jsonl`; where requests have no answer, `errors.jsonl` with the reasons and `unsuccessful.jsonl` with the
 /// requests, to be run again; the manifest, and `_SUCCESS`. `manifest` is complete but for its files; what lies at the
 /// destination in the end is returned. ConfigMaps that have no room for a file are given it compressed and in pieces,
-/// `results-00000.jsonl.gz` and so on.
+/// `results-00000.jsonl.gz` and so on. Long lines wait in `spool`, on local disk, for their turn in memory and for the store.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] when something foreign is in the way; it is left alone.
 pub async fn write(
-    folder: &Folder,
-    shards: Vec<Settled>,
-    manifest: Manifest,
-    compression: OutputCompression,
-) -> Result<Manifest, WriteError> {
-    write_by(&std::env::temp_dir(), folder, shards, manifest, compression).await
-}
-
-/// The same, by local disk in `spool`: long lines wait there for their turn in memory, and for the store.
-///
-/// # Errors
-/// As [`write`].
-pub async fn write_by(
     spool: &Path,
     folder: &Folder,
     shards: Vec<Settled>,

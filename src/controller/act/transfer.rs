@@ -228,7 +228,7 @@ impl Act<'_> {
             }
             let Some(manifest) = manifest(&tools, &journal).await? else { return Ok(learned(|_| {})) };
             let shards = all_settled(&tools, &journal, |_| true).await?;
-            let manifest = results::write_by(&ctx.spool, &tools.folder, shards, manifest, compression).await?;
+            let manifest = results::write(&ctx.spool, &tools.folder, shards, manifest, compression).await?;
             Ok(learned(move |m| {
                 m.marked = Some(manifest.work_id.clone());
                 m.manifest = Some(Some(manifest_view(&manifest)));
