@@ -6,6 +6,7 @@
 pub mod account;
 pub mod api;
 pub mod controller;
+pub mod fair;
 pub mod lifecycle;
 pub mod provider;
 pub mod requests;

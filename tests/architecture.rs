@@ -10,17 +10,18 @@ use std::path::{Path, PathBuf};
 /// What each module may import besides itself.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("api", &[]),
-    ("lifecycle", &["api"]),
+    ("fair", &[]),
+    ("lifecycle", &["api", "fair"]),
     ("requests", &["api", "store"]),
     ("results", &["api", "store"]),
     ("provider", &["api", "transport"]),
-    ("account", &["api", "lifecycle", "provider"]),
+    ("account", &["api", "fair", "lifecycle", "provider"]),
     ("transport", &[]),
     ("store", &["api", "transport"]),
     ("telemetry", &[]),
     (
         "controller",
-        &["account", "api", "lifecycle", "requests", "results", "provider", "transport", "store", "telemetry"],
+        &["account", "api", "fair", "lifecycle", "requests", "results", "provider", "transport", "store", "telemetry"],
     ),
 ];
 

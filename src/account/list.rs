@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::{Account, Urgency};
+use super::Account;
+use crate::fair::Urgency;
 use crate::provider::{ApiError, Batch, BatchApi, Class};
 
 /// Pages of lists that searches alone read in a poll period, at most.

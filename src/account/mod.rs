@@ -1,7 +1,6 @@
 //! Everything that jobs share at a provider: one [`Account`] for each provider object and credential runs all of its calls,
 //! beside the reconcile loop. So a server that never answers holds up its own account and nobody else.
 
-mod gate;
 mod list;
 mod quota;
 
@@ -9,17 +8,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-pub use gate::{Place, Urgency};
-
 pub use list::{Answer, Due, Found, Sees, Wanted};
 pub use quota::{Full, Quota};
 
+use crate::fair::{Claim, Limits, Share, Shares, Urgency};
 use crate::provider::{ApiError, Class, Pace};
-use gate::Gate;
 use list::Lists;
 
-/// Calls of one account that are in flight at a time.
-const CALLS: usize = 8;
+/// Calls of one account that are in flight at a time. Each has a deadline, and they wait for the same server; so none is kept free.
+const CALLS: Limits = Limits { total: 8, per_namespace: u64::MAX, keeps_last_shares: false };
 
 /// What an account is known by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,7 +52,7 @@ impl Accounts {
         }
         accounts.retain(|_, account| account.strong_count() > 0);
         let account = Arc::new(Account {
-            gate: Gate::new(CALLS),
+            turns: Shares::new(CALLS),
             pace: Arc::default(),
             lists: Lists::default(),
             clock: self.clock.clone(),
@@ -96,7 +93,7 @@ impl Accounts {
 
 /// One provider object under one credential.
 pub struct Account {
-    gate: Arc<Gate>,
+    turns: Arc<Shares>,
     pace: Arc<Pace>,
     lists: Lists,
     clock: Clock,
@@ -120,7 +117,7 @@ impl Account {
         deadline: Duration,
         call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        let _place = self.turn(namespace, urgency).await;
+        let _turn = self.turn(namespace, urgency).await;
         match tokio::time::timeout(deadline, call).await {
             Ok(called) => called,
             Err(_) => {
@@ -131,12 +128,13 @@ impl Account {
     }
 
     /// Waits for the turn of a call of `namespace`, and until the provider does not ask to be left alone.
-    pub async fn turn(&self, namespace: &str, urgency: Urgency) -> Place {
+    pub async fn turn(&self, namespace: &str, urgency: Urgency) -> Share {
         loop {
             self.pace.ready().await;
-            let place = self.gate.place(namespace, urgency).await;
+            let claim = Claim { namespace: namespace.into(), size: 1, urgency, ..Claim::default() };
+            let turn = self.turns.take(claim).await;
             if self.pace.is_ready() {
-                return place;
+                return turn;
             }
         }
     }

@@ -8,7 +8,7 @@ use kube::client::ClientBuilder;
 use kube::{Client, Config};
 
 use super::cluster;
-use super::fair::FairCalls;
+use super::fair_calls::FairCalls;
 use super::run::StartError;
 use super::trouble::Trouble;
 use crate::api::conditions::reasons;

@@ -20,7 +20,6 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::event_queue::{self, EventQueue};
-use super::fair::{Limits, Shares};
 use super::observe::cost_nothing;
 use super::pauses::{AtOnce, Pauses};
 use super::providers::Reports;
@@ -29,11 +28,12 @@ use super::session::Sessions;
 use super::{Context, Outside, leader, log_stream_error, providers, strays, transfers, turns};
 use crate::account::Accounts;
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind, conditions};
+use crate::fair::{Limits, Shares};
 use crate::lifecycle::Timing;
 use crate::telemetry::{Health, Metrics, listen, serve};
 
 /// Looks at provider objects at a time: each waits for a server, with little in memory.
-const LOOKS: Limits = Limits { total: 256, per_namespace: 4 };
+const LOOKS: Limits = Limits { total: 256, per_namespace: 4, keeps_last_shares: true };
 /// Jobs in one page of a list: each may carry 1.5 MB of requests, and a page is held whole, three times over while it is read.
 pub(super) const PAGE: u32 = 10;
 /// The time that is left to finish what is under way.

@@ -12,16 +12,16 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Context;
 use super::act::{Learned, Outcome};
-use super::fair::{Claim, Limits, Share};
 use super::session::Session;
 use super::trouble::Trouble;
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
+use crate::fair::{Claim, Limits, Share};
 use crate::lifecycle::{Memory, Task};
 use crate::transport::{Meter, Patience};
 
 /// MiB that transfers may hold together.
-pub(super) const LIMITS: Limits = Limits { total: 128, per_namespace: u64::MAX };
+pub(super) const LIMITS: Limits = Limits { total: 128, per_namespace: u64::MAX, keeps_last_shares: true };
 
 /// MiB that a small transfer holds: one that waits for its first bytes, or moves few.
 const SMALL: u64 = 1;
@@ -64,7 +64,7 @@ pub(super) fn claim(task: Task, job: &BatchJob, is_large: bool) -> Claim {
     let size = if is_large { most(task) } else { SMALL + inline };
     // So that the large ones of a namespace do not hold up its small ones.
     let lane = if is_large { format!("{}, large", name_of(task)) } else { name_of(task).into() };
-    Claim { namespace: job.namespace().unwrap_or_default(), lane, size }
+    Claim { namespace: job.namespace().unwrap_or_default(), lane, size, ..Claim::default() }
 }
 
 fn size_of_json(value: &impl serde::Serialize) -> u64 {
@@ -218,13 +218,13 @@ pub(super) fn name_of(task: Task) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::fair::Shares;
+    use crate::fair::Shares;
     use crate::lifecycle::Slot;
 
     const UPLOAD: Task = Task::Upload(Slot { shard: 0, attempt: 1 });
 
     fn wish(namespace: &str, size: u64) -> Claim {
-        Claim { namespace: namespace.into(), lane: "Upload".into(), size }
+        Claim { namespace: namespace.into(), lane: "Upload".into(), size, ..Claim::default() }
     }
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -6,12 +6,12 @@ use kube::ResourceExt;
 use tokio::time::Instant;
 
 use super::Context;
-use super::fair::{Claim, Limits, Share};
 use crate::api::BatchJob;
+use crate::fair::{Claim, Limits, Share};
 
 /// Visits at a time. Each holds one object and what it reads of the journal. A store that does not answer holds up the visits of
 /// its own jobs, at most half of those of their namespace, for as long as a call of storage may take; see `Folder`.
-pub(super) const LIMITS: Limits = Limits { total: 128, per_namespace: 16 };
+pub(super) const LIMITS: Limits = Limits { total: 128, per_namespace: 16, keeps_last_shares: true };
 
 /// Time after which a visit goes back into the queue before its next step.
 const LONG: Duration = Duration::from_secs(1);
@@ -26,7 +26,8 @@ pub(super) struct Turn {
 impl Turn {
     /// Waits for the turn of `job`. None: we are stopping.
     pub async fn of(ctx: &Context, job: &BatchJob) -> Option<Turn> {
-        let claim = Claim { namespace: job.namespace().unwrap_or_default(), lane: destination(job), size: 1 };
+        let namespace = job.namespace().unwrap_or_default();
+        let claim = Claim { namespace, lane: destination(job), size: 1, ..Claim::default() };
         tokio::select! {
             share = ctx.turns.take(claim) => Some(Turn { share: Some(share), began: Instant::now() }),
             () = ctx.stop.cancelled() => None,

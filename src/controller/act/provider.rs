@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::Act;
 use super::transfer::{Learned, Outcome, learned};
-use crate::account::{Answer, Due, Found, Sees, Urgency, Wanted};
+use crate::account::{Answer, Due, Found, Sees, Wanted};
 use crate::api::conditions::reasons;
 use crate::api::{BatchJob, Endpoint};
 use crate::controller::backoff::TOLD_FROM;
@@ -23,6 +23,7 @@ use crate::controller::reconcile::name_of;
 use crate::controller::session::Session;
 use crate::controller::trouble::Trouble;
 use crate::controller::{Context, names, tasks};
+use crate::fair::Urgency;
 use crate::lifecycle::{
     Attempt, AttemptState, Journal, Look, Memory, Owner, Posted, Refusal, Rejection, Search, Seen, Slot, Step, Task,
 };

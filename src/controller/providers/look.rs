@@ -5,14 +5,14 @@ use std::time::Duration;
 use kube::ResourceExt;
 
 use super::Provider;
-use crate::account::{Account, AccountKey, Urgency};
+use crate::account::{Account, AccountKey};
 use crate::api::conditions::reasons;
 use crate::api::{Endpoint, ProviderStatus};
 use crate::controller::account::{Access, access, client, fingerprint, full_name};
-use crate::controller::fair::Claim;
 use crate::controller::permit::send_timeout;
 use crate::controller::trouble::Trouble;
 use crate::controller::{Context, names};
+use crate::fair::{Claim, Urgency};
 use crate::lifecycle::{Answer, Looked, Stuck, is_to_be_probed, looked_at};
 use crate::provider::{self, ApiError, BatchApi, Class, Probe, Trial};
 
@@ -58,7 +58,7 @@ async fn ask<P: Provider>(ctx: &Context, provider: &P, (calls, api): (&Account, 
         return Answer::Busy("it asked for a pause of all calls of its account".into());
     }
     let namespace = provider.namespace().unwrap_or_default();
-    let _share = ctx.looks.take(Claim { namespace, lane: String::new(), size: 1 }).await;
+    let _share = ctx.looks.take(Claim { namespace, size: 1, ..Claim::default() }).await;
     let deadline = if probe { A_TRIAL } else { A_LOOK };
     let asked = async { Ok::<_, ApiError>(answer(ctx, provider, api, probe).await) };
     // Jobs of no namespace are named so: the look has a turn of its own.

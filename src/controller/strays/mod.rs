@@ -22,9 +22,10 @@ use super::observe::{World, is_finished, observe};
 use super::providers::Provider;
 use super::session::Session;
 use super::trouble::Trouble;
-use crate::account::{AccountKey, Urgency};
+use crate::account::AccountKey;
 use crate::api::conditions::{self, READY};
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind};
+use crate::fair::Urgency;
 use crate::lifecycle::{Freshness, Holder, Running, Shard, Stray, concerns, recorded_beside, stray};
 use crate::provider::{Batch, BatchApi, Class};
 

@@ -1,25 +1,43 @@
 //! The order in which claims on something limited are met: by namespace in turns, and never all of it for one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::{Index, IndexMut};
+
+use super::leaves_as_much;
 
 /// Somebody's wish for a share.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Claim {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
     /// The tenant.
     pub namespace: String,
     /// What it is wanted for: claims of one lane are met in their order, and the lanes of a namespace in turns.
     pub lane: String,
     /// How much, in the unit of [`Limits`].
     pub size: u64,
+    /// Whether it goes ahead of others.
+    pub urgency: Urgency,
 }
 
-/// How much there is.
+/// Which claims are met first, whosever they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Urgency {
+    /// Of what has a last moment, such as a POST.
+    Urgent,
+    /// Of everything else.
+    #[default]
+    Usual,
+}
+
+/// How much there is, and for whom.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// In all.
     pub total: u64,
     /// For one namespace.
     pub per_namespace: u64,
+    /// Whether the last shares are for namespaces that hold nothing: right where a share may be held for long. Where shares come back
+    /// soon, whatever is free is given out.
+    pub keeps_last_shares: bool,
 }
 
 /// Smaller claims that may overtake one for which there is no room yet.
@@ -27,20 +45,21 @@ const OVERTAKINGS: u32 = 16;
 
 /// Claims that are met and claims that wait. Pure: who waits is told by the caller.
 ///
-/// - Namespaces take turns, and the lanes of a namespace within its turn.
-/// - A namespace that holds something gets more only while at least as much as it holds stays free. So one namespace gets about
+/// - Urgent claims come before all others.
+/// - The namespace that holds the least comes first. Those that hold the same take turns, and so do the lanes of a namespace.
+/// - Where [`Limits::keeps_last_shares`], a namespace that holds something gets more only while at least as much as it holds stays free. So one namespace gets about
 ///   half of all, a second one half of what is left, and the last places are for those that hold nothing.
 /// - The same holds among the lanes of a namespace, for what is a namespace's at most.
 /// - A claim of a namespace that holds nothing waits only where there is no room at all, and is overtaken a bounded number of times.
 #[derive(Debug)]
-pub(crate) struct FairQueue {
+pub(super) struct FairQueue {
     limits: Limits,
     free: u64,
     /// Those that wait and those that were met, by ticket. Tickets grow.
     claims: HashMap<u64, Claim>,
     tenants: HashMap<String, Tenant>,
-    /// Namespaces in which somebody waits; the first is next.
-    order: VecDeque<String>,
+    /// Namespaces in which somebody waits; of those that hold the same the first is next.
+    order: ByUrgency<VecDeque<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -48,14 +67,40 @@ struct Tenant {
     held: u64,
     lanes: HashMap<String, Lane>,
     /// Lanes in which somebody waits; the first is next.
-    order: VecDeque<String>,
+    order: ByUrgency<VecDeque<String>>,
     overtaken: u32,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
     held: u64,
-    waiting: BTreeSet<u64>,
+    waiting: ByUrgency<BTreeSet<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct ByUrgency<T> {
+    urgent: T,
+    usual: T,
+}
+
+impl<T> Index<Urgency> for ByUrgency<T> {
+    type Output = T;
+
+    fn index(&self, urgency: Urgency) -> &T {
+        match urgency {
+            Urgency::Urgent => &self.urgent,
+            Urgency::Usual => &self.usual,
+        }
+    }
+}
+
+impl<T> IndexMut<Urgency> for ByUrgency<T> {
+    fn index_mut(&mut self, urgency: Urgency) -> &mut T {
+        match urgency {
+            Urgency::Urgent => &mut self.urgent,
+            Urgency::Usual => &mut self.usual,
+        }
+    }
 }
 
 /// What a namespace can have now.
@@ -75,7 +120,7 @@ impl FairQueue {
             free: limits.total,
             claims: HashMap::new(),
             tenants: HashMap::new(),
-            order: VecDeque::new(),
+            order: ByUrgency::default(),
         }
     }
 
@@ -83,31 +128,34 @@ impl FairQueue {
     pub fn enter(&mut self, ticket: u64, mut claim: Claim) {
         claim.size = claim.size.min(self.limits.total);
         let tenant = self.tenants.entry(claim.namespace.clone()).or_default();
-        if tenant.order.is_empty() {
-            self.order.push_back(claim.namespace.clone());
+        if tenant.order[claim.urgency].is_empty() {
+            self.order[claim.urgency].push_back(claim.namespace.clone());
         }
         let lane = tenant.lanes.entry(claim.lane.clone()).or_default();
-        if lane.waiting.is_empty() {
-            tenant.order.push_back(claim.lane.clone());
+        if lane.waiting[claim.urgency].is_empty() {
+            tenant.order[claim.urgency].push_back(claim.lane.clone());
         }
-        lane.waiting.insert(ticket);
+        lane.waiting[claim.urgency].insert(ticket);
         self.claims.insert(ticket, claim);
     }
 
     /// Meets the next claim that can be met.
     pub fn grant(&mut self) -> Option<u64> {
+        if self.free == 0 {
+            return None;
+        }
         let mut without_room = vec![];
-        for place in 0..self.order.len() {
-            let namespace = self.order.get(place)?.clone();
+        for (urgency, place) in self.in_order() {
+            let namespace = self.order[urgency].get(place)?.clone();
             let tenant = self.tenants.get_mut(&namespace)?;
-            match tenant.next(&self.claims, &self.limits, self.free) {
+            match tenant.next(urgency, &self.claims, &self.limits, self.free) {
                 Next::Ticket(lane, ticket) => {
                     let size = self.claims.get(&ticket).map_or(0, |claim| claim.size);
-                    tenant.take(lane, ticket, size);
+                    tenant.take(urgency, lane, ticket, size);
                     self.free -= size;
-                    self.order.remove(place);
-                    if !tenant.order.is_empty() {
-                        self.order.push_back(namespace);
+                    self.order[urgency].remove(place);
+                    if !tenant.order[urgency].is_empty() {
+                        self.order[urgency].push_back(namespace);
                     }
                     self.overtake(&without_room);
                     return Some(ticket);
@@ -118,6 +166,20 @@ impl FairQueue {
             }
         }
         None
+    }
+
+    /// Who waits, by the place in [`FairQueue::order`], the next one first.
+    fn in_order(&self) -> Vec<(Urgency, usize)> {
+        let mut all = vec![];
+        for urgency in [Urgency::Urgent, Urgency::Usual] {
+            let held = |place: &usize| {
+                self.order[urgency].get(*place).and_then(|namespace| self.tenants.get(namespace)).map(|t| t.held)
+            };
+            let mut places: Vec<usize> = (0..self.order[urgency].len()).collect();
+            places.sort_by_cached_key(held);
+            all.extend(places.into_iter().map(|place| (urgency, place)));
+        }
+        all
     }
 
     fn overtake(&mut self, namespaces: &[String]) {
@@ -136,7 +198,8 @@ impl FairQueue {
         let Some(lane) = tenant.lanes.get_mut(&claim.lane) else { return false };
         let (others, others_of_lane) = (tenant.held - claim.size, lane.held - claim.size);
         let left = self.limits.per_namespace.saturating_sub(tenant.held);
-        if !leaves(self.free, more, others) || (others > 0 && !leaves(left, more, others_of_lane)) {
+        if !self.limits.leave(self.free, more, others) || (others > 0 && !self.limits.leave(left, more, others_of_lane))
+        {
             return false;
         }
         claim.size += more;
@@ -151,19 +214,20 @@ impl FairQueue {
         let Some(claim) = self.claims.remove(&ticket) else { return };
         let Some(tenant) = self.tenants.get_mut(&claim.namespace) else { return };
         let Some(lane) = tenant.lanes.get_mut(&claim.lane) else { return };
-        if lane.waiting.remove(&ticket) {
-            if lane.waiting.is_empty() {
-                tenant.order.retain(|lane| *lane != claim.lane);
+        let urgency = claim.urgency;
+        if lane.waiting[urgency].remove(&ticket) {
+            if lane.waiting[urgency].is_empty() {
+                tenant.order[urgency].retain(|lane| *lane != claim.lane);
             }
-            if tenant.order.is_empty() {
-                self.order.retain(|namespace| *namespace != claim.namespace);
+            if tenant.order[urgency].is_empty() {
+                self.order[urgency].retain(|namespace| *namespace != claim.namespace);
             }
         } else {
             lane.held -= claim.size;
             tenant.held -= claim.size;
             self.free += claim.size;
         }
-        if lane.waiting.is_empty() && lane.held == 0 {
+        if lane.waiting() == 0 && lane.held == 0 {
             tenant.lanes.remove(&claim.lane);
         }
         if tenant.lanes.is_empty() {
@@ -173,37 +237,44 @@ impl FairQueue {
 
     /// Whether a namespace that holds nothing waits, once all that can be met is met.
     pub fn is_short(&self) -> bool {
-        self.order.iter().any(|namespace| self.tenants.get(namespace).is_some_and(|tenant| tenant.held == 0))
+        let mut waiting = self.order.urgent.iter().chain(&self.order.usual);
+        waiting.any(|namespace| self.tenants.get(namespace).is_some_and(|tenant| tenant.held == 0))
     }
 
     /// Claims that wait, by lane.
     pub fn waiting(&self) -> BTreeMap<&str, usize> {
         let mut waiting = BTreeMap::new();
         for (name, lane) in self.tenants.values().flat_map(|tenant| &tenant.lanes) {
-            *waiting.entry(name.as_str()).or_default() += lane.waiting.len();
+            *waiting.entry(name.as_str()).or_default() += lane.waiting();
         }
         waiting
     }
 }
 
-/// Whether who holds `held` may have `more` of what is free: at least as much as it holds stays.
-fn leaves(free: u64, more: u64, held: u64) -> bool {
-    free.checked_sub(more).is_some_and(|left| left >= held)
+impl Limits {
+    /// Whether who holds `held` may have `more` of what is free.
+    fn leave(&self, free: u64, more: u64, held: u64) -> bool {
+        leaves_as_much(free, more, if self.keeps_last_shares { held } else { 0 })
+    }
+}
+
+impl Lane {
+    fn waiting(&self) -> usize {
+        self.waiting.urgent.len() + self.waiting.usual.len()
+    }
 }
 
 impl Tenant {
-    fn next(&self, claims: &HashMap<u64, Claim>, limits: &Limits, free: u64) -> Next {
+    fn next(&self, urgency: Urgency, claims: &HashMap<u64, Claim>, limits: &Limits, free: u64) -> Next {
         let mut next = Next::Nothing;
-        for (place, name) in self.order.iter().enumerate() {
-            let Some((lane, ticket)) = self.lanes.get(name).and_then(|lane| Some((lane, *lane.waiting.first()?)))
-            else {
-                continue;
-            };
+        for (place, name) in self.order[urgency].iter().enumerate() {
+            let Some(lane) = self.lanes.get(name) else { continue };
+            let Some(ticket) = lane.waiting[urgency].first().copied() else { continue };
             let size = claims.get(&ticket).map_or(0, |claim| claim.size);
-            if self.held > 0 && !leaves(limits.per_namespace.saturating_sub(self.held), size, lane.held) {
+            if self.held > 0 && !limits.leave(limits.per_namespace.saturating_sub(self.held), size, lane.held) {
                 continue;
             }
-            match leaves(free, size, self.held) {
+            match limits.leave(free, size, self.held) {
                 true => return Next::Ticket(place, ticket),
                 false if self.held == 0 => next = Next::NoRoom,
                 false => {}
@@ -212,15 +283,15 @@ impl Tenant {
         next
     }
 
-    fn take(&mut self, place: usize, ticket: u64, size: u64) {
+    fn take(&mut self, urgency: Urgency, place: usize, ticket: u64, size: u64) {
         self.held += size;
         self.overtaken = 0;
-        let Some(name) = self.order.remove(place) else { return };
+        let Some(name) = self.order[urgency].remove(place) else { return };
         let Some(lane) = self.lanes.get_mut(&name) else { return };
         lane.held += size;
-        lane.waiting.remove(&ticket);
-        if !lane.waiting.is_empty() {
-            self.order.push_back(name);
+        lane.waiting[urgency].remove(&ticket);
+        if !lane.waiting[urgency].is_empty() {
+            self.order[urgency].push_back(name);
         }
     }
 }
@@ -232,7 +303,7 @@ mod tests {
     use super::*;
 
     fn claim(namespace: &str, lane: &str, size: u64) -> Claim {
-        Claim { namespace: namespace.into(), lane: lane.into(), size }
+        Claim { namespace: namespace.into(), lane: lane.into(), size, urgency: Urgency::Usual }
     }
 
     /// Enters `claims`, each with its place as its ticket, and meets what can be met.
@@ -246,8 +317,8 @@ mod tests {
         (queue, met)
     }
 
-    const TURNS: Limits = Limits { total: 128, per_namespace: 16 };
-    const BYTES: Limits = Limits { total: 128, per_namespace: u64::MAX };
+    const TURNS: Limits = Limits { total: 128, per_namespace: 16, keeps_last_shares: true };
+    const BYTES: Limits = Limits { total: 128, per_namespace: u64::MAX, keeps_last_shares: true };
 
     #[test]
     fn one_host_does_not_take_the_turns_of_its_namespace_and_one_namespace_not_those_of_others() {
@@ -315,7 +386,7 @@ mod tests {
     /// What happens to a queue.
     #[derive(Clone, Debug)]
     enum Event {
-        Enter(u8, u8, u64),
+        Enter(Claim),
         /// One of those that are there ends, by its place among them.
         Leave(usize),
         /// One of those that hold something wants to hold so much.
@@ -323,21 +394,25 @@ mod tests {
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
-        let enter = (0..5u8, 0..3u8, 1..40u64).prop_map(|(namespace, lane, size)| Event::Enter(namespace, lane, size));
+        let urgency = prop_oneof![Just(Urgency::Urgent), Just(Urgency::Usual)];
+        let enter = (0..5u8, 0..3u8, 1..40u64, urgency).prop_map(|(namespace, lane, size, urgency)| {
+            Event::Enter(Claim { urgency, ..claim(&namespace.to_string(), &lane.to_string(), size) })
+        });
         let grow = (any::<usize>(), 1..50u64).prop_map(|(place, size)| Event::Grow(place, size));
         prop::collection::vec(prop_oneof![4 => enter, 2 => any::<usize>().prop_map(Event::Leave), 1 => grow], 1..200)
     }
 
     proptest! {
         #[test]
-        fn limits_hold_nothing_lies_idle_and_everybody_is_served_in_the_end(events in events()) {
-            let limits = Limits { total: 64, per_namespace: 40 };
+        fn limits_hold_nothing_lies_idle_and_everybody_is_served_in_the_end(
+            events in events(), keeps_last_shares in any::<bool>()
+        ) {
+            let limits = Limits { total: 64, per_namespace: 40, keeps_last_shares };
             let mut queue = FairQueue::new(limits);
             let (mut waits, mut holds) = (BTreeMap::new(), BTreeMap::new());
             for (ticket, event) in events.into_iter().enumerate() {
                 match event {
-                    Event::Enter(namespace, lane, size) => {
-                        let claim = claim(&namespace.to_string(), &lane.to_string(), size);
+                    Event::Enter(claim) => {
                         queue.enter(ticket as u64, claim.clone());
                         waits.insert(ticket as u64, claim);
                     }
@@ -369,7 +444,8 @@ mod tests {
                 settle(&mut queue, &mut waits, &mut holds, limits)?;
             }
             holds.into_keys().for_each(|ticket| queue.leave(ticket));
-            prop_assert!(queue.free == 64 && queue.tenants.is_empty() && queue.order.is_empty(), "{queue:?}");
+            prop_assert!(queue.free == 64 && queue.tenants.is_empty(), "{queue:?}");
+            prop_assert!(queue.order.urgent.is_empty() && queue.order.usual.is_empty(), "{queue:?}");
         }
     }
 
@@ -382,8 +458,31 @@ mod tests {
         let own = of(&|c| c.namespace == claim.namespace);
         let lane = of(&|c| c.namespace == claim.namespace && c.lane == claim.lane);
         prop_assert!(all + claim.size <= limits.total);
-        prop_assert!(own == 0 || own + claim.size + lane <= limits.per_namespace, "the last ones for other lanes");
-        prop_assert!(own == 0 || limits.total - all - claim.size >= own, "the last places are for newcomers");
+        prop_assert!(own == 0 || own + claim.size <= limits.per_namespace);
+        if own > 0 && limits.keeps_last_shares {
+            prop_assert!(own + claim.size + lane <= limits.per_namespace, "the last ones for other lanes");
+            prop_assert!(limits.total - all - claim.size >= own, "the last places are for newcomers");
+        }
+        Ok(())
+    }
+
+    /// Sees that no urgent claim, and no claim of a namespace that holds less, could have been met in the place of this one.
+    fn comes_first(
+        ticket: u64,
+        claim: &Claim,
+        waits: &Claims,
+        holds: &Claims,
+        limits: Limits,
+    ) -> Result<(), TestCaseError> {
+        let held = |c: &Claim| holds.values().filter(|o| o.namespace == c.namespace).map(|o| o.size).sum::<u64>();
+        for (other, o) in waits {
+            let same = |a: &Claim| (&a.namespace, &a.lane, a.urgency) == (&o.namespace, &o.lane, o.urgency);
+            let is_behind = same(claim) && ticket < *other || waits.iter().any(|(a, c)| a < other && same(c));
+            if !is_behind && keeps_to(o, holds, limits).is_ok() {
+                prop_assert!(o.urgency == claim.urgency || claim.urgency == Urgency::Urgent, "{o:?} is urgent");
+                prop_assert!(o.urgency != claim.urgency || held(o) >= held(claim), "{o:?} holds less than {claim:?}");
+            }
+        }
         Ok(())
     }
 
@@ -392,6 +491,7 @@ mod tests {
         while let Some(ticket) = q.grant() {
             let claim = waits.remove(&ticket).unwrap();
             keeps_to(&claim, holds, limits)?;
+            comes_first(ticket, &claim, waits, holds, limits)?;
             holds.insert(ticket, claim);
         }
         let free = limits.total - holds.values().map(|c| c.size).sum::<u64>();
@@ -400,7 +500,8 @@ mod tests {
         prop_assert_eq!(q.is_short(), largest.is_some());
         let overtaken = q.tenants.values().any(|tenant| tenant.overtaken >= OVERTAKINGS);
         let firsts = waits.iter().filter(|(ticket, c)| {
-            !waits.iter().any(|(other, o)| other < ticket && (&o.namespace, &o.lane) == (&c.namespace, &c.lane))
+            let same = |o: &Claim| (&o.namespace, &o.lane, o.urgency) == (&c.namespace, &c.lane, c.urgency);
+            !waits.iter().any(|(other, o)| other < ticket && same(o))
         });
         let mut idle = firsts.map(|(_, c)| c).filter(new).filter(|c| c.size <= free);
         prop_assert!(overtaken || idle.next().is_none(), "there was room");

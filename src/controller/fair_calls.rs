@@ -9,14 +9,14 @@ use http::Request;
 use kube::client::Body;
 use tower::{Layer, Service};
 
-use super::{Claim, Limits, Shares};
+use crate::fair::{Claim, Limits, Shares};
 
-/// Calls in flight. More of them would not be answered sooner, but each later.
-const LIMITS: Limits = Limits { total: 24, per_namespace: 16 };
+/// Calls in flight. More of them would not be answered sooner, but each later. As they have one lane, a namespace has 8 at most.
+const LIMITS: Limits = Limits { total: 24, per_namespace: 16, keeps_last_shares: true };
 
 /// A layer of a client of the API server, for all but watches: those last.
 #[derive(Clone, Debug)]
-pub(in crate::controller) struct FairCalls(Arc<Shares>);
+pub(super) struct FairCalls(Arc<Shares>);
 
 impl FairCalls {
     pub fn new() -> FairCalls {
@@ -33,7 +33,7 @@ impl<S> Layer<S> for FairCalls {
 }
 
 /// See [`FairCalls`].
-pub(in crate::controller) struct Fair<S> {
+pub(super) struct Fair<S> {
     inner: S,
     calls: Arc<Shares>,
 }
@@ -54,7 +54,7 @@ where
         let namespace = namespace(request.uri().path()).to_string();
         let (calls, call) = (self.calls.clone(), self.inner.call(request));
         async move {
-            let _share = calls.take(Claim { namespace, lane: String::new(), size: 1 }).await;
+            let _share = calls.take(Claim { namespace, size: 1, ..Claim::default() }).await;
             call.await
         }
         .boxed()

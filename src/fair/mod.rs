@@ -1,0 +1,238 @@
+//! Fair sharing among namespaces: who gets what is limited, and in which order.
+//!
+//! One queue hands out turns of visits, the memory of transfers, calls to the API server, calls of a provider account, and looks at
+//! provider objects. Places for batches have limits of their own (`lifecycle/admit.rs`), and the same rule.
+
+mod queue;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{oneshot, watch};
+
+pub use queue::{Claim, Limits, Urgency};
+
+use queue::FairQueue;
+
+/// Whether who holds `held` may have `more` of what is `free`: at least as much as it holds stays free.
+pub fn leaves_as_much(free: u64, more: u64, held: u64) -> bool {
+    free.checked_sub(more).is_some_and(|left| left >= held)
+}
+
+/// Something limited that is handed out in shares; see [`FairQueue`] for who gets one.
+#[derive(Debug)]
+pub struct Shares {
+    state: Mutex<State>,
+    short: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: FairQueue,
+    next_ticket: u64,
+    waiting: HashMap<u64, oneshot::Sender<()>>,
+}
+
+/// A share, given back when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    of: Arc<Shares>,
+    ticket: u64,
+}
+
+impl Shares {
+    /// So many shares, all of them free.
+    pub fn new(limits: Limits) -> Arc<Shares> {
+        let state = State { queue: FairQueue::new(limits), next_ticket: 0, waiting: HashMap::new() };
+        Arc::new(Shares { state: Mutex::new(state), short: watch::Sender::new(false) })
+    }
+
+    /// Waits for a share. Whoever stops waiting leaves the queue.
+    pub async fn take(self: &Arc<Self>, claim: Claim) -> Share {
+        let (share, granted) = self.enter(claim);
+        // The sender goes with the share that is waited for, and not before.
+        let _ = granted.await;
+        share
+    }
+
+    fn enter(self: &Arc<Self>, claim: Claim) -> (Share, oneshot::Receiver<()>) {
+        let (sender, granted) = oneshot::channel();
+        let mut state = self.state();
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.queue.enter(ticket, claim);
+        state.waiting.insert(ticket, sender);
+        self.hand_out(&mut state);
+        (Share { of: self.clone(), ticket }, granted)
+    }
+
+    /// Whether a namespace that holds nothing waits: who is slow makes room then.
+    pub fn is_short(&self) -> watch::Receiver<bool> {
+        self.short.subscribe()
+    }
+
+    /// How many wait, by lane.
+    pub fn waiting(&self) -> BTreeMap<String, usize> {
+        self.state().queue.waiting().into_iter().map(|(lane, waiting)| (lane.to_string(), waiting)).collect()
+    }
+
+    fn hand_out(&self, state: &mut State) {
+        while let Some(ticket) = state.queue.grant() {
+            // Who no longer listens is about to leave.
+            let _ = state.waiting.remove(&ticket).map(|sender| sender.send(()));
+        }
+        let short = state.queue.is_short();
+        self.short.send_if_modified(|was| std::mem::replace(was, short) != short);
+    }
+
+    /// A poisoned lock is one whose holder panicked; the queue is consistent between two of its calls.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Share {
+    /// Makes it larger, if that is possible now. False: it stays as it is.
+    pub fn grow(&self, size: u64) -> bool {
+        self.of.state().queue.grow(self.ticket, size)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut state = self.of.state();
+        state.waiting.remove(&self.ticket);
+        state.queue.leave(self.ticket);
+        self.of.hand_out(&mut state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn claim(namespace: &str) -> Claim {
+        Claim { namespace: namespace.into(), size: 1, ..Claim::default() }
+    }
+
+    fn urgent(namespace: &str) -> Claim {
+        Claim { urgency: Urgency::Urgent, ..claim(namespace) }
+    }
+
+    /// So many places, of which all are given out.
+    fn places(total: u64) -> Arc<Shares> {
+        Shares::new(Limits { total, per_namespace: u64::MAX, keeps_last_shares: false })
+    }
+
+    type Waiting = Pin<Box<dyn Future<Output = Share>>>;
+
+    /// Somebody who has a share, or waits for one.
+    struct Waiter {
+        namespace: String,
+        state: Result<Share, Waiting>,
+    }
+
+    impl Waiter {
+        fn has_share(&mut self) -> bool {
+            if let Err(waiting) = &mut self.state
+                && let Some(share) = waiting.now_or_never()
+            {
+                self.state = Ok(share);
+            }
+            self.state.is_ok()
+        }
+    }
+
+    /// Asks for a share, without waiting for it.
+    fn ask(shares: &Arc<Shares>, claim: Claim) -> Waiter {
+        let (shares, namespace) = (shares.clone(), claim.namespace.clone());
+        let mut waiter = Waiter { namespace, state: Err(Box::pin(async move { shares.take(claim).await })) };
+        waiter.has_share();
+        waiter
+    }
+
+    /// The namespaces of those who get a share, in their order, when whoever has one gives it back at once.
+    fn order(mut waiters: Vec<Waiter>) -> Vec<String> {
+        let mut order = vec![];
+        while let Some(at) = waiters.iter_mut().position(Waiter::has_share) {
+            order.push(waiters.remove(at).namespace);
+        }
+        assert!(waiters.is_empty(), "{} wait for ever", waiters.len());
+        order
+    }
+
+    #[test]
+    fn a_flood_of_one_namespace_delays_another_by_one_call() {
+        let calls = places(1);
+        let mut waiters: Vec<Waiter> = (0..100).map(|_| ask(&calls, claim("flood"))).collect();
+        waiters.push(ask(&calls, claim("quiet")));
+        let order = order(waiters);
+        assert!(order[..3].contains(&"quiet".into()), "{order:?}");
+        assert_eq!(order.len(), 101, "the flood is served as well");
+    }
+
+    #[test]
+    fn what_is_free_is_used_and_the_next_share_is_for_the_namespace_that_holds_the_least() {
+        let calls = places(3);
+        let mut hang: Vec<Waiter> = (0..9).map(|_| ask(&calls, claim("hangs"))).collect();
+        assert_eq!(hang.iter_mut().filter_map(|w| w.has_share().then_some(())).count(), 3);
+        let mut quiet = ask(&calls, claim("quiet"));
+        assert!(!quiet.has_share());
+        drop(hang.remove(0));
+        assert!(quiet.has_share());
+    }
+
+    #[test]
+    fn a_post_goes_ahead_of_polls_of_its_own_namespace_and_of_others() {
+        for namespace in ["polls", "posts"] {
+            let calls = places(1);
+            let mut waiters: Vec<Waiter> = (0..10).map(|_| ask(&calls, claim("polls"))).collect();
+            waiters.push(ask(&calls, Claim { lane: "POST".into(), ..urgent(namespace) }));
+            let mut post = waiters.remove(10);
+            drop(waiters.remove(0));
+            assert!(post.has_share(), "{namespace}");
+        }
+    }
+
+    #[test]
+    fn who_goes_away_leaves_the_turn_to_the_next() {
+        let calls = places(1);
+        let first = ask(&calls, claim("a"));
+        (0..10_000).for_each(|_| drop(ask(&calls, claim("a"))));
+        let mut next = ask(&calls, claim("b"));
+        drop(first);
+        assert!(next.has_share());
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_holds_nobody_up_and_who_is_done_gives_back() {
+        let shares = Shares::new(Limits { total: 1, per_namespace: 1, keeps_last_shares: true });
+        let first = shares.take(claim("a")).await;
+        let mut gives_up = Box::pin(shares.take(claim("b")));
+        let mut waits = Box::pin(shares.take(claim("c")));
+        assert!((&mut gives_up).now_or_never().is_none() && (&mut waits).now_or_never().is_none());
+        assert!(*shares.is_short().borrow());
+        assert_eq!(shares.waiting(), [(String::new(), 2)].into());
+        drop(gives_up);
+        drop(first);
+        let share = (&mut waits).now_or_never().expect("its turn");
+        assert!(!*shares.is_short().borrow());
+        drop(share);
+        assert!(shares.take(claim("d")).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_share_that_was_granted_to_one_who_no_longer_waits_goes_to_the_next() {
+        let shares = Shares::new(Limits { total: 1, per_namespace: 1, keeps_last_shares: true });
+        let first = shares.take(claim("a")).await;
+        let mut granted = Box::pin(shares.take(claim("b")));
+        assert!((&mut granted).now_or_never().is_none());
+        drop(first);
+        drop(granted);
+        assert!(shares.take(claim("c")).now_or_never().is_some());
+    }
+}
