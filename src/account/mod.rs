@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 pub use list::{Answer, Due, Found, Sees, Wanted};
-pub use quota::{Full, Quota};
+pub use quota::{Full, Quota, Submission};
 
 use crate::fair::{Claim, Limits, Share, Shares, Urgency};
 use crate::provider::{ApiError, Class, Pace};
@@ -68,14 +68,14 @@ impl Accounts {
     }
 
     /// Takes in what the journal of a job says that uses this provider; see [`Quota::report`].
-    pub fn report(&self, provider: &str, job: &str, namespace: &str, live: usize, is_submitting: bool) {
+    pub fn report(&self, provider: &str, job: &str, namespace: &str, live: usize, submission: Submission) {
         let others: Vec<Arc<Quota>> = {
             let quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
             quotas.iter().filter(|(of, _)| *of != provider).map(|(_, quota)| quota.clone()).collect()
         };
         // A status can name any provider.
         others.iter().for_each(|quota| quota.forget_guess(job));
-        self.quota(provider).report(job, namespace, live, is_submitting);
+        self.quota(provider).report(job, namespace, live, submission);
     }
 
     /// Forgets a job that is over.

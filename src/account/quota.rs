@@ -9,16 +9,19 @@ use tokio::sync::oneshot;
 use crate::lifecycle::{Applicant, InFlight, Room, admit};
 
 /// Jobs that ask for a batch at a time: twice as many as calls are in flight, so that the right to ask does not run out in the
-/// queue.
+/// queue. One namespace has half of these places at most, which is as many as calls are in flight.
 const SUBMITTING: usize = 16;
+/// Milliseconds after which a job that has a place and whose POST is not under way counts as stalled: it waits for its visit, or for
+/// its own store.
+const STALLED: i64 = 3_000;
 /// Milliseconds for which a place is kept for a job that does not use it.
 const KEPT: i64 = 30_000;
 /// Milliseconds for which a job that was about to ask for a batch counts as such, should nothing be heard of it.
 const HEARD: i64 = 60_000;
 /// Milliseconds for which a job's status counts whose journal is not read: it is anybody's word.
 const GUESSED: i64 = 600_000;
-/// Between two looks whether such a time is over.
-const LOOK: Duration = Duration::from_secs(5);
+/// Milliseconds between two looks whether such a time is over.
+const LOOK: i64 = 1_000;
 
 /// The places of one provider object, whatever its credential.
 pub struct Quota {
@@ -39,6 +42,8 @@ struct State {
     jobs: HashMap<String, Job>,
     waiting: Vec<Waiter>,
     turns: u64,
+    /// When it was last seen who can have a place.
+    looked: i64,
     /// See [`InFlight::served`].
     served: BTreeMap<String, u64>,
 }
@@ -49,9 +54,21 @@ struct Job {
     live: usize,
     /// When it was guessed from the job's status; None: it is from its journal.
     guessed: Option<i64>,
-    /// When it was last said that it is about to ask for one.
-    submitting: Option<i64>,
+    submission: Submission,
+    /// When that was last said.
+    said: i64,
     place: Option<Kept>,
+}
+
+/// How far a job is with asking for a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submission {
+    /// It does not ask for one.
+    None,
+    /// It is about to: its intent is being written, or it holds a permit.
+    Begun,
+    /// The POST is under way, or waits for its turn at the account.
+    Posting,
 }
 
 /// A place that was given to a job.
@@ -106,14 +123,13 @@ impl Quota {
         }
     }
 
-    /// Takes in what a job's journal says: batches that may exist and have not ended, and whether one more is being asked for.
-    pub fn report(&self, job: &str, namespace: &str, live: usize, is_submitting: bool) {
+    /// Takes in what a job's journal says: batches that may exist and have not ended, and how far it is with one more.
+    pub fn report(&self, job: &str, namespace: &str, live: usize, submission: Submission) {
         let now = (self.clock)();
         {
             let mut state = self.lock();
             let of = state.job(job, namespace);
-            (of.live, of.guessed) = (live, None);
-            of.submitting = is_submitting.then_some(now);
+            (of.live, of.guessed, of.submission, of.said) = (live, None, submission, now);
             if matches!(of.place, Some(Kept::Used)) {
                 of.place = None;
             }
@@ -121,29 +137,37 @@ impl Quota {
         self.give_out();
     }
 
-    /// What the job would have to wait for if it asked for a batch now; None: there is room, or it has a place.
-    pub fn full(&self, job: &str) -> Option<Full> {
+    /// What a job of `namespace` would have to wait for if it asked for a batch now; None: there is room, or it has a place.
+    pub fn full(&self, job: &str, namespace: &str) -> Option<Full> {
         let (now, state) = ((self.clock)(), self.lock());
         if state.jobs.get(job).is_some_and(|of| of.has_place(now)) {
             return None;
         }
-        state.full(now)
+        state.full(now, namespace)
     }
 
-    /// Uses the place that the job has, or that is free. False: there is none any more.
-    pub fn take(&self, job: &str, namespace: &str) -> bool {
+    /// Uses the place that the job has, or one that is free. None: there is none any more.
+    pub fn take(self: &Arc<Self>, job: &str, namespace: &str) -> Option<UsedPlace> {
         let now = (self.clock)();
         let mut state = self.lock();
-        let is_free = state.full(now).is_none();
         let had_place = state.job(job, namespace).has_place(now);
-        if is_free && !had_place {
+        if !had_place && state.full(now, namespace).is_some() {
+            return None;
+        }
+        if !had_place {
             state.serve(namespace);
         }
-        if is_free || had_place {
-            let of = state.job(job, namespace);
-            (of.place, of.submitting) = (Some(Kept::Used), Some(now));
+        let of = state.job(job, namespace);
+        (of.place, of.submission, of.said) = (Some(Kept::Used), Submission::Begun, now);
+        Some(UsedPlace { quota: self.clone(), job: job.into(), has_permit: false })
+    }
+
+    /// Forgets that the job was about to ask for a batch.
+    fn give_up(&self, job: &str) {
+        if let Some(of) = self.lock().jobs.get_mut(job) {
+            (of.place, of.submission) = (None, Submission::None);
         }
-        is_free || had_place
+        self.give_out();
     }
 
     /// Gives back a place that the job does not need now.
@@ -167,8 +191,11 @@ impl Quota {
             state.waiting.push(Waiter { job: job.into(), applicant, give });
         }
         self.give_out();
-        while let Err(_later) = tokio::time::timeout(LOOK, &mut given).await {
-            self.give_out();
+        while let Err(_later) = tokio::time::timeout(Duration::from_millis(LOOK.unsigned_abs()), &mut given).await {
+            // One look serves all that wait.
+            if (self.clock)() >= self.lock().looked + LOOK {
+                self.give_out();
+            }
         }
     }
 
@@ -200,6 +227,7 @@ impl Quota {
     fn give_out(&self) {
         let now = (self.clock)();
         let mut state = self.lock();
+        state.looked = now;
         state.waiting.retain(|waiter| !waiter.give.is_closed());
         let waiting: Vec<Applicant> = state.waiting.iter().map(|w| w.applicant.clone()).collect();
         if waiting.is_empty() {
@@ -240,17 +268,19 @@ impl State {
             if batches > 0 {
                 *in_flight.batches.entry(job.namespace.clone()).or_insert(0) += batches;
             }
-            let is_submitting = job.submitting.is_some_and(|said| now < said + HEARD);
-            in_flight.submitting += usize::from(has_place || is_submitting);
+            if has_place || job.is_submitting(now) {
+                *in_flight.submitting.entry(job.namespace.clone()).or_insert(0) += 1;
+                in_flight.stalled += usize::from(job.is_stalled(now));
+            }
         }
         in_flight
     }
 
-    fn full(&self, now: i64) -> Option<Full> {
+    fn full(&self, now: i64, namespace: &str) -> Option<Full> {
         let (in_flight, room) = (self.in_flight(now), self.room());
-        match in_flight.has_room(room) {
+        match in_flight.has_room(room, namespace) {
             true => None,
-            false if in_flight.has_room(Room { submitting: usize::MAX, ..room }) => Some(Full::Submitting),
+            false if in_flight.has_room(Room { submitting: usize::MAX, ..room }, namespace) => Some(Full::Submitting),
             false => Some(Full::Batches(room.batches.unwrap_or_default())),
         }
     }
@@ -258,14 +288,50 @@ impl State {
 
 impl Job {
     fn of(namespace: &str) -> Job {
-        Job { namespace: namespace.into(), live: 0, guessed: None, submitting: None, place: None }
+        Job { namespace: namespace.into(), live: 0, guessed: None, submission: Submission::None, said: 0, place: None }
     }
 
     fn has_place(&self, now: i64) -> bool {
         match self.place {
             Some(Kept::Since(given)) => now < given + KEPT,
-            Some(Kept::Used) => self.submitting.is_some_and(|said| now < said + HEARD),
+            Some(Kept::Used) => self.is_submitting(now),
             None => false,
+        }
+    }
+
+    fn is_submitting(&self, now: i64) -> bool {
+        self.submission != Submission::None && now < self.said + HEARD
+    }
+
+    fn is_stalled(&self, now: i64) -> bool {
+        match (self.submission, self.place) {
+            (Submission::Posting, _) => false,
+            (Submission::None, Some(Kept::Since(given))) => now >= given + STALLED,
+            _ => now >= self.said + STALLED,
+        }
+    }
+}
+
+/// A place that is used: the intent is being written. It is free again when this is dropped, unless there is a permit to POST.
+#[derive(Debug)]
+#[must_use]
+pub struct UsedPlace {
+    quota: Arc<Quota>,
+    job: String,
+    has_permit: bool,
+}
+
+impl UsedPlace {
+    /// Keeps the place until the job's journal tells what came of the POST.
+    pub fn keep(mut self) {
+        self.has_permit = true;
+    }
+}
+
+impl Drop for UsedPlace {
+    fn drop(&mut self) {
+        if !self.has_permit {
+            self.quota.give_up(&self.job);
         }
     }
 }
@@ -286,22 +352,27 @@ mod tests {
         (quota, now)
     }
 
+    /// Takes a place of the job whose intent is then written. False: there is none.
+    fn submits(quota: &Arc<Quota>, job: &str, namespace: &str) -> bool {
+        quota.take(job, namespace).map(UsedPlace::keep).is_some()
+    }
+
     #[tokio::test]
     async fn a_place_is_used_shown_in_the_journal_and_free_again_when_its_batch_ended() {
         let (quota, _) = quota(1);
-        assert_eq!(quota.full("a"), None);
-        assert!(quota.take("a", "ns"));
-        assert_eq!(quota.full("b"), Some(Full::Batches(1)));
-        assert!(!quota.take("b", "ns"), "the place is used");
-        quota.report("a", "ns", 1, true);
-        quota.report("a", "ns", 1, false);
-        assert_eq!(quota.full("b"), Some(Full::Batches(1)));
+        assert_eq!(quota.full("a", "ns"), None);
+        assert!(submits(&quota, "a", "ns"));
+        assert_eq!(quota.full("b", "ns"), Some(Full::Batches(1)));
+        assert!(!submits(&quota, "b", "ns"), "the place is used");
+        quota.report("a", "ns", 1, Submission::Posting);
+        quota.report("a", "ns", 1, Submission::None);
+        assert_eq!(quota.full("b", "ns"), Some(Full::Batches(1)));
         let mut waits = std::pin::pin!(quota.place("b", "ns"));
         assert!((&mut waits).now_or_never().is_none());
-        quota.report("a", "ns", 0, false);
+        quota.report("a", "ns", 0, Submission::None);
         waits.await;
-        assert_eq!(quota.full("c"), Some(Full::Batches(1)), "it is kept for who waited");
-        assert!(quota.take("b", "ns"));
+        assert_eq!(quota.full("c", "ns"), Some(Full::Batches(1)), "it is kept for who waited");
+        assert!(submits(&quota, "b", "ns"));
     }
 
     #[tokio::test]
@@ -309,13 +380,13 @@ mod tests {
         let (quota, now) = quota(3);
         quota.guess("forged", "ns", 100);
         now.fetch_add(GUESSED, Ordering::Relaxed);
-        assert_eq!(quota.full("b"), None, "nobody's word counts for ever");
+        assert_eq!(quota.full("b", "ns"), None, "nobody's word counts for ever");
         quota.forget_guess("forged");
         quota.guess("a", "ns", 3);
-        assert_eq!(quota.full("b"), Some(Full::Batches(3)), "the process that submitted them is gone");
-        quota.report("a", "ns", 2, false);
+        assert_eq!(quota.full("b", "ns"), Some(Full::Batches(3)), "the process that submitted them is gone");
+        quota.report("a", "ns", 2, Submission::None);
         quota.guess("a", "ns", 3);
-        assert_eq!(quota.full("b"), None, "an older status says nothing new");
+        assert_eq!(quota.full("b", "ns"), None, "an older status says nothing new");
         quota.forget("a");
         assert!(quota.lock().jobs.is_empty());
     }
@@ -324,23 +395,56 @@ mod tests {
     async fn a_place_that_nobody_uses_is_not_kept_for_ever() {
         let (quota, now) = quota(1);
         quota.place("a", "broken").await;
-        assert_eq!(quota.full("b"), Some(Full::Batches(1)));
+        assert_eq!(quota.full("b", "ns"), Some(Full::Batches(1)));
         now.fetch_add(KEPT, Ordering::Relaxed);
-        assert_eq!(quota.full("b"), None);
+        assert_eq!(quota.full("b", "ns"), None);
         quota.place("b", "ns").await;
         quota.release("b");
-        assert_eq!(quota.full("c"), None, "what is given back is free at once");
+        assert_eq!(quota.full("c", "ns"), None, "what is given back is free at once");
     }
 
     #[tokio::test]
-    async fn so_many_jobs_submit_at_a_time_whatever_the_limit() {
+    async fn jobs_of_one_namespace_that_hang_leave_places_to_the_jobs_of_others() {
         let (quota, now) = quota(1_000);
-        (0..SUBMITTING).for_each(|i| assert!(quota.take(&i.to_string(), "ns")));
-        assert_eq!(quota.full("more"), Some(Full::Submitting));
-        quota.report("0", "ns", 1, false);
-        assert_eq!(quota.full("more"), None);
-        quota.report("0", "ns", 1, true);
+        let jobs: Vec<String> = (0..SUBMITTING).map(|i| format!("noisy-{i}")).collect();
+        let taken = jobs.iter().filter(|job| submits(&quota, job, "noisy")).count();
+        assert_eq!(taken, SUBMITTING / 2);
+        let mut waits = std::pin::pin!(quota.place("more", "noisy"));
+        assert!((&mut waits).now_or_never().is_none());
+        assert_eq!((quota.full("more", "noisy"), quota.full("one", "quiet")), (Some(Full::Submitting), None));
+        assert!(submits(&quota, "one", "quiet"));
+        quota.report("one", "quiet", 1, Submission::None);
+        jobs.iter().take(4).for_each(|job| quota.report(job, "noisy", 1, Submission::None));
+        waits.await;
         now.fetch_add(HEARD, Ordering::Relaxed);
-        assert_eq!(quota.full("more"), None, "nothing was heard of them for long");
+        assert_eq!(quota.full("another", "noisy"), None, "nothing was heard of them for long");
+    }
+
+    #[tokio::test]
+    async fn jobs_of_many_namespaces_that_hang_before_their_post_hold_up_a_namespace_that_has_no_place_for_seconds_alone()
+     {
+        let (quota, now) = quota(1_000);
+        let hang = |n: usize| format!("hostile-{n}");
+        let given = (0..SUBMITTING).filter(|n| quota.place(&hang(*n), &hang(*n)).now_or_never().is_some()).count();
+        assert_eq!(given, SUBMITTING);
+        for n in 0..SUBMITTING / 2 {
+            assert!(submits(&quota, &hang(n), &hang(n)));
+        }
+        assert_eq!(quota.full("one", "quiet"), Some(Full::Submitting));
+        quota.report(&hang(0), &hang(0), 1, Submission::Posting);
+        now.fetch_add(STALLED, Ordering::Relaxed);
+        assert_eq!(quota.full("one", "quiet"), None);
+        assert_eq!(quota.full("more", &hang(0)), Some(Full::Submitting), "it has a place");
+        (0..SUBMITTING).for_each(|n| quota.report(&hang(n), &hang(n), 1, Submission::Posting));
+        assert_eq!(quota.full("one", "quiet"), Some(Full::Submitting), "a POST under way is waited for");
+    }
+
+    #[tokio::test]
+    async fn a_place_whose_intent_was_not_written_is_free_at_once() {
+        let (quota, _) = quota(1);
+        let used = quota.take("a", "ns");
+        assert!(used.is_some() && quota.full("b", "ns").is_some());
+        drop(used);
+        assert_eq!(quota.full("b", "ns"), None);
     }
 }

@@ -18,7 +18,7 @@ use super::session::{References, Session};
 use super::snapshot;
 use super::trouble::Trouble;
 use super::turns::Turn;
-use crate::account::Full;
+use crate::account::{Full, Submission};
 use crate::api::conditions::reasons;
 use crate::api::text::clock_time;
 use crate::api::{BatchJob, FINALIZER, annotations};
@@ -328,8 +328,12 @@ fn account_for(ctx: &Context, session: &Session, world: &World) {
     }
     let memory = session.memory();
     let live = journal.shards.iter().filter(|shard| shard.is_live()).count();
-    let is_submitting = memory.permit.is_some() || memory.running.iter().any(|task| matches!(task, Task::Post(_)));
-    ctx.accounts.report(&tools.account.key("").provider, uid, namespace, live, is_submitting);
+    let submission = match memory.running.iter().any(|task| matches!(task, Task::Post(_))) {
+        true => Submission::Posting,
+        false if memory.permit.is_some() => Submission::Begun,
+        false => Submission::None,
+    };
+    ctx.accounts.report(&tools.account.key("").provider, uid, namespace, live, submission);
     let recorded: BTreeSet<&str> = journal.shards.iter().filter_map(Shard::batch_in_flight).collect();
     tools.calls.keep(uid, |batch| recorded.contains(batch));
 }
@@ -345,7 +349,8 @@ fn place(world: &World) -> Place {
             "the provider asked for a pause of all calls of its account, until {until} at most"
         ));
     }
-    match tools.quota.full(&world.view.owner.uid) {
+    let Owner { uid, namespace, .. } = &world.view.owner;
+    match tools.quota.full(uid, namespace) {
         None => Place::Free,
         Some(Full::Submitting) => Place::Soon,
         Some(Full::Batches(limit)) => Place::Full(format!(

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::fair::leaves_as_much;
+
 /// What an account has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
@@ -16,8 +18,10 @@ pub struct Room {
 pub struct InFlight {
     /// Batches in flight by namespace, with those that were admitted and not asked for yet.
     pub batches: BTreeMap<String, usize>,
-    /// Jobs that are about to ask for a batch.
-    pub submitting: usize,
+    /// Jobs that are about to ask for a batch, by namespace.
+    pub submitting: BTreeMap<String, usize>,
+    /// Of these, jobs that got no further for long, as where a store hangs. They keep no place from a namespace that has none.
+    pub stalled: usize,
     /// In which order namespaces were admitted last: who has waited longest has the lowest, who never was has none.
     pub served: BTreeMap<String, u64>,
 }
@@ -32,35 +36,67 @@ pub struct Applicant {
 }
 
 impl InFlight {
-    /// Whether there is room for one more.
-    pub fn has_room(&self, room: Room) -> bool {
-        self.submitting < room.submitting
-            && room.batches.is_none_or(|batches| self.batches.values().sum::<usize>() < batches)
+    /// Whether there is room for one more of this namespace. A namespace of which jobs submit gets another place to do so only while
+    /// as many places stay free as it has, so that the last ones are for the namespaces that have none.
+    pub fn has_room(&self, room: Room, namespace: &str) -> bool {
+        self.left(room).is_enough_for(self.submitting_of(namespace))
+    }
+
+    fn submitting_of(&self, namespace: &str) -> usize {
+        self.submitting.get(namespace).copied().unwrap_or(0)
+    }
+
+    fn left(&self, room: Room) -> Left {
+        let batches: usize = self.batches.values().sum();
+        let submitting: usize = self.submitting.values().sum();
+        Left {
+            has_batches: room.batches.is_none_or(|most| batches < most),
+            places: room.submitting.saturating_sub(submitting),
+            with_those_of_the_stalled: room.submitting.saturating_sub(submitting.saturating_sub(self.stalled)),
+        }
     }
 
     /// Takes in a batch that was admitted.
     pub fn add(&mut self, namespace: &str) {
         *self.batches.entry(namespace.into()).or_insert(0) += 1;
-        self.submitting += 1;
+        *self.submitting.entry(namespace.into()).or_insert(0) += 1;
         let last = self.served.values().max().copied().unwrap_or(0);
         self.served.insert(namespace.into(), last + 1);
     }
 }
 
-/// Who of `waiting` is admitted, by index, as long as there is room: of the namespace that has the fewest batches in flight, or
-/// of several the one that was admitted least recently, who came first.
+/// What is left of an account's room.
+struct Left {
+    has_batches: bool,
+    /// For jobs that submit.
+    places: usize,
+    /// The same, as if no job were stalled.
+    with_those_of_the_stalled: usize,
+}
+
+impl Left {
+    /// For one more job of a namespace of which so many submit.
+    fn is_enough_for(&self, submitting: usize) -> bool {
+        let places = if submitting == 0 { self.with_those_of_the_stalled } else { self.places };
+        self.has_batches && leaves_as_much(places as u64, 1, submitting as u64)
+    }
+}
+
+/// Who of `waiting` is admitted, by index, as long as there is room for it: of the namespace that has the fewest batches in flight,
+/// or of several the one that was admitted least recently, who came first.
 pub fn admit(room: Room, mut in_flight: InFlight, waiting: &[Applicant]) -> Vec<usize> {
-    let (mut admitted, mut left) = (vec![], (0..waiting.len()).collect::<Vec<_>>());
-    while in_flight.has_room(room) {
-        let has = |i: &usize| in_flight.batches.get(&waiting[*i].namespace).copied().unwrap_or(0);
-        let served = |i: &usize| in_flight.served.get(&waiting[*i].namespace).copied();
-        let next = left.iter().enumerate().min_by_key(|(_, i)| (has(i), served(i), waiting[**i].turn));
-        let Some((at, _)) = next else { break };
-        let i = left.swap_remove(at);
+    let (mut admitted, mut waits) = (vec![], (0..waiting.len()).collect::<Vec<_>>());
+    loop {
+        let (left, namespace) = (in_flight.left(room), |i: &usize| &waiting[*i].namespace);
+        let has = |i: &usize| in_flight.batches.get(namespace(i)).copied().unwrap_or(0);
+        let served = |i: &usize| in_flight.served.get(namespace(i)).copied();
+        let fit = waits.iter().enumerate().filter(|(_, i)| left.is_enough_for(in_flight.submitting_of(namespace(i))));
+        let next = fit.min_by_key(|(_, i)| (has(i), served(i), waiting[**i].turn));
+        let Some((at, _)) = next else { return admitted };
+        let i = waits.swap_remove(at);
         in_flight.add(&waiting[i].namespace);
         admitted.push(i);
     }
-    admitted
 }
 
 #[cfg(test)]
@@ -80,13 +116,25 @@ mod tests {
     }
 
     prop_compose! {
-        fn usage()(batches in prop::collection::btree_map(namespaces(), 0..6usize, 0..4), submitting in 0..6usize) -> InFlight {
-            InFlight { batches, submitting, served: BTreeMap::new() }
+        fn usage()(
+            batches in prop::collection::btree_map(namespaces(), 0..6usize, 0..4),
+            submitting in prop::collection::btree_map(namespaces(), 0..4usize, 0..4),
+            stalled in 0..6usize,
+        ) -> InFlight {
+            let stalled = stalled.min(submitting.values().sum());
+            InFlight { batches, submitting, stalled, served: BTreeMap::new() }
         }
     }
 
     fn applicants(of: Vec<String>) -> Vec<Applicant> {
         of.into_iter().enumerate().map(|(i, namespace)| Applicant { namespace, turn: i as u64 }).collect()
+    }
+
+    /// What `admit` admits, and what is in flight then.
+    fn after(room: Room, before: &InFlight, waiting: &[Applicant]) -> (Vec<usize>, InFlight) {
+        let (admitted, mut after) = (admit(room, before.clone(), waiting), before.clone());
+        admitted.iter().for_each(|i| after.add(&waiting[*i].namespace));
+        (admitted, after)
     }
 
     proptest! {
@@ -95,33 +143,63 @@ mod tests {
             room in rooms(), before in usage(), of in prop::collection::vec(namespaces(), 0..20)
         ) {
             let waiting = applicants(of);
-            let admitted = admit(room, before.clone(), &waiting);
-            let mut after = before.clone();
-            admitted.iter().for_each(|i| after.add(&waiting[*i].namespace));
+            let (admitted, after) = after(room, &before, &waiting);
             let total: usize = after.batches.values().sum();
             if !admitted.is_empty() {
                 prop_assert!(room.batches.is_none_or(|most| total <= most), "{total} of {room:?}");
-                prop_assert!(after.submitting <= room.submitting);
+                let submitting: usize = after.submitting.values().sum();
+                prop_assert!(submitting <= room.submitting + before.stalled, "{after:?} in {room:?}");
             }
-            prop_assert!(admitted.len() == waiting.len() || !after.has_room(room), "{after:?} in {room:?}");
+            for (i, left) in waiting.iter().enumerate().filter(|(i, _)| !admitted.contains(i)) {
+                prop_assert!(!after.has_room(room, &left.namespace), "{i} of {waiting:?}: {after:?} in {room:?}");
+            }
             let mut once = admitted.clone();
             once.sort_unstable();
             once.dedup();
             prop_assert_eq!(once.len(), admitted.len(), "each is admitted once");
         }
 
+        /// One job after the other, each admitted for good: jobs that hang.
+        #[test]
+        fn a_namespace_that_submits_gets_another_place_only_while_as_many_stay_free(
+            submitting in 1..40usize, of in prop::collection::vec(namespaces(), 0..80)
+        ) {
+            let room = Room { batches: None, submitting };
+            let mut in_flight = InFlight::default();
+            for applicant in applicants(of) {
+                let held = in_flight.submitting_of(&applicant.namespace);
+                let free = submitting - in_flight.submitting.values().sum::<usize>();
+                let expected = if held == 0 { free > 0 } else { free > held };
+                let (admitted, after) = after(room, &in_flight, &[applicant]);
+                prop_assert_eq!(!admitted.is_empty(), expected, "{} are held and {} free", held, free);
+                in_flight = after;
+            }
+        }
+
+        /// However many places stalled jobs hold.
+        #[test]
+        fn stalled_jobs_keep_no_place_from_a_namespace_that_has_none_and_every_place_from_one_that_has(
+            before in usage(), more in 0..4usize
+        ) {
+            let stalled: usize = before.submitting.values().sum();
+            prop_assume!(stalled > 0);
+            let in_flight = InFlight { stalled, ..before };
+            let room = Room { batches: None, submitting: stalled + more };
+            prop_assert!(in_flight.has_room(room, "quiet"));
+            for (namespace, held) in in_flight.submitting.iter().filter(|(_, held)| **held > 0) {
+                prop_assert_eq!(in_flight.has_room(room, namespace), more > *held, "{}", namespace);
+            }
+        }
+
         #[test]
         fn no_namespace_gets_ahead_of_one_that_waits(
             room in rooms(), before in usage(), of in prop::collection::vec(namespaces(), 0..20)
         ) {
-            let waiting = applicants(of);
-            let admitted = admit(room, before.clone(), &waiting);
-            let mut after = before.clone();
-            admitted.iter().for_each(|i| after.add(&waiting[*i].namespace));
+            let (room, waiting) = (Room { submitting: 1_000, ..room }, applicants(of));
+            let (admitted, after) = after(room, &before, &waiting);
             let has = |namespace: &String| after.batches.get(namespace).copied().unwrap_or(0);
             for (i, left) in waiting.iter().enumerate().filter(|(i, _)| !admitted.contains(i)) {
-                for other in &admitted {
-                    let other = &waiting[*other];
+                for other in admitted.iter().map(|other| &waiting[*other]) {
                     prop_assert!(has(&other.namespace) <= has(&left.namespace) + 1, "{other:?} before {left:?} of {i}");
                     let same = other.namespace == left.namespace;
                     prop_assert!(!same || other.turn < left.turn, "who came first goes first");
@@ -135,7 +213,7 @@ mod tests {
         fn a_namespace_with_nothing_in_flight_gets_its_turn(
             limit in 1..6usize, ends in prop::collection::vec(any::<prop::sample::Index>(), 12), greedy in 1..4usize
         ) {
-            let room = Room { batches: Some(limit), submitting: usize::MAX };
+            let room = Room { batches: Some(limit), submitting: 1_000 };
             let others = |turn: u64| Applicant { namespace: format!("ns-{}", turn as usize % greedy), turn };
             let mut waiting: Vec<Applicant> = (0..100).map(others).collect();
             waiting.push(Applicant { namespace: "quiet".into(), turn: 100 });

@@ -189,14 +189,13 @@ impl Act<'_> {
         let Some((old, judged)) = &self.world.journal else { return Ok(()) };
         let Owner { uid, namespace, .. } = &self.world.view.owner;
         let (journals, quota) = (&self.tools()?.journals, &self.tools()?.quota);
-        if !quota.take(uid, namespace) {
-            // Another job was faster; the next decision is to wait.
-            return Ok(());
-        }
+        // Another job was faster; the next decision is to wait.
+        let Some(place) = quota.take(uid, namespace) else { return Ok(()) };
         self.session.journal_is_old();
         let packed = journals.pack_intent(next).await?;
         match PostPermit::win(journals.document(), judged, &packed, intent_id).await? {
             Some(permit) => {
+                place.keep();
                 self.wrote(old, next, packed.journal, permit.version());
                 self.session.hold_permit(permit);
             }

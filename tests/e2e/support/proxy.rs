@@ -48,14 +48,24 @@ pub struct Proxy {
     hanging: Arc<AtomicUsize>,
 }
 
+/// Requests that are never answered.
+#[derive(Clone, Copy)]
+struct Hang {
+    method: &'static str,
+    /// Part of path and query.
+    path: &'static str,
+    /// Part of the body.
+    body: &'static str,
+}
+
 #[derive(Clone)]
 struct Upstream {
     base: String,
     oddity: Oddity,
     client: reqwest::Client,
     plan: Arc<Mutex<Plan>>,
-    /// Requests that are never answered, by method and part of path and query; how many there were.
-    hangs: Option<(&'static str, &'static str)>,
+    /// Requests that are never answered; how many there were.
+    hangs: Option<Hang>,
     hanging: Arc<AtomicUsize>,
 }
 
@@ -66,7 +76,12 @@ impl Proxy {
 
     /// A server that answers everything but requests of this method whose path and query has this part.
     pub async fn that_hangs(upstream: &str, method: &'static str, path: &'static str) -> Proxy {
-        Proxy::put(upstream, None, Oddity::None, Some((method, path))).await
+        Proxy::that_hangs_at(upstream, method, path, "").await
+    }
+
+    /// The same for requests whose body has this part.
+    pub async fn that_hangs_at(upstream: &str, method: &'static str, path: &'static str, body: &'static str) -> Proxy {
+        Proxy::put(upstream, None, Oddity::None, Some(Hang { method, path, body })).await
     }
 
     /// How many requests were never answered.
@@ -79,12 +94,7 @@ impl Proxy {
         Proxy::put(upstream, None, oddity, None).await
     }
 
-    async fn put(
-        upstream: &str,
-        ca_file: Option<&str>,
-        oddity: Oddity,
-        hangs: Option<(&'static str, &'static str)>,
-    ) -> Proxy {
+    async fn put(upstream: &str, ca_file: Option<&str>, oddity: Oddity, hangs: Option<Hang>) -> Proxy {
         let mut client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -127,14 +137,18 @@ impl Plan {
 }
 
 async fn forward(State(upstream): State<Upstream>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let path = parts.uri.path_and_query().map(|p| p.to_string()).unwrap_or_default();
     if let Some(refusal) = upstream.oddity.refusal(&parts.method, &parts.uri, &parts.headers) {
         return refusal;
     }
-    if upstream.hangs.is_some_and(|(method, part)| parts.method == method && path.contains(part)) {
-        upstream.hanging.fetch_add(1, Ordering::Relaxed);
-        return std::future::pending().await;
+    if let Some(hang) = upstream.hangs.filter(|hang| parts.method == hang.method && path.contains(hang.path)) {
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+        if memchr::memmem::find(&bytes, hang.body.as_bytes()).is_some() {
+            upstream.hanging.fetch_add(1, Ordering::Relaxed);
+            return std::future::pending().await;
+        }
+        body = Body::from(bytes);
     }
     let mut fault = upstream.plan.lock().unwrap().due(parts.method.as_str(), &path);
     if let Some(fault) = fault.take_if(|f| f.when == When::Before) {
