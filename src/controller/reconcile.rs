@@ -81,9 +81,7 @@ async fn look_after(job: Arc<BatchJob>, ctx: Arc<Context>, turn: Turn) -> Result
             drop(turn.take());
             turn = Turn::of(&ctx, &job).await;
         }
-        if turn.is_none() {
-            return Ok(Action::await_change());
-        }
+        let Some(held) = &turn else { return Ok(Action::await_change()) };
         let now = ctx.clock.now();
         if now < session.backoff(None).until && session.may_be_mended() {
             look_for_credentials(&ctx, &session).await;
@@ -93,7 +91,8 @@ async fn look_after(job: Arc<BatchJob>, ctx: Arc<Context>, turn: Turn) -> Result
             return Ok(requeue(Some(soon_if_mended(&session, until, now)), now));
         }
         let mut doing = "Observe";
-        match visit(&ctx, &session, &job, anew, &mut doing).await {
+        let failures = session.backoff(None).failures;
+        match held.keep(failures, visit(&ctx, &session, &job, anew, &mut doing)).await {
             Ok(Flow::Again) => anew = false,
             Ok(Flow::Wait(until)) => return Ok(requeue(until, ctx.clock.now())),
             Ok(Flow::Gone) => {

@@ -16,7 +16,7 @@ use super::session::Session;
 use super::trouble::Trouble;
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
-use crate::fair::{Claim, Limits, Share};
+use crate::fair::{self, Claim, Limits, Share};
 use crate::lifecycle::{Memory, Task};
 use crate::transport::{Meter, Patience};
 
@@ -34,10 +34,6 @@ const MOST_INLINE: u64 = 8;
 
 /// The kinds of transfers, as metrics name them.
 pub(super) const KINDS: [&str; 6] = ["Pass", "Upload", "Collect", "FollowUp", "Halve", "Write"];
-
-/// How much longer than at [`Patience::rate`] a transfer may take while a namespace that has none waits for memory: at the first
-/// try. Twice as long at each one after that, so that an honest server that is slow at times gets its chance.
-const GRACE_WHILE_OTHERS_WAIT: Duration = Duration::from_secs(10);
 
 /// MiB that a transfer holds at most.
 fn most(task: Task) -> u64 {
@@ -197,9 +193,10 @@ enum Broken {
     Outgrown,
 }
 
-/// After so many failures in a row.
+/// How much longer than at [`Patience::rate`] a transfer may take while a namespace that has none waits for memory, after so many
+/// failures in a row.
 fn small_grace(failures: u32) -> Duration {
-    (GRACE_WHILE_OTHERS_WAIT * (1 << failures.min(8))).min(Patience::USUAL.grace)
+    fair::grace(failures).min(Patience::USUAL.grace)
 }
 
 /// The name of a transfer's kind, as in [`KINDS`].
@@ -321,6 +318,6 @@ mod tests {
     #[test]
     fn the_grace_grows_while_others_wait_until_it_is_the_usual_one() {
         let seconds = [0, 1, 2, 3, 30].map(|failures| small_grace(failures).as_secs());
-        assert_eq!(seconds, [10, 20, 40, 80, 900]);
+        assert_eq!(seconds, [3, 6, 12, 24, 900]);
     }
 }

@@ -7,6 +7,7 @@ mod queue;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
@@ -14,9 +15,18 @@ pub use queue::{Claim, Limits, Urgency};
 
 use queue::FairQueue;
 
+/// How long the holder of a share may be slow while a namespace that holds nothing waits, at the first try.
+const GRACE: Duration = Duration::from_secs(3);
+
 /// Whether who holds `held` may have `more` of what is `free`: at least as much as it holds stays free.
 pub fn leaves_as_much(free: u64, more: u64, held: u64) -> bool {
     free.checked_sub(more).is_some_and(|left| left >= held)
+}
+
+/// How long the holder of a share may be slow while a namespace that holds nothing waits: twice as long after each failure in a row,
+/// so that an honest server that is slow at times gets its chance.
+pub fn grace(failures: u32) -> Duration {
+    GRACE * (1 << failures.min(9))
 }
 
 /// Something limited that is handed out in shares; see [`FairQueue`] for who gets one.
@@ -92,6 +102,12 @@ impl Shares {
 }
 
 impl Share {
+    /// Waits until a namespace that holds nothing waits.
+    pub async fn is_wanted(&self) {
+        // The sender lives as long as this share.
+        let _ = self.of.is_short().wait_for(|short| *short).await;
+    }
+
     /// Makes it larger, if that is possible now. False: it stays as it is.
     pub fn grow(&self, size: u64) -> bool {
         self.of.state().queue.grow(self.ticket, size)
@@ -215,12 +231,12 @@ mod tests {
         let mut gives_up = Box::pin(shares.take(claim("b")));
         let mut waits = Box::pin(shares.take(claim("c")));
         assert!((&mut gives_up).now_or_never().is_none() && (&mut waits).now_or_never().is_none());
-        assert!(*shares.is_short().borrow());
+        assert!(*shares.is_short().borrow() && first.is_wanted().now_or_never().is_some());
         assert_eq!(shares.waiting(), [(String::new(), 2)].into());
         drop(gives_up);
         drop(first);
         let share = (&mut waits).now_or_never().expect("its turn");
-        assert!(!*shares.is_short().borrow());
+        assert!(!*shares.is_short().borrow() && share.is_wanted().now_or_never().is_none());
         drop(share);
         assert!(shares.take(claim("d")).now_or_never().is_some());
     }

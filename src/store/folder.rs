@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::checks::Checked;
 use super::{ConfigMaps, NamespaceCopies, StoreChecks, StoreError, Upload, s3};
 use crate::api::ObjectStoreLocation;
-use crate::transport::{Patience, Transport};
+use crate::transport::{Meter, Patience, Transport};
 
 /// Bytes of a part of an upload; S3 wants at least 5 MiB.
 const PART_BYTES: usize = 8 << 20;
@@ -260,6 +260,7 @@ impl Folder {
         call: impl Future<Output = T>,
     ) -> Result<T, StoreError> {
         let limit = self.call_timeout + Patience::USUAL.at_rate(bytes as u64);
+        let _call = Meter::store_call();
         tokio::time::timeout(limit, call).await.map_err(|_| self.too_slow(name, limit))
     }
 
@@ -387,6 +388,7 @@ impl Folder {
             Err(e) => return Err(self.read_error(name, e)),
         };
         let (began, mut bytes) = (Instant::now(), BytesMut::new());
+        let _call = Meter::store_call();
         loop {
             let time = self.call_timeout + Patience::USUAL.at_rate(bytes.len() as u64);
             let next = tokio::time::timeout_at(began + time, entry.stream.try_next()).await;
@@ -503,6 +505,7 @@ impl Folder {
         let paths = bounded(self.store.list(Some(&self.path(prefix)))).map_ok(|m| m.location).boxed();
         let mut deletions = store.delete_stream(paths);
         let (began, mut deleted) = (Instant::now(), 0);
+        let _call = Meter::store_call();
         loop {
             let time = self.call_timeout + DELETION_PACE * deleted;
             let next = tokio::time::timeout_at(began + time, deletions.next()).await;

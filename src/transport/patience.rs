@@ -68,6 +68,31 @@ pub struct Meter(Arc<Counts>);
 struct Counts {
     moved: AtomicU64,
     unpacked: AtomicU64,
+    waits: Mutex<Waits>,
+}
+
+/// Time in which a piece of work waits for a store.
+#[derive(Debug, Default)]
+struct Waits {
+    under_way: usize,
+    since: Option<Instant>,
+    before: Duration,
+}
+
+/// A call of a store that is waited for, until this is dropped.
+#[derive(Debug)]
+pub struct StoreCall(Option<Meter>);
+
+impl Drop for StoreCall {
+    fn drop(&mut self) {
+        let Some(mut waits) = self.0.as_ref().map(Meter::waits) else { return };
+        waits.under_way -= 1;
+        if waits.under_way == 0
+            && let Some(since) = waits.since.take()
+        {
+            waits.before += since.elapsed();
+        }
+    }
 }
 
 impl Meter {
@@ -94,6 +119,26 @@ impl Meter {
     /// Counts `bytes` that came out of what is compressed, for whoever is measured now.
     pub fn unpacked(bytes: u64) {
         let _ = METER.try_with(|meter| meter.0.unpacked.fetch_add(bytes, Ordering::Relaxed));
+    }
+
+    /// Counts the time from now on, until the call is over, as time in which whoever is measured now waits for a store.
+    pub fn store_call() -> StoreCall {
+        let meter = Meter::current();
+        if let Some(mut waits) = meter.as_ref().map(Meter::waits) {
+            waits.under_way += 1;
+            waits.since.get_or_insert_with(Instant::now);
+        }
+        StoreCall(meter)
+    }
+
+    /// How long the work waited for stores so far, with the call that is under way; None: it does not wait for one now.
+    pub fn waiting_for_a_store(&self) -> Option<Duration> {
+        let waits = self.waits();
+        waits.since.map(|since| waits.before + since.elapsed())
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        self.0.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn current() -> Option<Meter> {
