@@ -1,0 +1,209 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn claim(namespace: &str, lane: &str, size: u64) -> Claim {
+    Claim { namespace: namespace.into(), lane: lane.into(), size, urgency: Urgency::Usual }
+}
+
+/// Enters `claims`, each with its place as its ticket, and meets what can be met.
+fn met(limits: Limits, claims: impl IntoIterator<Item = Claim>) -> (FairQueue, Vec<u64>) {
+    let mut queue = FairQueue::new(limits);
+    let mut met = vec![];
+    for (ticket, claim) in claims.into_iter().enumerate() {
+        queue.enter(ticket as u64, claim);
+        met.extend(queue.grant());
+    }
+    (queue, met)
+}
+
+const TURNS: Limits = Limits { total: 128, per_namespace: 16, keeps_last_shares: true };
+const BYTES: Limits = Limits { total: 128, per_namespace: u64::MAX, keeps_last_shares: true };
+
+#[test]
+fn one_host_does_not_take_the_turns_of_its_namespace_and_one_namespace_not_those_of_others() {
+    let claims = ["silent", "drips", "slow"].map(|lane| (0..100).map(move |_| claim("noisy", lane, 1)));
+    let (mut queue, taken) = met(TURNS, claims.into_iter().flatten());
+    let of = |lane: u64| taken.iter().filter(|ticket| **ticket / 100 == lane).count();
+    assert_eq!([0, 1, 2].map(of), [8, 4, 2]);
+    queue.enter(999, claim("noisy", "honest", 1));
+    assert_eq!(queue.grant(), Some(999), "three silent stores of a namespace leave a place for a fourth");
+    queue.enter(1_000, claim("quiet", "silent", 1));
+    assert_eq!(queue.grant(), Some(1_000), "a lane is a namespace's own");
+}
+
+#[test]
+fn a_dozen_namespaces_that_hold_on_to_all_that_they_get_leave_room_for_others() {
+    let hostile = (0..64).flat_map(|_| (0..12).map(|n| claim(&format!("hostile-{n}"), "silent", 1)));
+    let (mut queue, taken) = met(TURNS, hostile);
+    assert!(taken.len() >= 90, "{} are used", taken.len());
+    queue.enter(1_000, claim("quiet", "honest", 1));
+    assert_eq!(queue.grant(), Some(1_000));
+}
+
+#[test]
+fn large_claims_of_several_namespaces_leave_room_for_a_small_one() {
+    let hostile = (0..16).flat_map(|_| (0..2).map(|n| claim(&format!("hostile-{n}"), "Pass", 20)));
+    let (mut queue, taken) = met(BYTES, hostile);
+    assert!(taken.len() >= 4, "{taken:?}");
+    queue.enter(1_000, claim("quiet", "Write", 20));
+    assert_eq!(queue.grant(), Some(1_000));
+}
+
+#[test]
+fn a_large_claim_is_overtaken_by_smaller_ones_and_not_for_ever() {
+    let mut queue = FairQueue::new(BYTES);
+    for (ticket, namespace) in ["a", "b"].into_iter().enumerate() {
+        queue.enter(ticket as u64, claim(namespace, "Upload", 60));
+        assert_eq!(queue.grant(), Some(ticket as u64));
+    }
+    queue.enter(2, claim("large", "Write", 20));
+    assert!(queue.grant().is_none() && queue.is_short());
+    let mut small = 3;
+    while small < 100 {
+        queue.enter(small, claim(&format!("small-{small}"), "Upload", 4));
+        if queue.grant().is_none() {
+            break;
+        }
+        queue.leave(small);
+        small += 1;
+    }
+    assert!((5..50).contains(&small), "{small} overtook it");
+    queue.leave(0);
+    assert_eq!(queue.grant(), Some(2));
+}
+
+#[test]
+fn what_grows_keeps_to_the_rules_of_what_is_taken() {
+    let (mut queue, _) = met(BYTES, [claim("a", "Pass", 4), claim("a", "Pass", 4), claim("b", "Pass", 4)]);
+    assert!(queue.grow(0, 40) && queue.grow(1, 40), "44 stay free, and it holds 40 besides");
+    assert!(!queue.grow(1, 60) && queue.grow(2, 48), "who holds nothing else may have what is left");
+    assert_eq!(queue.free, 0);
+    (0..3).for_each(|ticket| queue.leave(ticket));
+    assert_eq!((queue.free, queue.tenants.len()), (128, 0));
+}
+
+/// What happens to a queue.
+#[derive(Clone, Debug)]
+enum Event {
+    Enter(Claim),
+    /// One of those that are there ends, by its place among them.
+    Leave(usize),
+    /// One of those that hold something wants to hold so much.
+    Grow(usize, u64),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let urgency = prop_oneof![Just(Urgency::Urgent), Just(Urgency::Usual)];
+    let enter = (0..5u8, 0..3u8, 1..40u64, urgency).prop_map(|(namespace, lane, size, urgency)| {
+        Event::Enter(Claim { urgency, ..claim(&namespace.to_string(), &lane.to_string(), size) })
+    });
+    let grow = (any::<usize>(), 1..50u64).prop_map(|(place, size)| Event::Grow(place, size));
+    prop::collection::vec(prop_oneof![4 => enter, 2 => any::<usize>().prop_map(Event::Leave), 1 => grow], 1..200)
+}
+
+proptest! {
+    #[test]
+    fn limits_hold_nothing_lies_idle_and_everybody_is_served_in_the_end(
+        events in events(), keeps_last_shares in any::<bool>()
+    ) {
+        let limits = Limits { total: 64, per_namespace: 40, keeps_last_shares };
+        let mut queue = FairQueue::new(limits);
+        let (mut waits, mut holds) = (BTreeMap::new(), BTreeMap::new());
+        for (ticket, event) in events.into_iter().enumerate() {
+            match event {
+                Event::Enter(claim) => {
+                    queue.enter(ticket as u64, claim.clone());
+                    waits.insert(ticket as u64, claim);
+                }
+                Event::Leave(place) => {
+                    let there: Vec<u64> = waits.keys().chain(holds.keys()).copied().collect();
+                    if let Some(ticket) = there.get(place % there.len().max(1)) {
+                        queue.leave(*ticket);
+                        waits.remove(ticket);
+                        holds.remove(ticket);
+                    }
+                }
+                Event::Grow(place, size) => {
+                    let there: Vec<u64> = holds.keys().copied().collect();
+                    let Some(ticket) = there.get(place % there.len().max(1)) else { continue };
+                    let mut claim: Claim = holds.remove(ticket).unwrap();
+                    if queue.grow(*ticket, size) {
+                        claim.size = claim.size.max(size);
+                        keeps_to(&claim, &holds, limits)?;
+                    }
+                    holds.insert(*ticket, claim);
+                }
+            }
+            settle(&mut queue, &mut waits, &mut holds, limits)?;
+        }
+        while !waits.is_empty() {
+            prop_assert!(!holds.is_empty(), "somebody waits, and nobody holds anything");
+            let (first, _) = holds.pop_first().unwrap();
+            queue.leave(first);
+            settle(&mut queue, &mut waits, &mut holds, limits)?;
+        }
+        holds.into_keys().for_each(|ticket| queue.leave(ticket));
+        prop_assert!(queue.free == 64 && queue.tenants.is_empty(), "{queue:?}");
+        prop_assert!(queue.order.urgent.is_empty() && queue.order.usual.is_empty(), "{queue:?}");
+    }
+}
+
+type Claims = BTreeMap<u64, Claim>;
+
+/// Sees that `claim` may be met beside those that are.
+fn keeps_to(claim: &Claim, holds: &Claims, limits: Limits) -> Result<(), TestCaseError> {
+    let of = |same: &dyn Fn(&Claim) -> bool| holds.values().filter(|c| same(c)).map(|c| c.size).sum::<u64>();
+    let all = of(&|_| true);
+    let own = of(&|c| c.namespace == claim.namespace);
+    let lane = of(&|c| c.namespace == claim.namespace && c.lane == claim.lane);
+    prop_assert!(all + claim.size <= limits.total);
+    prop_assert!(own == 0 || own + claim.size <= limits.per_namespace);
+    if own > 0 && limits.keeps_last_shares {
+        prop_assert!(own + claim.size + lane <= limits.per_namespace, "the last ones for other lanes");
+        prop_assert!(limits.total - all - claim.size >= own, "the last places are for newcomers");
+    }
+    Ok(())
+}
+
+/// Sees that no urgent claim, and no claim of a namespace that holds less, could have been met in the place of this one.
+fn comes_first(
+    ticket: u64,
+    claim: &Claim,
+    waits: &Claims,
+    holds: &Claims,
+    limits: Limits,
+) -> Result<(), TestCaseError> {
+    let held = |c: &Claim| holds.values().filter(|o| o.namespace == c.namespace).map(|o| o.size).sum::<u64>();
+    for (other, o) in waits {
+        let same = |a: &Claim| (&a.namespace, &a.lane, a.urgency) == (&o.namespace, &o.lane, o.urgency);
+        let is_behind = same(claim) && ticket < *other || waits.iter().any(|(a, c)| a < other && same(c));
+        if !is_behind && keeps_to(o, holds, limits).is_ok() {
+            prop_assert!(o.urgency == claim.urgency || claim.urgency == Urgency::Urgent, "{o:?} is urgent");
+            prop_assert!(o.urgency != claim.urgency || held(o) >= held(claim), "{o:?} holds less than {claim:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Meets all that can be met, and sees that the rules were kept.
+fn settle(q: &mut FairQueue, waits: &mut Claims, holds: &mut Claims, limits: Limits) -> Result<(), TestCaseError> {
+    while let Some(ticket) = q.grant() {
+        let claim = waits.remove(&ticket).unwrap();
+        keeps_to(&claim, holds, limits)?;
+        comes_first(ticket, &claim, waits, holds, limits)?;
+        holds.insert(ticket, claim);
+    }
+    let free = limits.total - holds.values().map(|c| c.size).sum::<u64>();
+    let new = |c: &&Claim| holds.values().all(|held| held.namespace != c.namespace);
+    let largest = waits.values().filter(new).map(|c| c.size).max();
+    prop_assert_eq!(q.is_short(), largest.is_some());
+    let overtaken = q.tenants.values().any(|tenant| tenant.overtaken >= OVERTAKINGS);
+    let firsts = waits.iter().filter(|(ticket, c)| {
+        let same = |o: &Claim| (&o.namespace, &o.lane, o.urgency) == (&c.namespace, &c.lane, c.urgency);
+        !waits.iter().any(|(other, o)| other < ticket && same(o))
+    });
+    let mut idle = firsts.map(|(_, c)| c).filter(new).filter(|c| c.size <= free);
+    prop_assert!(overtaken || idle.next().is_none(), "there was room");
+    Ok(())
+}
