@@ -122,7 +122,7 @@ fn space() -> impl Strategy<Value = &'static str> {
 async fn sent(source: Source, recipe: Recipe) -> (String, String) {
     let out = Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://out/", "out/");
     let passed = pass(source, &recipe, Some((&out, WORK)), &std::env::temp_dir()).await.unwrap();
-    let shard = &passed.shards[0];
+    let shard = passed.shards.clone().next().unwrap().unwrap();
     let read = async |name: String| {
         let mut text = String::new();
         staged::open(&out, &name).await.unwrap().read_to_string(&mut text).await.unwrap();

@@ -12,7 +12,7 @@ use batchjob_operator::api::{Endpoint, ErrorSummary, InlineRequest, Outcome, Req
 use batchjob_operator::lifecycle::{Attempt, AttemptState, Journal, Owner, PartRef, Shard, Tries, error_summary};
 use batchjob_operator::requests::{Recipe, Source, pass};
 use batchjob_operator::results::{self, Collection, FollowUp, Manifest, Part, Settled};
-use batchjob_operator::store::{Folder, ShardWriter, StagedShard, layout, staged};
+use batchjob_operator::store::{Folder, ShardWriter, Sorted, StagedShard, layout, staged};
 use bytes::Bytes;
 use futures::StreamExt;
 use proptest::prelude::*;
@@ -135,7 +135,7 @@ async fn halve(folder: &Folder, journal: &mut Journal, round: u32, most: i64) {
         let whole = journal.shards[at].clone();
         let (half, spool) = (whole.requests / 2 + whole.requests % 2, std::env::temp_dir());
         let writer = ShardWriter::new(folder, WORK, &spool, half, u64::MAX);
-        let earlier = journal.shards.iter().filter(|s| s.round < round).map(settled).collect();
+        let earlier = sorted(journal.shards.iter().filter(|s| s.round < round));
         let halves = results::halve(writer, folder, settled(&whole), earlier).await.unwrap();
         let [first, second] = halves.map(|f| planned(f.shard, round, f.took, f.took_errors));
         assert_eq!((first.requests, second.requests), (half, whole.requests - half));
@@ -210,8 +210,15 @@ fn settled(shard: &Shard) -> Settled {
         round: shard.round,
         part: part.map(|part| Part { name: part.name, sha256: part.sha256 }),
         given_up: false,
-        absent: ("missing", "nothing came back".into()),
+        absent: ("missing".into(), "nothing came back".into()),
     }
+}
+
+/// Shards as the join takes them, given in another order than theirs.
+fn sorted<'a>(shards: impl DoubleEndedIterator<Item = &'a Shard>) -> Sorted<Settled> {
+    let mut sorter = Settled::sorter(&std::env::temp_dir());
+    shards.rev().for_each(|shard| sorter.push(settled(shard)).unwrap());
+    sorter.finish().unwrap()
 }
 
 async fn ids(folder: &Folder, name: &str) -> Vec<String> {
@@ -243,7 +250,7 @@ async fn flow(
     let passed = pass(Source::Inline(requests), &recipe, Some((&folder, WORK)), &spool).await.unwrap();
     let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
     let mut journal = Journal::open(WORK.into(), owner, "s".into());
-    for staged in passed.shards {
+    for staged in passed.shards.map(Result::unwrap) {
         assert!(staged.requests <= max_requests && staged.bytes <= max_bytes);
         assert!(inputs(&folder, &staged).await <= max_inputs);
         journal.shards.push(planned(staged, 0, RequestCounts::default(), vec![]));
@@ -251,11 +258,11 @@ async fn flow(
     send(&folder, &mut journal, 0, &most, &fates).await;
     for round in 1..ROUNDS {
         let writer = ShardWriter::new(&folder, WORK, &spool, max_requests, max_bytes).of_inputs(Some(max_inputs));
-        let shards = journal.shards.iter().map(settled).collect();
+        let shards = sorted(journal.shards.iter());
         let again =
             results::follow_up(writer, &folder, shards, |asked| may_be_sent_again(asked, limit(&limits, round)));
         let again = again.await.unwrap();
-        for FollowUp { shard, took, took_errors } in again {
+        for FollowUp { shard, took, took_errors } in again.map(Result::unwrap) {
             assert_eq!(took.total, shard.requests);
             assert!(inputs(&folder, &shard).await <= max_inputs);
             journal.shards.push(planned(shard, round as u32, took, took_errors));
@@ -288,7 +295,7 @@ async fn flow(
         abandoned_batches: vec![],
         completed_at: 0,
     };
-    let all = journal.shards.iter().map(settled).collect();
+    let all = sorted(journal.shards.iter());
     results::write(&std::env::temp_dir(), &folder, all, manifest, Default::default()).await.unwrap();
     let (answered, without): (Vec<usize>, Vec<usize>) =
         (0..fates.len()).partition(|i| ends_answered(&fates[*i], &limits));
@@ -378,7 +385,7 @@ async fn requests_that_are_renamed_between_two_passes_are_answered_under_their_n
         let requests = (0..5).map(request).collect();
         let (recipe, spool) = (recipe(100, 10_000), std::env::temp_dir());
         let passed = pass(Source::Inline(requests), &recipe, Some((&folder, WORK)), &spool).await.unwrap();
-        passed.shards.into_iter().next().unwrap()
+        passed.shards.clone().next().unwrap().unwrap()
     };
     let (old, new) = (staged("old").await, staged("new").await);
     assert_eq!(old.sha256, new.sha256, "what is sent is the same");

@@ -324,7 +324,11 @@ async fn opened(folder: &Folder, shards: usize) -> (JournalStore, Judged) {
 
 async fn all(store: &JournalStore, journal: &Journal) -> Result<BTreeMap<usize, Shard>, StoreError> {
     let mut all = BTreeMap::new();
-    store.each(journal, |index, shard| assert!(all.insert(index, shard.clone()).is_none(), "{index} twice")).await?;
+    let see = |index, shard: &Shard| {
+        assert!(all.insert(index, shard.clone()).is_none(), "{index} twice");
+        Ok(())
+    };
+    store.each(journal, see).await?;
     Ok(all)
 }
 

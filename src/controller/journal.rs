@@ -149,6 +149,32 @@ impl JournalStore {
         Ok(segments.iter().map(|segment| segment.kind).collect())
     }
 
+    /// The shards of a plan, or of another round, which come in order; they are stored as they come, and few of them are held.
+    ///
+    /// # Errors
+    /// When the store refuses, or what gives the shards.
+    pub async fn plan_shards(
+        &self,
+        shards: impl Iterator<Item = Result<Shard, StoreError>>,
+        work_id: &str,
+    ) -> Result<Shards, StoreError> {
+        let invalid = |e: serde_json::Error| StoreError::Invalid(e.to_string());
+        let mut planned = Shards::default();
+        for shard in shards {
+            if self.seal_at.is_none() {
+                planned.push(shard?);
+            } else if let Some(segment) = planned.push_planned(shard?).map_err(invalid)? {
+                self.put(work_id, &segment).await?;
+            }
+        }
+        if self.seal_at.is_some()
+            && let Some(segment) = planned.end_plan().map_err(invalid)?
+        {
+            self.put(work_id, &segment).await?;
+        }
+        Ok(planned)
+    }
+
     async fn merge(&self, journal: &mut Journal) -> Result<(), StoreError> {
         let small = journal.shards.segments_to_merge();
         if small.is_empty() {
@@ -198,23 +224,31 @@ impl JournalStore {
     /// Every shard with its index, in no order that means anything. One segment is held at a time.
     ///
     /// # Errors
-    /// Where a segment is gone, or holds something else.
-    pub async fn each(&self, journal: &Journal, mut see: impl FnMut(usize, &Shard)) -> Result<(), StoreError> {
+    /// Where a segment is gone, or holds something else; or what `see` says.
+    pub async fn each(
+        &self,
+        journal: &Journal,
+        mut see: impl FnMut(usize, &Shard) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         self.each_sealed(journal, &mut see).await?;
         self.each_planned(journal, &mut see).await?;
-        journal.shards.in_head().for_each(|(index, shard)| see(index, shard));
-        Ok(())
+        journal.shards.in_head().try_for_each(|(index, shard)| see(index, shard))
     }
 
     /// Every planned shard with its index.
     ///
     /// # Errors
     /// As [`Self::each`].
-    pub async fn each_planned(&self, journal: &Journal, mut see: impl FnMut(usize, &Shard)) -> Result<(), StoreError> {
+    pub async fn each_planned(
+        &self,
+        journal: &Journal,
+        mut see: impl FnMut(usize, &Shard) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         for segment in journal.shards.plan_segments() {
             let name = name_of(&journal.work_id, SegmentKind::Plan, &segment.name);
             let shards = journal.shards.planned_in(segment, &self.segment(&name).await?);
-            shards.map_err(|why| corrupt(&name, &why))?.iter().for_each(|(index, shard)| see(*index, shard));
+            let shards = shards.map_err(|why| corrupt(&name, &why))?;
+            shards.iter().try_for_each(|(index, shard)| see(*index, shard))?;
         }
         Ok(())
     }
@@ -223,10 +257,14 @@ impl JournalStore {
     ///
     /// # Errors
     /// As [`Self::each`].
-    pub async fn each_sealed(&self, journal: &Journal, mut see: impl FnMut(usize, &Shard)) -> Result<(), StoreError> {
+    pub async fn each_sealed(
+        &self,
+        journal: &Journal,
+        mut see: impl FnMut(usize, &Shard) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         for segment in journal.shards.sealed_segments() {
             let (shards, _) = self.sealed(&journal.work_id, segment).await?;
-            shards.iter().for_each(|(index, shard)| see(*index, shard));
+            shards.iter().try_for_each(|(index, shard)| see(*index, shard))?;
         }
         Ok(())
     }

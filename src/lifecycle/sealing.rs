@@ -111,24 +111,61 @@ impl Shards {
         if self.len - next <= UNSENT_IN_HEAD {
             return Ok(vec![]);
         }
-        let mut segments = vec![];
-        for from in (next..self.len).step_by(SEGMENT_SHARDS) {
-            let end = self.len.min(from + SEGMENT_SHARDS);
-            let shards: Vec<&Shard> = self.resident.range(from..end).map(|(_, shard)| shard).collect();
-            let segment = Segment::new(SegmentKind::Plan, &shards)?;
-            self.plan.push(PlanSegment {
-                name: segment.name.clone(),
-                from,
-                count: shards.len(),
-                requests: shards.iter().map(|s| s.requests).sum(),
-                failed_before: shards.iter().map(|s| s.took.failed).sum(),
-                round: round.unwrap_or_default(),
-            });
-            segments.push(segment);
-        }
         self.next = next;
-        self.resident.split_off(&(next + SEGMENT_SHARDS));
+        let mut segments = vec![];
+        while self.planned_end() < self.len {
+            segments.extend(self.cut_planned()?);
+        }
         Ok(segments)
+    }
+
+    /// Adds a shard that no attempt was made of behind all others, which are of the same round. What fills a segment, which has to
+    /// be stored before the shards are named, is held no longer.
+    ///
+    /// # Errors
+    /// Never in practice: everything in a shard can be written as JSON.
+    pub fn push_planned(&mut self, shard: Shard) -> serde_json::Result<Option<Segment>> {
+        self.push(shard);
+        match self.len - self.planned_end() < SEGMENT_SHARDS {
+            true => Ok(None),
+            false => self.cut_planned(),
+        }
+    }
+
+    /// The next segment of the plan, of the shards that are in none so far. Those of the first one stay at hand.
+    fn cut_planned(&mut self) -> serde_json::Result<Option<Segment>> {
+        let from = self.planned_end();
+        let end = self.len.min(from + SEGMENT_SHARDS);
+        if from == end {
+            return Ok(None);
+        }
+        let shards: Vec<&Shard> = self.resident.range(from..end).map(|(_, shard)| shard).collect();
+        let segment = Segment::new(SegmentKind::Plan, &shards)?;
+        self.plan.push(PlanSegment {
+            name: segment.name.clone(),
+            from,
+            count: shards.len(),
+            requests: shards.iter().map(|s| s.requests).sum(),
+            failed_before: shards.iter().map(|s| s.took.failed).sum(),
+            round: shards.first().map(|shard| shard.round).unwrap_or_default(),
+        });
+        if self.plan.len() > 1 {
+            let behind = self.resident.split_off(&end);
+            self.resident.split_off(&from);
+            self.resident.extend(behind);
+        }
+        Ok(Some(segment))
+    }
+
+    /// What is left of a plan that was made shard by shard, where it is enough for one.
+    ///
+    /// # Errors
+    /// Never in practice: everything in a shard can be written as JSON.
+    pub fn end_plan(&mut self) -> serde_json::Result<Option<Segment>> {
+        match self.plan.is_empty() && self.len <= UNSENT_IN_HEAD {
+            true => Ok(None),
+            false => self.cut_planned(),
+        }
     }
 
     /// The segment of the plan that is to be read next, where fewer than `wanted` planned shards are resident.
@@ -267,5 +304,40 @@ impl SealedBatch {
         };
         let (requests, model) = (of.requests, of.model.clone());
         Some(SealedBatch { shard, attempt: attempt.number, state, batch_id, requests, model })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard(index: usize) -> Shard {
+        let unsent = serde_json::json!({"sha256": format!("{index:064x}"), "bytes": 1, "first": index, "requests": 1, "failures": 0});
+        serde_json::from_value(unsent).unwrap()
+    }
+
+    /// A plan that is made shard by shard, its segments, and the most shards that were held.
+    fn planned(count: usize) -> (Shards, Vec<Segment>, usize) {
+        let (mut shards, mut segments, mut held) = (Shards::default(), vec![], 0);
+        for index in 0..count {
+            segments.extend(shards.push_planned(shard(index)).unwrap());
+            held = held.max(shards.iter().count());
+        }
+        segments.extend(shards.end_plan().unwrap());
+        (shards, segments, held)
+    }
+
+    #[test]
+    fn a_plan_that_is_made_shard_by_shard_is_the_same_and_few_of_its_shards_are_held() {
+        let full = SEGMENT_SHARDS;
+        for count in
+            [0, 1, UNSENT_IN_HEAD, UNSENT_IN_HEAD + 1, full - 1, full, full + 1, 3 * full, 3 * full + 9, 20_000]
+        {
+            let mut whole: Shards = (0..count).map(shard).collect();
+            let segments = whole.pack(1).unwrap();
+            let (shards, made, held) = planned(count);
+            assert!(shards == whole && made == segments, "of {count} shards");
+            assert!(held < 2 * full, "{held} of {count} shards are held");
+        }
     }
 }

@@ -27,7 +27,8 @@ use crate::api::{
     RequestTemplate, WorkHashVersion,
 };
 use crate::store::{
-    Folder, IndexEntry, LINE_LIMIT, RequestHash, ShardWriter, StagedShard, StoreError, inputs_of_body, layout,
+    Folder, IndexEntry, LINE_LIMIT, RequestHash, ShardWriter, Sorted, Sorter, StagedShard, StoreError, inputs_of_body,
+    layout,
 };
 
 /// Models of one job: each makes batches of its own.
@@ -109,7 +110,7 @@ pub struct Recipe {
 }
 
 /// What the pass gave.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Passed {
     /// What changes when the input does: the ETag of its one object, or a hash of all objects' names and versions; of what is
     /// held, a hash of its bytes.
@@ -127,7 +128,7 @@ pub struct Passed {
     /// Identity of the work.
     pub work_hash: String,
     /// What was staged, in order; empty where nothing was to be staged.
-    pub shards: Vec<StagedShard>,
+    pub shards: Sorted<StagedShard>,
 }
 
 /// Why a pass gave nothing.
@@ -224,6 +225,7 @@ pub(super) struct Pass<'a> {
     stage: Option<(&'a Folder, &'a str)>,
     spool: &'a Path,
     writer: Option<ShardWriter<'a>>,
+    staged: Sorter<StagedShard>,
     problems: Problems,
     seen: Seen,
     models: BTreeSet<String>,
@@ -247,6 +249,7 @@ impl<'a> Pass<'a> {
                 ShardWriter::new(folder, work_id, spool, recipe.max_requests, recipe.max_bytes)
                     .of_inputs(recipe.max_inputs_of_embeddings())
             }),
+            staged: Sorter::new(spool, StagedShard::order),
             problems: Problems::new(stage.map(|_| spool)),
             seen: Seen::new(spool),
             models: BTreeSet::new(),
@@ -308,10 +311,11 @@ impl<'a> Pass<'a> {
     /// # Errors
     /// When it refuses.
     pub(super) async fn put(&mut self) -> Result<(), PassError> {
-        match &mut self.writer {
-            Some(writer) => Ok(writer.put().await?),
-            None => Ok(()),
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        for shard in writer.put().await? {
+            self.staged.push(shard)?;
         }
+        Ok(())
     }
 
     /// Takes the next request, or what is wrong with it; waits for nothing but local disk.
@@ -427,10 +431,12 @@ impl<'a> Pass<'a> {
         if self.requests == 0 && self.recipe.empty_policy == EmptyPolicy::Fail {
             return Err(PassError::Invalid(self.nothing(&reading)));
         }
-        let shards = match self.writer.take() {
-            Some(writer) => writer.finish().await?,
-            None => vec![],
-        };
+        if let Some(writer) = self.writer.take() {
+            for shard in writer.finish().await? {
+                self.staged.push(shard)?;
+            }
+        }
+        let shards = self.staged.finish()?;
         let (version, chain) = (self.recipe.hash_version, hex(&self.chain.finish()));
         let identity = json!([self.recipe.provider, self.recipe.run_id, self.requests, chain]).to_string();
         let work_hash = format!("{}-{}", version.prefix(), hex(&hash(version, identity.as_bytes())));

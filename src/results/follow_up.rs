@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::errors::Tally;
 use super::joined::{Joined, Request, Settled, With, corrupt, loaded};
 use super::line::{Ended, PartLine, ProviderLine};
 use super::write::WriteError;
 use crate::api::{ErrorSummary, RequestCounts};
-use crate::store::{ShardWriter, StagedShard, inputs_of_line};
+use crate::store::{Folder, ShardWriter, Sorted, Sorter, StagedShard, inputs_of_line};
 
 /// A shard of another round.
+#[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct FollowUp {
     /// What is sent.
     pub shard: StagedShard,
@@ -32,19 +35,20 @@ pub struct Asked {
     pub given_up: bool,
 }
 
-/// Stages the requests for which `may_be_sent_again` holds. With each shard, how its requests stood before.
+/// Stages the requests for which `may_be_sent_again` holds: the shards in their order, and with each how its requests stood before.
 ///
 /// # Errors
 /// It can be tried again: shards are named by their content.
 pub async fn follow_up(
     mut writer: ShardWriter<'_>,
-    folder: &crate::store::Folder,
-    shards: Vec<Settled>,
+    folder: &Folder,
+    shards: Sorted<Settled>,
     may_be_sent_again: impl Fn(&Asked) -> bool,
-) -> Result<Vec<FollowUp>, WriteError> {
+) -> Result<Sorted<FollowUp>, WriteError> {
     let work_id = writer.work_id().to_string();
     let mut took = Took::default();
-    let mut joined = Joined::new(folder, &work_id, shards, With::Rounds, writer.spool());
+    let mut staged = Sorter::new(writer.spool(), |a: &FollowUp, b: &FollowUp| a.shard.order(&b.shard));
+    let mut joined = Joined::new(folder, &work_id, shards, With::Rounds, writer.spool())?;
     while let Some(mut request) = joined.next().await? {
         if !may_be_sent_again(&Asked { given_up: request.given_up, ..fared(&request.asked, &request.ends) }) {
             continue;
@@ -55,12 +59,17 @@ pub async fn follow_up(
         let first = writer.push(&request.model, &[&sent], inputs, &request.entry).await?;
         drop(sent);
         took.add(first, stood, request).await?;
-        writer.put().await?;
+        for shard in took.of(writer.put().await?) {
+            staged.push(shard)?;
+        }
     }
-    Ok(took.of(writer.finish().await?))
+    for shard in took.of(writer.finish().await?) {
+        staged.push(shard)?;
+    }
+    Ok(staged.finish()?)
 }
 
-/// How the requests of shards stood before, by the first request of each.
+/// How the requests of the shards stood before that are being filled, by the first request of each.
 #[derive(Default)]
 pub(super) struct Took(BTreeMap<i64, (RequestCounts, Tally)>);
 
@@ -80,13 +89,12 @@ impl Took {
         Ok(())
     }
 
-    /// The shards, with how their requests stood.
-    pub fn of(mut self, staged: Vec<StagedShard>) -> Vec<FollowUp> {
-        let follow_up = |shard: StagedShard| {
+    /// The shards, which are full, with how their requests stood.
+    pub fn of(&mut self, staged: Vec<StagedShard>) -> impl Iterator<Item = FollowUp> {
+        staged.into_iter().map(|shard| {
             let (took, errors) = self.0.remove(&shard.first).unwrap_or_default();
             FollowUp { shard, took, took_errors: errors.most().into_iter().map(|(summary, _)| summary).collect() }
-        };
-        staged.into_iter().map(follow_up).collect()
+        })
     }
 }
 

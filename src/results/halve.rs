@@ -3,7 +3,7 @@
 use super::follow_up::{FollowUp, Took, stood_before};
 use super::joined::{Joined, Settled, With, index_lines, loaded, next_entry};
 use super::write::WriteError;
-use crate::store::{Folder, ShardWriter};
+use crate::store::{Folder, ShardWriter, Sorted};
 
 /// Stages the two halves of `whole`, in the order of its requests; `writer` cuts after the first. `earlier` are all shards of
 /// the rounds before it; from them comes how the requests of each half stood.
@@ -14,14 +14,14 @@ pub async fn halve(
     mut writer: ShardWriter<'_>,
     folder: &Folder,
     whole: Settled,
-    earlier: Vec<Settled>,
+    earlier: Sorted<Settled>,
 ) -> Result<[FollowUp; 2], WriteError> {
     let work_id = writer.work_id().to_string();
     let (index, first_round) = (whole.index.clone(), whole.round == 0);
     let mut wanted = index_lines(folder, &work_id, &index).await?;
-    let shards = if first_round { vec![whole] } else { earlier };
-    let mut joined = Joined::new(folder, &work_id, shards, With::Rounds, writer.spool());
-    let mut took = Took::default();
+    let shards = if first_round { Sorted::one(whole) } else { earlier };
+    let mut joined = Joined::new(folder, &work_id, shards, With::Rounds, writer.spool())?;
+    let (mut took, mut halves) = (Took::default(), vec![]);
     while let Some(entry) = next_entry(&mut wanted).await? {
         let mut request = loop {
             match joined.next().await? {
@@ -36,8 +36,8 @@ pub async fn halve(
         if !first_round {
             took.add(first, stood_before(&request), request).await?;
         }
-        writer.put().await?;
+        halves.extend(took.of(writer.put().await?));
     }
-    let halves = took.of(writer.finish().await?);
+    halves.extend(took.of(writer.finish().await?));
     halves.try_into().map_err(|halves: Vec<_>| WriteError::Corrupt(format!("{} halves of a shard", halves.len())))
 }

@@ -1,20 +1,27 @@
 //! All that came back, request by request, in the order of the input.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
+use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
 use super::line::{self, Ended};
 use super::write::WriteError;
-use crate::store::{Folder, Held, IndexEntry, Kept, LINE_LIMIT, Line, Lines, layout, staged};
+use crate::store::{
+    Folder, Held, IndexEntry, Kept, LINE_LIMIT, Line, Lines, Sorted, Sorter, StoreError, layout, staged,
+};
+
+/// Rounds of one model, or of several, whose shards are joined side by side: of each, what is open is held.
+pub const LANES_LIMIT: usize = 16 * 11;
 
 /// One shard at its end.
-#[derive(Clone)]
+#[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct Settled {
     /// SHA-256 of what was sent.
     pub sha256: String,
@@ -31,11 +38,27 @@ pub struct Settled {
     /// Whether a person gave its answers up: its requests are not sent again.
     pub given_up: bool,
     /// Code and message of requests that no part speaks of.
-    pub absent: (&'static str, String),
+    pub absent: (Cow<'static, str>, String),
+}
+
+impl Settled {
+    /// Takes settled shards in any order for a join, which has them by round and model, each of these in the order of its requests.
+    pub fn sorter(spool: &Path) -> Sorter<Settled> {
+        Sorter::new(spool, Settled::order)
+    }
+
+    fn order(&self, other: &Settled) -> Ordering {
+        self.lane().cmp(&other.lane()).then(self.first.cmp(&other.first))
+    }
+
+    /// Round and model.
+    fn lane(&self) -> (u32, &str) {
+        (self.round, &self.model)
+    }
 }
 
 /// What came back of a shard.
-#[derive(Clone)]
+#[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct Part {
     /// Object name.
     pub name: String,
@@ -58,7 +81,7 @@ pub(super) struct Request {
     /// Whether a person gave its answer up.
     pub given_up: bool,
     /// Code and message in case nothing came back.
-    pub absent: (&'static str, String),
+    pub absent: (Cow<'static, str>, String),
 }
 
 impl Request {
@@ -79,8 +102,7 @@ struct Head {
 /// What some shards of one later round hold, in the order of the index.
 struct Asked {
     round: u32,
-    /// The first request of each, and the name of its index.
-    waiting: VecDeque<(i64, String)>,
+    waiting: Waiting,
     open: Option<Lines<Content>>,
     next: Option<i64>,
 }
@@ -120,7 +142,7 @@ struct Staged<'a> {
 /// The input's own shards of one model.
 struct Lane {
     model: Arc<str>,
-    waiting: VecDeque<Settled>,
+    waiting: Waiting,
     open: Option<Open>,
 }
 
@@ -131,45 +153,66 @@ struct Open {
     sent: Option<Lines<Content>>,
     answers: Answers,
     given_up: bool,
-    absent: (&'static str, String),
+    absent: (Cow<'static, str>, String),
+}
+
+/// Shards of one round and model that were not opened yet, in order. One of them is held.
+struct Waiting {
+    /// It, and those behind it, maybe of other rounds and models.
+    next: Option<Settled>,
+    others: Sorted<Settled>,
+    /// Whether those are left out of which nothing came back.
+    of_parts: bool,
 }
 
 /// What came back of some shards of one round, in the order of the index.
 struct Answers {
-    /// With the first request that may be in it, and its round.
-    waiting: VecDeque<(i64, u32, Part)>,
+    /// Those that may have answers.
+    waiting: Waiting,
     open: Option<(u32, Lines<Content>)>,
     /// Of the next line, which itself is read when its request's turn comes: there may be an answer of 32 MiB in each.
     head: Option<Head>,
 }
 
 impl<'a> Joined<'a> {
+    /// Opens nothing yet.
+    ///
+    /// # Errors
+    /// When the disk refuses, or the shards are of more rounds and models than any work has.
     pub fn new(
         folder: &'a Folder,
         work_id: &'a str,
-        mut shards: Vec<Settled>,
+        mut shards: Sorted<Settled>,
         with: With,
         spool: &'a Path,
-    ) -> Joined<'a> {
-        shards.sort_by_key(|s| s.first);
-        let mut lanes: BTreeMap<(u32, String), VecDeque<Settled>> = BTreeMap::new();
-        for shard in shards {
-            lanes.entry((shard.round, shard.model.clone())).or_default().push_back(shard);
-        }
+    ) -> Result<Joined<'a>, WriteError> {
         let mut joined =
             Joined { staged: Staged { folder, work_id, spool, with }, base: vec![], later: vec![], asked: vec![] };
-        for ((round, model), waiting) in lanes {
-            if round == 0 {
-                joined.base.push(Lane { model: model.into(), waiting, open: None });
-            } else {
-                if with == With::Rounds {
-                    let waiting = waiting.iter().map(|s| (s.first, s.index.clone())).collect();
-                    joined.asked.push(Asked { round, waiting, open: None, next: None });
-                }
-                joined.later.push(Answers::of(waiting));
+        let mut last: Option<Settled> = None;
+        while let Some(shard) = shards.next().transpose()? {
+            if last.as_ref().is_none_or(|last| last.lane() != shard.lane()) {
+                joined.add_lane(&shard, &shards)?;
             }
+            last = Some(shard);
         }
-        joined
+        Ok(joined)
+    }
+
+    /// Adds the round and model of which `first` is the first shard.
+    fn add_lane(&mut self, first: &Settled, others: &Sorted<Settled>) -> Result<(), WriteError> {
+        if self.base.len() + self.later.len() == LANES_LIMIT {
+            return Err(WriteError::Corrupt(format!("shards of more than {LANES_LIMIT} rounds and models")));
+        }
+        let waiting = |of_parts| Waiting::new(first.clone(), others.clone(), of_parts);
+        if first.round == 0 {
+            self.base.push(Lane { model: first.model.as_str().into(), waiting: waiting(false)?, open: None });
+            return Ok(());
+        }
+        if self.staged.with == With::Rounds {
+            self.asked.push(Asked { round: first.round, waiting: waiting(false)?, open: None, next: None });
+        }
+        self.later.push(Answers::of(waiting(true)?));
+        Ok(())
     }
 
     /// The next request; None after the last.
@@ -231,15 +274,50 @@ impl<'a> Joined<'a> {
     }
 }
 
+impl Waiting {
+    fn new(first: Settled, others: Sorted<Settled>, of_parts: bool) -> Result<Waiting, StoreError> {
+        let mut waiting = Waiting { next: Some(first), others, of_parts };
+        waiting.pass_over()?;
+        Ok(waiting)
+    }
+
+    /// One whose answers are to be read.
+    fn one(shard: Settled) -> Waiting {
+        Waiting { next: shard.part.is_some().then_some(shard), others: Sorted::empty(), of_parts: true }
+    }
+
+    /// The next shard, if its first request is at most `index`.
+    fn take(&mut self, index: i64) -> Result<Option<Settled>, StoreError> {
+        let Some(shard) = self.next.take_if(|shard| shard.first <= index) else { return Ok(None) };
+        self.next = self.behind(&shard)?;
+        self.pass_over()?;
+        Ok(Some(shard))
+    }
+
+    /// Passes over those that are left out.
+    fn pass_over(&mut self) -> Result<(), StoreError> {
+        while let Some(shard) = self.next.take_if(|shard| self.of_parts && shard.part.is_none()) {
+            self.next = self.behind(&shard)?;
+        }
+        Ok(())
+    }
+
+    /// The shard that follows `shard`, if it is of the same round and model.
+    fn behind(&mut self, shard: &Settled) -> Result<Option<Settled>, StoreError> {
+        let behind = self.others.next().transpose()?;
+        Ok(behind.filter(|behind| behind.lane() == shard.lane()))
+    }
+}
+
 impl Lane {
     /// Index of the next request.
     fn next(&self) -> Option<i64> {
         let open = self.open.as_ref().map(|open| open.entry.index);
-        open.or_else(|| self.waiting.front().map(|shard| shard.first))
+        open.or_else(|| self.waiting.next.as_ref().map(|shard| shard.first))
     }
 
     async fn open(&mut self, of: Staged<'_>) -> Result<(), WriteError> {
-        let Some(shard) = self.waiting.pop_front() else { return Ok(()) };
+        let Some(shard) = self.waiting.take(i64::MAX)? else { return Ok(()) };
         self.open = Open::new(of, shard).await?;
         Ok(())
     }
@@ -258,7 +336,7 @@ impl Open {
         let Some(entry) = next_entry(&mut index).await? else { return Ok(None) };
         let (sent, given_up, absent) =
             (sent.map(|sent| Lines::new(sent, LINE_LIMIT).spooling(spool)), shard.given_up, shard.absent.clone());
-        let answers = Answers::of([shard].into());
+        let answers = Answers::of(Waiting::one(shard));
         Ok(Some(Open { entry, index, sent, answers, given_up, absent }))
     }
 }
@@ -275,9 +353,9 @@ impl Asked {
     /// The round, if it holds the request.
     async fn take(&mut self, folder: &Folder, work_id: &str, index: i64) -> Result<Option<u32>, WriteError> {
         while self.next.is_none()
-            && let Some((_, name)) = self.waiting.pop_front_if(|(first, _)| *first <= index)
+            && let Some(shard) = self.waiting.take(index)?
         {
-            self.open = Some(index_lines(folder, work_id, &name).await?);
+            self.open = Some(index_lines(folder, work_id, &shard.index).await?);
             self.advance().await?;
         }
         if self.next != Some(index) {
@@ -289,8 +367,7 @@ impl Asked {
 }
 
 impl Answers {
-    fn of(shards: VecDeque<Settled>) -> Answers {
-        let waiting = shards.into_iter().filter_map(|s| Some((s.first, s.round, s.part?))).collect();
+    fn of(waiting: Waiting) -> Answers {
         Answers { waiting, open: None, head: None }
     }
 
@@ -308,7 +385,7 @@ impl Answers {
     /// What the next line says of the request, if it is the request's.
     async fn head_of(&mut self, of: Staged<'_>, index: i64) -> Result<Option<Head>, WriteError> {
         while self.head.is_none()
-            && let Some((_, round, part)) = self.waiting.pop_front_if(|(first, ..)| *first <= index)
+            && let Some(Settled { round, part: Some(part), .. }) = self.waiting.take(index)?
         {
             let content: Content = reader(staged::verified(of.folder, &part.name, &part.sha256).await?);
             self.open = Some((round, Lines::new(content, LINE_LIMIT + 1024).spooling(of.spool)));
@@ -335,7 +412,7 @@ impl Answers {
     }
 
     fn end(&self) -> Result<(), WriteError> {
-        match self.head.is_some() || !self.waiting.is_empty() {
+        match self.head.is_some() || self.waiting.next.is_some() {
             true => Err(WriteError::Corrupt("a part holds answers that no request asked for".into())),
             false => Ok(()),
         }

@@ -15,7 +15,7 @@ use super::line::{PartLine, ProviderLine, RequestLine, ResultLine};
 use super::manifest::{Manifest, ManifestFile};
 use crate::api::text::hex;
 use crate::api::{OutputCompression, RequestCounts};
-use crate::store::{Folder, IndexEntry, LONG, Long, StoreError, Upload, layout, staged};
+use crate::store::{Folder, IndexEntry, LONG, Long, Sorted, StoreError, Upload, layout, staged};
 
 /// Why results were not written; it can be tried again.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ impl From<std::io::Error> for WriteError {
 pub async fn write(
     spool: &Path,
     folder: &Folder,
-    shards: Vec<Settled>,
+    shards: Sorted<Settled>,
     mut manifest: Manifest,
     compression: OutputCompression,
 ) -> Result<Manifest, WriteError> {
@@ -84,7 +84,7 @@ struct Form {
 struct Joining<'a> {
     folder: &'a Folder,
     spool: &'a Path,
-    shards: &'a [Settled],
+    shards: &'a Sorted<Settled>,
     manifest: &'a Manifest,
 }
 
@@ -99,7 +99,7 @@ impl Joining<'_> {
             false => Some((output(layout::ERRORS).await?, output(layout::UNSUCCESSFUL).await?)),
         };
         let with = if complete { With::Answers } else { With::Requests };
-        let joined = Joined::new(folder, &self.manifest.work_id, self.shards.to_vec(), with, self.spool);
+        let joined = Joined::new(folder, &self.manifest.work_id, self.shards.clone(), with, self.spool)?;
         let counts = join(joined, self.spool, &mut results, without.as_mut()).await?;
         if (counts.succeeded, counts.total) != (said.succeeded, said.total) {
             return Err(WriteError::Corrupt(format!(

@@ -9,6 +9,7 @@ mod inputs;
 mod lines;
 mod s3;
 mod shards;
+mod sorted;
 pub mod staged;
 mod upload;
 
@@ -22,6 +23,7 @@ pub use folder::{Credentials, Entry, Folder, Listed, Place};
 pub use inputs::{inputs_of_body, inputs_of_line};
 pub use lines::{Held, Kept, LINE_LIMIT, LONG, Line, Lines, Long, Turn};
 pub use shards::{IndexEntry, RequestHash, ShardWriter, StagedShard};
+pub use sorted::{Sorted, Sorter};
 pub use upload::Upload;
 
 use s3::{NoContentLength, Refusal};

@@ -76,7 +76,7 @@ impl From<IndexEntry> for IndexLine {
 }
 
 /// A staged set of requests for one batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct StagedShard {
     /// SHA-256 of what is sent.
     pub sha256: String,
@@ -92,8 +92,15 @@ pub struct StagedShard {
     pub model: String,
 }
 
+impl StagedShard {
+    /// The order in which shards are sent.
+    pub fn order(&self, other: &StagedShard) -> std::cmp::Ordering {
+        self.first.cmp(&other.first)
+    }
+}
+
 /// Cuts requests into shards by a provider's limits, one model a shard, and stages them. Some megabytes are held for each
-/// model.
+/// model. Shards become full in another order than that of their first requests: who needs that one sorts them.
 pub struct ShardWriter<'a> {
     folder: &'a Folder,
     work_id: &'a str,
@@ -104,7 +111,8 @@ pub struct ShardWriter<'a> {
     open: BTreeMap<String, Open>,
     /// By model: those that are to be put.
     full: Vec<(String, Open)>,
-    staged: Vec<StagedShard>,
+    /// Shards that were put.
+    put: usize,
 }
 
 struct Open {
@@ -127,7 +135,7 @@ impl<'a> ShardWriter<'a> {
             max_inputs: None,
             open: BTreeMap::new(),
             full: vec![],
-            staged: vec![],
+            put: 0,
         }
     }
 
@@ -149,7 +157,7 @@ impl<'a> ShardWriter<'a> {
 
     /// Shards so far, those that are being filled among them.
     pub fn shards(&self) -> usize {
-        self.staged.len() + self.full.len() + self.open.len()
+        self.put + self.full.len() + self.open.len()
     }
 
     /// Adds a request in the provider's format, in parts that make one line, without a newline, that asks for `model` and has
@@ -208,18 +216,19 @@ impl<'a> ShardWriter<'a> {
         !self.full.is_empty()
     }
 
-    /// Puts the shards that are full.
+    /// Puts the shards that are full, and names them.
     ///
     /// # Errors
     /// When storage or the spool refuses.
-    pub async fn put(&mut self) -> Result<(), StoreError> {
-        while let Some((model, open)) = self.full.pop() {
-            self.cut(model, open).await?;
+    pub async fn put(&mut self) -> Result<Vec<StagedShard>, StoreError> {
+        let mut put = vec![];
+        for (model, open) in std::mem::take(&mut self.full) {
+            put.push(self.cut(model, open).await?);
         }
-        Ok(())
+        Ok(put)
     }
 
-    async fn cut(&mut self, model: String, open: Open) -> Result<(), StoreError> {
+    async fn cut(&mut self, model: String, open: Open) -> Result<StagedShard, StoreError> {
         let (lines, index) = (open.lines.finish().await?, open.index.finish().await?);
         let shard = StagedShard {
             sha256: lines.sha256.clone(),
@@ -231,20 +240,19 @@ impl<'a> ShardWriter<'a> {
         };
         index.put(self.folder, &layout::index(self.work_id, &shard.index_sha256), self.work_id).await?;
         lines.put(self.folder, &layout::shard(self.work_id, &shard.sha256), self.work_id).await?;
-        self.staged.push(shard);
-        Ok(())
+        self.put += 1;
+        Ok(shard)
     }
 
-    /// Stages what is left. The shards, by their first request.
+    /// Puts what is left, one shard for each model, and names it.
     ///
     /// # Errors
     /// When storage or the spool refuses.
     pub async fn finish(mut self) -> Result<Vec<StagedShard>, StoreError> {
-        self.put().await?;
+        let mut put = self.put().await?;
         while let Some((model, open)) = self.open.pop_first() {
-            self.cut(model, open).await?;
+            put.push(self.cut(model, open).await?);
         }
-        self.staged.sort_by_key(|s| s.first);
-        Ok(self.staged)
+        Ok(put)
     }
 }

@@ -246,7 +246,9 @@ async fn collected(folder: &Folder, slot: &str, store: &OddStore) -> (String, bo
         .await
         .unwrap()
         .shards
-        .remove(0);
+        .next()
+        .unwrap()
+        .unwrap();
     let answer = r#"{"custom_id":"r0-01234567","response":{"status_code":200,"body":{"n":1}}}"#;
     let before = store.seen().len();
     let collection = Collection {

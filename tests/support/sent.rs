@@ -24,5 +24,5 @@ pub async fn sent() -> (Folder, StagedShard) {
     });
     let source = Source::Inline(requests.collect());
     let passed = pass(source, &recipe::recipe(), Some((&folder, WORK)), &std::env::temp_dir()).await;
-    (folder, passed.expect("a sound input").shards.remove(0))
+    (folder, passed.expect("a sound input").shards.next().unwrap().unwrap())
 }

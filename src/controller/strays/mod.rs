@@ -340,7 +340,10 @@ async fn sealed(world: &World, running: &Running<'_>) -> Result<Vec<Shard>, Trou
     if journal.work_id == running.work_id {
         tools
             .journals
-            .each_sealed(journal, |_, shard| found.extend(concerns(shard, running).then(|| shard.clone())))
+            .each_sealed(journal, |_, shard| {
+                found.extend(concerns(shard, running).then(|| shard.clone()));
+                Ok(())
+            })
             .await?;
     }
     Ok(found)
