@@ -28,6 +28,11 @@ impl Sessions {
         session
     }
 
+    /// Whether the last step of the job with this uid failed.
+    pub fn has_failed(&self, uid: &str) -> bool {
+        lock(&self.0).get(uid).is_some_and(|session| session.backoff(None).failures > 0)
+    }
+
     /// Has whatever failed at this account tried again at once; the jobs that it is tried for.
     pub fn try_again(&self, account: &ProviderKey) -> Vec<ObjectRef<BatchJob>> {
         let sessions: Vec<Arc<Session>> = lock(&self.0).values().cloned().collect();

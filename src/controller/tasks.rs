@@ -12,6 +12,7 @@ use super::reconcile;
 use super::session::Session;
 use super::transfers::{self, Place};
 use crate::api::BatchJob;
+use crate::fair::Claim;
 use crate::lifecycle::Task;
 
 /// Starts `work` unless it runs; when it ends the job is looked at again.
@@ -37,7 +38,8 @@ pub(super) fn start_in_place<W: Future<Output = Outcome> + Send + 'static>(
     work: impl FnOnce(Place) -> W + Send + 'static,
 ) {
     let (of, kept) = (ctx.clone(), session.clone());
-    let claim = transfers::claim(task, job, session.is_large(task));
+    let is_retry = session.backoff(Some(task)).failures > 0;
+    let claim = Claim { is_retry, ..transfers::claim(task, job, session.is_large(task)) };
     run(ctx, session, job, (task, transfers::name_of(task)), async move {
         let (outcome, began) = transfers::run(&of, &kept, (task, claim), work).await;
         Done { outcome, began }

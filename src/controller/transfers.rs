@@ -7,7 +7,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use kube::ResourceExt;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::Context;
@@ -16,7 +15,7 @@ use super::session::Session;
 use super::trouble::Trouble;
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
-use crate::fair::{self, Claim, Limits, Share};
+use crate::fair::{self, Claim, Limits, OthersWait, Share};
 use crate::lifecycle::{Memory, Task};
 use crate::transport::{Meter, Patience};
 
@@ -94,7 +93,7 @@ pub(super) async fn run<W: Future<Output = Outcome>>(
 ) -> (Outcome, i64) {
     let place = Arc::new(ctx.transfers.take(claim).await);
     let (began, is_large) = (ctx.clock.now(), session.is_large(task));
-    let pace = Pace::new(Arc::downgrade(&place), session.backoff(Some(task)).failures, ctx.transfers.is_short());
+    let pace = Pace::new(&place, session.backoff(Some(task)).failures);
     let outcome = match pace.keep(task, is_large, Box::pin(work(place))).await {
         Ok(learned) => Ok(learned),
         Err(Broken::Failed(trouble)) => Err(trouble),
@@ -113,13 +112,14 @@ struct Pace {
     /// The grace while others wait.
     small_grace: Duration,
     place: Weak<Share>,
-    others_wait: watch::Receiver<bool>,
+    others_wait: OthersWait,
     meter: Meter,
     began: Instant,
 }
 
 impl Pace {
-    fn new(place: Weak<Share>, failures: u32, others_wait: watch::Receiver<bool>) -> Pace {
+    fn new(place: &Place, failures: u32) -> Pace {
+        let (place, others_wait) = (Arc::downgrade(place), place.others_wait());
         let (patience, meter, began) = (Patience::USUAL, Meter::default(), Instant::now());
         Pace { patience, small_grace: small_grace(failures), place, others_wait, meter, began }
     }
@@ -134,14 +134,14 @@ impl Pace {
         let work = std::pin::pin!(self.meter.clone().measure(work));
         let mut work = std::pin::pin!(sized(work, is_large, task, self.meter.clone(), self.place.clone()));
         loop {
-            let others_wait = *self.others_wait.borrow_and_update();
+            let others_wait = self.others_wait.is_so();
             let grace = if others_wait { self.small_grace } else { self.patience.grace };
             // What moves meanwhile moves it.
             let deadline = self.began + grace + self.patience.at_rate(self.meter.moved());
             tokio::select! {
                 outcome = &mut work => return outcome,
                 () = sleep_until(deadline) => {}
-                Ok(()) = self.others_wait.changed() => continue,
+                () = self.others_wait.changed() => continue,
             }
             if self.place.strong_count() == 0 {
                 return work.await;
@@ -230,7 +230,7 @@ mod tests {
     async fn broken_off(shares: &Arc<Shares>, bytes: u64) -> Option<(Duration, String)> {
         let place = Arc::new(shares.take(wish("slow", 128)).await);
         let patience = Patience { rate: 1_000, grace: SECOND * 2, ..Patience::USUAL };
-        let pace = Pace::new(Arc::downgrade(&place), 0, shares.is_short());
+        let pace = Pace::new(&place, 0);
         let (began, meter) = (Instant::now(), pace.meter.clone());
         let work = async move {
             for _ in 0..60 {
@@ -277,7 +277,7 @@ mod tests {
     async fn who_gave_its_place_back_is_waited_for() {
         let shares = Shares::new(LIMITS);
         let place = Arc::new(shares.take(wish("slow", 128)).await);
-        let pace = Pace::new(Arc::downgrade(&place), 0, shares.is_short());
+        let pace = Pace::new(&place, 0);
         drop(place);
         let patience = Patience { grace: SECOND / 10, ..Patience::USUAL };
         let answered = Pace { patience, ..pace }.keep(UPLOAD, true, async {
@@ -292,7 +292,7 @@ mod tests {
         let shares = Shares::new(LIMITS);
         let others = shares.take(wish("other", taken)).await;
         let place = Arc::new(shares.take(wish("small", 1)).await);
-        let pace = Pace::new(Arc::downgrade(&place), 0, shares.is_short());
+        let pace = Pace::new(&place, 0);
         let meter = pace.meter.clone();
         let work = async move {
             meter.add(bytes);

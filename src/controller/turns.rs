@@ -33,6 +33,7 @@ impl Turn {
             namespace: job.namespace().unwrap_or_default(),
             lane: destination(job),
             size: 1,
+            is_retry: ctx.sessions.has_failed(&job.uid().unwrap_or_default()),
             ..Claim::default()
         };
         tokio::select! {
@@ -111,8 +112,8 @@ mod tests {
 
     const GRACE: Duration = Duration::from_millis(200);
 
-    async fn turn(turns: &Arc<Shares>, namespace: &str) -> Turn {
-        let claim = Claim { namespace: namespace.into(), size: 1, ..Claim::default() };
+    async fn turn(turns: &Arc<Shares>, namespace: &str, is_retry: bool) -> Turn {
+        let claim = Claim { namespace: namespace.into(), size: 1, is_retry, ..Claim::default() };
         Turn { share: Some(turns.take(claim).await), began: Instant::now() }
     }
 
@@ -136,9 +137,9 @@ mod tests {
     /// Whether a step of the only turn comes to its end, and when, while another namespace waits for a turn or does not.
     async fn ends(is_wanted: bool, step: impl Future<Output = Result<(), Trouble>>) -> (bool, Duration) {
         let turns = Shares::new(Limits { total: 1, ..LIMITS });
-        let held = turn(&turns, "slow").await;
+        let held = turn(&turns, "slow", false).await;
         let began = Instant::now();
-        let mut waits = turn(&turns, "quiet").boxed();
+        let mut waits = turn(&turns, "quiet", false).boxed();
         if is_wanted {
             assert!((&mut waits).now_or_never().is_none());
         }
@@ -167,7 +168,7 @@ mod tests {
             let turns = turns.clone();
             tokio::spawn(async move {
                 for failures in 0..10 {
-                    let turn = turn(&turns, &format!("hostile-{}", job % 40)).await;
+                    let turn = turn(&turns, &format!("hostile-{}", job % 40), failures > 0).await;
                     let _ = turn.keep_for(GRACE * (1 << failures), silent_store()).await;
                     drop(turn);
                     tokio::time::sleep(GRACE * (1 << failures) / 3).await;
@@ -177,7 +178,7 @@ mod tests {
         for _ in 0..6 {
             tokio::time::sleep(GRACE * 2).await;
             let began = Instant::now();
-            drop(turn(&turns, "quiet").await);
+            drop(turn(&turns, "quiet", false).await);
             let waited = began.elapsed();
             assert!(waited <= GRACE * 4, "{waited:?}");
         }

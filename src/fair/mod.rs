@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-pub use queue::{Claim, Limits, Urgency};
+pub use queue::{Claim, Limits, Shortage, Urgency};
 
 use queue::FairQueue;
 
@@ -33,7 +33,7 @@ pub fn grace(failures: u32) -> Duration {
 #[derive(Debug)]
 pub struct Shares {
     state: Mutex<State>,
-    short: watch::Sender<bool>,
+    shortage: watch::Sender<Shortage>,
 }
 
 #[derive(Debug)]
@@ -48,13 +48,40 @@ struct State {
 pub struct Share {
     of: Arc<Shares>,
     ticket: u64,
+    is_retry: bool,
+}
+
+/// Whether somebody waits for whom the holder of a share is to make room, if it is slow.
+#[derive(Clone, Debug)]
+pub struct OthersWait {
+    shortage: watch::Receiver<Shortage>,
+    is_retry: bool,
+}
+
+impl OthersWait {
+    /// Whether it is so now.
+    pub fn is_so(&mut self) -> bool {
+        match *self.shortage.borrow_and_update() {
+            Shortage::None => false,
+            Shortage::OfRetries => self.is_retry,
+            Shortage::OfAll => true,
+        }
+    }
+
+    /// Waits until that may have changed since it was asked last.
+    pub async fn changed(&mut self) {
+        if self.shortage.changed().await.is_err() {
+            // Nobody is left to wait.
+            std::future::pending().await
+        }
+    }
 }
 
 impl Shares {
     /// So many shares, all of them free.
     pub fn new(limits: Limits) -> Arc<Shares> {
         let state = State { queue: FairQueue::new(limits), next_ticket: 0, waiting: HashMap::new() };
-        Arc::new(Shares { state: Mutex::new(state), short: watch::Sender::new(false) })
+        Arc::new(Shares { state: Mutex::new(state), shortage: watch::Sender::default() })
     }
 
     /// Waits for a share. Whoever stops waiting leaves the queue.
@@ -67,18 +94,14 @@ impl Shares {
 
     fn enter(self: &Arc<Self>, claim: Claim) -> (Share, oneshot::Receiver<()>) {
         let (sender, granted) = oneshot::channel();
+        let is_retry = claim.is_retry;
         let mut state = self.state();
         let ticket = state.next_ticket;
         state.next_ticket += 1;
         state.queue.enter(ticket, claim);
         state.waiting.insert(ticket, sender);
         self.hand_out(&mut state);
-        (Share { of: self.clone(), ticket }, granted)
-    }
-
-    /// Whether a namespace that holds nothing waits: who is slow makes room then.
-    pub fn is_short(&self) -> watch::Receiver<bool> {
-        self.short.subscribe()
+        (Share { of: self.clone(), ticket, is_retry }, granted)
     }
 
     /// How many wait, by lane.
@@ -91,8 +114,8 @@ impl Shares {
             // Who no longer listens is about to leave.
             let _ = state.waiting.remove(&ticket).map(|sender| sender.send(()));
         }
-        let short = state.queue.is_short();
-        self.short.send_if_modified(|was| std::mem::replace(was, short) != short);
+        let shortage = state.queue.shortage();
+        self.shortage.send_if_modified(|was| std::mem::replace(was, shortage) != shortage);
     }
 
     /// A poisoned lock is one whose holder panicked; the queue is consistent between two of its calls.
@@ -102,10 +125,17 @@ impl Shares {
 }
 
 impl Share {
-    /// Waits until a namespace that holds nothing waits.
+    /// Whether its holder is to make room, if it is slow.
+    pub fn others_wait(&self) -> OthersWait {
+        OthersWait { shortage: self.of.shortage.subscribe(), is_retry: self.is_retry }
+    }
+
+    /// Waits until its holder is to make room, if it is slow.
     pub async fn is_wanted(&self) {
-        // The sender lives as long as this share.
-        let _ = self.of.is_short().wait_for(|short| *short).await;
+        let mut others_wait = self.others_wait();
+        while !others_wait.is_so() {
+            others_wait.changed().await;
+        }
     }
 
     /// Makes it larger, if that is possible now. False: it stays as it is.
@@ -231,12 +261,12 @@ mod tests {
         let mut gives_up = Box::pin(shares.take(claim("b")));
         let mut waits = Box::pin(shares.take(claim("c")));
         assert!((&mut gives_up).now_or_never().is_none() && (&mut waits).now_or_never().is_none());
-        assert!(*shares.is_short().borrow() && first.is_wanted().now_or_never().is_some());
+        assert!(first.others_wait().is_so() && first.is_wanted().now_or_never().is_some());
         assert_eq!(shares.waiting(), [(String::new(), 2)].into());
         drop(gives_up);
         drop(first);
         let share = (&mut waits).now_or_never().expect("its turn");
-        assert!(!*shares.is_short().borrow() && share.is_wanted().now_or_never().is_none());
+        assert!(!share.others_wait().is_so() && share.is_wanted().now_or_never().is_none());
         drop(share);
         assert!(shares.take(claim("d")).now_or_never().is_some());
     }

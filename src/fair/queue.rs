@@ -16,6 +16,8 @@ pub struct Claim {
     pub size: u64,
     /// Whether it goes ahead of others.
     pub urgency: Urgency,
+    /// Whether what it is wanted for failed the last time: all such claims together get half of all there is.
+    pub is_retry: bool,
 }
 
 /// Which claims are met first, whosever they are.
@@ -26,6 +28,18 @@ pub enum Urgency {
     /// Of everything else.
     #[default]
     Usual,
+}
+
+/// Who is to make room, if slow, for a namespace that holds nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shortage {
+    /// Nobody.
+    #[default]
+    None,
+    /// Retries: those that wait are retries as well, which have their half.
+    OfRetries,
+    /// Everybody.
+    OfAll,
 }
 
 /// How much there is, and for whom.
@@ -49,12 +63,15 @@ const OVERTAKINGS: u32 = 16;
 /// - The namespace that holds the least comes first. Those that hold the same take turns, and so do the lanes of a namespace.
 /// - Where [`Limits::keeps_last_shares`], a namespace that holds something gets more only while at least as much as it holds stays free. So one namespace gets about
 ///   half of all, a second one half of what is left, and the last places are for those that hold nothing.
-/// - The same holds among the lanes of a namespace, for what is a namespace's at most.
+/// - The same holds among the lanes of a namespace, for what is a namespace's at most. Retries have lanes of their own.
+/// - Retries get half of all: what is known to fail, and may take long to do so, leaves the other half to what is new or goes well,
+///   however many namespaces it is of.
 /// - A claim of a namespace that holds nothing waits only where there is no room at all, and is overtaken a bounded number of times.
 #[derive(Debug)]
 pub(super) struct FairQueue {
     limits: Limits,
     free: u64,
+    held_by_retries: u64,
     /// Those that wait and those that were met, by ticket. Tickets grow.
     claims: HashMap<u64, Claim>,
     tenants: HashMap<String, Tenant>,
@@ -118,6 +135,7 @@ impl FairQueue {
         FairQueue {
             limits,
             free: limits.total,
+            held_by_retries: 0,
             claims: HashMap::new(),
             tenants: HashMap::new(),
             order: ByUrgency::default(),
@@ -126,7 +144,10 @@ impl FairQueue {
 
     /// Queues a claim. What is larger than all there is becomes all there is.
     pub fn enter(&mut self, ticket: u64, mut claim: Claim) {
-        claim.size = claim.size.min(self.limits.total);
+        claim.size = claim.size.min(if claim.is_retry { self.limits.for_retries() } else { self.limits.total });
+        if claim.is_retry {
+            claim.lane += ", again";
+        }
         let tenant = self.tenants.entry(claim.namespace.clone()).or_default();
         if tenant.order[claim.urgency].is_empty() {
             self.order[claim.urgency].push_back(claim.namespace.clone());
@@ -148,11 +169,14 @@ impl FairQueue {
         for (urgency, place) in self.in_order() {
             let namespace = self.order[urgency].get(place)?.clone();
             let tenant = self.tenants.get_mut(&namespace)?;
-            match tenant.next(urgency, &self.claims, &self.limits, self.free) {
+            let for_retries = self.limits.for_retries() - self.held_by_retries;
+            match tenant.next(urgency, &self.claims, &self.limits, (self.free, for_retries)) {
                 Next::Ticket(lane, ticket) => {
-                    let size = self.claims.get(&ticket).map_or(0, |claim| claim.size);
+                    let (size, is_retry) =
+                        self.claims.get(&ticket).map_or((0, false), |claim| (claim.size, claim.is_retry));
                     tenant.take(urgency, lane, ticket, size);
                     self.free -= size;
+                    self.held_by_retries += if is_retry { size } else { 0 };
                     self.order[urgency].remove(place);
                     if !tenant.order[urgency].is_empty() {
                         self.order[urgency].push_back(namespace);
@@ -198,10 +222,13 @@ impl FairQueue {
         let Some(lane) = tenant.lanes.get_mut(&claim.lane) else { return false };
         let (others, others_of_lane) = (tenant.held - claim.size, lane.held - claim.size);
         let left = self.limits.per_namespace.saturating_sub(tenant.held);
-        if !self.limits.leave(self.free, more, others) || (others > 0 && !self.limits.leave(left, more, others_of_lane))
+        if !self.limits.leave(self.free, more, others)
+            || (others > 0 && !self.limits.leave(left, more, others_of_lane))
+            || (claim.is_retry && self.held_by_retries + more > self.limits.for_retries())
         {
             return false;
         }
+        self.held_by_retries += if claim.is_retry { more } else { 0 };
         claim.size += more;
         lane.held += more;
         tenant.held += more;
@@ -226,6 +253,7 @@ impl FairQueue {
             lane.held -= claim.size;
             tenant.held -= claim.size;
             self.free += claim.size;
+            self.held_by_retries -= if claim.is_retry { claim.size } else { 0 };
         }
         if lane.waiting() == 0 && lane.held == 0 {
             tenant.lanes.remove(&claim.lane);
@@ -235,10 +263,20 @@ impl FairQueue {
         }
     }
 
-    /// Whether a namespace that holds nothing waits, once all that can be met is met.
-    pub fn is_short(&self) -> bool {
-        let mut waiting = self.order.urgent.iter().chain(&self.order.usual);
-        waiting.any(|namespace| self.tenants.get(namespace).is_some_and(|tenant| tenant.held == 0))
+    /// Who is to make room for a namespace that holds nothing and waits, once all that can be met is met.
+    pub fn shortage(&self) -> Shortage {
+        let left = self.limits.for_retries() - self.held_by_retries;
+        let waiting = self.order.urgent.iter().chain(&self.order.usual).filter_map(|name| self.tenants.get(name));
+        let lanes = waiting.filter(|tenant| tenant.held == 0).flat_map(|tenant| tenant.lanes.values());
+        let tickets = lanes.flat_map(|lane| lane.waiting.urgent.first().into_iter().chain(lane.waiting.usual.first()));
+        let mut shortage = Shortage::None;
+        for claim in tickets.filter_map(|ticket| self.claims.get(ticket)) {
+            match claim.is_retry && claim.size > left {
+                true => shortage = Shortage::OfRetries,
+                false => return Shortage::OfAll,
+            }
+        }
+        shortage
     }
 
     /// Claims that wait, by lane.
@@ -252,6 +290,11 @@ impl FairQueue {
 }
 
 impl Limits {
+    /// What retries get together.
+    fn for_retries(&self) -> u64 {
+        self.total / 2
+    }
+
     /// Whether who holds `held` may have `more` of what is free.
     fn leave(&self, free: u64, more: u64, held: u64) -> bool {
         leaves_as_much(free, more, if self.keeps_last_shares { held } else { 0 })
@@ -265,12 +308,22 @@ impl Lane {
 }
 
 impl Tenant {
-    fn next(&self, urgency: Urgency, claims: &HashMap<u64, Claim>, limits: &Limits, free: u64) -> Next {
+    fn next(
+        &self,
+        urgency: Urgency,
+        claims: &HashMap<u64, Claim>,
+        limits: &Limits,
+        (free, for_retries): (u64, u64),
+    ) -> Next {
         let mut next = Next::Nothing;
         for (place, name) in self.order[urgency].iter().enumerate() {
             let Some(lane) = self.lanes.get(name) else { continue };
             let Some(ticket) = lane.waiting[urgency].first().copied() else { continue };
-            let size = claims.get(&ticket).map_or(0, |claim| claim.size);
+            let Some(Claim { size, is_retry, .. }) = claims.get(&ticket) else { continue };
+            let size = *size;
+            if *is_retry && size > for_retries {
+                continue;
+            }
             if self.held > 0 && !limits.leave(limits.per_namespace.saturating_sub(self.held), size, lane.held) {
                 continue;
             }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn claim(namespace: &str, lane: &str, size: u64) -> Claim {
-    Claim { namespace: namespace.into(), lane: lane.into(), size, urgency: Urgency::Usual }
+    Claim { namespace: namespace.into(), lane: lane.into(), size, ..Claim::default() }
 }
 
 /// Enters `claims`, each with its place as its ticket, and meets what can be met.
@@ -51,6 +51,26 @@ fn large_claims_of_several_namespaces_leave_room_for_a_small_one() {
 }
 
 #[test]
+fn retries_of_however_many_namespaces_leave_half_to_what_did_not_fail() {
+    let retry = |n: u32| Claim { is_retry: true, ..claim(&format!("hostile-{}", n % 40), "silent", 1) };
+    let (mut queue, taken) = met(TURNS, (0..800).map(retry));
+    assert_eq!((taken.len(), queue.shortage()), (64, Shortage::None), "each of them has some");
+    queue.enter(900, Claim { is_retry: true, ..claim("another", "slow", 1) });
+    assert_eq!((queue.grant(), queue.shortage()), (None, Shortage::OfRetries));
+    for ticket in 1_000..1_064 {
+        queue.enter(ticket, claim(&format!("quiet-{ticket}"), "honest", 1));
+        assert_eq!(queue.grant(), Some(ticket));
+    }
+    queue.enter(1_064, claim("more", "honest", 1));
+    assert_eq!((queue.grant(), queue.shortage()), (None, Shortage::OfAll));
+    queue.leave(1_064);
+    queue.leave(taken[0]);
+    assert!(queue.grant().is_some(), "and what they may have they get");
+    taken[1..].iter().for_each(|ticket| queue.leave(*ticket));
+    assert!(std::iter::from_fn(|| queue.grant()).count() > 50);
+}
+
+#[test]
 fn a_large_claim_is_overtaken_by_smaller_ones_and_not_for_ever() {
     let mut queue = FairQueue::new(BYTES);
     for (ticket, namespace) in ["a", "b"].into_iter().enumerate() {
@@ -58,7 +78,7 @@ fn a_large_claim_is_overtaken_by_smaller_ones_and_not_for_ever() {
         assert_eq!(queue.grant(), Some(ticket as u64));
     }
     queue.enter(2, claim("large", "Write", 20));
-    assert!(queue.grant().is_none() && queue.is_short());
+    assert!(queue.grant().is_none() && queue.shortage() == Shortage::OfAll);
     let mut small = 3;
     while small < 100 {
         queue.enter(small, claim(&format!("small-{small}"), "Upload", 4));
@@ -95,8 +115,10 @@ enum Event {
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let urgency = prop_oneof![Just(Urgency::Urgent), Just(Urgency::Usual)];
-    let enter = (0..5u8, 0..3u8, 1..40u64, urgency).prop_map(|(namespace, lane, size, urgency)| {
-        Event::Enter(Claim { urgency, ..claim(&namespace.to_string(), &lane.to_string(), size) })
+    let enter = (0..5u8, 0..3u8, 1..40u64, urgency, prop::bool::weighted(0.3));
+    let enter = enter.prop_map(|(namespace, lane, size, urgency, is_retry)| {
+        let size = if is_retry { size.min(32) } else { size };
+        Event::Enter(Claim { urgency, is_retry, ..claim(&namespace.to_string(), &lane.to_string(), size) })
     });
     let grow = (any::<usize>(), 1..50u64).prop_map(|(place, size)| Event::Grow(place, size));
     prop::collection::vec(prop_oneof![4 => enter, 2 => any::<usize>().prop_map(Event::Leave), 1 => grow], 1..200)
@@ -151,12 +173,18 @@ proptest! {
 
 type Claims = BTreeMap<u64, Claim>;
 
+fn in_one_lane(a: &Claim, b: &Claim) -> bool {
+    (&a.namespace, &a.lane, a.is_retry) == (&b.namespace, &b.lane, b.is_retry)
+}
+
 /// Sees that `claim` may be met beside those that are.
 fn keeps_to(claim: &Claim, holds: &Claims, limits: Limits) -> Result<(), TestCaseError> {
     let of = |same: &dyn Fn(&Claim) -> bool| holds.values().filter(|c| same(c)).map(|c| c.size).sum::<u64>();
     let all = of(&|_| true);
+    let retries = of(&|c| c.is_retry);
+    prop_assert!(!claim.is_retry || retries + claim.size <= limits.total / 2, "half is for what did not fail");
     let own = of(&|c| c.namespace == claim.namespace);
-    let lane = of(&|c| c.namespace == claim.namespace && c.lane == claim.lane);
+    let lane = of(&|c| in_one_lane(c, claim));
     prop_assert!(all + claim.size <= limits.total);
     prop_assert!(own == 0 || own + claim.size <= limits.per_namespace);
     if own > 0 && limits.keeps_last_shares {
@@ -176,7 +204,7 @@ fn comes_first(
 ) -> Result<(), TestCaseError> {
     let held = |c: &Claim| holds.values().filter(|o| o.namespace == c.namespace).map(|o| o.size).sum::<u64>();
     for (other, o) in waits {
-        let same = |a: &Claim| (&a.namespace, &a.lane, a.urgency) == (&o.namespace, &o.lane, o.urgency);
+        let same = |a: &Claim| in_one_lane(a, o) && a.urgency == o.urgency;
         let is_behind = same(claim) && ticket < *other || waits.iter().any(|(a, c)| a < other && same(c));
         if !is_behind && keeps_to(o, holds, limits).is_ok() {
             prop_assert!(o.urgency == claim.urgency || claim.urgency == Urgency::Urgent, "{o:?} is urgent");
@@ -197,13 +225,15 @@ fn settle(q: &mut FairQueue, waits: &mut Claims, holds: &mut Claims, limits: Lim
     let free = limits.total - holds.values().map(|c| c.size).sum::<u64>();
     let new = |c: &&Claim| holds.values().all(|held| held.namespace != c.namespace);
     let largest = waits.values().filter(new).map(|c| c.size).max();
-    prop_assert_eq!(q.is_short(), largest.is_some());
+    prop_assert_eq!(q.shortage() == Shortage::None, largest.is_none());
     let overtaken = q.tenants.values().any(|tenant| tenant.overtaken >= OVERTAKINGS);
     let firsts = waits.iter().filter(|(ticket, c)| {
-        let same = |o: &Claim| (&o.namespace, &o.lane, o.urgency) == (&c.namespace, &c.lane, c.urgency);
+        let same = |o: &Claim| in_one_lane(o, c) && o.urgency == c.urgency;
         !waits.iter().any(|(other, o)| other < ticket && same(o))
     });
-    let mut idle = firsts.map(|(_, c)| c).filter(new).filter(|c| c.size <= free);
+    let for_retries = limits.total / 2 - holds.values().filter(|c| c.is_retry).map(|c| c.size).sum::<u64>();
+    let fits = |c: &&Claim| c.size <= free && (!c.is_retry || c.size <= for_retries);
+    let mut idle = firsts.map(|(_, c)| c).filter(new).filter(fits);
     prop_assert!(overtaken || idle.next().is_none(), "there was room");
     Ok(())
 }
