@@ -6,11 +6,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use batchjob_operator::api::{
-    BatchJobStatus, DeletionPolicy, InputStatus, Lock, PinnedProvider, ProviderFilePolicy, ProviderType,
-};
+#[path = "support/beginnings.rs"]
+mod beginnings;
+
+use batchjob_operator::api::{BatchJobStatus, PinnedProvider};
 use batchjob_operator::lifecycle::{
-    JobView, Journal, Memory, Observed, Owner, Plan, ProviderView, Shard, Slot, Step, Stuck, Timing, decide, project,
+    JobView, Journal, Memory, Observed, ProviderView, Slot, Step, Stuck, Timing, decide, project,
 };
 use stateright::{Checker, Model, Property};
 
@@ -81,78 +82,19 @@ enum Action {
 }
 
 fn pin() -> PinnedProvider {
-    PinnedProvider { uid: "p".into(), type_: ProviderType::OpenAI, base_url: "u".into() }
-}
-
-fn owner() -> Owner {
-    Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() }
+    beginnings::provider().pin
 }
 
 fn view(pinned: bool, provider: Provider) -> JobView {
-    JobView {
-        owner: owner(),
-        deleting_since: None,
-        finalizer: true,
-        suspend: false,
-        spec_hash: "s".into(),
-        output_uri: "o".into(),
-        lock: Some(Lock { spec_hash: "s".into(), output_uri: "o".into() }),
-        shard_limit: 100,
-        seal_at: 16,
-        parallelism: 1,
-        backoff_limit_per_batch: 1,
-        backoff_limit_per_request: 1,
-        max_failed: None,
-        deadline: None,
-        poll_period: 1,
-        deletion_policy: DeletionPolicy::Cancel,
-        provider_file_policy: ProviderFilePolicy::Delete,
-        pinned,
-        provider: Some(ProviderView {
-            name: "p".into(),
-            pin: pin(),
-            kept: provider.kept,
-            going: provider.going,
-            is_vendors_own: false,
-            unknown_submission_policy: Default::default(),
-        }),
-        submitted: false,
-        batches: vec![],
-        remembered: None,
-        finished: false,
-        mended: false,
-        tidy: false,
-        answers: Default::default(),
-        fingerprint: "f".into(),
-        stuck: None,
-        is_lost: false,
-    }
+    let Provider { kept, going } = provider;
+    JobView { pinned, provider: Some(ProviderView { kept, going, ..beginnings::provider() }), ..beginnings::job() }
 }
 
 /// A journal with one shard that is about to be sent, and what the process knows of it.
 fn work() -> (Journal, Memory) {
-    let mut journal = Journal::open("w".into(), owner(), "s".into());
-    journal.plan = Some(Plan {
-        work_hash: "h".into(),
-        input: InputStatus::default(),
-        requests: 1,
-        too_large: Default::default(),
-        left_out: Default::default(),
-    });
-    journal.shards.push(Shard {
-        index_sha256: String::new(),
-        sha256: "s".into(),
-        bytes: 1,
-        first: 0,
-        requests: 1,
-        failures: 0,
-        attempt: None,
-        round: 0,
-        took: Default::default(),
-        took_errors: vec![],
-        model: "m".into(),
-        streaks: Default::default(),
-    });
+    let mut journal = Journal::open("w".into(), beginnings::owner(), "spec".into());
+    journal.plan = Some(beginnings::plan(1));
+    journal.shards.push(beginnings::shard());
     let mut memory = Memory { manifest: Some(None), store_proved: Some(Ok(())), ..Default::default() };
     memory.uploads.insert((Slot { shard: 0, attempt: 1 }, "s".into()), "f".into());
     (journal, memory)

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../support/beginnings.rs"]
+mod beginnings;
+
 mod abandoning;
 mod beside;
 mod collecting;
@@ -15,8 +18,7 @@ mod submitting;
 mod tidying;
 
 use batchjob_operator::api::{
-    BatchJobStatus, DeletionPolicy, ErrorSummary, InputStatus, Lock, Outcome, PinnedProvider, ProviderFilePolicy,
-    ProviderType, RequestCounts, UnknownSubmissionPolicy,
+    BatchJobStatus, DeletionPolicy, ErrorSummary, Outcome, ProviderFilePolicy, RequestCounts, UnknownSubmissionPolicy,
 };
 use batchjob_operator::lifecycle::{
     Answers, Attempt, AttemptState, Collected, Commit, Failure, Halved, JobView, Journal, Look, ManifestView, Memory,
@@ -24,6 +26,7 @@ use batchjob_operator::lifecycle::{
     Shard, Shards, Slot, Step, Stuck, Task, Tidied, Timing, Untidy, Waiting, decide, error_summary, may_be_submitted,
     project,
 };
+use beginnings::provider;
 
 const TIMING: Timing =
     Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000, abandon_after: 100_000 };
@@ -34,59 +37,11 @@ fn owner(name: &str, uid: &str) -> Owner {
 }
 
 fn job() -> JobView {
-    JobView {
-        owner: owner("j", "u"),
-        deleting_since: None,
-        finalizer: true,
-        suspend: false,
-        spec_hash: "spec".into(),
-        output_uri: "s3://b/o/".into(),
-        lock: Some(Lock { spec_hash: "spec".into(), output_uri: "s3://b/o/".into() }),
-        shard_limit: 100,
-        seal_at: 16,
-        parallelism: 4,
-        backoff_limit_per_batch: 3,
-        backoff_limit_per_request: 2,
-        max_failed: None,
-        deadline: None,
-        poll_period: 60_000,
-        deletion_policy: DeletionPolicy::Cancel,
-        provider_file_policy: ProviderFilePolicy::Delete,
-        pinned: true,
-        provider: Some(provider()),
-        submitted: true,
-        batches: vec!["batch-1".into()],
-        remembered: None,
-        finished: false,
-        mended: false,
-        tidy: false,
-        answers: Default::default(),
-        fingerprint: "f".into(),
-        stuck: None,
-        is_lost: false,
-    }
-}
-
-fn provider() -> ProviderView {
-    let pin = PinnedProvider { uid: "p".into(), type_: ProviderType::OpenAI, base_url: "https://p/v1".into() };
-    ProviderView {
-        name: "BatchProvider 'p'".into(),
-        pin,
-        kept: true,
-        going: false,
-        is_vendors_own: false,
-        unknown_submission_policy: UnknownSubmissionPolicy::Resolve,
-    }
+    JobView { submitted: true, batches: vec!["batch-1".into()], ..beginnings::job() }
 }
 
 fn plan(work_hash: &str) -> Plan {
-    Plan {
-        work_hash: work_hash.into(),
-        input: InputStatus::default(),
-        requests: 1,
-        too_large: Default::default(),
-        left_out: Default::default(),
-    }
+    Plan { work_hash: work_hash.into(), ..beginnings::plan(1) }
 }
 
 fn shard(state: Option<AttemptState>) -> Shard {
@@ -100,20 +55,7 @@ fn shard(state: Option<AttemptState>) -> Shard {
         billed_again: 0,
         state,
     });
-    Shard {
-        index_sha256: String::new(),
-        sha256: "s".into(),
-        bytes: 1,
-        first: 0,
-        requests: 1,
-        failures: 0,
-        attempt,
-        round: 0,
-        took: Default::default(),
-        took_errors: vec![],
-        model: "m".into(),
-        streaks: Default::default(),
-    }
+    Shard { attempt, ..beginnings::shard() }
 }
 
 fn journal(of: Owner, state: Option<AttemptState>) -> Journal {

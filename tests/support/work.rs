@@ -1,15 +1,15 @@
 //! A work whose every batch succeeds, as decisions and the journal see it: the provider and the transfers are made up.
 
+#[path = "beginnings.rs"]
+pub mod beginnings;
+
 use std::sync::Arc;
 
-use batchjob_operator::api::{
-    DeletionPolicy, InputStatus, Lock, PinnedProvider, ProviderFilePolicy, ProviderType, RequestCounts,
-    UnknownSubmissionPolicy,
-};
+use batchjob_operator::api::RequestCounts;
 use batchjob_operator::controller::{JournalStore, Judged};
 use batchjob_operator::lifecycle::{
-    Collected, JobView, Journal, Look, Memory, Observed, Owner, PartRef, Plan, Posted, ProviderView, SEAL_AT,
-    SHARD_LIMIT, Search, Seen, Shard, Slot, Step, Timing, decide,
+    Collected, JobView, Journal, Look, Memory, Observed, PartRef, Posted, ProviderView, SEAL_AT, SHARD_LIMIT, Search,
+    Seen, Shard, Slot, Step, Timing, decide,
 };
 use batchjob_operator::store::{Folder, layout};
 
@@ -43,13 +43,7 @@ impl Work {
         let mut journal = Journal::open(WORK.into(), job.owner.clone(), job.spec_hash.clone());
         store.create(&journal).await.unwrap();
         let (_, version) = store.read(None, job.parallelism).await.unwrap().unwrap();
-        journal.plan = Some(Plan {
-            work_hash: "v1-hash".into(),
-            input: InputStatus::default(),
-            requests: 1_000 * shards as i64,
-            too_large: Default::default(),
-            left_out: Default::default(),
-        });
+        journal.plan = Some(beginnings::plan(1_000 * shards as i64));
         journal.shards = (0..shards).map(shard).collect();
         store.swap(&version, &journal.next(|_| {})).await.unwrap();
         let judged = store.read(None, job.parallelism).await.unwrap().unwrap();
@@ -149,54 +143,12 @@ fn shard(index: usize) -> Shard {
         bytes: 100_000_000,
         first: 1_000 * index as i64,
         requests: 1_000,
-        failures: 0,
-        attempt: None,
-        round: 0,
-        took: Default::default(),
-        took_errors: vec![],
-        model: "gpt-5-mini".into(),
-        streaks: Default::default(),
+        ..beginnings::shard()
     }
 }
 
 fn job() -> JobView {
-    let pin = PinnedProvider { uid: "p".into(), type_: ProviderType::OpenAI, base_url: "https://p/v1".into() };
-    JobView {
-        owner: Owner { cluster: "c".into(), namespace: "shop".into(), name: "j".into(), uid: "u".into() },
-        deleting_since: None,
-        finalizer: true,
-        suspend: false,
-        spec_hash: "spec".into(),
-        output_uri: "s3://b/o/".into(),
-        lock: Some(Lock { spec_hash: "spec".into(), output_uri: "s3://b/o/".into() }),
-        shard_limit: SHARD_LIMIT,
-        seal_at: SEAL_AT,
-        parallelism: 4,
-        backoff_limit_per_batch: 3,
-        backoff_limit_per_request: 2,
-        max_failed: None,
-        deadline: None,
-        poll_period: 60_000,
-        deletion_policy: DeletionPolicy::Cancel,
-        provider_file_policy: ProviderFilePolicy::Delete,
-        pinned: true,
-        provider: Some(ProviderView {
-            name: "BatchProvider 'p'".into(),
-            pin,
-            kept: true,
-            going: false,
-            is_vendors_own: true,
-            unknown_submission_policy: UnknownSubmissionPolicy::Resolve,
-        }),
-        submitted: true,
-        batches: vec![],
-        remembered: None,
-        finished: false,
-        mended: false,
-        tidy: false,
-        answers: Default::default(),
-        fingerprint: "6b2ea0e170e4cd3f".into(),
-        stuck: None,
-        is_lost: false,
-    }
+    let provider = ProviderView { is_vendors_own: true, ..beginnings::provider() };
+    let (shard_limit, seal_at) = (SHARD_LIMIT, SEAL_AT);
+    JobView { shard_limit, seal_at, provider: Some(provider), submitted: true, ..beginnings::job() }
 }

@@ -1,0 +1,79 @@
+//! Heads and segments that hold something else than what was stored.
+
+use super::*;
+
+#[tokio::test]
+async fn segments_that_are_gone_or_changed_are_never_taken_for_nothing() {
+    let (_, folder) = stores();
+    let (store, judged) = opened(&folder, 600).await;
+    let judged = write(&store, &judged, |j| settle(j, 0..16)).await;
+    let plan = layout::plan_segment(WORK, &judged.0.shards.plan_segments()[0].name);
+    let sealed = layout::sealed_segment(WORK, &judged.0.shards.sealed_segments()[0].name);
+    for name in [plan, sealed] {
+        let whole = folder.read(&name, 1 << 20).await.unwrap().unwrap();
+        let changed = String::from_utf8(whole.to_vec()).unwrap().replacen("\"requests\":10", "\"requests\":11", 1);
+        for broken in [None, Some(changed), Some("[]".into()), Some("{}".into())] {
+            folder.delete(&name).await.unwrap();
+            if let Some(broken) = broken {
+                put(&folder, &name, broken).await;
+            }
+            assert!(matches!(all(&store, &judged.0).await, Err(StoreError::Corrupt(why)) if why.contains(&name)));
+            if name.contains("/plan/") {
+                assert!(matches!(store.read(None, 4).await, Err(StoreError::Corrupt(why)) if why.contains(&name)));
+                // What is sent already is followed on from what is known.
+                assert!(store.read(Some(&judged), 4).await.is_ok());
+            }
+        }
+        put(&folder, &name, whole).await;
+        assert_eq!(all(&store, &judged.0).await.unwrap().len(), 600);
+    }
+}
+
+fn first_open(head: &serde_json::Value) -> serde_json::Value {
+    head["shards"]["open"].as_object().unwrap().values().next().unwrap().clone()
+}
+
+/// A journal is its owner's to write: what it says is bounded, and every shard is in one place.
+#[tokio::test]
+async fn a_head_that_contradicts_itself_or_has_no_end_is_refused() {
+    let (_, folder) = stores();
+    let (store, judged) = opened(&folder, 600).await;
+    let judged = write(&store, &judged, |j| settle(j, 0..20)).await;
+    let head: serde_json::Value =
+        serde_json::from_slice(&folder.read(layout::JOURNAL, 1 << 20).await.unwrap().unwrap()).unwrap();
+    type Edit = Box<dyn Fn(&mut serde_json::Value)>;
+    let edits: Vec<(&str, Edit)> = vec![
+        ("one more", Box::new(|j| j["shards"]["count"] = 601.into())),
+        ("a shard twice", Box::new(|j| j["shards"]["open"]["300"] = first_open(j))),
+        ("a shard behind the last", Box::new(|j| j["shards"]["open"]["700"] = first_open(j))),
+        ("a plan that begins elsewhere", Box::new(|j| j["shards"]["next"] = 30.into())),
+        ("a segment less", Box::new(|j| _ = j["shards"]["plan"].as_array_mut().unwrap().remove(1))),
+        ("a sealed segment less", Box::new(|j| _ = j["shards"]["sealed"]["segments"].as_array_mut().unwrap().pop())),
+        ("a number without end", Box::new(|j| j["shards"]["plan"][0]["requests"] = i64::MAX.into())),
+        ("a sum without end", Box::new(|j| j["shards"]["sealed"]["totals"]["mayPass"] = i64::MAX.into())),
+        (
+            "a name without end",
+            Box::new(|j| {
+                let open = j["shards"]["open"].as_object_mut().unwrap().values_mut().next().unwrap();
+                open["attempt"]["fileID"] = "f".repeat(5_000).into();
+            }),
+        ),
+        ("a list without end", Box::new(|j| j["shards"] = vec![first_open(j); 2_001].into())),
+        ("no shards at all", Box::new(|j| j["shards"] = "none".into())),
+    ];
+    let mut taken = vec![];
+    for (what, edit) in edits {
+        let mut changed = head.clone();
+        edit(&mut changed);
+        put(&folder, layout::JOURNAL, serde_json::to_vec(&changed).unwrap()).await;
+        if !matches!(store.read(None, 4).await, Err(StoreError::Corrupt(_))) {
+            taken.push(what);
+        }
+    }
+    assert!(taken.is_empty(), "taken for a journal: {taken:?}");
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    put(&folder, layout::JOURNAL, format!(r#"{{"protocolVersion":2,"shards":{deep}}}"#)).await;
+    assert!(matches!(store.read(None, 4).await, Err(StoreError::Corrupt(_))));
+    put(&folder, layout::JOURNAL, serde_json::to_vec(&head).unwrap()).await;
+    assert_eq!(store.read(None, 4).await.unwrap().unwrap().0, judged.0);
+}

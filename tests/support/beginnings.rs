@@ -1,0 +1,84 @@
+//! Where tests of decisions begin: a locked job that is pinned to its provider, and a plan of shards that are yet to be sent.
+
+use batchjob_operator::api::{
+    DeletionPolicy, InputStatus, Lock, PinnedProvider, ProviderFilePolicy, ProviderType, UnknownSubmissionPolicy,
+};
+use batchjob_operator::lifecycle::{JobView, Owner, Plan, ProviderView, Shard};
+
+pub fn owner() -> Owner {
+    Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() }
+}
+
+/// Nothing of it was submitted yet.
+pub fn job() -> JobView {
+    JobView {
+        owner: owner(),
+        deleting_since: None,
+        finalizer: true,
+        suspend: false,
+        spec_hash: "spec".into(),
+        output_uri: "s3://b/o/".into(),
+        lock: Some(Lock { spec_hash: "spec".into(), output_uri: "s3://b/o/".into() }),
+        shard_limit: 100,
+        seal_at: 16,
+        parallelism: 4,
+        backoff_limit_per_batch: 3,
+        backoff_limit_per_request: 2,
+        max_failed: None,
+        deadline: None,
+        poll_period: 60_000,
+        deletion_policy: DeletionPolicy::Cancel,
+        provider_file_policy: ProviderFilePolicy::Delete,
+        pinned: true,
+        provider: Some(provider()),
+        submitted: false,
+        batches: vec![],
+        remembered: None,
+        finished: false,
+        mended: false,
+        tidy: false,
+        answers: Default::default(),
+        fingerprint: "f".into(),
+        stuck: None,
+        is_lost: false,
+    }
+}
+
+pub fn provider() -> ProviderView {
+    ProviderView {
+        name: "BatchProvider 'p'".into(),
+        pin: PinnedProvider { uid: "p".into(), type_: ProviderType::OpenAI, base_url: "https://p/v1".into() },
+        kept: true,
+        going: false,
+        is_vendors_own: false,
+        unknown_submission_policy: UnknownSubmissionPolicy::Resolve,
+    }
+}
+
+pub fn plan(requests: i64) -> Plan {
+    Plan {
+        work_hash: "h".into(),
+        input: InputStatus::default(),
+        requests,
+        too_large: Default::default(),
+        left_out: Default::default(),
+    }
+}
+
+/// One request of the first round.
+pub fn shard() -> Shard {
+    Shard {
+        index_sha256: String::new(),
+        sha256: "s".into(),
+        bytes: 1,
+        first: 0,
+        requests: 1,
+        failures: 0,
+        attempt: None,
+        round: 0,
+        took: Default::default(),
+        took_errors: vec![],
+        model: "m".into(),
+        streaks: Default::default(),
+    }
+}
