@@ -28,18 +28,6 @@ fn commands_and_links_exist() {
     }
 }
 
-/// `docs/states.md` names what explored how many states.
-#[test]
-fn scenarios_that_are_counted_exist() {
-    let (page, tests) = (read("docs/states.md"), read("tests/model/scenarios.rs") + &read("tests/model/mutants.rs"));
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| ")).skip(1);
-    let names: Vec<&str> = rows.filter_map(|row| row.split(' ').next()).collect();
-    assert!(names.len() > 50, "{}", names.len());
-    for name in names {
-        assert!(tests.contains(&format!("fn {name}()")), "there is no scenario {name}; delete its row");
-    }
-}
-
 /// `docs/guarantees.md` and `docs/compatibility.md` name the test that holds each promise and each row.
 #[test]
 fn tests_that_are_named_exist() {

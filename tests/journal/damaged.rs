@@ -45,11 +45,21 @@ async fn a_head_that_contradicts_itself_or_has_no_end_is_refused() {
     let edits: Vec<(&str, Edit)> = vec![
         ("one more", Box::new(|j| j["shards"]["count"] = 601.into())),
         ("a shard twice", Box::new(|j| j["shards"]["open"]["300"] = first_open(j))),
+        (
+            "a shard twice in another's place",
+            Box::new(|j| {
+                let open = j["shards"]["open"].as_object_mut().unwrap();
+                let first = open.keys().next().unwrap().clone();
+                let shard = open.remove(&first).unwrap();
+                open.insert("300".into(), shard);
+            }),
+        ),
         ("a shard behind the last", Box::new(|j| j["shards"]["open"]["700"] = first_open(j))),
         ("a plan that begins elsewhere", Box::new(|j| j["shards"]["next"] = 30.into())),
         ("a segment less", Box::new(|j| _ = j["shards"]["plan"].as_array_mut().unwrap().remove(1))),
         ("a sealed segment less", Box::new(|j| _ = j["shards"]["sealed"]["segments"].as_array_mut().unwrap().pop())),
-        ("a number without end", Box::new(|j| j["shards"]["plan"][0]["requests"] = i64::MAX.into())),
+        // Of a segment that is not read yet: nothing else says how many there are.
+        ("a number without end", Box::new(|j| j["shards"]["plan"][1]["requests"] = i64::MAX.into())),
         ("a sum without end", Box::new(|j| j["shards"]["sealed"]["totals"]["mayPass"] = i64::MAX.into())),
         (
             "a name without end",

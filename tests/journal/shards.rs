@@ -13,6 +13,8 @@ enum Event {
     Start(usize),
     /// One that has an attempt comes to an end.
     Settle(usize, [i64; 5]),
+    /// So many that can be sent next are sent and come to the same end.
+    SettleNext(usize, [i64; 5]),
     /// One that has an attempt can never be run, or is given up.
     Refuse(usize),
     Abandon(usize),
@@ -31,7 +33,8 @@ fn event() -> impl Strategy<Value = Event> {
     let ends = prop::array::uniform5(0..9_i64);
     prop_oneof![
         8 => (0..6usize).prop_map(Event::Start),
-        8 => (0..6usize, ends).prop_map(|(at, ends)| Event::Settle(at, ends)),
+        8 => (0..6usize, ends.clone()).prop_map(|(at, ends)| Event::Settle(at, ends)),
+        1 => (20..120usize, ends).prop_map(|(count, ends)| Event::SettleNext(count, ends)),
         1 => (0..6usize).prop_map(Event::Refuse),
         1 => (0..6usize).prop_map(Event::Abandon),
         1 => (0..6usize).prop_map(Event::Halve),
@@ -88,6 +91,12 @@ impl Both {
             Event::Settle(at, ends) => {
                 if let Some(index) = self.pick(at, is_open) {
                     self.edit(index, |s| s.attempt = Some(settled(index, 1, ends)));
+                }
+            }
+            Event::SettleNext(count, ends) => {
+                for _ in 0..count {
+                    self.happens(Event::Start(0));
+                    self.happens(Event::Settle(0, ends));
                 }
             }
             Event::Refuse(at) => {

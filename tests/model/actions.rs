@@ -75,10 +75,18 @@ pub(super) enum Action {
     Forget(usize),
     Sweep,
     LoseJournal,
+    /// From now on the replica decides on what it saw now.
+    KeepLook(usize),
+    /// It sees the object, or the journal, anew.
+    Renew {
+        replica: usize,
+        object: bool,
+    },
 }
 
 impl Protocol {
     pub(super) fn replica_actions(&self, w: &World, i: usize, out: &mut Vec<Action>) {
+        self.look_actions(w, i, out);
         let replica = &w.replicas[i];
         match &replica.doing {
             Doing::Nothing => {
@@ -243,6 +251,7 @@ impl Protocol {
             (Doing::Tidying(work, judged), Action::Transfer(_)) => tidy(w, replica, work, &judged),
             (Doing::LettingGo(judged), Action::LetGo { stale, .. }) if w.object_of(replica) == Some(&judged) => {
                 let at = w.replicas[replica].sees;
+                w.history.left_running |= w.is_left_running(&judged);
                 w.replace(at, None, stale);
             }
             (Doing::LettingGo(_), Action::LetGo { .. }) => {}

@@ -67,6 +67,8 @@ pub(super) struct Budget {
     pub short_readings: u8,
     /// A batch ends with a line that is paid and that nobody can read.
     pub garbles: u8,
+    /// A replica goes on deciding on its last look, of the object, the journal or both, while others change them.
+    pub old_looks: u8,
 }
 
 impl Budget {
@@ -99,6 +101,7 @@ impl Budget {
         losses: 0,
         short_readings: 0,
         garbles: 0,
+        old_looks: 0,
     };
 }
 
@@ -133,6 +136,7 @@ impl std::fmt::Debug for Budget {
             ("forgotten batches", self.losses),
             ("short readings", self.short_readings),
             ("unreadable answers", self.garbles),
+            ("old looks", self.old_looks),
         ];
         let some: Vec<String> = all.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
         f.write_str(if some.is_empty() { "nothing happens" } else { "" })?;
@@ -207,6 +211,10 @@ pub(super) enum Mutant {
     AbsentIsNothing,
     /// The permit of a POST that is on its way is still at hand.
     KeepsPermit,
+    /// Steps of this kind are decided on the last look, however old it is.
+    Unread(Unread),
+    /// The same, and an intent is written over the version of the moment, not over the one that was judged.
+    UnreadAndUnjudged(Unread),
 }
 
 /// Where the exploration begins.

@@ -2,6 +2,18 @@
 
 use super::*;
 
+/// What a replica decides on, beside the journal.
+struct Deciding {
+    job: Shared<JobView>,
+    now: i64,
+    /// Whether the object changed after it was read for the act.
+    is_slow: bool,
+    /// Whether it found something out on the way.
+    learned: bool,
+    /// Whether the proof of the storage is yet to fail.
+    unproved: bool,
+}
+
 impl Protocol {
     pub(super) fn timing(&self) -> Timing {
         let listing_lag = if self.mutant == Some(Mutant::ListsTooSoon) { 0 } else { LAG };
@@ -97,46 +109,107 @@ impl Protocol {
         let intended = |s: &Shard| s.attempt.as_ref().is_some_and(|a| Some(&a.intent_id) == memory.permit.as_ref());
         let shard = w.journal.as_ref()?.shards.iter().position(intended)?;
         w.replicas[replica].doing = post(w, replica, &mut memory, "k", Slot { shard, attempt: 1 })?;
+        note_post(w, replica, w.journal.clone().as_deref());
         w.replicas[replica].memory = Shared::new(memory);
         Some(())
     }
 
-    /// One decision on the object, perhaps an old copy of it, and the journal as it is now. What only teaches the replica
-    /// something is done on the way to the one effect: nobody else can tell when that happened.
+    /// One decision on the last look, which is renewed where it is too old for the step. What only teaches the replica something
+    /// is done on the way to the one effect: nobody else can tell when that happened.
     pub(super) fn act(&self, w: &mut World, replica: usize, bad_proof: bool) -> Option<()> {
         if self.posts_blindly() && w.replicas[replica].memory.permit.is_some() {
             return self.post_blindly(w, replica);
         }
         let stale = w.replicas[replica].stale.take();
-        let mut learned = stale.is_some();
-        learned |= stale.is_none() && self.project(w, replica);
-        let (job, read_at) = stale.or_else(|| Some((w.object_of(replica)?.clone(), w.now)))?;
-        let now = read_at + w.replicas[replica].ahead;
-        let same = w.replicas[replica].of == job.owner.uid;
+        let is_slow = stale.is_some();
+        let look = w.replicas[replica].look.clone();
+        let learned = is_slow || look.is_none() && self.project(w, replica);
+        let seen = look.as_ref().and_then(|look| look.job.clone());
+        let of_now = || Some((seen.or_else(|| w.object_of(replica).cloned())?, w.now));
+        let (job, read_at) = stale.or_else(of_now)?;
+        let mut deciding =
+            Deciding { job, now: read_at + w.replicas[replica].ahead, is_slow, learned, unproved: bad_proof };
+        let same = w.replicas[replica].of == deciding.job.owner.uid;
         let mut memory = if same { Memory::clone(&w.replicas[replica].memory) } else { Memory::default() };
-        memory.under(self.shown_credential(&job));
-        let mut unproved = bad_proof;
-        let done = loop {
+        memory.under(self.shown_credential(&deciding.job));
+        // While it decides, what it read stands in for the journal; nothing is written to the journal itself.
+        let present = w.journal.clone();
+        w.journal = look.and_then(|look| look.journal).unwrap_or_else(|| present.clone());
+        let done = self.until_effect(w, replica, &mut memory, &mut deciding, &present);
+        w.journal = present;
+        w.replicas[replica].of.clone_from(&deciding.job.owner.uid);
+        w.replicas[replica].memory = Shared::new(memory);
+        done.filter(|()| !deciding.unproved)
+    }
+
+    /// `present` is the journal as it is. None: there was nothing to do.
+    fn until_effect(
+        &self,
+        w: &mut World,
+        replica: usize,
+        memory: &mut Memory,
+        d: &mut Deciding,
+        present: &Option<Shared<Journal>>,
+    ) -> Option<()> {
+        loop {
             if self.mutant == Some(Mutant::ReaderPosts) {
-                take_for_a_permit(w, &mut memory);
+                take_for_a_permit(w, memory);
             }
-            let step = self.decide(w, &memory, &job, now);
+            let step = self.decide(w, memory, &d.job, d.now);
             assert!(step.call().is_none_or(|call| !memory.running.contains(&call)), "it runs: {step:?}");
+            if self.renews(w, replica, &step) {
+                w.journal.clone_from(present);
+                let of_now = w.object_of(replica).filter(|o| o.owner.uid == d.job.owner.uid).cloned();
+                match of_now {
+                    _ if d.is_slow => {}
+                    Some(job) => d.job = job,
+                    None => return Some(()),
+                }
+                memory.under(self.shown_credential(&d.job));
+                d.learned = true;
+                continue;
+            }
+            if !d.is_slow {
+                w.note_harm(present.as_deref(), &d.job, &step);
+            }
             match step {
-                Step::ProveStore if bad_proof => {
-                    unproved = false;
+                Step::ProveStore if d.unproved => {
+                    d.unproved = false;
                     memory.store_proved = Some(Err("careless".into()));
                 }
-                Step::Wait { .. } => break learned.then_some(()),
-                Step::Poll(_) if !self.follows() => break learned.then_some(()),
-                step if self.look(w, replica, &mut memory, &job, &step) => {}
-                step => break self.execute(w, replica, &mut memory, &job, step),
+                Step::Wait { .. } => return d.learned.then_some(()),
+                Step::Poll(_) if !self.follows() => return d.learned.then_some(()),
+                step if self.look(w, replica, memory, &d.job, &step) => {}
+                step => return self.effect(w, replica, memory, &d.job, step, present.as_deref()),
             }
-            learned = true;
-        };
-        w.replicas[replica].of.clone_from(&job.owner.uid);
-        w.replicas[replica].memory = Shared::new(memory);
-        done.filter(|()| !unproved)
+            d.learned = true;
+        }
+    }
+
+    /// The one effect, after which what it wrote to is seen as it is.
+    fn effect(
+        &self,
+        w: &mut World,
+        replica: usize,
+        memory: &mut Memory,
+        job: &Shared<JobView>,
+        step: Step,
+        present: Option<&Journal>,
+    ) -> Option<()> {
+        let posts = w.posts.len();
+        let writes_object =
+            matches!(step, Step::AddFinalizer | Step::Lock(_) | Step::Pin | Step::Fail(_) | Step::Conclude { .. });
+        self.execute(w, replica, memory, job, step)?;
+        if w.posts.len() > posts {
+            note_post(w, replica, present);
+        }
+        if matches!(w.replicas[replica].doing, Doing::Writing(_)) {
+            w.renew(replica, false);
+        }
+        if writes_object {
+            w.renew(replica, true);
+        }
+        Some(())
     }
 
     /// Writes into status that a batch was submitted, where that matters.
@@ -229,10 +302,22 @@ impl Protocol {
         }
     }
 
+    /// The same on its last look, where that is an old one.
+    fn intends_by_look(&self, w: &World, replica: usize) -> Option<Step> {
+        let look = w.replicas[replica].look.clone()?;
+        let mut w = w.clone();
+        w.journal = look.journal.unwrap_or(w.journal);
+        let at = w.replicas[replica].sees;
+        w.objects[at] = look.job.or(w.objects[at].take());
+        self.intends(&w, replica)
+    }
+
     /// The next moment that somebody waits for; none if something would have to happen before.
     pub(super) fn tick(&self, w: &mut World) -> Option<()> {
         let idle = (0..2).filter(|r| w.replicas[*r].doing == Doing::Nothing);
-        let waits = idle.filter_map(|r| match self.intends(w, r)? {
+        let intended =
+            idle.flat_map(|r| [self.intends(w, r), self.intends_by_look(w, r)].into_iter().map(move |s| (r, s)));
+        let waits = intended.filter_map(|(r, step)| match step? {
             // Who asks a person looks again and again.
             Step::Wait { why, .. } if !why.holds.is_empty() && w.now >= PATIENCE => None,
             Step::Wait { until, .. } => until.map(|t| t - w.replicas[r].ahead),
@@ -259,7 +344,7 @@ impl Protocol {
         w.late.is_none()
             && w.posts.is_empty()
             && w.batches.iter().all(|b| b.listed && ended(b))
-            && w.replicas.iter().all(|r| r.doing == Doing::Nothing && r.stale.is_none())
+            && w.replicas.iter().all(|r| r.doing == Doing::Nothing && r.stale.is_none() && r.look.is_none())
             && w.replicas.iter().all(|r| r.beside == Beside::default())
             && (0..2).all(|r| match self.intends(w, r) {
                 None => true,

@@ -260,10 +260,6 @@ pub(super) fn post(w: &mut World, replica: usize, memory: &mut Memory, credentia
         memory.posted.insert(intent, Posted::Refused(Rejection::new(Refusal::NotSent, "")));
         return Some(Doing::Nothing);
     }
-    w.history.asked_when_closed |= w.journal.as_ref()?.closing.is_some();
-    w.history.asked_when_done |= w.folder.manifest.is_some();
-    let owner = w.journal.as_ref().map(|j| j.owner.clone())?;
-    w.history.asked_when_taken |= w.object_of(replica).is_some_and(|o| o.owner.is_copy(&owner));
     w.posts.push(Post {
         intent: intent.clone(),
         file,
@@ -271,6 +267,14 @@ pub(super) fn post(w: &mut World, replica: usize, memory: &mut Memory, credentia
         until: post_by + 1 - w.replicas[replica].ahead,
     });
     Some(Doing::Waiting(intent))
+}
+
+/// Remembers a POST that goes out while the journal is this one.
+pub(super) fn note_post(w: &mut World, replica: usize, journal: Option<&Journal>) {
+    w.history.asked_when_done |= w.folder.manifest.is_some();
+    let Some(journal) = journal else { return };
+    w.history.asked_when_closed |= journal.closing.is_some();
+    w.history.asked_when_taken |= w.object_of(replica).is_some_and(|o| o.owner.is_copy(&journal.owner));
 }
 
 fn look_at(w: &World, now: i64, memory: &mut Memory, job: &JobView, batch_id: &str) {

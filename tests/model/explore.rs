@@ -5,12 +5,15 @@ use std::time::Instant;
 
 use stateright::{Checker, Expectation, HasDiscoveries};
 
-use super::counts::counted;
+use super::counts::{counted, listed, listed_scenario};
 use super::*;
 
 impl Protocol {
     /// Every state within the budget keeps every promise.
     pub(super) fn holds(self) {
+        if listed("every promise", &self) {
+            return;
+        }
         let began = Instant::now();
         let checker = self.checker().threads(2).spawn_bfs().join();
         let (states, depth, seconds) =
@@ -29,6 +32,9 @@ impl Protocol {
 
     /// Every state within the budget keeps this promise.
     pub(super) fn keeps(self, promise: &'static str) {
+        if listed(promise, &self) {
+            return;
+        }
         let found = HasDiscoveries::AnyOf([promise].into());
         let checker = self.checker().threads(2).finish_when(found).spawn_bfs().join();
         let path = checker.discovery(promise).map(|path| path.into_actions());
@@ -40,6 +46,9 @@ impl Protocol {
 
     /// From every state within the budget an end can be reached.
     pub(super) fn always_may_end(self) {
+        if listed("an end", &self) {
+            return;
+        }
         let began = Instant::now();
         let graph = Graph::of(&self);
         let stuck = graph.without_end();
@@ -57,6 +66,9 @@ impl Protocol {
 
     /// The shortest way to a broken promise.
     pub(super) fn breaks(self, promise: &'static str) {
+        if listed_scenario().is_some() {
+            return;
+        }
         let began = Instant::now();
         let found = HasDiscoveries::AnyOf([promise].into());
         let at_depth = |depth| {
@@ -79,11 +91,14 @@ impl Protocol {
 
 /// Whether there is time for larger budgets.
 pub(super) fn soak() -> bool {
-    std::env::var_os("MODEL_SOAK").is_some()
+    std::env::var_os("MODEL_SOAK").is_some() || listed_scenario().is_some()
 }
 
 /// The name of the test.
-fn scenario() -> String {
+pub(super) fn scenario() -> String {
+    if let Some(name) = listed_scenario() {
+        return name.into();
+    }
     let thread = std::thread::current();
     let name = thread.name().unwrap_or_default();
     name.rsplit("::").next().unwrap_or(name).to_string()

@@ -8,17 +8,22 @@
 //! Proved within the budgets (`properties`): at most one live batch bills a line, and a line with an answer is never
 //! sent again; every batch is recorded, told to stop, or asked about; every answer that came back is in the results;
 //! the outcomes of all lines sum up; results are written once; what is staged stays for as long as somebody needs it;
+//! no batch is stopped that its job wants, no file deleted that a running one is made of, and nothing let go that would run on unseen;
 //! nothing rests but at an end or where somebody is told, and from every state an end can be reached; every write of
 //! the journal is one step forward. `mutants` breaks each rule of the protocol in the executor around `decide`, or in
 //! what it is shown, and the shortest way to a broken promise is found.
 //!
 //! What may happen at any time (`config::Budget`): a replica crashes, pauses between any two effects, or decides on an
-//! object that has changed since it was read; a reply of the provider or of the storage is lost; a POST stays in the
+//! object or a journal that has changed since it was read; a reply of the provider or of the storage is lost; a POST stays in the
 //! network for however long and arrives after its sender gave up, or twice; a gateway says that it refused it, whatever
 //! became of it; the provider has no room, or turns a batch away, as a whole or for its size; a batch shows late in the list; a replica takes the storage for careless; the object is created again,
 //! restored, edited, suspended or deleted, or lives in a cluster that is copied, where people have the work taken over;
 //! the input changes; the credential becomes another account's; a person answers; what lies below `_batchjob/` is
 //! emptied once the job is done, or the journal is lost before.
+//!
+//! A replica decides on its last look, which may be an older one: of the object, of the journal, or of both (`Budget::old_looks`). Steps
+//! for which production makes a fresh look ([`Step::freshness`]) are decided on one here, and all others on the old one. In
+//! `old_looks` the fresh look is taken from each kind of step that has one.
 //!
 //! Calls at the provider run beside decisions: that is explored where a scenario says so (`Protocol::beside`), with what a search
 //! or a deletion found known at any later time, or never; elsewhere a call is over before its replica decides again.
@@ -54,6 +59,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+/// Tests with their names.
+macro_rules! named {
+    ($($test:ident),* $(,)?) => { [$((stringify!($test), $test as fn())),*] };
+}
+
 mod actions;
 mod around;
 mod beginning;
@@ -61,10 +71,13 @@ mod config;
 mod counts;
 mod decisions;
 mod effects;
+mod endings;
 mod explore;
 mod forget;
 mod lawful;
+mod looks;
 mod mutants;
+mod old_looks;
 mod properties;
 mod results;
 mod scenarios;
@@ -76,9 +89,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use batchjob_operator::api::{DeletionPolicy, InputStatus, Lock, Outcome, ProviderFilePolicy, RequestCounts};
 use batchjob_operator::lifecycle::{
-    Answers, Attempt, AttemptState, Collected, Commit, Halved, JobView, Journal, Look, ManifestView, MaxFailed, Memory,
-    Observed, Owner, PartRef, Pass, Plan, Planned, Posted, Reading, Refusal, Rejection, Search, Seen, Shard, Short,
-    Slot, Step, Task, Tidied, Timing, Tries, Unanswered, decide,
+    Answers, Attempt, AttemptState, Collected, Commit, Freshness, Halved, JobView, Journal, Look, ManifestView,
+    MaxFailed, Memory, Observed, Owner, PartRef, Pass, Plan, Planned, Posted, Reading, Refusal, Rejection, Search,
+    Seen, Shard, Short, Slot, Step, Task, Tidied, Timing, Tries, Unanswered, decide,
 };
 use stateright::{Model, Property};
 
@@ -86,11 +99,19 @@ use actions::{Action, readers};
 use around::How;
 use config::{Budget, Deleted, LAG, Mutant, NEVER, Other, PATIENCE, Protocol, Start, Until};
 use decisions::remembered;
-use effects::{UNSTORED, last_moment, post, shard, take_for_a_permit};
+use effects::{UNSTORED, last_moment, note_post, post, shard, take_for_a_permit};
+use endings::ENDING;
 use explore::soak;
 use lawful::is_lawful;
-use properties::{GIVEN_UP, GOES_ON, NEEDED, NO_DOUBLE_PAY, NO_LOST_BATCH, NO_LOST_LINE, NOTHING_AFTER, SUMS_UP};
+use looks::{LastLook, Unread};
+use mutants::MUTANTS;
+use old_looks::OLD_LOOKS;
+use properties::{
+    FOR_FREE, GIVEN_UP, GOES_ON, IN_USE, LOOKED_AFTER, NEEDED, NO_DOUBLE_PAY, NO_LOST_BATCH, NO_LOST_LINE,
+    NOTHING_AFTER, SUMS_UP, WANTED,
+};
 use results::{LIMIT_PER_REQUEST, follow_up, halves, joined};
+use scenarios::SUBMITTING;
 use shared::Shared;
 use world::{Batch, BatchState, Beside, Doing, Finding, Folder, History, Post, Replica, Results, World, Write};
 use world::{answers_of, attempts, content, credential_of, parse};

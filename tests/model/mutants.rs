@@ -4,7 +4,10 @@ use super::*;
 
 const NONE: Budget = Budget::NONE;
 
-fn without(mutant: Mutant, model: Protocol, promise: &'static str) {
+/// Those that explore all of a space.
+pub(super) const MUTANTS: &[(&str, fn())] = &named![closing_before_deletion];
+
+pub(super) fn without(mutant: Mutant, model: Protocol, promise: &'static str) {
     Protocol { mutant: Some(mutant), ..model }.breaks(promise);
 }
 

@@ -9,6 +9,10 @@ pub(super) const SUMS_UP: &str = "the outcomes of all lines sum up to their numb
 pub(super) const NOTHING_AFTER: &str = "asks for nothing once the journal is closed, or results are there";
 pub(super) const NEEDED: &str = "what is staged stays until its results are there, or nothing can be sent";
 pub(super) const GIVEN_UP: &str = "asks for nothing once another cluster has the work";
+pub(super) const WANTED: &str = "tells no batch to stop that its job wants";
+pub(super) const IN_USE: &str = "deletes no file of a batch that is followed and runs";
+pub(super) const LOOKED_AFTER: &str = "lets nothing go whose batches run on, and nobody looks after them";
+pub(super) const FOR_FREE: &str = "has sent nothing where status says that the failure cost nothing";
 pub(super) const GOES_ON: &str = "rests only at an end, or where somebody is told";
 
 impl Model for Protocol {
@@ -44,6 +48,8 @@ impl Model for Protocol {
             | Action::Transfer(replica)
             | Action::ReadShort(replica)
             | Action::LetGo { replica, .. } => self.finish(&mut w, replica, action)?,
+            Action::KeepLook(replica) => w.keep_look(replica)?,
+            Action::Renew { replica, object } => w.renew(replica, object),
             _ => self.happen(&mut w, action)?,
         }
         Some(w.normalised(self))
@@ -82,6 +88,14 @@ fn safety() -> Vec<Property<Protocol>> {
         }),
         Property::<Protocol>::always(GIVEN_UP, |_, w| !w.history.asked_when_taken),
         Property::<Protocol>::always(NEEDED, |_, w| !w.history.tidied_in_need),
+        Property::<Protocol>::always(WANTED, |_, w| !w.history.stopped_wanted),
+        Property::<Protocol>::always(IN_USE, |_, w| !w.history.deleted_in_use),
+        Property::<Protocol>::always(LOOKED_AFTER, |_, w| !w.history.left_running),
+        Property::<Protocol>::always(FOR_FREE, |_, w| {
+            let failed = |o: &JobView| o.finished && o.lock.is_none();
+            let sent = |o: &JobView| w.journal.as_ref().is_some_and(|j| j.owner == o.owner && j.has_intents());
+            !w.objects.iter().flatten().any(|o| failed(o) && sent(o))
+        }),
         Property::<Protocol>::always("results are written once", |_, w| !w.history.replaced),
         Property::<Protocol>::always(NOTHING_AFTER, |_, w| !w.history.asked_when_closed && !w.history.asked_when_done),
         Property::<Protocol>::always("every write is one step forward", |_, w| {

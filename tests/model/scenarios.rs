@@ -1,21 +1,45 @@
-//! What holds, whatever happens within a budget.
+//! What holds from the opening of the journal to a recorded batch, whatever happens within a budget.
 
+use super::endings::ending_one;
 use super::*;
 
 fn submitting(budget: Budget) {
     Protocol::submitting(budget).holds();
 }
 
-fn ending(budget: Budget) {
-    Protocol::ending(budget).holds();
-}
-
-/// The same with one shard.
-fn ending_one(budget: Budget) {
-    Protocol { lines: 1, ..Protocol::ending(budget) }.holds();
-}
-
 const NONE: Budget = Budget::NONE;
+
+/// Every scenario here, by its name.
+pub(super) const SUBMITTING: &[(&str, fn())] = &named![
+    crashes_and_lost_replies,
+    lost_replies_of_the_storage,
+    rights_that_outlive_their_last_moment,
+    a_provider_without_room,
+    a_gateway_that_refuses_what_it_may_have_made,
+    a_batch_that_is_more_than_the_account_takes_is_halved,
+    a_storage_taken_for_careless,
+    suspended_and_resumed,
+    created_again,
+    created_again_for_other_work,
+    deleted,
+    deleted_and_created_again,
+    deleted_in_two_minds,
+    calls_run_beside_further_decisions,
+    two_shards_side_by_side,
+    a_gateway_that_repeats_a_post,
+    the_credential_becomes_another_accounts_and_comes_back,
+    a_person_answers,
+    a_provider_that_takes_deleted_files,
+    a_spec_that_changes_under_its_lock,
+    a_source_that_changes_between_two_passes,
+    status_is_lost_or_an_older_one_comes_back,
+    copied_to_another_cluster,
+    taken_over_by_another_cluster_and_taken_back,
+    clocks_further_apart_than_a_right_to_post_lasts,
+    a_batch_that_the_provider_forgot_is_sent_again_on_a_persons_word,
+    a_cluster_is_cloned,
+    a_journal_is_left_and_taken_by_a_neighbour,
+];
 
 #[test]
 fn crashes_and_lost_replies() {
@@ -245,175 +269,4 @@ fn a_journal_is_left_and_taken_by_a_neighbour() {
     let neighbour = |budget| Protocol { other: Some(Other::Neighbour), ..Protocol::submitting(budget) };
     neighbour(Budget { deletions: 1, lost_replies: 1, ..NONE }).holds();
     neighbour(Budget { bad_proofs: 1, recreations: 1, ..NONE }).holds();
-}
-
-#[test]
-fn collected_and_written() {
-    ending(Budget { crashes: 2, failures: 1, ..NONE });
-    ending(Budget { lost_writes: 1, ..NONE });
-}
-
-#[test]
-fn settled_shards_that_leave_the_head_of_the_journal() {
-    Protocol::sealing(NONE).holds();
-    Protocol { lines: 1, ..Protocol::sealing(Budget { expiries: 1, crashes: 1, ..NONE }) }.holds();
-    if soak() {
-        Protocol::sealing(Budget { expiries: 1, ..NONE }).holds();
-        Protocol::sealing(Budget { crashes: 1, ..NONE }).holds();
-        Protocol::sealing(Budget { expiries: 1, crashes: 1, ..NONE }).holds();
-        Protocol::sealing(Budget { lost_writes: 1, failures: 1, ..NONE }).holds();
-        Protocol::sealing(Budget { deletions: 1, recreations: 1, ..NONE }).holds();
-    }
-}
-
-#[test]
-fn another_round_of_what_has_no_answer() {
-    Protocol { attempts: 1, ..Protocol::ending(Budget { expiries: 1, ..NONE }) }.holds();
-    if soak() {
-        ending(Budget { expiries: 1, ..NONE });
-        ending_one(Budget { expiries: 1, crashes: 1, ..NONE });
-        Protocol { attempts: 1, ..Protocol::ending(Budget { expiries: 1, crashes: 1, ..NONE }) }.holds();
-        ending(Budget { expiries: 1, crashes: 1, ..NONE });
-        ending_one(Budget { expiries: 1, failures: 1, crashes: 1, ..NONE });
-        ending(Budget { expiries: 1, failures: 1, ..NONE });
-    }
-}
-
-#[test]
-fn files_that_are_not_whole_yet() {
-    ending_one(Budget { short_readings: 2, crashes: 1, ..NONE });
-    ending_one(Budget { short_readings: 1, deletions: 1, ..NONE });
-    Protocol { attempts: 1, ..Protocol::ending(Budget { short_readings: 1, ..NONE }) }.holds();
-}
-
-#[test]
-fn an_answer_that_nobody_can_read() {
-    ending_one(Budget { garbles: 1, short_readings: 1, crashes: 1, ..NONE });
-    Protocol { attempts: 1, ..Protocol::ending(Budget { garbles: 1, ..NONE }) }.holds();
-}
-
-#[test]
-fn a_batch_is_turned_away_as_a_whole() {
-    ending_one(Budget { rejections: 1, ..NONE });
-    if soak() {
-        ending(Budget { rejections: 1, crashes: 1, ..NONE });
-    }
-}
-
-#[test]
-fn too_many_failures() {
-    let max_failed = Some(MaxFailed::Count(0));
-    Protocol { max_failed, attempts: 1, ..Protocol::ending(Budget { failures: 1, expiries: 1, ..NONE }) }.holds();
-}
-
-#[test]
-fn a_limit_that_changes() {
-    ending(Budget { limits: 1, failures: 1, ..NONE });
-    if soak() {
-        ending(Budget { limits: 1, failures: 1, expiries: 1, ..NONE });
-    }
-}
-
-#[test]
-fn batches_that_do_not_end_after_the_deadline() {
-    let model = |budget| Protocol { deadline: Some(1), abandon_after: 1, lines: 1, ..Protocol::ending(budget) };
-    model(NONE).holds();
-    model(Budget { crashes: 1, ..NONE }).holds();
-    model(Budget { recreations: 1, ..NONE }).holds();
-    if soak() {
-        model(Budget { crashes: 1, recreations: 1, ..NONE }).holds();
-        Protocol { lines: 2, ..model(Budget { expiries: 1, ..NONE }) }.holds();
-        Protocol { start: Start::Planned, ..model(Budget { lost_replies: 1, ..NONE }) }.holds();
-    }
-}
-
-#[test]
-fn at_the_deadline() {
-    let deadline = Some(1);
-    Protocol { deadline, lines: 1, ..Protocol::ending(Budget { expiries: 1, ..NONE }) }.holds();
-    Protocol { deadline, start: Start::Planned, ..Protocol::whole(NONE) }.holds();
-    if soak() {
-        Protocol { deadline, ..Protocol::ending(Budget { expiries: 1, ..NONE }) }.holds();
-        Protocol { deadline, start: Start::Planned, ..Protocol::whole(Budget { lost_replies: 1, ..NONE }) }.holds();
-    }
-}
-
-#[test]
-fn suspended_between_two_rounds() {
-    Protocol { attempts: 1, lines: 1, ..Protocol::ending(Budget { expiries: 1, flips: 1, ..NONE }) }.holds();
-    if soak() {
-        ending(Budget { expiries: 1, flips: 1, ..NONE });
-    }
-}
-
-#[test]
-fn deleted_while_batches_run() {
-    for policy in [DeletionPolicy::Cancel, DeletionPolicy::Orphan] {
-        let one = |budget| Protocol { policy, lines: 1, ..Protocol::ending(budget) };
-        one(Budget { deletions: 1, crashes: 1, ..NONE }).holds();
-        if soak() {
-            one(Budget { deletions: 1, recreations: 1, ..NONE }).holds();
-            Protocol { policy, ..Protocol::ending(Budget { deletions: 1, crashes: 1, ..NONE }) }.holds();
-        }
-    }
-}
-
-#[test]
-fn created_again_or_restored_while_batches_run_and_after() {
-    ending_one(Budget { recreations: 1, crashes: 1, ..NONE });
-    ending_one(Budget { restores: 1, crashes: 1, ..NONE });
-    if soak() {
-        ending(Budget { recreations: 1, crashes: 1, ..NONE });
-        ending(Budget { restores: 1, crashes: 1, ..NONE });
-    }
-}
-
-#[test]
-fn swept_once_it_is_done_and_created_again() {
-    Protocol { lines: 1, ..Protocol::ending(Budget { sweeps: 1, recreations: 1, crashes: 1, ..NONE }) }.holds();
-}
-
-#[test]
-fn the_credential_changes_while_batches_run() {
-    ending_one(Budget { rotations: 1, answers: 1, ..NONE });
-    ending_one(Budget { rotations: 2, ..NONE });
-}
-
-#[test]
-fn from_the_opening_to_results() {
-    Protocol::whole(Budget { lost_replies: 1, ..NONE }).holds();
-    Protocol { other: Some(Other::Clone), ..Protocol::whole(NONE) }.holds();
-    Protocol { other: Some(Other::Copy), ..Protocol::whole(NONE) }.holds();
-    if soak() {
-        Protocol::whole(Budget { crashes: 1, ..NONE }).holds();
-        Protocol::whole(Budget { failures: 1, ..NONE }).holds();
-        Protocol { attempts: 1, ..Protocol::whole(Budget { expiries: 1, ..NONE }) }.holds();
-        Protocol::whole(Budget { expiries: 1, ..NONE }).holds();
-        Protocol::whole(Budget { recreations: 1, ..NONE }).holds();
-    }
-}
-
-#[test]
-fn an_end_can_always_be_reached() {
-    let one = |budget| Protocol { lines: 1, ..Protocol::ending(budget) };
-    Protocol::submitting(NONE).always_may_end();
-    one(Budget { crashes: 1, failures: 1, ..NONE }).always_may_end();
-    one(Budget { deletions: 1, failures: 1, ..NONE }).always_may_end();
-    if soak() {
-        Protocol::submitting(Budget { crashes: 1, lost_replies: 1, ..NONE }).always_may_end();
-        Protocol::submitting(Budget { recreations: 1, ..NONE }).always_may_end();
-        Protocol::ending(Budget { expiries: 1, crashes: 1, ..NONE }).always_may_end();
-    }
-}
-
-#[test]
-fn a_journal_is_lost_and_given_up_on_a_persons_word() {
-    ending(Budget { lost_journals: 1, answers: 1, ..NONE });
-    ending_one(Budget { lost_journals: 1, answers: 1, crashes: 1, ..NONE });
-    if soak() {
-        ending_one(Budget { lost_journals: 1, answers: 1, crashes: 1, expiries: 1, ..NONE });
-        ending(Budget { lost_journals: 1, answers: 1, crashes: 1, ..NONE });
-        ending(Budget { lost_journals: 1, answers: 1, expiries: 1, ..NONE });
-        ending(Budget { lost_journals: 1, answers: 1, crashes: 1, expiries: 1, ..NONE });
-    }
 }

@@ -50,8 +50,10 @@ pub(super) struct Replica {
     pub memory: Shared<Memory>,
     /// The uid of the object that the memory is about.
     pub of: String,
-    /// An object that was read before it changed, and when.
+    /// An object that was read before it changed, and when: who is slow acts on it once, as on one that was read for the act.
     pub stale: Option<(Shared<JobView>, i64)>,
+    /// The last look, until it is renewed; None: it shows the world as it is.
+    pub look: Option<LastLook>,
     pub doing: Doing,
     /// Calls at the provider that run beside further decisions.
     pub beside: Beside,
@@ -167,6 +169,12 @@ pub(super) struct History {
     /// What somebody needs was tidied away.
     pub tidied_in_need: bool,
     pub crashed_while_ending: bool,
+    /// A batch that its job wants was told to stop.
+    pub stopped_wanted: bool,
+    /// A file was deleted that a batch is made of which is followed and runs.
+    pub deleted_in_use: bool,
+    /// An object was let go whose batches run on, and nobody looks after them.
+    pub left_running: bool,
 }
 
 impl Beside {
@@ -212,7 +220,8 @@ impl World {
             Doing::Writing(write) | Doing::Joining(_, Some(write)) => Some(write),
             _ => None,
         });
-        writes.chain(&self.late).map(|w| &w.next).chain(&self.journal).map(|j| &**j)
+        let seen = self.replicas.iter().filter_map(|r| r.look.as_ref()?.journal.as_ref()?.as_ref());
+        writes.chain(&self.late).map(|w| &w.next).chain(&self.journal).chain(seen).map(|j| &**j)
     }
 
     /// The journal's attempts, and those that may yet become its.
@@ -359,7 +368,12 @@ impl World {
     }
 
     pub(super) fn apply(&mut self, write: &Write, mutant: Option<Mutant>) -> bool {
-        let unjudged = mutant == Some(Mutant::WritesUnjudged) && self.journal.is_some() && write.judged.is_some();
+        let is_unjudged = match mutant {
+            Some(Mutant::WritesUnjudged) => true,
+            Some(Mutant::UnreadAndUnjudged(_)) => write.intent.is_some(),
+            _ => false,
+        };
+        let unjudged = is_unjudged && self.journal.is_some() && write.judged.is_some();
         let applied = unjudged || self.journal == write.judged;
         if applied {
             let taken = self.journal.as_ref().is_some_and(|j| j.owner != write.next.owner);
