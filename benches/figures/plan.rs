@@ -3,8 +3,12 @@
 #[path = "../../tests/support/recipe.rs"]
 mod support;
 
-use batchjob_operator::requests::{Held, Recipe, Source, pass};
-use futures::StreamExt;
+use std::sync::Arc;
+
+use batchjob_operator::requests::{Recipe, Source, pass};
+use batchjob_operator::store::Folder;
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -28,17 +32,18 @@ struct Line<'a> {
 pub fn measure() -> Figure {
     let bytes: Vec<u8> = (0..scaled(50_000)).flat_map(|i| input::line(i).into_bytes()).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = Arc::new(InMemory::new());
+    runtime.block_on(store.put(&"requests.jsonl".into(), PutPayload::from(bytes.clone()))).unwrap();
     let megabytes = bytes.len() as f64 / 1e6;
     let pairs: Vec<(f64, f64)> =
-        (0..PAIRS).map(|_| (megabytes / planned(&runtime, &bytes), megabytes / parsed(&bytes))).collect();
+        (0..PAIRS).map(|_| (megabytes / planned(&runtime, store.clone()), megabytes / parsed(&bytes))).collect();
     let name = format!("{megabytes:.0} MB checked and encoded in memory; serde_json parsing them into raw values");
     Figure::of_pairs("plan", name, "MB/s of one core", &pairs, Bar::AtLeast(0.7))
 }
 
 /// Seconds of CPU that a pass takes.
-fn planned(runtime: &tokio::runtime::Runtime, bytes: &[u8]) -> f64 {
-    let held = Held { name: "requests".into(), file: "requests.jsonl".into(), bytes: bytes.to_vec() };
-    let source = Source::Held { name: "requests".into(), pieces: futures::stream::iter([Ok(held)]).boxed() };
+fn planned(runtime: &tokio::runtime::Runtime, store: Arc<dyn ObjectStore>) -> f64 {
+    let source = Source::Objects { folder: Folder::of(store, "memory://in/", ""), name: "requests.jsonl".into() };
     let (recipe, spool) = (recipe(), std::env::temp_dir());
     let began = cpu();
     let passed = runtime.block_on(pass(source, &recipe, None, &spool)).unwrap();

@@ -16,7 +16,9 @@ pub fn clip(text: String, max: usize) -> String {
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
 }
 
 /// Unix milliseconds as a clock time for people, such as `Nov 29 21:40:00 UTC`: with its day, for a next try may be tomorrow.

@@ -1,5 +1,7 @@
 //! What is checked of every request before anything is paid.
 
+use std::borrow::Cow;
+
 use super::document::{Body, Entry, Line, Object};
 use super::hash::{HASH_BYTES, hash_of_request};
 use super::merge::{Defaults, Merged};
@@ -16,15 +18,22 @@ const MODEL_LIMIT: usize = 253;
 
 /// One request, sound.
 #[derive(Debug, PartialEq)]
-pub struct Request {
+pub struct Request<'a> {
     /// The user's name for it.
     pub custom_id: String,
     /// The model that it names, or the job's.
     pub model: String,
     /// What the endpoint is sent: as it was written, in one line, with the job's defaults behind its own fields.
-    pub body: String,
+    pub body: Cow<'a, str>,
     /// Hash of endpoint, model and body: the same for equal JSON.
     pub hash: [u8; HASH_BYTES],
+}
+
+impl Request<'_> {
+    /// The same, whatever becomes of the text that it was read from.
+    pub fn into_owned(self) -> Request<'static> {
+        Request { body: Cow::Owned(self.body.into_owned()), ..self }
+    }
 }
 
 /// What every request of a job shares.
@@ -69,7 +78,7 @@ impl Shape {
     ///
     /// # Errors
     /// What is wrong with it, never its content.
-    pub fn line(&self, line: &[u8], format: InputFormat) -> Result<Request, String> {
+    pub fn line<'a>(&self, line: &'a [u8], format: InputFormat) -> Result<Request<'a>, String> {
         let text = utf8(line)?;
         let line = Line::read(text).map_err(|fault| match (fault, format) {
             (Fault::NotAnObject, InputFormat::Requests) => {
@@ -135,7 +144,7 @@ impl Shape {
     ///
     /// # Errors
     /// What is wrong with it, never its content.
-    pub fn row_line(&self, line: &[u8], template: &Template) -> Result<Request, String> {
+    pub fn row_line(&self, line: &[u8], template: &Template) -> Result<Request<'static>, String> {
         let text = utf8(line)?;
         let row = Object::read(text).map_err(|fault| match fault {
             Fault::NotAnObject => "is not a JSON object of columns such as {\"id\": …}".into(),
@@ -148,11 +157,11 @@ impl Shape {
     ///
     /// # Errors
     /// What is wrong with it, never its content.
-    pub fn row(&self, row: &Texts, template: &Template) -> Result<Request, String> {
+    pub fn row(&self, row: &Texts, template: &Template) -> Result<Request<'static>, String> {
         self.filled(&Row::Texts(row), template)
     }
 
-    fn filled(&self, row: &Row<'_>, template: &Template) -> Result<Request, String> {
+    fn filled(&self, row: &Row<'_>, template: &Template) -> Result<Request<'static>, String> {
         let (custom_id, body) = template.expand(row)?;
         let body = Object::read_and_spell(&body).map_err(|fault| match fault {
             Fault::TooDeep => {
@@ -160,14 +169,14 @@ impl Shape {
             }
             _ => format!("makes, with the template, a request that {}", faulty_line(&body, fault)),
         })?;
-        self.request(custom_id, &body)
+        self.request(custom_id, &body).map(Request::into_owned)
     }
 
     /// Checks a request whatever it was written as.
     ///
     /// # Errors
     /// What is wrong with it, never its content.
-    pub fn request(&self, custom_id: String, body: &Object<'_>) -> Result<Request, String> {
+    pub fn request<'a>(&self, custom_id: String, body: &Object<'a>) -> Result<Request<'a>, String> {
         if custom_id.is_empty() || custom_id.len() > CUSTOM_ID_LIMIT {
             return Err(format!("has a custom id of {} bytes; 1 to {CUSTOM_ID_LIMIT} are allowed", custom_id.len()));
         }
@@ -206,7 +215,7 @@ impl Shape {
 /// # Errors
 /// Where they are none.
 pub fn utf8(bytes: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(bytes).map_err(|e| match bytes {
+    simdutf8::compat::from_utf8(bytes).map_err(|e| match bytes {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is not UTF-8 (it looks like UTF-16); store it as UTF-8".into(),
         _ => format!("is not UTF-8 (byte {}); store it as UTF-8", e.valid_up_to() + 1),
     })

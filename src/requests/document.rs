@@ -13,8 +13,10 @@ pub struct Object<'a> {
     whole: Range<usize>,
     /// In the order of their keys.
     fields: Vec<Field<'a>>,
-    /// Their values, spelled, where that was asked for.
+    /// It, spelled with its fields in the order in which they are written, where that was asked for.
     spelled: String,
+    /// Whether it is written in one line.
+    is_one_line: bool,
 }
 
 impl<'a> Object<'a> {
@@ -55,12 +57,18 @@ impl<'a> Object<'a> {
         }
         let start = reader.here();
         let fields = reader.object(depth)?;
-        Ok(Object { text, whole: start..reader.at(), fields, spelled: reader.spelled() })
+        let (spelled, is_one_line) = (reader.spelled(), reader.is_one_line());
+        Ok(Object { text, whole: start..reader.at(), fields, spelled, is_one_line })
     }
 
     /// As it is written.
     pub fn written(&self) -> &'a str {
         &self.text[self.whole.clone()]
+    }
+
+    /// Whether it is written in one line.
+    pub fn is_one_line(&self) -> bool {
+        self.is_one_line
     }
 
     /// What it stands in, and where.

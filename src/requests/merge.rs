@@ -1,5 +1,7 @@
 //! A body with what the job adds to it. Of its text, only that is changed.
 
+use std::borrow::Cow;
+
 use super::check::faulty_field;
 use super::document::{Object, in_one_line};
 use super::reader::{Fault, push_string};
@@ -116,16 +118,16 @@ fn is_unset(key: &str, value: &str) -> bool {
 }
 
 /// A body and what becomes of it.
-pub struct Merged<'a> {
-    body: &'a Object<'a>,
+pub struct Merged<'a, 't> {
+    body: &'a Object<'t>,
     /// Fields of the body that are as good as absent, by their place in it; each with what takes its place.
     unset: Vec<(usize, Option<&'a DefaultField>)>,
     /// What the body has no field for; in the order in which it is written.
     added: Vec<&'a DefaultField>,
 }
 
-impl<'a> Merged<'a> {
-    pub fn new(body: &'a Object<'a>, defaults: &'a Defaults) -> Merged<'a> {
+impl<'a, 't> Merged<'a, 't> {
+    pub fn new(body: &'a Object<'t>, defaults: &'a Defaults) -> Merged<'a, 't> {
         let is_unset = |i: &usize| is_unset(&body.fields()[*i].key, body.value(*i));
         let mut unset: Vec<_> = (0..body.fields().len()).filter(is_unset).map(|i| (i, None)).collect();
         let mut added = vec![];
@@ -162,15 +164,15 @@ impl<'a> Merged<'a> {
     }
 
     /// What is sent: the body as it is written, in one line, with what is added behind its own fields.
-    pub fn sent(&self) -> String {
+    pub fn sent(&self) -> Cow<'t, str> {
         let added = self.added.iter().any(|default| !default.is_unset());
         let sent = match added || !self.unset.is_empty() {
-            true => self.spliced(),
-            false => self.body.written().into(),
+            true => Cow::Owned(self.spliced()),
+            false => Cow::Borrowed(self.body.written()),
         };
-        match in_one_line(&sent) {
-            std::borrow::Cow::Borrowed(_) => sent,
-            std::borrow::Cow::Owned(in_one_line) => in_one_line,
+        match self.body.is_one_line() {
+            true => sent,
+            false => Cow::Owned(in_one_line(&sent).into_owned()),
         }
     }
 

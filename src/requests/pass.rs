@@ -282,13 +282,13 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    fn inline_request(&self, reading: &mut Reading, request: InlineRequest) -> Result<Request, String> {
+    fn inline_request(&self, reading: &mut Reading, request: InlineRequest) -> Result<Request<'static>, String> {
         let written = request.written()?;
         let body = Object::read_and_spell(written.json)
             .map_err(|fault| format!("has a `{}` that {}", written.field, faulty_field(written.json, fault)))?;
         let custom_id = Value::from(request.custom_id.as_str());
         reading.count(format!("[{custom_id},{}]", body.known_by()).as_bytes());
-        self.shape.request(request.custom_id.clone(), &body)
+        self.shape.request(request.custom_id.clone(), &body).map(Request::into_owned)
     }
 
     /// What every request of the job shares.
@@ -326,7 +326,7 @@ impl<'a> Pass<'a> {
         &mut self,
         origin: &Origin,
         line: impl Into<Option<u64>>,
-        checked: Result<Request, String>,
+        checked: Result<Request<'_>, String>,
     ) -> Result<(), PassError> {
         let line = line.into();
         self.taken += 1;
@@ -351,7 +351,7 @@ impl<'a> Pass<'a> {
         let index = self.requests;
         self.requests += 1;
         // Once something is wrong nothing is sent: go on reading for the report only.
-        if self.problems.count() > 0 {
+        if self.problems.count() > 0 || self.writer.is_none() {
             return Ok(());
         }
         let request_hash = RequestHash::of(self.recipe.hash_version, hex(&request.hash));
@@ -360,7 +360,7 @@ impl<'a> Pass<'a> {
     }
 
     /// The request, or what is wrong with it beside the others.
-    fn fits_the_others(&mut self, request: Request) -> Result<Result<Request, String>, StoreError> {
+    fn fits_the_others<'r>(&mut self, request: Request<'r>) -> Result<Result<Request<'r>, String>, StoreError> {
         if !self.seen.insert(&request.custom_id)? {
             return Ok(Err("has a custom id that an earlier request has; give each its own".into()));
         }

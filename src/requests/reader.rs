@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use memchr::memchr2;
+use wide::u8x16;
 
 use super::number;
 
@@ -48,13 +48,17 @@ pub struct Reader<'a> {
     at: usize,
     /// What was read so far, spelled; None where nobody asks.
     spelled: Option<String>,
+    /// Room for what is put into another order.
+    aside: String,
     /// Fields of open objects.
     fields: usize,
+    /// Whether what was read so far stands in one line.
+    is_one_line: bool,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(text: &'a str) -> Self {
-        Reader { text, at: 0, spelled: None, fields: 0 }
+        Reader { text, at: 0, spelled: None, aside: String::new(), fields: 0, is_one_line: true }
     }
 
     /// Spells what is read from now on.
@@ -67,6 +71,11 @@ impl<'a> Reader<'a> {
         self.spelled.take().unwrap_or_default()
     }
 
+    /// Whether what was read so far stands in one line. Within strings no line ends: such a byte is no JSON there.
+    pub fn is_one_line(&self) -> bool {
+        self.is_one_line
+    }
+
     /// Where reading stopped.
     pub fn at(&self) -> usize {
         self.at
@@ -74,7 +83,8 @@ impl<'a> Reader<'a> {
 
     /// Where the next value, or whatever is not a space, begins.
     pub fn here(&mut self) -> usize {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.text.as_bytes().get(self.at) {
+        while let Some(space @ (b' ' | b'\t' | b'\n' | b'\r')) = self.text.as_bytes().get(self.at) {
+            self.is_one_line &= !matches!(space, b'\n' | b'\r');
             self.at += 1;
         }
         self.at
@@ -119,21 +129,28 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads an object: its fields, in the order of their keys. Their values are spelled one after the other.
+    /// Reads an object: its fields, in the order of their keys. They are spelled in the order in which they are written.
     pub fn object(&mut self, depth: usize) -> Result<Vec<Field<'a>>, Fault> {
         if depth > DEPTH_LIMIT {
             return Err(Fault::TooDeep);
         }
-        let mut fields = vec![];
+        let mut fields: Vec<Field<'a>> = vec![];
+        self.push("{");
         self.each_field(|reader, start, key| {
+            if let Some(out) = &mut reader.spelled {
+                spell_key(&key, fields.is_empty(), out);
+            }
             let from = reader.spelled_so_far();
             let value = reader.whole(depth + 1)?;
             fields.push(Field { key, start, value, spelled: from..reader.spelled_so_far() });
             reader.fields += 1;
             if reader.fields > FIELDS_LIMIT { Err(Fault::TooManyFields) } else { Ok(()) }
         })?;
+        self.push("}");
         self.fields -= fields.len();
-        fields.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        if !fields.is_sorted_by(|a, b| a.key < b.key) {
+            fields.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        }
         let twice = fields.windows(2).any(|pair| pair[0].key == pair[1].key);
         if twice { Err(Fault::Twice) } else { Ok(fields) }
     }
@@ -144,11 +161,7 @@ impl<'a> Reader<'a> {
             b'{' => {
                 let start = self.spelled_so_far();
                 let fields = self.object(depth)?;
-                if let Some(out) = &mut self.spelled {
-                    let values = out.split_off(start);
-                    let value = |field: &Field<'_>| field.spelled.start - start..field.spelled.end - start;
-                    spell_object(fields.iter().map(|f| (&f.key, &values[value(f)])), out);
-                }
+                self.sort(&fields, start);
                 Ok(())
             }
             b'[' => self.list(depth),
@@ -157,6 +170,19 @@ impl<'a> Reader<'a> {
             b'n' => self.copy_word("null"),
             _ => self.copy_number(),
         }
+    }
+
+    /// Puts an object that was spelled from `start` on into the order of its keys.
+    fn sort(&mut self, fields: &[Field<'a>], start: usize) {
+        let Some(out) = &mut self.spelled else { return };
+        if fields.is_sorted_by_key(|field| field.spelled.start) {
+            return;
+        }
+        self.aside.clear();
+        self.aside.push_str(&out[start..]);
+        out.truncate(start);
+        let value = |field: &Field<'_>| field.spelled.start - start..field.spelled.end - start;
+        spell_object(fields.iter().map(|field| (&field.key, &self.aside[value(field)])), out);
     }
 
     fn list(&mut self, depth: usize) -> Result<(), Fault> {
@@ -236,10 +262,11 @@ impl<'a> Reader<'a> {
         let bytes = self.text.as_bytes();
         let (start, mut escapes) = (self.at, Escapes::None);
         loop {
-            let rest = bytes.get(self.at..).ok_or(Fault::Syntax)?;
-            self.at += memchr2(b'"', b'\\', rest).ok_or(Fault::Syntax)?;
-            if bytes[self.at] == b'"' {
-                break;
+            self.at = special(bytes, self.at).ok_or(Fault::Syntax)?;
+            match bytes[self.at] {
+                b'"' => break,
+                b'\\' => {}
+                _control => return Err(Fault::Syntax),
             }
             escapes = match bytes.get(self.at + 1).ok_or(Fault::Syntax)? {
                 b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't' if escapes != Escapes::Other => Escapes::Usual,
@@ -247,14 +274,25 @@ impl<'a> Reader<'a> {
             };
             self.at += 2;
         }
-        // The least byte, rather than the first that is too small: that can be told of many bytes at once.
-        let least = bytes[start..self.at].iter().fold(u8::MAX, |least, byte| least.min(*byte));
         self.at += 1;
-        if least < b' ' {
-            return Err(Fault::Syntax);
-        }
         Ok(Token { text: &self.text[start - 1..self.at], escapes })
     }
+}
+
+/// The next byte, from `at` on, that is not a plain part of a string: a quote, a backslash or a control character.
+fn special(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let (quote, backslash, last_control) = (u8x16::splat(b'"'), u8x16::splat(b'\\'), u8x16::splat(b' ' - 1));
+    while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+        let block = u8x16::new(*block);
+        let is_control = block.min(last_control).simd_eq(block);
+        let found = (block.simd_eq(quote) | block.simd_eq(backslash) | is_control).to_bitmask();
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize);
+        }
+        at += size_of::<u8x16>();
+    }
+    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | ..b' ');
+    bytes.get(at..)?.iter().position(is_special).map(|i| at + i)
 }
 
 /// A string as it is written, with its quotes.
@@ -311,16 +349,17 @@ pub fn push_escaped(text: &str, out: &mut String) {
 pub fn spell_object<'a>(fields: impl Iterator<Item = (&'a Cow<'a, str>, &'a str)>, out: &mut String) {
     out.push('{');
     for (i, (key, value)) in fields.enumerate() {
-        if i > 0 {
-            out.push(',');
-        }
-        match key {
-            // It has no escapes, and needs none.
-            Cow::Borrowed(key) => out.extend(["\"", key, "\""]),
-            Cow::Owned(key) => push_string(key, out),
-        }
-        out.push(':');
+        spell_key(key, i == 0, out);
         out.push_str(value);
     }
     out.push('}');
+}
+
+/// A key of an object, with what separates it from the field before and from its value.
+fn spell_key(key: &str, is_first: bool, out: &mut String) {
+    if !is_first {
+        out.push(',');
+    }
+    push_string(key, out);
+    out.push(':');
 }

@@ -6,6 +6,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::io::AsyncReadExt;
 
+use super::check::Request;
 use super::compression::{self, Content, Sizes};
 use super::pass::{Origin, Pass, PassError};
 use super::read::{Broken, Reading, broken, one_at_a_time};
@@ -94,7 +95,7 @@ impl Reading {
         stored: &Stored,
         unpacked: Unpacked,
         template: &Template,
-    ) -> Option<Result<super::check::Request, String>> {
+    ) -> Option<Result<Request<'static>, String>> {
         match (unpacked.too_large, self.limit.then) {
             (true, OnTooLarge::Fail) => return Some(Err(self.limit.exceeded(stored.object.size))),
             (true, OnTooLarge::Skip) => {
