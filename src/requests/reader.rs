@@ -268,10 +268,8 @@ impl<'a> Reader<'a> {
                 b'\\' => {}
                 _control => return Err(Fault::Syntax),
             }
-            escapes = match bytes.get(self.at + 1).ok_or(Fault::Syntax)? {
-                b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't' if escapes != Escapes::Other => Escapes::Usual,
-                _ => Escapes::Other,
-            };
+            let escaped = bytes.get(self.at + 1).ok_or(Fault::Syntax)?;
+            escapes = escapes.max(ESCAPES[usize::from(*escaped)]);
             self.at += 2;
         }
         self.at += 1;
@@ -280,19 +278,22 @@ impl<'a> Reader<'a> {
 }
 
 /// The next byte, from `at` on, that is not a plain part of a string: a quote, a backslash or a control character.
-fn special(bytes: &[u8], mut at: usize) -> Option<usize> {
+#[inline]
+fn special(bytes: &[u8], at: usize) -> Option<usize> {
+    const LANES: usize = size_of::<u8x16>();
     let (quote, backslash, last_control) = (u8x16::splat(b'"'), u8x16::splat(b'\\'), u8x16::splat(b' ' - 1));
-    while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+    let rest = bytes.get(at..)?;
+    let (blocks, tail) = rest.as_chunks::<LANES>();
+    for (i, block) in blocks.iter().enumerate() {
         let block = u8x16::new(*block);
         let is_control = block.min(last_control).simd_eq(block);
         let found = (block.simd_eq(quote) | block.simd_eq(backslash) | is_control).to_bitmask();
         if found != 0 {
-            return Some(at + found.trailing_zeros() as usize);
+            return Some(at + i * LANES + found.trailing_zeros() as usize);
         }
-        at += size_of::<u8x16>();
     }
     let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | ..b' ');
-    bytes.get(at..)?.iter().position(is_special).map(|i| at + i)
+    tail.iter().position(is_special).map(|i| bytes.len() - tail.len() + i)
 }
 
 /// A string as it is written, with its quotes.
@@ -302,7 +303,8 @@ struct Token<'a> {
     escapes: Escapes,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Which escapes a string has: the least usual of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Escapes {
     None,
     /// Those that `serde_json` would write the same.
@@ -310,6 +312,17 @@ enum Escapes {
     /// Others, or wrong ones.
     Other,
 }
+
+/// What a backslash makes of each byte behind it. A table, for nobody can predict which comes next.
+const ESCAPES: [Escapes; 256] = {
+    let (mut escapes, usual) = ([Escapes::Other; 256], *br#""\bfnrt"#);
+    let mut i = 0;
+    while i < usual.len() {
+        escapes[usual[i] as usize] = Escapes::Usual;
+        i += 1;
+    }
+    escapes
+};
 
 impl<'a> Token<'a> {
     fn text(self) -> Result<Cow<'a, str>, Fault> {
