@@ -67,7 +67,7 @@ pub async fn open<'a>(
         }
         told => told,
     };
-    let buffered = BufReader::with_capacity(128 << 10, stored);
+    let buffered = BufReader::with_capacity(64 << 10, stored);
     let content: Content<'a> = match compression {
         InputCompression::Gzip => {
             let mut decoder = GzipDecoder::new(buffered);

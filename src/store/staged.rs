@@ -188,7 +188,7 @@ async fn in_store(folder: &Folder, name: &str) -> Result<BoxStream<'static, std:
 }
 
 fn decoded(stored: BoxStream<'static, std::io::Result<Bytes>>) -> impl AsyncRead + Unpin + Send + 'static {
-    let reader = BufReader::with_capacity(128 << 10, StreamReader::new(stored));
+    let reader = BufReader::with_capacity(64 << 10, StreamReader::new(stored));
     let unpacked = ZstdDecoder::with_params(reader, &[DParameter::window_log_max(WINDOW_LOG_LIMIT)]);
     InspectReader::new(unpacked, |bytes| super::unpacked(bytes.len() as u64))
 }
@@ -240,7 +240,7 @@ fn verified_of(
         let (wanted, name) = (wanted.clone(), name.clone());
         async move {
             let Some((mut reader, mut digest)) = state else { return Ok(None) };
-            let mut chunk = BytesMut::with_capacity(128 << 10);
+            let mut chunk = BytesMut::with_capacity(64 << 10);
             if reader.read_buf(&mut chunk).await? == 0 {
                 return match digest.is_none_or(|digest| hex(digest.finish().as_ref()) == wanted) {
                     true => Ok(None),
