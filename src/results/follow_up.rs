@@ -82,8 +82,7 @@ impl Took {
             && let Some(last) = request.answer
         {
             let last = loaded(Some(last)).await?;
-            let PartLine { line, .. } = serde_json::from_slice(&last).map_err(corrupt)?;
-            let line: ProviderLine = serde_json::from_str(line.get()).map_err(corrupt)?;
+            let PartLine::<ProviderLine> { line, .. } = serde_json::from_slice(&last).map_err(corrupt)?;
             errors.add(line.code(), request.entry.index);
         }
         Ok(())

@@ -22,13 +22,12 @@ pub(super) enum Ended {
     Cancelled,
 }
 
-/// A line of a part: the request's index, how it ended, and the provider's line as it came.
+/// A line of a part: the request's index, how it ended, and the provider's line: as it came, or its frame where it is read.
 #[derive(Serialize, Deserialize)]
-pub(super) struct PartLine<'a> {
+pub(super) struct PartLine<L> {
     pub index: i64,
     pub ended: Ended,
-    #[serde(borrow)]
-    pub line: &'a RawValue,
+    pub line: L,
 }
 
 /// Bytes that [`head`] needs at most.

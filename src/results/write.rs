@@ -293,9 +293,9 @@ async fn join(
 
 /// The provider's line under the user's own id.
 fn handed_on<'a>(entry: &'a IndexEntry, line: &'a [u8]) -> Result<ResultLine<'a>, WriteError> {
-    let PartLine { line, .. } = serde_json::from_slice(line).map_err(corrupt)?;
-    let line: ProviderLine = serde_json::from_str(line.get()).map_err(corrupt)?;
-    Ok(ResultLine::new(entry, line.id, line.response, line.error))
+    let PartLine { line: ProviderLine { id, response, error, .. }, .. } =
+        serde_json::from_slice(line).map_err(corrupt)?;
+    Ok(ResultLine::new(entry, id, response, error))
 }
 
 /// The request as it was sent, under the user's own id: an input in OpenAI's format.
