@@ -90,3 +90,24 @@ pub fn hash_of_request(version: WorkHashVersion, known_by: String) -> [u8; HASH_
     }
     hash(version, &known_by)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_hash_is_of_all_bytes_however_they_come(
+            pieces in prop::collection::vec(prop_oneof![0..100usize, AT_ONCE - 2..AT_ONCE + 3], 0..12)
+        ) {
+            let pieces: Vec<Vec<u8>> = pieces.iter().enumerate().map(|(i, length)| vec![i as u8; *length]).collect();
+            for version in [WorkHashVersion::V1, WorkHashVersion::V2] {
+                let mut hasher = Hasher::new(version);
+                pieces.iter().for_each(|piece| hasher.update(piece));
+                prop_assert_eq!(hasher.finish(), hash(version, &pieces.concat()));
+            }
+        }
+    }
+}

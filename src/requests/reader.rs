@@ -376,3 +376,24 @@ fn spell_key(key: &str, is_first: bool, out: &mut String) {
     push_string(key, out);
     out.push(':');
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Blocks are looked at as a whole, and what is left behind the last of them byte by byte.
+        #[test]
+        fn the_next_special_byte_is_found_wherever_it_stands(
+            plain in "[a-zé ]{0,80}", found in prop::sample::select(&b"\"\\\0\t\n\x1f"[..]), rest in "[a\"\\\\]{0,40}", from in 0usize..130
+        ) {
+            let mut bytes = plain.into_bytes();
+            bytes.push(found);
+            bytes.extend(rest.bytes());
+            let one_by_one = (from..bytes.len()).find(|at| matches!(bytes[*at], b'"' | b'\\' | ..b' '));
+            prop_assert_eq!(special(&bytes, from), one_by_one);
+        }
+    }
+}

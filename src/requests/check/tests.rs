@@ -30,11 +30,12 @@ fn with(defaults_: &str) -> Shape {
     Shape::new("/v1/chat/completions", "https://llm.test/v1", Some("m"), defaults(defaults_), vec![])
 }
 
-fn body(shape: &Shape, body: &str) -> Result<Request, String> {
-    shape.line(format!(r#"{{"custom_id": "a", "body": {body}}}"#).as_bytes(), InputFormat::Requests)
+fn body(shape: &Shape, body: &str) -> Result<Request<'static>, String> {
+    let line = format!(r#"{{"custom_id": "a", "body": {body}}}"#);
+    shape.line(line.as_bytes(), InputFormat::Requests).map(Request::into_owned)
 }
 
-fn check(line: &str) -> Result<Request, String> {
+fn check(line: &str) -> Result<Request<'_>, String> {
     shape().line(line.as_bytes(), InputFormat::OpenAIBatch)
 }
 
@@ -43,7 +44,8 @@ fn a_line_of_many_small_values_is_read_within_bounds() {
     let line = |input: String| format!("{{\"custom_id\": \"a\", \"body\": {{\"model\": \"m\", \"input\": {input}}}}}");
     let list = |of: &str, n: usize| format!("[{}0]", format!("{of},").repeat(n));
     for text in [list("{\"\":0}", 1 << 18), list("[]", 1 << 18), list("1", 1 << 18), list("\"{[\\\",\"", 1 << 18)] {
-        let request = bare().line(line(text.clone()).as_bytes(), InputFormat::Requests).unwrap();
+        let line = line(text.clone());
+        let request = bare().line(line.as_bytes(), InputFormat::Requests).unwrap();
         assert!(request.body.contains(&text), "it is sent as it is");
     }
     let keys: String = (0..500_001).map(|i| format!("\"{i:x}\":0,")).collect();
@@ -62,7 +64,7 @@ fn keys_are_keys_whatever_they_are_called() {
         let as_line = bare().line(line.as_bytes(), InputFormat::Requests).unwrap();
         assert_eq!(as_line.body, body);
         let as_row = bare().row_line(format!(r#"{{"x": {marked}}}"#).as_bytes(), &template).unwrap();
-        assert_eq!((as_row.body, as_row.hash), (body, as_line.hash));
+        assert_eq!((&*as_row.body, as_row.hash), (body.as_str(), as_line.hash));
         let id = format!(r#"{{"custom_id": {marked}, "body": {{}}}}"#);
         let refused = bare().line(id.as_bytes(), InputFormat::Requests).unwrap_err();
         assert!(refused.contains("not a string"), "{refused}");
@@ -156,7 +158,7 @@ fn the_endpoint_is_known_with_and_without_version_and_base() {
     let at = |base: &str, method: &str, url: &str| {
         let shape = Shape::new("/v1/chat/completions", base, Some("m"), Defaults::default(), vec![]);
         let line = format!(r#"{{"custom_id": "a", "method": "{method}", "url": "{url}", "body": {{}}}}"#);
-        shape.line(line.as_bytes(), InputFormat::OpenAIBatch).map(|request| request.body)
+        shape.line(line.as_bytes(), InputFormat::OpenAIBatch).map(|request| request.body.into_owned())
     };
     let groq = "https://api.groq.com/openai/v1";
     for (base, method, url) in [
