@@ -1,8 +1,8 @@
 //! Batches that do not end although the job's time is over: after a while the job ends without them.
 
-use super::decide::Step;
 use super::journal::{Attempt, AttemptState, Commit, Journal, Slot};
 use super::observed::{Observed, Seen, Task};
+use super::step::Step;
 use super::{shards, twins};
 
 /// Batches that a message names.

@@ -1,8 +1,8 @@
 //! What the files of an ended batch held, and what becomes of requests that they do not answer: what counts as missing is sent,
 //! and paid, again.
 
-use super::decide::Stuck;
 use super::observed::{Collected, Look, Observed};
+use super::step::Stuck;
 use crate::api::conditions::reasons;
 
 /// How many times longer than a list may lag files are asked for again of which nothing can be read, such as a sign-in page.

@@ -1,8 +1,9 @@
 //! A job that is being deleted: its batches are stopped, or left to run, and what was paid for is kept.
 
-use super::decide::{self, GONE, MENDED_CHECK, Step, Waiting, conclude, tidy, wait};
+use super::decide::{self, GONE, MENDED_CHECK, conclude, tidy, wait};
 use super::journal::{Commit, Journal};
 use super::observed::{Observed, Task};
+use super::step::{Step, Waiting};
 use super::{ending, shards};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Outcome, RequestCounts};

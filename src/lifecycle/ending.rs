@@ -1,10 +1,11 @@
 //! When a job has come to its end, and which one it is.
 
 use super::abandoning;
-use super::decide::{self, Step, Stuck, Waiting};
+use super::decide;
 use super::journal::{AttemptState, Commit, Journal, Refusal, Shard};
 use super::observed::{Observed, Task};
 use super::shards::{self, Round};
+use super::step::{Step, Stuck, Waiting};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Outcome, RequestCounts};
 

@@ -1,6 +1,6 @@
 //! How fresh a look has to be that a step is decided on.
 
-use super::decide::Step;
+use super::step::Step;
 
 /// How old a look at the object and the journal may be that a step was decided on. An older look is as good as a slower hand: who
 /// decided at once and acts late is no better off. So what may be acted on late may be decided on an old look.

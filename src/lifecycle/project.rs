@@ -3,13 +3,13 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::decide::{Failure, Step, Waiting};
 use super::errors::error_summary;
 use super::journal::{AttemptState, Journal, Plan, Shard, Slot};
 use super::observed::{ManifestView, Observed, Seen};
 use super::questions;
 use super::shard_list::SealedBatch;
 use super::shards::look;
+use super::step::{Failure, Step, Waiting};
 use crate::api::conditions::{self, Verdict, reasons};
 use crate::api::text::clip;
 use crate::api::{

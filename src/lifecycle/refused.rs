@@ -1,9 +1,9 @@
 //! Attempts that no batch came of: what is counted of them, when the next one may follow, and what it sends.
 
-use super::decide::{Step, Stuck};
 use super::journal::{Attempt, AttemptState, Journal, Refusal, Rejection, Shard, Slot, Streaks};
 use super::observed::{Halved, Observed, Task};
 use super::shards::{Round, without_file};
+use super::step::{Step, Stuck};
 use crate::api::ProviderFilePolicy;
 use crate::api::conditions::reasons;
 use crate::api::text::clock_time;

@@ -1,11 +1,11 @@
 //! What became of an intent whose reply was lost.
 
-use super::decide::Step;
 use super::head::ID_LIMIT;
 use super::journal::{Attempt, AttemptState, Journal, Refusal, Rejection, Slot};
 use super::observed::{Observed, Posted};
 use super::refused::refuse;
 use super::shards::{Round, hold_id, record, said, with_state, without_file};
+use super::step::Step;
 use crate::api::UnknownSubmissionPolicy;
 use crate::api::conditions::reasons;
 use crate::api::text::clip;

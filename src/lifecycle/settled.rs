@@ -1,8 +1,8 @@
 //! Settled shards of a job of many: their files at the provider go while others run, so that they can leave the journal's head.
 
-use super::decide::Step;
 use super::journal::{Journal, Shard, Slot};
 use super::observed::{Observed, Task};
+use super::step::Step;
 use crate::api::{DeletionPolicy, ProviderFilePolicy};
 
 /// Settled shards of the head, where they are as many as leave it together.

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::collecting;
-use super::decide::{Step, Stuck, Waiting};
 use super::journal::{Attempt, AttemptState, Heard, Journal, Refusal, Rejection, Shard, Slot};
 use super::observed::{Look, Observed, Posted, Seen, Task};
 use super::refused::refuse;
 use super::start::start;
+use super::step::{Step, Stuck, Waiting};
 use super::{resolve, settled, twins};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold, ProviderFilePolicy, RequestCounts};

@@ -1,10 +1,10 @@
 //! Which shard is sent next, and what has to be there first.
 
-use super::decide::Step;
 use super::journal::{Attempt, AttemptState, Journal, Refusal, Shard, Slot};
 use super::observed::{Observed, Place, Task};
 use super::refused::{explain, is_over_the_limit, not_before, send_less, streaks_of_next};
 use super::shards::{Round, attempts};
+use super::step::Step;
 use crate::api::conditions::reasons;
 
 /// The next shard that may be sent, if there is room for one.

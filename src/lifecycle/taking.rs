@@ -1,9 +1,10 @@
 //! A journal that is another's: whether its work is taken over, waited for, or in the way.
 
-use super::decide::{Failure, MENDED_CHECK, Step, Waiting, manifest_may_be_another, reuse, same_work};
+use super::decide::{MENDED_CHECK, manifest_may_be_another, reuse, same_work};
 use super::journal::{Journal, Shard, TakenOver};
 use super::observed::Observed;
 use super::shards;
+use super::step::{Failure, Step, Waiting};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold};
 

@@ -1,9 +1,9 @@
 //! Other batches of a submission that is recorded: a gateway in front of the provider sent our POST twice.
 
-use super::decide::Step;
 use super::journal::{Attempt, Slot};
 use super::observed::{Look, Observed, Posted, Seen};
 use super::shards::{Round, recorded_at};
+use super::step::Step;
 
 /// Milliseconds between the first two looks through a list that may show a twin.
 const SECOND_LOOK: i64 = 5_000;
