@@ -5,6 +5,7 @@
 
 pub mod annotations;
 mod batchjob;
+mod batchjob_status;
 mod batchprovider;
 mod canonical;
 pub mod conditions;
@@ -21,6 +22,7 @@ mod work_hash;
 mod written;
 
 pub use batchjob::*;
+pub use batchjob_status::*;
 pub use batchprovider::*;
 pub use crd::{crds, render as render_crd};
 pub use free_form::{FreeForm, KnownBy};
