@@ -1,6 +1,7 @@
 //! Batches that do not end although the job's time is over: after a while the job ends without them.
 
-use super::journal::{Attempt, AttemptState, Commit, Journal, Slot};
+use super::attempt::{Attempt, AttemptState, Slot};
+use super::journal::{Commit, Journal};
 use super::observed::{Observed, Seen, Task};
 use super::step::Step;
 use super::{shards, twins};

@@ -1,6 +1,7 @@
 //! The rule book: what is the one next thing to do.
 
-use super::journal::{Commit, Journal, Plan, Slot};
+use super::attempt::Slot;
+use super::journal::{Commit, Journal, Plan};
 use super::observed::{ManifestView, Observed, Planned, Task};
 use super::shard_list::Shards;
 use super::step::{Failure, Step, Stuck, Waiting};

@@ -1,9 +1,11 @@
 //! When a job has come to its end, and which one it is.
 
 use super::abandoning;
+use super::attempt::{AttemptState, Refusal};
 use super::decide;
-use super::journal::{AttemptState, Commit, Journal, Refusal, Shard};
+use super::journal::{Commit, Journal, Shard};
 use super::observed::{Observed, Task};
+use super::provider_files::{files_to_delete, forget_files};
 use super::shards::{self, Round};
 use super::step::{Step, Stuck, Waiting};
 use crate::api::conditions::reasons;
@@ -55,13 +57,13 @@ pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(Reques
     if o.memory.running.contains(&Task::DeleteFiles) {
         return decide::wait(None, reasons::WRITING_RESULTS);
     }
-    let files = shards::files_to_delete(o, journal);
+    let files = files_to_delete(o, journal);
     if !files.is_empty() {
         return Step::DeleteFiles { files, slot: None, must: false };
     }
     Step::Swap(journal.next(|j| {
         j.commit = Some(abandoning::told(j, end(j.counts())));
-        shards::forget_files(j);
+        forget_files(j);
     }))
 }
 

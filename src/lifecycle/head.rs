@@ -7,7 +7,8 @@ use std::fmt;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::journal::{Attempt, AttemptState, Shard};
+use super::attempt::{Attempt, AttemptState};
+use super::journal::Shard;
 use super::shard_list::{PlanSegment, Sealed, Shards};
 use super::totals::{CODE_LIMIT, Totals};
 use crate::api::RequestCounts;

@@ -6,6 +6,7 @@
 mod abandoning;
 mod admit;
 mod answers;
+mod attempt;
 mod collecting;
 mod decide;
 mod deleting;
@@ -18,6 +19,7 @@ mod journal;
 mod observed;
 mod project;
 mod provider;
+mod provider_files;
 mod questions;
 mod refused;
 mod resolve;
@@ -34,6 +36,7 @@ mod twins;
 
 pub use admit::{Applicant, InFlight, Room, admit};
 pub use answers::Answers;
+pub use attempt::*;
 pub use collecting::{Reading, Short, Tries, Unanswered};
 pub use decide::decide;
 pub use errors::{TOO_LARGE, error_summary};

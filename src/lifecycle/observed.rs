@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::journal::{AttemptState, Journal, Owner, PartRef, Plan, Refusal, Rejection, Shard, Slot};
+use super::attempt::{AttemptState, PartRef, Refusal, Rejection, Slot};
+use super::journal::{Journal, Owner, Plan, Shard};
 use super::shard_list::Shards;
 use super::{Answers, Short, Stuck};
 use crate::api::{

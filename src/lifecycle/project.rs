@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::attempt::{AttemptState, Slot};
 use super::errors::error_summary;
-use super::journal::{AttemptState, Journal, Plan, Shard, Slot};
+use super::journal::{Journal, Plan, Shard};
 use super::observed::{ManifestView, Observed, Seen};
 use super::questions;
 use super::shard_list::SealedBatch;

@@ -1,10 +1,13 @@
-//! Questions to a person, in words: what is asked, how it is answered, and what of an answer was not understood.
+//! Questions to a person: what is asked, in words, how it is answered, and what of an answer was not understood.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::journal::Owner;
-use super::observed::Observed;
+use super::attempt::Attempt;
+use super::journal::{Heard, Journal, Owner};
+use super::observed::{Observed, Seen};
 use super::resolve::ID_TO_FILL_IN;
+use super::shards::attempts;
+use super::step::Step;
 use crate::api::text::clip;
 use crate::api::{Hold, annotations};
 
@@ -83,6 +86,75 @@ fn misunderstood(o: &Observed, holds: &[Hold]) -> Option<String> {
         told.push(format!("and {more} more"));
     }
     (!told.is_empty()).then(|| told.join("; "))
+}
+
+pub(super) fn hold_id(kind: &str, attempt: &Attempt) -> String {
+    format!("{kind}-{}", attempt.intent_id.get(..8).unwrap_or(&attempt.intent_id))
+}
+
+/// What a person answered to this very question, or to all of its kind while it was open.
+pub(super) fn said<'a>(o: &'a Observed, journal: &'a Journal, id: &str) -> Option<&'a str> {
+    let to_all = || journal.heard.as_ref()?.to.get(id).map(String::as_str);
+    o.job.answers.to(id).or_else(to_all)
+}
+
+/// Writes a person's answer to all questions of a kind down for each that is open: a batch that is sent again for it, and lost
+/// again, is asked about again.
+pub(super) fn hear(o: &Observed, journal: &Journal, holds: &[Hold]) -> Option<Step> {
+    let heard = journal.heard.clone().unwrap_or_default();
+    let said = o.job.answers.name_of_kinds().unwrap_or_default();
+    if said == heard.said || holds.is_empty() {
+        return None;
+    }
+    let answer = |hold: &Hold| {
+        let (kind, _) = hold.id.split_once('-')?;
+        let answer = o.job.answers.to_kind(kind)?;
+        hold.takes(answer).then(|| (hold.id.clone(), answer.to_string()))
+    };
+    let new: Vec<_> = holds.iter().filter_map(answer).collect();
+    // Answers that are taken back can be given again.
+    if new.is_empty() && !said.is_empty() {
+        return None;
+    }
+    let open: BTreeSet<String> =
+        attempts(journal).flat_map(|(_, a)| ["lost", "unknown"].map(|kind| hold_id(kind, a))).collect();
+    let to = heard.to.into_iter().filter(|(id, _)| open.contains(id)).chain(new).collect();
+    Some(Step::Swap(journal.next(|j| j.heard = Some(Heard { said, to }))))
+}
+
+impl Hold {
+    /// Whether this is one of its answers, with what a person has to fill in filled in.
+    pub(super) fn takes(&self, answer: &str) -> bool {
+        let blank = |one: &str| one.split_once(ID_TO_FILL_IN).map(|(before, _)| before.to_string());
+        let fits = |one: &str| match blank(one) {
+            Some(before) => answer.strip_prefix(&before).is_some_and(|id| !id.is_empty() && id != ID_TO_FILL_IN),
+            None => answer == one,
+        };
+        self.answers.iter().filter_map(|a| a.strip_prefix(&self.id)?.strip_prefix('=')).any(fits)
+    }
+}
+
+/// Why the answers of a recorded batch cannot be had, and what a person may answer.
+pub(super) fn why_lost(seen: &Seen, batch_id: &str) -> String {
+    match seen {
+        Seen::NotOurs => format!(
+            "batch {batch_id} carries nothing that says that it belongs to this job, so it is not touched; give its \
+             answers up ('lost'), or, if no batch of this job runs, have its requests sent, and paid, again ('resend')"
+        ),
+        Seen::Unnamed { why, .. } => format!(
+            "batch {batch_id} ended, and its answers cannot be fetched: {why}; the batch is looked at again; or give its \
+             answers up ('lost'), or have its requests sent, and paid, again ('resend')"
+        ),
+        Seen::Gone { .. } => format!(
+            "batch {batch_id} ended and the provider no longer has the answers that it names; if they come back they are \
+             fetched; or give them up ('lost'), or have its requests sent, and paid, again ('resend')"
+        ),
+        _ => format!(
+            "the provider does not know batch {batch_id} under this credential; put back the credential of the account \
+             that it runs in; or give its answers up ('lost'); or, if it does not exist, have its requests sent, and \
+             paid, again ('resend')"
+        ),
+    }
 }
 
 fn short(word: &str) -> String {

@@ -1,8 +1,10 @@
 //! Attempts that no batch came of: what is counted of them, when the next one may follow, and what it sends.
 
-use super::journal::{Attempt, AttemptState, Journal, Refusal, Rejection, Shard, Slot, Streaks};
+use super::attempt::{Attempt, AttemptState, Refusal, Rejection, Slot};
+use super::journal::{Journal, Shard, Streaks};
 use super::observed::{Halved, Observed, Task};
-use super::shards::{Round, without_file};
+use super::provider_files::without_file;
+use super::shards::Round;
 use super::step::{Step, Stuck};
 use crate::api::ProviderFilePolicy;
 use crate::api::conditions::reasons;

@@ -1,10 +1,13 @@
 //! What became of an intent whose reply was lost.
 
+use super::attempt::{Attempt, AttemptState, Refusal, Rejection, Slot};
 use super::head::ID_LIMIT;
-use super::journal::{Attempt, AttemptState, Journal, Refusal, Rejection, Slot};
+use super::journal::Journal;
 use super::observed::{Observed, Posted};
+use super::provider_files::without_file;
+use super::questions::{hold_id, said};
 use super::refused::refuse;
-use super::shards::{Round, hold_id, record, said, with_state, without_file};
+use super::shards::{Round, record, with_state};
 use super::step::Step;
 use crate::api::UnknownSubmissionPolicy;
 use crate::api::conditions::reasons;

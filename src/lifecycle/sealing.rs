@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::journal::{Attempt, AttemptState, Shard};
+use super::attempt::{Attempt, AttemptState};
+use super::journal::Shard;
 use super::shard_list::{PlanSegment, SealedBatch, SealedSegment, Shards};
 use crate::api::text::hex;
 

@@ -1,6 +1,7 @@
 //! Settled shards of a job of many: their files at the provider go while others run, so that they can leave the journal's head.
 
-use super::journal::{Journal, Shard, Slot};
+use super::attempt::Slot;
+use super::journal::{Journal, Shard};
 use super::observed::{Observed, Task};
 use super::step::Step;
 use crate::api::{DeletionPolicy, ProviderFilePolicy};

@@ -1,10 +1,11 @@
 //! The submission protocol, shard by shard: see `docs/architecture.md` for the argument behind each rule.
 
-use std::collections::BTreeSet;
-
+use super::attempt::{Attempt, AttemptState, Refusal, Rejection, Slot};
 use super::collecting;
-use super::journal::{Attempt, AttemptState, Heard, Journal, Refusal, Rejection, Shard, Slot};
+use super::journal::{Journal, Shard};
 use super::observed::{Look, Observed, Posted, Seen, Task};
+use super::provider_files::without_file;
+use super::questions::{hear, hold_id, said, why_lost};
 use super::refused::refuse;
 use super::start::start;
 use super::step::{Step, Stuck, Waiting};
@@ -66,10 +67,6 @@ impl Round {
         self.holds.push(Hold { id, message: message.into(), answers });
         None
     }
-}
-
-pub(super) fn hold_id(kind: &str, attempt: &Attempt) -> String {
-    format!("{kind}-{}", attempt.intent_id.get(..8).unwrap_or(&attempt.intent_id))
 }
 
 /// Looks at every shard: what is owed first (a permit, an answer to record), then what is under way, then what may start.
@@ -363,83 +360,10 @@ fn given_up(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, batc
     }
 }
 
-/// What a person answered to this very question, or to all of its kind while it was open.
-pub(super) fn said<'a>(o: &'a Observed, journal: &'a Journal, id: &str) -> Option<&'a str> {
-    let to_all = || journal.heard.as_ref()?.to.get(id).map(String::as_str);
-    o.job.answers.to(id).or_else(to_all)
-}
-
-/// Writes a person's answer to all questions of a kind down for each that is open: a batch that is sent again for it, and lost
-/// again, is asked about again.
-fn hear(o: &Observed, journal: &Journal, holds: &[Hold]) -> Option<Step> {
-    let heard = journal.heard.clone().unwrap_or_default();
-    let said = o.job.answers.name_of_kinds().unwrap_or_default();
-    if said == heard.said || holds.is_empty() {
-        return None;
-    }
-    let answer = |hold: &Hold| {
-        let (kind, _) = hold.id.split_once('-')?;
-        let answer = o.job.answers.to_kind(kind)?;
-        hold.takes(answer).then(|| (hold.id.clone(), answer.to_string()))
-    };
-    let new: Vec<_> = holds.iter().filter_map(answer).collect();
-    // Answers that are taken back can be given again.
-    if new.is_empty() && !said.is_empty() {
-        return None;
-    }
-    let open: BTreeSet<String> =
-        attempts(journal).flat_map(|(_, a)| ["lost", "unknown"].map(|kind| hold_id(kind, a))).collect();
-    let to = heard.to.into_iter().filter(|(id, _)| open.contains(id)).chain(new).collect();
-    Some(Step::Swap(journal.next(|j| j.heard = Some(Heard { said, to }))))
-}
-
-impl Hold {
-    /// Whether this is one of its answers, with what a person has to fill in filled in.
-    pub(super) fn takes(&self, answer: &str) -> bool {
-        let blank = |one: &str| one.split_once(resolve::ID_TO_FILL_IN).map(|(before, _)| before.to_string());
-        let fits = |one: &str| match blank(one) {
-            Some(before) => {
-                answer.strip_prefix(&before).is_some_and(|id| !id.is_empty() && id != resolve::ID_TO_FILL_IN)
-            }
-            None => answer == one,
-        };
-        self.answers.iter().filter_map(|a| a.strip_prefix(&self.id)?.strip_prefix('=')).any(fits)
-    }
-}
-
-/// Deletes the input file first; where nothing may come of it any more, it `must` be gone.
-pub(super) fn without_file(o: &Observed, slot: Slot, attempt: &Attempt, must: bool) -> Option<Step> {
-    let file = &attempt.file_id;
-    let there = !file.is_empty() && !o.memory.deleted.contains(file);
-    there.then(|| Step::DeleteFiles { files: vec![file.clone()], slot: Some(slot), must })
-}
-
 pub(super) fn recorded_at(attempt: &Attempt) -> i64 {
     match attempt.state {
         AttemptState::Submitted { at, .. } => at,
         _ => 0,
-    }
-}
-
-fn why_lost(seen: &Seen, batch_id: &str) -> String {
-    match seen {
-        Seen::NotOurs => format!(
-            "batch {batch_id} carries nothing that says that it belongs to this job, so it is not touched; give its \
-             answers up ('lost'), or, if no batch of this job runs, have its requests sent, and paid, again ('resend')"
-        ),
-        Seen::Unnamed { why, .. } => format!(
-            "batch {batch_id} ended, and its answers cannot be fetched: {why}; the batch is looked at again; or give its \
-             answers up ('lost'), or have its requests sent, and paid, again ('resend')"
-        ),
-        Seen::Gone { .. } => format!(
-            "batch {batch_id} ended and the provider no longer has the answers that it names; if they come back they are \
-             fetched; or give them up ('lost'), or have its requests sent, and paid, again ('resend')"
-        ),
-        _ => format!(
-            "the provider does not know batch {batch_id} under this credential; put back the credential of the account \
-             that it runs in; or give its answers up ('lost'); or, if it does not exist, have its requests sent, and \
-             paid, again ('resend')"
-        ),
     }
 }
 
@@ -464,53 +388,6 @@ fn rejected(o: &Observed, journal: &Journal, slot: Slot, refusal: Refusal, messa
     }
     let rejection = Rejection::new(refusal, message);
     Step::Swap(journal.next(|j| refuse(o, j, slot, rejection, true)))
-}
-
-/// Files at the provider that nothing needs once every shard is settled or given up.
-pub(super) fn files_to_delete(o: &Observed, journal: &Journal) -> Vec<String> {
-    if o.job.provider_file_policy == ProviderFilePolicy::Retain {
-        return vec![];
-    }
-    let recorded = attempts(journal).flat_map(|(_, a)| match &a.state {
-        AttemptState::Settled { files, .. } => files.clone(),
-        AttemptState::Refused { .. } => vec![a.file_id.clone()],
-        _ => vec![],
-    });
-    let mut files: Vec<String> = recorded.chain(o.memory.uploads.values().cloned()).collect();
-    // A batch that was given up on may still read its file.
-    let in_use = |file: &String| {
-        attempts(journal).any(|(_, a)| a.file_id == *file && matches!(a.state, AttemptState::Abandoned { .. }))
-    };
-    files.retain(|f| !f.is_empty() && !o.memory.deleted.contains(f) && !o.memory.revoked.contains_key(f));
-    files.retain(|f| !in_use(f));
-    files.sort();
-    files.dedup();
-    files
-}
-
-/// Takes the names of deleted files out of the journal.
-pub(super) fn forget_files(journal: &mut Journal) {
-    for attempt in journal.shards.iter_mut().filter_map(|s| s.attempt.as_mut()) {
-        if let AttemptState::Settled { files, .. } = &mut attempt.state {
-            files.clear();
-        }
-    }
-}
-
-/// Takes the files of attempts that were refused out of the journal, so that the next ones get their own.
-pub(super) fn forget_refused_files(journal: &mut Journal) {
-    let refused = |a: &&mut Attempt| matches!(a.state, AttemptState::Refused { .. });
-    journal.shards.iter_mut().filter_map(|s| s.attempt.as_mut()).filter(refused).for_each(|a| a.file_id.clear());
-}
-
-impl Attempt {
-    /// The provider's last word, for a person.
-    pub fn message(&self) -> String {
-        match &self.state {
-            AttemptState::Refused { message, .. } | AttemptState::Revoked { message } => message.clone(),
-            _ => String::new(),
-        }
-    }
 }
 
 /// The last look at the batch of an attempt.

@@ -1,6 +1,7 @@
 //! Which shard is sent next, and what has to be there first.
 
-use super::journal::{Attempt, AttemptState, Journal, Refusal, Shard, Slot};
+use super::attempt::{Attempt, AttemptState, Refusal, Slot};
+use super::journal::{Journal, Shard};
 use super::observed::{Observed, Place, Task};
 use super::refused::{explain, is_over_the_limit, not_before, send_less, streaks_of_next};
 use super::shards::{Round, attempts};

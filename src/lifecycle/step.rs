@@ -1,6 +1,7 @@
 //! The steps that a decision can be, and what they say.
 
-use super::journal::{Journal, Owner, Slot};
+use super::attempt::Slot;
+use super::journal::{Journal, Owner};
 use super::observed::{ManifestView, Task};
 use crate::api::{Hold, Lock, WorkHashVersion};
 

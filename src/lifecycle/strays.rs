@@ -1,6 +1,7 @@
 //! Batches of this cluster that run, and whether anybody follows them.
 
-use super::journal::{AttemptState, Journal, Shard};
+use super::attempt::AttemptState;
+use super::journal::{Journal, Shard};
 use super::observed::Timing;
 use crate::api::PROTOCOL_VERSION;
 

@@ -3,7 +3,7 @@
 use super::decide::{MENDED_CHECK, manifest_may_be_another, reuse, same_work};
 use super::journal::{Journal, Shard, TakenOver};
 use super::observed::Observed;
-use super::shards;
+use super::provider_files::forget_refused_files;
 use super::step::{Failure, Step, Waiting};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold};
@@ -67,7 +67,7 @@ pub(super) fn reopen(o: &Observed, journal: &mut Journal) {
         journal.plan = None;
         journal.shards.clear();
     }
-    shards::forget_refused_files(journal);
+    forget_refused_files(journal);
 }
 
 /// The same work under the same name in another cluster, which cannot be seen from here: taken where it was let go of, or on

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::journal::{AttemptState, Shard};
+use super::attempt::AttemptState;
+use super::journal::Shard;
 use crate::api::RequestCounts;
 
 /// Codes that the sum of sealed shards keeps apart; of more, those with the fewest requests are forgotten.

@@ -1,6 +1,6 @@
 //! Other batches of a submission that is recorded: a gateway in front of the provider sent our POST twice.
 
-use super::journal::{Attempt, Slot};
+use super::attempt::{Attempt, Slot};
 use super::observed::{Look, Observed, Posted, Seen};
 use super::shards::{Round, recorded_at};
 use super::step::Step;
