@@ -50,12 +50,13 @@ parts: preflight
 	@nice sh -c 'cd tests/cluster; ./seaweedfs.sh; ./venv.sh readers; ./venv.sh aibrix; ./build.sh; ./node.sh' >/dev/null 2>&1 &
 
 .PHONY: soak
-soak: preflight ## Twenty minutes of kills, restarts and outages with figures in target/soak.json; then hours: the whole sweep, the larger models, fuzzing.
+soak: preflight ## Twenty minutes of kills, restarts and outages with figures in target/soak.json; then hours: the whole sweep, the larger models, 2,000 large objects, fuzzing.
 	./tests/cluster/build.sh >/dev/null
 	./tests/cluster/seaweedfs.sh >/dev/null
 	SOAK=full cargo test $(optimised) --test soak
 	SWEEP=all SCHEDULES=10000 cargo test $(optimised) --test sweep -- --test-threads=1
 	MODEL_SOAK=1 cargo test $(optimised) --test model
+	MEMORY_OBJECTS=2000 cargo test $(optimised) --test e2e memory::
 	$(MAKE) fuzz
 
 .PHONY: bench

@@ -332,7 +332,7 @@ proptest! {
     fn cut_sent_and_joined_is_the_identity_on_order_and_ids(
         fates in proptest::collection::vec(proptest::collection::vec(fate(), 1..5), 1..60),
         limits in proptest::collection::vec(0..3u32, 1..4),
-        models in proptest::collection::vec(0..4u8, 1..7),
+        models in proptest::collection::vec(0..12u8, 1..14),
         max_requests in 1..20i64,
         max_bytes in 300..5_000u64,
         max_inputs in 3..20u64,

@@ -1,5 +1,7 @@
 //! What JSON takes in memory beside its text: `{"":0}` takes a hundred times its length.
 
+use std::sync::{Mutex, PoisonError};
+
 /// The most that the values of one document may take, in bytes: some two million numbers, or a hundred thousand objects.
 pub const LIMIT: usize = 64 << 20;
 /// What a value, a list and an object with a pair take at least.
@@ -7,32 +9,51 @@ const VALUE_BYTES: usize = 32;
 const LIST_BYTES: usize = 128;
 const OBJECT_BYTES: usize = 640;
 
+/// The document in `bytes`, which somebody else may have written: what is too heavy is not read. Those of more than [`HEAVY`] are read
+/// one at a time, for they take several times their text until they are.
+///
+/// # Errors
+/// That it is too heavy, or none of this kind: with its line and column.
+pub fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    static ONE: Mutex<()> = Mutex::new(());
+    if of_text(bytes) > LIMIT {
+        return Err(too_heavy());
+    }
+    let _one = (bytes.len() > HEAVY).then(|| ONE.lock().unwrap_or_else(PoisonError::into_inner));
+    serde_json::from_slice(bytes).map_err(|e| format!("line {}, column {}", e.line(), e.column()))
+}
+
+/// Bytes of documents of which one is read at a time.
+const HEAVY: usize = 256 << 10;
+
+fn too_heavy() -> String {
+    format!("holds so many lists, objects and values that it takes more than {} MiB to read", LIMIT >> 20)
+}
+
 /// Whether the values of a document can be held.
 ///
 /// # Errors
 /// That they cannot, without what to do.
 pub fn check(text: &str) -> Result<(), String> {
-    match of_text(text) > LIMIT {
-        true => {
-            Err(format!("holds so many lists, objects and values that it takes more than {} MiB to read", LIMIT >> 20))
-        }
+    match of_text(text.as_bytes()) > LIMIT {
+        true => Err(too_heavy()),
         false => Ok(()),
     }
 }
 
 /// What the values of a document would take; the document need not be sound.
-fn of_text(text: &str) -> usize {
+fn of_text(text: &[u8]) -> usize {
     let (mut weight, mut quoted, mut escaped) = (0, false, false);
-    for byte in text.bytes() {
-        weight += match (quoted, byte) {
+    for byte in text {
+        weight += match (quoted, *byte) {
             _ if escaped => 0,
             (false, b'{') => OBJECT_BYTES,
             (false, b'[') => LIST_BYTES,
             (false, b',') => VALUE_BYTES,
             _ => 0,
         };
-        quoted ^= byte == b'"' && !escaped;
-        escaped = quoted && byte == b'\\' && !escaped;
+        quoted ^= *byte == b'"' && !escaped;
+        escaped = quoted && *byte == b'\\' && !escaped;
     }
     weight
 }
@@ -50,7 +71,16 @@ mod tests {
             ("[1, 2, [3, {}]]", 2 * LIST_BYTES + OBJECT_BYTES + 3 * VALUE_BYTES),
             (r#"[{"a": 1, "b,[": 2}, 3]"#, LIST_BYTES + OBJECT_BYTES + 2 * VALUE_BYTES),
         ] {
-            assert_eq!(of_text(text), weight, "{text}");
+            assert_eq!(of_text(text.as_bytes()), weight, "{text}");
         }
+    }
+
+    #[test]
+    fn a_document_that_takes_too_much_is_not_read_and_what_is_no_such_document_is_named_with_its_place() {
+        assert_eq!(read::<Vec<u8>>(b"[1, 2]"), Ok(vec![1, 2]));
+        assert_eq!(read::<Vec<u8>>(b"[1,\n  true]"), Err("line 2, column 6".into()));
+        let heavy = |values: usize| format!("[{}0]", "0,".repeat(values));
+        assert_eq!(read::<Vec<u8>>(heavy(2_000_000).as_bytes()).map(|list| list.len()), Ok(2_000_001));
+        assert_eq!(read::<Vec<u8>>(heavy(2_200_000).as_bytes()), Err(too_heavy()));
     }
 }

@@ -7,14 +7,16 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tracing::warn;
 
-use crate::api::PROTOCOL_VERSION;
+use crate::api::{PROTOCOL_VERSION, weight};
 use crate::lifecycle::{Journal, SealedSegment, Segment, SegmentKind, Shard, Shards, read_sealed};
 use crate::store::{
-    DOCUMENT_LIMIT, Document, Folder, Fresh, ObjectDocument, StoreError, SwapError, Swapped, Version, layout,
+    DOCUMENT_LIMIT, Document, Folder, Fresh, ObjectDocument, StoreError, SwapError, Swapped, Version, layout, reserve,
 };
 
 /// Largest segment that is read, in bytes.
 const SEGMENT_LIMIT: u64 = 16 << 20;
+/// Times its size that a segment takes while it is read.
+const SEGMENT_TIMES: usize = 3;
 /// Bytes of small segments that are merged into one at most: what is merged is held.
 const MERGE_LIMIT: usize = 4 << 20;
 /// Room that a head has to have for each batch that may be live, in bytes: what comes of it must find a place.
@@ -217,6 +219,7 @@ impl JournalStore {
     async fn sealed(&self, work_id: &str, of: &SealedSegment) -> Result<(BTreeMap<usize, Shard>, usize), StoreError> {
         let name = name_of(work_id, SegmentKind::Sealed, &of.name);
         let bytes = self.segment(&name).await?;
+        let _held = reserve(SEGMENT_TIMES * bytes.len()).await;
         let shards = read_sealed(of, &bytes).map_err(|why| corrupt(&name, &why))?;
         Ok((shards, bytes.len()))
     }
@@ -310,13 +313,12 @@ pub fn decode(bytes: &[u8]) -> Result<Journal, StoreError> {
     struct Versioned {
         protocol_version: i32,
     }
-    let read = serde_json::from_slice(bytes).and_then(|Versioned { protocol_version }| match protocol_version {
+    let read = weight::read(bytes).and_then(|Versioned { protocol_version }| match protocol_version {
         newer if newer > PROTOCOL_VERSION => Ok(Journal::of_version(newer)),
-        _ => serde_json::from_slice(bytes),
+        _ => weight::read(bytes),
     });
-    read.map_err(|e| {
-        let place = format!("it is no journal (line {}, column {})", e.line(), e.column());
-        corrupt(layout::JOURNAL, &format!("{place}; it is not touched, write to another URI"))
+    read.map_err(|why| {
+        corrupt(layout::JOURNAL, &format!("it is no journal ({why}); it is not touched, write to another URI"))
     })
 }
 

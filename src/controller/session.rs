@@ -90,8 +90,8 @@ pub(super) struct Session {
     /// Since when (Unix milliseconds) what is read of credentials counts.
     distrusts: AtomicI64,
     references: Mutex<References>,
-    /// Transfers that took in more than what small ones may.
-    large: Mutex<BTreeSet<Task>>,
+    /// MiB that transfers need which were larger than their place.
+    needs: Mutex<BTreeMap<Task, u64>>,
     /// One look at a batch at a time: a server that asks for a pause is not asked for the next one.
     pub looks: tokio::sync::Mutex<()>,
     /// Ends the session's background tasks.
@@ -133,14 +133,16 @@ impl Session {
         lock(&self.permit).take()
     }
 
-    /// Whether this transfer once took in more than what small ones may.
-    pub fn is_large(&self, task: Task) -> bool {
-        lock(&self.large).contains(&task)
+    /// MiB that this transfer needs, where it once was larger than its place.
+    pub fn need(&self, task: Task) -> Option<u64> {
+        lock(&self.needs).get(&task).copied()
     }
 
-    /// Remembers that it did.
-    pub fn found_large(&self, task: Task) {
-        lock(&self.large).insert(task);
+    /// Remembers that it needs so many MiB.
+    pub fn found_need(&self, task: Task, need: u64) {
+        let mut needs = lock(&self.needs);
+        let known = needs.entry(task).or_default();
+        *known = need.max(*known);
     }
 
     /// The journal that this process read or wrote last: what lies in storage may be newer.

@@ -39,7 +39,7 @@ pub(super) fn start_in_place<W: Future<Output = Outcome> + Send + 'static>(
 ) {
     let (of, kept) = (ctx.clone(), session.clone());
     let is_retry = session.backoff(Some(task)).failures > 0;
-    let claim = Claim { is_retry, ..transfers::claim(task, job, session.is_large(task)) };
+    let claim = Claim { is_retry, ..transfers::claim(task, job, session.need(task)) };
     run(ctx, session, job, (task, transfers::name_of(task)), async move {
         let (outcome, began) = transfers::run(&of, &kept, (task, claim), work).await;
         Done { outcome, began }

@@ -24,9 +24,13 @@ pub(super) const LIMITS: Limits = Limits { total: 128, per_namespace: u64::MAX, 
 
 /// MiB that a small transfer holds: one that waits for its first bytes, or moves few.
 const SMALL: u64 = 1;
-/// Bytes that a small transfer takes in. One that takes in more holds what its kind holds at most from then on, or, where that cannot be
-/// had at once, ends, and begins again when it can.
+/// Bytes that a small transfer takes in. One that takes in more has a place as large as what it says it holds (`store::reserve`), which
+/// grows before it holds more. Where that cannot be had at once it ends, and begins again when it can.
 const SMALL_BYTES: u64 = 256 << 10;
+/// MiB of a larger one for what is too little to be told: a dozen buffers of 64 KiB, and those of a connection.
+const BESIDE: u64 = 2;
+/// MiB to which the need of one that begins again is rounded up, lest it ends again for a little more.
+const NEED_STEP: u64 = 8;
 
 /// MiB that inline requests take while they are read: as an answer of the API server, as text, as an object, and one of them parsed.
 const MOST_INLINE: u64 = 8;
@@ -34,32 +38,34 @@ const MOST_INLINE: u64 = 8;
 /// The kinds of transfers, as metrics name them.
 pub(super) const KINDS: [&str; 6] = ["Pass", "Upload", "Collect", "FollowUp", "Halve", "Write"];
 
-/// MiB that a transfer holds at most.
-fn most(task: Task) -> u64 {
-    match task {
-        Task::Pass | Task::FollowUp | Task::Write => 20,
-        Task::Upload(_) => 4,
-        Task::Collect(_) | Task::Halve(_) => 12,
-        // They move no data.
-        _ => 1,
+/// The claim of a transfer. `need` is known of one that was larger than its place.
+pub(super) fn claim(task: Task, job: &BatchJob, need: Option<u64>) -> Claim {
+    let inline = match task {
+        // Its requests are held from the beginning, and are parsed.
+        Task::Pass => inline_bytes(job).div_ceil(1 << 20),
+        _ => 0,
+    };
+    // So that the large ones of a namespace do not hold up its small ones.
+    let lane = if need.is_some() { format!("{}, large", name_of(task)) } else { name_of(task).into() };
+    let size = need.unwrap_or(0).max(SMALL + inline);
+    Claim { namespace: job.namespace().unwrap_or_default(), lane, size, ..Claim::default() }
+}
+
+/// MiB that are needed by what holds `meter`'s, having begun with a place of `began_with`.
+fn needed(meter: &Meter, began_with: u64) -> u64 {
+    match meter.taken_in() > SMALL_BYTES {
+        true => began_with.max(SMALL + BESIDE + meter.reserved().div_ceil(1 << 20)),
+        false => began_with,
     }
 }
 
-/// The claim of a transfer.
-pub(super) fn claim(task: Task, job: &BatchJob, is_large: bool) -> Claim {
-    let inline = match task {
-        // Its requests are held from the beginning, and are parsed.
-        Task::Pass => job.spec.input.inline.as_ref().map_or(0, |inline| match inline.requests.is_empty() {
-            // They are no longer at hand, see `BatchJob::drop_requests`.
-            true => MOST_INLINE,
-            false => (4 * size_of_json(inline)).div_ceil(1 << 20),
-        }),
-        _ => 0,
-    };
-    let size = if is_large { most(task) } else { SMALL + inline };
-    // So that the large ones of a namespace do not hold up its small ones.
-    let lane = if is_large { format!("{}, large", name_of(task)) } else { name_of(task).into() };
-    Claim { namespace: job.namespace().unwrap_or_default(), lane, size, ..Claim::default() }
+/// Bytes that the inline requests of a job take while they are read.
+pub(super) fn inline_bytes(job: &BatchJob) -> u64 {
+    job.spec.input.inline.as_ref().map_or(0, |inline| match inline.requests.is_empty() {
+        // They are no longer at hand, see `BatchJob::drop_requests`.
+        true => MOST_INLINE << 20,
+        false => 4 * size_of_json(inline),
+    })
 }
 
 fn size_of_json(value: &impl serde::Serialize) -> u64 {
@@ -92,13 +98,14 @@ pub(super) async fn run<W: Future<Output = Outcome>>(
     work: impl FnOnce(Place) -> W,
 ) -> (Outcome, i64) {
     let place = Arc::new(ctx.transfers.take(claim).await);
-    let (began, is_large) = (ctx.clock.now(), session.is_large(task));
+    let size = place.size();
+    let began = ctx.clock.now();
     let pace = Pace::new(&place, session.backoff(Some(task)).failures);
-    let outcome = match pace.keep(task, is_large, Box::pin(work(place))).await {
+    let outcome = match pace.keep(task, size, Box::pin(work(place))).await {
         Ok(learned) => Ok(learned),
         Err(Broken::Failed(trouble)) => Err(trouble),
-        Err(Broken::Outgrown) => {
-            session.found_large(task);
+        Err(Broken::Outgrown(need)) => {
+            session.found_need(task, need.next_multiple_of(NEED_STEP).min(LIMITS.total));
             Ok(Box::new(|_: &mut Memory| {}) as Learned)
         }
     };
@@ -124,15 +131,10 @@ impl Pace {
         Pace { patience, small_grace: small_grace(failures), place, others_wait, meter, began }
     }
 
-    /// Does `work`, which is `task`, unless it becomes too slow, or too large for the place that it has.
-    async fn keep(
-        mut self,
-        task: Task,
-        is_large: bool,
-        work: impl Future<Output = Outcome>,
-    ) -> Result<Learned, Broken> {
+    /// Does `work`, which is `task`, unless it becomes too slow, or too large for its place of `size` MiB.
+    async fn keep(mut self, task: Task, size: u64, work: impl Future<Output = Outcome>) -> Result<Learned, Broken> {
         let work = std::pin::pin!(self.meter.clone().measure(work));
-        let mut work = std::pin::pin!(sized(work, is_large, task, self.meter.clone(), self.place.clone()));
+        let mut work = std::pin::pin!(sized(work, size, self.meter.clone(), self.place.clone()));
         loop {
             let others_wait = self.others_wait.is_so();
             let grace = if others_wait { self.small_grace } else { self.patience.grace };
@@ -164,21 +166,22 @@ impl Pace {
     }
 }
 
-/// Does `work` until it is larger than its place, which cannot grow.
+/// Does `work` until it is larger than its place, which has `size` MiB and cannot grow.
 async fn sized(
     mut work: Pin<&mut impl Future<Output = Outcome>>,
-    mut is_large: bool,
-    task: Task,
+    mut size: u64,
     meter: Meter,
     place: Weak<Share>,
 ) -> Result<Learned, Broken> {
     poll_fn(|cx| {
         let polled = work.as_mut().poll(cx);
-        if polled.is_pending() && !is_large && meter.taken_in() > SMALL_BYTES {
-            is_large = place.upgrade().is_none_or(|share| share.grow(most(task)));
-            if !is_large {
-                return Poll::Ready(Err(Broken::Outgrown));
+        let need = needed(&meter, size);
+        if polled.is_pending() && need > size {
+            // Who gave its place back only waits for an answer.
+            if !place.upgrade().is_none_or(|share| share.grow(need)) {
+                return Poll::Ready(Err(Broken::Outgrown(need)));
             }
+            size = need;
         }
         polled.map_err(Broken::Failed)
     })
@@ -189,8 +192,8 @@ async fn sized(
 #[derive(Debug)]
 enum Broken {
     Failed(Trouble),
-    /// It is larger than its place.
-    Outgrown,
+    /// It is larger than its place, and needs so many MiB.
+    Outgrown(u64),
 }
 
 /// How much longer than at [`Patience::rate`] a transfer may take while a namespace that has none waits for memory, after so many
@@ -213,10 +216,14 @@ pub(super) fn name_of(task: Task) -> &'static str {
 }
 
 #[cfg(test)]
+mod budget;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::fair::Shares;
     use crate::lifecycle::Slot;
+    use crate::store;
 
     const UPLOAD: Task = Task::Upload(Slot { shard: 0, attempt: 1 });
 
@@ -240,10 +247,10 @@ mod tests {
             drop(place);
             Ok(Box::new(|_: &mut _| {}) as _)
         };
-        let outcome = Pace { patience, small_grace: SECOND / 2, ..pace }.keep(UPLOAD, true, work).await;
+        let outcome = Pace { patience, small_grace: SECOND / 2, ..pace }.keep(UPLOAD, 128, work).await;
         outcome.err().map(|broken| match broken {
             Broken::Failed(trouble) => (began.elapsed(), trouble.stuck.message),
-            Broken::Outgrown => (began.elapsed(), "outgrown".into()),
+            Broken::Outgrown(need) => (began.elapsed(), format!("needs {need}")),
         })
     }
 
@@ -280,39 +287,63 @@ mod tests {
         let pace = Pace::new(&place, 0);
         drop(place);
         let patience = Patience { grace: SECOND / 10, ..Patience::USUAL };
-        let answered = Pace { patience, ..pace }.keep(UPLOAD, true, async {
+        let answered = Pace { patience, ..pace }.keep(UPLOAD, 128, async {
             tokio::time::sleep(SECOND / 2).await;
             Ok(Box::new(|_: &mut _| {}) as _)
         });
         assert!(answered.await.is_ok());
     }
 
-    /// What becomes of a small upload that takes in so much, where so many MiB are taken.
-    async fn grown(bytes: u64, taken: u64) -> Result<u64, Broken> {
+    /// What becomes of a small upload that takes in so many bytes and holds so many MiB, where so many MiB are taken: how large its
+    /// place is in the end.
+    async fn grown(bytes: u64, holds: u64, taken: u64) -> Result<u64, Broken> {
         let shares = Shares::new(LIMITS);
         let others = shares.take(wish("other", taken)).await;
-        let place = Arc::new(shares.take(wish("small", 1)).await);
+        let place = Arc::new(shares.take(wish("small", SMALL)).await);
         let pace = Pace::new(&place, 0);
         let meter = pace.meter.clone();
         let work = async move {
             meter.add(bytes);
-            tokio::task::yield_now().await;
+            let held = store::reserve((holds << 20) as usize).await;
             // All that is left.
-            let held = (1..=128).rev().find(|size| place.grow(*size)).unwrap_or_default();
-            drop(others);
-            Ok(Box::new(move |m: &mut Memory| m.manifest_at = i64::try_from(held).ok()) as _)
+            let room = (1..=128).rev().find(|size| place.grow(*size)).unwrap_or_default();
+            drop((others, held));
+            Ok(Box::new(move |m: &mut Memory| m.manifest_at = i64::try_from(room).ok()) as _)
         };
-        let learned = pace.keep(UPLOAD, false, work).await?;
+        let learned = pace.keep(UPLOAD, SMALL, work).await?;
         let mut memory = Memory::default();
         learned(&mut memory);
         Ok(memory.manifest_at.unwrap().unsigned_abs())
     }
 
     #[tokio::test]
-    async fn a_transfer_is_small_until_it_takes_in_much_and_begins_again_where_there_is_no_room_for_more() {
-        assert!(matches!(grown(SMALL_BYTES, 126).await, Ok(2)), "it stays small");
-        assert!(matches!(grown(SMALL_BYTES + 1, 124).await, Ok(4)));
-        assert!(matches!(grown(SMALL_BYTES + 1, 126).await, Err(Broken::Outgrown)));
+    async fn a_transfer_is_small_until_it_takes_in_much_and_begins_again_where_there_is_no_room_for_what_it_holds() {
+        assert!(matches!(grown(SMALL_BYTES, 40, 126).await, Ok(2)), "it stays small");
+        assert!(matches!(grown(SMALL_BYTES + 1, 10, 115).await, Ok(13)));
+        // What it holds, and what is too little to be told.
+        assert!(matches!(grown(SMALL_BYTES + 1, 11, 115).await, Err(Broken::Outgrown(14))));
+    }
+
+    #[tokio::test]
+    async fn a_place_is_as_large_as_what_is_held_at_the_same_time() {
+        let shares = Shares::new(LIMITS);
+        let place = Arc::new(shares.take(wish("one", SMALL)).await);
+        let _others = shares.take(wish("other", 108)).await;
+        let pace = Pace::new(&place, 0);
+        let meter = pace.meter.clone();
+        let work = async move {
+            meter.add(SMALL_BYTES + 1);
+            for _ in 0..3 {
+                let mut held = store::reserve(8 << 20).await;
+                held.set(17 << 20).await;
+                held.set(1 << 20).await;
+            }
+            let (_one, _two) = (store::reserve(9 << 20).await, store::reserve(9 << 20).await);
+            drop(place);
+            Ok(Box::new(|_: &mut _| {}) as _)
+        };
+        // 17 fit three times after each other, and 18 at once are too many for the 19 that are left.
+        assert!(matches!(pace.keep(UPLOAD, SMALL, work).await, Err(Broken::Outgrown(21))));
     }
 
     #[test]

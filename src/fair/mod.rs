@@ -138,6 +138,11 @@ impl Share {
         }
     }
 
+    /// How large it is: what is larger than all there is, or of a retry than half of it, is no larger than that.
+    pub fn size(&self) -> u64 {
+        self.of.state().queue.size(self.ticket)
+    }
+
     /// Makes it larger, if that is possible now. False: it stays as it is.
     pub fn grow(&self, size: u64) -> bool {
         self.of.state().queue.grow(self.ticket, size)

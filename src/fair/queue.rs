@@ -214,6 +214,11 @@ impl FairQueue {
         }
     }
 
+    /// How large a claim is; 0 where it ended.
+    pub fn size(&self, ticket: u64) -> u64 {
+        self.claims.get(&ticket).map_or(0, |claim| claim.size)
+    }
+
     /// Makes a claim that was met larger, if the rules allow it now. False: it stays as it is.
     pub fn grow(&mut self, ticket: u64, size: u64) -> bool {
         let Some(claim) = self.claims.get_mut(&ticket) else { return false };

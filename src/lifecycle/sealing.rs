@@ -8,6 +8,7 @@ use super::attempt::{Attempt, AttemptState};
 use super::journal::Shard;
 use super::shard_list::{PlanSegment, SealedBatch, SealedSegment, Shards};
 use crate::api::text::hex;
+use crate::api::weight;
 
 /// Shards of a full segment.
 pub const SEGMENT_SHARDS: usize = 256;
@@ -254,7 +255,7 @@ fn read<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, S
     if !Segment::is_named(name, bytes) {
         return Err("its content is not what was stored".into());
     }
-    serde_json::from_slice(bytes).map_err(|e| format!("it is no segment (line {}, column {})", e.line(), e.column()))
+    weight::read(bytes).map_err(|why| format!("it is no segment ({why})"))
 }
 
 impl Shard {

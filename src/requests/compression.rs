@@ -10,15 +10,23 @@ use async_compression::zstd::DParameter;
 use tokio::io::{AsyncRead, AsyncReadExt, BufReader, ReadBuf};
 
 use crate::api::InputCompression;
-use crate::store::unpacked;
+use crate::store::{Reservation, reserve, staged, unpacked};
 
 /// Uncompressed bytes of a whole input.
 const TOTAL_LIMIT: u64 = 64 << 30;
 /// From this size on an object must not be more than `RATIO_LIMIT` times what it was compressed to.
 const RATIO_FROM: u64 = 1 << 30;
 const RATIO_LIMIT: u64 = 1000;
-/// Windows of up to 32 MiB: a decoder holds one in memory.
-const WINDOW_LOG_LIMIT: u32 = 25;
+/// Windows of up to 8 MiB, which every decoder takes (RFC 8878, 3.1.1.1.2): a decoder holds one in memory.
+const WINDOW_LOG: u32 = 23;
+/// Windows of up to 32 MiB, of what says in its first frame that it has a larger one.
+const LARGE_WINDOW_LOG: u32 = 25;
+/// Bytes that a decoder holds beside its window, with what it reads from.
+pub const BESIDE_WINDOW: usize = staged::DECODER_BYTES + READ_BYTES;
+/// Compressed bytes that are read at a time.
+const READ_BYTES: usize = 64 << 10;
+/// Bytes that an input's decoder holds at most.
+pub const WINDOW_BYTES: usize = (1 << LARGE_WINDOW_LOG) + BESIDE_WINDOW;
 
 /// Bytes of something, on both sides of its decoder.
 pub type Content<'a> = Box<dyn AsyncRead + Unpin + Send + 'a>;
@@ -44,7 +52,8 @@ impl Sizes {
     }
 }
 
-/// The uncompressed content of `stored`, whose reader counts in `sizes`; and what it was compressed with.
+/// The uncompressed content of `stored`, of which `most` bytes are read and whose reader counts in `sizes`; and what it was compressed
+/// with.
 ///
 /// # Errors
 /// What the reader says.
@@ -52,6 +61,7 @@ pub async fn open<'a>(
     mut stored: Content<'a>,
     compression: InputCompression,
     sizes: Sizes,
+    most: usize,
 ) -> std::io::Result<(Content<'a>, InputCompression)> {
     let compression = match compression {
         InputCompression::Auto => {
@@ -67,7 +77,19 @@ pub async fn open<'a>(
         }
         told => told,
     };
-    let buffered = BufReader::with_capacity(64 << 10, stored);
+    let window_log = match compression {
+        InputCompression::Zstd => {
+            let (head, rest) = peek(stored, FRAME_HEAD).await?;
+            stored = rest;
+            if window(&head) > 1 << WINDOW_LOG { LARGE_WINDOW_LOG } else { WINDOW_LOG }
+        }
+        _ => 0,
+    };
+    let held = match compression {
+        InputCompression::Auto | InputCompression::None => Reservation::default(),
+        InputCompression::Gzip | InputCompression::Zstd => reserve(most.min(1 << window_log) + BESIDE_WINDOW).await,
+    };
+    let buffered = BufReader::with_capacity(READ_BYTES, stored);
     let content: Content<'a> = match compression {
         InputCompression::Gzip => {
             let mut decoder = GzipDecoder::new(buffered);
@@ -75,13 +97,32 @@ pub async fn open<'a>(
             Box::new(decoder)
         }
         InputCompression::Zstd => {
-            let mut decoder = ZstdDecoder::with_params(buffered, &[DParameter::window_log_max(WINDOW_LOG_LIMIT)]);
+            let mut decoder = ZstdDecoder::with_params(buffered, &[DParameter::window_log_max(window_log)]);
             decoder.multiple_members(true);
             Box::new(decoder)
         }
         InputCompression::Auto | InputCompression::None => Box::new(buffered),
     };
-    Ok((Box::new(Bounded { content, given: 0, sizes }), compression))
+    Ok((Box::new(Bounded { content, given: 0, sizes, _held: held }), compression))
+}
+
+/// Bytes of a frame's head.
+const FRAME_HEAD: usize = 18;
+
+/// The window of a zstd frame that begins like this (RFC 8878, 3.1.1.1), in bytes; 0 where it is none.
+fn window(head: &[u8]) -> u64 {
+    let Some([descriptor, rest @ ..]) = head.strip_prefix(b"\x28\xb5\x2f\xfd") else { return 0 };
+    let is_single_segment = descriptor & 0x20 != 0;
+    if !is_single_segment {
+        let Some(window) = rest.first() else { return 0 };
+        let base = 1 << (10 + (window >> 3));
+        return base + base / 8 * u64::from(window & 7);
+    }
+    // Its whole content is the window.
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let (length, plus) = [(1, 0), (2, 256), (4, 0), (8, 0)][usize::from(descriptor >> 6)];
+    let size = rest.get(dictionary..dictionary + length).unwrap_or_default();
+    plus + size.iter().rev().fold(0, |size, byte| size << 8 | u64::from(*byte))
 }
 
 /// Without the byte order mark that editors on Windows put first; it is no part of the first line.
@@ -141,6 +182,8 @@ struct Bounded<'a> {
     content: Content<'a>,
     given: u64,
     sizes: Sizes,
+    /// What its decoder holds.
+    _held: Reservation,
 }
 
 impl Bounded<'_> {
@@ -169,6 +212,14 @@ impl Bounded<'_> {
     fn followed(&self, error: std::io::Error) -> std::io::Error {
         let words = error.to_string();
         let no_header = ["Invalid gzip header", "Unknown frame descriptor"].iter().any(|e| words.contains(e));
+        if words.contains("too much memory") {
+            return std::io::Error::other(Unfit::Object(format!(
+                "has a zstd window of more than {} MiB in a frame behind the first one, or of more than {} MiB; compress it again \
+                 without `--long` or `--ultra`",
+                1 << (WINDOW_LOG - 20),
+                1 << (LARGE_WINDOW_LOG - 20)
+            )));
+        }
         match self.given > 0 && no_header {
             true => std::io::Error::other(Unfit::Object(
                 "is followed by bytes that are not compressed; put it there again, without them".into(),
@@ -210,7 +261,7 @@ mod tests {
     }
 
     async fn read(bytes: &[u8], compression: InputCompression) -> std::io::Result<Vec<u8>> {
-        let (content, _) = open(Box::new(bytes), compression, Sizes::default()).await?;
+        let (content, _) = open(Box::new(bytes), compression, Sizes::default(), usize::MAX).await?;
         let mut out = vec![];
         skip_bom(content).await?.read_to_end(&mut out).await?;
         Ok(out)
@@ -309,6 +360,43 @@ mod tests {
         }
     }
 
+    /// Text in one frame that says it has a window of so many bits.
+    async fn with_window(bits: u32, text: &[u8]) -> Vec<u8> {
+        use async_compression::{Level, zstd::CParameter};
+        let parameters = [CParameter::window_log(bits), CParameter::content_size_flag(false)];
+        let mut encoder = ZstdEncoder::with_quality_and_params(vec![], Level::Fastest, &parameters);
+        encoder.write_all(text).await.unwrap();
+        // Else the encoder knows how little it is.
+        encoder.flush().await.unwrap();
+        encoder.shutdown().await.unwrap();
+        encoder.into_inner()
+    }
+
+    #[tokio::test]
+    async fn the_window_of_the_first_frame_is_what_a_decoder_may_hold() {
+        for bits in [18, 23, 24, 25] {
+            let stored = with_window(bits, b"text").await;
+            assert_eq!(window(&stored), 1 << bits);
+            assert_eq!(read(&stored, InputCompression::Auto).await.unwrap(), b"text", "{bits}");
+        }
+        let (small, large, larger) =
+            (zstd(b"text").await, with_window(24, b"text").await, with_window(26, b"text").await);
+        for stored in [larger, [small, large.clone()].concat()] {
+            let refused = read(&stored, InputCompression::Auto).await.unwrap_err().to_string();
+            assert!(refused.contains("window of more than 8 MiB") && refused.contains("--long"), "{refused}");
+        }
+        assert_eq!(read(&[large.clone(), large].concat(), InputCompression::Auto).await.unwrap(), b"texttext");
+        // Single segments: their content is the window.
+        for (head, bytes) in [
+            (&b"\x28\xb5\x2f\xfd\x20\x07"[..], 7),
+            (b"\x28\xb5\x2f\xfd\x60\x01\x00", 257),
+            (b"\x28\xb5\x2f\xfd\xa1\xaa\x00\x00\x00\x02", 32 << 20),
+            (b"\x1f\x8b", 0),
+        ] {
+            assert_eq!(window(head), bytes, "{head:?}");
+        }
+    }
+
     #[tokio::test]
     async fn archives_are_known_by_their_first_bytes() {
         for (head, found) in
@@ -336,7 +424,12 @@ mod tests {
 
     #[test]
     fn bombs_are_bounded() {
-        let bounded = || Bounded { content: Box::new(tokio::io::empty()), given: 0, sizes: Sizes::default() };
+        let bounded = || Bounded {
+            content: Box::new(tokio::io::empty()),
+            given: 0,
+            sizes: Sizes::default(),
+            _held: Default::default(),
+        };
         let mut bomb = bounded();
         bomb.sizes.stored(1 << 20);
         assert!(bomb.judge(1 << 30).is_ok(), "small things may be as compressible as they like");

@@ -19,11 +19,14 @@ mod variable;
 mod version;
 mod whole;
 
+pub use compression::{BESIDE_WINDOW, WINDOW_BYTES};
 pub use merge::Defaults;
 pub use objects::Selection;
 pub use objects::{apart, is_many as means_many};
-pub use pass::{Held, Origin, PassError, Passed, Recipe, Source, pass};
-pub use whole::{SizeLimit, TooLarge};
+pub use pass::{Held, MODEL_LIMIT, Origin, PassError, Passed, Recipe, Source, pass};
+pub use read::ROW_BYTES;
+pub use seen::IDS_BYTES;
+pub use whole::{AHEAD_BYTES, MOST_OBJECT_BYTES, OBJECT_BYTES, SizeLimit, TooLarge};
 
 /// Name of a request at the provider: its place in the input, and a mark of the work, so that nothing of the customer's
 /// leaves and results of another work are never taken for ours. At most 64 of `[A-Za-z0-9_-]`.

@@ -1,16 +1,17 @@
 //! Which objects an input's URI means.
 
+use std::path::Path;
+
 use futures::TryStreamExt;
 
 use super::PassError;
 use crate::api::{LeftOut, ObjectPolicy, ObjectStoreLocation};
-use crate::store::{Folder, Listed, layout};
+use crate::store::{Folder, Listed, Sorted, Sorter, layout};
 
 /// Objects of one input.
 const OBJECT_LIMIT: usize = 100_000;
-/// Their names together, in bytes: they are held in memory.
+/// Their names together, in bytes: they wait on local disk.
 const NAMES_LIMIT: usize = 32 << 20;
-
 /// Which of the objects below a URI are read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Selection {
@@ -61,13 +62,18 @@ pub async fn one(folder: &Folder, name: &str) -> Result<Listed, PassError> {
 ///
 /// # Errors
 /// When there are too many, or the store cannot say.
-pub async fn named(folder: &Folder, name: &str, selection: Selection) -> Result<(Vec<Listed>, LeftOut), PassError> {
+pub async fn named(
+    folder: &Folder,
+    name: &str,
+    selection: Selection,
+    spool: &Path,
+) -> Result<(Sorted<Listed>, LeftOut), PassError> {
     let uri = folder.uri_of(name);
     if folder.uri_of("").contains('*') {
         let message = format!("{uri} has a `*` before its last `/`; only the last part of the URI may hold one");
         return Err(PassError::Invalid(message));
     }
-    let (mut objects, mut bytes, mut left_out) = (vec![], 0, LeftOut::default());
+    let (mut objects, mut bytes, mut left_out) = (Sorter::new(spool, Listed::order), 0, LeftOut::default());
     let mut listing = folder.list();
     while let Some(object) = listing.try_next().await? {
         if !is_meant(name, object.name()) {
@@ -82,7 +88,7 @@ pub async fn named(folder: &Folder, name: &str, selection: Selection) -> Result<
             continue;
         }
         bytes += object.name().len();
-        objects.push(object);
+        objects.push(object)?;
         if objects.len() > OBJECT_LIMIT || bytes > NAMES_LIMIT {
             let message = format!(
                 "{uri} means more than {} objects, or more than {} MiB of names; put many requests into one object, or \
@@ -94,8 +100,7 @@ pub async fn named(folder: &Folder, name: &str, selection: Selection) -> Result<
         }
     }
     // Stores list in this order, but not all of them promise it.
-    objects.sort_unstable_by(|a, b| a.name().cmp(b.name()));
-    Ok((objects, left_out))
+    Ok((objects.finish()?, left_out))
 }
 
 fn is_meant(pattern: &str, name: &str) -> bool {
@@ -176,8 +181,8 @@ mod tests {
             (Skip, Include, &["src/a.py", "src/b.py"], (3, 0)),
             (Include, Include, &[".notes.md", "_posts/a.md", "src/__init__.py", "src/a.py", "src/b.py"], (0, 0)),
         ] {
-            let (objects, left) = named(&folder, "", Selection { hidden, empty }).await.unwrap();
-            assert_eq!(objects.iter().map(|object| object.name()).collect::<Vec<_>>(), taken);
+            let (objects, left) = named(&folder, "", Selection { hidden, empty }, &std::env::temp_dir()).await.unwrap();
+            assert_eq!(objects.map(|object| object.unwrap().name().to_string()).collect::<Vec<_>>(), taken);
             assert_eq!((left.hidden_objects, left.empty_objects), left_out, "{hidden:?} {empty:?}");
         }
     }

@@ -27,14 +27,17 @@ use crate::api::{
     RequestTemplate, WorkHashVersion,
 };
 use crate::store::{
-    Folder, IndexEntry, LINE_LIMIT, RequestHash, ShardWriter, Sorted, Sorter, StagedShard, StoreError, inputs_of_body,
-    layout,
+    Folder, IndexEntry, LINE_LIMIT, RequestHash, Reservation, ShardWriter, Sorted, Sorter, StagedShard, StoreError,
+    inputs_of_body, layout,
 };
 
 /// Models of one job: each makes batches of its own.
-const MODEL_LIMIT: usize = 16;
+pub const MODEL_LIMIT: usize = 16;
 /// Requests of one job, those that are refused among them.
 const REQUEST_LIMIT: i64 = 1_000_000;
+
+/// Requests after which it is told again how much their ids take.
+const IDS_TOLD: i64 = 4_096;
 
 /// Where the requests come from.
 pub enum Source {
@@ -228,6 +231,8 @@ pub(super) struct Pass<'a> {
     staged: Sorter<StagedShard>,
     problems: Problems,
     seen: Seen,
+    /// What those take.
+    ids: Reservation,
     models: BTreeSet<String>,
     chain: Hasher,
     requests: i64,
@@ -252,6 +257,7 @@ impl<'a> Pass<'a> {
             staged: Sorter::new(spool, StagedShard::order),
             problems: Problems::new(stage.map(|_| spool)),
             seen: Seen::new(spool),
+            ids: Reservation::default(),
             models: BTreeSet::new(),
             chain: Hasher::new(recipe.hash_version),
             requests: 0,
@@ -330,6 +336,9 @@ impl<'a> Pass<'a> {
     ) -> Result<(), PassError> {
         let line = line.into();
         self.taken += 1;
+        if self.taken % IDS_TOLD == 0 {
+            self.ids.set(self.seen.holds()).await;
+        }
         if self.taken > REQUEST_LIMIT {
             // The words for it are found once nothing is held any more.
             return Err(PassError::Invalid(String::new()));

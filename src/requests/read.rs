@@ -17,7 +17,7 @@ use super::version::InputVersion;
 use super::whole::{SizeLimit, TooLarge};
 use super::{Held, PassError, Recipe};
 use crate::api::{InputCompression, InputFormat, LeftOut};
-use crate::store::{Entry, Folder, LINE_LIMIT, Line, Lines, Listed, StoreError, Turn};
+use crate::store::{Entry, Folder, LINE_LIMIT, LONG, Line, Lines, Listed, Sorted, StoreError, Turn, reserve};
 
 /// How the pieces of an input are read.
 pub struct Reading {
@@ -91,12 +91,12 @@ impl Reading {
     /// [`StoreError::Changed`] when that is no longer there.
     pub async fn objects(&mut self, pass: &mut Pass<'_>, folder: &Folder, name: &str) -> Result<(), PassError> {
         if objects::is_many(&folder.uri_of(name)) {
-            let (objects, left_out) = objects::named(folder, name, self.selection).await?;
+            let (objects, left_out) = objects::named(folder, name, self.selection, pass.spool()).await?;
             self.left_out = left_out;
             return self.listed(pass, folder, objects).await;
         }
         let object = objects::one(folder, name).await?;
-        self.listed(pass, folder, vec![object.clone()]).await?;
+        self.listed(pass, folder, Sorted::one(object.clone())).await?;
         // It may be long, and not every store gives a reader the end of what it began.
         match folder.stat(name).await? {
             Some(now) if now == object => Ok(()),
@@ -104,11 +104,12 @@ impl Reading {
         }
     }
 
-    async fn listed(&mut self, pass: &mut Pass<'_>, folder: &Folder, objects: Vec<Listed>) -> Result<(), PassError> {
+    async fn listed(&mut self, pass: &mut Pass<'_>, folder: &Folder, objects: Sorted<Listed>) -> Result<(), PassError> {
         if let (InputFormat::Objects, Some(template)) = (self.format, self.template.clone()) {
             return self.whole(pass, folder, objects, &template).await;
         }
         for object in objects {
+            let object = object?;
             let uri = folder.uri_of(object.name());
             let entry = folder.get_listed(&object).await?.ok_or_else(|| StoreError::changed(&uri))?;
             self.count_object(&object, 0);
@@ -120,6 +121,7 @@ impl Reading {
     /// Reads what is at hand.
     pub async fn held(&mut self, pass: &mut Pass<'_>, held: Held) -> Result<(), PassError> {
         self.version.held(&held.bytes);
+        let _held = reserve(held.bytes.len()).await;
         self.piece(pass, &held.name, &held.file, Box::new(std::io::Cursor::new(held.bytes))).await
     }
 
@@ -140,7 +142,7 @@ impl Reading {
         let origin = Origin { source: Arc::from(name), entry: "line" };
         let mut compression = self.compression;
         let read = async {
-            let (content, found) = compression::open(Box::new(stored), compression, sizes).await?;
+            let (content, found) = compression::open(Box::new(stored), compression, sizes, usize::MAX).await?;
             compression = found;
             let content = lines_or_rows(content).await?;
             let (is_table, content) = match self.format {
@@ -195,6 +197,9 @@ impl From<PassError> for ReadError {
         ReadError::Pass(error)
     }
 }
+
+/// Bytes that a reader of rows holds at most: what is read at a time, and the text of a row, which is copied when it grows.
+pub const ROW_BYTES: usize = 2 * LONG;
 
 /// What takes several times its length while it is checked, in bytes: fields are held apart, and a request is spelled.
 const HEAVY: usize = 256 << 10;
@@ -266,6 +271,7 @@ async fn rows(
     let begins = if layout.preamble > 0 { 2 } else { 1 };
     let records = Records::new(content, LINE_LIMIT, layout.delimiter).of(encoding.name(), begins);
     let mut records = records.spooling(pass.spool());
+    let _held = reserve(ROW_BYTES).await;
     let (mut header, mut empty) = (None::<(Header, Option<String>)>, 0);
     while let Some(record) = records.next().await? {
         let (line, fields) = (record.line, record.fields);

@@ -20,6 +20,8 @@ const RUN: usize = 1 << 16;
 const BLOCK: usize = 256;
 /// Bits of the filter: 2 MiB, sixteen for each of a million ids.
 const FILTER_BITS: u64 = 1 << 24;
+/// Bytes that ids take at most: the set, which doubles as it grows, the filter, and a run while it is sorted.
+pub const IDS_BYTES: usize = 6 << 20;
 /// Bits that each id sets: one in two thousand that were never seen is looked for in vain.
 const PROBES: usize = 8;
 
@@ -44,6 +46,13 @@ impl Seen {
     /// Ids whose overflow goes to a file in `spool`.
     pub fn new(spool: &Path) -> Seen {
         Seen { spool: spool.into(), fresh: HashSet::new(), spilled: None }
+    }
+
+    /// Bytes that it holds.
+    pub fn holds(&self) -> usize {
+        // Each takes a byte more in the set, which is half empty.
+        let fresh = self.fresh.capacity() * 2 * (KEY_BYTES + 1);
+        if self.spilled.is_some() { IDS_BYTES } else { fresh.min(IDS_BYTES) }
     }
 
     /// Whether `id` is the first of its kind; from then on it was seen.

@@ -13,11 +13,16 @@ use super::read::{Broken, Reading, broken, one_at_a_time};
 use super::template::Template;
 use super::variable::{PARTS, Texts};
 use crate::api::{InputCompression, OnTooLarge};
-use crate::store::{Folder, Listed, StoreError, Turn};
+use crate::store::{Folder, Listed, Sorted, StoreError, Turn, reserve};
 
-/// Objects that are fetched at a time, and their bytes.
+/// Objects that are fetched at a time.
 const AHEAD: usize = 16;
-const AHEAD_BYTES: usize = 17 << 20;
+/// Bytes of these.
+pub const AHEAD_BYTES: usize = 17 << 20;
+/// `spec.input.maxObjectBytes` at most.
+pub const MOST_OBJECT_BYTES: usize = 6 << 20;
+/// Times its size that an object takes until it is a request: as it is uncompressed, as text, as a value and in the request.
+pub const OBJECT_BYTES: usize = 4;
 /// How much larger than its content an object may be that was compressed in vain.
 const COMPRESSED_IN_VAIN: usize = 64 << 10;
 
@@ -59,9 +64,10 @@ impl Reading {
         &mut self,
         pass: &mut Pass<'_>,
         folder: &Folder,
-        objects: Vec<Listed>,
+        objects: Sorted<Listed>,
         template: &Template,
     ) -> Result<(), PassError> {
+        let _held = reserve(AHEAD_BYTES + OBJECT_BYTES * self.limit.bytes).await;
         let mut fetched = ahead(folder, objects, self.limit);
         while let Some(stored) = fetched.next().await {
             let stored = stored?;
@@ -126,14 +132,16 @@ impl SizeLimit {
 }
 
 /// The objects in their order, the next ones being fetched meanwhile.
-fn ahead(folder: &Folder, objects: Vec<Listed>, limit: SizeLimit) -> BoxStream<'_, Result<Stored, PassError>> {
+fn ahead(folder: &Folder, objects: Sorted<Listed>, limit: SizeLimit) -> BoxStream<'_, Result<Stored, PassError>> {
     let at_a_time = (AHEAD_BYTES / limit.of_use()).clamp(2, AHEAD);
-    futures::stream::iter(objects).map(move |object| fetch(folder, object, limit)).buffered(at_a_time).boxed()
+    let fetch = move |object: Result<Listed, StoreError>| async move { fetch(folder, object?, limit).await };
+    futures::stream::iter(objects).map(fetch).buffered(at_a_time).boxed()
 }
 
 async fn fetch(folder: &Folder, object: Listed, limit: SizeLimit) -> Result<Stored, PassError> {
     let uri = folder.uri_of(object.name());
-    let mut bytes = vec![];
+    // No more than it has.
+    let mut bytes = Vec::with_capacity(usize::try_from(object.size).map_or(0, |size| size.min(limit.of_use())));
     let in_vain = object.size > limit.of_use() as u64 && limit.then != OnTooLarge::Truncate;
     if !in_vain {
         let mut entry = folder.get_listed(&object).await?.ok_or_else(|| StoreError::changed(&uri))?;
@@ -161,7 +169,7 @@ async fn unpack(
     }
     sizes.stored(stored.bytes.len());
     let at_hand: Content<'_> = Box::new(&stored.bytes[..]);
-    let opened = compression::open(at_hand, compression, sizes).await;
+    let opened = compression::open(at_hand, compression, sizes, limit.bytes).await;
     let (content, compression) = opened.map_err(|e| broken(&stored.uri, compression, e))?;
     let mut bytes = vec![];
     let read = content.take(limit.bytes as u64 + 1).read_to_end(&mut bytes).await;

@@ -11,11 +11,18 @@ use tokio::io::{AsyncWriteExt, BufWriter};
 use super::errors::Tally;
 use super::joined::INDEX_LINE_LIMIT;
 use super::line::Ended;
-use super::part::write_part;
+use super::part::{GO_BYTES, write_part};
 use super::scan::{How, Place, QUOTED, Scanned, scan};
 use crate::api::{ErrorSummary, RequestCounts};
 use crate::store::staged::{self, Spooled};
-use crate::store::{Folder, IndexEntry, Line, Lines, StoreError, layout};
+use crate::store::{Folder, IndexEntry, Line, Lines, StoreError, layout, reserve};
+
+/// Bytes that the collection of a batch holds for each of its requests: where its line is, and where one is that names nobody.
+pub const ANSWER_BYTES: usize = 160;
+/// Bytes that it holds besides: what is read and written at a time, and where objects may lie over many lines.
+pub const COLLECT_BYTES: usize = 2 * GO_BYTES + (2 << 20);
+/// Requests of a batch at most, whatever its index says.
+const REQUESTS_LIMIT: usize = 1_000_000;
 
 /// A batch whose answers are to be collected.
 pub struct Collection<'a> {
@@ -88,6 +95,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     let Collection { folder, work_id, slot, index, requests, files, may_be_unreadable, unusable } = collection;
     let index = layout::index(work_id, index);
     let asked = indexes(folder, &index).await?;
+    let _held = reserve(COLLECT_BYTES + ANSWER_BYTES * asked.len()).await;
     let mut raw = staged::scratch(spool)?;
     let ends = download(&mut raw, files).await?;
     let scanned = scan(&mut raw, &ends, work_id, &asked, spool).await.map_err(local)?;
@@ -111,16 +119,22 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
 /// Which requests the shard holds, in order.
 async fn indexes(folder: &Folder, name: &str) -> Result<Vec<i64>, CollectError> {
     let mut indexes = vec![];
-    each_entry(folder, name, |entry| indexes.push(entry.index)).await?;
+    let add = |entry: IndexEntry| {
+        indexes.push(entry.index);
+        indexes.len() <= REQUESTS_LIMIT
+    };
+    each_entry(folder, name, add).await?;
     Ok(indexes)
 }
 
-async fn each_entry(folder: &Folder, name: &str, mut see: impl FnMut(IndexEntry)) -> Result<(), CollectError> {
+async fn each_entry(folder: &Folder, name: &str, mut see: impl FnMut(IndexEntry) -> bool) -> Result<(), CollectError> {
     let mut lines = Lines::new(staged::open(folder, name).await?, INDEX_LINE_LIMIT);
     let broken = |e: String| StoreError::Corrupt(format!("{name}: {e}"));
     while let Some(line) = lines.next().await.map_err(|e| broken(e.to_string()))? {
         let Line::Whole(line) = line else { return Err(broken("a line is too long".into()).into()) };
-        see(serde_json::from_slice(line).map_err(|e| broken(e.to_string()))?);
+        if !see(serde_json::from_slice(line).map_err(|e| broken(e.to_string()))?) {
+            return Err(broken(format!("it has more than {REQUESTS_LIMIT} entries")).into());
+        }
     }
     Ok(())
 }
@@ -133,6 +147,7 @@ async fn with_names(folder: &Folder, index: &str, tally: Tally) -> Result<Vec<Er
             for (summary, _) in most.iter_mut().filter(|(_, index)| *index == entry.index) {
                 summary.sample_custom_id.clone_from(&entry.custom_id);
             }
+            true
         })
         .await?;
     }

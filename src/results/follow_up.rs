@@ -1,12 +1,13 @@
 //! What has no answer yet becomes the shards of another round, and only that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::errors::Tally;
-use super::joined::{Joined, Request, Settled, With, corrupt, loaded};
+use super::joined::{Joined, LANES_LIMIT, Request, With, corrupt, loaded};
 use super::line::{Ended, PartLine, ProviderLine};
+use super::settled::Settled;
 use super::write::WriteError;
 use crate::api::{ErrorSummary, RequestCounts};
 use crate::store::{Folder, ShardWriter, Sorted, Sorter, StagedShard, inputs_of_line};
@@ -48,25 +49,42 @@ pub async fn follow_up(
     let work_id = writer.work_id().to_string();
     let mut took = Took::default();
     let mut staged = Sorter::new(writer.spool(), |a: &FollowUp, b: &FollowUp| a.shard.order(&b.shard));
-    let mut joined = Joined::new(folder, &work_id, shards, With::Rounds, writer.spool())?;
-    while let Some(mut request) = joined.next().await? {
-        if !may_be_sent_again(&Asked { given_up: request.given_up, ..fared(&request.asked, &request.ends) }) {
-            continue;
+    // One model after the other, so that as few files are open as there are rounds: no shard holds requests of two.
+    for model in models(shards.clone())? {
+        let spool = writer.spool();
+        let mut joined = Joined::of(folder, &work_id, shards.clone(), |of| of == model, With::Rounds, spool)?;
+        while let Some(mut request) = joined.next().await? {
+            if !may_be_sent_again(&Asked { given_up: request.given_up, ..fared(&request.asked, &request.ends) }) {
+                continue;
+            }
+            let stood = stood(&request.asked, &request.ends);
+            let sent = loaded(request.sent.take()).await?;
+            let inputs = if writer.counts_inputs() { inputs_of_line(&sent) } else { 0 };
+            let first = writer.push(&request.model, &[&sent], inputs, &request.entry).await?;
+            drop(sent);
+            took.add(first, stood, request).await?;
+            for shard in took.of(writer.put().await?) {
+                staged.push(shard)?;
+            }
         }
-        let stood = stood(&request.asked, &request.ends);
-        let sent = loaded(request.sent.take()).await?;
-        let inputs = if writer.counts_inputs() { inputs_of_line(&sent) } else { 0 };
-        let first = writer.push(&request.model, &[&sent], inputs, &request.entry).await?;
-        drop(sent);
-        took.add(first, stood, request).await?;
+        writer.close();
         for shard in took.of(writer.put().await?) {
             staged.push(shard)?;
         }
     }
-    for shard in took.of(writer.finish().await?) {
-        staged.push(shard)?;
-    }
     Ok(staged.finish()?)
+}
+
+/// The models of all shards, which a join of all of them would bound.
+fn models(shards: Sorted<Settled>) -> Result<BTreeSet<String>, WriteError> {
+    let mut models = BTreeSet::new();
+    for shard in shards {
+        models.insert(shard?.model);
+        if models.len() > LANES_LIMIT {
+            return Err(WriteError::Corrupt(format!("shards of more than {LANES_LIMIT} models")));
+        }
+    }
+    Ok(models)
 }
 
 /// How the requests of the shards stood before that are being filled, by the first request of each.

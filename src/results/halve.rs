@@ -1,7 +1,8 @@
 //! A shard that is more than an account takes becomes two, request by request.
 
 use super::follow_up::{FollowUp, Took, stood_before};
-use super::joined::{Joined, Settled, With, index_lines, loaded, next_entry};
+use super::joined::{Joined, With, index_lines, loaded, next_entry};
+use super::settled::Settled;
 use super::write::WriteError;
 use crate::store::{Folder, ShardWriter, Sorted};
 
@@ -17,10 +18,10 @@ pub async fn halve(
     earlier: Sorted<Settled>,
 ) -> Result<[FollowUp; 2], WriteError> {
     let work_id = writer.work_id().to_string();
-    let (index, first_round) = (whole.index.clone(), whole.round == 0);
+    let (index, model, first_round) = (whole.index.clone(), whole.model.clone(), whole.round == 0);
     let mut wanted = index_lines(folder, &work_id, &index).await?;
     let shards = if first_round { Sorted::one(whole) } else { earlier };
-    let mut joined = Joined::new(folder, &work_id, shards, With::Rounds, writer.spool())?;
+    let mut joined = Joined::of(folder, &work_id, shards, |of| of == model, With::Rounds, writer.spool())?;
     let (mut took, mut halves) = (Took::default(), vec![]);
     while let Some(entry) = next_entry(&mut wanted).await? {
         let mut request = loop {

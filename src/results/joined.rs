@@ -1,70 +1,28 @@
 //! All that came back, request by request, in the order of the input.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
-use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
 use super::line::{self, Ended};
+use super::settled::{Settled, Waiting};
 use super::write::WriteError;
-use crate::store::{
-    Folder, Held, IndexEntry, Kept, LINE_LIMIT, Line, Lines, Sorted, Sorter, StoreError, layout, staged,
-};
+use crate::store::{Folder, HEAVY, Held, IndexEntry, Kept, LINE_LIMIT, Line, Lines, Sorted, layout, staged};
 
-/// Rounds of one model, or of several, whose shards are joined side by side: of each, what is open is held.
+/// Models and rounds whose shards are joined side by side: sixteen models, and eleven rounds of each.
 pub const LANES_LIMIT: usize = 16 * 11;
-
-/// One shard at its end.
-#[derive(Serialize, Deserialize, Clone, Debug)]
-pub struct Settled {
-    /// SHA-256 of what was sent.
-    pub sha256: String,
-    /// Names its index.
-    pub index: String,
-    /// Index of its first request.
-    pub first: i64,
-    /// The model that all of its requests ask for.
-    pub model: String,
-    /// 0 for the input's own shards; later rounds hold what earlier ones left without an answer.
-    pub round: u32,
-    /// What came back; None where it was never executed or given up.
-    pub part: Option<Part>,
-    /// Whether a person gave its answers up: its requests are not sent again.
-    pub given_up: bool,
-    /// Code and message of requests that no part speaks of.
-    pub absent: (Cow<'static, str>, String),
-}
-
-impl Settled {
-    /// Takes settled shards in any order for a join, which has them by round and model, each of these in the order of its requests.
-    pub fn sorter(spool: &Path) -> Sorter<Settled> {
-        Sorter::new(spool, Settled::order)
-    }
-
-    fn order(&self, other: &Settled) -> Ordering {
-        self.lane().cmp(&other.lane()).then(self.first.cmp(&other.first))
-    }
-
-    /// Round and model.
-    fn lane(&self) -> (u32, &str) {
-        (self.round, &self.model)
-    }
-}
-
-/// What came back of a shard.
-#[derive(Serialize, Deserialize, Clone, Debug)]
-pub struct Part {
-    /// Object name.
-    pub name: String,
-    /// SHA-256 of its uncompressed bytes.
-    pub sha256: String,
-}
+/// Later rounds and models whose files are read as they lie in the store. Where there are more, each file is unpacked to local disk
+/// when it is opened, for a decoder takes ten times the memory that a reader of lines does.
+pub const LATER_LANES: usize = 4;
+/// Models whose lines are read in chunks as usual; of more, little is read at a time.
+pub const FEW_MODELS: usize = 8;
+/// Readers of a base shard: of its index, its requests and its answers.
+pub const BASE_READERS: usize = 3;
 
 /// One request and everything that came back for it.
 pub(super) struct Request {
@@ -137,6 +95,23 @@ struct Staged<'a> {
     /// Where long lines wait.
     spool: &'a Path,
     with: With,
+    /// Whether what later rounds hold is unpacked to local disk first.
+    unpacks: bool,
+    /// Whether the models are many.
+    in_small_chunks: bool,
+}
+
+impl Staged<'_> {
+    /// The lines of a base shard.
+    fn lines(self, content: Content, limit: usize) -> Lines<Content> {
+        let lines = Lines::new(content, limit).spooling(self.spool).holding(HEAVY);
+        if self.in_small_chunks { lines.in_small_chunks() } else { lines }
+    }
+
+    /// What is read of a file of a later round.
+    async fn later(self, content: Content) -> std::io::Result<Content> {
+        Ok(if self.unpacks { Box::new(staged::unpacked_to(self.spool, content).await?) } else { content })
+    }
 }
 
 /// The input's own shards of one model.
@@ -156,15 +131,6 @@ struct Open {
     absent: (Cow<'static, str>, String),
 }
 
-/// Shards of one round and model that were not opened yet, in order. One of them is held.
-struct Waiting {
-    /// It, and those behind it, maybe of other rounds and models.
-    next: Option<Settled>,
-    others: Sorted<Settled>,
-    /// Whether those are left out of which nothing came back.
-    of_parts: bool,
-}
-
 /// What came back of some shards of one round, in the order of the index.
 struct Answers {
     /// Those that may have answers.
@@ -175,22 +141,37 @@ struct Answers {
 }
 
 impl<'a> Joined<'a> {
-    /// Opens nothing yet.
+    /// Joins all shards. Opens nothing yet.
     ///
     /// # Errors
     /// When the disk refuses, or the shards are of more rounds and models than any work has.
     pub fn new(
         folder: &'a Folder,
         work_id: &'a str,
-        mut shards: Sorted<Settled>,
+        shards: Sorted<Settled>,
         with: With,
         spool: &'a Path,
     ) -> Result<Joined<'a>, WriteError> {
-        let mut joined =
-            Joined { staged: Staged { folder, work_id, spool, with }, base: vec![], later: vec![], asked: vec![] };
+        Joined::of(folder, work_id, shards, |_| true, with, spool)
+    }
+
+    /// The same for the requests of `models` alone.
+    ///
+    /// # Errors
+    /// As [`Joined::new`].
+    pub fn of(
+        folder: &'a Folder,
+        work_id: &'a str,
+        mut shards: Sorted<Settled>,
+        models: impl Fn(&str) -> bool,
+        with: With,
+        spool: &'a Path,
+    ) -> Result<Joined<'a>, WriteError> {
+        let staged = Staged { folder, work_id, spool, with, unpacks: false, in_small_chunks: false };
+        let mut joined = Joined { staged, base: vec![], later: vec![], asked: vec![] };
         let mut last: Option<Settled> = None;
         while let Some(shard) = shards.next().transpose()? {
-            if last.as_ref().is_none_or(|last| last.lane() != shard.lane()) {
+            if models(&shard.model) && last.as_ref().is_none_or(|last| last.lane() != shard.lane()) {
                 joined.add_lane(&shard, &shards)?;
             }
             last = Some(shard);
@@ -206,12 +187,14 @@ impl<'a> Joined<'a> {
         let waiting = |of_parts| Waiting::new(first.clone(), others.clone(), of_parts);
         if first.round == 0 {
             self.base.push(Lane { model: first.model.as_str().into(), waiting: waiting(false)?, open: None });
+            self.staged.in_small_chunks = self.base.len() > FEW_MODELS;
             return Ok(());
         }
         if self.staged.with == With::Rounds {
             self.asked.push(Asked { round: first.round, waiting: waiting(false)?, open: None, next: None });
         }
         self.later.push(Answers::of(waiting(true)?));
+        self.staged.unpacks = self.later.len() > LATER_LANES;
         Ok(())
     }
 
@@ -252,7 +235,7 @@ impl<'a> Joined<'a> {
         }
         let mut asked = vec![0];
         for round in &mut self.asked {
-            asked.extend(round.take(self.staged.folder, self.staged.work_id, open.entry.index).await?);
+            asked.extend(round.take(self.staged, open.entry.index).await?);
         }
         let (model, absent) = (lane.model.clone(), open.absent.clone());
         let entry = match next_entry(&mut open.index).await? {
@@ -274,41 +257,6 @@ impl<'a> Joined<'a> {
     }
 }
 
-impl Waiting {
-    fn new(first: Settled, others: Sorted<Settled>, of_parts: bool) -> Result<Waiting, StoreError> {
-        let mut waiting = Waiting { next: Some(first), others, of_parts };
-        waiting.pass_over()?;
-        Ok(waiting)
-    }
-
-    /// One whose answers are to be read.
-    fn one(shard: Settled) -> Waiting {
-        Waiting { next: shard.part.is_some().then_some(shard), others: Sorted::empty(), of_parts: true }
-    }
-
-    /// The next shard, if its first request is at most `index`.
-    fn take(&mut self, index: i64) -> Result<Option<Settled>, StoreError> {
-        let Some(shard) = self.next.take_if(|shard| shard.first <= index) else { return Ok(None) };
-        self.next = self.behind(&shard)?;
-        self.pass_over()?;
-        Ok(Some(shard))
-    }
-
-    /// Passes over those that are left out.
-    fn pass_over(&mut self) -> Result<(), StoreError> {
-        while let Some(shard) = self.next.take_if(|shard| self.of_parts && shard.part.is_none()) {
-            self.next = self.behind(&shard)?;
-        }
-        Ok(())
-    }
-
-    /// The shard that follows `shard`, if it is of the same round and model.
-    fn behind(&mut self, shard: &Settled) -> Result<Option<Settled>, StoreError> {
-        let behind = self.others.next().transpose()?;
-        Ok(behind.filter(|behind| behind.lane() == shard.lane()))
-    }
-}
-
 impl Lane {
     /// Index of the next request.
     fn next(&self) -> Option<i64> {
@@ -325,7 +273,7 @@ impl Lane {
 
 impl Open {
     async fn new(of: Staged<'_>, shard: Settled) -> Result<Option<Open>, WriteError> {
-        let Staged { folder, work_id, spool, with } = of;
+        let Staged { folder, work_id, with, .. } = of;
         let sent: Option<Content> = match with {
             With::Answers => None,
             With::Requests | With::Rounds => {
@@ -335,7 +283,7 @@ impl Open {
         let mut index = index_lines(folder, work_id, &shard.index).await?;
         let Some(entry) = next_entry(&mut index).await? else { return Ok(None) };
         let (sent, given_up, absent) =
-            (sent.map(|sent| Lines::new(sent, LINE_LIMIT).spooling(spool)), shard.given_up, shard.absent.clone());
+            (sent.map(|sent| of.lines(sent, LINE_LIMIT)), shard.given_up, shard.absent.clone());
         let answers = Answers::of(Waiting::one(shard));
         Ok(Some(Open { entry, index, sent, answers, given_up, absent }))
     }
@@ -351,11 +299,13 @@ impl Asked {
     }
 
     /// The round, if it holds the request.
-    async fn take(&mut self, folder: &Folder, work_id: &str, index: i64) -> Result<Option<u32>, WriteError> {
+    async fn take(&mut self, of: Staged<'_>, index: i64) -> Result<Option<u32>, WriteError> {
         while self.next.is_none()
             && let Some(shard) = self.waiting.take(index)?
         {
-            self.open = Some(index_lines(folder, work_id, &shard.index).await?);
+            let content = index_content(of.folder, of.work_id, &shard.index).await?;
+            let lines = Lines::new(of.later(content).await?, INDEX_LINE_LIMIT);
+            self.open = Some(if of.unpacks { lines.in_small_chunks() } else { lines });
             self.advance().await?;
         }
         if self.next != Some(index) {
@@ -388,7 +338,13 @@ impl Answers {
             && let Some(Settled { round, part: Some(part), .. }) = self.waiting.take(index)?
         {
             let content: Content = reader(staged::verified(of.folder, &part.name, &part.sha256).await?);
-            self.open = Some((round, Lines::new(content, LINE_LIMIT + 1024).spooling(of.spool)));
+            let lines = match round > 0 {
+                true if of.unpacks => {
+                    Lines::new(of.later(content).await?, LINE_LIMIT + 1024).spooling(of.spool).in_small_chunks()
+                }
+                _ => of.lines(content, LINE_LIMIT + 1024),
+            };
+            self.open = Some((round, lines));
             self.advance().await?;
         }
         Ok(self.head.filter(|head| head.index == index))
@@ -423,8 +379,11 @@ impl Answers {
 pub(super) const INDEX_LINE_LIMIT: usize = 8 << 10;
 
 pub(super) async fn index_lines(folder: &Folder, work_id: &str, index: &str) -> Result<Lines<Content>, WriteError> {
-    let content: Content = Box::new(staged::open(folder, &layout::index(work_id, index)).await?);
-    Ok(Lines::new(content, INDEX_LINE_LIMIT))
+    Ok(Lines::new(index_content(folder, work_id, index).await?, INDEX_LINE_LIMIT))
+}
+
+async fn index_content(folder: &Folder, work_id: &str, index: &str) -> Result<Content, WriteError> {
+    Ok(Box::new(staged::open(folder, &layout::index(work_id, index)).await?))
 }
 
 pub(super) async fn next_entry(index: &mut Lines<Content>) -> Result<Option<IndexEntry>, WriteError> {

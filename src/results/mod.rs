@@ -13,11 +13,13 @@ mod manifest;
 mod part;
 mod repair;
 mod scan;
+mod settled;
 mod write;
 
-pub use collect::{CollectError, Collected, Collection, Found, collect};
+pub use collect::{ANSWER_BYTES, COLLECT_BYTES, CollectError, Collected, Collection, Found, collect};
 pub use follow_up::{Asked, FollowUp, follow_up};
 pub use halve::halve;
-pub use joined::{Part, Settled};
+pub use joined::{BASE_READERS, FEW_MODELS, LANES_LIMIT, LATER_LANES};
 pub use manifest::{AbandonedBatch, Manifest, ManifestFile};
+pub use settled::{Part, Settled};
 pub use write::{WriteError, write};

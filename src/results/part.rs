@@ -28,7 +28,7 @@ pub(super) async fn write_part(
     unusable: &str,
     spool: &Path,
 ) -> Result<(staged::Spooled, Tally), CollectError> {
-    let (mut part, mut tally) = (Spool::new(spool)?, Tally::default());
+    let (mut part, mut tally) = (Spool::new(spool).await?, Tally::default());
     let (raw, mut lines) = (Arc::new(raw.into_std().await), vec![]);
     let mut rest = places;
     while !rest.is_empty() {

@@ -10,12 +10,13 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::to_raw_value;
 
-use super::joined::{Joined, Settled, With, corrupt, loaded};
+use super::joined::{Joined, With, corrupt, loaded};
 use super::line::{PartLine, ProviderLine, RequestLine, ResultLine};
 use super::manifest::{Manifest, ManifestFile};
+use super::settled::Settled;
 use crate::api::text::hex;
-use crate::api::{OutputCompression, RequestCounts};
-use crate::store::{Folder, IndexEntry, LONG, Long, Sorted, StoreError, Upload, layout, staged};
+use crate::api::{OutputCompression, RequestCounts, weight};
+use crate::store::{Folder, IndexEntry, Long, Sorted, StoreError, Upload, layout, staged};
 
 /// Why results were not written; it can be tried again.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +123,7 @@ async fn put_manifest(folder: &Folder, manifest: Manifest) -> Result<Manifest, W
         true => manifest,
         false => {
             let there = folder.read(layout::MANIFEST, 8 << 20).await?.unwrap_or_default();
-            let there: Manifest = serde_json::from_slice(&there).map_err(|e| WriteError::Corrupt(e.to_string()))?;
+            let there: Manifest = weight::read(&there).map_err(WriteError::Corrupt)?;
             if there.work_id != manifest.work_id {
                 let message = "manifest.json is another work's; it is not overwritten";
                 return Err(StoreError::Conflict(message.into()).into());
@@ -146,7 +147,7 @@ enum Made {
 impl Made {
     /// Of a line that is made of `of` bytes.
     fn new(line: &impl Serialize, of: usize, spool: &Path) -> Result<Made, WriteError> {
-        if of <= LONG {
+        if of <= CHUNK {
             let mut bytes = serde_json::to_vec(line).map_err(corrupt)?;
             bytes.push(b'\n');
             return Ok(Made::Short(bytes));

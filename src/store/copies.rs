@@ -286,7 +286,7 @@ mod tests {
     /// A folder with one staged file, and its name by content.
     async fn staged() -> (Folder, String, String) {
         let (folder, text) = (folder(Arc::new(InMemory::new())), text());
-        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        let mut spool = Spool::new(&std::env::temp_dir()).await.unwrap();
         spool.write(text.as_bytes()).await.unwrap();
         let spooled = spool.finish().await.unwrap();
         let sha256 = spooled.sha256.clone();
@@ -349,7 +349,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_changed_on_the_disk_is_not_put() {
-        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        let mut spool = Spool::new(&std::env::temp_dir()).await.unwrap();
         spool.write(text().as_bytes()).await.unwrap();
         let spooled = spool.finish().await.unwrap();
         spooled.copy().file.write_all_at(b"x", 99).unwrap();

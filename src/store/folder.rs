@@ -12,6 +12,8 @@ use object_store::{
     Attribute, Attributes, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 };
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::checks::Checked;
@@ -19,10 +21,10 @@ use super::{ConfigMaps, NamespaceCopies, StoreChecks, StoreError, Upload, s3};
 use crate::api::ObjectStoreLocation;
 use crate::transport::{Meter, Patience, Transport};
 
-/// Bytes of a part of an upload; S3 wants at least 5 MiB.
-const PART_BYTES: usize = 8 << 20;
-/// Parts that are on their way while the next one is filled; all are held in memory.
-const PARTS_AT_A_TIME: usize = 2;
+/// Bytes of a part of an upload; S3 wants at least 5 MiB, and at most 10,000 parts: 68 GiB.
+pub(super) const PART_BYTES: usize = 7 << 20;
+/// Parts that are on their way; all are held in memory. The next one is filled while fewer are.
+pub(super) const PARTS_AT_A_TIME: usize = 2;
 /// Objects that a listing shows at most.
 const LIST_LIMIT: u32 = 2_000_000;
 /// Time for the next object of a listing: one page, or several of an overlaid store.
@@ -81,8 +83,9 @@ pub struct Folder {
 }
 
 /// An object of a listing, as it was then.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
+    #[serde(with = "as_written")]
     path: Path,
     name_at: usize,
     /// Size in bytes.
@@ -92,7 +95,28 @@ pub struct Listed {
     modified: i64,
 }
 
+/// A path as it is, without an encoding.
+mod as_written {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Path;
+
+    pub fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(path.as_ref())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Path, D::Error> {
+        Path::parse(String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
 impl Listed {
+    /// The order of names.
+    pub fn order(&self, other: &Listed) -> std::cmp::Ordering {
+        self.name().cmp(other.name())
+    }
+
     /// Its name in the folder.
     pub fn name(&self) -> &str {
         &self.path.as_ref()[self.name_at..]
@@ -130,6 +154,23 @@ pub(super) enum Whole {
     Unchanged,
     /// Its content and ETag.
     Read(Bytes, Option<String>),
+}
+
+/// Objects of more bytes that are read whole take turns, whoever's they are: no head, segment or manifest of a job that nobody tampered
+/// with has so many.
+const LARGE_DOCUMENT: usize = 3 << 20;
+static LARGE_DOCUMENTS: Semaphore = Semaphore::const_new(2);
+
+/// A large object, whose turn ends when nobody holds it any more.
+struct LargeDocument {
+    bytes: BytesMut,
+    _turn: SemaphorePermit<'static>,
+}
+
+impl AsRef<[u8]> for LargeDocument {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// See [`Folder::with_call_timeout`].
@@ -387,7 +428,7 @@ impl Folder {
             Err(object_store::Error::NotModified { .. }) if known.is_some() => return Ok(Whole::Unchanged),
             Err(e) => return Err(self.read_error(name, e)),
         };
-        let (began, mut bytes) = (Instant::now(), BytesMut::new());
+        let (began, mut bytes, mut turn) = (Instant::now(), BytesMut::new(), None);
         let _call = Meter::store_call();
         loop {
             let time = self.call_timeout + Patience::USUAL.at_rate(bytes.len() as u64);
@@ -396,9 +437,17 @@ impl Folder {
             if (bytes.len() + chunk.len()) as u64 > limit {
                 return Err(StoreError::Corrupt(format!("{} has more than {limit} bytes", self.uri_of(name))));
             }
+            if turn.is_none() && bytes.len() + chunk.len() > LARGE_DOCUMENT {
+                let its_turn = tokio::time::timeout_at(began + time, LARGE_DOCUMENTS.acquire()).await;
+                turn = its_turn.map_err(|_| self.too_slow(name, time))?.ok();
+            }
             bytes.extend_from_slice(&chunk);
         }
-        Ok(Whole::Read(bytes.freeze(), entry.etag))
+        let bytes = match turn {
+            Some(turn) => Bytes::from_owner(LargeDocument { bytes, _turn: turn }),
+            None => bytes.freeze(),
+        };
+        Ok(Whole::Read(bytes, entry.etag))
     }
 
     /// Puts an object that must not exist; false where it does.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::memory::{Reservation, reserve};
 use super::staged;
 
 /// Longest request or answer, as a line, in bytes.
@@ -19,6 +20,8 @@ pub const LINE_LIMIT: usize = 32 << 20;
 
 /// Longer lines take turns, in bytes.
 pub const LONG: usize = 4 << 20;
+/// Lines of more bytes wait on local disk where lines are joined: many readers are open there at a time.
+pub const HEAVY: usize = 64 << 10;
 static LONG_ONES: Semaphore = Semaphore::const_new(1);
 
 /// The right to hold what is long, of which there is one in the process. Whoever has it waits for nothing but local disk, and
@@ -89,9 +92,11 @@ impl Long {
     pub async fn load(&self) -> std::io::Result<Held> {
         let mut turn = Turn::default();
         turn.take(self.bytes).await;
+        // What takes turns is one line of the process, whoever's it is.
+        let reserved = if self.bytes > LONG { Reservation::default() } else { reserve(self.bytes).await };
         let mut bytes = vec![0; self.bytes];
         self.file.read_exact_at(&mut bytes, 0).map_err(of_the_spool)?;
-        Ok(Held { bytes, _turn: turn })
+        Ok(Held { bytes, _turn: turn, _reserved: reserved })
     }
 }
 
@@ -115,6 +120,7 @@ impl Write for Long {
 pub struct Held {
     bytes: Vec<u8>,
     _turn: Turn,
+    _reserved: Reservation,
 }
 
 impl std::ops::Deref for Held {
@@ -134,6 +140,8 @@ pub struct Lines<R> {
     /// What of `buffer` holds no newline for sure.
     scanned: usize,
     limit: usize,
+    /// Bytes that are read at a time.
+    chunk: usize,
     ended: bool,
     /// Bytes of a line that is being skipped.
     skipped: u64,
@@ -141,6 +149,10 @@ pub struct Lines<R> {
     dropped: u64,
     /// Where long lines wait; None where they are held as they come.
     spool: Option<PathBuf>,
+    /// Longer lines wait there, in bytes.
+    longest_held: usize,
+    /// Of `buffer`, where it is large.
+    reserved: Reservation,
     /// The beginning of the line at hand, where that is a long one.
     long: Option<Long>,
     /// The long line that was given out last.
@@ -176,22 +188,35 @@ enum Found {
 }
 
 const CHUNK: usize = 64 << 10;
+/// What is read at a time where a hundred readers are open.
+pub const SMALL_CHUNK: usize = 8 << 10;
 /// What is kept of the room that a long line took.
 const KEPT: usize = 1 << 20;
+/// Bytes of a buffer that nobody is told of.
+const FEW: usize = 2 * CHUNK;
+/// Bytes that a reader of lines holds: its buffer, which doubles as it grows.
+pub const LINES_BYTES: usize = 2 * (LONG + CHUNK);
+/// The same of lines that are joined.
+pub const JOINED_LINES_BYTES: usize = 2 * (HEAVY + CHUNK);
+/// The same of those of which little is read at a time.
+pub const SMALL_LINES_BYTES: usize = 4 * SMALL_CHUNK;
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     /// Lines of `reader`, each at most `limit` bytes.
     pub fn new(reader: R, limit: usize) -> Self {
         Lines {
             reader,
-            buffer: Vec::with_capacity(CHUNK),
+            buffer: vec![],
             start: 0,
             scanned: 0,
             limit,
+            chunk: CHUNK,
             ended: false,
             skipped: 0,
             dropped: 0,
             spool: None,
+            longest_held: LONG,
+            reserved: Reservation::default(),
             long: None,
             held: None,
         }
@@ -201,6 +226,18 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     pub fn spooling(mut self, spool: &Path) -> Self {
         self.spool = Some(spool.into());
         self
+    }
+
+    /// The same of which all lines wait there that have more than `bytes`.
+    pub fn holding(mut self, bytes: usize) -> Self {
+        self.longest_held = bytes;
+        self
+    }
+
+    /// The same that reads little at a time.
+    pub fn in_small_chunks(mut self) -> Self {
+        self.chunk = SMALL_CHUNK;
+        self.holding(SMALL_CHUNK)
     }
 
     /// The next line; None at the end. A last line without a newline counts; `\r` before the newline does not.
@@ -311,7 +348,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             self.skipped += (at_hand + before) as u64;
             self.long = None;
             self.start = self.buffer.len();
-        } else if let Some(spool) = self.spool.as_ref().filter(|_| before > 0 || at_hand > LONG) {
+        } else if let Some(spool) = self.spool.as_ref().filter(|_| before > 0 || at_hand > self.longest_held) {
             let long = match &mut self.long {
                 Some(long) => long,
                 None => self.long.insert(Long::new(spool)?),
@@ -322,14 +359,23 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         self.dropped += self.start as u64;
         self.buffer.drain(..self.start);
         // What a long line took is given back.
-        if self.buffer.capacity() > KEPT && self.buffer.len() < CHUNK {
-            self.buffer.shrink_to(CHUNK);
+        if self.buffer.capacity() > KEPT && self.buffer.len() < self.chunk {
+            self.buffer.shrink_to(self.chunk);
+            self.reserved.set(0).await;
         }
         self.start = 0;
         self.scanned = self.buffer.len();
-        self.buffer.reserve(CHUNK);
+        let wanted = self.buffer.len() + self.chunk;
+        if wanted > self.buffer.capacity() {
+            // As it grows, and as it is copied meanwhile.
+            let grown = wanted.max(2 * self.buffer.capacity());
+            if grown > FEW {
+                self.reserved.set(grown).await;
+            }
+            self.buffer.reserve(self.chunk);
+        }
         // No more of it than that, whatever there is room for.
-        self.ended = (&mut self.reader).take(CHUNK as u64).read_buf(&mut self.buffer).await? == 0;
+        self.ended = (&mut self.reader).take(self.chunk as u64).read_buf(&mut self.buffer).await? == 0;
         Ok(())
     }
 }
@@ -345,7 +391,7 @@ impl Kept {
     /// When the disk refuses.
     pub async fn load(self) -> std::io::Result<Option<Held>> {
         match self {
-            Kept::Short(bytes) => Ok(Some(Held { bytes, _turn: Turn::default() })),
+            Kept::Short(bytes) => Ok(Some(Held { bytes, _turn: Turn::default(), _reserved: Reservation::default() })),
             Kept::Long(long) => {
                 let mut held = long.load().await?;
                 let length = without_cr(&held).len();

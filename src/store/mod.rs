@@ -7,6 +7,7 @@ mod document;
 mod folder;
 mod inputs;
 mod lines;
+mod memory;
 mod s3;
 mod shards;
 mod sorted;
@@ -21,10 +22,17 @@ pub use document::{
 };
 pub use folder::{Credentials, Entry, Folder, Listed, Place};
 pub use inputs::{inputs_of_body, inputs_of_line};
-pub use lines::{Held, Kept, LINE_LIMIT, LONG, Line, Lines, Long, Turn};
+pub use lines::{
+    HEAVY, Held, JOINED_LINES_BYTES, Kept, LINE_LIMIT, LINES_BYTES, LONG, Line, Lines, Long, SMALL_LINES_BYTES, Turn,
+};
+pub use memory::{Reservation, reserve};
 pub use shards::{IndexEntry, RequestHash, ShardWriter, StagedShard};
 pub use sorted::{Sorted, Sorter};
-pub use upload::Upload;
+pub use staged::{READER_BYTES, SMALL_SPOOL_BYTES, SPOOL_BYTES};
+pub use upload::{ENCODER_BYTES, UPLOAD_BYTES, Upload};
+
+use copies::BLOCK_BYTES;
+use folder::{PART_BYTES, PARTS_AT_A_TIME};
 
 use s3::{NoContentLength, Refusal};
 

@@ -187,8 +187,8 @@ impl<'a> ShardWriter<'a> {
         let open = match self.open.entry(model.into()) {
             Entry::Occupied(open) => open.into_mut(),
             Entry::Vacant(free) => free.insert(Open {
-                lines: Spool::new(self.spool)?,
-                index: Spool::new(self.spool)?,
+                lines: Spool::new(self.spool).await?,
+                index: Spool::small(self.spool).await?,
                 first: entry.index,
                 requests: 0,
                 inputs: 0,
@@ -244,15 +244,17 @@ impl<'a> ShardWriter<'a> {
         Ok(shard)
     }
 
+    /// Has all shards put next that are being filled: nothing more comes for them.
+    pub fn close(&mut self) {
+        self.full.extend(std::mem::take(&mut self.open));
+    }
+
     /// Puts what is left, one shard for each model, and names it.
     ///
     /// # Errors
     /// When storage or the spool refuses.
     pub async fn finish(mut self) -> Result<Vec<StagedShard>, StoreError> {
-        let mut put = self.put().await?;
-        while let Some((model, open)) = self.open.pop_first() {
-            put.push(self.cut(model, open).await?);
-        }
-        Ok(put)
+        self.close();
+        self.put().await
     }
 }

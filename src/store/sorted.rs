@@ -61,6 +61,16 @@ impl<T: Serialize + DeserializeOwned> Sorter<T> {
         Sorter { spool: spool.into(), order, held: vec![], runs: vec![], count: 0 }
     }
 
+    /// How many there are so far.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none so far.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Adds a record.
     ///
     /// # Errors

@@ -1,12 +1,15 @@
 //! An object that is being written, part by part.
 
+use async_compression::Level;
 use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
+use async_compression::zstd::CParameter;
 use bytes::Bytes;
 use object_store::buffered::BufWriter;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tracing::debug;
 
-use super::StoreError;
+use super::memory::Reservation;
+use super::{BLOCK_BYTES, PART_BYTES, PARTS_AT_A_TIME, StoreError};
 use crate::api::OutputCompression;
 
 /// An object that is being written. Dropped before it is whole, the parts that are there are given up: a store bills them, and
@@ -15,7 +18,18 @@ pub struct Upload {
     /// None once it is being finished.
     writer: Option<Writer>,
     name: String,
+    /// Bytes that came.
+    bytes: usize,
+    held: Reservation,
 }
+
+/// Bytes that an upload holds: the parts that are on their way, and the beginning of the next one, which is not filled before one of
+/// those is there.
+pub const UPLOAD_BYTES: usize = PARTS_AT_A_TIME * PART_BYTES + BLOCK_BYTES;
+/// Bits of the window of an encoder of zstd.
+const WINDOW_LOG: u32 = 19;
+/// Bytes of such an encoder, at its usual level: its window twice, and tables.
+pub const ENCODER_BYTES: usize = (2 << WINDOW_LOG) + (5 << 18);
 
 enum Writer {
     Plain(BufWriter),
@@ -44,7 +58,7 @@ impl Writer {
 impl Upload {
     /// Writes to `writer` what errors call `name`.
     pub(super) fn new(writer: BufWriter, name: String) -> Upload {
-        Upload { writer: Some(Writer::Plain(writer)), name }
+        Upload { writer: Some(Writer::Plain(writer)), name, bytes: 0, held: Reservation::default() }
     }
 
     /// The same, compressed on its way.
@@ -53,7 +67,10 @@ impl Upload {
         self.writer = self.writer.take().map(Writer::into_inner).map(|writer| match compression {
             OutputCompression::None => Writer::Plain(writer),
             OutputCompression::Gzip => Writer::Gzip(GzipEncoder::new(writer)),
-            OutputCompression::Zstd => Writer::Zstd(ZstdEncoder::new(writer)),
+            OutputCompression::Zstd => {
+                let window = [CParameter::window_log(WINDOW_LOG)];
+                Writer::Zstd(ZstdEncoder::with_quality_and_params(writer, Level::Default, &window))
+            }
         });
         self
     }
@@ -63,6 +80,7 @@ impl Upload {
     /// # Errors
     /// When the store refuses; the object does not appear.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.reserve(bytes.len()).await;
         let Some(writer) = &mut self.writer else { return Ok(()) };
         writer.out().write_all(bytes).await.map_err(|e| self.error(e))
     }
@@ -73,8 +91,28 @@ impl Upload {
     /// When the store refuses; the object does not appear.
     pub(super) async fn write_block(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         match &mut self.writer {
-            Some(Writer::Plain(writer)) => writer.put(bytes).await.map_err(|e| StoreError::of(&self.name, e)),
-            _ => self.write(&bytes).await,
+            Some(Writer::Plain(_)) => self.reserve(bytes.len()).await,
+            _ => return self.write(&bytes).await,
+        }
+        let Some(Writer::Plain(writer)) = &mut self.writer else { return Ok(()) };
+        writer.put(bytes).await.map_err(|e| StoreError::of(&self.name, e))
+    }
+
+    /// Says what it holds once there are `more` bytes: all of them, as long as they are few.
+    async fn reserve(&mut self, more: usize) {
+        let encoder = match &self.writer {
+            Some(Writer::Zstd(_)) => ENCODER_BYTES,
+            _ => 0,
+        };
+        let holds = |bytes: usize| match (bytes > BLOCK_BYTES, bytes > PART_BYTES) {
+            (false, _) => 0,
+            (true, false) => encoder + PART_BYTES,
+            (true, true) => encoder + UPLOAD_BYTES,
+        };
+        let before = holds(self.bytes);
+        self.bytes = self.bytes.saturating_add(more);
+        if holds(self.bytes) != before {
+            self.held.set(holds(self.bytes)).await;
         }
     }
 

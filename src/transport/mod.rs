@@ -23,7 +23,7 @@ pub use egress::EgressProxy;
 pub use guard::{CaBundle, Lookup, SystemLookup};
 pub use hosts::{AllowedHost, HostPolicy};
 pub use objects::{ObjectConnector, is_list};
-pub use patience::{Meter, Patience, StoreCall};
+pub use patience::{Meter, Patience, Reserved, StoreCall};
 pub use redirect::Redirect;
 
 use egress::Route;

@@ -69,6 +69,40 @@ struct Counts {
     moved: AtomicU64,
     unpacked: AtomicU64,
     waits: Mutex<Waits>,
+    reserved: AtomicU64,
+}
+
+/// Memory that a piece of work said it holds, until this is dropped.
+#[derive(Debug, Default)]
+pub struct Reserved {
+    meter: Option<Meter>,
+    bytes: u64,
+}
+
+impl Reserved {
+    /// Says that `bytes` are held from now on, for whoever is measured when it says so first. Where they are more than before, it goes
+    /// on once whoever measures the work has had a look.
+    pub async fn set(&mut self, bytes: u64) {
+        if self.meter.is_none() {
+            self.meter = Meter::current();
+        }
+        let Some(Meter(counts)) = &self.meter else { return };
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if bytes < before {
+            counts.reserved.fetch_sub(before - bytes, Ordering::Relaxed);
+        } else if bytes > before {
+            counts.reserved.fetch_add(bytes - before, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(Meter(counts)) = &self.meter {
+            counts.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Time in which a piece of work waits for a store.
@@ -109,6 +143,11 @@ impl Meter {
     /// The same, or bytes that came out of what is compressed, where those are more.
     pub fn taken_in(&self) -> u64 {
         self.moved().max(self.0.unpacked.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of memory that it said it holds now; see [`Reserved`].
+    pub fn reserved(&self) -> u64 {
+        self.0.reserved.load(Ordering::Relaxed)
     }
 
     /// Counts `bytes` of a body.

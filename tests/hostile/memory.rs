@@ -19,29 +19,44 @@ use crate::support::scene::{Scene, condition};
 /// What the Deployment allows.
 const LIMIT: u64 = 256 << 20;
 
-/// Objects that are over, each with annotations, a status and a template as large as they may be. 700 of them, and not 10,000: that is
-/// what a minute allows. Held as they are, they would take 230 MiB.
+/// Objects that are over, each with annotations, a status and a template: 330 kB. The operator begins with the first few, and with all of
+/// them. 700 is what CI has time for, and `MEMORY_OBJECTS=2000` of `make soak` what etcd has room for in 2 GiB. Held as they are, 700
+/// would take 230 MiB.
+const FEW_OBJECTS: usize = 200;
 const OBJECTS: usize = 700;
+/// What the watch keeps of an object, with room for what an allocator adds.
+const OBJECT_BYTES: u64 = 16 << 10;
+/// By how much two peaks of the same may differ.
+const NOISE: u64 = 24 << 20;
 
 /// Manifests whose values take a hundred times their text: one of 1.25 MB, which is most that etcd takes, and others of 330 kB, for
 /// each write of the large one takes the API server seconds.
 const TREES: usize = 20;
 
+/// Batches of the job that has a hundred uploads at a time. All of them are planned; the job is deleted before they are sent.
+const BATCHES: usize = 2_000;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_manifest_input_or_answer_takes_the_operator_beyond_its_memory() {
     let answers = tempfile::NamedTempFile::new().unwrap();
-    let long = json!([{"contains": "at length", "answer": "x".repeat(31 << 20)}]);
-    std::fs::write(answers.path(), long.to_string()).unwrap();
-    let args = ["--batch-duration", "100ms", "--answers", answers.path().to_str().unwrap()];
+    let rules = json!([
+        {"contains": "at length", "answer": "x".repeat(31 << 20)},
+        {"contains": "by the page", "answer": "x".repeat(LONGEST_HELD)},
+        {"contains": "in vain", "status": 500, "message": "x".repeat(1 << 20)},
+    ]);
+    std::fs::write(answers.path(), rules.to_string()).unwrap();
+    let answers_file = answers.path().to_str().unwrap();
+    let args = ["--batch-duration", "100ms", "--answers", answers_file, "--api-key", ACCOUNTS];
     let mut scene = Scene::set("memory", &args).await;
-    many_objects(&scene, 0..OBJECTS / 2).await;
-    scene.restart().await;
+    objects(&mut scene).await;
     let mut stages = Stages::new(&scene);
-    many_objects(&scene, OBJECTS / 2..OBJECTS).await;
-    stages.end("objects of the largest size", Duration::ZERO).await;
     stages.of("ids", ids(&scene)).await;
     stages.of("answers", long_answers(&scene)).await;
+    stages.of("pages", pages(&scene)).await;
+    stages.of("rounds", rounds(&scene)).await;
     stages.of("uploads", uploads(&scene)).await;
+    stages.of("documents", documents(&scene)).await;
+    stages.of("journals", journals(&scene)).await;
     stages.of("manifests", manifests(&scene)).await;
     stages.judge();
     // What a scene looks through at its end has to be held by somebody.
@@ -97,6 +112,27 @@ impl<'a> Stages<'a> {
         let over: Vec<_> = self.peaks.iter().filter(|(_, peak)| *peak >= LIMIT).collect();
         assert!(over.is_empty(), "beyond {LIMIT} bytes: {over:?}");
     }
+}
+
+/// The peak does not grow with the objects by more than what is kept of each.
+async fn objects(scene: &mut Scene) {
+    let all = std::env::var("MEMORY_OBJECTS").map_or(OBJECTS, |n| n.parse().unwrap());
+    let (mut made, mut peaks) = (0, vec![]);
+    for count in [FEW_OBJECTS, all] {
+        many_objects(scene, made..count).await;
+        made = count;
+        let seen = scene.operator.as_ref().map_or(0, |operator| operator.peak_memory());
+        scene.restart().await;
+        let job = format!("honest-{count}");
+        scene.apply_job(&job, json!({}));
+        scene.wait_condition(&job, "Complete", "True", 120).await;
+        let begun = scene.operator.as_ref().unwrap().peak_memory();
+        println!("{count} objects: {} MiB at the peak as they come, {} MiB as it begins", seen >> 20, begun >> 20);
+        peaks.push(seen.max(begun));
+    }
+    let most = peaks[0] + (all - FEW_OBJECTS) as u64 * OBJECT_BYTES + NOISE;
+    assert!(peaks[1] < most.min(LIMIT), "{peaks:?} bytes of {FEW_OBJECTS} and {all} objects");
+    scene.operator.as_ref().unwrap().forget_peak();
 }
 
 /// Creates objects that are over, with all that they may hold beside requests.
@@ -234,6 +270,96 @@ async fn long_answers(scene: &Scene) {
     assert!(written.contains(&"results.jsonl".to_string()), "{written:?}");
 }
 
+/// Bytes of an answer that is just short enough to be held without a turn, with what stands around it.
+const LONGEST_HELD: usize = (4 << 20) - (1 << 10);
+
+/// Answers of four megabytes, of sixteen models in turns: as many as may be held at a time.
+async fn pages(scene: &Scene) {
+    let job = of_sixteen_models(scene, "pages", "by the page", 48, json!({"parallelism": 16})).await;
+    assert_eq!(job.status.unwrap().requests.unwrap().succeeded, 48);
+}
+
+/// Requests that fail at length in four rounds of sixteen models, so that the parts of 64 batches are joined at a time.
+async fn rounds(scene: &Scene) {
+    let spec = json!({"parallelism": 16, "backoffLimitPerRequest": 3});
+    let job = of_sixteen_models(scene, "rounds", "in vain", 32, spec).await;
+    let requests = job.status.unwrap().requests.unwrap();
+    assert_eq!((requests.succeeded, requests.failed), (0, 32));
+}
+
+/// A job whose requests ask for sixteen models in turns, so that all batches of a round begin and end together.
+async fn of_sixteen_models(scene: &Scene, name: &str, words: &str, requests: usize, spec: Value) -> BatchJob {
+    let line = |n: usize| {
+        let content = format!("{CANARY} {words} {n}");
+        let body = json!({"model": format!("m{}", n % 16), "messages": [{"role": "user", "content": content}]});
+        json!({"custom_id": n.to_string(), "body": body}).to_string() + "\n"
+    };
+    scene.put(&format!("in/{name}.jsonl"), (0..requests).map(line).collect::<String>()).await;
+    scene.apply_job(name, json!({"inputKey": format!("{name}.jsonl"), "spec": spec}));
+    let is_over = |job: &BatchJob| ["Complete", "Failed"].iter().any(|kind| is_true(job, kind));
+    scene.wait_job("it is over", name, 300, is_over).await
+}
+
+fn is_true(job: &BatchJob, kind: &str) -> bool {
+    condition(job, kind).is_some_and(|(status, ..)| status == "True")
+}
+
+/// Accounts at the provider, and their keys.
+const ACCOUNTS: &str = "account-0,account-1,account-2,account-3,account-4,account-5,account-6,account-7";
+
+/// Bytes of an answer that is no file: half of what is read of one, and as many as the simulator takes as a fault.
+const DOCUMENT: usize = 1_900_000;
+
+/// Answers of a provider that are no files, with ten times the values that are read, to a hundred jobs of eight accounts.
+async fn documents(scene: &Scene) {
+    let junk = format!(r#"{{"object": "list", "data": [{}0]}}"#, "0,".repeat(DOCUMENT / 2));
+    let names: Vec<&str> = ACCOUNTS.split(',').collect();
+    for name in &names {
+        let provider = scene.manifest("provider.yaml").replace("name: llm\n", &format!("name: {name}\n"));
+        scene.apply(&provider.replace("llm-key", &format!("{name}-key")).replace("sk-test", name));
+        scene.provider_judged(name).await;
+    }
+    for point in ["get_batch", "list_batches"] {
+        let fault = json!({"point": point, "action": "status", "status": 200, "body": junk, "times": 100});
+        scene.sim.fault(fault).await;
+    }
+    let jobs: Vec<String> = (0..100).map(|n| format!("document-{n}")).collect();
+    for (n, job) in jobs.iter().enumerate() {
+        scene.apply_job(job, json!({"spec": {"providerRef": {"name": names[n % names.len()]}}}));
+    }
+    for job in &jobs {
+        scene.wait_condition(job, "Complete", "True", 240).await;
+    }
+    scene.sim.no_more_faults().await;
+}
+
+/// Journals and manifests as long as they are read, of values that take sixteen times their text.
+async fn journals(scene: &Scene) {
+    let values = |bytes: usize| "0,".repeat(bytes / 2 - 256);
+    let journal = format!(r#"{{"protocolVersion": 2, "shards": {{"junk": [{}0]}}}}"#, values(16 << 20));
+    let manifest = format!(r#"{{"manifestVersion": 1, "batches": [{}""]}}"#, r#""","#.repeat((8 << 20) / 3 - 64));
+    for n in 0..16 {
+        scene.put(&format!("out/journal-{n}/_batchjob/journal.json"), journal.clone()).await;
+        scene.put(&format!("out/manifest-{n}/manifest.json"), manifest.clone()).await;
+        for name in [format!("journal-{n}"), format!("manifest-{n}")] {
+            scene.apply_job(&name, json!({}));
+        }
+    }
+    for n in 0..16 {
+        for name in [format!("journal-{n}"), format!("manifest-{n}")] {
+            let is_told = |job: &BatchJob| {
+                ["Stalled", "Failed", "Reconciling"].iter().any(|kind| {
+                    let told = condition(job, kind).filter(|(status, ..)| status == "True");
+                    told.is_some_and(|(_, _, message)| {
+                        message.contains("no journal") || message.contains("manifest.json")
+                    })
+                })
+            };
+            scene.wait_job("its owner is told", &name, 180, is_told).await;
+        }
+    }
+}
+
 /// A hundred uploads at a time of a job of many batches.
 async fn uploads(scene: &Scene) {
     let provider = scene.manifest("provider.yaml").replace("name: llm\n", "name: small\n");
@@ -244,8 +370,16 @@ async fn uploads(scene: &Scene) {
         let body = json!({"model": model, "messages": [{"role": "user", "content": format!("{CANARY} {n}")}]});
         json!({"custom_id": n.to_string(), "body": body}).to_string() + "\n"
     };
-    scene.put("in/many-batches.jsonl", (0..150).map(line).collect::<String>()).await;
+    scene.put("in/many-batches.jsonl", (0..BATCHES).map(line).collect::<String>()).await;
     let spec = json!({"parallelism": 100, "providerRef": {"name": "small"}});
     scene.apply_job("many-batches", json!({"inputKey": "many-batches.jsonl", "spec": spec}));
-    scene.wait_condition("many-batches", "Complete", "True", 240).await;
+    let is_at_work = |job: &BatchJob| {
+        job.status
+            .as_ref()
+            .and_then(|status| status.requests.as_ref())
+            .is_some_and(|requests| requests.succeeded >= 100)
+    };
+    scene.wait_job("100 batches are settled", "many-batches", 240, is_at_work).await;
+    scene.kubectl(&["delete", "bjob", "many-batches", "--wait=false"]);
+    scene.wait_gone("many-batches").await;
 }

@@ -69,6 +69,7 @@ async fn a_head_that_contradicts_itself_or_has_no_end_is_refused() {
             }),
         ),
         ("a list without end", Box::new(|j| j["shards"] = vec![first_open(j); 2_001].into())),
+        ("values without end", Box::new(|j| j["shards"]["junk"] = vec![0; 2_200_000].into())),
         ("no shards at all", Box::new(|j| j["shards"] = "none".into())),
     ];
     let mut taken = vec![];

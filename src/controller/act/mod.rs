@@ -15,6 +15,7 @@ use super::permit::PostPermit;
 use super::session::Session;
 use super::trouble::Trouble;
 use crate::api::conditions::reasons;
+use crate::api::weight;
 use crate::lifecycle::{Journal, ManifestView, Owner, Step};
 use crate::results::Manifest;
 use crate::store::{SwapError, Version, layout, prove_conditional_writes};
@@ -115,7 +116,7 @@ impl Act<'_> {
     async fn look_for_manifest(&self) -> Result<(), Trouble> {
         let at = self.ctx.clock.now();
         let found = match self.tools()?.folder.read(layout::MANIFEST, 8 << 20).await? {
-            Some(bytes) => Some(serde_json::from_slice::<Manifest>(&bytes).map_err(|_| {
+            Some(bytes) => Some(weight::read::<Manifest>(&bytes).map_err(|_| {
                 let message = "manifest.json at the destination was not written by this operator; write to another URI";
                 Trouble::lasting(reasons::OUTPUT_CONFLICT, message)
             })?),

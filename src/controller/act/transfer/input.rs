@@ -9,10 +9,10 @@ use crate::api::{BatchJob, RequestCounts, WorkHashVersion};
 use crate::controller::act::Act;
 use crate::controller::observe::Tools;
 use crate::controller::trouble::Trouble;
-use crate::controller::{Context, events, snapshot, source, tasks};
+use crate::controller::{Context, events, snapshot, source, tasks, transfers};
 use crate::lifecycle::{self, Pass, Plan, Planned, Shards, Task, TooLarge};
 use crate::requests::{self, Defaults, PassError, Passed, Recipe, Selection, SizeLimit};
-use crate::store::{Sorted, StagedShard, StoreError};
+use crate::store::{Sorted, StagedShard, StoreError, reserve};
 
 /// `spec.input.maxObjectBytes` where it is not set.
 const MAX_OBJECT_BYTES: usize = 1 << 20;
@@ -33,6 +33,8 @@ impl Act<'_> {
                 Some(job) if lifecycle::spec_hash(&job.spec) == spec_hash => job,
                 _ => return Ok(learned(|_| {})),
             };
+            let inline = usize::try_from(transfers::inline_bytes(&job)).unwrap_or(usize::MAX);
+            let _inline = reserve(inline).await;
             let schema = stage.as_ref().and_then(|_| job.spec.sorted_schema());
             let checked =
                 source::check(&job.spec, &output_uri).and_then(|()| recipe(&job, &tools, max_batches, version));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{learned, max_requests, shard};
-use crate::api::Endpoint;
+use crate::api::{Endpoint, weight};
 use crate::controller::act::{Act, manifest_view};
 use crate::controller::observe::Tools;
 use crate::controller::tasks;
@@ -100,7 +100,7 @@ async fn all_settled(
 /// Whether the manifest at the destination is this work's; then it is looked at again.
 async fn is_written(tools: &Tools, work_id: &str) -> Result<bool, Trouble> {
     let bytes = tools.folder.read(layout::MANIFEST, 8 << 20).await?;
-    let there = bytes.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok());
+    let there = bytes.and_then(|bytes| weight::read::<Manifest>(&bytes).ok());
     Ok(there.is_some_and(|manifest| manifest.work_id == work_id))
 }
 
