@@ -127,6 +127,10 @@ struct World {
     noisy: Vec<Scene>,
     /// Namespaces without a provider of their own.
     crowd: Vec<String>,
+    /// How jobs refer to an account at the quiet scene's simulator that all namespaces may use.
+    shared: Value,
+    /// A server that drips.
+    drips: Server,
     /// How long a one-line job takes undisturbed.
     undisturbed: Duration,
     jobs: usize,
@@ -153,7 +157,11 @@ impl World {
             quiet.settings.namespaces += &format!(",{namespace}");
         }
         quiet.restart().await;
-        let mut world = World { quiet, noisy, crowd, undisturbed: Duration::ZERO, jobs: 0, disturbed: vec![] };
+        let namespaces = noisy.iter().map(|scene| scene.namespace.as_str()).chain(crowd.iter().map(String::as_str));
+        let shared = shared_provider(&quiet, namespaces.collect());
+        let drips = Server::start(Manner::Drips).await;
+        let mut world =
+            World { quiet, noisy, crowd, shared, drips, undisturbed: Duration::ZERO, jobs: 0, disturbed: vec![] };
         let mut times = vec![];
         for _ in 0..3 {
             times.push(world.one_line().await);
@@ -248,15 +256,14 @@ fn provider_at(scene: &mut Scene, server: &Server) {
     scene.example("provider.yaml");
 }
 
-/// An admin's account at the quiet scene's simulator, granted to all; how jobs refer to it.
-fn shared_provider(world: &World) -> Value {
-    let name = world.quiet.namespace.as_str();
-    let scenes = [&world.quiet].into_iter().chain(&world.noisy).map(|scene| &scene.namespace);
-    let namespaces: Vec<&String> = scenes.chain(&world.crowd).collect();
+/// An admin's account at the scene's simulator, granted to its namespace and to others; how jobs refer to it.
+fn shared_provider(scene: &Scene, mut namespaces: Vec<&str>) -> Value {
+    let name = scene.namespace.as_str();
+    namespaces.push(name);
     let secret = json!({"apiVersion": "v1", "kind": "Secret",
-        "metadata": {"name": name, "namespace": world.quiet.settings.home}, "stringData": {"key": "sk-test"}});
+        "metadata": {"name": name, "namespace": scene.settings.home}, "stringData": {"key": "sk-test"}});
     let provider = json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": "ClusterBatchProvider", "metadata": {"name": name},
-        "spec": {"type": "OpenAICompatible", "baseURL": world.quiet.base_url,
+        "spec": {"type": "OpenAICompatible", "baseURL": scene.base_url,
             "auth": {"secretKeyRef": {"name": name, "key": "key"}}, "namespaces": [{"names": namespaces}]}});
     for manifest in [secret, provider] {
         let (ok, said) = cluster().try_kubectl(&["apply", "-f", "-"], Some(&manifest.to_string()));
@@ -278,28 +285,30 @@ fn input_at(scene: &Scene, url: &str) -> impl Fn(&mut Value) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_namespace_is_undisturbed_by_silent_and_slow_servers_and_by_a_flood_of_others() {
-    let mut world = World::set(6).await;
-
+async fn silent_provider(world: &mut World) {
     let silent = Server::start(Manner::Silent).await;
     provider_at(&mut world.noisy[0], &silent);
     create_many(&world.noisy[0], "silent-provider", 64, |_| {}).await;
     silent.holds(1).await;
     world.is_undisturbed_by("64 jobs on a silent provider").await;
+}
 
-    let drips = Server::start(Manner::Drips).await;
-    provider_at(&mut world.noisy[1], &drips);
+async fn dripping_provider(world: &mut World) {
+    provider_at(&mut world.noisy[1], &world.drips);
     create_many(&world.noisy[1], "dripping-provider", 64, |_| {}).await;
-    drips.holds(1).await;
+    world.drips.holds(1).await;
     world.is_undisturbed_by("64 jobs on a provider that drips a byte a second").await;
+}
 
+async fn silent_bucket(world: &mut World) {
     let bucket = Server::start(Manner::Silent).await;
     create_many(&world.noisy[2], "silent-bucket", 64, output_at(&bucket.url)).await;
     bucket.holds(4).await;
     world.is_undisturbed_by("64 jobs on a silent bucket").await;
+}
 
-    let shared = shared_provider(&world);
+async fn intents_of_a_shared_account_that_are_stuck(world: &mut World) {
+    let shared = world.shared.clone();
     let bucket = Proxy::that_hangs_at(&storage().endpoint, "PUT", "journal.json", "\"intentID\"").await;
     create_many(&world.noisy[4], "stuck-intent", 24, |job| {
         output_at(&bucket.url)(job);
@@ -310,28 +319,36 @@ async fn a_quiet_namespace_is_undisturbed_by_silent_and_slow_servers_and_by_a_fl
     eventually("intents are being written", 60, stuck).await;
     let took = world.one_line_at(&shared).await;
     world.is_soon_enough("24 jobs of one account, on a bucket that hangs between their place and their POST", took);
+}
 
-    let slow = Server::start(Manner::TakesSlowly(world.noisy[3].sim.url.trim_end_matches("/v1").into())).await;
-    provider_at(&mut world.noisy[3], &slow);
+async fn slow_uploads(world: &mut World) {
+    let scene = &mut world.noisy[3];
+    let slow = Server::start(Manner::TakesSlowly(scene.sim.url.trim_end_matches("/v1").into())).await;
+    provider_at(scene, &slow);
     let padded = format!("{CANARY} {}", "x".repeat(1_000));
-    world.noisy[3].put("in/large.jsonl", batch_lines("large", 3_000).replace(CANARY, &padded)).await;
-    let large = world.noisy[3].job("large", json!({"inputKey": "large.jsonl"}))["spec"]["input"].clone();
-    create_many(&world.noisy[3], "slow-upload", 16, |job| job["spec"]["input"] = large.clone()).await;
+    scene.put("in/large.jsonl", batch_lines("large", 3_000).replace(CANARY, &padded)).await;
+    let large = scene.job("large", json!({"inputKey": "large.jsonl"}))["spec"]["input"].clone();
+    create_many(scene, "slow-upload", 16, |job| job["spec"]["input"] = large.clone()).await;
     slow.holds(8).await;
     world.is_undisturbed_by("16 uploads at 1 kB a second").await;
+}
 
+async fn flood(world: &mut World) {
     create_many(&world.noisy[5], "flood", 500, |_| {}).await;
     world.is_undisturbed_by("a flood of 500 jobs").await;
+}
 
-    // The same again and worse, over several namespaces.
+async fn silent_inputs_and_dripping_buckets(world: &mut World) {
     let input = Server::start(Manner::Silent).await;
     for scene in &world.noisy[..5] {
-        create_many(scene, "dripping-bucket", 12, output_at(&drips.url)).await;
+        create_many(scene, "dripping-bucket", 12, output_at(&world.drips.url)).await;
         create_many(scene, "silent-input", 12, input_at(scene, &input.url)).await;
     }
     input.holds(4).await;
     world.is_undisturbed_by("silent inputs and dripping buckets of five namespaces").await;
+}
 
+async fn shards_and_answers_that_are_stuck(world: &mut World) {
     let bucket = Proxy::that_hangs(&storage().endpoint, "PUT", "/shards/").await;
     for scene in &world.noisy[..5] {
         create_many(scene, "stuck-shards", 12, output_at(&bucket.url)).await;
@@ -344,17 +361,21 @@ async fn a_quiet_namespace_is_undisturbed_by_silent_and_slow_servers_and_by_a_fl
     let stuck = || async { (bucket.hanging() >= 4).then_some(()) };
     eventually("a bucket is stuck half way", 60, stuck).await;
     world.is_undisturbed_by("a bucket that is stuck half way, of five namespaces").await;
+}
 
+async fn silent_buckets_of_many_namespaces(world: &mut World) {
     let bucket = Server::start(Manner::Silent).await;
     let change = |job: &mut Value| {
         output_at(&bucket.url)(job);
-        job["spec"]["providerRef"] = shared.clone();
+        job["spec"]["providerRef"] = world.shared.clone();
     };
     futures::future::join_all(world.crowd.iter().map(|ns| create_in(&world.quiet, ns, 12, change))).await;
     bucket.holds(60).await;
     world.is_undisturbed_by("silent buckets of 24 namespaces").await;
     world.is_undisturbed_by("silent buckets of 24 namespaces, a little later").await;
+}
 
+async fn floods(world: &mut World) {
     for scene in &world.noisy {
         let manifest = scene.manifest("provider.yaml").replace(&scene.base_url, &scene.sim.url);
         scene.apply(&manifest.replace("name: llm\n", "name: honest\n"));
@@ -364,10 +385,29 @@ async fn a_quiet_namespace_is_undisturbed_by_silent_and_slow_servers_and_by_a_fl
     });
     futures::future::join_all(floods).await;
     world.is_undisturbed_by("floods of six namespaces").await;
+}
 
+async fn deletions(world: &mut World) {
     for scene in &world.noisy {
         scene.kubectl(&["delete", "bjob", "--all", "--wait=false"]);
     }
     world.is_undisturbed_by("deletions of them all").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_namespace_is_undisturbed_by_silent_and_slow_servers_and_by_a_flood_of_others() {
+    let mut world = World::set(6).await;
+    silent_provider(&mut world).await;
+    dripping_provider(&mut world).await;
+    silent_bucket(&mut world).await;
+    intents_of_a_shared_account_that_are_stuck(&mut world).await;
+    slow_uploads(&mut world).await;
+    flood(&mut world).await;
+    // The same again and worse, over several namespaces.
+    silent_inputs_and_dripping_buckets(&mut world).await;
+    shards_and_answers_that_are_stuck(&mut world).await;
+    silent_buckets_of_many_namespaces(&mut world).await;
+    floods(&mut world).await;
+    deletions(&mut world).await;
     assert!(world.disturbed.is_empty(), "{:#?}", world.disturbed);
 }
