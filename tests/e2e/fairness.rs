@@ -257,7 +257,7 @@ fn provider_at(scene: &mut Scene, server: &Server) {
 }
 
 /// An admin's account at the scene's simulator, granted to its namespace and to others; how jobs refer to it.
-fn shared_provider(scene: &Scene, mut namespaces: Vec<&str>) -> Value {
+fn shared_provider<'a>(scene: &'a Scene, mut namespaces: Vec<&'a str>) -> Value {
     let name = scene.namespace.as_str();
     namespaces.push(name);
     let secret = json!({"apiVersion": "v1", "kind": "Secret",
