@@ -7,6 +7,7 @@
 mod egress;
 mod guard;
 mod hosts;
+mod meter;
 mod objects;
 mod patience;
 mod redirect;
@@ -22,8 +23,9 @@ use reqwest::{Method, Request, Response, Url};
 pub use egress::EgressProxy;
 pub use guard::{CaBundle, Lookup, SystemLookup};
 pub use hosts::{AllowedHost, HostPolicy};
+pub use meter::{Meter, Reserved, StoreCall};
 pub use objects::{ObjectConnector, is_list};
-pub use patience::{Meter, Patience, Reserved, StoreCall};
+pub use patience::Patience;
 pub use redirect::Redirect;
 
 use egress::Route;

@@ -1,0 +1,137 @@
+//! What a piece of work moves and holds, and how long it waits for stores, counted wherever it is done.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+tokio::task_local! {
+    static METER: Meter;
+}
+
+/// Counts what a piece of work moves and takes in: bytes of bodies, sent and received, of all exchanges that it makes, and bytes that come
+/// out of what is compressed. What it spawns is not counted.
+#[derive(Clone, Debug, Default)]
+pub struct Meter(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    moved: AtomicU64,
+    unpacked: AtomicU64,
+    waits: Mutex<Waits>,
+    reserved: AtomicU64,
+}
+
+/// Memory that a piece of work said it holds, until this is dropped.
+#[derive(Debug, Default)]
+pub struct Reserved {
+    meter: Option<Meter>,
+    bytes: u64,
+}
+
+impl Reserved {
+    /// Says that `bytes` are held from now on, for whoever is measured when it says so first. Where they are more than before, it goes
+    /// on once whoever measures the work has had a look.
+    pub async fn set(&mut self, bytes: u64) {
+        if self.meter.is_none() {
+            self.meter = Meter::current();
+        }
+        let Some(Meter(counts)) = &self.meter else { return };
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if bytes < before {
+            counts.reserved.fetch_sub(before - bytes, Ordering::Relaxed);
+        } else if bytes > before {
+            counts.reserved.fetch_add(bytes - before, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(Meter(counts)) = &self.meter {
+            counts.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Time in which a piece of work waits for a store.
+#[derive(Debug, Default)]
+struct Waits {
+    under_way: usize,
+    since: Option<Instant>,
+    before: Duration,
+}
+
+/// A call of a store that is waited for, until this is dropped.
+#[derive(Debug)]
+pub struct StoreCall(Option<Meter>);
+
+impl Drop for StoreCall {
+    fn drop(&mut self) {
+        let Some(mut waits) = self.0.as_ref().map(Meter::waits) else { return };
+        waits.under_way -= 1;
+        if waits.under_way == 0
+            && let Some(since) = waits.since.take()
+        {
+            waits.before += since.elapsed();
+        }
+    }
+}
+
+impl Meter {
+    /// Does `work`, and counts for it.
+    pub async fn measure<T>(self, work: impl Future<Output = T>) -> T {
+        METER.scope(self, work).await
+    }
+
+    /// Bytes of bodies so far.
+    pub fn moved(&self) -> u64 {
+        self.0.moved.load(Ordering::Relaxed)
+    }
+
+    /// The same, or bytes that came out of what is compressed, where those are more.
+    pub fn taken_in(&self) -> u64 {
+        self.moved().max(self.0.unpacked.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of memory that it said it holds now; see [`Reserved`].
+    pub fn reserved(&self) -> u64 {
+        self.0.reserved.load(Ordering::Relaxed)
+    }
+
+    /// Counts `bytes` of a body.
+    pub fn add(&self, bytes: u64) {
+        self.0.moved.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts `bytes` that came out of what is compressed, for whoever is measured now.
+    pub fn unpacked(bytes: u64) {
+        let _ = METER.try_with(|meter| meter.0.unpacked.fetch_add(bytes, Ordering::Relaxed));
+    }
+
+    /// Counts the time from now on, until the call is over, as time in which whoever is measured now waits for a store.
+    pub fn store_call() -> StoreCall {
+        let meter = Meter::current();
+        if let Some(mut waits) = meter.as_ref().map(Meter::waits) {
+            waits.under_way += 1;
+            waits.since.get_or_insert_with(Instant::now);
+        }
+        StoreCall(meter)
+    }
+
+    /// How long the work waited for stores so far, with the call that is under way; None: it does not wait for one now.
+    pub fn waiting_for_a_store(&self) -> Option<Duration> {
+        let waits = self.waits();
+        waits.since.map(|since| waits.before + since.elapsed())
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        self.0.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn current() -> Option<Meter> {
+        METER.try_with(Meter::clone).ok()
+    }
+}

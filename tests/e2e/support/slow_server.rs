@@ -1,0 +1,107 @@
+//! Servers of somebody else that hang, drip or take slowly.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::eventually;
+
+/// How a server treats whoever connects.
+#[derive(Clone)]
+pub enum Manner {
+    /// It takes everything and never answers.
+    Silent,
+    /// It begins an answer and gives a byte of it each second.
+    Drips,
+    /// What is behind it gets a request's first 16 KiB at once, and the rest at 1 kB a second.
+    TakesSlowly(String),
+}
+
+/// A server of somebody else's, in this process.
+pub struct Server {
+    pub url: String,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Server {
+    pub async fn start(manner: Manner) -> Server {
+        let socket = TcpSocket::new_v4().unwrap();
+        // What the kernel takes in the server's place is not slow.
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1024).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let open = connections.clone();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let (manner, open) = (manner.clone(), open.clone());
+                tokio::spawn(async move {
+                    open.fetch_add(1, Ordering::Relaxed);
+                    let _ = treat(socket, manner).await;
+                    open.fetch_sub(1, Ordering::Relaxed);
+                });
+            }
+        });
+        Server { url, connections }
+    }
+
+    /// Waits until so many are connected at once.
+    pub async fn holds(&self, connections: usize) {
+        let held = || async { (self.connections.load(Ordering::Relaxed) >= connections).then_some(()) };
+        eventually(&format!("{connections} connections are held by {}", self.url), 60, held).await;
+    }
+}
+
+async fn treat(mut socket: TcpStream, manner: Manner) -> std::io::Result<()> {
+    let mut buffer = vec![0; 16 << 10];
+    match manner {
+        Manner::Silent => while socket.read(&mut buffer).await? > 0 {},
+        Manner::Drips => {
+            let (mut reads, mut writes) = socket.split();
+            let _ = reads.read(&mut buffer).await?;
+            writes
+                .write_all(b"HTTP/1.1 200 OK\r\netag: \"1\"\r\nlast-modified: Wed, 21 Oct 2015 07:28:00 GMT\r\n")
+                .await?;
+            writes.write_all(b"content-type: application/json\r\ncontent-length: 1000000\r\n\r\n").await?;
+            loop {
+                tokio::select! {
+                    read = reads.read(&mut buffer) => {
+                        if read? == 0 {
+                            return Ok(());
+                        }
+                    }
+                    () = tokio::time::sleep(Duration::from_secs(1)) => writes.write_all(b" ").await?,
+                }
+            }
+        }
+        Manner::TakesSlowly(upstream) => {
+            let mut outer = TcpStream::connect(upstream.strip_prefix("http://").unwrap()).await?;
+            let (mut from, mut to) = socket.split();
+            let (mut answers, mut requests) = outer.split();
+            let slowly = async {
+                let mut taken = 0;
+                loop {
+                    let some = if taken < 16 << 10 { buffer.len() } else { 100 };
+                    let n = from.read(&mut buffer[..some]).await?;
+                    if n == 0 {
+                        return Ok::<_, std::io::Error>(());
+                    }
+                    requests.write_all(&buffer[..n]).await?;
+                    taken += n;
+                    if taken > 16 << 10 {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            };
+            tokio::select! {
+                ended = slowly => ended?,
+                ended = tokio::io::copy(&mut answers, &mut to) => drop(ended?),
+            }
+        }
+    }
+    Ok(())
+}
