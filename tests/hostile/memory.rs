@@ -18,6 +18,9 @@ use crate::support::scene::{Scene, condition};
 
 /// What the Deployment allows.
 const LIMIT: u64 = 256 << 20;
+/// What a join of sixteen models may take: some 100 MiB were seen, and 163 and 199 MiB where nothing but its number of models and rounds
+/// bounded it.
+const LIMIT_OF_JOIN: u64 = 144 << 20;
 
 /// Objects that are over, each with annotations, a status and a template: 330 kB. The operator begins with the first few, and with all of
 /// them. 700 is what CI has time for, and `MEMORY_OBJECTS=2000` of `make soak` what etcd has room for in 2 GiB. Held as they are, 700
@@ -109,8 +112,9 @@ impl<'a> Stages<'a> {
     }
 
     fn judge(&self) {
-        let over: Vec<_> = self.peaks.iter().filter(|(_, peak)| *peak >= LIMIT).collect();
-        assert!(over.is_empty(), "beyond {LIMIT} bytes: {over:?}");
+        let limit = |name: &str| if ["pages", "rounds"].contains(&name) { LIMIT_OF_JOIN } else { LIMIT };
+        let over: Vec<_> = self.peaks.iter().filter(|(name, peak)| *peak >= limit(name)).collect();
+        assert!(over.is_empty(), "beyond what is allowed, in bytes: {over:?}");
     }
 }
 
@@ -336,7 +340,10 @@ async fn documents(scene: &Scene) {
 /// Journals and manifests as long as they are read, of values that take sixteen times their text.
 async fn journals(scene: &Scene) {
     let values = |bytes: usize| "0,".repeat(bytes / 2 - 256);
-    let journal = format!(r#"{{"protocolVersion": 2, "shards": {{"junk": [{}0]}}}}"#, values(16 << 20));
+    let attempt = format!(r#"{{"number": 1, "junk": [{}0]}}"#, values(16 << 20));
+    let shard = r#""sha256": "", "bytes": 1, "first": 0, "requests": 1, "failures": 0, "attempt": "#;
+    let journal =
+        format!(r#"{{"protocolVersion": 2, "shards": {{"count": 1, "open": {{"0": {{{shard}{attempt}}}}}}}}}"#);
     let manifest = format!(r#"{{"manifestVersion": 1, "batches": [{}""]}}"#, r#""","#.repeat((8 << 20) / 3 - 64));
     for n in 0..16 {
         scene.put(&format!("out/journal-{n}/_batchjob/journal.json"), journal.clone()).await;
