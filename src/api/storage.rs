@@ -172,7 +172,7 @@ pub enum InputCompression {
     None,
     /// gzip
     Gzip,
-    /// zstd, with a window of at most 32 MiB.
+    /// zstd, with a window of at most 32 MiB. Frames behind a first one of at most 8 MiB have no larger one than that, either.
     Zstd,
 }
 

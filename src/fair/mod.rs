@@ -260,6 +260,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_share_says_how_large_it_is_where_less_was_given_than_was_wished() {
+        for (is_retry, wished, given) in [(false, 3, 3), (false, 20, 8), (true, 6, 4)] {
+            let share = places(8).take(Claim { size: wished, is_retry, ..claim("a") }).await;
+            assert_eq!(share.size(), given, "{wished} of 8, retry: {is_retry}");
+        }
+    }
+
+    #[tokio::test]
     async fn who_stops_waiting_holds_nobody_up_and_who_is_done_gives_back() {
         let shares = Shares::new(Limits { total: 1, per_namespace: 1, keeps_last_shares: true });
         let first = shares.take(claim("a")).await;
