@@ -48,13 +48,7 @@ impl Protocol {
     fn plan(&self, w: &mut World) {
         let job = JobView::clone(w.objects[0].as_ref().unwrap());
         let mut journal = Journal::open("w1".into(), job.owner.clone(), "A".into());
-        journal.plan = Some(Plan {
-            work_hash: "A".into(),
-            input: InputStatus { version: "A".into(), size_bytes: 1, ..Default::default() },
-            requests: self.lines.into(),
-            too_large: Default::default(),
-            left_out: Default::default(),
-        });
+        journal.plan = Some(self.plan_of("A"));
         let shards = self.shards_of(w, &job);
         w.stage(&journal.work_id, shards.clone());
         journal.shards = shards.into();

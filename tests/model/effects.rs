@@ -88,16 +88,15 @@ impl Protocol {
         contents.iter().map(|lines| shard(&work, lines, 0, RequestCounts::default())).collect()
     }
 
+    pub(super) fn plan_of(&self, work: &str) -> Plan {
+        let input = InputStatus { version: work.into(), size_bytes: 1, ..Default::default() };
+        Plan { work_hash: work.into(), input, ..beginnings::plan(self.lines.into()) }
+    }
+
     fn planned_for(&self, w: &World, job: &JobView, stage: &Option<String>) -> Planned {
         let shards = self.shards_of(w, job);
         let work = parse(&shards[0].sha256).0;
-        let plan = Plan {
-            work_hash: work.into(),
-            input: InputStatus { version: work.into(), size_bytes: 1, ..Default::default() },
-            requests: self.lines.into(),
-            too_large: Default::default(),
-            left_out: Default::default(),
-        };
+        let plan = self.plan_of(work);
         Planned { staged: stage.clone(), plan, shards: shards.into() }
     }
 
@@ -238,18 +237,13 @@ fn write_status(w: &mut World, replica: usize, job: &Shared<JobView>, step: Step
 
 pub(super) fn shard(work: &str, lines: &str, round: u32, took: RequestCounts) -> Shard {
     Shard {
-        index_sha256: String::new(),
         sha256: content(work, lines),
-        bytes: 1,
         first: i64::from(lines.as_bytes()[0] - b'0'),
         requests: lines.len() as i64,
-        failures: 0,
-        attempt: None,
         round,
         took,
-        took_errors: vec![],
         model: String::new(),
-        streaks: Default::default(),
+        ..beginnings::shard()
     }
 }
 

@@ -64,6 +64,9 @@ macro_rules! named {
     ($($test:ident),* $(,)?) => { [$((stringify!($test), $test as fn())),*] };
 }
 
+#[path = "../support/beginnings.rs"]
+mod beginnings;
+
 mod actions;
 mod around;
 mod beginning;
@@ -79,6 +82,7 @@ mod looks;
 mod mutants;
 mod old_looks;
 mod properties;
+mod rest;
 mod results;
 mod scenarios;
 mod shared;
@@ -87,7 +91,7 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use batchjob_operator::api::{DeletionPolicy, InputStatus, Lock, Outcome, ProviderFilePolicy, RequestCounts};
+use batchjob_operator::api::{DeletionPolicy, InputStatus, Lock, Outcome, RequestCounts};
 use batchjob_operator::lifecycle::{
     Answers, Attempt, AttemptState, Collected, Commit, Freshness, Halved, JobView, Journal, Look, ManifestView,
     MaxFailed, Memory, Observed, Owner, PartRef, Pass, Plan, Planned, Posted, Reading, Refusal, Rejection, Search,
