@@ -40,7 +40,7 @@ fn looks_are_older_than_the_world_until_a_batch_is_recorded() {
         Protocol { attempts: 2, ..submitting(Budget { crashes: 1, bad_proofs: 1, ..NONE }) }.holds();
         Protocol { attempts: 2, ..submitting(Budget { crashes: 1, lost_replies: 1, ..NONE }) }.holds();
         Protocol { attempts: 2, ..submitting(Budget { refusals: 1, deletions: 1, ..NONE }) }.holds();
-        submitting(Budget { old_looks: 2, recreations: 1, ..NONE }).holds();
+        submitting(Budget { recreations: 1, ..NONE }).holds();
         submitting(Budget { rotations: 1, answers: 1, ..NONE }).holds();
         copied(submitting(Budget { answers: 1, deletions: 1, ..NONE })).holds();
     }
@@ -71,14 +71,19 @@ fn unread(of: Unread, model: Protocol, promise: &'static str) {
     without(Mutant::Unread(of), model, promise);
 }
 
-/// An intent, as any other write of the journal, replaces the journal that was judged or nothing. That alone keeps the promise: a
-/// fresh look alone does not (`decide_on_the_version_that_is_swapped`).
+/// What is at most a second old replaces the journal that was judged, or follows from a decided end: older looks break nothing either.
 #[test]
 fn what_the_store_or_the_api_server_refuses_needs_no_look_of_its_own() {
-    let on_any_look = |of, model| Protocol { mutant: Some(Mutant::Unread(of)), ..model };
-    on_any_look(Unread::Intent, submitting(Budget { deletions: 1, ..NONE })).holds();
-    on_any_look(Unread::Recent, Protocol { attempts: 2, ..submitting(NONE) }).holds();
-    on_any_look(Unread::Recent, ending(NONE)).holds();
+    let on_any_look = |model| Protocol { mutant: Some(Mutant::Unread(Unread::Recent)), ..model };
+    on_any_look(Protocol { attempts: 2, ..submitting(NONE) }).holds();
+    on_any_look(submitting(Budget { bad_proofs: 1, ..NONE })).holds();
+    on_any_look(ending(NONE)).holds();
+}
+
+/// That a job failed at no cost is in its status and not in the journal, so that the store lets the intent through.
+#[test]
+fn an_intent_needs_a_look_of_its_own_and_the_journal_that_was_judged() {
+    unread(Unread::Intent, submitting(Budget { bad_proofs: 1, ..NONE }), FOR_FREE);
     without(Mutant::UnreadAndUnjudged(Unread::Intent), submitting(NONE), NO_DOUBLE_PAY);
 }
 
