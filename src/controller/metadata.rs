@@ -72,3 +72,30 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::BatchJob;
+
+    /// An API server that has the jobs `a` and `b` for whoever asks for the metadata of those of the provider `p`, one on a page.
+    async fn server(request: http::Request<Body>) -> Result<http::Response<Body>, std::convert::Infallible> {
+        let (accepted, query) = (request.headers()["accept"].to_str().unwrap(), request.uri().query().unwrap());
+        let is_lean = accepted.contains("as=PartialObjectMetadataList") && query.contains("fieldSelector=of%3Dp&");
+        let (name, next) = if query.contains("continue=second") { ("b", None) } else { ("a", Some("second")) };
+        let item = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": name}});
+        let list = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList",
+            "metadata": {"continue": next}, "items": if is_lean { json!([item]) } else { json!([]) }});
+        Ok(http::Response::new(Body::from(list.to_string().into_bytes())))
+    }
+
+    #[tokio::test]
+    async fn a_list_holds_the_metadata_of_all_pages_and_of_those_objects_alone_that_were_asked_for() {
+        let client = Client::new(tower::service_fn(server), "default");
+        let found = list::<BatchJob>(&client, None, "of=p").await.unwrap();
+        assert_eq!(found.iter().map(|of| of.name.as_deref().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+}
