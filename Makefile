@@ -56,7 +56,7 @@ soak: preflight ## Twenty minutes of kills, restarts and outages with figures in
 	SOAK=full cargo test $(optimised) --test soak
 	SWEEP=all SCHEDULES=10000 cargo test $(optimised) --test sweep -- --test-threads=1
 	MODEL_SOAK=1 cargo test $(optimised) --test model
-	MEMORY_OBJECTS=2000 cargo test $(optimised) --test e2e memory::
+	MEMORY_OBJECTS=10000 cargo test $(optimised) --test e2e memory::
 	$(MAKE) fuzz
 
 .PHONY: bench

@@ -25,9 +25,10 @@ use super::{Folder, StoreError};
 use crate::api::text::hex;
 
 /// A file that is being spooled: zstd on local disk, SHA-256 and size of what went in. One block is compressed on another
-/// thread while the next one is filled.
+/// thread while the next one is filled and hashed.
 pub struct Spool {
     block: Vec<u8>,
+    digest: Context,
     /// Bytes of a block.
     block_bytes: usize,
     packing: JoinHandle<std::io::Result<Packer>>,
@@ -40,7 +41,6 @@ struct Packer {
     encoder: ZstdEncoder<Vec<u8>>,
     file: File,
     blocks: Blocks,
-    digest: Context,
     /// Emptied, to be filled again.
     block: Vec<u8>,
 }
@@ -112,8 +112,9 @@ impl Spool {
     ) -> Result<Spool, StoreError> {
         let held = reserve(holds).await;
         let (file, blocks, digest) = (scratch(dir)?, Blocks::default(), Context::new(&SHA256));
-        let packer = Packer { encoder, file, blocks, digest, block: vec![] };
-        Ok(Spool { block: vec![], block_bytes, packing: tokio::spawn(async { Ok(packer) }), bytes: 0, _held: held })
+        let packer = Packer { encoder, file, blocks, block: vec![] };
+        let packing = tokio::spawn(async { Ok(packer) });
+        Ok(Spool { block: vec![], digest, block_bytes, packing, bytes: 0, _held: held })
     }
 
     /// Adds bytes, of which no more than a block is held.
@@ -127,6 +128,7 @@ impl Spool {
             (now, bytes) = bytes.split_at((self.block_bytes - self.block.len()).min(bytes.len()));
             self.block.extend_from_slice(now);
             if self.block.len() == self.block_bytes {
+                self.digest.update(&self.block);
                 let mut packer = self.packed().await?;
                 std::mem::swap(&mut packer.block, &mut self.block);
                 self.packing = tokio::spawn(packer.pack());
@@ -147,6 +149,7 @@ impl Spool {
     /// # Errors
     /// When the disk refuses.
     pub async fn finish(mut self) -> Result<Spooled, StoreError> {
+        self.digest.update(&self.block);
         let mut packer = self.packed().await?;
         packer.block = self.block;
         let mut packer = packer.pack().await.map_err(local)?;
@@ -154,13 +157,12 @@ impl Spool {
         packer.spill(1).await.map_err(local)?;
         packer.file.flush().await.map_err(local)?;
         let copy = Arc::new(Copy::new(packer.file.into_std().await, packer.blocks));
-        Ok(Spooled { copy, sha256: hex(packer.digest.finish().as_ref()), bytes: self.bytes })
+        Ok(Spooled { copy, sha256: hex(self.digest.finish().as_ref()), bytes: self.bytes })
     }
 }
 
 impl Packer {
     async fn pack(mut self) -> std::io::Result<Packer> {
-        self.digest.update(&self.block);
         self.encoder.write_all(&self.block).await?;
         self.block.clear();
         self.spill(BLOCK_BYTES).await?;
