@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ProviderType, schema};
 
-/// What became of the job: a projection of its journal; nothing reads a right from it.
+/// Observed state of the job, derived from its journal. It tells people and tools, and grants nothing.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchJobStatus {
@@ -28,7 +28,7 @@ pub struct BatchJobStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub observed_references: Option<String>,
-    /// How it ended; unset until then.
+    /// Outcome of the job, in one word; unset until the job has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     /// Version of the protocol that wrote this status.
@@ -53,7 +53,7 @@ pub struct BatchJobStatus {
     /// When the job ended, well or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
-    /// What was read.
+    /// Input of the job as it was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<InputStatus>,
     /// Requests by outcome; at the end `total` is the sum of the others.
@@ -76,7 +76,7 @@ pub struct BatchJobStatus {
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub holds: Vec<Hold>,
-    /// Where the results are.
+    /// Location of the result files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Results>,
     /// For people only.
@@ -143,7 +143,7 @@ pub struct PinnedProvider {
     pub base_url: String,
 }
 
-/// What was read.
+/// Input of the job as it was read.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct InputStatus {
@@ -239,7 +239,7 @@ pub struct ErrorSummary {
     #[serde(rename = "sampleCustomID", default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub sample_custom_id: String,
-    /// What it means and what to do, where that is known. Never what a model or the provider said.
+    /// Meaning of the code and its remedy, where they are known. Never what a model or the provider said.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 256))]
     pub message: String,
@@ -252,7 +252,7 @@ pub struct BatchStatus {
     /// Shard and attempt, such as `00000-1`.
     #[schemars(length(max = 16))]
     pub name: String,
-    /// Where it stands.
+    /// State of the batch.
     #[schemars(length(max = 32))]
     pub state: String,
     /// The provider's name for the batch.
@@ -275,7 +275,7 @@ pub struct Hold {
     /// Names the question.
     #[schemars(length(max = 64))]
     pub id: String,
-    /// What happened and what is asked.
+    /// The question, with what led to it.
     #[schemars(length(max = 1024))]
     pub message: String,
     /// Answers that can be given, as values of the annotation `llmbatch.dev/resolve`.
@@ -285,7 +285,7 @@ pub struct Hold {
     pub answers: Vec<String>,
 }
 
-/// Where the results are.
+/// Location of the result files.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Results {

@@ -15,16 +15,16 @@ pub use queue::{Claim, Limits, Shortage, Urgency};
 
 use queue::FairQueue;
 
-/// How long the holder of a share may be slow while a namespace that holds nothing waits, at the first try.
+/// Grace of a first try; see [`grace`].
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Whether who holds `held` may have `more` of what is `free`: at least as much as it holds stays free.
+/// Whether a holder of `held` may get `more` of what is `free`: only while as much as it holds stays free.
 pub fn leaves_as_much(free: u64, more: u64, held: u64) -> bool {
     free.checked_sub(more).is_some_and(|left| left >= held)
 }
 
-/// How long the holder of a share may be slow while a namespace that holds nothing waits: twice as long after each failure in a row,
-/// so that an honest server that is slow at times gets its chance.
+/// Time for which a holder of a share may be slow while a namespace without a share waits. It doubles with each failure in a row, so
+/// that an honest server that is slow at times gets its chance.
 pub fn grace(failures: u32) -> Duration {
     GRACE * (1 << failures.min(9))
 }
@@ -51,7 +51,7 @@ pub struct Share {
     is_retry: bool,
 }
 
-/// Whether somebody waits for whom the holder of a share is to make room, if it is slow.
+/// Tells the holder of a share whether it has to make room, if it is slow, because others wait.
 #[derive(Clone, Debug)]
 pub struct OthersWait {
     shortage: watch::Receiver<Shortage>,
@@ -71,7 +71,7 @@ impl OthersWait {
     /// Waits until that may have changed since it was asked last.
     pub async fn changed(&mut self) {
         if self.shortage.changed().await.is_err() {
-            // Nobody is left to wait.
+            // The sender is gone, and with it the queue.
             std::future::pending().await
         }
     }

@@ -10,27 +10,27 @@ use super::leaves_as_much;
 pub struct Claim {
     /// The tenant.
     pub namespace: String,
-    /// What it is wanted for: claims of one lane are met in their order, and the lanes of a namespace in turns.
+    /// Purpose of the share. Claims of one lane are met in their order, and the lanes of a namespace take turns.
     pub lane: String,
-    /// How much, in the unit of [`Limits`].
+    /// Amount, in the unit of [`Limits`].
     pub size: u64,
     /// Whether it goes ahead of others.
     pub urgency: Urgency,
-    /// Whether what it is wanted for failed the last time: all such claims together get half of all there is.
+    /// Whether the work failed the last time. All such claims together get half of the total.
     pub is_retry: bool,
 }
 
-/// Which claims are met first, whosever they are.
+/// Rank of a claim, before any order among namespaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Urgency {
-    /// Of what has a last moment, such as a POST.
+    /// A call with a last moment, such as a POST.
     Urgent,
-    /// Of everything else.
+    /// Every other call.
     #[default]
     Usual,
 }
 
-/// Who is to make room, if slow, for a namespace that holds nothing.
+/// Holders that have to make room, if they are slow, for a namespace that holds nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shortage {
     /// Nobody.
@@ -42,7 +42,7 @@ pub enum Shortage {
     OfAll,
 }
 
-/// How much there is, and for whom.
+/// Amounts that a queue may hand out.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// In all.
@@ -61,8 +61,8 @@ const OVERTAKINGS: u32 = 16;
 ///
 /// - Urgent claims come before all others.
 /// - The namespace that holds the least comes first. Those that hold the same take turns, and so do the lanes of a namespace.
-/// - Where [`Limits::keeps_last_shares`], a namespace that holds something gets more only while at least as much as it holds stays free. So one namespace gets about
-///   half of all, a second one half of what is left, and the last places are for those that hold nothing.
+/// - Where [`Limits::keeps_last_shares`], a namespace that holds something gets more only while at least as much as it holds stays free.
+///   So one namespace gets about half of all, a second one half of the rest, and the last places are for those that hold nothing.
 /// - The same holds among the lanes of a namespace, for what is a namespace's at most. Retries have lanes of their own.
 /// - Retries get half of all: what is known to fail, and may take long to do so, leaves the other half to what is new or goes well,
 ///   however many namespaces it is of.

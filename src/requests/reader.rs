@@ -48,7 +48,7 @@ pub struct Reader<'a> {
     at: usize,
     /// What was read so far, spelled; None where nobody asks.
     spelled: Option<String>,
-    /// Room for what is put into another order.
+    /// Buffer for an object whose fields are being sorted.
     aside: String,
     /// Fields of open objects.
     fields: usize,
@@ -303,7 +303,7 @@ struct Token<'a> {
     escapes: Escapes,
 }
 
-/// Which escapes a string has: the least usual of them.
+/// The least usual kind of escape in a string.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Escapes {
     None,
@@ -313,7 +313,7 @@ enum Escapes {
     Other,
 }
 
-/// What a backslash makes of each byte behind it. A table, for nobody can predict which comes next.
+/// Kind of the escape that a backslash and this byte make. A table has no branch that the processor could mispredict.
 const ESCAPES: [Escapes; 256] = {
     let (mut escapes, usual) = ([Escapes::Other; 256], *br#""\bfnrt"#);
     let mut i = 0;

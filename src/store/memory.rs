@@ -1,12 +1,13 @@
-//! Memory that somebody's data takes. What is about to take much of it says so first, so that whoever shares it out can refuse.
+//! Memory for the data of tenants, providers and stores. Code reserves a large amount before it allocates it, so that a transfer
+//! whose share is too small can end first.
 
 use crate::transport::Reserved;
 
-/// Memory that the work at hand holds, until this is dropped. Where nobody bounds that work, it says nothing.
+/// Memory that the current transfer holds, until this is dropped. Outside of a transfer it counts nowhere.
 #[derive(Debug, Default)]
 pub struct Reservation(Reserved);
 
-/// Says that the work at hand is about to hold so many bytes more, and waits until whoever bounds it has seen that.
+/// Reserves memory for the current transfer, in bytes, and yields, so that the transfer's share can grow before the caller allocates.
 pub async fn reserve(bytes: usize) -> Reservation {
     let mut reservation = Reservation::default();
     reservation.set(bytes).await;
@@ -14,7 +15,7 @@ pub async fn reserve(bytes: usize) -> Reservation {
 }
 
 impl Reservation {
-    /// The same where it holds another amount from now on.
+    /// Changes the amount, in bytes.
     pub async fn set(&mut self, bytes: usize) {
         self.0.set(bytes as u64).await;
     }
