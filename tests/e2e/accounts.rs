@@ -249,9 +249,7 @@ async fn a_namespace_whose_credentials_nobody_remembers_ends_after_the_deadline(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_hold_a_lost_reply_is_never_sent_again_by_itself() {
-    let mut scene = Scene::set("hold-policy", &["--batch-duration", "300ms"]).await;
-    scene.apply(&(scene.manifest("provider.yaml") + "  unknownSubmissionPolicy: Hold\n"));
-    scene.restart().await;
+    let scene = Scene::with("hold-policy", &["--batch-duration", "300ms"], "unknownSubmissionPolicy: Hold").await;
     scene.sim.fault(json!({"point": "create_batch", "action": "drop_request"})).await;
     scene.apply_job("j", json!({}));
     let job = scene.wait_condition("j", "Held", "True", 60).await;

@@ -41,8 +41,7 @@ async fn deleted_before_it_was_sent_it_leaves_nothing_staged_and_applied_again_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_after_it_failed_before_it_was_sent_it_leaves_nothing_staged_and_mended_it_runs() {
-    let scene = Scene::new("unsound", &["--batch-duration", "200ms"]).await;
-    scene.apply(&format!("{}  limits:\n    maxRequestsPerBatch: 2\n", scene.manifest("provider.yaml")));
+    let scene = Scene::with("unsound", &["--batch-duration", "200ms"], "limits: {maxRequestsPerBatch: 2}").await;
     scene.put("in/j.jsonl", format!("{}nonsense\n", batch_lines("j", 5))).await;
     scene.apply_job("j", json!({"inputKey": "j.jsonl"}));
     scene.wait_condition("j", "Failed", "True", 30).await;

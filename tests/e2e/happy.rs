@@ -82,9 +82,7 @@ async fn a_suspended_job_is_checked_and_counted_and_resuming_sends_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn people_see_columns_and_events_that_tell_the_story() {
-    let mut scene = Scene::set("people", &["--batch-duration", "200ms"]).await;
-    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 2\n"));
-    scene.restart().await;
+    let scene = Scene::with("people", &["--batch-duration", "200ms"], "limits: {maxRequestsPerBatch: 2}").await;
     scene.apply_job("j", json!({}));
     scene.wait_tidy("j").await;
     let table = scene.kubectl(&["get", "bjob"]);

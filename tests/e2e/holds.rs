@@ -61,9 +61,7 @@ async fn a_journal_that_is_gone_is_missed_and_nothing_is_paid_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_that_is_gone_while_a_submission_is_unresolved_is_missed_and_nothing_is_sent() {
-    let mut scene = Scene::set("gone-unresolved", &["--batch-duration", "300ms"]).await;
-    scene.apply(&(scene.manifest("provider.yaml") + "  unknownSubmissionPolicy: Hold\n"));
-    scene.restart().await;
+    let scene = Scene::with("gone-unresolved", &["--batch-duration", "300ms"], "unknownSubmissionPolicy: Hold").await;
     scene.sim.fault(json!({"point": "create_batch", "action": "drop_request"})).await;
     scene.apply_job("j", json!({}));
     let job = scene.wait_condition("j", "Held", "True", 60).await;
@@ -240,8 +238,7 @@ async fn unknown(scene: &Scene, name: &str, fault: &str) -> BatchJob {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_became_of_a_lost_submission_is_asked_in_full_and_each_answer_works_as_it_is_copied() {
-    let scene = Scene::new("unknown", &["--batch-duration", "1h"]).await;
-    scene.apply(&format!("{}  unknownSubmissionPolicy: Hold\n", scene.manifest("provider.yaml")));
+    let scene = Scene::with("unknown", &["--batch-duration", "1h"], "unknownSubmissionPolicy: Hold").await;
     let job = unknown(&scene, "none", "drop_request").await;
     let status = job.status.clone().unwrap();
     let hold = &status.holds[0];
@@ -343,10 +340,12 @@ async fn a_manifest_that_is_gone_is_missed_and_nothing_is_paid_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_annotation_answers_for_every_batch_that_is_lost_and_a_typo_for_none() {
-    let scene = Scene::set("lost-many", &["--batch-duration", "1h", "--api-key", "sk-other"]).await;
-    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 1\n"));
-    let mut scene = scene;
-    scene.restart().await;
+    let scene = Scene::with(
+        "lost-many",
+        &["--batch-duration", "1h", "--api-key", "sk-other"],
+        "limits: {maxRequestsPerBatch: 1}",
+    )
+    .await;
     scene.apply_job("j", json!({"spec": {"parallelism": 10, "input": {"inline": {"requests": requests("j", 10)}}}}));
     let runs = |j: &BatchJob| condition(j, "Submitted").is_some_and(|(status, ..)| status == "True");
     scene.wait_job("all batches run", "j", 60, runs).await;

@@ -79,8 +79,12 @@ async fn a_config_map_holds_the_results_and_stays_when_the_job_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_goes_compressed_and_into_config_maps_beside_it() {
     let answers = long_answers("map-large");
-    let scene = Scene::new("map-large", &["--batch-duration", "200ms", "--answers", &answers]).await;
-    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 6\n"));
+    let scene = Scene::with(
+        "map-large",
+        &["--batch-duration", "200ms", "--answers", &answers],
+        "limits: {maxRequestsPerBatch: 6}",
+    )
+    .await;
     let change = json!({"spec": {"input": {"inline": {"requests": requests("j", 24)}}}});
     scene.apply(&into_map(&scene, "j", "large", change).to_string());
     let job = scene.wait_complete("j").await;
@@ -147,8 +151,7 @@ async fn a_config_map_that_was_made_for_more_than_fits_goes_when_nothing_needs_i
     let answers = scratch().join("map-less-answers.json");
     std::fs::write(&answers, json!([{"answer": CANARY}]).to_string()).unwrap();
     let args = ["--batch-duration", "200ms", "--answers", answers.to_str().unwrap()];
-    let scene = Scene::new("map-less", &args).await;
-    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 9\n"));
+    let scene = Scene::with("map-less", &args, "limits: {maxRequestsPerBatch: 9}").await;
     let mut job = into_map(&scene, "j", "less", json!({"spec": {"suspend": true}}));
     job["spec"]["input"] = json!({"configMaps": [{"name": "a"}, {"name": "b"}]});
     for name in ["a", "b"] {
@@ -280,8 +283,7 @@ async fn result_files_are_compressed_where_that_is_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_models_make_batches_of_their_own_and_one_result_in_order() {
-    let scene = Scene::new("several-models", &["--batch-duration", "200ms"]).await;
-    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 4\n"));
+    let scene = Scene::with("several-models", &["--batch-duration", "200ms"], "limits: {maxRequestsPerBatch: 4}").await;
     let model = |i: usize| ["small", "large", "small", "tiny"][i % 4];
     let lines: String =
         batch_lines("n", 22).lines().enumerate().map(|(i, l)| l.replace("gpt-5-mini", model(i)) + "\n").collect();

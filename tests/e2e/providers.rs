@@ -41,8 +41,7 @@ async fn an_admins_account_serves_the_namespaces_that_it_is_granted_to_and_no_ot
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_allowed_models_are_asked_for() {
-    let scene = Scene::new("models", &[]).await;
-    scene.apply(&(scene.manifest("provider.yaml") + "  allowedModels: [small, gpt-5-mini]\n"));
+    let scene = Scene::with("models", &[], "allowedModels: [small, gpt-5-mini]").await;
     scene.provider_judged("llm").await;
     scene.sim.begin().await;
     let lines = batch_lines("a", 1) + &batch_lines("b", 1).replace("gpt-5-mini", "huge");
@@ -117,9 +116,7 @@ async fn a_web_page_where_answers_were_due_is_not_taken_for_missing_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_asks_for_a_pause_has_it_from_every_batch_of_the_job() {
-    let mut scene = Scene::set("pause", &["--batch-duration", "1h"]).await;
-    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 1\n"));
-    scene.restart().await;
+    let scene = Scene::with("pause", &["--batch-duration", "1h"], "limits: {maxRequestsPerBatch: 1}").await;
     scene.apply_job("j", json!({}));
     let batches = scene.wait_job("three batches run", "j", 60, |job| running(job).len() == 3).await;
     // For longer than a call waits to be made again.
@@ -143,11 +140,9 @@ async fn a_provider_that_asks_for_a_pause_has_it_from_every_batch_of_the_job() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_has_no_more_batches_in_flight_than_its_limit_and_who_waits_says_so() {
-    let mut scene = Scene::set("quota", &["--batch-duration", "1s"]).await;
-    scene.apply(
-        &(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 1\n    maxBatchesInFlight: 2\n"),
-    );
-    scene.restart().await;
+    let mut scene =
+        Scene::with("quota", &["--batch-duration", "1s"], "limits: {maxRequestsPerBatch: 1, maxBatchesInFlight: 2}")
+            .await;
     scene.apply_job("big", json!({"spec": {"parallelism": 3}}));
     scene.apply_job("other", json!({"spec": {"parallelism": 3}}));
     let waits = |job: &BatchJob| {

@@ -41,9 +41,7 @@ async fn pandas_and_duckdb_read_the_results_as_they_stand() {
         [json!({"contains": "number", "answer": "42"}), json!({"contains": "date", "answer": "2026-11-22"})];
     std::fs::write(rules.path(), json!([refuse, guessable[0], guessable[1]]).to_string()).unwrap();
     let args = ["--batch-duration", "200ms", "--answers", rules.path().to_str().unwrap()];
-    let mut scene = Scene::set("readers", &args).await;
-    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 60\n"));
-    scene.restart().await;
+    let scene = Scene::with("readers", &args, "limits: {maxRequestsPerBatch: 60}").await;
     scene.put("in/rows.jsonl", (0..LINES).map(request).collect::<String>()).await;
     for (compression, ending) in [("None", ""), ("Gzip", ".gz"), ("Zstd", ".zst")] {
         let job = compression.to_lowercase();

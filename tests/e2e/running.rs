@@ -120,9 +120,7 @@ async fn probes_answer_and_sigterm_in_the_middle_of_work_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_sigterm_no_submission_is_begun() {
-    let mut scene = Scene::set("last-post", &["--batch-duration", "200ms"]).await;
-    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 2\n"));
-    scene.restart().await;
+    let mut scene = Scene::with("last-post", &["--batch-duration", "200ms"], "limits: {maxRequestsPerBatch: 2}").await;
     scene.sim.fault(json!({"point": "create_batch", "action": "delay", "milliseconds": 3000})).await;
     scene.apply_job("j", json!({"spec": {"parallelism": 2}}));
     eventually("one batch is made, and the file of the other one is there", 30, || async {

@@ -130,6 +130,14 @@ impl Scene {
         scene
     }
 
+    /// A scene with an operator that runs, whose provider has this field of its spec too, and was tried out with it.
+    pub async fn with(name: &str, sim_args: &[&str], field: &str) -> Scene {
+        let mut scene = Scene::set(name, sim_args).await;
+        scene.apply(&format!("{}  {field}\n", scene.manifest("provider.yaml")));
+        scene.restart().await;
+        scene
+    }
+
     /// A scene without an operator yet.
     pub async fn set(name: &str, sim_args: &[&str]) -> Scene {
         static COUNT: AtomicU32 = AtomicU32::new(0);
