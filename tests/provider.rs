@@ -13,6 +13,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use batchjob_operator::api::Capability::{DeleteFiles, ListBatches};
 use batchjob_operator::api::{Endpoint, ProviderCapabilities};
 use batchjob_operator::provider::{self, ApiError, BatchApi, Class, Created, OpenAi, Probe, Trial};
 use batchjob_operator::transport::{HostPolicy, SendError, SystemLookup, Tap, Transport, Wire};
@@ -90,21 +91,21 @@ async fn tried_out(answers: &[(u16, &'static str)], models: &[&str]) -> (Result<
 #[tokio::test]
 async fn an_account_is_tried_out_with_a_request_for_a_model_that_it_has() {
     let trying = [(200, FILE), (200, FILE), (200, "{}"), (404, "{}"), (400, NO)];
-    let can = |list_batches, delete_files| ProviderCapabilities { list_batches, delete_files };
     let names = r#"{"data":[{"id":"a"},{"id":"b"}]}"#;
     let asked = [&[(200, OK), (200, names), (403, NO)][..], &trying].concat();
     let (probe, sent) = tried_out(&asked, &[]).await;
-    assert_eq!(probe, Ok(Probe { can: can(true, true), untried: None }));
+    let both = ProviderCapabilities::of(&[ListBatches, DeleteFiles]);
+    assert_eq!(probe, Ok(Probe { can: both, untried: None }));
     let uploads = |sent: &[String]| sent.iter().filter(|call| *call == "POST /v1/files").count();
     assert!(sent.contains(&"GET /v1/models".into()) && uploads(&sent) == 2, "{sent:?}");
     // Where the models are known nobody is asked for them, and one that may be any is none.
     let (probe, sent) = tried_out(&[&[(200, OK)][..], &trying].concat(), &["gpt-*", "b"]).await;
-    assert_eq!(probe.unwrap().can, can(true, true));
+    assert_eq!(probe.unwrap().can, both);
     assert!(!sent.contains(&"GET /v1/models".into()), "{sent:?}");
     // Where a batch is made of the deleted file it is cancelled.
     let made = [(200, OK), (200, FILE), (200, FILE), (200, "{}"), (404, "{}"), (200, r#"{"id":"batch_1"}"#)];
     let (probe, sent) = tried_out(&made, &["b"]).await;
-    assert_eq!(probe.unwrap().can, can(true, false));
+    assert_eq!(probe.unwrap().can, ProviderCapabilities::of(&[ListBatches]));
     assert_eq!(sent.last().unwrap(), "POST /v1/batches/batch_1/cancel");
 }
 
@@ -113,7 +114,7 @@ async fn what_cannot_be_tried_out_is_an_ability_that_is_absent() {
     for (status, said) in [(400, NO), (403, NO), (405, "{}"), (429, "{}"), (500, "{}")] {
         let (probe, sent) = tried_out(&[(200, OK), (status, said)], &["a"]).await;
         let Probe { can, untried } = probe.unwrap();
-        assert_eq!(can, ProviderCapabilities { list_batches: true, delete_files: false }, "{status}");
+        assert_eq!(can, ProviderCapabilities::of(&[ListBatches]), "{status}");
         assert_eq!(untried.unwrap().status, Some(status));
         assert_eq!(sent.len(), 2, "{status}: {sent:?}");
     }

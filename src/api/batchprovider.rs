@@ -1,15 +1,13 @@
 //! `BatchProvider`: endpoint, credential and limits of one provider account, in one object, so that a key is only ever
 //! sent to the host that its owner named.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::storage::{SecretKeyReference, Tls};
-use super::{Lean, schema};
+use super::{Lean, NamespaceGrant, ProviderCapabilities, schema};
 
 /// A namespace's own account, as the API server has it.
 pub type BatchProvider = Lean<BatchProviderObject>;
@@ -107,26 +105,10 @@ pub struct ProviderStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub observed_secret_version: Option<String>,
-    /// What the account was seen to do when it was tried out.
+    /// Abilities that the account showed when it was tried out, by which submissions are resolved whose reply was lost. Unset
+    /// until it was tried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<ProviderCapabilities>,
-}
-
-/// What an account was seen to do; both together let a lost reply be resolved without a person.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[serde(rename_all = "camelCase")]
-pub struct ProviderCapabilities {
-    /// Batches can be listed, so that one whose reply was lost is found.
-    pub list_batches: bool,
-    /// A file that was deleted is gone, and no batch is made of it.
-    pub delete_files: bool,
-}
-
-impl ProviderCapabilities {
-    /// Whether the outcome of a submission can be found out where its reply was lost.
-    pub fn can_resolve(self) -> bool {
-        self.list_batches && self.delete_files
-    }
 }
 
 /// A provider account that an admin grants to namespaces.
@@ -158,47 +140,10 @@ pub struct ClusterBatchProviderSpec {
     /// The account, as in a BatchProvider.
     #[serde(flatten)]
     pub provider: BatchProviderSpec,
-    /// Namespaces whose jobs may use it; one entry that matches is enough.
+    /// Namespaces whose jobs may use the account; one entry that matches is enough. At most 64.
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub namespaces: Vec<NamespaceGrant>,
-}
-
-/// Namespaces, by name or by label.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("has(self.names) != has(self.selector)").message("set exactly one of `names` and `selector`")
-)]
-pub struct NamespaceGrant {
-    /// These namespaces.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
-    pub names: Vec<String>,
-    /// Namespaces with these labels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selector: Option<NamespaceSelector>,
-}
-
-/// Namespaces by label.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct NamespaceSelector {
-    /// All of these labels, with these values.
-    #[schemars(schema_with = "schema::labels")]
-    pub match_labels: BTreeMap<String, String>,
-}
-
-impl ClusterBatchProviderSpec {
-    /// Whether jobs of the namespace with this name and these labels may use it.
-    pub fn grants(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
-        self.namespaces.iter().any(|grant| {
-            let wanted = grant.selector.as_ref().map(|s| &s.match_labels).filter(|wanted| !wanted.is_empty());
-            grant.names.iter().any(|n| n == namespace)
-                || wanted.is_some_and(|wanted| wanted.iter().all(|(name, value)| labels.get(name) == Some(value)))
-        })
-    }
 }
 
 /// The dialect that a provider speaks.
@@ -278,35 +223,5 @@ impl BatchProviderSpec {
     /// Whether requests go to the vendor's own host, with no gateway of somebody else in front.
     pub fn is_vendors_own(&self) -> bool {
         self.type_ == ProviderType::OpenAI && self.base_url() == OPENAI_BASE_URL
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_grant_names_or_matches() {
-        let names = NamespaceGrant { names: vec!["shop".into()], ..Default::default() };
-        let ml = BTreeMap::from([("team".to_string(), "ml".to_string())]);
-        let selector =
-            |match_labels| NamespaceGrant { selector: Some(NamespaceSelector { match_labels }), ..Default::default() };
-        let labels = selector(ml.clone());
-        let provider = BatchProviderSpec {
-            type_: ProviderType::OpenAI,
-            base_url: None,
-            auth: None,
-            tls: None,
-            allowed_models: vec![],
-            limits: Default::default(),
-            unknown_submission_policy: Default::default(),
-        };
-        let spec = |namespaces| ClusterBatchProviderSpec { provider: provider.clone(), namespaces };
-        assert!(spec(vec![names.clone()]).grants("shop", &BTreeMap::new()));
-        assert!(!spec(vec![names.clone()]).grants("other", &ml));
-        assert!(spec(vec![names, labels.clone()]).grants("other", &ml));
-        assert!(!spec(vec![labels]).grants("other", &BTreeMap::new()));
-        assert!(!spec(vec![NamespaceGrant::default()]).grants("other", &ml));
-        assert!(!spec(vec![selector(BTreeMap::new())]).grants("other", &ml), "an empty selector grants nothing");
     }
 }

@@ -1,19 +1,80 @@
 //! Schema fragments that a derive cannot express.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::json;
 
 /// A JSON object whose content is the provider's business, not ours; its size is checked when the job is planned.
 pub fn free_form(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// Labels to match.
-pub fn labels(_: &mut SchemaGenerator) -> Schema {
+/// `metav1.LabelSelector`, bounded, with what its operators need said in CEL: an expression that the API server would refuse in
+/// a selector of its own is refused here as well.
+pub fn label_selector(_: &mut SchemaGenerator) -> Schema {
+    let value = json!({
+        "type": "string",
+        "maxLength": 63,
+        "pattern": "^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$",
+        "description": "Value of the label."
+    });
+    let key = "^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$";
     json_schema!({
         "type": "object",
-        "minProperties": 1,
-        "maxProperties": 16,
-        "additionalProperties": {"type": "string", "maxLength": 63, "description": "The label's value."}
+        "properties": {
+            "matchLabels": {
+                "type": "object",
+                "description": "Labels with their values; all of them have to match. At most 16.",
+                "maxProperties": 16,
+                "additionalProperties": value,
+                "x-kubernetes-validations": [{
+                    "rule": format!("self.all(key, key.size() <= 317 && key.matches('{key}'))"),
+                    "message": "`matchLabels` has a key that is no label's; write it as `team` or `example.com/team`"
+                }]
+            },
+            "matchExpressions": {
+                "type": "array",
+                "description": "Conditions on labels; all of them have to hold. At most 16.",
+                "maxItems": 16,
+                "x-kubernetes-list-type": "atomic",
+                "items": {
+                    "type": "object",
+                    "description": "A condition on one label.",
+                    "required": ["key", "operator"],
+                    "properties": {
+                        "key": {
+                            "type": "string",
+                            "description": "Key of the label.",
+                            "minLength": 1,
+                            "maxLength": 317,
+                            "pattern": key
+                        },
+                        "operator": {
+                            "type": "string",
+                            "description": "In: the label is there, with one of `values`. NotIn: it is not there, or has another value. \
+                                Exists: it is there, with any value. DoesNotExist: it is not there.",
+                            "enum": ["In", "NotIn", "Exists", "DoesNotExist"]
+                        },
+                        "values": {
+                            "type": "array",
+                            "description": "Values of the label, for In and NotIn. At most 64.",
+                            "maxItems": 64,
+                            "x-kubernetes-list-type": "atomic",
+                            "items": value
+                        }
+                    },
+                    "x-kubernetes-validations": [
+                        {
+                            "rule": "!(self.operator in ['In', 'NotIn']) || (has(self.values) && self.values.size() > 0)",
+                            "message": "the operators In and NotIn need at least one of `values`"
+                        },
+                        {
+                            "rule": "!(self.operator in ['Exists', 'DoesNotExist']) || !has(self.values) || self.values.size() == 0",
+                            "message": "the operators Exists and DoesNotExist take no `values`; remove them, or use In or NotIn"
+                        }
+                    ]
+                }
+            }
+        }
     })
 }
 

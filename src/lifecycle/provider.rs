@@ -90,7 +90,7 @@ pub fn looked_at(old: &ProviderStatus, looked: Looked, policy: UnknownSubmission
 }
 
 fn can_do(can: ProviderCapabilities, policy: UnknownSubmissionPolicy) -> String {
-    let why = match (can.list_batches, can.delete_files, policy) {
+    let why = match (can.list_batches(), can.delete_files(), policy) {
         (true, true, UnknownSubmissionPolicy::Resolve) => {
             return "the account answers; a submission whose reply is lost is found, or revoked and sent again".into();
         }
@@ -150,8 +150,9 @@ pub fn next_look(status: &ProviderStatus, jitter: u8) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Capability::{DeleteFiles, ListBatches};
 
-    const BOTH: ProviderCapabilities = ProviderCapabilities { list_batches: true, delete_files: true };
+    const BOTH: ProviderCapabilities = ProviderCapabilities::of(&[ListBatches, DeleteFiles]);
 
     fn look(old: &ProviderStatus, generation: i64, secret: Option<&str>, answer: Answer, now: i64) -> ProviderStatus {
         let looked = Looked { generation: Some(generation), secret_version: secret.map(String::from), answer };
@@ -199,16 +200,15 @@ mod tests {
         };
         assert!(said(BOTH, UnknownSubmissionPolicy::Resolve).contains("revoked and sent again"));
         assert!(said(BOTH, UnknownSubmissionPolicy::Hold).contains("held: `spec.unknownSubmissionPolicy`"));
-        for (list_batches, delete_files, words) in [(false, true, "list batches"), (true, false, "deleted files")] {
-            let can = ProviderCapabilities { list_batches, delete_files };
-            let said = said(can, UnknownSubmissionPolicy::Resolve);
+        for (only, words) in [(DeleteFiles, "list batches"), (ListBatches, "deleted files")] {
+            let said = said(ProviderCapabilities::of(&[only]), UnknownSubmissionPolicy::Resolve);
             assert!(said.contains("held: the provider") && said.contains(words), "{said}");
         }
     }
 
     #[test]
     fn an_account_that_cannot_be_tried_out_is_ready_and_says_what_that_means() {
-        let can = ProviderCapabilities { list_batches: true, delete_files: false };
+        let can = ProviderCapabilities::of(&[ListBatches]);
         let untried = |may_pass| Answer::Untried { can, why: "Line 1: no model (403)".into(), may_pass };
         for (may_pass, secret) in [(true, Some("7")), (true, None), (false, Some("7")), (false, None)] {
             let status = look(&ProviderStatus::default(), 1, secret, untried(may_pass), 0);

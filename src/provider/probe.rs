@@ -6,7 +6,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 use super::{ApiError, BatchApi, Class, CreateBatch, Created, InputFile};
-use crate::api::{Endpoint, ProviderCapabilities};
+use crate::api::{Capability, Endpoint, ProviderCapabilities};
 
 /// Refusals that say nothing about the file: too early, too busy, timed out.
 const FOR_NOW: [u16; 4] = [408, 409, 425, 429];
@@ -51,7 +51,9 @@ pub async fn probe(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<Probe, ApiEr
         Err(error) if list_batches || error.class == Class::InvalidInput => (false, Some(error)),
         Err(error) => return Err(error),
     };
-    Ok(Probe { can: ProviderCapabilities { list_batches, delete_files }, untried })
+    let seen = [(Capability::ListBatches, list_batches), (Capability::DeleteFiles, delete_files)];
+    let can = seen.into_iter().filter_map(|(capability, seen)| seen.then_some(capability)).collect();
+    Ok(Probe { can, untried })
 }
 
 /// Reads the first page of the list of batches: the cheapest question that needs host, path and credential to be right.

@@ -62,7 +62,9 @@ async fn a_provider_says_whether_its_account_works_and_what_to_do_if_not() {
     let good = scene.wait_ready("llm", "True", "Probed").await;
     assert!(ready(&good).2.contains("found, or revoked and sent again"), "{:?}", ready(&good));
     let can = good.status.unwrap().capabilities.unwrap();
-    assert!(can.list_batches && can.delete_files);
+    assert!(can.can_resolve());
+    let shown = scene.kubectl(&["get", "bprov", "llm", "-o", "jsonpath={.status.capabilities}"]);
+    assert_eq!(shown, r#"["ListBatches","DeleteFiles"]"#);
     let state = scene.sim.state().await;
     assert_eq!((&state["files"], &state["creates"]), (&json!([]), &json!(0)), "nothing is left of trying it out");
     scene.apply(&secret("bad-key", "api-key", "sk-wrong"));
@@ -281,7 +283,7 @@ async fn what_an_account_cannot_do_is_said_with_what_that_means() {
         scene.apply(&provider(name, &scene.sim.url, "llm-key"));
         let provider = scene.wait_ready(name, "True", "Probed").await;
         let can = provider.status.as_ref().unwrap().capabilities.unwrap();
-        assert_eq!((can.list_batches, can.delete_files), wanted, "{name}");
+        assert_eq!((can.list_batches(), can.delete_files()), wanted, "{name}");
         assert!(ready(&provider).2.contains(words), "{:?}", ready(&provider));
     }
 }

@@ -99,7 +99,7 @@ async fn another_vendors_server_runs_the_same_jobs() {
     let mut scene = scene_at("aibrix", &server.url).await;
     scene.restart().await;
     let can = scene.provider_judged("llm").await.status.unwrap().capabilities.unwrap();
-    assert!(can.list_batches && !can.delete_files, "{can:?}");
+    assert!(can.list_batches() && !can.delete_files(), "{can:?}");
     let made = &server.list_all("batches").await[0];
     assert!(made["request_counts"]["completed"].as_i64().unwrap_or(0) == 0 && made["status"] != "completed", "{made}");
     scene.apply_job("small", json!({}));

@@ -88,7 +88,7 @@ async fn a_server_that_looks_into_files_is_tried_out_and_a_model_that_it_has_not
     let scene =
         Scene::new("looks-into", &["--batch-duration", "200ms", "--model", "other", "--model", "gpt-5-mini"]).await;
     let ready = |p: &batchjob_operator::api::BatchProviderObject| {
-        p.status.as_ref().and_then(|s| s.capabilities).is_some_and(|can| can.list_batches && can.delete_files)
+        p.status.as_ref().and_then(|s| s.capabilities).is_some_and(|can| can.can_resolve())
     };
     scene.wait_provider("it was tried out", "llm", ready).await;
     // What a lost reply needs is there: nobody is asked.

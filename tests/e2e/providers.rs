@@ -34,7 +34,12 @@ async fn an_admins_account_serves_the_namespaces_that_it_is_granted_to_and_no_ot
     let (_, reason, message) = condition(&job, "Stalled").unwrap();
     assert!(reason == "ProviderNotFound" && message.contains("not granted"), "{message}");
     scene.kubectl(&["label", "namespace", &scene.namespace, "team=ml"]);
-    cluster_provider(&scene, json!({"selector": {"matchLabels": {"team": "ml"}}}));
+    let expressions = json!([
+        {"key": "team", "operator": "In", "values": ["ml", "search"]},
+        {"key": "kubernetes.io/metadata.name", "operator": "Exists"},
+        {"key": "stage", "operator": "NotIn", "values": ["test"]},
+    ]);
+    cluster_provider(&scene, json!({"namespaceSelector": {"matchExpressions": expressions}}));
     scene.wait_complete("j").await;
     scene.sim.assert_billed_once(3).await;
 }

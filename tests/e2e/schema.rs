@@ -37,6 +37,21 @@ async fn what_cannot_work_is_refused_with_advice() {
         (provider(json!({"type": "OpenAICompatible"})), "`baseURL` is required for type 'OpenAICompatible'"),
         (provider(json!({"type": "OpenAI"})), "`auth` is required for type 'OpenAI'"),
         (provider(json!({"type": "OpenAICompatible", "baseURL": "http://x/v1/"})), "spec.baseURL"),
+        (granted(json!({})), "set exactly one of `names` and `namespaceSelector`"),
+        (
+            granted(json!({"names": ["a"], "namespaceSelector": {}})),
+            "set exactly one of `names` and `namespaceSelector`",
+        ),
+        (expression("NotIn", json!([])), "the operators In and NotIn need at least one of `values`"),
+        (expression("In", Value::Null), "the operators In and NotIn need at least one of `values`"),
+        (expression("Exists", json!(["ml"])), "the operators Exists and DoesNotExist take no `values`"),
+        (expression("Near", json!(["ml"])), "supported values: \"In\", \"NotIn\", \"Exists\", \"DoesNotExist\""),
+        (expression("In", json!(["m l"])), "values[0]"),
+        (granted(json!({"namespaceSelector": {"matchLabels": {"team": "m l"}}})), "matchLabels.team"),
+        (
+            granted(json!({"namespaceSelector": {"matchLabels": {"my team": "ml"}}})),
+            "`matchLabels` has a key that is no label's",
+        ),
     ];
     for (manifest, words) in bad {
         let (ok, said) = scene.try_apply(&manifest.to_string());
@@ -72,6 +87,21 @@ async fn what_cannot_work_is_refused_with_advice() {
     let defaults =
         scene.kubectl(&["get", "bjob", "good", "-o", "jsonpath={.spec.endpoint} {.spec.parallelism} {.spec.suspend}"]);
     assert_eq!(defaults, "ChatCompletions 4 false");
+}
+
+/// An admin's provider with one grant.
+fn granted(grant: Value) -> Value {
+    json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": "ClusterBatchProvider", "metadata": {"name": "schema-granted"},
+        "spec": {"type": "OpenAICompatible", "baseURL": "http://x/v1", "namespaces": [grant]}})
+}
+
+/// The same, for namespaces of which an expression about their label `team` holds.
+fn expression(operator: &str, values: Value) -> Value {
+    let mut expression = json!({"key": "team", "operator": operator});
+    if !values.is_null() {
+        expression["values"] = values;
+    }
+    granted(json!({"namespaceSelector": {"matchExpressions": [expression]}}))
 }
 
 fn provider(spec: Value) -> Value {

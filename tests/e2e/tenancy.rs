@@ -236,7 +236,7 @@ async fn accounts_storage_and_hosts_that_are_not_the_tenants_stay_closed() {
     let own = &tenant.namespace;
     let (granted, label) = (format!("{own}-granted"), format!("{own}-label"));
     cluster_provider(&stage, &granted, json!([{"names": [other, format!("{own}-2"), &own[..own.len() - 1]]}]));
-    cluster_provider(&stage, &label, json!([{"selector": {"matchLabels": {"team": "ml", "tier": "gold"}}}]));
+    cluster_provider(&stage, &label, json!([{"namespaceSelector": {"matchLabels": {"team": "ml", "tier": "gold"}}}]));
     tenant.kubectl(&["label", "namespace", own, "team=ml"]);
     let reference = |kind: &str, name: &str| json!({"kind": kind, "name": name});
     let location =

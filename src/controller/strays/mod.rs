@@ -128,7 +128,9 @@ async fn providers_in<P: Provider>(ctx: &Context, scope: Option<&str>) -> kube::
 /// Status is a hint: who cannot be searched is not asked in vain.
 fn can_be_searched<P: Provider>(provider: &P) -> bool {
     let status = provider.status();
-    status.is_some_and(|s| conditions::is_true(&s.conditions, READY) && s.capabilities.is_some_and(|c| c.list_batches))
+    status.is_some_and(|s| {
+        conditions::is_true(&s.conditions, READY) && s.capabilities.is_some_and(|can| can.list_batches())
+    })
 }
 
 async fn look_at<P: Provider>(ctx: &Context, provider: &P, mut account: Account) -> Account {
