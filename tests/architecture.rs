@@ -25,13 +25,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// The rooms of `controller/`, and which others each may know. What wires them, `mod.rs` and `run.rs`, knows them all.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("runtime", &[]),
+    ("provider", &["runtime", "job"]),
+    ("job", &["runtime", "provider"]),
+    ("orphan", &["runtime", "provider", "job"]),
+];
+
 /// Words that have no place in `lifecycle/`: clocks, chance, I/O, async and the kube client.
 const IMPURE: &[&str] = &["async", "await", "getrandom", "kube", "rand", "reqwest", "tokio", "Instant", "SystemTime"];
 /// The same for modules of the standard library.
 const IMPURE_STD: &[&str] = &["env", "fs", "net", "os", "process", "thread"];
 
 /// Who may say `CreateBatch`, without which nobody can ask a provider for a batch.
-const MAY_CREATE: &[&str] = &["src/provider/", "src/controller/permit.rs"];
+const MAY_CREATE: &[&str] = &["src/provider/", "src/controller/job/permit.rs"];
 
 /// A program of its own, sharing nothing with the library, so that a mistake cannot hide on both sides of the wire.
 const SIMULATOR: &str = "src/bin/llm-batch-sim";
@@ -78,6 +86,8 @@ fn violations_are_found() {
         ("src/bin/llm-batch-sim/wire.rs", "use batchjob_operator::api;", "shares nothing"),
         ("src/bin/llm-batch-sim/wire.rs", "#[path = \"../../api/text.rs\"] mod text;", "`#[path]`"),
         ("src/bin/llm-batch-sim/wire.rs", "include!(\"../../api/text.rs\");", "`include!`"),
+        ("src/controller/runtime/a.rs", "use crate::controller::{Context, job::Jobs};", "may not know the room `job`"),
+        ("src/controller/job/act/a.rs", "use super::super::super::orphan;", "may not know the room `orphan`"),
         ("src/lifecycle/a.rs", "async fn f() {}", "`async`"),
         ("src/lifecycle/a.rs", "fn f() { g().await }", "`await`"),
         ("src/lifecycle/a.rs", "use std::time::{Duration, SystemTime};", "`SystemTime`"),
@@ -87,7 +97,7 @@ fn violations_are_found() {
         ("src/lifecycle/a.rs", "fn f() { std::net::lookup() }", "`std::net`"),
         ("src/lifecycle/a.rs", "fn f() -> u8 { rand::random() }", "`rand`"),
         ("src/lifecycle/a.rs", "use kube::Client;", "`kube`"),
-        ("src/controller/act.rs", "use crate::provider::{BatchApi, CreateBatch as C};", "`CreateBatch`"),
+        ("src/controller/job/act.rs", "use crate::provider::{BatchApi, CreateBatch as C};", "`CreateBatch`"),
         ("src/main.rs", "fn f(b: batchjob_operator::provider::CreateBatch) {}", "`CreateBatch`"),
     ] {
         let found = check(file, source);
@@ -110,7 +120,9 @@ fn what_is_allowed_is_left_alone() {
         ("src/bin/llm-batch-sim/api/mod.rs", "use crate::store::Store; struct CreateBatch;"),
         ("src/lifecycle/a.rs", "/// Random, async, tokio.\nfn f(o: &Observed, now: i64) { g(o.now, now) }"),
         ("src/provider/probe.rs", "use super::CreateBatch;"),
-        ("src/controller/permit.rs", "use crate::provider::CreateBatch;"),
+        ("src/controller/run.rs", "use super::{job, orphan, runtime};"),
+        ("src/controller/orphan/mod.rs", "use crate::controller::{Context, job::finished, runtime::trouble::Trouble};"),
+        ("src/controller/job/permit.rs", "use crate::provider::CreateBatch;"),
     ] {
         let found = check(file, source);
         assert!(found.is_empty(), "{file}: {source}\n{found:?}");
@@ -161,7 +173,7 @@ fn imports(module: &[&str], allowed: &[&str], tokens: &[Token]) -> Vec<Finding> 
     for path in paths(module, tokens) {
         match path.segments.first().map(String::as_str) {
             None | Some("*") => found.push((path.line, format!("`{own}` may not name the crate's root as a whole"))),
-            Some(other) if other == own => {}
+            Some(other) if other == own => found.extend(rooms(module, &path)),
             Some(other) if !allowed.contains(&other) => {
                 let may = if allowed.is_empty() { "nothing of ours".into() } else { allowed.join(", ") };
                 found.push((path.line, format!("`{own}` may not import `{other}`; it may import {may}")));
@@ -173,6 +185,16 @@ fn imports(module: &[&str], allowed: &[&str], tokens: &[Token]) -> Vec<Finding> 
         }
     }
     found
+}
+
+/// A room of `controller/` that knows another one which it may not know.
+fn rooms(module: &[&str], path: &OwnPath) -> Option<Finding> {
+    let ["controller", room, ..] = module else { return None };
+    let other = path.segments.get(1)?.as_str();
+    let (_, may_know) = ROOMS.iter().find(|(name, _)| name == room)?;
+    let is_room = ROOMS.iter().any(|(name, _)| *name == other);
+    (is_room && *room != other && !may_know.contains(&other))
+        .then(|| (path.line, format!("the room `{room}` of `controller` may not know the room `{other}`")))
 }
 
 fn impurities(tokens: &[Token]) -> Vec<Finding> {

@@ -1,6 +1,7 @@
 //! What a decision is made on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::attempt::{AttemptState, PartRef, Refusal, Rejection, Slot};
 use super::journal::{Journal, Owner, Plan, Shard};
@@ -41,6 +42,14 @@ pub struct Timing {
     pub deletion_deadline: i64,
     /// How long the batches of a job whose deadline is over may take to end before they are given up on, loudly.
     pub abandon_after: i64,
+}
+
+impl Timing {
+    /// From the first byte of a POST to the last of its answer. The rest of `send_timeout` is for clocks that differ between
+    /// replicas.
+    pub fn post_timeout(&self) -> Duration {
+        Duration::from_millis((self.send_timeout * 3 / 4).max(1).unsigned_abs())
+    }
 }
 
 /// The parts of a `BatchJob` that decisions need.

@@ -165,6 +165,46 @@ pub struct Waiting {
 }
 
 impl Step {
+    /// As metrics and logs name it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Step::Wait { .. } => "Wait",
+            Step::AddFinalizer => "AddFinalizer",
+            Step::RemoveFinalizer { .. } => "RemoveFinalizer",
+            Step::Lock(_) => "Lock",
+            Step::Pin => "Pin",
+            Step::KeepProvider => "KeepProvider",
+            Step::LookForManifest => "LookForManifest",
+            Step::FindOwner(_) => "FindOwner",
+            Step::Pass { .. } => "Pass",
+            Step::Open(_) => "Open",
+            Step::Swap(_) => "Swap",
+            Step::WriteIntent { .. } => "WriteIntent",
+            Step::ProveStore => "ProveStore",
+            Step::Upload(_) => "Upload",
+            Step::WaitForPlace => "WaitForPlace",
+            Step::Post(_) => "Post",
+            Step::Search(_) => "Search",
+            Step::CheckFile(_) => "CheckFile",
+            Step::Probe(_) => "Probe",
+            Step::Revoke(_) => "Revoke",
+            Step::Poll(_) => "Poll",
+            Step::PollTwin { .. } => "PollTwin",
+            Step::Cancel { .. } => "Cancel",
+            Step::CancelUnjournaled { .. } => "CancelUnjournaled",
+            Step::Collect { .. } => "Collect",
+            Step::DeleteFiles { .. } => "DeleteFiles",
+            Step::FollowUp { .. } => "FollowUp",
+            Step::Halve(_) => "Halve",
+            Step::Write => "Write",
+            Step::Mark => "Mark",
+            Step::EndTasks => "EndTasks",
+            Step::Conclude { .. } => "Conclude",
+            Step::Fail(_) => "Fail",
+            Step::Tidy => "Tidy",
+        }
+    }
+
     /// The call at the provider that the step is, which runs beside further steps. Its failures hold up what is done about the
     /// same batch, and nothing else.
     pub fn call(&self) -> Option<Task> {

@@ -1,0 +1,66 @@
+//! Steps at the Kubernetes API.
+
+use kube::{Api, ResourceExt};
+
+use super::Act;
+use crate::api::conditions::reasons;
+use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, FINALIZER, IN_USE_FINALIZER, ProviderKind};
+use crate::controller::provider::Provider;
+use crate::controller::provider::account::is_kept;
+use crate::controller::runtime::finalizer;
+use crate::controller::runtime::trouble::Trouble;
+use crate::lifecycle::Owner;
+
+impl Act<'_> {
+    /// False: the job changed in the meantime, or is gone.
+    pub(super) async fn set_finalizer(&self, wanted: bool) -> Result<bool, Trouble> {
+        let job = &self.world.job;
+        let at = self.ctx.clock.now();
+        let set = finalizer::set::<BatchJob>(&self.ctx.client, &job.metadata, FINALIZER, wanted).await?;
+        let is_set = set.is_some();
+        let seen = self.session.seen().zip(set);
+        self.session.keep_seen(seen.map(|(seen, metadata)| seen.after(metadata, |_| {}, at)));
+        Ok(is_set)
+    }
+
+    pub(super) async fn keep_provider(&self) -> Result<(), Trouble> {
+        match self.world.job.spec.provider_ref.kind {
+            ProviderKind::BatchProvider => self.keep::<BatchProvider>().await,
+            ProviderKind::ClusterBatchProvider => self.keep::<ClusterBatchProvider>().await,
+        }
+    }
+
+    /// Puts our in-use finalizer on the provider, unless it is there or no longer can be.
+    async fn keep<P: Provider>(&self) -> Result<(), Trouble> {
+        let (job, account) = (&self.world.job, &self.tools()?.account);
+        // First over the look at it that was judged.
+        if let Some(kept) = finalizer::set::<P>(&self.ctx.client, &account.seen(), IN_USE_FINALIZER, true).await? {
+            account.saw(kept);
+            return Ok(());
+        }
+        let api = P::api(self.ctx.client.clone(), job.namespace().as_deref());
+        let Some(provider) = api.get_opt(&job.spec.provider_ref.name).await? else {
+            return Err(Trouble::lasting(reasons::PROVIDER_NOT_FOUND, format!("{} is gone; create it", account.name)));
+        };
+        if provider.meta().deletion_timestamp.is_some() || is_kept(provider.meta()) {
+            account.saw(provider.meta().clone());
+        } else if let Some(kept) =
+            finalizer::set::<P>(&self.ctx.client, provider.meta(), IN_USE_FINALIZER, true).await?
+        {
+            account.saw(kept);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn find_owner(&self, owner: &Owner) -> Result<(), Trouble> {
+        let jobs: Api<BatchJob> = Api::namespaced(self.ctx.client.clone(), &owner.namespace);
+        let alive = match jobs.get_opt(&owner.name).await {
+            Ok(found) => found.is_some_and(|j| j.uid().as_deref() == Some(&owner.uid)),
+            // A namespace that we may not read: not known to be gone is alive.
+            Err(kube::Error::Api(status)) if status.is_forbidden() => true,
+            Err(e) => return Err(e.into()),
+        };
+        self.session.remember(|m| m.owner_alive = Some((owner.clone(), alive)));
+        Ok(())
+    }
+}

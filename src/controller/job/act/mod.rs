@@ -1,0 +1,230 @@
+//! Does the one step that was decided. Nothing here chooses.
+
+mod kubernetes;
+mod provider;
+mod transfer;
+
+pub(crate) use transfer::{Learned, Outcome};
+
+use std::sync::Arc;
+
+use super::events;
+use super::observe::World;
+use super::permit::PostPermit;
+use super::session::Session;
+use super::tools::Tools;
+use crate::api::conditions::reasons;
+use crate::api::weight;
+use crate::controller::Context;
+use crate::controller::runtime::events::{News, publish, publish_at_home};
+use crate::controller::runtime::trouble::Trouble;
+use crate::lifecycle::{Journal, ManifestView, Owner, Step};
+use crate::results::Manifest;
+use crate::store::{SwapError, Version, layout, prove_conditional_writes};
+
+/// What is next after a step.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// Look again at once.
+    Again,
+    /// Look again at this time (Unix milliseconds), or when something changes.
+    Wait(Option<i64>),
+    /// The object is gone, or about to go.
+    Gone,
+}
+
+/// One step's surroundings.
+pub(crate) struct Act<'a> {
+    pub ctx: &'a std::sync::Arc<Context>,
+    pub session: &'a std::sync::Arc<Session>,
+    pub world: &'a World,
+}
+
+impl Act<'_> {
+    /// Does `step`.
+    pub async fn run(&self, step: Step) -> Result<Flow, Trouble> {
+        match step {
+            Step::Wait { until, .. } => return Ok(Flow::Wait(until)),
+            Step::AddFinalizer => {
+                self.set_finalizer(true).await?;
+            }
+            Step::RemoveFinalizer { abandoned, .. } => {
+                if let Some(message) = abandoned {
+                    let Owner { namespace, name, .. } = &self.world.view.owner;
+                    // Nothing is let into a namespace that goes, and what is there goes with it.
+                    let at_home = format!("BatchJob {namespace}/{name} is gone: {message}");
+                    let news = News::warning("ProviderBatchOrphaned", at_home);
+                    publish_at_home(self.ctx, namespace, name, news);
+                    self.tell(News::warning("ProviderBatchOrphaned", message));
+                }
+                // Nothing else may ever wake us: a write of our own status is no reason to look again.
+                return Ok(if self.set_finalizer(false).await? { Flow::Gone } else { Flow::Again });
+            }
+            Step::EndTasks => {
+                self.ctx.jobs.end(self.ctx, &self.world.view.owner.uid);
+                // The next visit has a session of its own.
+                return Ok(Flow::Wait(Some(self.world.now)));
+            }
+            // Their effect is the status that says so; see `record`.
+            Step::Lock(_) | Step::Pin => {}
+            Step::Conclude { manifest, reused } => {
+                self.tell(events::at_the_end(manifest.outcome, reused, &manifest.message));
+            }
+            Step::Fail(failure) => self.tell(News::warning(failure.reason, failure.message)),
+            Step::Tidy => {}
+            Step::KeepProvider => self.keep_provider().await?,
+            Step::LookForManifest => self.look_for_manifest().await?,
+            Step::FindOwner(owner) => self.find_owner(&owner).await?,
+            Step::Open(journal) => self.open(&journal).await?,
+            Step::Swap(journal) => self.swap(&journal).await?,
+            Step::WriteIntent { journal, intent_id } => self.write_intent(&journal, &intent_id).await?,
+            Step::ProveStore => self.prove_store().await?,
+            Step::Pass { stage, version } => self.start_pass(stage, version)?,
+            Step::Upload(slot) => self.start_upload(slot)?,
+            Step::Collect { slot, patient } => self.start_collect(slot, patient)?,
+            Step::FollowUp { round } => self.start_follow_up(round)?,
+            Step::Halve(slot) => self.start_halve(slot)?,
+            Step::Write => self.start_write()?,
+            Step::Mark => self.mark().await?,
+            Step::WaitForPlace
+            | Step::Post(_)
+            | Step::Search(_)
+            | Step::CheckFile(_)
+            | Step::Probe(_)
+            | Step::Revoke(_)
+            | Step::Poll(_)
+            | Step::PollTwin { .. }
+            | Step::Cancel { .. }
+            | Step::CancelUnjournaled { .. }
+            | Step::DeleteFiles { .. } => self.call(step)?,
+        }
+        Ok(Flow::Again)
+    }
+
+    fn tools(&self) -> Result<&std::sync::Arc<Tools>, Trouble> {
+        // A step that needs them is only decided where they are.
+        self.world.tools.as_ref().ok_or_else(|| Trouble::passing(reasons::PENDING, "nothing to work with yet"))
+    }
+
+    fn journal(&self) -> Result<&Arc<Journal>, Trouble> {
+        let journal = self.world.journal.as_ref().map(|(j, _)| j);
+        journal.ok_or_else(|| Trouble::passing(reasons::PENDING, "there is no journal yet"))
+    }
+
+    fn tell(&self, news: News) {
+        publish(self.ctx, &self.world.job, news);
+    }
+
+    async fn look_for_manifest(&self) -> Result<(), Trouble> {
+        let at = self.ctx.clock.now();
+        let found = match self.tools()?.folder.read(layout::MANIFEST, 8 << 20).await? {
+            Some(bytes) => Some(weight::read::<Manifest>(&bytes).map_err(|_| {
+                let message = "manifest.json at the destination was not written by this operator; write to another URI";
+                Trouble::lasting(reasons::OUTPUT_CONFLICT, message)
+            })?),
+            None => None,
+        };
+        let taken = if found.is_none() { self.something_foreign().await? } else { None };
+        self.session.remember(|m| {
+            m.manifest = Some(found.as_ref().map(manifest_view));
+            m.manifest_at = Some(at);
+            m.taken = taken;
+        });
+        Ok(())
+    }
+
+    async fn mark(&self) -> Result<(), Trouble> {
+        let work_id = self.journal()?.work_id.clone();
+        self.tools()?.folder.put_new(layout::SUCCESS, Default::default()).await?;
+        self.session.remember(|m| m.marked = Some(work_id));
+        Ok(())
+    }
+
+    /// A file under the name of one of ours that another work, or somebody else, wrote.
+    async fn something_foreign(&self) -> Result<Option<String>, Trouble> {
+        let folder = &self.tools()?.folder;
+        let ours = self.world.journal.as_ref().map(|(j, _)| j.work_id.as_str());
+        for name in layout::RESULT_FILES {
+            let name = self.world.job.spec.output.compression.named(name);
+            if folder.work_of(&name).await?.is_some_and(|work| ours.is_none() || work.as_deref() != ours) {
+                return Ok(Some(folder.uri_of(&name)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn open(&self, journal: &Journal) -> Result<(), Trouble> {
+        self.session.journal_is_old();
+        match self.tools()?.journals.create(journal).await {
+            Ok(_) | Err(SwapError::Lost) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    async fn swap(&self, next: &Journal) -> Result<(), Trouble> {
+        let Some((old, judged)) = &self.world.journal else { return Ok(()) };
+        // Whatever comes of it: what was read is no longer what is there, or may not be.
+        self.session.journal_is_old();
+        match self.tools()?.journals.swap(judged, next).await {
+            Ok((written, swapped)) => {
+                self.wrote(old, next, written, swapped.version());
+                events::told_by(old, next).into_iter().for_each(|news| self.tell(news));
+                Ok(())
+            }
+            Err(SwapError::Lost) => {
+                self.session.forget_journal();
+                Ok(())
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Remembers what was written, and forgets what was found out about shards that left the head.
+    fn wrote(&self, old: &Journal, next: &Journal, written: Journal, version: Option<Version>) {
+        self.session.remember(|m| m.forget_sealed(old, next, &written));
+        if version.is_some() {
+            self.session.journal_is_of(self.ctx.clock.now());
+        }
+        self.session.keep_journal(version.map(|version| (Arc::new(written), version)));
+    }
+
+    async fn write_intent(&self, next: &Journal, intent_id: &str) -> Result<(), Trouble> {
+        let Some((old, judged)) = &self.world.journal else { return Ok(()) };
+        let Owner { uid, namespace, .. } = &self.world.view.owner;
+        let (journals, quota) = (&self.tools()?.journals, &self.tools()?.quota);
+        // Another job was faster; the next decision is to wait.
+        let Some(place) = quota.take(uid, namespace) else { return Ok(()) };
+        self.session.journal_is_old();
+        let packed = journals.pack_intent(next).await?;
+        match PostPermit::win(journals.document(), judged, &packed, intent_id).await? {
+            Some(permit) => {
+                place.keep();
+                self.wrote(old, next, packed.journal, permit.version());
+                self.session.hold_permit(permit);
+            }
+            None => self.session.forget_journal(),
+        }
+        Ok(())
+    }
+
+    async fn prove_store(&self) -> Result<(), Trouble> {
+        let name = format!("{}scratch-{}", layout::work(&self.journal()?.work_id), self.world.nonce);
+        let proved = prove_conditional_writes(&self.tools()?.folder, &name).await?;
+        self.session.remember(|m| m.store_proved = Some(proved));
+        Ok(())
+    }
+}
+
+pub(crate) fn manifest_view(manifest: &Manifest) -> ManifestView {
+    ManifestView {
+        work_id: manifest.work_id.clone(),
+        work_hash: manifest.work_hash.clone(),
+        outcome: manifest.outcome,
+        reason: manifest.reason.clone(),
+        message: manifest.message.clone(),
+        requests: manifest.requests,
+        at: manifest.completed_at,
+        errors: manifest.errors.clone(),
+        files: manifest.files.iter().map(|f| (f.name.clone(), f.config_map.clone())).collect(),
+    }
+}

@@ -1,0 +1,119 @@
+//! A call at the provider, with all that it needs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+
+use crate::controller::Context;
+use crate::controller::job::act::transfer::{Learned, learned};
+use crate::controller::job::session::Session;
+use crate::controller::job::tools::Tools;
+use crate::controller::runtime::events::{self, News};
+use crate::controller::runtime::names;
+use crate::controller::runtime::trouble::Trouble;
+use crate::fair::Urgency;
+use crate::lifecycle::{Journal, Memory, Owner, Task};
+use crate::provider::{ApiError, Batch, BatchApi, Class};
+
+/// Failures in a row, of some five minutes, after which nobody waits any longer for what is wanted and not needed.
+pub(super) const TRIES: u32 = 10;
+/// For a few small calls, each of which has a time-out of its own.
+pub(super) const A_FEW_CALLS: Duration = Duration::from_secs(120);
+
+/// Whose a batch or a file has to be for the job to touch it.
+pub(super) struct Whose {
+    pub owner: Owner,
+    /// The cluster that the work was begun in, by which it is known at the provider.
+    cluster: String,
+    work_id: String,
+    pub file_prefix: Option<String>,
+}
+
+impl Whose {
+    pub fn of(owner: &Owner, journal: Option<&Journal>) -> Whose {
+        match journal {
+            Some(journal) => Whose {
+                owner: journal.owner.clone(),
+                cluster: journal.named_after().into(),
+                work_id: journal.work_id.clone(),
+                file_prefix: Some(names::file_prefix(journal)),
+            },
+            None => {
+                let cluster = owner.cluster.clone();
+                Whose { owner: owner.clone(), cluster, work_id: String::new(), file_prefix: None }
+            }
+        }
+    }
+
+    /// Whether the batch's own metadata says that it is this work's.
+    pub fn is_said_by(&self, batch: &Batch) -> bool {
+        names::is_said_by(batch, &self.cluster, &self.owner, &self.work_id)
+    }
+}
+
+/// One call, with all that it needs.
+pub(super) struct Call {
+    pub ctx: Arc<Context>,
+    pub session: Arc<Session>,
+    pub tools: Arc<Tools>,
+    pub task: Task,
+    pub job: ObjectReference,
+    pub uid: String,
+    pub whose: Arc<Whose>,
+}
+
+impl Call {
+    pub fn api(&self) -> &dyn BatchApi {
+        &*self.tools.api
+    }
+
+    pub fn tell(&self, news: News) {
+        events::publish_on(&self.ctx, self.job.clone(), news);
+    }
+
+    /// Runs `call` in its turn at the account.
+    pub async fn in_turn<T>(
+        &self,
+        deadline: Duration,
+        call: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<T, Trouble> {
+        self.tools.calls.call(&self.whose.owner.namespace, Urgency::Usual, deadline, call).await
+    }
+
+    /// Learns what was found out under this call's credential; under another one it says nothing.
+    pub fn learned(&self, learn: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
+        let fingerprint = self.tools.fingerprint.clone();
+        learned(move |m| {
+            if m.fingerprint == fingerprint {
+                learn(m);
+            }
+        })
+    }
+
+    pub async fn is_our_file(&self, file_id: &str) -> Result<Option<bool>, Trouble> {
+        Ok(is_our_file(self.api(), &self.whose, file_id).await?)
+    }
+
+    /// Whether the provider's own record says that the batch is this work's: its metadata, or, where a server keeps none,
+    /// the name of the file it was made from.
+    pub async fn is_ours(&self, batch: &Batch) -> Result<bool, Trouble> {
+        if batch.said(names::WORK).is_some() {
+            return Ok(self.whose.is_said_by(batch));
+        }
+        match &batch.input_file_id {
+            Some(file) => Ok(self.is_our_file(file).await? == Some(true)),
+            None => Ok(false),
+        }
+    }
+}
+
+/// Whether the file is this work's, by the name that the provider has for it: the journal's word is not enough. None where
+/// there is no such file under this credential.
+pub(super) async fn is_our_file(api: &dyn BatchApi, whose: &Whose, file_id: &str) -> Result<Option<bool>, ApiError> {
+    match api.file_name(file_id).await {
+        Ok(name) => Ok(Some(whose.file_prefix.as_ref().is_some_and(|prefix| name.starts_with(prefix)))),
+        Err(e) if e.class == Class::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}

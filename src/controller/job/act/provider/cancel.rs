@@ -1,0 +1,65 @@
+//! Batches are told to stop.
+
+use super::call::{A_FEW_CALLS, Call};
+use crate::controller::job::act::transfer::Outcome;
+use crate::controller::runtime::events::News;
+use crate::controller::runtime::names;
+use crate::controller::runtime::trouble::Trouble;
+use crate::provider::Class;
+
+impl Call {
+    /// Only the batch's own metadata can say whose it is; one that says nothing is left alone.
+    pub async fn cancel_unjournaled(&self, batch_id: String, work_id: String) -> Outcome {
+        let owner = &self.whose.owner;
+        let cancel = async {
+            match self.api().get(&batch_id).await {
+                Ok(batch) if names::is_said_by(&batch, &owner.cluster, owner, &work_id) => {
+                    Ok(self.api().cancel(&batch_id).await?)
+                }
+                Ok(_) => Ok(()),
+                Err(e) if e.class == Class::NotFound => Ok(()),
+                Err(e) => Err(e.into()),
+            }
+        };
+        self.in_turn(A_FEW_CALLS, cancel).await?;
+        Ok(self.learned(move |m| _ = m.cancelled.insert(batch_id)))
+    }
+
+    /// A search goes by what the journal says of an intent, so what it found may be somebody else's.
+    pub async fn cancel(&self, batch_id: String) -> Outcome {
+        let news = self.in_turn(A_FEW_CALLS, self.tell_to_stop(&batch_id)).await?;
+        if let Some(news) = news {
+            self.tell(news);
+        }
+        Ok(self.learned(move |m| {
+            m.looks.remove(&batch_id);
+            m.cancelled.insert(batch_id);
+        }))
+    }
+
+    /// What there is to tell where the batch was not told to stop.
+    async fn tell_to_stop(&self, batch_id: &str) -> Result<Option<News>, Trouble> {
+        let batch = match self.api().get(batch_id).await {
+            Ok(batch) => batch,
+            Err(e) if e.class == Class::NotFound => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        if !self.is_ours(&batch).await? {
+            let note = format!("batch {batch_id} carries nothing that says that it is this job's; it is left alone");
+            return Ok(Some(News::warning("NotOurs", note)));
+        }
+        if batch.has_ended() {
+            let (state, done) = (&batch.status, batch.done.unwrap_or(0));
+            let note =
+                format!("batch {batch_id} ended as '{state}' before it could be told to stop, {done} requests done");
+            return Ok(Some(News::warning("NotCancelled", note)));
+        }
+        match self.api().cancel(batch_id).await {
+            Err(error) if error.is_for_good() => {
+                let note = format!("batch {batch_id} cannot be told to stop, and runs to its end: {error}");
+                Ok(Some(News::warning("NotCancelled", note)))
+            }
+            cancelled => Ok(cancelled.map(|()| None)?),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Steps at the provider: each runs beside the reconcile loop, in its turn at the account, and teaches the session what it found.
+
+mod call;
+mod cancel;
+mod delete_files;
+mod poll;
+mod post;
+mod resolve;
+
+pub(super) use poll::seen;
+
+use std::sync::Arc;
+
+use kube::Resource;
+
+use super::Act;
+use super::transfer::{Outcome, learned};
+use crate::api::conditions::reasons;
+use crate::controller::job::permit::Ask;
+use crate::controller::job::tasks;
+use crate::controller::runtime::names;
+use crate::controller::runtime::trouble::Trouble;
+use crate::lifecycle::{Attempt, AttemptState, Slot, Step};
+
+use call::{Call, Whose};
+use delete_files::batches_of_files;
+
+impl Act<'_> {
+    /// Starts the call that `step` is.
+    pub fn call(&self, step: Step) -> Result<(), Trouble> {
+        let (Some(task), name) = (step.call(), step.name()) else { return Ok(()) };
+        if self.session.memory().running.contains(&task) {
+            return Ok(());
+        }
+        let call = Call {
+            ctx: self.ctx.clone(),
+            session: self.session.clone(),
+            tools: self.tools()?.clone(),
+            task,
+            job: self.world.job.object_ref(&()),
+            uid: self.world.view.owner.uid.clone(),
+            whose: Arc::new(Whose::of(
+                &self.world.view.owner,
+                self.world.journal.as_ref().map(|(journal, _)| &**journal),
+            )),
+        };
+        let start = |work: Work| tasks::start_call(self.ctx, self.session, &self.world.job, (task, name), work);
+        match step {
+            Step::Post(slot) => {
+                let ask = self.ask(slot)?;
+                // From now on it is this call's alone.
+                if let Some(permit) = self.session.take_permit() {
+                    start(Box::pin(async move { call.post(permit, ask).await }));
+                }
+            }
+            Step::Search(slot) => {
+                let (attempt, period) = (self.attempt(slot)?.clone(), self.world.view.poll_period);
+                start(Box::pin(
+                    async move { call.settles(&attempt.intent_id, call.search(slot, &attempt, period)).await },
+                ));
+            }
+            Step::CheckFile(slot) => {
+                let attempt = self.attempt(slot)?.clone();
+                start(Box::pin(
+                    async move { call.settles(&attempt.intent_id, call.check_file(&attempt.file_id)).await },
+                ));
+            }
+            Step::Revoke(slot) => {
+                let attempt = self.attempt(slot)?.clone();
+                start(Box::pin(async move { call.settles(&attempt.intent_id, call.revoke(&attempt.file_id)).await }));
+            }
+            Step::Probe(slot) => {
+                let (attempt, endpoint) = (self.attempt(slot)?.clone(), self.world.job.spec.endpoint);
+                let models: Vec<String> =
+                    self.journal()?.shards.get(slot.shard).map(|s| s.model.clone()).into_iter().collect();
+                start(Box::pin(async move { call.settles(&attempt.intent_id, call.probe(endpoint, &models)).await }));
+            }
+            Step::Poll(slot) => {
+                if let AttemptState::Submitted { batch_id, at } = &self.attempt(slot)?.state {
+                    let (batch_id, made, period) = (batch_id.clone(), *at, self.world.view.poll_period);
+                    start(Box::pin(async move { call.poll(batch_id, made, period).await }));
+                }
+            }
+            Step::WaitForPlace => start(Box::pin(async move {
+                call.tools.calls.pace().ready().await;
+                call.tools.quota.place(&call.uid, &call.whose.owner.namespace).await;
+                Ok(learned(|_| {}))
+            })),
+            Step::PollTwin { batch_id, .. } => start(Box::pin(async move { call.look_at(batch_id).await })),
+            Step::Cancel { batch_id, .. } => start(Box::pin(async move { call.cancel(batch_id).await })),
+            Step::CancelUnjournaled { batch_id } => {
+                let work = self.world.job.status.as_ref().and_then(|s| s.work.as_ref());
+                let work_id = work.map(|w| w.id.clone()).unwrap_or_default();
+                start(Box::pin(async move { call.cancel_unjournaled(batch_id, work_id).await }));
+            }
+            Step::DeleteFiles { files, must, .. } => {
+                let of_batches = batches_of_files(self.journal()?, &files);
+                start(Box::pin(async move { call.delete_files(files, of_batches, must).await }));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn attempt(&self, slot: Slot) -> Result<&Attempt, Trouble> {
+        let attempt = self.journal()?.shards.get(slot.shard).and_then(|s| s.attempt.as_ref());
+        attempt.ok_or_else(|| Trouble::passing(reasons::PENDING, format!("batch {slot} has no attempt")))
+    }
+
+    fn ask(&self, slot: Slot) -> Result<Ask, Trouble> {
+        let (journal, attempt, spec) = (self.journal()?, self.attempt(slot)?, &self.world.job.spec);
+        Ok(Ask {
+            file_id: attempt.file_id.clone(),
+            endpoint: spec.endpoint.path(),
+            window_hours: spec.completion_window_seconds.unsigned_abs() / 3600,
+            metadata: names::metadata(journal, slot, &attempt.intent_id),
+            timeout: self.ctx.timing.post_timeout(),
+        })
+    }
+}
+
+type Work = std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>;

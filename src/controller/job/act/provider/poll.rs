@@ -1,0 +1,95 @@
+//! Looks at batches.
+
+use std::sync::Arc;
+
+use kube::runtime::reflector::ObjectRef;
+
+use super::call::{A_FEW_CALLS, Call};
+use crate::account::{Answer, Due, Sees};
+use crate::api::BatchJob;
+use crate::controller::job::act::transfer::{Outcome, learned};
+use crate::controller::job::permit::refusal;
+use crate::lifecycle::{Look, Refusal, Seen};
+use crate::provider::{Batch, Class};
+
+impl Call {
+    /// A look by the account's list, where that spares calls, or at the batch itself.
+    pub async fn poll(&self, batch_id: String, made: i64, period: i64) -> Outcome {
+        let seen = self.session.memory().looks.get(&batch_id).map(|look| look.at);
+        let (job, batch, sees) = (self.uid.clone(), batch_id.clone(), self.sees(&batch_id));
+        match self.tools.calls.look(&self.tools.api, Due { job, batch, seen, made, period, sees }).await? {
+            // The session was told already.
+            Answer::List => Ok(learned(|_| {})),
+            Answer::Itself => self.look_at(batch_id).await,
+        }
+    }
+
+    /// Teaches the session what a list shows of a batch that runs. A list may lag, so that nothing else is taken from it; and
+    /// what was told to stop is looked at by itself.
+    fn sees(&self, batch_id: &str) -> Sees {
+        let (ctx, session) = (Arc::downgrade(&self.ctx), Arc::downgrade(&self.session));
+        let (whose, fingerprint, id) = (self.whose.clone(), self.tools.fingerprint.clone(), batch_id.to_string());
+        let job = ObjectRef::<BatchJob>::new(&whose.owner.name).within(&whose.owner.namespace);
+        Arc::new(move |batch, at| {
+            let (Some(ctx), Some(session)) = (ctx.upgrade(), session.upgrade()) else { return true };
+            let look = Look { at, seen: seen(batch) };
+            if !whose.is_said_by(batch) || !matches!(look.seen, Seen::Running { .. }) {
+                return false;
+            }
+            let (mut enough, mut is_news) = (false, false);
+            session.remember(|m| {
+                let before = m.looks.get(&id);
+                let runs = before.is_none_or(|look| matches!(look.seen, Seen::Running { .. }));
+                enough = runs && m.fingerprint == fingerprint && !m.cancelled.contains(&id);
+                if enough && before.is_none_or(|before| before.at < at) {
+                    is_news = before.is_none_or(|before| before.seen != look.seen);
+                    m.looks.insert(id.clone(), look.clone());
+                }
+            });
+            if is_news {
+                ctx.jobs.poke(job.clone());
+            }
+            enough
+        })
+    }
+
+    pub async fn look_at(&self, batch_id: String) -> Outcome {
+        let was_cancelled = self.session.memory().cancelled.contains(&batch_id);
+        let look = async {
+            let at = self.ctx.clock.now();
+            let seen = match self.api().get(&batch_id).await {
+                Ok(batch) if !self.is_ours(&batch).await? => Seen::NotOurs,
+                Ok(batch) => seen(&batch),
+                Err(e) if e.class == Class::NotFound => Seen::NotFound,
+                Err(e) => return Err(e.into()),
+            };
+            Ok(Look { at, seen })
+        };
+        let look = {
+            let _one = self.session.looks.lock().await;
+            self.in_turn(A_FEW_CALLS, look).await?
+        };
+        Ok(self.learned(move |m| {
+            // Told to stop meanwhile, it is looked at again.
+            if m.cancelled.contains(&batch_id) == was_cancelled {
+                m.looks.insert(batch_id, look);
+            }
+        }))
+    }
+}
+
+pub(in crate::controller::job::act) fn seen(batch: &Batch) -> Seen {
+    let (state, done) = (batch.status.clone(), batch.done.unwrap_or(0));
+    match (batch.has_ended(), batch.unnamed_answers()) {
+        (false, _) => Seen::Running { state, done },
+        (true, Some(why)) => Seen::Unnamed { state, why },
+        (true, None) => Seen::Ended {
+            state,
+            done,
+            rejected: batch.rejection().map(|e| match e.class {
+                Class::Transient => (Refusal::Failed, e.message),
+                class => (refusal(class), e.message),
+            }),
+        },
+    }
+}

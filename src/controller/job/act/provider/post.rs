@@ -1,0 +1,75 @@
+//! The one POST that asks for a batch.
+
+use tracing::warn;
+
+use super::call::Call;
+use crate::controller::job::act::transfer::{Outcome, learned};
+use crate::controller::job::permit::{Ask, PostPermit};
+use crate::fair::Urgency;
+use crate::lifecycle::{Posted, Refusal, Rejection};
+
+impl Call {
+    /// Uses the permit up, whatever comes of it, unless the call fails before it is sent. Once it is sent it is waited for,
+    /// whatever ends meanwhile.
+    pub async fn post(&self, permit: PostPermit, ask: Ask) -> Outcome {
+        let (session, stop) = (self.session.clone(), self.ctx.stop.clone());
+        let intent_id = permit.intent_id().to_string();
+        let prepare = async {
+            let place = self.tools.calls.turn(&self.whose.owner.namespace, Urgency::Urgent).await;
+            let ours = match self.uploaded(&ask.file_id) {
+                true => Ok(Some(true)),
+                false => self.is_our_file(&ask.file_id).await,
+            };
+            (place, ours)
+        };
+        let (_place, ours) = tokio::select! {
+            ready = prepare => ready,
+            () = async { tokio::select! { () = session.stop.cancelled() => {}, () = stop.cancelled() => {} } } => {
+                let unsent = Rejection::new(Refusal::NotSent, "the operator was stopped before the batch was asked for");
+                return Ok(learned(move |m| _ = m.posted.insert(intent_id, Posted::Refused(unsent))));
+            }
+        };
+        let ours = match ours {
+            Ok(ours) => ours,
+            Err(trouble) => {
+                self.session.hold_permit(permit);
+                return Err(trouble);
+            }
+        };
+        let file = ask.file_id.clone();
+        if ours != Some(true) {
+            let refused = match ours {
+                Some(_) => Rejection::new(
+                    Refusal::Invalid,
+                    format!("file {file}, which the journal names, is not this job's; it is not sent"),
+                ),
+                None => Rejection::new(
+                    Refusal::NotSent,
+                    format!("the provider no longer has file {file}; its requests are uploaded again"),
+                ),
+            };
+            let forget = self.learned(move |m| _ = m.deleted.insert(file));
+            return Ok(learned(move |m| {
+                m.posted.insert(intent_id, Posted::Refused(refused));
+                // The next attempt gets a file of its own.
+                forget(m);
+            }));
+        }
+        let posted = permit.post(self.api(), ask, self.ctx.clock.now()).await;
+        match &posted {
+            Posted::Created(_) => _ = self.ctx.metrics.batches_created.inc(),
+            Posted::Unknown(why) | Posted::Declined(Rejection { message: why, .. }) => {
+                let task = self.task;
+                warn!(?task, why, "nobody can tell whether a batch was created; it is looked for");
+            }
+            Posted::Refused(..) => {}
+        }
+        // What became of an intent is so under any credential.
+        Ok(learned(move |m| _ = m.posted.insert(intent_id, posted)))
+    }
+
+    /// Whether this process uploaded the file itself.
+    fn uploaded(&self, file_id: &str) -> bool {
+        self.session.memory().uploads.values().any(|uploaded| uploaded == file_id)
+    }
+}

@@ -1,0 +1,120 @@
+//! Calls that find out what became of a submission, and revoke it where nothing did.
+
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::call::{A_FEW_CALLS, Call, TRIES};
+use crate::account::{Found, Wanted};
+use crate::api::Endpoint;
+use crate::api::conditions::reasons;
+use crate::controller::job::act::transfer::{Outcome, learned};
+use crate::controller::job::backoff::TOLD_FROM;
+use crate::controller::runtime::events::News;
+use crate::controller::runtime::names;
+use crate::controller::runtime::trouble::Trouble;
+use crate::lifecycle::{Attempt, AttemptState, Search, Slot};
+use crate::provider::{self, ApiError, Class, Trial};
+
+/// For a trial, which uploads a file.
+const A_TRIAL: Duration = Duration::from_secs(400);
+
+impl Call {
+    /// One list serves the searches of all jobs of the account.
+    pub async fn search(&self, slot: Slot, attempt: &Attempt, period: i64) -> Outcome {
+        let intent_id = attempt.intent_id.clone();
+        // What is recorded is followed all the same; of what was turned away a person is asked, unless the list can be read soon.
+        let may_fail = |error: &ApiError| match &attempt.state {
+            AttemptState::Submitted { batch_id, .. } if self.session.memory().is_turned_away(batch_id) => {
+                error.class != Class::NotSent && self.session.backoff(Some(self.task)).failures >= TRIES
+            }
+            AttemptState::Submitted { .. } => true,
+            _ => false,
+        };
+        let asked = self.ctx.clock.now();
+        let wanted = Wanted {
+            metadata: (names::INTENT, intent_id.clone()),
+            file: attempt.file_id.clone(),
+            since: attempt.post_by / 1000,
+            period,
+        };
+        let (began, found) = match self.tools.calls.find(&self.tools.api, wanted).await {
+            Ok(Found { began, batches }) => (began, Some(batches)),
+            Err(error) if error.is_for_good() || may_fail(&error) => {
+                warn!(%slot, %error, "the provider's batches cannot be searched");
+                (asked, None)
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let earlier = self.session.memory().searches.get(&intent_id).and_then(|search| search.found.clone());
+        if let Some(found) = found.as_ref().filter(|found| found.len() > 1 && earlier.as_ref() != Some(found)) {
+            let note = format!(
+                "the provider made {} batches of the submission of {slot}: {}; one is followed, and the others are told to stop",
+                found.len(),
+                found.join(", ")
+            );
+            self.tell(News::warning("DuplicateBatches", note));
+        }
+        Ok(self.learned(move |m| _ = m.searches.insert(intent_id, Search { began, found })))
+    }
+
+    pub async fn check_file(&self, file_id: &str) -> Outcome {
+        let (file, ours) = (file_id.to_string(), self.in_turn(A_FEW_CALLS, self.is_our_file(file_id)).await?);
+        Ok(self.learned(move |m| _ = m.files.insert(file, ours == Some(true))))
+    }
+
+    /// What cannot be tried out for good is not there, and whoever needs it asks a person.
+    pub async fn probe(&self, endpoint: Endpoint, models: &[String]) -> Outcome {
+        let prefix = self.whose.file_prefix.as_deref().unwrap_or_default();
+        let trial = Trial {
+            file_name: &format!("{prefix}probe.jsonl"),
+            endpoint,
+            models,
+            timeout: self.ctx.timing.post_timeout(),
+        };
+        let probe = self.in_turn(A_TRIAL, async { Ok(provider::probe(self.api(), &trial).await?) }).await?;
+        if let Some(error) = probe.untried.filter(|error| !error.is_for_good() && error.class != Class::Auth) {
+            return Err(error.into());
+        }
+        Ok(self.learned(move |m| m.resolvable = Some(probe.can.can_resolve())))
+    }
+
+    /// A call that helps to find out what became of a submission. Once it failed several times in a row a person is asked.
+    pub async fn settles(&self, intent_id: &str, call: impl Future<Output = Outcome>) -> Outcome {
+        let intent_id = intent_id.to_string();
+        match call.await {
+            Ok(learn) => Ok(learned(move |m| {
+                m.unsettled.remove(&intent_id);
+                learn(m);
+            })),
+            Err(trouble) => {
+                if self.session.backoff(Some(self.task)).failures + 1 >= TOLD_FROM {
+                    let why = trouble.stuck.message.clone();
+                    self.session.remember(self.learned(move |m| _ = m.unsettled.insert(intent_id, why)));
+                }
+                Err(trouble)
+            }
+        }
+    }
+
+    pub async fn revoke(&self, file_id: &str) -> Outcome {
+        let revoke = async {
+            match self.is_our_file(file_id).await? {
+                Some(false) => {
+                    let message =
+                        format!("file {file_id}, which the journal names, is not this job's; it is not deleted");
+                    return Err(Trouble::lasting(reasons::OUTPUT_CONFLICT, message));
+                }
+                Some(true) => self.api().delete_file(file_id).await?,
+                None => {}
+            }
+            match self.is_our_file(file_id).await? {
+                Some(_) => Err(Trouble::passing(reasons::PROVIDER_UNAVAILABLE, "a deleted input file is still there")),
+                None => Ok(()),
+            }
+        };
+        self.in_turn(A_FEW_CALLS, revoke).await?;
+        let (file, gone) = (file_id.to_string(), self.ctx.clock.now());
+        Ok(self.learned(move |m| _ = m.revoked.insert(file, gone)))
+    }
+}

@@ -1,0 +1,179 @@
+//! What goes to a provider as a batch, and what comes back of it.
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use tracing::warn;
+
+use super::learned;
+use crate::api::conditions::reasons;
+use crate::controller::job::act::Act;
+use crate::controller::job::act::provider::seen;
+use crate::controller::job::tasks;
+use crate::controller::job::tools::Tools;
+use crate::controller::runtime::names;
+use crate::controller::runtime::trouble::Trouble;
+use crate::lifecycle::{
+    AttemptState, Collected, Journal, Look, PartRef, Reading, Seen, Shard, Short, Slot, Task, Unanswered,
+};
+use crate::provider::{self, Batch, Class, InputFile};
+use crate::results::{self, Found};
+use crate::store::{layout, staged};
+
+/// Largest output file of one batch that is fetched, in bytes.
+const OUTPUT_LIMIT: u64 = 16 << 30;
+
+impl Act<'_> {
+    pub(in crate::controller::job::act) fn start_upload(&self, slot: Slot) -> Result<(), Trouble> {
+        let (tools, journal) = (self.tools()?.clone(), self.journal()?);
+        let shard = journal.shards.get(slot.shard).cloned();
+        let shard =
+            shard.ok_or_else(|| Trouble::passing(reasons::PENDING, format!("shard of {slot} is not planned")))?;
+        // Many uploads may wait for their turn: each holds what it needs of the journal, and no more.
+        let (staged, name) = (layout::shard(&journal.work_id, &shard.sha256), names::file(journal, slot));
+        tasks::start_in_place(self.ctx, self.session, &self.world.job, Task::Upload(slot), move |place| async move {
+            let content = staged::verified(&tools.folder, &staged, &shard.sha256).await?;
+            // The content goes once all of it is sent, and its place with it.
+            let content = content.inspect(move |_| _ = &place).boxed();
+            let file = InputFile { name, bytes: shard.bytes, content };
+            let id = match tools.api.upload(file).await {
+                Ok(id) => id,
+                Err(error) if provider::is_about_content(&*tools.api, &error).await => {
+                    let hint = match error.status {
+                        Some(413) => "; `limits.maxBytesPerBatch` of the provider makes smaller files",
+                        _ => "",
+                    };
+                    let said = error.message + hint;
+                    return Ok(learned(move |m| _ = m.unfit.insert((slot, shard.sha256), said)));
+                }
+                Err(error) => return Err(error.into()),
+            };
+            Ok(learned(move |m| {
+                // Else it lies in another account.
+                if m.fingerprint == tools.fingerprint {
+                    m.uploads.insert((slot, shard.sha256), id);
+                }
+            }))
+        });
+        Ok(())
+    }
+
+    pub(in crate::controller::job::act) fn start_collect(&self, slot: Slot, patient: bool) -> Result<(), Trouble> {
+        let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?);
+        let (namespace, name) = (self.world.view.owner.namespace.clone(), self.world.view.owner.name.clone());
+        let Some(batch) = submitted(journal, slot) else { return Ok(()) };
+        tasks::start(self.ctx, self.session, &self.world.job, Task::Collect(slot), async move {
+            let (at, batch_id) = (ctx.clock.now(), batch.batch_id.as_str());
+            let fetched = collect(&tools, &batch, patient, &ctx.jobs.spool).await?;
+            let (batch, part, reading) = match fetched {
+                Ok(collected) => collected,
+                Err(seen) => {
+                    let (id, look) = (batch_id.to_string(), Look { at: ctx.clock.now(), seen });
+                    return Ok(learned(move |m| _ = m.looks.insert(id, look)));
+                }
+            };
+            let (foreign, unreadable) = (part.foreign, part.found.unreadable);
+            if foreign > 0 || unreadable > 0 {
+                warn!(namespace, name, %slot, foreign, unreadable, "lines that name no request of this batch were left out");
+            }
+            let collected = Collected {
+                part: PartRef { name: part.name, sha256: part.sha256 },
+                counts: part.counts,
+                may_pass: part.may_pass,
+                errors: part.errors,
+                // What cannot be handed on is there for others.
+                files: if part.incomplete > 0 { vec![] } else { names::files_of(&batch) },
+                short: None,
+            };
+            let batch_id = batch_id.to_string();
+            Ok(learned(move |m| {
+                let short = Short::after(m.collected.get(&batch_id), reading, at);
+                m.collected.insert(batch_id, Collected { short, ..collected });
+            }))
+        });
+        Ok(())
+    }
+}
+
+/// What a batch is collected by.
+struct Submitted {
+    work_id: String,
+    slot: Slot,
+    batch_id: String,
+    shard: Shard,
+}
+
+fn submitted(journal: &Journal, slot: Slot) -> Option<Submitted> {
+    let shard = journal.shards.get(slot.shard)?;
+    match &shard.attempt.as_ref()?.state {
+        AttemptState::Submitted { batch_id, .. } => {
+            let (work_id, batch_id) = (journal.work_id.clone(), batch_id.clone());
+            Some(Submitted { work_id, slot, batch_id, shard: shard.clone() })
+        }
+        _ => None,
+    }
+}
+
+/// Fetches what came back, or says what is to be seen where nothing can be fetched.
+async fn collect(
+    tools: &Tools,
+    submitted: &Submitted,
+    patient: bool,
+    spool: &std::path::Path,
+) -> Result<Result<(Batch, results::Collected, Reading), Seen>, Trouble> {
+    let shard = &submitted.shard;
+    let batch = match tools.api.get(&submitted.batch_id).await {
+        Err(e) if e.class == Class::NotFound => return Ok(Err(Seen::NotFound)),
+        batch => batch?,
+    };
+    // What was seen before may have come from elsewhere than what is seen now.
+    match seen(&batch) {
+        Seen::Ended { rejected: None, .. } => {}
+        other => return Ok(Err(other)),
+    }
+    let Some(files) = answers(tools, &batch, patient).await? else {
+        return Ok(Err(Seen::Gone { state: batch.status }));
+    };
+    let reading = |found: &Found| Reading {
+        requests: shard.requests,
+        found: found.requests,
+        expected: Reading::expected(batch.done, &batch.status, shard.requests),
+        // What stands in a file that nobody can name cannot be read either.
+        unreadable: found.unreadable.saturating_add(i64::from(!batch.unusable.is_empty())),
+        cut_off: found.cut_off,
+    };
+    let unusable = batch.unusable.join("; ");
+    let collection = results::Collection {
+        folder: &tools.folder,
+        work_id: &submitted.work_id,
+        slot: submitted.slot.to_string(),
+        index: shard.index(),
+        requests: shard.requests,
+        files,
+        may_be_unreadable: &|found| reading(found).unanswered() == Unanswered::Unreadable,
+        unusable: &unusable,
+    };
+    let part = results::collect(collection, spool).await?;
+    let reading = reading(&part.found);
+    Ok(Ok((batch, part, reading)))
+}
+
+/// The batch's files; None where one that may hold answers is not there, so that nobody can say what it held. Without the
+/// other one, requests that failed count as missing.
+async fn answers(
+    tools: &Tools,
+    batch: &Batch,
+    patient: bool,
+) -> Result<Option<Vec<BoxStream<'static, Result<Bytes, String>>>>, Trouble> {
+    let mut files = vec![];
+    for (id, may_be_missed) in [(&batch.output_file_id, false), (&batch.error_file_id, batch.output_file_id.is_some())]
+    {
+        let Some(id) = id else { continue };
+        match tools.api.content(id, OUTPUT_LIMIT).await {
+            Err(e) if e.class == Class::NotFound && !patient && may_be_missed => {}
+            Err(e) if e.class == Class::NotFound && !patient => return Ok(None),
+            content => files.push(content?.map_err(|e| e.to_string()).boxed()),
+        }
+    }
+    Ok(Some(files))
+}

@@ -1,0 +1,147 @@
+//! The pass over the input, which makes the plan.
+
+use kube::runtime::reflector::ObjectRef;
+use tracing::info;
+
+use super::{learned, max_requests, shard};
+use crate::api::conditions::reasons;
+use crate::api::{BatchJob, RequestCounts, WorkHashVersion};
+use crate::controller::Context;
+use crate::controller::job::act::Act;
+use crate::controller::job::tools::Tools;
+use crate::controller::job::{events, snapshot, source, tasks, transfers};
+use crate::controller::runtime::events::publish;
+use crate::controller::runtime::trouble::Trouble;
+use crate::lifecycle::{self, Pass, Plan, Planned, Shards, Task, TooLarge};
+use crate::requests::{self, Defaults, PassError, Passed, Recipe, Selection, SizeLimit};
+use crate::store::{Sorted, StagedShard, StoreError, reserve};
+
+/// `spec.input.maxObjectBytes` where it is not set.
+const MAX_OBJECT_BYTES: usize = 1 << 20;
+
+impl Act<'_> {
+    pub(in crate::controller::job::act) fn start_pass(
+        &self,
+        stage: Option<String>,
+        version: WorkHashVersion,
+    ) -> Result<(), Trouble> {
+        let (ctx, tools, key) = (self.ctx.clone(), self.tools()?.clone(), ObjectRef::from_obj(&*self.world.job));
+        let (spec_hash, output_uri) = (self.world.view.spec_hash.clone(), self.world.view.output_uri.clone());
+        let (namespace, name) = (self.world.view.owner.namespace.clone(), self.world.view.owner.name.clone());
+        let max_batches = self.world.view.plan_limit();
+        tasks::start(self.ctx, self.session, &self.world.job, Task::Pass, async move {
+            // Its requests are held from here on only, and no others are read than those that were judged.
+            let mut job = match read(&ctx, &key).await? {
+                Some(job) if lifecycle::spec_hash(&job.spec) == spec_hash => job,
+                _ => return Ok(learned(|_| {})),
+            };
+            let inline = usize::try_from(transfers::inline_bytes(&job)).unwrap_or(usize::MAX);
+            let _inline = reserve(inline).await;
+            let schema = stage.as_ref().and_then(|_| job.spec.sorted_schema());
+            let checked =
+                source::check(&job.spec, &output_uri).and_then(|()| recipe(&job, &tools, max_batches, version));
+            let recipe = match checked {
+                Ok(recipe) => recipe,
+                Err(message) => return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) }))),
+            };
+            let input = std::mem::take(&mut job.spec.input);
+            job.drop_requests();
+            let source = match source::open(&ctx, &namespace, input).await {
+                Ok(source) => source,
+                Err(Trouble { is_unfit_store: true, stuck, .. }) => {
+                    return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(stuck.message) })));
+                }
+                Err(trouble) => return Err(trouble),
+            };
+            let target = stage.as_deref().map(|work_id| (&tools.folder, work_id));
+            let result = match requests::pass(source, &recipe, target, &ctx.jobs.spool).await {
+                Ok(passed) => {
+                    info!(
+                        namespace,
+                        name,
+                        requests = passed.requests,
+                        batches = passed.shards.len(),
+                        skipped = passed.too_large.skipped,
+                        truncated = passed.too_large.truncated,
+                        "checked the input"
+                    );
+                    if let Some((field, instead)) = schema {
+                        publish(&ctx, &job, events::sorted_schema(field, instead));
+                    }
+                    let (plan, staged) = plan(passed);
+                    let shards = match &stage {
+                        Some(work_id) => {
+                            let shards = staged.map(|s| Ok(shard(s?, 0, RequestCounts::default())));
+                            tools.journals.plan_shards(shards, work_id).await?
+                        }
+                        None => Shards::default(),
+                    };
+                    Ok(Planned { staged: stage.clone(), plan, shards })
+                }
+                Err(
+                    PassError::Invalid(message)
+                    | PassError::Store(StoreError::TooLarge(message) | StoreError::Unfit(message)),
+                ) => Err(message),
+                Err(PassError::NotFound(message)) => {
+                    return Err(Trouble::lasting(reasons::CONFIG_MAP_NOT_FOUND, message));
+                }
+                Err(PassError::Unavailable(message)) => return Err(Trouble::passing("KubernetesUnavailable", message)),
+                Err(PassError::Store(e)) => return Err(e.into()),
+            };
+            Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result })))
+        });
+        Ok(())
+    }
+}
+
+/// The object as it is now; None where it is gone, or another one took its name.
+async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJob>, Trouble> {
+    let job = snapshot::whole(ctx, key.namespace.as_deref().unwrap_or_default(), &key.name).await?;
+    Ok(job.filter(|job| job.metadata.uid == key.extra.uid))
+}
+
+fn recipe(job: &BatchJob, tools: &Tools, max_batches: usize, hash_version: WorkHashVersion) -> Result<Recipe, String> {
+    let (spec, limits) = (&job.spec, tools.account.spec.limits);
+    let defaults = spec.defaults()?.map(|written| Defaults::of_field(&written)).transpose()?;
+    Ok(Recipe {
+        provider: format!("{:?}/{}", spec.provider_ref.kind, spec.provider_ref.name),
+        endpoint: spec.endpoint,
+        model: spec.model.clone(),
+        base_url: tools.account.spec.base_url().into(),
+        defaults: defaults.unwrap_or_default(),
+        format: spec.input.format,
+        compression: spec.input.compression,
+        csv: spec.input.csv.clone().unwrap_or_default(),
+        selection: Selection { hidden: spec.input.hidden_objects, empty: spec.input.empty_objects },
+        template: spec.input.template.clone(),
+        size_limit: SizeLimit {
+            bytes: spec.input.max_object_bytes.map_or(MAX_OBJECT_BYTES, |b| usize::try_from(b).unwrap_or(0)),
+            then: spec.input.on_too_large.unwrap_or_default(),
+        },
+        empty_policy: spec.input.empty_policy,
+        run_id: spec.run_id.clone(),
+        max_requests: max_requests(job, tools),
+        max_bytes: limits.max_bytes_per_batch.unsigned_abs(),
+        max_inputs: u64::from(limits.max_inputs_per_batch.unsigned_abs()),
+        max_batches,
+        allowed_models: tools.account.spec.allowed_models.clone(),
+        hash_version,
+    })
+}
+
+/// The plan that a pass gave, and what was staged for it.
+fn plan(passed: Passed) -> (Plan, Sorted<StagedShard>) {
+    let plan = Plan {
+        work_hash: passed.work_hash,
+        input: crate::api::InputStatus {
+            version: passed.input_version,
+            size_bytes: i64::try_from(passed.input_bytes).unwrap_or(i64::MAX),
+            sources: passed.sources,
+            skipped: passed.left_out.count() + passed.too_large.skipped,
+        },
+        requests: passed.requests,
+        too_large: TooLarge { skipped: passed.too_large.skipped, truncated: passed.too_large.truncated },
+        left_out: passed.left_out,
+    };
+    (plan, passed.shards)
+}

@@ -1,0 +1,232 @@
+//! What is made of all that came back: another round, the halves of a shard, the results.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{learned, max_requests, shard};
+use crate::api::{Endpoint, weight};
+use crate::controller::job::act::{Act, manifest_view};
+use crate::controller::job::tasks;
+use crate::controller::job::tools::Tools;
+use crate::controller::runtime::trouble::Trouble;
+use crate::lifecycle::{AttemptState, Halved, Journal, Shard, Slot, TOO_LARGE, Task, Tries, error_summary};
+use crate::results::{self, AbandonedBatch, Manifest, Settled};
+use crate::store::{ShardWriter, Sorted, layout};
+
+/// Bytes of the names of batches that a manifest lists, so that it can be read again; the journal has all of them.
+const LISTED_BATCHES: usize = 2 << 20;
+
+impl Act<'_> {
+    pub(in crate::controller::job::act) fn start_follow_up(&self, round: u32) -> Result<(), Trouble> {
+        let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
+        let limit = self.world.view.backoff_limit_per_request;
+        let room = self.world.view.shard_limit.saturating_sub(journal.shards.len());
+        let max_requests = max_requests(&self.world.job, &tools);
+        let of_embeddings = self.world.job.spec.endpoint == Endpoint::Embeddings;
+        let max_inputs =
+            of_embeddings.then(|| u64::from(tools.account.spec.limits.max_inputs_per_batch.unsigned_abs()));
+        tasks::start(self.ctx, self.session, &self.world.job, Task::FollowUp, async move {
+            let max_bytes = tools.account.spec.limits.max_bytes_per_batch.unsigned_abs();
+            let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.jobs.spool, max_requests, max_bytes)
+                .of_inputs(max_inputs);
+            let shards = all_settled(&tools, &journal, |_| true, &ctx.jobs.spool).await?;
+            let staged = results::follow_up(writer, &tools.folder, shards, |asked| {
+                let &results::Asked { ended, failed, lost, given_up } = asked;
+                Tries { ended, failed, lost, given_up }.may_be_sent_again(limit)
+            });
+            let staged = staged.await?;
+            let shards = staged.take(room).map(|follow_up| {
+                let f = follow_up?;
+                Ok(Shard { took_errors: f.took_errors, ..shard(f.shard, round, f.took) })
+            });
+            let shards = tools.journals.plan_shards(shards, &journal.work_id).await?;
+            Ok(learned(move |m| m.follow_up = Some((round, shards))))
+        });
+        Ok(())
+    }
+
+    pub(in crate::controller::job::act) fn start_halve(&self, slot: Slot) -> Result<(), Trouble> {
+        let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
+        tasks::start(self.ctx, self.session, &self.world.job, Task::Halve(slot), async move {
+            let Some(whole) = journal.shards.get(slot.shard) else { return Ok(learned(|_| {})) };
+            let half = whole.requests / 2 + whole.requests % 2;
+            let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.jobs.spool, half, u64::MAX);
+            let earlier = match whole.round {
+                0 => Sorted::empty(),
+                round => all_settled(&tools, &journal, |s| s.round < round, &ctx.jobs.spool).await?,
+            };
+            let halves = results::halve(writer, &tools.folder, settled(whole), earlier).await?;
+            let halves = halves.map(|f| Shard { took_errors: f.took_errors, ..shard(f.shard, whole.round, f.took) });
+            let sha256 = whole.sha256.clone();
+            Ok(learned(move |m| m.halved = Some(Halved { slot, sha256, halves })))
+        });
+        Ok(())
+    }
+
+    pub(in crate::controller::job::act) fn start_write(&self) -> Result<(), Trouble> {
+        let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
+        let compression = self.world.job.spec.output.compression;
+        tasks::start(self.ctx, self.session, &self.world.job, Task::Write, async move {
+            // Who wrote it meanwhile may have tidied up the parts, so that it could never be written again.
+            if is_written(&tools, &journal.work_id).await? {
+                return Ok(learned(|m| m.manifest = None));
+            }
+            let Some(manifest) = manifest(&tools, &journal).await? else { return Ok(learned(|_| {})) };
+            let shards = all_settled(&tools, &journal, |_| true, &ctx.jobs.spool).await?;
+            let manifest = results::write(&ctx.jobs.spool, &tools.folder, shards, manifest, compression).await?;
+            Ok(learned(move |m| {
+                m.marked = Some(manifest.work_id.clone());
+                m.manifest = Some(Some(manifest_view(&manifest)));
+            }))
+        });
+        Ok(())
+    }
+}
+
+/// All shards `of` a journal, as the join takes them. A segment of the journal is held at a time.
+async fn all_settled(
+    tools: &Tools,
+    journal: &Journal,
+    of: impl Fn(&Shard) -> bool,
+    spool: &Path,
+) -> Result<Sorted<Settled>, Trouble> {
+    let mut sorter = Settled::sorter(spool);
+    let see = |_, shard: &Shard| if of(shard) { sorter.push(settled(shard)) } else { Ok(()) };
+    tools.journals.each(journal, see).await?;
+    Ok(sorter.finish()?)
+}
+
+/// Whether the manifest at the destination is this work's; then it is looked at again.
+async fn is_written(tools: &Tools, work_id: &str) -> Result<bool, Trouble> {
+    let bytes = tools.folder.read(layout::MANIFEST, 8 << 20).await?;
+    let there = bytes.and_then(|bytes| weight::read::<Manifest>(&bytes).ok());
+    Ok(there.is_some_and(|manifest| manifest.work_id == work_id))
+}
+
+/// The provider's names of the first batches, of which [`LISTED_BATCHES`] are kept, whatever the order in which they come.
+#[derive(Default)]
+struct FirstBatches {
+    names: BTreeMap<usize, String>,
+    bytes: usize,
+    /// Index of the first one that found no room.
+    end: Option<usize>,
+}
+
+impl FirstBatches {
+    fn add(&mut self, index: usize, name: &str) {
+        if self.end.is_some_and(|end| index > end) {
+            return;
+        }
+        self.bytes += Self::room(name);
+        self.names.insert(index, name.into());
+        while self.bytes >= LISTED_BATCHES
+            && let Some((last, name)) = self.names.pop_last()
+        {
+            self.bytes -= Self::room(&name);
+            self.end = Some(last);
+        }
+    }
+
+    /// With what stands around it.
+    fn room(name: &str) -> usize {
+        name.len() + 8
+    }
+}
+
+async fn manifest(tools: &Tools, journal: &Journal) -> Result<Option<Manifest>, Trouble> {
+    let (Some(commit), Some(plan)) = (&journal.commit, &journal.plan) else { return Ok(None) };
+    let mut paid = FirstBatches::default();
+    let see = |index, shard: &Shard| {
+        if let Some(AttemptState::Settled { batch_id, .. }) = shard.attempt.as_ref().map(|a| &a.state) {
+            paid.add(index, batch_id);
+        }
+        Ok(())
+    };
+    tools.journals.each(journal, see).await?;
+    let abandoned = journal.abandoned_batches().map(|(slot, id, requests)| AbandonedBatch {
+        name: slot.to_string(),
+        batch_id: id.map(String::from),
+        requests,
+    });
+    Ok(Some(Manifest {
+        manifest_version: 1,
+        work_id: journal.work_id.clone(),
+        work_hash: plan.work_hash.clone(),
+        outcome: commit.outcome,
+        reason: commit.reason.clone(),
+        message: commit.message.clone(),
+        requests: commit.requests,
+        errors: error_summary(journal),
+        files: vec![],
+        batches: paid.names.into_values().collect(),
+        billed_twice: journal.billed_again(),
+        abandoned_batches: abandoned.collect(),
+        completed_at: commit.at,
+    }))
+}
+
+fn settled(shard: &Shard) -> Settled {
+    let state = shard.attempt.as_ref().map(|a| &a.state);
+    let (part, absent) = match state {
+        Some(AttemptState::Settled { part, .. }) => (
+            part.as_ref(),
+            (Cow::Borrowed("missing"), "the provider gave no line for this request in either of its files".to_string()),
+        ),
+        Some(AttemptState::Abandoned { batch_id }) => {
+            let which = batch_id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
+            let message = format!("batch{which} did not end when the job's time was over; it may still run and cost");
+            (None, ("batch_abandoned".into(), message))
+        }
+        Some(AttemptState::Refused { message, .. }) if shard.is_refused_for_good() => {
+            (None, ("provider_rejected".into(), message.clone()))
+        }
+        Some(AttemptState::Refused { message, .. }) if shard.is_too_large() => {
+            (None, (TOO_LARGE.into(), message.clone()))
+        }
+        _ => (None, ("not_submitted".into(), "the job ended before this request was sent".to_string())),
+    };
+    let part = part.map(|p| results::Part { name: p.name.clone(), sha256: p.sha256.clone() });
+    Settled {
+        sha256: shard.sha256.clone(),
+        index: shard.index().to_string(),
+        first: shard.first,
+        model: shard.model.clone(),
+        round: shard.round,
+        part,
+        given_up: shard.is_given_up() || shard.is_too_large(),
+        absent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn the_first_batches_are_listed_as_far_as_they_have_room_in_whatever_order_they_come(
+            sizes in prop::collection::vec(prop_oneof![1..4_000usize, 100_000..900_000usize], 0..60).prop_shuffle(),
+            order in prop::collection::vec(any::<u32>(), 60),
+        ) {
+            let mut come: Vec<usize> = (0..sizes.len()).collect();
+            come.sort_by_key(|index| order[*index]);
+            let mut first = FirstBatches::default();
+            for index in come {
+                first.add(index, &"b".repeat(sizes[index]));
+                prop_assert!(first.bytes < LISTED_BATCHES);
+            }
+            let mut bytes = 0;
+            let wanted = sizes.iter().take_while(|size| {
+                bytes += **size + 8;
+                bytes < LISTED_BATCHES
+            });
+            prop_assert!(first.names.values().map(String::len).eq(wanted.copied()));
+            prop_assert!(first.names.keys().copied().eq(0..first.names.len()));
+        }
+    }
+}

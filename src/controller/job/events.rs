@@ -1,0 +1,217 @@
+//! The events of a job, told from what changed in its journal and its conditions.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::api::Outcome;
+use crate::api::conditions::{self, reasons};
+use crate::controller::runtime::events::News;
+use crate::lifecycle::{AttemptState, Journal, Slot, left_out};
+
+/// What there is to tell of a step from `old` to `new`.
+pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
+    let mut news = vec![];
+    if let (None, Some(plan)) = (&old.plan, &new.plan) {
+        let batches = match new.shards.len() {
+            1 => "1 batch".to_string(),
+            n => format!("{n} batches"),
+        };
+        news.push(News::normal("InputResolved", format!("{} requests are sound and make {batches}", plan.requests)));
+        news.extend(left_out(plan).map(|left_out| News::normal("InputSkipped", left_out)));
+    }
+    if old.owner != new.owner {
+        let whose =
+            if old.owner.cluster == new.owner.cluster { "an earlier BatchJob of this name" } else { "another cluster" };
+        let note = format!("took over the work of {whose} (uid {})", old.owner.uid);
+        news.push(News::normal("WorkAdopted", note));
+    }
+    let both = old.shards.entries().filter_map(|(index, shard)| Some((shard, new.shards.get(index)?)));
+    let halved = both.into_iter().find(|(a, b)| old.has_intents() && a.sha256 != b.sha256);
+    if let Some((whole, half)) = halved {
+        let (all, first) = (whole.requests, half.requests);
+        let note = format!(
+            "a batch of {all} requests is more than the account takes, with nothing else in flight; it is sent as two, of {first} \
+             and {} requests: {}",
+            all - first,
+            whole.attempt.as_ref().map(|a| a.message()).unwrap_or_default()
+        );
+        news.push(News::warning("BatchHalved", note));
+    }
+    for (shard, attempt) in new.shards.entries().filter_map(|(i, s)| Some((i, s.attempt.as_ref()?))) {
+        let before = old.shards.get(shard).and_then(|s| s.attempt.as_ref());
+        if before == Some(attempt) {
+            continue;
+        }
+        let slot = Slot { shard, attempt: attempt.number };
+        if attempt.billed_again > 0 && before.is_none_or(|b| b.billed_again != attempt.billed_again) {
+            let n = attempt.billed_again;
+            let note = format!(
+                "up to {n} requests of batch {slot} were billed twice: the provider, or a gateway in front of it, made more \
+                 than one batch of its submission"
+            );
+            news.push(News::warning("BilledTwice", note));
+        }
+        let lost = match &attempt.declined {
+            Some(rejection) => format!("the server answered its submission with an error: {}", rejection.message),
+            None => "the reply to its submission was lost".into(),
+        };
+        news.extend(match &attempt.state {
+            AttemptState::Intended if attempt.declined.is_some() => Some(News::warning(
+                "SubmissionDeclined",
+                format!("batch {slot}: {lost}; a gateway may have made it all the same, so it is looked for before it is sent again"),
+            )),
+            AttemptState::Submitted { batch_id, .. } => {
+                Some(News::normal("BatchSubmitted", format!("batch {slot} runs as {batch_id}")))
+            }
+            AttemptState::Settled { batch_id, ended, counts, .. } if before.is_some_and(|b| b.state != attempt.state) => {
+                let (ok, all) = (counts.succeeded, counts.total);
+                let note = format!("batch {slot} ({batch_id}) ended as '{ended}': {ok} of {all} requests succeeded");
+                match before.map(|b| &b.state) {
+                    Some(AttemptState::Settled { .. }) => None,
+                    _ => Some(News::normal("BatchEnded", note)),
+                }
+            }
+            AttemptState::Refused { message, .. } if before.is_none_or(|b| b.state != attempt.state) => {
+                Some(News::warning("BatchRefused", format!("batch {slot} was not accepted: {message}")))
+            }
+            AttemptState::Abandoned { batch_id } => {
+                let (requests, id) = (new.shards.get(shard).map_or(0, |s| s.requests), batch_id.as_deref());
+                let which = id.map_or_else(|| "of which nobody knows whether there is one".into(), |id| format!("({id})"));
+                Some(News::warning(
+                    "BatchAbandoned",
+                    format!(
+                        "batch {slot} {which} did not end after the job's deadline, and the job ends without it; it may still \
+                         run, and up to {requests} requests may still be billed: cancel it at the provider"
+                    ),
+                ))
+            }
+            AttemptState::Revoking => Some(News::warning(
+                "SubmissionUnknown",
+                format!("no batch {slot} was found ({lost}); its input file is deleted before it is sent again"),
+            )),
+            AttemptState::Revoked { .. } => {
+                Some(News::normal("SubmissionRevoked", format!("no batch came of {slot}; it can be sent again")))
+            }
+            _ => None,
+        });
+    }
+    news
+}
+
+/// What there is to tell of conditions that turned: a question, something to mend, a suspension.
+pub(super) fn told_by_conditions(old: &[Condition], new: Option<&[Condition]>) -> Vec<News> {
+    let turned = |c: &&Condition| {
+        let before = old.iter().find(|o| o.type_ == c.type_);
+        let says_other =
+            |o: &Condition| o.reason != c.reason || (c.type_ == conditions::HELD && o.message != c.message);
+        before.map_or(c.status == "True", |o| o.status != c.status || (c.status == "True" && says_other(o)))
+    };
+    let news = new.unwrap_or_default().iter().filter(turned).filter_map(|c| {
+        match (c.type_.as_str(), c.status.as_str()) {
+            (conditions::HELD, "True") => Some(News::warning("Held", c.message.clone())),
+            (conditions::SUSPENDED, "True") => Some(News::normal(reasons::SUSPENDED, c.message.clone())),
+            // The end and a question have events of their own.
+            (conditions::STALLED, "True")
+                if c.reason != reasons::AWAITING_ANSWER
+                    && !conditions::is_true(new.unwrap_or_default(), conditions::FAILED) =>
+            {
+                Some(News::warning("Stalled", format!("{}: {}", c.reason, c.message)))
+            }
+            _ => None,
+        }
+    });
+    news.collect()
+}
+
+/// A schema whose order is not the one that somebody wrote.
+pub(super) fn sorted_schema(field: &str, instead: &str) -> News {
+    let note = format!(
+        "`{field}` holds a schema, and the API server has sorted its properties. Models write the fields of an answer in the \
+         order of the schema's: where that counts, write the JSON as text, into `{instead}`"
+    );
+    News::warning("SchemaSorted", note)
+}
+
+/// The event at the end.
+pub(super) fn at_the_end(outcome: Outcome, reused: bool, message: &str) -> News {
+    match (outcome, reused) {
+        (_, true) => News::normal("ResultsReused", format!("{message}; nothing was sent or paid again")),
+        (Outcome::Succeeded | Outcome::PartiallySucceeded, _) => News::normal("Completed", message),
+        (Outcome::Failed | Outcome::Cancelled, _) => News::warning("Failed", message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::{Attempt, Owner, Refusal, Rejection, Shard};
+
+    fn journal(state: AttemptState, declined: Option<Rejection>) -> Journal {
+        let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
+        let mut journal = Journal::open("w".into(), owner, "s".into());
+        journal.shards.push(Shard {
+            sha256: "s".into(),
+            index_sha256: String::new(),
+            bytes: 1,
+            first: 0,
+            requests: 3,
+            failures: 0,
+            attempt: Some(Attempt {
+                number: 1,
+                intent_id: "i".into(),
+                file_id: "f".into(),
+                post_by: 0,
+                fingerprint: String::new(),
+                declined,
+                billed_again: 0,
+                state,
+            }),
+            round: 0,
+            took: Default::default(),
+            took_errors: vec![],
+            model: "m".into(),
+            streaks: Default::default(),
+        });
+        journal
+    }
+
+    fn told(old: &Journal, new: &Journal) -> Vec<(&'static str, String)> {
+        told_by(old, new).into_iter().map(|news| (news.reason, news.note)).collect()
+    }
+
+    /// Case 24-create-refused-at-once: an error that a server answered with is no lost reply.
+    #[test]
+    fn what_a_server_answered_with_is_told_and_not_called_lost() {
+        let said = Some(Rejection::new(Refusal::Failed, "model is required (400)"));
+        let intended = journal(AttemptState::Intended, None);
+        let declined = journal(AttemptState::Intended, said.clone());
+        let revoking = journal(AttemptState::Revoking, said);
+        for (old, new, reason) in
+            [(&intended, &declined, "SubmissionDeclined"), (&declined, &revoking, "SubmissionUnknown")]
+        {
+            let told = told(old, new);
+            assert!(told.len() == 1 && told[0].0 == reason, "{told:?}");
+            assert!(told[0].1.contains("model is required (400)") && !told[0].1.contains("lost"), "{told:?}");
+        }
+        let unanswered = told(&intended, &journal(AttemptState::Revoking, None));
+        assert!(unanswered[0].1.contains("the reply to its submission was lost"), "{unanswered:?}");
+    }
+
+    #[test]
+    fn halves_and_what_was_billed_twice_are_told() {
+        let refused =
+            |at| AttemptState::Refused { refusal: Refusal::TokenLimit, message: "90,000".into(), at, retry_at: None };
+        let whole = journal(refused(7), None);
+        let mut halves = journal(refused(0), None);
+        (halves.shards[0].sha256, halves.shards[0].requests) = ("a".into(), 2);
+        halves.shards.push(Shard { attempt: None, requests: 1, ..whole.shards[0].clone() });
+        let halved = told(&whole, &halves);
+        assert!(halved[0].0 == "BatchHalved" && halved[0].1.contains("of 2 and 1 requests: 90,000"), "{halved:?}");
+        let mut billed = whole.clone();
+        billed.shards[0].attempt.as_mut().unwrap().billed_again = 3;
+        let twice = told(&whole, &billed);
+        assert!(
+            twice.len() == 1 && twice[0].0 == "BilledTwice" && twice[0].1.contains("up to 3 requests"),
+            "{twice:?}"
+        );
+    }
+}

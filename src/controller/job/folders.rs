@@ -1,0 +1,66 @@
+//! The folders of a job in storage: that of its output, and that which its input lies in.
+
+use kube::ResourceExt;
+
+use crate::api::conditions::reasons;
+use crate::api::{BatchJob, ObjectStoreLocation};
+use crate::controller::Context;
+use crate::controller::runtime::cache::LIFETIME;
+use crate::controller::runtime::missing::{Missing, stuck};
+use crate::controller::runtime::secrets::{secret, value};
+use crate::controller::runtime::trouble::Trouble;
+use crate::controller::runtime::trust;
+use crate::lifecycle::JobView;
+use crate::store::{ConfigMaps, Credentials, Folder};
+
+/// The output's folder, and the version of the Secret that opens it.
+pub(crate) async fn output_folder(
+    ctx: &Context,
+    job: &BatchJob,
+    view: &JobView,
+    namespace: &str,
+    since: i64,
+) -> Result<(Folder, Option<String>), Missing> {
+    let output = &job.spec.output;
+    if let Some(location) = &output.object_store {
+        let (credentials, version) =
+            storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.output", since).await?;
+        let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.output`").await?;
+        return Folder::open(location, &view.output_uri, &credentials, &transport)
+            .map(|folder| (folder.keeping(ctx.jobs.copies.of(namespace)).seeing(ctx.jobs.checks.clone()), version))
+            .or_else(|e| stuck(reasons::INVALID_INPUT, format!("`spec.output`: {e}")));
+    }
+    let name = output.config_map.as_ref().map(|map| map.name.as_str()).unwrap_or_default();
+    let maps = ConfigMaps::new(ctx.client.clone(), namespace, name, &job.name_any(), ctx.jobs.output_config_maps);
+    Ok((Folder::of_config_maps(maps, &view.output_uri), None))
+}
+
+/// Reads what opens a bucket from a Secret, and the Secret's version; for inputs and outputs alike.
+async fn storage_credentials(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+    user: &str,
+    since: i64,
+) -> Result<(Credentials, Option<String>), Missing> {
+    let user = format!("`{user}`");
+    let secret = secret(ctx, namespace, name, &user, since).await?;
+    let credentials = Credentials {
+        access_key_id: value(&secret, "aws_access_key_id", name, &user)?,
+        secret_access_key: value(&secret, "aws_secret_access_key", name, &user)?,
+        session_token: value(&secret, "aws_session_token", name, &user).ok(),
+    };
+    Ok((credentials, secret.resource_version()))
+}
+
+/// Opens the folder that the input's URI points into; with it, what the URI names there.
+pub(crate) async fn input_folder(
+    ctx: &Context,
+    namespace: &str,
+    location: &ObjectStoreLocation,
+) -> Result<(Folder, String), Trouble> {
+    let since = ctx.clock.now() - LIFETIME;
+    let (credentials, _) = storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.input", since).await?;
+    let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.input`").await?;
+    Ok(Folder::open(location, &location.uri, &credentials, &transport)?.split_last())
+}

@@ -1,0 +1,114 @@
+//! The decision on a look at a job, with what this process remembers of it and what its account has room for.
+
+use std::collections::BTreeSet;
+
+use super::observe::World;
+use super::reconcile::MENDED;
+use super::session::Session;
+use crate::account::{Full, Submission};
+use crate::api::conditions::reasons;
+use crate::api::text::clock_time;
+use crate::controller::Context;
+use crate::lifecycle::{Memory, Owner, Place, Shard, Step, Stuck, Task, decide};
+
+/// A decision, and what it was made on.
+pub(super) struct Judged {
+    pub step: Step,
+    pub memory: Memory,
+    /// What keeps failing and is told beside the step.
+    pub stuck: Option<Stuck>,
+    /// Whether it is a wait at a stage that may be over at once.
+    pub is_brief: bool,
+}
+
+/// Stages that a small job passes in less than a few seconds.
+const BRIEF: [&str; 4] = [reasons::PLANNING, reasons::SUBMITTING, reasons::COLLECTING, reasons::WRITING_RESULTS];
+/// Milliseconds after which such a stage is told.
+const TOLD_AFTER: i64 = 5_000;
+
+pub(super) fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
+    if world.view.mended && world.view.deleting_since.is_none() {
+        session.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
+    }
+    // Where something is missing there is no credential; what was found out under the last one still counts.
+    if !world.view.fingerprint.is_empty() {
+        session.remember(|m| m.under(&world.view.fingerprint));
+    }
+    let lasting = session.lasting(|_| true).filter(|_| !world.view.finished);
+    let (held_back, task_due) = session.held_back(world.now);
+    account_for(ctx, session, world);
+    let mut memory = Memory {
+        place: place(world),
+        trouble: lasting.as_ref().and_then(|b| Some(b.trouble()?.stuck.message.clone())),
+        in_vain: session.in_vain(),
+        stumbled: session.backoff(None).failures > 0,
+        ..session.memory()
+    };
+    // What is tried again later is under way, as far as it matters here.
+    memory.running.extend(held_back);
+    let mut step = decide(&world.observed(&ctx.timing, &memory));
+    let Step::Wait { until, why } = &mut step else {
+        return Judged { step, memory, stuck: lasting.and_then(|b| b.told()), is_brief: false };
+    };
+    if let Some(tools) = &world.tools {
+        tools.quota.release(&world.view.owner.uid);
+    }
+    let is_tried = |what: &Option<Task>| what.is_some_and(|task| memory.running.contains(&task));
+    let told = session.lasting(is_tried).filter(|_| !world.view.finished).and_then(|b| b.told());
+    *until = until.iter().copied().chain(task_due).min();
+    if session.may_be_mended() {
+        *until = Some(until.unwrap_or(i64::MAX).min(world.now + MENDED));
+    }
+    let tell_at = session.waits(why, world.now) + TOLD_AFTER;
+    why.stuck = why.stuck.take().or(told);
+    let has_words = !why.holds.is_empty() || why.stuck.is_some() || why.note.is_some();
+    // How a new batch stands is known as soon as the first look at it ends.
+    let is_looked_at = why.stage == reasons::IN_PROGRESS && memory.running.iter().any(|t| matches!(t, Task::Call(_)));
+    let is_brief = !has_words && (BRIEF.contains(&why.stage) || is_looked_at) && world.now < tell_at;
+    if is_brief {
+        *until = Some(until.unwrap_or(i64::MAX).min(tell_at));
+    }
+    Judged { step, memory, stuck: None, is_brief }
+}
+
+/// Tells the account what the job has in flight, and what it follows.
+fn account_for(ctx: &Context, session: &Session, world: &World) {
+    let (Some(tools), Some((journal, _))) = (&world.tools, &world.journal) else { return };
+    let Owner { uid, namespace, .. } = &world.view.owner;
+    if journal.owner.uid != *uid {
+        return;
+    }
+    let memory = session.memory();
+    let live = journal.shards.iter().filter(|shard| shard.is_live()).count();
+    let submission = match memory.running.iter().any(|task| matches!(task, Task::Post(_))) {
+        true => Submission::Posting,
+        false if memory.permit.is_some() => Submission::Begun,
+        false => Submission::None,
+    };
+    ctx.accounts.report(&tools.account.key("").provider, uid, namespace, live, submission);
+    let recorded: BTreeSet<&str> = journal.shards.iter().filter_map(Shard::batch_in_flight).collect();
+    tools.calls.keep(uid, |batch| recorded.contains(batch));
+}
+
+/// Whether the account has a place for one more batch.
+fn place(world: &World) -> Place {
+    let Some(tools) = &world.tools else { return Place::Free };
+    if let Some(left) = tools.calls.pace().pause() {
+        let until = world.now.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
+        // Whole minutes, so that an unchanged wait says nothing new.
+        let until = clock_time(until.saturating_add(59_999) / 60_000 * 60_000);
+        return Place::Full(format!(
+            "the provider asked for a pause of all calls of its account, until {until} at most"
+        ));
+    }
+    let Owner { uid, namespace, .. } = &world.view.owner;
+    match tools.quota.full(uid, namespace) {
+        None => Place::Free,
+        Some(Full::Submitting) => Place::Soon,
+        Some(Full::Batches(limit)) => Place::Full(format!(
+            "{limit} batches are in flight at {}, and its `limits.maxBatchesInFlight` allows no more; the next one is sent when \
+             one of them ends, of the namespace that has the fewest",
+            tools.account.name
+        )),
+    }
+}

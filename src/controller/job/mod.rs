@@ -1,0 +1,165 @@
+//! BatchJobs: `observe -> decide -> record -> act`, one effect a step.
+
+pub(super) mod act;
+pub(super) mod backoff;
+mod events;
+pub(super) mod finished;
+mod folders;
+pub(super) mod journal;
+mod judge;
+pub(super) mod observe;
+pub(super) mod permit;
+mod reconcile;
+mod record;
+mod references;
+mod rejudge;
+pub(super) mod session;
+mod snapshot;
+mod source;
+mod tasks;
+mod tools;
+mod transfers;
+mod turns;
+mod view;
+mod visit;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kube::runtime::reflector::{ObjectRef, Store};
+
+use watch::Watched;
+pub(super) use watch::{Scope, watch};
+
+use super::Context;
+use super::provider::{ProviderKey, Saw};
+use super::runtime::options::Options;
+use crate::api::BatchJob;
+use crate::fair::Shares;
+use crate::lifecycle::Task;
+use crate::store::{Copies, StoreChecks};
+use crate::telemetry::Metrics;
+use backoff::Failed;
+use session::{Session, Sessions};
+
+/// What the visits of all BatchJobs share.
+pub(super) struct Jobs {
+    spool: PathBuf,
+    /// What of the staged files lies on local disk, and whether their stores check what is put.
+    copies: Copies,
+    checks: StoreChecks,
+    /// ConfigMaps that the results of one job may take.
+    output_config_maps: usize,
+    /// Milliseconds between two looks at what a job refers to that failed before anything was paid.
+    recheck: i64,
+    sessions: Arc<Sessions>,
+    /// Turns of visits.
+    turns: Arc<Shares>,
+    /// The memory of transfers, in MiB.
+    transfers: Arc<Shares>,
+    /// What the watches know of jobs, lean and for hints only, and where a visit is asked for; by the namespace that is watched.
+    watched: Vec<Watched>,
+}
+
+impl Jobs {
+    /// As `options` has it, with the scopes that are to be watched.
+    pub fn new(options: &Options) -> (Jobs, Vec<Scope>) {
+        let (watched, scopes) = options.scopes().into_iter().map(watch::scope).unzip();
+        let jobs = Jobs {
+            spool: options.spool_dir.clone(),
+            copies: Default::default(),
+            checks: Default::default(),
+            output_config_maps: options.output_config_maps,
+            recheck: options.recheck,
+            sessions: Default::default(),
+            turns: Shares::new(turns::LIMITS),
+            transfers: Shares::new(transfers::LIMITS),
+            watched,
+        };
+        (jobs, scopes)
+    }
+
+    /// Has the metrics count jobs that ask for a person, calls that keep failing, and what waits for its turn.
+    pub fn count_in(&self, metrics: &Metrics) {
+        let known: Vec<Store<BatchJob>> = self.watched.iter().map(|(_, store, _)| store.clone()).collect();
+        metrics.count_jobs(move || watch::in_need(&known));
+        let sessions = self.sessions.clone();
+        metrics.count_failing_calls(move || sessions.failing());
+        let (turns, transfers) = (self.turns.clone(), self.transfers.clone());
+        metrics.count_waiting(move || waiting(&turns, &transfers));
+    }
+
+    /// The namespaces that are watched; None: all.
+    pub fn scopes(&self) -> impl Iterator<Item = Option<&str>> {
+        self.watched.iter().map(|(scope, ..)| scope.as_deref())
+    }
+
+    /// A job as the watches know it.
+    pub fn watched(&self, job: &ObjectRef<BatchJob>) -> Option<Arc<BatchJob>> {
+        self.watched.iter().find_map(|(_, store, _)| store.get(job))
+    }
+
+    /// The jobs of watches that may know jobs of `namespace`; None: of all.
+    pub fn watched_in(&self, namespace: Option<&str>) -> impl Iterator<Item = Arc<BatchJob>> {
+        let may_know =
+            move |scope: &Option<String>| scope.is_none() || namespace.is_none() || scope.as_deref() == namespace;
+        self.watched.iter().filter(move |(scope, ..)| may_know(scope)).flat_map(|(_, store, _)| store.state())
+    }
+
+    /// Has the job visited soon.
+    pub fn poke(&self, job: ObjectRef<BatchJob>) {
+        for (namespace, _, pokes) in &self.watched {
+            if namespace.is_none() || *namespace == job.namespace {
+                // A closed channel means that we are stopping.
+                let _ = pokes.send(job.clone());
+            }
+        }
+    }
+
+    /// Has whatever failed at this account tried again at once.
+    pub fn try_again(&self, account: &ProviderKey) {
+        self.sessions.try_again(account).into_iter().for_each(|job| self.poke(job));
+    }
+
+    /// Ends what runs for a job, and forgets it.
+    fn end(&self, ctx: &Context, uid: &str) {
+        self.sessions.end(uid);
+        ctx.accounts.forget(uid);
+    }
+}
+
+/// Remembers that a step, or `task`, failed, so that it is tried again later; the account is looked at where it may be the cause.
+fn note_failure(ctx: &Context, session: &Session, task: Option<Task>, failed: Failed) {
+    let now = ctx.clock.now();
+    ctx.metrics.failed(failed.trouble.category());
+    if failed.trouble.is_unfit_store {
+        session.remember(|m| m.unfit_store = Some(failed.trouble.stuck.message.clone()));
+    }
+    if failed.trouble.is_of_account
+        && let Some(account) = session.account()
+    {
+        ctx.reports.ask(&account, Saw::Failure, now);
+    }
+    session.failed(task, failed, now, ctx.clock.jitter());
+}
+
+/// Forgets the failures of the steps, or of `task`; an account that seemed to be the cause is looked at again.
+fn note_success(ctx: &Context, session: &Session, task: Option<Task>) {
+    let had_failed = session.succeeded(task);
+    if had_failed.is_some_and(|b| b.is_of_account())
+        && let Some(account) = session.account()
+    {
+        ctx.reports.ask(&account, Saw::Recovery, ctx.clock.now());
+    }
+}
+
+/// Visits that wait for their turn, and transfers that wait for memory, by kind.
+fn waiting(visits: &Shares, transfers: &Shares) -> Vec<(&'static str, i64)> {
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let visits = ("Visit", count(visits.waiting().values().sum()));
+    let waiting = transfers.waiting();
+    let is = |lane: &str, kind: &str| lane.split(',').next() == Some(kind);
+    let of = |kind| (kind, count(waiting.iter().filter(|(lane, _)| is(lane, kind)).map(|(_, n)| n).sum()));
+    [visits].into_iter().chain(transfers::KINDS.map(of)).collect()
+}

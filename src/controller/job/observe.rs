@@ -1,0 +1,154 @@
+//! Looks at the world, once, for one decision.
+
+use std::sync::Arc;
+
+use super::finished::cost_nothing;
+use super::journal::{JournalStore, Judged};
+use super::session::Session;
+use super::snapshot::{self, Seen};
+use super::tools::{Tools, open};
+use super::view::view;
+use crate::api::BatchJob;
+use crate::api::conditions::reasons;
+use crate::controller::Context;
+use crate::controller::runtime::missing::{Absent, Missing, is_going};
+use crate::controller::runtime::trouble::Trouble;
+use crate::lifecycle::{self, Freshness, JobView, Stuck, Timing};
+
+/// One look at the world.
+pub(crate) struct World {
+    /// The clock, read before the object was.
+    pub now: i64,
+    /// Fresh random bits.
+    pub nonce: String,
+    /// The object, without what its requests are made of.
+    pub job: Arc<BatchJob>,
+    /// What decisions need of it.
+    pub view: JobView,
+    /// The journal and its version.
+    pub journal: Option<Judged>,
+    /// What steps are done with; none where something is missing.
+    pub tools: Option<Arc<Tools>>,
+    /// Why the journal could not be read, so that nothing can be decided.
+    pub unread: Option<Trouble>,
+}
+
+/// Looks at everything that a decision may depend on, as freshly as is `wanted`; None when the object is gone.
+/// With `anew`, a failure that cost nothing is no end.
+pub(crate) async fn observe(
+    ctx: &Context,
+    session: &Session,
+    key: &BatchJob,
+    anew: bool,
+    wanted: Freshness,
+) -> Result<Option<World>, Trouble> {
+    let now = ctx.clock.now();
+    let seen = snapshot::look(ctx, key, session.seen(), wanted, now).await?;
+    session.keep_seen(seen.clone());
+    let Some(Seen { job, spec_hash, .. }) = seen else { return Ok(None) };
+    let nonce = ctx.clock.nonce()?;
+    let mut view = view(ctx, &job, spec_hash);
+    view.finished &= !(anew && cost_nothing(&job));
+    view.mended = job.status.as_ref().is_some_and(|s| s.outcome.is_some()) && !view.finished;
+    if view.mended {
+        view.deadline = None;
+    }
+    let tools = match open(ctx, session, &job, &view, now).await {
+        Ok(tools) => {
+            knows(&mut view, &tools);
+            Some(tools)
+        }
+        Err(Missing::Unknown(trouble)) => return Err(trouble),
+        Err(missing) => {
+            // A namespace that is being deleted loses its Secrets first; what we still hold is good enough to settle.
+            let kept = session.tools().filter(|_| view.deleting_since.is_some());
+            match (&kept, missing) {
+                (Some(tools), _) => knows(&mut view, tools),
+                (None, Missing::Absent(absent)) if view.deleting_since.is_some() && is_going(ctx, &absent).await? => {
+                    let Absent { what, namespace, .. } = absent;
+                    let message = format!("namespace '{namespace}' is being deleted, and {what} went before the job");
+                    view.stuck = Some(Stuck { reason: reasons::NAMESPACE_TERMINATING, message });
+                    view.is_lost = true;
+                }
+                (None, missing) => view.stuck = Some(missing.stuck()?),
+            }
+            kept
+        }
+    };
+    let mut unread = None;
+    let journal = match &tools {
+        Some(tools) => match journal(ctx, session, (tools, &view), wanted, now).await {
+            Ok(journal) => journal,
+            Err(trouble) => {
+                if trouble.is_unfit_store {
+                    session.remember(|m| m.unfit_store = Some(trouble.stuck.message.clone()));
+                }
+                match trouble.may_pass && view.deleting_since.is_none() {
+                    true => unread = Some(trouble),
+                    false => view.stuck = Some(trouble.stuck),
+                }
+                None
+            }
+        },
+        None => None,
+    };
+    Ok(Some(World { now, nonce, job, view, journal, tools, unread }))
+}
+
+/// Reads the credentials of a job again that waits for its next try; what failed with others is tried at once, see
+/// [`Session::keep_tools`].
+pub(crate) async fn look_for_credentials(ctx: &Context, session: &Session) {
+    if let Some(Seen { job, spec_hash, .. }) = session.seen() {
+        let view = view(ctx, &job, spec_hash);
+        // Whatever is in the way now is told by the next try.
+        let _ = open(ctx, session, &job, &view, ctx.clock.now()).await;
+    }
+}
+
+/// The journal, as freshly as is `wanted` of a look that begins at `began`.
+async fn journal(
+    ctx: &Context,
+    session: &Session,
+    (tools, view): (&Tools, &JobView),
+    wanted: Freshness,
+    began: i64,
+) -> Result<Option<Judged>, Trouble> {
+    let known = session.journal();
+    // After a write of ours, what is sent next may lie in a segment that was not read yet.
+    let is_short = known.as_ref().is_some_and(|(journal, _)| JournalStore::is_short(journal, view.parallelism));
+    if snapshot::is_fresh_journal(session.journal_at(), wanted, began) && !is_short {
+        return Ok(known);
+    }
+    let at = ctx.clock.now();
+    session.journal_is_old();
+    let journal = read_journal(tools, session, view).await?;
+    session.journal_is_of(at);
+    Ok(journal)
+}
+
+fn knows(view: &mut JobView, tools: &Tools) {
+    view.fingerprint = tools.fingerprint.clone();
+    view.provider = Some(tools.account.view());
+}
+
+/// Reads the journal, or sees that it is still the one that this process knows, and remembers it.
+async fn read_journal(tools: &Tools, session: &Session, view: &JobView) -> Result<Option<Judged>, Trouble> {
+    let known = session.journal();
+    let read = tools.journals.read(known.as_ref(), view.parallelism).await;
+    session.keep_journal(read.as_ref().ok().cloned().flatten());
+    Ok(read?)
+}
+
+impl World {
+    /// For [`lifecycle::decide`].
+    pub fn observed<'a>(&'a self, timing: &'a Timing, memory: &'a lifecycle::Memory) -> lifecycle::Observed<'a> {
+        lifecycle::Observed {
+            now: self.now,
+            nonce: &self.nonce,
+            timing,
+            job: &self.view,
+            journal: self.journal.as_ref().map(|(j, _)| &**j),
+            memory,
+        }
+    }
+}

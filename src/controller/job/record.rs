@@ -1,0 +1,181 @@
+//! The one writer of status: with the resourceVersion that was judged, and only when something changed.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::finished::{is_finished, is_tidy, reconcile_requested_at};
+use super::observe::World;
+use super::session::Session;
+use super::{events, snapshot};
+use crate::api::conditions::reasons;
+use crate::api::{BatchJob, BatchJobStatus};
+use crate::controller::Context;
+use crate::controller::runtime::events::publish;
+use crate::controller::runtime::metadata;
+use crate::controller::runtime::trouble::Trouble;
+use crate::lifecycle::{Journal, Memory, Step, Stuck, Waiting, project, seen};
+
+/// Writes the status that `step` calls for. False: the object changed in the meantime, look again.
+/// `references` is for a failure that cost nothing.
+pub(crate) async fn record(
+    ctx: &Context,
+    session: &Session,
+    world: &World,
+    memory: &Memory,
+    step: &Step,
+    references: Option<String>,
+) -> Result<bool, Trouble> {
+    let old = world.job.status.clone().unwrap_or_default();
+    let observed = world.observed(&ctx.timing, memory);
+    let Some(mut status) = project(&observed, &old, world.job.metadata.generation, step) else { return Ok(true) };
+    if world.unread.is_some() {
+        // What the journal says of the job is as it was.
+        status = BatchJobStatus { conditions: status.conditions, ..old.clone() };
+    }
+    status.last_handled_reconcile_at = reconcile_requested_at(&world.job);
+    status.observed_references = references;
+    if world.job.status.as_ref() == Some(&status) {
+        return Ok(true);
+    }
+    let news = events::told_by_conditions(&old.conditions, Some(&status.conditions));
+    let at = ctx.clock.now();
+    let metadata = write(ctx, &world.job, &status).await?;
+    let written = metadata.is_some();
+    // What was written is the next look; an object that changed is looked at again.
+    let seen = session.seen().zip(metadata);
+    session.keep_seen(seen.map(|(seen, metadata)| seen.after(metadata, |job| job.status = Some(status), at)));
+    for news in news.into_iter().filter(|_| written) {
+        publish(ctx, &world.job, news);
+    }
+    Ok(written)
+}
+
+/// Says of a job that ended that a change of its spec was seen. False: the object changed in the meantime, look again.
+pub(crate) async fn record_seen(ctx: &Context, key: &BatchJob) -> Result<bool, Trouble> {
+    let generation = key.metadata.generation;
+    if key.status.as_ref().is_none_or(|status| seen(status, generation).is_none()) {
+        return Ok(true);
+    }
+    let live = snapshot::read(ctx, key).await?.map(|(job, _)| job);
+    let Some(job) = live.filter(|job| is_finished(job) && is_tidy(job)) else { return Ok(false) };
+    match job.status.as_ref().and_then(|status| seen(status, job.metadata.generation)) {
+        Some(status) => Ok(write(ctx, &job, &status).await?.is_some()),
+        None => Ok(true),
+    }
+}
+
+/// The object's metadata since. None: it is no longer the one that was judged.
+async fn write(ctx: &Context, judged: &BatchJob, status: &BatchJobStatus) -> Result<Option<ObjectMeta>, Trouble> {
+    let before = to_json(judged.status.as_ref())?;
+    let after = to_json(Some(status))?;
+    // With resourceVersion: only over the object that was judged.
+    let metadata = json!({"resourceVersion": judged.resource_version()});
+    let patch = json!({"metadata": metadata, "status": merge_patch(&before, &after)});
+    let (namespace, name) = (judged.namespace(), judged.name_any());
+    match metadata::patch::<BatchJob>(&ctx.client, namespace.as_deref(), &name, Some("status"), &patch).await {
+        Ok(metadata) => {
+            ctx.metrics.status_writes.inc();
+            Ok(Some(metadata))
+        }
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn to_json(status: Option<&BatchJobStatus>) -> Result<Value, Trouble> {
+    let unfit =
+        |e: serde_json::Error| Trouble::passing("KubernetesUnavailable", format!("the status cannot be written: {e}"));
+    serde_json::to_value(status).map_err(unfit)
+}
+
+/// The merge patch (RFC 7396) that makes `after` of `before`: fields that are gone are null in it, fields that did not change are
+/// not in it.
+fn merge_patch(before: &Value, after: &Value) -> Value {
+    let (Value::Object(old), Value::Object(new)) = (before, after) else { return after.clone() };
+    let gone = old.keys().filter(|key| !new.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let changed = new.iter().filter(|(key, value)| old.get(*key) != Some(value));
+    let changed = changed.map(|(key, value)| (key.clone(), merge_patch(old.get(key).unwrap_or(&Value::Null), value)));
+    gone.chain(changed).collect()
+}
+
+/// Says in status what keeps the job from going on, at the stage that it is at.
+pub(crate) async fn record_trouble(
+    ctx: &Context,
+    world: &World,
+    session: &Session,
+    memory: &Memory,
+    stuck: Stuck,
+) -> Result<bool, Trouble> {
+    let journal = world.journal.as_ref().map(|(journal, _)| &**journal);
+    let mut why = session.waiting().unwrap_or_else(|| Waiting { stage: stage_of(journal), ..Default::default() });
+    (why.stuck, why.note) = (Some(stuck), None);
+    record(ctx, session, world, memory, &Step::Wait { until: None, why }, None).await
+}
+
+/// Where a job stands that this process has not seen wait yet.
+fn stage_of(journal: Option<&Journal>) -> &'static str {
+    match journal {
+        None => reasons::PENDING,
+        Some(journal) if journal.commit.is_some() => reasons::WRITING_RESULTS,
+        Some(journal) if journal.has_intents() => reasons::IN_PROGRESS,
+        Some(journal) if journal.plan.is_some() => reasons::SUBMITTING,
+        Some(_) => reasons::PLANNING,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// RFC 7396, section 2, as the API server does it.
+    fn merged(target: Value, patch: &Value) -> Value {
+        let Value::Object(patch) = patch else { return patch.clone() };
+        let mut merged = if let Value::Object(target) = target { target } else { Default::default() };
+        for (key, value) in patch {
+            match value {
+                Value::Null => _ = merged.remove(key),
+                value => {
+                    let old = merged.remove(key).unwrap_or_default();
+                    merged.insert(key.clone(), self::merged(old, value));
+                }
+            }
+        }
+        Value::Object(merged)
+    }
+
+    /// What a status may be as JSON: no field is null.
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![any::<i64>().prop_map(Value::from), "[a-c]{0,2}".prop_map(Value::from)];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                proptest::collection::btree_map("[a-d]", inner, 0..4).prop_map(|m| m.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_patch_makes_the_new_status_of_the_old_one_and_names_nothing_that_did_not_change(
+            before in values(),
+            after in values(),
+        ) {
+            let patch = merge_patch(&before, &after);
+            prop_assert_eq!(merged(before.clone(), &patch), after.clone());
+            if let (Value::Object(before), Value::Object(after), Value::Object(patch)) = (&before, &after, &patch) {
+                prop_assert!(patch.keys().all(|key| before.get(key) != after.get(key)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_lock_that_is_taken_back_is_null_in_the_patch() {
+        let before = json!({"lock": {"specHash": "h"}, "startTime": "t", "conditions": [1]});
+        let patch = merge_patch(&before, &json!({"startTime": "t", "conditions": [2]}));
+        assert_eq!(patch, json!({"lock": null, "conditions": [2]}));
+        assert_eq!(merge_patch(&Value::Null, &json!({"lock": 1})), json!({"lock": 1}), "a status that was wiped");
+    }
+}

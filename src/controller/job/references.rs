@@ -1,0 +1,120 @@
+//! What a job refers to, as one short mark: a failure that cost nothing is judged again when it changes.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::folders::input_folder;
+use crate::api::text::hex;
+use crate::api::{
+    BatchJob, BatchJobSpec, BatchProvider, BatchProviderSpec, CaBundleKind, ClusterBatchProvider, Lean,
+    ObjectStoreLocation, ProviderKind, Tls,
+};
+use crate::controller::Context;
+use crate::controller::provider::Known;
+use crate::controller::runtime::secrets;
+use crate::controller::runtime::trouble::Trouble;
+use crate::requests::means_many;
+
+/// A mark of the versions of all that the job refers to: its provider and Secrets, the input's ConfigMaps or single object.
+/// Objects that a folder or a pattern means are not looked at.
+///
+/// # Errors
+/// When that cannot be said now.
+pub(crate) async fn mark(ctx: &Context, job: &BatchJob) -> Result<String, Trouble> {
+    let namespace = job.namespace().unwrap_or_default();
+    let live;
+    let spec = match job.spec.input.is_unknown() {
+        false => &job.spec,
+        true => {
+            let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), &namespace);
+            live = jobs.get_opt(&job.name_any()).await?;
+            live.as_ref().map_or(&job.spec, |live| &live.spec)
+        }
+    };
+    let mut seen = provider(ctx, spec, &namespace).await?;
+    for location in locations(spec) {
+        seen.push(secrets::version(ctx, &namespace, &location.secret_ref.name).await?);
+        seen.extend(authorities(ctx, location.tls.as_ref(), &namespace).await?);
+    }
+    let maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &namespace);
+    for map in spec.input.config_maps.iter().flatten() {
+        seen.push(version(&maps, &map.name).await?);
+    }
+    if let Some(location) = &spec.input.object_store {
+        seen.push(object(ctx, &namespace, location).await?);
+    }
+    Ok(hex(digest(&SHA256, json!(seen).to_string().as_bytes()).as_ref()))
+}
+
+fn locations(spec: &BatchJobSpec) -> impl Iterator<Item = &ObjectStoreLocation> {
+    spec.input.object_store.iter().chain(&spec.output.object_store)
+}
+
+async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result<Vec<Option<String>>, Trouble> {
+    let name = &spec.provider_ref.name;
+    let (meta, (auth, tls), secrets_in) = match spec.provider_ref.kind {
+        ProviderKind::BatchProvider => {
+            let found = Known::ByWatch.look::<BatchProvider>(ctx, Some(namespace), name).await?;
+            let (meta, auth) = found.map(|Lean(p)| (p.metadata, refers_to(&p.spec))).unwrap_or_default();
+            (meta, auth, namespace)
+        }
+        ProviderKind::ClusterBatchProvider => {
+            let found = Known::ByWatch.look::<ClusterBatchProvider>(ctx, None, name).await?;
+            let (meta, auth) = found.map(|Lean(p)| (p.metadata, refers_to(&p.spec.provider))).unwrap_or_default();
+            (meta, auth, ctx.namespace.as_str())
+        }
+    };
+    // Its status is written often, and says nothing new.
+    let mut seen = vec![meta.uid, meta.generation.map(|g| g.to_string())];
+    if let Some(name) = auth {
+        seen.push(secrets::version(ctx, secrets_in, &name).await?);
+    }
+    seen.extend(authorities(ctx, tls.as_ref(), secrets_in).await?);
+    Ok(seen)
+}
+
+/// Name of the Secret, and the certificates.
+fn refers_to(spec: &BatchProviderSpec) -> (Option<String>, Option<Tls>) {
+    (spec.auth.as_ref().map(|auth| auth.secret_key_ref.name.clone()), spec.tls.clone())
+}
+
+/// The version of what holds certificates; empty where `tls` names none.
+async fn authorities(ctx: &Context, tls: Option<&Tls>, namespace: &str) -> Result<Option<Option<String>>, Trouble> {
+    let Some(Tls { ca_bundle_ref: reference }) = tls else { return Ok(None) };
+    let (client, name) = (ctx.client.clone(), &reference.name);
+    let found = match reference.kind {
+        CaBundleKind::ConfigMap => version(&Api::<ConfigMap>::namespaced(client, namespace), name).await?,
+        CaBundleKind::Secret => secrets::version(ctx, namespace, name).await?,
+    };
+    Ok(Some(found))
+}
+
+/// What may not be read is as good as not there.
+async fn version<K>(api: &Api<K>, name: &str) -> Result<Option<String>, Trouble>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    match api.get_metadata_opt(name).await {
+        Ok(found) => Ok(found.and_then(|object| object.metadata.resource_version)),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The version of a single object of the input.
+async fn object(ctx: &Context, namespace: &str, location: &ObjectStoreLocation) -> Result<Option<String>, Trouble> {
+    if means_many(&location.uri) {
+        return Ok(None);
+    }
+    let looked = async {
+        let (folder, name) = input_folder(ctx, namespace, location).await?;
+        Ok::<_, Trouble>(folder.stat(&name).await?.map(|object| object.version()))
+    };
+    match looked.await {
+        Err(trouble) if !trouble.may_pass => Ok(None),
+        looked => looked,
+    }
+}

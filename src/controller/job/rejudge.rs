@@ -1,0 +1,58 @@
+//! Failures before anything was paid are judged again when what the job refers to changes.
+
+use kube::ResourceExt;
+use tracing::debug;
+
+use super::session::{References, Session};
+use super::{references, snapshot};
+use crate::api::BatchJob;
+use crate::api::conditions::reasons;
+use crate::controller::Context;
+use crate::controller::runtime::trouble::Trouble;
+use crate::lifecycle::Freshness;
+
+/// Looks at what a job refers to that failed before anything was paid: is it no longer what it was then?
+pub(super) async fn refers_to_other(ctx: &Context, job: &BatchJob) -> bool {
+    ctx.metrics.step("Recheck");
+    let Some(seen) = job.status.as_ref().and_then(|s| s.observed_references.as_ref()) else { return false };
+    match references::mark(ctx, job).await {
+        Ok(mark) => mark != *seen,
+        Err(trouble) => {
+            debug!(namespace = job.namespace(), name = job.name_any(), why = trouble.stuck.message, "cannot look now");
+            false
+        }
+    }
+}
+
+/// Notes what a job refers to before anything of it is read, so that no change goes unnoticed.
+pub(super) async fn note_references(ctx: &Context, session: &Session, job: &BatchJob) {
+    let is_sent = job.status.as_ref().is_some_and(|s| s.submission_time.is_some());
+    if matches!(session.references(), References::NotLooked) && !is_sent {
+        let mark = mark(ctx, session, job).await;
+        session.refers(mark.map_or(References::Unknown, References::Mark));
+    }
+}
+
+/// The mark of what the job refers to, by a look at the object that its first visit goes on with.
+async fn mark(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String, Trouble> {
+    let seen = snapshot::look(ctx, job, session.seen(), Freshness::Any, ctx.clock.now()).await?;
+    session.keep_seen(seen.clone());
+    match seen {
+        Some(seen) => references::mark(ctx, &seen.job).await,
+        None => Err(Trouble::passing(reasons::PENDING, "the object is gone")),
+    }
+}
+
+/// The mark from before anything was read; else as late as now.
+pub(super) async fn references_of(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String, Trouble> {
+    match session.references() {
+        References::Mark(mark) => Ok(mark),
+        References::NotLooked | References::Unknown => references::mark(ctx, job).await,
+    }
+}
+
+/// When such a job is looked at again (Unix milliseconds).
+pub(super) fn due(ctx: &Context) -> i64 {
+    let every = ctx.jobs.recheck;
+    ctx.clock.now() + every + every * i64::from(ctx.clock.jitter()) / 1024
+}

@@ -1,0 +1,178 @@
+//! The last look at a job: its object and its journal, as this process last read or wrote them.
+//!
+//! Decisions are made on it, so that a visit which finds nothing to do costs no call. A step that pays or destroys, and one that
+//! writes, is decided on a look that is fresh enough for it; see [`Freshness`] for how fresh that is.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
+use tokio::sync::Semaphore;
+
+use crate::api::{BatchJob, annotations};
+use crate::controller::Context;
+use crate::controller::runtime::trouble::Trouble;
+use crate::controller::runtime::{metadata, version};
+use crate::lifecycle::{self, Freshness};
+
+/// Milliseconds for which a look counts as recent.
+const RECENT: i64 = 1_000;
+/// Milliseconds after which an object that does not seem to change is looked at again: a watch can be broken.
+const LONGEST: i64 = 600_000;
+/// The same for the journal, which nobody watches: another cluster may have taken the work over.
+const LONGEST_OF_JOURNAL: i64 = 15_000;
+
+/// Bytes that are kept of a person's answers.
+const ANSWERS_LIMIT: usize = 16 << 10;
+
+/// A job's object, without what its requests are made of.
+#[derive(Clone)]
+pub(crate) struct Seen {
+    pub job: Arc<BatchJob>,
+    /// Of the spec, with what its requests are made of.
+    pub spec_hash: String,
+    /// When the look at it began (Unix milliseconds).
+    pub at: i64,
+}
+
+/// Whether a look that was made at `at` is as fresh as is `wanted` of a look that begins at `began`. Without a reason to look
+/// again it is good for `longest`.
+fn is_fresh(at: i64, wanted: Freshness, began: i64, longest: i64) -> bool {
+    match wanted {
+        Freshness::Any => began < at + longest,
+        Freshness::Recent => began < at + RECENT,
+        Freshness::Now => at >= began,
+    }
+}
+
+/// The same for a journal that was read or written at `at`.
+pub(crate) fn is_fresh_journal(at: i64, wanted: Freshness, began: i64) -> bool {
+    is_fresh(at, wanted, began, LONGEST_OF_JOURNAL)
+}
+
+impl Seen {
+    fn new(mut job: BatchJob, spec_hash: String, at: i64) -> Seen {
+        leave_out_requests(&mut job);
+        Seen { job: Arc::new(job), spec_hash, at }
+    }
+
+    /// The object after a write of ours that it was judged for, and that left its spec alone.
+    pub fn after(&self, metadata: ObjectMeta, edit: impl FnOnce(&mut BatchJob), at: i64) -> Seen {
+        let mut job = BatchJob::clone(&self.job);
+        job.metadata = metadata;
+        edit(&mut job);
+        Seen::new(job, self.spec_hash.clone(), at)
+    }
+}
+
+/// What requests are made of may be a megabyte; whoever reads the input reads it anew. The answers of a person stay whole.
+fn leave_out_requests(job: &mut BatchJob) {
+    let answers = job.annotations().get(annotations::RESOLVE).filter(|text| text.len() <= ANSWERS_LIMIT).cloned();
+    let finalizers = job.metadata.finalizers.take();
+    job.drop_requests();
+    if let Some(answers) = answers {
+        job.annotations_mut().insert(annotations::RESOLVE.into(), answers);
+    }
+    job.metadata.finalizers = finalizers;
+}
+
+/// A look at the object that is as fresh as is `wanted` of a look that begins at `began`; None where it is gone.
+pub(crate) async fn look(
+    ctx: &Context,
+    key: &BatchJob,
+    last: Option<Seen>,
+    wanted: Freshness,
+    began: i64,
+) -> Result<Option<Seen>, Trouble> {
+    let namespace = key.namespace().unwrap_or_default();
+    if let Some(last) = last {
+        if is_fresh(last.at, wanted, began, LONGEST) && is_the_latest(ctx, &last.job) {
+            return Ok(Some(last));
+        }
+        let at = ctx.clock.now();
+        let live = metadata::get::<BatchJob>(&ctx.client, Some(&namespace), &key.name_any()).await?;
+        match live {
+            Some(live) if live.uid == key.metadata.uid && live.resource_version == last.job.resource_version() => {
+                return Ok(Some(Seen { at, ..last }));
+            }
+            Some(live) if live.uid == key.metadata.uid => {}
+            _ => return Ok(None),
+        }
+        return Ok(read(ctx, key).await?.map(|(job, at)| {
+            let same = job.metadata.generation.is_some() && job.metadata.generation == last.job.metadata.generation;
+            let spec_hash = if same { last.spec_hash } else { lifecycle::spec_hash(&job.spec) };
+            Seen::new(job, spec_hash, at)
+        }));
+    }
+    Ok(read(ctx, key).await?.map(|(job, at)| {
+        let spec_hash = lifecycle::spec_hash(&job.spec);
+        Seen::new(job, spec_hash, at)
+    }))
+}
+
+/// The whole object, and when the look at it began; None where it is gone.
+pub(crate) async fn read(ctx: &Context, key: &BatchJob) -> Result<Option<(BatchJob, i64)>, Trouble> {
+    let at = ctx.clock.now();
+    let job = whole(ctx, &key.namespace().unwrap_or_default(), &key.name_any()).await?;
+    Ok(job.filter(|job| job.uid() == key.uid()).map(|job| (job, at)))
+}
+
+/// Objects that are read whole at a time: each takes some 6 MB while it is.
+static READS: Semaphore = Semaphore::const_new(8);
+
+/// The whole object of this name; None where there is none.
+pub(crate) async fn whole(ctx: &Context, namespace: &str, name: &str) -> Result<Option<BatchJob>, Trouble> {
+    let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), namespace);
+    let _one = READS.acquire().await;
+    Ok(jobs.get_opt(name).await?)
+}
+
+/// Whether the watch knows nothing newer: a person's change is seen by the event that tells of it.
+fn is_the_latest(ctx: &Context, job: &BatchJob) -> bool {
+    let object = ObjectRef::from_obj(job);
+    let known = ctx.jobs.watched(&object);
+    known.is_some_and(|known| known.uid() == job.uid() && !version::is_older(&job.metadata, &known.metadata))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_pays_is_decided_on_a_look_that_was_made_for_it_and_a_wait_on_any() {
+        let (began, hour) = (10_000, 3_600_000);
+        let fresh = |at, wanted| is_fresh(at, wanted, began, LONGEST);
+        assert!(fresh(began, Freshness::Now) && !fresh(began - 1, Freshness::Now));
+        assert!(fresh(began - RECENT + 1, Freshness::Recent) && !fresh(began - RECENT, Freshness::Recent));
+        assert!(fresh(began - LONGEST + 1, Freshness::Any) && !fresh(began - hour, Freshness::Any));
+        let unread = 0;
+        let now = 1_764_444_600_000;
+        for wanted in [Freshness::Any, Freshness::Recent, Freshness::Now] {
+            assert!(!is_fresh_journal(unread, wanted, now), "a journal that changed, or may have, is read");
+        }
+    }
+
+    #[test]
+    fn a_look_keeps_what_is_decided_by_and_lets_go_of_the_requests() {
+        let job = serde_json::json!({
+            "apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchJob",
+            "metadata": {
+                "name": "j", "namespace": "n", "uid": "u", "generation": 1, "resourceVersion": "7",
+                "finalizers": ["llmbatch.dev/batchjob", "somebody.else/keeps-it"],
+                "annotations": {annotations::RESOLVE: "lost-1=resend,".repeat(200), "other": "x".repeat(10_000)},
+            },
+            "spec": {
+                "providerRef": {"name": "llm"},
+                "input": {"inline": {"requests": [{"customID": "a", "body": {"messages": "x".repeat(10_000)}}]}},
+                "output": {"configMap": {"name": "answers"}},
+            },
+        });
+        let job: BatchJob = serde_json::from_value(job).unwrap();
+        let seen = Seen::new(job.clone(), "h".into(), 1);
+        assert_eq!(seen.job.metadata.finalizers, job.metadata.finalizers, "those of others are written back");
+        assert_eq!(seen.job.annotations()[annotations::RESOLVE], job.annotations()[annotations::RESOLVE]);
+        let kept = serde_json::to_string(&*seen.job).unwrap();
+        assert!(kept.len() < 5_000, "{} bytes", kept.len());
+    }
+}

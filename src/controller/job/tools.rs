@@ -1,0 +1,101 @@
+//! What the steps of a job are done with: its folder and journal, and its account at the provider.
+
+use std::sync::Arc;
+
+use kube::ResourceExt;
+
+use super::folders::output_folder;
+use super::journal::JournalStore;
+use super::session::Session;
+use crate::account;
+use crate::api::BatchJob;
+use crate::api::conditions::reasons;
+use crate::controller::Context;
+use crate::controller::provider::Known;
+use crate::controller::provider::account::Account;
+use crate::controller::runtime::cache::LIFETIME;
+use crate::controller::runtime::missing::{Missing, stuck};
+use crate::lifecycle::JobView;
+use crate::provider::BatchApi;
+use crate::store::Folder;
+
+/// What steps are done with.
+pub(crate) struct Tools {
+    read_at: i64,
+    spec_hash: String,
+    /// Whether the job was pinned to its provider before the provider was read.
+    pinned: bool,
+    /// The output's folder.
+    pub folder: Folder,
+    /// The journal.
+    pub journals: JournalStore,
+    /// The provider.
+    pub api: Arc<dyn BatchApi>,
+    /// The account that it is used with.
+    pub account: Account,
+    /// Who runs its calls.
+    pub calls: Arc<account::Account>,
+    /// Its places for batches.
+    pub quota: Arc<account::Quota>,
+    /// Keyed fingerprint of its credential.
+    pub fingerprint: String,
+    /// Changes when a credential does: the account's, or the output's.
+    pub credentials: (String, Option<String>),
+}
+
+/// Opens what the steps of a job are done with, or says what is missing. What was opened for the same spec is taken again while it
+/// is young enough.
+pub(crate) async fn open(
+    ctx: &Context,
+    session: &Session,
+    job: &BatchJob,
+    view: &JobView,
+    now: i64,
+) -> Result<Arc<Tools>, Missing> {
+    if let Some(stuck) = &view.stuck {
+        return Err(Missing::Stuck(stuck.clone()));
+    }
+    let (spec_hash, pinned) = (view.spec_hash.clone(), view.pinned);
+    // A failure that another credential may mend makes those that were read before it too old.
+    let since = session.distrusts().max(now - LIFETIME + 1);
+    let earlier = session.tools().filter(|t| t.spec_hash == spec_hash && t.pinned == pinned);
+    if let Some(tools) = earlier.as_ref().filter(|t| t.read_at >= since) {
+        return Ok(tools.clone());
+    }
+    let namespace = job.namespace().unwrap_or_default();
+    let (folder, secret_version) = output_folder(ctx, job, view, &namespace, since).await?;
+    let seen = earlier.map(|tools| tools.account.seen());
+    let known = match &seen {
+        Some(seen) => Known::Since(seen),
+        // It may be going since before it was pinned, and let go by somebody who did not see the pin.
+        None if pinned => Known::Not,
+        None => Known::ByWatch,
+    };
+    let account =
+        crate::controller::provider::account::account(ctx, &job.spec.provider_ref, &namespace, known, since).await?;
+    let fingerprint = account.fingerprint();
+    let key = account.key(&fingerprint);
+    let (calls, quota) = (ctx.accounts.get(&key), ctx.accounts.quota(&key.provider));
+    quota.set_limit(account.spec.limits.max_batches_in_flight.and_then(|limit| usize::try_from(limit).ok()));
+    let api = match account.client(job.spec.provider_ref.kind) {
+        Ok(api) => Arc::new(api.at_pace(calls.pace().clone())),
+        Err(e) => return stuck(reasons::PROVIDER_NOT_FOUND, format!("{}: {e}", account.name)),
+    };
+    let journals = JournalStore::new(&folder, view.seal_at);
+    let credentials = (fingerprint.clone(), secret_version);
+    let tools = Arc::new(Tools {
+        read_at: now,
+        spec_hash,
+        pinned,
+        folder,
+        journals,
+        api,
+        account,
+        calls,
+        quota,
+        fingerprint,
+        credentials,
+    });
+    session.keep_tools(tools.clone());
+    Ok(tools)
+}

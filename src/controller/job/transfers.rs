@@ -1,0 +1,354 @@
+//! Transfers of data, bounded in memory and in time; the memory is shared fairly by namespace.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use kube::ResourceExt;
+use tokio::time::{Instant, sleep_until};
+
+use super::act::{Learned, Outcome};
+use super::session::Session;
+use crate::api::BatchJob;
+use crate::api::conditions::reasons;
+use crate::controller::Context;
+use crate::controller::runtime::trouble::Trouble;
+use crate::fair::{self, Claim, Limits, OthersWait, Share};
+use crate::lifecycle::{Memory, Task};
+use crate::transport::{Meter, Patience};
+
+/// MiB that transfers may hold together.
+pub(crate) const LIMITS: Limits = Limits { total: 128, per_namespace: u64::MAX, keeps_last_shares: true };
+
+/// MiB that a small transfer holds: one that waits for its first bytes, or moves few.
+const SMALL: u64 = 1;
+/// Bytes that a small transfer takes in. One that takes in more has a place as large as what it says it holds (`store::reserve`), which
+/// grows before it holds more. Where that cannot be had at once it ends, and begins again when it can.
+const SMALL_BYTES: u64 = 256 << 10;
+/// MiB of a larger one for what is too little to be told: a dozen buffers of 64 KiB, and those of a connection.
+const BESIDE: u64 = 2;
+/// MiB to which the need of one that begins again is rounded up, lest it ends again for a little more.
+const NEED_STEP: u64 = 8;
+
+/// MiB that inline requests take while they are read: as an answer of the API server, as text, as an object, and one of them parsed.
+const MOST_INLINE: u64 = 8;
+
+/// The kinds of transfers, as metrics name them.
+pub(crate) const KINDS: [&str; 6] = ["Pass", "Upload", "Collect", "FollowUp", "Halve", "Write"];
+
+/// The claim of a transfer. `need` is known of one that was larger than its place.
+pub(crate) fn claim(task: Task, job: &BatchJob, need: Option<u64>) -> Claim {
+    let inline = match task {
+        // Its requests are held from the beginning, and are parsed.
+        Task::Pass => inline_bytes(job).div_ceil(1 << 20),
+        _ => 0,
+    };
+    // So that the large ones of a namespace do not hold up its small ones.
+    let lane = if need.is_some() { format!("{}, large", name_of(task)) } else { name_of(task).into() };
+    let size = need.unwrap_or(0).max(SMALL + inline);
+    Claim { namespace: job.namespace().unwrap_or_default(), lane, size, ..Claim::default() }
+}
+
+/// MiB that are needed by what holds `meter`'s, having begun with a place of `began_with`.
+fn needed(meter: &Meter, began_with: u64) -> u64 {
+    match meter.taken_in() > SMALL_BYTES {
+        true => began_with.max(SMALL + BESIDE + meter.reserved().div_ceil(1 << 20)),
+        false => began_with,
+    }
+}
+
+/// Bytes that the inline requests of a job take while they are read.
+pub(crate) fn inline_bytes(job: &BatchJob) -> u64 {
+    job.spec.input.inline.as_ref().map_or(0, |inline| match inline.requests.is_empty() {
+        // They are no longer at hand, see `BatchJob::drop_requests`.
+        true => MOST_INLINE << 20,
+        false => 4 * size_of_json(inline),
+    })
+}
+
+fn size_of_json(value: &impl serde::Serialize) -> u64 {
+    struct Length(u64);
+    impl std::io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    match serde_json::to_writer(&mut length, value) {
+        Ok(()) => length.0,
+        Err(_) => u64::MAX >> 8,
+    }
+}
+
+/// A share of the memory for transfers. Who only waits for an answer lets go of it.
+pub(crate) type Place = Arc<Share>;
+
+/// Waits for the memory that `task` of `job` needs, then does `work` with it; with when it began, in Unix milliseconds.
+pub(crate) async fn run<W: Future<Output = Outcome>>(
+    ctx: &Context,
+    session: &Session,
+    (task, claim): (Task, Claim),
+    work: impl FnOnce(Place) -> W,
+) -> (Outcome, i64) {
+    let place = Arc::new(ctx.jobs.transfers.take(claim).await);
+    let size = place.size();
+    let began = ctx.clock.now();
+    let pace = Pace::new(&place, session.backoff(Some(task)).failures);
+    let outcome = match pace.keep(task, size, Box::pin(work(place))).await {
+        Ok(learned) => Ok(learned),
+        Err(Broken::Failed(trouble)) => Err(trouble),
+        Err(Broken::Outgrown(need)) => {
+            session.found_need(task, need.next_multiple_of(NEED_STEP).min(LIMITS.total));
+            Ok(Box::new(|_: &mut Memory| {}) as Learned)
+        }
+    };
+    (outcome, began)
+}
+
+/// How long a transfer may take: as long as it moves [`Patience::rate`] in the long run, with some grace, for as long as it holds a
+/// place.
+struct Pace {
+    patience: Patience,
+    /// The grace while others wait.
+    small_grace: Duration,
+    place: Weak<Share>,
+    others_wait: OthersWait,
+    meter: Meter,
+    began: Instant,
+}
+
+impl Pace {
+    fn new(place: &Place, failures: u32) -> Pace {
+        let (place, others_wait) = (Arc::downgrade(place), place.others_wait());
+        let (patience, meter, began) = (Patience::USUAL, Meter::default(), Instant::now());
+        Pace { patience, small_grace: small_grace(failures), place, others_wait, meter, began }
+    }
+
+    /// Does `work`, which is `task`, unless it becomes too slow, or too large for its place of `size` MiB.
+    async fn keep(mut self, task: Task, size: u64, work: impl Future<Output = Outcome>) -> Result<Learned, Broken> {
+        let work = std::pin::pin!(self.meter.clone().measure(work));
+        let mut work = std::pin::pin!(sized(work, size, self.meter.clone(), self.place.clone()));
+        loop {
+            let others_wait = self.others_wait.is_so();
+            let grace = if others_wait { self.small_grace } else { self.patience.grace };
+            // What moves meanwhile moves it.
+            let deadline = self.began + grace + self.patience.at_rate(self.meter.moved());
+            tokio::select! {
+                outcome = &mut work => return outcome,
+                () = sleep_until(deadline) => {}
+                () = self.others_wait.changed() => continue,
+            }
+            if self.place.strong_count() == 0 {
+                return work.await;
+            }
+            if Instant::now() >= self.began + grace + self.patience.at_rate(self.meter.moved()) {
+                return Err(Broken::Failed(self.too_slow(task, others_wait)));
+            }
+        }
+    }
+
+    fn too_slow(&self, task: Task, others_wait: bool) -> Trouble {
+        let (bytes, seconds, rate) = (self.meter.moved(), self.began.elapsed().as_secs(), self.patience.rate);
+        let why = if others_wait { ", while others waited for the memory that it held" } else { "" };
+        let message = format!("{bytes} bytes were moved in {seconds} s, fewer than {rate} a second{why}");
+        let reason = match task {
+            Task::Upload(_) | Task::Collect(_) => reasons::PROVIDER_UNAVAILABLE,
+            _ => reasons::STORAGE_UNAVAILABLE,
+        };
+        Trouble::passing(reason, message)
+    }
+}
+
+/// Does `work` until it is larger than its place, which has `size` MiB and cannot grow.
+async fn sized(
+    mut work: Pin<&mut impl Future<Output = Outcome>>,
+    mut size: u64,
+    meter: Meter,
+    place: Weak<Share>,
+) -> Result<Learned, Broken> {
+    poll_fn(|cx| {
+        let polled = work.as_mut().poll(cx);
+        let need = needed(&meter, size);
+        if polled.is_pending() && need > size {
+            // Who gave its place back only waits for an answer.
+            if !place.upgrade().is_none_or(|share| share.grow(need)) {
+                return Poll::Ready(Err(Broken::Outgrown(need)));
+            }
+            size = need;
+        }
+        polled.map_err(Broken::Failed)
+    })
+    .await
+}
+
+/// Why a transfer ended before its time.
+#[derive(Debug)]
+enum Broken {
+    Failed(Trouble),
+    /// It is larger than its place, and needs so many MiB.
+    Outgrown(u64),
+}
+
+/// How much longer than at [`Patience::rate`] a transfer may take while a namespace that has none waits for memory, after so many
+/// failures in a row.
+fn small_grace(failures: u32) -> Duration {
+    fair::grace(failures).min(Patience::USUAL.grace)
+}
+
+/// The name of a transfer's kind, as in [`KINDS`].
+pub(crate) fn name_of(task: Task) -> &'static str {
+    match task {
+        Task::Pass => "Pass",
+        Task::Upload(_) => "Upload",
+        Task::Collect(_) => "Collect",
+        Task::FollowUp => "FollowUp",
+        Task::Halve(_) => "Halve",
+        Task::Write => "Write",
+        _ => "Call",
+    }
+}
+
+#[cfg(test)]
+mod budget;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fair::Shares;
+    use crate::lifecycle::Slot;
+    use crate::store;
+
+    const UPLOAD: Task = Task::Upload(Slot { shard: 0, attempt: 1 });
+
+    fn wish(namespace: &str, size: u64) -> Claim {
+        Claim { namespace: namespace.into(), lane: "Upload".into(), size, ..Claim::default() }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A transfer that moves `bytes` each twentieth of a second, for three seconds: when it is broken off, and why.
+    async fn broken_off(shares: &Arc<Shares>, bytes: u64) -> Option<(Duration, String)> {
+        let place = Arc::new(shares.take(wish("slow", 128)).await);
+        let patience = Patience { rate: 1_000, grace: SECOND * 2, ..Patience::USUAL };
+        let pace = Pace::new(&place, 0);
+        let (began, meter) = (Instant::now(), pace.meter.clone());
+        let work = async move {
+            for _ in 0..60 {
+                tokio::time::sleep(SECOND / 20).await;
+                meter.add(bytes);
+            }
+            drop(place);
+            Ok(Box::new(|_: &mut _| {}) as _)
+        };
+        let outcome = Pace { patience, small_grace: SECOND / 2, ..pace }.keep(UPLOAD, 128, work).await;
+        outcome.err().map(|broken| match broken {
+            Broken::Failed(trouble) => (began.elapsed(), trouble.stuck.message),
+            Broken::Outgrown(need) => (began.elapsed(), format!("needs {need}")),
+        })
+    }
+
+    /// The same while somebody else waits from half a second on.
+    async fn broken_off_for_others(bytes: u64) -> Option<(Duration, String)> {
+        let shares = Shares::new(LIMITS);
+        let waits = async {
+            tokio::time::sleep(SECOND / 4).await;
+            shares.take(wish("quiet", 4)).await
+        };
+        tokio::join!(broken_off(&shares, bytes), waits).0
+    }
+
+    #[tokio::test]
+    async fn a_slow_transfer_ends_and_makes_room_for_those_that_have_none_and_one_that_keeps_its_pace_is_left_alone() {
+        let shares = [(); 2].map(|()| Shares::new(LIMITS));
+        let (keeps_pace, alone, pressed, keeps_pace_among_others) = tokio::join!(
+            broken_off(&shares[0], 1_000),
+            broken_off(&shares[1], 1),
+            broken_off_for_others(1),
+            broken_off_for_others(1_000)
+        );
+        assert_eq!((keeps_pace, keeps_pace_among_others), (None, None));
+        let (after, why) = alone.unwrap();
+        assert!(after >= SECOND * 2 && why.ends_with("fewer than 1000 a second"), "{after:?}: {why}");
+        let (after, why) = pressed.unwrap();
+        assert!((SECOND / 2..SECOND * 2).contains(&after) && why.contains("while others waited"), "{after:?}: {why}");
+    }
+
+    #[tokio::test]
+    async fn who_gave_its_place_back_is_waited_for() {
+        let shares = Shares::new(LIMITS);
+        let place = Arc::new(shares.take(wish("slow", 128)).await);
+        let pace = Pace::new(&place, 0);
+        drop(place);
+        let patience = Patience { grace: SECOND / 10, ..Patience::USUAL };
+        let answered = Pace { patience, ..pace }.keep(UPLOAD, 128, async {
+            tokio::time::sleep(SECOND / 2).await;
+            Ok(Box::new(|_: &mut _| {}) as _)
+        });
+        assert!(answered.await.is_ok());
+    }
+
+    /// What becomes of a small upload that takes in so many bytes and holds so many MiB, where so many MiB are taken: how large its
+    /// place is in the end.
+    async fn grown(bytes: u64, holds: u64, taken: u64) -> Result<u64, Broken> {
+        let shares = Shares::new(LIMITS);
+        let others = shares.take(wish("other", taken)).await;
+        let place = Arc::new(shares.take(wish("small", SMALL)).await);
+        let pace = Pace::new(&place, 0);
+        let meter = pace.meter.clone();
+        let work = async move {
+            meter.add(bytes);
+            let held = store::reserve((holds << 20) as usize).await;
+            // All that is left.
+            let room = (1..=128).rev().find(|size| place.grow(*size)).unwrap_or_default();
+            drop((others, held));
+            Ok(Box::new(move |m: &mut Memory| m.manifest_at = i64::try_from(room).ok()) as _)
+        };
+        let learned = pace.keep(UPLOAD, SMALL, work).await?;
+        let mut memory = Memory::default();
+        learned(&mut memory);
+        Ok(memory.manifest_at.unwrap().unsigned_abs())
+    }
+
+    #[tokio::test]
+    async fn a_transfer_is_small_until_it_takes_in_much_and_begins_again_where_there_is_no_room_for_what_it_holds() {
+        assert!(matches!(grown(SMALL_BYTES, 40, 126).await, Ok(2)), "it stays small");
+        assert!(matches!(grown(SMALL_BYTES + 1, 10, 115).await, Ok(13)));
+        // What it holds, and what is too little to be told.
+        assert!(matches!(grown(SMALL_BYTES + 1, 11, 115).await, Err(Broken::Outgrown(14))));
+    }
+
+    #[tokio::test]
+    async fn a_place_is_as_large_as_what_is_held_at_the_same_time() {
+        let shares = Shares::new(LIMITS);
+        let place = Arc::new(shares.take(wish("one", SMALL)).await);
+        let _others = shares.take(wish("other", 108)).await;
+        let pace = Pace::new(&place, 0);
+        let meter = pace.meter.clone();
+        let work = async move {
+            meter.add(SMALL_BYTES + 1);
+            for _ in 0..3 {
+                let mut held = store::reserve(8 << 20).await;
+                held.set(17 << 20).await;
+                held.set(1 << 20).await;
+            }
+            let (_one, _two) = (store::reserve(9 << 20).await, store::reserve(9 << 20).await);
+            drop(place);
+            Ok(Box::new(|_: &mut _| {}) as _)
+        };
+        // 17 fit three times after each other, and 18 at once are too many for the 19 that are left.
+        assert!(matches!(pace.keep(UPLOAD, SMALL, work).await, Err(Broken::Outgrown(21))));
+    }
+
+    #[test]
+    fn the_grace_grows_while_others_wait_until_it_is_the_usual_one() {
+        let seconds = [0, 1, 2, 3, 30].map(|failures| small_grace(failures).as_secs());
+        assert_eq!(seconds, [3, 6, 12, 24, 900]);
+    }
+}

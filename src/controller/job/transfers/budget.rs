@@ -1,0 +1,80 @@
+//! The memory that a transfer may need at most: the sum of what it is made of, whose sizes stand beside the code that holds so much.
+
+use super::{BESIDE, LIMITS, SMALL, name_of};
+use crate::lifecycle::{Slot, Task};
+use crate::requests::{self, MODEL_LIMIT};
+use crate::results::{self, BASE_READERS, LATER_LANES};
+use crate::store;
+
+/// What a transfer holds at most, in bytes, by what it is made of.
+fn most(task: Task) -> usize {
+    let lines =
+        |models| if models > results::FEW_MODELS { store::SMALL_LINES_BYTES } else { store::JOINED_LINES_BYTES };
+    let base = |models: usize| models * (BASE_READERS * store::READER_BYTES + 2 * lines(models));
+    // As they lie in the store, or unpacked.
+    let read = LATER_LANES * 2 * (store::READER_BYTES + store::JOINED_LINES_BYTES);
+    let later = |lanes: usize, readers: usize| (lanes * readers * store::SMALL_LINES_BYTES).max(read * readers / 2);
+    let shard = store::SPOOL_BYTES + store::SMALL_SPOOL_BYTES;
+    let beside = ((SMALL + BESIDE) << 20) as usize;
+    let rounds = results::LANES_LIMIT / MODEL_LIMIT;
+    beside
+        + match task {
+            Task::Pass => {
+                let shards = MODEL_LIMIT * shard + store::UPLOAD_BYTES + requests::IDS_BYTES;
+                let lines = requests::WINDOW_BYTES + store::LINES_BYTES.max(requests::ROW_BYTES);
+                let object = requests::MOST_OBJECT_BYTES;
+                let objects =
+                    requests::AHEAD_BYTES + requests::OBJECT_BYTES * object + object + requests::BESIDE_WINDOW;
+                shards + lines.max(objects)
+            }
+            Task::Upload(_) => store::READER_BYTES,
+            Task::Collect(_) => {
+                let most = results::COLLECT_BYTES + results::ANSWER_BYTES * MOST_OF_A_BATCH;
+                most + store::LINES_BYTES + store::SPOOL_BYTES + store::UPLOAD_BYTES + store::READER_BYTES
+            }
+            Task::FollowUp | Task::Halve(_) => base(1) + later(rounds, 2) + 2 * shard + store::UPLOAD_BYTES,
+            Task::Write => {
+                base(MODEL_LIMIT) + later(results::LANES_LIMIT, 1) + 3 * (store::UPLOAD_BYTES + store::ENCODER_BYTES)
+            }
+            _ => 0,
+        }
+}
+
+/// `limits.maxRequestsPerBatch` of OpenAI's batches.
+const MOST_OF_A_BATCH: usize = 50_000;
+
+const SLOT: Slot = Slot { shard: 0, attempt: 1 };
+
+#[test]
+fn no_transfer_can_need_more_than_all_transfers_may_hold() {
+    let tasks = [Task::Pass, Task::Upload(SLOT), Task::Collect(SLOT), Task::FollowUp, Task::Halve(SLOT), Task::Write];
+    let most = tasks.map(|task| (name_of(task), (most(task) as u64).div_ceil(1 << 20)));
+    assert!(most.iter().all(|(_, most)| *most <= LIMITS.total), "{most:?}");
+    insta::assert_snapshot!(format!("{most:?}"), @r#"[("Pass", 126), ("Upload", 5), ("Collect", 41), ("FollowUp", 42), ("Halve", 42), ("Write", 126)]"#);
+}
+
+/// The table of what transfers are made of, in `docs/architecture.md`.
+#[test]
+fn the_documented_sizes_are_those_of_the_code() {
+    let sizes = [
+        ("READER_BYTES", store::READER_BYTES),
+        ("SPOOL_BYTES", store::SPOOL_BYTES),
+        ("SMALL_SPOOL_BYTES", store::SMALL_SPOOL_BYTES),
+        ("UPLOAD_BYTES", store::UPLOAD_BYTES),
+        ("ENCODER_BYTES", store::ENCODER_BYTES),
+        ("LINES_BYTES", store::LINES_BYTES),
+        ("JOINED_LINES_BYTES", store::JOINED_LINES_BYTES),
+        ("SMALL_LINES_BYTES", store::SMALL_LINES_BYTES),
+        ("WINDOW_BYTES", requests::WINDOW_BYTES),
+        ("IDS_BYTES", requests::IDS_BYTES),
+        ("ROW_BYTES", requests::ROW_BYTES),
+        ("AHEAD_BYTES", requests::AHEAD_BYTES),
+        ("COLLECT_BYTES", results::COLLECT_BYTES),
+    ];
+    let written = include_str!("../../../../docs/architecture.md");
+    for (name, bytes) in sizes {
+        let kib = bytes.div_ceil(1 << 10);
+        let row = format!("| `{name}` | {kib} KiB |");
+        assert!(written.contains(&row), "docs/architecture.md lacks {row}");
+    }
+}

@@ -1,0 +1,79 @@
+//! The view of a job's object that decisions are made on.
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt;
+
+use super::finished::{is_finished, is_tidy};
+use crate::api::conditions::reasons;
+use crate::api::{BatchJob, FINALIZER, annotations};
+use crate::controller::Context;
+use crate::lifecycle::{self, Answers, JobView, MaxFailed, Owner, Plan, Stuck};
+
+pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView {
+    let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
+    let spec = &job.spec;
+    let (output_uri, stuck) = match lifecycle::output_uri(&spec.output, &namespace, &name, spec.run_id.as_deref()) {
+        Ok(uri) => (uri, None),
+        Err(message) => (String::new(), Some(Stuck { reason: reasons::INVALID_INPUT, message })),
+    };
+    JobView {
+        owner: Owner { cluster: ctx.cluster.clone(), namespace, name, uid: job.uid().unwrap_or_default() },
+        deleting_since: job.metadata.deletion_timestamp.as_ref().map(|t| t.0.as_millisecond()),
+        finalizer: job.finalizers().iter().any(|f| f == FINALIZER),
+        suspend: spec.suspend,
+        spec_hash,
+        output_uri,
+        lock: job.status.as_ref().and_then(|s| s.lock.clone()),
+        shard_limit: match spec.output.config_map {
+            Some(_) => lifecycle::SHARD_LIMIT_IN_CONFIG_MAPS,
+            None => lifecycle::SHARD_LIMIT,
+        },
+        seal_at: match spec.output.config_map {
+            Some(_) => usize::MAX,
+            None => lifecycle::SEAL_AT,
+        },
+        parallelism: usize::try_from(spec.parallelism).unwrap_or(1),
+        backoff_limit_per_batch: spec.backoff_limit_per_batch.unsigned_abs(),
+        backoff_limit_per_request: spec.backoff_limit_per_request.unsigned_abs(),
+        max_failed: spec.max_failed_requests.as_ref().and_then(max_failed),
+        deadline: deadline(job),
+        poll_period: i64::from(spec.poll_period_seconds) * 1000,
+        deletion_policy: spec.deletion_policy,
+        provider_file_policy: spec.provider_file_policy,
+        pinned: job.status.as_ref().is_some_and(|s| s.provider.is_some()),
+        provider: None,
+        submitted: job.status.as_ref().is_some_and(lifecycle::may_be_submitted),
+        batches: job.status.iter().flat_map(|s| &s.batches).filter_map(|b| b.provider_id.clone()).collect(),
+        remembered: remembered(job),
+        finished: is_finished(job),
+        mended: false,
+        tidy: is_tidy(job),
+        answers: job.annotations().get(annotations::RESOLVE).map(|text| Answers::parse(text)).unwrap_or_default(),
+        fingerprint: String::new(),
+        stuck,
+        is_lost: false,
+    }
+}
+
+fn remembered(job: &BatchJob) -> Option<(String, Plan)> {
+    let status = job.status.as_ref()?;
+    let (work, requests) = (status.work.as_ref()?, status.requests?.total);
+    let (work_hash, input) = (work.hash.clone()?, status.input.clone()?);
+    Some((
+        work.id.clone(),
+        Plan { work_hash, input, requests, too_large: Default::default(), left_out: Default::default() },
+    ))
+}
+
+/// The schema lets nothing else through than a number or a percentage.
+fn max_failed(value: &IntOrString) -> Option<MaxFailed> {
+    match value {
+        IntOrString::Int(count) => Some(MaxFailed::Count(i64::from(*count))),
+        IntOrString::String(text) => text.strip_suffix('%')?.parse().ok().map(MaxFailed::Percent),
+    }
+}
+
+fn deadline(job: &BatchJob) -> Option<i64> {
+    let start = job.status.as_ref()?.start_time.as_ref()?.0.as_millisecond();
+    Some(start + job.spec.active_deadline_seconds? * 1000)
+}

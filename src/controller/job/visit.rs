@@ -1,0 +1,138 @@
+//! One visit of a job: a look, a decision, its record, and one effect.
+
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use tracing::{debug, info, warn};
+
+use super::act::{Act, Flow};
+use super::backoff::Failed;
+use super::finished::cost_nothing;
+use super::judge::{Judged, judge};
+use super::observe::{World, observe};
+use super::record::{record, record_trouble};
+use super::session::Session;
+use super::{note_failure, note_success, rejudge};
+use crate::api::BatchJob;
+use crate::controller::Context;
+use crate::controller::runtime::trouble::Trouble;
+use crate::lifecycle::{Freshness, Step, Task};
+
+/// One decision on a look that is fresh enough for it, and one effect.
+pub(super) async fn visit(
+    ctx: &Arc<Context>,
+    session: &Arc<Session>,
+    key: &BatchJob,
+    anew: bool,
+    doing: &mut &'static str,
+) -> Result<Flow, Trouble> {
+    let mut wanted = Freshness::Any;
+    let (world, judged) = loop {
+        let Some(world) = observe(ctx, session, key, anew, wanted).await? else { return Ok(Flow::Gone) };
+        if let Some(trouble) = world.unread.clone() {
+            return unread(ctx, session, &world, trouble).await;
+        }
+        let judged = judge(ctx, session, &world);
+        // What pays, destroys or writes is judged again on a look that was made for it.
+        match judged.step.freshness() {
+            fresher if fresher > wanted => wanted = fresher,
+            _ => break (world, judged),
+        }
+    };
+    let Judged { step, memory, stuck, is_brief } = judged;
+    if let Some(told) = stuck {
+        record_trouble(ctx, &world, session, &memory, told).await?;
+    }
+    if ctx.stop.is_cancelled() && matches!(step, Step::WriteIntent { .. }) {
+        // A POST that is cut off would be a question.
+        return Ok(Flow::Wait(None));
+    }
+    debug!(namespace = world.view.owner.namespace, name = world.view.owner.name, step = step.name(), "decided");
+    ctx.metrics.step(step.name());
+    *doing = step.name();
+    let act = Act { ctx, session, world: &world };
+    if step == Step::Tidy {
+        act.tidy().await?;
+    }
+    let references = match &step {
+        Step::Fail(_) => Some(rejudge::references_of(ctx, session, &world.job).await?),
+        _ => None,
+    };
+    // A stage that is over within a few seconds is not worth a write.
+    if !is_brief && !record(ctx, session, &world, &memory, &step, references).await? {
+        return Ok(Flow::Again);
+    }
+    let ran = act.run(step.clone()).await?;
+    let flow = match ran {
+        Flow::Wait(None) if world.view.finished && cost_nothing(&world.job) => Flow::Wait(Some(rejudge::due(ctx))),
+        flow => flow,
+    };
+    match step {
+        Step::Wait { .. } => session.waits_for(&memory.running),
+        // Whether a transfer succeeds is known when it ends.
+        Step::Pass { .. }
+        | Step::Upload(_)
+        | Step::Collect { .. }
+        | Step::FollowUp { .. }
+        | Step::Halve(_)
+        | Step::Write => {}
+        // The same of a call.
+        _ if step.call().is_some() => {}
+        _ => {
+            note_success(ctx, session, None);
+            if flow != Flow::Again || !matches!(step, Step::RemoveFinalizer { .. }) {
+                told(&world, &step);
+            }
+        }
+    }
+    Ok(flow)
+}
+
+/// The journal cannot be read: nothing can be decided, and where that lasts a person is told.
+async fn unread(ctx: &Context, session: &Session, world: &World, trouble: Trouble) -> Result<Flow, Trouble> {
+    let took = ctx.clock.now().saturating_sub(world.now);
+    failed(ctx, session, &world.job, None, Failed { call: "Observe", trouble, took });
+    let ended = world.job.status.as_ref().is_some_and(|s| s.outcome.is_some());
+    if let Some(told) = session.lasting(Option::is_none).and_then(|b| b.told()).filter(|_| !ended) {
+        record_trouble(ctx, world, session, &session.memory(), told).await?;
+    }
+    Ok(Flow::Again)
+}
+
+fn told(world: &World, step: &Step) {
+    let owner = &world.view.owner;
+    match step {
+        Step::Conclude { manifest, reused } => {
+            info!(owner.namespace, owner.name, outcome = ?manifest.outcome, reused, "the job is done");
+        }
+        Step::Fail(failure) => {
+            info!(owner.namespace, owner.name, reason = failure.reason, "the job failed before anything was paid");
+        }
+        Step::RemoveFinalizer { abandoned, untidy } => {
+            if let Some(why) = abandoned {
+                warn!(owner.namespace, owner.name, why, "let an object go");
+            }
+            if let Some(why) = untidy {
+                let what =
+                    "what was staged for a deleted job is left; delete the folder of its work below `_batchjob/`";
+                warn!(owner.namespace, owner.name, output = world.view.output_uri, why, "{what}");
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Logs that a step failed, and remembers when it is tried again.
+pub(super) fn failed(ctx: &Context, session: &Session, job: &BatchJob, what: Option<Task>, failed: Failed) {
+    let (namespace, name) = (job.namespace(), job.name_any());
+    let (step, trouble) = (failed.call, &failed.trouble);
+    warn!(
+        namespace,
+        name,
+        step,
+        reason = trouble.category(),
+        why = trouble.stuck.message,
+        "a step failed and is tried again"
+    );
+    note_failure(ctx, session, what, failed);
+}

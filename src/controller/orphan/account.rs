@@ -1,0 +1,173 @@
+//! What is remembered of one account between two looks at it, within bounds: a list is anybody's word.
+
+use std::collections::BTreeMap;
+
+use crate::controller::runtime::names::Said;
+use crate::lifecycle::{Sight, Timing, is_old_enough};
+
+/// Batches of one account that are remembered.
+const MOST: usize = 1_000;
+/// Batches of one account that are judged at a time: each costs some calls.
+const JUDGED: usize = 20;
+
+/// What is known of one account. Losing it costs another report.
+#[derive(Default)]
+pub(super) struct Account {
+    /// When it may be asked again.
+    pub not_before: i64,
+    /// Batches that ran when it was looked at last, by the provider's name.
+    pub batches: BTreeMap<String, Seen>,
+}
+
+/// A batch that ran when its account was looked at last.
+pub(super) struct Seen {
+    pub said: Said,
+    pub sight: Sight,
+    /// When it was judged last; who waited longest comes first.
+    judged: i64,
+    pub told: Told,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Nothing,
+    /// It is a stray, and a person knows.
+    Stray,
+    /// It is a twin, and its job's people know.
+    Twin,
+}
+
+/// What one reading of a list showed to run, and no more of it than is remembered.
+#[derive(Default)]
+pub(super) struct Listed(BTreeMap<String, (Said, i64)>);
+
+impl Listed {
+    /// Notes a batch that was `created` at this time (Unix milliseconds; 0: it does not say).
+    pub fn note(&mut self, id: &str, said: Said, created: i64) {
+        if self.0.len() < MOST {
+            self.0.insert(id.into(), (said, created));
+        }
+    }
+}
+
+impl Account {
+    /// Takes in what a list showed at `now`. What a list that was not `whole` did not show is not known to have ended.
+    pub fn learn(&mut self, listed: Listed, whole: bool, now: i64) {
+        if whole {
+            self.batches.retain(|id, seen| listed.0.get(id).is_some_and(|(said, _)| *said == seen.said));
+        }
+        for (id, (said, created)) in listed.0 {
+            if self.batches.len() < MOST {
+                let sight = Sight { created, first: now };
+                self.batches.entry(id).or_insert(Seen { said, sight, judged: 0, told: Told::Nothing });
+            }
+        }
+    }
+
+    /// What is to be judged at `now`: what was there for long enough and is not followed. Strays that a person knows of are looked
+    /// at again only where the list was not `whole`.
+    pub fn suspects(
+        &mut self,
+        whole: bool,
+        is_followed: impl Fn(&Said, &str) -> bool,
+        now: i64,
+        timing: &Timing,
+    ) -> Vec<(&String, &mut Seen)> {
+        let mut suspects = vec![];
+        for (id, seen) in &mut self.batches {
+            match is_followed(&seen.said, id) {
+                true => seen.told = Told::Nothing,
+                false if seen.told == Told::Stray && whole => {}
+                false if is_old_enough(seen.sight, now, timing) => suspects.push((id, seen)),
+                false => {}
+            }
+        }
+        suspects.sort_by_key(|(_, seen)| seen.judged);
+        suspects.truncate(JUDGED);
+        suspects.iter_mut().for_each(|(_, seen)| seen.judged = now);
+        suspects
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMING: Timing =
+        Timing { post_window: 1, send_timeout: 1, listing_lag: 1, deletion_deadline: 1, abandon_after: 1 };
+
+    fn said(work: &str) -> Said {
+        Said {
+            namespace: "n".into(),
+            name: "j".into(),
+            work_id: work.into(),
+            intent_id: "i".into(),
+            slot: "00000-1".into(),
+        }
+    }
+
+    /// A list of `count` batches from the `first` on.
+    fn listed(first: usize, count: usize) -> Listed {
+        let mut listed = Listed::default();
+        (first..first + count).for_each(|i| listed.note(&format!("batch-{i:05}"), said("w"), 1));
+        listed
+    }
+
+    fn ids(suspects: Vec<(&String, &mut Seen)>) -> Vec<String> {
+        suspects.into_iter().map(|(id, _)| id.clone()).collect()
+    }
+
+    #[test]
+    fn of_a_list_without_end_so_many_are_remembered() {
+        assert_eq!(listed(0, 5 * MOST).0.len(), MOST);
+        let mut account = Account::default();
+        for (look, whole) in [(1, false), (2, false), (3, true)] {
+            account.learn(listed(look * MOST, 5 * MOST), whole, 1);
+            assert_eq!(account.batches.len(), MOST);
+        }
+    }
+
+    #[test]
+    fn so_many_are_judged_at_a_time_and_each_gets_its_turn() {
+        let mut account = Account::default();
+        account.learn(listed(0, 3 * JUDGED), true, 1);
+        assert!(account.suspects(true, |_, _| false, 2, &TIMING).is_empty(), "they may be on their way into a journal");
+        let mut judged: Vec<String> = vec![];
+        for look in 1..=3 {
+            let now = look * 1_000;
+            let some = ids(account.suspects(true, |_, _| false, now, &TIMING));
+            assert_eq!(some.len(), JUDGED);
+            judged.extend(some);
+        }
+        judged.sort();
+        judged.dedup();
+        assert_eq!(judged.len(), 3 * JUDGED);
+    }
+
+    #[test]
+    fn what_a_broken_list_does_not_show_may_still_run() {
+        let mut account = Account::default();
+        account.learn(listed(0, 2), true, 1);
+        account.learn(listed(0, 1), false, 2);
+        assert_eq!(account.batches.len(), 2);
+        account.learn(listed(0, 1), true, 3);
+        assert_eq!(account.batches.len(), 1);
+        let mut other = Listed::default();
+        other.note("batch-00000", said("another work"), 1);
+        account.learn(other, true, 4);
+        let sight = account.batches["batch-00000"].sight;
+        assert_eq!(sight.first, 4, "what says something else of itself is another one");
+    }
+
+    #[test]
+    fn who_was_told_of_is_judged_again_only_where_the_list_broke_off_or_once_it_was_followed() {
+        let mut account = Account::default();
+        account.learn(listed(0, 1), true, 1);
+        let tell = |account: &mut Account| account.batches.values_mut().for_each(|seen| seen.told = Told::Stray);
+        tell(&mut account);
+        assert!(account.suspects(true, |_, _| false, 1_000, &TIMING).is_empty());
+        assert_eq!(account.suspects(false, |_, _| false, 1_000, &TIMING).len(), 1);
+        assert!(account.suspects(true, |_, _| true, 1_000, &TIMING).is_empty());
+        assert_eq!(account.suspects(true, |_, _| false, 1_000, &TIMING).len(), 1, "nobody follows it any more");
+    }
+}

@@ -1,0 +1,370 @@
+//! Batches of this cluster that run and that nobody follows: looked for in the lists of providers, seldom.
+
+mod account;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::ListParams;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
+use tracing::{debug, warn};
+
+use account::{Account, Listed, Seen, Told};
+
+use crate::account::AccountKey;
+use crate::api::conditions::{self, READY};
+use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind};
+use crate::controller::Context;
+use crate::controller::job::finished::is_finished;
+use crate::controller::job::observe::{World, observe};
+use crate::controller::job::session::Session;
+use crate::controller::provider::Provider;
+use crate::controller::provider::account::{access, client, fingerprint, full_name};
+use crate::controller::runtime::events::{self, News};
+use crate::controller::runtime::names::{Said, said_by};
+use crate::controller::runtime::trouble::Trouble;
+use crate::fair::Urgency;
+use crate::lifecycle::{Freshness, Holder, Running, Shard, Stray, concerns, recorded_beside, stray};
+use crate::provider::{Batch, BatchApi, Class};
+
+/// Until the first look of a leader.
+const FIRST: Duration = Duration::from_secs(60);
+/// Providers of one kind that are looked through at a time: most of them wait for their server.
+const CONCURRENCY: usize = 64;
+/// Longest that the list of one may take.
+const A_LIST: Duration = Duration::from_secs(150);
+/// Longest that a call about one batch may take.
+const A_CALL: Duration = Duration::from_secs(60);
+/// How far back lists are read, in seconds: the longest completion window that a job may have.
+const LOOK_BACK: i64 = 604_800;
+/// Providers in one page of a list.
+const PAGE: u32 = 100;
+/// Longest that a provider is left alone because it asks for it, in milliseconds.
+const LONGEST_PAUSE: i64 = 3_600_000;
+
+/// What is remembered of provider objects between two looks, by uid. Losing it costs another report.
+type Memory = HashMap<String, Account>;
+
+/// Looks at all accounts again and again until told to stop.
+pub(crate) async fn watch(ctx: &Context) {
+    let every = Duration::from_millis(ctx.stray_check.unsigned_abs());
+    if every.is_zero() {
+        return;
+    }
+    let (mut own, mut admins) = (Memory::new(), Memory::new());
+    let mut pause = every.min(FIRST);
+    loop {
+        let pause = std::mem::replace(&mut pause, every);
+        let look = async {
+            tokio::time::sleep(pause + pause * u32::from(ctx.clock.jitter()) / 1024).await;
+            tokio::join!(
+                look_at_all::<BatchProvider>(ctx, &mut own),
+                look_at_all::<ClusterBatchProvider>(ctx, &mut admins)
+            );
+        };
+        tokio::select! {
+            () = look => {}
+            () = ctx.stop.cancelled() => return,
+        }
+    }
+}
+
+async fn look_at_all<P: Provider>(ctx: &Context, memory: &mut Memory) {
+    let providers = match providers::<P>(ctx).await {
+        Ok(providers) => providers,
+        Err(trouble) => return debug!(why = trouble.stuck.message, "cannot look for stray batches now"),
+    };
+    let looks = providers.into_iter().map(|provider| {
+        let uid = provider.uid().unwrap_or_default();
+        let account = memory.remove(&uid).unwrap_or_default();
+        async move { (uid, look_at(ctx, &provider, account).await) }
+    });
+    *memory = futures::stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(CONCURRENCY).collect().await;
+    let strays = memory.values().flat_map(|a| a.batches.values()).filter(|b| b.told == Told::Stray).count();
+    ctx.metrics.stray_batches(kind_name(P::KIND), i64::try_from(strays).unwrap_or(i64::MAX));
+}
+
+fn kind_name(kind: ProviderKind) -> &'static str {
+    match kind {
+        ProviderKind::BatchProvider => "BatchProvider",
+        ProviderKind::ClusterBatchProvider => "ClusterBatchProvider",
+    }
+}
+
+async fn providers<P: Provider>(ctx: &Context) -> Result<Vec<P>, Trouble> {
+    let own: Vec<Option<&str>> = match P::KIND {
+        ProviderKind::BatchProvider => ctx.jobs.scopes().collect(),
+        ProviderKind::ClusterBatchProvider => vec![None],
+    };
+    let mut providers = vec![];
+    for scope in own {
+        match providers_in(ctx, scope).await {
+            Ok(found) => providers.extend(found),
+            // One namespace that is gone keeps nobody from looking in the others.
+            Err(kube::Error::Api(status)) if scope.is_some() && (status.is_forbidden() || status.is_not_found()) => {
+                warn!(namespace = scope, why = status.message, "cannot list a namespace's providers");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(providers)
+}
+
+async fn providers_in<P: Provider>(ctx: &Context, scope: Option<&str>) -> kube::Result<Vec<P>> {
+    let api = P::api(ctx.client.clone(), scope);
+    let (mut providers, mut page) = (vec![], ListParams::default().limit(PAGE));
+    loop {
+        let list = api.list(&page).await?;
+        providers.extend(list.items);
+        match list.metadata.continue_.filter(|next| !next.is_empty()) {
+            Some(next) => page = page.continue_token(&next),
+            None => return Ok(providers),
+        }
+    }
+}
+
+/// Status is a hint: who cannot be searched is not asked in vain.
+fn can_be_searched<P: Provider>(provider: &P) -> bool {
+    let status = provider.status();
+    status.is_some_and(|s| {
+        conditions::is_true(&s.conditions, READY) && s.capabilities.is_some_and(|can| can.list_batches())
+    })
+}
+
+async fn look_at<P: Provider>(ctx: &Context, provider: &P, mut account: Account) -> Account {
+    if can_be_searched(provider)
+        && ctx.clock.now() >= account.not_before
+        && let Err(trouble) = look(ctx, provider, &mut account).await
+    {
+        let (namespace, name) = (provider.namespace(), provider.name_any());
+        debug!(namespace, name, why = trouble.stuck.message, "cannot look for stray batches at a provider now");
+        let asked = trouble.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+        account.not_before = ctx.clock.now() + asked.min(LONGEST_PAUSE);
+    }
+    account
+}
+
+async fn look<P: Provider>(ctx: &Context, provider: &P, account: &mut Account) -> Result<(), Trouble> {
+    if !provider.is_ours(ctx).await? {
+        return Ok(());
+    }
+    let name = full_name(P::KIND, &provider.name_any());
+    let access = match access(ctx, provider.account(), provider.secrets_in(ctx), &name, ctx.clock.now()).await {
+        Ok(access) => access,
+        // The provider's own status says so.
+        Err(missing) => return missing.stuck().map(drop),
+    };
+    let fingerprint = fingerprint(access.key.as_ref(), provider.account().base_url());
+    let calls = ctx.accounts.get(&AccountKey { provider: provider.uid().unwrap_or_default(), fingerprint });
+    let api = client(P::KIND, provider.account(), access.key, &access.transport)?.at_pace(calls.pace().clone());
+    let look = Look { ctx, provider: name, namespace: provider.namespace(), api: &api, calls: &calls };
+    let listed = look.list(account).await;
+    look.judge(account, listed.is_ok()).await;
+    listed
+}
+
+/// A look at one account.
+struct Look<'a> {
+    ctx: &'a Context,
+    /// Such as `BatchProvider 'llm'`.
+    provider: String,
+    /// Where the provider object is.
+    namespace: Option<String>,
+    api: &'a dyn BatchApi,
+    /// In whose turns it is called.
+    calls: &'a crate::account::Account,
+}
+
+impl Look<'_> {
+    /// Notes what runs. Where a list breaks off, what it showed is known, and what it did not show is not known to have ended.
+    async fn list(&self, account: &mut Account) -> Result<(), Trouble> {
+        let now = self.ctx.clock.now();
+        let running = Mutex::new(Listed::default());
+        let note = |batch: &Batch| {
+            if let Some(said) = self.said(batch) {
+                let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+                running.note(&batch.id, said, batch.created_at.saturating_mul(1_000));
+            }
+            false
+        };
+        let list = self.api.find(now / 1_000 - LOOK_BACK, &note);
+        let listed = self.calls.call("", Urgency::Usual, A_LIST, list).await;
+        let running = running.into_inner().unwrap_or_else(PoisonError::into_inner);
+        account.learn(running, listed.is_ok(), now);
+        Ok(listed.map(drop)?)
+    }
+
+    /// What a batch says of itself that runs, and that this operator could look after. A team's own provider may say anything, so
+    /// it is heard about its own namespace only.
+    fn said(&self, batch: &Batch) -> Option<Said> {
+        if batch.id.is_empty() || batch.has_ended() || batch.is_stopping() {
+            return None;
+        }
+        let is_ours = |namespace: &str| match &self.namespace {
+            Some(own) => own == namespace,
+            None => self.ctx.jobs.scopes().any(|scope| scope.is_none_or(|s| s == namespace)),
+        };
+        said_by(batch, &self.ctx.cluster).filter(|said| is_ours(&said.namespace))
+    }
+
+    /// Judges what was there for long enough and is not followed as far as the watches tell.
+    async fn judge(&self, account: &mut Account, whole: bool) {
+        let now = self.ctx.clock.now();
+        let mut over = vec![];
+        for (id, seen) in account.suspects(whole, |said, id| is_followed(self.ctx, said, id), now, &self.ctx.timing) {
+            match self.judge_one(id, seen).await {
+                Ok(true) => {}
+                Ok(false) => over.push(id.clone()),
+                Err(trouble) => debug!(batch = id, why = trouble.stuck.message, "cannot tell whose a batch is now"),
+            }
+        }
+        over.iter().for_each(|id| _ = account.batches.remove(id));
+    }
+
+    /// False: it runs no longer.
+    async fn judge_one(&self, id: &str, seen: &mut Seen) -> Result<bool, Trouble> {
+        let batch = match self.calls.call("", Urgency::Usual, A_CALL, self.api.get(id)).await {
+            Ok(batch) => batch,
+            Err(e) if e.class == Class::NotFound => return Ok(false),
+            Err(e) => return Err(e.into()),
+        };
+        // The list may be older.
+        if self.said(&batch).as_ref() != Some(&seen.said) {
+            return Ok(false);
+        }
+        if seen.told == Told::Stray {
+            return Ok(true);
+        }
+        let said = &seen.said;
+        let running = Running { id, work_id: &said.work_id, intent_id: &said.intent_id };
+        let world = self.world(said).await?;
+        let sealed = match &world {
+            Job::Read(world) => sealed(world, &running).await?,
+            Job::Gone | Job::Unread => vec![],
+        };
+        let twin = match &world {
+            Job::Read(world) => self.twin(world, &sealed, &running).await,
+            Job::Gone | Job::Unread => None,
+        };
+        let holder = match &world {
+            Job::Gone => Holder::Gone,
+            Job::Unread => Holder::Unread,
+            Job::Read(world) => Holder::Here {
+                journal: world.journal.as_ref().map(|(journal, _)| &**journal),
+                sealed: &sealed,
+                named: world.view.batches.iter().any(|b| b == id),
+                twin,
+            },
+        };
+        match (stray(running, seen.sight, holder, self.ctx.clock.now(), &self.ctx.timing), world) {
+            (Stray::Report(why), world) => {
+                self.report(id, said, why, matches!(world, Job::Gone)).await;
+                seen.told = Told::Stray;
+            }
+            (Stray::Cancel { recorded }, Job::Read(world)) => {
+                self.cancel(id, &recorded, &world, seen.told == Told::Nothing).await?;
+                seen.told = Told::Twin;
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    /// The BatchJob that a batch names, and its journal, read anew and as a job reads its own.
+    async fn world(&self, said: &Said) -> Result<Job, Trouble> {
+        let jobs: Api<BatchJob> = Api::namespaced(self.ctx.client.clone(), &said.namespace);
+        let Some(job) = jobs.get_opt(&said.name).await? else { return Ok(Job::Gone) };
+        let world = observe(self.ctx, &Session::default(), &job, false, Freshness::Now).await?;
+        let is_read = |w: &World| w.tools.is_some() && w.unread.is_none() && w.view.stuck.is_none();
+        Ok(world.filter(is_read).map_or(Job::Unread, |world| Job::Read(Box::new(world))))
+    }
+
+    /// Whether the provider, asked as the job asks it, says of the batch that is recorded for the same intent that it came of it.
+    async fn twin(&self, world: &World, sealed: &[Shard], running: &Running<'_>) -> Option<bool> {
+        let (journal, tools) = (world.journal.as_ref().map(|(journal, _)| &**journal)?, world.tools.as_ref()?);
+        let recorded = recorded_beside(journal, sealed, running)?;
+        if tools.account.name != self.provider {
+            return None;
+        }
+        let get = tools.api.get(recorded);
+        match tools.calls.call("", Urgency::Usual, A_CALL, get).await {
+            Ok(batch) => Some(said_by(&batch, &self.ctx.cluster).is_some_and(|said| {
+                said.work_id == running.work_id
+                    && said.intent_id == running.intent_id
+                    && (said.namespace, said.name)
+                        == (world.view.owner.namespace.clone(), world.view.owner.name.clone())
+            })),
+            Err(e) if e.class == Class::NotFound => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    async fn report(&self, id: &str, said: &Said, why: &str, gone: bool) {
+        let Said { namespace, name, work_id, slot, .. } = said;
+        let place = self.namespace.as_ref().map(|own| format!(" of namespace '{own}'")).unwrap_or_default();
+        let advice = match gone {
+            true => {
+                ", or apply that BatchJob again as it was, which picks it up while its journal lies at the destination"
+            }
+            false => "; its answers stay there for as long as the provider keeps them",
+        };
+        let note = format!(
+            "batch {id} runs in the account of {}{place} and no BatchJob follows it: {why}. It says that it is batch {slot} of \
+             BatchJob {namespace}/{name}, work {work_id}. It is left alone: cancel it at the provider if nobody needs it{advice}",
+            self.provider
+        );
+        warn!(batch = id, provider = self.provider, namespace, name, work_id, why, "a batch runs that nobody follows");
+        events::publish_at_home(self.ctx, namespace, name, News::warning("StrayBatch", note));
+    }
+
+    async fn cancel(&self, id: &str, recorded: &str, world: &World, tell: bool) -> Result<(), Trouble> {
+        let Some(tools) = &world.tools else { return Ok(()) };
+        tools.calls.call("", Urgency::Usual, A_CALL, tools.api.cancel(id)).await?;
+        if tell {
+            let note = format!(
+                "the provider made batch {id} beside {recorded} of one submission and showed it late; it is told to stop, and \
+                 what it did may be billed"
+            );
+            warn!(batch = id, recorded, provider = self.provider, "a second batch of one submission is told to stop");
+            events::publish(self.ctx, &world.job, News::warning("DuplicateBatches", note));
+        }
+        Ok(())
+    }
+}
+
+/// The sealed shards of a job's journal that have to do with the batch. Where they cannot be read, nobody can tell.
+async fn sealed(world: &World, running: &Running<'_>) -> Result<Vec<Shard>, Trouble> {
+    let (Some((journal, _)), Some(tools)) = (&world.journal, &world.tools) else { return Ok(vec![]) };
+    let mut found = vec![];
+    let journal = journal.as_ref();
+    if journal.work_id == running.work_id {
+        tools
+            .journals
+            .each_sealed(journal, |_, shard| {
+                found.extend(concerns(shard, running).then(|| shard.clone()));
+                Ok(())
+            })
+            .await?;
+    }
+    Ok(found)
+}
+
+/// What could be found out of a BatchJob.
+enum Job {
+    Gone,
+    Unread,
+    Read(Box<World>),
+}
+
+/// Whether a job that has not ended names the batch in status, as far as the watches tell. A job's status is its own namespace's
+/// word, and hides its own batches at most.
+fn is_followed(ctx: &Context, said: &Said, id: &str) -> bool {
+    let key = ObjectRef::<BatchJob>::new(&said.name).within(&said.namespace);
+    let jobs = ctx.jobs.watched(&key).into_iter();
+    jobs.filter(|job| !is_finished(job))
+        .flat_map(|job| job.status.iter().flat_map(|s| s.batches.clone()).collect::<Vec<_>>())
+        .any(|batch| batch.provider_id.as_deref() == Some(id))
+}

@@ -1,0 +1,225 @@
+//! A provider account: the object that names it, and its credential.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use aws_lc_rs::hmac;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Api, ResourceExt};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Known, ProviderKey};
+use crate::account::AccountKey;
+use crate::api::conditions::reasons;
+use crate::api::text::hex;
+use crate::api::{
+    BatchProvider, BatchProviderSpec, ClusterBatchProvider, IN_USE_FINALIZER, Lean, PinnedProvider, ProviderAuth,
+    ProviderKind, ProviderReference,
+};
+use crate::controller::Context;
+use crate::controller::runtime::cache::{self, Keep};
+use crate::controller::runtime::missing::{Absent, Missing, stuck};
+use crate::controller::runtime::secrets::{secret, value};
+use crate::controller::runtime::trust;
+use crate::lifecycle::ProviderView;
+use crate::provider::{ApiError, Class, OpenAi};
+use crate::transport::Transport;
+
+/// A provider account and its credential, as they were read.
+pub(crate) struct Account {
+    /// For messages, such as `BatchProvider 'llm'`.
+    pub name: String,
+    /// The object that names it.
+    pub object: ProviderKey,
+    pub spec: BatchProviderSpec,
+    pub key: Option<SecretString>,
+    transport: Transport,
+    seen: Mutex<ObjectMeta>,
+}
+
+impl Account {
+    /// For [`crate::lifecycle::decide`].
+    pub fn view(&self) -> ProviderView {
+        let seen = self.seen();
+        ProviderView {
+            name: self.name.clone(),
+            kept: is_kept(&seen),
+            going: seen.deletion_timestamp.is_some(),
+            pin: PinnedProvider {
+                uid: seen.uid.unwrap_or_default(),
+                type_: self.spec.type_,
+                base_url: self.spec.base_url().into(),
+            },
+            is_vendors_own: self.spec.is_vendors_own(),
+            unknown_submission_policy: self.spec.unknown_submission_policy,
+        }
+    }
+
+    /// What the account is known by to [`Accounts`](crate::account::Accounts).
+    pub fn key(&self, fingerprint: &str) -> AccountKey {
+        AccountKey { provider: self.seen().uid.unwrap_or_default(), fingerprint: fingerprint.into() }
+    }
+
+    /// The object's metadata when it was last looked at.
+    pub fn seen(&self) -> ObjectMeta {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what a later look at the object showed.
+    pub fn saw(&self, object: ObjectMeta) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = object;
+    }
+
+    /// See [`fingerprint`].
+    pub fn fingerprint(&self) -> String {
+        fingerprint(self.key.as_ref(), self.spec.base_url())
+    }
+}
+
+/// A mark of endpoint and credential that tells nothing about either: the key itself is the HMAC's key.
+pub(crate) fn fingerprint(key: Option<&SecretString>, base_url: &str) -> String {
+    let key = key.map(|k| k.expose_secret()).unwrap_or_default();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
+    hex(&hmac::sign(&key, base_url.as_bytes()).as_ref()[..8])
+}
+
+/// Whether our in-use finalizer is on a provider.
+pub(crate) fn is_kept(object: &ObjectMeta) -> bool {
+    object.finalizers.iter().flatten().any(|f| f == IN_USE_FINALIZER)
+}
+
+/// The account that a job of `namespace` refers to, if it may use it. Its object is as the watch `knows` it, and its Secret as
+/// it was at `since` (Unix milliseconds) or later.
+pub(crate) async fn account(
+    ctx: &Context,
+    reference: &ProviderReference,
+    namespace: &str,
+    known: Known<'_>,
+    since: i64,
+) -> Result<Account, Missing> {
+    let name = full_name(reference.kind, &reference.name);
+    let (object, spec, secrets_in) = match reference.kind {
+        ProviderKind::BatchProvider => {
+            let found = known.look::<BatchProvider>(ctx, Some(namespace), &reference.name).await?;
+            let Some(Lean(provider)) = found else {
+                return Err(Missing::Absent(Absent {
+                    reason: reasons::PROVIDER_NOT_FOUND,
+                    what: name,
+                    namespace: namespace.into(),
+                    or: ", or correct `spec.providerRef`",
+                }));
+            };
+            (provider.metadata, provider.spec, namespace)
+        }
+        ProviderKind::ClusterBatchProvider => {
+            let Lean(provider) = granted(ctx, &reference.name, namespace, known).await?;
+            (provider.metadata, provider.spec.provider, ctx.namespace.as_str())
+        }
+    };
+    let Access { key, transport, .. } = access(ctx, &spec, secrets_in, &name, since).await?;
+    let of = ProviderKey {
+        kind: reference.kind,
+        namespace: (reference.kind == ProviderKind::BatchProvider).then(|| namespace.to_string()),
+        name: reference.name.clone(),
+    };
+    Ok(Account { name, object: of, spec, key, transport, seen: Mutex::new(object) })
+}
+
+impl Account {
+    /// A client for it.
+    ///
+    /// # Errors
+    /// When the URL cannot be parsed.
+    pub fn client(&self, kind: ProviderKind) -> Result<OpenAi, ApiError> {
+        client(kind, &self.spec, self.key.clone(), &self.transport)
+    }
+}
+
+/// A client for an account. The host of a ClusterBatchProvider is the admin's own choice, and so it may be a private one.
+///
+/// # Errors
+/// When the URL cannot be parsed.
+pub(crate) fn client(
+    kind: ProviderKind,
+    spec: &BatchProviderSpec,
+    key: Option<SecretString>,
+    transport: &Transport,
+) -> Result<OpenAi, ApiError> {
+    let transport = match (kind, spec.base_url().parse()) {
+        (ProviderKind::ClusterBatchProvider, Ok(url)) => {
+            transport.trusting(&url).map_err(|e| ApiError::new(Class::Transient, e.to_string()))?
+        }
+        _ => transport.clone(),
+    };
+    OpenAi::new(transport, spec.base_url(), key, spec.is_vendors_own())
+}
+
+/// Such as `BatchProvider 'llm'`.
+pub(crate) fn full_name(kind: ProviderKind, name: &str) -> String {
+    format!("{kind:?} '{name}'")
+}
+
+/// The labels of a namespace as they were at `since` (Unix milliseconds) or later; none where it is gone.
+pub(crate) async fn labels_of(
+    ctx: &Context,
+    namespace: &str,
+    since: i64,
+) -> Result<BTreeMap<String, String>, kube::Error> {
+    let read = async {
+        let found = Api::<Namespace>::all(ctx.client.clone()).get_opt(namespace).await?;
+        let labels = found.and_then(|namespace| namespace.metadata.labels).unwrap_or_default();
+        Ok((labels, Keep::Yes))
+    };
+    ctx.labels.get(&namespace.to_string(), since, || ctx.clock.now(), read).await
+}
+
+/// An admin's account, if it is granted to the namespace. One that is not granted looks like one that is not there.
+async fn granted(
+    ctx: &Context,
+    name: &str,
+    namespace: &str,
+    known: Known<'_>,
+) -> Result<ClusterBatchProvider, Missing> {
+    // A grant that ended a moment ago is none: nothing is sent but on a look since the job was pinned.
+    let age = if matches!(known, Known::Not) { 0 } else { cache::LIFETIME };
+    let labels = labels_of(ctx, namespace, ctx.clock.now() - age).await?;
+    match known.look::<ClusterBatchProvider>(ctx, None, name).await? {
+        Some(provider) if provider.spec.grants(namespace, &labels) => Ok(provider),
+        _ => stuck(
+            reasons::PROVIDER_NOT_FOUND,
+            format!(
+                "ClusterBatchProvider '{name}' does not exist or is not granted to namespace '{namespace}'; ask the \
+                 admin of the cluster, or correct `spec.providerRef`"
+            ),
+        ),
+    }
+}
+
+/// How an account is reached.
+pub(crate) struct Access {
+    /// None where the server asks for none.
+    pub key: Option<SecretString>,
+    /// Version of the Secret that the key is from.
+    pub version: Option<String>,
+    /// Trusts the authorities that the account names.
+    pub transport: Transport,
+}
+
+/// The credential of an account and the authorities that vouch for its server, both from `namespace`, and the credential as it
+/// was at `since` (Unix milliseconds) or later.
+pub(crate) async fn access(
+    ctx: &Context,
+    spec: &BatchProviderSpec,
+    namespace: &str,
+    user: &str,
+    since: i64,
+) -> Result<Access, Missing> {
+    let transport = trust::transport(ctx, spec.tls.as_ref(), namespace, user).await?;
+    let Some(ProviderAuth { secret_key_ref: reference }) = &spec.auth else {
+        return Ok(Access { key: None, version: None, transport });
+    };
+    let secret = secret(ctx, namespace, &reference.name, user, since).await?;
+    let key = value(&secret, &reference.key, &reference.name, user)?;
+    Ok(Access { key: Some(key), version: secret.resource_version(), transport })
+}

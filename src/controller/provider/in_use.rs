@@ -1,0 +1,94 @@
+//! A provider that is being deleted stays for as long as a batch may run in its account.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use tracing::info;
+
+use super::Provider;
+use crate::api::{BatchJob, IN_USE_FINALIZER, ProviderKind, ProviderStatus};
+use crate::controller::Context;
+use crate::controller::job::finished::is_finished;
+use crate::controller::runtime::trouble::Trouble;
+use crate::controller::runtime::{finalizer, metadata};
+use crate::lifecycle::kept_by;
+
+/// Until the next look, where the watches tell of jobs that need the provider.
+const WATCHED: Duration = Duration::from_secs(5);
+/// The same where only a live list does: jobs of namespaces that this operator does not look after.
+const LISTED: Duration = Duration::from_secs(30);
+
+/// Lets the provider go if no job needs it any more; else the status that names those that do, and when to look again.
+pub(super) async fn kept_or_let_go<P: Provider>(
+    ctx: &Context,
+    provider: &P,
+    old: &ProviderStatus,
+) -> Result<Option<(ProviderStatus, Duration)>, Trouble> {
+    let (users, pause) = match watched(ctx, provider) {
+        none if none.is_empty() => (listed(ctx, provider).await?, LISTED),
+        users => (users, WATCHED),
+    };
+    if users.is_empty() {
+        if finalizer::set::<P>(&ctx.client, provider.meta(), IN_USE_FINALIZER, false).await?.is_some() {
+            info!(namespace = provider.namespace(), name = provider.name_any(), "no job needs the provider any more");
+        }
+        return Ok(None);
+    }
+    for user in users.iter().filter(|u| !u.sent) {
+        // It has no batch yet, and lets go once it sees that the provider goes.
+        ctx.jobs.poke(user.job.clone());
+    }
+    let mut names: Vec<String> = users.iter().map(|u| u.name(P::KIND)).collect();
+    names.sort();
+    let status = kept_by(old, provider.meta().generation, &names, names.len(), ctx.clock.now());
+    Ok(Some((status, pause)))
+}
+
+/// A job that needs the provider.
+struct User {
+    job: ObjectRef<BatchJob>,
+    /// Whether status says that a batch was submitted.
+    sent: bool,
+}
+
+impl User {
+    fn name(&self, of: ProviderKind) -> String {
+        match (&self.job.namespace, of) {
+            (Some(namespace), ProviderKind::ClusterBatchProvider) => format!("{namespace}/{}", self.job.name),
+            _ => self.job.name.clone(),
+        }
+    }
+}
+
+/// The jobs that need the provider, as far as the watches tell: none is no proof.
+fn watched<P: Provider>(ctx: &Context, provider: &P) -> Vec<User> {
+    let namespace = provider.namespace();
+    ctx.jobs.watched_in(namespace.as_deref()).filter_map(|job| user(&job, provider)).collect()
+}
+
+/// The jobs that need the provider, in every namespace that may refer to it, whether this operator looks after it or not.
+async fn listed<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, Trouble> {
+    // The same that `user` asks of an object: a job that ended has an outcome, and one whose end cost nothing no pin.
+    let fields = format!(
+        "spec.providerRef.name={},spec.providerRef.kind={:?},status.provider.uid!=,status.outcome=",
+        provider.name_any(),
+        P::KIND
+    );
+    let jobs = metadata::list::<BatchJob>(&ctx.client, provider.namespace().as_deref(), &fields).await?;
+    let user = |job: ObjectMeta| {
+        let found = ObjectRef::new(&job.name.unwrap_or_default());
+        // Whether it has a batch, its metadata does not say; a look that finds nothing to do is cheap.
+        User { job: found.within(&job.namespace.unwrap_or_default()), sent: false }
+    };
+    Ok(jobs.into_iter().map(user).collect())
+}
+
+/// A job is pinned before its first intent, and no longer needs the provider when it is finished.
+fn user<P: Provider>(job: &BatchJob, provider: &P) -> Option<User> {
+    let (reference, status) = (&job.spec.provider_ref, job.status.as_ref()?);
+    let named = reference.kind == P::KIND && reference.name == provider.name_any();
+    let needed = named && status.provider.is_some() && !is_finished(job);
+    needed.then(|| User { job: ObjectRef::from_obj(job), sent: status.submission_time.is_some() })
+}

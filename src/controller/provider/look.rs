@@ -1,0 +1,120 @@
+//! A look at an account: is it there, does it take the credential, and what can it do?
+
+use std::time::Duration;
+
+use kube::ResourceExt;
+
+use super::Provider;
+use super::account::{Access, access, client, fingerprint, full_name};
+use crate::account::{Account, AccountKey};
+use crate::api::conditions::reasons;
+use crate::api::{Endpoint, ProviderStatus};
+use crate::controller::Context;
+use crate::controller::runtime::names;
+use crate::controller::runtime::trouble::Trouble;
+use crate::fair::{Claim, Urgency};
+use crate::lifecycle::{Answer, Looked, Stuck, is_to_be_probed, looked_at};
+use crate::provider::{self, ApiError, BatchApi, Class, Probe, Trial};
+
+/// Longest that a trial of an account may take, which uploads a file.
+const A_TRIAL: Duration = Duration::from_secs(300);
+/// The same of a look whether it still answers.
+const A_LOOK: Duration = Duration::from_secs(90);
+
+/// The status that a look at the account gives. An account that was tried out is only asked whether it still answers.
+pub(super) async fn look<P: Provider>(
+    ctx: &Context,
+    provider: &P,
+    old: &ProviderStatus,
+) -> Result<ProviderStatus, Trouble> {
+    let generation = provider.meta().generation;
+    let name = full_name(P::KIND, &provider.name_any());
+    // A look is seldom, and a person who asks for one may have replaced the Secret a moment ago.
+    let since = ctx.clock.now();
+    let (secret_version, answer) = match access(ctx, provider.account(), provider.secrets_in(ctx), &name, since).await {
+        Ok(Access { key, version, transport }) => {
+            let probe = is_to_be_probed(old, generation, version.as_deref());
+            ctx.metrics.provider_look(if probe { "probe" } else { "read" });
+            let account = provider.account();
+            let uid = provider.uid().unwrap_or_default();
+            let fingerprint = fingerprint(key.as_ref(), account.base_url());
+            let calls = ctx.accounts.get(&AccountKey { provider: uid, fingerprint });
+            let answer = match client(P::KIND, account, key, &transport) {
+                Ok(api) => ask(ctx, provider, (&calls, &api.at_pace(calls.pace().clone())), probe).await,
+                Err(e) => failed(provider, e),
+            };
+            (version, answer)
+        }
+        Err(missing) => (None, Answer::Failed(missing.stuck()?)),
+    };
+    let looked = Looked { generation, secret_version, answer };
+    Ok(looked_at(old, looked, provider.account().unknown_submission_policy, ctx.clock.now()))
+}
+
+/// Asks the account, in its turn there: among the looks of all providers, of which those of one namespace take few places, and
+/// among the calls of the account itself.
+async fn ask<P: Provider>(ctx: &Context, provider: &P, (calls, api): (&Account, &dyn BatchApi), probe: bool) -> Answer {
+    if calls.pace().pause().is_some_and(|left| left > A_LOOK) {
+        return Answer::Busy("it asked for a pause of all calls of its account".into());
+    }
+    let namespace = provider.namespace().unwrap_or_default();
+    let _share = ctx.looks.take(Claim { namespace, size: 1, ..Claim::default() }).await;
+    let deadline = if probe { A_TRIAL } else { A_LOOK };
+    let asked = async { Ok::<_, ApiError>(answer(ctx, provider, api, probe).await) };
+    // Jobs of no namespace are named so: the look has a turn of its own.
+    let asked = calls.call("", Urgency::Usual, deadline, asked).await;
+    asked.unwrap_or_else(|error| failed(provider, error))
+}
+
+async fn answer<P: Provider>(ctx: &Context, provider: &P, api: &dyn BatchApi, probe: bool) -> Answer {
+    let answer = match probe {
+        true => {
+            let trial = Trial {
+                file_name: &names::probe(&ctx.cluster),
+                endpoint: Endpoint::ChatCompletions,
+                models: &provider.account().allowed_models,
+                timeout: ctx.timing.post_timeout(),
+            };
+            provider::probe(api, &trial).await.map(probed)
+        }
+        false => provider::look(api).await.map(|()| Answer::Still),
+    };
+    answer.unwrap_or_else(|error| failed(provider, error))
+}
+
+fn probed(probe: Probe) -> Answer {
+    match probe.untried {
+        None => Answer::Probed(probe.can),
+        Some(error) => Answer::Untried { can: probe.can, may_pass: !error.is_for_good(), why: error.message },
+    }
+}
+
+/// What an answer that is none means, and what to do about it.
+fn failed<P: Provider>(provider: &P, error: ApiError) -> Answer {
+    let account = provider.account();
+    let (url, said) = (account.base_url(), error.message);
+    let (reason, message) = match error.class {
+        Class::Capacity | Class::TokenLimit => return Answer::Busy(said),
+        Class::Auth => {
+            let secret = account.auth.as_ref().map(|a| &a.secret_key_ref);
+            let advice = match secret {
+                Some(reference) => format!("put another key into '{}' of Secret '{}'", reference.key, reference.name),
+                None => "name the Secret that holds the key in `spec.auth`".into(),
+            };
+            (reasons::CREDENTIALS_REJECTED, format!("{url} refuses the credential: {said}; {advice}"))
+        }
+        Class::NotSent => {
+            let advice = "check `spec.baseURL`, and that the operator's NetworkPolicy lets it out";
+            (reasons::PROVIDER_UNREACHABLE, format!("{url}: {said}; {advice}"))
+        }
+        Class::Redirected => (reasons::PROVIDER_REDIRECTS, format!("{url}: {said}")),
+        Class::NotAllowed => (reasons::HOST_NOT_ALLOWED, format!("{url}: {said}")),
+        Class::NotFound | Class::FileNotFound | Class::Unsupported => {
+            let advice = "`spec.baseURL` is the root of the API, such as https://gateway.example/v1";
+            (reasons::NO_BATCH_API, format!("there is no batch API at {url}: {said}; {advice}"))
+        }
+        Class::InvalidInput => (reasons::PROVIDER_REJECTED, format!("{url} takes no files for batches: {said}")),
+        Class::Transient => (reasons::PROVIDER_UNAVAILABLE, format!("{url}: {said}; it is asked again")),
+    };
+    Answer::Failed(Stuck { reason, message })
+}

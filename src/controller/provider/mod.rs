@@ -1,0 +1,124 @@
+//! Provider objects: what their accounts can do is found out and said in status, and they stay while jobs need them.
+
+pub(super) mod account;
+mod in_use;
+mod known;
+mod look;
+mod reports;
+mod watch;
+
+use kube::core::object::HasStatus;
+use kube::runtime::reflector::Store;
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub(crate) use known::Known;
+pub(crate) use reports::{ProviderKey, Reports, Saw};
+pub(crate) use watch::watches;
+
+use crate::api::{BatchProvider, BatchProviderSpec, ClusterBatchProvider, ProviderKind, ProviderStatus};
+use crate::controller::Context;
+use crate::controller::runtime::trouble::Trouble;
+
+/// Provider objects as the watches know them.
+#[derive(Default)]
+pub(crate) struct Watched {
+    /// BatchProviders, by watch.
+    pub own: Vec<Store<BatchProvider>>,
+    /// ClusterBatchProviders.
+    pub admins: Vec<Store<ClusterBatchProvider>>,
+}
+
+/// Either kind of provider.
+pub(crate) trait Provider:
+    Resource<DynamicType = ()>
+    + HasStatus<Status = ProviderStatus>
+    + Clone
+    + std::fmt::Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    /// As jobs refer to it.
+    const KIND: ProviderKind;
+
+    /// The account that it names.
+    fn account(&self) -> &BatchProviderSpec;
+
+    /// The API for it; `namespace` None: all namespaces.
+    fn api(client: Client, namespace: Option<&str>) -> Api<Self>;
+
+    /// What the watches know of objects of this kind.
+    fn watched(ctx: &Context) -> &[Store<Self>];
+
+    /// Where its Secret is.
+    fn secrets_in<'a>(&'a self, ctx: &'a Context) -> &'a str;
+
+    /// Whether any job that this operator looks after may use it.
+    fn is_ours(&self, ctx: &Context) -> impl Future<Output = Result<bool, Trouble>> + Send;
+}
+
+impl Provider for BatchProvider {
+    const KIND: ProviderKind = ProviderKind::BatchProvider;
+
+    fn account(&self) -> &BatchProviderSpec {
+        &self.spec
+    }
+
+    fn api(client: Client, namespace: Option<&str>) -> Api<Self> {
+        match namespace {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        }
+    }
+
+    fn watched(ctx: &Context) -> &[Store<Self>] {
+        &ctx.providers.own
+    }
+
+    fn secrets_in<'a>(&'a self, _: &'a Context) -> &'a str {
+        self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    async fn is_ours(&self, _: &Context) -> Result<bool, Trouble> {
+        Ok(true)
+    }
+}
+
+impl Provider for ClusterBatchProvider {
+    const KIND: ProviderKind = ProviderKind::ClusterBatchProvider;
+
+    fn account(&self) -> &BatchProviderSpec {
+        &self.spec.provider
+    }
+
+    fn api(client: Client, _: Option<&str>) -> Api<Self> {
+        Api::all(client)
+    }
+
+    fn watched(ctx: &Context) -> &[Store<Self>] {
+        &ctx.providers.admins
+    }
+
+    fn secrets_in<'a>(&'a self, ctx: &'a Context) -> &'a str {
+        &ctx.namespace
+    }
+
+    /// An operator that is limited to some namespaces leaves accounts alone that none of them may use.
+    async fn is_ours(&self, ctx: &Context) -> Result<bool, Trouble> {
+        let since = ctx.clock.now() - crate::controller::runtime::cache::LIFETIME;
+        for scope in ctx.jobs.scopes() {
+            let Some(namespace) = scope else { return Ok(true) };
+            if self
+                .spec
+                .grants(namespace, &crate::controller::provider::account::labels_of(ctx, namespace, since).await?)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

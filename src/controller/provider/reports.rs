@@ -1,0 +1,111 @@
+//! What jobs see of provider accounts: one that fails, or is back, is looked at soon, so that its object says so.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use kube::Resource;
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::mpsc;
+
+use super::Provider;
+use crate::api::ProviderKind;
+
+/// Milliseconds between two looks at an account that jobs ask for.
+const ASKED_AGAIN: i64 = 15_000;
+/// Accounts of which it is remembered when they were asked for.
+const REMEMBERED: usize = 1_000;
+
+/// A provider object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ProviderKey {
+    pub kind: ProviderKind,
+    /// None for a ClusterBatchProvider.
+    pub namespace: Option<String>,
+    pub name: String,
+}
+
+impl ProviderKey {
+    pub fn of<P: Provider>(provider: &P) -> ProviderKey {
+        let meta = provider.meta();
+        let (namespace, name) = (meta.namespace.clone(), meta.name.clone().unwrap_or_default());
+        ProviderKey { kind: P::KIND, namespace, name }
+    }
+
+    pub fn object<P: Provider + Resource<DynamicType = ()>>(self) -> ObjectRef<P> {
+        let object = ObjectRef::new(&self.name);
+        match &self.namespace {
+            Some(namespace) => object.within(namespace),
+            None => object,
+        }
+    }
+}
+
+/// What a job saw of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Saw {
+    /// A call failed.
+    Failure,
+    /// A call that had failed went well.
+    Recovery,
+}
+
+/// Where looks at provider objects are asked for.
+#[derive(Default)]
+pub(crate) struct Reports {
+    /// By kind and by the namespace that a watch is of; None: all.
+    watches: Vec<(ProviderKind, Option<String>, mpsc::UnboundedSender<ProviderKey>)>,
+    /// When a look was last asked for, by what a job saw.
+    asked: Mutex<HashMap<(ProviderKey, Saw), i64>>,
+}
+
+impl Reports {
+    /// The way to a watch of this kind.
+    pub fn add(&mut self, kind: ProviderKind, scope: Option<String>) -> mpsc::UnboundedReceiver<ProviderKey> {
+        let (send, receive) = mpsc::unbounded_channel();
+        self.watches.push((kind, scope, send));
+        receive
+    }
+
+    /// Has this account looked at soon, for what a job `saw` of it at `now` (Unix milliseconds).
+    pub fn ask(&self, key: &ProviderKey, saw: Saw, now: i64) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.get(&(key.clone(), saw)).is_some_and(|last| now < last + ASKED_AGAIN) {
+            return;
+        }
+        if asked.len() >= REMEMBERED {
+            asked.clear();
+        }
+        asked.insert((key.clone(), saw), now);
+        let of = |scope: &Option<String>| scope.is_none() || *scope == key.namespace;
+        for (_, _, watch) in self.watches.iter().filter(|(kind, scope, _)| *kind == key.kind && of(scope)) {
+            // A closed channel means that we are stopping.
+            let _ = watch.send(key.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> ProviderKey {
+        ProviderKey { kind: ProviderKind::BatchProvider, namespace: Some("shop".into()), name: name.into() }
+    }
+
+    #[test]
+    fn an_account_that_jobs_see_fail_is_looked_at_soon_and_not_for_each_of_them() {
+        let mut reports = Reports::default();
+        let mut shop = reports.add(ProviderKind::BatchProvider, Some("shop".into()));
+        let mut other = reports.add(ProviderKind::BatchProvider, Some("other".into()));
+        let mut admins = reports.add(ProviderKind::ClusterBatchProvider, None);
+        (0..100).for_each(|now| reports.ask(&key("llm"), Saw::Failure, now));
+        reports.ask(&key("gateway"), Saw::Failure, 100);
+        let asked: Vec<ProviderKey> = std::iter::from_fn(|| shop.try_recv().ok()).collect();
+        assert_eq!(asked, [key("llm"), key("gateway")]);
+        assert!(other.try_recv().is_err() && admins.try_recv().is_err());
+        reports.ask(&key("llm"), Saw::Recovery, 200);
+        assert_eq!(shop.try_recv(), Ok(key("llm")), "it may be back");
+        reports.ask(&key("llm"), Saw::Failure, ASKED_AGAIN);
+        assert_eq!(shop.try_recv(), Ok(key("llm")));
+    }
+}

@@ -1,0 +1,188 @@
+//! One provider object, from an event or a timer to the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::join_all;
+use kube::api::PostParams;
+use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::account::is_kept;
+use super::reports::Reports;
+use super::{Provider, ProviderKey, Watched, in_use, look};
+use crate::api::conditions::{self, READY};
+use crate::api::{BatchProvider, ClusterBatchProvider, FIELD_MANAGER, ProviderStatus};
+use crate::controller::runtime::events::{self, News};
+use crate::controller::runtime::pauses::{AtOnce, Pauses};
+use crate::controller::runtime::trouble::Trouble;
+use crate::controller::{Context, log_stream_error};
+
+/// The pause after a look that the API server was in the way of.
+const AGAIN: Duration = Duration::from_secs(30);
+/// The pause after a look that somebody's change made worthless.
+const CHANGED: Duration = Duration::from_secs(1);
+/// Until an account that no job of this operator may use is looked at again.
+const NOT_OURS: Duration = Duration::from_secs(600);
+
+/// The watches of provider objects, set up and not run yet.
+pub(crate) struct Watches {
+    own: Vec<Watch<BatchProvider>>,
+    admins: Watch<ClusterBatchProvider>,
+}
+
+/// The watch of one kind, in one namespace or in all.
+struct Watch<P: Provider> {
+    scope: Option<String>,
+    asked: mpsc::UnboundedReceiver<ProviderKey>,
+    known: Store<P>,
+    writer: Writer<P>,
+}
+
+/// Sets up the watches of `scopes` (None: all namespaces), with what they know, and with where looks are asked for.
+pub(crate) fn watches(scopes: Vec<Option<String>>) -> (Watches, Watched, Reports) {
+    let mut reports = Reports::default();
+    let own: Vec<_> = scopes.into_iter().map(|scope| Watch::set_up(scope, &mut reports)).collect();
+    let admins = Watch::set_up(None, &mut reports);
+    let known =
+        Watched { own: own.iter().map(|watch| watch.known.clone()).collect(), admins: vec![admins.known.clone()] };
+    (Watches { own, admins }, known, reports)
+}
+
+impl Watches {
+    /// Looks after provider objects until told to stop; `client` is for watches.
+    pub async fn run(self, client: &Client, ctx: &Arc<Context>) {
+        let own = self.own.into_iter().map(|one| watch(one, client, ctx));
+        tokio::join!(join_all(own.collect::<Vec<_>>()), watch(self.admins, client, ctx));
+    }
+}
+
+impl<P: Provider> Watch<P> {
+    fn set_up(scope: Option<String>, reports: &mut Reports) -> Watch<P> {
+        let asked = reports.add(P::KIND, scope.clone());
+        let (known, writer) = reflector::store();
+        Watch { scope, asked, known, writer }
+    }
+}
+
+/// Looks after the providers of a watch until told to stop, and at those that are asked for.
+async fn watch<P: Provider>(watch: Watch<P>, client: &Client, ctx: &Arc<Context>) {
+    let Watch { scope, asked, known, writer } = watch;
+    // A deletion that is asked for makes another generation, and a finalizer of ours is no reason to ask the account.
+    let changed = predicates::generation.combine(predicates::annotations);
+    let stream = watcher(P::api(client.clone(), scope.as_deref()), watcher::Config::default().page_size(100))
+        .backoff(Pauses::new(ctx.clock.clone()))
+        .modify(lean)
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(changed, Default::default());
+    let asked = futures::stream::unfold(asked, |mut a| async { a.recv().await.map(|key| (key.object::<P>(), a)) });
+    Controller::for_stream(stream, known)
+        // A look takes its turn, so that whoever waits for a server holds nobody else up.
+        .with_config(controller::Config::default().concurrency(0))
+        .trigger_backoff(AtOnce)
+        .reconcile_on(asked)
+        .graceful_shutdown_on(ctx.stop.clone().cancelled_owned())
+        .run(reconcile::<P>, |_, _, _| Action::requeue(AGAIN), ctx.clone())
+        .for_each(|outcome| async move {
+            if let Err(error) = outcome {
+                log_stream_error("providers", &error);
+            }
+        })
+        .await;
+}
+
+/// Jobs find their provider in the store.
+fn lean<P: Provider>(provider: &mut P) {
+    provider.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+}
+
+async fn reconcile<P: Provider>(key: Arc<P>, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
+    let visited = tokio::select! {
+        visited = visit(&ctx, &*key) => visited,
+        () = ctx.stop.cancelled() => return Ok(Action::await_change()),
+    };
+    Ok(visited.unwrap_or_else(|trouble| {
+        let (namespace, name) = (key.namespace(), key.name_any());
+        warn!(namespace, name, why = trouble.stuck.message, "a provider could not be looked after; it is tried again");
+        Action::requeue(AGAIN)
+    }))
+}
+
+async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, Trouble> {
+    let api = P::api(ctx.client.clone(), key.namespace().as_deref());
+    let Some(provider) = api.get_opt(&key.name_any()).await? else { return Ok(Action::await_change()) };
+    let old = provider.status().cloned().unwrap_or_default();
+    if provider.meta().deletion_timestamp.is_some() {
+        if !is_kept(provider.meta()) {
+            return Ok(Action::await_change());
+        }
+        let Some((status, pause)) = in_use::kept_or_let_go(ctx, &provider, &old).await? else {
+            return Ok(Action::requeue(CHANGED));
+        };
+        write(ctx, &api, &provider, &old, status).await?;
+        return Ok(Action::requeue(pause));
+    }
+    if !provider.is_ours(ctx).await? {
+        return Ok(Action::requeue(NOT_OURS));
+    }
+    let status = look::look(ctx, &provider, &old).await?;
+    let pause = crate::lifecycle::next_look(&status, ctx.clock.jitter());
+    let is_back = !conditions::is_true(&old.conditions, READY) && conditions::is_true(&status.conditions, READY);
+    let pause = match write(ctx, &api, &provider, &old, status).await? {
+        true if is_back => {
+            // What failed there meanwhile does not wait for its next try.
+            ctx.jobs.try_again(&ProviderKey::of(&provider));
+            Duration::from_millis(pause.unsigned_abs())
+        }
+        true => Duration::from_millis(pause.unsigned_abs()),
+        false => CHANGED,
+    };
+    Ok(Action::requeue(pause))
+}
+
+/// Writes the status over the object that was judged, if it says something new. False: it changed in the meantime.
+async fn write<P: Provider>(
+    ctx: &Context,
+    api: &Api<P>,
+    judged: &P,
+    old: &ProviderStatus,
+    status: ProviderStatus,
+) -> Result<bool, Trouble> {
+    if *old == status {
+        return Ok(true);
+    }
+    let mut provider = judged.clone();
+    let news = news(old, &status);
+    *provider.status_mut() = Some(status);
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
+    match api.replace_status(&judged.name_any(), &params, &provider).await {
+        Ok(_) => {
+            if let Some(news) = news {
+                events::publish_on(ctx, judged.object_ref(&()), news);
+            }
+            Ok(true)
+        }
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// What there is to tell of a provider that turned.
+fn news(old: &ProviderStatus, new: &ProviderStatus) -> Option<News> {
+    let ready = |status: &ProviderStatus| status.conditions.iter().find(|c| c.type_ == READY).cloned();
+    let (before, now) = (ready(old), ready(new)?);
+    if before.is_some_and(|b| (b.status, b.reason) == (now.status.clone(), now.reason.clone())) {
+        return None;
+    }
+    match conditions::is_true(&new.conditions, READY) {
+        true => Some(News::normal("Ready", now.message)),
+        false => Some(News::warning("NotReady", format!("{}: {}", now.reason, now.message))),
+    }
+}

@@ -1,0 +1,55 @@
+//! Events: what a person sees in `kubectl describe`.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
+
+use super::leader;
+use crate::api::BatchJob;
+use crate::controller::Context;
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct News {
+    pub warning: bool,
+    pub reason: &'static str,
+    pub note: String,
+}
+
+impl News {
+    pub fn normal(reason: &'static str, note: impl Into<String>) -> Self {
+        News { warning: false, reason, note: note.into() }
+    }
+
+    pub fn warning(reason: &'static str, note: impl Into<String>) -> Self {
+        News { warning: true, reason, note: note.into() }
+    }
+}
+
+/// Has an event published about a BatchJob, soon and beside the loop.
+pub(crate) fn publish(ctx: &Context, job: &BatchJob, news: News) {
+    publish_on(ctx, job.object_ref(&()), news);
+}
+
+/// The same about any object.
+pub(crate) fn publish_on(ctx: &Context, object: ObjectReference, news: News) {
+    ctx.events.tell(object, None, news);
+}
+
+/// Has an event published in the operator's own namespace, about a BatchJob that may be gone, and its namespace with it.
+pub(crate) fn publish_at_home(ctx: &Context, namespace: &str, name: &str, news: News) {
+    let lease = ObjectReference {
+        api_version: Some("coordination.k8s.io/v1".into()),
+        kind: Some("Lease".into()),
+        name: Some(leader::NAME.into()),
+        namespace: Some(ctx.namespace.clone()),
+        ..Default::default()
+    };
+    let about = ObjectReference {
+        api_version: Some(BatchJob::api_version(&()).into()),
+        kind: Some(BatchJob::kind(&()).into()),
+        name: Some(name.into()),
+        namespace: Some(namespace.into()),
+        ..Default::default()
+    };
+    ctx.events.tell(lease, Some(about), news);
+}

@@ -1,0 +1,176 @@
+//! One replica works at a time. The lease saves work; no promise depends on it.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::PostParams;
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::api::FIELD_MANAGER;
+
+/// Name of the Lease.
+pub(crate) const NAME: &str = "batchjob-operator";
+/// How long a lease that nobody renews lasts, by the clock of who waits for its end: clocks need not agree.
+const DURATION: Duration = Duration::from_secs(12);
+/// Between two looks at the lease, each of which renews one's own.
+const PAUSE: Duration = Duration::from_millis(1_500);
+/// For one look.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// This replica's part in the election.
+pub struct Leadership {
+    leads: watch::Receiver<bool>,
+    stop: CancellationToken,
+    candidate: JoinHandle<()>,
+}
+
+/// Takes part in the election for the Lease `batchjob-operator` in `namespace`. A leader leads until it sees that another
+/// one does: while the API server is away, nobody takes over, and nobody could do anything.
+///
+/// # Errors
+/// When the Lease can neither be read nor written.
+pub async fn lead(client: Client, namespace: &str, identity: &str) -> kube::Result<Leadership> {
+    let mut candidate =
+        Candidate { leases: Api::namespaced(client, namespace), identity: identity.into(), unchanged: None };
+    let (sender, leads) = watch::channel(candidate.look().await?);
+    let stop = CancellationToken::new();
+    let candidate = tokio::spawn(candidate.stand(sender, stop.clone()));
+    Ok(Leadership { leads, stop, candidate })
+}
+
+impl Leadership {
+    /// Returns true once this replica leads, false if the election ended without.
+    pub async fn won(&mut self) -> bool {
+        self.leads.wait_for(|leads| *leads).await.is_ok()
+    }
+
+    /// Returns once this replica no longer leads, as far as it knows.
+    pub async fn lost(&mut self) {
+        // An error means that nobody renews the lease any more.
+        let _ = self.leads.wait_for(|leads| !*leads).await;
+    }
+
+    /// Gives the lease back, so that another replica need not wait for its end.
+    pub async fn release(self) {
+        self.stop.cancel();
+        let _ = self.candidate.await;
+    }
+}
+
+struct Candidate {
+    leases: Api<Lease>,
+    identity: String,
+    /// Another one's lease, and since when it was seen again and again without a change.
+    unchanged: Option<(Option<String>, Instant)>,
+}
+
+impl Candidate {
+    async fn stand(mut self, leads: watch::Sender<bool>, stop: CancellationToken) {
+        let mut away = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = leads.closed() => break,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+            let looked = tokio::select! {
+                () = stop.cancelled() => break,
+                looked = tokio::time::timeout(TIMEOUT, self.look()) => looked,
+            };
+            let why = match looked {
+                Ok(Ok(now)) => {
+                    leads.send_if_modified(|leads| std::mem::replace(leads, now) != now);
+                    away = false;
+                    continue;
+                }
+                Ok(Err(error)) => crate::transport::chain(&error),
+                Err(late) => late.to_string(),
+            };
+            // What was not seen may have changed.
+            self.unchanged = None;
+            if !std::mem::replace(&mut away, true) {
+                warn!(why, "the lease can neither be read nor written now");
+            }
+        }
+        if *leads.borrow()
+            && let Err(error) = self.give_back().await
+        {
+            warn!(%error, "the lease is not given back; another replica waits for its end");
+        }
+    }
+
+    /// Looks at the lease, and takes or renews it where that is this replica's right. Whether it leads.
+    async fn look(&mut self) -> kube::Result<bool> {
+        let Some(lease) = self.leases.get_opt(NAME).await? else {
+            return won(self.leases.create(&params(), &self.taken(named())).await);
+        };
+        let holder = lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref()).filter(|h| !h.is_empty());
+        let ours = holder == Some(&self.identity);
+        if holder.is_some() && !ours && !self.is_over(&lease) {
+            return Ok(false);
+        }
+        let written = won(self.leases.replace(NAME, &params(), &self.taken(lease)).await)?;
+        Ok(written || ours)
+    }
+
+    fn is_over(&mut self, lease: &Lease) -> bool {
+        let version = lease.resource_version();
+        match &self.unchanged {
+            Some((seen, since)) if *seen == version => since.elapsed() >= DURATION,
+            _ => {
+                self.unchanged = Some((version, Instant::now()));
+                false
+            }
+        }
+    }
+
+    fn taken(&self, mut lease: Lease) -> Lease {
+        let now = MicroTime(jiff::Timestamp::now());
+        let spec = lease.spec.get_or_insert_default();
+        if spec.holder_identity.as_ref() != Some(&self.identity) {
+            spec.holder_identity = Some(self.identity.clone());
+            spec.acquire_time = Some(now.clone());
+            spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
+        }
+        spec.renew_time = Some(now);
+        spec.lease_duration_seconds = i32::try_from(DURATION.as_secs()).ok();
+        lease.metadata.managed_fields = None;
+        lease
+    }
+
+    async fn give_back(&self) -> kube::Result<()> {
+        let mut lease = self.leases.get(NAME).await?;
+        let transitions = match &lease.spec {
+            Some(spec) if spec.holder_identity.as_ref() == Some(&self.identity) => spec.lease_transitions,
+            _ => return Ok(()),
+        };
+        lease.spec = Some(LeaseSpec { lease_transitions: transitions, ..Default::default() });
+        lease.metadata.managed_fields = None;
+        won(self.leases.replace(NAME, &params(), &lease).await).map(drop)
+    }
+}
+
+fn named() -> Lease {
+    let mut lease = Lease::default();
+    lease.metadata.name = Some(NAME.into());
+    lease
+}
+
+fn params() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() }
+}
+
+/// Whether a write was the first: of two at a time, one wins.
+fn won(written: kube::Result<Lease>) -> kube::Result<bool> {
+    match written {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(e) => Err(e),
+    }
+}

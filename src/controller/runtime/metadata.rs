@@ -1,0 +1,101 @@
+//! Calls that are answered with an object's metadata alone: what a BatchJob carries may be a megabyte, and is not needed to know
+//! that nothing changed or that a write took effect. Managed fields are as deep as that content, and are not read.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{GetParams, ListParams, Patch, PatchParams};
+use kube::core::{ObjectList, PartialObjectMeta, Request};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::api::{FIELD_MANAGER, Lean};
+
+type Answer<K> = Lean<PartialObjectMeta<K>>;
+
+fn requests<K: Resource<DynamicType = ()>>(namespace: Option<&str>) -> Request {
+    Request::new(K::url_path(&(), namespace))
+}
+
+/// The metadata of an object; None where it is gone.
+pub(crate) async fn get<K>(
+    client: &Client,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Option<ObjectMeta>, kube::Error>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned,
+{
+    let request =
+        requests::<K>(namespace).get_metadata(name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
+    match client.request::<Answer<K>>(request).await {
+        Ok(Lean(found)) => Ok(Some(found.metadata)),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The metadata of an object after a merge patch, of its status where `subresource` says so.
+pub(crate) async fn patch<K>(
+    client: &Client,
+    namespace: Option<&str>,
+    name: &str,
+    subresource: Option<&'static str>,
+    patch: &Value,
+) -> Result<ObjectMeta, kube::Error>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned,
+{
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
+    let path = subresource.map_or(name.to_string(), |subresource| format!("{name}/{subresource}"));
+    let request = requests::<K>(namespace).patch_metadata(&path, &params, &Patch::Merge(patch));
+    let Lean(patched) = client.request::<Answer<K>>(request.map_err(kube::Error::BuildRequest)?).await?;
+    Ok(patched.metadata)
+}
+
+/// The metadata of the objects that field selectors choose, in one namespace or in all.
+pub(crate) async fn list<K>(
+    client: &Client,
+    namespace: Option<&str>,
+    fields: &str,
+) -> Result<Vec<ObjectMeta>, kube::Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned,
+{
+    let (mut all, mut page) = (vec![], ListParams::default().fields(fields).limit(500));
+    loop {
+        let request = requests::<K>(namespace).list_metadata(&page).map_err(kube::Error::BuildRequest)?;
+        let list: ObjectList<Answer<K>> = client.request(request).await?;
+        all.extend(list.items.into_iter().map(|Lean(object)| object.metadata));
+        match list.metadata.continue_.filter(|next| !next.is_empty()) {
+            Some(next) => page = page.continue_token(&next),
+            None => return Ok(all),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::BatchJob;
+
+    /// An API server that has the jobs `a` and `b` for whoever asks for the metadata of those of the provider `p`, one on a page.
+    async fn server(request: http::Request<Body>) -> Result<http::Response<Body>, std::convert::Infallible> {
+        let (accepted, query) = (request.headers()["accept"].to_str().unwrap(), request.uri().query().unwrap());
+        let is_lean = accepted.contains("as=PartialObjectMetadataList") && query.contains("fieldSelector=of%3Dp&");
+        let (name, next) = if query.contains("continue=second") { ("b", None) } else { ("a", Some("second")) };
+        let item = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": name}});
+        let list = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList",
+            "metadata": {"continue": next}, "items": if is_lean { json!([item]) } else { json!([]) }});
+        Ok(http::Response::new(Body::from(list.to_string().into_bytes())))
+    }
+
+    #[tokio::test]
+    async fn a_list_holds_the_metadata_of_all_pages_and_of_those_objects_alone_that_were_asked_for() {
+        let client = Client::new(tower::service_fn(server), "default");
+        let found = list::<BatchJob>(&client, None, "of=p").await.unwrap();
+        assert_eq!(found.iter().map(|of| of.name.as_deref().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+}

@@ -1,0 +1,20 @@
+//! What the rooms of all kinds work with: the cluster, its small objects, events, the lease, errors.
+
+pub(super) mod cache;
+mod cluster;
+pub(super) mod event_queue;
+pub(super) mod events;
+mod fair_calls;
+pub(super) mod finalizer;
+pub(super) mod leader;
+pub(super) mod metadata;
+pub(super) mod missing;
+pub(super) mod names;
+pub(super) mod options;
+pub(super) mod outside;
+pub(super) mod pauses;
+pub(super) mod preflight;
+pub(super) mod secrets;
+pub(super) mod trouble;
+pub(super) mod trust;
+pub(super) mod version;

@@ -1,0 +1,149 @@
+//! What the provider is told of whose a file or a batch is.
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::api::text::hex;
+use crate::lifecycle::{Journal, Owner, Slot};
+use crate::provider::Batch;
+
+/// The intent that a batch came of.
+pub(crate) const INTENT: &str = "bj-intent";
+/// The work that a batch is part of.
+pub(crate) const WORK: &str = "bj-work";
+
+/// The cluster that the batch's work was begun in.
+const CLUSTER: &str = "bj-cluster";
+/// Namespace and name of the BatchJob.
+const JOB: &str = "bj-job";
+/// The shard and the attempt to send it.
+const SHARD: &str = "bj-shard";
+
+/// What a batch of this work says of itself.
+fn identity(cluster: &str, owner: &Owner, work_id: &str) -> Vec<(&'static str, String)> {
+    vec![(CLUSTER, cluster.into()), (JOB, format!("{}/{}", owner.namespace, owner.name)), (WORK, work_id.into())]
+}
+
+/// Whether a batch says that it is this work's, as `cluster` began it.
+pub(crate) fn is_said_by(batch: &Batch, cluster: &str, owner: &Owner, work_id: &str) -> bool {
+    identity(cluster, owner, work_id).into_iter().all(|(key, value)| batch.said(key) == Some(&value))
+}
+
+/// Whose a batch says that it is; the provider's word, and so anybody's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub namespace: String,
+    pub name: String,
+    pub work_id: String,
+    pub intent_id: String,
+    /// Such as `00000-1`.
+    pub slot: String,
+}
+
+/// What a batch says that `cluster` began; None where it says something else, or what no operator would have it say.
+pub(crate) fn said_by(batch: &Batch, cluster: &str) -> Option<Said> {
+    let word = |key| batch.said(key).filter(|text| is_word(text)).map(String::from);
+    let (namespace, name) = batch.said(JOB)?.split_once('/')?;
+    let named = is_object_name(namespace) && is_object_name(name);
+    (named && batch.said(CLUSTER) == Some(cluster)).then_some(())?;
+    Some(Said {
+        namespace: namespace.into(),
+        name: name.into(),
+        work_id: word(WORK)?,
+        intent_id: word(INTENT)?,
+        slot: word(SHARD)?,
+    })
+}
+
+/// Safe to show, and to compare with what we make.
+fn is_word(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// What Kubernetes takes for the name of an object, and so nothing that leads a request astray.
+fn is_object_name(text: &str) -> bool {
+    let end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let bytes = text.as_bytes();
+    text.len() <= 253
+        && end(bytes.first())
+        && end(bytes.last())
+        && bytes.iter().all(|b| end(Some(b)) || matches!(b, b'-' | b'.'))
+}
+
+/// What a batch is told to say of itself: at most 16 pairs of 64 and 512 characters.
+pub(crate) fn metadata(journal: &Journal, slot: Slot, intent_id: &str) -> Vec<(&'static str, String)> {
+    let mut metadata = identity(journal.named_after(), &journal.owner, &journal.work_id);
+    metadata.push((INTENT, intent_id.into()));
+    metadata.push((SHARD, slot.to_string()));
+    metadata.push(("bj-content", journal.shards.get(slot.shard).map(|s| s.sha256.clone()).unwrap_or_default()));
+    metadata
+}
+
+/// How the names of all uploads of this work begin. They name the job too: the work's id is in the journal, which is the
+/// tenant's to write, and so it proves nothing.
+pub(crate) fn file_prefix(journal: &Journal) -> String {
+    let owner = &journal.owner;
+    let job = hex(digest(&SHA256, format!("{}/{}", owner.namespace, owner.name).as_bytes()).as_ref());
+    format!("bj-{}-{}-{}-", short(journal.named_after()), &job[..16], short(&journal.work_id))
+}
+
+/// Name of the small file that a provider is tried out with.
+pub(crate) fn probe(cluster: &str) -> String {
+    format!("bj-{}-probe.jsonl", short(cluster))
+}
+
+/// Name of the upload for an attempt.
+pub(crate) fn file(journal: &Journal, slot: Slot) -> String {
+    let content = journal.shards.get(slot.shard).map(|s| s.sha256.as_str()).unwrap_or_default();
+    format!("{}{slot}-{}.jsonl", file_prefix(journal), short(content))
+}
+
+fn short(text: &str) -> &str {
+    text.get(..8).unwrap_or(text)
+}
+
+/// The provider's files of a batch.
+pub(crate) fn files_of(batch: &Batch) -> Vec<String> {
+    [&batch.input_file_id, &batch.output_file_id, &batch.error_file_id].into_iter().flatten().cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(change: &[(&str, &str)]) -> Batch {
+        let owner = Owner { cluster: "c1".into(), namespace: "shop".into(), name: "j.1".into(), uid: "u".into() };
+        let journal = Journal::open("0123abcd".into(), owner, String::new());
+        let said = metadata(&journal, Slot { shard: 3, attempt: 2 }, "ffff");
+        let mut metadata: Vec<(String, String)> = said.into_iter().map(|(k, v)| (k.into(), v)).collect();
+        for (key, value) in change {
+            metadata.iter_mut().filter(|(k, _)| k == key).for_each(|(_, v)| *v = value.to_string());
+        }
+        Batch { metadata, ..Default::default() }
+    }
+
+    #[test]
+    fn what_a_batch_is_told_to_say_is_read_back_and_nothing_else_is_taken_for_it() {
+        let said = said_by(&batch(&[]), "c1").unwrap();
+        assert_eq!((said.namespace.as_str(), said.name.as_str(), said.slot.as_str()), ("shop", "j.1", "00003-2"));
+        assert_eq!((said.work_id.as_str(), said.intent_id.as_str()), ("0123abcd", "ffff"));
+        assert_eq!(said_by(&batch(&[]), "c2"), None);
+        let long = "a".repeat(254);
+        for name in [
+            "shop",
+            "shop/",
+            "/j",
+            "shop/../secrets",
+            "shop/j?watch=1",
+            "shop/J",
+            "shop/j%2f",
+            "../j",
+            "shop/j-",
+            &format!("shop/{long}"),
+        ] {
+            assert_eq!(said_by(&batch(&[(JOB, name)]), "c1"), None, "{name}");
+        }
+        for (key, value) in [(WORK, ""), (INTENT, "a prompt"), (SHARD, "1\n2"), (WORK, long.as_str())] {
+            assert_eq!(said_by(&batch(&[(key, value)]), "c1"), None, "{key} {value}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! How soon a watch that broke is set up again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube::runtime::utils::Backoff;
+
+use crate::controller::Clock;
+
+const SHORTEST: Duration = Duration::from_millis(500);
+/// Watches are fresh again soon after the API server is back, however long it was away.
+const LONGEST: Duration = Duration::from_secs(4);
+/// A watch that was whole for so long is tried again at once.
+const FORGOTTEN: Duration = Duration::from_secs(30);
+
+/// Pauses that double up to a few seconds, with a quarter of jitter.
+#[derive(Debug)]
+pub(crate) struct Pauses {
+    clock: Arc<dyn Clock>,
+    last: Option<(Instant, Duration)>,
+}
+
+impl Pauses {
+    /// `clock` is for the jitter.
+    pub fn new(clock: Arc<dyn Clock>) -> Pauses {
+        Pauses { clock, last: None }
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let pause = match self.last {
+            Some((at, last)) if now < at + last + FORGOTTEN => (last * 2).min(LONGEST),
+            _ => SHORTEST,
+        };
+        self.last = Some((now, pause));
+        Some(pause + pause * u32::from(self.clock.jitter()) / 1024)
+    }
+}
+
+impl Backoff for Pauses {
+    /// Does nothing: a watch that is set up, and breaks again at once, is no success.
+    fn reset(&mut self) {}
+}
+
+/// No pause: a controller's own, in which it hears of nothing else either. A watch that broke pauses by itself.
+#[derive(Debug)]
+pub(crate) struct AtOnce;
+
+impl Iterator for AtOnce {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+}
+
+impl Backoff for AtOnce {
+    fn reset(&mut self) {}
+}

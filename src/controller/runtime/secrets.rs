@@ -1,0 +1,96 @@
+//! Secrets that jobs and providers name. The operator may get a Secret and neither list nor watch them, so each is read once
+//! for all who name it, and again when it is old or when somebody has reason to think that it changed.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, ResourceExt};
+use secrecy::SecretString;
+
+use super::cache;
+use super::cache::Keep;
+use super::missing::{Absent, Missing, stuck};
+use crate::api::conditions::reasons;
+use crate::controller::Context;
+
+/// Bytes of a Secret that is kept: keys are small, and what tenants put into Secrets is theirs to choose.
+const KEPT_BYTES: usize = 8 << 10;
+
+/// A Secret, by namespace and name.
+pub(crate) type Secrets = cache::Cache<(String, String), Option<Secret>>;
+
+/// The Secret as it was at `since` (Unix milliseconds) or later; None where there is none.
+///
+/// # Errors
+/// When it cannot be read; 403 where the operator may not.
+pub(crate) async fn read(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+    since: i64,
+) -> Result<Option<Secret>, kube::Error> {
+    let key = (namespace.to_string(), name.to_string());
+    let read = async {
+        let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
+        let mut found = secrets.get_opt(name).await?;
+        if let Some(secret) = &mut found {
+            // What was applied stands there once more, with its values.
+            (secret.metadata.managed_fields, secret.metadata.annotations) = (None, None);
+        }
+        let small = found.as_ref().is_some_and(|secret| size(secret) <= KEPT_BYTES);
+        Ok((found, if small { Keep::Yes } else { Keep::No }))
+    };
+    ctx.secrets.get(&key, since, || ctx.clock.now(), read).await
+}
+
+fn size(secret: &Secret) -> usize {
+    secret.data.iter().flatten().map(|(key, value)| key.len() + value.0.len()).sum()
+}
+
+/// The version of a Secret; None where there is none. What may not be read is as good as not there.
+pub(crate) async fn version(ctx: &Context, namespace: &str, name: &str) -> Result<Option<String>, kube::Error> {
+    match read(ctx, namespace, name, ctx.clock.now() - cache::LIFETIME).await {
+        Ok(found) => Ok(found.and_then(|secret| secret.resource_version())),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The Secret that `user` names, as [`read`] gives it.
+pub(crate) async fn secret(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+    user: &str,
+    since: i64,
+) -> Result<Secret, Missing> {
+    match read(ctx, namespace, name, since).await {
+        Ok(Some(secret)) => Ok(secret),
+        Ok(None) => Err(Missing::Absent(Absent {
+            reason: reasons::SECRET_NOT_FOUND,
+            what: format!("Secret '{name}', which {user} names,"),
+            namespace: namespace.into(),
+            or: "",
+        })),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => stuck(
+            reasons::SECRET_NOT_FOUND,
+            format!(
+                "the operator may not read Secret '{name}' in namespace '{namespace}'; its ClusterRole must allow `get` on secrets"
+            ),
+        ),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The text of a key of the Secret that `user` names.
+pub(crate) fn value(secret: &Secret, key: &str, name: &str, user: &str) -> Result<SecretString, Missing> {
+    let bytes = secret.data.as_ref().and_then(|d| d.get(key)).map(|b| b.0.as_slice());
+    match bytes.map(|b| std::str::from_utf8(b).map(str::trim)) {
+        Some(Ok(text)) if !text.is_empty() => Ok(SecretString::from(text.to_string())),
+        Some(_) => stuck(
+            reasons::SECRET_NOT_FOUND,
+            format!("key '{key}' of Secret '{name}', which {user} names, is empty or not text"),
+        ),
+        None => {
+            stuck(reasons::SECRET_NOT_FOUND, format!("Secret '{name}', which {user} names, has no key '{key}'; add it"))
+        }
+    }
+}
