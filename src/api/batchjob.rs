@@ -140,10 +140,11 @@ pub struct BatchJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<i64>,
-    /// How long the provider may take, in seconds, in whole hours. OpenAI accepts 86400 only.
-    #[serde(default = "completion_window_seconds")]
+    /// Time in which the provider has to run a batch, in seconds, in whole hours; unset: the provider's own, 86400 at OpenAI, which
+    /// accepts no other. Requests that it does not run in that time expire, and are sent again in another batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 3600, max = 604_800), extend("multipleOf" = 3600))]
-    pub completion_window_seconds: i32,
+    pub completion_window_seconds: Option<i32>,
     /// Seconds between two looks at a batch in progress.
     #[serde(default = "poll_period_seconds")]
     #[schemars(range(min = 1, max = 3600))]
@@ -164,9 +165,6 @@ fn backoff_limit_per_batch() -> i32 {
 }
 fn backoff_limit_per_request() -> i32 {
     2
-}
-fn completion_window_seconds() -> i32 {
-    86_400
 }
 fn poll_period_seconds() -> i32 {
     60

@@ -70,8 +70,8 @@ pub struct BatchProviderSpec {
     #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed_models: Vec<String>,
-    /// What one batch may hold; unset fields take the provider's documented limit.
-    #[serde(default)]
+    /// Limits of the account; those that are unset are the vendor's, as it documents them. `status.limits` shows what applies.
+    #[serde(default, skip_serializing_if = "ProviderLimits::is_unset")]
     pub limits: ProviderLimits,
     /// What becomes of a submission whose reply was lost and of which no batch is found.
     #[serde(default)]
@@ -109,6 +109,10 @@ pub struct ProviderStatus {
     /// until it was tried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<ProviderCapabilities>,
+    /// Limits that apply to the account: those of `spec.limits`, else those that the vendor documents. Unset until the account was
+    /// looked at for the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<EffectiveLimits>,
 }
 
 /// A provider account that an admin grants to namespaces.
@@ -163,52 +167,55 @@ pub struct ProviderAuth {
     pub secret_key_ref: SecretKeyReference,
 }
 
-/// What one batch may hold.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+/// Limits of an account, where they are not those that the vendor documents.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderLimits {
-    /// Batches of this provider that may be in flight at a time, over all jobs; unset: no limit. Jobs that wait for a place say
-    /// `WaitingForQuota`; the next place goes to the namespace with the fewest batches in flight.
+    /// Batches that may be in flight in the account at a time, over all jobs; unset: no limit. Jobs that wait for a place have the
+    /// reason `WaitingForQuota`; the next place goes to the namespace with the fewest batches in flight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_batches_in_flight: Option<i32>,
-    /// Requests in one batch (OpenAI documents 50,000). Where an account takes less at a time, batches are halved until they
-    /// fit, which takes minutes each time; a lower limit makes smaller ones from the beginning.
-    #[serde(default = "max_requests_per_batch")]
+    /// Requests in one batch; unset: the vendor's limit, 50,000 at OpenAI. An account that takes fewer at a time has its batches
+    /// halved until they fit, which takes minutes each time; a lower limit makes smaller batches from the beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_requests_per_batch: Option<i32>,
+    /// Bytes in the input file of one batch; unset: the vendor's limit, 200,000,000 at OpenAI. A request that is larger by itself
+    /// is refused before anything is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1024, max = 2_147_483_648i64))]
+    pub max_bytes_per_batch: Option<i64>,
+    /// Inputs of embeddings in one batch, over all its requests, each of which may hold many; unset: the vendor's limit, 50,000 at
+    /// OpenAI. A request with more inputs by itself is refused before anything is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub max_inputs_per_batch: Option<i32>,
+}
+
+impl ProviderLimits {
+    fn is_unset(&self) -> bool {
+        *self == ProviderLimits::default()
+    }
+}
+
+/// Limits that apply to an account: those of `spec.limits`, else those that the vendor documents for the provider's type.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveLimits {
+    /// Batches that may be in flight in the account at a time, over all jobs; unset: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_batches_in_flight: Option<i32>,
+    /// Requests in one batch.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_requests_per_batch: i32,
-    /// Bytes in one batch's input file (OpenAI documents 200 MB).
-    #[serde(default = "max_bytes_per_batch")]
+    /// Bytes in the input file of one batch.
     #[schemars(range(min = 1024, max = 2_147_483_648i64))]
     pub max_bytes_per_batch: i64,
-    /// Inputs of embeddings in one batch, over all its requests, each of which may hold many (OpenAI documents 50,000).
-    #[serde(default = "max_inputs_per_batch")]
+    /// Inputs of embeddings in one batch, over all its requests.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub max_inputs_per_batch: i32,
-}
-
-fn max_requests_per_batch() -> i32 {
-    50_000
-}
-
-fn max_bytes_per_batch() -> i64 {
-    200_000_000
-}
-
-/// <https://platform.openai.com/docs/api-reference/batch/create>: of batches of `/v1/embeddings`.
-fn max_inputs_per_batch() -> i32 {
-    50_000
-}
-
-impl Default for ProviderLimits {
-    fn default() -> Self {
-        ProviderLimits {
-            max_batches_in_flight: None,
-            max_requests_per_batch: max_requests_per_batch(),
-            max_bytes_per_batch: max_bytes_per_batch(),
-            max_inputs_per_batch: max_inputs_per_batch(),
-        }
-    }
 }
 
 /// OpenAI's own endpoint (https://platform.openai.com/docs/api-reference/batch).

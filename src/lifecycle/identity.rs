@@ -368,6 +368,7 @@ mod tests {
         let mut same = spec.clone();
         same.suspend = true;
         same.parallelism = 9;
+        same.completion_window_seconds = Some(86_400);
         same.input.object_store.as_mut().unwrap().secret_ref.name = "b".into();
         assert_eq!(spec_hash(&spec), spec_hash(&same));
         let mut other = spec.clone();

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::Stuck;
 use crate::api::conditions::{self, Verdict, reasons};
-use crate::api::{ProviderCapabilities, ProviderStatus, UnknownSubmissionPolicy};
+use crate::api::{EffectiveLimits, ProviderCapabilities, ProviderStatus, UnknownSubmissionPolicy};
 
 /// Milliseconds between two looks at an account that answers.
 const READY_LOOK: i64 = 300_000;
@@ -25,6 +25,8 @@ pub struct Looked {
     pub generation: Option<i64>,
     /// Version of the Secret; None: there is none, or none is needed.
     pub secret_version: Option<String>,
+    /// The limits that apply to the account.
+    pub limits: EffectiveLimits,
     /// What the account answered.
     pub answer: Answer,
 }
@@ -60,7 +62,7 @@ pub fn is_to_be_probed(status: &ProviderStatus, generation: Option<i64>, secret_
 
 /// The status after a look.
 pub fn looked_at(old: &ProviderStatus, looked: Looked, policy: UnknownSubmissionPolicy, now: i64) -> ProviderStatus {
-    let Looked { generation, secret_version, answer } = looked;
+    let Looked { generation, secret_version, limits, answer } = looked;
     let known = match is_to_be_probed(old, generation, secret_version.as_deref()) {
         true => None,
         false => old.capabilities,
@@ -86,7 +88,14 @@ pub fn looked_at(old: &ProviderStatus, looked: Looked, policy: UnknownSubmission
         Answer::Failed(Stuck { reason, message }) => (Some(false), reason, message, known),
     };
     let verdict = Verdict { type_: conditions::READY, status, reason: reason.into(), message };
-    with(old, ProviderStatus { observed_secret_version, capabilities, ..Default::default() }, generation, verdict, now)
+    let limits = Some(limits);
+    with(
+        old,
+        ProviderStatus { observed_secret_version, capabilities, limits, ..Default::default() },
+        generation,
+        verdict,
+        now,
+    )
 }
 
 fn can_do(can: ProviderCapabilities, policy: UnknownSubmissionPolicy) -> String {
@@ -152,10 +161,17 @@ mod tests {
     use super::*;
     use crate::api::Capability::{DeleteFiles, ListBatches};
 
+    const LIMITS: EffectiveLimits = EffectiveLimits {
+        max_batches_in_flight: None,
+        max_requests_per_batch: 1,
+        max_bytes_per_batch: 1,
+        max_inputs_per_batch: 1,
+    };
     const BOTH: ProviderCapabilities = ProviderCapabilities::of(&[ListBatches, DeleteFiles]);
 
     fn look(old: &ProviderStatus, generation: i64, secret: Option<&str>, answer: Answer, now: i64) -> ProviderStatus {
-        let looked = Looked { generation: Some(generation), secret_version: secret.map(String::from), answer };
+        let secret_version = secret.map(String::from);
+        let looked = Looked { generation: Some(generation), secret_version, limits: LIMITS, answer };
         looked_at(old, looked, UnknownSubmissionPolicy::Resolve, now)
     }
 
@@ -181,6 +197,7 @@ mod tests {
         assert_eq!(refused.capabilities, None, "another account may do less");
         assert!(is_to_be_probed(&refused, Some(1), Some("8")));
         let none = look(&probed, 1, None, stuck(reasons::SECRET_NOT_FOUND), 0);
+        assert_eq!(none.limits, Some(LIMITS), "limits apply whatever it answers");
         assert!(is_to_be_probed(&none, Some(1), Some("7")));
     }
 
@@ -195,7 +212,7 @@ mod tests {
     #[test]
     fn what_becomes_of_lost_replies_is_said() {
         let said = |can, policy| {
-            let looked = Looked { generation: None, secret_version: None, answer: Answer::Probed(can) };
+            let looked = Looked { generation: None, secret_version: None, limits: LIMITS, answer: Answer::Probed(can) };
             ready(&looked_at(&ProviderStatus::default(), looked, policy, 0)).2.to_string()
         };
         assert!(said(BOTH, UnknownSubmissionPolicy::Resolve).contains("revoked and sent again"));

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 pub(crate) mod fake;
+mod limits;
 mod openai;
 mod pace;
 mod probe;
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use limits::Limits;
 pub use openai::OpenAi;
 pub use pace::Pace;
 pub use probe::{Probe, Trial, is_about_content, look, probe};

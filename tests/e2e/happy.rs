@@ -91,6 +91,13 @@ async fn people_see_columns_and_events_that_tell_the_story() {
     assert_eq!(words[1][..5], ["j", "AllSucceeded", "3/3", "(100%)", "0"]);
     let wide = scene.kubectl(&["get", "bjob", "-o", "wide"]);
     assert!(wide.contains("PROVIDER") && wide.contains("MODEL") && wide.contains("results.jsonl"), "{wide}");
+    // What nobody set stays unset in the objects, and what applies is shown.
+    scene.provider_judged("llm").await;
+    let limits = scene.kubectl(&["get", "bprov", "llm", "-o", "jsonpath={.spec.limits} {.status.limits}"]);
+    let effective = r#"{"maxBytesPerBatch":200000000,"maxInputsPerBatch":50000,"maxRequestsPerBatch":2}"#;
+    assert_eq!(limits, format!(r#"{{"maxRequestsPerBatch":2}} {effective}"#));
+    assert_eq!(scene.kubectl(&["get", "bjob", "j", "-o", "jsonpath={.spec.completionWindowSeconds}"]), "");
+    assert_eq!(scene.sim.state().await["batches"][0]["completion_window"], "24h");
     let events = scene.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]);
     for reason in ["InputResolved", "BatchSubmitted", "BatchEnded", "Completed"] {
         assert!(events.contains(reason), "{reason} in {events}");

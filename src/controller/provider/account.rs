@@ -14,8 +14,8 @@ use crate::account::AccountKey;
 use crate::api::conditions::reasons;
 use crate::api::text::hex;
 use crate::api::{
-    BatchProvider, BatchProviderSpec, ClusterBatchProvider, IN_USE_FINALIZER, Lean, PinnedProvider, ProviderAuth,
-    ProviderKind, ProviderReference,
+    BatchProvider, BatchProviderSpec, ClusterBatchProvider, EffectiveLimits, IN_USE_FINALIZER, Lean, PinnedProvider,
+    ProviderAuth, ProviderKind, ProviderReference,
 };
 use crate::controller::Context;
 use crate::controller::runtime::cache::{self, Keep};
@@ -23,7 +23,7 @@ use crate::controller::runtime::missing::{Absent, Missing, stuck};
 use crate::controller::runtime::secrets::{secret, value};
 use crate::controller::runtime::trust;
 use crate::lifecycle::ProviderView;
-use crate::provider::{ApiError, Class, OpenAi};
+use crate::provider::{ApiError, Class, Limits, OpenAi};
 use crate::transport::Transport;
 
 /// A provider account and its credential, as they were read.
@@ -59,6 +59,11 @@ impl Account {
     /// What the account is known by to [`Accounts`](crate::account::Accounts).
     pub fn key(&self, fingerprint: &str) -> AccountKey {
         AccountKey { provider: self.seen().uid.unwrap_or_default(), fingerprint: fingerprint.into() }
+    }
+
+    /// The limits that apply to its batches.
+    pub fn limits(&self) -> EffectiveLimits {
+        Limits::of(self.spec.type_).effective(self.spec.limits)
     }
 
     /// The object's metadata when it was last looked at.

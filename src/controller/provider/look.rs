@@ -14,7 +14,7 @@ use crate::controller::runtime::names;
 use crate::controller::runtime::trouble::Trouble;
 use crate::fair::{Claim, Urgency};
 use crate::lifecycle::{Answer, Looked, Stuck, is_to_be_probed, looked_at};
-use crate::provider::{self, ApiError, BatchApi, Class, Probe, Trial};
+use crate::provider::{self, ApiError, BatchApi, Class, Limits, Probe, Trial};
 
 /// Longest that a trial of an account may take, which uploads a file.
 const A_TRIAL: Duration = Duration::from_secs(300);
@@ -47,8 +47,10 @@ pub(super) async fn look<P: Provider>(
         }
         Err(missing) => (None, Answer::Failed(missing.stuck()?)),
     };
-    let looked = Looked { generation, secret_version, answer };
-    Ok(looked_at(old, looked, provider.account().unknown_submission_policy, ctx.clock.now()))
+    let account = provider.account();
+    let limits = Limits::of(account.type_).effective(account.limits);
+    let looked = Looked { generation, secret_version, limits, answer };
+    Ok(looked_at(old, looked, account.unknown_submission_policy, ctx.clock.now()))
 }
 
 /// Asks the account, in its turn there: among the looks of all providers, of which those of one namespace take few places, and

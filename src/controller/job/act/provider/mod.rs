@@ -21,6 +21,7 @@ use crate::controller::job::tasks;
 use crate::controller::runtime::names;
 use crate::controller::runtime::trouble::Trouble;
 use crate::lifecycle::{Attempt, AttemptState, Slot, Step};
+use crate::provider::Limits;
 
 use call::{Call, Whose};
 use delete_files::batches_of_files;
@@ -109,10 +110,11 @@ impl Act<'_> {
 
     fn ask(&self, slot: Slot) -> Result<Ask, Trouble> {
         let (journal, attempt, spec) = (self.journal()?, self.attempt(slot)?, &self.world.job.spec);
+        let limits = Limits::of(self.tools()?.account.spec.type_);
         Ok(Ask {
             file_id: attempt.file_id.clone(),
             endpoint: spec.endpoint.path(),
-            window_hours: spec.completion_window_seconds.unsigned_abs() / 3600,
+            window_hours: limits.window_hours(spec.completion_window_seconds),
             metadata: names::metadata(journal, slot, &attempt.intent_id),
             timeout: self.ctx.timing.post_timeout(),
         })

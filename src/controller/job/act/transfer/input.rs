@@ -101,7 +101,7 @@ async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJo
 }
 
 fn recipe(job: &BatchJob, tools: &Tools, max_batches: usize, hash_version: WorkHashVersion) -> Result<Recipe, String> {
-    let (spec, limits) = (&job.spec, tools.account.spec.limits);
+    let (spec, limits) = (&job.spec, tools.account.limits());
     let defaults = spec.defaults()?.map(|written| Defaults::of_field(&written)).transpose()?;
     Ok(Recipe {
         provider: format!("{:?}/{}", spec.provider_ref.kind, spec.provider_ref.name),

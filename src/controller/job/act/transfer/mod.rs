@@ -26,7 +26,7 @@ pub(super) fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learne
 
 /// Requests of one batch at most.
 fn max_requests(job: &BatchJob, tools: &Tools) -> i64 {
-    let limit = i64::from(tools.account.spec.limits.max_requests_per_batch);
+    let limit = i64::from(tools.account.limits().max_requests_per_batch);
     match job.spec.output.config_map {
         Some(_) => limit.min(REQUESTS_OF_CONFIG_MAPS),
         None => limit,

@@ -24,10 +24,10 @@ impl Act<'_> {
         let room = self.world.view.shard_limit.saturating_sub(journal.shards.len());
         let max_requests = max_requests(&self.world.job, &tools);
         let of_embeddings = self.world.job.spec.endpoint == Endpoint::Embeddings;
-        let max_inputs =
-            of_embeddings.then(|| u64::from(tools.account.spec.limits.max_inputs_per_batch.unsigned_abs()));
+        let limits = tools.account.limits();
+        let max_inputs = of_embeddings.then(|| u64::from(limits.max_inputs_per_batch.unsigned_abs()));
         tasks::start(self.ctx, self.session, &self.world.job, Task::FollowUp, async move {
-            let max_bytes = tools.account.spec.limits.max_bytes_per_batch.unsigned_abs();
+            let max_bytes = limits.max_bytes_per_batch.unsigned_abs();
             let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.jobs.spool, max_requests, max_bytes)
                 .of_inputs(max_inputs);
             let shards = all_settled(&tools, &journal, |_| true, &ctx.jobs.spool).await?;
