@@ -125,3 +125,8 @@ pub fn set(conditions: &mut Vec<Condition>, verdict: Verdict, generation: Option
 pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     conditions.iter().any(|c| c.type_ == type_ && c.status == "True")
 }
+
+/// Whether `conditions` says False for `type_`.
+pub fn is_false(conditions: &[Condition], type_: &str) -> bool {
+    conditions.iter().any(|c| c.type_ == type_ && c.status == "False")
+}

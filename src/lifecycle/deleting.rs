@@ -87,7 +87,7 @@ fn finished(o: &Observed, overdue: bool) -> Step {
             close_then_tidy_up(o, journal, overdue)
         }
         (Some(journal), _) if !tidied && journal.commit.is_some() => tidy_up_then_let_go(o, journal, overdue),
-        (None, Some(stuck)) if !tidied && !overdue && stuck.reason == reasons::STORAGE_UNAVAILABLE => {
+        (None, Some(_)) if !tidied && !overdue && o.job.store_is_away => {
             wait(Some(o.now + MENDED_CHECK), reasons::FINISHED)
         }
         (None, Some(stuck)) if !tidied => {

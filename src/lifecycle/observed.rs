@@ -112,6 +112,8 @@ pub struct JobView {
     pub fingerprint: String,
     /// What keeps the job from going on although the spec is sound.
     pub stuck: Option<Stuck>,
+    /// Whether that is a store that does not answer now.
+    pub store_is_away: bool,
     /// Whether nobody can mend that any more: what is missing was in a namespace that is being deleted, and lets nothing in.
     pub is_lost: bool,
 }
@@ -229,6 +231,14 @@ impl Memory {
     /// else up.
     pub fn is_under_way(&self, task: Task) -> bool {
         self.running.contains(&task) && !self.in_vain.contains_key(&task)
+    }
+
+    /// Counts tasks that wait for their next try at `now` as under way, so that they are not begun before; when the first of them is
+    /// due (Unix milliseconds).
+    pub fn hold_back(&mut self, now: i64) -> Option<i64> {
+        let waiting = self.in_vain.iter().filter(|(_, due)| now < **due);
+        self.running.extend(waiting.clone().map(|(task, _)| *task));
+        waiting.map(|(_, due)| *due).min()
     }
 
     /// Whether the batch was last seen to be turned away as a whole.

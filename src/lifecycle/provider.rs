@@ -51,6 +51,8 @@ pub enum Answer {
     Busy(String),
     /// It does not answer as it should.
     Failed(Stuck),
+    /// It cannot be asked: what its object refers to is missing.
+    Missing(Stuck),
 }
 
 /// Whether an account has to be tried out: another spec or another Secret than the last time, or no last time.
@@ -85,7 +87,9 @@ pub fn looked_at(old: &ProviderStatus, looked: Looked, policy: UnknownSubmission
             let message = format!("the provider has no room to be tried out now: {why}; it is tried again");
             (None, reasons::WAITING_FOR_QUOTA, message, known)
         }
-        Answer::Failed(Stuck { reason, message }) => (Some(false), reason, message, known),
+        Answer::Failed(Stuck { reason, message }) | Answer::Missing(Stuck { reason, message }) => {
+            (Some(false), reason, message, known)
+        }
     };
     let verdict = Verdict { type_: conditions::READY, status, reason: reason.into(), message };
     let limits = Some(limits);
@@ -145,13 +149,12 @@ fn with(
     ProviderStatus { conditions, observed_generation: generation, ..new }
 }
 
-/// Milliseconds until the next look; `jitter` spreads them by up to a quarter.
-pub fn next_look(status: &ProviderStatus, jitter: u8) -> i64 {
-    let ready = status.conditions.iter().find(|c| c.type_ == conditions::READY);
-    let pause = match ready.map(|c| (c.status.as_str(), c.reason.as_str())) {
-        Some(("True", _)) => READY_LOOK,
-        Some((_, reasons::SECRET_NOT_FOUND | reasons::CA_BUNDLE_NOT_FOUND)) => MENDED_LOOK,
-        _ => AWAY_LOOK,
+/// Milliseconds until the look after one that had this `answer`; `jitter` spreads them by up to a quarter.
+pub fn next_look(answer: &Answer, jitter: u8) -> i64 {
+    let pause = match answer {
+        Answer::Probed(_) | Answer::Untried { .. } | Answer::Still => READY_LOOK,
+        Answer::Busy(_) | Answer::Failed(_) => AWAY_LOOK,
+        Answer::Missing(_) => MENDED_LOOK,
     };
     pause + pause * i64::from(jitter) / 1024
 }
@@ -247,11 +250,11 @@ mod tests {
 
     #[test]
     fn what_may_be_mended_is_looked_at_sooner() {
-        let status = |answer| look(&ProviderStatus::default(), 1, None, answer, 0);
-        let failed = |reason| status(Answer::Failed(Stuck { reason, message: String::new() }));
-        assert_eq!(next_look(&status(Answer::Probed(BOTH)), 0), READY_LOOK);
-        assert_eq!(next_look(&failed(reasons::SECRET_NOT_FOUND), 0), MENDED_LOOK);
-        assert_eq!(next_look(&failed(reasons::PROVIDER_UNREACHABLE), 0), AWAY_LOOK);
-        assert!(next_look(&failed(reasons::PROVIDER_UNREACHABLE), 255) < AWAY_LOOK * 5 / 4);
+        let stuck = |reason| Stuck { reason, message: String::new() };
+        let away = Answer::Failed(stuck(reasons::PROVIDER_UNREACHABLE));
+        assert_eq!(next_look(&Answer::Probed(BOTH), 0), READY_LOOK);
+        assert_eq!(next_look(&Answer::Missing(stuck(reasons::SECRET_NOT_FOUND)), 0), MENDED_LOOK);
+        assert_eq!(next_look(&away, 0), AWAY_LOOK);
+        assert!(next_look(&away, 255) < AWAY_LOOK * 5 / 4);
     }
 }

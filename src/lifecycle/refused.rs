@@ -51,6 +51,22 @@ pub(super) fn refuse(o: &Observed, j: &mut Journal, slot: Slot, rejection: Rejec
     }
 }
 
+/// Why a batch of this input file is not asked for, if it is not: the provider says that the file is another's (`is_ours` is
+/// false), whatever the journal says, or that it has none of this name.
+pub fn refused_for_its_file(file_id: &str, is_ours: Option<bool>) -> Option<Rejection> {
+    match is_ours {
+        Some(true) => None,
+        Some(false) => {
+            let message = format!("file {file_id}, which the journal names, is not this job's; it is not sent");
+            Some(Rejection::new(Refusal::Invalid, message))
+        }
+        None => {
+            let message = format!("the provider no longer has file {file_id}; its requests are uploaded again");
+            Some(Rejection::new(Refusal::NotSent, message))
+        }
+    }
+}
+
 /// How the next attempt of a shard counts where it is sent while nothing else of the job is in flight, or where it is not.
 pub(super) fn streaks_of_next(journal: &Journal, slot: Slot) -> Streaks {
     let Some(shard) = journal.shards.get(slot.shard) else { return Streaks::default() };

@@ -204,14 +204,19 @@ fn what_was_staged_for_a_job_that_ended_before_its_deletion_goes_if_it_is_the_jo
             "another goes on with it"
         );
     }
-    let unread = |reason, since| {
-        let stuck = Some(Stuck { reason, message: "why".into() });
-        step(&JobView { stuck, deleting_since: Some(since), ..finished.clone() }, None, &Memory::default())
+}
+
+#[test]
+fn a_deleted_job_that_ended_waits_for_a_store_that_is_away_until_the_deletion_is_overdue() {
+    let unread = |store_is_away, since| {
+        let stuck = Some(Stuck { reason: "Anything", message: "why".into() });
+        let job = JobView { finished: true, stuck, store_is_away, deleting_since: Some(since), ..deleted() };
+        step(&job, None, &Memory::default())
     };
-    assert_eq!(unread("SecretNotFound", NOW), let_go(Some("why")), "it goes with its namespace");
-    let Step::Wait { until, why } = unread("StorageUnavailable", NOW) else { panic!("the store may come back") };
+    assert_eq!(unread(false, NOW), let_go(Some("why")), "it goes with its namespace");
+    let Step::Wait { until, why } = unread(true, NOW) else { panic!("the store may come back") };
     assert_eq!((until, why.stage), (Some(NOW + 15_000), "Finished"), "and status says nothing else of it");
-    assert_eq!(unread("StorageUnavailable", NOW - 1_000), let_go(Some("why")));
+    assert_eq!(unread(true, NOW - 1_000), let_go(Some("why")));
 }
 
 #[test]

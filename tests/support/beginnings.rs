@@ -40,6 +40,7 @@ pub fn job() -> JobView {
         answers: Default::default(),
         fingerprint: "f".into(),
         stuck: None,
+        store_is_away: false,
         is_lost: false,
     }
 }

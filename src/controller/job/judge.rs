@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::observe::World;
-use super::reconcile::MENDED;
 use super::session::Session;
 use crate::account::{Full, Submission};
-use crate::api::conditions::reasons;
 use crate::api::text::clock_time;
 use crate::controller::Context;
-use crate::lifecycle::{Memory, Owner, Place, Shard, Step, Stuck, Task, decide};
+use crate::lifecycle::{Memory, Owner, Place, Shard, Step, Stuck, Task, decide, next_visit};
 
 /// A decision, and what it was made on.
 pub(super) struct Judged {
@@ -21,11 +19,6 @@ pub(super) struct Judged {
     pub is_brief: bool,
 }
 
-/// Stages that a small job passes in less than a few seconds.
-const BRIEF: [&str; 4] = [reasons::PLANNING, reasons::SUBMITTING, reasons::COLLECTING, reasons::WRITING_RESULTS];
-/// Milliseconds after which such a stage is told.
-const TOLD_AFTER: i64 = 5_000;
-
 pub(super) fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
     if world.view.mended && world.view.deleting_since.is_none() {
         session.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
@@ -35,7 +28,6 @@ pub(super) fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
         session.remember(|m| m.under(&world.view.fingerprint));
     }
     let lasting = session.lasting(|_| true).filter(|_| !world.view.finished);
-    let (held_back, task_due) = session.held_back(world.now);
     account_for(ctx, session, world);
     let mut memory = Memory {
         place: place(world),
@@ -44,8 +36,7 @@ pub(super) fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
         stumbled: session.backoff(None).failures > 0,
         ..session.memory()
     };
-    // What is tried again later is under way, as far as it matters here.
-    memory.running.extend(held_back);
+    let next_try = memory.hold_back(world.now);
     let mut step = decide(&world.observed(&ctx.timing, &memory));
     let Step::Wait { until, why } = &mut step else {
         return Judged { step, memory, stuck: lasting.and_then(|b| b.told()), is_brief: false };
@@ -55,20 +46,14 @@ pub(super) fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
     }
     let is_tried = |what: &Option<Task>| what.is_some_and(|task| memory.running.contains(&task));
     let told = session.lasting(is_tried).filter(|_| !world.view.finished).and_then(|b| b.told());
-    *until = until.iter().copied().chain(task_due).min();
-    if session.may_be_mended() {
-        *until = Some(until.unwrap_or(i64::MAX).min(world.now + MENDED));
-    }
-    let tell_at = session.waits(why, world.now) + TOLD_AFTER;
-    why.stuck = why.stuck.take().or(told);
-    let has_words = !why.holds.is_empty() || why.stuck.is_some() || why.note.is_some();
-    // How a new batch stands is known as soon as the first look at it ends.
-    let is_looked_at = why.stage == reasons::IN_PROGRESS && memory.running.iter().any(|t| matches!(t, Task::Call(_)));
-    let is_brief = !has_words && (BRIEF.contains(&why.stage) || is_looked_at) && world.now < tell_at;
-    if is_brief {
-        *until = Some(until.unwrap_or(i64::MAX).min(tell_at));
-    }
-    Judged { step, memory, stuck: None, is_brief }
+    let tell_at = {
+        let since = session.waits(why, world.now);
+        why.stuck = why.stuck.take().or(told);
+        why.told_at(&memory, since).filter(|at| world.now < *at)
+    };
+    let due = until.iter().copied().chain(next_try).chain(tell_at).min();
+    *until = next_visit(due, session.may_be_mended(), world.now);
+    Judged { step, memory, stuck: None, is_brief: tell_at.is_some() }
 }
 
 /// Tells the account what the job has in flight, and what it follows.

@@ -3,7 +3,6 @@
 pub(super) mod act;
 pub(super) mod backoff;
 mod events;
-pub(super) mod finished;
 mod folders;
 pub(super) mod journal;
 mod judge;

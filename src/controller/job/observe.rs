@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::finished::cost_nothing;
 use super::journal::{JournalStore, Judged};
 use super::session::Session;
 use super::snapshot::{self, Seen};
@@ -13,7 +12,7 @@ use crate::api::conditions::reasons;
 use crate::controller::Context;
 use crate::controller::runtime::missing::{Absent, Missing, is_going};
 use crate::controller::runtime::trouble::Trouble;
-use crate::lifecycle::{self, Freshness, JobView, Stuck, Timing};
+use crate::lifecycle::{self, Freshness, JobView, Stuck, Timing, cost_nothing};
 
 /// One look at the world.
 pub(crate) struct World {
@@ -85,7 +84,7 @@ pub(crate) async fn observe(
                 }
                 match trouble.may_pass && view.deleting_since.is_none() {
                     true => unread = Some(trouble),
-                    false => view.stuck = Some(trouble.stuck),
+                    false => (view.store_is_away, view.stuck) = (trouble.may_pass, Some(trouble.stuck)),
                 }
                 None
             }

@@ -9,7 +9,6 @@ use kube::runtime::controller::Action;
 
 use super::act::Flow;
 use super::backoff::Failed;
-use super::finished::{cost_nothing, is_finished, is_tidy};
 use super::observe::look_for_credentials;
 use super::record::record_seen;
 use super::rejudge;
@@ -18,6 +17,7 @@ use super::turns::Turn;
 use super::visit::{failed, visit};
 use crate::api::{BatchJob, FINALIZER, annotations};
 use crate::controller::Context;
+use crate::lifecycle::{cost_nothing, is_finished, is_tidy, next_visit};
 
 /// Steps of one visit; then others get their turn.
 const STEPS_A_VISIT: usize = 64;
@@ -26,8 +26,6 @@ const RESYNC: Duration = Duration::from_secs(600);
 /// What seemed gone is looked for once more: an answer can be older than the watch, which then has no more to say. Where it
 /// is really gone, this costs nothing.
 const GONE: Duration = Duration::from_secs(10);
-/// Milliseconds between two looks at the credentials of a job that waits for a person: Secrets are polled, not watched.
-pub(super) const MENDED: i64 = 15_000;
 /// The pause before another try to say of a job that ended that a change was seen.
 const NOT_SEEN: Duration = Duration::from_secs(2);
 /// The pause before a job that used up the steps of its visit is visited again.
@@ -131,7 +129,7 @@ async fn next_try(ctx: &Context, session: &Session, now: i64) -> Option<i64> {
         look_for_credentials(ctx, session).await;
     }
     let until = session.backoff(None).until;
-    (now < until).then(|| if session.may_be_mended() { until.min(now + MENDED) } else { until })
+    if now < until { next_visit(Some(until), session.may_be_mended(), now) } else { None }
 }
 
 /// What a person asks for: changes with the spec, the annotations that we read, and deletion.

@@ -4,17 +4,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::finished::{is_finished, is_tidy, reconcile_requested_at};
 use super::observe::World;
 use super::session::Session;
 use super::{events, snapshot};
-use crate::api::conditions::reasons;
 use crate::api::{BatchJob, BatchJobStatus};
 use crate::controller::Context;
 use crate::controller::runtime::events::publish;
 use crate::controller::runtime::metadata;
 use crate::controller::runtime::trouble::Trouble;
-use crate::lifecycle::{Journal, Memory, Step, Stuck, Waiting, project, seen};
+use crate::lifecycle::{Memory, Step, Stuck, Waiting, is_finished, is_tidy, project, reconcile_requested_at, seen};
 
 /// Writes the status that `step` calls for. False: the object changed in the meantime, look again.
 /// `references` is for a failure that cost nothing.
@@ -108,20 +106,9 @@ pub(crate) async fn record_trouble(
     stuck: Stuck,
 ) -> Result<bool, Trouble> {
     let journal = world.journal.as_ref().map(|(journal, _)| &**journal);
-    let mut why = session.waiting().unwrap_or_else(|| Waiting { stage: stage_of(journal), ..Default::default() });
+    let mut why = session.waiting().unwrap_or_else(|| Waiting::at_stage_of(journal));
     (why.stuck, why.note) = (Some(stuck), None);
     record(ctx, session, world, memory, &Step::Wait { until: None, why }, None).await
-}
-
-/// Where a job stands that this process has not seen wait yet.
-fn stage_of(journal: Option<&Journal>) -> &'static str {
-    match journal {
-        None => reasons::PENDING,
-        Some(journal) if journal.commit.is_some() => reasons::WRITING_RESULTS,
-        Some(journal) if journal.has_intents() => reasons::IN_PROGRESS,
-        Some(journal) if journal.plan.is_some() => reasons::SUBMITTING,
-        Some(_) => reasons::PLANNING,
-    }
 }
 
 #[cfg(test)]

@@ -251,12 +251,6 @@ impl Session {
         lock(&self.backoffs).iter().filter_map(|(task, b)| Some(((*task)?, b.until))).collect()
     }
 
-    /// Tasks that may not be tried again yet, and when the first of them may.
-    pub fn held_back(&self, now: i64) -> (BTreeSet<Task>, Option<i64>) {
-        let held_back: BTreeMap<Task, i64> = self.in_vain().into_iter().filter(|(_, until)| now < *until).collect();
-        (held_back.keys().copied().collect(), held_back.into_values().min())
-    }
-
     /// A person who changed something does not wait for the next try of what was before, nor for credentials to be read again.
     pub fn asked(&self, what: String, now: i64) {
         let mut last = lock(&self.asked);
@@ -304,6 +298,13 @@ mod tests {
         session.failed(what, Failed { call: "Call", trouble, took: 0 }, now, 0);
     }
 
+    /// Tasks that may not be tried again yet at `now`, and when the first of them may.
+    fn held_back(session: &Session, now: i64) -> (BTreeSet<Task>, Option<i64>) {
+        let mut memory = Memory { in_vain: session.in_vain(), ..Default::default() };
+        let due = memory.hold_back(now);
+        (memory.running, due)
+    }
+
     #[test]
     fn what_goes_well_does_not_hide_what_does_not_and_what_does_not_holds_nothing_else_back() {
         let session = Session::default();
@@ -319,8 +320,8 @@ mod tests {
         assert_eq!((session.backoff(Some(collect)).failures, told()), (4, Some("ProviderUnavailable")));
         (0..9).for_each(|now| fails(&session, None, "KubernetesUnavailable", now));
         assert_eq!(told(), Some("ProviderUnavailable"), "what cannot be told hides nothing");
-        assert_eq!(session.held_back(8_002), ([collect].into(), Some(8_003)));
-        assert_eq!(session.held_back(8_003), (BTreeSet::new(), None));
+        assert_eq!(held_back(&session, 8_002), ([collect].into(), Some(8_003)));
+        assert_eq!(held_back(&session, 8_003), (BTreeSet::new(), None));
         session.waits_for(&[collect].into());
         assert_eq!(told(), Some("ProviderUnavailable"), "it is being tried");
         session.waits_for(&BTreeSet::new());
@@ -343,9 +344,9 @@ mod tests {
         let session = Session::default();
         let poll = Task::Call(Slot { shard: 0, attempt: 1 });
         (0..5).for_each(|now| fails(&session, Some(poll), "ProviderUnavailable", now));
-        assert!(session.held_back(5).0.contains(&poll));
+        assert!(held_back(&session, 5).0.contains(&poll));
         assert!(session.try_again());
-        assert_eq!((session.held_back(5), session.backoff(Some(poll)).failures), ((BTreeSet::new(), None), 5));
+        assert_eq!((held_back(&session, 5), session.backoff(Some(poll)).failures), ((BTreeSet::new(), None), 5));
         session.succeeded(Some(poll));
         assert!(!session.try_again(), "there is nothing to try");
     }

@@ -3,11 +3,10 @@
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
-use super::finished::{is_finished, is_tidy};
 use crate::api::conditions::reasons;
 use crate::api::{BatchJob, FINALIZER, annotations};
 use crate::controller::Context;
-use crate::lifecycle::{self, Answers, JobView, MaxFailed, Owner, Plan, Stuck};
+use crate::lifecycle::{self, Answers, JobView, MaxFailed, Owner, Plan, Stuck, is_finished, is_tidy};
 
 pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView {
     let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
@@ -51,6 +50,7 @@ pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView 
         answers: job.annotations().get(annotations::RESOLVE).map(|text| Answers::parse(text)).unwrap_or_default(),
         fingerprint: String::new(),
         stuck,
+        store_is_away: false,
         is_lost: false,
     }
 }

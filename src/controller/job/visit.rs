@@ -7,7 +7,6 @@ use tracing::{debug, info, warn};
 
 use super::act::{Act, Flow};
 use super::backoff::Failed;
-use super::finished::cost_nothing;
 use super::judge::{Judged, judge};
 use super::observe::{World, observe};
 use super::record::{record, record_trouble};
@@ -16,7 +15,7 @@ use super::{note_failure, note_success, rejudge};
 use crate::api::BatchJob;
 use crate::controller::Context;
 use crate::controller::runtime::trouble::Trouble;
-use crate::lifecycle::{Freshness, Step, Task};
+use crate::lifecycle::{Freshness, Step, Task, cost_nothing};
 
 /// One decision on a look that is fresh enough for it, and one effect.
 pub(super) async fn visit(

@@ -12,11 +12,11 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tracing::info;
 
-use super::finished::{cost_nothing, is_finished};
 use super::reconcile::reconcile;
 use crate::api::{BatchJob, conditions};
 use crate::controller::runtime::pauses::{AtOnce, Pauses};
 use crate::controller::{Context, log_stream_error};
+use crate::lifecycle::{cost_nothing, is_finished};
 use crate::telemetry::Health;
 
 /// Jobs in one page of a list: each may carry 1.5 MB of requests, and a page is held whole, three times over while it is read.

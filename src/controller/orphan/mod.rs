@@ -18,7 +18,6 @@ use crate::account::AccountKey;
 use crate::api::conditions::{self, READY};
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind};
 use crate::controller::Context;
-use crate::controller::job::finished::is_finished;
 use crate::controller::job::observe::{World, observe};
 use crate::controller::job::session::Session;
 use crate::controller::provider::Provider;
@@ -27,7 +26,7 @@ use crate::controller::runtime::events::{self, News};
 use crate::controller::runtime::names::{Said, said_by};
 use crate::controller::runtime::trouble::Trouble;
 use crate::fair::Urgency;
-use crate::lifecycle::{Freshness, Holder, Running, Shard, Stray, concerns, recorded_beside, stray};
+use crate::lifecycle::{Freshness, Holder, Running, Shard, Stray, concerns, is_finished, recorded_beside, stray};
 use crate::provider::{Batch, BatchApi, Class};
 
 /// Until the first look of a leader.

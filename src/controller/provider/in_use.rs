@@ -10,10 +10,9 @@ use tracing::info;
 use super::Provider;
 use crate::api::{BatchJob, IN_USE_FINALIZER, ProviderKind, ProviderStatus};
 use crate::controller::Context;
-use crate::controller::job::finished::is_finished;
 use crate::controller::runtime::trouble::Trouble;
 use crate::controller::runtime::{finalizer, metadata};
-use crate::lifecycle::kept_by;
+use crate::lifecycle::{is_finished, kept_by};
 
 /// Until the next look, where the watches tell of jobs that need the provider.
 const WATCHED: Duration = Duration::from_secs(5);

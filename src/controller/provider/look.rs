@@ -13,7 +13,7 @@ use crate::controller::Context;
 use crate::controller::runtime::names;
 use crate::controller::runtime::trouble::Trouble;
 use crate::fair::{Claim, Urgency};
-use crate::lifecycle::{Answer, Looked, Stuck, is_to_be_probed, looked_at};
+use crate::lifecycle::{Answer, Looked, Stuck, is_to_be_probed, looked_at, next_look};
 use crate::provider::{self, ApiError, BatchApi, Class, Limits, Probe, Trial};
 
 /// Longest that a trial of an account may take, which uploads a file.
@@ -21,12 +21,12 @@ const A_TRIAL: Duration = Duration::from_secs(300);
 /// The same of a look whether it still answers.
 const A_LOOK: Duration = Duration::from_secs(90);
 
-/// The status that a look at the account gives. An account that was tried out is only asked whether it still answers.
+/// The status that a look at the account gives, and the milliseconds until the next one. An account that was tried out is only asked whether it still answers.
 pub(super) async fn look<P: Provider>(
     ctx: &Context,
     provider: &P,
     old: &ProviderStatus,
-) -> Result<ProviderStatus, Trouble> {
+) -> Result<(ProviderStatus, i64), Trouble> {
     let generation = provider.meta().generation;
     let name = full_name(P::KIND, &provider.name_any());
     // A look is seldom, and a person who asks for one may have replaced the Secret a moment ago.
@@ -45,12 +45,13 @@ pub(super) async fn look<P: Provider>(
             };
             (version, answer)
         }
-        Err(missing) => (None, Answer::Failed(missing.stuck()?)),
+        Err(missing) => (None, Answer::Missing(missing.stuck()?)),
     };
     let account = provider.account();
     let limits = Limits::of(account.type_).effective(account.limits);
+    let pause = next_look(&answer, ctx.clock.jitter());
     let looked = Looked { generation, secret_version, limits, answer };
-    Ok(looked_at(old, looked, account.unknown_submission_policy, ctx.clock.now()))
+    Ok((looked_at(old, looked, account.unknown_submission_policy, ctx.clock.now()), pause))
 }
 
 /// Asks the account, in its turn there: among the looks of all providers, of which those of one namespace take few places, and

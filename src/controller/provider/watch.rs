@@ -132,8 +132,7 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, Troub
     if !provider.is_ours(ctx).await? {
         return Ok(Action::requeue(NOT_OURS));
     }
-    let status = look::look(ctx, &provider, &old).await?;
-    let pause = crate::lifecycle::next_look(&status, ctx.clock.jitter());
+    let (status, pause) = look::look(ctx, &provider, &old).await?;
     let is_back = !conditions::is_true(&old.conditions, READY) && conditions::is_true(&status.conditions, READY);
     let pause = match write(ctx, &api, &provider, &old, status).await? {
         true if is_back => {

@@ -16,8 +16,6 @@ use crate::fair::Urgency;
 use crate::lifecycle::{Journal, Memory, Owner, Task};
 use crate::provider::{ApiError, Batch, BatchApi, Class};
 
-/// Failures in a row, of some five minutes, after which nobody waits any longer for what is wanted and not needed.
-pub(super) const TRIES: u32 = 10;
 /// For a few small calls, each of which has a time-out of its own.
 pub(super) const A_FEW_CALLS: Duration = Duration::from_secs(120);
 

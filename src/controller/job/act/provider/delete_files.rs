@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use futures::{StreamExt, TryStreamExt};
 use tracing::warn;
 
-use super::call::{A_FEW_CALLS, Call, TRIES, Whose, is_our_file};
+use super::call::{A_FEW_CALLS, Call, Whose, is_our_file};
 use crate::api::conditions::reasons;
 use crate::controller::job::act::transfer::Outcome;
 use crate::controller::runtime::names;
 use crate::controller::runtime::trouble::Trouble;
-use crate::lifecycle::{AttemptState, Journal, Owner};
+use crate::lifecycle::{AttemptState, Journal, Owner, leaves_files};
 use crate::provider::{ApiError, BatchApi, Class};
 
 /// Calls of one job that delete its files at a time; its account and namespace are asked for each.
@@ -21,9 +21,9 @@ impl Call {
     /// of it again. Where a batch could come of a file, only a provider that does not delete at all is let off; else a file
     /// that cannot be deleted costs nothing and goes by itself.
     pub async fn delete_files(&self, files: Vec<String>, of_batches: Vec<BatchOfFiles>, must: bool) -> Outcome {
-        let tried = self.session.backoff(Some(self.task)).failures;
+        let failures = self.session.backoff(Some(self.task)).failures;
         match self.delete_ours(&files, of_batches, must).await {
-            Err(t) if must || (t.may_pass && tried < TRIES) => return Err(t),
+            Err(t) if !leaves_files(must, t.may_pass, failures) => return Err(t),
             Err(Trouble { stuck, .. }) => {
                 let (Owner { namespace, name, .. }, why) = (&self.whose.owner, stuck.message);
                 warn!(namespace, name, why, "files at the provider are left there until they expire");

@@ -6,7 +6,7 @@ use super::call::Call;
 use crate::controller::job::act::transfer::{Outcome, learned};
 use crate::controller::job::permit::{Ask, PostPermit};
 use crate::fair::Urgency;
-use crate::lifecycle::{Posted, Refusal, Rejection};
+use crate::lifecycle::{Posted, Refusal, Rejection, refused_for_its_file};
 
 impl Call {
     /// Uses the permit up, whatever comes of it, unless the call fails before it is sent. Once it is sent it is waited for,
@@ -36,18 +36,8 @@ impl Call {
                 return Err(trouble);
             }
         };
-        let file = ask.file_id.clone();
-        if ours != Some(true) {
-            let refused = match ours {
-                Some(_) => Rejection::new(
-                    Refusal::Invalid,
-                    format!("file {file}, which the journal names, is not this job's; it is not sent"),
-                ),
-                None => Rejection::new(
-                    Refusal::NotSent,
-                    format!("the provider no longer has file {file}; its requests are uploaded again"),
-                ),
-            };
+        if let Some(refused) = refused_for_its_file(&ask.file_id, ours) {
+            let file = ask.file_id.clone();
             let forget = self.learned(move |m| _ = m.deleted.insert(file));
             return Ok(learned(move |m| {
                 m.posted.insert(intent_id, Posted::Refused(refused));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::call::{A_FEW_CALLS, Call, TRIES};
+use super::call::{A_FEW_CALLS, Call};
 use crate::account::{Found, Wanted};
 use crate::api::Endpoint;
 use crate::api::conditions::reasons;
@@ -13,7 +13,7 @@ use crate::controller::job::backoff::TOLD_FROM;
 use crate::controller::runtime::events::News;
 use crate::controller::runtime::names;
 use crate::controller::runtime::trouble::Trouble;
-use crate::lifecycle::{Attempt, AttemptState, Search, Slot};
+use crate::lifecycle::{Attempt, AttemptState, Search, Slot, goes_on_without_search};
 use crate::provider::{self, ApiError, Class, Trial};
 
 /// For a trial, which uploads a file.
@@ -23,13 +23,13 @@ impl Call {
     /// One list serves the searches of all jobs of the account.
     pub async fn search(&self, slot: Slot, attempt: &Attempt, period: i64) -> Outcome {
         let intent_id = attempt.intent_id.clone();
-        // What is recorded is followed all the same; of what was turned away a person is asked, unless the list can be read soon.
-        let may_fail = |error: &ApiError| match &attempt.state {
-            AttemptState::Submitted { batch_id, .. } if self.session.memory().is_turned_away(batch_id) => {
-                error.class != Class::NotSent && self.session.backoff(Some(self.task)).failures >= TRIES
-            }
-            AttemptState::Submitted { .. } => true,
-            _ => false,
+        let goes_on = |error: &ApiError| {
+            let turned_away = match &attempt.state {
+                AttemptState::Submitted { batch_id, .. } => self.session.memory().is_turned_away(batch_id),
+                _ => false,
+            };
+            let failures = self.session.backoff(Some(self.task)).failures;
+            goes_on_without_search(&attempt.state, turned_away, error.class != Class::NotSent, failures)
         };
         let asked = self.ctx.clock.now();
         let wanted = Wanted {
@@ -40,7 +40,7 @@ impl Call {
         };
         let (began, found) = match self.tools.calls.find(&self.tools.api, wanted).await {
             Ok(Found { began, batches }) => (began, Some(batches)),
-            Err(error) if error.is_for_good() || may_fail(&error) => {
+            Err(error) if error.is_for_good() || goes_on(&error) => {
                 warn!(%slot, %error, "the provider's batches cannot be searched");
                 (asked, None)
             }

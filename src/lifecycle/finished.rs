@@ -1,0 +1,94 @@
+//! Whether a job is over, as its object tells.
+
+use crate::api::conditions::{self, RECONCILING};
+use crate::api::text::clip;
+use crate::api::{BatchJob, Outcome, annotations};
+
+/// Bytes of the annotation that status repeats.
+const REQUEST_LIMIT: usize = 253;
+
+/// Whether a job failed before anything was paid.
+pub fn cost_nothing(job: &BatchJob) -> bool {
+    job.status.as_ref().is_some_and(|s| s.outcome == Some(Outcome::Failed) && s.lock.is_none())
+}
+
+/// Whether status has the job's outcome, and nothing about the object asks for another look. A failure that cost nothing is judged
+/// again when the spec or the annotation changes, and when the objects that it refers to do.
+pub fn is_finished(job: &BatchJob) -> bool {
+    let Some(status) = &job.status else { return false };
+    if status.outcome.is_none() {
+        return false;
+    }
+    let changed = status.observed_generation != job.metadata.generation
+        || status.last_handled_reconcile_at != reconcile_requested_at(job);
+    !(cost_nothing(job) && changed)
+}
+
+/// Whether nothing is left to do for a job that is over: no condition says that it is still worked on.
+pub fn is_tidy(job: &BatchJob) -> bool {
+    let Some(status) = &job.status else { return false };
+    status.outcome.is_some() && conditions::is_false(&status.conditions, RECONCILING)
+}
+
+/// The value of the annotation that asks for another look, as far as status has room for it.
+pub fn reconcile_requested_at(job: &BatchJob) -> Option<String> {
+    let asked = job.metadata.annotations.as_ref()?.get(annotations::RECONCILE_REQUESTED_AT)?;
+    Some(clip(asked.clone(), REQUEST_LIMIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn job(status: serde_json::Value) -> BatchJob {
+        let job = json!({
+            "apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchJob",
+            "metadata": {"name": "j", "generation": 2, "annotations": {annotations::RECONCILE_REQUESTED_AT: "now"}},
+            "spec": {"providerRef": {"name": "llm"}, "input": {}, "output": {}},
+            "status": status,
+        });
+        serde_json::from_value(job).unwrap()
+    }
+
+    fn reconciling(status: &str, reason: &str) -> serde_json::Value {
+        json!([{"type": "Reconciling", "status": status, "reason": reason, "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}])
+    }
+
+    #[test]
+    fn a_job_with_an_outcome_is_tidy_once_it_is_no_longer_reconciled_whatever_the_reason() {
+        for (outcome, status, tidy) in
+            [("Succeeded", "True", false), ("Succeeded", "False", true), ("Failed", "False", true)]
+        {
+            for reason in ["Finished", "Anything"] {
+                let job = job(json!({"outcome": outcome, "conditions": reconciling(status, reason)}));
+                assert_eq!(is_tidy(&job), tidy, "{outcome} {status} {reason}");
+            }
+        }
+        assert!(
+            !is_tidy(&job(json!({"conditions": reconciling("False", "AwaitingProvider")}))),
+            "it has no outcome yet"
+        );
+        assert!(!is_tidy(&job(json!({"outcome": "Succeeded"}))), "a status that somebody wiped");
+    }
+
+    #[test]
+    fn a_failure_that_cost_nothing_is_no_end_after_a_change_and_one_that_was_paid_for_is() {
+        let status = |lock: serde_json::Value, generation: i64, asked: &str| {
+            let mut status =
+                json!({"outcome": "Failed", "observedGeneration": generation, "lastHandledReconcileAt": asked});
+            if !lock.is_null() {
+                status["lock"] = lock;
+            }
+            job(status)
+        };
+        let lock = json!({"specHash": "h", "outputURI": "s3://b/"});
+        let free = serde_json::Value::Null;
+        assert!(is_finished(&status(free.clone(), 2, "now")), "nothing changed");
+        assert!(!is_finished(&status(free.clone(), 1, "now")), "the spec changed");
+        assert!(!is_finished(&status(free, 2, "earlier")), "a person asks");
+        assert!(is_finished(&status(lock, 1, "earlier")), "it was paid for");
+    }
+}

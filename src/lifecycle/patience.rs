@@ -1,0 +1,56 @@
+//! How long a call that keeps failing is tried before the job goes on without what it is for.
+
+use super::attempt::AttemptState;
+
+/// Failures in a row, of some five minutes, after which nobody waits any longer for what is wanted and not needed.
+const TRIES: u32 = 10;
+
+/// Whether the job goes on without a search of the provider's list that failed. Without one, a batch that is recorded is
+/// followed all the same; a person is asked about one that was turned away (`turned_away`), unless the list can be read
+/// soon: the search was sent (`is_sent`) and failed after `failures` others in a row. A submission without a batch is searched
+/// for until the list is read.
+pub fn goes_on_without_search(state: &AttemptState, turned_away: bool, is_sent: bool, failures: u32) -> bool {
+    match state {
+        AttemptState::Submitted { .. } if turned_away => is_sent && failures >= TRIES,
+        AttemptState::Submitted { .. } => true,
+        _ => false,
+    }
+}
+
+/// Whether files are left at the provider that could not be deleted after `failures` others in a row: never where a batch could
+/// come of one that stays (`must`), at once where trying again is of no use.
+pub fn leaves_files(must: bool, may_pass: bool, failures: u32) -> bool {
+    !must && (!may_pass || failures >= TRIES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn submitted() -> AttemptState {
+        AttemptState::Submitted { batch_id: "b".into(), at: 0 }
+    }
+
+    #[test]
+    fn a_submission_without_a_batch_is_searched_for_until_the_list_is_read() {
+        for state in [AttemptState::Intended, AttemptState::Revoking] {
+            assert!(!goes_on_without_search(&state, false, true, u32::MAX));
+        }
+    }
+
+    #[test]
+    fn a_batch_that_was_turned_away_is_searched_for_ten_times_before_a_person_is_asked() {
+        assert!(!goes_on_without_search(&submitted(), true, true, TRIES - 1));
+        assert!(goes_on_without_search(&submitted(), true, true, TRIES));
+        assert!(!goes_on_without_search(&submitted(), true, false, TRIES), "a search that was not sent says nothing");
+        assert!(goes_on_without_search(&submitted(), false, true, 0), "a recorded batch is followed");
+    }
+
+    #[test]
+    fn a_file_that_a_batch_could_come_of_is_never_left() {
+        assert!(!leaves_files(true, false, u32::MAX));
+        assert!(leaves_files(false, false, 0));
+        assert!(!leaves_files(false, true, TRIES - 1));
+        assert!(leaves_files(false, true, TRIES));
+    }
+}

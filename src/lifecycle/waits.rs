@@ -1,0 +1,78 @@
+//! Waits: when a job that waits is looked at again, and whether its stage is worth a write of status.
+
+use super::journal::Journal;
+use super::observed::{Memory, Task};
+use super::step::Waiting;
+use crate::api::conditions::reasons;
+
+/// Milliseconds between two looks at what a person may have mended: Secrets are polled, not watched.
+pub const MENDED: i64 = 15_000;
+/// Stages that a small job passes in less than a few seconds.
+const BRIEF: [&str; 4] = [reasons::PLANNING, reasons::SUBMITTING, reasons::COLLECTING, reasons::WRITING_RESULTS];
+/// Milliseconds after which such a stage is told.
+const TOLD_AFTER: i64 = 5_000;
+
+impl Waiting {
+    /// A wait of a job that this process has not seen wait yet, at the stage that its journal tells.
+    pub fn at_stage_of(journal: Option<&Journal>) -> Waiting {
+        let stage = match journal {
+            None => reasons::PENDING,
+            Some(journal) if journal.commit.is_some() => reasons::WRITING_RESULTS,
+            Some(journal) if journal.has_intents() => reasons::IN_PROGRESS,
+            Some(journal) if journal.plan.is_some() => reasons::SUBMITTING,
+            Some(_) => reasons::PLANNING,
+        };
+        Waiting { stage, ..Default::default() }
+    }
+
+    /// When status is to say so (Unix milliseconds), where that is not at once: the stage, at which the job has been since `since`, may
+    /// be over within a few seconds, and there is nothing else to say.
+    pub fn told_at(&self, memory: &Memory, since: i64) -> Option<i64> {
+        let has_words = !self.holds.is_empty() || self.stuck.is_some() || self.note.is_some();
+        // How a new batch stands is known as soon as the first look at it ends.
+        let is_looked_at =
+            self.stage == reasons::IN_PROGRESS && memory.running.iter().any(|task| matches!(task, Task::Call(_)));
+        (!has_words && (BRIEF.contains(&self.stage) || is_looked_at)).then_some(since + TOLD_AFTER)
+    }
+}
+
+/// When to look at a job at the latest whose next step, or next try, is due at `due` (Unix milliseconds): earlier where something
+/// failed that a person may mend at any time.
+pub fn next_visit(due: Option<i64>, may_be_mended: bool, now: i64) -> Option<i64> {
+    due.into_iter().chain(may_be_mended.then_some(now + MENDED)).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::Slot;
+
+    fn at(stage: &'static str) -> Waiting {
+        Waiting { stage, ..Default::default() }
+    }
+
+    #[test]
+    fn a_stage_of_a_few_seconds_is_told_only_where_it_lasts() {
+        let memory = Memory::default();
+        assert_eq!(at(reasons::PLANNING).told_at(&memory, 10), Some(10 + TOLD_AFTER));
+        assert_eq!(at(reasons::SUSPENDED).told_at(&memory, 10), None, "what lasts is told at once");
+        let note = Some("the provider has no room".to_string());
+        assert_eq!(Waiting { note, ..at(reasons::PLANNING) }.told_at(&memory, 10), None, "words are told at once");
+    }
+
+    #[test]
+    fn a_batch_whose_first_look_is_under_way_is_not_told_yet() {
+        let mut memory = Memory::default();
+        assert_eq!(at(reasons::IN_PROGRESS).told_at(&memory, 10), None);
+        memory.running.insert(Task::Call(Slot { shard: 0, attempt: 1 }));
+        assert_eq!(at(reasons::IN_PROGRESS).told_at(&memory, 10), Some(10 + TOLD_AFTER));
+    }
+
+    #[test]
+    fn what_a_person_may_mend_is_looked_at_before_the_next_try() {
+        assert_eq!(next_visit(None, false, 7), None);
+        assert_eq!(next_visit(Some(1_000_000), true, 7), Some(7 + MENDED));
+        assert_eq!(next_visit(Some(8), true, 7), Some(8));
+        assert_eq!(next_visit(Some(8), false, 7), Some(8));
+    }
+}
