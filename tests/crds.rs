@@ -48,6 +48,84 @@ fn schemas_keep_to_the_conventions() {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
+/// Fields of a BatchJob's spec that may be changed while it runs; whatever else is added is locked, or named here.
+const EDITABLE: &[&str] = &[
+    "suspend",
+    "parallelism",
+    "backoffLimitPerBatch",
+    "backoffLimitPerRequest",
+    "maxFailedRequests",
+    "activeDeadlineSeconds",
+    "completionWindowSeconds",
+    "pollPeriodSeconds",
+    "deletionPolicy",
+    "providerFilePolicy",
+];
+
+#[test]
+fn each_field_that_shapes_requests_is_locked_and_no_other() {
+    let root = &schema_of("batchjobs.yaml");
+    let spec = &root["properties"]["spec"]["properties"];
+    let rules = root["x-kubernetes-validations"].as_array().unwrap();
+    let locked = |field: &str| rules.iter().find(|rule| rule["fieldPath"] == format!(".spec.{field}"));
+    for field in keys(spec).iter().filter(|field| *field != "output") {
+        assert_eq!(locked(field).is_some(), !EDITABLE.contains(&field.as_str()), "spec.{field}");
+    }
+    let input = locked("input").unwrap()["rule"].as_str().unwrap();
+    compared("spec.input", input, &spec["input"]["properties"], &[]);
+    compared("spec.input.objectStore", input, &spec["input"]["properties"]["objectStore"]["properties"], CREDENTIALS);
+    let of_output = spec["output"]["x-kubernetes-validations"].as_array().unwrap();
+    let output =
+        of_output.iter().find_map(|rule| rule["rule"].as_str().filter(|rule| rule.contains("oldSelf"))).unwrap();
+    compared("output", &output.replace("elf.", "elf.output."), &spec["output"]["properties"], &[]);
+    let location = &spec["output"]["properties"]["objectStore"]["properties"];
+    compared("output.objectStore", &output.replace("elf.", "elf.output."), location, CREDENTIALS);
+}
+
+/// Fields that open a place and do not say which one it is.
+const CREDENTIALS: &[&str] = &["secretRef", "tls"];
+
+/// That a rule compares each of the fields `within` with what it was, but for these.
+fn compared(within: &str, rule: &str, fields: &Value, but: &[&str]) {
+    for field in keys(fields) {
+        let named = format!("self.{within}.{field}");
+        let mut ends = rule.match_indices(&named).map(|(at, _)| &rule[at + named.len()..]);
+        let is_compared = ends.any(|rest| rest.starts_with(" == ") || rest.starts_with(") == "));
+        assert_eq!(is_compared, !but.contains(&field.as_str()), "{named}: {rule}");
+    }
+}
+
+fn keys(properties: &Value) -> Vec<String> {
+    properties.as_object().unwrap().keys().cloned().collect()
+}
+
+fn schema_of(wanted: &str) -> Value {
+    let (_, crd) = rendered().into_iter().find(|(file, _)| *file == wanted).unwrap();
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+}
+
+#[test]
+fn rules_speak_of_the_kind_that_they_are_rules_of() {
+    for (file, crd) in rendered() {
+        let (kind, text) = (crd["spec"]["names"]["kind"].as_str().unwrap(), crd.to_string());
+        let others: Vec<&str> =
+            text.split("create another ").skip(1).filter_map(|rest| rest.split([' ', '"']).next()).collect();
+        assert!(!others.is_empty() && others.iter().all(|other| *other == kind), "{file}: {others:?}");
+    }
+}
+
+/// A default in the schema is written into each object, and there it is another vendor's figure.
+#[test]
+fn what_differs_between_vendors_has_no_default_in_the_schema() {
+    let window = schema_of("batchjobs.yaml")["properties"]["spec"]["properties"]["completionWindowSeconds"].clone();
+    let limits = ["batchproviders.yaml", "clusterbatchproviders.yaml"]
+        .map(|file| schema_of(file)["properties"]["spec"]["properties"]["limits"].clone());
+    assert!(limits.iter().all(|limits| limits["properties"].as_object().unwrap().len() == 4));
+    for schema in limits.iter().chain([&window]) {
+        assert!(schema.is_object() && !schema.to_string().contains("\"default\""), "{schema}");
+    }
+}
+
 #[test]
 fn columns_are_those_of_jobs() {
     let (_, crd) = rendered().into_iter().find(|(file, _)| *file == "batchjobs.yaml").unwrap();

@@ -5,9 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schema;
 use super::storage::{Input, Output};
-use super::{BatchJobStatus, FreeForm, Lean};
+use super::{BatchJobStatus, FreeForm, Lean, rules, schema};
 
 /// One set of requests, as the API server has it.
 pub type BatchJob = Lean<BatchJobObject>;
@@ -26,50 +25,14 @@ pub type BatchJob = Lean<BatchJobObject>;
     category = "llmbatch",
     derive = "PartialEq",
     doc = "BatchJob runs a set of LLM requests through a provider's asynchronous batch API and stores the results.",
-    validation = Rule::new("self.metadata.name.size() <= 63")
-        .message("the name must be no more than 63 characters"),
-    validation = Rule::new("self.spec.output.compression == oldSelf.spec.output.compression && has(self.spec.output.objectStore) == has(oldSelf.spec.output.objectStore) && (!has(self.spec.output.objectStore) || self.spec.output.objectStore.uri == oldSelf.spec.output.objectStore.uri)")
-        .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
-    validation = Rule::new("!has(self.spec.output.configMap) || !has(oldSelf.spec.output.configMap) || self.spec.output.configMap.name == oldSelf.spec.output.configMap.name")
-        .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
-    validation = Rule::new("!has(self.spec.output.objectStore) || !has(oldSelf.spec.output.objectStore) || (has(self.spec.output.objectStore.endpoint) == has(oldSelf.spec.output.objectStore.endpoint) && (!has(self.spec.output.objectStore.endpoint) || self.spec.output.objectStore.endpoint == oldSelf.spec.output.objectStore.endpoint))")
-        .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
-    validation = Rule::new("!has(self.spec.output.objectStore) || !has(oldSelf.spec.output.objectStore) || (has(self.spec.output.objectStore.region) == has(oldSelf.spec.output.objectStore.region) && (!has(self.spec.output.objectStore.region) || self.spec.output.objectStore.region == oldSelf.spec.output.objectStore.region))")
-        .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
-    validation = Rule::new("!has(self.spec.output.objectStore) || !has(oldSelf.spec.output.objectStore) || (has(self.spec.output.objectStore.addressingStyle) == has(oldSelf.spec.output.objectStore.addressingStyle) && (!has(self.spec.output.objectStore.addressingStyle) || self.spec.output.objectStore.addressingStyle == oldSelf.spec.output.objectStore.addressingStyle))")
-        .message("`spec.output` may not be changed; create another BatchJob to write elsewhere"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (self.spec.providerRef == oldSelf.spec.providerRef && self.spec.endpoint == oldSelf.spec.endpoint)")
-        .message("`spec.providerRef` and `spec.endpoint` may not be changed once the job has started; create another BatchJob instead"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.model) == has(oldSelf.spec.model) && (!has(self.spec.model) || self.spec.model == oldSelf.spec.model))")
-        .message("`spec.model` may not be changed once the job has started; create another BatchJob instead"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.runID) == has(oldSelf.spec.runID) && (!has(self.spec.runID) || self.spec.runID == oldSelf.spec.runID))")
-        .message("`spec.runID` may not be changed once the job has started; create another BatchJob to run, and pay, again"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.requestDefaults) == has(oldSelf.spec.requestDefaults) && (!has(self.spec.requestDefaults) || self.spec.requestDefaults == oldSelf.spec.requestDefaults))")
-        .message("`spec.requestDefaults` may not be changed once the job has started; create another BatchJob instead"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.requestDefaultsJSON) == has(oldSelf.spec.requestDefaultsJSON) && (!has(self.spec.requestDefaultsJSON) || self.spec.requestDefaultsJSON == oldSelf.spec.requestDefaultsJSON))")
-        .message("`spec.requestDefaultsJSON` may not be changed once the job has started; create another BatchJob instead"),
-    validation = Rule::new("!(has(self.spec.requestDefaults) && has(self.spec.requestDefaultsJSON))")
-        .message("set at most one of `spec.requestDefaults` and `spec.requestDefaultsJSON`"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.inline) == has(oldSelf.spec.input.inline) && (!has(self.spec.input.inline) || self.spec.input.inline == oldSelf.spec.input.inline))")
-        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.objectStore) == has(oldSelf.spec.input.objectStore) && (!has(self.spec.input.objectStore) || self.spec.input.objectStore.uri == oldSelf.spec.input.objectStore.uri))")
-        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || !has(self.spec.input.objectStore) || !has(oldSelf.spec.input.objectStore) || (has(self.spec.input.objectStore.endpoint) == has(oldSelf.spec.input.objectStore.endpoint) && (!has(self.spec.input.objectStore.endpoint) || self.spec.input.objectStore.endpoint == oldSelf.spec.input.objectStore.endpoint))")
-        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || !has(self.spec.input.objectStore) || !has(oldSelf.spec.input.objectStore) || (has(self.spec.input.objectStore.region) == has(oldSelf.spec.input.objectStore.region) && (!has(self.spec.input.objectStore.region) || self.spec.input.objectStore.region == oldSelf.spec.input.objectStore.region))")
-        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || !has(self.spec.input.objectStore) || !has(oldSelf.spec.input.objectStore) || (has(self.spec.input.objectStore.addressingStyle) == has(oldSelf.spec.input.objectStore.addressingStyle) && (!has(self.spec.input.objectStore.addressingStyle) || self.spec.input.objectStore.addressingStyle == oldSelf.spec.input.objectStore.addressingStyle))")
-        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (self.spec.input.format == oldSelf.spec.input.format && self.spec.input.compression == oldSelf.spec.input.compression && self.spec.input.emptyPolicy == oldSelf.spec.input.emptyPolicy)")
-        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.configMaps) == has(oldSelf.spec.input.configMaps) && (!has(self.spec.input.configMaps) || self.spec.input.configMaps == oldSelf.spec.input.configMaps))")
-        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.template) == has(oldSelf.spec.input.template) && (!has(self.spec.input.template) || self.spec.input.template == oldSelf.spec.input.template))")
-        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.maxObjectBytes) == has(oldSelf.spec.input.maxObjectBytes) && (!has(self.spec.input.maxObjectBytes) || self.spec.input.maxObjectBytes == oldSelf.spec.input.maxObjectBytes) && has(self.spec.input.onTooLarge) == has(oldSelf.spec.input.onTooLarge) && (!has(self.spec.input.onTooLarge) || self.spec.input.onTooLarge == oldSelf.spec.input.onTooLarge))")
-        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lock) || (has(self.spec.input.csv) == has(oldSelf.spec.input.csv) && (!has(self.spec.input.csv) || self.spec.input.csv == oldSelf.spec.input.csv) && self.spec.input.hiddenObjects == oldSelf.spec.input.hiddenObjects && self.spec.input.emptyObjects == oldSelf.spec.input.emptyObjects)")
-        .message("`spec.input` may not be changed once the job has started; create another BatchJob instead"),
+    validation = rules::name_of_a_label(),
+    validation = rules::locked("providerRef", "instead"),
+    validation = rules::locked("?model", "instead"),
+    validation = rules::locked("endpoint", "instead"),
+    validation = rules::locked("?requestDefaults", "instead"),
+    validation = rules::locked("?requestDefaultsJSON", "instead"),
+    validation = rules::locked("?runID", "to run, and pay, again"),
+    validation = rules::locked_input(),
     selectable = ".spec.providerRef.kind",
     selectable = ".spec.providerRef.name",
     selectable = ".status.outcome",
@@ -83,6 +46,10 @@ pub type BatchJob = Lean<BatchJobObject>;
     printcolumn(name = "Results", type_ = "string", json_path = ".status.results.uri", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(has(self.requestDefaults) && has(self.requestDefaultsJSON))")
+        .message("set at most one of `spec.requestDefaults` and `spec.requestDefaultsJSON`")
+)]
 pub struct BatchJobSpec {
     /// The account at a batch API that runs the requests. Locked once the job has started.
     pub provider_ref: ProviderReference,

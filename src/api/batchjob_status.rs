@@ -30,6 +30,7 @@ pub struct BatchJobStatus {
     pub observed_references: Option<String>,
     /// Outcome of the job, in one word; unset until the job has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = schema::own_description)]
     pub outcome: Option<Outcome>,
     /// Version of the protocol that wrote this status.
     #[serde(default, skip_serializing_if = "Option::is_none")]

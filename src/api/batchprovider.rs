@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::storage::{SecretKeyReference, Tls};
-use super::{Lean, NamespaceGrant, ProviderCapabilities, schema};
+use super::{Lean, NamespaceGrant, ProviderCapabilities, rules, schema};
 
 /// A namespace's own account, as the API server has it.
 pub type BatchProvider = Lean<BatchProviderObject>;
@@ -29,6 +29,8 @@ pub type ClusterBatchProvider = Lean<ClusterBatchProviderObject>;
     shortname = "bprov",
     category = "llmbatch",
     doc = "BatchProvider is one account at a batch API: its endpoint, its credential and its limits.",
+    validation = rules::fixed("type", "BatchProvider"),
+    validation = rules::fixed("?baseURL", "BatchProvider"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.baseURL"),
@@ -42,12 +44,10 @@ pub type ClusterBatchProvider = Lean<ClusterBatchProviderObject>;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.type == oldSelf.type")
-        .message("`type` may not be changed; create another BatchProvider instead"),
-    validation = Rule::new("has(self.baseURL) == has(oldSelf.baseURL) && (!has(self.baseURL) || self.baseURL == oldSelf.baseURL)")
-        .message("`baseURL` may not be changed, since batches already run there; create another BatchProvider instead"),
     validation = Rule::new("self.type != 'OpenAICompatible' || has(self.baseURL)")
         .message("`baseURL` is required for type 'OpenAICompatible', such as 'http://gateway.example:8080/v1'"),
+    validation = Rule::new("self.type != 'OpenAI' || !has(self.baseURL) || self.baseURL.startsWith('https://')")
+        .message("`baseURL` of type 'OpenAI' must begin with `https://`, since the API key goes with each call; a server in the cluster has type 'OpenAICompatible'"),
     validation = Rule::new("self.type != 'OpenAI' || has(self.auth)")
         .message("`auth` is required for type 'OpenAI': name the Secret and key that hold the API key")
 )]
@@ -128,6 +128,8 @@ pub struct ProviderStatus {
     shortname = "cbprov",
     category = "llmbatch",
     doc = "ClusterBatchProvider is one account at a batch API that an admin grants to namespaces. Its Secret is in the operator's namespace, so that no team sees the key.",
+    validation = rules::fixed("type", "ClusterBatchProvider"),
+    validation = rules::fixed("?baseURL", "ClusterBatchProvider"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.baseURL"),

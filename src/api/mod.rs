@@ -16,6 +16,7 @@ mod grant;
 pub mod json;
 mod kept;
 mod lean;
+mod rules;
 mod schema;
 mod storage;
 pub mod text;

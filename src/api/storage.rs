@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{FreeForm, schema};
+use super::{FreeForm, rules, schema};
 
 /// Where the requests come from: exactly one source.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -66,6 +66,7 @@ pub struct Input {
     pub max_object_bytes: Option<i32>,
     /// What becomes of an object with more than `maxObjectBytes`; unset: Fail. For Objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = schema::own_description)]
     pub on_too_large: Option<OnTooLarge>,
     /// Hidden objects, where the URI names many objects: those whose name, or whose folder's name, begins with `_` or `.`, as in
     /// `_posts/` and `__init__.py`. The operator's own files (`_batchjob/`, `_SUCCESS`) are never read.
@@ -252,7 +253,8 @@ pub struct InlineRequest {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.objectStore) != has(self.configMap)")
-        .message("set exactly one of `objectStore` and `configMap`")
+        .message("set exactly one of `objectStore` and `configMap`"),
+    validation = rules::fixed_output()
 )]
 pub struct Output {
     /// A folder in object storage. One folder belongs to one work; nothing foreign in it is overwritten.
@@ -313,6 +315,7 @@ pub struct ObjectStoreLocation {
     pub endpoint: Option<String>,
     /// Part of the URL that names the bucket; unset: Auto.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = schema::own_description)]
     pub addressing_style: Option<AddressingStyle>,
     /// The bucket's region; unset: the one that the store names, else `us-east-1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -270,22 +270,31 @@ async fn how_an_input_is_read_is_locked() {
         json!({"template": {"customID": "x-$(row.id)"}}),
         json!({"template": null, "format": "Auto"}),
         json!({"template": {"body": null, "bodyJSON": "{}"}}),
+        json!({"objectStore": {"uri": "s3://tests/elsewhere.csv"}}),
+        json!({"objectStore": {"endpoint": "https://elsewhere.example"}}),
+        json!({"objectStore": {"region": "eu-west-3"}}),
+        json!({"objectStore": {"addressingStyle": "VirtualHosted"}}),
+        json!({"objectStore": null, "configMaps": [{"name": "x"}]}),
     ] {
-        let (ok, said) = cluster().try_kubectl(
-            &[
-                "-n",
-                &scene.namespace,
-                "patch",
-                "bjob",
-                "j",
-                "--type=merge",
-                "-p",
-                &json!({"spec": {"input": change}}).to_string(),
-            ],
-            None,
-        );
-        assert!(!ok && said.contains("`spec.input` may not be changed"), "{change}: {said}");
+        let (ok, said) = patched(&scene, &json!({"spec": {"input": change}}));
+        let advice = "`spec.input` may not be changed once the job has started; create another BatchJob instead";
+        assert!(!ok && said.contains(advice), "{change}: {said}");
     }
+    let (ok, said) = patched(&scene, &json!({"spec": {"endpoint": "Responses"}}));
+    assert!(!ok && said.contains("spec.endpoint: Invalid value"), "{said}");
+    // Another Secret opens the same objects.
+    for place in ["input", "output"] {
+        let (ok, said) =
+            patched(&scene, &json!({"spec": {place: {"objectStore": {"secretRef": {"name": "rotated"}}}}}));
+        assert!(ok, "{place}: {said}");
+    }
+}
+
+/// Whether the API server would take a change of the job `j`, and its words. Nothing is changed.
+fn patched(scene: &Scene, change: &Value) -> (bool, String) {
+    let change = change.to_string();
+    let patch = ["-n", &scene.namespace, "patch", "bjob", "j", "--dry-run=server", "--type=merge", "-p", &change];
+    cluster().try_kubectl(&patch, None)
 }
 
 fn base64(bytes: &[u8]) -> String {

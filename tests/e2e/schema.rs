@@ -37,6 +37,12 @@ async fn what_cannot_work_is_refused_with_advice() {
         (provider(json!({"type": "OpenAICompatible"})), "`baseURL` is required for type 'OpenAICompatible'"),
         (provider(json!({"type": "OpenAI"})), "`auth` is required for type 'OpenAI'"),
         (provider(json!({"type": "OpenAICompatible", "baseURL": "http://x/v1/"})), "spec.baseURL"),
+        (
+            provider(
+                json!({"type": "OpenAI", "baseURL": "http://x/v1", "auth": {"secretKeyRef": {"name": "a", "key": "b"}}}),
+            ),
+            "`baseURL` of type 'OpenAI' must begin with `https://`",
+        ),
         (granted(json!({})), "set exactly one of `names` and `namespaceSelector`"),
         (
             granted(json!({"names": ["a"], "namespaceSelector": {}})),
@@ -76,7 +82,17 @@ async fn what_cannot_work_is_refused_with_advice() {
         )
         .to_string(),
     );
-    assert!(!ok && said.contains("`baseURL` may not be changed"), "{said}");
+    assert!(
+        !ok && said
+            .contains("`spec.baseURL` may not be changed, since batches may run there; create another BatchProvider"),
+        "{said}"
+    );
+    scene.apply(&granted(json!({"names": ["a"]})).to_string());
+    let mut moved = granted(json!({"names": ["a"]}));
+    moved["spec"]["baseURL"] = "http://y/v1".into();
+    let (ok, said) = scene.try_apply(&moved.to_string());
+    assert!(!ok && said.contains("create another ClusterBatchProvider instead"), "{said}");
+    scene.kubectl(&["delete", "cbprov", "schema-granted", "--wait=false"]);
     // What addresses a bucket says which bucket it is.
     for (field, value) in [("addressingStyle", "VirtualHosted"), ("region", "eu-west-3")] {
         let mut elsewhere = good[0].clone();
