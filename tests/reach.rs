@@ -246,7 +246,7 @@ async fn object_storage_goes_the_same_way_and_is_not_tried_again() {
     names.say("minio.storage.svc", &[&["127.0.0.1"]]);
     names.say("s3.eu-central-1.amazonaws.com", &[&["10.0.0.9"]]);
     let secret = || "x".to_string().into();
-    let credentials = Credentials { access_key_id: secret(), secret_access_key: secret(), session_token: None };
+    let credentials = Credentials::from_iter([("aws_access_key_id", secret()), ("aws_secret_access_key", secret())]);
     let own = |host: &str| Some(servers.url(host).as_str().trim_end_matches("/v1").to_string());
     for endpoint in [own("127.0.0.1"), own("minio.storage.svc"), None] {
         let region = Some("eu-central-1".into());
@@ -330,7 +330,7 @@ async fn an_admins_proxy_leads_outside_and_what_is_inside_is_reached_straight() 
     assert_eq!(*seen.lock().unwrap(), Vec::<String>::new(), "what is refused is not asked of the proxy");
     // Stores go the same way.
     let secret = || "x".to_string().into();
-    let credentials = Credentials { access_key_id: secret(), secret_access_key: secret(), session_token: None };
+    let credentials = Credentials::from_iter([("aws_access_key_id", secret()), ("aws_secret_access_key", secret())]);
     let location = ObjectStoreLocation { endpoint: Some("http://store.example".into()), ..Default::default() };
     let folder = Folder::open(&location, "s3://bucket/folder/", &credentials, &transport).unwrap();
     assert!(folder.exists("a").await.unwrap());

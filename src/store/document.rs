@@ -10,9 +10,28 @@ use super::{Folder, StoreError};
 /// Largest document that is read, in bytes.
 pub const DOCUMENT_LIMIT: u64 = 16 << 20;
 
-/// The version of a document that was read: what a swap is conditional on.
+/// The version of a document that was read: what a swap is conditional on. S3 and Azure go by the ETag, Google Cloud Storage by the
+/// object's generation; at least one of them is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version(String);
+pub struct Version {
+    etag: Option<String>,
+    version: Option<String>,
+}
+
+impl Version {
+    /// None where the store tells neither.
+    pub(super) fn new(etag: Option<String>, version: Option<String>) -> Option<Version> {
+        (etag.is_some() || version.is_some()).then_some(Version { etag, version })
+    }
+
+    pub(super) fn etag(&self) -> Option<&str> {
+        self.etag.as_deref()
+    }
+
+    fn is_still_there(&self) -> PutMode {
+        PutMode::Update(UpdateVersion { e_tag: self.etag.clone(), version: self.version.clone() })
+    }
+}
 
 /// Proof that a conditional write of ours succeeded: not `Clone`, and nothing outside this module can make one.
 #[derive(Debug)]
@@ -75,7 +94,7 @@ pub trait Document: Send + Sync {
     async fn swap(&self, judged: &Version, bytes: Bytes) -> Result<Swapped, SwapError>;
 }
 
-/// A document that is one object; its version is the ETag.
+/// A document that is one object.
 #[derive(Clone, Debug)]
 pub struct ObjectDocument {
     /// Where it lies.
@@ -91,7 +110,7 @@ impl ObjectDocument {
         let path = self.folder.path(&self.name);
         let put = self.folder.store().put_opts(&path, bytes.into(), options);
         match self.folder.timely(&self.name, size, put).await? {
-            Ok(put) => Ok(Swapped(put.e_tag.map(Version))),
+            Ok(put) => Ok(Swapped(Version::new(put.e_tag, put.version))),
             Err(E::AlreadyExists { .. } | E::Precondition { .. }) => Err(SwapError::Lost),
             // Nothing else can be missing where something is put.
             Err(E::NotFound { .. }) => {
@@ -113,19 +132,18 @@ impl Document for ObjectDocument {
     }
 
     async fn read_changed(&self, known: Option<&Version>) -> Result<Fresh, StoreError> {
-        let known = known.map(|version| version.0.as_str());
-        let (bytes, etag) = match self.folder.read_changed(&self.name, DOCUMENT_LIMIT, known).await? {
+        let (bytes, version) = match self.folder.read_changed(&self.name, DOCUMENT_LIMIT, known).await? {
             Whole::Absent => return Ok(Fresh::Absent),
             Whole::Unchanged => return Ok(Fresh::Unchanged),
-            Whole::Read(bytes, etag) => (bytes, etag),
+            Whole::Read(bytes, version) => (bytes, version),
         };
-        let etag = etag.ok_or_else(|| {
+        let version = version.ok_or_else(|| {
             StoreError::Unfit(format!(
-                "{}: the store gives objects no ETag, without which nothing keeps two writers apart; use another store",
+                "{}: the store gives objects neither an ETag nor a version, without which nothing keeps two writers apart; use another store",
                 self.folder.uri_of(&self.name)
             ))
         })?;
-        Ok(Fresh::Changed(bytes, Version(etag)))
+        Ok(Fresh::Changed(bytes, version))
     }
 
     async fn create(&self, bytes: Bytes) -> Result<Swapped, SwapError> {
@@ -133,7 +151,7 @@ impl Document for ObjectDocument {
     }
 
     async fn swap(&self, judged: &Version, bytes: Bytes) -> Result<Swapped, SwapError> {
-        self.put(bytes, PutMode::Update(UpdateVersion { e_tag: Some(judged.0.clone()), version: None })).await
+        self.put(bytes, judged.is_still_there()).await
     }
 }
 
@@ -199,4 +217,98 @@ async fn swapped(scratch: &ObjectDocument, judged: &Version, bytes: Bytes) -> Re
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+    use std::sync::Arc;
+
+    use futures::stream::BoxStream;
+    use object_store::memory::InMemory;
+    use object_store::path::Path;
+    use object_store::{
+        CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+        PutMultipartOptions, PutPayload, PutResult,
+    };
+
+    use super::*;
+
+    /// A store that goes by generations, as Google Cloud Storage does: an update names the generation that it replaces, and the
+    /// ETag is of no use (<https://cloud.google.com/storage/docs/generations-preconditions>).
+    #[derive(Debug, Default)]
+    struct Generations(InMemory);
+
+    impl fmt::Display for Generations {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("generations")
+        }
+    }
+
+    #[async_trait]
+    impl ObjectStore for Generations {
+        async fn put_opts(
+            &self,
+            path: &Path,
+            payload: PutPayload,
+            mut options: PutOptions,
+        ) -> object_store::Result<PutResult> {
+            if let PutMode::Update(version) = &mut options.mode {
+                version.e_tag = Some(version.version.take().ok_or(Error::NotImplemented {
+                    operation: "an update without a generation".into(),
+                    implementer: "generations".into(),
+                })?);
+            }
+            let put = self.0.put_opts(path, payload, options).await?;
+            Ok(PutResult { version: put.e_tag, e_tag: None, ..put })
+        }
+
+        async fn get_opts(&self, path: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+            let mut got = self.0.get_opts(path, options).await?;
+            got.meta.version = got.meta.e_tag.take();
+            Ok(got)
+        }
+
+        async fn put_multipart_opts(
+            &self,
+            path: &Path,
+            options: PutMultipartOptions,
+        ) -> object_store::Result<Box<dyn MultipartUpload>> {
+            self.0.put_multipart_opts(path, options).await
+        }
+
+        fn delete_stream(
+            &self,
+            paths: BoxStream<'static, object_store::Result<Path>>,
+        ) -> BoxStream<'static, object_store::Result<Path>> {
+            self.0.delete_stream(paths)
+        }
+
+        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+            self.0.list(prefix)
+        }
+
+        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+            self.0.list_with_delimiter(prefix).await
+        }
+
+        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+            self.0.copy_opts(from, to, options).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_goes_by_generations_keeps_two_writers_apart() {
+        let folder = Folder::of(Arc::new(Generations::default()), "gs://b/out/", "out/");
+        assert_eq!(prove_conditional_writes(&folder, "scratch").await.unwrap(), Ok(()));
+        let document = ObjectDocument { folder, name: "journal.json".into() };
+        let created = document.create(Bytes::from_static(b"1")).await.unwrap().version().unwrap();
+        let swapped = document.swap(&created, Bytes::from_static(b"2")).await.unwrap().version().unwrap();
+        let stale = document.swap(&created, Bytes::from_static(b"3")).await;
+        assert!(matches!(stale, Err(SwapError::Lost)), "{stale:?}");
+        let read = document.read_changed(Some(&swapped)).await.unwrap();
+        assert!(matches!(read, Fresh::Unchanged), "{read:?}");
+        let read = document.read_changed(Some(&created)).await.unwrap();
+        assert!(matches!(&read, Fresh::Changed(bytes, version) if bytes == "2" && *version == swapped), "{read:?}");
+    }
 }

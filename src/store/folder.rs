@@ -11,13 +11,12 @@ use object_store::path::Path;
 use object_store::{
     Attribute, Attributes, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 };
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::checks::Checked;
-use super::{ConfigMaps, NamespaceCopies, StoreChecks, StoreError, Upload, s3};
+use super::{ConfigMaps, Credentials, NamespaceCopies, Place, StoreChecks, StoreError, Upload, Version};
 use crate::api::ObjectStoreLocation;
 use crate::transport::{Meter, Patience, Transport};
 
@@ -29,43 +28,12 @@ pub(super) const PARTS_AT_A_TIME: usize = 2;
 const LIST_LIMIT: u32 = 2_000_000;
 /// Time for the next object of a listing: one page, or several of an overlaid store.
 const LIST_TIMEOUT: Duration = Duration::from_secs(60);
-/// The attribute that says whose an object is.
-pub(super) const WORK_ATTRIBUTE: &str = "llmbatch-work";
-
-/// A place in a bucket, from a URI such as `s3://bucket/folder/`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Name of the bucket.
-    pub bucket: String,
-    /// Key, or prefix of keys.
-    pub key: String,
-}
-
-impl std::str::FromStr for Place {
-    type Err = StoreError;
-
-    fn from_str(uri: &str) -> Result<Self, StoreError> {
-        let invalid = || StoreError::Invalid(format!("'{uri}' is not a URI of the form s3://BUCKET/KEY"));
-        let (bucket, key) = uri.strip_prefix("s3://").and_then(|r| r.split_once('/')).ok_or_else(invalid)?;
-        // object_store would fold `//` and refuse `..`; both are surely mistakes.
-        let odd = key.split('/').rev().skip(1).any(str::is_empty) || key.split('/').any(|s| s == "." || s == "..");
-        match bucket.is_empty() || key.is_empty() || odd {
-            true => Err(invalid()),
-            false => Ok(Place { bucket: bucket.into(), key: key.into() }),
-        }
-    }
-}
-
-/// What opens a bucket. Never printed.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// `aws_access_key_id`
-    pub access_key_id: SecretString,
-    /// `aws_secret_access_key`
-    pub secret_access_key: SecretString,
-    /// `aws_session_token`
-    pub session_token: Option<SecretString>,
-}
+/// The attribute that says whose an object is, in letters that every backend allows: Azure takes no hyphen
+/// (<https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata>), and proxies drop
+/// headers with an underscore.
+pub(super) const WORK_ATTRIBUTE: &str = "llmbatchwork";
+/// The same as objects of earlier versions have it.
+const EARLIER_WORK_ATTRIBUTE: &str = "llmbatch-work";
 
 /// A folder in a bucket; names are relative to it.
 #[derive(Clone, Debug)]
@@ -142,8 +110,9 @@ impl Listed {
 pub struct Entry {
     /// Size in bytes.
     pub size: u64,
-    /// Version, where the store has one.
+    /// Its ETag, where the store has one.
     pub etag: Option<String>,
+    pub(super) version: Option<Version>,
     /// Content.
     pub stream: BoxStream<'static, Result<Bytes, StoreError>>,
 }
@@ -152,8 +121,8 @@ pub struct Entry {
 pub(super) enum Whole {
     Absent,
     Unchanged,
-    /// Its content and ETag.
-    Read(Bytes, Option<String>),
+    /// Its content, and its version where the store has one.
+    Read(Bytes, Option<Version>),
 }
 
 /// Objects of more bytes that are read whole take turns, whoever's they are: no head, segment or manifest of a job that nobody tampered
@@ -191,9 +160,9 @@ impl Folder {
     ) -> Result<Folder, StoreError> {
         let place: Place = uri.parse()?;
         Path::parse(&place.key).map_err(|e| StoreError::of(uri, e.into()))?;
-        let bucket = s3::open(&place, location, credentials, transport)?;
+        let bucket = place.backend.open(&place, location, credentials, transport)?;
         let folder = Folder::of(bucket.store, uri, &place.key);
-        Ok(Folder { one_by_one: bucket.one_by_one, checked: Some(Arc::new(bucket.checked)), ..folder })
+        Ok(Folder { one_by_one: bucket.one_by_one, checked: bucket.checked.map(Arc::new), ..folder })
     }
 
     /// A folder in any store that `object_store` knows.
@@ -346,9 +315,10 @@ impl Folder {
             Err(e) => return Ok(Err(e)),
         };
         let (size, etag) = (got.meta.size, got.meta.e_tag.clone());
+        let version = Version::new(etag.clone(), got.meta.version.clone());
         let (folder, name) = (self.clone(), name.to_string());
         let stream = got.into_stream().map_err(move |e| folder.read_error(&name, e)).boxed();
-        Ok(Ok(Entry { size, etag, stream }))
+        Ok(Ok(Entry { size, etag, version, stream }))
     }
 
     /// An object's content from an offset on; None where there is none.
@@ -418,16 +388,25 @@ impl Folder {
         })
     }
 
-    /// The same with its ETag, unless that is the `known` one. A server may announce fewer bytes than it sends, and send them
+    /// The same with its version, unless that is the `known` one. A server may announce fewer bytes than it sends, and send them
     /// slowly.
-    pub(super) async fn read_changed(&self, name: &str, limit: u64, known: Option<&str>) -> Result<Whole, StoreError> {
-        let unless = GetOptions { if_none_match: known.map(String::from), ..Default::default() };
+    pub(super) async fn read_changed(
+        &self,
+        name: &str,
+        limit: u64,
+        known: Option<&Version>,
+    ) -> Result<Whole, StoreError> {
+        let if_none_match = known.and_then(Version::etag).map(String::from);
+        let unless = GetOptions { if_none_match, ..Default::default() };
         let mut entry = match self.open_with(&self.path(name), name, unless).await? {
             Ok(entry) => entry,
             Err(object_store::Error::NotFound { .. }) => return Ok(Whole::Absent),
             Err(object_store::Error::NotModified { .. }) if known.is_some() => return Ok(Whole::Unchanged),
             Err(e) => return Err(self.read_error(name, e)),
         };
+        if known.is_some() && entry.version.as_ref() == known {
+            return Ok(Whole::Unchanged);
+        }
         let (began, mut bytes, mut turn) = (Instant::now(), BytesMut::new(), None);
         let _call = Meter::store_call();
         loop {
@@ -447,7 +426,7 @@ impl Folder {
             Some(turn) => Bytes::from_owner(LargeDocument { bytes, _turn: turn }),
             None => bytes.freeze(),
         };
-        Ok(Whole::Read(bytes, entry.etag))
+        Ok(Whole::Read(bytes, entry.version))
     }
 
     /// Puts an object that must not exist; false where it does.
@@ -489,7 +468,8 @@ impl Folder {
         let head = GetOptions { head: true, ..Default::default() };
         match self.timely(name, 0, self.store.get_opts(&self.path(name), head)).await? {
             Ok(found) => {
-                let work = found.attributes.get(&Attribute::Metadata(WORK_ATTRIBUTE.into()));
+                let named = |name: &'static str| found.attributes.get(&Attribute::Metadata(name.into()));
+                let work = named(WORK_ATTRIBUTE).or_else(|| named(EARLIER_WORK_ATTRIBUTE));
                 Ok(Some(work.map(|work| work.to_string())))
             }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -574,7 +554,7 @@ type Metas<'a> = BoxStream<'a, object_store::Result<ObjectMeta>>;
 /// A listing that comes to an end whatever the server says: one that goes round, or has no end, or shows nothing for too
 /// long, breaks off with an error.
 fn bounded(listing: Metas<'_>) -> Metas<'_> {
-    let broken = |why: &'static str| object_store::Error::Generic { store: "S3", source: why.into() };
+    let broken = |why: &'static str| object_store::Error::Generic { store: "listing", source: why.into() };
     let state = (listing, None, 0u32);
     futures::stream::try_unfold(state, move |(mut listing, mut first, seen)| async move {
         let next = tokio::time::timeout(LIST_TIMEOUT, listing.try_next()).await;
@@ -593,14 +573,19 @@ fn bounded(listing: Metas<'_>) -> Metas<'_> {
 
 #[cfg(test)]
 mod tests {
+    use object_store::memory::InMemory;
+
     use super::*;
 
-    #[test]
-    fn places_are_parsed_and_odd_ones_refused() {
-        let place: Place = "s3://bucket/a/b/".parse().unwrap();
-        assert_eq!((place.bucket.as_str(), place.key.as_str()), ("bucket", "a/b/"));
-        for odd in ["s3://bucket", "s3://bucket/", "gs://b/k", "s3:///k", "s3://b/../k", "s3://b/a//k"] {
-            assert!(odd.parse::<Place>().is_err(), "{odd}");
-        }
+    #[tokio::test]
+    async fn objects_of_earlier_versions_are_known_by_their_work() {
+        let store = Arc::new(InMemory::new());
+        let attributes = Attributes::from_iter([(Attribute::Metadata(EARLIER_WORK_ATTRIBUTE.into()), "w".to_string())]);
+        let earlier = PutOptions { attributes, ..Default::default() };
+        store.put_opts(&Path::from("out/results.jsonl"), "{}".into(), earlier).await.unwrap();
+        let folder = Folder::of(store, "s3://b/out/", "out/");
+        assert_eq!(folder.work_of("results.jsonl").await.unwrap(), Some(Some("w".into())));
+        assert!(folder.create("results.jsonl", "w").await.is_ok());
+        assert!(matches!(folder.create("results.jsonl", "other").await, Err(StoreError::Conflict(_))));
     }
 }

@@ -1,5 +1,6 @@
 //! Object storage behind a small face: folders, immutable files, and documents that change by conditional writes.
 
+mod bucket;
 mod checks;
 mod config_maps;
 mod copies;
@@ -14,13 +15,14 @@ mod sorted;
 pub mod staged;
 mod upload;
 
+pub use bucket::{Backend, Credentials, Place, SecretKey};
 pub use checks::StoreChecks;
 pub use config_maps::ConfigMaps;
 pub use copies::{Copies, NamespaceCopies};
 pub use document::{
     DOCUMENT_LIMIT, Document, Fresh, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes,
 };
-pub use folder::{Credentials, Entry, Folder, Listed, Place};
+pub use folder::{Entry, Folder, Listed};
 pub use inputs::{inputs_of_body, inputs_of_line};
 pub use lines::{
     HEAVY, Held, JOINED_LINES_BYTES, Kept, LINE_LIMIT, LINES_BYTES, LONG, Line, Lines, Long, SMALL_LINES_BYTES, Turn,
@@ -187,21 +189,11 @@ impl StoreError {
             )),
             // Who set a condition has dealt with its answer.
             E::AlreadyExists { .. } | E::Precondition { .. } => StoreError::busy(place),
-            _ if why.contains("NoSuchBucket") => StoreError::NotFound(format!("the bucket of {place} does not exist")),
-            _ => match said(&why) {
+            _ => match s3::said(&why) {
+                Some(("NoSuchBucket", _)) => StoreError::NotFound(format!("the bucket of {place} does not exist")),
                 Some((code, message)) => StoreError::Unavailable(clip(format!("{place}: {code}: {message}"), 512)),
                 None => StoreError::Unavailable(format!("{place}: {}", clip(why, 512))),
             },
         }
     }
-}
-
-/// Code and message of an error as S3 writes it (<https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>); what else
-/// it says may be a credential.
-fn said(why: &str) -> Option<(&str, &str)> {
-    let element = |name: &str| {
-        let (_, rest) = why.split_once(&format!("<{name}>"))?;
-        rest.split_once(&format!("</{name}>")).map(|(text, _)| text.trim())
-    };
-    Some((element("Code")?, element("Message").unwrap_or_default()))
 }

@@ -23,11 +23,10 @@ const WORK: &str = "0123456789abcdef0123456789abcdef";
 fn objects(scene: &Scene) -> Folder {
     let uri = format!("s3://tests/{}/conformance/", scene.namespace);
     let location = ObjectStoreLocation { endpoint: Some(scene.endpoint.clone()), ..Default::default() };
-    let credentials = Credentials {
-        access_key_id: storage().access_key.clone().into(),
-        secret_access_key: storage().secret_key.clone().into(),
-        session_token: None,
-    };
+    let credentials = Credentials::from_iter([
+        ("aws_access_key_id", storage().access_key.clone().into()),
+        ("aws_secret_access_key", storage().secret_key.clone().into()),
+    ]);
     Folder::open(
         &location,
         &uri,

@@ -19,7 +19,7 @@ fn folder(server: &Server) -> Folder {
     .unwrap();
     let secret = |s: &str| s.to_string().into();
     let credentials =
-        Credentials { access_key_id: secret("id"), secret_access_key: secret("s3-canary"), session_token: None };
+        Credentials::from_iter([("aws_access_key_id", secret("id")), ("aws_secret_access_key", secret("s3-canary"))]);
     Folder::open(&location, &location.uri.clone(), &credentials, &transport()).unwrap()
 }
 

@@ -40,7 +40,7 @@ fn folder(endpoint: &str, change: Value) -> Result<Folder, StoreError> {
     let location: ObjectStoreLocation = serde_json::from_value(location).unwrap();
     let secret = |s: &str| s.to_string().into();
     let credentials =
-        Credentials { access_key_id: secret("id"), secret_access_key: secret("s3-canary"), session_token: None };
+        Credentials::from_iter([("aws_access_key_id", secret("id")), ("aws_secret_access_key", secret("s3-canary"))]);
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let hosts = HostPolicy::allowing(["127.0.0.1", "*.store.example"].map(|entry| entry.parse().unwrap()));
     let transport = Transport::with(hosts, Arc::new(Here), None).unwrap();

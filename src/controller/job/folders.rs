@@ -11,7 +11,7 @@ use crate::controller::runtime::secrets::{secret, value};
 use crate::controller::runtime::trouble::Trouble;
 use crate::controller::runtime::trust;
 use crate::lifecycle::JobView;
-use crate::store::{ConfigMaps, Credentials, Folder};
+use crate::store::{ConfigMaps, Credentials, Folder, Place};
 
 /// The output's folder, and the version of the Secret that opens it.
 pub(crate) async fn output_folder(
@@ -23,8 +23,7 @@ pub(crate) async fn output_folder(
 ) -> Result<(Folder, Option<String>), Missing> {
     let output = &job.spec.output;
     if let Some(location) = &output.object_store {
-        let (credentials, version) =
-            storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.output", since).await?;
+        let (credentials, version) = storage_credentials(ctx, namespace, location, "spec.output", since).await?;
         let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.output`").await?;
         return Folder::open(location, &view.output_uri, &credentials, &transport)
             .map(|folder| (folder.keeping(ctx.jobs.copies.of(namespace)).seeing(ctx.jobs.checks.clone()), version))
@@ -35,22 +34,26 @@ pub(crate) async fn output_folder(
     Ok((Folder::of_config_maps(maps, &view.output_uri), None))
 }
 
-/// Reads what opens a bucket from a Secret, and the Secret's version; for inputs and outputs alike.
+/// The keys of the location's Secret that open its bucket, and the Secret's version.
 async fn storage_credentials(
     ctx: &Context,
     namespace: &str,
-    name: &str,
+    location: &ObjectStoreLocation,
     user: &str,
     since: i64,
 ) -> Result<(Credentials, Option<String>), Missing> {
-    let user = format!("`{user}`");
+    let (name, user) = (&location.secret_ref.name, format!("`{user}`"));
+    let place: Place = location.uri.parse().or_else(|e| stuck(reasons::INVALID_INPUT, format!("{user}: {e}")))?;
     let secret = secret(ctx, namespace, name, &user, since).await?;
-    let credentials = Credentials {
-        access_key_id: value(&secret, "aws_access_key_id", name, &user)?,
-        secret_access_key: value(&secret, "aws_secret_access_key", name, &user)?,
-        session_token: value(&secret, "aws_session_token", name, &user).ok(),
-    };
-    Ok((credentials, secret.resource_version()))
+    let mut values = vec![];
+    for key in place.backend.secret_keys() {
+        match value(&secret, key.name, name, &user) {
+            Ok(value) => values.push((key.name, value)),
+            Err(missing) if key.required => return Err(missing),
+            Err(_) => {}
+        }
+    }
+    Ok((values.into_iter().collect(), secret.resource_version()))
 }
 
 /// Opens the folder that the input's URI points into; with it, what the URI names there.
@@ -60,7 +63,7 @@ pub(crate) async fn input_folder(
     location: &ObjectStoreLocation,
 ) -> Result<(Folder, String), Trouble> {
     let since = ctx.clock.now() - LIFETIME;
-    let (credentials, _) = storage_credentials(ctx, namespace, &location.secret_ref.name, "spec.input", since).await?;
+    let (credentials, _) = storage_credentials(ctx, namespace, location, "spec.input", since).await?;
     let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.input`").await?;
     Ok(Folder::open(location, &location.uri, &credentials, &transport)?.split_last())
 }

@@ -11,10 +11,11 @@ use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use secrecy::ExposeSecret;
 use url::{Host, Url};
 
-pub(super) use refusal::{NoContentLength, Refusal};
+pub(super) use refusal::{NoContentLength, Refusal, said};
 
+use super::StoreError;
+use super::bucket::{Bucket, Credentials, Place, SecretKey};
 use super::checks::Checked;
-use super::{Credentials, Place, StoreError};
 use crate::api::{AddressingStyle, ObjectStoreLocation};
 use crate::transport::{ObjectConnector, Transport};
 use answers::{Answers, Region};
@@ -23,14 +24,15 @@ use answers::{Answers, Region};
 /// (<https://www.tencentcloud.com/document/product/436/57456>) and Volcano Engine's TOS.
 const VIRTUAL_HOSTED_ONLY: [&str; 3] = [".aliyuncs.com", ".myqcloud.com", ".volces.com"];
 
-/// A bucket.
-pub(super) struct Bucket {
-    pub store: Arc<dyn ObjectStore>,
-    /// The same, deleting one object with each request: not every server deletes many with one.
-    pub one_by_one: Arc<dyn ObjectStore>,
-    /// The same for puts that the store is to check.
-    pub checked: Checked,
-}
+/// Its keys of a Secret.
+pub(super) const SECRET_KEYS: [SecretKey; 3] = [
+    SecretKey { name: ACCESS_KEY_ID, required: true },
+    SecretKey { name: SECRET_ACCESS_KEY, required: true },
+    SecretKey { name: SESSION_TOKEN, required: false },
+];
+const ACCESS_KEY_ID: &str = "aws_access_key_id";
+const SECRET_ACCESS_KEY: &str = "aws_secret_access_key";
+const SESSION_TOKEN: &str = "aws_session_token";
 
 /// Opens the bucket of `place` at the location's server. Nothing is read yet.
 ///
@@ -42,10 +44,12 @@ pub(super) fn open(
     credentials: &Credentials,
     transport: &Transport,
 ) -> Result<Bucket, StoreError> {
+    let value = |key| credentials.get(key).map(|value| value.expose_secret().to_string());
+    let required = |key| value(key).ok_or_else(|| StoreError::Invalid(format!("the Secret has no key '{key}'")));
     let credential = AwsCredential {
-        key_id: credentials.access_key_id.expose_secret().into(),
-        secret_key: credentials.secret_access_key.expose_secret().into(),
-        token: credentials.session_token.as_ref().map(|token| token.expose_secret().into()),
+        key_id: required(ACCESS_KEY_ID)?,
+        secret_key: required(SECRET_ACCESS_KEY)?,
+        token: value(SESSION_TOKEN),
     };
     let region = Region::new(location.region.as_deref(), location.endpoint.is_none());
     let mut builder = AmazonS3Builder::new()
@@ -83,7 +87,7 @@ pub(super) fn open(
         damaged: built(checking.clone().with_http_connector(answers.damaging()))?,
         intact: built(checking)?,
     };
-    Ok(Bucket { store: built(builder)?, one_by_one, checked })
+    Ok(Bucket { store: built(builder)?, one_by_one, checked: Some(checked) })
 }
 
 /// A server, as `object_store` wants it: of a virtual-hosted one, with the bucket in its host.

@@ -240,3 +240,13 @@ fn without(message: &str, credential: &AwsCredential) -> String {
     let hidden = secrets.into_iter().flatten().filter(|secret| secret.len() >= SHORTEST_SECRET);
     hidden.fold(message.replace(char::is_control, " "), |message, secret| message.replace(secret, "[credential]"))
 }
+
+/// Code and message of an error as S3 writes it (<https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>); what else
+/// it says may be a credential.
+pub(in crate::store) fn said(why: &str) -> Option<(&str, &str)> {
+    let element = |name: &str| {
+        let (_, rest) = why.split_once(&format!("<{name}>"))?;
+        rest.split_once(&format!("</{name}>")).map(|(text, _)| text.trim())
+    };
+    Some((element("Code")?, element("Message").unwrap_or_default()))
+}

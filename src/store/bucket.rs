@@ -1,0 +1,136 @@
+//! Buckets: which backend a URI names, and how its buckets are opened. Another backend is a file beside `s3` and a row of each
+//! `match` here.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use secrecy::SecretString;
+
+use super::checks::Checked;
+use super::{StoreError, s3};
+use crate::api::ObjectStoreLocation;
+use crate::transport::Transport;
+
+/// A protocol of object storage, told by the scheme of its URIs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// Amazon S3, and servers that speak its protocol.
+    S3,
+}
+
+/// A key of a Secret that opens a bucket, under the name that `object_store` has for the option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecretKey {
+    /// The key, such as `aws_access_key_id`.
+    pub name: &'static str,
+    /// Whether a bucket cannot be opened without it.
+    pub required: bool,
+}
+
+impl Backend {
+    const ALL: [Backend; 1] = [Backend::S3];
+
+    /// The scheme of its URIs.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Backend::S3 => "s3",
+        }
+    }
+
+    /// The keys that are read from the Secret of a location; nothing else of it is.
+    pub fn secret_keys(self) -> &'static [SecretKey] {
+        match self {
+            Backend::S3 => &s3::SECRET_KEYS,
+        }
+    }
+
+    /// Opens the bucket of `place`. Nothing is read yet.
+    ///
+    /// # Errors
+    /// When the location cannot be addressed as it says.
+    pub(super) fn open(
+        self,
+        place: &Place,
+        location: &ObjectStoreLocation,
+        credentials: &Credentials,
+        transport: &Transport,
+    ) -> Result<Bucket, StoreError> {
+        match self {
+            Backend::S3 => s3::open(place, location, credentials, transport),
+        }
+    }
+}
+
+/// A place in a bucket, from a URI such as `s3://bucket/folder/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where the bucket is.
+    pub backend: Backend,
+    /// Name of the bucket.
+    pub bucket: String,
+    /// Key, or prefix of keys.
+    pub key: String,
+}
+
+impl FromStr for Place {
+    type Err = StoreError;
+
+    fn from_str(uri: &str) -> Result<Self, StoreError> {
+        let invalid = || {
+            let forms: Vec<String> = Backend::ALL.iter().map(|b| format!("{}://BUCKET/KEY", b.scheme())).collect();
+            StoreError::Invalid(format!("'{uri}' is not a URI of the form {}", forms.join(" or ")))
+        };
+        let (scheme, rest) = uri.split_once("://").ok_or_else(invalid)?;
+        let backend = Backend::ALL.into_iter().find(|b| b.scheme() == scheme).ok_or_else(invalid)?;
+        let (bucket, key) = rest.split_once('/').ok_or_else(invalid)?;
+        // object_store would fold `//` and refuse `..`; both are surely mistakes.
+        let odd = key.split('/').rev().skip(1).any(str::is_empty) || key.split('/').any(|s| s == "." || s == "..");
+        match bucket.is_empty() || key.is_empty() || odd {
+            true => Err(invalid()),
+            false => Ok(Place { backend, bucket: bucket.into(), key: key.into() }),
+        }
+    }
+}
+
+/// The values of a Secret's keys that open a bucket; see [`Backend::secret_keys`]. Never printed.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials(BTreeMap<String, SecretString>);
+
+impl Credentials {
+    /// The value of this key.
+    pub(super) fn get(&self, key: &str) -> Option<&SecretString> {
+        self.0.get(key)
+    }
+}
+
+impl<K: Into<String>> FromIterator<(K, SecretString)> for Credentials {
+    fn from_iter<I: IntoIterator<Item = (K, SecretString)>>(values: I) -> Self {
+        Credentials(values.into_iter().map(|(key, value)| (key.into(), value)).collect())
+    }
+}
+
+/// A bucket that is open.
+pub(super) struct Bucket {
+    pub store: Arc<dyn ObjectStore>,
+    /// The same, deleting one object with each request: not every server deletes many with one.
+    pub one_by_one: Arc<dyn ObjectStore>,
+    /// The same for puts that the store is to check; None where it has no such thing.
+    pub checked: Option<Checked>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_parsed_and_odd_ones_refused() {
+        let place: Place = "s3://bucket/a/b/".parse().unwrap();
+        assert_eq!((place.backend, place.bucket.as_str(), place.key.as_str()), (Backend::S3, "bucket", "a/b/"));
+        for odd in ["s3://bucket", "s3://bucket/", "gs://b/k", "b/k", "s3:///k", "s3://b/../k", "s3://b/a//k"] {
+            let error = odd.parse::<Place>().unwrap_err();
+            assert!(error.to_string().contains("s3://BUCKET/KEY"), "{odd}: {error}");
+        }
+    }
+}
