@@ -386,9 +386,10 @@ mod tests {
             assert!(refused.contains("window of more than 8 MiB") && refused.contains("--long"), "{refused}");
         }
         assert_eq!(read(&[large.clone(), large].concat(), InputCompression::Auto).await.unwrap(), b"texttext");
-        // Single segments: their content is the window.
+        // A window of eleven eighths of 8 MiB, and single segments: their content is the window.
         for (head, bytes) in [
-            (&b"\x28\xb5\x2f\xfd\x20\x07"[..], 7),
+            (&b"\x28\xb5\x2f\xfd\x00\x6b"[..], 11 << 20),
+            (b"\x28\xb5\x2f\xfd\x20\x07", 7),
             (b"\x28\xb5\x2f\xfd\x60\x01\x00", 257),
             (b"\x28\xb5\x2f\xfd\xa1\xaa\x00\x00\x00\x02", 32 << 20),
             (b"\x1f\x8b", 0),

@@ -6,9 +6,10 @@
 use std::time::{Duration, Instant};
 
 use batchjob_operator::api::BatchJobObject as BatchJob;
+use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::eventually;
@@ -269,7 +270,7 @@ async fn silent_buckets_of_many_namespaces(world: &mut World) {
         output_at(&bucket.url)(job);
         job["spec"]["providerRef"] = world.shared.clone();
     };
-    futures::future::join_all(world.crowd.iter().map(|ns| create_in(&world.quiet, ns, 12, change))).await;
+    join_all(world.crowd.iter().map(|ns| create_in(&world.quiet, ns, 12, change))).await;
     bucket.holds(60).await;
     world.is_undisturbed_by("silent buckets of 24 namespaces").await;
     world.is_undisturbed_by("silent buckets of 24 namespaces, a little later").await;
@@ -283,15 +284,16 @@ async fn floods(world: &mut World) {
     let floods = world.noisy.iter().map(|scene| {
         create_many(scene, "another-flood", 60, |job| job["spec"]["providerRef"]["name"] = json!("honest"))
     });
-    futures::future::join_all(floods).await;
+    join_all(floods).await;
     world.is_undisturbed_by("floods of six namespaces").await;
 }
 
 async fn deletions(world: &mut World) {
-    for scene in &world.noisy {
-        scene.kubectl(&["delete", "bjob", "--all", "--wait=false"]);
-    }
-    world.is_undisturbed_by("deletions of them all").await;
+    let noisy: Vec<Api<BatchJob>> = world.noisy.iter().map(Scene::jobs).collect();
+    let (how, which) = (DeleteParams::default(), ListParams::default());
+    let delete = noisy.iter().map(|jobs| jobs.delete_collection(&how, &which));
+    let (deleted, ()) = tokio::join!(join_all(delete), world.is_undisturbed_by("deletions of them all"));
+    deleted.into_iter().for_each(|deleted| drop(deleted.unwrap()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

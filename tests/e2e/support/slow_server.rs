@@ -16,9 +16,12 @@ pub enum Manner {
     Silent,
     /// It begins an answer and gives a byte of it each second.
     Drips,
-    /// What is behind it gets a request's first 16 KiB at once, and the rest at 1 kB a second.
+    /// What is behind it gets the first [`AT_ONCE`] bytes of a connection as they come, and the rest at 1 kB a second.
     TakesSlowly(String),
 }
+
+/// Bytes of a file that make its upload a large one: a small one takes in 256 KiB.
+const AT_ONCE: usize = 1 << 20;
 
 /// A server of somebody else's, in this process.
 pub struct Server {
@@ -85,14 +88,14 @@ async fn treat(mut socket: TcpStream, manner: Manner) -> std::io::Result<()> {
             let slowly = async {
                 let mut taken = 0;
                 loop {
-                    let some = if taken < 16 << 10 { buffer.len() } else { 100 };
+                    let some = if taken < AT_ONCE { buffer.len() } else { 100 };
                     let n = from.read(&mut buffer[..some]).await?;
                     if n == 0 {
                         return Ok::<_, std::io::Error>(());
                     }
                     requests.write_all(&buffer[..n]).await?;
                     taken += n;
-                    if taken > 16 << 10 {
+                    if taken > AT_ONCE {
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 }
