@@ -42,24 +42,37 @@ impl Server {
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let (manner, open) = (manner.clone(), open.clone());
-                tokio::spawn(async move {
-                    open.fetch_add(1, Ordering::Relaxed);
-                    let _ = treat(socket, manner).await;
-                    open.fetch_sub(1, Ordering::Relaxed);
-                });
+                tokio::spawn(async move { treat(socket, manner, &open).await });
             }
         });
         Server { url, connections }
     }
 
-    /// Waits until so many are connected at once.
+    /// Waits until so many connections are held up at once.
     pub async fn holds(&self, connections: usize) {
         let held = || async { (self.connections.load(Ordering::Relaxed) >= connections).then_some(()) };
         eventually(&format!("{connections} connections are held by {}", self.url), 60, held).await;
     }
 }
 
-async fn treat(mut socket: TcpStream, manner: Manner) -> std::io::Result<()> {
+/// A connection that is held up, until this is dropped.
+struct HeldUp<'a>(&'a AtomicUsize);
+
+impl<'a> HeldUp<'a> {
+    fn at(connections: &'a AtomicUsize) -> HeldUp<'a> {
+        connections.fetch_add(1, Ordering::Relaxed);
+        HeldUp(connections)
+    }
+}
+
+impl Drop for HeldUp<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn treat(mut socket: TcpStream, manner: Manner, connections: &AtomicUsize) -> std::io::Result<()> {
+    let mut held_up = (!matches!(manner, Manner::TakesSlowly(_))).then(|| HeldUp::at(connections));
     let mut buffer = vec![0; 16 << 10];
     match manner {
         Manner::Silent => while socket.read(&mut buffer).await? > 0 {},
@@ -96,6 +109,7 @@ async fn treat(mut socket: TcpStream, manner: Manner) -> std::io::Result<()> {
                     requests.write_all(&buffer[..n]).await?;
                     taken += n;
                     if taken > AT_ONCE {
+                        held_up.get_or_insert_with(|| HeldUp::at(connections));
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 }
