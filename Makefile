@@ -21,10 +21,16 @@ demo-stop: ## Stop what `make demo KEEP=1` left running.
 # Those that need a cluster, or what its tests leave behind; and the model.
 long = model e2e rights sweep soak
 quick = $(filter-out $(long),$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
+# Those that hold decisions, the architecture, the API and the docs, and take no more than a second each.
+checked = architecture crds decide identity in_use readme sources
+
+.PHONY: check
+check: preflight lint ## Formatting, lints, unit tests, decisions, architecture, CRDs and docs: under three minutes, at each commit.
+	$(linted) cargo test --lib --bins $(patsubst %,--test %,$(checked))
 
 .PHONY: test
-test: preflight parts lint ## All checks and tests, on a real Kubernetes API server and a real S3 server.
-	$(linted) cargo test --lib --bins $(patsubst %,--test %,$(quick))
+test: preflight parts check ## All checks and tests, on a real Kubernetes API server and a real S3 server.
+	$(linted) cargo test $(patsubst %,--test %,$(filter-out $(checked),$(quick)))
 	$(linted) cargo test --doc
 	cargo test $(optimised) --no-run $(patsubst %,--test %,$(long))
 	cargo test $(optimised) --test model
