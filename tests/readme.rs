@@ -1,4 +1,4 @@
-//! The README's manifests are the examples, to the letter, and its commands exist.
+//! The README's manifests are the examples, to the letter, and its commands exist, as CONTRIBUTING's do.
 
 use std::path::Path;
 
@@ -18,13 +18,16 @@ fn manifests_are_the_examples() {
 
 #[test]
 fn commands_and_links_exist() {
-    let (readme, makefile) = (read("README.md"), read("Makefile"));
-    let verbs = ["$ make ", "`make "].map(|before| readme.split(before).skip(1));
-    for verb in verbs.into_iter().flatten().filter_map(|rest| rest.split([' ', '`', '\n']).next()) {
-        assert!(makefile.contains(&format!("\n{verb}:")), "make {verb}");
-    }
-    for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-        assert!(!read(link).is_empty(), "{link}");
+    let makefile = read("Makefile");
+    for page in ["README.md", "CONTRIBUTING.md"] {
+        let text = read(page);
+        let verbs = ["$ make ", "`make "].map(|before| text.split(before).skip(1));
+        for verb in verbs.into_iter().flatten().filter_map(|rest| rest.split([' ', '`', '\n']).next()) {
+            assert!(makefile.contains(&format!("\n{verb}:")), "{page}: make {verb}");
+        }
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            assert!(!read(link).is_empty(), "{page}: {link}");
+        }
     }
 }
 
