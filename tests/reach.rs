@@ -226,6 +226,32 @@ async fn what_an_admins_client_is_connected_to_is_not_lent_to_others() {
 }
 
 #[tokio::test]
+async fn nothing_is_sent_in_clear_text_to_a_public_address_not_even_through_a_proxy() {
+    let servers = Servers::start(|_| "200 OK".into()).await;
+    let (proxy, seen) = proxy().await;
+    let (direct, names) = transport("127.0.0.0/8,api.example");
+    let proxied = direct.clone().through(Some(proxy.parse().unwrap())).unwrap();
+    names.say("llm.internal", &[&["127.0.0.1"]]);
+    names.say("api.example", &[&["8.8.8.8"]]);
+    let through = proxied.in_clear_text().unwrap();
+    for transport in [direct, proxied] {
+        let clear = transport.in_clear_text().unwrap();
+        assert_eq!(get(&clear, servers.url("llm.internal")).await.unwrap(), 200);
+        for host in ["api.example", "8.8.8.8"] {
+            let url: Url = format!("http://{host}/v1").parse().unwrap();
+            let admins = transport.trusting(&url).unwrap().in_clear_text().unwrap();
+            for transport in [&clear, &admins] {
+                let why = refusal(get(transport, url.clone()).await);
+                assert!(why.contains("in clear text") && why.contains("use https://"), "{why}");
+            }
+        }
+    }
+    let unknown = refusal(get(&through, "http://unknown.example/v1".parse().unwrap()).await);
+    assert!(unknown.contains("is not known to the operator's DNS") && unknown.contains("use https://"), "{unknown}");
+    assert_eq!(*seen.lock().unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_create_at_a_refused_host_is_certain_not_to_be_sent() {
     let servers = Servers::start(|_| "200 OK".into()).await;
     let (transport, names) = transport("");

@@ -77,6 +77,8 @@ enum For {
     Host(String, Option<u16>),
     /// Authorities, in PEM form.
     Authorities(Arc<str>),
+    /// Requests that can be read on their way.
+    ClearText,
 }
 
 /// One client for each port that the policy speaks of, and one for all others: who resolves a name is not told the port.
@@ -135,6 +137,11 @@ impl Clients {
     pub fn trusting(&self, url: &Url) -> Result<Arc<Clients>, reqwest::Error> {
         let host = For::Host(url.host_str().unwrap_or_default().into(), port_of(url));
         self.apart(host, |setup| setup.policy = setup.policy.and_host_of(url))
+    }
+
+    /// The same for requests that can be read on their way, with connections of its own.
+    pub fn in_clear_text(&self) -> Result<Arc<Clients>, reqwest::Error> {
+        self.apart(For::ClearText, |setup| setup.policy = setup.policy.in_clear_text())
     }
 
     /// The same for servers that these authorities vouch for, with connections of its own.

@@ -18,6 +18,8 @@ use url::Host;
 #[derive(Clone, Debug, Default)]
 pub struct HostPolicy {
     entries: Arc<[AllowedHost]>,
+    /// Whether what is sent can be read on its way, so that public addresses take a network that holds them, too.
+    in_clear_text: bool,
 }
 
 /// A host or network that an admin lets in: `NAME`, `*.NAME` (every host below it, and not itself), `ADDRESS` or `NETWORK/BITS`,
@@ -53,6 +55,8 @@ pub(super) enum Closed {
     Special(&'static str),
     /// Where a cloud hands out a machine's credentials.
     Metadata,
+    /// Beyond networks of one's own, for what can be read on its way.
+    Public,
 }
 
 /// A host that may not be reached. Says which, why, and which flag would let it in.
@@ -122,13 +126,19 @@ const NAT64: Network = Network { base: IpAddr::V6(Ipv6Addr::new(0x64, 0xff9b, 0,
 impl HostPolicy {
     /// Public hosts and these.
     pub fn allowing(entries: impl IntoIterator<Item = AllowedHost>) -> HostPolicy {
-        HostPolicy { entries: entries.into_iter().collect() }
+        HostPolicy { entries: entries.into_iter().collect(), in_clear_text: false }
+    }
+
+    /// The same for what is sent in clear text: private networks as far as they are let in, and public addresses only in a network
+    /// that an admin lets in.
+    pub(super) fn in_clear_text(&self) -> HostPolicy {
+        HostPolicy { in_clear_text: true, ..self.clone() }
     }
 
     /// The same, and what an admin named in a URL: that host at that port.
     pub(super) fn and_host_of(&self, url: &Url) -> HostPolicy {
         let named = url.host_str().map(|host| AllowedHost { what: What::Named(plain(host)), port: port_of(url) });
-        HostPolicy { entries: self.entries.iter().cloned().chain(named).collect() }
+        HostPolicy { entries: self.entries.iter().cloned().chain(named).collect(), ..self.clone() }
     }
 
     /// Ports that an entry is limited to.
@@ -173,6 +183,12 @@ impl HostPolicy {
     /// Whether a host with these addresses is in a network of our own. All of them are judged: who else looks the name up may
     /// take any.
     pub(super) fn is_inside(&self, host: &str, port: Option<u16>, ips: &[IpAddr]) -> Result<bool, Refused> {
+        if self.in_clear_text && ips.is_empty() {
+            return Err(Refused(format!(
+                "{host} is not known to the operator's DNS, and nothing is sent in clear text through the proxy to a host that may \
+                 be a public one; use https://"
+            )));
+        }
         for ip in ips {
             self.judge(host, port, *ip).map_err(|closed| Refused::new(host, "resolves to", closed))?;
         }
@@ -182,7 +198,11 @@ impl HostPolicy {
     /// Judges one address of a host; `port` None: one that no entry is limited to.
     fn judge(&self, host: &str, port: Option<u16>, ip: IpAddr) -> Result<(), Closed> {
         let ip = meant(ip);
-        let Some(closed) = closed(ip) else { return Ok(()) };
+        let closed = match closed(ip) {
+            Some(closed) => closed,
+            None if self.in_clear_text => Closed::Public,
+            None => return Ok(()),
+        };
         let host = plain(host);
         let mut entries = self.entries.iter().filter(|e| e.port.is_none() || e.port == port);
         let is_open = entries.any(|entry| match (&entry.what, closed) {
@@ -199,6 +219,12 @@ impl HostPolicy {
 impl Refused {
     fn new(host: &str, verb: &str, closed: Closed) -> Refused {
         let (what, remedy) = match closed {
+            Closed::Public => {
+                return Refused(format!(
+                    "{host} {verb} a public address, to which the operator sends nothing in clear text unless \
+                     --allow-private-hosts names its network; use https://, or ask the admin of the operator"
+                ));
+            }
             Closed::Private(what) => (what, "where --allow-private-hosts names the host or its network"),
             Closed::Special(what) => (what, "where --allow-private-hosts names its network"),
             Closed::Metadata => {

@@ -132,6 +132,15 @@ impl Transport {
         Ok(Transport { clients: self.clients.trusting(url)?, tap: self.tap.clone() })
     }
 
+    /// A client for `http://` URLs to which a credential is sent: it reaches private networks as far as they are let in, and public
+    /// addresses only in networks that an admin lets in.
+    ///
+    /// # Errors
+    /// When the TLS back-end cannot be set up.
+    pub fn in_clear_text(&self) -> Result<Self, reqwest::Error> {
+        Ok(Transport { clients: self.clients.in_clear_text()?, tap: self.tap.clone() })
+    }
+
     /// A request to be filled in and given to [`Transport::send`].
     pub fn request(&self, method: Method, url: Url) -> reqwest::RequestBuilder {
         self.clients.of(&url).request(method, url)

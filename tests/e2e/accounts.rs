@@ -71,7 +71,9 @@ async fn a_provider_says_whether_its_account_works_and_what_to_do_if_not() {
     scene.apply(&secret("no-key", "other", "x"));
     let elsewhere = scene.sim.url.replace("/v1", "/elsewhere");
     let host = nowhere();
+    let public = "http://8.8.8.8/v1".to_string();
     for (name, url, key, reason, words) in [
+        ("clear-text", &public, "llm-key", "HostNotAllowed", "in clear text"),
         (
             "refused",
             &scene.sim.url,

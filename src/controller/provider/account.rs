@@ -7,6 +7,7 @@ use aws_lc_rs::hmac;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, ResourceExt};
+use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Known, ProviderKey};
@@ -141,7 +142,8 @@ impl Account {
     }
 }
 
-/// A client for an account. The host of a ClusterBatchProvider is the admin's own choice, and so it may be a private one.
+/// A client for an account. The host of a ClusterBatchProvider is the admin's own choice, and so it may be a private one. A public
+/// one is not sent keys and prompts in clear text, whoever names it.
 ///
 /// # Errors
 /// When the URL cannot be parsed.
@@ -151,13 +153,19 @@ pub(crate) fn client(
     key: Option<SecretString>,
     transport: &Transport,
 ) -> Result<OpenAi, ApiError> {
-    let transport = match (kind, spec.base_url().parse()) {
-        (ProviderKind::ClusterBatchProvider, Ok(url)) => {
-            transport.trusting(&url).map_err(|e| ApiError::new(Class::Transient, e.to_string()))?
-        }
-        _ => transport.clone(),
-    };
+    let transport =
+        reaching(kind, spec.base_url(), transport).map_err(|e| ApiError::new(Class::Transient, e.to_string()))?;
     OpenAi::new(transport, spec.base_url(), key, spec.is_vendors_own())
+}
+
+/// The transport for an account at this URL; one that cannot be parsed reaches nothing anyway.
+fn reaching(kind: ProviderKind, base_url: &str, transport: &Transport) -> Result<Transport, reqwest::Error> {
+    let Ok(url) = base_url.parse::<Url>() else { return Ok(transport.clone()) };
+    let transport = match kind {
+        ProviderKind::ClusterBatchProvider => transport.trusting(&url)?,
+        ProviderKind::BatchProvider => transport.clone(),
+    };
+    if url.scheme() == "http" { transport.in_clear_text() } else { Ok(transport) }
 }
 
 /// Such as `BatchProvider 'llm'`.

@@ -154,6 +154,29 @@ fn of_the_addresses_of_a_name_only_those_that_passed_are_left() {
 }
 
 #[test]
+fn clear_text_goes_to_networks_of_ones_own() {
+    for (entries, host, ip, open) in [
+        ("10.0.0.0/8", "llm.svc", "10.0.0.5", true),
+        ("llm.svc", "llm.svc", "10.0.0.5", true),
+        ("", "llm.svc", "10.0.0.5", false),
+        ("", "api.example", "8.8.8.8", false),
+        ("", "api.example", "2606:4700::1111", false),
+        ("", "api.example", "::ffff:8.8.8.8", false),
+        // A name opens private addresses, and a company's network may be of public ones.
+        ("api.example,*.llm.example", "a.llm.example", "8.8.8.8", false),
+        ("8.8.0.0/16", "api.example", "8.8.8.8", true),
+        ("8.8.0.0/16:443", "api.example", "8.8.8.8", false),
+        ("", "api.example", "169.254.169.254", false),
+    ] {
+        let verdict = policy(entries).in_clear_text().judge(host, Some(80), ip.parse().unwrap());
+        assert_eq!(verdict.is_ok(), open, "{entries}: {host} at {ip}: {verdict:?}");
+    }
+    let admins = policy("").and_host_of(&Url::parse("http://8.8.8.8/v1").unwrap()).in_clear_text();
+    let refused = admins.check(&Url::parse("http://8.8.8.8/v1").unwrap()).unwrap_err().to_string();
+    assert!(refused.contains("8.8.8.8 is a public address") && refused.contains("use https://"), "{refused}");
+}
+
+#[test]
 fn what_an_admin_wrote_into_a_url_is_let_in_but_no_metadata_service() {
     let trusts = |url: &str, asked: &str| {
         let policy = policy("").and_host_of(&Url::parse(url).unwrap());
