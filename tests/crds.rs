@@ -140,18 +140,28 @@ fn columns_are_those_of_jobs() {
 
 #[test]
 fn breaches_of_the_conventions_are_found() {
-    let string = json!({"type": "string", "maxLength": 8, "description": "d"});
+    let string = json!({"type": "string", "maxLength": 8, "description": "A thing of words."});
     let with = |changes: Value| merged(&string, changes);
-    let integer = |extra: Value| merged(&json!({"type": "integer", "description": "d"}), extra);
+    let integer = |extra: Value| merged(&json!({"type": "integer", "description": "A thing of words."}), extra);
     let list = |extra: Value| {
-        merged(&json!({"type": "array", "description": "d", "items": {"type": "string", "maxLength": 8}}), extra)
+        merged(
+            &json!({"type": "array", "description": "A thing of words.", "items": {"type": "string", "maxLength": 8}}),
+            extra,
+        )
     };
-    let object =
-        |name: &str, schema: &Value| json!({"type": "object", "description": "d", "properties": {name: schema}});
+    let object = |name: &str, schema: &Value| json!({"type": "object", "description": "A thing of words.", "properties": {name: schema}});
     let bounded = json!({"maxItems": 8, "x-kubernetes-list-type": "atomic"});
     for (name, schema, problem) in [
-        ("a", json!({"type": "string", "description": "d"}), "needs maxLength, enum or format date-time"),
+        (
+            "a",
+            json!({"type": "string", "description": "A thing of words."}),
+            "needs maxLength, enum or format date-time",
+        ),
         ("a", with(json!({"description": ""})), "needs a description"),
+        ("a", with(json!({"description": "What was read."})), "begins with its noun"),
+        ("a", with(json!({"description": "One of them; the file has more."})), "begins with its noun"),
+        ("a", with(json!({"description": "Requests."})), "is a sentence"),
+        ("a", with(json!({"description": "Requests of the batch"})), "is a sentence"),
         ("a", with(json!({"nullable": true})), "may not be nullable"),
         ("a", with(json!({"enum": ["Yes", "no"]})), "'no' is not PascalCase"),
         ("a", with(json!({"enum": ["NotFound", "Not-Ready"]})), "'Not-Ready' is not PascalCase"),
@@ -162,10 +172,10 @@ fn breaches_of_the_conventions_are_found() {
         ("a", integer(json!({"minimum": 0, "format": "int64"})), "needs minimum and maximum"),
         ("a", integer(json!({"minimum": 0, "maximum": 1, "format": "uint32"})), "format 'uint32'"),
         ("a", merged(&string, json!({"type": "number", "minimum": 0, "maximum": 1})), "type 'number'"),
-        ("a", json!({"description": "d"}), "has no type"),
+        ("a", json!({"description": "A thing of words."}), "has no type"),
         (
             "a",
-            json!({"description": "d", "x-kubernetes-int-or-string": true, "maxLength": 4}),
+            json!({"description": "A thing of words.", "x-kubernetes-int-or-string": true, "maxLength": 4}),
             "needs minimum and maximum",
         ),
         ("a", list(json!({"maxItems": 8})), "needs x-kubernetes-list-type"),
@@ -177,15 +187,15 @@ fn breaches_of_the_conventions_are_found() {
             merged(&list(bounded.clone()), json!({"items": object("b", &with(json!({"default": "c"})))})),
             ".a[].b: may not have a default",
         ),
-        ("a", json!({"type": "object", "description": "d"}), "needs properties"),
+        ("a", json!({"type": "object", "description": "A thing of words."}), "needs properties"),
         (
             "a",
-            json!({"type": "object", "description": "d", "additionalProperties": {"type": "string", "maxLength": 8}}),
+            json!({"type": "object", "description": "A thing of words.", "additionalProperties": {"type": "string", "maxLength": 8}}),
             "needs properties",
         ),
         (
             "matchLabels",
-            json!({"type": "object", "description": "d", "additionalProperties": {"type": "string", "maxLength": 8}}),
+            json!({"type": "object", "description": "A thing of words.", "additionalProperties": {"type": "string", "maxLength": 8}}),
             "needs properties",
         ),
         ("labels", merged(&object("b", &string), json!({"additionalProperties": true})), "may not be a map"),
@@ -207,14 +217,14 @@ fn breaches_of_the_conventions_are_found() {
 
 #[test]
 fn breaches_in_status_are_found() {
-    let conditions = json!({"type": "array", "description": "d", "maxItems": 8, "x-kubernetes-list-type": "map",
+    let conditions = json!({"type": "array", "description": "A thing of words.", "maxItems": 8, "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"], "items": object_of(&json!({}))});
     let version = |status: Value, subresources: Value| {
         let properties = json!({"spec": object_of(&json!({})), "status": status});
         json!({"schema": {"openAPIV3Schema": object_of(&properties)}, "subresources": subresources})
     };
     let status = |conditions: &Value| object_of(&json!({"conditions": conditions}));
-    let count = json!({"type": "integer", "description": "d", "format": "int64", "minimum": 0});
+    let count = json!({"type": "integer", "description": "A thing of words.", "format": "int64", "minimum": 0});
     let fine = object_of(&json!({"conditions": &conditions, "succeeded": count}));
     assert_eq!(lint_version(&version(fine.clone(), json!({"status": {}}))), Vec::<String>::new());
     let by_name = merged(&conditions, json!({"x-kubernetes-list-map-keys": ["name"]}));
@@ -251,7 +261,7 @@ fn rendered() -> Vec<(&'static str, Value)> {
 }
 
 fn object_of(properties: &Value) -> Value {
-    json!({"type": "object", "description": "d", "properties": properties})
+    json!({"type": "object", "description": "A thing of words.", "properties": properties})
 }
 
 fn merged(schema: &Value, changes: Value) -> Value {
@@ -438,10 +448,26 @@ fn is_pascal_case(value: &str) -> bool {
     value.starts_with(|c: char| c.is_ascii_uppercase()) && value.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
+/// Words that no text of `kubectl explain` begins with: it names the thing first.
+const NO_NOUNS: &[&str] = &[
+    "All", "As", "Executed", "For", "How", "It", "Merged", "None", "Not", "One", "Sent", "Such", "The same", "These",
+    "They", "What", "When", "Where", "Whether", "Which", "While", "Whose", "Why",
+];
+
 fn described(schema: &Value, path: &str, problems: &mut Vec<String>) {
-    if schema["description"].as_str().unwrap_or_default().is_empty() {
-        problems.push(format!("{path}: needs a description"));
-    }
+    let text = schema["description"].as_str().unwrap_or_default();
+    let problem = match text {
+        "" => "needs a description",
+        text if NO_NOUNS
+            .iter()
+            .any(|word| text.strip_prefix(word).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))) =>
+        {
+            "its description begins with its noun"
+        }
+        text if !text.ends_with('.') || text.split_whitespace().count() < 3 => "its description is a sentence",
+        _ => return,
+    };
+    problems.push(format!("{path}: {problem}: '{text}'"));
 }
 
 fn validations(schema: &Value, path: &str, problems: &mut Vec<String>) {

@@ -11,7 +11,7 @@ use super::{BatchJobStatus, FreeForm, Lean, rules, schema};
 /// One set of requests, as the API server has it.
 pub type BatchJob = Lean<BatchJobObject>;
 
-/// What to run, where, and where the answers go.
+/// Requests, the account that runs them, and the destination of their results.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "llmbatch.dev",
@@ -51,75 +51,85 @@ pub type BatchJob = Lean<BatchJobObject>;
         .message("set at most one of `spec.requestDefaults` and `spec.requestDefaultsJSON`")
 )]
 pub struct BatchJobSpec {
-    /// The account at a batch API that runs the requests. Locked once the job has started.
+    /// Account at a batch API that runs the requests. Locked once the job has started.
     pub provider_ref: ProviderReference,
-    /// Model for requests that name none. Locked once the job has started.
+    /// Model for requests that name none; unset: each request has to name its own. Locked once the job has started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub model: Option<String>,
-    /// The API that every request of the job calls. Locked once the job has started.
+    /// API that every request of the job calls. The default is ChatCompletions, `/v1/chat/completions`. Locked once the job
+    /// has started.
     #[serde(default)]
     pub endpoint: Endpoint,
-    /// Merged under each request's body: a key that the body has wins. The API server sorts its keys: where their order
-    /// counts, as in the schema of an answer or of a tool, write `requestDefaultsJSON`. Locked once the job has started.
+    /// Fields that are merged under the body of each request; a field that the body has itself wins. The API server sorts the
+    /// keys: write `requestDefaultsJSON` where their order counts, as in the schema of an answer or of a tool. Locked once
+    /// the job has started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_form")]
     pub request_defaults: Option<FreeForm>,
-    /// The same as JSON text, which is sent as it is written: the order of keys, digits and escapes are kept. Use it as soon
-    /// as a schema or a tool is in it: models write the fields of an answer in the order of the schema's. Locked once the job
-    /// has started.
+    /// Fields that are merged under the body of each request, as JSON text; at most 1,048,576 characters. The text is sent as
+    /// it is written: the order of keys, digits and escapes are kept. Use it as soon as a schema or a tool is in it: models
+    /// write the fields of an answer in the order of the schema. Locked once the job has started.
     #[serde(rename = "requestDefaultsJSON", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 1_048_576))]
     pub request_defaults_json: Option<String>,
-    /// Part of the work's identity: the same input under another runID is run, and paid, again.
+    /// Part of the identity of the work: the same input under another runID is run, and paid, again. Locked once the job has
+    /// started.
     #[serde(rename = "runID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"))]
     pub run_id: Option<String>,
-    /// Where the requests come from. Locked once the job has started.
+    /// Source of the requests. Locked once the job has started.
     pub input: Input,
-    /// Where the results go. Fixed when the job is created.
+    /// Destination of the results. Fixed when the job is created.
     pub output: Output,
-    /// While true, nothing is submitted: requests are checked and counted, batches in flight run on. Setting it to
-    /// false approves the spend.
+    /// Hold on submissions: while true, requests are checked and counted, nothing is submitted, and batches in flight run on.
+    /// Setting it to false approves the spend.
     #[serde(default)]
     pub suspend: bool,
-    /// Provider batches in flight at one time.
+    /// Batches of the job that may be in flight at the provider at a time; others wait for their turn. The default is 4.
     #[serde(default = "parallelism")]
     #[schemars(range(min = 1, max = 100))]
     pub parallelism: i32,
-    /// How often one batch may fail as a whole before the job fails; waiting for capacity never counts.
+    /// Failures of one batch as a whole that the job tolerates: with one more it fails, with the reason
+    /// `BackoffLimitExceeded`. Waiting for capacity is no failure. The default is 3.
     #[serde(default = "backoff_limit_per_batch")]
     #[schemars(range(min = 0, max = 100))]
     pub backoff_limit_per_batch: i32,
-    /// How often one request is sent again that was executed and failed in a way that may pass (no status, 408, 409, 429,
-    /// 5xx) or that came back in no file. Requests that were never executed (expired, cancelled) do not count.
+    /// Number of times that a request is sent again which was executed and failed in a way that may pass (no status, 408,
+    /// 409, 429, 5xx), or which came back in no file; then its failure is its outcome. Requests that were never executed
+    /// (expired, cancelled) are sent again without being counted. The default is 2.
     #[serde(default = "backoff_limit_per_request")]
     #[schemars(range(min = 0, max = 10))]
     pub backoff_limit_per_request: i32,
-    /// How many requests may end without an answer, as a number or a percentage. Judged as batches end: with more, no
-    /// further batch is submitted and the job fails; what was answered is written all the same. Unset: any number but all.
+    /// Requests that may end without an answer, as a number, or as a percentage of all requests such as `2%`; unset: any
+    /// number but all. It is judged as batches end: with more, no further batch is submitted and the job fails, with the
+    /// reason `MaxFailedRequestsExceeded`; answers are written all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::count_or_percentage")]
     pub max_failed_requests: Option<IntOrString>,
-    /// Seconds that the job may take, from its start or its last resumption; then batches in flight are cancelled, what was
-    /// paid for is written, and the job fails. Batches that do not end an hour later are given up on: an event names each,
-    /// and what it may still cost.
+    /// Duration of the job in seconds, from its start or its last resumption, at which it ends; unset: no limit. Batches in
+    /// flight are then cancelled, answers that were paid for are written, and the job fails, with the reason
+    /// `DeadlineExceeded`. Batches that have not ended an hour later are given up on: an event names each, and what it may
+    /// still cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<i64>,
-    /// Time in which the provider has to run a batch, in seconds, in whole hours; unset: the provider's own, 86400 at OpenAI, which
-    /// accepts no other. Requests that it does not run in that time expire, and are sent again in another batch.
+    /// Time in which the provider has to run a batch, in seconds, in whole hours; unset: the provider's own, 86400 at OpenAI,
+    /// which accepts no other. Requests that are not run in that time expire, and are sent again in another batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 3600, max = 604_800), extend("multipleOf" = 3600))]
     pub completion_window_seconds: Option<i32>,
-    /// Seconds between two looks at a batch in progress.
+    /// Seconds between two polls of a batch in progress. The default is 60.
     #[serde(default = "poll_period_seconds")]
     #[schemars(range(min = 1, max = 3600))]
     pub poll_period_seconds: i32,
-    /// What becomes of batches in flight when this object is deleted.
+    /// Fate of batches in flight when this object is deleted. Cancel, the default: they are cancelled, and answers that were
+    /// paid for are written first. Orphan: they run on, and the same job, applied again, adopts them.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
-    /// What becomes of the files at the provider once the results are in storage.
+    /// Fate of files at the provider once the results are in storage. Delete, the default: they are deleted. Retain: they
+    /// stay until the provider lets them expire, except a file whose submission was lost, which is deleted lest a batch be
+    /// made of it later.
     #[serde(default)]
     pub provider_file_policy: ProviderFilePolicy,
 }
@@ -137,10 +147,11 @@ fn poll_period_seconds() -> i32 {
     60
 }
 
-/// A provider account.
+/// The provider object that names an account.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProviderReference {
-    /// Whose account: the namespace's own, or one that an admin grants to it.
+    /// Kind of the provider object: BatchProvider, the default, of this namespace; or ClusterBatchProvider, which an admin
+    /// grants to namespaces.
     #[serde(default)]
     pub kind: ProviderKind,
     /// Name of the BatchProvider of this namespace, or of the ClusterBatchProvider.
@@ -148,13 +159,13 @@ pub struct ProviderReference {
     pub name: String,
 }
 
-/// Whose account it is.
+/// Kind of a provider object.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ProviderKind {
-    /// The namespace's own.
+    /// The account of a namespace.
     #[default]
     BatchProvider,
-    /// One that an admin grants to namespaces.
+    /// An account that an admin grants to namespaces.
     ClusterBatchProvider,
 }
 
@@ -187,7 +198,7 @@ impl Endpoint {
     }
 }
 
-/// What becomes of batches in flight when the object is deleted.
+/// Fate of batches in flight when the job is deleted.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DeletionPolicy {
     /// They are cancelled; answers that were paid for are written first.
@@ -197,7 +208,7 @@ pub enum DeletionPolicy {
     Orphan,
 }
 
-/// What becomes of the files at the provider.
+/// Fate of the files at the provider.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ProviderFilePolicy {
     /// They are deleted.

@@ -7,24 +7,25 @@ use serde::{Deserialize, Serialize};
 
 use super::{ProviderType, schema};
 
-/// Observed state of the job, derived from its journal. It tells people and tools, and grants nothing.
+/// Observed state of the job, derived from its journal. It is for people and tools, and grants nothing.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchJobStatus {
-    /// The job's state, one condition an aspect; `Complete` is the one to wait for.
+    /// Conditions of the job, one for each aspect of its state. `Complete` is the one to wait for: its reason is the stage of
+    /// the job, or the way in which it ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
-    /// The metadata.generation that this status was judged on.
+    /// Value of `metadata.generation` that this status was derived from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// The last value of the annotation `llmbatch.dev/reconcile-requested-at` that was acted on.
+    /// Last value of the annotation `llmbatch.dev/reconcile-requested-at` that was acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub last_handled_reconcile_at: Option<String>,
-    /// After a failure that cost nothing, a hash of the versions of the provider, Secrets, ConfigMaps and the single object
-    /// that the job refers to: the job is judged again when they change.
+    /// Hash of the versions of the provider, Secrets, ConfigMaps and single object that the job refers to, after a failure
+    /// that cost nothing: the job is judged again when they change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub observed_references: Option<String>,
@@ -32,55 +33,56 @@ pub struct BatchJobStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = schema::own_description)]
     pub outcome: Option<Outcome>,
-    /// Version of the protocol that wrote this status.
+    /// Version of the protocol that wrote this status. An operator of an earlier one leaves the job alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub protocol_version: Option<i32>,
-    /// While set, the fields that shape requests may not be changed.
+    /// Identity that the job is tied to since it started. While it is set, the fields that shape requests may not be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<Lock>,
-    /// The work that this job does.
+    /// Work that this job does: a set of requests that is paid for once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
-    /// The account that batches of this job run in. While it is set and the job is not finished, the provider object stays.
+    /// Account that batches of this job run in, as it was when the job came to depend on it. While it is set and the job is
+    /// not finished, the provider object stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<PinnedProvider>,
-    /// When the operator first saw the job.
+    /// Time at which the operator first saw the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
-    /// When the first batch was submitted.
+    /// Time at which the first batch was submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submission_time: Option<Time>,
-    /// When the job ended, well or not.
+    /// Time at which the job ended, with whatever outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
     /// Input of the job as it was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<InputStatus>,
-    /// Requests by outcome; at the end `total` is the sum of the others.
+    /// Counts of requests by outcome; at the end `total` is the sum of the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<RequestCounts>,
-    /// Why requests have no answer so far, most frequent first; at most ten.
+    /// Reasons for which requests have no answer so far, the most frequent one first; at most 10.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub error_summary: Vec<ErrorSummary>,
-    /// Batches at the provider: those not settled and the last 32 that are.
+    /// Batches at the provider: those that are not settled, and the last 32 that are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 132))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub batches: Vec<BatchStatus>,
-    /// Questions that only a person can answer, at most 8 of those that are open; each names the annotation to copy. One
-    /// annotation `llmbatch.dev/resolve` may hold several answers, apart by commas, and `lost-*=resend` answers all open questions
-    /// whose id begins with `lost-`.
+    /// Questions that only a person can answer, each with the annotation to copy; at most 8 of those that are open. One
+    /// annotation `llmbatch.dev/resolve` may hold several answers, separated by commas, and `lost-*=resend` answers all open
+    /// questions whose id begins with `lost-`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub holds: Vec<Hold>,
-    /// Location of the result files.
+    /// Locations of the result files. Unset until they are written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Results>,
-    /// For people only.
+    /// Texts for people. Programs read the fields that they are made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display: Option<Display>,
 }
@@ -102,10 +104,10 @@ pub enum Outcome {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct Lock {
-    /// SHA-256 of the fields that shape requests.
+    /// SHA-256 of the fields that shape requests, in hexadecimal.
     #[schemars(length(max = 64))]
     pub spec_hash: String,
-    /// The destination, variables replaced.
+    /// URI of the destination, with its variables replaced.
     #[serde(rename = "outputURI")]
     #[schemars(length(max = 2048))]
     pub output_uri: String,
@@ -115,14 +117,15 @@ pub struct Lock {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Work {
-    /// Names the work's files in storage and its requests at the provider.
+    /// Id of the work: part of the names of its files in storage and of its requests at the provider.
     #[schemars(length(max = 32))]
     pub id: String,
-    /// Identity of the work; known once the input was read.
+    /// Identity of the work: a hash of its requests, request-shaping spec and runID, with the version of the hash before it.
+    /// Unset until the input was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 80))]
     pub hash: Option<String>,
-    /// The document that holds the truth about the work.
+    /// URI of the journal, the document that the state of the work is kept in.
     #[serde(rename = "journalURI")]
     #[schemars(length(max = 2100))]
     pub journal_uri: String,
@@ -132,13 +135,13 @@ pub struct Work {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct PinnedProvider {
-    /// Its metadata.uid.
+    /// Value of `metadata.uid` of the provider object.
     #[schemars(length(max = 64))]
     pub uid: String,
-    /// Its dialect.
+    /// Type of the provider.
     #[serde(rename = "type")]
     pub type_: ProviderType,
-    /// Root of the API.
+    /// Root URL of the API.
     #[serde(rename = "baseURL")]
     #[schemars(length(max = 1024))]
     pub base_url: String,
@@ -148,19 +151,19 @@ pub struct PinnedProvider {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct InputStatus {
-    /// What changes when the input does: the ETag of its one object, or a BLAKE3 hash of the names and versions of its objects; of
-    /// requests in ConfigMaps or inline, a BLAKE3 hash of their bytes.
+    /// Version of the input, which changes when the input does: the ETag of its one object, or a BLAKE3 hash of the names and
+    /// versions of its objects; for requests in ConfigMaps or inline, a BLAKE3 hash of their bytes.
     #[serde(default, alias = "sha256")]
     #[schemars(length(max = 128))]
     pub version: String,
-    /// The input's size in bytes.
+    /// Size of the input in bytes.
     #[schemars(range(min = 0))]
     pub size_bytes: i64,
-    /// Objects, or keys of ConfigMaps, that were read.
+    /// Number of objects, or of keys of ConfigMaps, that were read.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub sources: i64,
-    /// Objects and rows of tables that were left out; the message of `Planned` says which.
+    /// Number of objects and rows that were left out; the message of the condition `Planned` says which.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub skipped: i64,
@@ -204,23 +207,23 @@ pub struct RequestCounts {
     /// Requests in the input.
     #[schemars(range(min = 0))]
     pub total: i64,
-    /// Answered.
+    /// Requests that were answered.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub succeeded: i64,
-    /// Executed and refused or failed.
+    /// Requests that were executed, and refused or failed.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub failed: i64,
-    /// Not executed within the completion window.
+    /// Requests that were not executed within the completion window.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub expired: i64,
-    /// Not executed because the batch was cancelled.
+    /// Requests that were not executed because their batch was cancelled.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub cancelled: i64,
-    /// Sent, and in neither of the provider's files.
+    /// Requests that were sent and came back in neither of the provider's files.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub missing: i64,
@@ -230,17 +233,17 @@ pub struct RequestCounts {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorSummary {
-    /// The provider's code, or `http_STATUS` where it gave none.
+    /// Code that the provider gave, or `http_STATUS` where it gave none.
     #[schemars(length(max = 64))]
     pub code: String,
-    /// Requests.
+    /// Number of requests with this code.
     #[schemars(range(min = 0))]
     pub count: i64,
-    /// One of them; `errors.jsonl` has what the provider said.
+    /// Custom id of one request with this code; `errors.jsonl` has the words of the provider.
     #[serde(rename = "sampleCustomID", default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub sample_custom_id: String,
-    /// Meaning of the code and its remedy, where they are known. Never what a model or the provider said.
+    /// Meaning of the code and its remedy, where they are known; never words of a model or of the provider.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 256))]
     pub message: String,
@@ -250,20 +253,20 @@ pub struct ErrorSummary {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchStatus {
-    /// Shard and attempt, such as `00000-1`.
+    /// Name of the batch: its shard and attempt, such as `00000-1`.
     #[schemars(length(max = 16))]
     pub name: String,
-    /// State of the batch.
+    /// State of the batch, such as `InProgress`.
     #[schemars(length(max = 32))]
     pub state: String,
-    /// The provider's name for the batch.
+    /// Id of the batch at the provider. Unset until the provider is known to have it.
     #[serde(rename = "providerID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub provider_id: Option<String>,
-    /// Requests in it.
+    /// Number of requests in the batch.
     #[schemars(range(min = 0))]
     pub requests: i64,
-    /// The model that they ask for.
+    /// Model that the requests ask for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub model: String,
@@ -273,13 +276,13 @@ pub struct BatchStatus {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Hold {
-    /// Names the question.
+    /// Id of the question, which an answer begins with.
     #[schemars(length(max = 64))]
     pub id: String,
-    /// The question, with what led to it.
+    /// Question, with the events that led to it.
     #[schemars(length(max = 1024))]
     pub message: String,
-    /// Answers that can be given, as values of the annotation `llmbatch.dev/resolve`.
+    /// Answers that can be given, as values of the annotation `llmbatch.dev/resolve`; at most 8.
     #[schemars(length(max = 8), inner(length(max = 512)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -290,18 +293,18 @@ pub struct Hold {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Results {
-    /// Answers, in the order of the requests: `s3://…`, or `configmap://NAMESPACE/NAME/KEY`.
+    /// URI of the answers, in the order of the requests: `s3://…`, or `configmap://NAMESPACE/NAME/KEY`.
     #[schemars(length(max = 2100))]
     pub uri: String,
-    /// Requests that have no answer, with the reason.
+    /// URI of the requests that have no answer, each with the reason. Unset where all were answered.
     #[serde(rename = "errorsURI", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2100))]
     pub errors_uri: Option<String>,
-    /// Counts, hashes and file names; written last.
+    /// URI of the manifest, with counts, hashes and file names. It is written last: where it is, the results are whole.
     #[serde(rename = "manifestURI")]
     #[schemars(length(max = 2100))]
     pub manifest_uri: String,
-    /// ConfigMaps that hold the files above.
+    /// Names of the ConfigMaps that hold the files above.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -312,7 +315,7 @@ pub struct Results {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Display {
-    /// Such as `8157/10000 (81%)`.
+    /// Progress in requests, such as `8157/10000 (81%)`.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub progress: String,

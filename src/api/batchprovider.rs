@@ -14,7 +14,7 @@ pub type BatchProvider = Lean<BatchProviderObject>;
 /// An account that an admin grants, as the API server has it.
 pub type ClusterBatchProvider = Lean<ClusterBatchProviderObject>;
 
-/// A provider account that jobs of the namespace may use.
+/// Endpoint, credential and limits of one account at a batch API.
 // clippy takes two columns of one type for a repeated attribute.
 #[allow(clippy::duplicated_attributes)]
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -52,33 +52,39 @@ pub type ClusterBatchProvider = Lean<ClusterBatchProviderObject>;
         .message("`auth` is required for type 'OpenAI': name the Secret and key that hold the API key")
 )]
 pub struct BatchProviderSpec {
-    /// Which dialect the endpoint speaks. Fixed.
+    /// Dialect of the server. OpenAI: the service of OpenAI itself, over `https://`. OpenAICompatible: another server with
+    /// the files and batches of OpenAI's API. Fixed when the object is created.
     #[serde(rename = "type")]
     pub type_: ProviderType,
-    /// Root of the API, without a trailing slash; unset for type `OpenAI`: `https://api.openai.com/v1`. Fixed.
+    /// Root URL of the API, without a slash at its end; unset, for type OpenAI: `https://api.openai.com/v1`. Type OpenAI
+    /// takes `https://` only; an `http://` URL is for servers in private networks, since key and requests can be read on
+    /// their way. Fixed when the object is created.
     #[serde(rename = "baseURL", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 1024), regex(pattern = r"^https?://[^?#@\s]+[^/?#@\s]$"))]
     pub base_url: Option<String>,
-    /// The credential. Servers that ask for none (type `OpenAICompatible` only) need none.
+    /// Credential of the account. Type OpenAI needs one; unset for servers that ask for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<ProviderAuth>,
-    /// Certificate authorities of the server; unset: those that the operator's image trusts.
+    /// Certificate authorities of the server; unset: those that the image of the operator trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// Models that jobs may use; unset: any.
+    /// Models that jobs may use, at most 64; unset: any. A request for another one fails its job before anything is sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed_models: Vec<String>,
-    /// Limits of the account; those that are unset are the vendor's, as it documents them. `status.limits` shows what applies.
+    /// Limits of the account; those that are unset are the ones that the vendor documents. `status.limits` shows what
+    /// applies.
     #[serde(default, skip_serializing_if = "ProviderLimits::is_unset")]
     pub limits: ProviderLimits,
-    /// What becomes of a submission whose reply was lost and of which no batch is found.
+    /// Treatment of a submission whose reply was lost and whose batch is not found. Resolve, the default: its input file is
+    /// deleted, so that no batch can come of it any more, and its requests are sent again; as Hold where the account cannot
+    /// list batches or delete files. Hold: a person is asked, while the search for the batch goes on.
     #[serde(default)]
     pub unknown_submission_policy: UnknownSubmissionPolicy,
 }
 
-/// What becomes of a submission whose reply was lost and of which no batch is found.
+/// Treatment of a submission whose reply was lost and whose batch is not found.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum UnknownSubmissionPolicy {
     /// Its input file is deleted, so that no batch can come of it any more, and the requests are sent again. Where the
@@ -89,33 +95,35 @@ pub enum UnknownSubmissionPolicy {
     Hold,
 }
 
-/// What was last seen of the account. For people and tools: nothing reads a right from it, and jobs do not wait for it.
+/// Observed state of the account. It is for people and tools: it grants nothing, and jobs do not wait for it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderStatus {
-    /// `Ready` is True when the endpoint answers as a batch API to this credential.
+    /// Conditions of the account. `Ready` is True when the endpoint answers as a batch API to this credential.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
-    /// The metadata.generation that this status was judged on.
+    /// Value of `metadata.generation` that this status was derived from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// The resourceVersion of the Secret that the account was tried out with; another one is tried out anew.
+    /// Value of `metadata.resourceVersion` of the Secret that the account was tried out with; it is tried out again with
+    /// another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub observed_secret_version: Option<String>,
-    /// Abilities that the account showed when it was tried out, by which submissions are resolved whose reply was lost. Unset
-    /// until it was tried out.
+    /// Abilities that the account showed when it was tried out; unset until then. ListBatches: a batch whose reply was lost
+    /// is found. DeleteFiles: no batch is made of a file that was deleted. An account with both resolves lost replies without
+    /// a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<ProviderCapabilities>,
-    /// Limits that apply to the account: those of `spec.limits`, else those that the vendor documents. Unset until the account was
-    /// looked at for the first time.
+    /// Limits that apply to the account: those of `spec.limits`, else those that the vendor documents. Unset until the
+    /// account was looked at for the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<EffectiveLimits>,
 }
 
-/// A provider account that an admin grants to namespaces.
+/// Endpoint, credential and limits of one account at a batch API, and the namespaces that it is granted to.
 #[allow(clippy::duplicated_attributes)]
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -165,7 +173,8 @@ pub enum ProviderType {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderAuth {
-    /// The API key, sent as a bearer token.
+    /// Key of a Secret that holds the API key, which is sent as a bearer token. The Secret of a ClusterBatchProvider is in
+    /// the namespace of the operator.
     pub secret_key_ref: SecretKeyReference,
 }
 

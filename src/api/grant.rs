@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ClusterBatchProviderSpec, schema};
 
-/// Namespaces, by name or by label.
+/// Namespaces, chosen by name or by label.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -22,9 +22,9 @@ pub struct NamespaceGrant {
     #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub names: Vec<String>,
-    /// Namespaces whose labels match, as in a NetworkPolicy: `matchLabels` and `matchExpressions` have to match both, and
-    /// an empty selector (`{}`) selects every namespace. A label is anybody's to set who may edit the namespace; only
-    /// `kubernetes.io/metadata.name` is the API server's.
+    /// Selector of namespaces by their labels, as in a NetworkPolicy: `matchLabels` and `matchExpressions` have to match
+    /// both, and an empty selector (`{}`) selects every namespace. Whoever may edit a namespace may set its labels, all but
+    /// `kubernetes.io/metadata.name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label_selector")]
     pub namespace_selector: Option<LabelSelector>,

@@ -45,7 +45,7 @@ pub fn label_selector(_: &mut SchemaGenerator) -> Schema {
                 "x-kubernetes-list-type": "atomic",
                 "items": {
                     "type": "object",
-                    "description": "A condition on one label.",
+                    "description": "Condition on one label.",
                     "required": ["key", "operator"],
                     "properties": {
                         "key": {
@@ -57,7 +57,7 @@ pub fn label_selector(_: &mut SchemaGenerator) -> Schema {
                         },
                         "operator": {
                             "type": "string",
-                            "description": "In: the label is there, with one of `values`. NotIn: it is not there, or has another value. \
+                            "description": "Relation of the label to `values`. In: the label is there, with one of `values`. NotIn: it is not there, or has another value. \
                                 Exists: it is there, with any value. DoesNotExist: it is not there.",
                             "enum": ["In", "NotIn", "Exists", "DoesNotExist"]
                         },
@@ -105,17 +105,17 @@ pub fn conditions(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-list-map-keys": ["type"],
         "items": {
             "type": "object",
-            "description": "One aspect of the object's state.",
+            "description": "Aspect of the state of the object.",
             "required": ["type", "status", "lastTransitionTime", "reason", "message"],
             "properties": {
                 "type": {"type": "string", "maxLength": 316, "description": "Name of the condition in CamelCase."},
-                "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "True, False or Unknown."},
+                "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "State of the condition: True, False or Unknown."},
                 "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0,
-                    "description": "The metadata.generation that the condition was judged on."},
+                    "description": "Value of `metadata.generation` that the condition was derived from."},
                 "lastTransitionTime": {"type": "string", "format": "date-time",
-                    "description": "When the status last went from one value to another."},
-                "reason": {"type": "string", "minLength": 1, "maxLength": 128, "description": "Why, in one CamelCase word."},
-                "message": {"type": "string", "maxLength": 2048, "description": "Why, and what to do, for a person."}
+                    "description": "Time at which the status last went from one value to another."},
+                "reason": {"type": "string", "minLength": 1, "maxLength": 128, "description": "Reason for the status, in one CamelCase word."},
+                "message": {"type": "string", "maxLength": 2048, "description": "Explanation for a person: the cause, and the remedy."}
             }
         }
     })

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FreeForm, rules, schema};
 
-/// Where the requests come from: exactly one source.
+/// Source of the requests: exactly one of `inline`, `objectStore` and `configMaps`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -33,46 +33,56 @@ pub struct Input {
     /// --server-side`, or create it with `kubectl create`; it may have up to 1.5 MB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inline: Option<InlineInput>,
-    /// Objects that hold the requests. A URI that ends in `/` is every object below it, one with `*` in its last segment
-    /// every object of that folder whose name matches; both in the order of their keys, at most 100,000. Left out, and
-    /// counted in `status.input.skipped`, are objects of which `hiddenObjects` and `emptyObjects` speak.
+    /// Objects that hold the requests. A URI that ends in `/` means every object below it, one with `*` in its last segment
+    /// every object of that folder whose name matches; both are read in the order of their keys, at most 100,000 objects.
+    /// `hiddenObjects` and `emptyObjects` say which objects are left out; `status.input.skipped` counts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_store: Option<ObjectStoreLocation>,
-    /// ConfigMaps of this namespace that hold the requests, read in this order.
+    /// ConfigMaps of this namespace that hold the requests, read in this order; at most 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 50))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub config_maps: Option<Vec<ConfigMapSource>>,
-    /// How requests are written. Auto: a name that ends in `.csv` or `.tsv` (or in one of them and `.gz` or `.zst`) is CSV;
+    /// Format of the requests. OpenAIBatch: lines of OpenAI's batch files. Requests: lines with `custom_id` and `body`. Rows:
+    /// lines with any JSON object. CSV: rows of a table. Objects: one request for each object. Rows, CSV and Objects need a
+    /// `template`. Auto, the default: a name that ends in `.csv` or `.tsv` (or in one of them and `.gz` or `.zst`) is CSV;
     /// with a `template` everything else is Rows; without one, lines that have `method` or `url` are OpenAIBatch and others
     /// Requests. A line, or a row, has at most 32 MiB.
     #[serde(default)]
     pub format: InputFormat,
-    /// Delimiter and encoding of the tables. For the format CSV.
+    /// Delimiter and encoding of tables, for the formats CSV and Auto.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub csv: Option<CsvOptions>,
-    /// How objects and keys are compressed. Auto: as their first bytes say.
+    /// Compression of objects and keys. Auto, the default, tells it from their first bytes.
     #[serde(default)]
     pub compression: InputCompression,
-    /// What an input without any request means.
+    /// Meaning of an input without any request. Fail, the default: the job fails, since most likely something is missing.
+    /// Complete: the job is complete, with empty results.
     #[serde(default)]
     pub empty_policy: EmptyPolicy,
-    /// Makes a request of each row or object. For Rows, CSV and Objects.
+    /// Template of a request, filled in with each row or object: `$(row.COLUMN)` for Rows and CSV, `$(object.key)`,
+    /// `$(object.text)` and `$(object.base64)` for Objects. A variable that is a whole string is replaced by the value
+    /// itself, such as a number; `$(row.stars:number)`, `:boolean` and `:json` convert the text of a table. `$(row['Any
+    /// name'])` names any column, and `$$(` is a literal `$(`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<RequestTemplate>,
-    /// Largest object that becomes a request, in bytes, uncompressed; unset: 1048576. For Objects.
+    /// Size in bytes, uncompressed, of the largest object that becomes a request; `onTooLarge` says what becomes of larger
+    /// ones. Unset: 1048576. For the format Objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 6_291_456))]
     pub max_object_bytes: Option<i32>,
-    /// What becomes of an object with more than `maxObjectBytes`; unset: Fail. For Objects.
+    /// Treatment of an object with more than `maxObjectBytes`. Fail: the job fails before anything is sent. Skip: it is left
+    /// out. Truncate: its text is cut at the end of a character. Unset: Fail. For the format Objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = schema::own_description)]
     pub on_too_large: Option<OnTooLarge>,
-    /// Hidden objects, where the URI names many objects: those whose name, or whose folder's name, begins with `_` or `.`, as in
-    /// `_posts/` and `__init__.py`. The operator's own files (`_batchjob/`, `_SUCCESS`) are never read.
+    /// Treatment of hidden objects, where the URI means many: those whose name, or whose folder's name, begins with `_` or
+    /// `.`, as in `_posts/` and `__init__.py`. Skip, the default, leaves them out; Include reads them. Files of the operator
+    /// (`_batchjob/`, `_SUCCESS`) are never read.
     #[serde(default)]
     pub hidden_objects: ObjectPolicy,
-    /// Objects of 0 bytes, where the URI names many objects and the format is Objects.
+    /// Treatment of objects of 0 bytes, where the URI means many and the format is Objects. Skip, the default, leaves them
+    /// out; Include makes a request of each.
     #[serde(default)]
     pub empty_objects: ObjectPolicy,
 }
@@ -90,8 +100,9 @@ pub enum ObjectPolicy {
 /// Delimiter and encoding of a table.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 pub struct CsvOptions {
-    /// Character between two fields, such as `;` or `|`; `\t` is a tab. Auto takes the comma where it gives the header the columns
-    /// that the template uses, else the one of `;`, tab and `|` that does, or the one that a first line `sep=;` names.
+    /// Character between two fields, such as `;` or `|`; `\t` is a tab. Auto, the default, takes the comma where it gives the
+    /// header the columns that the template uses, else the one of `;`, tab and `|` that does, or the one that a first line
+    /// `sep=;` names.
     #[serde(default = "auto")]
     #[schemars(
         length(min = 1, max = 4),
@@ -99,7 +110,7 @@ pub struct CsvOptions {
     )]
     pub delimiter: String,
     /// Encoding of a file without a byte order mark, such as `Windows-1252`, `UTF-16` or `Shift_JIS`: a name of
-    /// https://encoding.spec.whatwg.org/#names-and-labels.
+    /// https://encoding.spec.whatwg.org/#names-and-labels. The default is UTF-8.
     #[serde(default = "utf8")]
     #[schemars(length(min = 2, max = 40), regex(pattern = r"^[A-Za-z0-9][-A-Za-z0-9_.:]*$"))]
     pub encoding: String,
@@ -125,7 +136,7 @@ pub struct ConfigMapSource {
     /// Name of the ConfigMap.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Key in its `data` or `binaryData`; unset: all keys, sorted.
+    /// Key in `data` or `binaryData` of the ConfigMap; unset: all keys, sorted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub key: Option<String>,
@@ -199,18 +210,18 @@ pub enum EmptyPolicy {
         .message("set exactly one of `body` and `bodyJSON`")
 )]
 pub struct RequestTemplate {
-    /// The request's name, such as `$(row.id)` or `$(object.key)`; unique in the job.
+    /// Name of the request, such as `$(row.id)` or `$(object.key)`; unique in the job.
     #[serde(rename = "customID")]
     #[schemars(length(min = 1, max = 1024))]
     pub custom_id: String,
-    /// The request's body; variables stand in strings, however deep. The API server sorts its keys: where their order
-    /// counts, as in the schema of an answer or of a tool, write `bodyJSON`.
+    /// Body of the request; variables stand in strings, however deep. The API server sorts its keys: write `bodyJSON` where
+    /// their order counts, as in the schema of an answer or of a tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_form")]
     pub body: Option<FreeForm>,
-    /// The request's body as JSON text, which is sent as it is written: the order of keys, digits and escapes are kept.
+    /// Body of the request as JSON text, which is sent as it is written: the order of keys, digits and escapes are kept.
     /// Variables stand in its strings, as in `body`. Use it as soon as a schema or a tool is in it: models write the fields
-    /// of an answer in the order of the schema's.
+    /// of an answer in the order of the schema. At most 1,048,576 characters.
     #[serde(rename = "bodyJSON", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 1_048_576))]
     pub body_json: Option<String>,
@@ -219,36 +230,38 @@ pub struct RequestTemplate {
 /// Requests written in the manifest itself.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct InlineInput {
-    /// The requests, at most 500, and 256 KiB with `kubectl apply` (see `inline`); larger inputs belong in object storage.
+    /// Requests of the job, at most 500, and 256 KiB with `kubectl apply` (see `inline`); larger inputs belong in object
+    /// storage.
     #[schemars(length(min = 1, max = 500))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub requests: Vec<InlineRequest>,
 }
 
-/// One request.
+/// A request and its name.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[x_kube(
     validation = Rule::new("has(self.body) != has(self.bodyJSON)")
         .message("set exactly one of `body` and `bodyJSON`")
 )]
 pub struct InlineRequest {
-    /// Your name for the request, unique in the job; the result carries it.
+    /// Name of the request, unique in the job; its result carries it.
     #[serde(rename = "customID")]
     #[schemars(length(min = 1, max = 512))]
     pub custom_id: String,
-    /// The request's body as the endpoint documents it, such as `messages` for chat completions. The API server sorts its
-    /// keys: where their order counts, as in the schema of an answer or of a tool, write `bodyJSON`.
+    /// Body of the request as the endpoint documents it, such as `messages` for chat completions. The API server sorts its
+    /// keys: write `bodyJSON` where their order counts, as in the schema of an answer or of a tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_form")]
     pub body: Option<FreeForm>,
-    /// The request's body as JSON text, which is sent as it is written: the order of keys, digits and escapes are kept. Use
-    /// it as soon as a schema or a tool is in it: models write the fields of an answer in the order of the schema's.
+    /// Body of the request as JSON text, which is sent as it is written: the order of keys, digits and escapes are kept. Use
+    /// it as soon as a schema or a tool is in it: models write the fields of an answer in the order of the schema. At most
+    /// 1,048,576 characters.
     #[serde(rename = "bodyJSON", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 1_048_576))]
     pub body_json: Option<String>,
 }
 
-/// Where the results go: exactly one destination, fixed when the job is created.
+/// Destination of the results: exactly one of `objectStore` and `configMap`, fixed when the job is created.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -257,14 +270,15 @@ pub struct InlineRequest {
     validation = rules::fixed_output()
 )]
 pub struct Output {
-    /// A folder in object storage. One folder belongs to one work; nothing foreign in it is overwritten.
+    /// Folder in object storage. A folder belongs to one work; nothing foreign in it is overwritten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_store: Option<ObjectStoreLocation>,
-    /// A ConfigMap of this namespace, for small jobs: it is made for the job, holds its results under their file names, and
-    /// stays when the job goes. What does not fit goes compressed, and into ConfigMaps `NAME-1`, `NAME-2`, … beside it.
+    /// ConfigMap of this namespace, for small jobs. It is created for the job, holds the results under their file names, and
+    /// stays when the job goes. Files that do not fit are compressed, and put into further ConfigMaps `NAME-1`, `NAME-2`, …
+    /// beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ConfigMapOutput>,
-    /// How result files are compressed; their names then end in `.gz` or `.zst`.
+    /// Compression of the result files, whose names then end in `.gz` (Gzip) or `.zst` (Zstd). The default is None.
     #[serde(default)]
     pub compression: OutputCompression,
 }
@@ -272,7 +286,8 @@ pub struct Output {
 /// A ConfigMap of the same namespace that holds results.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigMapOutput {
-    /// Name of the ConfigMap. One that exists and is not this job's is left alone.
+    /// Name of the ConfigMap. One that exists and is not of this job is left alone, and the job fails with the reason
+    /// `OutputConflict`.
     #[schemars(length(min = 1, max = 240), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 }
@@ -305,7 +320,8 @@ impl OutputCompression {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectStoreLocation {
-    /// `s3://BUCKET/KEY`; an input may be many objects (`s3://BUCKET/FOLDER/`, `s3://BUCKET/FOLDER/*.csv`). In an output, `$(namespace)`, `$(name)` and `$(runID)` are replaced.
+    /// URI of an object or a folder, `s3://BUCKET/KEY`. An input may mean many objects (`s3://BUCKET/FOLDER/`,
+    /// `s3://BUCKET/FOLDER/*.csv`). In an output, `$(namespace)`, `$(name)` and `$(runID)` are replaced.
     #[schemars(length(min = 8, max = 1024), regex(pattern = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+$"))]
     pub uri: String,
     /// Address of an S3-compatible server, such as `https://minio.example.com` or `https://gateway.example.com/s3`, without
@@ -313,15 +329,16 @@ pub struct ObjectStoreLocation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 1024), regex(pattern = r"^https?://[^/?#@\s]+(/[^?#@\s]*)?$"))]
     pub endpoint: Option<String>,
-    /// Part of the URL that names the bucket; unset: Auto.
+    /// Place of the bucket in URLs. Path: `https://HOST/BUCKET/KEY`. VirtualHosted: `https://BUCKET.HOST/KEY`. Auto: Path,
+    /// but for vendors that take VirtualHosted only. Unset: Auto.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = schema::own_description)]
     pub addressing_style: Option<AddressingStyle>,
-    /// The bucket's region; unset: the one that the store names, else `us-east-1`.
+    /// Region of the bucket; unset: the one that the store names, else `us-east-1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9-]+$"))]
     pub region: Option<String>,
-    /// Certificate authorities of the server; unset: those that the operator's image trusts.
+    /// Certificate authorities of the server; unset: those that the image of the operator trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
     /// Secret of this namespace with `aws_access_key_id`, `aws_secret_access_key` and, where needed, `aws_session_token`.
@@ -332,7 +349,8 @@ pub struct ObjectStoreLocation {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// ConfigMap or Secret with the authorities' certificates (PEM). No other authority is trusted for this server.
+    /// ConfigMap or Secret with the certificates of the authorities, in PEM form. No other authority is trusted for this
+    /// server.
     pub ca_bundle_ref: CaBundleReference,
 }
 
@@ -340,13 +358,14 @@ pub struct Tls {
 /// ClusterBatchProvider, in the operator's.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub struct CaBundleReference {
-    /// What holds them.
+    /// Kind of the object that holds the certificates. The default is ConfigMap.
     #[serde(default)]
     pub kind: CaBundleKind,
-    /// Name of the ConfigMap or Secret.
+    /// Name of the ConfigMap or Secret, in the namespace of the object that names it; of a ClusterBatchProvider, in that of
+    /// the operator.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Key in its data.
+    /// Key in the data of the ConfigMap or Secret. The default is `ca.crt`.
     #[serde(default = "ca_crt")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub key: String,
@@ -356,7 +375,7 @@ fn ca_crt() -> String {
     "ca.crt".into()
 }
 
-/// What holds certificates.
+/// Kind of an object that holds certificates.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CaBundleKind {
     /// A ConfigMap, in its `data`.
@@ -395,7 +414,7 @@ pub struct SecretKeyReference {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Key in the Secret's data.
+    /// Key in the data of the Secret.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub key: String,
 }
