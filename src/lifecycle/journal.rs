@@ -359,7 +359,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::Rejection;
+    use crate::lifecycle::{Rejection, Totals};
 
     /// A journal of an earlier version is read, and what was never said is not written: its bytes stay as they were.
     #[test]
@@ -373,5 +373,35 @@ mod tests {
         let shard = Shard { attempt: Some(attempt), streaks, ..shard };
         let text = serde_json::to_string(&shard).unwrap();
         assert_eq!(serde_json::from_str::<Shard>(&text).unwrap(), shard, "{text}");
+    }
+
+    /// Names that lie in buckets: a field may be renamed, its name there may not.
+    #[test]
+    fn a_settled_batch_and_the_sums_of_a_journal_are_written_under_the_names_that_earlier_versions_read() {
+        let settled = r#"{"number":1,"intentID":"n","fileID":"f","postBy":5,"fingerprint":"k","state":"Settled","batchID":"b","ended":"completed","counts":{"total":3,"succeeded":1,"failed":2,"expired":0,"cancelled":0,"missing":0},"mayPass":1,"part":{"name":"p","sha256":"s"},"files":[]}"#;
+        let attempt: Attempt = serde_json::from_str(settled).unwrap();
+        let written = serde_json::to_string(&attempt).unwrap();
+        assert!(written.contains(r#""mayPass":1"#), "{written}");
+        let totals = serde_json::to_value(Totals::default()).unwrap();
+        let names: Vec<&String> = totals.as_object().unwrap().keys().collect();
+        assert_eq!(
+            names,
+            [
+                "billedAgain",
+                "counts",
+                "done",
+                "failedBefore",
+                "failedForGood",
+                "givenUp",
+                "lastRounds",
+                "mayPass",
+                "open",
+                "refused",
+                "round",
+                "settled",
+                "submitted",
+                "tooLarge",
+            ]
+        );
     }
 }
