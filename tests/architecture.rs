@@ -1,4 +1,4 @@
-//! Who may import whom, as `docs/architecture.md` has it, and what the pure core may not touch.
+//! Who may import whom, as `docs/architecture.md` has it, what the pure core may not touch, and who has a vendor's words.
 //!
 //! The sources are read as tokens, without comments and literals, so that words about a module are not taken for uses of
 //! it, and neither groups (`crate::{api, store}`) nor `super::super` hide one.
@@ -40,6 +40,38 @@ const IMPURE_STD: &[&str] = &["env", "fs", "net", "os", "process", "thread"];
 
 /// Who may say `CreateBatch`, without which nobody can ask a provider for a batch.
 const MAY_CREATE: &[&str] = &["src/provider/", "src/controller/job/permit.rs"];
+
+/// Words of OpenAI's API, which a dialect puts into ours: no other file of the product has them in a literal.
+const OPENAI: &[&str] = &[
+    "authorization",
+    "batch_cancelled",
+    "batch_expired",
+    "canceled",
+    "canceling",
+    "cancelling",
+    "completion_window",
+    "custom_id",
+    "error_file_id",
+    "finalizing",
+    "has_more",
+    "idempotency-key",
+    "in_progress",
+    "input_file_id",
+    "last_id",
+    "output_file_id",
+    "request_counts",
+    "status_code",
+    "token_limit_exceeded",
+    "validating",
+];
+
+/// The files that have some of them: OpenAI's own, and the formats of input and of results, which are OpenAI's for every vendor.
+const MAY_SAY: &[(&str, &[&str])] = &[
+    ("src/provider/openai/", OPENAI),
+    ("src/requests/", &["custom_id"]),
+    ("src/results/", &["batch_cancelled", "batch_expired", "canceled", "custom_id", "status_code"]),
+    ("src/lifecycle/errors.rs", &["batch_cancelled", "batch_expired", "canceled", "token_limit_exceeded"]),
+];
 
 /// A program of its own, sharing nothing with the library, so that a mistake cannot hide on both sides of the wire.
 const SIMULATOR: &str = "src/bin/llm-batch-sim";
@@ -99,6 +131,9 @@ fn violations_are_found() {
         ("src/lifecycle/a.rs", "use kube::Client;", "`kube`"),
         ("src/controller/job/act.rs", "use crate::provider::{BatchApi, CreateBatch as C};", "`CreateBatch`"),
         ("src/main.rs", "fn f(b: batchjob_operator::provider::CreateBatch) {}", "`CreateBatch`"),
+        ("src/lifecycle/a.rs", "fn f() -> &'static str { \"in_progress\" }", "`in_progress`"),
+        ("src/provider/azure.rs", r##"const A: &str = r#"{"custom_id":""#;"##, "`custom_id`"),
+        ("src/results/a.rs", "const A: &str = \"the `output_file_id` is a list\";", "`output_file_id`"),
     ] {
         let found = check(file, source);
         assert!(found.iter().any(|v| v.rule.contains(rule)), "{file}: {source}\nwanted {rule:?}, found {found:?}");
@@ -119,6 +154,11 @@ fn what_is_allowed_is_left_alone() {
         ("src/main.rs", "use batchjob_operator::{api, controller};"),
         ("src/bin/llm-batch-sim/api/mod.rs", "use crate::store::Store; struct CreateBatch;"),
         ("src/lifecycle/a.rs", "/// Random, async, tokio.\nfn f(o: &Observed, now: i64) { g(o.now, now) }"),
+        ("src/provider/openai/mod.rs", "const A: &str = \"in_progress\";"),
+        ("src/results/line.rs", "const A: &str = \"custom_id\";"),
+        ("src/store/a.rs", "/// in_progress\nconst A: &str = \"in_progressive\"; fn in_progress() {}"),
+        ("src/store/a.rs", "#[cfg(test)] mod tests { const A: &str = \"custom_id\"; }"),
+        ("src/store/a/tests.rs", "const A: &str = \"custom_id\";"),
         ("src/provider/probe.rs", "use super::CreateBatch;"),
         ("src/controller/run.rs", "use super::{job, orphan, runtime};"),
         ("src/controller/orphan/mod.rs", "use crate::controller::{Context, job::finished, runtime::trouble::Trouble};"),
@@ -156,6 +196,7 @@ fn check(file: &str, source: &str) -> Vec<Violation> {
                 None => found.push((1, format!("`{name}` has no row in MAY_IMPORT: say what it may import"))),
             }
             found.extend(batches_asked_for(file, &tokens));
+            found.extend(words_of_openai(file, &tokens));
             if name == "lifecycle" {
                 found.extend(impurities(&tokens));
             }
@@ -223,6 +264,25 @@ fn batches_asked_for(file: &str, tokens: &[Token]) -> Vec<Finding> {
     }
     let rule = format!("only {} may name `CreateBatch`: a batch costs money", MAY_CREATE.join(" and "));
     tokens.iter().filter(|t| t.text == "CreateBatch").map(|t| (t.line, rule.clone())).collect()
+}
+
+/// Literals of the product; what tests say is theirs.
+fn words_of_openai(file: &str, tokens: &[Token]) -> Vec<Finding> {
+    if file.ends_with("/tests.rs") || file.contains("/tests/") {
+        return vec![];
+    }
+    let allowed: Vec<&str> =
+        MAY_SAY.iter().filter(|(prefix, _)| file.starts_with(prefix)).flat_map(|(_, words)| *words).copied().collect();
+    let tests = ["cfg", "(", "test", ")", "]", "mod", "tests", "{"];
+    let end = tokens.windows(tests.len()).position(|w| w.iter().map(|t| t.text).eq(tests)).unwrap_or(tokens.len());
+    let mut found = vec![];
+    for token in tokens[..end].iter().filter(|token| token.text == "\"") {
+        let said = token.literal.split(|c: char| !is_word_char(c) && c != '-');
+        for word in said.filter(|word| OPENAI.contains(word) && !allowed.contains(word)) {
+            found.push((token.line, format!("`{word}` is OpenAI's word: it belongs to src/provider/openai/")));
+        }
+    }
+    found
 }
 
 fn library_in_simulator(tokens: &[Token]) -> Vec<Finding> {
@@ -361,6 +421,8 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 struct Token<'a> {
     line: usize,
     text: &'a str,
+    /// Of a literal, all of it.
+    literal: &'a str,
 }
 
 fn tokens(source: &str) -> Vec<Token<'_>> {
@@ -380,7 +442,8 @@ fn tokens(source: &str) -> Vec<Token<'_>> {
             _ if rest.starts_with("::") => (2, Some("::")),
             _ => (first.len_utf8(), Some(&rest[..first.len_utf8()])),
         };
-        tokens.extend(text.map(|text| Token { line, text }));
+        let literal = if text == Some("\"") { &rest[..length] } else { "" };
+        tokens.extend(text.map(|text| Token { line, text, literal }));
         line += rest[..length].matches('\n').count();
         rest = &rest[length..];
     }

@@ -48,17 +48,22 @@ pub type ClusterBatchProvider = Lean<ClusterBatchProviderObject>;
         .message("`baseURL` is required for type 'OpenAICompatible', such as 'http://gateway.example:8080/v1'"),
     validation = Rule::new("self.type != 'OpenAI' || !has(self.baseURL) || self.baseURL.startsWith('https://')")
         .message("`baseURL` of type 'OpenAI' must begin with `https://`, since the API key goes with each call; a server in the cluster has type 'OpenAICompatible'"),
-    validation = Rule::new("self.type != 'OpenAI' || has(self.auth)")
-        .message("`auth` is required for type 'OpenAI': name the Secret and key that hold the API key")
+    validation = Rule::new("self.type != 'AzureOpenAI' || has(self.baseURL)")
+        .message("`baseURL` is required for type 'AzureOpenAI', such as 'https://RESOURCE.openai.azure.com/openai/v1'"),
+    validation = Rule::new("self.type != 'AzureOpenAI' || !has(self.baseURL) || self.baseURL.startsWith('https://') || !self.baseURL.contains('.azure.com')")
+        .message("`baseURL` of an Azure resource must begin with `https://`, since the API key goes with each call"),
+    validation = Rule::new("self.type == 'OpenAICompatible' || has(self.auth)")
+        .message("`auth` is required for types 'OpenAI' and 'AzureOpenAI': name the Secret and key that hold the API key")
 )]
 pub struct BatchProviderSpec {
     /// Dialect of the server. OpenAI: the service of OpenAI itself, over `https://`. OpenAICompatible: another server with
-    /// the files and batches of OpenAI's API. Fixed when the object is created.
+    /// the files and batches of OpenAI's API. AzureOpenAI: a resource of Azure OpenAI. Fixed when the object is created.
     #[serde(rename = "type")]
     pub type_: ProviderType,
-    /// Root URL of the API, without a slash at its end; unset, for type OpenAI: `https://api.openai.com/v1`. Type OpenAI
-    /// takes `https://` only; an `http://` URL is for servers in private networks, since key and requests can be read on
-    /// their way. Fixed when the object is created.
+    /// Root URL of the API, without a slash at its end; unset, for type OpenAI: `https://api.openai.com/v1`. For type AzureOpenAI
+    /// the resource, `https://RESOURCE.openai.azure.com`, or its API, with `/openai/v1` behind it. Both take `https://` only; an
+    /// `http://` URL is for servers in private networks, since key and requests can be read on their way. Fixed when the object
+    /// is created.
     #[serde(rename = "baseURL", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 1024), regex(pattern = r"^https?://[^?#@\s]+[^/?#@\s]$"))]
     pub base_url: Option<String>,
@@ -167,14 +172,23 @@ pub enum ProviderType {
     OpenAI,
     /// Another server with OpenAI's files and batches API.
     OpenAICompatible,
+    /// Azure OpenAI. Models are the names of deployments of type Global Batch or Data Zone Batch; endpoints are
+    /// `ChatCompletions` and `Responses`.
+    AzureOpenAI,
+}
+
+impl ProviderType {
+    /// Every dialect.
+    pub const ALL: [ProviderType; 3] =
+        [ProviderType::OpenAI, ProviderType::OpenAICompatible, ProviderType::AzureOpenAI];
 }
 
 /// How requests to the provider are authenticated.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderAuth {
-    /// Key of a Secret that holds the API key, which is sent as a bearer token. The Secret of a ClusterBatchProvider is in
-    /// the namespace of the operator.
+    /// Key of a Secret that holds the API key, which is sent as a bearer token, and to Azure OpenAI in the header `api-key`. The
+    /// Secret of a ClusterBatchProvider is in the namespace of the operator.
     pub secret_key_ref: SecretKeyReference,
 }
 
@@ -233,13 +247,9 @@ pub struct EffectiveLimits {
 pub const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
 
 impl BatchProviderSpec {
-    /// The root of the API.
+    /// The root of the API; empty where the object should name one and does not, which the API server does not let in.
     pub fn base_url(&self) -> &str {
-        self.base_url.as_deref().unwrap_or(OPENAI_BASE_URL)
-    }
-
-    /// Whether requests go to the vendor's own host, with no gateway of somebody else in front.
-    pub fn is_vendors_own(&self) -> bool {
-        self.type_ == ProviderType::OpenAI && self.base_url() == OPENAI_BASE_URL
+        let default = if self.type_ == ProviderType::OpenAI { OPENAI_BASE_URL } else { "" };
+        self.base_url.as_deref().unwrap_or(default)
     }
 }

@@ -3,6 +3,7 @@
 
 use super::observed::{Collected, Look, Observed};
 use super::step::Stuck;
+use crate::api::BatchEnd;
 use crate::api::conditions::reasons;
 
 /// How many times longer than a list may lag files are asked for again of which nothing can be read, such as a sign-in page.
@@ -39,9 +40,9 @@ pub enum Unanswered {
 impl Reading {
     /// Requests that the files of a batch should tell of: those `done` by the provider's count, or all where it does not count.
     /// Some servers count nothing where they completed all.
-    pub fn expected(done: Option<i64>, ended: &str, requests: i64) -> i64 {
+    pub fn expected(done: Option<i64>, ended: BatchEnd, requests: i64) -> i64 {
         match done {
-            Some(done) if done > 0 || ended != "completed" => done.min(requests),
+            Some(done) if done > 0 || ended != BatchEnd::Completed => done.min(requests),
             _ => requests,
         }
     }
@@ -162,14 +163,14 @@ mod tests {
     #[test]
     fn a_server_that_counts_nothing_where_it_completed_all_is_not_believed() {
         for (done, ended, expected) in [
-            (Some(3), "completed", 3),
-            (Some(0), "completed", 10),
-            (None, "completed", 10),
-            (None, "cancelled", 10),
-            (Some(0), "cancelled", 0),
-            (Some(99), "expired", 10),
+            (Some(3), BatchEnd::Completed, 3),
+            (Some(0), BatchEnd::Completed, 10),
+            (None, BatchEnd::Completed, 10),
+            (None, BatchEnd::Cancelled, 10),
+            (Some(0), BatchEnd::Cancelled, 0),
+            (Some(99), BatchEnd::Expired, 10),
         ] {
-            assert_eq!(Reading::expected(done, ended, 10), expected, "{done:?} {ended}");
+            assert_eq!(Reading::expected(done, ended, 10), expected, "{done:?} {ended:?}");
         }
     }
 

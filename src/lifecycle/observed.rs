@@ -8,7 +8,7 @@ use super::journal::{Journal, Owner, Plan, Shard};
 use super::shard_list::Shards;
 use super::{Answers, Short, Stuck};
 use crate::api::{
-    DeletionPolicy, ErrorSummary, Lock, Outcome, PinnedProvider, ProviderFilePolicy, RequestCounts,
+    BatchEnd, DeletionPolicy, ErrorSummary, Lock, Outcome, PinnedProvider, ProviderFilePolicy, RequestCounts,
     UnknownSubmissionPolicy,
 };
 
@@ -421,8 +421,8 @@ pub enum Seen {
     },
     /// It ended.
     Ended {
-        /// The provider's word.
-        state: String,
+        /// How.
+        state: BatchEnd,
         /// Requests done, by the provider's count.
         done: i64,
         /// Set when the batch was turned away as a whole before any request ran.
@@ -430,13 +430,13 @@ pub enum Seen {
     },
     /// It ended, and the provider no longer has the answers that it names.
     Gone {
-        /// The provider's word for how it ended.
-        state: String,
+        /// How it ended.
+        state: BatchEnd,
     },
     /// It ended, and names the file with its answers in a way that nobody can use.
     Unnamed {
-        /// The provider's word for how it ended.
-        state: String,
+        /// How it ended.
+        state: BatchEnd,
         /// Which field, and what is wrong with it.
         why: String,
     },

@@ -14,8 +14,8 @@ use super::step::{Failure, Step, Waiting};
 use crate::api::conditions::{self, Verdict, reasons};
 use crate::api::text::clip;
 use crate::api::{
-    BatchJobStatus, BatchStatus, Display, LeftOut, Outcome, PROTOCOL_VERSION, PinnedProvider, RequestCounts, Results,
-    Work,
+    BatchEnd, BatchJobStatus, BatchStatus, Display, LeftOut, Outcome, PROTOCOL_VERSION, PinnedProvider, RequestCounts,
+    Results, Work,
 };
 
 /// How many settled batches status lists.
@@ -211,7 +211,7 @@ fn progress(o: &Observed, journal: &Journal, total: i64, old: &BatchJobStatus) -
 fn under_way(o: &Observed, shard: &Shard) -> Option<i64> {
     match &look(o, shard.attempt.as_ref()?)?.seen {
         // Not every server counts, and what is completed is done.
-        Seen::Ended { state, rejected: None, .. } if state == "completed" => Some(shard.requests),
+        Seen::Ended { state: BatchEnd::Completed, rejected: None, .. } => Some(shard.requests),
         Seen::Running { done, .. } | Seen::Ended { done, rejected: None, .. } => Some((*done).clamp(0, shard.requests)),
         _ => None,
     }
@@ -255,12 +255,10 @@ fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
             AttemptState::Refused { .. } => ("Refused".into(), None),
             AttemptState::Submitted { batch_id, .. } => {
                 let state = match look(o, attempt).map(|l| &l.seen) {
-                    Some(
-                        Seen::Running { state, .. }
-                        | Seen::Ended { state, .. }
-                        | Seen::Gone { state }
-                        | Seen::Unnamed { state, .. },
-                    ) => camel(state),
+                    Some(Seen::Running { state, .. }) => camel(state),
+                    Some(Seen::Ended { state, .. } | Seen::Gone { state } | Seen::Unnamed { state, .. }) => {
+                        camel(state.word())
+                    }
                     Some(Seen::NotFound) => "NotFound".into(),
                     Some(Seen::NotOurs) => "NotOurs".into(),
                     None => "Submitted".into(),

@@ -264,7 +264,7 @@ fn follow(
             }
             let settled = AttemptState::Settled {
                 batch_id: batch_id.into(),
-                ended: state.clone(),
+                ended: state.word().into(),
                 part: Some(c.part.clone()),
                 counts: c.counts,
                 may_pass: c.may_pass,

@@ -4,6 +4,7 @@ use super::attempt::{Attempt, Slot};
 use super::observed::{Look, Observed, Posted, Seen};
 use super::shards::{Round, recorded_at};
 use super::step::Step;
+use crate::api::BatchEnd;
 
 /// Milliseconds between the first two looks through a list that may show a twin.
 const SECOND_LOOK: i64 = 5_000;
@@ -63,7 +64,7 @@ pub(super) fn unseen<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str, end
 pub(super) fn billed_again(o: &Observed, attempt: &Attempt, recorded: &str, requests: i64) -> i64 {
     let of = |id: &String| match o.memory.looks.get(id).map(|look| &look.seen) {
         Some(Seen::NotOurs | Seen::Ended { rejected: Some(_), .. }) => 0,
-        Some(Seen::Ended { state, done, .. }) if state != "completed" || *done > 0 => (*done).min(requests),
+        Some(Seen::Ended { state, done, .. }) if *state != BatchEnd::Completed || *done > 0 => (*done).min(requests),
         // It may yet be billed for all of them, or nobody knows.
         _ => requests,
     };

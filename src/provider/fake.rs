@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::{ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, See};
+use super::{ApiError, Batch, BatchApi, Class, CreateBatch, Created, Dialect, InputFile, See};
+use crate::api::ProviderType;
 
 /// A provider that knows its batches, newest first, and counts what it is asked.
 #[derive(Default)]
@@ -28,6 +29,10 @@ fn unused<T>() -> Result<T, ApiError> {
 
 #[async_trait]
 impl BatchApi for Provider {
+    fn dialect(&self) -> &'static Dialect {
+        Dialect::of(ProviderType::OpenAI)
+    }
+
     async fn upload(&self, _: InputFile) -> Result<String, ApiError> {
         unused()
     }

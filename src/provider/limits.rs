@@ -1,6 +1,6 @@
 //! Limits of batches, as the vendors document them.
 
-use crate::api::{EffectiveLimits, ProviderLimits, ProviderType};
+use crate::api::{EffectiveLimits, ProviderLimits};
 
 /// Limits that a vendor documents for its batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,17 +15,7 @@ pub struct Limits {
     pub window_seconds: i32,
 }
 
-/// OpenAI's: <https://platform.openai.com/docs/api-reference/batch/create>. `24h` is the only window that it accepts.
-const OPENAI: Limits = Limits { requests: 50_000, bytes: 200_000_000, inputs: 50_000, window_seconds: 86_400 };
-
 impl Limits {
-    /// The limits of a type of provider. A server that is compatible with OpenAI is taken to have OpenAI's.
-    pub fn of(type_: ProviderType) -> Limits {
-        match type_ {
-            ProviderType::OpenAI | ProviderType::OpenAICompatible => OPENAI,
-        }
-    }
-
     /// The limits that apply where a provider object sets some of them.
     pub fn effective(self, set: ProviderLimits) -> EffectiveLimits {
         EffectiveLimits {
@@ -47,21 +37,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{BatchJobSpec, BatchProviderSpec};
+    use crate::api::{BatchJobSpec, BatchProviderSpec, ProviderType};
+    use crate::provider::Dialect;
+
+    fn of(type_: ProviderType) -> Limits {
+        Dialect::of(type_).limits
+    }
 
     /// The figures are part of every plan: another one would cut an input into other batches.
     #[test]
     fn limits_that_are_unset_are_the_vendors_and_stay_unset() {
-        for type_ in ["OpenAI", "OpenAICompatible"] {
+        for (type_, requests) in [("OpenAI", 50_000), ("OpenAICompatible", 50_000), ("AzureOpenAI", 100_000)] {
             let manifest = json!({"type": type_, "limits": {"maxRequestsPerBatch": 9}});
             let spec: BatchProviderSpec = serde_json::from_value(manifest).unwrap();
-            let effective = json!(Limits::of(spec.type_).effective(spec.limits));
+            let effective = json!(of(spec.type_).effective(spec.limits));
             let wanted =
                 json!({"maxRequestsPerBatch": 9, "maxBytesPerBatch": 200_000_000, "maxInputsPerBatch": 50_000});
             assert_eq!(effective, wanted);
             assert_eq!(json!(spec)["limits"], json!({"maxRequestsPerBatch": 9}));
             let plain: BatchProviderSpec = serde_json::from_value(json!({"type": type_})).unwrap();
-            assert_eq!(json!(Limits::of(plain.type_).effective(plain.limits))["maxRequestsPerBatch"], 50_000);
+            assert_eq!(json!(of(plain.type_).effective(plain.limits))["maxRequestsPerBatch"], requests);
             assert!(json!(plain).get("limits").is_none(), "{}", json!(plain));
         }
     }
@@ -73,14 +68,14 @@ mod tests {
             json!({"maxRequestsPerBatch": 50_000, "maxBytesPerBatch": 200_000_000, "maxInputsPerBatch": 50_000});
         let stored: BatchProviderSpec = serde_json::from_value(json!({"type": "OpenAI", "limits": limits})).unwrap();
         let now: BatchProviderSpec = serde_json::from_value(json!({"type": "OpenAI"})).unwrap();
-        let effective = |spec: &BatchProviderSpec| Limits::of(spec.type_).effective(spec.limits);
+        let effective = |spec: &BatchProviderSpec| of(spec.type_).effective(spec.limits);
         assert_eq!(effective(&stored), effective(&now));
         let job = |window: serde_json::Value| -> BatchJobSpec {
             let mut spec = json!({"providerRef": {"name": "p"}, "input": {}, "output": {}});
             spec["completionWindowSeconds"] = window;
             serde_json::from_value(spec).unwrap()
         };
-        let hours = |spec: &BatchJobSpec| Limits::of(now.type_).window_hours(spec.completion_window_seconds);
+        let hours = |spec: &BatchJobSpec| of(now.type_).window_hours(spec.completion_window_seconds);
         assert_eq!([hours(&job(json!(86_400))), hours(&job(json!(null)))], [24, 24]);
         assert_eq!(hours(&job(json!(7200))), 2);
     }

@@ -1,5 +1,7 @@
 //! Batch APIs: one small trait, one file a dialect, errors by class.
 
+mod azure;
+mod dialect;
 #[cfg(test)]
 pub(crate) mod fake;
 mod limits;
@@ -7,7 +9,6 @@ mod openai;
 mod pace;
 mod probe;
 mod retry;
-mod wire;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -16,6 +17,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+use crate::api::{BatchEnd, Endpoint};
+
+pub use dialect::{Credential, Dialect};
 pub use limits::Limits;
 pub use openai::OpenAi;
 pub use pace::Pace;
@@ -28,6 +32,9 @@ pub type See<'a> = dyn for<'p> FnMut(&'p [Batch]) -> ControlFlow<()> + Send + 'a
 /// uploads are not, for only the caller can start the stream again; [`BatchApi::create`] never is.
 #[async_trait]
 pub trait BatchApi: Send + Sync {
+    /// How the vendor spells what is sent and what comes back.
+    fn dialect(&self) -> &'static Dialect;
+
     /// Uploads an input file; not billed. Returns the provider's name for it.
     async fn upload(&self, file: InputFile) -> Result<String, ApiError>;
 
@@ -73,7 +80,8 @@ pub trait BatchApi: Send + Sync {
     /// Names of models that the account has, as far as the server tells.
     async fn models(&self) -> Result<Vec<String>, ApiError>;
 
-    /// Content of a file, at most `limit` bytes.
+    /// Content of a file, at most `limit` bytes. Answers are lines of the format that results have, which is OpenAI's: the client
+    /// of a vendor that writes others puts them into it as they come.
     async fn content(&self, file_id: &str, limit: u64)
     -> Result<BoxStream<'static, Result<Bytes, ApiError>>, ApiError>;
 
@@ -96,8 +104,8 @@ pub struct InputFile {
 pub struct CreateBatch {
     /// The uploaded requests.
     pub input_file_id: String,
-    /// Path such as `/v1/chat/completions`.
-    pub endpoint: String,
+    /// The API that its requests are for.
+    pub endpoint: Endpoint,
     /// How long the provider may take, in hours.
     pub window_hours: u32,
     /// Who asks: at most 16 pairs, keys up to 64 and values up to 512 characters (OpenAI's limits).
@@ -124,7 +132,9 @@ pub enum Created {
 pub struct Batch {
     /// The provider's name for it.
     pub id: String,
-    /// The provider's word, in lower case.
+    /// Whether it runs, and how it ended.
+    pub state: State,
+    /// The provider's word for that, in lower case.
     pub status: String,
     /// Unix seconds; 0 where the provider does not say.
     pub created_at: i64,
@@ -144,9 +154,23 @@ pub struct Batch {
     pub errors: Vec<BatchError>,
 }
 
+/// Whether a batch runs, and how it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// It runs, or waits for its turn. Words that nobody knows mean this.
+    #[default]
+    Running,
+    /// It was told to stop and has not stopped yet.
+    Stopping,
+    /// It ended.
+    Ended(BatchEnd),
+}
+
 /// Why a batch failed as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchError {
+    /// What it means.
+    pub class: Class,
     /// Such as `token_limit_exceeded`.
     pub code: String,
     /// For a person.
@@ -156,43 +180,31 @@ pub struct BatchError {
 }
 
 impl Batch {
-    /// The batch in an answer, in any dress; None where there is none, or an error.
-    pub fn read(body: &[u8]) -> Option<Batch> {
-        crate::api::json::parse(body).as_ref().and_then(wire::batch)
-    }
-
-    /// Whether it has ended. Words that nobody knows mean "still running".
+    /// Whether it has ended.
     pub fn has_ended(&self) -> bool {
-        matches!(self.status.as_str(), "completed" | "failed" | "expired" | "cancelled" | "canceled")
+        matches!(self.state, State::Ended(_))
     }
 
     /// Whether it was told to stop and has not stopped yet.
     pub fn is_stopping(&self) -> bool {
-        matches!(self.status.as_str(), "cancelling" | "canceling")
+        self.state == State::Stopping
     }
 
     /// Set when the batch was turned away as a whole before any request ran: there is nothing to collect.
     pub fn rejection(&self) -> Option<ApiError> {
         let nothing = self.output_file_id.is_none() && self.error_file_id.is_none() && self.done.unwrap_or(0) == 0;
-        if self.status != "failed" || !nothing || !self.unusable.is_empty() {
+        if self.state != State::Ended(BatchEnd::Failed) || !nothing || !self.unusable.is_empty() {
             return None;
         }
-        let first = self.errors.first().cloned().unwrap_or_default();
-        let class = match first.code.as_str() {
-            code if code == TOKEN_LIMIT => Class::TokenLimit,
-            "too_many_requests" | "rate_limit_exceeded" => Class::Capacity,
-            "server_error" | "internal_error" | "service_unavailable" | "" => Class::Transient,
-            _ if self.input_file_id.as_ref().is_some_and(|id| says_not_found(&first.message, id)) => {
-                Class::FileNotFound
-            }
-            _ => Class::InvalidInput,
+        let Some(BatchError { class, code, message, line }) = self.errors.first() else {
+            return Some(ApiError::new(Class::Transient, "the provider gave no reason"));
         };
-        let at = first.line.map(|l| format!(" (line {l} of the batch)")).unwrap_or_default();
-        let message = match (first.code.as_str(), first.message.as_str()) {
+        let at = line.map(|l| format!(" (line {l} of the batch)")).unwrap_or_default();
+        let message = match (code.as_str(), message.as_str()) {
             ("", "") => "the provider gave no reason".into(),
             (code, message) => format!("{code}: {message}{at}"),
         };
-        Some(ApiError::new(class, message))
+        Some(ApiError::new(*class, message))
     }
 
     /// Why the answers cannot be fetched although the batch names a file with them: what holds them is never taken for nothing.
@@ -204,19 +216,6 @@ impl Batch {
     pub fn said(&self, key: &str) -> Option<&str> {
         self.metadata.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
-}
-
-/// OpenAI's code for an account whose queue has no room for the tokens of a batch.
-const TOKEN_LIMIT: &str = "token_limit_exceeded";
-
-/// Whether an error says that an input file does not exist: servers are not always as fast as their own uploads.
-fn says_not_found(message: &str, file_id: &str) -> bool {
-    let message = message.to_ascii_lowercase();
-    let names_it = message.contains("file") || message.contains(&file_id.to_ascii_lowercase());
-    let absent =
-        ["not find", "not found", "not exist", "n't exist", "no such", "no file", "not accessible", "unknown file"];
-    let not_yet = ["not ready", "not yet", "not available", "not been processed", "being processed", "being uploaded"];
-    names_it && absent.iter().chain(&not_yet).any(|words| message.contains(words))
 }
 
 /// What an error means, whatever the status code.

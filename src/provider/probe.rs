@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use serde_json::{Value, json};
 
+use super::openai::smallest_body;
 use super::{ApiError, BatchApi, Class, CreateBatch, Created, InputFile};
 use crate::api::{Capability, Endpoint, ProviderCapabilities};
 
@@ -93,7 +93,7 @@ async fn revokes(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<bool, ApiError
     let gone = matches!(api.file_name(&file).await, Err(e) if e.class == Class::NotFound);
     let request = CreateBatch {
         input_file_id: file.clone(),
-        endpoint: trial.endpoint.path().into(),
+        endpoint: trial.endpoint,
         window_hours: 24,
         metadata: vec![("bj-probe", trial.file_name.into())],
         intent_id: format!("probe-{file}"),
@@ -125,9 +125,13 @@ async fn upload(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<String, ApiErro
         models = api.models().await.unwrap_or_default();
         models.push(ANY_MODEL.into());
     }
+    let Some([before, between, behind]) = (api.dialect().line)(trial.endpoint) else {
+        let message = format!("the provider has no batches of {:?}", trial.endpoint);
+        return Err(ApiError::new(Class::Unsupported, message));
+    };
     let mut refused = ApiError::new(Class::Unsupported, "no model to try it out with");
     for model in models.iter().take(MODELS_TRIED) {
-        let line = format!("{}\n", request(trial.endpoint, model));
+        let line = format!("{before}probe{between}{}{behind}\n", smallest_body(trial.endpoint, model));
         let (bytes, content) = (line.len() as u64, futures::stream::iter([Ok(line.into())]).boxed());
         match api.upload(InputFile { name: trial.file_name.into(), bytes, content }).await {
             Err(e) if matches!(e.class, Class::InvalidInput | Class::Auth) => refused = e,
@@ -135,14 +139,4 @@ async fn upload(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<String, ApiErro
         }
     }
     Err(refused)
-}
-
-/// The smallest request that an endpoint takes.
-fn request(endpoint: Endpoint, model: &str) -> Value {
-    let body = match endpoint {
-        Endpoint::ChatCompletions => json!({"model": model, "messages": [{"role": "user", "content": "ping"}]}),
-        Endpoint::Completions => json!({"model": model, "prompt": "ping", "max_tokens": 1}),
-        Endpoint::Responses | Endpoint::Embeddings | Endpoint::Moderations => json!({"model": model, "input": "ping"}),
-    };
-    json!({"custom_id": "probe", "method": "POST", "url": endpoint.path(), "body": body})
 }

@@ -69,11 +69,6 @@ impl Shape {
         Shape { version, ..self }
     }
 
-    /// Path such as `/v1/chat/completions`.
-    pub fn path(&self) -> &'static str {
-        self.path
-    }
-
     /// Checks a line that is a request in one of the formats without a template.
     ///
     /// # Errors

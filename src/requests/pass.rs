@@ -80,6 +80,8 @@ pub struct Recipe {
     pub model: Option<String>,
     /// Root of the provider's API, which the URLs of requests may begin with.
     pub base_url: String,
+    /// What stands before the id of a request, between id and body, and behind the body, in the line that is sent.
+    pub line: [String; 3],
     /// Merged under each body.
     pub defaults: Defaults,
     /// How requests are written.
@@ -405,8 +407,8 @@ impl<'a> Pass<'a> {
     ) -> Result<(), PassError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let id = provider_side_id(entry.index, writer.work_id());
-        let head = format!(r#"{{"custom_id":"{id}","method":"POST","url":"{}","body":"#, self.shape.path());
-        let parts = [head.as_bytes(), body.as_bytes(), b"}"];
+        let [before, between, behind] = &self.recipe.line;
+        let parts = [before, &id, between, body, behind].map(str::as_bytes);
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
         if length > LINE_LIMIT {
             let what = format!("takes {length} bytes as it is sent; the most is {LINE_LIMIT}; shorten it");

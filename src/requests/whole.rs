@@ -239,6 +239,7 @@ mod tests {
             endpoint: Default::default(),
             model: Some("m".into()),
             base_url: "https://llm.test/v1".into(),
+            line: [r#"{"id":""#.into(), r#"","body":"#.into(), "}".into()],
             defaults: Default::default(),
             format: crate::api::InputFormat::Objects,
             compression: serde_json::from_value(input["compression"].clone()).unwrap_or_default(),

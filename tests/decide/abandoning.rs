@@ -76,7 +76,7 @@ fn a_batch_that_stays_in_cancelling_is_given_up_on_after_a_last_look() {
 
 #[test]
 fn what_ended_is_collected_before_anything_is_given_up_on() {
-    let ended = Seen::Ended { state: "cancelled".into(), done: 0, rejected: None };
+    let ended = Seen::Ended { state: BatchEnd::Cancelled, done: 0, rejected: None };
     let memory = looked(told_to_stop(), NOW, ended);
     let step = step(&late(), Some(&overdue(submitted())), &memory);
     assert_eq!(becomes(step), Err(Box::new(Step::Collect { slot: SLOT, patient: true })));
@@ -84,8 +84,8 @@ fn what_ended_is_collected_before_anything_is_given_up_on() {
 
 #[test]
 fn what_nobody_knows_or_can_ask_about_is_given_up_on_too() {
-    let unnamed = Seen::Unnamed { state: "completed".into(), why: "its `output_file_id` is a list".into() };
-    for seen in [Seen::NotFound, Seen::NotOurs, Seen::Gone { state: "completed".into() }, unnamed] {
+    let unnamed = Seen::Unnamed { state: BatchEnd::Completed, why: "its `output_file_id` is a list".into() };
+    for seen in [Seen::NotFound, Seen::NotOurs, Seen::Gone { state: BatchEnd::Completed }, unnamed] {
         let memory = looked(told_to_stop(), NOW, seen.clone());
         assert_eq!(
             becomes(step(&late(), Some(&overdue(submitted())), &memory)),

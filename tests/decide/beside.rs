@@ -76,7 +76,7 @@ fn a_batch_is_not_settled_while_its_twin_is_being_told_to_stop() {
     let mut memory = searched(memory());
     let found = Some(vec!["batch-1".into(), "batch-2".into()]);
     memory.searches.insert("intent-1".into(), Search { began: NOW, found });
-    let ended = Seen::Ended { state: "completed".into(), done: 1, rejected: None };
+    let ended = Seen::Ended { state: BatchEnd::Completed, done: 1, rejected: None };
     memory.looks.insert("batch-1".into(), Look { at: NOW, seen: ended });
     let collected = Collected {
         part: PartRef { name: "p".into(), sha256: "s".into() },

@@ -18,7 +18,8 @@ mod submitting;
 mod tidying;
 
 use batchjob_operator::api::{
-    BatchJobStatus, DeletionPolicy, ErrorSummary, Outcome, ProviderFilePolicy, RequestCounts, UnknownSubmissionPolicy,
+    BatchEnd, BatchJobStatus, DeletionPolicy, ErrorSummary, Outcome, ProviderFilePolicy, RequestCounts,
+    UnknownSubmissionPolicy,
 };
 use batchjob_operator::lifecycle::{
     Answers, Attempt, AttemptState, Collected, Commit, Failure, Halved, JobView, Journal, Look, ManifestView, Memory,

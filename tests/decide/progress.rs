@@ -47,8 +47,10 @@ fn happen(journal: &mut Journal, memory: &mut Memory, event: Event) {
     let count = journal.shards.len();
     match event {
         Event::Look { shard, done, ended } => {
-            let state = if ended { "completed" } else { "in_progress" }.to_string();
-            let seen = if ended { Seen::Ended { state, done, rejected: None } } else { Seen::Running { state, done } };
+            let seen = match ended {
+                true => Seen::Ended { state: BatchEnd::Completed, done, rejected: None },
+                false => Seen::Running { state: "in_progress".into(), done },
+            };
             memory.looks.insert(format!("batch-{}", shard % count), Look { at: NOW, seen });
         }
         Event::Restart => memory.looks.clear(),

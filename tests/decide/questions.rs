@@ -147,7 +147,7 @@ fn a_lost_journal_is_given_up_on_a_persons_word_for_this_very_question() {
 fn what_was_turned_away_and_may_have_a_twin_in_a_list_that_nobody_can_search_is_asked_about() {
     let journal = journal(owner("j", "u"), submitted());
     let mut memory = memory();
-    let seen = Seen::Ended { state: "failed".into(), done: 0, rejected: Some((Refusal::Capacity, "full".into())) };
+    let seen = Seen::Ended { state: BatchEnd::Failed, done: 0, rejected: Some((Refusal::Capacity, "full".into())) };
     memory.looks.insert("batch-1".into(), Look { at: NOW, seen: seen.clone() });
     memory.searches.insert("intent-1".into(), Search { began: NOW, found: None });
     let Step::Wait { why, .. } = step(&job(), Some(&journal), &memory) else { panic!("nobody is asked") };
@@ -170,7 +170,7 @@ fn what_was_turned_away_and_may_have_a_twin_in_a_list_that_nobody_can_search_is_
     let attempt = long.shards[0].attempt.as_mut().unwrap();
     attempt.file_id = "f".repeat(150);
     let no = "n".repeat(512);
-    let seen = Seen::Ended { state: "failed".into(), done: 0, rejected: Some((Refusal::Capacity, no)) };
+    let seen = Seen::Ended { state: BatchEnd::Failed, done: 0, rejected: Some((Refusal::Capacity, no)) };
     memory.looks.insert("batch-1".into(), Look { at: NOW, seen });
     memory.searches.insert("intent-1".into(), Search { began: NOW, found: None });
     let Step::Wait { why, .. } = step(&job(), Some(&long), &memory) else { panic!("nobody is asked") };

@@ -64,14 +64,14 @@ fn progress_counts_what_was_executed_and_never_runs_backwards() {
         project(&observed, &Default::default(), Some(1), &wait).unwrap().display.unwrap().progress
     };
     assert_eq!(progress(&journal, Some(Seen::Running { state: "in_progress".into(), done: 5 })), "5/10 (50%)");
-    let ended = |state: &str, done| Some(Seen::Ended { state: state.into(), done, rejected: None });
-    assert_eq!(progress(&journal, ended("expired", 6)), "6/10 (60%)");
+    let ended = |state, done| Some(Seen::Ended { state, done, rejected: None });
+    assert_eq!(progress(&journal, ended(BatchEnd::Expired, 6)), "6/10 (60%)");
     journal.shards[0].attempt.as_mut().unwrap().state = expired;
     assert_eq!(progress(&journal, None), "6/10 (60%)");
     let took = RequestCounts { total: 4, expired: 4, ..Default::default() };
     journal.shards.push(Shard { requests: 4, round: 1, took, ..shard(submitted()) });
     assert_eq!(progress(&journal, None), "6/10 (60%)");
-    assert_eq!(progress(&journal, ended("completed", 0)), "10/10 (100%)", "a server that does not count");
+    assert_eq!(progress(&journal, ended(BatchEnd::Completed, 0)), "10/10 (100%)", "a server that does not count");
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn running() -> Seen {
 }
 
 fn turned_away(refusal: Refusal) -> Seen {
-    Seen::Ended { state: "failed".into(), done: 0, rejected: Some((refusal, "no".into())) }
+    Seen::Ended { state: BatchEnd::Failed, done: 0, rejected: Some((refusal, "no".into())) }
 }
 
 fn found(memory: &mut Memory, began: i64, batches: &[&str]) {
@@ -116,7 +116,7 @@ fn what_was_turned_away_is_sent_again_once_the_list_must_show_what_else_came_of_
 fn answers_that_are_gone_are_asked_about_and_looked_for() {
     let journal = journal(owner("j", "u"), submitted());
     let mut memory = searched(memory());
-    memory.looks.insert("batch-1".into(), seen(Seen::Gone { state: "completed".into() }));
+    memory.looks.insert("batch-1".into(), seen(Seen::Gone { state: BatchEnd::Completed }));
     let slot = Slot { shard: 0, attempt: 1 };
     let mut asked = |running: bool, looked_at: i64, due: Option<i64>| {
         memory.running = if running { [Task::Collect(slot)].into() } else { Default::default() };
@@ -192,7 +192,7 @@ fn a_recorded_batch_is_searched_for_duplicates_once() {
     let vendors = with_provider(|p| p.is_vendors_own = true);
     let Step::Wait { until, .. } = step(&vendors, Some(&fresh), &memory) else { panic!("the list may lag") };
     assert_eq!(until, Some(NOW + 20));
-    memory.looks.insert("batch-1".into(), seen(Seen::Ended { state: "completed".into(), done: 1, rejected: None }));
+    memory.looks.insert("batch-1".into(), seen(Seen::Ended { state: BatchEnd::Completed, done: 1, rejected: None }));
     assert!(matches!(step(&job(), Some(&fresh), &memory), Step::Search(_)), "before it is settled");
     memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
     assert!(matches!(step(&job(), Some(&fresh), &memory), Step::Collect { .. }));
@@ -229,7 +229,7 @@ fn a_file_of_another_account_is_not_sent() {
 fn a_batch_without_files_is_asked_again_for_as_long_as_a_list_may_lag() {
     let journal = journal(owner("j", "u"), submitted());
     let patient = |ended: i64| {
-        let seen = Seen::Ended { state: "completed".into(), done: 1, rejected: None };
+        let seen = Seen::Ended { state: BatchEnd::Completed, done: 1, rejected: None };
         let looks = [("batch-1".to_string(), Look { at: ended, seen })].into();
         match step(&job(), Some(&journal), &Memory { looks, ..searched(memory()) }) {
             Step::Collect { patient, .. } => patient,
@@ -362,7 +362,7 @@ fn behind_a_gateway_the_list_is_searched_for_twins_at_once_and_at_growing_distan
 fn what_twins_were_billed_for_is_written_down_with_the_end_of_their_batch() {
     let mut journal = journal(owner("j", "u"), submitted());
     journal.shards[0].requests = 9;
-    let ended = |done| Seen::Ended { state: "cancelled".into(), done, rejected: None };
+    let ended = |done| Seen::Ended { state: BatchEnd::Cancelled, done, rejected: None };
     let billed = |twin: Option<Look>| {
         let mut memory = memory();
         found(&mut memory, NOW, &["batch-1", "batch-2"]);
@@ -385,6 +385,6 @@ fn what_twins_were_billed_for_is_written_down_with_the_end_of_their_batch() {
     assert_eq!(billed(Some(Look { at: NOW - 1, seen: ended(4) })), Ok(4));
     assert_eq!(billed(Some(seen(turned_away(Refusal::Failed)))), Ok(0));
     assert_eq!(billed(Some(seen(Seen::NotOurs))), Ok(0));
-    let completed = Seen::Ended { state: "completed".into(), done: 0, rejected: None };
+    let completed = Seen::Ended { state: BatchEnd::Completed, done: 0, rejected: None };
     assert_eq!(billed(Some(seen(completed))), Ok(9), "not every server counts");
 }

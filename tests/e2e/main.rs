@@ -15,6 +15,7 @@ mod big;
 mod conformance;
 mod crash;
 mod deletion;
+mod dialects;
 mod fairness;
 mod forged;
 mod gateways;

@@ -1,17 +1,22 @@
 //! Batch objects as servers dress them: what can be read is read, and what nobody knows means "still running".
 
-use batchjob_operator::provider::{Batch, BatchApi, Class};
+use batchjob_operator::api::{BatchEnd, ProviderType};
+use batchjob_operator::provider::{Batch, BatchApi, Class, State};
 use serde_json::{Value, json};
 
 use super::answers;
-use super::client;
 use super::server::Server;
+use super::{client, client_of};
 
-/// What `get` makes of `document`.
+/// What `get` makes of `document`, in every dialect the same.
 async fn read(document: &Value) -> Option<Batch> {
     let answer = answers::json(200, &document.to_string());
     let server = Server::start(move |_, _| answer.clone()).await;
-    client(&server, true).get("b").await.ok()
+    let read = client(&server, true).get("b").await.ok();
+    for type_ in ProviderType::ALL {
+        assert_eq!(client_of(type_, &server, true).get("b").await.ok(), read, "{type_:?}: {document}");
+    }
+    read
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,7 +78,8 @@ async fn what_is_missing_or_of_another_type_is_taken_for_nothing() {
 }
 
 fn plain() -> Batch {
-    Batch { id: "b".into(), status: "completed".into(), ..Default::default() }
+    let state = State::Ended(BatchEnd::Completed);
+    Batch { id: "b".into(), state, status: "completed".into(), ..Default::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,23 +5,31 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use batchjob_operator::api::ProviderType;
 use batchjob_operator::provider::{BatchApi, Class, CreateBatch, Created, InputFile};
 use futures::StreamExt;
 use futures::future::join_all;
 use support::ask;
 
 use super::answers::{odd, refusals};
-use super::client;
 use super::server::{Answer, Server, Then};
+use super::{client, client_of};
 
 /// A client that reads 4 MB at most, in a debug build, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What came of one POST, and how often the server saw it.
-async fn created(answer: Answer, vendors_own: bool) -> (Created, Vec<String>) {
+async fn created_as(type_: ProviderType, answer: Answer, vendors_own: bool) -> (Created, Vec<String>) {
     let server = Server::start(move |_, _| answer.clone()).await;
-    let created = tokio::time::timeout(PATIENCE, client(&server, vendors_own).create(&ask())).await.unwrap();
+    let api = client_of(type_, &server, vendors_own);
+    let created = tokio::time::timeout(PATIENCE, api.create(&ask())).await.unwrap();
     (created, server.seen())
+}
+
+/// Every dialect, at the vendor's own host and behind a gateway, where it has both.
+fn dialects() -> [(ProviderType, bool); 4] {
+    use ProviderType::{AzureOpenAI, OpenAI, OpenAICompatible};
+    [(OpenAI, true), (OpenAICompatible, false), (AzureOpenAI, true), (AzureOpenAI, false)]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,10 +37,10 @@ async fn whatever_is_answered_to_a_create_it_is_sent_once_and_unknown() {
     let cases = odd();
     assert!(cases.len() >= 90, "{}", cases.len());
     let run = |(name, answer): (String, Answer)| async move {
-        for vendors_own in [true, false] {
-            let (created, seen) = created(answer.clone(), vendors_own).await;
-            assert!(matches!(created, Created::Unknown(..)), "{name}, {vendors_own}: {created:?}");
-            assert_eq!(seen, ["POST /v1/batches HTTP/1.1"], "{name}, {vendors_own}");
+        for (type_, vendors_own) in dialects() {
+            let (created, seen) = created_as(type_, answer.clone(), vendors_own).await;
+            assert!(matches!(created, Created::Unknown(..)), "{name}, {type_:?}, {vendors_own}: {created:?}");
+            assert_eq!(seen, ["POST /v1/batches HTTP/1.1"], "{name}, {type_:?}, {vendors_own}");
         }
     };
     join_all(cases.into_iter().map(run)).await;
@@ -41,12 +49,12 @@ async fn whatever_is_answered_to_a_create_it_is_sent_once_and_unknown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_counts_from_the_vendor_alone() {
     for (name, answer) in refusals() {
-        let (own, seen) = created(answer.clone(), true).await;
-        assert!(matches!(own, Created::No(_)), "{name}: {own:?}");
-        assert_eq!(seen.len(), 1, "{name}");
-        let (behind, seen) = created(answer, false).await;
-        assert!(matches!(behind, Created::Unknown(..)), "{name}: {behind:?}");
-        assert_eq!(seen.len(), 1, "{name}");
+        for (type_, vendors_own) in dialects() {
+            let (created, seen) = created_as(type_, answer.clone(), vendors_own).await;
+            assert_eq!(matches!(created, Created::No(_)), vendors_own, "{name}, {type_:?}: {created:?}");
+            assert!(vendors_own || matches!(created, Created::Unknown(..)), "{name}, {type_:?}: {created:?}");
+            assert_eq!(seen.len(), 1, "{name}");
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! Lists of batches: what is looked for is found, or it is said that nothing can be concluded.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use batchjob_operator::api::ProviderType;
 use batchjob_operator::provider::{BatchApi, Class};
 use serde_json::{Value, json};
 
 use super::answers;
-use super::client;
+use super::client_of;
 use super::server::{Answer, Server};
 
 const NOW: i64 = 2_000_000_000;
@@ -19,10 +21,21 @@ fn other(n: usize) -> Value {
     json!({"id": format!("x{n}"), "status": "completed", "created_at": NOW, "input_file_id": "g"})
 }
 
-/// Ids of the batches of file `f`; or the class of the error, and how many requests it took.
+/// Ids of the batches of file `f`; or the class of the error, and how many requests it took. In every dialect the same.
 async fn find(page: impl Fn(usize, &str) -> Answer + Send + Sync + 'static) -> (Result<Vec<String>, Class>, usize) {
-    let server = Server::start(page).await;
-    let api = client(&server, true);
+    let page = Arc::new(page);
+    let found = find_as(ProviderType::OpenAI, page.clone()).await;
+    for type_ in [ProviderType::OpenAICompatible, ProviderType::AzureOpenAI] {
+        assert_eq!(find_as(type_, page.clone()).await, found, "{type_:?}");
+    }
+    found
+}
+
+type Pages = Arc<dyn Fn(usize, &str) -> Answer + Send + Sync>;
+
+async fn find_as(type_: ProviderType, page: Pages) -> (Result<Vec<String>, Class>, usize) {
+    let server = Server::start(move |n, first| page(n, first)).await;
+    let api = client_of(type_, &server, true);
     let wanted = |b: &batchjob_operator::provider::Batch| b.input_file_id.as_deref() == Some("f");
     let found = tokio::time::timeout(Duration::from_secs(60), api.find(NOW, &wanted)).await.expect("an end");
     (found.map(|all| all.into_iter().map(|b| b.id).collect()).map_err(|e| e.class), server.seen().len())

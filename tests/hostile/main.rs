@@ -17,7 +17,8 @@ mod stores;
 
 use std::sync::Arc;
 
-use batchjob_operator::provider::OpenAi;
+use batchjob_operator::api::ProviderType;
+use batchjob_operator::provider::{Dialect, OpenAi};
 use batchjob_operator::transport::{HostPolicy, Transport};
 
 use server::Server;
@@ -28,6 +29,12 @@ fn transport() -> Transport {
 }
 
 fn client(server: &Server, vendors_own: bool) -> Arc<OpenAi> {
+    client_of(ProviderType::OpenAI, server, vendors_own)
+}
+
+/// A client that speaks the dialect of this type: every one of them meets the same servers.
+fn client_of(type_: ProviderType, server: &Server, vendors_own: bool) -> Arc<OpenAi> {
     let url = format!("{}/v1", server.url);
-    Arc::new(OpenAi::new(transport(), &url, Some("sk-canary".to_string().into()), vendors_own).unwrap())
+    let api = OpenAi::new(transport(), &url, Some("sk-canary".to_string().into()), vendors_own).unwrap();
+    Arc::new(api.speaking(Dialect::of(type_)))
 }

@@ -273,12 +273,12 @@ pub(super) fn note_post(w: &mut World, replica: usize, journal: Option<&Journal>
 
 fn look_at(w: &World, now: i64, memory: &mut Memory, job: &JobView, batch_id: &str) {
     let batch = w.batches.iter().find(|b| b.id == *batch_id && b.credential == job.fingerprint);
-    let ended = |state: &str, rejected| Seen::Ended { state: state.into(), done: 0, rejected };
-    let turned_away = |refusal| ended("failed", Some((refusal, String::new())));
+    let ended = |state, rejected| Seen::Ended { state, done: 0, rejected };
+    let turned_away = |refusal| ended(BatchEnd::Failed, Some((refusal, String::new())));
     let seen = match batch.map(|b| &b.state) {
         None | Some(BatchState::Forgotten) => Seen::NotFound,
         Some(BatchState::Running { .. }) => Seen::Running { state: "in_progress".into(), done: 0 },
-        Some(BatchState::Ended(_)) => ended("completed", None),
+        Some(BatchState::Ended(_)) => ended(BatchEnd::Completed, None),
         Some(BatchState::Rejected) => turned_away(Refusal::Failed),
         Some(BatchState::OverTheLimit) => turned_away(Refusal::TokenLimit),
     };

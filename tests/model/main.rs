@@ -91,7 +91,7 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use batchjob_operator::api::{DeletionPolicy, InputStatus, Lock, Outcome, RequestCounts};
+use batchjob_operator::api::{BatchEnd, DeletionPolicy, InputStatus, Lock, Outcome, RequestCounts};
 use batchjob_operator::lifecycle::{
     Answers, Attempt, AttemptState, Collected, Commit, Freshness, Halved, JobView, Journal, Look, ManifestView,
     MaxFailed, Memory, Observed, Owner, PartRef, Pass, Plan, Planned, Posted, Reading, Refusal, Rejection, Search,

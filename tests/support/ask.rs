@@ -8,7 +8,7 @@ use batchjob_operator::provider::CreateBatch;
 pub fn ask() -> CreateBatch {
     CreateBatch {
         input_file_id: "file-1".into(),
-        endpoint: "/v1/chat/completions".into(),
+        endpoint: Default::default(),
         window_hours: 24,
         metadata: vec![("bj-intent", "i".into())],
         intent_id: "i".into(),

@@ -1,5 +1,7 @@
 //! How to make batches, where nothing about it matters.
 
+use batchjob_operator::api::ProviderType;
+use batchjob_operator::provider::Dialect;
 use batchjob_operator::requests::{Recipe, SizeLimit};
 
 /// Chat completions of the model `m`, up to 1,000 requests and 1 MiB a batch.
@@ -9,6 +11,7 @@ pub fn recipe() -> Recipe {
         endpoint: Default::default(),
         model: Some("m".into()),
         base_url: "https://llm.test/v1".into(),
+        line: (Dialect::of(ProviderType::OpenAI).line)(Default::default()).unwrap(),
         defaults: Default::default(),
         format: Default::default(),
         compression: Default::default(),

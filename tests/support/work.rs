@@ -5,7 +5,7 @@ pub mod beginnings;
 
 use std::sync::Arc;
 
-use batchjob_operator::api::RequestCounts;
+use batchjob_operator::api::{BatchEnd, RequestCounts};
 use batchjob_operator::controller::{JournalStore, Judged};
 use batchjob_operator::lifecycle::{
     Collected, JobView, Journal, Look, Memory, Observed, PartRef, Posted, ProviderView, SEAL_AT, SHARD_LIMIT, Search,
@@ -106,7 +106,7 @@ impl Work {
                 memory.posted.insert(intent(slot), Posted::Created(batch(slot)));
             }
             Step::Poll(slot) => {
-                let seen = Seen::Ended { state: "completed".into(), done: 1_000, rejected: None };
+                let seen = Seen::Ended { state: BatchEnd::Completed, done: 1_000, rejected: None };
                 memory.looks.insert(batch(slot), Look { at: now, seen });
             }
             Step::Search(slot) => {

@@ -5,6 +5,8 @@ use futures::future::join_all;
 
 use super::*;
 use crate::account::{AccountKey, Accounts};
+use crate::api::BatchEnd;
+use crate::provider::State;
 use crate::provider::fake::Provider;
 
 fn batch(id: &str) -> Batch {
@@ -122,7 +124,7 @@ async fn what_a_list_shows_as_ended_or_not_at_all_is_asked_for_by_itself() {
     world.period(200).await;
     {
         let mut batches = world.provider.batches.lock().unwrap();
-        batches[5].status = "completed".into();
+        batches[5].state = State::Ended(BatchEnd::Completed);
         batches.remove(17);
     }
     world.calls();

@@ -50,6 +50,15 @@ impl Accounts {
         }
         self.by_key.get(key.trim()).cloned()
     }
+
+    /// The account of an `api-key` header at Azure, which is there even where everyone is let in.
+    pub fn of_header(&self, key: Option<&str>) -> Option<Account> {
+        let key = key.filter(|key| !key.is_empty())?;
+        match self.by_key.is_empty() {
+            true => Some("default".into()),
+            false => self.by_key.get(key).cloned(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::endpoint::Endpoint;
 use crate::faults::Flaw;
 use crate::ids;
+use crate::vendor::Vendor;
 use crate::wire::{BatchError, BatchErrors, RequestCounts, Tokens, Usage};
 
 /// Where a batch is on its way.
@@ -64,14 +65,26 @@ impl Status {
 pub struct Order {
     /// The input.
     pub input_file_id: String,
-    /// Where every request goes.
+    /// Where every request goes; at Azure the lines say it.
     pub endpoint: Endpoint,
+    /// Whose API it came to.
+    pub vendor: Vendor,
     /// As it was sent.
     pub completion_window: String,
     /// The same in seconds.
     pub window_seconds: i64,
     /// The creator's notes, told back unchanged.
     pub metadata: Option<BTreeMap<String, String>>,
+}
+
+impl Order {
+    /// The endpoint as the batch shows it.
+    fn path(&self) -> &'static str {
+        match self.vendor {
+            Vendor::OpenAi => self.endpoint.path(),
+            Vendor::Azure => "/chat/completions",
+        }
+    }
 }
 
 /// A batch as the API shows it. The methods are the only way to change its state, and each of
@@ -81,7 +94,7 @@ pub struct Batch {
     /// `batch_…`.
     pub id: String,
     object: &'static str,
-    endpoint: Endpoint,
+    endpoint: &'static str,
     model: Option<String>,
     errors: Option<BatchErrors>,
     input_file_id: String,
@@ -130,7 +143,7 @@ impl Batch {
         Self {
             id,
             object: "batch",
-            endpoint: order.endpoint,
+            endpoint: order.path(),
             model: None,
             errors: None,
             input_file_id: order.input_file_id,

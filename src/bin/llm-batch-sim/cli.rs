@@ -28,6 +28,11 @@ Examples:
   # The first batch is created, but its creator never hears of it.
   llm-batch-sim --fault 'create_batch=drop_reply*1'
 
+Azure OpenAI is played below /openai/v1, and with ?api-version=… below /openai: the key comes in the header api-key
+(Bearer is refused), a file is pending for a moment after its upload and no batch is made of it before, lines are
+for /chat/completions or /v1/responses, errors are {\"error\": {\"code\", \"message\"}}, and a batch without failures
+names an error file of no bytes. Files and batches are the same as below /v1.
+
 An answers file is a list of rules; the first that matches a request's text (in any case) wins,
 and one without \"contains\" matches all. Requests that no rule matches are echoed.
   [{\"contains\": \"refund\", \"answer\": \"billing\"},
@@ -77,7 +82,7 @@ While it runs (none of these needs a key):
 
 Set RUST_LOG=debug to see more on stderr. Requests' contents are never logged.";
 
-/// A server that plays OpenAI's Files and Batches API, for tests, demos and CI.
+/// A server that plays OpenAI's Files and Batches API, for tests, demos and CI; below /openai, Azure OpenAI's.
 ///
 /// Files, batches and results behave as at the vendor, nothing is paid, and every line that would
 /// have been billed is in a ledger.

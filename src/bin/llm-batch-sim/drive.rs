@@ -49,7 +49,7 @@ async fn run(app: &Shared, task: &Arc<Task>, control: &Control, duration: Durati
         refuse(app, task, error_of(code.clone(), message));
         return Ok(());
     }
-    let (content, endpoint) = (Arc::clone(&task.content), task.endpoint);
+    let (content, endpoint) = (Arc::clone(&task.content), (task.vendor, task.endpoint));
     let limits = app.settings.limits;
     let plan = match blocking(move || validate::check(&content, endpoint, limits)).await? {
         Ok(plan) => plan,
@@ -174,6 +174,7 @@ fn keep(store: &mut Store, task: &Task, written: Option<Written>, kind: &str) ->
         account: Arc::clone(&task.account),
         object: FileObject::new(id.clone(), filename, "batch_output", bytes),
         content: Arc::new(path),
+        ready: std::time::Instant::now(),
     };
     store.files.insert(id.clone(), file);
     Some(id)
@@ -181,6 +182,7 @@ fn keep(store: &mut Store, task: &Task, written: Option<Written>, kind: &str) ->
 
 /// Ends a batch as failed.
 fn refuse(app: &Shared, task: &Task, error: BatchError) {
+    let error = BatchError { code: task.vendor.code(error.code), ..error };
     let mut store = app.store();
     if let Some(batch) = store.batches.get_mut(&task.batch_id) {
         batch.object.refuse(error);

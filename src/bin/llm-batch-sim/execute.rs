@@ -23,6 +23,7 @@ use crate::rows::{Place, Row, Rows, Unexecuted, Written};
 use crate::shuffle::shuffle;
 use crate::store::Content;
 use crate::validate::{Plan, Span};
+use crate::vendor::Vendor;
 use crate::wire::{RequestCounts, Tokens};
 
 /// A batch that is to be run.
@@ -32,8 +33,10 @@ pub struct Task {
     pub account: Account,
     /// The batch.
     pub batch_id: String,
-    /// Where its lines go.
+    /// Where its lines go; at Azure they say it themselves.
     pub endpoint: Endpoint,
+    /// Whose API it came to.
+    pub vendor: Vendor,
     /// Its input.
     pub file_id: String,
     /// The input's name.
@@ -50,6 +53,7 @@ pub struct Runner {
     app: Shared,
     task: Arc<Task>,
     model: String,
+    endpoint: Endpoint,
     input: File,
     spans: Vec<Span>,
     next: usize,
@@ -140,6 +144,7 @@ impl Runner {
             output: Rows::new(contents, characters)?,
             errors: Rows::new(contents, 0)?,
             model: plan.model,
+            endpoint: plan.endpoint,
             counts: RequestCounts { total: spans.len() as u64, ..RequestCounts::default() },
             tokens: Tokens::default(),
             spans,
@@ -202,13 +207,17 @@ impl Runner {
         while take(&mut self.mischief.foreign) {
             let prompt = Prompt { parts: vec![String::new()] };
             let answer = Answer { model: &self.model, prompt: &prompt, text: "nobody asked", created: now() };
-            let (body, _) = answer.body(self.task.endpoint, 0);
+            let (body, _) = answer.body(self.endpoint, 0);
             self.output.write(&Row::answered(&fresh("foreign-"), 200, body))?;
         }
         self.output.repeat(&self.doubles)?;
         Ok(Results {
             output: self.output.close()?,
-            errors: self.errors.close()?,
+            errors: match self.task.vendor {
+                Vendor::OpenAi => self.errors.close()?,
+                // A batch without failures names a file of no bytes.
+                Vendor::Azure => Some(self.errors.close_even_empty()?),
+            },
             counts: self.counts,
             tokens: self.tokens,
         })
@@ -260,7 +269,7 @@ impl Runner {
     }
 
     fn answer(&self, raw: &RawValue) -> Result<(Value, Vec<u8>, Tokens), Refusal> {
-        let endpoint = self.task.endpoint;
+        let endpoint = self.endpoint;
         let request: Value = serde_json::from_str(raw.get()).map_err(|_| Refusal::unreadable())?;
         let prompt = Prompt::of(endpoint, &request).map_err(Refusal::missing)?;
         let text = match self.app.settings.answers.reply(&prompt) {

@@ -1,4 +1,4 @@
-//! `llm-batch-sim` plays OpenAI's Files and Batches API for tests, demos and CI.
+//! `llm-batch-sim` plays OpenAI's Files and Batches API, and Azure's, for tests, demos and CI.
 //!
 //! It is a real HTTP server that costs nothing and keeps an append-only ledger of every line it
 //! would have billed, so that a client's promise to pay once can be checked instead of believed.
@@ -32,6 +32,7 @@ mod testkit;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod vendor;
 mod wire;
 
 use std::io::{IsTerminal, Write};

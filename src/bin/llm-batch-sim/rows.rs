@@ -153,9 +153,14 @@ impl Rows {
     }
 
     /// The file, unless it is empty.
-    pub fn close(mut self) -> io::Result<Option<Written>> {
+    pub fn close(self) -> io::Result<Option<Written>> {
+        Ok(Some(self.close_even_empty()?).filter(|written| written.bytes > 0))
+    }
+
+    /// The file.
+    pub fn close_even_empty(mut self) -> io::Result<Written> {
         self.writer.flush()?;
-        Ok((self.bytes > 0).then_some(Written { id: self.id, path: self.path, bytes: self.bytes }))
+        Ok(Written { id: self.id, path: self.path, bytes: self.bytes })
     }
 }
 

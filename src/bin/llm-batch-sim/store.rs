@@ -1,6 +1,7 @@
 //! What exists: files and batches of every account.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tempfile::TempPath;
 use tokio::sync::watch;
@@ -25,6 +26,21 @@ pub struct StoredFile {
     pub object: FileObject,
     /// Its bytes.
     pub content: Content,
+    /// From when on a batch can be made of it.
+    pub ready: Instant,
+}
+
+impl StoredFile {
+    /// Whether it was looked into.
+    pub fn is_ready(&self) -> bool {
+        Instant::now() >= self.ready
+    }
+
+    /// What the API shows of it now.
+    pub fn shown(&self) -> FileObject {
+        let status = if self.is_ready() { self.object.status } else { "pending" };
+        FileObject { status, ..self.object.clone() }
+    }
 }
 
 /// A batch and whose it is.

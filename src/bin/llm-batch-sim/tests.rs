@@ -1,5 +1,6 @@
 //! The promises of the whole server, asked for over the wire.
 
+mod azure;
 mod flaws;
 mod wire;
 

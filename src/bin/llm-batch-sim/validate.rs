@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::canonical;
 use crate::endpoint::Endpoint;
 use crate::overlaps::Short;
+use crate::vendor::Vendor;
 use crate::wire::BatchError;
 
 /// How large a batch may be.
@@ -32,6 +33,8 @@ pub struct Limits {
 pub struct Plan {
     /// The one model that all lines ask for.
     pub model: String,
+    /// The one endpoint that they are for.
+    pub endpoint: Endpoint,
     /// The lines, in the file's order, without their ends.
     pub spans: Vec<Span>,
 }
@@ -63,7 +66,11 @@ struct Body {
 }
 
 /// Reads the whole file; an `Err` inside is the file's fault and ends its batch as failed.
-pub fn check(path: &Path, endpoint: Endpoint, limits: Limits) -> io::Result<Result<Plan, BatchError>> {
+pub fn check(
+    path: &Path,
+    (vendor, endpoint): (Vendor, Endpoint),
+    limits: Limits,
+) -> io::Result<Result<Plan, BatchError>> {
     let file = File::open(path)?;
     let bytes = file.metadata()?.len();
     if bytes == 0 {
@@ -73,7 +80,7 @@ pub fn check(path: &Path, endpoint: Endpoint, limits: Limits) -> io::Result<Resu
         let message = format!("The input file has {bytes} bytes, which is more than the {} allowed.", limits.bytes);
         return Ok(Err(whole("file_too_large", message)));
     }
-    let mut checker = Checker::new(endpoint);
+    let mut checker = Checker::new(vendor, endpoint);
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
     let mut offset = 0;
@@ -93,7 +100,8 @@ pub fn check(path: &Path, endpoint: Endpoint, limits: Limits) -> io::Result<Resu
         }
         offset += read;
     }
-    Ok(Ok(Plan { model: checker.model.unwrap_or_default(), spans: checker.spans }))
+    let endpoint = checker.of_lines.unwrap_or(endpoint);
+    Ok(Ok(Plan { model: checker.model.unwrap_or_default(), endpoint, spans: checker.spans }))
 }
 
 /// What is wrong with a file for whoever looks into it when it is uploaded.
@@ -137,7 +145,10 @@ fn whole(code: &'static str, message: String) -> BatchError {
 
 /// What has been seen of a file so far.
 struct Checker {
+    vendor: Vendor,
     endpoint: Endpoint,
+    /// What the lines so far are for.
+    of_lines: Option<Endpoint>,
     model: Option<String>,
     /// Half of each id's SHA-256: enough that two different ids are never taken for one.
     ids: HashSet<[u8; 16]>,
@@ -145,8 +156,8 @@ struct Checker {
 }
 
 impl Checker {
-    fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, model: None, ids: HashSet::new(), spans: Vec::new() }
+    fn new(vendor: Vendor, endpoint: Endpoint) -> Self {
+        Self { vendor, endpoint, of_lines: None, model: None, ids: HashSet::new(), spans: Vec::new() }
     }
 
     fn take(&mut self, text: &[u8], offset: u64) -> Result<(), BatchError> {
@@ -166,10 +177,11 @@ impl Checker {
         if method != "POST" {
             return Err(wrong("invalid_request", "method", "The method must be 'POST'."));
         }
-        if url != self.endpoint.path() {
+        let Some(endpoint) = self.vendor.line(&url, self.endpoint, self.of_lines) else {
             let message = "The URL provided for this request does not match the batch endpoint.";
             return Err(wrong("invalid_url", "url", message));
-        }
+        };
+        self.of_lines = Some(endpoint);
         let body: Body = object(raw.get().as_bytes())
             .ok_or_else(|| wrong("invalid_request", "body", "The body must be a JSON object."))?;
         if body.stream.is_some_and(|stream| stream != Value::Bool(false)) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::journal::Packed;
+use crate::api::Endpoint;
 use crate::lifecycle::{Attempt, AttemptState, Posted, Refusal, Rejection};
 use crate::provider::{ApiError, BatchApi, Class, CreateBatch, Created};
 use crate::store::{Document, StoreError, SwapError, Swapped, Version};
@@ -74,7 +75,7 @@ impl PostPermit {
         }
         let request = CreateBatch {
             input_file_id: ask.file_id,
-            endpoint: ask.endpoint.into(),
+            endpoint: ask.endpoint,
             window_hours: ask.window_hours,
             metadata: ask.metadata,
             intent_id: self.intent_id,
@@ -93,8 +94,8 @@ impl PostPermit {
 pub struct Ask {
     /// The uploaded requests.
     pub file_id: String,
-    /// Path such as `/v1/chat/completions`.
-    pub endpoint: &'static str,
+    /// The API that they are for.
+    pub endpoint: Endpoint,
     /// How long the provider may take, in hours.
     pub window_hours: u32,
     /// Who asks.

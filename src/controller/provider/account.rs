@@ -24,7 +24,7 @@ use crate::controller::runtime::missing::{Absent, Missing, stuck};
 use crate::controller::runtime::secrets::{secret, value};
 use crate::controller::runtime::trust;
 use crate::lifecycle::ProviderView;
-use crate::provider::{ApiError, Class, Limits, OpenAi};
+use crate::provider::{ApiError, Class, Dialect, OpenAi};
 use crate::transport::Transport;
 
 /// A provider account and its credential, as they were read.
@@ -52,9 +52,14 @@ impl Account {
                 type_: self.spec.type_,
                 base_url: self.spec.base_url().into(),
             },
-            is_vendors_own: self.spec.is_vendors_own(),
+            is_vendors_own: self.dialect().is_vendors_own(self.spec.base_url()),
             unknown_submission_policy: self.spec.unknown_submission_policy,
         }
+    }
+
+    /// The dialect that its server speaks.
+    pub fn dialect(&self) -> &'static Dialect {
+        Dialect::of(self.spec.type_)
     }
 
     /// What the account is known by to [`Accounts`](crate::account::Accounts).
@@ -64,7 +69,7 @@ impl Account {
 
     /// The limits that apply to its batches.
     pub fn limits(&self) -> EffectiveLimits {
-        Limits::of(self.spec.type_).effective(self.spec.limits)
+        self.dialect().limits.effective(self.spec.limits)
     }
 
     /// The object's metadata when it was last looked at.
@@ -155,7 +160,8 @@ pub(crate) fn client(
 ) -> Result<OpenAi, ApiError> {
     let transport =
         reaching(kind, spec.base_url(), transport).map_err(|e| ApiError::new(Class::Transient, e.to_string()))?;
-    OpenAi::new(transport, spec.base_url(), key, spec.is_vendors_own())
+    let (dialect, base_url) = (Dialect::of(spec.type_), spec.base_url());
+    Ok(OpenAi::new(transport, base_url, key, dialect.is_vendors_own(base_url))?.speaking(dialect))
 }
 
 /// The transport for an account at this URL; one that cannot be parsed reaches nothing anyway.

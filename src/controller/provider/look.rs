@@ -14,7 +14,7 @@ use crate::controller::runtime::names;
 use crate::controller::runtime::trouble::Trouble;
 use crate::fair::{Claim, Urgency};
 use crate::lifecycle::{Answer, Looked, Stuck, is_to_be_probed, looked_at, next_look};
-use crate::provider::{self, ApiError, BatchApi, Class, Limits, Probe, Trial};
+use crate::provider::{self, ApiError, BatchApi, Class, Dialect, Probe, Trial};
 
 /// Longest that a trial of an account may take, which uploads a file.
 const A_TRIAL: Duration = Duration::from_secs(300);
@@ -48,7 +48,7 @@ pub(super) async fn look<P: Provider>(
         Err(missing) => (None, Answer::Missing(missing.stuck()?)),
     };
     let account = provider.account();
-    let limits = Limits::of(account.type_).effective(account.limits);
+    let limits = Dialect::of(account.type_).limits.effective(account.limits);
     let pause = next_look(&answer, ctx.clock.jitter());
     let looked = Looked { generation, secret_version, limits, answer };
     Ok((looked_at(old, looked, account.unknown_submission_policy, ctx.clock.now()), pause))

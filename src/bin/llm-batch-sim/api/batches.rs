@@ -17,10 +17,10 @@ use crate::accounts::Account;
 use crate::app::Shared;
 use crate::batch::{Batch, Order};
 use crate::drive::drive;
-use crate::endpoint::Endpoint;
 use crate::execute::Task;
 use crate::ids;
 use crate::store::{Command, Control, StoredBatch};
+use crate::vendor::Vendor;
 use crate::wire::List;
 
 const MOST_METADATA: usize = 16;
@@ -37,12 +37,12 @@ struct Wish {
 }
 
 impl Wish {
-    fn order(self) -> Result<Order, ApiError> {
+    fn order(self, vendor: Vendor) -> Result<Order, ApiError> {
         let input_file_id = string("input_file_id", self.input_file_id)?;
         let path = string("endpoint", self.endpoint)?;
         let completion_window = string("completion_window", self.completion_window)?;
-        let endpoint = Endpoint::of(&path).ok_or_else(|| {
-            let known = Endpoint::ALL.map(Endpoint::path).join("', '");
+        let endpoint = vendor.endpoint(&path).ok_or_else(|| {
+            let known = vendor.endpoints();
             let message = format!("Invalid value: '{path}'. Supported values are: '{known}'.");
             ApiError::invalid(message).param("endpoint").code("invalid_value")
         })?;
@@ -50,7 +50,8 @@ impl Wish {
             let message = format!("Invalid value: '{completion_window}'. Expected '24h'.");
             ApiError::invalid(message).param("completion_window").code("invalid_value")
         })?;
-        Ok(Order { input_file_id, endpoint, completion_window, window_seconds, metadata: metadata(self.metadata)? })
+        let metadata = metadata(self.metadata)?;
+        Ok(Order { input_file_id, endpoint, vendor, completion_window, window_seconds, metadata })
     }
 }
 
@@ -92,13 +93,14 @@ fn metadata(value: Option<Value>) -> Result<Option<BTreeMap<String, String>>, Ap
 pub async fn create(
     State(app): State<Shared>,
     Extension(account): Extension<Account>,
+    Extension(vendor): Extension<Vendor>,
     doubled: Option<Extension<Doubled>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Batch>, ApiError> {
     let body = body.map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
     let wish: Wish = serde_json::from_slice(&body)
         .map_err(|_| ApiError::invalid("We could not parse the JSON body of your request."))?;
-    let (order, duration) = (wish.order()?, app.batch_duration());
+    let (order, duration) = (wish.order(vendor)?, app.batch_duration());
     if doubled.is_some() {
         let (_, task, control) = accept(&app, account.clone(), order.clone())?;
         tokio::spawn(drive(app.clone(), task, control, duration));
@@ -119,12 +121,17 @@ fn accept(app: &Shared, account: Account, order: Order) -> Result<(Batch, Task, 
             format!("Invalid value for 'purpose' of the input file: '{}'. Expected 'batch'.", file.object.purpose);
         return Err(ApiError::invalid(message).param("input_file_id"));
     }
+    if !file.is_ready() {
+        let message = format!("The input file {file_id} has not been processed yet: its status is 'pending'.");
+        return Err(ApiError::invalid(message).param("input_file_id"));
+    }
     let flaw = app.settings.faults.flaw();
     let batch_id = ids::fresh("batch_");
     let task = Task {
         account: account.clone(),
         batch_id: batch_id.clone(),
         endpoint: order.endpoint,
+        vendor: order.vendor,
         file_id,
         filename: file.object.filename.clone(),
         content: Arc::clone(&file.content),

@@ -6,6 +6,13 @@ use http::StatusCode;
 use serde_json::json;
 use tracing::error;
 
+/// What an error says, for those who spell it otherwise.
+#[derive(Debug, Clone)]
+pub struct Said {
+    pub code: String,
+    pub message: String,
+}
+
 /// An answer that is not 2xx.
 #[derive(Debug)]
 pub struct ApiError {
@@ -33,6 +40,13 @@ impl ApiError {
     /// 401: not one of our keys.
     pub fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Incorrect API key provided.").code("invalid_api_key")
+    }
+
+    /// 401: no key of ours, in Azure's words.
+    pub fn access_denied() -> Self {
+        let message = "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for \
+                       an active subscription and use a correct regional API endpoint for your resource.";
+        Self::new(StatusCode::UNAUTHORIZED, message).code("401")
     }
 
     /// 403: not for this account.
@@ -83,8 +97,11 @@ impl IntoResponse for ApiError {
             _ => "invalid_request_error",
         };
         let body = json!({"error": {
-            "message": self.message, "type": kind, "param": self.param, "code": self.code,
+            "message": &self.message, "type": kind, "param": self.param, "code": self.code,
         }});
-        (self.status, Json(body)).into_response()
+        let code = self.code.map_or_else(|| self.status.as_u16().to_string(), str::to_owned);
+        let mut response = (self.status, Json(body)).into_response();
+        response.extensions_mut().insert(Said { code, message: self.message });
+        response
     }
 }

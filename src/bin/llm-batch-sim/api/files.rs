@@ -2,6 +2,7 @@
 
 use std::io::SeekFrom;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::multipart::{Field, MultipartError, MultipartRejection};
 use axum::extract::rejection::QueryRejection;
@@ -23,6 +24,7 @@ use crate::home::new_content;
 use crate::ids;
 use crate::store::StoredFile;
 use crate::validate::{Unfit, uploaded};
+use crate::vendor::Vendor;
 use crate::wire::{FileObject, List};
 
 /// How much is written to or read from the disk at once.
@@ -41,6 +43,7 @@ const PURPOSES: [&str; 6] = ["assistants", "batch", "evals", "fine-tune", "user_
 pub async fn upload(
     State(app): State<Shared>,
     Extension(account): Extension<Account>,
+    Extension(vendor): Extension<Vendor>,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Json<FileObject>, ApiError> {
     let form = form.map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
@@ -61,11 +64,13 @@ pub async fn upload(
         check(&app, &received.path).await?;
     }
     let object = FileObject::new(received.id, filename, &purpose, received.bytes);
-    let file = StoredFile { account, object: object.clone(), content: Arc::new(received.path) };
+    let (id, ready) = (object.id.clone(), Instant::now() + vendor.processing());
+    let file = StoredFile { account, object, content: Arc::new(received.path), ready };
+    let shown = file.shown();
     let mut store = app.store();
-    store.files.insert(object.id.clone(), file);
+    store.files.insert(id, file);
     store.uploads += 1;
-    Ok(Json(object))
+    Ok(Json(shown))
 }
 
 /// As gateways do, which look into a file before they take it.
@@ -160,7 +165,7 @@ pub async fn list(
         let purpose = paging.purpose.as_ref();
         file.account == account && purpose.is_none_or(|purpose| *purpose == file.object.purpose)
     })?;
-    let list = super::list(page, |file| file.object.clone(), |file| &file.object.id);
+    let list = super::list(page, StoredFile::shown, |file| &file.object.id);
     Ok(Json(list))
 }
 
@@ -172,7 +177,7 @@ pub async fn get(
 ) -> Result<Json<FileObject>, ApiError> {
     let store = app.store();
     let file = store.file(&account, &id).ok_or_else(|| unknown(&id))?;
-    Ok(Json(file.object.clone()))
+    Ok(Json(file.shown()))
 }
 
 /// `DELETE /v1/files/{id}`.

@@ -2,20 +2,23 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::error::ApiError;
+use super::error::{ApiError, Said};
+use crate::accounts::Account;
 use crate::app::Shared;
 use crate::faults::{Moment, Point, Wire};
 use crate::ids;
 use crate::serve::{cut, cut_within};
+use crate::vendor::Vendor;
 
 /// What a gateway says when it cannot reach what is behind it.
 const PAGE: &str = "<html>\n<head><title>502 Bad Gateway</title></head>\n<body>\n\
@@ -29,15 +32,51 @@ pub struct Lag(pub u32);
 #[derive(Debug, Clone, Copy)]
 pub struct Doubled;
 
-/// Lets in who has a key and notes whose it is.
-pub async fn account(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
-    let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some(account) = app.settings.accounts.of(authorization) else {
+/// Lets in who has a key and notes whose it is, and whose API was asked. Azure wants the key in a header of its own.
+pub async fn account(State((app, vendor)): State<(Shared, Vendor)>, mut request: Request, next: Next) -> Response {
+    let Some(account) = admitted(&app, vendor, request.headers()) else {
         drain(request.into_body()).await;
-        return ApiError::unauthorized().into_response();
+        return match vendor {
+            Vendor::OpenAi => ApiError::unauthorized().into_response(),
+            Vendor::Azure => ApiError::access_denied().into_response(),
+        };
     };
     request.extensions_mut().insert(account);
+    request.extensions_mut().insert(vendor);
     next.run(request).await
+}
+
+fn admitted(app: &Shared, vendor: Vendor, headers: &HeaderMap) -> Option<Account> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let (accounts, authorization) = (&app.settings.accounts, header(AUTHORIZATION.as_str()));
+    match vendor {
+        Vendor::OpenAi => accounts.of(authorization),
+        Vendor::Azure => accounts.of_header(header("api-key")).filter(|_| authorization.is_none()),
+    }
+}
+
+/// Errors in the vendor's shape: Azure says a code and a message, and no more.
+pub async fn spelled(State(vendor): State<Vendor>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    match response.extensions().get::<Said>() {
+        Some(Said { code, message }) if vendor == Vendor::Azure => {
+            let body = json!({"error": {"code": code, "message": message}});
+            (response.status(), Json(body)).into_response()
+        }
+        _ => response,
+    }
+}
+
+/// Lets in who names a version of the API in the query, as Azure wants it where the path has none.
+pub async fn version(request: Request, next: Next) -> Response {
+    let versions =
+        request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("api-version="));
+    if versions.max().is_some_and(|version| version.starts_with("20")) {
+        return next.run(request).await;
+    }
+    drain(request.into_body()).await;
+    let body = json!({"error": {"code": "404", "message": "Resource not found"}});
+    (StatusCode::NOT_FOUND, Json(body)).into_response()
 }
 
 /// Names each answer, as the vendor does.

@@ -17,21 +17,24 @@ use serde::Deserialize;
 use crate::app::Shared;
 use crate::faults::Point;
 use crate::table::{Order, Page, Table};
+use crate::vendor::Vendor;
 use crate::wire::List;
 use error::ApiError;
 
 /// The whole server.
 pub fn router(app: Shared) -> Router {
     Router::new()
-        .merge(v1(&app))
+        .nest("/v1", vendor(&app, Vendor::OpenAi))
+        .nest("/openai/v1", vendor(&app, Vendor::Azure))
+        .nest("/openai", vendor(&app, Vendor::Azure).layer(from_fn(gate::version)))
         .nest("/admin", admin::router())
         .fallback(unknown_url)
         .method_not_allowed_fallback(unknown_url)
         .with_state(app)
 }
 
-/// The vendor's API, behind keys and faults.
-fn v1(app: &Shared) -> Router<Shared> {
+/// A vendor's API, behind keys and faults.
+fn vendor(app: &Shared, vendor: Vendor) -> Router<Shared> {
     let at = |point: Point, route: MethodRouter<Shared>| {
         route.route_layer(from_fn_with_state((app.clone(), point), gate::faults))
     };
@@ -40,15 +43,16 @@ fn v1(app: &Shared) -> Router<Shared> {
     let file = at(Point::GetFile, get(files::get)).merge(at(Point::DeleteFile, delete(files::delete)));
     let batches = at(Point::CreateBatch, post(batches::create)).merge(at(Point::ListBatches, get(batches::list)));
     Router::new()
-        .route("/v1/files", files)
-        .route("/v1/files/{id}", file)
-        .route("/v1/files/{id}/content", at(Point::Content, get(files::content)))
-        .route("/v1/models", get(files::models))
-        .route("/v1/batches", batches)
-        .route("/v1/batches/{id}", at(Point::GetBatch, get(batches::get)))
-        .route("/v1/batches/{id}/cancel", at(Point::CancelBatch, post(batches::cancel)))
-        .layer(from_fn_with_state(app.clone(), gate::account))
+        .route("/files", files)
+        .route("/files/{id}", file)
+        .route("/files/{id}/content", at(Point::Content, get(files::content)))
+        .route("/models", get(files::models))
+        .route("/batches", batches)
+        .route("/batches/{id}", at(Point::GetBatch, get(batches::get)))
+        .route("/batches/{id}/cancel", at(Point::CancelBatch, post(batches::cancel)))
+        .layer(from_fn_with_state((app.clone(), vendor), gate::account))
         .layer(from_fn(gate::request_id))
+        .layer(from_fn_with_state(vendor, gate::spelled))
 }
 
 async fn unknown_url(method: Method, uri: Uri) -> ApiError {

@@ -12,7 +12,7 @@ fn judged(content: &str) -> io::Result<Result<Plan, BatchError>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("in");
     std::fs::write(&path, content)?;
-    check(&path, Endpoint::Responses, LIMITS)
+    check(&path, (Vendor::OpenAi, Endpoint::Responses), LIMITS)
 }
 
 /// Code and line of what is wrong with a file.

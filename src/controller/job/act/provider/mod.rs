@@ -21,7 +21,6 @@ use crate::controller::job::tasks;
 use crate::controller::runtime::names;
 use crate::controller::runtime::trouble::Trouble;
 use crate::lifecycle::{Attempt, AttemptState, Slot, Step};
-use crate::provider::Limits;
 
 use call::{Call, Whose};
 use delete_files::batches_of_files;
@@ -110,10 +109,10 @@ impl Act<'_> {
 
     fn ask(&self, slot: Slot) -> Result<Ask, Trouble> {
         let (journal, attempt, spec) = (self.journal()?, self.attempt(slot)?, &self.world.job.spec);
-        let limits = Limits::of(self.tools()?.account.spec.type_);
+        let limits = self.tools()?.account.dialect().limits;
         Ok(Ask {
             file_id: attempt.file_id.clone(),
-            endpoint: spec.endpoint.path(),
+            endpoint: spec.endpoint,
             window_hours: limits.window_hours(spec.completion_window_seconds),
             metadata: names::metadata(journal, slot, &attempt.intent_id),
             timeout: self.ctx.timing.post_timeout(),

@@ -10,7 +10,7 @@ use crate::api::BatchJob;
 use crate::controller::job::act::transfer::{Outcome, learned};
 use crate::controller::job::permit::refusal;
 use crate::lifecycle::{Look, Refusal, Seen};
-use crate::provider::{Batch, Class};
+use crate::provider::{Batch, Class, State};
 
 impl Call {
     /// A look by the account's list, where that spares calls, or at the batch itself.
@@ -79,17 +79,16 @@ impl Call {
 }
 
 pub(in crate::controller::job::act) fn seen(batch: &Batch) -> Seen {
-    let (state, done) = (batch.status.clone(), batch.done.unwrap_or(0));
-    match (batch.has_ended(), batch.unnamed_answers()) {
-        (false, _) => Seen::Running { state, done },
-        (true, Some(why)) => Seen::Unnamed { state, why },
-        (true, None) => Seen::Ended {
-            state,
-            done,
-            rejected: batch.rejection().map(|e| match e.class {
-                Class::Transient => (Refusal::Failed, e.message),
-                class => (refusal(class), e.message),
-            }),
-        },
+    let done = batch.done.unwrap_or(0);
+    let State::Ended(state) = batch.state else {
+        return Seen::Running { state: batch.status.clone(), done };
+    };
+    if let Some(why) = batch.unnamed_answers() {
+        return Seen::Unnamed { state, why };
     }
+    let rejected = batch.rejection().map(|e| match e.class {
+        Class::Transient => (Refusal::Failed, e.message),
+        class => (refusal(class), e.message),
+    });
+    Seen::Ended { state, done, rejected }
 }

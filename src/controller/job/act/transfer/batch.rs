@@ -127,17 +127,17 @@ async fn collect(
         batch => batch?,
     };
     // What was seen before may have come from elsewhere than what is seen now.
-    match seen(&batch) {
-        Seen::Ended { rejected: None, .. } => {}
+    let ended = match seen(&batch) {
+        Seen::Ended { state, rejected: None, .. } => state,
         other => return Ok(Err(other)),
-    }
+    };
     let Some(files) = answers(tools, &batch, patient).await? else {
-        return Ok(Err(Seen::Gone { state: batch.status }));
+        return Ok(Err(Seen::Gone { state: ended }));
     };
     let reading = |found: &Found| Reading {
         requests: shard.requests,
         found: found.requests,
-        expected: Reading::expected(batch.done, &batch.status, shard.requests),
+        expected: Reading::expected(batch.done, ended, shard.requests),
         // What stands in a file that nobody can name cannot be read either.
         unreadable: found.unreadable.saturating_add(i64::from(!batch.unusable.is_empty())),
         cut_off: found.cut_off,

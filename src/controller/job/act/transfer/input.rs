@@ -102,12 +102,20 @@ async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJo
 
 fn recipe(job: &BatchJob, tools: &Tools, max_batches: usize, hash_version: WorkHashVersion) -> Result<Recipe, String> {
     let (spec, limits) = (&job.spec, tools.account.limits());
+    let line = (tools.account.dialect().line)(spec.endpoint).ok_or_else(|| {
+        let (endpoint, type_) = (spec.endpoint, tools.account.spec.type_);
+        format!(
+            "`spec.endpoint: {endpoint:?}` has no batches at providers of type {type_:?}; set another endpoint, or a provider of \
+             another type"
+        )
+    })?;
     let defaults = spec.defaults()?.map(|written| Defaults::of_field(&written)).transpose()?;
     Ok(Recipe {
         provider: format!("{:?}/{}", spec.provider_ref.kind, spec.provider_ref.name),
         endpoint: spec.endpoint,
         model: spec.model.clone(),
         base_url: tools.account.spec.base_url().into(),
+        line,
         defaults: defaults.unwrap_or_default(),
         format: spec.input.format,
         compression: spec.input.compression,

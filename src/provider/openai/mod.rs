@@ -1,8 +1,12 @@
-//! OpenAI's files and batches API, as OpenAI and compatible servers speak it.
+//! OpenAI's files and batches API, as OpenAI and compatible servers speak it. Nobody else has its words: `tests/architecture.rs`.
 //!
 //! Paths, limits and states: https://platform.openai.com/docs/api-reference/batch and OpenAI's published OpenAPI document.
 
-use std::collections::HashSet;
+mod line;
+mod list;
+mod wire;
+mod words;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,17 +14,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
+use super::dialect::{Credential, Dialect};
 use super::retry::repeat;
-use super::{
-    ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, Pace, See, TOKEN_LIMIT, says_not_found, wire,
-};
-use crate::api::json;
+use super::{ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, Limits, Pace, See};
 use crate::api::text::clip;
+use crate::api::{Endpoint, OPENAI_BASE_URL, json};
 use crate::transport::{Patience, Redirect, SendError, Transport, read_all, stream_patiently};
+
+pub(super) use line::{line, smallest_body};
 
 /// Largest JSON answer that is read, in bytes: a page of 100 batches with all the metadata they can have is 1 MB.
 const ANSWER_LIMIT: u64 = 4 << 20;
@@ -32,14 +38,33 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(120);
 const CALL_LIMIT: usize = 256;
 /// Input files that nobody deletes go by themselves after 30 days, in seconds.
 const FILE_LIFETIME: u32 = 2_592_000;
+/// For a file to be looked into, where that is waited for.
+const PROCESSING_TIMEOUT: Duration = Duration::from_secs(600);
+/// Longest pause between two looks at a file that is looked into.
+const PROCESSING_PAUSE: Duration = Duration::from_secs(15);
 /// Models of an account that are looked at.
 const MOST_MODELS: usize = 1_000;
-/// Pages of 100 batches that a search reads at most.
-const PAGE_LIMIT: usize = 1_000;
 
-/// A client for one account.
+/// The dialect of OpenAI itself.
+pub(super) const OPENAI: Dialect = Dialect {
+    credential: Credential::Bearer,
+    root: |base| base,
+    is_vendors_own: |url| Url::parse(OPENAI_BASE_URL).is_ok_and(|own| *url == own),
+    line: |endpoint| Some(line(endpoint.path())),
+    endpoint: Endpoint::path,
+    codes: &[],
+    processes_files: false,
+    // https://platform.openai.com/docs/api-reference/batch/create. `24h` is the only window that it accepts.
+    limits: Limits { requests: 50_000, bytes: 200_000_000, inputs: 50_000, window_seconds: 86_400 },
+};
+
+/// The dialect of other servers with OpenAI's API: nobody knows who stands in front of them.
+pub(super) const COMPATIBLE: Dialect = Dialect { is_vendors_own: |_| false, ..OPENAI };
+
+/// A client for one account at a vendor with OpenAI's API, or with one that differs from it as a [`Dialect`] can say.
 #[derive(Clone, Debug)]
 pub struct OpenAi {
+    dialect: &'static Dialect,
     transport: Transport,
     base: Url,
     key: Option<SecretString>,
@@ -62,7 +87,12 @@ impl OpenAi {
     ) -> Result<Self, ApiError> {
         let base = Url::parse(base_url)
             .map_err(|e| ApiError::new(Class::InvalidInput, format!("`spec.baseURL` '{base_url}': {e}")))?;
-        Ok(OpenAi { transport, base, key, vendors_own, files: Patience::FILES, pace: Arc::default() })
+        Ok(OpenAi { dialect: &OPENAI, transport, base, key, vendors_own, files: Patience::FILES, pace: Arc::default() })
+    }
+
+    /// The same in another dialect than OpenAI's own.
+    pub fn speaking(self, dialect: &'static Dialect) -> Self {
+        OpenAi { dialect, ..self }
     }
 
     /// The same with another patience for files that are sent and fetched.
@@ -76,14 +106,22 @@ impl OpenAi {
     }
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
-        let mut url = self.base.clone();
+        let mut url = (self.dialect.root)(self.base.clone());
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
         let request = self.transport.request(method, url);
-        match &self.key {
-            Some(key) => request.bearer_auth(key.expose_secret()),
-            None => request,
+        match (&self.key, self.dialect.credential) {
+            (None, _) => request,
+            (Some(key), Credential::Bearer) => request.bearer_auth(key.expose_secret()),
+            (Some(key), Credential::Header(name)) => match HeaderValue::from_str(key.expose_secret()) {
+                Ok(mut value) => {
+                    value.set_sensitive(true);
+                    request.header(name, value)
+                }
+                // It fails when it is built, with words that do not hold the key.
+                Err(_) => request.header(name, "\n"),
+            },
         }
     }
 
@@ -106,7 +144,31 @@ impl OpenAi {
             return Err(self.redirected(&asked, status, &redirect));
         }
         let body = self.without_key(read_all(response, ANSWER_LIMIT).await.unwrap_or_default());
-        Err(wire::api_error(status, &headers, &body, &call))
+        Err(wire::api_error(self.dialect, status, &headers, &body, &call))
+    }
+
+    /// The batch in an answer; None where there is none, or an error.
+    fn batch(&self, body: &[u8]) -> Option<Batch> {
+        wire::batch(self.dialect, &json::parse(body)?)
+    }
+
+    /// Waits until an uploaded file was looked into. One that takes longer is left to the create, which says so.
+    async fn processed(&self, file_id: &str) -> Result<(), ApiError> {
+        let (began, mut pause) = (tokio::time::Instant::now(), Duration::from_millis(250));
+        while began.elapsed() < PROCESSING_TIMEOUT {
+            let file = repeat(|| self.json(self.request(Method::GET, &["files", file_id]))).await?;
+            match wire::text(&file, "status").unwrap_or_default().to_ascii_lowercase().as_str() {
+                "error" | "failed" => {
+                    let why = wire::text(&file, "status_details").unwrap_or_else(|| "it gives no reason".into());
+                    let message = format!("the provider cannot process the uploaded file: {}", clip(why, 480));
+                    return Err(ApiError { status: Some(422), ..ApiError::new(Class::InvalidInput, message) });
+                }
+                "pending" | "running" | "uploading" | "processing" => tokio::time::sleep(pause).await,
+                _ => break,
+            }
+            pause = (pause * 2).min(PROCESSING_PAUSE);
+        }
+        Ok(())
     }
 
     /// Says where a redirect leads and what to set instead. Following it would send the key, or the requests, to a host that
@@ -139,90 +201,6 @@ impl OpenAi {
         let body = read_body(response).await?;
         json::parse(&body).ok_or_else(unreadable)
     }
-
-    /// Page by page, to its end, or, where it shows that the newest come first, to where it is too old.
-    async fn list_all(&self, since: i64, see: &mut See<'_>) -> Result<(), ApiError> {
-        let (mut after, mut read, mut cursors) = (None, 0, HashSet::new());
-        let mut order = Order::default();
-        for _ in 0..PAGE_LIMIT {
-            let page = match self.page(after.as_deref()).await {
-                // llm-d's gateway wants an offset where OpenAI wants the last id.
-                Err(e) if read > 0 && e.class == Class::InvalidInput => self.page(Some(&read.to_string())).await?,
-                page => page?,
-            };
-            read += page.batches.len();
-            let is_old = |b: &Batch| b.created_at > 0 && b.created_at < since.saturating_sub(86_400);
-            page.batches.iter().for_each(|b| order.see(b.created_at));
-            let old = order.is_newest_first() && page.batches.iter().all(is_old);
-            if page.batches.iter().any(|b| !is_old(b) && (b.id.is_empty() || says_nothing(b))) {
-                return Err(blind("it shows batches without an id, or with neither a file nor metadata"));
-            }
-            if see(&page.batches).is_break() {
-                return Ok(());
-            }
-            match page.next {
-                Some(next) if !old && cursors.insert(next.clone()) => after = Some(next),
-                Some(_) if !old => return Err(blind("it repeats a page")),
-                _ => return Ok(()),
-            }
-        }
-        Err(blind(&format!("it has more than {PAGE_LIMIT} pages of younger batches")))
-    }
-
-    async fn page(&self, after: Option<&str>) -> Result<Page, ApiError> {
-        let query: Vec<(&str, &str)> = [("limit", "100")].into_iter().chain(after.map(|a| ("after", a))).collect();
-        let value = repeat(|| self.json(self.request(Method::GET, &["batches"]).query(&query))).await?;
-        let list = value.get("data").unwrap_or(&value).as_array().ok_or_else(unreadable)?;
-        let batches: Vec<Batch> = list.iter().filter_map(wire::entry).collect();
-        // What is cut off, or is no batch, might be the one that is looked for.
-        if batches.len() < list.len() || list.len() >= json::MOST_ELEMENTS {
-            return Err(blind("it holds what is no batch, or more than a page"));
-        }
-        let last = wire::id(&value, "last_id").or_else(|| batches.last().map(|b| b.id.clone()));
-        let more = match (value.get("has_more").and_then(Value::as_bool), last) {
-            (Some(false), _) => None,
-            // A server that does not say has no more when it gives an empty page.
-            (None, last) => last,
-            (Some(true), Some(last)) if !last.is_empty() => Some(last),
-            (Some(true), _) => return Err(blind("it says that there is more, and not where")),
-        };
-        Ok(Page { batches, next: more })
-    }
-}
-
-struct Page {
-    batches: Vec<Batch>,
-    next: Option<String>,
-}
-
-/// In which order a list is, as far as it was read. Not every server has the newest first: llm-d's gateway orders by id.
-#[derive(Default)]
-struct Order {
-    last: Option<i64>,
-    fell: bool,
-    rose: bool,
-}
-
-impl Order {
-    fn see(&mut self, created_at: i64) {
-        self.fell |= self.last.is_some_and(|last| created_at < last);
-        self.rose |= self.last.is_some_and(|last| created_at > last);
-        self.last = Some(created_at);
-    }
-
-    fn is_newest_first(&self) -> bool {
-        self.fell && !self.rose
-    }
-}
-
-/// A list in which a batch of ours could be and not be seen is none.
-fn blind(why: &str) -> ApiError {
-    ApiError::new(Class::Unsupported, format!("the provider's list of batches cannot be searched: {why}"))
-}
-
-/// Neither of what a search could go by.
-fn says_nothing(batch: &Batch) -> bool {
-    batch.input_file_id.is_none() && batch.metadata.is_empty()
 }
 
 fn unreadable() -> ApiError {
@@ -254,6 +232,10 @@ fn send_error(call: &str, error: SendError) -> ApiError {
 
 #[async_trait]
 impl BatchApi for OpenAi {
+    fn dialect(&self) -> &'static Dialect {
+        self.dialect
+    }
+
     async fn upload(&self, file: InputFile) -> Result<String, ApiError> {
         let body = reqwest::Body::wrap_stream(file.content);
         let part = reqwest::multipart::Part::stream_with_length(body, file.bytes)
@@ -269,16 +251,20 @@ impl BatchApi for OpenAi {
         let response = self.send_patiently(request, self.files).await?;
         let body = read_body(response).await?;
         let value = json::parse(&body).ok_or_else(unreadable)?;
-        wire::file(&value).ok_or_else(|| match wire::unusable(&value, "id") {
+        let file = wire::file(&value).ok_or_else(|| match wire::unusable(&value, "id") {
             Some(why) => ApiError::new(Class::Transient, format!("the server names the uploaded file, and {why}")),
             None => unreadable(),
-        })
+        })?;
+        if self.dialect.processes_files {
+            self.processed(&file).await?;
+        }
+        Ok(file)
     }
 
     async fn create(&self, batch: &CreateBatch) -> Created {
         let body = serde_json::json!({
             "input_file_id": batch.input_file_id,
-            "endpoint": batch.endpoint,
+            "endpoint": (self.dialect.endpoint)(batch.endpoint),
             "completion_window": format!("{}h", batch.window_hours),
             "metadata": batch.metadata.iter().map(|(k, v)| (k.to_string(), Value::from(v.as_str()))).collect::<serde_json::Map<_, _>>(),
         });
@@ -307,7 +293,7 @@ impl BatchApi for OpenAi {
             return Created::Unknown(ApiError { status: Some(status.as_u16()), ..error });
         }
         match read_all(response, ANSWER_LIMIT).await {
-            Ok(body) if status.is_success() => match Batch::read(&body) {
+            Ok(body) if status.is_success() => match self.batch(&body) {
                 Some(batch) => Created::Yes(batch.id),
                 None => {
                     let why = json::parse(&body).and_then(|value| wire::unusable(&value, "id"));
@@ -317,7 +303,7 @@ impl BatchApi for OpenAi {
             },
             Ok(body) => {
                 let body = self.without_key(body);
-                let error = wire::api_error(status, &headers, &body, &call);
+                let error = wire::api_error(self.dialect, status, &headers, &body, &call);
                 let error = about_a_create(error, &body, &batch.input_file_id);
                 refused(self.vendors_own, status, &body, error)
             }
@@ -327,13 +313,13 @@ impl BatchApi for OpenAi {
 
     async fn list(&self, since: i64, see: &mut See<'_>) -> Result<(), ApiError> {
         let listed = tokio::time::timeout(LIST_TIMEOUT, self.list_all(since, see)).await;
-        listed.unwrap_or_else(|_| Err(blind(&format!("it takes more than {} s to read", LIST_TIMEOUT.as_secs()))))
+        listed.unwrap_or_else(|_| Err(list::blind(&format!("it takes more than {} s to read", LIST_TIMEOUT.as_secs()))))
     }
 
     async fn get(&self, batch_id: &str) -> Result<Batch, ApiError> {
         let value = repeat(|| self.json(self.request(Method::GET, &["batches", batch_id]))).await?;
         // Another batch's state must never be taken for this one's: a cache in between can mix them up.
-        wire::batch(&value).filter(|batch| batch.id == batch_id).ok_or_else(unreadable)
+        wire::batch(self.dialect, &value).filter(|batch| batch.id == batch_id).ok_or_else(unreadable)
     }
 
     async fn cancel(&self, batch_id: &str) -> Result<(), ApiError> {
@@ -399,10 +385,10 @@ fn lost(message: String) -> ApiError {
 /// What only a create can be told: that the account has no room for its tokens, or that its file is not there.
 fn about_a_create(error: ApiError, body: &[u8], file_id: &str) -> ApiError {
     let class = match (error.class, wire::code(body).as_deref(), wire::param(body).as_deref()) {
-        (Class::Capacity | Class::InvalidInput, Some(TOKEN_LIMIT), _) => Class::TokenLimit,
+        (Class::Capacity | Class::InvalidInput, Some(words::TOKEN_LIMIT), _) => Class::TokenLimit,
         (Class::InvalidInput | Class::NotFound, Some("file_not_found"), _) => Class::FileNotFound,
         (Class::InvalidInput | Class::NotFound, _, param)
-            if says_not_found(&error.message, file_id)
+            if words::says_not_found(&error.message, file_id)
                 && (param == Some("input_file_id") || error.message.contains(file_id)) =>
         {
             Class::FileNotFound
@@ -412,13 +398,20 @@ fn about_a_create(error: ApiError, body: &[u8], file_id: &str) -> ApiError {
     ApiError { class, ..error }
 }
 
+impl Batch {
+    /// The batch in an answer of OpenAI, in any dress; None where there is none, or an error.
+    pub fn read(body: &[u8]) -> Option<Batch> {
+        wire::batch(&OPENAI, &json::parse(body)?)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn classify(vendors_own: bool, status: u16, body: &str) -> Created {
         let status = StatusCode::from_u16(status).unwrap();
-        let error = wire::api_error(status, &Default::default(), body.as_bytes(), "POST h/v1/batches");
+        let error = wire::api_error(&OPENAI, status, &Default::default(), body.as_bytes(), "POST h/v1/batches");
         refused(vendors_own, status, body.as_bytes(), error)
     }
 

@@ -6,9 +6,10 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
-use super::{ApiError, Batch, BatchError, Class};
+use super::words;
 use crate::api::json;
 use crate::api::text::clip;
+use crate::provider::{ApiError, Batch, BatchError, Class, Dialect};
 
 /// Longest name of a batch or a file that is taken for one, in bytes. Vendors' have 30 to 80; gateways that write model, deployment
 /// and the vendor's own id into theirs come to 500 (LiteLLM's managed files). A journal holds five a batch, and is read up to 16 MiB.
@@ -19,9 +20,9 @@ const WORDS_LIMIT: usize = 480;
 const WORD_LIMIT: usize = 64;
 
 /// A batch, wherever in the document it is; None where there is no id, or an error.
-pub(super) fn batch(value: &Value) -> Option<Batch> {
+pub(super) fn batch(dialect: &Dialect, value: &Value) -> Option<Batch> {
     let value = ["job", "batch", "data"].iter().find_map(|k| value.get(*k).filter(|v| v.is_object())).unwrap_or(value);
-    entry(value).filter(|batch| !batch.id.is_empty() && !is_error(value))
+    entry(dialect, value).filter(|batch| !batch.id.is_empty() && !is_error(value))
 }
 
 /// The name of a file that was made.
@@ -36,19 +37,22 @@ fn is_error(value: &Value) -> bool {
 }
 
 /// An entry of a list of batches; its id is empty where it has none. None where it is no object.
-pub(super) fn entry(value: &Value) -> Option<Batch> {
+pub(super) fn entry(dialect: &Dialect, value: &Value) -> Option<Batch> {
     let unusable = ["output_file_id", "error_file_id"].into_iter().filter_map(|key| unusable(value, key));
+    let input_file_id = id(value, "input_file_id");
+    let status = clip(text(value, "status").unwrap_or_default().trim().to_ascii_lowercase(), WORD_LIMIT);
     value.is_object().then(|| Batch {
         unusable: unusable.collect(),
         id: id(value, "id").unwrap_or_default(),
-        status: clip(text(value, "status").unwrap_or_default().trim().to_ascii_lowercase(), WORD_LIMIT),
-        created_at: number(value.get("created_at")),
-        input_file_id: id(value, "input_file_id"),
+        state: words::state(&status),
+        status,
+        created_at: seconds(value.get("created_at")),
         output_file_id: id(value, "output_file_id"),
         error_file_id: id(value, "error_file_id"),
         done: value.get("request_counts").and_then(done),
         metadata: metadata(value),
-        errors: errors(value),
+        errors: errors(dialect, value, input_file_id.as_deref()),
+        input_file_id,
     })
 }
 
@@ -110,10 +114,11 @@ pub(super) fn text(value: &Value, key: &str) -> Option<String> {
     }
 }
 
-fn number(value: Option<&Value>) -> i64 {
+/// A moment in Unix seconds, or as Azure's samples have it, such as `2024-07-19T13:43:01Z`; 0 where it is neither.
+fn seconds(value: Option<&Value>) -> i64 {
     match value {
         Some(Value::Number(n)) => n.as_i64().or(n.as_f64().map(|f| f as i64)).unwrap_or(0),
-        Some(Value::String(s)) => s.parse().unwrap_or(0),
+        Some(Value::String(s)) => s.parse().or_else(|_| s.parse().map(jiff::Timestamp::as_second)).unwrap_or(0),
         _ => 0,
     }
 }
@@ -124,12 +129,13 @@ fn metadata(value: &Value) -> Vec<(String, String)> {
 }
 
 /// Why a batch failed as a whole, in whatever shape: a list, or a text or an object in place of one.
-fn errors(value: &Value) -> Vec<BatchError> {
+fn errors(dialect: &Dialect, value: &Value, input_file_id: Option<&str>) -> Vec<BatchError> {
     let errors = value.get("errors").map(|errors| errors.get("data").unwrap_or(errors));
-    let error = |e: &Value| BatchError {
-        code: clip(text(e, "code").unwrap_or_default(), WORD_LIMIT),
-        message: clip(text(e, "message").or_else(|| message(e, 3)).unwrap_or_default(), 512),
-        line: e.get("line").and_then(Value::as_i64),
+    let error = |e: &Value| {
+        let code = clip(text(e, "code").unwrap_or_default(), WORD_LIMIT);
+        let message = clip(text(e, "message").or_else(|| message(e, 3)).unwrap_or_default(), 512);
+        let class = words::failure(dialect, &code, &message, input_file_id);
+        BatchError { class, code, message, line: e.get("line").and_then(Value::as_i64) }
     };
     match errors {
         Some(Value::Array(list)) if !list.is_empty() => list.iter().take(8).map(error).collect(),
@@ -141,8 +147,15 @@ fn errors(value: &Value) -> Vec<BatchError> {
 }
 
 /// The error that an answer other than 2xx to `call` means.
-pub(super) fn api_error(status: StatusCode, headers: &HeaderMap, body: &[u8], call: &str) -> ApiError {
-    let class = match status.as_u16() {
+pub(super) fn api_error(
+    dialect: &Dialect,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    call: &str,
+) -> ApiError {
+    let by_code = code(body).filter(|_| status.is_client_error()).and_then(|code| dialect.class_of(&code));
+    let class = by_code.unwrap_or(match status.as_u16() {
         401..=403 => Class::Auth,
         404 | 410 => Class::NotFound,
         429 => Class::Capacity,
@@ -150,7 +163,7 @@ pub(super) fn api_error(status: StatusCode, headers: &HeaderMap, body: &[u8], ca
         408 | 409 | 425 => Class::Transient,
         400..=499 => Class::InvalidInput,
         _ => Class::Transient,
-    };
+    });
     let message = match said(body).or_else(|| page(body)) {
         Some(said) => format!("{} ({}, {call})", clip(said, WORDS_LIMIT), status.as_u16()),
         None => format!("the server answered {status} without a message ({call})"),
@@ -234,6 +247,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::provider::openai::OPENAI;
+
+    fn batch(value: &Value) -> Option<Batch> {
+        super::batch(&OPENAI, value)
+    }
 
     #[test]
     fn batches_are_read_however_they_are_dressed() {
@@ -285,8 +303,9 @@ mod tests {
 
     #[test]
     fn no_words_of_a_refusal_are_dropped() {
-        let told =
-            |body: &str| api_error(StatusCode::BAD_REQUEST, &HeaderMap::new(), body.as_bytes(), "GET h/v1/x").message;
+        let told = |body: &str| {
+            api_error(&OPENAI, StatusCode::BAD_REQUEST, &HeaderMap::new(), body.as_bytes(), "GET h/v1/x").message
+        };
         for (body, wanted) in [
             (
                 r#"{"error":"model_not_found","message":"no such model"}"#,

@@ -1,0 +1,100 @@
+//! The list of batches, read page by page.
+
+use std::collections::HashSet;
+
+use reqwest::Method;
+use serde_json::Value;
+
+use super::{OpenAi, unreadable, wire};
+use crate::api::json;
+use crate::provider::retry::repeat;
+use crate::provider::{ApiError, Batch, Class, See};
+
+/// Pages of 100 batches that a search reads at most.
+const PAGE_LIMIT: usize = 1_000;
+
+impl OpenAi {
+    /// Page by page, to its end, or, where it shows that the newest come first, to where it is too old.
+    pub(super) async fn list_all(&self, since: i64, see: &mut See<'_>) -> Result<(), ApiError> {
+        let (mut after, mut read, mut cursors) = (None, 0, HashSet::new());
+        let mut order = Order::default();
+        for _ in 0..PAGE_LIMIT {
+            let page = match self.page(after.as_deref()).await {
+                // llm-d's gateway wants an offset where OpenAI wants the last id.
+                Err(e) if read > 0 && e.class == Class::InvalidInput => self.page(Some(&read.to_string())).await?,
+                page => page?,
+            };
+            read += page.batches.len();
+            let is_old = |b: &Batch| b.created_at > 0 && b.created_at < since.saturating_sub(86_400);
+            page.batches.iter().for_each(|b| order.see(b.created_at));
+            let old = order.is_newest_first() && page.batches.iter().all(is_old);
+            if page.batches.iter().any(|b| !is_old(b) && (b.id.is_empty() || says_nothing(b))) {
+                return Err(blind("it shows batches without an id, or with neither a file nor metadata"));
+            }
+            if see(&page.batches).is_break() {
+                return Ok(());
+            }
+            match page.next {
+                Some(next) if !old && cursors.insert(next.clone()) => after = Some(next),
+                Some(_) if !old => return Err(blind("it repeats a page")),
+                _ => return Ok(()),
+            }
+        }
+        Err(blind(&format!("it has more than {PAGE_LIMIT} pages of younger batches")))
+    }
+
+    async fn page(&self, after: Option<&str>) -> Result<Page, ApiError> {
+        let query: Vec<(&str, &str)> = [("limit", "100")].into_iter().chain(after.map(|a| ("after", a))).collect();
+        let value = repeat(|| self.json(self.request(Method::GET, &["batches"]).query(&query))).await?;
+        let list = value.get("data").unwrap_or(&value).as_array().ok_or_else(unreadable)?;
+        let batches: Vec<Batch> = list.iter().filter_map(|entry| wire::entry(self.dialect, entry)).collect();
+        // What is cut off, or is no batch, might be the one that is looked for.
+        if batches.len() < list.len() || list.len() >= json::MOST_ELEMENTS {
+            return Err(blind("it holds what is no batch, or more than a page"));
+        }
+        let last = wire::id(&value, "last_id").or_else(|| batches.last().map(|b| b.id.clone()));
+        let more = match (value.get("has_more").and_then(Value::as_bool), last) {
+            (Some(false), _) => None,
+            // A server that does not say has no more when it gives an empty page.
+            (None, last) => last,
+            (Some(true), Some(last)) if !last.is_empty() => Some(last),
+            (Some(true), _) => return Err(blind("it says that there is more, and not where")),
+        };
+        Ok(Page { batches, next: more })
+    }
+}
+
+struct Page {
+    batches: Vec<Batch>,
+    next: Option<String>,
+}
+
+/// In which order a list is, as far as it was read. Not every server has the newest first: llm-d's gateway orders by id.
+#[derive(Default)]
+struct Order {
+    last: Option<i64>,
+    fell: bool,
+    rose: bool,
+}
+
+impl Order {
+    fn see(&mut self, created_at: i64) {
+        self.fell |= self.last.is_some_and(|last| created_at < last);
+        self.rose |= self.last.is_some_and(|last| created_at > last);
+        self.last = Some(created_at);
+    }
+
+    fn is_newest_first(&self) -> bool {
+        self.fell && !self.rose
+    }
+}
+
+/// A list in which a batch of ours could be and not be seen is none.
+pub(super) fn blind(why: &str) -> ApiError {
+    ApiError::new(Class::Unsupported, format!("the provider's list of batches cannot be searched: {why}"))
+}
+
+/// Neither of what a search could go by.
+fn says_nothing(batch: &Batch) -> bool {
+    batch.input_file_id.is_none() && batch.metadata.is_empty()
+}

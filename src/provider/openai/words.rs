@@ -1,0 +1,43 @@
+//! OpenAI's words: states of batches, codes of errors, and ways of saying that a file is not there.
+
+use crate::api::BatchEnd;
+use crate::provider::{Class, Dialect, State};
+
+/// The code of an account whose queue has no room for the tokens of a batch.
+pub(super) const TOKEN_LIMIT: &str = "token_limit_exceeded";
+
+/// What a state, in lower case, means. Words that nobody knows mean that the batch runs.
+pub(super) fn state(word: &str) -> State {
+    match word {
+        "completed" => State::Ended(BatchEnd::Completed),
+        "failed" => State::Ended(BatchEnd::Failed),
+        "expired" => State::Ended(BatchEnd::Expired),
+        "cancelled" | "canceled" => State::Ended(BatchEnd::Cancelled),
+        "cancelling" | "canceling" => State::Stopping,
+        _ => State::Running,
+    }
+}
+
+/// What it means that a batch failed as a whole with this code and message.
+pub(super) fn failure(dialect: &Dialect, code: &str, message: &str, input_file_id: Option<&str>) -> Class {
+    if let Some(class) = dialect.class_of(code) {
+        return class;
+    }
+    match code {
+        TOKEN_LIMIT => Class::TokenLimit,
+        "too_many_requests" | "rate_limit_exceeded" => Class::Capacity,
+        "server_error" | "internal_error" | "service_unavailable" | "" => Class::Transient,
+        _ if input_file_id.is_some_and(|id| says_not_found(message, id)) => Class::FileNotFound,
+        _ => Class::InvalidInput,
+    }
+}
+
+/// Whether an error says that an input file does not exist: servers are not always as fast as their own uploads.
+pub(super) fn says_not_found(message: &str, file_id: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    let names_it = message.contains("file") || message.contains(&file_id.to_ascii_lowercase());
+    let absent =
+        ["not find", "not found", "not exist", "n't exist", "no such", "no file", "not accessible", "unknown file"];
+    let not_yet = ["not ready", "not yet", "not available", "not been processed", "being processed", "being uploaded"];
+    names_it && absent.iter().chain(&not_yet).any(|words| message.contains(words))
+}
