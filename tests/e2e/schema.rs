@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::process::root;
 use crate::support::scene::Scene;
 use crate::support::shared::cluster;
 
@@ -87,6 +88,8 @@ async fn what_cannot_work_is_refused_with_advice() {
             .contains("`spec.baseURL` may not be changed, since batches may run there; create another BatchProvider"),
         "{said}"
     );
+    let example = root().join("examples/cluster-provider.yaml");
+    scene.kubectl(&["apply", "--dry-run=server", "-f", example.to_str().unwrap()]);
     scene.apply(&granted(json!({"names": ["a"]})).to_string());
     let mut moved = granted(json!({"names": ["a"]}));
     moved["spec"]["baseURL"] = "http://y/v1".into();
