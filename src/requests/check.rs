@@ -1,4 +1,4 @@
-//! What is checked of every request before anything is paid.
+//! The checks of each request before anything is sent or paid.
 
 use std::borrow::Cow;
 
@@ -13,41 +13,41 @@ use crate::api::{InputFormat, WorkHashVersion};
 
 /// Longest custom id, in bytes.
 const CUSTOM_ID_LIMIT: usize = 512;
-/// Longest name of a model, in bytes; status has room for no longer one.
+/// Longest name of a model, in bytes: the longest that status has room for.
 const MODEL_LIMIT: usize = 253;
 
-/// One request, sound.
+/// A request that passed every check.
 #[derive(Debug, PartialEq)]
 pub struct Request<'a> {
-    /// The user's name for it.
+    /// The name that the user gave it, unique within the work.
     pub custom_id: String,
-    /// The model that it names, or the job's.
+    /// The model that the body names, or else the job's.
     pub model: String,
-    /// What the endpoint is sent: as it was written, in one line, with the job's defaults behind its own fields.
+    /// The body as the endpoint gets it: as it was written, in one line, followed by the job's defaults.
     pub body: Cow<'a, str>,
-    /// Hash of endpoint, model and body: the same for equal JSON.
+    /// Hash of endpoint, model and body. Equal JSON has the same hash.
     pub hash: [u8; HASH_BYTES],
 }
 
 impl Request<'_> {
-    /// The same, whatever becomes of the text that it was read from.
+    /// Returns the request with a body of its own, independent of the text that it was read from.
     pub fn into_owned(self) -> Request<'static> {
         Request { body: Cow::Owned(self.body.into_owned()), ..self }
     }
 }
 
-/// What every request of a job shares.
+/// Everything that the requests of a job share.
 #[derive(Clone, Debug)]
 pub struct Shape {
     /// Path such as `/v1/chat/completions`.
     path: &'static str,
     /// Root of the provider's API.
     base_url: String,
-    /// Merged under each body, the job's model among them.
+    /// Defaults that are merged under each body, the job's model among them.
     defaults: Defaults,
-    /// Models that the provider may be asked for; empty: any.
+    /// Models that requests may name. Empty: any model.
     allowed_models: Vec<String>,
-    /// How requests are hashed.
+    /// Version of the request hash.
     version: WorkHashVersion,
 }
 
@@ -64,15 +64,15 @@ impl Shape {
         Shape { path, base_url, defaults: defaults.with_model(model), allowed_models, version }
     }
 
-    /// The same with requests that are hashed as in this version.
+    /// Sets the version of the request hash.
     pub fn hashed_as(self, version: WorkHashVersion) -> Shape {
         Shape { version, ..self }
     }
 
-    /// Checks a line that is a request in one of the formats without a template.
+    /// Checks a line that is a request, in one of the formats without a template.
     ///
     /// # Errors
-    /// What is wrong with it, never its content.
+    /// Describes the fault, without the content of the line.
     pub fn line<'a>(&self, line: &'a [u8], format: InputFormat) -> Result<Request<'a>, String> {
         let text = utf8(line)?;
         let line = Line::read(text).map_err(|fault| match (fault, format) {
@@ -122,8 +122,8 @@ impl Shape {
         }
     }
 
-    /// Whether a URL is that of the job's endpoint: OpenAI's path, with or without `/v1`, or what the vendor of the provider
-    /// makes of it, with the path or the whole of the provider's `baseURL` before it. Requests are sent with OpenAI's.
+    /// Whether `url` means the job's endpoint: OpenAI's path with or without `/v1`, or the vendor's form of it, with
+    /// the path or the whole of the provider's `baseURL` in front. Requests are sent with OpenAI's path.
     fn is_called(&self, url: &str) -> bool {
         let Some(name) = self.path.strip_prefix("/v1/").filter(|_| url != self.path) else { return url == self.path };
         let Some(root) = url.trim_end_matches('/').strip_suffix(name) else { return false };
@@ -135,10 +135,10 @@ impl Shape {
         roots.iter().any(|known| root == *known || (!root.is_empty() && known.strip_prefix('/') == Some(root)))
     }
 
-    /// Makes and checks the request of a line that is a row.
+    /// Makes a request of a line that is a row, and checks it.
     ///
     /// # Errors
-    /// What is wrong with it, never its content.
+    /// Describes the fault, without the content of the row.
     pub fn row_line(&self, line: &[u8], template: &Template) -> Result<Request<'static>, String> {
         let text = utf8(line)?;
         let row = Object::read(text).map_err(|fault| match fault {
@@ -148,10 +148,10 @@ impl Shape {
         self.filled(&Row::Json(&row), template)
     }
 
-    /// Makes and checks the request of a table's row, or of an object's parts.
+    /// Makes a request of a table's row or an object's parts, and checks it.
     ///
     /// # Errors
-    /// What is wrong with it, never its content.
+    /// Describes the fault, without the content of the row.
     pub fn row(&self, row: &Texts, template: &Template) -> Result<Request<'static>, String> {
         self.filled(&Row::Texts(row), template)
     }
@@ -167,10 +167,10 @@ impl Shape {
         self.request(custom_id, &body).map(Request::into_owned)
     }
 
-    /// Checks a request whatever it was written as.
+    /// Checks a request of any format.
     ///
     /// # Errors
-    /// What is wrong with it, never its content.
+    /// Describes the fault, without the content of the request.
     pub fn request<'a>(&self, custom_id: String, body: &Object<'a>) -> Result<Request<'a>, String> {
         if custom_id.is_empty() || custom_id.len() > CUSTOM_ID_LIMIT {
             return Err(format!("has a custom id of {} bytes; 1 to {CUSTOM_ID_LIMIT} are allowed", custom_id.len()));
@@ -205,10 +205,10 @@ impl Shape {
     }
 }
 
-/// Bytes as text.
+/// Returns bytes as text.
 ///
 /// # Errors
-/// Where they are none.
+/// Fails if the bytes are not UTF-8, and names the first byte that is not.
 pub fn utf8(bytes: &[u8]) -> Result<&str, String> {
     simdutf8::compat::from_utf8(bytes).map_err(|e| match bytes {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is not UTF-8 (it looks like UTF-16); store it as UTF-8".into(),
@@ -216,7 +216,7 @@ pub fn utf8(bytes: &[u8]) -> Result<&str, String> {
     })
 }
 
-/// What is wrong with a line that is a request or a row.
+/// Describes the fault of a line that is a request or a row.
 fn faulty_line(line: &str, fault: Fault) -> String {
     match fault {
         Fault::Syntax => not_json(line, "write one request a line, whole"),
@@ -227,7 +227,7 @@ fn faulty_line(line: &str, fault: Fault) -> String {
     }
 }
 
-/// What is wrong with the JSON of a field of a manifest.
+/// Describes the fault of the JSON in a field of a manifest.
 pub(super) fn faulty_field(json: &str, fault: Fault) -> String {
     match fault {
         Fault::Syntax => not_json(json, "correct it there"),
@@ -238,7 +238,7 @@ pub(super) fn faulty_field(json: &str, fault: Fault) -> String {
     }
 }
 
-/// Why a text is not JSON: the fault by its name, at its place.
+/// Describes a text that is not JSON: the fault by its name and its place.
 fn not_json(text: &str, remedy: &str) -> String {
     match json::fault(text) {
         Some(fault) => format!("is not JSON ({fault}); {}", fault.remedy().unwrap_or(remedy)),

@@ -1,4 +1,4 @@
-//! Uncompresses what is read, within bounds.
+//! Decompression of inputs, within bounds of size, ratio and memory.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,36 +12,37 @@ use tokio::io::{AsyncRead, AsyncReadExt, BufReader, ReadBuf};
 use crate::api::InputCompression;
 use crate::store::{Reservation, reserve, staged, unpacked};
 
-/// Uncompressed bytes of a whole input.
+/// Largest input, in uncompressed bytes.
 const TOTAL_LIMIT: u64 = 64 << 30;
-/// From this size on an object must not be more than `RATIO_LIMIT` times what it was compressed to.
+/// Uncompressed bytes of an object beyond which `RATIO_LIMIT` applies.
 const RATIO_FROM: u64 = 1 << 30;
 const RATIO_LIMIT: u64 = 1000;
-/// Windows of up to 8 MiB, which every decoder takes (RFC 8878, 3.1.1.1.2): a decoder holds one in memory.
+/// Largest zstd window by default, as a power of two: 8 MiB, which every decoder has to support (RFC 8878, 3.1.1.1.2).
+/// A decoder holds its window in memory.
 const WINDOW_LOG: u32 = 23;
-/// Windows of up to 32 MiB, of what says in its first frame that it has a larger one.
+/// Largest zstd window, as a power of two, of an object whose first frame asks for more than the default: 32 MiB.
 const LARGE_WINDOW_LOG: u32 = 25;
-/// Bytes that a decoder holds beside its window, with what it reads from.
+/// Bytes that a decoder holds in addition to its window, its read buffer among them.
 pub const BESIDE_WINDOW: usize = staged::DECODER_BYTES + READ_BYTES;
 /// Compressed bytes that are read at a time.
 const READ_BYTES: usize = 64 << 10;
-/// Bytes that an input's decoder holds at most.
+/// Most bytes that the decoder of an input holds.
 pub const WINDOW_BYTES: usize = (1 << LARGE_WINDOW_LOG) + BESIDE_WINDOW;
 
-/// Bytes of something, on both sides of its decoder.
+/// A stream of bytes, before or after its decoder.
 pub type Content<'a> = Box<dyn AsyncRead + Unpin + Send + 'a>;
 
-/// What was read of an input so far.
+/// Counters of the bytes read from an input.
 #[derive(Clone, Debug, Default)]
 pub struct Sizes {
-    /// Bytes of the object at hand as they are stored.
+    /// Bytes of the current object as they are stored.
     stored: Arc<AtomicU64>,
     /// Uncompressed bytes of the whole input.
     total: Arc<AtomicU64>,
 }
 
 impl Sizes {
-    /// The same input, another object.
+    /// Returns the counters for the next object of the same input.
     pub fn next(&self) -> Sizes {
         Sizes { stored: Arc::default(), total: self.total.clone() }
     }
@@ -52,11 +53,11 @@ impl Sizes {
     }
 }
 
-/// The uncompressed content of `stored`, of which `most` bytes are read and whose reader counts in `sizes`; and what it was compressed
-/// with.
+/// Opens `stored` and returns its uncompressed content with the compression that was found. At most `most` uncompressed
+/// bytes will be read; the reader of `stored` counts its bytes in `sizes`.
 ///
 /// # Errors
-/// What the reader says.
+/// Fails if `stored` cannot be read.
 pub async fn open<'a>(
     mut stored: Content<'a>,
     compression: InputCompression,
@@ -106,10 +107,11 @@ pub async fn open<'a>(
     Ok((Box::new(Bounded { content, given: 0, sizes, _held: held }), compression))
 }
 
-/// Bytes of a frame's head.
+/// Longest header of a zstd frame, in bytes.
 const FRAME_HEAD: usize = 18;
 
-/// The window of a zstd frame that begins like this (RFC 8878, 3.1.1.1), in bytes; 0 where it is none.
+/// Returns the window of the zstd frame that begins with `head`, in bytes (RFC 8878, 3.1.1.1); 0 if no frame begins
+/// there.
 fn window(head: &[u8]) -> u64 {
     let Some([descriptor, rest @ ..]) = head.strip_prefix(b"\x28\xb5\x2f\xfd") else { return 0 };
     let is_single_segment = descriptor & 0x20 != 0;
@@ -118,17 +120,17 @@ fn window(head: &[u8]) -> u64 {
         let base = 1 << (10 + (window >> 3));
         return base + base / 8 * u64::from(window & 7);
     }
-    // Its whole content is the window.
+    // The window of a single segment is its whole content.
     let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
     let (length, plus) = [(1, 0), (2, 256), (4, 0), (8, 0)][usize::from(descriptor >> 6)];
     let size = rest.get(dictionary..dictionary + length).unwrap_or_default();
     plus + size.iter().rev().fold(0, |size, byte| size << 8 | u64::from(*byte))
 }
 
-/// Without the byte order mark that editors on Windows put first; it is no part of the first line.
+/// Skips the byte order mark that editors on Windows put first; it is not part of the first line.
 ///
 /// # Errors
-/// What the reader says.
+/// Fails if `content` cannot be read.
 pub async fn skip_bom(content: Content<'_>) -> std::io::Result<Content<'_>> {
     let (head, mut content) = peek(content, 3).await?;
     if head == b"\xef\xbb\xbf" {
@@ -137,7 +139,7 @@ pub async fn skip_bom(content: Content<'_>) -> std::io::Result<Content<'_>> {
     Ok(content)
 }
 
-/// What files that hold no lines begin with, as far as no text does: [`InputCompression`] knows none of them.
+/// First bytes of files that hold no lines and that [`InputCompression`] does not cover. No text begins with them.
 const ARCHIVES: [(&[u8], &str); 5] = [
     (b"PK\x03\x04", "a ZIP archive or an Excel workbook"),
     (b"BZh91AY&SY", "compressed with bzip2"),
@@ -146,43 +148,43 @@ const ARCHIVES: [(&[u8], &str); 5] = [
     (b"PAR1\x15", "a Parquet file"),
 ];
 
-/// What `content` is where it is known to hold no lines; and the content.
+/// Names the kind of archive that `content` is, if it is one; returns the content as well.
 ///
 /// # Errors
-/// What the reader says.
+/// Fails if `content` cannot be read.
 pub async fn archive(content: Content<'_>) -> std::io::Result<(Option<&'static str>, Content<'_>)> {
     let (head, content) = peek(content, 10).await?;
     let found = ARCHIVES.iter().find(|(magic, _)| head.starts_with(magic));
     Ok((found.map(|(_, what)| *what), content))
 }
 
-/// The first bytes, at most `n`, and everything, those included.
+/// Returns the first bytes, at most `n`, and the whole content, those bytes included.
 ///
 /// # Errors
-/// What the reader says.
+/// Fails if `content` cannot be read.
 pub async fn peek(mut content: Content<'_>, n: usize) -> std::io::Result<(Vec<u8>, Content<'_>)> {
     let mut head = Vec::with_capacity(n);
     (&mut content).take(n as u64).read_to_end(&mut head).await?;
     Ok((head.clone(), Box::new(std::io::Cursor::new(head).chain(content))))
 }
 
-/// What a decoder gave cannot be used.
+/// The output of a decoder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
-    /// More came out of one object than may, or it is followed by something else.
+    /// One object is larger than allowed, or is followed by other bytes.
     #[error("{0}")]
     Object(String),
-    /// More came out of them all than may.
+    /// The input as a whole is larger than allowed.
     #[error("{0}")]
     Input(String),
 }
 
-/// Ends in an error where more comes out than may.
+/// Content that ends in an error once it is larger than allowed.
 struct Bounded<'a> {
     content: Content<'a>,
     given: u64,
     sizes: Sizes,
-    /// What its decoder holds.
+    /// Memory that is reserved for the decoder.
     _held: Reservation,
 }
 
@@ -208,7 +210,7 @@ impl Bounded<'_> {
 }
 
 impl Bounded<'_> {
-    /// A decoder that gave something and then finds no header where the next member or frame should begin.
+    /// Explains an error of the decoder: a window that is too large, or other bytes after a member or frame.
     fn followed(&self, error: std::io::Error) -> std::io::Error {
         let words = error.to_string();
         let no_header = ["Invalid gzip header", "Unknown frame descriptor"].iter().any(|e| words.contains(e));
@@ -360,13 +362,13 @@ mod tests {
         }
     }
 
-    /// Text in one frame that says it has a window of so many bits.
+    /// Compresses text into one frame whose header asks for a window of `bits` bits.
     async fn with_window(bits: u32, text: &[u8]) -> Vec<u8> {
         use async_compression::{Level, zstd::CParameter};
         let parameters = [CParameter::window_log(bits), CParameter::content_size_flag(false)];
         let mut encoder = ZstdEncoder::with_quality_and_params(vec![], Level::Fastest, &parameters);
         encoder.write_all(text).await.unwrap();
-        // Else the encoder knows how little it is.
+        // Without a flush the encoder knows the size and shrinks the window.
         encoder.flush().await.unwrap();
         encoder.shutdown().await.unwrap();
         encoder.into_inner()
@@ -386,7 +388,7 @@ mod tests {
             assert!(refused.contains("window of more than 8 MiB") && refused.contains("--long"), "{refused}");
         }
         assert_eq!(read(&[large.clone(), large].concat(), InputCompression::Auto).await.unwrap(), b"texttext");
-        // A window of eleven eighths of 8 MiB, and single segments: their content is the window.
+        // A window of eleven eighths of 8 MiB, and single segments, whose content is the window.
         for (head, bytes) in [
             (&b"\x28\xb5\x2f\xfd\x00\x6b"[..], 11 << 20),
             (b"\x28\xb5\x2f\xfd\x20\x07", 7),

@@ -1,4 +1,4 @@
-//! Rows of a table whose fields are separated by commas, or by another character, in bounded memory.
+//! Rows of a table with fields separated by commas or another character, read in bounded memory.
 
 mod layout;
 
@@ -14,13 +14,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::variable::{Texts, Variable, shown};
 use crate::store::{Held, LONG, Long};
 
-/// Fields of one row.
+/// Most fields of one row.
 const FIELD_LIMIT: usize = 4096;
 const CHUNK: usize = 64 << 10;
-/// What is kept of the room that a long row took.
+/// Bytes of buffer that are kept after a long row.
 const KEPT: usize = 1 << 20;
 
-/// Reads row by row. A row that is longer than the limit is skipped and reported, not held.
+/// A reader of rows. A row that is longer than the limit is reported and skipped, not held in memory.
 pub struct Records<R> {
     reader: R,
     parser: Reader,
@@ -29,24 +29,24 @@ pub struct Records<R> {
     ended: bool,
     ends_of_lines: LineEnds,
     delimiter: u8,
-    /// What the text was before it became UTF-8.
+    /// Name of the encoding that the text had before it became UTF-8, for errors.
     encoding: &'static str,
     text: Vec<u8>,
     ends: Vec<usize>,
     limit: usize,
-    /// Where long rows wait until it is their turn to be held.
+    /// Directory of long rows that wait for their turn to be held in memory.
     spool: PathBuf,
-    /// The beginning of the row at hand, where that is a long one.
+    /// The beginning of the current row, if it is a long one.
     long: Option<Long>,
-    /// The long row that was given out last.
+    /// The long row that was returned last.
     held: Option<Held>,
 }
 
 /// One row.
 pub struct Record<'a> {
-    /// Where it begins, from 1.
+    /// The line on which it begins, from 1.
     pub line: u64,
-    /// Its fields, or what is wrong with it.
+    /// Its fields, or a description of its fault.
     pub fields: Result<Fields<'a>, String>,
 }
 
@@ -58,7 +58,7 @@ pub struct Fields<'a> {
     encoding: &'static str,
 }
 
-/// Ends of lines so far, each of them LF, CR, or CR and LF.
+/// Counter of line ends, each of them LF, CR, or CR and LF.
 #[derive(Default)]
 struct LineEnds {
     count: u64,
@@ -81,7 +81,7 @@ pub struct Header {
     delimiter: u8,
 }
 
-/// What was taken in of a row so far.
+/// The part of the current row that was parsed so far.
 #[derive(Default)]
 struct Taken {
     text: usize,
@@ -91,8 +91,8 @@ struct Taken {
     too_long: bool,
 }
 
-/// Where in a row the last byte was. The parser takes any row; one that is not as RFC 4180 has it may be several, of which a
-/// quote that was left open made one.
+/// State of quotes after the last byte of a row. The parser accepts any row. A row that is not as RFC 4180 requires may
+/// be several rows that an open quote joined.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Quotes {
     #[default]
@@ -121,7 +121,7 @@ impl Quotes {
 }
 
 impl<R: AsyncRead + Unpin> Records<R> {
-    /// Rows of `reader`, each at most `limit` bytes, fields separated by `delimiter`.
+    /// Reads rows of `reader` with at most `limit` bytes each and fields separated by `delimiter`.
     pub fn new(reader: R, limit: usize, delimiter: u8) -> Self {
         Records {
             reader,
@@ -141,26 +141,26 @@ impl<R: AsyncRead + Unpin> Records<R> {
         }
     }
 
-    /// The same of a text that was written in `encoding` and begins on this line, from 1.
+    /// Sets the original encoding of the text, for errors, and the line on which it begins, from 1.
     pub fn of(mut self, encoding: &'static str, line: u64) -> Self {
         self.encoding = encoding;
         self.ends_of_lines.count = line.saturating_sub(1);
         self
     }
 
-    /// The same, of which long rows wait in files in `spool`.
+    /// Puts long rows into files in `spool` until it is their turn.
     pub fn spooling(mut self, spool: &Path) -> Self {
         self.spool = spool.into();
         self
     }
 
-    /// The next row; None at the end. Empty lines are no rows.
+    /// Returns the next row, or None at the end. Empty lines are not rows.
     ///
     /// # Errors
-    /// What the reader says.
+    /// Fails if the reader fails.
     pub async fn next(&mut self) -> std::io::Result<Option<Record<'_>>> {
         if self.text.len() > KEPT {
-            // What a long row took is given back.
+            // Returns the memory of a long row.
             self.text.truncate(KEPT);
             self.text.shrink_to_fit();
         }
@@ -223,7 +223,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
         Ok(Fields { text, ends: &self.ends[..taken.ends], encoding: self.encoding })
     }
 
-    /// Lines are counted from where a row begins; false at the end.
+    /// Skips empty lines, so that a row's line is the one on which it begins. Returns false at the end.
     async fn skip_empty_lines(&mut self) -> std::io::Result<bool> {
         loop {
             let rest = &self.buffer[self.at..];
@@ -267,7 +267,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
         Ok(())
     }
 
-    /// Lets go of the row that was given out, where it is a long one, and so of the turn.
+    /// Drops the long row that was returned last, if any, and so ends its turn.
     pub fn let_go(&mut self) {
         self.held = None;
     }
@@ -301,7 +301,7 @@ impl<'a> Fields<'a> {
     fn iter(&self) -> Result<Vec<&'a str>, String> {
         let mut start = 0;
         let field = |end: &usize| {
-            // A field that ends within a character is one of two broken ones.
+            // A field that ends within a character is half of a broken one.
             let field = self.text.get(start..*end).ok_or_else(|| not_encoded_in(self.encoding));
             start = *end;
             field
@@ -311,10 +311,10 @@ impl<'a> Fields<'a> {
 }
 
 impl Header {
-    /// The first row as names.
+    /// Reads the first row as names of columns.
     ///
     /// # Errors
-    /// When a name stands there twice.
+    /// Fails if two columns have the same name.
     pub fn new(fields: &Fields<'_>, delimiter: u8) -> Result<Header, String> {
         let names: Vec<String> = fields.iter()?.into_iter().map(String::from).collect();
         let mut seen = BTreeSet::new();
@@ -324,12 +324,12 @@ impl Header {
         }
     }
 
-    /// How many of the variables stand for a column.
+    /// Counts the variables that stand for a column.
     fn count(&self, variables: &[&Variable]) -> usize {
         variables.iter().filter(|variable| self.names.iter().any(|name| variable.names_column(name))).count()
     }
 
-    /// What most likely is wrong with a header that has none of the columns that a template uses.
+    /// Guesses why a header has none of the columns that a template uses.
     pub fn hint(&self, variables: &[&Variable]) -> Option<String> {
         if variables.is_empty() || self.count(variables) > 0 {
             return None;
@@ -343,10 +343,10 @@ impl Header {
         Some(format!("are fields separated by {}? set `spec.input.csv.delimiter`", layout::called(found)))
     }
 
-    /// A row by the names of its columns.
+    /// Returns a row's values by the names of their columns.
     ///
     /// # Errors
-    /// When it has more or fewer fields than there are names.
+    /// Fails if the row has more or fewer fields than the header.
     pub fn row(&self, fields: &Fields<'_>) -> Result<Texts, String> {
         let values = fields.iter()?;
         if values.len() != self.names.len() {
@@ -410,7 +410,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Lines as an editor counts them, whatever ends them, stands in quotes, and wherever buffers end.
+        /// Line numbers are those of an editor, for every kind of line end, within quotes too, and wherever buffers
+        /// end.
         #[test]
         fn line_numbers_are_those_of_an_editor(
             rows in proptest::collection::vec(("[a-z]{1,3}", proptest::collection::vec(proptest::sample::select(vec!["\n", "\r", "\r\n", "x", ","]), 0..6)), 1..40),
@@ -436,7 +437,7 @@ mod tests {
         }
     }
 
-    /// Gives a few bytes at a time.
+    /// A reader that gives a few bytes at a time.
     fn tokio_test_reader(text: &[u8], chunk: usize) -> impl AsyncRead + Unpin {
         let chunks: Vec<_> =
             text.chunks(chunk).map(|c| Ok::<_, std::io::Error>(bytes::Bytes::copy_from_slice(c))).collect();

@@ -1,37 +1,37 @@
-//! What a line or a body holds, as it is written.
+//! The parts of a line or a body, as they are written.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use super::reader::{self, Fault, Field, Reader};
 
-/// An object as it is written. Each of its keys stands there once.
+/// A JSON object as it is written. Each of its keys occurs once.
 pub struct Object<'a> {
-    /// What it stands in.
+    /// The text that contains it.
     text: &'a str,
-    /// Where it stands there, with its braces.
+    /// Its range in that text, with its braces.
     whole: Range<usize>,
-    /// In the order of their keys.
+    /// Its fields, in the order of their keys.
     fields: Vec<Field<'a>>,
-    /// It, spelled with its fields in the order in which they are written, where that was asked for.
+    /// Its spelling with the fields in the order in which they are written; empty unless asked for.
     spelled: String,
     /// Whether it is written in one line.
     is_one_line: bool,
 }
 
 impl<'a> Object<'a> {
-    /// The object that `text` is.
+    /// Reads `text` as an object.
     ///
     /// # Errors
-    /// What keeps it from being one.
+    /// Fails if `text` is not an object.
     pub fn read(text: &'a str) -> Result<Object<'a>, Fault> {
         Object::of(text, false)
     }
 
-    /// The same, with the spelling by which it is known.
+    /// Reads `text` as an object, with the spelling that it is known by.
     ///
     /// # Errors
-    /// What keeps it from being one.
+    /// Fails if `text` is not an object.
     pub fn read_and_spell(text: &'a str) -> Result<Object<'a>, Fault> {
         Object::of(text, true)
     }
@@ -50,7 +50,7 @@ impl<'a> Object<'a> {
         Ok(object)
     }
 
-    /// The object that comes next.
+    /// Reads the next value as an object.
     fn next(reader: &mut Reader<'a>, text: &'a str, depth: usize, spell: bool) -> Result<Object<'a>, Fault> {
         if spell {
             reader.spell();
@@ -61,42 +61,42 @@ impl<'a> Object<'a> {
         Ok(Object { text, whole: start..reader.at(), fields, spelled, is_one_line })
     }
 
-    /// As it is written.
+    /// Returns the object as it is written.
     pub fn written(&self) -> &'a str {
         &self.text[self.whole.clone()]
     }
 
-    /// Whether it is written in one line.
+    /// Whether the object is written in one line.
     pub fn is_one_line(&self) -> bool {
         self.is_one_line
     }
 
-    /// What it stands in, and where.
+    /// Returns the text that contains the object, and its range there.
     pub fn place(&self) -> (&'a str, Range<usize>) {
         (self.text, self.whole.clone())
     }
 
-    /// In the order of their keys.
+    /// Returns the fields in the order of their keys.
     pub fn fields(&self) -> &[Field<'a>] {
         &self.fields
     }
 
-    /// Which of the fields has this key.
+    /// Returns the index of the field with this key.
     pub fn find(&self, key: &str) -> Option<usize> {
         self.fields.binary_search_by(|field| field.key.as_ref().cmp(key)).ok()
     }
 
-    /// A field's value as it is written.
+    /// Returns the value of a field as it is written.
     pub fn value(&self, field: usize) -> &'a str {
         &self.text[self.fields[field].value.clone()]
     }
 
-    /// A field's value as it is known.
+    /// Returns the value of a field in the spelling that it is known by.
     pub fn spelled(&self, field: usize) -> &str {
         &self.spelled[self.fields[field].spelled.clone()]
     }
 
-    /// The spelling by which it is known.
+    /// Returns the spelling that the object is known by.
     pub fn known_by(&self) -> String {
         let mut out = String::with_capacity(self.spelled.len() + 32 * self.fields.len());
         reader::spell_object(self.fields.iter().map(|f| (&f.key, &self.spelled[f.spelled.clone()])), &mut out);
@@ -112,29 +112,29 @@ pub struct Line<'a> {
     pub body: Body<'a>,
 }
 
-/// What stands under a key of a line.
+/// The value of a key of a line.
 pub enum Entry<'a> {
-    /// Nothing, or null.
+    /// No value, or null.
     Absent,
     Text(Cow<'a, str>),
-    /// Anything else.
+    /// A value that is not a string.
     Other,
 }
 
-/// What stands under a line's `body`.
+/// The value of a line's `body`.
 pub enum Body<'a> {
-    /// Nothing, or null.
+    /// No value, or null.
     Absent,
     Object(Object<'a>),
-    /// Anything else.
+    /// A value that is not an object.
     Other,
 }
 
 impl<'a> Line<'a> {
-    /// Reads a line. Keys that are not those of a request are let pass.
+    /// Reads a line. Keys that a request does not have are ignored.
     ///
     /// # Errors
-    /// What keeps it from being one.
+    /// Fails if the line is not an object, or has a key of a request twice.
     pub fn read(text: &'a str) -> Result<Line<'a>, Fault> {
         let mut reader = Reader::new(text);
         if !is_object(&mut reader)? {
@@ -188,8 +188,8 @@ fn is_object(reader: &mut Reader<'_>) -> Result<bool, Fault> {
     Ok(reader.peek()? == b'{')
 }
 
-/// JSON in one line. Within a string a line break is always escaped, so that those that are there stand between values, with
-/// other spaces that mean nothing.
+/// Returns JSON in one line. Line breaks within a string are always escaped, so each unescaped one stands between
+/// values, where spaces mean nothing.
 pub fn in_one_line(json: &str) -> Cow<'_, str> {
     if memchr::memchr2(b'\n', b'\r', json.as_bytes()).is_none() {
         return Cow::Borrowed(json);

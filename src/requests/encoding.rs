@@ -1,4 +1,4 @@
-//! Text in other encodings than UTF-8, decoded as it is read.
+//! Text in encodings other than UTF-8, decoded as it is read.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,15 +8,16 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::compression::{self, Content};
 
-/// Bytes that are decoded in one go.
+/// Bytes that are decoded at a time.
 const CHUNK: usize = 32 << 10;
-/// Stands for what cannot be decoded: no UTF-8 has it, so that whoever reads the text finds the place.
+/// The byte in place of bytes that cannot be decoded. It never occurs in UTF-8, so the reader of the text finds the
+/// place.
 const NO_CHARACTER: u8 = 0xff;
 
-/// The encoding that is called `name`.
+/// Returns the encoding with this name.
 ///
 /// # Errors
-/// Where to look for one.
+/// Fails if no encoding has this name, and says where to look for one.
 pub fn named(name: &str) -> Result<&'static Encoding, String> {
     Encoding::for_label(name.as_bytes()).filter(|found| *found != REPLACEMENT).ok_or_else(|| {
         "`spec.input.csv.encoding` is none that is known; see https://encoding.spec.whatwg.org/#names-and-labels, such as \
@@ -25,10 +26,11 @@ pub fn named(name: &str) -> Result<&'static Encoding, String> {
     })
 }
 
-/// `content` as UTF-8, without its byte order mark, which says more than what was told; and what it was before.
+/// Decodes `content` to UTF-8 without its byte order mark, and returns it with its original encoding. A byte order mark
+/// takes precedence over `told`.
 ///
 /// # Errors
-/// What the reader says.
+/// Fails if `content` cannot be read.
 pub async fn decoded<'a>(
     content: Content<'a>,
     told: &'static Encoding,
@@ -46,7 +48,7 @@ struct Decoded<'a> {
     decoder: Decoder,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// What of `output` was given out.
+    /// Bytes of `output` that were already returned.
     given: usize,
     ended: bool,
 }
@@ -105,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    /// What `bytes` are, read a few at a time.
+    /// Decodes `bytes`, read a few at a time.
     fn read(bytes: &[u8], told: &str, chunk: usize) -> (Vec<u8>, &'static str) {
         let chunks: Vec<_> =
             bytes.chunks(chunk).map(|c| Ok::<_, std::io::Error>(bytes::Bytes::copy_from_slice(c))).collect();

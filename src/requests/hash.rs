@@ -1,4 +1,4 @@
-//! The hash function that requests and works are known by, in each version of its definition.
+//! The hash function of requests and works, in each version of its definition.
 
 use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
 
@@ -7,10 +7,10 @@ use crate::api::WorkHashVersion;
 /// Bytes of a hash, in every version.
 pub const HASH_BYTES: usize = 32;
 
-/// A hash of bytes that come a few at a time.
+/// A hash of bytes that arrive a few at a time.
 pub struct Hasher {
     state: State,
-    /// Bytes that are not hashed yet: BLAKE3 takes many at once in a fraction of the time.
+    /// Bytes that are not hashed yet: BLAKE3 takes a fraction of the time for many bytes at once.
     pending: Vec<u8>,
 }
 
@@ -19,7 +19,7 @@ enum State {
     Blake3(Box<blake3::Hasher>),
 }
 
-/// Bytes that are hashed at once.
+/// Bytes that are hashed at a time.
 const AT_ONCE: usize = 16 << 10;
 
 impl Hasher {
@@ -70,7 +70,7 @@ fn digest_bytes(digest: &Digest) -> [u8; HASH_BYTES] {
     bytes
 }
 
-/// The hash of bytes that are all at hand.
+/// Returns the hash of bytes that are all in memory.
 pub fn hash(version: WorkHashVersion, bytes: &[u8]) -> [u8; HASH_BYTES] {
     match version {
         WorkHashVersion::V1 => digest_bytes(&digest(&SHA256, bytes)),
@@ -78,11 +78,12 @@ pub fn hash(version: WorkHashVersion, bytes: &[u8]) -> [u8; HASH_BYTES] {
     }
 }
 
-/// BLAKE3 hashes chunks of this size side by side, and what is left of the last one by itself, which takes as long as four.
+/// Size of BLAKE3's chunks, in bytes. Whole chunks are hashed side by side; the rest after the last one takes as long
+/// as four.
 const CHUNK_BYTES: usize = 1024;
 
-/// The hash of a request that is known by this text: in the second version, filled up with line feeds to whole chunks. A text
-/// ends in `}`, so that no two become one.
+/// Returns the hash of the request that is known by this text. Version 2 pads the text with line feeds to whole chunks.
+/// A text ends in `}`, so two texts never become the same.
 pub fn hash_of_request(version: WorkHashVersion, known_by: String) -> [u8; HASH_BYTES] {
     let mut known_by = known_by.into_bytes();
     if version == WorkHashVersion::V2 {

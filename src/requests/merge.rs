@@ -1,4 +1,4 @@
-//! A body with what the job adds to it. Of its text, only that is changed.
+//! Bodies with the job's defaults. The rest of their text stays as it is written.
 
 use std::borrow::Cow;
 
@@ -7,9 +7,9 @@ use super::document::{Object, in_one_line};
 use super::reader::{Fault, push_string};
 use crate::api::Written;
 
-/// Fields of which null is documented to mean the same as leaving them out, by OpenAI's reference for the five endpoints
-/// (where it calls them nullable), by vLLM's request models or by Mistral's reference (where null is the default). Clients
-/// that write down a whole request object write them so, and other vendors refuse what they are sent then.
+/// Fields for which null means the same as absence, as documented by OpenAI's reference for the five endpoints (which
+/// calls them nullable), by vLLM's request models or by Mistral's reference (where null is the default). Clients that
+/// serialize a whole request object write null for them, and other vendors refuse such requests.
 const UNSET_BY_NULL: &[&str] = &[
     "audio",
     "background",
@@ -55,34 +55,34 @@ const UNSET_BY_NULL: &[&str] = &[
     "user",
     "verbosity",
 ];
-/// Those of which null was refused when others were sent as null: it is no part of what a request is known by.
+/// Those of them whose null was refused while the others' was sent: such a null is not part of a request's hash.
 const NEVER_NULL: &[&str] = &["model", "stream"];
 
-/// Fields that a body gets where it has none of that key.
+/// Fields that are added to a body without that key.
 #[derive(Clone, Debug, Default)]
 pub struct Defaults(Vec<DefaultField>);
 
-/// One of them.
+/// A field with its default value.
 #[derive(Clone, Debug)]
 struct DefaultField {
     key: String,
     /// The value as it is written.
     value: String,
-    /// The value as it is known.
+    /// The value in the spelling that it is known by.
     spelled: String,
 }
 
 impl Defaults {
-    /// The fields of an object in the spec.
+    /// Reads the object in a field of the spec.
     ///
     /// # Errors
-    /// Names the field and what is wrong with it.
+    /// Names the field and its fault.
     pub fn of_field(written: &Written<'_>) -> Result<Defaults, String> {
         let Written { field, json } = written;
         Defaults::read(json).map_err(|fault| format!("`spec.{field}` {}", faulty_field(json, fault)))
     }
 
-    /// The fields of an object, in the order in which they are written.
+    /// Reads the fields of an object, in the order in which they are written.
     fn read(json: &str) -> Result<Defaults, Fault> {
         let object = Object::read_and_spell(json)?;
         let mut fields: Vec<usize> = (0..object.fields().len()).collect();
@@ -95,7 +95,7 @@ impl Defaults {
         Ok(Defaults(fields.into_iter().map(default).collect()))
     }
 
-    /// The same, and `model` unless they name one.
+    /// Adds `model`, unless the defaults name one.
     pub(super) fn with_model(mut self, model: Option<&str>) -> Defaults {
         self.0.retain(|default| !(default.is_unset() && NEVER_NULL.contains(&default.key.as_str())));
         if let Some(model) = model.filter(|_| self.0.iter().all(|default| default.key != "model")) {
@@ -117,12 +117,12 @@ fn is_unset(key: &str, value: &str) -> bool {
     value == "null" && UNSET_BY_NULL.contains(&key)
 }
 
-/// A body and what becomes of it.
+/// A body and the changes that defaults make to it.
 pub struct Merged<'a, 't> {
     body: &'a Object<'t>,
-    /// Fields of the body that are as good as absent, by their place in it; each with what takes its place.
+    /// Fields of the body that count as absent, by index, each with the default that replaces it.
     unset: Vec<(usize, Option<&'a DefaultField>)>,
-    /// What the body has no field for; in the order in which it is written.
+    /// Defaults for keys that the body does not have, in their own order.
     added: Vec<&'a DefaultField>,
 }
 
@@ -144,7 +144,7 @@ impl<'a, 't> Merged<'a, 't> {
         Merged { body, unset, added }
     }
 
-    /// A field's value as it is sent.
+    /// Returns the value of a field as it is sent.
     pub fn get(&self, key: &str) -> Option<&'a str> {
         match self.body.find(key) {
             Some(i) => match self.instead(i) {
@@ -158,12 +158,12 @@ impl<'a, 't> Merged<'a, 't> {
         }
     }
 
-    /// What takes the place of a field that is as good as absent; None where it is not.
+    /// Returns the replacement of a field that counts as absent; None for any other field.
     fn instead(&self, field: usize) -> Option<Option<&'a DefaultField>> {
         self.unset.iter().find(|(of, _)| *of == field).map(|(_, instead)| *instead)
     }
 
-    /// What is sent: the body as it is written, in one line, with what is added behind its own fields.
+    /// Returns the body as it is sent: as it is written, in one line, with added fields after its own.
     pub fn sent(&self) -> Cow<'t, str> {
         let added = self.added.iter().any(|default| !default.is_unset());
         let sent = match added || !self.unset.is_empty() {
@@ -183,7 +183,7 @@ impl<'a, 't> Merged<'a, 't> {
         order.sort_unstable_by_key(|i| fields[*i].start);
         let mut out = String::with_capacity(whole.len() + 64);
         let mut is_first = true;
-        // The end of the field before.
+        // End of the previous field.
         let mut from = whole.start + 1;
         let head = order.first().map_or(from, |i| fields[*i].start);
         out.push_str(&text[whole.start..head]);
@@ -213,7 +213,7 @@ impl<'a, 't> Merged<'a, 't> {
         out
     }
 
-    /// Adds what the body is known by: the same for equal JSON.
+    /// Appends the spelling that the body is known by. Equal JSON has the same spelling.
     pub fn spell(&self, out: &mut String) {
         let mut added: Vec<&DefaultField> = self.added.clone();
         added.sort_unstable_by(|a, b| a.key.cmp(&b.key));

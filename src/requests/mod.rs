@@ -1,4 +1,4 @@
-//! From whatever a team wrote to what a provider is sent: one pass that checks, encodes, cuts and stages.
+//! The way from a team's input to a provider's shards: one pass that checks, encodes, cuts and stages requests.
 
 mod check;
 mod compression;
@@ -28,8 +28,8 @@ pub use read::ROW_BYTES;
 pub use seen::IDS_BYTES;
 pub use whole::{AHEAD_BYTES, MOST_OBJECT_BYTES, OBJECT_BYTES, SizeLimit, TooLarge};
 
-/// Name of a request at the provider: its place in the input, and a mark of the work, so that nothing of the customer's
-/// leaves and results of another work are never taken for ours. At most 64 of `[A-Za-z0-9_-]`.
+/// Returns the custom id of a request at the provider: its index in the input and a mark of the work. It holds nothing
+/// of the customer's, and results of another work are never taken for ours. At most 64 characters of `[A-Za-z0-9_-]`.
 pub fn provider_side_id(index: i64, work_id: &str) -> String {
     format!("r{index}-{}", work_id.get(..8).unwrap_or(work_id))
 }

@@ -1,19 +1,19 @@
-//! The one spelling of a number that its request is known by, and what a number is.
+//! The canonical spelling of a number, which its request is known by, and the syntax of numbers.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
-/// Digits of an integer that is sure to be in the range of those that keep their digits.
+/// Digits up to which an integer surely keeps them all in 64 bits.
 const DIGITS: usize = 18;
-/// Digits of a fraction that a 64-bit float is sure to keep.
+/// Digits up to which a 64-bit float surely keeps a fraction.
 const FLOAT_DIGITS: usize = 15;
 
-/// The spelling by which a JSON number is known; None where it is no JSON number, or beyond all 64-bit floats. Equal numbers
-/// have the same one, but for integers and fractions: `1` and `1.0` are two.
+/// Returns the spelling that a JSON number is known by; None if it is not a JSON number, or is beyond all 64-bit
+/// floats. Equal numbers have the same spelling, except that an integer and a fraction differ: `1` and `1.0` are two.
 ///
-/// Where a 64-bit integer or float holds the number it is what `serde_json` writes of that, as it was in every version. Others
-/// are known by all of their digits and an exponent: two that differ in any digit are two.
+/// A number that a 64-bit integer or float holds exactly is spelled as `serde_json` writes it, in every version of the
+/// hash. Other numbers are spelled with all of their digits and an exponent: two that differ in any digit are two.
 pub fn spelled(number: &str) -> Option<Cow<'_, str>> {
     if keeps_its_digits(number) {
         return Some(Cow::Borrowed(number));
@@ -21,7 +21,7 @@ pub fn spelled(number: &str) -> Option<Cow<'_, str>> {
     let is_bare = number.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'));
     let read = serde_json::from_str::<Value>(number).ok().filter(|value| is_bare && value.is_number())?;
     let held = match read.is_f64() {
-        // serde_json's own float may be off by one in the last place.
+        // serde_json's own float may be off by one in the last digit.
         true => Value::from(number.parse::<f64>().ok().filter(|float| float.is_finite())?),
         false => read,
     };
@@ -29,8 +29,8 @@ pub fn spelled(number: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(if Decimal::of(&held) == written { held } else { written.spelled() }))
 }
 
-/// Whether `serde_json` surely writes a number as it reads it: an integer of not too many digits and not -0, or a fraction of at
-/// least 0.1, of few digits, without a zero at its end.
+/// Whether `serde_json` surely writes a number as it reads it: an integer with few digits other than -0, or a fraction
+/// of at least 0.1 with few digits and no zero at its end.
 fn keeps_its_digits(number: &str) -> bool {
     let digits = number.strip_prefix('-').unwrap_or(number);
     let (whole, fraction) = match digits.split_once('.') {
@@ -54,7 +54,7 @@ fn keeps_its_digits(number: &str) -> bool {
         })
 }
 
-/// A number by its value: digits, without zeros at either end, times a power of ten. Zero has no digits.
+/// A number by its value: digits without zeros at either end, times a power of ten. Zero has no digits.
 #[derive(Debug, PartialEq, Eq)]
 struct Decimal {
     negative: bool,
@@ -63,7 +63,7 @@ struct Decimal {
 }
 
 impl Decimal {
-    /// The value of a sound JSON number. Exponents of more than 18 digits are all taken for the same.
+    /// Reads a valid JSON number. All exponents of more than 18 digits count as the same.
     fn of(number: &str) -> Decimal {
         let (negative, number) = match number.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -159,7 +159,7 @@ mod tests {
             prop_assert_eq!(&known(&format!("{digits}{zeros}e-{exponent}")), &plain);
         }
 
-        /// What is told at a glance is what a look at the value tells.
+        /// The shortcut agrees with the comparison of values.
         #[test]
         fn digits_that_are_kept_are_those_of_the_value(number in "-?(0|[1-9][0-9]{0,19})(\\.[0-9]{1,17})?") {
             if keeps_its_digits(&number) {

@@ -1,4 +1,4 @@
-//! Which objects an input's URI means.
+//! The selection of objects that an input's URI means.
 
 use std::path::Path;
 
@@ -8,35 +8,35 @@ use super::PassError;
 use crate::api::{LeftOut, ObjectPolicy, ObjectStoreLocation};
 use crate::store::{Folder, Listed, Sorted, Sorter, layout};
 
-/// Objects of one input.
+/// Most objects of one input.
 const OBJECT_LIMIT: usize = 100_000;
-/// Their names together, in bytes: they wait on local disk.
+/// Most bytes of their names together. The names wait on local disk.
 const NAMES_LIMIT: usize = 32 << 20;
-/// Which of the objects below a URI are read.
+/// Selection of the objects below a URI.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Selection {
-    /// Those whose name, or a folder of theirs, begins with `_` or `.`.
+    /// Objects whose name, or the name of a folder in it, begins with `_` or `.`.
     pub hidden: ObjectPolicy,
-    /// Those without content.
+    /// Objects without content.
     pub empty: ObjectPolicy,
 }
 
-/// Whether a URI means many objects.
+/// Whether a URI means more than one object.
 pub fn is_many(uri: &str) -> bool {
     uri.ends_with('/') || uri.contains('*')
 }
 
-/// Sees that what is read and what is written are kept apart, so that no answer is ever taken for a request.
+/// Checks that inputs and outputs are apart, so that no answer is ever taken for a request.
 ///
 /// # Errors
-/// Says what to do.
+/// Names both places and the remedy.
 pub fn apart(input: &ObjectStoreLocation, output: &ObjectStoreLocation, output_uri: &str) -> Result<(), String> {
     let endpoint = |l: &ObjectStoreLocation| l.endpoint.as_deref().map(|e| e.trim_end_matches('/').to_string());
     if !is_many(&input.uri) || endpoint(input) != endpoint(output) {
         return Ok(());
     }
     let folder = input.uri.get(..=input.uri.rfind('/').unwrap_or(0)).unwrap_or_default();
-    // A pattern does not reach into folders.
+    // A pattern does not match objects in folders below it.
     let within = if input.uri.contains('*') { output_uri == folder } else { output_uri.starts_with(folder) };
     match within || folder.starts_with(output_uri) {
         false => Ok(()),
@@ -48,20 +48,20 @@ pub fn apart(input: &ObjectStoreLocation, output: &ObjectStoreLocation, output_u
     }
 }
 
-/// The one object that is called `name`.
+/// Returns the one object with this name.
 ///
 /// # Errors
-/// When it is not there, or the store cannot say.
+/// Fails if the object does not exist, or the store does not answer.
 pub async fn one(folder: &Folder, name: &str) -> Result<Listed, PassError> {
     let missing = || format!("{} does not exist; put the requests there, or correct `spec.input`", folder.uri_of(name));
     folder.stat(name).await?.ok_or_else(|| PassError::Invalid(missing()))
 }
 
-/// The objects of `folder` that `name` means and `selection` takes, by key: all of them where it is empty, else those that
-/// match its `*`; and how many were left out.
+/// Returns the objects of `folder` that match `name` (all if it is empty, otherwise those that match its `*`) and that
+/// `selection` includes, sorted by key; with counts of those left out.
 ///
 /// # Errors
-/// When there are too many, or the store cannot say.
+/// Fails if there are too many, or the store does not answer.
 pub async fn named(
     folder: &Folder,
     name: &str,
@@ -99,7 +99,7 @@ pub async fn named(
             return Err(PassError::Invalid(message));
         }
     }
-    // Stores list in this order, but not all of them promise it.
+    // Stores list in this order, but not all of them guarantee it.
     Ok((objects.finish()?, left_out))
 }
 
@@ -107,18 +107,18 @@ fn is_meant(pattern: &str, name: &str) -> bool {
     !is_ours(name) && (pattern.is_empty() || (!name.contains('/') && matches(pattern, name)))
 }
 
-/// Spark, Athena and friends take such names for no data, either.
+/// Whether a name is hidden. Spark, Athena and others do not read objects with such names, either.
 fn is_hidden(name: &str) -> bool {
     name.split('/').any(|segment| segment.starts_with(['_', '.']))
 }
 
-/// Whether this operator writes such an object beside results: it holds no requests, whoever wrote it.
+/// Whether this operator writes objects of that name beside results. They never hold requests, whoever wrote them.
 fn is_ours(name: &str) -> bool {
     let (folders, last) = name.rsplit_once('/').unwrap_or(("", name));
     last == layout::SUCCESS || folders.split('/').any(|folder| folder == layout::WORKS)
 }
 
-/// `*` stands for anything.
+/// Whether a name matches a pattern in which `*` stands for any characters.
 fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };

@@ -31,45 +31,45 @@ use crate::store::{
     inputs_of_body, layout,
 };
 
-/// Models of one job: each makes batches of its own.
+/// Most models of one job. Each model has batches of its own.
 pub const MODEL_LIMIT: usize = 16;
-/// Requests of one job, those that are refused among them.
+/// Most requests of one job, refused ones included.
 const REQUEST_LIMIT: i64 = 1_000_000;
 
-/// Requests after which it is told again how much their ids take.
+/// Requests after which the memory of their ids is reserved anew.
 const IDS_TOLD: i64 = 4_096;
 
-/// Where the requests come from.
+/// The source of a work's requests.
 pub enum Source {
-    /// Written in the manifest.
+    /// Requests in the manifest.
     Inline(Vec<InlineRequest>),
-    /// In objects.
+    /// Objects in a store.
     Objects {
         /// Their folder.
         folder: Folder,
-        /// Which of them: a name, a pattern with `*`, or empty for all.
+        /// Their name, a pattern with `*`, or empty for all.
         name: String,
     },
-    /// In pieces that fit into memory, fetched one after the other.
+    /// Pieces that fit into memory, fetched one after the other.
     Held {
-        /// What people call them all.
+        /// Name of all of them together, for errors.
         name: String,
-        /// Each when its turn comes.
+        /// The pieces. Each is fetched when its turn comes.
         pieces: BoxStream<'static, Result<Held, PassError>>,
     },
 }
 
 /// A piece of input in memory.
 pub struct Held {
-    /// What people call it.
+    /// Name of the piece, for errors.
     pub name: String,
-    /// What its format is known by, where nothing else says it.
+    /// File name that decides the format, if the spec does not.
     pub file: String,
     /// Its content.
     pub bytes: Vec<u8>,
 }
 
-/// How to make batches of requests.
+/// The rules by which batches are made of requests.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// Name of the provider.
@@ -78,83 +78,83 @@ pub struct Recipe {
     pub endpoint: Endpoint,
     /// Model for requests that name none.
     pub model: Option<String>,
-    /// Root of the provider's API, which the URLs of requests may begin with.
+    /// Root of the provider's API. The URLs of requests may begin with it.
     pub base_url: String,
     /// What stands before the id of a request, between id and body, and behind the body, in the line that is sent.
     pub line: [String; 3],
-    /// Merged under each body.
+    /// Fields that are merged under each body.
     pub defaults: Defaults,
-    /// How requests are written.
+    /// Format of the requests.
     pub format: InputFormat,
-    /// How the input is compressed.
+    /// Compression of the input.
     pub compression: InputCompression,
-    /// How tables are written.
+    /// Format of tables.
     pub csv: CsvOptions,
-    /// Which objects below a URI are read.
+    /// Selection of the objects below a URI.
     pub selection: Selection,
-    /// Makes a request of a row or an object.
+    /// Template of a request, for rows and objects.
     pub template: Option<RequestTemplate>,
-    /// How large an object may be that becomes a request.
+    /// Size limit of an object that becomes a request.
     pub size_limit: SizeLimit,
-    /// What an input without requests means.
+    /// Meaning of an input without requests.
     pub empty_policy: EmptyPolicy,
-    /// Part of the work's identity.
+    /// Run id of the spec, part of the work's identity.
     pub run_id: Option<String>,
-    /// Requests in one batch.
+    /// Most requests in one batch.
     pub max_requests: i64,
-    /// Bytes in one batch.
+    /// Most bytes in one batch.
     pub max_bytes: u64,
-    /// Inputs of embeddings in one batch, over all its requests.
+    /// Most inputs of embeddings in one batch, over all its requests.
     pub max_inputs: u64,
-    /// Batches in all.
+    /// Most batches in all.
     pub max_batches: usize,
-    /// Models that the provider may be asked for; empty: any.
+    /// Models that requests may name. Empty: any model.
     pub allowed_models: Vec<String>,
-    /// How requests and work are hashed.
+    /// Version of the hashes of requests and work.
     pub hash_version: WorkHashVersion,
 }
 
-/// What the pass gave.
+/// The result of a pass.
 #[derive(Clone, Debug)]
 pub struct Passed {
-    /// What changes when the input does: the ETag of its one object, or a hash of all objects' names and versions; of what is
-    /// held, a hash of its bytes.
+    /// A text that changes whenever the input does: the ETag of its one object, a hash of the names and versions of
+    /// several, or a hash of the bytes of pieces in memory.
     pub input_version: String,
     /// The input's size in bytes.
     pub input_bytes: u64,
     /// Objects and keys that were read.
     pub sources: i64,
-    /// What of the input makes no request.
+    /// Parts of the input that make no request.
     pub left_out: LeftOut,
-    /// Requests in all.
+    /// Number of requests.
     pub requests: i64,
-    /// What was done about objects that are too large.
+    /// Objects over the size limit, by their treatment.
     pub too_large: TooLarge,
     /// Identity of the work.
     pub work_hash: String,
-    /// What was staged, in order; empty where nothing was to be staged.
+    /// Staged shards, in order. Empty unless the pass was to stage them.
     pub shards: Sorted<StagedShard>,
 }
 
-/// Why a pass gave nothing.
+/// The reason why a pass failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PassError {
-    /// The input is not sound; nothing was sent.
+    /// The input is invalid. Nothing was sent.
     #[error("{0}")]
     Invalid(String),
-    /// What the input names in the cluster is not there.
+    /// An object of the cluster that the input names does not exist.
     #[error("{0}")]
     NotFound(String),
     /// The cluster did not answer.
     #[error("{0}")]
     Unavailable(String),
-    /// Storage or the local spool.
+    /// The object store or the local spool failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Reads, checks and hashes every request; with `stage`, cuts them into shards and puts those into the work's folder, or,
-/// where requests are faulty, a report of them beside the journal.
+/// Reads, checks and hashes every request. With `stage`, also cuts them into shards and puts those into the work's
+/// folder; if requests are faulty, it puts a report of them beside the journal instead.
 ///
 /// # Errors
 /// [`PassError::Invalid`] names the sources, the lines and the remedy.
@@ -165,7 +165,7 @@ pub async fn pass(
     spool: &Path,
 ) -> Result<Passed, PassError> {
     if let Some((folder, _)) = stage {
-        // It is about an earlier state of the input.
+        // The report is about an earlier state of the input.
         if let Err(error) = folder.delete(layout::REPORT).await {
             warn!(%error, "an earlier report of faulty requests could not be deleted");
         }
@@ -181,7 +181,7 @@ pub async fn pass(
 }
 
 impl Recipe {
-    /// The template, read and found sound.
+    /// Reads and checks the template.
     pub(super) fn template(&self) -> Result<Option<Template>, String> {
         let of = if self.format == InputFormat::Objects { Of::Objects } else { Of::Rows };
         let template = self.template.as_ref().map(|t| Template::parse(t, of)).transpose()?;
@@ -198,7 +198,7 @@ impl Recipe {
 }
 
 impl Recipe {
-    /// The most inputs of a batch, where requests have inputs.
+    /// Returns the most inputs of a batch, if the endpoint has inputs.
     fn max_inputs_of_embeddings(&self) -> Option<u64> {
         (self.endpoint == Endpoint::Embeddings).then_some(self.max_inputs)
     }
@@ -214,12 +214,12 @@ impl Source {
     }
 }
 
-/// Where a request stands.
+/// The place of a request.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// What the object, or whatever it stands in, is called.
+    /// Name of its object, key or field.
     pub source: Arc<str>,
-    /// The word for its entries.
+    /// The word for the source's entries, such as "line".
     pub entry: &'static str,
 }
 
@@ -233,12 +233,12 @@ pub(super) struct Pass<'a> {
     staged: Sorter<StagedShard>,
     problems: Problems,
     seen: Seen,
-    /// What those take.
+    /// Memory that is reserved for `seen`.
     ids: Reservation,
     models: BTreeSet<String>,
     chain: Hasher,
     requests: i64,
-    /// Lines, rows and objects so far, those that were refused among them.
+    /// Lines, rows and objects so far, refused ones included.
     taken: i64,
 }
 
@@ -299,25 +299,25 @@ impl<'a> Pass<'a> {
         self.shape.request(request.custom_id.clone(), &body).map(Request::into_owned)
     }
 
-    /// What every request of the job shares.
+    /// Returns the shape that all requests of the job share.
     pub(super) fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// Where what is long waits.
+    /// Returns the directory in which long lines and rows wait.
     pub(super) fn spool(&self) -> &'a Path {
         self.spool
     }
 
-    /// Whether [`Pass::put`] has something to do.
+    /// Whether [`Pass::put`] would put a shard.
     pub(super) fn is_to_put(&self) -> bool {
         self.writer.as_ref().is_some_and(ShardWriter::is_to_put)
     }
 
-    /// Puts the shards that are full, for which it waits for the store.
+    /// Puts full shards into the store and waits for it.
     ///
     /// # Errors
-    /// When it refuses.
+    /// Fails if the store refuses them.
     pub(super) async fn put(&mut self) -> Result<(), PassError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         for shard in writer.put().await? {
@@ -326,10 +326,10 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Takes the next request, or what is wrong with it; waits for nothing but local disk.
+    /// Takes the next request or its fault. It waits only for memory and local disk.
     ///
     /// # Errors
-    /// When nothing more can be taken.
+    /// Fails if no further request can be taken.
     pub(super) async fn take(
         &mut self,
         origin: &Origin,
@@ -342,7 +342,7 @@ impl<'a> Pass<'a> {
             self.ids.set(self.seen.holds()).await;
         }
         if self.taken > REQUEST_LIMIT {
-            // The words for it are found once nothing is held any more.
+            // The message is composed once nothing is held in memory any more.
             return Err(PassError::Invalid(String::new()));
         }
         let checked = match checked {
@@ -361,7 +361,7 @@ impl<'a> Pass<'a> {
         self.chain.update(&request.hash);
         let index = self.requests;
         self.requests += 1;
-        // Once something is wrong nothing is sent: go on reading for the report only.
+        // After a fault nothing will be sent: the rest is read for the report alone.
         if self.problems.count() > 0 || self.writer.is_none() {
             return Ok(());
         }
@@ -370,7 +370,7 @@ impl<'a> Pass<'a> {
         self.stage(origin, line, &entry, &request.model, &request.body).await
     }
 
-    /// The request, or what is wrong with it beside the others.
+    /// Returns the request, or its fault in view of earlier requests.
     fn fits_the_others<'r>(&mut self, request: Request<'r>) -> Result<Result<Request<'r>, String>, StoreError> {
         if !self.seen.insert(&request.custom_id)? {
             return Ok(Err("has a custom id that an earlier request has; give each its own".into()));
@@ -386,7 +386,7 @@ impl<'a> Pass<'a> {
         Ok(Ok(request))
     }
 
-    /// A few megabytes can hold millions of lines, sound or not.
+    /// Composes the error for too many requests. A few megabytes can hold millions of lines, valid or not.
     async fn too_many_requests(&mut self) -> PassError {
         PassError::Invalid(match self.problems.count() {
             0 => format!("{} has more than {REQUEST_LIMIT} requests; split it over several BatchJobs", self.name),
@@ -465,14 +465,14 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// Says what is wrong, and puts a report of it where one belongs.
+    /// Describes the faults, and puts a report of them if the pass stages.
     async fn faults(&mut self) -> String {
         let report = match self.stage {
             Some((folder, work_id)) => self.problems.report(folder, work_id).await,
             None => Ok(None),
         };
         let report = report.unwrap_or_else(|error| {
-            // The faults stand all the same.
+            // The faults are reported in the message anyway.
             warn!(%error, "the report of faulty requests could not be written");
             None
         });

@@ -1,4 +1,4 @@
-//! What is wrong with an input: the first faults for a message, all of them for a report beside the journal.
+//! Faults of an input: the first ones in a message, all of them in a report beside the journal.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,22 +11,22 @@ use super::pass::Origin;
 use crate::api::text::clip;
 use crate::store::{Folder, StoreError, layout, staged};
 
-/// Faults that a message names, where they fit.
+/// Most faults in a message.
 const NAMED: usize = 20;
-/// Bytes of a message; a condition keeps 2,048, and some words may stand before it.
+/// Most bytes of a message. A condition keeps 2,048, and other words may precede the message.
 const MESSAGE_LIMIT: usize = 1900;
-/// Faults that a report lists.
+/// Most faults in a report.
 const REPORTED: u64 = 100_000;
 
-/// What is wrong with one request.
+/// The fault of one request.
 #[derive(Clone, Debug)]
 struct Problem {
     source: Arc<str>,
-    /// The word for the source's entries.
+    /// The word for the source's entries, such as "line".
     entry: &'static str,
-    /// From 1; None where the source as a whole is meant.
+    /// The line, from 1; None for a fault of the source as a whole.
     line: Option<u64>,
-    /// What is wrong and how it is mended; never content.
+    /// The fault and its remedy, without content.
     what: String,
 }
 
@@ -39,31 +39,31 @@ struct Reported<'a> {
     problem: &'a str,
 }
 
-/// What is wrong with an input.
+/// The faults of an input.
 #[derive(Debug, Default)]
 pub struct Problems {
     named: Vec<Problem>,
     count: u64,
-    /// Where the report is spooled; None: none is wanted.
+    /// Directory in which the report is spooled; None if no report is wanted.
     spool: Option<PathBuf>,
     report: Option<BufWriter<File>>,
 }
 
 impl Problems {
-    /// With `spool`, all of them are kept on local disk for a report.
+    /// Collects faults. With `spool`, all of them are kept on local disk for a report.
     pub fn new(spool: Option<&Path>) -> Problems {
         Problems { spool: spool.map(Path::to_path_buf), ..Default::default() }
     }
 
-    /// How many there are.
+    /// Returns the number of faults.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Adds one.
+    /// Adds a fault.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Fails if the local disk does.
     pub async fn add(&mut self, origin: &Origin, line: Option<u64>, what: String) -> Result<(), StoreError> {
         let (source, entry) = (origin.source.clone(), origin.entry);
         let problem = Problem { source, entry, line, what: clip(what, 512) };
@@ -89,10 +89,10 @@ impl Problems {
         report.write_all(&line).await.map_err(staged::local)
     }
 
-    /// Puts the report in place of an earlier one; its URI, or None where none is wanted.
+    /// Puts the report in place of an earlier one. Returns its URI, or None if no report is wanted.
     ///
     /// # Errors
-    /// When disk or store refuse.
+    /// Fails if the local disk or the store does.
     pub async fn report(&mut self, folder: &Folder, work_id: &str) -> Result<Option<String>, StoreError> {
         let Some(mut report) = self.report.take() else { return Ok(None) };
         report.flush().await.map_err(staged::local)?;
@@ -109,7 +109,7 @@ impl Problems {
         Ok(Some(folder.uri_of(layout::REPORT)))
     }
 
-    /// As many as fit, and where the others are: `report`, if there is one.
+    /// Returns a message with as many faults as fit, and the URI of the report of all, if there is one.
     pub fn message(&self, report: Option<&str>) -> String {
         let (mut message, mut source) = (String::new(), None);
         for (named, problem) in (0..).zip(&self.named) {

@@ -1,4 +1,5 @@
-//! Reads one object or key after the other: uncompresses it, finds its lines or rows, and gives each to the pass.
+//! The reader of objects and keys, one after the other: uncompresses each, finds its lines or rows, and hands them to
+//! the pass.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,15 +20,15 @@ use super::{Held, PassError, Recipe};
 use crate::api::{InputCompression, InputFormat, LeftOut};
 use crate::store::{Entry, Folder, LINE_LIMIT, LONG, Line, Lines, Listed, Sorted, StoreError, Turn, reserve};
 
-/// How the pieces of an input are read.
+/// The rules by which the pieces of an input are read, with counters of what was read.
 pub struct Reading {
     pub format: InputFormat,
     pub compression: InputCompression,
     pub template: Option<Template>,
     pub tables: Tables,
-    /// Which objects are read.
+    /// Selection of the objects below a URI.
     pub selection: Selection,
-    /// For objects that are a request each.
+    /// Size limit of objects that are a request each.
     pub limit: SizeLimit,
     pub too_large: TooLarge,
     pub sizes: Sizes,
@@ -38,12 +39,12 @@ pub struct Reading {
     bytes: u64,
 }
 
-/// How tables are written.
+/// The format of tables.
 #[derive(Clone, Copy)]
 pub struct Tables {
-    /// What separates fields, where that is told.
+    /// The delimiter that the spec names; None to detect it.
     pub delimiter: Option<u8>,
-    /// Of the text, where no byte order mark says it.
+    /// The encoding of a text without byte order mark.
     pub encoding: &'static Encoding,
 }
 
@@ -68,27 +69,27 @@ impl Reading {
         })
     }
 
-    /// The version of what was read, and its size in bytes.
+    /// Returns the version of the input, and its size in bytes.
     pub fn finish(self) -> (String, u64) {
         (self.version.finish(), self.bytes)
     }
 
-    /// Bytes that no store gives a version to.
+    /// Counts bytes that have no version in a store.
     pub fn count(&mut self, bytes: &[u8]) {
         self.version.held(bytes);
         self.bytes += bytes.len() as u64;
     }
 
-    /// An object, of which so many bytes are read.
+    /// Counts an object of which `bytes` bytes were read.
     pub fn count_object(&mut self, object: &Listed, bytes: usize) {
         self.version.object(object);
         self.bytes += bytes as u64;
     }
 
-    /// Reads what a URI means: one object, or many, each as it was when it was listed.
+    /// Reads the objects that a URI means, one or many, each as it was when it was listed.
     ///
     /// # Errors
-    /// [`StoreError::Changed`] when that is no longer there.
+    /// [`StoreError::Changed`] if an object is no longer the one that was listed.
     pub async fn objects(&mut self, pass: &mut Pass<'_>, folder: &Folder, name: &str) -> Result<(), PassError> {
         if objects::is_many(&folder.uri_of(name)) {
             let (objects, left_out) = objects::named(folder, name, self.selection, pass.spool()).await?;
@@ -97,7 +98,7 @@ impl Reading {
         }
         let object = objects::one(folder, name).await?;
         self.listed(pass, folder, Sorted::one(object.clone())).await?;
-        // It may be long, and not every store gives a reader the end of what it began.
+        // The reading may take long, and not every store goes on with the version whose reading began.
         match folder.stat(name).await? {
             Some(now) if now == object => Ok(()),
             _ => Err(StoreError::changed(&folder.uri_of(name)).into()),
@@ -118,7 +119,7 @@ impl Reading {
         Ok(())
     }
 
-    /// Reads what is at hand.
+    /// Reads a piece that is in memory.
     pub async fn held(&mut self, pass: &mut Pass<'_>, held: Held) -> Result<(), PassError> {
         self.version.held(&held.bytes);
         let _held = reserve(held.bytes.len()).await;
@@ -173,11 +174,11 @@ impl Reading {
     }
 }
 
-/// Why an object was not read to its end.
+/// The reason why an object was not read to its end.
 pub enum Broken {
-    /// It is damaged, in these words; the next one can be read.
+    /// The object is damaged, as described. The next one can be read.
     Damaged(String),
-    /// Nothing more can be read.
+    /// The input cannot be read any further.
     Stop(PassError),
 }
 
@@ -198,13 +199,15 @@ impl From<PassError> for ReadError {
     }
 }
 
-/// Bytes that a reader of rows holds at most: what is read at a time, and the text of a row, which is copied when it grows.
+/// Most bytes that a reader of rows holds: a read buffer, and the text of a row, which is copied when it grows.
 pub const ROW_BYTES: usize = 2 * LONG;
 
-/// What takes several times its length while it is checked, in bytes: fields are held apart, and a request is spelled.
+/// Bytes from which a check is heavy. A check takes several times the length of its line: fields are held apart, and
+/// the request is spelled.
 const HEAVY: usize = 256 << 10;
 
-/// Checks what has `bytes`: of what is heavy, over all inputs one at a time. It takes no longer than that takes, and waits for nothing.
+/// Runs the check of `bytes` bytes. Heavy checks run one at a time, over all inputs. A check never waits for I/O, so a
+/// turn is short.
 pub(super) fn one_at_a_time<T>(bytes: usize, check: impl FnOnce() -> T) -> T {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = (bytes > HEAVY).then(|| ONE.lock().unwrap_or_else(PoisonError::into_inner));
@@ -228,7 +231,7 @@ async fn lines(
         number += 1;
         let mut turn = Turn::default();
         let line = match line {
-            // Where files with one were joined.
+            // Files with a byte order mark each may have been joined.
             Line::Whole(line) => Line::Whole(line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)),
             too_long => too_long,
         };
@@ -246,7 +249,7 @@ async fn lines(
         };
         pass.take(origin, number, checked).await?;
         if pass.is_to_put() {
-            // Nothing long is held while a store is waited for.
+            // Nothing long is held in memory during a wait for the store.
             drop(turn);
             lines.let_go();
             pass.put().await?;
@@ -255,7 +258,7 @@ async fn lines(
     Ok(())
 }
 
-/// Reads a table; how many of its rows are empty.
+/// Reads a table. Returns the number of its empty rows.
 async fn rows(
     pass: &mut Pass<'_>,
     origin: &Origin,
@@ -276,7 +279,7 @@ async fn rows(
     while let Some(record) = records.next().await? {
         let (line, fields) = (record.line, record.fields);
         let is_blank = fields.as_ref().is_ok_and(Fields::is_blank);
-        // Where no column is used, names above the table need not be any.
+        // A template that uses no columns needs no header below the blank rows.
         if is_blank && (header.is_some() || !variables.is_empty()) {
             empty += 1;
             continue;
@@ -285,7 +288,7 @@ async fn rows(
             match fields.and_then(|fields| Header::new(&fields, layout.delimiter)) {
                 Ok(found) => header = Some((found.hint(&variables), found)).map(|(hint, found)| (found, hint)),
                 Err(what) => {
-                    // Without names nothing below them can be judged.
+                    // Without names of columns, no row can be judged.
                     pass.take(origin, line, Err(what)).await?;
                     return Ok(empty);
                 }
@@ -313,7 +316,7 @@ async fn rows(
     Ok(empty)
 }
 
-/// `content`, unless it is known to be something else.
+/// Returns `content`, unless it is known to be an archive.
 async fn lines_or_rows(content: Content<'_>) -> Result<Content<'_>, ReadError> {
     match compression::archive(content).await? {
         (None, content) => Ok(content),
@@ -324,12 +327,12 @@ async fn lines_or_rows(content: Content<'_>) -> Result<Content<'_>, ReadError> {
     }
 }
 
-/// Whether what is called `file` is a table, as its name says; and the content.
+/// Whether the name `file` is that of a table; returns the content as well.
 async fn is_table<'a>(file: &str, content: Content<'a>) -> Result<(bool, Content<'a>), ReadError> {
     if !ends_with(file, ".tsv") {
         return Ok((ends_with(file, ".csv"), content));
     }
-    // Lines of JSON are taken for what they are, whatever somebody called them.
+    // Lines of JSON are read as lines, whatever the file's extension.
     let (head, content) = compression::peek(content, 64).await?;
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head).trim_ascii_start();
     Ok((!head.starts_with(b"{"), content))
@@ -349,7 +352,7 @@ fn no_template(name: &str) -> ReadError {
     ReadError::Pass(PassError::Invalid(message))
 }
 
-/// What storage says passes; what a decoder says does not.
+/// Sorts out an error: one of the store ends the pass, one of a decoder only the object.
 pub fn broken(name: &str, compression: InputCompression, error: std::io::Error) -> Broken {
     let kind = error.kind();
     let error = match error.downcast::<StoreError>() {

@@ -1,7 +1,8 @@
-//! Reads JSON in one go: checks it, keeps where the fields of an object stand, and spells the form by which they are known.
+//! A JSON reader of one pass: checks a text, keeps the places of an object's fields, and spells the form that they are
+//! known by.
 //!
-//! What is sent is the text as it stands. What a request is known by is one spelling of it: no spaces, the keys of each object
-//! in the order of their bytes, strings as `serde_json` writes them, numbers as [`number::spelled`] says.
+//! A request is sent as it is written. It is known by one spelling: no spaces, the keys of each object in the order of
+//! their bytes, strings as `serde_json` writes them, numbers as [`number::spelled`] does.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,21 +11,21 @@ use wide::u8x16;
 
 use super::number;
 
-/// Lists and objects that may lie in one another.
+/// Most levels of lists and objects.
 const DEPTH_LIMIT: usize = 127;
-/// Fields of the objects that are open at a time. Each takes 72 bytes until its object ends.
+/// Most fields of all open objects. Each takes 72 bytes until its object ends.
 const FIELDS_LIMIT: usize = 500_000;
 
-/// Why a text was not read. The words for it are found by another look, which only what is faulty gets.
+/// The reason why a text was not read. A second reading finds the words for it, of faulty texts alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It is not JSON.
+    /// The text is not JSON.
     Syntax,
-    /// It is JSON, and not an object.
+    /// The text is JSON, but not an object.
     NotAnObject,
-    /// An object in it has a key twice, and readers differ in which of them counts.
+    /// An object in it has a key twice. Readers differ in the value that they take.
     Twice,
-    /// It is nested too deep.
+    /// The text is nested too deep.
     TooDeep,
     /// An object in it has too many fields.
     TooManyFields,
@@ -32,27 +33,27 @@ pub enum Fault {
 
 /// A field of an object.
 pub struct Field<'a> {
-    /// What it is called, whatever escapes it is written with.
+    /// Its key, decoded.
     pub key: Cow<'a, str>,
     /// Where its key begins in the text.
     pub start: usize,
-    /// Where its value stands in the text.
+    /// Range of its value in the text.
     pub value: Range<usize>,
-    /// Where its value stands in what was spelled.
+    /// Range of its value in the spelling.
     pub spelled: Range<usize>,
 }
 
-/// Reads a text from its beginning.
+/// A reader of a text from its beginning.
 pub struct Reader<'a> {
     text: &'a str,
     at: usize,
-    /// What was read so far, spelled; None where nobody asks.
+    /// The spelling of the text so far; None unless asked for.
     spelled: Option<String>,
     /// Buffer for an object whose fields are being sorted.
     aside: String,
-    /// Fields of open objects.
+    /// Number of fields of open objects.
     fields: usize,
-    /// Whether what was read so far stands in one line.
+    /// Whether the text so far has no line break.
     is_one_line: bool,
 }
 
@@ -61,27 +62,27 @@ impl<'a> Reader<'a> {
         Reader { text, at: 0, spelled: None, aside: String::new(), fields: 0, is_one_line: true }
     }
 
-    /// Spells what is read from now on.
+    /// Spells the text from here on.
     pub fn spell(&mut self) {
         self.spelled = Some(String::with_capacity(self.text.len() - self.at));
     }
 
-    /// What was spelled; from now on nothing is.
+    /// Returns the spelling, and stops spelling.
     pub fn spelled(&mut self) -> String {
         self.spelled.take().unwrap_or_default()
     }
 
-    /// Whether what was read so far stands in one line. Within strings no line ends: such a byte is no JSON there.
+    /// Whether the text so far has no line break. Within strings there is none: such a byte is not valid JSON there.
     pub fn is_one_line(&self) -> bool {
         self.is_one_line
     }
 
-    /// Where reading stopped.
+    /// Returns the offset at which reading stopped.
     pub fn at(&self) -> usize {
         self.at
     }
 
-    /// Where the next value, or whatever is not a space, begins.
+    /// Skips spaces, and returns the offset of the next other byte.
     pub fn here(&mut self) -> usize {
         while let Some(space @ (b' ' | b'\t' | b'\n' | b'\r')) = self.text.as_bytes().get(self.at) {
             self.is_one_line &= !matches!(space, b'\n' | b'\r');
@@ -90,25 +91,25 @@ impl<'a> Reader<'a> {
         self.at
     }
 
-    /// Its first byte.
+    /// Skips spaces, and returns the next byte.
     pub fn peek(&mut self) -> Result<u8, Fault> {
         let at = self.here();
         self.text.as_bytes().get(at).copied().ok_or(Fault::Syntax)
     }
 
-    /// Reads a value and says where it stands.
+    /// Reads a value and returns its range.
     pub fn whole(&mut self, depth: usize) -> Result<Range<usize>, Fault> {
         let start = self.here();
         self.value(depth)?;
         Ok(start..self.at)
     }
 
-    /// Sees that nothing is left.
+    /// Checks that only spaces are left.
     pub fn end(&mut self) -> Result<(), Fault> {
         if self.here() == self.text.len() { Ok(()) } else { Err(Fault::Syntax) }
     }
 
-    /// Reads an object; `see` reads the value of each key, which begins at the offset that it is given.
+    /// Reads an object. `see` reads the value of each key, and is given the offset of the key.
     pub fn each_field(
         &mut self,
         mut see: impl FnMut(&mut Self, usize, Cow<'a, str>) -> Result<(), Fault>,
@@ -129,7 +130,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads an object: its fields, in the order of their keys. They are spelled in the order in which they are written.
+    /// Reads an object and returns its fields in the order of their keys. They are spelled in the order in which they
+    /// are written.
     pub fn object(&mut self, depth: usize) -> Result<Vec<Field<'a>>, Fault> {
         if depth > DEPTH_LIMIT {
             return Err(Fault::TooDeep);
@@ -172,7 +174,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Puts an object that was spelled from `start` on into the order of its keys.
+    /// Sorts the object that was spelled from `start` on by its keys.
     fn sort(&mut self, fields: &[Field<'a>], start: usize) {
         let Some(out) = &mut self.spelled else { return };
         if fields.is_sorted_by_key(|field| field.spelled.start) {
@@ -277,7 +279,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The next byte, from `at` on, that is not a plain part of a string: a quote, a backslash or a control character.
+/// Returns the offset, from `at` on, of the next byte that is not a plain part of a string: a quote, a backslash or a
+/// control character.
 #[inline]
 fn special(bytes: &[u8], at: usize) -> Option<usize> {
     const LANES: usize = size_of::<u8x16>();
@@ -307,13 +310,13 @@ struct Token<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Escapes {
     None,
-    /// Those that `serde_json` would write the same.
+    /// Escapes that `serde_json` writes the same way.
     Usual,
-    /// Others, or wrong ones.
+    /// Other escapes, or invalid ones.
     Other,
 }
 
-/// Kind of the escape that a backslash and this byte make. A table has no branch that the processor could mispredict.
+/// Kind of the escape by the byte after its backslash. A table has no branch that the processor could mispredict.
 const ESCAPES: [Escapes; 256] = {
     let (mut escapes, usual) = ([Escapes::Other; 256], *br#""\bfnrt"#);
     let mut i = 0;
@@ -333,7 +336,7 @@ impl<'a> Token<'a> {
     }
 }
 
-/// The text that a value is; None where it is none. The value is sound.
+/// Returns the text of a value that is a string; None for any other value. The value must be valid JSON.
 pub fn text(value: &str) -> Option<Cow<'_, str>> {
     let inner = value.strip_prefix('"')?.strip_suffix('"')?;
     match inner.contains('\\') {
@@ -342,14 +345,14 @@ pub fn text(value: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Text as a JSON string.
+/// Appends text as a JSON string.
 pub fn push_string(text: &str, out: &mut String) {
     out.push('"');
     push_escaped(text, out);
     out.push('"');
 }
 
-/// Text as it stands within a JSON string.
+/// Appends text as it is written within a JSON string.
 pub fn push_escaped(text: &str, out: &mut String) {
     if !text.bytes().any(|b| b < b' ' || matches!(b, b'"' | b'\\')) {
         return out.push_str(text);
@@ -358,7 +361,7 @@ pub fn push_escaped(text: &str, out: &mut String) {
     out.push_str(&string[1..string.len() - 1]);
 }
 
-/// An object of these keys and spelled values.
+/// Appends an object of these keys and spelled values.
 pub fn spell_object<'a>(fields: impl Iterator<Item = (&'a Cow<'a, str>, &'a str)>, out: &mut String) {
     out.push('{');
     for (i, (key, value)) in fields.enumerate() {
@@ -368,7 +371,7 @@ pub fn spell_object<'a>(fields: impl Iterator<Item = (&'a Cow<'a, str>, &'a str)
     out.push('}');
 }
 
-/// A key of an object, with what separates it from the field before and from its value.
+/// Appends a key of an object, with its separators from the field before and from its value.
 fn spell_key(key: &str, is_first: bool, out: &mut String) {
     if !is_first {
         out.push(',');
@@ -384,7 +387,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Blocks are looked at as a whole, and what is left behind the last of them byte by byte.
+        /// Whole blocks are searched at once, and the rest after the last of them byte by byte.
         #[test]
         fn the_next_special_byte_is_found_wherever_it_stands(
             plain in "[a-zé ]{0,80}", found in prop::sample::select(&b"\"\\\0\t\n\x1f"[..]), rest in "[a\"\\\\]{0,40}", from in 0usize..130

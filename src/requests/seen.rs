@@ -1,8 +1,8 @@
-//! Which custom ids an input has had so far: exactly, and in memory that does not grow with their number.
+//! The set of custom ids that an input has had so far: exact, in memory that does not grow with their number.
 //!
-//! The first ids are held in a set. What goes beyond is sorted and appended to a file on the spool, run by run; of each run the
-//! first id of every block stays in memory, and of all of them a Bloom filter (1970), so that the file is read where an id most
-//! probably is in it, and hardly anywhere else.
+//! The first ids are held in a set. Further ids are sorted and appended to a file on the spool, run by run. The first
+//! id of each block of each run stays in memory, and a Bloom filter (1970) of all ids, so that the file is hardly ever
+//! read for an id that is not in it.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -11,54 +11,54 @@ use std::path::{Path, PathBuf};
 
 use crate::store::{StoreError, staged};
 
-/// What an id is known by: the first half of its BLAKE3 hash.
+/// The key of an id: the first half of its BLAKE3 hash.
 type Key = [u8; KEY_BYTES];
 const KEY_BYTES: usize = 16;
-/// Ids in one run, and in the set: some 2 MiB.
+/// Most ids in one run, and in the set: some 2 MiB.
 const RUN: usize = 1 << 16;
 /// Ids in one block of a run: 4 KiB.
 const BLOCK: usize = 256;
 /// Bits of the filter: 2 MiB, sixteen for each of a million ids.
 const FILTER_BITS: u64 = 1 << 24;
-/// Bytes that ids take at most: the set, which doubles as it grows, the filter, and a run while it is sorted.
+/// Most bytes that ids take: the set, which doubles as it grows, the filter, and a run while it is sorted.
 pub const IDS_BYTES: usize = 6 << 20;
-/// Bits that each id sets: one in two thousand that were never seen is looked for in vain.
+/// Bits that each id sets. One in two thousand new ids is searched for in the file in vain.
 const PROBES: usize = 8;
 
-/// Ids that were seen. Each takes 16 bytes of the spool beyond the first 65,536.
+/// The ids that were seen. Beyond the first 65,536, each takes 16 bytes of the spool.
 ///
-/// Of a million ids it holds 6 MiB at most: the set, the filter, and a run while it is sorted.
+/// A million ids hold at most 6 MiB of memory: the set, the filter, and a run while it is sorted.
 pub struct Seen {
     spool: PathBuf,
     fresh: HashSet<Key>,
     spilled: Option<Spilled>,
 }
 
-/// Ids on the spool.
+/// The ids on the spool.
 struct Spilled {
     file: File,
     filter: Vec<u8>,
-    /// Of each run the first key of each of its blocks.
+    /// First key of each block, by run.
     runs: Vec<Vec<Key>>,
 }
 
 impl Seen {
-    /// Ids whose overflow goes to a file in `spool`.
+    /// Creates an empty set whose overflow goes to a file in `spool`.
     pub fn new(spool: &Path) -> Seen {
         Seen { spool: spool.into(), fresh: HashSet::new(), spilled: None }
     }
 
-    /// Bytes that it holds.
+    /// Returns the bytes of memory that the set holds.
     pub fn holds(&self) -> usize {
-        // Each takes a byte more in the set, which is half empty.
+        // The set takes another byte for each id, and is half empty.
         let fresh = self.fresh.capacity() * 2 * (KEY_BYTES + 1);
         if self.spilled.is_some() { IDS_BYTES } else { fresh.min(IDS_BYTES) }
     }
 
-    /// Whether `id` is the first of its kind; from then on it was seen.
+    /// Adds `id`. Returns whether it is new.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Fails if the local disk does.
     pub fn insert(&mut self, id: &str) -> Result<bool, StoreError> {
         let key = key_of(id.as_bytes());
         if let Some(spilled) = &self.spilled
@@ -73,7 +73,7 @@ impl Seen {
         Ok(is_first)
     }
 
-    /// A mebibyte into the cache of the kernel: not worth another thread.
+    /// Writes the set to the file. This is a mebibyte into the kernel's cache, not worth a thread.
     fn spill(&mut self) -> std::io::Result<()> {
         let mut run: Vec<Key> = self.fresh.drain().collect();
         run.sort_unstable();
@@ -123,7 +123,7 @@ impl Spilled {
     }
 }
 
-/// The bits of a key in the filter. A key is a hash: what is taken of it is as good as any other hash of it.
+/// Returns the bits of a key in the filter. A key is a hash, so any part of it serves as another hash.
 fn bits(key: &Key) -> impl Iterator<Item = (usize, u8)> {
     let half = |from: usize| key[from..from + 8].iter().fold(0u64, |half, byte| half << 8 | u64::from(*byte));
     let (first, step) = (half(0), half(8) | 1);
@@ -175,7 +175,7 @@ mod tests {
         #[test]
         fn an_id_is_the_first_of_its_kind_exactly_once(ids in prop::collection::vec(0..150_000u32, 0..2_000), spill in 0..2_000usize) {
             let (mut seen, mut all) = (Seen::new(&std::env::temp_dir()), HashSet::new());
-            // A run of others stands before some of them.
+            // A run of other ids precedes some of them.
             for (i, id) in ids.iter().enumerate() {
                 if i == spill {
                     for other in 0..RUN as u32 {

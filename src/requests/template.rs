@@ -1,4 +1,4 @@
-//! A request made of a row or an object: Kubernetes' `$(…)` form over the row's columns or the object's parts.
+//! Templates of requests: Kubernetes' `$(…)` form over the columns of a row or the parts of an object.
 
 use super::document::in_one_line;
 use super::reader::{self, push_escaped, push_string};
@@ -7,10 +7,10 @@ use super::{check, document::Object};
 use crate::api::RequestTemplate;
 use crate::store::LINE_LIMIT;
 
-/// Largest request that a template may make, in bytes that are put in. A row is bounded; a template may repeat it.
+/// Most bytes of values in a request that a template makes. A row is bounded, but a template may repeat it.
 const EXPANDED_LIMIT: usize = LINE_LIMIT;
 
-/// A template that was read and found sound.
+/// A template that was read and checked.
 #[derive(Clone, Debug)]
 pub struct Template {
     custom_id: Vec<Piece>,
@@ -27,19 +27,19 @@ enum Piece {
 /// A part of a body's JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
-    /// As it is written.
+    /// JSON as it is written.
     Fixed(String),
-    /// In place of a string: the value as it is, a number or an object.
+    /// A value in place of a string, such as a number or an object.
     Value(Variable),
-    /// Within a string: the value's text.
+    /// A value's text within a string.
     Text(Variable),
 }
 
 impl Template {
-    /// Reads a template.
+    /// Reads a template and checks it.
     ///
     /// # Errors
-    /// Names the field and what is wrong in it.
+    /// Names the field and its fault.
     pub fn parse(template: &RequestTemplate, of: Of) -> Result<Template, String> {
         let field = "`spec.input.template`";
         let custom_id = of.pieces(&template.custom_id).map_err(|e| format!("{field}: `customID` {e}"))?;
@@ -52,7 +52,7 @@ impl Template {
         Ok(Template { custom_id, body: cut.end() })
     }
 
-    /// Bytes that a body made of a row of `row` bytes takes at most, but for escapes.
+    /// Returns the most bytes of a body for a row of `row` bytes, not counting escapes.
     pub fn most(&self, row: usize) -> usize {
         let of = |part: &Part| match part {
             Part::Fixed(json) => json.len(),
@@ -61,13 +61,13 @@ impl Template {
         self.body.iter().map(of).fold(0, usize::saturating_add)
     }
 
-    /// Whether any variable is the one of this name.
+    /// Whether the template uses the variable of this name.
     pub fn uses(&self, name: &str) -> bool {
         let in_id = self.custom_id.iter().any(|piece| matches!(piece, Piece::Value(variable) if variable.is(name)));
         in_id || self.body.iter().any(|part| matches!(part, Part::Value(v) | Part::Text(v) if v.is(name)))
     }
 
-    /// The variables that it uses.
+    /// Returns the variables that the template uses.
     pub fn variables(&self) -> Vec<&Variable> {
         let in_id = self.custom_id.iter().filter_map(|piece| match piece {
             Piece::Value(variable) => Some(variable),
@@ -80,10 +80,10 @@ impl Template {
         in_id.chain(in_body).collect()
     }
 
-    /// The custom id and the body for a row. What is put in is never read for variables again.
+    /// Returns the custom id and the body for a row. Values are never searched for variables.
     ///
     /// # Errors
-    /// Names the column that the row has not, and those that it has.
+    /// Names a column that the row does not have, and those that it has.
     pub fn expand(&self, row: &Row<'_>) -> Result<(String, String), String> {
         let mut filling = Filling { row, out: String::new(), left: EXPANDED_LIMIT };
         let custom_id = match &self.custom_id[..] {
@@ -107,7 +107,7 @@ impl Template {
     }
 }
 
-/// A value as text: digits as they are written.
+/// Returns a value as text, numbers as they are written.
 fn plain(cell: Cell<'_>) -> String {
     match cell {
         Cell::Text(text) => text.into_owned(),
@@ -119,7 +119,7 @@ struct Filling<'a> {
     row: &'a Row<'a>,
     /// The body so far.
     out: String,
-    /// Bytes that may still be put in.
+    /// Bytes of values that may still be added.
     left: usize,
 }
 
@@ -145,7 +145,7 @@ impl<'a> Filling<'a> {
 
     fn within(&mut self, variable: &Variable) -> Result<(), String> {
         match self.cell(variable)? {
-            // With the escapes that it is written with.
+            // The escapes stay as they are written.
             Cell::Json(json) if json.starts_with('"') => self.out.push_str(&json[1..json.len() - 1]),
             Cell::Json(json) => push_escaped(&in_one_line(&json), &mut self.out),
             Cell::Text(text) => push_escaped(&text, &mut self.out),
@@ -165,9 +165,9 @@ impl<'a> Filling<'a> {
     }
 }
 
-/// What a text is cut into.
+/// A piece of a text, by its place.
 enum Found {
-    /// From here to there, as it is.
+    /// A range of fixed text.
     Text(usize, usize),
     Value(Variable),
 }
@@ -181,7 +181,8 @@ impl Of {
         Ok(self.find(text)?.into_iter().map(piece).collect())
     }
 
-    /// The variables of a text and what stands around them. Of `$$(` the first `$` is left out, and it is no variable.
+    /// Returns the variables of a text and the text around them. The first `$` of `$$(` is left out, and no variable
+    /// begins there.
     fn find(self, text: &str) -> Result<Vec<Found>, String> {
         let (mut found, mut from, mut at) = (vec![], 0, 0);
         while let Some(start) = text[at..].find("$(").map(|start| at + start) {
@@ -201,23 +202,23 @@ impl Of {
     }
 }
 
-/// Cuts a body's JSON, which is sound, where variables stand.
+/// The cutter of a body's valid JSON into fixed parts and variables.
 struct Cut<'t> {
     of: Of,
     text: &'t str,
     at: usize,
-    /// Where that begins which is in no part yet.
+    /// Beginning of the text that is not part of `parts` yet.
     from: usize,
     parts: Vec<Part>,
 }
 
 impl<'t> Cut<'t> {
-    /// Reads the next value, which is called `path`.
+    /// Reads the next value, which errors call `path`.
     fn value(&mut self, path: &str) -> Result<(), String> {
         match self.next() {
             Some(b'{') => self.each(b'}', |cut, _| {
                 let key = reader::text(cut.token()).unwrap_or_default();
-                // Behind the colon.
+                // Skips the colon.
                 cut.next();
                 cut.at += 1;
                 cut.value(&format!("{path}.{key}"))
@@ -252,7 +253,7 @@ impl<'t> Cut<'t> {
         Ok(())
     }
 
-    /// The next byte that is no space.
+    /// Skips spaces, and returns the next other byte.
     fn next(&mut self) -> Option<u8> {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.text.as_bytes().get(self.at) {
             self.at += 1;
@@ -260,7 +261,7 @@ impl<'t> Cut<'t> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Steps over a string.
+    /// Steps over a string, and returns it.
     fn token(&mut self) -> &'t str {
         let (start, bytes) = (self.at, self.text.as_bytes());
         self.at += 1;
@@ -271,7 +272,7 @@ impl<'t> Cut<'t> {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
-    /// Cuts a string that begins at `start`; what is fixed of it keeps the escapes that it is written with.
+    /// Cuts a string that begins at `start`. Fixed text in it keeps its escapes.
     fn string(&mut self, start: usize, string: &str) -> Result<(), String> {
         let decoded = Decoded::of(string);
         let found = self.of.find(&decoded.text)?;
@@ -302,7 +303,7 @@ impl<'t> Cut<'t> {
         self.from = self.at - 1;
     }
 
-    /// Takes what is written up to here as it is.
+    /// Adds the text up to `end` as it is.
     fn fixed_to(&mut self, end: usize) {
         let text = &self.text[self.from..end];
         match self.parts.last_mut() {
@@ -317,10 +318,10 @@ impl<'t> Cut<'t> {
     }
 }
 
-/// The text of a JSON string, and where each of its bytes is written.
+/// The text of a JSON string, with the place of each byte in the string as written.
 struct Decoded {
     text: String,
-    /// By bytes of the text; one more for its end.
+    /// Offset of each byte of the text in the written string, and of its end.
     written: Vec<usize>,
 }
 
@@ -348,7 +349,7 @@ impl Decoded {
     }
 }
 
-/// Whether an escape is one half of a character, and another half follows it.
+/// Whether an escape is the first half of a surrogate pair.
 fn is_first_half(escape: &str) -> bool {
     let unit = escape.get(2..6).and_then(|digits| u16::from_str_radix(digits, 16).ok());
     unit.is_some_and(|unit| (0xd800..0xdc00).contains(&unit))

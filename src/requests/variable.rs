@@ -1,4 +1,4 @@
-//! `$(…)` in a template: a column of a row or a part of an object, and what it is converted to.
+//! `$(…)` in a template: a column of a row or a part of an object, and its conversion.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use super::document::Object;
 use super::{number, reader};
 
-/// Columns that an error lists.
+/// Most columns that an error lists.
 const LISTED: usize = 20;
-/// Longer names are no names of columns but, most likely, content under a missing header: they are not repeated.
+/// Longest name of a column that errors repeat, in bytes. A longer one is most likely content under a missing header.
 const NAME_LIMIT: usize = 40;
 
-/// What a template makes requests of.
+/// The source of a template's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
     /// Rows: `$(row.COLUMN)`.
@@ -20,20 +20,20 @@ pub enum Of {
     Objects,
 }
 
-/// What an object has.
+/// The parts of an object.
 pub const PARTS: [&str; 3] = ["key", "text", "base64"];
 
-/// The columns of a table's row, or the parts of an object: all of them are text.
+/// The columns of a table's row, or the parts of an object, all of them text.
 pub type Texts = BTreeMap<String, String>;
 
-/// What a request is made of.
+/// The values that a request is made of.
 pub enum Row<'a> {
     /// A JSON object, as it is written.
     Json(&'a Object<'a>),
     Texts(&'a Texts),
 }
 
-/// What a variable stands for.
+/// The value of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cell<'a> {
     /// JSON, as it is written.
@@ -46,19 +46,19 @@ pub enum Cell<'a> {
 pub struct Variable {
     path: Path,
     conversion: Option<Conversion>,
-    /// Where the name was cut at its first `)`: all of it, up to the `)` that closes it.
+    /// The name up to the `)` that closes it, if the variable ended at an earlier `)` within the name.
     meant: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Path {
-    /// A column's name, or names of fields within one another, joined by dots; with `:CONVERSION` as it was written.
+    /// A column's name, or names of nested fields joined by dots. `as_written` includes `:CONVERSION`.
     Plain { name: String, as_written: String },
-    /// Names of fields within one another, some of them in quotes.
+    /// Names of nested fields, some of them in quotes.
     Names(Vec<String>),
 }
 
-/// What text is converted to.
+/// A conversion of text to JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Conversion {
     Number,
@@ -78,7 +78,7 @@ impl Conversion {
         Conversion::ALL.into_iter().find(|(_, conversion)| *conversion == self).map_or("", |(name, _)| name)
     }
 
-    /// What it makes.
+    /// Describes the result, for an error.
     fn kind(self) -> &'static str {
         match self {
             Conversion::Number => "a number such as 40 or 0.5",
@@ -87,7 +87,7 @@ impl Conversion {
         }
     }
 
-    /// The JSON of a text; None where it is none.
+    /// Converts a text to JSON; None if it cannot be converted.
     fn json<'t>(self, text: &'t str) -> Option<Cow<'t, str>> {
         let text = text.trim_matches([' ', '\t', '\r', '\n']);
         match self {
@@ -104,10 +104,10 @@ impl Conversion {
 }
 
 impl Of {
-    /// The variable that `rest` begins with, behind its `$(`, and what follows its `)`.
+    /// Reads the variable that `rest` begins with, after its `$(`. Returns it with the text after its `)`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Describes the fault of the variable.
     pub fn variable(self, rest: &str) -> Result<(Variable, &str), String> {
         match (self, rest.strip_prefix("row")) {
             (Of::Rows, Some(path)) if path.starts_with(['.', '[']) && is_quoted_somewhere(path) => names(path),
@@ -146,13 +146,13 @@ impl Of {
     }
 }
 
-/// Whether a path has a name in quotes before it ends.
+/// Whether a path has a name in quotes before its end.
 fn is_quoted_somewhere(path: &str) -> bool {
     let quote = ["['", "[\""].into_iter().filter_map(|open| path.find(open)).min();
     quote.is_some_and(|at| path.find(')').is_none_or(|end| at < end))
 }
 
-/// What stands up to the `)` that no `(` before it opened.
+/// Returns the text up to the first `)` without a matching `(`.
 fn balanced(rest: &str) -> Option<&str> {
     let mut open = 0;
     let end = rest.find(|c| {
@@ -166,7 +166,7 @@ fn balanced(rest: &str) -> Option<&str> {
     Some(&rest[..end])
 }
 
-/// Names of which some are in quotes: `['Price (EUR)']`, `.a["b"].c`, and a conversion.
+/// Reads names of which some are in quotes, such as `['Price (EUR)']` and `.a["b"].c`, and a conversion.
 fn names(path: &str) -> Result<(Variable, &str), String> {
     let (mut names, mut rest) = (vec![], path);
     loop {
@@ -202,7 +202,7 @@ fn names(path: &str) -> Result<(Variable, &str), String> {
 
 const CONVERSIONS: &str = "there are `:number`, `:boolean` and `:json`";
 
-/// A name up to its closing quote, and what follows. A backslash stands before a quote or a backslash that is part of it.
+/// Returns a name up to its closing quote, and the text after that. A backslash escapes a quote or a backslash.
 fn quoted(rest: &str, quote: char) -> Result<(String, &str), String> {
     let mut name = String::new();
     let mut chars = rest.char_indices();
@@ -219,18 +219,18 @@ fn quoted(rest: &str, quote: char) -> Result<(String, &str), String> {
     Err(format!("has a name in quotes without its closing {quote}, as in `$(row['NAME'])`"))
 }
 
-/// A column as a template names it, whatever its name.
+/// Returns the variable of a column in the form that fits any name.
 fn spelling(name: &str) -> String {
     format!("$(row['{}'])", name.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 impl Variable {
-    /// Whether it is the one of this plain name.
+    /// Whether the variable has this plain name.
     pub fn is(&self, wanted: &str) -> bool {
         matches!(&self.path, Path::Plain { name, .. } if name == wanted)
     }
 
-    /// Whether a table's column of this name is what it stands for.
+    /// Whether the variable stands for the column of this name.
     pub fn names_column(&self, column: &str) -> bool {
         match &self.path {
             Path::Plain { name, as_written } => name == column || as_written == column,
@@ -238,7 +238,7 @@ impl Variable {
         }
     }
 
-    /// For an error.
+    /// Returns the variable's name, for an error.
     pub fn shown(&self) -> String {
         match &self.path {
             Path::Plain { name, .. } => shown(name),
@@ -246,15 +246,15 @@ impl Variable {
         }
     }
 
-    /// What it stands for in a row.
+    /// Returns the value of the variable in a row.
     ///
     /// # Errors
-    /// That the row has no such column, and which it has; that its value is not what it is converted to.
+    /// Names the columns of the row if it does not have this one, or the conversion if the value does not fit it.
     pub fn of<'a>(&self, row: &Row<'a>) -> Result<Cell<'a>, String> {
         if let (Path::Plain { as_written, .. }, Some(_)) = (&self.path, self.conversion)
             && let Some(cell) = row.get(as_written)
         {
-            // A column's own name, colon and all.
+            // A column of that name, colon included, takes precedence.
             return Ok(cell);
         }
         let found = match &self.path {
@@ -300,7 +300,7 @@ impl Variable {
     }
 }
 
-/// What the template itself says is no content.
+/// Returns a variable's spelling, for an error. A template is not content, so most of it may be shown.
 fn shown_spelling(spelling: &str) -> String {
     match spelling.chars().count() <= 4 * NAME_LIMIT && !spelling.contains(char::is_control) {
         true => format!("`{spelling}`"),
@@ -316,7 +316,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// A column, a field of its value, and so on.
+    /// Returns the value of nested fields, the first of them a column.
     fn walk<'n>(&self, mut names: impl Iterator<Item = &'n str>) -> Option<Cell<'a>> {
         let mut cell = self.get(names.next()?)?;
         for name in names {
@@ -344,7 +344,7 @@ impl Cell<'_> {
     }
 }
 
-/// The names of columns, for an error.
+/// Lists the names of columns, for an error.
 fn columns<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     let more = names.len().saturating_sub(LISTED);
     let listed: Vec<String> = names.take(LISTED).map(shown).collect();
@@ -355,7 +355,7 @@ fn columns<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     }
 }
 
-/// A column's name, for an error.
+/// Returns a column's name, for an error.
 pub fn shown(name: &str) -> String {
     match name.len() <= NAME_LIMIT && !name.contains(char::is_control) {
         true => format!("`{name}`"),

@@ -1,22 +1,22 @@
-//! What changes when the input does, found without a second look at its bytes.
+//! The version of an input, which changes whenever the input does. It needs no second look at the bytes.
 
 use crate::api::text::hex;
 use crate::store::Listed;
 
-/// Longest version of a store that is shown as it is, in bytes; `status` has room for no longer one.
+/// Longest version that is shown as it is, in bytes: the longest that `status` has room for.
 const SHOWN: usize = 128;
 
-/// The version of an input, of which the pieces come one after the other.
+/// The version of an input whose pieces come one after the other.
 #[derive(Default)]
 pub struct InputVersion {
     pieces: blake3::Hasher,
-    /// The ETag of the one object that there is so far.
+    /// ETag of the last object.
     etag: Option<String>,
     count: u64,
 }
 
 impl InputVersion {
-    /// An object: its name and its version at the store.
+    /// Adds an object by its name and its version in the store.
     pub fn object(&mut self, object: &Listed) {
         self.etag = object.etag().map(String::from);
         for text in [object.name(), &object.version()] {
@@ -25,13 +25,13 @@ impl InputVersion {
         self.count += 1;
     }
 
-    /// Bytes that no store gives a version to.
+    /// Adds bytes that have no version in a store.
     pub fn held(&mut self, bytes: &[u8]) {
         self.pieces.update(&(bytes.len() as u64).to_le_bytes());
         self.pieces.update(bytes);
     }
 
-    /// The ETag of the one object, without its quotes, where there is no other one; else a BLAKE3 hash in hex.
+    /// Returns the ETag of the only object, without its quotes, or else a BLAKE3 hash in hex.
     pub fn finish(self) -> String {
         let fits = |etag: &String| (1..=SHOWN).contains(&etag.len()) && etag.bytes().all(|b| b.is_ascii_graphic());
         let etag = self.etag.map(|etag| etag.trim_matches('"').to_string()).filter(fits);

@@ -1,4 +1,4 @@
-//! Objects that are a request each: fetched ahead of their turn, taken in the order of their keys.
+//! Objects that are a request each: fetched ahead, and taken in the order of their keys.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,32 +15,32 @@ use super::variable::{PARTS, Texts};
 use crate::api::{InputCompression, OnTooLarge};
 use crate::store::{Folder, Listed, Sorted, StoreError, Turn, reserve};
 
-/// Objects that are fetched at a time.
+/// Most objects that are fetched at a time.
 const AHEAD: usize = 16;
-/// Bytes of these.
+/// Most bytes of objects that are fetched at a time.
 pub const AHEAD_BYTES: usize = 17 << 20;
-/// `spec.input.maxObjectBytes` at most.
+/// Largest value of `spec.input.maxObjectBytes`.
 pub const MOST_OBJECT_BYTES: usize = 6 << 20;
-/// Times its size that an object takes until it is a request: as it is uncompressed, as text, as a value and in the request.
+/// Copies of an object that exist until it is a request: uncompressed, as text, as a value and in the request.
 pub const OBJECT_BYTES: usize = 4;
-/// How much larger than its content an object may be that was compressed in vain.
+/// Bytes by which an object that does not compress may exceed its content.
 const COMPRESSED_IN_VAIN: usize = 64 << 10;
 
-/// How large an object may be, and what becomes of larger ones.
+/// Size limit of an object, with the treatment of larger ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SizeLimit {
-    /// Uncompressed, in bytes.
+    /// Most uncompressed bytes.
     pub bytes: usize,
-    /// What becomes of larger ones.
+    /// Treatment of larger objects.
     pub then: OnTooLarge,
 }
 
-/// What was done about objects that are too large.
+/// Objects over the size limit, by their treatment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TooLarge {
-    /// Left out.
+    /// Objects that were left out.
     pub skipped: i64,
-    /// Cut.
+    /// Objects that were cut.
     pub truncated: i64,
 }
 
@@ -48,11 +48,11 @@ pub struct TooLarge {
 struct Stored {
     uri: String,
     object: Listed,
-    /// All of it, or as much as is of use.
+    /// The whole object, or as many of its first bytes as are of use.
     bytes: Vec<u8>,
 }
 
-/// An object as it was before it was compressed, up to the limit.
+/// The uncompressed content of an object, up to the limit.
 struct Unpacked {
     bytes: Vec<u8>,
     too_large: bool,
@@ -75,7 +75,7 @@ impl Reading {
             self.count_object(&stored.object, stored.bytes.len());
             let origin = Origin { source: stored.uri.as_str().into(), entry: "line" };
             let unpacked = unpack(&stored, self.compression, self.limit, self.sizes.next()).await;
-            // As base64, at most.
+            // Base64 is the longest form.
             let most = template.most(unpacked.as_ref().map_or(0, |unpacked| unpacked.bytes.len() / 3 * 4 + 4));
             let mut turn = Turn::default();
             turn.take(most).await;
@@ -94,7 +94,7 @@ impl Reading {
         Ok(())
     }
 
-    /// The request of an object; None where it is left out.
+    /// Makes the request of an object; None if the object is left out.
     fn fit(
         &mut self,
         pass: &Pass<'_>,
@@ -117,7 +117,7 @@ impl Reading {
 }
 
 impl SizeLimit {
-    /// Bytes of a stored object that are of use.
+    /// Returns the most bytes of a stored object that are of use.
     fn of_use(self) -> usize {
         self.bytes + COMPRESSED_IN_VAIN
     }
@@ -131,7 +131,7 @@ impl SizeLimit {
     }
 }
 
-/// The objects in their order, the next ones being fetched meanwhile.
+/// Fetches the objects in their order, several ahead of the one that is taken.
 fn ahead(folder: &Folder, objects: Sorted<Listed>, limit: SizeLimit) -> BoxStream<'_, Result<Stored, PassError>> {
     let at_a_time = (AHEAD_BYTES / limit.of_use()).clamp(2, AHEAD);
     let fetch = move |object: Result<Listed, StoreError>| async move { fetch(folder, object?, limit).await };
@@ -140,7 +140,7 @@ fn ahead(folder: &Folder, objects: Sorted<Listed>, limit: SizeLimit) -> BoxStrea
 
 async fn fetch(folder: &Folder, object: Listed, limit: SizeLimit) -> Result<Stored, PassError> {
     let uri = folder.uri_of(object.name());
-    // No more than it has.
+    // The buffer is no larger than the object.
     let mut bytes = Vec::with_capacity(usize::try_from(object.size).map_or(0, |size| size.min(limit.of_use())));
     let in_vain = object.size > limit.of_use() as u64 && limit.then != OnTooLarge::Truncate;
     if !in_vain {
@@ -179,7 +179,7 @@ async fn unpack(
     Ok(Unpacked { bytes, too_large })
 }
 
-/// What the template uses of an object.
+/// Returns the parts of an object that the template uses.
 fn parts(key: &str, unpacked: &Unpacked, template: &Template) -> Result<Texts, String> {
     let mut parts = Texts::new();
     for part in PARTS.into_iter().filter(|part| template.uses(part)) {
@@ -193,7 +193,7 @@ fn parts(key: &str, unpacked: &Unpacked, template: &Template) -> Result<Texts, S
     Ok(parts)
 }
 
-/// The text of an object, without a byte order mark; what was cut ends with a whole character.
+/// Returns the text of an object without its byte order mark. A text that was cut ends with a whole character.
 fn text(bytes: &[u8], cut: bool) -> Result<&str, String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let whole = match std::str::from_utf8(bytes) {
@@ -224,7 +224,7 @@ mod tests {
         assert!(text(b"a\xff-", true).unwrap_err().contains("$(object.base64)"), "a fault before the cut is one");
     }
 
-    /// What a pass gives over these objects, and the bodies that it staged, without what they all share.
+    /// Runs a pass over these objects. Returns the bodies that it staged, without the fields that they all share.
     async fn read(objects: &[(&str, &[u8])], input: Value) -> Result<(TooLarge, Vec<String>), String> {
         let folder = Folder::of(Arc::new(InMemory::new()), "memory://in/", "in/");
         let out = Folder::of(Arc::new(InMemory::new()), "memory://out/", "out/");

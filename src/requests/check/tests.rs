@@ -21,7 +21,7 @@ fn shape() -> Shape {
     Shape::new("/v1/chat/completions", "https://llm.test/v1", Some("m"), defaults, vec!["m".into()])
 }
 
-/// A shape that adds nothing.
+/// A shape without defaults and without a model.
 fn bare() -> Shape {
     Shape::new("/v1/chat/completions", "https://llm.test/v1", None, Defaults::default(), vec![])
 }
@@ -71,7 +71,7 @@ fn keys_are_keys_whatever_they_are_called() {
     }
 }
 
-/// Case 17-schema-key-order: a schema's fields are in the order in which a model is to write them.
+/// Case 17-schema-key-order: the order of a schema's fields is the order in which a model writes them.
 #[test]
 fn a_body_is_sent_as_it_is_written() {
     let schema = r#"{ "messages": [], "response_format" : {"type":"json_schema", "json_schema": {"schema": {"properties": {"reasoning": {"type": "string"}, "label": {"enum": ["b", "a"]}, "confidence": {}}}}}, "model": "m", "price": [19.90, 1e3, 1.0, 12345678901234567890123, -0], "text": "\u00e9\/\u2028é" }"#;
@@ -108,7 +108,7 @@ fn defaults_go_under_the_body_and_the_model_is_filled_in() {
     }
 }
 
-/// Case 04-stream-null: clients that write down a whole request object have null for every field that is not set.
+/// Case 04-stream-null: clients that serialize a whole request object write null for each field that is not set.
 #[test]
 fn null_is_absent_where_vendors_document_it_as_unset() {
     for (written, sent) in [
@@ -128,7 +128,7 @@ fn null_is_absent_where_vendors_document_it_as_unset() {
         ),
     ] {
         let shape = with(r#"{"stop": null, "temperature": 0.2, "stream": null}"#);
-        // "temperature" goes where the body has its null, or behind the body's own fields.
+        // "temperature" takes the place of the body's null, or follows the body's own fields.
         let request = body(&shape, written).unwrap();
         let sent: Value = serde_json::from_str(sent).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&request.body).unwrap(), sent, "{written}: {}", request.body);
@@ -221,7 +221,7 @@ fn fields(value: impl Strategy<Value = String>) -> impl Strategy<Value = String>
     })
 }
 
-/// Whether a 64-bit float holds each number in a text, however it is read.
+/// Whether a 64-bit float holds each number of a text exactly, in any reading.
 fn is_exact(text: &str) -> bool {
     let is_digit = |b: &u8| b.is_ascii_digit() || *b == b'.';
     let long = text.as_bytes().windows(16).any(|window| window.iter().all(is_digit));
@@ -236,8 +236,8 @@ fn space() -> impl Strategy<Value = &'static str> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..Default::default() })]
 
-    /// Next to `serde_json`'s own reading: a body is JSON for both or for none, is sent as it is written, and is known by
-    /// what `serde_json` writes where it loses nothing of it.
+    /// Compares with `serde_json`: a body is JSON for both readers or for neither, is sent as it is written, and is
+    /// known by the text that `serde_json` writes, as long as that loses nothing.
     #[test]
     fn a_body_is_known_by_its_content(
         fields in fields_text(), more in fields_text(), addressed in any::<bool>(), cut in proptest::option::of(0usize..200)
@@ -304,7 +304,7 @@ fn each_fault_has_its_own_words() {
     assert!(shape().line(b"\xff\xfe{\0", InputFormat::Auto).unwrap_err().contains("UTF-16"));
 }
 
-/// Case 05-lone-surrogate, and its neighbours: in the body of a request and in a row, at the column of the line.
+/// Case 05-lone-surrogate and its neighbours, in the body of a request and in a row, with the column of the line.
 #[test]
 fn what_is_not_json_is_named_at_its_column_of_the_line() {
     let template = template(r#"{"x": "$(row.x)"}"#);

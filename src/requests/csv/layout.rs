@@ -1,26 +1,26 @@
-//! What separates the fields of a table, where nobody says it.
+//! Detection of the delimiter of a table whose manifest does not name one.
 
 use super::{Header, Records};
 use crate::requests::variable::Variable;
 
-/// Bytes at the start of a table that its layout is told by.
+/// Bytes at the start of a table that its layout is detected from.
 pub const HEAD_BYTES: usize = 256 << 10;
-/// What tables are separated by, the most common first.
+/// Usual delimiters, the most common first.
 pub(super) const COMMON: [u8; 4] = [b',', b';', b'\t', b'|'];
 
-/// How a table lies in its file.
+/// The layout of a table in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// What separates fields.
+    /// The byte between two fields.
     pub delimiter: u8,
-    /// Bytes of a first line that says so, `sep=;`; 0 where there is none.
+    /// Bytes of a first line such as `sep=;`, which names the delimiter; 0 without one.
     pub preamble: usize,
 }
 
-/// The delimiter that a spec names; None for Auto.
+/// Returns the delimiter that a spec names; None for Auto.
 ///
 /// # Errors
-/// What can be named.
+/// Fails if `told` is not a delimiter, and says which are.
 pub fn delimiter(told: &str) -> Result<Option<u8>, String> {
     match told.as_bytes() {
         b"Auto" => Ok(None),
@@ -35,7 +35,7 @@ fn no_delimiter() -> String {
     "`spec.input.csv.delimiter` is none; write one character, such as `;`, `\\t` for a tab, or Auto".into()
 }
 
-/// A delimiter, for an error.
+/// Names a delimiter, for an error.
 pub(super) fn called(delimiter: u8) -> String {
     match delimiter {
         b'\t' => "tabs".into(),
@@ -44,15 +44,16 @@ pub(super) fn called(delimiter: u8) -> String {
     }
 }
 
-/// The same, of those within a field.
+/// Names delimiters that stand within a field, for an error.
 pub(super) fn called_many(delimiter: u8) -> String {
     if delimiter == b',' { "commas".into() } else { called(delimiter) }
 }
 
 impl Layout {
-    /// The layout of a table that begins with `head`, its first [`HEAD_BYTES`] or all of it. What has every column that the
-    /// template uses with commas, or with what is `told`, is read so; else what has more of them: the template's own columns
-    /// are the evidence, so that no table that could be read with commas is ever read otherwise.
+    /// Detects the layout of a table that begins with `head`: its first [`HEAD_BYTES`], or all of it. The template's
+    /// own columns are the evidence. A table that has all of them with commas, or with the delimiter in `told`, is read
+    /// that way; otherwise the delimiter with the most of them wins. So a table that can be read with commas is never
+    /// read otherwise.
     pub async fn of(head: &[u8], told: Option<u8>, variables: &[&Variable]) -> Layout {
         let plain = Layout { delimiter: told.unwrap_or(b','), preamble: 0 };
         let with_plain = columns_found(head, plain.delimiter, variables).await;
@@ -73,7 +74,7 @@ impl Layout {
     }
 }
 
-/// How many of the variables stand for a column that the header has with this delimiter.
+/// Counts the variables that stand for a column of the header with this delimiter.
 async fn columns_found(head: &[u8], delimiter: u8, variables: &[&Variable]) -> usize {
     let mut records = Records::new(head, HEAD_BYTES, delimiter);
     while let Ok(Some(record)) = records.next().await {
@@ -86,7 +87,7 @@ async fn columns_found(head: &[u8], delimiter: u8, variables: &[&Variable]) -> u
     0
 }
 
-/// What a first line such as `sep=;`, which Excel writes and reads, says; with its length.
+/// Returns the delimiter of a first line such as `sep=;`, which Excel writes and reads, with the length of that line.
 fn preamble(head: &[u8]) -> Option<(u8, usize)> {
     let end = memchr::memchr2(b'\n', b'\r', head)?;
     let line = &head[..end];
@@ -109,7 +110,7 @@ mod tests {
         (char::from(layout.delimiter), layout.preamble)
     }
 
-    /// Case 06-european-excel, and its neighbours.
+    /// Case 06-european-excel and its neighbours.
     #[tokio::test]
     async fn the_columns_of_the_template_tell_the_delimiter() {
         for (head, layout) in [
@@ -125,7 +126,7 @@ mod tests {
             ("\"sep=;\"\rid;text\r", (';', 8)),
             ("sep=\t\nid\ttext\n", ('\t', 6)),
             ("sep=,\nid,text\n", (',', 6)),
-            // Nothing has them all: what has more of them makes the better error.
+            // No delimiter finds every column: the one that finds more of them makes the better error.
             ("id;txt\n", (';', 0)),
             ("ID;TEXT\n", (',', 0)),
             ("", (',', 0)),

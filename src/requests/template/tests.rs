@@ -16,18 +16,18 @@ fn expand(body: Value, row: Value) -> Result<Value, String> {
     Ok(serde_json::from_str(&body).unwrap())
 }
 
-/// The custom id and the body of a row that is JSON.
+/// Fills a template from a row of JSON, and returns the custom id and the body.
 fn fill(template: &Template, row: &str) -> Result<(String, String), String> {
     template.expand(&Row::Json(&Object::read(row).unwrap()))
 }
 
-/// The body that a template as text makes of a row.
+/// Fills a template whose body is text from a row of JSON, and returns the body.
 fn fill_json(body: &str, row: &str) -> Result<String, String> {
     let template = RequestTemplate { custom_id: "x".into(), body: None, body_json: Some(body.into()) };
     fill(&Template::parse(&template, Of::Rows)?, row).map(|(_, body)| body)
 }
 
-/// The body that a template makes of a row of texts.
+/// Fills a template from a row of texts, and returns the body.
 fn fill_texts(content: &str, row: &[(&str, &str)]) -> Result<String, String> {
     let row = row.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
     let body = format!("{{\"c\":{}}}", Value::from(content));
@@ -80,7 +80,7 @@ fn custom_ids_are_text_or_numbers() {
     }
 }
 
-/// Case 03-big-integer-ids: digits are what the source has, in ids, in values and in texts.
+/// Case 03-big-integer-ids: ids, values and texts have the digits of the source.
 #[test]
 fn digits_are_put_in_as_they_are_written() {
     let row =
@@ -96,7 +96,7 @@ fn digits_are_put_in_as_they_are_written() {
     assert_eq!(mixed.0, "n-89490200001234567890-19.90");
 }
 
-/// Case 17-schema-key-order, of a template as text.
+/// Case 17-schema-key-order, for a template as text.
 #[test]
 fn a_body_as_text_is_filled_as_it_is_written() {
     let body = "{\n  \"z\": \"\\u00e9 \\/ $(row.t) $$(row.t) \\u0024(row.n)\",\n  \"a\": {\"$(row.t)\": 1.50, \"b\": [\"$(row.n)\", \"$(row.o)\", \"\"]}\n}\n";
