@@ -1,4 +1,4 @@
-//! What of a row's `response` says how its request ended: its status, and whether its body is an answer.
+//! The `response` of a row: its status, and whether its body is an answer.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub(super) enum Status {
     #[default]
     Absent,
     Code(i64),
-    /// There, and no number.
+    /// A status that is not a number.
     Odd,
 }
 
@@ -34,22 +34,23 @@ impl Status {
     }
 }
 
-/// What of a row's `body` says whether it is an answer.
+/// The facts about a row's `body` that decide whether it is an answer.
 #[derive(Default)]
 pub(super) struct Body {
-    /// Whether there is something that is no text.
+    /// Whether the body has any content other than text.
     something: bool,
-    /// Whether it holds what an answer holds.
+    /// Whether the body has a non-empty key of an answer.
     answer: bool,
-    /// Keys that neither an answer nor an error has to have.
+    /// Number of keys that neither answers nor errors need to have.
     others: usize,
-    /// What it says of a failure.
+    /// The body's values under keys of failures.
     pub reasons: Map<String, Value>,
 }
 
 impl Body {
-    /// Some servers give errors with a status of success: OpenAI's shape, vLLM's (`"object": "error"`), FastAPI's `detail`, a
-    /// gateway's `message` alone. What answers hold makes an answer, whatever stands beside it.
+    /// Whether the body is an answer. Some servers return errors with a status of success: OpenAI's shape, vLLM's
+    /// (`"object": "error"`), FastAPI's `detail`, a gateway's `message` alone. A key of an answer takes precedence over
+    /// all of them.
     pub fn is_answer(&self) -> bool {
         let says = |key: &str| self.reasons.get(key).is_some_and(|value| !is_nothing(value));
         let is_error = |key: &str| self.reasons.get(key).and_then(Value::as_str) == Some("error");
@@ -60,7 +61,7 @@ impl Body {
     }
 }
 
-/// What the key of a body stands for.
+/// The kind of a key in a body.
 enum Key {
     Answer,
     Reason(&'static str),
@@ -92,12 +93,12 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// Keys that hold an answer, over all endpoints.
+/// Keys of answers, over all endpoints.
 const ANSWER: &[&str] = &["choices", "output", "data", "results", "content"];
-/// Keys that say something of a failure.
+/// Keys of failures.
 const REASON: &[&str] =
     &["error", "errors", "detail", "message", "object", "type", "code", "status", "status_code", "statusCode"];
-/// Keys that gateways add to whatever they say.
+/// Keys that gateways add to any body.
 const BESIDE: &[&str] = &["param", "request_id", "requestId", "trace_id", "path", "timestamp", "success", "name"];
 
 impl<'de> Deserialize<'de> for Response {
@@ -157,7 +158,7 @@ impl<'de> Deserialize<'de> for Body {
                 Ok(Body { something: Holds::any_of(list)?, ..Body::default() })
             }
 
-            /// Some servers give the text of JSON; other text is no answer of an endpoint that answers in JSON.
+            /// Some servers return JSON as text. Any other text is not an answer, since the endpoints answer in JSON.
             fn visit_str<E>(self, text: &str) -> Result<Body, E> {
                 let json = text.trim_start().starts_with(['{', '[']);
                 if !json {
@@ -191,7 +192,7 @@ impl<'de> Deserialize<'de> for Body {
     }
 }
 
-/// Whether a value holds something: a list or an object with an element, a text with a character.
+/// Whether a value has content: a list or an object with an element, a text with a character.
 struct Holds(bool);
 
 impl Holds {

@@ -1,4 +1,4 @@
-//! What came back of one batch becomes an immutable part, in index order.
+//! Collection of a batch: its answers become an immutable part, in index order.
 
 use std::path::Path;
 
@@ -17,11 +17,12 @@ use crate::api::{ErrorSummary, RequestCounts};
 use crate::store::staged::{self, Spooled};
 use crate::store::{Folder, IndexEntry, Line, Lines, StoreError, layout, reserve};
 
-/// Bytes that the collection of a batch holds for each of its requests: where its line is, and where one is that names nobody.
+/// Bytes that the collection of a batch holds for each request: the place of its line, and the place of a line that
+/// names no request.
 pub const ANSWER_BYTES: usize = 160;
-/// Bytes that it holds besides: what is read and written at a time, and where objects may lie over many lines.
+/// Bytes that it holds in addition: buffers to read and write, and the places of possible objects of many lines.
 pub const COLLECT_BYTES: usize = 2 * GO_BYTES + (2 << 20);
-/// Requests of a batch at most, whatever its index says.
+/// Most requests of a batch, whatever its index says.
 const REQUESTS_LIMIT: usize = 1_000_000;
 
 /// A batch whose answers are to be collected.
@@ -30,24 +31,24 @@ pub struct Collection<'a> {
     pub folder: &'a Folder,
     /// The work.
     pub work_id: &'a str,
-    /// Such as `00000-1`.
+    /// Name of the attempt, such as `00000-1`.
     pub slot: String,
-    /// Names the shard's index.
+    /// Name of the shard's index.
     pub index: &'a str,
-    /// Number of its requests.
+    /// Number of requests in the shard.
     pub requests: i64,
-    /// The provider's files; what fails in them breaks the collection off.
+    /// The provider's files. An error in one of them ends the collection.
     pub files: Vec<BoxStream<'static, Result<Bytes, String>>>,
-    /// Whether requests that no line names count as failed, for their answers may be lines that nobody can read.
+    /// Whether requests that no line names count as failed, because their answers may be in lines that cannot be read.
     pub may_be_unreadable: &'a (dyn Fn(&Found) -> bool + Sync),
-    /// What of the files could not be fetched, for those requests' messages; empty where all could.
+    /// Describes the files that could not be fetched, for the messages of those requests. Empty if all were fetched.
     pub unusable: &'a str,
 }
 
-/// What the files of a batch hold, by request and by line.
+/// The content of a batch's files, by request and by line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Requests that a line names.
+    /// Requests that are named by a line.
     pub requests: i64,
     /// Lines that cannot be read and name no request of the batch.
     pub unreadable: i64,
@@ -58,39 +59,40 @@ pub struct Found {
 /// The part that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collected {
-    /// Object name.
+    /// Name of its object.
     pub name: String,
     /// SHA-256 of its uncompressed bytes.
     pub sha256: String,
     /// Requests by outcome.
     pub counts: RequestCounts,
-    /// Of the failed ones, those that failed in a way that may pass.
+    /// Failed requests whose failure may pass.
     pub may_pass: i64,
-    /// Why requests have no answer, by code.
+    /// Requests without an answer, by error code.
     pub errors: Vec<ErrorSummary>,
-    /// Lines that are nobody's: of another work, out of range, or repeated.
+    /// Lines that are not an answer of the batch: of another work, out of range, or repeated.
     pub foreign: u64,
-    /// What the files held.
+    /// The content of the files.
     pub found: Found,
-    /// Requests of whose answers the part does not hold all that came: for that, the provider has to keep its files.
+    /// Requests for which the part does not hold everything that came back. The provider has to keep its files for
+    /// them.
     pub incomplete: i64,
 }
 
-/// Why there is no part; it can be tried again.
+/// The reason why there is no part. The collection can be tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
     /// The provider's file broke off.
     #[error("fetching the answers: {0}")]
     Download(String),
-    /// Storage or the local spool.
+    /// The object store or the local spool failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Downloads to the spool, sorts, puts the part, and reads it back.
+/// Downloads the files to the spool, sorts their lines, puts the part, and makes sure that it is intact.
 ///
 /// # Errors
-/// Nothing is lost: the provider still has its files.
+/// An error loses nothing: the provider still has its files.
 pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collected, CollectError> {
     let Collection { folder, work_id, slot, index, requests, files, may_be_unreadable, unusable } = collection;
     let index = layout::index(work_id, index);
@@ -116,7 +118,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     Ok(Collected { name, sha256, counts: count(&places, requests), may_pass, errors, foreign, found, incomplete })
 }
 
-/// Which requests the shard holds, in order.
+/// Reads the indexes of the shard's requests, in order.
 async fn indexes(folder: &Folder, name: &str) -> Result<Vec<i64>, CollectError> {
     let mut indexes = vec![];
     let add = |entry: IndexEntry| {
@@ -139,7 +141,7 @@ async fn each_entry(folder: &Folder, name: &str, mut see: impl FnMut(IndexEntry)
     Ok(())
 }
 
-/// The summaries with the user's name for one request of each.
+/// Returns the summaries, each with the user's custom id of one request.
 async fn with_names(folder: &Folder, index: &str, tally: Tally) -> Result<Vec<ErrorSummary>, CollectError> {
     let mut most = tally.most();
     if !most.is_empty() {
@@ -154,7 +156,7 @@ async fn with_names(folder: &Folder, index: &str, tally: Tally) -> Result<Vec<Er
     Ok(most.into_iter().map(|(summary, _)| summary).collect())
 }
 
-/// Each request that no line names gets one of the lines that name none, as far as there are.
+/// Gives each request that no line names one of the lines that name no request, as far as there are any.
 fn with_nameless(scanned: Scanned) -> Vec<Place> {
     let mut nameless = scanned.nameless.into_iter();
     let places = scanned.unanswered.iter().map(|index| {
@@ -179,7 +181,7 @@ pub(super) fn local(error: std::io::Error) -> CollectError {
     StoreError::Unavailable(format!("the local spool: {error}")).into()
 }
 
-/// Spools the files; where each of them ends.
+/// Spools the files. Returns the offset at which each of them ends.
 pub(super) async fn download(
     raw: &mut File,
     files: Vec<BoxStream<'static, Result<Bytes, String>>>,
@@ -192,7 +194,7 @@ pub(super) async fn download(
             at += chunk.len() as u64;
             out.write_all(&chunk).await.map_err(local)?;
         }
-        // The next file must not run on in this one's last line.
+        // Without a line end, the next file would continue this one's last line.
         out.write_all(b"\n").await.map_err(local)?;
         ends.push(at);
         at += 1;
@@ -201,14 +203,14 @@ pub(super) async fn download(
     Ok(ends)
 }
 
-/// Puts a part, of which the provider may soon have the only other copy no more: it lies there as it was made, by the word of a
-/// store that is seen to check what is put, or because it was read back.
+/// Puts a part and makes sure that it is stored intact, since the provider may soon delete the only other copy. A store
+/// that has been seen to check each put is trusted; otherwise the part is read back.
 async fn put_surely(folder: &Folder, part: Spooled, name: &str, work_id: &str) -> Result<(), CollectError> {
     let (sha256, checking) = (part.sha256.clone(), folder.checking(&layout::scratch(work_id)).await);
     let put_now = part.put(checking.as_ref().unwrap_or(folder), name, work_id).await?;
     match checking.is_some() && put_now {
         true => Ok(()),
-        // What lay there may be of a put that nobody saw the end of.
+        // An object that already existed may come from a put whose end nobody saw.
         false => read_back(folder, name, &sha256).await,
     }
 }

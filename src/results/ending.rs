@@ -1,4 +1,4 @@
-//! How a request ended, by the line that tells of it: whether it has an answer, and if not, whether that may pass.
+//! The end of a request, by its line: whether it has an answer, and if not, whether the failure may pass.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -7,19 +7,19 @@ use super::body::{Response, Status};
 use super::line::{Ended, ProviderLine};
 use crate::api::json;
 
-/// Levels of errors within errors that are read.
+/// Most levels of nested errors that are read.
 const LEVELS: u32 = 5;
 
 impl ProviderLine<'_> {
-    /// How the request ended. OpenAI answers 2xx rows without an error; rows that were never executed have no response and
-    /// `batch_expired` or `batch_cancelled` as code. A request that has no answer is sent again only where its status or its
-    /// code says that the failure may pass: what says nothing of the kind may have been paid.
+    /// Returns how the request ended. OpenAI's rows of answers have a 2xx status and no error; rows that were never
+    /// executed have no response, and the code `batch_expired` or `batch_cancelled`. A failure counts as one that may
+    /// pass only if its status or code says so, because any other request may have been paid.
     pub fn ended(&self) -> Ended {
         self.judged().0
     }
 
-    /// Why it has no answer, as a code: the row's, or that of the error in its body, or its HTTP status. Anything that does not
-    /// look like a code is none, for it may be text.
+    /// Returns the reason for a missing answer as a code: the row's, or that of the error in its body, or its HTTP
+    /// status. A value that does not look like a code is ignored, for it may be text.
     pub fn code(&self) -> String {
         let (_, why) = self.judged();
         why.name().unwrap_or_else(|| "unknown".into())
@@ -48,7 +48,7 @@ impl ProviderLine<'_> {
             Status::Odd => why.odd = true,
         }
         why.read(&Value::Object(body.reasons), LEVELS);
-        // An answer beside an error is paid all the same.
+        // An answer beside an error has been paid, too.
         let ended = if why.may_pass() && !answered { Ended::Errored } else { Ended::Failed };
         if why.is_silent() && self.response.is_some() && !has_error && !answered {
             why.codes.push("no_answer".into());
@@ -58,29 +58,29 @@ impl ProviderLine<'_> {
 }
 
 pub(super) fn value_of(raw: &RawValue) -> Value {
-    // Nested too deep, or too much of it: an error all the same.
+    // JSON that is nested too deep or too large is an error, too.
     json::parse(raw.get().as_bytes()).unwrap_or(Value::Bool(true))
 }
 
-/// What servers write where there is no error, such as an object of nulls.
+/// Whether a value is one that servers write in place of an error, such as an object of nulls.
 pub(super) fn is_nothing(error: &Value) -> bool {
     match error {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text.trim().is_empty(),
-        // Of longer ones only the beginning is known.
+        // Only the beginning of a longer list or object was read.
         Value::Array(list) => list.len() < json::MOST_ELEMENTS && list.iter().all(is_nothing),
         Value::Object(object) => object.len() < json::MOST_ELEMENTS && object.values().all(is_nothing),
         _ => false,
     }
 }
 
-/// What a row and its body say of a failure, the outermost first.
+/// The codes, types and statuses of a failure in a row and its body, the outermost first.
 #[derive(Default)]
 struct Why {
     codes: Vec<String>,
     types: Vec<String>,
     statuses: Vec<i64>,
-    /// Whether its status is none that HTTP has.
+    /// Whether the row's status is not a number.
     odd: bool,
 }
 
@@ -88,7 +88,7 @@ impl Why {
     fn read(&mut self, error: &Value, levels: u32) {
         let Some(levels) = levels.checked_sub(1) else { return };
         match error {
-            // Errors are handed on as the text of JSON.
+            // Some servers pass errors on as the text of their JSON.
             Value::String(text) if text.trim_start().starts_with(['{', '[']) => {
                 if let Some(inner) = json::parse(text.trim().as_bytes()) {
                     self.read(&inner, levels);
@@ -103,7 +103,7 @@ impl Why {
                 }
                 self.codes.extend(get("code").filter(|code| status(code).is_none()).and_then(word));
                 self.types.extend(get("type").and_then(word));
-                // Google's `status`, such as `RESOURCE_EXHAUSTED`; others have the state of a response there.
+                // Google's `status` is a word such as `RESOURCE_EXHAUSTED`. Others have the state of a response there.
                 self.types.extend(
                     get("status")
                         .and_then(word)
@@ -130,14 +130,14 @@ impl Why {
     }
 
     fn name(self) -> Option<String> {
-        // What every error document is called says nothing.
+        // The type of every error document carries no information.
         let types = self.types.into_iter().filter(|t| t != "error");
         let status = self.statuses.first().map(|status| format!("http_{status}"));
         self.codes.into_iter().chain(types).next().or(status)
     }
 
-    /// Whether the same request may be answered another time. A status decides before words do; one of zero means that no
-    /// answer came from where the server asked.
+    /// Whether another try of the same request may get an answer. A status takes precedence over words. A status of
+    /// zero means that the server got no answer from its backend.
     fn may_pass(&self) -> bool {
         let words = || self.codes.iter().chain(&self.types).map(|word| plain(word));
         if words().any(|w| w.contains("nonretriable") || w.contains("nonretryable") || w.contains("notretryable")) {
@@ -152,7 +152,7 @@ impl Why {
     }
 }
 
-/// Codes and types of failures that may pass, in lower case and without separators: OpenAI's, Anthropic's, Google's and those of
+/// Codes and types of failures that may pass, in lower case and without separators: those of OpenAI, Anthropic, Google,
 /// vLLM, LiteLLM and gateways.
 const PASSING: &[&str] = &[
     "apiconnectionerror",
@@ -189,7 +189,7 @@ fn plain(word: &str) -> String {
     word.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// Whether a text that is one word is a code rather than what somebody says.
+/// Whether a text of one word is a code rather than a message.
 fn is_a_code(word: &str) -> bool {
     word.contains('_') || PASSING.contains(&plain(word).as_str())
 }
@@ -198,7 +198,7 @@ fn is_json(value: &Value) -> bool {
     value.as_str().is_some_and(|text| text.trim_start().starts_with(['{', '[']))
 }
 
-/// An HTTP status of a failure, as a number or its digits.
+/// Reads the HTTP status of a failure, from a number or its digits.
 fn status(value: &Value) -> Option<i64> {
     let status = value.as_i64().or_else(|| value.as_str()?.parse().ok())?;
     (400..=599).contains(&status).then_some(status)
@@ -271,7 +271,7 @@ mod tests {
             (row("0", "\"\"", "null"), Errored, "http_0"),
             (row("302", "null", "null"), Failed, "http_302"),
             (row("1e400", "null", "null"), Failed, "no_answer"),
-            // Case 26-ok-with-an-error-in-it, and its kind.
+            // Case 26-ok-with-an-error-in-it and its kind.
             (
                 row("200", r#"{"error":{"message":"m","type":"server_error","code":504}}"#, "null"),
                 Errored,

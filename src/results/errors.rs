@@ -1,27 +1,27 @@
-//! Why requests have no answer, by code.
+//! Counts of requests without an answer, by error code.
 
 use std::collections::BTreeMap;
 
 use crate::api::ErrorSummary;
 
-/// Codes that are told apart; more are counted as one.
+/// Most codes that are counted separately. Further ones are counted as one.
 const CODES: usize = 50;
-/// Codes that are kept of one batch.
+/// Most codes that a batch reports.
 const KEPT: usize = 10;
 const OTHER: &str = "other";
 
-/// Counts codes, and remembers one request of each.
+/// Counts of codes, with one request for each.
 #[derive(Default)]
 pub(super) struct Tally(BTreeMap<String, (i64, i64)>);
 
 impl Tally {
-    /// Counts a request by its index.
+    /// Counts a request, by its index.
     pub fn add(&mut self, code: String, index: i64) {
         let known = self.0.contains_key(&code) || self.0.len() < CODES;
         self.0.entry(if known { code } else { OTHER.into() }).or_insert((0, index)).0 += 1;
     }
 
-    /// The most frequent ones, with the index of one request of each.
+    /// Returns the most frequent codes, each with the index of one request.
     pub fn most(self) -> Vec<(ErrorSummary, i64)> {
         let mut all: Vec<(String, (i64, i64))> = self.0.into_iter().collect();
         all.sort_by_key(|(_, (count, _))| -count);

@@ -1,4 +1,4 @@
-//! What has no answer yet becomes the shards of another round, and only that.
+//! Follow-up rounds: the shards of requests that still have no answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,31 +15,32 @@ use crate::store::{Folder, ShardWriter, Sorted, Sorter, StagedShard, inputs_of_l
 /// A shard of another round.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct FollowUp {
-    /// What is sent.
+    /// The shard that is sent.
     pub shard: StagedShard,
-    /// How its requests stood before.
+    /// The outcomes of its requests before this round.
     pub took: RequestCounts,
-    /// Why those had no answer, by code.
+    /// The reasons why those had no answer, by code.
     pub took_errors: Vec<ErrorSummary>,
 }
 
-/// How a request that was sent fared in all rounds.
+/// The history of a request over all rounds in which it was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
-    /// Whether a line ended it for good: answered, refused, or paid and not readable.
+    /// Whether a line ended it for good: it was answered, refused, or paid but not readable.
     pub ended: bool,
     /// Rounds in which it failed in a way that may pass.
     pub failed: usize,
-    /// Rounds in which no line told of it.
+    /// Rounds in which no line named it.
     pub lost: usize,
-    /// Whether a person gave its answers up.
+    /// Whether a person gave up its answers.
     pub given_up: bool,
 }
 
-/// Stages the requests for which `may_be_sent_again` holds: the shards in their order, and with each how its requests stood before.
+/// Stages the requests for which `may_be_sent_again` holds. Returns the shards in order, each with the earlier outcomes
+/// of its requests.
 ///
 /// # Errors
-/// It can be tried again: shards are named by their content.
+/// It can be tried again, since shards are named by their content.
 pub async fn follow_up(
     mut writer: ShardWriter<'_>,
     folder: &Folder,
@@ -49,7 +50,8 @@ pub async fn follow_up(
     let work_id = writer.work_id().to_string();
     let mut took = Took::default();
     let mut staged = Sorter::new(writer.spool(), |a: &FollowUp, b: &FollowUp| a.shard.order(&b.shard));
-    // One model after the other, so that as few files are open as there are rounds: no shard holds requests of two.
+    // Models are read one after the other, so that no more files are open than there are rounds. No shard holds
+    // requests of two models.
     for model in models(shards.clone())? {
         let spool = writer.spool();
         let mut joined = Joined::of(folder, &work_id, shards.clone(), |of| of == model, With::Rounds, spool)?;
@@ -75,7 +77,7 @@ pub async fn follow_up(
     Ok(staged.finish()?)
 }
 
-/// The models of all shards, which a join of all of them would bound.
+/// Returns the models of all shards. Their number is bounded as it is in a join.
 fn models(shards: Sorted<Settled>) -> Result<BTreeSet<String>, WriteError> {
     let mut models = BTreeSet::new();
     for shard in shards {
@@ -87,7 +89,7 @@ fn models(shards: Sorted<Settled>) -> Result<BTreeSet<String>, WriteError> {
     Ok(models)
 }
 
-/// How the requests of the shards stood before that are being filled, by the first request of each.
+/// The earlier outcomes of requests in shards that are being filled, by the first request of each shard.
 #[derive(Default)]
 pub(super) struct Took(BTreeMap<i64, (RequestCounts, Tally)>);
 
@@ -106,7 +108,7 @@ impl Took {
         Ok(())
     }
 
-    /// The shards, which are full, with how their requests stood.
+    /// Returns full shards with the earlier outcomes of their requests.
     pub fn of(&mut self, staged: Vec<StagedShard>) -> impl Iterator<Item = FollowUp> {
         staged.into_iter().map(|shard| {
             let (took, errors) = self.0.remove(&shard.first).unwrap_or_default();
@@ -115,7 +117,7 @@ impl Took {
     }
 }
 
-/// How a request stood after the last round.
+/// The state of a request after the last round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stood {
     Failed,
@@ -136,7 +138,8 @@ impl Stood {
     }
 }
 
-/// A round that it was sent in and has no answer of is one that lost it. Not every round is one: the limit may have been raised.
+/// Returns the history of a request. It was lost in each round in which it was sent and has no answer. It need not have
+/// been sent in every round, because the limit may have been raised in between.
 fn fared(asked: &[u32], answers: &[(u32, Ended)]) -> Asked {
     Asked {
         ended: answers.iter().any(|(_, ended)| matches!(ended, Ended::Succeeded | Ended::Failed)),
@@ -146,7 +149,7 @@ fn fared(asked: &[u32], answers: &[(u32, Ended)]) -> Asked {
     }
 }
 
-/// How a request stood that another round was planned for, whatever the limit is by now.
+/// Returns the state of a request for which another round was planned, whatever the limit is now.
 pub(super) fn stood_before(request: &Request) -> Stood {
     match fared(&request.asked, &request.ends).ended || request.given_up {
         true => Stood::Missing,
@@ -183,7 +186,7 @@ mod tests {
             (&[0, 1], vec![(0, Errored)], (false, 1, 1), Stood::Missing),
             (&[0, 1], vec![(1, Errored)], (false, 1, 1), Stood::Failed),
             (&[0, 1], vec![(0, Errored), (1, Succeeded)], (true, 1, 0), Stood::Failed),
-            // It was over the limit when the second round was planned, and no longer is.
+            // The request was over the limit when the second round was planned, and no longer is.
             (&[0, 2], vec![(0, Errored)], (false, 1, 1), Stood::Missing),
         ] {
             let wanted = Asked { ended, failed, lost, given_up: false };

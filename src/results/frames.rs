@@ -1,11 +1,11 @@
-//! Where objects are in text that need not be JSON lines: several on a line, one over many lines, a list of them.
+//! Places of objects in text that need not be JSON lines: several on one line, one over many lines, or a list.
 
 use std::ops::Range;
 
 use memchr::memmem;
 
-/// Follows strings and brackets, and nothing else of JSON, byte by byte and at any depth. Strings may have single quotes, as
-/// Python shows them.
+/// A scanner of strings and brackets, byte by byte and at any depth. It checks nothing else of JSON. Strings may have
+/// single quotes, as Python prints them.
 #[derive(Default)]
 pub(super) struct Brackets {
     depth: u64,
@@ -13,16 +13,16 @@ pub(super) struct Brackets {
     escaped: bool,
 }
 
-/// What a byte does.
+/// The effect of a byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bracket {
-    /// An object begins that is in no other.
+    /// Begins an object that is not within another.
     Opens,
-    /// That object ends.
+    /// Ends that object.
     Closes,
-    /// A bracket closes that none opened.
+    /// Closes a bracket that was never opened.
     Stray,
-    /// Nothing of the kind.
+    /// Has no effect on objects.
     No,
 }
 
@@ -43,7 +43,7 @@ impl Brackets {
                 Bracket::Opens
             }
             b'}' if self.depth == 0 => Bracket::Stray,
-            // Around objects, brackets and quotes are no business of ours.
+            // Brackets and quotes outside objects are ignored.
             _ if self.depth == 0 => Bracket::No,
             b'"' | b'\'' => {
                 self.quote = Some(byte);
@@ -62,8 +62,8 @@ impl Brackets {
     }
 }
 
-/// The objects that `line` consists of; None where one is not whole, or there is none. They are found one by one: a list of them
-/// could take eight times the line.
+/// Returns the ranges of the objects in `line`; None if one is cut off, or there is none. They are found one by one,
+/// since a list of them could take eight times the memory of the line.
 pub(super) fn objects(line: &[u8]) -> Option<impl Iterator<Item = Range<usize>>> {
     let (mut brackets, mut closed, mut open) = (Brackets::default(), false, false);
     for byte in line {
@@ -86,8 +86,8 @@ pub(super) fn objects(line: &[u8]) -> Option<impl Iterator<Item = Range<usize>>>
     (closed && !open).then_some(found)
 }
 
-/// The indexes of the requests of `work_id` that `text` names, each once, in order. Our ids end in a mark of the work, which no model is
-/// shown, so that one counts wherever it stands.
+/// Returns the indexes of the requests of `work_id` that `text` names, each once, in order. Our ids end in a mark of
+/// the work that no model is shown, so an id counts wherever it occurs.
 pub(super) fn named(text: &[u8], work_id: &str) -> Vec<i64> {
     let Some(mark) = work_id.get(..8).map(|mark| format!("-{mark}")) else { return vec![] };
     let mut all = vec![];
@@ -98,7 +98,7 @@ pub(super) fn named(text: &[u8], work_id: &str) -> Vec<i64> {
         let alone = begins.is_some_and(|b| free(b.checked_sub(1).and_then(|b| text.get(b))));
         let index = std::str::from_utf8(&text[at - digits..at]).ok().and_then(|digits| {
             let index: i64 = digits.parse().ok()?;
-            // As we write it: `01` is nobody's.
+            // Only our own spelling counts; `01` is not.
             (index.to_string() == digits).then_some(index)
         });
         if alone && free(text.get(at + mark.len())) {

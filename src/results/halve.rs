@@ -1,4 +1,4 @@
-//! A shard that is more than an account takes becomes two, request by request.
+//! Division of a shard that is larger than an account accepts into two, request by request.
 
 use super::follow_up::{FollowUp, Took, stood_before};
 use super::joined::{Joined, With, index_lines, loaded, next_entry};
@@ -6,11 +6,11 @@ use super::settled::Settled;
 use super::write::WriteError;
 use crate::store::{Folder, ShardWriter, Sorted};
 
-/// Stages the two halves of `whole`, in the order of its requests; `writer` cuts after the first. `earlier` are all shards of
-/// the rounds before it; from them comes how the requests of each half stood.
+/// Stages the two halves of `whole`, in the order of its requests; `writer` cuts after the first. `earlier` holds all
+/// shards of the rounds before it, which have the earlier outcomes of the requests.
 ///
 /// # Errors
-/// It can be tried again: shards are named by their content.
+/// It can be tried again, since shards are named by their content.
 pub async fn halve(
     mut writer: ShardWriter<'_>,
     folder: &Folder,

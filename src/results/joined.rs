@@ -1,4 +1,4 @@
-//! All that came back, request by request, in the order of the input.
+//! The join of all parts: everything that came back, request by request, in the order of the input.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -14,12 +14,12 @@ use super::settled::{Settled, Waiting};
 use super::write::WriteError;
 use crate::store::{Folder, HEAVY, Held, IndexEntry, Kept, LINE_LIMIT, Line, Lines, Sorted, layout, staged};
 
-/// Models and rounds whose shards are joined side by side: sixteen models, and eleven rounds of each.
+/// Most lanes (shards of one model and round) that are joined side by side: sixteen models with eleven rounds each.
 pub const LANES_LIMIT: usize = 16 * 11;
-/// Later rounds and models whose files are read as they lie in the store. Where there are more, each file is unpacked to local disk
-/// when it is opened, for a decoder takes ten times the memory that a reader of lines does.
+/// Most later rounds and models whose files are read directly from the store. Beyond that, each file is unpacked to
+/// local disk when it is opened, because a decoder takes ten times the memory of a reader of lines.
 pub const LATER_LANES: usize = 4;
-/// Models whose lines are read in chunks as usual; of more, little is read at a time.
+/// Most models whose lines are read in chunks of the usual size. With more models, chunks are small.
 pub const FEW_MODELS: usize = 8;
 /// Readers of a base shard: of its index, its requests and its answers.
 pub const BASE_READERS: usize = 3;
@@ -28,17 +28,17 @@ pub const BASE_READERS: usize = 3;
 pub(super) struct Request {
     pub entry: IndexEntry,
     pub model: Arc<str>,
-    /// As it was sent, where that was asked for.
+    /// The request as it was sent; None unless asked for.
     pub sent: Option<Kept>,
-    /// Rounds that it was sent in, where that was asked for.
+    /// Rounds in which it was sent; only the first unless asked for.
     pub asked: Vec<u32>,
-    /// By round, how each of its answers ended.
+    /// The end of each of its answers, with its round.
     pub ends: Vec<(u32, Ended)>,
-    /// The answer that counts: the first that succeeded, else the last one. A line of a part.
+    /// The answer that counts, a line of a part: the first that succeeded, or else the last.
     pub answer: Option<Kept>,
-    /// Whether a person gave its answer up.
+    /// Whether a person gave up its answer.
     pub given_up: bool,
-    /// Code and message in case nothing came back.
+    /// Code and message for the case that nothing came back.
     pub absent: (Cow<'static, str>, String),
 }
 
@@ -49,7 +49,7 @@ impl Request {
     }
 }
 
-/// What the next line of a part begins with.
+/// The beginning of a part's next line.
 #[derive(Clone, Copy)]
 struct Head {
     index: i64,
@@ -57,7 +57,7 @@ struct Head {
     ended: Ended,
 }
 
-/// What some shards of one later round hold, in the order of the index.
+/// The requests in the shards of one later round, in the order of the index.
 struct Asked {
     round: u32,
     waiting: Waiting,
@@ -67,19 +67,19 @@ struct Asked {
 
 pub(super) type Content = Box<dyn AsyncRead + Unpin + Send>;
 
-/// What is read of requests beside their answers.
+/// The data that a join reads beside the answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum With {
-    /// Nothing.
+    /// Nothing else.
     Answers,
-    /// Themselves, as they were sent.
+    /// The requests as they were sent.
     Requests,
-    /// Themselves, and the rounds that they were sent in.
+    /// The requests as they were sent, and the rounds in which they were.
     Rounds,
 }
 
-/// Reads the input's own shards and the parts of later rounds side by side. Shards of one round and model follow each other,
-/// so that one of them is open at a time, and each only once its first request is reached: nothing waits unread.
+/// A join of the input's own shards with the parts of later rounds, side by side. Shards of one round and model follow
+/// each other, so only one of them is open at a time, and each is opened when its first request is reached.
 pub(super) struct Joined<'a> {
     staged: Staged<'a>,
     base: Vec<Lane>,
@@ -87,28 +87,28 @@ pub(super) struct Joined<'a> {
     asked: Vec<Asked>,
 }
 
-/// Where all of it is staged, and what of it is read.
+/// The place of staged files, and the data that is read of them.
 #[derive(Clone, Copy)]
 struct Staged<'a> {
     folder: &'a Folder,
     work_id: &'a str,
-    /// Where long lines wait.
+    /// Directory in which long lines wait.
     spool: &'a Path,
     with: With,
-    /// Whether what later rounds hold is unpacked to local disk first.
+    /// Whether files of later rounds are unpacked to local disk first.
     unpacks: bool,
-    /// Whether the models are many.
+    /// Whether there are more than [`FEW_MODELS`] models.
     in_small_chunks: bool,
 }
 
 impl Staged<'_> {
-    /// The lines of a base shard.
+    /// Returns a reader of the lines of a base shard.
     fn lines(self, content: Content, limit: usize) -> Lines<Content> {
         let lines = Lines::new(content, limit).spooling(self.spool).holding(HEAVY);
         if self.in_small_chunks { lines.in_small_chunks() } else { lines }
     }
 
-    /// What is read of a file of a later round.
+    /// Returns the content of a later round's file, unpacked to local disk if need be.
     async fn later(self, content: Content) -> std::io::Result<Content> {
         Ok(if self.unpacks { Box::new(staged::unpacked_to(self.spool, content).await?) } else { content })
     }
@@ -131,20 +131,21 @@ struct Open {
     absent: (Cow<'static, str>, String),
 }
 
-/// What came back of some shards of one round, in the order of the index.
+/// The answers to some shards of one round, in the order of the index.
 struct Answers {
-    /// Those that may have answers.
+    /// Shards that may have answers.
     waiting: Waiting,
     open: Option<(u32, Lines<Content>)>,
-    /// Of the next line, which itself is read when its request's turn comes: there may be an answer of 32 MiB in each.
+    /// Beginning of the next line. The line itself, which may hold an answer of 32 MiB, is read when its request is
+    /// reached.
     head: Option<Head>,
 }
 
 impl<'a> Joined<'a> {
-    /// Joins all shards. Opens nothing yet.
+    /// Joins all shards, without opening any yet.
     ///
     /// # Errors
-    /// When the disk refuses, or the shards are of more rounds and models than any work has.
+    /// Fails if the local disk does, or if there are more rounds and models than any work has.
     pub fn new(
         folder: &'a Folder,
         work_id: &'a str,
@@ -155,10 +156,10 @@ impl<'a> Joined<'a> {
         Joined::of(folder, work_id, shards, |_| true, with, spool)
     }
 
-    /// The same for the requests of `models` alone.
+    /// Joins the shards of `models` alone.
     ///
     /// # Errors
-    /// As [`Joined::new`].
+    /// As in [`Joined::new`].
     pub fn of(
         folder: &'a Folder,
         work_id: &'a str,
@@ -179,7 +180,7 @@ impl<'a> Joined<'a> {
         Ok(joined)
     }
 
-    /// Adds the round and model of which `first` is the first shard.
+    /// Adds the round and model whose first shard is `first`.
     fn add_lane(&mut self, first: &Settled, others: &Sorted<Settled>) -> Result<(), WriteError> {
         if self.base.len() + self.later.len() == LANES_LIMIT {
             return Err(WriteError::Corrupt(format!("shards of more than {LANES_LIMIT} rounds and models")));
@@ -198,7 +199,7 @@ impl<'a> Joined<'a> {
         Ok(())
     }
 
-    /// The next request; None after the last.
+    /// Returns the next request; None after the last.
     pub async fn next(&mut self) -> Result<Option<Request>, WriteError> {
         loop {
             let first = self.base.iter().enumerate().filter_map(|(i, lane)| Some((lane.next()?, i))).min();
@@ -258,7 +259,7 @@ impl<'a> Joined<'a> {
 }
 
 impl Lane {
-    /// Index of the next request.
+    /// Returns the index of the next request.
     fn next(&self) -> Option<i64> {
         let open = self.open.as_ref().map(|open| open.entry.index);
         open.or_else(|| self.waiting.next.as_ref().map(|shard| shard.first))
@@ -298,7 +299,7 @@ impl Asked {
         Ok(())
     }
 
-    /// The round, if it holds the request.
+    /// Returns the round if the request was sent in it.
     async fn take(&mut self, of: Staged<'_>, index: i64) -> Result<Option<u32>, WriteError> {
         while self.next.is_none()
             && let Some(shard) = self.waiting.take(index)?
@@ -332,7 +333,7 @@ impl Answers {
         Ok(())
     }
 
-    /// What the next line says of the request, if it is the request's.
+    /// Returns the beginning of the next line if that is the request's.
     async fn head_of(&mut self, of: Staged<'_>, index: i64) -> Result<Option<Head>, WriteError> {
         while self.head.is_none()
             && let Some(Settled { round, part: Some(part), .. }) = self.waiting.take(index)?
@@ -350,7 +351,7 @@ impl Answers {
         Ok(self.head.filter(|head| head.index == index))
     }
 
-    /// The next line.
+    /// Returns the next line.
     async fn line(&mut self) -> Result<Kept, WriteError> {
         let line = match &mut self.open {
             Some((_, lines)) => lines.next_kept().await?,
@@ -375,7 +376,7 @@ impl Answers {
     }
 }
 
-/// Longest line of an index: a custom id of 512 bytes, escaped, and a hash.
+/// Longest line of an index, in bytes: a custom id of 512 bytes, escaped, and a hash.
 pub(super) const INDEX_LINE_LIMIT: usize = 8 << 10;
 
 pub(super) async fn index_lines(folder: &Folder, work_id: &str, index: &str) -> Result<Lines<Content>, WriteError> {
@@ -398,8 +399,8 @@ fn reader(content: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static) 
     Box::new(StreamReader::new(Box::pin(content)))
 }
 
-/// The line, once it is its turn where it is a long one: it has to be let go before another one is loaded, and before a store is
-/// waited for.
+/// Loads a line into memory, after waiting for its turn if it is a long one. The line has to be dropped before the next
+/// is loaded, and before a wait for the store.
 pub(super) async fn loaded(line: Option<Kept>) -> Result<Held, WriteError> {
     match line {
         Some(Kept::TooLong(size)) => Err(WriteError::Corrupt(format!("a staged line has {size} bytes"))),

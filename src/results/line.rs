@@ -1,4 +1,4 @@
-//! Lines that come back, and lines that are handed on: OpenAI's output shape, whatever the provider.
+//! Lines of answers, and lines of result files: OpenAI's output shape, whatever the provider.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,20 +9,21 @@ use serde_json::value::RawValue;
 
 use crate::store::{IndexEntry, RequestHash};
 
-/// How one request ended, as a part says it.
+/// The end of a request, as a part records it.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Ended {
     Succeeded,
-    /// Sending it again would not help, or might pay for it twice.
+    /// A failure for which another try would not help, or might be paid twice.
     Failed,
-    /// It failed in a way that may pass.
+    /// A failure that may pass.
     Errored,
     Expired,
     Cancelled,
 }
 
-/// A line of a part: the request's index, how it ended, and the provider's line: as it came, or its frame where it is read.
+/// A line of a part: the request's index, its end, and the provider's line (as it came when written, its frame alone
+/// when read).
 #[derive(Serialize, Deserialize)]
 pub(super) struct PartLine<L> {
     pub index: i64,
@@ -30,10 +31,10 @@ pub(super) struct PartLine<L> {
     pub line: L,
 }
 
-/// Bytes that [`head`] needs at most.
+/// Most bytes that [`head`] needs.
 pub(super) const HEAD: usize = 64;
 
-/// The index and the end of the [`PartLine`] that begins like this.
+/// Reads the index and the end of the [`PartLine`] that begins with `start`.
 pub(super) fn head(start: &[u8]) -> Option<(i64, Ended)> {
     let rest = start.strip_prefix(b"{\"index\":")?;
     let (index, rest) = rest.split_at(memchr::memchr(b',', rest)?);
@@ -42,7 +43,7 @@ pub(super) fn head(start: &[u8]) -> Option<(i64, Ended)> {
     Some((std::str::from_utf8(index).ok()?.parse().ok()?, ended))
 }
 
-/// A request as it is sent: OpenAI's batch line.
+/// A request as it is sent: a line of OpenAI's batch format.
 #[derive(Serialize, Deserialize)]
 pub(super) struct RequestLine<'a> {
     pub custom_id: Cow<'a, str>,
@@ -52,11 +53,12 @@ pub(super) struct RequestLine<'a> {
     pub body: &'a RawValue,
 }
 
-/// A provider's line, of which only the frame is read. Of a key that stands twice the last counts, as in most readers of JSON.
+/// A provider's line, of which only the frame is read. The last value of a repeated key counts, as in most readers of
+/// JSON.
 #[derive(Default)]
 pub(super) struct ProviderLine<'a> {
     pub id: Option<&'a RawValue>,
-    /// None where it is no string.
+    /// None if it is not a string.
     pub custom_id: Option<String>,
     pub response: Option<&'a RawValue>,
     pub error: Option<&'a RawValue>,
@@ -122,7 +124,7 @@ pub(super) struct ResultLine<'a> {
 }
 
 impl<'a> ResultLine<'a> {
-    /// A line under the user's own id, with the request's hash as the index of its work calls it.
+    /// Creates a line under the user's own custom id, with the request's hash under the name of its function.
     pub fn new(
         entry: &'a IndexEntry,
         id: Option<&'a RawValue>,

@@ -1,42 +1,43 @@
-//! The manifest: written last, by conditional put; whoever sees it sees a whole result set.
+//! The manifest of a result set. It is written last, by a conditional put, so its presence means that the set is
+//! complete.
 
 use serde::{Deserialize, Serialize};
 
 use crate::api::{ErrorSummary, Outcome, RequestCounts};
 
-/// `manifest.json`.
+/// The content of `manifest.json`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// Version of this document.
+    /// Version of this document's format.
     pub manifest_version: u32,
-    /// The work.
+    /// Id of the work.
     #[serde(rename = "workID")]
     pub work_id: String,
-    /// Identity of the work: a job with the same one adopts this outcome.
+    /// Hash of the work. A job with the same hash adopts this outcome.
     pub work_hash: String,
-    /// How it ended.
+    /// How the work ended.
     pub outcome: Outcome,
-    /// CamelCase reason.
+    /// Reason in CamelCase.
     pub reason: String,
-    /// For a person.
+    /// Message for a person.
     pub message: String,
     /// Requests by outcome.
     pub requests: RequestCounts,
-    /// Why requests have no answer, most frequent first.
+    /// Requests without an answer by error code, the most frequent first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<ErrorSummary>,
-    /// The result set.
+    /// The files of the result set.
     pub files: Vec<ManifestFile>,
-    /// The provider's names of the batches that were paid, as far as 2 MiB hold them.
+    /// The provider's ids of the batches that were paid, as many as fit into 2 MiB.
     pub batches: Vec<String>,
-    /// Requests that were billed twice at most, where a gateway made more than one batch of a submission.
+    /// Most requests that were billed twice, because a gateway made more than one batch of a submission.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub billed_twice: i64,
-    /// Batches that did not end when the job's time was over: they may still run and cost.
+    /// Batches that had not ended when the job's time was over. They may still run and cost money.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub abandoned_batches: Vec<AbandonedBatch>,
-    /// When the end was decided, Unix milliseconds.
+    /// Time at which the end was decided, in Unix milliseconds.
     pub completed_at: i64,
 }
 
@@ -44,16 +45,16 @@ fn is_zero(n: &i64) -> bool {
     *n == 0
 }
 
-/// A batch that a job ended without.
+/// A batch that was still open when its job ended.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct AbandonedBatch {
-    /// As in `status.batches`.
+    /// Name of the batch, as in `status.batches`.
     pub name: String,
-    /// The provider's name for it; absent where nobody knows whether there is one.
+    /// The provider's id of the batch; absent if it is unknown whether there is one.
     #[serde(rename = "batchID", default, skip_serializing_if = "Option::is_none")]
     pub batch_id: Option<String>,
-    /// Requests in it: so many may still be billed.
+    /// Number of its requests, which is how many may still be billed.
     pub requests: i64,
 }
 
@@ -61,15 +62,15 @@ pub struct AbandonedBatch {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestFile {
-    /// Name beside the manifest.
+    /// Name of the file, next to the manifest.
     pub name: String,
-    /// Lines in it.
+    /// Number of lines.
     pub lines: i64,
     /// Size in bytes, uncompressed.
     pub bytes: u64,
     /// SHA-256 of the uncompressed bytes.
     pub sha256: String,
-    /// The ConfigMap that holds it, where the destination is one.
+    /// ConfigMap that holds the file, if the destination is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! From what a provider gives back to one result set in the order of the requests.
+//! The way from a provider's answers to one result set in the order of the requests.
 
 mod body;
 mod collect;

@@ -18,10 +18,11 @@ use super::scan::{How, Place, QUOTED};
 use crate::store::staged::{self, Spool};
 use crate::store::{LINE_LIMIT, LONG, Turn};
 
-/// Bytes of answers that are read back from the spool in one go; a longer one is read alone.
+/// Most bytes of answers that are read from the spool at a time. A longer one is read alone.
 pub(super) const GO_BYTES: usize = 1 << 20;
 
-/// Writes the lines at `places`, and counts why requests have no answer. `unusable` says what of the files could not be fetched.
+/// Writes the lines at `places`, and counts the error codes of requests without an answer. `unusable` describes files
+/// that could not be fetched.
 pub(super) async fn write_part(
     raw: File,
     places: &[Place],
@@ -33,7 +34,7 @@ pub(super) async fn write_part(
     let mut rest = places;
     while !rest.is_empty() {
         let (some, others) = rest.split_at(at_a_time(rest));
-        // Until its entry is on the spool.
+        // The turn ends when the entry is on the spool.
         let mut turn = Turn::default();
         turn.take(some.iter().map(|place| place.len as usize).sum()).await;
         lines = read_lines(&raw, some, lines).await?;
@@ -52,7 +53,7 @@ pub(super) async fn write_part(
     Ok((part.finish().await?, tally))
 }
 
-/// How many lines to read in one go: in the order of the index they are all over the file, and each go takes a turn on
+/// Returns how many lines to read at a time. In index order they are spread over the file, and each read runs on
 /// another thread.
 fn at_a_time(places: &[Place]) -> usize {
     let mut bytes = 0;
@@ -63,7 +64,7 @@ fn at_a_time(places: &[Place]) -> usize {
     places.iter().take_while(fits).count().max(1)
 }
 
-/// One after the other, into what `lines` has room for.
+/// Reads lines one after the other into the buffer `lines`.
 async fn read_lines(raw: &Arc<std::fs::File>, places: &[Place], mut lines: Vec<u8>) -> Result<Vec<u8>, CollectError> {
     let (raw, places) = (raw.clone(), places.iter().map(|p| (p.offset, p.len as usize)).collect::<Vec<_>>());
     let read = tokio::task::spawn_blocking(move || {
@@ -79,7 +80,7 @@ async fn read_lines(raw: &Arc<std::fs::File>, places: &[Place], mut lines: Vec<u
     read.await.map_err(std::io::Error::other).and_then(|read| read).map_err(super::collect::local)
 }
 
-/// With its newline.
+/// Returns the line of a part, with its newline.
 fn part_line(place: &Place, line: &[u8], unusable: &str, tally: &mut Tally) -> serde_json::Result<Vec<u8>> {
     let line = match place.how {
         How::Plain => unwrapped(without_lone_surrogates(text(line))),
@@ -95,7 +96,7 @@ fn part_line(place: &Place, line: &[u8], unusable: &str, tally: &mut Tally) -> s
     Ok(entry)
 }
 
-/// A line in place of one that cannot be read, as `errors.jsonl` shows it.
+/// Returns a line in place of one that cannot be read, in the form of `errors.jsonl`.
 fn stand_in(place: &Place, line: &str, unusable: &str) -> String {
     let unreadable = |message: String| json!({"code": "unreadable_answer", "message": message, "raw_line": line});
     let error = match place.how {
@@ -123,7 +124,7 @@ fn stand_in(place: &Place, line: &str, unusable: &str) -> String {
     json!({"error": error}).to_string()
 }
 
-/// The line with its `body` as JSON, where a server gives the text of it (llama-stack, Mistral).
+/// Returns the line with its `body` as JSON. Some servers (llama-stack, Mistral) return the body as text.
 fn unwrapped(line: Cow<'_, str>) -> Cow<'_, str> {
     match may_have_text(&line).then(|| with_body(&line)).flatten() {
         Some(unwrapped) if unwrapped.len() <= LINE_LIMIT => unwrapped.into(),
@@ -131,7 +132,7 @@ fn unwrapped(line: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// Whether a `body` may be a text: nearly all lines are told apart without reading them again.
+/// Whether a `body` may be a text. Nearly all lines are told apart by this, without parsing them again.
 fn may_have_text(line: &str) -> bool {
     let after = memmem::find_iter(line.as_bytes(), b"\"body\"").map(|at| line[at + 6..].trim_start());
     after.filter_map(|rest| rest.strip_prefix(':')).any(|value| value.trim_start().starts_with('"'))
@@ -151,10 +152,10 @@ fn with_body(line: &str) -> Option<String> {
     if !inside.starts_with(['{', '[']) {
         return None;
     }
-    // A line of JSON lines has no line ends in it.
+    // A JSON line has no line breaks in it.
     let inside = repaired(inside);
     serde_json::from_str::<&RawValue>(&inside).ok()?;
-    // Both are slices of the line.
+    // Both are slices of the same line.
     let at = (body.get().as_ptr() as usize).checked_sub(line.as_ptr() as usize)?;
     let (before, rest) = (line.get(..at)?, line.get(at + body.get().len()..)?);
     Some([before, &without_lone_surrogates(inside.into()), rest].concat())
@@ -173,7 +174,7 @@ mod tests {
 
     const WORK: &str = "0123456789abcdef";
 
-    /// The part that is made of a file, and how often the most frequent code stands in it.
+    /// Makes a part of a file. Returns it with the most frequent code and its count.
     async fn part_of(text: String, requests: i64) -> (String, Option<(String, i64)>) {
         let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
         let ends = download(&mut raw, vec![futures::stream::iter([Ok(Bytes::from(text))]).boxed()]).await.unwrap();

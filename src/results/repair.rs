@@ -1,4 +1,4 @@
-//! Text that is nearly JSON, made JSON: only what readers of JSON lines stumble over is changed.
+//! Repair of text that is nearly JSON. Only what readers of JSON lines would refuse is changed.
 
 use std::borrow::Cow;
 
@@ -6,18 +6,18 @@ use memchr::memmem;
 
 use crate::store::LINE_LIMIT;
 
-/// A line as text: what is not UTF-8 in it is replaced, for an answer with a blot is better than one that is paid again; a
-/// byte-order mark goes.
+/// Returns a line as text, without a byte order mark. Bytes that are not UTF-8 are replaced, since an answer with a
+/// blemish is better than one that is paid again.
 pub(super) fn text(line: &[u8]) -> Cow<'_, str> {
     let line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
-    // The lossy reading takes several times as long where there is nothing to lose.
+    // The lossy conversion takes several times as long for valid text.
     std::str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed)
 }
 
-/// `text` with what servers write and JSON does not have replaced: numbers that are none (`NaN`, `Infinity`, `-Infinity`) by
-/// `null`, as JavaScript writes them; Python's `None`, `True` and `False` by JSON's words; control characters in strings by
-/// their escapes, and line ends between values by spaces. What comes out need not be JSON, and of what would be longer than a line
-/// may be only the beginning does.
+/// Returns `text` with the words and characters that JSON does not have replaced: numbers such as `NaN`, `Infinity` and
+/// `-Infinity` by `null`, as JavaScript writes them; Python's `None`, `True` and `False` by JSON's words; control
+/// characters in strings by their escapes; line breaks between values by spaces. The result need not be valid JSON. It
+/// ends early once it is longer than a line may be.
 pub(super) fn repaired(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = String::with_capacity(text.len() + 64);
@@ -64,12 +64,12 @@ fn json_word(word: &str) -> Option<&'static str> {
     }
 }
 
-/// JSON text whose escapes of lone surrogates, which many readers refuse, are those of the replacement character.
+/// Replaces escapes of lone surrogates, which many readers refuse, with the replacement character.
 pub(super) fn without_lone_surrogates(text: Cow<'_, str>) -> Cow<'_, str> {
     let Some(mut lone) = lone_surrogate(text.as_bytes(), 0) else { return text };
     let mut bytes = text.into_owned().into_bytes();
     loop {
-        // As long as what it takes the place of.
+        // Both escapes have the same length.
         bytes[lone..lone + 6].copy_from_slice(b"\\ufffd");
         match lone_surrogate(&bytes, lone + 6) {
             Some(next) => lone = next,
@@ -82,7 +82,7 @@ pub(super) fn without_lone_surrogates(text: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// Where the first escape of a lone surrogate begins, from `from` on, which is in no escape.
+/// Returns the offset of the first escape of a lone surrogate from `from` on. `from` must not be within an escape.
 fn lone_surrogate(bytes: &[u8], from: usize) -> Option<usize> {
     let mut low_of_a_pair = None;
     memmem::find_iter(&bytes[from..], b"\\u").map(|at| from + at).find(|at| {
@@ -101,7 +101,7 @@ fn lone_surrogate(bytes: &[u8], from: usize) -> Option<usize> {
     })
 }
 
-/// The UTF-16 code unit that is escaped here.
+/// Returns the UTF-16 code unit of the escape at this offset.
 fn unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()

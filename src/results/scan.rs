@@ -1,4 +1,4 @@
-//! Whose the lines of a file of answers are, and how their requests ended.
+//! Assignment of the lines in files of answers to requests, with the end of each request.
 
 use std::io::SeekFrom;
 use std::path::Path;
@@ -11,51 +11,52 @@ use super::line::{Ended, ProviderLine};
 use super::repair::{repaired, text};
 use crate::store::{LINE_LIMIT, Line, Lines, Turn};
 
-/// Bytes of a line that cannot be read which `errors.jsonl` quotes at most.
+/// Most bytes of an unreadable line that `errors.jsonl` quotes.
 pub(super) const QUOTED: usize = 1 << 20;
-/// Bytes of a line that is too long to be read in which the id of its request is looked for.
+/// Bytes of a line that is too long in which the id of its request is searched.
 const HEAD: u64 = 4 << 10;
-/// Stretches of lines that are no objects by themselves in which objects over many lines are looked for.
+/// Most stretches of lines that are not objects themselves in which objects over many lines are searched.
 const STRETCHES: usize = 100_000;
 
-/// Where in the spool the line of one request is.
+/// The place of a request's line in the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub index: i64,
     pub ended: Ended,
     pub offset: u64,
-    /// Bytes that are read of it.
+    /// Bytes of the line that are read.
     pub len: u32,
     pub how: How,
 }
 
-/// How the line of a request is read.
+/// The treatment of a request's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
-    /// As it is.
+    /// The line is valid JSON.
     Plain,
-    /// Once it is [`repaired`].
+    /// The line is valid JSON once it is [`repaired`].
     Repaired,
-    /// Not at all, but for the id of its request; its size in bytes.
+    /// The line is unreadable except for the id of its request. The size is in bytes.
     Unreadable(u64),
-    /// Not at all, and it names other requests as well.
+    /// The line is unreadable, and names other requests as well.
     Shared,
-    /// Not at all, for its size in bytes.
+    /// The line is longer than allowed. The size is in bytes.
     TooLong(u64),
-    /// There is none, but a line that names nobody may be its.
+    /// No line names the request, but an unreadable line without an id may be its.
     Nameless,
 }
 
-/// What files of answers hold.
+/// The content of files of answers.
 #[derive(Debug, Default)]
 pub(super) struct Scanned {
-    /// In order, one a request at most.
+    /// At most one place for each request, in order.
     pub places: Vec<Place>,
-    /// Requests that no line tells of, in order.
+    /// Requests that no line names, in order.
     pub unanswered: Vec<i64>,
-    /// Lines that are nobody's: of another work, out of range, or repeated.
+    /// Lines that are not an answer of the batch: of another work, out of range, or repeated.
     pub foreign: u64,
-    /// Lines that cannot be read and name no request of the batch, and where the first of them are, and how long.
+    /// Lines that cannot be read and name no request of the batch. `nameless` has offset and length of the first of
+    /// them.
     pub unreadable: u64,
     pub nameless: Vec<(u64, u64)>,
     /// Lines that break off.
@@ -66,20 +67,20 @@ struct Scan<'a> {
     work_id: &'a str,
     /// Indexes of the batch's requests, in order.
     asked: &'a [i64],
-    /// By position in `asked`.
+    /// Places, by position in `asked`.
     places: Vec<Option<Place>>,
     scanned: Scanned,
-    /// Where long lines wait.
+    /// Directory in which long lines wait.
     spool: &'a Path,
 }
 
-/// Lines in a row none of which is an object by itself.
+/// Consecutive lines none of which is an object by itself.
 struct Loose {
     from: u64,
     to: u64,
 }
 
-/// Reads the spooled files, which end at `ends`.
+/// Reads the spooled files, which end at the offsets `ends`.
 pub(super) async fn scan(
     raw: &mut File,
     ends: &[u64],
@@ -92,7 +93,7 @@ pub(super) async fn scan(
     let mut scan = Scan { work_id, asked, places, scanned: Scanned::default(), spool };
     let (mut offset, mut long, mut loose) = (0, vec![], Vec::<Loose>::new());
     let mut lines = Lines::new(BufReader::with_capacity(256 << 10, &mut *raw), LINE_LIMIT).spooling(spool);
-    // Whether a line that says nothing may go on with the one before.
+    // Whether a line without an id may continue the previous one.
     let mut open = false;
     while let Some(line) = lines.next().await? {
         match &line {
@@ -137,8 +138,8 @@ impl Scan<'_> {
         self.asked.binary_search(&index?).ok()
     }
 
-    /// Takes a line in; false where no object of it is whole. One without an id may be part of an object over many lines, where
-    /// such a one is `open`.
+    /// Takes a line. Returns false if no object in it is whole. If `open`, a line without an id may be part of an
+    /// object over many lines.
     fn line(&mut self, offset: u64, line: &[u8], open: bool) -> bool {
         let whole = text(line);
         if let Ok(parsed) = serde_json::from_str::<ProviderLine>(&whole)
@@ -157,16 +158,16 @@ impl Scan<'_> {
         true
     }
 
-    /// Takes in what is an object by its brackets.
+    /// Takes an object that was found by its brackets.
     fn object(&mut self, offset: u64, object: &[u8]) {
         let whole = text(object);
         if whole.len() > LINE_LIMIT {
-            // What is replaced in it makes it longer.
+            // Replaced bytes made it longer.
             self.unreadable_of(offset, object, whole.len() as u64);
             return;
         }
         if let Ok(parsed) = serde_json::from_str::<ProviderLine>(&whole) {
-            // Its line ends go.
+            // Its line breaks will be removed.
             let how = if whole.contains(['\n', '\r']) { How::Repaired } else { How::Plain };
             return self.sound(offset, object, &parsed, how);
         }
@@ -177,11 +178,12 @@ impl Scan<'_> {
         }
     }
 
-    /// The first line of an index wins: providers have been seen to repeat rows. One that can be read wins over one that cannot.
+    /// Takes a valid line. The first line of an index wins, since providers have been seen to repeat rows. A valid one
+    /// wins over an unreadable one.
     fn sound(&mut self, offset: u64, line: &[u8], parsed: &ProviderLine<'_>, how: How) {
         let at = self.position(parsed.custom_id.as_deref().and_then(|id| index_of(id, self.work_id)));
         let Some(at) = at else {
-            // It may have its id elsewhere than where it belongs.
+            // The id may be in another place than its own.
             if parsed.custom_id.is_some() || !self.unreadable_of(offset, line, line.len() as u64) {
                 self.scanned.foreign += 1;
             }
@@ -196,7 +198,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Takes in what cannot be read; whether it names a request.
+    /// Takes text that cannot be read. Returns whether it names a request.
     fn unreadable(&mut self, offset: u64, text: &[u8]) -> bool {
         let named = self.unreadable_of(offset, text, text.len() as u64);
         if !named {
@@ -208,7 +210,7 @@ impl Scan<'_> {
         named
     }
 
-    /// Each request that `text` names has ended with it: it may have been answered, and paid. `size` is that of all of it.
+    /// Ends each request that `text` names: it may have been answered, and paid. `size` is that of the whole text.
     fn unreadable_of(&mut self, offset: u64, text: &[u8], size: u64) -> bool {
         let at: Vec<usize> = named(text, self.work_id).into_iter().filter_map(|i| self.position(Some(i))).collect();
         let (len, how) = match (at.len(), size > LINE_LIMIT as u64) {
@@ -224,7 +226,7 @@ impl Scan<'_> {
         !at.is_empty()
     }
 
-    /// The id of a line that is too long to be read stands near its beginning.
+    /// Takes a line that is too long to be read. Its id is near the beginning.
     async fn too_long(&mut self, raw: &mut File, offset: u64, size: u64) -> std::io::Result<()> {
         let head = read(raw, offset, HEAD.min(size)).await?;
         if !self.unreadable_of(offset, &head, size) {
@@ -233,9 +235,9 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Looks for objects over many lines; what is in none is taken line by line.
+    /// Searches for objects over many lines. The rest is taken line by line.
     async fn loose(&mut self, raw: &mut File, from: u64, to: u64) -> std::io::Result<()> {
-        // Whoever sends more objects than were asked for gets them taken line by line.
+        // A file with more objects than requests is taken line by line from there on.
         let objects = objects_within(raw, from, to, 4 * self.asked.len() + 1_000).await?;
         let mut rest = from;
         for (begin, end) in objects {
@@ -270,9 +272,9 @@ impl Scan<'_> {
 }
 
 impl Scan<'_> {
-    /// Takes in a line that is part of no whole object.
+    /// Takes a line that is not part of a whole object.
     fn broken(&mut self, offset: u64, line: &[u8]) {
-        // Brackets and commas around objects say nothing.
+        // Brackets and commas around objects are ignored.
         if line.iter().any(|b| !b.is_ascii_whitespace() && !b"[]{},".contains(b)) {
             let named = self.unreadable(offset, line);
             self.scanned.cut_off += u64::from(named || line.contains(&b'{'));
@@ -287,7 +289,7 @@ async fn read(raw: &mut File, offset: u64, len: u64) -> std::io::Result<Vec<u8>>
     Ok(bytes)
 }
 
-/// Where the whole objects of a stretch of the spool begin and end.
+/// Returns the beginning and the end of each whole object in a stretch of the spool.
 async fn objects_within(raw: &mut File, from: u64, to: u64, most: usize) -> std::io::Result<Vec<(u64, u64)>> {
     raw.seek(SeekFrom::Start(from)).await?;
     let mut stretch = (&mut *raw).take(to.saturating_sub(from));
@@ -309,11 +311,11 @@ async fn objects_within(raw: &mut File, from: u64, to: u64, most: usize) -> std:
     }
 }
 
-/// The index in one of our ids; None where the id is not of this work.
+/// Returns the index in one of our ids; None if the id is not of this work.
 fn index_of(id: &str, work_id: &str) -> Option<i64> {
     let (index, mark) = id.strip_prefix('r')?.split_once('-')?;
     let number: i64 = index.parse().ok()?;
-    // As we write it: `+1` and `01` are nobody's.
+    // Only our own spelling counts; `+1` and `01` are not.
     (mark == work_id.get(..8)? && number.to_string() == index).then_some(number)
 }
 

@@ -1,4 +1,4 @@
-//! Shards at their end, as a join takes them.
+//! Shards that have ended, as a join takes them.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -8,29 +8,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{Sorted, Sorter, StoreError};
 
-/// One shard at its end.
+/// A shard that has ended.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct Settled {
-    /// SHA-256 of what was sent.
+    /// SHA-256 of the requests as they were sent, in hex.
     pub sha256: String,
-    /// Names its index.
+    /// Name of its index.
     pub index: String,
     /// Index of its first request.
     pub first: i64,
-    /// The model that all of its requests ask for.
+    /// The model of all its requests.
     pub model: String,
-    /// 0 for the input's own shards; later rounds hold what earlier ones left without an answer.
+    /// 0 for the input's own shards. Later rounds hold requests that earlier ones left without an answer.
     pub round: u32,
-    /// What came back; None where it was never executed or given up.
+    /// Its answers; None if it was never executed or was given up.
     pub part: Option<Part>,
-    /// Whether a person gave its answers up: its requests are not sent again.
+    /// Whether a person gave up its answers. Its requests are not sent again.
     pub given_up: bool,
-    /// Code and message of requests that no part speaks of.
+    /// Code and message of requests that no part names.
     pub absent: (Cow<'static, str>, String),
 }
 
 impl Settled {
-    /// Takes settled shards in any order for a join, which has them by round and model, each of these in the order of its requests.
+    /// Returns a sorter of settled shards for a join: by round and model, and within these in the order of requests.
     pub fn sorter(spool: &Path) -> Sorter<Settled> {
         Sorter::new(spool, Settled::order)
     }
@@ -39,27 +39,27 @@ impl Settled {
         self.lane().cmp(&other.lane()).then(self.first.cmp(&other.first))
     }
 
-    /// Round and model.
+    /// Returns round and model.
     pub(super) fn lane(&self) -> (u32, &str) {
         (self.round, &self.model)
     }
 }
 
-/// What came back of a shard.
+/// The answers to a shard.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct Part {
-    /// Object name.
+    /// Name of its object.
     pub name: String,
     /// SHA-256 of its uncompressed bytes.
     pub sha256: String,
 }
 
-/// Shards of one round and model that were not opened yet, in order. One of them is held.
+/// Shards of one round and model that are not open yet, in order. Only one of them is in memory.
 pub(super) struct Waiting {
-    /// It, and those behind it, maybe of other rounds and models.
+    /// The next of them.
     pub next: Option<Settled>,
     others: Sorted<Settled>,
-    /// Whether those are left out of which nothing came back.
+    /// Whether shards without a part are left out.
     of_parts: bool,
 }
 
@@ -70,12 +70,12 @@ impl Waiting {
         Ok(waiting)
     }
 
-    /// One whose answers are to be read.
+    /// Creates the list of one shard whose answers are to be read.
     pub fn one(shard: Settled) -> Waiting {
         Waiting { next: shard.part.is_some().then_some(shard), others: Sorted::empty(), of_parts: true }
     }
 
-    /// The next shard, if its first request is at most `index`.
+    /// Returns the next shard, if its first request is at most `index`.
     pub fn take(&mut self, index: i64) -> Result<Option<Settled>, StoreError> {
         let Some(shard) = self.next.take_if(|shard| shard.first <= index) else { return Ok(None) };
         self.next = self.behind(&shard)?;
@@ -83,7 +83,7 @@ impl Waiting {
         Ok(Some(shard))
     }
 
-    /// Passes over those that are left out.
+    /// Skips shards that are left out.
     fn pass_over(&mut self) -> Result<(), StoreError> {
         while let Some(shard) = self.next.take_if(|shard| self.of_parts && shard.part.is_none()) {
             self.next = self.behind(&shard)?;
@@ -91,7 +91,7 @@ impl Waiting {
         Ok(())
     }
 
-    /// The shard that follows `shard`, if it is of the same round and model.
+    /// Returns the shard after `shard`, if it is of the same round and model.
     fn behind(&mut self, shard: &Settled) -> Result<Option<Settled>, StoreError> {
         let behind = self.others.next().transpose()?;
         Ok(behind.filter(|behind| behind.lane() == shard.lane()))

@@ -1,4 +1,4 @@
-//! The join: immutable parts become results in the order of the requests. Two writers write the same bytes.
+//! The join of immutable parts into results, in the order of the requests. Two writers write the same bytes.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -18,10 +18,10 @@ use crate::api::text::hex;
 use crate::api::{OutputCompression, RequestCounts, weight};
 use crate::store::{Folder, IndexEntry, Long, Sorted, StoreError, Upload, layout, staged};
 
-/// Why results were not written; it can be tried again.
+/// The reason why results were not written. It can be tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Storage.
+    /// The object store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Staged files do not fit together.
@@ -38,13 +38,14 @@ impl From<std::io::Error> for WriteError {
     }
 }
 
-/// Writes `results.jsonl`; where requests have no answer, `errors.jsonl` with the reasons and `unsuccessful.jsonl` with the
-/// requests, to be run again; the manifest, and `_SUCCESS`. `manifest` is complete but for its files; what lies at the
-/// destination in the end is returned. ConfigMaps that have no room for a file are given it compressed and in pieces,
-/// `results-00000.jsonl.gz` and so on. Long lines wait in `spool`, on local disk, for their turn in memory and for the store.
+/// Writes `results.jsonl`, the manifest and `_SUCCESS`; if requests have no answer, also `errors.jsonl` with the
+/// reasons and `unsuccessful.jsonl` with the requests, which can be run again. `manifest` is complete except for its
+/// files. Returns the manifest that is at the destination in the end. In ConfigMaps without room for a file, the file
+/// is compressed and cut into pieces, `results-00000.jsonl.gz` and so on. Long lines wait in `spool`, on local disk,
+/// for their turn in memory and for the store.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] when something foreign is in the way; it is left alone.
+/// [`StoreError::Conflict`] if another work's object is in the way; it is not touched.
 pub async fn write(
     spool: &Path,
     folder: &Folder,
@@ -53,7 +54,7 @@ pub async fn write(
     compression: OutputCompression,
 ) -> Result<Manifest, WriteError> {
     if shards.is_empty() && manifest.requests.total > 0 {
-        // Nothing is known of its answers, and no file says that these are they.
+        // Without shards nothing is known of the answers, so no file may claim to hold them.
         return put_manifest(folder, manifest).await;
     }
     let joining = Joining { folder, spool, shards: &shards, manifest: &manifest };
@@ -71,14 +72,14 @@ pub async fn write(
     put_manifest(folder, manifest).await
 }
 
-/// Uncompressed bytes of a piece: it fits into a ConfigMap however little it compresses.
+/// Uncompressed bytes of a piece. It fits into a ConfigMap even if it does not compress.
 const PIECE: u64 = 640 << 10;
 
-/// How result files are written.
+/// The form of result files.
 #[derive(Clone, Copy)]
 struct Form {
     compression: OutputCompression,
-    /// Uncompressed bytes of a piece; None: in one.
+    /// Most uncompressed bytes of a piece; None for a single file.
     piece: Option<u64>,
 }
 
@@ -135,17 +136,18 @@ async fn put_manifest(folder: &Folder, manifest: Manifest) -> Result<Manifest, W
     Ok(lies_there)
 }
 
-/// Bytes of a long line that are held at a time.
+/// Bytes of a long line that are in memory at a time.
 const CHUNK: usize = 256 << 10;
 
-/// A line of a result file, with its end. What a long one was made of is let go before the store is waited for.
+/// A line of a result file, with its line end. It holds none of the long lines that it was made of, so those can be
+/// dropped before a wait for the store.
 enum Made {
     Short(Vec<u8>),
     Long(Long),
 }
 
 impl Made {
-    /// Of a line that is made of `of` bytes.
+    /// Serializes a line. `of` is the number of bytes that it was made of.
     fn new(line: &impl Serialize, of: usize, spool: &Path) -> Result<Made, WriteError> {
         if of <= CHUNK {
             let mut bytes = serde_json::to_vec(line).map_err(corrupt)?;
@@ -166,7 +168,7 @@ impl Made {
     }
 }
 
-/// A result file that is being written, in one or in pieces.
+/// A result file that is being written, whole or in pieces.
 struct Output<'a> {
     folder: &'a Folder,
     name: &'static str,
@@ -292,14 +294,14 @@ async fn join(
     Ok(counts)
 }
 
-/// The provider's line under the user's own id.
+/// Returns the provider's line under the user's own custom id.
 fn handed_on<'a>(entry: &'a IndexEntry, line: &'a [u8]) -> Result<ResultLine<'a>, WriteError> {
     let PartLine { line: ProviderLine { id, response, error, .. }, .. } =
         serde_json::from_slice(line).map_err(corrupt)?;
     Ok(ResultLine::new(entry, id, response, error))
 }
 
-/// The request as it was sent, under the user's own id: an input in OpenAI's format.
+/// Returns the request as it was sent, under the user's own custom id: an input in OpenAI's format.
 fn to_run_again<'a>(entry: &'a IndexEntry, sent: &'a [u8]) -> Result<RequestLine<'a>, WriteError> {
     let sent: RequestLine = serde_json::from_slice(sent).map_err(corrupt)?;
     Ok(RequestLine { custom_id: Cow::Borrowed(&entry.custom_id), ..sent })
