@@ -115,7 +115,8 @@ pub struct BatchJobSpec {
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<i64>,
     /// Time in which the provider has to run a batch, in seconds, in whole hours; unset: the provider's own, 86400 at OpenAI,
-    /// which accepts no other. Requests that are not run in that time expire, and are sent again in another batch.
+    /// which accepts no other, and at Azure OpenAI, which runs batches beyond it. Requests that are not run in that time
+    /// expire, and are sent again in another batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 3600, max = 604_800), extend("multipleOf" = 3600))]
     pub completion_window_seconds: Option<i32>,

@@ -67,7 +67,7 @@ pub struct BatchProviderSpec {
     #[serde(rename = "baseURL", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 1024), regex(pattern = r"^https?://[^?#@\s]+[^/?#@\s]$"))]
     pub base_url: Option<String>,
-    /// Credential of the account. Type OpenAI needs one; unset for servers that ask for none.
+    /// Credential of the account. Types OpenAI and AzureOpenAI need one; unset for servers that ask for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<ProviderAuth>,
     /// Certificate authorities of the server; unset: those that the image of the operator trusts.
@@ -201,13 +201,14 @@ pub struct ProviderLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_batches_in_flight: Option<i32>,
-    /// Requests in one batch; unset: the vendor's limit, 50,000 at OpenAI. An account that takes fewer at a time has its batches
-    /// halved until they fit, which takes minutes each time; a lower limit makes smaller batches from the beginning.
+    /// Requests in one batch; unset: the vendor's limit, 50,000 at OpenAI and 100,000 at Azure OpenAI. An account that takes
+    /// fewer at a time has its batches halved until they fit, which takes minutes each time; a lower limit makes smaller
+    /// batches from the beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_requests_per_batch: Option<i32>,
-    /// Bytes in the input file of one batch; unset: the vendor's limit, 200,000,000 at OpenAI. A request that is larger by itself
-    /// is refused before anything is sent.
+    /// Bytes in the input file of one batch; unset: the vendor's limit, 200,000,000 at OpenAI and Azure OpenAI. A request
+    /// that is larger by itself is refused before anything is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1024, max = 2_147_483_648i64))]
     pub max_bytes_per_batch: Option<i64>,

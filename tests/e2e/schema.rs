@@ -36,7 +36,13 @@ async fn what_cannot_work_is_refused_with_advice() {
         (job("run", json!({"spec": {"runID": "a/b"}})), "spec.runID"),
         (job("endpoint", json!({"spec": {"endpoint": "Chat"}})), "ChatCompletions"),
         (provider(json!({"type": "OpenAICompatible"})), "`baseURL` is required for type 'OpenAICompatible'"),
-        (provider(json!({"type": "OpenAI"})), "`auth` is required for type 'OpenAI'"),
+        (provider(json!({"type": "OpenAI"})), "`auth` is required for types 'OpenAI' and 'AzureOpenAI'"),
+        (
+            provider(
+                json!({"type": "AzureOpenAI", "baseURL": "http://r.openai.azure.com", "auth": {"secretKeyRef": {"name": "a", "key": "b"}}}),
+            ),
+            "`baseURL` of an Azure resource must begin with `https://`",
+        ),
         (provider(json!({"type": "OpenAICompatible", "baseURL": "http://x/v1/"})), "spec.baseURL"),
         (
             provider(
