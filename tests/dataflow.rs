@@ -9,7 +9,9 @@ mod support;
 use std::sync::Arc;
 
 use batchjob_operator::api::{Endpoint, ErrorSummary, InlineRequest, Outcome, RequestCounts};
-use batchjob_operator::lifecycle::{Attempt, AttemptState, Journal, Owner, PartRef, Shard, Tries, error_summary};
+use batchjob_operator::lifecycle::{
+    Attempt, AttemptState, Journal, Owner, PartRef, Payload, Shard, Tries, error_summary,
+};
 use batchjob_operator::requests::{Recipe, Source, pass};
 use batchjob_operator::results::{self, Collection, FollowUp, Manifest, Part, Settled};
 use batchjob_operator::store::{Folder, ShardWriter, Sorted, StagedShard, layout, staged};
@@ -180,11 +182,12 @@ async fn settle(folder: &Folder, shard: &mut Shard, fates: &[Vec<Fate>], n: usiz
     shard.attempt = Some(Attempt {
         number: 1,
         intent_id: "i".into(),
-        file_id: "f".into(),
+        payload: Payload::file("f"),
         post_by: 0,
         fingerprint: String::new(),
         declined: None,
         billed_again: 0,
+        repeats: 0,
         state,
     });
 }

@@ -33,7 +33,7 @@ pub use crd::{crds, render as render_crd};
 pub use free_form::{FreeForm, KnownBy};
 pub use grant::NamespaceGrant;
 pub use lean::Lean;
-pub use protocol::BatchEnd;
+pub use protocol::{BatchEnd, Capabilities, PayloadKind, Recovery, Revocation};
 pub use storage::*;
 pub use work_hash::WorkHashVersion;
 pub use written::Written;

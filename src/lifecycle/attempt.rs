@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{ErrorSummary, RequestCounts};
+use crate::api::{ErrorSummary, PayloadKind, RequestCounts};
 
 /// A shard and one attempt to send it, such as `00000-1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,9 +28,9 @@ pub struct Attempt {
     /// 128 random bits in hex, in the batch's metadata.
     #[serde(rename = "intentID")]
     pub intent_id: String,
-    /// The uploaded input file: the revocable right to start a batch.
-    #[serde(rename = "fileID")]
-    pub file_id: String,
+    /// What carries its requests.
+    #[serde(flatten)]
+    pub payload: Payload,
     /// The POST must start before this moment (Unix milliseconds).
     pub post_by: i64,
     /// Keyed fingerprint of the credential that the intent was made under.
@@ -41,6 +41,10 @@ pub struct Attempt {
     /// Requests that other batches of the same POST were billed for as well, at most.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub billed_again: i64,
+    /// How often its POST was sent again with the same token, to providers that make no second batch of it. What a repeated POST
+    /// is told says nothing of the first one, but for the batch that it names.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repeats: i64,
     /// Where it stands.
     #[serde(flatten)]
     pub state: AttemptState,
@@ -48,6 +52,64 @@ pub struct Attempt {
 
 fn is_zero(n: &i64) -> bool {
     *n == 0
+}
+
+/// What carries the requests of an attempt to the provider.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(untagged)]
+pub enum Payload {
+    /// An uploaded input file: the revocable right to start a batch.
+    File {
+        /// The provider's name for it; empty once it is gone.
+        #[serde(rename = "fileID")]
+        id: String,
+    },
+    /// An object of its own in storage that the provider reads: a right like that.
+    Object {
+        /// Its name; empty once it is gone.
+        #[serde(rename = "objectName")]
+        name: String,
+    },
+    /// The body of the POST: nothing of it exists elsewhere.
+    Inline {},
+}
+
+impl Default for Payload {
+    fn default() -> Self {
+        Payload::file("")
+    }
+}
+
+impl Payload {
+    /// An uploaded file.
+    pub fn file(id: impl Into<String>) -> Self {
+        Payload::File { id: id.into() }
+    }
+
+    /// What was put up for the provider under this name.
+    pub(super) fn named(kind: PayloadKind, name: String) -> Self {
+        match kind {
+            PayloadKind::File => Payload::File { id: name },
+            PayloadKind::Object => Payload::Object { name },
+            PayloadKind::Inline => Payload::Inline {},
+        }
+    }
+
+    /// The name of its file or object; empty where there is none.
+    pub fn name(&self) -> &str {
+        match self {
+            Payload::File { id: name } | Payload::Object { name } => name,
+            Payload::Inline {} => "",
+        }
+    }
+
+    /// Forgets the name: what it named is gone, or somebody else's to delete.
+    pub fn forget(&mut self) {
+        match self {
+            Payload::File { id: name } | Payload::Object { name } => name.clear(),
+            Payload::Inline {} => {}
+        }
+    }
 }
 
 /// What a provider said when it made no batch, or claimed so.
@@ -171,6 +233,29 @@ impl Attempt {
         match &self.state {
             AttemptState::Refused { message, .. } | AttemptState::Revoked { message } => message.clone(),
             _ => String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Journals of versions that knew files alone.
+    #[test]
+    fn a_payload_is_written_as_ever_where_it_is_a_file_and_read_back_whatever_it_is() {
+        let start = r#"{"number":1,"intentID":"i","#;
+        let end = r#""postBy":5,"fingerprint":"k","state":"Intended"}"#;
+        for (written, payload) in [
+            (r#""fileID":"f","#, Payload::file("f")),
+            (r#""fileID":"","#, Payload::default()),
+            (r#""objectName":"o","#, Payload::Object { name: "o".into() }),
+            ("", Payload::Inline {}),
+        ] {
+            let written = [start, written, end].concat();
+            let attempt: Attempt = serde_json::from_str(&written).unwrap();
+            assert_eq!(attempt.payload, payload, "{written}");
+            assert_eq!(serde_json::to_string(&attempt).unwrap(), written);
         }
     }
 }

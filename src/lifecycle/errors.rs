@@ -59,7 +59,7 @@ fn advice(code: &str) -> &'static str {
 mod tests {
     use super::*;
     use crate::api::RequestCounts;
-    use crate::lifecycle::{Attempt, AttemptState, Owner, PartRef, Shard};
+    use crate::lifecycle::{Attempt, AttemptState, Owner, PartRef, Payload, Shard};
 
     fn errors(list: &[(&str, i64, &str)]) -> Vec<ErrorSummary> {
         let error = |(code, count, sample): &(&str, i64, &str)| ErrorSummary {
@@ -75,11 +75,12 @@ mod tests {
         let attempt = ended.map(|errors| Attempt {
             number: 1,
             intent_id: String::new(),
-            file_id: String::new(),
+            payload: Payload::default(),
             post_by: 0,
             fingerprint: String::new(),
             declined: None,
             billed_again: 0,
+            repeats: 0,
             state: AttemptState::Settled {
                 batch_id: "b".into(),
                 ended: "completed".into(),

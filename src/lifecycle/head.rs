@@ -206,13 +206,14 @@ impl Shard {
 }
 
 impl Attempt {
-    fn ids(&self) -> impl Iterator<Item = &String> {
+    fn ids(&self) -> impl Iterator<Item = &str> {
         let (batch, files): (Option<&String>, &[String]) = match &self.state {
             AttemptState::Submitted { batch_id, .. } => (Some(batch_id), &[]),
             AttemptState::Settled { batch_id, files, .. } => (Some(batch_id), files),
             AttemptState::Abandoned { batch_id } => (batch_id.as_ref(), &[]),
             _ => (None, &[]),
         };
-        [&self.intent_id, &self.file_id].into_iter().chain(batch).chain(files)
+        let named = batch.into_iter().chain(files).map(String::as_str);
+        [self.intent_id.as_str(), self.payload.name()].into_iter().chain(named)
     }
 }

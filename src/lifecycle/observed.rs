@@ -8,8 +8,8 @@ use super::journal::{Journal, Owner, Plan, Shard};
 use super::shard_list::Shards;
 use super::{Answers, Short, Stuck};
 use crate::api::{
-    BatchEnd, DeletionPolicy, ErrorSummary, Lock, Outcome, PinnedProvider, ProviderFilePolicy, RequestCounts,
-    UnknownSubmissionPolicy,
+    BatchEnd, Capabilities, DeletionPolicy, ErrorSummary, Lock, Outcome, PinnedProvider, ProviderFilePolicy,
+    RequestCounts, UnknownSubmissionPolicy,
 };
 
 /// Everything that [`super::decide`] may look at. Times are Unix milliseconds.
@@ -133,6 +133,15 @@ pub struct ProviderView {
     pub is_vendors_own: bool,
     /// `spec.unknownSubmissionPolicy`
     pub unknown_submission_policy: UnknownSubmissionPolicy,
+    /// What the batch API of its type can do.
+    pub capabilities: Capabilities,
+}
+
+impl Observed<'_> {
+    /// What the provider's batch API can do. Where the provider object is not there, what wants the most proof.
+    pub(super) fn capabilities(&self) -> Capabilities {
+        self.job.provider.as_ref().map(|provider| provider.capabilities).unwrap_or_default()
+    }
 }
 
 /// How many requests may end without an answer before the job gives up.
@@ -262,10 +271,10 @@ impl Memory {
         self.posted.remove(&attempt.intent_id);
         self.searches.remove(&attempt.intent_id);
         self.unsettled.remove(&attempt.intent_id);
-        self.files.remove(&attempt.file_id);
-        self.revoked.remove(&attempt.file_id);
-        self.deleted.remove(&attempt.file_id);
-        shard.files_left().iter().for_each(|file| _ = self.deleted.remove(file));
+        self.files.remove(attempt.payload.name());
+        self.revoked.remove(attempt.payload.name());
+        self.deleted.remove(attempt.payload.name());
+        shard.files_left().for_each(|file| _ = self.deleted.remove(file));
         if let AttemptState::Submitted { batch_id, .. } | AttemptState::Settled { batch_id, .. } = &attempt.state {
             self.looks.remove(batch_id);
             self.collected.remove(batch_id);

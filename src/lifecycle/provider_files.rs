@@ -9,9 +9,9 @@ use crate::api::ProviderFilePolicy;
 
 /// Deletes the input file first; where nothing may come of it any more, it `must` be gone.
 pub(super) fn without_file(o: &Observed, slot: Slot, attempt: &Attempt, must: bool) -> Option<Step> {
-    let file = &attempt.file_id;
+    let file = attempt.payload.name();
     let there = !file.is_empty() && !o.memory.deleted.contains(file);
-    there.then(|| Step::DeleteFiles { files: vec![file.clone()], slot: Some(slot), must })
+    there.then(|| Step::DeleteFiles { files: vec![file.to_string()], slot: Some(slot), must })
 }
 
 /// Files at the provider that nothing needs once every shard is settled or given up.
@@ -21,13 +21,13 @@ pub(super) fn files_to_delete(o: &Observed, journal: &Journal) -> Vec<String> {
     }
     let recorded = attempts(journal).flat_map(|(_, a)| match &a.state {
         AttemptState::Settled { files, .. } => files.clone(),
-        AttemptState::Refused { .. } => vec![a.file_id.clone()],
+        AttemptState::Refused { .. } => vec![a.payload.name().to_string()],
         _ => vec![],
     });
     let mut files: Vec<String> = recorded.chain(o.memory.uploads.values().cloned()).collect();
     // A batch that was given up on may still read its file.
     let in_use = |file: &String| {
-        attempts(journal).any(|(_, a)| a.file_id == *file && matches!(a.state, AttemptState::Abandoned { .. }))
+        attempts(journal).any(|(_, a)| a.payload.name() == file && matches!(a.state, AttemptState::Abandoned { .. }))
     };
     files.retain(|f| !f.is_empty() && !o.memory.deleted.contains(f) && !o.memory.revoked.contains_key(f));
     files.retain(|f| !in_use(f));
@@ -48,5 +48,5 @@ pub(super) fn forget_files(journal: &mut Journal) {
 /// Takes the files of attempts that were refused out of the journal, so that the next ones get their own.
 pub(super) fn forget_refused_files(journal: &mut Journal) {
     let refused = |a: &&mut Attempt| matches!(a.state, AttemptState::Refused { .. });
-    journal.shards.iter_mut().filter_map(|s| s.attempt.as_mut()).filter(refused).for_each(|a| a.file_id.clear());
+    journal.shards.iter_mut().filter_map(|s| s.attempt.as_mut()).filter(refused).for_each(|a| a.payload.forget());
 }

@@ -45,7 +45,7 @@ pub(super) fn refuse(o: &Observed, j: &mut Journal, slot: Slot, rejection: Rejec
     }
     if let Some(attempt) = &mut shard.attempt {
         if file_is_gone {
-            attempt.file_id.clear();
+            attempt.payload.forget();
         }
         attempt.state = AttemptState::Refused { refusal, message, at: o.now, retry_at };
     }
@@ -90,7 +90,7 @@ pub(super) fn not_before(shard: &Shard) -> Option<i64> {
     let AttemptState::Refused { at, refusal, retry_at, .. } = attempt.state else { return None };
     let (times, longest) = match refusal {
         Refusal::NotSent => (attempt.number, 60_000),
-        Refusal::FileNotFound if attempt.file_id.is_empty() => (1, 300_000),
+        Refusal::FileNotFound if attempt.payload.name().is_empty() => (1, 300_000),
         Refusal::FileNotFound => (1 + shard.streaks.file_not_found.saturating_sub(1) % FILE_TRIES, 300_000),
         _ => (attempt.number, 300_000),
     };
@@ -215,8 +215,8 @@ fn replaced(journal: &Journal, halved: &Halved) -> Step {
         let alone = whole.streaks.alone - 1;
         let streaks = |half: &Shard| Streaks { alone: if half.requests > 1 { alone } else { 0 }, ..Streaks::default() };
         let mut attempt = whole.attempt.take();
-        if let Some(Attempt { file_id, state: AttemptState::Refused { at, .. }, .. }) = &mut attempt {
-            file_id.clear();
+        if let Some(Attempt { payload, state: AttemptState::Refused { at, .. }, .. }) = &mut attempt {
+            payload.forget();
             *at = 0;
         }
         *whole = Shard { attempt, failures: whole.failures, streaks: streaks(&first), ..first };

@@ -1,6 +1,6 @@
 //! What became of an intent whose reply was lost.
 
-use super::attempt::{Attempt, AttemptState, Refusal, Rejection, Slot};
+use super::attempt::{Attempt, AttemptState, Payload, Refusal, Rejection, Slot};
 use super::head::ID_LIMIT;
 use super::journal::Journal;
 use super::observed::{Observed, Posted};
@@ -8,28 +8,41 @@ use super::provider_files::without_file;
 use super::questions::{hold_id, said};
 use super::refused::refuse;
 use super::shards::{Round, record, with_state};
+use super::start::is_posting;
 use super::step::Step;
-use crate::api::UnknownSubmissionPolicy;
 use crate::api::conditions::reasons;
 use crate::api::text::clip;
+use crate::api::{Revocation, UnknownSubmissionPolicy};
 
 const POLICY_IS_HOLD: &str = "no batch of it is found; the provider's `unknownSubmissionPolicy` is Hold";
 
 /// Stands in an answer for what only a person can know.
 pub(super) const ID_TO_FILL_IN: &str = "BATCH_ID";
 
+/// Repeated POSTs after which a person is asked as well.
+const REPEATS: i64 = 3;
+
+const NOTHING_SHOWN: &str =
+    "the provider shows nothing of a batch by which it could be found; look at the provider and answer";
+
+const NOTHING_REVOKES: &str = "nothing takes the right to start a batch away from it";
+
+const NOTHING_IS_SENT: &str = "the job submits nothing now, so that it is not sent again to find out";
+
 const UNSEARCHABLE: &str = "the provider's list of batches cannot be searched, so that nothing proves that no batch runs; look \
                             at the provider and answer";
 
 /// An intent without an id, read by somebody who holds no permit for it: look for the batch, else revoke the right to
-/// start one.
+/// start one. Where the provider makes no second batch of it, the same POST is sent again instead.
 pub(super) fn resolve(
     o: &Observed,
     journal: &Journal,
     slot: Slot,
     attempt: &Attempt,
+    may_start: bool,
     round: &mut Round,
 ) -> Option<Step> {
+    let can = o.capabilities();
     if let Some(step) = answered(o, journal, slot, attempt) {
         return Some(step);
     }
@@ -40,7 +53,8 @@ pub(super) fn resolve(
         return Some(record(o, journal, slot, id));
     }
     ask_what_cannot_be_found_out(o, slot, attempt, round);
-    if search.is_none_or(|s| s.began < quiet && o.now >= quiet) {
+    ask_what_is_not_answered(o, slot, attempt, round);
+    if can.can_search() && search.is_none_or(|s| s.began < quiet && o.now >= quiet) {
         return Some(Step::Search(slot));
     }
     if o.now < quiet {
@@ -57,7 +71,14 @@ pub(super) fn resolve(
                    credential back, or answer";
         return held(o, slot, attempt, round, why);
     }
-    match o.memory.files.get(&attempt.file_id) {
+    match can {
+        can if can.can_repeat() && may_start => return repeat(o, journal, slot, attempt, round),
+        can if can.can_repeat() => return held(o, slot, attempt, round, NOTHING_IS_SENT),
+        can if !can.can_search() => return held(o, slot, attempt, round, NOTHING_SHOWN),
+        _ if !is_revocable(o, attempt) => return held(o, slot, attempt, round, NOTHING_REVOKES),
+        _ => {}
+    }
+    match o.memory.files.get(attempt.payload.name()) {
         None => return Some(Step::CheckFile(slot)),
         Some(false) => {
             let why = "the provider no longer knows the input file, so that nothing proves that no batch runs";
@@ -72,6 +93,46 @@ pub(super) fn resolve(
             held(o, slot, attempt, round, why)
         }
         Some(true) => Some(with_state(journal, slot, AttemptState::Revoking)),
+    }
+}
+
+/// Whether deleting what the attempt sends takes the right to start a batch away.
+fn is_revocable(o: &Observed, attempt: &Attempt) -> bool {
+    o.capabilities().revocation == Revocation::DeletedPayload && !attempt.payload.name().is_empty()
+}
+
+/// The same POST with the same token, under a permit of its own, at growing distances: the provider answers with the batch that it
+/// made, or makes the one that it did not. A refusal proves nothing now, for the first POST may have been taken.
+fn repeat(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, round: &mut Round) -> Option<Step> {
+    let pause = if attempt.repeats == 0 { 0 } else { (2_000 << attempt.repeats.min(8)).min(300_000) };
+    let at = attempt.post_by + o.timing.send_timeout + pause;
+    if o.now < at {
+        return round.due(at);
+    }
+    if is_posting(o, journal) {
+        return None;
+    }
+    let journal = journal.next(|j| {
+        if let Some(attempt) = j.attempt_mut(slot) {
+            (attempt.post_by, attempt.repeats) = (o.now + o.timing.post_window, attempt.repeats + 1);
+        }
+    });
+    Some(Step::WriteIntent { journal, intent_id: attempt.intent_id.clone() })
+}
+
+/// A person is asked as well where the POST was sent again several times.
+fn ask_what_is_not_answered(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round) {
+    if attempt.repeats >= REPEATS {
+        let last = match o.memory.posted.get(&attempt.intent_id) {
+            Some(Posted::Unknown(why)) => clip(why.clone(), 200),
+            Some(Posted::Refused(Rejection { message, .. }) | Posted::Declined(Rejection { message, .. })) => {
+                clip(message.clone(), 200)
+            }
+            _ => "nothing is known of it".into(),
+        };
+        let times = attempt.repeats;
+        let why = format!("{}, and it was sent again {times} times without a batch: {last}", happened(attempt));
+        ask(slot, attempt, round, &why);
     }
 }
 
@@ -140,6 +201,9 @@ fn held(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round, why: &st
 }
 
 fn look_again(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round) -> Option<Step> {
+    if !o.capabilities().can_search() {
+        return None;
+    }
     let again = o.memory.searches.get(&attempt.intent_id).map_or(o.now, |s| s.began + o.timing.listing_lag);
     match o.now >= again {
         true => Some(Step::Search(slot)),
@@ -148,11 +212,16 @@ fn look_again(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round) ->
 }
 
 fn ask(slot: Slot, attempt: &Attempt, round: &mut Round, why: &str) {
+    let of = match &attempt.payload {
+        Payload::File { id } => format!("of input file {id}, "),
+        Payload::Object { name } => format!("of object {name}, "),
+        Payload::Inline {} => String::new(),
+    };
     let message = format!(
-        "{why}. It was to become batch {slot}, of input file {}, with `bj-intent: {}` in its metadata: if the provider has \
+        "{why}. It was to become batch {slot}, {of}with `bj-intent: {}` in its metadata: if the provider has \
          it, answer 'adopt:' and its id in place of {ID_TO_FILL_IN}; if there is none, answer 'none', and its requests are \
          sent, and paid, anew",
-        attempt.file_id, attempt.intent_id
+        attempt.intent_id
     );
     round.hold("unknown", attempt, &message, vec!["none".into(), format!("adopt:{ID_TO_FILL_IN}")]);
 }
@@ -179,7 +248,10 @@ pub(super) fn revoke(
                    or answer";
         return held(o, slot, attempt, round, why);
     }
-    let Some(gone) = o.memory.revoked.get(&attempt.file_id) else {
+    if !is_revocable(o, attempt) {
+        return held(o, slot, attempt, round, NOTHING_REVOKES);
+    }
+    let Some(gone) = o.memory.revoked.get(attempt.payload.name()) else {
         return Some(Step::Revoke(slot));
     };
     let quiet = gone + o.timing.listing_lag;

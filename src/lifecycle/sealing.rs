@@ -263,25 +263,24 @@ impl Shard {
     /// batch that was given up on may run on, and is kept in view.
     fn is_done_with(&self) -> bool {
         let abandoned = matches!(self.attempt.as_ref().map(|a| &a.state), Some(AttemptState::Abandoned { .. }));
-        self.settled().is_some() && !abandoned && self.files_left().is_empty()
+        self.settled().is_some() && !abandoned && self.files_left().next().is_none()
     }
 
     /// Files at the provider that nothing needs once it is settled.
-    pub fn files_left(&self) -> &[String] {
-        match self.attempt.as_ref() {
-            Some(Attempt { state: AttemptState::Settled { files, .. }, .. }) => files,
-            Some(a) if matches!(a.state, AttemptState::Refused { .. }) && !a.file_id.is_empty() => {
-                std::slice::from_ref(&a.file_id)
-            }
-            _ => &[],
-        }
+    pub fn files_left(&self) -> impl Iterator<Item = &str> {
+        let (files, payload): (&[String], &str) = match self.attempt.as_ref() {
+            Some(Attempt { state: AttemptState::Settled { files, .. }, .. }) => (files, ""),
+            Some(a) if matches!(a.state, AttemptState::Refused { .. }) => (&[], a.payload.name()),
+            _ => (&[], ""),
+        };
+        files.iter().map(String::as_str).chain(Some(payload).filter(|name| !name.is_empty()))
     }
 
     /// Takes the names of files that are left out.
     pub(super) fn forget_files(&mut self) {
         match &mut self.attempt {
             Some(Attempt { state: AttemptState::Settled { files, .. }, .. }) => files.clear(),
-            Some(a) if matches!(a.state, AttemptState::Refused { .. }) => a.file_id.clear(),
+            Some(a) if matches!(a.state, AttemptState::Refused { .. }) => a.payload.forget(),
             _ => {}
         }
     }
@@ -290,7 +289,7 @@ impl Shard {
     fn sealed(mut self) -> Shard {
         if let Some(attempt) = &mut self.attempt {
             attempt.fingerprint.clear();
-            attempt.file_id.clear();
+            attempt.payload.forget();
             attempt.declined = None;
         }
         self

@@ -13,7 +13,7 @@ fn many<'a>(o: &Observed, journal: &'a Journal) -> Vec<(usize, &'a Shard)> {
 }
 
 /// Whether nobody is to delete the file any more.
-fn is_gone(o: &Observed, file: &String) -> bool {
+fn is_gone(o: &Observed, file: &str) -> bool {
     o.job.provider_file_policy == ProviderFilePolicy::Retain
         || o.memory.deleted.contains(file)
         || o.memory.revoked.contains_key(file)
@@ -26,7 +26,7 @@ pub(super) fn delete_files(o: &Observed, journal: &Journal, closing: Option<Dele
     }
     many(o, journal).into_iter().find_map(|(shard, settled)| {
         let slot = Slot { shard, attempt: settled.attempt.as_ref()?.number };
-        let files: Vec<String> = settled.files_left().iter().filter(|file| !is_gone(o, file)).cloned().collect();
+        let files: Vec<String> = settled.files_left().filter(|file| !is_gone(o, file)).map(String::from).collect();
         let may_try = !o.memory.running.contains(&Task::Call(slot));
         (may_try && !files.is_empty()).then_some(Step::DeleteFiles { files, slot: Some(slot), must: false })
     })
@@ -38,5 +38,5 @@ pub(super) fn forget_deleted_files(o: &Observed, journal: &mut Journal) {
         return;
     }
     let settled = journal.shards.iter_mut().filter(|s| s.settled().is_some());
-    settled.filter(|s| s.files_left().iter().all(|file| is_gone(o, file))).for_each(Shard::forget_files);
+    settled.filter(|s| s.files_left().all(|file| is_gone(o, file))).for_each(Shard::forget_files);
 }

@@ -1,6 +1,6 @@
 //! The submission protocol, shard by shard: see `docs/architecture.md` for the argument behind each rule.
 
-use super::attempt::{Attempt, AttemptState, Refusal, Rejection, Slot};
+use super::attempt::{Attempt, AttemptState, Payload, Refusal, Rejection, Slot};
 use super::collecting;
 use super::journal::{Journal, Shard};
 use super::observed::{Look, Observed, Posted, Seen, Task};
@@ -77,7 +77,7 @@ pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPol
     let owed = attempts(journal).find_map(|(slot, attempt)| owed(o, journal, slot, attempt, closing));
     let mut in_vain = None;
     round.step = owed
-        .or_else(|| following(o, journal, closing, &mut round, &mut in_vain))
+        .or_else(|| following(o, journal, (closing, may_start), &mut round, &mut in_vain))
         .or_else(|| hear(o, journal, &round.holds))
         .or_else(|| in_vain.take_if(|_| o.memory.stumbled))
         // Before anything is started: what is settled would gather in the head for as long as there is something to start.
@@ -92,13 +92,13 @@ pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPol
 fn following(
     o: &Observed,
     journal: &Journal,
-    closing: Option<DeletionPolicy>,
+    (closing, may_start): (Option<DeletionPolicy>, bool),
     round: &mut Round,
     in_vain: &mut Option<Step>,
 ) -> Option<Step> {
     let mut longest = i64::MAX;
     for (slot, attempt) in attempts(journal) {
-        let Some(step) = under_way(o, journal, slot, attempt, closing, round) else { continue };
+        let Some(step) = under_way(o, journal, slot, attempt, (closing, may_start), round) else { continue };
         let Some(call) = step.call() else { return Some(step) };
         match o.memory.in_vain.get(&call) {
             _ if o.memory.running.contains(&call) => {}
@@ -141,9 +141,14 @@ fn owed(
     if !matches!(attempt.state, AttemptState::Intended | AttemptState::Revoking) {
         return None;
     }
-    match o.memory.posted.get(&attempt.intent_id) {
+    let permitted = o.memory.permit.as_ref() == Some(&attempt.intent_id) && attempt.state == AttemptState::Intended;
+    let (posted, is_first) = (o.memory.posted.get(&attempt.intent_id), attempt.repeats == 0);
+    // A permit for a POST that is sent again was not used for what an earlier one was told.
+    let posted = posted.filter(|posted| is_first || !permitted || matches!(posted, Posted::Created(_)));
+    match posted {
         Some(Posted::Created(id)) => Some(record(o, journal, slot, id)),
-        Some(Posted::Refused(rejection)) if attempt.state == AttemptState::Intended => {
+        // What a repeated POST is told says nothing of the first one, of which a batch may be.
+        Some(Posted::Refused(rejection)) if attempt.state == AttemptState::Intended && is_first => {
             Some(Step::Swap(journal.next(|j| refuse(o, j, slot, rejection.clone(), false))))
         }
         // Written down before it is resolved, which takes minutes and may be somebody else's to do.
@@ -155,7 +160,8 @@ fn owed(
             })))
         }
         Some(_) => None,
-        None if o.memory.permit.as_ref() != Some(&attempt.intent_id) || attempt.state != AttemptState::Intended => None,
+        None if !permitted => None,
+        None if (closing.is_some() || attempt.fingerprint != o.job.fingerprint) && !is_first => None,
         None if closing.is_some() => {
             let unsent = Rejection::new(Refusal::NotSent, "the job was to stop before the batch was asked for");
             Some(Step::Swap(journal.next(|j| refuse(o, j, slot, unsent, false))))
@@ -179,13 +185,13 @@ fn under_way(
     journal: &Journal,
     slot: Slot,
     attempt: &Attempt,
-    closing: Option<DeletionPolicy>,
+    (closing, may_start): (Option<DeletionPolicy>, bool),
     round: &mut Round,
 ) -> Option<Step> {
     match &attempt.state {
         // Its own process knows first what comes of it.
         AttemptState::Intended if o.memory.running.contains(&Task::Post(slot)) => None,
-        AttemptState::Intended => resolve::resolve(o, journal, slot, attempt, round),
+        AttemptState::Intended => resolve::resolve(o, journal, slot, attempt, may_start, round),
         AttemptState::Revoking => resolve::revoke(o, journal, slot, attempt, round),
         // An orphaned batch runs on; the next object of this name picks it up.
         AttemptState::Submitted { .. } if closing == Some(DeletionPolicy::Orphan) => {
@@ -338,7 +344,14 @@ fn turned_away(
         let note = format!("the provider turned batch {batch_id} away for lack of room; it is sent again: {message}");
         round.say(reasons::WAITING_FOR_QUOTA, note);
     }
-    let all = twins::shown_at(o, attempt);
+    let (all, can) = (twins::shown_at(o, attempt), o.capabilities());
+    // No POST of it makes another batch, or nobody can look for one.
+    if can.can_repeat() || !can.can_search() && !again {
+        return Some(rejected(o, journal, slot, refusal, message));
+    }
+    if !can.can_search() {
+        return resolve::ask_for_twins(o, journal, slot, (attempt, batch_id), message, round);
+    }
     match o.memory.searches.get(&attempt.intent_id) {
         Some(search) if search.began >= all && search.found.is_none() && again => {
             resolve::ask_for_twins(o, journal, slot, (attempt, batch_id), message, round)
@@ -382,8 +395,9 @@ fn lost_batch(requests: i64, batch_id: &str) -> AttemptState {
 /// The batch was turned away as a whole: its file goes, and another attempt gets a fresh one.
 fn rejected(o: &Observed, journal: &Journal, slot: Slot, refusal: Refusal, message: &str) -> Step {
     let attempt = journal.shards.get(slot.shard).and_then(|s| s.attempt.as_ref());
-    let file = attempt.map(|a| a.file_id.clone()).unwrap_or_default();
-    if o.job.provider_file_policy == ProviderFilePolicy::Delete && !o.memory.deleted.contains(&file) {
+    let file = attempt.map(|a| a.payload.name().to_string()).unwrap_or_default();
+    let is_there = attempt.is_none_or(|a| a.payload != Payload::Inline {}) && !o.memory.deleted.contains(&file);
+    if o.job.provider_file_policy == ProviderFilePolicy::Delete && is_there {
         return Step::DeleteFiles { files: vec![file], slot: Some(slot), must: false };
     }
     let rejection = Rejection::new(refusal, message);

@@ -1,11 +1,12 @@
 //! Which shard is sent next, and what has to be there first.
 
-use super::attempt::{Attempt, AttemptState, Refusal, Slot};
+use super::attempt::{Attempt, AttemptState, Payload, Refusal, Slot};
 use super::journal::{Journal, Shard};
 use super::observed::{Observed, Place, Task};
 use super::refused::{explain, is_over_the_limit, not_before, send_less, streaks_of_next};
 use super::shards::{Round, attempts};
 use super::step::Step;
+use crate::api::PayloadKind;
 use crate::api::conditions::reasons;
 
 /// The next shard that may be sent, if there is room for one.
@@ -14,7 +15,7 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
         return None;
     }
     let uploading = o.memory.running.iter().filter(|t| matches!(t, Task::Upload(_))).count();
-    let ready = |slot: Slot| file_for(o, journal, slot).is_some();
+    let ready = |slot: Slot| payload_for(o, journal, slot).is_some();
     let mut room = o.job.parallelism.saturating_sub(journal.shards.iter().filter(|s| s.is_live()).count());
     for (shard, s) in journal.shards.entries().filter(|(_, s)| !s.is_live() && s.settled().is_none()) {
         if room == 0 {
@@ -59,20 +60,24 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
 }
 
 /// Whether this process is about to ask for a batch, or waits for the reply.
-fn is_posting(o: &Observed, journal: &Journal) -> bool {
+pub(super) fn is_posting(o: &Observed, journal: &Journal) -> bool {
     let permitted = |a: &Attempt| o.memory.permit.as_ref() == Some(&a.intent_id) && a.state == AttemptState::Intended;
     o.memory.running.iter().any(|t| matches!(t, Task::Post(_))) || attempts(journal).any(|(_, a)| permitted(a))
 }
 
-/// The uploaded file that the attempt may use. The file of an attempt that was refused before a batch existed is as good
-/// as new.
-fn file_for(o: &Observed, journal: &Journal, slot: Slot) -> Option<String> {
+/// What the attempt may send. The file of an attempt that was refused before a batch existed is as good as new.
+fn payload_for(o: &Observed, journal: &Journal, slot: Slot) -> Option<Payload> {
+    let kind = o.capabilities().payload;
+    if kind == PayloadKind::Inline {
+        return Some(Payload::Inline {});
+    }
     let shard = journal.shards.get(slot.shard)?;
     // Another account does not have it.
     let reusable = |a: &&Attempt| matches!(a.state, AttemptState::Refused { .. }) && a.fingerprint == o.job.fingerprint;
-    let refused = shard.attempt.as_ref().filter(reusable);
-    let there = refused.filter(|a| !a.file_id.is_empty() && !o.memory.deleted.contains(&a.file_id));
-    there.map(|a| a.file_id.clone()).or_else(|| o.memory.uploads.get(&(slot, shard.sha256.clone())).cloned())
+    let refused = shard.attempt.as_ref().filter(reusable).map(|a| a.payload.name());
+    let there = refused.filter(|name| !name.is_empty() && !o.memory.deleted.contains(*name));
+    let uploaded = || o.memory.uploads.get(&(slot, shard.sha256.clone())).map(String::as_str);
+    Some(Payload::named(kind, there.or_else(uploaded)?.into()))
 }
 
 fn intent(o: &Observed, journal: &Journal, slot: Slot) -> Step {
@@ -84,7 +89,7 @@ fn intent(o: &Observed, journal: &Journal, slot: Slot) -> Step {
         return Step::KeepProvider;
     }
     let attempt = Attempt {
-        file_id: file_for(o, journal, slot).unwrap_or_default(),
+        payload: payload_for(o, journal, slot).unwrap_or_default(),
         post_by: o.now + o.timing.post_window,
         ..attempt(o, slot, AttemptState::Intended)
     };
@@ -101,11 +106,12 @@ fn attempt(o: &Observed, slot: Slot, state: AttemptState) -> Attempt {
     Attempt {
         number: slot.attempt,
         intent_id: o.nonce.into(),
-        file_id: String::new(),
+        payload: Payload::default(),
         post_by: o.now,
         fingerprint: o.job.fingerprint.clone(),
         declined: None,
         billed_again: 0,
+        repeats: 0,
         state,
     }
 }

@@ -163,7 +163,7 @@ fn is_of(state: &AttemptState, id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::{Attempt, Owner, PartRef, Refusal};
+    use crate::lifecycle::{Attempt, Owner, PartRef, Payload, Refusal};
 
     const TIMING: Timing =
         Timing { post_window: 10, send_timeout: 45, listing_lag: 300, deletion_deadline: 1, abandon_after: 1 };
@@ -182,11 +182,12 @@ mod tests {
             attempt: Some(Attempt {
                 number: 1,
                 intent_id: intent.into(),
-                file_id: "f".into(),
+                payload: Payload::file("f"),
                 post_by: 0,
                 fingerprint: String::new(),
                 declined: None,
                 billed_again: 0,
+                repeats: 0,
                 state,
             }),
             round: 0,

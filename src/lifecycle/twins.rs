@@ -33,6 +33,10 @@ pub(super) fn look_for(o: &Observed, slot: Slot, attempt: &Attempt, seen: &Seen,
         Seen::Ended { .. } | Seen::Gone { .. } | Seen::Unnamed { .. } => true,
         Seen::NotFound | Seen::NotOurs => return None,
     };
+    let can = o.capabilities();
+    if can.can_repeat() || !can.can_search() {
+        return None;
+    }
     let all = shown_at(o, attempt);
     let gateway = o.job.provider.as_ref().is_none_or(|p| !p.is_vendors_own);
     let next = match o.memory.searches.get(&attempt.intent_id) {

@@ -7,7 +7,7 @@ use reqwest::Url;
 
 use super::dialect::{Credential, Dialect};
 use super::{Class, Limits, openai};
-use crate::api::Endpoint;
+use crate::api::{Capabilities, Endpoint, PayloadKind, Recovery, Revocation};
 
 /// Azure OpenAI's dialect. `body.model` of a request is the name of a deployment of type Global Batch or Data Zone Batch.
 pub(super) const AZURE_OPENAI: Dialect = Dialect {
@@ -20,6 +20,11 @@ pub(super) const AZURE_OPENAI: Dialect = Dialect {
     codes: CODES,
     processes_files: true,
     limits: Limits { requests: 100_000, bytes: 200_000_000, inputs: 50_000, window_seconds: 86_400 },
+    capabilities: Capabilities {
+        payload: PayloadKind::File,
+        recovery: Recovery::Metadata,
+        revocation: Revocation::DeletedPayload,
+    },
 };
 
 /// The version of the API for roots without one in their path: the first one that is generally available and has batches.

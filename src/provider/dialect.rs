@@ -3,7 +3,7 @@
 use reqwest::Url;
 
 use super::{Class, Limits, azure, openai};
-use crate::api::{Endpoint, ProviderType};
+use crate::api::{Capabilities, Endpoint, ProviderType};
 
 /// How a vendor spells the API of files and batches: all that the rest of the operator has to know of a vendor and does not ask
 /// it. A new vendor is a constant of this type in a file of its own, and a line in [`Dialect::of`].
@@ -27,6 +27,8 @@ pub struct Dialect {
     /// What one batch may hold, as the vendor documents it, and the usual window. The figures are part of every plan: another one
     /// would cut an input into other batches.
     pub limits: Limits,
+    /// What the API can do, as far as submitting depends on it.
+    pub capabilities: Capabilities,
 }
 
 /// How calls carry a credential.

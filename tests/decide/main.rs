@@ -7,6 +7,7 @@ mod beginnings;
 
 mod abandoning;
 mod beside;
+mod capabilities;
 mod collecting;
 mod destination;
 mod progress;
@@ -23,9 +24,9 @@ use batchjob_operator::api::{
 };
 use batchjob_operator::lifecycle::{
     Answers, Attempt, AttemptState, Collected, Commit, Failure, Halved, JobView, Journal, Look, ManifestView, Memory,
-    Observed, Owner, PartRef, Pass, Place, Plan, Planned, Posted, ProviderView, Refusal, Rejection, Search, Seen,
-    Shard, Shards, Slot, Step, Stuck, Task, Tidied, Timing, Untidy, Waiting, decide, error_summary, may_be_submitted,
-    project,
+    Observed, Owner, PartRef, Pass, Payload, Place, Plan, Planned, Posted, ProviderView, Refusal, Rejection, Search,
+    Seen, Shard, Shards, Slot, Step, Stuck, Task, Tidied, Timing, Untidy, Waiting, decide, error_summary,
+    may_be_submitted, project,
 };
 use beginnings::provider;
 
@@ -49,11 +50,12 @@ fn shard(state: Option<AttemptState>) -> Shard {
     let attempt = state.map(|state| Attempt {
         number: 1,
         intent_id: "intent-1".into(),
-        file_id: "file-1".into(),
+        payload: Payload::file("file-1"),
         post_by: NOW - 1_000,
         fingerprint: "f".into(),
         declined: None,
         billed_again: 0,
+        repeats: 0,
         state,
     });
     Shard { attempt, ..beginnings::shard() }

@@ -168,7 +168,7 @@ fn what_was_turned_away_and_may_have_a_twin_in_a_list_that_nobody_can_search_is_
 
     let mut long = journal.clone();
     let attempt = long.shards[0].attempt.as_mut().unwrap();
-    attempt.file_id = "f".repeat(150);
+    attempt.payload = Payload::file("f".repeat(150));
     let no = "n".repeat(512);
     let seen = Seen::Ended { state: BatchEnd::Failed, done: 0, rejected: Some((Refusal::Capacity, no)) };
     memory.looks.insert("batch-1".into(), Look { at: NOW, seen });
@@ -187,7 +187,7 @@ fn lost(n: usize) -> (Journal, Memory) {
     for i in 0..n {
         let (mut shard, batch_id) = (shard.clone(), format!("batch-{i}"));
         let attempt = shard.attempt.as_mut().unwrap();
-        (attempt.intent_id, attempt.file_id) = (format!("{i:08}-intent"), format!("file-{i}"));
+        (attempt.intent_id, attempt.payload) = (format!("{i:08}-intent"), Payload::file(format!("file-{i}")));
         attempt.state = AttemptState::Submitted { batch_id: batch_id.clone(), at: 0 };
         journal.shards.push(shard);
         memory.looks.insert(batch_id, Look { at: NOW, seen: Seen::NotFound });

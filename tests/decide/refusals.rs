@@ -71,7 +71,7 @@ fn what_a_gateway_says_at_a_create_is_shown_at_once_and_resolved_like_any_unknow
     memory.revoked.insert("file-1".into(), NOW);
     let shard = swapped(at(&journal, &memory));
     let attempt = shard.attempt.clone().unwrap();
-    assert!(attempt.file_id.is_empty() && shard.failures == 0, "waiting for room is no failure");
+    assert!(attempt.payload.name().is_empty() && shard.failures == 0, "waiting for room is no failure");
     assert!(
         matches!(&attempt.state, AttemptState::Refused { refusal: Refusal::Capacity, message, .. } if message == "the server's words")
     );
@@ -148,7 +148,7 @@ fn a_file_that_is_not_there_yet_is_asked_for_again_then_uploaded_again_and_given
         let mut tries = 0;
         loop {
             let attempt = journal.shards[0].attempt.as_mut().unwrap();
-            (attempt.state, attempt.file_id) = (AttemptState::Intended, file.clone());
+            (attempt.state, attempt.payload) = (AttemptState::Intended, Payload::file(file.clone()));
             let mut memory = memory();
             let refused = Posted::Refused(rejection(Refusal::FileNotFound, None));
             memory.posted.insert(attempt.intent_id.clone(), refused);
@@ -165,7 +165,7 @@ fn a_file_that_is_not_there_yet_is_asked_for_again_then_uploaded_again_and_given
             now = due;
             match at(&job, &journal, now, &memory) {
                 Step::WriteIntent { journal: next, .. } => {
-                    assert_eq!(next.shards[0].attempt.as_ref().unwrap().file_id, file, "the same file");
+                    assert_eq!(next.shards[0].attempt.as_ref().unwrap().payload.name(), file, "the same file");
                     journal = next;
                 }
                 Step::Upload(_) => break,
@@ -183,7 +183,7 @@ fn too_large(requests: i64, alone: u32) -> Journal {
     journal.plan.as_mut().unwrap().requests = requests;
     journal.shards[0] = shard_of(requests, refused(Refusal::TokenLimit, 0));
     journal.shards[0].streaks.alone = alone;
-    journal.shards[0].attempt.as_mut().unwrap().file_id.clear();
+    journal.shards[0].attempt.as_mut().unwrap().payload.forget();
     journal
 }
 

@@ -222,7 +222,7 @@ fn a_file_of_another_account_is_not_sent() {
     let Step::Swap(next) = step(&job(), Some(&intended), &memory) else { panic!("it is sent") };
     let attempt = next.shards[0].attempt.as_ref().unwrap();
     assert!(matches!(attempt.state, AttemptState::Refused { refusal: Refusal::NotSent, .. }));
-    assert_eq!(attempt.file_id, "", "nor is it used again");
+    assert_eq!(attempt.payload.name(), "", "nor is it used again");
 }
 
 #[test]

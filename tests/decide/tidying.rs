@@ -129,7 +129,7 @@ fn who_goes_on_with_a_journal_that_was_closed_sends_no_file_that_may_be_gone() {
         let closed = Journal { closing: closing.then_some(DeletionPolicy::Orphan), ..journal(of, Some(refused())) };
         let Step::Swap(next) = step(&job(), Some(&closed), &the_same_work(memory())) else { panic!("not taken") };
         let file = if closing { "" } else { "file-1" };
-        assert_eq!(next.shards[0].attempt.as_ref().unwrap().file_id, file);
+        assert_eq!(next.shards[0].attempt.as_ref().unwrap().payload.name(), file);
         assert_eq!(next.work_id, "w", "its parts may lie there");
     }
     let open = journal(owner("j", "u"), Some(refused()));

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use batchjob_operator::api::{DeletionPolicy, ErrorSummary, PROTOCOL_VERSION, RequestCounts};
 use batchjob_operator::controller::{JournalStore, Judged};
 use batchjob_operator::lifecycle::{
-    Attempt, AttemptState, Journal, PartRef, Refusal, SEAL_AT, SEGMENT_SHARDS, SealedSegment, Segment, SegmentKind,
-    Shard, Shards, Totals, read_sealed,
+    Attempt, AttemptState, Journal, PartRef, Payload, Refusal, SEAL_AT, SEGMENT_SHARDS, SealedSegment, Segment,
+    SegmentKind, Shard, Shards, Totals, read_sealed,
 };
 use batchjob_operator::store::{Folder, StoreError, SwapError, layout};
 use counting_store::CountingStore;
@@ -46,11 +46,12 @@ fn attempt(index: usize, number: u32, state: AttemptState) -> Attempt {
     Attempt {
         number,
         intent_id: format!("{index:030x}{number:02x}"),
-        file_id: format!("file-{index:024x}"),
+        payload: Payload::file(format!("file-{index:024x}")),
         post_by: 1_795_990_475_783,
         fingerprint: "6b2ea0e170e4cd3f".into(),
         declined: None,
         billed_again: i64::from(index.is_multiple_of(7)),
+        repeats: 0,
         state,
     }
 }

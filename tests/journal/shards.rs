@@ -103,7 +103,7 @@ impl Both {
                 if let Some(index) = self.pick(at, is_open) {
                     let refusal = Refusal::TooLarge;
                     let state = AttemptState::Refused { refusal, message: "m".into(), at: 1, retry_at: None };
-                    let attempt = Attempt { file_id: String::new(), ..attempt(index, 2, state) };
+                    let attempt = Attempt { payload: Payload::default(), ..attempt(index, 2, state) };
                     self.edit(index, |s| s.attempt = Some(attempt.clone()));
                 }
             }
@@ -183,7 +183,7 @@ impl Both {
 fn essence(shard: &Shard) -> Shard {
     let mut shard = shard.clone();
     if let Some(attempt) = shard.attempt.as_mut() {
-        attempt.file_id.clear();
+        attempt.payload.forget();
         attempt.fingerprint.clear();
     }
     shard

@@ -137,7 +137,14 @@ impl Protocol {
     /// Whether the provider would make a batch of it: it knows the file, under that credential.
     fn is_welcome(&self, w: &World, post: &Post) -> bool {
         let exists = self.deleted != Deleted::Refused || !w.deleted_files.contains(&post.file);
-        exists && credential_of(&post.file) == post.credential
+        let of = credential_of(&post.file);
+        exists && (of == post.credential || of.is_empty())
+    }
+
+    /// Whether the provider answers with a batch that it made of the same POST before.
+    fn is_known_already(&self, w: &World, post: &Post) -> bool {
+        let made = |b: &Batch| b.intent == post.intent && b.credential == post.credential;
+        self.capabilities.can_repeat() && w.batches.iter().any(made)
     }
 
     fn happen_at_the_provider(&self, w: &mut World, action: Action) -> Option<()> {
@@ -146,7 +153,7 @@ impl Protocol {
                 w.left.doubles -= u8::from(twice);
                 w.history.doubled |= twice;
                 let post = w.posts.remove(post);
-                if self.is_welcome(w, &post) {
+                if self.is_welcome(w, &post) && !self.is_known_already(w, &post) {
                     let retried = self.mutant == Some(Mutant::RetriesPost);
                     w.create(&post, false);
                     (0..u8::from(twice)).for_each(|_| w.create(&post, true));

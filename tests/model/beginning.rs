@@ -80,11 +80,12 @@ fn submit(w: &mut World, i: usize, shard: &mut Shard) {
     shard.attempt = Some(Attempt {
         number: 1,
         intent_id: intent.clone(),
-        file_id: file.clone(),
+        payload: Payload::file(file.clone()),
         post_by: -NEVER,
         fingerprint: "k".into(),
         declined: None,
         billed_again: 0,
+        repeats: 0,
         state: AttemptState::Submitted { batch_id: id.clone(), at: -NEVER },
     });
     let state = BatchState::Running { told_to_stop: false };

@@ -209,6 +209,14 @@ pub(super) enum Mutant {
     SealsAfter,
     /// The same, and a segment that is not there is taken for one that holds nothing.
     AbsentIsNothing,
+    /// A POST is sent again to a provider that makes a second batch of it.
+    RepeatsAnyPost,
+    /// What a POST that is sent again is told is taken for the word on the first one.
+    BelievesRepeat,
+    /// A provider that shows nothing of its batches is taken for one whose list shows none.
+    NothingIsAList,
+    /// Names that a provider gives to several batches are taken for unique.
+    NamesAreUnique,
     /// The permit of a POST that is on its way is still at hand.
     KeepsPermit,
     /// Steps of this kind are decided on the last look, however old it is.
@@ -282,6 +290,8 @@ pub(super) struct Protocol {
     pub max_failed: Option<MaxFailed>,
     pub other: Option<Other>,
     pub deleted: Deleted,
+    /// What the provider can do.
+    pub capabilities: Capabilities,
     /// Attempts to send a shard that are explored.
     pub attempts: u32,
     /// Replicas that judge differently may undo each other's plan for as long as they like.
@@ -311,6 +321,7 @@ impl Protocol {
             max_failed: None,
             other: None,
             deleted: Deleted::Refused,
+            capabilities: Capabilities::default(),
             attempts: 2,
             revisions: 14,
             seals: false,
@@ -348,6 +359,16 @@ impl Protocol {
     }
 }
 
+/// The words of capabilities alone.
+struct Short(Capabilities);
+
+impl std::fmt::Debug for Short {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Capabilities { payload, recovery, revocation } = self.0;
+        write!(f, "{payload:?}, {recovery:?}, {revocation:?}")
+    }
+}
+
 impl std::fmt::Debug for Protocol {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let part = |name: &str, value: Option<String>| value.map(|v| format!("{name} {v}; ")).unwrap_or_default();
@@ -362,6 +383,10 @@ impl std::fmt::Debug for Protocol {
             part("max failed", self.max_failed.map(|m| format!("{m:?}"))),
             part("other", self.other.map(|o| format!("{o:?}"))),
             part("deleted files", (self.deleted != Deleted::Refused).then(|| format!("{:?}", self.deleted))),
+            part(
+                "at",
+                (self.capabilities != Capabilities::default()).then(|| format!("{:?}", Short(self.capabilities))),
+            ),
             part("sealing", self.seals.then(String::new)),
             part("calls beside decisions", self.beside.then(String::new)),
             part("without", self.mutant.map(|m| format!("{m:?}"))),

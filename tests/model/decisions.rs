@@ -42,10 +42,23 @@ impl Protocol {
             deadline: self.deadline,
             poll_period: NEVER,
             deletion_policy: self.policy,
-            provider: None,
+            provider: self.provider(),
             fingerprint: "k".into(),
             ..beginnings::job()
         }
+    }
+
+    /// The provider as it is shown to decisions; the usual one shows nothing special.
+    fn provider(&self) -> Option<ProviderView> {
+        let can = self.capabilities;
+        let capabilities = match self.mutant {
+            Some(Mutant::RepeatsAnyPost) => Capabilities { recovery: Recovery::RepeatedPost, ..can },
+            Some(Mutant::NothingIsAList) => Capabilities { recovery: Recovery::Metadata, ..can },
+            Some(Mutant::NamesAreUnique) => Capabilities { revocation: Revocation::NotNeeded, ..can },
+            _ => can,
+        };
+        let is_usual = capabilities == Capabilities::default();
+        (!is_usual).then(|| ProviderView { capabilities, ..beginnings::provider() })
     }
 
     pub(super) fn decide(&self, w: &World, memory: &Memory, job: &JobView, now: i64) -> Step {
@@ -74,6 +87,7 @@ impl Protocol {
                 let closing = |j: &Shared<Journal>| Journal { closing: Some(job.deletion_policy), ..Journal::clone(j) };
                 observed(job, w.journal.as_ref().map(closing).as_ref())
             }
+            Some(Mutant::BelievesRepeat) => observed(job, w.journal.as_ref().map(without_repeats).as_ref()),
             Some(Mutant::SendsAbandoned) => observed(job, w.journal.as_ref().map(with_abandoned_as_revoked).as_ref()),
             Some(Mutant::AbsenceIsEvidence) if w.journal.is_none() => {
                 observed(&JobView { submitted: false, ..job.clone() }, None)
@@ -232,7 +246,8 @@ impl Protocol {
             Step::Search(slot) | Step::Revoke(slot) if self.beside => {
                 // What it finds is so now, and known later.
                 let mut found = memory.clone();
-                let Some(Attempt { intent_id, file_id, .. }) = w.attempt(*slot).cloned() else { return false };
+                let Some(Attempt { intent_id, payload, .. }) = w.attempt(*slot).cloned() else { return false };
+                let file_id = payload.name().to_string();
                 if !(Protocol { beside: false, ..*self }).look(w, replica, &mut found, job, step) {
                     return false;
                 }
@@ -247,7 +262,7 @@ impl Protocol {
             }
             Step::Search(slot) => return self.search(w, now, memory, job, *slot),
             Step::Revoke(slot) => {
-                let Some(Attempt { file_id, .. }) = w.attempt(*slot).cloned() else { return false };
+                let Some(file_id) = w.attempt(*slot).map(|a| a.payload.name().to_string()) else { return false };
                 memory.revoked.insert(file_id.clone(), now);
                 if self.mutant != Some(Mutant::RevokesNothing) && credential_of(&file_id) == job.fingerprint {
                     w.deleted_files.insert(file_id);
@@ -261,9 +276,17 @@ impl Protocol {
 
     fn search(&self, w: &World, now: i64, memory: &mut Memory, job: &JobView, slot: Slot) -> bool {
         let Some(a) = w.attempt(slot) else { return false };
+        let can = self.capabilities;
+        assert!(can.can_search() || self.mutant.is_some(), "nothing can be searched at {can:?}");
         let ours = |b: &&Batch| {
-            let shown = b.listed && b.state != BatchState::Forgotten;
-            shown && b.credential == job.fingerprint && (b.intent == a.intent_id || b.file == a.file_id)
+            let shown = b.listed || can.recovery == Recovery::ChosenName;
+            let its = match can.recovery {
+                Recovery::Metadata => b.intent == a.intent_id || b.file == a.payload.name(),
+                Recovery::InputFile => b.file == a.payload.name(),
+                Recovery::DisplayName | Recovery::ChosenName => b.intent == a.intent_id,
+                Recovery::RepeatedPost | Recovery::Nothing => false,
+            };
+            shown && its && b.state != BatchState::Forgotten && b.credential == job.fingerprint
         };
         let mut found = Some(w.batches.iter().filter(ours).map(|b| b.id.clone()).collect());
         if let (Some(Mutant::ListsOnce), Some(earlier)) = (self.mutant, memory.searches.get(&a.intent_id)) {
@@ -333,6 +356,12 @@ fn with_abandoned_as_revoked(journal: &Shared<Journal>) -> Journal {
             attempt.state = AttemptState::Revoked { message: String::new() };
         }
     }
+    journal
+}
+
+fn without_repeats(journal: &Shared<Journal>) -> Journal {
+    let mut journal = Journal::clone(journal);
+    journal.shards.iter_mut().filter_map(|s| s.attempt.as_mut()).for_each(|a| a.repeats = 0);
     journal
 }
 

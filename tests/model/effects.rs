@@ -47,7 +47,7 @@ impl Protocol {
             }
             Step::Probe(_) => memory.resolvable = Some(self.deleted != Deleted::Taken),
             Step::CheckFile(slot) => {
-                let Some(Attempt { file_id, .. }) = w.attempt(*slot).cloned() else { return false };
+                let Some(file_id) = w.attempt(*slot).map(|a| a.payload.name().to_string()) else { return false };
                 let any = self.mutant == Some(Mutant::AnyCredential);
                 let there = !w.deleted_files.contains(&file_id) && credential_of(&file_id) == job.fingerprint;
                 memory.files.insert(file_id, any || there);
@@ -203,7 +203,7 @@ fn halve_badly(w: &mut World, mutant: Mutant, judged: &Journal, next: &mut Journ
             let file = w.batches.iter().find(|b| parse(&b.file) == parse(&whole.sha256)).map(|b| b.file.clone());
             if let (Some(attempt), Some(file)) = (&mut next.shards[at].attempt, file) {
                 w.deleted_files.remove(&file);
-                attempt.file_id = file;
+                attempt.payload = Payload::file(file);
             }
         }
         _ => {}
@@ -213,8 +213,8 @@ fn halve_badly(w: &mut World, mutant: Mutant, judged: &Journal, next: &mut Journ
 fn keep_files(judged: &Journal, next: &mut Journal) {
     let pairs = judged.shards.iter().zip(next.shards.iter_mut());
     for (old, new) in pairs.filter_map(|(old, new)| Some((old.attempt.as_ref()?, new.attempt.as_mut()?))) {
-        if new.file_id.is_empty() {
-            new.file_id.clone_from(&old.file_id);
+        if new.payload.name().is_empty() {
+            new.payload.clone_from(&old.payload);
         }
     }
 }
@@ -248,7 +248,12 @@ pub(super) fn shard(work: &str, lines: &str, round: u32, took: RequestCounts) ->
 }
 
 pub(super) fn post(w: &mut World, replica: usize, memory: &mut Memory, credential: &str, slot: Slot) -> Option<Doing> {
-    let Attempt { intent_id: intent, file_id: file, post_by, .. } = w.attempt(slot)?.clone();
+    let Attempt { intent_id: intent, payload, post_by, .. } = w.attempt(slot)?.clone();
+    let file = match payload {
+        // All that there is of it is its content.
+        Payload::Inline {} => w.journal.as_ref()?.shards[slot.shard].sha256.clone(),
+        payload => payload.name().into(),
+    };
     memory.permit = None;
     if w.clock(replica) >= post_by {
         memory.posted.insert(intent, Posted::Refused(Rejection::new(Refusal::NotSent, "")));

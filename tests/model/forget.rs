@@ -33,7 +33,7 @@ impl World {
 
     fn without_chaff(&self, memory: &Memory, model: &Protocol) -> Memory {
         let mut memory = memory.clone();
-        let is_live = |id: &String| self.attempts().any(|a| a.intent_id == *id || a.file_id == *id);
+        let is_live = |id: &String| self.attempts().any(|a| a.intent_id == *id || a.payload.name() == id);
         memory.posted.retain(|intent, _| is_live(intent));
         memory.searches.retain(|intent, _| is_live(intent));
         memory.permit = memory.permit.take().filter(is_live);

@@ -64,7 +64,7 @@ fn is_halved(judged: &Journal, next: &Journal) -> bool {
     let Some(first) = next.shards.get(at) else { return false };
     let Some(second) = next.shards.get(judged.shards.len()).filter(|s| s.attempt.is_none()) else { return false };
     let [all, a, b] = [whole, first, second].map(|s| parse(&s.sha256).1);
-    let without_file = |s: &Shard| s.attempt.as_ref().is_some_and(|a| a.file_id.is_empty());
+    let without_file = |s: &Shard| s.attempt.as_ref().is_some_and(|a| a.payload.name().is_empty());
     next.shards.len() == judged.shards.len() + 1
         && others(at)
         && whole.refusal() == Some(Refusal::TokenLimit)
@@ -83,7 +83,13 @@ fn same_contents(judged: &Journal, next: &Journal) -> bool {
 fn forgets_file(a: &Shard, b: &Shard, next: &Journal) -> bool {
     let (Some(a), Some(b)) = (&a.attempt, &b.attempt) else { return false };
     let refused = matches!(a.state, Refused { .. }) && next.closing.is_none();
-    refused && *b == Attempt { file_id: String::new(), ..a.clone() }
+    refused && *b == Attempt { payload: without_name(&a.payload), ..a.clone() }
+}
+
+fn without_name(payload: &Payload) -> Payload {
+    let mut payload = payload.clone();
+    payload.forget();
+    payload
 }
 
 fn attempt_goes_on(a: &Shard, b: &Shard, next: &Journal) -> bool {
@@ -101,7 +107,10 @@ fn attempt_goes_on(a: &Shard, b: &Shard, next: &Journal) -> bool {
 
 fn state_goes_on(a: &Attempt, b: &Attempt) -> bool {
     match (&a.state, &b.state) {
-        (Intended, Submitted { .. } | Revoking) => a.file_id == b.file_id,
+        (Intended, Submitted { .. } | Revoking) => a.payload == b.payload,
+        (Intended, Intended) if b.repeats == a.repeats + 1 => {
+            *b == Attempt { post_by: b.post_by, repeats: b.repeats, ..a.clone() }
+        }
         (Intended, Intended) => a.declined.is_none() && *b == Attempt { declined: b.declined.clone(), ..a.clone() },
         (Intended, Refused { .. } | Revoked { .. }) | (Revoking, Submitted { .. } | Revoked { .. }) => true,
         (Revoking, Refused { refusal, .. }) => *refusal == Refusal::TooOften || a.declined.is_some(),

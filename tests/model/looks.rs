@@ -109,7 +109,7 @@ impl World {
                 self.history.stopped_wanted |= journal.is_some_and(|j| self.is_wanted(j, job));
             }
             Step::Revoke(slot) => {
-                let file = self.attempt(*slot).map(|a| a.file_id.clone());
+                let file = self.attempt(*slot).map(|a| a.payload.name().to_string());
                 self.history.deleted_in_use |= self.is_read(journal, job, file.as_slice());
             }
             Step::DeleteFiles { files, .. } => self.history.deleted_in_use |= self.is_read(journal, job, files),
@@ -136,8 +136,8 @@ impl World {
             }
             _ => false,
         };
-        let deletes = |file: &String| files.contains(file) && credential_of(file) == job.fingerprint;
-        journal.is_some_and(|j| attempts(j).any(|a| deletes(&a.file_id) && follows(a)))
+        let deletes = |file: &str| files.iter().any(|f| f == file) && credential_of(file) == job.fingerprint;
+        journal.is_some_and(|j| attempts(j).any(|a| deletes(a.payload.name()) && follows(a)))
     }
 
     /// Whether the object that goes leaves something running that nobody else looks after.

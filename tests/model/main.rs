@@ -70,6 +70,7 @@ mod beginnings;
 mod actions;
 mod around;
 mod beginning;
+mod capabilities;
 mod config;
 mod counts;
 mod decisions;
@@ -91,16 +92,20 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use batchjob_operator::api::{BatchEnd, DeletionPolicy, InputStatus, Lock, Outcome, RequestCounts};
+use batchjob_operator::api::{
+    BatchEnd, Capabilities, DeletionPolicy, InputStatus, Lock, Outcome, PayloadKind, Recovery, RequestCounts,
+    Revocation,
+};
 use batchjob_operator::lifecycle::{
     Answers, Attempt, AttemptState, Collected, Commit, Freshness, Halved, JobView, Journal, Look, ManifestView,
-    MaxFailed, Memory, Observed, Owner, PartRef, Pass, Plan, Planned, Posted, Reading, Refusal, Rejection, Search,
-    Seen, Shard, Short, Slot, Step, Task, Tidied, Timing, Tries, Unanswered, decide,
+    MaxFailed, Memory, Observed, Owner, PartRef, Pass, Payload, Plan, Planned, Posted, ProviderView, Reading, Refusal,
+    Rejection, Search, Seen, Shard, Short, Slot, Step, Task, Tidied, Timing, Tries, Unanswered, decide,
 };
 use stateright::{Model, Property};
 
 use actions::{Action, readers};
 use around::How;
+use capabilities::CAPABILITIES;
 use config::{Budget, Deleted, LAG, Mutant, NEVER, Other, PATIENCE, Protocol, Start, Until};
 use decisions::remembered;
 use effects::{UNSTORED, last_moment, note_post, post, shard, take_for_a_permit};

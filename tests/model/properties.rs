@@ -192,6 +192,20 @@ fn is_cancelled(w: &World) -> bool {
 }
 
 impl Protocol {
+    /// Whether a batch whose creation was not answered is found without a person.
+    fn finds(&self) -> bool {
+        let can = self.capabilities;
+        let has_file = can.payload != PayloadKind::Inline || can.recovery != Recovery::InputFile;
+        can.can_repeat() || can.can_search() && has_file
+    }
+
+    /// Whether it is found out without a person that there is none.
+    fn resolves(&self) -> bool {
+        let can = self.capabilities;
+        let revocable = can.revocation == Revocation::DeletedPayload && can.payload != PayloadKind::Inline;
+        can.can_repeat() || can.can_search() && revocable
+    }
+
     /// What must be seen to happen somewhere, lest the rest holds for nothing.
     fn sights(&self) -> Vec<Property<Self>> {
         let good = match self.until {
@@ -204,7 +218,7 @@ impl Protocol {
         let may = [
             (
                 // Where a deleted file is taken a person is asked instead.
-                b.crashes > 0 && self.start != Start::Submitted && self.deleted != Deleted::Taken,
+                b.crashes > 0 && self.start != Start::Submitted && self.deleted != Deleted::Taken && self.resolves(),
                 Property::<Self>::sometimes("submitted after a crash between intent and POST", |_, w| {
                     w.is_submitted() && w.history.crashed_with_permit && !w.history.reply_lost
                 }),
@@ -216,7 +230,7 @@ impl Protocol {
                 }),
             ),
             (
-                b.lost_replies > 0 && self.start == Start::New,
+                b.lost_replies > 0 && self.start == Start::New && self.finds(),
                 Property::<Self>::sometimes("submitted after a lost reply", |_, w| {
                     w.is_submitted() && w.history.reply_lost
                 }),

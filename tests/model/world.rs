@@ -274,7 +274,7 @@ impl World {
     }
 
     pub(super) fn is_in_use(&self, id: &str) -> bool {
-        self.attempts().any(|a| a.intent_id == id || a.file_id == id)
+        self.attempts().any(|a| a.intent_id == id || a.payload.name() == id)
             || self.posts.iter().any(|p| p.intent == id || p.file == id)
             || self.batches.iter().any(|b| b.intent == id || b.file == id || answers_of(&b.id) == id)
             || self.replicas.iter().any(|r| matches!(&r.doing, Doing::Unsure(i) | Doing::Waiting(i) if i == id))
@@ -342,7 +342,8 @@ impl World {
     /// only are one.
     pub(super) fn named(&mut self, mut write: Write, mutant: Option<Mutant>) -> Write {
         let new_work = write.next.work_id == "?";
-        if write.intent.is_none() && !new_work {
+        let new_intent = write.intent.as_deref() == Some("?");
+        if !new_intent && !new_work {
             return write;
         }
         let mut next = Journal::clone(&write.next);
@@ -350,17 +351,22 @@ impl World {
             let kept = write.judged.as_ref().filter(|_| mutant == Some(Mutant::KeepsWork));
             next.work_id = kept.map_or_else(|| self.fresh("w"), |judged| judged.work_id.clone());
         }
-        let Some(intent) = &mut write.intent else { return Write { next: Shared::new(next), ..write } };
+        let Some(intent) = write.intent.as_mut().filter(|_| new_intent) else {
+            return Write { next: Shared::new(next), ..write };
+        };
         *intent = self.fresh("i");
         for attempt in next.shards.iter_mut().filter_map(|s| s.attempt.as_mut()).filter(|a| a.intent_id == "?") {
             attempt.intent_id.clone_from(intent);
-            if attempt.file_id.contains('@') && !attempt.file_id.contains('#') {
-                let prefix = format!("{}#", attempt.file_id);
-                attempt.file_id = match mutant {
+            if let Payload::File { id: name } | Payload::Object { name } = &mut attempt.payload
+                && name.contains('@')
+                && !name.contains('#')
+            {
+                let prefix = format!("{name}#");
+                *name = match mutant {
                     Some(Mutant::SameFile) => prefix + "1",
                     _ => self.fresh(&prefix),
                 };
-                self.deleted_files.remove(&attempt.file_id);
+                self.deleted_files.remove(name);
             }
         }
         write.next = Shared::new(next);

@@ -53,6 +53,7 @@ pub fn provider() -> ProviderView {
         going: false,
         is_vendors_own: false,
         unknown_submission_policy: UnknownSubmissionPolicy::Resolve,
+        capabilities: Default::default(),
     }
 }
 

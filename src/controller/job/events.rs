@@ -143,7 +143,7 @@ pub(super) fn at_the_end(outcome: Outcome, reused: bool, message: &str) -> News 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::{Attempt, Owner, Refusal, Rejection, Shard};
+    use crate::lifecycle::{Attempt, Owner, Payload, Refusal, Rejection, Shard};
 
     fn journal(state: AttemptState, declined: Option<Rejection>) -> Journal {
         let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
@@ -158,11 +158,12 @@ mod tests {
             attempt: Some(Attempt {
                 number: 1,
                 intent_id: "i".into(),
-                file_id: "f".into(),
+                payload: Payload::file("f"),
                 post_by: 0,
                 fingerprint: String::new(),
                 declined,
                 billed_again: 0,
+                repeats: 0,
                 state,
             }),
             round: 0,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::journal::Packed;
 use crate::api::Endpoint;
-use crate::lifecycle::{Attempt, AttemptState, Posted, Refusal, Rejection};
+use crate::lifecycle::{Attempt, AttemptState, Payload, Posted, Refusal, Rejection};
 use crate::provider::{ApiError, BatchApi, Class, CreateBatch, Created};
 use crate::store::{Document, StoreError, SwapError, Swapped, Version};
 
@@ -73,8 +73,12 @@ impl PostPermit {
             let why = "the permit to submit ran out before it was used";
             return Posted::Refused(Rejection::new(Refusal::NotSent, why));
         }
+        let Payload::File { id: input_file_id } = ask.payload else {
+            let why = "no dialect sends requests inline or from objects; nothing was sent";
+            return Posted::Refused(Rejection::new(Refusal::Invalid, why));
+        };
         let request = CreateBatch {
-            input_file_id: ask.file_id,
+            input_file_id,
             endpoint: ask.endpoint,
             window_hours: ask.window_hours,
             metadata: ask.metadata,
@@ -92,8 +96,8 @@ impl PostPermit {
 
 /// What to ask the provider for.
 pub struct Ask {
-    /// The uploaded requests.
-    pub file_id: String,
+    /// What carries the requests.
+    pub payload: Payload,
     /// The API that they are for.
     pub endpoint: Endpoint,
     /// How long the provider may take, in hours.

@@ -54,6 +54,7 @@ impl Account {
             },
             is_vendors_own: self.dialect().is_vendors_own(self.spec.base_url()),
             unknown_submission_policy: self.spec.unknown_submission_policy,
+            capabilities: self.dialect().capabilities,
         }
     }
 

@@ -23,7 +23,7 @@ use super::dialect::{Credential, Dialect};
 use super::retry::repeat;
 use super::{ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, Limits, Pace, See};
 use crate::api::text::clip;
-use crate::api::{Endpoint, OPENAI_BASE_URL, json};
+use crate::api::{Capabilities, Endpoint, OPENAI_BASE_URL, PayloadKind, Recovery, Revocation, json};
 use crate::transport::{Patience, Redirect, SendError, Transport, read_all, stream_patiently};
 
 pub(super) use line::{line, smallest_body};
@@ -56,6 +56,11 @@ pub(super) const OPENAI: Dialect = Dialect {
     processes_files: false,
     // https://platform.openai.com/docs/api-reference/batch/create. `24h` is the only window that it accepts.
     limits: Limits { requests: 50_000, bytes: 200_000_000, inputs: 50_000, window_seconds: 86_400 },
+    capabilities: Capabilities {
+        payload: PayloadKind::File,
+        recovery: Recovery::Metadata,
+        revocation: Revocation::DeletedPayload,
+    },
 };
 
 /// The dialect of other servers with OpenAI's API: nobody knows who stands in front of them.

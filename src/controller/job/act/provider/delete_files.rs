@@ -94,7 +94,7 @@ pub(super) struct BatchOfFiles {
 
 /// The batches that the journal has for those of `files`; what is about no batch is told by its own name.
 pub(super) fn batches_of_files(journal: &Journal, files: &[String]) -> Vec<BatchOfFiles> {
-    let wanted: HashSet<&String> = files.iter().collect();
+    let wanted: HashSet<&str> = files.iter().map(String::as_str).collect();
     let attempts = journal.shards.iter().filter_map(|s| s.attempt.as_ref());
     let of = attempts.filter_map(|attempt| {
         let (batch_id, collected, named) = match &attempt.state {
@@ -102,8 +102,8 @@ pub(super) fn batches_of_files(journal: &Journal, files: &[String]) -> Vec<Batch
             AttemptState::Submitted { batch_id, .. } => (batch_id, false, &[][..]),
             _ => return None,
         };
-        let its = named.iter().chain([&attempt.file_id]).filter(|file| wanted.contains(*file)).cloned();
-        Some(BatchOfFiles { batch_id: batch_id.clone(), collected, files: its.collect() })
+        let its = named.iter().map(String::as_str).chain([attempt.payload.name()]).filter(|file| wanted.contains(file));
+        Some(BatchOfFiles { batch_id: batch_id.clone(), collected, files: its.map(String::from).collect() })
     });
     of.filter(|batch| !batch.files.is_empty()).collect()
 }

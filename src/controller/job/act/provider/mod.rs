@@ -61,13 +61,15 @@ impl Act<'_> {
             }
             Step::CheckFile(slot) => {
                 let attempt = self.attempt(slot)?.clone();
-                start(Box::pin(
-                    async move { call.settles(&attempt.intent_id, call.check_file(&attempt.file_id)).await },
-                ));
+                start(Box::pin(async move {
+                    call.settles(&attempt.intent_id, call.check_file(attempt.payload.name())).await
+                }));
             }
             Step::Revoke(slot) => {
                 let attempt = self.attempt(slot)?.clone();
-                start(Box::pin(async move { call.settles(&attempt.intent_id, call.revoke(&attempt.file_id)).await }));
+                start(Box::pin(
+                    async move { call.settles(&attempt.intent_id, call.revoke(attempt.payload.name())).await },
+                ));
             }
             Step::Probe(slot) => {
                 let (attempt, endpoint) = (self.attempt(slot)?.clone(), self.world.job.spec.endpoint);
@@ -111,7 +113,7 @@ impl Act<'_> {
         let (journal, attempt, spec) = (self.journal()?, self.attempt(slot)?, &self.world.job.spec);
         let limits = self.tools()?.account.dialect().limits;
         Ok(Ask {
-            file_id: attempt.file_id.clone(),
+            payload: attempt.payload.clone(),
             endpoint: spec.endpoint,
             window_hours: limits.window_hours(spec.completion_window_seconds),
             metadata: names::metadata(journal, slot, &attempt.intent_id),

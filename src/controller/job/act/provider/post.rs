@@ -6,7 +6,7 @@ use super::call::Call;
 use crate::controller::job::act::transfer::{Outcome, learned};
 use crate::controller::job::permit::{Ask, PostPermit};
 use crate::fair::Urgency;
-use crate::lifecycle::{Posted, Refusal, Rejection, refused_for_its_file};
+use crate::lifecycle::{Payload, Posted, Refusal, Rejection, refused_for_its_file};
 
 impl Call {
     /// Uses the permit up, whatever comes of it, unless the call fails before it is sent. Once it is sent it is waited for,
@@ -16,9 +16,9 @@ impl Call {
         let intent_id = permit.intent_id().to_string();
         let prepare = async {
             let place = self.tools.calls.turn(&self.whose.owner.namespace, Urgency::Urgent).await;
-            let ours = match self.uploaded(&ask.file_id) {
-                true => Ok(Some(true)),
-                false => self.is_our_file(&ask.file_id).await,
+            let ours = match &ask.payload {
+                Payload::File { id } if !self.uploaded(id) => self.is_our_file(id).await,
+                _ => Ok(Some(true)),
             };
             (place, ours)
         };
@@ -36,8 +36,8 @@ impl Call {
                 return Err(trouble);
             }
         };
-        if let Some(refused) = refused_for_its_file(&ask.file_id, ours) {
-            let file = ask.file_id.clone();
+        if let Some(refused) = refused_for_its_file(ask.payload.name(), ours) {
+            let file = ask.payload.name().to_string();
             let forget = self.learned(move |m| _ = m.deleted.insert(file));
             return Ok(learned(move |m| {
                 m.posted.insert(intent_id, Posted::Refused(refused));

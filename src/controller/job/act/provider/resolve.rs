@@ -34,7 +34,7 @@ impl Call {
         let asked = self.ctx.clock.now();
         let wanted = Wanted {
             metadata: (names::INTENT, intent_id.clone()),
-            file: attempt.file_id.clone(),
+            file: attempt.payload.name().into(),
             since: attempt.post_by / 1000,
             period,
         };
