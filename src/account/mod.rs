@@ -6,7 +6,7 @@ mod quota;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use list::{Answer, Due, Found, Sees, Wanted};
 pub use quota::{Full, Quota, Submission};
@@ -30,9 +30,13 @@ pub struct AccountKey {
 /// Unix milliseconds.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
+/// Is told how long a call waited for its turn.
+pub type Waited = Arc<dyn Fn(Duration) + Send + Sync>;
+
 /// The accounts of this process.
 pub struct Accounts {
     clock: Clock,
+    waited: Waited,
     accounts: Mutex<HashMap<AccountKey, Weak<Account>>>,
     /// By uid of the provider object; they outlive the jobs of the moment, for status is told once.
     quotas: Mutex<HashMap<String, Arc<Quota>>>,
@@ -40,8 +44,8 @@ pub struct Accounts {
 
 impl Accounts {
     /// Without any yet.
-    pub fn new(clock: Clock) -> Accounts {
-        Accounts { clock, accounts: Mutex::default(), quotas: Mutex::default() }
+    pub fn new(clock: Clock, waited: Waited) -> Accounts {
+        Accounts { clock, waited, accounts: Mutex::default(), quotas: Mutex::default() }
     }
 
     /// The account of this key, the same one for all who ask while anybody uses it.
@@ -56,6 +60,7 @@ impl Accounts {
             pace: Arc::default(),
             lists: Lists::default(),
             clock: self.clock.clone(),
+            waited: self.waited.clone(),
         });
         accounts.insert(key.clone(), Arc::downgrade(&account));
         account
@@ -97,6 +102,7 @@ pub struct Account {
     pace: Arc<Pace>,
     lists: Lists,
     clock: Clock,
+    waited: Waited,
 }
 
 impl Account {
@@ -129,11 +135,13 @@ impl Account {
 
     /// Waits for the turn of a call of `namespace`, and until the provider does not ask to be left alone.
     pub async fn turn(&self, namespace: &str, urgency: Urgency) -> Share {
+        let asked = Instant::now();
         loop {
             self.pace.ready().await;
             let claim = Claim { namespace: namespace.into(), size: 1, urgency, ..Claim::default() };
             let turn = self.turns.take(claim).await;
             if self.pace.is_ready() {
+                (self.waited)(asked.elapsed());
                 return turn;
             }
         }

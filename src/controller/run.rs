@@ -16,7 +16,8 @@ use super::runtime::preflight::{check_crds, cluster_uid};
 use super::{Context, Options, Outside, StartError, orphan, provider};
 use crate::account::Accounts;
 use crate::fair::{Limits, Shares};
-use crate::telemetry::{Health, Metrics, listen, serve};
+use crate::telemetry::{Health, Metrics, Request, listen, serve};
+use crate::transport::{Exchange, Observer, Peer};
 
 /// Looks at provider objects at a time: each waits for a server, with little in memory.
 const LOOKS: Limits = Limits { total: 256, per_namespace: 4, keeps_last_shares: true };
@@ -41,6 +42,21 @@ pub async fn run(options: Options, outside: Outside, stop: CancellationToken) ->
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
     ended
+}
+
+/// Measures the requests that go out to providers and object stores.
+#[derive(Debug)]
+struct Requests(Metrics);
+
+impl Observer for Requests {
+    fn ended(&self, Exchange { peer, method, status, took }: Exchange) {
+        self.0.request(Request {
+            to_store: peer == Peer::Store,
+            method: method.as_str(),
+            status: status.map(|status| status.as_u16()),
+            took,
+        });
+    }
 }
 
 /// What working needs, made once at the start.
@@ -100,13 +116,13 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     let (events, told) = EventQueue::new(metrics.clone());
     let reporter = Reporter { controller: "batchjob-operator".into(), instance: Some(options.identity.clone()) };
     let publisher = event_queue::write(told, client.clone(), reporter, metrics.clone(), clock.clone(), stop.clone());
-    let time = clock.clone();
+    let (time, of_accounts) = (clock.clone(), metrics.clone());
     let context = Arc::new(Context {
         events,
         secrets: Default::default(),
         labels: Default::default(),
         providers,
-        transport,
+        transport: transport.observed_by(Arc::new(Requests(metrics.clone()))),
         client,
         metrics,
         clock,
@@ -114,7 +130,10 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         namespace: options.namespace.clone(),
         cluster,
         stray_check: options.stray_check,
-        accounts: Accounts::new(Arc::new(move || time.now())),
+        accounts: Accounts::new(
+            Arc::new(move || time.now()),
+            Arc::new(move |waited| of_accounts.provider_request_queue(waited)),
+        ),
         looks: Shares::new(LOOKS),
         reports,
         jobs,

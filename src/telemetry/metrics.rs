@@ -1,6 +1,7 @@
 //! Metrics; labels are from fixed sets, never names of objects.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -10,6 +11,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
+
+use super::durations::{Durations, Request, Timer};
 
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 type LabelledGauge = Family<[(&'static str, &'static str); 1], Gauge>;
@@ -65,6 +68,7 @@ pub struct Metrics {
     jobs: Counted,
     failing_calls: Counted,
     waiting: Counted,
+    durations: Durations,
     /// Batches that were created at providers.
     pub batches_created: Counter,
     /// Writes of a status.
@@ -112,6 +116,7 @@ impl Default for Metrics {
         registry.register_collector(Box::new(jobs.clone()));
         registry.register_collector(Box::new(waiting.clone()));
         registry.register_collector(Box::new(failing_calls.clone()));
+        let durations = Durations::register(&mut registry);
         Metrics {
             registry: Arc::new(registry),
             steps,
@@ -121,6 +126,7 @@ impl Default for Metrics {
             jobs,
             failing_calls,
             waiting,
+            durations,
             batches_created,
             status_writes,
             events_dropped,
@@ -163,6 +169,38 @@ impl Metrics {
     /// Has what waits counted whenever somebody asks, as `batchjob_waiting{kind="..."}`.
     pub fn count_waiting(&self, count: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {
         self.waiting.by(count);
+    }
+
+    /// Measures a visit of a job until the timer is dropped.
+    pub fn visit(&self) -> Timer {
+        Timer::new(&self.durations.visits)
+    }
+
+    /// Measures how long a visit of a job waits for its turn, until the timer is dropped.
+    pub fn visit_queue(&self) -> Timer {
+        Timer::new(&self.durations.visit_queue)
+    }
+
+    /// Measures a transfer until the timer is dropped.
+    pub fn transfer(&self, kind: &'static str) -> Timer {
+        Timer::new(&self.durations.transfers.get_or_create(&[("kind", kind)]))
+    }
+
+    /// Measures how long a transfer waits for its memory, until the timer is dropped.
+    pub fn transfer_queue(&self, kind: &'static str) -> Timer {
+        Timer::new(&self.durations.transfer_queue.get_or_create(&[("kind", kind)]))
+    }
+
+    /// Takes in how long a request to a provider or an object store took.
+    pub fn request(&self, request: Request) {
+        let Durations { provider_requests, storage_requests, .. } = &self.durations;
+        let requests = if request.to_store { storage_requests } else { provider_requests };
+        requests.get_or_create(&request.labels()).observe(request.took.as_secs_f64());
+    }
+
+    /// Takes in how long a call of an account waited for its turn.
+    pub fn provider_request_queue(&self, waited: Duration) {
+        self.durations.provider_request_queue.observe(waited.as_secs_f64());
     }
 
     /// OpenMetrics text.

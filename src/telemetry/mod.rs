@@ -1,10 +1,14 @@
 //! What the operator says of itself: logs, metrics, health.
 
+mod durations;
+mod json;
 mod metrics;
 mod server;
 
+use tracing::Span;
 use tracing_subscriber::EnvFilter;
 
+pub use durations::{Request, Timer};
 pub use metrics::Metrics;
 pub use server::{Health, listen, serve};
 
@@ -29,9 +33,15 @@ pub fn init_logs(format: LogFormat) {
     let for_a_person = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(for_a_person);
     match format {
-        LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).init(),
+        LogFormat::Json => logs.json().event_format(json::Flat).init(),
         LogFormat::Text => logs.with_target(false).init(),
     }
+}
+
+/// The span of a visit of an object, and of what the visit begins beside itself: all that is logged in it has these fields. It is there
+/// at every level, as warnings need them too.
+pub fn visit(namespace: Option<&str>, name: &str, uid: Option<&str>) -> Span {
+    tracing::error_span!(parent: None, "visit", namespace, name, uid)
 }
 
 fn without_bodies(filter: EnvFilter) -> EnvFilter {

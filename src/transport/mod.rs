@@ -9,6 +9,7 @@ mod guard;
 mod hosts;
 mod meter;
 mod objects;
+mod observer;
 mod patience;
 mod redirect;
 
@@ -25,11 +26,13 @@ pub use guard::{CaBundle, Lookup, SystemLookup};
 pub use hosts::{AllowedHost, HostPolicy};
 pub use meter::{Meter, Reserved, StoreCall};
 pub use objects::{ObjectConnector, is_list};
+pub use observer::{Exchange, Observer, Peer};
 pub use patience::Patience;
 pub use redirect::Redirect;
 
 use egress::Route;
 use guard::{Clients, Setup};
+use observer::Watch;
 use patience::{Paced, Progress};
 
 /// A client for hosts that a user can name. Cheap to clone.
@@ -37,6 +40,8 @@ use patience::{Paced, Progress};
 pub struct Transport {
     clients: Arc<Clients>,
     tap: Option<Arc<dyn Tap>>,
+    peer: Peer,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 /// Why a request has no response.
@@ -103,7 +108,7 @@ impl Transport {
         tap: Option<Arc<dyn Tap>>,
     ) -> Result<Self, reqwest::Error> {
         let setup = Setup { policy, lookup, proxy: None, ca: None };
-        Ok(Transport { clients: Arc::new(Clients::new(setup)?), tap })
+        Ok(Transport { clients: Arc::new(Clients::new(setup)?), tap, peer: Peer::Provider, observer: None })
     }
 
     /// The same through a proxy, but for hosts in private networks.
@@ -111,7 +116,7 @@ impl Transport {
     /// # Errors
     /// When the TLS back-end cannot be set up.
     pub fn through(self, proxy: Option<EgressProxy>) -> Result<Self, reqwest::Error> {
-        Ok(Transport { clients: Arc::new(self.clients.through(proxy)?), tap: self.tap })
+        Ok(Transport { clients: Arc::new(self.clients.through(proxy)?), ..self })
     }
 
     /// A client that trusts servers whose certificates these authorities signed, and no others. It shares no connection with
@@ -120,7 +125,7 @@ impl Transport {
     /// # Errors
     /// When a certificate of them is of no use.
     pub fn trusting_authorities(&self, authorities: &CaBundle) -> Result<Self, reqwest::Error> {
-        Ok(Transport { clients: self.clients.trusting_authorities(authorities)?, tap: self.tap.clone() })
+        Ok(Transport { clients: self.clients.trusting_authorities(authorities)?, ..self.clone() })
     }
 
     /// A client that also reaches the host of `url`, at its port, in a private network: for a URL that an admin wrote. It
@@ -129,7 +134,17 @@ impl Transport {
     /// # Errors
     /// When the TLS back-end cannot be set up.
     pub fn trusting(&self, url: &Url) -> Result<Self, reqwest::Error> {
-        Ok(Transport { clients: self.clients.trusting(url)?, tap: self.tap.clone() })
+        Ok(Transport { clients: self.clients.trusting(url)?, ..self.clone() })
+    }
+
+    /// The same; what it sends, and what clients send that are made of it, is told to `observer`.
+    pub fn observed_by(self, observer: Arc<dyn Observer>) -> Self {
+        Transport { observer: Some(observer), ..self }
+    }
+
+    /// The same for servers of this kind, as its observer is told.
+    fn to(self, peer: Peer) -> Self {
+        Transport { peer, ..self }
     }
 
     /// A client for `http://` URLs to which a credential is sent: it reaches private networks as far as they are let in, and public
@@ -159,15 +174,20 @@ impl Transport {
     /// # Errors
     /// As [`Transport::send`].
     pub async fn send_patiently(&self, mut request: Request, patience: Patience) -> Result<Response, SendError> {
+        let watch = self.observer.as_deref().map(|observer| Watch::new(observer, self.peer, request.method()));
         self.clients.policy().check(request.url()).map_err(|refused| SendError::NotAllowed(refused.to_string()))?;
         let route =
             self.clients.route(request.url()).await.map_err(|refused| SendError::NotAllowed(refused.to_string()))?;
         let wire = Wire(route);
         let progress = Progress::of(&mut request, patience);
-        match &self.tap {
+        let answered = match &self.tap {
             Some(tap) => progress.watch(tap.exchange(request, wire)).await,
             None => progress.watch(wire.pass(request)).await,
+        };
+        if let (Some(watch), Ok(response)) = (watch, &answered) {
+            watch.answered(response.status());
         }
+        answered
     }
 }
 
@@ -286,5 +306,56 @@ mod tests {
         let transport = transport();
         let response = transport.send(transport.request(Method::GET, url).build().unwrap()).await.unwrap();
         assert!(matches!(read_all(response, 99).await, Err(SendError::TooLarge(99))));
+    }
+
+    #[derive(Debug, Default)]
+    struct Seen(std::sync::Mutex<Vec<(Peer, Method, Option<u16>)>>);
+
+    impl Observer for Seen {
+        fn ended(&self, Exchange { peer, method, status, .. }: Exchange) {
+            self.0.lock().unwrap().push((peer, method, status.map(|status| status.as_u16())));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_observer_is_told_of_each_request_once_whether_it_is_answered_refused_or_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1024];
+                let _ = socket.read(&mut request).await;
+                match request.starts_with(b"GET") {
+                    true => {
+                        _ = socket
+                            .write_all(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                            .await
+                    }
+                    // No answer.
+                    false => _ = tokio::spawn(async move { socket.read(&mut [0; 64]).await }),
+                }
+            }
+        });
+        let seen = Arc::new(Seen::default());
+        let provider = transport().observed_by(seen.clone());
+        let store = ObjectConnector::new(provider.trusting(&url).unwrap()).into_transport();
+        for transport in [&provider, &store] {
+            let request = transport.request(Method::GET, url.clone()).build().unwrap();
+            assert_eq!(transport.send(request).await.unwrap().status(), 503);
+        }
+        let refused = provider.request(Method::PUT, "http://10.0.0.1/".parse().unwrap()).build().unwrap();
+        assert!(matches!(provider.send(refused).await, Err(SendError::NotAllowed(_))));
+        let unanswered = provider.request(Method::POST, url).build().unwrap();
+        let given_up = tokio::time::timeout(Duration::from_millis(200), provider.send(unanswered)).await;
+        assert!(given_up.is_err());
+        let told = [
+            (Peer::Provider, Method::GET, Some(503)),
+            (Peer::Store, Method::GET, Some(503)),
+            (Peer::Provider, Method::PUT, None),
+            (Peer::Provider, Method::POST, None),
+        ];
+        assert_eq!(*seen.0.lock().unwrap(), told);
     }
 }

@@ -12,7 +12,7 @@ use object_store::client::{
 
 use reqwest::{Method, Url};
 
-use super::{SendError, Transport, stream};
+use super::{Peer, SendError, Transport, stream};
 
 /// Largest answer that is not an object's content, in bytes: it is read whole. A page of 1,000 keys of the greatest length
 /// is 2 MB.
@@ -31,7 +31,12 @@ pub struct ObjectConnector {
 impl ObjectConnector {
     /// For one store.
     pub fn new(transport: Transport) -> ObjectConnector {
-        ObjectConnector { transport, page: Arc::default() }
+        ObjectConnector { transport: transport.to(Peer::Store), page: Arc::default() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn into_transport(self) -> Transport {
+        self.transport
     }
 
     /// A server can send a listing in a circle of empty pages, which nothing above sees.

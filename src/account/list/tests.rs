@@ -38,7 +38,7 @@ impl World {
         *provider.batches.lock().unwrap() = (0..batches).rev().map(|i| batch(&id(i))).collect();
         let now = Arc::new(AtomicI64::new(1_000_000));
         let clock = now.clone();
-        let accounts = Accounts::new(Arc::new(move || clock.load(Ordering::Relaxed)));
+        let accounts = Accounts::new(Arc::new(move || clock.load(Ordering::Relaxed)), Arc::new(|_| {}));
         let account = accounts.get(&AccountKey { provider: "uid".into(), fingerprint: "f".into() });
         World { api: provider.clone(), provider, account, now, shown: Arc::default() }
     }

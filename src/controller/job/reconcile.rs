@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
+use tracing::{Instrument, Span};
 
 use super::act::Flow;
 use super::backoff::Failed;
@@ -18,6 +19,7 @@ use super::visit::{failed, visit};
 use crate::api::{BatchJob, FINALIZER, annotations};
 use crate::controller::Context;
 use crate::lifecycle::{cost_nothing, is_finished, is_tidy, next_visit};
+use crate::telemetry;
 
 /// Steps of one visit; then others get their turn.
 const STEPS_A_VISIT: usize = 64;
@@ -35,12 +37,19 @@ const NEXT_TURN: Duration = Duration::from_millis(50);
 pub(crate) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<Action, Infallible> {
     let Some(turn) = Turn::of(&ctx, &job).await else { return Ok(Action::await_change()) };
     // On the heap from here on: of thousands that wait for their turn each is small.
-    Ok(Box::pin(look_after(job, ctx, turn)).await)
+    let span = span_of(&job);
+    Ok(Box::pin(look_after(job, ctx, turn).instrument(span)).await)
 }
 
 /// A last visit while we stop, when nobody takes turns any more.
 pub(super) async fn finish(job: Arc<BatchJob>, ctx: Arc<Context>) {
-    Box::pin(look_after(job, ctx, Turn::last())).await;
+    let span = span_of(&job);
+    Box::pin(look_after(job, ctx, Turn::last()).instrument(span)).await;
+}
+
+/// All that is logged of a visit, and of what it begins, says whose it is.
+fn span_of(job: &BatchJob) -> Span {
+    telemetry::visit(job.metadata.namespace.as_deref(), &job.name_any(), job.metadata.uid.as_deref())
 }
 
 async fn look_after(job: Arc<BatchJob>, ctx: Arc<Context>, turn: Turn) -> Action {
@@ -115,7 +124,7 @@ async fn steps(ctx: &Arc<Context>, session: &Arc<Session>, job: &BatchJob, mut a
             }
             Err(trouble) => {
                 let took = ctx.clock.now().saturating_sub(now);
-                failed(ctx, session, job, None, Failed { call: doing, trouble, took });
+                failed(ctx, session, None, Failed { call: doing, trouble, took });
             }
         }
     }

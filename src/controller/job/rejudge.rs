@@ -1,6 +1,5 @@
 //! Failures before anything was paid are judged again when what the job refers to changes.
 
-use kube::ResourceExt;
 use tracing::debug;
 
 use super::session::{References, Session};
@@ -18,7 +17,7 @@ pub(super) async fn refers_to_other(ctx: &Context, job: &BatchJob) -> bool {
     match references::mark(ctx, job).await {
         Ok(mark) => mark != *seen,
         Err(trouble) => {
-            debug!(namespace = job.namespace(), name = job.name_any(), why = trouble.stuck.message, "cannot look now");
+            debug!(why = trouble.stuck.message, "cannot look now");
             false
         }
     }

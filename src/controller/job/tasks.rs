@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kube::runtime::reflector::ObjectRef;
-use tracing::debug;
+use tracing::{Instrument, debug};
 
 use super::act::Outcome;
 use super::backoff::Failed;
@@ -80,12 +80,12 @@ fn run(
     if !fresh {
         return;
     }
-    let (ctx, session) = (ctx.clone(), session.clone());
+    let (ctx, session, tracker) = (ctx.clone(), session.clone(), ctx.tracker.clone());
     let of = ObjectRef::from_obj(job);
     // What was asked of a provider for money is waited for, whatever ends.
     let is_finished = matches!(task, Task::Post(_));
     let last = is_finished.then(|| Arc::new(job.clone()));
-    ctx.tracker.clone().spawn(async move {
+    let beside = async move {
         let ends = async {
             match is_finished {
                 true => std::future::pending().await,
@@ -105,8 +105,8 @@ fn run(
                 });
             }
             Err(trouble) => {
-                let (namespace, job, why) = (&of.namespace, &of.name, &trouble.stuck.message);
-                debug!(namespace, job, ?task, why, "what ran beside the loop failed and is tried again");
+                let why = &trouble.stuck.message;
+                debug!(?task, why, "what ran beside the loop failed and is tried again");
                 let took = ctx.clock.now().saturating_sub(began);
                 super::note_failure(&ctx, &session, Some(task), Failed { call: name, trouble, took });
                 session.remember(|m| {
@@ -119,5 +119,6 @@ fn run(
             Some(job) => reconcile::finish(job, ctx).await,
             None => ctx.jobs.poke(of),
         }
-    });
+    };
+    tracker.spawn(beside.in_current_span());
 }

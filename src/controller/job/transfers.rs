@@ -97,7 +97,10 @@ pub(crate) async fn run<W: Future<Output = Outcome>>(
     (task, claim): (Task, Claim),
     work: impl FnOnce(Place) -> W,
 ) -> (Outcome, i64) {
+    let waits = ctx.metrics.transfer_queue(name_of(task));
     let place = Arc::new(ctx.jobs.transfers.take(claim).await);
+    drop(waits);
+    let _takes = ctx.metrics.transfer(name_of(task));
     let size = place.size();
     let began = ctx.clock.now();
     let pace = Pace::new(&place, session.backoff(Some(task)).failures);

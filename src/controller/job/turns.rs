@@ -10,6 +10,7 @@ use crate::api::conditions::reasons;
 use crate::controller::Context;
 use crate::controller::runtime::trouble::Trouble;
 use crate::fair::{self, Claim, Limits, Share};
+use crate::telemetry::Timer;
 use crate::transport::Meter;
 
 /// Visits at a time. Each holds one object and what it reads of the journal. A store that does not answer holds up the visits of
@@ -24,6 +25,7 @@ pub(crate) struct Turn {
     /// None: nobody takes turns any more.
     share: Option<Share>,
     began: Instant,
+    _visit: Option<Timer>,
 }
 
 impl Turn {
@@ -36,15 +38,18 @@ impl Turn {
             is_retry: ctx.jobs.sessions.has_failed(&job.uid().unwrap_or_default()),
             ..Claim::default()
         };
+        let _waits = ctx.metrics.visit_queue();
         tokio::select! {
-            share = ctx.jobs.turns.take(claim) => Some(Turn { share: Some(share), began: Instant::now() }),
+            share = ctx.jobs.turns.take(claim) => {
+                Some(Turn { share: Some(share), began: Instant::now(), _visit: Some(ctx.metrics.visit()) })
+            }
             () = ctx.stop.cancelled() => None,
         }
     }
 
     /// The right to visit a job while we stop.
     pub fn last() -> Turn {
-        Turn { share: None, began: Instant::now() }
+        Turn { share: None, began: Instant::now(), _visit: None }
     }
 
     /// Does a step, which ends where it waits for a store for long while a namespace that has no turn waits for one: after
@@ -114,7 +119,7 @@ mod tests {
 
     async fn turn(turns: &Arc<Shares>, namespace: &str, is_retry: bool) -> Turn {
         let claim = Claim { namespace: namespace.into(), size: 1, is_retry, ..Claim::default() };
-        Turn { share: Some(turns.take(claim).await), began: Instant::now() }
+        Turn { share: Some(turns.take(claim).await), began: Instant::now(), _visit: None }
     }
 
     /// A step that waits for a store which does not answer until the call's time is up.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use kube::ResourceExt;
 use tracing::{debug, info, warn};
 
 use super::act::{Act, Flow};
@@ -46,7 +45,7 @@ pub(super) async fn visit(
         // A POST that is cut off would be a question.
         return Ok(Flow::Wait(None));
     }
-    debug!(namespace = world.view.owner.namespace, name = world.view.owner.name, step = step.name(), "decided");
+    debug!(step = step.name(), "decided");
     ctx.metrics.step(step.name());
     *doing = step.name();
     let act = Act { ctx, session, world: &world };
@@ -90,7 +89,7 @@ pub(super) async fn visit(
 /// The journal cannot be read: nothing can be decided, and where that lasts a person is told.
 async fn unread(ctx: &Context, session: &Session, world: &World, trouble: Trouble) -> Result<Flow, Trouble> {
     let took = ctx.clock.now().saturating_sub(world.now);
-    failed(ctx, session, &world.job, None, Failed { call: "Observe", trouble, took });
+    failed(ctx, session, None, Failed { call: "Observe", trouble, took });
     let ended = world.job.status.as_ref().is_some_and(|s| s.outcome.is_some());
     if let Some(told) = session.lasting(Option::is_none).and_then(|b| b.told()).filter(|_| !ended) {
         record_trouble(ctx, world, session, &session.memory(), told).await?;
@@ -99,22 +98,21 @@ async fn unread(ctx: &Context, session: &Session, world: &World, trouble: Troubl
 }
 
 fn told(world: &World, step: &Step) {
-    let owner = &world.view.owner;
     match step {
         Step::Conclude { manifest, reused } => {
-            info!(owner.namespace, owner.name, outcome = ?manifest.outcome, reused, "the job is done");
+            info!(outcome = ?manifest.outcome, reused, "the job is done");
         }
         Step::Fail(failure) => {
-            info!(owner.namespace, owner.name, reason = failure.reason, "the job failed before anything was paid");
+            info!(reason = failure.reason, "the job failed before anything was paid");
         }
         Step::RemoveFinalizer { abandoned, untidy } => {
             if let Some(why) = abandoned {
-                warn!(owner.namespace, owner.name, why, "let an object go");
+                warn!(why, "let an object go");
             }
             if let Some(why) = untidy {
                 let what =
                     "what was staged for a deleted job is left; delete the folder of its work below `_batchjob/`";
-                warn!(owner.namespace, owner.name, output = world.view.output_uri, why, "{what}");
+                warn!(output = world.view.output_uri, why, "{what}");
             }
         }
         _ => {}
@@ -122,16 +120,8 @@ fn told(world: &World, step: &Step) {
 }
 
 /// Logs that a step failed, and remembers when it is tried again.
-pub(super) fn failed(ctx: &Context, session: &Session, job: &BatchJob, what: Option<Task>, failed: Failed) {
-    let (namespace, name) = (job.namespace(), job.name_any());
+pub(super) fn failed(ctx: &Context, session: &Session, what: Option<Task>, failed: Failed) {
     let (step, trouble) = (failed.call, &failed.trouble);
-    warn!(
-        namespace,
-        name,
-        step,
-        reason = trouble.category(),
-        why = trouble.stuck.message,
-        "a step failed and is tried again"
-    );
+    warn!(step, reason = trouble.category(), why = trouble.stuck.message, "a step failed and is tried again");
     note_failure(ctx, session, what, failed);
 }

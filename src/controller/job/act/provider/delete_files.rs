@@ -10,7 +10,7 @@ use crate::api::conditions::reasons;
 use crate::controller::job::act::transfer::Outcome;
 use crate::controller::runtime::names;
 use crate::controller::runtime::trouble::Trouble;
-use crate::lifecycle::{AttemptState, Journal, Owner, leaves_files};
+use crate::lifecycle::{AttemptState, Journal, leaves_files};
 use crate::provider::{ApiError, BatchApi, Class};
 
 /// Calls of one job that delete its files at a time; its account and namespace are asked for each.
@@ -25,8 +25,7 @@ impl Call {
         match self.delete_ours(&files, of_batches, must).await {
             Err(t) if !leaves_files(must, t.may_pass, failures) => return Err(t),
             Err(Trouble { stuck, .. }) => {
-                let (Owner { namespace, name, .. }, why) = (&self.whose.owner, stuck.message);
-                warn!(namespace, name, why, "files at the provider are left there until they expire");
+                warn!(why = stuck.message, "files at the provider are left there until they expire");
             }
             Ok(()) => {}
         }
@@ -60,8 +59,7 @@ impl Call {
         match delete_if_ours(self.api(), &self.whose, &file, of_batch).await {
             Err(error) if must && !error.is_for_good() => return Err(error.into()),
             Err(error) => {
-                let job = &self.whose.owner.name;
-                warn!(job, file, %error, "a file at the provider could not be deleted; it expires by itself");
+                warn!(file, %error, "a file at the provider could not be deleted; it expires by itself");
             }
             Ok(()) => {}
         }

@@ -60,7 +60,6 @@ impl Act<'_> {
 
     pub(in crate::controller::job::act) fn start_collect(&self, slot: Slot, patient: bool) -> Result<(), Trouble> {
         let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?);
-        let (namespace, name) = (self.world.view.owner.namespace.clone(), self.world.view.owner.name.clone());
         let Some(batch) = submitted(journal, slot) else { return Ok(()) };
         tasks::start(self.ctx, self.session, &self.world.job, Task::Collect(slot), async move {
             let (at, batch_id) = (ctx.clock.now(), batch.batch_id.as_str());
@@ -74,7 +73,7 @@ impl Act<'_> {
             };
             let (foreign, unreadable) = (part.foreign, part.found.unreadable);
             if foreign > 0 || unreadable > 0 {
-                warn!(namespace, name, %slot, foreign, unreadable, "lines that name no request of this batch were left out");
+                warn!(%slot, foreign, unreadable, "lines that name no request of this batch were left out");
             }
             let collected = Collected {
                 part: PartRef { name: part.name, sha256: part.sha256 },

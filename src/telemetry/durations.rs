@@ -1,0 +1,173 @@
+//! Histograms of how long things take and wait, in seconds.
+
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Upper bounds of the buckets, in seconds: from a step that finds nothing to do, to a transfer that used up its time.
+const BUCKETS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 900.0];
+
+/// A histogram for each value of some labels, which are from fixed sets.
+type Labelled<const N: usize> = Family<[(&'static str, &'static str); N], Histogram, fn() -> Histogram>;
+
+fn seconds() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
+/// How long things take, and how long they wait before they begin.
+#[derive(Clone, Debug)]
+pub(super) struct Durations {
+    pub visits: Histogram,
+    pub visit_queue: Histogram,
+    pub transfers: Labelled<1>,
+    pub transfer_queue: Labelled<1>,
+    pub provider_requests: Labelled<2>,
+    pub provider_request_queue: Histogram,
+    pub storage_requests: Labelled<2>,
+}
+
+impl Durations {
+    /// Registers them all.
+    pub fn register(registry: &mut Registry) -> Durations {
+        let mut registered = Registered(registry);
+        Durations {
+            visits: registered.one("visit_duration", "Time that a visit of a job takes"),
+            visit_queue: registered.one("visit_queue_duration", "Time that a visit of a job waits for its turn"),
+            transfers: registered.family("transfer_duration", "Time that a transfer takes, by kind"),
+            transfer_queue: registered
+                .family("transfer_queue_duration", "Time that a transfer waits for its memory, by kind"),
+            provider_requests: registered.family(
+                "provider_request_duration",
+                "Time until a provider begins its answer to a request, by method and class of the status code",
+            ),
+            provider_request_queue: registered.one(
+                "provider_request_queue_duration",
+                "Time that a call of an account waits for its turn, and for the end of a pause that the provider asked for",
+            ),
+            storage_requests: registered.family(
+                "storage_request_duration",
+                "Time until an object store begins its answer to a request, by method and class of the status code",
+            ),
+        }
+    }
+}
+
+struct Registered<'a>(&'a mut Registry);
+
+impl Registered<'_> {
+    fn one(&mut self, name: &str, help: &str) -> Histogram {
+        let histogram = seconds();
+        self.0.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        histogram
+    }
+
+    fn family<const N: usize>(&mut self, name: &str, help: &str) -> Labelled<N> {
+        let family = Labelled::<N>::new_with_constructor(seconds);
+        self.0.register_with_unit(name, help, Unit::Seconds, family.clone());
+        family
+    }
+}
+
+/// Measures the time until it is dropped.
+#[derive(Debug)]
+pub struct Timer {
+    began: Instant,
+    of: Histogram,
+}
+
+impl Timer {
+    pub(super) fn new(of: &Histogram) -> Timer {
+        Timer { began: Instant::now(), of: of.clone() }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.of.observe(self.began.elapsed().as_secs_f64());
+    }
+}
+
+/// A request to a server that a user named, whose answer began or will not come.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Whether the server is an object store; else it is a provider.
+    pub to_store: bool,
+    /// Such as `GET`.
+    pub method: &'a str,
+    /// Status code of the answer; None where none came.
+    pub status: Option<u16>,
+    /// Time until the head of the answer, or until it was given up.
+    pub took: Duration,
+}
+
+impl Request<'_> {
+    /// Of methods and status codes, those that are told apart.
+    pub(super) fn labels(&self) -> [(&'static str, &'static str); 2] {
+        let methods = ["GET", "PUT", "POST", "DELETE", "HEAD"];
+        let method = methods.into_iter().find(|method| *method == self.method).unwrap_or("other");
+        let code = match self.status.map(|status| status / 100) {
+            Some(2) => "2xx",
+            Some(3) => "3xx",
+            Some(4) => "4xx",
+            Some(5) => "5xx",
+            Some(_) => "other",
+            None => "none",
+        };
+        [("method", method), ("code", code)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    /// Metrics of a provider and a store that were asked, of a visit and of a transfer.
+    fn measured() -> Metrics {
+        let metrics = Metrics::default();
+        drop((metrics.visit(), metrics.visit_queue(), metrics.transfer("Upload"), metrics.transfer_queue("Upload")));
+        metrics.provider_request_queue(Duration::from_millis(20));
+        let took = Duration::from_secs(2);
+        for (to_store, method, status) in
+            [(false, "POST", Some(201)), (false, "BREW", Some(418)), (false, "GET", None), (true, "GET", Some(304))]
+        {
+            metrics.request(Request { to_store, method, status, took });
+        }
+        metrics
+    }
+
+    #[test]
+    fn what_took_time_is_counted_once_by_labels_of_fixed_sets() {
+        let text = measured().text().unwrap();
+        let mut counts: Vec<&str> = text.lines().filter(|line| line.contains("_seconds_count")).collect();
+        counts.sort_unstable();
+        insta::assert_snapshot!(counts.join("\n"), @r#"
+        batchjob_provider_request_duration_seconds_count{method="GET",code="none"} 1
+        batchjob_provider_request_duration_seconds_count{method="POST",code="2xx"} 1
+        batchjob_provider_request_duration_seconds_count{method="other",code="4xx"} 1
+        batchjob_provider_request_queue_duration_seconds_count 1
+        batchjob_storage_request_duration_seconds_count{method="GET",code="3xx"} 1
+        batchjob_transfer_duration_seconds_count{kind="Upload"} 1
+        batchjob_transfer_queue_duration_seconds_count{kind="Upload"} 1
+        batchjob_visit_duration_seconds_count 1
+        batchjob_visit_queue_duration_seconds_count 1
+        "#);
+        let two_seconds = "batchjob_storage_request_duration_seconds_sum{method=\"GET\",code=\"3xx\"} 2.0";
+        assert!(text.contains(two_seconds), "{text}");
+    }
+
+    /// The table of histograms in `docs/architecture.md`.
+    #[test]
+    fn each_histogram_is_documented() {
+        let text = measured().text().unwrap();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let histograms: Vec<&str> = types.filter_map(|line| line.strip_suffix(" histogram")).collect();
+        assert_eq!(histograms.len(), 7, "{histograms:?}");
+        let page = include_str!("../../docs/architecture.md");
+        for name in histograms {
+            assert!(page.contains(&format!("| `{name}` |")), "docs/architecture.md lacks {name}");
+        }
+    }
+}
