@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,6 +22,8 @@ struct Counts {
     unpacked: AtomicU64,
     waits: Mutex<Waits>,
     reserved: AtomicU64,
+    /// Who is woken when more than so many bytes were taken in.
+    watcher: Mutex<Option<(u64, Waker)>>,
 }
 
 /// Memory that a piece of work said it holds, until this is dropped.
@@ -101,14 +104,38 @@ impl Meter {
         self.0.reserved.load(Ordering::Relaxed)
     }
 
+    /// Wakes `waker` once when more than `limit` bytes were taken in. Bodies are sent and received by a connection's own task, which does
+    /// not wake whoever waits for the answer.
+    pub fn wake_beyond(&self, limit: u64, waker: &Waker) {
+        *self.watcher() = Some((limit, waker.clone()));
+        self.wake();
+    }
+
+    fn wake(&self) {
+        let mut watcher = self.watcher();
+        if watcher.as_ref().is_some_and(|(limit, _)| self.taken_in() > *limit)
+            && let Some((_, waker)) = watcher.take()
+        {
+            waker.wake();
+        }
+    }
+
+    fn watcher(&self) -> MutexGuard<'_, Option<(u64, Waker)>> {
+        self.0.watcher.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts `bytes` of a body.
     pub fn add(&self, bytes: u64) {
         self.0.moved.fetch_add(bytes, Ordering::Relaxed);
+        self.wake();
     }
 
     /// Counts `bytes` that came out of what is compressed, for whoever is measured now.
     pub fn unpacked(bytes: u64) {
-        let _ = METER.try_with(|meter| meter.0.unpacked.fetch_add(bytes, Ordering::Relaxed));
+        let _ = METER.try_with(|meter| {
+            meter.0.unpacked.fetch_add(bytes, Ordering::Relaxed);
+            meter.wake();
+        });
     }
 
     /// Counts the time from now on, until the call is over, as time in which whoever is measured now waits for a store.

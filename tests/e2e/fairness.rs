@@ -227,7 +227,7 @@ async fn slow_uploads(world: &mut World) {
     let slow = Server::start(Manner::TakesSlowly(scene.sim.url.trim_end_matches("/v1").into())).await;
     provider_at(scene, &slow);
     // Larger than what the operator's kernel takes in the server's place.
-    let padded = format!("{CANARY} {}", "x".repeat(4_000));
+    let padded = format!("{CANARY} {}", "x".repeat(2_000));
     scene.put("in/large.jsonl", batch_lines("large", 3_000).replace(CANARY, &padded)).await;
     let large = scene.job("large", json!({"inputKey": "large.jsonl"}))["spec"]["input"].clone();
     create_many(scene, "slow-upload", 16, |job| job["spec"]["input"] = large.clone()).await;

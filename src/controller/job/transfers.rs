@@ -178,6 +178,9 @@ async fn sized(
 ) -> Result<Learned, Broken> {
     poll_fn(|cx| {
         let polled = work.as_mut().poll(cx);
+        if meter.taken_in() <= SMALL_BYTES {
+            meter.wake_beyond(SMALL_BYTES, cx.waker());
+        }
         let need = needed(&meter, size);
         if polled.is_pending() && need > size {
             // Who gave its place back only waits for an answer.
@@ -325,6 +328,28 @@ mod tests {
         assert!(matches!(grown(SMALL_BYTES + 1, 10, 115).await, Ok(13)));
         // What it holds, and what is too little to be told.
         assert!(matches!(grown(SMALL_BYTES + 1, 11, 115).await, Err(Broken::Outgrown(14))));
+    }
+
+    #[tokio::test]
+    async fn a_transfer_grows_as_soon_as_a_connections_task_moved_much_of_it() {
+        let shares = Shares::new(LIMITS);
+        let _others = shares.take(wish("other", 115)).await;
+        let place = Arc::new(shares.take(wish("slow", SMALL)).await);
+        let pace = Pace::new(&place, 0);
+        let meter = pace.meter.clone();
+        let work = async move {
+            let _held = store::reserve(11 << 20).await;
+            let connection = tokio::spawn(async move {
+                tokio::time::sleep(SECOND / 10).await;
+                meter.add(SMALL_BYTES + 1);
+                std::future::pending::<Outcome>().await
+            });
+            drop(connection.await);
+            drop(place);
+            Ok(Box::new(|_: &mut _| {}) as _)
+        };
+        let ended = tokio::time::timeout(SECOND * 5, pace.keep(UPLOAD, SMALL, work)).await;
+        assert!(matches!(ended, Ok(Err(Broken::Outgrown(14)))), "it waits, larger than its place");
     }
 
     #[tokio::test]
