@@ -138,10 +138,10 @@ impl Drop for Upload {
         let Some((writer, runtime)) = self.writer.take().zip(tokio::runtime::Handle::try_current().ok()) else {
             return;
         };
-        let (mut writer, name) = (writer.into_inner(), std::mem::take(&mut self.name));
+        let (mut writer, object) = (writer.into_inner(), std::mem::take(&mut self.name));
         runtime.spawn(async move {
             if let Err(error) = writer.abort().await {
-                debug!(name, %error, "the parts of an upload that was given up are left to the bucket's lifecycle rules");
+                debug!(object, %error, "the parts of an upload that was given up are left to the bucket's lifecycle rules");
             }
         });
     }

@@ -44,9 +44,37 @@ async fn a_finished_job_costs_nothing_and_a_whole_life_few_writes() {
     let wait = "batchjob_steps_total{step=\"Tidy\"}";
     assert!(steps().await.iter().any(|l| l.starts_with(wait)));
     scene.kubectl(&["label", "bjob", "j", "touched=yes"]);
+    scene.sim.fault(json!({"point": "upload", "action": "status", "status": 500, "times": 1})).await;
     scene.apply_job("k", json!({}));
     scene.wait_tidy("k").await;
     assert_eq!(operator.metric(wait).await, 2.0);
+    times_and_lines_say_what_was_done(&scene).await;
+}
+
+/// Of two jobs, of which the second one's upload failed once.
+async fn times_and_lines_say_what_was_done(scene: &Scene) {
+    let operator = scene.operator.as_ref().unwrap();
+    let counted =
+        async |name: &str, labels: &str| operator.metric(&format!("batchjob_{name}_seconds_count{labels}")).await;
+    for name in ["transfer_duration", "transfer_queue_duration"] {
+        assert_eq!(counted(name, "{kind=\"Upload\"}").await, 3.0, "{name}");
+    }
+    assert_eq!(counted("provider_request_duration", "{method=\"POST\",code=\"5xx\"}").await, 1.0);
+    for (name, labels) in [
+        ("provider_request_duration", "{method=\"POST\",code=\"2xx\"}"),
+        ("visit_duration", ""),
+        ("visit_queue_duration", ""),
+        ("provider_request_queue_duration", ""),
+        ("storage_request_duration", "{method=\"PUT\",code=\"2xx\"}"),
+    ] {
+        assert!(counted(name, labels).await >= 2.0, "{name}");
+    }
+    let log = operator.process.tail(100_000);
+    for (name, words) in [("j", "the job is done"), ("k", "the job is done"), ("k", "what ran beside the loop failed")]
+    {
+        let span = format!("visit{{namespace=\"{}\" name=\"{name}\" uid=\"", scene.namespace);
+        assert!(log.lines().any(|line| line.contains(&span) && line.contains(words)), "{name}: {words}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,7 @@ impl Act<'_> {
     ) -> Result<(), Trouble> {
         let (ctx, tools, key) = (self.ctx.clone(), self.tools()?.clone(), ObjectRef::from_obj(&*self.world.job));
         let (spec_hash, output_uri) = (self.world.view.spec_hash.clone(), self.world.view.output_uri.clone());
-        let (namespace, name) = (self.world.view.owner.namespace.clone(), self.world.view.owner.name.clone());
+        let namespace = self.world.view.owner.namespace.clone();
         let max_batches = self.world.view.plan_limit();
         tasks::start(self.ctx, self.session, &self.world.job, Task::Pass, async move {
             // Its requests are held from here on only, and no others are read than those that were judged.
@@ -57,8 +57,6 @@ impl Act<'_> {
             let result = match requests::pass(source, &recipe, target, &ctx.jobs.spool).await {
                 Ok(passed) => {
                     info!(
-                        namespace,
-                        name,
                         requests = passed.requests,
                         batches = passed.shards.len(),
                         skipped = passed.too_large.skipped,
