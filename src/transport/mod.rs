@@ -153,7 +153,7 @@ impl Transport {
     /// # Errors
     /// When the TLS back-end cannot be set up.
     pub fn in_clear_text(&self) -> Result<Self, reqwest::Error> {
-        Ok(Transport { clients: self.clients.in_clear_text()?, tap: self.tap.clone() })
+        Ok(Transport { clients: self.clients.in_clear_text()?, ..self.clone() })
     }
 
     /// A request to be filled in and given to [`Transport::send`].
