@@ -1,5 +1,5 @@
-//! Buckets: which backend a URI names, and how its buckets are opened. Another backend is a file beside `s3` and a row of each
-//! `match` here.
+//! Buckets: the backends that URIs name, and the opening of their buckets. Another backend is a file beside `s3` and a
+//! row in each `match` here.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -13,43 +13,43 @@ use super::{StoreError, s3};
 use crate::api::ObjectStoreLocation;
 use crate::transport::Transport;
 
-/// A protocol of object storage, told by the scheme of its URIs.
+/// A protocol of object storage, named by the scheme of its URIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// Amazon S3, and servers that speak its protocol.
     S3,
 }
 
-/// A key of a Secret that opens a bucket, under the name that `object_store` has for the option.
+/// A key of a Secret that opens a bucket, under `object_store`'s name of the option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SecretKey {
     /// The key, such as `aws_access_key_id`.
     pub name: &'static str,
-    /// Whether a bucket cannot be opened without it.
+    /// Whether the bucket cannot be opened without it.
     pub required: bool,
 }
 
 impl Backend {
     const ALL: [Backend; 1] = [Backend::S3];
 
-    /// The scheme of its URIs.
+    /// Returns the scheme of its URIs.
     pub fn scheme(self) -> &'static str {
         match self {
             Backend::S3 => "s3",
         }
     }
 
-    /// The keys that are read from the Secret of a location; nothing else of it is.
+    /// Returns the keys that are read from the Secret of a location. No other key of the Secret is read.
     pub fn secret_keys(self) -> &'static [SecretKey] {
         match self {
             Backend::S3 => &s3::SECRET_KEYS,
         }
     }
 
-    /// Opens the bucket of `place`. Nothing is read yet.
+    /// Opens the bucket of `place`, without any request to the server.
     ///
     /// # Errors
-    /// When the location cannot be addressed as it says.
+    /// Fails if the location cannot be addressed as it asks.
     pub(super) fn open(
         self,
         place: &Place,
@@ -63,14 +63,14 @@ impl Backend {
     }
 }
 
-/// A place in a bucket, from a URI such as `s3://bucket/folder/`.
+/// A place in a bucket, parsed from a URI such as `s3://bucket/folder/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Where the bucket is.
+    /// Protocol of the server.
     pub backend: Backend,
     /// Name of the bucket.
     pub bucket: String,
-    /// Key, or prefix of keys.
+    /// A key, or a prefix of keys.
     pub key: String,
 }
 
@@ -85,7 +85,7 @@ impl FromStr for Place {
         let (scheme, rest) = uri.split_once("://").ok_or_else(invalid)?;
         let backend = Backend::ALL.into_iter().find(|b| b.scheme() == scheme).ok_or_else(invalid)?;
         let (bucket, key) = rest.split_once('/').ok_or_else(invalid)?;
-        // object_store would fold `//` and refuse `..`; both are surely mistakes.
+        // object_store would collapse `//` and refuse `..`. Both are surely mistakes.
         let odd = key.split('/').rev().skip(1).any(str::is_empty) || key.split('/').any(|s| s == "." || s == "..");
         match bucket.is_empty() || key.is_empty() || odd {
             true => Err(invalid()),
@@ -94,12 +94,12 @@ impl FromStr for Place {
     }
 }
 
-/// The values of a Secret's keys that open a bucket; see [`Backend::secret_keys`]. Never printed.
+/// The values of a Secret's keys that open a bucket (see [`Backend::secret_keys`]). They are never printed.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials(BTreeMap<String, SecretString>);
 
 impl Credentials {
-    /// The value of this key.
+    /// Returns the value of a key.
     pub(super) fn get(&self, key: &str) -> Option<&SecretString> {
         self.0.get(key)
     }
@@ -111,12 +111,12 @@ impl<K: Into<String>> FromIterator<(K, SecretString)> for Credentials {
     }
 }
 
-/// A bucket that is open.
+/// An open bucket.
 pub(super) struct Bucket {
     pub store: Arc<dyn ObjectStore>,
-    /// The same, deleting one object with each request: not every server deletes many with one.
+    /// The same bucket, with one request for each deletion: not every server deletes many objects with one request.
     pub one_by_one: Arc<dyn ObjectStore>,
-    /// The same for puts that the store is to check; None where it has no such thing.
+    /// The same bucket with a checksum on each put, for the store to check; None if the backend has no checksums.
     pub checked: Option<Checked>,
 }
 

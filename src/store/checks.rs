@@ -1,4 +1,5 @@
-//! Whether a store refuses a put whose bytes changed on their way: where it does, what was put need not be read back.
+//! Knowledge of stores that refuse a put whose bytes changed on their way. An object need not be read back from such a
+//! store.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,18 +12,18 @@ use super::Folder;
 use super::s3::Refusal;
 use crate::transport::cause;
 
-/// What this process saw of stores. Cheap to clone.
+/// The results of this process's trials of stores. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct StoreChecks(Arc<Mutex<HashMap<String, bool>>>);
 
-/// A bucket whose store is given the SHA-256 of what is put, to check.
+/// A bucket whose store gets the SHA-256 of each put, to check it.
 #[derive(Debug)]
 pub(super) struct Checked {
-    /// Which bucket, at which server.
+    /// Name of the server and the bucket.
     pub name: String,
-    /// As it is to be used.
+    /// The bucket for real use.
     pub intact: Arc<dyn ObjectStore>,
-    /// The same with another last byte than the one of which the store is given the hash.
+    /// The same bucket for a trial: the last byte of each put differs from the one that was hashed.
     pub damaged: Arc<dyn ObjectStore>,
 }
 
@@ -37,8 +38,8 @@ impl StoreChecks {
 }
 
 impl Folder {
-    /// The same folder with puts that its store checks; None where the store is not seen to check them, so that what is put has
-    /// to be read back. The first time, the store is tried with an object called `scratch`.
+    /// Returns the folder with puts that its store checks; None if the store has not been seen to check them, so that
+    /// each put has to be read back. The first call tries the store out with an object called `scratch`.
     pub(crate) async fn checking(&self, scratch: &str) -> Option<Folder> {
         let (checked, seen) = self.checked()?;
         let checks = match seen.of(&checked.name) {
@@ -57,8 +58,8 @@ impl Folder {
     }
 }
 
-/// Whether the store refuses what is damaged and takes what is intact, be it an object or a part of one. None: it could not be
-/// asked.
+/// Whether the store refuses damaged puts and takes intact ones, of whole objects and of parts. None if the store did
+/// not answer.
 async fn prove(store: &Checked, scratch: &Path) -> Option<bool> {
     let tried = async {
         for (bucket, wanted) in [(&store.damaged, false), (&store.intact, true)] {
@@ -70,12 +71,12 @@ async fn prove(store: &Checked, scratch: &Path) -> Option<bool> {
         Some(true)
     };
     let proved = tried.await;
-    // What stays behind goes with the work's other staged files.
+    // An object that is left behind is deleted with the work's other staged files.
     let _ = store.intact.delete(scratch).await;
     proved
 }
 
-/// None where the store may say something else the next time.
+/// Whether the put was taken. None for an error that may pass.
 fn taken(put: object_store::Result<()>) -> Option<bool> {
     match put {
         Ok(()) => Some(true),

@@ -1,9 +1,9 @@
-//! A folder made of ConfigMaps, for small jobs without object storage: as an `ObjectStore`, so that the journal's protocol and
-//! the data path are the same for both.
+//! A folder made of ConfigMaps, for small jobs without object storage. It implements `ObjectStore`, so that the
+//! journal's protocol and the data path are the same for both.
 //!
-//! An object is one key, `/` in its name being `.` there. Writes replace the whole ConfigMap with the resourceVersion that was
-//! read, so that conditions on one object are kept whatever happens to the others. An ETag is a hash of the content: bytes
-//! that recur have it again, as with S3.
+//! An object is one key of a ConfigMap, with `.` for each `/` of its name. A write replaces the whole ConfigMap, on
+//! condition of the resourceVersion that was read, so that a condition on one object holds whatever happens to the
+//! others. An ETag is a hash of the content: equal bytes have equal ETags, as in S3.
 
 use std::collections::BTreeMap;
 
@@ -27,33 +27,33 @@ use super::layout;
 use crate::api::FIELD_MANAGER;
 use crate::api::text::{clip, hex};
 
-/// Bytes of content in one ConfigMap; the API server takes 1 MiB with keys
-/// (https://kubernetes.io/docs/concepts/configuration/configmap/). What is left is for the journal to grow.
+/// Most bytes of content in one ConfigMap. The API server accepts 1 MiB with keys
+/// (https://kubernetes.io/docs/concepts/configuration/configmap/). The rest is left for the journal to grow.
 const ROOM: usize = 740 << 10;
-/// Bytes that the journal and the manifest may take beside that: 8 KiB for each batch that such a journal may have.
+/// Bytes in addition for the journal and the manifest: 8 KiB for each batch that such a journal can have.
 const RESERVE: usize = 256 << 10;
-/// Others wrote in between; then the caller tries again, later.
+/// Most tries of a write that others interrupt. After the last the caller gets an error, and may try again later.
 const TRIES: u32 = 16;
 
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 const JOB_LABEL: &str = "llmbatch.dev/job";
 const WORK_ANNOTATION: &str = "llmbatch.dev/work";
 
-/// Why ConfigMaps do not take or give something, whoever asks.
+/// The reason why ConfigMaps refuse an operation.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refused {
-    /// Somebody else's ConfigMap has the name.
+    /// A ConfigMap of this name exists that was not made for the job.
     #[error("{0}")]
     Foreign(String),
-    /// The operator has no right.
+    /// The operator lacks the permission.
     #[error("{0}")]
     Forbidden(String),
-    /// There is no room.
+    /// The object does not fit.
     #[error("{0}")]
     TooLarge(String),
 }
 
-/// A ConfigMap, and those beside it that take what does not fit.
+/// A ConfigMap, and further ones for the objects that do not fit into it.
 #[derive(Clone)]
 pub struct ConfigMaps {
     api: Api<ConfigMap>,
@@ -75,15 +75,16 @@ impl std::fmt::Display for ConfigMaps {
     }
 }
 
-/// Where an object was found.
+/// An object that was found.
 struct Found {
-    /// Number of the ConfigMap.
+    /// Number of its ConfigMap.
     at: usize,
     content: Bytes,
 }
 
 impl ConfigMaps {
-    /// The ConfigMap `name` of `namespace`, made for `job`, and at most `limit - 1` more. Nothing is read yet.
+    /// Creates a folder of the ConfigMap `name` in `namespace`, made for `job`, and at most `limit - 1` more. Reads
+    /// nothing.
     pub fn new(client: Client, namespace: &str, name: &str, job: &str, limit: usize) -> ConfigMaps {
         ConfigMaps {
             api: Api::namespaced(client, namespace),
@@ -94,7 +95,7 @@ impl ConfigMaps {
         }
     }
 
-    /// Which ConfigMap holds the object.
+    /// Returns the name of the ConfigMap that holds the object.
     pub(super) async fn holder(&self, path: &Path) -> object_store::Result<Option<String>> {
         let key = key(path);
         let maps = self.read(&key).await?;
@@ -108,7 +109,7 @@ impl ConfigMaps {
         }
     }
 
-    /// The ConfigMaps that may hold `key`, as far as there are any.
+    /// Reads the ConfigMaps that may hold `key`, as many as exist.
     async fn read(&self, key: &str) -> object_store::Result<Vec<ConfigMap>> {
         let mut maps = vec![];
         let limit = if is_pinned(key) { 1 } else { self.limit };
@@ -139,7 +140,7 @@ impl ConfigMaps {
         }
     }
 
-    /// One try; None where somebody else wrote in between.
+    /// Tries to put an object once. Returns None if another writer interrupted.
     async fn try_put(
         &self,
         path: &Path,
@@ -163,7 +164,7 @@ impl ConfigMaps {
         }))
     }
 
-    /// Writes what was read and changed; false where somebody else did before.
+    /// Writes a ConfigMap that was read and changed. Returns false if another writer was first.
     async fn write(&self, map: ConfigMap) -> object_store::Result<bool> {
         let (name, params) =
             (map.name_any(), PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() });
@@ -188,8 +189,8 @@ impl ConfigMaps {
         ConfigMap { metadata, ..Default::default() }
     }
 
-    /// Where an object of this size goes: where it is, or the first ConfigMap with room. Requests take half of the room at
-    /// most: the other half is for their answers.
+    /// Chooses the ConfigMap of an object of this size: the one that has it, or the first with room. Requests take at
+    /// most half of all room; the other half is for their answers.
     fn place(&self, maps: &[ConfigMap], key: &str, bytes: usize, there: Option<usize>) -> object_store::Result<usize> {
         let without = |map: &ConfigMap| used(map, |k| k != key);
         let fits = |map: &ConfigMap| without(map) + bytes <= ROOM + if is_pinned(key) { RESERVE } else { 0 };
@@ -238,7 +239,8 @@ impl ConfigMaps {
         Err(busy(self))
     }
 
-    /// Takes the keys out, and ConfigMaps that are empty then and last; false where somebody else wrote in between.
+    /// Removes the keys, and then the last ConfigMaps as long as they are empty. Returns false if another writer
+    /// interrupted.
     async fn try_delete(&self, keys: &[String]) -> object_store::Result<bool> {
         let mut maps = self.read("").await?;
         let mut undisturbed = true;
@@ -288,7 +290,7 @@ impl ObjectStore for ConfigMaps {
         Err(busy(self))
     }
 
-    /// Asked for by writers of more than a few megabytes only, for which there is no room.
+    /// Only writers of more than a few megabytes ask for this, and there is no room for so much.
     async fn put_multipart_opts(
         &self,
         path: &Path,
@@ -332,7 +334,7 @@ fn key(path: &Path) -> String {
     path.as_ref().replace('/', ".")
 }
 
-/// What is always in the first ConfigMap: the documents that everything else is found by.
+/// Whether an object is always in the first ConfigMap. These documents lead to all others.
 fn is_pinned(key: &str) -> bool {
     [layout::JOURNAL, layout::MANIFEST, layout::SUCCESS].iter().any(|name| name.replace('/', ".") == key)
 }
@@ -347,7 +349,7 @@ fn contents(map: &ConfigMap) -> impl Iterator<Item = (&str, Bytes)> {
     text.chain(binary)
 }
 
-/// Bytes that the keys take for which `counted` holds.
+/// Returns the bytes of the keys for which `counted` holds.
 fn used(map: &ConfigMap, counted: impl Fn(&str) -> bool) -> usize {
     let text = map.data.iter().flatten().map(|(key, text)| (key, text.len()));
     let binary = map.binary_data.iter().flatten().map(|(key, b)| (key, b.0.len()));
@@ -362,7 +364,7 @@ fn find(maps: &[ConfigMap], key: &str) -> Option<Found> {
     })
 }
 
-/// Text as text, so that people can read it.
+/// Text is stored as text, so that people can read it.
 fn insert(map: &mut ConfigMap, key: String, content: &Bytes) {
     remove(map, &key);
     match std::str::from_utf8(content) {

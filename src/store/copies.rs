@@ -1,7 +1,7 @@
-//! What was staged and still lies on local disk, so that what is sent or joined soon need not be fetched back from the bucket.
+//! Local copies of staged files, so that a file that is sent or joined soon need not be fetched from the bucket.
 //!
-//! A copy may vanish, shrink or change at any time: each block of it is checked as it is read, and from the first one that does
-//! not hold what was put, the bucket's object is read instead, and checked in the same way.
+//! A copy may vanish, shrink or change at any time. Each of its blocks is checked as it is read. From the first block
+//! on that is not as it was put, the object in the bucket is read instead, and checked in the same way.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -16,20 +16,20 @@ use tracing::debug;
 use super::staged::BROKE_OFF;
 use super::{Folder, StoreError};
 
-/// Bytes of a block: what is read, checked and held at a time.
+/// Bytes of a block, the unit in which copies are read, checked and held in memory.
 pub(super) const BLOCK_BYTES: usize = 256 << 10;
-/// Local disk that copies may take in all, in bytes.
+/// Most bytes of local disk for all copies.
 const LIMIT: u64 = 512 << 20;
-/// The same for one namespace, so that none can fill it for the others.
+/// Most bytes of local disk for the copies of one namespace, so that no namespace can take all of it.
 const LIMIT_OF_NAMESPACE: u64 = LIMIT / 4;
-/// Copies in all: each is an open file.
+/// Most copies. Each is an open file.
 const COPIES_LIMIT: usize = 256;
 
-/// The copies of one process. Cheap to clone.
+/// The local copies of one process. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Copies(Arc<Mutex<Kept>>);
 
-/// Those that one namespace made, and uses. Cheap to clone.
+/// The local copies of one namespace, which no other uses. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct NamespaceCopies {
     copies: Copies,
@@ -38,7 +38,7 @@ pub struct NamespaceCopies {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// By namespace, the oldest first.
+    /// Copies with their URIs, by namespace, the oldest first.
     copies: HashMap<Arc<str>, VecDeque<(String, Arc<Copy>)>>,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Copy {
     blocks: Blocks,
 }
 
-/// What the blocks of a file hold: all but the last one have [`BLOCK_BYTES`].
+/// Hashes of a file's blocks. All blocks have [`BLOCK_BYTES`], except the last.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
     hashes: Vec<[u8; 16]>,
@@ -57,18 +57,18 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Adds the next one.
+    /// Adds the next block.
     pub fn push(&mut self, block: &[u8]) {
         self.hashes.push(hash(block));
         self.bytes += block.len() as u64;
     }
 
-    /// How many there are.
+    /// Returns the number of blocks.
     pub fn count(&self) -> usize {
         self.hashes.len()
     }
 
-    /// Bytes of a block, if there is one of that number.
+    /// Returns the bytes of a block; None if there is no block of that number.
     fn length(&self, number: usize) -> Option<usize> {
         let left = self.bytes.checked_sub(number as u64 * BLOCK_BYTES as u64).filter(|left| *left > 0)?;
         usize::try_from(left.min(BLOCK_BYTES as u64)).ok()
@@ -80,7 +80,7 @@ impl Blocks {
 }
 
 impl Copy {
-    /// A file that holds these blocks.
+    /// Creates a copy of a file that holds these blocks.
     pub fn new(file: File, blocks: Blocks) -> Copy {
         Copy { file, blocks }
     }
@@ -89,7 +89,7 @@ impl Copy {
         &self.blocks
     }
 
-    /// A block; None where the file does not hold it.
+    /// Reads a block. Returns None if the file no longer holds it.
     pub async fn block(self: &Arc<Self>, number: usize) -> Option<Bytes> {
         let (copy, length) = (self.clone(), self.blocks.length(number)?);
         let read = tokio::task::spawn_blocking(move || {
@@ -101,7 +101,8 @@ impl Copy {
     }
 }
 
-/// Half of a BLAKE3 hash: nobody but us writes these files, so that chance is all there is to fear.
+/// Returns half of a BLAKE3 hash. Only this process writes these files, so accidents are all that the hash has to
+/// detect.
 fn hash(block: &[u8]) -> [u8; 16] {
     let mut half = [0; 16];
     half.copy_from_slice(&blake3::hash(block).as_bytes()[..16]);
@@ -109,7 +110,7 @@ fn hash(block: &[u8]) -> [u8; 16] {
 }
 
 impl Copies {
-    /// Those of a namespace.
+    /// Returns the copies of a namespace.
     pub fn of(&self, namespace: &str) -> NamespaceCopies {
         NamespaceCopies { copies: self.clone(), namespace: namespace.into() }
     }
@@ -132,7 +133,7 @@ impl Kept {
         self.copies.values().map(VecDeque::len).sum()
     }
 
-    /// The oldest one of a namespace goes.
+    /// Drops the oldest copy of a namespace.
     fn drop_oldest(&mut self, namespace: &str) {
         let Some(copies) = self.copies.get_mut(namespace) else { return };
         copies.pop_front();
@@ -141,7 +142,7 @@ impl Kept {
         }
     }
 
-    /// Makes room: whoever takes the most gives first.
+    /// Drops copies until the limits hold, first of the namespace that takes the most.
     fn bound(&mut self, namespace: &str) {
         while self.bytes_of(namespace) > LIMIT_OF_NAMESPACE {
             self.drop_oldest(namespace);
@@ -177,7 +178,7 @@ impl NamespaceCopies {
         found.map(|(_, copy)| copy.clone())
     }
 
-    /// Forgets those below `uri`: nobody will ask for them.
+    /// Drops the copies of objects below `uri`, which are needed no more.
     pub(super) fn forget_below(&self, uri: &str) {
         let mut kept = self.copies.kept();
         if let Some(copies) = kept.copies.get_mut(&self.namespace) {
@@ -186,7 +187,7 @@ impl NamespaceCopies {
     }
 }
 
-/// The content of a copy, block by block; each is what was put, or the stream ends in an error.
+/// Reads a copy block by block. Each block is as it was put, or the stream ends in an error.
 pub(super) fn read(
     copy: Arc<Copy>,
     folder: Folder,
@@ -202,9 +203,9 @@ struct Reading {
     copy: Arc<Copy>,
     folder: Folder,
     name: String,
-    /// Of the next block.
+    /// Number of the next block.
     number: usize,
-    /// What is read instead, once the copy failed, and what of it makes no whole block.
+    /// The bucket's object, once the copy has failed, and bytes of it that are less than a block.
     bucket: Option<(BoxStream<'static, Result<Bytes, StoreError>>, BytesMut)>,
 }
 
@@ -275,7 +276,7 @@ mod tests {
         Folder::of(store, "memory://out/", "out/").keeping(Copies::default().of("shop"))
     }
 
-    /// Text that zstd makes little of, so that its file has several blocks.
+    /// Text that hardly compresses, so that its file has several blocks.
     fn text() -> String {
         let mut hash = blake3::Hasher::new().finalize_xof();
         let mut bytes = vec![0; 4 * BLOCK_BYTES];
@@ -283,7 +284,7 @@ mod tests {
         bytes.iter().map(|byte| char::from(b'0' + byte % 64)).collect()
     }
 
-    /// A folder with one staged file, and its name by content.
+    /// Returns a folder with one staged file, its name, and the hash of its content.
     async fn staged() -> (Folder, String, String) {
         let (folder, text) = (folder(Arc::new(InMemory::new())), text());
         let mut spool = Spool::new(&std::env::temp_dir()).await.unwrap();

@@ -1,4 +1,4 @@
-//! A document that changes by conditional writes only.
+//! Documents that change by conditional writes only.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,8 +10,8 @@ use super::{Folder, StoreError};
 /// Largest document that is read, in bytes.
 pub const DOCUMENT_LIMIT: u64 = 16 << 20;
 
-/// The version of a document that was read: what a swap is conditional on. S3 and Azure go by the ETag, Google Cloud Storage by the
-/// object's generation; at least one of them is there.
+/// The version of a document that was read, on which a swap is conditional. S3 and Azure compare the ETag, Google Cloud
+/// Storage compares the object's generation. At least one of them is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     etag: Option<String>,
@@ -19,7 +19,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// None where the store tells neither.
+    /// Creates a version; None if the store gave neither.
     pub(super) fn new(etag: Option<String>, version: Option<String>) -> Option<Version> {
         (etag.is_some() || version.is_some()).then_some(Version { etag, version })
     }
@@ -33,35 +33,35 @@ impl Version {
     }
 }
 
-/// Proof that a conditional write of ours succeeded: not `Clone`, and nothing outside this module can make one.
+/// Proof that one of our conditional writes succeeded. It is not `Clone`, and only this module can create it.
 #[derive(Debug)]
 pub struct Swapped(Option<Version>);
 
 impl Swapped {
-    /// The version that was written, where the store says it.
+    /// Returns the version that was written, if the store told it.
     pub fn version(&self) -> Option<Version> {
         self.0.clone()
     }
 }
 
-/// What a read found of a document of which a version is known.
+/// The result of reading a document of which a version is known.
 #[derive(Debug)]
 pub enum Fresh {
-    /// There is none.
+    /// The document does not exist.
     Absent,
-    /// It is still at the known version.
+    /// The document is at the known version.
     Unchanged,
-    /// It is at another version.
+    /// The document is at another version.
     Changed(Bytes, Version),
 }
 
-/// Why a conditional write did not happen.
+/// The reason why a conditional write failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SwapError {
-    /// Somebody else was first, or the store retried our own write: read again.
+    /// Another writer was first, or the store retried our own write. Read the document again.
     #[error("the document changed in the meantime")]
     Lost,
-    /// It may or may not have happened: read again.
+    /// The write may or may not have happened. Read the document again.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -69,37 +69,37 @@ pub enum SwapError {
 /// A small document with compare-and-swap.
 #[async_trait]
 pub trait Document: Send + Sync {
-    /// The document and its version; None where there is none.
+    /// Reads the document and its version; None if it does not exist.
     ///
     /// # Errors
-    /// When the store cannot say.
+    /// Fails if the store does not answer.
     async fn read(&self) -> Result<Option<(Bytes, Version)>, StoreError>;
 
-    /// The document, unless it still is at `known`.
+    /// Reads the document, unless it is still at `known`.
     ///
     /// # Errors
-    /// When the store cannot say.
+    /// Fails if the store does not answer.
     async fn read_changed(&self, known: Option<&Version>) -> Result<Fresh, StoreError>;
 
-    /// Creates the document if there is none.
+    /// Creates the document if it does not exist.
     ///
     /// # Errors
-    /// [`SwapError::Lost`] when there is one.
+    /// [`SwapError::Lost`] if the document exists.
     async fn create(&self, bytes: Bytes) -> Result<Swapped, SwapError>;
 
-    /// Replaces the document if it still is at `judged`.
+    /// Replaces the document if it is still at `judged`.
     ///
     /// # Errors
-    /// [`SwapError::Lost`] when it is not.
+    /// [`SwapError::Lost`] if it is not.
     async fn swap(&self, judged: &Version, bytes: Bytes) -> Result<Swapped, SwapError>;
 }
 
 /// A document that is one object.
 #[derive(Clone, Debug)]
 pub struct ObjectDocument {
-    /// Where it lies.
+    /// Folder of the object.
     pub folder: Folder,
-    /// Its name there.
+    /// Name of the object in the folder.
     pub name: String,
 }
 
@@ -112,7 +112,7 @@ impl ObjectDocument {
         match self.folder.timely(&self.name, size, put).await? {
             Ok(put) => Ok(Swapped(Version::new(put.e_tag, put.version))),
             Err(E::AlreadyExists { .. } | E::Precondition { .. }) => Err(SwapError::Lost),
-            // Nothing else can be missing where something is put.
+            // On a put, only the bucket can be missing.
             Err(E::NotFound { .. }) => {
                 let place = self.folder.uri_of(&self.name);
                 Err(StoreError::NotFound(format!("the bucket of {place} does not exist")).into())
@@ -155,15 +155,15 @@ impl Document for ObjectDocument {
     }
 }
 
-/// Sees whether the store keeps its conditions, on a scratch object: a second create and a stale swap must be refused.
-/// `Ok(Err(what))` says what it let through.
+/// Checks on a scratch object that the store keeps conditions: a second create and a stale swap have to be refused.
+/// `Ok(Err(_))` describes a write that the store should have refused.
 ///
 /// # Errors
-/// When the store cannot be asked.
+/// Fails if the store does not answer.
 pub async fn prove_conditional_writes(folder: &Folder, name: &str) -> Result<Result<(), String>, StoreError> {
     let scratch = ObjectDocument { folder: folder.clone(), name: name.into() };
     let outcome = prove(&scratch).await;
-    // What stays behind goes with the work's other staged files.
+    // An object that is left behind is deleted with the work's other staged files.
     let _ = folder.delete(name).await;
     outcome
 }
@@ -200,8 +200,8 @@ async fn prove(scratch: &ObjectDocument) -> Result<Result<(), String>, StoreErro
     }
 }
 
-/// Whether the document, which nobody else writes, is `bytes` in the end. A refusal may be the answer to a write of our own
-/// whose first reply was lost, or a store's word for being busy: it counts when it is said twice.
+/// Whether the document, which has no other writer, is `bytes` in the end. A refusal may be the answer to our own write
+/// whose first reply was lost, or mean that the store is busy, so only a second refusal counts.
 async fn swapped(scratch: &ObjectDocument, judged: &Version, bytes: Bytes) -> Result<bool, StoreError> {
     let mut judged = judged.clone();
     for _ in 0..2 {
@@ -234,8 +234,8 @@ mod tests {
 
     use super::*;
 
-    /// A store that goes by generations, as Google Cloud Storage does: an update names the generation that it replaces, and the
-    /// ETag is of no use (<https://cloud.google.com/storage/docs/generations-preconditions>).
+    /// A store with generations, as Google Cloud Storage has: an update names the generation that it replaces, and the
+    /// ETag has no effect (<https://cloud.google.com/storage/docs/generations-preconditions>).
     #[derive(Debug, Default)]
     struct Generations(InMemory);
 

@@ -1,4 +1,4 @@
-//! A folder in a bucket.
+//! Folders in buckets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,26 +20,27 @@ use super::{ConfigMaps, Credentials, NamespaceCopies, Place, StoreChecks, StoreE
 use crate::api::ObjectStoreLocation;
 use crate::transport::{Meter, Patience, Transport};
 
-/// Bytes of a part of an upload; S3 wants at least 5 MiB, and at most 10,000 parts: 68 GiB.
+/// Bytes of a part of an upload. S3 requires at least 5 MiB a part and allows 10,000 parts, which makes 68 GiB.
 pub(super) const PART_BYTES: usize = 7 << 20;
-/// Parts that are on their way; all are held in memory. The next one is filled while fewer are.
+/// Most parts in flight, all of them in memory. The next part is filled while there are fewer.
 pub(super) const PARTS_AT_A_TIME: usize = 2;
-/// Objects that a listing shows at most.
+/// Most objects of a listing.
 const LIST_LIMIT: u32 = 2_000_000;
-/// Time for the next object of a listing: one page, or several of an overlaid store.
+/// Most time until the next object of a listing: one page, or several pages of an overlaid store.
 const LIST_TIMEOUT: Duration = Duration::from_secs(60);
-/// The attribute that says whose an object is, in letters that every backend allows: Azure takes no hyphen
-/// (<https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata>), and proxies drop
-/// headers with an underscore.
+/// Metadata attribute with the work that an object belongs to, in letters that every backend allows: Azure takes no
+/// hyphen
+/// (<https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata>), and
+/// proxies drop headers with an underscore.
 pub(super) const WORK_ATTRIBUTE: &str = "llmbatchwork";
-/// The same as objects of earlier versions have it.
+/// The same attribute in objects of earlier versions.
 const EARLIER_WORK_ATTRIBUTE: &str = "llmbatch-work";
 
-/// A folder in a bucket; names are relative to it.
+/// A folder in a bucket. Names of objects are relative to it.
 #[derive(Clone, Debug)]
 pub struct Folder {
     store: Arc<dyn ObjectStore>,
-    /// Deletes one object with each request.
+    /// The same store, with one request for each deletion.
     one_by_one: Arc<dyn ObjectStore>,
     uri: String,
     prefix: String,
@@ -50,7 +51,7 @@ pub struct Folder {
     checks: Option<StoreChecks>,
 }
 
-/// An object of a listing, as it was then.
+/// An object as a listing showed it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     #[serde(with = "as_written")]
@@ -59,11 +60,11 @@ pub struct Listed {
     /// Size in bytes.
     pub size: u64,
     etag: Option<String>,
-    /// Unix seconds: an HTTP date has no more.
+    /// Time of the last change in Unix seconds, the resolution of an HTTP date.
     modified: i64,
 }
 
-/// A path as it is, without an encoding.
+/// Serialization of a path as it is, without percent-encoding.
 mod as_written {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -80,22 +81,22 @@ mod as_written {
 }
 
 impl Listed {
-    /// The order of names.
+    /// Compares by name.
     pub fn order(&self, other: &Listed) -> std::cmp::Ordering {
         self.name().cmp(other.name())
     }
 
-    /// Its name in the folder.
+    /// Returns the name in the folder.
     pub fn name(&self) -> &str {
         &self.path.as_ref()[self.name_at..]
     }
 
-    /// The store's word for its version, where it has one.
+    /// Returns the ETag, if the store has one.
     pub fn etag(&self) -> Option<&str> {
         self.etag.as_deref()
     }
 
-    /// What changes when it is replaced.
+    /// Returns a text that changes when the object is replaced.
     pub fn version(&self) -> String {
         format!("{} {} {}", self.etag.as_deref().unwrap_or_default(), self.size, self.modified)
     }
@@ -110,27 +111,27 @@ impl Listed {
 pub struct Entry {
     /// Size in bytes.
     pub size: u64,
-    /// Its ETag, where the store has one.
+    /// Its ETag, if the store has one.
     pub etag: Option<String>,
     pub(super) version: Option<Version>,
-    /// Content.
+    /// Its content.
     pub stream: BoxStream<'static, Result<Bytes, StoreError>>,
 }
 
-/// An object that was read whole, unless it is what is known.
+/// A whole object that was read, unless it is at the known version.
 pub(super) enum Whole {
     Absent,
     Unchanged,
-    /// Its content, and its version where the store has one.
+    /// Its content, and its version if the store has one.
     Read(Bytes, Option<Version>),
 }
 
-/// Objects of more bytes that are read whole take turns, whoever's they are: no head, segment or manifest of a job that nobody tampered
-/// with has so many.
+/// Bytes from which whole objects are read in turns, over all jobs. No head, segment or manifest of a job is so large
+/// unless somebody tampered with it.
 const LARGE_DOCUMENT: usize = 3 << 20;
 static LARGE_DOCUMENTS: Semaphore = Semaphore::const_new(2);
 
-/// A large object, whose turn ends when nobody holds it any more.
+/// A large object, which holds its turn until it is dropped.
 struct LargeDocument {
     bytes: BytesMut,
     _turn: SemaphorePermit<'static>,
@@ -142,16 +143,16 @@ impl AsRef<[u8]> for LargeDocument {
     }
 }
 
-/// See [`Folder::with_call_timeout`].
+/// Default for [`Folder::with_call_timeout`].
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time that each object adds which a deletion of many deleted.
+/// Time that each object adds to a deletion of many.
 const DELETION_PACE: Duration = Duration::from_millis(100);
 
 impl Folder {
-    /// Opens the folder of `uri` at the location's server. Nothing is read yet.
+    /// Opens the folder of `uri` at the location's server, without any request to it.
     ///
     /// # Errors
-    /// When the location is malformed.
+    /// Fails if the location is malformed.
     pub fn open(
         location: &ObjectStoreLocation,
         uri: &str,
@@ -165,7 +166,7 @@ impl Folder {
         Ok(Folder { one_by_one: bucket.one_by_one, checked: bucket.checked.map(Arc::new), ..folder })
     }
 
-    /// A folder in any store that `object_store` knows.
+    /// Creates a folder in any store of `object_store`.
     pub fn of(store: Arc<dyn ObjectStore>, uri: &str, prefix: &str) -> Folder {
         let (one_by_one, call_timeout) = (store.clone(), CALL_TIMEOUT);
         let (uri, prefix) = (uri.into(), prefix.into());
@@ -173,29 +174,29 @@ impl Folder {
         Folder { one_by_one, store, uri, prefix, maps, call_timeout, copies, checked, checks }
     }
 
-    /// The same with another time for one call about one object, retries included, than 30 s. What a call moves adds the time that it
-    /// takes at [`Patience::rate`].
+    /// Sets the time limit of one call about one object, retries included; the default is 30 s. The bytes that a call
+    /// moves add time according to [`Patience::rate`].
     #[must_use]
     pub fn with_call_timeout(self, call_timeout: Duration) -> Folder {
         Folder { call_timeout, ..self }
     }
 
-    /// A folder that is made of ConfigMaps.
+    /// Creates a folder made of ConfigMaps.
     pub fn of_config_maps(maps: ConfigMaps, uri: &str) -> Folder {
         Folder { maps: Some(Box::new(maps.clone())), ..Folder::of(Arc::new(maps), uri, "") }
     }
 
-    /// Whether it is made of ConfigMaps.
+    /// Whether the folder is made of ConfigMaps.
     pub fn is_config_maps(&self) -> bool {
         self.maps.is_some()
     }
 
-    /// The same that keeps local copies of what is staged in it.
+    /// Keeps local copies of the files that are staged in the folder.
     pub fn keeping(self, copies: NamespaceCopies) -> Folder {
         Folder { copies: Some(copies), ..self }
     }
 
-    /// The same that finds out, and remembers, whether its store checks what is put.
+    /// Tries out whether the store checks puts, and remembers the result in `checks`.
     pub fn seeing(self, checks: StoreChecks) -> Folder {
         Folder { checks: Some(checks), ..self }
     }
@@ -204,7 +205,7 @@ impl Folder {
         self.checked.as_deref().zip(self.checks.as_ref())
     }
 
-    /// The same folder in another store.
+    /// Returns the same folder in another store.
     pub(super) fn over(&self, store: Arc<dyn ObjectStore>) -> Folder {
         Folder { store, ..self.clone() }
     }
@@ -213,10 +214,10 @@ impl Folder {
         self.copies.as_ref()
     }
 
-    /// Which ConfigMap holds the object; None where the folder is not made of ConfigMaps.
+    /// Returns the name of the ConfigMap that holds the object; None if the folder is not made of ConfigMaps.
     ///
     /// # Errors
-    /// When the API server cannot say.
+    /// Fails if the API server does not answer.
     pub async fn config_map_of(&self, name: &str) -> Result<Option<String>, StoreError> {
         match &self.maps {
             Some(maps) => maps.holder(&self.path(name)).await.map_err(|e| self.error(name, e)),
@@ -226,7 +227,7 @@ impl Folder {
 
     pub(super) fn path(&self, name: &str) -> Path {
         let key = format!("{}{name}", self.prefix);
-        // As it is written: what else there is encodes what a URL may not have, and makes another key of it.
+        // The key stays as it is written. `Path::from` would percent-encode it, and so name another object.
         Path::parse(&key).unwrap_or_else(|_| Path::from(key))
     }
 
@@ -238,18 +239,18 @@ impl Folder {
         StoreError::of(&format!("{}{name}", self.uri), error)
     }
 
-    /// Opens an object; None where there is none.
+    /// Opens an object; None if it does not exist.
     ///
     /// # Errors
-    /// When the store cannot say.
+    /// Fails if the store does not answer.
     pub async fn get(&self, name: &str) -> Result<Option<Entry>, StoreError> {
         self.open_at(&self.path(name), name, None).await
     }
 
-    /// An object as a listing would show it; None where there is none.
+    /// Returns an object as a listing would show it; None if it does not exist.
     ///
     /// # Errors
-    /// When the store cannot say.
+    /// Fails if the store does not answer.
     pub async fn stat(&self, name: &str) -> Result<Option<Listed>, StoreError> {
         self.stat_at(&self.path(name), name).await
     }
@@ -262,7 +263,7 @@ impl Folder {
         }
     }
 
-    /// What comes of a call that moves `bytes`, unless the store takes too long.
+    /// Awaits a call that moves `bytes`, and fails if the store takes too long.
     pub(super) async fn timely<T>(
         &self,
         name: &str,
@@ -278,13 +279,13 @@ impl Folder {
         StoreError::Unavailable(format!("{}: the store was not done within {} s", self.uri_of(name), limit.as_secs()))
     }
 
-    /// Opens an object as it was when it was listed; None where it is gone since.
+    /// Opens an object that was listed, in the listed version; None if it was deleted since.
     ///
     /// # Errors
-    /// [`StoreError::Changed`] when it was replaced since; others when the store cannot say.
+    /// [`StoreError::Changed`] if the object was replaced since; other errors if the store does not answer.
     pub async fn get_listed(&self, object: &Listed) -> Result<Option<Entry>, StoreError> {
         match self.open_at(&object.path, object.name(), object.etag.clone()).await {
-            // Some stores list another ETag than they answer to.
+            // Some stores list an ETag other than the one that they accept in If-Match.
             Err(StoreError::Changed(_)) if self.is_as_listed(object).await? => {
                 self.open_at(&object.path, object.name(), None).await
             }
@@ -321,10 +322,10 @@ impl Folder {
         Ok(Ok(Entry { size, etag, version, stream }))
     }
 
-    /// An object's content from an offset on; None where there is none.
+    /// Returns the content of an object from `offset` on; None if the object does not exist.
     ///
     /// # Errors
-    /// When the store cannot say.
+    /// Fails if the store does not answer.
     pub(super) async fn get_from(
         &self,
         name: &str,
@@ -345,12 +346,12 @@ impl Folder {
         }
     }
 
-    /// Every object below the folder, page by page, in the store's order.
+    /// Lists every object below the folder, page by page, in the store's order.
     pub fn list(&self) -> BoxStream<'_, Result<Listed, StoreError>> {
         let (prefix, name_at) = (self.path(""), self.name_at());
         let prefix_of_names = prefix.clone();
         let listed = move |m: ObjectMeta| {
-            // A server may show what it was not asked for.
+            // A server may list objects outside the prefix.
             let below = m.location.prefix_matches(&prefix_of_names) && m.location.as_ref().len() > name_at;
             below.then(|| Listed::of(m, name_at))
         };
@@ -358,13 +359,15 @@ impl Folder {
         objects.try_filter_map(move |m| std::future::ready(Ok(listed(m)))).boxed()
     }
 
-    /// Where a name begins in a key, which is the prefix, a slash and the name; at the bucket's root it is the name.
+    /// Returns the offset of names in keys. A key is the prefix, a slash and the name; at the bucket's root it is the
+    /// name.
     fn name_at(&self) -> usize {
         let prefix = self.path("");
         if prefix.as_ref().is_empty() { 0 } else { prefix.as_ref().len() + 1 }
     }
 
-    /// The folder that holds what this one's URI names, and the name there: empty where the URI ends in `/`.
+    /// Splits the folder's URI at its last `/`. Returns the folder up to there, and the name after it, which is empty
+    /// if the URI ends in `/`.
     pub fn split_last(mut self) -> (Folder, String) {
         let cut = self.prefix.rfind('/').map_or(0, |i| i + 1);
         let name = self.prefix.split_off(cut);
@@ -372,15 +375,15 @@ impl Folder {
         (self, name)
     }
 
-    /// What people call an object here.
+    /// Returns the URI of an object in the folder.
     pub fn uri_of(&self, name: &str) -> String {
         format!("{}{name}", self.uri)
     }
 
-    /// Reads an object that must be there and at most `limit` bytes.
+    /// Reads a whole object of at most `limit` bytes; None if it does not exist.
     ///
     /// # Errors
-    /// When it is not there, or larger.
+    /// Fails if the object is larger, or the store does not answer.
     pub async fn read(&self, name: &str, limit: u64) -> Result<Option<Bytes>, StoreError> {
         Ok(match self.read_changed(name, limit, None).await? {
             Whole::Read(bytes, _) => Some(bytes),
@@ -388,8 +391,8 @@ impl Folder {
         })
     }
 
-    /// The same with its version, unless that is the `known` one. A server may announce fewer bytes than it sends, and send them
-    /// slowly.
+    /// Reads a whole object and its version, unless that is `known`. A server may announce fewer bytes than it sends,
+    /// and may send them slowly.
     pub(super) async fn read_changed(
         &self,
         name: &str,
@@ -429,10 +432,10 @@ impl Folder {
         Ok(Whole::Read(bytes, entry.version))
     }
 
-    /// Puts an object that must not exist; false where it does.
+    /// Puts an object that does not exist yet. Returns false if it exists.
     ///
     /// # Errors
-    /// When the store cannot say whether it did.
+    /// Fails if the store does not tell whether it put the object.
     pub async fn put_new(&self, name: &str, bytes: Bytes) -> Result<bool, StoreError> {
         let options = PutOptions { mode: PutMode::Create, ..Default::default() };
         let size = bytes.len();
@@ -448,10 +451,10 @@ impl Folder {
         }
     }
 
-    /// Whether an object of this size is there.
+    /// Whether an object exists.
     ///
     /// # Errors
-    /// When the store cannot say.
+    /// Fails if the store does not answer.
     pub async fn exists(&self, name: &str) -> Result<bool, StoreError> {
         match self.timely(name, 0, self.store.head(&self.path(name))).await? {
             Ok(_) => Ok(true),
@@ -460,10 +463,10 @@ impl Folder {
         }
     }
 
-    /// The work that wrote an object, where that is known; None where there is no object.
+    /// Returns the work that wrote an object, if that is known; None if the object does not exist.
     ///
     /// # Errors
-    /// When the store cannot say.
+    /// Fails if the store does not answer.
     pub async fn work_of(&self, name: &str) -> Result<Option<Option<String>>, StoreError> {
         let head = GetOptions { head: true, ..Default::default() };
         match self.timely(name, 0, self.store.get_opts(&self.path(name), head)).await? {
@@ -477,10 +480,10 @@ impl Folder {
         }
     }
 
-    /// Starts to write an object of the work, in bounded memory. It appears when [`Upload::finish`] returns.
+    /// Starts to write an object of the work, in bounded memory. The object appears when [`Upload::finish`] returns.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when an object of that name is there that is not the work's.
+    /// [`StoreError::Conflict`] if an object of that name exists that is not the work's.
     pub async fn create(&self, name: &str, work_id: &str) -> Result<Upload, StoreError> {
         if self.work_of(name).await?.is_some_and(|work| work.as_deref() != Some(work_id)) {
             return Err(StoreError::Conflict(format!(
@@ -491,7 +494,7 @@ impl Folder {
         Ok(self.overwrite(name, work_id))
     }
 
-    /// The same for an object of the operator's own that may be there, whoever's it is.
+    /// Starts to write one of the operator's own objects, which may exist and belong to any work.
     pub fn overwrite(&self, name: &str, work_id: &str) -> Upload {
         let attributes = Attributes::from_iter([(Attribute::Metadata(WORK_ATTRIBUTE.into()), work_id.to_string())]);
         let writer = BufWriter::with_capacity(self.store.clone(), self.path(name), PART_BYTES)
@@ -500,10 +503,10 @@ impl Folder {
         Upload::new(writer, self.uri_of(name))
     }
 
-    /// Deletes an object; one that is not there is no error.
+    /// Deletes an object. An object that does not exist is no error.
     ///
     /// # Errors
-    /// When the store refuses.
+    /// Fails if the store refuses.
     pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
         if let Some(copies) = &self.copies {
             copies.forget_below(&self.uri_of(name));
@@ -514,10 +517,10 @@ impl Folder {
         }
     }
 
-    /// Deletes every object below `prefix`, many with one request, or one by one where the store does not have that.
+    /// Deletes every object below `prefix`, many with one request, or one by one if the store does not support that.
     ///
     /// # Errors
-    /// When the store refuses, or takes too long; what was deleted stays deleted.
+    /// Fails if the store refuses, or takes too long. Objects that were deleted by then stay deleted.
     pub async fn delete_below(&self, prefix: &str) -> Result<(), StoreError> {
         if let Some(copies) = &self.copies {
             copies.forget_below(&self.uri_of(prefix));
@@ -551,8 +554,7 @@ impl Folder {
 
 type Metas<'a> = BoxStream<'a, object_store::Result<ObjectMeta>>;
 
-/// A listing that comes to an end whatever the server says: one that goes round, or has no end, or shows nothing for too
-/// long, breaks off with an error.
+/// Ends any listing. One that repeats itself, has no end, or stops for too long fails with an error.
 fn bounded(listing: Metas<'_>) -> Metas<'_> {
     let broken = |why: &'static str| object_store::Error::Generic { store: "listing", source: why.into() };
     let state = (listing, None, 0u32);

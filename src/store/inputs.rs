@@ -1,4 +1,4 @@
-//! Inputs of an embeddings request: one line may hold many, and providers bound them over all lines of a batch.
+//! Inputs of embeddings requests. One line may hold many, and providers limit their number over all lines of a batch.
 
 use std::fmt;
 
@@ -6,8 +6,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// How many inputs the body of an embeddings request has: a text and a list of tokens are one, a list of those as many as it
-/// is long (<https://platform.openai.com/docs/api-reference/embeddings/create>). 1 where it is something else.
+/// Counts the inputs in the body of an embeddings request: a text or a list of tokens is one, a list of those has as
+/// many as it has elements (<https://platform.openai.com/docs/api-reference/embeddings/create>). Returns 1 for any
+/// other body.
 pub fn inputs_of_body(body: &str) -> u64 {
     #[derive(Deserialize)]
     struct Body<'a> {
@@ -20,7 +21,7 @@ pub fn inputs_of_body(body: &str) -> u64 {
     if is_tokens { 1 } else { serde_json::from_str(input.get()).map_or(1, |Length(length)| length.max(1)) }
 }
 
-/// The same of a whole line of a batch's file.
+/// Counts the inputs in a whole line of a batch's file.
 pub fn inputs_of_line(line: &[u8]) -> u64 {
     #[derive(Deserialize)]
     struct Line<'a> {
@@ -30,7 +31,7 @@ pub fn inputs_of_line(line: &[u8]) -> u64 {
     serde_json::from_slice::<Line>(line).map_or(1, |line| inputs_of_body(line.body.get()))
 }
 
-/// Length of a list, whatever is in it.
+/// Length of a list of any elements.
 struct Length(u64);
 
 impl<'de> Deserialize<'de> for Length {

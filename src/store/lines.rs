@@ -1,8 +1,8 @@
-//! Lines of a stream, in bounded memory.
+//! Lines of a stream, read in bounded memory.
 //!
-//! A line may be long, and takes several times its length until it is dealt with. So over all readers one long line is in memory
-//! at a time. It waits for that on local disk: whoever holds the one place waits for no store and no provider, and so no tenant's
-//! server holds up another tenant's job.
+//! A line may be long, and takes several times its length until it has been processed. So one long line is in memory at
+//! a time, over all readers. Others wait on local disk. The holder of the turn never waits for a store or a provider,
+//! so no tenant's server delays another tenant's job.
 
 use std::fs::File;
 use std::io::Write;
@@ -18,26 +18,27 @@ use super::staged;
 /// Longest request or answer, as a line, in bytes.
 pub const LINE_LIMIT: usize = 32 << 20;
 
-/// Longer lines take turns, in bytes.
+/// Bytes from which lines take turns in memory.
 pub const LONG: usize = 4 << 20;
-/// Lines of more bytes wait on local disk where lines are joined: many readers are open there at a time.
+/// Bytes from which lines wait on local disk in a join, which has many readers open.
 pub const HEAVY: usize = 64 << 10;
 static LONG_ONES: Semaphore = Semaphore::const_new(1);
 
-/// The right to hold what is long, of which there is one in the process. Whoever has it waits for nothing but local disk, and
+/// The right to hold a long line, which exists once in the process. Its holder waits for nothing but local disk, and
 /// takes no second one.
 #[derive(Debug, Default)]
 pub struct Turn(Option<SemaphorePermit<'static>>);
 
 impl Turn {
-    /// Waits for it where `bytes` are many that are made of `held`, unless those are many themselves and so have it.
+    /// Waits for the turn if `bytes` are many. If the `held` bytes that they are made of are many as well, they already
+    /// have it.
     pub async fn take_beside(&mut self, held: usize, bytes: usize) {
         if held <= LONG {
             self.take(bytes).await;
         }
     }
 
-    /// Waits for it where `bytes` are many.
+    /// Waits for the turn if `bytes` are many.
     pub async fn take(&mut self, bytes: usize) {
         if self.0.is_none() && bytes > LONG {
             self.0 = LONG_ONES.acquire().await.ok();
@@ -45,7 +46,7 @@ impl Turn {
     }
 }
 
-/// What is too long to be held while more of it is fetched: in a file without a name.
+/// Content that is too long to be held in memory while more of it is fetched. It is in a file without a name.
 #[derive(Debug)]
 pub struct Long {
     file: File,
@@ -53,46 +54,46 @@ pub struct Long {
 }
 
 impl Long {
-    /// An empty one, in a file in `dir`.
+    /// Creates an empty one, in a file in `dir`.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Fails if the local disk does.
     pub fn new(dir: &Path) -> std::io::Result<Long> {
         Ok(Long { file: tempfile::tempfile_in(dir).map_err(of_the_spool)?, bytes: 0 })
     }
 
-    /// How much it is.
+    /// Returns the length in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Appends: into the kernel's cache, which is not worth another thread.
+    /// Appends bytes. They go to the kernel's cache, which is not worth a thread.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Fails if the local disk does.
     pub fn push(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.file.write_all(bytes).map_err(of_the_spool)?;
         self.bytes += bytes.len();
         Ok(())
     }
 
-    /// Some of it, from `offset` on, as much as there is: of what is not to be held.
+    /// Reads bytes from `offset` on, as many as `into` has room for or as there are. Returns their number.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Fails if the local disk does.
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> std::io::Result<usize> {
         let length = into.len().min(self.bytes.saturating_sub(offset));
         self.file.read_exact_at(&mut into[..length], offset as u64).map(|()| length).map_err(of_the_spool)
     }
 
-    /// All of it, once it is its turn.
+    /// Loads the whole content, after waiting for its turn.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Fails if the local disk does.
     pub async fn load(&self) -> std::io::Result<Held> {
         let mut turn = Turn::default();
         turn.take(self.bytes).await;
-        // What takes turns is one line of the process, whoever's it is.
+        // The one line in its turn is accounted for once, for the process.
         let reserved = if self.bytes > LONG { Reservation::default() } else { reserve(self.bytes).await };
         let mut bytes = vec![0; self.bytes];
         self.file.read_exact_at(&mut bytes, 0).map_err(of_the_spool)?;
@@ -100,7 +101,7 @@ impl Long {
     }
 }
 
-/// Nothing is wrong with what was to be written there.
+/// Marks an error of the local disk, which says nothing about the content.
 fn of_the_spool(error: std::io::Error) -> std::io::Error {
     std::io::Error::new(staged::BROKE_OFF, staged::local(error))
 }
@@ -131,13 +132,13 @@ impl std::ops::Deref for Held {
     }
 }
 
-/// Reads line by line. A line that is longer than the limit is skipped and reported, not held.
+/// A reader of lines. A line that is longer than the limit is reported and skipped, not held in memory.
 pub struct Lines<R> {
     reader: R,
     buffer: Vec<u8>,
-    /// What of `buffer` was given out.
+    /// Bytes of `buffer` that were already returned.
     start: usize,
-    /// What of `buffer` holds no newline for sure.
+    /// Bytes of `buffer` that surely hold no newline.
     scanned: usize,
     limit: usize,
     /// Bytes that are read at a time.
@@ -145,64 +146,64 @@ pub struct Lines<R> {
     ended: bool,
     /// Bytes of a line that is being skipped.
     skipped: u64,
-    /// Bytes that left `buffer`.
+    /// Bytes that were removed from `buffer`.
     dropped: u64,
-    /// Where long lines wait; None where they are held as they come.
+    /// Directory of long lines; None if they are held in memory as they come.
     spool: Option<PathBuf>,
-    /// Longer lines wait there, in bytes.
+    /// Bytes from which lines wait in `spool`.
     longest_held: usize,
-    /// Of `buffer`, where it is large.
+    /// Memory that is reserved for `buffer`, if it is large.
     reserved: Reservation,
-    /// The beginning of the line at hand, where that is a long one.
+    /// The beginning of the current line, if it is a long one.
     long: Option<Long>,
-    /// The long line that was given out last.
+    /// The long line that was returned last.
     held: Option<Held>,
 }
 
-/// One line, without its end.
+/// A line without its end.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line<'a> {
     /// Its bytes.
     Whole(&'a [u8]),
-    /// It is longer than the limit; its size in bytes.
+    /// A line that is longer than the limit, with its size in bytes.
     TooLong(u64),
 }
 
-/// One line, without its end, that stays when the next one is read.
+/// A line without its end, which outlives the next call of the reader.
 #[derive(Debug)]
 pub enum Kept {
     /// Its bytes.
     Short(Vec<u8>),
-    /// A long one.
+    /// A long line, on local disk.
     Long(Long),
-    /// It is longer than the limit; its size in bytes.
+    /// A line that is longer than the limit, with its size in bytes.
     TooLong(u64),
 }
 
-/// Where the line that was found is.
+/// The place of a line that was found.
 enum Found {
-    /// In `buffer`.
+    /// A range of `buffer`.
     Here(usize, usize),
     Long(Long),
     TooLong(u64),
 }
 
 const CHUNK: usize = 64 << 10;
-/// What is read at a time where a hundred readers are open.
+/// Bytes that are read at a time if a hundred readers are open.
 pub const SMALL_CHUNK: usize = 8 << 10;
-/// What is kept of the room that a long line took.
+/// Bytes of buffer that are kept after a long line.
 const KEPT: usize = 1 << 20;
-/// Bytes of a buffer that nobody is told of.
+/// Bytes of a buffer for which no memory is reserved.
 const FEW: usize = 2 * CHUNK;
-/// Bytes that a reader of lines holds: its buffer, which doubles as it grows.
+/// Most bytes that a reader of lines holds: its buffer, which doubles as it grows.
 pub const LINES_BYTES: usize = 2 * (LONG + CHUNK);
-/// The same of lines that are joined.
+/// Most bytes that a reader in a join holds.
 pub const JOINED_LINES_BYTES: usize = 2 * (HEAVY + CHUNK);
-/// The same of those of which little is read at a time.
+/// Most bytes that a reader in small chunks holds.
 pub const SMALL_LINES_BYTES: usize = 4 * SMALL_CHUNK;
 
 impl<R: AsyncRead + Unpin> Lines<R> {
-    /// Lines of `reader`, each at most `limit` bytes.
+    /// Reads lines of `reader`, each at most `limit` bytes.
     pub fn new(reader: R, limit: usize) -> Self {
         Lines {
             reader,
@@ -222,28 +223,29 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
-    /// The same, of which long lines wait in files in `spool` until it is their turn to be held.
+    /// Puts long lines into files in `spool` until it is their turn to be held in memory.
     pub fn spooling(mut self, spool: &Path) -> Self {
         self.spool = Some(spool.into());
         self
     }
 
-    /// The same of which all lines wait there that have more than `bytes`.
+    /// Puts all lines of more than `bytes` there.
     pub fn holding(mut self, bytes: usize) -> Self {
         self.longest_held = bytes;
         self
     }
 
-    /// The same that reads little at a time.
+    /// Reads in small chunks.
     pub fn in_small_chunks(mut self) -> Self {
         self.chunk = SMALL_CHUNK;
         self.holding(SMALL_CHUNK)
     }
 
-    /// The next line; None at the end. A last line without a newline counts; `\r` before the newline does not.
+    /// Returns the next line, or None at the end. A last line without a newline counts. A `\r` before the newline is
+    /// not part of the line.
     ///
     /// # Errors
-    /// What the reader says, or the disk.
+    /// Fails if the reader or the local disk does.
     pub async fn next(&mut self) -> std::io::Result<Option<Line<'_>>> {
         self.let_go();
         Ok(match self.find().await? {
@@ -257,10 +259,10 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         })
     }
 
-    /// The same, of which a long line is not in memory.
+    /// Returns the next line, without loading it if it is a long one.
     ///
     /// # Errors
-    /// What the reader says, or the disk.
+    /// Fails if the reader or the local disk does.
     pub async fn next_kept(&mut self) -> std::io::Result<Option<Kept>> {
         self.let_go();
         Ok(self.find().await?.map(|found| match found {
@@ -270,10 +272,10 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }))
     }
 
-    /// Passes over the next line.
+    /// Skips the next line.
     ///
     /// # Errors
-    /// What the reader says.
+    /// Fails if the reader does.
     pub async fn skip(&mut self) -> std::io::Result<()> {
         self.let_go();
         let limit = std::mem::replace(&mut self.limit, 0);
@@ -282,15 +284,15 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         found.map(drop)
     }
 
-    /// Lets go of the line that was given out, where it is a long one, and so of the turn.
+    /// Drops the long line that was returned last, if any, and so ends its turn.
     pub fn let_go(&mut self) {
         self.held = None;
     }
 
-    /// The first `n` bytes of the next line, fewer where it has no more; None at the end.
+    /// Returns the first `n` bytes of the next line, or all if it is shorter; None at the end.
     ///
     /// # Errors
-    /// What the reader says.
+    /// Fails if the reader does.
     pub async fn peek(&mut self, n: usize) -> std::io::Result<Option<&[u8]>> {
         loop {
             let rest = &self.buffer[self.start..];
@@ -303,7 +305,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
-    /// Where the next line begins, in bytes from the start.
+    /// Returns the offset of the next line in the stream, in bytes.
     pub fn offset(&self) -> u64 {
         self.dropped + self.start as u64
     }
@@ -358,7 +360,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
         self.dropped += self.start as u64;
         self.buffer.drain(..self.start);
-        // What a long line took is given back.
+        // The memory of a long line is returned.
         if self.buffer.capacity() > KEPT && self.buffer.len() < self.chunk {
             self.buffer.shrink_to(self.chunk);
             self.reserved.set(0).await;
@@ -367,14 +369,14 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         self.scanned = self.buffer.len();
         let wanted = self.buffer.len() + self.chunk;
         if wanted > self.buffer.capacity() {
-            // As it grows, and as it is copied meanwhile.
+            // The old and the new buffer exist while one is copied to the other.
             let grown = wanted.max(2 * self.buffer.capacity());
             if grown > FEW {
                 self.reserved.set(grown).await;
             }
             self.buffer.reserve(self.chunk);
         }
-        // No more of it than that, whatever there is room for.
+        // `read_buf` would fill all of the buffer's capacity.
         self.ended = (&mut self.reader).take(self.chunk as u64).read_buf(&mut self.buffer).await? == 0;
         Ok(())
     }
@@ -385,10 +387,10 @@ fn without_cr(line: &[u8]) -> &[u8] {
 }
 
 impl Kept {
-    /// Its bytes, once it is its turn; None of one that is longer than the limit.
+    /// Returns the bytes, after waiting for their turn; None for a line that is longer than the limit.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Fails if the local disk does.
     pub async fn load(self) -> std::io::Result<Option<Held>> {
         match self {
             Kept::Short(bytes) => Ok(Some(Held { bytes, _turn: Turn::default(), _reserved: Reservation::default() })),
@@ -434,7 +436,7 @@ mod tests {
         assert_eq!(all(b"12345\nab", 4).await, [Err(5), Ok("ab".into())]);
     }
 
-    /// The lines of `text`, however they are read: 4 MiB and more wait on the spool.
+    /// Reads the lines of `text` in several ways that have to agree. Lines of 4 MiB and more wait on the spool.
     async fn spooled(text: &[u8], limit: usize) -> Vec<Result<usize, u64>> {
         let spool = std::env::temp_dir();
         let (mut held, mut kept) = (Lines::new(text, limit).spooling(&spool), Lines::new(text, limit).spooling(&spool));
@@ -485,7 +487,7 @@ mod tests {
         assert_eq!(spooled(b"", 10).await, []);
     }
 
-    /// No tenant's store holds up another tenant's job: the place in memory is taken once all of the line is there.
+    /// A tenant's store does not delay another tenant's job: a line takes its turn once all of it has arrived.
     #[tokio::test]
     async fn a_long_line_that_does_not_come_to_its_end_holds_up_no_other() {
         let spool = std::env::temp_dir();

@@ -1,4 +1,4 @@
-//! Object storage behind a small face: folders, immutable files, and documents that change by conditional writes.
+//! Object storage: folders, immutable files, and documents that change by conditional writes.
 
 mod bucket;
 mod checks;
@@ -41,114 +41,117 @@ use s3::{NoContentLength, Refusal};
 use crate::api::text::clip;
 use crate::transport::{Meter, SendError, cause};
 
-/// Tells whoever bounds the memory of the work at hand that so many bytes more came out of what is compressed.
+/// Reports to the memory limits of the current work that `bytes` more bytes were decompressed.
 pub fn unpacked(bytes: u64) {
     Meter::unpacked(bytes);
 }
 
-/// Names below an output's folder.
+/// Names of objects below an output's folder.
 pub mod layout {
     /// The one mutable object of a work.
     pub const JOURNAL: &str = "_batchjob/journal.json";
-    /// Written last; whoever sees it sees whole results.
+    /// The manifest. It is written last, so its presence means that the results are complete.
     pub const MANIFEST: &str = "manifest.json";
-    /// Spark's and Hadoop's sign that a folder is whole.
+    /// The mark of a complete folder, as Spark and Hadoop write it.
     pub const SUCCESS: &str = "_SUCCESS";
-    /// Answers in the order of the requests.
+    /// Answers, in the order of the requests.
     pub const RESULTS: &str = "results.jsonl";
     /// Requests without an answer, with the reason.
     pub const ERRORS: &str = "errors.jsonl";
-    /// The requests without an answer, in OpenAI's batch format, to be run again.
+    /// Requests without an answer, in OpenAI's batch format, ready to be run again.
     pub const UNSUCCESSFUL: &str = "unsuccessful.jsonl";
-    /// All of them; compressed ones have an extension more.
+    /// All result files. Compressed ones have another extension.
     pub const RESULT_FILES: [&str; 3] = [RESULTS, ERRORS, UNSUCCESSFUL];
 
-    /// Where the operator keeps its own; names with a leading underscore are ignored by Spark, Athena and friends.
+    /// Folder of the operator's own objects. Spark, Athena and others ignore names with a leading underscore.
     pub const WORKS: &str = "_batchjob";
-    /// What is wrong with an input, a JSON line each; there only while the last pass over it found faults.
+    /// Faults of an input, one JSON line each. It exists only while the last pass over the input found faults.
     pub const REPORT: &str = "_batchjob/report.jsonl";
 
-    /// Where a work's staged files lie.
+    /// Folder of a work's staged files.
     pub fn work(work_id: &str) -> String {
         format!("{WORKS}/{work_id}/")
     }
 
-    /// The bytes that are sent as one batch.
+    /// Shard of a work: the bytes that are sent as one batch.
     pub fn shard(work_id: &str, sha256: &str) -> String {
         format!("{}shards/{sha256}.jsonl.zst", work(work_id))
     }
 
-    /// Custom ids and request hashes of a shard, a line each; named by its own content.
+    /// Index of a shard: custom ids and request hashes, one line each. It is named by its own content.
     pub fn index(work_id: &str, sha256: &str) -> String {
         format!("{}shards/{sha256}.index.zst", work(work_id))
     }
 
-    /// A segment of a journal's plan; it goes with what was staged.
+    /// Segment of a journal's plan. It is deleted with the staged files.
     pub fn plan_segment(work_id: &str, sha256: &str) -> String {
         format!("{}plan/{sha256}.json", work(work_id))
     }
 
-    /// A segment of settled shards; it stays with the journal.
+    /// Segment of settled shards. It stays with the journal.
     pub fn sealed_segment(work_id: &str, sha256: &str) -> String {
         format!("{WORKS}/journal/{work_id}/{sha256}.json")
     }
 
-    /// With what it is tried whether the store checks what is put.
+    /// Object with which a store is tried out, to see whether it checks puts.
     pub fn scratch(work_id: &str) -> String {
         format!("{}checked-put", work(work_id))
     }
 
-    /// What came back of one attempt. Named by its content too, so that two collectors cannot overwrite each other.
+    /// Part: the answers to one attempt. It is named by its content as well, so that two collectors cannot overwrite
+    /// each other.
     pub fn part(work_id: &str, slot: &str, sha256: &str) -> String {
         format!("{}parts/{slot}-{}.jsonl.zst", work(work_id), sha256.get(..16).unwrap_or(sha256))
     }
 }
 
-/// Why storage did not do what was asked.
+/// The reason why storage did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The spec or the Secret cannot be used as it is.
     #[error("{0}")]
     Invalid(String),
-    /// The object, or the bucket, is not there.
+    /// The object or the bucket does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// The server may not be reached.
+    /// Connections to the server are not allowed.
     #[error("{0}")]
     NotAllowed(String),
     /// The credentials were refused.
     #[error("{0}")]
     Denied(String),
-    /// The store refused it and would refuse it again.
+    /// The store refused the operation and would refuse it again.
     #[error("{0}")]
     Rejected(String),
-    /// The store, as it is addressed, can never do what it has to: says what it lacks, or which field to set.
+    /// The store can never do what is needed, at least as it is addressed. The text names the missing ability, or the
+    /// field to set.
     #[error("{0}")]
     Unfit(String),
-    /// It is no longer what it was when the reading began.
+    /// The object is not the one that was listed or opened.
     #[error("{0}")]
     Changed(String),
-    /// Something foreign is in the way.
+    /// An object that is not the work's is in the way.
     #[error("{0}")]
     Conflict(String),
-    /// There is no room for it.
+    /// The object does not fit.
     #[error("{0}")]
     TooLarge(String),
-    /// It may work later.
+    /// The operation may succeed later.
     #[error("{0}")]
     Unavailable(String),
-    /// The content is not what was stored.
+    /// The content is not as it was stored.
     #[error("{0}")]
     Corrupt(String),
 }
 
 impl StoreError {
-    /// An object is no longer the one that was listed or opened.
+    /// Returns the error of an object that is not the one that was listed or opened.
     pub fn changed(uri: &str) -> Self {
         StoreError::Changed(format!("{uri} was replaced or deleted while the input was read; it is read again"))
     }
 
-    /// S3 answers 409 also where it cannot judge a condition right now (`ConditionalRequestConflict`, `OperationAborted`:
+    /// Returns the error of a store that is busy with another write. S3 answers 409 also if it cannot judge a condition
+    /// at the moment (`ConditionalRequestConflict`, `OperationAborted`:
     /// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>), and asks for another try.
     fn busy(uri: &str) -> Self {
         StoreError::Unavailable(format!("{uri}: the store was busy with another write; it is tried again"))
@@ -187,7 +190,7 @@ impl StoreError {
             E::InvalidPath { .. } => StoreError::Invalid(format!(
                 "{place} holds a key with an empty segment, `.` or `..`, which cannot be read; rename that object"
             )),
-            // Who set a condition has dealt with its answer.
+            // Callers that set a condition have handled its refusal before.
             E::AlreadyExists { .. } | E::Precondition { .. } => StoreError::busy(place),
             _ => match s3::said(&why) {
                 Some(("NoSuchBucket", _)) => StoreError::NotFound(format!("the bucket of {place} does not exist")),

@@ -1,5 +1,5 @@
-//! Shards: what one batch is sent, with an index of whose requests they are. Each is staged once, under the hash of its own
-//! bytes: other names for the same requests make another index.
+//! Shards: the requests of one batch, with an index of their custom ids. Each is staged once, under the hash of its own
+//! bytes. The same requests under other custom ids have the same shard with another index.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -15,25 +15,25 @@ use crate::api::WorkHashVersion;
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(from = "IndexLine", into = "IndexLine")]
 pub struct IndexEntry {
-    /// Place of the request in the input, from 0.
+    /// Index of the request in the input, from 0.
     pub index: i64,
-    /// The user's name for it.
+    /// The name that the user gave it.
     pub custom_id: String,
-    /// What the request is known by.
+    /// Hash of the request.
     pub request_hash: RequestHash,
 }
 
 /// A hash over endpoint, model and body of a request, without ids, in hex.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestHash {
-    /// Of works of the first version: `request_sha256`.
+    /// `request_sha256`, in works of version 1.
     Sha256(String),
-    /// `request_blake3`.
+    /// `request_blake3`, in works of version 2.
     Blake3(String),
 }
 
 impl RequestHash {
-    /// `hex` as it is called in works of this version.
+    /// Creates the hash of a work of this version from `hex`.
     pub fn of(version: WorkHashVersion, hex: String) -> RequestHash {
         match version {
             WorkHashVersion::V1 => RequestHash::Sha256(hex),
@@ -42,7 +42,7 @@ impl RequestHash {
     }
 }
 
-/// The same as it is written.
+/// An index entry in its written form.
 #[derive(Serialize, Deserialize)]
 struct IndexLine {
     index: i64,
@@ -78,29 +78,30 @@ impl From<IndexEntry> for IndexLine {
 /// A staged set of requests for one batch.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct StagedShard {
-    /// SHA-256 of what is sent.
+    /// SHA-256 of the requests as they are sent, in hex.
     pub sha256: String,
-    /// SHA-256 of the index.
+    /// SHA-256 of the index, in hex.
     pub index_sha256: String,
-    /// Size of what is sent, in bytes.
+    /// Bytes of the requests as they are sent.
     pub bytes: u64,
     /// Index of the first request.
     pub first: i64,
     /// Number of requests.
     pub requests: i64,
-    /// The model that all of them ask for.
+    /// The model of all requests.
     pub model: String,
 }
 
 impl StagedShard {
-    /// The order in which shards are sent.
+    /// Compares by the order in which shards are sent.
     pub fn order(&self, other: &StagedShard) -> std::cmp::Ordering {
         self.first.cmp(&other.first)
     }
 }
 
-/// Cuts requests into shards by a provider's limits, one model a shard, and stages them. Some megabytes are held for each
-/// model. Shards become full in another order than that of their first requests: who needs that one sorts them.
+/// A writer that cuts requests into shards by a provider's limits, with one model in each shard, and stages them. It
+/// holds some megabytes for each model. Shards fill up in an order other than that of their first requests, so callers
+/// that need that order have to sort them.
 pub struct ShardWriter<'a> {
     folder: &'a Folder,
     work_id: &'a str,
@@ -109,9 +110,9 @@ pub struct ShardWriter<'a> {
     max_bytes: u64,
     max_inputs: Option<u64>,
     open: BTreeMap<String, Open>,
-    /// By model: those that are to be put.
+    /// Full shards that are not put yet, with their models.
     full: Vec<(String, Open)>,
-    /// Shards that were put.
+    /// Number of shards that were put.
     put: usize,
 }
 
@@ -124,7 +125,7 @@ struct Open {
 }
 
 impl<'a> ShardWriter<'a> {
-    /// A writer into the work's folder; a shard holds at most `max_requests` and `max_bytes`.
+    /// Creates a writer into the work's folder. A shard holds at most `max_requests` requests and `max_bytes` bytes.
     pub fn new(folder: &'a Folder, work_id: &'a str, spool: &'a Path, max_requests: i64, max_bytes: u64) -> Self {
         ShardWriter {
             folder,
@@ -139,33 +140,33 @@ impl<'a> ShardWriter<'a> {
         }
     }
 
-    /// The same for embeddings, of which a shard holds at most `max_inputs` inputs; None for other requests.
+    /// Limits the inputs of embeddings in a shard to `max_inputs`; None for other requests.
     pub fn of_inputs(mut self, max_inputs: Option<u64>) -> Self {
         self.max_inputs = max_inputs;
         self
     }
 
-    /// Whether inputs matter.
+    /// Whether a shard has a limit of inputs.
     pub fn counts_inputs(&self) -> bool {
         self.max_inputs.is_some()
     }
 
-    /// The work that is staged for.
+    /// Returns the work that shards are staged for.
     pub fn work_id(&self) -> &str {
         self.work_id
     }
 
-    /// Shards so far, those that are being filled among them.
+    /// Returns the number of shards so far, including those that are being filled.
     pub fn shards(&self) -> usize {
         self.put + self.full.len() + self.open.len()
     }
 
-    /// Adds a request in the provider's format, in parts that make one line, without a newline, that asks for `model` and has
-    /// that many `inputs`. Returns the index of the first request of the shard that it is in. It waits for nothing but local
-    /// disk: [`ShardWriter::put`] puts the shards that became full.
+    /// Adds a request in the provider's format. `line` is its parts, which make one line without a newline; it asks for
+    /// `model` and has that many `inputs`. Returns the index of the first request in the same shard. Waits for nothing
+    /// but local disk: [`ShardWriter::put`] puts the shards that became full.
     ///
     /// # Errors
-    /// When storage or the spool refuses.
+    /// Fails if the local disk does.
     pub async fn push(
         &mut self,
         model: &str,
@@ -206,7 +207,7 @@ impl<'a> ShardWriter<'a> {
         Ok(open.first)
     }
 
-    /// The folder on local disk that shards grow in.
+    /// Returns the directory on local disk in which shards grow.
     pub fn spool(&self) -> &'a Path {
         self.spool
     }
@@ -216,10 +217,10 @@ impl<'a> ShardWriter<'a> {
         !self.full.is_empty()
     }
 
-    /// Puts the shards that are full, and names them.
+    /// Puts the full shards and returns them.
     ///
     /// # Errors
-    /// When storage or the spool refuses.
+    /// Fails if the store or the local disk does.
     pub async fn put(&mut self) -> Result<Vec<StagedShard>, StoreError> {
         let mut put = vec![];
         for (model, open) in std::mem::take(&mut self.full) {
@@ -244,15 +245,15 @@ impl<'a> ShardWriter<'a> {
         Ok(shard)
     }
 
-    /// Has all shards put next that are being filled: nothing more comes for them.
+    /// Marks all shards as full. No more requests are added to them.
     pub fn close(&mut self) {
         self.full.extend(std::mem::take(&mut self.open));
     }
 
-    /// Puts what is left, one shard for each model, and names it.
+    /// Puts the remaining shards, one for each model, and returns them.
     ///
     /// # Errors
-    /// When storage or the spool refuses.
+    /// Fails if the store or the local disk does.
     pub async fn finish(mut self) -> Result<Vec<StagedShard>, StoreError> {
         self.close();
         self.put().await

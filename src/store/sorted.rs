@@ -1,7 +1,7 @@
-//! Records in order, of which a bounded number is held however many there are: the others wait on local disk.
+//! Sorting of any number of records in bounded memory, with local disk for the rest.
 //!
-//! Records are held until they fill a run. A full run is sorted and goes to a file; whenever there are [`RUNS`] files, they are
-//! merged into one.
+//! Records are held in memory until they fill a run. A full run is sorted and written to a file. Whenever there are
+//! [`RUNS`] files, they are merged into one.
 
 use std::cmp::Ordering;
 use std::fs::File;
@@ -16,19 +16,19 @@ use serde::de::DeserializeOwned;
 
 use super::{StoreError, staged};
 
-/// Records of a run, which are held until they are sorted.
+/// Records of a run, which are held in memory until they are sorted.
 pub const RUN_RECORDS: usize = 256;
-/// Files that are merged at a time; of each, one record is held.
+/// Files that are merged at a time. One record of each is in memory.
 pub const RUNS: usize = 16;
-/// Bytes that are read or written at a time while files are merged.
+/// Bytes that are read or written at a time during a merge.
 const BUFFER: usize = 16 << 10;
 
-/// Takes records in any order. Those that compare as equal stay in the order in which they came.
+/// A sorter that takes records in any order. The sort is stable.
 pub struct Sorter<T> {
     spool: PathBuf,
     order: fn(&T, &T) -> Ordering,
     held: Vec<T>,
-    /// Those that came first are in the first one.
+    /// Runs in order: the first holds the records that came first.
     runs: Vec<Run>,
     count: usize,
 }
@@ -40,7 +40,7 @@ struct Run {
     bytes: u64,
 }
 
-/// Records in order. A clone goes on from where the original is, independently of it.
+/// Records in order. A clone goes on from the same place, independently of the original.
 #[derive(Clone, Debug)]
 pub struct Sorted<T> {
     records: Records<T>,
@@ -49,24 +49,24 @@ pub struct Sorted<T> {
 
 #[derive(Clone, Debug)]
 enum Records<T> {
-    /// All of them, from `at` on.
+    /// All records, in memory. The next one is at `at`.
     Held { all: Arc<[T]>, at: usize },
-    /// In a file, from byte `at` on.
+    /// Records in a file. The next one begins at byte `at`.
     Spooled { run: Run, at: u64, of: PhantomData<T> },
 }
 
 impl<T: Serialize + DeserializeOwned> Sorter<T> {
-    /// Records by `order`, which wait in files in `spool`.
+    /// Creates a sorter by `order` whose records wait in files in `spool`.
     pub fn new(spool: &Path, order: fn(&T, &T) -> Ordering) -> Sorter<T> {
         Sorter { spool: spool.into(), order, held: vec![], runs: vec![], count: 0 }
     }
 
-    /// How many there are so far.
+    /// Returns the number of records so far.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there is none so far.
+    /// Whether there is no record so far.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -74,7 +74,7 @@ impl<T: Serialize + DeserializeOwned> Sorter<T> {
     /// Adds a record.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Fails if the local disk does.
     pub fn push(&mut self, record: T) -> Result<(), StoreError> {
         self.held.push(record);
         self.count += 1;
@@ -84,10 +84,10 @@ impl<T: Serialize + DeserializeOwned> Sorter<T> {
         }
     }
 
-    /// All of them, in order.
+    /// Returns all records, in order.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Fails if the local disk does.
     pub fn finish(mut self) -> Result<Sorted<T>, StoreError> {
         let left = self.count;
         if self.runs.is_empty() {
@@ -125,7 +125,7 @@ impl<T: Serialize + DeserializeOwned> Sorter<T> {
         let mut runs: Vec<RunReader<T>> = self.runs.iter().map(RunReader::new).collect::<std::io::Result<_>>()?;
         loop {
             let heads = runs.iter().enumerate().filter_map(|(at, run)| Some((at, run.next.as_ref()?)));
-            // The first of those that compare as equal.
+            // Of equal records, the first is taken.
             let least = heads.reduce(|least, other| if (self.order)(other.1, least.1).is_lt() { other } else { least });
             let Some((at, record)) = least else { return out.finish() };
             out.write(record)?;
@@ -159,13 +159,13 @@ impl RunWriter {
     }
 }
 
-/// Reads the file of a run from its beginning.
+/// A reader of a run's file from its beginning.
 struct RunReader<T> {
     content: BufReader<At>,
     next: Option<T>,
 }
 
-/// A file from an offset on, whatever others read of it.
+/// A file from an offset on, independent of other readers of the file.
 struct At {
     run: Run,
     at: u64,
@@ -198,7 +198,7 @@ impl<T: DeserializeOwned> RunReader<T> {
     }
 }
 
-/// The next record, and how many bytes it takes.
+/// Reads the next record. Returns it with the number of its bytes.
 fn read<T: DeserializeOwned>(from: &mut impl Read) -> std::io::Result<(T, u64)> {
     let mut length = [0; 4];
     from.read_exact(&mut length)?;
@@ -208,22 +208,22 @@ fn read<T: DeserializeOwned>(from: &mut impl Read) -> std::io::Result<(T, u64)> 
 }
 
 impl<T> Sorted<T> {
-    /// None at all.
+    /// Returns no records.
     pub fn empty() -> Sorted<T> {
         Sorted { records: Records::Held { all: Arc::new([]), at: 0 }, left: 0 }
     }
 
-    /// One alone.
+    /// Returns one record.
     pub fn one(record: T) -> Sorted<T> {
         Sorted { records: Records::Held { all: Arc::new([record]), at: 0 }, left: 1 }
     }
 
-    /// How many are left.
+    /// Returns the number of remaining records.
     pub fn len(&self) -> usize {
         self.left
     }
 
-    /// Whether none is left.
+    /// Whether no records remain.
     pub fn is_empty(&self) -> bool {
         self.left == 0
     }
@@ -260,11 +260,11 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// Records that are held, and the most of them so far.
+        /// Records in memory, and the most of them so far.
         static HELD: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
     }
 
-    /// A record that counts how many of its kind there are.
+    /// A record that counts how many of its kind exist.
     #[derive(Serialize, Deserialize, Debug)]
     #[serde(from = "u64", into = "u64")]
     struct Counted(u64);
@@ -294,12 +294,12 @@ mod tests {
         }
     }
 
-    /// The most records that are held while so many are sorted and read.
+    /// Sorts and reads `count` records. Returns the most that were in memory.
     fn most_held(count: u64) -> usize {
         HELD.with(|held| held.set((0, 0)));
         let mut sorter = Sorter::<Counted>::new(&std::env::temp_dir(), |a, b| a.0.cmp(&b.0));
         for n in 0..count {
-            // A prime: each number below it comes once.
+            // With a prime factor, each number below `count` occurs once.
             sorter.push(Counted::from(n * 7_919 % count)).unwrap();
         }
         for (wanted, found) in (0..count).zip(sorter.finish().unwrap()) {

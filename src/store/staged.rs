@@ -24,8 +24,8 @@ use super::memory::{Reservation, reserve};
 use super::{Folder, StoreError};
 use crate::api::text::hex;
 
-/// A file that is being spooled: zstd on local disk, SHA-256 and size of what went in. One block is compressed on another
-/// thread while the next one is filled and hashed.
+/// A file that is being spooled: compressed with zstd on local disk, with SHA-256 and size of the uncompressed bytes.
+/// One block is compressed on another thread while the next is filled and hashed.
 pub struct Spool {
     block: Vec<u8>,
     digest: Context,
@@ -37,11 +37,11 @@ pub struct Spool {
 }
 
 struct Packer {
-    /// Into memory, from where whole blocks go to the file.
+    /// Encoder into memory. Whole blocks of its output go to the file.
     encoder: ZstdEncoder<Vec<u8>>,
     file: File,
     blocks: Blocks,
-    /// Emptied, to be filled again.
+    /// The last block, empty, for reuse.
     block: Vec<u8>,
 }
 
@@ -50,54 +50,55 @@ pub struct Spooled {
     copy: Arc<Copy>,
     /// SHA-256 of the uncompressed bytes, in hex.
     pub sha256: String,
-    /// Uncompressed size.
+    /// Size in bytes, uncompressed.
     pub bytes: u64,
 }
 
-/// Windows of up to 512 KiB, as `Level::Fastest` has them: a decoder holds one in memory, and others may write here too.
+/// Largest zstd window, as a power of two: 512 KiB, as `Level::Fastest` has. A decoder holds one in memory, and others
+/// may write to the store as well.
 const WINDOW_LOG_LIMIT: u32 = 19;
-/// Bytes that a decoder of zstd holds beside its window: a block on each side of it, and its tables.
+/// Bytes that a zstd decoder holds in addition to its window: a block on each side of it, and its tables.
 pub const DECODER_BYTES: usize = 512 << 10;
 /// Compressed bytes that are read at a time.
 const READ_BYTES: usize = 64 << 10;
-/// Uncompressed bytes that are handed on at a time.
+/// Uncompressed bytes that are returned at a time.
 const CHUNK: usize = 64 << 10;
-/// Bytes that a reader of what was staged holds: a block of the file or what a store sends at a time, and its decoder.
+/// Bytes that a reader of a staged file holds: a block of the copy or a chunk of the store, and its decoder.
 pub const READER_BYTES: usize = BLOCK_BYTES + READ_BYTES + (1 << WINDOW_LOG_LIMIT) + DECODER_BYTES + CHUNK;
-/// Bytes that a file holds that is being spooled: two blocks, what was made of them, and an encoder of zstd.
+/// Bytes that a file holds while it is spooled: two blocks, their compressed output, and a zstd encoder.
 pub const SPOOL_BYTES: usize = 4 * BLOCK_BYTES + (3 << 19);
-/// Bytes of a block, and of the window, of a small one.
+/// Bytes of a block, and of the window, of a small spool.
 const SMALL_BLOCK: usize = 32 << 10;
-/// The same of a small one.
+/// Bytes that a small file holds while it is spooled.
 pub const SMALL_SPOOL_BYTES: usize = 2 * SMALL_BLOCK + 2 * BLOCK_BYTES + (3 << 17);
 
-/// Kind of the error where the store breaks off: all others are of what was read.
+/// Kind of an error of the transfer, such as a store that breaks off. Errors of all other kinds concern the content.
 pub const BROKE_OFF: std::io::ErrorKind = std::io::ErrorKind::ConnectionAborted;
 
-/// An error of the local spool.
+/// Returns an error of the local spool.
 pub fn local(error: std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("the local spool: {error}"))
 }
 
-/// An unnamed file in `dir` that goes with its handle.
+/// Creates an unnamed file in `dir`, which is deleted when its handle is dropped.
 ///
 /// # Errors
-/// When the disk refuses.
+/// Fails if the local disk does.
 pub fn scratch(dir: &Path) -> Result<File, StoreError> {
     Ok(File::from_std(tempfile::tempfile_in(dir).map_err(local)?))
 }
 
 impl Spool {
     /// # Errors
-    /// When the disk refuses.
+    /// Fails if the local disk does.
     pub async fn new(dir: &Path) -> Result<Spool, StoreError> {
         Spool::with(dir, BLOCK_BYTES, SPOOL_BYTES, ZstdEncoder::with_quality(vec![], Level::Fastest)).await
     }
 
-    /// One that holds less, and finds less to compress: of what is little.
+    /// Creates a spool that holds less memory and compresses less, for small files.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// Fails if the local disk does.
     pub async fn small(dir: &Path) -> Result<Spool, StoreError> {
         let window = [CParameter::window_log(SMALL_BLOCK.ilog2())];
         let encoder = ZstdEncoder::with_quality_and_params(vec![], Level::Fastest, &window);
@@ -117,10 +118,10 @@ impl Spool {
         Ok(Spool { block: vec![], digest, block_bytes, packing, bytes: 0, _held: held })
     }
 
-    /// Adds bytes, of which no more than a block is held.
+    /// Adds bytes, of which no more than a block is held in memory.
     ///
     /// # Errors
-    /// When the disk refuses, maybe what was added before.
+    /// Fails if the local disk does, maybe for bytes that were added before.
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
         self.bytes += bytes.len() as u64;
         while !bytes.is_empty() {
@@ -137,7 +138,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Uncompressed size so far.
+    /// Returns the size so far, uncompressed.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -147,7 +148,7 @@ impl Spool {
     }
 
     /// # Errors
-    /// When the disk refuses.
+    /// Fails if the local disk does.
     pub async fn finish(mut self) -> Result<Spooled, StoreError> {
         self.digest.update(&self.block);
         let mut packer = self.packed().await?;
@@ -169,7 +170,7 @@ impl Packer {
         Ok(self)
     }
 
-    /// Writes blocks to the file as long as there are so many bytes.
+    /// Writes blocks to the file while there are at least `least` bytes.
     async fn spill(&mut self, least: usize) -> std::io::Result<()> {
         let ready = self.encoder.get_mut();
         let mut written = 0;
@@ -190,11 +191,11 @@ impl Spooled {
         &self.copy
     }
 
-    /// Puts the file; one that is there is as good, for its name says what is in it. What was put is kept as a local copy. Whether
-    /// it was put now.
+    /// Puts the file, and keeps it as a local copy. An object of that name has the same content, so it is not put
+    /// again. Returns whether it was put now.
     ///
     /// # Errors
-    /// When the store refuses, or the disk has lost what was written to it.
+    /// Fails if the store does, or if the local disk lost the content.
     pub async fn put(self, folder: &Folder, name: &str, work_id: &str) -> Result<bool, StoreError> {
         if folder.exists(name).await? {
             return Ok(false);
@@ -213,7 +214,8 @@ impl Spooled {
     }
 }
 
-/// What is stored, and whether each byte of it is seen to be what was put.
+/// Opens a stored file. Returns whether each of its bytes is checked against the file that was put, as those of a local
+/// copy are.
 async fn stored(folder: &Folder, name: &str) -> Result<(BoxStream<'static, std::io::Result<Bytes>>, bool), StoreError> {
     if let Some(copy) = folder.copies().and_then(|copies| copies.find(&folder.uri_of(name))) {
         return Ok((copies::read(copy, folder.clone(), name.into()).boxed(), true));
@@ -241,19 +243,19 @@ fn decoded(
     })
 }
 
-/// The uncompressed bytes of a staged file that must be there.
+/// Opens a staged file that must exist, and decompresses it.
 ///
 /// # Errors
-/// When it is not there; absence is never taken for emptiness.
+/// Fails if the file does not exist. A missing file never counts as an empty one.
 pub async fn open(folder: &Folder, name: &str) -> Result<impl AsyncRead + Unpin + Send + 'static, StoreError> {
     let held = reserve(READER_BYTES).await;
     Ok(decoded(stored(folder, name).await?.0, held))
 }
 
-/// The same as a stream that ends in an error where the content is not the one of `sha256`.
+/// Opens a staged file as a stream, which ends in an error unless the content has the hash `sha256`.
 ///
 /// # Errors
-/// When it is not there.
+/// Fails if the file does not exist.
 pub async fn verified(
     folder: &Folder,
     name: &str,
@@ -264,10 +266,10 @@ pub async fn verified(
     Ok(verified_of((stored, held), is_checked, name, sha256))
 }
 
-/// The same of what lies in the store, whatever is at hand of it.
+/// Opens the file in the store as such a stream, never a local copy.
 ///
 /// # Errors
-/// When it is not there.
+/// Fails if the file does not exist.
 pub async fn verified_in_store(
     folder: &Folder,
     name: &str,
@@ -284,7 +286,7 @@ fn verified_of(
     sha256: &str,
 ) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
     let (reader, wanted, name) = (decoded(stored, held), sha256.to_string(), name.to_string());
-    // What is seen to be what was put needs no second look.
+    // Content that is checked block by block needs no second check.
     let digest = (!is_checked).then(|| Context::new(&SHA256));
     let state = Some((reader, digest));
     futures::stream::try_unfold(state, move |state| {
@@ -306,10 +308,10 @@ fn verified_of(
     })
 }
 
-/// All of `content` in a file in `spool`, whose reader holds no decoder.
+/// Writes all of `content` to a file in `spool`, and returns a reader of it, which holds no decoder.
 ///
 /// # Errors
-/// What `content` says, or the disk.
+/// Fails if `content` or the local disk does.
 pub async fn unpacked_to(
     spool: &Path,
     mut content: impl AsyncRead + Unpin,
@@ -325,7 +327,7 @@ pub async fn unpacked_to(
     Ok(Local(file))
 }
 
-/// A file on local disk. What is read of it lies in the kernel's cache, or soon: it is not worth another thread.
+/// A file on local disk. Its content is in the kernel's cache, or soon will be, so it is not worth a thread.
 struct Local(std::fs::File);
 
 impl AsyncRead for Local {

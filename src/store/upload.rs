@@ -12,23 +12,23 @@ use super::memory::Reservation;
 use super::{BLOCK_BYTES, PART_BYTES, PARTS_AT_A_TIME, StoreError};
 use crate::api::OutputCompression;
 
-/// An object that is being written. Dropped before it is whole, the parts that are there are given up: a store bills them, and
-/// shows them to nobody.
+/// An object that is being written. If it is dropped before it is complete, its parts are aborted, since a store bills
+/// parts but shows them to nobody.
 pub struct Upload {
-    /// None once it is being finished.
+    /// None from [`Upload::finish`] on.
     writer: Option<Writer>,
     name: String,
-    /// Bytes that came.
+    /// Bytes so far.
     bytes: usize,
     held: Reservation,
 }
 
-/// Bytes that an upload holds: the parts that are on their way, and the beginning of the next one, which is not filled before one of
-/// those is there.
+/// Most bytes that an upload holds: the parts in flight, and the beginning of the next one, which is filled only when
+/// one of those has arrived.
 pub const UPLOAD_BYTES: usize = PARTS_AT_A_TIME * PART_BYTES + BLOCK_BYTES;
-/// Bits of the window of an encoder of zstd.
+/// Window of a zstd encoder, as a power of two.
 const WINDOW_LOG: u32 = 19;
-/// Bytes of such an encoder, at its usual level: its window twice, and tables.
+/// Bytes that a zstd encoder holds at its default level: twice its window, and tables.
 pub const ENCODER_BYTES: usize = (2 << WINDOW_LOG) + (5 << 18);
 
 enum Writer {
@@ -56,12 +56,12 @@ impl Writer {
 }
 
 impl Upload {
-    /// Writes to `writer` what errors call `name`.
+    /// Creates an upload to `writer`, which errors call `name`.
     pub(super) fn new(writer: BufWriter, name: String) -> Upload {
         Upload { writer: Some(Writer::Plain(writer)), name, bytes: 0, held: Reservation::default() }
     }
 
-    /// The same, compressed on its way.
+    /// Compresses the object on its way.
     #[must_use]
     pub fn compressed(mut self, compression: OutputCompression) -> Upload {
         self.writer = self.writer.take().map(Writer::into_inner).map(|writer| match compression {
@@ -78,17 +78,17 @@ impl Upload {
     /// Adds bytes.
     ///
     /// # Errors
-    /// When the store refuses; the object does not appear.
+    /// Fails if the store refuses. The object does not appear.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.reserve(bytes.len()).await;
         let Some(writer) = &mut self.writer else { return Ok(()) };
         writer.out().write_all(bytes).await.map_err(|e| self.error(e))
     }
 
-    /// The same for bytes that are at hand: they are not copied.
+    /// Adds bytes without copying them.
     ///
     /// # Errors
-    /// When the store refuses; the object does not appear.
+    /// Fails if the store refuses. The object does not appear.
     pub(super) async fn write_block(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         match &mut self.writer {
             Some(Writer::Plain(_)) => self.reserve(bytes.len()).await,
@@ -98,7 +98,7 @@ impl Upload {
         writer.put(bytes).await.map_err(|e| StoreError::of(&self.name, e))
     }
 
-    /// Says what it holds once there are `more` bytes: all of them, as long as they are few.
+    /// Reserves the memory that the upload holds with `more` bytes. A small object is not counted.
     async fn reserve(&mut self, more: usize) {
         let encoder = match &self.writer {
             Some(Writer::Zstd(_)) => ENCODER_BYTES,
@@ -116,10 +116,10 @@ impl Upload {
         }
     }
 
-    /// Makes the object appear, whole.
+    /// Completes the object, which appears as a whole.
     ///
     /// # Errors
-    /// When the store refuses.
+    /// Fails if the store refuses.
     pub async fn finish(mut self) -> Result<(), StoreError> {
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
         writer.out().shutdown().await.map_err(|e| self.error(e))

@@ -1,5 +1,5 @@
-//! Between `object_store` and the wire: a refusal is read whole before it is thrown away, and a request that was signed for
-//! another region than the bucket's is signed anew.
+//! The layer between `object_store` and the wire. It reads a refusal before it is discarded, and signs a request again
+//! that was signed for another region than the bucket's.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use object_store::client::{
 use super::refusal::{NoContentLength, Refusal};
 use crate::transport::{ObjectConnector, is_list};
 
-/// Where requests are signed for while nobody knows better; Amazon's own default.
+/// Region that requests are signed for until the bucket's is known. It is Amazon's own default.
 const DEFAULT_REGION: &str = "us-east-1";
 
 /// The region that requests are signed for.
@@ -26,9 +26,9 @@ const DEFAULT_REGION: &str = "us-east-1";
 pub(super) struct Region {
     /// `region` of the location.
     set: Option<String>,
-    /// What the store said, where `region` is not set.
+    /// The region that the store named, if `region` is not set.
     found: Arc<Mutex<Option<String>>>,
-    /// Whether Amazon's own host names hold the region too.
+    /// Whether host names contain the region as well, as Amazon's do.
     in_host: bool,
 }
 
@@ -37,7 +37,7 @@ impl Region {
         Region { set: set.map(String::from), found: Arc::default(), in_host }
     }
 
-    /// What `object_store` signs for.
+    /// Returns the region that `object_store` signs for.
     pub fn assumed(&self) -> &str {
         self.set.as_deref().unwrap_or(DEFAULT_REGION)
     }
@@ -46,7 +46,7 @@ impl Region {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes the store's word for where the bucket is. False: the location says otherwise, or it is no news.
+    /// Takes the region that the store named. Returns false if the location sets one, or if it is no news.
     fn learn(&self, named: Option<&str>) -> bool {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         match named {
@@ -59,13 +59,13 @@ impl Region {
     }
 }
 
-/// Sends requests and reads refusals.
+/// An HTTP service that sends requests and reads refusals.
 #[derive(Clone)]
 pub(super) struct Answers {
     http: ObjectConnector,
     credential: Arc<AwsCredential>,
     region: Region,
-    /// Whether what is put is sent with another last byte than was signed and hashed.
+    /// Whether puts are sent with a last byte other than the one that was signed and hashed.
     damages: bool,
 }
 
@@ -105,12 +105,12 @@ impl Answers {
         Answers { http, credential: Arc::new(credential), region, damages: false }
     }
 
-    /// The same that damages what is put: to see whether the store finds out.
+    /// Returns a service that damages puts, to see whether the store detects it.
     pub fn damaging(&self) -> Answers {
         Answers { damages: true, ..self.clone() }
     }
 
-    /// Sends the request as it is, or, where the store said in which region the bucket is, signed for that.
+    /// Sends the request as it is, or signed for the bucket's region if the store named one.
     async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
         let mut request = request.clone();
         if let Some(region) = self.region.found() {
@@ -127,13 +127,13 @@ impl Answers {
 
     fn sign(&self, request: &mut HttpRequest, region: &str) -> Result<(), HttpError> {
         request.headers_mut().remove(AUTHORIZATION);
-        // That of the content stays: of a payload in several pieces, the signer takes the wrong one.
+        // The digest of the content stays: the signer would compute a wrong one for a payload in several pieces.
         let digest = request.headers().get("x-amz-content-sha256").and_then(|digest| from_hex(digest.as_bytes()));
         let signed = AwsAuthorizer::new(&self.credential, "s3", region).try_authorize(request, digest.as_deref());
         signed.map_err(|e| HttpError::new(HttpErrorKind::Unknown, e))
     }
 
-    /// The response, or what it refuses.
+    /// Returns the response, or the refusal in it.
     async fn refusal(
         &self,
         request: &HttpRequest,
@@ -151,7 +151,8 @@ impl Answers {
         Ok(Err(Refusal::read(request, &head, &body, &self.credential)))
     }
 
-    /// The same refusal of a GET: that of a HEAD comes without a word. None where a GET is not refused.
+    /// Sends the GET that corresponds to a HEAD, because the refusal of a HEAD has no body. Returns None if the GET is
+    /// not refused.
     async fn in_words(&self, head: &HttpRequest) -> Result<Option<HttpResponse>, HttpError> {
         let mut get = head.clone();
         *get.method_mut() = Method::GET;
@@ -169,13 +170,14 @@ impl Answers {
     }
 }
 
-/// Whether it is an answer that `object_store` keeps no more of than its status, and that the same request would get again.
+/// Whether an answer is one of which `object_store` keeps nothing but the status, and that the same request would get
+/// again.
 fn is_refusal(status: StatusCode) -> bool {
     let has_a_meaning = [304, 404, 408, 409, 412, 416, 425, 429].contains(&status.as_u16());
     (status.is_redirection() || status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED) && !has_a_meaning
 }
 
-/// An object's size is in no other place than this header.
+/// Checks that the answer has a Content-Length: an object's size is in no other place.
 fn has_length(request: &HttpRequest, response: HttpResponse) -> Result<HttpResponse, HttpError> {
     let of_object = match *request.method() {
         Method::HEAD => true,
@@ -188,7 +190,7 @@ fn has_length(request: &HttpRequest, response: HttpResponse) -> Result<HttpRespo
     }
 }
 
-/// The same with another last byte.
+/// Returns the request with another last byte.
 async fn damaged(request: HttpRequest) -> Result<HttpRequest, HttpError> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|e| HttpError::new(HttpErrorKind::Request, e))?;
@@ -205,12 +207,12 @@ fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
     bytes.collect()
 }
 
-/// `object_store` tries nothing of this kind again.
+/// Wraps a refusal in an error of a kind that `object_store` does not retry.
 fn for_good(refusal: Refusal) -> HttpError {
     HttpError::new(HttpErrorKind::Unknown, refusal)
 }
 
-/// The same at Amazon's host of another region.
+/// Returns the URI at Amazon's host of another region.
 fn moved(uri: &Uri, region: &str) -> Uri {
     let assumed = format!("s3.{DEFAULT_REGION}.amazonaws.com");
     let there = uri.to_string().replacen(&assumed, &format!("s3.{region}.amazonaws.com"), 1);

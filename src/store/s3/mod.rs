@@ -1,4 +1,4 @@
-//! S3-compatible servers as they are: how a bucket is addressed, in which region it lies, and what a refusal means.
+//! S3-compatible servers: how a bucket is addressed, its region, and the meaning of refusals.
 
 mod answers;
 mod refusal;
@@ -24,7 +24,7 @@ use answers::{Answers, Region};
 /// (<https://www.tencentcloud.com/document/product/436/57456>) and Volcano Engine's TOS.
 const VIRTUAL_HOSTED_ONLY: [&str; 3] = [".aliyuncs.com", ".myqcloud.com", ".volces.com"];
 
-/// Its keys of a Secret.
+/// Keys of a Secret with S3 credentials.
 pub(super) const SECRET_KEYS: [SecretKey; 3] = [
     SecretKey { name: ACCESS_KEY_ID, required: true },
     SecretKey { name: SECRET_ACCESS_KEY, required: true },
@@ -34,10 +34,10 @@ const ACCESS_KEY_ID: &str = "aws_access_key_id";
 const SECRET_ACCESS_KEY: &str = "aws_secret_access_key";
 const SESSION_TOKEN: &str = "aws_session_token";
 
-/// Opens the bucket of `place` at the location's server. Nothing is read yet.
+/// Opens the bucket of `place` at the location's server, without any request to it.
 ///
 /// # Errors
-/// When the location cannot be addressed as it says.
+/// Fails if the location cannot be addressed as it asks.
 pub(super) fn open(
     place: &Place,
     location: &ObjectStoreLocation,
@@ -90,7 +90,7 @@ pub(super) fn open(
     Ok(Bucket { store: built(builder)?, one_by_one, checked: Some(checked) })
 }
 
-/// A server, as `object_store` wants it: of a virtual-hosted one, with the bucket in its host.
+/// A server in the form that `object_store` takes. The host of a virtual-hosted one includes the bucket.
 #[derive(Debug, PartialEq, Eq)]
 struct Server {
     url: String,
@@ -115,7 +115,7 @@ fn server(endpoint: &str, style: AddressingStyle, bucket: &str) -> Result<Server
     };
     if virtual_hosted {
         let host = url.host_str().unwrap_or_default();
-        // Consoles show it with the bucket in front.
+        // Consoles show endpoints with the bucket in front.
         if !host.starts_with(&format!("{bucket}.")) {
             let host = format!("{bucket}.{host}");
             url.set_host(Some(&host)).map_err(|e| invalid(&format!("takes no bucket before its host ({e})")))?;

@@ -1,4 +1,4 @@
-//! What a store answers instead of doing what it was asked for, and what is to be done about it.
+//! Refusals of a store, and their remedies.
 
 use http::header::{IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::{Method, StatusCode, response};
@@ -10,18 +10,19 @@ use crate::api::text::clip;
 use crate::store::StoreError;
 use crate::transport::{Redirect, is_list};
 
-/// What is shorter is a word like any other, in bytes; Amazon's secret keys have 40.
+/// Length from which a secret is hidden in messages, in bytes. A shorter one might be any word; Amazon's secret keys
+/// have 40.
 const SHORTEST_SECRET: usize = 8;
-/// Longest code or region that is taken for one, in bytes.
+/// Longest text that is accepted as a code or region, in bytes.
 const WORD_LIMIT: usize = 64;
 
-/// An object without its size.
+/// An answer with an object but without its size.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the answer has no Content-Length")]
 pub(in crate::store) struct NoContentLength;
 
 impl NoContentLength {
-    /// For a person, of the object at `place`.
+    /// Returns the error for a person, about the object at `place`.
     pub fn explain(self, place: &str) -> StoreError {
         StoreError::Unfit(format!(
             "{place}: the store answers without `Content-Length`, so that nobody can tell how large the object is; a proxy in \
@@ -35,40 +36,40 @@ impl NoContentLength {
 #[error("{}", self.said())]
 pub(in crate::store) struct Refusal {
     status: StatusCode,
-    /// In S3's own words, such as `AccessDenied`.
+    /// S3's code, such as `AccessDenied`.
     code: Option<String>,
     message: String,
     region: Option<String>,
-    /// Scheme and host of where a redirect leads.
+    /// Scheme and host of a redirect's target.
     leads_to: Option<String>,
     /// The condition of a conditional write.
     condition: Option<&'static str>,
     is_list: bool,
 }
 
-/// What is wrong, by the store's own code.
-/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>, and the codes of Alibaba (`SecondLevelDomainForbidden`),
+/// The fault that a store's code stands for. The codes are those of
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>, of Alibaba (`SecondLevelDomainForbidden`),
 /// Tencent (`PathStyleDomainForbidden`) and Volcano Engine (`InvalidPathAccess`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// The key is not known, has expired, or signs nothing that the store takes.
+    /// The key is unknown or expired, or its signature is not accepted.
     Credential,
-    /// The key is known and may not do this.
+    /// The key is known, but lacks a permission.
     Permission,
     Addressing,
     Region,
-    /// The store does not have it.
+    /// The store does not support the operation.
     Lacking,
     Clock,
     Archived,
-    /// It may pass.
+    /// The fault may pass.
     Passing,
-    /// The request itself.
+    /// The request itself is at fault.
     Request,
 }
 
 impl Refusal {
-    /// Reads a refusal. Nothing of it but code, message and region is kept: what else it says may be a credential.
+    /// Reads a refusal. Only code, message and region are kept, because the rest may contain a credential.
     pub fn read(request: &HttpRequest, head: &response::Parts, body: &[u8], credential: &AwsCredential) -> Refusal {
         let text = String::from_utf8_lossy(body);
         let word = |text: &str| is_word(text).then(|| text.to_string());
@@ -89,14 +90,14 @@ impl Refusal {
             is_list: is_list(&request.uri().to_string()),
         };
         let named = header("x-amz-bucket-region").or_else(|| element(&text, "Region")).or_else(|| expected(message));
-        // Some stores tell their region with every error.
+        // Some stores name their region in every error.
         if refusal.fault() == Fault::Region {
             refusal.region = named.and_then(word);
         }
         refusal
     }
 
-    /// Where the bucket is, if the request was refused for having been signed for another region.
+    /// Returns the bucket's region, if the request was refused because it was signed for another one.
     pub fn region(&self) -> Option<&str> {
         self.region.as_deref()
     }
@@ -151,7 +152,7 @@ impl Refusal {
         }
     }
 
-    /// For a person, of what was asked for at `place`. Credentials are blamed for what is theirs alone.
+    /// Returns the error for a person, about a request for `place`. Only errors of credentials blame the credentials.
     pub fn explain(&self, place: &str) -> StoreError {
         let said = self.said();
         match self.fault() {
@@ -216,33 +217,33 @@ impl Refusal {
     }
 }
 
-/// The text of an element of an XML document, wherever it is.
+/// Returns the text of the first element of this name in an XML document.
 fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     rest.split_once(&format!("</{name}>")).map(|(text, _)| text.trim())
 }
 
-/// The region in the words of MinIO and others: "the region is wrong; expecting 'eu-west-3'".
+/// Returns the region in messages of MinIO and others, such as "the region is wrong; expecting 'eu-west-3'".
 fn expected(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once("expecting '")?;
     rest.split_once('\'').map(|(region, _)| region)
 }
 
-/// Whether it can stand in a message, a header and a host's name.
+/// Whether a text is safe in a message, a header and a host name.
 fn is_word(text: &str) -> bool {
     (1..=WORD_LIMIT).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
 }
 
-/// Some stores repeat what they refuse.
+/// Returns a message without credentials, which some stores repeat.
 fn without(message: &str, credential: &AwsCredential) -> String {
     let secrets = [Some(&credential.secret_key), credential.token.as_ref()];
     let hidden = secrets.into_iter().flatten().filter(|secret| secret.len() >= SHORTEST_SECRET);
     hidden.fold(message.replace(char::is_control, " "), |message, secret| message.replace(secret, "[credential]"))
 }
 
-/// Code and message of an error as S3 writes it (<https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>); what else
-/// it says may be a credential.
+/// Returns the code and message of an error in S3's format
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>). The rest may contain a credential.
 pub(in crate::store) fn said(why: &str) -> Option<(&str, &str)> {
     let element = |name: &str| {
         let (_, rest) = why.split_once(&format!("<{name}>"))?;
