@@ -2,5 +2,5 @@
 
 /// Answers a hold: `<hold id>=<answer>`; `status.holds` lists the values to copy.
 pub const RESOLVE: &str = "llmbatch.dev/resolve";
-/// Asks for a failure that cost nothing to be judged again; any new value does (Flux's idiom, its own group).
+/// Asks for another judgement of a failure that cost nothing, by any new value (Flux's idiom, in our own group).
 pub const RECONCILE_REQUESTED_AT: &str = "llmbatch.dev/reconcile-requested-at";

@@ -1,8 +1,9 @@
-//! The one spelling of JSON by which free-form content is known, in memory that is a small multiple of its text.
+//! The canonical spelling of JSON that free-form content is known by, made in memory that is a small multiple of the
+//! text.
 //!
-//! No spaces; the keys of each object in the order of their bytes, each once, of which the last value counts; strings and
-//! numbers as `serde_json` writes them. It is what a tree of the content would be written as, but for the tree, which takes a
-//! hundred times the text of `{"":0}`.
+//! It has no spaces, the keys of each object in the order of their bytes with the last value of a repeated key, and
+//! strings and numbers as `serde_json` writes them. It equals the serialized tree of the content, without the tree,
+//! which takes a hundred times the text of `{"":0}`.
 
 use std::cmp::Ordering;
 use std::fmt::Write;
@@ -12,8 +13,8 @@ use serde_json::Number;
 
 use super::weight;
 
-/// The spelling of the object that `text` is. None where it is no object, or `serde_json` cannot read it: its nesting, its
-/// numbers or its escapes go beyond that, or its values weigh more than [`weight::LIMIT`].
+/// Returns the spelling of the object in `text`. None if `text` is not an object, if its nesting, numbers or escapes
+/// are beyond `serde_json`, or if its values weigh more than [`weight::LIMIT`].
 pub(super) fn object(text: &str) -> Option<String> {
     weight::check(text).ok()?;
     let mut spelling = Spelling { out: String::with_capacity(text.len()), starts: vec![] };
@@ -25,7 +26,7 @@ pub(super) fn object(text: &str) -> Option<String> {
 
 struct Spelling {
     out: String,
-    /// Where in `out` the pairs of the objects begin that are open.
+    /// Offsets in `out` of the pairs of open objects.
     starts: Vec<u32>,
 }
 
@@ -38,7 +39,7 @@ impl Spelling {
         self.out.push('"');
         match text.bytes().any(|b| b < b' ' || matches!(b, b'"' | b'\\')) {
             false => self.out.push_str(text),
-            // It writes what it escapes, and nothing else, with a reverse solidus.
+            // The spelling escapes with a reverse solidus, as `serde_json` does, and only the same characters.
             true => text.chars().for_each(|c| match c {
                 '"' => self.out.push_str("\\\""),
                 '\\' => self.out.push_str("\\\\"),
@@ -54,7 +55,7 @@ impl Spelling {
         self.out.push('"');
     }
 
-    /// Puts the pairs that begin at `starts[open..]` into the order of their keys.
+    /// Sorts the pairs that begin at `starts[open..]` by their keys.
     fn sort(&mut self, open: usize) {
         let starts = self.starts.split_off(open);
         let Some(from) = starts.first().map(|start| *start as usize) else { return };
@@ -67,7 +68,7 @@ impl Spelling {
             starts.iter().zip(ends).map(|(start, end)| (*start - from as u32, (end - from) as u32)).collect();
         let object = self.out.split_off(from);
         let pair = |(start, end): (u32, u32)| &object[start as usize..end as usize];
-        // Stable, so that of equal keys the last stays last.
+        // The sort is stable, so the last of equal keys stays last.
         pairs.sort_by(|a, b| compare(pair(*a), pair(*b)));
         for (i, this) in pairs.iter().enumerate() {
             if pairs.get(i + 1).is_some_and(|next| compare(pair(*this), pair(*next)).is_eq()) {
@@ -81,12 +82,12 @@ impl Spelling {
     }
 }
 
-/// Compares the keys that two texts begin with, each spelled as above, by the bytes that they stand for.
+/// Compares the keys at the beginning of two spelled pairs, by the bytes that they stand for.
 fn compare(a: &str, b: &str) -> Ordering {
     key(a).cmp(key(b))
 }
 
-/// The bytes of the key that `pair` begins with.
+/// Returns the bytes of the key at the beginning of `pair`.
 fn key(pair: &str) -> impl Iterator<Item = u8> {
     let mut rest = pair.as_bytes()[1..].iter().copied();
     std::iter::from_fn(move || match rest.next()? {
@@ -108,7 +109,7 @@ fn key(pair: &str) -> impl Iterator<Item = u8> {
     })
 }
 
-/// A key, which is spelled where it stands.
+/// A key, which is spelled as it is read.
 struct Key<'a>(&'a mut Spelling);
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
@@ -223,13 +224,13 @@ mod tests {
     use super::*;
     use crate::api::json;
 
-    /// The definition: the content as a tree, written.
+    /// The definition of the spelling: the content as a tree, serialized.
     fn by_tree(text: &str) -> Option<String> {
         weight::check(text).ok()?;
         json::object(text).ok().map(|object| Value::Object(object).to_string())
     }
 
-    /// Texts of JSON with whatever may stand in it: keys that repeat, escapes, odd numbers, nesting.
+    /// Texts of JSON of any kind: repeated keys, escapes, odd numbers, nesting.
     fn texts() -> impl Strategy<Value = String> {
         let string = prop::sample::select(vec![
             r#""""#,
@@ -321,7 +322,7 @@ mod tests {
         }
     }
 
-    /// What took 100 times its length as a tree.
+    /// This text takes 100 times its length as a tree.
     #[test]
     fn many_objects_are_spelled_in_about_their_length() {
         let text = format!("{{\"x\":[{}0]}}", "{\"\":0},".repeat(90_000));

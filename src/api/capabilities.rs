@@ -8,17 +8,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// An ability of an account that helps to resolve a submission whose reply was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capability {
-    /// Batches can be listed, so that one whose reply was lost is found.
+    /// Listing of batches, which finds one whose reply was lost.
     ListBatches,
-    /// A file that was deleted is gone, and no batch is made of it.
+    /// Deletion of files: no batch is made of a file that was deleted.
     DeleteFiles,
 }
 
 impl Capability {
-    /// Every ability, in the order in which a status lists them.
+    /// All abilities, in the order in which a status lists them.
     const ALL: [Capability; 2] = [Capability::ListBatches, Capability::DeleteFiles];
 
-    /// The name in the API, such as `ListBatches`.
+    /// Returns the name in the API, such as `ListBatches`.
     pub fn name(self) -> &'static str {
         match self {
             Capability::ListBatches => "ListBatches",
@@ -26,7 +26,7 @@ impl Capability {
         }
     }
 
-    /// The ability of this name; None for one that this program does not know.
+    /// Returns the ability of this name; None for one that this program does not know.
     fn named(name: &str) -> Option<Capability> {
         Capability::ALL.into_iter().find(|known| known.name() == name)
     }
@@ -34,15 +34,15 @@ impl Capability {
 
 /// The set of abilities that an account was seen to have.
 ///
-/// It is written as a list of names. Names that are unknown, of a later version, are skipped when it is read.
+/// It is serialized as a list of names. Unknown names, of later versions, are skipped when it is read.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct ProviderCapabilities {
-    /// One bit for each ability, by its place in the enum.
+    /// One bit for each ability, by its position in the enum.
     bits: u8,
 }
 
 impl ProviderCapabilities {
-    /// The set of these abilities.
+    /// Creates the set of these abilities.
     pub const fn of(capabilities: &[Capability]) -> Self {
         let (mut bits, mut next) = (0, 0);
         while next < capabilities.len() {
@@ -57,22 +57,22 @@ impl ProviderCapabilities {
         self.bits & (1 << capability as u8) != 0
     }
 
-    /// See [`Capability::ListBatches`].
+    /// Whether the set has [`Capability::ListBatches`].
     pub fn list_batches(self) -> bool {
         self.has(Capability::ListBatches)
     }
 
-    /// See [`Capability::DeleteFiles`].
+    /// Whether the set has [`Capability::DeleteFiles`].
     pub fn delete_files(self) -> bool {
         self.has(Capability::DeleteFiles)
     }
 
-    /// Whether the outcome of a submission can be found out without a person where its reply was lost.
+    /// Whether the outcome of a submission whose reply was lost can be found out without a person.
     pub fn can_resolve(self) -> bool {
         self.list_batches() && self.delete_files()
     }
 
-    /// The abilities in the set, in the order in which a status lists them.
+    /// Returns the abilities in the set, in the order in which a status lists them.
     pub fn iter(self) -> impl Iterator<Item = Capability> {
         Capability::ALL.into_iter().filter(move |capability| self.has(*capability))
     }
@@ -98,7 +98,8 @@ impl Serialize for ProviderCapabilities {
 
 impl<'de> Deserialize<'de> for ProviderCapabilities {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// A list, or what versions before wrote: an object of booleans. A status of theirs is read until it is written anew.
+        /// A list, or an object of booleans, which earlier versions wrote. Their statuses are read until they are
+        /// written anew.
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Stored {
@@ -167,7 +168,7 @@ mod tests {
         assert_eq!(Capability::ALL.map(|c| c as u8), [0, 1], "each has a bit of its own");
     }
 
-    /// One status that cannot be read is a list of providers that cannot.
+    /// If one status cannot be read, the whole list of providers cannot.
     #[test]
     fn what_other_versions_wrote_is_read() {
         assert_eq!(read(json!(["IdempotentCreate", "ListBatches"])), ProviderCapabilities::of(&[ListBatches]));

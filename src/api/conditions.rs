@@ -1,12 +1,12 @@
-//! Condition types and reasons, and the one way to set a condition.
+//! Types and reasons of conditions, and the function that sets a condition.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::text::clip;
 
-/// True when every request has its outcome and the results are written; False when the job ended otherwise;
-/// Unknown, with the stage as reason, until then.
+/// True when every request has its outcome and the results are written; False when the job ended in any other way;
+/// Unknown until then, with the stage as reason.
 pub const COMPLETE: &str = "Complete";
 /// True when the job ended without a full set of results.
 pub const FAILED: &str = "Failed";
@@ -16,7 +16,7 @@ pub const SUSPENDED: &str = "Suspended";
 pub const HELD: &str = "Held";
 /// kstatus: True while the operator itself works, not for the hours that the provider works.
 pub const RECONCILING: &str = "Reconciling";
-/// kstatus: True while something that a person must mend stops the job, and for every job that failed.
+/// kstatus: True while a problem that a person must fix stops the job, and for every job that failed.
 pub const STALLED: &str = "Stalled";
 /// True once every request was checked and counted.
 pub const PLANNED: &str = "Planned";
@@ -24,14 +24,14 @@ pub const PLANNED: &str = "Planned";
 pub const SUBMITTED: &str = "Submitted";
 /// True once the manifest is written.
 pub const RESULTS_WRITTEN: &str = "ResultsWritten";
-/// True when the outcome is that of an earlier run of the same work; nothing was paid again.
+/// True when the outcome is that of an earlier run of the same work, so that nothing was paid again.
 pub const RESULTS_REUSED: &str = "ResultsReused";
-/// True when more than one batch was made of a submission of ours, so that requests may have been billed twice.
+/// True when more than one batch was made of one submission, so that requests may have been billed twice.
 pub const BILLED_TWICE: &str = "BilledTwice";
-/// Of a provider: True when its endpoint answers as a batch API to its credential.
+/// For a provider: True when its endpoint answers as a batch API with its credential.
 pub const READY: &str = "Ready";
 
-/// Reasons, as they stand in conditions and events.
+/// Reasons of conditions and events.
 pub mod reasons {
     #![allow(missing_docs)]
     pub const PENDING: &str = "Pending";
@@ -85,20 +85,20 @@ pub mod reasons {
     pub const NEWER_PROTOCOL: &str = "NewerProtocol";
 }
 
-/// A condition's value before it has a time: what `decide` and the projection speak of.
+/// The value of a condition before it has a time, as `decide` and the projection produce it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Condition type.
+    /// Type of the condition.
     pub type_: &'static str,
-    /// `Some(true)` is True, `None` Unknown.
+    /// Status: `Some(true)` is True, `Some(false)` False, `None` Unknown.
     pub status: Option<bool>,
-    /// CamelCase reason.
+    /// Reason in CamelCase.
     pub reason: String,
-    /// For a person; at most 2,048 characters are kept.
+    /// Message for a person, of which at most 2,048 bytes are kept.
     pub message: String,
 }
 
-/// Sets `verdict` in `conditions`; `lastTransitionTime` moves only when the status itself changes.
+/// Sets `verdict` in `conditions`. `lastTransitionTime` changes only when the status does.
 pub fn set(conditions: &mut Vec<Condition>, verdict: Verdict, generation: Option<i64>, now: Timestamp) {
     let status = match verdict.status {
         Some(true) => "True",
@@ -121,12 +121,12 @@ pub fn set(conditions: &mut Vec<Condition>, verdict: Verdict, generation: Option
     }
 }
 
-/// Whether `conditions` says True for `type_`.
+/// Whether the condition `type_` is True.
 pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     conditions.iter().any(|c| c.type_ == type_ && c.status == "True")
 }
 
-/// Whether `conditions` says False for `type_`.
+/// Whether the condition `type_` is False.
 pub fn is_false(conditions: &[Condition], type_: &str) -> bool {
     conditions.iter().any(|c| c.type_ == type_ && c.status == "False")
 }

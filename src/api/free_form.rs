@@ -1,4 +1,4 @@
-//! JSON that is the provider's business.
+//! Free-form JSON, which only the provider interprets.
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -6,19 +6,20 @@ use serde_json::{Map, Value};
 
 use super::canonical;
 
-/// A JSON object of which the schema says nothing. Whatever lies in it can be read, one object's among a list of others',
-/// and is written as it was; what is in it is looked at where it is used, and only there can it be at fault.
+/// A JSON object without a schema. Any content can be read, so one object's content never makes a list of objects
+/// unreadable, and it is written as it was read. It is checked where it is used.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 #[serde(transparent)]
 pub struct FreeForm(Box<RawValue>);
 
 impl FreeForm {
-    /// As the API server has it.
+    /// Returns the JSON as the API server has it.
     pub fn json(&self) -> &str {
         self.0.get()
     }
 
-    /// What it is known by: the same for the same content; where it is of no use, its text.
+    /// Returns the form that the content is known by, the same for equal content. Content that cannot be used is known
+    /// by its text.
     pub fn known_by(&self) -> KnownBy<'_> {
         match canonical::object(self.json()).and_then(|spelled| RawValue::from_string(spelled).ok()) {
             Some(spelled) => KnownBy::Object(spelled),
@@ -27,12 +28,12 @@ impl FreeForm {
     }
 }
 
-/// What free-form content is known by; serialised as that.
+/// The form that free-form content is known by. It serializes as that form.
 #[derive(Debug)]
 pub enum KnownBy<'a> {
-    /// An object, in the one spelling of its content.
+    /// An object, in its canonical spelling.
     Object(Box<RawValue>),
-    /// A string: the text of what is no object, or cannot be read.
+    /// The text of content that is not an object, or cannot be read. It serializes as a string.
     Text(&'a str),
 }
 
@@ -74,7 +75,7 @@ mod tests {
 
     const MARK: &str = "$serde_json::private::RawValue";
 
-    /// A job whose free-form fields all are this, and so is what tells of who manages them.
+    /// A job with this content in all of its free-form fields, and in `managedFields`.
     fn job(content: &str) -> String {
         let request = format!(r#"{{"customID": "a", "body": {content}}}"#);
         format!(
@@ -90,7 +91,7 @@ mod tests {
         format!("{}{}", "{\"a\":".repeat(depth - 1), "{}") + &"}".repeat(depth - 1)
     }
 
-    /// Content that the API server takes, or might.
+    /// Content that the API server accepts, or might accept.
     fn odd() -> Vec<String> {
         let mut odd = vec![
             format!(r#"{{"x": {{"{MARK}": 1}}}}"#),

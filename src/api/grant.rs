@@ -40,7 +40,7 @@ impl ClusterBatchProviderSpec {
     }
 }
 
-/// Whether a selector selects what has these labels. One that the schema does not let in selects nothing.
+/// Whether a selector selects these labels. A selector that the schema refuses selects nothing.
 fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     let is_sound = selector.match_expressions.iter().flatten().all(|expression| {
         let has_values = expression.values.as_ref().is_some_and(|values| !values.is_empty());
@@ -78,7 +78,7 @@ mod tests {
         assert!(provider(json!([{"namespaceSelector": {}}])).grants("other", &none), "an empty selector selects all");
     }
 
-    /// A field of an earlier version is no selector, least of all one that selects all.
+    /// A field of an earlier version is not a selector, least of all one that selects everything.
     #[test]
     fn what_the_schema_does_not_let_in_grants_nothing() {
         let expression = |operator: &str, values: Value| json!({"key": "team", "operator": operator, "values": values});

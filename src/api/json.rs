@@ -1,5 +1,5 @@
-//! JSON of strangers: in memory that is bounded whatever they send, or as it stands. Keys are keys: [`Value`]'s own
-//! deserializer takes an object by some keys of `serde_json`'s for something else, and fails, or reads JSON out of a string.
+//! JSON from outside, read in bounded memory or kept as text. All keys are read as keys. [`Value`]'s own deserializer
+//! gives some keys of `serde_json`'s a special meaning, by which it fails or reads JSON out of a string.
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,25 +11,25 @@ mod fault;
 
 pub use fault::{fault, repeated_key, shown};
 
-/// Elements that are kept of a list, and pairs of an object; the rest is read and let go.
+/// Elements of a list and pairs of an object that are kept. The rest is read and dropped.
 pub const MOST_ELEMENTS: usize = 1_000;
-/// Values that one document may hold; `{"":0}` takes 100 times its length in memory.
+/// Most values of one document. `{"":0}` takes 100 times its length in memory.
 const MOST_VALUES: usize = 100_000;
 
-/// A document of at most 100,000 values, of whose lists and objects the first 1,000 elements are kept each. Depth is
-/// bounded by `serde_json` (128).
+/// A document of at most 100,000 values, with at most the first 1,000 elements of each list and object. `serde_json`
+/// limits its depth (128).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bounded(pub Value);
 
-/// The document in `bytes`; None where it is not JSON, or too much of it.
+/// Reads the document in `bytes`; None if it is not JSON, or has too many values.
 pub fn parse(bytes: &[u8]) -> Option<Value> {
     serde_json::from_slice::<Bounded>(bytes).ok().map(|b| b.0)
 }
 
-/// The object that `text` is, as a tree: other readers are held against it.
+/// Reads `text` as an object, as a tree. Tests compare other readers with it.
 ///
 /// # Errors
-/// Where it is none, or nested too deep.
+/// Fails if the text is not an object, or is nested too deep.
 #[cfg(test)]
 pub fn object(text: &str) -> serde_json::Result<Map<String, Value>> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -48,11 +48,11 @@ impl<'de> Deserialize<'de> for Bounded {
     }
 }
 
-/// Keeps a value while some of the allowance is left.
+/// Keeps a value as long as some of the allowance is left.
 #[derive(Clone, Copy)]
 struct Keep<'a> {
     left: &'a Cell<usize>,
-    /// Of each list and object.
+    /// Most elements of each list and object.
     elements: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What this process keeps of BatchJobs: objects of up to 1.5 MB, by the thousand.
+//! The parts of BatchJobs that this process keeps in memory. An object has up to 1.5 MB, and there are thousands.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 
@@ -8,19 +8,19 @@ use super::{
     annotations,
 };
 
-/// Bytes that are kept of the names of what one job refers to: URIs, Secrets and ConfigMaps.
+/// Most bytes of the names that one job refers to: URIs, Secrets and ConfigMaps.
 const REFERENCES_LIMIT: usize = 1 << 10;
-/// Batches whose ids are kept of one job.
+/// Most batches of one job whose ids are kept.
 const BATCHES_LIMIT: usize = 32;
-/// Bytes of an annotation; answers that are longer are read with the object.
+/// Most bytes of an annotation. Longer answers are read from the object.
 const ANNOTATION_LIMIT: usize = 1 << 10;
 
 impl BatchJob {
-    /// Lets go of what only the pass over the input needs, which reads the object anew: the requests and their template, what is
-    /// merged under them, and metadata that nothing is decided by. Which source the input has stays.
+    /// Drops the parts that only the pass over the input needs, which reads the object anew: requests, template and
+    /// defaults, and metadata that decides nothing. The kind of the input's source stays.
     ///
-    /// What is left is bounded by the schema: the spec's names and URIs, and the status. [`crate::lifecycle::spec_hash`] is
-    /// another one afterwards: it is taken before.
+    /// The schema bounds the rest: names and URIs of the spec, and the status. [`crate::lifecycle::spec_hash`] has to
+    /// be taken before, since it changes.
     pub fn drop_requests(&mut self) {
         let spec = &mut self.spec;
         (spec.request_defaults, spec.request_defaults_json) = (None, None);
@@ -29,8 +29,8 @@ impl BatchJob {
         self.metadata = metadata(std::mem::take(&mut self.metadata));
     }
 
-    /// Lets go of all but what a watch has to tell: that there is something to look at, whether the job is over, and whom it
-    /// refers to. At most some 8 KiB are left.
+    /// Drops everything except for what a watch needs: that there is an object to look at, whether the job is over, and
+    /// the objects that it refers to. At most some 8 KiB are left.
     pub fn keep_for_the_watch(&mut self) {
         self.drop_requests();
         let spec = &mut self.spec;
@@ -42,20 +42,20 @@ impl BatchJob {
 }
 
 impl Input {
-    /// Stands for an input whose references were too long to be kept: who needs them reads the object. No list of ConfigMaps
-    /// that the schema lets in is empty.
+    /// Returns the mark of an input whose references were too long to be kept. Code that needs them has to read the
+    /// object. No list of ConfigMaps that the schema accepts is empty.
     fn unknown() -> Input {
         Input { config_maps: Some(vec![]), ..Default::default() }
     }
 
-    /// Whether the references of the job were too long to be kept with it.
+    /// Whether the references of the job were too long to be kept.
     pub fn is_unknown(&self) -> bool {
         self.config_maps.as_ref().is_some_and(Vec::is_empty)
     }
 }
 
 impl Output {
-    /// Where it is and no more: jobs take turns by it.
+    /// Returns the server of the output alone, by which jobs take turns.
     fn server(&self) -> Output {
         let of = |location: &ObjectStoreLocation| ObjectStoreLocation {
             endpoint: location.endpoint.clone(),
@@ -65,12 +65,12 @@ impl Output {
     }
 }
 
-/// What is decided by; the rest is anybody's to write.
+/// Returns the metadata that decisions use. Anybody may write the rest.
 fn metadata(all: ObjectMeta) -> ObjectMeta {
     let ours = [annotations::RESOLVE, annotations::RECONCILE_REQUESTED_AT];
     let kept = |(key, value): (String, String)| {
         ours.contains(&key.as_str()).then(|| match key == annotations::RESOLVE && value.len() > ANNOTATION_LIMIT {
-            // Whether it changed shows in that as well.
+            // The hash changes whenever the answer does.
             true => (key, blake3::hash(value.as_bytes()).to_hex().to_string()),
             false => (key, clip(value, ANNOTATION_LIMIT)),
         })
@@ -90,7 +90,7 @@ fn metadata(all: ObjectMeta) -> ObjectMeta {
     }
 }
 
-/// Input and output as far as they name other objects; None where those names are too long to be kept.
+/// Returns input and output with the names of other objects alone; None if those names are too long to be kept.
 fn references(input: &Input, output: &Output) -> Option<(Input, Output)> {
     let of = |location: &ObjectStoreLocation| {
         let more = [&location.endpoint, &location.region].into_iter().flatten().map(String::len).sum::<usize>();
@@ -123,7 +123,7 @@ fn status(all: BatchJobStatus) -> BatchJobStatus {
         lock: all.lock.map(|_| Default::default()),
         provider: all.provider,
         submission_time: all.submission_time,
-        // Whether it was read, and not what.
+        // The presence of the input is kept, not its content.
         input: all.input.map(|_| InputStatus::default()),
         batches,
         ..Default::default()

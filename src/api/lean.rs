@@ -1,4 +1,4 @@
-//! Objects, without who manages which of their fields.
+//! Objects without `managedFields`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-/// An object whose `managedFields` are not read: they are as deep as the content that they tell of, and one object that
-/// cannot be read is a list that cannot. An object that is written without them keeps those that it has.
+/// An object whose `managedFields` are not read. They are nested as deep as the content that they describe, and one
+/// object that cannot be read makes a whole list unreadable. Writing an object without them keeps those on the server.
 #[derive(Serialize, Clone, Debug, PartialEq)]
 #[serde(transparent)]
 pub struct Lean<K>(pub K);

@@ -1,4 +1,4 @@
-//! The kinds of the `llmbatch.dev` group: what a team writes, and what it reads back.
+//! The kinds of the `llmbatch.dev` group, with the fields that a team writes and those that it reads back.
 //!
 //! The schema that the API server enforces is generated from these types by [`crds`]; `crds/` in the repository holds
 //! the output and a test fails when the two differ.
@@ -38,15 +38,15 @@ pub use storage::*;
 pub use work_hash::WorkHashVersion;
 pub use written::Written;
 
-/// API group of every kind of ours.
+/// API group of all kinds.
 pub const GROUP: &str = "llmbatch.dev";
-/// The only version served.
+/// The only served version.
 pub const VERSION: &str = "v1alpha1";
-/// Keeps a `BatchJob` until its batches at the provider are settled.
+/// Finalizer that keeps a `BatchJob` until its batches at the provider are settled.
 pub const FINALIZER: &str = "llmbatch.dev/settle";
-/// Keeps a `BatchProvider` or `ClusterBatchProvider` while a batch may run there.
+/// Finalizer that keeps a `BatchProvider` or `ClusterBatchProvider` while a batch may run there.
 pub const IN_USE_FINALIZER: &str = "llmbatch.dev/in-use";
-/// Who wrote a field, as `managedFields` and events show it.
+/// Name of the operator as the writer of fields, in `managedFields` and events.
 pub const FIELD_MANAGER: &str = "batchjob-operator";
-/// Version of the journal and of `status`; a binary neither acts on nor writes a newer one.
+/// Version of the journal and of `status`. A binary neither acts on a newer one nor writes it.
 pub const PROTOCOL_VERSION: i32 = 2;

@@ -3,20 +3,20 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-/// A JSON object whose content is the provider's business, not ours; its size is checked when the job is planned.
+/// A JSON object that only the provider interprets. Its size is checked when the job is planned.
 pub fn free_form(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// Keeps the description of an optional field whose type is an enum: kube would put that of the enum in its place.
+/// Keeps the description of an optional field whose type is an enum. kube would replace it with that of the enum.
 pub fn own_description(schema: &mut Schema) {
     if let Some(of_type) = schema.get_mut("anyOf").and_then(|any| any.get_mut(0)).and_then(Value::as_object_mut) {
         of_type.remove("description");
     }
 }
 
-/// `metav1.LabelSelector`, bounded, with what its operators need said in CEL: an expression that the API server would refuse in
-/// a selector of its own is refused here as well.
+/// `metav1.LabelSelector` with bounds, and with CEL rules for its operators: an expression that the API server would
+/// refuse in a selector of its own is refused here as well.
 pub fn label_selector(_: &mut SchemaGenerator) -> Schema {
     let value = json!({
         "type": "string",

@@ -1,8 +1,8 @@
-//! Small things about text that every module needs.
+//! Text helpers that every module needs.
 
 use jiff::Timestamp;
 
-/// `text` cut to at most `max` bytes at a character boundary, with an ellipsis where it was cut.
+/// Cuts `text` to at most `max` bytes at a character boundary. An ellipsis marks the cut.
 pub fn clip(text: String, max: usize) -> String {
     if text.len() <= max {
         return text;
@@ -14,14 +14,15 @@ pub fn clip(text: String, max: usize) -> String {
     format!("{}…", &text[..end])
 }
 
-/// Lower-case hexadecimal.
+/// Returns bytes in lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
     bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
 }
 
-/// Unix milliseconds as a clock time for people, such as `Nov 29 21:40:00 UTC`: with its day, for a next try may be tomorrow.
+/// Returns Unix milliseconds as a time for people, such as `Nov 29 21:40:00 UTC`. It includes the day, since a next try
+/// may be tomorrow.
 pub fn clock_time(ms: i64) -> String {
     Timestamp::from_millisecond(ms).unwrap_or_default().strftime("%b %d %H:%M:%S UTC").to_string()
 }

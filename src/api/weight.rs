@@ -1,19 +1,19 @@
-//! What JSON takes in memory beside its text: `{"":0}` takes a hundred times its length.
+//! Estimates of the memory that JSON takes in addition to its text: `{"":0}` takes a hundred times its length.
 
 use std::sync::{Mutex, PoisonError};
 
-/// The most that the values of one document may take, in bytes: some two million numbers, or a hundred thousand objects.
+/// Most bytes that the values of one document may take: some two million numbers, or a hundred thousand objects.
 pub const LIMIT: usize = 64 << 20;
-/// What a value, a list and an object with a pair take at least.
+/// Least bytes of a value, a list, and an object with a pair.
 const VALUE_BYTES: usize = 32;
 const LIST_BYTES: usize = 128;
 const OBJECT_BYTES: usize = 640;
 
-/// The document in `bytes`, which somebody else may have written: what is too heavy is not read. Those of more than [`HEAVY`] are read
-/// one at a time, for they take several times their text until they are.
+/// Reads a document that others may have written, unless it is too heavy. Documents of more than [`HEAVY`] bytes are
+/// read one at a time, because each takes several times its text while it is read.
 ///
 /// # Errors
-/// That it is too heavy, or none of this kind: with its line and column.
+/// Fails if the document is too heavy, or does not have this type; names line and column.
 pub fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     static ONE: Mutex<()> = Mutex::new(());
     if of_text(bytes) > LIMIT {
@@ -23,17 +23,17 @@ pub fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|e| format!("line {}, column {}", e.line(), e.column()))
 }
 
-/// Bytes of documents of which one is read at a time.
+/// Bytes from which documents are read one at a time.
 const HEAVY: usize = 256 << 10;
 
 fn too_heavy() -> String {
     format!("holds so many lists, objects and values that it takes more than {} MiB to read", LIMIT >> 20)
 }
 
-/// Whether the values of a document can be held.
+/// Checks that the values of a document fit into the limit.
 ///
 /// # Errors
-/// That they cannot, without what to do.
+/// Fails if they do not. The message has no remedy.
 pub fn check(text: &str) -> Result<(), String> {
     match of_text(text.as_bytes()) > LIMIT {
         true => Err(too_heavy()),
@@ -41,7 +41,7 @@ pub fn check(text: &str) -> Result<(), String> {
     }
 }
 
-/// What the values of a document would take; the document need not be sound.
+/// Estimates the bytes that the values of a document take. The document need not be valid.
 fn of_text(text: &[u8]) -> usize {
     let (mut weight, mut quoted, mut escaped) = (0, false, false);
     for byte in text {

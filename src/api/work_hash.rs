@@ -1,7 +1,7 @@
 //! Versions of the hash that a work is known by.
 
-/// How a work hash is made. It grows when the definition changes, and each version that was ever written down stays: whoever
-/// compares with one from before makes the same one again, and nobody pays twice after an upgrade.
+/// The version of a work hash. A change of the definition adds a version, and every version that was ever stored stays:
+/// a comparison with an older hash computes the same version again, so nobody pays twice after an upgrade.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum WorkHashVersion {
     /// SHA-256 over SHA-256 hashes of the requests.
@@ -12,13 +12,13 @@ pub enum WorkHashVersion {
 }
 
 impl WorkHashVersion {
-    /// The version of a hash, which begins with it; None where it is none that this program knows.
+    /// Returns the version that a hash begins with; None if this program does not know it.
     pub fn of(work_hash: &str) -> Option<WorkHashVersion> {
         let (version, _) = work_hash.split_once('-')?;
         [WorkHashVersion::V1, WorkHashVersion::V2].into_iter().find(|known| known.prefix() == version)
     }
 
-    /// What a hash of this version begins with, before a `-`.
+    /// Returns the prefix of a hash of this version, without the `-` after it.
     pub fn prefix(self) -> &'static str {
         match self {
             WorkHashVersion::V1 => "v1",

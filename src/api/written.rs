@@ -1,5 +1,5 @@
-//! JSON that a manifest holds in one of two fields: as an object, whose keys the API server sorts and whose numbers it writes
-//! anew, or as text, which it leaves alone.
+//! JSON that a manifest holds in one of two fields: as an object, whose keys the API server sorts and whose numbers it
+//! rewrites, or as text, which it leaves alone.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,14 +11,14 @@ use super::{BatchJobSpec, FreeForm, InlineRequest, RequestTemplate};
 /// JSON as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written<'a> {
-    /// The field that holds it.
+    /// Name of the field that holds it.
     pub field: &'static str,
-    /// Its text, which need not be sound.
+    /// Its text, which need not be valid.
     pub json: &'a str,
 }
 
 impl<'a> Written<'a> {
-    /// What the one of two fields holds that is set; None where neither is.
+    /// Returns the content of the one field that is set; None if neither is.
     fn one_of(
         (object, content): (&'static str, Option<&'a FreeForm>),
         (text, json): (&'static str, Option<&'a str>),
@@ -38,38 +38,38 @@ fn body<'a>(object: &'a Option<FreeForm>, text: &'a Option<String>) -> Result<Wr
 }
 
 impl RequestTemplate {
-    /// The body.
+    /// Returns the body.
     ///
     /// # Errors
-    /// That there is not exactly one.
+    /// Fails unless exactly one of the two fields is set.
     pub fn written(&self) -> Result<Written<'_>, String> {
         body(&self.body, &self.body_json)
     }
 }
 
 impl InlineRequest {
-    /// The body.
+    /// Returns the body.
     ///
     /// # Errors
-    /// That there is not exactly one.
+    /// Fails unless exactly one of the two fields is set.
     pub fn written(&self) -> Result<Written<'_>, String> {
         body(&self.body, &self.body_json)
     }
 }
 
 impl BatchJobSpec {
-    /// What is merged under each request's body, if anything is.
+    /// Returns the defaults that are merged under each request's body, if there are any.
     ///
     /// # Errors
-    /// That there are two.
+    /// Fails if both fields are set.
     pub fn defaults(&self) -> Result<Option<Written<'_>>, String> {
         let object = ("requestDefaults", self.request_defaults.as_ref());
         Written::one_of(object, ("requestDefaultsJSON", self.request_defaults_json.as_deref()))
             .map_err(|e| format!("`spec` {e}"))
     }
 
-    /// The field that holds, as an object, the schema of an answer or of a tool, and the field that would keep the order of
-    /// its properties.
+    /// Returns the field that holds, as an object, the schema of an answer or of a tool, and the field that would keep
+    /// the order of its properties.
     pub fn sorted_schema(&self) -> Option<(&'static str, &'static str)> {
         let holds = |content: &Option<FreeForm>| content.as_ref().is_some_and(|content| has_schema(content.json()));
         if holds(&self.request_defaults) {
@@ -87,17 +87,18 @@ impl BatchJobSpec {
     }
 }
 
-/// Whether JSON holds a schema whose properties have an order: two or more pairs in an object under the key `properties`.
+/// Whether JSON holds a schema whose properties have an order: at least two pairs in an object under the key
+/// `properties`.
 fn has_schema(json: &str) -> bool {
     serde_json::from_str::<Pairs>(json).is_ok_and(|pairs| pairs.schema)
 }
 
-/// What is to be known of a value: nothing of it is kept.
+/// The facts about a value that are needed, without its content.
 #[derive(Default)]
 struct Pairs {
-    /// Its own, where it is an object.
+    /// Number of its own pairs, if it is an object.
     count: usize,
-    /// Whether a schema lies in it.
+    /// Whether it contains a schema.
     schema: bool,
 }
 
@@ -181,7 +182,7 @@ mod tests {
         assert!(InlineRequest::default().written().unwrap_err().contains("neither `body` nor `bodyJSON`"));
     }
 
-    /// Case 17-schema-key-order: what the API server sorted is told.
+    /// Case 17-schema-key-order: a schema that the API server sorted is reported.
     #[test]
     fn a_schema_that_was_sorted_is_found() {
         let schema =

@@ -1,13 +1,13 @@
-//! Why a line is not JSON, for the person who wrote it: the fault by its name, at its column, with the remedy.
+//! Faults of JSON for the person who wrote it: the name of the fault, its column, and the remedy.
 
 use std::collections::HashSet;
 use std::fmt;
 
-/// Keys of one document that are held to find one that stands there twice.
+/// Most keys of one document that are held to find a repeated one.
 const KEYS_LIMIT: usize = 10_000;
-/// A longer word or number is not repeated: it may be content.
+/// Longest word or number that messages repeat, in bytes. A longer one may be content.
 const SHOWN_LIMIT: usize = 24;
-/// A longer key is content rather than a name.
+/// Longest key that messages repeat, in bytes. A longer one is content rather than a name.
 const KEY_LIMIT: usize = 64;
 
 /// The first fault of a text.
@@ -17,10 +17,10 @@ pub struct Fault<'a> {
     place: Place,
 }
 
-/// Where something stands, in lines and characters from 1, as editors count.
+/// A place in a text, in lines and characters from 1, as editors count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// None where the text is one line.
+    /// None if the text is one line.
     line: Option<usize>,
     column: usize,
 }
@@ -47,33 +47,33 @@ impl fmt::Display for Place {
 enum Kind<'a> {
     /// The text ends within a value.
     Early,
-    /// One half of a surrogate pair, as it is written.
+    /// Half of a surrogate pair, as it is written.
     HalfPair(&'a str),
     Nul,
-    /// A control character that is not escaped within a string.
+    /// A control character within a string that is not escaped.
     Control(u8),
     /// An escape that JSON does not have.
     Escape(&'a str),
     /// A word of Python or JavaScript.
     Word(&'a str),
-    /// Beyond what a 64-bit float holds.
+    /// A number beyond all 64-bit floats.
     Number(&'a str),
     Quote(char),
-    /// A comma with nothing behind it.
+    /// A comma without a value after it.
     Comma,
     ByteOrderMark,
-    /// CR alone ends the line there.
+    /// A line end of CR alone.
     CarriageReturn,
     Other,
 }
 
-/// The first fault of `text`; None where it is JSON.
+/// Returns the first fault of `text`; None if it is JSON.
 pub fn fault(text: &str) -> Option<Fault<'_>> {
     Scanner::new(text).run().err().map(|(at, kind)| Fault { kind, place: Place::of(text, at) })
 }
 
-/// A key that one of the objects in `text` has twice, and where it stands again; None where each stands once, or
-/// the text is not JSON. Keys beyond the first 10,000 are not compared.
+/// Returns a key that occurs twice in one object of `text`, with the place of the second. None if there is no such key,
+/// or the text is not JSON. Keys beyond the first 10,000 are not compared.
 pub fn repeated_key(text: &str) -> Option<(&str, Place)> {
     let mut scanner = Scanner::new(text);
     scanner.run().ok()?;
@@ -81,7 +81,7 @@ pub fn repeated_key(text: &str) -> Option<(&str, Place)> {
     Some((key, Place::of(text, at)))
 }
 
-/// A key for a message.
+/// Returns a key for a message.
 pub fn shown(key: &str) -> String {
     match key.len() <= KEY_LIMIT && !key.contains(char::is_control) {
         true => format!("`{key}`"),
@@ -113,7 +113,7 @@ impl fmt::Display for Fault<'_> {
 }
 
 impl Fault<'_> {
-    /// What to do about it, where that is known.
+    /// Returns the remedy, if one is known.
     pub fn remedy(&self) -> Option<&'static str> {
         Some(match self.kind {
             Kind::HalfPair(_) => {
@@ -136,7 +136,7 @@ impl Fault<'_> {
     }
 }
 
-/// What may come next.
+/// The tokens that may come next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     Value,
@@ -145,25 +145,25 @@ enum Next {
     Key,
     /// A first key, or the end of the object.
     FirstKey,
-    /// A comma, the end of what is open, or of the text.
+    /// A comma, the end of the open list or object, or the end of the text.
     Rest,
 }
 
-/// Something that is open; an object's keys.
+/// An open list or object. An object has its keys.
 enum Open<'a> {
     List,
     Object(HashSet<&'a str>),
 }
 
-/// Reads a text without recursion, in memory that its depth and the limit on keys bound.
+/// A scanner without recursion. The depth of the text and the limit on keys bound its memory.
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
     open: Vec<Open<'a>>,
     keys: usize,
-    /// Where the last comma is.
+    /// Offset of the last comma.
     comma: usize,
-    /// The first key that is repeated, and where.
+    /// The first repeated key, with its offset.
     repeated: Option<(usize, &'a str)>,
 }
 
@@ -211,7 +211,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Another value on the line; a CR alone before it is where its writer ended the line.
+    /// Returns the fault of another value on the same line. If a CR alone precedes it, its writer ended the line there.
     fn after_the_end(&self, from: usize) -> (usize, Kind<'a>) {
         match self.text[from..self.at].find('\r') {
             Some(at) => (from + at, Kind::CarriageReturn),
@@ -230,7 +230,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn value(&mut self, byte: u8) -> Scan<'a, Next> {
-        // No comma before it is one with nothing behind it.
+        // A comma before this value has a value after it.
         self.comma = self.at;
         match byte {
             b'{' => {
@@ -275,7 +275,7 @@ impl<'a> Scanner<'a> {
         Ok(Next::Value)
     }
 
-    /// A string's content, as it is written.
+    /// Returns the content of a string as it is written.
     fn string(&mut self) -> Scan<'a, &'a str> {
         self.at += 1;
         let start = self.at;
@@ -314,7 +314,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// The UTF-16 code unit of a `\uXXXX` that begins `ahead`.
+    /// Returns the UTF-16 code unit of the `\uXXXX` that begins `ahead` bytes from here.
     fn unit(&self, ahead: usize) -> Scan<'a, u32> {
         let text = self.text.as_bytes().get(self.at + ahead..).unwrap_or_default();
         match text {
@@ -365,7 +365,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// A word, or a sign and a word, that began at `start`.
+    /// Reads a word, or a sign and a word, that began at `start`.
     fn word(&mut self, start: usize) -> Scan<'a, Next> {
         let rest = &self.text[self.at..];
         let length = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
@@ -380,7 +380,7 @@ impl<'a> Scanner<'a> {
                 Err((start, Kind::Word(word)))
             }
             "True" | "False" | "None" => Err((start, Kind::Word(word))),
-            // A text that ends here may end within the word.
+            // A text that ends here may have been cut within the word.
             _ if end == self.text.len() && ["true", "false", "null"].iter().any(|w| w.starts_with(word)) => {
                 self.fail(Kind::Early)
             }
@@ -388,7 +388,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// What has no place here.
+    /// Returns the fault of a character that cannot be here.
     fn odd<T>(&self) -> Scan<'a, T> {
         self.fail(match self.text[self.at..].chars().next() {
             Some('\0') => Kind::Nul,
@@ -477,7 +477,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever `serde_json` refuses has a fault, and nothing else has one.
+        /// Any text that `serde_json` refuses has a fault, and no other text has one.
         #[test]
         fn faults_are_those_of_the_parser(
             pieces in proptest::collection::vec(proptest::sample::select(vec![
