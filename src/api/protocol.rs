@@ -1,30 +1,30 @@
-//! Words that the decisions and the dialects of providers share.
+//! Terms that the decisions and the dialects of providers share.
 
-/// What a vendor's batch API can do, as far as the submission of a batch depends on it. Data: the decisions work on it, and the
-/// model explores each combination.
+/// The capabilities of a vendor's batch API, as far as the submission of a batch depends on them. They are data: the
+/// decisions work on them, and the model explores each combination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Capabilities {
-    /// How requests reach the vendor.
+    /// Way of requests to the vendor.
     pub payload: PayloadKind,
-    /// How a batch is found whose creation was not answered.
+    /// Way to find a batch whose creation was not answered.
     pub recovery: Recovery,
-    /// How the right to start a batch is taken back.
+    /// Way to take back the right to start a batch.
     pub revocation: Revocation,
 }
 
-/// How requests reach a vendor.
+/// The way in which requests reach a vendor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PayloadKind {
-    /// In a file that is uploaded to the vendor before.
+    /// A file that is uploaded to the vendor before.
     #[default]
     File,
-    /// In the body of the create.
+    /// The body of the create.
     Inline,
-    /// In an object that the vendor reads from storage.
+    /// An object that the vendor reads from storage.
     Object,
 }
 
-/// How a batch is found whose creation was not answered.
+/// The way to find a batch whose creation was not answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Recovery {
     /// The list of batches shows the metadata that it was made with.
@@ -34,33 +34,34 @@ pub enum Recovery {
     InputFile,
     /// The list of batches shows the name that it was given for display.
     DisplayName,
-    /// The same POST with the same token is answered with the batch that the first one made.
+    /// A repeated POST with the same token, which the vendor answers with the batch that the first one made.
     RepeatedPost,
-    /// It is looked up under the name that was chosen for it.
+    /// A lookup under the name that was chosen for the batch.
     ChosenName,
-    /// In no way while it runs.
+    /// No way while the batch runs.
     Nothing,
 }
 
-/// How the right to start a batch is taken back.
+/// The way to take back the right to start a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Revocation {
-    /// By deleting the file or the object: a create on it is refused. Tried out before it is relied on.
+    /// Deletion of the file or the object, after which a create on it is refused. It is tried out before it is relied
+    /// on.
     #[default]
     DeletedPayload,
-    /// In no way.
+    /// No way.
     Nothing,
-    /// That is not needed: a chosen name is unique, so that a POST that arrives late makes no second batch.
+    /// No need: a chosen name is unique, so a POST that arrives late makes no second batch.
     NotNeeded,
 }
 
 impl Capabilities {
-    /// Whether a lost batch can be looked for, in a list or under its name.
+    /// Whether a lost batch can be searched for, in a list or under its name.
     pub fn can_search(self) -> bool {
         !matches!(self.recovery, Recovery::RepeatedPost | Recovery::Nothing)
     }
 
-    /// Whether the same POST may be sent again, for it makes no second batch.
+    /// Whether the same POST may be sent again, since it makes no second batch.
     pub fn can_repeat(self) -> bool {
         match self.recovery {
             Recovery::RepeatedPost => true,
@@ -70,21 +71,21 @@ impl Capabilities {
     }
 }
 
-/// How a batch ended, whatever the provider calls it.
+/// The end of a batch, in terms that all providers share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BatchEnd {
-    /// It ran to its end; each of its requests may have failed all the same.
+    /// The batch ran to its end. Each of its requests may still have failed.
     Completed,
-    /// It failed as a whole, before a request ran or after.
+    /// The batch failed as a whole, before a request ran or after.
     Failed,
-    /// Its time was over.
+    /// The time of the batch was over.
     Expired,
-    /// It was told to stop.
+    /// The batch was cancelled on request.
     Cancelled,
 }
 
 impl BatchEnd {
-    /// The word that journals and status have for it.
+    /// Returns the word for it in journals and status.
     pub fn word(self) -> &'static str {
         match self {
             BatchEnd::Completed => "completed",

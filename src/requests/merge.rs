@@ -55,7 +55,8 @@ const UNSET_BY_NULL: &[&str] = &[
     "user",
     "verbosity",
 ];
-/// Those of them whose null was refused while the others' was sent: such a null is not part of a request's hash.
+/// Those of them whose null earlier versions refused. They sent null in the others, so it stays part of a request's
+/// hash; null in these is not.
 const NEVER_NULL: &[&str] = &["model", "stream"];
 
 /// Fields that are added to a body without that key.

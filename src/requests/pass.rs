@@ -80,7 +80,7 @@ pub struct Recipe {
     pub model: Option<String>,
     /// Root of the provider's API. The URLs of requests may begin with it.
     pub base_url: String,
-    /// What stands before the id of a request, between id and body, and behind the body, in the line that is sent.
+    /// The fixed text of a sent line: before the id of the request, between id and body, and after the body.
     pub line: [String; 3],
     /// Fields that are merged under each body.
     pub defaults: Defaults,

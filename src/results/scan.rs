@@ -74,7 +74,7 @@ struct Scan<'a> {
     spool: &'a Path,
 }
 
-/// Consecutive lines none of which is an object by itself.
+/// Consecutive lines of which none is an object by itself.
 struct Loose {
     from: u64,
     to: u64,

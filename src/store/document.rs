@@ -38,7 +38,7 @@ impl Version {
 pub struct Swapped(Option<Version>);
 
 impl Swapped {
-    /// Returns the version that was written, if the store told it.
+    /// Returns the version that was written, if the store returned it.
     pub fn version(&self) -> Option<Version> {
         self.0.clone()
     }

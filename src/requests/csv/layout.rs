@@ -44,7 +44,7 @@ pub(super) fn called(delimiter: u8) -> String {
     }
 }
 
-/// Names delimiters that stand within a field, for an error.
+/// Names delimiters within a field, for an error.
 pub(super) fn called_many(delimiter: u8) -> String {
     if delimiter == b',' { "commas".into() } else { called(delimiter) }
 }
