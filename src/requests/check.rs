@@ -23,7 +23,7 @@ pub struct Request<'a> {
     pub custom_id: String,
     /// The model that the body names, or else the job's.
     pub model: String,
-    /// The body as the endpoint gets it: as it was written, in one line, followed by the job's defaults.
+    /// The body as the endpoint gets it: as it was written, in one line, with the job's defaults after its own fields.
     pub body: Cow<'a, str>,
     /// Hash of endpoint, model and body. Equal JSON has the same hash.
     pub hash: [u8; HASH_BYTES],

@@ -279,7 +279,7 @@ async fn rows(
     while let Some(record) = records.next().await? {
         let (line, fields) = (record.line, record.fields);
         let is_blank = fields.as_ref().is_ok_and(Fields::is_blank);
-        // A template that uses no columns needs no header below the blank rows.
+        // For a template without columns, a blank first row is a header.
         if is_blank && (header.is_some() || !variables.is_empty()) {
             empty += 1;
             continue;
