@@ -1,4 +1,4 @@
-//! The rule book: what is the one next thing to do.
+//! The rules that choose the next step of a job.
 
 use super::attempt::Slot;
 use super::journal::{Commit, Journal, Plan};
@@ -9,7 +9,7 @@ use super::{deleting, ending, settled, taking};
 use crate::api::conditions::reasons;
 use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION, RequestCounts, WorkHashVersion};
 
-/// Milliseconds between two looks for something that a person must mend: Secrets are polled, not watched.
+/// Milliseconds between two looks for something that a person must fix: Secrets are polled, not watched.
 pub(super) const MENDED_CHECK: i64 = 15_000;
 
 pub(super) const GONE: &str =
@@ -19,7 +19,7 @@ const PUT_IT_BACK: &str = "put it back, from an earlier version of the object, a
                            the BatchJob, so that the batches that status names are told to stop, and apply it again: its \
                            requests are then sent, and paid, anew";
 
-/// The next step for a job. Total: every state has one.
+/// Returns the next step of a job. Every state has one.
 pub fn decide(o: &Observed) -> Step {
     let mut step = rules(o);
     if let Step::Swap(journal) | Step::WriteIntent { journal, .. } = &mut step {
@@ -42,7 +42,7 @@ fn rules(o: &Observed) -> Step {
         return Step::AddFinalizer;
     }
     if let Some(message) = o.memory.unfit_store.as_ref().filter(|_| !may_have_been_sent(o)) {
-        // The plan stays in the journal: who cannot write it cannot take it back, and another spec drops it.
+        // The plan stays in the journal: a process that cannot write it cannot take it back, and another spec drops it.
         return Step::Fail(Failure { reason: reasons::STORAGE_REJECTED, message: message.clone() });
     }
     if let Some(stuck) = &o.job.stuck {
@@ -73,13 +73,13 @@ fn rules(o: &Observed) -> Step {
     }
 }
 
-/// Whether something of the work was sent, or it has its end: then a failure is not for free.
+/// Returns whether something of the work may have been sent, or its end is decided. A failure after that is not free.
 fn may_have_been_sent(o: &Observed) -> bool {
     let unread = o.journal.is_none() && o.job.stuck.is_some() && o.job.lock.is_some();
     o.job.submitted || unread || o.journal.is_some_and(|j| j.has_intents() || j.commit.is_some())
 }
 
-/// A provider that is being deleted takes no new jobs; those that have an intent run to their end.
+/// Returns the obstacle that a provider's deletion is. It takes no new jobs; jobs with an intent run to their end.
 fn provider_going(o: &Observed) -> Option<Stuck> {
     let provider = o.job.provider.as_ref().filter(|p| p.going)?;
     let message = format!(
@@ -94,8 +94,8 @@ fn no_new_job(o: &Observed, stuck: Stuck) -> Step {
     Step::Wait { until: Some(o.now + MENDED_CHECK), why }
 }
 
-/// Absence is no evidence: a batch was submitted, and opening another journal would pay for it again. Only a person can say that
-/// it will not come back; then nothing is sent any more under this work's identity.
+/// Handles a lost journal. A batch was submitted, and opening another journal would pay for it again. Only a person can say
+/// that the journal will not come back; after that, nothing more is sent under this work's identity.
 fn journal_gone(o: &Observed) -> Step {
     let (stage, until) = (reasons::IN_PROGRESS, Some(o.now + MENDED_CHECK));
     let Some((work_id, plan)) = &o.job.remembered else {
@@ -119,7 +119,7 @@ fn journal_gone(o: &Observed) -> Step {
     Step::Wait { until, why: Waiting { stage, holds: vec![Hold { id, message, answers }], ..Default::default() } }
 }
 
-/// A few of these names, for a person; None where there are none.
+/// Returns a few of these names, for a person. None if there are none.
 pub(super) fn named(names: &[String]) -> Option<String> {
     let some: Vec<&str> = names.iter().take(3).map(String::as_str).collect();
     let more = match names.len() - some.len() {
@@ -129,7 +129,7 @@ pub(super) fn named(names: &[String]) -> Option<String> {
     (!some.is_empty()).then(|| format!("{}{more}", some.join(", ")))
 }
 
-/// An end without a past, under an id of its own: what lies below the earlier one is not tidied up.
+/// Returns the journal of an end without a past, under an id of its own: the files under the earlier id are not deleted.
 fn abandoned(o: &Observed, work_id: &str, plan: &Plan) -> Journal {
     let named = named(&o.job.batches).unwrap_or_default();
     let commit = Commit {
@@ -161,8 +161,8 @@ fn finished(o: &Observed) -> Step {
     let Some(journal) = o.journal.filter(ours).filter(|_| !o.job.tidy) else {
         return wait(None, reasons::FINISHED);
     };
-    // Who still saw an earlier object of this name may have put that one's name back into the journal, or another cluster
-    // took it over when all was done.
+    // A process that still saw an earlier object of this name may have put that object's name back into the journal, or another
+    // cluster took the work over when all was done.
     match &o.memory.manifest {
         _ if journal.owner == o.job.owner => tidy(o),
         None => Step::LookForManifest,
@@ -171,7 +171,8 @@ fn finished(o: &Observed) -> Step {
     }
 }
 
-/// What still runs would stage anew what goes, and nobody would look for it again.
+/// Returns the step that deletes staged files. Tasks end first: a running one would stage files again that nobody deletes
+/// later.
 pub(super) fn tidy(o: &Observed) -> Step {
     if o.memory.running.is_empty() { Step::Tidy } else { Step::EndTasks }
 }
@@ -181,7 +182,7 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
         return conclude(o, journal);
     }
     if journal.spec_hash != o.job.spec_hash && !journal.has_intents() {
-        // A failure that cost nothing was mended: the old plan is of no use.
+        // A failure that cost nothing was fixed: the old plan is of no use.
         return Step::Swap(journal.next(|j| {
             j.spec_hash = o.job.spec_hash.clone();
             j.plan = None;
@@ -210,7 +211,7 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
     if let Some(Some(manifest)) = &o.memory.manifest
         && !sent
     {
-        // Another job's results lie here and this work was never sent: whose are they?
+        // Another job's results lie here, and this work was never sent. Compare the two.
         let hash = &manifest.work_hash;
         return match journal.plan.as_ref().is_some_and(|p| p.work_hash == *hash) || is_same_work(o, hash) {
             true => reuse(manifest),
@@ -233,7 +234,7 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
     ending::go_on(o, journal, stuck)
 }
 
-/// What keeps further batches from being sent once some were: an intent is never forgotten for it.
+/// Returns the obstacle at the destination that stops further batches once some were sent. An intent is never forgotten for it.
 fn output_taken(o: &Observed) -> Option<Stuck> {
     let message = match (&o.memory.store_proved, &o.memory.manifest) {
         (Some(Err(message)), _) => message.clone(),
@@ -266,17 +267,17 @@ pub(super) fn conclude(o: &Observed, journal: &Journal) -> Step {
     }
 }
 
-/// Whether the last look for it is a while ago.
+/// Returns whether the next look for the manifest is due.
 pub(super) fn manifest_may_be_another(o: &Observed) -> bool {
     next_look(o).is_some_and(|at| o.now >= at)
 }
 
-/// When to look for it again: a person may move it away, or put the right one back.
+/// Returns the time of the next look for the manifest: a person may move it away, or put the right one back.
 pub(super) fn next_look(o: &Observed) -> Option<i64> {
     o.memory.manifest_at.map(|at| at + MENDED_CHECK)
 }
 
-/// What takes a plan back keeps the next one from being made, or the two would take turns for ever.
+/// Plans the work. Every reason to take a plan back also prevents the next one, or the two would alternate for ever.
 fn unplanned(o: &Observed, journal: &Journal) -> Step {
     if ending::is_out_of_time(o) {
         return ending::out_of_time(o, journal);
@@ -306,7 +307,7 @@ fn plan(o: &Observed, journal: &Journal) -> Step {
     }
 }
 
-/// Goes on with `then` if this job's work is the one of `hash`; reads the input, staging nothing, to know.
+/// Continues with `then` if this job's work has `hash`. Reads the input without staging if the hash is not known.
 pub(super) fn same_work(o: &Observed, hash: &str, then: impl Fn(&Planned) -> Step) -> Step {
     if o.memory.running.contains(&Task::Pass) {
         return wait(None, reasons::PLANNING);
@@ -322,7 +323,7 @@ pub(super) fn same_work(o: &Observed, hash: &str, then: impl Fn(&Planned) -> Ste
     }
 }
 
-/// The version of `hash`, where `known` is of another one, so that the two cannot be compared.
+/// Returns the version of `hash` if `known` is of another one, so that the two cannot be compared.
 fn other_version(known: &str, hash: &str) -> Option<WorkHashVersion> {
     let version = WorkHashVersion::of(hash)?;
     (WorkHashVersion::of(known)? != version).then_some(version)
@@ -335,7 +336,7 @@ fn pass_to_compare(o: &Observed, version: WorkHashVersion) -> Step {
     }
 }
 
-/// The hash of this job's work, as far as its input was read for it.
+/// Returns the hash of this job's work, if its input was read.
 fn hash_of_pass<'a>(o: &Observed<'a>) -> Option<&'a str> {
     let pass = o.memory.pass.as_ref().filter(|p| p.spec_hash == o.job.spec_hash)?;
     Some(pass.result.as_ref().ok()?.plan.work_hash.as_str())
@@ -345,7 +346,7 @@ fn is_same_work(o: &Observed, hash: &str) -> bool {
     hash_of_pass(o) == Some(hash)
 }
 
-/// Whether the input was read for a hash of this version, with whatever outcome.
+/// Returns whether the input was read for a hash of this version, successfully or not.
 fn has_hash_of(o: &Observed, version: WorkHashVersion) -> bool {
     let failed = o.memory.pass.as_ref().is_some_and(|p| p.spec_hash == o.job.spec_hash && p.result.is_err());
     failed || hash_of_pass(o).and_then(WorkHashVersion::of) == Some(version)
@@ -366,7 +367,7 @@ pub(super) fn reuse(manifest: &ManifestView) -> Step {
     Step::Conclude { manifest: manifest.clone(), reused: true }
 }
 
-/// What the provider said when it refused to take a file of these shards for what is in it.
+/// Returns the provider's message when it refused a file of these shards for its content.
 fn unfit(o: &Observed, shards: &Shards) -> Option<String> {
     let refused = |(slot, sha256): &(Slot, String)| shards.get(slot.shard).is_some_and(|s| s.sha256 == *sha256);
     let ((slot, _), said) = o.memory.unfit.iter().find(|(at, _)| refused(at))?;
@@ -375,7 +376,8 @@ fn unfit(o: &Observed, shards: &Shards) -> Option<String> {
     ))
 }
 
-/// A failure before the first intent: the plan goes first, so that nobody acts on it once the spec is unlocked.
+/// Returns the step of a failure before the first intent. The plan goes first, so that nobody acts on it once the spec is
+/// unlocked.
 pub(super) fn free_failure(journal: &Journal, reason: &'static str, message: String) -> Step {
     match journal.plan {
         Some(_) => Step::Swap(journal.next(|j| {

@@ -1,4 +1,4 @@
-//! What a decision is made on.
+//! The observations that a decision is made on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,41 +12,42 @@ use crate::api::{
     RequestCounts, UnknownSubmissionPolicy,
 };
 
-/// Everything that [`super::decide`] may look at. Times are Unix milliseconds.
+/// The input of [`super::decide`]. Times are Unix milliseconds.
 #[derive(Clone, Debug)]
 pub struct Observed<'a> {
     /// The clock, read once.
     pub now: i64,
-    /// 128 fresh random bits in hex, for whatever needs a new name.
+    /// 128 fresh random bits in hex, for a new name.
     pub nonce: &'a str,
-    /// How long things may take.
+    /// Time limits.
     pub timing: &'a Timing,
     /// The live object, not a cache entry.
     pub job: &'a JobView,
-    /// The journal, read after the object; None: there is none.
+    /// The journal, read after the object. None if there is none.
     pub journal: Option<&'a Journal>,
-    /// What this process found out so far.
+    /// The findings of this process so far.
     pub memory: &'a Memory,
 }
 
-/// How long things may take, in milliseconds.
+/// Time limits, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
-    /// From the live read of the object to the latest start of a POST.
+    /// Time from the live read of the object to the latest start of a POST.
     pub post_window: i64,
-    /// From the start of a POST to its end, whatever comes back; clock skew between replicas included.
+    /// Time from the start of a POST to its end, whatever its reply. Includes clock skew between replicas.
     pub send_timeout: i64,
-    /// How long a provider's list may lag behind its batches.
+    /// The longest time by which a provider's list lags behind its batches.
     pub listing_lag: i64,
-    /// How long a deletion waits for the provider or the storage before it lets go, loudly.
+    /// The longest time that a deletion waits for the provider or the storage. After it, the object is released with a warning.
     pub deletion_deadline: i64,
-    /// How long the batches of a job whose deadline is over may take to end before they are given up on, loudly.
+    /// The longest time that the batches of a job past its deadline may take to end. After it, they are given up on with a
+    /// warning.
     pub abandon_after: i64,
 }
 
 impl Timing {
-    /// From the first byte of a POST to the last of its answer. The rest of `send_timeout` is for clocks that differ between
-    /// replicas.
+    /// Returns the time limit from the first byte of a POST to the last of its answer. The rest of `send_timeout` allows for
+    /// clocks that differ between replicas.
     pub fn post_timeout(&self) -> Duration {
         Duration::from_millis((self.send_timeout * 3 / 4).max(1).unsigned_abs())
     }
@@ -57,21 +58,21 @@ impl Timing {
 pub struct JobView {
     /// The object as a journal names its owner.
     pub owner: Owner,
-    /// When deletion was asked for.
+    /// Time of the deletion request.
     pub deleting_since: Option<i64>,
-    /// Whether our finalizer is on it.
+    /// Whether the object has our finalizer.
     pub finalizer: bool,
     /// `spec.suspend`
     pub suspend: bool,
     /// [`super::spec_hash`] of the spec.
     pub spec_hash: String,
-    /// The destination, variables replaced.
+    /// The destination with its variables replaced.
     pub output_uri: String,
     /// `status.lock`
     pub lock: Option<Lock>,
-    /// Shards that the journal has room for.
+    /// Number of shards that the journal has room for.
     pub shard_limit: usize,
-    /// Settled shards that leave the journal's head together.
+    /// Number of settled shards that leave the journal's head together.
     pub seal_at: usize,
     /// `spec.parallelism`
     pub parallelism: usize,
@@ -81,7 +82,7 @@ pub struct JobView {
     pub backoff_limit_per_request: u32,
     /// `spec.maxFailedRequests`
     pub max_failed: Option<MaxFailed>,
-    /// When `spec.activeDeadlineSeconds` are over.
+    /// End of `spec.activeDeadlineSeconds`.
     pub deadline: Option<i64>,
     /// `spec.pollPeriodSeconds`, in milliseconds.
     pub poll_period: i64,
@@ -89,72 +90,73 @@ pub struct JobView {
     pub deletion_policy: DeletionPolicy,
     /// `spec.providerFilePolicy`
     pub provider_file_policy: ProviderFilePolicy,
-    /// Whether `status.provider` is set, so that the provider object is not let go.
+    /// Whether `status.provider` is set, so that the job keeps the provider object.
     pub pinned: bool,
-    /// The provider object; None where it is not there.
+    /// The provider object. None if it does not exist.
     pub provider: Option<ProviderView>,
-    /// Status says that a batch was submitted: without a journal that is no new job.
+    /// Whether status says that a batch was submitted. Such a job is not new, even without a journal.
     pub submitted: bool,
-    /// Batches that status names: all that is known of them once the journal is gone.
+    /// The batches that status names: the only record of them once the journal is gone.
     pub batches: Vec<String>,
-    /// The work that status names: its id, and what was planned. All that is known of it once the journal is gone.
+    /// The id and plan of the work that status names: the only record of them once the journal is gone.
     pub remembered: Option<(String, Plan)>,
-    /// Status says how it ended, and nothing asks for another look.
+    /// Whether status says how the job ended and nothing asks for another look.
     pub finished: bool,
-    /// Status says how it failed before anything was paid, and it is judged anew: what was found out before is of no use, and its
-    /// time begins anew.
+    /// Whether the job failed before anything was paid and is judged anew: earlier findings are dropped, and its time starts
+    /// again.
     pub mended: bool,
-    /// Status says that nothing is left to tidy.
+    /// Whether status says that nothing is left to tidy.
     pub tidy: bool,
-    /// What a person answered to holds.
+    /// A person's answers to holds.
     pub answers: Answers,
     /// Keyed fingerprint of the credential at hand.
     pub fingerprint: String,
-    /// What keeps the job from going on although the spec is sound.
+    /// The obstacle that stops the job although its spec is sound.
     pub stuck: Option<Stuck>,
-    /// Whether that is a store that does not answer now.
+    /// Whether that obstacle is a store that does not answer now.
     pub store_is_away: bool,
-    /// Whether nobody can mend that any more: what is missing was in a namespace that is being deleted, and lets nothing in.
+    /// Whether that obstacle is permanent: the missing object was in a namespace that is being deleted, which admits no new
+    /// objects.
     pub is_lost: bool,
 }
 
-/// The provider object that a job refers to, read after a job that was already pinned, if it was.
+/// The provider object that a job refers to. For a pinned job, it is read after the job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProviderView {
-    /// For messages, such as `BatchProvider 'llm'`.
+    /// Name for messages, such as `BatchProvider 'llm'`.
     pub name: String,
-    /// What `status.provider` has to say of it.
+    /// The value of `status.provider` for this provider.
     pub pin: PinnedProvider,
-    /// Whether our finalizer is on it.
+    /// Whether the object has our finalizer.
     pub kept: bool,
-    /// Whether it is being deleted.
+    /// Whether the provider object is being deleted.
     pub going: bool,
-    /// Whether its host is the vendor's own, so that no gateway in front repeats a POST.
+    /// Whether its host is the vendor's own, with no gateway in front that could repeat a POST.
     pub is_vendors_own: bool,
     /// `spec.unknownSubmissionPolicy`
     pub unknown_submission_policy: UnknownSubmissionPolicy,
-    /// What the batch API of its type can do.
+    /// Capabilities of its type's batch API.
     pub capabilities: Capabilities,
 }
 
 impl Observed<'_> {
-    /// What the provider's batch API can do. Where the provider object is not there, what wants the most proof.
+    /// Returns the capabilities of the provider's batch API. Without a provider object, those that demand the most proof.
     pub(super) fn capabilities(&self) -> Capabilities {
         self.job.provider.as_ref().map(|provider| provider.capabilities).unwrap_or_default()
     }
 }
 
-/// How many requests may end without an answer before the job gives up.
+/// The limit of requests that end without an answer before the job gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MaxFailed {
-    /// So many.
+    /// A number of requests.
     Count(i64),
-    /// So many of a hundred.
+    /// A percentage of all requests.
     Percent(i64),
 }
 
 impl MaxFailed {
-    /// Whether `failed` of `total` are too many.
+    /// Returns whether `failed` of `total` requests exceed the limit.
     pub fn is_exceeded(self, failed: i64, total: i64) -> bool {
         match self {
             MaxFailed::Count(limit) => failed > limit,
@@ -163,103 +165,104 @@ impl MaxFailed {
     }
 }
 
-/// What this process found out about one job. It may vanish at any time: nothing in it is needed to be right.
+/// The findings of this process about one job. They may be lost at any time: no decision needs them to be correct.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Memory {
-    /// Keyed fingerprint of the credential that what is known of the provider was found out under.
+    /// Keyed fingerprint of the credential under which the findings about the provider were made.
     pub fingerprint: String,
-    /// What lies at the destination: None, not looked yet.
+    /// The manifest at the destination. The outer None means that nobody has looked yet.
     pub manifest: Option<Option<ManifestView>>,
-    /// When that was looked for.
+    /// Time of the last look for the manifest.
     pub manifest_at: Option<i64>,
-    /// The work whose results were seen to be marked as whole.
+    /// The work whose results are known to be marked as whole.
     pub marked: Option<String>,
-    /// What lies at the destination under the name of a result file, and is not this work's.
+    /// An object at the destination that has the name of a result file and belongs to other work.
     pub taken: Option<String>,
-    /// An owner that the journal named, and whether it still exists.
+    /// The owner that the journal named, and whether it still exists.
     pub owner_alive: Option<(Owner, bool)>,
-    /// Whether the store was seen to refuse what a conditional write must refuse, or what it did instead.
+    /// The proof that the store refuses what a conditional write must refuse, or what it did instead.
     pub store_proved: Option<Result<(), String>>,
-    /// Why the store of the output, as it is addressed, can never do what it has to, if that was seen.
+    /// The reason why the output's store, as addressed, can never do what is needed.
     pub unfit_store: Option<String>,
-    /// What a pass over the input gave.
+    /// The result of a pass over the input.
     pub pass: Option<Pass>,
-    /// Uploaded input files, by attempt and content: a plan that was dropped and made anew numbers attempts from 1 again.
+    /// Uploaded input files, by attempt and content: a plan that replaces a dropped one numbers its attempts from 1 again.
     pub uploads: BTreeMap<(Slot, String), String>,
-    /// Uploads that the provider refused for what is in them, in its words; by attempt and content.
+    /// Uploads that the provider refused for their content, with its message, by attempt and content.
     pub unfit: BTreeMap<(Slot, String), String>,
     /// The halves of a shard that is too large for the account.
     pub halved: Option<Halved>,
     /// Whether the account has a place for one more batch.
     pub place: Place,
-    /// The intent that this process holds the permit for.
+    /// The intent whose permit this process holds.
     pub permit: Option<String>,
-    /// What came of the POST of an intent.
+    /// Results of POSTs, by intent.
     pub posted: BTreeMap<String, Posted>,
-    /// What a search for an intent's batches found.
+    /// Results of searches for an intent's batches, by intent.
     pub searches: BTreeMap<String, Search>,
-    /// Whether an input file answered to the credential at hand.
+    /// Whether an input file can be read with the current credential, by file.
     pub files: BTreeMap<String, bool>,
-    /// Why nobody can find out what became of an intent, by intent: a call for it failed several times in a row.
+    /// Reasons why the fate of an intent cannot be found out, by intent: a call for it failed several times in a row.
     pub unsettled: BTreeMap<String, String>,
-    /// Input files seen to be gone after their deletion, and when.
+    /// Input files that are known to be gone after their deletion, with the time of that observation.
     pub revoked: BTreeMap<String, i64>,
     /// Whether the provider lists batches, and refuses a create on a deleted file.
     pub resolvable: Option<bool>,
-    /// The last look at a batch.
+    /// The last look at each batch.
     pub looks: BTreeMap<String, Look>,
-    /// Batches that were told to stop.
+    /// Batches whose cancellation was requested.
     pub cancelled: BTreeSet<String>,
-    /// What was collected of a batch.
+    /// The collected answers of each batch.
     pub collected: BTreeMap<String, Collected>,
-    /// What a later round would send: its number and shards.
+    /// The number and shards of a possible later round.
     pub follow_up: Option<(u32, Shards)>,
-    /// Files at the provider that were asked to be deleted.
+    /// Files at the provider whose deletion was requested.
     pub deleted: BTreeSet<String>,
-    /// What came of deleting what was staged, for a job that goes.
+    /// The result of deleting the staged files of a job that is being deleted.
     pub tidied: Option<Tidied>,
-    /// What is running, or was tried and waits for its next try.
+    /// Tasks that run, or that failed and wait for their next try.
     pub running: BTreeSet<Task>,
-    /// What failed the last time, and when its next try is due: what did not goes first.
+    /// Tasks whose last call failed, with the time of the next try (Unix milliseconds). Other tasks go first.
     pub in_vain: BTreeMap<Task, i64>,
-    /// Whether the last step that was no such call failed, so that others are not put off for it.
+    /// Whether the last step that is not a task failed. While it fails, tasks are not put off in its favor.
     pub stumbled: bool,
-    /// What keeps failing and does not seem to pass.
+    /// A failure that repeats and does not seem to pass.
     pub trouble: Option<String>,
 }
 
 impl JobView {
-    /// Shards that a plan may have: a third of the room is for later rounds.
+    /// Returns the number of shards that a plan may have. A third of the room is reserved for later rounds.
     pub fn plan_limit(&self) -> usize {
         self.shard_limit / 3 * 2
     }
 }
 
 impl Memory {
-    /// Whether the task runs for the first time: one that failed before waits for its next try, or is at it, and holds nothing
-    /// else up.
+    /// Returns whether the task runs for the first time. A task that failed before, and waits for or is at its next try, holds
+    /// nothing else up.
     pub fn is_under_way(&self, task: Task) -> bool {
         self.running.contains(&task) && !self.in_vain.contains_key(&task)
     }
 
-    /// Counts tasks that wait for their next try at `now` as under way, so that they are not begun before; when the first of them is
-    /// due (Unix milliseconds).
+    /// Marks the tasks that wait for their next try at `now` as running, so that they are not started early. Returns when the
+    /// first of them is due (Unix milliseconds).
     pub fn hold_back(&mut self, now: i64) -> Option<i64> {
         let waiting = self.in_vain.iter().filter(|(_, due)| now < **due);
         self.running.extend(waiting.clone().map(|(task, _)| *task));
         waiting.map(|(_, due)| *due).min()
     }
 
-    /// Whether the batch was last seen to be turned away as a whole.
+    /// Returns whether the provider rejected the batch as a whole, by the last look at it.
     pub fn is_turned_away(&self, batch_id: &str) -> bool {
         matches!(self.looks.get(batch_id).map(|l| &l.seen), Some(Seen::Ended { rejected: Some(_), .. }))
     }
 
-    /// Forgets what was found out about shards that were sealed when `next` was `written` over `old`, lest it grow with the job.
+    /// Forgets the findings about shards that were sealed when `next` was `written` over `old`, so that memory does not grow
+    /// with the job.
     pub fn forget_sealed(&mut self, old: &Journal, next: &Journal, written: &Journal) {
         let is_sealed = |index: usize| index < written.shards.next_planned() && written.shards.get(index).is_none();
         for (index, shard) in next.shards.entries().filter(|(index, _)| is_sealed(*index)) {
-            // The names of its files may be gone from it by now.
+            // The names of the shard's files may be gone from `next` already.
             [old.shards.get(index), Some(shard)].into_iter().flatten().for_each(|shard| self.forget(index, shard));
         }
     }
@@ -282,8 +285,8 @@ impl Memory {
         }
     }
 
-    /// Forgets what was found out at the provider under another credential than this one: it may be another account's, where
-    /// a search that finds nothing says nothing.
+    /// Forgets the findings that were made at the provider under another credential. That may belong to another account, where
+    /// an empty search proves nothing.
     pub fn under(&mut self, fingerprint: &str) {
         if self.fingerprint == fingerprint {
             return;
@@ -302,7 +305,8 @@ impl Memory {
     }
 }
 
-/// What holds nothing else up, however long it takes or fails: long transfers, and calls about one batch.
+/// A task that runs beside the steps and delays nothing else, however long it takes or fails: a long transfer, or a call about
+/// one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Task {
     /// Reading, checking and staging the input.
@@ -311,23 +315,23 @@ pub enum Task {
     Upload(Slot),
     /// Fetching the answers of a batch.
     Collect(Slot),
-    /// Staging what has no answer for another round.
+    /// Staging requests without an answer for another round.
     FollowUp,
-    /// Staging the halves of the shard that an attempt was refused for.
+    /// Staging the halves of the shard whose attempt was refused.
     Halve(Slot),
     /// Joining parts into results.
     Write,
     /// Waiting for a place at the account.
     Place,
-    /// Asking for the batch of an attempt. While it runs, this process has the permit in use, and nobody else has it.
+    /// Creating the batch of an attempt. While it runs, the permit is in use by this process alone.
     Post(Slot),
-    /// Finding out what became of an attempt, and following its batch.
+    /// Finding out the fate of an attempt, and following its batch.
     Call(Slot),
-    /// Telling its batch to stop.
+    /// Cancelling the batch of an attempt.
     Cancel(Slot),
-    /// Looking at another batch of its submission, and telling it to stop.
+    /// Looking at another batch of the same submission, and cancelling it.
     CancelTwin(Slot),
-    /// Telling a batch to stop that only status names.
+    /// Cancelling a batch that only status names.
     CancelUnjournaled,
     /// Deleting files at the provider that nobody needs any more.
     DeleteFiles,
@@ -336,70 +340,70 @@ pub enum Task {
 /// Whether an account has a place for one more batch of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// It has, or the job was given one.
+    /// It has a place, or the job was given one.
     #[default]
     Free,
-    /// Others are submitting; it takes a moment.
+    /// Other jobs are submitting: a place is expected within moments.
     Soon,
-    /// It has none; why, for a person.
+    /// It has no place; the reason, for a person.
     Full(String),
 }
 
 /// A pass over the input.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pass {
-    /// The spec that it was made for.
+    /// Hash of the spec that the pass was made for.
     pub spec_hash: String,
-    /// The plan, or what is wrong with the input.
+    /// The plan, or the error in the input.
     pub result: Result<Planned, String>,
 }
 
-/// What a pass over a sound input gave.
+/// The result of a pass over sound input.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Planned {
-    /// Whether shards were staged, under this work id, or only the hash computed.
+    /// The work id under which shards were staged. None if only the hash was computed.
     pub staged: Option<String>,
-    /// For the journal.
+    /// The value for the journal.
     pub plan: Plan,
-    /// For the journal.
+    /// The value for the journal.
     pub shards: Shards,
 }
 
 /// The two halves of a shard, staged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Halved {
-    /// The attempt that was refused for the whole.
+    /// The attempt that was refused for the whole shard.
     pub slot: Slot,
-    /// SHA-256 of the whole.
+    /// SHA-256 of the whole shard.
     pub sha256: String,
-    /// For the journal, in the order of the requests.
+    /// The halves for the journal, in the order of the requests.
     pub halves: [Shard; 2],
 }
 
-/// What came of a POST.
+/// The result of a POST.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Posted {
     /// The batch exists.
     Created(String),
     /// No batch exists: nothing was sent, or the vendor itself refused.
     Refused(Rejection),
-    /// The server answered with an error that proves nothing: nobody can tell.
+    /// The server answered with an error that proves nothing: the batch may exist.
     Declined(Rejection),
-    /// Nobody can tell, and nothing was said.
+    /// No usable answer came: the batch may exist.
     Unknown(String),
 }
 
 /// A search over all pages of the provider's list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Search {
-    /// When it began.
+    /// Start of the search.
     pub began: i64,
-    /// Batches with the intent's metadata or file, oldest first. None: the list cannot be searched, and says nothing.
+    /// Batches with the intent's metadata or file, oldest first. None if the list cannot be searched, which proves nothing.
     pub found: Option<Vec<String>>,
 }
 
 impl Search {
-    /// What was found.
+    /// Returns the batches that were found.
     pub fn batches(&self) -> &[String] {
         self.found.as_deref().unwrap_or_default()
     }
@@ -408,18 +412,18 @@ impl Search {
 /// A look at a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Look {
-    /// When.
+    /// Time of the look.
     pub at: i64,
-    /// What was seen.
+    /// State of the batch.
     pub seen: Seen,
 }
 
-/// What a look at a batch shows.
+/// The state of a batch, as a look shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Seen {
     /// The provider does not know it, or not under this credential.
     NotFound,
-    /// It exists but carries nothing that says that it is this work's.
+    /// It exists, but nothing in it says that it belongs to this work.
     NotOurs,
     /// It is under way; unknown states count as under way.
     Running {
@@ -434,7 +438,7 @@ pub enum Seen {
         state: BatchEnd,
         /// Requests done, by the provider's count.
         done: i64,
-        /// Set when the batch was turned away as a whole before any request ran.
+        /// Set if the provider rejected the batch as a whole before any request ran.
         rejected: Option<(Refusal, String)>,
     },
     /// It ended, and the provider no longer has the answers that it names.
@@ -442,47 +446,47 @@ pub enum Seen {
         /// How it ended.
         state: BatchEnd,
     },
-    /// It ended, and names the file with its answers in a way that nobody can use.
+    /// It ended, and names the file with its answers in an unusable way.
     Unnamed {
         /// How it ended.
         state: BatchEnd,
-        /// Which field, and what is wrong with it.
+        /// The field, and its error.
         why: String,
     },
 }
 
-/// What was collected of an ended batch; the part is in storage and was read back.
+/// The collected answers of an ended batch. Its part is in storage and was read back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Collected {
     /// The part.
     pub part: PartRef,
     /// Requests by outcome.
     pub counts: RequestCounts,
-    /// Of the failed ones, those that failed in a way that may pass.
+    /// Failed requests whose failure may pass.
     pub may_pass: i64,
-    /// Why requests have no answer, by code.
+    /// Reasons why requests have no answer, by code.
     pub errors: Vec<ErrorSummary>,
-    /// The provider's files of this batch that hold nothing that is not in the part.
+    /// The provider's files of this batch whose whole content is in the part.
     pub files: Vec<String>,
-    /// Set where the files may hold more another time.
+    /// Set if the files may hold more at a later time.
     pub short: Option<Short>,
 }
 
-/// What came of deleting what was staged for a work.
+/// The result of deleting the staged files of a work.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tidied {
     /// The work.
     pub work_id: String,
-    /// Why not all of it is gone.
+    /// The reason why some files are left.
     pub failed: Option<Untidy>,
 }
 
-/// What keeps staged files from being deleted.
+/// The obstacle to deleting staged files.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Untidy {
     /// For a person.
     pub message: String,
-    /// Whether it may pass by itself.
+    /// Whether the obstacle may pass by itself.
     pub may_pass: bool,
 }
 
@@ -501,10 +505,10 @@ pub struct ManifestView {
     pub message: String,
     /// Requests by outcome.
     pub requests: RequestCounts,
-    /// When the end was decided.
+    /// Time of the decision on the end.
     pub at: i64,
     /// The result set's files beside it: their names, and the ConfigMaps that hold them, if any do.
     pub files: Vec<(String, Option<String>)>,
-    /// Why requests have no answer.
+    /// Reasons why requests have no answer.
     pub errors: Vec<ErrorSummary>,
 }

@@ -1,27 +1,27 @@
-//! The steps that a decision can be, and what they say.
+//! The steps that [`super::decide`] returns, and their messages.
 
 use super::attempt::Slot;
 use super::journal::{Journal, Owner};
 use super::observed::{ManifestView, Task};
 use crate::api::{Hold, Lock, WorkHashVersion};
 
-/// One thing to do; at most one effect.
+/// One step of a job, with at most one effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing to do before `until` (Unix milliseconds), or before something changes.
+    /// Wait until `until` (Unix milliseconds), or until something changes.
     Wait {
-        /// When to look again.
+        /// Time of the next look.
         until: Option<i64>,
-        /// What is waited for.
+        /// The reason for the wait.
         why: Waiting,
     },
     /// Put our finalizer on the object.
     AddFinalizer,
-    /// Let the object go.
+    /// Remove our finalizer from the object.
     RemoveFinalizer {
-        /// What may still run and cost, for an event.
+        /// Batches that may still run and cost, for an event.
         abandoned: Option<String>,
-        /// Why what was staged is left behind, if it is, for the log.
+        /// The reason why staged files are left behind, if any are, for the log.
         untidy: Option<String>,
     },
     /// Lock the spec and pin the provider in status, if the object is still the one that was judged.
@@ -32,104 +32,104 @@ pub enum Step {
     KeepProvider,
     /// Look for a manifest at the destination.
     LookForManifest,
-    /// See whether the owner that the journal names still exists.
+    /// Find out whether the owner that the journal names still exists.
     FindOwner(Owner),
     /// Read and check the input; stage its shards under this work id, or only compute the hash.
     Pass {
-        /// The work to stage for.
+        /// The work to stage for. None to compute only the hash.
         stage: Option<String>,
-        /// The version of the hash: what it is compared with may be from before.
+        /// The version of the hash: the hash to compare with may be of an earlier one.
         version: WorkHashVersion,
     },
     /// Create the journal if there is none.
     Open(Journal),
     /// Replace the journal that was judged.
     Swap(Journal),
-    /// Replace the journal that was judged; success is the permit to POST.
+    /// Replace the journal that was judged. Success is the permit to POST.
     WriteIntent {
-        /// With the intent.
+        /// The journal with the intent.
         journal: Journal,
         /// The intent's id.
         intent_id: String,
     },
-    /// See whether the store keeps the conditions of conditional writes.
+    /// Prove that the store enforces the conditions of conditional writes.
     ProveStore,
     /// Upload the shard of this index for this attempt.
     Upload(Slot),
     /// Wait for the account to have a place for one more batch.
     WaitForPlace,
-    /// Send the POST that this process holds the permit for.
+    /// Send the POST whose permit this process holds.
     Post(Slot),
     /// Search the provider's list for the intent's batches.
     Search(Slot),
-    /// See whether the intent's input file answers to the credential at hand.
+    /// Find out whether the intent's input file can be read with the current credential.
     CheckFile(Slot),
-    /// See whether the provider lists batches and refuses a create on a deleted file, for this attempt.
+    /// Find out for this attempt whether the provider lists batches and refuses a create on a deleted file.
     Probe(Slot),
-    /// Delete the intent's input file and see that it is gone.
+    /// Delete the intent's input file and verify that it is gone.
     Revoke(Slot),
     /// Look at the batch.
     Poll(Slot),
-    /// Look at another batch of its submission.
+    /// Look at another batch of the same submission.
     PollTwin {
         /// The attempt whose submission made it.
         slot: Slot,
-        /// The provider's name for it.
+        /// The batch's id at the provider.
         batch_id: String,
     },
-    /// Tell a batch to stop.
+    /// Cancel a batch.
     Cancel {
         /// The attempt whose submission made it.
         slot: Slot,
-        /// Whether another one is recorded.
+        /// Whether the journal records another batch of that submission.
         twin: bool,
-        /// The provider's name for it.
+        /// The batch's id at the provider.
         batch_id: String,
     },
-    /// Tell a batch that only status names to stop, if it says itself that it is this job's.
+    /// Cancel a batch that only status names, if its metadata says that it is this job's.
     CancelUnjournaled {
-        /// The provider's name for it.
+        /// The batch's id at the provider.
         batch_id: String,
     },
-    /// Fetch what came back. While `patient`, a batch whose files hold less than it counts is asked again.
+    /// Fetch the answers of a batch. While `patient`, files that hold less than the batch counts are fetched again later.
     Collect {
-        /// Of which batch.
+        /// The attempt whose batch it is.
         slot: Slot,
-        /// Whether the provider may still make up its mind.
+        /// Whether the provider's files may still change.
         patient: bool,
     },
     /// Delete files at the provider that nobody needs any more.
     DeleteFiles {
-        /// The provider's names for them.
+        /// The files' ids at the provider.
         files: Vec<String>,
-        /// The attempt that one is of, where others may be under way.
+        /// The attempt that the file belongs to, if others may be under way.
         slot: Option<Slot>,
-        /// Whether a batch could come of one that stays, so that it is tried until it is gone.
+        /// Whether a file that stays could still become a batch. If so, its deletion is tried until it is gone.
         must: bool,
     },
-    /// Stage the halves of the shard that this attempt was refused for.
+    /// Stage the halves of the shard whose attempt was refused.
     Halve(Slot),
-    /// Stage what has no answer for another round.
+    /// Stage requests without an answer for another round.
     FollowUp {
-        /// Its number.
+        /// The round's number.
         round: u32,
     },
     /// Join the parts and write results and manifest.
     Write,
-    /// Mark the results as whole: whoever wrote the manifest may have died before.
+    /// Mark the results as whole. The writer of the manifest may have died before it did so.
     Mark,
-    /// Say in status how it ended.
+    /// Write the job's end to status.
     Conclude {
         /// The end.
         manifest: ManifestView,
-        /// Whether it is the end of an earlier run.
+        /// Whether the manifest is that of an earlier run.
         reused: bool,
     },
-    /// Say in status that it failed before anything was paid, and unlock the spec.
+    /// Write to status that the job failed before anything was paid, and unlock the spec.
     Fail(Failure),
-    /// End what runs beside the loop, and forget what was found out.
+    /// End the tasks that run beside the loop, and forget the findings.
     EndTasks,
-    /// Delete what was staged.
+    /// Delete the staged files.
     Tidy,
 }
 
@@ -138,34 +138,34 @@ pub enum Step {
 pub struct Failure {
     /// CamelCase reason.
     pub reason: &'static str,
-    /// What is wrong and what to do.
+    /// The problem and its remedy.
     pub message: String,
 }
 
-/// Something that a person must mend; the job goes on by itself once it is.
+/// A problem that a person must fix. The job goes on by itself afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Stuck {
     /// CamelCase reason.
     pub reason: &'static str,
-    /// What is wrong and what to do.
+    /// The problem and its remedy.
     pub message: String,
 }
 
-/// What is waited for.
+/// The reason for the wait.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
     /// Reason of the `Complete` condition.
     pub stage: &'static str,
     /// Questions to a person.
     pub holds: Vec<Hold>,
-    /// What a person must mend.
+    /// The problem that a person must fix.
     pub stuck: Option<Stuck>,
-    /// What the other side said about it, where nobody has to do anything.
+    /// The other side's message, where nobody has to act.
     pub note: Option<String>,
 }
 
 impl Step {
-    /// As metrics and logs name it.
+    /// Returns the step's name in metrics and logs.
     pub fn name(&self) -> &'static str {
         match self {
             Step::Wait { .. } => "Wait",
@@ -205,8 +205,8 @@ impl Step {
         }
     }
 
-    /// The call at the provider that the step is, which runs beside further steps. Its failures hold up what is done about the
-    /// same batch, and nothing else.
+    /// Returns the task of a step that calls the provider, which runs beside further steps. Its failures delay steps about the
+    /// same batch only.
     pub fn call(&self) -> Option<Task> {
         match self {
             Step::Search(slot) | Step::CheckFile(slot) | Step::Probe(slot) | Step::Revoke(slot) | Step::Poll(slot) => {

@@ -1,4 +1,4 @@
-//! A journal that is another's: whether its work is taken over, waited for, or in the way.
+//! A journal of another owner: whether to take its work over, to wait for it, or to report a conflict.
 
 use super::decide::{MENDED_CHECK, manifest_may_be_another, reuse, same_work};
 use super::journal::{Journal, Shard, TakenOver};
@@ -8,7 +8,7 @@ use super::step::{Failure, Step, Waiting};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold};
 
-/// The journal at the destination is another object's.
+/// Returns the step for a job whose destination has another object's journal.
 pub(super) fn foreign(o: &Observed, journal: &Journal) -> Step {
     if let Some(Some(manifest)) = &o.memory.manifest {
         return same_work(o, &manifest.work_hash, |_| reuse(manifest));
@@ -56,8 +56,8 @@ fn take(o: &Observed, journal: &mut Journal) {
     reopen(o, journal);
 }
 
-/// Whoever closed a journal deletes, at whatever time, what nobody needs who does not go on with it: who does, stages anew
-/// under another name where nothing was sent, and sends no file again that was uploaded before.
+/// Reopens a closed journal. The process that closed it may delete at any later time the files that a closed work does not
+/// need. So shards are staged anew under another name if nothing was sent, and no file that was uploaded before is sent again.
 pub(super) fn reopen(o: &Observed, journal: &mut Journal) {
     if journal.closing.take().is_none() || journal.commit.is_some() {
         return;
@@ -70,8 +70,8 @@ pub(super) fn reopen(o: &Observed, journal: &mut Journal) {
     forget_refused_files(journal);
 }
 
-/// The same work under the same name in another cluster, which cannot be seen from here: taken where it was let go of, or on
-/// a person's word. Until then its results are looked for.
+/// Handles the same work under the same name in another cluster, which cannot be seen from here. It is taken over if it was
+/// released, or on a person's word. Until then, its results are looked for.
 fn copied(o: &Observed, journal: &Journal) -> Step {
     let owner = &journal.owner;
     let times = journal.taken_over.as_ref().map_or(0, |t| t.times);
@@ -99,7 +99,7 @@ fn copied(o: &Observed, journal: &Journal) -> Step {
     Step::Wait { until: Some(o.now + MENDED_CHECK), why }
 }
 
-/// What an earlier object of this name left running is told, for this one will not look after it.
+/// Adds the running batches of an earlier object of this name to the failure, because this job will not follow them.
 fn with_left_running(mut failure: Failure, journal: &Journal) -> Failure {
     let running: Vec<&str> = journal.shards.iter().filter_map(Shard::batch_in_flight).take(3).collect();
     if !running.is_empty() {
