@@ -1,4 +1,4 @@
-//! Batches that do not end although the job's time is over: after a while the job ends without them.
+//! Batches that do not end after the job's deadline: after a while, the job ends without them.
 
 use super::attempt::{Attempt, AttemptState, Slot};
 use super::journal::{Commit, Journal};
@@ -6,20 +6,20 @@ use super::observed::{Observed, Seen, Task};
 use super::step::Step;
 use super::{shards, twins};
 
-/// Batches that a message names.
+/// The largest number of batches that a message names.
 const NAMED: usize = 3;
-/// Milliseconds for which what fails when a batch is to be given up on is tried again: one bad answer is no reason.
+/// Milliseconds for which a failing call is retried before a batch is given up on: one bad answer is no reason.
 const LAST_TRIES: i64 = 300_000;
 
-/// When the batches of a job whose time is over are given up on; None where the journal does not say yet since when they
-/// are to stop. A deadline that was moved since counts as it is now.
+/// Returns when the batches of a job past its deadline are given up on. None if the journal does not say yet since when they
+/// are to stop. A deadline that was moved since then counts as it is now.
 pub(super) fn due(o: &Observed, journal: &Journal) -> Option<i64> {
     let since = journal.out_of_time_since?.max(o.job.deadline.unwrap_or_default());
     Some(since.saturating_add(o.timing.abandon_after))
 }
 
-/// Gives up on one batch that had until `due` to end, or takes a last look at it. What ended is still collected, and a
-/// batch is given up on only after it was told to stop, unless that fails.
+/// Gives up on one batch that had until `due` to end, or takes a last look at it. Answers of an ended batch are still
+/// collected. A batch is given up on only after its cancellation was requested, unless that fails.
 pub(super) fn abandon(o: &Observed, journal: &Journal, due: i64) -> Option<Step> {
     shards::attempts(journal).find_map(|(slot, attempt)| match fate(o, slot, attempt, due) {
         Fate::GoesOn => None,
@@ -66,7 +66,7 @@ fn fate(o: &Observed, slot: Slot, attempt: &Attempt, due: i64) -> Fate {
     }
 }
 
-/// Says in the end which batches it was decided without, and what they may still cost.
+/// Adds the batches that were given up on, and their possible cost, to the end's message.
 pub(super) fn told(journal: &Journal, mut end: Commit) -> Commit {
     let abandoned: Vec<(String, i64)> = journal.abandoned_batches().map(|(slot, id, n)| (name(slot, id), n)).collect();
     if abandoned.is_empty() {
@@ -86,7 +86,7 @@ pub(super) fn told(journal: &Journal, mut end: Commit) -> Commit {
     end
 }
 
-/// What a person calls a batch that was given up on.
+/// Returns a batch's name in messages about giving it up.
 fn name(slot: Slot, batch_id: Option<&str>) -> String {
     match batch_id {
         Some(id) => format!("{id} ({slot})"),

@@ -4,25 +4,27 @@ use std::collections::BTreeMap;
 
 use crate::fair::leaves_as_much;
 
-/// What an account has room for.
+/// The room of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// Batches in flight, `limits.maxBatchesInFlight`; None: no limit.
     pub batches: Option<usize>,
-    /// Jobs that are about to ask for a batch: a right to ask runs out while it waits for others.
+    /// Jobs that may be about to ask for a batch at once: a permit expires while it waits for others.
     pub submitting: usize,
 }
 
-/// What takes room of an account now.
+/// The use of an account's room.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InFlight {
     /// Batches in flight by namespace, with those that were admitted and not asked for yet.
     pub batches: BTreeMap<String, usize>,
     /// Jobs that are about to ask for a batch, by namespace.
     pub submitting: BTreeMap<String, usize>,
-    /// Of these, jobs that got no further for long, as where a store hangs. They keep no place from a namespace that has none.
+    /// Of these, jobs that made no progress for long, for example because a store hangs. They keep no place from a namespace
+    /// that has none.
     pub stalled: usize,
-    /// In which order namespaces were admitted last: who has waited longest has the lowest, who never was has none.
+    /// The order in which namespaces were last admitted: the lowest has waited longest. A namespace that was never admitted has
+    /// no entry.
     pub served: BTreeMap<String, u64>,
 }
 
@@ -31,13 +33,13 @@ pub struct InFlight {
 pub struct Applicant {
     /// The job's namespace.
     pub namespace: String,
-    /// Who came first has the lowest.
+    /// Order of arrival: the first has the lowest.
     pub turn: u64,
 }
 
 impl InFlight {
-    /// Whether there is room for one more of this namespace. A namespace of which jobs submit gets another place to do so only while
-    /// as many places stay free as it has, so that the last ones are for the namespaces that have none.
+    /// Returns whether there is room for one more batch of this namespace. A namespace with submitting jobs gets another place
+    /// only while as many places stay free as it has, so that the last ones are left for namespaces that have none.
     pub fn has_room(&self, room: Room, namespace: &str) -> bool {
         self.left(room).is_enough_for(self.submitting_of(namespace))
     }
@@ -56,7 +58,7 @@ impl InFlight {
         }
     }
 
-    /// Takes in a batch that was admitted.
+    /// Adds an admitted batch.
     pub fn add(&mut self, namespace: &str) {
         *self.batches.entry(namespace.into()).or_insert(0) += 1;
         *self.submitting.entry(namespace.into()).or_insert(0) += 1;
@@ -65,25 +67,25 @@ impl InFlight {
     }
 }
 
-/// What is left of an account's room.
+/// The remaining room of an account.
 struct Left {
     has_batches: bool,
-    /// For jobs that submit.
+    /// Places for submitting jobs.
     places: usize,
-    /// The same, as if no job were stalled.
+    /// Places for submitting jobs if no job were stalled.
     with_those_of_the_stalled: usize,
 }
 
 impl Left {
-    /// For one more job of a namespace of which so many submit.
+    /// Returns whether the rest is enough for one more job of a namespace with this many submitting jobs.
     fn is_enough_for(&self, submitting: usize) -> bool {
         let places = if submitting == 0 { self.with_those_of_the_stalled } else { self.places };
         self.has_batches && leaves_as_much(places as u64, 1, submitting as u64)
     }
 }
 
-/// Who of `waiting` is admitted, by index, as long as there is room for it: of the namespace that has the fewest batches in flight,
-/// or of several the one that was admitted least recently, who came first.
+/// Returns the indexes of `waiting` that are admitted, as long as there is room. Namespaces with the fewest batches in flight
+/// come first, then those admitted least recently; within a namespace, the order of arrival counts.
 pub fn admit(room: Room, mut in_flight: InFlight, waiting: &[Applicant]) -> Vec<usize> {
     let (mut admitted, mut waits) = (vec![], (0..waiting.len()).collect::<Vec<_>>());
     loop {

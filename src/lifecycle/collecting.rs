@@ -1,26 +1,26 @@
-//! What the files of an ended batch held, and what becomes of requests that they do not answer: what counts as missing is sent,
-//! and paid, again.
+//! The contents of an ended batch's files, and the fate of requests that they do not answer: missing requests are sent, and
+//! paid, again.
 
 use super::observed::{Collected, Look, Observed};
 use super::step::Stuck;
 use crate::api::BatchEnd;
 use crate::api::conditions::reasons;
 
-/// How many times longer than a list may lag files are asked for again of which nothing can be read, such as a sign-in page.
+/// The patience for files of which nothing can be read, such as a sign-in page, in multiples of the listing lag.
 const NOTHING_READABLE: i64 = 12;
 /// Bounds of the pause before files are fetched again, in milliseconds; between them it doubles with the time already waited.
 const PAUSES: (i64, i64) = (1_000, 1_800_000);
-/// Readings from which on a person is told.
+/// Number of short readings from which on a person is informed.
 const TOLD_FROM: u32 = 3;
 
-/// What the files of an ended batch held.
+/// The contents of an ended batch's files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Reading {
     /// Requests of the batch.
     pub requests: i64,
-    /// Requests that a line tells of, readable as an answer or not.
+    /// Requests that a line names, readable as an answer or not.
     pub found: i64,
-    /// Requests that the files should tell of; see [`Reading::expected`].
+    /// Requests that the files should name; see [`Reading::expected`].
     pub expected: i64,
     /// Lines that cannot be read and name no request, so that any request may be theirs.
     pub unreadable: i64,
@@ -28,7 +28,7 @@ pub struct Reading {
     pub cut_off: i64,
 }
 
-/// What a request is that no line tells of.
+/// The outcome of a request that no line names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unanswered {
     /// The provider lost it, or never executed it: it may be sent again, within `spec.backoffLimitPerRequest`.
@@ -38,8 +38,8 @@ pub enum Unanswered {
 }
 
 impl Reading {
-    /// Requests that the files of a batch should tell of: those `done` by the provider's count, or all where it does not count.
-    /// Some servers count nothing where they completed all.
+    /// Returns the number of requests that the files of a batch should name: those `done` by the provider's count, or all if it
+    /// does not count. Some servers count nothing when they completed all.
     pub fn expected(done: Option<i64>, ended: BatchEnd, requests: i64) -> i64 {
         match done {
             Some(done) if done > 0 || ended != BatchEnd::Completed => done.min(requests),
@@ -47,8 +47,8 @@ impl Reading {
         }
     }
 
-    /// What becomes of requests that no line tells of. Lines that cannot be read explain those that the provider counts as done,
-    /// and nobody can say whose they are; where nothing that is done is missing, they are nobody's.
+    /// Returns the outcome of requests that no line names. Unreadable lines explain requests that the provider counts as done,
+    /// but not which ones. If no request that is done is missing, unreadable lines belong to none.
     pub fn unanswered(&self) -> Unanswered {
         match self.unreadable > 0 && self.found < self.expected {
             true => Unanswered::Unreadable,
@@ -56,39 +56,39 @@ impl Reading {
         }
     }
 
-    /// Whether a later look at the same files may show more.
+    /// Returns whether a later look at the same files may show more.
     pub fn is_short(&self) -> bool {
         self.found < self.expected || self.cut_off > 0
     }
 
-    /// How long the files are asked for again after the batch was seen to have ended, in milliseconds.
+    /// Returns how long the files are fetched again after the batch was seen to have ended, in milliseconds.
     fn patience(&self, listing_lag: i64) -> i64 {
         let nothing = self.found == 0 && self.unreadable > 0;
         listing_lag.saturating_mul(if nothing { NOTHING_READABLE } else { 1 })
     }
 }
 
-/// A reading that is not taken for the last word yet.
+/// A reading that is not final yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Short {
-    /// What was read.
+    /// The reading.
     pub reading: Reading,
-    /// When the files were asked for (Unix milliseconds).
+    /// Time at which the files were fetched (Unix milliseconds).
     pub at: i64,
-    /// Readings so far that were short.
+    /// Number of short readings so far.
     pub tries: u32,
 }
 
 impl Short {
-    /// Set where `reading` is short; `before` is what was collected of the batch the last time.
+    /// Returns a value if `reading` is short. `before` is the batch's previous collection.
     pub fn after(before: Option<&Collected>, reading: Reading, at: i64) -> Option<Short> {
         let tries = before.and_then(|c| c.short).map_or(0, |short| short.tries).saturating_add(1);
         reading.is_short().then_some(Short { reading, at, tries })
     }
 }
 
-/// When the files of a batch are to be fetched again; None once what was collected stands: it is whole, or was read when the
-/// patience was over.
+/// Returns when the files of a batch are to be fetched again. None if the collection is final: it is whole, or was read after
+/// the patience ran out.
 pub(super) fn again(o: &Observed, look: &Look, collected: &Collected) -> Option<i64> {
     let short = collected.short?;
     let until = look.at.saturating_add(short.reading.patience(o.timing.listing_lag));
@@ -96,7 +96,7 @@ pub(super) fn again(o: &Observed, look: &Look, collected: &Collected) -> Option<
     (short.at < until).then(|| until.min(short.at.saturating_add(pause)))
 }
 
-/// What a person is told of a batch whose files were short several times.
+/// Returns the message about a batch whose files were short several times.
 pub(super) fn told(batch_id: &str, collected: &Collected) -> Option<Stuck> {
     let Short { reading, tries, .. } = collected.short.filter(|short| short.tries >= TOLD_FROM)?;
     let Reading { found, expected, unreadable, .. } = reading;
@@ -115,22 +115,22 @@ pub(super) fn told(batch_id: &str, collected: &Collected) -> Option<Stuck> {
     Some(Stuck { reason: reasons::PROVIDER_UNAVAILABLE, message })
 }
 
-/// How one request fared in the rounds that it was sent in.
+/// The history of one request over the rounds that it was sent in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tries {
-    /// Whether a line ended it for good: answered, refused, or paid and not readable.
+    /// Whether a line settled it for good: answered, refused, or paid and unreadable.
     pub ended: bool,
     /// Rounds in which it failed in a way that may pass.
     pub failed: usize,
-    /// Rounds in which no line told of it.
+    /// Rounds in which no line named it.
     pub lost: usize,
-    /// Whether a person gave its answers up.
+    /// Whether a person gave up its answers.
     pub given_up: bool,
 }
 
 impl Tries {
-    /// Whether the request may be sent, and paid, again: `limit` is `spec.backoffLimitPerRequest`. What was never executed
-    /// counts towards no limit.
+    /// Returns whether the request may be sent, and paid, again. `limit` is `spec.backoffLimitPerRequest`. Rounds that never
+    /// executed it do not count.
     pub fn may_be_sent_again(&self, limit: u32) -> bool {
         !self.ended && !self.given_up && self.failed + self.lost <= usize::try_from(limit).unwrap_or(usize::MAX)
     }
@@ -150,7 +150,7 @@ mod tests {
         for (found, expected, unreadable, wanted) in [
             (10, 10, 0, Missing),
             (8, 10, 0, Missing),
-            // The provider executed no more: a stray line is nobody's.
+            // The provider executed no more: a stray line belongs to no request.
             (5, 5, 1, Missing),
             (9, 10, 1, Unreadable),
             (0, 10, 2, Unreadable),

@@ -1,9 +1,9 @@
-//! How fresh a look has to be that a step is decided on.
+//! The freshness that a step demands of the look that it was decided on.
 
 use super::step::Step;
 
-/// How old a look at the object and the journal may be that a step was decided on. An older look is as good as a slower hand: who
-/// decided at once and acts late is no better off. So what may be acted on late may be decided on an old look.
+/// The greatest age of the look at the object and the journal that a step was decided on. Deciding on an older look equals
+/// deciding at once and acting late. So a step that may be executed late may be decided on an old look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Freshness {
     /// What this process last read or wrote. The step only reads, or can be done again for nothing, or writes to the object, where
@@ -12,12 +12,12 @@ pub enum Freshness {
     /// At most a second old, a write of this process's own included. The step replaces the journal that was judged, which the store
     /// refuses where it is another one; or it follows from what never changes again, such as a decided end.
     Recent,
-    /// Made for this step: it pays, stops or deletes, or lets go of what nobody would look after.
+    /// Made for this step: it pays, stops or deletes, or releases an object that nobody would look after.
     Now,
 }
 
 impl Step {
-    /// How fresh the look has to be.
+    /// Returns the freshness that the step demands.
     pub fn freshness(&self) -> Freshness {
         match self {
             Step::Wait { .. }

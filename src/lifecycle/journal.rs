@@ -1,7 +1,7 @@
-//! The journal: the one mutable document of a work, and its truth.
+//! The journal: the one mutable document of a work, and its source of truth.
 //!
-//! It lies where the results lie, so that it survives whatever the cluster forgets. Every change is one conditional
-//! write of the version that was judged; see `docs/architecture.md`.
+//! It lies beside the results, so that it survives the loss of the cluster. Every change is one conditional write over the
+//! version that was judged; see `docs/architecture.md`.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,63 +9,63 @@ use super::attempt::{Attempt, AttemptState, Refusal, Slot};
 use super::shard_list::Shards;
 use crate::api::{DeletionPolicy, ErrorSummary, InputStatus, LeftOut, Outcome, PROTOCOL_VERSION, RequestCounts};
 
-/// Shards of one work, those of all rounds together.
+/// The largest number of shards of one work, over all rounds.
 pub const SHARD_LIMIT: usize = 20_000;
-/// Settled shards that leave the journal's head together.
+/// Number of settled shards that leave the journal's head together.
 pub const SEAL_AT: usize = 16;
-/// The same where the journal lies in a ConfigMap, which has room for 1 MiB.
+/// The largest number of shards of a work whose journal lies in a ConfigMap, which has room for 1 MiB.
 pub const SHARD_LIMIT_IN_CONFIG_MAPS: usize = 30;
 
-/// The document, as it lies in storage (JSON).
+/// The journal of a work, as stored (JSON).
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct Journal {
-    /// Grows by one with every write, so that bytes never recur (an ETag of recurring bytes would match again).
+    /// Revision. Grows by one with every write, so that bytes never recur (an ETag of recurring bytes would match again).
     pub rev: u64,
     /// See [`PROTOCOL_VERSION`].
     pub protocol_version: i32,
-    /// 128 random bits in hex; names staging and requests, and outlives the object that opened the journal.
+    /// Id of the work: 128 random bits in hex. Names staged files and requests, and outlives the object that opened the
+    /// journal.
     #[serde(rename = "workID")]
     pub work_id: String,
     /// The object whose work this is.
     pub owner: Owner,
     /// [`super::spec_hash`] of the owner's spec.
     pub spec_hash: String,
-    /// What one pass over the input found; null until then, and again when a failure that cost nothing is re-judged.
+    /// The result of one pass over the input. Null until then, and again when a failure that cost nothing is judged anew.
     pub plan: Option<Plan>,
-    /// What is sent as one batch each, in the order of the requests.
+    /// The shards, each sent as one batch, in the order of the requests.
     pub shards: Shards,
-    /// Set when the owner is being deleted: no intent may follow.
+    /// Policy of the owner's deletion. Once set, no intent may follow.
     pub closing: Option<DeletionPolicy>,
-    /// Set once the end is decided: from then on the results are a pure function of the immutable parts.
+    /// The decided end. Once set, the results are a pure function of the immutable parts.
     pub commit: Option<Commit>,
-    /// Since when the batches are to stop because the job's time is over (Unix milliseconds).
+    /// Time from which the batches are to stop because the job's time is over (Unix milliseconds).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_of_time_since: Option<i64>,
-    /// Set when the work was taken over from another cluster.
+    /// The work's past, if it was taken over from another cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_over: Option<TakenOver>,
-    /// What a person answered to all open questions of a kind.
+    /// A person's answers to all open questions of a kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard: Option<Heard>,
 }
 
-/// An answer to all questions of a kind, written down for each that was open: it counts for those, and for none that is asked
-/// later.
+/// An answer to all questions of a kind, recorded for each that was open. It does not count for questions that are asked later.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Heard {
-    /// The answers as they were given, so that they are heard once.
+    /// The answers as given, so that each is applied once.
     pub said: String,
-    /// By the question's id.
+    /// Answers by the question's id.
     pub to: std::collections::BTreeMap<String, String>,
 }
 
 /// The past of a work that another cluster began.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TakenOver {
-    /// The cluster that began it; the provider knows its batches and files under that name.
+    /// The cluster that began the work. The provider knows the work's batches and files under its name.
     pub from: String,
-    /// How often it changed hands, so that an answer holds for one time.
+    /// Number of times that the work changed hands, so that an answer holds for one of them.
     pub times: u32,
 }
 
@@ -83,31 +83,31 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Whether it is an object of the same name in the same cluster: this one, or an earlier one.
+    /// Returns whether `other` has the same name in the same cluster: this object, or an earlier one.
     pub fn is_namesake(&self, other: &Owner) -> bool {
         (&self.cluster, &self.namespace, &self.name) == (&other.cluster, &other.namespace, &other.name)
     }
 
-    /// Whether it is an object of the same name in another cluster: one of the two is a copy.
+    /// Returns whether `other` has the same name in another cluster: one of the two is a copy.
     pub fn is_copy(&self, other: &Owner) -> bool {
         self.cluster != other.cluster && (&self.namespace, &self.name) == (&other.namespace, &other.name)
     }
 }
 
-/// What one pass over the input found.
+/// The result of one pass over the input.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
     /// Versioned hash of the requests in order, the request-shaping spec and the runID.
     pub work_hash: String,
-    /// What was read.
+    /// Statistics of the input that was read.
     pub input: InputStatus,
-    /// Requests in all.
+    /// Number of requests.
     pub requests: i64,
     /// What was done about objects that are too large.
     #[serde(default, skip_serializing_if = "TooLarge::is_none")]
     pub too_large: TooLarge,
-    /// What else of the input makes no request.
+    /// Other parts of the input that make no request.
     #[serde(default, skip_serializing_if = "LeftOut::is_none")]
     pub left_out: LeftOut,
 }
@@ -131,28 +131,29 @@ impl TooLarge {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct Shard {
-    /// SHA-256 of the bytes that are sent; also the staged object's name.
+    /// SHA-256 of the bytes that are sent. Also the name of the staged object.
     pub sha256: String,
-    /// SHA-256 of its index, which has the users' names for its requests; also the name of that.
+    /// SHA-256 of the shard's index, which has the users' names for its requests. Also the name of the staged index.
     #[serde(default)]
     pub index_sha256: String,
-    /// Size of what is sent, in bytes.
+    /// Size of the bytes that are sent.
     pub bytes: u64,
     /// Index of the first request.
     pub first: i64,
     /// Number of requests.
     pub requests: i64,
-    /// Attempts that ended without a batch and count against the limit; waiting for capacity does not.
+    /// Attempts that ended without a batch and count against the limit. Waiting for capacity does not count.
     pub failures: u32,
-    /// The latest attempt to send it.
+    /// The latest attempt to send the shard.
     pub attempt: Option<Attempt>,
-    /// 0 for the plan's own shards; a later round sends again what earlier ones left without an answer.
+    /// Round of the shard: 0 for the plan's own shards. A later round sends again the requests that earlier ones left without
+    /// an answer.
     #[serde(default)]
     pub round: u32,
-    /// How the requests of a later round stood before it.
+    /// Outcomes of the requests of a later round, before that round.
     #[serde(default)]
     pub took: RequestCounts,
-    /// Why those had no answer.
+    /// Reasons why those requests had no answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub took_errors: Vec<ErrorSummary>,
     /// The model that all of its requests ask for.
@@ -179,7 +180,7 @@ impl Streaks {
     }
 }
 
-/// The end, decided.
+/// The decided end of a work.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Commit {
     /// How it ended.
@@ -188,14 +189,14 @@ pub struct Commit {
     pub reason: String,
     /// For a person.
     pub message: String,
-    /// When (Unix milliseconds).
+    /// Time of the decision (Unix milliseconds).
     pub at: i64,
     /// Requests by outcome.
     pub requests: RequestCounts,
 }
 
 impl Journal {
-    /// A new journal of a work that nothing was done for yet.
+    /// Returns the first journal of a work that nothing was done for yet.
     pub fn open(work_id: String, owner: Owner, spec_hash: String) -> Self {
         Journal {
             rev: 1,
@@ -213,33 +214,33 @@ impl Journal {
         }
     }
 
-    /// What is known of a journal of another protocol version than this one's: the version.
+    /// Returns a stand-in for a journal of another protocol version, of which only the version is known.
     pub fn of_version(protocol_version: i32) -> Self {
         let owner = Owner { cluster: String::new(), namespace: String::new(), name: String::new(), uid: String::new() };
         Journal { protocol_version, ..Journal::open(String::new(), owner, String::new()) }
     }
 
-    /// The cluster that batches and files of this work are named after at the provider.
+    /// Returns the cluster that batches and files of this work are named after at the provider.
     pub fn named_after(&self) -> &str {
         self.taken_over.as_ref().map_or(&self.owner.cluster, |t| &t.from)
     }
 
-    /// The journal of a work whose own one was lost and that a person gave up: its end, and nothing of how it came to it.
+    /// Returns the journal of a work whose own one was lost and that a person gave up: its end, without its history.
     pub fn abandoned(work_id: String, owner: Owner, spec_hash: String, plan: Plan, commit: Commit) -> Self {
         Journal { plan: Some(plan), commit: Some(commit), ..Journal::open(work_id, owner, spec_hash) }
     }
 
-    /// Whether it is [`Journal::abandoned`].
+    /// Returns whether the journal was made by [`Journal::abandoned`].
     pub fn is_abandoned(&self) -> bool {
         self.commit.is_some() && self.shards.is_empty() && self.plan.as_ref().is_some_and(|p| p.requests > 0)
     }
 
-    /// Whether a batch may ever have been asked for.
+    /// Returns whether a batch may ever have been asked for.
     pub fn has_intents(&self) -> bool {
         self.shards.have_attempts()
     }
 
-    /// This version changed by `edit`, with the next revision.
+    /// Returns this journal changed by `edit`, with the next revision.
     pub fn next(&self, edit: impl FnOnce(&mut Journal)) -> Journal {
         let mut next = self.clone();
         edit(&mut next);
@@ -247,34 +248,35 @@ impl Journal {
         next
     }
 
-    /// Requests by outcome: those that were never executed count as cancelled, and what a later round did not settle
-    /// stands as it stood before it.
+    /// Returns requests by outcome. Requests that were never executed count as cancelled. Requests that a later round did not
+    /// settle keep their outcome from before it.
     pub fn counts(&self) -> RequestCounts {
         self.shards.totals().counts
     }
 
-    /// Requests that were billed twice at most, because a gateway made other batches of our POSTs.
+    /// Returns the largest number of requests that may have been billed twice, because a gateway made other batches of our
+    /// POSTs.
     pub fn billed_again(&self) -> i64 {
         self.shards.totals().billed_again
     }
 
-    /// The attempt of a resident shard, to be changed.
+    /// Returns the attempt of a resident shard, mutably.
     pub(super) fn attempt_mut(&mut self, slot: Slot) -> Option<&mut Attempt> {
         self.shards.get_mut(slot.shard)?.attempt.as_mut()
     }
 
-    /// Requests of a resident shard.
+    /// Returns the number of requests of a resident shard.
     pub(super) fn requests_of(&self, slot: Slot) -> i64 {
         self.shards.get(slot.shard).map_or(0, |s| s.requests)
     }
 
-    /// Whether a batch of another shard than this one may exist that has not ended.
+    /// Returns whether a batch of another shard than this one may exist and not have ended.
     pub fn is_live_beside(&self, shard: usize) -> bool {
         self.shards.entries().any(|(i, s)| i != shard && s.is_live())
     }
 
-    /// Batches that were given up on because they did not end in time: the slot, the provider's name, and the requests that
-    /// each may still bill.
+    /// Returns the batches that were given up on because they did not end in time: the slot, the provider's id, and the number
+    /// of requests that each may still bill.
     pub fn abandoned_batches(&self) -> impl Iterator<Item = (Slot, Option<&str>, i64)> {
         self.shards.entries().filter_map(|(shard, s)| match s.attempt.as_ref()? {
             Attempt { number, state: AttemptState::Abandoned { batch_id }, .. } => {
@@ -284,20 +286,21 @@ impl Journal {
         })
     }
 
-    /// The last round that was planned.
+    /// Returns the last planned round.
     pub fn round(&self) -> u32 {
         self.shards.totals().round
     }
 }
 
 impl Shard {
-    /// Names the index; earlier versions named it like the shard.
+    /// Returns the name of the index. Earlier versions named it like the shard.
     pub fn index(&self) -> &str {
         if self.index_sha256.is_empty() { &self.sha256 } else { &self.index_sha256 }
     }
 
-    /// Outcome of its requests once settled. A request that the account can never run has failed; those of a batch that was
-    /// given up on are missing, for it may have executed them; both stay as they were in a later round.
+    /// Returns the outcome of the shard's requests once it is settled. A request that the account can never run has failed.
+    /// Requests of a batch that was given up on are missing, because it may have executed them. In a later round, both keep
+    /// their earlier outcome.
     pub fn settled(&self) -> Option<RequestCounts> {
         let all = RequestCounts { total: self.requests, ..Default::default() };
         match (&self.attempt.as_ref()?.state, self.round) {
@@ -313,7 +316,7 @@ impl Shard {
         }
     }
 
-    /// Why no batch came of its latest attempt, where that is so.
+    /// Returns why the latest attempt made no batch, if it was refused.
     pub fn refusal(&self) -> Option<Refusal> {
         match self.attempt.as_ref()?.state {
             AttemptState::Refused { refusal, .. } => Some(refusal),
@@ -321,12 +324,13 @@ impl Shard {
         }
     }
 
-    /// Whether it is a single request that the account can never run.
+    /// Returns whether the shard is a single request that the account can never run.
     pub fn is_too_large(&self) -> bool {
         self.refusal() == Some(Refusal::TooLarge)
     }
 
-    /// Whether its answers were given up: its requests stay as they are, for the batch may run on elsewhere.
+    /// Returns whether the shard's answers were given up. Its requests keep their outcome, because the batch may run on
+    /// elsewhere.
     pub fn is_given_up(&self) -> bool {
         matches!(
             self.attempt.as_ref().map(|a| &a.state),
@@ -334,12 +338,12 @@ impl Shard {
         )
     }
 
-    /// Whether the provider will not take it, however often it is sent.
+    /// Returns whether the provider will never take the shard, however often it is sent.
     pub fn is_refused_for_good(&self) -> bool {
         matches!(self.refusal(), Some(Refusal::Invalid | Refusal::TooOften))
     }
 
-    /// Its recorded batch, as long as that was not seen to end.
+    /// Returns the shard's recorded batch, unless that was seen to end.
     pub fn batch_in_flight(&self) -> Option<&str> {
         match &self.attempt.as_ref()?.state {
             AttemptState::Submitted { batch_id, .. } => Some(batch_id),
@@ -347,7 +351,7 @@ impl Shard {
         }
     }
 
-    /// Whether a batch of it may exist that has not ended.
+    /// Returns whether a batch of the shard may exist and not have ended.
     pub fn is_live(&self) -> bool {
         matches!(
             self.attempt.as_ref().map(|a| &a.state),

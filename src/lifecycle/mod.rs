@@ -1,7 +1,7 @@
 //! The decisions: pure functions without clock, I/O or async.
 //!
-//! [`decide`] is the whole rule book of *when* something may happen. The controller executes the one [`Step`] that it
-//! returns and feeds what came of it back as [`Memory`]; the model checker in `tests/` runs this very function.
+//! [`decide`] holds all rules about *when* something may happen. The controller executes the one [`Step`] that it returns and
+//! feeds the result back as [`Memory`]. The model checker in `tests/` runs the same function.
 
 mod abandoning;
 mod admit;

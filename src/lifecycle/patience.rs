@@ -1,14 +1,14 @@
-//! How long a call that keeps failing is tried before the job goes on without what it is for.
+//! The number of failures of a call after which the job goes on without its result.
 
 use super::attempt::AttemptState;
 
-/// Failures in a row, of some five minutes, after which nobody waits any longer for what is wanted and not needed.
+/// Failures in a row, over some five minutes, after which a result that is wanted but not needed is no longer waited for.
 const TRIES: u32 = 10;
 
-/// Whether the job goes on without a search of the provider's list that failed. Without one, a batch that is recorded is
-/// followed all the same; a person is asked about one that was turned away (`turned_away`), unless the list can be read
-/// soon: the search was sent (`is_sent`) and failed after `failures` others in a row. A submission without a batch is searched
-/// for until the list is read.
+/// Returns whether the job goes on without a failed search of the provider's list. A recorded batch is followed without one. A
+/// person is asked about one that was turned away (`turned_away`), unless the list can be read soon: the search was sent
+/// (`is_sent`) and failed after `failures` others in a row. A submission without a batch is searched for until the list is
+/// read.
 pub fn goes_on_without_search(state: &AttemptState, turned_away: bool, is_sent: bool, failures: u32) -> bool {
     match state {
         AttemptState::Submitted { .. } if turned_away => is_sent && failures >= TRIES,
@@ -17,8 +17,8 @@ pub fn goes_on_without_search(state: &AttemptState, turned_away: bool, is_sent: 
     }
 }
 
-/// Whether files are left at the provider that could not be deleted after `failures` others in a row: never where a batch could
-/// come of one that stays (`must`), at once where trying again is of no use.
+/// Returns whether files are left at the provider that could not be deleted after `failures` others in a row. Never if a file
+/// that stays could become a batch (`must`); at once if retrying is of no use.
 pub fn leaves_files(must: bool, may_pass: bool, failures: u32) -> bool {
     !must && (!may_pass || failures >= TRIES)
 }

@@ -6,20 +6,20 @@ use super::observed::{Observed, Task};
 use super::step::Step;
 use crate::api::{DeletionPolicy, ProviderFilePolicy};
 
-/// Settled shards of the head, where they are as many as leave it together.
+/// Returns the settled shards of the head, if they are as many as leave it together.
 fn many<'a>(o: &Observed, journal: &'a Journal) -> Vec<(usize, &'a Shard)> {
     let settled: Vec<_> = journal.shards.in_head().filter(|(_, s)| s.settled().is_some()).collect();
     if settled.len() < o.job.seal_at { vec![] } else { settled }
 }
 
-/// Whether nobody is to delete the file any more.
+/// Returns whether the file needs no deletion any more.
 fn is_gone(o: &Observed, file: &str) -> bool {
     o.job.provider_file_policy == ProviderFilePolicy::Retain
         || o.memory.deleted.contains(file)
         || o.memory.revoked.contains_key(file)
 }
 
-/// Deletes the files of one settled shard; all that came back of it is in storage. What fails is put off, and holds nothing up.
+/// Deletes the files of one settled shard, whose answers are in storage. A failed deletion is put off, and delays nothing else.
 pub(super) fn delete_files(o: &Observed, journal: &Journal, closing: Option<DeletionPolicy>) -> Option<Step> {
     if closing == Some(DeletionPolicy::Orphan) {
         return None;
@@ -32,7 +32,7 @@ pub(super) fn delete_files(o: &Observed, journal: &Journal, closing: Option<Dele
     })
 }
 
-/// Takes the names of files that are gone out of settled shards, with whatever else is written.
+/// Removes the names of deleted files from settled shards, as part of another write.
 pub(super) fn forget_deleted_files(o: &Observed, journal: &mut Journal) {
     if many(o, journal).is_empty() {
         return;

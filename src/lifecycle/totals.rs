@@ -1,4 +1,4 @@
-//! What shards come to: sums that decisions and status need, so that no sealed shard has to be read for them.
+//! Sums over shards that decisions and status need, so that no sealed shard has to be read for them.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::attempt::AttemptState;
 use super::journal::Shard;
 use crate::api::RequestCounts;
 
-/// Codes that the sum of sealed shards keeps apart; of more, those with the fewest requests are forgotten.
+/// The largest number of codes in the sum of sealed shards. Beyond it, those with the fewest requests are dropped.
 pub(super) const CODE_LIMIT: usize = 200;
 
 /// Sums over shards. The order in which shards are added does not matter.
@@ -46,7 +46,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Adds a shard, however it stands.
+    /// Adds a shard in any state.
     pub fn add(&mut self, shard: &Shard) {
         self.round = self.round.max(shard.round);
         self.submitted += usize::from(shard.was_submitted());
@@ -107,14 +107,14 @@ impl Totals {
     }
 }
 
-/// Requests that no provider executed, as far as anybody knows.
+/// Returns the number of requests that no provider executed, as far as is known.
 fn never_executed(counts: RequestCounts) -> i64 {
     counts.expired + counts.cancelled + counts.missing
 }
 
 impl Shard {
-    /// Requests that are done because of this shard while `left` of its requests are not: of a later round, those that were
-    /// never executed before it.
+    /// Returns the number of requests that are done because of this shard while `left` of its requests are not. In a later
+    /// round, only requests that were never executed before it count.
     pub(super) fn done(&self, left: i64) -> i64 {
         let before = if self.round == 0 { self.requests } else { never_executed(self.took) };
         before - left.min(before)
@@ -137,7 +137,7 @@ pub struct ErrorTotals(pub(super) BTreeMap<String, ErrorTotal>);
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorTotal {
-    /// Requests; those that a later round was planned for count no more once it is settled.
+    /// Number of requests. Requests that a later round was planned for stop counting once that round's shard is settled.
     pub count: i64,
     /// The user's name for one of them: of the last shard in order that has the code.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -148,7 +148,7 @@ pub struct ErrorTotal {
 }
 
 impl ErrorTotals {
-    /// Adds the shard of this index, however it stands.
+    /// Adds the shard of this index, in any state.
     pub fn add(&mut self, index: usize, shard: &Shard) {
         let Some(AttemptState::Settled { errors, .. }) = shard.attempt.as_ref().map(|a| &a.state) else { return };
         for error in errors {

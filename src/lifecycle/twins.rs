@@ -9,12 +9,12 @@ use crate::api::BatchEnd;
 /// Milliseconds between the first two looks through a list that may show a twin.
 const SECOND_LOOK: i64 = 5_000;
 
-/// A batch of this very intent beside the recorded one that was not told to stop.
+/// Returns a batch of this intent, other than the recorded one, whose cancellation was not requested yet.
 pub(super) fn to_stop<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> Option<&'a String> {
     twins(o, attempt, recorded).find(|id| !o.memory.cancelled.contains(*id))
 }
 
-/// The batches of this very intent beside the recorded one.
+/// Returns the batches of this intent other than the recorded one.
 pub(super) fn twins<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> impl Iterator<Item = &'a String> {
     let found = o.memory.searches.get(&attempt.intent_id).into_iter().flat_map(|s| s.batches());
     let told = match o.memory.posted.get(&attempt.intent_id) {
@@ -24,9 +24,9 @@ pub(super) fn twins<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> i
     found.chain(told).filter(move |id| *id != recorded)
 }
 
-/// The reply to a POST names one batch, whatever a gateway made of it: the list is asked for others when it must show them all,
-/// and at the latest when the batch ended. Behind a gateway it is asked at once and then at growing distances too, for a twin
-/// costs money for as long as it runs.
+/// Searches the list for twins. The reply to a POST names one batch, however many a gateway made of it. The list is searched
+/// when it must show them all, and at the latest when the batch ended. Behind a gateway it is searched at once too, and then at
+/// growing intervals, because a twin costs money for as long as it runs.
 pub(super) fn look_for(o: &Observed, slot: Slot, attempt: &Attempt, seen: &Seen, round: &mut Round) -> Option<Step> {
     let ended = match seen {
         Seen::Running { .. } => false,
@@ -53,23 +53,24 @@ pub(super) fn look_for(o: &Observed, slot: Slot, attempt: &Attempt, seen: &Seen,
     if o.now >= next { Some(Step::Search(slot)) } else { round.due(next) }
 }
 
-/// When the list must show whatever came of the attempt's POST.
+/// Returns the time by which the list must show every batch of the attempt's POST.
 pub(super) fn shown_at(o: &Observed, attempt: &Attempt) -> i64 {
     attempt.post_by + o.timing.send_timeout + o.timing.listing_lag
 }
 
-/// A twin that was not looked at since the recorded batch ended: what it was billed for is told before that one is settled.
+/// Returns a twin that was not looked at since the recorded batch ended: its bill is reported before the recorded batch is
+/// settled.
 pub(super) fn unseen<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str, ended_at: i64) -> Option<&'a String> {
     let is_told = |look: &Look| look.at >= ended_at || !matches!(look.seen, Seen::Running { .. });
     twins(o, attempt, recorded).find(|id| !o.memory.looks.get(*id).is_some_and(is_told))
 }
 
-/// Requests, of `requests` in the recorded batch, that its twins were billed for, at most.
+/// Returns how many of the recorded batch's `requests` its twins were billed for, at most.
 pub(super) fn billed_again(o: &Observed, attempt: &Attempt, recorded: &str, requests: i64) -> i64 {
     let of = |id: &String| match o.memory.looks.get(id).map(|look| &look.seen) {
         Some(Seen::NotOurs | Seen::Ended { rejected: Some(_), .. }) => 0,
         Some(Seen::Ended { state, done, .. }) if *state != BatchEnd::Completed || *done > 0 => (*done).min(requests),
-        // It may yet be billed for all of them, or nobody knows.
+        // It may still be billed for all of them, or its state is not known.
         _ => requests,
     };
     let mut ids: Vec<&String> = twins(o, attempt, recorded).collect();

@@ -1,19 +1,19 @@
-//! Waits: when a job that waits is looked at again, and whether its stage is worth a write of status.
+//! Waits: the time of the next look at a waiting job, and whether its stage is worth a write of status.
 
 use super::journal::Journal;
 use super::observed::{Memory, Task};
 use super::step::Waiting;
 use crate::api::conditions::reasons;
 
-/// Milliseconds between two looks at what a person may have mended: Secrets are polled, not watched.
+/// Milliseconds between two looks at a problem that a person may have fixed: Secrets are polled, not watched.
 pub const MENDED: i64 = 15_000;
 /// Stages that a small job passes in less than a few seconds.
 const BRIEF: [&str; 4] = [reasons::PLANNING, reasons::SUBMITTING, reasons::COLLECTING, reasons::WRITING_RESULTS];
-/// Milliseconds after which such a stage is told.
+/// Milliseconds after which a brief stage is written to status.
 const TOLD_AFTER: i64 = 5_000;
 
 impl Waiting {
-    /// A wait of a job that this process has not seen wait yet, at the stage that its journal tells.
+    /// Returns the wait of a job that this process has not seen wait yet, at the stage that its journal shows.
     pub fn at_stage_of(journal: Option<&Journal>) -> Waiting {
         let stage = match journal {
             None => reasons::PENDING,
@@ -25,19 +25,19 @@ impl Waiting {
         Waiting { stage, ..Default::default() }
     }
 
-    /// When status is to say so (Unix milliseconds), where that is not at once: the stage, at which the job has been since `since`, may
-    /// be over within a few seconds, and there is nothing else to say.
+    /// Returns when to write the wait to status (Unix milliseconds), or None for at once. A brief stage that began at `since`
+    /// and has nothing to say is written later, because it may be over within a few seconds.
     pub fn told_at(&self, memory: &Memory, since: i64) -> Option<i64> {
         let has_words = !self.holds.is_empty() || self.stuck.is_some() || self.note.is_some();
-        // How a new batch stands is known as soon as the first look at it ends.
+        // The state of a new batch is known when its first look ends.
         let is_looked_at =
             self.stage == reasons::IN_PROGRESS && memory.running.iter().any(|task| matches!(task, Task::Call(_)));
         (!has_words && (BRIEF.contains(&self.stage) || is_looked_at)).then_some(since + TOLD_AFTER)
     }
 }
 
-/// When to look at a job at the latest whose next step, or next try, is due at `due` (Unix milliseconds): earlier where something
-/// failed that a person may mend at any time.
+/// Returns the latest time of the next visit to a job whose next step, or next try, is due at `due` (Unix milliseconds). A
+/// failure that a person may fix at any time makes it earlier.
 pub fn next_visit(due: Option<i64>, may_be_mended: bool, now: i64) -> Option<i64> {
     due.into_iter().chain(may_be_mended.then_some(now + MENDED)).min()
 }
