@@ -1,4 +1,4 @@
-//! Attempts that no batch came of: what is counted of them, when the next one may follow, and what it sends.
+//! Attempts that made no batch: their counts, and the time and contents of the next attempt.
 
 use super::attempt::{Attempt, AttemptState, Refusal, Rejection, Slot};
 use super::journal::{Journal, Shard, Streaks};
@@ -18,7 +18,7 @@ const FILE_TRIES: u32 = 5;
 /// Uploads of one shard whose files are not found.
 const FILE_UPLOADS: u32 = 3;
 
-/// Says in the journal that no batch came of an attempt, and counts what counts.
+/// Records in the journal that an attempt made no batch, and counts the failure if it counts.
 pub(super) fn refuse(o: &Observed, j: &mut Journal, slot: Slot, rejection: Rejection, file_is_gone: bool) {
     let Rejection { mut refusal, message, retry_at } = rejection;
     let others_are_live = j.is_live_beside(slot.shard);
@@ -82,9 +82,9 @@ const STEADY_TRIES: u32 = 14;
 /// Milliseconds between two tries at most.
 const LONGEST_PAUSE: i64 = 1_800_000;
 
-/// When a shard that was refused may be sent again: after 4 s, then twice as long each time, up to 5 minutes, or to one where
-/// the provider was not reached, for that costs it nothing; after many tries later and later, up to half an hour; a file that is not found is asked for sooner each time that it is
-/// uploaded anew. Not before the moment that the provider named.
+/// Returns when a refused shard may be sent again: after 4 s, then twice as long each time, up to 5 minutes, or up to 1 minute
+/// if the provider was not reached, because that costs it nothing. After many tries the pause grows up to half an hour. A file
+/// that is not found is asked for sooner each time that it is uploaded anew. Never before the moment that the provider named.
 pub(super) fn not_before(shard: &Shard) -> Option<i64> {
     let attempt = shard.attempt.as_ref()?;
     let AttemptState::Refused { at, refusal, retry_at, .. } = attempt.state else { return None };

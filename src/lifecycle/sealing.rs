@@ -1,4 +1,4 @@
-//! How shards move between a journal's head and its segments, and what a segment's bytes are.
+//! The movement of shards between a journal's head and its segments, and the format of a segment.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::shard_list::{PlanSegment, SealedBatch, SealedSegment, Shards};
 use crate::api::text::hex;
 use crate::api::weight;
 
-/// Shards of a full segment.
+/// Number of shards in a full segment.
 pub const SEGMENT_SHARDS: usize = 256;
 /// Shards that no attempt was made of and that the head holds; more go into segments of the plan.
 const UNSENT_IN_HEAD: usize = 32;
@@ -22,15 +22,15 @@ const OTHER_SHARDS: &str = "it does not hold the shards that the journal says";
 /// An immutable piece of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// What it holds.
+    /// The kind of its shards.
     pub kind: SegmentKind,
     /// SHA-256 of its bytes, in hex.
     pub name: String,
-    /// What is stored.
+    /// The stored bytes.
     pub bytes: Vec<u8>,
 }
 
-/// What a segment holds.
+/// The kind of shards that a segment holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SegmentKind {
     /// Shards that no attempt was made of.
@@ -45,7 +45,7 @@ impl Segment {
         Ok(Segment { kind, name: hex(digest(&SHA256, &bytes).as_ref()), bytes })
     }
 
-    /// A segment of sealed shards, by index.
+    /// Returns a segment of sealed shards, by index.
     ///
     /// # Errors
     /// Never in practice: everything in a shard can be written as JSON.
@@ -53,7 +53,7 @@ impl Segment {
         Segment::new(SegmentKind::Sealed, shards)
     }
 
-    /// Whether these are the bytes that a segment of this name holds.
+    /// Returns whether these are the bytes of the segment of this name.
     pub fn is_named(name: &str, bytes: &[u8]) -> bool {
         hex(digest(&SHA256, bytes).as_ref()) == name
     }
@@ -170,7 +170,7 @@ impl Shards {
         }
     }
 
-    /// The segment of the plan that is to be read next, where fewer than `wanted` planned shards are resident.
+    /// Returns the segment of the plan to read next, if fewer than `wanted` planned shards are resident.
     pub fn segment_to_read(&self, wanted: usize) -> Option<&PlanSegment> {
         let first_unread = self.next + self.resident.range(self.next..self.planned_end()).count();
         let short = first_unread - self.next < wanted;
@@ -188,7 +188,7 @@ impl Shards {
         Ok(())
     }
 
-    /// The shards of a segment of the plan that are still planned, by index.
+    /// Returns the shards of a segment of the plan that are still planned, by index.
     ///
     /// # Errors
     /// Where its bytes are not those that the journal names, or hold something else.
@@ -219,7 +219,7 @@ impl Shards {
         }
     }
 
-    /// Small segments of sealed shards that together make a full one.
+    /// Returns small segments of sealed shards that together make a full one.
     pub fn segments_to_merge(&self) -> Vec<SealedSegment> {
         let (mut some, mut shards) = (vec![], 0);
         for segment in self.sealed.segments.iter().filter(|s| s.count < SEGMENT_SHARDS) {
@@ -239,7 +239,7 @@ impl Shards {
     }
 }
 
-/// The shards of a sealed segment, by index.
+/// Returns the shards of a sealed segment, by index.
 ///
 /// # Errors
 /// Where its bytes are not those that the journal names, or hold something else.
@@ -266,7 +266,7 @@ impl Shard {
         self.settled().is_some() && !abandoned && self.files_left().next().is_none()
     }
 
-    /// Files at the provider that nothing needs once it is settled.
+    /// Returns the files at the provider that nothing needs once the shard is settled.
     pub fn files_left(&self) -> impl Iterator<Item = &str> {
         let (files, payload): (&[String], &str) = match self.attempt.as_ref() {
             Some(Attempt { state: AttemptState::Settled { files, .. }, .. }) => (files, ""),

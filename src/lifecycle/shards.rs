@@ -16,20 +16,20 @@ use crate::api::{DeletionPolicy, Hold, ProviderFilePolicy, RequestCounts};
 /// Milliseconds that a provider may take to know its own new batch; 5 s were seen at one.
 const NEW_BATCH_GRACE: i64 = 20_000;
 
-/// Milliseconds that what failed is put off for what did not.
+/// Milliseconds for which a failed step is put off in favor of others.
 const PUT_OFF: i64 = 30_000;
 
-/// What looking at every shard gave.
+/// The result of looking at every shard.
 pub(super) struct Round {
-    /// The one step, if there is one.
+    /// The next step, if there is one.
     pub step: Option<Step>,
-    /// When to look again.
+    /// Time of the next look (Unix milliseconds).
     pub due: Option<i64>,
     /// Whether a batch may exist that has not ended.
     pub live: bool,
     /// Questions to a person.
     pub holds: Vec<Hold>,
-    /// What a person must mend.
+    /// The problem that a person must fix.
     pub stuck: Option<Stuck>,
     /// Reason of the `Complete` condition.
     pub stage: &'static str,
@@ -38,7 +38,7 @@ pub(super) struct Round {
 }
 
 impl Round {
-    /// What is waited for, where there is no step.
+    /// Returns the reason for the wait if there is no step.
     pub(super) fn waiting(self, stage: &'static str, stuck: Option<Stuck>) -> Waiting {
         Waiting { stage, holds: self.holds, stuck: stuck.or(self.stuck), note: self.note.map(|(_, note)| note) }
     }
@@ -87,8 +87,8 @@ pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPol
     round
 }
 
-/// The next step of what is under way. What failed the last time is put off, lest it keep all else waiting: of such steps, the
-/// one that has waited longest comes `in_vain`.
+/// Returns the next step of the attempts under way. Steps that failed the last time are put off, so that they do not keep all
+/// others waiting: of these, the one that has waited longest is stored in `in_vain`.
 fn following(
     o: &Observed,
     journal: &Journal,
@@ -147,7 +147,7 @@ fn owed(
     let posted = posted.filter(|posted| is_first || !permitted || matches!(posted, Posted::Created(_)));
     match posted {
         Some(Posted::Created(id)) => Some(record(o, journal, slot, id)),
-        // What a repeated POST is told says nothing of the first one, of which a batch may be.
+        // The reply to a repeated POST says nothing of the first POST, which may have made a batch.
         Some(Posted::Refused(rejection)) if attempt.state == AttemptState::Intended && is_first => {
             Some(Step::Swap(journal.next(|j| refuse(o, j, slot, rejection.clone(), false))))
         }
@@ -174,7 +174,7 @@ fn owed(
     }
 }
 
-/// Nothing was sent, and the next attempt gets a file of its own.
+/// Records that nothing was sent. The next attempt gets a file of its own.
 fn not_sent_anew(o: &Observed, journal: &Journal, slot: Slot) -> Step {
     let unsent = Rejection::new(Refusal::NotSent, "the credential changed before the batch was asked for");
     Step::Swap(journal.next(|j| refuse(o, j, slot, unsent, true)))
@@ -210,7 +210,7 @@ fn is_unresolved(attempt: &Attempt) -> bool {
     matches!(attempt.state, AttemptState::Intended | AttemptState::Revoking)
 }
 
-/// A recorded batch: poll it, stop it when the object goes, collect it when it ended.
+/// Follows a recorded batch: polls it, cancels it when the object is being deleted, collects it when it ended.
 fn follow(
     o: &Observed,
     journal: &Journal,
@@ -318,7 +318,7 @@ fn follow(
     }
 }
 
-/// Whether what was collected of the batch is its last word.
+/// Returns whether the collection of the batch is final.
 fn may_settle(o: &Observed, look: &Look, batch_id: &str) -> bool {
     o.memory.collected.get(batch_id).is_some_and(|c| collecting::again(o, look, c).is_none())
 }
@@ -362,7 +362,7 @@ fn turned_away(
     }
 }
 
-/// A person's answer to the question what is to become of a batch that the provider does not know.
+/// Returns the state by a person's answer to the question about a batch that the provider does not know.
 fn given_up(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, batch_id: &str) -> Option<AttemptState> {
     match said(o, journal, &hold_id("lost", attempt))? {
         "lost" => Some(lost_batch(journal.requests_of(slot), batch_id)),
@@ -404,7 +404,7 @@ fn rejected(o: &Observed, journal: &Journal, slot: Slot, refusal: Refusal, messa
     Step::Swap(journal.next(|j| refuse(o, j, slot, rejection, true)))
 }
 
-/// The last look at the batch of an attempt.
+/// Returns the last look at the batch of an attempt.
 pub(super) fn look<'a>(o: &'a Observed, attempt: &Attempt) -> Option<&'a Look> {
     match &attempt.state {
         AttemptState::Submitted { batch_id, .. } => o.memory.looks.get(batch_id),

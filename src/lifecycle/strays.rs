@@ -1,31 +1,31 @@
-//! Batches of this cluster that run, and whether anybody follows them.
+//! Running batches of this cluster, and whether anybody follows them.
 
 use super::attempt::AttemptState;
 use super::journal::{Journal, Shard};
 use super::observed::Timing;
 use crate::api::PROTOCOL_VERSION;
 
-/// A batch that runs, as it says of itself at the provider.
+/// A running batch, as its metadata at the provider describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Running<'a> {
     /// The provider's name for it.
     pub id: &'a str,
-    /// The work that it says it is part of.
+    /// The work that its metadata names.
     pub work_id: &'a str,
-    /// The intent that it says it came of.
+    /// The intent that its metadata names.
     pub intent_id: &'a str,
 }
 
-/// When a batch came up. Unix milliseconds.
+/// The times at which a batch appeared (Unix milliseconds).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sight {
-    /// By the provider's clock; 0 where it does not say.
+    /// Time of creation by the provider's clock; 0 if the provider does not name it.
     pub created: i64,
-    /// When this process first saw it, by its own clock.
+    /// Time at which this process first saw it, by its own clock.
     pub first: i64,
 }
 
-/// What there is of the BatchJob that a batch names, read after the batch was seen.
+/// The state of the BatchJob that a batch names, read after the batch was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder<'a> {
     /// There is none of that name.
@@ -46,7 +46,7 @@ pub enum Holder<'a> {
     },
 }
 
-/// What is to become of a batch that runs.
+/// The verdict on a running batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stray {
     /// Somebody follows it, or is about to.
@@ -70,7 +70,7 @@ fn patience(timing: &Timing) -> i64 {
     timing.post_window + timing.send_timeout + 2 * timing.listing_lag
 }
 
-/// Whether a batch was there for long enough, by the provider's clock and by our own: either may be wrong.
+/// Returns whether a batch existed for long enough, by the provider's clock and by our own: either may be wrong.
 pub fn is_old_enough(sight: Sight, now: i64, timing: &Timing) -> bool {
     now >= sight.created.max(sight.first) + patience(timing)
 }
@@ -88,7 +88,7 @@ pub fn recorded_beside<'a>(journal: &'a Journal, sealed: &'a [Shard], batch: &Ru
     }
 }
 
-/// What is to become of a batch of this cluster that runs.
+/// Returns the verdict on a running batch of this cluster.
 pub fn stray(batch: Running, sight: Sight, holder: Holder, now: i64, timing: &Timing) -> Stray {
     if !is_old_enough(sight, now, timing) {
         return Stray::TooYoung;

@@ -28,7 +28,7 @@ pub(crate) fn is_said_by(batch: &Batch, cluster: &str, owner: &Owner, work_id: &
     identity(cluster, owner, work_id).into_iter().all(|(key, value)| batch.said(key) == Some(&value))
 }
 
-/// Whose a batch says that it is; the provider's word, and so anybody's.
+/// The owner that a batch names in its metadata. Anybody with the account's key can write it, so it proves nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Said {
     pub namespace: String,
