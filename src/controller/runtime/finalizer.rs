@@ -1,4 +1,4 @@
-//! Our finalizers: put on and taken off without overwriting anybody else's.
+//! Our finalizers: added and removed without overwriting anybody else's.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Client, Resource};
@@ -8,8 +8,8 @@ use serde_json::json;
 use super::metadata;
 use super::trouble::Trouble;
 
-/// Puts `finalizer` on the object that was `judged`, or takes it off; its metadata since. None: it changed in the meantime, or is
-/// gone.
+/// Adds `finalizer` to the object that was `judged`, or removes it. Returns the metadata since then; None if the object changed
+/// in the meantime, or is gone.
 ///
 /// # Errors
 /// When the API server cannot be asked, or refuses.

@@ -1,4 +1,4 @@
-//! What a job or a provider refers to and what is not there, or cannot be used as it is.
+//! Objects that a job or a provider refers to and that do not exist, or cannot be used as they are.
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
@@ -7,23 +7,23 @@ use super::trouble::Trouble;
 use crate::controller::Context;
 use crate::lifecycle::Stuck;
 
-/// Why something that is referred to cannot be used.
+/// The reason why a referenced object cannot be used.
 pub(crate) enum Missing {
-    /// A person must mend it.
+    /// A person must fix it.
     Stuck(Stuck),
-    /// The same, by making what is not there.
+    /// A person must create the object.
     Absent(Absent),
     /// Nobody can tell now.
     Unknown(Trouble),
 }
 
-/// An object that is not there.
+/// An object that does not exist.
 pub(crate) struct Absent {
     pub reason: &'static str,
     /// Such as `Secret 's3', which "spec.output" names,`.
     pub what: String,
     pub namespace: String,
-    /// What else than making it would help, if anything does.
+    /// Another remedy than creating it, if there is one.
     pub or: &'static str,
 }
 
@@ -50,7 +50,7 @@ impl From<Missing> for Trouble {
     }
 }
 
-/// Whether what is absent cannot be made again: its namespace is being deleted, or gone.
+/// Returns whether the absent object cannot be created again: its namespace is being deleted, or gone.
 pub(crate) async fn is_going(ctx: &Context, absent: &Absent) -> Result<bool, Trouble> {
     let namespaces: Api<Namespace> = Api::all(ctx.client.clone());
     let namespace = namespaces.get_metadata_opt(&absent.namespace).await?;

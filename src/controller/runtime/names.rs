@@ -6,7 +6,7 @@ use crate::api::text::hex;
 use crate::lifecycle::{Journal, Owner, Slot};
 use crate::provider::Batch;
 
-/// The intent that a batch came of.
+/// Metadata key of the intent that made a batch.
 pub(crate) const INTENT: &str = "bj-intent";
 /// The work that a batch is part of.
 pub(crate) const WORK: &str = "bj-work";

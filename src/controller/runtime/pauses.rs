@@ -1,4 +1,4 @@
-//! How soon a watch that broke is set up again.
+//! Pauses before a broken watch is set up again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ impl Iterator for Pauses {
 }
 
 impl Backoff for Pauses {
-    /// Does nothing: a watch that is set up, and breaks again at once, is no success.
+    /// Does nothing: a watch that is set up, and breaks again at once, is not a success.
     fn reset(&mut self) {}
 }
 
