@@ -261,7 +261,7 @@ pub struct BatchStatus {
     pub state: String,
     /// Id of the batch at the provider. Unset until the provider is known to have it.
     #[serde(rename = "providerID", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 4096))]
     pub provider_id: Option<String>,
     /// Number of requests in the batch.
     #[schemars(range(min = 0))]

@@ -8,6 +8,8 @@ pub const LIMIT: usize = 64 << 20;
 const VALUE_BYTES: usize = 32;
 const LIST_BYTES: usize = 128;
 const OBJECT_BYTES: usize = 640;
+/// The same of a text, beside its bytes.
+const TEXT_BYTES: usize = 56;
 
 /// Reads a document that others may have written, unless it is too heavy. Documents of more than [`HEAVY`] bytes are
 /// read one at a time, because each takes several times its text while it is read.
@@ -16,7 +18,7 @@ const OBJECT_BYTES: usize = 640;
 /// Fails if the document is too heavy, or does not have this type; names line and column.
 pub fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     static ONE: Mutex<()> = Mutex::new(());
-    if of_text(bytes) > LIMIT {
+    if of_text(bytes) + TEXT_BYTES * texts(bytes) > LIMIT {
         return Err(too_heavy());
     }
     let _one = (bytes.len() > HEAVY).then(|| ONE.lock().unwrap_or_else(PoisonError::into_inner));
@@ -39,6 +41,17 @@ pub fn check(text: &str) -> Result<(), String> {
         true => Err(too_heavy()),
         false => Ok(()),
     }
+}
+
+/// Counts the texts of a document, keys among them. The document need not be valid.
+fn texts(text: &[u8]) -> usize {
+    let mut escaped = false;
+    let quotes = text.iter().filter(|byte| {
+        let is_quote = **byte == b'"' && !escaped;
+        escaped = **byte == b'\\' && !escaped;
+        is_quote
+    });
+    quotes.count() / 2
 }
 
 /// Estimates the bytes that the values of a document take. The document need not be valid.

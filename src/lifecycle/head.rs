@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -17,6 +18,10 @@ use crate::api::RequestCounts;
 const IN_ONE_DOCUMENT: usize = 2_000;
 /// Shards of a work at most, whatever its limit is.
 const IN_ALL: usize = 1_000_000;
+/// Batches of a work that may run at a time: five times what a BatchJob may ask for. Each that is followed is held beside the journal.
+const LIVE_LIMIT: usize = 500;
+/// Files, and codes of errors, that one attempt has at most: some five and ten times what is written.
+const OF_AN_ATTEMPT: usize = 64;
 /// Bytes of a name that a provider gave.
 pub(super) const ID_LIMIT: usize = 4_096;
 /// Requests that a number of them may say.
@@ -97,7 +102,7 @@ impl<'de> Visitor<'de> for AsWritten {
         let head = Head::deserialize(MapAccessDeserializer::new(head))?;
         Ok(Shards {
             len: head.count,
-            resident: head.open.0.into_iter().map(|(index, shard)| (index, shard.into_owned())).collect(),
+            resident: head.open.0.into_iter().map(|(index, shard)| (index, Arc::new(shard.into_owned()))).collect(),
             next: if head.plan.is_empty() { 0 } else { head.next },
             plan: head.plan,
             sealed: head.sealed.into_owned(),
@@ -155,6 +160,9 @@ impl Shards {
         if self.resident.len() + sealed + (self.planned_end() - self.next) != self.len {
             return wrong("a shard that is nowhere, or in two places");
         }
+        if self.iter().filter(|shard| shard.is_live()).count() > LIVE_LIMIT {
+            return Err(format!("more than {LIVE_LIMIT} batches that may run"));
+        }
         if !self.sealed.is_sane() {
             return wrong("sums out of bounds");
         }
@@ -198,8 +206,11 @@ impl Shard {
         is_count(self.requests)
             && counts(&self.took)
             && attempt.is_none_or(|a| a.ids().all(|id| id.len() <= ID_LIMIT) && is_count(a.billed_again))
+            && self.took_errors.len() <= OF_AN_ATTEMPT
             && match attempt.map(|a| &a.state) {
-                Some(AttemptState::Settled { counts: c, may_pass, .. }) => counts(c) && is_count(*may_pass),
+                Some(AttemptState::Settled { counts: c, may_pass, errors, files, .. }) => {
+                    counts(c) && is_count(*may_pass) && errors.len().max(files.len()) <= OF_AN_ATTEMPT
+                }
                 _ => true,
             }
     }

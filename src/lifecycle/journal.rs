@@ -57,7 +57,21 @@ pub struct Heard {
     /// The answers as given, so that each is applied once.
     pub said: String,
     /// Answers by the question's id.
+    #[serde(deserialize_with = "few")]
     pub to: std::collections::BTreeMap<String, String>,
+}
+
+/// Questions that answers are written down for at most: two for each shard that a head may hold.
+const HEARD_LIMIT: usize = 4_000;
+
+/// # Errors
+/// When there are more.
+fn few<'de, D: serde::Deserializer<'de>>(from: D) -> Result<std::collections::BTreeMap<String, String>, D::Error> {
+    let to = std::collections::BTreeMap::deserialize(from)?;
+    match to.len() > HEARD_LIMIT {
+        true => Err(serde::de::Error::custom(format!("answers to more than {HEARD_LIMIT} questions"))),
+        false => Ok(to),
+    }
 }
 
 /// The past of a work that another cluster began.

@@ -36,6 +36,7 @@ mod taking;
 mod totals;
 mod twins;
 mod waits;
+mod weight;
 
 pub use admit::{Applicant, InFlight, Room, admit};
 pub use answers::Answers;

@@ -1,6 +1,7 @@
 //! The movement of shards between a journal's head and its segments, and the format of a segment.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -78,7 +79,9 @@ impl Shards {
         while done.len() >= seal_at {
             let full = if done.len() >= SEGMENT_SHARDS { SEGMENT_SHARDS } else { seal_at };
             let (now, later) = done.split_at(full);
-            let shards = now.iter().filter_map(|index| Some((*index, self.resident.remove(index)?.sealed())));
+            let shards = now
+                .iter()
+                .filter_map(|index| Some((*index, Arc::unwrap_or_clone(self.resident.remove(index)?).sealed())));
             let shards: BTreeMap<usize, Shard> = shards.collect();
             let segment = Segment::of_sealed(&shards)?;
             self.count_sealed(&shards);
@@ -141,7 +144,7 @@ impl Shards {
         if from == end {
             return Ok(None);
         }
-        let shards: Vec<&Shard> = self.resident.range(from..end).map(|(_, shard)| shard).collect();
+        let shards: Vec<&Shard> = self.resident.range(from..end).map(|(_, shard)| &**shard).collect();
         let segment = Segment::new(SegmentKind::Plan, &shards)?;
         self.plan.push(PlanSegment {
             name: segment.name.clone(),
@@ -184,7 +187,7 @@ impl Shards {
     pub fn take_in(&mut self, name: &str, bytes: &[u8]) -> Result<(), String> {
         let segment = self.plan.iter().find(|s| s.name == name).cloned();
         let shards = segment.map(|segment| self.planned_in(&segment, bytes)).transpose()?;
-        self.resident.extend(shards.unwrap_or_default());
+        self.resident.extend(shards.unwrap_or_default().into_iter().map(|(index, shard)| (index, Arc::new(shard))));
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
+use std::sync::Arc;
 
 use super::journal::Shard;
 use super::totals::{ErrorTotals, Totals};
@@ -19,7 +20,8 @@ use super::totals::{ErrorTotals, Totals};
 pub struct Shards {
     /// Shards in all.
     pub(super) len: usize,
-    pub(super) resident: BTreeMap<usize, Shard>,
+    /// Versions of one journal share those that did not change.
+    pub(super) resident: BTreeMap<usize, Arc<Shard>>,
     /// Index of the first planned shard.
     pub(super) next: usize,
     /// Segments that hold the shards from `next` on, without a gap.
@@ -110,7 +112,7 @@ impl Shards {
 
     /// The shard of this index, where it is resident.
     pub fn get(&self, index: usize) -> Option<&Shard> {
-        self.resident.get(&index)
+        self.resident.get(&index).map(Arc::as_ref)
     }
 
     /// The same, to be changed. One of the plan leaves it, with those before it: from then on they are in the head.
@@ -118,28 +120,31 @@ impl Shards {
         if self.is_planned(index) {
             self.leave_plan_through(index)?;
         }
-        self.resident.get_mut(&index)
+        self.resident.get_mut(&index).map(Arc::make_mut)
     }
 
     /// The resident shards, with their index, in order.
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = (usize, &Shard)> + Clone {
-        self.resident.iter().map(|(index, shard)| (*index, shard))
+        self.resident.iter().map(|(index, shard)| (*index, &**shard))
     }
 
     /// The resident shards, in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Shard> + Clone {
-        self.resident.values()
+        self.resident.values().map(Arc::as_ref)
     }
 
     /// The resident shards that do not lie in the plan, in order, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Shard> {
         let planned = self.next..self.planned_end();
-        self.resident.iter_mut().filter(move |(index, _)| !planned.contains(index)).map(|(_, shard)| shard)
+        self.resident
+            .iter_mut()
+            .filter(move |(index, _)| !planned.contains(index))
+            .map(|(_, shard)| Arc::make_mut(shard))
     }
 
     /// Adds a shard behind all others.
     pub fn push(&mut self, shard: Shard) {
-        self.resident.insert(self.len, shard);
+        self.resident.insert(self.len, Arc::new(shard));
         self.len += 1;
     }
 
@@ -154,7 +159,7 @@ impl Shards {
         }
         let planned_end = self.plan.last().map_or(before, PlanSegment::end).max(before);
         let is_held = |index: usize| index < limit && (index < planned_end || more.plan.is_empty());
-        for (index, shard) in more.entries().filter(|(index, _)| is_held(before + index)) {
+        for (index, shard) in more.resident.iter().filter(|(index, _)| is_held(before + **index)) {
             self.resident.insert(before + index, shard.clone());
         }
         self.len = if more.plan.is_empty() { before + more.len.min(room) } else { planned_end };
@@ -242,7 +247,8 @@ impl Shards {
 
 impl From<Vec<Shard>> for Shards {
     fn from(shards: Vec<Shard>) -> Self {
-        Shards { len: shards.len(), resident: shards.into_iter().enumerate().collect(), ..Default::default() }
+        let len = shards.len();
+        Shards { len, resident: shards.into_iter().map(Arc::new).enumerate().collect(), ..Default::default() }
     }
 }
 
@@ -275,9 +281,9 @@ impl IndexMut<usize> for Shards {
 
 impl<'a> IntoIterator for &'a Shards {
     type Item = &'a Shard;
-    type IntoIter = std::collections::btree_map::Values<'a, usize, Shard>;
+    type IntoIter = Box<dyn DoubleEndedIterator<Item = &'a Shard> + 'a>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.resident.values()
+        Box::new(self.iter())
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::checks::Checked;
-use super::{ConfigMaps, Credentials, NamespaceCopies, Place, StoreChecks, StoreError, Upload, Version};
+use super::{ConfigMaps, Credentials, NamespaceCopies, Place, Reservation, StoreChecks, StoreError, Upload, Version};
 use crate::api::ObjectStoreLocation;
 use crate::transport::{Meter, Patience, Transport};
 
@@ -131,13 +131,17 @@ pub(super) enum Whole {
 const LARGE_DOCUMENT: usize = 3 << 20;
 static LARGE_DOCUMENTS: Semaphore = Semaphore::const_new(2);
 
-/// A large object, which holds its turn until it is dropped.
-struct LargeDocument {
+/// Bytes by which the reservation for an object that is read whole grows, and those that are held without one.
+const DOCUMENT_STEP: usize = 256 << 10;
+
+/// An object that is more than a little, whose turn and reservation end when nobody holds it any more.
+struct HeldDocument {
     bytes: BytesMut,
-    _turn: SemaphorePermit<'static>,
+    _turn: Option<SemaphorePermit<'static>>,
+    _held: Reservation,
 }
 
-impl AsRef<[u8]> for LargeDocument {
+impl AsRef<[u8]> for HeldDocument {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -411,6 +415,8 @@ impl Folder {
             return Ok(Whole::Unchanged);
         }
         let (began, mut bytes, mut turn) = (Instant::now(), BytesMut::new(), None);
+        let (mut held, mut reserved) = (Reservation::default(), DOCUMENT_STEP);
+        let announced = usize::try_from(entry.size.min(limit)).unwrap_or_default();
         let _call = Meter::store_call();
         loop {
             let time = self.call_timeout + Patience::USUAL.at_rate(bytes.len() as u64);
@@ -423,11 +429,15 @@ impl Folder {
                 let its_turn = tokio::time::timeout_at(began + time, LARGE_DOCUMENTS.acquire()).await;
                 turn = its_turn.map_err(|_| self.too_slow(name, time))?.ok();
             }
+            if bytes.len() + chunk.len() > reserved {
+                reserved = (bytes.len() + chunk.len()).max(announced).next_multiple_of(DOCUMENT_STEP);
+                held.set(reserved).await;
+            }
             bytes.extend_from_slice(&chunk);
         }
-        let bytes = match turn {
-            Some(turn) => Bytes::from_owner(LargeDocument { bytes, _turn: turn }),
-            None => bytes.freeze(),
+        let bytes = match reserved > DOCUMENT_STEP {
+            true => Bytes::from_owner(HeldDocument { bytes, _turn: turn, _held: held }),
+            false => bytes.freeze(),
         };
         Ok(Whole::Read(bytes, entry.version))
     }

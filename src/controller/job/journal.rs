@@ -15,6 +15,8 @@ use crate::store::{
 
 /// Largest segment that is read, in bytes.
 const SEGMENT_LIMIT: u64 = 16 << 20;
+/// Times its text that a head takes, beside it.
+const HEAD_TIMES: usize = 2;
 /// Times its size that a segment takes while it is read.
 const SEGMENT_TIMES: usize = 3;
 /// Bytes of small segments that are merged into one at most: what is merged is held.
@@ -61,7 +63,10 @@ impl JournalStore {
     /// When the store cannot say, or somebody wrote something else. A segment that is gone is an error, and never nothing.
     pub async fn read(&self, known: Option<&Judged>, window: usize) -> Result<Option<Judged>, StoreError> {
         let (mut journal, version) = match (self.document.read_changed(known.map(|(_, v)| v)).await?, known) {
-            (Fresh::Changed(bytes, version), _) => (Arc::new(decode(&bytes)?), version),
+            (Fresh::Changed(bytes, version), _) => {
+                let _held = reserve(HEAD_TIMES * bytes.len()).await;
+                (Arc::new(decode(&bytes)?), version)
+            }
             (Fresh::Unchanged, Some(known)) => known.clone(),
             (Fresh::Absent | Fresh::Unchanged, _) => return Ok(None),
         };

@@ -6,6 +6,7 @@ mod events;
 mod folders;
 pub(super) mod journal;
 mod judge;
+mod kept;
 pub(super) mod observe;
 pub(super) mod permit;
 mod reconcile;
@@ -40,6 +41,7 @@ use crate::lifecycle::Task;
 use crate::store::{Copies, StoreChecks};
 use crate::telemetry::Metrics;
 use backoff::Failed;
+use kept::Kept;
 use session::{Session, Sessions};
 
 /// What the visits of all BatchJobs share.
@@ -53,8 +55,12 @@ pub(super) struct Jobs {
     /// Milliseconds between two looks at what a job refers to that failed before anything was paid.
     recheck: i64,
     sessions: Arc<Sessions>,
+    /// What sessions keep of jobs at rest.
+    kept: Kept,
     /// Turns of visits.
     turns: Arc<Shares>,
+    /// The memory of visits that hold much, in bytes.
+    rooms: Arc<Shares>,
     /// The memory of transfers, in MiB.
     transfers: Arc<Shares>,
     /// What the watches know of jobs, lean and for hints only, and where a visit is asked for; by the namespace that is watched.
@@ -72,7 +78,9 @@ impl Jobs {
             output_config_maps: options.output_config_maps,
             recheck: options.recheck,
             sessions: Default::default(),
+            kept: Default::default(),
             turns: Shares::new(turns::LIMITS),
+            rooms: Shares::new(turns::ROOMS),
             transfers: Shares::new(transfers::LIMITS),
             watched,
         };
@@ -85,8 +93,8 @@ impl Jobs {
         metrics.count_jobs(move || watch::in_need(&known));
         let sessions = self.sessions.clone();
         metrics.count_failing_calls(move || sessions.failing());
-        let (turns, transfers) = (self.turns.clone(), self.transfers.clone());
-        metrics.count_waiting(move || waiting(&turns, &transfers));
+        let (visits, transfers) = ([self.turns.clone(), self.rooms.clone()], self.transfers.clone());
+        metrics.count_waiting(move || waiting(&visits, &transfers));
     }
 
     /// The namespaces that are watched; None: all.
@@ -121,9 +129,20 @@ impl Jobs {
         self.sessions.try_again(account).into_iter().for_each(|job| self.poke(job));
     }
 
+    /// Weighs what is kept of a job whose visit is over. What does not fit is let go of, and read again at the job's next visit.
+    fn is_at_rest(&self, job: &BatchJob) {
+        let (uid, namespace) = (job.metadata.uid.as_deref(), job.metadata.namespace.as_deref());
+        let (uid, namespace) = (uid.unwrap_or_default(), namespace.unwrap_or_default());
+        let Some(bytes) = self.sessions.weight(uid) else { return self.kept.forget(uid) };
+        for uid in self.kept.keep(uid, namespace, bytes) {
+            self.sessions.let_go(&uid);
+        }
+    }
+
     /// Ends what runs for a job, and forgets it.
     fn end(&self, ctx: &Context, uid: &str) {
         self.sessions.end(uid);
+        self.kept.forget(uid);
         ctx.accounts.forget(uid);
     }
 }
@@ -153,10 +172,10 @@ fn note_success(ctx: &Context, session: &Session, task: Option<Task>) {
     }
 }
 
-/// Visits that wait for their turn, and transfers that wait for memory, by kind.
-fn waiting(visits: &Shares, transfers: &Shares) -> Vec<(&'static str, i64)> {
+/// Visits that wait for their turn or for memory, and transfers that wait for memory, by kind.
+fn waiting(visits: &[Arc<Shares>], transfers: &Shares) -> Vec<(&'static str, i64)> {
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let visits = ("Visit", count(visits.waiting().values().sum()));
+    let visits = ("Visit", count(visits.iter().flat_map(|shares| shares.waiting().into_values()).sum()));
     let waiting = transfers.waiting();
     let is = |lane: &str, kind: &str| lane.split(',').next() == Some(kind);
     let of = |kind| (kind, count(waiting.iter().filter(|(lane, _)| is(lane, kind)).map(|(_, n)| n).sum()));

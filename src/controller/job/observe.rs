@@ -13,6 +13,10 @@ use crate::controller::Context;
 use crate::controller::runtime::missing::{Absent, Missing, is_going};
 use crate::controller::runtime::trouble::Trouble;
 use crate::lifecycle::{self, Freshness, JobView, Stuck, Timing, cost_nothing};
+use crate::store::{Reservation, reserve};
+
+/// What a visit holds of a journal, times its weight: as it was read, as it is written, and its text.
+const VERSIONS: usize = 3;
 
 /// One look at the world.
 pub(crate) struct World {
@@ -30,6 +34,8 @@ pub(crate) struct World {
     pub tools: Option<Arc<Tools>>,
     /// Why the journal could not be read, so that nothing can be decided.
     pub unread: Option<Trouble>,
+    /// Memory for the journal, and for what is made of it.
+    _held: Reservation,
 }
 
 /// Looks at everything that a decision may depend on, as freshly as is `wanted`; None when the object is gone.
@@ -91,7 +97,9 @@ pub(crate) async fn observe(
         },
         None => None,
     };
-    Ok(Some(World { now, nonce, job, view, journal, tools, unread }))
+    let weight = journal.as_ref().map_or(0, |(journal, _)| journal.weight());
+    let _held = reserve(VERSIONS * weight).await;
+    Ok(Some(World { now, nonce, job, view, journal, tools, unread, _held }))
 }
 
 /// Reads the credentials of a job again that waits for its next try; what failed with others is tried at once, see

@@ -14,7 +14,7 @@ use super::observe::look_for_credentials;
 use super::record::record_seen;
 use super::rejudge;
 use super::session::Session;
-use super::turns::Turn;
+use super::turns::{Broken, Turn, room_for};
 use super::visit::{failed, visit};
 use crate::api::{BatchJob, FINALIZER, annotations};
 use crate::controller::Context;
@@ -38,7 +38,9 @@ pub(crate) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<A
     let Some(turn) = Turn::of(&ctx, &job).await else { return Ok(Action::await_change()) };
     // On the heap from here on: of thousands that wait for their turn each is small.
     let span = span_of(&job);
-    Ok(Box::pin(look_after(job, ctx, turn).instrument(span)).await)
+    let looked = Box::pin(look_after(job.clone(), ctx.clone(), turn).instrument(span)).await;
+    ctx.jobs.is_at_rest(&job);
+    Ok(looked)
 }
 
 /// A last visit while we stop, when nobody takes turns any more.
@@ -63,6 +65,7 @@ async fn look_after(job: Arc<BatchJob>, ctx: Arc<Context>, turn: Turn) -> Action
         Over::Yes(next) => return next,
     };
     let session = ctx.jobs.sessions.get(&job.uid().unwrap_or_default(), &job);
+    ctx.jobs.kept.forget(&job.uid().unwrap_or_default());
     session.asked(asked(&job), ctx.clock.now());
     rejudge::note_references(&ctx, &session, &job).await;
     steps(&ctx, &session, &job, anew, turn).await
@@ -115,14 +118,25 @@ async fn steps(ctx: &Arc<Context>, session: &Arc<Session>, job: &BatchJob, mut a
         }
         let mut doing = "Observe";
         let failures = session.backoff(None).failures;
-        match held.keep(failures, visit(ctx, session, job, anew, &mut doing)).await {
+        // On the heap: what wraps a step would move it from one place on the stack to the next.
+        let step = Box::pin(visit(ctx, session, job, anew, &mut doing));
+        let flow = held.keep(failures, step).await;
+        if flow.is_ok() {
+            session.found_room(held.needed());
+        }
+        match flow {
             Ok(Flow::Again) => anew = false,
             Ok(Flow::Wait(until)) => return requeue(until, ctx.clock.now()),
             Ok(Flow::Gone) => {
                 ctx.jobs.end(ctx, &job.uid().unwrap_or_default());
                 return Action::requeue(GONE);
             }
-            Err(trouble) => {
+            Err(Broken::Outgrown(held)) => {
+                // With twice as much, for what is made of it.
+                session.found_room(Some(room_for(2 * held)));
+                drop(turn.take());
+            }
+            Err(Broken::Failed(trouble)) => {
                 let took = ctx.clock.now().saturating_sub(now);
                 failed(ctx, session, None, Failed { call: doing, trouble, took });
             }

@@ -52,6 +52,28 @@ impl Sessions {
         calls.into_iter().collect()
     }
 
+    /// Bytes that the session of the job with this uid keeps of its object and its journal; None where there is no session.
+    pub fn weight(&self, uid: &str) -> Option<usize> {
+        let session = lock(&self.0).get(uid).cloned()?;
+        let (seen, journal) = (session.seen(), session.journal());
+        Some(seen.map_or(0, |seen| seen.weight) + journal.map_or(0, |(journal, _)| journal.weight()))
+    }
+
+    /// Lets go of what can be read again of the job with this uid.
+    pub fn let_go(&self, uid: &str) {
+        if let Some(session) = lock(&self.0).get(uid) {
+            session.keep_seen(None);
+            session.journal_is_old();
+            session.forget_journal();
+        }
+    }
+
+    /// Bytes that visits of the job with this uid need, where they hold much.
+    pub fn room(&self, uid: &str) -> Option<u64> {
+        let session = lock(&self.0).get(uid).cloned()?;
+        *lock(&session.room)
+    }
+
     pub fn end(&self, uid: &str) {
         if let Some(session) = lock(&self.0).remove(uid) {
             session.stop.cancel();
@@ -90,6 +112,8 @@ pub(crate) struct Session {
     /// Since when (Unix milliseconds) what is read of credentials counts.
     distrusts: AtomicI64,
     references: Mutex<References>,
+    /// Bytes that a visit needs, where it holds much.
+    room: Mutex<Option<u64>>,
     /// MiB that transfers need which were larger than their place.
     needs: Mutex<BTreeMap<Task, u64>>,
     /// One look at a batch at a time: a server that asks for a pause is not asked for the next one.
@@ -143,6 +167,11 @@ impl Session {
         let mut needs = lock(&self.needs);
         let known = needs.entry(task).or_default();
         *known = need.max(*known);
+    }
+
+    /// Remembers how many bytes a visit needs; None: it is a small one.
+    pub fn found_room(&self, room: Option<u64>) {
+        *lock(&self.room) = room;
     }
 
     /// The journal that this process read or wrote last: what lies in storage may be newer.

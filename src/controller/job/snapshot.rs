@@ -10,6 +10,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tokio::sync::Semaphore;
 
+use super::transfers::size_of_json;
 use crate::api::{BatchJob, annotations};
 use crate::controller::Context;
 use crate::controller::runtime::trouble::Trouble;
@@ -34,6 +35,8 @@ pub(crate) struct Seen {
     pub spec_hash: String,
     /// When the look at it began (Unix milliseconds).
     pub at: i64,
+    /// Bytes of memory that it takes.
+    pub weight: usize,
 }
 
 /// Whether a look that was made at `at` is as fresh as is `wanted` of a look that begins at `began`. Without a reason to look
@@ -54,7 +57,10 @@ pub(crate) fn is_fresh_journal(at: i64, wanted: Freshness, began: i64) -> bool {
 impl Seen {
     fn new(mut job: BatchJob, spec_hash: String, at: i64) -> Seen {
         leave_out_requests(&mut job);
-        Seen { job: Arc::new(job), spec_hash, at }
+        // Some twice its text, for most of it is short texts.
+        let text = usize::try_from(size_of_json(&job)).unwrap_or(usize::MAX / 4);
+        let weight = size_of::<BatchJob>() + 2 * text + spec_hash.len();
+        Seen { job: Arc::new(job), spec_hash, at, weight }
     }
 
     /// The object after a write of ours that it was judged for, and that left its spec alone.

@@ -68,7 +68,8 @@ pub(crate) fn inline_bytes(job: &BatchJob) -> u64 {
     })
 }
 
-fn size_of_json(value: &impl serde::Serialize) -> u64 {
+/// Bytes of a value's text in JSON.
+pub(super) fn size_of_json(value: &impl serde::Serialize) -> u64 {
     struct Length(u64);
     impl std::io::Write for Length {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

@@ -1,5 +1,11 @@
-//! Turns: a visit of a job begins when it is the turn of its namespace and of the store that its results go to.
+//! Turns: a visit of a job begins when it is the turn of its namespace and of the store that its results go to, and when there is
+//! memory for what it will hold of a large journal.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use kube::ResourceExt;
@@ -9,13 +15,21 @@ use crate::api::BatchJob;
 use crate::api::conditions::reasons;
 use crate::controller::Context;
 use crate::controller::runtime::trouble::Trouble;
-use crate::fair::{self, Claim, Limits, Share};
+use crate::fair::{self, Claim, Limits, Share, Shares};
 use crate::telemetry::Timer;
 use crate::transport::Meter;
 
-/// Visits at a time. Each holds one object and what it reads of the journal. A store that does not answer holds up the visits of
-/// its own jobs, at most half of those of their namespace, for as long as a call of storage may take; see `Folder`.
+/// Visits at a time. Each holds one object and a small journal, or has a share of [`ROOMS`]. A store that does not answer holds up
+/// the visits of its own jobs, at most half of those of their namespace, for as long as a call of storage may take; see `Folder`.
 pub(crate) const LIMITS: Limits = Limits { total: 128, per_namespace: 16, keeps_last_shares: true };
+
+/// Bytes that visits may hold together of journals that are not small.
+///
+/// A visit that turns out to need more than it has ends, and begins again with as much as it needs: it waits for memory before it has a
+/// turn, so that nobody waits for memory while holding what others wait for.
+pub(crate) const ROOMS: Limits = Limits { total: 48 << 20, per_namespace: u64::MAX, keeps_last_shares: true };
+/// Bytes that each visit may hold without a share of them.
+const SMALL_ROOM: u64 = 256 << 10;
 
 /// Time after which a visit goes back into the queue before its next step.
 const LONG: Duration = Duration::from_secs(1);
@@ -24,56 +38,148 @@ const LONG: Duration = Duration::from_secs(1);
 pub(crate) struct Turn {
     /// None: nobody takes turns any more.
     share: Option<Share>,
+    /// None: it is a small visit.
+    room: Option<Room>,
+    /// Bytes that it said it holds, at the most.
+    most: AtomicU64,
     began: Instant,
     _visit: Option<Timer>,
+}
+
+/// A share of [`ROOMS`].
+struct Room {
+    share: Share,
+    /// Whether there is no larger one: who holds it has all that such a visit can have.
+    is_largest: bool,
+}
+
+impl Room {
+    async fn claim(of: &Arc<Shares>, claim: Claim) -> Room {
+        let wanted = claim.size;
+        let share = of.take(claim).await;
+        let is_largest = share.size() < wanted || wanted >= ROOMS.total;
+        Room { share, is_largest }
+    }
+
+    /// Whether it has room for so many bytes. Somewhat more than what was claimed is taken as well: what a step reads once it was decided
+    /// is not known before.
+    fn holds(&self, bytes: u64) -> bool {
+        self.is_largest || bytes <= self.share.size() / 2 * 3 || self.share.grow(bytes)
+    }
+}
+
+/// Why a step ended before its time.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    Failed(Trouble),
+    /// It holds more than there is room for, and needs so many bytes.
+    Outgrown(u64),
 }
 
 impl Turn {
     /// Waits for the turn of `job`. None: we are stopping.
     pub async fn of(ctx: &Context, job: &BatchJob) -> Option<Turn> {
+        let uid = job.uid().unwrap_or_default();
         let claim = Claim {
             namespace: job.namespace().unwrap_or_default(),
             lane: destination(job),
             size: 1,
-            is_retry: ctx.jobs.sessions.has_failed(&job.uid().unwrap_or_default()),
+            is_retry: ctx.jobs.sessions.has_failed(&uid),
             ..Claim::default()
         };
+        let room = ctx.jobs.sessions.room(&uid).map(|size| Claim { size, ..claim.clone() });
         let _waits = ctx.metrics.visit_queue();
+        let granted = async {
+            let room = match room {
+                Some(room) => Some(Room::claim(&ctx.jobs.rooms, room).await),
+                None => None,
+            };
+            let share = Some(ctx.jobs.turns.take(claim).await);
+            Turn { room, _visit: Some(ctx.metrics.visit()), ..Turn::with(share) }
+        };
         tokio::select! {
-            share = ctx.jobs.turns.take(claim) => {
-                Some(Turn { share: Some(share), began: Instant::now(), _visit: Some(ctx.metrics.visit()) })
-            }
+            turn = granted => Some(turn),
             () = ctx.stop.cancelled() => None,
         }
     }
 
+    fn with(share: Option<Share>) -> Turn {
+        Turn { share, room: None, most: AtomicU64::new(0), began: Instant::now(), _visit: None }
+    }
+
     /// The right to visit a job while we stop.
     pub fn last() -> Turn {
-        Turn { share: None, began: Instant::now(), _visit: None }
+        Turn::with(None)
     }
 
     /// Does a step, which ends where it waits for a store for long while a namespace that has no turn waits for one: after
-    /// [`fair::grace`] of so many `failures` in a row.
+    /// [`fair::grace`] of so many `failures` in a row. It ends as well where it holds more than there is room for.
     ///
     /// # Errors
     /// The step's own, or that it ended so. Whether an intent was written is then found out, as after any call of which the reply is
     /// lost.
-    pub async fn keep<T>(&self, failures: u32, step: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+    pub async fn keep<T>(&self, failures: u32, step: impl Future<Output = Result<T, Trouble>>) -> Result<T, Broken> {
         self.keep_for(fair::grace(failures), step).await
     }
 
-    async fn keep_for<T>(&self, grace: Duration, step: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
-        let Some(share) = &self.share else { return step.await };
+    async fn keep_for<T>(&self, grace: Duration, step: impl Future<Output = Result<T, Trouble>>) -> Result<T, Broken> {
+        if self.share.is_none() {
+            return step.await.map_err(Broken::Failed);
+        }
         let meter = Meter::default();
         tokio::select! {
             biased;
-            done = meter.clone().measure(step) => done,
-            waited = waits_too_long(share, &meter, grace) => {
+            done = self.in_room(&meter, meter.clone().measure(step)) => done,
+            waited = self.waits_too_long(&meter, grace) => {
                 let message = format!(
                     "the store was not done within {} s, while jobs of other namespaces waited for their turn",
                     waited.as_secs()
                 );
-                Err(Trouble::passing(reasons::STORAGE_UNAVAILABLE, message))
+                Err(Broken::Failed(Trouble::passing(reasons::STORAGE_UNAVAILABLE, message)))
+            }
+        }
+    }
+
+    /// Does `step` until it holds more than its room, which cannot grow.
+    async fn in_room<T>(&self, meter: &Meter, step: impl Future<Output = Result<T, Trouble>>) -> Result<T, Broken> {
+        let mut step = pin!(step);
+        poll_fn(|cx| {
+            let polled = step.as_mut().poll(cx);
+            let held = meter.reserved();
+            self.most.fetch_max(held, Ordering::Relaxed);
+            match polled.is_pending() && !self.has_room(held) {
+                true => Poll::Ready(Err(Broken::Outgrown(held))),
+                false => polled.map_err(Broken::Failed),
+            }
+        })
+        .await
+    }
+
+    fn has_room(&self, held: u64) -> bool {
+        held <= SMALL_ROOM || self.room.as_ref().is_some_and(|room| room.holds(held))
+    }
+
+    /// Bytes that the next visit needs, by what this one held; None: it is a small one.
+    pub fn needed(&self) -> Option<u64> {
+        let most = self.most.load(Ordering::Relaxed);
+        (most > SMALL_ROOM).then(|| room_for(most))
+    }
+
+    /// Ends once a step has waited for a store for `grace`, and does so now, while a namespace without a share waits for one; with how
+    /// long it waited.
+    async fn waits_too_long(&self, meter: &Meter, grace: Duration) -> Duration {
+        loop {
+            let left = grace.saturating_sub(meter.waiting_for_a_store().unwrap_or_default());
+            tokio::time::sleep(left.max(grace / 16)).await;
+            if meter.waiting_for_a_store().is_none_or(|waited| waited < grace) {
+                continue;
+            }
+            tokio::select! {
+                () = is_wanted(self.share.as_ref()) => {}
+                () = is_wanted(self.room.as_ref().map(|room| &room.share)) => {}
+            }
+            if let Some(waited) = meter.waiting_for_a_store() {
+                return waited;
             }
         }
     }
@@ -84,19 +190,15 @@ impl Turn {
     }
 }
 
-/// Ends once a step has waited for a store for `grace`, and does so now, while a namespace without a share waits for one; with how long
-/// it waited.
-async fn waits_too_long(share: &Share, meter: &Meter, grace: Duration) -> Duration {
-    loop {
-        let left = grace.saturating_sub(meter.waiting_for_a_store().unwrap_or_default());
-        tokio::time::sleep(left.max(grace / 16)).await;
-        if meter.waiting_for_a_store().is_none_or(|waited| waited < grace) {
-            continue;
-        }
-        share.is_wanted().await;
-        if let Some(waited) = meter.waiting_for_a_store() {
-            return waited;
-        }
+/// Bytes to claim for a visit that held so many: somewhat more, lest it ends again for a little.
+pub(crate) fn room_for(held: u64) -> u64 {
+    held.next_multiple_of(SMALL_ROOM).min(ROOMS.total)
+}
+
+async fn is_wanted(share: Option<&Share>) {
+    match share {
+        Some(share) => share.is_wanted().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -108,18 +210,16 @@ fn destination(job: &BatchJob) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use futures::FutureExt;
 
     use super::*;
-    use crate::fair::Shares;
+    use crate::store;
 
     const GRACE: Duration = Duration::from_millis(200);
 
     async fn turn(turns: &Arc<Shares>, namespace: &str, is_retry: bool) -> Turn {
         let claim = Claim { namespace: namespace.into(), size: 1, is_retry, ..Claim::default() };
-        Turn { share: Some(turns.take(claim).await), began: Instant::now(), _visit: None }
+        Turn::with(Some(turns.take(claim).await))
     }
 
     /// A step that waits for a store which does not answer until the call's time is up.
@@ -163,6 +263,73 @@ mod tests {
         assert!(!many_calls.0 && many_calls.1 < GRACE * 8, "{many_calls:?}");
         assert!(of_the_cluster.0, "it waited for something else");
         assert!(not_wanted.0, "nobody waits");
+    }
+
+    /// A visit of a namespace, with a share of `rooms` where it needs one.
+    async fn visit(turns: &Arc<Shares>, rooms: &Arc<Shares>, namespace: &str, needs: Option<u64>) -> Turn {
+        let claim = Claim { namespace: namespace.into(), size: needs.unwrap_or_default(), ..Claim::default() };
+        let room = if needs.is_some() { Some(Room::claim(rooms, claim).await) } else { None };
+        Turn { room, ..turn(turns, namespace, false).await }
+    }
+
+    /// What becomes of a step that holds so many bytes.
+    async fn holds(turn: &Turn, bytes: u64) -> Result<(), u64> {
+        let step = async {
+            let _held = store::reserve(bytes as usize).await;
+            Ok(())
+        };
+        match turn.keep(0, step).await {
+            Ok(()) => Ok(()),
+            Err(Broken::Outgrown(held)) => Err(held),
+            Err(Broken::Failed(trouble)) => panic!("{trouble:?}"),
+        }
+    }
+
+    const MIB: u64 = 1 << 20;
+
+    #[tokio::test]
+    async fn a_visit_that_holds_more_than_a_little_begins_again_with_the_memory_for_it() {
+        let (turns, rooms) = (Shares::new(LIMITS), Shares::new(ROOMS));
+        let small = visit(&turns, &rooms, "a", None).await;
+        assert_eq!(holds(&small, SMALL_ROOM).await, Ok(()));
+        assert_eq!((holds(&small, 5 * MIB).await, small.needed()), (Err(5 * MIB), Some(5 * MIB)));
+        let large = visit(&turns, &rooms, "a", small.needed()).await;
+        assert_eq!(holds(&large, 7 * MIB).await, Ok(()), "and somewhat more");
+        assert_eq!(holds(&large, 20 * MIB).await, Ok(()), "it grows where there is room");
+        let other = visit(&turns, &rooms, "b", Some(20 * MIB)).await;
+        assert_eq!(holds(&large, 40 * MIB).await, Err(40 * MIB), "others hold the rest");
+        drop((large, other));
+        let largest = visit(&turns, &rooms, "a", Some(room_for(1 << 40))).await;
+        assert_eq!(holds(&largest, 100 * MIB).await, Ok(()), "it is alone, and there is no more to be had");
+    }
+
+    #[tokio::test]
+    async fn visits_of_large_journals_are_as_many_as_there_is_memory_for_and_hold_up_no_small_one() {
+        let (turns, rooms) = (Shares::new(LIMITS), Shares::new(ROOMS));
+        let largest = visit(&turns, &rooms, "hostile", Some(ROOMS.total)).await;
+        let mut waiting: Vec<_> =
+            (0..100).map(|_| visit(&turns, &rooms, "hostile", Some(ROOMS.total)).boxed()).collect();
+        assert!(waiting.iter_mut().all(|one| one.now_or_never().is_none()));
+        assert_eq!(
+            turns.waiting().values().sum::<usize>(),
+            0,
+            "who waits for memory has no turn, and is in no queue for one"
+        );
+        for namespace in ["quiet", "hostile"] {
+            let small = visit(&turns, &rooms, namespace, None).now_or_never();
+            assert!(small.is_some(), "{namespace}");
+        }
+        let mut large = visit(&turns, &rooms, "honest", Some(2 * MIB)).boxed();
+        assert!((&mut large).now_or_never().is_none());
+        assert!(
+            is_wanted(largest.room.as_ref().map(|room| &room.share)).now_or_never().is_some(),
+            "it makes room if it is slow"
+        );
+        drop(largest);
+        // Both hold nothing now, and it is the turn of the first that came.
+        let next = waiting.iter_mut().find_map(|one| one.now_or_never());
+        drop(next);
+        assert!((&mut large).now_or_never().is_some(), "99 visits of another namespace wait, and it is not their turn");
     }
 
     /// 40 namespaces, each with 20 jobs whose stores never answer: each job is tried again at growing distances.

@@ -60,7 +60,7 @@ pub(super) async fn visit(
     if !is_brief && !record(ctx, session, &world, &memory, &step, references).await? {
         return Ok(Flow::Again);
     }
-    let ran = act.run(step.clone()).await?;
+    let ran = act.run(&step).await?;
     let flow = match ran {
         Flow::Wait(None) if world.view.finished && cost_nothing(&world.job) => Flow::Wait(Some(rejudge::due(ctx))),
         flow => flow,

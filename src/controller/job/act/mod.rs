@@ -42,9 +42,9 @@ pub(crate) struct Act<'a> {
 
 impl Act<'_> {
     /// Does `step`.
-    pub async fn run(&self, step: Step) -> Result<Flow, Trouble> {
+    pub async fn run(&self, step: &Step) -> Result<Flow, Trouble> {
         match step {
-            Step::Wait { until, .. } => return Ok(Flow::Wait(until)),
+            Step::Wait { until, .. } => return Ok(Flow::Wait(*until)),
             Step::AddFinalizer => {
                 self.set_finalizer(true).await?;
             }
@@ -55,7 +55,7 @@ impl Act<'_> {
                     let at_home = format!("BatchJob {namespace}/{name} is gone: {message}");
                     let news = News::warning("ProviderBatchOrphaned", at_home);
                     publish_at_home(self.ctx, namespace, name, news);
-                    self.tell(News::warning("ProviderBatchOrphaned", message));
+                    self.tell(News::warning("ProviderBatchOrphaned", message.clone()));
                 }
                 // Nothing else may ever wake us: a write of our own status is no reason to look again.
                 return Ok(if self.set_finalizer(false).await? { Flow::Gone } else { Flow::Again });
@@ -68,22 +68,22 @@ impl Act<'_> {
             // Their effect is the status that says so; see `record`.
             Step::Lock(_) | Step::Pin => {}
             Step::Conclude { manifest, reused } => {
-                self.tell(events::at_the_end(manifest.outcome, reused, &manifest.message));
+                self.tell(events::at_the_end(manifest.outcome, *reused, &manifest.message));
             }
-            Step::Fail(failure) => self.tell(News::warning(failure.reason, failure.message)),
+            Step::Fail(failure) => self.tell(News::warning(failure.reason, failure.message.clone())),
             Step::Tidy => {}
             Step::KeepProvider => self.keep_provider().await?,
             Step::LookForManifest => self.look_for_manifest().await?,
-            Step::FindOwner(owner) => self.find_owner(&owner).await?,
-            Step::Open(journal) => self.open(&journal).await?,
-            Step::Swap(journal) => self.swap(&journal).await?,
-            Step::WriteIntent { journal, intent_id } => self.write_intent(&journal, &intent_id).await?,
+            Step::FindOwner(owner) => self.find_owner(owner).await?,
+            Step::Open(journal) => self.open(journal).await?,
+            Step::Swap(journal) => self.swap(journal).await?,
+            Step::WriteIntent { journal, intent_id } => self.write_intent(journal, intent_id).await?,
             Step::ProveStore => self.prove_store().await?,
-            Step::Pass { stage, version } => self.start_pass(stage, version)?,
-            Step::Upload(slot) => self.start_upload(slot)?,
-            Step::Collect { slot, patient } => self.start_collect(slot, patient)?,
-            Step::FollowUp { round } => self.start_follow_up(round)?,
-            Step::Halve(slot) => self.start_halve(slot)?,
+            Step::Pass { stage, version } => self.start_pass(stage.clone(), *version)?,
+            Step::Upload(slot) => self.start_upload(*slot)?,
+            Step::Collect { slot, patient } => self.start_collect(*slot, *patient)?,
+            Step::FollowUp { round } => self.start_follow_up(*round)?,
+            Step::Halve(slot) => self.start_halve(*slot)?,
             Step::Write => self.start_write()?,
             Step::Mark => self.mark().await?,
             Step::WaitForPlace
@@ -96,7 +96,7 @@ impl Act<'_> {
             | Step::PollTwin { .. }
             | Step::Cancel { .. }
             | Step::CancelUnjournaled { .. }
-            | Step::DeleteFiles { .. } => self.call(step)?,
+            | Step::DeleteFiles { .. } => self.call(step.clone())?,
         }
         Ok(Flow::Again)
     }

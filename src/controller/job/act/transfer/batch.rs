@@ -13,9 +13,7 @@ use crate::controller::job::tasks;
 use crate::controller::job::tools::Tools;
 use crate::controller::runtime::names;
 use crate::controller::runtime::trouble::Trouble;
-use crate::lifecycle::{
-    AttemptState, Collected, Journal, Look, PartRef, Reading, Seen, Shard, Short, Slot, Task, Unanswered,
-};
+use crate::lifecycle::{AttemptState, Collected, Journal, Look, PartRef, Reading, Seen, Short, Slot, Task, Unanswered};
 use crate::provider::{self, Batch, Class, InputFile};
 use crate::results::{self, Found};
 use crate::store::{layout, staged};
@@ -26,16 +24,17 @@ const OUTPUT_LIMIT: u64 = 16 << 30;
 impl Act<'_> {
     pub(in crate::controller::job::act) fn start_upload(&self, slot: Slot) -> Result<(), Trouble> {
         let (tools, journal) = (self.tools()?.clone(), self.journal()?);
-        let shard = journal.shards.get(slot.shard).cloned();
+        let shard = journal.shards.get(slot.shard);
         let shard =
             shard.ok_or_else(|| Trouble::passing(reasons::PENDING, format!("shard of {slot} is not planned")))?;
         // Many uploads may wait for their turn: each holds what it needs of the journal, and no more.
-        let (staged, name) = (layout::shard(&journal.work_id, &shard.sha256), names::file(journal, slot));
+        let (sha256, bytes) = (shard.sha256.clone(), shard.bytes);
+        let (staged, name) = (layout::shard(&journal.work_id, &sha256), names::file(journal, slot));
         tasks::start_in_place(self.ctx, self.session, &self.world.job, Task::Upload(slot), move |place| async move {
-            let content = staged::verified(&tools.folder, &staged, &shard.sha256).await?;
+            let content = staged::verified(&tools.folder, &staged, &sha256).await?;
             // The content goes once all of it is sent, and its place with it.
             let content = content.inspect(move |_| _ = &place).boxed();
-            let file = InputFile { name, bytes: shard.bytes, content };
+            let file = InputFile { name, bytes, content };
             let id = match tools.api.upload(file).await {
                 Ok(id) => id,
                 Err(error) if provider::is_about_content(&*tools.api, &error).await => {
@@ -44,14 +43,14 @@ impl Act<'_> {
                         _ => "",
                     };
                     let said = error.message + hint;
-                    return Ok(learned(move |m| _ = m.unfit.insert((slot, shard.sha256), said)));
+                    return Ok(learned(move |m| _ = m.unfit.insert((slot, sha256), said)));
                 }
                 Err(error) => return Err(error.into()),
             };
             Ok(learned(move |m| {
                 // Else it lies in another account.
                 if m.fingerprint == tools.fingerprint {
-                    m.uploads.insert((slot, shard.sha256), id);
+                    m.uploads.insert((slot, sha256), id);
                 }
             }))
         });
@@ -99,7 +98,8 @@ struct Submitted {
     work_id: String,
     slot: Slot,
     batch_id: String,
-    shard: Shard,
+    index: String,
+    requests: i64,
 }
 
 fn submitted(journal: &Journal, slot: Slot) -> Option<Submitted> {
@@ -107,7 +107,7 @@ fn submitted(journal: &Journal, slot: Slot) -> Option<Submitted> {
     match &shard.attempt.as_ref()?.state {
         AttemptState::Submitted { batch_id, .. } => {
             let (work_id, batch_id) = (journal.work_id.clone(), batch_id.clone());
-            Some(Submitted { work_id, slot, batch_id, shard: shard.clone() })
+            Some(Submitted { work_id, slot, batch_id, index: shard.index().into(), requests: shard.requests })
         }
         _ => None,
     }
@@ -120,7 +120,6 @@ async fn collect(
     patient: bool,
     spool: &std::path::Path,
 ) -> Result<Result<(Batch, results::Collected, Reading), Seen>, Trouble> {
-    let shard = &submitted.shard;
     let batch = match tools.api.get(&submitted.batch_id).await {
         Err(e) if e.class == Class::NotFound => return Ok(Err(Seen::NotFound)),
         batch => batch?,
@@ -134,9 +133,9 @@ async fn collect(
         return Ok(Err(Seen::Gone { state: ended }));
     };
     let reading = |found: &Found| Reading {
-        requests: shard.requests,
+        requests: submitted.requests,
         found: found.requests,
-        expected: Reading::expected(batch.done, ended, shard.requests),
+        expected: Reading::expected(batch.done, ended, submitted.requests),
         // What stands in a file that nobody can name cannot be read either.
         unreadable: found.unreadable.saturating_add(i64::from(!batch.unusable.is_empty())),
         cut_off: found.cut_off,
@@ -146,8 +145,8 @@ async fn collect(
         folder: &tools.folder,
         work_id: &submitted.work_id,
         slot: submitted.slot.to_string(),
-        index: shard.index(),
-        requests: shard.requests,
+        index: &submitted.index,
+        requests: submitted.requests,
         files,
         may_be_unreadable: &|found| reading(found).unanswered() == Unanswered::Unreadable,
         unusable: &unusable,

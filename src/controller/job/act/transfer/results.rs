@@ -3,30 +3,34 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{learned, max_requests, shard};
 use crate::api::{Endpoint, weight};
 use crate::controller::job::act::{Act, manifest_view};
+use crate::controller::job::session::Session;
 use crate::controller::job::tasks;
 use crate::controller::job::tools::Tools;
 use crate::controller::runtime::trouble::Trouble;
 use crate::lifecycle::{AttemptState, Halved, Journal, Shard, Slot, TOO_LARGE, Task, Tries, error_summary};
 use crate::results::{self, AbandonedBatch, Manifest, Settled};
-use crate::store::{ShardWriter, Sorted, layout};
+use crate::store::{Reservation, ShardWriter, Sorted, Version, layout, reserve};
 
 /// Bytes of the names of batches that a manifest lists, so that it can be read again; the journal has all of them.
 const LISTED_BATCHES: usize = 2 << 20;
 
 impl Act<'_> {
     pub(in crate::controller::job::act) fn start_follow_up(&self, round: u32) -> Result<(), Trouble> {
-        let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
+        let (ctx, tools, judged) = (self.ctx.clone(), self.tools()?.clone(), self.judged()?);
         let limit = self.world.view.backoff_limit_per_request;
-        let room = self.world.view.shard_limit.saturating_sub(journal.shards.len());
+        let shard_limit = self.world.view.shard_limit;
         let max_requests = max_requests(&self.world.job, &tools);
         let of_embeddings = self.world.job.spec.endpoint == Endpoint::Embeddings;
         let limits = tools.account.limits();
         let max_inputs = of_embeddings.then(|| u64::from(limits.max_inputs_per_batch.unsigned_abs()));
         tasks::start(self.ctx, self.session, &self.world.job, Task::FollowUp, async move {
+            let Some((journal, _held)) = judged.read(&tools).await? else { return Ok(learned(|_| {})) };
+            let room = shard_limit.saturating_sub(journal.shards.len());
             let max_bytes = limits.max_bytes_per_batch.unsigned_abs();
             let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.jobs.spool, max_requests, max_bytes)
                 .of_inputs(max_inputs);
@@ -47,8 +51,9 @@ impl Act<'_> {
     }
 
     pub(in crate::controller::job::act) fn start_halve(&self, slot: Slot) -> Result<(), Trouble> {
-        let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
+        let (ctx, tools, judged) = (self.ctx.clone(), self.tools()?.clone(), self.judged()?);
         tasks::start(self.ctx, self.session, &self.world.job, Task::Halve(slot), async move {
+            let Some((journal, _held)) = judged.newest(&tools).await? else { return Ok(learned(|_| {})) };
             let Some(whole) = journal.shards.get(slot.shard) else { return Ok(learned(|_| {})) };
             let half = whole.requests / 2 + whole.requests % 2;
             let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.jobs.spool, half, u64::MAX);
@@ -65,9 +70,10 @@ impl Act<'_> {
     }
 
     pub(in crate::controller::job::act) fn start_write(&self) -> Result<(), Trouble> {
-        let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?.clone());
+        let (ctx, tools, judged) = (self.ctx.clone(), self.tools()?.clone(), self.judged()?);
         let compression = self.world.job.spec.output.compression;
         tasks::start(self.ctx, self.session, &self.world.job, Task::Write, async move {
+            let Some((journal, _held)) = judged.read(&tools).await? else { return Ok(learned(|_| {})) };
             // Who wrote it meanwhile may have tidied up the parts, so that it could never be written again.
             if is_written(&tools, &journal.work_id).await? {
                 return Ok(learned(|m| m.manifest = None));
@@ -82,6 +88,49 @@ impl Act<'_> {
         });
         Ok(())
     }
+}
+
+impl Act<'_> {
+    fn judged(&self) -> Result<JudgedJournal, Trouble> {
+        let version = self.world.journal.as_ref().map(|(_, version)| version.clone());
+        self.journal().map(|_| JudgedJournal { session: self.session.clone(), version })
+    }
+}
+
+/// The journal that a task was decided on. A task that waits for its place holds none of it, however large it is.
+struct JudgedJournal {
+    session: Arc<Session>,
+    version: Option<Version>,
+}
+
+impl JudgedJournal {
+    /// The journal, with the memory for it; None where another version is there by now, so that the task has to be decided on anew.
+    async fn read(&self, tools: &Tools) -> Result<Option<(Arc<Journal>, Reservation)>, Trouble> {
+        let known = self.session.journal().filter(|(_, version)| Some(version) == self.version.as_ref());
+        let journal = match known {
+            Some((journal, _)) => Some(journal),
+            None => {
+                let there = tools.journals.read(None, 0).await?;
+                there.filter(|(_, version)| Some(version) == self.version.as_ref()).map(|(journal, _)| journal)
+            }
+        };
+        Ok(with_memory(journal).await)
+    }
+
+    /// The same in whatever version it is by now.
+    async fn newest(&self, tools: &Tools) -> Result<Option<(Arc<Journal>, Reservation)>, Trouble> {
+        let journal = match self.session.journal() {
+            Some(known) => Some(known),
+            None => tools.journals.read(None, 0).await?,
+        };
+        Ok(with_memory(journal.map(|(journal, _)| journal)).await)
+    }
+}
+
+async fn with_memory(journal: Option<Arc<Journal>>) -> Option<(Arc<Journal>, Reservation)> {
+    let journal = journal?;
+    let held = reserve(journal.weight()).await;
+    Some((journal, held))
 }
 
 /// All shards `of` a journal, as the join takes them. A segment of the journal is held at a time.
