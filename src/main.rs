@@ -96,7 +96,7 @@ struct Run {
     /// Seconds between two looks through the providers' lists for batches of this cluster that run and that no BatchJob follows;
     /// 0: never.
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(0..=86_400))]
-    stray_check_seconds: u32,
+    orphan_check_seconds: u32,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -143,7 +143,7 @@ impl Run {
             spool_dir: self.spool_dir,
             output_config_maps: usize::from(self.output_config_maps),
             recheck: seconds(self.recheck_seconds),
-            stray_check: i64::from(self.stray_check_seconds) * 1000,
+            orphan_check: i64::from(self.orphan_check_seconds) * 1000,
             health_addr: self.health_addr,
             timing: Timing {
                 post_window: seconds(self.post_window_seconds),

@@ -48,7 +48,7 @@ pub(crate) struct Context {
     /// uid of `kube-system`: the cluster's name.
     cluster: String,
     /// Milliseconds between two looks for batches that nobody follows; 0: never.
-    stray_check: i64,
+    orphan_check: i64,
     /// The calls and the batches in flight of each account.
     accounts: Accounts,
     secrets: Secrets,

@@ -129,7 +129,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         timing: options.timing,
         namespace: options.namespace.clone(),
         cluster,
-        stray_check: options.stray_check,
+        orphan_check: options.orphan_check,
         accounts: Accounts::new(
             Arc::new(move || time.now()),
             Arc::new(move |waited| of_accounts.provider_request_queue(waited)),

@@ -150,7 +150,7 @@ mod tests {
         for (found, expected, unreadable, wanted) in [
             (10, 10, 0, Missing),
             (8, 10, 0, Missing),
-            // The provider executed no more: a stray line belongs to no request.
+            // The provider executed no more: an orphan line belongs to no request.
             (5, 5, 1, Missing),
             (9, 10, 1, Unreadable),
             (0, 10, 2, Unreadable),

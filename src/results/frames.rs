@@ -21,7 +21,7 @@ pub(super) enum Bracket {
     /// Ends that object.
     Closes,
     /// Closes a bracket that was never opened.
-    Stray,
+    Orphan,
     /// Has no effect on objects.
     No,
 }
@@ -42,7 +42,7 @@ impl Brackets {
                 self.depth = 1;
                 Bracket::Opens
             }
-            b'}' if self.depth == 0 => Bracket::Stray,
+            b'}' if self.depth == 0 => Bracket::Orphan,
             // Brackets and quotes outside objects are ignored.
             _ if self.depth == 0 => Bracket::No,
             b'"' | b'\'' => {
@@ -70,7 +70,7 @@ pub(super) fn objects(line: &[u8]) -> Option<impl Iterator<Item = Range<usize>>>
         match brackets.see(*byte) {
             Bracket::Opens => open = true,
             Bracket::Closes => (closed, open) = (true, false),
-            Bracket::Stray => return None,
+            Bracket::Orphan => return None,
             Bracket::No => {}
         }
     }
@@ -81,7 +81,7 @@ pub(super) fn objects(line: &[u8]) -> Option<impl Iterator<Item = Range<usize>>>
             None
         }
         Bracket::Closes => Some(begun..at + 1),
-        Bracket::Stray | Bracket::No => None,
+        Bracket::Orphan | Bracket::No => None,
     });
     (closed && !open).then_some(found)
 }

@@ -304,7 +304,7 @@ async fn objects_within(raw: &mut File, from: u64, to: u64, most: usize) -> std:
             match brackets.see(*byte) {
                 Bracket::Opens => begun = Some(at),
                 Bracket::Closes => objects.extend(begun.take().map(|begin| (begin, at + 1))),
-                Bracket::Stray | Bracket::No => {}
+                Bracket::Orphan | Bracket::No => {}
             }
             at += 1;
         }

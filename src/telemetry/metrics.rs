@@ -64,7 +64,7 @@ pub struct Metrics {
     steps: Labelled,
     failures: Labelled,
     provider_looks: Labelled,
-    stray_batches: LabelledGauge,
+    orphan_batches: LabelledGauge,
     jobs: Counted,
     failing_calls: Counted,
     waiting: Counted,
@@ -82,7 +82,7 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let (steps, failures, provider_looks) = (Labelled::default(), Labelled::default(), Labelled::default());
-        let stray_batches = LabelledGauge::default();
+        let orphan_batches = LabelledGauge::default();
         let (batches_created, status_writes, leader) = (Counter::default(), Counter::default(), Gauge::default());
         let events_dropped = Counter::default();
         let mut registry = Registry::with_prefix("batchjob");
@@ -97,9 +97,9 @@ impl Default for Metrics {
             events_dropped.clone(),
         );
         registry.register(
-            "stray_batches",
+            "orphan_batches",
             "Batches of this cluster that run at providers and that no BatchJob follows, by kind of provider",
-            stray_batches.clone(),
+            orphan_batches.clone(),
         );
         registry.register("leader", "1 while this replica leads", leader.clone());
         let jobs = Counted::new("jobs", "BatchJobs of which a condition is true that asks for a person", "condition");
@@ -122,7 +122,7 @@ impl Default for Metrics {
             steps,
             failures,
             provider_looks,
-            stray_batches,
+            orphan_batches,
             jobs,
             failing_calls,
             waiting,
@@ -152,8 +152,8 @@ impl Metrics {
     }
 
     /// Says how many batches run in accounts of a kind of provider that nobody follows.
-    pub fn stray_batches(&self, kind: &'static str, batches: i64) {
-        self.stray_batches.get_or_create(&[("provider", kind)]).set(batches);
+    pub fn orphan_batches(&self, kind: &'static str, batches: i64) {
+        self.orphan_batches.get_or_create(&[("provider", kind)]).set(batches);
     }
 
     /// Has jobs counted whenever somebody asks, as `batchjob_jobs{condition="..."}`.

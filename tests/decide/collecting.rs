@@ -63,7 +63,7 @@ fn what_files_hold_at_first_is_not_their_last_word() {
     assert!(told.contains("no line that can be read") && told.contains("are not sent again"), "{told}");
     let (at, _) = fetched(Reading { cut_off: 1, ..short(10, 0) });
     assert_eq!(*at.last().unwrap(), LAG, "a line that breaks off may still be written");
-    assert_eq!(fetched(short(10, 3)), (vec![0], String::new()), "stray lines keep nobody waiting");
+    assert_eq!(fetched(short(10, 3)), (vec![0], String::new()), "orphan lines keep nobody waiting");
     assert_eq!(fetched(Reading { requests: 10, found: 4, expected: 4, ..Default::default() }).0, [0]);
 }
 

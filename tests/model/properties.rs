@@ -151,7 +151,7 @@ fn is_known(m: &Protocol, w: &World, batch: &Batch) -> bool {
     let twin = |other: &Batch| other.id != batch.id && other.intent == batch.intent;
     let stopped = batch.state != BatchState::Running { told_to_stop: false } && w.batches.iter().any(twin);
     let rejected = matches!(batch.state, BatchState::Rejected | BatchState::OverTheLimit | BatchState::Forgotten);
-    // What status named is told to stop; the look for strays tells of the rest.
+    // What status named is told to stop; the look for orphans tells of the rest.
     let named = w.objects[0].as_ref().is_some_and(|o| o.batches.contains(&batch.id));
     let told_to_stop = batch.state != BatchState::Running { told_to_stop: false };
     let lost = w.history.journal_lost && (asked || told_to_stop || !named);

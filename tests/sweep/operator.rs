@@ -90,7 +90,7 @@ fn options(namespace: &str, spool: &Path) -> Options {
         spool_dir: spool.into(),
         output_config_maps: 4,
         recheck: 60_000,
-        stray_check: 0,
+        orphan_check: 0,
         health_addr: "127.0.0.1:0".parse().unwrap(),
         timing: TIMING,
     }

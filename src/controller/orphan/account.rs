@@ -31,8 +31,8 @@ pub(super) struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Nothing,
-    /// It is a stray, and a person knows.
-    Stray,
+    /// It is an orphan, and a person knows.
+    Orphan,
     /// It is a twin, and its job's people know.
     Twin,
 }
@@ -64,7 +64,7 @@ impl Account {
         }
     }
 
-    /// What is to be judged at `now`: what was there for long enough and is not followed. Strays that a person knows of are looked
+    /// What is to be judged at `now`: what was there for long enough and is not followed. Orphans that a person knows of are looked
     /// at again only where the list was not `whole`.
     pub fn suspects(
         &mut self,
@@ -77,7 +77,7 @@ impl Account {
         for (id, seen) in &mut self.batches {
             match is_followed(&seen.said, id) {
                 true => seen.told = Told::Nothing,
-                false if seen.told == Told::Stray && whole => {}
+                false if seen.told == Told::Orphan && whole => {}
                 false if is_old_enough(seen.sight, now, timing) => suspects.push((id, seen)),
                 false => {}
             }
@@ -163,7 +163,7 @@ mod tests {
     fn who_was_told_of_is_judged_again_only_where_the_list_broke_off_or_once_it_was_followed() {
         let mut account = Account::default();
         account.learn(listed(0, 1), true, 1);
-        let tell = |account: &mut Account| account.batches.values_mut().for_each(|seen| seen.told = Told::Stray);
+        let tell = |account: &mut Account| account.batches.values_mut().for_each(|seen| seen.told = Told::Orphan);
         tell(&mut account);
         assert!(account.suspects(true, |_, _| false, 1_000, &TIMING).is_empty());
         assert_eq!(account.suspects(false, |_, _| false, 1_000, &TIMING).len(), 1);

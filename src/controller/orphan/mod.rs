@@ -26,7 +26,7 @@ use crate::controller::runtime::events::{self, News};
 use crate::controller::runtime::names::{Said, said_by};
 use crate::controller::runtime::trouble::Trouble;
 use crate::fair::Urgency;
-use crate::lifecycle::{Freshness, Holder, Running, Shard, Stray, concerns, is_finished, recorded_beside, stray};
+use crate::lifecycle::{Freshness, Holder, Orphan, Running, Shard, concerns, is_finished, orphan, recorded_beside};
 use crate::provider::{Batch, BatchApi, Class};
 
 /// Until the first look of a leader.
@@ -49,7 +49,7 @@ type Memory = HashMap<String, Account>;
 
 /// Looks at all accounts again and again until told to stop.
 pub(crate) async fn watch(ctx: &Context) {
-    let every = Duration::from_millis(ctx.stray_check.unsigned_abs());
+    let every = Duration::from_millis(ctx.orphan_check.unsigned_abs());
     if every.is_zero() {
         return;
     }
@@ -74,7 +74,7 @@ pub(crate) async fn watch(ctx: &Context) {
 async fn look_at_all<P: Provider>(ctx: &Context, memory: &mut Memory) {
     let providers = match providers::<P>(ctx).await {
         Ok(providers) => providers,
-        Err(trouble) => return debug!(why = trouble.stuck.message, "cannot look for stray batches now"),
+        Err(trouble) => return debug!(why = trouble.stuck.message, "cannot look for orphans now"),
     };
     let looks = providers.into_iter().map(|provider| {
         let uid = provider.uid().unwrap_or_default();
@@ -82,8 +82,8 @@ async fn look_at_all<P: Provider>(ctx: &Context, memory: &mut Memory) {
         async move { (uid, look_at(ctx, &provider, account).await) }
     });
     *memory = futures::stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(CONCURRENCY).collect().await;
-    let strays = memory.values().flat_map(|a| a.batches.values()).filter(|b| b.told == Told::Stray).count();
-    ctx.metrics.stray_batches(kind_name(P::KIND), i64::try_from(strays).unwrap_or(i64::MAX));
+    let orphans = memory.values().flat_map(|a| a.batches.values()).filter(|b| b.told == Told::Orphan).count();
+    ctx.metrics.orphan_batches(kind_name(P::KIND), i64::try_from(orphans).unwrap_or(i64::MAX));
 }
 
 fn kind_name(kind: ProviderKind) -> &'static str {
@@ -139,7 +139,7 @@ async fn look_at<P: Provider>(ctx: &Context, provider: &P, mut account: Account)
         && let Err(trouble) = look(ctx, provider, &mut account).await
     {
         let (namespace, name) = (provider.namespace(), provider.name_any());
-        debug!(namespace, name, why = trouble.stuck.message, "cannot look for stray batches at a provider now");
+        debug!(namespace, name, why = trouble.stuck.message, "cannot look for orphans at a provider now");
         let asked = trouble.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
         account.not_before = ctx.clock.now() + asked.min(LONGEST_PAUSE);
     }
@@ -234,7 +234,7 @@ impl Look<'_> {
         if self.said(&batch).as_ref() != Some(&seen.said) {
             return Ok(false);
         }
-        if seen.told == Told::Stray {
+        if seen.told == Told::Orphan {
             return Ok(true);
         }
         let said = &seen.said;
@@ -258,12 +258,12 @@ impl Look<'_> {
                 twin,
             },
         };
-        match (stray(running, seen.sight, holder, self.ctx.clock.now(), &self.ctx.timing), world) {
-            (Stray::Report(why), world) => {
+        match (orphan(running, seen.sight, holder, self.ctx.clock.now(), &self.ctx.timing), world) {
+            (Orphan::Report(why), world) => {
                 self.report(id, said, why, matches!(world, Job::Gone)).await;
-                seen.told = Told::Stray;
+                seen.told = Told::Orphan;
             }
-            (Stray::Cancel { recorded }, Job::Read(world)) => {
+            (Orphan::Cancel { recorded }, Job::Read(world)) => {
                 self.cancel(id, &recorded, &world, seen.told == Told::Nothing).await?;
                 seen.told = Told::Twin;
             }
@@ -316,7 +316,7 @@ impl Look<'_> {
             self.provider
         );
         warn!(batch = id, provider = self.provider, namespace, name, work_id, why, "a batch runs that nobody follows");
-        events::publish_at_home(self.ctx, namespace, name, News::warning("StrayBatch", note));
+        events::publish_at_home(self.ctx, namespace, name, News::warning("OrphanBatch", note));
     }
 
     async fn cancel(&self, id: &str, recorded: &str, world: &World, tell: bool) -> Result<(), Trouble> {

@@ -22,7 +22,7 @@ pub struct Options {
     /// Milliseconds between two looks at what a job refers to that failed before anything was paid.
     pub recheck: i64,
     /// Milliseconds between two looks through the lists of providers for batches that nobody follows; 0: never.
-    pub stray_check: i64,
+    pub orphan_check: i64,
     /// Where probes and metrics are served.
     pub health_addr: std::net::SocketAddr,
     /// How long things may take.

@@ -48,7 +48,7 @@ pub enum Holder<'a> {
 
 /// The verdict on a running batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stray {
+pub enum Orphan {
     /// Somebody follows it, or is about to.
     Owned,
     /// It may still be on its way into a journal, or the list may be old.
@@ -89,47 +89,47 @@ pub fn recorded_beside<'a>(journal: &'a Journal, sealed: &'a [Shard], batch: &Ru
 }
 
 /// Returns the verdict on a running batch of this cluster.
-pub fn stray(batch: Running, sight: Sight, holder: Holder, now: i64, timing: &Timing) -> Stray {
+pub fn orphan(batch: Running, sight: Sight, holder: Holder, now: i64, timing: &Timing) -> Orphan {
     if !is_old_enough(sight, now, timing) {
-        return Stray::TooYoung;
+        return Orphan::TooYoung;
     }
     let (journal, sealed, named, twin) = match holder {
-        Holder::Gone => return Stray::Report("there is no BatchJob of that name"),
-        Holder::Unread => return Stray::Unknown,
+        Holder::Gone => return Orphan::Report("there is no BatchJob of that name"),
+        Holder::Unread => return Orphan::Unknown,
         Holder::Here { journal: Some(journal), .. } if journal.protocol_version > PROTOCOL_VERSION => {
-            return Stray::Unknown;
+            return Orphan::Unknown;
         }
         Holder::Here { journal, sealed, named, twin } => (journal, sealed, named, twin),
     };
     let Some(journal) = journal else {
         return match named {
-            true => Stray::Owned,
-            false => Stray::Report("that BatchJob has no journal, and its status does not name the batch"),
+            true => Orphan::Owned,
+            false => Orphan::Report("that BatchJob has no journal, and its status does not name the batch"),
         };
     };
     if journal.work_id != batch.work_id {
-        return Stray::Report("that BatchJob has other work now");
+        return Orphan::Report("that BatchJob has other work now");
     }
     if let Some(recorded) = recorded_beside(journal, sealed, &batch) {
         return match twin {
-            Some(true) => Stray::Cancel { recorded: recorded.into() },
-            Some(false) => Stray::Report(
+            Some(true) => Orphan::Cancel { recorded: recorded.into() },
+            Some(false) => Orphan::Report(
                 "another batch is recorded for its submission, and the provider does not confirm that one",
             ),
-            None => Stray::Unknown,
+            None => Orphan::Unknown,
         };
     }
     match recorded(journal, sealed, batch.id).or_else(|| of_intent(journal, sealed, &batch)) {
-        Some(AttemptState::Abandoned { .. }) => Stray::Report(
+        Some(AttemptState::Abandoned { .. }) => Orphan::Report(
             "it did not end when the time of its job was over, and the job ended without it; it may still run and cost",
         ),
         Some(AttemptState::Settled { part: None, .. }) => {
-            Stray::Report("the answers of its submission were given up on a person's word")
+            Orphan::Report("the answers of its submission were given up on a person's word")
         }
         Some(AttemptState::Revoked { .. } | AttemptState::Refused { .. }) | None => {
-            Stray::Report("the journal of that BatchJob says that nothing came of its submission, or has it no longer")
+            Orphan::Report("the journal of that BatchJob says that nothing came of its submission, or has it no longer")
         }
-        Some(_) => Stray::Owned,
+        Some(_) => Orphan::Owned,
     }
 }
 
@@ -268,7 +268,7 @@ mod tests {
         for journal in journals() {
             for twin in [None, Some(false), Some(true)] {
                 let holder = Holder::Here { journal: Some(&journal), sealed: &[], named: false, twin };
-                let verdict = stray(BATCH, OLD, holder, NOW, &TIMING);
+                let verdict = orphan(BATCH, OLD, holder, NOW, &TIMING);
                 let states: Vec<_> = super::states(&journal, &[]).collect();
                 let ours = journal.work_id == "w";
                 let kept = states.iter().any(|(_, s)| id_of(s) == Some(("b2", true)));
@@ -284,22 +284,22 @@ mod tests {
                 let sealed: Vec<Shard> =
                     journal.shards.iter().take(1).filter(|s| concerns(s, &BATCH)).cloned().collect();
                 let holder = Holder::Here { journal: Some(&head), sealed: &sealed, named: false, twin };
-                assert_eq!(stray(BATCH, OLD, holder, NOW, &TIMING), verdict, "{seen}");
+                assert_eq!(orphan(BATCH, OLD, holder, NOW, &TIMING), verdict, "{seen}");
                 match verdict {
-                    Stray::Cancel { recorded } => {
+                    Orphan::Cancel { recorded } => {
                         assert!(ours && beside && !kept && twin == Some(true) && recorded == "b1", "{seen}");
                         cancelled += 1;
                     }
-                    Stray::Owned => {
+                    Orphan::Owned => {
                         assert!(ours && (kept || in_flight && !named), "{seen}");
                         owned += 1;
                     }
-                    Stray::Report(_) => {
+                    Orphan::Report(_) => {
                         assert!(!ours || !kept && (named || !in_flight), "{seen}");
                         reported += 1;
                     }
-                    Stray::Unknown => assert!(ours && beside && !kept && twin.is_none(), "{seen}"),
-                    Stray::TooYoung => panic!("{seen}"),
+                    Orphan::Unknown => assert!(ours && beside && !kept && twin.is_none(), "{seen}"),
+                    Orphan::TooYoung => panic!("{seen}"),
                 }
             }
         }
@@ -312,7 +312,7 @@ mod tests {
         for state in [abandoned(Some("b2")), abandoned(None)] {
             let journal = journal("w", vec![shard("i", state)]);
             let holder = Holder::Here { journal: Some(&journal), sealed: &[], named: false, twin: None };
-            let Stray::Report(why) = stray(BATCH, OLD, holder, NOW, &TIMING) else { panic!("nobody is told") };
+            let Orphan::Report(why) = orphan(BATCH, OLD, holder, NOW, &TIMING) else { panic!("nobody is told") };
             assert!(why.contains("the job ended without it; it may still run and cost"), "{why}");
         }
     }
@@ -325,27 +325,27 @@ mod tests {
         let twin = Holder::Here { journal: Some(&settled), sealed: &[], named: false, twin: Some(true) };
         for holder in [Holder::Gone, twin] {
             for (created, first) in [(0, 1), (1, 0), (1, 1)] {
-                let young = stray(BATCH, Sight { created, first }, holder, patience, &TIMING);
-                assert_eq!(young, Stray::TooYoung, "{created} {first}");
-                let old = stray(BATCH, Sight { created, first }, holder, patience + 1, &TIMING);
-                assert_ne!(old, Stray::TooYoung, "{created} {first}");
+                let young = orphan(BATCH, Sight { created, first }, holder, patience, &TIMING);
+                assert_eq!(young, Orphan::TooYoung, "{created} {first}");
+                let old = orphan(BATCH, Sight { created, first }, holder, patience + 1, &TIMING);
+                assert_ne!(old, Orphan::TooYoung, "{created} {first}");
             }
         }
     }
 
     #[test]
     fn what_cannot_be_read_says_nothing() {
-        assert_eq!(stray(BATCH, OLD, Holder::Unread, NOW, &TIMING), Stray::Unknown);
+        assert_eq!(orphan(BATCH, OLD, Holder::Unread, NOW, &TIMING), Orphan::Unknown);
         let newer = Journal { protocol_version: PROTOCOL_VERSION + 1, ..journal("other", vec![]) };
         let holder = Holder::Here { journal: Some(&newer), sealed: &[], named: false, twin: Some(true) };
-        assert_eq!(stray(BATCH, OLD, holder, NOW, &TIMING), Stray::Unknown);
+        assert_eq!(orphan(BATCH, OLD, holder, NOW, &TIMING), Orphan::Unknown);
     }
 
     #[test]
     fn without_a_journal_status_has_the_word() {
         let here = |named| Holder::Here { journal: None, sealed: &[], named, twin: None };
-        assert_eq!(stray(BATCH, OLD, here(true), NOW, &TIMING), Stray::Owned);
-        assert!(matches!(stray(BATCH, OLD, here(false), NOW, &TIMING), Stray::Report(_)));
-        assert!(matches!(stray(BATCH, OLD, Holder::Gone, NOW, &TIMING), Stray::Report(_)));
+        assert_eq!(orphan(BATCH, OLD, here(true), NOW, &TIMING), Orphan::Owned);
+        assert!(matches!(orphan(BATCH, OLD, here(false), NOW, &TIMING), Orphan::Report(_)));
+        assert!(matches!(orphan(BATCH, OLD, Holder::Gone, NOW, &TIMING), Orphan::Report(_)));
     }
 }

@@ -8,9 +8,9 @@ use crate::support::shared::cluster;
 
 /// Where the operator is installed.
 const HOME: &str = "batchjob-operator-system";
-const EVERY_SECOND: [&str; 2] = ["--stray-check-seconds", "1"];
-const OWN: &str = "batchjob_stray_batches{provider=\"BatchProvider\"}";
-const ADMINS: &str = "batchjob_stray_batches{provider=\"ClusterBatchProvider\"}";
+const EVERY_SECOND: [&str; 2] = ["--orphan-check-seconds", "1"];
+const OWN: &str = "batchjob_orphan_batches{provider=\"BatchProvider\"}";
+const ADMINS: &str = "batchjob_orphan_batches{provider=\"ClusterBatchProvider\"}";
 
 /// A provider's account, used by hand.
 struct Account<'a> {
@@ -62,21 +62,21 @@ async fn state_of(scene: &Scene, id: &str) -> String {
     batch["status"].as_str().unwrap().into()
 }
 
-/// The events of strays that speak of this batch.
+/// The events of orphans that speak of this batch.
 async fn reports(scene: &Scene, id: &str) -> Vec<Value> {
     let path = format!("/apis/events.k8s.io/v1/namespaces/{HOME}/events");
     let list: Value = scene.client.request(http::Request::get(path).body(vec![]).unwrap()).await.unwrap();
-    let of = |e: &&Value| e["reason"] == "StrayBatch" && e["note"].as_str().unwrap().contains(id);
+    let of = |e: &&Value| e["reason"] == "OrphanBatch" && e["note"].as_str().unwrap().contains(id);
     list["items"].as_array().unwrap().iter().filter(of).cloned().collect()
 }
 
 async fn report(scene: &Scene, id: &str) -> String {
-    let event = eventually("a stray is told of", 60, || async { reports(scene, id).await.first().cloned() }).await;
+    let event = eventually("an orphan is told of", 60, || async { reports(scene, id).await.first().cloned() }).await;
     assert_eq!((&event["type"], &event["regarding"]["kind"]), (&json!("Warning"), &json!("Lease")));
     event["note"].as_str().unwrap().into()
 }
 
-/// Waits until `n` strays are counted.
+/// Waits until `n` orphans are counted.
 async fn counted(scene: &Scene, metric: &str, n: f64) {
     let operator = scene.operator.as_ref().unwrap();
     eventually(&format!("{metric} is {n}"), 60, || async { (operator.metric(metric).await == n).then_some(()) }).await;
@@ -91,7 +91,7 @@ async fn scene(name: &str, sim: &[&str]) -> Scene {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_nobody_follows_is_told_of_once_and_left_alone() {
-    let mut scene = Scene::set("stray", &["--batch-duration", "1h"]).await;
+    let mut scene = Scene::set("orphan", &["--batch-duration", "1h"]).await;
     scene.settings.extra = EVERY_SECOND.map(String::from).to_vec();
     let namespace = &scene.namespace.clone();
     let cluster = cluster().kubectl(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]);
@@ -183,7 +183,7 @@ async fn a_twin_that_the_list_shows_after_the_recorded_batch_was_settled_is_told
     }
     let admins_account = Account::of(&scene, "sk-admin").await;
     let gone = but(&of_done, json!({"bj-job": format!("{}/gone", scene.namespace)}));
-    let (elsewhere, stray) = (admins_account.batch(&of_done).await, admins_account.batch(&gone).await);
+    let (elsewhere, orphan) = (admins_account.batch(&of_done).await, admins_account.batch(&gone).await);
     for id in [&twin, &twin_of_living] {
         eventually("a twin is stopped", 60, || async { (state_of(&scene, id).await == "cancelled").then_some(()) })
             .await;
@@ -196,7 +196,7 @@ async fn a_twin_that_the_list_shows_after_the_recorded_batch_was_settled_is_told
     let note = told["note"].as_str().unwrap();
     assert_eq!(told["regarding"]["name"], "done");
     assert!(note.contains(done["id"].as_str().unwrap()) && note.contains("told to stop"), "{note}");
-    let note = report(&scene, &stray).await;
+    let note = report(&scene, &orphan).await;
     assert!(note.contains(&format!("the account of ClusterBatchProvider '{admins}' and no")), "{note}");
     counted(&scene, ADMINS, 1.0).await;
     // What cannot be certain is not stopped.
