@@ -4,7 +4,7 @@ use super::attempt::{Attempt, AttemptState, Slot};
 use super::journal::{Commit, Journal};
 use super::observed::{Observed, Seen, Task};
 use super::step::Step;
-use super::{shards, twins};
+use super::{submission, twins};
 
 /// The largest number of batches that a message names.
 const NAMED: usize = 3;
@@ -21,7 +21,7 @@ pub(super) fn due(o: &Observed, journal: &Journal) -> Option<i64> {
 /// Gives up on one batch that had until `due` to end, or takes a last look at it. Answers of an ended batch are still
 /// collected. A batch is given up on only after its cancellation was requested, unless that fails.
 pub(super) fn abandon(o: &Observed, journal: &Journal, due: i64) -> Option<Step> {
-    shards::attempts(journal).find_map(|(slot, attempt)| match fate(o, slot, attempt, due) {
+    submission::attempts(journal).find_map(|(slot, attempt)| match fate(o, slot, attempt, due) {
         Fate::GoesOn => None,
         Fate::LastLook => Some(Step::Poll(slot)),
         Fate::Abandoned => {
@@ -29,7 +29,7 @@ pub(super) fn abandon(o: &Observed, journal: &Journal, due: i64) -> Option<Step>
                 AttemptState::Submitted { batch_id, .. } => Some(batch_id.clone()),
                 _ => None,
             };
-            Some(shards::with_state(journal, slot, AttemptState::Abandoned { batch_id }))
+            Some(submission::with_state(journal, slot, AttemptState::Abandoned { batch_id }))
         }
     })
 }

@@ -5,7 +5,7 @@ use super::journal::{Commit, Journal, Plan};
 use super::observed::{ManifestView, Observed, Planned, Task};
 use super::shard_list::Shards;
 use super::step::{Failure, Step, Stuck, Waiting};
-use super::{deleting, ending, settled, taking};
+use super::{adoption, completion, deleting, settled};
 use crate::api::conditions::reasons;
 use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION, RequestCounts, WorkHashVersion};
 
@@ -61,7 +61,7 @@ fn rules(o: &Observed) -> Step {
     };
     match o.journal {
         Some(journal) if journal.owner == o.job.owner => mine(o, journal, lock),
-        Some(journal) => taking::foreign(o, journal),
+        Some(journal) => adoption::foreign(o, journal),
         None => match manifest {
             Some(manifest) => same_work(o, &manifest.work_hash, |_| reuse(manifest)),
             None if o.job.submitted => journal_gone(o),
@@ -191,7 +191,7 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
     }
     if journal.closing.is_some() {
         // Only a finalizer sets it, and the object that it belonged to came back (restored, or adopted).
-        return Step::Swap(journal.next(|j| taking::reopen(o, j)));
+        return Step::Swap(journal.next(|j| adoption::reopen(o, j)));
     }
     let sent = journal.has_intents();
     if let Some(Err(message)) = &o.memory.store_proved
@@ -221,7 +221,7 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
             },
         };
     }
-    if let (Some(stuck), false) = (provider_going(o), sent || ending::is_out_of_time(o)) {
+    if let (Some(stuck), false) = (provider_going(o), sent || completion::is_out_of_time(o)) {
         return no_new_job(o, stuck);
     }
     let drift = (journal.spec_hash != o.job.spec_hash || lock.spec_hash != o.job.spec_hash).then(|| Stuck {
@@ -231,7 +231,7 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
             .into(),
     });
     let stuck = drift.or_else(|| output_taken(o));
-    ending::go_on(o, journal, stuck)
+    completion::go_on(o, journal, stuck)
 }
 
 /// Returns the obstacle at the destination that stops further batches once some were sent. An intent is never forgotten for it.
@@ -279,8 +279,8 @@ pub(super) fn next_look(o: &Observed) -> Option<i64> {
 
 /// Plans the work. Every reason to take a plan back also prevents the next one, or the two would alternate for ever.
 fn unplanned(o: &Observed, journal: &Journal) -> Step {
-    if ending::is_out_of_time(o) {
-        return ending::out_of_time(o, journal);
+    if completion::is_out_of_time(o) {
+        return completion::out_of_time(o, journal);
     }
     match &o.memory.manifest {
         Some(Some(manifest)) => same_work(o, &manifest.work_hash, |_| reuse(manifest)),

@@ -4,7 +4,7 @@ use super::decide::{self, GONE, MENDED_CHECK, conclude, tidy, wait};
 use super::journal::{Commit, Journal};
 use super::observed::{Observed, Task};
 use super::step::{Step, Waiting};
-use super::{ending, shards};
+use super::{completion, submission};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Outcome, RequestCounts};
 
@@ -65,11 +65,11 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
     if journal.closing != Some(policy) {
         return Step::Swap(journal.next(|j| j.closing = Some(policy)));
     }
-    let round = shards::round(o, journal, Some(policy), false);
+    let round = submission::round(o, journal, Some(policy), false);
     match round.step {
         Some(step) => step,
         None if !round.live && policy == DeletionPolicy::Orphan => let_go,
-        None if !round.live => ending::clean_up_then(o, journal, |requests| cancelled(requests, o.now)),
+        None if !round.live => completion::clean_up_then(o, journal, |requests| cancelled(requests, o.now)),
         None if overdue => abandon("its batches did not end in time"),
         None => Step::Wait {
             until: round.due.or(Some(since + o.timing.deletion_deadline)),

@@ -3,8 +3,8 @@
 use super::attempt::{Attempt, AttemptState, Slot};
 use super::journal::Journal;
 use super::observed::Observed;
-use super::shards::attempts;
 use super::step::Step;
+use super::submission::attempts;
 use crate::api::ProviderFilePolicy;
 
 /// Deletes the input file first; where nothing may come of it any more, it `must` be gone.

@@ -6,8 +6,8 @@ use super::attempt::Attempt;
 use super::journal::{Heard, Journal, Owner};
 use super::observed::{Observed, Seen};
 use super::resolve::ID_TO_FILL_IN;
-use super::shards::attempts;
 use super::step::Step;
+use super::submission::attempts;
 use crate::api::text::clip;
 use crate::api::{Hold, annotations};
 

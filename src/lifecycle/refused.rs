@@ -4,8 +4,8 @@ use super::attempt::{Attempt, AttemptState, Refusal, Rejection, Slot};
 use super::journal::{Journal, Shard, Streaks};
 use super::observed::{Halved, Observed, Task};
 use super::provider_files::without_file;
-use super::shards::Round;
 use super::step::{Step, Stuck};
+use super::submission::Round;
 use crate::api::ProviderFilePolicy;
 use crate::api::conditions::reasons;
 use crate::api::text::clock_time;
@@ -184,7 +184,7 @@ pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &m
     }
     let ended = |refusal, message: String| {
         let state = AttemptState::Refused { refusal, message, at: o.now, retry_at: None };
-        Some(super::shards::with_state(journal, slot, state))
+        Some(super::submission::with_state(journal, slot, state))
     };
     if whole.requests < 2 {
         return ended(Refusal::TooLarge, attempt.message());

@@ -2,8 +2,8 @@
 
 use super::attempt::{Attempt, Slot};
 use super::observed::{Look, Observed, Posted, Seen};
-use super::shards::{Round, recorded_at};
 use super::step::Step;
+use super::submission::{Round, recorded_at};
 use crate::api::BatchEnd;
 
 /// Milliseconds between the first two looks through a list that may show a twin.

@@ -4,8 +4,8 @@ use super::attempt::{Attempt, AttemptState, Payload, Refusal, Slot};
 use super::journal::{Journal, Shard};
 use super::observed::{Observed, Place, Task};
 use super::refused::{explain, is_over_the_limit, not_before, send_less, streaks_of_next};
-use super::shards::{Round, attempts};
 use super::step::Step;
+use super::submission::{Round, attempts};
 use crate::api::PayloadKind;
 use crate::api::conditions::reasons;
 

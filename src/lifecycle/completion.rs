@@ -6,8 +6,8 @@ use super::decide;
 use super::journal::{Commit, Journal, Shard};
 use super::observed::{Observed, Task};
 use super::provider_files::{files_to_delete, forget_files};
-use super::shards::{self, Round};
 use super::step::{Step, Stuck, Waiting};
+use super::submission::{self, Round};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Outcome, RequestCounts};
 
@@ -26,7 +26,7 @@ pub(super) fn go_on(o: &Observed, journal: &Journal, stuck: Option<Stuck>) -> St
         return out_of_time(o, journal);
     }
     let too_many = has_failed_too_often(o, journal);
-    let round = shards::round(o, journal, None, stuck.is_none() && !o.job.suspend && !too_many);
+    let round = submission::round(o, journal, None, stuck.is_none() && !o.job.suspend && !too_many);
     if let Some(step) = round.step {
         return step;
     }
@@ -72,7 +72,7 @@ pub(super) fn out_of_time(o: &Observed, journal: &Journal) -> Step {
     if !journal.has_intents() {
         return decide::free_failure(journal, reasons::DEADLINE_EXCEEDED, message.into());
     }
-    let mut round = shards::round(o, journal, Some(DeletionPolicy::Cancel), false);
+    let mut round = submission::round(o, journal, Some(DeletionPolicy::Cancel), false);
     let due = abandoning::due(o, journal);
     let step = match (round.step.take(), due) {
         // What is known is written down first.

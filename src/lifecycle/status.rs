@@ -9,8 +9,8 @@ use super::journal::{Journal, Plan, Shard};
 use super::observed::{ManifestView, Observed, Seen};
 use super::questions;
 use super::shard_list::SealedBatch;
-use super::shards::look;
 use super::step::{Failure, Step, Waiting};
+use super::submission::look;
 use crate::api::conditions::{self, Verdict, reasons};
 use crate::api::text::clip;
 use crate::api::{
