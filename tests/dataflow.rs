@@ -175,7 +175,7 @@ async fn settle(folder: &Folder, shard: &mut Shard, fates: &[Vec<Fate>], n: usiz
         ended: "completed".into(),
         part: Some(PartRef { name: part.name, sha256: part.sha256 }),
         counts: part.counts,
-        may_pass: part.may_pass,
+        retryable: part.retryable,
         errors: part.errors,
         files: vec![],
     };

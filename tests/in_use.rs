@@ -11,7 +11,7 @@ mod beginnings;
 
 use batchjob_operator::api::{BatchJobStatus, PinnedProvider};
 use batchjob_operator::lifecycle::{
-    JobView, Journal, Memory, Observed, ProviderView, Slot, Step, Stuck, Timing, decide, project,
+    Blocked, JobView, Journal, Memory, Observed, ProviderView, Slot, Step, Timing, decide, project,
 };
 use stateright::{Checker, Model, Property};
 
@@ -101,8 +101,8 @@ fn work() -> (Journal, Memory) {
 }
 
 fn judge_blind(w: &mut World, gone: bool) -> Option<()> {
-    let stuck = (!gone).then(|| Stuck { reason: "StorageUnavailable", message: "m".into() });
-    let job = JobView { submitted: gone, stuck, ..view(w.pinned, w.provider?) };
+    let blocked = (!gone).then(|| Blocked { reason: "StorageUnavailable", message: "m".into() });
+    let job = JobView { submitted: gone, blocked, ..view(w.pinned, w.provider?) };
     let memory = Memory { manifest: Some(None), ..Default::default() };
     let observed = Observed { now: 0, nonce: "i", timing: &TIMING, job: &job, journal: None, memory: &memory };
     let old = BatchJobStatus { provider: w.pinned.then(pin), ..Default::default() };
@@ -124,7 +124,7 @@ impl Protocol {
         let observed =
             Observed { now: 0, nonce: "i", timing: &TIMING, job: &job, journal: Some(&journal), memory: &memory };
         let step = decide(&observed);
-        w.stalled |= matches!(&step, Step::Wait { why, .. } if why.stuck.is_some());
+        w.stalled |= matches!(&step, Step::Wait { why, .. } if why.blocked.is_some());
         w.pending = match &step {
             Step::KeepProvider => Some(Pending::Keep),
             Step::WriteIntent { .. } => Some(Pending::Intent),

@@ -41,6 +41,6 @@ fuzz_target!(|file: &[u8]| {
     });
     let c = part.counts;
     assert_eq!(c.succeeded + c.failed + c.expired + c.cancelled + c.missing, shard.requests);
-    assert!(part.may_pass <= c.failed);
+    assert!(part.retryable <= c.failed);
     assert!(part.found.unreadable == 0 || c.missing == 0, "what may be unreadable is not missing");
 });

@@ -19,10 +19,10 @@ use tracing::warn;
 pub use job::journal::{JournalStore, Judged, Packed};
 pub use job::permit::{Ask, PostPermit};
 pub use run::run;
+pub use runtime::error::StepError;
 pub use runtime::leader::{Leadership, lead};
 pub use runtime::options::{Options, StartError};
 pub use runtime::outside::{Clock, Outside, SystemClock, config, watching_config};
-pub use runtime::trouble::Trouble;
 
 use crate::account::Accounts;
 use crate::fair::Shares;

@@ -178,7 +178,7 @@ pub enum AttemptState {
         counts: RequestCounts,
         /// Of the failed ones, those that failed in a way that may pass.
         #[serde(default)]
-        may_pass: i64,
+        retryable: i64,
         /// Why requests have no answer, by code.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         errors: Vec<ErrorSummary>,

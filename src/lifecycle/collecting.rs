@@ -2,7 +2,7 @@
 //! paid, again.
 
 use super::observed::{Collected, Look, Observed};
-use super::step::Stuck;
+use super::step::Blocked;
 use crate::api::BatchEnd;
 use crate::api::conditions::reasons;
 
@@ -97,7 +97,7 @@ pub(super) fn again(o: &Observed, look: &Look, collected: &Collected) -> Option<
 }
 
 /// Returns the message about a batch whose files were short several times.
-pub(super) fn told(batch_id: &str, collected: &Collected) -> Option<Stuck> {
+pub(super) fn told(batch_id: &str, collected: &Collected) -> Option<Blocked> {
     let Short { reading, tries, .. } = collected.short.filter(|short| short.tries >= TOLD_FROM)?;
     let Reading { found, expected, unreadable, .. } = reading;
     let held = match (found, unreadable) {
@@ -112,7 +112,7 @@ pub(super) fn told(batch_id: &str, collected: &Collected) -> Option<Stuck> {
     let message = format!(
         "the files of batch {batch_id} {held}{counts} requests; they were fetched {tries} times and are fetched again; {then}"
     );
-    Some(Stuck { reason: reasons::PROVIDER_UNAVAILABLE, message })
+    Some(Blocked { reason: reasons::PROVIDER_UNAVAILABLE, message })
 }
 
 /// The history of one request over the rounds that it was sent in.

@@ -6,7 +6,7 @@ use super::decide;
 use super::journal::{Commit, Journal, Shard};
 use super::observed::{Observed, Task};
 use super::provider_files::{files_to_delete, forget_files};
-use super::step::{Step, Stuck, Waiting};
+use super::step::{Blocked, Step, Waiting};
 use super::submission::{self, Round};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Outcome, RequestCounts};
@@ -20,36 +20,36 @@ pub(super) fn is_out_of_time(o: &Observed) -> bool {
     !stopped && o.job.deadline.is_some_and(|deadline| o.now >= deadline)
 }
 
-/// What to do with a job whose batches may be sent unless something is `stuck`.
-pub(super) fn go_on(o: &Observed, journal: &Journal, stuck: Option<Stuck>) -> Step {
+/// What to do with a job whose batches may be sent unless something is `blocked`.
+pub(super) fn go_on(o: &Observed, journal: &Journal, blocked: Option<Blocked>) -> Step {
     if is_out_of_time(o) {
         return out_of_time(o, journal);
     }
     let too_many = has_failed_too_often(o, journal);
-    let round = submission::round(o, journal, None, stuck.is_none() && !o.job.suspend && !too_many);
+    let round = submission::round(o, journal, None, blocked.is_none() && !o.job.suspend && !too_many);
     if let Some(step) = round.step {
         return step;
     }
     let settled = journal.shards.are_settled();
     let hopeless = !round.live && (too_many || journal.shards.iter().any(Shard::is_refused_for_good));
     if settled && !hopeless && may_be_sent_again(journal) > 0 && journal.round() < ROUND_LIMIT {
-        if stuck.is_none() && !o.job.suspend {
+        if blocked.is_none() && !o.job.suspend {
             return another_round(o, journal);
         }
     } else if settled || hopeless {
         return clean_up_then(o, journal, |counts| end_of(o, journal, counts));
     }
-    wait(o, round, stuck)
+    wait(o, round, blocked)
 }
 
-fn wait(o: &Observed, round: Round, stuck: Option<Stuck>) -> Step {
+fn wait(o: &Observed, round: Round, blocked: Option<Blocked>) -> Step {
     let taken = matches!(o.memory.manifest, Some(Some(_)));
     if taken && decide::manifest_may_be_another(o) {
         return Step::LookForManifest;
     }
     let stage = if o.job.suspend && !round.live { reasons::SUSPENDED } else { round.shown_stage() };
     let until = [round.due, o.job.deadline, decide::next_look(o).filter(|_| taken)].into_iter().flatten().min();
-    Step::Wait { until, why: round.waiting(stage, stuck) }
+    Step::Wait { until, why: round.waiting(stage, blocked) }
 }
 
 /// Deletes what is left at the provider, then writes the end into the journal.
@@ -114,7 +114,7 @@ fn may_be_sent_again(journal: &Journal) -> i64 {
         return 0;
     }
     let counts = totals.counts;
-    counts.expired + counts.cancelled + counts.missing - totals.given_up + totals.may_pass - totals.failed_before
+    counts.expired + counts.cancelled + counts.missing - totals.given_up + totals.retryable - totals.failed_before
 }
 
 /// Pooled over all shards; lines of a shard that is not settled are never in it.

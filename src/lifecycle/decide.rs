@@ -4,7 +4,7 @@ use super::attempt::Slot;
 use super::journal::{Commit, Journal, Plan};
 use super::observed::{ManifestView, Observed, Planned, Task};
 use super::shard_list::Shards;
-use super::step::{Failure, Step, Stuck, Waiting};
+use super::step::{Blocked, Failure, Step, Waiting};
 use super::{adoption, completion, deleting, settled};
 use crate::api::conditions::reasons;
 use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION, RequestCounts, WorkHashVersion};
@@ -45,14 +45,14 @@ fn rules(o: &Observed) -> Step {
         // The plan stays in the journal: a process that cannot write it cannot take it back, and another spec drops it.
         return Step::Fail(Failure { reason: reasons::STORAGE_REJECTED, message: message.clone() });
     }
-    if let Some(stuck) = &o.job.stuck {
+    if let Some(blocked) = &o.job.blocked {
         let stage = if o.journal.is_some_and(Journal::has_intents) { reasons::IN_PROGRESS } else { reasons::PENDING };
-        let why = Waiting { stage, stuck: Some(stuck.clone()), ..Default::default() };
+        let why = Waiting { stage, blocked: Some(blocked.clone()), ..Default::default() };
         return Step::Wait { until: Some(o.now + MENDED_CHECK), why };
     }
     let Some(lock) = &o.job.lock else {
-        if let (Some(stuck), false) = (provider_going(o), o.journal.is_some_and(Journal::has_intents)) {
-            return no_new_job(o, stuck);
+        if let (Some(blocked), false) = (provider_going(o), o.journal.is_some_and(Journal::has_intents)) {
+            return no_new_job(o, blocked);
         }
         return Step::Lock(Lock { spec_hash: o.job.spec_hash.clone(), output_uri: o.job.output_uri.clone() });
     };
@@ -75,22 +75,22 @@ fn rules(o: &Observed) -> Step {
 
 /// Returns whether something of the work may have been sent, or its end is decided. A failure after that is not free.
 fn may_have_been_sent(o: &Observed) -> bool {
-    let unread = o.journal.is_none() && o.job.stuck.is_some() && o.job.lock.is_some();
+    let unread = o.journal.is_none() && o.job.blocked.is_some() && o.job.lock.is_some();
     o.job.submitted || unread || o.journal.is_some_and(|j| j.has_intents() || j.commit.is_some())
 }
 
 /// Returns the obstacle that a provider's deletion is. It takes no new jobs; jobs with an intent run to their end.
-fn provider_going(o: &Observed) -> Option<Stuck> {
+fn provider_going(o: &Observed) -> Option<Blocked> {
     let provider = o.job.provider.as_ref().filter(|p| p.going)?;
     let message = format!(
         "{} is being deleted and takes no new jobs; create it again once it is gone, or run the job with another one",
         provider.name
     );
-    Some(Stuck { reason: reasons::PROVIDER_TERMINATING, message })
+    Some(Blocked { reason: reasons::PROVIDER_TERMINATING, message })
 }
 
-fn no_new_job(o: &Observed, stuck: Stuck) -> Step {
-    let why = Waiting { stage: reasons::PENDING, stuck: Some(stuck), ..Default::default() };
+fn no_new_job(o: &Observed, blocked: Blocked) -> Step {
+    let why = Waiting { stage: reasons::PENDING, blocked: Some(blocked), ..Default::default() };
     Step::Wait { until: Some(o.now + MENDED_CHECK), why }
 }
 
@@ -99,8 +99,8 @@ fn no_new_job(o: &Observed, stuck: Stuck) -> Step {
 fn journal_gone(o: &Observed) -> Step {
     let (stage, until) = (reasons::IN_PROGRESS, Some(o.now + MENDED_CHECK));
     let Some((work_id, plan)) = &o.job.remembered else {
-        let stuck = Some(Stuck { reason: reasons::OUTPUT_CONFLICT, message: format!("{GONE}; {PUT_IT_BACK}") });
-        return Step::Wait { until, why: Waiting { stage, stuck, ..Default::default() } };
+        let blocked = Some(Blocked { reason: reasons::OUTPUT_CONFLICT, message: format!("{GONE}; {PUT_IT_BACK}") });
+        return Step::Wait { until, why: Waiting { stage, blocked, ..Default::default() } };
     };
     let uid = &o.job.owner.uid;
     let id = format!("journal-{}", uid.get(..8).unwrap_or(uid));
@@ -151,8 +151,8 @@ fn newer_protocol(journal: &Journal) -> Step {
          upgrade the operator",
         journal.protocol_version
     );
-    let stuck = Some(Stuck { reason: reasons::NEWER_PROTOCOL, message });
-    Step::Wait { until: None, why: Waiting { stage: reasons::PENDING, stuck, ..Default::default() } }
+    let blocked = Some(Blocked { reason: reasons::NEWER_PROTOCOL, message });
+    Step::Wait { until: None, why: Waiting { stage: reasons::PENDING, blocked, ..Default::default() } }
 }
 
 fn finished(o: &Observed) -> Step {
@@ -221,27 +221,27 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
             },
         };
     }
-    if let (Some(stuck), false) = (provider_going(o), sent || completion::is_out_of_time(o)) {
-        return no_new_job(o, stuck);
+    if let (Some(blocked), false) = (provider_going(o), sent || completion::is_out_of_time(o)) {
+        return no_new_job(o, blocked);
     }
-    let drift = (journal.spec_hash != o.job.spec_hash || lock.spec_hash != o.job.spec_hash).then(|| Stuck {
+    let drift = (journal.spec_hash != o.job.spec_hash || lock.spec_hash != o.job.spec_hash).then(|| Blocked {
         reason: reasons::SPEC_DRIFT,
         message: "the spec is no longer the one that was submitted, so no further batch is; apply the earlier spec \
                   again, or create another BatchJob"
             .into(),
     });
-    let stuck = drift.or_else(|| output_taken(o));
-    completion::go_on(o, journal, stuck)
+    let blocked = drift.or_else(|| output_taken(o));
+    completion::go_on(o, journal, blocked)
 }
 
 /// Returns the obstacle at the destination that stops further batches once some were sent. An intent is never forgotten for it.
-fn output_taken(o: &Observed) -> Option<Stuck> {
+fn output_taken(o: &Observed) -> Option<Blocked> {
     let message = match (&o.memory.store_proved, &o.memory.manifest) {
         (Some(Err(message)), _) => message.clone(),
         (_, Some(Some(_))) => other_work(),
         _ => return None,
     };
-    Some(Stuck { reason: reasons::OUTPUT_CONFLICT, message })
+    Some(Blocked { reason: reasons::OUTPUT_CONFLICT, message })
 }
 
 pub(super) fn conclude(o: &Observed, journal: &Journal) -> Step {
@@ -256,8 +256,8 @@ pub(super) fn conclude(o: &Observed, journal: &Journal) -> Step {
                 "the destination holds another work's manifest although this work's batches ran for it; move \
                            the foreign files away, nothing is overwritten"
                     .into();
-            let stuck = Some(Stuck { reason: reasons::OUTPUT_CONFLICT, message });
-            let why = Waiting { stage: reasons::WRITING_RESULTS, stuck, ..Default::default() };
+            let blocked = Some(Blocked { reason: reasons::OUTPUT_CONFLICT, message });
+            let why = Waiting { stage: reasons::WRITING_RESULTS, blocked, ..Default::default() };
             Step::Wait { until: next_look(o), why }
         }
         _ if o.memory.running.contains(&Task::Write) => wait(None, reasons::WRITING_RESULTS),

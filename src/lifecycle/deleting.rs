@@ -18,20 +18,20 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
     if o.job.finished {
         return finished(o, overdue);
     }
-    if let Some(stuck) = &o.job.stuck {
+    if let Some(blocked) = &o.job.blocked {
         // Without a lock nothing was ever opened by this object.
         return match (o.job.lock.is_none(), overdue) {
             (true, _) => let_go,
-            (false, _) if o.job.is_lost => lost(o, &stuck.message),
-            (false, true) => abandon(&stuck.message),
+            (false, _) if o.job.is_lost => lost(o, &blocked.message),
+            (false, true) => abandon(&blocked.message),
             (false, false) => Step::Wait {
                 until: Some((o.now + MENDED_CHECK).min(since + o.timing.deletion_deadline)),
-                why: Waiting { stage: reasons::CANCELLED, stuck: Some(stuck.clone()), ..Default::default() },
+                why: Waiting { stage: reasons::CANCELLED, blocked: Some(blocked.clone()), ..Default::default() },
             },
         };
     }
     let policy = o.job.deletion_policy;
-    let failing = o.memory.trouble.as_ref().filter(|_| overdue);
+    let failing = o.memory.error.as_ref().filter(|_| overdue);
     let journal = match o.journal {
         Some(journal) if journal.owner == o.job.owner => journal,
         // An earlier object of this name left batches behind, and nobody else will ever look after them.
@@ -81,7 +81,7 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
 /// A job that has its end waits for a store that is away, and for nothing else that keeps its journal from being read.
 fn finished(o: &Observed, overdue: bool) -> Step {
     let tidied = o.job.tidy || o.job.lock.is_none();
-    match (o.journal.filter(|j| j.owner == o.job.owner), &o.job.stuck) {
+    match (o.journal.filter(|j| j.owner == o.job.owner), &o.job.blocked) {
         // A failure that cost nothing left what was staged until then.
         (Some(journal), _) if o.job.lock.is_none() && !journal.has_intents() && journal.commit.is_none() => {
             close_then_tidy_up(o, journal, overdue)
@@ -90,8 +90,8 @@ fn finished(o: &Observed, overdue: bool) -> Step {
         (None, Some(_)) if !tidied && !overdue && o.job.store_is_away => {
             wait(Some(o.now + MENDED_CHECK), reasons::FINISHED)
         }
-        (None, Some(stuck)) if !tidied => {
-            Step::RemoveFinalizer { abandoned: None, untidy: Some(stuck.message.clone()) }
+        (None, Some(blocked)) if !tidied => {
+            Step::RemoveFinalizer { abandoned: None, untidy: Some(blocked.message.clone()) }
         }
         _ => Step::RemoveFinalizer { abandoned: None, untidy: None },
     }
@@ -103,7 +103,7 @@ fn close_then_tidy_up(o: &Observed, journal: &Journal, overdue: bool) -> Step {
     if let Some(why) = &o.memory.unfit_store {
         return Step::RemoveFinalizer { abandoned: None, untidy: Some(why.clone()) };
     }
-    match (journal.closing == Some(policy), &o.memory.trouble) {
+    match (journal.closing == Some(policy), &o.memory.error) {
         (true, _) => tidy_up_then_let_go(o, journal, overdue),
         (false, Some(why)) if overdue => Step::RemoveFinalizer { abandoned: None, untidy: Some(why.clone()) },
         (false, _) => Step::Swap(journal.next(|j| j.closing = Some(policy))),
@@ -116,7 +116,7 @@ fn tidy_up_then_let_go(o: &Observed, journal: &Journal, overdue: bool) -> Step {
     let tidied = o.memory.tidied.as_ref().filter(|t| t.work_id == journal.work_id);
     match tidied.map(|t| &t.failed) {
         None => tidy(o),
-        Some(Some(failed)) if failed.may_pass && !overdue => tidy(o),
+        Some(Some(failed)) if failed.retryable && !overdue => tidy(o),
         Some(failed) => Step::RemoveFinalizer { abandoned: None, untidy: failed.as_ref().map(|f| f.message.clone()) },
     }
 }

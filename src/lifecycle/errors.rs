@@ -86,7 +86,7 @@ mod tests {
                 ended: "completed".into(),
                 part: Some(PartRef { name: String::new(), sha256: String::new() }),
                 counts: RequestCounts::default(),
-                may_pass: 0,
+                retryable: 0,
                 errors,
                 files: vec![],
             },

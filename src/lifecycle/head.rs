@@ -176,13 +176,13 @@ impl Shards {
 impl Sealed {
     fn is_sane(&self) -> bool {
         let Totals {
-            counts, open, refused, done, failed_for_good, may_pass, failed_before, given_up, too_large, ..
+            counts, open, refused, done, failed_for_good, retryable, failed_before, given_up, too_large, ..
         } = self.totals;
         let (RequestCounts { total, succeeded, failed, expired, cancelled, missing }, again) =
             (counts, self.totals.billed_again);
         // What later rounds took from shards that are not sealed can make a sum negative.
         let is_sum = |n: i64| n.unsigned_abs() <= REQUESTS.unsigned_abs();
-        [open, refused, done, failed_for_good, may_pass, failed_before, given_up, too_large, again]
+        [open, refused, done, failed_for_good, retryable, failed_before, given_up, too_large, again]
             .into_iter()
             .all(is_sum)
             && [total, succeeded, failed, expired, cancelled, missing].into_iter().all(is_sum)
@@ -208,8 +208,8 @@ impl Shard {
             && attempt.is_none_or(|a| a.ids().all(|id| id.len() <= ID_LIMIT) && is_count(a.billed_again))
             && self.took_errors.len() <= OF_AN_ATTEMPT
             && match attempt.map(|a| &a.state) {
-                Some(AttemptState::Settled { counts: c, may_pass, errors, files, .. }) => {
-                    counts(c) && is_count(*may_pass) && errors.len().max(files.len()) <= OF_AN_ATTEMPT
+                Some(AttemptState::Settled { counts: c, retryable, errors, files, .. }) => {
+                    counts(c) && is_count(*retryable) && errors.len().max(files.len()) <= OF_AN_ATTEMPT
                 }
                 _ => true,
             }

@@ -56,6 +56,6 @@ pub use refused::refused_for_its_file;
 pub use sealing::{SEGMENT_SHARDS, Segment, SegmentKind, read_sealed};
 pub use shard_list::{PlanSegment, SealedBatch, SealedSegment, Shards};
 pub use status::{is_in_flight, left_out, may_be_submitted, project, seen};
-pub use step::{Failure, Step, Stuck, Waiting};
+pub use step::{Blocked, Failure, Step, Waiting};
 pub use totals::{ErrorTotal, ErrorTotals, Totals};
 pub use waits::{MENDED, next_visit};

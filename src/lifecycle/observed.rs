@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::attempt::{AttemptState, PartRef, Refusal, Rejection, Slot};
 use super::journal::{Journal, Owner, Plan, Shard};
 use super::shard_list::Shards;
-use super::{Answers, Short, Stuck};
+use super::{Answers, Blocked, Short};
 use crate::api::{
     BatchEnd, Capabilities, DeletionPolicy, ErrorSummary, Lock, Outcome, PinnedProvider, ProviderFilePolicy,
     RequestCounts, UnknownSubmissionPolicy,
@@ -112,7 +112,7 @@ pub struct JobView {
     /// Keyed fingerprint of the credential at hand.
     pub fingerprint: String,
     /// The obstacle that stops the job although its spec is sound.
-    pub stuck: Option<Stuck>,
+    pub blocked: Option<Blocked>,
     /// Whether that obstacle is a store that does not answer now.
     pub store_is_away: bool,
     /// Whether that obstacle is permanent: the missing object was in a namespace that is being deleted, which admits no new
@@ -227,7 +227,7 @@ pub struct Memory {
     /// Whether the last step that is not a task failed. While it fails, tasks are not put off in its favor.
     pub stumbled: bool,
     /// A failure that repeats and does not seem to pass.
-    pub trouble: Option<String>,
+    pub error: Option<String>,
 }
 
 impl JobView {
@@ -463,7 +463,7 @@ pub struct Collected {
     /// Requests by outcome.
     pub counts: RequestCounts,
     /// Failed requests whose failure may pass.
-    pub may_pass: i64,
+    pub retryable: i64,
     /// Reasons why requests have no answer, by code.
     pub errors: Vec<ErrorSummary>,
     /// The provider's files of this batch whose whole content is in the part.
@@ -487,7 +487,7 @@ pub struct Untidy {
     /// For a person.
     pub message: String,
     /// Whether the obstacle may pass by itself.
-    pub may_pass: bool,
+    pub retryable: bool,
 }
 
 /// A manifest as far as decisions need it.

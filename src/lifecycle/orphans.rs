@@ -213,7 +213,7 @@ mod tests {
             ended: "completed".into(),
             part: kept.then(|| PartRef { name: "p".into(), sha256: String::new() }),
             counts: Default::default(),
-            may_pass: 0,
+            retryable: 0,
             errors: vec![],
             files: vec![],
         }

@@ -19,8 +19,8 @@ pub fn goes_on_without_search(state: &AttemptState, turned_away: bool, is_sent: 
 
 /// Returns whether files are left at the provider that could not be deleted after `failures` others in a row. Never if a file
 /// that stays could become a batch (`must`); at once if retrying is of no use.
-pub fn leaves_files(must: bool, may_pass: bool, failures: u32) -> bool {
-    !must && (!may_pass || failures >= TRIES)
+pub fn leaves_files(must: bool, retryable: bool, failures: u32) -> bool {
+    !must && (!retryable || failures >= TRIES)
 }
 
 #[cfg(test)]

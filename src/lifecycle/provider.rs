@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::Stuck;
+use super::Blocked;
 use crate::api::conditions::{self, Verdict, reasons};
 use crate::api::{EffectiveLimits, ProviderCapabilities, ProviderStatus, UnknownSubmissionPolicy};
 
@@ -43,16 +43,16 @@ pub enum Answer {
         /// The provider's words.
         why: String,
         /// Whether it may be tried out a little later.
-        may_pass: bool,
+        retryable: bool,
     },
     /// What was tried out before still answers.
     Still,
     /// It has no room to be tried out now; the provider's word.
     Busy(String),
     /// It does not answer as it should.
-    Failed(Stuck),
+    Failed(Blocked),
     /// It cannot be asked: what its object refers to is missing.
-    Missing(Stuck),
+    Missing(Blocked),
 }
 
 /// Whether an account has to be tried out: another spec or another Secret than the last time, or no last time.
@@ -72,8 +72,8 @@ pub fn looked_at(old: &ProviderStatus, looked: Looked, policy: UnknownSubmission
     let mut observed_secret_version = secret_version;
     let (status, reason, message, capabilities) = match answer {
         Answer::Probed(can) => (Some(true), reasons::PROBED, can_do(can, policy), Some(can)),
-        Answer::Untried { can, why, may_pass } => {
-            if may_pass {
+        Answer::Untried { can, why, retryable } => {
+            if retryable {
                 observed_secret_version = Some(TO_BE_TRIED.into());
             }
             let message = format!(
@@ -87,7 +87,7 @@ pub fn looked_at(old: &ProviderStatus, looked: Looked, policy: UnknownSubmission
             let message = format!("the provider has no room to be tried out now: {why}; it is tried again");
             (None, reasons::WAITING_FOR_QUOTA, message, known)
         }
-        Answer::Failed(Stuck { reason, message }) | Answer::Missing(Stuck { reason, message }) => {
+        Answer::Failed(Blocked { reason, message }) | Answer::Missing(Blocked { reason, message }) => {
             (Some(false), reason, message, known)
         }
     };
@@ -192,14 +192,14 @@ mod tests {
         assert!(is_to_be_probed(&probed, Some(2), Some("7")));
         assert!(is_to_be_probed(&probed, Some(1), Some("8")));
         assert!(is_to_be_probed(&probed, Some(1), None));
-        let stuck = |reason| Answer::Failed(Stuck { reason, message: "m".into() });
-        let away = look(&probed, 1, Some("7"), stuck(reasons::PROVIDER_UNREACHABLE), 0);
+        let blocked = |reason| Answer::Failed(Blocked { reason, message: "m".into() });
+        let away = look(&probed, 1, Some("7"), blocked(reasons::PROVIDER_UNREACHABLE), 0);
         assert_eq!((ready(&away).0, away.capabilities), ("False", Some(BOTH)), "what it can do is not forgotten");
         assert!(!is_to_be_probed(&away, Some(1), Some("7")));
-        let refused = look(&probed, 1, Some("8"), stuck(reasons::CREDENTIALS_REJECTED), 0);
+        let refused = look(&probed, 1, Some("8"), blocked(reasons::CREDENTIALS_REJECTED), 0);
         assert_eq!(refused.capabilities, None, "another account may do less");
         assert!(is_to_be_probed(&refused, Some(1), Some("8")));
-        let none = look(&probed, 1, None, stuck(reasons::SECRET_NOT_FOUND), 0);
+        let none = look(&probed, 1, None, blocked(reasons::SECRET_NOT_FOUND), 0);
         assert_eq!(none.limits, Some(LIMITS), "limits apply whatever it answers");
         assert!(is_to_be_probed(&none, Some(1), Some("7")));
     }
@@ -229,13 +229,13 @@ mod tests {
     #[test]
     fn an_account_that_cannot_be_tried_out_is_ready_and_says_what_that_means() {
         let can = ProviderCapabilities::of(&[ListBatches]);
-        let untried = |may_pass| Answer::Untried { can, why: "Line 1: no model (403)".into(), may_pass };
-        for (may_pass, secret) in [(true, Some("7")), (true, None), (false, Some("7")), (false, None)] {
-            let status = look(&ProviderStatus::default(), 1, secret, untried(may_pass), 0);
+        let untried = |retryable| Answer::Untried { can, why: "Line 1: no model (403)".into(), retryable };
+        for (retryable, secret) in [(true, Some("7")), (true, None), (false, Some("7")), (false, None)] {
+            let status = look(&ProviderStatus::default(), 1, secret, untried(retryable), 0);
             let (ready, _, message) = ready(&status);
             assert!(ready == "True" && message.contains("is held") && message.contains("no model (403)"), "{message}");
             assert_eq!(status.capabilities, Some(can));
-            assert_eq!(is_to_be_probed(&status, Some(1), secret), may_pass, "what may pass is tried out again");
+            assert_eq!(is_to_be_probed(&status, Some(1), secret), retryable, "what may pass is tried out again");
         }
     }
 
@@ -250,10 +250,10 @@ mod tests {
 
     #[test]
     fn what_may_be_mended_is_looked_at_sooner() {
-        let stuck = |reason| Stuck { reason, message: String::new() };
-        let away = Answer::Failed(stuck(reasons::PROVIDER_UNREACHABLE));
+        let blocked = |reason| Blocked { reason, message: String::new() };
+        let away = Answer::Failed(blocked(reasons::PROVIDER_UNREACHABLE));
         assert_eq!(next_look(&Answer::Probed(BOTH), 0), READY_LOOK);
-        assert_eq!(next_look(&Answer::Missing(stuck(reasons::SECRET_NOT_FOUND)), 0), MENDED_LOOK);
+        assert_eq!(next_look(&Answer::Missing(blocked(reasons::SECRET_NOT_FOUND)), 0), MENDED_LOOK);
         assert_eq!(next_look(&away, 0), AWAY_LOOK);
         assert!(next_look(&away, 255) < AWAY_LOOK * 5 / 4);
     }

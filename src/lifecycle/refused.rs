@@ -4,7 +4,7 @@ use super::attempt::{Attempt, AttemptState, Refusal, Rejection, Slot};
 use super::journal::{Journal, Shard, Streaks};
 use super::observed::{Halved, Observed, Task};
 use super::provider_files::without_file;
-use super::step::{Step, Stuck};
+use super::step::{Blocked, Step};
 use super::submission::Round;
 use crate::api::ProviderFilePolicy;
 use crate::api::conditions::reasons;
@@ -133,12 +133,12 @@ pub(super) fn explain(shard: &Shard, round: &mut Round) {
         // Twice may pass.
         match shard.failures {
             ..3 => return round.say(reasons::SUBMITTING, note),
-            _ => round.stuck = Some(Stuck { reason, message: note }),
+            _ => round.blocked = Some(Blocked { reason, message: note }),
         }
         return;
     }
     let message = format!("{message}; tried {} times, the next try is at {again}", attempt.number);
-    round.stuck = Some(Stuck { reason, message });
+    round.blocked = Some(Blocked { reason, message });
 }
 
 fn over_the_limit(shard: &Shard, again: &str, message: &str) -> String {

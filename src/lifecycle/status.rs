@@ -99,7 +99,7 @@ fn remember(status: &mut BatchJobStatus, old: &BatchJobStatus) {
 }
 
 fn may_be_sent(o: &Observed) -> bool {
-    o.journal.is_none() && (o.job.submitted || o.job.stuck.is_some())
+    o.journal.is_none() && (o.job.submitted || o.job.blocked.is_some())
 }
 
 /// As with a Job, suspension stops the clock of the deadline, and resuming starts it anew; so does mending a failure that
@@ -314,9 +314,9 @@ fn camel(word: &str) -> String {
 }
 
 fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
-    let message = match (why.holds.first(), &why.stuck, &why.note) {
+    let message = match (why.holds.first(), &why.blocked, &why.note) {
         (Some(hold), _, _) => hold.message.clone(),
-        (_, Some(stuck), _) => stuck.message.clone(),
+        (_, Some(blocked), _) => blocked.message.clone(),
         (_, _, Some(note)) => note.clone(),
         _ => stage_message(why.stage).into(),
     };
@@ -324,12 +324,12 @@ fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
         why.stage,
         reasons::PLANNING | reasons::SUBMITTING | reasons::COLLECTING | reasons::WRITING_RESULTS | reasons::CANCELLED
     );
-    let reconciling = match (why.holds.is_empty(), &why.stuck, ours) {
+    let reconciling = match (why.holds.is_empty(), &why.blocked, ours) {
         (false, ..) => {
             verdict(conditions::RECONCILING, false, reasons::AWAITING_ANSWER, "the condition Held has a question")
         }
-        (true, Some(stuck), _) => {
-            verdict(conditions::RECONCILING, false, stuck.reason, "the condition Stalled says what is in the way")
+        (true, Some(blocked), _) => {
+            verdict(conditions::RECONCILING, false, blocked.reason, "the condition Stalled says what is in the way")
         }
         (true, None, true) => verdict(conditions::RECONCILING, true, reasons::PROGRESSING, stage_message(why.stage)),
         (true, None, false) => {
@@ -337,8 +337,8 @@ fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
         }
     };
     let asked = questions::asked(o, &why.holds);
-    let stalled = match (&why.stuck, &asked) {
-        (Some(stuck), _) => verdict(conditions::STALLED, true, stuck.reason, stuck.message.clone()),
+    let stalled = match (&why.blocked, &asked) {
+        (Some(blocked), _) => verdict(conditions::STALLED, true, blocked.reason, blocked.message.clone()),
         (None, Some(asked)) => verdict(conditions::STALLED, true, reasons::AWAITING_ANSWER, asked.clone()),
         (None, None) => verdict(conditions::STALLED, false, reasons::PROGRESSING, ""),
     };

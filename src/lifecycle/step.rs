@@ -144,7 +144,7 @@ pub struct Failure {
 
 /// A problem that a person must fix. The job goes on by itself afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Stuck {
+pub struct Blocked {
     /// CamelCase reason.
     pub reason: &'static str,
     /// The problem and its remedy.
@@ -159,7 +159,7 @@ pub struct Waiting {
     /// Questions to a person.
     pub holds: Vec<Hold>,
     /// The problem that a person must fix.
-    pub stuck: Option<Stuck>,
+    pub blocked: Option<Blocked>,
     /// The other side's message, where nobody has to act.
     pub note: Option<String>,
 }

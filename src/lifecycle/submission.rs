@@ -7,7 +7,7 @@ use super::observed::{Look, Observed, Posted, Seen, Task};
 use super::provider_files::without_file;
 use super::questions::{hear, hold_id, said, why_lost};
 use super::refused::refuse;
-use super::step::{Step, Stuck, Waiting};
+use super::step::{Blocked, Step, Waiting};
 use super::submit::start;
 use super::{resolve, settled, twins};
 use crate::api::conditions::reasons;
@@ -30,7 +30,7 @@ pub(super) struct Round {
     /// Questions to a person.
     pub holds: Vec<Hold>,
     /// The problem that a person must fix.
-    pub stuck: Option<Stuck>,
+    pub blocked: Option<Blocked>,
     /// Reason of the `Complete` condition.
     pub stage: &'static str,
     /// A stage that is shown in words of its own, such as the provider's, whatever else goes on.
@@ -39,8 +39,8 @@ pub(super) struct Round {
 
 impl Round {
     /// Returns the reason for the wait if there is no step.
-    pub(super) fn waiting(self, stage: &'static str, stuck: Option<Stuck>) -> Waiting {
-        Waiting { stage, holds: self.holds, stuck: stuck.or(self.stuck), note: self.note.map(|(_, note)| note) }
+    pub(super) fn waiting(self, stage: &'static str, blocked: Option<Blocked>) -> Waiting {
+        Waiting { stage, holds: self.holds, blocked: blocked.or(self.blocked), note: self.note.map(|(_, note)| note) }
     }
 
     /// Reason of the `Complete` condition.
@@ -73,7 +73,7 @@ impl Round {
 pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPolicy>, may_start: bool) -> Round {
     let live = journal.shards.iter().any(Shard::is_live);
     let mut round =
-        Round { step: None, due: None, live, holds: vec![], stuck: None, stage: reasons::SUBMITTING, note: None };
+        Round { step: None, due: None, live, holds: vec![], blocked: None, stage: reasons::SUBMITTING, note: None };
     let owed = attempts(journal).find_map(|(slot, attempt)| owed(o, journal, slot, attempt, closing));
     let mut in_vain = None;
     round.step = owed
@@ -273,7 +273,7 @@ fn follow(
                 ended: state.word().into(),
                 part: Some(c.part.clone()),
                 counts: c.counts,
-                may_pass: c.may_pass,
+                retryable: c.retryable,
                 errors: c.errors.clone(),
                 files: c.files.clone(),
             };
@@ -295,7 +295,7 @@ fn follow(
         Seen::Ended { .. } => {
             round.stage = reasons::COLLECTING;
             if let Some(c) = o.memory.collected.get(batch_id) {
-                round.stuck = collecting::told(batch_id, c).or(round.stuck.take());
+                round.blocked = collecting::told(batch_id, c).or(round.blocked.take());
                 if let Some(due) = collecting::again(o, look, c).filter(|due| o.now < *due) {
                     return round.due(due);
                 }
@@ -386,7 +386,7 @@ fn lost_batch(requests: i64, batch_id: &str) -> AttemptState {
         ended: "lost".into(),
         part: None,
         counts: RequestCounts { total: requests, missing: requests, ..Default::default() },
-        may_pass: 0,
+        retryable: 0,
         errors: vec![],
         files: vec![],
     }

@@ -32,7 +32,7 @@ pub struct Totals {
     /// Failures in settled shards that do not pass.
     pub failed_for_good: i64,
     /// Failures in settled shards that may pass.
-    pub may_pass: i64,
+    pub retryable: i64,
     /// Failures that later rounds were planned for.
     pub failed_before: i64,
     /// Requests of shards of the first round that were given up.
@@ -91,12 +91,12 @@ impl Totals {
         sum.cancelled += counts.cancelled - took.cancelled;
         sum.missing += counts.missing - took.missing;
         self.settled += 1;
-        let may_pass = match shard.attempt.as_ref().map(|a| &a.state) {
-            Some(AttemptState::Settled { may_pass, .. }) => *may_pass,
+        let retryable = match shard.attempt.as_ref().map(|a| &a.state) {
+            Some(AttemptState::Settled { retryable, .. }) => *retryable,
             _ => 0,
         };
-        self.may_pass += may_pass;
-        self.failed_for_good += counts.failed - may_pass;
+        self.retryable += retryable;
+        self.failed_for_good += counts.failed - retryable;
         self.done += shard.done(never_executed(counts));
         match (shard.round, shard.is_given_up(), shard.is_too_large()) {
             (0, true, _) => self.given_up += shard.requests,

@@ -28,7 +28,7 @@ impl Waiting {
     /// Returns when to write the wait to status (Unix milliseconds), or None for at once. A brief stage that began at `since`
     /// and has nothing to say is written later, because it may be over within a few seconds.
     pub fn told_at(&self, memory: &Memory, since: i64) -> Option<i64> {
-        let has_words = !self.holds.is_empty() || self.stuck.is_some() || self.note.is_some();
+        let has_words = !self.holds.is_empty() || self.blocked.is_some() || self.note.is_some();
         // The state of a new batch is known when its first look ends.
         let is_looked_at =
             self.stage == reasons::IN_PROGRESS && memory.running.iter().any(|task| matches!(task, Task::Call(_)));

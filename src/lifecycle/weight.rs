@@ -82,7 +82,7 @@ impl Attempt {
             AttemptState::Revoked { message } | AttemptState::Refused { message, .. } => text(message),
             AttemptState::Submitted { batch_id, at: _ } => text(batch_id),
             AttemptState::Abandoned { batch_id } => batch_id.as_ref().map_or(0, |id| text(id)),
-            AttemptState::Settled { batch_id, ended, part, counts: _, may_pass: _, errors, files } => {
+            AttemptState::Settled { batch_id, ended, part, counts: _, retryable: _, errors, files } => {
                 let part = part.as_ref().map_or(0, |part| texts([&part.name, &part.sha256]));
                 texts([batch_id, ended]) + part + of_errors(errors) + texts(files)
             }

@@ -27,11 +27,11 @@ async fn repeat_after<T, F: Future<Output = Result<T, ApiError>>>(
         .with_max_times(3)
         .with_jitter();
     let began = Instant::now();
-    let again = |e: &ApiError| may_pass(e) && began.elapsed() < LONG_ENOUGH;
+    let again = |e: &ApiError| retryable(e) && began.elapsed() < LONG_ENOUGH;
     call.retry(pauses).when(again).adjust(|e, pause| pause.map(|p| e.retry_after.unwrap_or(p))).await
 }
 
-fn may_pass(error: &ApiError) -> bool {
+fn retryable(error: &ApiError) -> bool {
     let soon = error.retry_after.is_none_or(|after| after <= LONGEST_PAUSE);
     soon && matches!(error.class, Class::Transient | Class::Capacity | Class::NotSent)
 }

@@ -66,7 +66,7 @@ pub struct Collected {
     /// Requests by outcome.
     pub counts: RequestCounts,
     /// Failed requests whose failure may pass.
-    pub may_pass: i64,
+    pub retryable: i64,
     /// Requests without an answer, by error code.
     pub errors: Vec<ErrorSummary>,
     /// Lines that are not an answer of the batch: of another work, out of range, or repeated.
@@ -113,9 +113,9 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     let errors = with_names(folder, &index, tally).await?;
     let (sha256, name) = (part.sha256.clone(), layout::part(work_id, &slot, &part.sha256));
     put_surely(folder, part, &name, work_id).await?;
-    let may_pass = places.iter().filter(|p| p.ended == Ended::Errored).count() as i64;
+    let retryable = places.iter().filter(|p| p.ended == Ended::Errored).count() as i64;
     let incomplete = places.iter().filter(|p| is_incomplete(p)).count() as i64;
-    Ok(Collected { name, sha256, counts: count(&places, requests), may_pass, errors, foreign, found, incomplete })
+    Ok(Collected { name, sha256, counts: count(&places, requests), retryable, errors, foreign, found, incomplete })
 }
 
 /// Reads the indexes of the shard's requests, in order.

@@ -49,7 +49,7 @@ impl ProviderLine<'_> {
         }
         why.read(&Value::Object(body.reasons), LEVELS);
         // An answer beside an error has been paid, too.
-        let ended = if why.may_pass() && !answered { Ended::Errored } else { Ended::Failed };
+        let ended = if why.retryable() && !answered { Ended::Errored } else { Ended::Failed };
         if why.is_silent() && self.response.is_some() && !has_error && !answered {
             why.codes.push("no_answer".into());
         }
@@ -138,7 +138,7 @@ impl Why {
 
     /// Whether another try of the same request may get an answer. A status takes precedence over words. A status of
     /// zero means that the server got no answer from its backend.
-    fn may_pass(&self) -> bool {
+    fn retryable(&self) -> bool {
         let words = || self.codes.iter().chain(&self.types).map(|word| plain(word));
         if words().any(|w| w.contains("nonretriable") || w.contains("nonretryable") || w.contains("notretryable")) {
             return false;

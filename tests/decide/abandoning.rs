@@ -138,7 +138,7 @@ fn of_a_round_that_was_given_up_on_requests_stand_as_they_stood() {
         ended: "completed".into(),
         part: Some(PartRef { name: "p".into(), sha256: "s".into() }),
         counts,
-        may_pass: 1,
+        retryable: 1,
         errors: vec![],
         files: vec![],
     }));

@@ -10,7 +10,7 @@ const LAG: i64 = 300_000;
 fn collected(short: Option<Short>) -> Collected {
     let part = PartRef { name: "p".into(), sha256: "s".into() };
     let counts = RequestCounts { total: 1, missing: 1, ..Default::default() };
-    Collected { part, counts, may_pass: 0, errors: vec![], files: vec![], short }
+    Collected { part, counts, retryable: 0, errors: vec![], files: vec![], short }
 }
 
 /// By a clock that jumps to whatever is waited for: when the files are fetched, in milliseconds after the batch was seen to have
@@ -38,7 +38,7 @@ fn fetched(reading: Reading) -> (Vec<i64>, String) {
                 memory.collected.insert("batch-1".into(), collected(short));
             }
             Step::Wait { until, why } => {
-                told = why.stuck.map(|stuck| stuck.message).unwrap_or_default();
+                told = why.blocked.map(|blocked| blocked.message).unwrap_or_default();
                 now = until.unwrap();
             }
             Step::Swap(next) => {

@@ -109,7 +109,7 @@ fn a_foreign_manifest_is_looked_at_again_for_somebody_may_move_it_away() {
             step(&job(), Some(&journal), &memory)
         };
         let Step::Wait { until, why } = at(NOW) else { panic!("not told of") };
-        assert_eq!((until, why.stuck.unwrap().reason), (Some(NOW + 15_000), "OutputConflict"));
+        assert_eq!((until, why.blocked.unwrap().reason), (Some(NOW + 15_000), "OutputConflict"));
         assert_eq!(at(NOW - 15_000), Step::LookForManifest);
     }
 }
@@ -124,7 +124,7 @@ fn a_store_that_is_unfit_fails_the_job_before_an_upload_and_never_after() {
     };
     let planned = journal(owner("j", "u"), None);
     let sent = journal(owner("j", "u"), submitted());
-    let (mut empty, stuck) = (planned.clone(), Some(Stuck { reason: "StorageRejected", message: "m".into() }));
+    let (mut empty, blocked) = (planned.clone(), Some(Blocked { reason: "StorageRejected", message: "m".into() }));
     empty.commit = Some(Commit {
         outcome: Outcome::Succeeded,
         reason: "AllSucceeded".into(),
@@ -133,7 +133,7 @@ fn a_store_that_is_unfit_fails_the_job_before_an_upload_and_never_after() {
         requests: RequestCounts::default(),
     });
     assert!(fails(&fresh, None) && fails(&fresh, Some(&planned)));
-    let unread = JobView { stuck, ..fresh.clone() };
+    let unread = JobView { blocked, ..fresh.clone() };
     assert!(!fails(&unread, None), "a journal that nobody can read may hold an intent");
     assert!(fails(&JobView { lock: None, ..unread }, None), "this object never opened one");
     assert!(!fails(&fresh, Some(&sent)) && !fails(&job(), None) && !fails(&fresh, Some(&empty)));

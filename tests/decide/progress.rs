@@ -64,7 +64,7 @@ fn happen(journal: &mut Journal, memory: &mut Memory, event: Event) {
                     ended: "completed".into(),
                     part,
                     counts,
-                    may_pass: counts.failed,
+                    retryable: counts.failed,
                     errors: vec![],
                     files: vec![],
                 };
@@ -116,7 +116,7 @@ fn progress_of_what_is_sent_again_stays_where_it_was_without_a_memory_of_it() {
         ended: "completed".into(),
         part: Some(PartRef { name: "p".into(), sha256: "s".into() }),
         counts,
-        may_pass: 1,
+        retryable: 1,
         errors: vec![],
         files: vec![],
     };

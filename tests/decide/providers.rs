@@ -22,7 +22,7 @@ fn before_an_intent_the_provider_is_pinned_and_then_kept() {
 fn a_provider_that_goes_takes_no_new_job_and_lets_those_with_an_intent_go_on() {
     let going = with_provider(|p| p.going = true);
     let stalled = |job: &JobView, journal: Option<&Journal>, memory: &Memory| match step(job, journal, memory) {
-        Step::Wait { why, .. } => why.stuck.map(|s| s.reason),
+        Step::Wait { why, .. } => why.blocked.map(|s| s.reason),
         _ => None,
     };
     let (unsent, memory) = about_to_send();

@@ -139,7 +139,7 @@ fn a_lost_journal_is_given_up_on_a_persons_word_for_this_very_question() {
     // Without what status says of the work nothing can be written in its place.
     let unknown = JobView { remembered: None, ..told };
     assert!(
-        matches!(step(&unknown, None, &memory), Step::Wait { why, .. } if why.holds.is_empty() && why.stuck.is_some())
+        matches!(step(&unknown, None, &memory), Step::Wait { why, .. } if why.holds.is_empty() && why.blocked.is_some())
     );
 }
 

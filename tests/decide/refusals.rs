@@ -160,7 +160,7 @@ fn a_file_that_is_not_there_yet_is_asked_for_again_then_uploaded_again_and_given
             }
             let memory = Memory { uploads: Default::default(), ..self::memory() };
             let Step::Wait { until: Some(due), why } = at(&job, &journal, now, &memory) else { panic!("no pause") };
-            assert!(why.note.as_ref().unwrap().contains("the server's words") && why.stuck.is_none(), "{why:?}");
+            assert!(why.note.as_ref().unwrap().contains("the server's words") && why.blocked.is_none(), "{why:?}");
             assert!((4_000..=64_000).contains(&(due - now)), "growing pauses");
             now = due;
             match at(&job, &journal, now, &memory) {
@@ -260,7 +260,7 @@ fn one_request_that_the_account_never_takes_fails_and_the_rest_of_the_job_goes_o
         ended: "completed".into(),
         part: Some(PartRef { name: "p".into(), sha256: "s".into() }),
         counts,
-        may_pass: 0,
+        retryable: 0,
         errors: vec![],
         files: vec![],
     }))

@@ -17,7 +17,7 @@ fn status_stays_small_however_many_batches_there_are() {
                     ended: long("e", 40),
                     part: None,
                     counts: Default::default(),
-                    may_pass: 0,
+                    retryable: 0,
                     errors: (0..10)
                         .map(|e| ErrorSummary {
                             code: long(&e.to_string(), 60),
@@ -32,10 +32,11 @@ fn status_stays_small_however_many_batches_there_are() {
             Shard { model: long("m", 250), ..shard(Some(state)) }
         })
         .collect();
-    let stuck = JobView { stuck: Some(Stuck { reason: "ProviderUnavailable", message: long("m", 5_000) }), ..job() };
+    let blocked =
+        JobView { blocked: Some(Blocked { reason: "ProviderUnavailable", message: long("m", 5_000) }), ..job() };
     let memory = memory();
     let observed =
-        Observed { now: NOW, nonce: "nonce", timing: &TIMING, job: &stuck, journal: Some(&journal), memory: &memory };
+        Observed { now: NOW, nonce: "nonce", timing: &TIMING, job: &blocked, journal: Some(&journal), memory: &memory };
     let status = project(&observed, &Default::default(), Some(1), &decide(&observed)).unwrap();
     let size = serde_json::to_vec(&status).unwrap().len();
     assert!(status.batches.len() > 20 && size < 48 << 10, "{} batches, {size} bytes", status.batches.len());
@@ -49,7 +50,7 @@ fn progress_counts_what_was_executed_and_never_runs_backwards() {
         ended: "expired".into(),
         part: None,
         counts,
-        may_pass: 0,
+        retryable: 0,
         errors: vec![],
         files: vec![],
     };
@@ -85,7 +86,7 @@ fn what_was_submitted_is_not_forgotten_with_the_journal() {
     let before = project(&there, &Default::default(), Some(1), &wait).unwrap();
     let gone = observed(None);
     let step = decide(&gone);
-    assert!(matches!(&step, Step::Wait { why, .. } if why.stuck.is_some()), "{step:?}");
+    assert!(matches!(&step, Step::Wait { why, .. } if why.blocked.is_some()), "{step:?}");
     let after = project(&gone, &before, Some(1), &step).unwrap();
     assert!(
         after.submission_time.is_some() && after.batches == before.batches && after.work == before.work,
@@ -115,8 +116,8 @@ fn the_time_that_a_job_has_begins_with_what_it_was_mended_to_and_with_its_resump
     assert_eq!(started(&suspended, None, old()), None);
     let sent = journal(owner("j", "u"), submitted());
     assert_eq!(started(&JobView { suspend: true, ..job() }, Some(&sent), old()), long_ago, "its batches run");
-    let stuck = Some(Stuck { reason: "StorageUnavailable", message: "m".into() });
-    assert_eq!(started(&JobView { stuck, ..suspended }, None, old()), long_ago, "nobody knows whether they do");
+    let blocked = Some(Blocked { reason: "StorageUnavailable", message: "m".into() });
+    assert_eq!(started(&JobView { blocked, ..suspended }, None, old()), long_ago, "nobody knows whether they do");
 }
 
 #[test]
@@ -228,11 +229,11 @@ fn kstatus_takes_a_job_that_is_on_its_way_for_failed_only_where_a_person_must_me
         ("Cancelled", "InProgress"),
     ];
     for (stage, expected) in stages {
-        let wait = |stuck| Step::Wait { until: None, why: Waiting { stage, stuck, ..Default::default() } };
-        let stuck = wait(Some(Stuck { reason: "SecretNotFound", message: "m".into() }));
+        let wait = |blocked| Step::Wait { until: None, why: Waiting { stage, blocked, ..Default::default() } };
+        let blocked = wait(Some(Blocked { reason: "SecretNotFound", message: "m".into() }));
         assert_eq!(kstatus(&after(&[wait(None)])), expected, "{stage}");
-        assert_eq!(kstatus(&after(std::slice::from_ref(&stuck))), "Failed", "{stage}");
-        assert_eq!(kstatus(&after(&[stuck, wait(None)])), expected, "{stage}, mended");
+        assert_eq!(kstatus(&after(std::slice::from_ref(&blocked))), "Failed", "{stage}");
+        assert_eq!(kstatus(&after(&[blocked, wait(None)])), expected, "{stage}, mended");
         // A failure that cost nothing was mended, and the job is judged anew.
         let failure = Step::Fail(Failure { reason: "InvalidInput", message: "m".into() });
         assert_eq!(kstatus(&after(&[failure, wait(None)])), expected, "{stage}, mended after a failure");
@@ -256,8 +257,8 @@ fn a_held_job_says_so_and_not_that_there_is_nothing_to_do() {
     assert!(message.contains("batch batch-1"), "{message}");
     assert_eq!(says("Reconciling"), Some(("False", "AwaitingAnswer", "the condition Held has a question")));
     assert_eq!(says("Held").unwrap().0, "True");
-    let stuck = Some(Stuck { reason: "SecretNotFound", message: "create it".into() });
-    let wait = Step::Wait { until: None, why: Waiting { stage: "InProgress", stuck, ..Default::default() } };
+    let blocked = Some(Blocked { reason: "SecretNotFound", message: "create it".into() });
+    let wait = Step::Wait { until: None, why: Waiting { stage: "InProgress", blocked, ..Default::default() } };
     let conditions = project(&held, &Default::default(), Some(1), &wait).unwrap().conditions;
     let reconciling = conditions.iter().find(|c| c.type_ == "Reconciling").unwrap();
     assert_eq!(
@@ -274,7 +275,7 @@ fn what_is_refused_again_and_again_is_sent_later_and_later_and_says_when() {
         let mut journal = journal(owner("j", "u"), Some(refused));
         journal.shards[0].attempt.as_mut().unwrap().number = number;
         match step(&job(), Some(&journal), &memory()) {
-            Step::Wait { until, why } => (until.unwrap() - NOW, why.stuck.map(|s| s.message).unwrap_or_default()),
+            Step::Wait { until, why } => (until.unwrap() - NOW, why.blocked.map(|s| s.message).unwrap_or_default()),
             other => panic!("{other:?}"),
         }
     };

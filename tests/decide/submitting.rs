@@ -137,7 +137,7 @@ fn answers_that_are_gone_are_asked_about_and_looked_for() {
     assert_eq!(next.shards[0].settled().unwrap().missing, 1);
     let part = PartRef { name: "p".into(), sha256: "s".into() };
     let counts = RequestCounts { total: 1, succeeded: 1, ..Default::default() };
-    let collected = Collected { part, counts, may_pass: 0, errors: vec![], files: vec![], short: None };
+    let collected = Collected { part, counts, retryable: 0, errors: vec![], files: vec![], short: None };
     memory.collected.insert("batch-1".into(), collected);
     let Step::Swap(next) = step(&job(), Some(&journal), &memory) else { panic!("they came back") };
     assert_eq!(next.shards[0].settled(), Some(counts));
@@ -160,7 +160,7 @@ fn what_was_answered_in_full_is_no_failure_whenever_that_is_seen() {
         ended: "completed".into(),
         part: Some(PartRef { name: "p".into(), sha256: "s".into() }),
         counts,
-        may_pass: 0,
+        retryable: 0,
         errors: vec![],
         files: vec![],
     };
@@ -264,7 +264,7 @@ fn a_provider_that_is_away_for_ten_minutes_is_tried_seldom_and_found_again_soon(
             }
             Step::Swap(next) => journal = next,
             Step::Wait { until, why } => {
-                assert_eq!(why.stuck.as_ref().unwrap().reason, "ProviderUnavailable");
+                assert_eq!(why.blocked.as_ref().unwrap().reason, "ProviderUnavailable");
                 now = until.unwrap().max(now + 1);
             }
             other => panic!("{other:?}"),
@@ -301,7 +301,7 @@ fn of_another_round_as_much_is_sent_as_the_journal_has_room_for() {
         ended: "expired".into(),
         part,
         counts,
-        may_pass: 0,
+        retryable: 0,
         errors: vec![],
         files: vec![],
     };
@@ -371,7 +371,7 @@ fn what_twins_were_billed_for_is_written_down_with_the_end_of_their_batch() {
         memory.looks.extend(twin.map(|look| ("batch-2".into(), look)));
         let part = PartRef { name: "p".into(), sha256: "s".into() };
         let counts = RequestCounts { total: 9, succeeded: 9, ..Default::default() };
-        let collected = Collected { part, counts, may_pass: 0, errors: vec![], files: vec![], short: None };
+        let collected = Collected { part, counts, retryable: 0, errors: vec![], files: vec![], short: None };
         memory.collected.insert("batch-1".into(), collected);
         match step(&job(), Some(&journal), &memory) {
             Step::Swap(next) => Ok(next.billed_again()),

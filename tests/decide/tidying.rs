@@ -35,7 +35,7 @@ fn files_of_settled_batches_go_while_others_run_where_they_are_many() {
                 ended: "completed".into(),
                 part: Some(PartRef { name: "p".into(), sha256: "s".into() }),
                 counts: RequestCounts { total: 1, succeeded: 1, ..Default::default() },
-                may_pass: 0,
+                retryable: 0,
                 errors: vec![],
                 files: vec![format!("in-{i}"), format!("out-{i}")],
             };
@@ -73,9 +73,9 @@ fn files_of_settled_batches_go_while_others_run_where_they_are_many() {
 
 #[test]
 fn what_was_lost_with_its_namespace_is_let_go_at_once_and_told() {
-    let stuck =
-        Some(Stuck { reason: "NamespaceTerminating", message: "namespace 'n' goes, and Secret 's' went".into() });
-    let missing = JobView { stuck, deleting_since: Some(NOW), ..job() };
+    let blocked =
+        Some(Blocked { reason: "NamespaceTerminating", message: "namespace 'n' goes, and Secret 's' went".into() });
+    let missing = JobView { blocked, deleting_since: Some(NOW), ..job() };
     assert!(matches!(step(&missing, None, &memory()), Step::Wait { .. }), "it may come back");
     let lost = JobView { is_lost: true, ..missing };
     let told = |job: &JobView| match step(job, None, &memory()) {
@@ -100,7 +100,7 @@ fn let_go(untidy: Option<&str>) -> Step {
 }
 
 fn tidied(memory: Memory, failed: Option<(&str, bool)>) -> Memory {
-    let failed = failed.map(|(message, may_pass)| Untidy { message: message.into(), may_pass });
+    let failed = failed.map(|(message, retryable)| Untidy { message: message.into(), retryable });
     Memory { tidied: Some(Tidied { work_id: "w".into(), failed }), ..memory }
 }
 
@@ -209,8 +209,8 @@ fn what_was_staged_for_a_job_that_ended_before_its_deletion_goes_if_it_is_the_jo
 #[test]
 fn a_deleted_job_that_ended_waits_for_a_store_that_is_away_until_the_deletion_is_overdue() {
     let unread = |store_is_away, since| {
-        let stuck = Some(Stuck { reason: "Anything", message: "why".into() });
-        let job = JobView { finished: true, stuck, store_is_away, deleting_since: Some(since), ..deleted() };
+        let blocked = Some(Blocked { reason: "Anything", message: "why".into() });
+        let job = JobView { finished: true, blocked, store_is_away, deleting_since: Some(since), ..deleted() };
         step(&job, None, &Memory::default())
     };
     assert_eq!(unread(false, NOW), let_go(Some("why")), "it goes with its namespace");
@@ -294,7 +294,7 @@ fn a_job_that_is_deleted_with_its_journal_has_what_status_names_stopped() {
 
 #[test]
 fn a_deletion_that_is_overdue_does_not_wait_for_what_keeps_failing() {
-    let failing = |memory: Memory| Memory { trouble: Some("no answer".into()), ..memory };
+    let failing = |memory: Memory| Memory { error: Some("no answer".into()), ..memory };
     let overdue = JobView { deleting_since: Some(NOW - TIMING.deletion_deadline), ..job() };
     let earlier = owner("j", "earlier");
     for of in [owner("j", "u"), earlier] {

@@ -216,8 +216,8 @@ async fn intents_of_a_shared_account_that_are_stuck(world: &mut World) {
         job["spec"]["providerRef"] = shared.clone();
     })
     .await;
-    let stuck = || async { (bucket.hanging() >= 8).then_some(()) };
-    eventually("intents are being written", 60, stuck).await;
+    let blocked = || async { (bucket.hanging() >= 8).then_some(()) };
+    eventually("intents are being written", 60, blocked).await;
     let took = world.one_line_at(&shared).await;
     world.is_soon_enough("24 jobs of one account, on a bucket that hangs between their place and their POST", took);
 }
@@ -260,8 +260,8 @@ async fn shards_and_answers_that_are_stuck(world: &mut World) {
         create_many(scene, "stuck-answers", 12, |job| job["spec"]["providerRef"]["name"] = json!("half")).await;
     }
     // How soon its answers are stuck too is a noisy namespace's own affair.
-    let stuck = || async { (bucket.hanging() >= 4).then_some(()) };
-    eventually("a bucket is stuck half way", 60, stuck).await;
+    let blocked = || async { (bucket.hanging() >= 4).then_some(()) };
+    eventually("a bucket is stuck half way", 60, blocked).await;
     world.is_undisturbed_by("a bucket that is stuck half way, of five namespaces").await;
 }
 

@@ -71,7 +71,7 @@ fn settled(index: usize, number: u32, ends: [i64; 5]) -> Attempt {
         ended: "completed".into(),
         part: Some(PartRef { name: layout::part(WORK, &format!("{index:05}-{number}"), &sha256), sha256 }),
         counts,
-        may_pass: failed / 2,
+        retryable: failed / 2,
         errors: vec![error("http_500", failed), error("batch_expired", expired)],
         files: vec![],
     };

@@ -51,16 +51,16 @@ impl Protocol {
         }
         let began = Instant::now();
         let graph = Graph::of(&self);
-        let stuck = graph.without_end();
+        let blocked = graph.without_end();
         println!(
             "{}: of {} states all but {} may come to an end, {:.1} s: {self:?}",
             scenario(),
             graph.ends.len(),
-            stuck.len(),
+            blocked.len(),
             began.elapsed().as_secs_f64()
         );
         assert!(graph.ends.contains(&true), "there is no end");
-        assert!(stuck.is_empty(), "no end can be reached any more");
+        assert!(blocked.is_empty(), "no end can be reached any more");
         counted(&scenario(), "an end", &self, graph.ends.len());
     }
 

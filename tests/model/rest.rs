@@ -49,7 +49,7 @@ impl Protocol {
     /// Nothing happens any more unless somebody is told why.
     pub(super) fn is_told(&self, w: &World, replica: usize) -> bool {
         match self.intends(w, replica) {
-            Some(Step::Wait { why, .. }) => !why.holds.is_empty() || why.stuck.is_some(),
+            Some(Step::Wait { why, .. }) => !why.holds.is_empty() || why.blocked.is_some(),
             _ => false,
         }
     }

@@ -38,7 +38,7 @@ impl Protocol {
         let collected = Collected {
             part: PartRef { name, sha256: told },
             counts: count(&ended),
-            may_pass: 0,
+            retryable: 0,
             errors: vec![],
             files: vec![file, answers_of(batch)],
             short: None,

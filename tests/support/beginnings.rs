@@ -39,7 +39,7 @@ pub fn job() -> JobView {
         tidy: false,
         answers: Default::default(),
         fingerprint: "f".into(),
-        stuck: None,
+        blocked: None,
         store_is_away: false,
         is_lost: false,
     }

@@ -129,7 +129,7 @@ fn collected(slot: Slot) -> Collected {
     Collected {
         part: PartRef { name: layout::part(WORK, &slot.to_string(), &sha256), sha256 },
         counts: RequestCounts { total: 1_000, succeeded: 1_000, ..Default::default() },
-        may_pass: 0,
+        retryable: 0,
         errors: vec![],
         files: (0..3).map(|of| format!("file-{of:x}{:023x}", slot.shard)).collect(),
         short: None,

@@ -1,8 +1,8 @@
 //! How often a call failed in a row, when it is tried again, and what a person is told of it.
 
 use crate::api::text::clock_time;
-use crate::controller::runtime::trouble::Trouble;
-use crate::lifecycle::Stuck;
+use crate::controller::runtime::error::StepError;
+use crate::lifecycle::Blocked;
 
 /// Failures that may pass are told to the user from this one on.
 pub(crate) const TOLD_FROM: u32 = 3;
@@ -16,7 +16,7 @@ const LONGEST: i64 = 1_800_000;
 pub(crate) struct Failed {
     /// The step or the transfer that made it.
     pub call: &'static str,
-    pub trouble: Trouble,
+    pub error: StepError,
     /// Milliseconds that it took.
     pub took: i64,
 }
@@ -32,60 +32,60 @@ pub(crate) struct Backoff {
     pub call: &'static str,
     since: i64,
     waited_in_vain: bool,
-    trouble: Option<Trouble>,
+    error: Option<StepError>,
 }
 
 impl Backoff {
     /// Takes in one more failure at `now`.
     pub fn failed(&mut self, failed: Failed, now: i64, jitter: u8) {
-        let Failed { call, trouble, took } = failed;
+        let Failed { call, error, took } = failed;
         if self.failures == 0 {
             self.since = now.saturating_sub(took);
         }
         self.failures = self.failures.saturating_add(1);
-        let pause = pause(self.failures, now.saturating_sub(self.since), &trouble);
+        let pause = pause(self.failures, now.saturating_sub(self.since), &error);
         let pause = (pause + pause * i64::from(jitter) / 1024).min(LONGEST);
-        let asked = trouble.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX).min(3_600_000));
+        let asked = error.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX).min(3_600_000));
         self.until = now + pause.max(asked);
         self.waited_in_vain |= took >= IN_VAIN;
-        (self.call, self.trouble) = (call, Some(trouble));
+        (self.call, self.error) = (call, Some(error));
     }
 
     /// The trouble, where it is worth a person's attention.
-    pub fn trouble(&self) -> Option<&Trouble> {
-        let lasts = |t: &&Trouble| !t.may_pass || self.failures >= TOLD_FROM || self.waited_in_vain;
-        self.trouble.as_ref().filter(|t| !t.is_untold).filter(lasts)
+    pub fn error(&self) -> Option<&StepError> {
+        let lasts = |t: &&StepError| !t.retryable || self.failures >= TOLD_FROM || self.waited_in_vain;
+        self.error.as_ref().filter(|t| !t.api_server_unavailable).filter(lasts)
     }
 
     /// Whether the provider's account as a whole may be in trouble.
     pub fn is_of_account(&self) -> bool {
-        self.trouble.as_ref().is_some_and(|t| t.is_of_account)
+        self.error.as_ref().is_some_and(|t| t.is_of_account)
     }
 
     /// Whether a person may mend it at any time.
     pub fn may_be_mended(&self) -> bool {
-        self.trouble.as_ref().is_some_and(|t| !t.may_pass)
+        self.error.as_ref().is_some_and(|t| !t.retryable)
     }
 
     /// What is told of it: the other side's words, how often it failed, and when it is tried again. Clock times, so that an
     /// unchanged wait says nothing new.
-    pub fn told(&self) -> Option<Stuck> {
-        let Stuck { reason, message } = self.trouble()?.stuck.clone();
+    pub fn told(&self) -> Option<Blocked> {
+        let Blocked { reason, message } = self.error()?.blocked.clone();
         let [since, until] = [self.since, self.until].map(clock_time);
         let message = match self.failures {
             1 => format!("{message}; failed at {since}, tried again at {until}"),
             n => format!("{message}; failed {n} times since {since}, tried again at {until}"),
         };
-        Some(Stuck { reason, message })
+        Some(Blocked { reason, message })
     }
 }
 
 /// Milliseconds until the next try: 1 s, then twice as long each time, up to a minute, or to 15 s where a person may mend it.
 /// What has failed for long waits for a tenth of that time, so that a long outage is asked about seldom and a short one is
 /// noticed soon after its end. Where the API server is away it is 8 s.
-fn pause(failures: u32, failing_for: i64, trouble: &Trouble) -> i64 {
-    let longest = match trouble.may_pass {
-        _ if trouble.is_untold => 8_000,
+fn pause(failures: u32, failing_for: i64, error: &StepError) -> i64 {
+    let longest = match error.retryable {
+        _ if error.api_server_unavailable => 8_000,
         true => (failing_for / 10).max(60_000),
         false => (failing_for / 10).max(15_000),
     };
@@ -96,15 +96,15 @@ fn pause(failures: u32, failing_for: i64, trouble: &Trouble) -> i64 {
 mod tests {
     use super::*;
 
-    fn failed(trouble: &Trouble, took: i64) -> Failed {
-        Failed { call: "Poll", trouble: trouble.clone(), took }
+    fn failed(error: &StepError, took: i64) -> Failed {
+        Failed { call: "Poll", error: error.clone(), took }
     }
 
     /// The pauses of somebody who fails for `away` milliseconds, and when the first try after that is.
-    fn pauses(trouble: &Trouble, away: i64) -> (Vec<i64>, i64) {
+    fn pauses(error: &StepError, away: i64) -> (Vec<i64>, i64) {
         let (mut backoff, mut now, mut pauses) = (Backoff::default(), 0, vec![]);
         while now < away {
-            backoff.failed(failed(trouble, 0), now, 255);
+            backoff.failed(failed(error, 0), now, 255);
             pauses.push(backoff.until - now);
             now = backoff.until;
         }
@@ -113,10 +113,10 @@ mod tests {
 
     #[test]
     fn what_is_away_is_tried_seldom_and_found_again_soon() {
-        let provider = Trouble::passing("ProviderUnavailable", "");
+        let provider = StepError::passing("ProviderUnavailable", "");
         let (tries, found) = pauses(&provider, 600_000);
         assert!((8..=16).contains(&tries.len()) && found <= 75_000, "{tries:?}, found again after {found} ms");
-        let kubernetes = Trouble { is_untold: true, ..Trouble::passing("KubernetesUnavailable", "") };
+        let kubernetes = StepError { api_server_unavailable: true, ..StepError::passing("KubernetesUnavailable", "") };
         for away in 1..120 {
             let (_, found) = pauses(&kubernetes, away * 1_000);
             assert!(found <= 10_000, "away for {away} s, found again after {found} ms");
@@ -125,22 +125,22 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_half_an_hour_and_no_further() {
-        for trouble in [Trouble::passing("ProviderUnavailable", ""), Trouble::lasting("CredentialsRejected", "")] {
-            let (pauses, _) = pauses(&trouble, 5 * 86_400_000);
+        for error in [StepError::passing("ProviderUnavailable", ""), StepError::lasting("CredentialsRejected", "")] {
+            let (pauses, _) = pauses(&error, 5 * 86_400_000);
             assert!(pauses.windows(2).all(|two| two[0] <= two[1]), "{pauses:?}");
             assert_eq!(pauses.last(), Some(&LONGEST));
             assert!(pauses.len() < 400, "{} tries in five days", pauses.len());
         }
-        let hour = pauses(&Trouble::passing("ProviderUnavailable", ""), 3_600_000).1;
+        let hour = pauses(&StepError::passing("ProviderUnavailable", ""), 3_600_000).1;
         assert!(hour <= 450_000, "an hour's outage is noticed {hour} ms after its end");
     }
 
     #[test]
     fn from_the_third_failure_on_a_person_is_told_how_often_and_when_it_is_tried_again() {
-        let trouble = Trouble::passing("ProviderUnavailable", "GET https://h/v1/batches/b: no room at the inn (500)");
+        let error = StepError::passing("ProviderUnavailable", "GET https://h/v1/batches/b: no room at the inn (500)");
         let (mut backoff, mut now) = (Backoff::default(), 1_764_444_600_000);
         for n in 1..=4 {
-            backoff.failed(failed(&trouble, 0), now, 0);
+            backoff.failed(failed(&error, 0), now, 0);
             assert_eq!(backoff.told().is_some(), n >= TOLD_FROM, "{n}");
             now = backoff.until;
         }
@@ -150,10 +150,10 @@ mod tests {
     #[test]
     fn what_waited_in_vain_is_told_the_first_time_and_what_the_api_server_did_never() {
         let mut backoff = Backoff::default();
-        backoff.failed(failed(&Trouble::passing("ProviderUnavailable", "no answer"), 30_000), 1_764_444_630_000, 0);
+        backoff.failed(failed(&StepError::passing("ProviderUnavailable", "no answer"), 30_000), 1_764_444_630_000, 0);
         insta::assert_snapshot!(backoff.told().unwrap().message, @"no answer; failed at Nov 29 19:30:00 UTC, tried again at Nov 29 19:30:31 UTC");
         let mut backoff = Backoff::default();
-        let untold = Trouble { is_untold: true, ..Trouble::passing("KubernetesUnavailable", "") };
+        let untold = StepError { api_server_unavailable: true, ..StepError::passing("KubernetesUnavailable", "") };
         (0..9).for_each(|now| backoff.failed(failed(&untold, 30_000), now, 0));
         assert_eq!(backoff.told(), None);
     }

@@ -6,9 +6,9 @@ use crate::api::conditions::reasons;
 use crate::api::{BatchJob, ObjectStoreLocation};
 use crate::controller::Context;
 use crate::controller::runtime::cache::LIFETIME;
-use crate::controller::runtime::missing::{Missing, stuck};
+use crate::controller::runtime::error::StepError;
+use crate::controller::runtime::missing::{Missing, blocked};
 use crate::controller::runtime::secrets::{secret, value};
-use crate::controller::runtime::trouble::Trouble;
 use crate::controller::runtime::trust;
 use crate::lifecycle::JobView;
 use crate::store::{ConfigMaps, Credentials, Folder, Place};
@@ -27,7 +27,7 @@ pub(crate) async fn output_folder(
         let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.output`").await?;
         return Folder::open(location, &view.output_uri, &credentials, &transport)
             .map(|folder| (folder.keeping(ctx.jobs.copies.of(namespace)).seeing(ctx.jobs.checks.clone()), version))
-            .or_else(|e| stuck(reasons::INVALID_INPUT, format!("`spec.output`: {e}")));
+            .or_else(|e| blocked(reasons::INVALID_INPUT, format!("`spec.output`: {e}")));
     }
     let name = output.config_map.as_ref().map(|map| map.name.as_str()).unwrap_or_default();
     let maps = ConfigMaps::new(ctx.client.clone(), namespace, name, &job.name_any(), ctx.jobs.output_config_maps);
@@ -43,7 +43,7 @@ async fn storage_credentials(
     since: i64,
 ) -> Result<(Credentials, Option<String>), Missing> {
     let (name, user) = (&location.secret_ref.name, format!("`{user}`"));
-    let place: Place = location.uri.parse().or_else(|e| stuck(reasons::INVALID_INPUT, format!("{user}: {e}")))?;
+    let place: Place = location.uri.parse().or_else(|e| blocked(reasons::INVALID_INPUT, format!("{user}: {e}")))?;
     let secret = secret(ctx, namespace, name, &user, since).await?;
     let mut values = vec![];
     for key in place.backend.secret_keys() {
@@ -61,7 +61,7 @@ pub(crate) async fn input_folder(
     ctx: &Context,
     namespace: &str,
     location: &ObjectStoreLocation,
-) -> Result<(Folder, String), Trouble> {
+) -> Result<(Folder, String), StepError> {
     let since = ctx.clock.now() - LIFETIME;
     let (credentials, _) = storage_credentials(ctx, namespace, location, "spec.input", since).await?;
     let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.input`").await?;

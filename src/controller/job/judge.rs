@@ -7,14 +7,14 @@ use super::session::Session;
 use crate::account::{Full, Submission};
 use crate::api::text::clock_time;
 use crate::controller::Context;
-use crate::lifecycle::{Memory, Owner, Place, Shard, Step, Stuck, Task, decide, next_visit};
+use crate::lifecycle::{Blocked, Memory, Owner, Place, Shard, Step, Task, decide, next_visit};
 
 /// A decision, and what it was made on.
 pub(super) struct Judged {
     pub step: Step,
     pub memory: Memory,
     /// What keeps failing and is told beside the step.
-    pub stuck: Option<Stuck>,
+    pub blocked: Option<Blocked>,
     /// Whether it is a wait at a stage that may be over at once.
     pub is_brief: bool,
 }
@@ -31,7 +31,7 @@ pub(super) fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
     account_for(ctx, session, world);
     let mut memory = Memory {
         place: place(world),
-        trouble: lasting.as_ref().and_then(|b| Some(b.trouble()?.stuck.message.clone())),
+        error: lasting.as_ref().and_then(|b| Some(b.error()?.blocked.message.clone())),
         in_vain: session.in_vain(),
         stumbled: session.backoff(None).failures > 0,
         ..session.memory()
@@ -39,7 +39,7 @@ pub(super) fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
     let next_try = memory.hold_back(world.now);
     let mut step = decide(&world.observed(&ctx.timing, &memory));
     let Step::Wait { until, why } = &mut step else {
-        return Judged { step, memory, stuck: lasting.and_then(|b| b.told()), is_brief: false };
+        return Judged { step, memory, blocked: lasting.and_then(|b| b.told()), is_brief: false };
     };
     if let Some(tools) = &world.tools {
         tools.quota.release(&world.view.owner.uid);
@@ -48,12 +48,12 @@ pub(super) fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
     let told = session.lasting(is_tried).filter(|_| !world.view.finished).and_then(|b| b.told());
     let tell_at = {
         let since = session.waits(why, world.now);
-        why.stuck = why.stuck.take().or(told);
+        why.blocked = why.blocked.take().or(told);
         why.told_at(&memory, since).filter(|at| world.now < *at)
     };
     let due = until.iter().copied().chain(next_try).chain(tell_at).min();
     *until = next_visit(due, session.may_be_mended(), world.now);
-    Judged { step, memory, stuck: None, is_brief: tell_at.is_some() }
+    Judged { step, memory, blocked: None, is_brief: tell_at.is_some() }
 }
 
 /// Tells the account what the job has in flight, and what it follows.

@@ -150,11 +150,11 @@ impl Jobs {
 /// Remembers that a step, or `task`, failed, so that it is tried again later; the account is looked at where it may be the cause.
 fn note_failure(ctx: &Context, session: &Session, task: Option<Task>, failed: Failed) {
     let now = ctx.clock.now();
-    ctx.metrics.failed(failed.trouble.category());
-    if failed.trouble.is_unfit_store {
-        session.remember(|m| m.unfit_store = Some(failed.trouble.stuck.message.clone()));
+    ctx.metrics.failed(failed.error.category());
+    if failed.error.is_unfit_store {
+        session.remember(|m| m.unfit_store = Some(failed.error.blocked.message.clone()));
     }
-    if failed.trouble.is_of_account
+    if failed.error.is_of_account
         && let Some(account) = session.account()
     {
         ctx.reports.ask(&account, Saw::Failure, now);

@@ -10,9 +10,9 @@ use super::view::view;
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
 use crate::controller::Context;
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::missing::{Absent, Missing, is_going};
-use crate::controller::runtime::trouble::Trouble;
-use crate::lifecycle::{self, Freshness, JobView, Stuck, Timing, cost_nothing};
+use crate::lifecycle::{self, Blocked, Freshness, JobView, Timing, cost_nothing};
 use crate::store::{Reservation, reserve};
 
 /// What a visit holds of a journal, times its weight: as it was read, as it is written, and its text.
@@ -33,7 +33,7 @@ pub(crate) struct World {
     /// What steps are done with; none where something is missing.
     pub tools: Option<Arc<Tools>>,
     /// Why the journal could not be read, so that nothing can be decided.
-    pub unread: Option<Trouble>,
+    pub unread: Option<StepError>,
     /// Memory for the journal, and for what is made of it.
     _held: Reservation,
 }
@@ -46,7 +46,7 @@ pub(crate) async fn observe(
     key: &BatchJob,
     anew: bool,
     wanted: Freshness,
-) -> Result<Option<World>, Trouble> {
+) -> Result<Option<World>, StepError> {
     let now = ctx.clock.now();
     let seen = snapshot::look(ctx, key, session.seen(), wanted, now).await?;
     session.keep_seen(seen.clone());
@@ -63,7 +63,7 @@ pub(crate) async fn observe(
             knows(&mut view, &tools);
             Some(tools)
         }
-        Err(Missing::Unknown(trouble)) => return Err(trouble),
+        Err(Missing::Unknown(error)) => return Err(error),
         Err(missing) => {
             // A namespace that is being deleted loses its Secrets first; what we still hold is good enough to settle.
             let kept = session.tools().filter(|_| view.deleting_since.is_some());
@@ -72,10 +72,10 @@ pub(crate) async fn observe(
                 (None, Missing::Absent(absent)) if view.deleting_since.is_some() && is_going(ctx, &absent).await? => {
                     let Absent { what, namespace, .. } = absent;
                     let message = format!("namespace '{namespace}' is being deleted, and {what} went before the job");
-                    view.stuck = Some(Stuck { reason: reasons::NAMESPACE_TERMINATING, message });
+                    view.blocked = Some(Blocked { reason: reasons::NAMESPACE_TERMINATING, message });
                     view.is_lost = true;
                 }
-                (None, missing) => view.stuck = Some(missing.stuck()?),
+                (None, missing) => view.blocked = Some(missing.blocked()?),
             }
             kept
         }
@@ -84,13 +84,13 @@ pub(crate) async fn observe(
     let journal = match &tools {
         Some(tools) => match journal(ctx, session, (tools, &view), wanted, now).await {
             Ok(journal) => journal,
-            Err(trouble) => {
-                if trouble.is_unfit_store {
-                    session.remember(|m| m.unfit_store = Some(trouble.stuck.message.clone()));
+            Err(error) => {
+                if error.is_unfit_store {
+                    session.remember(|m| m.unfit_store = Some(error.blocked.message.clone()));
                 }
-                match trouble.may_pass && view.deleting_since.is_none() {
-                    true => unread = Some(trouble),
-                    false => (view.store_is_away, view.stuck) = (trouble.may_pass, Some(trouble.stuck)),
+                match error.retryable && view.deleting_since.is_none() {
+                    true => unread = Some(error),
+                    false => (view.store_is_away, view.blocked) = (error.retryable, Some(error.blocked)),
                 }
                 None
             }
@@ -119,7 +119,7 @@ async fn journal(
     (tools, view): (&Tools, &JobView),
     wanted: Freshness,
     began: i64,
-) -> Result<Option<Judged>, Trouble> {
+) -> Result<Option<Judged>, StepError> {
     let known = session.journal();
     // After a write of ours, what is sent next may lie in a segment that was not read yet.
     let is_short = known.as_ref().is_some_and(|(journal, _)| JournalStore::is_short(journal, view.parallelism));
@@ -139,7 +139,7 @@ fn knows(view: &mut JobView, tools: &Tools) {
 }
 
 /// Reads the journal, or sees that it is still the one that this process knows, and remembers it.
-async fn read_journal(tools: &Tools, session: &Session, view: &JobView) -> Result<Option<Judged>, Trouble> {
+async fn read_journal(tools: &Tools, session: &Session, view: &JobView) -> Result<Option<Judged>, StepError> {
     let known = session.journal();
     let read = tools.journals.read(known.as_ref(), view.parallelism).await;
     session.keep_journal(read.as_ref().ok().cloned().flatten());

@@ -136,9 +136,9 @@ async fn steps(ctx: &Arc<Context>, session: &Arc<Session>, job: &BatchJob, mut a
                 session.found_room(Some(room_for(2 * held)));
                 drop(turn.take());
             }
-            Err(Broken::Failed(trouble)) => {
+            Err(Broken::Failed(error)) => {
                 let took = ctx.clock.now().saturating_sub(now);
-                failed(ctx, session, None, Failed { call: doing, trouble, took });
+                failed(ctx, session, None, Failed { call: doing, error, took });
             }
         }
     }

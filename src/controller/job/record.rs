@@ -9,10 +9,10 @@ use super::session::Session;
 use super::{events, snapshot};
 use crate::api::{BatchJob, BatchJobStatus};
 use crate::controller::Context;
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::publish;
 use crate::controller::runtime::metadata;
-use crate::controller::runtime::trouble::Trouble;
-use crate::lifecycle::{Memory, Step, Stuck, Waiting, is_finished, is_tidy, project, reconcile_requested_at, seen};
+use crate::lifecycle::{Blocked, Memory, Step, Waiting, is_finished, is_tidy, project, reconcile_requested_at, seen};
 
 /// Writes the status that `step` calls for. False: the object changed in the meantime, look again.
 /// `references` is for a failure that cost nothing.
@@ -23,7 +23,7 @@ pub(crate) async fn record(
     memory: &Memory,
     step: &Step,
     references: Option<String>,
-) -> Result<bool, Trouble> {
+) -> Result<bool, StepError> {
     let old = world.job.status.clone().unwrap_or_default();
     let observed = world.observed(&ctx.timing, memory);
     let Some(mut status) = project(&observed, &old, world.job.metadata.generation, step) else { return Ok(true) };
@@ -50,7 +50,7 @@ pub(crate) async fn record(
 }
 
 /// Says of a job that ended that a change of its spec was seen. False: the object changed in the meantime, look again.
-pub(crate) async fn record_seen(ctx: &Context, key: &BatchJob) -> Result<bool, Trouble> {
+pub(crate) async fn record_seen(ctx: &Context, key: &BatchJob) -> Result<bool, StepError> {
     let generation = key.metadata.generation;
     if key.status.as_ref().is_none_or(|status| seen(status, generation).is_none()) {
         return Ok(true);
@@ -64,7 +64,7 @@ pub(crate) async fn record_seen(ctx: &Context, key: &BatchJob) -> Result<bool, T
 }
 
 /// The object's metadata since. None: it is no longer the one that was judged.
-async fn write(ctx: &Context, judged: &BatchJob, status: &BatchJobStatus) -> Result<Option<ObjectMeta>, Trouble> {
+async fn write(ctx: &Context, judged: &BatchJob, status: &BatchJobStatus) -> Result<Option<ObjectMeta>, StepError> {
     let before = to_json(judged.status.as_ref())?;
     let after = to_json(Some(status))?;
     // With resourceVersion: only over the object that was judged.
@@ -81,9 +81,10 @@ async fn write(ctx: &Context, judged: &BatchJob, status: &BatchJobStatus) -> Res
     }
 }
 
-fn to_json(status: Option<&BatchJobStatus>) -> Result<Value, Trouble> {
-    let unfit =
-        |e: serde_json::Error| Trouble::passing("KubernetesUnavailable", format!("the status cannot be written: {e}"));
+fn to_json(status: Option<&BatchJobStatus>) -> Result<Value, StepError> {
+    let unfit = |e: serde_json::Error| {
+        StepError::passing("KubernetesUnavailable", format!("the status cannot be written: {e}"))
+    };
     serde_json::to_value(status).map_err(unfit)
 }
 
@@ -98,16 +99,16 @@ fn merge_patch(before: &Value, after: &Value) -> Value {
 }
 
 /// Says in status what keeps the job from going on, at the stage that it is at.
-pub(crate) async fn record_trouble(
+pub(crate) async fn record_error(
     ctx: &Context,
     world: &World,
     session: &Session,
     memory: &Memory,
-    stuck: Stuck,
-) -> Result<bool, Trouble> {
+    blocked: Blocked,
+) -> Result<bool, StepError> {
     let journal = world.journal.as_ref().map(|(journal, _)| &**journal);
     let mut why = session.waiting().unwrap_or_else(|| Waiting::at_stage_of(journal));
-    (why.stuck, why.note) = (Some(stuck), None);
+    (why.blocked, why.note) = (Some(blocked), None);
     record(ctx, session, world, memory, &Step::Wait { until: None, why }, None).await
 }
 

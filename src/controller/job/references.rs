@@ -14,8 +14,8 @@ use crate::api::{
 };
 use crate::controller::Context;
 use crate::controller::provider::Known;
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::secrets;
-use crate::controller::runtime::trouble::Trouble;
 use crate::requests::means_many;
 
 /// A mark of the versions of all that the job refers to: its provider and Secrets, the input's ConfigMaps or single object.
@@ -23,7 +23,7 @@ use crate::requests::means_many;
 ///
 /// # Errors
 /// When that cannot be said now.
-pub(crate) async fn mark(ctx: &Context, job: &BatchJob) -> Result<String, Trouble> {
+pub(crate) async fn mark(ctx: &Context, job: &BatchJob) -> Result<String, StepError> {
     let namespace = job.namespace().unwrap_or_default();
     let live;
     let spec = match job.spec.input.is_unknown() {
@@ -53,7 +53,7 @@ fn locations(spec: &BatchJobSpec) -> impl Iterator<Item = &ObjectStoreLocation> 
     spec.input.object_store.iter().chain(&spec.output.object_store)
 }
 
-async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result<Vec<Option<String>>, Trouble> {
+async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result<Vec<Option<String>>, StepError> {
     let name = &spec.provider_ref.name;
     let (meta, (auth, tls), secrets_in) = match spec.provider_ref.kind {
         ProviderKind::BatchProvider => {
@@ -82,7 +82,7 @@ fn refers_to(spec: &BatchProviderSpec) -> (Option<String>, Option<Tls>) {
 }
 
 /// The version of what holds certificates; empty where `tls` names none.
-async fn authorities(ctx: &Context, tls: Option<&Tls>, namespace: &str) -> Result<Option<Option<String>>, Trouble> {
+async fn authorities(ctx: &Context, tls: Option<&Tls>, namespace: &str) -> Result<Option<Option<String>>, StepError> {
     let Some(Tls { ca_bundle_ref: reference }) = tls else { return Ok(None) };
     let (client, name) = (ctx.client.clone(), &reference.name);
     let found = match reference.kind {
@@ -93,7 +93,7 @@ async fn authorities(ctx: &Context, tls: Option<&Tls>, namespace: &str) -> Resul
 }
 
 /// What may not be read is as good as not there.
-async fn version<K>(api: &Api<K>, name: &str) -> Result<Option<String>, Trouble>
+async fn version<K>(api: &Api<K>, name: &str) -> Result<Option<String>, StepError>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
@@ -105,16 +105,16 @@ where
 }
 
 /// The version of a single object of the input.
-async fn object(ctx: &Context, namespace: &str, location: &ObjectStoreLocation) -> Result<Option<String>, Trouble> {
+async fn object(ctx: &Context, namespace: &str, location: &ObjectStoreLocation) -> Result<Option<String>, StepError> {
     if means_many(&location.uri) {
         return Ok(None);
     }
     let looked = async {
         let (folder, name) = input_folder(ctx, namespace, location).await?;
-        Ok::<_, Trouble>(folder.stat(&name).await?.map(|object| object.version()))
+        Ok::<_, StepError>(folder.stat(&name).await?.map(|object| object.version()))
     };
     match looked.await {
-        Err(trouble) if !trouble.may_pass => Ok(None),
+        Err(error) if !error.retryable => Ok(None),
         looked => looked,
     }
 }

@@ -7,7 +7,7 @@ use super::{references, snapshot};
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
 use crate::controller::Context;
-use crate::controller::runtime::trouble::Trouble;
+use crate::controller::runtime::error::StepError;
 use crate::lifecycle::Freshness;
 
 /// Looks at what a job refers to that failed before anything was paid: is it no longer what it was then?
@@ -16,8 +16,8 @@ pub(super) async fn refers_to_other(ctx: &Context, job: &BatchJob) -> bool {
     let Some(seen) = job.status.as_ref().and_then(|s| s.observed_references.as_ref()) else { return false };
     match references::mark(ctx, job).await {
         Ok(mark) => mark != *seen,
-        Err(trouble) => {
-            debug!(why = trouble.stuck.message, "cannot look now");
+        Err(error) => {
+            debug!(why = error.blocked.message, "cannot look now");
             false
         }
     }
@@ -33,17 +33,17 @@ pub(super) async fn note_references(ctx: &Context, session: &Session, job: &Batc
 }
 
 /// The mark of what the job refers to, by a look at the object that its first visit goes on with.
-async fn mark(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String, Trouble> {
+async fn mark(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String, StepError> {
     let seen = snapshot::look(ctx, job, session.seen(), Freshness::Any, ctx.clock.now()).await?;
     session.keep_seen(seen.clone());
     match seen {
         Some(seen) => references::mark(ctx, &seen.job).await,
-        None => Err(Trouble::passing(reasons::PENDING, "the object is gone")),
+        None => Err(StepError::passing(reasons::PENDING, "the object is gone")),
     }
 }
 
 /// The mark from before anything was read; else as late as now.
-pub(super) async fn references_of(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String, Trouble> {
+pub(super) async fn references_of(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String, StepError> {
     match session.references() {
         References::Mark(mark) => Ok(mark),
         References::NotLooked | References::Unknown => references::mark(ctx, job).await,

@@ -45,7 +45,7 @@ impl Sessions {
         let sessions: Vec<Arc<Session>> = lock(&self.0).values().cloned().collect();
         let mut calls = BTreeMap::new();
         for session in sessions {
-            for backoff in lock(&session.backoffs).values().filter(|b| b.trouble().is_some()) {
+            for backoff in lock(&session.backoffs).values().filter(|b| b.error().is_some()) {
                 *calls.entry(backoff.call).or_insert(0) += 1;
             }
         }
@@ -259,7 +259,7 @@ impl Session {
     /// What failed most often in a row `of` these, where that is worth a person's attention and not over yet.
     pub fn lasting(&self, of: impl Fn(&Option<Task>) -> bool) -> Option<Backoff> {
         let backoffs = lock(&self.backoffs);
-        let told = backoffs.iter().filter(|(what, b)| of(what) && b.trouble().is_some());
+        let told = backoffs.iter().filter(|(what, b)| of(what) && b.error().is_some());
         told.max_by_key(|(_, b)| b.failures).map(|(_, b)| b.clone())
     }
 
@@ -309,7 +309,7 @@ impl Session {
 
     /// When it is tried again, [`Backoff`] knows.
     pub fn failed(&self, what: Option<Task>, failed: Failed, now: i64, jitter: u8) {
-        if !failed.trouble.may_pass {
+        if !failed.error.retryable {
             self.distrusts.store(now, Ordering::Relaxed);
         }
         lock(&self.backoffs).entry(what).or_default().failed(failed, now, jitter);
@@ -319,12 +319,13 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::Trouble;
+    use crate::controller::StepError;
     use crate::lifecycle::Slot;
 
     fn fails(session: &Session, what: Option<Task>, reason: &'static str, now: i64) {
-        let trouble = Trouble { is_untold: reason == "KubernetesUnavailable", ..Trouble::passing(reason, "") };
-        session.failed(what, Failed { call: "Call", trouble, took: 0 }, now, 0);
+        let error =
+            StepError { api_server_unavailable: reason == "KubernetesUnavailable", ..StepError::passing(reason, "") };
+        session.failed(what, Failed { call: "Call", error, took: 0 }, now, 0);
     }
 
     /// Tasks that may not be tried again yet at `now`, and when the first of them may.
@@ -345,7 +346,7 @@ mod tests {
             session.succeeded(Some(Task::Pass));
         }
         assert_eq!(session.backoff(None).failures, 0, "the steps go well");
-        let told = || session.lasting(|_| true).and_then(|b| b.told()).map(|stuck| stuck.reason);
+        let told = || session.lasting(|_| true).and_then(|b| b.told()).map(|blocked| blocked.reason);
         assert_eq!((session.backoff(Some(collect)).failures, told()), (4, Some("ProviderUnavailable")));
         (0..9).for_each(|now| fails(&session, None, "KubernetesUnavailable", now));
         assert_eq!(told(), Some("ProviderUnavailable"), "what cannot be told hides nothing");

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::transfers::size_of_json;
 use crate::api::{BatchJob, annotations};
 use crate::controller::Context;
-use crate::controller::runtime::trouble::Trouble;
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::{metadata, version};
 use crate::lifecycle::{self, Freshness};
 
@@ -90,7 +90,7 @@ pub(crate) async fn look(
     last: Option<Seen>,
     wanted: Freshness,
     began: i64,
-) -> Result<Option<Seen>, Trouble> {
+) -> Result<Option<Seen>, StepError> {
     let namespace = key.namespace().unwrap_or_default();
     if let Some(last) = last {
         if is_fresh(last.at, wanted, began, LONGEST) && is_the_latest(ctx, &last.job) {
@@ -118,7 +118,7 @@ pub(crate) async fn look(
 }
 
 /// The whole object, and when the look at it began; None where it is gone.
-pub(crate) async fn read(ctx: &Context, key: &BatchJob) -> Result<Option<(BatchJob, i64)>, Trouble> {
+pub(crate) async fn read(ctx: &Context, key: &BatchJob) -> Result<Option<(BatchJob, i64)>, StepError> {
     let at = ctx.clock.now();
     let job = whole(ctx, &key.namespace().unwrap_or_default(), &key.name_any()).await?;
     Ok(job.filter(|job| job.uid() == key.uid()).map(|job| (job, at)))
@@ -128,7 +128,7 @@ pub(crate) async fn read(ctx: &Context, key: &BatchJob) -> Result<Option<(BatchJ
 static READS: Semaphore = Semaphore::const_new(8);
 
 /// The whole object of this name; None where there is none.
-pub(crate) async fn whole(ctx: &Context, namespace: &str, name: &str) -> Result<Option<BatchJob>, Trouble> {
+pub(crate) async fn whole(ctx: &Context, namespace: &str, name: &str) -> Result<Option<BatchJob>, StepError> {
     let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), namespace);
     let _one = READS.acquire().await;
     Ok(jobs.get_opt(name).await?)

@@ -11,7 +11,7 @@ use super::folders::input_folder;
 use crate::api::text::clip;
 use crate::api::{BatchJobSpec, ConfigMapSource, Input};
 use crate::controller::Context;
-use crate::controller::runtime::trouble::Trouble;
+use crate::controller::runtime::error::StepError;
 use crate::requests::{self, Held, PassError, Source};
 use crate::store::StoreError;
 
@@ -37,7 +37,7 @@ pub(crate) fn check(spec: &BatchJobSpec, output_uri: &str) -> Result<(), String>
 ///
 /// # Errors
 /// When something is missing.
-pub(crate) async fn open(ctx: &Arc<Context>, namespace: &str, input: Input) -> Result<Source, Trouble> {
+pub(crate) async fn open(ctx: &Arc<Context>, namespace: &str, input: Input) -> Result<Source, StepError> {
     if let Some(location) = &input.object_store {
         let (folder, name) = input_folder(ctx, namespace, location).await?;
         return Ok(Source::Objects { folder, name });

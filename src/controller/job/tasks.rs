@@ -104,11 +104,11 @@ fn run(
                     learned(m);
                 });
             }
-            Err(trouble) => {
-                let why = &trouble.stuck.message;
+            Err(error) => {
+                let why = &error.blocked.message;
                 debug!(?task, why, "what ran beside the loop failed and is tried again");
                 let took = ctx.clock.now().saturating_sub(began);
-                super::note_failure(&ctx, &session, Some(task), Failed { call: name, trouble, took });
+                super::note_failure(&ctx, &session, Some(task), Failed { call: name, error, took });
                 session.remember(|m| {
                     m.running.remove(&task);
                 });

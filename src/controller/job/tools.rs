@@ -14,7 +14,7 @@ use crate::controller::Context;
 use crate::controller::provider::Known;
 use crate::controller::provider::account::Account;
 use crate::controller::runtime::cache::LIFETIME;
-use crate::controller::runtime::missing::{Missing, stuck};
+use crate::controller::runtime::missing::{Missing, blocked};
 use crate::lifecycle::JobView;
 use crate::provider::BatchApi;
 use crate::store::Folder;
@@ -52,8 +52,8 @@ pub(crate) async fn open(
     view: &JobView,
     now: i64,
 ) -> Result<Arc<Tools>, Missing> {
-    if let Some(stuck) = &view.stuck {
-        return Err(Missing::Stuck(stuck.clone()));
+    if let Some(blocked) = &view.blocked {
+        return Err(Missing::Blocked(blocked.clone()));
     }
     let (spec_hash, pinned) = (view.spec_hash.clone(), view.pinned);
     // A failure that another credential may mend makes those that were read before it too old.
@@ -79,7 +79,7 @@ pub(crate) async fn open(
     quota.set_limit(account.limits().max_batches_in_flight.and_then(|limit| usize::try_from(limit).ok()));
     let api = match account.client(job.spec.provider_ref.kind) {
         Ok(api) => Arc::new(api.at_pace(calls.pace().clone())),
-        Err(e) => return stuck(reasons::PROVIDER_NOT_FOUND, format!("{}: {e}", account.name)),
+        Err(e) => return blocked(reasons::PROVIDER_NOT_FOUND, format!("{}: {e}", account.name)),
     };
     let journals = JournalStore::new(&folder, view.seal_at);
     let credentials = (fingerprint.clone(), secret_version);

@@ -14,7 +14,7 @@ use super::session::Session;
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
 use crate::controller::Context;
-use crate::controller::runtime::trouble::Trouble;
+use crate::controller::runtime::error::StepError;
 use crate::fair::{self, Claim, Limits, OthersWait, Share};
 use crate::lifecycle::{Memory, Task};
 use crate::transport::{Meter, Patience};
@@ -107,7 +107,7 @@ pub(crate) async fn run<W: Future<Output = Outcome>>(
     let pace = Pace::new(&place, session.backoff(Some(task)).failures);
     let outcome = match pace.keep(task, size, Box::pin(work(place))).await {
         Ok(learned) => Ok(learned),
-        Err(Broken::Failed(trouble)) => Err(trouble),
+        Err(Broken::Failed(error)) => Err(error),
         Err(Broken::Outgrown(need)) => {
             session.found_need(task, need.next_multiple_of(NEED_STEP).min(LIMITS.total));
             Ok(Box::new(|_: &mut Memory| {}) as Learned)
@@ -158,7 +158,7 @@ impl Pace {
         }
     }
 
-    fn too_slow(&self, task: Task, others_wait: bool) -> Trouble {
+    fn too_slow(&self, task: Task, others_wait: bool) -> StepError {
         let (bytes, seconds, rate) = (self.meter.moved(), self.began.elapsed().as_secs(), self.patience.rate);
         let why = if others_wait { ", while others waited for the memory that it held" } else { "" };
         let message = format!("{bytes} bytes were moved in {seconds} s, fewer than {rate} a second{why}");
@@ -166,7 +166,7 @@ impl Pace {
             Task::Upload(_) | Task::Collect(_) => reasons::PROVIDER_UNAVAILABLE,
             _ => reasons::STORAGE_UNAVAILABLE,
         };
-        Trouble::passing(reason, message)
+        StepError::passing(reason, message)
     }
 }
 
@@ -198,7 +198,7 @@ async fn sized(
 /// Why a transfer ended before its time.
 #[derive(Debug)]
 enum Broken {
-    Failed(Trouble),
+    Failed(StepError),
     /// It is larger than its place, and needs so many MiB.
     Outgrown(u64),
 }
@@ -256,7 +256,7 @@ mod tests {
         };
         let outcome = Pace { patience, small_grace: SECOND / 2, ..pace }.keep(UPLOAD, 128, work).await;
         outcome.err().map(|broken| match broken {
-            Broken::Failed(trouble) => (began.elapsed(), trouble.stuck.message),
+            Broken::Failed(error) => (began.elapsed(), error.blocked.message),
             Broken::Outgrown(need) => (began.elapsed(), format!("needs {need}")),
         })
     }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
 use crate::controller::Context;
-use crate::controller::runtime::trouble::Trouble;
+use crate::controller::runtime::error::StepError;
 use crate::fair::{self, Claim, Limits, Share, Shares};
 use crate::telemetry::Timer;
 use crate::transport::Meter;
@@ -71,7 +71,7 @@ impl Room {
 /// Why a step ended before its time.
 #[derive(Debug)]
 pub(crate) enum Broken {
-    Failed(Trouble),
+    Failed(StepError),
     /// It holds more than there is room for, and needs so many bytes.
     Outgrown(u64),
 }
@@ -118,11 +118,15 @@ impl Turn {
     /// # Errors
     /// The step's own, or that it ended so. Whether an intent was written is then found out, as after any call of which the reply is
     /// lost.
-    pub async fn keep<T>(&self, failures: u32, step: impl Future<Output = Result<T, Trouble>>) -> Result<T, Broken> {
+    pub async fn keep<T>(&self, failures: u32, step: impl Future<Output = Result<T, StepError>>) -> Result<T, Broken> {
         self.keep_for(fair::grace(failures), step).await
     }
 
-    async fn keep_for<T>(&self, grace: Duration, step: impl Future<Output = Result<T, Trouble>>) -> Result<T, Broken> {
+    async fn keep_for<T>(
+        &self,
+        grace: Duration,
+        step: impl Future<Output = Result<T, StepError>>,
+    ) -> Result<T, Broken> {
         if self.share.is_none() {
             return step.await.map_err(Broken::Failed);
         }
@@ -135,13 +139,13 @@ impl Turn {
                     "the store was not done within {} s, while jobs of other namespaces waited for their turn",
                     waited.as_secs()
                 );
-                Err(Broken::Failed(Trouble::passing(reasons::STORAGE_UNAVAILABLE, message)))
+                Err(Broken::Failed(StepError::passing(reasons::STORAGE_UNAVAILABLE, message)))
             }
         }
     }
 
     /// Does `step` until it holds more than its room, which cannot grow.
-    async fn in_room<T>(&self, meter: &Meter, step: impl Future<Output = Result<T, Trouble>>) -> Result<T, Broken> {
+    async fn in_room<T>(&self, meter: &Meter, step: impl Future<Output = Result<T, StepError>>) -> Result<T, Broken> {
         let mut step = pin!(step);
         poll_fn(|cx| {
             let polled = step.as_mut().poll(cx);
@@ -223,14 +227,14 @@ mod tests {
     }
 
     /// A step that waits for a store which does not answer until the call's time is up.
-    async fn silent_store() -> Result<(), Trouble> {
+    async fn silent_store() -> Result<(), StepError> {
         let _call = Meter::store_call();
         tokio::time::sleep(GRACE * 10).await;
         Ok(())
     }
 
     /// A step of `calls`, each of which takes a while, and of which `storing` is the time that it waits for a store.
-    async fn calls(calls: u32, storing: Duration) -> Result<(), Trouble> {
+    async fn calls(calls: u32, storing: Duration) -> Result<(), StepError> {
         for _ in 0..calls {
             tokio::time::sleep(GRACE / 2 - storing).await;
             let _call = Meter::store_call();
@@ -240,7 +244,7 @@ mod tests {
     }
 
     /// Whether a step of the only turn comes to its end, and when, while another namespace waits for a turn or does not.
-    async fn ends(is_wanted: bool, step: impl Future<Output = Result<(), Trouble>>) -> (bool, Duration) {
+    async fn ends(is_wanted: bool, step: impl Future<Output = Result<(), StepError>>) -> (bool, Duration) {
         let turns = Shares::new(Limits { total: 1, ..LIMITS });
         let held = turn(&turns, "slow", false).await;
         let began = Instant::now();
@@ -281,7 +285,7 @@ mod tests {
         match turn.keep(0, step).await {
             Ok(()) => Ok(()),
             Err(Broken::Outgrown(held)) => Err(held),
-            Err(Broken::Failed(trouble)) => panic!("{trouble:?}"),
+            Err(Broken::Failed(error)) => panic!("{error:?}"),
         }
     }
 

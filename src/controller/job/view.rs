@@ -6,14 +6,14 @@ use kube::ResourceExt;
 use crate::api::conditions::reasons;
 use crate::api::{BatchJob, FINALIZER, annotations};
 use crate::controller::Context;
-use crate::lifecycle::{self, Answers, JobView, MaxFailed, Owner, Plan, Stuck, is_finished, is_tidy};
+use crate::lifecycle::{self, Answers, Blocked, JobView, MaxFailed, Owner, Plan, is_finished, is_tidy};
 
 pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView {
     let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
     let spec = &job.spec;
-    let (output_uri, stuck) = match lifecycle::output_uri(&spec.output, &namespace, &name, spec.run_id.as_deref()) {
+    let (output_uri, blocked) = match lifecycle::output_uri(&spec.output, &namespace, &name, spec.run_id.as_deref()) {
         Ok(uri) => (uri, None),
-        Err(message) => (String::new(), Some(Stuck { reason: reasons::INVALID_INPUT, message })),
+        Err(message) => (String::new(), Some(Blocked { reason: reasons::INVALID_INPUT, message })),
     };
     JobView {
         owner: Owner { cluster: ctx.cluster.clone(), namespace, name, uid: job.uid().unwrap_or_default() },
@@ -49,7 +49,7 @@ pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView 
         tidy: is_tidy(job),
         answers: job.annotations().get(annotations::RESOLVE).map(|text| Answers::parse(text)).unwrap_or_default(),
         fingerprint: String::new(),
-        stuck,
+        blocked,
         store_is_away: false,
         is_lost: false,
     }

@@ -8,12 +8,12 @@ use super::act::{Act, Flow};
 use super::backoff::Failed;
 use super::judge::{Judged, judge};
 use super::observe::{World, observe};
-use super::record::{record, record_trouble};
+use super::record::{record, record_error};
 use super::session::Session;
 use super::{note_failure, note_success, rejudge};
 use crate::api::BatchJob;
 use crate::controller::Context;
-use crate::controller::runtime::trouble::Trouble;
+use crate::controller::runtime::error::StepError;
 use crate::lifecycle::{Freshness, Step, Task, cost_nothing};
 
 /// One decision on a look that is fresh enough for it, and one effect.
@@ -23,12 +23,12 @@ pub(super) async fn visit(
     key: &BatchJob,
     anew: bool,
     doing: &mut &'static str,
-) -> Result<Flow, Trouble> {
+) -> Result<Flow, StepError> {
     let mut wanted = Freshness::Any;
     let (world, judged) = loop {
         let Some(world) = observe(ctx, session, key, anew, wanted).await? else { return Ok(Flow::Gone) };
-        if let Some(trouble) = world.unread.clone() {
-            return unread(ctx, session, &world, trouble).await;
+        if let Some(error) = world.unread.clone() {
+            return unread(ctx, session, &world, error).await;
         }
         let judged = judge(ctx, session, &world);
         // What pays, destroys or writes is judged again on a look that was made for it.
@@ -37,9 +37,9 @@ pub(super) async fn visit(
             _ => break (world, judged),
         }
     };
-    let Judged { step, memory, stuck, is_brief } = judged;
-    if let Some(told) = stuck {
-        record_trouble(ctx, &world, session, &memory, told).await?;
+    let Judged { step, memory, blocked, is_brief } = judged;
+    if let Some(told) = blocked {
+        record_error(ctx, &world, session, &memory, told).await?;
     }
     if ctx.stop.is_cancelled() && matches!(step, Step::WriteIntent { .. }) {
         // A POST that is cut off would be a question.
@@ -87,12 +87,12 @@ pub(super) async fn visit(
 }
 
 /// The journal cannot be read: nothing can be decided, and where that lasts a person is told.
-async fn unread(ctx: &Context, session: &Session, world: &World, trouble: Trouble) -> Result<Flow, Trouble> {
+async fn unread(ctx: &Context, session: &Session, world: &World, error: StepError) -> Result<Flow, StepError> {
     let took = ctx.clock.now().saturating_sub(world.now);
-    failed(ctx, session, None, Failed { call: "Observe", trouble, took });
+    failed(ctx, session, None, Failed { call: "Observe", error, took });
     let ended = world.job.status.as_ref().is_some_and(|s| s.outcome.is_some());
     if let Some(told) = session.lasting(Option::is_none).and_then(|b| b.told()).filter(|_| !ended) {
-        record_trouble(ctx, world, session, &session.memory(), told).await?;
+        record_error(ctx, world, session, &session.memory(), told).await?;
     }
     Ok(Flow::Again)
 }
@@ -121,7 +121,7 @@ fn told(world: &World, step: &Step) {
 
 /// Logs that a step failed, and remembers when it is tried again.
 pub(super) fn failed(ctx: &Context, session: &Session, what: Option<Task>, failed: Failed) {
-    let (step, trouble) = (failed.call, &failed.trouble);
-    warn!(step, reason = trouble.category(), why = trouble.stuck.message, "a step failed and is tried again");
+    let (step, error) = (failed.call, &failed.error);
+    warn!(step, reason = error.category(), why = error.blocked.message, "a step failed and is tried again");
     note_failure(ctx, session, what, failed);
 }

@@ -22,9 +22,9 @@ use crate::controller::job::observe::{World, observe};
 use crate::controller::job::session::Session;
 use crate::controller::provider::Provider;
 use crate::controller::provider::account::{access, client, fingerprint, full_name};
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{self, News};
 use crate::controller::runtime::names::{Said, said_by};
-use crate::controller::runtime::trouble::Trouble;
 use crate::fair::Urgency;
 use crate::lifecycle::{Freshness, Holder, Orphan, Running, Shard, concerns, is_finished, orphan, recorded_beside};
 use crate::provider::{Batch, BatchApi, Class};
@@ -74,7 +74,7 @@ pub(crate) async fn watch(ctx: &Context) {
 async fn look_at_all<P: Provider>(ctx: &Context, memory: &mut Memory) {
     let providers = match providers::<P>(ctx).await {
         Ok(providers) => providers,
-        Err(trouble) => return debug!(why = trouble.stuck.message, "cannot look for orphans now"),
+        Err(error) => return debug!(why = error.blocked.message, "cannot look for orphans now"),
     };
     let looks = providers.into_iter().map(|provider| {
         let uid = provider.uid().unwrap_or_default();
@@ -93,7 +93,7 @@ fn kind_name(kind: ProviderKind) -> &'static str {
     }
 }
 
-async fn providers<P: Provider>(ctx: &Context) -> Result<Vec<P>, Trouble> {
+async fn providers<P: Provider>(ctx: &Context) -> Result<Vec<P>, StepError> {
     let own: Vec<Option<&str>> = match P::KIND {
         ProviderKind::BatchProvider => ctx.jobs.scopes().collect(),
         ProviderKind::ClusterBatchProvider => vec![None],
@@ -136,17 +136,17 @@ fn can_be_searched<P: Provider>(provider: &P) -> bool {
 async fn look_at<P: Provider>(ctx: &Context, provider: &P, mut account: Account) -> Account {
     if can_be_searched(provider)
         && ctx.clock.now() >= account.not_before
-        && let Err(trouble) = look(ctx, provider, &mut account).await
+        && let Err(error) = look(ctx, provider, &mut account).await
     {
         let (namespace, name) = (provider.namespace(), provider.name_any());
-        debug!(namespace, name, why = trouble.stuck.message, "cannot look for orphans at a provider now");
-        let asked = trouble.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+        debug!(namespace, name, why = error.blocked.message, "cannot look for orphans at a provider now");
+        let asked = error.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
         account.not_before = ctx.clock.now() + asked.min(LONGEST_PAUSE);
     }
     account
 }
 
-async fn look<P: Provider>(ctx: &Context, provider: &P, account: &mut Account) -> Result<(), Trouble> {
+async fn look<P: Provider>(ctx: &Context, provider: &P, account: &mut Account) -> Result<(), StepError> {
     if !provider.is_ours(ctx).await? {
         return Ok(());
     }
@@ -154,7 +154,7 @@ async fn look<P: Provider>(ctx: &Context, provider: &P, account: &mut Account) -
     let access = match access(ctx, provider.account(), provider.secrets_in(ctx), &name, ctx.clock.now()).await {
         Ok(access) => access,
         // The provider's own status says so.
-        Err(missing) => return missing.stuck().map(drop),
+        Err(missing) => return missing.blocked().map(drop),
     };
     let fingerprint = fingerprint(access.key.as_ref(), provider.account().base_url());
     let calls = ctx.accounts.get(&AccountKey { provider: provider.uid().unwrap_or_default(), fingerprint });
@@ -179,7 +179,7 @@ struct Look<'a> {
 
 impl Look<'_> {
     /// Notes what runs. Where a list breaks off, what it showed is known, and what it did not show is not known to have ended.
-    async fn list(&self, account: &mut Account) -> Result<(), Trouble> {
+    async fn list(&self, account: &mut Account) -> Result<(), StepError> {
         let now = self.ctx.clock.now();
         let running = Mutex::new(Listed::default());
         let note = |batch: &Batch| {
@@ -217,14 +217,14 @@ impl Look<'_> {
             match self.judge_one(id, seen).await {
                 Ok(true) => {}
                 Ok(false) => over.push(id.clone()),
-                Err(trouble) => debug!(batch = id, why = trouble.stuck.message, "cannot tell whose a batch is now"),
+                Err(error) => debug!(batch = id, why = error.blocked.message, "cannot tell whose a batch is now"),
             }
         }
         over.iter().for_each(|id| _ = account.batches.remove(id));
     }
 
     /// False: it runs no longer.
-    async fn judge_one(&self, id: &str, seen: &mut Seen) -> Result<bool, Trouble> {
+    async fn judge_one(&self, id: &str, seen: &mut Seen) -> Result<bool, StepError> {
         let batch = match self.calls.call("", Urgency::Usual, A_CALL, self.api.get(id)).await {
             Ok(batch) => batch,
             Err(e) if e.class == Class::NotFound => return Ok(false),
@@ -273,11 +273,11 @@ impl Look<'_> {
     }
 
     /// The BatchJob that a batch names, and its journal, read anew and as a job reads its own.
-    async fn world(&self, said: &Said) -> Result<Job, Trouble> {
+    async fn world(&self, said: &Said) -> Result<Job, StepError> {
         let jobs: Api<BatchJob> = Api::namespaced(self.ctx.client.clone(), &said.namespace);
         let Some(job) = jobs.get_opt(&said.name).await? else { return Ok(Job::Gone) };
         let world = observe(self.ctx, &Session::default(), &job, false, Freshness::Now).await?;
-        let is_read = |w: &World| w.tools.is_some() && w.unread.is_none() && w.view.stuck.is_none();
+        let is_read = |w: &World| w.tools.is_some() && w.unread.is_none() && w.view.blocked.is_none();
         Ok(world.filter(is_read).map_or(Job::Unread, |world| Job::Read(Box::new(world))))
     }
 
@@ -319,7 +319,7 @@ impl Look<'_> {
         events::publish_at_home(self.ctx, namespace, name, News::warning("OrphanBatch", note));
     }
 
-    async fn cancel(&self, id: &str, recorded: &str, world: &World, tell: bool) -> Result<(), Trouble> {
+    async fn cancel(&self, id: &str, recorded: &str, world: &World, tell: bool) -> Result<(), StepError> {
         let Some(tools) = &world.tools else { return Ok(()) };
         tools.calls.call("", Urgency::Usual, A_CALL, tools.api.cancel(id)).await?;
         if tell {
@@ -335,7 +335,7 @@ impl Look<'_> {
 }
 
 /// The sealed shards of a job's journal that have to do with the batch. Where they cannot be read, nobody can tell.
-async fn sealed(world: &World, running: &Running<'_>) -> Result<Vec<Shard>, Trouble> {
+async fn sealed(world: &World, running: &Running<'_>) -> Result<Vec<Shard>, StepError> {
     let (Some((journal, _)), Some(tools)) = (&world.journal, &world.tools) else { return Ok(vec![]) };
     let mut found = vec![];
     let journal = journal.as_ref();

@@ -20,7 +20,7 @@ use crate::api::{
 };
 use crate::controller::Context;
 use crate::controller::runtime::cache::{self, Keep};
-use crate::controller::runtime::missing::{Absent, Missing, stuck};
+use crate::controller::runtime::missing::{Absent, Missing, blocked};
 use crate::controller::runtime::secrets::{secret, value};
 use crate::controller::runtime::trust;
 use crate::lifecycle::ProviderView;
@@ -206,7 +206,7 @@ async fn granted(
     let labels = labels_of(ctx, namespace, ctx.clock.now() - age).await?;
     match known.look::<ClusterBatchProvider>(ctx, None, name).await? {
         Some(provider) if provider.spec.grants(namespace, &labels) => Ok(provider),
-        _ => stuck(
+        _ => blocked(
             reasons::PROVIDER_NOT_FOUND,
             format!(
                 "ClusterBatchProvider '{name}' does not exist or is not granted to namespace '{namespace}'; ask the \

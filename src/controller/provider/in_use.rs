@@ -10,7 +10,7 @@ use tracing::info;
 use super::Provider;
 use crate::api::{BatchJob, IN_USE_FINALIZER, ProviderKind, ProviderStatus};
 use crate::controller::Context;
-use crate::controller::runtime::trouble::Trouble;
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::{finalizer, metadata};
 use crate::lifecycle::{is_finished, kept_by};
 
@@ -24,7 +24,7 @@ pub(super) async fn kept_or_let_go<P: Provider>(
     ctx: &Context,
     provider: &P,
     old: &ProviderStatus,
-) -> Result<Option<(ProviderStatus, Duration)>, Trouble> {
+) -> Result<Option<(ProviderStatus, Duration)>, StepError> {
     let (users, pause) = match watched(ctx, provider) {
         none if none.is_empty() => (listed(ctx, provider).await?, LISTED),
         users => (users, WATCHED),
@@ -68,7 +68,7 @@ fn watched<P: Provider>(ctx: &Context, provider: &P) -> Vec<User> {
 }
 
 /// The jobs that need the provider, in every namespace that may refer to it, whether this operator looks after it or not.
-async fn listed<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, Trouble> {
+async fn listed<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, StepError> {
     // The same that `user` asks of an object: a job that ended has an outcome, and one whose end cost nothing no pin.
     let fields = format!(
         "spec.providerRef.name={},spec.providerRef.kind={:?},status.provider.uid!=,status.outcome=",

@@ -10,10 +10,10 @@ use crate::account::{Account, AccountKey};
 use crate::api::conditions::reasons;
 use crate::api::{Endpoint, ProviderStatus};
 use crate::controller::Context;
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::names;
-use crate::controller::runtime::trouble::Trouble;
 use crate::fair::{Claim, Urgency};
-use crate::lifecycle::{Answer, Looked, Stuck, is_to_be_probed, looked_at, next_look};
+use crate::lifecycle::{Answer, Blocked, Looked, is_to_be_probed, looked_at, next_look};
 use crate::provider::{self, ApiError, BatchApi, Class, Dialect, Probe, Trial};
 
 /// Longest that a trial of an account may take, which uploads a file.
@@ -26,7 +26,7 @@ pub(super) async fn look<P: Provider>(
     ctx: &Context,
     provider: &P,
     old: &ProviderStatus,
-) -> Result<(ProviderStatus, i64), Trouble> {
+) -> Result<(ProviderStatus, i64), StepError> {
     let generation = provider.meta().generation;
     let name = full_name(P::KIND, &provider.name_any());
     // A look is seldom, and a person who asks for one may have replaced the Secret a moment ago.
@@ -45,7 +45,7 @@ pub(super) async fn look<P: Provider>(
             };
             (version, answer)
         }
-        Err(missing) => (None, Answer::Missing(missing.stuck()?)),
+        Err(missing) => (None, Answer::Missing(missing.blocked()?)),
     };
     let account = provider.account();
     let limits = Dialect::of(account.type_).limits.effective(account.limits);
@@ -88,7 +88,7 @@ async fn answer<P: Provider>(ctx: &Context, provider: &P, api: &dyn BatchApi, pr
 fn probed(probe: Probe) -> Answer {
     match probe.untried {
         None => Answer::Probed(probe.can),
-        Some(error) => Answer::Untried { can: probe.can, may_pass: !error.is_for_good(), why: error.message },
+        Some(error) => Answer::Untried { can: probe.can, retryable: !error.is_for_good(), why: error.message },
     }
 }
 
@@ -119,5 +119,5 @@ fn failed<P: Provider>(provider: &P, error: ApiError) -> Answer {
         Class::InvalidInput => (reasons::PROVIDER_REJECTED, format!("{url} takes no files for batches: {said}")),
         Class::Transient => (reasons::PROVIDER_UNAVAILABLE, format!("{url}: {said}; it is asked again")),
     };
-    Answer::Failed(Stuck { reason, message })
+    Answer::Failed(Blocked { reason, message })
 }

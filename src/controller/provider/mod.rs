@@ -19,7 +19,7 @@ pub(crate) use watch::watches;
 
 use crate::api::{BatchProvider, BatchProviderSpec, ClusterBatchProvider, ProviderKind, ProviderStatus};
 use crate::controller::Context;
-use crate::controller::runtime::trouble::Trouble;
+use crate::controller::runtime::error::StepError;
 
 /// Provider objects as the watches know them.
 #[derive(Default)]
@@ -58,7 +58,7 @@ pub(crate) trait Provider:
     fn secrets_in<'a>(&'a self, ctx: &'a Context) -> &'a str;
 
     /// Whether any job that this operator looks after may use it.
-    fn is_ours(&self, ctx: &Context) -> impl Future<Output = Result<bool, Trouble>> + Send;
+    fn is_ours(&self, ctx: &Context) -> impl Future<Output = Result<bool, StepError>> + Send;
 }
 
 impl Provider for BatchProvider {
@@ -83,7 +83,7 @@ impl Provider for BatchProvider {
         self.metadata.namespace.as_deref().unwrap_or_default()
     }
 
-    async fn is_ours(&self, _: &Context) -> Result<bool, Trouble> {
+    async fn is_ours(&self, _: &Context) -> Result<bool, StepError> {
         Ok(true)
     }
 }
@@ -108,7 +108,7 @@ impl Provider for ClusterBatchProvider {
     }
 
     /// An operator that is limited to some namespaces leaves accounts alone that none of them may use.
-    async fn is_ours(&self, ctx: &Context) -> Result<bool, Trouble> {
+    async fn is_ours(&self, ctx: &Context) -> Result<bool, StepError> {
         let since = ctx.clock.now() - crate::controller::runtime::cache::LIFETIME;
         for scope in ctx.jobs.scopes() {
             let Some(namespace) = scope else { return Ok(true) };

@@ -19,9 +19,9 @@ use super::reports::Reports;
 use super::{Provider, ProviderKey, Watched, in_use, look};
 use crate::api::conditions::{self, READY};
 use crate::api::{BatchProvider, ClusterBatchProvider, FIELD_MANAGER, ProviderStatus};
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{self, News};
 use crate::controller::runtime::pauses::{AtOnce, Pauses};
-use crate::controller::runtime::trouble::Trouble;
 use crate::controller::{Context, log_stream_error};
 
 /// The pause after a look that the API server was in the way of.
@@ -108,14 +108,14 @@ async fn reconcile<P: Provider>(key: Arc<P>, ctx: Arc<Context>) -> Result<Action
         visited = visit(&ctx, &*key) => visited,
         () = ctx.stop.cancelled() => return Ok(Action::await_change()),
     };
-    Ok(visited.unwrap_or_else(|trouble| {
+    Ok(visited.unwrap_or_else(|error| {
         let (namespace, name) = (key.namespace(), key.name_any());
-        warn!(namespace, name, why = trouble.stuck.message, "a provider could not be looked after; it is tried again");
+        warn!(namespace, name, why = error.blocked.message, "a provider could not be looked after; it is tried again");
         Action::requeue(AGAIN)
     }))
 }
 
-async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, Trouble> {
+async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, StepError> {
     let api = P::api(ctx.client.clone(), key.namespace().as_deref());
     let Some(provider) = api.get_opt(&key.name_any()).await? else { return Ok(Action::await_change()) };
     let old = provider.status().cloned().unwrap_or_default();
@@ -153,7 +153,7 @@ async fn write<P: Provider>(
     judged: &P,
     old: &ProviderStatus,
     status: ProviderStatus,
-) -> Result<bool, Trouble> {
+) -> Result<bool, StepError> {
     if *old == status {
         return Ok(true);
     }

@@ -5,8 +5,8 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::error::StepError;
 use super::metadata;
-use super::trouble::Trouble;
 
 /// Adds `finalizer` to the object that was `judged`, or removes it. Returns the metadata since then; None if the object changed
 /// in the meantime, or is gone.
@@ -18,7 +18,7 @@ pub(crate) async fn set<K>(
     judged: &ObjectMeta,
     finalizer: &str,
     wanted: bool,
-) -> Result<Option<ObjectMeta>, Trouble>
+) -> Result<Option<ObjectMeta>, StepError>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned,
 {

@@ -3,18 +3,18 @@
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 
-use super::trouble::Trouble;
+use super::error::StepError;
 use crate::controller::Context;
-use crate::lifecycle::Stuck;
+use crate::lifecycle::Blocked;
 
 /// The reason why a referenced object cannot be used.
 pub(crate) enum Missing {
     /// A person must fix it.
-    Stuck(Stuck),
+    Blocked(Blocked),
     /// A person must create the object.
     Absent(Absent),
     /// Nobody can tell now.
-    Unknown(Trouble),
+    Unknown(StepError),
 }
 
 /// An object that does not exist.
@@ -32,26 +32,26 @@ impl Missing {
     ///
     /// # Errors
     /// When nobody can tell now.
-    pub fn stuck(self) -> Result<Stuck, Trouble> {
+    pub fn blocked(self) -> Result<Blocked, StepError> {
         match self {
-            Missing::Stuck(stuck) => Ok(stuck),
+            Missing::Blocked(blocked) => Ok(blocked),
             Missing::Absent(Absent { reason, what, namespace, or }) => {
                 let message = format!("{what} was not found in namespace '{namespace}'; create it{or}");
-                Ok(Stuck { reason, message })
+                Ok(Blocked { reason, message })
             }
-            Missing::Unknown(trouble) => Err(trouble),
+            Missing::Unknown(error) => Err(error),
         }
     }
 }
 
-impl From<Missing> for Trouble {
+impl From<Missing> for StepError {
     fn from(missing: Missing) -> Self {
-        missing.stuck().map_or_else(|trouble| trouble, |stuck| Trouble::lasting(stuck.reason, stuck.message))
+        missing.blocked().map_or_else(|error| error, |blocked| StepError::lasting(blocked.reason, blocked.message))
     }
 }
 
 /// Returns whether the absent object cannot be created again: its namespace is being deleted, or gone.
-pub(crate) async fn is_going(ctx: &Context, absent: &Absent) -> Result<bool, Trouble> {
+pub(crate) async fn is_going(ctx: &Context, absent: &Absent) -> Result<bool, StepError> {
     let namespaces: Api<Namespace> = Api::all(ctx.client.clone());
     let namespace = namespaces.get_metadata_opt(&absent.namespace).await?;
     Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
@@ -63,6 +63,6 @@ impl From<kube::Error> for Missing {
     }
 }
 
-pub(crate) fn stuck<T>(reason: &'static str, message: String) -> Result<T, Missing> {
-    Err(Missing::Stuck(Stuck { reason, message }))
+pub(crate) fn blocked<T>(reason: &'static str, message: String) -> Result<T, Missing> {
+    Err(Missing::Blocked(Blocked { reason, message }))
 }

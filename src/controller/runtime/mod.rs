@@ -2,6 +2,7 @@
 
 pub(super) mod cache;
 mod cluster;
+pub(super) mod error;
 pub(super) mod event_queue;
 pub(super) mod events;
 mod fair_calls;
@@ -15,6 +16,5 @@ pub(super) mod outside;
 pub(super) mod pauses;
 pub(super) mod preflight;
 pub(super) mod secrets;
-pub(super) mod trouble;
 pub(super) mod trust;
 pub(super) mod version;

@@ -8,9 +8,9 @@ use kube::client::ClientBuilder;
 use kube::{Client, Config};
 
 use super::cluster;
+use super::error::StepError;
 use super::fair_calls::FairCalls;
 use super::options::StartError;
-use super::trouble::Trouble;
 use crate::api::conditions::reasons;
 use crate::transport::{EgressProxy, HostPolicy, Transport};
 
@@ -58,11 +58,11 @@ impl dyn Clock {
     }
 
     /// 128 random bits in hex.
-    pub(crate) fn nonce(&self) -> Result<String, Trouble> {
+    pub(crate) fn nonce(&self) -> Result<String, StepError> {
         let mut bytes = [0; 16];
         match self.fill(&mut bytes) {
             true => Ok(crate::api::text::hex(&bytes)),
-            false => Err(Trouble::passing(reasons::PENDING, "the system gave no random bits")),
+            false => Err(StepError::passing(reasons::PENDING, "the system gave no random bits")),
         }
     }
 }

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::cache;
 use super::cache::Keep;
-use super::missing::{Absent, Missing, stuck};
+use super::missing::{Absent, Missing, blocked};
 use crate::api::conditions::reasons;
 use crate::controller::Context;
 
@@ -70,7 +70,7 @@ pub(crate) async fn secret(
             namespace: namespace.into(),
             or: "",
         })),
-        Err(kube::Error::Api(status)) if status.is_forbidden() => stuck(
+        Err(kube::Error::Api(status)) if status.is_forbidden() => blocked(
             reasons::SECRET_NOT_FOUND,
             format!(
                 "the operator may not read Secret '{name}' in namespace '{namespace}'; its ClusterRole must allow `get` on secrets"
@@ -85,12 +85,13 @@ pub(crate) fn value(secret: &Secret, key: &str, name: &str, user: &str) -> Resul
     let bytes = secret.data.as_ref().and_then(|d| d.get(key)).map(|b| b.0.as_slice());
     match bytes.map(|b| std::str::from_utf8(b).map(str::trim)) {
         Some(Ok(text)) if !text.is_empty() => Ok(SecretString::from(text.to_string())),
-        Some(_) => stuck(
+        Some(_) => blocked(
             reasons::SECRET_NOT_FOUND,
             format!("key '{key}' of Secret '{name}', which {user} names, is empty or not text"),
         ),
-        None => {
-            stuck(reasons::SECRET_NOT_FOUND, format!("Secret '{name}', which {user} names, has no key '{key}'; add it"))
-        }
+        None => blocked(
+            reasons::SECRET_NOT_FOUND,
+            format!("Secret '{name}', which {user} names, has no key '{key}'; add it"),
+        ),
     }
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 
-use super::missing::{Absent, Missing, stuck};
+use super::missing::{Absent, Missing, blocked};
 use super::{cache, secrets};
 use crate::api::conditions::reasons;
 use crate::api::{CaBundleKind, CaBundleReference, Tls};
@@ -21,7 +21,7 @@ pub(crate) async fn transport(
     let CaBundleReference { kind, name, key } = reference;
     let wrong = |why: String| {
         let what = format!("{kind:?} '{name}', which `tls.caBundleRef` of {user} names,");
-        stuck(reasons::CA_BUNDLE_NOT_FOUND, format!("{what} {why}"))
+        blocked(reasons::CA_BUNDLE_NOT_FOUND, format!("{what} {why}"))
     };
     let found = match read(ctx, reference, namespace).await {
         Ok(Some(found)) => found,

@@ -7,13 +7,13 @@ use crate::api::conditions::reasons;
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, FINALIZER, IN_USE_FINALIZER, ProviderKind};
 use crate::controller::provider::Provider;
 use crate::controller::provider::account::is_kept;
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::finalizer;
-use crate::controller::runtime::trouble::Trouble;
 use crate::lifecycle::Owner;
 
 impl Act<'_> {
     /// False: the job changed in the meantime, or is gone.
-    pub(super) async fn set_finalizer(&self, wanted: bool) -> Result<bool, Trouble> {
+    pub(super) async fn set_finalizer(&self, wanted: bool) -> Result<bool, StepError> {
         let job = &self.world.job;
         let at = self.ctx.clock.now();
         let set = finalizer::set::<BatchJob>(&self.ctx.client, &job.metadata, FINALIZER, wanted).await?;
@@ -23,7 +23,7 @@ impl Act<'_> {
         Ok(is_set)
     }
 
-    pub(super) async fn keep_provider(&self) -> Result<(), Trouble> {
+    pub(super) async fn keep_provider(&self) -> Result<(), StepError> {
         match self.world.job.spec.provider_ref.kind {
             ProviderKind::BatchProvider => self.keep::<BatchProvider>().await,
             ProviderKind::ClusterBatchProvider => self.keep::<ClusterBatchProvider>().await,
@@ -31,7 +31,7 @@ impl Act<'_> {
     }
 
     /// Puts our in-use finalizer on the provider, unless it is there or no longer can be.
-    async fn keep<P: Provider>(&self) -> Result<(), Trouble> {
+    async fn keep<P: Provider>(&self) -> Result<(), StepError> {
         let (job, account) = (&self.world.job, &self.tools()?.account);
         // First over the look at it that was judged.
         if let Some(kept) = finalizer::set::<P>(&self.ctx.client, &account.seen(), IN_USE_FINALIZER, true).await? {
@@ -40,7 +40,10 @@ impl Act<'_> {
         }
         let api = P::api(self.ctx.client.clone(), job.namespace().as_deref());
         let Some(provider) = api.get_opt(&job.spec.provider_ref.name).await? else {
-            return Err(Trouble::lasting(reasons::PROVIDER_NOT_FOUND, format!("{} is gone; create it", account.name)));
+            return Err(StepError::lasting(
+                reasons::PROVIDER_NOT_FOUND,
+                format!("{} is gone; create it", account.name),
+            ));
         };
         if provider.meta().deletion_timestamp.is_some() || is_kept(provider.meta()) {
             account.saw(provider.meta().clone());
@@ -52,7 +55,7 @@ impl Act<'_> {
         Ok(())
     }
 
-    pub(super) async fn find_owner(&self, owner: &Owner) -> Result<(), Trouble> {
+    pub(super) async fn find_owner(&self, owner: &Owner) -> Result<(), StepError> {
         let jobs: Api<BatchJob> = Api::namespaced(self.ctx.client.clone(), &owner.namespace);
         let alive = match jobs.get_opt(&owner.name).await {
             Ok(found) => found.is_some_and(|j| j.uid().as_deref() == Some(&owner.uid)),

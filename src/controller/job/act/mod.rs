@@ -16,8 +16,8 @@ use super::tools::Tools;
 use crate::api::conditions::reasons;
 use crate::api::weight;
 use crate::controller::Context;
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{News, publish, publish_at_home};
-use crate::controller::runtime::trouble::Trouble;
 use crate::lifecycle::{Journal, ManifestView, Owner, Step};
 use crate::results::Manifest;
 use crate::store::{SwapError, Version, layout, prove_conditional_writes};
@@ -42,7 +42,7 @@ pub(crate) struct Act<'a> {
 
 impl Act<'_> {
     /// Does `step`.
-    pub async fn run(&self, step: &Step) -> Result<Flow, Trouble> {
+    pub async fn run(&self, step: &Step) -> Result<Flow, StepError> {
         match step {
             Step::Wait { until, .. } => return Ok(Flow::Wait(*until)),
             Step::AddFinalizer => {
@@ -101,26 +101,26 @@ impl Act<'_> {
         Ok(Flow::Again)
     }
 
-    fn tools(&self) -> Result<&std::sync::Arc<Tools>, Trouble> {
+    fn tools(&self) -> Result<&std::sync::Arc<Tools>, StepError> {
         // A step that needs them is only decided where they are.
-        self.world.tools.as_ref().ok_or_else(|| Trouble::passing(reasons::PENDING, "nothing to work with yet"))
+        self.world.tools.as_ref().ok_or_else(|| StepError::passing(reasons::PENDING, "nothing to work with yet"))
     }
 
-    fn journal(&self) -> Result<&Arc<Journal>, Trouble> {
+    fn journal(&self) -> Result<&Arc<Journal>, StepError> {
         let journal = self.world.journal.as_ref().map(|(j, _)| j);
-        journal.ok_or_else(|| Trouble::passing(reasons::PENDING, "there is no journal yet"))
+        journal.ok_or_else(|| StepError::passing(reasons::PENDING, "there is no journal yet"))
     }
 
     fn tell(&self, news: News) {
         publish(self.ctx, &self.world.job, news);
     }
 
-    async fn look_for_manifest(&self) -> Result<(), Trouble> {
+    async fn look_for_manifest(&self) -> Result<(), StepError> {
         let at = self.ctx.clock.now();
         let found = match self.tools()?.folder.read(layout::MANIFEST, 8 << 20).await? {
             Some(bytes) => Some(weight::read::<Manifest>(&bytes).map_err(|_| {
                 let message = "manifest.json at the destination was not written by this operator; write to another URI";
-                Trouble::lasting(reasons::OUTPUT_CONFLICT, message)
+                StepError::lasting(reasons::OUTPUT_CONFLICT, message)
             })?),
             None => None,
         };
@@ -133,7 +133,7 @@ impl Act<'_> {
         Ok(())
     }
 
-    async fn mark(&self) -> Result<(), Trouble> {
+    async fn mark(&self) -> Result<(), StepError> {
         let work_id = self.journal()?.work_id.clone();
         self.tools()?.folder.put_new(layout::SUCCESS, Default::default()).await?;
         self.session.remember(|m| m.marked = Some(work_id));
@@ -141,7 +141,7 @@ impl Act<'_> {
     }
 
     /// A file under the name of one of ours that another work, or somebody else, wrote.
-    async fn something_foreign(&self) -> Result<Option<String>, Trouble> {
+    async fn something_foreign(&self) -> Result<Option<String>, StepError> {
         let folder = &self.tools()?.folder;
         let ours = self.world.journal.as_ref().map(|(j, _)| j.work_id.as_str());
         for name in layout::RESULT_FILES {
@@ -153,7 +153,7 @@ impl Act<'_> {
         Ok(None)
     }
 
-    async fn open(&self, journal: &Journal) -> Result<(), Trouble> {
+    async fn open(&self, journal: &Journal) -> Result<(), StepError> {
         self.session.journal_is_old();
         match self.tools()?.journals.create(journal).await {
             Ok(_) | Err(SwapError::Lost) => Ok(()),
@@ -161,7 +161,7 @@ impl Act<'_> {
         }
     }
 
-    async fn swap(&self, next: &Journal) -> Result<(), Trouble> {
+    async fn swap(&self, next: &Journal) -> Result<(), StepError> {
         let Some((old, judged)) = &self.world.journal else { return Ok(()) };
         // Whatever comes of it: what was read is no longer what is there, or may not be.
         self.session.journal_is_old();
@@ -188,7 +188,7 @@ impl Act<'_> {
         self.session.keep_journal(version.map(|version| (Arc::new(written), version)));
     }
 
-    async fn write_intent(&self, next: &Journal, intent_id: &str) -> Result<(), Trouble> {
+    async fn write_intent(&self, next: &Journal, intent_id: &str) -> Result<(), StepError> {
         let Some((old, judged)) = &self.world.journal else { return Ok(()) };
         let Owner { uid, namespace, .. } = &self.world.view.owner;
         let (journals, quota) = (&self.tools()?.journals, &self.tools()?.quota);
@@ -207,7 +207,7 @@ impl Act<'_> {
         Ok(())
     }
 
-    async fn prove_store(&self) -> Result<(), Trouble> {
+    async fn prove_store(&self) -> Result<(), StepError> {
         let name = format!("{}scratch-{}", layout::work(&self.journal()?.work_id), self.world.nonce);
         let proved = prove_conditional_writes(&self.tools()?.folder, &name).await?;
         self.session.remember(|m| m.store_proved = Some(proved));

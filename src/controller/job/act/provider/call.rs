@@ -9,9 +9,9 @@ use crate::controller::Context;
 use crate::controller::job::act::transfer::{Learned, learned};
 use crate::controller::job::session::Session;
 use crate::controller::job::tools::Tools;
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{self, News};
 use crate::controller::runtime::names;
-use crate::controller::runtime::trouble::Trouble;
 use crate::fair::Urgency;
 use crate::lifecycle::{Journal, Memory, Owner, Task};
 use crate::provider::{ApiError, Batch, BatchApi, Class};
@@ -74,8 +74,8 @@ impl Call {
     pub async fn in_turn<T>(
         &self,
         deadline: Duration,
-        call: impl Future<Output = Result<T, Trouble>>,
-    ) -> Result<T, Trouble> {
+        call: impl Future<Output = Result<T, StepError>>,
+    ) -> Result<T, StepError> {
         self.tools.calls.call(&self.whose.owner.namespace, Urgency::Usual, deadline, call).await
     }
 
@@ -89,13 +89,13 @@ impl Call {
         })
     }
 
-    pub async fn is_our_file(&self, file_id: &str) -> Result<Option<bool>, Trouble> {
+    pub async fn is_our_file(&self, file_id: &str) -> Result<Option<bool>, StepError> {
         Ok(is_our_file(self.api(), &self.whose, file_id).await?)
     }
 
     /// Whether the provider's own record says that the batch is this work's: its metadata, or, where a server keeps none,
     /// the name of the file it was made from.
-    pub async fn is_ours(&self, batch: &Batch) -> Result<bool, Trouble> {
+    pub async fn is_ours(&self, batch: &Batch) -> Result<bool, StepError> {
         if batch.said(names::WORK).is_some() {
             return Ok(self.whose.is_said_by(batch));
         }

@@ -2,9 +2,9 @@
 
 use super::call::{A_FEW_CALLS, Call};
 use crate::controller::job::act::transfer::Outcome;
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::News;
 use crate::controller::runtime::names;
-use crate::controller::runtime::trouble::Trouble;
 use crate::provider::Class;
 
 impl Call {
@@ -38,7 +38,7 @@ impl Call {
     }
 
     /// What there is to tell where the batch was not told to stop.
-    async fn tell_to_stop(&self, batch_id: &str) -> Result<Option<News>, Trouble> {
+    async fn tell_to_stop(&self, batch_id: &str) -> Result<Option<News>, StepError> {
         let batch = match self.api().get(batch_id).await {
             Ok(batch) => batch,
             Err(e) if e.class == Class::NotFound => return Ok(None),

@@ -8,8 +8,8 @@ use tracing::warn;
 use super::call::{A_FEW_CALLS, Call, Whose, is_our_file};
 use crate::api::conditions::reasons;
 use crate::controller::job::act::transfer::Outcome;
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::names;
-use crate::controller::runtime::trouble::Trouble;
 use crate::lifecycle::{AttemptState, Journal, leaves_files};
 use crate::provider::{ApiError, BatchApi, Class};
 
@@ -23,9 +23,9 @@ impl Call {
     pub async fn delete_files(&self, files: Vec<String>, of_batches: Vec<BatchOfFiles>, must: bool) -> Outcome {
         let failures = self.session.backoff(Some(self.task)).failures;
         match self.delete_ours(&files, of_batches, must).await {
-            Err(t) if !leaves_files(must, t.may_pass, failures) => return Err(t),
-            Err(Trouble { stuck, .. }) => {
-                warn!(why = stuck.message, "files at the provider are left there until they expire");
+            Err(t) if !leaves_files(must, t.retryable, failures) => return Err(t),
+            Err(StepError { blocked, .. }) => {
+                warn!(why = blocked.message, "files at the provider are left there until they expire");
             }
             Ok(()) => {}
         }
@@ -34,7 +34,7 @@ impl Call {
 
     /// One look at each batch whose files are asked for, and one or two calls for each file: what was done with before is not
     /// asked about again.
-    async fn delete_ours(&self, files: &[String], of_batches: Vec<BatchOfFiles>, must: bool) -> Result<(), Trouble> {
+    async fn delete_ours(&self, files: &[String], of_batches: Vec<BatchOfFiles>, must: bool) -> Result<(), StepError> {
         let left: Vec<&String> = {
             let deleted = self.session.memory().deleted;
             files.iter().filter(|file| !deleted.contains(*file)).collect()
@@ -55,7 +55,7 @@ impl Call {
         futures::stream::iter(deletions).buffer_unordered(DELETIONS).try_collect().await
     }
 
-    async fn delete_file(&self, file: String, of_batch: bool, must: bool) -> Result<(), Trouble> {
+    async fn delete_file(&self, file: String, of_batch: bool, must: bool) -> Result<(), StepError> {
         match delete_if_ours(self.api(), &self.whose, &file, of_batch).await {
             Err(error) if must && !error.is_for_good() => return Err(error.into()),
             Err(error) => {
@@ -68,12 +68,12 @@ impl Call {
     }
 
     /// The files that the provider says are the batch's, if the batch is ours.
-    async fn files_of(&self, of: BatchOfFiles) -> Result<Vec<String>, Trouble> {
+    async fn files_of(&self, of: BatchOfFiles) -> Result<Vec<String>, StepError> {
         match self.api().get(&of.batch_id).await {
             // Files that an earlier look at it does not name would be left.
             Ok(batch) if of.collected && !batch.has_ended() => {
                 let message = format!("batch {} ended, and the provider shows it as {} now", of.batch_id, batch.status);
-                Err(Trouble::passing(reasons::PROVIDER_UNAVAILABLE, message))
+                Err(StepError::passing(reasons::PROVIDER_UNAVAILABLE, message))
             }
             Ok(batch) if self.is_ours(&batch).await? => Ok(names::files_of(&batch)),
             Ok(_) => Ok(vec![]),

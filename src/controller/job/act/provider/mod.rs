@@ -18,8 +18,8 @@ use super::transfer::{Outcome, learned};
 use crate::api::conditions::reasons;
 use crate::controller::job::permit::Ask;
 use crate::controller::job::tasks;
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::names;
-use crate::controller::runtime::trouble::Trouble;
 use crate::lifecycle::{Attempt, AttemptState, Slot, Step};
 
 use call::{Call, Whose};
@@ -27,7 +27,7 @@ use delete_files::batches_of_files;
 
 impl Act<'_> {
     /// Starts the call that `step` is.
-    pub fn call(&self, step: Step) -> Result<(), Trouble> {
+    pub fn call(&self, step: Step) -> Result<(), StepError> {
         let (Some(task), name) = (step.call(), step.name()) else { return Ok(()) };
         if self.session.memory().running.contains(&task) {
             return Ok(());
@@ -104,12 +104,12 @@ impl Act<'_> {
         Ok(())
     }
 
-    fn attempt(&self, slot: Slot) -> Result<&Attempt, Trouble> {
+    fn attempt(&self, slot: Slot) -> Result<&Attempt, StepError> {
         let attempt = self.journal()?.shards.get(slot.shard).and_then(|s| s.attempt.as_ref());
-        attempt.ok_or_else(|| Trouble::passing(reasons::PENDING, format!("batch {slot} has no attempt")))
+        attempt.ok_or_else(|| StepError::passing(reasons::PENDING, format!("batch {slot} has no attempt")))
     }
 
-    fn ask(&self, slot: Slot) -> Result<Ask, Trouble> {
+    fn ask(&self, slot: Slot) -> Result<Ask, StepError> {
         let (journal, attempt, spec) = (self.journal()?, self.attempt(slot)?, &self.world.job.spec);
         let limits = self.tools()?.account.dialect().limits;
         Ok(Ask {

@@ -31,9 +31,9 @@ impl Call {
         };
         let ours = match ours {
             Ok(ours) => ours,
-            Err(trouble) => {
+            Err(error) => {
                 self.session.hold_permit(permit);
-                return Err(trouble);
+                return Err(error);
             }
         };
         if let Some(refused) = refused_for_its_file(ask.payload.name(), ours) {

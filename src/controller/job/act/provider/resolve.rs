@@ -10,9 +10,9 @@ use crate::api::Endpoint;
 use crate::api::conditions::reasons;
 use crate::controller::job::act::transfer::{Outcome, learned};
 use crate::controller::job::backoff::TOLD_FROM;
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::News;
 use crate::controller::runtime::names;
-use crate::controller::runtime::trouble::Trouble;
 use crate::lifecycle::{Attempt, AttemptState, Search, Slot, goes_on_without_search};
 use crate::provider::{self, ApiError, Class, Trial};
 
@@ -87,12 +87,12 @@ impl Call {
                 m.unsettled.remove(&intent_id);
                 learn(m);
             })),
-            Err(trouble) => {
+            Err(error) => {
                 if self.session.backoff(Some(self.task)).failures + 1 >= TOLD_FROM {
-                    let why = trouble.stuck.message.clone();
+                    let why = error.blocked.message.clone();
                     self.session.remember(self.learned(move |m| _ = m.unsettled.insert(intent_id, why)));
                 }
-                Err(trouble)
+                Err(error)
             }
         }
     }
@@ -103,13 +103,15 @@ impl Call {
                 Some(false) => {
                     let message =
                         format!("file {file_id}, which the journal names, is not this job's; it is not deleted");
-                    return Err(Trouble::lasting(reasons::OUTPUT_CONFLICT, message));
+                    return Err(StepError::lasting(reasons::OUTPUT_CONFLICT, message));
                 }
                 Some(true) => self.api().delete_file(file_id).await?,
                 None => {}
             }
             match self.is_our_file(file_id).await? {
-                Some(_) => Err(Trouble::passing(reasons::PROVIDER_UNAVAILABLE, "a deleted input file is still there")),
+                Some(_) => {
+                    Err(StepError::passing(reasons::PROVIDER_UNAVAILABLE, "a deleted input file is still there"))
+                }
                 None => Ok(()),
             }
         };

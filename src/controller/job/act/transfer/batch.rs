@@ -11,8 +11,8 @@ use crate::controller::job::act::Act;
 use crate::controller::job::act::provider::seen;
 use crate::controller::job::tasks;
 use crate::controller::job::tools::Tools;
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::names;
-use crate::controller::runtime::trouble::Trouble;
 use crate::lifecycle::{AttemptState, Collected, Journal, Look, PartRef, Reading, Seen, Short, Slot, Task, Unanswered};
 use crate::provider::{self, Batch, Class, InputFile};
 use crate::results::{self, Found};
@@ -22,11 +22,11 @@ use crate::store::{layout, staged};
 const OUTPUT_LIMIT: u64 = 16 << 30;
 
 impl Act<'_> {
-    pub(in crate::controller::job::act) fn start_upload(&self, slot: Slot) -> Result<(), Trouble> {
+    pub(in crate::controller::job::act) fn start_upload(&self, slot: Slot) -> Result<(), StepError> {
         let (tools, journal) = (self.tools()?.clone(), self.journal()?);
         let shard = journal.shards.get(slot.shard);
         let shard =
-            shard.ok_or_else(|| Trouble::passing(reasons::PENDING, format!("shard of {slot} is not planned")))?;
+            shard.ok_or_else(|| StepError::passing(reasons::PENDING, format!("shard of {slot} is not planned")))?;
         // Many uploads may wait for their turn: each holds what it needs of the journal, and no more.
         let (sha256, bytes) = (shard.sha256.clone(), shard.bytes);
         let (staged, name) = (layout::shard(&journal.work_id, &sha256), names::file(journal, slot));
@@ -57,7 +57,7 @@ impl Act<'_> {
         Ok(())
     }
 
-    pub(in crate::controller::job::act) fn start_collect(&self, slot: Slot, patient: bool) -> Result<(), Trouble> {
+    pub(in crate::controller::job::act) fn start_collect(&self, slot: Slot, patient: bool) -> Result<(), StepError> {
         let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?);
         let Some(batch) = submitted(journal, slot) else { return Ok(()) };
         tasks::start(self.ctx, self.session, &self.world.job, Task::Collect(slot), async move {
@@ -77,7 +77,7 @@ impl Act<'_> {
             let collected = Collected {
                 part: PartRef { name: part.name, sha256: part.sha256 },
                 counts: part.counts,
-                may_pass: part.may_pass,
+                retryable: part.retryable,
                 errors: part.errors,
                 // What cannot be handed on is there for others.
                 files: if part.incomplete > 0 { vec![] } else { names::files_of(&batch) },
@@ -119,7 +119,7 @@ async fn collect(
     submitted: &Submitted,
     patient: bool,
     spool: &std::path::Path,
-) -> Result<Result<(Batch, results::Collected, Reading), Seen>, Trouble> {
+) -> Result<Result<(Batch, results::Collected, Reading), Seen>, StepError> {
     let batch = match tools.api.get(&submitted.batch_id).await {
         Err(e) if e.class == Class::NotFound => return Ok(Err(Seen::NotFound)),
         batch => batch?,
@@ -162,7 +162,7 @@ async fn answers(
     tools: &Tools,
     batch: &Batch,
     patient: bool,
-) -> Result<Option<Vec<BoxStream<'static, Result<Bytes, String>>>>, Trouble> {
+) -> Result<Option<Vec<BoxStream<'static, Result<Bytes, String>>>>, StepError> {
     let mut files = vec![];
     for (id, may_be_missed) in [(&batch.output_file_id, false), (&batch.error_file_id, batch.output_file_id.is_some())]
     {

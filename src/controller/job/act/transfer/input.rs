@@ -10,8 +10,8 @@ use crate::controller::Context;
 use crate::controller::job::act::Act;
 use crate::controller::job::tools::Tools;
 use crate::controller::job::{events, snapshot, source, tasks, transfers};
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::publish;
-use crate::controller::runtime::trouble::Trouble;
 use crate::lifecycle::{self, Pass, Plan, Planned, Shards, Task, TooLarge};
 use crate::requests::{self, Defaults, PassError, Passed, Recipe, Selection, SizeLimit};
 use crate::store::{Sorted, StagedShard, StoreError, reserve};
@@ -24,7 +24,7 @@ impl Act<'_> {
         &self,
         stage: Option<String>,
         version: WorkHashVersion,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), StepError> {
         let (ctx, tools, key) = (self.ctx.clone(), self.tools()?.clone(), ObjectRef::from_obj(&*self.world.job));
         let (spec_hash, output_uri) = (self.world.view.spec_hash.clone(), self.world.view.output_uri.clone());
         let namespace = self.world.view.owner.namespace.clone();
@@ -48,10 +48,10 @@ impl Act<'_> {
             job.drop_requests();
             let source = match source::open(&ctx, &namespace, input).await {
                 Ok(source) => source,
-                Err(Trouble { is_unfit_store: true, stuck, .. }) => {
-                    return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(stuck.message) })));
+                Err(StepError { is_unfit_store: true, blocked, .. }) => {
+                    return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(blocked.message) })));
                 }
-                Err(trouble) => return Err(trouble),
+                Err(error) => return Err(error),
             };
             let target = stage.as_deref().map(|work_id| (&tools.folder, work_id));
             let result = match requests::pass(source, &recipe, target, &ctx.jobs.spool).await {
@@ -81,9 +81,11 @@ impl Act<'_> {
                     | PassError::Store(StoreError::TooLarge(message) | StoreError::Unfit(message)),
                 ) => Err(message),
                 Err(PassError::NotFound(message)) => {
-                    return Err(Trouble::lasting(reasons::CONFIG_MAP_NOT_FOUND, message));
+                    return Err(StepError::lasting(reasons::CONFIG_MAP_NOT_FOUND, message));
                 }
-                Err(PassError::Unavailable(message)) => return Err(Trouble::passing("KubernetesUnavailable", message)),
+                Err(PassError::Unavailable(message)) => {
+                    return Err(StepError::passing("KubernetesUnavailable", message));
+                }
                 Err(PassError::Store(e)) => return Err(e.into()),
             };
             Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result })))
@@ -93,7 +95,7 @@ impl Act<'_> {
 }
 
 /// The object as it is now; None where it is gone, or another one took its name.
-async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJob>, Trouble> {
+async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJob>, StepError> {
     let job = snapshot::whole(ctx, key.namespace.as_deref().unwrap_or_default(), &key.name).await?;
     Ok(job.filter(|job| job.metadata.uid == key.extra.uid))
 }

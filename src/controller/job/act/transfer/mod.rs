@@ -7,7 +7,7 @@ mod staged;
 
 use crate::api::{BatchJob, RequestCounts};
 use crate::controller::job::tools::Tools;
-use crate::controller::runtime::trouble::Trouble;
+use crate::controller::runtime::error::StepError;
 use crate::lifecycle::{Memory, Shard};
 use crate::store::StagedShard;
 
@@ -18,7 +18,7 @@ const REQUESTS_OF_CONFIG_MAPS: i64 = 500;
 pub(crate) type Learned = Box<dyn FnOnce(&mut Memory) + Send>;
 
 /// For [`tasks`](crate::controller::job::tasks): how a task ended.
-pub(crate) type Outcome = Result<Learned, Trouble>;
+pub(crate) type Outcome = Result<Learned, StepError>;
 
 pub(super) fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
     Box::new(edit)

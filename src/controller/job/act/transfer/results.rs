@@ -11,7 +11,7 @@ use crate::controller::job::act::{Act, manifest_view};
 use crate::controller::job::session::Session;
 use crate::controller::job::tasks;
 use crate::controller::job::tools::Tools;
-use crate::controller::runtime::trouble::Trouble;
+use crate::controller::runtime::error::StepError;
 use crate::lifecycle::{AttemptState, Halved, Journal, Shard, Slot, TOO_LARGE, Task, Tries, error_summary};
 use crate::results::{self, AbandonedBatch, Manifest, Settled};
 use crate::store::{Reservation, ShardWriter, Sorted, Version, layout, reserve};
@@ -20,7 +20,7 @@ use crate::store::{Reservation, ShardWriter, Sorted, Version, layout, reserve};
 const LISTED_BATCHES: usize = 2 << 20;
 
 impl Act<'_> {
-    pub(in crate::controller::job::act) fn start_follow_up(&self, round: u32) -> Result<(), Trouble> {
+    pub(in crate::controller::job::act) fn start_follow_up(&self, round: u32) -> Result<(), StepError> {
         let (ctx, tools, judged) = (self.ctx.clone(), self.tools()?.clone(), self.judged()?);
         let limit = self.world.view.backoff_limit_per_request;
         let shard_limit = self.world.view.shard_limit;
@@ -50,7 +50,7 @@ impl Act<'_> {
         Ok(())
     }
 
-    pub(in crate::controller::job::act) fn start_halve(&self, slot: Slot) -> Result<(), Trouble> {
+    pub(in crate::controller::job::act) fn start_halve(&self, slot: Slot) -> Result<(), StepError> {
         let (ctx, tools, judged) = (self.ctx.clone(), self.tools()?.clone(), self.judged()?);
         tasks::start(self.ctx, self.session, &self.world.job, Task::Halve(slot), async move {
             let Some((journal, _held)) = judged.newest(&tools).await? else { return Ok(learned(|_| {})) };
@@ -69,7 +69,7 @@ impl Act<'_> {
         Ok(())
     }
 
-    pub(in crate::controller::job::act) fn start_write(&self) -> Result<(), Trouble> {
+    pub(in crate::controller::job::act) fn start_write(&self) -> Result<(), StepError> {
         let (ctx, tools, judged) = (self.ctx.clone(), self.tools()?.clone(), self.judged()?);
         let compression = self.world.job.spec.output.compression;
         tasks::start(self.ctx, self.session, &self.world.job, Task::Write, async move {
@@ -91,7 +91,7 @@ impl Act<'_> {
 }
 
 impl Act<'_> {
-    fn judged(&self) -> Result<JudgedJournal, Trouble> {
+    fn judged(&self) -> Result<JudgedJournal, StepError> {
         let version = self.world.journal.as_ref().map(|(_, version)| version.clone());
         self.journal().map(|_| JudgedJournal { session: self.session.clone(), version })
     }
@@ -105,7 +105,7 @@ struct JudgedJournal {
 
 impl JudgedJournal {
     /// The journal, with the memory for it; None where another version is there by now, so that the task has to be decided on anew.
-    async fn read(&self, tools: &Tools) -> Result<Option<(Arc<Journal>, Reservation)>, Trouble> {
+    async fn read(&self, tools: &Tools) -> Result<Option<(Arc<Journal>, Reservation)>, StepError> {
         let known = self.session.journal().filter(|(_, version)| Some(version) == self.version.as_ref());
         let journal = match known {
             Some((journal, _)) => Some(journal),
@@ -118,7 +118,7 @@ impl JudgedJournal {
     }
 
     /// The same in whatever version it is by now.
-    async fn newest(&self, tools: &Tools) -> Result<Option<(Arc<Journal>, Reservation)>, Trouble> {
+    async fn newest(&self, tools: &Tools) -> Result<Option<(Arc<Journal>, Reservation)>, StepError> {
         let journal = match self.session.journal() {
             Some(known) => Some(known),
             None => tools.journals.read(None, 0).await?,
@@ -139,7 +139,7 @@ async fn all_settled(
     journal: &Journal,
     of: impl Fn(&Shard) -> bool,
     spool: &Path,
-) -> Result<Sorted<Settled>, Trouble> {
+) -> Result<Sorted<Settled>, StepError> {
     let mut sorter = Settled::sorter(spool);
     let see = |_, shard: &Shard| if of(shard) { sorter.push(settled(shard)) } else { Ok(()) };
     tools.journals.each(journal, see).await?;
@@ -147,7 +147,7 @@ async fn all_settled(
 }
 
 /// Whether the manifest at the destination is this work's; then it is looked at again.
-async fn is_written(tools: &Tools, work_id: &str) -> Result<bool, Trouble> {
+async fn is_written(tools: &Tools, work_id: &str) -> Result<bool, StepError> {
     let bytes = tools.folder.read(layout::MANIFEST, 8 << 20).await?;
     let there = bytes.and_then(|bytes| weight::read::<Manifest>(&bytes).ok());
     Ok(there.is_some_and(|manifest| manifest.work_id == work_id))
@@ -188,7 +188,7 @@ impl FirstBatches {
     }
 }
 
-async fn manifest(tools: &Tools, journal: &Journal) -> Result<Option<Manifest>, Trouble> {
+async fn manifest(tools: &Tools, journal: &Journal) -> Result<Option<Manifest>, StepError> {
     let (Some(commit), Some(plan)) = (&journal.commit, &journal.plan) else { return Ok(None) };
     let mut paid = FirstBatches::within(LISTED_BATCHES);
     let see = |index, shard: &Shard| {

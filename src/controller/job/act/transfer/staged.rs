@@ -8,16 +8,16 @@ use tracing::info;
 use crate::controller::job::act::Act;
 use crate::controller::job::journal::JournalStore;
 use crate::controller::job::tools::Tools;
-use crate::controller::runtime::trouble::Trouble;
+use crate::controller::runtime::error::StepError;
 use crate::lifecycle::{AttemptState, Journal, Shard, Tidied, Untidy};
 use crate::store::{Sorted, Sorter, StoreError, layout};
 
 impl Act<'_> {
     /// Deletes what was staged; the journal stays, for it is the memory of the work.
-    pub(crate) async fn tidy(&self) -> Result<(), Trouble> {
+    pub(crate) async fn tidy(&self) -> Result<(), StepError> {
         let work_id = self.journal()?.work_id.clone();
         let deleted = self.delete_staged(&work_id).await;
-        let untidy = |t: &Trouble| Untidy { message: t.stuck.message.clone(), may_pass: t.may_pass };
+        let untidy = |t: &StepError| Untidy { message: t.blocked.message.clone(), retryable: t.retryable };
         let failed = deleted.as_ref().err().map(untidy);
         if self.world.view.deleting_since.is_some() {
             self.session.remember(|m| m.tidied = Some(Tidied { work_id, failed }));
@@ -26,7 +26,7 @@ impl Act<'_> {
     }
 
     /// Where the objects cannot be listed, those that the journal names go; a scratch file, or what a dropped plan left, stays.
-    async fn delete_staged(&self, work_id: &str) -> Result<(), Trouble> {
+    async fn delete_staged(&self, work_id: &str) -> Result<(), StepError> {
         let (folder, journal) = (&self.tools()?.folder, self.journal()?);
         match folder.delete_below(&layout::work(work_id)).await {
             Err(StoreError::Denied(why) | StoreError::Unfit(why) | StoreError::Rejected(why)) => {
@@ -43,7 +43,7 @@ impl Act<'_> {
 
 /// The names of what the journal knows to be staged, which wait on local disk. Its own segments come last: what else there is is
 /// known from them.
-async fn staged_names(tools: &Tools, journal: &Journal, spool: &Path) -> Result<Sorted<String>, Trouble> {
+async fn staged_names(tools: &Tools, journal: &Journal, spool: &Path) -> Result<Sorted<String>, StepError> {
     // The journal is the team's to write.
     let below = layout::work(&journal.work_id);
     let mut names = Sorter::new(spool, |_, _| Ordering::Equal);

@@ -3,37 +3,37 @@
 use std::time::Duration;
 
 use crate::api::conditions::reasons;
-use crate::lifecycle::Stuck;
+use crate::lifecycle::Blocked;
 use crate::provider::{ApiError, Class};
 use crate::results::{CollectError, WriteError};
 use crate::store::{StoreError, SwapError};
 
 /// A step that failed and is tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct StepError {
     /// What a person sees.
-    pub stuck: Stuck,
+    pub blocked: Blocked,
     /// Whether it may pass by itself, so that only its lasting is worth a word.
-    pub may_pass: bool,
+    pub retryable: bool,
     /// When the other side asked to be called again.
     pub retry_after: Option<Duration>,
     /// Whether it is that the API server does not answer: that can be told in status only once it is over.
-    pub is_untold: bool,
+    pub api_server_unavailable: bool,
     /// Whether the provider's account as a whole may be in trouble, so that its object is worth a look.
     pub is_of_account: bool,
     /// Whether it is that the store, as it is addressed, can never do what it has to.
     pub is_unfit_store: bool,
 }
 
-impl Trouble {
+impl StepError {
     /// Something that a person must mend.
     pub fn lasting(reason: &'static str, message: impl Into<String>) -> Self {
-        let stuck = Stuck { reason, message: message.into() };
-        Trouble {
-            stuck,
-            may_pass: false,
+        let blocked = Blocked { reason, message: message.into() };
+        StepError {
+            blocked,
+            retryable: false,
             retry_after: None,
-            is_untold: false,
+            api_server_unavailable: false,
             is_of_account: false,
             is_unfit_store: false,
         }
@@ -41,48 +41,48 @@ impl Trouble {
 
     /// Something that may pass.
     pub fn passing(reason: &'static str, message: impl Into<String>) -> Self {
-        Trouble { may_pass: true, ..Trouble::lasting(reason, message) }
+        StepError { retryable: true, ..StepError::lasting(reason, message) }
     }
 
     /// For metrics and events.
     pub fn category(&self) -> &'static str {
-        self.stuck.reason
+        self.blocked.reason
     }
 }
 
-impl From<StoreError> for Trouble {
+impl From<StoreError> for StepError {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
         match error {
             StoreError::Unfit(_) => {
-                Trouble { is_unfit_store: true, ..Trouble::lasting(reasons::STORAGE_REJECTED, message) }
+                StepError { is_unfit_store: true, ..StepError::lasting(reasons::STORAGE_REJECTED, message) }
             }
-            StoreError::Rejected(_) => Trouble::lasting(reasons::STORAGE_REJECTED, message),
-            StoreError::Unavailable(_) => Trouble::passing(reasons::STORAGE_UNAVAILABLE, message),
-            StoreError::Changed(_) => Trouble::passing(reasons::INPUT_CHANGED, message),
-            StoreError::NotAllowed(_) => Trouble::lasting(reasons::HOST_NOT_ALLOWED, message),
-            StoreError::Denied(_) => Trouble::lasting(reasons::CREDENTIALS_REJECTED, message),
-            StoreError::TooLarge(_) => Trouble::lasting(reasons::RESULTS_TOO_LARGE, message),
-            StoreError::Conflict(_) | StoreError::Corrupt(_) => Trouble::lasting(reasons::OUTPUT_CONFLICT, message),
+            StoreError::Rejected(_) => StepError::lasting(reasons::STORAGE_REJECTED, message),
+            StoreError::Unavailable(_) => StepError::passing(reasons::STORAGE_UNAVAILABLE, message),
+            StoreError::Changed(_) => StepError::passing(reasons::INPUT_CHANGED, message),
+            StoreError::NotAllowed(_) => StepError::lasting(reasons::HOST_NOT_ALLOWED, message),
+            StoreError::Denied(_) => StepError::lasting(reasons::CREDENTIALS_REJECTED, message),
+            StoreError::TooLarge(_) => StepError::lasting(reasons::RESULTS_TOO_LARGE, message),
+            StoreError::Conflict(_) | StoreError::Corrupt(_) => StepError::lasting(reasons::OUTPUT_CONFLICT, message),
             StoreError::Invalid(_) | StoreError::NotFound(_) => {
-                Trouble::lasting(reasons::STORAGE_UNAVAILABLE, format!("{message}; create it, or correct the URI"))
+                StepError::lasting(reasons::STORAGE_UNAVAILABLE, format!("{message}; create it, or correct the URI"))
             }
         }
     }
 }
 
-impl From<SwapError> for Trouble {
+impl From<SwapError> for StepError {
     fn from(error: SwapError) -> Self {
         match error {
-            SwapError::Lost => Trouble::passing(reasons::STORAGE_UNAVAILABLE, error.to_string()),
+            SwapError::Lost => StepError::passing(reasons::STORAGE_UNAVAILABLE, error.to_string()),
             SwapError::Store(e) => e.into(),
         }
     }
 }
 
-impl From<ApiError> for Trouble {
+impl From<ApiError> for StepError {
     fn from(error: ApiError) -> Self {
-        let (reason, may_pass) = match error.class {
+        let (reason, retryable) = match error.class {
             Class::Auth => (reasons::CREDENTIALS_REJECTED, false),
             Class::NotAllowed => (reasons::HOST_NOT_ALLOWED, false),
             Class::Redirected => (reasons::PROVIDER_REDIRECTS, false),
@@ -102,36 +102,37 @@ impl From<ApiError> for Trouble {
             error.class,
             Class::Auth | Class::NotAllowed | Class::NotSent | Class::Transient | Class::Redirected
         );
-        Trouble { may_pass, retry_after: error.retry_after, is_of_account, ..Trouble::lasting(reason, message) }
+        StepError { retryable, retry_after: error.retry_after, is_of_account, ..StepError::lasting(reason, message) }
     }
 }
 
-impl From<CollectError> for Trouble {
+impl From<CollectError> for StepError {
     fn from(error: CollectError) -> Self {
         match error {
             CollectError::Store(e) => e.into(),
-            CollectError::Download(_) => Trouble::passing(reasons::PROVIDER_UNAVAILABLE, error.to_string()),
+            CollectError::Download(_) => StepError::passing(reasons::PROVIDER_UNAVAILABLE, error.to_string()),
         }
     }
 }
 
-impl From<WriteError> for Trouble {
+impl From<WriteError> for StepError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Store(StoreError::Corrupt(why)) => {
                 let message = format!("{why} Where results were written before, put manifest.json back, which says so");
-                Trouble::lasting(reasons::OUTPUT_CONFLICT, message)
+                StepError::lasting(reasons::OUTPUT_CONFLICT, message)
             }
             WriteError::Store(e) => e.into(),
-            WriteError::Corrupt(_) => Trouble::lasting(reasons::OUTPUT_CONFLICT, error.to_string()),
+            WriteError::Corrupt(_) => StepError::lasting(reasons::OUTPUT_CONFLICT, error.to_string()),
         }
     }
 }
 
-impl From<kube::Error> for Trouble {
+impl From<kube::Error> for StepError {
     fn from(error: kube::Error) -> Self {
         let message = format!("the Kubernetes API: {}", crate::api::text::clip(crate::transport::chain(&error), 512));
-        let is_untold = !matches!(&error, kube::Error::Api(status) if status.code < 500 && status.code != 429);
-        Trouble { is_untold, ..Trouble::passing("KubernetesUnavailable", message) }
+        let api_server_unavailable =
+            !matches!(&error, kube::Error::Api(status) if status.code < 500 && status.code != 429);
+        StepError { api_server_unavailable, ..StepError::passing("KubernetesUnavailable", message) }
     }
 }
