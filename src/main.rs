@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use batchjob_operator::api;
-use batchjob_operator::controller::{self, Options, Outside};
+use batchjob_operator::controller::{self, Dependencies, Options};
 use batchjob_operator::lifecycle::Timing;
 use batchjob_operator::telemetry::{LogFormat, init_logs};
 use batchjob_operator::transport::{AllowedHost, EgressProxy, HostPolicy};
@@ -162,7 +162,7 @@ impl Run {
                 tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
                 stopping.cancel();
             });
-            Ok(controller::run(options, Outside::infer(hosts, self.egress_proxy)?, stop).await?)
+            Ok(controller::run(options, Dependencies::infer(hosts, self.egress_proxy)?, stop).await?)
         })
     }
 }

@@ -16,7 +16,7 @@ use axum::response::Response;
 use batchjob_operator::api::Capability::{DeleteFiles, ListBatches};
 use batchjob_operator::api::{Endpoint, ProviderCapabilities};
 use batchjob_operator::provider::{self, ApiError, BatchApi, Class, Created, OpenAi, Probe, Trial};
-use batchjob_operator::transport::{HostPolicy, SendError, SystemLookup, Tap, Transport, Wire};
+use batchjob_operator::transport::{HostPolicy, Interceptor, SendError, SystemLookup, Transport, Wire};
 use support::ask;
 
 /// Records every exchange; loses the first reply where told to.
@@ -27,7 +27,7 @@ struct Recorder {
 }
 
 #[async_trait]
-impl Tap for Recorder {
+impl Interceptor for Recorder {
     async fn exchange(&self, request: reqwest::Request, wire: Wire) -> Result<reqwest::Response, SendError> {
         self.sent.lock().unwrap().push(format!("{} {}", request.method(), request.url().path()));
         let response = wire.pass(request).await?;

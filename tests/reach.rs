@@ -342,9 +342,9 @@ async fn an_admins_proxy_leads_outside_and_what_is_inside_is_reached_straight() 
     names.say("metadata.example", &[&["169.254.169.254"]]);
     let url = |url: &str| url.parse::<Url>().unwrap();
     // By name, for that is what proxies are told to allow; a name that is not known here, the proxy may know.
-    for outside in ["http://api.example/v1", "http://unknown.example/v1", "http://8.8.8.8:8080/v1"] {
-        assert_eq!(get(&transport, url(outside)).await.unwrap(), 200);
-        assert_eq!(seen.lock().unwrap().pop().as_deref(), Some(format!("GET {outside}").as_str()));
+    for dependencies in ["http://api.example/v1", "http://unknown.example/v1", "http://8.8.8.8:8080/v1"] {
+        assert_eq!(get(&transport, url(dependencies)).await.unwrap(), 200);
+        assert_eq!(seen.lock().unwrap().pop().as_deref(), Some(format!("GET {dependencies}").as_str()));
     }
     assert_eq!(get(&transport, servers.url("llm.internal")).await.unwrap(), 200);
     let admins = transport.trusting(&servers.url("127.0.0.1")).unwrap();

@@ -6,10 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::storage::{Input, Output};
-use super::{BatchJobStatus, FreeForm, Lean, rules, schema};
+use super::{BatchJobStatus, FreeForm, WithoutManagedFields, rules, schema};
 
 /// One set of requests, as the API server has it.
-pub type BatchJob = Lean<BatchJobObject>;
+pub type BatchJob = WithoutManagedFields<BatchJobObject>;
 
 /// Requests, the account that runs them, and the destination of their results.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]

@@ -7,12 +7,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::storage::{SecretKeyReference, Tls};
-use super::{Lean, NamespaceGrant, ProviderCapabilities, rules, schema};
+use super::{NamespaceGrant, ProviderCapabilities, WithoutManagedFields, rules, schema};
 
 /// A namespace's own account, as the API server has it.
-pub type BatchProvider = Lean<BatchProviderObject>;
+pub type BatchProvider = WithoutManagedFields<BatchProviderObject>;
 /// An account that an admin grants, as the API server has it.
-pub type ClusterBatchProvider = Lean<ClusterBatchProviderObject>;
+pub type ClusterBatchProvider = WithoutManagedFields<ClusterBatchProviderObject>;
 
 /// Endpoint, credential and limits of one account at a batch API.
 // clippy takes two columns of one type for a repeated attribute.

@@ -15,13 +15,13 @@ mod free_form;
 mod grant;
 pub mod json;
 mod kept;
-mod lean;
 mod protocol;
 mod rules;
 mod schema;
 mod storage;
 pub mod text;
 pub mod weight;
+mod without_managed_fields;
 mod work_hash;
 mod written;
 
@@ -32,9 +32,9 @@ pub use capabilities::{Capability, ProviderCapabilities};
 pub use crd::{crds, render as render_crd};
 pub use free_form::{FreeForm, KnownBy};
 pub use grant::NamespaceGrant;
-pub use lean::Lean;
 pub use protocol::{BatchEnd, Capabilities, PayloadKind, Recovery, Revocation};
 pub use storage::*;
+pub use without_managed_fields::WithoutManagedFields;
 pub use work_hash::WorkHashVersion;
 pub use written::Written;
 

@@ -17,12 +17,12 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 pub use job::journal::{JournalStore, Judged, Packed};
-pub use job::permit::{Ask, PostPermit};
+pub use job::permit::{PostPermit, SubmitRequest};
 pub use run::run;
+pub use runtime::dependencies::{Clock, Dependencies, SystemClock, config, watching_config};
 pub use runtime::error::StepError;
 pub use runtime::leader::{Leadership, lead};
 pub use runtime::options::{Options, StartError};
-pub use runtime::outside::{Clock, Outside, SystemClock, config, watching_config};
 
 use crate::account::Accounts;
 use crate::fair::Shares;

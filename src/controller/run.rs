@@ -13,7 +13,7 @@ use super::job::{self, Jobs};
 use super::runtime::event_queue::{self, EventQueue};
 use super::runtime::leader;
 use super::runtime::preflight::{check_crds, cluster_uid};
-use super::{Context, Options, Outside, StartError, orphan, provider};
+use super::{Context, Dependencies, Options, StartError, orphan, provider};
 use crate::account::Accounts;
 use crate::fair::{Limits, Shares};
 use crate::telemetry::{Health, Metrics, Request, listen, serve};
@@ -24,14 +24,14 @@ const LOOKS: Limits = Limits { total: 256, per_namespace: 4, keeps_last_shares: 
 /// The time that is left to finish what is under way.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// Runs until `stop` is cancelled, reaching out through nothing but `outside`.
+/// Runs until `stop` is cancelled, reaching out through nothing but `dependencies`.
 ///
 /// # Errors
 /// Why it does not start, or that it lost its lease.
-pub async fn run(options: Options, outside: Outside, stop: CancellationToken) -> Result<(), StartError> {
-    check_crds(&outside.client, &options.watch_namespaces).await?;
-    let cluster = cluster_uid(&outside.client).await?;
-    let parts = Parts { outside, cluster, health: Health::default(), metrics: Metrics::default() };
+pub async fn run(options: Options, dependencies: Dependencies, stop: CancellationToken) -> Result<(), StartError> {
+    check_crds(&dependencies.client, &options.watch_namespaces).await?;
+    let cluster = cluster_uid(&dependencies.client).await?;
+    let parts = Parts { dependencies, cluster, health: Health::default(), metrics: Metrics::default() };
     let unfit = |e| StartError::Listen(options.health_addr, e);
     let listeners = listen(options.health_addr).await.map_err(unfit)?;
     let addresses: Vec<_> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
@@ -61,7 +61,7 @@ impl Observer for Requests {
 
 /// What working needs, made once at the start.
 struct Parts {
-    outside: Outside,
+    dependencies: Dependencies,
     cluster: String,
     health: Health,
     metrics: Metrics,
@@ -74,7 +74,7 @@ async fn elect_and_work(options: &Options, parts: Parts, stop: CancellationToken
         return work(options, parts, stop).await;
     }
     let namespace = &options.namespace;
-    let lease = leader::lead(parts.outside.client.clone(), namespace, &options.identity).await;
+    let lease = leader::lead(parts.dependencies.client.clone(), namespace, &options.identity).await;
     let mut lease = lease.map_err(|e| StartError::Lease(crate::transport::chain(&e)))?;
     // A replica that stands by does its part.
     health.set_ready(true);
@@ -109,7 +109,7 @@ async fn elect_and_work(options: &Options, parts: Parts, stop: CancellationToken
 }
 
 async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Result<(), StartError> {
-    let Parts { outside: Outside { client, watching, transport, clock }, cluster, health, metrics } = parts;
+    let Parts { dependencies: Dependencies { client, watching, transport, clock }, cluster, health, metrics } = parts;
     let (jobs, scopes) = Jobs::new(options);
     jobs.count_in(&metrics);
     let (provider_watches, providers, reports) = provider::watches(options.scopes());

@@ -2,7 +2,7 @@
 //!
 //! No redirects, no proxy but an admin's, no hidden retries; every wait and every body is bounded. What a request
 //! may reach is judged in one place ([`HostPolicy`]), and for a name at the moment of connecting: the addresses that passed
-//! are the ones that are connected to, or, through an admin's proxy, whose name the proxy is given. Tests put a [`Tap`] under it.
+//! are the ones that are connected to, or, through an admin's proxy, whose name the proxy is given. Tests put a [`Interceptor`] under it.
 
 mod egress;
 mod guard;
@@ -39,7 +39,7 @@ use patience::{Paced, Progress};
 #[derive(Clone, Debug)]
 pub struct Transport {
     clients: Arc<Clients>,
-    tap: Option<Arc<dyn Tap>>,
+    tap: Option<Arc<dyn Interceptor>>,
     peer: Peer,
     observer: Option<Arc<dyn Observer>>,
 }
@@ -66,12 +66,12 @@ pub enum SendError {
 
 /// Stands in the way of every exchange and may keep it from taking place, hold it up, or answer by itself: for tests.
 #[async_trait]
-pub trait Tap: std::fmt::Debug + Send + Sync {
+pub trait Interceptor: std::fmt::Debug + Send + Sync {
     /// Answers `request`; what reaches the other side goes through `wire`.
     async fn exchange(&self, request: Request, wire: Wire) -> Result<Response, SendError>;
 }
 
-/// What lies behind a [`Tap`].
+/// What lies behind a [`Interceptor`].
 #[derive(Clone, Debug)]
 pub struct Wire(Route);
 
@@ -105,7 +105,7 @@ impl Transport {
     pub fn with(
         policy: HostPolicy,
         lookup: Arc<dyn Lookup>,
-        tap: Option<Arc<dyn Tap>>,
+        tap: Option<Arc<dyn Interceptor>>,
     ) -> Result<Self, reqwest::Error> {
         let setup = Setup { policy, lookup, proxy: None, ca: None };
         Ok(Transport { clients: Arc::new(Clients::new(setup)?), tap, peer: Peer::Provider, observer: None })

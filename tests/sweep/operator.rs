@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use batchjob_operator::controller::{self, Clock, Options, Outside, SystemClock};
+use batchjob_operator::controller::{self, Clock, Dependencies, Options, SystemClock};
 use batchjob_operator::lifecycle::Timing;
 use batchjob_operator::transport::{HostPolicy, SystemLookup, Transport};
 use kube::Client;
@@ -63,8 +63,8 @@ impl Operator {
         let options = options(namespace, spool.path());
         let (over, mut log) = (ended.clone(), log.clone());
         runtime.spawn(async move {
-            let outside = outside(wires, Arc::new(clock));
-            let end = controller::run(options, outside, CancellationToken::new()).await;
+            let dependencies = dependencies(wires, Arc::new(clock));
+            let end = controller::run(options, dependencies, CancellationToken::new()).await;
             let _ = writeln!(log, "the operator ended: {end:?}");
             over.cancel();
         });
@@ -96,11 +96,11 @@ fn options(namespace: &str, spool: &Path) -> Options {
     }
 }
 
-fn outside(wires: Wires, clock: Arc<dyn Clock>) -> Outside {
+fn dependencies(wires: Wires, clock: Arc<dyn Clock>) -> Dependencies {
     let client =
         |config| -> Client { ClientBuilder::try_from(config).unwrap().with_layer(&KubeLayer(wires.clone())).build() };
     let hosts = HostPolicy::allowing(["127.0.0.1".parse().unwrap()]);
-    Outside {
+    Dependencies {
         client: client(controller::config(account())),
         watching: client(controller::watching_config(account())),
         transport: Transport::with(hosts, Arc::new(SystemLookup), Some(Arc::new(wires.clone()))).unwrap(),

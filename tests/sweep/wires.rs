@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use batchjob_operator::transport::{SendError, Tap, Wire};
+use batchjob_operator::transport::{Interceptor, SendError, Wire};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
@@ -186,7 +186,7 @@ impl Wires {
 }
 
 #[async_trait]
-impl Tap for Wires {
+impl Interceptor for Wires {
     async fn exchange(&self, request: reqwest::Request, wire: Wire) -> Result<reqwest::Response, SendError> {
         let url = request.url().clone();
         let way = if url.port() == self.storage.port() { Way::Storage } else { Way::Provider };

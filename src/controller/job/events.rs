@@ -4,25 +4,28 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::api::Outcome;
 use crate::api::conditions::{self, reasons};
-use crate::controller::runtime::events::News;
+use crate::controller::runtime::events::EventRecord;
 use crate::lifecycle::{AttemptState, Journal, Slot, left_out};
 
 /// What there is to tell of a step from `old` to `new`.
-pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
+pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<EventRecord> {
     let mut news = vec![];
     if let (None, Some(plan)) = (&old.plan, &new.plan) {
         let batches = match new.shards.len() {
             1 => "1 batch".to_string(),
             n => format!("{n} batches"),
         };
-        news.push(News::normal("InputResolved", format!("{} requests are sound and make {batches}", plan.requests)));
-        news.extend(left_out(plan).map(|left_out| News::normal("InputSkipped", left_out)));
+        news.push(EventRecord::normal(
+            "InputResolved",
+            format!("{} requests are sound and make {batches}", plan.requests),
+        ));
+        news.extend(left_out(plan).map(|left_out| EventRecord::normal("InputSkipped", left_out)));
     }
     if old.owner != new.owner {
         let whose =
             if old.owner.cluster == new.owner.cluster { "an earlier BatchJob of this name" } else { "another cluster" };
         let note = format!("took over the work of {whose} (uid {})", old.owner.uid);
-        news.push(News::normal("WorkAdopted", note));
+        news.push(EventRecord::normal("WorkAdopted", note));
     }
     let both = old.shards.entries().filter_map(|(index, shard)| Some((shard, new.shards.get(index)?)));
     let halved = both.into_iter().find(|(a, b)| old.has_intents() && a.sha256 != b.sha256);
@@ -34,7 +37,7 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
             all - first,
             whole.attempt.as_ref().map(|a| a.message()).unwrap_or_default()
         );
-        news.push(News::warning("BatchHalved", note));
+        news.push(EventRecord::warning("BatchHalved", note));
     }
     for (shard, attempt) in new.shards.entries().filter_map(|(i, s)| Some((i, s.attempt.as_ref()?))) {
         let before = old.shards.get(shard).and_then(|s| s.attempt.as_ref());
@@ -48,35 +51,35 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
                 "up to {n} requests of batch {slot} were billed twice: the provider, or a gateway in front of it, made more \
                  than one batch of its submission"
             );
-            news.push(News::warning("BilledTwice", note));
+            news.push(EventRecord::warning("BilledTwice", note));
         }
         let lost = match &attempt.declined {
             Some(rejection) => format!("the server answered its submission with an error: {}", rejection.message),
             None => "the reply to its submission was lost".into(),
         };
         news.extend(match &attempt.state {
-            AttemptState::Intended if attempt.declined.is_some() => Some(News::warning(
+            AttemptState::Intended if attempt.declined.is_some() => Some(EventRecord::warning(
                 "SubmissionDeclined",
                 format!("batch {slot}: {lost}; a gateway may have made it all the same, so it is looked for before it is sent again"),
             )),
             AttemptState::Submitted { batch_id, .. } => {
-                Some(News::normal("BatchSubmitted", format!("batch {slot} runs as {batch_id}")))
+                Some(EventRecord::normal("BatchSubmitted", format!("batch {slot} runs as {batch_id}")))
             }
             AttemptState::Settled { batch_id, ended, counts, .. } if before.is_some_and(|b| b.state != attempt.state) => {
                 let (ok, all) = (counts.succeeded, counts.total);
                 let note = format!("batch {slot} ({batch_id}) ended as '{ended}': {ok} of {all} requests succeeded");
                 match before.map(|b| &b.state) {
                     Some(AttemptState::Settled { .. }) => None,
-                    _ => Some(News::normal("BatchEnded", note)),
+                    _ => Some(EventRecord::normal("BatchEnded", note)),
                 }
             }
             AttemptState::Refused { message, .. } if before.is_none_or(|b| b.state != attempt.state) => {
-                Some(News::warning("BatchRefused", format!("batch {slot} was not accepted: {message}")))
+                Some(EventRecord::warning("BatchRefused", format!("batch {slot} was not accepted: {message}")))
             }
             AttemptState::Abandoned { batch_id } => {
                 let (requests, id) = (new.shards.get(shard).map_or(0, |s| s.requests), batch_id.as_deref());
                 let which = id.map_or_else(|| "of which nobody knows whether there is one".into(), |id| format!("({id})"));
-                Some(News::warning(
+                Some(EventRecord::warning(
                     "BatchAbandoned",
                     format!(
                         "batch {slot} {which} did not end after the job's deadline, and the job ends without it; it may still \
@@ -84,12 +87,12 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
                     ),
                 ))
             }
-            AttemptState::Revoking => Some(News::warning(
+            AttemptState::Revoking => Some(EventRecord::warning(
                 "SubmissionUnknown",
                 format!("no batch {slot} was found ({lost}); its input file is deleted before it is sent again"),
             )),
             AttemptState::Revoked { .. } => {
-                Some(News::normal("SubmissionRevoked", format!("no batch came of {slot}; it can be sent again")))
+                Some(EventRecord::normal("SubmissionRevoked", format!("no batch came of {slot}; it can be sent again")))
             }
             _ => None,
         });
@@ -98,7 +101,7 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<News> {
 }
 
 /// What there is to tell of conditions that turned: a question, something to mend, a suspension.
-pub(super) fn told_by_conditions(old: &[Condition], new: Option<&[Condition]>) -> Vec<News> {
+pub(super) fn told_by_conditions(old: &[Condition], new: Option<&[Condition]>) -> Vec<EventRecord> {
     let turned = |c: &&Condition| {
         let before = old.iter().find(|o| o.type_ == c.type_);
         let says_other =
@@ -107,14 +110,14 @@ pub(super) fn told_by_conditions(old: &[Condition], new: Option<&[Condition]>) -
     };
     let news = new.unwrap_or_default().iter().filter(turned).filter_map(|c| {
         match (c.type_.as_str(), c.status.as_str()) {
-            (conditions::HELD, "True") => Some(News::warning("Held", c.message.clone())),
-            (conditions::SUSPENDED, "True") => Some(News::normal(reasons::SUSPENDED, c.message.clone())),
+            (conditions::HELD, "True") => Some(EventRecord::warning("Held", c.message.clone())),
+            (conditions::SUSPENDED, "True") => Some(EventRecord::normal(reasons::SUSPENDED, c.message.clone())),
             // The end and a question have events of their own.
             (conditions::STALLED, "True")
                 if c.reason != reasons::AWAITING_ANSWER
                     && !conditions::is_true(new.unwrap_or_default(), conditions::FAILED) =>
             {
-                Some(News::warning("Stalled", format!("{}: {}", c.reason, c.message)))
+                Some(EventRecord::warning("Stalled", format!("{}: {}", c.reason, c.message)))
             }
             _ => None,
         }
@@ -123,20 +126,20 @@ pub(super) fn told_by_conditions(old: &[Condition], new: Option<&[Condition]>) -
 }
 
 /// A schema whose order is not the one that somebody wrote.
-pub(super) fn sorted_schema(field: &str, instead: &str) -> News {
+pub(super) fn sorted_schema(field: &str, instead: &str) -> EventRecord {
     let note = format!(
         "`{field}` holds a schema, and the API server has sorted its properties. Models write the fields of an answer in the \
          order of the schema's: where that counts, write the JSON as text, into `{instead}`"
     );
-    News::warning("SchemaSorted", note)
+    EventRecord::warning("SchemaSorted", note)
 }
 
 /// The event at the end.
-pub(super) fn at_the_end(outcome: Outcome, reused: bool, message: &str) -> News {
+pub(super) fn at_the_end(outcome: Outcome, reused: bool, message: &str) -> EventRecord {
     match (outcome, reused) {
-        (_, true) => News::normal("ResultsReused", format!("{message}; nothing was sent or paid again")),
-        (Outcome::Succeeded | Outcome::PartiallySucceeded, _) => News::normal("Completed", message),
-        (Outcome::Failed | Outcome::Cancelled, _) => News::warning("Failed", message),
+        (_, true) => EventRecord::normal("ResultsReused", format!("{message}; nothing was sent or paid again")),
+        (Outcome::Succeeded | Outcome::PartiallySucceeded, _) => EventRecord::normal("Completed", message),
+        (Outcome::Failed | Outcome::Cancelled, _) => EventRecord::warning("Failed", message),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::observe::World;
+use super::observe::Snapshot;
 use super::session::Session;
 use crate::account::{Full, Submission};
 use crate::api::text::clock_time;
@@ -19,47 +19,47 @@ pub(super) struct Judged {
     pub is_brief: bool,
 }
 
-pub(super) fn judge(ctx: &Context, session: &Session, world: &World) -> Judged {
-    if world.view.mended && world.view.deleting_since.is_none() {
+pub(super) fn judge(ctx: &Context, session: &Session, snapshot: &Snapshot) -> Judged {
+    if snapshot.view.mended && snapshot.view.deleting_since.is_none() {
         session.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
     }
     // Where something is missing there is no credential; what was found out under the last one still counts.
-    if !world.view.fingerprint.is_empty() {
-        session.remember(|m| m.under(&world.view.fingerprint));
+    if !snapshot.view.fingerprint.is_empty() {
+        session.remember(|m| m.under(&snapshot.view.fingerprint));
     }
-    let lasting = session.lasting(|_| true).filter(|_| !world.view.finished);
-    account_for(ctx, session, world);
+    let lasting = session.lasting(|_| true).filter(|_| !snapshot.view.finished);
+    account_for(ctx, session, snapshot);
     let mut memory = Memory {
-        place: place(world),
+        place: place(snapshot),
         error: lasting.as_ref().and_then(|b| Some(b.error()?.blocked.message.clone())),
         in_vain: session.in_vain(),
         stumbled: session.backoff(None).failures > 0,
         ..session.memory()
     };
-    let next_try = memory.hold_back(world.now);
-    let mut step = decide(&world.observed(&ctx.timing, &memory));
+    let next_try = memory.hold_back(snapshot.now);
+    let mut step = decide(&snapshot.observed(&ctx.timing, &memory));
     let Step::Wait { until, why } = &mut step else {
         return Judged { step, memory, blocked: lasting.and_then(|b| b.told()), is_brief: false };
     };
-    if let Some(tools) = &world.tools {
-        tools.quota.release(&world.view.owner.uid);
+    if let Some(clients) = &snapshot.clients {
+        clients.quota.release(&snapshot.view.owner.uid);
     }
     let is_tried = |what: &Option<Task>| what.is_some_and(|task| memory.running.contains(&task));
-    let told = session.lasting(is_tried).filter(|_| !world.view.finished).and_then(|b| b.told());
+    let told = session.lasting(is_tried).filter(|_| !snapshot.view.finished).and_then(|b| b.told());
     let tell_at = {
-        let since = session.waits(why, world.now);
+        let since = session.waits(why, snapshot.now);
         why.blocked = why.blocked.take().or(told);
-        why.told_at(&memory, since).filter(|at| world.now < *at)
+        why.told_at(&memory, since).filter(|at| snapshot.now < *at)
     };
     let due = until.iter().copied().chain(next_try).chain(tell_at).min();
-    *until = next_visit(due, session.may_be_mended(), world.now);
+    *until = next_visit(due, session.may_be_mended(), snapshot.now);
     Judged { step, memory, blocked: None, is_brief: tell_at.is_some() }
 }
 
 /// Tells the account what the job has in flight, and what it follows.
-fn account_for(ctx: &Context, session: &Session, world: &World) {
-    let (Some(tools), Some((journal, _))) = (&world.tools, &world.journal) else { return };
-    let Owner { uid, namespace, .. } = &world.view.owner;
+fn account_for(ctx: &Context, session: &Session, snapshot: &Snapshot) {
+    let (Some(clients), Some((journal, _))) = (&snapshot.clients, &snapshot.journal) else { return };
+    let Owner { uid, namespace, .. } = &snapshot.view.owner;
     if journal.owner.uid != *uid {
         return;
     }
@@ -70,30 +70,30 @@ fn account_for(ctx: &Context, session: &Session, world: &World) {
         false if memory.permit.is_some() => Submission::Begun,
         false => Submission::None,
     };
-    ctx.accounts.report(&tools.account.key("").provider, uid, namespace, live, submission);
+    ctx.accounts.report(&clients.account.key("").provider, uid, namespace, live, submission);
     let recorded: BTreeSet<&str> = journal.shards.iter().filter_map(Shard::batch_in_flight).collect();
-    tools.calls.keep(uid, |batch| recorded.contains(batch));
+    clients.calls.keep(uid, |batch| recorded.contains(batch));
 }
 
 /// Whether the account has a place for one more batch.
-fn place(world: &World) -> Place {
-    let Some(tools) = &world.tools else { return Place::Free };
-    if let Some(left) = tools.calls.pace().pause() {
-        let until = world.now.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
+fn place(snapshot: &Snapshot) -> Place {
+    let Some(clients) = &snapshot.clients else { return Place::Free };
+    if let Some(left) = clients.calls.pace().pause() {
+        let until = snapshot.now.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
         // Whole minutes, so that an unchanged wait says nothing new.
         let until = clock_time(until.saturating_add(59_999) / 60_000 * 60_000);
         return Place::Full(format!(
             "the provider asked for a pause of all calls of its account, until {until} at most"
         ));
     }
-    let Owner { uid, namespace, .. } = &world.view.owner;
-    match tools.quota.full(uid, namespace) {
+    let Owner { uid, namespace, .. } = &snapshot.view.owner;
+    match clients.quota.full(uid, namespace) {
         None => Place::Free,
         Some(Full::Submitting) => Place::Soon,
         Some(Full::Batches(limit)) => Place::Full(format!(
             "{limit} batches are in flight at {}, and its `limits.maxBatchesInFlight` allows no more; the next one is sent when \
              one of them ends, of the namespace that has the fewest",
-            tools.account.name
+            clients.account.name
         )),
     }
 }

@@ -2,11 +2,13 @@
 
 pub(super) mod act;
 pub(super) mod backoff;
+mod clients;
 mod events;
 mod folders;
 pub(super) mod journal;
 mod judge;
 mod kept;
+mod last_look;
 pub(super) mod observe;
 pub(super) mod permit;
 mod reconcile;
@@ -14,10 +16,8 @@ mod record;
 mod references;
 mod rejudge;
 pub(super) mod session;
-mod snapshot;
 mod source;
 mod tasks;
-mod tools;
 mod transfers;
 mod turns;
 mod view;

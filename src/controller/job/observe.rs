@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::clients::{Clients, open};
 use super::journal::{JournalStore, Judged};
+use super::last_look::{self, Seen};
 use super::session::Session;
-use super::snapshot::{self, Seen};
-use super::tools::{Tools, open};
 use super::view::view;
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
@@ -19,7 +19,7 @@ use crate::store::{Reservation, reserve};
 const VERSIONS: usize = 3;
 
 /// One look at the world.
-pub(crate) struct World {
+pub(crate) struct Snapshot {
     /// The clock, read before the object was.
     pub now: i64,
     /// Fresh random bits.
@@ -31,7 +31,7 @@ pub(crate) struct World {
     /// The journal and its version.
     pub journal: Option<Judged>,
     /// What steps are done with; none where something is missing.
-    pub tools: Option<Arc<Tools>>,
+    pub clients: Option<Arc<Clients>>,
     /// Why the journal could not be read, so that nothing can be decided.
     pub unread: Option<StepError>,
     /// Memory for the journal, and for what is made of it.
@@ -46,9 +46,9 @@ pub(crate) async fn observe(
     key: &BatchJob,
     anew: bool,
     wanted: Freshness,
-) -> Result<Option<World>, StepError> {
+) -> Result<Option<Snapshot>, StepError> {
     let now = ctx.clock.now();
-    let seen = snapshot::look(ctx, key, session.seen(), wanted, now).await?;
+    let seen = last_look::look(ctx, key, session.seen(), wanted, now).await?;
     session.keep_seen(seen.clone());
     let Some(Seen { job, spec_hash, .. }) = seen else { return Ok(None) };
     let nonce = ctx.clock.nonce()?;
@@ -58,17 +58,17 @@ pub(crate) async fn observe(
     if view.mended {
         view.deadline = None;
     }
-    let tools = match open(ctx, session, &job, &view, now).await {
-        Ok(tools) => {
-            knows(&mut view, &tools);
-            Some(tools)
+    let clients = match open(ctx, session, &job, &view, now).await {
+        Ok(clients) => {
+            knows(&mut view, &clients);
+            Some(clients)
         }
         Err(Missing::Unknown(error)) => return Err(error),
         Err(missing) => {
             // A namespace that is being deleted loses its Secrets first; what we still hold is good enough to settle.
-            let kept = session.tools().filter(|_| view.deleting_since.is_some());
+            let kept = session.clients().filter(|_| view.deleting_since.is_some());
             match (&kept, missing) {
-                (Some(tools), _) => knows(&mut view, tools),
+                (Some(clients), _) => knows(&mut view, clients),
                 (None, Missing::Absent(absent)) if view.deleting_since.is_some() && is_going(ctx, &absent).await? => {
                     let Absent { what, namespace, .. } = absent;
                     let message = format!("namespace '{namespace}' is being deleted, and {what} went before the job");
@@ -81,8 +81,8 @@ pub(crate) async fn observe(
         }
     };
     let mut unread = None;
-    let journal = match &tools {
-        Some(tools) => match journal(ctx, session, (tools, &view), wanted, now).await {
+    let journal = match &clients {
+        Some(clients) => match journal(ctx, session, (clients, &view), wanted, now).await {
             Ok(journal) => journal,
             Err(error) => {
                 if error.is_unfit_store {
@@ -99,7 +99,7 @@ pub(crate) async fn observe(
     };
     let weight = journal.as_ref().map_or(0, |(journal, _)| journal.weight());
     let _held = reserve(VERSIONS * weight).await;
-    Ok(Some(World { now, nonce, job, view, journal, tools, unread, _held }))
+    Ok(Some(Snapshot { now, nonce, job, view, journal, clients, unread, _held }))
 }
 
 /// Reads the credentials of a job again that waits for its next try; what failed with others is tried at once, see
@@ -116,37 +116,37 @@ pub(crate) async fn look_for_credentials(ctx: &Context, session: &Session) {
 async fn journal(
     ctx: &Context,
     session: &Session,
-    (tools, view): (&Tools, &JobView),
+    (clients, view): (&Clients, &JobView),
     wanted: Freshness,
     began: i64,
 ) -> Result<Option<Judged>, StepError> {
     let known = session.journal();
     // After a write of ours, what is sent next may lie in a segment that was not read yet.
     let is_short = known.as_ref().is_some_and(|(journal, _)| JournalStore::is_short(journal, view.parallelism));
-    if snapshot::is_fresh_journal(session.journal_at(), wanted, began) && !is_short {
+    if last_look::is_fresh_journal(session.journal_at(), wanted, began) && !is_short {
         return Ok(known);
     }
     let at = ctx.clock.now();
     session.journal_is_old();
-    let journal = read_journal(tools, session, view).await?;
+    let journal = read_journal(clients, session, view).await?;
     session.journal_is_of(at);
     Ok(journal)
 }
 
-fn knows(view: &mut JobView, tools: &Tools) {
-    view.fingerprint = tools.fingerprint.clone();
-    view.provider = Some(tools.account.view());
+fn knows(view: &mut JobView, clients: &Clients) {
+    view.fingerprint = clients.fingerprint.clone();
+    view.provider = Some(clients.account.view());
 }
 
 /// Reads the journal, or sees that it is still the one that this process knows, and remembers it.
-async fn read_journal(tools: &Tools, session: &Session, view: &JobView) -> Result<Option<Judged>, StepError> {
+async fn read_journal(clients: &Clients, session: &Session, view: &JobView) -> Result<Option<Judged>, StepError> {
     let known = session.journal();
-    let read = tools.journals.read(known.as_ref(), view.parallelism).await;
+    let read = clients.journals.read(known.as_ref(), view.parallelism).await;
     session.keep_journal(read.as_ref().ok().cloned().flatten());
     Ok(read?)
 }
 
-impl World {
+impl Snapshot {
     /// For [`lifecycle::decide`].
     pub fn observed<'a>(&'a self, timing: &'a Timing, memory: &'a lifecycle::Memory) -> lifecycle::Observed<'a> {
         lifecycle::Observed {

@@ -68,7 +68,7 @@ impl PostPermit {
     }
 
     /// Sends the POST, once, if `now` (Unix milliseconds) is still before the intent's last moment.
-    pub async fn post(self, api: &dyn BatchApi, ask: Ask, now: i64) -> Posted {
+    pub async fn post(self, api: &dyn BatchApi, ask: SubmitRequest, now: i64) -> Posted {
         if now >= self.post_by {
             let why = "the permit to submit ran out before it was used";
             return Posted::Refused(Rejection::new(Refusal::NotSent, why));
@@ -95,7 +95,7 @@ impl PostPermit {
 }
 
 /// What to ask the provider for.
-pub struct Ask {
+pub struct SubmitRequest {
     /// What carries the requests.
     pub payload: Payload,
     /// The API that they are for.

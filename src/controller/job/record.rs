@@ -4,9 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::observe::World;
+use super::observe::Snapshot;
 use super::session::Session;
-use super::{events, snapshot};
+use super::{events, last_look};
 use crate::api::{BatchJob, BatchJobStatus};
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
@@ -19,32 +19,32 @@ use crate::lifecycle::{Blocked, Memory, Step, Waiting, is_finished, is_tidy, pro
 pub(crate) async fn record(
     ctx: &Context,
     session: &Session,
-    world: &World,
+    snapshot: &Snapshot,
     memory: &Memory,
     step: &Step,
     references: Option<String>,
 ) -> Result<bool, StepError> {
-    let old = world.job.status.clone().unwrap_or_default();
-    let observed = world.observed(&ctx.timing, memory);
-    let Some(mut status) = project(&observed, &old, world.job.metadata.generation, step) else { return Ok(true) };
-    if world.unread.is_some() {
+    let old = snapshot.job.status.clone().unwrap_or_default();
+    let observed = snapshot.observed(&ctx.timing, memory);
+    let Some(mut status) = project(&observed, &old, snapshot.job.metadata.generation, step) else { return Ok(true) };
+    if snapshot.unread.is_some() {
         // What the journal says of the job is as it was.
         status = BatchJobStatus { conditions: status.conditions, ..old.clone() };
     }
-    status.last_handled_reconcile_at = reconcile_requested_at(&world.job);
+    status.last_handled_reconcile_at = reconcile_requested_at(&snapshot.job);
     status.observed_references = references;
-    if world.job.status.as_ref() == Some(&status) {
+    if snapshot.job.status.as_ref() == Some(&status) {
         return Ok(true);
     }
     let news = events::told_by_conditions(&old.conditions, Some(&status.conditions));
     let at = ctx.clock.now();
-    let metadata = write(ctx, &world.job, &status).await?;
+    let metadata = write(ctx, &snapshot.job, &status).await?;
     let written = metadata.is_some();
     // What was written is the next look; an object that changed is looked at again.
     let seen = session.seen().zip(metadata);
     session.keep_seen(seen.map(|(seen, metadata)| seen.after(metadata, |job| job.status = Some(status), at)));
     for news in news.into_iter().filter(|_| written) {
-        publish(ctx, &world.job, news);
+        publish(ctx, &snapshot.job, news);
     }
     Ok(written)
 }
@@ -55,7 +55,7 @@ pub(crate) async fn record_seen(ctx: &Context, key: &BatchJob) -> Result<bool, S
     if key.status.as_ref().is_none_or(|status| seen(status, generation).is_none()) {
         return Ok(true);
     }
-    let live = snapshot::read(ctx, key).await?.map(|(job, _)| job);
+    let live = last_look::read(ctx, key).await?.map(|(job, _)| job);
     let Some(job) = live.filter(|job| is_finished(job) && is_tidy(job)) else { return Ok(false) };
     match job.status.as_ref().and_then(|status| seen(status, job.metadata.generation)) {
         Some(status) => Ok(write(ctx, &job, &status).await?.is_some()),
@@ -101,15 +101,15 @@ fn merge_patch(before: &Value, after: &Value) -> Value {
 /// Says in status what keeps the job from going on, at the stage that it is at.
 pub(crate) async fn record_error(
     ctx: &Context,
-    world: &World,
+    snapshot: &Snapshot,
     session: &Session,
     memory: &Memory,
     blocked: Blocked,
 ) -> Result<bool, StepError> {
-    let journal = world.journal.as_ref().map(|(journal, _)| &**journal);
+    let journal = snapshot.journal.as_ref().map(|(journal, _)| &**journal);
     let mut why = session.waiting().unwrap_or_else(|| Waiting::at_stage_of(journal));
     (why.blocked, why.note) = (Some(blocked), None);
-    record(ctx, session, world, memory, &Step::Wait { until: None, why }, None).await
+    record(ctx, session, snapshot, memory, &Step::Wait { until: None, why }, None).await
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use serde_json::json;
 use super::folders::input_folder;
 use crate::api::text::hex;
 use crate::api::{
-    BatchJob, BatchJobSpec, BatchProvider, BatchProviderSpec, CaBundleKind, ClusterBatchProvider, Lean,
-    ObjectStoreLocation, ProviderKind, Tls,
+    BatchJob, BatchJobSpec, BatchProvider, BatchProviderSpec, CaBundleKind, ClusterBatchProvider, ObjectStoreLocation,
+    ProviderKind, Tls, WithoutManagedFields,
 };
 use crate::controller::Context;
 use crate::controller::provider::Known;
@@ -58,12 +58,14 @@ async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result
     let (meta, (auth, tls), secrets_in) = match spec.provider_ref.kind {
         ProviderKind::BatchProvider => {
             let found = Known::ByWatch.look::<BatchProvider>(ctx, Some(namespace), name).await?;
-            let (meta, auth) = found.map(|Lean(p)| (p.metadata, refers_to(&p.spec))).unwrap_or_default();
+            let (meta, auth) =
+                found.map(|WithoutManagedFields(p)| (p.metadata, refers_to(&p.spec))).unwrap_or_default();
             (meta, auth, namespace)
         }
         ProviderKind::ClusterBatchProvider => {
             let found = Known::ByWatch.look::<ClusterBatchProvider>(ctx, None, name).await?;
-            let (meta, auth) = found.map(|Lean(p)| (p.metadata, refers_to(&p.spec.provider))).unwrap_or_default();
+            let (meta, auth) =
+                found.map(|WithoutManagedFields(p)| (p.metadata, refers_to(&p.spec.provider))).unwrap_or_default();
             (meta, auth, ctx.namespace.as_str())
         }
     };

@@ -3,7 +3,7 @@
 use tracing::debug;
 
 use super::session::{References, Session};
-use super::{references, snapshot};
+use super::{last_look, references};
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
 use crate::controller::Context;
@@ -34,7 +34,7 @@ pub(super) async fn note_references(ctx: &Context, session: &Session, job: &Batc
 
 /// The mark of what the job refers to, by a look at the object that its first visit goes on with.
 async fn mark(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String, StepError> {
-    let seen = snapshot::look(ctx, job, session.seen(), Freshness::Any, ctx.clock.now()).await?;
+    let seen = last_look::look(ctx, job, session.seen(), Freshness::Any, ctx.clock.now()).await?;
     session.keep_seen(seen.clone());
     match seen {
         Some(seen) => references::mark(ctx, &seen.job).await,

@@ -8,10 +8,10 @@ use kube::runtime::reflector::ObjectRef;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::{Backoff, Failed};
+use super::clients::Clients;
 use super::journal::Judged;
+use super::last_look::Seen;
 use super::permit::PostPermit;
-use super::snapshot::Seen;
-use super::tools::Tools;
 use crate::api::BatchJob;
 use crate::controller::provider::ProviderKey;
 use crate::lifecycle::{Memory, Task, Waiting};
@@ -102,7 +102,7 @@ pub(crate) struct Session {
     /// What was last waited for, and since when (Unix milliseconds) at this stage.
     waiting: Mutex<Option<(Waiting, i64)>>,
     job: Mutex<Option<ObjectRef<BatchJob>>>,
-    tools: Mutex<Option<Arc<Tools>>>,
+    clients: Mutex<Option<Arc<Clients>>>,
     /// The journal that this process read or wrote last.
     journal: Mutex<Option<Judged>>,
     /// When it was known to be that one (Unix milliseconds).
@@ -196,21 +196,21 @@ impl Session {
         *lock(&self.references) = references;
     }
 
-    pub fn tools(&self) -> Option<Arc<Tools>> {
-        lock(&self.tools).clone()
+    pub fn clients(&self) -> Option<Arc<Clients>> {
+        lock(&self.clients).clone()
     }
 
     /// Who has just put another credential in place does not wait for the next try of what failed with the last one.
-    pub fn keep_tools(&self, tools: Arc<Tools>) {
-        let before = lock(&self.tools).replace(tools.clone());
-        if before.is_some_and(|before| before.credentials != tools.credentials) {
+    pub fn keep_tools(&self, clients: Arc<Clients>) {
+        let before = lock(&self.clients).replace(clients.clone());
+        if before.is_some_and(|before| before.credentials != clients.credentials) {
             lock(&self.backoffs).clear();
         }
     }
 
     /// The provider's account, where it was opened.
     pub fn account(&self) -> Option<ProviderKey> {
-        self.tools().map(|tools| tools.account.object.clone())
+        self.clients().map(|clients| clients.account.object.clone())
     }
 
     /// What is waited for at `now`, for when something fails later; since when this stage is waited at.

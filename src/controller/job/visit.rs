@@ -7,7 +7,7 @@ use tracing::{debug, info, warn};
 use super::act::{Act, Flow};
 use super::backoff::Failed;
 use super::judge::{Judged, judge};
-use super::observe::{World, observe};
+use super::observe::{Snapshot, observe};
 use super::record::{record, record_error};
 use super::session::Session;
 use super::{note_failure, note_success, rejudge};
@@ -25,21 +25,21 @@ pub(super) async fn visit(
     doing: &mut &'static str,
 ) -> Result<Flow, StepError> {
     let mut wanted = Freshness::Any;
-    let (world, judged) = loop {
-        let Some(world) = observe(ctx, session, key, anew, wanted).await? else { return Ok(Flow::Gone) };
-        if let Some(error) = world.unread.clone() {
-            return unread(ctx, session, &world, error).await;
+    let (snapshot, judged) = loop {
+        let Some(snapshot) = observe(ctx, session, key, anew, wanted).await? else { return Ok(Flow::Gone) };
+        if let Some(error) = snapshot.unread.clone() {
+            return unread(ctx, session, &snapshot, error).await;
         }
-        let judged = judge(ctx, session, &world);
+        let judged = judge(ctx, session, &snapshot);
         // What pays, destroys or writes is judged again on a look that was made for it.
         match judged.step.freshness() {
             fresher if fresher > wanted => wanted = fresher,
-            _ => break (world, judged),
+            _ => break (snapshot, judged),
         }
     };
     let Judged { step, memory, blocked, is_brief } = judged;
     if let Some(told) = blocked {
-        record_error(ctx, &world, session, &memory, told).await?;
+        record_error(ctx, &snapshot, session, &memory, told).await?;
     }
     if ctx.stop.is_cancelled() && matches!(step, Step::WriteIntent { .. }) {
         // A POST that is cut off would be a question.
@@ -48,21 +48,23 @@ pub(super) async fn visit(
     debug!(step = step.name(), "decided");
     ctx.metrics.step(step.name());
     *doing = step.name();
-    let act = Act { ctx, session, world: &world };
+    let act = Act { ctx, session, snapshot: &snapshot };
     if step == Step::Tidy {
         act.tidy().await?;
     }
     let references = match &step {
-        Step::Fail(_) => Some(rejudge::references_of(ctx, session, &world.job).await?),
+        Step::Fail(_) => Some(rejudge::references_of(ctx, session, &snapshot.job).await?),
         _ => None,
     };
     // A stage that is over within a few seconds is not worth a write.
-    if !is_brief && !record(ctx, session, &world, &memory, &step, references).await? {
+    if !is_brief && !record(ctx, session, &snapshot, &memory, &step, references).await? {
         return Ok(Flow::Again);
     }
     let ran = act.run(&step).await?;
     let flow = match ran {
-        Flow::Wait(None) if world.view.finished && cost_nothing(&world.job) => Flow::Wait(Some(rejudge::due(ctx))),
+        Flow::Wait(None) if snapshot.view.finished && cost_nothing(&snapshot.job) => {
+            Flow::Wait(Some(rejudge::due(ctx)))
+        }
         flow => flow,
     };
     match step {
@@ -79,7 +81,7 @@ pub(super) async fn visit(
         _ => {
             note_success(ctx, session, None);
             if flow != Flow::Again || !matches!(step, Step::RemoveFinalizer { .. }) {
-                told(&world, &step);
+                told(&snapshot, &step);
             }
         }
     }
@@ -87,17 +89,17 @@ pub(super) async fn visit(
 }
 
 /// The journal cannot be read: nothing can be decided, and where that lasts a person is told.
-async fn unread(ctx: &Context, session: &Session, world: &World, error: StepError) -> Result<Flow, StepError> {
-    let took = ctx.clock.now().saturating_sub(world.now);
+async fn unread(ctx: &Context, session: &Session, snapshot: &Snapshot, error: StepError) -> Result<Flow, StepError> {
+    let took = ctx.clock.now().saturating_sub(snapshot.now);
     failed(ctx, session, None, Failed { call: "Observe", error, took });
-    let ended = world.job.status.as_ref().is_some_and(|s| s.outcome.is_some());
+    let ended = snapshot.job.status.as_ref().is_some_and(|s| s.outcome.is_some());
     if let Some(told) = session.lasting(Option::is_none).and_then(|b| b.told()).filter(|_| !ended) {
-        record_error(ctx, world, session, &session.memory(), told).await?;
+        record_error(ctx, snapshot, session, &session.memory(), told).await?;
     }
     Ok(Flow::Again)
 }
 
-fn told(world: &World, step: &Step) {
+fn told(snapshot: &Snapshot, step: &Step) {
     match step {
         Step::Conclude { manifest, reused } => {
             info!(outcome = ?manifest.outcome, reused, "the job is done");
@@ -112,7 +114,7 @@ fn told(world: &World, step: &Step) {
             if let Some(why) = untidy {
                 let what =
                     "what was staged for a deleted job is left; delete the folder of its work below `_batchjob/`";
-                warn!(output = world.view.output_uri, why, "{what}");
+                warn!(output = snapshot.view.output_uri, why, "{what}");
             }
         }
         _ => {}

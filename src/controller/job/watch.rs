@@ -14,7 +14,7 @@ use tracing::info;
 
 use super::reconcile::reconcile;
 use crate::api::{BatchJob, conditions};
-use crate::controller::runtime::pauses::{AtOnce, Pauses};
+use crate::controller::runtime::watch_backoff::{NoBackoff, WatchBackoff};
 use crate::controller::{Context, log_stream_error};
 use crate::lifecycle::{cost_nothing, is_finished};
 use crate::telemetry::Health;
@@ -54,7 +54,7 @@ pub(crate) async fn watch(scope: Scope, client: &Client, context: &Arc<Context>,
     let changed =
         predicates::generation.combine(predicates::annotations).combine(predicates::finalizers).combine(has_status);
     let stream = watcher(api, watcher::Config::default().page_size(PAGE))
-        .backoff(Pauses::new(context.clock.clone()))
+        .backoff(WatchBackoff::new(context.clock.clone()))
         .modify(move |job| {
             count(&counted, job);
             job.keep_for_the_watch();
@@ -73,7 +73,7 @@ pub(crate) async fn watch(scope: Scope, client: &Client, context: &Arc<Context>,
     };
     let stop = context.stop.clone();
     let run = Controller::for_stream(stream, jobs)
-        .trigger_backoff(AtOnce)
+        .trigger_backoff(NoBackoff)
         .reconcile_on(pokes)
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(reconcile, |_, _, _| Action::requeue(BROKE_OFF), context.clone())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::controller::runtime::names::Said;
+use crate::controller::runtime::ownership::BatchOwner;
 use crate::lifecycle::{Sight, Timing, is_old_enough};
 
 /// Batches of one account that are remembered.
@@ -21,7 +21,7 @@ pub(super) struct Account {
 
 /// A batch that ran when its account was looked at last.
 pub(super) struct Seen {
-    pub said: Said,
+    pub said: BatchOwner,
     pub sight: Sight,
     /// When it was judged last; who waited longest comes first.
     judged: i64,
@@ -39,11 +39,11 @@ pub(super) enum Told {
 
 /// What one reading of a list showed to run, and no more of it than is remembered.
 #[derive(Default)]
-pub(super) struct Listed(BTreeMap<String, (Said, i64)>);
+pub(super) struct Listed(BTreeMap<String, (BatchOwner, i64)>);
 
 impl Listed {
     /// Notes a batch that was `created` at this time (Unix milliseconds; 0: it does not say).
-    pub fn note(&mut self, id: &str, said: Said, created: i64) {
+    pub fn note(&mut self, id: &str, said: BatchOwner, created: i64) {
         if self.0.len() < MOST {
             self.0.insert(id.into(), (said, created));
         }
@@ -69,7 +69,7 @@ impl Account {
     pub fn suspects(
         &mut self,
         whole: bool,
-        is_followed: impl Fn(&Said, &str) -> bool,
+        is_followed: impl Fn(&BatchOwner, &str) -> bool,
         now: i64,
         timing: &Timing,
     ) -> Vec<(&String, &mut Seen)> {
@@ -96,8 +96,8 @@ mod tests {
     const TIMING: Timing =
         Timing { post_window: 1, send_timeout: 1, listing_lag: 1, deletion_deadline: 1, abandon_after: 1 };
 
-    fn said(work: &str) -> Said {
-        Said {
+    fn said(work: &str) -> BatchOwner {
+        BatchOwner {
             namespace: "n".into(),
             name: "j".into(),
             work_id: work.into(),

@@ -18,13 +18,13 @@ use crate::account::AccountKey;
 use crate::api::conditions::{self, READY};
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind};
 use crate::controller::Context;
-use crate::controller::job::observe::{World, observe};
+use crate::controller::job::observe::{Snapshot, observe};
 use crate::controller::job::session::Session;
 use crate::controller::provider::Provider;
 use crate::controller::provider::account::{access, client, fingerprint, full_name};
 use crate::controller::runtime::error::StepError;
-use crate::controller::runtime::events::{self, News};
-use crate::controller::runtime::names::{Said, said_by};
+use crate::controller::runtime::events::{self, EventRecord};
+use crate::controller::runtime::ownership::{BatchOwner, owner_of};
 use crate::fair::Urgency;
 use crate::lifecycle::{Freshness, Holder, Orphan, Running, Shard, concerns, is_finished, orphan, recorded_beside};
 use crate::provider::{Batch, BatchApi, Class};
@@ -198,7 +198,7 @@ impl Look<'_> {
 
     /// What a batch says of itself that runs, and that this operator could look after. A team's own provider may say anything, so
     /// it is heard about its own namespace only.
-    fn said(&self, batch: &Batch) -> Option<Said> {
+    fn said(&self, batch: &Batch) -> Option<BatchOwner> {
         if batch.id.is_empty() || batch.has_ended() || batch.is_stopping() {
             return None;
         }
@@ -206,7 +206,7 @@ impl Look<'_> {
             Some(own) => own == namespace,
             None => self.ctx.jobs.scopes().any(|scope| scope.is_none_or(|s| s == namespace)),
         };
-        said_by(batch, &self.ctx.cluster).filter(|said| is_ours(&said.namespace))
+        owner_of(batch, &self.ctx.cluster).filter(|said| is_ours(&said.namespace))
     }
 
     /// Judges what was there for long enough and is not followed as far as the watches tell.
@@ -239,32 +239,32 @@ impl Look<'_> {
         }
         let said = &seen.said;
         let running = Running { id, work_id: &said.work_id, intent_id: &said.intent_id };
-        let world = self.world(said).await?;
-        let sealed = match &world {
-            Job::Read(world) => sealed(world, &running).await?,
+        let snapshot = self.snapshot(said).await?;
+        let sealed = match &snapshot {
+            Job::Read(snapshot) => sealed(snapshot, &running).await?,
             Job::Gone | Job::Unread => vec![],
         };
-        let twin = match &world {
-            Job::Read(world) => self.twin(world, &sealed, &running).await,
+        let twin = match &snapshot {
+            Job::Read(snapshot) => self.twin(snapshot, &sealed, &running).await,
             Job::Gone | Job::Unread => None,
         };
-        let holder = match &world {
+        let holder = match &snapshot {
             Job::Gone => Holder::Gone,
             Job::Unread => Holder::Unread,
-            Job::Read(world) => Holder::Here {
-                journal: world.journal.as_ref().map(|(journal, _)| &**journal),
+            Job::Read(snapshot) => Holder::Here {
+                journal: snapshot.journal.as_ref().map(|(journal, _)| &**journal),
                 sealed: &sealed,
-                named: world.view.batches.iter().any(|b| b == id),
+                named: snapshot.view.batches.iter().any(|b| b == id),
                 twin,
             },
         };
-        match (orphan(running, seen.sight, holder, self.ctx.clock.now(), &self.ctx.timing), world) {
-            (Orphan::Report(why), world) => {
-                self.report(id, said, why, matches!(world, Job::Gone)).await;
+        match (orphan(running, seen.sight, holder, self.ctx.clock.now(), &self.ctx.timing), snapshot) {
+            (Orphan::Report(why), snapshot) => {
+                self.report(id, said, why, matches!(snapshot, Job::Gone)).await;
                 seen.told = Told::Orphan;
             }
-            (Orphan::Cancel { recorded }, Job::Read(world)) => {
-                self.cancel(id, &recorded, &world, seen.told == Told::Nothing).await?;
+            (Orphan::Cancel { recorded }, Job::Read(snapshot)) => {
+                self.cancel(id, &recorded, &snapshot, seen.told == Told::Nothing).await?;
                 seen.told = Told::Twin;
             }
             _ => {}
@@ -273,36 +273,37 @@ impl Look<'_> {
     }
 
     /// The BatchJob that a batch names, and its journal, read anew and as a job reads its own.
-    async fn world(&self, said: &Said) -> Result<Job, StepError> {
+    async fn snapshot(&self, said: &BatchOwner) -> Result<Job, StepError> {
         let jobs: Api<BatchJob> = Api::namespaced(self.ctx.client.clone(), &said.namespace);
         let Some(job) = jobs.get_opt(&said.name).await? else { return Ok(Job::Gone) };
-        let world = observe(self.ctx, &Session::default(), &job, false, Freshness::Now).await?;
-        let is_read = |w: &World| w.tools.is_some() && w.unread.is_none() && w.view.blocked.is_none();
-        Ok(world.filter(is_read).map_or(Job::Unread, |world| Job::Read(Box::new(world))))
+        let snapshot = observe(self.ctx, &Session::default(), &job, false, Freshness::Now).await?;
+        let is_read = |w: &Snapshot| w.clients.is_some() && w.unread.is_none() && w.view.blocked.is_none();
+        Ok(snapshot.filter(is_read).map_or(Job::Unread, |snapshot| Job::Read(Box::new(snapshot))))
     }
 
     /// Whether the provider, asked as the job asks it, says of the batch that is recorded for the same intent that it came of it.
-    async fn twin(&self, world: &World, sealed: &[Shard], running: &Running<'_>) -> Option<bool> {
-        let (journal, tools) = (world.journal.as_ref().map(|(journal, _)| &**journal)?, world.tools.as_ref()?);
+    async fn twin(&self, snapshot: &Snapshot, sealed: &[Shard], running: &Running<'_>) -> Option<bool> {
+        let (journal, clients) =
+            (snapshot.journal.as_ref().map(|(journal, _)| &**journal)?, snapshot.clients.as_ref()?);
         let recorded = recorded_beside(journal, sealed, running)?;
-        if tools.account.name != self.provider {
+        if clients.account.name != self.provider {
             return None;
         }
-        let get = tools.api.get(recorded);
-        match tools.calls.call("", Urgency::Usual, A_CALL, get).await {
-            Ok(batch) => Some(said_by(&batch, &self.ctx.cluster).is_some_and(|said| {
+        let get = clients.api.get(recorded);
+        match clients.calls.call("", Urgency::Usual, A_CALL, get).await {
+            Ok(batch) => Some(owner_of(&batch, &self.ctx.cluster).is_some_and(|said| {
                 said.work_id == running.work_id
                     && said.intent_id == running.intent_id
                     && (said.namespace, said.name)
-                        == (world.view.owner.namespace.clone(), world.view.owner.name.clone())
+                        == (snapshot.view.owner.namespace.clone(), snapshot.view.owner.name.clone())
             })),
             Err(e) if e.class == Class::NotFound => Some(false),
             Err(_) => None,
         }
     }
 
-    async fn report(&self, id: &str, said: &Said, why: &str, gone: bool) {
-        let Said { namespace, name, work_id, slot, .. } = said;
+    async fn report(&self, id: &str, said: &BatchOwner, why: &str, gone: bool) {
+        let BatchOwner { namespace, name, work_id, slot, .. } = said;
         let place = self.namespace.as_ref().map(|own| format!(" of namespace '{own}'")).unwrap_or_default();
         let advice = match gone {
             true => {
@@ -316,31 +317,31 @@ impl Look<'_> {
             self.provider
         );
         warn!(batch = id, provider = self.provider, namespace, name, work_id, why, "a batch runs that nobody follows");
-        events::publish_at_home(self.ctx, namespace, name, News::warning("OrphanBatch", note));
+        events::publish_at_home(self.ctx, namespace, name, EventRecord::warning("OrphanBatch", note));
     }
 
-    async fn cancel(&self, id: &str, recorded: &str, world: &World, tell: bool) -> Result<(), StepError> {
-        let Some(tools) = &world.tools else { return Ok(()) };
-        tools.calls.call("", Urgency::Usual, A_CALL, tools.api.cancel(id)).await?;
+    async fn cancel(&self, id: &str, recorded: &str, snapshot: &Snapshot, tell: bool) -> Result<(), StepError> {
+        let Some(clients) = &snapshot.clients else { return Ok(()) };
+        clients.calls.call("", Urgency::Usual, A_CALL, clients.api.cancel(id)).await?;
         if tell {
             let note = format!(
                 "the provider made batch {id} beside {recorded} of one submission and showed it late; it is told to stop, and \
                  what it did may be billed"
             );
             warn!(batch = id, recorded, provider = self.provider, "a second batch of one submission is told to stop");
-            events::publish(self.ctx, &world.job, News::warning("DuplicateBatches", note));
+            events::publish(self.ctx, &snapshot.job, EventRecord::warning("DuplicateBatches", note));
         }
         Ok(())
     }
 }
 
 /// The sealed shards of a job's journal that have to do with the batch. Where they cannot be read, nobody can tell.
-async fn sealed(world: &World, running: &Running<'_>) -> Result<Vec<Shard>, StepError> {
-    let (Some((journal, _)), Some(tools)) = (&world.journal, &world.tools) else { return Ok(vec![]) };
+async fn sealed(snapshot: &Snapshot, running: &Running<'_>) -> Result<Vec<Shard>, StepError> {
+    let (Some((journal, _)), Some(clients)) = (&snapshot.journal, &snapshot.clients) else { return Ok(vec![]) };
     let mut found = vec![];
     let journal = journal.as_ref();
     if journal.work_id == running.work_id {
-        tools
+        clients
             .journals
             .each_sealed(journal, |_, shard| {
                 found.extend(concerns(shard, running).then(|| shard.clone()));
@@ -355,12 +356,12 @@ async fn sealed(world: &World, running: &Running<'_>) -> Result<Vec<Shard>, Step
 enum Job {
     Gone,
     Unread,
-    Read(Box<World>),
+    Read(Box<Snapshot>),
 }
 
 /// Whether a job that has not ended names the batch in status, as far as the watches tell. A job's status is its own namespace's
 /// word, and hides its own batches at most.
-fn is_followed(ctx: &Context, said: &Said, id: &str) -> bool {
+fn is_followed(ctx: &Context, said: &BatchOwner, id: &str) -> bool {
     let key = ObjectRef::<BatchJob>::new(&said.name).within(&said.namespace);
     let jobs = ctx.jobs.watched(&key).into_iter();
     jobs.filter(|job| !is_finished(job))

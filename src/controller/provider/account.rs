@@ -15,8 +15,8 @@ use crate::account::AccountKey;
 use crate::api::conditions::reasons;
 use crate::api::text::hex;
 use crate::api::{
-    BatchProvider, BatchProviderSpec, ClusterBatchProvider, EffectiveLimits, IN_USE_FINALIZER, Lean, PinnedProvider,
-    ProviderAuth, ProviderKind, ProviderReference,
+    BatchProvider, BatchProviderSpec, ClusterBatchProvider, EffectiveLimits, IN_USE_FINALIZER, PinnedProvider,
+    ProviderAuth, ProviderKind, ProviderReference, WithoutManagedFields,
 };
 use crate::controller::Context;
 use crate::controller::runtime::cache::{self, Keep};
@@ -114,7 +114,7 @@ pub(crate) async fn account(
     let (object, spec, secrets_in) = match reference.kind {
         ProviderKind::BatchProvider => {
             let found = known.look::<BatchProvider>(ctx, Some(namespace), &reference.name).await?;
-            let Some(Lean(provider)) = found else {
+            let Some(WithoutManagedFields(provider)) = found else {
                 return Err(Missing::Absent(Absent {
                     reason: reasons::PROVIDER_NOT_FOUND,
                     what: name,
@@ -125,7 +125,7 @@ pub(crate) async fn account(
             (provider.metadata, provider.spec, namespace)
         }
         ProviderKind::ClusterBatchProvider => {
-            let Lean(provider) = granted(ctx, &reference.name, namespace, known).await?;
+            let WithoutManagedFields(provider) = granted(ctx, &reference.name, namespace, known).await?;
             (provider.metadata, provider.spec.provider, ctx.namespace.as_str())
         }
     };

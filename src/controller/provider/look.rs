@@ -11,7 +11,7 @@ use crate::api::conditions::reasons;
 use crate::api::{Endpoint, ProviderStatus};
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
-use crate::controller::runtime::names;
+use crate::controller::runtime::ownership;
 use crate::fair::{Claim, Urgency};
 use crate::lifecycle::{Answer, Blocked, Looked, is_to_be_probed, looked_at, next_look};
 use crate::provider::{self, ApiError, BatchApi, Class, Dialect, Probe, Trial};
@@ -73,7 +73,7 @@ async fn answer<P: Provider>(ctx: &Context, provider: &P, api: &dyn BatchApi, pr
     let answer = match probe {
         true => {
             let trial = Trial {
-                file_name: &names::probe(&ctx.cluster),
+                file_name: &ownership::probe(&ctx.cluster),
                 endpoint: Endpoint::ChatCompletions,
                 models: &provider.account().allowed_models,
                 timeout: ctx.timing.post_timeout(),

@@ -20,8 +20,8 @@ use super::{Provider, ProviderKey, Watched, in_use, look};
 use crate::api::conditions::{self, READY};
 use crate::api::{BatchProvider, ClusterBatchProvider, FIELD_MANAGER, ProviderStatus};
 use crate::controller::runtime::error::StepError;
-use crate::controller::runtime::events::{self, News};
-use crate::controller::runtime::pauses::{AtOnce, Pauses};
+use crate::controller::runtime::events::{self, EventRecord};
+use crate::controller::runtime::watch_backoff::{NoBackoff, WatchBackoff};
 use crate::controller::{Context, log_stream_error};
 
 /// The pause after a look that the API server was in the way of.
@@ -77,8 +77,8 @@ async fn watch<P: Provider>(watch: Watch<P>, client: &Client, ctx: &Arc<Context>
     // A deletion that is asked for makes another generation, and a finalizer of ours is no reason to ask the account.
     let changed = predicates::generation.combine(predicates::annotations);
     let stream = watcher(P::api(client.clone(), scope.as_deref()), watcher::Config::default().page_size(100))
-        .backoff(Pauses::new(ctx.clock.clone()))
-        .modify(lean)
+        .backoff(WatchBackoff::new(ctx.clock.clone()))
+        .modify(without_managed_fields)
         .reflect(writer)
         .applied_objects()
         .predicate_filter(changed, Default::default());
@@ -86,7 +86,7 @@ async fn watch<P: Provider>(watch: Watch<P>, client: &Client, ctx: &Arc<Context>
     Controller::for_stream(stream, known)
         // A look takes its turn, so that whoever waits for a server holds nobody else up.
         .with_config(controller::Config::default().concurrency(0))
-        .trigger_backoff(AtOnce)
+        .trigger_backoff(NoBackoff)
         .reconcile_on(asked)
         .graceful_shutdown_on(ctx.stop.clone().cancelled_owned())
         .run(reconcile::<P>, |_, _, _| Action::requeue(AGAIN), ctx.clone())
@@ -99,7 +99,7 @@ async fn watch<P: Provider>(watch: Watch<P>, client: &Client, ctx: &Arc<Context>
 }
 
 /// Jobs find their provider in the store.
-fn lean<P: Provider>(provider: &mut P) {
+fn without_managed_fields<P: Provider>(provider: &mut P) {
     provider.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
@@ -174,14 +174,14 @@ async fn write<P: Provider>(
 }
 
 /// What there is to tell of a provider that turned.
-fn news(old: &ProviderStatus, new: &ProviderStatus) -> Option<News> {
+fn news(old: &ProviderStatus, new: &ProviderStatus) -> Option<EventRecord> {
     let ready = |status: &ProviderStatus| status.conditions.iter().find(|c| c.type_ == READY).cloned();
     let (before, now) = (ready(old), ready(new)?);
     if before.is_some_and(|b| (b.status, b.reason) == (now.status.clone(), now.reason.clone())) {
         return None;
     }
     match conditions::is_true(&new.conditions, READY) {
-        true => Some(News::normal("Ready", now.message)),
-        false => Some(News::warning("NotReady", format!("{}: {}", now.reason, now.message))),
+        true => Some(EventRecord::normal("Ready", now.message)),
+        false => Some(EventRecord::warning("NotReady", format!("{}: {}", now.reason, now.message))),
     }
 }

@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::events::News;
+use super::events::EventRecord;
 use crate::api::FIELD_MANAGER;
 use crate::api::text::clip;
 use crate::controller::Clock;
@@ -62,7 +62,7 @@ pub(crate) struct EventQueue {
 struct Told {
     regarding: ObjectReference,
     related: Option<ObjectReference>,
-    news: News,
+    news: EventRecord,
 }
 
 impl EventQueue {
@@ -73,7 +73,7 @@ impl EventQueue {
     }
 
     /// Puts an event into the queue. Where there is no room it is dropped and counted: status says what counts.
-    pub fn tell(&self, regarding: ObjectReference, related: Option<ObjectReference>, news: News) {
+    pub fn tell(&self, regarding: ObjectReference, related: Option<ObjectReference>, news: EventRecord) {
         if self.queue.try_send(Told { regarding, related, news }).is_err() {
             self.metrics.events_dropped.inc();
         }
@@ -286,7 +286,7 @@ mod tests {
     fn told(namespace: &str, job: &str, reason: &'static str, note: impl Into<String>) -> Told {
         let text = |text: &str| Some(text.to_string());
         let regarding = ObjectReference { namespace: text(namespace), name: text(job), ..Default::default() };
-        Told { regarding, related: None, news: News::normal(reason, note) }
+        Told { regarding, related: None, news: EventRecord::normal(reason, note) }
     }
 
     fn note(write: &Write) -> &str {
@@ -334,7 +334,7 @@ mod tests {
         let flood = (0..5_000).filter_map(|i| similar.take(told("loud", &format!("j{i}"), "Completed", ""), 0)).count();
         assert_eq!((flood as f64, similar.dropped), (BURST, 4_000));
         assert!(similar.take(told("quiet", "j", "Completed", ""), 0).is_some());
-        let warning = |told: Told| Told { news: News::warning(told.news.reason, told.news.note), ..told };
+        let warning = |told: Told| Told { news: EventRecord::warning(told.news.reason, told.news.note), ..told };
         assert!(similar.take(warning(told("loud", "j", "Held", "")), 0).is_some());
         assert!(similar.take(told("loud", "later", "Completed", ""), 1_000).is_some(), "the budget grows again");
     }

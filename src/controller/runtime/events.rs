@@ -9,34 +9,34 @@ use crate::controller::Context;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct News {
+pub(crate) struct EventRecord {
     pub warning: bool,
     pub reason: &'static str,
     pub note: String,
 }
 
-impl News {
+impl EventRecord {
     pub fn normal(reason: &'static str, note: impl Into<String>) -> Self {
-        News { warning: false, reason, note: note.into() }
+        EventRecord { warning: false, reason, note: note.into() }
     }
 
     pub fn warning(reason: &'static str, note: impl Into<String>) -> Self {
-        News { warning: true, reason, note: note.into() }
+        EventRecord { warning: true, reason, note: note.into() }
     }
 }
 
 /// Has an event published about a BatchJob, soon and beside the loop.
-pub(crate) fn publish(ctx: &Context, job: &BatchJob, news: News) {
+pub(crate) fn publish(ctx: &Context, job: &BatchJob, news: EventRecord) {
     publish_on(ctx, job.object_ref(&()), news);
 }
 
 /// The same about any object.
-pub(crate) fn publish_on(ctx: &Context, object: ObjectReference, news: News) {
+pub(crate) fn publish_on(ctx: &Context, object: ObjectReference, news: EventRecord) {
     ctx.events.tell(object, None, news);
 }
 
 /// Has an event published in the operator's own namespace, about a BatchJob that may be gone, and its namespace with it.
-pub(crate) fn publish_at_home(ctx: &Context, namespace: &str, name: &str, news: News) {
+pub(crate) fn publish_at_home(ctx: &Context, namespace: &str, name: &str, news: EventRecord) {
     let lease = ObjectReference {
         api_version: Some("coordination.k8s.io/v1".into()),
         kind: Some("Lease".into()),

@@ -8,9 +8,9 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::api::{FIELD_MANAGER, Lean};
+use crate::api::{FIELD_MANAGER, WithoutManagedFields};
 
-type Answer<K> = Lean<PartialObjectMeta<K>>;
+type Answer<K> = WithoutManagedFields<PartialObjectMeta<K>>;
 
 fn requests<K: Resource<DynamicType = ()>>(namespace: Option<&str>) -> Request {
     Request::new(K::url_path(&(), namespace))
@@ -28,7 +28,7 @@ where
     let request =
         requests::<K>(namespace).get_metadata(name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
     match client.request::<Answer<K>>(request).await {
-        Ok(Lean(found)) => Ok(Some(found.metadata)),
+        Ok(WithoutManagedFields(found)) => Ok(Some(found.metadata)),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
         Err(e) => Err(e),
     }
@@ -48,7 +48,8 @@ where
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
     let path = subresource.map_or(name.to_string(), |subresource| format!("{name}/{subresource}"));
     let request = requests::<K>(namespace).patch_metadata(&path, &params, &Patch::Merge(patch));
-    let Lean(patched) = client.request::<Answer<K>>(request.map_err(kube::Error::BuildRequest)?).await?;
+    let WithoutManagedFields(patched) =
+        client.request::<Answer<K>>(request.map_err(kube::Error::BuildRequest)?).await?;
     Ok(patched.metadata)
 }
 
@@ -65,7 +66,7 @@ where
     loop {
         let request = requests::<K>(namespace).list_metadata(&page).map_err(kube::Error::BuildRequest)?;
         let list: ObjectList<Answer<K>> = client.request(request).await?;
-        all.extend(list.items.into_iter().map(|Lean(object)| object.metadata));
+        all.extend(list.items.into_iter().map(|WithoutManagedFields(object)| object.metadata));
         match list.metadata.continue_.filter(|next| !next.is_empty()) {
             Some(next) => page = page.continue_token(&next),
             None => return Ok(all),

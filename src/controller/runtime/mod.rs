@@ -2,6 +2,7 @@
 
 pub(super) mod cache;
 mod cluster;
+pub(super) mod dependencies;
 pub(super) mod error;
 pub(super) mod event_queue;
 pub(super) mod events;
@@ -10,11 +11,10 @@ pub(super) mod finalizer;
 pub(super) mod leader;
 pub(super) mod metadata;
 pub(super) mod missing;
-pub(super) mod names;
 pub(super) mod options;
-pub(super) mod outside;
-pub(super) mod pauses;
+pub(super) mod ownership;
 pub(super) mod preflight;
 pub(super) mod secrets;
 pub(super) mod trust;
 pub(super) mod version;
+pub(super) mod watch_backoff;

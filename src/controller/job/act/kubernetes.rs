@@ -14,7 +14,7 @@ use crate::lifecycle::Owner;
 impl Act<'_> {
     /// False: the job changed in the meantime, or is gone.
     pub(super) async fn set_finalizer(&self, wanted: bool) -> Result<bool, StepError> {
-        let job = &self.world.job;
+        let job = &self.snapshot.job;
         let at = self.ctx.clock.now();
         let set = finalizer::set::<BatchJob>(&self.ctx.client, &job.metadata, FINALIZER, wanted).await?;
         let is_set = set.is_some();
@@ -24,7 +24,7 @@ impl Act<'_> {
     }
 
     pub(super) async fn keep_provider(&self) -> Result<(), StepError> {
-        match self.world.job.spec.provider_ref.kind {
+        match self.snapshot.job.spec.provider_ref.kind {
             ProviderKind::BatchProvider => self.keep::<BatchProvider>().await,
             ProviderKind::ClusterBatchProvider => self.keep::<ClusterBatchProvider>().await,
         }
@@ -32,7 +32,7 @@ impl Act<'_> {
 
     /// Puts our in-use finalizer on the provider, unless it is there or no longer can be.
     async fn keep<P: Provider>(&self) -> Result<(), StepError> {
-        let (job, account) = (&self.world.job, &self.tools()?.account);
+        let (job, account) = (&self.snapshot.job, &self.clients()?.account);
         // First over the look at it that was judged.
         if let Some(kept) = finalizer::set::<P>(&self.ctx.client, &account.seen(), IN_USE_FINALIZER, true).await? {
             account.saw(kept);

@@ -8,16 +8,16 @@ pub(crate) use transfer::{Learned, Outcome};
 
 use std::sync::Arc;
 
+use super::clients::Clients;
 use super::events;
-use super::observe::World;
+use super::observe::Snapshot;
 use super::permit::PostPermit;
 use super::session::Session;
-use super::tools::Tools;
 use crate::api::conditions::reasons;
 use crate::api::weight;
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
-use crate::controller::runtime::events::{News, publish, publish_at_home};
+use crate::controller::runtime::events::{EventRecord, publish, publish_at_home};
 use crate::lifecycle::{Journal, ManifestView, Owner, Step};
 use crate::results::Manifest;
 use crate::store::{SwapError, Version, layout, prove_conditional_writes};
@@ -37,7 +37,7 @@ pub(crate) enum Flow {
 pub(crate) struct Act<'a> {
     pub ctx: &'a std::sync::Arc<Context>,
     pub session: &'a std::sync::Arc<Session>,
-    pub world: &'a World,
+    pub snapshot: &'a Snapshot,
 }
 
 impl Act<'_> {
@@ -50,27 +50,27 @@ impl Act<'_> {
             }
             Step::RemoveFinalizer { abandoned, .. } => {
                 if let Some(message) = abandoned {
-                    let Owner { namespace, name, .. } = &self.world.view.owner;
+                    let Owner { namespace, name, .. } = &self.snapshot.view.owner;
                     // Nothing is let into a namespace that goes, and what is there goes with it.
                     let at_home = format!("BatchJob {namespace}/{name} is gone: {message}");
-                    let news = News::warning("ProviderBatchOrphaned", at_home);
+                    let news = EventRecord::warning("ProviderBatchOrphaned", at_home);
                     publish_at_home(self.ctx, namespace, name, news);
-                    self.tell(News::warning("ProviderBatchOrphaned", message.clone()));
+                    self.tell(EventRecord::warning("ProviderBatchOrphaned", message.clone()));
                 }
                 // Nothing else may ever wake us: a write of our own status is no reason to look again.
                 return Ok(if self.set_finalizer(false).await? { Flow::Gone } else { Flow::Again });
             }
             Step::EndTasks => {
-                self.ctx.jobs.end(self.ctx, &self.world.view.owner.uid);
+                self.ctx.jobs.end(self.ctx, &self.snapshot.view.owner.uid);
                 // The next visit has a session of its own.
-                return Ok(Flow::Wait(Some(self.world.now)));
+                return Ok(Flow::Wait(Some(self.snapshot.now)));
             }
             // Their effect is the status that says so; see `record`.
             Step::Lock(_) | Step::Pin => {}
             Step::Conclude { manifest, reused } => {
                 self.tell(events::at_the_end(manifest.outcome, *reused, &manifest.message));
             }
-            Step::Fail(failure) => self.tell(News::warning(failure.reason, failure.message.clone())),
+            Step::Fail(failure) => self.tell(EventRecord::warning(failure.reason, failure.message.clone())),
             Step::Tidy => {}
             Step::KeepProvider => self.keep_provider().await?,
             Step::LookForManifest => self.look_for_manifest().await?,
@@ -101,23 +101,23 @@ impl Act<'_> {
         Ok(Flow::Again)
     }
 
-    fn tools(&self) -> Result<&std::sync::Arc<Tools>, StepError> {
+    fn clients(&self) -> Result<&std::sync::Arc<Clients>, StepError> {
         // A step that needs them is only decided where they are.
-        self.world.tools.as_ref().ok_or_else(|| StepError::passing(reasons::PENDING, "nothing to work with yet"))
+        self.snapshot.clients.as_ref().ok_or_else(|| StepError::passing(reasons::PENDING, "nothing to work with yet"))
     }
 
     fn journal(&self) -> Result<&Arc<Journal>, StepError> {
-        let journal = self.world.journal.as_ref().map(|(j, _)| j);
+        let journal = self.snapshot.journal.as_ref().map(|(j, _)| j);
         journal.ok_or_else(|| StepError::passing(reasons::PENDING, "there is no journal yet"))
     }
 
-    fn tell(&self, news: News) {
-        publish(self.ctx, &self.world.job, news);
+    fn tell(&self, news: EventRecord) {
+        publish(self.ctx, &self.snapshot.job, news);
     }
 
     async fn look_for_manifest(&self) -> Result<(), StepError> {
         let at = self.ctx.clock.now();
-        let found = match self.tools()?.folder.read(layout::MANIFEST, 8 << 20).await? {
+        let found = match self.clients()?.folder.read(layout::MANIFEST, 8 << 20).await? {
             Some(bytes) => Some(weight::read::<Manifest>(&bytes).map_err(|_| {
                 let message = "manifest.json at the destination was not written by this operator; write to another URI";
                 StepError::lasting(reasons::OUTPUT_CONFLICT, message)
@@ -135,17 +135,17 @@ impl Act<'_> {
 
     async fn mark(&self) -> Result<(), StepError> {
         let work_id = self.journal()?.work_id.clone();
-        self.tools()?.folder.put_new(layout::SUCCESS, Default::default()).await?;
+        self.clients()?.folder.put_new(layout::SUCCESS, Default::default()).await?;
         self.session.remember(|m| m.marked = Some(work_id));
         Ok(())
     }
 
     /// A file under the name of one of ours that another work, or somebody else, wrote.
     async fn something_foreign(&self) -> Result<Option<String>, StepError> {
-        let folder = &self.tools()?.folder;
-        let ours = self.world.journal.as_ref().map(|(j, _)| j.work_id.as_str());
+        let folder = &self.clients()?.folder;
+        let ours = self.snapshot.journal.as_ref().map(|(j, _)| j.work_id.as_str());
         for name in layout::RESULT_FILES {
-            let name = self.world.job.spec.output.compression.named(name);
+            let name = self.snapshot.job.spec.output.compression.named(name);
             if folder.work_of(&name).await?.is_some_and(|work| ours.is_none() || work.as_deref() != ours) {
                 return Ok(Some(folder.uri_of(&name)));
             }
@@ -155,17 +155,17 @@ impl Act<'_> {
 
     async fn open(&self, journal: &Journal) -> Result<(), StepError> {
         self.session.journal_is_old();
-        match self.tools()?.journals.create(journal).await {
+        match self.clients()?.journals.create(journal).await {
             Ok(_) | Err(SwapError::Lost) => Ok(()),
             Err(e) => Err(e.into()),
         }
     }
 
     async fn swap(&self, next: &Journal) -> Result<(), StepError> {
-        let Some((old, judged)) = &self.world.journal else { return Ok(()) };
+        let Some((old, judged)) = &self.snapshot.journal else { return Ok(()) };
         // Whatever comes of it: what was read is no longer what is there, or may not be.
         self.session.journal_is_old();
-        match self.tools()?.journals.swap(judged, next).await {
+        match self.clients()?.journals.swap(judged, next).await {
             Ok((written, swapped)) => {
                 self.wrote(old, next, written, swapped.version());
                 events::told_by(old, next).into_iter().for_each(|news| self.tell(news));
@@ -189,9 +189,9 @@ impl Act<'_> {
     }
 
     async fn write_intent(&self, next: &Journal, intent_id: &str) -> Result<(), StepError> {
-        let Some((old, judged)) = &self.world.journal else { return Ok(()) };
-        let Owner { uid, namespace, .. } = &self.world.view.owner;
-        let (journals, quota) = (&self.tools()?.journals, &self.tools()?.quota);
+        let Some((old, judged)) = &self.snapshot.journal else { return Ok(()) };
+        let Owner { uid, namespace, .. } = &self.snapshot.view.owner;
+        let (journals, quota) = (&self.clients()?.journals, &self.clients()?.quota);
         // Another job was faster; the next decision is to wait.
         let Some(place) = quota.take(uid, namespace) else { return Ok(()) };
         self.session.journal_is_old();
@@ -208,8 +208,8 @@ impl Act<'_> {
     }
 
     async fn prove_store(&self) -> Result<(), StepError> {
-        let name = format!("{}scratch-{}", layout::work(&self.journal()?.work_id), self.world.nonce);
-        let proved = prove_conditional_writes(&self.tools()?.folder, &name).await?;
+        let name = format!("{}scratch-{}", layout::work(&self.journal()?.work_id), self.snapshot.nonce);
+        let proved = prove_conditional_writes(&self.clients()?.folder, &name).await?;
         self.session.remember(|m| m.store_proved = Some(proved));
         Ok(())
     }

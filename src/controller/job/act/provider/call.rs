@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::ObjectReference;
 
 use crate::controller::Context;
 use crate::controller::job::act::transfer::{Learned, learned};
+use crate::controller::job::clients::Clients;
 use crate::controller::job::session::Session;
-use crate::controller::job::tools::Tools;
 use crate::controller::runtime::error::StepError;
-use crate::controller::runtime::events::{self, News};
-use crate::controller::runtime::names;
+use crate::controller::runtime::events::{self, EventRecord};
+use crate::controller::runtime::ownership;
 use crate::fair::Urgency;
 use crate::lifecycle::{Journal, Memory, Owner, Task};
 use crate::provider::{ApiError, Batch, BatchApi, Class};
@@ -35,7 +35,7 @@ impl Whose {
                 owner: journal.owner.clone(),
                 cluster: journal.named_after().into(),
                 work_id: journal.work_id.clone(),
-                file_prefix: Some(names::file_prefix(journal)),
+                file_prefix: Some(ownership::file_prefix(journal)),
             },
             None => {
                 let cluster = owner.cluster.clone();
@@ -46,7 +46,7 @@ impl Whose {
 
     /// Whether the batch's own metadata says that it is this work's.
     pub fn is_said_by(&self, batch: &Batch) -> bool {
-        names::is_said_by(batch, &self.cluster, &self.owner, &self.work_id)
+        ownership::is_said_by(batch, &self.cluster, &self.owner, &self.work_id)
     }
 }
 
@@ -54,7 +54,7 @@ impl Whose {
 pub(super) struct Call {
     pub ctx: Arc<Context>,
     pub session: Arc<Session>,
-    pub tools: Arc<Tools>,
+    pub clients: Arc<Clients>,
     pub task: Task,
     pub job: ObjectReference,
     pub uid: String,
@@ -63,10 +63,10 @@ pub(super) struct Call {
 
 impl Call {
     pub fn api(&self) -> &dyn BatchApi {
-        &*self.tools.api
+        &*self.clients.api
     }
 
-    pub fn tell(&self, news: News) {
+    pub fn tell(&self, news: EventRecord) {
         events::publish_on(&self.ctx, self.job.clone(), news);
     }
 
@@ -76,12 +76,12 @@ impl Call {
         deadline: Duration,
         call: impl Future<Output = Result<T, StepError>>,
     ) -> Result<T, StepError> {
-        self.tools.calls.call(&self.whose.owner.namespace, Urgency::Usual, deadline, call).await
+        self.clients.calls.call(&self.whose.owner.namespace, Urgency::Usual, deadline, call).await
     }
 
     /// Learns what was found out under this call's credential; under another one it says nothing.
     pub fn learned(&self, learn: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
-        let fingerprint = self.tools.fingerprint.clone();
+        let fingerprint = self.clients.fingerprint.clone();
         learned(move |m| {
             if m.fingerprint == fingerprint {
                 learn(m);
@@ -96,7 +96,7 @@ impl Call {
     /// Whether the provider's own record says that the batch is this work's: its metadata, or, where a server keeps none,
     /// the name of the file it was made from.
     pub async fn is_ours(&self, batch: &Batch) -> Result<bool, StepError> {
-        if batch.said(names::WORK).is_some() {
+        if batch.said(ownership::WORK).is_some() {
             return Ok(self.whose.is_said_by(batch));
         }
         match &batch.input_file_id {

@@ -3,8 +3,8 @@
 use super::call::{A_FEW_CALLS, Call};
 use crate::controller::job::act::transfer::Outcome;
 use crate::controller::runtime::error::StepError;
-use crate::controller::runtime::events::News;
-use crate::controller::runtime::names;
+use crate::controller::runtime::events::EventRecord;
+use crate::controller::runtime::ownership;
 use crate::provider::Class;
 
 impl Call {
@@ -13,7 +13,7 @@ impl Call {
         let owner = &self.whose.owner;
         let cancel = async {
             match self.api().get(&batch_id).await {
-                Ok(batch) if names::is_said_by(&batch, &owner.cluster, owner, &work_id) => {
+                Ok(batch) if ownership::is_said_by(&batch, &owner.cluster, owner, &work_id) => {
                     Ok(self.api().cancel(&batch_id).await?)
                 }
                 Ok(_) => Ok(()),
@@ -38,7 +38,7 @@ impl Call {
     }
 
     /// What there is to tell where the batch was not told to stop.
-    async fn tell_to_stop(&self, batch_id: &str) -> Result<Option<News>, StepError> {
+    async fn tell_to_stop(&self, batch_id: &str) -> Result<Option<EventRecord>, StepError> {
         let batch = match self.api().get(batch_id).await {
             Ok(batch) => batch,
             Err(e) if e.class == Class::NotFound => return Ok(None),
@@ -46,18 +46,18 @@ impl Call {
         };
         if !self.is_ours(&batch).await? {
             let note = format!("batch {batch_id} carries nothing that says that it is this job's; it is left alone");
-            return Ok(Some(News::warning("NotOurs", note)));
+            return Ok(Some(EventRecord::warning("NotOurs", note)));
         }
         if batch.has_ended() {
             let (state, done) = (&batch.status, batch.done.unwrap_or(0));
             let note =
                 format!("batch {batch_id} ended as '{state}' before it could be told to stop, {done} requests done");
-            return Ok(Some(News::warning("NotCancelled", note)));
+            return Ok(Some(EventRecord::warning("NotCancelled", note)));
         }
         match self.api().cancel(batch_id).await {
             Err(error) if error.is_for_good() => {
                 let note = format!("batch {batch_id} cannot be told to stop, and runs to its end: {error}");
-                Ok(Some(News::warning("NotCancelled", note)))
+                Ok(Some(EventRecord::warning("NotCancelled", note)))
             }
             cancelled => Ok(cancelled.map(|()| None)?),
         }

@@ -9,7 +9,7 @@ use super::call::{A_FEW_CALLS, Call, Whose, is_our_file};
 use crate::api::conditions::reasons;
 use crate::controller::job::act::transfer::Outcome;
 use crate::controller::runtime::error::StepError;
-use crate::controller::runtime::names;
+use crate::controller::runtime::ownership;
 use crate::lifecycle::{AttemptState, Journal, leaves_files};
 use crate::provider::{ApiError, BatchApi, Class};
 
@@ -75,7 +75,7 @@ impl Call {
                 let message = format!("batch {} ended, and the provider shows it as {} now", of.batch_id, batch.status);
                 Err(StepError::passing(reasons::PROVIDER_UNAVAILABLE, message))
             }
-            Ok(batch) if self.is_ours(&batch).await? => Ok(names::files_of(&batch)),
+            Ok(batch) if self.is_ours(&batch).await? => Ok(ownership::files_of(&batch)),
             Ok(_) => Ok(vec![]),
             Err(e) if e.class == Class::NotFound => Ok(vec![]),
             Err(e) => Err(e.into()),

@@ -16,10 +16,10 @@ use kube::Resource;
 use super::Act;
 use super::transfer::{Outcome, learned};
 use crate::api::conditions::reasons;
-use crate::controller::job::permit::Ask;
+use crate::controller::job::permit::SubmitRequest;
 use crate::controller::job::tasks;
 use crate::controller::runtime::error::StepError;
-use crate::controller::runtime::names;
+use crate::controller::runtime::ownership;
 use crate::lifecycle::{Attempt, AttemptState, Slot, Step};
 
 use call::{Call, Whose};
@@ -35,16 +35,16 @@ impl Act<'_> {
         let call = Call {
             ctx: self.ctx.clone(),
             session: self.session.clone(),
-            tools: self.tools()?.clone(),
+            clients: self.clients()?.clone(),
             task,
-            job: self.world.job.object_ref(&()),
-            uid: self.world.view.owner.uid.clone(),
+            job: self.snapshot.job.object_ref(&()),
+            uid: self.snapshot.view.owner.uid.clone(),
             whose: Arc::new(Whose::of(
-                &self.world.view.owner,
-                self.world.journal.as_ref().map(|(journal, _)| &**journal),
+                &self.snapshot.view.owner,
+                self.snapshot.journal.as_ref().map(|(journal, _)| &**journal),
             )),
         };
-        let start = |work: Work| tasks::start_call(self.ctx, self.session, &self.world.job, (task, name), work);
+        let start = |work: Work| tasks::start_call(self.ctx, self.session, &self.snapshot.job, (task, name), work);
         match step {
             Step::Post(slot) => {
                 let ask = self.ask(slot)?;
@@ -54,7 +54,7 @@ impl Act<'_> {
                 }
             }
             Step::Search(slot) => {
-                let (attempt, period) = (self.attempt(slot)?.clone(), self.world.view.poll_period);
+                let (attempt, period) = (self.attempt(slot)?.clone(), self.snapshot.view.poll_period);
                 start(Box::pin(
                     async move { call.settles(&attempt.intent_id, call.search(slot, &attempt, period)).await },
                 ));
@@ -72,26 +72,26 @@ impl Act<'_> {
                 ));
             }
             Step::Probe(slot) => {
-                let (attempt, endpoint) = (self.attempt(slot)?.clone(), self.world.job.spec.endpoint);
+                let (attempt, endpoint) = (self.attempt(slot)?.clone(), self.snapshot.job.spec.endpoint);
                 let models: Vec<String> =
                     self.journal()?.shards.get(slot.shard).map(|s| s.model.clone()).into_iter().collect();
                 start(Box::pin(async move { call.settles(&attempt.intent_id, call.probe(endpoint, &models)).await }));
             }
             Step::Poll(slot) => {
                 if let AttemptState::Submitted { batch_id, at } = &self.attempt(slot)?.state {
-                    let (batch_id, made, period) = (batch_id.clone(), *at, self.world.view.poll_period);
+                    let (batch_id, made, period) = (batch_id.clone(), *at, self.snapshot.view.poll_period);
                     start(Box::pin(async move { call.poll(batch_id, made, period).await }));
                 }
             }
             Step::WaitForPlace => start(Box::pin(async move {
-                call.tools.calls.pace().ready().await;
-                call.tools.quota.place(&call.uid, &call.whose.owner.namespace).await;
+                call.clients.calls.pace().ready().await;
+                call.clients.quota.place(&call.uid, &call.whose.owner.namespace).await;
                 Ok(learned(|_| {}))
             })),
             Step::PollTwin { batch_id, .. } => start(Box::pin(async move { call.look_at(batch_id).await })),
             Step::Cancel { batch_id, .. } => start(Box::pin(async move { call.cancel(batch_id).await })),
             Step::CancelUnjournaled { batch_id } => {
-                let work = self.world.job.status.as_ref().and_then(|s| s.work.as_ref());
+                let work = self.snapshot.job.status.as_ref().and_then(|s| s.work.as_ref());
                 let work_id = work.map(|w| w.id.clone()).unwrap_or_default();
                 start(Box::pin(async move { call.cancel_unjournaled(batch_id, work_id).await }));
             }
@@ -109,14 +109,14 @@ impl Act<'_> {
         attempt.ok_or_else(|| StepError::passing(reasons::PENDING, format!("batch {slot} has no attempt")))
     }
 
-    fn ask(&self, slot: Slot) -> Result<Ask, StepError> {
-        let (journal, attempt, spec) = (self.journal()?, self.attempt(slot)?, &self.world.job.spec);
-        let limits = self.tools()?.account.dialect().limits;
-        Ok(Ask {
+    fn ask(&self, slot: Slot) -> Result<SubmitRequest, StepError> {
+        let (journal, attempt, spec) = (self.journal()?, self.attempt(slot)?, &self.snapshot.job.spec);
+        let limits = self.clients()?.account.dialect().limits;
+        Ok(SubmitRequest {
             payload: attempt.payload.clone(),
             endpoint: spec.endpoint,
             window_hours: limits.window_hours(spec.completion_window_seconds),
-            metadata: names::metadata(journal, slot, &attempt.intent_id),
+            metadata: ownership::metadata(journal, slot, &attempt.intent_id),
             timeout: self.ctx.timing.post_timeout(),
         })
     }

@@ -17,7 +17,7 @@ impl Call {
     pub async fn poll(&self, batch_id: String, made: i64, period: i64) -> Outcome {
         let seen = self.session.memory().looks.get(&batch_id).map(|look| look.at);
         let (job, batch, sees) = (self.uid.clone(), batch_id.clone(), self.sees(&batch_id));
-        match self.tools.calls.look(&self.tools.api, Due { job, batch, seen, made, period, sees }).await? {
+        match self.clients.calls.look(&self.clients.api, Due { job, batch, seen, made, period, sees }).await? {
             // The session was told already.
             Answer::List => Ok(learned(|_| {})),
             Answer::Itself => self.look_at(batch_id).await,
@@ -28,7 +28,7 @@ impl Call {
     /// what was told to stop is looked at by itself.
     fn sees(&self, batch_id: &str) -> Sees {
         let (ctx, session) = (Arc::downgrade(&self.ctx), Arc::downgrade(&self.session));
-        let (whose, fingerprint, id) = (self.whose.clone(), self.tools.fingerprint.clone(), batch_id.to_string());
+        let (whose, fingerprint, id) = (self.whose.clone(), self.clients.fingerprint.clone(), batch_id.to_string());
         let job = ObjectRef::<BatchJob>::new(&whose.owner.name).within(&whose.owner.namespace);
         Arc::new(move |batch, at| {
             let (Some(ctx), Some(session)) = (ctx.upgrade(), session.upgrade()) else { return true };

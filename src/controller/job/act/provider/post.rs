@@ -4,18 +4,18 @@ use tracing::warn;
 
 use super::call::Call;
 use crate::controller::job::act::transfer::{Outcome, learned};
-use crate::controller::job::permit::{Ask, PostPermit};
+use crate::controller::job::permit::{PostPermit, SubmitRequest};
 use crate::fair::Urgency;
 use crate::lifecycle::{Payload, Posted, Refusal, Rejection, refused_for_its_file};
 
 impl Call {
     /// Uses the permit up, whatever comes of it, unless the call fails before it is sent. Once it is sent it is waited for,
     /// whatever ends meanwhile.
-    pub async fn post(&self, permit: PostPermit, ask: Ask) -> Outcome {
+    pub async fn post(&self, permit: PostPermit, ask: SubmitRequest) -> Outcome {
         let (session, stop) = (self.session.clone(), self.ctx.stop.clone());
         let intent_id = permit.intent_id().to_string();
         let prepare = async {
-            let place = self.tools.calls.turn(&self.whose.owner.namespace, Urgency::Urgent).await;
+            let place = self.clients.calls.turn(&self.whose.owner.namespace, Urgency::Urgent).await;
             let ours = match &ask.payload {
                 Payload::File { id } if !self.uploaded(id) => self.is_our_file(id).await,
                 _ => Ok(Some(true)),

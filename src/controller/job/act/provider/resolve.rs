@@ -11,8 +11,8 @@ use crate::api::conditions::reasons;
 use crate::controller::job::act::transfer::{Outcome, learned};
 use crate::controller::job::backoff::TOLD_FROM;
 use crate::controller::runtime::error::StepError;
-use crate::controller::runtime::events::News;
-use crate::controller::runtime::names;
+use crate::controller::runtime::events::EventRecord;
+use crate::controller::runtime::ownership;
 use crate::lifecycle::{Attempt, AttemptState, Search, Slot, goes_on_without_search};
 use crate::provider::{self, ApiError, Class, Trial};
 
@@ -33,12 +33,12 @@ impl Call {
         };
         let asked = self.ctx.clock.now();
         let wanted = Wanted {
-            metadata: (names::INTENT, intent_id.clone()),
+            metadata: (ownership::INTENT, intent_id.clone()),
             file: attempt.payload.name().into(),
             since: attempt.post_by / 1000,
             period,
         };
-        let (began, found) = match self.tools.calls.find(&self.tools.api, wanted).await {
+        let (began, found) = match self.clients.calls.find(&self.clients.api, wanted).await {
             Ok(Found { began, batches }) => (began, Some(batches)),
             Err(error) if error.is_for_good() || goes_on(&error) => {
                 warn!(%slot, %error, "the provider's batches cannot be searched");
@@ -53,7 +53,7 @@ impl Call {
                 found.len(),
                 found.join(", ")
             );
-            self.tell(News::warning("DuplicateBatches", note));
+            self.tell(EventRecord::warning("DuplicateBatches", note));
         }
         Ok(self.learned(move |m| _ = m.searches.insert(intent_id, Search { began, found })))
     }

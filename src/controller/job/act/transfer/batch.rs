@@ -9,10 +9,10 @@ use super::learned;
 use crate::api::conditions::reasons;
 use crate::controller::job::act::Act;
 use crate::controller::job::act::provider::seen;
+use crate::controller::job::clients::Clients;
 use crate::controller::job::tasks;
-use crate::controller::job::tools::Tools;
 use crate::controller::runtime::error::StepError;
-use crate::controller::runtime::names;
+use crate::controller::runtime::ownership;
 use crate::lifecycle::{AttemptState, Collected, Journal, Look, PartRef, Reading, Seen, Short, Slot, Task, Unanswered};
 use crate::provider::{self, Batch, Class, InputFile};
 use crate::results::{self, Found};
@@ -23,46 +23,52 @@ const OUTPUT_LIMIT: u64 = 16 << 30;
 
 impl Act<'_> {
     pub(in crate::controller::job::act) fn start_upload(&self, slot: Slot) -> Result<(), StepError> {
-        let (tools, journal) = (self.tools()?.clone(), self.journal()?);
+        let (clients, journal) = (self.clients()?.clone(), self.journal()?);
         let shard = journal.shards.get(slot.shard);
         let shard =
             shard.ok_or_else(|| StepError::passing(reasons::PENDING, format!("shard of {slot} is not planned")))?;
         // Many uploads may wait for their turn: each holds what it needs of the journal, and no more.
         let (sha256, bytes) = (shard.sha256.clone(), shard.bytes);
-        let (staged, name) = (layout::shard(&journal.work_id, &sha256), names::file(journal, slot));
-        tasks::start_in_place(self.ctx, self.session, &self.world.job, Task::Upload(slot), move |place| async move {
-            let content = staged::verified(&tools.folder, &staged, &sha256).await?;
-            // The content goes once all of it is sent, and its place with it.
-            let content = content.inspect(move |_| _ = &place).boxed();
-            let file = InputFile { name, bytes, content };
-            let id = match tools.api.upload(file).await {
-                Ok(id) => id,
-                Err(error) if provider::is_about_content(&*tools.api, &error).await => {
-                    let hint = match error.status {
-                        Some(413) => "; `limits.maxBytesPerBatch` of the provider makes smaller files",
-                        _ => "",
-                    };
-                    let said = error.message + hint;
-                    return Ok(learned(move |m| _ = m.unfit.insert((slot, sha256), said)));
-                }
-                Err(error) => return Err(error.into()),
-            };
-            Ok(learned(move |m| {
-                // Else it lies in another account.
-                if m.fingerprint == tools.fingerprint {
-                    m.uploads.insert((slot, sha256), id);
-                }
-            }))
-        });
+        let (staged, name) = (layout::shard(&journal.work_id, &sha256), ownership::file(journal, slot));
+        tasks::start_in_place(
+            self.ctx,
+            self.session,
+            &self.snapshot.job,
+            Task::Upload(slot),
+            move |place| async move {
+                let content = staged::verified(&clients.folder, &staged, &sha256).await?;
+                // The content goes once all of it is sent, and its place with it.
+                let content = content.inspect(move |_| _ = &place).boxed();
+                let file = InputFile { name, bytes, content };
+                let id = match clients.api.upload(file).await {
+                    Ok(id) => id,
+                    Err(error) if provider::is_about_content(&*clients.api, &error).await => {
+                        let hint = match error.status {
+                            Some(413) => "; `limits.maxBytesPerBatch` of the provider makes smaller files",
+                            _ => "",
+                        };
+                        let said = error.message + hint;
+                        return Ok(learned(move |m| _ = m.unfit.insert((slot, sha256), said)));
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                Ok(learned(move |m| {
+                    // Else it lies in another account.
+                    if m.fingerprint == clients.fingerprint {
+                        m.uploads.insert((slot, sha256), id);
+                    }
+                }))
+            },
+        );
         Ok(())
     }
 
     pub(in crate::controller::job::act) fn start_collect(&self, slot: Slot, patient: bool) -> Result<(), StepError> {
-        let (ctx, tools, journal) = (self.ctx.clone(), self.tools()?.clone(), self.journal()?);
+        let (ctx, clients, journal) = (self.ctx.clone(), self.clients()?.clone(), self.journal()?);
         let Some(batch) = submitted(journal, slot) else { return Ok(()) };
-        tasks::start(self.ctx, self.session, &self.world.job, Task::Collect(slot), async move {
+        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Collect(slot), async move {
             let (at, batch_id) = (ctx.clock.now(), batch.batch_id.as_str());
-            let fetched = collect(&tools, &batch, patient, &ctx.jobs.spool).await?;
+            let fetched = collect(&clients, &batch, patient, &ctx.jobs.spool).await?;
             let (batch, part, reading) = match fetched {
                 Ok(collected) => collected,
                 Err(seen) => {
@@ -80,7 +86,7 @@ impl Act<'_> {
                 retryable: part.retryable,
                 errors: part.errors,
                 // What cannot be handed on is there for others.
-                files: if part.incomplete > 0 { vec![] } else { names::files_of(&batch) },
+                files: if part.incomplete > 0 { vec![] } else { ownership::files_of(&batch) },
                 short: None,
             };
             let batch_id = batch_id.to_string();
@@ -115,12 +121,12 @@ fn submitted(journal: &Journal, slot: Slot) -> Option<Submitted> {
 
 /// Fetches what came back, or says what is to be seen where nothing can be fetched.
 async fn collect(
-    tools: &Tools,
+    clients: &Clients,
     submitted: &Submitted,
     patient: bool,
     spool: &std::path::Path,
 ) -> Result<Result<(Batch, results::Collected, Reading), Seen>, StepError> {
-    let batch = match tools.api.get(&submitted.batch_id).await {
+    let batch = match clients.api.get(&submitted.batch_id).await {
         Err(e) if e.class == Class::NotFound => return Ok(Err(Seen::NotFound)),
         batch => batch?,
     };
@@ -129,7 +135,7 @@ async fn collect(
         Seen::Ended { state, rejected: None, .. } => state,
         other => return Ok(Err(other)),
     };
-    let Some(files) = answers(tools, &batch, patient).await? else {
+    let Some(files) = answers(clients, &batch, patient).await? else {
         return Ok(Err(Seen::Gone { state: ended }));
     };
     let reading = |found: &Found| Reading {
@@ -142,7 +148,7 @@ async fn collect(
     };
     let unusable = batch.unusable.join("; ");
     let collection = results::Collection {
-        folder: &tools.folder,
+        folder: &clients.folder,
         work_id: &submitted.work_id,
         slot: submitted.slot.to_string(),
         index: &submitted.index,
@@ -159,7 +165,7 @@ async fn collect(
 /// The batch's files; None where one that may hold answers is not there, so that nobody can say what it held. Without the
 /// other one, requests that failed count as missing.
 async fn answers(
-    tools: &Tools,
+    clients: &Clients,
     batch: &Batch,
     patient: bool,
 ) -> Result<Option<Vec<BoxStream<'static, Result<Bytes, String>>>>, StepError> {
@@ -167,7 +173,7 @@ async fn answers(
     for (id, may_be_missed) in [(&batch.output_file_id, false), (&batch.error_file_id, batch.output_file_id.is_some())]
     {
         let Some(id) = id else { continue };
-        match tools.api.content(id, OUTPUT_LIMIT).await {
+        match clients.api.content(id, OUTPUT_LIMIT).await {
             Err(e) if e.class == Class::NotFound && !patient && may_be_missed => {}
             Err(e) if e.class == Class::NotFound && !patient => return Ok(None),
             content => files.push(content?.map_err(|e| e.to_string()).boxed()),

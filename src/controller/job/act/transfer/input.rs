@@ -8,8 +8,8 @@ use crate::api::conditions::reasons;
 use crate::api::{BatchJob, RequestCounts, WorkHashVersion};
 use crate::controller::Context;
 use crate::controller::job::act::Act;
-use crate::controller::job::tools::Tools;
-use crate::controller::job::{events, snapshot, source, tasks, transfers};
+use crate::controller::job::clients::Clients;
+use crate::controller::job::{events, last_look, source, tasks, transfers};
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::publish;
 use crate::lifecycle::{self, Pass, Plan, Planned, Shards, Task, TooLarge};
@@ -25,11 +25,11 @@ impl Act<'_> {
         stage: Option<String>,
         version: WorkHashVersion,
     ) -> Result<(), StepError> {
-        let (ctx, tools, key) = (self.ctx.clone(), self.tools()?.clone(), ObjectRef::from_obj(&*self.world.job));
-        let (spec_hash, output_uri) = (self.world.view.spec_hash.clone(), self.world.view.output_uri.clone());
-        let namespace = self.world.view.owner.namespace.clone();
-        let max_batches = self.world.view.plan_limit();
-        tasks::start(self.ctx, self.session, &self.world.job, Task::Pass, async move {
+        let (ctx, clients, key) = (self.ctx.clone(), self.clients()?.clone(), ObjectRef::from_obj(&*self.snapshot.job));
+        let (spec_hash, output_uri) = (self.snapshot.view.spec_hash.clone(), self.snapshot.view.output_uri.clone());
+        let namespace = self.snapshot.view.owner.namespace.clone();
+        let max_batches = self.snapshot.view.plan_limit();
+        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Pass, async move {
             // Its requests are held from here on only, and no others are read than those that were judged.
             let mut job = match read(&ctx, &key).await? {
                 Some(job) if lifecycle::spec_hash(&job.spec) == spec_hash => job,
@@ -39,7 +39,7 @@ impl Act<'_> {
             let _inline = reserve(inline).await;
             let schema = stage.as_ref().and_then(|_| job.spec.sorted_schema());
             let checked =
-                source::check(&job.spec, &output_uri).and_then(|()| recipe(&job, &tools, max_batches, version));
+                source::check(&job.spec, &output_uri).and_then(|()| recipe(&job, &clients, max_batches, version));
             let recipe = match checked {
                 Ok(recipe) => recipe,
                 Err(message) => return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) }))),
@@ -53,7 +53,7 @@ impl Act<'_> {
                 }
                 Err(error) => return Err(error),
             };
-            let target = stage.as_deref().map(|work_id| (&tools.folder, work_id));
+            let target = stage.as_deref().map(|work_id| (&clients.folder, work_id));
             let result = match requests::pass(source, &recipe, target, &ctx.jobs.spool).await {
                 Ok(passed) => {
                     info!(
@@ -70,7 +70,7 @@ impl Act<'_> {
                     let shards = match &stage {
                         Some(work_id) => {
                             let shards = staged.map(|s| Ok(shard(s?, 0, RequestCounts::default())));
-                            tools.journals.plan_shards(shards, work_id).await?
+                            clients.journals.plan_shards(shards, work_id).await?
                         }
                         None => Shards::default(),
                     };
@@ -96,14 +96,19 @@ impl Act<'_> {
 
 /// The object as it is now; None where it is gone, or another one took its name.
 async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJob>, StepError> {
-    let job = snapshot::whole(ctx, key.namespace.as_deref().unwrap_or_default(), &key.name).await?;
+    let job = last_look::whole(ctx, key.namespace.as_deref().unwrap_or_default(), &key.name).await?;
     Ok(job.filter(|job| job.metadata.uid == key.extra.uid))
 }
 
-fn recipe(job: &BatchJob, tools: &Tools, max_batches: usize, hash_version: WorkHashVersion) -> Result<Recipe, String> {
-    let (spec, limits) = (&job.spec, tools.account.limits());
-    let line = (tools.account.dialect().line)(spec.endpoint).ok_or_else(|| {
-        let (endpoint, type_) = (spec.endpoint, tools.account.spec.type_);
+fn recipe(
+    job: &BatchJob,
+    clients: &Clients,
+    max_batches: usize,
+    hash_version: WorkHashVersion,
+) -> Result<Recipe, String> {
+    let (spec, limits) = (&job.spec, clients.account.limits());
+    let line = (clients.account.dialect().line)(spec.endpoint).ok_or_else(|| {
+        let (endpoint, type_) = (spec.endpoint, clients.account.spec.type_);
         format!(
             "`spec.endpoint: {endpoint:?}` has no batches at providers of type {type_:?}; set another endpoint, or a provider of \
              another type"
@@ -114,7 +119,7 @@ fn recipe(job: &BatchJob, tools: &Tools, max_batches: usize, hash_version: WorkH
         provider: format!("{:?}/{}", spec.provider_ref.kind, spec.provider_ref.name),
         endpoint: spec.endpoint,
         model: spec.model.clone(),
-        base_url: tools.account.spec.base_url().into(),
+        base_url: clients.account.spec.base_url().into(),
         line,
         defaults: defaults.unwrap_or_default(),
         format: spec.input.format,
@@ -128,11 +133,11 @@ fn recipe(job: &BatchJob, tools: &Tools, max_batches: usize, hash_version: WorkH
         },
         empty_policy: spec.input.empty_policy,
         run_id: spec.run_id.clone(),
-        max_requests: max_requests(job, tools),
+        max_requests: max_requests(job, clients),
         max_bytes: limits.max_bytes_per_batch.unsigned_abs(),
         max_inputs: u64::from(limits.max_inputs_per_batch.unsigned_abs()),
         max_batches,
-        allowed_models: tools.account.spec.allowed_models.clone(),
+        allowed_models: clients.account.spec.allowed_models.clone(),
         hash_version,
     })
 }

@@ -6,7 +6,7 @@ mod results;
 mod staged;
 
 use crate::api::{BatchJob, RequestCounts};
-use crate::controller::job::tools::Tools;
+use crate::controller::job::clients::Clients;
 use crate::controller::runtime::error::StepError;
 use crate::lifecycle::{Memory, Shard};
 use crate::store::StagedShard;
@@ -25,8 +25,8 @@ pub(super) fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learne
 }
 
 /// Requests of one batch at most.
-fn max_requests(job: &BatchJob, tools: &Tools) -> i64 {
-    let limit = i64::from(tools.account.limits().max_requests_per_batch);
+fn max_requests(job: &BatchJob, clients: &Clients) -> i64 {
+    let limit = i64::from(clients.account.limits().max_requests_per_batch);
     match job.spec.output.config_map {
         Some(_) => limit.min(REQUESTS_OF_CONFIG_MAPS),
         None => limit,

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::{learned, max_requests, shard};
 use crate::api::{Endpoint, weight};
 use crate::controller::job::act::{Act, manifest_view};
+use crate::controller::job::clients::Clients;
 use crate::controller::job::session::Session;
 use crate::controller::job::tasks;
-use crate::controller::job::tools::Tools;
 use crate::controller::runtime::error::StepError;
 use crate::lifecycle::{AttemptState, Halved, Journal, Shard, Slot, TOO_LARGE, Task, Tries, error_summary};
 use crate::results::{self, AbandonedBatch, Manifest, Settled};
@@ -21,21 +21,21 @@ const LISTED_BATCHES: usize = 2 << 20;
 
 impl Act<'_> {
     pub(in crate::controller::job::act) fn start_follow_up(&self, round: u32) -> Result<(), StepError> {
-        let (ctx, tools, judged) = (self.ctx.clone(), self.tools()?.clone(), self.judged()?);
-        let limit = self.world.view.backoff_limit_per_request;
-        let shard_limit = self.world.view.shard_limit;
-        let max_requests = max_requests(&self.world.job, &tools);
-        let of_embeddings = self.world.job.spec.endpoint == Endpoint::Embeddings;
-        let limits = tools.account.limits();
+        let (ctx, clients, judged) = (self.ctx.clone(), self.clients()?.clone(), self.judged()?);
+        let limit = self.snapshot.view.backoff_limit_per_request;
+        let shard_limit = self.snapshot.view.shard_limit;
+        let max_requests = max_requests(&self.snapshot.job, &clients);
+        let of_embeddings = self.snapshot.job.spec.endpoint == Endpoint::Embeddings;
+        let limits = clients.account.limits();
         let max_inputs = of_embeddings.then(|| u64::from(limits.max_inputs_per_batch.unsigned_abs()));
-        tasks::start(self.ctx, self.session, &self.world.job, Task::FollowUp, async move {
-            let Some((journal, _held)) = judged.read(&tools).await? else { return Ok(learned(|_| {})) };
+        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::FollowUp, async move {
+            let Some((journal, _held)) = judged.read(&clients).await? else { return Ok(learned(|_| {})) };
             let room = shard_limit.saturating_sub(journal.shards.len());
             let max_bytes = limits.max_bytes_per_batch.unsigned_abs();
-            let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.jobs.spool, max_requests, max_bytes)
+            let writer = ShardWriter::new(&clients.folder, &journal.work_id, &ctx.jobs.spool, max_requests, max_bytes)
                 .of_inputs(max_inputs);
-            let shards = all_settled(&tools, &journal, |_| true, &ctx.jobs.spool).await?;
-            let staged = results::follow_up(writer, &tools.folder, shards, |asked| {
+            let shards = all_settled(&clients, &journal, |_| true, &ctx.jobs.spool).await?;
+            let staged = results::follow_up(writer, &clients.folder, shards, |asked| {
                 let &results::Asked { ended, failed, lost, given_up } = asked;
                 Tries { ended, failed, lost, given_up }.may_be_sent_again(limit)
             });
@@ -44,24 +44,24 @@ impl Act<'_> {
                 let f = follow_up?;
                 Ok(Shard { took_errors: f.took_errors, ..shard(f.shard, round, f.took) })
             });
-            let shards = tools.journals.plan_shards(shards, &journal.work_id).await?;
+            let shards = clients.journals.plan_shards(shards, &journal.work_id).await?;
             Ok(learned(move |m| m.follow_up = Some((round, shards))))
         });
         Ok(())
     }
 
     pub(in crate::controller::job::act) fn start_halve(&self, slot: Slot) -> Result<(), StepError> {
-        let (ctx, tools, judged) = (self.ctx.clone(), self.tools()?.clone(), self.judged()?);
-        tasks::start(self.ctx, self.session, &self.world.job, Task::Halve(slot), async move {
-            let Some((journal, _held)) = judged.newest(&tools).await? else { return Ok(learned(|_| {})) };
+        let (ctx, clients, judged) = (self.ctx.clone(), self.clients()?.clone(), self.judged()?);
+        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Halve(slot), async move {
+            let Some((journal, _held)) = judged.newest(&clients).await? else { return Ok(learned(|_| {})) };
             let Some(whole) = journal.shards.get(slot.shard) else { return Ok(learned(|_| {})) };
             let half = whole.requests / 2 + whole.requests % 2;
-            let writer = ShardWriter::new(&tools.folder, &journal.work_id, &ctx.jobs.spool, half, u64::MAX);
+            let writer = ShardWriter::new(&clients.folder, &journal.work_id, &ctx.jobs.spool, half, u64::MAX);
             let earlier = match whole.round {
                 0 => Sorted::empty(),
-                round => all_settled(&tools, &journal, |s| s.round < round, &ctx.jobs.spool).await?,
+                round => all_settled(&clients, &journal, |s| s.round < round, &ctx.jobs.spool).await?,
             };
-            let halves = results::halve(writer, &tools.folder, settled(whole), earlier).await?;
+            let halves = results::halve(writer, &clients.folder, settled(whole), earlier).await?;
             let halves = halves.map(|f| Shard { took_errors: f.took_errors, ..shard(f.shard, whole.round, f.took) });
             let sha256 = whole.sha256.clone();
             Ok(learned(move |m| m.halved = Some(Halved { slot, sha256, halves })))
@@ -70,17 +70,17 @@ impl Act<'_> {
     }
 
     pub(in crate::controller::job::act) fn start_write(&self) -> Result<(), StepError> {
-        let (ctx, tools, judged) = (self.ctx.clone(), self.tools()?.clone(), self.judged()?);
-        let compression = self.world.job.spec.output.compression;
-        tasks::start(self.ctx, self.session, &self.world.job, Task::Write, async move {
-            let Some((journal, _held)) = judged.read(&tools).await? else { return Ok(learned(|_| {})) };
+        let (ctx, clients, judged) = (self.ctx.clone(), self.clients()?.clone(), self.judged()?);
+        let compression = self.snapshot.job.spec.output.compression;
+        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Write, async move {
+            let Some((journal, _held)) = judged.read(&clients).await? else { return Ok(learned(|_| {})) };
             // Who wrote it meanwhile may have tidied up the parts, so that it could never be written again.
-            if is_written(&tools, &journal.work_id).await? {
+            if is_written(&clients, &journal.work_id).await? {
                 return Ok(learned(|m| m.manifest = None));
             }
-            let Some(manifest) = manifest(&tools, &journal).await? else { return Ok(learned(|_| {})) };
-            let shards = all_settled(&tools, &journal, |_| true, &ctx.jobs.spool).await?;
-            let manifest = results::write(&ctx.jobs.spool, &tools.folder, shards, manifest, compression).await?;
+            let Some(manifest) = manifest(&clients, &journal).await? else { return Ok(learned(|_| {})) };
+            let shards = all_settled(&clients, &journal, |_| true, &ctx.jobs.spool).await?;
+            let manifest = results::write(&ctx.jobs.spool, &clients.folder, shards, manifest, compression).await?;
             Ok(learned(move |m| {
                 m.marked = Some(manifest.work_id.clone());
                 m.manifest = Some(Some(manifest_view(&manifest)));
@@ -92,7 +92,7 @@ impl Act<'_> {
 
 impl Act<'_> {
     fn judged(&self) -> Result<JudgedJournal, StepError> {
-        let version = self.world.journal.as_ref().map(|(_, version)| version.clone());
+        let version = self.snapshot.journal.as_ref().map(|(_, version)| version.clone());
         self.journal().map(|_| JudgedJournal { session: self.session.clone(), version })
     }
 }
@@ -105,12 +105,12 @@ struct JudgedJournal {
 
 impl JudgedJournal {
     /// The journal, with the memory for it; None where another version is there by now, so that the task has to be decided on anew.
-    async fn read(&self, tools: &Tools) -> Result<Option<(Arc<Journal>, Reservation)>, StepError> {
+    async fn read(&self, clients: &Clients) -> Result<Option<(Arc<Journal>, Reservation)>, StepError> {
         let known = self.session.journal().filter(|(_, version)| Some(version) == self.version.as_ref());
         let journal = match known {
             Some((journal, _)) => Some(journal),
             None => {
-                let there = tools.journals.read(None, 0).await?;
+                let there = clients.journals.read(None, 0).await?;
                 there.filter(|(_, version)| Some(version) == self.version.as_ref()).map(|(journal, _)| journal)
             }
         };
@@ -118,10 +118,10 @@ impl JudgedJournal {
     }
 
     /// The same in whatever version it is by now.
-    async fn newest(&self, tools: &Tools) -> Result<Option<(Arc<Journal>, Reservation)>, StepError> {
+    async fn newest(&self, clients: &Clients) -> Result<Option<(Arc<Journal>, Reservation)>, StepError> {
         let journal = match self.session.journal() {
             Some(known) => Some(known),
-            None => tools.journals.read(None, 0).await?,
+            None => clients.journals.read(None, 0).await?,
         };
         Ok(with_memory(journal.map(|(journal, _)| journal)).await)
     }
@@ -135,29 +135,29 @@ async fn with_memory(journal: Option<Arc<Journal>>) -> Option<(Arc<Journal>, Res
 
 /// All shards `of` a journal, as the join takes them. A segment of the journal is held at a time.
 async fn all_settled(
-    tools: &Tools,
+    clients: &Clients,
     journal: &Journal,
     of: impl Fn(&Shard) -> bool,
     spool: &Path,
 ) -> Result<Sorted<Settled>, StepError> {
     let mut sorter = Settled::sorter(spool);
     let see = |_, shard: &Shard| if of(shard) { sorter.push(settled(shard)) } else { Ok(()) };
-    tools.journals.each(journal, see).await?;
+    clients.journals.each(journal, see).await?;
     Ok(sorter.finish()?)
 }
 
 /// Whether the manifest at the destination is this work's; then it is looked at again.
-async fn is_written(tools: &Tools, work_id: &str) -> Result<bool, StepError> {
-    let bytes = tools.folder.read(layout::MANIFEST, 8 << 20).await?;
+async fn is_written(clients: &Clients, work_id: &str) -> Result<bool, StepError> {
+    let bytes = clients.folder.read(layout::MANIFEST, 8 << 20).await?;
     let there = bytes.and_then(|bytes| weight::read::<Manifest>(&bytes).ok());
     Ok(there.is_some_and(|manifest| manifest.work_id == work_id))
 }
 
 /// The provider's names of the first batches that have room, whatever the order in which they come.
 struct FirstBatches {
-    names: BTreeMap<usize, String>,
+    ownership: BTreeMap<usize, String>,
     bytes: usize,
-    /// Bytes that `names` stay below.
+    /// Bytes that `ownership` stay below.
     limit: usize,
     /// Index of the first one that found no room.
     end: Option<usize>,
@@ -165,7 +165,7 @@ struct FirstBatches {
 
 impl FirstBatches {
     fn within(limit: usize) -> FirstBatches {
-        FirstBatches { names: BTreeMap::new(), bytes: 0, limit, end: None }
+        FirstBatches { ownership: BTreeMap::new(), bytes: 0, limit, end: None }
     }
 
     fn add(&mut self, index: usize, name: &str) {
@@ -173,9 +173,9 @@ impl FirstBatches {
             return;
         }
         self.bytes += Self::room(name);
-        self.names.insert(index, name.into());
+        self.ownership.insert(index, name.into());
         while self.bytes >= self.limit
-            && let Some((last, name)) = self.names.pop_last()
+            && let Some((last, name)) = self.ownership.pop_last()
         {
             self.bytes -= Self::room(&name);
             self.end = Some(last);
@@ -188,7 +188,7 @@ impl FirstBatches {
     }
 }
 
-async fn manifest(tools: &Tools, journal: &Journal) -> Result<Option<Manifest>, StepError> {
+async fn manifest(clients: &Clients, journal: &Journal) -> Result<Option<Manifest>, StepError> {
     let (Some(commit), Some(plan)) = (&journal.commit, &journal.plan) else { return Ok(None) };
     let mut paid = FirstBatches::within(LISTED_BATCHES);
     let see = |index, shard: &Shard| {
@@ -197,7 +197,7 @@ async fn manifest(tools: &Tools, journal: &Journal) -> Result<Option<Manifest>, 
         }
         Ok(())
     };
-    tools.journals.each(journal, see).await?;
+    clients.journals.each(journal, see).await?;
     let abandoned = journal.abandoned_batches().map(|(slot, id, requests)| AbandonedBatch {
         name: slot.to_string(),
         batch_id: id.map(String::from),
@@ -213,7 +213,7 @@ async fn manifest(tools: &Tools, journal: &Journal) -> Result<Option<Manifest>, 
         requests: commit.requests,
         errors: error_summary(journal),
         files: vec![],
-        batches: paid.names.into_values().collect(),
+        batches: paid.ownership.into_values().collect(),
         billed_twice: journal.billed_again(),
         abandoned_batches: abandoned.collect(),
         completed_at: commit.at,
@@ -280,8 +280,8 @@ mod tests {
                 bytes += **size + 8;
                 bytes < limit
             });
-            prop_assert!(first.names.values().map(String::len).eq(wanted.copied()));
-            prop_assert!(first.names.keys().copied().eq(0..first.names.len()));
+            prop_assert!(first.ownership.values().map(String::len).eq(wanted.copied()));
+            prop_assert!(first.ownership.keys().copied().eq(0..first.ownership.len()));
         }
     }
 }

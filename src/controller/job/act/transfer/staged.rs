@@ -6,8 +6,8 @@ use std::path::Path;
 use tracing::info;
 
 use crate::controller::job::act::Act;
+use crate::controller::job::clients::Clients;
 use crate::controller::job::journal::JournalStore;
-use crate::controller::job::tools::Tools;
 use crate::controller::runtime::error::StepError;
 use crate::lifecycle::{AttemptState, Journal, Shard, Tidied, Untidy};
 use crate::store::{Sorted, Sorter, StoreError, layout};
@@ -19,7 +19,7 @@ impl Act<'_> {
         let deleted = self.delete_staged(&work_id).await;
         let untidy = |t: &StepError| Untidy { message: t.blocked.message.clone(), retryable: t.retryable };
         let failed = deleted.as_ref().err().map(untidy);
-        if self.world.view.deleting_since.is_some() {
+        if self.snapshot.view.deleting_since.is_some() {
             self.session.remember(|m| m.tidied = Some(Tidied { work_id, failed }));
         }
         deleted
@@ -27,10 +27,10 @@ impl Act<'_> {
 
     /// Where the objects cannot be listed, those that the journal names go; a scratch file, or what a dropped plan left, stays.
     async fn delete_staged(&self, work_id: &str) -> Result<(), StepError> {
-        let (folder, journal) = (&self.tools()?.folder, self.journal()?);
+        let (folder, journal) = (&self.clients()?.folder, self.journal()?);
         match folder.delete_below(&layout::work(work_id)).await {
             Err(StoreError::Denied(why) | StoreError::Unfit(why) | StoreError::Rejected(why)) => {
-                for name in staged_names(self.tools()?, journal, &self.ctx.jobs.spool).await? {
+                for name in staged_names(self.clients()?, journal, &self.ctx.jobs.spool).await? {
                     folder.delete(&name?).await?;
                 }
                 info!(work_id, why, "staged files were deleted by their names");
@@ -43,21 +43,21 @@ impl Act<'_> {
 
 /// The names of what the journal knows to be staged, which wait on local disk. Its own segments come last: what else there is is
 /// known from them.
-async fn staged_names(tools: &Tools, journal: &Journal, spool: &Path) -> Result<Sorted<String>, StepError> {
+async fn staged_names(clients: &Clients, journal: &Journal, spool: &Path) -> Result<Sorted<String>, StepError> {
     // The journal is the team's to write.
     let below = layout::work(&journal.work_id);
-    let mut names = Sorter::new(spool, |_, _| Ordering::Equal);
-    let mut add = |name: String| if name.starts_with(&below) { names.push(name) } else { Ok(()) };
+    let mut ownership = Sorter::new(spool, |_, _| Ordering::Equal);
+    let mut add = |name: String| if name.starts_with(&below) { ownership.push(name) } else { Ok(()) };
     let mut see = |_, shard: &Shard| staged_of(&journal.work_id, shard).try_for_each(&mut add);
-    tools.journals.each_sealed(journal, &mut see).await?;
-    match tools.journals.each_planned(journal, &mut see).await {
+    clients.journals.each_sealed(journal, &mut see).await?;
+    match clients.journals.each_planned(journal, &mut see).await {
         // An earlier try deleted it, and before it what it names.
         Ok(()) | Err(StoreError::Corrupt(_)) => {}
         Err(e) => return Err(e.into()),
     }
     journal.shards.in_head().try_for_each(|(index, shard)| see(index, shard))?;
     JournalStore::plan_objects(journal).try_for_each(add)?;
-    Ok(names.finish()?)
+    Ok(ownership.finish()?)
 }
 
 /// What was staged of a shard.

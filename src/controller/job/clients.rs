@@ -20,7 +20,7 @@ use crate::provider::BatchApi;
 use crate::store::Folder;
 
 /// What steps are done with.
-pub(crate) struct Tools {
+pub(crate) struct Clients {
     read_at: i64,
     spec_hash: String,
     /// Whether the job was pinned to its provider before the provider was read.
@@ -51,20 +51,20 @@ pub(crate) async fn open(
     job: &BatchJob,
     view: &JobView,
     now: i64,
-) -> Result<Arc<Tools>, Missing> {
+) -> Result<Arc<Clients>, Missing> {
     if let Some(blocked) = &view.blocked {
         return Err(Missing::Blocked(blocked.clone()));
     }
     let (spec_hash, pinned) = (view.spec_hash.clone(), view.pinned);
     // A failure that another credential may mend makes those that were read before it too old.
     let since = session.distrusts().max(now - LIFETIME + 1);
-    let earlier = session.tools().filter(|t| t.spec_hash == spec_hash && t.pinned == pinned);
-    if let Some(tools) = earlier.as_ref().filter(|t| t.read_at >= since) {
-        return Ok(tools.clone());
+    let earlier = session.clients().filter(|t| t.spec_hash == spec_hash && t.pinned == pinned);
+    if let Some(clients) = earlier.as_ref().filter(|t| t.read_at >= since) {
+        return Ok(clients.clone());
     }
     let namespace = job.namespace().unwrap_or_default();
     let (folder, secret_version) = output_folder(ctx, job, view, &namespace, since).await?;
-    let seen = earlier.map(|tools| tools.account.seen());
+    let seen = earlier.map(|clients| clients.account.seen());
     let known = match &seen {
         Some(seen) => Known::Since(seen),
         // It may be going since before it was pinned, and let go by somebody who did not see the pin.
@@ -83,7 +83,7 @@ pub(crate) async fn open(
     };
     let journals = JournalStore::new(&folder, view.seal_at);
     let credentials = (fingerprint.clone(), secret_version);
-    let tools = Arc::new(Tools {
+    let clients = Arc::new(Clients {
         read_at: now,
         spec_hash,
         pinned,
@@ -96,6 +96,6 @@ pub(crate) async fn open(
         fingerprint,
         credentials,
     });
-    session.keep_tools(tools.clone());
-    Ok(tools)
+    session.keep_tools(clients.clone());
+    Ok(clients)
 }

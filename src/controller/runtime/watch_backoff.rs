@@ -15,19 +15,19 @@ const FORGOTTEN: Duration = Duration::from_secs(30);
 
 /// Pauses that double up to a few seconds, with a quarter of jitter.
 #[derive(Debug)]
-pub(crate) struct Pauses {
+pub(crate) struct WatchBackoff {
     clock: Arc<dyn Clock>,
     last: Option<(Instant, Duration)>,
 }
 
-impl Pauses {
+impl WatchBackoff {
     /// `clock` is for the jitter.
-    pub fn new(clock: Arc<dyn Clock>) -> Pauses {
-        Pauses { clock, last: None }
+    pub fn new(clock: Arc<dyn Clock>) -> WatchBackoff {
+        WatchBackoff { clock, last: None }
     }
 }
 
-impl Iterator for Pauses {
+impl Iterator for WatchBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -41,16 +41,16 @@ impl Iterator for Pauses {
     }
 }
 
-impl Backoff for Pauses {
+impl Backoff for WatchBackoff {
     /// Does nothing: a watch that is set up, and breaks again at once, is not a success.
     fn reset(&mut self) {}
 }
 
 /// No pause: a controller's own, in which it hears of nothing else either. A watch that broke pauses by itself.
 #[derive(Debug)]
-pub(crate) struct AtOnce;
+pub(crate) struct NoBackoff;
 
-impl Iterator for AtOnce {
+impl Iterator for NoBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -58,6 +58,6 @@ impl Iterator for AtOnce {
     }
 }
 
-impl Backoff for AtOnce {
+impl Backoff for NoBackoff {
     fn reset(&mut self) {}
 }

@@ -16,14 +16,14 @@ use serde_json::value::{RawValue, to_raw_value};
 /// object that cannot be read makes a whole list unreadable. Writing an object without them keeps those on the server.
 #[derive(Serialize, Clone, Debug, PartialEq)]
 #[serde(transparent)]
-pub struct Lean<K>(pub K);
+pub struct WithoutManagedFields<K>(pub K);
 
 type Fields = BTreeMap<String, Box<RawValue>>;
 
-impl<'de, K: DeserializeOwned> Deserialize<'de> for Lean<K> {
+impl<'de, K: DeserializeOwned> Deserialize<'de> for WithoutManagedFields<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let object = Fields::deserialize(deserializer)?;
-        without_managers(object).map(Lean).map_err(D::Error::custom)
+        without_managers(object).map(WithoutManagedFields).map_err(D::Error::custom)
     }
 }
 
@@ -36,7 +36,7 @@ fn without_managers<K: DeserializeOwned>(mut object: Fields) -> serde_json::Resu
     K::deserialize(MapDeserializer::new(object.iter().map(|(key, value)| (key.as_str(), &**value))))
 }
 
-impl<K> Deref for Lean<K> {
+impl<K> Deref for WithoutManagedFields<K> {
     type Target = K;
 
     fn deref(&self) -> &K {
@@ -44,13 +44,13 @@ impl<K> Deref for Lean<K> {
     }
 }
 
-impl<K> DerefMut for Lean<K> {
+impl<K> DerefMut for WithoutManagedFields<K> {
     fn deref_mut(&mut self) -> &mut K {
         &mut self.0
     }
 }
 
-impl<K: Resource> Resource for Lean<K> {
+impl<K: Resource> Resource for WithoutManagedFields<K> {
     type DynamicType = K::DynamicType;
     type Scope = K::Scope;
 
@@ -79,7 +79,7 @@ impl<K: Resource> Resource for Lean<K> {
     }
 }
 
-impl<K: HasStatus> HasStatus for Lean<K> {
+impl<K: HasStatus> HasStatus for WithoutManagedFields<K> {
     type Status = K::Status;
 
     fn status(&self) -> Option<&K::Status> {

@@ -30,7 +30,7 @@ pub(crate) fn is_said_by(batch: &Batch, cluster: &str, owner: &Owner, work_id: &
 
 /// The owner that a batch names in its metadata. Anybody with the account's key can write it, so it proves nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Said {
+pub(crate) struct BatchOwner {
     pub namespace: String,
     pub name: String,
     pub work_id: String,
@@ -40,12 +40,12 @@ pub(crate) struct Said {
 }
 
 /// What a batch says that `cluster` began; None where it says something else, or what no operator would have it say.
-pub(crate) fn said_by(batch: &Batch, cluster: &str) -> Option<Said> {
+pub(crate) fn owner_of(batch: &Batch, cluster: &str) -> Option<BatchOwner> {
     let word = |key| batch.said(key).filter(|text| is_word(text)).map(String::from);
     let (namespace, name) = batch.said(JOB)?.split_once('/')?;
     let named = is_object_name(namespace) && is_object_name(name);
     (named && batch.said(CLUSTER) == Some(cluster)).then_some(())?;
-    Some(Said {
+    Some(BatchOwner {
         namespace: namespace.into(),
         name: name.into(),
         work_id: word(WORK)?,
@@ -123,10 +123,10 @@ mod tests {
 
     #[test]
     fn what_a_batch_is_told_to_say_is_read_back_and_nothing_else_is_taken_for_it() {
-        let said = said_by(&batch(&[]), "c1").unwrap();
+        let said = owner_of(&batch(&[]), "c1").unwrap();
         assert_eq!((said.namespace.as_str(), said.name.as_str(), said.slot.as_str()), ("shop", "j.1", "00003-2"));
         assert_eq!((said.work_id.as_str(), said.intent_id.as_str()), ("0123abcd", "ffff"));
-        assert_eq!(said_by(&batch(&[]), "c2"), None);
+        assert_eq!(owner_of(&batch(&[]), "c2"), None);
         let long = "a".repeat(254);
         for name in [
             "shop",
@@ -140,10 +140,10 @@ mod tests {
             "shop/j-",
             &format!("shop/{long}"),
         ] {
-            assert_eq!(said_by(&batch(&[(JOB, name)]), "c1"), None, "{name}");
+            assert_eq!(owner_of(&batch(&[(JOB, name)]), "c1"), None, "{name}");
         }
         for (key, value) in [(WORK, ""), (INTENT, "a prompt"), (SHARD, "1\n2"), (WORK, long.as_str())] {
-            assert_eq!(said_by(&batch(&[(key, value)]), "c1"), None, "{key} {value}");
+            assert_eq!(owner_of(&batch(&[(key, value)]), "c1"), None, "{key} {value}");
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::transport::{EgressProxy, HostPolicy, Transport};
 
 /// What an operator works with. Two that are to fail apart from each other get one each.
 #[derive(Clone)]
-pub struct Outside {
+pub struct Dependencies {
     /// The Kubernetes API; see [`config`].
     pub client: Client,
     /// The same without a time-out between reads: watches are quiet for long.
@@ -67,17 +67,17 @@ impl dyn Clock {
     }
 }
 
-impl Outside {
+impl Dependencies {
     /// The cluster of the environment (KUBECONFIG, or the Pod's ServiceAccount), hosts as `hosts` allows, those outside of
     /// private networks through `proxy` if there is one, and the system's clock.
     ///
     /// # Errors
     /// When no cluster is named, or TLS cannot be set up.
-    pub fn infer(hosts: HostPolicy, proxy: Option<EgressProxy>) -> Result<Outside, StartError> {
+    pub fn infer(hosts: HostPolicy, proxy: Option<EgressProxy>) -> Result<Dependencies, StartError> {
         let cluster = cluster::infer().map_err(StartError::NoCluster)?;
         let no_cluster = |e: kube::Error| StartError::NoCluster(e.to_string());
         let calls = ClientBuilder::try_from(config(cluster.clone())).map_err(no_cluster)?;
-        Ok(Outside {
+        Ok(Dependencies {
             client: calls.with_layer(&FairCalls::new()).build(),
             watching: Client::try_from(watching_config(cluster)).map_err(no_cluster)?,
             transport: Transport::new(hosts)
@@ -96,7 +96,7 @@ pub fn config(cluster: Config) -> Config {
     config
 }
 
-/// The same for [`Outside::watching`].
+/// The same for [`Dependencies::watching`].
 pub fn watching_config(mut config: Config) -> Config {
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(10));
