@@ -162,7 +162,7 @@ async fn settle(folder: &Folder, shard: &mut Shard, fates: &[Vec<Fate>], n: usiz
     let collection = Collection {
         folder,
         work_id: WORK,
-        slot: format!("{n:05}-1"),
+        attempt_key: format!("{n:05}-1"),
         index: &shard.index_sha256,
         requests: shard.requests,
         files: vec![futures::stream::iter(chunks).boxed()],

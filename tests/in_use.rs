@@ -11,7 +11,7 @@ mod beginnings;
 
 use batchjob_operator::api::{BatchJobStatus, PinnedProvider};
 use batchjob_operator::lifecycle::{
-    Blocked, JobView, Journal, Memory, Observed, ProviderView, Slot, Step, Timing, decide, project,
+    AttemptKey, Blocked, JobView, Journal, Memory, Observed, ProviderView, Step, Timing, decide, project,
 };
 use stateright::{Checker, Model, Property};
 
@@ -38,7 +38,7 @@ struct Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Provider {
     kept: bool,
-    going: bool,
+    terminating: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -86,8 +86,12 @@ fn pin() -> PinnedProvider {
 }
 
 fn view(pinned: bool, provider: Provider) -> JobView {
-    let Provider { kept, going } = provider;
-    JobView { pinned, provider: Some(ProviderView { kept, going, ..beginnings::provider() }), ..beginnings::job() }
+    let Provider { kept, terminating } = provider;
+    JobView {
+        pinned,
+        provider: Some(ProviderView { kept, terminating, ..beginnings::provider() }),
+        ..beginnings::job()
+    }
 }
 
 /// A journal with one shard that is about to be sent, and what the process knows of it.
@@ -96,7 +100,7 @@ fn work() -> (Journal, Memory) {
     journal.plan = Some(beginnings::plan(1));
     journal.shards.push(beginnings::shard());
     let mut memory = Memory { manifest: Some(None), store_proved: Some(Ok(())), ..Default::default() };
-    memory.uploads.insert((Slot { shard: 0, attempt: 1 }, "s".into()), "f".into());
+    memory.uploads.insert((AttemptKey { shard: 0, attempt: 1 }, "s".into()), "f".into());
     (journal, memory)
 }
 
@@ -143,7 +147,7 @@ impl Protocol {
             Pending::Intent => w.sent = true,
             Pending::Keep => {
                 let provider = w.provider.as_mut()?;
-                provider.kept |= !provider.going;
+                provider.kept |= !provider.terminating;
                 w.known = Some((*provider, w.known?.1));
             }
         }
@@ -157,7 +161,7 @@ impl Model for Protocol {
 
     fn init_states(&self) -> Vec<World> {
         let world = |pinned, kept| World {
-            provider: Some(Provider { kept, going: false }),
+            provider: Some(Provider { kept, terminating: false }),
             pinned,
             sent: false,
             done: false,
@@ -171,10 +175,10 @@ impl Model for Protocol {
 
     fn actions(&self, w: &World, actions: &mut Vec<Action>) {
         let provider = w.provider.as_ref();
-        if provider.is_some_and(|p| !p.going) {
+        if provider.is_some_and(|p| !p.terminating) {
             actions.push(Action::Delete);
         }
-        if provider.is_some_and(|p| p.going && p.kept) {
+        if provider.is_some_and(|p| p.terminating && p.kept) {
             actions.push(if w.unused { Action::LetGo } else { Action::List });
         }
         match (w.sent, w.done, w.pending) {
@@ -192,7 +196,7 @@ impl Model for Protocol {
         let mut w = last.clone();
         match action {
             Action::Delete if self.mutant == Some(Mutant::NoFinalizer) || !w.provider?.kept => w.provider = None,
-            Action::Delete => w.provider.as_mut()?.going = true,
+            Action::Delete => w.provider.as_mut()?.terminating = true,
             Action::Judge { fresh } => self.judge(&mut w, fresh)?,
             Action::Act => self.act(&mut w)?,
             Action::Crash => (w.pending, w.known) = (None, None),
@@ -214,7 +218,7 @@ impl Model for Protocol {
         vec![
             Property::always(NEVER_LOST, |_, w: &World| w.provider.is_some() || !w.sent || w.done),
             Property::sometimes("a batch runs at a provider that is to go", |_, w: &World| {
-                w.sent && !w.done && w.provider.is_some_and(|p| p.going)
+                w.sent && !w.done && w.provider.is_some_and(|p| p.terminating)
             }),
             Property::sometimes("a provider goes when its batch is settled", |_, w: &World| {
                 w.done && w.provider.is_none()

@@ -1,6 +1,6 @@
 //! Batches that do not end after the job's deadline: after a while, the job ends without them.
 
-use super::attempt::{Attempt, AttemptState, Slot};
+use super::attempt::{Attempt, AttemptKey, AttemptState};
 use super::journal::{Commit, Journal};
 use super::observed::{Observed, Seen, Task};
 use super::step::Step;
@@ -21,15 +21,15 @@ pub(super) fn due(o: &Observed, journal: &Journal) -> Option<i64> {
 /// Gives up on one batch that had until `due` to end, or takes a last look at it. Answers of an ended batch are still
 /// collected. A batch is given up on only after its cancellation was requested, unless that fails.
 pub(super) fn abandon(o: &Observed, journal: &Journal, due: i64) -> Option<Step> {
-    submission::attempts(journal).find_map(|(slot, attempt)| match fate(o, slot, attempt, due) {
+    submission::attempts(journal).find_map(|(attempt_key, attempt)| match fate(o, attempt_key, attempt, due) {
         Fate::GoesOn => None,
-        Fate::LastLook => Some(Step::Poll(slot)),
+        Fate::LastLook => Some(Step::Poll(attempt_key)),
         Fate::Abandoned => {
             let batch_id = match &attempt.state {
                 AttemptState::Submitted { batch_id, .. } => Some(batch_id.clone()),
                 _ => None,
             };
-            Some(submission::with_state(journal, slot, AttemptState::Abandoned { batch_id }))
+            Some(submission::with_state(journal, attempt_key, AttemptState::Abandoned { batch_id }))
         }
     })
 }
@@ -40,14 +40,14 @@ enum Fate {
     Abandoned,
 }
 
-fn fate(o: &Observed, slot: Slot, attempt: &Attempt, due: i64) -> Fate {
-    let fails = |task: Task| o.memory.in_vain.contains_key(&task);
-    let in_vain = |fails: bool| fails && o.now >= due + o.timing.abandon_after.min(LAST_TRIES);
-    let call = Task::Call(slot);
+fn fate(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, due: i64) -> Fate {
+    let fails = |task: Task| o.memory.failed_calls.contains_key(&task);
+    let failed_calls = |fails: bool| fails && o.now >= due + o.timing.abandon_after.min(LAST_TRIES);
+    let call = Task::Call(attempt_key);
     match &attempt.state {
         AttemptState::Intended | AttemptState::Revoking => {
             let searched = o.memory.searches.get(&attempt.intent_id).is_some_and(|s| s.began >= due);
-            match (searched || in_vain(fails(call))) && o.now >= twins::shown_at(o, attempt) {
+            match (searched || failed_calls(fails(call))) && o.now >= twins::shown_at(o, attempt) {
                 true => Fate::Abandoned,
                 false => Fate::GoesOn,
             }
@@ -57,7 +57,12 @@ fn fate(o: &Observed, slot: Slot, attempt: &Attempt, due: i64) -> Fate {
             match look.filter(|look| look.at >= due).map(|look| &look.seen) {
                 Some(Seen::Running { .. }) if o.memory.cancelled.contains(batch_id) => Fate::Abandoned,
                 Some(Seen::NotFound | Seen::NotOurs | Seen::Gone { .. } | Seen::Unnamed { .. }) => Fate::Abandoned,
-                _ if in_vain([call, Task::Cancel(slot), Task::Collect(slot)].into_iter().any(fails)) => Fate::Abandoned,
+                _ if failed_calls(
+                    [call, Task::Cancel(attempt_key), Task::Collect(attempt_key)].into_iter().any(fails),
+                ) =>
+                {
+                    Fate::Abandoned
+                }
                 None if look.is_some() && !o.memory.running.contains(&call) => Fate::LastLook,
                 _ => Fate::GoesOn,
             }
@@ -68,7 +73,8 @@ fn fate(o: &Observed, slot: Slot, attempt: &Attempt, due: i64) -> Fate {
 
 /// Adds the batches that were given up on, and their possible cost, to the end's message.
 pub(super) fn told(journal: &Journal, mut end: Commit) -> Commit {
-    let abandoned: Vec<(String, i64)> = journal.abandoned_batches().map(|(slot, id, n)| (name(slot, id), n)).collect();
+    let abandoned: Vec<(String, i64)> =
+        journal.abandoned_batches().map(|(attempt_key, id, n)| (name(attempt_key, id), n)).collect();
     if abandoned.is_empty() {
         return end;
     }
@@ -87,9 +93,9 @@ pub(super) fn told(journal: &Journal, mut end: Commit) -> Commit {
 }
 
 /// Returns a batch's name in messages about giving it up.
-fn name(slot: Slot, batch_id: Option<&str>) -> String {
+fn name(attempt_key: AttemptKey, batch_id: Option<&str>) -> String {
     match batch_id {
-        Some(id) => format!("{id} ({slot})"),
-        None => format!("{slot}, if there is one"),
+        Some(id) => format!("{id} ({attempt_key})"),
+        None => format!("{attempt_key}, if there is one"),
     }
 }

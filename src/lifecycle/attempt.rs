@@ -6,14 +6,14 @@ use crate::api::{ErrorSummary, PayloadKind, RequestCounts};
 
 /// A shard and one attempt to send it, such as `00000-1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot {
+pub struct AttemptKey {
     /// Index in [`Journal::shards`].
     pub shard: usize,
     /// From 1.
     pub attempt: u32,
 }
 
-impl std::fmt::Display for Slot {
+impl std::fmt::Display for AttemptKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:05}-{}", self.shard, self.attempt)
     }

@@ -59,7 +59,7 @@ pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(Reques
     }
     let files = files_to_delete(o, journal);
     if !files.is_empty() {
-        return Step::DeleteFiles { files, slot: None, must: false };
+        return Step::DeleteFiles { files, attempt_key: None, must: false };
     }
     Step::Swap(journal.next(|j| {
         j.commit = Some(abandoning::told(j, end(j.counts())));

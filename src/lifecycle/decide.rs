@@ -1,6 +1,6 @@
 //! The rules that choose the next step of a job.
 
-use super::attempt::Slot;
+use super::attempt::AttemptKey;
 use super::journal::{Commit, Journal, Plan};
 use super::observed::{ManifestView, Observed, Planned, Task};
 use super::shard_list::Shards;
@@ -81,7 +81,7 @@ fn may_have_been_sent(o: &Observed) -> bool {
 
 /// Returns the obstacle that a provider's deletion is. It takes no new jobs; jobs with an intent run to their end.
 fn provider_going(o: &Observed) -> Option<Blocked> {
-    let provider = o.job.provider.as_ref().filter(|p| p.going)?;
+    let provider = o.job.provider.as_ref().filter(|p| p.terminating)?;
     let message = format!(
         "{} is being deleted and takes no new jobs; create it again once it is gone, or run the job with another one",
         provider.name
@@ -369,10 +369,12 @@ pub(super) fn reuse(manifest: &ManifestView) -> Step {
 
 /// Returns the provider's message when it refused a file of these shards for its content.
 fn unfit(o: &Observed, shards: &Shards) -> Option<String> {
-    let refused = |(slot, sha256): &(Slot, String)| shards.get(slot.shard).is_some_and(|s| s.sha256 == *sha256);
-    let ((slot, _), said) = o.memory.unfit.iter().find(|(at, _)| refused(at))?;
+    let refused = |(attempt_key, sha256): &(AttemptKey, String)| {
+        shards.get(attempt_key.shard).is_some_and(|s| s.sha256 == *sha256)
+    };
+    let ((attempt_key, _), said) = o.memory.unfit.iter().find(|(at, _)| refused(at))?;
     Some(format!(
-        "the provider refuses the requests of batch {slot}: {said}; correct them, or what the account may use"
+        "the provider refuses the requests of batch {attempt_key}: {said}; correct them, or what the account may use"
     ))
 }
 

@@ -61,21 +61,21 @@ impl Step {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Journal, Owner, Slot};
+    use super::super::{AttemptKey, Journal, Owner};
     use super::*;
 
     #[test]
     fn what_pays_stops_deletes_or_lets_go_is_decided_on_a_look_that_was_made_for_it() {
         let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
         let journal = Journal::open("w".into(), owner, "s".into());
-        let slot = Slot { shard: 0, attempt: 1 };
-        let delete = |must| Step::DeleteFiles { files: vec!["f".into()], slot: Some(slot), must };
-        let pays = [Step::WriteIntent { journal: journal.clone(), intent_id: "i".into() }, Step::Post(slot)];
+        let attempt_key = AttemptKey { shard: 0, attempt: 1 };
+        let delete = |must| Step::DeleteFiles { files: vec!["f".into()], attempt_key: Some(attempt_key), must };
+        let pays = [Step::WriteIntent { journal: journal.clone(), intent_id: "i".into() }, Step::Post(attempt_key)];
         let destroys = [
-            Step::Cancel { slot, twin: false, batch_id: "b".into() },
-            Step::Cancel { slot, twin: true, batch_id: "b".into() },
+            Step::Cancel { attempt_key, twin: false, batch_id: "b".into() },
+            Step::Cancel { attempt_key, twin: true, batch_id: "b".into() },
             Step::CancelUnjournaled { batch_id: "b".into() },
-            Step::Revoke(slot),
+            Step::Revoke(attempt_key),
             delete(true),
             Step::RemoveFinalizer { abandoned: None, untidy: None },
         ];
@@ -85,7 +85,7 @@ mod tests {
         for step in [Step::Open(journal.clone()), Step::Swap(journal), Step::Tidy, delete(false)] {
             assert_eq!(step.freshness(), Freshness::Recent, "{step:?}");
         }
-        for step in [Step::Poll(slot), Step::Search(slot), Step::Upload(slot), Step::Write] {
+        for step in [Step::Poll(attempt_key), Step::Search(attempt_key), Step::Upload(attempt_key), Step::Write] {
             assert_eq!(step.freshness(), Freshness::Any, "{step:?}");
         }
     }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::attempt::{Attempt, AttemptState, Refusal, Slot};
+use super::attempt::{Attempt, AttemptKey, AttemptState, Refusal};
 use super::shard_list::Shards;
 use crate::api::{DeletionPolicy, ErrorSummary, InputStatus, LeftOut, Outcome, PROTOCOL_VERSION, RequestCounts};
 
@@ -275,13 +275,13 @@ impl Journal {
     }
 
     /// Returns the attempt of a resident shard, mutably.
-    pub(super) fn attempt_mut(&mut self, slot: Slot) -> Option<&mut Attempt> {
-        self.shards.get_mut(slot.shard)?.attempt.as_mut()
+    pub(super) fn attempt_mut(&mut self, attempt_key: AttemptKey) -> Option<&mut Attempt> {
+        self.shards.get_mut(attempt_key.shard)?.attempt.as_mut()
     }
 
     /// Returns the number of requests of a resident shard.
-    pub(super) fn requests_of(&self, slot: Slot) -> i64 {
-        self.shards.get(slot.shard).map_or(0, |s| s.requests)
+    pub(super) fn requests_of(&self, attempt_key: AttemptKey) -> i64 {
+        self.shards.get(attempt_key.shard).map_or(0, |s| s.requests)
     }
 
     /// Returns whether a batch of another shard than this one may exist and not have ended.
@@ -291,10 +291,10 @@ impl Journal {
 
     /// Returns the batches that were given up on because they did not end in time: the slot, the provider's id, and the number
     /// of requests that each may still bill.
-    pub fn abandoned_batches(&self) -> impl Iterator<Item = (Slot, Option<&str>, i64)> {
+    pub fn abandoned_batches(&self) -> impl Iterator<Item = (AttemptKey, Option<&str>, i64)> {
         self.shards.entries().filter_map(|(shard, s)| match s.attempt.as_ref()? {
             Attempt { number, state: AttemptState::Abandoned { batch_id }, .. } => {
-                Some((Slot { shard, attempt: *number }, batch_id.as_deref(), s.requests))
+                Some((AttemptKey { shard, attempt: *number }, batch_id.as_deref(), s.requests))
             }
             _ => None,
         })

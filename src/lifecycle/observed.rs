@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::attempt::{AttemptState, PartRef, Refusal, Rejection, Slot};
+use super::attempt::{AttemptKey, AttemptState, PartRef, Refusal, Rejection};
 use super::journal::{Journal, Owner, Plan, Shard};
 use super::shard_list::Shards;
 use super::{Answers, Blocked, Short};
@@ -104,7 +104,7 @@ pub struct JobView {
     pub finished: bool,
     /// Whether the job failed before anything was paid and is judged anew: earlier findings are dropped, and its time starts
     /// again.
-    pub mended: bool,
+    pub reevaluated: bool,
     /// Whether status says that nothing is left to tidy.
     pub tidy: bool,
     /// A person's answers to holds.
@@ -130,7 +130,7 @@ pub struct ProviderView {
     /// Whether the object has our finalizer.
     pub kept: bool,
     /// Whether the provider object is being deleted.
-    pub going: bool,
+    pub terminating: bool,
     /// Whether its host is the vendor's own, with no gateway in front that could repeat a POST.
     pub is_vendors_own: bool,
     /// `spec.unknownSubmissionPolicy`
@@ -187,9 +187,9 @@ pub struct Memory {
     /// The result of a pass over the input.
     pub pass: Option<Pass>,
     /// Uploaded input files, by attempt and content: a plan that replaces a dropped one numbers its attempts from 1 again.
-    pub uploads: BTreeMap<(Slot, String), String>,
+    pub uploads: BTreeMap<(AttemptKey, String), String>,
     /// Uploads that the provider refused for their content, with its message, by attempt and content.
-    pub unfit: BTreeMap<(Slot, String), String>,
+    pub unfit: BTreeMap<(AttemptKey, String), String>,
     /// The halves of a shard that is too large for the account.
     pub halved: Option<Halved>,
     /// Whether the account has a place for one more batch.
@@ -223,9 +223,9 @@ pub struct Memory {
     /// Tasks that run, or that failed and wait for their next try.
     pub running: BTreeSet<Task>,
     /// Tasks whose last call failed, with the time of the next try (Unix milliseconds). Other tasks go first.
-    pub in_vain: BTreeMap<Task, i64>,
+    pub failed_calls: BTreeMap<Task, i64>,
     /// Whether the last step that is not a task failed. While it fails, tasks are not put off in its favor.
-    pub stumbled: bool,
+    pub last_step_failed: bool,
     /// A failure that repeats and does not seem to pass.
     pub error: Option<String>,
 }
@@ -241,13 +241,13 @@ impl Memory {
     /// Returns whether the task runs for the first time. A task that failed before, and waits for or is at its next try, holds
     /// nothing else up.
     pub fn is_under_way(&self, task: Task) -> bool {
-        self.running.contains(&task) && !self.in_vain.contains_key(&task)
+        self.running.contains(&task) && !self.failed_calls.contains_key(&task)
     }
 
     /// Marks the tasks that wait for their next try at `now` as running, so that they are not started early. Returns when the
     /// first of them is due (Unix milliseconds).
     pub fn hold_back(&mut self, now: i64) -> Option<i64> {
-        let waiting = self.in_vain.iter().filter(|(_, due)| now < **due);
+        let waiting = self.failed_calls.iter().filter(|(_, due)| now < **due);
         self.running.extend(waiting.clone().map(|(task, _)| *task));
         waiting.map(|(_, due)| *due).min()
     }
@@ -268,8 +268,8 @@ impl Memory {
     }
 
     fn forget(&mut self, index: usize, shard: &Shard) {
-        self.uploads.retain(|(slot, _), _| slot.shard != index);
-        self.unfit.retain(|(slot, _), _| slot.shard != index);
+        self.uploads.retain(|(attempt_key, _), _| attempt_key.shard != index);
+        self.unfit.retain(|(attempt_key, _), _| attempt_key.shard != index);
         let Some(attempt) = &shard.attempt else { return };
         self.posted.remove(&attempt.intent_id);
         self.searches.remove(&attempt.intent_id);
@@ -312,25 +312,25 @@ pub enum Task {
     /// Reading, checking and staging the input.
     Pass,
     /// Uploading a shard.
-    Upload(Slot),
+    Upload(AttemptKey),
     /// Fetching the answers of a batch.
-    Collect(Slot),
+    Collect(AttemptKey),
     /// Staging requests without an answer for another round.
     FollowUp,
     /// Staging the halves of the shard whose attempt was refused.
-    Halve(Slot),
+    Halve(AttemptKey),
     /// Joining parts into results.
     Write,
     /// Waiting for a place at the account.
     Place,
     /// Creating the batch of an attempt. While it runs, the permit is in use by this process alone.
-    Post(Slot),
+    Post(AttemptKey),
     /// Finding out the fate of an attempt, and following its batch.
-    Call(Slot),
+    Call(AttemptKey),
     /// Cancelling the batch of an attempt.
-    Cancel(Slot),
+    Cancel(AttemptKey),
     /// Looking at another batch of the same submission, and cancelling it.
-    CancelTwin(Slot),
+    CancelTwin(AttemptKey),
     /// Cancelling a batch that only status names.
     CancelUnjournaled,
     /// Deleting files at the provider that nobody needs any more.
@@ -373,7 +373,7 @@ pub struct Planned {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Halved {
     /// The attempt that was refused for the whole shard.
-    pub slot: Slot,
+    pub attempt_key: AttemptKey,
     /// SHA-256 of the whole shard.
     pub sha256: String,
     /// The halves for the journal, in the order of the requests.

@@ -1,6 +1,6 @@
 //! Files at the provider: which are deleted, and when the journal forgets them.
 
-use super::attempt::{Attempt, AttemptState, Slot};
+use super::attempt::{Attempt, AttemptKey, AttemptState};
 use super::journal::Journal;
 use super::observed::Observed;
 use super::step::Step;
@@ -8,10 +8,10 @@ use super::submission::attempts;
 use crate::api::ProviderFilePolicy;
 
 /// Deletes the input file first; where nothing may come of it any more, it `must` be gone.
-pub(super) fn without_file(o: &Observed, slot: Slot, attempt: &Attempt, must: bool) -> Option<Step> {
+pub(super) fn without_file(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, must: bool) -> Option<Step> {
     let file = attempt.payload.name();
     let there = !file.is_empty() && !o.memory.deleted.contains(file);
-    there.then(|| Step::DeleteFiles { files: vec![file.to_string()], slot: Some(slot), must })
+    there.then(|| Step::DeleteFiles { files: vec![file.to_string()], attempt_key: Some(attempt_key), must })
 }
 
 /// Files at the provider that nothing needs once every shard is settled or given up.

@@ -1,6 +1,6 @@
 //! Attempts that made no batch: their counts, and the time and contents of the next attempt.
 
-use super::attempt::{Attempt, AttemptState, Refusal, Rejection, Slot};
+use super::attempt::{Attempt, AttemptKey, AttemptState, Refusal, Rejection};
 use super::journal::{Journal, Shard, Streaks};
 use super::observed::{Halved, Observed, Task};
 use super::provider_files::without_file;
@@ -19,10 +19,10 @@ const FILE_TRIES: u32 = 5;
 const FILE_UPLOADS: u32 = 3;
 
 /// Records in the journal that an attempt made no batch, and counts the failure if it counts.
-pub(super) fn refuse(o: &Observed, j: &mut Journal, slot: Slot, rejection: Rejection, file_is_gone: bool) {
+pub(super) fn refuse(o: &Observed, j: &mut Journal, attempt_key: AttemptKey, rejection: Rejection, file_is_gone: bool) {
     let Rejection { mut refusal, message, retry_at } = rejection;
-    let others_are_live = j.is_live_beside(slot.shard);
-    let Some(shard) = j.shards.get_mut(slot.shard) else { return };
+    let others_are_live = j.is_live_beside(attempt_key.shard);
+    let Some(shard) = j.shards.get_mut(attempt_key.shard) else { return };
     let mut file_is_gone = file_is_gone;
     match refusal {
         Refusal::Failed => {
@@ -68,13 +68,13 @@ pub fn refused_for_its_file(file_id: &str, is_ours: Option<bool>) -> Option<Reje
 }
 
 /// How the next attempt of a shard counts where it is sent while nothing else of the job is in flight, or where it is not.
-pub(super) fn streaks_of_next(journal: &Journal, slot: Slot) -> Streaks {
-    let Some(shard) = journal.shards.get(slot.shard) else { return Streaks::default() };
+pub(super) fn streaks_of_next(journal: &Journal, attempt_key: AttemptKey) -> Streaks {
+    let Some(shard) = journal.shards.get(attempt_key.shard) else { return Streaks::default() };
     let alone = match shard.refusal() {
         None | Some(Refusal::TokenLimit) => shard.streaks.alone,
         Some(_) => 0,
     };
-    Streaks { alone: alone + u32::from(!journal.is_live_beside(slot.shard)), ..shard.streaks }
+    Streaks { alone: alone + u32::from(!journal.is_live_beside(attempt_key.shard)), ..shard.streaks }
 }
 
 /// Tries after which each pause is a tenth longer than the one before: some ten minutes where the provider is not reached.
@@ -171,20 +171,20 @@ pub(super) fn is_over_the_limit(shard: &Shard) -> bool {
 pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &mut Round) -> Option<Step> {
     let whole = journal.shards.get(shard)?;
     let attempt = whole.attempt.as_ref()?;
-    let slot = Slot { shard, attempt: attempt.number };
+    let attempt_key = AttemptKey { shard, attempt: attempt.number };
     round.say(
         reasons::WAITING_FOR_QUOTA,
         format!("a batch of {} requests is halved: {}", whole.requests, attempt.message()),
     );
     // It holds what the halves are to hold.
     if o.job.provider_file_policy == ProviderFilePolicy::Delete
-        && let Some(step) = without_file(o, slot, attempt, false)
+        && let Some(step) = without_file(o, attempt_key, attempt, false)
     {
-        return (!o.memory.running.contains(&Task::Call(slot))).then_some(step);
+        return (!o.memory.running.contains(&Task::Call(attempt_key))).then_some(step);
     }
     let ended = |refusal, message: String| {
         let state = AttemptState::Refused { refusal, message, at: o.now, retry_at: None };
-        Some(super::submission::with_state(journal, slot, state))
+        Some(super::submission::with_state(journal, attempt_key, state))
     };
     if whole.requests < 2 {
         return ended(Refusal::TooLarge, attempt.message());
@@ -200,9 +200,11 @@ pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &m
         return ended(Refusal::Invalid, message);
     }
     match &o.memory.halved {
-        Some(halved) if halved.slot == slot && halved.sha256 == whole.sha256 => Some(replaced(journal, halved)),
-        _ if o.memory.running.contains(&Task::Halve(slot)) => None,
-        _ => Some(Step::Halve(slot)),
+        Some(halved) if halved.attempt_key == attempt_key && halved.sha256 == whole.sha256 => {
+            Some(replaced(journal, halved))
+        }
+        _ if o.memory.running.contains(&Task::Halve(attempt_key)) => None,
+        _ => Some(Step::Halve(attempt_key)),
     }
 }
 
@@ -211,7 +213,7 @@ pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &m
 fn replaced(journal: &Journal, halved: &Halved) -> Step {
     let [first, second] = halved.halves.clone();
     Step::Swap(journal.next(|j| {
-        let Some(whole) = j.shards.get_mut(halved.slot.shard) else { return };
+        let Some(whole) = j.shards.get_mut(halved.attempt_key.shard) else { return };
         let alone = whole.streaks.alone - 1;
         let streaks = |half: &Shard| Streaks { alone: if half.requests > 1 { alone } else { 0 }, ..Streaks::default() };
         let mut attempt = whole.attempt.take();

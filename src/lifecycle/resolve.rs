@@ -1,6 +1,6 @@
 //! What became of an intent whose reply was lost.
 
-use super::attempt::{Attempt, AttemptState, Payload, Refusal, Rejection, Slot};
+use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal, Rejection};
 use super::head::ID_LIMIT;
 use super::journal::Journal;
 use super::observed::{Observed, Posted};
@@ -37,62 +37,62 @@ const UNSEARCHABLE: &str = "the provider's list of batches cannot be searched, s
 pub(super) fn resolve(
     o: &Observed,
     journal: &Journal,
-    slot: Slot,
+    attempt_key: AttemptKey,
     attempt: &Attempt,
     may_start: bool,
     round: &mut Round,
 ) -> Option<Step> {
     let can = o.capabilities();
-    if let Some(step) = answered(o, journal, slot, attempt) {
+    if let Some(step) = answered(o, journal, attempt_key, attempt) {
         return Some(step);
     }
     say_what_was_declined(attempt, round);
     let quiet = attempt.post_by + o.timing.send_timeout;
     let search = o.memory.searches.get(&attempt.intent_id);
     if let Some(id) = search.and_then(|s| s.batches().first()) {
-        return Some(record(o, journal, slot, id));
+        return Some(record(o, journal, attempt_key, id));
     }
-    ask_what_cannot_be_found_out(o, slot, attempt, round);
-    ask_what_is_not_answered(o, slot, attempt, round);
+    ask_what_cannot_be_found_out(o, attempt_key, attempt, round);
+    ask_what_is_not_answered(o, attempt_key, attempt, round);
     if can.can_search() && search.is_none_or(|s| s.began < quiet && o.now >= quiet) {
-        return Some(Step::Search(slot));
+        return Some(Step::Search(attempt_key));
     }
     if o.now < quiet {
         return round.due(quiet);
     }
     if search.is_some_and(|s| s.found.is_none()) {
-        return held(o, slot, attempt, round, UNSEARCHABLE);
+        return held(o, attempt_key, attempt, round, UNSEARCHABLE);
     }
     if asks_a_person(o) {
-        return held(o, slot, attempt, round, POLICY_IS_HOLD);
+        return held(o, attempt_key, attempt, round, POLICY_IS_HOLD);
     }
     if attempt.fingerprint != o.job.fingerprint {
         let why = "the credential has changed since, so that the provider's list may be another account's; put the earlier \
                    credential back, or answer";
-        return held(o, slot, attempt, round, why);
+        return held(o, attempt_key, attempt, round, why);
     }
     match can {
-        can if can.can_repeat() && may_start => return repeat(o, journal, slot, attempt, round),
-        can if can.can_repeat() => return held(o, slot, attempt, round, NOTHING_IS_SENT),
-        can if !can.can_search() => return held(o, slot, attempt, round, NOTHING_SHOWN),
-        _ if !is_revocable(o, attempt) => return held(o, slot, attempt, round, NOTHING_REVOKES),
+        can if can.can_repeat() && may_start => return repeat(o, journal, attempt_key, attempt, round),
+        can if can.can_repeat() => return held(o, attempt_key, attempt, round, NOTHING_IS_SENT),
+        can if !can.can_search() => return held(o, attempt_key, attempt, round, NOTHING_SHOWN),
+        _ if !is_revocable(o, attempt) => return held(o, attempt_key, attempt, round, NOTHING_REVOKES),
         _ => {}
     }
     match o.memory.files.get(attempt.payload.name()) {
-        None => return Some(Step::CheckFile(slot)),
+        None => return Some(Step::CheckFile(attempt_key)),
         Some(false) => {
             let why = "the provider no longer knows the input file, so that nothing proves that no batch runs";
-            return held(o, slot, attempt, round, why);
+            return held(o, attempt_key, attempt, round, why);
         }
         Some(true) => {}
     }
     match o.memory.resolvable {
-        None => Some(Step::Probe(slot)),
+        None => Some(Step::Probe(attempt_key)),
         Some(false) => {
             let why = "this provider can still start a batch of a deleted file, or cannot be searched";
-            held(o, slot, attempt, round, why)
+            held(o, attempt_key, attempt, round, why)
         }
-        Some(true) => Some(with_state(journal, slot, AttemptState::Revoking)),
+        Some(true) => Some(with_state(journal, attempt_key, AttemptState::Revoking)),
     }
 }
 
@@ -103,7 +103,13 @@ fn is_revocable(o: &Observed, attempt: &Attempt) -> bool {
 
 /// The same POST with the same token, under a permit of its own, at growing distances: the provider answers with the batch that it
 /// made, or makes the one that it did not. A refusal proves nothing now, for the first POST may have been taken.
-fn repeat(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, round: &mut Round) -> Option<Step> {
+fn repeat(
+    o: &Observed,
+    journal: &Journal,
+    attempt_key: AttemptKey,
+    attempt: &Attempt,
+    round: &mut Round,
+) -> Option<Step> {
     let pause = if attempt.repeats == 0 { 0 } else { (2_000 << attempt.repeats.min(8)).min(300_000) };
     let at = attempt.post_by + o.timing.send_timeout + pause;
     if o.now < at {
@@ -113,7 +119,7 @@ fn repeat(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, round:
         return None;
     }
     let journal = journal.next(|j| {
-        if let Some(attempt) = j.attempt_mut(slot) {
+        if let Some(attempt) = j.attempt_mut(attempt_key) {
             (attempt.post_by, attempt.repeats) = (o.now + o.timing.post_window, attempt.repeats + 1);
         }
     });
@@ -121,7 +127,7 @@ fn repeat(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, round:
 }
 
 /// A person is asked as well where the POST was sent again several times.
-fn ask_what_is_not_answered(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round) {
+fn ask_what_is_not_answered(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round) {
     if attempt.repeats >= REPEATS {
         let last = match o.memory.posted.get(&attempt.intent_id) {
             Some(Posted::Unknown(why)) => clip(why.clone(), 200),
@@ -132,7 +138,7 @@ fn ask_what_is_not_answered(o: &Observed, slot: Slot, attempt: &Attempt, round: 
         };
         let times = attempt.repeats;
         let why = format!("{}, and it was sent again {times} times without a batch: {last}", happened(attempt));
-        ask(slot, attempt, round, &why);
+        ask(attempt_key, attempt, round, &why);
     }
 }
 
@@ -140,21 +146,21 @@ fn ask_what_is_not_answered(o: &Observed, slot: Slot, attempt: &Attempt, round: 
 pub(super) fn ask_for_twins(
     o: &Observed,
     journal: &Journal,
-    slot: Slot,
+    attempt_key: AttemptKey,
     (attempt, batch_id): (&Attempt, &str),
     message: &str,
     round: &mut Round,
 ) -> Option<Step> {
     // An answer of earlier may be how this batch came to be recorded.
-    let step = answered(o, journal, slot, attempt).filter(|_| !is_adopted(o, batch_id));
+    let step = answered(o, journal, attempt_key, attempt).filter(|_| !is_adopted(o, batch_id));
     step.or_else(|| {
         let why = format!(
             "batch {batch_id} was turned away ({}), and the provider's list of batches cannot be searched, so that \
              nothing proves that no other batch was made of the same submission; look at the provider and answer",
             clip(message.into(), 160)
         );
-        ask(slot, attempt, round, &why);
-        look_again(o, slot, attempt, round)
+        ask(attempt_key, attempt, round, &why);
+        look_again(o, attempt_key, attempt, round)
     })
 }
 
@@ -177,9 +183,14 @@ fn say_what_was_declined(attempt: &Attempt, round: &mut Round) {
 }
 
 /// A person is asked where a call that would settle it failed several times in a row; it is tried on.
-fn ask_what_cannot_be_found_out(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round) {
+fn ask_what_cannot_be_found_out(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round) {
     if let Some(why) = o.memory.unsettled.get(&attempt.intent_id) {
-        ask(slot, attempt, round, &format!("{}, and nobody can find out what became of it: {why}", happened(attempt)));
+        ask(
+            attempt_key,
+            attempt,
+            round,
+            &format!("{}, and nobody can find out what became of it: {why}", happened(attempt)),
+        );
     }
 }
 
@@ -195,30 +206,30 @@ fn happened(attempt: &Attempt) -> String {
 }
 
 /// Asks a person, and goes on looking: a batch that the list shows late needs nobody.
-fn held(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round, why: &str) -> Option<Step> {
-    ask(slot, attempt, round, &format!("{}, and {why}", happened(attempt)));
-    look_again(o, slot, attempt, round)
+fn held(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round, why: &str) -> Option<Step> {
+    ask(attempt_key, attempt, round, &format!("{}, and {why}", happened(attempt)));
+    look_again(o, attempt_key, attempt, round)
 }
 
-fn look_again(o: &Observed, slot: Slot, attempt: &Attempt, round: &mut Round) -> Option<Step> {
+fn look_again(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round) -> Option<Step> {
     if !o.capabilities().can_search() {
         return None;
     }
     let again = o.memory.searches.get(&attempt.intent_id).map_or(o.now, |s| s.began + o.timing.listing_lag);
     match o.now >= again {
-        true => Some(Step::Search(slot)),
+        true => Some(Step::Search(attempt_key)),
         false => round.due(again),
     }
 }
 
-fn ask(slot: Slot, attempt: &Attempt, round: &mut Round, why: &str) {
+fn ask(attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round, why: &str) {
     let of = match &attempt.payload {
         Payload::File { id } => format!("of input file {id}, "),
         Payload::Object { name } => format!("of object {name}, "),
         Payload::Inline {} => String::new(),
     };
     let message = format!(
-        "{why}. It was to become batch {slot}, {of}with `bj-intent: {}` in its metadata: if the provider has \
+        "{why}. It was to become batch {attempt_key}, {of}with `bj-intent: {}` in its metadata: if the provider has \
          it, answer 'adopt:' and its id in place of {ID_TO_FILL_IN}; if there is none, answer 'none', and its requests are \
          sent, and paid, anew",
         attempt.intent_id
@@ -230,37 +241,41 @@ fn ask(slot: Slot, attempt: &Attempt, round: &mut Round, why: &str) {
 pub(super) fn revoke(
     o: &Observed,
     journal: &Journal,
-    slot: Slot,
+    attempt_key: AttemptKey,
     attempt: &Attempt,
     round: &mut Round,
 ) -> Option<Step> {
-    if let Some(step) = answered(o, journal, slot, attempt) {
+    if let Some(step) = answered(o, journal, attempt_key, attempt) {
         return Some(step);
     }
     say_what_was_declined(attempt, round);
     let search = o.memory.searches.get(&attempt.intent_id);
     if let Some(id) = search.and_then(|s| s.batches().first()) {
-        return Some(record(o, journal, slot, id));
+        return Some(record(o, journal, attempt_key, id));
     }
-    ask_what_cannot_be_found_out(o, slot, attempt, round);
+    ask_what_cannot_be_found_out(o, attempt_key, attempt, round);
     if attempt.fingerprint != o.job.fingerprint {
         let why = "its right to start a batch was being revoked when the credential changed; put the earlier credential back, \
                    or answer";
-        return held(o, slot, attempt, round, why);
+        return held(o, attempt_key, attempt, round, why);
     }
     if !is_revocable(o, attempt) {
-        return held(o, slot, attempt, round, NOTHING_REVOKES);
+        return held(o, attempt_key, attempt, round, NOTHING_REVOKES);
     }
     let Some(gone) = o.memory.revoked.get(attempt.payload.name()) else {
-        return Some(Step::Revoke(slot));
+        return Some(Step::Revoke(attempt_key));
     };
     let quiet = gone + o.timing.listing_lag;
     match search {
-        Some(search) if search.began >= quiet && search.found.is_none() => held(o, slot, attempt, round, UNSEARCHABLE),
-        Some(search) if search.began >= quiet && asks_a_person(o) => held(o, slot, attempt, round, POLICY_IS_HOLD),
-        Some(search) if search.began >= quiet => Some(revoked(o, journal, slot, attempt)),
+        Some(search) if search.began >= quiet && search.found.is_none() => {
+            held(o, attempt_key, attempt, round, UNSEARCHABLE)
+        }
+        Some(search) if search.began >= quiet && asks_a_person(o) => {
+            held(o, attempt_key, attempt, round, POLICY_IS_HOLD)
+        }
+        Some(search) if search.began >= quiet => Some(revoked(o, journal, attempt_key, attempt)),
         _ if o.now < quiet => round.due(quiet),
-        _ => Some(Step::Search(slot)),
+        _ => Some(Step::Search(attempt_key)),
     }
 }
 
@@ -269,17 +284,17 @@ fn asks_a_person(o: &Observed) -> bool {
 }
 
 /// Proved that no batch came of it: what the server said counts, or, where it said nothing, a failure.
-fn revoked(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> Step {
+fn revoked(o: &Observed, journal: &Journal, attempt_key: AttemptKey, attempt: &Attempt) -> Step {
     if let Some(rejection) = &attempt.declined {
-        return Step::Swap(journal.next(|j| refuse(o, j, slot, rejection.clone(), true)));
+        return Step::Swap(journal.next(|j| refuse(o, j, attempt_key, rejection.clone(), true)));
     }
     let message = match o.memory.posted.get(&attempt.intent_id) {
         Some(Posted::Unknown(message)) => message.clone(),
         _ => "the outcome of the submission was unknown".into(),
     };
     Step::Swap(journal.next(|j| {
-        refuse(o, j, slot, Rejection::new(Refusal::Failed, message.clone()), false);
-        if let Some(attempt) = j.attempt_mut(slot)
+        refuse(o, j, attempt_key, Rejection::new(Refusal::Failed, message.clone()), false);
+        if let Some(attempt) = j.attempt_mut(attempt_key)
             && !matches!(attempt.state, AttemptState::Refused { refusal: Refusal::TooOften, .. })
         {
             attempt.state = AttemptState::Revoked { message };
@@ -288,18 +303,18 @@ fn revoked(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> St
 }
 
 /// A person's answer to the question what became of an intent.
-fn answered(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt) -> Option<Step> {
+fn answered(o: &Observed, journal: &Journal, attempt_key: AttemptKey, attempt: &Attempt) -> Option<Step> {
     let answer = said(o, journal, &hold_id("unknown", attempt))?;
     match answer.strip_prefix("adopt:") {
         // Copied as it stands.
         Some("" | ID_TO_FILL_IN) => None,
         // What is longer is no provider's name, and the journal has no room for it.
         Some(batch) if batch.len() > ID_LIMIT => None,
-        Some(batch) => Some(record(o, journal, slot, batch)),
+        Some(batch) => Some(record(o, journal, attempt_key, batch)),
         None if answer == "none" => {
             let message = "a person said that no batch exists".into();
-            let revoked = || with_state(journal, slot, AttemptState::Revoked { message });
-            Some(without_file(o, slot, attempt, true).unwrap_or_else(revoked))
+            let revoked = || with_state(journal, attempt_key, AttemptState::Revoked { message });
+            Some(without_file(o, attempt_key, attempt, true).unwrap_or_else(revoked))
         }
         None => None,
     }

@@ -1,6 +1,6 @@
 //! Settled shards of a job of many: their files at the provider go while others run, so that they can leave the journal's head.
 
-use super::attempt::Slot;
+use super::attempt::AttemptKey;
 use super::journal::{Journal, Shard};
 use super::observed::{Observed, Task};
 use super::step::Step;
@@ -25,10 +25,14 @@ pub(super) fn delete_files(o: &Observed, journal: &Journal, closing: Option<Dele
         return None;
     }
     many(o, journal).into_iter().find_map(|(shard, settled)| {
-        let slot = Slot { shard, attempt: settled.attempt.as_ref()?.number };
+        let attempt_key = AttemptKey { shard, attempt: settled.attempt.as_ref()?.number };
         let files: Vec<String> = settled.files_left().filter(|file| !is_gone(o, file)).map(String::from).collect();
-        let may_try = !o.memory.running.contains(&Task::Call(slot));
-        (may_try && !files.is_empty()).then_some(Step::DeleteFiles { files, slot: Some(slot), must: false })
+        let may_try = !o.memory.running.contains(&Task::Call(attempt_key));
+        (may_try && !files.is_empty()).then_some(Step::DeleteFiles {
+            files,
+            attempt_key: Some(attempt_key),
+            must: false,
+        })
     })
 }
 

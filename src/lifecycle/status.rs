@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::attempt::{AttemptState, Slot};
+use super::attempt::{AttemptKey, AttemptState};
 use super::errors::error_summary;
 use super::journal::{Journal, Plan, Shard};
 use super::observed::{ManifestView, Observed, Seen};
@@ -83,7 +83,7 @@ fn provider(o: &Observed, old: &BatchJobStatus, step: &Step) -> Option<PinnedPro
         Step::Fail(_) => None,
         _ if sent => seen().or_else(|| old.provider.clone()),
         _ if may_be_sent(o) => old.provider.clone(),
-        _ if o.job.provider.as_ref().is_some_and(|p| p.going) => None,
+        _ if o.job.provider.as_ref().is_some_and(|p| p.terminating) => None,
         _ => old.provider.clone(),
     }
 }
@@ -106,7 +106,7 @@ fn may_be_sent(o: &Observed) -> bool {
 /// cost nothing.
 fn start_time(o: &Observed, old: &BatchJobStatus) -> Option<Time> {
     let sent = o.journal.is_some_and(Journal::has_intents);
-    let kept = old.start_time.clone().filter(|_| !o.job.mended);
+    let kept = old.start_time.clone().filter(|_| !o.job.reevaluated);
     match o.job.suspend && !sent {
         true => kept.filter(|_| may_be_sent(o)),
         false => kept.or_else(|| time(o.now)),
@@ -268,7 +268,7 @@ fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
             AttemptState::Settled { batch_id, ended, .. } => (camel(ended), Some(batch_id.clone())),
             AttemptState::Abandoned { batch_id } => ("Abandoned".into(), batch_id.clone()),
         };
-        let name = Slot { shard, attempt: attempt.number }.to_string();
+        let name = AttemptKey { shard, attempt: attempt.number }.to_string();
         let state = clip(state, 32);
         let model = s.model.clone();
         Some((s.settled().is_some(), BatchStatus { name, state, provider_id, requests: s.requests, model }))
@@ -290,7 +290,7 @@ fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
 
 fn sealed(batch: &SealedBatch) -> BatchStatus {
     BatchStatus {
-        name: Slot { shard: batch.shard, attempt: batch.attempt }.to_string(),
+        name: AttemptKey { shard: batch.shard, attempt: batch.attempt }.to_string(),
         state: clip(camel(&batch.state), 32),
         provider_id: batch.batch_id.clone(),
         requests: batch.requests,

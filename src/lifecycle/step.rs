@@ -1,6 +1,6 @@
 //! The steps that [`super::decide`] returns, and their messages.
 
-use super::attempt::Slot;
+use super::attempt::AttemptKey;
 use super::journal::{Journal, Owner};
 use super::observed::{ManifestView, Task};
 use crate::api::{Hold, Lock, WorkHashVersion};
@@ -55,32 +55,32 @@ pub enum Step {
     /// Prove that the store enforces the conditions of conditional writes.
     ProveStore,
     /// Upload the shard of this index for this attempt.
-    Upload(Slot),
+    Upload(AttemptKey),
     /// Wait for the account to have a place for one more batch.
     WaitForPlace,
     /// Send the POST whose permit this process holds.
-    Post(Slot),
+    Post(AttemptKey),
     /// Search the provider's list for the intent's batches.
-    Search(Slot),
+    Search(AttemptKey),
     /// Find out whether the intent's input file can be read with the current credential.
-    CheckFile(Slot),
+    CheckFile(AttemptKey),
     /// Find out for this attempt whether the provider lists batches and refuses a create on a deleted file.
-    Probe(Slot),
+    Probe(AttemptKey),
     /// Delete the intent's input file and verify that it is gone.
-    Revoke(Slot),
+    Revoke(AttemptKey),
     /// Look at the batch.
-    Poll(Slot),
+    Poll(AttemptKey),
     /// Look at another batch of the same submission.
     PollTwin {
         /// The attempt whose submission made it.
-        slot: Slot,
+        attempt_key: AttemptKey,
         /// The batch's id at the provider.
         batch_id: String,
     },
     /// Cancel a batch.
     Cancel {
         /// The attempt whose submission made it.
-        slot: Slot,
+        attempt_key: AttemptKey,
         /// Whether the journal records another batch of that submission.
         twin: bool,
         /// The batch's id at the provider.
@@ -94,7 +94,7 @@ pub enum Step {
     /// Fetch the answers of a batch. While `patient`, files that hold less than the batch counts are fetched again later.
     Collect {
         /// The attempt whose batch it is.
-        slot: Slot,
+        attempt_key: AttemptKey,
         /// Whether the provider's files may still change.
         patient: bool,
     },
@@ -103,12 +103,12 @@ pub enum Step {
         /// The files' ids at the provider.
         files: Vec<String>,
         /// The attempt that the file belongs to, if others may be under way.
-        slot: Option<Slot>,
+        attempt_key: Option<AttemptKey>,
         /// Whether a file that stays could still become a batch. If so, its deletion is tried until it is gone.
         must: bool,
     },
     /// Stage the halves of the shard whose attempt was refused.
-    Halve(Slot),
+    Halve(AttemptKey),
     /// Stage requests without an answer for another round.
     FollowUp {
         /// The round's number.
@@ -209,15 +209,19 @@ impl Step {
     /// same batch only.
     pub fn call(&self) -> Option<Task> {
         match self {
-            Step::Search(slot) | Step::CheckFile(slot) | Step::Probe(slot) | Step::Revoke(slot) | Step::Poll(slot) => {
-                Some(Task::Call(*slot))
-            }
+            Step::Search(attempt_key)
+            | Step::CheckFile(attempt_key)
+            | Step::Probe(attempt_key)
+            | Step::Revoke(attempt_key)
+            | Step::Poll(attempt_key) => Some(Task::Call(*attempt_key)),
             Step::WaitForPlace => Some(Task::Place),
-            Step::Post(slot) => Some(Task::Post(*slot)),
-            Step::DeleteFiles { slot, .. } => Some(slot.map_or(Task::DeleteFiles, Task::Call)),
+            Step::Post(attempt_key) => Some(Task::Post(*attempt_key)),
+            Step::DeleteFiles { attempt_key, .. } => Some(attempt_key.map_or(Task::DeleteFiles, Task::Call)),
             Step::CancelUnjournaled { .. } => Some(Task::CancelUnjournaled),
-            Step::Cancel { slot, twin: false, .. } => Some(Task::Cancel(*slot)),
-            Step::Cancel { slot, twin: true, .. } | Step::PollTwin { slot, .. } => Some(Task::CancelTwin(*slot)),
+            Step::Cancel { attempt_key, twin: false, .. } => Some(Task::Cancel(*attempt_key)),
+            Step::Cancel { attempt_key, twin: true, .. } | Step::PollTwin { attempt_key, .. } => {
+                Some(Task::CancelTwin(*attempt_key))
+            }
             _ => None,
         }
     }

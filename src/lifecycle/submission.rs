@@ -1,6 +1,6 @@
 //! The submission protocol, shard by shard: see `docs/architecture.md` for the argument behind each rule.
 
-use super::attempt::{Attempt, AttemptState, Payload, Refusal, Rejection, Slot};
+use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal, Rejection};
 use super::collecting;
 use super::journal::{Journal, Shard};
 use super::observed::{Look, Observed, Posted, Seen, Task};
@@ -74,67 +74,67 @@ pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPol
     let live = journal.shards.iter().any(Shard::is_live);
     let mut round =
         Round { step: None, due: None, live, holds: vec![], blocked: None, stage: reasons::SUBMITTING, note: None };
-    let owed = attempts(journal).find_map(|(slot, attempt)| owed(o, journal, slot, attempt, closing));
-    let mut in_vain = None;
+    let owed = attempts(journal).find_map(|(attempt_key, attempt)| owed(o, journal, attempt_key, attempt, closing));
+    let mut failed_calls = None;
     round.step = owed
-        .or_else(|| following(o, journal, (closing, may_start), &mut round, &mut in_vain))
+        .or_else(|| following(o, journal, (closing, may_start), &mut round, &mut failed_calls))
         .or_else(|| hear(o, journal, &round.holds))
-        .or_else(|| in_vain.take_if(|_| o.memory.stumbled))
+        .or_else(|| failed_calls.take_if(|_| o.memory.last_step_failed))
         // Before anything is started: what is settled would gather in the head for as long as there is something to start.
         .or_else(|| settled::delete_files(o, journal, closing))
         .or_else(|| may_start.then(|| start(o, journal, &mut round)).flatten())
-        .or(in_vain);
+        .or(failed_calls);
     round
 }
 
 /// Returns the next step of the attempts under way. Steps that failed the last time are put off, so that they do not keep all
-/// others waiting: of these, the one that has waited longest is stored in `in_vain`.
+/// others waiting: of these, the one that has waited longest is stored in `failed_calls`.
 fn following(
     o: &Observed,
     journal: &Journal,
     (closing, may_start): (Option<DeletionPolicy>, bool),
     round: &mut Round,
-    in_vain: &mut Option<Step>,
+    failed_calls: &mut Option<Step>,
 ) -> Option<Step> {
     let mut longest = i64::MAX;
-    for (slot, attempt) in attempts(journal) {
-        let Some(step) = under_way(o, journal, slot, attempt, (closing, may_start), round) else { continue };
+    for (attempt_key, attempt) in attempts(journal) {
+        let Some(step) = under_way(o, journal, attempt_key, attempt, (closing, may_start), round) else { continue };
         let Some(call) = step.call() else { return Some(step) };
-        match o.memory.in_vain.get(&call) {
+        match o.memory.failed_calls.get(&call) {
             _ if o.memory.running.contains(&call) => {}
             None => return Some(step),
             Some(due) if o.now >= due + PUT_OFF => return Some(step),
-            Some(due) if *due < longest => (longest, *in_vain) = (*due, Some(step)),
+            Some(due) if *due < longest => (longest, *failed_calls) = (*due, Some(step)),
             Some(_) => {}
         }
     }
     None
 }
 
-pub(super) fn attempts(journal: &Journal) -> impl Iterator<Item = (Slot, &Attempt)> {
+pub(super) fn attempts(journal: &Journal) -> impl Iterator<Item = (AttemptKey, &Attempt)> {
     journal.shards.entries().filter_map(|(shard, s)| {
         let attempt = s.attempt.as_ref()?;
-        Some((Slot { shard, attempt: attempt.number }, attempt))
+        Some((AttemptKey { shard, attempt: attempt.number }, attempt))
     })
 }
 
-pub(super) fn with_state(journal: &Journal, slot: Slot, state: AttemptState) -> Step {
+pub(super) fn with_state(journal: &Journal, attempt_key: AttemptKey, state: AttemptState) -> Step {
     Step::Swap(journal.next(|j| {
-        if let Some(attempt) = j.attempt_mut(slot) {
+        if let Some(attempt) = j.attempt_mut(attempt_key) {
             attempt.state = state;
         }
     }))
 }
 
-pub(super) fn record(o: &Observed, journal: &Journal, slot: Slot, batch_id: &str) -> Step {
-    with_state(journal, slot, AttemptState::Submitted { batch_id: batch_id.into(), at: o.now })
+pub(super) fn record(o: &Observed, journal: &Journal, attempt_key: AttemptKey, batch_id: &str) -> Step {
+    with_state(journal, attempt_key, AttemptState::Submitted { batch_id: batch_id.into(), at: o.now })
 }
 
 /// What this process alone can do: use its permit, and write down what came of it.
 fn owed(
     o: &Observed,
     journal: &Journal,
-    slot: Slot,
+    attempt_key: AttemptKey,
     attempt: &Attempt,
     closing: Option<DeletionPolicy>,
 ) -> Option<Step> {
@@ -146,15 +146,15 @@ fn owed(
     // A permit for a POST that is sent again was not used for what an earlier one was told.
     let posted = posted.filter(|posted| is_first || !permitted || matches!(posted, Posted::Created(_)));
     match posted {
-        Some(Posted::Created(id)) => Some(record(o, journal, slot, id)),
+        Some(Posted::Created(id)) => Some(record(o, journal, attempt_key, id)),
         // The reply to a repeated POST says nothing of the first POST, which may have made a batch.
         Some(Posted::Refused(rejection)) if attempt.state == AttemptState::Intended && is_first => {
-            Some(Step::Swap(journal.next(|j| refuse(o, j, slot, rejection.clone(), false))))
+            Some(Step::Swap(journal.next(|j| refuse(o, j, attempt_key, rejection.clone(), false))))
         }
         // Written down before it is resolved, which takes minutes and may be somebody else's to do.
         Some(Posted::Declined(rejection)) if attempt.state == AttemptState::Intended && attempt.declined.is_none() => {
             Some(Step::Swap(journal.next(|j| {
-                if let Some(attempt) = j.attempt_mut(slot) {
+                if let Some(attempt) = j.attempt_mut(attempt_key) {
                     attempt.declined = Some(rejection.clone());
                 }
             })))
@@ -164,41 +164,41 @@ fn owed(
         None if (closing.is_some() || attempt.fingerprint != o.job.fingerprint) && !is_first => None,
         None if closing.is_some() => {
             let unsent = Rejection::new(Refusal::NotSent, "the job was to stop before the batch was asked for");
-            Some(Step::Swap(journal.next(|j| refuse(o, j, slot, unsent, false))))
+            Some(Step::Swap(journal.next(|j| refuse(o, j, attempt_key, unsent, false))))
         }
         // The file is the other account's: this one would refuse it for good.
-        None if attempt.fingerprint != o.job.fingerprint => Some(not_sent_anew(o, journal, slot)),
+        None if attempt.fingerprint != o.job.fingerprint => Some(not_sent_anew(o, journal, attempt_key)),
         // It failed before the permit was used, and waits for its next try.
-        None if o.memory.running.contains(&Task::Post(slot)) => None,
-        None => Some(Step::Post(slot)),
+        None if o.memory.running.contains(&Task::Post(attempt_key)) => None,
+        None => Some(Step::Post(attempt_key)),
     }
 }
 
 /// Records that nothing was sent. The next attempt gets a file of its own.
-fn not_sent_anew(o: &Observed, journal: &Journal, slot: Slot) -> Step {
+fn not_sent_anew(o: &Observed, journal: &Journal, attempt_key: AttemptKey) -> Step {
     let unsent = Rejection::new(Refusal::NotSent, "the credential changed before the batch was asked for");
-    Step::Swap(journal.next(|j| refuse(o, j, slot, unsent, true)))
+    Step::Swap(journal.next(|j| refuse(o, j, attempt_key, unsent, true)))
 }
 
 fn under_way(
     o: &Observed,
     journal: &Journal,
-    slot: Slot,
+    attempt_key: AttemptKey,
     attempt: &Attempt,
     (closing, may_start): (Option<DeletionPolicy>, bool),
     round: &mut Round,
 ) -> Option<Step> {
     match &attempt.state {
         // Its own process knows first what comes of it.
-        AttemptState::Intended if o.memory.running.contains(&Task::Post(slot)) => None,
-        AttemptState::Intended => resolve::resolve(o, journal, slot, attempt, may_start, round),
-        AttemptState::Revoking => resolve::revoke(o, journal, slot, attempt, round),
+        AttemptState::Intended if o.memory.running.contains(&Task::Post(attempt_key)) => None,
+        AttemptState::Intended => resolve::resolve(o, journal, attempt_key, attempt, may_start, round),
+        AttemptState::Revoking => resolve::revoke(o, journal, attempt_key, attempt, round),
         // An orphaned batch runs on; the next object of this name picks it up.
         AttemptState::Submitted { .. } if closing == Some(DeletionPolicy::Orphan) => {
             round.live = attempts(journal).any(|(_, a)| is_unresolved(a));
             None
         }
-        AttemptState::Submitted { batch_id, .. } => follow(o, journal, slot, attempt, batch_id, closing, round),
+        AttemptState::Submitted { batch_id, .. } => follow(o, journal, attempt_key, attempt, batch_id, closing, round),
         AttemptState::Revoked { .. }
         | AttemptState::Refused { .. }
         | AttemptState::Settled { .. }
@@ -214,7 +214,7 @@ fn is_unresolved(attempt: &Attempt) -> bool {
 fn follow(
     o: &Observed,
     journal: &Journal,
-    slot: Slot,
+    attempt_key: AttemptKey,
     attempt: &Attempt,
     batch_id: &str,
     closing: Option<DeletionPolicy>,
@@ -222,51 +222,54 @@ fn follow(
 ) -> Option<Step> {
     round.stage = reasons::IN_PROGRESS;
     let Some(look) = o.memory.looks.get(batch_id) else {
-        return Some(Step::Poll(slot));
+        return Some(Step::Poll(attempt_key));
     };
     if let Seen::Ended { rejected: Some((refusal, message)), .. } = &look.seen {
         let again = *refusal != Refusal::Invalid && closing.is_none();
-        return turned_away(o, journal, slot, (attempt, batch_id), (*refusal, message, again), round);
+        return turned_away(o, journal, attempt_key, (attempt, batch_id), (*refusal, message, again), round);
     }
     let may_try = |task: Task| !o.memory.running.contains(&task);
-    if let Some(extra) = twins::to_stop(o, attempt, batch_id).filter(|_| may_try(Task::CancelTwin(slot))) {
-        return Some(Step::Cancel { slot, twin: true, batch_id: extra.into() });
+    if let Some(extra) = twins::to_stop(o, attempt, batch_id).filter(|_| may_try(Task::CancelTwin(attempt_key))) {
+        return Some(Step::Cancel { attempt_key, twin: true, batch_id: extra.into() });
     }
     // It is searched for before it is settled; until then a search that fails does not keep it from being told to stop.
     let runs = matches!(look.seen, Seen::Running { .. });
-    if let Some(step) = twins::look_for(o, slot, attempt, &look.seen, round)
-        && (!runs || may_try(Task::Call(slot)))
+    if let Some(step) = twins::look_for(o, attempt_key, attempt, &look.seen, round)
+        && (!runs || may_try(Task::Call(attempt_key)))
     {
         return Some(step);
     }
     let again = look.at + o.job.poll_period;
     match &look.seen {
         Seen::NotFound | Seen::NotOurs => {
-            if let Some(state) = given_up(o, journal, slot, attempt, batch_id) {
-                return Some(without_file(o, slot, attempt, true).unwrap_or_else(|| with_state(journal, slot, state)));
+            if let Some(state) = given_up(o, journal, attempt_key, attempt, batch_id) {
+                return Some(
+                    without_file(o, attempt_key, attempt, true)
+                        .unwrap_or_else(|| with_state(journal, attempt_key, state)),
+                );
             }
             if o.now >= recorded_at(attempt) + NEW_BATCH_GRACE {
                 round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
             }
-            poll(o, slot, again, round)
+            poll(o, attempt_key, again, round)
         }
         Seen::Running { .. } => {
             let to_stop = closing == Some(DeletionPolicy::Cancel) && !o.memory.cancelled.contains(batch_id);
-            match to_stop && may_try(Task::Cancel(slot)) {
-                true => Some(Step::Cancel { slot, twin: false, batch_id: batch_id.into() }),
-                false => poll(o, slot, again, round),
+            match to_stop && may_try(Task::Cancel(attempt_key)) {
+                true => Some(Step::Cancel { attempt_key, twin: false, batch_id: batch_id.into() }),
+                false => poll(o, attempt_key, again, round),
             }
         }
         Seen::Ended { state, .. } | Seen::Gone { state } if may_settle(o, look, batch_id) => {
             // Once it is settled, nobody would wait for its twin to be told to stop.
-            if o.memory.is_under_way(Task::CancelTwin(slot)) {
+            if o.memory.is_under_way(Task::CancelTwin(attempt_key)) {
                 return None;
             }
             let c = o.memory.collected.get(batch_id)?;
             if let Some(twin) = twins::unseen(o, attempt, batch_id, look.at)
-                && may_try(Task::CancelTwin(slot))
+                && may_try(Task::CancelTwin(attempt_key))
             {
-                return Some(Step::PollTwin { slot, batch_id: twin.clone() });
+                return Some(Step::PollTwin { attempt_key, batch_id: twin.clone() });
             }
             let settled = AttemptState::Settled {
                 batch_id: batch_id.into(),
@@ -277,20 +280,23 @@ fn follow(
                 errors: c.errors.clone(),
                 files: c.files.clone(),
             };
-            let billed_again = twins::billed_again(o, attempt, batch_id, journal.requests_of(slot));
+            let billed_again = twins::billed_again(o, attempt, batch_id, journal.requests_of(attempt_key));
             Some(Step::Swap(journal.next(|j| {
-                if let Some(attempt) = j.attempt_mut(slot) {
+                if let Some(attempt) = j.attempt_mut(attempt_key) {
                     (attempt.state, attempt.billed_again) = (settled, billed_again);
                 }
             })))
         }
         Seen::Unnamed { .. } => {
             round.stage = reasons::COLLECTING;
-            if let Some(state) = given_up(o, journal, slot, attempt, batch_id) {
-                return Some(without_file(o, slot, attempt, true).unwrap_or_else(|| with_state(journal, slot, state)));
+            if let Some(state) = given_up(o, journal, attempt_key, attempt, batch_id) {
+                return Some(
+                    without_file(o, attempt_key, attempt, true)
+                        .unwrap_or_else(|| with_state(journal, attempt_key, state)),
+                );
             }
             round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
-            poll(o, slot, again, round)
+            poll(o, attempt_key, again, round)
         }
         Seen::Ended { .. } => {
             round.stage = reasons::COLLECTING;
@@ -301,17 +307,20 @@ fn follow(
                 }
             }
             let patient = o.now < look.at + o.timing.listing_lag;
-            (!o.memory.running.contains(&Task::Collect(slot))).then_some(Step::Collect { slot, patient })
+            (!o.memory.running.contains(&Task::Collect(attempt_key))).then_some(Step::Collect { attempt_key, patient })
         }
         Seen::Gone { .. } => {
             round.stage = reasons::COLLECTING;
-            if let Some(state) = given_up(o, journal, slot, attempt, batch_id) {
-                return Some(without_file(o, slot, attempt, true).unwrap_or_else(|| with_state(journal, slot, state)));
+            if let Some(state) = given_up(o, journal, attempt_key, attempt, batch_id) {
+                return Some(
+                    without_file(o, attempt_key, attempt, true)
+                        .unwrap_or_else(|| with_state(journal, attempt_key, state)),
+                );
             }
             round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
-            match o.memory.running.contains(&Task::Collect(slot)) {
+            match o.memory.running.contains(&Task::Collect(attempt_key)) {
                 true => None,
-                false if o.now >= again => Some(Step::Collect { slot, patient: false }),
+                false if o.now >= again => Some(Step::Collect { attempt_key, patient: false }),
                 false => round.due(again),
             }
         }
@@ -323,8 +332,8 @@ fn may_settle(o: &Observed, look: &Look, batch_id: &str) -> bool {
     o.memory.collected.get(batch_id).is_some_and(|c| collecting::again(o, look, c).is_none())
 }
 
-fn poll(o: &Observed, slot: Slot, again: i64, round: &mut Round) -> Option<Step> {
-    if o.now >= again { Some(Step::Poll(slot)) } else { round.due(again) }
+fn poll(o: &Observed, attempt_key: AttemptKey, again: i64, round: &mut Round) -> Option<Step> {
+    if o.now >= again { Some(Step::Poll(attempt_key)) } else { round.due(again) }
 }
 
 /// The batch was turned away as a whole. A gateway may have made another one of the same POST, and its answers are ours: it is
@@ -332,13 +341,13 @@ fn poll(o: &Observed, slot: Slot, again: i64, round: &mut Round) -> Option<Step>
 fn turned_away(
     o: &Observed,
     journal: &Journal,
-    slot: Slot,
+    attempt_key: AttemptKey,
     (attempt, batch_id): (&Attempt, &str),
     (refusal, message, again): (Refusal, &str, bool),
     round: &mut Round,
 ) -> Option<Step> {
     if let Some(twin) = twins::twins(o, attempt, batch_id).find(|id| !o.memory.is_turned_away(id)) {
-        return Some(record(o, journal, slot, twin));
+        return Some(record(o, journal, attempt_key, twin));
     }
     if matches!(refusal, Refusal::Capacity | Refusal::TokenLimit) {
         let note = format!("the provider turned batch {batch_id} away for lack of room; it is sent again: {message}");
@@ -347,25 +356,31 @@ fn turned_away(
     let (all, can) = (twins::shown_at(o, attempt), o.capabilities());
     // No POST of it makes another batch, or nobody can look for one.
     if can.can_repeat() || !can.can_search() && !again {
-        return Some(rejected(o, journal, slot, refusal, message));
+        return Some(rejected(o, journal, attempt_key, refusal, message));
     }
     if !can.can_search() {
-        return resolve::ask_for_twins(o, journal, slot, (attempt, batch_id), message, round);
+        return resolve::ask_for_twins(o, journal, attempt_key, (attempt, batch_id), message, round);
     }
     match o.memory.searches.get(&attempt.intent_id) {
         Some(search) if search.began >= all && search.found.is_none() && again => {
-            resolve::ask_for_twins(o, journal, slot, (attempt, batch_id), message, round)
+            resolve::ask_for_twins(o, journal, attempt_key, (attempt, batch_id), message, round)
         }
-        Some(search) if search.began >= all || !again => Some(rejected(o, journal, slot, refusal, message)),
+        Some(search) if search.began >= all || !again => Some(rejected(o, journal, attempt_key, refusal, message)),
         Some(_) if o.now < all => round.due(all),
-        _ => Some(Step::Search(slot)),
+        _ => Some(Step::Search(attempt_key)),
     }
 }
 
 /// Returns the state by a person's answer to the question about a batch that the provider does not know.
-fn given_up(o: &Observed, journal: &Journal, slot: Slot, attempt: &Attempt, batch_id: &str) -> Option<AttemptState> {
+fn given_up(
+    o: &Observed,
+    journal: &Journal,
+    attempt_key: AttemptKey,
+    attempt: &Attempt,
+    batch_id: &str,
+) -> Option<AttemptState> {
     match said(o, journal, &hold_id("lost", attempt))? {
-        "lost" => Some(lost_batch(journal.requests_of(slot), batch_id)),
+        "lost" => Some(lost_batch(journal.requests_of(attempt_key), batch_id)),
         "resend" => {
             Some(AttemptState::Revoked { message: format!("a person said that batch {batch_id} does not exist") })
         }
@@ -393,15 +408,15 @@ fn lost_batch(requests: i64, batch_id: &str) -> AttemptState {
 }
 
 /// The batch was turned away as a whole: its file goes, and another attempt gets a fresh one.
-fn rejected(o: &Observed, journal: &Journal, slot: Slot, refusal: Refusal, message: &str) -> Step {
-    let attempt = journal.shards.get(slot.shard).and_then(|s| s.attempt.as_ref());
+fn rejected(o: &Observed, journal: &Journal, attempt_key: AttemptKey, refusal: Refusal, message: &str) -> Step {
+    let attempt = journal.shards.get(attempt_key.shard).and_then(|s| s.attempt.as_ref());
     let file = attempt.map(|a| a.payload.name().to_string()).unwrap_or_default();
     let is_there = attempt.is_none_or(|a| a.payload != Payload::Inline {}) && !o.memory.deleted.contains(&file);
     if o.job.provider_file_policy == ProviderFilePolicy::Delete && is_there {
-        return Step::DeleteFiles { files: vec![file], slot: Some(slot), must: false };
+        return Step::DeleteFiles { files: vec![file], attempt_key: Some(attempt_key), must: false };
     }
     let rejection = Rejection::new(refusal, message);
-    Step::Swap(journal.next(|j| refuse(o, j, slot, rejection, true)))
+    Step::Swap(journal.next(|j| refuse(o, j, attempt_key, rejection, true)))
 }
 
 /// Returns the last look at the batch of an attempt.

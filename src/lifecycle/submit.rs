@@ -1,6 +1,6 @@
 //! Which shard is sent next, and what has to be there first.
 
-use super::attempt::{Attempt, AttemptState, Payload, Refusal, Slot};
+use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal};
 use super::journal::{Journal, Shard};
 use super::observed::{Observed, Place, Task};
 use super::refused::{explain, is_over_the_limit, not_before, send_less, streaks_of_next};
@@ -15,7 +15,7 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
         return None;
     }
     let uploading = o.memory.running.iter().filter(|t| matches!(t, Task::Upload(_))).count();
-    let ready = |slot: Slot| payload_for(o, journal, slot).is_some();
+    let ready = |attempt_key: AttemptKey| payload_for(o, journal, attempt_key).is_some();
     let mut room = o.job.parallelism.saturating_sub(journal.shards.iter().filter(|s| s.is_live()).count());
     for (shard, s) in journal.shards.entries().filter(|(_, s)| !s.is_live() && s.settled().is_none()) {
         if room == 0 {
@@ -23,28 +23,28 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
         }
         room -= 1;
         let attempt = s.attempt.as_ref().map_or(1, |a| a.number + 1);
-        let slot = Slot { shard, attempt };
+        let attempt_key = AttemptKey { shard, attempt };
         if is_over_the_limit(s) {
             match send_less(o, journal, shard, round) {
                 Some(step) => return Some(step),
                 None => continue,
             }
         }
-        if let Some(message) = o.memory.unfit.get(&(slot, s.sha256.clone())) {
-            return Some(refused_at_upload(o, journal, slot, message));
+        if let Some(message) = o.memory.unfit.get(&(attempt_key, s.sha256.clone())) {
+            return Some(refused_at_upload(o, journal, attempt_key, message));
         }
         if let Some(at) = not_before(s).filter(|at| o.now < *at) {
             explain(s, round);
             round.due(at);
         } else if o.memory.store_proved.is_none() {
             return Some(Step::ProveStore);
-        } else if ready(slot) {
+        } else if ready(attempt_key) {
             // One right to POST at a time: it runs out, and what comes of it is written down first.
             if is_posting(o, journal) {
                 continue;
             }
             if o.memory.place == Place::Free {
-                return Some(intent(o, journal, slot));
+                return Some(intent(o, journal, attempt_key));
             }
             if let Place::Full(why) = &o.memory.place {
                 round.say(reasons::WAITING_FOR_QUOTA, why.clone());
@@ -52,8 +52,8 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
             if !o.memory.running.contains(&Task::Place) {
                 return Some(Step::WaitForPlace);
             }
-        } else if !o.memory.running.contains(&Task::Upload(slot)) && uploading < o.job.parallelism {
-            return Some(Step::Upload(slot));
+        } else if !o.memory.running.contains(&Task::Upload(attempt_key)) && uploading < o.job.parallelism {
+            return Some(Step::Upload(attempt_key));
         }
     }
     None
@@ -66,45 +66,45 @@ pub(super) fn is_posting(o: &Observed, journal: &Journal) -> bool {
 }
 
 /// What the attempt may send. The file of an attempt that was refused before a batch existed is as good as new.
-fn payload_for(o: &Observed, journal: &Journal, slot: Slot) -> Option<Payload> {
+fn payload_for(o: &Observed, journal: &Journal, attempt_key: AttemptKey) -> Option<Payload> {
     let kind = o.capabilities().payload;
     if kind == PayloadKind::Inline {
         return Some(Payload::Inline {});
     }
-    let shard = journal.shards.get(slot.shard)?;
+    let shard = journal.shards.get(attempt_key.shard)?;
     // Another account does not have it.
     let reusable = |a: &&Attempt| matches!(a.state, AttemptState::Refused { .. }) && a.fingerprint == o.job.fingerprint;
     let refused = shard.attempt.as_ref().filter(reusable).map(|a| a.payload.name());
     let there = refused.filter(|name| !name.is_empty() && !o.memory.deleted.contains(*name));
-    let uploaded = || o.memory.uploads.get(&(slot, shard.sha256.clone())).map(String::as_str);
+    let uploaded = || o.memory.uploads.get(&(attempt_key, shard.sha256.clone())).map(String::as_str);
     Some(Payload::named(kind, there.or_else(uploaded)?.into()))
 }
 
-fn intent(o: &Observed, journal: &Journal, slot: Slot) -> Step {
+fn intent(o: &Observed, journal: &Journal, attempt_key: AttemptKey) -> Step {
     // Pinned first: whoever deletes the provider from now on sees the pin, or we see the deletion.
     if !o.job.pinned {
         return Step::Pin;
     }
-    if o.job.provider.as_ref().is_some_and(|p| !p.kept && !p.going) {
+    if o.job.provider.as_ref().is_some_and(|p| !p.kept && !p.terminating) {
         return Step::KeepProvider;
     }
     let attempt = Attempt {
-        payload: payload_for(o, journal, slot).unwrap_or_default(),
+        payload: payload_for(o, journal, attempt_key).unwrap_or_default(),
         post_by: o.now + o.timing.post_window,
-        ..attempt(o, slot, AttemptState::Intended)
+        ..attempt(o, attempt_key, AttemptState::Intended)
     };
-    let streaks = streaks_of_next(journal, slot);
+    let streaks = streaks_of_next(journal, attempt_key);
     let journal = journal.next(|j| {
-        if let Some(shard) = j.shards.get_mut(slot.shard) {
+        if let Some(shard) = j.shards.get_mut(attempt_key.shard) {
             (shard.attempt, shard.streaks) = (Some(attempt), streaks);
         }
     });
     Step::WriteIntent { journal, intent_id: o.nonce.into() }
 }
 
-fn attempt(o: &Observed, slot: Slot, state: AttemptState) -> Attempt {
+fn attempt(o: &Observed, attempt_key: AttemptKey, state: AttemptState) -> Attempt {
     Attempt {
-        number: slot.attempt,
+        number: attempt_key.attempt,
         intent_id: o.nonce.into(),
         payload: Payload::default(),
         post_by: o.now,
@@ -117,11 +117,11 @@ fn attempt(o: &Observed, slot: Slot, state: AttemptState) -> Attempt {
 }
 
 /// The requests themselves are refused before a batch can be asked for: they are not uploaded again.
-fn refused_at_upload(o: &Observed, journal: &Journal, slot: Slot, message: &str) -> Step {
+fn refused_at_upload(o: &Observed, journal: &Journal, attempt_key: AttemptKey, message: &str) -> Step {
     let state = AttemptState::Refused { refusal: Refusal::Invalid, message: message.into(), at: o.now, retry_at: None };
-    let attempt = attempt(o, slot, state);
+    let attempt = attempt(o, attempt_key, state);
     Step::Swap(journal.next(|j| {
-        if let Some(shard) = j.shards.get_mut(slot.shard) {
+        if let Some(shard) = j.shards.get_mut(attempt_key.shard) {
             shard.attempt = Some(attempt);
         }
     }))

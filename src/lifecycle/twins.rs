@@ -1,6 +1,6 @@
 //! Other batches of a submission that is recorded: a gateway in front of the provider sent our POST twice.
 
-use super::attempt::{Attempt, Slot};
+use super::attempt::{Attempt, AttemptKey};
 use super::observed::{Look, Observed, Posted, Seen};
 use super::step::Step;
 use super::submission::{Round, recorded_at};
@@ -27,7 +27,13 @@ pub(super) fn twins<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> i
 /// Searches the list for twins. The reply to a POST names one batch, however many a gateway made of it. The list is searched
 /// when it must show them all, and at the latest when the batch ended. Behind a gateway it is searched at once too, and then at
 /// growing intervals, because a twin costs money for as long as it runs.
-pub(super) fn look_for(o: &Observed, slot: Slot, attempt: &Attempt, seen: &Seen, round: &mut Round) -> Option<Step> {
+pub(super) fn look_for(
+    o: &Observed,
+    attempt_key: AttemptKey,
+    attempt: &Attempt,
+    seen: &Seen,
+    round: &mut Round,
+) -> Option<Step> {
     let ended = match seen {
         Seen::Running { .. } => false,
         Seen::Ended { .. } | Seen::Gone { .. } | Seen::Unnamed { .. } => true,
@@ -41,8 +47,8 @@ pub(super) fn look_for(o: &Observed, slot: Slot, attempt: &Attempt, seen: &Seen,
     let gateway = o.job.provider.as_ref().is_none_or(|p| !p.is_vendors_own);
     let next = match o.memory.searches.get(&attempt.intent_id) {
         Some(search) if search.began >= all => return None,
-        _ if o.now >= all => return Some(Step::Search(slot)),
-        None if ended || gateway => return Some(Step::Search(slot)),
+        _ if o.now >= all => return Some(Step::Search(attempt_key)),
+        None if ended || gateway => return Some(Step::Search(attempt_key)),
         Some(_) if ended => return None,
         Some(search) if gateway => {
             let so_far = (search.began - recorded_at(attempt)).max(0);
@@ -50,7 +56,7 @@ pub(super) fn look_for(o: &Observed, slot: Slot, attempt: &Attempt, seen: &Seen,
         }
         _ => all,
     };
-    if o.now >= next { Some(Step::Search(slot)) } else { round.due(next) }
+    if o.now >= next { Some(Step::Search(attempt_key)) } else { round.due(next) }
 }
 
 /// Returns the time by which the list must show every batch of the attempt's POST.

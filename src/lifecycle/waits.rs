@@ -45,7 +45,7 @@ pub fn next_visit(due: Option<i64>, may_be_mended: bool, now: i64) -> Option<i64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::Slot;
+    use crate::lifecycle::AttemptKey;
 
     fn at(stage: &'static str) -> Waiting {
         Waiting { stage, ..Default::default() }
@@ -64,7 +64,7 @@ mod tests {
     fn a_batch_whose_first_look_is_under_way_is_not_told_yet() {
         let mut memory = Memory::default();
         assert_eq!(at(reasons::IN_PROGRESS).told_at(&memory, 10), None);
-        memory.running.insert(Task::Call(Slot { shard: 0, attempt: 1 }));
+        memory.running.insert(Task::Call(AttemptKey { shard: 0, attempt: 1 }));
         assert_eq!(at(reasons::IN_PROGRESS).told_at(&memory, 10), Some(10 + TOLD_AFTER));
     }
 

@@ -32,7 +32,7 @@ pub struct Collection<'a> {
     /// The work.
     pub work_id: &'a str,
     /// Name of the attempt, such as `00000-1`.
-    pub slot: String,
+    pub attempt_key: String,
     /// Name of the shard's index.
     pub index: &'a str,
     /// Number of requests in the shard.
@@ -94,7 +94,7 @@ pub enum CollectError {
 /// # Errors
 /// An error loses nothing: the provider still has its files.
 pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collected, CollectError> {
-    let Collection { folder, work_id, slot, index, requests, files, may_be_unreadable, unusable } = collection;
+    let Collection { folder, work_id, attempt_key, index, requests, files, may_be_unreadable, unusable } = collection;
     let index = layout::index(work_id, index);
     let asked = indexes(folder, &index).await?;
     let _held = reserve(COLLECT_BYTES + ANSWER_BYTES * asked.len()).await;
@@ -111,7 +111,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     let places = if may_be_unreadable(&found) { with_nameless(scanned) } else { scanned.places };
     let (part, tally) = write_part(raw, &places, unusable, spool).await?;
     let errors = with_names(folder, &index, tally).await?;
-    let (sha256, name) = (part.sha256.clone(), layout::part(work_id, &slot, &part.sha256));
+    let (sha256, name) = (part.sha256.clone(), layout::part(work_id, &attempt_key, &part.sha256));
     put_surely(folder, part, &name, work_id).await?;
     let retryable = places.iter().filter(|p| p.ended == Ended::Errored).count() as i64;
     let incomplete = places.iter().filter(|p| is_incomplete(p)).count() as i64;

@@ -100,8 +100,8 @@ pub mod layout {
 
     /// Part: the answers to one attempt. It is named by its content as well, so that two collectors cannot overwrite
     /// each other.
-    pub fn part(work_id: &str, slot: &str, sha256: &str) -> String {
-        format!("{}parts/{slot}-{}.jsonl.zst", work(work_id), sha256.get(..16).unwrap_or(sha256))
+    pub fn part(work_id: &str, attempt_key: &str, sha256: &str) -> String {
+        format!("{}parts/{attempt_key}-{}.jsonl.zst", work(work_id), sha256.get(..16).unwrap_or(sha256))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const SLOT: Slot = Slot { shard: 0, attempt: 1 };
+const SLOT: AttemptKey = AttemptKey { shard: 0, attempt: 1 };
 /// `Timing::abandon_after` of these tests, and as long again for what fails.
 const AFTER: i64 = TIMING.abandon_after;
 
@@ -68,7 +68,7 @@ fn a_batch_that_stays_in_cancelling_is_given_up_on_after_a_last_look() {
     let now = looked(told_to_stop(), NOW, cancelling());
     assert_eq!(becomes(step(&late(), Some(&journal), &now)), abandoned(Some("batch-1")));
     let not_told = looked(searched(memory()), NOW, cancelling());
-    let cancel = Step::Cancel { slot: SLOT, twin: false, batch_id: "batch-1".into() };
+    let cancel = Step::Cancel { attempt_key: SLOT, twin: false, batch_id: "batch-1".into() };
     assert_eq!(becomes(step(&late(), Some(&journal), &not_told)), Err(Box::new(cancel)), "it is told to stop first");
     let in_time = JobView { deadline: None, ..late() };
     assert!(becomes(step(&in_time, Some(&journal), &now)).is_err(), "a deadline that was taken away counts no more");
@@ -79,7 +79,7 @@ fn what_ended_is_collected_before_anything_is_given_up_on() {
     let ended = Seen::Ended { state: BatchEnd::Cancelled, done: 0, rejected: None };
     let memory = looked(told_to_stop(), NOW, ended);
     let step = step(&late(), Some(&overdue(submitted())), &memory);
-    assert_eq!(becomes(step), Err(Box::new(Step::Collect { slot: SLOT, patient: true })));
+    assert_eq!(becomes(step), Err(Box::new(Step::Collect { attempt_key: SLOT, patient: true })));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn what_nobody_knows_or_can_ask_about_is_given_up_on_too() {
         );
     }
     let mut memory = memory();
-    memory.in_vain.insert(Task::Call(SLOT), NOW + 5);
+    memory.failed_calls.insert(Task::Call(SLOT), NOW + 5);
     memory.running.insert(Task::Call(SLOT));
     let once = becomes(step(&late(), Some(&overdue(submitted())), &memory));
     assert!(
@@ -106,7 +106,7 @@ fn what_nobody_knows_or_can_ask_about_is_given_up_on_too() {
     let later = JobView { deadline: Some(NOW - 2 * AFTER), ..late() };
     assert_eq!(becomes(step(&later, Some(&journal), &memory)), abandoned(Some("batch-1")));
     let mut unknown = overdue(Some(AttemptState::Intended));
-    memory.in_vain.clear();
+    memory.failed_calls.clear();
     memory.running.clear();
     memory.searches.insert("intent-1".into(), Search { began: NOW, found: None });
     unknown.shards[0].attempt.as_mut().unwrap().post_by = NOW - 10_000;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const FIRST: Slot = Slot { shard: 0, attempt: 1 };
+const FIRST: AttemptKey = AttemptKey { shard: 0, attempt: 1 };
 
 /// Two shards; the first has this state, and both have an uploaded file.
 fn two(state: Option<AttemptState>) -> (Journal, Memory) {
@@ -10,7 +10,7 @@ fn two(state: Option<AttemptState>) -> (Journal, Memory) {
     journal.shards.push(Shard { sha256: "s2".into(), ..shard(None) });
     let mut memory = memory();
     memory.uploads.insert((FIRST, "s".into()), "file-1".into());
-    memory.uploads.insert((Slot { shard: 1, attempt: 1 }, "s2".into()), "file-2".into());
+    memory.uploads.insert((AttemptKey { shard: 1, attempt: 1 }, "s2".into()), "file-2".into());
     (journal, memory)
 }
 
@@ -32,7 +32,7 @@ fn a_post_that_failed_before_it_was_sent_keeps_its_permit_and_holds_up_nobody_wh
     let (journal, mut memory) = two(Some(AttemptState::Intended));
     memory.permit = Some("intent-1".into());
     memory.running.insert(Task::Post(FIRST));
-    memory.in_vain.insert(Task::Post(FIRST), NOW + 1_000);
+    memory.failed_calls.insert(Task::Post(FIRST), NOW + 1_000);
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Wait { .. }));
     let deleted = JobView { deleting_since: Some(NOW), ..job() };
     let mut closing = journal.clone();
@@ -89,6 +89,6 @@ fn a_batch_is_not_settled_while_its_twin_is_being_told_to_stop() {
     memory.collected.insert("batch-1".into(), collected);
     memory.running.insert(Task::CancelTwin(FIRST));
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Wait { .. }), "the job's end would end the call");
-    memory.in_vain.insert(Task::CancelTwin(FIRST), NOW + 1_000);
+    memory.failed_calls.insert(Task::CancelTwin(FIRST), NOW + 1_000);
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Swap(_)), "a call that fails holds nobody up");
 }

@@ -36,7 +36,7 @@ fn a_lost_reply_is_asked_for_again_with_the_same_token() {
     let told = Posted::Unknown("reset".into());
     let mut memory = Memory { permit: Some(intent_id.clone()), ..unsearched() };
     memory.posted.insert(intent_id, told);
-    assert_eq!(step(&job, Some(&journal), &memory), Step::Post(Slot { shard: 0, attempt: 1 }));
+    assert_eq!(step(&job, Some(&journal), &memory), Step::Post(AttemptKey { shard: 0, attempt: 1 }));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use batchjob_operator::lifecycle::{Reading, Short};
 
 use super::*;
 
-const SLOT: Slot = Slot { shard: 0, attempt: 1 };
+const SLOT: AttemptKey = AttemptKey { shard: 0, attempt: 1 };
 const LAG: i64 = 300_000;
 
 fn collected(short: Option<Short>) -> Collected {

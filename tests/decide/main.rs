@@ -23,9 +23,9 @@ use batchjob_operator::api::{
     UnknownSubmissionPolicy,
 };
 use batchjob_operator::lifecycle::{
-    Answers, Attempt, AttemptState, Blocked, Collected, Commit, Failure, Halved, JobView, Journal, Look, ManifestView,
-    Memory, Observed, Owner, PartRef, Pass, Payload, Place, Plan, Planned, Posted, ProviderView, Refusal, Rejection,
-    Search, Seen, Shard, Shards, Slot, Step, Task, Tidied, Timing, Untidy, Waiting, decide, error_summary,
+    Answers, Attempt, AttemptKey, AttemptState, Blocked, Collected, Commit, Failure, Halved, JobView, Journal, Look,
+    ManifestView, Memory, Observed, Owner, PartRef, Pass, Payload, Place, Plan, Planned, Posted, ProviderView, Refusal,
+    Rejection, Search, Seen, Shard, Shards, Step, Task, Tidied, Timing, Untidy, Waiting, decide, error_summary,
     may_be_submitted, project,
 };
 use beginnings::provider;

@@ -23,7 +23,11 @@ fn while_a_person_is_asked_the_search_goes_on() {
 }
 
 fn deletes_its_file() -> Step {
-    Step::DeleteFiles { files: vec!["file-1".into()], slot: Some(Slot { shard: 0, attempt: 1 }), must: true }
+    Step::DeleteFiles {
+        files: vec!["file-1".into()],
+        attempt_key: Some(AttemptKey { shard: 0, attempt: 1 }),
+        must: true,
+    }
 }
 
 #[test]

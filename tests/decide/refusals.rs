@@ -50,8 +50,8 @@ fn what_a_gateway_says_at_a_create_is_shown_at_once_and_resolved_like_any_unknow
     let written = swapped(step(&job(), Some(&journal), &memory)).attempt.unwrap();
     assert_eq!((written.state.clone(), written.declined.as_ref()), (AttemptState::Intended, Some(&said)));
     journal.shards[0].attempt = Some(written);
-    let slot = Slot { shard: 0, attempt: 1 };
-    assert_eq!(step(&job(), Some(&journal), &memory), Step::Search(slot), "a gateway may have made it");
+    let attempt_key = AttemptKey { shard: 0, attempt: 1 };
+    assert_eq!(step(&job(), Some(&journal), &memory), Step::Search(attempt_key), "a gateway may have made it");
     memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
     let waits = step(&job(), Some(&journal), &memory);
     let (reason, message) = shown(&job(), &journal, &memory, &waits);
@@ -62,12 +62,12 @@ fn what_a_gateway_says_at_a_create_is_shown_at_once_and_resolved_like_any_unknow
         let job = job();
         decide(&Observed { now: NOW, nonce: "n", timing: &quiet, job: &job, journal: Some(journal), memory })
     };
-    assert_eq!(at(&journal, &memory), Step::CheckFile(slot));
+    assert_eq!(at(&journal, &memory), Step::CheckFile(attempt_key));
     memory.files.insert("file-1".into(), true);
-    assert_eq!(at(&journal, &memory), Step::Probe(slot));
+    assert_eq!(at(&journal, &memory), Step::Probe(attempt_key));
     memory.resolvable = Some(true);
     journal.shards[0].attempt.as_mut().unwrap().state = swapped(at(&journal, &memory)).attempt.unwrap().state;
-    assert_eq!(at(&journal, &memory), Step::Revoke(slot));
+    assert_eq!(at(&journal, &memory), Step::Revoke(attempt_key));
     memory.revoked.insert("file-1".into(), NOW);
     let shard = swapped(at(&journal, &memory));
     let attempt = shard.attempt.clone().unwrap();
@@ -125,17 +125,17 @@ fn where_nothing_can_settle_what_a_gateway_refused_a_person_is_asked_at_once_wit
 fn what_nobody_can_find_out_is_asked_while_it_is_tried_on() {
     let mut journal = intended();
     journal.shards[0].attempt.as_mut().unwrap().post_by = NOW - 1_000;
-    let slot = Slot { shard: 0, attempt: 1 };
+    let attempt_key = AttemptKey { shard: 0, attempt: 1 };
     let mut memory = memory();
     memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
     memory.files.insert("file-1".into(), true);
-    assert_eq!(step(&job(), Some(&journal), &memory), Step::Probe(slot));
+    assert_eq!(step(&job(), Some(&journal), &memory), Step::Probe(attempt_key));
     memory.unsettled.insert("intent-1".into(), "no room (429)".into());
-    memory.running.insert(Task::Call(slot));
+    memory.running.insert(Task::Call(attempt_key));
     let Step::Wait { why, .. } = step(&job(), Some(&journal), &memory) else { panic!("it is not tried yet") };
     assert!(why.holds.len() == 1 && why.holds[0].message.contains("no room (429)"), "{:?}", why.holds);
     memory.running.clear();
-    assert_eq!(step(&job(), Some(&journal), &memory), Step::Probe(slot), "and tried on");
+    assert_eq!(step(&job(), Some(&journal), &memory), Step::Probe(attempt_key), "and tried on");
 }
 
 /// Case 23-file-not-there-yet.
@@ -193,29 +193,29 @@ fn a_batch_that_is_alone_more_than_the_account_takes_is_halved_after_three_times
     let whole = too_large(5, 2);
     let Step::Upload(_) = step(&job(), Some(&whole), &memory()) else { panic!("others may have had the room") };
     let whole = too_large(5, 3);
-    let slot = Slot { shard: 0, attempt: 1 };
+    let attempt_key = AttemptKey { shard: 0, attempt: 1 };
     let mut memory = memory();
-    assert_eq!(step(&job(), Some(&whole), &memory), Step::Halve(slot));
-    memory.running.insert(Task::Halve(slot));
+    assert_eq!(step(&job(), Some(&whole), &memory), Step::Halve(attempt_key));
+    memory.running.insert(Task::Halve(attempt_key));
     let waits = step(&job(), Some(&whole), &memory);
     let (reason, message) = shown(&job(), &whole, &memory, &waits);
     assert!(reason == "WaitingForQuota" && message.contains("the server's words"), "{reason} {message}");
     let half = |first, requests, name: &str| Shard { sha256: name.into(), first, ..shard_of(requests, None) };
     let halves = [half(0, 3, "a"), half(3, 2, "b")];
     memory.running.clear();
-    memory.halved = Some(Halved { slot, sha256: "another".into(), halves: halves.clone() });
-    assert_eq!(step(&job(), Some(&whole), &memory), Step::Halve(slot), "of another shard");
-    memory.halved = Some(Halved { slot, sha256: "s".into(), halves });
+    memory.halved = Some(Halved { attempt_key, sha256: "another".into(), halves: halves.clone() });
+    assert_eq!(step(&job(), Some(&whole), &memory), Step::Halve(attempt_key), "of another shard");
+    memory.halved = Some(Halved { attempt_key, sha256: "s".into(), halves });
     let Step::Swap(next) = step(&job(), Some(&whole), &memory) else { panic!("not replaced") };
     let seen: Vec<_> = next.shards.iter().map(|s| (s.sha256.as_str(), s.first, s.requests, s.streaks.alone)).collect();
     assert_eq!(seen, [("a", 0, 3, 2), ("b", 3, 2, 2)], "each is halved again where it is alone too large");
     assert_eq!(next.counts().total, 5);
     assert!(
-        matches!(step(&job(), Some(&next), &self::memory()), Step::Upload(Slot { shard: 0, attempt: 2 })),
+        matches!(step(&job(), Some(&next), &self::memory()), Step::Upload(AttemptKey { shard: 0, attempt: 2 })),
         "at once"
     );
     let pair = too_large(2, 3);
-    memory.halved = Some(Halved { slot, sha256: "s".into(), halves: [half(0, 1, "a"), half(1, 1, "b")] });
+    memory.halved = Some(Halved { attempt_key, sha256: "s".into(), halves: [half(0, 1, "a"), half(1, 1, "b")] });
     let Step::Swap(next) = step(&job(), Some(&pair), &memory) else { panic!("not replaced") };
     assert!(
         next.shards.iter().all(|s| s.streaks.alone == 0),
@@ -233,7 +233,7 @@ fn a_batch_that_is_turned_away_beside_others_is_no_larger_for_it() {
     two.shards.push(shard_of(9, None));
     let mut memory = searched(memory());
     memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::Running { state: "x".into(), done: 0 } });
-    memory.uploads.insert((Slot { shard: 1, attempt: 1 }, "s".into()), "file-2".into());
+    memory.uploads.insert((AttemptKey { shard: 1, attempt: 1 }, "s".into()), "file-2".into());
     let Step::WriteIntent { journal: beside, .. } = step(&job(), Some(&two), &memory) else { panic!("not sent") };
     assert_eq!(beside.shards[1].streaks.alone, 0);
     // Alone when it was sent, and not when it was refused.
@@ -252,7 +252,10 @@ fn one_request_that_the_account_never_takes_fails_and_the_rest_of_the_job_goes_o
     two.shards.push(Shard { first: 1, sha256: "t".into(), ..shard_of(1, None) });
     let Step::Swap(next) = step(&job(), Some(&two), &memory()) else { panic!("not given up") };
     assert!(next.shards[0].is_too_large() && !next.shards[0].is_refused_for_good());
-    assert!(matches!(step(&job(), Some(&next), &memory()), Step::Upload(Slot { shard: 1, .. })), "the rest goes on");
+    assert!(
+        matches!(step(&job(), Some(&next), &memory()), Step::Upload(AttemptKey { shard: 1, .. })),
+        "the rest goes on"
+    );
     let mut ended = next;
     let counts = RequestCounts { total: 1, succeeded: 1, ..Default::default() };
     ended.shards[1].attempt = shard(Some(AttemptState::Settled {
@@ -275,7 +278,7 @@ fn one_request_that_the_account_never_takes_fails_and_the_rest_of_the_job_goes_o
 fn requests_that_are_refused_at_their_upload_fail_the_job_for_nothing_and_are_not_uploaded_again() {
     let unsent = journal(owner("j", "u"), None);
     let mut memory = memory();
-    memory.unfit.insert((Slot { shard: 0, attempt: 1 }, "s".into()), "Line 1: no such model (403)".into());
+    memory.unfit.insert((AttemptKey { shard: 0, attempt: 1 }, "s".into()), "Line 1: no such model (403)".into());
     let Step::Swap(next) = step(&job(), Some(&unsent), &memory) else { panic!("the plan stays") };
     assert_eq!(next.plan, None);
     let planned = Planned { staged: Some("w".into()), plan: plan("h"), shards: unsent.shards.clone() };
@@ -287,7 +290,7 @@ fn requests_that_are_refused_at_their_upload_fail_the_job_for_nothing_and_are_no
     sent.shards.push(Shard { sha256: "t".into(), ..shard(None) });
     memory = searched(self::memory());
     memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::Running { state: "x".into(), done: 0 } });
-    memory.unfit.insert((Slot { shard: 1, attempt: 1 }, "t".into()), "Line 1: no such model (403)".into());
+    memory.unfit.insert((AttemptKey { shard: 1, attempt: 1 }, "t".into()), "Line 1: no such model (403)".into());
     let Step::Swap(next) = step(&job(), Some(&sent), &memory) else { panic!("not written") };
     assert!(next.shards[1].is_refused_for_good());
     assert!(matches!(step(&job(), Some(&next), &memory), Step::Wait { .. }), "what runs is followed to its end");

@@ -110,8 +110,8 @@ fn the_time_that_a_job_has_begins_with_what_it_was_mended_to_and_with_its_resump
     let old = || BatchJobStatus { start_time: start.clone(), ..Default::default() };
     let fresh = JobView { submitted: false, ..job() };
     assert_eq!(started(&fresh, None, old()), long_ago);
-    let mended = JobView { mended: true, ..fresh.clone() };
-    assert_eq!(started(&mended, None, old()), Some(NOW), "a failure that cost nothing was mended");
+    let reevaluated = JobView { reevaluated: true, ..fresh.clone() };
+    assert_eq!(started(&reevaluated, None, old()), Some(NOW), "a failure that cost nothing was mended");
     let suspended = JobView { suspend: true, ..fresh.clone() };
     assert_eq!(started(&suspended, None, old()), None);
     let sent = journal(owner("j", "u"), submitted());

@@ -20,7 +20,7 @@ fn what_keeps_failing_of_one_batch_holds_up_no_other() {
     let other = AttemptState::Submitted { batch_id: "batch-2".into(), at: NOW - 100_000 };
     two.shards.push(shard(Some(other)));
     two.out_of_time_since = Some(NOW);
-    let [first, second] = [0, 1].map(|shard| Slot { shard, attempt: 1 });
+    let [first, second] = [0, 1].map(|shard| AttemptKey { shard, attempt: 1 });
     let mut memory = searched(memory());
     assert_eq!(step(&job(), Some(&two), &memory), Step::Poll(first));
     memory.running.insert(Task::Call(first));
@@ -38,23 +38,23 @@ fn what_keeps_failing_of_one_batch_holds_up_no_other() {
     assert_eq!(step(&late, Some(&two), &memory), Step::Poll(first), "it may have ended by itself");
     memory.running.insert(Task::Call(first));
     assert_eq!(step(&late, Some(&two), &memory), Step::Poll(second));
-    memory.in_vain.extend([
+    memory.failed_calls.extend([
         (Task::Call(first), NOW - 2),
         (Task::Call(second), NOW - 3),
         (Task::Cancel(first), NOW - 1),
     ]);
     memory.running.clear();
     assert_eq!(step(&late, Some(&two), &memory), Step::Poll(second), "what waited longest is tried first");
-    memory.in_vain.remove(&Task::Cancel(first));
+    memory.failed_calls.remove(&Task::Cancel(first));
     assert_eq!(step(&late, Some(&two), &memory), cancel("batch-1"), "what did not fail comes before what did");
-    memory.in_vain.insert(Task::Cancel(first), NOW - 1);
+    memory.failed_calls.insert(Task::Cancel(first), NOW - 1);
     let (timing, journal) = (&TIMING, Some(&two));
     let waited = Observed { now: NOW + 40_000, nonce: "n", timing, job: &late, journal, memory: &memory };
-    assert!(decide(&waited).call().is_some_and(|call| memory.in_vain.contains_key(&call)), "not put off for ever");
+    assert!(decide(&waited).call().is_some_and(|call| memory.failed_calls.contains_key(&call)), "not put off for ever");
     two.shards.push(shard(None));
-    memory.uploads.insert((Slot { shard: 2, attempt: 1 }, "s".into()), "file-3".into());
+    memory.uploads.insert((AttemptKey { shard: 2, attempt: 1 }, "s".into()), "file-3".into());
     assert!(matches!(step(&job(), Some(&two), &memory), Step::WriteIntent { .. }), "and so does what may start");
-    memory.stumbled = true;
+    memory.last_step_failed = true;
     assert_eq!(step(&job(), Some(&two), &memory), Step::Poll(second), "unless that is what fails");
     assert_eq!(cancel("batch-1").call(), Some(Task::Cancel(first)));
     assert_eq!(cancel("batch-2").call(), Some(Task::CancelTwin(first)));
@@ -63,7 +63,11 @@ fn what_keeps_failing_of_one_batch_holds_up_no_other() {
 
 /// Of the first shard's submission.
 fn cancel(batch_id: &str) -> Step {
-    Step::Cancel { slot: Slot { shard: 0, attempt: 1 }, twin: batch_id == "batch-2", batch_id: batch_id.into() }
+    Step::Cancel {
+        attempt_key: AttemptKey { shard: 0, attempt: 1 },
+        twin: batch_id == "batch-2",
+        batch_id: batch_id.into(),
+    }
 }
 
 fn seen(seen: Seen) -> Look {
@@ -95,7 +99,11 @@ fn what_was_turned_away_is_sent_again_once_the_list_must_show_what_else_came_of_
     };
     let mut memory = memory();
     memory.looks.insert("batch-1".into(), seen(turned_away(Refusal::Capacity)));
-    assert_eq!(state(&memory), Err(Box::new(Step::Search(Slot { shard: 0, attempt: 1 }))), "most are shown at once");
+    assert_eq!(
+        state(&memory),
+        Err(Box::new(Step::Search(AttemptKey { shard: 0, attempt: 1 }))),
+        "most are shown at once"
+    );
     found(&mut memory, NOW, &["batch-1"]);
     let waits = |step: Step| matches!(step, Step::Wait { until, .. } if until == Some(all));
     assert!(state(&memory).is_err_and(|step| waits(*step)), "it does not wait for the list");
@@ -117,9 +125,9 @@ fn answers_that_are_gone_are_asked_about_and_looked_for() {
     let journal = journal(owner("j", "u"), submitted());
     let mut memory = searched(memory());
     memory.looks.insert("batch-1".into(), seen(Seen::Gone { state: BatchEnd::Completed }));
-    let slot = Slot { shard: 0, attempt: 1 };
+    let attempt_key = AttemptKey { shard: 0, attempt: 1 };
     let mut asked = |running: bool, looked_at: i64, due: Option<i64>| {
-        memory.running = if running { [Task::Collect(slot)].into() } else { Default::default() };
+        memory.running = if running { [Task::Collect(attempt_key)].into() } else { Default::default() };
         memory.looks.get_mut("batch-1").unwrap().at = looked_at;
         let Step::Wait { until, why } = step(&job(), Some(&journal), &memory) else { panic!("nobody is asked") };
         assert_eq!(until, due);
@@ -130,7 +138,7 @@ fn answers_that_are_gone_are_asked_about_and_looked_for() {
     asked(true, NOW, None);
     asked(true, NOW - 60_000, None);
     memory.running.clear();
-    assert_eq!(step(&job(), Some(&journal), &memory), Step::Collect { slot, patient: false });
+    assert_eq!(step(&job(), Some(&journal), &memory), Step::Collect { attempt_key, patient: false });
     let lost = JobView { answers: Answers::one("lost-intent-1", "lost"), ..job() };
     memory.deleted.insert("file-1".into());
     let Step::Swap(next) = step(&lost, Some(&journal), &memory) else { panic!("the answer counts") };
@@ -251,7 +259,7 @@ fn a_provider_that_is_away_for_ten_minutes_is_tried_seldom_and_found_again_soon(
         let nonce = format!("nonce-{now}");
         let o = Observed { now, nonce: &nonce, timing: &TIMING, job: &job, journal: Some(&journal), memory: &memory };
         match decide(&o) {
-            Step::Upload(slot) => drop(memory.uploads.insert((slot, "s".into()), "file-1".into())),
+            Step::Upload(attempt_key) => drop(memory.uploads.insert((attempt_key, "s".into()), "file-1".into())),
             Step::WriteIntent { journal: next, intent_id } => {
                 journal = next;
                 memory.permit = Some(intent_id);
@@ -378,7 +386,8 @@ fn what_twins_were_billed_for_is_written_down_with_the_end_of_their_batch() {
             step => Err(Box::new(step)),
         }
     };
-    let look = Box::new(Step::PollTwin { slot: Slot { shard: 0, attempt: 1 }, batch_id: "batch-2".into() });
+    let look =
+        Box::new(Step::PollTwin { attempt_key: AttemptKey { shard: 0, attempt: 1 }, batch_id: "batch-2".into() });
     assert_eq!(billed(None), Err(look.clone()));
     assert_eq!(billed(Some(Look { at: NOW - 1, seen: running() })), Err(look), "it may have ended since");
     assert_eq!(billed(Some(seen(running()))), Ok(9), "it may yet be billed for all");

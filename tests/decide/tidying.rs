@@ -51,11 +51,11 @@ fn files_of_settled_batches_go_while_others_run_where_they_are_many() {
     };
     let deletes = |shard: usize| Step::DeleteFiles {
         files: vec![format!("in-{shard}"), format!("out-{shard}")],
-        slot: Some(Slot { shard, attempt: 1 }),
+        attempt_key: Some(AttemptKey { shard, attempt: 1 }),
         must: false,
     };
     assert_eq!(step(&job(), Some(&many(16)), &running(None)), deletes(1));
-    let busy = running(Some(Task::Call(Slot { shard: 1, attempt: 1 })));
+    let busy = running(Some(Task::Call(AttemptKey { shard: 1, attempt: 1 })));
     assert_eq!(step(&job(), Some(&many(16)), &busy), deletes(2), "what waits for its next try holds up no other");
     assert!(matches!(step(&job(), Some(&many(15)), &running(None)), Step::Wait { .. }), "few wait for the end");
     let keeps = JobView { provider_file_policy: ProviderFilePolicy::Retain, ..job() };

@@ -183,8 +183,8 @@ async fn a_provider_stays_until_its_batches_are_settled_and_takes_no_new_jobs() 
     assert_eq!(Some(pinned.base_url.as_str()), Some(scene.sim.url.as_str()));
     scene.wait_condition("suspended", "Planned", "True", 30).await;
     scene.kubectl(&["delete", "batchprovider", "llm", "--wait=false"]);
-    let going = scene.wait_ready("llm", "False", "ProviderTerminating").await;
-    assert!(ready(&going).2.contains("running"), "{:?}", ready(&going));
+    let terminating = scene.wait_ready("llm", "False", "ProviderTerminating").await;
+    assert!(ready(&terminating).2.contains("running"), "{:?}", ready(&terminating));
     // A job that has nothing at the provider does not hold it back.
     let job = scene.wait_condition("suspended", "Stalled", "True", 60).await;
     assert_eq!(condition(&job, "Stalled").unwrap().1, "ProviderTerminating");

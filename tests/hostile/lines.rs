@@ -26,7 +26,7 @@ async fn collected(files: Vec<Vec<u8>>) -> (Collected, Vec<i64>) {
     let collection = Collection {
         folder: &folder,
         work_id: WORK,
-        slot: "00000-1".into(),
+        attempt_key: "00000-1".into(),
         index: &shard.index_sha256,
         requests: shard.requests,
         files: files.into_iter().map(file).collect(),
@@ -283,7 +283,7 @@ async fn what_cannot_be_fetched_is_named_where_no_line_names_a_request() {
         let collection = Collection {
             folder: &folder,
             work_id: WORK,
-            slot: "00000-1".into(),
+            attempt_key: "00000-1".into(),
             index: &shard.index_sha256,
             requests: shard.requests,
             files: vec![futures::stream::iter([Ok(Bytes::from(file))]).boxed()],

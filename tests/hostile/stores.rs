@@ -225,19 +225,19 @@ async fn a_part_is_read_back_where_the_store_is_not_seen_to_check_what_is_put() 
     ] {
         let store = OddStore::start(oddity).await;
         let checks = StoreChecks::default();
-        for slot in ["00000-1", "00001-1"] {
+        for attempt_key in ["00000-1", "00001-1"] {
             let folder = folder(&store.url, json!({})).unwrap().seeing(checks.clone());
-            let (part, tried) = collected(&folder, slot, &store).await;
+            let (part, tried) = collected(&folder, attempt_key, &store).await;
             let gets = store.seen().iter().filter(|call| call.starts_with("GET ") && call.contains(&part)).count();
-            assert_eq!(gets, usize::from(read_back), "{oddity:?} {slot}");
-            assert_eq!(tried, slot == "00000-1", "{oddity:?}: a store is tried once");
+            assert_eq!(gets, usize::from(read_back), "{oddity:?} {attempt_key}");
+            assert_eq!(tried, attempt_key == "00000-1", "{oddity:?}: a store is tried once");
         }
         assert!(!store.keys().iter().any(|key| key.contains("checked-put")), "{oddity:?}: {:?}", store.keys());
     }
 }
 
 /// The name of a part that is collected in the store, and whether the store was tried for it.
-async fn collected(folder: &Folder, slot: &str, store: &OddStore) -> (String, bool) {
+async fn collected(folder: &Folder, attempt_key: &str, store: &OddStore) -> (String, bool) {
     let request =
         |i: usize| InlineRequest { custom_id: i.to_string(), body: Some(Default::default()), ..Default::default() };
     let source = Source::Inline((0..3).map(request).collect());
@@ -254,7 +254,7 @@ async fn collected(folder: &Folder, slot: &str, store: &OddStore) -> (String, bo
     let collection = Collection {
         folder,
         work_id: WORK,
-        slot: slot.into(),
+        attempt_key: attempt_key.into(),
         index: &shard.index_sha256,
         requests: shard.requests,
         files: vec![futures::stream::iter([Ok(Bytes::from(answer))]).boxed()],

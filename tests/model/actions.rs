@@ -193,9 +193,9 @@ impl Protocol {
     /// The reply to a POST that ran beside the replica's decisions; who works on another object by now does not hear of it.
     fn finish_beside(&self, w: &mut World, replica: usize, action: Action) -> Option<()> {
         if action == Action::Learn(replica) {
-            let (slot, credential, finding) = w.replicas[replica].beside.found.take()?;
+            let (attempt_key, credential, finding) = w.replicas[replica].beside.found.take()?;
             w.learn(replica, |m| {
-                m.running.remove(&Task::Call(slot));
+                m.running.remove(&Task::Call(attempt_key));
                 match finding {
                     _ if m.fingerprint != credential => {}
                     Finding::Search(intent, search) => _ = m.searches.insert(intent, search),
@@ -204,7 +204,7 @@ impl Protocol {
             });
             return Some(());
         }
-        let (slot, intent, of) = w.replicas[replica].beside.post.take()?;
+        let (attempt_key, intent, of) = w.replicas[replica].beside.post.take()?;
         let before = w.replicas[replica].memory.clone();
         match action {
             Action::Reply { batch, .. } => self.reply(w, replica, intent, batch),
@@ -213,7 +213,7 @@ impl Protocol {
             _ => return None,
         }
         match w.replicas[replica].of == of {
-            true => w.learn(replica, |m| _ = m.running.remove(&Task::Post(slot))),
+            true => w.learn(replica, |m| _ = m.running.remove(&Task::Post(attempt_key))),
             false => w.replicas[replica].memory = before,
         }
         Some(())
@@ -237,10 +237,12 @@ impl Protocol {
             (Doing::Waiting(intent), Action::Reply { batch, .. }) => self.reply(w, replica, intent, batch),
             (Doing::Waiting(intent), Action::LoseReply(_)) => self.lose_reply(w, replica, intent),
             (Doing::Waiting(intent), Action::Decline(_)) => self.decline(w, replica, intent),
-            (Doing::Collecting(slot, batch), Action::Transfer(_)) => self.collect(w, replica, slot, &batch, false),
-            (Doing::Collecting(slot, batch), Action::ReadShort(_)) => {
+            (Doing::Collecting(attempt_key, batch), Action::Transfer(_)) => {
+                self.collect(w, replica, attempt_key, &batch, false)
+            }
+            (Doing::Collecting(attempt_key, batch), Action::ReadShort(_)) => {
                 w.left.short_readings -= 1;
-                self.collect(w, replica, slot, &batch, true);
+                self.collect(w, replica, attempt_key, &batch, true);
             }
             (Doing::Joining(journal, then), Action::Transfer(_)) => self.join(w, replica, &journal, then),
             (Doing::Staging(shard), Action::Transfer(_)) => _ = w.folder.staged.insert((w.work(), shard)),

@@ -109,7 +109,7 @@ impl Protocol {
         let mut memory = Memory::clone(&w.replicas[replica].memory);
         let intended = |s: &Shard| s.attempt.as_ref().is_some_and(|a| Some(&a.intent_id) == memory.permit.as_ref());
         let shard = w.journal.as_ref()?.shards.iter().position(intended)?;
-        w.replicas[replica].doing = post(w, replica, &mut memory, "k", Slot { shard, attempt: 1 })?;
+        w.replicas[replica].doing = post(w, replica, &mut memory, "k", AttemptKey { shard, attempt: 1 })?;
         note_post(w, replica, w.journal.clone().as_deref());
         w.replicas[replica].memory = Shared::new(memory);
         Some(())
@@ -239,14 +239,14 @@ impl Protocol {
             Step::FollowUp { round } if self.mutant != Some(Mutant::StagesAfter) => {
                 w.stage(&w.work(), follow_up(w, *round, self.mutant).unwrap_or_default());
             }
-            Step::Halve(slot) => {
-                let Some(halves) = halves(w, *slot) else { return false };
+            Step::Halve(attempt_key) => {
+                let Some(halves) = halves(w, *attempt_key) else { return false };
                 w.stage(&w.work(), halves.to_vec());
             }
-            Step::Search(slot) | Step::Revoke(slot) if self.beside => {
+            Step::Search(attempt_key) | Step::Revoke(attempt_key) if self.beside => {
                 // What it finds is so now, and known later.
                 let mut found = memory.clone();
-                let Some(Attempt { intent_id, payload, .. }) = w.attempt(*slot).cloned() else { return false };
+                let Some(Attempt { intent_id, payload, .. }) = w.attempt(*attempt_key).cloned() else { return false };
                 let file_id = payload.name().to_string();
                 if !(Protocol { beside: false, ..*self }).look(w, replica, &mut found, job, step) {
                     return false;
@@ -255,14 +255,14 @@ impl Protocol {
                     Step::Search(_) => found.searches.remove(&intent_id).map(|s| Finding::Search(intent_id, s)),
                     _ => found.revoked.remove(&file_id).map(|at| Finding::Revoked(file_id, at)),
                 };
-                memory.running.insert(Task::Call(*slot));
+                memory.running.insert(Task::Call(*attempt_key));
                 w.replicas[replica].beside.found =
-                    finding.map(|finding| (*slot, self.shown_credential(job).into(), finding));
+                    finding.map(|finding| (*attempt_key, self.shown_credential(job).into(), finding));
                 return true;
             }
-            Step::Search(slot) => return self.search(w, now, memory, job, *slot),
-            Step::Revoke(slot) => {
-                let Some(file_id) = w.attempt(*slot).map(|a| a.payload.name().to_string()) else { return false };
+            Step::Search(attempt_key) => return self.search(w, now, memory, job, *attempt_key),
+            Step::Revoke(attempt_key) => {
+                let Some(file_id) = w.attempt(*attempt_key).map(|a| a.payload.name().to_string()) else { return false };
                 memory.revoked.insert(file_id.clone(), now);
                 if self.mutant != Some(Mutant::RevokesNothing) && credential_of(&file_id) == job.fingerprint {
                     w.deleted_files.insert(file_id);
@@ -274,8 +274,8 @@ impl Protocol {
         self.find_out(w, now, memory, job, step)
     }
 
-    fn search(&self, w: &World, now: i64, memory: &mut Memory, job: &JobView, slot: Slot) -> bool {
-        let Some(a) = w.attempt(slot) else { return false };
+    fn search(&self, w: &World, now: i64, memory: &mut Memory, job: &JobView, attempt_key: AttemptKey) -> bool {
+        let Some(a) = w.attempt(attempt_key) else { return false };
         let can = self.capabilities;
         assert!(can.can_search() || self.mutant.is_some(), "nothing can be searched at {can:?}");
         let ours = |b: &&Batch| {

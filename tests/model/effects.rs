@@ -46,30 +46,30 @@ impl Protocol {
                 memory.cancelled.insert(batch_id.clone());
             }
             Step::Probe(_) => memory.resolvable = Some(self.deleted != Deleted::Taken),
-            Step::CheckFile(slot) => {
-                let Some(file_id) = w.attempt(*slot).map(|a| a.payload.name().to_string()) else { return false };
+            Step::CheckFile(attempt_key) => {
+                let Some(file_id) = w.attempt(*attempt_key).map(|a| a.payload.name().to_string()) else { return false };
                 let any = self.mutant == Some(Mutant::AnyCredential);
                 let there = !w.deleted_files.contains(&file_id) && credential_of(&file_id) == job.fingerprint;
                 memory.files.insert(file_id, any || there);
             }
-            Step::Upload(slot) => {
-                let shard = w.journal.as_ref().and_then(|j| j.shards.get(slot.shard));
+            Step::Upload(attempt_key) => {
+                let shard = w.journal.as_ref().and_then(|j| j.shards.get(attempt_key.shard));
                 let Some(sha) = shard.filter(|s| w.is_staged(s)).map(|s| &s.sha256) else {
                     return false;
                 };
-                memory.uploads.insert((*slot, sha.clone()), format!("{sha}@{}", job.fingerprint));
+                memory.uploads.insert((*attempt_key, sha.clone()), format!("{sha}@{}", job.fingerprint));
             }
-            Step::Poll(slot) if self.follows() => {
-                let Some(AttemptState::Submitted { batch_id, .. }) = w.attempt(*slot).map(|a| &a.state) else {
+            Step::Poll(attempt_key) if self.follows() => {
+                let Some(AttemptState::Submitted { batch_id, .. }) = w.attempt(*attempt_key).map(|a| &a.state) else {
                     return false;
                 };
                 look_at(w, now, memory, job, batch_id);
             }
             Step::PollTwin { batch_id, .. } => look_at(w, now, memory, job, batch_id),
-            Step::Halve(slot) => {
-                let Some(halves) = halves(w, *slot) else { return false };
-                let sha256 = w.journal.as_ref().map(|j| j.shards[slot.shard].sha256.clone()).unwrap_or_default();
-                memory.halved = Some(Halved { slot: *slot, sha256, halves });
+            Step::Halve(attempt_key) => {
+                let Some(halves) = halves(w, *attempt_key) else { return false };
+                let sha256 = w.journal.as_ref().map(|j| j.shards[attempt_key.shard].sha256.clone()).unwrap_or_default();
+                memory.halved = Some(Halved { attempt_key: *attempt_key, sha256, halves });
             }
             Step::FollowUp { round } => match follow_up(w, *round, self.mutant) {
                 Some(shards) => memory.follow_up = Some((*round, shards.into())),
@@ -133,19 +133,19 @@ impl Protocol {
                 Doing::Writing(write(judged, next, None))
             }
             Step::WriteIntent { journal, intent_id } => Doing::Writing(write(judged, journal, Some(intent_id))),
-            Step::Post(slot) if self.beside => {
-                if let Doing::Waiting(intent) = post(w, replica, memory, &job.fingerprint, slot)? {
+            Step::Post(attempt_key) if self.beside => {
+                if let Doing::Waiting(intent) = post(w, replica, memory, &job.fingerprint, attempt_key)? {
                     if self.mutant == Some(Mutant::KeepsPermit) {
                         memory.permit = Some(intent.clone());
                     }
-                    memory.running.insert(Task::Post(slot));
-                    w.replicas[replica].beside.post = Some((slot, intent, job.owner.uid.clone()));
+                    memory.running.insert(Task::Post(attempt_key));
+                    w.replicas[replica].beside.post = Some((attempt_key, intent, job.owner.uid.clone()));
                 }
                 Doing::Nothing
             }
-            Step::Post(slot) => post(w, replica, memory, &job.fingerprint, slot)?,
-            Step::Collect { slot, .. } => match &w.attempt(slot)?.state {
-                AttemptState::Submitted { batch_id, .. } => Doing::Collecting(slot, batch_id.clone()),
+            Step::Post(attempt_key) => post(w, replica, memory, &job.fingerprint, attempt_key)?,
+            Step::Collect { attempt_key, .. } => match &w.attempt(attempt_key)?.state {
+                AttemptState::Submitted { batch_id, .. } => Doing::Collecting(attempt_key, batch_id.clone()),
                 _ => return None,
             },
             Step::Write => Doing::Joining(judged?, None),
@@ -247,11 +247,17 @@ pub(super) fn shard(work: &str, lines: &str, round: u32, took: RequestCounts) ->
     }
 }
 
-pub(super) fn post(w: &mut World, replica: usize, memory: &mut Memory, credential: &str, slot: Slot) -> Option<Doing> {
-    let Attempt { intent_id: intent, payload, post_by, .. } = w.attempt(slot)?.clone();
+pub(super) fn post(
+    w: &mut World,
+    replica: usize,
+    memory: &mut Memory,
+    credential: &str,
+    attempt_key: AttemptKey,
+) -> Option<Doing> {
+    let Attempt { intent_id: intent, payload, post_by, .. } = w.attempt(attempt_key)?.clone();
     let file = match payload {
         // All that there is of it is its content.
-        Payload::Inline {} => w.journal.as_ref()?.shards[slot.shard].sha256.clone(),
+        Payload::Inline {} => w.journal.as_ref()?.shards[attempt_key.shard].sha256.clone(),
         payload => payload.name().into(),
     };
     memory.permit = None;

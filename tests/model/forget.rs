@@ -54,7 +54,7 @@ impl World {
         if model.until == Until::Submitted {
             memory.manifest = None;
         }
-        memory.uploads.retain(|(slot, _), _| model.keeps_uploads() && self.is_to_come(*slot));
+        memory.uploads.retain(|(attempt_key, _), _| model.keeps_uploads() && self.is_to_come(*attempt_key));
         memory.cancelled.retain(|id| self.may_be_stopped_again(id));
         memory.collected.retain(|id, _| self.is_recorded(id));
         let next = self.journal.as_ref().map_or(0, |j| j.round() + 1);
@@ -71,8 +71,8 @@ impl World {
         memory
     }
 
-    fn is_to_come(&self, slot: Slot) -> bool {
-        slot.attempt > self.attempt(slot).map_or(0, |a| a.number)
+    fn is_to_come(&self, attempt_key: AttemptKey) -> bool {
+        attempt_key.attempt > self.attempt(attempt_key).map_or(0, |a| a.number)
     }
 
     /// What was told to stop is told again by a replica that forgot it, until it ended.

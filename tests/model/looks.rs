@@ -108,8 +108,8 @@ impl World {
             Step::Cancel { twin: false, .. } => {
                 self.history.stopped_wanted |= journal.is_some_and(|j| self.is_wanted(j, job));
             }
-            Step::Revoke(slot) => {
-                let file = self.attempt(*slot).map(|a| a.payload.name().to_string());
+            Step::Revoke(attempt_key) => {
+                let file = self.attempt(*attempt_key).map(|a| a.payload.name().to_string());
                 self.history.deleted_in_use |= self.is_read(journal, job, file.as_slice());
             }
             Step::DeleteFiles { files, .. } => self.history.deleted_in_use |= self.is_read(journal, job, files),

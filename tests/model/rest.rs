@@ -35,10 +35,10 @@ impl Protocol {
     fn is_in_vain(&self, w: &World, step: &Step) -> bool {
         let Some(journal) = &w.journal else { return false };
         match step {
-            Step::Upload(slot) => !w.is_staged(&journal.shards[slot.shard]),
+            Step::Upload(attempt_key) => !w.is_staged(&journal.shards[attempt_key.shard]),
             Step::Write => w.folder.manifest.is_none() && joined(w, journal, self.mutant).is_none(),
             Step::FollowUp { round } => follow_up(w, *round, self.mutant).is_none(),
-            Step::Collect { slot, .. } => match w.attempt(*slot).map(|a| &a.state) {
+            Step::Collect { attempt_key, .. } => match w.attempt(*attempt_key).map(|a| &a.state) {
                 Some(AttemptState::Submitted { batch_id, .. }) => w.deleted_files.contains(&answers_of(batch_id)),
                 _ => false,
             },

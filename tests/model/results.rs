@@ -14,7 +14,7 @@ impl Protocol {
     }
 
     /// Fetches what came back and puts it as a part. A part is named by its content and never replaced.
-    pub(super) fn collect(&self, w: &mut World, replica: usize, slot: Slot, batch: &str, short: bool) {
+    pub(super) fn collect(&self, w: &mut World, replica: usize, attempt_key: AttemptKey, batch: &str, short: bool) {
         let overwrites = self.mutant == Some(Mutant::PartsOverwritten);
         let Some(Batch { file, state: BatchState::Ended(ended), .. }) = w.batches.iter().find(|b| b.id == batch) else {
             return;
@@ -33,7 +33,7 @@ impl Protocol {
         }
         let reading = self.read(&mut ended);
         let told: String = lines.chars().zip(ended.chars()).flat_map(|(line, end)| [line, end]).collect();
-        let name = if overwrites { slot.to_string() } else { format!("{slot}-{told}") };
+        let name = if overwrites { attempt_key.to_string() } else { format!("{attempt_key}-{told}") };
         w.folder.parts.insert((w.work(), name.clone()), told.clone());
         let collected = Collected {
             part: PartRef { name, sha256: told },
@@ -157,8 +157,8 @@ pub(super) fn joined(w: &World, journal: &Journal, mutant: Option<Mutant>) -> Op
 }
 
 /// The halves of a shard that has more than one line.
-pub(super) fn halves(w: &World, slot: Slot) -> Option<[Shard; 2]> {
-    let whole = w.journal.as_ref()?.shards.get(slot.shard)?;
+pub(super) fn halves(w: &World, attempt_key: AttemptKey) -> Option<[Shard; 2]> {
+    let whole = w.journal.as_ref()?.shards.get(attempt_key.shard)?;
     let (work, lines) = parse(&whole.sha256);
     let (first, second) = lines.split_at_checked(lines.len().div_ceil(2))?;
     let half = |lines: &str| shard(work, lines, whole.round, RequestCounts::default());

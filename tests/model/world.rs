@@ -63,9 +63,9 @@ pub(super) struct Replica {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Beside {
     /// The POST of this intent, of the object with this uid.
-    pub post: Option<(Slot, String, String)>,
+    pub post: Option<(AttemptKey, String, String)>,
     /// What a call found out and the replica does not know yet, and the credential that it was found out under.
-    pub found: Option<(Slot, String, Finding)>,
+    pub found: Option<(AttemptKey, String, Finding)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -86,7 +86,7 @@ pub(super) enum Doing {
     /// For the reply to the POST of this intent.
     Waiting(String),
     /// Fetches the answers of this batch.
-    Collecting(Slot, String),
+    Collecting(AttemptKey, String),
     /// Writes results from this journal; what comes after is for a mutant.
     Joining(Shared<Journal>, Option<Write>),
     /// Stages what the journal names already: for a mutant.
@@ -210,8 +210,8 @@ impl World {
         self.objects[self.replicas[replica].sees].as_ref()
     }
 
-    pub(super) fn attempt(&self, slot: Slot) -> Option<&Attempt> {
-        self.journal.as_deref()?.shards.get(slot.shard)?.attempt.as_ref()
+    pub(super) fn attempt(&self, attempt_key: AttemptKey) -> Option<&Attempt> {
+        self.journal.as_deref()?.shards.get(attempt_key.shard)?.attempt.as_ref()
     }
 
     /// Journals that are, and those that may yet be.

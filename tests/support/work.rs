@@ -8,8 +8,8 @@ use std::sync::Arc;
 use batchjob_operator::api::{BatchEnd, RequestCounts};
 use batchjob_operator::controller::{JournalStore, Judged};
 use batchjob_operator::lifecycle::{
-    Collected, JobView, Journal, Look, Memory, Observed, PartRef, Posted, ProviderView, SEAL_AT, SHARD_LIMIT, Search,
-    Seen, Shard, Slot, Step, Timing, decide,
+    AttemptKey, Collected, JobView, Journal, Look, Memory, Observed, PartRef, Posted, ProviderView, SEAL_AT,
+    SHARD_LIMIT, Search, Seen, Shard, Step, Timing, decide,
 };
 use batchjob_operator::store::{Folder, layout};
 
@@ -94,25 +94,31 @@ impl Work {
     }
 
     fn learn(&mut self, step: Step) {
-        let shard = |slot: Slot| self.judged.0.shards.get(slot.shard).unwrap().clone();
-        let intent = |slot: Slot| shard(slot).attempt.unwrap().intent_id;
+        let shard = |attempt_key: AttemptKey| self.judged.0.shards.get(attempt_key.shard).unwrap().clone();
+        let intent = |attempt_key: AttemptKey| shard(attempt_key).attempt.unwrap().intent_id;
         let (memory, now) = (&mut self.memory, self.now);
         match step {
-            Step::Upload(slot) => {
-                memory.uploads.insert((slot, shard(slot).sha256), format!("file-{:024x}", slot.shard));
+            Step::Upload(attempt_key) => {
+                memory
+                    .uploads
+                    .insert((attempt_key, shard(attempt_key).sha256), format!("file-{:024x}", attempt_key.shard));
             }
-            Step::Post(slot) => {
+            Step::Post(attempt_key) => {
                 memory.permit = None;
-                memory.posted.insert(intent(slot), Posted::Created(batch(slot)));
+                memory.posted.insert(intent(attempt_key), Posted::Created(batch(attempt_key)));
             }
-            Step::Poll(slot) => {
+            Step::Poll(attempt_key) => {
                 let seen = Seen::Ended { state: BatchEnd::Completed, done: 1_000, rejected: None };
-                memory.looks.insert(batch(slot), Look { at: now, seen });
+                memory.looks.insert(batch(attempt_key), Look { at: now, seen });
             }
-            Step::Search(slot) => {
-                memory.searches.insert(intent(slot), Search { began: now, found: Some(vec![batch(slot)]) });
+            Step::Search(attempt_key) => {
+                memory
+                    .searches
+                    .insert(intent(attempt_key), Search { began: now, found: Some(vec![batch(attempt_key)]) });
             }
-            Step::Collect { slot, .. } => _ = memory.collected.insert(batch(slot), collected(slot)),
+            Step::Collect { attempt_key, .. } => {
+                _ = memory.collected.insert(batch(attempt_key), collected(attempt_key))
+            }
             Step::DeleteFiles { files, .. } => memory.deleted.extend(files),
             Step::LookForManifest => memory.manifest = Some(None),
             other => panic!("{other:?}"),
@@ -120,18 +126,18 @@ impl Work {
     }
 }
 
-fn batch(slot: Slot) -> String {
-    format!("batch_{:032x}", slot.shard)
+fn batch(attempt_key: AttemptKey) -> String {
+    format!("batch_{:032x}", attempt_key.shard)
 }
 
-fn collected(slot: Slot) -> Collected {
-    let sha256 = format!("{:064x}", slot.shard + (1 << 41));
+fn collected(attempt_key: AttemptKey) -> Collected {
+    let sha256 = format!("{:064x}", attempt_key.shard + (1 << 41));
     Collected {
-        part: PartRef { name: layout::part(WORK, &slot.to_string(), &sha256), sha256 },
+        part: PartRef { name: layout::part(WORK, &attempt_key.to_string(), &sha256), sha256 },
         counts: RequestCounts { total: 1_000, succeeded: 1_000, ..Default::default() },
         retryable: 0,
         errors: vec![],
-        files: (0..3).map(|of| format!("file-{of:x}{:023x}", slot.shard)).collect(),
+        files: (0..3).map(|of| format!("file-{of:x}{:023x}", attempt_key.shard)).collect(),
         short: None,
     }
 }

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::api::Outcome;
 use crate::api::conditions::{self, reasons};
 use crate::controller::runtime::events::EventRecord;
-use crate::lifecycle::{AttemptState, Journal, Slot, left_out};
+use crate::lifecycle::{AttemptKey, AttemptState, Journal, left_out};
 
 /// What there is to tell of a step from `old` to `new`.
 pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<EventRecord> {
@@ -44,11 +44,11 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<EventRecord> {
         if before == Some(attempt) {
             continue;
         }
-        let slot = Slot { shard, attempt: attempt.number };
+        let attempt_key = AttemptKey { shard, attempt: attempt.number };
         if attempt.billed_again > 0 && before.is_none_or(|b| b.billed_again != attempt.billed_again) {
             let n = attempt.billed_again;
             let note = format!(
-                "up to {n} requests of batch {slot} were billed twice: the provider, or a gateway in front of it, made more \
+                "up to {n} requests of batch {attempt_key} were billed twice: the provider, or a gateway in front of it, made more \
                  than one batch of its submission"
             );
             news.push(EventRecord::warning("BilledTwice", note));
@@ -60,21 +60,21 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<EventRecord> {
         news.extend(match &attempt.state {
             AttemptState::Intended if attempt.declined.is_some() => Some(EventRecord::warning(
                 "SubmissionDeclined",
-                format!("batch {slot}: {lost}; a gateway may have made it all the same, so it is looked for before it is sent again"),
+                format!("batch {attempt_key}: {lost}; a gateway may have made it all the same, so it is looked for before it is sent again"),
             )),
             AttemptState::Submitted { batch_id, .. } => {
-                Some(EventRecord::normal("BatchSubmitted", format!("batch {slot} runs as {batch_id}")))
+                Some(EventRecord::normal("BatchSubmitted", format!("batch {attempt_key} runs as {batch_id}")))
             }
             AttemptState::Settled { batch_id, ended, counts, .. } if before.is_some_and(|b| b.state != attempt.state) => {
                 let (ok, all) = (counts.succeeded, counts.total);
-                let note = format!("batch {slot} ({batch_id}) ended as '{ended}': {ok} of {all} requests succeeded");
+                let note = format!("batch {attempt_key} ({batch_id}) ended as '{ended}': {ok} of {all} requests succeeded");
                 match before.map(|b| &b.state) {
                     Some(AttemptState::Settled { .. }) => None,
                     _ => Some(EventRecord::normal("BatchEnded", note)),
                 }
             }
             AttemptState::Refused { message, .. } if before.is_none_or(|b| b.state != attempt.state) => {
-                Some(EventRecord::warning("BatchRefused", format!("batch {slot} was not accepted: {message}")))
+                Some(EventRecord::warning("BatchRefused", format!("batch {attempt_key} was not accepted: {message}")))
             }
             AttemptState::Abandoned { batch_id } => {
                 let (requests, id) = (new.shards.get(shard).map_or(0, |s| s.requests), batch_id.as_deref());
@@ -82,17 +82,17 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<EventRecord> {
                 Some(EventRecord::warning(
                     "BatchAbandoned",
                     format!(
-                        "batch {slot} {which} did not end after the job's deadline, and the job ends without it; it may still \
+                        "batch {attempt_key} {which} did not end after the job's deadline, and the job ends without it; it may still \
                          run, and up to {requests} requests may still be billed: cancel it at the provider"
                     ),
                 ))
             }
             AttemptState::Revoking => Some(EventRecord::warning(
                 "SubmissionUnknown",
-                format!("no batch {slot} was found ({lost}); its input file is deleted before it is sent again"),
+                format!("no batch {attempt_key} was found ({lost}); its input file is deleted before it is sent again"),
             )),
             AttemptState::Revoked { .. } => {
-                Some(EventRecord::normal("SubmissionRevoked", format!("no batch came of {slot}; it can be sent again")))
+                Some(EventRecord::normal("SubmissionRevoked", format!("no batch came of {attempt_key}; it can be sent again")))
             }
             _ => None,
         });

@@ -20,7 +20,7 @@ pub(super) struct Judged {
 }
 
 pub(super) fn judge(ctx: &Context, session: &Session, snapshot: &Snapshot) -> Judged {
-    if snapshot.view.mended && snapshot.view.deleting_since.is_none() {
+    if snapshot.view.reevaluated && snapshot.view.deleting_since.is_none() {
         session.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
     }
     // Where something is missing there is no credential; what was found out under the last one still counts.
@@ -32,8 +32,8 @@ pub(super) fn judge(ctx: &Context, session: &Session, snapshot: &Snapshot) -> Ju
     let mut memory = Memory {
         place: place(snapshot),
         error: lasting.as_ref().and_then(|b| Some(b.error()?.blocked.message.clone())),
-        in_vain: session.in_vain(),
-        stumbled: session.backoff(None).failures > 0,
+        failed_calls: session.failed_calls(),
+        last_step_failed: session.backoff(None).failures > 0,
         ..session.memory()
     };
     let next_try = memory.hold_back(snapshot.now);

@@ -54,8 +54,8 @@ pub(crate) async fn observe(
     let nonce = ctx.clock.nonce()?;
     let mut view = view(ctx, &job, spec_hash);
     view.finished &= !(anew && cost_nothing(&job));
-    view.mended = job.status.as_ref().is_some_and(|s| s.outcome.is_some()) && !view.finished;
-    if view.mended {
+    view.reevaluated = job.status.as_ref().is_some_and(|s| s.outcome.is_some()) && !view.finished;
+    if view.reevaluated {
         view.deadline = None;
     }
     let clients = match open(ctx, session, &job, &view, now).await {

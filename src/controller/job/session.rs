@@ -276,7 +276,7 @@ impl Session {
     }
 
     /// Tasks that failed the last time, and when each may be tried again.
-    pub fn in_vain(&self) -> BTreeMap<Task, i64> {
+    pub fn failed_calls(&self) -> BTreeMap<Task, i64> {
         lock(&self.backoffs).iter().filter_map(|(task, b)| Some(((*task)?, b.until))).collect()
     }
 
@@ -320,7 +320,7 @@ impl Session {
 mod tests {
     use super::*;
     use crate::controller::StepError;
-    use crate::lifecycle::Slot;
+    use crate::lifecycle::AttemptKey;
 
     fn fails(session: &Session, what: Option<Task>, reason: &'static str, now: i64) {
         let error =
@@ -330,7 +330,7 @@ mod tests {
 
     /// Tasks that may not be tried again yet at `now`, and when the first of them may.
     fn held_back(session: &Session, now: i64) -> (BTreeSet<Task>, Option<i64>) {
-        let mut memory = Memory { in_vain: session.in_vain(), ..Default::default() };
+        let mut memory = Memory { failed_calls: session.failed_calls(), ..Default::default() };
         let due = memory.hold_back(now);
         (memory.running, due)
     }
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn what_goes_well_does_not_hide_what_does_not_and_what_does_not_holds_nothing_else_back() {
         let session = Session::default();
-        let collect = Task::Collect(Slot { shard: 1, attempt: 1 });
+        let collect = Task::Collect(AttemptKey { shard: 1, attempt: 1 });
         for now in 0..4 {
             fails(&session, Some(collect), "ProviderUnavailable", now);
             fails(&session, None, "StorageUnavailable", now);
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn the_failures_of_one_batch_are_not_reset_by_anothers_success() {
         let session = Session::default();
-        let [bad, good] = [0, 1].map(|shard| Some(Task::Call(Slot { shard, attempt: 1 })));
+        let [bad, good] = [0, 1].map(|shard| Some(Task::Call(AttemptKey { shard, attempt: 1 })));
         for now in 0..5 {
             fails(&session, bad, "ProviderUnavailable", now);
             session.succeeded(good);
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn an_account_that_is_back_is_tried_at_once_and_its_failures_are_not_forgotten() {
         let session = Session::default();
-        let poll = Task::Call(Slot { shard: 0, attempt: 1 });
+        let poll = Task::Call(AttemptKey { shard: 0, attempt: 1 });
         (0..5).for_each(|now| fails(&session, Some(poll), "ProviderUnavailable", now));
         assert!(held_back(&session, 5).0.contains(&poll));
         assert!(session.try_again());

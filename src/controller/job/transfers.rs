@@ -229,10 +229,10 @@ mod budget;
 mod tests {
     use super::*;
     use crate::fair::Shares;
-    use crate::lifecycle::Slot;
+    use crate::lifecycle::AttemptKey;
     use crate::store;
 
-    const UPLOAD: Task = Task::Upload(Slot { shard: 0, attempt: 1 });
+    const UPLOAD: Task = Task::Upload(AttemptKey { shard: 0, attempt: 1 });
 
     fn wish(namespace: &str, size: u64) -> Claim {
         Claim { namespace: namespace.into(), lane: "Upload".into(), size, ..Claim::default() }

@@ -45,7 +45,7 @@ pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView 
         batches: job.status.iter().flat_map(|s| &s.batches).filter_map(|b| b.provider_id.clone()).collect(),
         remembered: remembered(job),
         finished: is_finished(job),
-        mended: false,
+        reevaluated: false,
         tidy: is_tidy(job),
         answers: job.annotations().get(annotations::RESOLVE).map(|text| Answers::parse(text)).unwrap_or_default(),
         fingerprint: String::new(),

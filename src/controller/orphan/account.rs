@@ -102,7 +102,7 @@ mod tests {
             name: "j".into(),
             work_id: work.into(),
             intent_id: "i".into(),
-            slot: "00000-1".into(),
+            attempt_key: "00000-1".into(),
         }
     }
 

@@ -303,7 +303,7 @@ impl Look<'_> {
     }
 
     async fn report(&self, id: &str, said: &BatchOwner, why: &str, gone: bool) {
-        let BatchOwner { namespace, name, work_id, slot, .. } = said;
+        let BatchOwner { namespace, name, work_id, attempt_key, .. } = said;
         let place = self.namespace.as_ref().map(|own| format!(" of namespace '{own}'")).unwrap_or_default();
         let advice = match gone {
             true => {
@@ -312,7 +312,7 @@ impl Look<'_> {
             false => "; its answers stay there for as long as the provider keeps them",
         };
         let note = format!(
-            "batch {id} runs in the account of {}{place} and no BatchJob follows it: {why}. It says that it is batch {slot} of \
+            "batch {id} runs in the account of {}{place} and no BatchJob follows it: {why}. It says that it is batch {attempt_key} of \
              BatchJob {namespace}/{name}, work {work_id}. It is left alone: cancel it at the provider if nobody needs it{advice}",
             self.provider
         );

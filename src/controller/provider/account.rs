@@ -46,7 +46,7 @@ impl Account {
         ProviderView {
             name: self.name.clone(),
             kept: is_kept(&seen),
-            going: seen.deletion_timestamp.is_some(),
+            terminating: seen.deletion_timestamp.is_some(),
             pin: PinnedProvider {
                 uid: seen.uid.unwrap_or_default(),
                 type_: self.spec.type_,

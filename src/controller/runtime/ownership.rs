@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::api::text::hex;
-use crate::lifecycle::{Journal, Owner, Slot};
+use crate::lifecycle::{AttemptKey, Journal, Owner};
 use crate::provider::Batch;
 
 /// Metadata key of the intent that made a batch.
@@ -36,7 +36,7 @@ pub(crate) struct BatchOwner {
     pub work_id: String,
     pub intent_id: String,
     /// Such as `00000-1`.
-    pub slot: String,
+    pub attempt_key: String,
 }
 
 /// What a batch says that `cluster` began; None where it says something else, or what no operator would have it say.
@@ -50,7 +50,7 @@ pub(crate) fn owner_of(batch: &Batch, cluster: &str) -> Option<BatchOwner> {
         name: name.into(),
         work_id: word(WORK)?,
         intent_id: word(INTENT)?,
-        slot: word(SHARD)?,
+        attempt_key: word(SHARD)?,
     })
 }
 
@@ -70,11 +70,11 @@ fn is_object_name(text: &str) -> bool {
 }
 
 /// What a batch is told to say of itself: at most 16 pairs of 64 and 512 characters.
-pub(crate) fn metadata(journal: &Journal, slot: Slot, intent_id: &str) -> Vec<(&'static str, String)> {
+pub(crate) fn metadata(journal: &Journal, attempt_key: AttemptKey, intent_id: &str) -> Vec<(&'static str, String)> {
     let mut metadata = identity(journal.named_after(), &journal.owner, &journal.work_id);
     metadata.push((INTENT, intent_id.into()));
-    metadata.push((SHARD, slot.to_string()));
-    metadata.push(("bj-content", journal.shards.get(slot.shard).map(|s| s.sha256.clone()).unwrap_or_default()));
+    metadata.push((SHARD, attempt_key.to_string()));
+    metadata.push(("bj-content", journal.shards.get(attempt_key.shard).map(|s| s.sha256.clone()).unwrap_or_default()));
     metadata
 }
 
@@ -92,9 +92,9 @@ pub(crate) fn probe(cluster: &str) -> String {
 }
 
 /// Name of the upload for an attempt.
-pub(crate) fn file(journal: &Journal, slot: Slot) -> String {
-    let content = journal.shards.get(slot.shard).map(|s| s.sha256.as_str()).unwrap_or_default();
-    format!("{}{slot}-{}.jsonl", file_prefix(journal), short(content))
+pub(crate) fn file(journal: &Journal, attempt_key: AttemptKey) -> String {
+    let content = journal.shards.get(attempt_key.shard).map(|s| s.sha256.as_str()).unwrap_or_default();
+    format!("{}{attempt_key}-{}.jsonl", file_prefix(journal), short(content))
 }
 
 fn short(text: &str) -> &str {
@@ -113,7 +113,7 @@ mod tests {
     fn batch(change: &[(&str, &str)]) -> Batch {
         let owner = Owner { cluster: "c1".into(), namespace: "shop".into(), name: "j.1".into(), uid: "u".into() };
         let journal = Journal::open("0123abcd".into(), owner, String::new());
-        let said = metadata(&journal, Slot { shard: 3, attempt: 2 }, "ffff");
+        let said = metadata(&journal, AttemptKey { shard: 3, attempt: 2 }, "ffff");
         let mut metadata: Vec<(String, String)> = said.into_iter().map(|(k, v)| (k.into(), v)).collect();
         for (key, value) in change {
             metadata.iter_mut().filter(|(k, _)| k == key).for_each(|(_, v)| *v = value.to_string());
@@ -124,7 +124,10 @@ mod tests {
     #[test]
     fn what_a_batch_is_told_to_say_is_read_back_and_nothing_else_is_taken_for_it() {
         let said = owner_of(&batch(&[]), "c1").unwrap();
-        assert_eq!((said.namespace.as_str(), said.name.as_str(), said.slot.as_str()), ("shop", "j.1", "00003-2"));
+        assert_eq!(
+            (said.namespace.as_str(), said.name.as_str(), said.attempt_key.as_str()),
+            ("shop", "j.1", "00003-2")
+        );
         assert_eq!((said.work_id.as_str(), said.intent_id.as_str()), ("0123abcd", "ffff"));
         assert_eq!(owner_of(&batch(&[]), "c2"), None);
         let long = "a".repeat(254);

@@ -80,10 +80,10 @@ impl Act<'_> {
             Step::WriteIntent { journal, intent_id } => self.write_intent(journal, intent_id).await?,
             Step::ProveStore => self.prove_store().await?,
             Step::Pass { stage, version } => self.start_pass(stage.clone(), *version)?,
-            Step::Upload(slot) => self.start_upload(*slot)?,
-            Step::Collect { slot, patient } => self.start_collect(*slot, *patient)?,
+            Step::Upload(attempt_key) => self.start_upload(*attempt_key)?,
+            Step::Collect { attempt_key, patient } => self.start_collect(*attempt_key, *patient)?,
             Step::FollowUp { round } => self.start_follow_up(*round)?,
-            Step::Halve(slot) => self.start_halve(*slot)?,
+            Step::Halve(attempt_key) => self.start_halve(*attempt_key)?,
             Step::Write => self.start_write()?,
             Step::Mark => self.mark().await?,
             Step::WaitForPlace

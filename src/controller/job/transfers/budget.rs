@@ -1,7 +1,7 @@
 //! The memory that a transfer may need at most: the sum of what it is made of, whose sizes stand beside the code that holds so much.
 
 use super::{BESIDE, LIMITS, SMALL, name_of};
-use crate::lifecycle::{Slot, Task};
+use crate::lifecycle::{AttemptKey, Task};
 use crate::requests::{self, MODEL_LIMIT};
 use crate::results::{self, BASE_READERS, LATER_LANES};
 use crate::store;
@@ -43,7 +43,7 @@ fn most(task: Task) -> usize {
 /// `limits.maxRequestsPerBatch` of OpenAI's batches.
 const MOST_OF_A_BATCH: usize = 50_000;
 
-const SLOT: Slot = Slot { shard: 0, attempt: 1 };
+const SLOT: AttemptKey = AttemptKey { shard: 0, attempt: 1 };
 
 #[test]
 fn no_transfer_can_need_more_than_all_transfers_may_hold() {

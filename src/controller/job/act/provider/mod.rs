@@ -20,7 +20,7 @@ use crate::controller::job::permit::SubmitRequest;
 use crate::controller::job::tasks;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
-use crate::lifecycle::{Attempt, AttemptState, Slot, Step};
+use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Step};
 
 use call::{Call, Whose};
 use delete_files::batches_of_files;
@@ -46,39 +46,39 @@ impl Act<'_> {
         };
         let start = |work: Work| tasks::start_call(self.ctx, self.session, &self.snapshot.job, (task, name), work);
         match step {
-            Step::Post(slot) => {
-                let ask = self.ask(slot)?;
+            Step::Post(attempt_key) => {
+                let ask = self.ask(attempt_key)?;
                 // From now on it is this call's alone.
                 if let Some(permit) = self.session.take_permit() {
                     start(Box::pin(async move { call.post(permit, ask).await }));
                 }
             }
-            Step::Search(slot) => {
-                let (attempt, period) = (self.attempt(slot)?.clone(), self.snapshot.view.poll_period);
-                start(Box::pin(
-                    async move { call.settles(&attempt.intent_id, call.search(slot, &attempt, period)).await },
-                ));
+            Step::Search(attempt_key) => {
+                let (attempt, period) = (self.attempt(attempt_key)?.clone(), self.snapshot.view.poll_period);
+                start(Box::pin(async move {
+                    call.settles(&attempt.intent_id, call.search(attempt_key, &attempt, period)).await
+                }));
             }
-            Step::CheckFile(slot) => {
-                let attempt = self.attempt(slot)?.clone();
+            Step::CheckFile(attempt_key) => {
+                let attempt = self.attempt(attempt_key)?.clone();
                 start(Box::pin(async move {
                     call.settles(&attempt.intent_id, call.check_file(attempt.payload.name())).await
                 }));
             }
-            Step::Revoke(slot) => {
-                let attempt = self.attempt(slot)?.clone();
+            Step::Revoke(attempt_key) => {
+                let attempt = self.attempt(attempt_key)?.clone();
                 start(Box::pin(
                     async move { call.settles(&attempt.intent_id, call.revoke(attempt.payload.name())).await },
                 ));
             }
-            Step::Probe(slot) => {
-                let (attempt, endpoint) = (self.attempt(slot)?.clone(), self.snapshot.job.spec.endpoint);
+            Step::Probe(attempt_key) => {
+                let (attempt, endpoint) = (self.attempt(attempt_key)?.clone(), self.snapshot.job.spec.endpoint);
                 let models: Vec<String> =
-                    self.journal()?.shards.get(slot.shard).map(|s| s.model.clone()).into_iter().collect();
+                    self.journal()?.shards.get(attempt_key.shard).map(|s| s.model.clone()).into_iter().collect();
                 start(Box::pin(async move { call.settles(&attempt.intent_id, call.probe(endpoint, &models)).await }));
             }
-            Step::Poll(slot) => {
-                if let AttemptState::Submitted { batch_id, at } = &self.attempt(slot)?.state {
+            Step::Poll(attempt_key) => {
+                if let AttemptState::Submitted { batch_id, at } = &self.attempt(attempt_key)?.state {
                     let (batch_id, made, period) = (batch_id.clone(), *at, self.snapshot.view.poll_period);
                     start(Box::pin(async move { call.poll(batch_id, made, period).await }));
                 }
@@ -104,19 +104,19 @@ impl Act<'_> {
         Ok(())
     }
 
-    fn attempt(&self, slot: Slot) -> Result<&Attempt, StepError> {
-        let attempt = self.journal()?.shards.get(slot.shard).and_then(|s| s.attempt.as_ref());
-        attempt.ok_or_else(|| StepError::passing(reasons::PENDING, format!("batch {slot} has no attempt")))
+    fn attempt(&self, attempt_key: AttemptKey) -> Result<&Attempt, StepError> {
+        let attempt = self.journal()?.shards.get(attempt_key.shard).and_then(|s| s.attempt.as_ref());
+        attempt.ok_or_else(|| StepError::passing(reasons::PENDING, format!("batch {attempt_key} has no attempt")))
     }
 
-    fn ask(&self, slot: Slot) -> Result<SubmitRequest, StepError> {
-        let (journal, attempt, spec) = (self.journal()?, self.attempt(slot)?, &self.snapshot.job.spec);
+    fn ask(&self, attempt_key: AttemptKey) -> Result<SubmitRequest, StepError> {
+        let (journal, attempt, spec) = (self.journal()?, self.attempt(attempt_key)?, &self.snapshot.job.spec);
         let limits = self.clients()?.account.dialect().limits;
         Ok(SubmitRequest {
             payload: attempt.payload.clone(),
             endpoint: spec.endpoint,
             window_hours: limits.window_hours(spec.completion_window_seconds),
-            metadata: ownership::metadata(journal, slot, &attempt.intent_id),
+            metadata: ownership::metadata(journal, attempt_key, &attempt.intent_id),
             timeout: self.ctx.timing.post_timeout(),
         })
     }

@@ -13,7 +13,7 @@ use crate::controller::job::backoff::TOLD_FROM;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::EventRecord;
 use crate::controller::runtime::ownership;
-use crate::lifecycle::{Attempt, AttemptState, Search, Slot, goes_on_without_search};
+use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Search, goes_on_without_search};
 use crate::provider::{self, ApiError, Class, Trial};
 
 /// For a trial, which uploads a file.
@@ -21,7 +21,7 @@ const A_TRIAL: Duration = Duration::from_secs(400);
 
 impl Call {
     /// One list serves the searches of all jobs of the account.
-    pub async fn search(&self, slot: Slot, attempt: &Attempt, period: i64) -> Outcome {
+    pub async fn search(&self, attempt_key: AttemptKey, attempt: &Attempt, period: i64) -> Outcome {
         let intent_id = attempt.intent_id.clone();
         let goes_on = |error: &ApiError| {
             let turned_away = match &attempt.state {
@@ -41,7 +41,7 @@ impl Call {
         let (began, found) = match self.clients.calls.find(&self.clients.api, wanted).await {
             Ok(Found { began, batches }) => (began, Some(batches)),
             Err(error) if error.is_for_good() || goes_on(&error) => {
-                warn!(%slot, %error, "the provider's batches cannot be searched");
+                warn!(%attempt_key, %error, "the provider's batches cannot be searched");
                 (asked, None)
             }
             Err(e) => return Err(e.into()),
@@ -49,7 +49,7 @@ impl Call {
         let earlier = self.session.memory().searches.get(&intent_id).and_then(|search| search.found.clone());
         if let Some(found) = found.as_ref().filter(|found| found.len() > 1 && earlier.as_ref() != Some(found)) {
             let note = format!(
-                "the provider made {} batches of the submission of {slot}: {}; one is followed, and the others are told to stop",
+                "the provider made {} batches of the submission of {attempt_key}: {}; one is followed, and the others are told to stop",
                 found.len(),
                 found.join(", ")
             );

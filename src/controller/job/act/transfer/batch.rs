@@ -13,7 +13,9 @@ use crate::controller::job::clients::Clients;
 use crate::controller::job::tasks;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
-use crate::lifecycle::{AttemptState, Collected, Journal, Look, PartRef, Reading, Seen, Short, Slot, Task, Unanswered};
+use crate::lifecycle::{
+    AttemptKey, AttemptState, Collected, Journal, Look, PartRef, Reading, Seen, Short, Task, Unanswered,
+};
 use crate::provider::{self, Batch, Class, InputFile};
 use crate::results::{self, Found};
 use crate::store::{layout, staged};
@@ -22,19 +24,19 @@ use crate::store::{layout, staged};
 const OUTPUT_LIMIT: u64 = 16 << 30;
 
 impl Act<'_> {
-    pub(in crate::controller::job::act) fn start_upload(&self, slot: Slot) -> Result<(), StepError> {
+    pub(in crate::controller::job::act) fn start_upload(&self, attempt_key: AttemptKey) -> Result<(), StepError> {
         let (clients, journal) = (self.clients()?.clone(), self.journal()?);
-        let shard = journal.shards.get(slot.shard);
-        let shard =
-            shard.ok_or_else(|| StepError::passing(reasons::PENDING, format!("shard of {slot} is not planned")))?;
+        let shard = journal.shards.get(attempt_key.shard);
+        let shard = shard
+            .ok_or_else(|| StepError::passing(reasons::PENDING, format!("shard of {attempt_key} is not planned")))?;
         // Many uploads may wait for their turn: each holds what it needs of the journal, and no more.
         let (sha256, bytes) = (shard.sha256.clone(), shard.bytes);
-        let (staged, name) = (layout::shard(&journal.work_id, &sha256), ownership::file(journal, slot));
+        let (staged, name) = (layout::shard(&journal.work_id, &sha256), ownership::file(journal, attempt_key));
         tasks::start_in_place(
             self.ctx,
             self.session,
             &self.snapshot.job,
-            Task::Upload(slot),
+            Task::Upload(attempt_key),
             move |place| async move {
                 let content = staged::verified(&clients.folder, &staged, &sha256).await?;
                 // The content goes once all of it is sent, and its place with it.
@@ -48,14 +50,14 @@ impl Act<'_> {
                             _ => "",
                         };
                         let said = error.message + hint;
-                        return Ok(learned(move |m| _ = m.unfit.insert((slot, sha256), said)));
+                        return Ok(learned(move |m| _ = m.unfit.insert((attempt_key, sha256), said)));
                     }
                     Err(error) => return Err(error.into()),
                 };
                 Ok(learned(move |m| {
                     // Else it lies in another account.
                     if m.fingerprint == clients.fingerprint {
-                        m.uploads.insert((slot, sha256), id);
+                        m.uploads.insert((attempt_key, sha256), id);
                     }
                 }))
             },
@@ -63,10 +65,14 @@ impl Act<'_> {
         Ok(())
     }
 
-    pub(in crate::controller::job::act) fn start_collect(&self, slot: Slot, patient: bool) -> Result<(), StepError> {
+    pub(in crate::controller::job::act) fn start_collect(
+        &self,
+        attempt_key: AttemptKey,
+        patient: bool,
+    ) -> Result<(), StepError> {
         let (ctx, clients, journal) = (self.ctx.clone(), self.clients()?.clone(), self.journal()?);
-        let Some(batch) = submitted(journal, slot) else { return Ok(()) };
-        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Collect(slot), async move {
+        let Some(batch) = submitted(journal, attempt_key) else { return Ok(()) };
+        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Collect(attempt_key), async move {
             let (at, batch_id) = (ctx.clock.now(), batch.batch_id.as_str());
             let fetched = collect(&clients, &batch, patient, &ctx.jobs.spool).await?;
             let (batch, part, reading) = match fetched {
@@ -78,7 +84,7 @@ impl Act<'_> {
             };
             let (foreign, unreadable) = (part.foreign, part.found.unreadable);
             if foreign > 0 || unreadable > 0 {
-                warn!(%slot, foreign, unreadable, "lines that name no request of this batch were left out");
+                warn!(%attempt_key, foreign, unreadable, "lines that name no request of this batch were left out");
             }
             let collected = Collected {
                 part: PartRef { name: part.name, sha256: part.sha256 },
@@ -102,18 +108,18 @@ impl Act<'_> {
 /// What a batch is collected by.
 struct Submitted {
     work_id: String,
-    slot: Slot,
+    attempt_key: AttemptKey,
     batch_id: String,
     index: String,
     requests: i64,
 }
 
-fn submitted(journal: &Journal, slot: Slot) -> Option<Submitted> {
-    let shard = journal.shards.get(slot.shard)?;
+fn submitted(journal: &Journal, attempt_key: AttemptKey) -> Option<Submitted> {
+    let shard = journal.shards.get(attempt_key.shard)?;
     match &shard.attempt.as_ref()?.state {
         AttemptState::Submitted { batch_id, .. } => {
             let (work_id, batch_id) = (journal.work_id.clone(), batch_id.clone());
-            Some(Submitted { work_id, slot, batch_id, index: shard.index().into(), requests: shard.requests })
+            Some(Submitted { work_id, attempt_key, batch_id, index: shard.index().into(), requests: shard.requests })
         }
         _ => None,
     }
@@ -150,7 +156,7 @@ async fn collect(
     let collection = results::Collection {
         folder: &clients.folder,
         work_id: &submitted.work_id,
-        slot: submitted.slot.to_string(),
+        attempt_key: submitted.attempt_key.to_string(),
         index: &submitted.index,
         requests: submitted.requests,
         files,

@@ -12,7 +12,7 @@ use crate::controller::job::clients::Clients;
 use crate::controller::job::session::Session;
 use crate::controller::job::tasks;
 use crate::controller::runtime::error::StepError;
-use crate::lifecycle::{AttemptState, Halved, Journal, Shard, Slot, TOO_LARGE, Task, Tries, error_summary};
+use crate::lifecycle::{AttemptKey, AttemptState, Halved, Journal, Shard, TOO_LARGE, Task, Tries, error_summary};
 use crate::results::{self, AbandonedBatch, Manifest, Settled};
 use crate::store::{Reservation, ShardWriter, Sorted, Version, layout, reserve};
 
@@ -50,11 +50,11 @@ impl Act<'_> {
         Ok(())
     }
 
-    pub(in crate::controller::job::act) fn start_halve(&self, slot: Slot) -> Result<(), StepError> {
+    pub(in crate::controller::job::act) fn start_halve(&self, attempt_key: AttemptKey) -> Result<(), StepError> {
         let (ctx, clients, judged) = (self.ctx.clone(), self.clients()?.clone(), self.judged()?);
-        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Halve(slot), async move {
+        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Halve(attempt_key), async move {
             let Some((journal, _held)) = judged.newest(&clients).await? else { return Ok(learned(|_| {})) };
-            let Some(whole) = journal.shards.get(slot.shard) else { return Ok(learned(|_| {})) };
+            let Some(whole) = journal.shards.get(attempt_key.shard) else { return Ok(learned(|_| {})) };
             let half = whole.requests / 2 + whole.requests % 2;
             let writer = ShardWriter::new(&clients.folder, &journal.work_id, &ctx.jobs.spool, half, u64::MAX);
             let earlier = match whole.round {
@@ -64,7 +64,7 @@ impl Act<'_> {
             let halves = results::halve(writer, &clients.folder, settled(whole), earlier).await?;
             let halves = halves.map(|f| Shard { took_errors: f.took_errors, ..shard(f.shard, whole.round, f.took) });
             let sha256 = whole.sha256.clone();
-            Ok(learned(move |m| m.halved = Some(Halved { slot, sha256, halves })))
+            Ok(learned(move |m| m.halved = Some(Halved { attempt_key, sha256, halves })))
         });
         Ok(())
     }
@@ -198,8 +198,8 @@ async fn manifest(clients: &Clients, journal: &Journal) -> Result<Option<Manifes
         Ok(())
     };
     clients.journals.each(journal, see).await?;
-    let abandoned = journal.abandoned_batches().map(|(slot, id, requests)| AbandonedBatch {
-        name: slot.to_string(),
+    let abandoned = journal.abandoned_batches().map(|(attempt_key, id, requests)| AbandonedBatch {
+        name: attempt_key.to_string(),
         batch_id: id.map(String::from),
         requests,
     });
