@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_compression::tokio::write::GzipEncoder;
 use batchjob_operator::api::{InlineRequest, InputFormat, RequestTemplate, Written};
-use batchjob_operator::requests::{Defaults, Held, Recipe, Source, pass};
+use batchjob_operator::requests::{Defaults, Held, PlanOptions, Source, pass};
 use batchjob_operator::store::{Folder, layout, staged};
 use futures::StreamExt;
 use proptest::collection::vec;
@@ -119,9 +119,9 @@ fn space() -> impl Strategy<Value = &'static str> {
 }
 
 /// What becomes of one request: its body as it is sent, and the hash that it is known by.
-async fn sent(source: Source, recipe: Recipe) -> (String, String) {
+async fn sent(source: Source, options: PlanOptions) -> (String, String) {
     let out = Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://out/", "out/");
-    let passed = pass(source, &recipe, Some((&out, WORK)), &std::env::temp_dir()).await.unwrap();
+    let passed = pass(source, &options, Some((&out, WORK)), &std::env::temp_dir()).await.unwrap();
     let shard = passed.shards.clone().next().unwrap().unwrap();
     let read = async |name: String| {
         let mut text = String::new();
@@ -136,8 +136,8 @@ async fn sent(source: Source, recipe: Recipe) -> (String, String) {
 }
 
 /// No model of its own and no defaults: nothing has to be changed.
-fn recipe(format: InputFormat, template: Option<RequestTemplate>) -> Recipe {
-    Recipe { model: None, format, template, ..support::recipe() }
+fn options(format: InputFormat, template: Option<RequestTemplate>) -> PlanOptions {
+    PlanOptions { model: None, format, template, ..support::options() }
 }
 
 fn held(file: &str, text: String) -> Source {
@@ -173,14 +173,14 @@ async fn as_requests(body: &str) -> Vec<(&'static str, (String, String))> {
         "{{\"body\":{body},\"custom_id\":\"a\",\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\"more\":[{body}]}}"
     );
     let packed = gzip(&full).await;
-    let auto = || recipe(InputFormat::Auto, None);
+    let auto = || options(InputFormat::Auto, None);
     vec![
         ("inline `body`", sent(Source::Inline(vec![inline]), auto()).await),
         ("inline `bodyJSON`", sent(Source::Inline(vec![as_text]), auto()).await),
-        ("Requests in a ConfigMap", sent(held("a.jsonl", bare.clone()), recipe(InputFormat::Requests, None)).await),
+        ("Requests in a ConfigMap", sent(held("a.jsonl", bare.clone()), options(InputFormat::Requests, None)).await),
         (
             "OpenAIBatch in a ConfigMap",
-            sent(held("a.jsonl", full.clone()), recipe(InputFormat::OpenAIBatch, None)).await,
+            sent(held("a.jsonl", full.clone()), options(InputFormat::OpenAIBatch, None)).await,
         ),
         ("Auto in an object", sent(object("a.jsonl", bare.as_bytes()).await, auto()).await),
         ("Auto in a gzip object", sent(object("a.jsonl.gz", &packed).await, auto()).await),
@@ -191,15 +191,15 @@ async fn as_requests(body: &str) -> Vec<(&'static str, (String, String))> {
 async fn as_values(body: &str) -> Vec<(&'static str, (String, String))> {
     let row = format!("{{\"id\": 7, \"b\": {body}}}\n");
     let table = format!("id,b\n7,\"{}\"\n", body.replace('"', "\"\""));
-    let csv = || recipe(InputFormat::Csv, template(r#"{"model":"m","x":"$(row.b:json)"}"#));
-    let rows = || recipe(InputFormat::Rows, template(r#"{"model":"m","x":"$(row.b)"}"#));
+    let csv = || options(InputFormat::Csv, template(r#"{"model":"m","x":"$(row.b:json)"}"#));
+    let rows = || options(InputFormat::Rows, template(r#"{"model":"m","x":"$(row.b)"}"#));
     let text = template(&format!(r#"{{"model":"m","x":{}}}"#, body.replace("$(", "$$(")));
     vec![
         ("Rows in a ConfigMap", sent(held("a.jsonl", row.clone()), rows()).await),
         ("Rows in an object", sent(object("a.jsonl", row.as_bytes()).await, rows()).await),
         ("CSV in a ConfigMap", sent(held("a.csv", table.clone()), csv()).await),
         ("CSV in an object", sent(object("a.csv", table.as_bytes()).await, csv()).await),
-        ("`template.bodyJSON`", sent(held("a.jsonl", "{\"id\":7}\n".into()), recipe(InputFormat::Rows, text)).await),
+        ("`template.bodyJSON`", sent(held("a.jsonl", "{\"id\":7}\n".into()), options(InputFormat::Rows, text)).await),
     ]
 }
 
@@ -229,8 +229,8 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let text = document.write(space, false);
         let template = RequestTemplate { custom_id: "$(object.key)".into(), ..template(r#"{"model":"m","x":"$(object.text)"}"#).unwrap() };
-        let recipe = recipe(InputFormat::Objects, Some(template));
-        let (sent, _) = runtime.block_on(async { sent(object("a.txt", text.as_bytes()).await, recipe).await });
+        let options = options(InputFormat::Objects, Some(template));
+        let (sent, _) = runtime.block_on(async { sent(object("a.txt", text.as_bytes()).await, options).await });
         let read: Value = serde_json::from_str(&sent).unwrap();
         prop_assert_eq!(read["x"].as_str(), Some(text.as_str()));
     }
@@ -252,8 +252,8 @@ proptest! {
         let written = body.write(space, false);
         let line = format!("{{\"custom_id\": \"a\", \"body\": {written}}}\n");
         let defaults = Written { field: "requestDefaultsJSON", json: r#"{"z": [1.0, 1e3], "model": "d", "mine": {"b": 1,"a": 2}}"# };
-        let recipe = Recipe { defaults: Defaults::of_field(&defaults).unwrap(), ..recipe(InputFormat::Requests, None) };
-        let (sent, _) = runtime.block_on(sent(held("a.jsonl", line), recipe));
+        let options = PlanOptions { defaults: Defaults::of_field(&defaults).unwrap(), ..options(InputFormat::Requests, None) };
+        let (sent, _) = runtime.block_on(sent(held("a.jsonl", line), options));
         let end = format!("{space}}}");
         let wanted = format!("{},\"z\":[1.0, 1e3],\"mine\":{{\"b\": 1,\"a\": 2}}{end}", written.strip_suffix(&end).unwrap());
         prop_assert_eq!(sent, wanted);

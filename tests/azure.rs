@@ -14,7 +14,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use batchjob_operator::api::{BatchEnd, Endpoint, ProviderType};
-use batchjob_operator::provider::{ApiError, BatchApi, Class, CreateBatch, Created, Dialect, InputFile, OpenAi};
+use batchjob_operator::provider::{ApiError, BatchApi, CreateBatch, Created, Dialect, ErrorKind, InputFile, OpenAi};
 use batchjob_operator::provider::{State as BatchState, Trial, probe};
 use batchjob_operator::transport::{HostPolicy, Transport};
 use serde_json::{Value, json};
@@ -84,7 +84,7 @@ async fn a_resource_is_called_below_openai_with_the_key_in_its_own_header() {
     for (root, query) in [("", ""), ("/openai/v1", ""), ("/openai", "?api-version=2024-10-21")] {
         let v1 = if query.is_empty() { "/v1" } else { "" };
         let (api, server) = client(root, |_, _| (200, json!({"id": "b", "status": "Validating"}))).await;
-        assert_eq!(api.create(&ask()).await, Created::Yes("b".into()));
+        assert_eq!(api.create(&ask()).await, Created::Accepted("b".into()));
         assert_eq!(api.get("b").await.unwrap().state, BatchState::Running);
         api.cancel("b").await.unwrap();
         let paths = ["POST /openai{v1}/batches", "GET /openai{v1}/batches/b", "POST /openai{v1}/batches/b/cancel"];
@@ -138,7 +138,7 @@ async fn an_upload_ends_once_its_file_was_looked_into() {
         json!({"id": "file-1", "status": "error", "status_details": "the file starts with a byte order mark"});
     let (api, _) = client("", move |n, _| (200, if n == 0 { file("pending") } else { refused.clone() })).await;
     let error = api.upload(a_file()).await.unwrap_err();
-    assert_eq!(error.class, Class::InvalidInput);
+    assert_eq!(error.kind, ErrorKind::InvalidInput);
     assert!(error.message.contains("byte order mark"), "{error}");
 }
 
@@ -146,27 +146,27 @@ async fn an_upload_ends_once_its_file_was_looked_into() {
 async fn room_that_there_is_not_is_a_wait_and_no_fault_of_the_requests() {
     let full = json!({"error": {"code": "quotaExceeded", "message": "The quota for files without expiry is reached. The maximum is 500."}});
     let (api, _) = client("", move |_, _| (400, full.clone())).await;
-    assert_eq!(api.upload(a_file()).await.unwrap_err().class, Class::Capacity);
+    assert_eq!(api.upload(a_file()).await.unwrap_err().kind, ErrorKind::Capacity);
     let no_key = json!({"error": {"code": "401", "message": "Access denied due to invalid subscription key"}});
     let (api, _) = client("", move |_, _| (401, no_key.clone())).await;
-    assert_eq!(api.get("b").await.unwrap_err().class, Class::Auth);
+    assert_eq!(api.get("b").await.unwrap_err().kind, ErrorKind::Auth);
     let failed = |code: &str| {
         let error = json!({"code": code, "message": "said by Azure", "line": null});
         json!({"id": "b", "status": "Failed", "errors": {"object": "list", "data": [error]},
             "request_counts": {"total": null, "completed": null, "failed": null}, "completed_at": "2024-07-19T13:44:00Z"})
     };
-    for (code, class) in [
-        ("token_limit_exceeded", Class::TokenLimit),
-        ("too_many_tasks", Class::InvalidInput),
-        ("url_mismatch", Class::InvalidInput),
-        ("model_mismatch", Class::InvalidInput),
-        ("empty_file", Class::InvalidInput),
+    for (code, kind) in [
+        ("token_limit_exceeded", ErrorKind::TokenLimit),
+        ("too_many_tasks", ErrorKind::InvalidInput),
+        ("url_mismatch", ErrorKind::InvalidInput),
+        ("model_mismatch", ErrorKind::InvalidInput),
+        ("empty_file", ErrorKind::InvalidInput),
     ] {
         let document = failed(code);
         let (api, _) = client("", move |_, _| (200, document.clone())).await;
         let batch = api.get("b").await.unwrap();
         assert_eq!(batch.state, BatchState::Ended(BatchEnd::Failed));
-        assert_eq!(batch.rejection().map(|e| e.class), Some(class), "{code}");
+        assert_eq!(batch.rejection().map(|e| e.kind), Some(kind), "{code}");
     }
 }
 
@@ -184,6 +184,6 @@ async fn an_endpoint_without_batches_is_not_tried_out() {
     let models = ["my-deployment".to_string()];
     let trial = Trial { file_name: "probe.jsonl", endpoint: Endpoint::Embeddings, models: &models, timeout };
     let untried: Option<ApiError> = probe(&api, &trial).await.unwrap().untried;
-    assert_eq!(untried.unwrap().class, Class::Unsupported);
+    assert_eq!(untried.unwrap().kind, ErrorKind::Unsupported);
     assert_eq!(server.lines().len(), 1, "the list alone: {:?}", server.lines());
 }

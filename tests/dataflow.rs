@@ -12,7 +12,7 @@ use batchjob_operator::api::{Endpoint, ErrorSummary, InlineRequest, Outcome, Req
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Journal, Owner, PartRef, Payload, Shard, Tries, error_summary,
 };
-use batchjob_operator::requests::{Recipe, Source, pass};
+use batchjob_operator::requests::{PlanOptions, Source, pass};
 use batchjob_operator::results::{self, Collection, FollowUp, Manifest, Part, Settled};
 use batchjob_operator::store::{Folder, ShardWriter, Sorted, StagedShard, layout, staged};
 use bytes::Bytes;
@@ -51,8 +51,8 @@ fn folder() -> Folder {
     Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://out/", "out/")
 }
 
-fn recipe(max_requests: i64, max_bytes: u64) -> Recipe {
-    Recipe { max_requests, max_bytes, ..support::recipe() }
+fn options(max_requests: i64, max_bytes: u64) -> PlanOptions {
+    PlanOptions { max_requests, max_bytes, ..support::options() }
 }
 
 async fn read(folder: &Folder, name: &str) -> String {
@@ -248,9 +248,9 @@ async fn flow(
     let requests = (0..fates.len())
         .map(|i| InlineRequest { custom_id: name(i), body: Some(body(i).into()), ..Default::default() })
         .collect();
-    let recipe = Recipe { endpoint: Endpoint::Embeddings, max_inputs, ..recipe(max_requests, max_bytes) };
+    let options = PlanOptions { endpoint: Endpoint::Embeddings, max_inputs, ..options(max_requests, max_bytes) };
     let spool = std::env::temp_dir();
-    let passed = pass(Source::Inline(requests), &recipe, Some((&folder, WORK)), &spool).await.unwrap();
+    let passed = pass(Source::Inline(requests), &options, Some((&folder, WORK)), &spool).await.unwrap();
     let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
     let mut journal = Journal::open(WORK.into(), owner, "s".into());
     for staged in passed.shards.map(Result::unwrap) {
@@ -352,8 +352,8 @@ async fn the_same_requests_are_the_same_work_however_they_are_cut() {
         let requests = (0..n)
             .map(|i| InlineRequest { custom_id: i.to_string(), body: Some(Default::default()), ..Default::default() })
             .collect();
-        let recipe = recipe(max_requests, 10_000);
-        pass(Source::Inline(requests), &recipe, None, &std::env::temp_dir()).await.unwrap().work_hash
+        let options = options(max_requests, 10_000);
+        pass(Source::Inline(requests), &options, None, &std::env::temp_dir()).await.unwrap().work_hash
     };
     assert_eq!(hash(1, 5).await, hash(100, 5).await);
     assert_ne!(hash(100, 5).await, hash(100, 6).await);
@@ -367,7 +367,7 @@ async fn a_body_that_cannot_be_used_is_named_and_nothing_is_staged() {
     };
     let (folder, requests) = (folder(), vec![request("a", "{}"), request("b", &deep)]);
     let spool = std::env::temp_dir();
-    let passed = pass(Source::Inline(requests), &recipe(100, 10_000), Some((&folder, WORK)), &spool).await;
+    let passed = pass(Source::Inline(requests), &options(100, 10_000), Some((&folder, WORK)), &spool).await;
     let said = passed.unwrap_err().to_string();
     for words in ["`spec.input.inline.requests`", "request 2", "has a `body` that", "nested more than 127 deep"] {
         assert!(said.contains(words), "{said}");
@@ -386,8 +386,8 @@ async fn requests_that_are_renamed_between_two_passes_are_answered_under_their_n
             ..Default::default()
         };
         let requests = (0..5).map(request).collect();
-        let (recipe, spool) = (recipe(100, 10_000), std::env::temp_dir());
-        let passed = pass(Source::Inline(requests), &recipe, Some((&folder, WORK)), &spool).await.unwrap();
+        let (options, spool) = (options(100, 10_000), std::env::temp_dir());
+        let passed = pass(Source::Inline(requests), &options, Some((&folder, WORK)), &spool).await.unwrap();
         passed.shards.clone().next().unwrap().unwrap()
     };
     let (old, new) = (staged("old").await, staged("new").await);

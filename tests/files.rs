@@ -9,7 +9,7 @@ mod support;
 use std::sync::Arc;
 
 use batchjob_operator::api::{CsvOptions, Endpoint, InputFormat};
-use batchjob_operator::requests::{Held, PassError, Passed, Recipe, Source, pass};
+use batchjob_operator::requests::{Held, PassError, Passed, PlanOptions, Source, pass};
 use batchjob_operator::store::{Folder, StagedShard, layout, staged};
 use futures::StreamExt;
 use object_store::memory::InMemory;
@@ -20,9 +20,9 @@ use tokio::io::AsyncReadExt;
 const WORK: &str = "0123456789abcdef0123456789abcdef";
 
 /// A recipe whose template makes `{"text": …}` of each row.
-fn rows(text: &str) -> Recipe {
+fn rows(text: &str) -> PlanOptions {
     let template = json!({"customID": "$(row.id)", "body": {"text": text}});
-    Recipe { template: serde_json::from_value(template).unwrap(), ..support::recipe() }
+    PlanOptions { template: serde_json::from_value(template).unwrap(), ..support::options() }
 }
 
 fn csv(delimiter: &str, encoding: &str) -> CsvOptions {
@@ -30,14 +30,14 @@ fn csv(delimiter: &str, encoding: &str) -> CsvOptions {
 }
 
 /// What a pass over these files gives, and the lines that it staged.
-async fn read(files: &[(&str, &[u8])], recipe: &Recipe) -> Result<(Passed, Vec<Value>), String> {
+async fn read(files: &[(&str, &[u8])], options: &PlanOptions) -> Result<(Passed, Vec<Value>), String> {
     let out = Folder::of(Arc::new(InMemory::new()), "memory://out/", "out/");
     let held = |(name, bytes): &(&str, &[u8])| {
         Ok(Held { name: name.to_string(), file: name.to_string(), bytes: bytes.to_vec() })
     };
     let pieces = futures::stream::iter(files.iter().map(held).collect::<Vec<_>>()).boxed();
     let source = Source::Held { name: "in".into(), pieces };
-    let passed = pass(source, recipe, Some((&out, WORK)), &std::env::temp_dir()).await;
+    let passed = pass(source, options, Some((&out, WORK)), &std::env::temp_dir()).await;
     let passed = passed.map_err(|e: PassError| e.to_string())?;
     let mut lines = vec![];
     for shard in passed.shards.clone().map(Result::unwrap) {
@@ -53,8 +53,8 @@ async fn staged_lines(out: &Folder, shard: &StagedShard) -> Vec<Value> {
 }
 
 /// The texts of the requests that rows become.
-async fn texts(name: &str, bytes: &[u8], recipe: &Recipe) -> Result<Vec<String>, String> {
-    let (_, lines) = read(&[(name, bytes)], recipe).await?;
+async fn texts(name: &str, bytes: &[u8], options: &PlanOptions) -> Result<Vec<String>, String> {
+    let (_, lines) = read(&[(name, bytes)], options).await?;
     Ok(lines.iter().map(|line| line["body"]["text"].as_str().unwrap().to_string()).collect())
 }
 
@@ -82,12 +82,12 @@ async fn tables_are_read_as_excel_and_exports_write_them() {
     let german = "id;sterne;text\r\nr-1;5;\"Schnell, gut; gerne wieder\"\r\nr-2;1;\"2,5 Wochen zu spät\"\r\n";
     let wanted = ["5: Schnell, gut; gerne wieder", "1: 2,5 Wochen zu spät"];
     let auto = rows("$(row.sterne): $(row.text)");
-    let with = |delimiter: &str, encoding: &str| Recipe { csv: csv(delimiter, encoding), ..auto.clone() };
+    let with = |delimiter: &str, encoding: &str| PlanOptions { csv: csv(delimiter, encoding), ..auto.clone() };
     let (western, _, _) = encoding_rs::WINDOWS_1252.encode(german);
     let marked = format!("\u{feff}sep=;\r\n{german}");
     let tabs = "id\tsterne\ttext\nr-1\t5\tSchnell, gut; gerne wieder\nr-2\t1\t2,5 Wochen zu spät\n";
     let pipes = tabs.replace('\t', "|");
-    for (name, bytes, recipe) in [
+    for (name, bytes, options) in [
         ("a.csv", german.as_bytes().to_vec(), auto.clone()),
         ("a.csv", marked.clone().into_bytes(), auto.clone()),
         ("a.csv", german.as_bytes().to_vec(), with(";", "UTF-8")),
@@ -99,12 +99,12 @@ async fn tables_are_read_as_excel_and_exports_write_them() {
         ("a.tsv", tabs.as_bytes().to_vec(), auto.clone()),
         ("a.TSV", utf16(&format!("\u{feff}{tabs}")), auto.clone()),
         ("a.csv", pipes.clone().into_bytes(), auto.clone()),
-        ("a.txt", pipes.into_bytes(), Recipe { format: InputFormat::Csv, ..auto.clone() }),
+        ("a.txt", pipes.into_bytes(), PlanOptions { format: InputFormat::Csv, ..auto.clone() }),
         ("a.csv", tabs.as_bytes().to_vec(), with(r"\t", "UTF-8")),
         ("a.csv", tabs.replace('\t', "\u{1}").into_bytes(), with("\u{1}", "UTF-8")),
     ] {
-        let read = texts(name, &bytes, &recipe).await;
-        assert_eq!(read.as_deref(), Ok(&wanted.map(String::from)[..]), "{name} {:?}", recipe.csv);
+        let read = texts(name, &bytes, &options).await;
+        assert_eq!(read.as_deref(), Ok(&wanted.map(String::from)[..]), "{name} {:?}", options.csv);
     }
     let rows_of_json = "{\"id\": \"r-1\", \"text\": \"x\"}\n";
     assert_eq!(texts("a.tsv", rows_of_json.as_bytes(), &rows("$(row.text)")).await.unwrap(), ["x"], "as ever");
@@ -113,9 +113,9 @@ async fn tables_are_read_as_excel_and_exports_write_them() {
 #[tokio::test]
 async fn a_table_that_is_not_understood_is_told_with_what_to_set() {
     let auto = rows("$(row.text)");
-    let comma = Recipe { csv: csv(",", "UTF-8"), ..auto.clone() };
-    let sixteen = Recipe { csv: csv("Auto", "UTF-16"), ..auto.clone() };
-    for (bytes, recipe, words) in [
+    let comma = PlanOptions { csv: csv(",", "UTF-8"), ..auto.clone() };
+    let sixteen = PlanOptions { csv: csv("Auto", "UTF-16"), ..auto.clone() };
+    for (bytes, options, words) in [
         (&b"id;txt\nr-1;x\n"[..], &auto, "line 2: has no column `text`, which the template uses; it has `id`, `txt`"),
         (b"ID;TEXT\nr-1;x\n", &auto, "it has `ID;TEXT`; are fields separated by `;`? set `spec.input.csv.delimiter`"),
         (b"ID\tTEXT\nr-1\tx\n", &auto, "are fields separated by tabs? set `spec.input.csv.delimiter`"),
@@ -136,10 +136,10 @@ async fn a_table_that_is_not_understood_is_told_with_what_to_set() {
         (b"\xff\xfei\0d\0,\0t\0e\0x\0t\0\n\0r\0,\0\0\xd8\n\0", &sixteen, "line 2: begins a row that is not UTF-16LE"),
         (b"PK\x03\x04\x14\0", &auto, "a.csv: is a ZIP archive or an Excel workbook, which is not read"),
     ] {
-        let refused = texts("a.csv", bytes, recipe).await.unwrap_err();
+        let refused = texts("a.csv", bytes, options).await.unwrap_err();
         assert!(refused.contains(words), "wanted {words:?}: {refused}");
     }
-    let unknown = Recipe { csv: csv("Auto", "Klingon"), ..auto };
+    let unknown = PlanOptions { csv: csv("Auto", "Klingon"), ..auto };
     assert!(
         texts("a.csv", b"id,text\n", &unknown)
             .await
@@ -171,9 +171,9 @@ proptest! {
         let ids: std::collections::BTreeSet<&String> = wanted.iter().collect();
         prop_assume!(ids.len() == wanted.len());
         let template = json!({"customID": format!("$(row.{column})"), "body": {"text": format!("$(row.{column})")}});
-        let recipe = Recipe { template: serde_json::from_value(template).unwrap(), ..support::recipe() };
+        let options = PlanOptions { template: serde_json::from_value(template).unwrap(), ..support::options() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        prop_assert_eq!(runtime.block_on(texts("a.csv", table.as_bytes(), &recipe)), Ok(wanted), "{}", table);
+        prop_assert_eq!(runtime.block_on(texts("a.csv", table.as_bytes(), &options)), Ok(wanted), "{}", table);
     }
 }
 
@@ -182,9 +182,9 @@ proptest! {
 async fn lines_are_read_across_marks_that_joined_files_leave() {
     let line = |id: &str| format!("{{\"custom_id\": \"{id}\", \"body\": {{}}}}");
     let joined = format!("\u{feff}{}\r\n\u{feff}{}\n\n\u{feff}\n{}", line("a"), line("b"), line("c"));
-    assert_eq!(read(&[("a.jsonl", joined.as_bytes())], &support::recipe()).await.unwrap().0.requests, 3);
+    assert_eq!(read(&[("a.jsonl", joined.as_bytes())], &support::options()).await.unwrap().0.requests, 3);
     let old_mac = format!("{}\r{}\r", line("a"), line("b"));
-    let refused = read(&[("a.jsonl", old_mac.as_bytes())], &support::recipe()).await.unwrap_err();
+    let refused = read(&[("a.jsonl", old_mac.as_bytes())], &support::options()).await.unwrap_err();
     assert_eq!(
         refused,
         "a.jsonl: line 1: is not JSON (a line end of CR alone at column 31); end lines with LF or CRLF"
@@ -195,14 +195,14 @@ async fn lines_are_read_across_marks_that_joined_files_leave() {
 #[tokio::test]
 async fn lines_of_32_mib_are_read_and_longer_ones_are_not() {
     const LIMIT: usize = 32 << 20;
-    let large = Recipe { max_bytes: 200 << 20, ..support::recipe() };
-    let large_rows = Recipe { max_bytes: 200 << 20, ..rows("$(row.text)") };
+    let large = PlanOptions { max_bytes: 200 << 20, ..support::options() };
+    let large_rows = PlanOptions { max_bytes: 200 << 20, ..rows("$(row.text)") };
     let filled =
         |head: &str, tail: &str, length: usize| format!("{head}{}{tail}", "x".repeat(length - head.len() - tail.len()));
     // What a line is sent as is longer than its shortest form here.
     let room = 400;
     let fits = |head: &str, tail: &str| filled(head, tail, LIMIT - room);
-    for (name, recipe, head, tail, too_long) in [
+    for (name, options, head, tail, too_long) in [
         (
             "a.jsonl",
             &large,
@@ -225,12 +225,12 @@ async fn lines_of_32_mib_are_read_and_longer_ones_are_not() {
             "line 2: begins a row of 33554433 bytes; 33554432 bytes and 4096 fields are allowed",
         ),
     ] {
-        let (passed, lines) = read(&[(name, fits(head, tail).as_bytes())], recipe).await.unwrap();
+        let (passed, lines) = read(&[(name, fits(head, tail).as_bytes())], options).await.unwrap();
         assert_eq!(passed.requests, 1, "{name}");
         assert!(lines[0]["body"]["text"].as_str().unwrap().len() > LIMIT - 2 * room, "{name}");
         // The header is no part of a table's row.
         let longer = filled(head, tail, LIMIT + 1 + head.find('\n').map_or(0, |end| end + 1));
-        let refused = read(&[(name, longer.as_bytes())], recipe).await.unwrap_err();
+        let refused = read(&[(name, longer.as_bytes())], options).await.unwrap_err();
         assert!(refused.contains(too_long), "{name}: {refused}");
     }
 }
@@ -242,10 +242,10 @@ async fn batches_of_embeddings_are_cut_by_their_inputs() {
         let line = |(i, n): (usize, &usize)| json!({"custom_id": format!("e-{i}"), "body": {"input": vec!["x"; *n]}});
         inputs.iter().enumerate().map(|each| format!("{}\n", line(each))).collect()
     };
-    let recipe = Recipe { endpoint: Endpoint::Embeddings, max_bytes: 200 << 20, ..support::recipe() };
-    let (passed, _) = read(&[("a.jsonl", lines(&[100; 600]).as_bytes())], &recipe).await.unwrap();
+    let options = PlanOptions { endpoint: Endpoint::Embeddings, max_bytes: 200 << 20, ..support::options() };
+    let (passed, _) = read(&[("a.jsonl", lines(&[100; 600]).as_bytes())], &options).await.unwrap();
     assert_eq!(passed.shards.map(|shard| shard.unwrap().requests).collect::<Vec<_>>(), [500, 100]);
-    let few = Recipe { max_inputs: 5, ..recipe };
+    let few = PlanOptions { max_inputs: 5, ..options };
     let (passed, _) = read(&[("a.jsonl", lines(&[2, 2, 2, 5, 1, 4, 1]).as_bytes())], &few).await.unwrap();
     assert_eq!(passed.shards.map(|shard| shard.unwrap().requests).collect::<Vec<_>>(), [2, 1, 1, 2, 1]);
     let refused = read(&[("a.jsonl", lines(&[2, 6]).as_bytes())], &few).await.unwrap_err();
@@ -254,6 +254,6 @@ async fn batches_of_embeddings_are_cut_by_their_inputs() {
         "a.jsonl: line 2: holds 6 inputs; the provider takes 5 in a whole batch (`limits.maxInputsPerBatch`); make several \
          requests of it"
     );
-    let chat = Recipe { endpoint: Endpoint::ChatCompletions, ..few };
+    let chat = PlanOptions { endpoint: Endpoint::ChatCompletions, ..few };
     assert_eq!(read(&[("a.jsonl", lines(&[6, 6]).as_bytes())], &chat).await.unwrap().0.shards.len(), 1, "no inputs");
 }

@@ -9,7 +9,7 @@ mod support;
 use std::sync::Arc;
 
 use batchjob_operator::api::{WorkHashVersion, Written};
-use batchjob_operator::requests::{Defaults, Held, PassError, Passed, Recipe, Source, pass};
+use batchjob_operator::requests::{Defaults, Held, PassError, Passed, PlanOptions, Source, pass};
 use batchjob_operator::store::{Folder, IndexEntry, layout, staged};
 use futures::StreamExt;
 use serde_json::Value;
@@ -19,9 +19,9 @@ use WorkHashVersion::{V1, V2};
 
 const WORK: &str = "0123456789abcdef0123456789abcdef";
 
-fn recipe(defaults: &str, hash_version: WorkHashVersion) -> Recipe {
+fn options(defaults: &str, hash_version: WorkHashVersion) -> PlanOptions {
     let defaults = Defaults::of_field(&Written { field: "requestDefaultsJSON", json: defaults }).unwrap();
-    Recipe { defaults, run_id: Some("r".into()), hash_version, ..support::recipe() }
+    PlanOptions { defaults, run_id: Some("r".into()), hash_version, ..support::options() }
 }
 
 async fn text(folder: &Folder, name: &str) -> String {
@@ -44,7 +44,7 @@ async fn try_passed(
     let lines = bodies.iter().enumerate().map(|(i, body)| format!("{{\"custom_id\": \"id-{i}\", \"body\": {body}}}\n"));
     let held = Held { name: "in".into(), file: "in.jsonl".into(), bytes: lines.collect::<String>().into_bytes() };
     let source = Source::Held { name: "in".into(), pieces: futures::stream::iter([Ok(held)]).boxed() };
-    let passed = pass(source, &recipe(defaults, version), Some((&out, WORK)), &std::env::temp_dir()).await?;
+    let passed = pass(source, &options(defaults, version), Some((&out, WORK)), &std::env::temp_dir()).await?;
     assert_eq!(passed.shards.len(), 1);
     let shard = passed.shards.clone().next().unwrap().unwrap();
     let (sent, index) = (layout::shard(WORK, &shard.sha256), layout::index(WORK, &shard.index_sha256));

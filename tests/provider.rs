@@ -15,7 +15,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use batchjob_operator::api::Capability::{DeleteFiles, ListBatches};
 use batchjob_operator::api::{Endpoint, ProviderCapabilities};
-use batchjob_operator::provider::{self, ApiError, BatchApi, Class, Created, OpenAi, Probe, Trial};
+use batchjob_operator::provider::{self, ApiError, BatchApi, Created, ErrorKind, OpenAi, Probe, Trial};
 use batchjob_operator::transport::{HostPolicy, Interceptor, SendError, SystemLookup, Transport, Wire};
 use support::ask;
 
@@ -64,7 +64,7 @@ async fn a_create_is_sent_once_whatever_comes_back() {
     {
         let (api, recorder) = client(&[answer, (200, r#"{"id":"batch_1"}"#)], true).await;
         let created = api.create(&ask()).await;
-        assert!(!matches!(created, Created::Yes(_)), "{answer:?}: {created:?}");
+        assert!(!matches!(created, Created::Accepted(_)), "{answer:?}: {created:?}");
         assert_eq!(*recorder.sent.lock().unwrap(), ["POST /v1/batches"], "{answer:?}");
     }
     let (api, recorder) = client(&[(200, r#"{"id":"batch_1"}"#)], true).await;
@@ -119,26 +119,30 @@ async fn what_cannot_be_tried_out_is_an_ability_that_is_absent() {
         assert_eq!(sent.len(), 2, "{status}: {sent:?}");
     }
     let busy = [(200, OK), (200, FILE), (200, FILE), (200, "{}"), (404, "{}"), (429, "{}")];
-    assert_eq!(tried_out(&busy, &["a"]).await.0.unwrap().untried.unwrap().class, Class::Capacity);
-    assert_eq!(tried_out(&[(401, NO)], &["a"]).await.0.unwrap_err().class, Class::Auth, "the credential is refused");
-    assert_eq!(tried_out(&[(404, "{}")], &["a"]).await.0.unwrap_err().class, Class::NotFound, "there is no such API");
+    assert_eq!(tried_out(&busy, &["a"]).await.0.unwrap().untried.unwrap().kind, ErrorKind::Capacity);
+    assert_eq!(tried_out(&[(401, NO)], &["a"]).await.0.unwrap_err().kind, ErrorKind::Auth, "the credential is refused");
+    assert_eq!(
+        tried_out(&[(404, "{}")], &["a"]).await.0.unwrap_err().kind,
+        ErrorKind::NotFound,
+        "there is no such API"
+    );
 }
 
 #[tokio::test]
 async fn a_credential_that_works_elsewhere_is_not_to_blame_for_a_refused_upload() {
-    let error = |class, status| ApiError { status: Some(status), ..ApiError::new(class, "Line 1: no such model") };
-    for (answers, class, status, about_content) in [
-        (&[(200, OK)][..], Class::Auth, 403, true),
-        (&[(200, OK)], Class::Auth, 401, true),
-        (&[(405, "{}"), (200, OK)], Class::Auth, 403, true),
-        (&[(403, NO)], Class::Auth, 403, false),
-        (&[(200, OK)], Class::Auth, 402, false),
-        (&[(403, NO)], Class::InvalidInput, 400, true),
-        (&[(200, OK)], Class::Capacity, 429, false),
-        (&[(200, OK)], Class::NotFound, 404, false),
+    let error = |kind, status| ApiError { status: Some(status), ..ApiError::new(kind, "Line 1: no such model") };
+    for (answers, kind, status, about_content) in [
+        (&[(200, OK)][..], ErrorKind::Auth, 403, true),
+        (&[(200, OK)], ErrorKind::Auth, 401, true),
+        (&[(405, "{}"), (200, OK)], ErrorKind::Auth, 403, true),
+        (&[(403, NO)], ErrorKind::Auth, 403, false),
+        (&[(200, OK)], ErrorKind::Auth, 402, false),
+        (&[(403, NO)], ErrorKind::InvalidInput, 400, true),
+        (&[(200, OK)], ErrorKind::Capacity, 429, false),
+        (&[(200, OK)], ErrorKind::NotFound, 404, false),
     ] {
         let (api, _) = client(answers, false).await;
-        assert_eq!(provider::is_about_content(&api, &error(class, status)).await, about_content, "{class:?} {status}");
+        assert_eq!(provider::is_about_content(&api, &error(kind, status)).await, about_content, "{kind:?} {status}");
     }
 }
 
@@ -148,27 +152,27 @@ async fn a_create_that_is_told_of_no_file_or_of_no_room_says_so() {
     let absent = r#"{"error":{"message":"Cannot find file f, or it is not accessible.","param":"input_file_id"}}"#;
     let by_code = r#"{"error":{"message":"gone","code":"file_not_found"}}"#;
     let limit = r#"{"error":{"message":"Limit: 90,000 enqueued tokens","code":"token_limit_exceeded"}}"#;
-    for (status, said, class) in [
-        (400, absent, Class::FileNotFound),
-        (404, absent, Class::FileNotFound),
-        (400, by_code, Class::FileNotFound),
-        (400, limit, Class::TokenLimit),
-        (429, limit, Class::TokenLimit),
-        (429, "{}", Class::Capacity),
+    for (status, said, kind) in [
+        (400, absent, ErrorKind::FileNotFound),
+        (404, absent, ErrorKind::FileNotFound),
+        (400, by_code, ErrorKind::FileNotFound),
+        (400, limit, ErrorKind::TokenLimit),
+        (429, limit, ErrorKind::TokenLimit),
+        (429, "{}", ErrorKind::Capacity),
         (
             400,
             r#"{"error":{"message":"the file has a line that is not JSON","param":"input_file_id"}}"#,
-            Class::InvalidInput,
+            ErrorKind::InvalidInput,
         ),
-        (404, r#"{"error":{"message":"Invalid URL"}}"#, Class::NotFound),
+        (404, r#"{"error":{"message":"Invalid URL"}}"#, ErrorKind::NotFound),
     ] {
         for vendors_own in [true, false] {
             let (api, _) = client(&[(status, said)], vendors_own).await;
             let told = match api.create(&ask()).await {
-                Created::No(e) | Created::Unknown(e) => e,
-                Created::Yes(id) => panic!("{id}"),
+                Created::Rejected(e) | Created::Unknown(e) => e,
+                Created::Accepted(id) => panic!("{id}"),
             };
-            assert_eq!((told.class, told.status), (class, Some(status)), "{said}");
+            assert_eq!((told.kind, told.status), (kind, Some(status)), "{said}");
             assert_eq!(told.retry_after, Some(std::time::Duration::ZERO));
         }
     }
@@ -181,10 +185,10 @@ async fn a_read_is_sent_again_until_it_is_answered() {
     assert!(api.get("b").await.unwrap().has_ended());
     assert_eq!(recorder.sent.lock().unwrap().len(), 4);
     let (api, recorder) = client(&[(503, "")], true).await;
-    assert_eq!(api.get("b").await.unwrap_err().class, Class::Transient);
+    assert_eq!(api.get("b").await.unwrap_err().kind, ErrorKind::Transient);
     assert_eq!(recorder.sent.lock().unwrap().len(), 4, "within bounds");
     let (api, recorder) = client(&[(401, r#"{"error":{"message":"no"}}"#)], true).await;
-    assert_eq!(api.get("b").await.unwrap_err().class, Class::Auth);
+    assert_eq!(api.get("b").await.unwrap_err().kind, ErrorKind::Auth);
     assert_eq!(recorder.sent.lock().unwrap().len(), 1);
 }
 
@@ -197,7 +201,7 @@ async fn a_search_reads_every_page_and_notices_a_list_that_repeats_itself() {
     let found = api.find(2_000_000_000, &|b| b.input_file_id.as_deref() == Some("f")).await.unwrap();
     assert_eq!(found.iter().map(|b| b.id.as_str()).collect::<Vec<_>>(), ["b1", "b2"], "oldest first");
     let (api, recorder) = client(&[(200, first)], true).await;
-    assert_eq!(api.find(2_000_000_000, &|_| true).await.unwrap_err().class, Class::Unsupported);
+    assert_eq!(api.find(2_000_000_000, &|_| true).await.unwrap_err().kind, ErrorKind::Unsupported);
     assert_eq!(recorder.sent.lock().unwrap().len(), 2);
     // One page that cannot be read means that nothing is known.
     let (api, _) = client(&[(200, first), (500, "")], true).await;
@@ -235,6 +239,6 @@ async fn a_key_that_a_server_repeats_is_not_passed_on() {
         assert!(message.starts_with(&said), "{message}");
     };
     told(&api.get("b").await.unwrap_err().message, "GET");
-    let Created::No(error) = api.create(&ask()).await else { panic!("the vendor itself refused") };
+    let Created::Rejected(error) = api.create(&ask()).await else { panic!("the vendor itself refused") };
     told(&error.message, "POST");
 }

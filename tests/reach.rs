@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use batchjob_operator::api::ObjectStoreLocation;
-use batchjob_operator::provider::{BatchApi, Class, Created, OpenAi};
+use batchjob_operator::provider::{BatchApi, Created, ErrorKind, OpenAi};
 use batchjob_operator::store::{Credentials, Folder, StoreError};
 use batchjob_operator::transport::{CaBundle, HostPolicy, Lookup, SendError, SystemLookup, Transport};
 use reqwest::{Method, Url};
@@ -258,8 +258,8 @@ async fn a_create_at_a_refused_host_is_certain_not_to_be_sent() {
     names.say("llm.internal", &[&["127.0.0.1"]]);
     for host in ["127.0.0.1", "llm.internal"] {
         let api = OpenAi::new(transport.clone(), servers.url(host).as_str(), None, false).unwrap();
-        let Created::No(error) = api.create(&ask()).await else { panic!("{host}") };
-        assert_eq!(error.class, Class::NotAllowed);
+        let Created::Rejected(error) = api.create(&ask()).await else { panic!("{host}") };
+        assert_eq!(error.kind, ErrorKind::NotAllowed);
         assert!(error.message.contains(host) && error.message.contains("--allow-private-hosts"), "{}", error.message);
     }
     assert_eq!(servers.seen(), [0, 0]);
@@ -373,9 +373,9 @@ async fn a_create_that_the_proxy_refuses_is_certain_not_to_be_sent_and_the_proxy
         let transport = transport.through(Some(proxy.parse().unwrap())).unwrap();
         let api =
             OpenAi::new(transport, "https://api.example/v1", Some("sk-canary".to_string().into()), false).unwrap();
-        let Created::No(error) = api.create(&ask()).await else { panic!("it may have been sent") };
+        let Created::Rejected(error) = api.create(&ask()).await else { panic!("it may have been sent") };
         let said = error.message;
-        assert_eq!(error.class, Class::NotSent);
+        assert_eq!(error.kind, ErrorKind::NotSent);
         assert!(said.contains("through the proxy http://127.0.0.1:") && !said.contains("s3cret"), "{said}");
     }
     assert_eq!(*seen.lock().unwrap(), ["CONNECT api.example:443"]);

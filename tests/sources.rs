@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use batchjob_operator::api::InputFormat;
-use batchjob_operator::requests::{PassError, Passed, Recipe, SizeLimit, Source, pass};
+use batchjob_operator::requests::{PassError, Passed, PlanOptions, SizeLimit, Source, pass};
 use batchjob_operator::store::{Folder, StoreError, layout};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -135,18 +135,18 @@ fn line(id: &str) -> String {
     format!("{}\n", json!({"custom_id": id, "body": {"text": id}}))
 }
 
-fn recipe(format: InputFormat, max_object_bytes: usize) -> Recipe {
+fn options(format: InputFormat, max_object_bytes: usize) -> PlanOptions {
     let template = json!({"customID": "$(object.key)", "body": {"text": "$(object.text)"}});
     let template = (format == InputFormat::Objects).then(|| serde_json::from_value(template).unwrap());
     let size_limit = SizeLimit { bytes: max_object_bytes, then: Default::default() };
-    Recipe { format, template, size_limit, ..support::recipe() }
+    PlanOptions { format, template, size_limit, ..support::options() }
 }
 
-async fn read(store: &Arc<Shared>, name: &str, recipe: &Recipe) -> std::result::Result<Passed, PassError> {
+async fn read(store: &Arc<Shared>, name: &str, options: &PlanOptions) -> std::result::Result<Passed, PassError> {
     let folder = Folder::of(store.clone(), "memory://in/", "in/");
     let source = Source::Objects { folder, name: name.into() };
     let spool = std::env::temp_dir();
-    let passed = pass(source, recipe, None, &spool);
+    let passed = pass(source, options, None, &spool);
     tokio::time::timeout(Duration::from_secs(20), passed).await.expect("objects are not fetched together")
 }
 
@@ -175,18 +175,18 @@ async fn what_changes_while_it_is_read_is_read_again() {
             for name in ["a", "b", "c"] {
                 before.write(name, &line(name)).await;
             }
-            let recipe = recipe(format, 1 << 20);
-            let passed = read(&store, name, &recipe).await;
+            let options = options(format, 1 << 20);
+            let passed = read(&store, name, &options).await;
             let case = format!("{name} {at:?} {what:?} {format:?}");
             match passed {
                 Err(PassError::Store(StoreError::Changed(message))) => {
                     assert!(noticed && message.contains("it is read again"), "{case}: {message}");
-                    let (again, fresh) = (read(&store, name, &recipe).await, read(&store, name, &recipe).await);
+                    let (again, fresh) = (read(&store, name, &options).await, read(&store, name, &options).await);
                     assert_eq!(again.map(|p| p.work_hash).ok(), fresh.map(|p| p.work_hash).ok(), "{case}");
                 }
                 Ok(passed) => {
                     assert!(!noticed, "{case}");
-                    let of_before = read(&before, name, &recipe).await.unwrap();
+                    let of_before = read(&before, name, &options).await.unwrap();
                     // Nothing was staged: what is shown of it is all of it.
                     let [passed, of_before] = [passed, of_before].map(|passed| format!("{passed:?}"));
                     assert_eq!(passed, of_before, "as it was when it was listed: {case}");
@@ -203,7 +203,7 @@ async fn a_store_that_lists_other_etags_than_it_answers_to_can_be_read() {
     store.write("a", &line("a")).await;
     store.write("b", &line("b")).await;
     for format in [InputFormat::Auto, InputFormat::Objects] {
-        assert_eq!(read(&store, "", &recipe(format, 1 << 20)).await.unwrap().requests, 2);
+        assert_eq!(read(&store, "", &options(format, 1 << 20)).await.unwrap().requests, 2);
     }
 }
 
@@ -214,7 +214,7 @@ async fn objects_are_fetched_together_and_as_many_as_memory_allows() {
         for i in 0..together * 3 {
             store.write(&format!("{i:03}"), "text").await;
         }
-        let passed = read(&store, "", &recipe(InputFormat::Objects, max_object_bytes)).await.unwrap();
+        let passed = read(&store, "", &options(InputFormat::Objects, max_object_bytes)).await.unwrap();
         assert_eq!(passed.requests as usize, together * 3);
         assert_eq!(store.most.load(Ordering::SeqCst), together);
     }
@@ -224,10 +224,10 @@ async fn objects_are_fetched_together_and_as_many_as_memory_allows() {
 async fn faults_are_reported_beside_the_journal_until_they_are_mended() {
     let store = Arc::new(Shared::default());
     let out = Folder::of(Arc::new(InMemory::new()), "memory://out/", "out/");
-    let (folder, recipe) = (Folder::of(store.clone(), "memory://in/", "in/"), recipe(InputFormat::Auto, 1 << 20));
+    let (folder, options) = (Folder::of(store.clone(), "memory://in/", "in/"), options(InputFormat::Auto, 1 << 20));
     let read = async |stage: Option<(&Folder, &str)>| {
         let source = Source::Objects { folder: folder.clone(), name: String::new() };
-        pass(source, &recipe, stage, &std::env::temp_dir()).await.map_err(|e| e.to_string())
+        pass(source, &options, stage, &std::env::temp_dir()).await.map_err(|e| e.to_string())
     };
     let report = async || out.read(layout::REPORT, 1 << 20).await.unwrap();
     store.write("a", &format!("{}private words\n", line("a")).repeat(15)).await;

@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use batchjob_operator::requests::{Recipe, Source, pass};
+use batchjob_operator::requests::{PlanOptions, Source, pass};
 use batchjob_operator::store::Folder;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
@@ -44,9 +44,9 @@ pub fn measure() -> Figure {
 /// Seconds of CPU that a pass takes.
 fn planned(runtime: &tokio::runtime::Runtime, store: Arc<dyn ObjectStore>) -> f64 {
     let source = Source::Objects { folder: Folder::of(store, "memory://in/", ""), name: "requests.jsonl".into() };
-    let (recipe, spool) = (recipe(), std::env::temp_dir());
+    let (options, spool) = (options(), std::env::temp_dir());
     let began = cpu();
-    let passed = runtime.block_on(pass(source, &recipe, None, &spool)).unwrap();
+    let passed = runtime.block_on(pass(source, &options, None, &spool)).unwrap();
     let took = cpu() - began;
     assert_eq!(passed.requests as usize, scaled(50_000));
     took
@@ -64,9 +64,9 @@ fn parsed(bytes: &[u8]) -> f64 {
     took
 }
 
-fn recipe() -> Recipe {
+fn options() -> PlanOptions {
     let model = Some("gpt-5-mini".into());
-    Recipe { provider: "llm".into(), model, max_requests: 50_000, max_bytes: 200 << 20, ..support::recipe() }
+    PlanOptions { provider: "llm".into(), model, max_requests: 50_000, max_bytes: 200 << 20, ..support::options() }
 }
 
 /// Seconds that this thread was on a core, as the kernel counts them: others may be on the machine.

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::Account;
 use crate::fair::Urgency;
-use crate::provider::{ApiError, Batch, BatchApi, Class};
+use crate::provider::{ApiError, Batch, BatchApi, ErrorKind};
 
 /// Pages of lists that searches alone read in a poll period, at most.
 const PAGES_A_PERIOD: i64 = 50;
@@ -200,7 +200,7 @@ impl Account {
         self.lists.lock().searches.push(Search { wanted, asked: (self.clock)(), answer });
         self.lists.come.notify_one();
         self.read_list(api);
-        let gone = || ApiError::new(Class::Transient, "the reading of the provider's list was broken off");
+        let gone = || ApiError::new(ErrorKind::Transient, "the reading of the provider's list was broken off");
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -330,7 +330,7 @@ impl Round {
 
     fn end(self, state: &mut State, read: Result<(), ApiError>, began: i64, now: i64) {
         state.last = Some((began, self.pages.max(1)));
-        if read.as_ref().is_err_and(ApiError::is_for_good) {
+        if read.as_ref().is_err_and(ApiError::is_permanent) {
             state.unlisted = now + UNLISTED;
         }
         for (batch, followers) in &self.followed {
@@ -342,7 +342,7 @@ impl Round {
                         f.seen = Some(began);
                         Ok(Answer::List)
                     }
-                    (None, Err(error)) if !error.is_for_good() => Err(error.clone()),
+                    (None, Err(error)) if !error.is_permanent() => Err(error.clone()),
                     _ => {
                         // Who waits asks at once, and who does not, next time.
                         f.by_itself = f.waiting.is_empty();

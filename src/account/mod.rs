@@ -12,7 +12,7 @@ pub use list::{Answer, Due, Found, Sees, Wanted};
 pub use quota::{Full, Quota, Submission};
 
 use crate::fair::{Claim, Limits, Share, Shares, Urgency};
-use crate::provider::{ApiError, Class, Pace};
+use crate::provider::{ApiError, ErrorKind, Pace};
 use list::Lists;
 
 /// Calls of one account that are in flight at a time. Each has a deadline, and they wait for the same server; so none is kept free.
@@ -128,7 +128,7 @@ impl Account {
             Ok(called) => called,
             Err(_) => {
                 let why = format!("no answer of the provider within {} s", deadline.as_secs());
-                Err(ApiError::new(Class::Transient, why).into())
+                Err(ApiError::new(ErrorKind::Transient, why).into())
             }
         }
     }

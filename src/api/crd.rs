@@ -9,14 +9,14 @@ use super::{BatchJobObject, BatchProviderObject, ClusterBatchProviderObject};
 /// File name and definition of every kind.
 pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
     vec![
-        ("batchjobs.yaml", entitled(BatchJobObject::crd())),
-        ("batchproviders.yaml", entitled(BatchProviderObject::crd())),
-        ("clusterbatchproviders.yaml", entitled(ClusterBatchProviderObject::crd())),
+        ("batchjobs.yaml", set_title(BatchJobObject::crd())),
+        ("batchproviders.yaml", set_title(BatchProviderObject::crd())),
+        ("clusterbatchproviders.yaml", set_title(ClusterBatchProviderObject::crd())),
     ]
 }
 
 /// Its schemas have the kind as their title, and not the type's name.
-fn entitled(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+fn set_title(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for schema in crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()) {
         if let Some(schema) = &mut schema.open_api_v3_schema {
             schema.title = Some(crd.spec.names.kind.clone());

@@ -2,7 +2,7 @@
 
 use super::attempt::{Attempt, AttemptKey, AttemptState};
 use super::journal::{Commit, Journal};
-use super::observed::{Observed, Seen, Task};
+use super::observed::{Observed, PolledState, Task};
 use super::step::Step;
 use super::{submission, twins};
 
@@ -55,8 +55,13 @@ fn fate(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, due: i64) -> F
         AttemptState::Submitted { batch_id, .. } if !o.memory.collected.contains_key(batch_id) => {
             let look = o.memory.looks.get(batch_id);
             match look.filter(|look| look.at >= due).map(|look| &look.seen) {
-                Some(Seen::Running { .. }) if o.memory.cancelled.contains(batch_id) => Fate::Abandoned,
-                Some(Seen::NotFound | Seen::NotOurs | Seen::Gone { .. } | Seen::Unnamed { .. }) => Fate::Abandoned,
+                Some(PolledState::Running { .. }) if o.memory.cancelled.contains(batch_id) => Fate::Abandoned,
+                Some(
+                    PolledState::NotFound
+                    | PolledState::NotOurs
+                    | PolledState::Gone { .. }
+                    | PolledState::Unnamed { .. },
+                ) => Fate::Abandoned,
                 _ if failed_calls(
                     [call, Task::Cancel(attempt_key), Task::Collect(attempt_key)].into_iter().any(fails),
                 ) =>

@@ -177,7 +177,7 @@ pub enum AttemptState {
         /// Requests by outcome.
         counts: RequestCounts,
         /// Of the failed ones, those that failed in a way that may pass.
-        #[serde(default)]
+        #[serde(rename = "mayPass", default)]
         retryable: i64,
         /// Why requests have no answer, by code.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,7 +1,7 @@
 //! The contents of an ended batch's files, and the fate of requests that they do not answer: missing requests are sent, and
 //! paid, again.
 
-use super::observed::{Collected, Look, Observed};
+use super::observed::{Collected, Observed, Polled};
 use super::step::Blocked;
 use crate::api::BatchEnd;
 use crate::api::conditions::reasons;
@@ -89,7 +89,7 @@ impl Short {
 
 /// Returns when the files of a batch are to be fetched again. None if the collection is final: it is whole, or was read after
 /// the patience ran out.
-pub(super) fn again(o: &Observed, look: &Look, collected: &Collected) -> Option<i64> {
+pub(super) fn again(o: &Observed, look: &Polled, collected: &Collected) -> Option<i64> {
     let short = collected.short?;
     let until = look.at.saturating_add(short.reading.patience(o.timing.listing_lag));
     let pause = short.at.saturating_sub(look.at).clamp(PAUSES.0, PAUSES.1);

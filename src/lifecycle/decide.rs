@@ -174,7 +174,7 @@ fn finished(o: &Observed) -> Step {
 /// Returns the step that deletes staged files. Tasks end first: a running one would stage files again that nobody deletes
 /// later.
 pub(super) fn tidy(o: &Observed) -> Step {
-    if o.memory.running.is_empty() { Step::Tidy } else { Step::EndTasks }
+    if o.memory.running.is_empty() { Step::CleanUp } else { Step::EndTasks }
 }
 
 fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
@@ -248,7 +248,7 @@ pub(super) fn conclude(o: &Observed, journal: &Journal) -> Step {
     match &o.memory.manifest {
         Some(Some(m)) if m.work_id == journal.work_id => match o.memory.marked.as_ref() == Some(&m.work_id) {
             true => Step::Conclude { manifest: m.clone(), reused: false },
-            false => Step::Mark,
+            false => Step::WriteSuccess,
         },
         Some(Some(_)) if manifest_may_be_another(o) => Step::LookForManifest,
         Some(Some(_)) => {
@@ -289,7 +289,7 @@ fn unplanned(o: &Observed, journal: &Journal) -> Step {
 }
 
 fn plan(o: &Observed, journal: &Journal) -> Step {
-    if o.memory.running.contains(&Task::Pass) {
+    if o.memory.running.contains(&Task::Plan) {
         return wait(None, reasons::PLANNING);
     }
     let pass = o.memory.pass.as_ref().filter(|p| p.spec_hash == o.job.spec_hash);
@@ -303,13 +303,13 @@ fn plan(o: &Observed, journal: &Journal) -> Step {
             j.plan = Some(planned.plan.clone());
             j.shards = planned.shards.clone();
         })),
-        _ => Step::Pass { stage: Some(journal.work_id.clone()), version: WorkHashVersion::default() },
+        _ => Step::Plan { stage: Some(journal.work_id.clone()), version: WorkHashVersion::default() },
     }
 }
 
 /// Continues with `then` if this job's work has `hash`. Reads the input without staging if the hash is not known.
 pub(super) fn same_work(o: &Observed, hash: &str, then: impl Fn(&Planned) -> Step) -> Step {
-    if o.memory.running.contains(&Task::Pass) {
+    if o.memory.running.contains(&Task::Plan) {
         return wait(None, reasons::PLANNING);
     }
     match o.memory.pass.as_ref().filter(|p| p.spec_hash == o.job.spec_hash).map(|p| &p.result) {
@@ -330,9 +330,9 @@ fn other_version(known: &str, hash: &str) -> Option<WorkHashVersion> {
 }
 
 fn pass_to_compare(o: &Observed, version: WorkHashVersion) -> Step {
-    match o.memory.running.contains(&Task::Pass) {
+    match o.memory.running.contains(&Task::Plan) {
         true => wait(None, reasons::PLANNING),
-        false => Step::Pass { stage: None, version },
+        false => Step::Plan { stage: None, version },
     }
 }
 

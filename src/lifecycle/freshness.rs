@@ -27,7 +27,7 @@ impl Step {
             | Step::KeepProvider
             | Step::LookForManifest
             | Step::FindOwner(_)
-            | Step::Pass { .. }
+            | Step::Plan { .. }
             | Step::ProveStore
             | Step::WaitForPlace
             | Step::Upload(_)
@@ -40,12 +40,12 @@ impl Step {
             | Step::FollowUp { .. }
             | Step::Halve(_)
             | Step::Write
-            | Step::Mark
+            | Step::WriteSuccess
             | Step::EndTasks => Freshness::Any,
             Step::Open(_)
             | Step::Swap(_)
             | Step::Conclude { .. }
-            | Step::Tidy
+            | Step::CleanUp
             | Step::DeleteFiles { must: false, .. } => Freshness::Recent,
             Step::WriteIntent { .. }
             | Step::Post(_)
@@ -82,7 +82,7 @@ mod tests {
         for step in pays.into_iter().chain(destroys) {
             assert_eq!(step.freshness(), Freshness::Now, "{step:?}");
         }
-        for step in [Step::Open(journal.clone()), Step::Swap(journal), Step::Tidy, delete(false)] {
+        for step in [Step::Open(journal.clone()), Step::Swap(journal), Step::CleanUp, delete(false)] {
             assert_eq!(step.freshness(), Freshness::Recent, "{step:?}");
         }
         for step in [Step::Poll(attempt_key), Step::Search(attempt_key), Step::Upload(attempt_key), Step::Write] {

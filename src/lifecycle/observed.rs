@@ -209,7 +209,7 @@ pub struct Memory {
     /// Whether the provider lists batches, and refuses a create on a deleted file.
     pub resolvable: Option<bool>,
     /// The last look at each batch.
-    pub looks: BTreeMap<String, Look>,
+    pub looks: BTreeMap<String, Polled>,
     /// Batches whose cancellation was requested.
     pub cancelled: BTreeSet<String>,
     /// The collected answers of each batch.
@@ -254,7 +254,7 @@ impl Memory {
 
     /// Returns whether the provider rejected the batch as a whole, by the last look at it.
     pub fn is_turned_away(&self, batch_id: &str) -> bool {
-        matches!(self.looks.get(batch_id).map(|l| &l.seen), Some(Seen::Ended { rejected: Some(_), .. }))
+        matches!(self.looks.get(batch_id).map(|l| &l.seen), Some(PolledState::Ended { rejected: Some(_), .. }))
     }
 
     /// Forgets the findings about shards that were sealed when `next` was `written` over `old`, so that memory does not grow
@@ -310,7 +310,7 @@ impl Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Task {
     /// Reading, checking and staging the input.
-    Pass,
+    Plan,
     /// Uploading a shard.
     Upload(AttemptKey),
     /// Fetching the answers of a batch.
@@ -411,16 +411,16 @@ impl Search {
 
 /// A look at a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Look {
+pub struct Polled {
     /// Time of the look.
     pub at: i64,
     /// State of the batch.
-    pub seen: Seen,
+    pub seen: PolledState,
 }
 
 /// The state of a batch, as a look shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Seen {
+pub enum PolledState {
     /// The provider does not know it, or not under this credential.
     NotFound,
     /// It exists, but nothing in it says that it belongs to this work.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::attempt::Attempt;
 use super::journal::{Heard, Journal, Owner};
-use super::observed::{Observed, Seen};
+use super::observed::{Observed, PolledState};
 use super::resolve::ID_TO_FILL_IN;
 use super::step::Step;
 use super::submission::attempts;
@@ -135,17 +135,17 @@ impl Hold {
 }
 
 /// Why the answers of a recorded batch cannot be had, and what a person may answer.
-pub(super) fn why_lost(seen: &Seen, batch_id: &str) -> String {
+pub(super) fn why_lost(seen: &PolledState, batch_id: &str) -> String {
     match seen {
-        Seen::NotOurs => format!(
+        PolledState::NotOurs => format!(
             "batch {batch_id} carries nothing that says that it belongs to this job, so it is not touched; give its \
              answers up ('lost'), or, if no batch of this job runs, have its requests sent, and paid, again ('resend')"
         ),
-        Seen::Unnamed { why, .. } => format!(
+        PolledState::Unnamed { why, .. } => format!(
             "batch {batch_id} ended, and its answers cannot be fetched: {why}; the batch is looked at again; or give its \
              answers up ('lost'), or have its requests sent, and paid, again ('resend')"
         ),
-        Seen::Gone { .. } => format!(
+        PolledState::Gone { .. } => format!(
             "batch {batch_id} ended and the provider no longer has the answers that it names; if they come back they are \
              fetched; or give them up ('lost'), or have its requests sent, and paid, again ('resend')"
         ),

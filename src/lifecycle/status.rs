@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::attempt::{AttemptKey, AttemptState};
 use super::errors::error_summary;
 use super::journal::{Journal, Plan, Shard};
-use super::observed::{ManifestView, Observed, Seen};
+use super::observed::{ManifestView, Observed, PolledState};
 use super::questions;
 use super::shard_list::SealedBatch;
 use super::step::{Failure, Step, Waiting};
@@ -64,7 +64,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
             status.completion_time = time(o.now);
             failed(failure)
         }
-        Step::Tidy if o.job.finished => return Some(tidied(old, generation, o.now)),
+        Step::CleanUp if o.job.finished => return Some(tidied(old, generation, o.now)),
         _ => return None,
     };
     for verdict in verdicts {
@@ -211,8 +211,10 @@ fn progress(o: &Observed, journal: &Journal, total: i64, old: &BatchJobStatus) -
 fn under_way(o: &Observed, shard: &Shard) -> Option<i64> {
     match &look(o, shard.attempt.as_ref()?)?.seen {
         // Not every server counts, and what is completed is done.
-        Seen::Ended { state: BatchEnd::Completed, rejected: None, .. } => Some(shard.requests),
-        Seen::Running { done, .. } | Seen::Ended { done, rejected: None, .. } => Some((*done).clamp(0, shard.requests)),
+        PolledState::Ended { state: BatchEnd::Completed, rejected: None, .. } => Some(shard.requests),
+        PolledState::Running { done, .. } | PolledState::Ended { done, rejected: None, .. } => {
+            Some((*done).clamp(0, shard.requests))
+        }
         _ => None,
     }
 }
@@ -255,12 +257,14 @@ fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
             AttemptState::Refused { .. } => ("Refused".into(), None),
             AttemptState::Submitted { batch_id, .. } => {
                 let state = match look(o, attempt).map(|l| &l.seen) {
-                    Some(Seen::Running { state, .. }) => camel(state),
-                    Some(Seen::Ended { state, .. } | Seen::Gone { state } | Seen::Unnamed { state, .. }) => {
-                        camel(state.word())
-                    }
-                    Some(Seen::NotFound) => "NotFound".into(),
-                    Some(Seen::NotOurs) => "NotOurs".into(),
+                    Some(PolledState::Running { state, .. }) => camel(state),
+                    Some(
+                        PolledState::Ended { state, .. }
+                        | PolledState::Gone { state }
+                        | PolledState::Unnamed { state, .. },
+                    ) => camel(state.word()),
+                    Some(PolledState::NotFound) => "NotFound".into(),
+                    Some(PolledState::NotOurs) => "NotOurs".into(),
                     None => "Submitted".into(),
                 };
                 (state, Some(batch_id.clone()))

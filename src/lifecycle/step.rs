@@ -35,7 +35,7 @@ pub enum Step {
     /// Find out whether the owner that the journal names still exists.
     FindOwner(Owner),
     /// Read and check the input; stage its shards under this work id, or only compute the hash.
-    Pass {
+    Plan {
         /// The work to stage for. None to compute only the hash.
         stage: Option<String>,
         /// The version of the hash: the hash to compare with may be of an earlier one.
@@ -117,7 +117,7 @@ pub enum Step {
     /// Join the parts and write results and manifest.
     Write,
     /// Mark the results as whole. The writer of the manifest may have died before it did so.
-    Mark,
+    WriteSuccess,
     /// Write the job's end to status.
     Conclude {
         /// The end.
@@ -130,7 +130,7 @@ pub enum Step {
     /// End the tasks that run beside the loop, and forget the findings.
     EndTasks,
     /// Delete the staged files.
-    Tidy,
+    CleanUp,
 }
 
 /// A failure that cost nothing.
@@ -176,7 +176,7 @@ impl Step {
             Step::KeepProvider => "KeepProvider",
             Step::LookForManifest => "LookForManifest",
             Step::FindOwner(_) => "FindOwner",
-            Step::Pass { .. } => "Pass",
+            Step::Plan { .. } => "Plan",
             Step::Open(_) => "Open",
             Step::Swap(_) => "Swap",
             Step::WriteIntent { .. } => "WriteIntent",
@@ -197,11 +197,11 @@ impl Step {
             Step::FollowUp { .. } => "FollowUp",
             Step::Halve(_) => "Halve",
             Step::Write => "Write",
-            Step::Mark => "Mark",
+            Step::WriteSuccess => "WriteSuccess",
             Step::EndTasks => "EndTasks",
             Step::Conclude { .. } => "Conclude",
             Step::Fail(_) => "Fail",
-            Step::Tidy => "Tidy",
+            Step::CleanUp => "CleanUp",
         }
     }
 

@@ -3,7 +3,7 @@
 use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal, Rejection};
 use super::collecting;
 use super::journal::{Journal, Shard};
-use super::observed::{Look, Observed, Posted, Seen, Task};
+use super::observed::{Observed, Polled, PolledState, Posted, Task};
 use super::provider_files::without_file;
 use super::questions::{hear, hold_id, said, why_lost};
 use super::refused::refuse;
@@ -224,7 +224,7 @@ fn follow(
     let Some(look) = o.memory.looks.get(batch_id) else {
         return Some(Step::Poll(attempt_key));
     };
-    if let Seen::Ended { rejected: Some((refusal, message)), .. } = &look.seen {
+    if let PolledState::Ended { rejected: Some((refusal, message)), .. } = &look.seen {
         let again = *refusal != Refusal::Invalid && closing.is_none();
         return turned_away(o, journal, attempt_key, (attempt, batch_id), (*refusal, message, again), round);
     }
@@ -233,7 +233,7 @@ fn follow(
         return Some(Step::Cancel { attempt_key, twin: true, batch_id: extra.into() });
     }
     // It is searched for before it is settled; until then a search that fails does not keep it from being told to stop.
-    let runs = matches!(look.seen, Seen::Running { .. });
+    let runs = matches!(look.seen, PolledState::Running { .. });
     if let Some(step) = twins::look_for(o, attempt_key, attempt, &look.seen, round)
         && (!runs || may_try(Task::Call(attempt_key)))
     {
@@ -241,7 +241,7 @@ fn follow(
     }
     let again = look.at + o.job.poll_period;
     match &look.seen {
-        Seen::NotFound | Seen::NotOurs => {
+        PolledState::NotFound | PolledState::NotOurs => {
             if let Some(state) = given_up(o, journal, attempt_key, attempt, batch_id) {
                 return Some(
                     without_file(o, attempt_key, attempt, true)
@@ -253,14 +253,14 @@ fn follow(
             }
             poll(o, attempt_key, again, round)
         }
-        Seen::Running { .. } => {
+        PolledState::Running { .. } => {
             let to_stop = closing == Some(DeletionPolicy::Cancel) && !o.memory.cancelled.contains(batch_id);
             match to_stop && may_try(Task::Cancel(attempt_key)) {
                 true => Some(Step::Cancel { attempt_key, twin: false, batch_id: batch_id.into() }),
                 false => poll(o, attempt_key, again, round),
             }
         }
-        Seen::Ended { state, .. } | Seen::Gone { state } if may_settle(o, look, batch_id) => {
+        PolledState::Ended { state, .. } | PolledState::Gone { state } if may_settle(o, look, batch_id) => {
             // Once it is settled, nobody would wait for its twin to be told to stop.
             if o.memory.is_under_way(Task::CancelTwin(attempt_key)) {
                 return None;
@@ -287,7 +287,7 @@ fn follow(
                 }
             })))
         }
-        Seen::Unnamed { .. } => {
+        PolledState::Unnamed { .. } => {
             round.stage = reasons::COLLECTING;
             if let Some(state) = given_up(o, journal, attempt_key, attempt, batch_id) {
                 return Some(
@@ -298,7 +298,7 @@ fn follow(
             round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
             poll(o, attempt_key, again, round)
         }
-        Seen::Ended { .. } => {
+        PolledState::Ended { .. } => {
             round.stage = reasons::COLLECTING;
             if let Some(c) = o.memory.collected.get(batch_id) {
                 round.blocked = collecting::told(batch_id, c).or(round.blocked.take());
@@ -309,7 +309,7 @@ fn follow(
             let patient = o.now < look.at + o.timing.listing_lag;
             (!o.memory.running.contains(&Task::Collect(attempt_key))).then_some(Step::Collect { attempt_key, patient })
         }
-        Seen::Gone { .. } => {
+        PolledState::Gone { .. } => {
             round.stage = reasons::COLLECTING;
             if let Some(state) = given_up(o, journal, attempt_key, attempt, batch_id) {
                 return Some(
@@ -328,7 +328,7 @@ fn follow(
 }
 
 /// Returns whether the collection of the batch is final.
-fn may_settle(o: &Observed, look: &Look, batch_id: &str) -> bool {
+fn may_settle(o: &Observed, look: &Polled, batch_id: &str) -> bool {
     o.memory.collected.get(batch_id).is_some_and(|c| collecting::again(o, look, c).is_none())
 }
 
@@ -420,7 +420,7 @@ fn rejected(o: &Observed, journal: &Journal, attempt_key: AttemptKey, refusal: R
 }
 
 /// Returns the last look at the batch of an attempt.
-pub(super) fn look<'a>(o: &'a Observed, attempt: &Attempt) -> Option<&'a Look> {
+pub(super) fn look<'a>(o: &'a Observed, attempt: &Attempt) -> Option<&'a Polled> {
     match &attempt.state {
         AttemptState::Submitted { batch_id, .. } => o.memory.looks.get(batch_id),
         _ => None,

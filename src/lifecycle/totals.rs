@@ -32,6 +32,7 @@ pub struct Totals {
     /// Failures in settled shards that do not pass.
     pub failed_for_good: i64,
     /// Failures in settled shards that may pass.
+    #[serde(rename = "mayPass")]
     pub retryable: i64,
     /// Failures that later rounds were planned for.
     pub failed_before: i64,

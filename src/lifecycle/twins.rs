@@ -1,7 +1,7 @@
 //! Other batches of a submission that is recorded: a gateway in front of the provider sent our POST twice.
 
 use super::attempt::{Attempt, AttemptKey};
-use super::observed::{Look, Observed, Posted, Seen};
+use super::observed::{Observed, Polled, PolledState, Posted};
 use super::step::Step;
 use super::submission::{Round, recorded_at};
 use crate::api::BatchEnd;
@@ -31,13 +31,13 @@ pub(super) fn look_for(
     o: &Observed,
     attempt_key: AttemptKey,
     attempt: &Attempt,
-    seen: &Seen,
+    seen: &PolledState,
     round: &mut Round,
 ) -> Option<Step> {
     let ended = match seen {
-        Seen::Running { .. } => false,
-        Seen::Ended { .. } | Seen::Gone { .. } | Seen::Unnamed { .. } => true,
-        Seen::NotFound | Seen::NotOurs => return None,
+        PolledState::Running { .. } => false,
+        PolledState::Ended { .. } | PolledState::Gone { .. } | PolledState::Unnamed { .. } => true,
+        PolledState::NotFound | PolledState::NotOurs => return None,
     };
     let can = o.capabilities();
     if can.can_repeat() || !can.can_search() {
@@ -67,15 +67,17 @@ pub(super) fn shown_at(o: &Observed, attempt: &Attempt) -> i64 {
 /// Returns a twin that was not looked at since the recorded batch ended: its bill is reported before the recorded batch is
 /// settled.
 pub(super) fn unseen<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str, ended_at: i64) -> Option<&'a String> {
-    let is_told = |look: &Look| look.at >= ended_at || !matches!(look.seen, Seen::Running { .. });
+    let is_told = |look: &Polled| look.at >= ended_at || !matches!(look.seen, PolledState::Running { .. });
     twins(o, attempt, recorded).find(|id| !o.memory.looks.get(*id).is_some_and(is_told))
 }
 
 /// Returns how many of the recorded batch's `requests` its twins were billed for, at most.
 pub(super) fn billed_again(o: &Observed, attempt: &Attempt, recorded: &str, requests: i64) -> i64 {
     let of = |id: &String| match o.memory.looks.get(id).map(|look| &look.seen) {
-        Some(Seen::NotOurs | Seen::Ended { rejected: Some(_), .. }) => 0,
-        Some(Seen::Ended { state, done, .. }) if *state != BatchEnd::Completed || *done > 0 => (*done).min(requests),
+        Some(PolledState::NotOurs | PolledState::Ended { rejected: Some(_), .. }) => 0,
+        Some(PolledState::Ended { state, done, .. }) if *state != BatchEnd::Completed || *done > 0 => {
+            (*done).min(requests)
+        }
         // It may still be billed for all of them, or its state is not known.
         _ => requests,
     };

@@ -6,7 +6,7 @@
 use reqwest::Url;
 
 use super::dialect::{Credential, Dialect};
-use super::{Class, Limits, openai};
+use super::{ErrorKind, Limits, openai};
 use crate::api::{Capabilities, Endpoint, PayloadKind, Recovery, Revocation};
 
 /// Azure OpenAI's dialect. `body.model` of a request is the name of a deployment of type Global Batch or Data Zone Batch.
@@ -33,9 +33,9 @@ const API_VERSION: &str = "2024-10-21";
 const CHAT: &str = "/chat/completions";
 
 /// Codes of Azure's own.
-const CODES: &[(&str, Class)] = &[
+const CODES: &[(&str, ErrorKind)] = &[
     // Of an upload, with 400: "The quota for files without expiry is reached." Files go after 30 days at the latest.
-    ("quotaExceeded", Class::Capacity),
+    ("quotaExceeded", ErrorKind::Capacity),
 ];
 
 /// Hosts of Azure OpenAI resources: https://learn.microsoft.com/azure/ai-services/cognitive-services-custom-subdomains.

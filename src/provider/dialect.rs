@@ -2,7 +2,7 @@
 
 use reqwest::Url;
 
-use super::{Class, Limits, azure, openai};
+use super::{ErrorKind, Limits, azure, openai};
 use crate::api::{Capabilities, Endpoint, ProviderType};
 
 /// How a vendor spells the API of files and batches: all that the rest of the operator has to know of a vendor and does not ask
@@ -21,7 +21,7 @@ pub struct Dialect {
     /// The endpoint as a batch is asked for with it.
     pub endpoint: fn(Endpoint) -> &'static str,
     /// Codes of errors that mean something else than their status code says, and codes of failed batches, beside OpenAI's.
-    pub codes: &'static [(&'static str, Class)],
+    pub codes: &'static [(&'static str, ErrorKind)],
     /// Whether an uploaded file is looked into before a batch can be made of it, so that its upload ends only then.
     pub processes_files: bool,
     /// What one batch may hold, as the vendor documents it, and the usual window. The figures are part of every plan: another one
@@ -56,7 +56,7 @@ impl Dialect {
     }
 
     /// What a code of an error means where its status code does not say it.
-    pub(super) fn class_of(&self, code: &str) -> Option<Class> {
-        self.codes.iter().find(|(known, _)| *known == code).map(|(_, class)| *class)
+    pub(super) fn class_of(&self, code: &str) -> Option<ErrorKind> {
+        self.codes.iter().find(|(known, _)| *known == code).map(|(_, kind)| *kind)
     }
 }

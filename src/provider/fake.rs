@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::{ApiError, Batch, BatchApi, Class, CreateBatch, Created, Dialect, InputFile, See};
+use super::{ApiError, Batch, BatchApi, CreateBatch, Created, Dialect, ErrorKind, InputFile, See};
 use crate::api::ProviderType;
 
 /// A provider that knows its batches, newest first, and counts what it is asked.
@@ -24,7 +24,7 @@ pub(crate) struct Provider {
 }
 
 fn unused<T>() -> Result<T, ApiError> {
-    Err(ApiError::new(Class::Unsupported, "not in this test"))
+    Err(ApiError::new(ErrorKind::Unsupported, "not in this test"))
 }
 
 #[async_trait]
@@ -38,7 +38,7 @@ impl BatchApi for Provider {
     }
 
     async fn create(&self, _: &CreateBatch) -> Created {
-        Created::No(ApiError::new(Class::Unsupported, "not in this test"))
+        Created::Rejected(ApiError::new(ErrorKind::Unsupported, "not in this test"))
     }
 
     async fn list(&self, _: i64, see: &mut See<'_>) -> Result<(), ApiError> {
@@ -58,7 +58,7 @@ impl BatchApi for Provider {
         self.gets.fetch_add(1, Ordering::Relaxed);
         let batches = self.batches.lock().unwrap();
         let batch = batches.iter().find(|batch| batch.id == batch_id).cloned();
-        batch.ok_or_else(|| ApiError::new(Class::NotFound, "no such batch"))
+        batch.ok_or_else(|| ApiError::new(ErrorKind::NotFound, "no such batch"))
     }
 
     async fn cancel(&self, _: &str) -> Result<(), ApiError> {

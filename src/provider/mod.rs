@@ -46,7 +46,7 @@ pub trait BatchApi: Send + Sync {
     /// seconds).
     ///
     /// # Errors
-    /// [`Class::Unsupported`] where a batch could be and not be shown, such as when a page is repeated: what was seen of such
+    /// [`ErrorKind::Unsupported`] where a batch could be and not be shown, such as when a page is repeated: what was seen of such
     /// a list is so, and what was not seen proves nothing.
     async fn list(&self, since: i64, see: &mut See<'_>) -> Result<(), ApiError>;
 
@@ -120,9 +120,9 @@ pub struct CreateBatch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Created {
     /// It exists; the provider's name for it.
-    Yes(String),
+    Accepted(String),
     /// It does not exist: nothing was sent, or the vendor itself refused.
-    No(ApiError),
+    Rejected(ApiError),
     /// Nobody can tell: what was seen; with a status code where the server answered with an error.
     Unknown(ApiError),
 }
@@ -170,7 +170,7 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchError {
     /// What it means.
-    pub class: Class,
+    pub kind: ErrorKind,
     /// Such as `token_limit_exceeded`.
     pub code: String,
     /// For a person.
@@ -196,15 +196,15 @@ impl Batch {
         if self.state != State::Ended(BatchEnd::Failed) || !nothing || !self.unusable.is_empty() {
             return None;
         }
-        let Some(BatchError { class, code, message, line }) = self.errors.first() else {
-            return Some(ApiError::new(Class::Transient, "the provider gave no reason"));
+        let Some(BatchError { kind, code, message, line }) = self.errors.first() else {
+            return Some(ApiError::new(ErrorKind::Transient, "the provider gave no reason"));
         };
         let at = line.map(|l| format!(" (line {l} of the batch)")).unwrap_or_default();
         let message = match (code.as_str(), message.as_str()) {
             ("", "") => "the provider gave no reason".into(),
             (code, message) => format!("{code}: {message}{at}"),
         };
-        Some(ApiError::new(*class, message))
+        Some(ApiError::new(*kind, message))
     }
 
     /// Why the answers cannot be fetched although the batch names a file with them: what holds them is never taken for nothing.
@@ -220,7 +220,7 @@ impl Batch {
 
 /// What an error means, whatever the status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum ErrorKind {
     /// Sending it again would not help.
     InvalidInput,
     /// No room now.
@@ -250,7 +250,7 @@ pub enum Class {
 #[error("{message}")]
 pub struct ApiError {
     /// What it means.
-    pub class: Class,
+    pub kind: ErrorKind,
     /// For a person.
     pub message: String,
     /// The server's status code, if it answered.
@@ -261,12 +261,12 @@ pub struct ApiError {
 
 impl ApiError {
     /// An error without an answer of a server.
-    pub fn new(class: Class, message: impl Into<String>) -> Self {
-        ApiError { class, message: message.into(), status: None, retry_after: None }
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        ApiError { kind, message: message.into(), status: None, retry_after: None }
     }
 
     /// Whether the provider would say it again, as opposed to an error for now or for this credential.
-    pub fn is_for_good(&self) -> bool {
-        matches!(self.class, Class::Unsupported | Class::NotFound | Class::InvalidInput)
+    pub fn is_permanent(&self) -> bool {
+        matches!(self.kind, ErrorKind::Unsupported | ErrorKind::NotFound | ErrorKind::InvalidInput)
     }
 }

@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{ApiError, Class};
+use super::{ApiError, ErrorKind};
 
 /// The pause after a 429 that names none; twice as long after each further one.
 const FIRST: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ impl Pace {
         while let Some(left) = self.pause() {
             if left > SHORT {
                 let message = format!("the provider asked for a pause, which ends in {} s", left.as_secs());
-                return Err(ApiError { retry_after: Some(left), ..ApiError::new(Class::Capacity, message) });
+                return Err(ApiError { retry_after: Some(left), ..ApiError::new(ErrorKind::Capacity, message) });
             }
             tokio::time::sleep(left).await;
         }

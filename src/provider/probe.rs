@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 
 use super::openai::smallest_body;
-use super::{ApiError, BatchApi, Class, CreateBatch, Created, InputFile};
+use super::{ApiError, BatchApi, CreateBatch, Created, ErrorKind, InputFile};
 use crate::api::{Capability, Endpoint, ProviderCapabilities};
 
 /// Refusals that say nothing about the file: too early, too busy, timed out.
@@ -46,9 +46,9 @@ pub async fn probe(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<Probe, ApiEr
     let list_batches = has(look(api).await)?;
     let (delete_files, untried) = match revokes(api, trial).await {
         Ok(revokes) => (revokes, None),
-        Err(error) if matches!(error.class, Class::NotSent | Class::NotAllowed) => return Err(error),
+        Err(error) if matches!(error.kind, ErrorKind::NotSent | ErrorKind::NotAllowed) => return Err(error),
         // Where batches are listed, or files judged, there is a batch API that answers to this credential.
-        Err(error) if list_batches || error.class == Class::InvalidInput => (false, Some(error)),
+        Err(error) if list_batches || error.kind == ErrorKind::InvalidInput => (false, Some(error)),
         Err(error) => return Err(error),
     };
     let seen = [(Capability::ListBatches, list_batches), (Capability::DeleteFiles, delete_files)];
@@ -68,9 +68,9 @@ pub async fn look(api: &dyn BatchApi) -> Result<(), ApiError> {
 /// Whether an upload was refused for what is in the file: the server says so, or it refuses a credential that it takes for
 /// other calls, as some do where a line asks for a model that they do not serve.
 pub async fn is_about_content(api: &dyn BatchApi, error: &ApiError) -> bool {
-    match (error.class, error.status) {
-        (Class::InvalidInput, Some(_)) => true,
-        (Class::Auth, Some(401 | 403)) => look(api).await.is_ok() || api.models().await.is_ok(),
+    match (error.kind, error.status) {
+        (ErrorKind::InvalidInput, Some(_)) => true,
+        (ErrorKind::Auth, Some(401 | 403)) => look(api).await.is_ok() || api.models().await.is_ok(),
         _ => false,
     }
 }
@@ -79,7 +79,7 @@ pub async fn is_about_content(api: &dyn BatchApi, error: &ApiError) -> bool {
 fn has<T>(answer: Result<T, ApiError>) -> Result<bool, ApiError> {
     match answer {
         Ok(_) => Ok(true),
-        Err(e) if e.is_for_good() => Ok(false),
+        Err(e) if e.is_permanent() => Ok(false),
         Err(e) => Err(e),
     }
 }
@@ -90,7 +90,7 @@ async fn revokes(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<bool, ApiError
     if !has(api.file_name(&file).await)? || !has(api.delete_file(&file).await)? {
         return Ok(false);
     }
-    let gone = matches!(api.file_name(&file).await, Err(e) if e.class == Class::NotFound);
+    let gone = matches!(api.file_name(&file).await, Err(e) if e.kind == ErrorKind::NotFound);
     let request = CreateBatch {
         input_file_id: file.clone(),
         endpoint: trial.endpoint,
@@ -100,7 +100,7 @@ async fn revokes(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<bool, ApiError
         timeout: trial.timeout,
     };
     match api.create(&request).await {
-        Created::Yes(batch) => {
+        Created::Accepted(batch) => {
             api.cancel(&batch).await?;
             Ok(false)
         }
@@ -111,8 +111,12 @@ async fn revokes(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<bool, ApiError
             Ok(gone)
         }
         Created::Unknown(e) => Err(e),
-        Created::No(e) => match e.class {
-            Class::NotSent | Class::NotAllowed | Class::Capacity | Class::TokenLimit | Class::Auth => Err(e),
+        Created::Rejected(e) => match e.kind {
+            ErrorKind::NotSent
+            | ErrorKind::NotAllowed
+            | ErrorKind::Capacity
+            | ErrorKind::TokenLimit
+            | ErrorKind::Auth => Err(e),
             _ => Ok(gone),
         },
     }
@@ -127,14 +131,14 @@ async fn upload(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<String, ApiErro
     }
     let Some([before, between, behind]) = (api.dialect().line)(trial.endpoint) else {
         let message = format!("the provider has no batches of {:?}", trial.endpoint);
-        return Err(ApiError::new(Class::Unsupported, message));
+        return Err(ApiError::new(ErrorKind::Unsupported, message));
     };
-    let mut refused = ApiError::new(Class::Unsupported, "no model to try it out with");
+    let mut refused = ApiError::new(ErrorKind::Unsupported, "no model to try it out with");
     for model in models.iter().take(MODELS_TRIED) {
         let line = format!("{before}probe{between}{}{behind}\n", smallest_body(trial.endpoint, model));
         let (bytes, content) = (line.len() as u64, futures::stream::iter([Ok(line.into())]).boxed());
         match api.upload(InputFile { name: trial.file_name.into(), bytes, content }).await {
-            Err(e) if matches!(e.class, Class::InvalidInput | Class::Auth) => refused = e,
+            Err(e) if matches!(e.kind, ErrorKind::InvalidInput | ErrorKind::Auth) => refused = e,
             uploaded => return uploaded,
         }
     }

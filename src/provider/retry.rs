@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
 
-use super::{ApiError, Class};
+use super::{ApiError, ErrorKind};
 
 /// A server that wants to be left alone for longer is left to the reconcile loop.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ async fn repeat_after<T, F: Future<Output = Result<T, ApiError>>>(
 
 fn retryable(error: &ApiError) -> bool {
     let soon = error.retry_after.is_none_or(|after| after <= LONGEST_PAUSE);
-    soon && matches!(error.class, Class::Transient | Class::Capacity | Class::NotSent)
+    soon && matches!(error.kind, ErrorKind::Transient | ErrorKind::Capacity | ErrorKind::NotSent)
 }
 
 #[cfg(test)]
@@ -54,17 +54,18 @@ mod tests {
 
     #[tokio::test]
     async fn only_what_may_pass_is_repeated_and_only_so_often() {
-        assert_eq!(calls(ApiError::new(Class::Transient, "")).await, 4);
-        assert_eq!(calls(ApiError::new(Class::InvalidInput, "")).await, 1);
-        assert_eq!(calls(ApiError::new(Class::Auth, "")).await, 1);
-        let later = ApiError { retry_after: Some(Duration::from_secs(600)), ..ApiError::new(Class::Capacity, "") };
+        assert_eq!(calls(ApiError::new(ErrorKind::Transient, "")).await, 4);
+        assert_eq!(calls(ApiError::new(ErrorKind::InvalidInput, "")).await, 1);
+        assert_eq!(calls(ApiError::new(ErrorKind::Auth, "")).await, 1);
+        let later = ApiError { retry_after: Some(Duration::from_secs(600)), ..ApiError::new(ErrorKind::Capacity, "") };
         assert_eq!(calls(later).await, 1);
     }
 
     #[tokio::test]
     async fn the_server_says_when() {
         let began = std::time::Instant::now();
-        calls(ApiError { retry_after: Some(Duration::from_millis(50)), ..ApiError::new(Class::Capacity, "") }).await;
+        calls(ApiError { retry_after: Some(Duration::from_millis(50)), ..ApiError::new(ErrorKind::Capacity, "") })
+            .await;
         assert!(began.elapsed() >= Duration::from_millis(150), "three pauses as asked for");
     }
 }

@@ -23,7 +23,7 @@ pub use compression::{BESIDE_WINDOW, WINDOW_BYTES};
 pub use merge::Defaults;
 pub use objects::Selection;
 pub use objects::{apart, is_many as means_many};
-pub use pass::{Held, MODEL_LIMIT, Origin, PassError, Passed, Recipe, Source, pass};
+pub use pass::{Held, MODEL_LIMIT, Origin, PassError, Passed, PlanOptions, Source, pass};
 pub use read::ROW_BYTES;
 pub use seen::IDS_BYTES;
 pub use whole::{AHEAD_BYTES, MOST_OBJECT_BYTES, OBJECT_BYTES, SizeLimit, TooLarge};

@@ -71,7 +71,7 @@ pub struct Held {
 
 /// The rules by which batches are made of requests.
 #[derive(Clone, Debug)]
-pub struct Recipe {
+pub struct PlanOptions {
     /// Name of the provider.
     pub provider: String,
     /// API that is called.
@@ -160,7 +160,7 @@ pub enum PassError {
 /// [`PassError::Invalid`] names the sources, the lines and the remedy.
 pub async fn pass(
     source: Source,
-    recipe: &Recipe,
+    options: &PlanOptions,
     stage: Option<(&Folder, &str)>,
     spool: &Path,
 ) -> Result<Passed, PassError> {
@@ -170,8 +170,8 @@ pub async fn pass(
             warn!(%error, "an earlier report of faulty requests could not be deleted");
         }
     }
-    let mut reading = Reading::new(recipe).map_err(PassError::Invalid)?;
-    let mut pass = Pass::new(source.name(), recipe, stage, spool);
+    let mut reading = Reading::new(options).map_err(PassError::Invalid)?;
+    let mut pass = Pass::new(source.name(), options, stage, spool);
     let read = pass.read(&mut reading, source).await;
     if pass.taken > REQUEST_LIMIT {
         return Err(pass.too_many_requests().await);
@@ -180,7 +180,7 @@ pub async fn pass(
     pass.finish(reading).await
 }
 
-impl Recipe {
+impl PlanOptions {
     /// Reads and checks the template.
     pub(super) fn template(&self) -> Result<Option<Template>, String> {
         let of = if self.format == InputFormat::Objects { Of::Objects } else { Of::Rows };
@@ -197,7 +197,7 @@ impl Recipe {
     }
 }
 
-impl Recipe {
+impl PlanOptions {
     /// Returns the most inputs of a batch, if the endpoint has inputs.
     fn max_inputs_of_embeddings(&self) -> Option<u64> {
         (self.endpoint == Endpoint::Embeddings).then_some(self.max_inputs)
@@ -225,7 +225,7 @@ pub struct Origin {
 
 pub(super) struct Pass<'a> {
     name: String,
-    recipe: &'a Recipe,
+    options: &'a PlanOptions,
     shape: Shape,
     stage: Option<(&'a Folder, &'a str)>,
     spool: &'a Path,
@@ -243,25 +243,25 @@ pub(super) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(name: String, recipe: &'a Recipe, stage: Option<(&'a Folder, &'a str)>, spool: &'a Path) -> Self {
-        let (path, model) = (recipe.endpoint.path(), recipe.model.as_deref());
-        let (defaults, allowed) = (recipe.defaults.clone(), recipe.allowed_models.clone());
+    fn new(name: String, options: &'a PlanOptions, stage: Option<(&'a Folder, &'a str)>, spool: &'a Path) -> Self {
+        let (path, model) = (options.endpoint.path(), options.model.as_deref());
+        let (defaults, allowed) = (options.defaults.clone(), options.allowed_models.clone());
         Pass {
             name,
-            recipe,
-            shape: Shape::new(path, &recipe.base_url, model, defaults, allowed).hashed_as(recipe.hash_version),
+            options,
+            shape: Shape::new(path, &options.base_url, model, defaults, allowed).hashed_as(options.hash_version),
             stage,
             spool,
             writer: stage.map(|(folder, work_id)| {
-                ShardWriter::new(folder, work_id, spool, recipe.max_requests, recipe.max_bytes)
-                    .of_inputs(recipe.max_inputs_of_embeddings())
+                ShardWriter::new(folder, work_id, spool, options.max_requests, options.max_bytes)
+                    .of_inputs(options.max_inputs_of_embeddings())
             }),
             staged: Sorter::new(spool, StagedShard::order),
             problems: Problems::new(stage.map(|_| spool)),
             seen: Seen::new(spool),
             ids: Reservation::default(),
             models: BTreeSet::new(),
-            chain: Hasher::new(recipe.hash_version),
+            chain: Hasher::new(options.hash_version),
             requests: 0,
             taken: 0,
         }
@@ -365,7 +365,7 @@ impl<'a> Pass<'a> {
         if self.problems.count() > 0 || self.writer.is_none() {
             return Ok(());
         }
-        let request_hash = RequestHash::of(self.recipe.hash_version, hex(&request.hash));
+        let request_hash = RequestHash::of(self.options.hash_version, hex(&request.hash));
         let entry = IndexEntry { index, custom_id: request.custom_id, request_hash };
         self.stage(origin, line, &entry, &request.model, &request.body).await
     }
@@ -407,20 +407,20 @@ impl<'a> Pass<'a> {
     ) -> Result<(), PassError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let id = provider_side_id(entry.index, writer.work_id());
-        let [before, between, behind] = &self.recipe.line;
+        let [before, between, behind] = &self.options.line;
         let parts = [before, &id, between, body, behind].map(str::as_bytes);
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
         if length > LINE_LIMIT {
             let what = format!("takes {length} bytes as it is sent; the most is {LINE_LIMIT}; shorten it");
             return Ok(self.problems.add(origin, line, what).await?);
         }
-        let (size, limit) = (length as u64 + 1, self.recipe.max_bytes);
+        let (size, limit) = (length as u64 + 1, self.options.max_bytes);
         if size > limit {
             let what = format!("takes {size} bytes; the provider takes {limit} in a whole batch; shorten it");
             return Ok(self.problems.add(origin, line, what).await?);
         }
         let (inputs, limit) =
-            (self.recipe.max_inputs_of_embeddings().map_or(0, |_| inputs_of_body(body)), self.recipe.max_inputs);
+            (self.options.max_inputs_of_embeddings().map_or(0, |_| inputs_of_body(body)), self.options.max_inputs);
         if inputs > limit {
             let what = format!(
                 "holds {inputs} inputs; the provider takes {limit} in a whole batch (`limits.maxInputsPerBatch`); make several \
@@ -429,7 +429,7 @@ impl<'a> Pass<'a> {
             return Ok(self.problems.add(origin, line, what).await?);
         }
         writer.push(model, &parts, inputs, entry).await?;
-        match writer.shards() > self.recipe.max_batches {
+        match writer.shards() > self.options.max_batches {
             true => Err(PassError::Invalid(self.too_many_batches())),
             false => Ok(()),
         }
@@ -439,7 +439,7 @@ impl<'a> Pass<'a> {
         if self.problems.count() > 0 {
             return Err(PassError::Invalid(self.faults().await));
         }
-        if self.requests == 0 && self.recipe.empty_policy == EmptyPolicy::Fail {
+        if self.requests == 0 && self.options.empty_policy == EmptyPolicy::Fail {
             return Err(PassError::Invalid(self.nothing(&reading)));
         }
         if let Some(writer) = self.writer.take() {
@@ -448,8 +448,8 @@ impl<'a> Pass<'a> {
             }
         }
         let shards = self.staged.finish()?;
-        let (version, chain) = (self.recipe.hash_version, hex(&self.chain.finish()));
-        let identity = json!([self.recipe.provider, self.recipe.run_id, self.requests, chain]).to_string();
+        let (version, chain) = (self.options.hash_version, hex(&self.chain.finish()));
+        let identity = json!([self.options.provider, self.options.run_id, self.requests, chain]).to_string();
         let work_hash = format!("{}-{}", version.prefix(), hex(&hash(version, identity.as_bytes())));
         let (too_large, sources, left_out) = (reading.too_large, reading.sources, reading.left_out);
         let (input_version, input_bytes) = reading.finish();
@@ -483,7 +483,7 @@ impl<'a> Pass<'a> {
         format!(
             "{} makes more than {} batches of at most {} requests and {} bytes; split it over several BatchJobs, \
              raise the provider's `spec.limits`, or, if it is to go into a ConfigMap, write to object storage",
-            self.name, self.recipe.max_batches, self.recipe.max_requests, self.recipe.max_bytes
+            self.name, self.options.max_batches, self.options.max_requests, self.options.max_bytes
         )
     }
 

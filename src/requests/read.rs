@@ -16,7 +16,7 @@ use super::pass::{Origin, Pass};
 use super::template::Template;
 use super::version::InputVersion;
 use super::whole::{SizeLimit, TooLarge};
-use super::{Held, PassError, Recipe};
+use super::{Held, PassError, PlanOptions};
 use crate::api::{InputCompression, InputFormat, LeftOut};
 use crate::store::{Entry, Folder, LINE_LIMIT, LONG, Line, Lines, Listed, Sorted, StoreError, Turn, reserve};
 
@@ -49,17 +49,17 @@ pub struct Tables {
 }
 
 impl Reading {
-    pub fn new(recipe: &Recipe) -> Result<Reading, String> {
+    pub fn new(options: &PlanOptions) -> Result<Reading, String> {
         Ok(Reading {
-            format: recipe.format,
-            compression: recipe.compression,
-            template: recipe.template()?,
+            format: options.format,
+            compression: options.compression,
+            template: options.template()?,
             tables: Tables {
-                delimiter: csv::delimiter(&recipe.csv.delimiter)?,
-                encoding: encoding::named(&recipe.csv.encoding)?,
+                delimiter: csv::delimiter(&options.csv.delimiter)?,
+                encoding: encoding::named(&options.csv.encoding)?,
             },
-            selection: recipe.selection,
-            limit: recipe.size_limit,
+            selection: options.selection,
+            limit: options.size_limit,
             too_large: TooLarge::default(),
             sizes: Sizes::default(),
             sources: 0,

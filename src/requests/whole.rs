@@ -212,7 +212,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-    use crate::requests::{Recipe, Source, pass};
+    use crate::requests::{PlanOptions, Source, pass};
     use crate::store::{layout, staged};
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
             upload.finish().await.unwrap();
         }
         let template = json!({"customID": "$(object.key)", "body": {"c": input["content"]}});
-        let recipe = Recipe {
+        let options = PlanOptions {
             provider: "p".into(),
             endpoint: Default::default(),
             model: Some("m".into()),
@@ -261,7 +261,7 @@ mod tests {
         };
         let name = input["name"].as_str().unwrap_or_default().to_string();
         let source = Source::Objects { folder: folder.clone(), name };
-        let passed = pass(source, &recipe, Some((&out, "w")), &std::env::temp_dir()).await;
+        let passed = pass(source, &options, Some((&out, "w")), &std::env::temp_dir()).await;
         let passed = passed.map_err(|e| e.to_string())?;
         let mut staged = String::new();
         for shard in passed.shards.map(Result::unwrap) {

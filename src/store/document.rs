@@ -35,9 +35,9 @@ impl Version {
 
 /// Proof that one of our conditional writes succeeded. It is not `Clone`, and only this module can create it.
 #[derive(Debug)]
-pub struct Swapped(Option<Version>);
+pub struct SwapProof(Option<Version>);
 
-impl Swapped {
+impl SwapProof {
     /// Returns the version that was written, if the store returned it.
     pub fn version(&self) -> Option<Version> {
         self.0.clone()
@@ -85,13 +85,13 @@ pub trait Document: Send + Sync {
     ///
     /// # Errors
     /// [`SwapError::Lost`] if the document exists.
-    async fn create(&self, bytes: Bytes) -> Result<Swapped, SwapError>;
+    async fn create(&self, bytes: Bytes) -> Result<SwapProof, SwapError>;
 
     /// Replaces the document if it is still at `judged`.
     ///
     /// # Errors
     /// [`SwapError::Lost`] if it is not.
-    async fn swap(&self, judged: &Version, bytes: Bytes) -> Result<Swapped, SwapError>;
+    async fn swap(&self, judged: &Version, bytes: Bytes) -> Result<SwapProof, SwapError>;
 }
 
 /// A document that is one object.
@@ -104,13 +104,13 @@ pub struct ObjectDocument {
 }
 
 impl ObjectDocument {
-    async fn put(&self, bytes: Bytes, mode: PutMode) -> Result<Swapped, SwapError> {
+    async fn put(&self, bytes: Bytes, mode: PutMode) -> Result<SwapProof, SwapError> {
         use object_store::Error as E;
         let (options, size) = (PutOptions { mode, ..Default::default() }, bytes.len());
         let path = self.folder.path(&self.name);
         let put = self.folder.store().put_opts(&path, bytes.into(), options);
         match self.folder.timely(&self.name, size, put).await? {
-            Ok(put) => Ok(Swapped(Version::new(put.e_tag, put.version))),
+            Ok(put) => Ok(SwapProof(Version::new(put.e_tag, put.version))),
             Err(E::AlreadyExists { .. } | E::Precondition { .. }) => Err(SwapError::Lost),
             // On a put, only the bucket can be missing.
             Err(E::NotFound { .. }) => {
@@ -146,11 +146,11 @@ impl Document for ObjectDocument {
         Ok(Fresh::Changed(bytes, version))
     }
 
-    async fn create(&self, bytes: Bytes) -> Result<Swapped, SwapError> {
+    async fn create(&self, bytes: Bytes) -> Result<SwapProof, SwapError> {
         self.put(bytes, PutMode::Create).await
     }
 
-    async fn swap(&self, judged: &Version, bytes: Bytes) -> Result<Swapped, SwapError> {
+    async fn swap(&self, judged: &Version, bytes: Bytes) -> Result<SwapProof, SwapError> {
         self.put(bytes, judged.is_still_there()).await
     }
 }

@@ -20,7 +20,7 @@ pub use checks::StoreChecks;
 pub use config_maps::ConfigMaps;
 pub use copies::{Copies, NamespaceCopies};
 pub use document::{
-    DOCUMENT_LIMIT, Document, Fresh, ObjectDocument, SwapError, Swapped, Version, prove_conditional_writes,
+    DOCUMENT_LIMIT, Document, Fresh, ObjectDocument, SwapError, SwapProof, Version, prove_conditional_writes,
 };
 pub use folder::{Entry, Folder, Listed};
 pub use inputs::{inputs_of_body, inputs_of_line};

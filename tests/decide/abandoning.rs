@@ -16,13 +16,13 @@ fn overdue(state: Option<AttemptState>) -> Journal {
     journal
 }
 
-fn looked(mut memory: Memory, at: i64, seen: Seen) -> Memory {
-    memory.looks.insert("batch-1".into(), Look { at, seen });
+fn looked(mut memory: Memory, at: i64, seen: PolledState) -> Memory {
+    memory.looks.insert("batch-1".into(), Polled { at, seen });
     memory
 }
 
-fn cancelling() -> Seen {
-    Seen::Running { state: "cancelling".into(), done: 0 }
+fn cancelling() -> PolledState {
+    PolledState::Running { state: "cancelling".into(), done: 0 }
 }
 
 fn told_to_stop() -> Memory {
@@ -76,7 +76,7 @@ fn a_batch_that_stays_in_cancelling_is_given_up_on_after_a_last_look() {
 
 #[test]
 fn what_ended_is_collected_before_anything_is_given_up_on() {
-    let ended = Seen::Ended { state: BatchEnd::Cancelled, done: 0, rejected: None };
+    let ended = PolledState::Ended { state: BatchEnd::Cancelled, done: 0, rejected: None };
     let memory = looked(told_to_stop(), NOW, ended);
     let step = step(&late(), Some(&overdue(submitted())), &memory);
     assert_eq!(becomes(step), Err(Box::new(Step::Collect { attempt_key: SLOT, patient: true })));
@@ -84,8 +84,9 @@ fn what_ended_is_collected_before_anything_is_given_up_on() {
 
 #[test]
 fn what_nobody_knows_or_can_ask_about_is_given_up_on_too() {
-    let unnamed = Seen::Unnamed { state: BatchEnd::Completed, why: "its `output_file_id` is a list".into() };
-    for seen in [Seen::NotFound, Seen::NotOurs, Seen::Gone { state: BatchEnd::Completed }, unnamed] {
+    let unnamed = PolledState::Unnamed { state: BatchEnd::Completed, why: "its `output_file_id` is a list".into() };
+    for seen in [PolledState::NotFound, PolledState::NotOurs, PolledState::Gone { state: BatchEnd::Completed }, unnamed]
+    {
         let memory = looked(told_to_stop(), NOW, seen.clone());
         assert_eq!(
             becomes(step(&late(), Some(&overdue(submitted())), &memory)),

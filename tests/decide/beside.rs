@@ -76,8 +76,8 @@ fn a_batch_is_not_settled_while_its_twin_is_being_told_to_stop() {
     let mut memory = searched(memory());
     let found = Some(vec!["batch-1".into(), "batch-2".into()]);
     memory.searches.insert("intent-1".into(), Search { began: NOW, found });
-    let ended = Seen::Ended { state: BatchEnd::Completed, done: 1, rejected: None };
-    memory.looks.insert("batch-1".into(), Look { at: NOW, seen: ended });
+    let ended = PolledState::Ended { state: BatchEnd::Completed, done: 1, rejected: None };
+    memory.looks.insert("batch-1".into(), Polled { at: NOW, seen: ended });
     let collected = Collected {
         part: PartRef { name: "p".into(), sha256: "s".into() },
         counts: RequestCounts { total: 1, succeeded: 1, ..Default::default() },

@@ -19,8 +19,8 @@ fn fetched(reading: Reading) -> (Vec<i64>, String) {
     let (job, journal) = (job(), journal(owner("j", "u"), submitted()));
     let timing = Timing { listing_lag: LAG, ..TIMING };
     let mut memory = searched(memory());
-    let seen = Seen::Ended { state: BatchEnd::Completed, done: 1, rejected: None };
-    memory.looks.insert("batch-1".into(), Look { at: NOW, seen });
+    let seen = PolledState::Ended { state: BatchEnd::Completed, done: 1, rejected: None };
+    memory.looks.insert("batch-1".into(), Polled { at: NOW, seen });
     memory.searches.get_mut("intent-1").unwrap().began = NOW + LAG;
     let (mut now, mut at, mut told) = (NOW, vec![], String::new());
     loop {
@@ -73,7 +73,9 @@ fn answers_that_are_named_in_no_way_that_can_be_used_are_asked_about_and_never_s
     let journal = journal(owner("j", "u"), submitted());
     let mut memory = searched(memory());
     let why = "its `output_file_id` is a list".to_string();
-    memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::Unnamed { state: BatchEnd::Completed, why } });
+    memory
+        .looks
+        .insert("batch-1".into(), Polled { at: NOW, seen: PolledState::Unnamed { state: BatchEnd::Completed, why } });
     let Step::Wait { until, why } = step(&job(), Some(&journal), &memory) else { panic!("nobody is asked") };
     assert_eq!(until, Some(NOW + 60_000));
     assert!(why.holds[0].message.contains("cannot be fetched: its `output_file_id` is a list"), "{:?}", why.holds);

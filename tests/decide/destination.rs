@@ -104,8 +104,8 @@ fn a_foreign_manifest_is_looked_at_again_for_somebody_may_move_it_away() {
     for journal in [running, done] {
         let at = |at| {
             let mut memory = looked(at);
-            let seen = Seen::Running { state: "in_progress".into(), done: 0 };
-            memory.looks.insert("batch-1".into(), Look { at: NOW, seen });
+            let seen = PolledState::Running { state: "in_progress".into(), done: 0 };
+            memory.looks.insert("batch-1".into(), Polled { at: NOW, seen });
             step(&job(), Some(&journal), &memory)
         };
         let Step::Wait { until, why } = at(NOW) else { panic!("not told of") };
@@ -180,7 +180,7 @@ fn work_of_an_earlier_version_is_known_by_a_hash_of_that_version() {
         ("unplanned", Some(&unplanned)),
         ("foreign", Some(&of_another)),
     ] {
-        let to_compare = Step::Pass { stage: None, version: V1 };
+        let to_compare = Step::Plan { stage: None, version: V1 };
         assert_eq!(step(&fresh, journal, &unread), to_compare, "{what}");
         assert_eq!(step(&fresh, journal, &known_as("v2-now")), to_compare, "{what}");
         let adopted = step(&fresh, journal, &known_as("v1-same"));
@@ -191,9 +191,9 @@ fn work_of_an_earlier_version_is_known_by_a_hash_of_that_version() {
     let planned_before =
         Journal { plan: Some(plan("v1-same")), ..journal(owner("j", "an earlier object"), submitted()) };
     let no_results = |hash: &str| Memory { manifest: Some(None), ..known_as(hash) };
-    assert_eq!(step(&fresh, Some(&planned_before), &no_results("v2-now")), Step::Pass { stage: None, version: V1 });
+    assert_eq!(step(&fresh, Some(&planned_before), &no_results("v2-now")), Step::Plan { stage: None, version: V1 });
     assert!(matches!(step(&fresh, Some(&planned_before), &no_results("v1-same")), Step::Swap(_)), "it is taken over");
     let first = Memory { pass: None, ..no_results("") };
-    let to_stage = Step::Pass { stage: Some("w".into()), version: V2 };
+    let to_stage = Step::Plan { stage: Some("w".into()), version: V2 };
     assert_eq!(step(&fresh, Some(&Journal { work_id: "w".into(), ..unplanned }), &first), to_stage);
 }

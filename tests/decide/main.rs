@@ -23,10 +23,10 @@ use batchjob_operator::api::{
     UnknownSubmissionPolicy,
 };
 use batchjob_operator::lifecycle::{
-    Answers, Attempt, AttemptKey, AttemptState, Blocked, Collected, Commit, Failure, Halved, JobView, Journal, Look,
-    ManifestView, Memory, Observed, Owner, PartRef, Pass, Payload, Place, Plan, Planned, Posted, ProviderView, Refusal,
-    Rejection, Search, Seen, Shard, Shards, Step, Task, Tidied, Timing, Untidy, Waiting, decide, error_summary,
-    may_be_submitted, project,
+    Answers, Attempt, AttemptKey, AttemptState, Blocked, Collected, Commit, Failure, Halved, JobView, Journal,
+    ManifestView, Memory, Observed, Owner, PartRef, Pass, Payload, Place, Plan, Planned, Polled, PolledState, Posted,
+    ProviderView, Refusal, Rejection, Search, Shard, Shards, Step, Task, Tidied, Timing, Untidy, Waiting, decide,
+    error_summary, may_be_submitted, project,
 };
 use beginnings::provider;
 

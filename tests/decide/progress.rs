@@ -8,7 +8,7 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Event {
     /// A look at the batch of a shard shows so many requests as done.
-    Look { shard: usize, done: i64, ended: bool },
+    Polled { shard: usize, done: i64, ended: bool },
     /// The operator begins anew and has looked at nothing yet.
     Restart,
     /// The batch of a shard is settled; each request ends by the next of these letters.
@@ -19,7 +19,7 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        4 => (0..8usize, -3..15i64, any::<bool>()).prop_map(|(shard, done, ended)| Event::Look { shard, done, ended }),
+        4 => (0..8usize, -3..15i64, any::<bool>()).prop_map(|(shard, done, ended)| Event::Polled { shard, done, ended }),
         1 => Just(Event::Restart),
         3 => (0..8usize, prop::collection::vec(0..5u8, 10)).prop_map(|(shard, ends)| Event::Settle { shard, ends }),
         2 => Just(Event::Resend),
@@ -46,12 +46,12 @@ fn with_batch(shard: usize, requests: i64, round: u32, took: RequestCounts) -> S
 fn happen(journal: &mut Journal, memory: &mut Memory, event: Event) {
     let count = journal.shards.len();
     match event {
-        Event::Look { shard, done, ended } => {
+        Event::Polled { shard, done, ended } => {
             let seen = match ended {
-                true => Seen::Ended { state: BatchEnd::Completed, done, rejected: None },
-                false => Seen::Running { state: "in_progress".into(), done },
+                true => PolledState::Ended { state: BatchEnd::Completed, done, rejected: None },
+                false => PolledState::Running { state: "in_progress".into(), done },
             };
-            memory.looks.insert(format!("batch-{}", shard % count), Look { at: NOW, seen });
+            memory.looks.insert(format!("batch-{}", shard % count), Polled { at: NOW, seen });
         }
         Event::Restart => memory.looks.clear(),
         Event::Settle { shard, ends } => {

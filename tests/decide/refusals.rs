@@ -232,7 +232,9 @@ fn a_batch_that_is_turned_away_beside_others_is_no_larger_for_it() {
     let mut two = journal(owner("j", "u"), submitted());
     two.shards.push(shard_of(9, None));
     let mut memory = searched(memory());
-    memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::Running { state: "x".into(), done: 0 } });
+    memory
+        .looks
+        .insert("batch-1".into(), Polled { at: NOW, seen: PolledState::Running { state: "x".into(), done: 0 } });
     memory.uploads.insert((AttemptKey { shard: 1, attempt: 1 }, "s".into()), "file-2".into());
     let Step::WriteIntent { journal: beside, .. } = step(&job(), Some(&two), &memory) else { panic!("not sent") };
     assert_eq!(beside.shards[1].streaks.alone, 0);
@@ -289,7 +291,9 @@ fn requests_that_are_refused_at_their_upload_fail_the_job_for_nothing_and_are_no
     let mut sent = journal(owner("j", "u"), submitted());
     sent.shards.push(Shard { sha256: "t".into(), ..shard(None) });
     memory = searched(self::memory());
-    memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::Running { state: "x".into(), done: 0 } });
+    memory
+        .looks
+        .insert("batch-1".into(), Polled { at: NOW, seen: PolledState::Running { state: "x".into(), done: 0 } });
     memory.unfit.insert((AttemptKey { shard: 1, attempt: 1 }, "t".into()), "Line 1: no such model (403)".into());
     let Step::Swap(next) = step(&job(), Some(&sent), &memory) else { panic!("not written") };
     assert!(next.shards[1].is_refused_for_good());

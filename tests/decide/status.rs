@@ -56,16 +56,16 @@ fn progress_counts_what_was_executed_and_never_runs_backwards() {
     };
     let mut journal = journal(owner("j", "u"), submitted());
     journal.shards[0].requests = 10;
-    let progress = |journal: &Journal, seen: Option<Seen>| {
-        let looks = seen.map(|seen| ("batch-1".to_string(), Look { at: NOW, seen })).into_iter().collect();
+    let progress = |journal: &Journal, seen: Option<PolledState>| {
+        let looks = seen.map(|seen| ("batch-1".to_string(), Polled { at: NOW, seen })).into_iter().collect();
         let (job, memory) = (job(), Memory { looks, ..memory() });
         let observed =
             Observed { now: NOW, nonce: "nonce", timing: &TIMING, job: &job, journal: Some(journal), memory: &memory };
         let wait = Step::Wait { until: None, why: Waiting { stage: "InProgress", ..Default::default() } };
         project(&observed, &Default::default(), Some(1), &wait).unwrap().display.unwrap().progress
     };
-    assert_eq!(progress(&journal, Some(Seen::Running { state: "in_progress".into(), done: 5 })), "5/10 (50%)");
-    let ended = |state, done| Some(Seen::Ended { state, done, rejected: None });
+    assert_eq!(progress(&journal, Some(PolledState::Running { state: "in_progress".into(), done: 5 })), "5/10 (50%)");
+    let ended = |state, done| Some(PolledState::Ended { state, done, rejected: None });
     assert_eq!(progress(&journal, ended(BatchEnd::Expired, 6)), "6/10 (60%)");
     journal.shards[0].attempt.as_mut().unwrap().state = expired;
     assert_eq!(progress(&journal, None), "6/10 (60%)");
@@ -203,7 +203,7 @@ fn kstatus_takes_every_job_that_failed_for_failed_and_no_other() {
             let settled = if failed { "Failed" } else { "Current" };
             assert_eq!(kstatus(&at_the_end), if tidying { while_tidying } else { settled }, "{reason}, {reused}");
             if tidying {
-                let tidied = after(&[working.clone(), ended(outcome, reason, reused), Step::Tidy]);
+                let tidied = after(&[working.clone(), ended(outcome, reason, reused), Step::CleanUp]);
                 assert_eq!(kstatus(&tidied), settled, "{reason}, tidied up");
             }
         }
@@ -245,7 +245,7 @@ fn kstatus_takes_a_job_that_is_on_its_way_for_failed_only_where_a_person_must_me
 fn a_held_job_says_so_and_not_that_there_is_nothing_to_do() {
     let journal = journal(owner("j", "u"), submitted());
     let mut memory = searched(memory());
-    memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::NotFound });
+    memory.looks.insert("batch-1".into(), Polled { at: NOW, seen: PolledState::NotFound });
     let job = job();
     let held = Observed { now: NOW, nonce: "n", timing: &TIMING, job: &job, journal: Some(&journal), memory: &memory };
     let step = decide(&held);

@@ -30,7 +30,7 @@ fn what_keeps_failing_of_one_batch_holds_up_no_other() {
     memory.looks.insert("batch-1".into(), seen(running()));
     assert_eq!(step(&late, Some(&two), &memory), cancel("batch-1"), "though a search is due, and fails");
     memory = Memory { running: memory.running, ..searched(self::memory()) };
-    let earlier = Look { at: NOW - 60_000, seen: running() };
+    let earlier = Polled { at: NOW - 60_000, seen: running() };
     memory.running.clear();
     memory.looks.insert("batch-1".into(), earlier);
     assert_eq!(step(&late, Some(&two), &memory), cancel("batch-1"));
@@ -70,16 +70,16 @@ fn cancel(batch_id: &str) -> Step {
     }
 }
 
-fn seen(seen: Seen) -> Look {
-    Look { at: NOW, seen }
+fn seen(seen: PolledState) -> Polled {
+    Polled { at: NOW, seen }
 }
 
-fn running() -> Seen {
-    Seen::Running { state: "in_progress".into(), done: 0 }
+fn running() -> PolledState {
+    PolledState::Running { state: "in_progress".into(), done: 0 }
 }
 
-fn turned_away(refusal: Refusal) -> Seen {
-    Seen::Ended { state: BatchEnd::Failed, done: 0, rejected: Some((refusal, "no".into())) }
+fn turned_away(refusal: Refusal) -> PolledState {
+    PolledState::Ended { state: BatchEnd::Failed, done: 0, rejected: Some((refusal, "no".into())) }
 }
 
 fn found(memory: &mut Memory, began: i64, batches: &[&str]) {
@@ -124,7 +124,7 @@ fn what_was_turned_away_is_sent_again_once_the_list_must_show_what_else_came_of_
 fn answers_that_are_gone_are_asked_about_and_looked_for() {
     let journal = journal(owner("j", "u"), submitted());
     let mut memory = searched(memory());
-    memory.looks.insert("batch-1".into(), seen(Seen::Gone { state: BatchEnd::Completed }));
+    memory.looks.insert("batch-1".into(), seen(PolledState::Gone { state: BatchEnd::Completed }));
     let attempt_key = AttemptKey { shard: 0, attempt: 1 };
     let mut asked = |running: bool, looked_at: i64, due: Option<i64>| {
         memory.running = if running { [Task::Collect(attempt_key)].into() } else { Default::default() };
@@ -183,8 +183,8 @@ fn what_was_answered_in_full_is_no_failure_whenever_that_is_seen() {
 fn a_recorded_batch_is_searched_for_duplicates_once() {
     let journal = journal(owner("j", "u"), submitted());
     let mut memory = memory();
-    let seen = |seen| Look { at: NOW, seen };
-    let running = || Seen::Running { state: "in_progress".into(), done: 0 };
+    let seen = |seen| Polled { at: NOW, seen };
+    let running = || PolledState::Running { state: "in_progress".into(), done: 0 };
     memory.looks.insert("batch-1".into(), seen(running()));
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Search(_)), "the list must show all by now");
     memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec!["batch-1".into()]) });
@@ -200,7 +200,9 @@ fn a_recorded_batch_is_searched_for_duplicates_once() {
     let vendors = with_provider(|p| p.is_vendors_own = true);
     let Step::Wait { until, .. } = step(&vendors, Some(&fresh), &memory) else { panic!("the list may lag") };
     assert_eq!(until, Some(NOW + 20));
-    memory.looks.insert("batch-1".into(), seen(Seen::Ended { state: BatchEnd::Completed, done: 1, rejected: None }));
+    memory
+        .looks
+        .insert("batch-1".into(), seen(PolledState::Ended { state: BatchEnd::Completed, done: 1, rejected: None }));
     assert!(matches!(step(&job(), Some(&fresh), &memory), Step::Search(_)), "before it is settled");
     memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
     assert!(matches!(step(&job(), Some(&fresh), &memory), Step::Collect { .. }));
@@ -237,8 +239,8 @@ fn a_file_of_another_account_is_not_sent() {
 fn a_batch_without_files_is_asked_again_for_as_long_as_a_list_may_lag() {
     let journal = journal(owner("j", "u"), submitted());
     let patient = |ended: i64| {
-        let seen = Seen::Ended { state: BatchEnd::Completed, done: 1, rejected: None };
-        let looks = [("batch-1".to_string(), Look { at: ended, seen })].into();
+        let seen = PolledState::Ended { state: BatchEnd::Completed, done: 1, rejected: None };
+        let looks = [("batch-1".to_string(), Polled { at: ended, seen })].into();
         match step(&job(), Some(&journal), &Memory { looks, ..searched(memory()) }) {
             Step::Collect { patient, .. } => patient,
             other => panic!("{other:?}"),
@@ -344,7 +346,7 @@ fn behind_a_gateway_the_list_is_searched_for_twins_at_once_and_at_growing_distan
     journal.shards[0].attempt.as_mut().unwrap().post_by = NOW;
     let timing = Timing { listing_lag: 300_000, ..TIMING };
     let (mut now, mut memory, mut looks) = (NOW, memory(), vec![]);
-    memory.looks.insert("batch-1".into(), Look { at: NOW, seen: running() });
+    memory.looks.insert("batch-1".into(), Polled { at: NOW, seen: running() });
     let all = NOW + 300_010;
     let idle = JobView { poll_period: 1_000_000, ..job() };
     while now < all {
@@ -370,8 +372,8 @@ fn behind_a_gateway_the_list_is_searched_for_twins_at_once_and_at_growing_distan
 fn what_twins_were_billed_for_is_written_down_with_the_end_of_their_batch() {
     let mut journal = journal(owner("j", "u"), submitted());
     journal.shards[0].requests = 9;
-    let ended = |done| Seen::Ended { state: BatchEnd::Cancelled, done, rejected: None };
-    let billed = |twin: Option<Look>| {
+    let ended = |done| PolledState::Ended { state: BatchEnd::Cancelled, done, rejected: None };
+    let billed = |twin: Option<Polled>| {
         let mut memory = memory();
         found(&mut memory, NOW, &["batch-1", "batch-2"]);
         memory.cancelled.insert("batch-2".into());
@@ -389,11 +391,11 @@ fn what_twins_were_billed_for_is_written_down_with_the_end_of_their_batch() {
     let look =
         Box::new(Step::PollTwin { attempt_key: AttemptKey { shard: 0, attempt: 1 }, batch_id: "batch-2".into() });
     assert_eq!(billed(None), Err(look.clone()));
-    assert_eq!(billed(Some(Look { at: NOW - 1, seen: running() })), Err(look), "it may have ended since");
+    assert_eq!(billed(Some(Polled { at: NOW - 1, seen: running() })), Err(look), "it may have ended since");
     assert_eq!(billed(Some(seen(running()))), Ok(9), "it may yet be billed for all");
-    assert_eq!(billed(Some(Look { at: NOW - 1, seen: ended(4) })), Ok(4));
+    assert_eq!(billed(Some(Polled { at: NOW - 1, seen: ended(4) })), Ok(4));
     assert_eq!(billed(Some(seen(turned_away(Refusal::Failed)))), Ok(0));
-    assert_eq!(billed(Some(seen(Seen::NotOurs))), Ok(0));
-    let completed = Seen::Ended { state: BatchEnd::Completed, done: 0, rejected: None };
+    assert_eq!(billed(Some(seen(PolledState::NotOurs))), Ok(0));
+    let completed = PolledState::Ended { state: BatchEnd::Completed, done: 0, rejected: None };
     assert_eq!(billed(Some(seen(completed))), Ok(9), "not every server counts");
 }

@@ -45,7 +45,9 @@ fn files_of_settled_batches_go_while_others_run_where_they_are_many() {
     };
     let running = |task: Option<Task>| {
         let mut memory = searched(memory());
-        memory.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::Running { state: "r".into(), done: 0 } });
+        memory
+            .looks
+            .insert("batch-1".into(), Polled { at: NOW, seen: PolledState::Running { state: "r".into(), done: 0 } });
         memory.running.extend(task);
         memory
     };
@@ -63,7 +65,7 @@ fn files_of_settled_batches_go_while_others_run_where_they_are_many() {
     // With the next write the names of deleted files go, so that their shards can leave the head.
     let mut deleted = running(None);
     deleted.deleted.extend((1..=16).flat_map(|i| [format!("in-{i}"), format!("out-{i}")]));
-    deleted.looks.insert("batch-1".into(), Look { at: NOW, seen: Seen::NotFound });
+    deleted.looks.insert("batch-1".into(), Polled { at: NOW, seen: PolledState::NotFound });
     let lost = JobView { answers: Answers::one("lost-intent-1", "resend"), ..job() };
     deleted.deleted.insert("file-1".into());
     let Step::Swap(mut next) = step(&lost, Some(&many(16)), &deleted) else { panic!("nothing is written") };
@@ -111,7 +113,7 @@ fn a_finished_job_tidies_its_work_whoever_the_journal_names_of_its_name() {
     for of in [owner("j", "earlier"), elsewhere] {
         let journal = committed(of);
         assert_eq!(step(&finished, Some(&journal), &Memory::default()), Step::LookForManifest);
-        assert_eq!(step(&finished, Some(&journal), &manifest("w")), Step::Tidy);
+        assert_eq!(step(&finished, Some(&journal), &manifest("w")), Step::CleanUp);
         let waits = |memory: Memory| matches!(step(&finished, Some(&journal), &memory), Step::Wait { .. });
         assert!(waits(manifest("another work")) && waits(memory()), "its parts are needed yet");
     }
@@ -145,7 +147,7 @@ fn what_was_staged_for_a_deleted_job_goes_once_its_results_are_written() {
     assert_eq!(step(&deleted(), Some(&journal), &memory()), Step::Write, "the results come first");
     let foreign = step(&deleted(), Some(&journal), &manifest("another work"));
     assert!(matches!(foreign, Step::Wait { .. }), "its parts are needed yet");
-    assert_eq!(step(&deleted(), Some(&journal), &manifest("w")), Step::Tidy);
+    assert_eq!(step(&deleted(), Some(&journal), &manifest("w")), Step::CleanUp);
     assert_eq!(step(&deleted(), Some(&journal), &tidied(manifest("w"), None)), let_go(None));
 }
 
@@ -156,14 +158,14 @@ fn results_are_marked_as_whole_before_status_says_so() {
     assert!(concludes(&manifest("w")));
     for marked in [None, Some("another work".to_string())] {
         let unmarked = Memory { marked, ..manifest("w") };
-        assert_eq!(step(&job(), Some(&journal), &unmarked), Step::Mark);
-        assert_eq!(step(&deleted(), Some(&journal), &unmarked), Step::Mark, "nor is the object let go");
+        assert_eq!(step(&job(), Some(&journal), &unmarked), Step::WriteSuccess);
+        assert_eq!(step(&deleted(), Some(&journal), &unmarked), Step::WriteSuccess, "nor is the object let go");
     }
 }
 
 #[test]
 fn what_runs_is_ended_before_what_was_staged_goes() {
-    let runs = |memory| Memory { running: [Task::Pass].into(), ..memory };
+    let runs = |memory| Memory { running: [Task::Plan].into(), ..memory };
     let closed = Journal { closing: Some(DeletionPolicy::Cancel), ..journal(owner("j", "u"), None) };
     assert_eq!(step(&deleted(), Some(&closed), &runs(memory())), Step::EndTasks);
     let again = runs(tidied(memory(), Some(("away", true))));
@@ -180,7 +182,7 @@ fn what_was_staged_for_a_job_that_failed_before_it_was_sent_goes_with_it() {
     let unsent = Journal { plan: None, shards: Shards::default(), ..journal(owner("j", "u"), None) };
     let Step::Swap(closed) = step(&failed, Some(&unsent), &Memory::default()) else { panic!("it is not closed") };
     assert_eq!(closed, unsent.next(|j| j.closing = Some(DeletionPolicy::Cancel)));
-    assert_eq!(step(&failed, Some(&closed), &Memory::default()), Step::Tidy);
+    assert_eq!(step(&failed, Some(&closed), &Memory::default()), Step::CleanUp);
     assert_eq!(step(&failed, Some(&closed), &tidied(Memory::default(), None)), let_go(None));
     let untidy = tidied(Memory::default(), Some(("denied", false)));
     assert_eq!(step(&failed, Some(&closed), &untidy), let_go(Some("denied")));
@@ -194,7 +196,7 @@ fn what_was_staged_for_a_job_that_failed_before_it_was_sent_goes_with_it() {
 fn what_was_staged_for_a_job_that_ended_before_its_deletion_goes_if_it_is_the_jobs() {
     let journal = committed(owner("j", "u"));
     let finished = JobView { finished: true, ..deleted() };
-    assert_eq!(step(&finished, Some(&journal), &Memory::default()), Step::Tidy);
+    assert_eq!(step(&finished, Some(&journal), &Memory::default()), Step::CleanUp);
     assert_eq!(step(&finished, Some(&journal), &tidied(Memory::default(), None)), let_go(None));
     assert_eq!(step(&JobView { tidy: true, ..finished.clone() }, Some(&journal), &Memory::default()), let_go(None));
     for other in [owner("j", "later"), owner("k", "u")] {
@@ -223,11 +225,11 @@ fn a_deleted_job_that_ended_waits_for_a_store_that_is_away_until_the_deletion_is
 fn what_was_staged_for_a_job_that_was_never_sent_goes_once_its_journal_is_closed() {
     let open = journal(owner("j", "u"), None);
     let Step::Swap(closed) = step(&deleted(), Some(&open), &memory()) else { panic!("it is not closed") };
-    assert_eq!(step(&deleted(), Some(&closed), &memory()), Step::Tidy);
+    assert_eq!(step(&deleted(), Some(&closed), &memory()), Step::CleanUp);
     assert_eq!(step(&deleted(), Some(&closed), &tidied(memory(), None)), let_go(None));
     let earlier = Tidied { work_id: "an earlier work".into(), failed: None };
     let told = Memory { tidied: Some(earlier), ..memory() };
-    assert_eq!(step(&deleted(), Some(&closed), &told), Step::Tidy, "this one is not tidied yet");
+    assert_eq!(step(&deleted(), Some(&closed), &told), Step::CleanUp, "this one is not tidied yet");
 }
 
 #[test]
@@ -252,9 +254,9 @@ fn what_cannot_be_deleted_holds_no_job_beyond_its_deadline() {
     let journal = committed(owner("j", "u"));
     let away = tidied(manifest("w"), Some(("away", true)));
     let overdue = JobView { deleting_since: Some(NOW - 1_000), ..deleted() };
-    assert_eq!(step(&deleted(), Some(&journal), &away), Step::Tidy, "again");
+    assert_eq!(step(&deleted(), Some(&journal), &away), Step::CleanUp, "again");
     assert_eq!(step(&overdue, Some(&journal), &away), let_go(Some("away")));
-    assert_eq!(step(&overdue, Some(&journal), &manifest("w")), Step::Tidy, "it is tried once, however late");
+    assert_eq!(step(&overdue, Some(&journal), &manifest("w")), Step::CleanUp, "it is tried once, however late");
     let denied = tidied(manifest("w"), Some(("denied", false)));
     assert_eq!(step(&deleted(), Some(&journal), &denied), let_go(Some("denied")));
 }
@@ -267,7 +269,7 @@ fn what_an_orphan_left_running_needs_stays() {
     assert_eq!(step(&orphan, Some(&sent), &memory()), let_go(None));
     let late = JobView { deleting_since: Some(NOW - 1_000), ..deleted() };
     sent.closing = Some(DeletionPolicy::Cancel);
-    let look = Look { at: NOW, seen: Seen::Running { state: "in_progress".into(), done: 0 } };
+    let look = Polled { at: NOW, seen: PolledState::Running { state: "in_progress".into(), done: 0 } };
     let mut told = searched(memory());
     told.cancelled.insert("batch-1".into());
     told.looks.insert("batch-1".into(), look);

@@ -1,7 +1,7 @@
 //! Batch objects as servers dress them: what can be read is read, and what nobody knows means "still running".
 
 use batchjob_operator::api::{BatchEnd, ProviderType};
-use batchjob_operator::provider::{Batch, BatchApi, Class, State};
+use batchjob_operator::provider::{Batch, BatchApi, ErrorKind, State};
 use serde_json::{Value, json};
 
 use super::answers;
@@ -158,7 +158,7 @@ async fn what_a_server_says_is_cut_short() {
     assert!(batch.errors.len() <= 8 && batch.metadata.len() <= 64);
     let document = json!({"id": "b", "status": "failed", "errors": {"data": [{"code": "bad", "message": story}]}});
     let rejection = read(&document).await.unwrap().rejection().unwrap();
-    assert_eq!(rejection.class, Class::InvalidInput);
+    assert_eq!(rejection.kind, ErrorKind::InvalidInput);
     assert!(rejection.message.len() < 600, "{}", rejection.message.len());
     let document = json!({"id": "b", "status": "failed", "errors": {"data": [{"code": story, "message": "m"}]}});
     let rejection = read(&document).await.unwrap().rejection().unwrap();

@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use batchjob_operator::api::ProviderType;
-use batchjob_operator::provider::{BatchApi, Class, CreateBatch, Created, InputFile};
+use batchjob_operator::provider::{BatchApi, CreateBatch, Created, ErrorKind, InputFile};
 use futures::StreamExt;
 use futures::future::join_all;
 use support::ask;
@@ -51,7 +51,7 @@ async fn a_refusal_counts_from_the_vendor_alone() {
     for (name, answer) in refusals() {
         for (type_, vendors_own) in dialects() {
             let (created, seen) = created_as(type_, answer.clone(), vendors_own).await;
-            assert_eq!(matches!(created, Created::No(_)), vendors_own, "{name}, {type_:?}: {created:?}");
+            assert_eq!(matches!(created, Created::Rejected(_)), vendors_own, "{name}, {type_:?}: {created:?}");
             assert!(vendors_own || matches!(created, Created::Unknown(..)), "{name}, {type_:?}: {created:?}");
             assert_eq!(seen.len(), 1, "{name}");
         }
@@ -124,7 +124,7 @@ async fn a_redirect_names_where_it_leads_and_what_to_set_instead() {
             api.find(0, &|_| true).await.unwrap_err(),
         ];
         for error in errors {
-            assert_eq!(error.class, Class::Redirected, "{location}: {error}");
+            assert_eq!(error.kind, ErrorKind::Redirected, "{location}: {error}");
             said.push(error.message);
         }
         assert_eq!(server.seen().len(), said.len(), "{location}: nothing is asked for twice");

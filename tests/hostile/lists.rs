@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchjob_operator::api::ProviderType;
-use batchjob_operator::provider::{BatchApi, Class};
+use batchjob_operator::provider::{BatchApi, ErrorKind};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ fn other(n: usize) -> Value {
 }
 
 /// Ids of the batches of file `f`; or the class of the error, and how many requests it took. In every dialect the same.
-async fn find(page: impl Fn(usize, &str) -> Answer + Send + Sync + 'static) -> (Result<Vec<String>, Class>, usize) {
+async fn find(page: impl Fn(usize, &str) -> Answer + Send + Sync + 'static) -> (Result<Vec<String>, ErrorKind>, usize) {
     let page = Arc::new(page);
     let found = join_all(ProviderType::ALL.map(|type_| find_as(type_, page.clone()))).await;
     assert!(found.windows(2).all(|pair| pair[0] == pair[1]), "{found:?}");
@@ -32,20 +32,20 @@ async fn find(page: impl Fn(usize, &str) -> Answer + Send + Sync + 'static) -> (
 
 type Pages = Arc<dyn Fn(usize, &str) -> Answer + Send + Sync>;
 
-async fn find_as(type_: ProviderType, page: Pages) -> (Result<Vec<String>, Class>, usize) {
+async fn find_as(type_: ProviderType, page: Pages) -> (Result<Vec<String>, ErrorKind>, usize) {
     let server = Server::start(move |n, first| page(n, first)).await;
     let api = client_of(type_, &server, true);
     let wanted = |b: &batchjob_operator::provider::Batch| b.input_file_id.as_deref() == Some("f");
     let found = tokio::time::timeout(Duration::from_secs(60), api.find(NOW, &wanted)).await.expect("an end");
-    (found.map(|all| all.into_iter().map(|b| b.id).collect()).map_err(|e| e.class), server.seen().len())
+    (found.map(|all| all.into_iter().map(|b| b.id).collect()).map_err(|e| e.kind), server.seen().len())
 }
 
-async fn find_in(pages: Vec<Value>) -> Result<Vec<String>, Class> {
+async fn find_in(pages: Vec<Value>) -> Result<Vec<String>, ErrorKind> {
     let last = pages.len() - 1;
     find(move |n, _| answers::json(200, &pages[n.min(last)].to_string())).await.0
 }
 
-fn ids(ids: &[&str]) -> Result<Vec<String>, Class> {
+fn ids(ids: &[&str]) -> Result<Vec<String>, ErrorKind> {
     Ok(ids.iter().map(|id| id.to_string()).collect())
 }
 
@@ -148,7 +148,7 @@ async fn a_list_in_which_a_batch_could_hide_is_no_answer() {
         ("a page of 1,000", vec![page((0..1_000).map(other).collect(), json!(false), json!("x"))]),
         ("a page of 5,000", vec![page((0..5_000).map(other).collect(), json!(false), json!("x"))]),
     ] {
-        assert_eq!(find_in(pages).await, Err(Class::Unsupported), "{what}");
+        assert_eq!(find_in(pages).await, Err(ErrorKind::Unsupported), "{what}");
     }
 }
 
@@ -161,7 +161,7 @@ async fn a_page_that_cannot_be_read_means_that_nothing_is_known() {
         let first = first.clone();
         let (found, requests) =
             find(move |n, _| answers::json(200, &if n == 0 { &first } else { &odd }.to_string())).await;
-        assert_eq!(found, Err(Class::Transient));
+        assert_eq!(found, Err(ErrorKind::Transient));
         assert!(requests <= 5, "{requests}");
     }
     for status in [401, 403, 404, 429, 500, 503] {
@@ -183,10 +183,14 @@ async fn a_list_that_goes_round_or_never_ends_is_left() {
         answers::json(200, &json!({"data": [other(i)], "has_more": true, "last_id": format!("x{i}")}).to_string())
     };
     let (found, requests) = find(round).await;
-    assert_eq!((found, requests), (Err(Class::Unsupported), 4), "a round of three pages is noticed at its second turn");
+    assert_eq!(
+        (found, requests),
+        (Err(ErrorKind::Unsupported), 4),
+        "a round of three pages is noticed at its second turn"
+    );
     let endless = |n: usize, _: &str| {
         answers::json(200, &json!({"data": [other(n)], "has_more": true, "last_id": format!("x{n}")}).to_string())
     };
     let (found, requests) = find(endless).await;
-    assert_eq!((found, requests), (Err(Class::Unsupported), 1_000));
+    assert_eq!((found, requests), (Err(ErrorKind::Unsupported), 1_000));
 }

@@ -242,7 +242,7 @@ async fn collected(folder: &Folder, attempt_key: &str, store: &OddStore) -> (Str
         |i: usize| InlineRequest { custom_id: i.to_string(), body: Some(Default::default()), ..Default::default() };
     let source = Source::Inline((0..3).map(request).collect());
     let spool = std::env::temp_dir();
-    let shard = pass(source, &crate::lines::support::recipe::recipe(), Some((folder, WORK)), &spool)
+    let shard = pass(source, &crate::lines::support::options::options(), Some((folder, WORK)), &spool)
         .await
         .unwrap()
         .shards

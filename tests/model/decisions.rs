@@ -235,7 +235,7 @@ impl Protocol {
     fn look(&self, w: &mut World, replica: usize, memory: &mut Memory, job: &JobView, step: &Step) -> bool {
         let now = w.clock(replica);
         match step {
-            Step::Pass { stage: Some(work), .. } => w.stage(work, self.shards_of(w, job)),
+            Step::Plan { stage: Some(work), .. } => w.stage(work, self.shards_of(w, job)),
             Step::FollowUp { round } if self.mutant != Some(Mutant::StagesAfter) => {
                 w.stage(&w.work(), follow_up(w, *round, self.mutant).unwrap_or_default());
             }

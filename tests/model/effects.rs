@@ -32,11 +32,11 @@ impl Protocol {
                 let alive = w.objects.iter().flatten().any(|o| o.owner == *owner);
                 memory.owner_alive = Some((owner.clone(), alive));
             }
-            Step::Pass { stage, .. } => {
+            Step::Plan { stage, .. } => {
                 let result = Ok(self.planned_for(w, job, stage));
                 memory.pass = Some(Pass { spec_hash: job.spec_hash.clone(), result });
             }
-            Step::Mark => memory.marked = w.journal.as_ref().map(|j| j.work_id.clone()),
+            Step::WriteSuccess => memory.marked = w.journal.as_ref().map(|j| j.work_id.clone()),
             Step::ProveStore => memory.store_proved = Some(Ok(())),
             Step::CancelUnjournaled { batch_id } => {
                 let runs = |b: &Batch| b.id == *batch_id && matches!(b.state, BatchState::Running { .. });
@@ -150,7 +150,7 @@ impl Protocol {
             },
             Step::Write => Doing::Joining(judged?, None),
             Step::RemoveFinalizer { abandoned: None, .. } => Doing::LettingGo(job.clone()),
-            Step::Tidy => Doing::Tidying(w.work(), job.clone()),
+            Step::CleanUp => Doing::Tidying(w.work(), job.clone()),
             Step::Cancel { batch_id, .. } | Step::CancelUnjournaled { batch_id } => {
                 cancel(w, memory, job, batch_id);
                 Doing::Nothing
@@ -284,16 +284,16 @@ pub(super) fn note_post(w: &mut World, replica: usize, journal: Option<&Journal>
 
 fn look_at(w: &World, now: i64, memory: &mut Memory, job: &JobView, batch_id: &str) {
     let batch = w.batches.iter().find(|b| b.id == *batch_id && b.credential == job.fingerprint);
-    let ended = |state, rejected| Seen::Ended { state, done: 0, rejected };
+    let ended = |state, rejected| PolledState::Ended { state, done: 0, rejected };
     let turned_away = |refusal| ended(BatchEnd::Failed, Some((refusal, String::new())));
     let seen = match batch.map(|b| &b.state) {
-        None | Some(BatchState::Forgotten) => Seen::NotFound,
-        Some(BatchState::Running { .. }) => Seen::Running { state: "in_progress".into(), done: 0 },
+        None | Some(BatchState::Forgotten) => PolledState::NotFound,
+        Some(BatchState::Running { .. }) => PolledState::Running { state: "in_progress".into(), done: 0 },
         Some(BatchState::Ended(_)) => ended(BatchEnd::Completed, None),
         Some(BatchState::Rejected) => turned_away(Refusal::Failed),
         Some(BatchState::OverTheLimit) => turned_away(Refusal::TokenLimit),
     };
-    memory.looks.insert(batch_id.into(), Look { at: now, seen });
+    memory.looks.insert(batch_id.into(), Polled { at: now, seen });
 }
 
 fn cancel(w: &mut World, memory: &mut Memory, job: &JobView, id: String) {

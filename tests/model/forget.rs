@@ -45,7 +45,7 @@ impl World {
         // The patience with files that are short begins with the look that saw their batch ended.
         let may_be_short = model.budget.short_readings + model.budget.garbles > 0;
         memory.looks.retain(|id, look| {
-            may_be_short && self.is_recorded(id) && matches!(look.seen, Seen::Ended { rejected: None, .. })
+            may_be_short && self.is_recorded(id) && matches!(look.seen, PolledState::Ended { rejected: None, .. })
         });
         match model.budget.rotations {
             0 => memory.files.clear(),

@@ -97,9 +97,10 @@ use batchjob_operator::api::{
     Revocation,
 };
 use batchjob_operator::lifecycle::{
-    Answers, Attempt, AttemptKey, AttemptState, Collected, Commit, Freshness, Halved, JobView, Journal, Look,
-    ManifestView, MaxFailed, Memory, Observed, Owner, PartRef, Pass, Payload, Plan, Planned, Posted, ProviderView,
-    Reading, Refusal, Rejection, Search, Seen, Shard, Short, Step, Task, Tidied, Timing, Tries, Unanswered, decide,
+    Answers, Attempt, AttemptKey, AttemptState, Collected, Commit, Freshness, Halved, JobView, Journal, ManifestView,
+    MaxFailed, Memory, Observed, Owner, PartRef, Pass, Payload, Plan, Planned, Polled, PolledState, Posted,
+    ProviderView, Reading, Refusal, Rejection, Search, Shard, Short, Step, Task, Tidied, Timing, Tries, Unanswered,
+    decide,
 };
 use stateright::{Model, Property};
 

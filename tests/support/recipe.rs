@@ -2,11 +2,11 @@
 
 use batchjob_operator::api::ProviderType;
 use batchjob_operator::provider::Dialect;
-use batchjob_operator::requests::{Recipe, SizeLimit};
+use batchjob_operator::requests::{PlanOptions, SizeLimit};
 
 /// Chat completions of the model `m`, up to 1,000 requests and 1 MiB a batch.
-pub fn recipe() -> Recipe {
-    Recipe {
+pub fn options() -> PlanOptions {
+    PlanOptions {
         provider: "p".into(),
         endpoint: Default::default(),
         model: Some("m".into()),

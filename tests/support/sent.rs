@@ -7,7 +7,7 @@ use batchjob_operator::requests::{Source, pass};
 use batchjob_operator::store::{Folder, StagedShard};
 
 #[path = "recipe.rs"]
-pub mod recipe;
+pub mod options;
 
 /// The work; its requests are known to the provider by names such as `r0-01234567`.
 pub const WORK: &str = "0123456789abcdef0123456789abcdef";
@@ -23,6 +23,6 @@ pub async fn sent() -> (Folder, StagedShard) {
         ..Default::default()
     });
     let source = Source::Inline(requests.collect());
-    let passed = pass(source, &recipe::recipe(), Some((&folder, WORK)), &std::env::temp_dir()).await;
+    let passed = pass(source, &options::options(), Some((&folder, WORK)), &std::env::temp_dir()).await;
     (folder, passed.expect("a sound input").shards.next().unwrap().unwrap())
 }

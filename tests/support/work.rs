@@ -8,8 +8,8 @@ use std::sync::Arc;
 use batchjob_operator::api::{BatchEnd, RequestCounts};
 use batchjob_operator::controller::{JournalStore, Judged};
 use batchjob_operator::lifecycle::{
-    AttemptKey, Collected, JobView, Journal, Look, Memory, Observed, PartRef, Posted, ProviderView, SEAL_AT,
-    SHARD_LIMIT, Search, Seen, Shard, Step, Timing, decide,
+    AttemptKey, Collected, JobView, Journal, Memory, Observed, PartRef, Polled, PolledState, Posted, ProviderView,
+    SEAL_AT, SHARD_LIMIT, Search, Shard, Step, Timing, decide,
 };
 use batchjob_operator::store::{Folder, layout};
 
@@ -108,8 +108,8 @@ impl Work {
                 memory.posted.insert(intent(attempt_key), Posted::Created(batch(attempt_key)));
             }
             Step::Poll(attempt_key) => {
-                let seen = Seen::Ended { state: BatchEnd::Completed, done: 1_000, rejected: None };
-                memory.looks.insert(batch(attempt_key), Look { at: now, seen });
+                let seen = PolledState::Ended { state: BatchEnd::Completed, done: 1_000, rejected: None };
+                memory.looks.insert(batch(attempt_key), Polled { at: now, seen });
             }
             Step::Search(attempt_key) => {
                 memory

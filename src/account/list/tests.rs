@@ -138,7 +138,7 @@ async fn a_list_that_breaks_off_is_the_end_of_no_batch() {
     world.period(300).await;
     world.period(300).await;
     let hidden = world.provider.batches.lock().unwrap().split_off(200);
-    let broken = ApiError::new(Class::Transient, "the connection was cut");
+    let broken = ApiError::new(ErrorKind::Transient, "the connection was cut");
     *world.provider.list.lock().unwrap() = Some(broken.clone());
     world.now.fetch_add(PERIOD, Ordering::Relaxed);
     let due = |i: usize| Due {
@@ -153,7 +153,7 @@ async fn a_list_that_breaks_off_is_the_end_of_no_batch() {
     assert_eq!(looks[250], Ok(Answer::List), "what was seen is so");
     assert_eq!(looks[50], Err(broken), "what was not seen is tried again, and not a hundred times by itself");
     // A server whose list cannot be paged at all is asked about each batch.
-    *world.provider.list.lock().unwrap() = Some(ApiError::new(Class::Unsupported, "it repeats a page"));
+    *world.provider.list.lock().unwrap() = Some(ApiError::new(ErrorKind::Unsupported, "it repeats a page"));
     let looks = join_all((0..300).map(|i| world.account.look(&world.api, due(i)))).await;
     assert_eq!(looks[50], Ok(Answer::Itself));
     assert_eq!(hidden.len(), 100);
@@ -181,7 +181,7 @@ async fn searches_share_a_list_that_was_begun_after_they_were_asked_for() {
 #[tokio::test]
 async fn a_search_through_a_list_that_says_nothing_finds_nothing_out() {
     let world = World::with(250);
-    let blind = ApiError::new(Class::Unsupported, "it repeats a page");
+    let blind = ApiError::new(ErrorKind::Unsupported, "it repeats a page");
     *world.provider.list.lock().unwrap() = Some(blind.clone());
     assert_eq!(world.find(3).await, Err(blind), "although it was on the first pages");
 }

@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::api::{PROTOCOL_VERSION, weight};
 use crate::lifecycle::{Journal, SealedSegment, Segment, SegmentKind, Shard, Shards, read_sealed};
 use crate::store::{
-    DOCUMENT_LIMIT, Document, Folder, Fresh, ObjectDocument, StoreError, SwapError, Swapped, Version, layout, reserve,
+    DOCUMENT_LIMIT, Document, Folder, Fresh, ObjectDocument, StoreError, SwapError, SwapProof, Version, layout, reserve,
 };
 
 /// Largest segment that is read, in bytes.
@@ -98,7 +98,7 @@ impl JournalStore {
     ///
     /// # Errors
     /// [`SwapError::Lost`] where there is one.
-    pub async fn create(&self, journal: &Journal) -> Result<Swapped, SwapError> {
+    pub async fn create(&self, journal: &Journal) -> Result<SwapProof, SwapError> {
         self.document.create(encode(journal)?).await
     }
 
@@ -106,7 +106,7 @@ impl JournalStore {
     ///
     /// # Errors
     /// [`SwapError::Lost`] where it is no longer the one that was judged.
-    pub async fn swap(&self, judged: &Version, next: &Journal) -> Result<(Journal, Swapped), SwapError> {
+    pub async fn swap(&self, judged: &Version, next: &Journal) -> Result<(Journal, SwapProof), SwapError> {
         let packed = self.pack(next).await?;
         let swapped = self.document.swap(judged, packed.bytes).await?;
         Ok((packed.journal, swapped))

@@ -29,7 +29,7 @@ const ANSWERS_LIMIT: usize = 16 << 10;
 
 /// A job's object, without what its requests are made of.
 #[derive(Clone)]
-pub(crate) struct Seen {
+pub(crate) struct LastLook {
     pub job: Arc<BatchJob>,
     /// Of the spec, with what its requests are made of.
     pub spec_hash: String,
@@ -54,21 +54,21 @@ pub(crate) fn is_fresh_journal(at: i64, wanted: Freshness, began: i64) -> bool {
     is_fresh(at, wanted, began, LONGEST_OF_JOURNAL)
 }
 
-impl Seen {
-    fn new(mut job: BatchJob, spec_hash: String, at: i64) -> Seen {
+impl LastLook {
+    fn new(mut job: BatchJob, spec_hash: String, at: i64) -> LastLook {
         leave_out_requests(&mut job);
         // Some twice its text, for most of it is short texts.
         let text = usize::try_from(size_of_json(&job)).unwrap_or(usize::MAX / 4);
         let weight = size_of::<BatchJob>() + 2 * text + spec_hash.len();
-        Seen { job: Arc::new(job), spec_hash, at, weight }
+        LastLook { job: Arc::new(job), spec_hash, at, weight }
     }
 
     /// The object after a write of ours that it was judged for, and that left its spec alone.
-    pub fn after(&self, metadata: ObjectMeta, edit: impl FnOnce(&mut BatchJob), at: i64) -> Seen {
+    pub fn after(&self, metadata: ObjectMeta, edit: impl FnOnce(&mut BatchJob), at: i64) -> LastLook {
         let mut job = BatchJob::clone(&self.job);
         job.metadata = metadata;
         edit(&mut job);
-        Seen::new(job, self.spec_hash.clone(), at)
+        LastLook::new(job, self.spec_hash.clone(), at)
     }
 }
 
@@ -87,10 +87,10 @@ fn leave_out_requests(job: &mut BatchJob) {
 pub(crate) async fn look(
     ctx: &Context,
     key: &BatchJob,
-    last: Option<Seen>,
+    last: Option<LastLook>,
     wanted: Freshness,
     began: i64,
-) -> Result<Option<Seen>, StepError> {
+) -> Result<Option<LastLook>, StepError> {
     let namespace = key.namespace().unwrap_or_default();
     if let Some(last) = last {
         if is_fresh(last.at, wanted, began, LONGEST) && is_the_latest(ctx, &last.job) {
@@ -100,7 +100,7 @@ pub(crate) async fn look(
         let live = metadata::get::<BatchJob>(&ctx.client, Some(&namespace), &key.name_any()).await?;
         match live {
             Some(live) if live.uid == key.metadata.uid && live.resource_version == last.job.resource_version() => {
-                return Ok(Some(Seen { at, ..last }));
+                return Ok(Some(LastLook { at, ..last }));
             }
             Some(live) if live.uid == key.metadata.uid => {}
             _ => return Ok(None),
@@ -108,12 +108,12 @@ pub(crate) async fn look(
         return Ok(read(ctx, key).await?.map(|(job, at)| {
             let same = job.metadata.generation.is_some() && job.metadata.generation == last.job.metadata.generation;
             let spec_hash = if same { last.spec_hash } else { lifecycle::spec_hash(&job.spec) };
-            Seen::new(job, spec_hash, at)
+            LastLook::new(job, spec_hash, at)
         }));
     }
     Ok(read(ctx, key).await?.map(|(job, at)| {
         let spec_hash = lifecycle::spec_hash(&job.spec);
-        Seen::new(job, spec_hash, at)
+        LastLook::new(job, spec_hash, at)
     }))
 }
 
@@ -175,7 +175,7 @@ mod tests {
             },
         });
         let job: BatchJob = serde_json::from_value(job).unwrap();
-        let seen = Seen::new(job.clone(), "h".into(), 1);
+        let seen = LastLook::new(job.clone(), "h".into(), 1);
         assert_eq!(seen.job.metadata.finalizers, job.metadata.finalizers, "those of others are written back");
         assert_eq!(seen.job.annotations()[annotations::RESOLVE], job.annotations()[annotations::RESOLVE]);
         let kept = serde_json::to_string(&*seen.job).unwrap();

@@ -150,7 +150,7 @@ impl Jobs {
 /// Remembers that a step, or `task`, failed, so that it is tried again later; the account is looked at where it may be the cause.
 fn note_failure(ctx: &Context, session: &Session, task: Option<Task>, failed: Failed) {
     let now = ctx.clock.now();
-    ctx.metrics.failed(failed.error.category());
+    ctx.metrics.failed(failed.error.kind());
     if failed.error.is_unfit_store {
         session.remember(|m| m.unfit_store = Some(failed.error.blocked.message.clone()));
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::clients::{Clients, open};
 use super::journal::{JournalStore, Judged};
-use super::last_look::{self, Seen};
+use super::last_look::{self, LastLook};
 use super::session::Session;
 use super::view::view;
 use crate::api::BatchJob;
@@ -50,7 +50,7 @@ pub(crate) async fn observe(
     let now = ctx.clock.now();
     let seen = last_look::look(ctx, key, session.seen(), wanted, now).await?;
     session.keep_seen(seen.clone());
-    let Some(Seen { job, spec_hash, .. }) = seen else { return Ok(None) };
+    let Some(LastLook { job, spec_hash, .. }) = seen else { return Ok(None) };
     let nonce = ctx.clock.nonce()?;
     let mut view = view(ctx, &job, spec_hash);
     view.finished &= !(anew && cost_nothing(&job));
@@ -105,7 +105,7 @@ pub(crate) async fn observe(
 /// Reads the credentials of a job again that waits for its next try; what failed with others is tried at once, see
 /// [`Session::keep_tools`].
 pub(crate) async fn look_for_credentials(ctx: &Context, session: &Session) {
-    if let Some(Seen { job, spec_hash, .. }) = session.seen() {
+    if let Some(LastLook { job, spec_hash, .. }) = session.seen() {
         let view = view(ctx, &job, spec_hash);
         // Whatever is in the way now is told by the next try.
         let _ = open(ctx, session, &job, &view, ctx.clock.now()).await;

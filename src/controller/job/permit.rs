@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::journal::Packed;
 use crate::api::Endpoint;
 use crate::lifecycle::{Attempt, AttemptState, Payload, Posted, Refusal, Rejection};
-use crate::provider::{ApiError, BatchApi, Class, CreateBatch, Created};
-use crate::store::{Document, StoreError, SwapError, Swapped, Version};
+use crate::provider::{ApiError, BatchApi, CreateBatch, Created, ErrorKind};
+use crate::store::{Document, StoreError, SwapError, SwapProof, Version};
 
 /// The right to send one POST. Nothing but a won swap makes one, it cannot be copied, and sending uses it up.
 ///
@@ -34,7 +34,7 @@ use crate::store::{Document, StoreError, SwapError, Swapped, Version};
 pub struct PostPermit {
     intent_id: String,
     post_by: i64,
-    won: Swapped,
+    won: SwapProof,
 }
 
 impl PostPermit {
@@ -86,9 +86,9 @@ impl PostPermit {
             timeout: ask.timeout,
         };
         match api.create(&request).await {
-            Created::Yes(id) => Posted::Created(id),
-            Created::No(e) => Posted::Refused(rejection(refusal(e.class), e, now)),
-            Created::Unknown(e) if e.status.is_some() => Posted::Declined(rejection(refusal_for_now(e.class), e, now)),
+            Created::Accepted(id) => Posted::Created(id),
+            Created::Rejected(e) => Posted::Refused(rejection(refusal(e.kind), e, now)),
+            Created::Unknown(e) if e.status.is_some() => Posted::Declined(rejection(refusal_for_now(e.kind), e, now)),
             Created::Unknown(e) => Posted::Unknown(e.message),
         }
     }
@@ -109,21 +109,21 @@ pub struct SubmitRequest {
 }
 
 /// What a provider's class of error means for an attempt that no batch came of.
-pub(crate) fn refusal(class: Class) -> Refusal {
-    match class {
-        Class::NotSent | Class::NotAllowed | Class::Redirected | Class::Transient => Refusal::NotSent,
-        Class::Capacity => Refusal::Capacity,
-        Class::TokenLimit => Refusal::TokenLimit,
-        Class::FileNotFound => Refusal::FileNotFound,
-        Class::Auth => Refusal::Credentials,
-        Class::InvalidInput | Class::NotFound | Class::Unsupported => Refusal::Invalid,
+pub(crate) fn refusal(kind: ErrorKind) -> Refusal {
+    match kind {
+        ErrorKind::NotSent | ErrorKind::NotAllowed | ErrorKind::Redirected | ErrorKind::Transient => Refusal::NotSent,
+        ErrorKind::Capacity => Refusal::Capacity,
+        ErrorKind::TokenLimit => Refusal::TokenLimit,
+        ErrorKind::FileNotFound => Refusal::FileNotFound,
+        ErrorKind::Auth => Refusal::Credentials,
+        ErrorKind::InvalidInput | ErrorKind::NotFound | ErrorKind::Unsupported => Refusal::Invalid,
     }
 }
 
 /// The same of a server that is not the vendor: one gateway's word ends no job, and a credential that is good for finding out
 /// what became of the POST is not to blame.
-fn refusal_for_now(class: Class) -> Refusal {
-    match refusal(class) {
+fn refusal_for_now(kind: ErrorKind) -> Refusal {
+    match refusal(kind) {
         lack @ (Refusal::Capacity | Refusal::TokenLimit | Refusal::FileNotFound) => lack,
         _ => Refusal::Failed,
     }
@@ -144,7 +144,7 @@ async fn own_retried_write(
     document: &dyn Document,
     intent_id: &str,
     bytes: bytes::Bytes,
-) -> Result<Option<Swapped>, StoreError> {
+) -> Result<Option<SwapProof>, StoreError> {
     let Some((there, version)) = document.read().await? else { return Ok(None) };
     if there != bytes
         || !crate::controller::job::journal::decode(&there)?.shards.iter().any(|s| intent(intent_id)(s).is_some())

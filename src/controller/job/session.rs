@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::{Backoff, Failed};
 use super::clients::Clients;
 use super::journal::Judged;
-use super::last_look::Seen;
+use super::last_look::LastLook;
 use super::permit::PostPermit;
 use crate::api::BatchJob;
 use crate::controller::provider::ProviderKey;
@@ -107,7 +107,7 @@ pub(crate) struct Session {
     journal: Mutex<Option<Judged>>,
     /// When it was known to be that one (Unix milliseconds).
     journal_at: AtomicI64,
-    seen: Mutex<Option<Seen>>,
+    seen: Mutex<Option<LastLook>>,
     asked: Mutex<String>,
     /// Since when (Unix milliseconds) what is read of credentials counts.
     distrusts: AtomicI64,
@@ -227,12 +227,12 @@ impl Session {
     }
 
     /// The last look at the object.
-    pub fn seen(&self) -> Option<Seen> {
+    pub fn seen(&self) -> Option<LastLook> {
         lock(&self.seen).clone()
     }
 
     /// Keeps a look at the object; None where it turned out to be no longer true.
-    pub fn keep_seen(&self, seen: Option<Seen>) {
+    pub fn keep_seen(&self, seen: Option<LastLook>) {
         *lock(&self.seen) = seen;
     }
 
@@ -343,7 +343,7 @@ mod tests {
             fails(&session, Some(collect), "ProviderUnavailable", now);
             fails(&session, None, "StorageUnavailable", now);
             session.succeeded(None);
-            session.succeeded(Some(Task::Pass));
+            session.succeeded(Some(Task::Plan));
         }
         assert_eq!(session.backoff(None).failures, 0, "the steps go well");
         let told = || session.lasting(|_| true).and_then(|b| b.told()).map(|blocked| blocked.reason);

@@ -42,7 +42,7 @@ pub(crate) const KINDS: [&str; 6] = ["Pass", "Upload", "Collect", "FollowUp", "H
 pub(crate) fn claim(task: Task, job: &BatchJob, need: Option<u64>) -> Claim {
     let inline = match task {
         // Its requests are held from the beginning, and are parsed.
-        Task::Pass => inline_bytes(job).div_ceil(1 << 20),
+        Task::Plan => inline_bytes(job).div_ceil(1 << 20),
         _ => 0,
     };
     // So that the large ones of a namespace do not hold up its small ones.
@@ -212,7 +212,7 @@ fn small_grace(failures: u32) -> Duration {
 /// The name of a transfer's kind, as in [`KINDS`].
 pub(crate) fn name_of(task: Task) -> &'static str {
     match task {
-        Task::Pass => "Pass",
+        Task::Plan => "Pass",
         Task::Upload(_) => "Upload",
         Task::Collect(_) => "Collect",
         Task::FollowUp => "FollowUp",

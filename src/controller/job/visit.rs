@@ -49,7 +49,7 @@ pub(super) async fn visit(
     ctx.metrics.step(step.name());
     *doing = step.name();
     let act = Act { ctx, session, snapshot: &snapshot };
-    if step == Step::Tidy {
+    if step == Step::CleanUp {
         act.tidy().await?;
     }
     let references = match &step {
@@ -70,7 +70,7 @@ pub(super) async fn visit(
     match step {
         Step::Wait { .. } => session.waits_for(&memory.running),
         // Whether a transfer succeeds is known when it ends.
-        Step::Pass { .. }
+        Step::Plan { .. }
         | Step::Upload(_)
         | Step::Collect { .. }
         | Step::FollowUp { .. }
@@ -124,6 +124,6 @@ fn told(snapshot: &Snapshot, step: &Step) {
 /// Logs that a step failed, and remembers when it is tried again.
 pub(super) fn failed(ctx: &Context, session: &Session, what: Option<Task>, failed: Failed) {
     let (step, error) = (failed.call, &failed.error);
-    warn!(step, reason = error.category(), why = error.blocked.message, "a step failed and is tried again");
+    warn!(step, reason = error.kind(), why = error.blocked.message, "a step failed and is tried again");
     note_failure(ctx, session, what, failed);
 }

@@ -27,7 +27,7 @@ use crate::controller::runtime::events::{self, EventRecord};
 use crate::controller::runtime::ownership::{BatchOwner, owner_of};
 use crate::fair::Urgency;
 use crate::lifecycle::{Freshness, Holder, Orphan, Running, Shard, concerns, is_finished, orphan, recorded_beside};
-use crate::provider::{Batch, BatchApi, Class};
+use crate::provider::{Batch, BatchApi, ErrorKind};
 
 /// Until the first look of a leader.
 const FIRST: Duration = Duration::from_secs(60);
@@ -227,7 +227,7 @@ impl Look<'_> {
     async fn judge_one(&self, id: &str, seen: &mut Seen) -> Result<bool, StepError> {
         let batch = match self.calls.call("", Urgency::Usual, A_CALL, self.api.get(id)).await {
             Ok(batch) => batch,
-            Err(e) if e.class == Class::NotFound => return Ok(false),
+            Err(e) if e.kind == ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(e.into()),
         };
         // The list may be older.
@@ -297,7 +297,7 @@ impl Look<'_> {
                     && (said.namespace, said.name)
                         == (snapshot.view.owner.namespace.clone(), snapshot.view.owner.name.clone())
             })),
-            Err(e) if e.class == Class::NotFound => Some(false),
+            Err(e) if e.kind == ErrorKind::NotFound => Some(false),
             Err(_) => None,
         }
     }

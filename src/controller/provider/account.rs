@@ -24,7 +24,7 @@ use crate::controller::runtime::missing::{Absent, Missing, blocked};
 use crate::controller::runtime::secrets::{secret, value};
 use crate::controller::runtime::trust;
 use crate::lifecycle::ProviderView;
-use crate::provider::{ApiError, Class, Dialect, OpenAi};
+use crate::provider::{ApiError, Dialect, ErrorKind, OpenAi};
 use crate::transport::Transport;
 
 /// A provider account and its credential, as they were read.
@@ -160,7 +160,7 @@ pub(crate) fn client(
     transport: &Transport,
 ) -> Result<OpenAi, ApiError> {
     let transport =
-        reaching(kind, spec.base_url(), transport).map_err(|e| ApiError::new(Class::Transient, e.to_string()))?;
+        reaching(kind, spec.base_url(), transport).map_err(|e| ApiError::new(ErrorKind::Transient, e.to_string()))?;
     let (dialect, base_url) = (Dialect::of(spec.type_), spec.base_url());
     Ok(OpenAi::new(transport, base_url, key, dialect.is_vendors_own(base_url))?.speaking(dialect))
 }

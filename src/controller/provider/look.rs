@@ -14,7 +14,7 @@ use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
 use crate::fair::{Claim, Urgency};
 use crate::lifecycle::{Answer, Blocked, Looked, is_to_be_probed, looked_at, next_look};
-use crate::provider::{self, ApiError, BatchApi, Class, Dialect, Probe, Trial};
+use crate::provider::{self, ApiError, BatchApi, Dialect, ErrorKind, Probe, Trial};
 
 /// Longest that a trial of an account may take, which uploads a file.
 const A_TRIAL: Duration = Duration::from_secs(300);
@@ -88,7 +88,7 @@ async fn answer<P: Provider>(ctx: &Context, provider: &P, api: &dyn BatchApi, pr
 fn probed(probe: Probe) -> Answer {
     match probe.untried {
         None => Answer::Probed(probe.can),
-        Some(error) => Answer::Untried { can: probe.can, retryable: !error.is_for_good(), why: error.message },
+        Some(error) => Answer::Untried { can: probe.can, retryable: !error.is_permanent(), why: error.message },
     }
 }
 
@@ -96,9 +96,9 @@ fn probed(probe: Probe) -> Answer {
 fn failed<P: Provider>(provider: &P, error: ApiError) -> Answer {
     let account = provider.account();
     let (url, said) = (account.base_url(), error.message);
-    let (reason, message) = match error.class {
-        Class::Capacity | Class::TokenLimit => return Answer::Busy(said),
-        Class::Auth => {
+    let (reason, message) = match error.kind {
+        ErrorKind::Capacity | ErrorKind::TokenLimit => return Answer::Busy(said),
+        ErrorKind::Auth => {
             let secret = account.auth.as_ref().map(|a| &a.secret_key_ref);
             let advice = match secret {
                 Some(reference) => format!("put another key into '{}' of Secret '{}'", reference.key, reference.name),
@@ -106,18 +106,18 @@ fn failed<P: Provider>(provider: &P, error: ApiError) -> Answer {
             };
             (reasons::CREDENTIALS_REJECTED, format!("{url} refuses the credential: {said}; {advice}"))
         }
-        Class::NotSent => {
+        ErrorKind::NotSent => {
             let advice = "check `spec.baseURL`, and that the operator's NetworkPolicy lets it out";
             (reasons::PROVIDER_UNREACHABLE, format!("{url}: {said}; {advice}"))
         }
-        Class::Redirected => (reasons::PROVIDER_REDIRECTS, format!("{url}: {said}")),
-        Class::NotAllowed => (reasons::HOST_NOT_ALLOWED, format!("{url}: {said}")),
-        Class::NotFound | Class::FileNotFound | Class::Unsupported => {
+        ErrorKind::Redirected => (reasons::PROVIDER_REDIRECTS, format!("{url}: {said}")),
+        ErrorKind::NotAllowed => (reasons::HOST_NOT_ALLOWED, format!("{url}: {said}")),
+        ErrorKind::NotFound | ErrorKind::FileNotFound | ErrorKind::Unsupported => {
             let advice = "`spec.baseURL` is the root of the API, such as https://gateway.example/v1";
             (reasons::NO_BATCH_API, format!("there is no batch API at {url}: {said}; {advice}"))
         }
-        Class::InvalidInput => (reasons::PROVIDER_REJECTED, format!("{url} takes no files for batches: {said}")),
-        Class::Transient => (reasons::PROVIDER_UNAVAILABLE, format!("{url}: {said}; it is asked again")),
+        ErrorKind::InvalidInput => (reasons::PROVIDER_REJECTED, format!("{url} takes no files for batches: {said}")),
+        ErrorKind::Transient => (reasons::PROVIDER_UNAVAILABLE, format!("{url}: {said}; it is asked again")),
     };
     Answer::Failed(Blocked { reason, message })
 }

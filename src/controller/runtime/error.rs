@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::api::conditions::reasons;
 use crate::lifecycle::Blocked;
-use crate::provider::{ApiError, Class};
+use crate::provider::{ApiError, ErrorKind};
 use crate::results::{CollectError, WriteError};
 use crate::store::{StoreError, SwapError};
 
@@ -45,7 +45,7 @@ impl StepError {
     }
 
     /// For metrics and events.
-    pub fn category(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         self.blocked.reason
     }
 }
@@ -82,25 +82,27 @@ impl From<SwapError> for StepError {
 
 impl From<ApiError> for StepError {
     fn from(error: ApiError) -> Self {
-        let (reason, retryable) = match error.class {
-            Class::Auth => (reasons::CREDENTIALS_REJECTED, false),
-            Class::NotAllowed => (reasons::HOST_NOT_ALLOWED, false),
-            Class::Redirected => (reasons::PROVIDER_REDIRECTS, false),
-            Class::Capacity | Class::TokenLimit => (reasons::WAITING_FOR_QUOTA, true),
-            Class::InvalidInput => (reasons::PROVIDER_REJECTED, false),
-            Class::NotSent | Class::Transient | Class::NotFound | Class::FileNotFound | Class::Unsupported => {
-                (reasons::PROVIDER_UNAVAILABLE, true)
-            }
+        let (reason, retryable) = match error.kind {
+            ErrorKind::Auth => (reasons::CREDENTIALS_REJECTED, false),
+            ErrorKind::NotAllowed => (reasons::HOST_NOT_ALLOWED, false),
+            ErrorKind::Redirected => (reasons::PROVIDER_REDIRECTS, false),
+            ErrorKind::Capacity | ErrorKind::TokenLimit => (reasons::WAITING_FOR_QUOTA, true),
+            ErrorKind::InvalidInput => (reasons::PROVIDER_REJECTED, false),
+            ErrorKind::NotSent
+            | ErrorKind::Transient
+            | ErrorKind::NotFound
+            | ErrorKind::FileNotFound
+            | ErrorKind::Unsupported => (reasons::PROVIDER_UNAVAILABLE, true),
         };
-        let message = match error.class {
-            Class::Auth => {
+        let message = match error.kind {
+            ErrorKind::Auth => {
                 format!("the provider refused the credential: {}; check the BatchProvider's Secret", error.message)
             }
             _ => error.message,
         };
         let is_of_account = matches!(
-            error.class,
-            Class::Auth | Class::NotAllowed | Class::NotSent | Class::Transient | Class::Redirected
+            error.kind,
+            ErrorKind::Auth | ErrorKind::NotAllowed | ErrorKind::NotSent | ErrorKind::Transient | ErrorKind::Redirected
         );
         StepError { retryable, retry_after: error.retry_after, is_of_account, ..StepError::lasting(reason, message) }
     }

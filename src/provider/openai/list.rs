@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{OpenAi, unreadable, wire};
 use crate::api::json;
 use crate::provider::retry::repeat;
-use crate::provider::{ApiError, Batch, Class, See};
+use crate::provider::{ApiError, Batch, ErrorKind, See};
 
 /// Pages of 100 batches that a search reads at most.
 const PAGE_LIMIT: usize = 1_000;
@@ -21,7 +21,7 @@ impl OpenAi {
         for _ in 0..PAGE_LIMIT {
             let page = match self.page(after.as_deref()).await {
                 // llm-d's gateway wants an offset where OpenAI wants the last id.
-                Err(e) if read > 0 && e.class == Class::InvalidInput => self.page(Some(&read.to_string())).await?,
+                Err(e) if read > 0 && e.kind == ErrorKind::InvalidInput => self.page(Some(&read.to_string())).await?,
                 page => page?,
             };
             read += page.batches.len();
@@ -91,7 +91,7 @@ impl Order {
 
 /// A list in which a batch of ours could be and not be seen is none.
 pub(super) fn blind(why: &str) -> ApiError {
-    ApiError::new(Class::Unsupported, format!("the provider's list of batches cannot be searched: {why}"))
+    ApiError::new(ErrorKind::Unsupported, format!("the provider's list of batches cannot be searched: {why}"))
 }
 
 /// Neither of what a search could go by.

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use super::dialect::{Credential, Dialect};
 use super::retry::repeat;
-use super::{ApiError, Batch, BatchApi, Class, CreateBatch, Created, InputFile, Limits, Pace, See};
+use super::{ApiError, Batch, BatchApi, CreateBatch, Created, ErrorKind, InputFile, Limits, Pace, See};
 use crate::api::text::clip;
 use crate::api::{Capabilities, Endpoint, OPENAI_BASE_URL, PayloadKind, Recovery, Revocation, json};
 use crate::transport::{Patience, Redirect, SendError, Transport, read_all, stream_patiently};
@@ -91,7 +91,7 @@ impl OpenAi {
         vendors_own: bool,
     ) -> Result<Self, ApiError> {
         let base = Url::parse(base_url)
-            .map_err(|e| ApiError::new(Class::InvalidInput, format!("`spec.baseURL` '{base_url}': {e}")))?;
+            .map_err(|e| ApiError::new(ErrorKind::InvalidInput, format!("`spec.baseURL` '{base_url}': {e}")))?;
         Ok(OpenAi { dialect: &OPENAI, transport, base, key, vendors_own, files: Patience::FILES, pace: Arc::default() })
     }
 
@@ -135,7 +135,7 @@ impl OpenAi {
     }
 
     async fn send_patiently(&self, request: RequestBuilder, patience: Patience) -> Result<reqwest::Response, ApiError> {
-        let request = request.build().map_err(|e| ApiError::new(Class::InvalidInput, e.to_string()))?;
+        let request = request.build().map_err(|e| ApiError::new(ErrorKind::InvalidInput, e.to_string()))?;
         let asked = request.url().clone();
         let call = call(&request);
         self.pace.ready_soon().await?;
@@ -166,7 +166,7 @@ impl OpenAi {
                 "error" | "failed" => {
                     let why = wire::text(&file, "status_details").unwrap_or_else(|| "it gives no reason".into());
                     let message = format!("the provider cannot process the uploaded file: {}", clip(why, 480));
-                    return Err(ApiError { status: Some(422), ..ApiError::new(Class::InvalidInput, message) });
+                    return Err(ApiError { status: Some(422), ..ApiError::new(ErrorKind::InvalidInput, message) });
                 }
                 "pending" | "running" | "uploading" | "processing" => tokio::time::sleep(pause).await,
                 _ => break,
@@ -189,7 +189,7 @@ impl OpenAi {
         };
         let message =
             format!("the server answered {status} and leads to {origin}; redirects are not followed: {remedy}");
-        ApiError { class: Class::Redirected, message, status: Some(status.as_u16()), retry_after: None }
+        ApiError { kind: ErrorKind::Redirected, message, status: Some(status.as_u16()), retry_after: None }
     }
 
     /// Some servers repeat the key that they refuse, and what they say is shown to people.
@@ -209,7 +209,7 @@ impl OpenAi {
 }
 
 fn unreadable() -> ApiError {
-    ApiError::new(Class::Transient, "the server answered something that is not the JSON that was asked for")
+    ApiError::new(ErrorKind::Transient, "the server answered something that is not the JSON that was asked for")
 }
 
 /// Such as `POST https://api.openai.com/v1/files`: method, host and path, for a person.
@@ -229,9 +229,11 @@ async fn read_body(response: reqwest::Response) -> Result<Bytes, ApiError> {
 /// `call` says what was tried.
 fn send_error(call: &str, error: SendError) -> ApiError {
     match error {
-        SendError::NotSent(why) => ApiError::new(Class::NotSent, format!("cannot reach the provider: {call}: {why}")),
-        SendError::NotAllowed(why) => ApiError::new(Class::NotAllowed, format!("the provider's host: {why}")),
-        other => ApiError::new(Class::Transient, format!("{call}: {other}")),
+        SendError::NotSent(why) => {
+            ApiError::new(ErrorKind::NotSent, format!("cannot reach the provider: {call}: {why}"))
+        }
+        SendError::NotAllowed(why) => ApiError::new(ErrorKind::NotAllowed, format!("the provider's host: {why}")),
+        other => ApiError::new(ErrorKind::Transient, format!("{call}: {other}")),
     }
 }
 
@@ -246,7 +248,7 @@ impl BatchApi for OpenAi {
         let part = reqwest::multipart::Part::stream_with_length(body, file.bytes)
             .file_name(file.name)
             .mime_str("application/jsonl")
-            .map_err(|e| ApiError::new(Class::InvalidInput, e.to_string()))?;
+            .map_err(|e| ApiError::new(ErrorKind::InvalidInput, e.to_string()))?;
         let form = reqwest::multipart::Form::new()
             .text("purpose", "batch")
             .text("expires_after[anchor]", "created_at")
@@ -257,7 +259,7 @@ impl BatchApi for OpenAi {
         let body = read_body(response).await?;
         let value = json::parse(&body).ok_or_else(unreadable)?;
         let file = wire::file(&value).ok_or_else(|| match wire::unusable(&value, "id") {
-            Some(why) => ApiError::new(Class::Transient, format!("the server names the uploaded file, and {why}")),
+            Some(why) => ApiError::new(ErrorKind::Transient, format!("the server names the uploaded file, and {why}")),
             None => unreadable(),
         })?;
         if self.dialect.processes_files {
@@ -282,13 +284,15 @@ impl BatchApi for OpenAi {
             .build();
         let request = match request {
             Ok(request) => request,
-            Err(e) => return Created::No(ApiError::new(Class::InvalidInput, e.to_string())),
+            Err(e) => return Created::Rejected(ApiError::new(ErrorKind::InvalidInput, e.to_string())),
         };
         let asked = request.url().clone();
         let call = call(&request);
         let response = match self.transport.send(request).await {
             Ok(response) => response,
-            Err(e @ (SendError::NotSent(_) | SendError::NotAllowed(_))) => return Created::No(send_error(&call, e)),
+            Err(e @ (SendError::NotSent(_) | SendError::NotAllowed(_))) => {
+                return Created::Rejected(send_error(&call, e));
+            }
             Err(e) => return Created::Unknown(send_error(&call, e)),
         };
         let (status, headers) = (response.status(), response.headers().clone());
@@ -299,7 +303,7 @@ impl BatchApi for OpenAi {
         }
         match read_all(response, ANSWER_LIMIT).await {
             Ok(body) if status.is_success() => match self.batch(&body) {
-                Some(batch) => Created::Yes(batch.id),
+                Some(batch) => Created::Accepted(batch.id),
                 None => {
                     let why = json::parse(&body).and_then(|value| wire::unusable(&value, "id"));
                     let why = why.map(|why| format!("; {why}")).unwrap_or_default();
@@ -332,7 +336,7 @@ impl BatchApi for OpenAi {
         match repeat(call).await {
             Ok(_) => Ok(()),
             // Ending or ended: OpenAI and llm-d say 400, AIBrix says 409.
-            Err(e) if matches!(e.class, Class::InvalidInput | Class::NotFound) => Ok(()),
+            Err(e) if matches!(e.kind, ErrorKind::InvalidInput | ErrorKind::NotFound) => Ok(()),
             Err(e) if e.status == Some(409) => Ok(()),
             Err(e) => Err(e),
         }
@@ -365,7 +369,7 @@ impl BatchApi for OpenAi {
         let call = || self.send(self.request(Method::DELETE, &["files", file_id]).timeout(CALL_TIMEOUT));
         match repeat(call).await {
             Ok(_) => Ok(()),
-            Err(e) if e.class == Class::NotFound => Ok(()),
+            Err(e) if e.kind == ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e),
         }
     }
@@ -377,30 +381,30 @@ fn refused(vendors_own: bool, status: StatusCode, body: &[u8], error: ApiError) 
     let ambiguous =
         matches!(status.as_u16(), 408 | 409 | 425) || !status.is_client_error() || wire::said(body).is_none();
     match vendors_own && !ambiguous {
-        true => Created::No(error),
+        true => Created::Rejected(error),
         false => Created::Unknown(error),
     }
 }
 
 /// An answer that tells neither of a batch nor of an error.
 fn lost(message: String) -> ApiError {
-    ApiError::new(Class::Transient, message)
+    ApiError::new(ErrorKind::Transient, message)
 }
 
 /// What only a create can be told: that the account has no room for its tokens, or that its file is not there.
 fn about_a_create(error: ApiError, body: &[u8], file_id: &str) -> ApiError {
-    let class = match (error.class, wire::code(body).as_deref(), wire::param(body).as_deref()) {
-        (Class::Capacity | Class::InvalidInput, Some(words::TOKEN_LIMIT), _) => Class::TokenLimit,
-        (Class::InvalidInput | Class::NotFound, Some("file_not_found"), _) => Class::FileNotFound,
-        (Class::InvalidInput | Class::NotFound, _, param)
+    let kind = match (error.kind, wire::code(body).as_deref(), wire::param(body).as_deref()) {
+        (ErrorKind::Capacity | ErrorKind::InvalidInput, Some(words::TOKEN_LIMIT), _) => ErrorKind::TokenLimit,
+        (ErrorKind::InvalidInput | ErrorKind::NotFound, Some("file_not_found"), _) => ErrorKind::FileNotFound,
+        (ErrorKind::InvalidInput | ErrorKind::NotFound, _, param)
             if words::says_not_found(&error.message, file_id)
                 && (param == Some("input_file_id") || error.message.contains(file_id)) =>
         {
-            Class::FileNotFound
+            ErrorKind::FileNotFound
         }
-        (class, ..) => class,
+        (kind, ..) => kind,
     };
-    ApiError { class, ..error }
+    ApiError { kind, ..error }
 }
 
 impl Batch {
@@ -423,9 +427,9 @@ mod tests {
     #[test]
     fn only_the_vendors_own_refusal_is_a_refusal() {
         let said = r#"{"error":{"message":"no"}}"#;
-        assert!(matches!(classify(true, 400, said), Created::No(e) if e.class == Class::InvalidInput));
-        assert!(matches!(classify(true, 429, said), Created::No(e) if e.class == Class::Capacity));
-        assert!(matches!(classify(true, 401, said), Created::No(e) if e.class == Class::Auth));
+        assert!(matches!(classify(true, 400, said), Created::Rejected(e) if e.kind == ErrorKind::InvalidInput));
+        assert!(matches!(classify(true, 429, said), Created::Rejected(e) if e.kind == ErrorKind::Capacity));
+        assert!(matches!(classify(true, 401, said), Created::Rejected(e) if e.kind == ErrorKind::Auth));
         for status in [302, 408, 409, 500, 502, 503, 504] {
             assert!(matches!(classify(true, status, said), Created::Unknown(..)), "{status}");
         }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::words;
 use crate::api::json;
 use crate::api::text::clip;
-use crate::provider::{ApiError, Batch, BatchError, Class, Dialect};
+use crate::provider::{ApiError, Batch, BatchError, Dialect, ErrorKind};
 
 /// Longest name of a batch or a file that is taken for one, in bytes. Vendors' have 30 to 80; gateways that write model, deployment
 /// and the vendor's own id into theirs come to 500 (LiteLLM's managed files). A journal holds five a batch, and is read up to 16 MiB.
@@ -134,8 +134,8 @@ fn errors(dialect: &Dialect, value: &Value, input_file_id: Option<&str>) -> Vec<
     let error = |e: &Value| {
         let code = clip(text(e, "code").unwrap_or_default(), WORD_LIMIT);
         let message = clip(text(e, "message").or_else(|| message(e, 3)).unwrap_or_default(), 512);
-        let class = words::failure(dialect, &code, &message, input_file_id);
-        BatchError { class, code, message, line: e.get("line").and_then(Value::as_i64) }
+        let kind = words::failure(dialect, &code, &message, input_file_id);
+        BatchError { kind, code, message, line: e.get("line").and_then(Value::as_i64) }
     };
     match errors {
         Some(Value::Array(list)) if !list.is_empty() => list.iter().take(8).map(error).collect(),
@@ -155,20 +155,20 @@ pub(super) fn api_error(
     call: &str,
 ) -> ApiError {
     let by_code = code(body).filter(|_| status.is_client_error()).and_then(|code| dialect.class_of(&code));
-    let class = by_code.unwrap_or(match status.as_u16() {
-        401..=403 => Class::Auth,
-        404 | 410 => Class::NotFound,
-        429 => Class::Capacity,
-        405 | 501 => Class::Unsupported,
-        408 | 409 | 425 => Class::Transient,
-        400..=499 => Class::InvalidInput,
-        _ => Class::Transient,
+    let kind = by_code.unwrap_or(match status.as_u16() {
+        401..=403 => ErrorKind::Auth,
+        404 | 410 => ErrorKind::NotFound,
+        429 => ErrorKind::Capacity,
+        405 | 501 => ErrorKind::Unsupported,
+        408 | 409 | 425 => ErrorKind::Transient,
+        400..=499 => ErrorKind::InvalidInput,
+        _ => ErrorKind::Transient,
     });
     let message = match said(body).or_else(|| page(body)) {
         Some(said) => format!("{} ({}, {call})", clip(said, WORDS_LIMIT), status.as_u16()),
         None => format!("the server answered {status} without a message ({call})"),
     };
-    ApiError { class, message, status: Some(status.as_u16()), retry_after: retry_after(headers) }
+    ApiError { kind, message, status: Some(status.as_u16()), retry_after: retry_after(headers) }
 }
 
 /// The message of an error document in any of the shapes that are around, with its code where it has one beside; None where it is
@@ -273,12 +273,12 @@ mod tests {
                 json!({"id": "b", "status": "failed", "errors": {"data": [{"code": code, "message": "m", "line": 3}]}});
             batch(&value).unwrap().rejection().unwrap()
         };
-        assert_eq!(failed("token_limit_exceeded").class, Class::TokenLimit);
-        assert_eq!(failed("rate_limit_exceeded").class, Class::Capacity);
+        assert_eq!(failed("token_limit_exceeded").kind, ErrorKind::TokenLimit);
+        assert_eq!(failed("rate_limit_exceeded").kind, ErrorKind::Capacity);
         let bad = failed("invalid_json_line");
         assert_eq!(
-            (bad.class, bad.message.as_str()),
-            (Class::InvalidInput, "invalid_json_line: m (line 3 of the batch)")
+            (bad.kind, bad.message.as_str()),
+            (ErrorKind::InvalidInput, "invalid_json_line: m (line 3 of the batch)")
         );
         let partial = json!({"id": "b", "status": "failed", "output_file_id": "f"});
         assert_eq!(batch(&partial).unwrap().rejection(), None);

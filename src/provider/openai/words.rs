@@ -1,7 +1,7 @@
 //! OpenAI's words: states of batches, codes of errors, and ways of saying that a file is not there.
 
 use crate::api::BatchEnd;
-use crate::provider::{Class, Dialect, State};
+use crate::provider::{Dialect, ErrorKind, State};
 
 /// The code of an account whose queue has no room for the tokens of a batch.
 pub(super) const TOKEN_LIMIT: &str = "token_limit_exceeded";
@@ -19,16 +19,16 @@ pub(super) fn state(word: &str) -> State {
 }
 
 /// What it means that a batch failed as a whole with this code and message.
-pub(super) fn failure(dialect: &Dialect, code: &str, message: &str, input_file_id: Option<&str>) -> Class {
-    if let Some(class) = dialect.class_of(code) {
-        return class;
+pub(super) fn failure(dialect: &Dialect, code: &str, message: &str, input_file_id: Option<&str>) -> ErrorKind {
+    if let Some(kind) = dialect.class_of(code) {
+        return kind;
     }
     match code {
-        TOKEN_LIMIT => Class::TokenLimit,
-        "too_many_requests" | "rate_limit_exceeded" => Class::Capacity,
-        "server_error" | "internal_error" | "service_unavailable" | "" => Class::Transient,
-        _ if input_file_id.is_some_and(|id| says_not_found(message, id)) => Class::FileNotFound,
-        _ => Class::InvalidInput,
+        TOKEN_LIMIT => ErrorKind::TokenLimit,
+        "too_many_requests" | "rate_limit_exceeded" => ErrorKind::Capacity,
+        "server_error" | "internal_error" | "service_unavailable" | "" => ErrorKind::Transient,
+        _ if input_file_id.is_some_and(|id| says_not_found(message, id)) => ErrorKind::FileNotFound,
+        _ => ErrorKind::InvalidInput,
     }
 }
 

@@ -71,7 +71,7 @@ impl Act<'_> {
                 self.tell(events::at_the_end(manifest.outcome, *reused, &manifest.message));
             }
             Step::Fail(failure) => self.tell(EventRecord::warning(failure.reason, failure.message.clone())),
-            Step::Tidy => {}
+            Step::CleanUp => {}
             Step::KeepProvider => self.keep_provider().await?,
             Step::LookForManifest => self.look_for_manifest().await?,
             Step::FindOwner(owner) => self.find_owner(owner).await?,
@@ -79,13 +79,13 @@ impl Act<'_> {
             Step::Swap(journal) => self.swap(journal).await?,
             Step::WriteIntent { journal, intent_id } => self.write_intent(journal, intent_id).await?,
             Step::ProveStore => self.prove_store().await?,
-            Step::Pass { stage, version } => self.start_pass(stage.clone(), *version)?,
+            Step::Plan { stage, version } => self.start_pass(stage.clone(), *version)?,
             Step::Upload(attempt_key) => self.start_upload(*attempt_key)?,
             Step::Collect { attempt_key, patient } => self.start_collect(*attempt_key, *patient)?,
             Step::FollowUp { round } => self.start_follow_up(*round)?,
             Step::Halve(attempt_key) => self.start_halve(*attempt_key)?,
             Step::Write => self.start_write()?,
-            Step::Mark => self.mark().await?,
+            Step::WriteSuccess => self.mark().await?,
             Step::WaitForPlace
             | Step::Post(_)
             | Step::Search(_)

@@ -19,7 +19,7 @@ fn most(task: Task) -> usize {
     let rounds = results::LANES_LIMIT / MODEL_LIMIT;
     beside
         + match task {
-            Task::Pass => {
+            Task::Plan => {
                 let shards = MODEL_LIMIT * shard + store::UPLOAD_BYTES + requests::IDS_BYTES;
                 let lines = requests::WINDOW_BYTES + store::LINES_BYTES.max(requests::ROW_BYTES);
                 let object = requests::MOST_OBJECT_BYTES;
@@ -47,7 +47,7 @@ const SLOT: AttemptKey = AttemptKey { shard: 0, attempt: 1 };
 
 #[test]
 fn no_transfer_can_need_more_than_all_transfers_may_hold() {
-    let tasks = [Task::Pass, Task::Upload(SLOT), Task::Collect(SLOT), Task::FollowUp, Task::Halve(SLOT), Task::Write];
+    let tasks = [Task::Plan, Task::Upload(SLOT), Task::Collect(SLOT), Task::FollowUp, Task::Halve(SLOT), Task::Write];
     let most = tasks.map(|task| (name_of(task), (most(task) as u64).div_ceil(1 << 20)));
     assert!(most.iter().all(|(_, most)| *most <= LIMITS.total), "{most:?}");
     insta::assert_snapshot!(format!("{most:?}"), @r#"[("Pass", 126), ("Upload", 5), ("Collect", 41), ("FollowUp", 42), ("Halve", 42), ("Write", 126)]"#);

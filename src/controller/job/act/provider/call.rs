@@ -14,7 +14,7 @@ use crate::controller::runtime::events::{self, EventRecord};
 use crate::controller::runtime::ownership;
 use crate::fair::Urgency;
 use crate::lifecycle::{Journal, Memory, Owner, Task};
-use crate::provider::{ApiError, Batch, BatchApi, Class};
+use crate::provider::{ApiError, Batch, BatchApi, ErrorKind};
 
 /// For a few small calls, each of which has a time-out of its own.
 pub(super) const A_FEW_CALLS: Duration = Duration::from_secs(120);
@@ -111,7 +111,7 @@ impl Call {
 pub(super) async fn is_our_file(api: &dyn BatchApi, whose: &Whose, file_id: &str) -> Result<Option<bool>, ApiError> {
     match api.file_name(file_id).await {
         Ok(name) => Ok(Some(whose.file_prefix.as_ref().is_some_and(|prefix| name.starts_with(prefix)))),
-        Err(e) if e.class == Class::NotFound => Ok(None),
+        Err(e) if e.kind == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
 }

@@ -5,7 +5,7 @@ use crate::controller::job::act::transfer::Outcome;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::EventRecord;
 use crate::controller::runtime::ownership;
-use crate::provider::Class;
+use crate::provider::ErrorKind;
 
 impl Call {
     /// Only the batch's own metadata can say whose it is; one that says nothing is left alone.
@@ -17,7 +17,7 @@ impl Call {
                     Ok(self.api().cancel(&batch_id).await?)
                 }
                 Ok(_) => Ok(()),
-                Err(e) if e.class == Class::NotFound => Ok(()),
+                Err(e) if e.kind == ErrorKind::NotFound => Ok(()),
                 Err(e) => Err(e.into()),
             }
         };
@@ -41,7 +41,7 @@ impl Call {
     async fn tell_to_stop(&self, batch_id: &str) -> Result<Option<EventRecord>, StepError> {
         let batch = match self.api().get(batch_id).await {
             Ok(batch) => batch,
-            Err(e) if e.class == Class::NotFound => return Ok(None),
+            Err(e) if e.kind == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e.into()),
         };
         if !self.is_ours(&batch).await? {
@@ -55,7 +55,7 @@ impl Call {
             return Ok(Some(EventRecord::warning("NotCancelled", note)));
         }
         match self.api().cancel(batch_id).await {
-            Err(error) if error.is_for_good() => {
+            Err(error) if error.is_permanent() => {
                 let note = format!("batch {batch_id} cannot be told to stop, and runs to its end: {error}");
                 Ok(Some(EventRecord::warning("NotCancelled", note)))
             }

@@ -11,7 +11,7 @@ use crate::controller::job::act::transfer::Outcome;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
 use crate::lifecycle::{AttemptState, Journal, leaves_files};
-use crate::provider::{ApiError, BatchApi, Class};
+use crate::provider::{ApiError, BatchApi, ErrorKind};
 
 /// Calls of one job that delete its files at a time; its account and namespace are asked for each.
 const DELETIONS: usize = 4;
@@ -57,7 +57,7 @@ impl Call {
 
     async fn delete_file(&self, file: String, of_batch: bool, must: bool) -> Result<(), StepError> {
         match delete_if_ours(self.api(), &self.whose, &file, of_batch).await {
-            Err(error) if must && !error.is_for_good() => return Err(error.into()),
+            Err(error) if must && !error.is_permanent() => return Err(error.into()),
             Err(error) => {
                 warn!(file, %error, "a file at the provider could not be deleted; it expires by itself");
             }
@@ -77,7 +77,7 @@ impl Call {
             }
             Ok(batch) if self.is_ours(&batch).await? => Ok(ownership::files_of(&batch)),
             Ok(_) => Ok(vec![]),
-            Err(e) if e.class == Class::NotFound => Ok(vec![]),
+            Err(e) if e.kind == ErrorKind::NotFound => Ok(vec![]),
             Err(e) => Err(e.into()),
         }
     }

@@ -9,8 +9,8 @@ use crate::account::{Answer, Due, Sees};
 use crate::api::BatchJob;
 use crate::controller::job::act::transfer::{Outcome, learned};
 use crate::controller::job::permit::refusal;
-use crate::lifecycle::{Look, Refusal, Seen};
-use crate::provider::{Batch, Class, State};
+use crate::lifecycle::{Polled, PolledState, Refusal};
+use crate::provider::{Batch, ErrorKind, State};
 
 impl Call {
     /// A look by the account's list, where that spares calls, or at the batch itself.
@@ -32,14 +32,14 @@ impl Call {
         let job = ObjectRef::<BatchJob>::new(&whose.owner.name).within(&whose.owner.namespace);
         Arc::new(move |batch, at| {
             let (Some(ctx), Some(session)) = (ctx.upgrade(), session.upgrade()) else { return true };
-            let look = Look { at, seen: seen(batch) };
-            if !whose.is_said_by(batch) || !matches!(look.seen, Seen::Running { .. }) {
+            let look = Polled { at, seen: seen(batch) };
+            if !whose.is_said_by(batch) || !matches!(look.seen, PolledState::Running { .. }) {
                 return false;
             }
             let (mut enough, mut is_news) = (false, false);
             session.remember(|m| {
                 let before = m.looks.get(&id);
-                let runs = before.is_none_or(|look| matches!(look.seen, Seen::Running { .. }));
+                let runs = before.is_none_or(|look| matches!(look.seen, PolledState::Running { .. }));
                 enough = runs && m.fingerprint == fingerprint && !m.cancelled.contains(&id);
                 if enough && before.is_none_or(|before| before.at < at) {
                     is_news = before.is_none_or(|before| before.seen != look.seen);
@@ -58,12 +58,12 @@ impl Call {
         let look = async {
             let at = self.ctx.clock.now();
             let seen = match self.api().get(&batch_id).await {
-                Ok(batch) if !self.is_ours(&batch).await? => Seen::NotOurs,
+                Ok(batch) if !self.is_ours(&batch).await? => PolledState::NotOurs,
                 Ok(batch) => seen(&batch),
-                Err(e) if e.class == Class::NotFound => Seen::NotFound,
+                Err(e) if e.kind == ErrorKind::NotFound => PolledState::NotFound,
                 Err(e) => return Err(e.into()),
             };
-            Ok(Look { at, seen })
+            Ok(Polled { at, seen })
         };
         let look = {
             let _one = self.session.looks.lock().await;
@@ -78,17 +78,17 @@ impl Call {
     }
 }
 
-pub(in crate::controller::job::act) fn seen(batch: &Batch) -> Seen {
+pub(in crate::controller::job::act) fn seen(batch: &Batch) -> PolledState {
     let done = batch.done.unwrap_or(0);
     let State::Ended(state) = batch.state else {
-        return Seen::Running { state: batch.status.clone(), done };
+        return PolledState::Running { state: batch.status.clone(), done };
     };
     if let Some(why) = batch.unnamed_answers() {
-        return Seen::Unnamed { state, why };
+        return PolledState::Unnamed { state, why };
     }
-    let rejected = batch.rejection().map(|e| match e.class {
-        Class::Transient => (Refusal::Failed, e.message),
-        class => (refusal(class), e.message),
+    let rejected = batch.rejection().map(|e| match e.kind {
+        ErrorKind::Transient => (Refusal::Failed, e.message),
+        kind => (refusal(kind), e.message),
     });
-    Seen::Ended { state, done, rejected }
+    PolledState::Ended { state, done, rejected }
 }

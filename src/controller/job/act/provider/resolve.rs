@@ -14,7 +14,7 @@ use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::EventRecord;
 use crate::controller::runtime::ownership;
 use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Search, goes_on_without_search};
-use crate::provider::{self, ApiError, Class, Trial};
+use crate::provider::{self, ApiError, ErrorKind, Trial};
 
 /// For a trial, which uploads a file.
 const A_TRIAL: Duration = Duration::from_secs(400);
@@ -29,7 +29,7 @@ impl Call {
                 _ => false,
             };
             let failures = self.session.backoff(Some(self.task)).failures;
-            goes_on_without_search(&attempt.state, turned_away, error.class != Class::NotSent, failures)
+            goes_on_without_search(&attempt.state, turned_away, error.kind != ErrorKind::NotSent, failures)
         };
         let asked = self.ctx.clock.now();
         let wanted = Wanted {
@@ -40,7 +40,7 @@ impl Call {
         };
         let (began, found) = match self.clients.calls.find(&self.clients.api, wanted).await {
             Ok(Found { began, batches }) => (began, Some(batches)),
-            Err(error) if error.is_for_good() || goes_on(&error) => {
+            Err(error) if error.is_permanent() || goes_on(&error) => {
                 warn!(%attempt_key, %error, "the provider's batches cannot be searched");
                 (asked, None)
             }
@@ -73,7 +73,7 @@ impl Call {
             timeout: self.ctx.timing.post_timeout(),
         };
         let probe = self.in_turn(A_TRIAL, async { Ok(provider::probe(self.api(), &trial).await?) }).await?;
-        if let Some(error) = probe.untried.filter(|error| !error.is_for_good() && error.class != Class::Auth) {
+        if let Some(error) = probe.untried.filter(|error| !error.is_permanent() && error.kind != ErrorKind::Auth) {
             return Err(error.into());
         }
         Ok(self.learned(move |m| m.resolvable = Some(probe.can.can_resolve())))

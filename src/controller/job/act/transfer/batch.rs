@@ -14,9 +14,9 @@ use crate::controller::job::tasks;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
 use crate::lifecycle::{
-    AttemptKey, AttemptState, Collected, Journal, Look, PartRef, Reading, Seen, Short, Task, Unanswered,
+    AttemptKey, AttemptState, Collected, Journal, PartRef, Polled, PolledState, Reading, Short, Task, Unanswered,
 };
-use crate::provider::{self, Batch, Class, InputFile};
+use crate::provider::{self, Batch, ErrorKind, InputFile};
 use crate::results::{self, Found};
 use crate::store::{layout, staged};
 
@@ -78,7 +78,7 @@ impl Act<'_> {
             let (batch, part, reading) = match fetched {
                 Ok(collected) => collected,
                 Err(seen) => {
-                    let (id, look) = (batch_id.to_string(), Look { at: ctx.clock.now(), seen });
+                    let (id, look) = (batch_id.to_string(), Polled { at: ctx.clock.now(), seen });
                     return Ok(learned(move |m| _ = m.looks.insert(id, look)));
                 }
             };
@@ -131,18 +131,18 @@ async fn collect(
     submitted: &Submitted,
     patient: bool,
     spool: &std::path::Path,
-) -> Result<Result<(Batch, results::Collected, Reading), Seen>, StepError> {
+) -> Result<Result<(Batch, results::Collected, Reading), PolledState>, StepError> {
     let batch = match clients.api.get(&submitted.batch_id).await {
-        Err(e) if e.class == Class::NotFound => return Ok(Err(Seen::NotFound)),
+        Err(e) if e.kind == ErrorKind::NotFound => return Ok(Err(PolledState::NotFound)),
         batch => batch?,
     };
     // What was seen before may have come from elsewhere than what is seen now.
     let ended = match seen(&batch) {
-        Seen::Ended { state, rejected: None, .. } => state,
+        PolledState::Ended { state, rejected: None, .. } => state,
         other => return Ok(Err(other)),
     };
     let Some(files) = answers(clients, &batch, patient).await? else {
-        return Ok(Err(Seen::Gone { state: ended }));
+        return Ok(Err(PolledState::Gone { state: ended }));
     };
     let reading = |found: &Found| Reading {
         requests: submitted.requests,
@@ -180,8 +180,8 @@ async fn answers(
     {
         let Some(id) = id else { continue };
         match clients.api.content(id, OUTPUT_LIMIT).await {
-            Err(e) if e.class == Class::NotFound && !patient && may_be_missed => {}
-            Err(e) if e.class == Class::NotFound && !patient => return Ok(None),
+            Err(e) if e.kind == ErrorKind::NotFound && !patient && may_be_missed => {}
+            Err(e) if e.kind == ErrorKind::NotFound && !patient => return Ok(None),
             content => files.push(content?.map_err(|e| e.to_string()).boxed()),
         }
     }

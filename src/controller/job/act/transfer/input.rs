@@ -13,7 +13,7 @@ use crate::controller::job::{events, last_look, source, tasks, transfers};
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::publish;
 use crate::lifecycle::{self, Pass, Plan, Planned, Shards, Task, TooLarge};
-use crate::requests::{self, Defaults, PassError, Passed, Recipe, Selection, SizeLimit};
+use crate::requests::{self, Defaults, PassError, Passed, PlanOptions, Selection, SizeLimit};
 use crate::store::{Sorted, StagedShard, StoreError, reserve};
 
 /// `spec.input.maxObjectBytes` where it is not set.
@@ -29,7 +29,7 @@ impl Act<'_> {
         let (spec_hash, output_uri) = (self.snapshot.view.spec_hash.clone(), self.snapshot.view.output_uri.clone());
         let namespace = self.snapshot.view.owner.namespace.clone();
         let max_batches = self.snapshot.view.plan_limit();
-        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Pass, async move {
+        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Plan, async move {
             // Its requests are held from here on only, and no others are read than those that were judged.
             let mut job = match read(&ctx, &key).await? {
                 Some(job) if lifecycle::spec_hash(&job.spec) == spec_hash => job,
@@ -39,9 +39,9 @@ impl Act<'_> {
             let _inline = reserve(inline).await;
             let schema = stage.as_ref().and_then(|_| job.spec.sorted_schema());
             let checked =
-                source::check(&job.spec, &output_uri).and_then(|()| recipe(&job, &clients, max_batches, version));
-            let recipe = match checked {
-                Ok(recipe) => recipe,
+                source::check(&job.spec, &output_uri).and_then(|()| options(&job, &clients, max_batches, version));
+            let options = match checked {
+                Ok(options) => options,
                 Err(message) => return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) }))),
             };
             let input = std::mem::take(&mut job.spec.input);
@@ -54,7 +54,7 @@ impl Act<'_> {
                 Err(error) => return Err(error),
             };
             let target = stage.as_deref().map(|work_id| (&clients.folder, work_id));
-            let result = match requests::pass(source, &recipe, target, &ctx.jobs.spool).await {
+            let result = match requests::pass(source, &options, target, &ctx.jobs.spool).await {
                 Ok(passed) => {
                     info!(
                         requests = passed.requests,
@@ -100,12 +100,12 @@ async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJo
     Ok(job.filter(|job| job.metadata.uid == key.extra.uid))
 }
 
-fn recipe(
+fn options(
     job: &BatchJob,
     clients: &Clients,
     max_batches: usize,
     hash_version: WorkHashVersion,
-) -> Result<Recipe, String> {
+) -> Result<PlanOptions, String> {
     let (spec, limits) = (&job.spec, clients.account.limits());
     let line = (clients.account.dialect().line)(spec.endpoint).ok_or_else(|| {
         let (endpoint, type_) = (spec.endpoint, clients.account.spec.type_);
@@ -115,7 +115,7 @@ fn recipe(
         )
     })?;
     let defaults = spec.defaults()?.map(|written| Defaults::of_field(&written)).transpose()?;
-    Ok(Recipe {
+    Ok(PlanOptions {
         provider: format!("{:?}/{}", spec.provider_ref.kind, spec.provider_ref.name),
         endpoint: spec.endpoint,
         model: spec.model.clone(),
