@@ -161,7 +161,7 @@ fn what_is_allowed_is_left_alone() {
         ("src/store/a/tests.rs", "const A: &str = \"custom_id\";"),
         ("src/provider/probe.rs", "use super::CreateBatch;"),
         ("src/controller/run.rs", "use super::{job, orphan, runtime};"),
-        ("src/controller/orphan/mod.rs", "use crate::controller::{Context, job::finished, runtime::trouble::Trouble};"),
+        ("src/controller/orphan/mod.rs", "use crate::controller::{Context, job::clients, runtime::error::StepError};"),
         ("src/controller/job/permit.rs", "use crate::provider::CreateBatch;"),
     ] {
         let found = check(file, source);

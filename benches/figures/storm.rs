@@ -53,7 +53,7 @@ async fn storm(scene: &Scene, count: usize) -> (f64, usize) {
     };
     futures::stream::iter(0..count).for_each_concurrent(WIDTH, create).await;
     let operator = scene.operator.as_ref().unwrap();
-    let tidied = async || operator.metric("batchjob_steps_total{step=\"Tidy\"}").await;
+    let tidied = async || operator.metric("batchjob_steps_total{step=\"CleanUp\"}").await;
     let all = || async { (tidied().await >= count as f64).then_some(()) };
     eventually("every job is at its end", 900, all).await;
     let seconds = began.elapsed().as_secs_f64();

@@ -41,7 +41,7 @@ async fn a_finished_job_costs_nothing_and_a_whole_life_few_writes() {
         text.lines().filter(|l| l.starts_with("batchjob_steps_total")).map(String::from).collect::<Vec<_>>()
     };
     // Another job's whole life goes by; the finished one is not looked at.
-    let wait = "batchjob_steps_total{step=\"Tidy\"}";
+    let wait = "batchjob_steps_total{step=\"CleanUp\"}";
     assert!(steps().await.iter().any(|l| l.starts_with(wait)));
     scene.kubectl(&["label", "bjob", "j", "touched=yes"]);
     scene.sim.fault(json!({"point": "upload", "action": "status", "status": 500, "times": 1})).await;

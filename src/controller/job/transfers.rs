@@ -36,7 +36,7 @@ const NEED_STEP: u64 = 8;
 const MOST_INLINE: u64 = 8;
 
 /// The kinds of transfers, as metrics name them.
-pub(crate) const KINDS: [&str; 6] = ["Pass", "Upload", "Collect", "FollowUp", "Halve", "Write"];
+pub(crate) const KINDS: [&str; 6] = ["Plan", "Upload", "Collect", "FollowUp", "Halve", "Write"];
 
 /// The claim of a transfer. `need` is known of one that was larger than its place.
 pub(crate) fn claim(task: Task, job: &BatchJob, need: Option<u64>) -> Claim {
@@ -212,7 +212,7 @@ fn small_grace(failures: u32) -> Duration {
 /// The name of a transfer's kind, as in [`KINDS`].
 pub(crate) fn name_of(task: Task) -> &'static str {
     match task {
-        Task::Plan => "Pass",
+        Task::Plan => "Plan",
         Task::Upload(_) => "Upload",
         Task::Collect(_) => "Collect",
         Task::FollowUp => "FollowUp",

@@ -43,7 +43,7 @@ fn a_dozen_namespaces_that_hold_on_to_all_that_they_get_leave_room_for_others() 
 
 #[test]
 fn large_claims_of_several_namespaces_leave_room_for_a_small_one() {
-    let hostile = (0..16).flat_map(|_| (0..2).map(|n| claim(&format!("hostile-{n}"), "Pass", 20)));
+    let hostile = (0..16).flat_map(|_| (0..2).map(|n| claim(&format!("hostile-{n}"), "Plan", 20)));
     let (mut queue, taken) = met(BYTES, hostile);
     assert!(taken.len() >= 4, "{taken:?}");
     queue.enter(1_000, claim("quiet", "Write", 20));
@@ -95,7 +95,7 @@ fn a_large_claim_is_overtaken_by_smaller_ones_and_not_for_ever() {
 
 #[test]
 fn what_grows_keeps_to_the_rules_of_what_is_taken() {
-    let (mut queue, _) = met(BYTES, [claim("a", "Pass", 4), claim("a", "Pass", 4), claim("b", "Pass", 4)]);
+    let (mut queue, _) = met(BYTES, [claim("a", "Plan", 4), claim("a", "Plan", 4), claim("b", "Plan", 4)]);
     assert!(queue.grow(0, 40) && queue.grow(1, 40), "44 stay free, and it holds 40 besides");
     assert!(!queue.grow(1, 60) && queue.grow(2, 48), "who holds nothing else may have what is left");
     assert_eq!(queue.free, 0);
