@@ -11,8 +11,8 @@ use crate::store::{Document, StoreError, SwapError, SwapProof, Version};
 /// The right to send one POST. Nothing but a won swap makes one, it cannot be copied, and sending uses it up.
 ///
 /// ```
-/// use batchjob_operator::{controller::{Ask, PostPermit}, provider::BatchApi};
-/// async fn once(permit: PostPermit, api: &dyn BatchApi, ask: Ask) {
+/// use batchjob_operator::{controller::{PostPermit, SubmitRequest}, provider::BatchApi};
+/// async fn once(permit: PostPermit, api: &dyn BatchApi, ask: SubmitRequest) {
 ///     permit.post(api, ask, 0).await;
 /// }
 /// ```
@@ -24,8 +24,8 @@ use crate::store::{Document, StoreError, SwapError, SwapProof, Version};
 /// ```
 ///
 /// ```compile_fail,E0382
-/// use batchjob_operator::{controller::{Ask, PostPermit}, provider::BatchApi};
-/// async fn twice(permit: PostPermit, api: &dyn BatchApi, ask: Ask, again: Ask) {
+/// use batchjob_operator::{controller::{PostPermit, SubmitRequest}, provider::BatchApi};
+/// async fn twice(permit: PostPermit, api: &dyn BatchApi, ask: SubmitRequest, again: SubmitRequest) {
 ///     permit.post(api, ask, 0).await;
 ///     permit.post(api, again, 0).await;
 /// }
