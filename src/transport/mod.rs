@@ -2,7 +2,7 @@
 //!
 //! No redirects, no proxy but an admin's, no hidden retries; every wait and every body is bounded. What a request
 //! may reach is judged in one place ([`HostPolicy`]), and for a name at the moment of connecting: the addresses that passed
-//! are the ones that are connected to, or, through an admin's proxy, whose name the proxy is given. Tests put a [`Interceptor`] under it.
+//! are the ones that are connected to, or, through an admin's proxy, whose name the proxy is given. Tests put an [`Interceptor`] under it.
 
 mod egress;
 mod guard;
@@ -71,7 +71,7 @@ pub trait Interceptor: std::fmt::Debug + Send + Sync {
     async fn exchange(&self, request: Request, wire: Wire) -> Result<Response, SendError>;
 }
 
-/// What lies behind a [`Interceptor`].
+/// What lies behind an [`Interceptor`].
 #[derive(Clone, Debug)]
 pub struct Wire(Route);
 

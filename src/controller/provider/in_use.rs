@@ -39,9 +39,9 @@ pub(super) async fn kept_or_let_go<P: Provider>(
         // It has no batch yet, and lets go once it sees that the provider goes.
         ctx.jobs.poke(user.job.clone());
     }
-    let mut ownership: Vec<String> = users.iter().map(|u| u.name(P::KIND)).collect();
-    ownership.sort();
-    let status = kept_by(old, provider.meta().generation, &ownership, ownership.len(), ctx.clock.now());
+    let mut names: Vec<String> = users.iter().map(|u| u.name(P::KIND)).collect();
+    names.sort();
+    let status = kept_by(old, provider.meta().generation, &names, names.len(), ctx.clock.now());
     Ok(Some((status, pause)))
 }
 

@@ -20,7 +20,7 @@ pub(crate) enum Missing {
 /// An object that does not exist.
 pub(crate) struct Absent {
     pub reason: &'static str,
-    /// Such as `Secret 's3', which "spec.output" ownership,`.
+    /// Such as `Secret 's3', which `spec.output` names,`.
     pub what: String,
     pub namespace: String,
     /// Another remedy than creating it, if there is one.

@@ -58,7 +58,7 @@ impl Options {
     pub(crate) fn scopes(&self) -> Vec<Option<String>> {
         match self.watch_namespaces.as_slice() {
             [] => vec![None],
-            ownership => ownership.iter().cloned().map(Some).collect(),
+            names => names.iter().cloned().map(Some).collect(),
         }
     }
 

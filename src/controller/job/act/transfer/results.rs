@@ -155,9 +155,9 @@ async fn is_written(clients: &Clients, work_id: &str) -> Result<bool, StepError>
 
 /// The provider's names of the first batches that have room, whatever the order in which they come.
 struct FirstBatches {
-    ownership: BTreeMap<usize, String>,
+    names: BTreeMap<usize, String>,
     bytes: usize,
-    /// Bytes that `ownership` stay below.
+    /// Bytes that `names` stay below.
     limit: usize,
     /// Index of the first one that found no room.
     end: Option<usize>,
@@ -165,7 +165,7 @@ struct FirstBatches {
 
 impl FirstBatches {
     fn within(limit: usize) -> FirstBatches {
-        FirstBatches { ownership: BTreeMap::new(), bytes: 0, limit, end: None }
+        FirstBatches { names: BTreeMap::new(), bytes: 0, limit, end: None }
     }
 
     fn add(&mut self, index: usize, name: &str) {
@@ -173,9 +173,9 @@ impl FirstBatches {
             return;
         }
         self.bytes += Self::room(name);
-        self.ownership.insert(index, name.into());
+        self.names.insert(index, name.into());
         while self.bytes >= self.limit
-            && let Some((last, name)) = self.ownership.pop_last()
+            && let Some((last, name)) = self.names.pop_last()
         {
             self.bytes -= Self::room(&name);
             self.end = Some(last);
@@ -213,7 +213,7 @@ async fn manifest(clients: &Clients, journal: &Journal) -> Result<Option<Manifes
         requests: commit.requests,
         errors: error_summary(journal),
         files: vec![],
-        batches: paid.ownership.into_values().collect(),
+        batches: paid.names.into_values().collect(),
         billed_twice: journal.billed_again(),
         abandoned_batches: abandoned.collect(),
         completed_at: commit.at,
@@ -280,8 +280,8 @@ mod tests {
                 bytes += **size + 8;
                 bytes < limit
             });
-            prop_assert!(first.ownership.values().map(String::len).eq(wanted.copied()));
-            prop_assert!(first.ownership.keys().copied().eq(0..first.ownership.len()));
+            prop_assert!(first.names.values().map(String::len).eq(wanted.copied()));
+            prop_assert!(first.names.keys().copied().eq(0..first.names.len()));
         }
     }
 }

@@ -46,8 +46,8 @@ impl Act<'_> {
 async fn staged_names(clients: &Clients, journal: &Journal, spool: &Path) -> Result<Sorted<String>, StepError> {
     // The journal is the team's to write.
     let below = layout::work(&journal.work_id);
-    let mut ownership = Sorter::new(spool, |_, _| Ordering::Equal);
-    let mut add = |name: String| if name.starts_with(&below) { ownership.push(name) } else { Ok(()) };
+    let mut names = Sorter::new(spool, |_, _| Ordering::Equal);
+    let mut add = |name: String| if name.starts_with(&below) { names.push(name) } else { Ok(()) };
     let mut see = |_, shard: &Shard| staged_of(&journal.work_id, shard).try_for_each(&mut add);
     clients.journals.each_sealed(journal, &mut see).await?;
     match clients.journals.each_planned(journal, &mut see).await {
@@ -57,7 +57,7 @@ async fn staged_names(clients: &Clients, journal: &Journal, spool: &Path) -> Res
     }
     journal.shards.in_head().try_for_each(|(index, shard)| see(index, shard))?;
     JournalStore::plan_objects(journal).try_for_each(add)?;
-    Ok(ownership.finish()?)
+    Ok(names.finish()?)
 }
 
 /// What was staged of a shard.
