@@ -15,52 +15,52 @@ use crate::store::{
 
 /// Largest segment that is read, in bytes.
 const SEGMENT_LIMIT: u64 = 16 << 20;
-/// Times its text that a head takes, beside it.
+/// Memory that a head takes beside its text, as a multiple of the text's size.
 const HEAD_TIMES: usize = 2;
-/// Times its size that a segment takes while it is read.
+/// Memory that a segment takes while it is read, as a multiple of its size.
 const SEGMENT_TIMES: usize = 3;
-/// Bytes of small segments that are merged into one at most: what is merged is held.
+/// Largest total size, in bytes, of small segments that are merged into one: they are held in memory.
 const MERGE_LIMIT: usize = 4 << 20;
-/// Room that a head has to have for each batch that may be live, in bytes: what comes of it must find a place.
+/// Room that a head must have for each batch that may be live, in bytes: the outcome of the batch is written there.
 const RECORD_ROOM: u64 = 64 << 10;
 
-/// A journal as it was read or written, and the version of its head.
+/// A journal as it was read or written, with the version of its head.
 pub type Judged = (Arc<Journal>, Version);
 
-/// Where the journal of a work lies.
+/// The storage of the journal of a work.
 pub struct JournalStore {
     folder: Folder,
     document: ObjectDocument,
-    /// Settled shards that leave the head together; None: all of it stays in the head.
+    /// Number of settled shards that leave the head together; None: all of them stay in the head.
     seal_at: Option<usize>,
 }
 
 /// A journal that is ready to be written: its segments are in storage.
 pub struct Packed {
-    /// As it is written.
+    /// The journal as it is written.
     pub journal: Journal,
-    /// Its head.
+    /// The encoded head of the journal.
     pub bytes: Bytes,
 }
 
 impl JournalStore {
-    /// The journal in a folder. In one of ConfigMaps, which take few shards, all of it is in the head.
+    /// Returns the journal in a folder. In a folder of ConfigMaps, which hold few shards, the head contains the whole journal.
     pub fn new(folder: &Folder, seal_at: usize) -> JournalStore {
         let document = ObjectDocument { folder: folder.clone(), name: layout::JOURNAL.into() };
         let seal_at = (!folder.is_config_maps()).then_some(seal_at);
         JournalStore { folder: folder.clone(), document, seal_at }
     }
 
-    /// The document that the head is.
+    /// Returns the document that contains the head.
     pub fn document(&self) -> &ObjectDocument {
         &self.document
     }
 
-    /// The journal, with at least `window` of the shards that are planned next, as far as there are so many. What is `known` is
-    /// not fetched again where the head is still at its version.
+    /// Reads the journal, with at least the next `window` planned shards, or all of them if there are fewer. `known` is not
+    /// fetched again if the head still has its version.
     ///
     /// # Errors
-    /// When the store cannot say, or somebody wrote something else. A segment that is gone is an error, and never nothing.
+    /// When the store fails, or the document is not a journal. A missing segment is an error, and is never read as empty.
     pub async fn read(&self, known: Option<&Judged>, window: usize) -> Result<Option<Judged>, StoreError> {
         let (mut journal, version) = match (self.document.read_changed(known.map(|(_, v)| v)).await?, known) {
             (Fresh::Changed(bytes, version), _) => {
@@ -87,53 +87,53 @@ impl JournalStore {
         Ok(Some((journal, version)))
     }
 
-    /// Whether fewer than `window` of the shards that are planned next were read, and there are more. None are needed where nothing
-    /// is sent any more: they may have been tidied away.
+    /// Returns true if fewer than the next `window` planned shards were read, and there are more. A journal that sends nothing
+    /// any more needs none: they may have been cleaned up.
     pub fn is_short(journal: &Journal, window: usize) -> bool {
         let sends = journal.commit.is_none() && journal.closing.is_none();
         sends && journal.shards.segment_to_read(window).is_some()
     }
 
-    /// Creates the journal if there is none.
+    /// Creates the journal, if there is none.
     ///
     /// # Errors
-    /// [`SwapError::Lost`] where there is one.
+    /// [`SwapError::Lost`] if there is one.
     pub async fn create(&self, journal: &Journal) -> Result<SwapProof, SwapError> {
         self.document.create(encode(journal)?).await
     }
 
-    /// Replaces the journal that was judged. What was written, with its proof.
+    /// Replaces the journal that was judged. Returns the journal as it was written, with the proof of the swap.
     ///
     /// # Errors
-    /// [`SwapError::Lost`] where it is no longer the one that was judged.
+    /// [`SwapError::Lost`] if the stored journal is no longer the one that was judged.
     pub async fn swap(&self, judged: &Version, next: &Journal) -> Result<(Journal, SwapProof), SwapError> {
         let packed = self.pack(next).await?;
         let swapped = self.document.swap(judged, packed.bytes).await?;
         Ok((packed.journal, swapped))
     }
 
-    /// Stores the segments of `next`, and encodes the head that names them. Whoever fails after that leaves segments that nobody
-    /// names: they go with what else was staged.
+    /// Stores the segments of `next`, and encodes the head that names them. A failure after that leaves segments that no head
+    /// names; they are deleted with the other staged objects.
     ///
     /// # Errors
-    /// [`StoreError::TooLarge`] where nobody could read it again.
+    /// [`StoreError::TooLarge`] if the journal would be too large to be read again.
     pub async fn pack(&self, next: &Journal) -> Result<Packed, StoreError> {
         let mut journal = next.clone();
         if self.pack_shards(&mut journal.shards, &next.work_id).await?.contains(&SegmentKind::Sealed)
             && let Err(error) = self.merge(&mut journal).await
         {
-            // Small ones are as good.
+            // Small segments serve as well.
             warn!(work_id = next.work_id, %error, "segments of a journal could not be merged");
         }
         let bytes = encode(&journal)?;
         Ok(Packed { journal, bytes })
     }
 
-    /// The same of a journal with another intent, which is only written where there is room for what comes of every batch that may
-    /// be live: what is paid for must be written down.
+    /// Packs a journal with another intent, as [`Self::pack`] does, but only if the head has room for the outcome of every
+    /// batch that may be live: a paid result must be recorded.
     ///
     /// # Errors
-    /// [`StoreError::TooLarge`] where there is none.
+    /// [`StoreError::TooLarge`] if there is no such room.
     pub async fn pack_intent(&self, next: &Journal) -> Result<Packed, StoreError> {
         let packed = self.pack(next).await?;
         let live = next.shards.iter().filter(|s| s.is_live()).count() as u64;
@@ -143,10 +143,10 @@ impl JournalStore {
         }
     }
 
-    /// Moves shards into segments, and stores these; what was moved.
+    /// Moves shards into segments, and stores the segments. Returns their kinds.
     ///
     /// # Errors
-    /// When the store refuses.
+    /// When the store refuses a write.
     pub async fn pack_shards(&self, shards: &mut Shards, work_id: &str) -> Result<Vec<SegmentKind>, StoreError> {
         let Some(seal_at) = self.seal_at else { return Ok(vec![]) };
         let segments = shards.pack(seal_at).map_err(|e| StoreError::Invalid(e.to_string()))?;
@@ -156,10 +156,11 @@ impl JournalStore {
         Ok(segments.iter().map(|segment| segment.kind).collect())
     }
 
-    /// The shards of a plan, or of another round, which come in order; they are stored as they come, and few of them are held.
+    /// Stores the shards of a plan, or of another round, which come in order. They are stored as they come, and few of them are
+    /// held in memory.
     ///
     /// # Errors
-    /// When the store refuses, or what gives the shards.
+    /// When the store refuses a write, or the iterator yields an error.
     pub async fn plan_shards(
         &self,
         shards: impl Iterator<Item = Result<Shard, StoreError>>,
@@ -205,7 +206,7 @@ impl JournalStore {
         Ok(())
     }
 
-    /// Puts a segment and sees that it is there: from then on nothing else has what is in it.
+    /// Writes a segment and verifies that it is there: afterwards nothing else holds its content.
     async fn put(&self, work_id: &str, segment: &Segment) -> Result<(), StoreError> {
         let name = name_of(work_id, segment.kind, &segment.name);
         self.folder.put_new(&name, segment.bytes.clone().into()).await?;
@@ -220,7 +221,7 @@ impl JournalStore {
         there.ok_or_else(|| corrupt(name, "it is gone; was it deleted by a lifecycle rule? Put it back"))
     }
 
-    /// The shards of a sealed segment, and its size.
+    /// Returns the shards of a sealed segment, and its size.
     async fn sealed(&self, work_id: &str, of: &SealedSegment) -> Result<(BTreeMap<usize, Shard>, usize), StoreError> {
         let name = name_of(work_id, SegmentKind::Sealed, &of.name);
         let bytes = self.segment(&name).await?;
@@ -229,10 +230,10 @@ impl JournalStore {
         Ok((shards, bytes.len()))
     }
 
-    /// Every shard with its index, in no order that means anything. One segment is held at a time.
+    /// Calls `see` with every shard and its index, in an arbitrary order. One segment is held at a time.
     ///
     /// # Errors
-    /// Where a segment is gone, or holds something else; or what `see` says.
+    /// When a segment is missing or has other content, and the errors of `see`.
     pub async fn each(
         &self,
         journal: &Journal,
@@ -243,7 +244,7 @@ impl JournalStore {
         journal.shards.in_head().try_for_each(|(index, shard)| see(index, shard))
     }
 
-    /// Every planned shard with its index.
+    /// Calls `see` with every planned shard and its index.
     ///
     /// # Errors
     /// As [`Self::each`].
@@ -261,7 +262,7 @@ impl JournalStore {
         Ok(())
     }
 
-    /// Every sealed shard with its index.
+    /// Calls `see` with every sealed shard and its index.
     ///
     /// # Errors
     /// As [`Self::each`].
@@ -277,7 +278,7 @@ impl JournalStore {
         Ok(())
     }
 
-    /// The names of the segments of the plan, for who deletes them one by one.
+    /// Returns the names of the plan's segments, for a caller that deletes them one by one.
     pub fn plan_objects(journal: &Journal) -> impl Iterator<Item = String> {
         let segments = journal.shards.plan_segments().iter();
         segments.map(|segment| name_of(&journal.work_id, SegmentKind::Plan, &segment.name))
@@ -292,7 +293,7 @@ fn name_of(work_id: &str, kind: SegmentKind, sha256: &str) -> String {
 }
 
 /// # Errors
-/// [`StoreError::TooLarge`] where nobody could read it again, or what comes of its live batches would find no room.
+/// [`StoreError::TooLarge`] if it could not be read again, or has no room for the outcome of its live batches.
 fn encode(journal: &Journal) -> Result<Bytes, StoreError> {
     let bytes = serde_json::to_vec(journal).map_err(|e| StoreError::Invalid(e.to_string()))?;
     match bytes.len() as u64 > DOCUMENT_LIMIT {
@@ -308,10 +309,10 @@ fn too_large(bytes: usize) -> StoreError {
     ))
 }
 
-/// The journal that a head is; its planned shards are not read yet. Of a newer version, only the version is read.
+/// Decodes a head. Its planned shards are not read yet. Of a newer protocol version, only the version is read.
 ///
 /// # Errors
-/// When somebody wrote something else to the journal's name.
+/// When the document is not a journal.
 pub fn decode(bytes: &[u8]) -> Result<Journal, StoreError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

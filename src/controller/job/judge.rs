@@ -9,13 +9,13 @@ use crate::api::text::clock_time;
 use crate::controller::Context;
 use crate::lifecycle::{Blocked, Memory, Owner, Place, Shard, Step, Task, decide, next_visit};
 
-/// A decision, and what it was made on.
+/// A decision, and the memory that it was made with.
 pub(super) struct Judged {
     pub step: Step,
     pub memory: Memory,
-    /// What keeps failing and is told beside the step.
+    /// A lasting failure, which is reported beside the step.
     pub blocked: Option<Blocked>,
-    /// Whether it is a wait at a stage that may be over at once.
+    /// True for a wait at a stage that may be over at once.
     pub is_brief: bool,
 }
 
@@ -23,7 +23,7 @@ pub(super) fn judge(ctx: &Context, session: &Session, snapshot: &Snapshot) -> Ju
     if snapshot.view.reevaluated && snapshot.view.deleting_since.is_none() {
         session.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
     }
-    // Where something is missing there is no credential; what was found out under the last one still counts.
+    // A job that lacks a referenced object has no credential; findings under the last credential still count.
     if !snapshot.view.fingerprint.is_empty() {
         session.remember(|m| m.under(&snapshot.view.fingerprint));
     }
@@ -56,7 +56,7 @@ pub(super) fn judge(ctx: &Context, session: &Session, snapshot: &Snapshot) -> Ju
     Judged { step, memory, blocked: None, is_brief: tell_at.is_some() }
 }
 
-/// Tells the account what the job has in flight, and what it follows.
+/// Tells the account which batches the job has in flight, and which it follows.
 fn account_for(ctx: &Context, session: &Session, snapshot: &Snapshot) {
     let (Some(clients), Some((journal, _))) = (&snapshot.clients, &snapshot.journal) else { return };
     let Owner { uid, namespace, .. } = &snapshot.view.owner;
@@ -75,12 +75,12 @@ fn account_for(ctx: &Context, session: &Session, snapshot: &Snapshot) {
     clients.calls.keep(uid, |batch| recorded.contains(batch));
 }
 
-/// Whether the account has a place for one more batch.
+/// Returns the place that the account has for one more batch.
 fn place(snapshot: &Snapshot) -> Place {
     let Some(clients) = &snapshot.clients else { return Place::Free };
     if let Some(left) = clients.calls.pace().pause() {
         let until = snapshot.now.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
-        // Whole minutes, so that an unchanged wait says nothing new.
+        // Rounded up to whole minutes, so that an unchanged wait leaves the status unchanged.
         let until = clock_time(until.saturating_add(59_999) / 60_000 * 60_000);
         return Place::Full(format!(
             "the provider asked for a pause of all calls of its account, until {until} at most"

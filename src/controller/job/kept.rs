@@ -1,21 +1,21 @@
-//! What is kept of jobs between their visits: the object as it was last seen, and the journal's head. Both are anybody's to make large,
-//! and both can be read again; so where they are too many, the oldest of the namespace that holds the most are let go of.
+//! The caches of jobs between their visits: the object as it was last seen, and the head of the journal. Tenants can make both
+//! large, and both can be read again. When they exceed the limit, the oldest of the namespace that holds the most are dropped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes that are kept of all jobs at rest together.
 const LIMIT: usize = 32 << 20;
-/// The same of one namespace, so that none can push out what is kept of the others.
+/// Bytes that are kept of the jobs of one namespace, so that none can push out the caches of the others.
 const LIMIT_OF_NAMESPACE: usize = LIMIT / 2;
 
-/// How much is kept of each job at rest.
+/// The bytes that are kept of each job at rest.
 #[derive(Default)]
 pub(crate) struct Kept(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// By the job's uid: its namespace, and its number there.
+    /// The namespace of each job, and its number there, by the uid of the job.
     jobs: HashMap<String, (String, u64)>,
     namespaces: HashMap<String, Namespace>,
     next: u64,
@@ -24,13 +24,14 @@ struct State {
 
 #[derive(Default)]
 struct Namespace {
-    /// The job's uid and the bytes that are kept of it, the oldest first.
+    /// The uid and the kept bytes of each job, the oldest first.
     jobs: BTreeMap<u64, (String, usize)>,
     bytes: usize,
 }
 
 impl Kept {
-    /// Notes that `bytes` are kept of a job, whose last visit is over. The uids of the jobs of which nothing may be kept any more.
+    /// Records that `bytes` are kept of a job whose last visit is over. Returns the uids of the jobs whose caches must be
+    /// dropped.
     #[must_use]
     pub fn keep(&self, uid: &str, namespace: &str, bytes: usize) -> Vec<String> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,7 +49,7 @@ impl Kept {
         let_go
     }
 
-    /// Notes that nothing is kept of a job, or that it is at work.
+    /// Records that nothing is kept of a job, or that it is being visited.
     pub fn forget(&self, uid: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).forget(uid);
     }

@@ -1,7 +1,7 @@
 //! The last look at a job: its object and its journal, as this process last read or wrote them.
 //!
-//! Decisions are made on it, so that a visit which finds nothing to do costs no call. A step that pays or destroys, and one that
-//! writes, is decided on a look that is fresh enough for it; see [`Freshness`] for how fresh that is.
+//! Decisions are made on it, so that a visit that finds nothing to do costs no call. A step that pays, destroys or writes is
+//! decided on a look that is fresh enough for it; see [`Freshness`].
 
 use std::sync::Arc;
 
@@ -19,28 +19,28 @@ use crate::lifecycle::{self, Freshness};
 
 /// Milliseconds for which a look counts as recent.
 const RECENT: i64 = 1_000;
-/// Milliseconds after which an object that does not seem to change is looked at again: a watch can be broken.
+/// Milliseconds after which an object that does not seem to change is read again: a watch can be broken.
 const LONGEST: i64 = 600_000;
-/// The same for the journal, which nobody watches: another cluster may have taken the work over.
+/// Milliseconds after which the journal, which no watch covers, is read again: another cluster may have taken the work over.
 const LONGEST_OF_JOURNAL: i64 = 15_000;
 
 /// Bytes that are kept of a person's answers.
 const ANSWERS_LIMIT: usize = 16 << 10;
 
-/// A job's object, without what its requests are made of.
+/// A job's object, without the content of its requests.
 #[derive(Clone)]
 pub(crate) struct LastLook {
     pub job: Arc<BatchJob>,
-    /// Of the spec, with what its requests are made of.
+    /// The hash of the spec, including the content of its requests.
     pub spec_hash: String,
-    /// When the look at it began (Unix milliseconds).
+    /// The time at which the look began (Unix milliseconds).
     pub at: i64,
     /// Bytes of memory that it takes.
     pub weight: usize,
 }
 
-/// Whether a look that was made at `at` is as fresh as is `wanted` of a look that begins at `began`. Without a reason to look
-/// again it is good for `longest`.
+/// Returns true if a look made at `at` is as fresh as `wanted` requires of a look that begins at `began`. A look that nothing
+/// contradicts is good for `longest` milliseconds.
 fn is_fresh(at: i64, wanted: Freshness, began: i64, longest: i64) -> bool {
     match wanted {
         Freshness::Any => began < at + longest,
@@ -49,7 +49,7 @@ fn is_fresh(at: i64, wanted: Freshness, began: i64, longest: i64) -> bool {
     }
 }
 
-/// The same for a journal that was read or written at `at`.
+/// Returns the same as [`is_fresh`], for a journal that was read or written at `at`.
 pub(crate) fn is_fresh_journal(at: i64, wanted: Freshness, began: i64) -> bool {
     is_fresh(at, wanted, began, LONGEST_OF_JOURNAL)
 }
@@ -57,13 +57,13 @@ pub(crate) fn is_fresh_journal(at: i64, wanted: Freshness, began: i64) -> bool {
 impl LastLook {
     fn new(mut job: BatchJob, spec_hash: String, at: i64) -> LastLook {
         leave_out_requests(&mut job);
-        // Some twice its text, for most of it is short texts.
+        // About twice the size of its text, most of which is short strings.
         let text = usize::try_from(size_of_json(&job)).unwrap_or(usize::MAX / 4);
         let weight = size_of::<BatchJob>() + 2 * text + spec_hash.len();
         LastLook { job: Arc::new(job), spec_hash, at, weight }
     }
 
-    /// The object after a write of ours that it was judged for, and that left its spec alone.
+    /// Returns the look after a write of ours that was judged on it and left the spec alone.
     pub fn after(&self, metadata: ObjectMeta, edit: impl FnOnce(&mut BatchJob), at: i64) -> LastLook {
         let mut job = BatchJob::clone(&self.job);
         job.metadata = metadata;
@@ -72,7 +72,8 @@ impl LastLook {
     }
 }
 
-/// What requests are made of may be a megabyte; whoever reads the input reads it anew. The answers of a person stay whole.
+/// Removes the content of the requests, which may be a megabyte: a reader of the input fetches it again. The answers of a
+/// person are kept, up to [`ANSWERS_LIMIT`].
 fn leave_out_requests(job: &mut BatchJob) {
     let answers = job.annotations().get(annotations::RESOLVE).filter(|text| text.len() <= ANSWERS_LIMIT).cloned();
     let finalizers = job.metadata.finalizers.take();
@@ -83,7 +84,7 @@ fn leave_out_requests(job: &mut BatchJob) {
     job.metadata.finalizers = finalizers;
 }
 
-/// A look at the object that is as fresh as is `wanted` of a look that begins at `began`; None where it is gone.
+/// Returns a look at the object, as fresh as `wanted` requires of a look that begins at `began`; None if the object is gone.
 pub(crate) async fn look(
     ctx: &Context,
     key: &BatchJob,
@@ -117,24 +118,24 @@ pub(crate) async fn look(
     }))
 }
 
-/// The whole object, and when the look at it began; None where it is gone.
+/// Reads the whole object, and returns it with the time at which the look began; None if it is gone.
 pub(crate) async fn read(ctx: &Context, key: &BatchJob) -> Result<Option<(BatchJob, i64)>, StepError> {
     let at = ctx.clock.now();
     let job = whole(ctx, &key.namespace().unwrap_or_default(), &key.name_any()).await?;
     Ok(job.filter(|job| job.uid() == key.uid()).map(|job| (job, at)))
 }
 
-/// Objects that are read whole at a time: each takes some 6 MB while it is.
+/// Limits the objects that are read whole at a time: each takes some 6 MB meanwhile.
 static READS: Semaphore = Semaphore::const_new(8);
 
-/// The whole object of this name; None where there is none.
+/// Reads the whole object of this name; None if there is none.
 pub(crate) async fn whole(ctx: &Context, namespace: &str, name: &str) -> Result<Option<BatchJob>, StepError> {
     let jobs: Api<BatchJob> = Api::namespaced(ctx.client.clone(), namespace);
     let _one = READS.acquire().await;
     Ok(jobs.get_opt(name).await?)
 }
 
-/// Whether the watch knows nothing newer: a person's change is seen by the event that tells of it.
+/// Returns true if the watch knows nothing newer. A change by a person is noticed by its watch event.
 fn is_the_latest(ctx: &Context, job: &BatchJob) -> bool {
     let object = ObjectRef::from_obj(job);
     let known = ctx.jobs.watched(&object);

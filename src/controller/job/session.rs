@@ -1,4 +1,4 @@
-//! What this process remembers of one job; losing it is always safe.
+//! The state that this process keeps of one job between visits. Losing it is always safe.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,31 +16,31 @@ use crate::api::BatchJob;
 use crate::controller::provider::ProviderKey;
 use crate::lifecycle::{Memory, Task, Waiting};
 
-/// The sessions of this process, by the job's uid.
+/// The sessions of this process, by the uid of the job.
 #[derive(Default)]
 pub(crate) struct Sessions(Mutex<HashMap<String, Arc<Session>>>);
 
 impl Sessions {
-    /// The session of `job`, whose uid this is.
+    /// Returns the session of `job`, whose uid is `uid`, and creates it if there is none.
     pub fn get(&self, uid: &str, job: &BatchJob) -> Arc<Session> {
         let session = lock(&self.0).entry(uid.to_string()).or_default().clone();
         lock(&session.job).get_or_insert_with(|| ObjectRef::from_obj(job));
         session
     }
 
-    /// Whether the last step of the job with this uid failed.
+    /// Returns true if the last step of the job with this uid failed.
     pub fn has_failed(&self, uid: &str) -> bool {
         lock(&self.0).get(uid).is_some_and(|session| session.backoff(None).failures > 0)
     }
 
-    /// Has whatever failed at this account tried again at once; the jobs that it is tried for.
+    /// Clears the pauses of all failed calls of this account, and returns the jobs to visit for it.
     pub fn try_again(&self, account: &ProviderKey) -> Vec<ObjectRef<BatchJob>> {
         let sessions: Vec<Arc<Session>> = lock(&self.0).values().cloned().collect();
         let jobs = sessions.iter().filter(|s| s.account().as_ref() == Some(account) && s.try_again());
         jobs.filter_map(|session| lock(&session.job).clone()).collect()
     }
 
-    /// Calls whose failing is worth a person's attention, by the step or the transfer that makes them.
+    /// Returns the number of failing calls that deserve a person's attention, by the step or the transfer that makes them.
     pub fn failing(&self) -> Vec<(&'static str, i64)> {
         let sessions: Vec<Arc<Session>> = lock(&self.0).values().cloned().collect();
         let mut calls = BTreeMap::new();
@@ -52,14 +52,15 @@ impl Sessions {
         calls.into_iter().collect()
     }
 
-    /// Bytes that the session of the job with this uid keeps of its object and its journal; None where there is no session.
+    /// Returns the bytes that the session of the job with this uid keeps of its object and its journal; None if there is no
+    /// session.
     pub fn weight(&self, uid: &str) -> Option<usize> {
         let session = lock(&self.0).get(uid).cloned()?;
         let (seen, journal) = (session.seen(), session.journal());
         Some(seen.map_or(0, |seen| seen.weight) + journal.map_or(0, |(journal, _)| journal.weight()))
     }
 
-    /// Lets go of what can be read again of the job with this uid.
+    /// Drops the cached object and the cached journal of the job with this uid. Both can be read again.
     pub fn let_go(&self, uid: &str) {
         if let Some(session) = lock(&self.0).get(uid) {
             session.keep_seen(None);
@@ -68,7 +69,7 @@ impl Sessions {
         }
     }
 
-    /// Bytes that visits of the job with this uid need, where they hold much.
+    /// Returns the bytes that a visit of the job with this uid needs; None if it is a small one.
     pub fn room(&self, uid: &str) -> Option<u64> {
         let session = lock(&self.0).get(uid).cloned()?;
         *lock(&session.room)
@@ -80,7 +81,7 @@ impl Sessions {
         }
     }
 
-    /// Ends the sessions of jobs that are gone: whoever takes a finalizer off by hand lets them go without a last visit.
+    /// Ends the sessions of jobs that are gone: a job whose finalizer a person removed by hand has no last visit.
     pub fn end_where(&self, is_gone: impl Fn(&str, &ObjectRef<BatchJob>) -> bool) {
         lock(&self.0).retain(|uid, session| {
             let gone = lock(&session.job).as_ref().is_some_and(|job| is_gone(uid, job));
@@ -92,47 +93,47 @@ impl Sessions {
     }
 }
 
-/// What this process remembers of one job.
+/// The state that this process keeps of one job.
 #[derive(Default)]
 pub(crate) struct Session {
     memory: Mutex<Memory>,
     permit: Mutex<Option<PostPermit>>,
-    /// Of each task, and, under None, of the steps between them: what goes well says nothing of what does not.
+    /// The backoff of each task, and, under None, of the steps between tasks. A success resets only its own entry.
     backoffs: Mutex<HashMap<Option<Task>, Backoff>>,
-    /// What was last waited for, and since when (Unix milliseconds) at this stage.
+    /// The last reason to wait, and the time (Unix milliseconds) since which the job waits at this stage.
     waiting: Mutex<Option<(Waiting, i64)>>,
     job: Mutex<Option<ObjectRef<BatchJob>>>,
     clients: Mutex<Option<Arc<Clients>>>,
     /// The journal that this process read or wrote last.
     journal: Mutex<Option<Judged>>,
-    /// When it was known to be that one (Unix milliseconds).
+    /// The time at which that journal was known to be current (Unix milliseconds).
     journal_at: AtomicI64,
     seen: Mutex<Option<LastLook>>,
     asked: Mutex<String>,
-    /// Since when (Unix milliseconds) what is read of credentials counts.
+    /// The time (Unix milliseconds) before which credentials that were read no longer count.
     distrusts: AtomicI64,
     references: Mutex<References>,
-    /// Bytes that a visit needs, where it holds much.
+    /// The bytes that a visit needs; None if it is a small one.
     room: Mutex<Option<u64>>,
-    /// MiB that transfers need which were larger than their place.
+    /// The MiB that a transfer needs, for each that outgrew its place.
     needs: Mutex<BTreeMap<Task, u64>>,
-    /// One look at a batch at a time: a server that asks for a pause is not asked for the next one.
+    /// Allows one look at a batch at a time, so that a server that asks for a pause is not sent the next one.
     pub looks: tokio::sync::Mutex<()>,
     /// Ends the session's background tasks.
     pub stop: CancellationToken,
 }
 
-/// What is known of the versions of what a job refers to.
+/// The known versions of the objects that a job refers to.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum References {
     #[default]
     NotLooked,
     Unknown,
-    /// From before anything of it was read.
+    /// A mark from before any of the objects was read.
     Mark(String),
 }
 
-/// A poisoned lock is one whose holder panicked; what it guards is a cache and stays usable.
+/// Locks the mutex, also if it is poisoned: it guards a cache, which stays usable after its holder panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -151,30 +152,30 @@ impl Session {
         *lock(&self.permit) = Some(permit);
     }
 
-    /// It is used from now on, or given back by [`Session::hold_permit`].
+    /// Takes the permit, which the caller uses or gives back with [`Session::hold_permit`].
     pub fn take_permit(&self) -> Option<PostPermit> {
         self.remember(|m| m.permit = None);
         lock(&self.permit).take()
     }
 
-    /// MiB that this transfer needs, where it once was larger than its place.
+    /// Returns the MiB that this transfer needs, if it once outgrew its place.
     pub fn need(&self, task: Task) -> Option<u64> {
         lock(&self.needs).get(&task).copied()
     }
 
-    /// Remembers that it needs so many MiB.
+    /// Records the MiB that this transfer needs.
     pub fn found_need(&self, task: Task, need: u64) {
         let mut needs = lock(&self.needs);
         let known = needs.entry(task).or_default();
         *known = need.max(*known);
     }
 
-    /// Remembers how many bytes a visit needs; None: it is a small one.
+    /// Records the bytes that a visit needs; None for a small one.
     pub fn found_room(&self, room: Option<u64>) {
         *lock(&self.room) = room;
     }
 
-    /// The journal that this process read or wrote last: what lies in storage may be newer.
+    /// Returns the journal that this process read or wrote last. The one in storage may be newer.
     pub fn journal(&self) -> Option<Judged> {
         lock(&self.journal).clone()
     }
@@ -183,7 +184,7 @@ impl Session {
         *lock(&self.journal) = journal;
     }
 
-    /// Has the next read fetch it whole.
+    /// Drops the cached journal, so that the next read fetches all of it.
     pub fn forget_journal(&self) {
         self.keep_journal(None);
     }
@@ -200,7 +201,7 @@ impl Session {
         lock(&self.clients).clone()
     }
 
-    /// Who has just put another credential in place does not wait for the next try of what failed with the last one.
+    /// Keeps the clients. If their credentials differ from the last ones, failed calls are tried again at once.
     pub fn keep_tools(&self, clients: Arc<Clients>) {
         let before = lock(&self.clients).replace(clients.clone());
         if before.is_some_and(|before| before.credentials != clients.credentials) {
@@ -208,12 +209,13 @@ impl Session {
         }
     }
 
-    /// The provider's account, where it was opened.
+    /// Returns the provider's account, if it was opened.
     pub fn account(&self) -> Option<ProviderKey> {
         self.clients().map(|clients| clients.account.object.clone())
     }
 
-    /// What is waited for at `now`, for when something fails later; since when this stage is waited at.
+    /// Records the reason to wait at `now`, for use when a later step fails, and returns the time since which the job waits at
+    /// this stage.
     pub fn waits(&self, why: &Waiting, now: i64) -> i64 {
         let mut waiting = lock(&self.waiting);
         let since = waiting.as_ref().filter(|(last, _)| last.stage == why.stage).map_or(now, |(_, since)| *since);
@@ -221,66 +223,67 @@ impl Session {
         since
     }
 
-    /// What was waited for last.
+    /// Returns the last reason to wait.
     pub fn waiting(&self) -> Option<Waiting> {
         lock(&self.waiting).as_ref().map(|(why, _)| why.clone())
     }
 
-    /// The last look at the object.
+    /// Returns the last look at the object.
     pub fn seen(&self) -> Option<LastLook> {
         lock(&self.seen).clone()
     }
 
-    /// Keeps a look at the object; None where it turned out to be no longer true.
+    /// Keeps a look at the object; None drops one that turned out to be outdated.
     pub fn keep_seen(&self, seen: Option<LastLook>) {
         *lock(&self.seen) = seen;
     }
 
-    /// When the journal was known to be the one that is kept, or that there is none (Unix milliseconds).
+    /// Returns the time (Unix milliseconds) at which the cached journal, or its absence, was known to be current.
     pub fn journal_at(&self) -> i64 {
         self.journal_at.load(Ordering::Relaxed)
     }
 
-    /// The journal that is kept is the one that lay in storage at this time (Unix milliseconds).
+    /// Records that the cached journal was the one in storage at this time (Unix milliseconds).
     pub fn journal_is_of(&self, at: i64) {
         self.journal_at.store(at, Ordering::Relaxed);
     }
 
-    /// The journal has changed, or may have: it is read before anything else is decided.
+    /// Marks the cached journal as outdated: it is read again before the next decision.
     pub fn journal_is_old(&self) {
         self.journal_is_of(0);
     }
 
-    /// Of this task, or, of None, of the steps between them: until then none is taken.
+    /// Returns the backoff of this task, or, for None, of the steps between tasks. None of them runs before it is over.
     pub fn backoff(&self, what: Option<Task>) -> Backoff {
         lock(&self.backoffs).get(&what).cloned().unwrap_or_default()
     }
 
-    /// What failed most often in a row `of` these, where that is worth a person's attention and not over yet.
+    /// Returns the backoff with the most failures in a row among those that `of` selects, if it deserves a person's attention
+    /// and is not over yet.
     pub fn lasting(&self, of: impl Fn(&Option<Task>) -> bool) -> Option<Backoff> {
         let backoffs = lock(&self.backoffs);
         let told = backoffs.iter().filter(|(what, b)| of(what) && b.error().is_some());
         told.max_by_key(|(_, b)| b.failures).map(|(_, b)| b.clone())
     }
 
-    /// Whether something failed that a person may mend at any time.
+    /// Returns true if a failure may be fixed by a person at any time.
     pub fn may_be_mended(&self) -> bool {
         lock(&self.backoffs).values().any(Backoff::may_be_mended)
     }
 
-    /// Lets whatever failed be tried again at once, without forgetting how often it failed. False: nothing did.
+    /// Clears the pauses of all failed calls, and keeps the number of their failures. Returns false if nothing had failed.
     fn try_again(&self) -> bool {
         let mut backoffs = lock(&self.backoffs);
         backoffs.values_mut().for_each(|b| b.until = 0);
         !backoffs.is_empty()
     }
 
-    /// Tasks that failed the last time, and when each may be tried again.
+    /// Returns the tasks whose last call failed, with the time of the next try.
     pub fn failed_calls(&self) -> BTreeMap<Task, i64> {
         lock(&self.backoffs).iter().filter_map(|(task, b)| Some(((*task)?, b.until))).collect()
     }
 
-    /// A person who changed something does not wait for the next try of what was before, nor for credentials to be read again.
+    /// Clears the pauses, and distrusts cached credentials, when a person has changed something since the last call.
     pub fn asked(&self, what: String, now: i64) {
         let mut last = lock(&self.asked);
         if *last != what {
@@ -292,22 +295,22 @@ impl Session {
         }
     }
 
-    /// Since when (Unix milliseconds) what is read of credentials counts.
+    /// The time (Unix milliseconds) before which credentials that were read no longer count.
     pub fn distrusts(&self) -> i64 {
         self.distrusts.load(Ordering::Relaxed)
     }
 
-    /// How it had failed before, if it had.
+    /// Removes the backoff of a task, or of the steps between tasks, and returns it if there was one.
     pub fn succeeded(&self, what: Option<Task>) -> Option<Backoff> {
         lock(&self.backoffs).remove(&what)
     }
 
-    /// There is nothing to do but what these tasks do: nothing else is tried any more, and so not in trouble.
+    /// Keeps only the backoffs of these tasks: the job waits for them alone, and tries nothing else that could be failing.
     pub fn waits_for(&self, tasks: &BTreeSet<Task>) {
         lock(&self.backoffs).retain(|what, _| what.is_some_and(|task| tasks.contains(&task)));
     }
 
-    /// When it is tried again, [`Backoff`] knows.
+    /// Records a failure. [`Backoff`] knows the time of the next try.
     pub fn failed(&self, what: Option<Task>, failed: Failed, now: i64, jitter: u8) {
         if !failed.error.retryable {
             self.distrusts.store(now, Ordering::Relaxed);
@@ -328,7 +331,7 @@ mod tests {
         session.failed(what, Failed { call: "Call", error, took: 0 }, now, 0);
     }
 
-    /// Tasks that may not be tried again yet at `now`, and when the first of them may.
+    /// Returns the tasks that may not be tried again yet at `now`, and the time at which the first of them may.
     fn held_back(session: &Session, now: i64) -> (BTreeSet<Task>, Option<i64>) {
         let mut memory = Memory { failed_calls: session.failed_calls(), ..Default::default() };
         let due = memory.hold_back(now);

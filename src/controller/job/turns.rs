@@ -1,5 +1,5 @@
-//! Turns: a visit of a job begins when it is the turn of its namespace and of the store that its results go to, and when there is
-//! memory for what it will hold of a large journal.
+//! Turns: a visit of a job begins when it is the turn of its namespace and of the store that its results go to, and when there
+//! is memory for the part of a large journal that it will hold.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -19,16 +19,17 @@ use crate::fair::{self, Claim, Limits, Share, Shares};
 use crate::telemetry::Timer;
 use crate::transport::Meter;
 
-/// Visits at a time. Each holds one object and a small journal, or has a share of [`ROOMS`]. A store that does not answer holds up
-/// the visits of its own jobs, at most half of those of their namespace, for as long as a call of storage may take; see `Folder`.
+/// Visits at a time. Each holds one object and a small journal, or has a share of [`ROOMS`]. A store that does not answer
+/// delays only visits of its own jobs, at most half of those of their namespace, for as long as a call of storage may take; see
+/// `Folder`.
 pub(crate) const LIMITS: Limits = Limits { total: 128, per_namespace: 16, keeps_last_shares: true };
 
-/// Bytes that visits may hold together of journals that are not small.
+/// Bytes of large journals that all visits together may hold.
 ///
-/// A visit that turns out to need more than it has ends, and begins again with as much as it needs: it waits for memory before it has a
-/// turn, so that nobody waits for memory while holding what others wait for.
+/// A visit that needs more than it has ends, and begins again with as much as it needs. It waits for memory before it has a
+/// turn, so that no visit waits for memory while it holds a resource that others wait for.
 pub(crate) const ROOMS: Limits = Limits { total: 48 << 20, per_namespace: u64::MAX, keeps_last_shares: true };
-/// Bytes that each visit may hold without a share of them.
+/// Bytes of a journal that each visit may hold without a share of [`ROOMS`].
 const SMALL_ROOM: u64 = 256 << 10;
 
 /// Time after which a visit goes back into the queue before its next step.
@@ -36,11 +37,11 @@ const LONG: Duration = Duration::from_secs(1);
 
 /// The right to visit a job now, given back when it is dropped.
 pub(crate) struct Turn {
-    /// None: nobody takes turns any more.
+    /// None while the operator stops: no turns are taken any more.
     share: Option<Share>,
-    /// None: it is a small visit.
+    /// None for a small visit.
     room: Option<Room>,
-    /// Bytes that it said it holds, at the most.
+    /// Most bytes that the visit has reported to hold.
     most: AtomicU64,
     began: Instant,
     _visit: Option<Timer>,
@@ -49,7 +50,7 @@ pub(crate) struct Turn {
 /// A share of [`ROOMS`].
 struct Room {
     share: Share,
-    /// Whether there is no larger one: who holds it has all that such a visit can have.
+    /// True if no room is larger: its holder has all that such a visit can have.
     is_largest: bool,
 }
 
@@ -61,23 +62,23 @@ impl Room {
         Room { share, is_largest }
     }
 
-    /// Whether it has room for so many bytes. Somewhat more than what was claimed is taken as well: what a step reads once it was decided
-    /// is not known before.
+    /// Returns true if the room holds so many bytes, and grows it if it must. Half as much again as was claimed is accepted
+    /// without growing: the size of what a step reads is not known before the step is decided.
     fn holds(&self, bytes: u64) -> bool {
         self.is_largest || bytes <= self.share.size() / 2 * 3 || self.share.grow(bytes)
     }
 }
 
-/// Why a step ended before its time.
+/// The reason why a step ended early.
 #[derive(Debug)]
 pub(crate) enum Broken {
     Failed(StepError),
-    /// It holds more than there is room for, and needs so many bytes.
+    /// The step outgrew its room, and needs so many bytes.
     Outgrown(u64),
 }
 
 impl Turn {
-    /// Waits for the turn of `job`. None: we are stopping.
+    /// Waits for the turn of `job`. Returns None if the operator stops.
     pub async fn of(ctx: &Context, job: &BatchJob) -> Option<Turn> {
         let uid = job.uid().unwrap_or_default();
         let claim = Claim {
@@ -107,17 +108,17 @@ impl Turn {
         Turn { share, room: None, most: AtomicU64::new(0), began: Instant::now(), _visit: None }
     }
 
-    /// The right to visit a job while we stop.
+    /// Returns the right to visit a job while the operator stops.
     pub fn last() -> Turn {
         Turn::with(None)
     }
 
-    /// Does a step, which ends where it waits for a store for long while a namespace that has no turn waits for one: after
-    /// [`fair::grace`] of so many `failures` in a row. It ends as well where it holds more than there is room for.
+    /// Runs a step. Ends it early once it has waited for a store for [`fair::grace`] of so many `failures` in a row while a
+    /// namespace without a turn waits for one, or once it holds more bytes than there is room for.
     ///
     /// # Errors
-    /// The step's own, or that it ended so. Whether an intent was written is then found out, as after any call of which the reply is
-    /// lost.
+    /// The step's own error, or [`Broken`] if it was ended early. An intent may or may not have been written then; a later read
+    /// tells, as after any call whose reply was lost.
     pub async fn keep<T>(&self, failures: u32, step: impl Future<Output = Result<T, StepError>>) -> Result<T, Broken> {
         self.keep_for(fair::grace(failures), step).await
     }
@@ -144,7 +145,7 @@ impl Turn {
         }
     }
 
-    /// Does `step` until it holds more than its room, which cannot grow.
+    /// Runs `step` until it holds more than its room, if the room cannot grow.
     async fn in_room<T>(&self, meter: &Meter, step: impl Future<Output = Result<T, StepError>>) -> Result<T, Broken> {
         let mut step = pin!(step);
         poll_fn(|cx| {
@@ -163,14 +164,14 @@ impl Turn {
         held <= SMALL_ROOM || self.room.as_ref().is_some_and(|room| room.holds(held))
     }
 
-    /// Bytes that the next visit needs, by what this one held; None: it is a small one.
+    /// Returns the bytes that the next visit needs, from those that this one held; None for a small visit.
     pub fn needed(&self) -> Option<u64> {
         let most = self.most.load(Ordering::Relaxed);
         (most > SMALL_ROOM).then(|| room_for(most))
     }
 
-    /// Ends once a step has waited for a store for `grace`, and does so now, while a namespace without a share waits for one; with how
-    /// long it waited.
+    /// Completes once a step has waited for a store for `grace`, and still does, while a namespace without a share waits for
+    /// one. Returns the time that it waited.
     async fn waits_too_long(&self, meter: &Meter, grace: Duration) -> Duration {
         loop {
             let left = grace.saturating_sub(meter.waiting_for_a_store().unwrap_or_default());
@@ -188,13 +189,13 @@ impl Turn {
         }
     }
 
-    /// Whether it took so long that others come first.
+    /// Returns true if the visit took so long that others come first.
     pub fn is_over(&self) -> bool {
         self.share.is_some() && self.began.elapsed() > LONG
     }
 }
 
-/// Bytes to claim for a visit that held so many: somewhat more, lest it ends again for a little.
+/// Returns the bytes to claim for a visit that held so many: somewhat more, lest it outgrow them by a little.
 pub(crate) fn room_for(held: u64) -> u64 {
     held.next_multiple_of(SMALL_ROOM).min(ROOMS.total)
 }
@@ -206,7 +207,7 @@ async fn is_wanted(share: Option<&Share>) {
     }
 }
 
-/// The server of the store that a job writes to; empty where that is the API server or Amazon.
+/// Returns the server of the store that a job writes to; empty for the API server and for Amazon.
 fn destination(job: &BatchJob) -> String {
     let location = job.spec.output.object_store.as_ref();
     location.and_then(|location| location.endpoint.as_deref()).unwrap_or_default().to_ascii_lowercase()
@@ -233,7 +234,7 @@ mod tests {
         Ok(())
     }
 
-    /// A step of `calls`, each of which takes a while, and of which `storing` is the time that it waits for a store.
+    /// A step of `calls`, each of which takes a while, `storing` of which it waits for a store.
     async fn calls(calls: u32, storing: Duration) -> Result<(), StepError> {
         for _ in 0..calls {
             tokio::time::sleep(GRACE / 2 - storing).await;
@@ -243,7 +244,8 @@ mod tests {
         Ok(())
     }
 
-    /// Whether a step of the only turn comes to its end, and when, while another namespace waits for a turn or does not.
+    /// Returns true if a step with the only turn completes, and the time it took, while another namespace waits for a turn or
+    /// does not.
     async fn ends(is_wanted: bool, step: impl Future<Output = Result<(), StepError>>) -> (bool, Duration) {
         let turns = Shares::new(Limits { total: 1, ..LIMITS });
         let held = turn(&turns, "slow", false).await;
@@ -276,7 +278,7 @@ mod tests {
         Turn { room, ..turn(turns, namespace, false).await }
     }
 
-    /// What becomes of a step that holds so many bytes.
+    /// Runs a step that holds so many bytes; the error is the bytes that it needs.
     async fn holds(turn: &Turn, bytes: u64) -> Result<(), u64> {
         let step = async {
             let _held = store::reserve(bytes as usize).await;
