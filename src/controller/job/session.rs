@@ -110,7 +110,7 @@ pub(crate) struct Session {
     journal_at: AtomicI64,
     seen: Mutex<Option<LastLook>>,
     asked: Mutex<String>,
-    /// The time (Unix milliseconds) before which credentials that were read no longer count.
+    /// The time (Unix milliseconds) since which credentials must have been read to count.
     distrusts: AtomicI64,
     references: Mutex<References>,
     /// The bytes that a visit needs; None if it is a small one.
@@ -283,7 +283,7 @@ impl Session {
         lock(&self.backoffs).iter().filter_map(|(task, b)| Some(((*task)?, b.until))).collect()
     }
 
-    /// Clears the pauses, and distrusts cached credentials, when a person has changed something since the last call.
+    /// Clears all backoffs, and distrusts cached credentials, when a person has changed something since the last call.
     pub fn asked(&self, what: String, now: i64) {
         let mut last = lock(&self.asked);
         if *last != what {
@@ -295,7 +295,7 @@ impl Session {
         }
     }
 
-    /// The time (Unix milliseconds) before which credentials that were read no longer count.
+    /// The time (Unix milliseconds) since which credentials must have been read to count.
     pub fn distrusts(&self) -> i64 {
         self.distrusts.load(Ordering::Relaxed)
     }

@@ -1,29 +1,29 @@
-//! What is remembered of one account between two looks at it, within bounds: a list is anybody's word.
+//! The memory of one account between two looks at it. It is bounded, since anybody with the key can fill a list.
 
 use std::collections::BTreeMap;
 
 use crate::controller::runtime::ownership::BatchOwner;
 use crate::lifecycle::{Sight, Timing, is_old_enough};
 
-/// Batches of one account that are remembered.
+/// Most batches of one account that are remembered.
 const MOST: usize = 1_000;
-/// Batches of one account that are judged at a time: each costs some calls.
+/// Batches of one account that are judged in one look: each costs some calls.
 const JUDGED: usize = 20;
 
-/// What is known of one account. Losing it costs another report.
+/// The state of one account. Losing it costs another report.
 #[derive(Default)]
 pub(super) struct Account {
-    /// When it may be asked again.
+    /// The time at which the account may be asked again.
     pub not_before: i64,
-    /// Batches that ran when it was looked at last, by the provider's name.
+    /// Batches that ran at the last look at the account, by the provider's name.
     pub batches: BTreeMap<String, Seen>,
 }
 
-/// A batch that ran when its account was looked at last.
+/// A batch that ran at the last look at its account.
 pub(super) struct Seen {
     pub said: BatchOwner,
     pub sight: Sight,
-    /// When it was judged last; who waited longest comes first.
+    /// The time at which it was judged last; the batch that waited longest comes first.
     judged: i64,
     pub told: Told,
 }
@@ -31,18 +31,18 @@ pub(super) struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Nothing,
-    /// It is an orphan, and a person knows.
+    /// The batch is an orphan, which was reported.
     Orphan,
-    /// It is a twin, and its job's people know.
+    /// The batch is a twin, which was reported to the people of its job.
     Twin,
 }
 
-/// What one reading of a list showed to run, and no more of it than is remembered.
+/// The running batches that one reading of a list showed, up to [`MOST`].
 #[derive(Default)]
 pub(super) struct Listed(BTreeMap<String, (BatchOwner, i64)>);
 
 impl Listed {
-    /// Notes a batch that was `created` at this time (Unix milliseconds; 0: it does not say).
+    /// Records a batch that was `created` at this time (Unix milliseconds; 0 if unknown).
     pub fn note(&mut self, id: &str, said: BatchOwner, created: i64) {
         if self.0.len() < MOST {
             self.0.insert(id.into(), (said, created));
@@ -51,7 +51,7 @@ impl Listed {
 }
 
 impl Account {
-    /// Takes in what a list showed at `now`. What a list that was not `whole` did not show is not known to have ended.
+    /// Merges the batches that a list showed at `now`. A batch that is missing in a list that was not `whole` may still run.
     pub fn learn(&mut self, listed: Listed, whole: bool, now: i64) {
         if whole {
             self.batches.retain(|id, seen| listed.0.get(id).is_some_and(|(said, _)| *said == seen.said));
@@ -64,8 +64,8 @@ impl Account {
         }
     }
 
-    /// What is to be judged at `now`: what was there for long enough and is not followed. Orphans that a person knows of are looked
-    /// at again only where the list was not `whole`.
+    /// Returns the batches to judge at `now`: those that ran for long enough and are not followed. Reported orphans are looked
+    /// at again only if the list was not `whole`.
     pub fn suspects(
         &mut self,
         whole: bool,

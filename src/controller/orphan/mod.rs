@@ -1,4 +1,4 @@
-//! Batches of this cluster that run and that nobody follows: looked for in the lists of providers, seldom.
+//! Searches the lists of providers, seldom, for batches of this cluster that run and that nobody follows.
 
 mod account;
 
@@ -29,25 +29,25 @@ use crate::fair::Urgency;
 use crate::lifecycle::{Freshness, Holder, Orphan, Running, Shard, concerns, is_finished, orphan, recorded_beside};
 use crate::provider::{Batch, BatchApi, ErrorKind};
 
-/// Until the first look of a leader.
+/// Time until the first look of a leader.
 const FIRST: Duration = Duration::from_secs(60);
-/// Providers of one kind that are looked through at a time: most of them wait for their server.
+/// Providers of one kind that are searched at a time: most of them wait for their server.
 const CONCURRENCY: usize = 64;
-/// Longest that the list of one may take.
+/// Longest time that the list of one provider may take.
 const A_LIST: Duration = Duration::from_secs(150);
-/// Longest that a call about one batch may take.
+/// Longest time that a call about one batch may take.
 const A_CALL: Duration = Duration::from_secs(60);
-/// How far back lists are read, in seconds: the longest completion window that a job may have.
+/// Age up to which lists are read, in seconds: the longest completion window that a job may have.
 const LOOK_BACK: i64 = 604_800;
 /// Providers in one page of a list.
 const PAGE: u32 = 100;
-/// Longest that a provider is left alone because it asks for it, in milliseconds.
+/// Longest pause that a provider is granted if it asks for one, in milliseconds.
 const LONGEST_PAUSE: i64 = 3_600_000;
 
-/// What is remembered of provider objects between two looks, by uid. Losing it costs another report.
+/// The memory of provider objects between two looks, by uid. Losing it costs another report.
 type Memory = HashMap<String, Account>;
 
-/// Looks at all accounts again and again until told to stop.
+/// Looks at all accounts again and again until the operator stops.
 pub(crate) async fn watch(ctx: &Context) {
     let every = Duration::from_millis(ctx.orphan_check.unsigned_abs());
     if every.is_zero() {
@@ -102,7 +102,7 @@ async fn providers<P: Provider>(ctx: &Context) -> Result<Vec<P>, StepError> {
     for scope in own {
         match providers_in(ctx, scope).await {
             Ok(found) => providers.extend(found),
-            // One namespace that is gone keeps nobody from looking in the others.
+            // A namespace that is gone does not keep the others from being searched.
             Err(kube::Error::Api(status)) if scope.is_some() && (status.is_forbidden() || status.is_not_found()) => {
                 warn!(namespace = scope, why = status.message, "cannot list a namespace's providers");
             }
@@ -125,7 +125,7 @@ async fn providers_in<P: Provider>(ctx: &Context, scope: Option<&str>) -> kube::
     }
 }
 
-/// Status is a hint: who cannot be searched is not asked in vain.
+/// Returns true if the status says that the provider can be searched. Status is a hint, which saves futile calls.
 fn can_be_searched<P: Provider>(provider: &P) -> bool {
     let status = provider.status();
     status.is_some_and(|s| {
@@ -153,7 +153,7 @@ async fn look<P: Provider>(ctx: &Context, provider: &P, account: &mut Account) -
     let name = full_name(P::KIND, &provider.name_any());
     let access = match access(ctx, provider.account(), provider.secrets_in(ctx), &name, ctx.clock.now()).await {
         Ok(access) => access,
-        // The provider's own status says so.
+        // The provider's own status reports it.
         Err(missing) => return missing.blocked().map(drop),
     };
     let fingerprint = fingerprint(access.key.as_ref(), provider.account().base_url());
@@ -168,17 +168,18 @@ async fn look<P: Provider>(ctx: &Context, provider: &P, account: &mut Account) -
 /// A look at one account.
 struct Look<'a> {
     ctx: &'a Context,
-    /// Such as `BatchProvider 'llm'`.
+    /// Name of the provider, such as `BatchProvider 'llm'`.
     provider: String,
-    /// Where the provider object is.
+    /// Namespace of the provider object; None if it has none.
     namespace: Option<String>,
     api: &'a dyn BatchApi,
-    /// In whose turns it is called.
+    /// The account whose turns its calls take.
     calls: &'a crate::account::Account,
 }
 
 impl Look<'_> {
-    /// Notes what runs. Where a list breaks off, what it showed is known, and what it did not show is not known to have ended.
+    /// Records the running batches. If a list breaks off, the batches that it showed are known to run, and the others are not
+    /// known to have ended.
     async fn list(&self, account: &mut Account) -> Result<(), StepError> {
         let now = self.ctx.clock.now();
         let running = Mutex::new(Listed::default());
@@ -196,8 +197,8 @@ impl Look<'_> {
         Ok(listed.map(drop)?)
     }
 
-    /// What a batch says of itself that runs, and that this operator could look after. A team's own provider may say anything, so
-    /// it is heard about its own namespace only.
+    /// Returns the owner that a running batch names, if this operator could look after it. A team's own provider may return
+    /// anything, so it is believed about its own namespace only.
     fn said(&self, batch: &Batch) -> Option<BatchOwner> {
         if batch.id.is_empty() || batch.has_ended() || batch.is_stopping() {
             return None;
@@ -209,7 +210,7 @@ impl Look<'_> {
         owner_of(batch, &self.ctx.cluster).filter(|said| is_ours(&said.namespace))
     }
 
-    /// Judges what was there for long enough and is not followed as far as the watches tell.
+    /// Judges the batches that ran for long enough and that are not followed as far as the watches show.
     async fn judge(&self, account: &mut Account, whole: bool) {
         let now = self.ctx.clock.now();
         let mut over = vec![];
@@ -223,14 +224,14 @@ impl Look<'_> {
         over.iter().for_each(|id| _ = account.batches.remove(id));
     }
 
-    /// False: it runs no longer.
+    /// Judges one batch. Returns false if it no longer runs.
     async fn judge_one(&self, id: &str, seen: &mut Seen) -> Result<bool, StepError> {
         let batch = match self.calls.call("", Urgency::Usual, A_CALL, self.api.get(id)).await {
             Ok(batch) => batch,
             Err(e) if e.kind == ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(e.into()),
         };
-        // The list may be older.
+        // The list may be older than this answer.
         if self.said(&batch).as_ref() != Some(&seen.said) {
             return Ok(false);
         }
@@ -272,7 +273,7 @@ impl Look<'_> {
         Ok(true)
     }
 
-    /// The BatchJob that a batch names, and its journal, read anew and as a job reads its own.
+    /// Reads the BatchJob that a batch names, and its journal, anew and as a job reads its own.
     async fn snapshot(&self, said: &BatchOwner) -> Result<Job, StepError> {
         let jobs: Api<BatchJob> = Api::namespaced(self.ctx.client.clone(), &said.namespace);
         let Some(job) = jobs.get_opt(&said.name).await? else { return Ok(Job::Gone) };
@@ -281,7 +282,8 @@ impl Look<'_> {
         Ok(snapshot.filter(is_read).map_or(Job::Unread, |snapshot| Job::Read(Box::new(snapshot))))
     }
 
-    /// Whether the provider, asked as the job asks it, says of the batch that is recorded for the same intent that it came of it.
+    /// Returns true if the provider, asked as the job asks it, confirms that the batch recorded for the same intent came of
+    /// that intent.
     async fn twin(&self, snapshot: &Snapshot, sealed: &[Shard], running: &Running<'_>) -> Option<bool> {
         let (journal, clients) =
             (snapshot.journal.as_ref().map(|(journal, _)| &**journal)?, snapshot.clients.as_ref()?);
@@ -335,7 +337,7 @@ impl Look<'_> {
     }
 }
 
-/// The sealed shards of a job's journal that have to do with the batch. Where they cannot be read, nobody can tell.
+/// Reads the sealed shards of a job's journal that concern the batch. If they cannot be read, nothing can be decided.
 async fn sealed(snapshot: &Snapshot, running: &Running<'_>) -> Result<Vec<Shard>, StepError> {
     let (Some((journal, _)), Some(clients)) = (&snapshot.journal, &snapshot.clients) else { return Ok(vec![]) };
     let mut found = vec![];
@@ -352,15 +354,15 @@ async fn sealed(snapshot: &Snapshot, running: &Running<'_>) -> Result<Vec<Shard>
     Ok(found)
 }
 
-/// What could be found out of a BatchJob.
+/// The result of a search for a BatchJob.
 enum Job {
     Gone,
     Unread,
     Read(Box<Snapshot>),
 }
 
-/// Whether a job that has not ended names the batch in status, as far as the watches tell. A job's status is its own namespace's
-/// word, and hides its own batches at most.
+/// Returns true if a job that has not ended names the batch in status, as far as the watches show. Status belongs to the job's
+/// own namespace, and can hide only that namespace's batches.
 fn is_followed(ctx: &Context, said: &BatchOwner, id: &str) -> bool {
     let key = ObjectRef::<BatchJob>::new(&said.name).within(&said.namespace);
     let jobs = ctx.jobs.watched(&key).into_iter();

@@ -29,7 +29,7 @@ use crate::transport::Transport;
 
 /// A provider account and its credential, as they were read.
 pub(crate) struct Account {
-    /// For messages, such as `BatchProvider 'llm'`.
+    /// Name for messages, such as `BatchProvider 'llm'`.
     pub name: String,
     /// The object that names it.
     pub object: ProviderKey,
@@ -40,7 +40,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// For [`crate::lifecycle::decide`].
+    /// Returns the view of the account for [`crate::lifecycle::decide`].
     pub fn view(&self) -> ProviderView {
         let seen = self.seen();
         ProviderView {
@@ -58,51 +58,51 @@ impl Account {
         }
     }
 
-    /// The dialect that its server speaks.
+    /// Returns the dialect that its server speaks.
     pub fn dialect(&self) -> &'static Dialect {
         Dialect::of(self.spec.type_)
     }
 
-    /// What the account is known by to [`Accounts`](crate::account::Accounts).
+    /// Returns the key of the account in [`Accounts`](crate::account::Accounts).
     pub fn key(&self, fingerprint: &str) -> AccountKey {
         AccountKey { provider: self.seen().uid.unwrap_or_default(), fingerprint: fingerprint.into() }
     }
 
-    /// The limits that apply to its batches.
+    /// Returns the limits that apply to its batches.
     pub fn limits(&self) -> EffectiveLimits {
         self.dialect().limits.effective(self.spec.limits)
     }
 
-    /// The object's metadata when it was last looked at.
+    /// Returns the object's metadata at the last look.
     pub fn seen(&self) -> ObjectMeta {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes what a later look at the object showed.
+    /// Records the metadata that a later look showed.
     pub fn saw(&self, object: ObjectMeta) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = object;
     }
 
-    /// See [`fingerprint`].
+    /// Returns the [`fingerprint`] of the account.
     pub fn fingerprint(&self) -> String {
         fingerprint(self.key.as_ref(), self.spec.base_url())
     }
 }
 
-/// A mark of endpoint and credential that tells nothing about either: the key itself is the HMAC's key.
+/// Returns a mark of endpoint and credential that reveals neither: the credential is the key of the HMAC.
 pub(crate) fn fingerprint(key: Option<&SecretString>, base_url: &str) -> String {
     let key = key.map(|k| k.expose_secret()).unwrap_or_default();
     let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
     hex(&hmac::sign(&key, base_url.as_bytes()).as_ref()[..8])
 }
 
-/// Whether our in-use finalizer is on a provider.
+/// Returns true if our in-use finalizer is on a provider.
 pub(crate) fn is_kept(object: &ObjectMeta) -> bool {
     object.finalizers.iter().flatten().any(|f| f == IN_USE_FINALIZER)
 }
 
-/// The account that a job of `namespace` refers to, if it may use it. Its object is as the watch `knows` it, and its Secret as
-/// it was at `since` (Unix milliseconds) or later.
+/// Returns the account that a job of `namespace` refers to, if the job may use it. Its object is as the watch `knows` it, and
+/// its Secret as it was at `since` (Unix milliseconds) or later.
 pub(crate) async fn account(
     ctx: &Context,
     reference: &ProviderReference,
@@ -139,7 +139,7 @@ pub(crate) async fn account(
 }
 
 impl Account {
-    /// A client for it.
+    /// Returns a client for the account.
     ///
     /// # Errors
     /// When the URL cannot be parsed.
@@ -148,8 +148,8 @@ impl Account {
     }
 }
 
-/// A client for an account. The host of a ClusterBatchProvider is the admin's own choice, and so it may be a private one. A public
-/// one is not sent keys and prompts in clear text, whoever names it.
+/// Returns a client for an account. The admin chooses the host of a ClusterBatchProvider, and so it may be a private one. Keys
+/// and prompts are never sent to a public host in clear text, whoever names it.
 ///
 /// # Errors
 /// When the URL cannot be parsed.
@@ -165,7 +165,7 @@ pub(crate) fn client(
     Ok(OpenAi::new(transport, base_url, key, dialect.is_vendors_own(base_url))?.speaking(dialect))
 }
 
-/// The transport for an account at this URL; one that cannot be parsed reaches nothing anyway.
+/// Returns the transport for an account at this URL. A URL that cannot be parsed reaches nothing anyway.
 fn reaching(kind: ProviderKind, base_url: &str, transport: &Transport) -> Result<Transport, reqwest::Error> {
     let Ok(url) = base_url.parse::<Url>() else { return Ok(transport.clone()) };
     let transport = match kind {
@@ -175,12 +175,12 @@ fn reaching(kind: ProviderKind, base_url: &str, transport: &Transport) -> Result
     if url.scheme() == "http" { transport.in_clear_text() } else { Ok(transport) }
 }
 
-/// Such as `BatchProvider 'llm'`.
+/// Returns a name such as `BatchProvider 'llm'`.
 pub(crate) fn full_name(kind: ProviderKind, name: &str) -> String {
     format!("{kind:?} '{name}'")
 }
 
-/// The labels of a namespace as they were at `since` (Unix milliseconds) or later; none where it is gone.
+/// Returns the labels of a namespace as they were at `since` (Unix milliseconds) or later; none if it is gone.
 pub(crate) async fn labels_of(
     ctx: &Context,
     namespace: &str,
@@ -194,14 +194,14 @@ pub(crate) async fn labels_of(
     ctx.labels.get(&namespace.to_string(), since, || ctx.clock.now(), read).await
 }
 
-/// An admin's account, if it is granted to the namespace. One that is not granted looks like one that is not there.
+/// Returns an admin's account, if it is granted to the namespace. One that is not granted looks like one that does not exist.
 async fn granted(
     ctx: &Context,
     name: &str,
     namespace: &str,
     known: Known<'_>,
 ) -> Result<ClusterBatchProvider, Missing> {
-    // A grant that ended a moment ago is none: nothing is sent but on a look since the job was pinned.
+    // A grant that ended a moment ago does not count: a job sends only after a look made since it was pinned.
     let age = if matches!(known, Known::Not) { 0 } else { cache::LIFETIME };
     let labels = labels_of(ctx, namespace, ctx.clock.now() - age).await?;
     match known.look::<ClusterBatchProvider>(ctx, None, name).await? {
@@ -216,18 +216,18 @@ async fn granted(
     }
 }
 
-/// How an account is reached.
+/// The access to an account.
 pub(crate) struct Access {
-    /// None where the server asks for none.
+    /// The key; None if the server asks for none.
     pub key: Option<SecretString>,
     /// Version of the Secret that the key is from.
     pub version: Option<String>,
-    /// Trusts the authorities that the account names.
+    /// The transport, which trusts the authorities that the account names.
     pub transport: Transport,
 }
 
-/// The credential of an account and the authorities that vouch for its server, both from `namespace`, and the credential as it
-/// was at `since` (Unix milliseconds) or later.
+/// Reads the credential of an account and the authorities that vouch for its server, both from `namespace`, and the credential
+/// as it was at `since` (Unix milliseconds) or later.
 pub(crate) async fn access(
     ctx: &Context,
     spec: &BatchProviderSpec,

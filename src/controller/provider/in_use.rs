@@ -1,4 +1,4 @@
-//! A provider that is being deleted stays for as long as a batch may run in its account.
+//! Keeps a provider that is being deleted for as long as a batch may run in its account.
 
 use std::time::Duration;
 
@@ -14,12 +14,13 @@ use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::{finalizer, metadata};
 use crate::lifecycle::{is_finished, kept_by};
 
-/// Until the next look, where the watches tell of jobs that need the provider.
+/// Time until the next look, if the watches show jobs that need the provider.
 const WATCHED: Duration = Duration::from_secs(5);
-/// The same where only a live list does: jobs of namespaces that this operator does not look after.
+/// Time until the next look, if only a live list shows such jobs: they are in namespaces that this operator does not watch.
 const LISTED: Duration = Duration::from_secs(30);
 
-/// Lets the provider go if no job needs it any more; else the status that names those that do, and when to look again.
+/// Removes the finalizer if no job needs the provider any more. Otherwise returns the status that names the jobs that do, and
+/// the time until the next look.
 pub(super) async fn kept_or_let_go<P: Provider>(
     ctx: &Context,
     provider: &P,
@@ -36,7 +37,7 @@ pub(super) async fn kept_or_let_go<P: Provider>(
         return Ok(None);
     }
     for user in users.iter().filter(|u| !u.sent) {
-        // It has no batch yet, and lets go once it sees that the provider goes.
+        // The job has no batch yet, and releases the provider once it sees the deletion.
         ctx.jobs.poke(user.job.clone());
     }
     let mut names: Vec<String> = users.iter().map(|u| u.name(P::KIND)).collect();
@@ -48,7 +49,7 @@ pub(super) async fn kept_or_let_go<P: Provider>(
 /// A job that needs the provider.
 struct User {
     job: ObjectRef<BatchJob>,
-    /// Whether status says that a batch was submitted.
+    /// True if status says that a batch was submitted.
     sent: bool,
 }
 
@@ -61,15 +62,15 @@ impl User {
     }
 }
 
-/// The jobs that need the provider, as far as the watches tell: none is no proof.
+/// Returns the jobs that need the provider, as far as the watches show. An empty result proves nothing.
 fn watched<P: Provider>(ctx: &Context, provider: &P) -> Vec<User> {
     let namespace = provider.namespace();
     ctx.jobs.watched_in(namespace.as_deref()).filter_map(|job| user(&job, provider)).collect()
 }
 
-/// The jobs that need the provider, in every namespace that may refer to it, whether this operator looks after it or not.
+/// Lists the jobs that need the provider, in every namespace that may refer to it, watched or not.
 async fn listed<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, StepError> {
-    // The same that `user` asks of an object: a job that ended has an outcome, and one whose end cost nothing no pin.
+    // The same conditions as in `user`: a job that ended has an outcome, and one whose end cost nothing has no pin.
     let fields = format!(
         "spec.providerRef.name={},spec.providerRef.kind={:?},status.provider.uid!=,status.outcome=",
         provider.name_any(),
@@ -78,13 +79,14 @@ async fn listed<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, S
     let jobs = metadata::list::<BatchJob>(&ctx.client, provider.namespace().as_deref(), &fields).await?;
     let user = |job: ObjectMeta| {
         let found = ObjectRef::new(&job.name.unwrap_or_default());
-        // Whether it has a batch, its metadata does not say; a look that finds nothing to do is cheap.
+        // The metadata does not show if it has a batch; a look that finds nothing to do is cheap.
         User { job: found.within(&job.namespace.unwrap_or_default()), sent: false }
     };
     Ok(jobs.into_iter().map(user).collect())
 }
 
-/// A job is pinned before its first intent, and no longer needs the provider when it is finished.
+/// Returns the job as a user of the provider, if it is one. A job is pinned before its first intent, and no longer needs the
+/// provider when it has ended.
 fn user<P: Provider>(job: &BatchJob, provider: &P) -> Option<User> {
     let (reference, status) = (&job.spec.provider_ref, job.status.as_ref()?);
     let named = reference.kind == P::KIND && reference.name == provider.name_any();

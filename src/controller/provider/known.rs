@@ -1,4 +1,4 @@
-//! What the watches know of provider objects, and when that is good enough.
+//! The provider objects that the watches know, and the rules for when that knowledge is good enough.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::ObjectRef;
@@ -7,22 +7,22 @@ use super::Provider;
 use crate::controller::Context;
 use crate::controller::runtime::version;
 
-/// How a provider object is looked at.
+/// The way to look at a provider object.
 #[derive(Clone, Copy)]
 pub(crate) enum Known<'a> {
     /// As the watch has it.
     ByWatch,
     /// As the watch has it, unless it is older there than this look at it.
     Since(&'a ObjectMeta),
-    /// Anew: whoever pins a provider has to see what it is since.
+    /// Reads it anew: a job that pins a provider must see its state since the pin.
     Not,
 }
 
 impl Known<'_> {
-    /// The provider object; None where there is none.
+    /// Returns the provider object; None if there is none.
     ///
     /// # Errors
-    /// When the API server has to be asked and cannot be.
+    /// When the API server must be asked and the call fails.
     pub async fn look<P: Provider>(
         self,
         ctx: &Context,
@@ -39,7 +39,7 @@ impl Known<'_> {
         };
         match watched().filter(|found| is_good(found)) {
             Some(found) => Ok(Some(P::clone(&found))),
-            // Not there yet, or no longer.
+            // Not in the store yet, or no longer.
             None => P::api(ctx.client.clone(), namespace).get_opt(name).await,
         }
     }

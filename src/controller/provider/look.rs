@@ -1,4 +1,4 @@
-//! A look at an account: is it there, does it take the credential, and what can it do?
+//! Checks an account: that it exists, accepts the credential, and which capabilities it has.
 
 use std::time::Duration;
 
@@ -16,12 +16,13 @@ use crate::fair::{Claim, Urgency};
 use crate::lifecycle::{Answer, Blocked, Looked, is_to_be_probed, looked_at, next_look};
 use crate::provider::{self, ApiError, BatchApi, Dialect, ErrorKind, Probe, Trial};
 
-/// Longest that a trial of an account may take, which uploads a file.
+/// Longest time that a trial of an account may take, which uploads a file.
 const A_TRIAL: Duration = Duration::from_secs(300);
-/// The same of a look whether it still answers.
+/// Longest time that a check may take of an account that was tried out.
 const A_LOOK: Duration = Duration::from_secs(90);
 
-/// The status that a look at the account gives, and the milliseconds until the next one. An account that was tried out is only asked whether it still answers.
+/// Returns the status that a look at the account gives, and the milliseconds until the next one. An account that was tried out
+/// is only asked if it still answers.
 pub(super) async fn look<P: Provider>(
     ctx: &Context,
     provider: &P,
@@ -29,7 +30,7 @@ pub(super) async fn look<P: Provider>(
 ) -> Result<(ProviderStatus, i64), StepError> {
     let generation = provider.meta().generation;
     let name = full_name(P::KIND, &provider.name_any());
-    // A look is seldom, and a person who asks for one may have replaced the Secret a moment ago.
+    // Looks are rare, and a person who asks for one may have replaced the Secret a moment ago.
     let since = ctx.clock.now();
     let (secret_version, answer) = match access(ctx, provider.account(), provider.secrets_in(ctx), &name, since).await {
         Ok(Access { key, version, transport }) => {
@@ -54,8 +55,8 @@ pub(super) async fn look<P: Provider>(
     Ok((looked_at(old, looked, account.unknown_submission_policy, ctx.clock.now()), pause))
 }
 
-/// Asks the account, in its turn there: among the looks of all providers, of which those of one namespace take few places, and
-/// among the calls of the account itself.
+/// Asks the account, in its turn among the looks of all providers, of which those of one namespace take few places, and among
+/// the calls of the account itself.
 async fn ask<P: Provider>(ctx: &Context, provider: &P, (calls, api): (&Account, &dyn BatchApi), probe: bool) -> Answer {
     if calls.pace().pause().is_some_and(|left| left > A_LOOK) {
         return Answer::Busy("it asked for a pause of all calls of its account".into());
@@ -64,7 +65,7 @@ async fn ask<P: Provider>(ctx: &Context, provider: &P, (calls, api): (&Account, 
     let _share = ctx.looks.take(Claim { namespace, size: 1, ..Claim::default() }).await;
     let deadline = if probe { A_TRIAL } else { A_LOOK };
     let asked = async { Ok::<_, ApiError>(answer(ctx, provider, api, probe).await) };
-    // Jobs of no namespace are named so: the look has a turn of its own.
+    // No job has an empty namespace, so the look has a turn of its own.
     let asked = calls.call("", Urgency::Usual, deadline, asked).await;
     asked.unwrap_or_else(|error| failed(provider, error))
 }
@@ -92,7 +93,7 @@ fn probed(probe: Probe) -> Answer {
     }
 }
 
-/// What an answer that is none means, and what to do about it.
+/// Returns the answer for a call that failed: its meaning, and the remedy.
 fn failed<P: Provider>(provider: &P, error: ApiError) -> Answer {
     let account = provider.account();
     let (url, said) = (account.base_url(), error.message);

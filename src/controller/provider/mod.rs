@@ -1,4 +1,5 @@
-//! Provider objects: what their accounts can do is found out and said in status, and they stay while jobs need them.
+//! Provider objects: the capabilities of their accounts are found out and reported in status, and the objects are kept while
+//! jobs need them.
 
 pub(super) mod account;
 mod in_use;
@@ -42,22 +43,22 @@ pub(crate) trait Provider:
     + Sync
     + 'static
 {
-    /// As jobs refer to it.
+    /// The kind by which jobs refer to it.
     const KIND: ProviderKind;
 
-    /// The account that it names.
+    /// Returns the account that it names.
     fn account(&self) -> &BatchProviderSpec;
 
-    /// The API for it; `namespace` None: all namespaces.
+    /// Returns the API for it; a `namespace` of None stands for all namespaces.
     fn api(client: Client, namespace: Option<&str>) -> Api<Self>;
 
-    /// What the watches know of objects of this kind.
+    /// Returns the stores of the watches of this kind.
     fn watched(ctx: &Context) -> &[Store<Self>];
 
-    /// Where its Secret is.
+    /// Returns the namespace of its Secret.
     fn secrets_in<'a>(&'a self, ctx: &'a Context) -> &'a str;
 
-    /// Whether any job that this operator looks after may use it.
+    /// Returns true if any job that this operator looks after may use it.
     fn is_ours(&self, ctx: &Context) -> impl Future<Output = Result<bool, StepError>> + Send;
 }
 
@@ -107,7 +108,7 @@ impl Provider for ClusterBatchProvider {
         &ctx.namespace
     }
 
-    /// An operator that is limited to some namespaces leaves accounts alone that none of them may use.
+    /// Returns false for accounts that none of the watched namespaces may use.
     async fn is_ours(&self, ctx: &Context) -> Result<bool, StepError> {
         let since = ctx.clock.now() - crate::controller::runtime::cache::LIFETIME;
         for scope in ctx.jobs.scopes() {

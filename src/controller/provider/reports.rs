@@ -1,4 +1,4 @@
-//! What jobs see of provider accounts: one that fails, or is back, is looked at soon, so that its object says so.
+//! Reports of jobs about provider accounts: an account that fails, or recovers, is looked at soon, so that its object says so.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,14 +12,14 @@ use crate::api::ProviderKind;
 
 /// Milliseconds between two looks at an account that jobs ask for.
 const ASKED_AGAIN: i64 = 15_000;
-/// Accounts of which it is remembered when they were asked for.
+/// Most accounts whose last request for a look is remembered.
 const REMEMBERED: usize = 1_000;
 
 /// A provider object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ProviderKey {
     pub kind: ProviderKind,
-    /// None for a ClusterBatchProvider.
+    /// Namespace of the object; None for a ClusterBatchProvider.
     pub namespace: Option<String>,
     pub name: String,
 }
@@ -40,33 +40,33 @@ impl ProviderKey {
     }
 }
 
-/// What a job saw of an account.
+/// The change that a job saw of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Saw {
     /// A call failed.
     Failure,
-    /// A call that had failed went well.
+    /// A call that had failed succeeded.
     Recovery,
 }
 
-/// Where looks at provider objects are asked for.
+/// The requests for looks at provider objects.
 #[derive(Default)]
 pub(crate) struct Reports {
-    /// By kind and by the namespace that a watch is of; None: all.
+    /// The watches, by kind and by the namespace that they cover; None for all.
     watches: Vec<(ProviderKind, Option<String>, mpsc::UnboundedSender<ProviderKey>)>,
-    /// When a look was last asked for, by what a job saw.
+    /// The time of the last request for a look, by account and by the change that a job saw.
     asked: Mutex<HashMap<(ProviderKey, Saw), i64>>,
 }
 
 impl Reports {
-    /// The way to a watch of this kind.
+    /// Adds a watch of this kind, and returns its requests for looks.
     pub fn add(&mut self, kind: ProviderKind, scope: Option<String>) -> mpsc::UnboundedReceiver<ProviderKey> {
         let (send, receive) = mpsc::unbounded_channel();
         self.watches.push((kind, scope, send));
         receive
     }
 
-    /// Has this account looked at soon, for what a job `saw` of it at `now` (Unix milliseconds).
+    /// Asks for a look at this account soon, for the change that a job `saw` at `now` (Unix milliseconds).
     pub fn ask(&self, key: &ProviderKey, saw: Saw, now: i64) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.get(&(key.clone(), saw)).is_some_and(|last| now < last + ASKED_AGAIN) {
@@ -78,7 +78,7 @@ impl Reports {
         asked.insert((key.clone(), saw), now);
         let of = |scope: &Option<String>| scope.is_none() || *scope == key.namespace;
         for (_, _, watch) in self.watches.iter().filter(|(kind, scope, _)| *kind == key.kind && of(scope)) {
-            // A closed channel means that we are stopping.
+            // A closed channel means that the operator stops.
             let _ = watch.send(key.clone());
         }
     }

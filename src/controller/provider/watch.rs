@@ -1,4 +1,4 @@
-//! One provider object, from an event or a timer to the next.
+//! The watch of provider objects, and the visit of one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +24,11 @@ use crate::controller::runtime::events::{self, EventRecord};
 use crate::controller::runtime::watch_backoff::{NoBackoff, WatchBackoff};
 use crate::controller::{Context, log_stream_error};
 
-/// The pause after a look that the API server was in the way of.
+/// The pause after a look that failed at the API server.
 const AGAIN: Duration = Duration::from_secs(30);
-/// The pause after a look that somebody's change made worthless.
+/// The pause after a look that a change of the object made obsolete.
 const CHANGED: Duration = Duration::from_secs(1);
-/// Until an account that no job of this operator may use is looked at again.
+/// The pause until the next look at an account that no job of this operator may use.
 const NOT_OURS: Duration = Duration::from_secs(600);
 
 /// The watches of provider objects, set up and not run yet.
@@ -45,7 +45,7 @@ struct Watch<P: Provider> {
     writer: Writer<P>,
 }
 
-/// Sets up the watches of `scopes` (None: all namespaces), with what they know, and with where looks are asked for.
+/// Sets up the watches of `scopes` (None for all namespaces). Returns them with their stores and with the requests for looks.
 pub(crate) fn watches(scopes: Vec<Option<String>>) -> (Watches, Watched, Reports) {
     let mut reports = Reports::default();
     let own: Vec<_> = scopes.into_iter().map(|scope| Watch::set_up(scope, &mut reports)).collect();
@@ -56,7 +56,7 @@ pub(crate) fn watches(scopes: Vec<Option<String>>) -> (Watches, Watched, Reports
 }
 
 impl Watches {
-    /// Looks after provider objects until told to stop; `client` is for watches.
+    /// Watches provider objects until the operator stops; `client` is for watches.
     pub async fn run(self, client: &Client, ctx: &Arc<Context>) {
         let own = self.own.into_iter().map(|one| watch(one, client, ctx));
         tokio::join!(join_all(own.collect::<Vec<_>>()), watch(self.admins, client, ctx));
@@ -71,10 +71,10 @@ impl<P: Provider> Watch<P> {
     }
 }
 
-/// Looks after the providers of a watch until told to stop, and at those that are asked for.
+/// Visits the providers of a watch, on events and on request, until the operator stops.
 async fn watch<P: Provider>(watch: Watch<P>, client: &Client, ctx: &Arc<Context>) {
     let Watch { scope, asked, known, writer } = watch;
-    // A deletion that is asked for makes another generation, and a finalizer of ours is no reason to ask the account.
+    // A deletion increments the generation, and a finalizer of ours is no reason to ask the account.
     let changed = predicates::generation.combine(predicates::annotations);
     let stream = watcher(P::api(client.clone(), scope.as_deref()), watcher::Config::default().page_size(100))
         .backoff(WatchBackoff::new(ctx.clock.clone()))
@@ -84,7 +84,7 @@ async fn watch<P: Provider>(watch: Watch<P>, client: &Client, ctx: &Arc<Context>
         .predicate_filter(changed, Default::default());
     let asked = futures::stream::unfold(asked, |mut a| async { a.recv().await.map(|key| (key.object::<P>(), a)) });
     Controller::for_stream(stream, known)
-        // A look takes its turn, so that whoever waits for a server holds nobody else up.
+        // A look waits in a queue of its own, so that one that waits for a server delays no other.
         .with_config(controller::Config::default().concurrency(0))
         .trigger_backoff(NoBackoff)
         .reconcile_on(asked)
@@ -136,7 +136,7 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, StepE
     let is_back = !conditions::is_true(&old.conditions, READY) && conditions::is_true(&status.conditions, READY);
     let pause = match write(ctx, &api, &provider, &old, status).await? {
         true if is_back => {
-            // What failed there meanwhile does not wait for its next try.
+            // Calls that failed there in the meantime do not wait for their next try.
             ctx.jobs.try_again(&ProviderKey::of(&provider));
             Duration::from_millis(pause.unsigned_abs())
         }
@@ -146,7 +146,7 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, StepE
     Ok(Action::requeue(pause))
 }
 
-/// Writes the status over the object that was judged, if it says something new. False: it changed in the meantime.
+/// Writes the status over the object that was judged, if it differs. Returns false if the object changed in the meantime.
 async fn write<P: Provider>(
     ctx: &Context,
     api: &Api<P>,
@@ -173,7 +173,7 @@ async fn write<P: Provider>(
     }
 }
 
-/// What there is to tell of a provider that turned.
+/// Returns the event for a provider whose readiness changed.
 fn news(old: &ProviderStatus, new: &ProviderStatus) -> Option<EventRecord> {
     let ready = |status: &ProviderStatus| status.conditions.iter().find(|c| c.type_ == READY).cloned();
     let (before, now) = (ready(old), ready(new)?);

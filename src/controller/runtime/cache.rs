@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Milliseconds that a value is good for where nothing speaks against it.
+/// Milliseconds for which a value is good if nothing contradicts it.
 pub(crate) const LIFETIME: i64 = 15_000;
-/// Values kept at a time. One of the values that nobody is reading goes where there is no room.
+/// Most values that are kept. A full cache drops a value that nobody is reading.
 const MOST: usize = 1_000;
 
 /// A value, and when its read began (Unix milliseconds).
@@ -25,11 +25,11 @@ impl<K, V> Default for Cache<K, V> {
 }
 
 impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
-    /// The value of `key` as it was read at `since` (Unix milliseconds) or later; where there is none, `read` gives it, and None
-    /// keeps it from being kept.
+    /// Returns the value of `key` as it was read at `since` (Unix milliseconds) or later. If there is none, `read` supplies it;
+    /// a value that `read` returns as None is not kept.
     ///
     /// # Errors
-    /// Those of `read`; nothing is kept then.
+    /// The errors of `read`; nothing is kept then.
     pub async fn get<E>(
         &self,
         key: &K,
@@ -63,11 +63,11 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
     }
 }
 
-/// Whether a value that was read may be kept.
+/// Tells if a value that was read may be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
     Yes,
-    /// It is not there, or too large for a cache.
+    /// The object does not exist, or is too large for a cache.
     No,
 }
 

@@ -1,9 +1,9 @@
-//! How the API server is reached.
+//! The connection to the API server.
 //!
-//! A Pod reaches it as its ServiceAccount says, straight: its token is for nobody else, and a proxy that the environment names for
-//! every Pod mostly leads out of the cluster. Outside, KUBECONFIG says where it is, and the environment's proxy is used as
-//! kubectl does. kube's own loader compares `NO_PROXY` with the proxy's host instead of the API server's, and fails at an entry
-//! that it cannot read; so the kubeconfig is put together here.
+//! A Pod connects directly, as its ServiceAccount says: its token is for no other host, and the proxy that an environment names
+//! for every Pod mostly leads out of the cluster. Outside of a cluster, KUBECONFIG names the server, and the environment's
+//! proxy is used as kubectl does. kube's own loader compares `NO_PROXY` with the proxy's host instead of the API server's, and
+//! fails at an entry that it cannot parse; so the configuration is built here.
 
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
@@ -12,7 +12,7 @@ use kube::config::{Cluster, Kubeconfig};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-/// The cluster of the environment: KUBECONFIG, or the Pod's ServiceAccount.
+/// Returns the cluster of the environment: that of KUBECONFIG, or of the Pod's ServiceAccount.
 ///
 /// # Errors
 /// When neither names one.
@@ -27,13 +27,13 @@ pub(crate) fn infer() -> Result<Config, String> {
     Ok(config)
 }
 
-/// A variable of the environment, in capitals or not; as kubectl, one that is empty is not set.
+/// Returns a variable of the environment, in upper or lower case. As in kubectl, an empty one is not set.
 fn variable(name: &str) -> Option<String> {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     set(name).or_else(|| set(&name.to_ascii_lowercase()))
 }
 
-/// What the current context of a kubeconfig means, with these variables of the environment.
+/// Returns the configuration for the current context of a kubeconfig, with these variables of the environment.
 fn config(kubeconfig: Kubeconfig, variable: impl Fn(&str) -> Option<String>) -> Result<Config, String> {
     let name = kubeconfig.current_context.ok_or("the kubeconfig has no current context")?;
     let context = kubeconfig.contexts.into_iter().find(|c| c.name == name).and_then(|c| c.context);
@@ -58,7 +58,7 @@ fn config(kubeconfig: Kubeconfig, variable: impl Fn(&str) -> Option<String>) -> 
     Ok(config)
 }
 
-/// The certificates that stand in the kubeconfig itself, which count for more than those of a file.
+/// Returns the certificates that the kubeconfig contains, which take precedence over those of a file.
 fn authorities(cluster: &Cluster) -> Result<Option<Vec<Vec<u8>>>, String> {
     use base64::Engine;
     let Some(data) = &cluster.certificate_authority_data else { return Ok(None) };
@@ -68,7 +68,7 @@ fn authorities(cluster: &Cluster) -> Result<Option<Vec<Vec<u8>>>, String> {
     certificates.collect::<Result<_, _>>().map(Some).map_err(|e| unfit(e.to_string()))
 }
 
-/// The proxy to the API server: the kubeconfig's own, or the environment's, unless `NO_PROXY` lists the server.
+/// Returns the proxy to the API server: the kubeconfig's own, or the environment's, unless `NO_PROXY` lists the server.
 fn proxy(cluster: &Cluster, server: &Uri, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Uri>, String> {
     let own = cluster.proxy_url.clone().filter(|proxy| !proxy.is_empty());
     let (named_by, proxy) = match own {
@@ -82,7 +82,7 @@ fn proxy(cluster: &Cluster, server: &Uri, variable: impl Fn(&str) -> Option<Stri
         }
     };
     let with_scheme = if proxy.contains("://") { proxy } else { format!("http://{proxy}") };
-    // Its user's password may be in it.
+    // The URL may contain a password.
     match with_scheme.parse::<Uri>() {
         Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) => Ok(Some(uri)),
         _ => Err(format!(
@@ -91,8 +91,9 @@ fn proxy(cluster: &Cluster, server: &Uri, variable: impl Fn(&str) -> Option<Stri
     }
 }
 
-/// Whether requests to `server` go straight: this machine always, as with kubectl, and what `NO_PROXY` lists: names and those
-/// below them, addresses, networks, each with a port where only that is meant.
+/// Returns true if requests to `server` bypass the proxy: those to this machine always, as with kubectl, and those to servers
+/// that `NO_PROXY` lists. Its entries are names, which include their subdomains, addresses and networks, each optionally with a
+/// port.
 fn is_spared(server: &Uri, no_proxy: &str) -> bool {
     let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
     let is_here = host.parse::<std::net::IpAddr>().map_or(host == "localhost", |ip| ip.is_loopback());
@@ -103,10 +104,10 @@ fn is_spared(server: &Uri, no_proxy: &str) -> bool {
     is_here || matcher.intercept(server).is_none()
 }
 
-/// The entry without this port; one for another port stays as it is, and is no host.
+/// Returns the entry without this port. An entry with another port is returned unchanged, and matches no host.
 fn without_port<'a>(entry: &'a str, port: &str) -> &'a str {
     match entry.strip_suffix(port) {
-        // Else it is an IPv6 address.
+        // An entry with more colons is an IPv6 address.
         Some(host) if !host.contains(':') => host,
         Some(host) if host.starts_with('[') => host.trim_matches(['[', ']']),
         _ => entry,
@@ -117,7 +118,7 @@ fn without_port<'a>(entry: &'a str, port: &str) -> &'a str {
 mod tests {
     use super::*;
 
-    /// The proxy of a kubeconfig with this server and these lines more, in an environment with these variables.
+    /// Returns the proxy for a kubeconfig with this server and these additional lines, in an environment with these variables.
     fn proxy_of(server: &str, more: &str, environment: &[(&str, &str)]) -> Result<Option<String>, String> {
         let kubeconfig = format!(
             "current-context: c\ncontexts: [{{name: c, context: {{cluster: k, user: u, namespace: n}}}}]\n\

@@ -1,4 +1,5 @@
-//! What lies outside of this process and is handed to it: the Kubernetes API, the way out to other hosts, time and chance.
+//! The dependencies of the operator on the outside: the Kubernetes API, the transport to other hosts, the clock and random
+//! bytes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,28 +15,28 @@ use super::options::StartError;
 use crate::api::conditions::reasons;
 use crate::transport::{EgressProxy, HostPolicy, Transport};
 
-/// What an operator works with. Two that are to fail apart from each other get one each.
+/// The dependencies of an operator. Two operators that must fail independently get one each.
 #[derive(Clone)]
 pub struct Dependencies {
     /// The Kubernetes API; see [`config`].
     pub client: Client,
-    /// The same without a time-out between reads: watches are quiet for long.
+    /// The Kubernetes API with a longer read time-out, for watches, which are quiet for long; see [`watching_config`].
     pub watching: Client,
-    /// The way to providers and object stores.
+    /// The transport to providers and object stores.
     pub transport: Transport,
-    /// Time and chance.
+    /// The clock and the source of random bytes.
     pub clock: Arc<dyn Clock>,
 }
 
-/// Time and chance: inputs of every decision.
+/// A clock and a source of random bytes, the inputs of every decision.
 pub trait Clock: fmt::Debug + Send + Sync {
-    /// Unix milliseconds.
+    /// Returns the current time in Unix milliseconds.
     fn now(&self) -> i64;
-    /// Fills `bytes` at random. False where there is no randomness to be had.
+    /// Fills `bytes` with random bytes. Returns false if none are available.
     fn fill(&self, bytes: &mut [u8]) -> bool;
 }
 
-/// The system's time and chance.
+/// The system's clock and source of random bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -50,14 +51,14 @@ impl Clock for SystemClock {
 }
 
 impl dyn Clock {
-    /// 0 to 255; without randomness there is no jitter, which is no reason to stop.
+    /// Returns a jitter of 0 to 255, which is 0 if no random bytes are available: that is no reason to stop.
     pub(crate) fn jitter(&self) -> u8 {
         let mut jitter = [0];
         self.fill(&mut jitter);
         jitter[0]
     }
 
-    /// 128 random bits in hex.
+    /// Returns 128 random bits in hex.
     pub(crate) fn nonce(&self) -> Result<String, StepError> {
         let mut bytes = [0; 16];
         match self.fill(&mut bytes) {
@@ -68,8 +69,9 @@ impl dyn Clock {
 }
 
 impl Dependencies {
-    /// The cluster of the environment (KUBECONFIG, or the Pod's ServiceAccount), hosts as `hosts` allows, those outside of
-    /// private networks through `proxy` if there is one, and the system's clock.
+    /// Returns the dependencies for the cluster of the environment (KUBECONFIG, or the Pod's ServiceAccount). Hosts are
+    /// restricted as `hosts` says, those outside of private networks are reached through `proxy` if there is one, and time is
+    /// the system's.
     ///
     /// # Errors
     /// When no cluster is named, or TLS cannot be set up.
@@ -88,19 +90,19 @@ impl Dependencies {
     }
 }
 
-/// How the Kubernetes API is talked to: retries under our feet would turn our own write into a conflict, so whoever decides
-/// repeats.
+/// Returns the configuration of the Kubernetes client. It disables the client's own retries, which could turn our own write
+/// into a conflict; the caller that decided on a call repeats it.
 pub fn config(cluster: Config) -> Config {
     let mut config = watching_config(cluster);
     config.read_timeout = Some(Duration::from_secs(20));
     config
 }
 
-/// The same for [`Dependencies::watching`].
+/// Returns the configuration for [`Dependencies::watching`].
 pub fn watching_config(mut config: Config) -> Config {
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(10));
-    // Longer than a watch lasts: else a list whose server vanished would be waited for for ever.
+    // Longer than a watch lasts. Without it, a list whose server vanished would wait for ever.
     config.read_timeout = Some(Duration::from_secs(330));
     config
 }

@@ -1,4 +1,4 @@
-//! Why a step failed, in the words of a condition.
+//! Errors of steps, in the words of a condition.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use crate::provider::{ApiError, ErrorKind};
 use crate::results::{CollectError, WriteError};
 use crate::store::{StoreError, SwapError};
 
-/// A step that failed and is tried again.
+/// The error of a step, which is tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepError {
-    /// What a person sees.
+    /// The reason and the message for a person.
     pub blocked: Blocked,
-    /// Whether it may pass by itself, so that only its lasting is worth a word.
+    /// True if it may pass by itself, so that it is reported only if it lasts.
     pub retryable: bool,
-    /// When the other side asked to be called again.
+    /// The pause that the other side asked for.
     pub retry_after: Option<Duration>,
-    /// Whether it is that the API server does not answer: that can be told in status only once it is over.
+    /// True if the API server does not answer. Status can report that only once it is over.
     pub api_server_unavailable: bool,
-    /// Whether the provider's account as a whole may be in trouble, so that its object is worth a look.
+    /// True if the provider's account as a whole may be failing, so that its object should be looked at.
     pub is_of_account: bool,
-    /// Whether it is that the store, as it is addressed, can never do what it has to.
+    /// True if the store, as it is addressed, can never do what is required of it.
     pub is_unfit_store: bool,
 }
 
 impl StepError {
-    /// Something that a person must mend.
+    /// Returns an error that a person must fix.
     pub fn lasting(reason: &'static str, message: impl Into<String>) -> Self {
         let blocked = Blocked { reason, message: message.into() };
         StepError {
@@ -39,12 +39,12 @@ impl StepError {
         }
     }
 
-    /// Something that may pass.
+    /// Returns an error that may pass by itself.
     pub fn passing(reason: &'static str, message: impl Into<String>) -> Self {
         StepError { retryable: true, ..StepError::lasting(reason, message) }
     }
 
-    /// For metrics and events.
+    /// Returns the reason, for metrics and events.
     pub fn kind(&self) -> &'static str {
         self.blocked.reason
     }

@@ -1,9 +1,10 @@
-//! Events on their way to the API server: a bounded queue beside the loop, so that no job waits for its own news.
+//! The queue of events for the API server. It is bounded, and written beside the reconcile loop, so that no job waits for its
+//! own events.
 //!
-//! What client-go's recorder does for every controller is done here for ours. A note that is repeated counts up the series of
-//! its event. The eleventh event of one reason about one object within ten minutes is held, and those that follow it: once a
-//! minute one event tells of them all. Each namespace has a budget, apart for warnings. kube's own recorder does neither, and
-//! shows events of one reason with the words of the first.
+//! It follows client-go's recorder. A repeated note counts up the series of its event. From the eleventh event of one reason
+//! about one object within ten minutes, events are held, and once a minute one event stands for all of them. Each namespace has
+//! a budget, with a separate one for warnings. kube's own recorder does neither, and shows all events of one reason with the
+//! words of the first.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -42,7 +43,7 @@ const ONE_BY_ONE: usize = 10;
 const SIMILAR_FOR: i64 = 600_000;
 /// Milliseconds for which a repeated note counts up the series of its event.
 const SERIES: i64 = 360_000;
-/// Milliseconds for which similar events are held to be told of by one.
+/// Milliseconds for which similar events are held, to be reported as one.
 const HELD: i64 = 60_000;
 /// Events that a namespace may have written at once, of either type.
 const BURST: f64 = 1_000.0;
@@ -51,7 +52,7 @@ const REFILL: f64 = 20.0;
 /// Objects and reasons that are remembered.
 const REMEMBERED: usize = 10_000;
 
-/// Where events are told.
+/// The sender of events.
 pub(crate) struct EventQueue {
     queue: mpsc::Sender<Told>,
     metrics: Metrics,
@@ -66,13 +67,13 @@ struct Told {
 }
 
 impl EventQueue {
-    /// A queue, and the end at which [`write`] takes from it.
+    /// Returns a queue, and the end that [`write`] reads.
     pub fn new(metrics: Metrics) -> (EventQueue, Waiting) {
         let (queue, waiting) = mpsc::channel(QUEUE);
         (EventQueue { queue, metrics }, Waiting(waiting))
     }
 
-    /// Puts an event into the queue. Where there is no room it is dropped and counted: status says what counts.
+    /// Puts an event into the queue. If it is full, the event is dropped and counted; status holds everything that matters.
     pub fn tell(&self, regarding: ObjectReference, related: Option<ObjectReference>, news: EventRecord) {
         if self.queue.try_send(Told { regarding, related, news }).is_err() {
             self.metrics.events_dropped.inc();
@@ -83,7 +84,7 @@ impl EventQueue {
 /// Events that wait to be written.
 pub(crate) struct Waiting(mpsc::Receiver<Told>);
 
-/// Writes what is told until told to stop, and then what still waits.
+/// Writes events until the operator stops, and then those that still wait.
 pub(crate) async fn write(
     Waiting(mut waiting): Waiting,
     client: Client,
@@ -106,7 +107,7 @@ pub(crate) async fn write(
         }
         metrics.events_dropped.inc_by(std::mem::take(&mut similar.dropped));
     }
-    // What ends with us may have something to tell.
+    // Tasks that end with this process may still send events.
     while let Ok(Some(told)) = tokio::time::timeout(Duration::from_millis(200), waiting.recv()).await {
         writes.extend(similar.take(told, clock.now()).map(writer));
         if writes.len() >= WRITERS {
@@ -124,7 +125,7 @@ enum Write {
         told: Told,
         name: String,
     },
-    /// The note of the event of this name was told for the `count`-th time.
+    /// The note of the event of this name was sent for the `count`-th time.
     Again {
         told: Told,
         name: String,
@@ -132,12 +133,12 @@ enum Write {
     },
 }
 
-/// One that fails is logged and never in the way.
+/// Performs a write. A failure is logged and has no other effect.
 async fn do_write(client: &Client, reporter: &Reporter, write: Write) {
     let now = MicroTime(jiff::Timestamp::now());
     let (Write::New { told, .. } | Write::Again { told, .. }) = &write;
     let reason = told.news.reason;
-    // Events about what lies in no namespace are in `default`.
+    // Events about cluster-scoped objects are in `default`.
     let namespace = told.regarding.namespace.clone().unwrap_or_else(|| "default".into());
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
     let written = match write {
@@ -177,7 +178,7 @@ fn event(told: Told, name: String, namespace: String, reporter: &Reporter, now: 
 /// An object and a reason.
 type Kind = (u64, &'static str);
 
-/// What was told of late, and what is held to be told at once.
+/// The events that were sent lately, and those that are held to be reported as one.
 #[derive(Default)]
 struct Similar {
     kinds: HashMap<Kind, Group>,
@@ -191,14 +192,14 @@ struct Similar {
 #[derive(Default)]
 struct Group {
     since: i64,
-    /// By the hash of the note: the event's name, how often it was told, and when last.
+    /// The hash of each note, the name of its event, how often it was sent, and when last.
     notes: Vec<(u64, String, i32, i64)>,
-    /// The last of those that are held, how many there are, and when they are told.
+    /// The last of the held events, their number, and the time at which they are due.
     held: Option<(Told, usize, i64)>,
 }
 
 impl Similar {
-    /// The write that an event calls for at `now`, if it is not held or dropped.
+    /// Returns the write for an event at `now`; None if the event is held or dropped.
     fn take(&mut self, told: Told, now: i64) -> Option<Write> {
         if self.kinds.len() >= REMEMBERED {
             self.kinds.retain(|_, group| group.held.is_some() || now < group.since + SIMILAR_FOR);
@@ -230,7 +231,7 @@ impl Similar {
         self.within_budget(told, now).map(|told| Write::New { told, name })
     }
 
-    /// Writes for events that were held until `now`, or for all that are held.
+    /// Returns the writes for events that were held until `now`, or for all that are held.
     fn due(&mut self, now: i64, all: bool) -> Vec<Write> {
         let held = self.kinds.values_mut().filter_map(|kind| kind.held.take_if(|(_, _, due)| all || now >= *due));
         let held: Vec<(Told, usize)> = held.map(|(told, count, _)| (told, count)).collect();
@@ -262,7 +263,7 @@ impl Similar {
     }
 }
 
-/// Events that a namespace may yet have written.
+/// The number of events that a namespace may still have written.
 struct Budget {
     left: f64,
     at: i64,

@@ -1,4 +1,4 @@
-//! Events: what a person sees in `kubectl describe`.
+//! Events, as a person sees them in `kubectl describe`.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
@@ -25,17 +25,17 @@ impl EventRecord {
     }
 }
 
-/// Has an event published about a BatchJob, soon and beside the loop.
+/// Queues an event about a BatchJob; it is written beside the reconcile loop.
 pub(crate) fn publish(ctx: &Context, job: &BatchJob, news: EventRecord) {
     publish_on(ctx, job.object_ref(&()), news);
 }
 
-/// The same about any object.
+/// Queues an event about any object.
 pub(crate) fn publish_on(ctx: &Context, object: ObjectReference, news: EventRecord) {
     ctx.events.tell(object, None, news);
 }
 
-/// Has an event published in the operator's own namespace, about a BatchJob that may be gone, and its namespace with it.
+/// Queues an event in the operator's own namespace, about a BatchJob that may be gone together with its namespace.
 pub(crate) fn publish_at_home(ctx: &Context, namespace: &str, name: &str, news: EventRecord) {
     let lease = ObjectReference {
         api_version: Some("coordination.k8s.io/v1".into()),

@@ -1,4 +1,4 @@
-//! Calls to the API server, fair by namespace: a flood of one does not make those of another wait in its queue.
+//! Calls to the API server, fair by namespace: a flood of calls for one namespace does not delay those for another.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,10 +11,11 @@ use tower::{Layer, Service};
 
 use crate::fair::{Claim, Limits, Shares};
 
-/// Calls in flight. More of them would not be answered sooner, but each later. As they have one lane, a namespace has 8 at most.
+/// Calls in flight. More would not be answered sooner, only each of them later. All calls have one lane, so a namespace has at
+/// most 8.
 const LIMITS: Limits = Limits { total: 24, per_namespace: 16, keeps_last_shares: true };
 
-/// A layer of a client of the API server, for all but watches: those last.
+/// A layer for a client of the API server, for all calls but watches, which last.
 #[derive(Clone, Debug)]
 pub(crate) struct FairCalls(Arc<Shares>);
 
@@ -61,7 +62,7 @@ where
     }
 }
 
-/// The namespace of the object that a path names; empty where it has none.
+/// Returns the namespace of the object that a path names; empty if it has none.
 fn namespace(path: &str) -> &str {
     let mut segments = path.split('/').skip_while(|segment| *segment != "namespaces");
     segments.nth(1).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Our finalizers: added and removed without overwriting anybody else's.
+//! Adds and removes our finalizers without overwriting those of others.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Client, Resource};
@@ -8,8 +8,8 @@ use serde_json::json;
 use super::error::StepError;
 use super::metadata;
 
-/// Adds `finalizer` to the object that was `judged`, or removes it. Returns the metadata since then; None if the object changed
-/// in the meantime, or is gone.
+/// Adds `finalizer` to the object that was `judged`, or removes it. Returns the metadata after the write; None if the object
+/// changed in the meantime, or is gone.
 ///
 /// # Errors
 /// When the API server cannot be asked, or refuses.
@@ -27,7 +27,7 @@ where
     if wanted {
         finalizers.push(finalizer);
     }
-    // With resourceVersion: a list that somebody changed in the meantime is not overwritten.
+    // The resourceVersion keeps a list that changed in the meantime from being overwritten.
     let patch = json!({"metadata": {"resourceVersion": judged.resource_version, "finalizers": finalizers}});
     let name = judged.name.as_deref().unwrap_or_default();
     match metadata::patch::<K>(client, judged.namespace.as_deref(), name, None, &patch).await {

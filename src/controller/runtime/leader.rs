@@ -1,4 +1,4 @@
-//! One replica works at a time. The lease saves work; no promise depends on it.
+//! Leader election: one replica works at a time. The lease saves work; no promise depends on it.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::api::FIELD_MANAGER;
 
 /// Name of the Lease.
 pub(crate) const NAME: &str = "batchjob-operator";
-/// How long a lease that nobody renews lasts, by the clock of who waits for its end: clocks need not agree.
+/// Time for which a lease lasts that is not renewed, by the clock of the replica that waits for its end: clocks need not agree.
 const DURATION: Duration = Duration::from_secs(12);
-/// Between two looks at the lease, each of which renews one's own.
+/// Time between two looks at the lease, each of which renews one's own.
 const PAUSE: Duration = Duration::from_millis(1_500);
-/// For one look.
+/// Time-out of one look.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// This replica's part in the election.
@@ -31,7 +31,7 @@ pub struct Leadership {
 }
 
 /// Takes part in the election for the Lease `batchjob-operator` in `namespace`. A leader leads until it sees that another
-/// one does: while the API server is away, nobody takes over, and nobody could do anything.
+/// replica does: while the API server is unavailable, no replica can take over, and none could do any work.
 ///
 /// # Errors
 /// When the Lease can neither be read nor written.
@@ -45,18 +45,18 @@ pub async fn lead(client: Client, namespace: &str, identity: &str) -> kube::Resu
 }
 
 impl Leadership {
-    /// Returns true once this replica leads, false if the election ended without.
+    /// Waits until this replica leads, and returns true; returns false if the election ended before.
     pub async fn won(&mut self) -> bool {
         self.leads.wait_for(|leads| *leads).await.is_ok()
     }
 
-    /// Returns once this replica no longer leads, as far as it knows.
+    /// Waits until this replica no longer leads, as far as it knows.
     pub async fn lost(&mut self) {
-        // An error means that nobody renews the lease any more.
+        // An error means that the lease is no longer renewed.
         let _ = self.leads.wait_for(|leads| !*leads).await;
     }
 
-    /// Gives the lease back, so that another replica need not wait for its end.
+    /// Releases the lease, so that another replica need not wait for its end.
     pub async fn release(self) {
         self.stop.cancel();
         let _ = self.candidate.await;
@@ -66,7 +66,7 @@ impl Leadership {
 struct Candidate {
     leases: Api<Lease>,
     identity: String,
-    /// Another one's lease, and since when it was seen again and again without a change.
+    /// The lease of another replica, and the time since which each look found it unchanged.
     unchanged: Option<(Option<String>, Instant)>,
 }
 
@@ -92,7 +92,7 @@ impl Candidate {
                 Ok(Err(error)) => crate::transport::chain(&error),
                 Err(late) => late.to_string(),
             };
-            // What was not seen may have changed.
+            // The lease may have changed while it could not be read.
             self.unchanged = None;
             if !std::mem::replace(&mut away, true) {
                 warn!(why, "the lease can neither be read nor written now");
@@ -105,7 +105,7 @@ impl Candidate {
         }
     }
 
-    /// Looks at the lease, and takes or renews it where that is this replica's right. Whether it leads.
+    /// Reads the lease, and takes or renews it if this replica may. Returns true if this replica leads.
     async fn look(&mut self) -> kube::Result<bool> {
         let Some(lease) = self.leases.get_opt(NAME).await? else {
             return won(self.leases.create(&params(), &self.taken(named())).await);
@@ -166,7 +166,7 @@ fn params() -> PostParams {
     PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() }
 }
 
-/// Whether a write was the first: of two at a time, one wins.
+/// Returns true if a write won: of two at a time, one does.
 fn won(written: kube::Result<Lease>) -> kube::Result<bool> {
     match written {
         Ok(_) => Ok(true),

@@ -1,5 +1,5 @@
-//! Calls that are answered with an object's metadata alone: what a BatchJob carries may be a megabyte, and is not needed to know
-//! that nothing changed or that a write took effect. Managed fields are as deep as that content, and are not read.
+//! Calls that return the metadata of an object alone. A BatchJob may carry a megabyte, which is not needed to see that nothing
+//! changed or that a write took effect. Managed fields are nested as deeply as that content, and are not read.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{GetParams, ListParams, Patch, PatchParams};
@@ -16,7 +16,7 @@ fn requests<K: Resource<DynamicType = ()>>(namespace: Option<&str>) -> Request {
     Request::new(K::url_path(&(), namespace))
 }
 
-/// The metadata of an object; None where it is gone.
+/// Reads the metadata of an object; None if it is gone.
 pub(crate) async fn get<K>(
     client: &Client,
     namespace: Option<&str>,
@@ -34,7 +34,7 @@ where
     }
 }
 
-/// The metadata of an object after a merge patch, of its status where `subresource` says so.
+/// Applies a merge patch to an object, or to its `subresource`, and returns the metadata after it.
 pub(crate) async fn patch<K>(
     client: &Client,
     namespace: Option<&str>,
@@ -53,7 +53,7 @@ where
     Ok(patched.metadata)
 }
 
-/// The metadata of the objects that field selectors choose, in one namespace or in all.
+/// Lists the metadata of the objects that field selectors choose, in one namespace or in all.
 pub(crate) async fn list<K>(
     client: &Client,
     namespace: Option<&str>,
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use crate::api::BatchJob;
 
-    /// An API server that has the jobs `a` and `b` for whoever asks for the metadata of those of the provider `p`, one on a page.
+    /// An API server with the jobs `a` and `b`, which lists the metadata of those of the provider `p`, one on a page.
     async fn server(request: http::Request<Body>) -> Result<http::Response<Body>, std::convert::Infallible> {
         let (accepted, query) = (request.headers()["accept"].to_str().unwrap(), request.uri().query().unwrap());
         let is_lean = accepted.contains("as=PartialObjectMetadataList") && query.contains("fieldSelector=of%3Dp&");

@@ -13,7 +13,7 @@ pub(crate) enum Missing {
     Blocked(Blocked),
     /// A person must create the object.
     Absent(Absent),
-    /// Nobody can tell now.
+    /// The state of the object is unknown now.
     Unknown(StepError),
 }
 
@@ -23,15 +23,15 @@ pub(crate) struct Absent {
     /// Such as `Secret 's3', which `spec.output` names,`.
     pub what: String,
     pub namespace: String,
-    /// Another remedy than creating it, if there is one.
+    /// An alternative to creating it; empty if there is none.
     pub or: &'static str,
 }
 
 impl Missing {
-    /// What a person must mend.
+    /// Returns the problem that a person must fix.
     ///
     /// # Errors
-    /// When nobody can tell now.
+    /// When the state of the object is unknown now.
     pub fn blocked(self) -> Result<Blocked, StepError> {
         match self {
             Missing::Blocked(blocked) => Ok(blocked),
@@ -50,7 +50,7 @@ impl From<Missing> for StepError {
     }
 }
 
-/// Returns whether the absent object cannot be created again: its namespace is being deleted, or gone.
+/// Returns true if the absent object cannot be created again: its namespace is being deleted, or gone.
 pub(crate) async fn is_going(ctx: &Context, absent: &Absent) -> Result<bool, StepError> {
     let namespaces: Api<Namespace> = Api::all(ctx.client.clone());
     let namespace = namespaces.get_metadata_opt(&absent.namespace).await?;

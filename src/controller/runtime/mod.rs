@@ -1,4 +1,4 @@
-//! What the rooms of all kinds work with: the cluster, its small objects, events, the lease, errors.
+//! Shared parts of the controllers: the cluster, its small objects, events, the lease, errors.
 
 pub(super) mod cache;
 mod cluster;

@@ -1,35 +1,35 @@
-//! How the operator is to run, and why it does not.
+//! Options of the operator, and the errors that keep it from starting.
 
 use std::path::PathBuf;
 
 use crate::lifecycle::Timing;
 
-/// How to run.
+/// Options of the operator.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Namespaces to look after; empty: all.
+    /// Namespaces to watch; empty for all.
     pub watch_namespaces: Vec<String>,
-    /// Our own namespace: where the Lease is, and the Secrets of cluster-wide providers.
+    /// The operator's own namespace, which has the Lease and the Secrets of cluster-wide providers.
     pub namespace: String,
-    /// Whether to take part in an election first.
+    /// Takes part in a leader election first.
     pub leader_election: bool,
     /// This replica's name in the election and in events.
     pub identity: String,
-    /// Local disk for transfers; may vanish at any time.
+    /// Folder on local disk for transfers. Its content may vanish at any time.
     pub spool_dir: PathBuf,
     /// ConfigMaps that the results of one job may take.
     pub output_config_maps: usize,
-    /// Milliseconds between two looks at what a job refers to that failed before anything was paid.
+    /// Milliseconds between two looks at the references of a job that failed before anything was paid.
     pub recheck: i64,
-    /// Milliseconds between two looks through the lists of providers for batches that nobody follows; 0: never.
+    /// Milliseconds between two searches of the providers' lists for batches that nobody follows; 0 for none.
     pub orphan_check: i64,
-    /// Where probes and metrics are served.
+    /// Address of the probes and the metrics.
     pub health_addr: std::net::SocketAddr,
-    /// How long things may take.
+    /// Time limits.
     pub timing: Timing,
 }
 
-/// Why the operator does not start, or ends; each says what to do.
+/// The reason why the operator does not start, or ends. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum StartError {
@@ -54,7 +54,7 @@ pub enum StartError {
 }
 
 impl Options {
-    /// The namespaces to watch; None: all.
+    /// Returns the namespaces to watch; None stands for all.
     pub(crate) fn scopes(&self) -> Vec<Option<String>> {
         match self.watch_namespaces.as_slice() {
             [] => vec![None],
@@ -62,7 +62,7 @@ impl Options {
         }
     }
 
-    /// Sees what can be judged without a cluster.
+    /// Checks all that can be checked without a cluster.
     ///
     /// # Errors
     /// When the spool folder cannot be written.

@@ -1,4 +1,4 @@
-//! What the provider is told of whose a file or a batch is.
+//! The marks of ownership that files and batches carry at the provider.
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -8,22 +8,22 @@ use crate::provider::Batch;
 
 /// Metadata key of the intent that made a batch.
 pub(crate) const INTENT: &str = "bj-intent";
-/// The work that a batch is part of.
+/// Metadata key of the work that a batch is part of.
 pub(crate) const WORK: &str = "bj-work";
 
-/// The cluster that the batch's work was begun in.
+/// Metadata key of the cluster that the batch's work was begun in.
 const CLUSTER: &str = "bj-cluster";
-/// Namespace and name of the BatchJob.
+/// Metadata key of the namespace and name of the BatchJob.
 const JOB: &str = "bj-job";
-/// The shard and the attempt to send it.
+/// Metadata key of the shard and the attempt to send it.
 const SHARD: &str = "bj-shard";
 
-/// What a batch of this work says of itself.
+/// Returns the metadata that identifies batches of this work.
 fn identity(cluster: &str, owner: &Owner, work_id: &str) -> Vec<(&'static str, String)> {
     vec![(CLUSTER, cluster.into()), (JOB, format!("{}/{}", owner.namespace, owner.name)), (WORK, work_id.into())]
 }
 
-/// Whether a batch says that it is this work's, as `cluster` began it.
+/// Returns true if the metadata of a batch says that it belongs to this work, as `cluster` began it.
 pub(crate) fn is_said_by(batch: &Batch, cluster: &str, owner: &Owner, work_id: &str) -> bool {
     identity(cluster, owner, work_id).into_iter().all(|(key, value)| batch.said(key) == Some(&value))
 }
@@ -35,11 +35,12 @@ pub(crate) struct BatchOwner {
     pub name: String,
     pub work_id: String,
     pub intent_id: String,
-    /// Such as `00000-1`.
+    /// Key of the attempt, such as `00000-1`.
     pub attempt_key: String,
 }
 
-/// What a batch says that `cluster` began; None where it says something else, or what no operator would have it say.
+/// Returns the owner of a batch whose metadata says that `cluster` began it; None if it says otherwise, or something that no
+/// operator writes.
 pub(crate) fn owner_of(batch: &Batch, cluster: &str) -> Option<BatchOwner> {
     let word = |key| batch.said(key).filter(|text| is_word(text)).map(String::from);
     let (namespace, name) = batch.said(JOB)?.split_once('/')?;
@@ -54,12 +55,12 @@ pub(crate) fn owner_of(batch: &Batch, cluster: &str) -> Option<BatchOwner> {
     })
 }
 
-/// Safe to show, and to compare with what we make.
+/// Returns true if the text is safe to show and to compare with our own ids.
 fn is_word(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
-/// What Kubernetes takes for the name of an object, and so nothing that leads a request astray.
+/// Returns true if Kubernetes accepts the text as the name of an object, so that it cannot divert a request.
 fn is_object_name(text: &str) -> bool {
     let end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = text.as_bytes();
@@ -69,7 +70,7 @@ fn is_object_name(text: &str) -> bool {
         && bytes.iter().all(|b| end(Some(b)) || matches!(b, b'-' | b'.'))
 }
 
-/// What a batch is told to say of itself: at most 16 pairs of 64 and 512 characters.
+/// Returns the metadata for a batch: at most 16 pairs of 64 and 512 characters.
 pub(crate) fn metadata(journal: &Journal, attempt_key: AttemptKey, intent_id: &str) -> Vec<(&'static str, String)> {
     let mut metadata = identity(journal.named_after(), &journal.owner, &journal.work_id);
     metadata.push((INTENT, intent_id.into()));
@@ -78,20 +79,20 @@ pub(crate) fn metadata(journal: &Journal, attempt_key: AttemptKey, intent_id: &s
     metadata
 }
 
-/// How the names of all uploads of this work begin. They name the job too: the work's id is in the journal, which is the
-/// tenant's to write, and so it proves nothing.
+/// Returns the prefix of the names of all uploads of this work. It names the job too: the id of the work is in the journal,
+/// which the tenant can write, and so proves nothing.
 pub(crate) fn file_prefix(journal: &Journal) -> String {
     let owner = &journal.owner;
     let job = hex(digest(&SHA256, format!("{}/{}", owner.namespace, owner.name).as_bytes()).as_ref());
     format!("bj-{}-{}-{}-", short(journal.named_after()), &job[..16], short(&journal.work_id))
 }
 
-/// Name of the small file that a provider is tried out with.
+/// Returns the name of the small file that tests a provider.
 pub(crate) fn probe(cluster: &str) -> String {
     format!("bj-{}-probe.jsonl", short(cluster))
 }
 
-/// Name of the upload for an attempt.
+/// Returns the name of the upload for an attempt.
 pub(crate) fn file(journal: &Journal, attempt_key: AttemptKey) -> String {
     let content = journal.shards.get(attempt_key.shard).map(|s| s.sha256.as_str()).unwrap_or_default();
     format!("{}{attempt_key}-{}.jsonl", file_prefix(journal), short(content))
@@ -101,7 +102,7 @@ fn short(text: &str) -> &str {
     text.get(..8).unwrap_or(text)
 }
 
-/// The provider's files of a batch.
+/// Returns the ids of the provider's files of a batch.
 pub(crate) fn files_of(batch: &Batch) -> Vec<String> {
     [&batch.input_file_id, &batch.output_file_id, &batch.error_file_id].into_iter().flatten().cloned().collect()
 }

@@ -1,4 +1,4 @@
-//! What the cluster must have before anything begins: our CRDs, the rights to read them, and a name.
+//! Checks what the operator needs of the cluster before it starts: our CRDs, the rights to read them, and a name.
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
@@ -8,7 +8,7 @@ use tracing::warn;
 use super::options::StartError;
 use crate::api::{BatchJob, BatchProvider};
 
-/// One namespace that it may look into is enough: others may be gone, and come back.
+/// Checks the CRDs. One namespace that the operator may read is enough: others may be gone, and come back.
 pub(crate) async fn check_crds(client: &Client, watched: &[String]) -> Result<(), StartError> {
     let mut namespaces = watched.iter().map(Some).collect::<Vec<_>>();
     if namespaces.is_empty() {
@@ -45,7 +45,7 @@ async fn check_kinds(client: &Client, namespace: Option<&String>) -> Result<(), 
         };
         match api.list(&ListParams::default().limit(1)).await {
             Ok(_) => Ok(()),
-            // A group that nobody serves is answered with a bare 404, without a reason.
+            // The API server answers for a group that it does not serve with a bare 404, without a reason.
             Err(kube::Error::Api(status)) if status.code == 404 => Err(StartError::NoCrd(kind)),
             Err(kube::Error::Api(status)) if status.is_forbidden() => {
                 Err(StartError::Forbidden(format!("list {kind}s")))
@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether an operator that is to watch these starts, where the API server lets it into those that begin with `open`.
+    /// Runs the check of an operator that watches these namespaces, of which the API server opens those that begin with `open`.
     async fn starts(namespaces: &[&str]) -> Result<(), StartError> {
         let server = tower::service_fn(async |request: http::Request<Body>| {
             let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": []});

@@ -1,5 +1,5 @@
-//! Secrets that jobs and providers name. The operator may get a Secret and neither list nor watch them, so each is read once
-//! for all who name it, and again when it is old or when somebody has reason to think that it changed.
+//! Secrets that jobs and providers name. The operator may get a Secret but neither list nor watch them, so each is read once
+//! for all users, and again when it is old or may have changed.
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
@@ -11,16 +11,16 @@ use super::missing::{Absent, Missing, blocked};
 use crate::api::conditions::reasons;
 use crate::controller::Context;
 
-/// Bytes of a Secret that is kept: keys are small, and what tenants put into Secrets is theirs to choose.
+/// Largest Secret that is kept, in bytes: keys are small, but tenants choose what a Secret holds.
 const KEPT_BYTES: usize = 8 << 10;
 
-/// A Secret, by namespace and name.
+/// Secrets by namespace and name.
 pub(crate) type Secrets = cache::Cache<(String, String), Option<Secret>>;
 
-/// The Secret as it was at `since` (Unix milliseconds) or later; None where there is none.
+/// Reads the Secret as it was at `since` (Unix milliseconds) or later; None if there is none.
 ///
 /// # Errors
-/// When it cannot be read; 403 where the operator may not.
+/// When it cannot be read; status 403 if the operator may not.
 pub(crate) async fn read(
     ctx: &Context,
     namespace: &str,
@@ -32,7 +32,7 @@ pub(crate) async fn read(
         let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
         let mut found = secrets.get_opt(name).await?;
         if let Some(secret) = &mut found {
-            // What was applied stands there once more, with its values.
+            // These repeat the applied object, with its values.
             (secret.metadata.managed_fields, secret.metadata.annotations) = (None, None);
         }
         let small = found.as_ref().is_some_and(|secret| size(secret) <= KEPT_BYTES);
@@ -45,7 +45,7 @@ fn size(secret: &Secret) -> usize {
     secret.data.iter().flatten().map(|(key, value)| key.len() + value.0.len()).sum()
 }
 
-/// The version of a Secret; None where there is none. What may not be read is as good as not there.
+/// Returns the version of a Secret; None if there is none, or if the operator may not read it.
 pub(crate) async fn version(ctx: &Context, namespace: &str, name: &str) -> Result<Option<String>, kube::Error> {
     match read(ctx, namespace, name, ctx.clock.now() - cache::LIFETIME).await {
         Ok(found) => Ok(found.and_then(|secret| secret.resource_version())),
@@ -54,7 +54,7 @@ pub(crate) async fn version(ctx: &Context, namespace: &str, name: &str) -> Resul
     }
 }
 
-/// The Secret that `user` names, as [`read`] gives it.
+/// Reads the Secret that `user` names, as [`read`] does.
 pub(crate) async fn secret(
     ctx: &Context,
     namespace: &str,
@@ -80,7 +80,7 @@ pub(crate) async fn secret(
     }
 }
 
-/// The text of a key of the Secret that `user` names.
+/// Returns the text of a key of the Secret that `user` names.
 pub(crate) fn value(secret: &Secret, key: &str, name: &str, user: &str) -> Result<SecretString, Missing> {
     let bytes = secret.data.as_ref().and_then(|d| d.get(key)).map(|b| b.0.as_slice());
     match bytes.map(|b| std::str::from_utf8(b).map(str::trim)) {

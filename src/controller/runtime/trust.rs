@@ -10,7 +10,8 @@ use crate::api::{CaBundleKind, CaBundleReference, Tls};
 use crate::controller::Context;
 use crate::transport::{CaBundle, Transport};
 
-/// The transport to a server whose `tls`, a field of `user` (such as "`spec.output`"), may name authorities in `namespace`.
+/// Returns the transport to a server whose `tls`, a field of `user` (such as "`spec.output`"), may name authorities in
+/// `namespace`.
 pub(crate) async fn transport(
     ctx: &Context,
     tls: Option<&Tls>,
@@ -46,7 +47,7 @@ pub(crate) async fn transport(
     trusting.or_else(|why| wrong(format!("has no usable certificates in key '{key}': {why}")))
 }
 
-/// The text of the key, if there is one; None where there is no object.
+/// Reads the text of the key, if there is one; None if there is no object.
 async fn read(
     ctx: &Context,
     reference: &CaBundleReference,

@@ -1,9 +1,9 @@
-//! Which of two looks at an object is the older one.
+//! Comparison of two looks at an object by age.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// Whether `one` is an older look at an object than `other`, or nobody can tell. Versions of one resource are numbers that grow
-/// (KEP-5504, Kubernetes 1.35; etcd's revisions ever since).
+/// Returns true if `one` is an older look at an object than `other`, or if that is unknown. Versions of one resource are
+/// numbers that grow (KEP-5504, Kubernetes 1.35; etcd's revisions ever since).
 pub(crate) fn is_older(one: &ObjectMeta, other: &ObjectMeta) -> bool {
     let number = |meta: &ObjectMeta| meta.resource_version.as_ref()?.parse::<u64>().ok();
     match (number(one), number(other)) {

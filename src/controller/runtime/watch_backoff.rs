@@ -8,9 +8,9 @@ use kube::runtime::utils::Backoff;
 use crate::controller::Clock;
 
 const SHORTEST: Duration = Duration::from_millis(500);
-/// Watches are fresh again soon after the API server is back, however long it was away.
+/// Longest pause. Watches are current again soon after the API server is back, however long it was away.
 const LONGEST: Duration = Duration::from_secs(4);
-/// A watch that was whole for so long is tried again at once.
+/// A watch that ran for so long without a break is set up again at once.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 
 /// Pauses that double up to a few seconds, with a quarter of jitter.
@@ -21,7 +21,7 @@ pub(crate) struct WatchBackoff {
 }
 
 impl WatchBackoff {
-    /// `clock` is for the jitter.
+    /// Creates the backoff; `clock` supplies the jitter.
     pub fn new(clock: Arc<dyn Clock>) -> WatchBackoff {
         WatchBackoff { clock, last: None }
     }
@@ -42,11 +42,11 @@ impl Iterator for WatchBackoff {
 }
 
 impl Backoff for WatchBackoff {
-    /// Does nothing: a watch that is set up, and breaks again at once, is not a success.
+    /// Does nothing: a watch that is set up and breaks at once is no success.
     fn reset(&mut self) {}
 }
 
-/// No pause: a controller's own, in which it hears of nothing else either. A watch that broke pauses by itself.
+/// No pause. During a pause of its own, a controller would handle no events either; a watch that broke pauses by itself.
 #[derive(Debug)]
 pub(crate) struct NoBackoff;
 
