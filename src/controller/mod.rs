@@ -1,5 +1,5 @@
-//! The only place where the other modules meet, in rooms: `job` for BatchJobs, `provider` for the objects that name accounts,
-//! `orphan` for batches that nobody follows, and `runtime` for what all of them work with.
+//! The only module in which the others meet: `job` for BatchJobs, `provider` for the objects that name accounts, `orphan` for
+//! batches that nobody follows, and `runtime` for the parts that they share.
 
 mod job;
 mod orphan;
@@ -35,7 +35,7 @@ use runtime::cache::Cache;
 use runtime::event_queue::EventQueue;
 use runtime::secrets::Secrets;
 
-/// What all rooms share.
+/// The state that all controllers share.
 pub(crate) struct Context {
     client: Client,
     transport: Transport,
@@ -43,33 +43,33 @@ pub(crate) struct Context {
     metrics: Metrics,
     clock: Arc<dyn Clock>,
     timing: Timing,
-    /// Our own namespace: where the Secrets of cluster-wide providers are.
+    /// The operator's own namespace, which has the Secrets of cluster-wide providers.
     namespace: String,
-    /// uid of `kube-system`: the cluster's name.
+    /// The uid of `kube-system`, which identifies the cluster.
     cluster: String,
-    /// Milliseconds between two looks for batches that nobody follows; 0: never.
+    /// Milliseconds between two searches for batches that nobody follows; 0 for none.
     orphan_check: i64,
     /// The calls and the batches in flight of each account.
     accounts: Accounts,
     secrets: Secrets,
     /// Labels of namespaces.
     labels: Cache<String, BTreeMap<String, String>>,
-    /// What the watches know of provider objects.
+    /// The provider objects as the watches know them.
     providers: provider::Watched,
     /// Turns of looks at provider objects, by namespace.
     looks: Arc<Shares>,
-    /// Where looks at provider objects are asked for.
+    /// The requests for looks at provider objects.
     reports: Reports,
-    /// What the visits of BatchJobs share.
+    /// The state that the visits of BatchJobs share.
     jobs: Jobs,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
 
-/// `of` says what is watched.
+/// Logs an error of a watch; `of` names the watched kind.
 fn log_stream_error<E: std::error::Error + 'static>(of: &str, error: &controller::Error<E, watcher::Error>) {
     match error {
-        // The object went between the event and the visit.
+        // The object was deleted between the event and the visit.
         controller::Error::ObjectNotFound(_) => {}
         other => warn!(error = crate::transport::chain(other), of, "a watch failed and is set up again"),
     }

@@ -19,15 +19,15 @@ use crate::fair::{Limits, Shares};
 use crate::telemetry::{Health, Metrics, Request, listen, serve};
 use crate::transport::{Exchange, Observer, Peer};
 
-/// Looks at provider objects at a time: each waits for a server, with little in memory.
+/// Looks at provider objects at a time: each waits for a server, and holds little memory.
 const LOOKS: Limits = Limits { total: 256, per_namespace: 4, keeps_last_shares: true };
-/// The time that is left to finish what is under way.
+/// The time to finish running work after a stop.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// Runs until `stop` is cancelled, reaching out through nothing but `dependencies`.
+/// Runs until `stop` is cancelled. All calls to the outside go through `dependencies`.
 ///
 /// # Errors
-/// Why it does not start, or that it lost its lease.
+/// The reason why it does not start, or the loss of its lease.
 pub async fn run(options: Options, dependencies: Dependencies, stop: CancellationToken) -> Result<(), StartError> {
     check_crds(&dependencies.client, &options.watch_namespaces).await?;
     let cluster = cluster_uid(&dependencies.client).await?;
@@ -59,7 +59,7 @@ impl Observer for Requests {
     }
 }
 
-/// What working needs, made once at the start.
+/// The parts of the running operator, made once at the start.
 struct Parts {
     dependencies: Dependencies,
     cluster: String,
@@ -76,7 +76,7 @@ async fn elect_and_work(options: &Options, parts: Parts, stop: CancellationToken
     let namespace = &options.namespace;
     let lease = leader::lead(parts.dependencies.client.clone(), namespace, &options.identity).await;
     let mut lease = lease.map_err(|e| StartError::Lease(crate::transport::chain(&e)))?;
-    // A replica that stands by does its part.
+    // A replica on standby is ready too.
     health.set_ready(true);
     info!(namespace, identity = options.identity, "standing by for the lease");
     tokio::select! {

@@ -44,31 +44,31 @@ use backoff::Failed;
 use kept::Kept;
 use session::{Session, Sessions};
 
-/// What the visits of all BatchJobs share.
+/// The state that the visits of all BatchJobs share.
 pub(super) struct Jobs {
     spool: PathBuf,
-    /// What of the staged files lies on local disk, and whether their stores check what is put.
+    /// The staged files that are on local disk, and whether their stores check uploads.
     copies: Copies,
     checks: StoreChecks,
     /// ConfigMaps that the results of one job may take.
     output_config_maps: usize,
-    /// Milliseconds between two looks at what a job refers to that failed before anything was paid.
+    /// Milliseconds between two looks at the references of a job that failed before anything was paid.
     recheck: i64,
     sessions: Arc<Sessions>,
-    /// What sessions keep of jobs at rest.
+    /// The bytes that sessions keep of jobs at rest.
     kept: Kept,
     /// Turns of visits.
     turns: Arc<Shares>,
-    /// The memory of visits that hold much, in bytes.
+    /// The memory for large visits, in bytes.
     rooms: Arc<Shares>,
-    /// The memory of transfers, in MiB.
+    /// The memory for transfers, in MiB.
     transfers: Arc<Shares>,
-    /// What the watches know of jobs, lean and for hints only, and where a visit is asked for; by the namespace that is watched.
+    /// The jobs as the watches know them, lean and for hints only, and the requests for visits, by watched namespace.
     watched: Vec<Watched>,
 }
 
 impl Jobs {
-    /// As `options` has it, with the scopes that are to be watched.
+    /// Returns the state for `options`, with the scopes to watch.
     pub fn new(options: &Options) -> (Jobs, Vec<Scope>) {
         let (watched, scopes) = options.scopes().into_iter().map(watch::scope).unzip();
         let jobs = Jobs {
@@ -87,7 +87,7 @@ impl Jobs {
         (jobs, scopes)
     }
 
-    /// Has the metrics count jobs that ask for a person, calls that keep failing, and what waits for its turn.
+    /// Registers the counts of jobs that need a person, of calls that keep failing, and of waiting visits and transfers.
     pub fn count_in(&self, metrics: &Metrics) {
         let known: Vec<Store<BatchJob>> = self.watched.iter().map(|(_, store, _)| store.clone()).collect();
         metrics.count_jobs(move || watch::in_need(&known));
@@ -97,39 +97,40 @@ impl Jobs {
         metrics.count_waiting(move || waiting(&visits, &transfers));
     }
 
-    /// The namespaces that are watched; None: all.
+    /// Returns the watched namespaces; None stands for all.
     pub fn scopes(&self) -> impl Iterator<Item = Option<&str>> {
         self.watched.iter().map(|(scope, ..)| scope.as_deref())
     }
 
-    /// A job as the watches know it.
+    /// Returns a job as the watches know it.
     pub fn watched(&self, job: &ObjectRef<BatchJob>) -> Option<Arc<BatchJob>> {
         self.watched.iter().find_map(|(_, store, _)| store.get(job))
     }
 
-    /// The jobs of watches that may know jobs of `namespace`; None: of all.
+    /// Returns the jobs of the watches that may know jobs of `namespace`; None for all watches.
     pub fn watched_in(&self, namespace: Option<&str>) -> impl Iterator<Item = Arc<BatchJob>> {
         let may_know =
             move |scope: &Option<String>| scope.is_none() || namespace.is_none() || scope.as_deref() == namespace;
         self.watched.iter().filter(move |(scope, ..)| may_know(scope)).flat_map(|(_, store, _)| store.state())
     }
 
-    /// Has the job visited soon.
+    /// Asks for a visit of the job soon.
     pub fn poke(&self, job: ObjectRef<BatchJob>) {
         for (namespace, _, pokes) in &self.watched {
             if namespace.is_none() || *namespace == job.namespace {
-                // A closed channel means that we are stopping.
+                // A closed channel means that the operator stops.
                 let _ = pokes.send(job.clone());
             }
         }
     }
 
-    /// Has whatever failed at this account tried again at once.
+    /// Lets all failed calls of this account be tried again at once.
     pub fn try_again(&self, account: &ProviderKey) {
         self.sessions.try_again(account).into_iter().for_each(|job| self.poke(job));
     }
 
-    /// Weighs what is kept of a job whose visit is over. What does not fit is let go of, and read again at the job's next visit.
+    /// Records the bytes that are kept of a job whose visit is over. Caches beyond the limit are dropped, and read again at the
+    /// job's next visit.
     fn is_at_rest(&self, job: &BatchJob) {
         let (uid, namespace) = (job.metadata.uid.as_deref(), job.metadata.namespace.as_deref());
         let (uid, namespace) = (uid.unwrap_or_default(), namespace.unwrap_or_default());
@@ -139,7 +140,7 @@ impl Jobs {
         }
     }
 
-    /// Ends what runs for a job, and forgets it.
+    /// Ends the tasks of a job, and drops its session.
     fn end(&self, ctx: &Context, uid: &str) {
         self.sessions.end(uid);
         self.kept.forget(uid);
@@ -147,7 +148,7 @@ impl Jobs {
     }
 }
 
-/// Remembers that a step, or `task`, failed, so that it is tried again later; the account is looked at where it may be the cause.
+/// Records that a step, or `task`, failed, so that it is tried again later. If the account may be the cause, it is looked at.
 fn note_failure(ctx: &Context, session: &Session, task: Option<Task>, failed: Failed) {
     let now = ctx.clock.now();
     ctx.metrics.failed(failed.error.kind());
@@ -162,7 +163,7 @@ fn note_failure(ctx: &Context, session: &Session, task: Option<Task>, failed: Fa
     session.failed(task, failed, now, ctx.clock.jitter());
 }
 
-/// Forgets the failures of the steps, or of `task`; an account that seemed to be the cause is looked at again.
+/// Clears the failures of the steps, or of `task`. If the account seemed to be the cause, it is looked at again.
 fn note_success(ctx: &Context, session: &Session, task: Option<Task>) {
     let had_failed = session.succeeded(task);
     if had_failed.is_some_and(|b| b.is_of_account())
@@ -172,7 +173,7 @@ fn note_success(ctx: &Context, session: &Session, task: Option<Task>) {
     }
 }
 
-/// Visits that wait for their turn or for memory, and transfers that wait for memory, by kind.
+/// Returns the numbers of visits that wait for their turn or for memory, and of transfers that wait for memory, by kind.
 fn waiting(visits: &[Arc<Shares>], transfers: &Shares) -> Vec<(&'static str, i64)> {
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let visits = ("Visit", count(visits.iter().flat_map(|shares| shares.waiting().into_values()).sum()));

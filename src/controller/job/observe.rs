@@ -1,4 +1,4 @@
-//! Looks at the world, once, for one decision.
+//! Takes the snapshot for one decision.
 
 use std::sync::Arc;
 
@@ -15,31 +15,31 @@ use crate::controller::runtime::missing::{Absent, Missing, is_going};
 use crate::lifecycle::{self, Blocked, Freshness, JobView, Timing, cost_nothing};
 use crate::store::{Reservation, reserve};
 
-/// What a visit holds of a journal, times its weight: as it was read, as it is written, and its text.
+/// Copies of a journal that a visit holds, as a multiple of its weight: as read, as written, and its text.
 const VERSIONS: usize = 3;
 
-/// One look at the world.
+/// A snapshot of everything that a decision depends on.
 pub(crate) struct Snapshot {
     /// The clock, read before the object was.
     pub now: i64,
     /// Fresh random bits.
     pub nonce: String,
-    /// The object, without what its requests are made of.
+    /// The object, without the content of its requests.
     pub job: Arc<BatchJob>,
-    /// What decisions need of it.
+    /// The view of the object for decisions.
     pub view: JobView,
     /// The journal and its version.
     pub journal: Option<Judged>,
-    /// What steps are done with; none where something is missing.
+    /// The clients for steps; None if something is missing.
     pub clients: Option<Arc<Clients>>,
-    /// Why the journal could not be read, so that nothing can be decided.
+    /// The error that kept the journal from being read, so that nothing can be decided.
     pub unread: Option<StepError>,
-    /// Memory for the journal, and for what is made of it.
+    /// The memory for the journal and its copies.
     _held: Reservation,
 }
 
-/// Looks at everything that a decision may depend on, as freshly as is `wanted`; None when the object is gone.
-/// With `anew`, a failure that cost nothing is no end.
+/// Looks at everything that a decision may depend on, as fresh as `wanted` requires; None if the object is gone. With `anew`, a
+/// failure that cost nothing does not end the job.
 pub(crate) async fn observe(
     ctx: &Context,
     session: &Session,
@@ -65,7 +65,8 @@ pub(crate) async fn observe(
         }
         Err(Missing::Unknown(error)) => return Err(error),
         Err(missing) => {
-            // A namespace that is being deleted loses its Secrets first; what we still hold is good enough to settle.
+            // A namespace that is being deleted loses its Secrets first; the clients that are still open are good enough to
+            // settle.
             let kept = session.clients().filter(|_| view.deleting_since.is_some());
             match (&kept, missing) {
                 (Some(clients), _) => knows(&mut view, clients),
@@ -102,17 +103,17 @@ pub(crate) async fn observe(
     Ok(Some(Snapshot { now, nonce, job, view, journal, clients, unread, _held }))
 }
 
-/// Reads the credentials of a job again that waits for its next try; what failed with others is tried at once, see
+/// Reads the credentials of a job again that waits for its next try. Calls that failed with others are tried at once, see
 /// [`Session::keep_tools`].
 pub(crate) async fn look_for_credentials(ctx: &Context, session: &Session) {
     if let Some(LastLook { job, spec_hash, .. }) = session.seen() {
         let view = view(ctx, &job, spec_hash);
-        // Whatever is in the way now is told by the next try.
+        // The next try reports any error.
         let _ = open(ctx, session, &job, &view, ctx.clock.now()).await;
     }
 }
 
-/// The journal, as freshly as is `wanted` of a look that begins at `began`.
+/// Returns the journal, as fresh as `wanted` requires of a look that begins at `began`.
 async fn journal(
     ctx: &Context,
     session: &Session,
@@ -121,7 +122,7 @@ async fn journal(
     began: i64,
 ) -> Result<Option<Judged>, StepError> {
     let known = session.journal();
-    // After a write of ours, what is sent next may lie in a segment that was not read yet.
+    // After a write of ours, the next shards to send may be in a segment that was not read yet.
     let is_short = known.as_ref().is_some_and(|(journal, _)| JournalStore::is_short(journal, view.parallelism));
     if last_look::is_fresh_journal(session.journal_at(), wanted, began) && !is_short {
         return Ok(known);
@@ -138,7 +139,7 @@ fn knows(view: &mut JobView, clients: &Clients) {
     view.provider = Some(clients.account.view());
 }
 
-/// Reads the journal, or sees that it is still the one that this process knows, and remembers it.
+/// Reads the journal, or confirms that the known one is current, and keeps it in the session.
 async fn read_journal(clients: &Clients, session: &Session, view: &JobView) -> Result<Option<Judged>, StepError> {
     let known = session.journal();
     let read = clients.journals.read(known.as_ref(), view.parallelism).await;
@@ -147,7 +148,7 @@ async fn read_journal(clients: &Clients, session: &Session, view: &JobView) -> R
 }
 
 impl Snapshot {
-    /// For [`lifecycle::decide`].
+    /// Returns the input of [`lifecycle::decide`].
     pub fn observed<'a>(&'a self, timing: &'a Timing, memory: &'a lifecycle::Memory) -> lifecycle::Observed<'a> {
         lifecycle::Observed {
             now: self.now,

@@ -1,4 +1,4 @@
-//! One job, from where it is to where it has to wait.
+//! The reconciliation of one job, until it has to wait.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,35 +21,35 @@ use crate::controller::Context;
 use crate::lifecycle::{cost_nothing, is_finished, is_tidy, next_visit};
 use crate::telemetry;
 
-/// Steps of one visit; then others get their turn.
+/// Most steps of one visit; then other jobs get their turn.
 const STEPS_A_VISIT: usize = 64;
-/// Where nothing is due, the world is looked at again all the same.
+/// Time after which a job is looked at again although nothing is due.
 const RESYNC: Duration = Duration::from_secs(600);
-/// What seemed gone is looked for once more: an answer can be older than the watch, which then has no more to say. Where it
-/// is really gone, this costs nothing.
+/// Time after which an object that seemed gone is looked for once more: an answer can be older than the watch, which then sends
+/// no further event. If the object is really gone, this costs nothing.
 const GONE: Duration = Duration::from_secs(10);
-/// The pause before another try to say of a job that ended that a change was seen.
+/// The pause before another try to record that a change of an ended job was seen.
 const NOT_SEEN: Duration = Duration::from_secs(2);
 /// The pause before a job that used up the steps of its visit is visited again.
 const NEXT_TURN: Duration = Duration::from_millis(50);
 
-/// Never fails: whatever goes wrong is remembered, shown where it lasts, and tried again later.
+/// Reconciles a job. Never fails: an error is remembered, shown if it lasts, and the step is tried again later.
 pub(crate) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<Action, Infallible> {
     let Some(turn) = Turn::of(&ctx, &job).await else { return Ok(Action::await_change()) };
-    // On the heap from here on: of thousands that wait for their turn each is small.
+    // On the heap from here on, so that each of thousands of waiting visits is small.
     let span = span_of(&job);
     let looked = Box::pin(look_after(job.clone(), ctx.clone(), turn).instrument(span)).await;
     ctx.jobs.is_at_rest(&job);
     Ok(looked)
 }
 
-/// A last visit while we stop, when nobody takes turns any more.
+/// Visits a job for the last time while the operator stops and no turns are taken any more.
 pub(super) async fn finish(job: Arc<BatchJob>, ctx: Arc<Context>) {
     let span = span_of(&job);
     Box::pin(look_after(job, ctx, Turn::last()).instrument(span)).await;
 }
 
-/// All that is logged of a visit, and of what it begins, says whose it is.
+/// Returns the span of a job, so that all logs of a visit and of its tasks name the job.
 fn span_of(job: &BatchJob) -> Span {
     telemetry::visit(job.metadata.namespace.as_deref(), &job.name_any(), job.metadata.uid.as_deref())
 }
@@ -71,17 +71,17 @@ async fn look_after(job: Arc<BatchJob>, ctx: Arc<Context>, turn: Turn) -> Action
     steps(&ctx, &session, &job, anew, turn).await
 }
 
-/// Whether others took the finalizer off, which nobody tells of.
+/// Returns true if somebody else removed the finalizer, which no event reports.
 fn was_let_go(job: &BatchJob) -> bool {
     job.metadata.deletion_timestamp.is_some() && !job.finalizers().iter().any(|f| f == FINALIZER)
 }
 
-/// Whether a job is over.
+/// Tells if a job is over.
 enum Over {
     No,
-    /// It failed before anything was paid, and what it refers to is no longer what it was then.
+    /// The job failed before anything was paid, and the objects that it refers to have changed since.
     ToBeJudgedAnew,
-    /// With what is next for it.
+    /// The job is over, with its next action.
     Yes(Action),
 }
 
@@ -102,8 +102,8 @@ async fn over(ctx: &Context, job: &BatchJob) -> Over {
     }
 }
 
-/// Takes one step after another, until the job has to wait or others have their turn. With `anew`, a failure that cost nothing is
-/// judged again.
+/// Takes one step after another, until the job has to wait or other jobs have their turn. With `anew`, a failure that cost
+/// nothing is judged again.
 async fn steps(ctx: &Arc<Context>, session: &Arc<Session>, job: &BatchJob, mut anew: bool, turn: Turn) -> Action {
     let mut turn = Some(turn);
     for _ in 0..STEPS_A_VISIT {
@@ -118,7 +118,7 @@ async fn steps(ctx: &Arc<Context>, session: &Arc<Session>, job: &BatchJob, mut a
         }
         let mut doing = "Observe";
         let failures = session.backoff(None).failures;
-        // On the heap: what wraps a step would move it from one place on the stack to the next.
+        // On the heap: the futures around a step would move it from one place on the stack to the next.
         let step = Box::pin(visit(ctx, session, job, anew, &mut doing));
         let flow = held.keep(failures, step).await;
         if flow.is_ok() {
@@ -132,7 +132,7 @@ async fn steps(ctx: &Arc<Context>, session: &Arc<Session>, job: &BatchJob, mut a
                 return Action::requeue(GONE);
             }
             Err(Broken::Outgrown(held)) => {
-                // With twice as much, for what is made of it.
+                // Twice as much, for the journal that is made of it.
                 session.found_room(Some(room_for(2 * held)));
                 drop(turn.take());
             }
@@ -145,8 +145,8 @@ async fn steps(ctx: &Arc<Context>, session: &Arc<Session>, job: &BatchJob, mut a
     Action::requeue(NEXT_TURN)
 }
 
-/// When to look again at a job whose last step failed and is not due yet (Unix milliseconds): what a person may have mended
-/// is looked at earlier.
+/// Returns the time (Unix milliseconds) to look again at a job whose last step failed and is not due yet. A failure that a
+/// person may have fixed is looked at earlier.
 async fn next_try(ctx: &Context, session: &Session, now: i64) -> Option<i64> {
     if now < session.backoff(None).until && session.may_be_mended() {
         look_for_credentials(ctx, session).await;
@@ -155,7 +155,7 @@ async fn next_try(ctx: &Context, session: &Session, now: i64) -> Option<i64> {
     if now < until { next_visit(Some(until), session.may_be_mended(), now) } else { None }
 }
 
-/// What a person asks for: changes with the spec, the annotations that we read, and deletion.
+/// Returns a mark of a person's wishes: it changes with the spec, the annotations that we read, and deletion.
 fn asked(job: &BatchJob) -> String {
     let said = [annotations::RESOLVE, annotations::RECONCILE_REQUESTED_AT].map(|a| job.annotations().get(a));
     format!("{:?} {:?} {said:?}", job.metadata.generation, job.metadata.deletion_timestamp)

@@ -24,12 +24,12 @@ pub(crate) const LIMITS: Limits = Limits { total: 128, per_namespace: u64::MAX, 
 
 /// MiB that a small transfer holds: one that waits for its first bytes, or moves few.
 const SMALL: u64 = 1;
-/// Bytes that a small transfer takes in. One that takes in more has a place as large as what it says it holds (`store::reserve`), which
-/// grows before it holds more. Where that cannot be had at once it ends, and begins again when it can.
+/// Bytes that a small transfer takes in. A transfer that takes in more has a place as large as it reports (`store::reserve`),
+/// which grows before more is held. If the place cannot grow at once, the transfer ends, and begins again when there is room.
 const SMALL_BYTES: u64 = 256 << 10;
-/// MiB of a larger one for what is too little to be told: a dozen buffers of 64 KiB, and those of a connection.
+/// MiB of a larger transfer for buffers too small to be reported: a dozen of 64 KiB, and those of a connection.
 const BESIDE: u64 = 2;
-/// MiB to which the need of one that begins again is rounded up, lest it ends again for a little more.
+/// MiB to whose multiple the need of a restarted transfer is rounded up, lest it outgrow its place again by a little.
 const NEED_STEP: u64 = 8;
 
 /// MiB that inline requests take while they are read: as an answer of the API server, as text, as an object, and one of them parsed.
@@ -38,20 +38,20 @@ const MOST_INLINE: u64 = 8;
 /// The kinds of transfers, as metrics name them.
 pub(crate) const KINDS: [&str; 6] = ["Plan", "Upload", "Collect", "FollowUp", "Halve", "Write"];
 
-/// The claim of a transfer. `need` is known of one that was larger than its place.
+/// Returns the claim of a transfer. `need` is the size in MiB of one that outgrew its place before.
 pub(crate) fn claim(task: Task, job: &BatchJob, need: Option<u64>) -> Claim {
     let inline = match task {
-        // Its requests are held from the beginning, and are parsed.
+        // The requests of a plan are held from the beginning, and are parsed.
         Task::Plan => inline_bytes(job).div_ceil(1 << 20),
         _ => 0,
     };
-    // So that the large ones of a namespace do not hold up its small ones.
+    // A lane of their own keeps large transfers of a namespace from holding up its small ones.
     let lane = if need.is_some() { format!("{}, large", name_of(task)) } else { name_of(task).into() };
     let size = need.unwrap_or(0).max(SMALL + inline);
     Claim { namespace: job.namespace().unwrap_or_default(), lane, size, ..Claim::default() }
 }
 
-/// MiB that are needed by what holds `meter`'s, having begun with a place of `began_with`.
+/// Returns the MiB that a transfer with this `meter` needs, having begun with a place of `began_with`.
 fn needed(meter: &Meter, began_with: u64) -> u64 {
     match meter.taken_in() > SMALL_BYTES {
         true => began_with.max(SMALL + BESIDE + meter.reserved().div_ceil(1 << 20)),
@@ -59,16 +59,16 @@ fn needed(meter: &Meter, began_with: u64) -> u64 {
     }
 }
 
-/// Bytes that the inline requests of a job take while they are read.
+/// Returns the bytes that the inline requests of a job take while they are read.
 pub(crate) fn inline_bytes(job: &BatchJob) -> u64 {
     job.spec.input.inline.as_ref().map_or(0, |inline| match inline.requests.is_empty() {
-        // They are no longer at hand, see `BatchJob::drop_requests`.
+        // The requests were dropped; see `BatchJob::drop_requests`.
         true => MOST_INLINE << 20,
         false => 4 * size_of_json(inline),
     })
 }
 
-/// Bytes of a value's text in JSON.
+/// Returns the bytes of a value's JSON text.
 pub(super) fn size_of_json(value: &impl serde::Serialize) -> u64 {
     struct Length(u64);
     impl std::io::Write for Length {
@@ -88,10 +88,11 @@ pub(super) fn size_of_json(value: &impl serde::Serialize) -> u64 {
     }
 }
 
-/// A share of the memory for transfers. Who only waits for an answer lets go of it.
+/// A share of the memory for transfers. A task that only waits for an answer drops it.
 pub(crate) type Place = Arc<Share>;
 
-/// Waits for the memory that `task` of `job` needs, then does `work` with it; with when it began, in Unix milliseconds.
+/// Waits for the memory that `task` of `job` needs, then runs `work` with it. Returns the result with the time at which the
+/// work began, in Unix milliseconds.
 pub(crate) async fn run<W: Future<Output = Outcome>>(
     ctx: &Context,
     session: &Session,
@@ -116,8 +117,7 @@ pub(crate) async fn run<W: Future<Output = Outcome>>(
     (outcome, began)
 }
 
-/// How long a transfer may take: as long as it moves [`Patience::rate`] in the long run, with some grace, for as long as it holds a
-/// place.
+/// The deadline of a transfer, while it holds a place: it must move [`Patience::rate`] in the long run, with some grace.
 struct Pace {
     patience: Patience,
     /// The grace while others wait.
@@ -135,14 +135,14 @@ impl Pace {
         Pace { patience, small_grace: small_grace(failures), place, others_wait, meter, began }
     }
 
-    /// Does `work`, which is `task`, unless it becomes too slow, or too large for its place of `size` MiB.
+    /// Runs `work`, which is `task`, unless it becomes too slow, or too large for its place of `size` MiB.
     async fn keep(mut self, task: Task, size: u64, work: impl Future<Output = Outcome>) -> Result<Learned, Broken> {
         let work = std::pin::pin!(self.meter.clone().measure(work));
         let mut work = std::pin::pin!(sized(work, size, self.meter.clone(), self.place.clone()));
         loop {
             let others_wait = self.others_wait.is_so();
             let grace = if others_wait { self.small_grace } else { self.patience.grace };
-            // What moves meanwhile moves it.
+            // Bytes that move in the meantime extend the deadline.
             let deadline = self.began + grace + self.patience.at_rate(self.meter.moved());
             tokio::select! {
                 outcome = &mut work => return outcome,
@@ -170,7 +170,7 @@ impl Pace {
     }
 }
 
-/// Does `work` until it is larger than its place, which has `size` MiB and cannot grow.
+/// Runs `work` until it outgrows its place, which has `size` MiB, if the place cannot grow.
 async fn sized(
     mut work: Pin<&mut impl Future<Output = Outcome>>,
     mut size: u64,
@@ -184,7 +184,7 @@ async fn sized(
         }
         let need = needed(&meter, size);
         if polled.is_pending() && need > size {
-            // Who gave its place back only waits for an answer.
+            // A task that gave its place back only waits for an answer.
             if !place.upgrade().is_none_or(|share| share.grow(need)) {
                 return Poll::Ready(Err(Broken::Outgrown(need)));
             }
@@ -195,21 +195,21 @@ async fn sized(
     .await
 }
 
-/// Why a transfer ended before its time.
+/// The reason why a transfer ended early.
 #[derive(Debug)]
 enum Broken {
     Failed(StepError),
-    /// It is larger than its place, and needs so many MiB.
+    /// The transfer outgrew its place, and needs so many MiB.
     Outgrown(u64),
 }
 
-/// How much longer than at [`Patience::rate`] a transfer may take while a namespace that has none waits for memory, after so many
+/// Returns the grace of a transfer beyond [`Patience::rate`] while a namespace without a place waits for memory, after so many
 /// failures in a row.
 fn small_grace(failures: u32) -> Duration {
     fair::grace(failures).min(Patience::USUAL.grace)
 }
 
-/// The name of a transfer's kind, as in [`KINDS`].
+/// Returns the name of a transfer's kind, as in [`KINDS`].
 pub(crate) fn name_of(task: Task) -> &'static str {
     match task {
         Task::Plan => "Plan",

@@ -283,7 +283,7 @@ impl Look<'_> {
     }
 
     /// Returns true if the provider, asked as the job asks it, confirms that the batch recorded for the same intent came of
-    /// that intent.
+    /// that intent; None if that is unknown.
     async fn twin(&self, snapshot: &Snapshot, sealed: &[Shard], running: &Running<'_>) -> Option<bool> {
         let (journal, clients) =
             (snapshot.journal.as_ref().map(|(journal, _)| &**journal)?, snapshot.clients.as_ref()?);

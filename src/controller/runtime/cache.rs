@@ -25,8 +25,8 @@ impl<K, V> Default for Cache<K, V> {
 }
 
 impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
-    /// Returns the value of `key` as it was read at `since` (Unix milliseconds) or later. If there is none, `read` supplies it;
-    /// a value that `read` returns as None is not kept.
+    /// Returns the value of `key` as it was read at `since` (Unix milliseconds) or later. Otherwise calls `read`; its value is
+    /// not kept with [`Keep::No`].
     ///
     /// # Errors
     /// The errors of `read`; nothing is kept then.
