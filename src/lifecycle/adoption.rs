@@ -70,8 +70,8 @@ pub(super) fn reopen(o: &Observed, journal: &mut Journal) {
     forget_refused_files(journal);
 }
 
-/// Handles the same work under the same name in another cluster, which cannot be seen from here. It is taken over if it was
-/// released, or on a person's word. Until then, its results are looked for.
+/// Handles the same work under the same name in another cluster, which this one cannot see. Takes it over if it was released,
+/// or if a person says so. Until then, looks for its results.
 fn copied(o: &Observed, journal: &Journal) -> Step {
     let owner = &journal.owner;
     let times = journal.taken_over.as_ref().map_or(0, |t| t.times);

@@ -1,11 +1,11 @@
-//! What a person answers to the questions of a job, in one annotation.
+//! Answers of a person to the questions of a job, in one annotation.
 
 use std::collections::BTreeMap;
 
 /// Answers a person gave: the value of the annotation `llmbatch.dev/resolve`.
 ///
-/// `ID=ANSWER` answers one question; several stand apart by commas or spaces. `lost-*=ANSWER` answers every question of the kind
-/// `lost` that is open when it is read, and none that is asked later.
+/// `ID=ANSWER` answers one question; several are separated by commas or spaces. `lost-*=ANSWER` answers every question of the
+/// kind `lost` that is open when it is read, and none that is asked later.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Answers {
     by_id: BTreeMap<String, String>,
@@ -14,7 +14,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Reads the annotation's value. What cannot be read, and what answers one question in two ways, answers nothing.
+    /// Reads the annotation's value. A word that cannot be read answers nothing, nor do two different answers to one question.
     pub fn parse(text: &str) -> Answers {
         let mut answers = Answers::default();
         let mut twice = vec![];
@@ -43,40 +43,40 @@ impl Answers {
         answers
     }
 
-    /// One answer to one question.
+    /// Returns one answer to one question.
     pub fn one(id: &str, answer: &str) -> Answers {
         Answers { by_id: [(id.into(), answer.into())].into(), ..Default::default() }
     }
 
-    /// What is answered to this very question.
+    /// Returns the answer that names this very question.
     pub fn to(&self, id: &str) -> Option<&str> {
         self.by_id.get(id).map(String::as_str)
     }
 
-    /// What is answered to all open questions of a kind, such as `lost`.
+    /// Returns the answer to all open questions of a kind, such as `lost`.
     pub fn to_kind(&self, kind: &str) -> Option<&str> {
         self.by_kind.get(kind).map(String::as_str)
     }
 
-    /// Names the answers to kinds, so that each set of them is heard once; None where there are none.
+    /// Returns the answers to kinds as one text, so that each set of them is applied once; None if there are none.
     pub fn name_of_kinds(&self) -> Option<String> {
         let words = self.by_kind.iter().map(|(kind, answer)| format!("{kind}-*={answer}"));
         (!self.by_kind.is_empty()).then(|| words.collect::<Vec<_>>().join(","))
     }
 
-    /// Ids and kinds that are answered, as they were written.
+    /// Returns the ids and kinds that are answered, as they were written, with their answers.
     pub fn ids(&self) -> impl Iterator<Item = (String, &str)> {
         let of_ids = self.by_id.iter().map(|(id, answer)| (id.clone(), answer.as_str()));
         of_ids.chain(self.by_kind.iter().map(|(kind, answer)| (format!("{kind}-*"), answer.as_str())))
     }
 
-    /// Words that are no answer, or answer what another one answers differently.
+    /// Returns the words that are no answer, or that contradict another one.
     pub fn unreadable(&self) -> &[String] {
         &self.unreadable
     }
 }
 
-/// The words of a text, apart by commas and spaces; spaces around `=` do not part any.
+/// Splits a text into words at commas and spaces; spaces around `=` do not split.
 fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = vec![];
     for some in text.split(',') {

@@ -25,27 +25,28 @@ impl std::fmt::Display for AttemptKey {
 pub struct Attempt {
     /// From 1.
     pub number: u32,
-    /// 128 random bits in hex, in the batch's metadata.
+    /// 128 random bits in hex; the batch's metadata carries them.
     #[serde(rename = "intentID")]
     pub intent_id: String,
-    /// What carries its requests.
+    /// Form in which its requests reach the provider.
     #[serde(flatten)]
     pub payload: Payload,
     /// The POST must start before this moment (Unix milliseconds).
     pub post_by: i64,
     /// Keyed fingerprint of the credential that the intent was made under.
     pub fingerprint: String,
-    /// The error that the server answered its POST with. No proof that no batch exists: a gateway may have tried again.
+    /// Error with which the server answered the POST. It does not prove that no batch exists: a gateway may have sent the POST
+    /// again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub declined: Option<Rejection>,
-    /// Requests that other batches of the same POST were billed for as well, at most.
+    /// Maximum number of requests that other batches of the same POST were billed for as well.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub billed_again: i64,
-    /// How often its POST was sent again with the same token, to providers that make no second batch of it. What a repeated POST
-    /// is told says nothing of the first one, but for the batch that it names.
+    /// Number of times that its POST was sent again with the same token, to providers that make no second batch of it. The
+    /// reply to a repeated POST proves nothing about the first one, except for the batch that it names.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub repeats: i64,
-    /// Where it stands.
+    /// State of the attempt.
     #[serde(flatten)]
     pub state: AttemptState,
 }
@@ -54,23 +55,23 @@ fn is_zero(n: &i64) -> bool {
     *n == 0
 }
 
-/// What carries the requests of an attempt to the provider.
+/// Form in which the requests of an attempt reach the provider.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(untagged)]
 pub enum Payload {
     /// An uploaded input file: the revocable right to start a batch.
     File {
-        /// The provider's name for it; empty once it is gone.
+        /// The provider's name for the file; empty once it is gone.
         #[serde(rename = "fileID")]
         id: String,
     },
-    /// An object of its own in storage that the provider reads: a right like that.
+    /// An object of the attempt's own in storage that the provider reads; revocable like a file.
     Object {
-        /// Its name; empty once it is gone.
+        /// Name of the object; empty once it is gone.
         #[serde(rename = "objectName")]
         name: String,
     },
-    /// The body of the POST: nothing of it exists elsewhere.
+    /// The body of the POST; nothing of it exists elsewhere.
     Inline {},
 }
 
@@ -81,12 +82,12 @@ impl Default for Payload {
 }
 
 impl Payload {
-    /// An uploaded file.
+    /// Returns the payload of an uploaded file.
     pub fn file(id: impl Into<String>) -> Self {
         Payload::File { id: id.into() }
     }
 
-    /// What was put up for the provider under this name.
+    /// Returns the payload of this kind; `name` is that of its file or object at the provider.
     pub(super) fn named(kind: PayloadKind, name: String) -> Self {
         match kind {
             PayloadKind::File => Payload::File { id: name },
@@ -95,7 +96,7 @@ impl Payload {
         }
     }
 
-    /// The name of its file or object; empty where there is none.
+    /// Returns the name of its file or object; empty if it has none.
     pub fn name(&self) -> &str {
         match self {
             Payload::File { id: name } | Payload::Object { name } => name,
@@ -103,7 +104,7 @@ impl Payload {
         }
     }
 
-    /// Forgets the name: what it named is gone, or somebody else's to delete.
+    /// Clears the name, because the file or object is gone, or somebody else has to delete it.
     pub fn forget(&mut self) {
         match self {
             Payload::File { id: name } | Payload::Object { name } => name.clear(),
@@ -112,113 +113,113 @@ impl Payload {
     }
 }
 
-/// What a provider said when it made no batch, or claimed so.
+/// A provider's reply that it made no batch. The reply may be wrong.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct Rejection {
-    /// What it means.
+    /// Meaning of the reply.
     pub refusal: Refusal,
-    /// The provider's words.
+    /// The provider's message.
     pub message: String,
-    /// When it asked to be called again (Unix milliseconds).
+    /// Time at which the provider asked to be called again (Unix milliseconds).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<i64>,
 }
 
 impl Rejection {
-    /// A rejection that says nothing of when to try again.
+    /// Returns a rejection without a time for the next try.
     pub fn new(refusal: Refusal, message: impl Into<String>) -> Self {
         Rejection { refusal, message: message.into(), retry_at: None }
     }
 }
 
-/// Where an attempt stands.
+/// State of an attempt.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(tag = "state", rename_all_fields = "camelCase")]
 pub enum AttemptState {
     /// A POST may be on its way. Only the holder of the permit sends it; a reader resolves.
     Intended,
-    /// Nothing was found; the input file is being deleted so that a late POST is refused.
+    /// No batch was found; the input file is being deleted so that a late POST is refused.
     Revoking,
-    /// Proved that no batch came of it.
+    /// It is proved that the attempt made no batch.
     Revoked {
-        /// What the provider said last, if anything.
+        /// The provider's last message, if there was one.
         message: String,
     },
-    /// The provider refused it, or nothing was sent; no batch exists.
+    /// The provider refused the attempt, or nothing was sent; no batch exists.
     Refused {
-        /// Why.
+        /// Reason of the refusal.
         refusal: Refusal,
-        /// What the provider said.
+        /// The provider's message.
         message: String,
-        /// When (Unix milliseconds).
+        /// Time of the refusal (Unix milliseconds).
         at: i64,
-        /// When the provider asked to be called again (Unix milliseconds).
+        /// Time at which the provider asked to be called again (Unix milliseconds).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_at: Option<i64>,
     },
     /// A batch exists.
     Submitted {
-        /// The provider's name for it.
+        /// The provider's name for the batch.
         #[serde(rename = "batchID")]
         batch_id: String,
-        /// When it was recorded (Unix milliseconds).
+        /// Time at which the batch was recorded (Unix milliseconds).
         at: i64,
     },
-    /// The batch ended and what came back is in storage.
+    /// The batch ended, and its results are in storage.
     Settled {
-        /// The provider's name for it.
+        /// The provider's name for the batch.
         #[serde(rename = "batchID")]
         batch_id: String,
-        /// The provider's last word on it, such as `completed`.
+        /// The provider's last state of the batch, such as `completed`.
         ended: String,
-        /// What came back; none when a person declared the batch lost.
+        /// The results; None if a person declared the batch lost.
         part: Option<PartRef>,
         /// Requests by outcome.
         counts: RequestCounts,
-        /// Of the failed ones, those that failed in a way that may pass.
+        /// Failed requests whose failure may be temporary.
         #[serde(rename = "mayPass", default)]
         retryable: i64,
-        /// Why requests have no answer, by code.
+        /// Errors of the requests without an answer, by code.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         errors: Vec<ErrorSummary>,
         /// Files at the provider that may be deleted now.
         files: Vec<String>,
     },
-    /// Given up on: the job's time was over and the batch did not end. It may still run and cost, nobody fetches what it
-    /// answers, and its requests are never sent again.
+    /// The job's time was over before the batch ended. The batch may still run and cost; nobody fetches its answers, and its
+    /// requests are never sent again.
     Abandoned {
-        /// The provider's name for it; None where nobody knows whether there is one.
+        /// The provider's name for the batch; None if nobody knows whether there is one.
         #[serde(rename = "batchID", default, skip_serializing_if = "Option::is_none")]
         batch_id: Option<String>,
     },
 }
 
-/// Why no batch came of an attempt.
+/// The reason why an attempt made no batch.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// Nothing left this machine: no connection.
+    /// Nothing was sent, for example because there was no connection.
     NotSent,
-    /// The provider has no room now; a wait, not a failure.
+    /// The provider has no room now; the job waits, and this is no failure.
     Capacity,
-    /// The account's queue has no room for so many tokens: a wait, and where nothing else is in flight, a reason to send less
-    /// at a time.
+    /// The account's queue has no room for so many tokens: the job waits and, if nothing else is in flight, sends less at a
+    /// time.
     TokenLimit,
-    /// The provider does not know the input file that was just uploaded; it may a little later.
+    /// The provider does not know the input file that was just uploaded; it may know it a little later.
     FileNotFound,
-    /// The credential was refused.
+    /// The provider refused the credential.
     Credentials,
-    /// The batch failed as a whole before a request ran; another one may not.
+    /// The batch failed as a whole before a request ran; another batch may succeed.
     Failed,
     /// The provider refuses these requests; sending them again would not help.
     Invalid,
-    /// It failed more often than the job allows.
+    /// The shard failed more often than the job allows.
     TooOften,
-    /// A single request that is more than the account can ever run: it ends as failed, and the rest of the job goes on.
+    /// A single request exceeds what the account can ever run: the request fails, and the rest of the job continues.
     TooLarge,
 }
 
-/// An immutable object with what came back of one attempt, in index order.
+/// An immutable object with the results of one attempt, in index order.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PartRef {
     /// Object name below the work's folder.
@@ -228,7 +229,7 @@ pub struct PartRef {
 }
 
 impl Attempt {
-    /// The provider's last word, for a person.
+    /// Returns the provider's last message, for people.
     pub fn message(&self) -> String {
         match &self.state {
             AttemptState::Refused { message, .. } | AttemptState::Revoked { message } => message.clone(),
@@ -241,7 +242,7 @@ impl Attempt {
 mod tests {
     use super::*;
 
-    /// Journals of versions that knew files alone.
+    /// Journals of earlier versions, which knew only files.
     #[test]
     fn a_payload_is_written_as_ever_where_it_is_a_file_and_read_back_whatever_it_is() {
         let start = r#"{"number":1,"intentID":"i","#;

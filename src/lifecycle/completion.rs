@@ -1,4 +1,4 @@
-//! When a job has come to its end, and which one it is.
+//! The end of a job: when it is reached, and which outcome it has.
 
 use super::abandoning;
 use super::attempt::{AttemptState, Refusal};
@@ -11,16 +11,16 @@ use super::submission::{self, Round};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Outcome, RequestCounts};
 
-/// Rounds of one job at most; each but the first sends again what has no answer.
+/// Maximum number of rounds of one job; each round after the first sends again the requests without an answer.
 const ROUND_LIMIT: u32 = 10;
 
-/// Suspension stops the clock of a job that was not sent.
+/// Returns whether the job's deadline has passed. Suspension stops the clock of a job that was not sent.
 pub(super) fn is_out_of_time(o: &Observed) -> bool {
     let stopped = o.job.suspend && o.journal.is_some_and(|j| !j.has_intents());
     !stopped && o.job.deadline.is_some_and(|deadline| o.now >= deadline)
 }
 
-/// What to do with a job whose batches may be sent unless something is `blocked`.
+/// Returns the next step of a job whose batches may be sent unless something is `blocked`.
 pub(super) fn go_on(o: &Observed, journal: &Journal, blocked: Option<Blocked>) -> Step {
     if is_out_of_time(o) {
         return out_of_time(o, journal);
@@ -52,7 +52,7 @@ fn wait(o: &Observed, round: Round, blocked: Option<Blocked>) -> Step {
     Step::Wait { until, why: round.waiting(stage, blocked) }
 }
 
-/// Deletes what is left at the provider, then writes the end into the journal.
+/// Deletes the files that are left at the provider, then writes the end into the journal.
 pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(RequestCounts) -> Commit) -> Step {
     if o.memory.running.contains(&Task::DeleteFiles) {
         return decide::wait(None, reasons::WRITING_RESULTS);
@@ -75,7 +75,7 @@ pub(super) fn out_of_time(o: &Observed, journal: &Journal) -> Step {
     let mut round = submission::round(o, journal, Some(DeletionPolicy::Cancel), false);
     let due = abandoning::due(o, journal);
     let step = match (round.step.take(), due) {
-        // What is known is written down first.
+        // Known results are recorded first.
         (Some(step @ Step::Swap(_)), _) => Some(step),
         (_, None) if round.live => Some(Step::Swap(journal.next(|j| j.out_of_time_since = Some(o.now)))),
         (step, Some(due)) if o.now >= due => abandoning::abandon(o, journal, due).or(step),
@@ -100,16 +100,16 @@ pub(super) fn out_of_time(o: &Observed, journal: &Journal) -> Step {
     }
 }
 
-/// Requests that failed in a way that does not pass are more than the job allows. Judged as batches end.
+/// Returns whether more requests failed permanently than the job allows. Judged as batches end.
 fn has_failed_too_often(o: &Observed, journal: &Journal) -> bool {
     let totals = journal.shards.totals();
     o.job.max_failed.is_some_and(|max| max.is_exceeded(totals.failed_for_good, totals.counts.total))
 }
 
-/// Requests without an answer that another round may bring, once every shard is settled.
+/// Returns the number of requests without an answer that another round may answer, once every shard is settled.
 fn may_be_sent_again(journal: &Journal) -> i64 {
     let totals = journal.shards.totals();
-    // What ran before and is now more than the account takes would be sent in every round.
+    // Requests that ran before and now exceed the account's limit would be sent in every round.
     if totals.last_rounds > 0 {
         return 0;
     }
@@ -117,7 +117,7 @@ fn may_be_sent_again(journal: &Journal) -> i64 {
     counts.expired + counts.cancelled + counts.missing - totals.given_up + totals.retryable - totals.failed_before
 }
 
-/// Pooled over all shards; lines of a shard that is not settled are never in it.
+/// Starts another round, pooled over all shards. Requests of a shard that is not settled are never in it.
 fn another_round(o: &Observed, journal: &Journal) -> Step {
     let next = journal.round() + 1;
     let room = o.job.shard_limit.saturating_sub(journal.shards.len());
@@ -126,8 +126,8 @@ fn another_round(o: &Observed, journal: &Journal) -> Step {
         Some((round, shards)) if *round == next && shards.is_empty() => {
             clean_up_then(o, journal, |counts| end_of(o, journal, counts))
         }
-        // What finds no room is left for the round after, which has none, and says so. Segments are taken whole: of those that no
-        // longer find room, others are made.
+        // Shards that find no room are left for the round after, which has none and reports it. Segments are only taken whole;
+        // if they no longer find room, others are made.
         Some((round, shards)) if *round == next && (shards.plan_segments().is_empty() || shards.len() <= room) => {
             Step::Swap(journal.next(|j| j.shards.append(shards, room)))
         }

@@ -1,4 +1,4 @@
-//! A job that is being deleted: its batches are stopped, or left to run, and what was paid for is kept.
+//! A job that is being deleted: its batches are cancelled or left to run, and paid results are kept.
 
 use super::decide::{self, GONE, MENDED_CHECK, conclude, tidy, wait};
 use super::journal::{Commit, Journal};
@@ -8,7 +8,7 @@ use super::{completion, submission};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Outcome, RequestCounts};
 
-/// The next step for a job whose deletion was asked for at `since`.
+/// Returns the next step for a job whose deletion was requested at `since` (Unix milliseconds).
 pub(super) fn deleting(o: &Observed, since: i64) -> Step {
     if !o.job.finalizer {
         return wait(None, reasons::FINISHED);
@@ -19,7 +19,7 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
         return finished(o, overdue);
     }
     if let Some(blocked) = &o.job.blocked {
-        // Without a lock nothing was ever opened by this object.
+        // Without a lock, this object never opened anything.
         return match (o.job.lock.is_none(), overdue) {
             (true, _) => let_go,
             (false, _) if o.job.is_lost => lost(o, &blocked.message),
@@ -34,7 +34,7 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
     let failing = o.memory.error.as_ref().filter(|_| overdue);
     let journal = match o.journal {
         Some(journal) if journal.owner == o.job.owner => journal,
-        // An earlier object of this name left batches behind, and nobody else will ever look after them.
+        // An earlier object of this name left batches behind, and nobody else will ever follow them.
         Some(journal)
             if journal.owner.is_namesake(&o.job.owner) && journal.has_intents() && journal.commit.is_none() =>
         {
@@ -78,11 +78,12 @@ pub(super) fn deleting(o: &Observed, since: i64) -> Step {
     }
 }
 
-/// A job that has its end waits for a store that is away, and for nothing else that keeps its journal from being read.
+/// Returns the next step for a job that has its outcome. It waits for an unavailable store, but for nothing else that prevents
+/// reading its journal.
 fn finished(o: &Observed, overdue: bool) -> Step {
     let tidied = o.job.tidy || o.job.lock.is_none();
     match (o.journal.filter(|j| j.owner == o.job.owner), &o.job.blocked) {
-        // A failure that cost nothing left what was staged until then.
+        // A failure that cost nothing leaves its staged data until the deletion.
         (Some(journal), _) if o.job.lock.is_none() && !journal.has_intents() && journal.commit.is_none() => {
             close_then_tidy_up(o, journal, overdue)
         }
@@ -97,7 +98,8 @@ fn finished(o: &Observed, overdue: bool) -> Step {
     }
 }
 
-/// Nothing was sent, and once the journal is closed nothing will be: who opens it again stages anew.
+/// Closes the journal, then deletes the staged data. Nothing was sent, and nothing is sent once the journal is closed: a job
+/// that opens it again stages anew.
 fn close_then_tidy_up(o: &Observed, journal: &Journal, overdue: bool) -> Step {
     let policy = o.job.deletion_policy;
     if let Some(why) = &o.memory.unfit_store {
@@ -110,8 +112,8 @@ fn close_then_tidy_up(o: &Observed, journal: &Journal, overdue: bool) -> Step {
     }
 }
 
-/// Deletes what was staged for work that nobody goes on with. What cannot be deleted holds nobody: who may not delete is let
-/// go at once, and where it may yet pass it is tried until the deletion is overdue.
+/// Deletes the staged data of work that nobody continues. A failed deletion never blocks the object: the finalizer is removed
+/// at once if the failure is permanent, else the deletion is retried until it is overdue.
 fn tidy_up_then_let_go(o: &Observed, journal: &Journal, overdue: bool) -> Step {
     let tidied = o.memory.tidied.as_ref().filter(|t| t.work_id == journal.work_id);
     match tidied.map(|t| &t.failed) {
@@ -134,8 +136,9 @@ fn cancelled(requests: RequestCounts, at: i64) -> Commit {
     }
 }
 
-/// With a namespace that is deleted go its ConfigMaps, a journal among them. What status names is told to stop if the provider
-/// says that it is this work's; nothing can be collected any more.
+/// Returns the next step for a job without a journal, as when its namespace is deleted together with the journal's ConfigMap.
+/// Batches that status names are cancelled if the provider says that they belong to this work; nothing can be collected any
+/// more.
 fn without_journal(o: &Observed, since: i64, overdue: bool) -> Step {
     if !overdue && o.memory.running.contains(&Task::CancelUnjournaled) {
         return wait(Some(since + o.timing.deletion_deadline), reasons::CANCELLED);
@@ -149,14 +152,14 @@ fn without_journal(o: &Observed, since: i64, overdue: bool) -> Step {
     }
 }
 
-/// Tells the next one of the batches that status names to stop.
+/// Returns the step that cancels the next of the batches that status names.
 pub(super) fn unjournaled(o: &Observed) -> Option<Step> {
     let running = o.job.batches.iter().find(|id| !o.memory.cancelled.contains(*id));
     running.map(|batch_id| Step::CancelUnjournaled { batch_id: batch_id.clone() })
 }
 
-/// What the job needs went before it, and will not come back: nothing can be stopped or collected any more, and a person has to
-/// know what may run on.
+/// Reports a job whose prerequisites were deleted before it and will not come back: its batches can no longer be cancelled or
+/// collected, and a person has to know which of them may run on.
 fn lost(o: &Observed, why: &str) -> Step {
     let running = match decide::named(&o.job.batches) {
         Some(named) => format!("{named} may run on, and cost, until the provider is told to stop them"),

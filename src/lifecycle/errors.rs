@@ -1,15 +1,16 @@
-//! Why requests have no answer, over all batches.
+//! Errors of the requests without an answer, over all batches.
 
 use super::journal::Journal;
 use crate::api::ErrorSummary;
 
-/// Codes that status lists.
+/// Maximum number of codes that status lists.
 const LISTED: usize = 10;
 
-/// The code of a request that is by itself more than the account takes; OpenAI's.
+/// OpenAI's code of a request that by itself exceeds the account's limit.
 pub const TOO_LARGE: &str = "token_limit_exceeded";
 
-/// The most frequent codes of requests that have no answer as it stands: what a later round settled counts no more.
+/// Returns the most frequent codes of the requests that have no answer now; requests that a later round settled no longer
+/// count.
 pub fn error_summary(journal: &Journal) -> Vec<ErrorSummary> {
     let mut sums = journal.shards.errors().0;
     if let count @ 1.. = journal.shards.totals().too_large {
@@ -30,8 +31,8 @@ pub fn error_summary(journal: &Journal) -> Vec<ErrorSummary> {
     all
 }
 
-/// What well-known codes mean, in our own words: a provider's may quote the request. OpenAI's codes
-/// (https://platform.openai.com/docs/guides/error-codes).
+/// Returns what a well-known code means, in our own words, because a provider's message may quote the request. The codes are
+/// OpenAI's (https://platform.openai.com/docs/guides/error-codes).
 fn advice(code: &str) -> &'static str {
     match code {
         "context_length_exceeded" => "the request is longer than the model's context; shorten it",

@@ -1,19 +1,19 @@
-//! Whether a job is over, as its object tells.
+//! The end of a job, as its object shows it.
 
 use crate::api::conditions::{self, RECONCILING};
 use crate::api::text::clip;
 use crate::api::{BatchJob, Outcome, annotations};
 
-/// Bytes of the annotation that status repeats.
+/// Maximum length of the annotation's value in status, in bytes.
 const REQUEST_LIMIT: usize = 253;
 
-/// Whether a job failed before anything was paid.
+/// Returns whether a job failed before anything was paid.
 pub fn cost_nothing(job: &BatchJob) -> bool {
     job.status.as_ref().is_some_and(|s| s.outcome == Some(Outcome::Failed) && s.lock.is_none())
 }
 
-/// Whether status has the job's outcome, and nothing about the object asks for another look. A failure that cost nothing is judged
-/// again when the spec or the annotation changes, and when the objects that it refers to do.
+/// Returns whether status has the job's outcome, and nothing about the object asks for another look. A failure that cost
+/// nothing is reevaluated when the spec or the annotation changes, and when the objects change that it refers to.
 pub fn is_finished(job: &BatchJob) -> bool {
     let Some(status) = &job.status else { return false };
     if status.outcome.is_none() {
@@ -24,13 +24,13 @@ pub fn is_finished(job: &BatchJob) -> bool {
     !(cost_nothing(job) && changed)
 }
 
-/// Whether nothing is left to do for a job that is over: no condition says that it is still worked on.
+/// Returns whether a job that is over has nothing left to do: no condition says that it is still being worked on.
 pub fn is_tidy(job: &BatchJob) -> bool {
     let Some(status) = &job.status else { return false };
     status.outcome.is_some() && conditions::is_false(&status.conditions, RECONCILING)
 }
 
-/// The value of the annotation that asks for another look, as far as status has room for it.
+/// Returns the value of the annotation that requests another look, clipped to the length that status has room for.
 pub fn reconcile_requested_at(job: &BatchJob) -> Option<String> {
     let asked = job.metadata.annotations.as_ref()?.get(annotations::RECONCILE_REQUESTED_AT)?;
     Some(clip(asked.clone(), REQUEST_LIMIT))

@@ -1,4 +1,4 @@
-//! How a journal's head spells its shards, in JSON. A journal is its owner's to write, so everything in it is bounded.
+//! The JSON form of the shards in a journal's head. A journal is its owner's to write, so everything in it is bounded.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,29 +14,30 @@ use super::shard_list::{PlanSegment, Sealed, Shards};
 use super::totals::{CODE_LIMIT, Totals};
 use crate::api::RequestCounts;
 
-/// Shards that one document holds at most.
+/// Maximum number of shards that one document holds.
 const IN_ONE_DOCUMENT: usize = 2_000;
-/// Shards of a work at most, whatever its limit is.
+/// Maximum number of shards of a work, whatever its own limit is.
 const IN_ALL: usize = 1_000_000;
-/// Batches of a work that may run at a time: five times what a BatchJob may ask for. Each that is followed is held beside the journal.
+/// Maximum number of a work's batches that run at a time: five times what a BatchJob may ask for. Each batch that is followed
+/// is held beside the journal.
 const LIVE_LIMIT: usize = 500;
-/// Files, and codes of errors, that one attempt has at most: some five and ten times what is written.
+/// Maximum number of files, and of error codes, of one attempt: about five and ten times what is written.
 const OF_AN_ATTEMPT: usize = 64;
-/// Bytes of a name that a provider gave.
+/// Maximum length of a name that a provider gave, in bytes.
 pub(super) const ID_LIMIT: usize = 4_096;
-/// Requests that a number of them may say.
+/// Maximum of any count of requests.
 const REQUESTS: i64 = 1_000_000_000_000;
 
-/// As it is written. The first version wrote a list of all shards in its place.
+/// The head as it is written. The first version wrote a list of all shards in its place.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head<'a> {
     /// Shards in all.
     count: usize,
-    /// Those that are neither planned nor sealed.
+    /// Shards that are neither planned nor sealed.
     #[serde(default)]
     open: Open<'a>,
-    /// Index of the first planned one.
+    /// Index of the first planned shard.
     #[serde(default)]
     next: usize,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -142,7 +143,7 @@ fn few<E: Error>(shards: usize) -> Result<(), E> {
 }
 
 impl Shards {
-    /// Whether every shard is in one place, and what is said of it within bounds.
+    /// Checks that every shard is in one place, and that all values are within bounds.
     fn check(&self) -> Result<(), String> {
         let wrong = |why: &str| Err(why.to_string());
         if self.len > IN_ALL || self.plan.len() + self.sealed.segments.len() > IN_ONE_DOCUMENT {
@@ -180,7 +181,7 @@ impl Sealed {
         } = self.totals;
         let (RequestCounts { total, succeeded, failed, expired, cancelled, missing }, again) =
             (counts, self.totals.billed_again);
-        // What later rounds took from shards that are not sealed can make a sum negative.
+        // Later rounds take from shards that are not sealed, which can make a sum negative.
         let is_sum = |n: i64| n.unsigned_abs() <= REQUESTS.unsigned_abs();
         [open, refused, done, failed_for_good, retryable, failed_before, given_up, too_large, again]
             .into_iter()
@@ -197,7 +198,7 @@ fn is_count(requests: i64) -> bool {
 }
 
 impl Shard {
-    /// Whether its numbers and names are such that sums of them, and lists of them, are bounded.
+    /// Returns whether its numbers and names are within bounds, so that sums and lists of them are bounded too.
     pub(super) fn is_sane(&self) -> bool {
         let counts = |c: &RequestCounts| {
             [c.total, c.succeeded, c.failed, c.expired, c.cancelled, c.missing].into_iter().all(is_count)

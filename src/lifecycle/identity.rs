@@ -1,4 +1,4 @@
-//! What makes two jobs the same work, and names made from it.
+//! The identity of a work, and the names that are made from it.
 
 use std::io;
 
@@ -15,15 +15,15 @@ use crate::api::{
 /// SHA-256 over the fields that shape requests or identity: what [`crate::api::Lock`] locks. Policies, limits and the
 /// names of credentials are not among them.
 ///
-/// It holds the spelling of one body at a time, at most a few times that body's text.
+/// Holds the spelling of one body at a time: at most a few times that body's text.
 pub fn spec_hash(spec: &BatchJobSpec) -> String {
     let mut hash = Hashing(Context::new(&SHA256));
-    // Nothing in it fails to be written: its keys are strings, and a digest takes everything.
+    // Writing cannot fail: the keys are strings, and a digest accepts everything.
     let _ = serde_json::to_writer(&mut hash, &Shape::of(spec));
     hex(hash.0.finish().as_ref())
 }
 
-/// Hashes what is written to it.
+/// Hashes all bytes that are written to it.
 struct Hashing(Context);
 
 impl io::Write for Hashing {
@@ -37,12 +37,12 @@ impl io::Write for Hashing {
     }
 }
 
-/// What is hashed of a spec, as JSON. In all of its objects the keys stand in the order of their bytes, so that equal content
-/// gives equal bytes.
+/// The hashed part of a spec, as JSON. The keys of all its objects are in the order of their bytes, so that equal content gives
+/// equal bytes.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Shape<'a> {
-    // Those that may be absent are named only where used, so that the hashes of jobs from before these fields hold.
+    // Fields that may be absent are written only if used, so that the hashes of jobs from before these fields hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     addressing_style: Option<crate::api::AddressingStyle>,
     endpoint: Endpoint,
@@ -65,7 +65,7 @@ struct Inline<'a> {
     requests: Requests<'a>,
 }
 
-/// Requests, each made when it is written.
+/// Requests, each built when it is written.
 struct Requests<'a>(&'a [InlineRequest]);
 
 /// A request, or a template of requests.
@@ -79,7 +79,7 @@ struct Request<'a> {
     custom_id: &'a str,
 }
 
-/// How the input is read.
+/// Options for reading the input.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Reading<'a> {
@@ -123,7 +123,7 @@ impl<'a> Shape<'a> {
 }
 
 impl<'a> Reading<'a> {
-    /// None where nothing of it is set.
+    /// Returns None if none of the options is set.
     fn of(input: &'a Input) -> Option<Reading<'a>> {
         let csv = input.csv.as_ref().filter(|csv| **csv != CsvOptions::default());
         let (objects, too_large) =
@@ -169,13 +169,13 @@ impl Serialize for Requests<'_> {
     }
 }
 
-/// By what free-form content is known: its spelling is held while it is written, and no longer.
+/// Writes the identity of free-form content. Its spelling is held only while it is written.
 fn known_by<S: serde::Serializer>(content: &Option<FreeForm>, serializer: S) -> Result<S::Ok, S::Error> {
     content.as_ref().map(FreeForm::known_by).serialize(serializer)
 }
 
-/// The destination as one URI that ends in `/`: `$(namespace)`, `$(name)` and `$(runID)` replaced; of a ConfigMap
-/// `configmap://NAMESPACE/NAME/`.
+/// Returns the destination as one URI that ends in `/`, with `$(namespace)`, `$(name)` and `$(runID)` replaced; for a
+/// ConfigMap, `configmap://NAMESPACE/NAME/`.
 ///
 /// # Errors
 /// A message that names the variable that is unknown or has no value.

@@ -1,4 +1,4 @@
-//! Running batches of this cluster, and whether anybody follows them.
+//! Running batches of this cluster that may be orphans, which nobody follows.
 
 use super::attempt::AttemptState;
 use super::journal::{Journal, Shard};
@@ -28,20 +28,20 @@ pub struct Sight {
 /// The state of the BatchJob that a batch names, read after the batch was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder<'a> {
-    /// There is none of that name.
+    /// No BatchJob has that name.
     Gone,
-    /// Nobody can tell now what its journal says.
+    /// Its journal cannot be read now.
     Unread,
-    /// It is there.
+    /// It exists.
     Here {
-        /// Its journal; None: there is none.
+        /// Its journal; None if there is none.
         journal: Option<&'a Journal>,
         /// Sealed shards of that journal whose intent or batch is the one in question.
         sealed: &'a [Shard],
-        /// Whether status names the batch: all that is known of it once the journal is gone.
+        /// Whether status names the batch; once the journal is gone, nothing else is known of it.
         named: bool,
-        /// Whether the provider says that the batch of [`recorded_beside`] came of the same intent; None: nobody asked, or
-        /// nobody can tell now.
+        /// Whether the provider says that the batch of [`recorded_beside`] came of the same intent; None if nobody asked, or
+        /// the answer cannot be had now.
         twin: Option<bool>,
     },
 }
@@ -51,31 +51,31 @@ pub enum Holder<'a> {
 pub enum Orphan {
     /// Somebody follows it, or is about to.
     Owned,
-    /// It may still be on its way into a journal, or the list may be old.
+    /// Its record may still be on the way into a journal, or the list may be old.
     TooYoung,
-    /// Nobody can tell now.
+    /// It cannot be judged now.
     Unknown,
-    /// Nobody follows it, and nothing proves that nobody wants it: a person is told why.
+    /// Nobody follows it, and nothing proves that nobody wants it; a person is shown the reason.
     Report(&'static str),
     /// A gateway made two batches of one submission, and the other one is recorded.
     Cancel {
-        /// The other one.
+        /// The recorded batch.
         recorded: String,
     },
 }
 
-/// How long a batch must have been there before it is judged, in milliseconds: a POST that was decided on when it came up has ended,
-/// the list shows what it made, and whoever resolves it has seen that.
+/// Returns the age at which a batch is judged, in milliseconds. By then, a POST that was decided on when the batch appeared has
+/// ended, the list shows what it made, and whoever resolves it has seen that.
 fn patience(timing: &Timing) -> i64 {
     timing.post_window + timing.send_timeout + 2 * timing.listing_lag
 }
 
-/// Returns whether a batch existed for long enough, by the provider's clock and by our own: either may be wrong.
+/// Returns whether a batch has existed for long enough, by the provider's clock and by our own: either may be wrong.
 pub fn is_old_enough(sight: Sight, now: i64, timing: &Timing) -> bool {
     now >= sight.created.max(sight.first) + patience(timing)
 }
 
-/// The batch that the journal has for the intent of `batch`, where that is another one.
+/// Returns the batch that the journal has for the intent of `batch`, if that is another one.
 pub fn recorded_beside<'a>(journal: &'a Journal, sealed: &'a [Shard], batch: &Running) -> Option<&'a str> {
     if journal.work_id != batch.work_id || recorded(journal, sealed, batch.id).is_some() {
         return None;
@@ -133,7 +133,7 @@ pub fn orphan(batch: Running, sight: Sight, holder: Holder, now: i64, timing: &T
     }
 }
 
-/// Whether the shard has to do with the batch, so that it is needed to judge it.
+/// Returns whether the shard has the intent or the id of the batch, so that it is needed to judge the batch.
 pub fn concerns(shard: &Shard, batch: &Running) -> bool {
     let attempt = shard.attempt.as_ref();
     attempt.is_some_and(|a| a.intent_id == batch.intent_id || is_of(&a.state, batch.id))
@@ -147,7 +147,8 @@ fn of_intent<'a>(journal: &'a Journal, sealed: &'a [Shard], batch: &Running) -> 
     states(journal, sealed).find(|(intent, _)| *intent == batch.intent_id).map(|(_, state)| state)
 }
 
-/// The batch itself, whatever it says of itself: it may have been taken for an intent's by its file, or on a person's word.
+/// Returns the state that records this batch, whatever the batch's metadata says: it may have been adopted by its file, or on a
+/// person's word.
 fn recorded<'a>(journal: &'a Journal, sealed: &'a [Shard], id: &str) -> Option<&'a AttemptState> {
     states(journal, sealed).map(|(_, state)| state).find(|state| is_of(state, id))
 }
@@ -250,7 +251,7 @@ mod tests {
         let mut all = vec![];
         for first in &shards {
             for second in &shards {
-                // An intent is 128 random bits: two shards never share one, nor one batch.
+                // Two shards never share an intent, which is 128 random bits, or a batch.
                 let intents = [first, second].map(|s| s.attempt.as_ref().unwrap());
                 let ids = intents.map(|a| id_of(&a.state).map(|(id, _)| id));
                 if intents[0].intent_id == "i" && intents[1].intent_id == "i" || ids[0].is_some() && ids[0] == ids[1] {
@@ -279,7 +280,7 @@ mod tests {
                 let seen = format!("{twin:?} {journal:?}");
                 let other = recorded_beside(&journal, &[], &BATCH);
                 assert_eq!(other, (ours && beside && !named).then_some("b1"), "{seen}");
-                // A shard says the same from a segment.
+                // A sealed shard gives the same verdict.
                 let head = Journal { shards: vec![journal.shards[1].clone()].into(), ..journal.clone() };
                 let sealed: Vec<Shard> =
                     journal.shards.iter().take(1).filter(|s| concerns(s, &BATCH)).cloned().collect();

@@ -1,4 +1,4 @@
-//! What a provider object says of itself: when its account is tried out, and what is made of the answer.
+//! The status of a provider object: when its account is probed, and what follows from the answer.
 
 use jiff::Timestamp;
 
@@ -6,63 +6,63 @@ use super::Blocked;
 use crate::api::conditions::{self, Verdict, reasons};
 use crate::api::{EffectiveLimits, ProviderCapabilities, ProviderStatus, UnknownSubmissionPolicy};
 
-/// Milliseconds between two looks at an account that answers.
+/// Milliseconds between two checks of an account that answers.
 const READY_LOOK: i64 = 300_000;
-/// The same where the other side has to be asked again.
+/// Milliseconds until the next check of an account that is busy or does not answer as it should.
 const AWAY_LOOK: i64 = 60_000;
-/// The same where something of the cluster is missing.
+/// Milliseconds until the next check of an account whose object refers to something missing.
 const MENDED_LOOK: i64 = 15_000;
-/// Jobs that are named as the reason why a provider stays.
+/// Maximum number of jobs named as the reason why a provider is kept.
 const NAMED: usize = 5;
 
-/// Stands for a Secret's version where the account is to be tried out at the next look.
+/// Placeholder for a Secret's version: the account is to be probed at the next check.
 const TO_BE_TRIED: &str = "to-be-tried";
 
-/// A provider object and what its credential is now.
+/// A provider object as of a check, with the state of its credential and account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Looked {
     /// `metadata.generation`
     pub generation: Option<i64>,
-    /// Version of the Secret; None: there is none, or none is needed.
+    /// Version of the Secret; None if there is none, or none is needed.
     pub secret_version: Option<String>,
     /// The limits that apply to the account.
     pub limits: EffectiveLimits,
-    /// What the account answered.
+    /// The account's answer.
     pub answer: Answer,
 }
 
-/// What an account answered.
+/// The answer of an account to a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It was tried out.
+    /// It was probed.
     Probed(ProviderCapabilities),
-    /// It answers, and whether deleting files takes the right away to start a batch could not be tried out.
+    /// It answers, but no test could show whether deleting files revokes the right to start a batch.
     Untried {
-        /// What it was seen to do.
+        /// Capabilities that were seen.
         can: ProviderCapabilities,
-        /// The provider's words.
+        /// The provider's message.
         why: String,
-        /// Whether it may be tried out a little later.
+        /// Whether the test may succeed a little later.
         retryable: bool,
     },
-    /// What was tried out before still answers.
+    /// It still answers, and was probed before.
     Still,
-    /// It has no room to be tried out now; the provider's word.
+    /// It has no room for a probe now; the provider's message.
     Busy(String),
     /// It does not answer as it should.
     Failed(Blocked),
-    /// It cannot be asked: what its object refers to is missing.
+    /// It cannot be asked: something that its object refers to is missing.
     Missing(Blocked),
 }
 
-/// Whether an account has to be tried out: another spec or another Secret than the last time, or no last time.
+/// Returns whether an account has to be probed: its spec or Secret changed since the last probe, or there was none.
 pub fn is_to_be_probed(status: &ProviderStatus, generation: Option<i64>, secret_version: Option<&str>) -> bool {
     status.capabilities.is_none()
         || status.observed_generation != generation
         || status.observed_secret_version.as_deref() != secret_version
 }
 
-/// The status after a look.
+/// Returns the status after a check.
 pub fn looked_at(old: &ProviderStatus, looked: Looked, policy: UnknownSubmissionPolicy, now: i64) -> ProviderStatus {
     let Looked { generation, secret_version, limits, answer } = looked;
     let known = match is_to_be_probed(old, generation, secret_version.as_deref()) {
@@ -114,7 +114,7 @@ fn can_do(can: ProviderCapabilities, policy: UnknownSubmissionPolicy) -> String 
     format!("the account answers; a submission whose reply is lost and whose batch is not found is held: {why}")
 }
 
-/// The status of a provider that is being deleted and that jobs, of which some are named, still need.
+/// Returns the status of a provider that is being deleted but that jobs still need; some of these jobs are named.
 pub fn kept_by(
     old: &ProviderStatus,
     generation: Option<i64>,
@@ -149,7 +149,7 @@ fn with(
     ProviderStatus { conditions, observed_generation: generation, ..new }
 }
 
-/// Milliseconds until the look after one that had this `answer`; `jitter` spreads them by up to a quarter.
+/// Returns the milliseconds until the check after one with this `answer`; `jitter` spreads them by up to a quarter.
 pub fn next_look(answer: &Answer, jitter: u8) -> i64 {
     let pause = match answer {
         Answer::Probed(_) | Answer::Untried { .. } | Answer::Still => READY_LOOK,

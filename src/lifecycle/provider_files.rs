@@ -1,4 +1,4 @@
-//! Files at the provider: which are deleted, and when the journal forgets them.
+//! Files at the provider: their deletion, and their removal from the journal.
 
 use super::attempt::{Attempt, AttemptKey, AttemptState};
 use super::journal::Journal;
@@ -7,14 +7,14 @@ use super::step::Step;
 use super::submission::attempts;
 use crate::api::ProviderFilePolicy;
 
-/// Deletes the input file first; where nothing may come of it any more, it `must` be gone.
+/// Returns the step that deletes the input file; None if it is gone. If no batch may be made of it any more, it `must` be gone.
 pub(super) fn without_file(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, must: bool) -> Option<Step> {
     let file = attempt.payload.name();
     let there = !file.is_empty() && !o.memory.deleted.contains(file);
     there.then(|| Step::DeleteFiles { files: vec![file.to_string()], attempt_key: Some(attempt_key), must })
 }
 
-/// Files at the provider that nothing needs once every shard is settled or given up.
+/// Returns the files at the provider that nothing needs once every shard is settled or given up.
 pub(super) fn files_to_delete(o: &Observed, journal: &Journal) -> Vec<String> {
     if o.job.provider_file_policy == ProviderFilePolicy::Retain {
         return vec![];
@@ -25,7 +25,7 @@ pub(super) fn files_to_delete(o: &Observed, journal: &Journal) -> Vec<String> {
         _ => vec![],
     });
     let mut files: Vec<String> = recorded.chain(o.memory.uploads.values().cloned()).collect();
-    // A batch that was given up on may still read its file.
+    // An abandoned batch may still read its file.
     let in_use = |file: &String| {
         attempts(journal).any(|(_, a)| a.payload.name() == file && matches!(a.state, AttemptState::Abandoned { .. }))
     };
@@ -36,7 +36,7 @@ pub(super) fn files_to_delete(o: &Observed, journal: &Journal) -> Vec<String> {
     files
 }
 
-/// Takes the names of deleted files out of the journal.
+/// Removes the names of deleted files from the journal.
 pub(super) fn forget_files(journal: &mut Journal) {
     for attempt in journal.shards.iter_mut().filter_map(|s| s.attempt.as_mut()) {
         if let AttemptState::Settled { files, .. } = &mut attempt.state {
@@ -45,7 +45,7 @@ pub(super) fn forget_files(journal: &mut Journal) {
     }
 }
 
-/// Takes the files of attempts that were refused out of the journal, so that the next ones get their own.
+/// Removes the files of refused attempts from the journal, so that the next ones get their own.
 pub(super) fn forget_refused_files(journal: &mut Journal) {
     let refused = |a: &&mut Attempt| matches!(a.state, AttemptState::Refused { .. });
     journal.shards.iter_mut().filter_map(|s| s.attempt.as_mut()).filter(refused).for_each(|a| a.payload.forget());

@@ -1,4 +1,4 @@
-//! Questions to a person: what is asked, in words, how it is answered, and what of an answer was not understood.
+//! Questions to a person: their words, their answers, and the answers that were not understood.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +11,13 @@ use super::submission::attempts;
 use crate::api::text::clip;
 use crate::api::{Hold, annotations};
 
-/// Parts of an annotation that are named as not understood.
+/// Maximum number of parts of an annotation that are named as not understood.
 const NAMED: usize = 5;
-/// Questions that `status.holds` has room for.
+/// Maximum number of questions in `status.holds`.
 pub(super) const SHOWN: usize = 8;
 
-/// The first question with a command to copy for each answer, how the others are answered, and what of the annotation was not
-/// understood; None where nothing is asked.
+/// Returns the first question with a command to copy for each answer, the way to answer the others, and the parts of the
+/// annotation that were not understood; None if nothing is asked.
 pub(super) fn asked(o: &Observed, holds: &[Hold]) -> Option<String> {
     let first = holds.first()?;
     let Owner { namespace, name, .. } = &o.job.owner;
@@ -40,7 +40,7 @@ pub(super) fn asked(o: &Observed, holds: &[Hold]) -> Option<String> {
     Some(asked)
 }
 
-/// Answers to all open questions of a kind, of kinds that have several.
+/// Returns the answers to all open questions of a kind, for kinds that have several.
 fn kinds(holds: &[Hold]) -> Vec<String> {
     let mut kinds: BTreeMap<&str, (usize, &Hold)> = BTreeMap::new();
     for hold in holds {
@@ -57,7 +57,7 @@ fn kinds(holds: &[Hold]) -> Vec<String> {
     answers.collect()
 }
 
-/// Words that are no answers, ids that nothing is asked under, and answers that a question does not have.
+/// Describes words that are no answers, ids without a question, and answers that a question does not have.
 fn misunderstood(o: &Observed, holds: &[Hold]) -> Option<String> {
     let answers = &o.job.answers;
     let mut told: Vec<String> =
@@ -92,14 +92,14 @@ pub(super) fn hold_id(kind: &str, attempt: &Attempt) -> String {
     format!("{kind}-{}", attempt.intent_id.get(..8).unwrap_or(&attempt.intent_id))
 }
 
-/// What a person answered to this very question, or to all of its kind while it was open.
+/// Returns a person's answer to this very question, or to all questions of its kind while it was open.
 pub(super) fn said<'a>(o: &'a Observed, journal: &'a Journal, id: &str) -> Option<&'a str> {
     let to_all = || journal.heard.as_ref()?.to.get(id).map(String::as_str);
     o.job.answers.to(id).or_else(to_all)
 }
 
-/// Writes a person's answer to all questions of a kind down for each that is open: a batch that is sent again for it, and lost
-/// again, is asked about again.
+/// Returns the step that records a person's answer to all questions of a kind, for each that is open. A batch that is sent
+/// again because of it, and lost again, is asked about again.
 pub(super) fn hear(o: &Observed, journal: &Journal, holds: &[Hold]) -> Option<Step> {
     let heard = journal.heard.clone().unwrap_or_default();
     let said = o.job.answers.name_of_kinds().unwrap_or_default();
@@ -112,7 +112,7 @@ pub(super) fn hear(o: &Observed, journal: &Journal, holds: &[Hold]) -> Option<St
         hold.takes(answer).then(|| (hold.id.clone(), answer.to_string()))
     };
     let new: Vec<_> = holds.iter().filter_map(answer).collect();
-    // Answers that are taken back can be given again.
+    // Answers that are withdrawn can be given again.
     if new.is_empty() && !said.is_empty() {
         return None;
     }
@@ -123,7 +123,7 @@ pub(super) fn hear(o: &Observed, journal: &Journal, holds: &[Hold]) -> Option<St
 }
 
 impl Hold {
-    /// Whether this is one of its answers, with what a person has to fill in filled in.
+    /// Returns whether this is one of its answers, with the placeholder filled in.
     pub(super) fn takes(&self, answer: &str) -> bool {
         let blank = |one: &str| one.split_once(ID_TO_FILL_IN).map(|(before, _)| before.to_string());
         let fits = |one: &str| match blank(one) {
@@ -134,7 +134,7 @@ impl Hold {
     }
 }
 
-/// Why the answers of a recorded batch cannot be had, and what a person may answer.
+/// Explains why the answers of a recorded batch cannot be had, and how a person may answer.
 pub(super) fn why_lost(seen: &PolledState, batch_id: &str) -> String {
     match seen {
         PolledState::NotOurs => format!(

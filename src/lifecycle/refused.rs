@@ -10,12 +10,12 @@ use crate::api::ProviderFilePolicy;
 use crate::api::conditions::reasons;
 use crate::api::text::clock_time;
 
-/// Attempts that are turned away for their tokens, with nothing else of the job in flight, before a shard is halved. The first
-/// ones may have met other users of the account.
+/// Number of attempts refused for their tokens, with nothing else of the job in flight, after which a shard is halved. The
+/// first ones may have met other users of the account.
 const ALONE_LIMIT: u32 = 3;
-/// Creates that are told that their file does not exist, before it is uploaded again.
+/// Number of creates refused because their file does not exist, after which it is uploaded again.
 const FILE_TRIES: u32 = 5;
-/// Uploads of one shard whose files are not found.
+/// Maximum number of uploads of one shard whose files are not found.
 const FILE_UPLOADS: u32 = 3;
 
 /// Records in the journal that an attempt made no batch, and counts the failure if it counts.
@@ -31,7 +31,7 @@ pub(super) fn refuse(o: &Observed, j: &mut Journal, attempt_key: AttemptKey, rej
                 refusal = Refusal::TooOften;
             }
         }
-        // It was alone when it was sent, and what was sent after it may have taken its room.
+        // The attempt was alone when it was sent, and later ones may have taken its room.
         Refusal::TokenLimit if others_are_live => shard.streaks.alone = shard.streaks.alone.saturating_sub(1),
         Refusal::FileNotFound => {
             let tries = &mut shard.streaks.file_not_found;
@@ -51,8 +51,8 @@ pub(super) fn refuse(o: &Observed, j: &mut Journal, attempt_key: AttemptKey, rej
     }
 }
 
-/// Why a batch of this input file is not asked for, if it is not: the provider says that the file is another's (`is_ours` is
-/// false), whatever the journal says, or that it has none of this name.
+/// Returns why no batch may be requested for this input file; None if one may. The provider says that the file is another's
+/// (`is_ours` is false), whatever the journal says, or that it has no file of this name.
 pub fn refused_for_its_file(file_id: &str, is_ours: Option<bool>) -> Option<Rejection> {
     match is_ours {
         Some(true) => None,
@@ -67,7 +67,7 @@ pub fn refused_for_its_file(file_id: &str, is_ours: Option<bool>) -> Option<Reje
     }
 }
 
-/// How the next attempt of a shard counts where it is sent while nothing else of the job is in flight, or where it is not.
+/// Returns the streaks of a shard's next attempt, which count whether anything else of the job is in flight when it is sent.
 pub(super) fn streaks_of_next(journal: &Journal, attempt_key: AttemptKey) -> Streaks {
     let Some(shard) = journal.shards.get(attempt_key.shard) else { return Streaks::default() };
     let alone = match shard.refusal() {
@@ -77,14 +77,14 @@ pub(super) fn streaks_of_next(journal: &Journal, attempt_key: AttemptKey) -> Str
     Streaks { alone: alone + u32::from(!journal.is_live_beside(attempt_key.shard)), ..shard.streaks }
 }
 
-/// Tries after which each pause is a tenth longer than the one before: some ten minutes where the provider is not reached.
+/// Number of tries after which each pause is a tenth longer than the one before: about ten minutes of an unreachable provider.
 const STEADY_TRIES: u32 = 14;
-/// Milliseconds between two tries at most.
+/// Maximum number of milliseconds between two tries.
 const LONGEST_PAUSE: i64 = 1_800_000;
 
 /// Returns when a refused shard may be sent again: after 4 s, then twice as long each time, up to 5 minutes, or up to 1 minute
-/// if the provider was not reached, because that costs it nothing. After many tries the pause grows up to half an hour. A file
-/// that is not found is asked for sooner each time that it is uploaded anew. Never before the moment that the provider named.
+/// if the provider was not reached, because that costs it nothing. After many tries the pause grows up to half an hour. It
+/// starts over whenever a file that was not found is uploaded again. Never earlier than the provider asked for.
 pub(super) fn not_before(shard: &Shard) -> Option<i64> {
     let attempt = shard.attempt.as_ref()?;
     let AttemptState::Refused { at, refusal, retry_at, .. } = attempt.state else { return None };
@@ -99,7 +99,7 @@ pub(super) fn not_before(shard: &Shard) -> Option<i64> {
     Some((at + pause.min(LONGEST_PAUSE)).max(retry_at.unwrap_or(0)))
 }
 
-/// Says why a shard is not sent yet.
+/// Adds the reason why a shard is not sent yet to `round`.
 pub(super) fn explain(shard: &Shard, round: &mut Round) {
     let Some(attempt) = &shard.attempt else { return };
     let AttemptState::Refused { refusal, message, .. } = &attempt.state else { return };
@@ -130,7 +130,7 @@ pub(super) fn explain(shard: &Shard, round: &mut Round) {
              `spec.backoffLimitPerBatch`: {message}",
             shard.requests, shard.failures
         );
-        // Twice may pass.
+        // The first two failures may be temporary.
         match shard.failures {
             ..3 => return round.say(reasons::SUBMITTING, note),
             _ => round.blocked = Some(Blocked { reason, message: note }),
@@ -160,13 +160,13 @@ fn over_the_limit(shard: &Shard, again: &str, message: &str) -> String {
     )
 }
 
-/// Whether a shard is more than the account takes, as far as this job can know: it was turned away for its tokens again and
+/// Returns whether a shard exceeds the account's limit, as far as this job can know: it was refused for its tokens again and
 /// again while nothing else was in flight.
 pub(super) fn is_over_the_limit(shard: &Shard) -> bool {
     shard.refusal() == Some(Refusal::TokenLimit) && shard.streaks.alone >= ALONE_LIMIT
 }
 
-/// The next step for a shard that is over the account's limit: it is replaced by its two halves, down to one request, which
+/// Returns the next step for a shard that exceeds the account's limit: its two halves replace it, down to one request, which
 /// fails. None while the halves are being staged.
 pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &mut Round) -> Option<Step> {
     let whole = journal.shards.get(shard)?;
@@ -176,7 +176,7 @@ pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &m
         reasons::WAITING_FOR_QUOTA,
         format!("a batch of {} requests is halved: {}", whole.requests, attempt.message()),
     );
-    // It holds what the halves are to hold.
+    // The file of the whole shard has the requests of both halves.
     if o.job.provider_file_policy == ProviderFilePolicy::Delete
         && let Some(step) = without_file(o, attempt_key, attempt, false)
     {
@@ -208,8 +208,9 @@ pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &m
     }
 }
 
-/// The first half takes the place of the whole, without its file, and is sent at once; the second one comes last. A half that is
-/// turned away alone is halved in its turn, but one that cannot be is sent as often as the first one was.
+/// Replaces a shard by its halves. The first half takes its place, without its file, and is sent at once; the second one is
+/// sent last. A half that is refused while alone is halved in its turn; a single request is tried as often as the first whole
+/// was.
 fn replaced(journal: &Journal, halved: &Halved) -> Step {
     let [first, second] = halved.halves.clone();
     Step::Swap(journal.next(|j| {

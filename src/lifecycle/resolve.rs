@@ -1,4 +1,4 @@
-//! What became of an intent whose reply was lost.
+//! The resolution of an intent whose reply was lost.
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal, Rejection};
 use super::head::ID_LIMIT;
@@ -16,10 +16,10 @@ use crate::api::{Revocation, UnknownSubmissionPolicy};
 
 const POLICY_IS_HOLD: &str = "no batch of it is found; the provider's `unknownSubmissionPolicy` is Hold";
 
-/// Stands in an answer for what only a person can know.
+/// Placeholder in an answer for an id that only a person can know.
 pub(super) const ID_TO_FILL_IN: &str = "BATCH_ID";
 
-/// Repeated POSTs after which a person is asked as well.
+/// Number of repeated POSTs after which a person is asked as well.
 const REPEATS: i64 = 3;
 
 const NOTHING_SHOWN: &str =
@@ -32,8 +32,8 @@ const NOTHING_IS_SENT: &str = "the job submits nothing now, so that it is not se
 const UNSEARCHABLE: &str = "the provider's list of batches cannot be searched, so that nothing proves that no batch runs; look \
                             at the provider and answer";
 
-/// An intent without an id, read by somebody who holds no permit for it: look for the batch, else revoke the right to
-/// start one. Where the provider makes no second batch of it, the same POST is sent again instead.
+/// Resolves an intent without an id, for a reader that holds no permit for it: searches for the batch, else revokes the right
+/// to start one. If the provider makes no second batch of the same POST, sends that again instead.
 pub(super) fn resolve(
     o: &Observed,
     journal: &Journal,
@@ -96,13 +96,13 @@ pub(super) fn resolve(
     }
 }
 
-/// Whether deleting what the attempt sends takes the right to start a batch away.
+/// Returns whether deleting the attempt's payload revokes the right to start a batch.
 fn is_revocable(o: &Observed, attempt: &Attempt) -> bool {
     o.capabilities().revocation == Revocation::DeletedPayload && !attempt.payload.name().is_empty()
 }
 
-/// The same POST with the same token, under a permit of its own, at growing distances: the provider answers with the batch that it
-/// made, or makes the one that it did not. A refusal proves nothing now, for the first POST may have been taken.
+/// Sends the same POST with the same token, under a permit of its own, at growing intervals: the provider answers with the
+/// batch that it made, or makes the missing one. A refusal proves nothing now, because the first POST may have been accepted.
 fn repeat(
     o: &Observed,
     journal: &Journal,
@@ -126,7 +126,7 @@ fn repeat(
     Some(Step::WriteIntent { journal, intent_id: attempt.intent_id.clone() })
 }
 
-/// A person is asked as well where the POST was sent again several times.
+/// Asks a person as well, once the POST was sent again several times.
 fn ask_what_is_not_answered(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round) {
     if attempt.repeats >= REPEATS {
         let last = match o.memory.posted.get(&attempt.intent_id) {
@@ -142,7 +142,8 @@ fn ask_what_is_not_answered(o: &Observed, attempt_key: AttemptKey, attempt: &Att
     }
 }
 
-/// The recorded batch was turned away, and no list says whether a gateway made another one of the same POST.
+/// Handles a recorded batch that was rejected, if no list says whether a gateway made another one of the same POST: asks a
+/// person.
 pub(super) fn ask_for_twins(
     o: &Observed,
     journal: &Journal,
@@ -151,7 +152,7 @@ pub(super) fn ask_for_twins(
     message: &str,
     round: &mut Round,
 ) -> Option<Step> {
-    // An answer of earlier may be how this batch came to be recorded.
+    // An earlier answer may be the reason why this batch is recorded.
     let step = answered(o, journal, attempt_key, attempt).filter(|_| !is_adopted(o, batch_id));
     step.or_else(|| {
         let why = format!(
@@ -168,7 +169,7 @@ fn is_adopted(o: &Observed, batch_id: &str) -> bool {
     o.job.answers.ids().any(|(_, answer)| answer.strip_prefix("adopt:") == Some(batch_id))
 }
 
-/// Shows at once what the server said to the POST, while it is found out what became of it.
+/// Shows the server's reply to the POST at once, while its outcome is being resolved.
 fn say_what_was_declined(attempt: &Attempt, round: &mut Round) {
     let Some(Rejection { refusal, message, .. }) = &attempt.declined else { return };
     let stage = match refusal {
@@ -182,7 +183,7 @@ fn say_what_was_declined(attempt: &Attempt, round: &mut Round) {
     round.say(stage, note);
 }
 
-/// A person is asked where a call that would settle it failed several times in a row; it is tried on.
+/// Asks a person if a call that would settle the intent failed several times in a row; the call is still retried.
 fn ask_what_cannot_be_found_out(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round) {
     if let Some(why) = o.memory.unsettled.get(&attempt.intent_id) {
         ask(
@@ -194,7 +195,7 @@ fn ask_what_cannot_be_found_out(o: &Observed, attempt_key: AttemptKey, attempt: 
     }
 }
 
-/// What is known of a submission that is to be resolved.
+/// Describes what is known of a submission that is to be resolved.
 fn happened(attempt: &Attempt) -> String {
     match &attempt.declined {
         Some(Rejection { message, .. }) => format!(
@@ -205,7 +206,7 @@ fn happened(attempt: &Attempt) -> String {
     }
 }
 
-/// Asks a person, and goes on looking: a batch that the list shows late needs nobody.
+/// Asks a person, and keeps searching: a batch that the list shows late needs no answer.
 fn held(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round, why: &str) -> Option<Step> {
     ask(attempt_key, attempt, round, &format!("{}, and {why}", happened(attempt)));
     look_again(o, attempt_key, attempt, round)
@@ -237,7 +238,7 @@ fn ask(attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round, why: &str)
     round.hold("unknown", attempt, &message, vec!["none".into(), format!("adopt:{ID_TO_FILL_IN}")]);
 }
 
-/// The file goes; whatever was started before must show in the list, and nothing can start after.
+/// Deletes the file: after that no batch can start, and each that was started before must show in the list.
 pub(super) fn revoke(
     o: &Observed,
     journal: &Journal,
@@ -283,7 +284,7 @@ fn asks_a_person(o: &Observed) -> bool {
     o.job.provider.as_ref().is_some_and(|p| p.unknown_submission_policy == UnknownSubmissionPolicy::Hold)
 }
 
-/// Proved that no batch came of it: what the server said counts, or, where it said nothing, a failure.
+/// Records the proof that the attempt made no batch: with the server's rejection or, without one, as a failure.
 fn revoked(o: &Observed, journal: &Journal, attempt_key: AttemptKey, attempt: &Attempt) -> Step {
     if let Some(rejection) = &attempt.declined {
         return Step::Swap(journal.next(|j| refuse(o, j, attempt_key, rejection.clone(), true)));
@@ -302,13 +303,13 @@ fn revoked(o: &Observed, journal: &Journal, attempt_key: AttemptKey, attempt: &A
     }))
 }
 
-/// A person's answer to the question what became of an intent.
+/// Returns the step for a person's answer to the question about an intent's outcome.
 fn answered(o: &Observed, journal: &Journal, attempt_key: AttemptKey, attempt: &Attempt) -> Option<Step> {
     let answer = said(o, journal, &hold_id("unknown", attempt))?;
     match answer.strip_prefix("adopt:") {
-        // Copied as it stands.
+        // The command was copied without an id.
         Some("" | ID_TO_FILL_IN) => None,
-        // What is longer is no provider's name, and the journal has no room for it.
+        // A longer text is no provider's name, and the journal has no room for it.
         Some(batch) if batch.len() > ID_LIMIT => None,
         Some(batch) => Some(record(o, journal, attempt_key, batch)),
         None if answer == "none" => {

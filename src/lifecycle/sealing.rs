@@ -13,9 +13,9 @@ use crate::api::weight;
 
 /// Number of shards in a full segment.
 pub const SEGMENT_SHARDS: usize = 256;
-/// Shards that no attempt was made of and that the head holds; more go into segments of the plan.
+/// Maximum number of shards without an attempt in the head; if there are more, they go into segments of the plan.
 const UNSENT_IN_HEAD: usize = 32;
-/// Sealed shards that status can list.
+/// Maximum number of sealed shards that status can list.
 const RECENT: usize = 32;
 
 const OTHER_SHARDS: &str = "it does not hold the shards that the journal says";
@@ -34,7 +34,7 @@ pub struct Segment {
 /// The kind of shards that a segment holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SegmentKind {
-    /// Shards that no attempt was made of.
+    /// Shards without an attempt.
     Plan,
     /// Settled shards.
     Sealed,
@@ -61,8 +61,8 @@ impl Segment {
 }
 
 impl Shards {
-    /// Moves shards that no decision needs into segments, which have to be stored before the head that names them: settled ones
-    /// that `seal_at` or more have gathered of, and planned ones beyond those of a small job.
+    /// Moves shards that no decision needs into segments: settled ones once `seal_at` of them have gathered, and planned ones
+    /// beyond those of a small job. The segments have to be stored before the head that names them.
     ///
     /// # Errors
     /// Never in practice: everything in a shard can be written as JSON.
@@ -105,7 +105,7 @@ impl Shards {
         sealed.recent.drain(..old);
     }
 
-    /// The last shards, where no attempt was made of them and they are many.
+    /// Moves the last shards into segments of the plan, if they have no attempt and are many.
     fn plan_unsent(&mut self) -> serde_json::Result<Vec<Segment>> {
         if !self.plan.is_empty() {
             return Ok(vec![]);
@@ -124,8 +124,8 @@ impl Shards {
         Ok(segments)
     }
 
-    /// Adds a shard that no attempt was made of behind all others, which are of the same round. What fills a segment, which has to
-    /// be stored before the shards are named, is held no longer.
+    /// Adds a shard without an attempt behind all others, which are of the same round. Returns a segment once one is full; it
+    /// has to be stored before the shards are named, and its shards are no longer held.
     ///
     /// # Errors
     /// Never in practice: everything in a shard can be written as JSON.
@@ -137,7 +137,8 @@ impl Shards {
         }
     }
 
-    /// The next segment of the plan, of the shards that are in none so far. Those of the first one stay at hand.
+    /// Cuts the next segment of the plan from the shards that are in none so far. The shards of the first segment stay
+    /// resident.
     fn cut_planned(&mut self) -> serde_json::Result<Option<Segment>> {
         let from = self.planned_end();
         let end = self.len.min(from + SEGMENT_SHARDS);
@@ -162,7 +163,7 @@ impl Shards {
         Ok(Some(segment))
     }
 
-    /// What is left of a plan that was made shard by shard, where it is enough for one.
+    /// Returns the rest of a plan that was made shard by shard, if it is enough for a segment.
     ///
     /// # Errors
     /// Never in practice: everything in a shard can be written as JSON.
@@ -180,10 +181,10 @@ impl Shards {
         self.plan.iter().find(|s| short && (s.from..s.end()).contains(&first_unread))
     }
 
-    /// Takes in a segment of the plan that was read.
+    /// Adds the shards of a segment of the plan that was read.
     ///
     /// # Errors
-    /// Where its bytes are not those that the journal names, or hold something else.
+    /// If its bytes are not those that the journal names, or hold something else.
     pub fn take_in(&mut self, name: &str, bytes: &[u8]) -> Result<(), String> {
         let segment = self.plan.iter().find(|s| s.name == name).cloned();
         let shards = segment.map(|segment| self.planned_in(&segment, bytes)).transpose()?;
@@ -194,7 +195,7 @@ impl Shards {
     /// Returns the shards of a segment of the plan that are still planned, by index.
     ///
     /// # Errors
-    /// Where its bytes are not those that the journal names, or hold something else.
+    /// If its bytes are not those that the journal names, or hold something else.
     pub fn planned_in(&self, segment: &PlanSegment, bytes: &[u8]) -> Result<Vec<(usize, Shard)>, String> {
         let shards: Vec<Shard> = read(&segment.name, bytes)?;
         let is_unsent = |s: &Shard| s.attempt.is_none() && s.round == segment.round && s.is_sane();
@@ -214,7 +215,7 @@ impl Shards {
             |segment: &PlanSegment| earlier.plan.iter().any(|e| (&e.name, e.from) == (&segment.name, segment.from));
         for segment in self.plan.clone().iter().filter(|s| known(s)) {
             let from = segment.from.max(self.next);
-            // The ones that are read follow each other from the next one on.
+            // The shards that are read are consecutive from the next one on.
             let unbroken = from == self.next || self.resident.contains_key(&(from - 1));
             let read = earlier.resident.range(from..segment.end().max(from)).filter(|_| unbroken);
             let read = (from..).zip(read).take_while(|(at, (index, _))| at == *index);
@@ -235,7 +236,7 @@ impl Shards {
         vec![]
     }
 
-    /// Names a segment in the place of those that were merged into it.
+    /// Replaces the segments that were merged by the one that holds their shards.
     pub fn merged(&mut self, small: &[SealedSegment], whole: SealedSegment) {
         self.sealed.segments.retain(|s| !small.contains(s));
         self.sealed.segments.push(whole);
@@ -245,7 +246,7 @@ impl Shards {
 /// Returns the shards of a sealed segment, by index.
 ///
 /// # Errors
-/// Where its bytes are not those that the journal names, or hold something else.
+/// If its bytes are not those that the journal names, or hold something else.
 pub fn read_sealed(segment: &SealedSegment, bytes: &[u8]) -> Result<BTreeMap<usize, Shard>, String> {
     let shards: BTreeMap<usize, Shard> = read(&segment.name, bytes)?;
     match shards.len() == segment.count && shards.values().all(|s| s.settled().is_some() && s.is_sane()) {
@@ -262,8 +263,8 @@ fn read<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, S
 }
 
 impl Shard {
-    /// Whether nothing will change it, and nobody needs it before the end: it is settled, and no file of it is left to delete. A
-    /// batch that was given up on may run on, and is kept in view.
+    /// Returns whether nothing will change the shard, and nobody needs it before the end: it is settled, and no file of it is
+    /// left to delete. An abandoned batch may still run, and is kept in view.
     fn is_done_with(&self) -> bool {
         let abandoned = matches!(self.attempt.as_ref().map(|a| &a.state), Some(AttemptState::Abandoned { .. }));
         self.settled().is_some() && !abandoned && self.files_left().next().is_none()
@@ -279,7 +280,7 @@ impl Shard {
         files.iter().map(String::as_str).chain(Some(payload).filter(|name| !name.is_empty()))
     }
 
-    /// Takes the names of files that are left out.
+    /// Clears the names of files that are left.
     pub(super) fn forget_files(&mut self) {
         match &mut self.attempt {
             Some(Attempt { state: AttemptState::Settled { files, .. }, .. }) => files.clear(),
@@ -288,7 +289,7 @@ impl Shard {
         }
     }
 
-    /// Without what only matters while it can be sent.
+    /// Returns the shard without the fields that only matter while it can be sent.
     fn sealed(mut self) -> Shard {
         if let Some(attempt) = &mut self.attempt {
             attempt.fingerprint.clear();
@@ -320,7 +321,7 @@ mod tests {
         serde_json::from_value(unsent).unwrap()
     }
 
-    /// A plan that is made shard by shard, its segments, and the most shards that were held.
+    /// A plan that is made shard by shard, its segments, and the largest number of shards held at once.
     fn planned(count: usize) -> (Shards, Vec<Segment>, usize) {
         let (mut shards, mut segments, mut held) = (Shards::default(), vec![], 0);
         for index in 0..count {

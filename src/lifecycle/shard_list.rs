@@ -1,4 +1,4 @@
-//! The shards of a work: those that decisions look at one by one, and the sum of those that are done with.
+//! The shards of a work: those that decisions read one by one, and the totals of the sealed ones.
 
 use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
@@ -9,18 +9,18 @@ use super::totals::{ErrorTotals, Totals};
 
 /// The shards of a work, in the order in which they are sent.
 ///
-/// A shard is in one of three places, so that what a decision reads does not grow with the work:
+/// A shard is in one of three places, so that a decision does not read more for a larger work:
 /// - *resident*: in the journal's head, as a whole;
-/// - *planned*: no attempt was made of it, and it lies in a segment of the plan. The next ones of these are read, so that
-///   they can be sent; they are resident here and not in the head;
-/// - *sealed*: it is settled and nothing will change it; it lies in a sealed segment and counts in [`Totals`].
+/// - *planned*: it has no attempt, and is in a segment of the plan. The next planned shards are read so that they can be sent;
+///   they are resident here and not in the head;
+/// - *sealed*: it is settled and nothing will change it; it is in a sealed segment and counts in [`Totals`].
 ///
 /// Segments are immutable objects that are named by the hash of their bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Shards {
-    /// Shards in all.
+    /// Number of all shards.
     pub(super) len: usize,
-    /// Versions of one journal share those that did not change.
+    /// Resident shards by index. Versions of one journal share those that did not change.
     pub(super) resident: BTreeMap<usize, Arc<Shard>>,
     /// Index of the first planned shard.
     pub(super) next: usize,
@@ -29,7 +29,7 @@ pub struct Shards {
     pub(super) sealed: Sealed,
 }
 
-/// A segment of shards that no attempt was made of, all of one round.
+/// A segment of shards without an attempt, all of one round.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanSegment {
@@ -37,19 +37,19 @@ pub struct PlanSegment {
     pub name: String,
     /// Index of the first shard in it.
     pub from: usize,
-    /// Shards in it.
+    /// Number of shards in it.
     pub count: usize,
-    /// Requests of those from [`Shards::next_planned`] on.
+    /// Requests of its shards from [`Shards::next_planned`] on.
     pub requests: i64,
-    /// Of these, those that failed before the round.
+    /// Of these requests, those that failed before the round.
     #[serde(default)]
     pub failed_before: i64,
-    /// The round that they are of.
+    /// Round of its shards.
     pub round: u32,
 }
 
 impl PlanSegment {
-    /// Index behind its last shard.
+    /// Returns the index after its last shard.
     pub(super) fn end(&self) -> usize {
         self.from.saturating_add(self.count)
     }
@@ -60,18 +60,18 @@ impl PlanSegment {
 pub struct SealedSegment {
     /// SHA-256 of its bytes; also its name.
     pub name: String,
-    /// Shards in it.
+    /// Number of shards in it.
     pub count: usize,
 }
 
-/// What is kept of sealed shards.
+/// Summary of the sealed shards.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct Sealed {
     pub segments: Vec<SealedSegment>,
     pub totals: Totals,
     pub errors: ErrorTotals,
-    /// The last ones by index, for people.
+    /// The last sealed shards by index, for people.
     pub recent: Vec<SealedBatch>,
 }
 
@@ -82,9 +82,9 @@ pub struct SealedBatch {
     pub shard: usize,
     /// Number of its last attempt.
     pub attempt: u32,
-    /// The provider's last word on the batch, or `Refused`.
+    /// The provider's last state of the batch, or `Refused`.
     pub state: String,
-    /// The provider's name for it, if there was one.
+    /// The provider's name for the batch, if there was one.
     #[serde(rename = "batchID", default, skip_serializing_if = "Option::is_none")]
     pub batch_id: Option<String>,
     /// Requests in it.
@@ -95,12 +95,12 @@ pub struct SealedBatch {
 }
 
 impl Shards {
-    /// Shards in all.
+    /// Returns the number of all shards.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no shards.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -110,12 +110,13 @@ impl Shards {
         *self = Shards::default();
     }
 
-    /// The shard of this index, where it is resident.
+    /// Returns the shard of this index if it is resident.
     pub fn get(&self, index: usize) -> Option<&Shard> {
         self.resident.get(&index).map(Arc::as_ref)
     }
 
-    /// The same, to be changed. One of the plan leaves it, with those before it: from then on they are in the head.
+    /// Returns the shard of this index for a change. A planned shard leaves the plan, with those before it: from then on they
+    /// are in the head.
     pub fn get_mut(&mut self, index: usize) -> Option<&mut Shard> {
         if self.is_planned(index) {
             self.leave_plan_through(index)?;
@@ -123,17 +124,17 @@ impl Shards {
         self.resident.get_mut(&index).map(Arc::make_mut)
     }
 
-    /// The resident shards, with their index, in order.
+    /// Returns the resident shards with their index, in order.
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = (usize, &Shard)> + Clone {
         self.resident.iter().map(|(index, shard)| (*index, &**shard))
     }
 
-    /// The resident shards, in order.
+    /// Returns the resident shards, in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Shard> + Clone {
         self.resident.values().map(Arc::as_ref)
     }
 
-    /// The resident shards that do not lie in the plan, in order, to be changed.
+    /// Returns the resident shards that are not in the plan, in order, for changes.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Shard> {
         let planned = self.next..self.planned_end();
         self.resident
@@ -148,7 +149,7 @@ impl Shards {
         self.len += 1;
     }
 
-    /// Adds the first of `more` behind all others, as many as there is `room` for; of those that lie in segments, whole segments.
+    /// Adds the first shards of `more` behind all others, as many as there is `room` for; segments are only added whole.
     pub fn append(&mut self, more: &Shards, room: usize) {
         let (limit, before) = (self.len + room, self.len);
         for segment in more.plan.iter().take_while(|s| before + s.end() <= limit) {
@@ -165,37 +166,37 @@ impl Shards {
         self.len = if more.plan.is_empty() { before + more.len.min(room) } else { planned_end };
     }
 
-    /// Whether every shard is settled.
+    /// Returns whether every shard is settled.
     pub fn are_settled(&self) -> bool {
         self.plan.is_empty() && self.iter().all(|s| s.settled().is_some())
     }
 
-    /// Whether a batch may ever have been asked for.
+    /// Returns whether a batch may ever have been requested.
     pub fn have_attempts(&self) -> bool {
         !self.sealed.segments.is_empty() || self.iter().any(|s| s.attempt.is_some())
     }
 
-    /// Index of the first planned shard; the number of shards where there is none.
+    /// Returns the index of the first planned shard; the number of shards if none is planned.
     pub fn next_planned(&self) -> usize {
         if self.plan.is_empty() { self.len } else { self.next }
     }
 
-    /// Segments of sealed shards.
+    /// Returns the segments of sealed shards.
     pub fn sealed_segments(&self) -> &[SealedSegment] {
         &self.sealed.segments
     }
 
-    /// Segments of planned shards, in order.
+    /// Returns the segments of planned shards, in order.
     pub fn plan_segments(&self) -> &[PlanSegment] {
         &self.plan
     }
 
-    /// The last sealed shards, by index.
+    /// Returns the last sealed shards, by index.
     pub fn recently_sealed(&self) -> &[SealedBatch] {
         &self.sealed.recent
     }
 
-    /// Sums over all shards.
+    /// Returns the sums over all shards.
     pub fn totals(&self) -> Totals {
         let mut totals = self.sealed.totals;
         self.in_head().for_each(|(_, shard)| totals.add(shard));
@@ -205,14 +206,14 @@ impl Shards {
         totals
     }
 
-    /// Requests without an answer, over all shards.
+    /// Returns the errors of requests without an answer, over all shards.
     pub fn errors(&self) -> ErrorTotals {
         let mut errors = self.sealed.errors.clone();
         self.entries().for_each(|(index, shard)| errors.add(index, shard));
         errors
     }
 
-    /// The shards that the head holds, with their index, in order.
+    /// Returns the shards that the head holds, with their index, in order.
     pub fn in_head(&self) -> impl Iterator<Item = (usize, &Shard)> {
         self.entries().filter(|(index, _)| !self.is_planned(*index))
     }
@@ -225,7 +226,7 @@ impl Shards {
         (self.next..self.planned_end()).contains(&index)
     }
 
-    /// None where a shard before it was not read.
+    /// Moves the planned shards up to this one out of the plan; None if one of them was not read.
     fn leave_plan_through(&mut self, index: usize) -> Option<()> {
         let leaving = self.next..index + 1;
         if self.resident.range(leaving.clone()).count() != leaving.len() {
@@ -259,7 +260,7 @@ impl FromIterator<Shard> for Shards {
 }
 
 /// # Panics
-/// Where the shard is not resident.
+/// If the shard is not resident.
 impl Index<usize> for Shards {
     type Output = Shard;
 
@@ -269,7 +270,7 @@ impl Index<usize> for Shards {
 }
 
 /// # Panics
-/// Where the shard is not resident.
+/// If the shard is not resident.
 impl IndexMut<usize> for Shards {
     fn index_mut(&mut self, index: usize) -> &mut Shard {
         match self.get_mut(index) {

@@ -1,4 +1,4 @@
-//! The whole status, built by one function.
+//! The whole status of a BatchJob, built by one function.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -18,13 +18,13 @@ use crate::api::{
     Results, Work,
 };
 
-/// How many settled batches status lists.
+/// Maximum number of settled batches that status lists.
 const SETTLED_LISTED: usize = 32;
-/// What batches may take of status, in bytes, so that the whole stays under 64 KiB.
+/// Maximum size of the batches in status, in bytes, so that the whole stays below 64 KiB.
 const LISTED_BYTES: usize = 20 << 10;
 
-/// The status that `step` calls for, or None where it says nothing new. `old` gives what only moves forward: times, and
-/// conditions that did not change.
+/// Returns the status that `step` calls for, or None if it says nothing new. Times, which only move forward, and unchanged
+/// conditions are taken from `old`.
 pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step: &Step) -> Option<BatchJobStatus> {
     let mut status = BatchJobStatus {
         conditions: old.conditions.clone(),
@@ -39,7 +39,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
     match o.journal.filter(|j| j.owner == o.job.owner) {
         Some(journal) if journal.is_abandoned() => remember(&mut status, old),
         Some(journal) => describe(&mut status, o, journal, old),
-        // That something was submitted is not forgotten with the journal: it keeps another one from being opened.
+        // The fact that something was submitted outlives the journal: it keeps another one from being opened.
         None if o.job.submitted => remember(&mut status, old),
         None => {}
     }
@@ -73,8 +73,8 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
     Some(status)
 }
 
-/// A job that has no intent yet lets go of a provider that is being deleted; all others follow what they run at. Where the
-/// journal cannot be read, or is gone, nobody knows that there is none.
+/// Returns the provider in status. A job without an intent drops a provider that is being deleted; all others keep the one at
+/// which they run. If the journal cannot be read, or is gone, nobody knows that there is no intent.
 fn provider(o: &Observed, old: &BatchJobStatus, step: &Step) -> Option<PinnedProvider> {
     let seen = || o.job.provider.as_ref().map(|p| p.pin.clone());
     let sent = o.journal.is_some_and(|j| j.owner == o.job.owner && j.has_intents());
@@ -102,8 +102,8 @@ fn may_be_sent(o: &Observed) -> bool {
     o.journal.is_none() && (o.job.submitted || o.job.blocked.is_some())
 }
 
-/// As with a Job, suspension stops the clock of the deadline, and resuming starts it anew; so does mending a failure that
-/// cost nothing.
+/// Returns the start time. As with a Job, suspension stops the clock of the deadline, and resuming starts it anew; so does
+/// fixing a failure that cost nothing.
 fn start_time(o: &Observed, old: &BatchJobStatus) -> Option<Time> {
     let sent = o.journal.is_some_and(Journal::has_intents);
     let kept = old.start_time.clone().filter(|_| !o.job.reevaluated);
@@ -167,7 +167,7 @@ fn checked(plan: &Plan) -> String {
     left_out(plan).map_or(message.clone(), |left_out| format!("{message}; {left_out}"))
 }
 
-/// What of the input makes no request, and how it would be taken in; None where nothing was left out.
+/// Describes the parts of the input that make no request, and how to include them; None if nothing was left out.
 pub fn left_out(plan: &Plan) -> Option<String> {
     let LeftOut { hidden_objects, empty_objects, empty_rows } = plan.left_out;
     let kinds = [
@@ -198,8 +198,8 @@ fn settled_so_far(journal: &Journal) -> RequestCounts {
     counts
 }
 
-/// Requests that ended, or that the provider counts as done, and never fewer than status said before: what is sent again
-/// was done once, and a provider may count anew, or not be asked yet since this process began.
+/// Counts requests that ended, or that the provider counts as done, and never fewer than status showed before: requests that
+/// are sent again were done once, and a provider may count anew, or not have been asked yet since this process began.
 fn progress(o: &Observed, journal: &Journal, total: i64, old: &BatchJobStatus) -> String {
     let open = journal.shards.iter().filter(|s| s.settled().is_none());
     let done =
@@ -207,10 +207,10 @@ fn progress(o: &Observed, journal: &Journal, total: i64, old: &BatchJobStatus) -
     show(done.max(done_before(old, &journal.work_id, total)).clamp(0, total), total)
 }
 
-/// Requests of a batch that are done by the provider's count.
+/// Returns the number of a batch's requests that are done by the provider's count.
 fn under_way(o: &Observed, shard: &Shard) -> Option<i64> {
     match &look(o, shard.attempt.as_ref()?)?.seen {
-        // Not every server counts, and what is completed is done.
+        // Not every server counts, and all requests of a completed batch are done.
         PolledState::Ended { state: BatchEnd::Completed, rejected: None, .. } => Some(shard.requests),
         PolledState::Running { done, .. } | PolledState::Ended { done, rejected: None, .. } => {
             Some((*done).clamp(0, shard.requests))
@@ -219,7 +219,7 @@ fn under_way(o: &Observed, shard: &Shard) -> Option<i64> {
     }
 }
 
-/// What status said of the same work.
+/// Returns the number of done requests that status showed for the same work.
 fn done_before(old: &BatchJobStatus, work_id: &str, total: i64) -> i64 {
     let said = old.display.as_ref().filter(|_| old.work.as_ref().is_some_and(|w| w.id == work_id));
     let counts = said.and_then(|said| said.progress.split_once(' ')?.0.split_once('/'));
@@ -231,13 +231,13 @@ fn show(done: i64, total: i64) -> String {
     format!("{done}/{total} ({}%)", if total > 0 { done * 100 / total } else { 100 })
 }
 
-/// Whether status tells of a batch, or of a submission of which one may have come.
+/// Returns whether status shows a batch, or a submission that may have made one.
 pub fn may_be_submitted(status: &BatchJobStatus) -> bool {
     status.submission_time.is_some()
         || status.batches.iter().any(|b| [SUBMITTING, REVOKING].contains(&b.state.as_str()))
 }
 
-/// Whether a batch that status names may run, as far as status tells.
+/// Returns whether a batch that status names may still run, as far as status shows.
 pub fn is_in_flight(batch: &BatchStatus) -> bool {
     const OVER: [&str; 9] =
         ["Completed", "Failed", "Expired", "Cancelled", "Canceled", "Lost", "Abandoned", "Revoked", "Refused"];
@@ -307,7 +307,7 @@ fn bytes_of(batch: &BatchStatus) -> usize {
     texts.map(|text| text.len()).sum::<usize>() + 80
 }
 
-/// `in_progress` as Kubernetes spells it: `InProgress`.
+/// Spells `in_progress` as Kubernetes does: `InProgress`.
 fn camel(word: &str) -> String {
     word.split(['_', '-', ' '])
         .map(|part| {
@@ -356,7 +356,7 @@ fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
         verdict(conditions::FAILED, false, reasons::NOT_FAILED, ""),
         suspended(o.job.suspend),
         held,
-        // kstatus goes by the first of the two that is True, and what is stalled is stalled whatever is tidied up.
+        // kstatus uses the first of the two that is True, and a stalled job is stalled whatever is still being cleaned up.
         stalled,
         reconciling,
     ]
@@ -422,7 +422,7 @@ fn results(output_uri: &str, manifest: &ManifestView) -> Results {
 
 fn concluded(manifest: &ManifestView, reused: bool) -> Vec<Verdict> {
     let ended_well = matches!(manifest.outcome, Outcome::Succeeded | Outcome::PartiallySucceeded);
-    // Never both Complete and Failed, as Job has it.
+    // Never both Complete and Failed, as with a Job.
     let reason = manifest.reason.as_str();
     let message = manifest.message.as_str();
     let mut verdicts = vec![
@@ -435,7 +435,7 @@ fn concluded(manifest: &ManifestView, reused: bool) -> Vec<Verdict> {
         verdict(conditions::HELD, false, reasons::NOTHING_TO_ANSWER, ""),
         match ended_well {
             true => verdict(conditions::STALLED, false, reasons::FINISHED, ""),
-            // kstatus, and with it Flux and Argo CD, would take it for healthy.
+            // Otherwise kstatus, and with it Flux and Argo CD, would consider the job healthy.
             false => verdict(conditions::STALLED, true, reason, message),
         },
         suspended(false),
@@ -469,8 +469,8 @@ fn tidied(old: &BatchJobStatus, generation: Option<i64>, now: i64) -> BatchJobSt
     status
 }
 
-/// The status of a job that ended, for a spec that changed since: it stays as it is. None where it says so already.
-/// Whoever waits until a change was seen would wait for ever without (`kubectl wait`, kstatus).
+/// Returns the status of a job that ended, for a spec that changed since: only the observed generation changes; None if status
+/// has it already. Otherwise clients that wait for a change to be observed (`kubectl wait`, kstatus) would wait forever.
 pub fn seen(old: &BatchJobStatus, generation: Option<i64>) -> Option<BatchJobStatus> {
     if old.observed_generation == generation {
         return None;

@@ -69,7 +69,7 @@ impl Round {
     }
 }
 
-/// Looks at every shard: what is owed first (a permit, an answer to record), then what is under way, then what may start.
+/// Looks at every shard: first for duties (a permit, an answer to record), then for attempts under way, then for new attempts.
 pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPolicy>, may_start: bool) -> Round {
     let live = journal.shards.iter().any(Shard::is_live);
     let mut round =
@@ -80,7 +80,8 @@ pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPol
         .or_else(|| following(o, journal, (closing, may_start), &mut round, &mut failed_calls))
         .or_else(|| hear(o, journal, &round.holds))
         .or_else(|| failed_calls.take_if(|_| o.memory.last_step_failed))
-        // Before anything is started: what is settled would gather in the head for as long as there is something to start.
+        // Deletion precedes new attempts: otherwise settled shards would gather in the head for as long as there is something
+        // to start.
         .or_else(|| settled::delete_files(o, journal, closing))
         .or_else(|| may_start.then(|| start(o, journal, &mut round)).flatten())
         .or(failed_calls);
@@ -130,7 +131,7 @@ pub(super) fn record(o: &Observed, journal: &Journal, attempt_key: AttemptKey, b
     with_state(journal, attempt_key, AttemptState::Submitted { batch_id: batch_id.into(), at: o.now })
 }
 
-/// What this process alone can do: use its permit, and write down what came of it.
+/// Returns the step that only this process can take: to use its permit, or to record the result.
 fn owed(
     o: &Observed,
     journal: &Journal,
@@ -143,7 +144,7 @@ fn owed(
     }
     let permitted = o.memory.permit.as_ref() == Some(&attempt.intent_id) && attempt.state == AttemptState::Intended;
     let (posted, is_first) = (o.memory.posted.get(&attempt.intent_id), attempt.repeats == 0);
-    // A permit for a POST that is sent again was not used for what an earlier one was told.
+    // The reply to an earlier POST does not use up the permit for a repeated one.
     let posted = posted.filter(|posted| is_first || !permitted || matches!(posted, Posted::Created(_)));
     match posted {
         Some(Posted::Created(id)) => Some(record(o, journal, attempt_key, id)),
@@ -151,7 +152,7 @@ fn owed(
         Some(Posted::Refused(rejection)) if attempt.state == AttemptState::Intended && is_first => {
             Some(Step::Swap(journal.next(|j| refuse(o, j, attempt_key, rejection.clone(), false))))
         }
-        // Written down before it is resolved, which takes minutes and may be somebody else's to do.
+        // Recorded before it is resolved, which takes minutes and may fall to another process.
         Some(Posted::Declined(rejection)) if attempt.state == AttemptState::Intended && attempt.declined.is_none() => {
             Some(Step::Swap(journal.next(|j| {
                 if let Some(attempt) = j.attempt_mut(attempt_key) {
@@ -166,9 +167,9 @@ fn owed(
             let unsent = Rejection::new(Refusal::NotSent, "the job was to stop before the batch was asked for");
             Some(Step::Swap(journal.next(|j| refuse(o, j, attempt_key, unsent, false))))
         }
-        // The file is the other account's: this one would refuse it for good.
+        // The file belongs to the other account: this one would refuse it permanently.
         None if attempt.fingerprint != o.job.fingerprint => Some(not_sent_anew(o, journal, attempt_key)),
-        // It failed before the permit was used, and waits for its next try.
+        // The POST failed before the permit was used, and waits for its next try.
         None if o.memory.running.contains(&Task::Post(attempt_key)) => None,
         None => Some(Step::Post(attempt_key)),
     }
@@ -189,11 +190,11 @@ fn under_way(
     round: &mut Round,
 ) -> Option<Step> {
     match &attempt.state {
-        // Its own process knows first what comes of it.
+        // Its own process knows the outcome first.
         AttemptState::Intended if o.memory.running.contains(&Task::Post(attempt_key)) => None,
         AttemptState::Intended => resolve::resolve(o, journal, attempt_key, attempt, may_start, round),
         AttemptState::Revoking => resolve::revoke(o, journal, attempt_key, attempt, round),
-        // An orphaned batch runs on; the next object of this name picks it up.
+        // An orphaned batch runs on; the next object of this name adopts it.
         AttemptState::Submitted { .. } if closing == Some(DeletionPolicy::Orphan) => {
             round.live = attempts(journal).any(|(_, a)| is_unresolved(a));
             None
@@ -210,7 +211,7 @@ fn is_unresolved(attempt: &Attempt) -> bool {
     matches!(attempt.state, AttemptState::Intended | AttemptState::Revoking)
 }
 
-/// Follows a recorded batch: polls it, cancels it when the object is being deleted, collects it when it ended.
+/// Follows a recorded batch: polls it, cancels it when the object is being deleted, collects it once it ended.
 fn follow(
     o: &Observed,
     journal: &Journal,
@@ -232,7 +233,7 @@ fn follow(
     if let Some(extra) = twins::to_stop(o, attempt, batch_id).filter(|_| may_try(Task::CancelTwin(attempt_key))) {
         return Some(Step::Cancel { attempt_key, twin: true, batch_id: extra.into() });
     }
-    // It is searched for before it is settled; until then a search that fails does not keep it from being told to stop.
+    // The search for a twin precedes settlement; while the batch runs, a failed search does not prevent its cancellation.
     let runs = matches!(look.seen, PolledState::Running { .. });
     if let Some(step) = twins::look_for(o, attempt_key, attempt, &look.seen, round)
         && (!runs || may_try(Task::Call(attempt_key)))
@@ -261,7 +262,7 @@ fn follow(
             }
         }
         PolledState::Ended { state, .. } | PolledState::Gone { state } if may_settle(o, look, batch_id) => {
-            // Once it is settled, nobody would wait for its twin to be told to stop.
+            // Once the batch is settled, nobody would wait for the cancellation of its twin.
             if o.memory.is_under_way(Task::CancelTwin(attempt_key)) {
                 return None;
             }
@@ -336,8 +337,8 @@ fn poll(o: &Observed, attempt_key: AttemptKey, again: i64, round: &mut Round) ->
     if o.now >= again { Some(Step::Poll(attempt_key)) } else { round.due(again) }
 }
 
-/// The batch was turned away as a whole. A gateway may have made another one of the same POST, and its answers are ours: it is
-/// followed instead. What would be sent again waits until the list must show it.
+/// Handles a batch that was rejected as a whole. A gateway may have made another one of the same POST, whose answers are ours:
+/// that one is followed instead. Requests that would be sent again wait until the list must show it.
 fn turned_away(
     o: &Observed,
     journal: &Journal,
@@ -354,7 +355,7 @@ fn turned_away(
         round.say(reasons::WAITING_FOR_QUOTA, note);
     }
     let (all, can) = (twins::shown_at(o, attempt), o.capabilities());
-    // No POST of it makes another batch, or nobody can look for one.
+    // No POST of it makes another batch, or nobody can search for one.
     if can.can_repeat() || !can.can_search() && !again {
         return Some(rejected(o, journal, attempt_key, refusal, message));
     }
@@ -371,7 +372,7 @@ fn turned_away(
     }
 }
 
-/// Returns the state by a person's answer to the question about a batch that the provider does not know.
+/// Returns the state for a person's answer to the question about a batch that the provider does not know.
 fn given_up(
     o: &Observed,
     journal: &Journal,
@@ -407,7 +408,7 @@ fn lost_batch(requests: i64, batch_id: &str) -> AttemptState {
     }
 }
 
-/// The batch was turned away as a whole: its file goes, and another attempt gets a fresh one.
+/// Records that the batch was rejected as a whole, after its file is deleted: the next attempt gets a fresh one.
 fn rejected(o: &Observed, journal: &Journal, attempt_key: AttemptKey, refusal: Refusal, message: &str) -> Step {
     let attempt = journal.shards.get(attempt_key.shard).and_then(|s| s.attempt.as_ref());
     let file = attempt.map(|a| a.payload.name().to_string()).unwrap_or_default();
@@ -419,7 +420,7 @@ fn rejected(o: &Observed, journal: &Journal, attempt_key: AttemptKey, refusal: R
     Step::Swap(journal.next(|j| refuse(o, j, attempt_key, rejection, true)))
 }
 
-/// Returns the last look at the batch of an attempt.
+/// Returns the last poll of the batch of an attempt.
 pub(super) fn look<'a>(o: &'a Observed, attempt: &Attempt) -> Option<&'a Polled> {
     match &attempt.state {
         AttemptState::Submitted { batch_id, .. } => o.memory.looks.get(batch_id),

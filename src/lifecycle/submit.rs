@@ -1,4 +1,4 @@
-//! Which shard is sent next, and what has to be there first.
+//! The choice of the next shard to send, and its prerequisites.
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal};
 use super::journal::{Journal, Shard};
@@ -9,7 +9,7 @@ use super::submission::{Round, attempts};
 use crate::api::PayloadKind;
 use crate::api::conditions::reasons;
 
-/// The next shard that may be sent, if there is room for one.
+/// Returns the step for the next shard that may be sent, if there is room for one.
 pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Option<Step> {
     if journal.shards.iter().any(Shard::is_refused_for_good) {
         return None;
@@ -39,7 +39,7 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
         } else if o.memory.store_proved.is_none() {
             return Some(Step::ProveStore);
         } else if ready(attempt_key) {
-            // One right to POST at a time: it runs out, and what comes of it is written down first.
+            // One permit to POST at a time: it expires, and its result is recorded first.
             if is_posting(o, journal) {
                 continue;
             }
@@ -59,20 +59,20 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
     None
 }
 
-/// Whether this process is about to ask for a batch, or waits for the reply.
+/// Returns whether this process is about to request a batch, or waits for the reply.
 pub(super) fn is_posting(o: &Observed, journal: &Journal) -> bool {
     let permitted = |a: &Attempt| o.memory.permit.as_ref() == Some(&a.intent_id) && a.state == AttemptState::Intended;
     o.memory.running.iter().any(|t| matches!(t, Task::Post(_))) || attempts(journal).any(|(_, a)| permitted(a))
 }
 
-/// What the attempt may send. The file of an attempt that was refused before a batch existed is as good as new.
+/// Returns the payload that the attempt may send. The file of an attempt that was refused before a batch existed is used again.
 fn payload_for(o: &Observed, journal: &Journal, attempt_key: AttemptKey) -> Option<Payload> {
     let kind = o.capabilities().payload;
     if kind == PayloadKind::Inline {
         return Some(Payload::Inline {});
     }
     let shard = journal.shards.get(attempt_key.shard)?;
-    // Another account does not have it.
+    // Another account does not have the file.
     let reusable = |a: &&Attempt| matches!(a.state, AttemptState::Refused { .. }) && a.fingerprint == o.job.fingerprint;
     let refused = shard.attempt.as_ref().filter(reusable).map(|a| a.payload.name());
     let there = refused.filter(|name| !name.is_empty() && !o.memory.deleted.contains(*name));
@@ -81,7 +81,7 @@ fn payload_for(o: &Observed, journal: &Journal, attempt_key: AttemptKey) -> Opti
 }
 
 fn intent(o: &Observed, journal: &Journal, attempt_key: AttemptKey) -> Step {
-    // Pinned first: whoever deletes the provider from now on sees the pin, or we see the deletion.
+    // The provider is pinned first: whoever deletes it from now on sees the pin, or we see the deletion.
     if !o.job.pinned {
         return Step::Pin;
     }
@@ -116,7 +116,7 @@ fn attempt(o: &Observed, attempt_key: AttemptKey, state: AttemptState) -> Attemp
     }
 }
 
-/// The requests themselves are refused before a batch can be asked for: they are not uploaded again.
+/// Records that the requests themselves were refused before a batch could be requested; they are not uploaded again.
 fn refused_at_upload(o: &Observed, journal: &Journal, attempt_key: AttemptKey, message: &str) -> Step {
     let state = AttemptState::Refused { refusal: Refusal::Invalid, message: message.into(), at: o.now, retry_at: None };
     let attempt = attempt(o, attempt_key, state);

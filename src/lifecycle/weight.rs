@@ -1,11 +1,11 @@
-//! What a journal takes in memory: its owner may write it, so that nothing else says how much that is.
+//! The memory that a journal takes. Its owner may write it, so nothing else bounds that memory.
 
 use super::attempt::{Attempt, AttemptState, Payload, Rejection};
 use super::journal::{Commit, Heard, Journal, Owner, Plan, Shard, TakenOver};
 use super::shard_list::{Sealed, Shards};
 use crate::api::{ErrorSummary, InputStatus};
 
-/// Bytes that a text, or an entry of a map, takes beside its own.
+/// Bytes that a text, or an entry of a map, takes besides its content.
 const ENTRY_BYTES: usize = 64;
 
 fn text(text: &str) -> usize {
@@ -17,8 +17,8 @@ fn texts<'a>(all: impl IntoIterator<Item = &'a String>) -> usize {
 }
 
 impl Journal {
-    /// Bytes of memory that it takes, with what an allocator adds. A version that was made of another one shares the shards that did
-    /// not change with it.
+    /// Returns the bytes of memory that the journal takes, including an allocator's overhead. A version that was made of
+    /// another one shares the shards that did not change.
     pub fn weight(&self) -> usize {
         let Journal { rev: _, protocol_version: _, closing: _, out_of_time_since: _, .. } = self;
         let Journal { work_id, owner, spec_hash, plan, shards, commit, taken_over, heard, .. } = self;
@@ -55,7 +55,7 @@ impl Shards {
 }
 
 impl Shard {
-    /// Bytes of memory that it takes as an entry of a map.
+    /// Returns the bytes of memory that the shard takes as an entry of a map.
     fn weight(&self) -> usize {
         let Shard { bytes: _, first: _, requests: _, failures: _, round: _, took: _, streaks: _, .. } = self;
         let Shard { sha256, index_sha256, attempt, took_errors, model, .. } = self;
@@ -68,7 +68,7 @@ impl Shard {
 }
 
 impl Attempt {
-    /// Bytes of memory that it takes beside itself.
+    /// Returns the bytes of memory that the attempt takes besides the struct itself.
     fn weight(&self) -> usize {
         let Attempt { number: _, post_by: _, billed_again: _, repeats: _, .. } = self;
         let Attempt { intent_id, payload, fingerprint, declined, state, .. } = self;
@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    /// All that a journal can hold, with texts of `bytes` bytes.
+    /// A head with everything that a journal can hold, with texts of `bytes` bytes.
     fn head(bytes: usize) -> Value {
         let long = "x".repeat(bytes);
         let error = json!({"code": long, "count": 1, "sampleCustomID": long, "message": long});
@@ -149,7 +149,7 @@ mod tests {
         for bytes in [0, 10, 4_000] {
             let text = head(bytes).to_string();
             let journal: Journal = serde_json::from_str(&text).unwrap();
-            // Of what is absent nothing is weighed; names of fields are text of the head alone.
+            // Absent fields are not weighed; names of fields are text of the head alone.
             let (weight, texts) = (journal.weight(), text.matches(&"x".repeat(bytes.max(1))).count() * bytes);
             assert!(weight > texts && weight > bytes * 80, "{weight} of {} bytes of text", text.len());
             assert!(weight < 2 * text.len() + (20 << 10), "{weight} of {} bytes of text", text.len());
