@@ -16,19 +16,19 @@ use super::Account;
 use crate::fair::Urgency;
 use crate::provider::{ApiError, Batch, BatchApi, ErrorKind};
 
-/// Pages of lists that searches alone read in a poll period, at most.
+/// Maximum number of pages that searches alone read in a poll period.
 const PAGES_A_PERIOD: i64 = 50;
-/// Batches on a page.
+/// Number of batches on a page.
 const PAGE: usize = 100;
-/// Batches that are asked for by themselves, however short the list is: that is soonest done.
+/// Number of batches that are polled one by one, however short the list is, because that is fastest.
 const FEW: usize = 8;
-/// Milliseconds in which those gather who want the same list.
+/// Milliseconds for which requests for the same list are gathered.
 const GATHER: u64 = 20;
-/// Milliseconds for which an account whose list says nothing is asked about each batch by itself.
+/// Milliseconds for which an account with an unusable list is asked about each batch by itself.
 const UNLISTED: i64 = 600_000;
 
-/// Who follows a batch: told what a list that was begun at this moment (Unix milliseconds) shows of it. False: that is not
-/// enough to go by, and the batch is to be asked for by itself.
+/// Called with a followed batch, as shown by a list that was begun at this moment (Unix milliseconds). Returns false if that is
+/// not enough, and the batch has to be asked for by itself.
 pub type Sees = Arc<dyn Fn(&Batch, i64) -> bool + Send + Sync>;
 
 /// A look at a batch that is due.
@@ -37,17 +37,17 @@ pub struct Due {
     pub job: String,
     /// The provider's name for the batch.
     pub batch: String,
-    /// When it was looked at last (Unix milliseconds), if it was.
+    /// Time of the last look (Unix milliseconds), if there was one.
     pub seen: Option<i64>,
-    /// When it was made, or later (Unix milliseconds).
+    /// Time at which the batch was made, or later (Unix milliseconds).
     pub made: i64,
     /// Milliseconds between two looks at it.
     pub period: i64,
-    /// Who is told.
+    /// The callback for a list that shows the batch.
     pub sees: Sees,
 }
 
-/// Who answers a look.
+/// The source of the answer to a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// A list did.
@@ -63,13 +63,13 @@ pub struct Wanted {
     pub metadata: (&'static str, String),
     /// The file that they were made from.
     pub file: String,
-    /// When the oldest may have been made (Unix seconds); a day more is read.
+    /// Earliest time at which one may have been made (Unix seconds); a day more is read.
     pub since: i64,
     /// Milliseconds between two looks at the job's batches.
     pub period: i64,
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// When the list was begun that answered it (Unix milliseconds).
@@ -81,19 +81,19 @@ pub struct Found {
 #[derive(Default)]
 pub(super) struct Lists {
     state: Mutex<State>,
-    /// Somebody wants a list.
+    /// Notified when a list is wanted.
     come: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// By the job's uid and the provider's name.
+    /// Followed batches by the job's uid and the provider's name.
     followed: HashMap<String, HashMap<String, Followed>>,
     searches: Vec<Search>,
     is_reading: bool,
-    /// When the last list was begun, and how many pages were read of it.
+    /// Time at which the last list was begun, and the number of pages read of it.
     last: Option<(i64, usize)>,
-    /// Until when the list is of no use.
+    /// Time until which the list is unusable.
     unlisted: i64,
 }
 
@@ -101,7 +101,7 @@ struct Followed {
     seen: Option<i64>,
     made: i64,
     sees: Sees,
-    /// The list is no answer any more: it showed the batch as ended, or not at all.
+    /// Whether the list no longer answers: it showed the batch as ended, or not at all.
     by_itself: bool,
     waiting: Vec<oneshot::Sender<Result<Answer, ApiError>>>,
 }
@@ -117,7 +117,7 @@ impl Lists {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets the batches of a job but those that it still follows.
+    /// Forgets all batches of a job but those that it still follows.
     pub fn keep(&self, job: &str, follows: impl Fn(&str) -> bool) {
         let mut state = self.lock();
         if let Some(followed) = state.followed.get_mut(job) {
@@ -130,19 +130,19 @@ impl Lists {
 }
 
 impl State {
-    /// Pages of a list, as far as that is known before it is read.
+    /// Returns the number of pages of a list, as far as it is known before the list is read.
     fn pages(&self) -> usize {
         let followed: usize = self.followed.values().map(HashMap::len).sum();
         self.last.map_or(0, |(_, pages)| pages).max(followed.div_ceil(PAGE)).max(1)
     }
 
-    /// Batches that a list would spare a call each: those whose last look is at least half a period ago.
+    /// Returns the number of batches for which a list would save a call each: their last look is at least half a period ago.
     fn spared(&self, period: i64, now: i64) -> usize {
         let is_due = |f: &&Followed| !f.by_itself && f.seen.is_none_or(|seen| now >= seen + period / 2);
         self.followed.values().flat_map(HashMap::values).filter(is_due).count()
     }
 
-    /// When the searches that wait may have their list; None: nobody waits.
+    /// Returns the time at which the waiting searches may have their list; None if none waits.
     fn search_at(&self) -> Option<i64> {
         let period = self.searches.iter().map(|s| s.wanted.period).min()?;
         let asked = self.searches.iter().map(|s| s.asked).min()?;
@@ -159,10 +159,10 @@ impl State {
 }
 
 impl Account {
-    /// A look at a batch that is due: by a list, where one costs less, or else by itself, which is then the caller's to do.
+    /// Takes a look at a batch that is due: by a list if that costs less, else by itself, which is then left to the caller.
     ///
     /// # Errors
-    /// When the list could not be read now.
+    /// If the list could not be read now.
     pub async fn look(self: &Arc<Self>, api: &Arc<dyn BatchApi>, due: Due) -> Result<Answer, ApiError> {
         let now = (self.clock)();
         let (tell, told) = oneshot::channel();
@@ -182,7 +182,7 @@ impl Account {
             }
             followed.waiting.push(tell);
             if now < state.unlisted || state.spared(due.period, now) <= state.pages().max(FEW) {
-                // Nobody waits for it: it goes when the next list is read.
+                // Nobody waits for it: it is removed when the next list is read.
                 return Ok(Answer::Itself);
             }
         }
@@ -191,10 +191,10 @@ impl Account {
         told.await.unwrap_or(Ok(Answer::Itself))
     }
 
-    /// The batches of a submission, by a list that is begun from now on and read whole.
+    /// Returns the batches of a submission, by a list that is begun from now on and read whole.
     ///
     /// # Errors
-    /// When the list could not be read, or says nothing.
+    /// If the list could not be read, or is unusable.
     pub async fn find(self: &Arc<Self>, api: &Arc<dyn BatchApi>, wanted: Wanted) -> Result<Found, ApiError> {
         let (answer, answered) = oneshot::channel();
         self.lists.lock().searches.push(Search { wanted, asked: (self.clock)(), answer });
@@ -204,12 +204,12 @@ impl Account {
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Forgets the batches of a job but those that it still follows.
+    /// Forgets all batches of a job but those that it still follows.
     pub fn keep(&self, job: &str, follows: impl Fn(&str) -> bool) {
         self.lists.keep(job, follows);
     }
 
-    /// Reads lists for as long as somebody waits for one, unless that is being done.
+    /// Reads lists as long as one is waited for, unless a reader is already running.
     fn read_list(self: &Arc<Self>, api: &Arc<dyn BatchApi>) {
         if std::mem::replace(&mut self.lists.lock().is_reading, true) {
             return;
@@ -255,7 +255,7 @@ impl Account {
     }
 }
 
-/// Says that nobody reads, also where the reading panics.
+/// Marks the reading as over when it is dropped, even after a panic.
 struct Reading<'a>(&'a Lists, bool);
 
 impl Drop for Reading<'_> {
@@ -268,9 +268,9 @@ impl Drop for Reading<'_> {
 
 /// One reading of the list.
 struct Round {
-    /// By the provider's name: the job, and who is told.
+    /// The jobs and their callbacks, by the provider's name for the batch.
     followed: HashMap<String, Vec<(String, Sees)>>,
-    /// The names that were on the list, and whether that was enough.
+    /// Names on the list, and whether the list's entry was enough.
     shown: HashMap<String, bool>,
     searches: Vec<Search>,
     /// Indices of searches by metadata, and by file.
@@ -279,12 +279,12 @@ struct Round {
     keys: HashSet<&'static str>,
     found: Vec<Vec<(i64, String)>>,
     pages: usize,
-    /// Pages after which looks cost less.
+    /// Number of pages after which single looks cost less.
     worth: usize,
 }
 
 impl Round {
-    /// What is wanted of a list that begins now, and how far back (Unix seconds).
+    /// Returns the round of a list that begins now, and how far back it has to reach (Unix seconds).
     fn of(state: &mut State, began: i64) -> (Round, i64) {
         let mut followed: HashMap<String, Vec<(String, Sees)>> = HashMap::new();
         let mut since = i64::MAX;
@@ -344,7 +344,7 @@ impl Round {
                     }
                     (None, Err(error)) if !error.is_permanent() => Err(error.clone()),
                     _ => {
-                        // Who waits asks at once, and who does not, next time.
+                        // A waiting caller asks at once; any other asks next time.
                         f.by_itself = f.waiting.is_empty();
                         Ok(Answer::Itself)
                     }

@@ -15,10 +15,11 @@ use crate::fair::{Claim, Limits, Share, Shares, Urgency};
 use crate::provider::{ApiError, ErrorKind, Pace};
 use list::Lists;
 
-/// Calls of one account that are in flight at a time. Each has a deadline, and they wait for the same server; so none is kept free.
+/// Limits of the calls of one account that are in flight at a time. Each has a deadline, and all wait for the same server, so
+/// none is kept free.
 const CALLS: Limits = Limits { total: 8, per_namespace: u64::MAX, keeps_last_shares: false };
 
-/// What an account is known by.
+/// The identity of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AccountKey {
     /// uid of the provider object.
@@ -27,10 +28,10 @@ pub struct AccountKey {
     pub fingerprint: String,
 }
 
-/// Unix milliseconds.
+/// Returns the time in Unix milliseconds.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// Is told how long a call waited for its turn.
+/// Called with the time for which a call waited for its turn.
 pub type Waited = Arc<dyn Fn(Duration) + Send + Sync>;
 
 /// The accounts of this process.
@@ -38,17 +39,17 @@ pub struct Accounts {
     clock: Clock,
     waited: Waited,
     accounts: Mutex<HashMap<AccountKey, Weak<Account>>>,
-    /// By uid of the provider object; they outlive the jobs of the moment, for status is told once.
+    /// Quotas by uid of the provider object. They outlive the current jobs, because a job's status is reported only once.
     quotas: Mutex<HashMap<String, Arc<Quota>>>,
 }
 
 impl Accounts {
-    /// Without any yet.
+    /// Returns a set without accounts.
     pub fn new(clock: Clock, waited: Waited) -> Accounts {
         Accounts { clock, waited, accounts: Mutex::default(), quotas: Mutex::default() }
     }
 
-    /// The account of this key, the same one for all who ask while anybody uses it.
+    /// Returns the account of this key; the same one for all callers while anybody uses it.
     pub fn get(&self, key: &AccountKey) -> Arc<Account> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(account) = accounts.get(key).and_then(Weak::upgrade) {
@@ -66,13 +67,13 @@ impl Accounts {
         account
     }
 
-    /// The places for batches of a provider object, by its uid.
+    /// Returns the places for batches of a provider object, by its uid.
     pub fn quota(&self, provider: &str) -> Arc<Quota> {
         let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
         quotas.entry(provider.into()).or_insert_with(|| Quota::new(self.clock.clone())).clone()
     }
 
-    /// Takes in what the journal of a job says that uses this provider; see [`Quota::report`].
+    /// Takes in the journal of a job that uses this provider; see [`Quota::report`].
     pub fn report(&self, provider: &str, job: &str, namespace: &str, live: usize, submission: Submission) {
         let others: Vec<Arc<Quota>> = {
             let quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,7 +97,7 @@ impl Accounts {
     }
 }
 
-/// One provider object under one credential.
+/// A provider object under one credential.
 pub struct Account {
     turns: Arc<Shares>,
     pace: Arc<Pace>,
@@ -106,16 +107,16 @@ pub struct Account {
 }
 
 impl Account {
-    /// When the account may be called; clients are given it.
+    /// Returns the pace at which the account may be called; clients are given it.
     pub fn pace(&self) -> &Arc<Pace> {
         &self.pace
     }
 
-    /// Runs `call` for a job of `namespace` once it is its turn and the provider does not ask to be left alone, for at most
-    /// `deadline`. Dropping the future takes it out of the queue.
+    /// Runs `call` for a job of `namespace` once it is its turn and the provider does not ask for a pause, for at most
+    /// `deadline`. Dropping the future takes the call out of the queue.
     ///
     /// # Errors
-    /// The call's own, or that it took too long.
+    /// The call's own error, or a time-out.
     pub async fn call<T, E: From<ApiError>>(
         &self,
         namespace: &str,
@@ -133,7 +134,7 @@ impl Account {
         }
     }
 
-    /// Waits for the turn of a call of `namespace`, and until the provider does not ask to be left alone.
+    /// Waits for the turn of a call of `namespace`, and until the provider does not ask for a pause.
     pub async fn turn(&self, namespace: &str, urgency: Urgency) -> Share {
         let asked = Instant::now();
         loop {

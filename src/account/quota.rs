@@ -1,4 +1,4 @@
-//! Places for batches: `limits.maxBatchesInFlight` of a provider object, and how many jobs ask for a batch at a time.
+//! Places for batches: `limits.maxBatchesInFlight` of a provider object, and a limit on the jobs that submit at a time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,19 +8,19 @@ use tokio::sync::oneshot;
 
 use crate::lifecycle::{Applicant, InFlight, Room, admit};
 
-/// Jobs that ask for a batch at a time: twice as many as calls are in flight, so that the right to ask does not run out in the
-/// queue. One namespace has half of these places at most, which is as many as calls are in flight.
+/// Maximum number of jobs that submit at a time: twice the calls in flight, so that the right to submit does not expire in the
+/// queue. One namespace has at most half of these places, which is as many as calls are in flight.
 const SUBMITTING: usize = 16;
-/// Milliseconds after which a job that has a place and whose POST is not under way counts as stalled: it waits for its visit, or for
-/// its own store.
+/// Milliseconds after which a job that has a place, but whose POST is not under way, counts as stalled: it waits for its visit,
+/// or for its own store.
 const STALLED: i64 = 3_000;
 /// Milliseconds for which a place is kept for a job that does not use it.
 const KEPT: i64 = 30_000;
-/// Milliseconds for which a job that was about to ask for a batch counts as such, should nothing be heard of it.
+/// Milliseconds for which a job that was about to submit counts as such without further news of it.
 const HEARD: i64 = 60_000;
-/// Milliseconds for which a job's status counts whose journal is not read: it is anybody's word.
+/// Milliseconds for which the status of a job counts while its journal is not read. Anybody may have written that status.
 const GUESSED: i64 = 600_000;
-/// Milliseconds between two looks whether such a time is over.
+/// Milliseconds between two checks whether such a time is over.
 const LOOK: i64 = 1_000;
 
 /// The places of one provider object, whatever its credential.
@@ -38,11 +38,11 @@ impl std::fmt::Debug for Quota {
 #[derive(Default)]
 struct State {
     limit: Option<usize>,
-    /// By uid.
+    /// Jobs by uid.
     jobs: HashMap<String, Job>,
     waiting: Vec<Waiter>,
     turns: u64,
-    /// When it was last seen who can have a place.
+    /// Time of the last check who can have a place.
     looked: i64,
     /// See [`InFlight::served`].
     served: BTreeMap<String, u64>,
@@ -52,20 +52,20 @@ struct Job {
     namespace: String,
     /// Batches that may exist and have not ended.
     live: usize,
-    /// When it was guessed from the job's status; None: it is from its journal.
+    /// Time at which it was guessed from the job's status; None if it is from the journal.
     guessed: Option<i64>,
     submission: Submission,
-    /// When that was last said.
+    /// Time of the last report of `submission`.
     said: i64,
     place: Option<Kept>,
 }
 
-/// How far a job is with asking for a batch.
+/// Progress of a job with the submission of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Submission {
     /// It does not ask for one.
     None,
-    /// It is about to: its intent is being written, or it holds a permit.
+    /// The job is about to submit: its intent is being written, or it holds a permit.
     Begun,
     /// The POST is under way, or waits for its turn at the account.
     Posting,
@@ -74,9 +74,9 @@ pub enum Submission {
 /// A place that was given to a job.
 #[derive(Clone, Copy)]
 enum Kept {
-    /// At this time, and it was not used yet.
+    /// Given at this time, and not used yet.
     Since(i64),
-    /// What it was used for shows in the job's journal, when that is read next.
+    /// Used; the result shows in the job's journal when that is read next.
     Used,
 }
 
@@ -86,12 +86,12 @@ struct Waiter {
     give: oneshot::Sender<()>,
 }
 
-/// What a job has to wait for.
+/// The reason why a job has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// Others are asking for batches; it takes a moment.
+    /// Other jobs are submitting; this takes a moment.
     Submitting,
-    /// So many batches are in flight, and no more may be.
+    /// This number of batches is in flight, which is the limit.
     Batches(usize),
 }
 
@@ -110,7 +110,7 @@ impl Quota {
         self.give_out();
     }
 
-    /// Takes in what a job's status says, for as long as its journal was not read.
+    /// Takes in a job's status, for as long as its journal was not read.
     pub fn guess(&self, job: &str, namespace: &str, live: usize) {
         let now = (self.clock)();
         let mut state = self.lock();
@@ -123,7 +123,7 @@ impl Quota {
         }
     }
 
-    /// Takes in what a job's journal says: batches that may exist and have not ended, and how far it is with one more.
+    /// Takes in a job's journal: the batches that may exist and have not ended, and the progress with one more.
     pub fn report(&self, job: &str, namespace: &str, live: usize, submission: Submission) {
         let now = (self.clock)();
         {
@@ -137,7 +137,8 @@ impl Quota {
         self.give_out();
     }
 
-    /// What a job of `namespace` would have to wait for if it asked for a batch now; None: there is room, or it has a place.
+    /// Returns the reason why a job of `namespace` would have to wait with a submission; None if there is room, or it has a
+    /// place.
     pub fn full(&self, job: &str, namespace: &str) -> Option<Full> {
         let (now, state) = ((self.clock)(), self.lock());
         if state.jobs.get(job).is_some_and(|of| of.has_place(now)) {
@@ -146,7 +147,7 @@ impl Quota {
         state.full(now, namespace)
     }
 
-    /// Uses the place that the job has, or one that is free. None: there is none any more.
+    /// Uses the job's place, or a free one. Returns None if there is none any more.
     pub fn take(self: &Arc<Self>, job: &str, namespace: &str) -> Option<UsedPlace> {
         let now = (self.clock)();
         let mut state = self.lock();
@@ -162,7 +163,7 @@ impl Quota {
         Some(UsedPlace { quota: self.clone(), job: job.into(), has_permit: false })
     }
 
-    /// Forgets that the job was about to ask for a batch.
+    /// Forgets that the job was about to submit.
     fn give_up(&self, job: &str) {
         if let Some(of) = self.lock().jobs.get_mut(job) {
             (of.place, of.submission) = (None, Submission::None);
@@ -192,14 +193,14 @@ impl Quota {
         }
         self.give_out();
         while let Err(_later) = tokio::time::timeout(Duration::from_millis(LOOK.unsigned_abs()), &mut given).await {
-            // One look serves all that wait.
+            // One check serves all waiting jobs.
             if (self.clock)() >= self.lock().looked + LOOK {
                 self.give_out();
             }
         }
     }
 
-    /// Forgets what was guessed of a job that turns out to use another provider.
+    /// Forgets the guess about a job that turns out to use another provider.
     pub(super) fn forget_guess(&self, job: &str) {
         let guessed = self.lock().jobs.get(job).is_some_and(|of| of.guessed.is_some());
         if guessed {
@@ -312,7 +313,7 @@ impl Job {
     }
 }
 
-/// A place that is used: the intent is being written. It is free again when this is dropped, unless there is a permit to POST.
+/// A place in use while the intent is being written. Dropping it frees the place, unless there is a permit to POST.
 #[derive(Debug)]
 #[must_use]
 pub struct UsedPlace {
@@ -322,7 +323,7 @@ pub struct UsedPlace {
 }
 
 impl UsedPlace {
-    /// Keeps the place until the job's journal tells what came of the POST.
+    /// Keeps the place until the job's journal shows the outcome of the POST.
     pub fn keep(mut self) {
         self.has_permit = true;
     }

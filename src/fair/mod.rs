@@ -1,4 +1,4 @@
-//! Fair sharing among namespaces: who gets what is limited, and in which order.
+//! Fair sharing of limited resources among namespaces.
 //!
 //! One queue hands out turns of visits, the memory of transfers, calls to the API server, calls of a provider account, and looks at
 //! provider objects. Places for batches have limits of their own (`lifecycle/admit.rs`), and the same rule.
@@ -18,7 +18,7 @@ use queue::FairQueue;
 /// Grace of a first try; see [`grace`].
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Whether a holder of `held` may get `more` of what is `free`: only while as much as it holds stays free.
+/// Returns whether a holder of `held` may get `more` of what is `free`: only while as much as it holds stays free.
 pub fn leaves_as_much(free: u64, more: u64, held: u64) -> bool {
     free.checked_sub(more).is_some_and(|left| left >= held)
 }
@@ -29,7 +29,7 @@ pub fn grace(failures: u32) -> Duration {
     GRACE * (1 << failures.min(9))
 }
 
-/// Something limited that is handed out in shares; see [`FairQueue`] for who gets one.
+/// A limited resource that is handed out in shares, in the order of [`FairQueue`].
 #[derive(Debug)]
 pub struct Shares {
     state: Mutex<State>,
@@ -59,7 +59,7 @@ pub struct OthersWait {
 }
 
 impl OthersWait {
-    /// Whether it is so now.
+    /// Returns whether the holder has to make room now.
     pub fn is_so(&mut self) -> bool {
         match *self.shortage.borrow_and_update() {
             Shortage::None => false,
@@ -68,7 +68,7 @@ impl OthersWait {
         }
     }
 
-    /// Waits until that may have changed since it was asked last.
+    /// Waits until the answer may have changed since it was last asked for.
     pub async fn changed(&mut self) {
         if self.shortage.changed().await.is_err() {
             // The sender is gone, and with it the queue.
@@ -78,16 +78,16 @@ impl OthersWait {
 }
 
 impl Shares {
-    /// So many shares, all of them free.
+    /// Returns these shares, all of them free.
     pub fn new(limits: Limits) -> Arc<Shares> {
         let state = State { queue: FairQueue::new(limits), next_ticket: 0, waiting: HashMap::new() };
         Arc::new(Shares { state: Mutex::new(state), shortage: watch::Sender::default() })
     }
 
-    /// Waits for a share. Whoever stops waiting leaves the queue.
+    /// Waits for a share. Dropping the future leaves the queue.
     pub async fn take(self: &Arc<Self>, claim: Claim) -> Share {
         let (share, granted) = self.enter(claim);
-        // The sender goes with the share that is waited for, and not before.
+        // The sender is dropped with the share that is waited for, and not before.
         let _ = granted.await;
         share
     }
@@ -104,14 +104,14 @@ impl Shares {
         (Share { of: self.clone(), ticket, is_retry }, granted)
     }
 
-    /// How many wait, by lane.
+    /// Returns the number of waiting claims, by lane.
     pub fn waiting(&self) -> BTreeMap<String, usize> {
         self.state().queue.waiting().into_iter().map(|(lane, waiting)| (lane.to_string(), waiting)).collect()
     }
 
     fn hand_out(&self, state: &mut State) {
         while let Some(ticket) = state.queue.grant() {
-            // Who no longer listens is about to leave.
+            // A receiver that no longer listens is about to leave.
             let _ = state.waiting.remove(&ticket).map(|sender| sender.send(()));
         }
         let shortage = state.queue.shortage();
@@ -125,12 +125,12 @@ impl Shares {
 }
 
 impl Share {
-    /// Whether its holder is to make room, if it is slow.
+    /// Returns a watch on whether the holder has to make room, if it is slow.
     pub fn others_wait(&self) -> OthersWait {
         OthersWait { shortage: self.of.shortage.subscribe(), is_retry: self.is_retry }
     }
 
-    /// Waits until its holder is to make room, if it is slow.
+    /// Waits until the holder has to make room, if it is slow.
     pub async fn is_wanted(&self) {
         let mut others_wait = self.others_wait();
         while !others_wait.is_so() {
@@ -138,12 +138,12 @@ impl Share {
         }
     }
 
-    /// How large it is: what is larger than all there is, or of a retry than half of it, is no larger than that.
+    /// Returns the size of the share. It is at most the total and, for a retry, at most half of it.
     pub fn size(&self) -> u64 {
         self.of.state().queue.size(self.ticket)
     }
 
-    /// Makes it larger, if that is possible now. False: it stays as it is.
+    /// Enlarges the share if that is possible now. Returns false if it is unchanged.
     pub fn grow(&self, size: u64) -> bool {
         self.of.state().queue.grow(self.ticket, size)
     }
@@ -174,14 +174,14 @@ mod tests {
         Claim { urgency: Urgency::Urgent, ..claim(namespace) }
     }
 
-    /// So many places, of which all are given out.
+    /// Shares of this number of places, all of which are given out when free.
     fn places(total: u64) -> Arc<Shares> {
         Shares::new(Limits { total, per_namespace: u64::MAX, keeps_last_shares: false })
     }
 
     type Waiting = Pin<Box<dyn Future<Output = Share>>>;
 
-    /// Somebody who has a share, or waits for one.
+    /// A task that has a share, or waits for one.
     struct Waiter {
         namespace: String,
         state: Result<Share, Waiting>,
@@ -206,7 +206,7 @@ mod tests {
         waiter
     }
 
-    /// The namespaces of those who get a share, in their order, when whoever has one gives it back at once.
+    /// Returns the namespaces that get a share, in order, if each gives its share back at once.
     fn order(mut waiters: Vec<Waiter>) -> Vec<String> {
         let mut order = vec![];
         while let Some(at) = waiters.iter_mut().position(Waiter::has_share) {

@@ -1,11 +1,11 @@
-//! The order in which claims on something limited are met: by namespace in turns, and never all of it for one.
+//! The order in which claims on a limited resource are granted: namespaces take turns, and none gets all of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::{Index, IndexMut};
 
 use super::leaves_as_much;
 
-/// Somebody's wish for a share.
+/// A request for a share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
     /// The tenant.
@@ -45,16 +45,16 @@ pub enum Shortage {
 /// Amounts that a queue may hand out.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// In all.
+    /// Amount in all.
     pub total: u64,
-    /// For one namespace.
+    /// Amount for one namespace.
     pub per_namespace: u64,
-    /// Whether the last shares are for namespaces that hold nothing: right where a share may be held for long. Where shares come back
-    /// soon, whatever is free is given out.
+    /// Whether the last shares are kept for namespaces that hold nothing. Right where a share may be held for long; where
+    /// shares come back soon, every free one is given out.
     pub keeps_last_shares: bool,
 }
 
-/// Smaller claims that may overtake one for which there is no room yet.
+/// Maximum number of smaller claims that may overtake one for which there is no room yet.
 const OVERTAKINGS: u32 = 16;
 
 /// Claims that are met and claims that wait. Pure: who waits is told by the caller.
@@ -72,10 +72,10 @@ pub(super) struct FairQueue {
     limits: Limits,
     free: u64,
     held_by_retries: u64,
-    /// Those that wait and those that were met, by ticket. Tickets grow.
+    /// Claims that wait and claims that were granted, by ticket. Tickets grow.
     claims: HashMap<u64, Claim>,
     tenants: HashMap<String, Tenant>,
-    /// Namespaces in which somebody waits; of those that hold the same the first is next.
+    /// Namespaces with waiting claims; among those that hold the same, the first is next.
     order: ByUrgency<VecDeque<String>>,
 }
 
@@ -83,7 +83,7 @@ pub(super) struct FairQueue {
 struct Tenant {
     held: u64,
     lanes: HashMap<String, Lane>,
-    /// Lanes in which somebody waits; the first is next.
+    /// Lanes with waiting claims; the first is next.
     order: ByUrgency<VecDeque<String>>,
     overtaken: u32,
 }
@@ -120,13 +120,13 @@ impl<T> IndexMut<Urgency> for ByUrgency<T> {
     }
 }
 
-/// What a namespace can have now.
+/// The claim that a namespace can have granted now.
 enum Next {
-    /// What the lane at this place of the order waits for.
+    /// The next claim of the lane at this place of the order.
     Ticket(usize, u64),
-    /// It holds nothing, and there is no room.
+    /// The namespace holds nothing, and there is no room.
     NoRoom,
-    /// It holds all that it may.
+    /// The namespace holds all that it may.
     Nothing,
 }
 
@@ -142,7 +142,7 @@ impl FairQueue {
         }
     }
 
-    /// Queues a claim. What is larger than all there is becomes all there is.
+    /// Queues a claim. A claim larger than the total is reduced to the total; a retry, to the share of retries.
     pub fn enter(&mut self, ticket: u64, mut claim: Claim) {
         claim.size = claim.size.min(if claim.is_retry { self.limits.for_retries() } else { self.limits.total });
         if claim.is_retry {
@@ -160,7 +160,7 @@ impl FairQueue {
         self.claims.insert(ticket, claim);
     }
 
-    /// Meets the next claim that can be met.
+    /// Grants the next claim that can be granted.
     pub fn grant(&mut self) -> Option<u64> {
         if self.free == 0 {
             return None;
@@ -192,7 +192,7 @@ impl FairQueue {
         None
     }
 
-    /// Who waits, by the place in [`FairQueue::order`], the next one first.
+    /// Returns the waiting namespaces by their place in [`FairQueue::order`], the next one first.
     fn in_order(&self) -> Vec<(Urgency, usize)> {
         let mut all = vec![];
         for urgency in [Urgency::Urgent, Urgency::Usual] {
@@ -214,12 +214,12 @@ impl FairQueue {
         }
     }
 
-    /// How large a claim is; 0 where it ended.
+    /// Returns the size of a claim; 0 if it ended.
     pub fn size(&self, ticket: u64) -> u64 {
         self.claims.get(&ticket).map_or(0, |claim| claim.size)
     }
 
-    /// Makes a claim that was met larger, if the rules allow it now. False: it stays as it is.
+    /// Enlarges a granted claim if the rules allow it now. Returns false if the claim is unchanged.
     pub fn grow(&mut self, ticket: u64, size: u64) -> bool {
         let Some(claim) = self.claims.get_mut(&ticket) else { return false };
         let more = size.min(self.limits.total).saturating_sub(claim.size);
@@ -241,7 +241,7 @@ impl FairQueue {
         true
     }
 
-    /// Ends a claim, whether it waits or was met.
+    /// Ends a claim, whether it waits or was granted.
     pub fn leave(&mut self, ticket: u64) {
         let Some(claim) = self.claims.remove(&ticket) else { return };
         let Some(tenant) = self.tenants.get_mut(&claim.namespace) else { return };
@@ -268,7 +268,8 @@ impl FairQueue {
         }
     }
 
-    /// Who is to make room for a namespace that holds nothing and waits, once all that can be met is met.
+    /// Returns the holders that have to make room for a waiting namespace that holds nothing, once no more claims can be
+    /// granted.
     pub fn shortage(&self) -> Shortage {
         let left = self.limits.for_retries() - self.held_by_retries;
         let waiting = self.order.urgent.iter().chain(&self.order.usual).filter_map(|name| self.tenants.get(name));
@@ -284,7 +285,7 @@ impl FairQueue {
         shortage
     }
 
-    /// Claims that wait, by lane.
+    /// Returns the number of waiting claims, by lane.
     pub fn waiting(&self) -> BTreeMap<&str, usize> {
         let mut waiting = BTreeMap::new();
         for (name, lane) in self.tenants.values().flat_map(|tenant| &tenant.lanes) {
@@ -295,12 +296,12 @@ impl FairQueue {
 }
 
 impl Limits {
-    /// What retries get together.
+    /// Returns the amount that retries get together.
     fn for_retries(&self) -> u64 {
         self.total / 2
     }
 
-    /// Whether who holds `held` may have `more` of what is free.
+    /// Returns whether a holder of `held` may have `more` of the free amount.
     fn leave(&self, free: u64, more: u64, held: u64) -> bool {
         leaves_as_much(free, more, if self.keeps_last_shares { held } else { 0 })
     }

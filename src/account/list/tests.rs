@@ -27,12 +27,12 @@ struct World {
     api: Arc<dyn BatchApi>,
     account: Arc<Account>,
     now: Arc<AtomicI64>,
-    /// When a list showed each batch to run, by its name.
+    /// Time at which a list showed each batch to run, by its name.
     shown: Arc<Mutex<BTreeMap<String, i64>>>,
 }
 
 impl World {
-    /// An account with so many batches that run, the newest first.
+    /// An account with this number of running batches, the newest first.
     fn with(batches: usize) -> World {
         let provider = Arc::new(Provider::default());
         *provider.batches.lock().unwrap() = (0..batches).rev().map(|i| batch(&id(i))).collect();
@@ -43,7 +43,7 @@ impl World {
         World { api: provider.clone(), provider, account, now, shown: Arc::default() }
     }
 
-    /// One look at a batch of a job of ten, as a job does it; whether it was a look at the batch itself.
+    /// Takes one look at a batch of a job of ten, as a job does, and returns the source of the answer.
     async fn look(&self, i: usize) -> Answer {
         let seen = self.shown.lock().unwrap().get(&id(i)).copied();
         let shown = self.shown.clone();
@@ -65,7 +65,7 @@ impl World {
         answer
     }
 
-    /// A period passes, and everybody who is due looks.
+    /// Lets a period pass, and looks at every batch that is due.
     async fn period(&self, batches: usize) {
         self.now.fetch_add(PERIOD, Ordering::Relaxed);
         let now = self.now.load(Ordering::Relaxed);
@@ -73,7 +73,7 @@ impl World {
         join_all((0..batches).filter(is_due).map(|i| self.look(i))).await;
     }
 
-    /// Calls since they were counted last.
+    /// Returns the number of calls since the last count.
     fn calls(&self) -> usize {
         self.provider.pages.swap(0, Ordering::Relaxed) + self.provider.gets.swap(0, Ordering::Relaxed)
     }
@@ -96,7 +96,7 @@ fn id(i: usize) -> String {
 #[tokio::test]
 async fn one_list_a_period_serves_the_polls_of_all_jobs() {
     let world = World::with(5_000);
-    // They come to know the batches, each by itself or by a list.
+    // Each batch becomes known, by itself or by a list.
     world.period(5_000).await;
     world.period(5_000).await;
     world.calls();
@@ -171,7 +171,7 @@ async fn searches_share_a_list_that_was_begun_after_they_were_asked_for() {
         assert!(found.began >= asked);
     }
     assert_eq!(world.calls(), 10, "one list of ten pages");
-    // Whatever is asked for later gets a list of its own, for the last one proves nothing of it.
+    // A later search gets a list of its own, because the last list proves nothing about it.
     world.now.fetch_add(1, Ordering::Relaxed);
     world.provider.batches.lock().unwrap().insert(0, Batch { id: "twin".into(), ..batch(&id(3)) });
     let found = world.find(3).await.unwrap();

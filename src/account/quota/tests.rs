@@ -12,7 +12,7 @@ fn quota(limit: usize) -> (Arc<Quota>, Arc<AtomicI64>) {
     (quota, now)
 }
 
-/// Takes a place of the job whose intent is then written. False: there is none.
+/// Takes a place of the job whose intent is then written. Returns false if there is none.
 fn submits(quota: &Arc<Quota>, job: &str, namespace: &str) -> bool {
     quota.take(job, namespace).map(UsedPlace::keep).is_some()
 }

@@ -6,7 +6,7 @@ fn claim(namespace: &str, lane: &str, size: u64) -> Claim {
     Claim { namespace: namespace.into(), lane: lane.into(), size, ..Claim::default() }
 }
 
-/// Enters `claims`, each with its place as its ticket, and meets what can be met.
+/// Enters `claims`, each with its place as its ticket, and grants those that can be granted.
 fn met(limits: Limits, claims: impl IntoIterator<Item = Claim>) -> (FairQueue, Vec<u64>) {
     let mut queue = FairQueue::new(limits);
     let mut met = vec![];
@@ -103,13 +103,13 @@ fn what_grows_keeps_to_the_rules_of_what_is_taken() {
     assert_eq!((queue.free, queue.tenants.len()), (128, 0));
 }
 
-/// What happens to a queue.
+/// A change of a queue.
 #[derive(Clone, Debug)]
 enum Event {
     Enter(Claim),
-    /// One of those that are there ends, by its place among them.
+    /// One of the present claims ends, by its place among them.
     Leave(usize),
-    /// One of those that hold something wants to hold so much.
+    /// One of the granted claims asks for this size.
     Grow(usize, u64),
 }
 
@@ -177,7 +177,7 @@ fn in_one_lane(a: &Claim, b: &Claim) -> bool {
     (&a.namespace, &a.lane, a.is_retry) == (&b.namespace, &b.lane, b.is_retry)
 }
 
-/// Sees that `claim` may be met beside those that are.
+/// Checks that `claim` may be granted beside those that are.
 fn keeps_to(claim: &Claim, holds: &Claims, limits: Limits) -> Result<(), TestCaseError> {
     let of = |same: &dyn Fn(&Claim) -> bool| holds.values().filter(|c| same(c)).map(|c| c.size).sum::<u64>();
     let all = of(&|_| true);
@@ -194,7 +194,7 @@ fn keeps_to(claim: &Claim, holds: &Claims, limits: Limits) -> Result<(), TestCas
     Ok(())
 }
 
-/// Sees that no urgent claim, and no claim of a namespace that holds less, could have been met in the place of this one.
+/// Checks that no urgent claim, and no claim of a namespace that holds less, could have been granted in place of this one.
 fn comes_first(
     ticket: u64,
     claim: &Claim,
@@ -214,7 +214,7 @@ fn comes_first(
     Ok(())
 }
 
-/// Meets all that can be met, and sees that the rules were kept.
+/// Grants all claims that can be granted, and checks that the rules were kept.
 fn settle(q: &mut FairQueue, waits: &mut Claims, holds: &mut Claims, limits: Limits) -> Result<(), TestCaseError> {
     while let Some(ticket) = q.grant() {
         let claim = waits.remove(&ticket).unwrap();
