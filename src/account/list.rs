@@ -50,9 +50,9 @@ pub struct Due {
 /// The source of the answer to a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A list did.
+    /// A list answered.
     List,
-    /// Nobody yet: the batch is to be asked for by itself.
+    /// Nothing answered yet: the batch has to be asked for by itself.
     Itself,
 }
 

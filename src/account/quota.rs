@@ -63,7 +63,7 @@ struct Job {
 /// Progress of a job with the submission of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Submission {
-    /// It does not ask for one.
+    /// The job does not submit.
     None,
     /// The job is about to submit: its intent is being written, or it holds a permit.
     Begun,

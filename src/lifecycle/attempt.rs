@@ -137,7 +137,7 @@ impl Rejection {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(tag = "state", rename_all_fields = "camelCase")]
 pub enum AttemptState {
-    /// A POST may be on its way. Only the holder of the permit sends it; a reader resolves.
+    /// A POST may be under way. Only the holder of the permit sends it; every other reader resolves the intent.
     Intended,
     /// No batch was found; the input file is being deleted so that a late POST is refused.
     Revoking,

@@ -32,7 +32,7 @@ const REQUESTS: i64 = 1_000_000_000_000;
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head<'a> {
-    /// Shards in all.
+    /// Number of all shards.
     count: usize,
     /// Shards that are neither planned nor sealed.
     #[serde(default)]

@@ -13,7 +13,7 @@ use super::{resolve, settled, twins};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold, ProviderFilePolicy, RequestCounts};
 
-/// Milliseconds that a provider may take to know its own new batch; 5 s were seen at one.
+/// Milliseconds for which a provider may not know its own new batch; 5 s were seen at one.
 const NEW_BATCH_GRACE: i64 = 20_000;
 
 /// Milliseconds for which a failed step is put off in favor of others.

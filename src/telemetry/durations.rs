@@ -1,4 +1,4 @@
-//! Histograms of how long things take and wait, in seconds.
+//! Histograms of durations and waiting times, in seconds.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ fn seconds() -> Histogram {
     Histogram::new(BUCKETS)
 }
 
-/// How long things take, and how long they wait before they begin.
+/// Durations, and waiting times before the start.
 #[derive(Clone, Debug)]
 pub(super) struct Durations {
     pub visits: Histogram,
@@ -94,7 +94,7 @@ impl Drop for Timer {
 pub struct Request<'a> {
     /// Whether the server is an object store; else it is a provider.
     pub to_store: bool,
-    /// Such as `GET`.
+    /// Method, such as `GET`.
     pub method: &'a str,
     /// Status code of the answer; None where none came.
     pub status: Option<u16>,
@@ -103,7 +103,7 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Of methods and status codes, those that are told apart.
+    /// Returns the labels of the request, from fixed sets of methods and status codes.
     pub(super) fn labels(&self) -> [(&'static str, &'static str); 2] {
         let methods = ["GET", "PUT", "POST", "DELETE", "HEAD"];
         let method = methods.into_iter().find(|method| *method == self.method).unwrap_or("other");

@@ -81,7 +81,7 @@ mod tests {
         }
     }
 
-    /// What is logged by `work`, with this filter; times are left out.
+    /// Returns the lines that `work` logs with this filter, without times.
     fn logged(filter: &str, work: impl FnOnce()) -> Vec<Value> {
         let written = Written::default();
         let writer = written.clone();

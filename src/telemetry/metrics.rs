@@ -17,10 +17,10 @@ use super::durations::{Durations, Request, Timer};
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 type LabelledGauge = Family<[(&'static str, &'static str); 1], Gauge>;
 
-/// Counts something by the one label that it has.
+/// Returns counts by the values of a single label.
 type Count = dyn Fn() -> Vec<(&'static str, i64)> + Send + Sync;
 
-/// What is counted when somebody asks.
+/// A metric that is counted on each scrape.
 #[derive(Clone)]
 struct Counted {
     name: &'static str,
@@ -151,22 +151,22 @@ impl Metrics {
         self.provider_looks.get_or_create(&[("look", kind)]).inc();
     }
 
-    /// Says how many batches run in accounts of a kind of provider that nobody follows.
+    /// Sets the number of running batches that nobody follows, in accounts of a kind of provider.
     pub fn orphan_batches(&self, kind: &'static str, batches: i64) {
         self.orphan_batches.get_or_create(&[("provider", kind)]).set(batches);
     }
 
-    /// Has jobs counted whenever somebody asks, as `batchjob_jobs{condition="..."}`.
+    /// Sets the function that counts jobs on each scrape, as `batchjob_jobs{condition="..."}`.
     pub fn count_jobs(&self, count: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {
         self.jobs.by(count);
     }
 
-    /// Has failing calls counted whenever somebody asks, as `batchjob_failing_calls{call="..."}`.
+    /// Sets the function that counts failing calls on each scrape, as `batchjob_failing_calls{call="..."}`.
     pub fn count_failing_calls(&self, count: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {
         self.failing_calls.by(count);
     }
 
-    /// Has what waits counted whenever somebody asks, as `batchjob_waiting{kind="..."}`.
+    /// Sets the function that counts waiting work on each scrape, as `batchjob_waiting{kind="..."}`.
     pub fn count_waiting(&self, count: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {
         self.waiting.by(count);
     }
@@ -191,19 +191,19 @@ impl Metrics {
         Timer::new(&self.durations.transfer_queue.get_or_create(&[("kind", kind)]))
     }
 
-    /// Takes in how long a request to a provider or an object store took.
+    /// Records the duration of a request to a provider or an object store.
     pub fn request(&self, request: Request) {
         let Durations { provider_requests, storage_requests, .. } = &self.durations;
         let requests = if request.to_store { storage_requests } else { provider_requests };
         requests.get_or_create(&request.labels()).observe(request.took.as_secs_f64());
     }
 
-    /// Takes in how long a call of an account waited for its turn.
+    /// Records the time for which a call of an account waited for its turn.
     pub fn provider_request_queue(&self, waited: Duration) {
         self.durations.provider_request_queue.observe(waited.as_secs_f64());
     }
 
-    /// OpenMetrics text.
+    /// Returns the metrics as OpenMetrics text.
     ///
     /// # Errors
     /// Never in practice: writing to a string does not fail.

@@ -1,4 +1,4 @@
-//! What the operator says of itself: logs, metrics, health.
+//! The operator's own logs, metrics and health.
 
 mod durations;
 mod json;
@@ -12,16 +12,16 @@ pub use durations::{Request, Timer};
 pub use metrics::Metrics;
 pub use server::{Health, listen, serve};
 
-/// How logs are written.
+/// Format of the logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// One JSON object a line.
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
-/// What is logged unless `RUST_LOG` says otherwise.
+/// Default filter of logs, which `RUST_LOG` overrides.
 const FILTER: &str = "info,kube=warn,hyper=warn,tower=warn";
 /// What is logged of kube's client, whatever `RUST_LOG` says: where it cannot read what the API server sent, it logs all of
 /// that, and requests that fail it reports without saying which. Whoever made the request says so, where it matters.

@@ -15,14 +15,14 @@ use tokio::net::TcpListener;
 
 use super::Metrics;
 
-/// What the probes answer.
+/// The health that probes report.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     ready: Arc<AtomicBool>,
 }
 
 impl Health {
-    /// Says whether this replica can do its part: leading with its watches established, or standing by.
+    /// Sets whether this replica can do its part: leading with its watches established, or standing by.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
     }
@@ -36,7 +36,7 @@ impl Health {
 /// system keeps IPv6 sockets to IPv6 (`net.ipv6.bindv6only`), and IPv4 alone where there is no IPv6.
 ///
 /// # Errors
-/// When the address cannot be listened at.
+/// If the address cannot be bound.
 pub async fn listen(address: SocketAddr) -> io::Result<Vec<TcpListener>> {
     listen_by(address, async |address| TcpListener::bind(address).await).await
 }
@@ -63,7 +63,7 @@ async fn listen_by(
 /// Serves until `stop` resolves.
 ///
 /// # Errors
-/// When a socket fails.
+/// If a socket fails.
 pub async fn serve(
     listeners: Vec<TcpListener>,
     health: Health,

@@ -1,4 +1,4 @@
-//! An admin's proxy to the world outside, and which hosts it is for.
+//! An admin's proxy to the outside, and the hosts that are reached through it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -55,7 +55,7 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// The error of a request that took this way: a proxy that does not answer is not the server's fault.
+    /// Returns the error of a request on this route: a proxy that does not answer is not the server's fault.
     pub fn told(&self, error: SendError) -> SendError {
         match (error, &self.proxy) {
             (SendError::NotSent(why), Some(proxy)) => SendError::NotSent(format!("through the proxy {proxy}: {why}")),

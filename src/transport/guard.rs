@@ -1,4 +1,4 @@
-//! Clients that connect only to addresses that passed.
+//! Clients that connect only to addresses that the policy admits.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -44,7 +44,7 @@ impl CaBundle {
     /// Reads certificates in PEM form.
     ///
     /// # Errors
-    /// Says what is wrong with them.
+    /// A message about the problem with them.
     pub fn from_pem(pem: &str) -> Result<CaBundle, String> {
         let certificates = Certificate::from_pem_bundle(pem.as_bytes()).map_err(|e| chain(&e))?;
         match certificates.is_empty() {
@@ -60,24 +60,24 @@ impl std::fmt::Debug for CaBundle {
     }
 }
 
-/// What clients are made with.
+/// Settings of clients.
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
     pub policy: HostPolicy,
     pub lookup: Arc<dyn Lookup>,
     pub proxy: Option<EgressProxy>,
-    /// None: the system's.
+    /// None for the system's.
     pub ca: Option<CaBundle>,
 }
 
-/// What clients were made for, apart from others.
+/// The purpose of clients that are kept apart from others.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum For {
     /// The host and port of a URL that an admin wrote.
     Host(String, Option<u16>),
     /// Authorities, in PEM form.
     Authorities(Arc<str>),
-    /// Requests that can be read on their way.
+    /// Requests in clear text.
     ClearText,
 }
 
@@ -87,7 +87,7 @@ pub(super) struct Clients {
     setup: Setup,
     by_port: HashMap<u16, Client>,
     others: Client,
-    /// Through the proxy.
+    /// The client through the proxy.
     proxied: Option<Client>,
     apart: Mutex<HashMap<For, Arc<Clients>>>,
 }
@@ -117,34 +117,34 @@ impl Clients {
         port_of(url).and_then(|port| self.by_port.get(&port)).unwrap_or(&self.others)
     }
 
-    /// The client that goes through the proxy, if there is one.
+    /// Returns the client that goes through the proxy, if there is one.
     pub fn proxied(&self) -> Option<(&Client, &EgressProxy)> {
         self.proxied.as_ref().zip(self.setup.proxy.as_ref())
     }
 
-    /// The addresses of a name; none where nobody here knows it, or says so in time.
+    /// Returns the addresses of a name; none if it is unknown here, or the lookup takes too long.
     pub async fn lookup(&self, name: &str) -> Vec<IpAddr> {
         let looked_up = tokio::time::timeout(CONNECT_TIMEOUT, self.setup.lookup.lookup(name)).await;
         looked_up.ok().and_then(Result::ok).unwrap_or_default()
     }
 
-    /// The same through a proxy.
+    /// Returns the same clients through a proxy.
     pub fn through(&self, proxy: Option<EgressProxy>) -> Result<Clients, reqwest::Error> {
         Clients::new(Setup { proxy, ..self.setup.clone() })
     }
 
-    /// The same for the host of `url` too, with connections of its own.
+    /// Returns the same clients for the host of `url` too, with connections of their own.
     pub fn trusting(&self, url: &Url) -> Result<Arc<Clients>, reqwest::Error> {
         let host = For::Host(url.host_str().unwrap_or_default().into(), port_of(url));
         self.apart(host, |setup| setup.policy = setup.policy.and_host_of(url))
     }
 
-    /// The same for requests that can be read on their way, with connections of its own.
+    /// Returns the same clients for requests in clear text, with connections of their own.
     pub fn in_clear_text(&self) -> Result<Arc<Clients>, reqwest::Error> {
         self.apart(For::ClearText, |setup| setup.policy = setup.policy.in_clear_text())
     }
 
-    /// The same for servers that these authorities vouch for, with connections of its own.
+    /// Returns the same clients for servers that these authorities vouch for, with connections of their own.
     pub fn trusting_authorities(&self, ca: &CaBundle) -> Result<Arc<Clients>, reqwest::Error> {
         self.apart(For::Authorities(ca.pem.clone()), |setup| setup.ca = Some(ca.clone()))
     }
@@ -165,7 +165,7 @@ impl Clients {
     }
 }
 
-/// A client that connects by itself, to what the policy admits at this port.
+/// Returns a client that connects directly, to addresses that the policy admits at this port.
 fn straight(setup: &Setup, port: Option<u16>) -> Result<Client, reqwest::Error> {
     let guard = Guard { policy: setup.policy.clone(), port, lookup: setup.lookup.clone() };
     client(setup).no_proxy().dns_resolver(guard).build()

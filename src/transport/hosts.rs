@@ -1,4 +1,4 @@
-//! Which hosts and addresses may be reached.
+//! The hosts and addresses that may be reached.
 //!
 //! Special ranges are those of IANA's registries for IPv4 and IPv6 (<https://www.iana.org/assignments/iana-ipv4-special-registry>,
 //! <https://www.iana.org/assignments/iana-ipv6-special-registry>).
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use reqwest::Url;
 use url::Host;
 
-/// Which hosts may be reached: public ones, and those that an admin lets in.
+/// A policy on the hosts that may be reached: public ones, and those that an admin lets in.
 ///
 /// A host's name lets in the addresses of private networks that it resolves to: RFC 1918, loopback, 100.64.0.0/10 and
 /// fc00::/7. Everything else that is not public (link-local, documentation, multicast, …) takes a network that holds it, and
@@ -46,7 +46,7 @@ struct Network {
     bits: u32,
 }
 
-/// What kind of address it is, and what lets it in.
+/// The kind of an address that is not reachable by default, and so the entry that would let it in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closed {
     /// In a network of one's own.
@@ -118,13 +118,13 @@ const V6: [(Ipv6Addr, u32, Closed); 14] = [
     (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, Closed::Special("a multicast address")),
 ];
 
-/// What IPv6 routes publicly at all.
+/// Addresses that IPv6 routes publicly.
 const GLOBAL: Network = Network { base: IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0)), bits: 3 };
 /// NAT64's well-known prefix (RFC 6052): in front of the IPv4 address that is meant.
 const NAT64: Network = Network { base: IpAddr::V6(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0)), bits: 96 };
 
 impl HostPolicy {
-    /// Public hosts and these.
+    /// Returns a policy that admits public hosts and these.
     pub fn allowing(entries: impl IntoIterator<Item = AllowedHost>) -> HostPolicy {
         HostPolicy { entries: entries.into_iter().collect(), in_clear_text: false }
     }
@@ -141,7 +141,7 @@ impl HostPolicy {
         HostPolicy { entries: self.entries.iter().cloned().chain(named).collect(), ..self.clone() }
     }
 
-    /// Ports that an entry is limited to.
+    /// Returns the ports that entries are limited to.
     pub(super) fn ports(&self) -> Vec<u16> {
         let mut ports: Vec<u16> = self.entries.iter().filter_map(|e| e.port).collect();
         ports.sort_unstable();
@@ -170,7 +170,7 @@ impl HostPolicy {
         }
     }
 
-    /// Those of `ips` that may be connected to as `host`.
+    /// Returns those of `ips` that may be connected to as `host`.
     pub(super) fn admit(&self, host: &str, port: Option<u16>, ips: Vec<IpAddr>) -> Result<Vec<IpAddr>, Refused> {
         let judged: Vec<_> = ips.into_iter().map(|ip| (ip, self.judge(host, port, ip))).collect();
         let open: Vec<IpAddr> = judged.iter().filter(|(_, verdict)| verdict.is_ok()).map(|(ip, _)| *ip).collect();
@@ -238,7 +238,7 @@ impl Refused {
     }
 }
 
-/// As names are compared.
+/// Returns the form in which names are compared.
 fn plain(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
@@ -247,7 +247,7 @@ pub(super) fn port_of(url: &Url) -> Option<u16> {
     url.port_or_known_default()
 }
 
-/// The address that is reached in the end.
+/// Returns the address that is reached in the end.
 fn meant(ip: IpAddr) -> IpAddr {
     let ip = ip.to_canonical();
     match ip {
@@ -259,7 +259,7 @@ fn meant(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// None: a public address.
+/// Returns the reason why an address is closed; None for a public address.
 fn closed(ip: IpAddr) -> Option<Closed> {
     if METADATA.contains(&ip) {
         return Some(Closed::Metadata);
@@ -283,18 +283,18 @@ impl Network {
         }
     }
 
-    /// Whether it is a single address.
+    /// Returns whether it is a single address.
     fn is_one(&self) -> bool {
         self.bits == length(self.base)
     }
 }
 
-/// Whether two addresses differ in their last `rest` bits at most.
+/// Returns whether two addresses differ at most in their last `rest` bits.
 fn same(a: u128, b: u128, rest: u32) -> bool {
     (a ^ b).checked_shr(rest).unwrap_or(0) == 0
 }
 
-/// Bits of an address.
+/// Returns the number of bits of an address.
 fn length(ip: IpAddr) -> u32 {
     if ip.is_ipv4() { 32 } else { 128 }
 }
@@ -334,7 +334,7 @@ impl FromStr for AllowedHost {
 }
 
 impl Network {
-    /// Whether bits are set that do not belong to the network: most likely a slip.
+    /// Returns whether bits are set that do not belong to the network: most likely a slip.
     fn is_untidy(&self) -> bool {
         let (all, rest) = match self.base {
             IpAddr::V4(base) => (u128::from(base.to_bits()), 32 - self.bits),
@@ -344,7 +344,7 @@ impl Network {
     }
 }
 
-/// The host without brackets, and the port. A second colon makes it an IPv6 address.
+/// Splits text into the host without brackets, and the port. A second colon makes it an IPv6 address.
 fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     let number = |port: &str| port.parse().ok().filter(|port| *port > 0).map(Some);
     if let Some(rest) = text.strip_prefix('[') {
@@ -360,12 +360,12 @@ fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
-/// A name with more than one label: `*.svc` would let in every service of the cluster.
+/// Returns whether the name has more than one label: `*.svc` would let in every service of the cluster.
 fn is_narrow(text: &str) -> bool {
     is_name(text) && plain(text).contains('.')
 }
 
-/// A name such as a URL may hold, and not a number in disguise.
+/// Returns whether the text is a name that a URL may hold, and not a number in disguise.
 fn is_name(text: &str) -> bool {
     let url = Url::parse(&format!("http://{text}/")).ok();
     let host = url.as_ref().and_then(|url| url.host());

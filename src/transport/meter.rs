@@ -1,4 +1,4 @@
-//! What a piece of work moves and holds, and how long it waits for stores, counted wherever it is done.
+//! Counts of the bytes that a piece of work moves and the memory that it holds, and of its time waiting for stores.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ struct Counts {
     unpacked: AtomicU64,
     waits: Mutex<Waits>,
     reserved: AtomicU64,
-    /// Who is woken when more than so many bytes were taken in.
+    /// The waker that is called when more than this number of bytes were taken in.
     watcher: Mutex<Option<(u64, Waker)>>,
 }
 
@@ -84,22 +84,22 @@ impl Drop for StoreCall {
 }
 
 impl Meter {
-    /// Does `work`, and counts for it.
+    /// Runs `work`, and counts for it.
     pub async fn measure<T>(self, work: impl Future<Output = T>) -> T {
         METER.scope(self, work).await
     }
 
-    /// Bytes of bodies so far.
+    /// Returns the bytes of bodies so far.
     pub fn moved(&self) -> u64 {
         self.0.moved.load(Ordering::Relaxed)
     }
 
-    /// The same, or bytes that came out of what is compressed, where those are more.
+    /// Returns the bytes of bodies, or the bytes that came out of compressed data if those are more.
     pub fn taken_in(&self) -> u64 {
         self.moved().max(self.0.unpacked.load(Ordering::Relaxed))
     }
 
-    /// Bytes of memory that it said it holds now; see [`Reserved`].
+    /// Returns the bytes of memory that are reserved now; see [`Reserved`].
     pub fn reserved(&self) -> u64 {
         self.0.reserved.load(Ordering::Relaxed)
     }
@@ -130,7 +130,7 @@ impl Meter {
         self.wake();
     }
 
-    /// Counts `bytes` that came out of what is compressed, for whoever is measured now.
+    /// Counts `bytes` that came out of compressed data, for the work that is measured now.
     pub fn unpacked(bytes: u64) {
         let _ = METER.try_with(|meter| {
             meter.0.unpacked.fetch_add(bytes, Ordering::Relaxed);
@@ -138,7 +138,7 @@ impl Meter {
         });
     }
 
-    /// Counts the time from now on, until the call is over, as time in which whoever is measured now waits for a store.
+    /// Counts the time from now until the call is over as time in which the measured work waits for a store.
     pub fn store_call() -> StoreCall {
         let meter = Meter::current();
         if let Some(mut waits) = meter.as_ref().map(Meter::waits) {
@@ -148,7 +148,7 @@ impl Meter {
         StoreCall(meter)
     }
 
-    /// How long the work waited for stores so far, with the call that is under way; None: it does not wait for one now.
+    /// Returns the time for which the work has waited for stores, including the call under way; None if it waits for none now.
     pub fn waiting_for_a_store(&self) -> Option<Duration> {
         let waits = self.waits();
         waits.since.map(|since| waits.before + since.elapsed())

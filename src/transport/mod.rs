@@ -44,7 +44,7 @@ pub struct Transport {
     observer: Option<Arc<dyn Observer>>,
 }
 
-/// Why a request has no response.
+/// The reason why a request has no response.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// Nothing reached the other side: no name, no connection, or no TLS.
@@ -71,7 +71,7 @@ pub trait Interceptor: std::fmt::Debug + Send + Sync {
     async fn exchange(&self, request: Request, wire: Wire) -> Result<Response, SendError>;
 }
 
-/// What lies behind an [`Interceptor`].
+/// The network behind an [`Interceptor`].
 #[derive(Clone, Debug)]
 pub struct Wire(Route);
 
@@ -90,18 +90,18 @@ impl Wire {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Transport {
-    /// A client that reaches what `policy` lets it.
+    /// Returns a client that reaches the hosts that `policy` admits.
     ///
     /// # Errors
-    /// When the TLS back-end cannot be set up.
+    /// If the TLS back-end cannot be set up.
     pub fn new(policy: HostPolicy) -> Result<Self, reqwest::Error> {
         Self::with(policy, Arc::new(SystemLookup), None)
     }
 
-    /// The same with a resolver of its own and, maybe, a tap under it.
+    /// Returns a client with a resolver of its own and, optionally, an interceptor.
     ///
     /// # Errors
-    /// When the TLS back-end cannot be set up.
+    /// If the TLS back-end cannot be set up.
     pub fn with(
         policy: HostPolicy,
         lookup: Arc<dyn Lookup>,
@@ -111,10 +111,10 @@ impl Transport {
         Ok(Transport { clients: Arc::new(Clients::new(setup)?), tap, peer: Peer::Provider, observer: None })
     }
 
-    /// The same through a proxy, but for hosts in private networks.
+    /// Returns the same client through a proxy, except for hosts in private networks.
     ///
     /// # Errors
-    /// When the TLS back-end cannot be set up.
+    /// If the TLS back-end cannot be set up.
     pub fn through(self, proxy: Option<EgressProxy>) -> Result<Self, reqwest::Error> {
         Ok(Transport { clients: Arc::new(self.clients.through(proxy)?), ..self })
     }
@@ -123,7 +123,7 @@ impl Transport {
     /// clients that trust others.
     ///
     /// # Errors
-    /// When a certificate of them is of no use.
+    /// If one of the certificates is unusable.
     pub fn trusting_authorities(&self, authorities: &CaBundle) -> Result<Self, reqwest::Error> {
         Ok(Transport { clients: self.clients.trusting_authorities(authorities)?, ..self.clone() })
     }
@@ -132,17 +132,17 @@ impl Transport {
     /// shares no connection with others, who may not.
     ///
     /// # Errors
-    /// When the TLS back-end cannot be set up.
+    /// If the TLS back-end cannot be set up.
     pub fn trusting(&self, url: &Url) -> Result<Self, reqwest::Error> {
         Ok(Transport { clients: self.clients.trusting(url)?, ..self.clone() })
     }
 
-    /// The same; what it sends, and what clients send that are made of it, is told to `observer`.
+    /// Returns the same client with an observer, which is also called for clients that are made of it.
     pub fn observed_by(self, observer: Arc<dyn Observer>) -> Self {
         Transport { observer: Some(observer), ..self }
     }
 
-    /// The same for servers of this kind, as its observer is told.
+    /// Returns the same client for servers of this kind, as its observer sees them.
     fn to(self, peer: Peer) -> Self {
         Transport { peer, ..self }
     }
@@ -151,12 +151,12 @@ impl Transport {
     /// addresses only in networks that an admin lets in.
     ///
     /// # Errors
-    /// When the TLS back-end cannot be set up.
+    /// If the TLS back-end cannot be set up.
     pub fn in_clear_text(&self) -> Result<Self, reqwest::Error> {
         Ok(Transport { clients: self.clients.in_clear_text()?, ..self.clone() })
     }
 
-    /// A request to be filled in and given to [`Transport::send`].
+    /// Returns a request to be filled in and given to [`Transport::send`].
     pub fn request(&self, method: Method, url: Url) -> reqwest::RequestBuilder {
         self.clients.of(&url).request(method, url)
     }
@@ -169,7 +169,7 @@ impl Transport {
         self.send_patiently(request, Patience::USUAL).await
     }
 
-    /// The same with a patience of its own.
+    /// Sends `request` as [`Transport::send`] does, with a patience of its own.
     ///
     /// # Errors
     /// As [`Transport::send`].
@@ -207,13 +207,13 @@ fn send_error(error: reqwest::Error) -> SendError {
     }
 }
 
-/// The cause of this type, however deep.
+/// Returns the cause of this type, at any depth.
 pub fn cause<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
     let causes = std::iter::successors(Some(error), |e| e.source());
     causes.into_iter().find_map(|e| e.downcast_ref())
 }
 
-/// An error with its causes, for a person.
+/// Returns the text of an error with its causes, for people.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -227,10 +227,10 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The whole body, if it is at most `limit` bytes.
+/// Returns the whole body, if it is at most `limit` bytes.
 ///
 /// # Errors
-/// When it is larger, or the connection breaks.
+/// If the body is larger, or the connection breaks.
 pub async fn read_all(response: Response, limit: u64) -> Result<Bytes, SendError> {
     let mut body = std::pin::pin!(stream(response, limit));
     let mut all = BytesMut::new();
@@ -245,7 +245,7 @@ pub fn stream(response: Response, limit: u64) -> impl Stream<Item = Result<Bytes
     stream_patiently(response, limit, Patience::USUAL)
 }
 
-/// The same with a patience of its own.
+/// Returns the body as [`stream`] does, with a patience of its own.
 pub fn stream_patiently(
     response: Response,
     limit: u64,

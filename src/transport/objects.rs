@@ -29,7 +29,7 @@ pub struct ObjectConnector {
 }
 
 impl ObjectConnector {
-    /// For one store.
+    /// Returns a connector for one store.
     pub fn new(transport: Transport) -> ObjectConnector {
         ObjectConnector { transport: transport.to(Peer::Store), page: Arc::default() }
     }
@@ -87,13 +87,14 @@ impl HttpService for ObjectConnector {
     }
 }
 
-/// Whether this asks for a page of a listing; https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html.
+/// Returns whether the URL is that of a page of a listing;
+/// https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html.
 pub fn is_list(url: &str) -> bool {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     query.split('&').any(|pair| pair.starts_with("list-type="))
 }
 
-/// A body of known length: storage refuses chunked uploads.
+/// Returns a body of known length: storage refuses chunked uploads.
 fn whole(chunks: Vec<bytes::Bytes>) -> reqwest::Body {
     match <[_; 1]>::try_from(chunks) {
         Ok([one]) => one.into(),
@@ -104,7 +105,7 @@ fn whole(chunks: Vec<bytes::Bytes>) -> reqwest::Body {
 fn http_error(error: SendError) -> HttpError {
     let kind = match error {
         SendError::NotSent(_) => HttpErrorKind::Connect,
-        // Trying again would not help.
+        // A retry would not help.
         SendError::NotAllowed(_) => HttpErrorKind::Unknown,
         SendError::MaybeSent(_) | SendError::TimedOut(_) => HttpErrorKind::Interrupted,
         SendError::TooLarge(_) => HttpErrorKind::Decode,

@@ -1,4 +1,4 @@
-//! Who is told of every request that goes out.
+//! Observation of every outgoing request.
 
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,9 @@ pub enum Peer {
 /// A request whose answer began, or of which none will be waited for.
 #[derive(Clone, Debug)]
 pub struct Exchange {
-    /// Who it was for.
+    /// Kind of server that it was for.
     pub peer: Peer,
-    /// Its method.
+    /// Method of the request.
     pub method: Method,
     /// Status of the answer. None: it could not be sent, there was no answer in time, or nobody waits for one any more.
     pub status: Option<StatusCode>,
@@ -26,9 +26,9 @@ pub struct Exchange {
     pub took: Duration,
 }
 
-/// Is told of each request once.
+/// An observer of requests, called once for each.
 pub trait Observer: std::fmt::Debug + Send + Sync {
-    /// A request was answered or given up.
+    /// Called when a request was answered or given up.
     fn ended(&self, exchange: Exchange);
 }
 

@@ -1,4 +1,4 @@
-//! How slow the other side may be: an exchange is broken off when it stands still, not when it takes long.
+//! Limits on the slowness of the other side: an exchange is broken off when it stalls, not when it takes long.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,7 +54,7 @@ impl Patience {
     }
 }
 
-/// How far a request got.
+/// Progress of a request.
 #[derive(Debug)]
 pub(super) struct Progress {
     patience: Patience,
@@ -63,7 +63,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Watches the body of `request` from now on.
+    /// Returns the progress of `request`, whose body is watched from now on.
     pub fn of(request: &mut Request, patience: Patience) -> Arc<Progress> {
         let state = State::new(Instant::now(), request.body().is_some());
         let progress = Arc::new(Progress { patience, meter: Meter::current(), state: Mutex::new(state) });
@@ -74,7 +74,7 @@ impl Progress {
         progress
     }
 
-    /// Waits for `exchange` as long as it goes on.
+    /// Waits for `exchange` as long as it makes progress.
     pub async fn watch<T>(&self, exchange: impl Future<Output = Result<T, SendError>>) -> Result<T, SendError> {
         let mut exchange = std::pin::pin!(exchange);
         loop {
@@ -93,14 +93,14 @@ impl Progress {
 #[derive(Debug)]
 struct State {
     began: Instant,
-    /// When a byte moved last.
+    /// Time at which a byte last moved.
     moved: Instant,
     bytes: u64,
-    /// Since when our own side has nothing to send.
+    /// Time since which our own side has nothing to send.
     ours: Option<Instant>,
-    /// How long our own side held it up so far.
+    /// Time for which our own side has held the exchange up so far.
     held_up: Duration,
-    /// When the whole body was handed over.
+    /// Time at which the whole body was handed over.
     sent: Option<Instant>,
 }
 
@@ -110,7 +110,7 @@ impl State {
         State { began: now, moved: now, bytes: 0, ours: None, held_up: Duration::ZERO, sent }
     }
 
-    /// When to look again, or why it is broken off.
+    /// Returns the time of the next check, or the reason to break the exchange off.
     fn judge(&self, patience: &Patience, now: Instant) -> Result<Instant, String> {
         let (until, why) = if let Some(sent) = self.sent {
             let wait = patience.answer + patience.at_rate(self.bytes).min(patience.longest_drain);
@@ -135,7 +135,7 @@ impl State {
     }
 }
 
-/// A request's body that tells how far it got.
+/// A request's body that reports its progress.
 struct Watched {
     body: reqwest::Body,
     piece: Bytes,
@@ -185,7 +185,7 @@ impl Body for Watched {
 }
 
 impl Drop for Watched {
-    /// The connection lets a body go once it needs no more of it, without asking for an end that the length tells.
+    /// The connection drops a body once it needs no more of it, without polling for an end that the length implies.
     fn drop(&mut self) {
         self.progress.state().sent.get_or_insert_with(Instant::now);
     }
@@ -197,7 +197,7 @@ pub(super) struct Paced<S> {
     patience: Patience,
     meter: Option<Meter>,
     bytes: u64,
-    /// Time that was spent on waiting for the other side.
+    /// Time spent waiting for the other side.
     waited: Duration,
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
     broken_off: bool,

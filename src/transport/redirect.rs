@@ -1,4 +1,4 @@
-//! Where a redirect leads, as far as it may be told: redirects are not followed.
+//! The target of a redirect, without its secrets: redirects are not followed.
 
 use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{StatusCode, Url};
@@ -6,7 +6,7 @@ use reqwest::{StatusCode, Url};
 /// Longest host that is shown, in bytes; a DNS name has at most 253.
 const HOST_LIMIT: usize = 253;
 
-/// A redirect that was answered instead of what was asked for.
+/// A redirect that was answered instead of the requested content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
     /// Scheme, host and port. A whole Location is a secret where it is a signed URL.
@@ -16,7 +16,7 @@ pub struct Redirect {
 }
 
 impl Redirect {
-    /// The redirect that `status` and `headers` are; None where they are none, or lead nowhere.
+    /// Returns the redirect in `status` and `headers`; None if they are none, or have no target.
     pub fn of(asked: &Url, status: StatusCode, headers: &HeaderMap) -> Option<Redirect> {
         if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
             return None;

@@ -4,7 +4,7 @@ fn policy(entries: &str) -> HostPolicy {
     HostPolicy::allowing(entries.split(',').filter(|e| !e.is_empty()).map(|e| e.parse().unwrap()))
 }
 
-/// What a policy says of a URL before any name is resolved: "" where it lets it pass.
+/// Returns a policy's refusal of a URL before any name is resolved; "" if it admits the URL.
 fn said(entries: &str, url: &str) -> String {
     match policy(entries).check(&Url::parse(url).unwrap()) {
         Ok(()) => String::new(),
@@ -213,7 +213,7 @@ fn odd_entries_are_refused_with_advice() {
     }
 }
 
-/// The shipped NetworkPolicy and this module speak of the same addresses.
+/// The shipped NetworkPolicy and this module name the same addresses.
 #[test]
 fn the_network_policy_keeps_every_metadata_service_out() {
     let yaml = include_str!("../../../deploy/kustomize/networkpolicy.yaml");
