@@ -72,7 +72,7 @@ pub struct Wanted {
 /// The result of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// When the list was begun that answered it (Unix milliseconds).
+    /// Time at which the list that answered it was begun (Unix milliseconds).
     pub began: i64,
     /// The provider's names, oldest first.
     pub batches: Vec<String>,

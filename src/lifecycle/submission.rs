@@ -43,7 +43,7 @@ impl Round {
         Waiting { stage, holds: self.holds, blocked: blocked.or(self.blocked), note: self.note.map(|(_, note)| note) }
     }
 
-    /// Reason of the `Complete` condition.
+    /// Returns the reason of the `Complete` condition.
     pub(super) fn shown_stage(&self) -> &'static str {
         self.note.as_ref().map_or(self.stage, |(stage, _)| stage)
     }

@@ -23,8 +23,8 @@ pub enum LogFormat {
 
 /// Default filter of logs, which `RUST_LOG` overrides.
 const FILTER: &str = "info,kube=warn,hyper=warn,tower=warn";
-/// What is logged of kube's client, whatever `RUST_LOG` says: where it cannot read what the API server sent, it logs all of
-/// that, and requests that fail it reports without saying which. Whoever made the request says so, where it matters.
+/// Filter of kube's client, whatever `RUST_LOG` says: it logs all of what it cannot read from the API server, and reports
+/// failed requests without saying which. Whoever made the request reports it, where it matters.
 const CLIENT: &str = "kube_client::client=off";
 
 /// Writes logs to standard error; `RUST_LOG` sets levels. Prompts, answers and keys are never in them.

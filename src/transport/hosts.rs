@@ -34,7 +34,7 @@ pub struct AllowedHost {
 enum What {
     /// In lower case, without a dot at its end.
     Named(String),
-    /// What a host's name has to end with, the dot included.
+    /// The end of a host's name, the dot included.
     Below(String),
     Network(Network),
 }
@@ -53,7 +53,7 @@ pub(super) enum Closed {
     Private(&'static str),
     /// Of no use to a provider or a store.
     Special(&'static str),
-    /// Where a cloud hands out a machine's credentials.
+    /// Hands out a machine's credentials in a cloud.
     Metadata,
     /// Beyond networks of one's own, for what can be read on its way.
     Public,
@@ -64,8 +64,8 @@ pub(super) enum Closed {
 #[error("{0}")]
 pub(super) struct Refused(String);
 
-/// Where clouds answer with the credentials of a node or a Pod: AWS (instance, IPv6, ECS, EKS), Google, Azure's wire
-/// server, Alibaba and Oracle. From their manuals.
+/// Addresses at which clouds answer with the credentials of a node or a Pod: AWS (instance, IPv6, ECS, EKS), Google, Azure's
+/// wire server, Alibaba and Oracle. From their manuals.
 const METADATA: [IpAddr; 10] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
@@ -129,13 +129,13 @@ impl HostPolicy {
         HostPolicy { entries: entries.into_iter().collect(), in_clear_text: false }
     }
 
-    /// The same for what is sent in clear text: private networks as far as they are let in, and public addresses only in a network
-    /// that an admin lets in.
+    /// Returns the policy for requests in clear text: private networks as far as they are let in, and public addresses only in
+    /// a network that an admin lets in.
     pub(super) fn in_clear_text(&self) -> HostPolicy {
         HostPolicy { in_clear_text: true, ..self.clone() }
     }
 
-    /// The same, and what an admin named in a URL: that host at that port.
+    /// Returns the policy that also admits what an admin named in a URL: that host at that port.
     pub(super) fn and_host_of(&self, url: &Url) -> HostPolicy {
         let named = url.host_str().map(|host| AllowedHost { what: What::Named(plain(host)), port: port_of(url) });
         HostPolicy { entries: self.entries.iter().cloned().chain(named).collect(), ..self.clone() }

@@ -34,8 +34,8 @@ pub struct Reserved {
 }
 
 impl Reserved {
-    /// Says that `bytes` are held from now on, for whoever is measured when it says so first. Where they are more than before, it goes
-    /// on once whoever measures the work has had a look.
+    /// Records that `bytes` are held from now on, for the work that is measured at the first call. If they are more than
+    /// before, continues once the measuring side has had a look.
     pub async fn set(&mut self, bytes: u64) {
         if self.meter.is_none() {
             self.meter = Meter::current();

@@ -16,7 +16,7 @@ use super::{Meter, SendError};
 /// Bytes of a request's body that are handed to the connection at a time: what is taken is progress.
 const PIECE: usize = 64 << 10;
 
-/// How long the other side may take. Time in which our own side holds an exchange up does not count.
+/// Times that the other side may take. Time in which our own side holds an exchange up does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// Longest time in which no byte moves.
@@ -29,7 +29,7 @@ pub struct Patience {
     pub longest_drain: Duration,
     /// Bytes a second that a transfer has to reach in the long run.
     pub rate: u64,
-    /// How much longer a transfer may take than at [`Patience::rate`].
+    /// Time that a transfer may take beyond that at [`Patience::rate`].
     pub grace: Duration,
 }
 

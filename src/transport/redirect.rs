@@ -28,8 +28,8 @@ impl Redirect {
         Some(Redirect { origin, path: location.path().into() })
     }
 
-    /// What `base` would have to be for `asked`, a URL below it, to lead where the redirect leads. None where no base does
-    /// that: the redirect is about this one path.
+    /// Returns the base that would make `asked`, a URL below `base`, lead to the redirect's target. None if no base does that:
+    /// the redirect is about this one path.
     pub fn base(&self, base: &Url, asked: &Url) -> Option<String> {
         let below = asked.path().strip_prefix(base.path().trim_end_matches('/'))?;
         let path = self.path.strip_suffix(below).filter(|_| below.len() > 1)?;
