@@ -22,6 +22,8 @@ const PAGES_A_PERIOD: i64 = 50;
 const PAGE: usize = 100;
 /// Number of batches that are polled one by one, however short the list is, because that is fastest.
 const FEW: usize = 8;
+/// Maximum number of batches that a list may show of one submission. Gateways make a few; a list with more is not believed.
+const TWINS: usize = 100;
 /// Milliseconds for which requests for the same list are gathered.
 const GATHER: u64 = 20;
 /// Milliseconds for which an account with an unusable list is asked about each batch by itself.
@@ -321,7 +323,11 @@ impl Round {
             let said = self.keys.iter().filter_map(|key| self.by_metadata.get(batch.said(key)?));
             let made_of = batch.input_file_id.as_ref().and_then(|file| self.by_file.get(file));
             for i in said.chain(made_of).flatten() {
-                self.found[*i].push((batch.created_at, batch.id.clone()));
+                let found = &mut self.found[*i];
+                // A list that grows while it is read shows a batch twice. One batch more than allowed shows that there are too many.
+                if found.len() <= TWINS && !found.iter().any(|(_, id)| *id == batch.id) {
+                    found.push((batch.created_at, batch.id.clone()));
+                }
             }
         }
         let seen_enough = self.shown.len() == self.followed.len() || self.pages >= self.worth;
@@ -354,10 +360,13 @@ impl Round {
         }
         for (search, mut found) in self.searches.into_iter().zip(self.found) {
             found.sort();
-            // A list that grows while it is read shows a batch twice.
-            found.dedup_by(|a, b| a.1 == b.1);
-            let batches = || found.into_iter().map(|(_, id)| id).collect();
-            let answer = read.clone().map(|()| Found { began, batches: batches() });
+            let answer = match read.clone() {
+                Ok(()) if found.len() > TWINS => Err(ApiError::new(
+                    ErrorKind::Transient,
+                    format!("the provider's list shows more than {TWINS} batches of one submission"),
+                )),
+                read => read.map(|()| Found { began, batches: found.into_iter().map(|(_, id)| id).collect() }),
+            };
             let _ = search.answer.send(answer);
         }
     }

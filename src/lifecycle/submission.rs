@@ -243,11 +243,8 @@ fn follow(
     let again = look.at + o.job.poll_period;
     match &look.seen {
         PolledState::NotFound | PolledState::NotOurs => {
-            if let Some(state) = given_up(o, journal, attempt_key, attempt, batch_id) {
-                return Some(
-                    without_file(o, attempt_key, attempt, true)
-                        .unwrap_or_else(|| with_state(journal, attempt_key, state)),
-                );
+            if let Some(step) = given_up(o, journal, attempt_key, attempt, batch_id) {
+                return Some(step);
             }
             if o.now >= recorded_at(attempt) + NEW_BATCH_GRACE {
                 round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
@@ -290,11 +287,8 @@ fn follow(
         }
         PolledState::Unnamed { .. } => {
             round.stage = reasons::COLLECTING;
-            if let Some(state) = given_up(o, journal, attempt_key, attempt, batch_id) {
-                return Some(
-                    without_file(o, attempt_key, attempt, true)
-                        .unwrap_or_else(|| with_state(journal, attempt_key, state)),
-                );
+            if let Some(step) = given_up(o, journal, attempt_key, attempt, batch_id) {
+                return Some(step);
             }
             round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
             poll(o, attempt_key, again, round)
@@ -312,11 +306,8 @@ fn follow(
         }
         PolledState::Gone { .. } => {
             round.stage = reasons::COLLECTING;
-            if let Some(state) = given_up(o, journal, attempt_key, attempt, batch_id) {
-                return Some(
-                    without_file(o, attempt_key, attempt, true)
-                        .unwrap_or_else(|| with_state(journal, attempt_key, state)),
-                );
+            if let Some(step) = given_up(o, journal, attempt_key, attempt, batch_id) {
+                return Some(step);
             }
             round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
             match o.memory.running.contains(&Task::Collect(attempt_key)) {
@@ -372,21 +363,20 @@ fn turned_away(
     }
 }
 
-/// Returns the state for a person's answer to the question about a batch that the provider does not know.
+/// Returns the step for a person's answer to the question about a batch that the provider does not know. Its file is deleted first.
 fn given_up(
     o: &Observed,
     journal: &Journal,
     attempt_key: AttemptKey,
     attempt: &Attempt,
     batch_id: &str,
-) -> Option<AttemptState> {
-    match said(o, journal, &hold_id("lost", attempt))? {
-        "lost" => Some(lost_batch(journal.requests_of(attempt_key), batch_id)),
-        "resend" => {
-            Some(AttemptState::Revoked { message: format!("a person said that batch {batch_id} does not exist") })
-        }
-        _ => None,
-    }
+) -> Option<Step> {
+    let state = match said(o, journal, &hold_id("lost", attempt))? {
+        "lost" => lost_batch(journal.requests_of(attempt_key), batch_id),
+        "resend" => AttemptState::Revoked { message: format!("a person said that batch {batch_id} does not exist") },
+        _ => return None,
+    };
+    Some(without_file(o, attempt_key, attempt, true).unwrap_or_else(|| with_state(journal, attempt_key, state)))
 }
 
 pub(super) fn recorded_at(attempt: &Attempt) -> i64 {

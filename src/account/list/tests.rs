@@ -179,6 +179,18 @@ async fn searches_share_a_list_that_was_begun_after_they_were_asked_for() {
 }
 
 #[tokio::test]
+async fn a_list_that_shows_too_many_batches_of_one_submission_is_not_believed() {
+    let world = World::with(1);
+    let twins = |n: usize| (0..n).map(|i| Batch { id: format!("twin-{i}"), ..batch(&id(0)) });
+    *world.provider.batches.lock().unwrap() = twins(TWINS).chain(twins(TWINS)).collect();
+    assert_eq!(world.find(0).await.unwrap().batches.len(), TWINS, "a batch that is shown twice is one");
+    world.now.fetch_add(1, Ordering::Relaxed);
+    *world.provider.batches.lock().unwrap() = twins(1_000).collect();
+    let error = world.find(0).await.unwrap_err();
+    assert!(!error.is_permanent() && error.message.contains("more than 100 batches"), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_search_through_a_list_that_says_nothing_finds_nothing_out() {
     let world = World::with(250);
     let blind = ApiError::new(ErrorKind::Unsupported, "it repeats a page");

@@ -24,6 +24,8 @@ use crate::controller::runtime::events::{self, EventRecord};
 use crate::controller::runtime::watch_backoff::{NoBackoff, WatchBackoff};
 use crate::controller::{Context, log_stream_error};
 
+/// The annotation that stands for all others of a watched provider.
+const ANNOTATIONS_HASH: &str = "llmbatch.dev/annotations-hash";
 /// The pause after a look that failed at the API server.
 const AGAIN: Duration = Duration::from_secs(30);
 /// The pause after a look that a change of the object made obsolete.
@@ -78,7 +80,7 @@ async fn watch<P: Provider>(watch: Watch<P>, client: &Client, ctx: &Arc<Context>
     let changed = predicates::generation.combine(predicates::annotations);
     let stream = watcher(P::api(client.clone(), scope.as_deref()), watcher::Config::default().page_size(100))
         .backoff(WatchBackoff::new(ctx.clock.clone()))
-        .modify(without_managed_fields)
+        .modify(keep_for_the_watch)
         .reflect(writer)
         .applied_objects()
         .predicate_filter(changed, Default::default());
@@ -98,9 +100,16 @@ async fn watch<P: Provider>(watch: Watch<P>, client: &Client, ctx: &Arc<Context>
         .await;
 }
 
-/// Jobs find their provider in the store.
-fn without_managed_fields<P: Provider>(provider: &mut P) {
-    provider.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+/// Drops what nobody reads of a watched provider. Of its annotations, which anybody may write, a hash is kept, so that a change of
+/// them is seen; `kubectl apply` that changes nothing is none.
+fn keep_for_the_watch<P: Provider>(provider: &mut P) {
+    provider.managed_fields_mut().clear();
+    provider.labels_mut().clear();
+    let mut annotations = std::mem::take(provider.annotations_mut());
+    annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    if let (false, Ok(text)) = (annotations.is_empty(), serde_json::to_vec(&annotations)) {
+        provider.annotations_mut().insert(ANNOTATIONS_HASH.into(), blake3::hash(&text).to_hex().to_string());
+    }
 }
 
 async fn reconcile<P: Provider>(key: Arc<P>, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
@@ -183,5 +192,31 @@ fn news(old: &ProviderStatus, new: &ProviderStatus) -> Option<EventRecord> {
     match conditions::is_true(&new.conditions, READY) {
         true => Some(EventRecord::normal("Ready", now.message)),
         false => Some(EventRecord::warning("NotReady", format!("{}: {}", now.reason, now.message))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched(annotations: serde_json::Value) -> BatchProvider {
+        let object = serde_json::json!({
+            "apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchProvider",
+            "metadata": {"name": "llm", "uid": "u", "labels": {"l": "x".repeat(60)}, "annotations": annotations},
+            "spec": {"type": "OpenAI"},
+        });
+        let mut provider: BatchProvider = serde_json::from_value(object).unwrap();
+        keep_for_the_watch(&mut provider);
+        provider
+    }
+
+    #[test]
+    fn annotations_of_a_watched_provider_take_no_memory_and_a_change_of_them_is_seen() {
+        let look = |value: &str| watched(serde_json::json!({"look": value.repeat(10_000)}));
+        let (one, two) = (look("1"), look("2"));
+        assert_ne!(one.annotations(), two.annotations());
+        assert!(serde_json::to_string(&one.metadata).unwrap().len() < 300);
+        let applied = watched(serde_json::json!({"kubectl.kubernetes.io/last-applied-configuration": "{}"}));
+        assert_eq!(applied.annotations(), watched(serde_json::json!({})).annotations());
     }
 }
