@@ -28,7 +28,7 @@ pub struct Attempt {
     /// 128 random bits in hex; the batch's metadata carries them.
     #[serde(rename = "intentID")]
     pub intent_id: String,
-    /// Form in which its requests reach the provider.
+    /// Form in which the attempt's requests reach the provider.
     #[serde(flatten)]
     pub payload: Payload,
     /// The POST must start before this moment (Unix milliseconds).
@@ -39,11 +39,11 @@ pub struct Attempt {
     /// again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub declined: Option<Rejection>,
-    /// Maximum number of requests that other batches of the same POST were billed for as well.
+    /// Number of requests, at most, that other batches of the same POST were billed for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub billed_again: i64,
-    /// Number of times that its POST was sent again with the same token, to providers that make no second batch of it. The
-    /// reply to a repeated POST proves nothing about the first one, except for the batch that it names.
+    /// Number of times that the POST was repeated with the same token, at a provider that makes no second batch of it. The
+    /// reply to a repeated POST proves nothing about the first POST, unless it names a batch.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub repeats: i64,
     /// State of the attempt.
@@ -65,13 +65,13 @@ pub enum Payload {
         #[serde(rename = "fileID")]
         id: String,
     },
-    /// An object of the attempt's own in storage that the provider reads; revocable like a file.
+    /// An object that only this attempt uses, in storage that the provider reads; revocable like a file.
     Object {
         /// Name of the object; empty once it is gone.
         #[serde(rename = "objectName")]
         name: String,
     },
-    /// The body of the POST; nothing of it exists elsewhere.
+    /// The body of the POST. The provider holds nothing before the POST, so that nothing can be revoked.
     Inline {},
 }
 
@@ -87,7 +87,7 @@ impl Payload {
         Payload::File { id: id.into() }
     }
 
-    /// Returns the payload of this kind; `name` is that of its file or object at the provider.
+    /// Returns a payload of this kind. `name` is the provider's name for its file or object.
     pub(super) fn named(kind: PayloadKind, name: String) -> Self {
         match kind {
             PayloadKind::File => Payload::File { id: name },
@@ -96,7 +96,7 @@ impl Payload {
         }
     }
 
-    /// Returns the name of its file or object; empty if it has none.
+    /// Returns the name of the payload's file or object; empty if there is none.
     pub fn name(&self) -> &str {
         match self {
             Payload::File { id: name } | Payload::Object { name } => name,
@@ -104,7 +104,7 @@ impl Payload {
         }
     }
 
-    /// Clears the name, because the file or object is gone, or somebody else has to delete it.
+    /// Clears the name of a file or object that is gone, or that no further attempt of this job uses.
     pub fn forget(&mut self) {
         match self {
             Payload::File { id: name } | Payload::Object { name } => name.clear(),
@@ -113,13 +113,14 @@ impl Payload {
     }
 }
 
-/// A provider's reply that it made no batch. The reply may be wrong.
+/// The reason why a submission made no batch: the provider's reply, or an obstacle before anything was sent. A gateway's
+/// reply may be wrong; see [`Attempt::declined`].
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct Rejection {
-    /// Meaning of the reply.
+    /// Kind of the reason.
     pub refusal: Refusal,
-    /// The provider's message.
+    /// The provider's message, or ours if nothing was sent.
     pub message: String,
     /// Time at which the provider asked to be called again (Unix milliseconds).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,16 +142,16 @@ pub enum AttemptState {
     Intended,
     /// No batch was found; the input file is being deleted so that a late POST is refused.
     Revoking,
-    /// It is proved that the attempt made no batch.
+    /// No batch of the attempt exists: that is proved, or a person said so.
     Revoked {
-        /// The provider's last message, if there was one.
+        /// The last error of the submission, or the person's answer, for people.
         message: String,
     },
-    /// The provider refused the attempt, or nothing was sent; no batch exists.
+    /// Nothing was sent, or the provider refused the submission, or it rejected the batch as a whole: no request ran.
     Refused {
         /// Reason of the refusal.
         refusal: Refusal,
-        /// The provider's message.
+        /// The provider's message, or ours if nothing was sent.
         message: String,
         /// Time of the refusal (Unix milliseconds).
         at: i64,
@@ -158,7 +159,7 @@ pub enum AttemptState {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_at: Option<i64>,
     },
-    /// A batch exists.
+    /// A batch is recorded. The attempt keeps this state until its answers are in storage.
     Submitted {
         /// The provider's name for the batch.
         #[serde(rename = "batchID")]
@@ -166,14 +167,14 @@ pub enum AttemptState {
         /// Time at which the batch was recorded (Unix milliseconds).
         at: i64,
     },
-    /// The batch ended, and its results are in storage.
+    /// The batch ended and its results are in storage, or a person gave its results up.
     Settled {
         /// The provider's name for the batch.
         #[serde(rename = "batchID")]
         batch_id: String,
-        /// The provider's last state of the batch, such as `completed`.
+        /// The provider's last state of the batch, such as `completed`; `lost` if a person gave its results up.
         ended: String,
-        /// The results; None if a person declared the batch lost.
+        /// The results; None if a person gave them up.
         part: Option<PartRef>,
         /// Requests by outcome.
         counts: RequestCounts,
@@ -186,8 +187,8 @@ pub enum AttemptState {
         /// Files at the provider that may be deleted now.
         files: Vec<String>,
     },
-    /// The job's time was over before the batch ended. The batch may still run and cost; nobody fetches its answers, and its
-    /// requests are never sent again.
+    /// The job's time was over before the batch ended. The batch may still run and cost money. Its answers are not fetched, and
+    /// its requests are never sent again.
     Abandoned {
         /// The provider's name for the batch; None if nobody knows whether there is one.
         #[serde(rename = "batchID", default, skip_serializing_if = "Option::is_none")]
@@ -202,14 +203,15 @@ pub enum Refusal {
     NotSent,
     /// The provider has no room now; the job waits, and this is no failure.
     Capacity,
-    /// The account's queue has no room for so many tokens: the job waits and, if nothing else is in flight, sends less at a
-    /// time.
+    /// The account's queue has no room for so many tokens. The job waits; after several refusals with nothing else in flight,
+    /// it halves the shard.
     TokenLimit,
-    /// The provider does not know the input file that was just uploaded; it may know it a little later.
+    /// The provider does not know the input file that was just uploaded. It may know the file a little later.
     FileNotFound,
     /// The provider refused the credential.
     Credentials,
-    /// The batch failed as a whole before a request ran; another batch may succeed.
+    /// The batch failed as a whole before a request ran, or the submission failed and is proved to have made no batch. Another
+    /// attempt may succeed; failures count against `spec.backoffLimitPerBatch`.
     Failed,
     /// The provider refuses these requests; sending them again would not help.
     Invalid,
@@ -229,7 +231,7 @@ pub struct PartRef {
 }
 
 impl Attempt {
-    /// Returns the provider's last message, for people.
+    /// Returns the message of a refused or revoked attempt, for people; empty in other states.
     pub fn message(&self) -> String {
         match &self.state {
             AttemptState::Refused { message, .. } | AttemptState::Revoked { message } => message.clone(),

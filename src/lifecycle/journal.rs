@@ -46,12 +46,13 @@ pub struct Journal {
     /// The work's past, if it was taken over from another cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_over: Option<TakenOver>,
-    /// A person's answers to all open questions of a kind.
+    /// A person's last answers to all open questions of a kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard: Option<Heard>,
 }
 
-/// An answer to all questions of a kind, recorded for each that was open. It does not count for questions that are asked later.
+/// A person's answers to all questions of a kind, recorded for each question that was open when they were read. They do not
+/// count for questions that are asked later.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Heard {
     /// The answers as given, so that each is applied once.
@@ -61,11 +62,13 @@ pub struct Heard {
     pub to: std::collections::BTreeMap<String, String>,
 }
 
-/// Questions that answers are written down for at most: two for each shard that a head may hold.
+/// Maximum number of questions that answers are recorded for: two for each shard that a head may hold.
 const HEARD_LIMIT: usize = 4_000;
 
+/// Reads recorded answers.
+///
 /// # Errors
-/// When there are more.
+/// If there are more than [`HEARD_LIMIT`].
 fn few<'de, D: serde::Deserializer<'de>>(from: D) -> Result<std::collections::BTreeMap<String, String>, D::Error> {
     let to = std::collections::BTreeMap::deserialize(from)?;
     match to.len() > HEARD_LIMIT {
@@ -170,21 +173,22 @@ pub struct Shard {
     /// Reasons why those requests had no answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub took_errors: Vec<ErrorSummary>,
-    /// The model that all of its requests ask for.
+    /// The model that all requests of the shard ask for.
     #[serde(default)]
     pub model: String,
-    /// Refusals that mean something only once they come again.
+    /// Refusals that mean something only if they recur.
     #[serde(default, skip_serializing_if = "Streaks::is_none")]
     pub streaks: Streaks,
 }
 
-/// Refusals of one shard that mean something only once they come again.
+/// Numbers of a shard's refusals that mean something only if they recur.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Streaks {
-    /// Attempts that were sent, and turned away for their tokens, while no other batch of the job was live.
+    /// Attempts in a row that were refused for their tokens while no other batch of the job was live. Includes the latest
+    /// attempt from its intent on.
     pub alone: u32,
-    /// Creates that were told that their input file, which had just been uploaded, does not exist.
+    /// Submissions that were refused because the provider does not know their input file, which had just been uploaded.
     pub file_not_found: u32,
 }
 
@@ -210,7 +214,7 @@ pub struct Commit {
 }
 
 impl Journal {
-    /// Returns the first journal of a work that nothing was done for yet.
+    /// Returns the first journal of a new work.
     pub fn open(work_id: String, owner: Owner, spec_hash: String) -> Self {
         Journal {
             rev: 1,
@@ -234,12 +238,12 @@ impl Journal {
         Journal { protocol_version, ..Journal::open(String::new(), owner, String::new()) }
     }
 
-    /// Returns the cluster that batches and files of this work are named after at the provider.
+    /// Returns the id of the cluster that batches and files of this work name at the provider.
     pub fn named_after(&self) -> &str {
         self.taken_over.as_ref().map_or(&self.owner.cluster, |t| &t.from)
     }
 
-    /// Returns the journal of a work whose own one was lost and that a person gave up: its end, without its history.
+    /// Returns the journal of a work whose own journal was lost and that a person gave up. It has the end and no history.
     pub fn abandoned(work_id: String, owner: Owner, spec_hash: String, plan: Plan, commit: Commit) -> Self {
         Journal { plan: Some(plan), commit: Some(commit), ..Journal::open(work_id, owner, spec_hash) }
     }
@@ -249,7 +253,7 @@ impl Journal {
         self.commit.is_some() && self.shards.is_empty() && self.plan.as_ref().is_some_and(|p| p.requests > 0)
     }
 
-    /// Returns whether a batch may ever have been asked for.
+    /// Returns whether a batch may ever have been requested.
     pub fn has_intents(&self) -> bool {
         self.shards.have_attempts()
     }
@@ -289,8 +293,8 @@ impl Journal {
         self.shards.entries().any(|(i, s)| i != shard && s.is_live())
     }
 
-    /// Returns the batches that were given up on because they did not end in time: the slot, the provider's id, and the number
-    /// of requests that each may still bill.
+    /// Returns the batches that were given up on because they did not end in time: the attempt, the provider's id if it is
+    /// known, and the number of requests that may still be billed.
     pub fn abandoned_batches(&self) -> impl Iterator<Item = (AttemptKey, Option<&str>, i64)> {
         self.shards.entries().filter_map(|(shard, s)| match s.attempt.as_ref()? {
             Attempt { number, state: AttemptState::Abandoned { batch_id }, .. } => {

@@ -10,12 +10,12 @@ use crate::api::ProviderFilePolicy;
 use crate::api::conditions::reasons;
 use crate::api::text::clock_time;
 
-/// Number of attempts refused for their tokens, with nothing else of the job in flight, after which a shard is halved. The
-/// first ones may have met other users of the account.
+/// Number of attempts refused for their tokens, with nothing else of the job in flight, after which a shard is halved. Other
+/// users of the account may have caused the first refusals.
 const ALONE_LIMIT: u32 = 3;
-/// Number of creates refused because their file does not exist, after which it is uploaded again.
+/// Number of submissions refused because the provider does not know their file, after which the file is uploaded again.
 const FILE_TRIES: u32 = 5;
-/// Maximum number of uploads of one shard whose files are not found.
+/// Maximum number of uploads of one shard, if the provider knows none of the files.
 const FILE_UPLOADS: u32 = 3;
 
 /// Records in the journal that an attempt made no batch, and counts the failure if it counts.
@@ -31,7 +31,7 @@ pub(super) fn refuse(o: &Observed, j: &mut Journal, attempt_key: AttemptKey, rej
                 refusal = Refusal::TooOften;
             }
         }
-        // The attempt was alone when it was sent, and later ones may have taken its room.
+        // Batches that were sent after this attempt may have taken its room, so that the refusal does not count.
         Refusal::TokenLimit if others_are_live => shard.streaks.alone = shard.streaks.alone.saturating_sub(1),
         Refusal::FileNotFound => {
             let tries = &mut shard.streaks.file_not_found;
@@ -51,8 +51,8 @@ pub(super) fn refuse(o: &Observed, j: &mut Journal, attempt_key: AttemptKey, rej
     }
 }
 
-/// Returns why no batch may be requested for this input file; None if one may. The provider says that the file is another's
-/// (`is_ours` is false), whatever the journal says, or that it has no file of this name.
+/// Returns why no batch may be requested for this input file; None if one may. `is_ours` is the provider's word, which counts
+/// more than the journal's: false if the file belongs to somebody else, None if the provider has no such file.
 pub fn refused_for_its_file(file_id: &str, is_ours: Option<bool>) -> Option<Rejection> {
     match is_ours {
         Some(true) => None,
@@ -67,7 +67,8 @@ pub fn refused_for_its_file(file_id: &str, is_ours: Option<bool>) -> Option<Reje
     }
 }
 
-/// Returns the streaks of a shard's next attempt, which count whether anything else of the job is in flight when it is sent.
+/// Returns the streaks of a shard's next attempt. The attempt counts as alone if no other batch of the job is live now. A
+/// refusal for any reason but tokens ends that streak.
 pub(super) fn streaks_of_next(journal: &Journal, attempt_key: AttemptKey) -> Streaks {
     let Some(shard) = journal.shards.get(attempt_key.shard) else { return Streaks::default() };
     let alone = match shard.refusal() {
@@ -77,14 +78,17 @@ pub(super) fn streaks_of_next(journal: &Journal, attempt_key: AttemptKey) -> Str
     Streaks { alone: alone + u32::from(!journal.is_live_beside(attempt_key.shard)), ..shard.streaks }
 }
 
-/// Number of tries after which each pause is a tenth longer than the one before: about ten minutes of an unreachable provider.
+/// Number of tries after which each pause is a tenth longer than the one before. A provider that cannot be reached is tried so
+/// often in about ten minutes.
 const STEADY_TRIES: u32 = 14;
-/// Maximum number of milliseconds between two tries.
+/// The longest pause between two tries, in milliseconds, unless the provider asks for a longer one.
 const LONGEST_PAUSE: i64 = 1_800_000;
 
-/// Returns when a refused shard may be sent again: after 4 s, then twice as long each time, up to 5 minutes, or up to 1 minute
-/// if the provider was not reached, because that costs it nothing. After many tries the pause grows up to half an hour. It
-/// starts over whenever a file that was not found is uploaded again. Never earlier than the provider asked for.
+/// Returns when a refused shard may be sent again (Unix milliseconds); None if the shard was not refused.
+///
+/// The first pause is 4 s. Each further pause is twice as long, up to 5 minutes, or up to 1 minute if nothing was sent, because
+/// such tries cost the provider nothing. After many tries the pauses grow up to half an hour. They start over whenever a file
+/// that was not found is uploaded again. The shard is never sent before the time that the provider asked for.
 pub(super) fn not_before(shard: &Shard) -> Option<i64> {
     let attempt = shard.attempt.as_ref()?;
     let AttemptState::Refused { at, refusal, retry_at, .. } = attempt.state else { return None };
@@ -99,7 +103,7 @@ pub(super) fn not_before(shard: &Shard) -> Option<i64> {
     Some((at + pause.min(LONGEST_PAUSE)).max(retry_at.unwrap_or(0)))
 }
 
-/// Adds the reason why a shard is not sent yet to `round`.
+/// Adds the reason why a refused shard is not sent yet to `round`.
 pub(super) fn explain(shard: &Shard, round: &mut Round) {
     let Some(attempt) = &shard.attempt else { return };
     let AttemptState::Refused { refusal, message, .. } = &attempt.state else { return };
@@ -130,7 +134,7 @@ pub(super) fn explain(shard: &Shard, round: &mut Round) {
              `spec.backoffLimitPerBatch`: {message}",
             shard.requests, shard.failures
         );
-        // The first two failures may be temporary.
+        // The first two failures are no reason to call a person.
         match shard.failures {
             ..3 => return round.say(reasons::SUBMITTING, note),
             _ => round.blocked = Some(Blocked { reason, message: note }),
@@ -160,14 +164,15 @@ fn over_the_limit(shard: &Shard, again: &str, message: &str) -> String {
     )
 }
 
-/// Returns whether a shard exceeds the account's limit, as far as this job can know: it was refused for its tokens again and
-/// again while nothing else was in flight.
+/// Returns whether a shard exceeds the account's limit, as far as this job can know: it was refused for its tokens
+/// [`ALONE_LIMIT`] times while nothing else of the job was in flight.
 pub(super) fn is_over_the_limit(shard: &Shard) -> bool {
     shard.refusal() == Some(Refusal::TokenLimit) && shard.streaks.alone >= ALONE_LIMIT
 }
 
-/// Returns the next step for a shard that exceeds the account's limit: its two halves replace it, down to one request, which
-/// fails. None while the halves are being staged.
+/// Returns the next step for a shard that exceeds the account's limit: two halves replace it. A shard of one request fails
+/// instead, and a shard is refused if the job has no room for one more. None while its file is deleted or its halves are
+/// staged.
 pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &mut Round) -> Option<Step> {
     let whole = journal.shards.get(shard)?;
     let attempt = whole.attempt.as_ref()?;
@@ -176,7 +181,7 @@ pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &m
         reasons::WAITING_FOR_QUOTA,
         format!("a batch of {} requests is halved: {}", whole.requests, attempt.message()),
     );
-    // The file of the whole shard has the requests of both halves.
+    // The halves get files of their own, and the journal then forgets the name of this one.
     if o.job.provider_file_policy == ProviderFilePolicy::Delete
         && let Some(step) = without_file(o, attempt_key, attempt, false)
     {
@@ -208,9 +213,9 @@ pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &m
     }
 }
 
-/// Replaces a shard by its halves. The first half takes its place, without its file, and is sent at once; the second one is
-/// sent last. A half that is refused while alone is halved in its turn; a single request is tried as often as the first whole
-/// was.
+/// Replaces a shard by its halves. The first half takes the shard's place and may be sent at once; the second half comes last.
+/// A half is halved in turn after one more refusal while alone. A single request gets the full [`ALONE_LIMIT`] tries before it
+/// fails.
 fn replaced(journal: &Journal, halved: &Halved) -> Step {
     let [first, second] = halved.halves.clone();
     Step::Swap(journal.next(|j| {

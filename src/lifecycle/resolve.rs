@@ -1,4 +1,4 @@
-//! The resolution of an intent whose reply was lost.
+//! The resolution of an intent whose outcome is unknown: its reply was lost, or came from a gateway.
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal, Rejection};
 use super::head::ID_LIMIT;
@@ -16,7 +16,7 @@ use crate::api::{Revocation, UnknownSubmissionPolicy};
 
 const POLICY_IS_HOLD: &str = "no batch of it is found; the provider's `unknownSubmissionPolicy` is Hold";
 
-/// Placeholder in an answer for an id that only a person can know.
+/// Placeholder, in an answer to copy, for the batch's id, which only a person can find out.
 pub(super) const ID_TO_FILL_IN: &str = "BATCH_ID";
 
 /// Number of repeated POSTs after which a person is asked as well.
@@ -32,8 +32,9 @@ const NOTHING_IS_SENT: &str = "the job submits nothing now, so that it is not se
 const UNSEARCHABLE: &str = "the provider's list of batches cannot be searched, so that nothing proves that no batch runs; look \
                             at the provider and answer";
 
-/// Resolves an intent without an id, for a reader that holds no permit for it: searches for the batch, else revokes the right
-/// to start one. If the provider makes no second batch of the same POST, sends that again instead.
+/// Resolves an intent without a recorded batch, for a process that holds no permit for it. Searches for the batch; if there is
+/// none, revokes the right to start one. At a provider that makes no second batch of a repeated POST, repeats the POST instead
+/// of revoking.
 pub(super) fn resolve(
     o: &Observed,
     journal: &Journal,
@@ -101,8 +102,8 @@ fn is_revocable(o: &Observed, attempt: &Attempt) -> bool {
     o.capabilities().revocation == Revocation::DeletedPayload && !attempt.payload.name().is_empty()
 }
 
-/// Sends the same POST with the same token, under a permit of its own, at growing intervals: the provider answers with the
-/// batch that it made, or makes the missing one. A refusal proves nothing now, because the first POST may have been accepted.
+/// Repeats the POST with the same token, at growing intervals and under a new permit each time. The provider answers with the
+/// batch that it made, or makes the missing one. A refusal proves nothing, because an earlier POST may have been accepted.
 fn repeat(
     o: &Observed,
     journal: &Journal,
@@ -126,7 +127,7 @@ fn repeat(
     Some(Step::WriteIntent { journal, intent_id: attempt.intent_id.clone() })
 }
 
-/// Asks a person as well, once the POST was sent again several times.
+/// Asks a person as well, once the POST was repeated several times without a batch.
 fn ask_what_is_not_answered(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round) {
     if attempt.repeats >= REPEATS {
         let last = match o.memory.posted.get(&attempt.intent_id) {
@@ -142,8 +143,8 @@ fn ask_what_is_not_answered(o: &Observed, attempt_key: AttemptKey, attempt: &Att
     }
 }
 
-/// Handles a recorded batch that was rejected, if no list says whether a gateway made another one of the same POST: asks a
-/// person.
+/// Asks a person about a recorded batch that was rejected as a whole, because no list shows whether a gateway made another
+/// batch of the same POST. Returns the step for the answer, or a further search.
 pub(super) fn ask_for_twins(
     o: &Observed,
     journal: &Journal,
@@ -152,7 +153,7 @@ pub(super) fn ask_for_twins(
     message: &str,
     round: &mut Round,
 ) -> Option<Step> {
-    // An earlier answer may be the reason why this batch is recorded.
+    // An answer that named this very batch was applied when the batch was recorded.
     let step = answered(o, journal, attempt_key, attempt).filter(|_| !is_adopted(o, batch_id));
     step.or_else(|| {
         let why = format!(
@@ -169,7 +170,7 @@ fn is_adopted(o: &Observed, batch_id: &str) -> bool {
     o.job.answers.ids().any(|(_, answer)| answer.strip_prefix("adopt:") == Some(batch_id))
 }
 
-/// Shows the server's reply to the POST at once, while its outcome is being resolved.
+/// Shows the error that answered the POST while the outcome is being resolved.
 fn say_what_was_declined(attempt: &Attempt, round: &mut Round) {
     let Some(Rejection { refusal, message, .. }) = &attempt.declined else { return };
     let stage = match refusal {
@@ -183,7 +184,7 @@ fn say_what_was_declined(attempt: &Attempt, round: &mut Round) {
     round.say(stage, note);
 }
 
-/// Asks a person if a call that would settle the intent failed several times in a row; the call is still retried.
+/// Asks a person as well, if a call that would resolve the intent failed several times in a row. The call is still retried.
 fn ask_what_cannot_be_found_out(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round) {
     if let Some(why) = o.memory.unsettled.get(&attempt.intent_id) {
         ask(
@@ -195,7 +196,7 @@ fn ask_what_cannot_be_found_out(o: &Observed, attempt_key: AttemptKey, attempt: 
     }
 }
 
-/// Describes what is known of a submission that is to be resolved.
+/// Describes what is known of a submission whose outcome is being resolved.
 fn happened(attempt: &Attempt) -> String {
     match &attempt.declined {
         Some(Rejection { message, .. }) => format!(
@@ -206,7 +207,7 @@ fn happened(attempt: &Attempt) -> String {
     }
 }
 
-/// Asks a person, and keeps searching: a batch that the list shows late needs no answer.
+/// Asks a person, and keeps searching: a batch that the list shows late makes an answer unnecessary.
 fn held(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round, why: &str) -> Option<Step> {
     ask(attempt_key, attempt, round, &format!("{}, and {why}", happened(attempt)));
     look_again(o, attempt_key, attempt, round)
@@ -238,7 +239,8 @@ fn ask(attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round, why: &str)
     round.hold("unknown", attempt, &message, vec!["none".into(), format!("adopt:{ID_TO_FILL_IN}")]);
 }
 
-/// Deletes the file: after that no batch can start, and each that was started before must show in the list.
+/// Deletes the input file, and then searches again. After the deletion no batch can start, and a batch that started before
+/// must show in the list.
 pub(super) fn revoke(
     o: &Observed,
     journal: &Journal,
@@ -284,7 +286,8 @@ fn asks_a_person(o: &Observed) -> bool {
     o.job.provider.as_ref().is_some_and(|p| p.unknown_submission_policy == UnknownSubmissionPolicy::Hold)
 }
 
-/// Records the proof that the attempt made no batch: with the server's rejection or, without one, as a failure.
+/// Records that the attempt is proved to have made no batch: with the error that answered the POST or, if its reply was lost,
+/// as a failure.
 fn revoked(o: &Observed, journal: &Journal, attempt_key: AttemptKey, attempt: &Attempt) -> Step {
     if let Some(rejection) = &attempt.declined {
         return Step::Swap(journal.next(|j| refuse(o, j, attempt_key, rejection.clone(), true)));
@@ -307,9 +310,9 @@ fn revoked(o: &Observed, journal: &Journal, attempt_key: AttemptKey, attempt: &A
 fn answered(o: &Observed, journal: &Journal, attempt_key: AttemptKey, attempt: &Attempt) -> Option<Step> {
     let answer = said(o, journal, &hold_id("unknown", attempt))?;
     match answer.strip_prefix("adopt:") {
-        // The command was copied without an id.
+        // The command was copied, and the id was not filled in.
         Some("" | ID_TO_FILL_IN) => None,
-        // A longer text is no provider's name, and the journal has no room for it.
+        // No provider's id is so long, and the journal has no room for it.
         Some(batch) if batch.len() > ID_LIMIT => None,
         Some(batch) => Some(record(o, journal, attempt_key, batch)),
         None if answer == "none" => {

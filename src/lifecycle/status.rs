@@ -23,8 +23,8 @@ const SETTLED_LISTED: usize = 32;
 /// Maximum size of the batches in status, in bytes, so that the whole stays below 64 KiB.
 const LISTED_BYTES: usize = 20 << 10;
 
-/// Returns the status that `step` calls for, or None if it says nothing new. Times, which only move forward, and unchanged
-/// conditions are taken from `old`.
+/// Returns the status that `step` calls for; None if the step itself does not show in status. Unchanged conditions, and times
+/// that still hold, are taken from `old`.
 pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step: &Step) -> Option<BatchJobStatus> {
     let mut status = BatchJobStatus {
         conditions: old.conditions.clone(),
@@ -39,7 +39,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
     match o.journal.filter(|j| j.owner == o.job.owner) {
         Some(journal) if journal.is_abandoned() => remember(&mut status, old),
         Some(journal) => describe(&mut status, o, journal, old),
-        // The fact that something was submitted outlives the journal: it keeps another one from being opened.
+        // Status must keep showing that something was submitted: this is what prevents another journal from being opened.
         None if o.job.submitted => remember(&mut status, old),
         None => {}
     }
@@ -73,8 +73,8 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
     Some(status)
 }
 
-/// Returns the provider in status. A job without an intent drops a provider that is being deleted; all others keep the one at
-/// which they run. If the journal cannot be read, or is gone, nobody knows that there is no intent.
+/// Returns the provider for status. Jobs with an intent keep the provider that they run at, and so do jobs that may have one
+/// because their journal is gone or cannot be read. Other jobs drop a provider that is being deleted.
 fn provider(o: &Observed, old: &BatchJobStatus, step: &Step) -> Option<PinnedProvider> {
     let seen = || o.job.provider.as_ref().map(|p| p.pin.clone());
     let sent = o.journal.is_some_and(|j| j.owner == o.job.owner && j.has_intents());
@@ -88,6 +88,7 @@ fn provider(o: &Observed, old: &BatchJobStatus, step: &Step) -> Option<PinnedPro
     }
 }
 
+/// Copies the work and its progress from `old`, because the journal no longer has them.
 fn remember(status: &mut BatchJobStatus, old: &BatchJobStatus) {
     status.work.clone_from(&old.work);
     status.submission_time.clone_from(&old.submission_time);
@@ -98,12 +99,13 @@ fn remember(status: &mut BatchJobStatus, old: &BatchJobStatus) {
     status.display.clone_from(&old.display);
 }
 
+/// Returns whether the job may have an intent although there is no journal to read.
 fn may_be_sent(o: &Observed) -> bool {
     o.journal.is_none() && (o.job.submitted || o.job.blocked.is_some())
 }
 
-/// Returns the start time. As with a Job, suspension stops the clock of the deadline, and resuming starts it anew; so does
-/// fixing a failure that cost nothing.
+/// Returns the start time, from which the deadline counts. As with a Job, suspension clears it and resumption sets it anew, if
+/// nothing was sent. It is also set anew when a failure that cost nothing is reevaluated.
 fn start_time(o: &Observed, old: &BatchJobStatus) -> Option<Time> {
     let sent = o.journal.is_some_and(Journal::has_intents);
     let kept = old.start_time.clone().filter(|_| !o.job.reevaluated);
@@ -198,8 +200,9 @@ fn settled_so_far(journal: &Journal) -> RequestCounts {
     counts
 }
 
-/// Counts requests that ended, or that the provider counts as done, and never fewer than status showed before: requests that
-/// are sent again were done once, and a provider may count anew, or not have been asked yet since this process began.
+/// Returns the progress for people: requests that ended, or that the provider counts as done. The number never falls below the
+/// one that status shows: requests that are sent again were done once, and a restarted operator may not have asked the provider
+/// yet.
 fn progress(o: &Observed, journal: &Journal, total: i64, old: &BatchJobStatus) -> String {
     let open = journal.shards.iter().filter(|s| s.settled().is_none());
     let done =
@@ -207,10 +210,10 @@ fn progress(o: &Observed, journal: &Journal, total: i64, old: &BatchJobStatus) -
     show(done.max(done_before(old, &journal.work_id, total)).clamp(0, total), total)
 }
 
-/// Returns the number of a batch's requests that are done by the provider's count.
+/// Returns the number of a batch's requests that are done by the provider's count; None without a count.
 fn under_way(o: &Observed, shard: &Shard) -> Option<i64> {
     match &look(o, shard.attempt.as_ref()?)?.seen {
-        // Not every server counts, and all requests of a completed batch are done.
+        // Some servers do not count. All requests of a completed batch are done.
         PolledState::Ended { state: BatchEnd::Completed, rejected: None, .. } => Some(shard.requests),
         PolledState::Running { done, .. } | PolledState::Ended { done, rejected: None, .. } => {
             Some((*done).clamp(0, shard.requests))
@@ -219,7 +222,7 @@ fn under_way(o: &Observed, shard: &Shard) -> Option<i64> {
     }
 }
 
-/// Returns the number of done requests that status showed for the same work.
+/// Returns the number of done requests that status shows for the same work; zero if it shows none.
 fn done_before(old: &BatchJobStatus, work_id: &str, total: i64) -> i64 {
     let said = old.display.as_ref().filter(|_| old.work.as_ref().is_some_and(|w| w.id == work_id));
     let counts = said.and_then(|said| said.progress.split_once(' ')?.0.split_once('/'));
@@ -237,7 +240,7 @@ pub fn may_be_submitted(status: &BatchJobStatus) -> bool {
         || status.batches.iter().any(|b| [SUBMITTING, REVOKING].contains(&b.state.as_str()))
 }
 
-/// Returns whether a batch that status names may still run, as far as status shows.
+/// Returns whether status shows a batch in a state in which it may still run.
 pub fn is_in_flight(batch: &BatchStatus) -> bool {
     const OVER: [&str; 9] =
         ["Completed", "Failed", "Expired", "Cancelled", "Canceled", "Lost", "Abandoned", "Revoked", "Refused"];
@@ -356,7 +359,7 @@ fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
         verdict(conditions::FAILED, false, reasons::NOT_FAILED, ""),
         suspended(o.job.suspend),
         held,
-        // kstatus uses the first of the two that is True, and a stalled job is stalled whatever is still being cleaned up.
+        // Stalled comes first, because kstatus uses the first of the two that is True.
         stalled,
         reconciling,
     ]
@@ -435,7 +438,7 @@ fn concluded(manifest: &ManifestView, reused: bool) -> Vec<Verdict> {
         verdict(conditions::HELD, false, reasons::NOTHING_TO_ANSWER, ""),
         match ended_well {
             true => verdict(conditions::STALLED, false, reasons::FINISHED, ""),
-            // Otherwise kstatus, and with it Flux and Argo CD, would consider the job healthy.
+            // Without it kstatus, and so Flux and Argo CD, would consider the job healthy.
             false => verdict(conditions::STALLED, true, reason, message),
         },
         suspended(false),
@@ -469,8 +472,8 @@ fn tidied(old: &BatchJobStatus, generation: Option<i64>, now: i64) -> BatchJobSt
     status
 }
 
-/// Returns the status of a job that ended, for a spec that changed since: only the observed generation changes; None if status
-/// has it already. Otherwise clients that wait for a change to be observed (`kubectl wait`, kstatus) would wait forever.
+/// Returns the status of a job that ended, with the generation of a spec that changed since; None if status has it already.
+/// Clients that wait until a change is observed (`kubectl wait`, kstatus) would wait forever without it.
 pub fn seen(old: &BatchJobStatus, generation: Option<i64>) -> Option<BatchJobStatus> {
     if old.observed_generation == generation {
         return None;

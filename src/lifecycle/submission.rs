@@ -13,10 +13,10 @@ use super::{resolve, settled, twins};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold, ProviderFilePolicy, RequestCounts};
 
-/// Milliseconds for which a provider may not know its own new batch; 5 s were seen at one.
+/// Milliseconds after its creation for which a provider may not find a batch; 5 s were seen at one provider.
 const NEW_BATCH_GRACE: i64 = 20_000;
 
-/// Milliseconds for which a failed step is put off in favor of others.
+/// Milliseconds after its next try is due for which a step that failed lets other steps go first.
 const PUT_OFF: i64 = 30_000;
 
 /// The result of looking at every shard.
@@ -33,7 +33,7 @@ pub(super) struct Round {
     pub blocked: Option<Blocked>,
     /// Reason of the `Complete` condition.
     pub stage: &'static str,
-    /// A stage that is shown in words of its own, such as the provider's, whatever else goes on.
+    /// A stage that is shown instead of `stage`, with its message, which may quote the provider.
     pub note: Option<(&'static str, String)>,
 }
 
@@ -48,7 +48,7 @@ impl Round {
         self.note.as_ref().map_or(self.stage, |(stage, _)| stage)
     }
 
-    /// Shows a stage in words of its own; the first shard's words stay.
+    /// Shows `stage` with a message. The first shard that calls this wins.
     pub(super) fn say(&mut self, stage: &'static str, note: String) {
         self.note.get_or_insert((stage, note));
     }
@@ -69,7 +69,8 @@ impl Round {
     }
 }
 
-/// Looks at every shard: first for duties (a permit, an answer to record), then for attempts under way, then for new attempts.
+/// Looks at every shard for the next step: first for duties of this process (a permit to use, a reply to record), then at
+/// attempts under way, then for new attempts.
 pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPolicy>, may_start: bool) -> Round {
     let live = journal.shards.iter().any(Shard::is_live);
     let mut round =
@@ -80,16 +81,16 @@ pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPol
         .or_else(|| following(o, journal, (closing, may_start), &mut round, &mut failed_calls))
         .or_else(|| hear(o, journal, &round.holds))
         .or_else(|| failed_calls.take_if(|_| o.memory.last_step_failed))
-        // Deletion precedes new attempts: otherwise settled shards would gather in the head for as long as there is something
-        // to start.
+        // Files are deleted before new attempts start. Otherwise settled shards would stay in the journal's head until the
+        // last shard was sent.
         .or_else(|| settled::delete_files(o, journal, closing))
         .or_else(|| may_start.then(|| start(o, journal, &mut round)).flatten())
         .or(failed_calls);
     round
 }
 
-/// Returns the next step of the attempts under way. Steps that failed the last time are put off, so that they do not keep all
-/// others waiting: of these, the one that has waited longest is stored in `failed_calls`.
+/// Returns the next step of the attempts under way. Calls that failed the last time are put off, so that they do not delay
+/// other steps. Of the steps with such calls, the one that was due first is stored in `failed_calls`.
 fn following(
     o: &Observed,
     journal: &Journal,
@@ -131,7 +132,7 @@ pub(super) fn record(o: &Observed, journal: &Journal, attempt_key: AttemptKey, b
     with_state(journal, attempt_key, AttemptState::Submitted { batch_id: batch_id.into(), at: o.now })
 }
 
-/// Returns the step that only this process can take: to use its permit, or to record the result.
+/// Returns the step that only this process can take: to use its permit, or to record the result of its POST.
 fn owed(
     o: &Observed,
     journal: &Journal,
@@ -148,11 +149,11 @@ fn owed(
     let posted = posted.filter(|posted| is_first || !permitted || matches!(posted, Posted::Created(_)));
     match posted {
         Some(Posted::Created(id)) => Some(record(o, journal, attempt_key, id)),
-        // The reply to a repeated POST says nothing of the first POST, which may have made a batch.
+        // A refusal of a repeated POST proves nothing about the first POST, which may have made a batch.
         Some(Posted::Refused(rejection)) if attempt.state == AttemptState::Intended && is_first => {
             Some(Step::Swap(journal.next(|j| refuse(o, j, attempt_key, rejection.clone(), false))))
         }
-        // Recorded before it is resolved, which takes minutes and may fall to another process.
+        // The reply is recorded first, because the resolution takes minutes, and another process may have to finish it.
         Some(Posted::Declined(rejection)) if attempt.state == AttemptState::Intended && attempt.declined.is_none() => {
             Some(Step::Swap(journal.next(|j| {
                 if let Some(attempt) = j.attempt_mut(attempt_key) {
@@ -167,9 +168,9 @@ fn owed(
             let unsent = Rejection::new(Refusal::NotSent, "the job was to stop before the batch was asked for");
             Some(Step::Swap(journal.next(|j| refuse(o, j, attempt_key, unsent, false))))
         }
-        // The file belongs to the other account: this one would refuse it permanently.
+        // The file belongs to the account of the earlier credential. This account does not have it.
         None if attempt.fingerprint != o.job.fingerprint => Some(not_sent_anew(o, journal, attempt_key)),
-        // The POST failed before the permit was used, and waits for its next try.
+        // The call failed before it used the permit, and waits for its next try.
         None if o.memory.running.contains(&Task::Post(attempt_key)) => None,
         None => Some(Step::Post(attempt_key)),
     }
@@ -190,11 +191,11 @@ fn under_way(
     round: &mut Round,
 ) -> Option<Step> {
     match &attempt.state {
-        // Its own process knows the outcome first.
+        // This process is sending the POST, and will learn the outcome first.
         AttemptState::Intended if o.memory.running.contains(&Task::Post(attempt_key)) => None,
         AttemptState::Intended => resolve::resolve(o, journal, attempt_key, attempt, may_start, round),
         AttemptState::Revoking => resolve::revoke(o, journal, attempt_key, attempt, round),
-        // An orphaned batch runs on; the next object of this name adopts it.
+        // An orphaned batch runs on, and the next object of this name adopts it. Only unresolved intents are waited for.
         AttemptState::Submitted { .. } if closing == Some(DeletionPolicy::Orphan) => {
             round.live = attempts(journal).any(|(_, a)| is_unresolved(a));
             None
@@ -211,7 +212,7 @@ fn is_unresolved(attempt: &Attempt) -> bool {
     matches!(attempt.state, AttemptState::Intended | AttemptState::Revoking)
 }
 
-/// Follows a recorded batch: polls it, cancels it when the object is being deleted, collects it once it ended.
+/// Follows a recorded batch: polls it, cancels it if the job is closing, collects its answers once it ended.
 fn follow(
     o: &Observed,
     journal: &Journal,
@@ -233,7 +234,7 @@ fn follow(
     if let Some(extra) = twins::to_stop(o, attempt, batch_id).filter(|_| may_try(Task::CancelTwin(attempt_key))) {
         return Some(Step::Cancel { attempt_key, twin: true, batch_id: extra.into() });
     }
-    // The search for a twin precedes settlement; while the batch runs, a failed search does not prevent its cancellation.
+    // Twins are searched for before the batch is settled. While it runs, a failed search does not prevent its cancellation.
     let runs = matches!(look.seen, PolledState::Running { .. });
     if let Some(step) = twins::look_for(o, attempt_key, attempt, &look.seen, round)
         && (!runs || may_try(Task::Call(attempt_key)))
@@ -259,7 +260,7 @@ fn follow(
             }
         }
         PolledState::Ended { state, .. } | PolledState::Gone { state } if may_settle(o, look, batch_id) => {
-            // Once the batch is settled, nobody would wait for the cancellation of its twin.
+            // Nothing waits for the cancellation of a twin once the recorded batch is settled.
             if o.memory.is_under_way(Task::CancelTwin(attempt_key)) {
                 return None;
             }
@@ -319,7 +320,7 @@ fn follow(
     }
 }
 
-/// Returns whether the collection of the batch is final.
+/// Returns whether the answers were collected, and will not be fetched again.
 fn may_settle(o: &Observed, look: &Polled, batch_id: &str) -> bool {
     o.memory.collected.get(batch_id).is_some_and(|c| collecting::again(o, look, c).is_none())
 }
@@ -328,8 +329,8 @@ fn poll(o: &Observed, attempt_key: AttemptKey, again: i64, round: &mut Round) ->
     if o.now >= again { Some(Step::Poll(attempt_key)) } else { round.due(again) }
 }
 
-/// Handles a batch that was rejected as a whole. A gateway may have made another one of the same POST, whose answers are ours:
-/// that one is followed instead. Requests that would be sent again wait until the list must show it.
+/// Returns the next step for a batch that was rejected as a whole. A gateway may have made another batch of the same POST; that
+/// one is followed instead. Requests that would be sent again wait until the list must show such a batch.
 fn turned_away(
     o: &Observed,
     journal: &Journal,
@@ -346,7 +347,7 @@ fn turned_away(
         round.say(reasons::WAITING_FOR_QUOTA, note);
     }
     let (all, can) = (twins::shown_at(o, attempt), o.capabilities());
-    // No POST of it makes another batch, or nobody can search for one.
+    // There is no other batch of the POST, or it cannot be searched for and its requests are not sent again anyway.
     if can.can_repeat() || !can.can_search() && !again {
         return Some(rejected(o, journal, attempt_key, refusal, message));
     }
@@ -363,7 +364,8 @@ fn turned_away(
     }
 }
 
-/// Returns the step for a person's answer to the question about a batch that the provider does not know. Its file is deleted first.
+/// Returns the step for a person's answer to the question about a recorded batch whose answers cannot be fetched. Its input
+/// file is deleted first.
 fn given_up(
     o: &Observed,
     journal: &Journal,
@@ -398,7 +400,8 @@ fn lost_batch(requests: i64, batch_id: &str) -> AttemptState {
     }
 }
 
-/// Records that the batch was rejected as a whole, after its file is deleted: the next attempt gets a fresh one.
+/// Records that the batch was rejected as a whole. Its input file is deleted first, unless `spec.providerFilePolicy` retains
+/// it; the next attempt gets a new file.
 fn rejected(o: &Observed, journal: &Journal, attempt_key: AttemptKey, refusal: Refusal, message: &str) -> Step {
     let attempt = journal.shards.get(attempt_key.shard).and_then(|s| s.attempt.as_ref());
     let file = attempt.map(|a| a.payload.name().to_string()).unwrap_or_default();
@@ -410,7 +413,7 @@ fn rejected(o: &Observed, journal: &Journal, attempt_key: AttemptKey, refusal: R
     Step::Swap(journal.next(|j| refuse(o, j, attempt_key, rejection, true)))
 }
 
-/// Returns the last poll of the batch of an attempt.
+/// Returns the last look at the recorded batch of an attempt.
 pub(super) fn look<'a>(o: &'a Observed, attempt: &Attempt) -> Option<&'a Polled> {
     match &attempt.state {
         AttemptState::Submitted { batch_id, .. } => o.memory.looks.get(batch_id),
