@@ -1,9 +1,11 @@
-//! One list for all: polls and searches of an account are collected, and one reading of the provider's list answers them.
+//! The shared list of an account: polls and searches of all its jobs are collected, and one reading of the provider's list answers
+//! them.
 //!
-//! A list costs a call a page, a look a call. So a list is read where more batches are to be looked at than it has pages, and
-//! then it renews what is known of every batch that anybody follows, which is therefore due again at one time. What the list
-//! does not show, or shows as ended, is asked for by itself. Searches need a list that was read whole and begun after they
-//! were asked for; they share it, and where a list is long they wait until the last one is some time ago.
+//! - **Polls.** A list costs one call per page; a look at a single batch costs one call. So the list is read if more batches are due than
+//!   it has pages. It then renews every followed batch that it shows as running, so all of these are due again at the same time. A batch
+//!   that the list does not show, or shows as ended, is asked for by itself.
+//! - **Searches.** A search needs a list that is begun after the search was asked for, and read to its end or far enough back. Searches
+//!   share lists. If the list is long, they wait until some time has passed since the last one.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -16,11 +18,11 @@ use super::Account;
 use crate::fair::Urgency;
 use crate::provider::{ApiError, Batch, BatchApi, ErrorKind};
 
-/// Maximum number of pages that searches alone read in a poll period.
+/// Number of pages that searches alone read in a poll period. A longer list is read once in a period.
 const PAGES_A_PERIOD: i64 = 50;
 /// Number of batches on a page.
 const PAGE: usize = 100;
-/// Number of batches that are polled one by one, however short the list is, because that is fastest.
+/// Number of batches up to which they are polled one by one, however short the list is.
 const FEW: usize = 8;
 /// Maximum number of batches that a list may show of one submission. Gateways make a few; a list with more is not believed.
 const TWINS: usize = 100;
@@ -161,7 +163,7 @@ impl State {
 }
 
 impl Account {
-    /// Takes a look at a batch that is due: by a list if that costs less, else by itself, which is then left to the caller.
+    /// Looks at a batch that is due, by a list if that costs less. Otherwise returns [`Answer::Itself`], and the caller asks for the batch.
     ///
     /// # Errors
     /// If the list could not be read now.
@@ -184,7 +186,7 @@ impl Account {
             }
             followed.waiting.push(tell);
             if now < state.unlisted || state.spared(due.period, now) <= state.pages().max(FEW) {
-                // Nobody waits for it: it is removed when the next list is read.
+                // The receiver is dropped, so the next reading of the list removes the sender.
                 return Ok(Answer::Itself);
             }
         }

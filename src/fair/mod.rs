@@ -15,16 +15,16 @@ pub use queue::{Claim, Limits, Shortage, Urgency};
 
 use queue::FairQueue;
 
-/// Grace of a first try; see [`grace`].
+/// The grace of a first try; see [`grace`].
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Returns whether a holder of `held` may get `more` of what is `free`: only while as much as it holds stays free.
+/// Returns whether a holder of `held` may get `more` of the `free` amount: only if at least as much as it already holds stays free.
 pub fn leaves_as_much(free: u64, more: u64, held: u64) -> bool {
     free.checked_sub(more).is_some_and(|left| left >= held)
 }
 
-/// Time for which a holder of a share may be slow while a namespace without a share waits. It doubles with each failure in a row, so
-/// that an honest server that is slow at times gets its chance.
+/// Returns the time for which a holder of a share may be slow while a namespace without a share waits. It doubles with each consecutive
+/// failure, so that an honest server that is slow at times succeeds in the end.
 pub fn grace(failures: u32) -> Duration {
     GRACE * (1 << failures.min(9))
 }
@@ -43,7 +43,7 @@ struct State {
     waiting: HashMap<u64, oneshot::Sender<()>>,
 }
 
-/// A share, given back when it is dropped.
+/// A share, which is given back when it is dropped.
 #[derive(Debug)]
 pub struct Share {
     of: Arc<Shares>,
@@ -51,7 +51,7 @@ pub struct Share {
     is_retry: bool,
 }
 
-/// Tells the holder of a share whether it has to make room, if it is slow, because others wait.
+/// A watch that tells the holder of a share whether others wait, so that a slow holder has to make room.
 #[derive(Clone, Debug)]
 pub struct OthersWait {
     shortage: watch::Receiver<Shortage>,
@@ -68,10 +68,10 @@ impl OthersWait {
         }
     }
 
-    /// Waits until the answer may have changed since it was last asked for.
+    /// Waits until the result of [`OthersWait::is_so`] may have changed.
     pub async fn changed(&mut self) {
         if self.shortage.changed().await.is_err() {
-            // The sender is gone, and with it the queue.
+            // The queue is gone, so nobody waits.
             std::future::pending().await
         }
     }
@@ -84,10 +84,10 @@ impl Shares {
         Arc::new(Shares { state: Mutex::new(state), shortage: watch::Sender::default() })
     }
 
-    /// Waits for a share. Dropping the future leaves the queue.
+    /// Waits for a share. A dropped future gives up its place in the queue.
     pub async fn take(self: &Arc<Self>, claim: Claim) -> Share {
         let (share, granted) = self.enter(claim);
-        // The sender is dropped with the share that is waited for, and not before.
+        // This cannot fail: the sender is kept until it is used or the share is dropped.
         let _ = granted.await;
         share
     }
@@ -111,14 +111,14 @@ impl Shares {
 
     fn hand_out(&self, state: &mut State) {
         while let Some(ticket) = state.queue.grant() {
-            // A receiver that no longer listens is about to leave.
+            // If the receiver is gone, the share is being dropped, and is given back at once.
             let _ = state.waiting.remove(&ticket).map(|sender| sender.send(()));
         }
         let shortage = state.queue.shortage();
         self.shortage.send_if_modified(|was| std::mem::replace(was, shortage) != shortage);
     }
 
-    /// A poisoned lock is one whose holder panicked; the queue is consistent between two of its calls.
+    /// Locks the state, also after a holder of the lock panicked: the queue is consistent between two of its calls.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,7 +143,7 @@ impl Share {
         self.of.state().queue.size(self.ticket)
     }
 
-    /// Enlarges the share if that is possible now. Returns false if it is unchanged.
+    /// Enlarges the share to `size` if that is possible now. Returns false if the share is unchanged.
     pub fn grow(&self, size: u64) -> bool {
         self.of.state().queue.grow(self.ticket, size)
     }

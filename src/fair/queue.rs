@@ -10,13 +10,13 @@ use super::leaves_as_much;
 pub struct Claim {
     /// The tenant.
     pub namespace: String,
-    /// Purpose of the share. Claims of one lane are met in their order, and the lanes of a namespace take turns.
+    /// Purpose of the share. Claims of one lane are granted in their order, and the lanes of a namespace take turns.
     pub lane: String,
     /// Amount, in the unit of [`Limits`].
     pub size: u64,
-    /// Whether it goes ahead of others.
+    /// Rank before other claims.
     pub urgency: Urgency,
-    /// Whether the work failed the last time. All such claims together get half of the total.
+    /// Whether the work failed the last time. All such claims together get at most half of the total.
     pub is_retry: bool,
 }
 
@@ -36,7 +36,7 @@ pub enum Shortage {
     /// Nobody.
     #[default]
     None,
-    /// Retries: those that wait are retries as well, which have their half.
+    /// Retries only: the claims that wait are retries, and the half of all retries is used up.
     OfRetries,
     /// Everybody.
     OfAll,
@@ -49,33 +49,34 @@ pub struct Limits {
     pub total: u64,
     /// Amount for one namespace.
     pub per_namespace: u64,
-    /// Whether the last shares are kept for namespaces that hold nothing. Right where a share may be held for long; where
-    /// shares come back soon, every free one is given out.
+    /// Whether the last shares are kept for namespaces that hold nothing. True for shares that may be held for long; shares that are given
+    /// back soon are all handed out.
     pub keeps_last_shares: bool,
 }
 
 /// Maximum number of smaller claims that may overtake one for which there is no room yet.
 const OVERTAKINGS: u32 = 16;
 
-/// Claims that are met and claims that wait. Pure: who waits is told by the caller.
+/// The queue of claims: those that wait, and those that were granted. It is pure; the caller wakes the tasks whose claims are granted.
 ///
 /// - Urgent claims come before all others.
-/// - The namespace that holds the least comes first. Those that hold the same take turns, and so do the lanes of a namespace.
-/// - Where [`Limits::keeps_last_shares`], a namespace that holds something gets more only while at least as much as it holds stays free.
-///   So one namespace gets about half of all, a second one half of the rest, and the last places are for those that hold nothing.
-/// - The same holds among the lanes of a namespace, for what is a namespace's at most. Retries have lanes of their own.
-/// - Retries get half of all: what is known to fail, and may take long to do so, leaves the other half to what is new or goes well,
-///   however many namespaces it is of.
-/// - A claim of a namespace that holds nothing waits only where there is no room at all, and is overtaken a bounded number of times.
+/// - The namespace that holds the least comes first. Namespaces that hold the same take turns, and so do the lanes of a namespace.
+/// - With [`Limits::keeps_last_shares`], a namespace that holds something gets more only if at least as much as it holds stays free. So one
+///   namespace gets about half of all, a second one half of the rest, and the last shares are for namespaces that hold nothing.
+/// - The same rule holds among the lanes of a namespace, within [`Limits::per_namespace`]. Retries have lanes of their own.
+/// - Retries of all namespaces together get at most half of the total. Work that failed before may fail again, slowly, and must leave the
+///   other half to new work and to work that succeeds.
+/// - A claim of a namespace that holds nothing waits only if it does not fit into the free amount, and at most [`OVERTAKINGS`] claims
+///   overtake it meanwhile. A retry may also wait for other retries.
 #[derive(Debug)]
 pub(super) struct FairQueue {
     limits: Limits,
     free: u64,
     held_by_retries: u64,
-    /// Claims that wait and claims that were granted, by ticket. Tickets grow.
+    /// Waiting and granted claims, by ticket. A later claim has a higher ticket.
     claims: HashMap<u64, Claim>,
     tenants: HashMap<String, Tenant>,
-    /// Namespaces with waiting claims; among those that hold the same, the first is next.
+    /// Namespaces with waiting claims. Among namespaces that hold the same, the first is next.
     order: ByUrgency<VecDeque<String>>,
 }
 
@@ -85,6 +86,7 @@ struct Tenant {
     lanes: HashMap<String, Lane>,
     /// Lanes with waiting claims; the first is next.
     order: ByUrgency<VecDeque<String>>,
+    /// Number of claims that overtook this namespace since its last grant.
     overtaken: u32,
 }
 
@@ -120,13 +122,13 @@ impl<T> IndexMut<Urgency> for ByUrgency<T> {
     }
 }
 
-/// The claim that a namespace can have granted now.
+/// The next claim of a namespace that can be granted.
 enum Next {
-    /// The next claim of the lane at this place of the order.
+    /// The ticket of a claim, with the place of its lane in [`Tenant::order`].
     Ticket(usize, u64),
-    /// The namespace holds nothing, and there is no room.
+    /// None: the namespace holds nothing, and its claim does not fit into the free amount.
     NoRoom,
-    /// The namespace holds all that it may.
+    /// None: the limits allow the namespace nothing more now.
     Nothing,
 }
 
@@ -142,7 +144,7 @@ impl FairQueue {
         }
     }
 
-    /// Queues a claim. A claim larger than the total is reduced to the total; a retry, to the share of retries.
+    /// Queues a claim. A claim that is larger than the total is reduced to the total, and a retry to half of it.
     pub fn enter(&mut self, ticket: u64, mut claim: Claim) {
         claim.size = claim.size.min(if claim.is_retry { self.limits.for_retries() } else { self.limits.total });
         if claim.is_retry {
@@ -160,7 +162,7 @@ impl FairQueue {
         self.claims.insert(ticket, claim);
     }
 
-    /// Grants the next claim that can be granted.
+    /// Grants the next claim that can be granted, and returns its ticket.
     pub fn grant(&mut self) -> Option<u64> {
         if self.free == 0 {
             return None;
@@ -219,7 +221,7 @@ impl FairQueue {
         self.claims.get(&ticket).map_or(0, |claim| claim.size)
     }
 
-    /// Enlarges a granted claim if the rules allow it now. Returns false if the claim is unchanged.
+    /// Enlarges a granted claim to `size`, or to the total, if the rules allow it now. Returns false if the claim is unchanged.
     pub fn grow(&mut self, ticket: u64, size: u64) -> bool {
         let Some(claim) = self.claims.get_mut(&ticket) else { return false };
         let more = size.min(self.limits.total).saturating_sub(claim.size);
@@ -301,7 +303,7 @@ impl Limits {
         self.total / 2
     }
 
-    /// Returns whether a holder of `held` may have `more` of the free amount.
+    /// Returns whether a holder of `held` may get `more` of the `free` amount under these limits.
     fn leave(&self, free: u64, more: u64, held: u64) -> bool {
         leaves_as_much(free, more, if self.keeps_last_shares { held } else { 0 })
     }

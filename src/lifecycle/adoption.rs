@@ -1,4 +1,4 @@
-//! A journal of another owner: whether to take its work over, to wait for it, or to report a conflict.
+//! The decision about a journal of another owner: to take its work over, to wait for it, or to report a conflict.
 
 use super::decide::{MENDED_CHECK, manifest_may_be_another, reuse, same_work};
 use super::journal::{Journal, Shard, TakenOver};
@@ -17,7 +17,7 @@ pub(super) fn foreign(o: &Observed, journal: &Journal) -> Step {
     let namesake = owner.is_namesake(me);
     let alive = o.memory.owner_alive.as_ref().filter(|(of, _)| of == owner).map(|(_, alive)| *alive);
     let gone = match (namesake, owner.cluster == me.cluster, alive) {
-        (true, ..) => true, // two objects of one name cannot exist at a time, and this one does
+        (true, ..) => true, // Two objects of one name cannot exist at the same time, and this job does exist.
         (_, false, _) => false,
         (_, _, None) => return Step::FindOwner(owner.clone()),
         (_, _, Some(alive)) => !alive,
@@ -56,8 +56,8 @@ fn take(o: &Observed, journal: &mut Journal) {
     reopen(o, journal);
 }
 
-/// Reopens a closed journal. The process that closed it may delete at any later time the files that a closed work does not
-/// need. So shards are staged anew under another name if nothing was sent, and no file that was uploaded before is sent again.
+/// Reopens a closed journal. The process that closed it may still delete staged and uploaded files that a closed work does not need. So
+/// the work gets a new id and is staged anew if nothing was sent, and the files of refused attempts are uploaded anew.
 pub(super) fn reopen(o: &Observed, journal: &mut Journal) {
     if journal.closing.take().is_none() || journal.commit.is_some() {
         return;
@@ -70,8 +70,8 @@ pub(super) fn reopen(o: &Observed, journal: &mut Journal) {
     forget_refused_files(journal);
 }
 
-/// Handles the same work under the same name in another cluster, which this one cannot see. Takes it over if it was released,
-/// or if a person says so. Until then, looks for its results.
+/// Returns the step for work that a job of the same namespace and name in another cluster owns. This cluster cannot see whether that job
+/// still exists. The work is taken over if it was released there or if a person says so; until then, its results are looked for.
 fn copied(o: &Observed, journal: &Journal) -> Step {
     let owner = &journal.owner;
     let times = journal.taken_over.as_ref().map_or(0, |t| t.times);
@@ -99,7 +99,7 @@ fn copied(o: &Observed, journal: &Journal) -> Step {
     Step::Wait { until: Some(o.now + MENDED_CHECK), why }
 }
 
-/// Adds the running batches of an earlier object of this name to the failure, because this job will not follow them.
+/// Names in the failure the running batches of an earlier object of this name, because this job will not follow them.
 fn with_left_running(mut failure: Failure, journal: &Journal) -> Failure {
     let running: Vec<&str> = journal.shards.iter().filter_map(Shard::batch_in_flight).take(3).collect();
     if !running.is_empty() {

@@ -1,4 +1,4 @@
-//! An admin's proxy to the outside, and the hosts that are reached through it.
+//! The egress proxy of an admin, and the choice of the hosts that are reached through it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use super::SendError;
 use super::guard::Clients;
 use super::hosts::{Refused, port_of};
 
-/// An HTTP proxy that an admin named. Its user and password are never shown.
+/// An HTTP proxy that an admin named. [`Display`](fmt::Display) and [`Debug`] leave out its user and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EgressProxy(Arc<Url>);
 
@@ -55,7 +55,7 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// Returns the error of a request on this route: a proxy that does not answer is not the server's fault.
+    /// Returns the error of a request on this route. If nothing was sent, the message names the proxy, which may be the cause.
     pub fn told(&self, error: SendError) -> SendError {
         match (error, &self.proxy) {
             (SendError::NotSent(why), Some(proxy)) => SendError::NotSent(format!("through the proxy {proxy}: {why}")),
@@ -65,9 +65,12 @@ impl Route {
 }
 
 impl Clients {
-    /// The client for `url`: through the proxy, if there is one, unless the host is in a network of our own. The proxy is given
-    /// the host's name, for that is what proxies are told to allow, and looks it up itself; so no address that the name has
-    /// here may be one that teams may not reach. A name that nobody here knows is the proxy's to know.
+    /// Returns the client for `url`: through the proxy, if there is one, unless the host is in a private network. The proxy gets the
+    /// host's name, because rules of proxies are about names, and resolves it again. So every address that the name has here must be
+    /// admitted. A name that cannot be resolved here is left to the proxy, except for requests in clear text.
+    ///
+    /// # Errors
+    /// If the host may not be reached.
     pub async fn route(&self, url: &Url) -> Result<Route, Refused> {
         let straight = || Route { client: self.of(url).clone(), proxy: None };
         let Some((client, proxy)) = self.proxied() else { return Ok(straight()) };

@@ -12,13 +12,14 @@ use super::egress::EgressProxy;
 use super::hosts::{HostPolicy, port_of};
 use super::{CONNECT_TIMEOUT, chain};
 
-/// Clients kept for hosts that an admin wrote, and for authorities; beyond that, they are made anew.
+/// Maximum number of [`Clients`] that are kept for hosts of admins, for authorities and for clear text. Beyond it, all are dropped and made
+/// again when they are needed.
 const APART: usize = 64;
 
 /// Resolves names.
 #[async_trait]
 pub trait Lookup: std::fmt::Debug + Send + Sync {
-    /// The addresses of `host` as of now.
+    /// Returns the current addresses of `host`.
     async fn lookup(&self, host: &str) -> std::io::Result<Vec<IpAddr>>;
 }
 
@@ -33,7 +34,7 @@ impl Lookup for SystemLookup {
     }
 }
 
-/// Authorities whose signatures under a server's certificate are trusted.
+/// Certificate authorities that are trusted in place of the system's.
 #[derive(Clone)]
 pub struct CaBundle {
     pem: Arc<str>,
@@ -66,7 +67,7 @@ pub(super) struct Setup {
     pub policy: HostPolicy,
     pub lookup: Arc<dyn Lookup>,
     pub proxy: Option<EgressProxy>,
-    /// None for the system's.
+    /// The trusted authorities; None for the system's.
     pub ca: Option<CaBundle>,
 }
 
@@ -81,7 +82,7 @@ enum For {
     ClearText,
 }
 
-/// One client for each port that the policy speaks of, and one for all others: who resolves a name is not told the port.
+/// One client for each port that the policy names, and one for all other ports, because a resolver is not told the port of a connection.
 #[derive(Debug)]
 pub(super) struct Clients {
     setup: Setup,
@@ -97,7 +98,7 @@ impl Clients {
         let by_port = setup.policy.ports().into_iter().map(|port| Ok((port, straight(&setup, Some(port))?)));
         let by_port = by_port.collect::<Result<_, reqwest::Error>>()?;
         let proxied = setup.proxy.as_ref().map(|proxy| {
-            // It looks up the proxy alone, which an admin named.
+            // This client resolves the name of the proxy only. An admin named it, so it needs no guard.
             client(&setup).proxy(Proxy::all(proxy.url().clone())?).build()
         });
         Ok(Clients {
@@ -133,7 +134,7 @@ impl Clients {
         Clients::new(Setup { proxy, ..self.setup.clone() })
     }
 
-    /// Returns the same clients for the host of `url` too, with connections of their own.
+    /// Returns clients that also reach the host of `url`, with connections of their own.
     pub fn trusting(&self, url: &Url) -> Result<Arc<Clients>, reqwest::Error> {
         let host = For::Host(url.host_str().unwrap_or_default().into(), port_of(url));
         self.apart(host, |setup| setup.policy = setup.policy.and_host_of(url))
@@ -197,7 +198,7 @@ impl Resolve for Guard {
         Box::pin(async move {
             let ips = guard.lookup.lookup(name.as_str()).await?;
             let open = guard.policy.admit(name.as_str(), guard.port, ips)?;
-            // The port is the URL's.
+            // With port 0, the port of the URL is used.
             let addresses: Addrs = Box::new(open.into_iter().map(|ip| SocketAddr::new(ip, 0)));
             Ok(addresses)
         })

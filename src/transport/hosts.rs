@@ -12,18 +12,18 @@ use url::Host;
 
 /// A policy on the hosts that may be reached: public ones, and those that an admin lets in.
 ///
-/// A host's name lets in the addresses of private networks that it resolves to: RFC 1918, loopback, 100.64.0.0/10 and
-/// fc00::/7. Everything else that is not public (link-local, documentation, multicast, …) takes a network that holds it, and
-/// the metadata service of a cloud takes its very address.
+/// An entry with a host's name admits the private addresses that the name resolves to: RFC 1918, loopback, 100.64.0.0/10 and fc00::/7.
+/// Every other address that is not public (link-local, documentation, multicast, …) needs an entry with its network, and the metadata
+/// service of a cloud needs an entry with its exact address.
 #[derive(Clone, Debug, Default)]
 pub struct HostPolicy {
     entries: Arc<[AllowedHost]>,
-    /// Whether what is sent can be read on its way, so that public addresses take a network that holds them, too.
+    /// True for requests in clear text, for which public addresses need an entry with their network, too.
     in_clear_text: bool,
 }
 
-/// A host or network that an admin lets in: `NAME`, `*.NAME` (every host below it, and not itself), `ADDRESS` or `NETWORK/BITS`,
-/// each with `:PORT` behind it where only that port is meant. IPv6 stands in brackets before a port.
+/// A host or network that an admin admits: `NAME`, `*.NAME` (every host below `NAME`, but not `NAME`), `ADDRESS` or `NETWORK/BITS`. An
+/// optional `:PORT` limits the entry to that port; an IPv6 address before it is in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedHost {
     what: What,
@@ -32,40 +32,40 @@ pub struct AllowedHost {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum What {
-    /// In lower case, without a dot at its end.
+    /// A host's name, in lower case, without a final dot.
     Named(String),
-    /// The end of a host's name, the dot included.
+    /// The end of a host's name, with the leading dot.
     Below(String),
     Network(Network),
 }
 
-/// Addresses that begin with the same bits.
+/// The addresses whose first `bits` bits are those of `base`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Network {
     base: IpAddr,
     bits: u32,
 }
 
-/// The kind of an address that is not reachable by default, and so the entry that would let it in.
+/// The kind of an address that is not reachable by default. It decides which entries would admit the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closed {
-    /// In a network of one's own.
+    /// An address in a private network.
     Private(&'static str),
-    /// Of no use to a provider or a store.
+    /// An address of a special range, which a provider or a store should not have.
     Special(&'static str),
-    /// Hands out a machine's credentials in a cloud.
+    /// The metadata service of a cloud, which returns the credentials of a machine or a Pod.
     Metadata,
-    /// Beyond networks of one's own, for what can be read on its way.
+    /// A public address, for requests in clear text.
     Public,
 }
 
-/// A host that may not be reached. Says which, why, and which flag would let it in.
+/// The error for a host that may not be reached. It names the host, the reason, and the flag that would admit the host.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Refused(String);
 
-/// Addresses at which clouds answer with the credentials of a node or a Pod: AWS (instance, IPv6, ECS, EKS), Google, Azure's
-/// wire server, Alibaba and Oracle. From their manuals.
+/// Addresses of metadata services, which return the credentials of a node or a Pod: AWS (instance, IPv6, ECS, EKS), Google, Azure's wire
+/// server, Alibaba and Oracle. From the manuals of these clouds.
 const METADATA: [IpAddr; 10] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
@@ -118,24 +118,24 @@ const V6: [(Ipv6Addr, u32, Closed); 14] = [
     (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, Closed::Special("a multicast address")),
 ];
 
-/// Addresses that IPv6 routes publicly.
+/// The range of IPv6 addresses that are routed publicly.
 const GLOBAL: Network = Network { base: IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0)), bits: 3 };
-/// NAT64's well-known prefix (RFC 6052): in front of the IPv4 address that is meant.
+/// NAT64's well-known prefix (RFC 6052). The IPv4 address that is reached follows it.
 const NAT64: Network = Network { base: IpAddr::V6(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0)), bits: 96 };
 
 impl HostPolicy {
-    /// Returns a policy that admits public hosts and these.
+    /// Returns a policy that admits public hosts and `entries`.
     pub fn allowing(entries: impl IntoIterator<Item = AllowedHost>) -> HostPolicy {
         HostPolicy { entries: entries.into_iter().collect(), in_clear_text: false }
     }
 
-    /// Returns the policy for requests in clear text: private networks as far as they are let in, and public addresses only in
-    /// a network that an admin lets in.
+    /// Returns the policy for requests in clear text. It admits the same private addresses, and public addresses only in networks that
+    /// an entry names.
     pub(super) fn in_clear_text(&self) -> HostPolicy {
         HostPolicy { in_clear_text: true, ..self.clone() }
     }
 
-    /// Returns the policy that also admits what an admin named in a URL: that host at that port.
+    /// Returns the policy that also admits the host of `url`, at its port. For URLs that an admin wrote.
     pub(super) fn and_host_of(&self, url: &Url) -> HostPolicy {
         let named = url.host_str().map(|host| AllowedHost { what: What::Named(plain(host)), port: port_of(url) });
         HostPolicy { entries: self.entries.iter().cloned().chain(named).collect(), ..self.clone() }
@@ -149,7 +149,8 @@ impl HostPolicy {
         ports
     }
 
-    /// Judges what can be told before a name is resolved. An address in any writing was made plain by the URL's parser.
+    /// Judges a URL before its host is resolved. Unusual spellings of addresses, such as `http://2130706433`, were normalized by the URL's
+    /// parser.
     pub(super) fn check(&self, url: &Url) -> Result<(), Refused> {
         let denied = |why: &str| Err(Refused(format!("{}: {why}", url.host_str().unwrap_or("the URL"))));
         match (url.scheme(), url.username().is_empty() && url.password().is_none()) {
@@ -170,7 +171,10 @@ impl HostPolicy {
         }
     }
 
-    /// Returns those of `ips` that may be connected to as `host`.
+    /// Returns the addresses among `ips` that may be connected to as `host`.
+    ///
+    /// # Errors
+    /// If there are addresses, and none of them is admitted.
     pub(super) fn admit(&self, host: &str, port: Option<u16>, ips: Vec<IpAddr>) -> Result<Vec<IpAddr>, Refused> {
         let judged: Vec<_> = ips.into_iter().map(|ip| (ip, self.judge(host, port, ip))).collect();
         let open: Vec<IpAddr> = judged.iter().filter(|(_, verdict)| verdict.is_ok()).map(|(ip, _)| *ip).collect();
@@ -180,8 +184,11 @@ impl HostPolicy {
         }
     }
 
-    /// Whether a host with these addresses is in a network of our own. All of them are judged: who else looks the name up may
-    /// take any.
+    /// Returns true if a host with these addresses is in a private or special network, and false if it is public.
+    ///
+    /// # Errors
+    /// If one of the addresses is not admitted: a proxy resolves the name again and may use any of them. For requests in clear text also if
+    /// there is no address.
     pub(super) fn is_inside(&self, host: &str, port: Option<u16>, ips: &[IpAddr]) -> Result<bool, Refused> {
         if self.in_clear_text && ips.is_empty() {
             return Err(Refused(format!(
@@ -195,7 +202,7 @@ impl HostPolicy {
         Ok(ips.iter().any(|ip| closed(meant(*ip)).is_some()))
     }
 
-    /// Judges one address of a host; `port` None: one that no entry is limited to.
+    /// Judges one address of a host. `port` is None for a port that no entry is limited to.
     fn judge(&self, host: &str, port: Option<u16>, ip: IpAddr) -> Result<(), Closed> {
         let ip = meant(ip);
         let closed = match closed(ip) {
@@ -238,7 +245,7 @@ impl Refused {
     }
 }
 
-/// Returns the form in which names are compared.
+/// Returns the form in which names are compared: in lower case, without a final dot.
 fn plain(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
@@ -247,7 +254,7 @@ pub(super) fn port_of(url: &Url) -> Option<u16> {
     url.port_or_known_default()
 }
 
-/// Returns the address that is reached in the end.
+/// Returns the address that is reached: for IPv4 in IPv6 (mapped, NAT64), the IPv4 address.
 fn meant(ip: IpAddr) -> IpAddr {
     let ip = ip.to_canonical();
     match ip {
@@ -334,7 +341,7 @@ impl FromStr for AllowedHost {
 }
 
 impl Network {
-    /// Returns whether bits are set that do not belong to the network: most likely a slip.
+    /// Returns whether bits behind the network's own are set, which is most likely a mistake.
     fn is_untidy(&self) -> bool {
         let (all, rest) = match self.base {
             IpAddr::V4(base) => (u128::from(base.to_bits()), 32 - self.bits),
@@ -365,7 +372,7 @@ fn is_narrow(text: &str) -> bool {
     is_name(text) && plain(text).contains('.')
 }
 
-/// Returns whether the text is a name that a URL may hold, and not a number in disguise.
+/// Returns whether the text is a name that a URL may hold, and not an address that is spelled as a number.
 fn is_name(text: &str) -> bool {
     let url = Url::parse(&format!("http://{text}/")).ok();
     let host = url.as_ref().and_then(|url| url.host());

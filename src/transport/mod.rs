@@ -1,8 +1,9 @@
 //! The one way out to hosts that a user can name: providers and object stores.
 //!
-//! No redirects, no proxy but an admin's, no hidden retries; every wait and every body is bounded. What a request
-//! may reach is judged in one place ([`HostPolicy`]), and for a name at the moment of connecting: the addresses that passed
-//! are the ones that are connected to, or, through an admin's proxy, whose name the proxy is given. Tests put an [`Interceptor`] under it.
+//! A [`Transport`] follows no redirects, uses no proxy except an admin's, and never retries on its own. Every wait and every body is
+//! bounded. [`HostPolicy`] alone decides which hosts a request may reach. It judges the addresses of a name when a connection is made, and
+//! only addresses that it admits are connected to. An admin's proxy gets the name instead, if all addresses of the name are admitted.
+//! Tests put an [`Interceptor`] between the transport and the network.
 
 mod egress;
 mod guard;
@@ -50,24 +51,24 @@ pub enum SendError {
     /// Nothing reached the other side: no name, no connection, or no TLS.
     #[error("{0}")]
     NotSent(String),
-    /// Nothing was sent: the host may not be reached. Says which, why, and which flag would let it in.
+    /// Nothing was sent, because the host may not be reached. The message names the host, the reason, and the flag that would admit it.
     #[error("{0}")]
     NotAllowed(String),
-    /// It may have been received and acted on.
+    /// The request may have been received and acted on.
     #[error("{0}")]
     MaybeSent(String),
-    /// It may have been received and acted on; then the other side did not go on. Says what was waited for, and how long.
+    /// The request may have been received and acted on, and then the exchange stalled. The message says what was awaited, and how long.
     #[error("{0}")]
     TimedOut(String),
-    /// The body went over its limit.
+    /// The body of the response is larger than its limit, in bytes.
     #[error("the response is larger than {0} bytes, the limit for it")]
     TooLarge(u64),
 }
 
-/// Stands in the way of every exchange and may keep it from taking place, hold it up, or answer by itself: for tests.
+/// Intercepts every exchange of a transport. It may prevent, delay or answer it. For tests.
 #[async_trait]
 pub trait Interceptor: std::fmt::Debug + Send + Sync {
-    /// Answers `request`; what reaches the other side goes through `wire`.
+    /// Answers `request`. Whatever is to reach the other side is sent through `wire`.
     async fn exchange(&self, request: Request, wire: Wire) -> Result<Response, SendError>;
 }
 
@@ -119,8 +120,8 @@ impl Transport {
         Ok(Transport { clients: Arc::new(self.clients.through(proxy)?), ..self })
     }
 
-    /// A client that trusts servers whose certificates these authorities signed, and no others. It shares no connection with
-    /// clients that trust others.
+    /// Returns a client that trusts only servers with a certificate of these authorities. It shares no connection with clients that trust
+    /// others.
     ///
     /// # Errors
     /// If one of the certificates is unusable.
@@ -128,8 +129,8 @@ impl Transport {
         Ok(Transport { clients: self.clients.trusting_authorities(authorities)?, ..self.clone() })
     }
 
-    /// A client that also reaches the host of `url`, at its port, in a private network: for a URL that an admin wrote. It
-    /// shares no connection with others, who may not.
+    /// Returns a client that also reaches the host of `url`, at its port, in a private network, for a URL that an admin wrote. It shares no
+    /// connection with clients that may not reach that host.
     ///
     /// # Errors
     /// If the TLS back-end cannot be set up.
@@ -147,8 +148,8 @@ impl Transport {
         Transport { peer, ..self }
     }
 
-    /// A client for `http://` URLs to which a credential is sent: it reaches private networks as far as they are let in, and public
-    /// addresses only in networks that an admin lets in.
+    /// Returns a client for `http://` URLs to which a credential is sent. It reaches the private networks that this client reaches, and
+    /// public addresses only in networks that an admin allows.
     ///
     /// # Errors
     /// If the TLS back-end cannot be set up.
@@ -164,7 +165,7 @@ impl Transport {
     /// Sends `request` once and waits for the response's head, with [`Patience::USUAL`].
     ///
     /// # Errors
-    /// [`SendError::NotSent`] and [`SendError::NotAllowed`] are a promise that nothing reached the other side.
+    /// [`SendError::NotSent`] and [`SendError::NotAllowed`] guarantee that nothing reached the other side.
     pub async fn send(&self, request: Request) -> Result<Response, SendError> {
         self.send_patiently(request, Patience::USUAL).await
     }
@@ -240,7 +241,7 @@ pub async fn read_all(response: Response, limit: u64) -> Result<Bytes, SendError
     Ok(all.freeze())
 }
 
-/// The body as it comes, cut off with an error where it goes over `limit` bytes or stands still; see [`Patience::USUAL`].
+/// Returns the body as it arrives. The stream ends with an error if the body exceeds `limit` bytes or stalls; see [`Patience::USUAL`].
 pub fn stream(response: Response, limit: u64) -> impl Stream<Item = Result<Bytes, SendError>> + Send + Sync + 'static {
     stream_patiently(response, limit, Patience::USUAL)
 }

@@ -1,4 +1,4 @@
-//! Puts [`Transport`] under `object_store`, so that storage goes out the same way as everything else.
+//! The connection of `object_store` to [`Transport`], so that requests to storage obey the same rules as all others.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,17 +14,19 @@ use reqwest::{Method, Url};
 
 use super::{Peer, SendError, Transport, stream};
 
-/// Largest answer that is not an object's content, in bytes: it is read whole. A page of 1,000 keys of the greatest length
-/// is 2 MB.
+/// Maximum size of an answer that is not an object's content, in bytes. Such an answer is read into memory. A page of 1,000 keys of the
+/// greatest length has 2 MB.
 const ANSWER_LIMIT: u64 = 8 << 20;
 
-/// Times that one page of a listing is asked for in a row: `object_store` tries four times, and two listings may meet.
+/// Maximum number of consecutive requests for one page of a listing. `object_store` tries a page four times, and several listings may run
+/// at once.
 const SAME_PAGE: u32 = 16;
 
-/// Connects `object_store` through a [`Transport`].
+/// A connector of `object_store` that sends through a [`Transport`].
 #[derive(Clone, Debug)]
 pub struct ObjectConnector {
     transport: Transport,
+    /// The URL of the last page of a listing, and the number of consecutive requests for it.
     page: Arc<Mutex<(String, u32)>>,
 }
 
@@ -39,7 +41,8 @@ impl ObjectConnector {
         self.transport
     }
 
-    /// A server can send a listing in a circle of empty pages, which nothing above sees.
+    /// Counts consecutive requests for one page of a listing, and fails beyond [`SAME_PAGE`]. A server whose empty page continues with
+    /// itself would keep `object_store` busy, and show its caller no object by which to notice.
     fn goes_on(&self, url: &Url) -> Result<(), HttpError> {
         let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
         if !url.query_pairs().any(|(key, _)| key == "continuation-token") || page.0 != url.as_str() {
@@ -87,14 +90,14 @@ impl HttpService for ObjectConnector {
     }
 }
 
-/// Returns whether the URL is that of a page of a listing;
-/// https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html.
+/// Returns whether the URL is a page of a listing, by the query of S3's ListObjectsV2
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html>).
 pub fn is_list(url: &str) -> bool {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     query.split('&').any(|pair| pair.starts_with("list-type="))
 }
 
-/// Returns a body of known length: storage refuses chunked uploads.
+/// Returns a body of known length, because object stores refuse chunked uploads.
 fn whole(chunks: Vec<bytes::Bytes>) -> reqwest::Body {
     match <[_; 1]>::try_from(chunks) {
         Ok([one]) => one.into(),
@@ -105,7 +108,7 @@ fn whole(chunks: Vec<bytes::Bytes>) -> reqwest::Body {
 fn http_error(error: SendError) -> HttpError {
     let kind = match error {
         SendError::NotSent(_) => HttpErrorKind::Connect,
-        // A retry would not help.
+        // A retry would not help, and `object_store` does not retry this kind.
         SendError::NotAllowed(_) => HttpErrorKind::Unknown,
         SendError::MaybeSent(_) | SendError::TimedOut(_) => HttpErrorKind::Interrupted,
         SendError::TooLarge(_) => HttpErrorKind::Decode,

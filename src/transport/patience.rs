@@ -1,4 +1,4 @@
-//! Limits on the slowness of the other side: an exchange is broken off when it stalls, not when it takes long.
+//! Time-outs of exchanges: an exchange ends with an error if it stalls or crawls, not because it takes long.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,29 +13,29 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::{Meter, SendError};
 
-/// Bytes of a request's body that are handed to the connection at a time: what is taken is progress.
+/// Size of the pieces in which a request's body is handed to the connection, in bytes. Each accepted piece counts as progress.
 const PIECE: usize = 64 << 10;
 
-/// Times that the other side may take. Time in which our own side holds an exchange up does not count.
+/// The times that the other side may take. Time for which our own side delays an exchange does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// Longest time in which no byte moves.
     pub idle: Duration,
-    /// Time from the last byte of a request to the head of its response. A body adds the time that it takes at
-    /// [`Patience::rate`], up to [`Patience::longest_drain`]: the last bytes leave us long before they arrive, for
-    /// the kernels on both sides buffer megabytes, and a server may read a file only once it has all of it.
+    /// Longest time from the last byte of a request to the head of its response. A body adds the time that it takes at
+    /// [`Patience::rate`], up to [`Patience::longest_drain`]: both kernels buffer megabytes, so the last bytes leave this process long
+    /// before they arrive, and a server may begin to read a file only when it is complete.
     pub answer: Duration,
-    /// See [`Patience::answer`].
+    /// Longest time that a body adds to [`Patience::answer`].
     pub longest_drain: Duration,
     /// Bytes a second that a transfer has to reach in the long run.
     pub rate: u64,
-    /// Time that a transfer may take beyond that at [`Patience::rate`].
+    /// Time that a transfer may take beyond the time that its bytes take at [`Patience::rate`].
     pub grace: Duration,
 }
 
 impl Patience {
-    /// For calls that take or give little, and for object stores: a minute for each answer. At 64 KiB a second 200 MiB take
-    /// 53 minutes, to which a quarter of an hour is added.
+    /// The patience with small calls and with object stores: a minute for each answer. A transfer has 15 minutes more than it takes at
+    /// 64 KiB a second; 200 MiB take 53 minutes at that rate.
     pub const USUAL: Patience = Patience {
         idle: Duration::from_secs(60),
         answer: Duration::from_secs(60),
@@ -44,17 +44,17 @@ impl Patience {
         grace: Duration::from_secs(900),
     };
 
-    /// For files at a provider, which may check a file before it answers: three minutes for a small one, twenty for one of
-    /// 64 MiB and more.
+    /// The patience with files at a provider, which may check a file before it answers: 3 minutes for the answer to a small file, and 20
+    /// minutes for one of 64 MiB or more.
     pub const FILES: Patience = Patience { answer: Duration::from_secs(180), ..Patience::USUAL };
 
-    /// Time that so many bytes take at [`Patience::rate`].
+    /// Returns the time that `bytes` take at [`Patience::rate`].
     pub fn at_rate(&self, bytes: u64) -> Duration {
         Duration::from_secs(bytes / self.rate.max(1))
     }
 }
 
-/// Progress of a request.
+/// The progress of a request.
 #[derive(Debug)]
 pub(super) struct Progress {
     patience: Patience,
@@ -75,6 +75,9 @@ impl Progress {
     }
 
     /// Waits for `exchange` as long as it makes progress.
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`] if the other side is too slow, or the error of `exchange`.
     pub async fn watch<T>(&self, exchange: impl Future<Output = Result<T, SendError>>) -> Result<T, SendError> {
         let mut exchange = std::pin::pin!(exchange);
         loop {
@@ -93,14 +96,14 @@ impl Progress {
 #[derive(Debug)]
 struct State {
     began: Instant,
-    /// Time at which a byte last moved.
+    /// Time at which a piece of the body was last accepted.
     moved: Instant,
     bytes: u64,
     /// Time since which our own side has nothing to send.
     ours: Option<Instant>,
     /// Time for which our own side has held the exchange up so far.
     held_up: Duration,
-    /// Time at which the whole body was handed over.
+    /// Time at which the whole body had been handed over.
     sent: Option<Instant>,
 }
 
@@ -110,7 +113,7 @@ impl State {
         State { began: now, moved: now, bytes: 0, ours: None, held_up: Duration::ZERO, sent }
     }
 
-    /// Returns the time of the next check, or the reason to break the exchange off.
+    /// Returns the time of the next check, or the reason to end the exchange.
     fn judge(&self, patience: &Patience, now: Instant) -> Result<Instant, String> {
         let (until, why) = if let Some(sent) = self.sent {
             let wait = patience.answer + patience.at_rate(self.bytes).min(patience.longest_drain);
@@ -135,7 +138,7 @@ impl State {
     }
 }
 
-/// A request's body that reports its progress.
+/// The body of a request, which reports its progress.
 struct Watched {
     body: reqwest::Body,
     piece: Bytes,
@@ -185,13 +188,14 @@ impl Body for Watched {
 }
 
 impl Drop for Watched {
-    /// The connection drops a body once it needs no more of it, without polling for an end that the length implies.
+    /// Marks the body as sent. A connection that knows the length drops the body after its last byte, without polling for the end.
     fn drop(&mut self) {
         self.progress.state().sent.get_or_insert_with(Instant::now);
     }
 }
 
-/// The body of a response as it comes, for as long as it goes on. Time in which nobody asks for more does not count.
+/// The body of a response. It ends with an error if the server stalls or is too slow. Time in which the reader asks for nothing does not
+/// count.
 pub(super) struct Paced<S> {
     body: S,
     patience: Patience,
@@ -281,7 +285,7 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// Seconds after which an upload is broken off of which every half minute so many bytes are taken, `times` times.
+    /// Returns the second at which an upload is ended, and why. The server takes `bytes` every half minute, `times` times.
     fn broken_off(times: u64, bytes: usize) -> (u64, String) {
         let began = Instant::now();
         let mut state = State::new(began, true);

@@ -1,34 +1,34 @@
-//! How often a call failed in a row, when it is tried again, and what a person is told of it.
+//! Backoff of failed calls: consecutive failures, the time of the next try, and the message about them.
 
 use crate::api::text::clock_time;
 use crate::controller::runtime::error::StepError;
 use crate::lifecycle::Blocked;
 
-/// Failures that may pass are told to the user from this one on.
+/// Number of consecutive failures from which on a retryable error is reported.
 pub(crate) const TOLD_FROM: u32 = 3;
-/// What took so many milliseconds to fail waited in vain, and is told at once: a server that is dead or hangs shows by nothing
-/// else. A connection may take ten seconds.
+/// Milliseconds after which a call that fails has waited in vain and is reported at once: a dead or hanging server gives no other
+/// sign. A little less than the connect time-out of ten seconds.
 const IN_VAIN: i64 = 9_000;
-/// Milliseconds between two tries at most.
+/// Maximum pause between two tries, in milliseconds.
 const LONGEST: i64 = 1_800_000;
 
 /// A call that failed.
 pub(crate) struct Failed {
-    /// The step or the transfer that made it.
+    /// Name of the step or the transfer that made the call.
     pub call: &'static str,
     pub error: StepError,
-    /// Milliseconds that it took.
+    /// Duration of the call, in milliseconds.
     pub took: i64,
 }
 
-/// A call whose last tries failed. Times are Unix milliseconds.
+/// The backoff of one call. Times are Unix milliseconds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Backoff {
-    /// How often in a row.
+    /// Number of consecutive failures.
     pub failures: u32,
-    /// When it may be tried again.
+    /// Time of the next try.
     pub until: i64,
-    /// The step or the transfer that made it.
+    /// Name of the step or the transfer that made the call.
     pub call: &'static str,
     since: i64,
     waited_in_vain: bool,
@@ -36,7 +36,8 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Takes in one more failure at `now`.
+    /// Counts a failure at `now`, and sets the time of the next try. `jitter` lengthens the pause by up to a quarter. A pause that
+    /// the other side asked for is kept, up to an hour.
     pub fn failed(&mut self, failed: Failed, now: i64, jitter: u8) {
         let Failed { call, error, took } = failed;
         if self.failures == 0 {
@@ -51,24 +52,25 @@ impl Backoff {
         (self.call, self.error) = (call, Some(error));
     }
 
-    /// The trouble, where it is worth a person's attention.
+    /// Returns the last error if it deserves a person's attention: it does not pass by itself, lasts, or took long. Errors of an
+    /// unavailable API server are never reported, because status cannot be written then.
     pub fn error(&self) -> Option<&StepError> {
         let lasts = |t: &&StepError| !t.retryable || self.failures >= TOLD_FROM || self.waited_in_vain;
         self.error.as_ref().filter(|t| !t.api_server_unavailable).filter(lasts)
     }
 
-    /// Whether the provider's account as a whole may be in trouble.
+    /// Returns true if the provider's account as a whole may be failing.
     pub fn is_of_account(&self) -> bool {
         self.error.as_ref().is_some_and(|t| t.is_of_account)
     }
 
-    /// Whether a person may mend it at any time.
+    /// Returns true if a person may fix the cause at any time.
     pub fn may_be_mended(&self) -> bool {
         self.error.as_ref().is_some_and(|t| !t.retryable)
     }
 
-    /// What is told of it: the other side's words, how often it failed, and when it is tried again. Clock times, so that an
-    /// unchanged wait says nothing new.
+    /// Returns the report: the other side's words, the number of failures, and the time of the next try. Times are clock times, so
+    /// that the text does not change while the job waits.
     pub fn told(&self) -> Option<Blocked> {
         let Blocked { reason, message } = self.error()?.blocked.clone();
         let [since, until] = [self.since, self.until].map(clock_time);
@@ -80,9 +82,9 @@ impl Backoff {
     }
 }
 
-/// Milliseconds until the next try: 1 s, then twice as long each time, up to a minute, or to 15 s where a person may mend it.
-/// What has failed for long waits for a tenth of that time, so that a long outage is asked about seldom and a short one is
-/// noticed soon after its end. Where the API server is away it is 8 s.
+/// Returns the pause before the next try, in milliseconds: 1 s, then twice as long each time, up to a minute, or up to 15 s if a
+/// person may fix the cause. The limit grows to a tenth of the time since the first failure: a long outage causes few calls, and
+/// the end of a short one is noticed soon. While the API server is unavailable, the limit is 8 s.
 fn pause(failures: u32, failing_for: i64, error: &StepError) -> i64 {
     let longest = match error.retryable {
         _ if error.api_server_unavailable => 8_000,
@@ -100,7 +102,7 @@ mod tests {
         Failed { call: "Poll", error: error.clone(), took }
     }
 
-    /// The pauses of somebody who fails for `away` milliseconds, and when the first try after that is.
+    /// Returns the pauses of a call that fails for `away` milliseconds, and the time from then to the next try.
     fn watch_backoff(error: &StepError, away: i64) -> (Vec<i64>, i64) {
         let (mut backoff, mut now, mut watch_backoff) = (Backoff::default(), 0, vec![]);
         while now < away {

@@ -1,4 +1,4 @@
-//! The events of a job, told from what changed in its journal and its conditions.
+//! The events of a job, derived from changes of its journal and its conditions.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -7,7 +7,7 @@ use crate::api::conditions::{self, reasons};
 use crate::controller::runtime::events::EventRecord;
 use crate::lifecycle::{AttemptKey, AttemptState, Journal, left_out};
 
-/// What there is to tell of a step from `old` to `new`.
+/// Returns the events for a change of the journal from `old` to `new`.
 pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<EventRecord> {
     let mut news = vec![];
     if let (None, Some(plan)) = (&old.plan, &new.plan) {
@@ -100,7 +100,7 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<EventRecord> {
     news
 }
 
-/// What there is to tell of conditions that turned: a question, something to mend, a suspension.
+/// Returns the events for conditions that changed: a question, a stalled job, a suspension.
 pub(super) fn told_by_conditions(old: &[Condition], new: Option<&[Condition]>) -> Vec<EventRecord> {
     let turned = |c: &&Condition| {
         let before = old.iter().find(|o| o.type_ == c.type_);
@@ -112,7 +112,7 @@ pub(super) fn told_by_conditions(old: &[Condition], new: Option<&[Condition]>) -
         match (c.type_.as_str(), c.status.as_str()) {
             (conditions::HELD, "True") => Some(EventRecord::warning("Held", c.message.clone())),
             (conditions::SUSPENDED, "True") => Some(EventRecord::normal(reasons::SUSPENDED, c.message.clone())),
-            // The end and a question have events of their own.
+            // A failed job and a question have events of their own.
             (conditions::STALLED, "True")
                 if c.reason != reasons::AWAITING_ANSWER
                     && !conditions::is_true(new.unwrap_or_default(), conditions::FAILED) =>
@@ -125,7 +125,8 @@ pub(super) fn told_by_conditions(old: &[Condition], new: Option<&[Condition]>) -
     news.collect()
 }
 
-/// A schema whose order is not the one that somebody wrote.
+/// Returns the event about a schema in `field` whose properties the API server has sorted. `instead` is the field that keeps their
+/// order.
 pub(super) fn sorted_schema(field: &str, instead: &str) -> EventRecord {
     let note = format!(
         "`{field}` holds a schema, and the API server has sorted its properties. Models write the fields of an answer in the \
@@ -134,7 +135,7 @@ pub(super) fn sorted_schema(field: &str, instead: &str) -> EventRecord {
     EventRecord::warning("SchemaSorted", note)
 }
 
-/// The event at the end.
+/// Returns the event about the end of a job; `reused` if it adopted an existing outcome.
 pub(super) fn at_the_end(outcome: Outcome, reused: bool, message: &str) -> EventRecord {
     match (outcome, reused) {
         (_, true) => EventRecord::normal("ResultsReused", format!("{message}; nothing was sent or paid again")),
@@ -182,7 +183,7 @@ mod tests {
         told_by(old, new).into_iter().map(|news| (news.reason, news.note)).collect()
     }
 
-    /// Case 24-create-refused-at-once: an error that a server answered with is no lost reply.
+    /// Case 24-create-refused-at-once: a server's error is an answer, and not reported as a lost reply.
     #[test]
     fn what_a_server_answered_with_is_told_and_not_called_lost() {
         let said = Some(Rejection::new(Refusal::Failed, "model is required (400)"));

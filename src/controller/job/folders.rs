@@ -1,4 +1,4 @@
-//! The folders of a job in storage: that of its output, and that which its input lies in.
+//! The storage folders of a job: the folder of its output, and the folder that holds its input.
 
 use kube::ResourceExt;
 
@@ -13,7 +13,8 @@ use crate::controller::runtime::trust;
 use crate::lifecycle::JobView;
 use crate::store::{Backend, ConfigMaps, Credentials, Folder, Place};
 
-/// The output's folder, and the version of the Secret that opens it.
+/// Opens the folder of the output. Returns it with the version of its Secret, which must have been read at `since` or later (Unix
+/// milliseconds); None for an output in ConfigMaps.
 pub(crate) async fn output_folder(
     ctx: &Context,
     job: &BatchJob,
@@ -34,7 +35,8 @@ pub(crate) async fn output_folder(
     Ok((Folder::of_config_maps(maps, &view.output_uri), None))
 }
 
-/// The keys of the location's Secret that open its bucket, and the Secret's version.
+/// Reads the credentials of a location from its Secret, and returns them with the Secret's version. `user` is the field that names
+/// the Secret, for messages.
 async fn storage_credentials(
     ctx: &Context,
     namespace: &str,
@@ -43,7 +45,7 @@ async fn storage_credentials(
     since: i64,
 ) -> Result<(Credentials, Option<String>), Missing> {
     let (name, user) = (&location.secret_ref.name, format!("`{user}`"));
-    // A URI that names no place is refused when it is opened.
+    // An invalid URI is reported when the folder is opened.
     let backend = location.uri.parse().map_or(Backend::S3, |place: Place| place.backend);
     let secret = secret(ctx, namespace, name, &user, since).await?;
     let mut values = vec![];
@@ -57,7 +59,7 @@ async fn storage_credentials(
     Ok((values.into_iter().collect(), secret.resource_version()))
 }
 
-/// Opens the folder that the input's URI points into; with it, what the URI names there.
+/// Opens the folder of the input. Returns it with the last part of the URI: an object's name, a pattern, or nothing for a folder.
 pub(crate) async fn input_folder(
     ctx: &Context,
     namespace: &str,

@@ -1,4 +1,4 @@
-//! The right to ask for a batch: a value that exists only in the memory of the call whose swap succeeded.
+//! The permit to create a batch: a value that exists only in the memory of the call whose swap succeeded.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::lifecycle::{Attempt, AttemptState, Payload, Posted, Refusal, Rejectio
 use crate::provider::{ApiError, BatchApi, CreateBatch, Created, ErrorKind};
 use crate::store::{Document, StoreError, SwapError, SwapProof, Version};
 
-/// The right to send one POST. Nothing but a won swap makes one, it cannot be copied, and sending uses it up.
+/// The permit to send one POST. Only a successful swap creates it, it cannot be cloned, and [`PostPermit::post`] consumes it.
 ///
 /// ```
 /// use batchjob_operator::{controller::{PostPermit, SubmitRequest}, provider::BatchApi};
@@ -38,10 +38,11 @@ pub struct PostPermit {
 }
 
 impl PostPermit {
-    /// Writes the intent over the version that was judged. None: somebody else was first, and there is no right.
+    /// Writes the intent over the version that was judged. Returns None, and no permit, if another write replaced that version.
     ///
     /// # Errors
-    /// When nobody can tell whether it was written: whoever reads it later resolves it.
+    /// If it is unknown whether the intent was written. There is no permit then; if the journal holds the intent, its next reader
+    /// resolves it.
     pub(crate) async fn win(
         document: &dyn Document,
         judged: &Version,
@@ -57,17 +58,17 @@ impl PostPermit {
         Ok(won.map(|won| PostPermit { intent_id: intent_id.into(), post_by, won }))
     }
 
-    /// The version of the journal that has the intent, where the store says it.
+    /// Returns the version of the journal that holds the intent, if the store returned it.
     pub(crate) fn version(&self) -> Option<Version> {
         self.won.version()
     }
 
-    /// The intent that it is for.
+    /// Returns the id of the intent.
     pub fn intent_id(&self) -> &str {
         &self.intent_id
     }
 
-    /// Sends the POST, once, if `now` (Unix milliseconds) is still before the intent's last moment.
+    /// Sends the POST once. If `now` (Unix milliseconds) is not before the intent's last moment, nothing is sent.
     pub async fn post(self, api: &dyn BatchApi, ask: SubmitRequest, now: i64) -> Posted {
         if now >= self.post_by {
             let why = "the permit to submit ran out before it was used";
@@ -94,21 +95,21 @@ impl PostPermit {
     }
 }
 
-/// What to ask the provider for.
+/// The batch to create.
 pub struct SubmitRequest {
-    /// What carries the requests.
+    /// The requests of the batch.
     pub payload: Payload,
-    /// The API that they are for.
+    /// The endpoint of the requests.
     pub endpoint: Endpoint,
-    /// How long the provider may take, in hours.
+    /// Time in which the provider must complete the batch, in hours.
     pub window_hours: u32,
-    /// Who asks.
+    /// Metadata that names the batch's owner and intent.
     pub metadata: Vec<(&'static str, String)>,
-    /// From the first byte sent to the last received.
+    /// Time-out of the call, from the first byte sent to the last byte received.
     pub timeout: Duration,
 }
 
-/// What a provider's class of error means for an attempt that no batch came of.
+/// Returns the refusal of an attempt that made no batch, for the kind of the provider's error.
 pub(crate) fn refusal(kind: ErrorKind) -> Refusal {
     match kind {
         ErrorKind::NotSent | ErrorKind::NotAllowed | ErrorKind::Redirected | ErrorKind::Transient => Refusal::NotSent,
@@ -120,8 +121,9 @@ pub(crate) fn refusal(kind: ErrorKind) -> Refusal {
     }
 }
 
-/// The same of a server that is not the vendor: one gateway's word ends no job, and a credential that is good for finding out
-/// what became of the POST is not to blame.
+/// Returns the refusal for an error that does not prove that no batch was made, such as a gateway's. A lack of room or of the file is
+/// kept. Every other error counts as [`Refusal::Failed`]: a single answer of a gateway must not end the job, and a credential that still
+/// serves to find out the outcome of the POST is not at fault.
 fn refusal_for_now(kind: ErrorKind) -> Refusal {
     match refusal(kind) {
         lack @ (Refusal::Capacity | Refusal::TokenLimit | Refusal::FileNotFound) => lack,
@@ -138,8 +140,9 @@ fn intent(id: &str) -> impl Fn(&crate::lifecycle::Shard) -> Option<&Attempt> {
     move |shard| shard.attempt.as_ref().filter(|a| a.intent_id == id && a.state == AttemptState::Intended)
 }
 
-/// A store that retries for us can refuse its own second try. Only this call knows the intent's id, so finding it means
-/// that the first try was written; writing the same bytes again over it is what makes the proof.
+/// Returns the proof if a lost swap was in fact our own write: a store client that retries can have its second try refused because
+/// the first one succeeded. Only this call knows the intent's id, so a journal that holds it is ours. The same bytes are written over
+/// it once more, because only a successful swap is a proof.
 async fn own_retried_write(
     document: &dyn Document,
     intent_id: &str,

@@ -1,4 +1,4 @@
-//! The one writer of status: with the resourceVersion that was judged, and only when something changed.
+//! The only writer of a job's status. It writes over the resourceVersion that was judged, and only if something changed.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -14,8 +14,8 @@ use crate::controller::runtime::events::publish;
 use crate::controller::runtime::metadata;
 use crate::lifecycle::{Blocked, Memory, Step, Waiting, is_finished, is_tidy, project, reconcile_requested_at, seen};
 
-/// Writes the status that `step` calls for. False: the object changed in the meantime, look again.
-/// `references` is for a failure that cost nothing.
+/// Writes the status for `step`. Returns false if the object changed in the meantime and must be read again. `references` is the mark
+/// of the objects that the job refers to, for a failure before anything was paid.
 pub(crate) async fn record(
     ctx: &Context,
     session: &Session,
@@ -28,7 +28,7 @@ pub(crate) async fn record(
     let observed = snapshot.observed(&ctx.timing, memory);
     let Some(mut status) = project(&observed, &old, snapshot.job.metadata.generation, step) else { return Ok(true) };
     if snapshot.unread.is_some() {
-        // What the journal says of the job is as it was.
+        // The journal could not be read, so everything that comes from it stays as it was.
         status = BatchJobStatus { conditions: status.conditions, ..old.clone() };
     }
     status.last_handled_reconcile_at = reconcile_requested_at(&snapshot.job);
@@ -40,7 +40,7 @@ pub(crate) async fn record(
     let at = ctx.clock.now();
     let metadata = write(ctx, &snapshot.job, &status).await?;
     let written = metadata.is_some();
-    // What was written is the next look; an object that changed is looked at again.
+    // The written object becomes the last look. If the write was refused, there is none, and the object is read again.
     let seen = session.seen().zip(metadata);
     session.keep_seen(seen.map(|(seen, metadata)| seen.after(metadata, |job| job.status = Some(status), at)));
     for news in news.into_iter().filter(|_| written) {
@@ -49,7 +49,8 @@ pub(crate) async fn record(
     Ok(written)
 }
 
-/// Says of a job that ended that a change of its spec was seen. False: the object changed in the meantime, look again.
+/// Records in the status of an ended job that a change of its spec was seen. Returns false if the object changed in the meantime and
+/// must be read again.
 pub(crate) async fn record_seen(ctx: &Context, key: &BatchJob) -> Result<bool, StepError> {
     let generation = key.metadata.generation;
     if key.status.as_ref().is_none_or(|status| seen(status, generation).is_none()) {
@@ -63,11 +64,11 @@ pub(crate) async fn record_seen(ctx: &Context, key: &BatchJob) -> Result<bool, S
     }
 }
 
-/// The object's metadata since. None: it is no longer the one that was judged.
+/// Writes the status, and returns the new metadata; None if the object is no longer the one that was judged.
 async fn write(ctx: &Context, judged: &BatchJob, status: &BatchJobStatus) -> Result<Option<ObjectMeta>, StepError> {
     let before = to_json(judged.status.as_ref())?;
     let after = to_json(Some(status))?;
-    // With resourceVersion: only over the object that was judged.
+    // With a resourceVersion, the API server refuses the patch if the object has changed.
     let metadata = json!({"resourceVersion": judged.resource_version()});
     let patch = json!({"metadata": metadata, "status": merge_patch(&before, &after)});
     let (namespace, name) = (judged.namespace(), judged.name_any());
@@ -88,8 +89,7 @@ fn to_json(status: Option<&BatchJobStatus>) -> Result<Value, StepError> {
     serde_json::to_value(status).map_err(unfit)
 }
 
-/// The merge patch (RFC 7396) that makes `after` of `before`: fields that are gone are null in it, fields that did not change are
-/// not in it.
+/// Returns the merge patch (RFC 7396) that turns `before` into `after`. Removed fields are null, unchanged fields are absent.
 fn merge_patch(before: &Value, after: &Value) -> Value {
     let (Value::Object(old), Value::Object(new)) = (before, after) else { return after.clone() };
     let gone = old.keys().filter(|key| !new.contains_key(*key)).map(|key| (key.clone(), Value::Null));
@@ -98,7 +98,7 @@ fn merge_patch(before: &Value, after: &Value) -> Value {
     gone.chain(changed).collect()
 }
 
-/// Says in status what keeps the job from going on, at the stage that it is at.
+/// Writes to status the reason why the job does not go on, at its current stage.
 pub(crate) async fn record_error(
     ctx: &Context,
     snapshot: &Snapshot,
@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    /// RFC 7396, section 2, as the API server does it.
+    /// Applies a merge patch as RFC 7396, section 2, says and the API server does.
     fn merged(target: Value, patch: &Value) -> Value {
         let Value::Object(patch) = patch else { return patch.clone() };
         let mut merged = if let Value::Object(target) = target { target } else { Default::default() };
@@ -134,7 +134,7 @@ mod tests {
         Value::Object(merged)
     }
 
-    /// What a status may be as JSON: no field is null.
+    /// JSON as a status may be: no field is null.
     fn values() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![any::<i64>().prop_map(Value::from), "[a-c]{0,2}".prop_map(Value::from)];
         leaf.prop_recursive(3, 24, 4, |inner| {

@@ -1,4 +1,4 @@
-//! What a job refers to, as one short mark: a failure that cost nothing is judged again when it changes.
+//! A mark of the objects that a job refers to. A failure before anything was paid is judged again when the mark changes.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -18,11 +18,12 @@ use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::secrets;
 use crate::requests::means_many;
 
-/// A mark of the versions of all that the job refers to: its provider and Secrets, the input's ConfigMaps or single object.
-/// Objects that a folder or a pattern means are not looked at.
+/// Returns a mark of the versions of all objects that the job refers to: its provider, Secrets and certificates, and the ConfigMaps or
+/// the single object of its input. The objects of an input folder or pattern are not included. A missing object is part of the mark, so
+/// that its creation changes it.
 ///
 /// # Errors
-/// When that cannot be said now.
+/// If a version cannot be read now.
 pub(crate) async fn mark(ctx: &Context, job: &BatchJob) -> Result<String, StepError> {
     let namespace = job.namespace().unwrap_or_default();
     let live;
@@ -69,7 +70,7 @@ async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result
             (meta, auth, ctx.namespace.as_str())
         }
     };
-    // Its status is written often, and says nothing new.
+    // Not the resourceVersion: the status is written often and does not matter here.
     let mut seen = vec![meta.uid, meta.generation.map(|g| g.to_string())];
     if let Some(name) = auth {
         seen.push(secrets::version(ctx, secrets_in, &name).await?);
@@ -78,12 +79,12 @@ async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result
     Ok(seen)
 }
 
-/// Name of the Secret, and the certificates.
+/// Returns the name of the provider's Secret, and the reference to its certificates.
 fn refers_to(spec: &BatchProviderSpec) -> (Option<String>, Option<Tls>) {
     (spec.auth.as_ref().map(|auth| auth.secret_key_ref.name.clone()), spec.tls.clone())
 }
 
-/// The version of what holds certificates; empty where `tls` names none.
+/// Returns the version of the ConfigMap or Secret with certificates; None if `tls` names none.
 async fn authorities(ctx: &Context, tls: Option<&Tls>, namespace: &str) -> Result<Option<Option<String>>, StepError> {
     let Some(Tls { ca_bundle_ref: reference }) = tls else { return Ok(None) };
     let (client, name) = (ctx.client.clone(), &reference.name);
@@ -94,7 +95,7 @@ async fn authorities(ctx: &Context, tls: Option<&Tls>, namespace: &str) -> Resul
     Ok(Some(found))
 }
 
-/// What may not be read is as good as not there.
+/// Returns the resourceVersion of an object; None if it does not exist or the operator may not read it.
 async fn version<K>(api: &Api<K>, name: &str) -> Result<Option<String>, StepError>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
@@ -106,7 +107,8 @@ where
     }
 }
 
-/// The version of a single object of the input.
+/// Returns the version of an input that is a single object; None for a folder or a pattern, and for an object that cannot be read until
+/// a person changes something.
 async fn object(ctx: &Context, namespace: &str, location: &ObjectStoreLocation) -> Result<Option<String>, StepError> {
     if means_many(&location.uri) {
         return Ok(None);

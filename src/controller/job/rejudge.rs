@@ -1,4 +1,4 @@
-//! Failures before anything was paid are judged again when what the job refers to changes.
+//! The second judgement of jobs that failed before anything was paid: it is made when the objects that a job refers to change.
 
 use tracing::debug;
 
@@ -10,7 +10,7 @@ use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
 use crate::lifecycle::Freshness;
 
-/// Looks at what a job refers to that failed before anything was paid: is it no longer what it was then?
+/// Returns true if the objects that a failed job refers to have changed since it failed. False if that cannot be told now.
 pub(super) async fn refers_to_other(ctx: &Context, job: &BatchJob) -> bool {
     ctx.metrics.step("Recheck");
     let Some(seen) = job.status.as_ref().and_then(|s| s.observed_references.as_ref()) else { return false };
@@ -23,7 +23,8 @@ pub(super) async fn refers_to_other(ctx: &Context, job: &BatchJob) -> bool {
     }
 }
 
-/// Notes what a job refers to before anything of it is read, so that no change goes unnoticed.
+/// Records the mark of the objects that a job refers to before any of them is read, so that no later change goes unnoticed. A job that
+/// was submitted needs none.
 pub(super) async fn note_references(ctx: &Context, session: &Session, job: &BatchJob) {
     let is_sent = job.status.as_ref().is_some_and(|s| s.submission_time.is_some());
     if matches!(session.references(), References::NotLooked) && !is_sent {
@@ -32,7 +33,7 @@ pub(super) async fn note_references(ctx: &Context, session: &Session, job: &Batc
     }
 }
 
-/// The mark of what the job refers to, by a look at the object that its first visit goes on with.
+/// Returns the mark of the objects that the job refers to. The look at the job that it needs is kept for the visit.
 async fn mark(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String, StepError> {
     let seen = last_look::look(ctx, job, session.seen(), Freshness::Any, ctx.clock.now()).await?;
     session.keep_seen(seen.clone());
@@ -42,7 +43,7 @@ async fn mark(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String
     }
 }
 
-/// The mark from before anything was read; else as late as now.
+/// Returns the mark that was recorded before anything was read; without one, the current mark.
 pub(super) async fn references_of(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String, StepError> {
     match session.references() {
         References::Mark(mark) => Ok(mark),
@@ -50,7 +51,7 @@ pub(super) async fn references_of(ctx: &Context, session: &Session, job: &BatchJ
     }
 }
 
-/// When such a job is looked at again (Unix milliseconds).
+/// Returns the time of the next look at the objects that a failed job refers to (Unix milliseconds).
 pub(super) fn due(ctx: &Context) -> i64 {
     let every = ctx.jobs.recheck;
     ctx.clock.now() + every + every * i64::from(ctx.clock.jitter()) / 1024

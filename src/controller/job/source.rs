@@ -1,4 +1,4 @@
-//! Opens what `spec.input` names.
+//! The input of a job: ConfigMaps, objects in storage, or inline requests.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use crate::controller::runtime::error::StepError;
 use crate::requests::{self, Held, PassError, Source};
 use crate::store::StoreError;
 
-/// What can be said of the input before it is opened.
+/// Checks that the job's output does not write to its input.
 ///
 /// # Errors
-/// Says what to do.
+/// A message that names the conflict and the remedy.
 pub(crate) fn check(spec: &BatchJobSpec, output_uri: &str) -> Result<(), String> {
     if let (Some(input), Some(output)) = (&spec.input.object_store, &spec.output.object_store) {
         return requests::apart(input, output, output_uri);
@@ -33,10 +33,10 @@ pub(crate) fn check(spec: &BatchJobSpec, output_uri: &str) -> Result<(), String>
     }
 }
 
-/// Opens the input; what it holds is read when its turn comes.
+/// Opens the input. Objects and ConfigMaps are read one after the other, when their turn comes.
 ///
 /// # Errors
-/// When something is missing.
+/// If the URI, the Secret or the certificates of an object store are missing or cannot be used.
 pub(crate) async fn open(ctx: &Arc<Context>, namespace: &str, input: Input) -> Result<Source, StepError> {
     if let Some(location) = &input.object_store {
         let (folder, name) = input_folder(ctx, namespace, location).await?;
@@ -52,12 +52,12 @@ pub(crate) async fn open(ctx: &Arc<Context>, namespace: &str, input: Input) -> R
     Ok(Source::Inline(input.inline.map(|inline| inline.requests).unwrap_or_default()))
 }
 
-/// ConfigMaps, one after the other.
+/// The ConfigMaps of an input, read one after the other.
 struct Maps {
     api: Api<ConfigMap>,
     namespace: String,
     left: std::vec::IntoIter<ConfigMapSource>,
-    /// Names and versions of those that were read.
+    /// Names and versions of the ConfigMaps that were read.
     read: Vec<(String, Option<String>)>,
 }
 
@@ -80,7 +80,7 @@ impl Maps {
         Ok(Some((futures::stream::iter(keys).map(Ok).boxed(), self)))
     }
 
-    /// Requests of two states of a ConfigMap would make a plan that nobody wrote.
+    /// Fails if a ConfigMap changed since it was read. Otherwise the plan could mix old and new ConfigMaps, a state that never existed.
     async fn see_unchanged(&self) -> Result<(), PassError> {
         for (name, version) in &self.read {
             let now = self.get(name).await?.and_then(|map| map.resource_version());

@@ -1,4 +1,5 @@
-//! Transfers and calls at providers, beside the reconcile loop: keyed by job and purpose, and ended with their job.
+//! Background tasks of a job: transfers, and calls to its provider. A job runs each [`Task`] at most once at a time, and its tasks end
+//! with it.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::controller::Context;
 use crate::fair::Claim;
 use crate::lifecycle::Task;
 
-/// Starts `work` unless it runs; when it ends the job is looked at again.
+/// Starts the transfer `task`, unless it is already running. The job is visited when it ends.
 pub(crate) fn start(
     ctx: &Arc<Context>,
     session: &Arc<Session>,
@@ -29,7 +30,8 @@ pub(crate) fn start(
     });
 }
 
-/// The same for `work` that gives up its place before it ends: one that only waits for an answer holds nobody up.
+/// Does the same as [`start`], for `work` that may drop its place before it ends: while it only waits for an answer it needs no
+/// memory.
 pub(crate) fn start_in_place<W: Future<Output = Outcome> + Send + 'static>(
     ctx: &Arc<Context>,
     session: &Arc<Session>,
@@ -46,8 +48,8 @@ pub(crate) fn start_in_place<W: Future<Output = Outcome> + Send + 'static>(
     });
 }
 
-/// Starts a call at the provider, which waits for its turn at its account; `name` is the step's. Like a transfer it ends with
-/// its job or with this process, unless it is `finished` once it began: then it sees to that itself.
+/// Starts a call to the provider, which waits for its turn at the account; `name` is the name of the step. Like a transfer, it ends
+/// with its job or with this process, except for [`Task::Post`], which is always waited for.
 pub(crate) fn start_call(
     ctx: &Arc<Context>,
     session: &Arc<Session>,
@@ -62,7 +64,7 @@ pub(crate) fn start_call(
     });
 }
 
-/// How work ended, and when it began.
+/// The result of a task, and the time at which its work began (Unix milliseconds).
 struct Done {
     outcome: Outcome,
     began: i64,
@@ -82,7 +84,7 @@ fn run(
     }
     let (ctx, session, tracker) = (ctx.clone(), session.clone(), ctx.tracker.clone());
     let of = ObjectRef::from_obj(job);
-    // What was asked of a provider for money is waited for, whatever ends.
+    // A POST costs money, so its outcome is waited for even if the job or the process ends.
     let is_finished = matches!(task, Task::Post(_));
     let last = is_finished.then(|| Arc::new(job.clone()));
     let beside = async move {
@@ -115,7 +117,7 @@ fn run(
             }
         }
         match last.filter(|_| ctx.stop.is_cancelled()) {
-            // Nobody else looks at jobs any more, and what became of a POST is written down before this process ends.
+            // The controller visits no jobs any more, and the outcome of a POST must be recorded before this process ends.
             Some(job) => reconcile::finish(job, ctx).await,
             None => ctx.jobs.poke(of),
         }

@@ -1,4 +1,4 @@
-//! The view of a job's object that decisions are made on.
+//! The view of a BatchJob object on which decisions are made.
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
@@ -65,7 +65,7 @@ fn remembered(job: &BatchJob) -> Option<(String, Plan)> {
     ))
 }
 
-/// The schema lets nothing else through than a number or a percentage.
+/// Returns the limit; None if the text is no percentage, which the schema does not allow.
 fn max_failed(value: &IntOrString) -> Option<MaxFailed> {
     match value {
         IntOrString::Int(count) => Some(MaxFailed::Count(i64::from(*count))),

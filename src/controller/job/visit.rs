@@ -1,4 +1,4 @@
-//! One visit of a job: a look, a decision, its record, and one effect.
+//! One step of a job: observe, decide, record, act.
 
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
 use crate::lifecycle::{Freshness, Step, Task, cost_nothing};
 
-/// One decision on a look that is fresh enough for it, and one effect.
+/// Decides on a look that is fresh enough for the decision, records it in status, and carries it out. With `anew`, a failure that cost
+/// nothing is judged again. The name of the step is stored in `doing`.
 pub(super) async fn visit(
     ctx: &Arc<Context>,
     session: &Arc<Session>,
@@ -31,7 +32,7 @@ pub(super) async fn visit(
             return unread(ctx, session, &snapshot, error).await;
         }
         let judged = judge(ctx, session, &snapshot);
-        // What pays, destroys or writes is judged again on a look that was made for it.
+        // A step that pays, destroys or writes is decided again on a look that is fresh enough for it.
         match judged.step.freshness() {
             fresher if fresher > wanted => wanted = fresher,
             _ => break (snapshot, judged),
@@ -42,7 +43,7 @@ pub(super) async fn visit(
         record_error(ctx, &snapshot, session, &memory, told).await?;
     }
     if ctx.stop.is_cancelled() && matches!(step, Step::WriteIntent { .. }) {
-        // A POST that is cut off would be a question.
+        // A POST that is cut off when the process ends would have an unknown outcome.
         return Ok(Flow::Wait(None));
     }
     debug!(step = step.name(), "decided");
@@ -56,7 +57,7 @@ pub(super) async fn visit(
         Step::Fail(_) => Some(rejudge::references_of(ctx, session, &snapshot.job).await?),
         _ => None,
     };
-    // A stage that is over within a few seconds is not worth a write.
+    // A stage that lasts only a few seconds is not written to status.
     if !is_brief && !record(ctx, session, &snapshot, &memory, &step, references).await? {
         return Ok(Flow::Again);
     }
@@ -69,14 +70,14 @@ pub(super) async fn visit(
     };
     match step {
         Step::Wait { .. } => session.waits_for(&memory.running),
-        // Whether a transfer succeeds is known when it ends.
+        // A transfer was only started; it counts as a success or a failure when it ends.
         Step::Plan { .. }
         | Step::Upload(_)
         | Step::Collect { .. }
         | Step::FollowUp { .. }
         | Step::Halve(_)
         | Step::Write => {}
-        // The same of a call.
+        // A call to the provider was only started, too.
         _ if step.call().is_some() => {}
         _ => {
             note_success(ctx, session, None);
@@ -88,7 +89,7 @@ pub(super) async fn visit(
     Ok(flow)
 }
 
-/// The journal cannot be read: nothing can be decided, and where that lasts a person is told.
+/// Handles a journal that cannot be read: nothing can be decided, and if that lasts, status reports it.
 async fn unread(ctx: &Context, session: &Session, snapshot: &Snapshot, error: StepError) -> Result<Flow, StepError> {
     let took = ctx.clock.now().saturating_sub(snapshot.now);
     failed(ctx, session, None, Failed { call: "Observe", error, took });
@@ -121,7 +122,7 @@ fn told(snapshot: &Snapshot, step: &Step) {
     }
 }
 
-/// Logs that a step failed, and remembers when it is tried again.
+/// Logs the failure of a step, and records the time of its next try.
 pub(super) fn failed(ctx: &Context, session: &Session, what: Option<Task>, failed: Failed) {
     let (step, error) = (failed.call, &failed.error);
     warn!(step, reason = error.kind(), why = error.blocked.message, "a step failed and is tried again");

@@ -1,4 +1,4 @@
-//! The watch of BatchJobs, which has them visited.
+//! The watch of BatchJobs, and the controller that visits them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +19,12 @@ use crate::controller::{Context, log_stream_error};
 use crate::lifecycle::{cost_nothing, is_finished};
 use crate::telemetry::Health;
 
-/// Jobs in one page of a list: each may carry 1.5 MB of requests, and a page is held whole, three times over while it is read.
+/// Number of jobs in one page of a list. A job may hold 1.5 MB of requests, and a page takes three times its size while it is read.
 const PAGE: u32 = 10;
-/// The pause before a visit that broke off is made again.
+/// The pause after an error of `reconcile`, which the controller requires although `reconcile` never fails.
 const BROKE_OFF: Duration = Duration::from_secs(60);
 
-/// One namespace to watch, or all.
+/// One namespace to watch, or all namespaces.
 pub(crate) struct Scope {
     namespace: Option<String>,
     jobs: Store<BatchJob>,
@@ -32,17 +32,18 @@ pub(crate) struct Scope {
     pokes: UnboundedReceiver<ObjectRef<BatchJob>>,
 }
 
-/// A namespace that is watched, None for all; what is known of its jobs, lean and for hints only; where a visit is asked for.
+/// A watched namespace (None for all), the store of its jobs, and the sender of requests for visits. The stored jobs are hints only: they
+/// may be old, and hold no more than [`BatchJob::keep_for_the_watch`] leaves.
 pub(super) type Watched = (Option<String>, Store<BatchJob>, UnboundedSender<ObjectRef<BatchJob>>);
 
-/// What is known of a namespace, and what the watch of it writes; None: of all.
+/// Returns the two ends of the watch of a namespace, or of all namespaces for None: one to read, and one for [`watch`].
 pub(super) fn scope(namespace: Option<String>) -> (Watched, Scope) {
     let (send, pokes) = mpsc::unbounded_channel();
     let (jobs, writer) = reflector::store();
     ((namespace.clone(), jobs.clone(), send), Scope { namespace, jobs, writer, pokes })
 }
 
-/// Visits the jobs of `scope` until told to stop; `client` is for watches.
+/// Visits the jobs of `scope` until the operator stops. `client` is used for the watch only.
 pub(crate) async fn watch(scope: Scope, client: &Client, context: &Arc<Context>, health: &Health) {
     let Scope { namespace, jobs, writer, pokes } = scope;
     let api: Api<BatchJob> = match &namespace {
@@ -87,8 +88,7 @@ pub(crate) async fn watch(scope: Scope, client: &Client, context: &Arc<Context>,
     });
 }
 
-/// Counts the batches that a job's status names towards its account's limit: all that is known of them until the job's
-/// journal is read.
+/// Counts the batches in a job's status towards the limit of its account, until the job's journal is read and says how many there are.
 fn count(ctx: &Context, job: &BatchJob) {
     let Some(uid) = job.metadata.uid.as_deref() else { return };
     let Some(provider) = job.status.as_ref().and_then(|s| s.provider.as_ref()) else { return };
@@ -98,13 +98,13 @@ fn count(ctx: &Context, job: &BatchJob) {
     }
 }
 
-/// Batches that may run, as far as status tells.
+/// Returns the number of batches that may run, according to status.
 fn in_flight(job: &BatchJob) -> usize {
     job.status.iter().flat_map(|s| &s.batches).filter(|batch| crate::lifecycle::is_in_flight(batch)).count()
 }
 
-/// Ends the sessions of jobs that went without a last visit, as when somebody took the finalizer off by hand: with the event of a
-/// deletion, and after a list for what went while nobody watched.
+/// Ends the sessions of jobs that were deleted without a last visit, for example because a person removed the finalizer by hand. They are
+/// found by the event of their deletion, or, if they were deleted while nobody watched, by their absence from a complete list.
 fn end_sessions(event: &watcher::Event<BatchJob>, scope: &Option<String>, known: &Store<BatchJob>, context: &Context) {
     match event {
         watcher::Event::Delete(job) => context.jobs.end(context, &job.uid().unwrap_or_default()),
@@ -116,16 +116,17 @@ fn end_sessions(event: &watcher::Event<BatchJob>, scope: &Option<String>, known:
     }
 }
 
-/// A status that a restore or a person took away is written again; nobody else looks at a job that is over.
+/// Tells the predicate whether a job has a status. If a restore or a person removes it, the job is visited, even after its end, and the
+/// status is written again.
 fn has_status(job: &BatchJob) -> Option<u64> {
     Some(u64::from(job.status.is_some()))
 }
 
-/// Jobs that ask for a person, by condition.
+/// Returns the numbers of jobs that need a person, by condition.
 pub(super) fn in_need(known: &[Store<BatchJob>]) -> Vec<(&'static str, i64)> {
     let of = |condition: &'static str| {
         let jobs = known.iter().flat_map(Store::state);
-        // A job that failed after it was sent is over: nothing is left to mend.
+        // A job that failed after it was submitted is over, and nobody can fix it.
         let open = jobs.filter(|job| cost_nothing(job) || job.status.as_ref().is_none_or(|s| s.outcome.is_none()));
         let in_need =
             open.filter(|job| job.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, condition)));
