@@ -1,6 +1,6 @@
 //! A Kubernetes operator for LLM batch processing: never pays twice, never loses a line.
 //!
-//! Data flows one way: `observe -> decide -> act -> record`, one effect a step. [`lifecycle`] holds every decision and is
+//! Data flows one way: `observe -> decide -> record -> act`, one effect a step. [`lifecycle`] holds every decision and is
 //! pure; [`controller`] is the only place where the others meet. `docs/architecture.md` tells the whole story.
 
 pub mod account;

@@ -48,5 +48,6 @@ pub const FINALIZER: &str = "llmbatch.dev/settle";
 pub const IN_USE_FINALIZER: &str = "llmbatch.dev/in-use";
 /// Name of the operator as the writer of fields, in `managedFields` and events.
 pub const FIELD_MANAGER: &str = "batchjob-operator";
-/// Version of the journal and of `status`. A binary neither acts on a newer one nor writes it.
+/// Version of the journal and of `status`. A binary neither acts on a newer one nor writes it. A journal of version 1, a list of
+/// all shards, is read, and its next write makes it version 2.
 pub const PROTOCOL_VERSION: i32 = 2;

@@ -11,7 +11,7 @@ use super::submission::{self, Round};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Outcome, RequestCounts};
 
-/// Maximum number of rounds of one job; each round after the first sends again the requests without an answer.
+/// Maximum number of rounds of one job after the first; each sends again the requests without an answer.
 const ROUND_LIMIT: u32 = 10;
 
 /// Returns whether the job's deadline has passed. Suspension stops the clock of a job that was not sent.

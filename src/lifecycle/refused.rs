@@ -214,8 +214,9 @@ pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &m
 }
 
 /// Replaces a shard by its halves. The first half takes the shard's place and may be sent at once; the second half comes last.
-/// A half is halved in turn after one more refusal while alone. A single request gets the full [`ALONE_LIMIT`] tries before it
-/// fails.
+/// The first half keeps the attempt's number, so that names of attempts never recur, and forgets its file, which holds both
+/// halves. A half is halved in turn after one more refusal while alone. A single request gets the full [`ALONE_LIMIT`] tries
+/// before it fails.
 fn replaced(journal: &Journal, halved: &Halved) -> Step {
     let [first, second] = halved.halves.clone();
     Step::Swap(journal.next(|j| {

@@ -113,7 +113,7 @@ impl JournalStore {
     }
 
     /// Stores the segments of `next`, and encodes the head that names them. A failure after that leaves segments that no head
-    /// names; they are deleted with the other staged objects.
+    /// names: those of the plan are deleted with the other staged objects, those of settled shards stay beside the journal.
     ///
     /// # Errors
     /// [`StoreError::TooLarge`] if the journal would be too large to be read again.
