@@ -1,4 +1,4 @@
-//! What the steps of a job are done with: its folder and journal, and its account at the provider.
+//! The clients that the steps of a job work with: of its folder and journal, and of its account at the provider.
 
 use std::sync::Arc;
 
@@ -19,8 +19,9 @@ use crate::lifecycle::JobView;
 use crate::provider::BatchApi;
 use crate::store::Folder;
 
-/// What steps are done with.
+/// The clients that the steps of a job work with.
 pub(crate) struct Clients {
+    /// Time at which the credentials were read (Unix milliseconds).
     read_at: i64,
     spec_hash: String,
     /// Whether the job was pinned to its provider before the provider was read.
@@ -29,22 +30,22 @@ pub(crate) struct Clients {
     pub folder: Folder,
     /// The journal.
     pub journals: JournalStore,
-    /// The provider.
+    /// The provider's batch API.
     pub api: Arc<dyn BatchApi>,
-    /// The account that it is used with.
+    /// The account that the batch API is used with.
     pub account: Account,
-    /// Who runs its calls.
+    /// The queue of the account's calls.
     pub calls: Arc<account::Account>,
-    /// Its places for batches.
+    /// The provider's places for batches.
     pub quota: Arc<account::Quota>,
-    /// Keyed fingerprint of its credential.
+    /// Keyed fingerprint of the account's credential.
     pub fingerprint: String,
-    /// Changes when a credential does: the account's, or the output's.
+    /// Fingerprint of the account's credential, and version of the Secret of the output.
     pub credentials: (String, Option<String>),
 }
 
-/// Opens what the steps of a job are done with, or says what is missing. What was opened for the same spec is taken again while it
-/// is young enough.
+/// Opens the clients of a job, or tells what is missing. Clients that were opened for the same spec are used again while their
+/// credentials are recent enough.
 pub(crate) async fn open(
     ctx: &Context,
     session: &Session,
@@ -56,7 +57,7 @@ pub(crate) async fn open(
         return Err(Missing::Blocked(blocked.clone()));
     }
     let (spec_hash, pinned) = (view.spec_hash.clone(), view.pinned);
-    // A failure that another credential may mend makes those that were read before it too old.
+    // After a failure that another credential may fix, credentials that were read before it are too old.
     let since = session.distrusts().max(now - LIFETIME + 1);
     let earlier = session.clients().filter(|t| t.spec_hash == spec_hash && t.pinned == pinned);
     if let Some(clients) = earlier.as_ref().filter(|t| t.read_at >= since) {
@@ -67,7 +68,7 @@ pub(crate) async fn open(
     let seen = earlier.map(|clients| clients.account.seen());
     let known = match &seen {
         Some(seen) => Known::Since(seen),
-        // It may be going since before it was pinned, and let go by somebody who did not see the pin.
+        // The watch may lag. The provider may have been released by a process that did not see the pin yet, so it is read.
         None if pinned => Known::Not,
         None => Known::ByWatch,
     };

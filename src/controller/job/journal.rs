@@ -1,4 +1,4 @@
-//! The journal in storage: its head, which is one document that changes by conditional writes, and its segments.
+//! The journal in storage: its head, a document that changes by conditional writes, and its segments, which never change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::store::{
 
 /// Largest segment that is read, in bytes.
 const SEGMENT_LIMIT: u64 = 16 << 20;
-/// Memory that a head takes beside its text, as a multiple of the text's size.
+/// Memory that a head takes while it is read, beside its text, as a multiple of the text's size.
 const HEAD_TIMES: usize = 2;
 /// Memory that a segment takes while it is read, as a multiple of its size.
 const SEGMENT_TIMES: usize = 3;
 /// Largest total size, in bytes, of small segments that are merged into one: they are held in memory.
 const MERGE_LIMIT: usize = 4 << 20;
-/// Room that a head must have for each batch that may be live, in bytes: the outcome of the batch is written there.
+/// Room that a head keeps for each batch that may be live, in bytes: the outcome of the batch will be written there.
 const RECORD_ROOM: u64 = 64 << 10;
 
 /// A journal as it was read or written, with the version of its head.
@@ -31,7 +31,7 @@ pub type Judged = (Arc<Journal>, Version);
 pub struct JournalStore {
     folder: Folder,
     document: ObjectDocument,
-    /// Number of settled shards that leave the head together; None: all of them stay in the head.
+    /// Number of settled shards that leave the head together. None if all shards stay in the head.
     seal_at: Option<usize>,
 }
 
@@ -56,8 +56,8 @@ impl JournalStore {
         &self.document
     }
 
-    /// Reads the journal, with at least the next `window` planned shards, or all of them if there are fewer. `known` is not
-    /// fetched again if the head still has its version.
+    /// Reads the journal, with at least the next `window` planned shards, or all of them if there are fewer. The head is not
+    /// fetched again if it still has the version of `known`. None if there is no journal.
     ///
     /// # Errors
     /// When the store fails, or the document is not a journal. A missing segment is an error, and is never read as empty.
@@ -88,16 +88,16 @@ impl JournalStore {
     }
 
     /// Returns true if fewer than the next `window` planned shards were read, and there are more. A journal that sends nothing
-    /// any more needs none: they may have been cleaned up.
+    /// more needs none of them, and their segments may be deleted already.
     pub fn is_short(journal: &Journal, window: usize) -> bool {
         let sends = journal.commit.is_none() && journal.closing.is_none();
         sends && journal.shards.segment_to_read(window).is_some()
     }
 
-    /// Creates the journal, if there is none.
+    /// Creates the journal.
     ///
     /// # Errors
-    /// [`SwapError::Lost`] if there is one.
+    /// [`SwapError::Lost`] if there is one already.
     pub async fn create(&self, journal: &Journal) -> Result<SwapProof, SwapError> {
         self.document.create(encode(journal)?).await
     }
@@ -116,24 +116,24 @@ impl JournalStore {
     /// names: those of the plan are deleted with the other staged objects, those of settled shards stay beside the journal.
     ///
     /// # Errors
-    /// [`StoreError::TooLarge`] if the journal would be too large to be read again.
+    /// If the store refuses a segment, or [`StoreError::TooLarge`] if the head would be too large to be read again.
     pub async fn pack(&self, next: &Journal) -> Result<Packed, StoreError> {
         let mut journal = next.clone();
         if self.pack_shards(&mut journal.shards, &next.work_id).await?.contains(&SegmentKind::Sealed)
             && let Err(error) = self.merge(&mut journal).await
         {
-            // Small segments serve as well.
+            // The journal is as good with its small segments.
             warn!(work_id = next.work_id, %error, "segments of a journal could not be merged");
         }
         let bytes = encode(&journal)?;
         Ok(Packed { journal, bytes })
     }
 
-    /// Packs a journal with another intent, as [`Self::pack`] does, but only if the head has room for the outcome of every
-    /// batch that may be live: a paid result must be recorded.
+    /// Packs a journal with one more intent, as [`Self::pack`] does. The head must have room for the outcome of every batch
+    /// that may be live, because a paid result has to be recorded.
     ///
     /// # Errors
-    /// [`StoreError::TooLarge`] if there is no such room.
+    /// As [`Self::pack`], and [`StoreError::TooLarge`] if there is no such room.
     pub async fn pack_intent(&self, next: &Journal) -> Result<Packed, StoreError> {
         let packed = self.pack(next).await?;
         let live = next.shards.iter().filter(|s| s.is_live()).count() as u64;
@@ -143,7 +143,7 @@ impl JournalStore {
         }
     }
 
-    /// Moves shards into segments, and stores the segments. Returns their kinds.
+    /// Moves shards out of the head into segments, and stores the segments. Returns their kinds.
     ///
     /// # Errors
     /// When the store refuses a write.
@@ -156,8 +156,8 @@ impl JournalStore {
         Ok(segments.iter().map(|segment| segment.kind).collect())
     }
 
-    /// Stores the shards of a plan, or of another round, which come in order. They are stored as they come, and few of them are
-    /// held in memory.
+    /// Stores the shards of a plan, or of another round, in their order. They are stored as they come, so that few of them are
+    /// in memory at a time.
     ///
     /// # Errors
     /// When the store refuses a write, or the iterator yields an error.
@@ -183,6 +183,7 @@ impl JournalStore {
         Ok(planned)
     }
 
+    /// Replaces small segments of settled shards by one.
     async fn merge(&self, journal: &mut Journal) -> Result<(), StoreError> {
         let small = journal.shards.segments_to_merge();
         if small.is_empty() {
@@ -206,7 +207,7 @@ impl JournalStore {
         Ok(())
     }
 
-    /// Writes a segment and verifies that it is there: afterwards nothing else holds its content.
+    /// Writes a segment, and verifies its content, because nothing else holds it from then on.
     async fn put(&self, work_id: &str, segment: &Segment) -> Result<(), StoreError> {
         let name = name_of(work_id, segment.kind, &segment.name);
         self.folder.put_new(&name, segment.bytes.clone().into()).await?;
@@ -244,7 +245,7 @@ impl JournalStore {
         journal.shards.in_head().try_for_each(|(index, shard)| see(index, shard))
     }
 
-    /// Calls `see` with every planned shard and its index.
+    /// Calls `see` with every shard that is still planned, and its index.
     ///
     /// # Errors
     /// As [`Self::each`].
@@ -292,8 +293,10 @@ fn name_of(work_id: &str, kind: SegmentKind, sha256: &str) -> String {
     }
 }
 
+/// Encodes a head.
+///
 /// # Errors
-/// [`StoreError::TooLarge`] if it could not be read again, or has no room for the outcome of its live batches.
+/// [`StoreError::TooLarge`] if it could not be read again.
 fn encode(journal: &Journal) -> Result<Bytes, StoreError> {
     let bytes = serde_json::to_vec(journal).map_err(|e| StoreError::Invalid(e.to_string()))?;
     match bytes.len() as u64 > DOCUMENT_LIMIT {
@@ -309,7 +312,7 @@ fn too_large(bytes: usize) -> StoreError {
     ))
 }
 
-/// Decodes a head. Its planned shards are not read yet. Of a newer protocol version, only the version is read.
+/// Decodes a head. The segments that it names are not read. Of a journal of a newer protocol version, only the version is read.
 ///
 /// # Errors
 /// When the document is not a journal.

@@ -28,19 +28,19 @@ impl Sessions {
         session
     }
 
-    /// Returns true if the last step of the job with this uid failed.
+    /// Returns true if the last step of the job with this uid failed, tasks aside.
     pub fn has_failed(&self, uid: &str) -> bool {
         lock(&self.0).get(uid).is_some_and(|session| session.backoff(None).failures > 0)
     }
 
-    /// Clears the pauses of all failed calls of this account, and returns the jobs to visit for it.
+    /// Lets the jobs of this account try everything that failed again at once. Returns those that had failures, to visit them.
     pub fn try_again(&self, account: &ProviderKey) -> Vec<ObjectRef<BatchJob>> {
         let sessions: Vec<Arc<Session>> = lock(&self.0).values().cloned().collect();
         let jobs = sessions.iter().filter(|s| s.account().as_ref() == Some(account) && s.try_again());
         jobs.filter_map(|session| lock(&session.job).clone()).collect()
     }
 
-    /// Returns the number of failing calls that deserve a person's attention, by the step or the transfer that makes them.
+    /// Returns the number of failing calls that deserve a person's attention, by the step or transfer that makes them.
     pub fn failing(&self) -> Vec<(&'static str, i64)> {
         let sessions: Vec<Arc<Session>> = lock(&self.0).values().cloned().collect();
         let mut calls = BTreeMap::new();
@@ -60,7 +60,7 @@ impl Sessions {
         Some(seen.map_or(0, |seen| seen.weight) + journal.map_or(0, |(journal, _)| journal.weight()))
     }
 
-    /// Drops the cached object and the cached journal of the job with this uid. Both can be read again.
+    /// Drops the cached object and the cached journal of the job with this uid. Both are read again when they are needed.
     pub fn let_go(&self, uid: &str) {
         if let Some(session) = lock(&self.0).get(uid) {
             session.keep_seen(None);
@@ -69,19 +69,21 @@ impl Sessions {
         }
     }
 
-    /// Returns the bytes that a visit of the job with this uid needs; None if it is a small one.
+    /// Returns the bytes that a visit of the job with this uid needs; None for a small visit.
     pub fn room(&self, uid: &str) -> Option<u64> {
         let session = lock(&self.0).get(uid).cloned()?;
         *lock(&session.room)
     }
 
+    /// Ends the session of the job with this uid, and its tasks.
     pub fn end(&self, uid: &str) {
         if let Some(session) = lock(&self.0).remove(uid) {
             session.stop.cancel();
         }
     }
 
-    /// Ends the sessions of jobs that are gone: a job whose finalizer a person removed by hand has no last visit.
+    /// Ends the sessions of the jobs for which `is_gone` is true. A job whose finalizer a person removed by hand has no last
+    /// visit that ends its session.
     pub fn end_where(&self, is_gone: impl Fn(&str, &ObjectRef<BatchJob>) -> bool) {
         lock(&self.0).retain(|uid, session| {
             let gone = lock(&session.job).as_ref().is_some_and(|job| is_gone(uid, job));
@@ -98,7 +100,7 @@ impl Sessions {
 pub(crate) struct Session {
     memory: Mutex<Memory>,
     permit: Mutex<Option<PostPermit>>,
-    /// The backoff of each task, and, under None, of the steps between tasks. A success resets only its own entry.
+    /// The backoff of each task and, under None, of the steps that are not tasks. A success resets only its own entry.
     backoffs: Mutex<HashMap<Option<Task>, Backoff>>,
     /// The last reason to wait, and the time (Unix milliseconds) since which the job waits at this stage.
     waiting: Mutex<Option<(Waiting, i64)>>,
@@ -108,32 +110,36 @@ pub(crate) struct Session {
     journal: Mutex<Option<Judged>>,
     /// The time at which that journal was known to be current (Unix milliseconds).
     journal_at: AtomicI64,
+    /// The last look at the object.
     seen: Mutex<Option<LastLook>>,
+    /// The parts of the object with which a person asks for another try, as they were last seen.
     asked: Mutex<String>,
-    /// The time (Unix milliseconds) since which credentials must have been read to count.
+    /// Credentials that were read before this time (Unix milliseconds) are read again before they are used.
     distrusts: AtomicI64,
     references: Mutex<References>,
     /// The bytes that a visit needs; None if it is a small one.
     room: Mutex<Option<u64>>,
-    /// The MiB that a transfer needs, for each that outgrew its place.
+    /// The MiB that a transfer needs, for each transfer that outgrew its place.
     needs: Mutex<BTreeMap<Task, u64>>,
-    /// Allows one look at a batch at a time, so that a server that asks for a pause is not sent the next one.
+    /// Lets the job look at one batch at a time, so that a server that asks for a pause is spared the other looks.
     pub looks: tokio::sync::Mutex<()>,
     /// Ends the session's background tasks.
     pub stop: CancellationToken,
 }
 
-/// The known versions of the objects that a job refers to.
+/// The versions of the objects that a job refers to, from before this process read any of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum References {
     #[default]
+    /// Nobody has looked yet.
     NotLooked,
+    /// The versions could not be read in time.
     Unknown,
-    /// A mark from before any of the objects was read.
+    /// The mark of the versions.
     Mark(String),
 }
 
-/// Locks the mutex, also if it is poisoned: it guards a cache, which stays usable after its holder panicked.
+/// Locks the mutex even if it is poisoned: it guards a cache, which stays usable after a holder panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -158,7 +164,7 @@ impl Session {
         lock(&self.permit).take()
     }
 
-    /// Returns the MiB that this transfer needs, if it once outgrew its place.
+    /// Returns the MiB that this transfer needs, if it outgrew its place before.
     pub fn need(&self, task: Task) -> Option<u64> {
         lock(&self.needs).get(&task).copied()
     }
@@ -201,7 +207,8 @@ impl Session {
         lock(&self.clients).clone()
     }
 
-    /// Keeps the clients. If their credentials differ from the last ones, failed calls are tried again at once.
+    /// Keeps the clients. If their credentials differ from those of the clients before, everything that failed is tried again
+    /// at once.
     pub fn keep_tools(&self, clients: Arc<Clients>) {
         let before = lock(&self.clients).replace(clients.clone());
         if before.is_some_and(|before| before.credentials != clients.credentials) {
@@ -209,13 +216,13 @@ impl Session {
         }
     }
 
-    /// Returns the provider's account, if it was opened.
+    /// Returns the provider's account; None before the clients were opened.
     pub fn account(&self) -> Option<ProviderKey> {
         self.clients().map(|clients| clients.account.object.clone())
     }
 
-    /// Records the reason to wait at `now`, for use when a later step fails, and returns the time since which the job waits at
-    /// this stage.
+    /// Records the reason to wait at `now`, which status also shows when a later step fails. Returns the time (Unix
+    /// milliseconds) since which the job waits at this stage.
     pub fn waits(&self, why: &Waiting, now: i64) -> i64 {
         let mut waiting = lock(&self.waiting);
         let since = waiting.as_ref().filter(|(last, _)| last.stage == why.stage).map_or(now, |(_, since)| *since);
@@ -233,7 +240,7 @@ impl Session {
         lock(&self.seen).clone()
     }
 
-    /// Keeps a look at the object; None drops one that turned out to be outdated.
+    /// Keeps a look at the object; None drops a look that turned out to be outdated.
     pub fn keep_seen(&self, seen: Option<LastLook>) {
         *lock(&self.seen) = seen;
     }
@@ -253,25 +260,24 @@ impl Session {
         self.journal_is_of(0);
     }
 
-    /// Returns the backoff of this task, or, for None, of the steps between tasks. None of them runs before it is over.
+    /// Returns the backoff of this task or, for None, of the steps that are not tasks. The next try is made once it is over.
     pub fn backoff(&self, what: Option<Task>) -> Backoff {
         lock(&self.backoffs).get(&what).cloned().unwrap_or_default()
     }
 
-    /// Returns the backoff with the most failures in a row among those that `of` selects, if it deserves a person's attention
-    /// and is not over yet.
+    /// Returns the backoff with the most failures in a row, of those that `of` selects and that deserve a person's attention.
     pub fn lasting(&self, of: impl Fn(&Option<Task>) -> bool) -> Option<Backoff> {
         let backoffs = lock(&self.backoffs);
         let told = backoffs.iter().filter(|(what, b)| of(what) && b.error().is_some());
         told.max_by_key(|(_, b)| b.failures).map(|(_, b)| b.clone())
     }
 
-    /// Returns true if a failure may be fixed by a person at any time.
+    /// Returns true if a person may fix the cause of a failure at any time.
     pub fn may_be_mended(&self) -> bool {
         lock(&self.backoffs).values().any(Backoff::may_be_mended)
     }
 
-    /// Clears the pauses of all failed calls, and keeps the number of their failures. Returns false if nothing had failed.
+    /// Ends the pauses of everything that failed, and keeps the numbers of failures. Returns false if nothing had failed.
     fn try_again(&self) -> bool {
         let mut backoffs = lock(&self.backoffs);
         backoffs.values_mut().for_each(|b| b.until = 0);
@@ -283,7 +289,8 @@ impl Session {
         lock(&self.backoffs).iter().filter_map(|(task, b)| Some(((*task)?, b.until))).collect()
     }
 
-    /// Clears all backoffs, and distrusts cached credentials, when a person has changed something since the last call.
+    /// Clears all backoffs if `what` a person asks for differs from the last call's. Credentials are then read again, except at
+    /// the first call.
     pub fn asked(&self, what: String, now: i64) {
         let mut last = lock(&self.asked);
         if *last != what {
@@ -295,22 +302,23 @@ impl Session {
         }
     }
 
-    /// The time (Unix milliseconds) since which credentials must have been read to count.
+    /// Returns the earliest time (Unix milliseconds) at which credentials may have been read that are still used.
     pub fn distrusts(&self) -> i64 {
         self.distrusts.load(Ordering::Relaxed)
     }
 
-    /// Removes the backoff of a task, or of the steps between tasks, and returns it if there was one.
+    /// Removes the backoff of a task or, for None, of the steps that are not tasks. Returns it if there was one.
     pub fn succeeded(&self, what: Option<Task>) -> Option<Backoff> {
         lock(&self.backoffs).remove(&what)
     }
 
-    /// Keeps only the backoffs of these tasks: the job waits for them alone, and tries nothing else that could be failing.
+    /// Keeps only the backoffs of these tasks. The job waits for them and tries nothing else, so that no other failure lasts.
     pub fn waits_for(&self, tasks: &BTreeSet<Task>) {
         lock(&self.backoffs).retain(|what, _| what.is_some_and(|task| tasks.contains(&task)));
     }
 
-    /// Records a failure. [`Backoff`] knows the time of the next try.
+    /// Records a failure at `now`; [`Backoff`] has the time of the next try. If the failure may be one of the credentials, they
+    /// are read again before that.
     pub fn failed(&self, what: Option<Task>, failed: Failed, now: i64, jitter: u8) {
         if !failed.error.retryable {
             self.distrusts.store(now, Ordering::Relaxed);

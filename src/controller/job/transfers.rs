@@ -1,4 +1,4 @@
-//! Transfers of data, bounded in memory and in time; the memory is shared fairly by namespace.
+//! Transfers of data, with limits of memory and time. Namespaces share the memory fairly.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -19,20 +19,23 @@ use crate::fair::{self, Claim, Limits, OthersWait, Share};
 use crate::lifecycle::{Memory, Task};
 use crate::transport::{Meter, Patience};
 
-/// MiB that transfers may hold together.
+/// Limits of the memory for all transfers, in MiB.
 pub(crate) const LIMITS: Limits = Limits { total: 128, per_namespace: u64::MAX, keeps_last_shares: true };
 
 /// MiB that a small transfer holds: one that waits for its first bytes, or moves few.
 const SMALL: u64 = 1;
-/// Bytes that a small transfer takes in. A transfer that takes in more has a place as large as it reports (`store::reserve`),
-/// which grows before more is held. If the place cannot grow at once, the transfer ends, and begins again when there is room.
+/// Bytes that a transfer may take in while it counts as small. After that, its place is as large as what it reports to hold
+/// (`store::reserve`), and grows before the transfer holds more. If the place cannot grow at once, the transfer ends, and
+/// begins again when there is room.
 const SMALL_BYTES: u64 = 256 << 10;
-/// MiB of a larger transfer for buffers too small to be reported: a dozen of 64 KiB, and those of a connection.
+/// MiB of a larger transfer for buffers that are too small to be reported: a dozen of 64 KiB, and those of a connection.
 const BESIDE: u64 = 2;
-/// MiB to whose multiple the need of a restarted transfer is rounded up, lest it outgrow its place again by a little.
+/// MiB to a multiple of which the need of a restarted transfer is rounded up, so that it does not outgrow its place by a little
+/// again.
 const NEED_STEP: u64 = 8;
 
-/// MiB that inline requests take while they are read: as an answer of the API server, as text, as an object, and one of them parsed.
+/// MiB that the inline requests of a job take at most while they are read: as the API server's response, as text, as an object,
+/// and one request parsed.
 const MOST_INLINE: u64 = 8;
 
 /// The kinds of transfers, as metrics name them.
@@ -41,17 +44,17 @@ pub(crate) const KINDS: [&str; 6] = ["Plan", "Upload", "Collect", "FollowUp", "H
 /// Returns the claim of a transfer. `need` is the size in MiB of one that outgrew its place before.
 pub(crate) fn claim(task: Task, job: &BatchJob, need: Option<u64>) -> Claim {
     let inline = match task {
-        // The requests of a plan are held from the beginning, and are parsed.
+        // A plan holds the inline requests from its beginning.
         Task::Plan => inline_bytes(job).div_ceil(1 << 20),
         _ => 0,
     };
-    // A lane of their own keeps large transfers of a namespace from holding up its small ones.
+    // Large transfers have a lane of their own, so that they do not delay the small ones of their namespace.
     let lane = if need.is_some() { format!("{}, large", name_of(task)) } else { name_of(task).into() };
     let size = need.unwrap_or(0).max(SMALL + inline);
     Claim { namespace: job.namespace().unwrap_or_default(), lane, size, ..Claim::default() }
 }
 
-/// Returns the MiB that a transfer with this `meter` needs, having begun with a place of `began_with`.
+/// Returns the MiB that a transfer with this `meter` needs. Its place had `began_with` MiB.
 fn needed(meter: &Meter, began_with: u64) -> u64 {
     match meter.taken_in() > SMALL_BYTES {
         true => began_with.max(SMALL + BESIDE + meter.reserved().div_ceil(1 << 20)),
@@ -59,7 +62,7 @@ fn needed(meter: &Meter, began_with: u64) -> u64 {
     }
 }
 
-/// Returns the bytes that the inline requests of a job take while they are read.
+/// Returns the bytes that the inline requests of a job take while they are read; zero for other input.
 pub(crate) fn inline_bytes(job: &BatchJob) -> u64 {
     job.spec.input.inline.as_ref().map_or(0, |inline| match inline.requests.is_empty() {
         // The requests were dropped; see `BatchJob::drop_requests`.
@@ -88,11 +91,11 @@ pub(super) fn size_of_json(value: &impl serde::Serialize) -> u64 {
     }
 }
 
-/// A share of the memory for transfers. A task that only waits for an answer drops it.
+/// A share of the memory for transfers. A task that only waits for a reply drops it early.
 pub(crate) type Place = Arc<Share>;
 
-/// Waits for the memory that `task` of `job` needs, then runs `work` with it. Returns the result with the time at which the
-/// work began, in Unix milliseconds.
+/// Waits for the memory that `claim` asks for, then runs `work` with it. Returns the outcome, and the time at which the work
+/// began (Unix milliseconds). If the work outgrew its memory, the outcome changes nothing, and the next claim is larger.
 pub(crate) async fn run<W: Future<Output = Outcome>>(
     ctx: &Context,
     session: &Session,
@@ -117,7 +120,8 @@ pub(crate) async fn run<W: Future<Output = Outcome>>(
     (outcome, began)
 }
 
-/// The deadline of a transfer, while it holds a place: it must move [`Patience::rate`] in the long run, with some grace.
+/// The time limit of a transfer that holds a place: it must move [`Patience::rate`] bytes a second in the long run, after some
+/// grace.
 struct Pace {
     patience: Patience,
     /// The grace while others wait.
@@ -149,6 +153,7 @@ impl Pace {
                 () = sleep_until(deadline) => {}
                 () = self.others_wait.changed() => continue,
             }
+            // A task that gave its place back only waits for a reply.
             if self.place.strong_count() == 0 {
                 return work.await;
             }
@@ -184,7 +189,7 @@ async fn sized(
         }
         let need = needed(&meter, size);
         if polled.is_pending() && need > size {
-            // A task that gave its place back only waits for an answer.
+            // A task that gave its place back only waits for a reply, and needs no place.
             if !place.upgrade().is_none_or(|share| share.grow(need)) {
                 return Poll::Ready(Err(Broken::Outgrown(need)));
             }
@@ -203,8 +208,8 @@ enum Broken {
     Outgrown(u64),
 }
 
-/// Returns the grace of a transfer beyond [`Patience::rate`] while a namespace without a place waits for memory, after so many
-/// failures in a row.
+/// Returns the grace of a transfer while a namespace without a place waits for memory. It grows with the transfer's failures in
+/// a row.
 fn small_grace(failures: u32) -> Duration {
     fair::grace(failures).min(Patience::USUAL.grace)
 }
@@ -240,7 +245,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A transfer that moves `bytes` each twentieth of a second, for three seconds: when it is broken off, and why.
+    /// Returns when and why a transfer is ended that moves `bytes` every twentieth of a second for three seconds; None if it
+    /// completes.
     async fn broken_off(shares: &Arc<Shares>, bytes: u64) -> Option<(Duration, String)> {
         let place = Arc::new(shares.take(wish("slow", 128)).await);
         let patience = Patience { rate: 1_000, grace: SECOND * 2, ..Patience::USUAL };
@@ -261,7 +267,7 @@ mod tests {
         })
     }
 
-    /// The same while somebody else waits from half a second on.
+    /// Returns the same for a transfer while, from a quarter of a second on, another namespace waits for memory.
     async fn broken_off_for_others(bytes: u64) -> Option<(Duration, String)> {
         let shares = Shares::new(LIMITS);
         let waits = async {
@@ -301,8 +307,8 @@ mod tests {
         assert!(answered.await.is_ok());
     }
 
-    /// What becomes of a small upload that takes in so many bytes and holds so many MiB, where so many MiB are taken: how large its
-    /// place is in the end.
+    /// Runs a small upload that takes in some bytes and holds some MiB, while others have `taken` MiB. Returns the largest size
+    /// that its place can have in the end, in MiB.
     async fn grown(bytes: u64, holds: u64, taken: u64) -> Result<u64, Broken> {
         let shares = Shares::new(LIMITS);
         let others = shares.take(wish("other", taken)).await;
@@ -312,7 +318,7 @@ mod tests {
         let work = async move {
             meter.add(bytes);
             let held = store::reserve((holds << 20) as usize).await;
-            // All that is left.
+            // The place grows by all that is left.
             let room = (1..=128).rev().find(|size| place.grow(*size)).unwrap_or_default();
             drop((others, held));
             Ok(Box::new(move |m: &mut Memory| m.manifest_at = i64::try_from(room).ok()) as _)
@@ -327,7 +333,7 @@ mod tests {
     async fn a_transfer_is_small_until_it_takes_in_much_and_begins_again_where_there_is_no_room_for_what_it_holds() {
         assert!(matches!(grown(SMALL_BYTES, 40, 126).await, Ok(2)), "it stays small");
         assert!(matches!(grown(SMALL_BYTES + 1, 10, 115).await, Ok(13)));
-        // What it holds, and what is too little to be told.
+        // 11 MiB that it holds, and 3 for buffers that are not reported.
         assert!(matches!(grown(SMALL_BYTES + 1, 11, 115).await, Err(Broken::Outgrown(14))));
     }
 
@@ -374,7 +380,8 @@ mod tests {
             drop(place);
             Ok(Box::new(|_: &mut _| {}) as _)
         };
-        // 17 fit three times after each other, and 18 at once are too many for the 19 that are left.
+        // 17 MiB fit three times in a row. 18 MiB at once are too many: with 3 for what is not reported, they need 21 of the 20
+        // that the other left.
         assert!(matches!(pace.keep(UPLOAD, SMALL, work).await, Err(Broken::Outgrown(21))));
     }
 

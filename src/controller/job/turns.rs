@@ -1,5 +1,5 @@
-//! Turns: a visit of a job begins when it is the turn of its namespace and of the store that its results go to, and when there
-//! is memory for the part of a large journal that it will hold.
+//! Turns: the right to visit a job. Namespaces take turns, and so do the stores that the results of a namespace go to. The
+//! visit of a job with a large journal first waits for memory.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -19,15 +19,14 @@ use crate::fair::{self, Claim, Limits, Share, Shares};
 use crate::telemetry::Timer;
 use crate::transport::Meter;
 
-/// Visits at a time. Each holds one object and a small journal, or has a share of [`ROOMS`]. A store that does not answer
-/// delays only visits of its own jobs, at most half of those of their namespace, for as long as a call of storage may take; see
-/// `Folder`.
+/// Limits of simultaneous visits. Each visit holds one object and a small journal, or has a share of [`ROOMS`]. The jobs of one
+/// store get about half of the visits of their namespace, so that a store that does not answer leaves the rest to other jobs.
 pub(crate) const LIMITS: Limits = Limits { total: 128, per_namespace: 16, keeps_last_shares: true };
 
-/// Bytes of large journals that all visits together may hold.
+/// Limits of the memory for large journals of all visits, in bytes.
 ///
-/// A visit that needs more than it has ends, and begins again with as much as it needs. It waits for memory before it has a
-/// turn, so that no visit waits for memory while it holds a resource that others wait for.
+/// A visit that needs more than it has ends, and begins again with as much as it needs. It waits for memory before it takes a
+/// turn, so that no visit holds a turn while it waits for memory.
 pub(crate) const ROOMS: Limits = Limits { total: 48 << 20, per_namespace: u64::MAX, keeps_last_shares: true };
 /// Bytes of a journal that each visit may hold without a share of [`ROOMS`].
 const SMALL_ROOM: u64 = 256 << 10;
@@ -35,13 +34,13 @@ const SMALL_ROOM: u64 = 256 << 10;
 /// Time after which a visit goes back into the queue before its next step.
 const LONG: Duration = Duration::from_secs(1);
 
-/// The right to visit a job now, given back when it is dropped.
+/// The right to visit a job now. It is given back when it is dropped.
 pub(crate) struct Turn {
-    /// None while the operator stops: no turns are taken any more.
+    /// None for a last visit while the operator stops, which takes no turn.
     share: Option<Share>,
     /// None for a small visit.
     room: Option<Room>,
-    /// Most bytes that the visit has reported to hold.
+    /// The most bytes that the visit reported to hold at a time.
     most: AtomicU64,
     began: Instant,
     _visit: Option<Timer>,
@@ -50,7 +49,7 @@ pub(crate) struct Turn {
 /// A share of [`ROOMS`].
 struct Room {
     share: Share,
-    /// True if no room is larger: its holder has all that such a visit can have.
+    /// True if no visit gets a larger room, so that the holder is not stopped for what it holds.
     is_largest: bool,
 }
 
@@ -62,8 +61,8 @@ impl Room {
         Room { share, is_largest }
     }
 
-    /// Returns true if the room holds so many bytes, and grows it if it must. Half as much again as was claimed is accepted
-    /// without growing: the size of what a step reads is not known before the step is decided.
+    /// Returns true if the room has space for so many bytes; it grows if it can and must. Half as much again as was claimed is
+    /// accepted without growing, because a claim is an estimate: what a step reads is not known before the step is decided.
     fn holds(&self, bytes: u64) -> bool {
         self.is_largest || bytes <= self.share.size() / 2 * 3 || self.share.grow(bytes)
     }
@@ -108,17 +107,18 @@ impl Turn {
         Turn { share, room: None, most: AtomicU64::new(0), began: Instant::now(), _visit: None }
     }
 
-    /// Returns the right to visit a job while the operator stops.
+    /// Returns the right to a last visit while the operator stops.
     pub fn last() -> Turn {
         Turn::with(None)
     }
 
-    /// Runs a step. Ends it early once it has waited for a store for [`fair::grace`] of so many `failures` in a row while a
-    /// namespace without a turn waits for one, or once it holds more bytes than there is room for.
+    /// Runs a step. The step is ended early if it holds more bytes than its room has and the room cannot grow, or if it waits
+    /// for a store for too long while a namespace without a turn waits for one. The time that it may wait, [`fair::grace`],
+    /// grows with the job's `failures` in a row.
     ///
     /// # Errors
-    /// The step's own error, or [`Broken`] if it was ended early. An intent may or may not have been written then; a later read
-    /// tells, as after any call whose reply was lost.
+    /// The step's own error, or the reason why it was ended early. The write of such a step, an intent for example, may or may
+    /// not have succeeded; the next read of the journal tells.
     pub async fn keep<T>(&self, failures: u32, step: impl Future<Output = Result<T, StepError>>) -> Result<T, Broken> {
         self.keep_for(fair::grace(failures), step).await
     }

@@ -12,7 +12,7 @@ use crate::controller::runtime::finalizer;
 use crate::lifecycle::Owner;
 
 impl Act<'_> {
-    /// False: the job changed in the meantime, or is gone.
+    /// Adds our finalizer to the job, or removes it. Returns false if the job changed in the meantime, or is gone.
     pub(super) async fn set_finalizer(&self, wanted: bool) -> Result<bool, StepError> {
         let job = &self.snapshot.job;
         let at = self.ctx.clock.now();
@@ -30,10 +30,13 @@ impl Act<'_> {
         }
     }
 
-    /// Puts our in-use finalizer on the provider, unless it is there or no longer can be.
+    /// Adds our in-use finalizer to the provider, unless it is there already or the provider is being deleted.
+    ///
+    /// # Errors
+    /// If the provider does not exist.
     async fn keep<P: Provider>(&self) -> Result<(), StepError> {
         let (job, account) = (&self.snapshot.job, &self.clients()?.account);
-        // First over the look at it that was judged.
+        // The first try is made on the metadata that the decision was based on.
         if let Some(kept) = finalizer::set::<P>(&self.ctx.client, &account.seen(), IN_USE_FINALIZER, true).await? {
             account.saw(kept);
             return Ok(());
@@ -55,11 +58,12 @@ impl Act<'_> {
         Ok(())
     }
 
+    /// Finds out whether the object that a journal names as its owner still exists.
     pub(super) async fn find_owner(&self, owner: &Owner) -> Result<(), StepError> {
         let jobs: Api<BatchJob> = Api::namespaced(self.ctx.client.clone(), &owner.namespace);
         let alive = match jobs.get_opt(&owner.name).await {
             Ok(found) => found.is_some_and(|j| j.uid().as_deref() == Some(&owner.uid)),
-            // A namespace that we may not read: not known to be gone is alive.
+            // An owner in a namespace that we may not read counts as alive.
             Err(kube::Error::Api(status)) if status.is_forbidden() => true,
             Err(e) => return Err(e.into()),
         };

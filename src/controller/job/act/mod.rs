@@ -1,4 +1,4 @@
-//! Does the one step that was decided. Nothing here chooses.
+//! Execution of the step that was decided. Nothing here makes a choice.
 
 mod kubernetes;
 mod provider;
@@ -22,18 +22,18 @@ use crate::lifecycle::{Journal, ManifestView, Owner, Step};
 use crate::results::Manifest;
 use crate::store::{SwapError, Version, layout, prove_conditional_writes};
 
-/// What is next after a step.
+/// The continuation of a visit after a step.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
-    /// Look again at once.
+    /// Decide on the next step at once.
     Again,
-    /// Look again at this time (Unix milliseconds), or when something changes.
+    /// End the visit. The next one is due at this time (Unix milliseconds), or when something changes.
     Wait(Option<i64>),
-    /// The object is gone, or about to go.
+    /// The object is gone, or nothing of ours keeps it any more.
     Gone,
 }
 
-/// One step's surroundings.
+/// The context in which a step is executed.
 pub(crate) struct Act<'a> {
     pub ctx: &'a std::sync::Arc<Context>,
     pub session: &'a std::sync::Arc<Session>,
@@ -41,7 +41,10 @@ pub(crate) struct Act<'a> {
 }
 
 impl Act<'_> {
-    /// Does `step`.
+    /// Executes `step`: has its effect, or starts the task that has it.
+    ///
+    /// # Errors
+    /// If the effect failed. A task reports its failure when it ends.
     pub async fn run(&self, step: &Step) -> Result<Flow, StepError> {
         match step {
             Step::Wait { until, .. } => return Ok(Flow::Wait(*until)),
@@ -51,26 +54,28 @@ impl Act<'_> {
             Step::RemoveFinalizer { abandoned, .. } => {
                 if let Some(message) = abandoned {
                     let Owner { namespace, name, .. } = &self.snapshot.view.owner;
-                    // Nothing is let into a namespace that goes, and what is there goes with it.
+                    // A namespace that is being deleted admits no new Events, and its Events go with it.
                     let at_home = format!("BatchJob {namespace}/{name} is gone: {message}");
                     let news = EventRecord::warning("ProviderBatchOrphaned", at_home);
                     publish_at_home(self.ctx, namespace, name, news);
                     self.tell(EventRecord::warning("ProviderBatchOrphaned", message.clone()));
                 }
-                // Nothing else may ever wake us: a write of our own status is no reason to look again.
+                // If the object changed in the meantime, nothing may wake this job later: the change may be our own write of
+                // status, which leads to no visit.
                 return Ok(if self.set_finalizer(false).await? { Flow::Gone } else { Flow::Again });
             }
             Step::EndTasks => {
                 self.ctx.jobs.end(self.ctx, &self.snapshot.view.owner.uid);
-                // The next visit has a session of its own.
+                // The next visit begins with empty memory.
                 return Ok(Flow::Wait(Some(self.snapshot.now)));
             }
-            // Their effect is the status that says so; see `record`.
+            // Their effect is in status, which was written before; see `record`.
             Step::Lock(_) | Step::Pin => {}
             Step::Conclude { manifest, reused } => {
                 self.tell(events::at_the_end(manifest.outcome, *reused, &manifest.message));
             }
             Step::Fail(failure) => self.tell(EventRecord::warning(failure.reason, failure.message.clone())),
+            // The files were deleted before status said so; see `visit`.
             Step::CleanUp => {}
             Step::KeepProvider => self.keep_provider().await?,
             Step::LookForManifest => self.look_for_manifest().await?,
@@ -102,7 +107,7 @@ impl Act<'_> {
     }
 
     fn clients(&self) -> Result<&std::sync::Arc<Clients>, StepError> {
-        // A step that needs them is only decided where they are.
+        // Steps that need clients are decided only if there are clients.
         self.snapshot.clients.as_ref().ok_or_else(|| StepError::passing(reasons::PENDING, "nothing to work with yet"))
     }
 
@@ -140,7 +145,7 @@ impl Act<'_> {
         Ok(())
     }
 
-    /// A file under the name of one of ours that another work, or somebody else, wrote.
+    /// Returns the URI of an object that has the name of one of our result files, and that this work did not write.
     async fn something_foreign(&self) -> Result<Option<String>, StepError> {
         let folder = &self.clients()?.folder;
         let ours = self.snapshot.journal.as_ref().map(|(j, _)| j.work_id.as_str());
@@ -163,7 +168,7 @@ impl Act<'_> {
 
     async fn swap(&self, next: &Journal) -> Result<(), StepError> {
         let Some((old, judged)) = &self.snapshot.journal else { return Ok(()) };
-        // Whatever comes of it: what was read is no longer what is there, or may not be.
+        // Whatever the outcome of the write, the cached journal may no longer be the one in storage.
         self.session.journal_is_old();
         match self.clients()?.journals.swap(judged, next).await {
             Ok((written, swapped)) => {
@@ -179,7 +184,7 @@ impl Act<'_> {
         }
     }
 
-    /// Remembers what was written, and forgets what was found out about shards that left the head.
+    /// Caches the journal that was written, and forgets the findings about shards that left its head.
     fn wrote(&self, old: &Journal, next: &Journal, written: Journal, version: Option<Version>) {
         self.session.remember(|m| m.forget_sealed(old, next, &written));
         if version.is_some() {
@@ -192,7 +197,7 @@ impl Act<'_> {
         let Some((old, judged)) = &self.snapshot.journal else { return Ok(()) };
         let Owner { uid, namespace, .. } = &self.snapshot.view.owner;
         let (journals, quota) = (&self.clients()?.journals, &self.clients()?.quota);
-        // Another job was faster; the next decision is to wait.
+        // Another job took the place. The next decision is to wait.
         let Some(place) = quota.take(uid, namespace) else { return Ok(()) };
         self.session.journal_is_old();
         let packed = journals.pack_intent(next).await?;

@@ -1,4 +1,5 @@
-//! The memory that a transfer may need at most: the sum of what it is made of, whose sizes stand beside the code that holds so much.
+//! The maximum memory of each kind of transfer. It is the sum of the transfer's buffers, whose sizes are constants beside the
+//! code that holds them.
 
 use super::{BESIDE, LIMITS, SMALL, name_of};
 use crate::lifecycle::{AttemptKey, Task};
@@ -6,12 +7,13 @@ use crate::requests::{self, MODEL_LIMIT};
 use crate::results::{self, BASE_READERS, LATER_LANES};
 use crate::store;
 
-/// What a transfer holds at most, in bytes, by what it is made of.
+/// Returns the maximum number of bytes that a transfer holds: the sum of its buffers.
 fn most(task: Task) -> usize {
     let lines =
         |models| if models > results::FEW_MODELS { store::SMALL_LINES_BYTES } else { store::JOINED_LINES_BYTES };
     let base = |models: usize| models * (BASE_READERS * store::READER_BYTES + 2 * lines(models));
-    // As they lie in the store, or unpacked.
+    // Few files of later rounds are read from the store; more of them are unpacked to local disk first, and then read in small
+    // chunks.
     let read = LATER_LANES * 2 * (store::READER_BYTES + store::JOINED_LINES_BYTES);
     let later = |lanes: usize, readers: usize| (lanes * readers * store::SMALL_LINES_BYTES).max(read * readers / 2);
     let shard = store::SPOOL_BYTES + store::SMALL_SPOOL_BYTES;
@@ -40,7 +42,7 @@ fn most(task: Task) -> usize {
         }
 }
 
-/// `limits.maxRequestsPerBatch` of OpenAI's batches.
+/// OpenAI's limit of requests in one batch.
 const MOST_OF_A_BATCH: usize = 50_000;
 
 const SLOT: AttemptKey = AttemptKey { shard: 0, attempt: 1 };
@@ -53,7 +55,7 @@ fn no_transfer_can_need_more_than_all_transfers_may_hold() {
     insta::assert_snapshot!(format!("{most:?}"), @r#"[("Plan", 126), ("Upload", 5), ("Collect", 41), ("FollowUp", 42), ("Halve", 42), ("Write", 126)]"#);
 }
 
-/// The table of what transfers are made of, in `docs/architecture.md`.
+/// Holds the table of buffers in `docs/architecture.md` to the code.
 #[test]
 fn the_documented_sizes_are_those_of_the_code() {
     let sizes = [

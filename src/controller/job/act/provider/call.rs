@@ -1,4 +1,4 @@
-//! A call at the provider, with all that it needs.
+//! Calls at the provider, and the proof that a batch or a file is this work's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +16,16 @@ use crate::fair::Urgency;
 use crate::lifecycle::{Journal, Memory, Owner, Task};
 use crate::provider::{ApiError, Batch, BatchApi, ErrorKind};
 
-/// For a few small calls, each of which has a time-out of its own.
+/// Deadline of a few small calls in a row, each of which has a time-out of its own.
 pub(super) const A_FEW_CALLS: Duration = Duration::from_secs(120);
 
-/// Whose a batch or a file has to be for the job to touch it.
+/// The work that a batch or a file has to belong to. The job touches no others.
 pub(super) struct Whose {
     pub owner: Owner,
-    /// The cluster that the work was begun in, by which it is known at the provider.
+    /// The cluster that began the work. Batches and files name it at the provider.
     cluster: String,
     work_id: String,
+    /// Prefix of the names of the work's files; None without a journal.
     pub file_prefix: Option<String>,
 }
 
@@ -44,13 +45,13 @@ impl Whose {
         }
     }
 
-    /// Whether the batch's own metadata says that it is this work's.
+    /// Returns true if the batch's own metadata says that it is this work's.
     pub fn is_said_by(&self, batch: &Batch) -> bool {
         ownership::is_said_by(batch, &self.cluster, &self.owner, &self.work_id)
     }
 }
 
-/// One call, with all that it needs.
+/// The context of one call at the provider.
 pub(super) struct Call {
     pub ctx: Arc<Context>,
     pub session: Arc<Session>,
@@ -70,7 +71,7 @@ impl Call {
         events::publish_on(&self.ctx, self.job.clone(), news);
     }
 
-    /// Runs `call` in its turn at the account.
+    /// Runs `call` when it is its turn at the account, for at most `deadline`.
     pub async fn in_turn<T>(
         &self,
         deadline: Duration,
@@ -79,7 +80,8 @@ impl Call {
         self.clients.calls.call(&self.whose.owner.namespace, Urgency::Usual, deadline, call).await
     }
 
-    /// Learns what was found out under this call's credential; under another one it says nothing.
+    /// Returns an edit of memory that is skipped if the job's credential changed since the call began: the finding may be that
+    /// of another account.
     pub fn learned(&self, learn: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
         let fingerprint = self.clients.fingerprint.clone();
         learned(move |m| {
@@ -93,8 +95,8 @@ impl Call {
         Ok(is_our_file(self.api(), &self.whose, file_id).await?)
     }
 
-    /// Whether the provider's own record says that the batch is this work's: its metadata, or, where a server keeps none,
-    /// the name of the file it was made from.
+    /// Returns true if the provider's own record says that the batch is this work's: its metadata or, at servers that keep no
+    /// metadata, the name of its input file.
     pub async fn is_ours(&self, batch: &Batch) -> Result<bool, StepError> {
         if batch.said(ownership::WORK).is_some() {
             return Ok(self.whose.is_said_by(batch));
@@ -106,8 +108,11 @@ impl Call {
     }
 }
 
-/// Whether the file is this work's, by the name that the provider has for it: the journal's word is not enough. None where
-/// there is no such file under this credential.
+/// Returns whether a file is this work's, by its name at the provider. The journal alone proves nothing, because the tenant can
+/// write it. None if there is no such file under this credential.
+///
+/// # Errors
+/// If the provider does not tell.
 pub(super) async fn is_our_file(api: &dyn BatchApi, whose: &Whose, file_id: &str) -> Result<Option<bool>, ApiError> {
     match api.file_name(file_id).await {
         Ok(name) => Ok(Some(whose.file_prefix.as_ref().is_some_and(|prefix| name.starts_with(prefix)))),

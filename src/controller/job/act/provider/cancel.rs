@@ -1,4 +1,4 @@
-//! Batches are told to stop.
+//! Cancellation of batches.
 
 use super::call::{A_FEW_CALLS, Call};
 use crate::controller::job::act::transfer::Outcome;
@@ -8,7 +8,8 @@ use crate::controller::runtime::ownership;
 use crate::provider::ErrorKind;
 
 impl Call {
-    /// Only the batch's own metadata can say whose it is; one that says nothing is left alone.
+    /// Cancels a batch that only status names. Without a journal, the batch's metadata is the only proof that it is this
+    /// work's: a batch without metadata is left alone.
     pub async fn cancel_unjournaled(&self, batch_id: String, work_id: String) -> Outcome {
         let owner = &self.whose.owner;
         let cancel = async {
@@ -25,7 +26,8 @@ impl Call {
         Ok(self.learned(move |m| _ = m.cancelled.insert(batch_id)))
     }
 
-    /// A search goes by what the journal says of an intent, so what it found may be somebody else's.
+    /// Cancels a batch of this work, or publishes an Event that says why it was not cancelled. The provider's record of the
+    /// batch is checked, because the journal that names it, or that it was searched by, is the tenant's to write.
     pub async fn cancel(&self, batch_id: String) -> Outcome {
         let news = self.in_turn(A_FEW_CALLS, self.tell_to_stop(&batch_id)).await?;
         if let Some(news) = news {
@@ -37,7 +39,7 @@ impl Call {
         }))
     }
 
-    /// What there is to tell where the batch was not told to stop.
+    /// Cancels the batch. Returns the Event to publish if it was not cancelled; None also if the batch does not exist.
     async fn tell_to_stop(&self, batch_id: &str) -> Result<Option<EventRecord>, StepError> {
         let batch = match self.api().get(batch_id).await {
             Ok(batch) => batch,

@@ -1,4 +1,4 @@
-//! Files at the provider are deleted.
+//! Deletion of files at the provider.
 
 use std::collections::HashSet;
 
@@ -13,13 +13,15 @@ use crate::controller::runtime::ownership;
 use crate::lifecycle::{AttemptState, Journal, leaves_files};
 use crate::provider::{ApiError, BatchApi, ErrorKind};
 
-/// Calls of one job that delete its files at a time; its account and namespace are asked for each.
+/// Maximum number of simultaneous calls that delete files of one job. Each waits for its turn at the account.
 const DELETIONS: usize = 4;
 
 impl Call {
-    /// Deletes what is ours by the provider's own word, and remembers each file that is done with, so that a failure costs none
-    /// of it again. Where a batch could come of a file, only a provider that does not delete at all is let off; else a file
-    /// that cannot be deleted costs nothing and goes by itself.
+    /// Deletes those of `files` that are this work's by the provider's own record. Each file is remembered as soon as it is
+    /// done with, so that a retry does not begin from the start.
+    ///
+    /// A file that could still become a batch (`must`) is only left if the provider permanently refuses to delete it. Any other
+    /// file is left if its deletion fails, because it costs nothing and expires by itself.
     pub async fn delete_files(&self, files: Vec<String>, of_batches: Vec<BatchOfFiles>, must: bool) -> Outcome {
         let failures = self.session.backoff(Some(self.task)).failures;
         match self.delete_ours(&files, of_batches, must).await {
@@ -32,8 +34,8 @@ impl Call {
         Ok(self.learned(move |m| m.deleted.extend(files)))
     }
 
-    /// One look at each batch whose files are asked for, and one or two calls for each file: what was done with before is not
-    /// asked about again.
+    /// Looks once at each batch that has some of the files, then makes one or two calls for each file. Skips files that an
+    /// earlier try was done with.
     async fn delete_ours(&self, files: &[String], of_batches: Vec<BatchOfFiles>, must: bool) -> Result<(), StepError> {
         let left: Vec<&String> = {
             let deleted = self.session.memory().deleted;
@@ -55,6 +57,10 @@ impl Call {
         futures::stream::iter(deletions).buffer_unordered(DELETIONS).try_collect().await
     }
 
+    /// Deletes one file, if it is this work's, and remembers it.
+    ///
+    /// # Errors
+    /// If the file `must` go, and a later try may delete it.
     async fn delete_file(&self, file: String, of_batch: bool, must: bool) -> Result<(), StepError> {
         match delete_if_ours(self.api(), &self.whose, &file, of_batch).await {
             Err(error) if must && !error.is_permanent() => return Err(error.into()),
@@ -67,10 +73,10 @@ impl Call {
         Ok(())
     }
 
-    /// The files that the provider says are the batch's, if the batch is ours.
+    /// Returns the files that the provider's record of the batch names; none if the batch is not this work's.
     async fn files_of(&self, of: BatchOfFiles) -> Result<Vec<String>, StepError> {
         match self.api().get(&of.batch_id).await {
-            // Files that an earlier look at it does not name would be left.
+            // A stale record may lack the names of the answers' files, which would then be left.
             Ok(batch) if of.collected && !batch.has_ended() => {
                 let message = format!("batch {} ended, and the provider shows it as {} now", of.batch_id, batch.status);
                 Err(StepError::passing(reasons::PROVIDER_UNAVAILABLE, message))
@@ -83,14 +89,15 @@ impl Call {
     }
 }
 
-/// A batch, and the files to be deleted that the journal has for its.
+/// A batch, and those of the files to delete that the journal assigns to it.
 pub(super) struct BatchOfFiles {
     batch_id: String,
+    /// Whether its answers were collected, so that it has ended.
     collected: bool,
     files: Vec<String>,
 }
 
-/// The batches that the journal has for those of `files`; what is about no batch is told by its own name.
+/// Returns the batches that the journal assigns `files` to. Files of no batch are judged by their own names.
 pub(super) fn batches_of_files(journal: &Journal, files: &[String]) -> Vec<BatchOfFiles> {
     let wanted: HashSet<&str> = files.iter().map(String::as_str).collect();
     let attempts = journal.shards.iter().filter_map(|s| s.attempt.as_ref());
@@ -106,6 +113,7 @@ pub(super) fn batches_of_files(journal: &Journal, files: &[String]) -> Vec<Batch
     of.filter(|batch| !batch.files.is_empty()).collect()
 }
 
+/// Deletes a file that the provider's record of our batch names (`of_batch`), or whose own name says that it is ours.
 async fn delete_if_ours(api: &dyn BatchApi, whose: &Whose, file: &str, of_batch: bool) -> Result<(), ApiError> {
     match of_batch || is_our_file(api, whose, file).await? == Some(true) {
         true => api.delete_file(file).await,

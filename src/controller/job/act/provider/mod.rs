@@ -1,4 +1,5 @@
-//! Steps at the provider: each runs beside the reconcile loop, in its turn at the account, and teaches the session what it found.
+//! Steps that call the provider. Each runs beside the reconcile loop, when it is its turn at the account, and stores its
+//! findings in the job's memory.
 
 mod call;
 mod cancel;
@@ -26,7 +27,7 @@ use call::{Call, Whose};
 use delete_files::batches_of_files;
 
 impl Act<'_> {
-    /// Starts the call that `step` is.
+    /// Starts the call of `step`, unless a call of the same task is running.
     pub fn call(&self, step: Step) -> Result<(), StepError> {
         let (Some(task), name) = (step.call(), step.name()) else { return Ok(()) };
         if self.session.memory().running.contains(&task) {
@@ -48,7 +49,7 @@ impl Act<'_> {
         match step {
             Step::Post(attempt_key) => {
                 let ask = self.ask(attempt_key)?;
-                // From now on it is this call's alone.
+                // From here on, the permit belongs to this call alone.
                 if let Some(permit) = self.session.take_permit() {
                     start(Box::pin(async move { call.post(permit, ask).await }));
                 }

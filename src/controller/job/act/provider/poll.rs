@@ -13,19 +13,21 @@ use crate::lifecycle::{Polled, PolledState, Refusal};
 use crate::provider::{Batch, ErrorKind, State};
 
 impl Call {
-    /// A look by the account's list, where that spares calls, or at the batch itself.
+    /// Looks at a batch: by the account's list if that saves calls, else with a call of its own. The batch was recorded at
+    /// `made` (Unix milliseconds) and is due every `period` (milliseconds).
     pub async fn poll(&self, batch_id: String, made: i64, period: i64) -> Outcome {
         let seen = self.session.memory().looks.get(&batch_id).map(|look| look.at);
         let (job, batch, sees) = (self.uid.clone(), batch_id.clone(), self.sees(&batch_id));
         match self.clients.calls.look(&self.clients.api, Due { job, batch, seen, made, period, sees }).await? {
-            // The session was told already.
+            // `sees` has stored the look already.
             Answer::List => Ok(learned(|_| {})),
             Answer::Itself => self.look_at(batch_id).await,
         }
     }
 
-    /// Teaches the session what a list shows of a batch that runs. A list may lag, so that nothing else is taken from it; and
-    /// what was told to stop is looked at by itself.
+    /// Returns the function that takes in what a list shows of the batch. A list may lag, so only a running batch of this work
+    /// is believed, and only if the batch was neither cancelled nor seen to end before. Otherwise the function returns false,
+    /// and the batch is looked at with a call of its own.
     fn sees(&self, batch_id: &str) -> Sees {
         let (ctx, session) = (Arc::downgrade(&self.ctx), Arc::downgrade(&self.session));
         let (whose, fingerprint, id) = (self.whose.clone(), self.clients.fingerprint.clone(), batch_id.to_string());
@@ -53,6 +55,7 @@ impl Call {
         })
     }
 
+    /// Looks at the batch with a call of its own.
     pub async fn look_at(&self, batch_id: String) -> Outcome {
         let was_cancelled = self.session.memory().cancelled.contains(&batch_id);
         let look = async {
@@ -70,7 +73,7 @@ impl Call {
             self.in_turn(A_FEW_CALLS, look).await?
         };
         Ok(self.learned(move |m| {
-            // Told to stop meanwhile, it is looked at again.
+            // A look that overlaps a cancellation may show the state before it. The batch is looked at again.
             if m.cancelled.contains(&batch_id) == was_cancelled {
                 m.looks.insert(batch_id, look);
             }
@@ -78,6 +81,7 @@ impl Call {
     }
 }
 
+/// Returns the state of a batch by the provider's record of it.
 pub(in crate::controller::job::act) fn seen(batch: &Batch) -> PolledState {
     let done = batch.done.unwrap_or(0);
     let State::Ended(state) = batch.state else {

@@ -1,4 +1,4 @@
-//! The one POST that asks for a batch.
+//! The POST that creates a batch.
 
 use tracing::warn;
 
@@ -9,8 +9,11 @@ use crate::fair::Urgency;
 use crate::lifecycle::{Payload, Posted, Refusal, Rejection, refused_for_its_file};
 
 impl Call {
-    /// Uses the permit up, whatever comes of it, unless the call fails before it is sent. Once it is sent it is waited for,
-    /// whatever ends meanwhile.
+    /// Sends the POST and uses the permit up. If the job or the operator stops before that, nothing is sent and the attempt
+    /// counts as not sent. Once the POST is sent, its reply is awaited, whatever stops.
+    ///
+    /// # Errors
+    /// If the provider does not tell whose the input file is. The permit is then kept for the next try.
     pub async fn post(&self, permit: PostPermit, ask: SubmitRequest) -> Outcome {
         let (session, stop) = (self.session.clone(), self.ctx.stop.clone());
         let intent_id = permit.intent_id().to_string();
@@ -41,7 +44,7 @@ impl Call {
             let forget = self.learned(move |m| _ = m.deleted.insert(file));
             return Ok(learned(move |m| {
                 m.posted.insert(intent_id, Posted::Refused(refused));
-                // The next attempt gets a file of its own.
+                // A file that counts as deleted is not used again: the next attempt gets a new one.
                 forget(m);
             }));
         }
@@ -54,11 +57,11 @@ impl Call {
             }
             Posted::Refused(..) => {}
         }
-        // What became of an intent is so under any credential.
+        // The outcome of an intent holds under any credential.
         Ok(learned(move |m| _ = m.posted.insert(intent_id, posted)))
     }
 
-    /// Whether this process uploaded the file itself.
+    /// Returns true if this process uploaded the file itself, so that the provider need not be asked whose it is.
     fn uploaded(&self, file_id: &str) -> bool {
         self.session.memory().uploads.values().any(|uploaded| uploaded == file_id)
     }

@@ -1,4 +1,4 @@
-//! Calls that find out what became of a submission, and revoke it where nothing did.
+//! Calls that resolve the unknown outcome of a submission, or revoke the right to start its batch.
 
 use std::time::Duration;
 
@@ -16,11 +16,12 @@ use crate::controller::runtime::ownership;
 use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Search, goes_on_without_search};
 use crate::provider::{self, ApiError, ErrorKind, Trial};
 
-/// For a trial, which uploads a file.
+/// Deadline of a trial, which uploads a file.
 const A_TRIAL: Duration = Duration::from_secs(400);
 
 impl Call {
-    /// One list serves the searches of all jobs of the account.
+    /// Searches for the batches of an attempt's POST. One reading of the provider's list serves the searches of all jobs of the
+    /// account.
     pub async fn search(&self, attempt_key: AttemptKey, attempt: &Attempt, period: i64) -> Outcome {
         let intent_id = attempt.intent_id.clone();
         let goes_on = |error: &ApiError| {
@@ -58,12 +59,17 @@ impl Call {
         Ok(self.learned(move |m| _ = m.searches.insert(intent_id, Search { began, found })))
     }
 
+    /// Finds out whether the input file can be read with the current credential and is this work's.
     pub async fn check_file(&self, file_id: &str) -> Outcome {
         let (file, ours) = (file_id.to_string(), self.in_turn(A_FEW_CALLS, self.is_our_file(file_id)).await?);
         Ok(self.learned(move |m| _ = m.files.insert(file, ours == Some(true))))
     }
 
-    /// What cannot be tried out for good is not there, and whoever needs it asks a person.
+    /// Finds out whether this provider allows intents to be resolved. If the trial fails permanently, or for the credential,
+    /// the capability counts as missing, and a person is asked instead.
+    ///
+    /// # Errors
+    /// If a later trial may tell.
     pub async fn probe(&self, endpoint: Endpoint, models: &[String]) -> Outcome {
         let prefix = self.whose.file_prefix.as_deref().unwrap_or_default();
         let trial = Trial {
@@ -79,7 +85,8 @@ impl Call {
         Ok(self.learned(move |m| m.resolvable = Some(probe.can.can_resolve())))
     }
 
-    /// A call that helps to find out what became of a submission. Once it failed several times in a row a person is asked.
+    /// Runs a call that the resolution of an intent waits for. After several failures in a row, its error is kept in memory,
+    /// and a person is asked as well.
     pub async fn settles(&self, intent_id: &str, call: impl Future<Output = Outcome>) -> Outcome {
         let intent_id = intent_id.to_string();
         match call.await {
@@ -97,6 +104,10 @@ impl Call {
         }
     }
 
+    /// Deletes the input file, and verifies that it is gone. Its absence is recorded with the time of the verification.
+    ///
+    /// # Errors
+    /// If the file is not this work's, or is still there.
     pub async fn revoke(&self, file_id: &str) -> Outcome {
         let revoke = async {
             match self.is_our_file(file_id).await? {

@@ -1,4 +1,4 @@
-//! What goes to a provider as a batch, and what comes back of it.
+//! Upload of a batch's requests, and collection of its answers.
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -20,7 +20,7 @@ use crate::provider::{self, Batch, ErrorKind, InputFile};
 use crate::results::{self, Found};
 use crate::store::{layout, staged};
 
-/// Largest output file of one batch that is fetched, in bytes.
+/// Largest file of answers that is fetched, in bytes. A batch has up to two of them.
 const OUTPUT_LIMIT: u64 = 16 << 30;
 
 impl Act<'_> {
@@ -29,7 +29,7 @@ impl Act<'_> {
         let shard = journal.shards.get(attempt_key.shard);
         let shard = shard
             .ok_or_else(|| StepError::passing(reasons::PENDING, format!("shard of {attempt_key} is not planned")))?;
-        // Many uploads may wait for their turn: each holds what it needs of the journal, and no more.
+        // Many uploads may wait for memory, so each holds only what it needs of the journal.
         let (sha256, bytes) = (shard.sha256.clone(), shard.bytes);
         let (staged, name) = (layout::shard(&journal.work_id, &sha256), ownership::file(journal, attempt_key));
         tasks::start_in_place(
@@ -39,7 +39,7 @@ impl Act<'_> {
             Task::Upload(attempt_key),
             move |place| async move {
                 let content = staged::verified(&clients.folder, &staged, &sha256).await?;
-                // The content goes once all of it is sent, and its place with it.
+                // The stream holds the place, and both are dropped once all of it is sent.
                 let content = content.inspect(move |_| _ = &place).boxed();
                 let file = InputFile { name, bytes, content };
                 let id = match clients.api.upload(file).await {
@@ -55,7 +55,7 @@ impl Act<'_> {
                     Err(error) => return Err(error.into()),
                 };
                 Ok(learned(move |m| {
-                    // Else it lies in another account.
+                    // A file that was uploaded under an earlier credential may be in another account.
                     if m.fingerprint == clients.fingerprint {
                         m.uploads.insert((attempt_key, sha256), id);
                     }
@@ -91,7 +91,7 @@ impl Act<'_> {
                 counts: part.counts,
                 retryable: part.retryable,
                 errors: part.errors,
-                // What cannot be handed on is there for others.
+                // If the part does not hold all that came back, the provider's files are kept, so that people can read them.
                 files: if part.incomplete > 0 { vec![] } else { ownership::files_of(&batch) },
                 short: None,
             };
@@ -105,7 +105,7 @@ impl Act<'_> {
     }
 }
 
-/// What a batch is collected by.
+/// A recorded batch, with what its collection needs of the journal.
 struct Submitted {
     work_id: String,
     attempt_key: AttemptKey,
@@ -125,7 +125,7 @@ fn submitted(journal: &Journal, attempt_key: AttemptKey) -> Option<Submitted> {
     }
 }
 
-/// Fetches what came back, or says what is to be seen where nothing can be fetched.
+/// Fetches the answers of a batch and puts their part. Returns the batch's state instead if there is nothing to fetch.
 async fn collect(
     clients: &Clients,
     submitted: &Submitted,
@@ -136,7 +136,7 @@ async fn collect(
         Err(e) if e.kind == ErrorKind::NotFound => return Ok(Err(PolledState::NotFound)),
         batch => batch?,
     };
-    // What was seen before may have come from elsewhere than what is seen now.
+    // This record of the batch may differ from the one that the step was decided on.
     let ended = match seen(&batch) {
         PolledState::Ended { state, rejected: None, .. } => state,
         other => return Ok(Err(other)),
@@ -148,7 +148,7 @@ async fn collect(
         requests: submitted.requests,
         found: found.requests,
         expected: Reading::expected(batch.done, ended, submitted.requests),
-        // What stands in a file that nobody can name cannot be read either.
+        // A file whose name is unusable counts as a line that cannot be read.
         unreadable: found.unreadable.saturating_add(i64::from(!batch.unusable.is_empty())),
         cut_off: found.cut_off,
     };
@@ -168,8 +168,11 @@ async fn collect(
     Ok(Ok((batch, part, reading)))
 }
 
-/// The batch's files; None where one that may hold answers is not there, so that nobody can say what it held. Without the
-/// other one, requests that failed count as missing.
+/// Opens the batch's files. Returns None if the provider no longer has the output file, or the only file. An error file beside
+/// an output file may be gone: its requests then count as missing.
+///
+/// # Errors
+/// If a file cannot be opened now. While `patient`, that includes a file that is not there, because it may appear later.
 async fn answers(
     clients: &Clients,
     batch: &Batch,

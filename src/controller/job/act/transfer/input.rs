@@ -1,4 +1,4 @@
-//! The pass over the input, which makes the plan.
+//! The pass over the input that makes the plan.
 
 use kube::runtime::reflector::ObjectRef;
 use tracing::info;
@@ -16,7 +16,7 @@ use crate::lifecycle::{self, Pass, Plan, Planned, Shards, Task, TooLarge};
 use crate::requests::{self, Defaults, PassError, Passed, PlanOptions, Selection, SizeLimit};
 use crate::store::{Sorted, StagedShard, StoreError, reserve};
 
-/// `spec.input.maxObjectBytes` where it is not set.
+/// Default of `spec.input.maxObjectBytes`.
 const MAX_OBJECT_BYTES: usize = 1 << 20;
 
 impl Act<'_> {
@@ -30,7 +30,8 @@ impl Act<'_> {
         let namespace = self.snapshot.view.owner.namespace.clone();
         let max_batches = self.snapshot.view.plan_limit();
         tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Plan, async move {
-            // Its requests are held from here on only, and no others are read than those that were judged.
+            // The object is read again, so that its requests take memory only from here on. If its spec is no longer the one
+            // that the step was decided on, nothing is done.
             let mut job = match read(&ctx, &key).await? {
                 Some(job) if lifecycle::spec_hash(&job.spec) == spec_hash => job,
                 _ => return Ok(learned(|_| {})),
@@ -94,7 +95,7 @@ impl Act<'_> {
     }
 }
 
-/// The object as it is now; None where it is gone, or another one took its name.
+/// Reads the whole object. Returns None if it is gone, or another object has its name.
 async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJob>, StepError> {
     let job = last_look::whole(ctx, key.namespace.as_deref().unwrap_or_default(), &key.name).await?;
     Ok(job.filter(|job| job.metadata.uid == key.extra.uid))
@@ -142,7 +143,7 @@ fn options(
     })
 }
 
-/// The plan that a pass gave, and what was staged for it.
+/// Returns the plan that a pass made, and the shards that it staged.
 fn plan(passed: Passed) -> (Plan, Sorted<StagedShard>) {
     let plan = Plan {
         work_hash: passed.work_hash,

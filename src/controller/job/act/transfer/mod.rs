@@ -1,4 +1,4 @@
-//! Steps that move data: they run beside the reconcile loop, and can all be done again.
+//! Steps that move data. They run beside the reconcile loop, and each of them can be repeated.
 
 mod batch;
 mod input;
@@ -11,20 +11,21 @@ use crate::controller::runtime::error::StepError;
 use crate::lifecycle::{Memory, Shard};
 use crate::store::StagedShard;
 
-/// Requests of a batch whose answers go into a ConfigMap: all of them lie there as one object, which has to find room.
+/// Maximum number of requests in a batch of a job that writes to a ConfigMap: the batch's answers are one object in there,
+/// which must fit.
 const REQUESTS_OF_CONFIG_MAPS: i64 = 500;
 
-/// What a finished task changes in memory.
+/// The edit of memory with which a task ends.
 pub(crate) type Learned = Box<dyn FnOnce(&mut Memory) + Send>;
 
-/// For [`tasks`](crate::controller::job::tasks): how a task ended.
+/// The outcome of a task, see [`tasks`](crate::controller::job::tasks).
 pub(crate) type Outcome = Result<Learned, StepError>;
 
 pub(super) fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
     Box::new(edit)
 }
 
-/// Requests of one batch at most.
+/// Returns the maximum number of requests of one batch.
 fn max_requests(job: &BatchJob, clients: &Clients) -> i64 {
     let limit = i64::from(clients.account.limits().max_requests_per_batch);
     match job.spec.output.config_map {
@@ -33,7 +34,7 @@ fn max_requests(job: &BatchJob, clients: &Clients) -> i64 {
     }
 }
 
-/// A shard that was staged and is to be sent.
+/// Returns the journal's entry for a staged shard without an attempt. `took` are the earlier outcomes of its requests.
 fn shard(staged: StagedShard, round: u32, took: RequestCounts) -> Shard {
     let StagedShard { sha256, index_sha256, bytes, first, requests, model } = staged;
     Shard {

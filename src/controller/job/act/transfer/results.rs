@@ -1,4 +1,4 @@
-//! What is made of all that came back: another round, the halves of a shard, the results.
+//! Tasks that join the requests of shards with their answers: another round, the halves of a shard, the results.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,7 +16,8 @@ use crate::lifecycle::{AttemptKey, AttemptState, Halved, Journal, Shard, TOO_LAR
 use crate::results::{self, AbandonedBatch, Manifest, Settled};
 use crate::store::{Reservation, ShardWriter, Sorted, Version, layout, reserve};
 
-/// Bytes of the names of batches that a manifest lists, so that it can be read again; the journal has all of them.
+/// Maximum size of the batches' names in a manifest, in bytes, so that the manifest can be read again. The journal names all
+/// batches.
 const LISTED_BATCHES: usize = 2 << 20;
 
 impl Act<'_> {
@@ -74,7 +75,7 @@ impl Act<'_> {
         let compression = self.snapshot.job.spec.output.compression;
         tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Write, async move {
             let Some((journal, _held)) = judged.read(&clients).await? else { return Ok(learned(|_| {})) };
-            // Who wrote it meanwhile may have tidied up the parts, so that it could never be written again.
+            // Another process may have written the manifest and deleted the parts. This task would then fail for ever.
             if is_written(&clients, &journal.work_id).await? {
                 return Ok(learned(|m| m.manifest = None));
             }
@@ -97,14 +98,16 @@ impl Act<'_> {
     }
 }
 
-/// The journal that a task was decided on. A task that waits for its place holds none of it, however large it is.
+/// A handle of the journal that a task was decided on. A task that waits for memory holds the handle, and not the journal,
+/// which may be large.
 struct JudgedJournal {
     session: Arc<Session>,
     version: Option<Version>,
 }
 
 impl JudgedJournal {
-    /// The journal, with the memory for it; None where another version is there by now, so that the task has to be decided on anew.
+    /// Returns the journal, and the reservation of its memory; None if storage has another version by now, so that the task has
+    /// to be decided on again.
     async fn read(&self, clients: &Clients) -> Result<Option<(Arc<Journal>, Reservation)>, StepError> {
         let known = self.session.journal().filter(|(_, version)| Some(version) == self.version.as_ref());
         let journal = match known {
@@ -117,7 +120,7 @@ impl JudgedJournal {
         Ok(with_memory(journal).await)
     }
 
-    /// The same in whatever version it is by now.
+    /// Returns the journal in the version that is cached or, if none is, in storage, and the reservation of its memory.
     async fn newest(&self, clients: &Clients) -> Result<Option<(Arc<Journal>, Reservation)>, StepError> {
         let journal = match self.session.journal() {
             Some(known) => Some(known),
@@ -133,7 +136,7 @@ async fn with_memory(journal: Option<Arc<Journal>>) -> Option<(Arc<Journal>, Res
     Some((journal, held))
 }
 
-/// All shards `of` a journal, as the join takes them. A segment of the journal is held at a time.
+/// Returns the journal's shards for which `of` is true, as the join takes them. One segment of the journal is held at a time.
 async fn all_settled(
     clients: &Clients,
     journal: &Journal,
@@ -146,20 +149,20 @@ async fn all_settled(
     Ok(sorter.finish()?)
 }
 
-/// Whether the manifest at the destination is this work's; then it is looked at again.
+/// Returns true if the manifest at the destination is this work's.
 async fn is_written(clients: &Clients, work_id: &str) -> Result<bool, StepError> {
     let bytes = clients.folder.read(layout::MANIFEST, 8 << 20).await?;
     let there = bytes.and_then(|bytes| weight::read::<Manifest>(&bytes).ok());
     Ok(there.is_some_and(|manifest| manifest.work_id == work_id))
 }
 
-/// The provider's names of the first batches that have room, whatever the order in which they come.
+/// The provider's names of the first batches, as many as have room. They can be added in any order.
 struct FirstBatches {
     names: BTreeMap<usize, String>,
     bytes: usize,
-    /// Bytes that `names` stay below.
+    /// Size that `names` stay below, in bytes.
     limit: usize,
-    /// Index of the first one that found no room.
+    /// The lowest index of a batch that found no room.
     end: Option<usize>,
 }
 
@@ -182,12 +185,13 @@ impl FirstBatches {
         }
     }
 
-    /// With what stands around it.
+    /// Returns the bytes that a name takes in the manifest, with the characters around it.
     fn room(name: &str) -> usize {
         name.len() + 8
     }
 }
 
+/// Returns the manifest of the decided end, without its files; None if no end is decided.
 async fn manifest(clients: &Clients, journal: &Journal) -> Result<Option<Manifest>, StepError> {
     let (Some(commit), Some(plan)) = (&journal.commit, &journal.plan) else { return Ok(None) };
     let mut paid = FirstBatches::within(LISTED_BATCHES);
@@ -220,6 +224,7 @@ async fn manifest(clients: &Clients, journal: &Journal) -> Result<Option<Manifes
     }))
 }
 
+/// Returns the shard as the join takes it, with the error for requests that have no line in its part.
 fn settled(shard: &Shard) -> Settled {
     let state = shard.attempt.as_ref().map(|a| &a.state);
     let (part, absent) = match state {

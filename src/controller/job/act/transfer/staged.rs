@@ -1,4 +1,4 @@
-//! The deletion of what was staged.
+//! Deletion of staged files.
 
 use std::cmp::Ordering;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::lifecycle::{AttemptState, Journal, Shard, Tidied, Untidy};
 use crate::store::{Sorted, Sorter, StoreError, layout};
 
 impl Act<'_> {
-    /// Deletes what was staged; the journal stays, for it is the memory of the work.
+    /// Deletes the staged files of the work. The journal stays, because it is the record of the work.
     pub(crate) async fn tidy(&self) -> Result<(), StepError> {
         let work_id = self.journal()?.work_id.clone();
         let deleted = self.delete_staged(&work_id).await;
@@ -25,7 +25,8 @@ impl Act<'_> {
         deleted
     }
 
-    /// Where the objects cannot be listed, those that the journal names go; a scratch file, or what a dropped plan left, stays.
+    /// Deletes all objects of the work's folder. If the store refuses to list or delete them so, deletes the objects that the
+    /// journal names; scratch files and the files of dropped plans then stay.
     async fn delete_staged(&self, work_id: &str) -> Result<(), StepError> {
         let (folder, journal) = (&self.clients()?.folder, self.journal()?);
         match folder.delete_below(&layout::work(work_id)).await {
@@ -41,17 +42,17 @@ impl Act<'_> {
     }
 }
 
-/// The names of what the journal knows to be staged, which wait on local disk. Its own segments come last: what else there is is
-/// known from them.
+/// Returns the names of the staged files that the journal knows, kept on local disk. The segments of the plan come last,
+/// because the names of other files are read from them.
 async fn staged_names(clients: &Clients, journal: &Journal, spool: &Path) -> Result<Sorted<String>, StepError> {
-    // The journal is the team's to write.
+    // The team can write the journal, so nothing outside the work's folder is deleted by it.
     let below = layout::work(&journal.work_id);
     let mut names = Sorter::new(spool, |_, _| Ordering::Equal);
     let mut add = |name: String| if name.starts_with(&below) { names.push(name) } else { Ok(()) };
     let mut see = |_, shard: &Shard| staged_of(&journal.work_id, shard).try_for_each(&mut add);
     clients.journals.each_sealed(journal, &mut see).await?;
     match clients.journals.each_planned(journal, &mut see).await {
-        // An earlier try deleted it, and before it what it names.
+        // An earlier try deleted the segment, and before it the files that it names.
         Ok(()) | Err(StoreError::Corrupt(_)) => {}
         Err(e) => return Err(e.into()),
     }
@@ -60,7 +61,7 @@ async fn staged_names(clients: &Clients, journal: &Journal, spool: &Path) -> Res
     Ok(names.finish()?)
 }
 
-/// What was staged of a shard.
+/// Returns the names of a shard's staged files: its content, its index and its part.
 fn staged_of(work_id: &str, shard: &Shard) -> impl Iterator<Item = String> {
     let part = match shard.attempt.as_ref().map(|a| &a.state) {
         Some(AttemptState::Settled { part, .. }) => part.as_ref().map(|part| part.name.clone()),
