@@ -1,4 +1,4 @@
-//! Which of the jobs that share an account may ask for a further batch, and in which order.
+//! Admission: which of the jobs that share an account may request a further batch, and in which order.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +7,19 @@ use crate::fair::leaves_as_much;
 /// The room of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// Batches in flight, `limits.maxBatchesInFlight`; None: no limit.
+    /// Maximum number of batches in flight (`limits.maxBatchesInFlight`); None for no limit.
     pub batches: Option<usize>,
-    /// Jobs that may be about to ask for a batch at once: a permit expires while it waits for others.
+    /// Maximum number of jobs that are about to request a batch. With more, permits would expire while they wait for each
+    /// other.
     pub submitting: usize,
 }
 
 /// The use of an account's room.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InFlight {
-    /// Batches in flight by namespace, with those that were admitted and not asked for yet.
+    /// Batches in flight by namespace, including those that were admitted and not requested yet.
     pub batches: BTreeMap<String, usize>,
-    /// Jobs that are about to ask for a batch, by namespace.
+    /// Jobs that are about to request a batch, by namespace.
     pub submitting: BTreeMap<String, usize>,
     /// Of these, jobs that made no progress for long, for example because a store hangs. They keep no place from a namespace
     /// that has none.
@@ -28,12 +29,12 @@ pub struct InFlight {
     pub served: BTreeMap<String, u64>,
 }
 
-/// A job that waits to ask for a batch.
+/// A job that waits to request a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applicant {
     /// The job's namespace.
     pub namespace: String,
-    /// Order of arrival: the first has the lowest.
+    /// Number in the order of arrival: the first job has the lowest.
     pub turn: u64,
 }
 
@@ -132,7 +133,7 @@ mod tests {
         of.into_iter().enumerate().map(|(i, namespace)| Applicant { namespace, turn: i as u64 }).collect()
     }
 
-    /// What `admit` admits, and what is in flight then.
+    /// Returns the jobs that `admit` admits, and the use of the account with them.
     fn after(room: Room, before: &InFlight, waiting: &[Applicant]) -> (Vec<usize>, InFlight) {
         let (admitted, mut after) = (admit(room, before.clone(), waiting), before.clone());
         admitted.iter().for_each(|i| after.add(&waiting[*i].namespace));

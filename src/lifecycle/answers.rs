@@ -43,7 +43,7 @@ impl Answers {
         answers
     }
 
-    /// Returns one answer to one question.
+    /// Returns the answer to one question, as if it was read.
     pub fn one(id: &str, answer: &str) -> Answers {
         Answers { by_id: [(id.into(), answer.into())].into(), ..Default::default() }
     }

@@ -42,7 +42,7 @@ fn rules(o: &Observed) -> Step {
         return Step::AddFinalizer;
     }
     if let Some(message) = o.memory.unfit_store.as_ref().filter(|_| !may_have_been_sent(o)) {
-        // The plan stays in the journal: a process that cannot write it cannot take it back, and another spec drops it.
+        // The plan stays in the journal, because this process cannot write there. A changed spec drops it later.
         return Step::Fail(Failure { reason: reasons::STORAGE_REJECTED, message: message.clone() });
     }
     if let Some(blocked) = &o.job.blocked {
@@ -79,7 +79,7 @@ fn may_have_been_sent(o: &Observed) -> bool {
     o.job.submitted || unread || o.journal.is_some_and(|j| j.has_intents() || j.commit.is_some())
 }
 
-/// Returns the obstacle that a provider's deletion is. It takes no new jobs; jobs with an intent run to their end.
+/// Returns the obstacle to new jobs if the provider is being deleted. Jobs with an intent run to their end.
 fn provider_going(o: &Observed) -> Option<Blocked> {
     let provider = o.job.provider.as_ref().filter(|p| p.terminating)?;
     let message = format!(
@@ -182,7 +182,7 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
         return conclude(o, journal);
     }
     if journal.spec_hash != o.job.spec_hash && !journal.has_intents() {
-        // A failure that cost nothing was fixed: the old plan is of no use.
+        // The spec was changed after a failure that cost nothing, and the plan was made for the old one.
         return Step::Swap(journal.next(|j| {
             j.spec_hash = o.job.spec_hash.clone();
             j.plan = None;
@@ -190,7 +190,7 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
         }));
     }
     if journal.closing.is_some() {
-        // Only a finalizer sets it, and the object that it belonged to came back (restored, or adopted).
+        // Only the deletion of an object closes a journal. The object was restored, or another one adopted the work.
         return Step::Swap(journal.next(|j| adoption::reopen(o, j)));
     }
     let sent = journal.has_intents();

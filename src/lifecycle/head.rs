@@ -1,4 +1,4 @@
-//! The JSON form of the shards in a journal's head. A journal is its owner's to write, so everything in it is bounded.
+//! The JSON form of the shards in a journal's head. The owner of a journal can write it, so everything in it is bounded.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -181,7 +181,8 @@ impl Sealed {
         } = self.totals;
         let (RequestCounts { total, succeeded, failed, expired, cancelled, missing }, again) =
             (counts, self.totals.billed_again);
-        // Later rounds take from shards that are not sealed, which can make a sum negative.
+        // A sealed shard of a later round subtracts the earlier outcomes of its requests, whose own shards may not be sealed
+        // yet. So a sum can be negative.
         let is_sum = |n: i64| n.unsigned_abs() <= REQUESTS.unsigned_abs();
         [open, refused, done, failed_for_good, retryable, failed_before, given_up, too_large, again]
             .into_iter()

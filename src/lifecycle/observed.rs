@@ -165,7 +165,7 @@ impl MaxFailed {
     }
 }
 
-/// The findings of this process about one job. They may be lost at any time: no decision needs them to be correct.
+/// The findings of this process about one job. They may be lost at any time; decisions then wait until they are made again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Memory {
     /// Keyed fingerprint of the credential under which the findings about the provider were made.
@@ -200,7 +200,7 @@ pub struct Memory {
     pub posted: BTreeMap<String, Posted>,
     /// Results of searches for an intent's batches, by intent.
     pub searches: BTreeMap<String, Search>,
-    /// Whether an input file can be read with the current credential, by file.
+    /// Whether an input file is this work's and can be read with the current credential, by file.
     pub files: BTreeMap<String, bool>,
     /// Reasons why the fate of an intent cannot be found out, by intent: a call for it failed several times in a row.
     pub unsettled: BTreeMap<String, String>,
@@ -210,13 +210,13 @@ pub struct Memory {
     pub resolvable: Option<bool>,
     /// The last look at each batch.
     pub looks: BTreeMap<String, Polled>,
-    /// Batches whose cancellation was requested.
+    /// Batches that need no further cancellation: it was requested, or the batch is not this work's, or it had ended.
     pub cancelled: BTreeSet<String>,
     /// The collected answers of each batch.
     pub collected: BTreeMap<String, Collected>,
     /// The number and shards of a possible later round.
     pub follow_up: Option<(u32, Shards)>,
-    /// Files at the provider whose deletion was requested.
+    /// Files at the provider that need no further deletion: they were deleted, or are not this work's, or cannot be deleted.
     pub deleted: BTreeSet<String>,
     /// The result of deleting the staged files of a job that is being deleted.
     pub tidied: Option<Tidied>,
@@ -226,7 +226,7 @@ pub struct Memory {
     pub failed_calls: BTreeMap<Task, i64>,
     /// Whether the last step that is not a task failed. While it fails, tasks are not put off in its favor.
     pub last_step_failed: bool,
-    /// A failure that repeats and does not seem to pass.
+    /// The message of a failure that lasts.
     pub error: Option<String>,
 }
 
@@ -434,7 +434,7 @@ pub enum PolledState {
     },
     /// It ended.
     Ended {
-        /// How.
+        /// How it ended.
         state: BatchEnd,
         /// Requests done, by the provider's count.
         done: i64,

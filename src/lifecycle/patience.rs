@@ -5,10 +5,13 @@ use super::attempt::AttemptState;
 /// Failures in a row, over some five minutes, after which a result that is wanted but not needed is no longer waited for.
 const TRIES: u32 = 10;
 
-/// Returns whether the job goes on without a failed search of the provider's list. A recorded batch is followed without one. A
-/// person is asked about one that was turned away (`turned_away`), unless the list can be read soon: the search was sent
-/// (`is_sent`) and failed after `failures` others in a row. A submission without a batch is searched for until the list is
-/// read.
+/// Returns whether the job goes on without the result of a failed search of the provider's list. Otherwise the search is
+/// retried.
+///
+/// - A recorded batch is followed without a search.
+/// - If the recorded batch was rejected as a whole (`turned_away`), the search is retried until it was sent (`is_sent`) and
+/// failed   after several other `failures` in a row. The job then goes on by asking a person.
+/// - For a submission without a recorded batch, the search is retried until the list is read.
 pub fn goes_on_without_search(state: &AttemptState, turned_away: bool, is_sent: bool, failures: u32) -> bool {
     match state {
         AttemptState::Submitted { .. } if turned_away => is_sent && failures >= TRIES,

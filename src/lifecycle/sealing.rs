@@ -124,8 +124,9 @@ impl Shards {
         Ok(segments)
     }
 
-    /// Adds a shard without an attempt behind all others, which are of the same round. Returns a segment once one is full; it
-    /// has to be stored before the shards are named, and its shards are no longer held.
+    /// Adds a shard without an attempt behind all others, which are of the same round. Returns a segment whenever one is full.
+    /// The segment has to be stored before a head names it; except for those of the first segment, its shards are no longer
+    /// held.
     ///
     /// # Errors
     /// Never in practice: everything in a shard can be written as JSON.
@@ -321,7 +322,7 @@ mod tests {
         serde_json::from_value(unsent).unwrap()
     }
 
-    /// A plan that is made shard by shard, its segments, and the largest number of shards held at once.
+    /// Returns a plan that is made shard by shard, its segments, and the largest number of shards that were held at once.
     fn planned(count: usize) -> (Shards, Vec<Segment>, usize) {
         let (mut shards, mut segments, mut held) = (Shards::default(), vec![], 0);
         for index in 0..count {

@@ -1,4 +1,5 @@
-//! Settled shards of a job of many: their files at the provider go while others run, so that they can leave the journal's head.
+//! Settled shards of a large job: their files at the provider are deleted while other batches run, so that the shards can leave
+//! the journal's head.
 
 use super::attempt::AttemptKey;
 use super::journal::{Journal, Shard};
@@ -6,7 +7,7 @@ use super::observed::{Observed, Task};
 use super::step::Step;
 use crate::api::{DeletionPolicy, ProviderFilePolicy};
 
-/// Returns the settled shards of the head, if they are as many as leave it together.
+/// Returns the settled shards of the head, if there are enough of them to leave it together.
 fn many<'a>(o: &Observed, journal: &'a Journal) -> Vec<(usize, &'a Shard)> {
     let settled: Vec<_> = journal.shards.in_head().filter(|(_, s)| s.settled().is_some()).collect();
     if settled.len() < o.job.seal_at { vec![] } else { settled }

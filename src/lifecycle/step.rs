@@ -91,11 +91,11 @@ pub enum Step {
         /// The batch's id at the provider.
         batch_id: String,
     },
-    /// Fetch the answers of a batch. While `patient`, files that hold less than the batch counts are fetched again later.
+    /// Fetch the answers of a batch. While `patient`, a file that the provider does not have yet is waited for.
     Collect {
         /// The attempt whose batch it is.
         attempt_key: AttemptKey,
-        /// Whether the provider's files may still change.
+        /// Whether the provider's files may still appear.
         patient: bool,
     },
     /// Delete files at the provider that nobody needs any more.

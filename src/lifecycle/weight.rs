@@ -1,4 +1,4 @@
-//! The memory that a journal takes. Its owner may write it, so nothing else bounds that memory.
+//! The memory that a journal takes. It is measured, because the owner can write a large journal.
 
 use super::attempt::{Attempt, AttemptState, Payload, Rejection};
 use super::journal::{Commit, Heard, Journal, Owner, Plan, Shard, TakenOver};
