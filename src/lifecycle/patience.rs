@@ -10,7 +10,7 @@ const TRIES: u32 = 10;
 ///
 /// - A recorded batch is followed without a search.
 /// - If the recorded batch was rejected as a whole (`turned_away`), the search is retried until it was sent (`is_sent`) and
-/// failed   after several other `failures` in a row. The job then goes on by asking a person.
+///   failed after several other `failures` in a row. The job then goes on by asking a person.
 /// - For a submission without a recorded batch, the search is retried until the list is read.
 pub fn goes_on_without_search(state: &AttemptState, turned_away: bool, is_sent: bool, failures: u32) -> bool {
     match state {

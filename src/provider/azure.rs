@@ -15,7 +15,7 @@ pub(super) const AZURE_OPENAI: Dialect = Dialect {
     root,
     is_vendors_own,
     line,
-    // Azure reads in the lines which API they are for, and wants this one named all the same.
+    // Azure takes the API from the lines, but requires this value in the request for a batch.
     endpoint: |_| CHAT,
     codes: CODES,
     processes_files: true,
@@ -27,21 +27,23 @@ pub(super) const AZURE_OPENAI: Dialect = Dialect {
     },
 };
 
-/// The version of the API for roots without one in their path: the first one that is generally available and has batches.
+/// Version of the API for roots without a version in their path: the first generally available one with batches.
 const API_VERSION: &str = "2024-10-21";
 /// The path of chat completions in a line.
 const CHAT: &str = "/chat/completions";
 
-/// Codes of Azure's own.
+/// Azure's own error codes.
 const CODES: &[(&str, ErrorKind)] = &[
-    // Of an upload, with 400: "The quota for files without expiry is reached." Files go after 30 days at the latest.
+    // Reply to an upload, with status 400: "The quota for files without expiry is reached." Files expire after 30 days at the
+    // latest.
     ("quotaExceeded", ErrorKind::Capacity),
 ];
 
 /// Hosts of Azure OpenAI resources: https://learn.microsoft.com/azure/ai-services/cognitive-services-custom-subdomains.
 const HOSTS: [&str; 3] = [".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"];
 
-/// `https://RESOURCE.openai.azure.com`, the same with `/openai/v1`, or with `/openai`, which needs a version as query.
+/// Returns the root for `https://RESOURCE.openai.azure.com`, for the same with `/openai/v1`, or for a path without a version,
+/// such as `/openai`, which needs the version in the query.
 fn root(mut url: Url) -> Url {
     match url.path().trim_end_matches('/') {
         "" => url.set_path("/openai/v1"),

@@ -5,18 +5,18 @@ use crate::api::{EffectiveLimits, ProviderLimits};
 /// Limits that a vendor documents for its batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests in one batch.
+    /// Maximum number of requests in one batch.
     pub requests: i32,
-    /// Bytes of the input file.
+    /// Maximum size of the input file, in bytes.
     pub bytes: i64,
-    /// Inputs of embeddings, over all requests of one batch.
+    /// Maximum number of inputs of embeddings, over all requests of one batch.
     pub inputs: i32,
-    /// Time in which a batch is run where nobody asks for another, in seconds; whole hours.
+    /// Default of the time in which a batch is run, in seconds; whole hours.
     pub window_seconds: i32,
 }
 
 impl Limits {
-    /// The limits that apply where a provider object sets some of them.
+    /// Returns the limits that apply if a provider object sets some of them.
     pub fn effective(self, set: ProviderLimits) -> EffectiveLimits {
         EffectiveLimits {
             max_batches_in_flight: set.max_batches_in_flight,
@@ -26,7 +26,7 @@ impl Limits {
         }
     }
 
-    /// Whole hours in which a batch is to be run, of which a job may ask for others, in seconds.
+    /// Returns the whole hours in which a batch is to be run. `asked_seconds` is what the job asks for.
     pub fn window_hours(self, asked_seconds: Option<i32>) -> u32 {
         asked_seconds.unwrap_or(self.window_seconds).unsigned_abs() / 3600
     }
@@ -44,7 +44,7 @@ mod tests {
         Dialect::of(type_).limits
     }
 
-    /// The figures are part of every plan: another one would cut an input into other batches.
+    /// Every plan depends on the figures: with others, an input would be cut into other batches.
     #[test]
     fn limits_that_are_unset_are_the_vendors_and_stay_unset() {
         for (type_, requests) in [("OpenAI", 50_000), ("OpenAICompatible", 50_000), ("AzureOpenAI", 100_000)] {
@@ -61,7 +61,7 @@ mod tests {
         }
     }
 
-    /// Versions before had the API server write OpenAI's limits and window into every object.
+    /// Earlier versions had the API server write OpenAI's limits and window into every object.
     #[test]
     fn objects_with_the_limits_of_versions_before_mean_the_same() {
         let limits =

@@ -1,4 +1,4 @@
-//! Batch APIs: one small trait, one file a dialect, errors by class.
+//! Batch APIs of providers: one small trait, a file for each dialect, and errors by kind.
 
 mod azure;
 mod dialect;
@@ -25,32 +25,33 @@ pub use openai::OpenAi;
 pub use pace::Pace;
 pub use probe::{Probe, Trial, is_about_content, look, probe};
 
-/// Who reads a list page by page.
+/// The reader of a list's pages. It gets each page, and breaks the reading off when it has seen enough.
 pub type See<'a> = dyn for<'p> FnMut(&'p [Batch]) -> ControlFlow<()> + Send + 'a;
 
-/// What a provider's batch API can do for us. Reads and deletions are repeated inside, with jitter and within bounds;
-/// uploads are not, for only the caller can start the stream again; [`BatchApi::create`] never is.
+/// A provider's batch API.
+///
+/// Implementations repeat reads and deletions that fail temporarily, with jitter and within bounds. They do not repeat uploads,
+/// because only the caller can start the stream again, and never repeat [`BatchApi::create`].
 #[async_trait]
 pub trait BatchApi: Send + Sync {
-    /// How the vendor spells what is sent and what comes back.
+    /// Returns the vendor's dialect.
     fn dialect(&self) -> &'static Dialect;
 
-    /// Uploads an input file; not billed. Returns the provider's name for it.
+    /// Uploads an input file, which costs nothing. Returns the provider's name for it.
     async fn upload(&self, file: InputFile) -> Result<String, ApiError>;
 
-    /// Asks for a batch, once. To be called by the holder of a `PostPermit` only.
+    /// Requests a batch, once. Only the holder of a `PostPermit` may call this.
     async fn create(&self, request: &CreateBatch) -> Created;
 
-    /// Reads the list of batches page by page: `see` gets each page, and breaks the reading off where it has seen enough. Of a
-    /// list that has the newest first, the reading ends early where a whole page is more than a day older than `since` (Unix
-    /// seconds).
+    /// Reads the list of batches page by page, and passes each page to `see`. If the list shows the newest batches first, the
+    /// reading ends at a page of batches that are all more than a day older than `since` (Unix seconds).
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where a batch could be and not be shown, such as when a page is repeated: what was seen of such
-    /// a list is so, and what was not seen proves nothing.
+    /// [`ErrorKind::Unsupported`] if the list may hide a batch, for example because it repeats a page. The batches that it
+    /// showed exist; the absence of others proves nothing.
     async fn list(&self, since: i64, see: &mut See<'_>) -> Result<(), ApiError>;
 
-    /// The batches of all pages of the list for which `wanted` holds, oldest first; see [`BatchApi::list`].
+    /// Returns the batches in the list for which `wanted` is true, oldest first; see [`BatchApi::list`].
     async fn find(
         &self,
         since: i64,
@@ -63,134 +64,135 @@ pub trait BatchApi: Send + Sync {
         };
         self.list(since, &mut see).await?;
         found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-        // A list that grows while it is read shows a batch twice.
+        // A list that grows while it is read can show a batch twice.
         found.dedup_by(|a, b| a.id == b.id);
         Ok(found)
     }
 
-    /// One batch.
+    /// Returns the batch with this id.
     async fn get(&self, batch_id: &str) -> Result<Batch, ApiError>;
 
-    /// Tells a batch to stop. One that is ending or has ended is no error.
+    /// Requests the cancellation of a batch. It is no error if the batch is ending or has ended.
     async fn cancel(&self, batch_id: &str) -> Result<(), ApiError>;
 
-    /// Name of a file, as it was uploaded.
+    /// Returns the name under which a file was uploaded.
     async fn file_name(&self, file_id: &str) -> Result<String, ApiError>;
 
-    /// Names of models that the account has, as far as the server tells.
+    /// Returns the names of the account's models, as far as the server tells.
     async fn models(&self) -> Result<Vec<String>, ApiError>;
 
-    /// Content of a file, at most `limit` bytes. Answers are lines of the format that results have, which is OpenAI's: the client
-    /// of a vendor that writes others puts them into it as they come.
+    /// Streams the content of a file, at most `limit` bytes. The lines of answers have OpenAI's format, as results do; a client
+    /// of a vendor with another format converts them as they come.
     async fn content(&self, file_id: &str, limit: u64)
     -> Result<BoxStream<'static, Result<Bytes, ApiError>>, ApiError>;
 
-    /// Deletes a file. One that is gone is no error.
+    /// Deletes a file. It is no error if the file is gone.
     async fn delete_file(&self, file_id: &str) -> Result<(), ApiError>;
 }
 
-/// A file of requests to upload.
+/// A file of requests that is uploaded.
 pub struct InputFile {
-    /// Deterministic: says whose it is.
+    /// Name of the file, which tells whose it is. It is the same for each upload of an attempt.
     pub name: String,
     /// Size in bytes.
     pub bytes: u64,
-    /// Content; an error in it breaks the upload off.
+    /// Content of the file. An error in the stream ends the upload.
     pub content: BoxStream<'static, std::io::Result<Bytes>>,
 }
 
-/// What to ask for.
+/// The request for a batch.
 #[derive(Clone, Debug)]
 pub struct CreateBatch {
-    /// The uploaded requests.
+    /// The uploaded file of requests.
     pub input_file_id: String,
-    /// The API that its requests are for.
+    /// The API that answers the requests.
     pub endpoint: Endpoint,
-    /// How long the provider may take, in hours.
+    /// Time that the provider may take for the batch, in hours.
     pub window_hours: u32,
-    /// Who asks: at most 16 pairs, keys up to 64 and values up to 512 characters (OpenAI's limits).
+    /// Metadata that identify the work: at most 16 pairs, with keys of up to 64 and values of up to 512 characters (OpenAI's
+    /// limits).
     pub metadata: Vec<(&'static str, String)>,
-    /// Unique to the attempt; sent as `Idempotency-Key` too, for servers that know it.
+    /// Id of the attempt's intent. It is also sent as `Idempotency-Key`, for servers that know that header.
     pub intent_id: String,
-    /// From the first byte sent to the last received.
+    /// Time limit from the first byte that is sent to the last byte of the reply.
     pub timeout: Duration,
 }
 
-/// What came of asking for a batch.
+/// The outcome of the request for a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Created {
-    /// It exists; the provider's name for it.
+    /// The batch exists; the provider's name for it.
     Accepted(String),
-    /// It does not exist: nothing was sent, or the vendor itself refused.
+    /// No batch exists: nothing was sent, or the vendor itself refused.
     Rejected(ApiError),
-    /// Nobody can tell: what was seen; with a status code where the server answered with an error.
+    /// A batch may exist. The error tells what was seen; it has a status code if the server answered with an error.
     Unknown(ApiError),
 }
 
-/// A batch, as far as any dialect tells.
+/// A batch, by the provider's record of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// The provider's name for it.
+    /// The provider's name for the batch.
     pub id: String,
     /// Whether it runs, and how it ended.
     pub state: State,
-    /// The provider's word for that, in lower case.
+    /// The provider's word for its state, in lower case.
     pub status: String,
-    /// Unix seconds; 0 where the provider does not say.
+    /// Time of creation (Unix seconds); 0 if the provider does not tell.
     pub created_at: i64,
-    /// The file it was made from.
+    /// The input file.
     pub input_file_id: Option<String>,
-    /// Answers.
+    /// The file with the answers.
     pub output_file_id: Option<String>,
-    /// Requests without an answer.
+    /// The file with the errors of requests without an answer.
     pub error_file_id: Option<String>,
-    /// Fields that name a file of answers in a way that nobody can use, such as a list, each with what is wrong with it.
+    /// Problems of fields that name a file with answers in an unusable way, such as a list.
     pub unusable: Vec<String>,
-    /// Requests done, by the provider's count; None where it does not count.
+    /// Number of requests that are done, by the provider's count; None if it does not count.
     pub done: Option<i64>,
-    /// What we said when we asked for it.
+    /// The metadata with which the batch was requested.
     pub metadata: Vec<(String, String)>,
-    /// Why it failed as a whole, if it did.
+    /// The reasons why it failed as a whole, if it did.
     pub errors: Vec<BatchError>,
 }
 
-/// Whether a batch runs, and how it ended.
+/// The state of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
-    /// It runs, or waits for its turn. Words that nobody knows mean this.
+    /// It runs, or waits for its turn. Unknown words count as this state.
     #[default]
     Running,
-    /// It was told to stop and has not stopped yet.
+    /// Its cancellation was requested, and it has not ended yet.
     Stopping,
     /// It ended.
     Ended(BatchEnd),
 }
 
-/// Why a batch failed as a whole.
+/// A reason why a batch failed as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchError {
-    /// What it means.
+    /// Kind of the error.
     pub kind: ErrorKind,
-    /// Such as `token_limit_exceeded`.
+    /// The provider's code, such as `token_limit_exceeded`.
     pub code: String,
-    /// For a person.
+    /// The provider's message, for a person.
     pub message: String,
-    /// Line of the input file, from 1.
+    /// Number of the line in the input file, from 1.
     pub line: Option<i64>,
 }
 
 impl Batch {
-    /// Whether it has ended.
+    /// Returns whether the batch has ended.
     pub fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended(_))
     }
 
-    /// Whether it was told to stop and has not stopped yet.
+    /// Returns whether the batch is being cancelled.
     pub fn is_stopping(&self) -> bool {
         self.state == State::Stopping
     }
 
-    /// Set when the batch was turned away as a whole before any request ran: there is nothing to collect.
+    /// Returns the error if the batch was rejected as a whole before any request ran, so that there is nothing to collect.
     pub fn rejection(&self) -> Option<ApiError> {
         let nothing = self.output_file_id.is_none() && self.error_file_id.is_none() && self.done.unwrap_or(0) == 0;
         if self.state != State::Ended(BatchEnd::Failed) || !nothing || !self.unusable.is_empty() {
@@ -207,65 +209,67 @@ impl Batch {
         Some(ApiError::new(*kind, message))
     }
 
-    /// Why the answers cannot be fetched although the batch names a file with them: what holds them is never taken for nothing.
+    /// Returns why the answers cannot be fetched, although the batch names a file with them. Such a batch never counts as one
+    /// without answers.
     pub fn unnamed_answers(&self) -> Option<String> {
         self.output_file_id.is_none().then(|| self.unusable.join("; ")).filter(|why| !why.is_empty())
     }
 
-    /// What we said under `key` when we asked for it.
+    /// Returns the metadata under `key` with which the batch was requested.
     pub fn said(&self, key: &str) -> Option<&str> {
         self.metadata.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 }
 
-/// What an error means, whatever the status code.
+/// The kind of an error, which its status code alone does not tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Sending it again would not help.
+    /// The request is invalid, and sending it again would not help.
     InvalidInput,
-    /// No room now.
+    /// The provider has no room now.
     Capacity,
-    /// No room for so many tokens in the account's queue.
+    /// The account's queue has no room for so many tokens.
     TokenLimit,
-    /// The input file that was just uploaded is not known, or not yet.
+    /// The provider does not know the input file that was just uploaded, or does not know it yet.
     FileNotFound,
-    /// The credential was refused.
+    /// The provider refused the credential.
     Auth,
-    /// Not there, or not under this credential.
+    /// The object does not exist, or not under this credential.
     NotFound,
     /// Nothing was sent.
     NotSent,
-    /// Nothing was sent: the host may not be reached.
+    /// Nothing was sent, because the operator may not call this host.
     NotAllowed,
-    /// The server leads elsewhere, where nobody follows: a person has to name another one.
+    /// The server answered with a redirect. It is not followed; a person has to name another server.
     Redirected,
-    /// It may work later.
+    /// The call failed, and may succeed later.
     Transient,
-    /// The server does not have this.
+    /// The server does not support the call.
     Unsupported,
 }
 
-/// Why a call failed; the message is the provider's own, cut to 512 bytes.
+/// The error of a call. Its message is the provider's own, cut to 512 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
-    /// What it means.
+    /// Kind of the error.
     pub kind: ErrorKind,
     /// For a person.
     pub message: String,
     /// The server's status code, if it answered.
     pub status: Option<u16>,
-    /// When the server asked to be called again.
+    /// The pause that the server asked for.
     pub retry_after: Option<Duration>,
 }
 
 impl ApiError {
-    /// An error without an answer of a server.
+    /// Returns an error that has no status code.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         ApiError { kind, message: message.into(), status: None, retry_after: None }
     }
 
-    /// Whether the provider would say it again, as opposed to an error for now or for this credential.
+    /// Returns whether the provider would answer the same again. Temporary errors, and errors of the credential, are not
+    /// permanent.
     pub fn is_permanent(&self) -> bool {
         matches!(self.kind, ErrorKind::Unsupported | ErrorKind::NotFound | ErrorKind::InvalidInput)
     }

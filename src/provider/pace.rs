@@ -1,4 +1,4 @@
-//! When an account may be called again: what its server says with 429 and `Retry-After` is for all of its calls.
+//! The pace of an account: a pause that its server asks for, with 429 or `Retry-After`, holds for all calls of the account.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tokio::time::Instant;
 
 use super::{ApiError, ErrorKind};
 
-/// The pause after a 429 that names none; twice as long after each further one.
+/// The pause after a 429 without `Retry-After`. It doubles with each further one.
 const FIRST: Duration = Duration::from_secs(1);
-/// Longest pause that a server is granted.
+/// The longest pause that a server is granted.
 const LONGEST: Duration = Duration::from_secs(3_600);
-/// Longest pause after a 429 that names none.
+/// The longest pause after a 429 without `Retry-After`.
 const LONGEST_UNNAMED: Duration = Duration::from_secs(60);
-/// A pause that a call that is under way sits out; for a longer one it makes room.
+/// The longest pause that a call waits for in its turn. For a longer one, it gives its turn back.
 const SHORT: Duration = Duration::from_secs(10);
 
 /// The pause that an account's server asked for, shared by all clients of the account.
@@ -24,7 +24,7 @@ pub struct Pace(watch::Sender<State>);
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     until: Option<Instant>,
-    /// 429s in a row that named no pause.
+    /// Number of 429s in a row without `Retry-After`.
     unnamed: u32,
 }
 
@@ -35,28 +35,28 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// How long the server still wants to be left alone; None: it may be called.
+    /// Returns the rest of the pause that the server asked for; None if it may be called.
     pub fn pause(&self) -> Option<Duration> {
         let left = self.0.borrow().until?.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
-    /// Whether it may be called.
+    /// Returns whether the server may be called.
     pub fn is_ready(&self) -> bool {
         self.pause().is_none()
     }
 
-    /// Waits until it may be called.
+    /// Waits until the server may be called.
     pub async fn ready(&self) {
         while let Some(left) = self.pause() {
             tokio::time::sleep(left).await;
         }
     }
 
-    /// The same for a call that is under way, which sits out a short pause.
+    /// Waits for the end of a short pause, for a call that has its turn.
     ///
     /// # Errors
-    /// For a longer one: when to come again.
+    /// If the pause is long: its rest.
     pub(super) async fn ready_soon(&self) -> Result<(), ApiError> {
         while let Some(left) = self.pause() {
             if left > SHORT {
@@ -68,7 +68,7 @@ impl Pace {
         Ok(())
     }
 
-    /// Takes in what the server answered to any call.
+    /// Records the server's reply to any call.
     pub(super) fn saw(&self, status: StatusCode, retry_after: Option<Duration>) {
         if status.is_success() && self.0.borrow().unnamed == 0 {
             return;
@@ -81,7 +81,7 @@ impl State {
     fn saw(&mut self, status: StatusCode, retry_after: Option<Duration>, now: Instant) {
         let is_unnamed = status == StatusCode::TOO_MANY_REQUESTS && retry_after.is_none();
         let unnamed = FIRST.saturating_mul(1 << self.unnamed.min(6)).min(LONGEST_UNNAMED);
-        // What was asked for while another pause ran is answered in one go.
+        // Several 429s that arrive during one pause, to calls that were sent before it, count as one.
         let is_over = self.until.is_none_or(|until| until <= now);
         self.unnamed = match is_unnamed {
             true => self.unnamed + u32::from(is_over),
@@ -93,7 +93,7 @@ impl State {
         };
         if let Some(pause) = pause {
             let until = now + pause.min(LONGEST);
-            // Who asked for a longer pause before did not take it back.
+            // A shorter pause does not end a longer one that was asked for before.
             self.until = Some(self.until.map_or(until, |before| before.max(until)));
         }
     }
@@ -107,7 +107,7 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// The pause after these answers, each given once the pause before it is over, in seconds.
+    /// Returns the pause after these replies, in seconds. Each reply comes when the pause before it is over.
     fn pause(answers: &[(u16, Option<u64>)]) -> u64 {
         let (mut state, mut now, mut pause) = (State::default(), Instant::now(), Duration::ZERO);
         for (status, retry_after) in answers {

@@ -1,4 +1,4 @@
-//! What a provider can really do, tried out rather than believed.
+//! The probe of a provider: its capabilities are tried out, and not taken from its word.
 
 use std::time::Duration;
 
@@ -8,46 +8,47 @@ use super::openai::smallest_body;
 use super::{ApiError, BatchApi, CreateBatch, Created, ErrorKind, InputFile};
 use crate::api::{Capability, Endpoint, ProviderCapabilities};
 
-/// Refusals that say nothing about the file: too early, too busy, timed out.
+/// Status codes of refusals that say nothing about the file: too early, too busy, timed out.
 const FOR_NOW: [u16; 4] = [408, 409, 425, 429];
-/// Models that an upload is tried with: servers that check files know what they serve, and not every model is for batches.
+/// Maximum number of models that an upload is tried with. Servers that check files accept only models that they serve in
+/// batches.
 const MODELS_TRIED: usize = 4;
-/// Asked for where nobody says what the account has.
+/// The model that is tried last, when it is not known which models the account has.
 const ANY_MODEL: &str = "gpt-5-mini";
 
-/// How an account is tried out.
+/// The parameters of a probe.
 #[derive(Clone, Debug)]
 pub struct Trial<'a> {
-    /// Name of the file that is uploaded and deleted: says whose it is.
+    /// Name of the file that is uploaded and deleted. It tells whose the file is.
     pub file_name: &'a str,
-    /// What its one request is for.
+    /// The API that the file's one request is for.
     pub endpoint: Endpoint,
-    /// Models that the account is said to have; without one it is asked which it has.
+    /// Models that the account is configured with. If there are none, the account is asked for its models.
     pub models: &'a [String],
-    /// For the one create, from the first byte sent to the last received.
+    /// Time limit of the one create, from the first byte that is sent to the last byte of the reply.
     pub timeout: Duration,
 }
 
-/// What an account was seen to do.
+/// The result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// What could not be tried out is not among it.
+    /// The capabilities that were seen. Those that could not be tried out are not among them.
     pub can: ProviderCapabilities,
-    /// Why deleting files could not be tried out.
+    /// The error because of which the deletion of files could not be tried out.
     pub untried: Option<ApiError>,
 }
 
-/// Lists batches, uploads, reads and deletes a file of one well-formed request, and asks for a batch of the deleted file, which
-/// must be refused. Where a batch is made of it all the same, it is cancelled at once.
+/// Lists batches; uploads, reads and deletes a file of one well-formed request; and requests a batch of the deleted file, which
+/// must be refused. If the provider makes a batch all the same, it is cancelled at once.
 ///
 /// # Errors
-/// When the provider cannot be asked now, or has neither batches nor files.
+/// If the provider cannot be asked now, or supports neither batches nor files.
 pub async fn probe(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<Probe, ApiError> {
     let list_batches = has(look(api).await)?;
     let (delete_files, untried) = match revokes(api, trial).await {
         Ok(revokes) => (revokes, None),
         Err(error) if matches!(error.kind, ErrorKind::NotSent | ErrorKind::NotAllowed) => return Err(error),
-        // Where batches are listed, or files judged, there is a batch API that answers to this credential.
+        // A server that lists batches, or judges files, has a batch API that accepts this credential.
         Err(error) if list_batches || error.kind == ErrorKind::InvalidInput => (false, Some(error)),
         Err(error) => return Err(error),
     };
@@ -56,17 +57,17 @@ pub async fn probe(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<Probe, ApiEr
     Ok(Probe { can, untried })
 }
 
-/// Reads the first page of the list of batches: the cheapest question that needs host, path and credential to be right.
+/// Reads the first page of the list of batches: the cheapest call for which host, path and credential have to be right.
 ///
 /// # Errors
-/// When the provider does not answer it.
+/// If the provider does not answer the call.
 pub async fn look(api: &dyn BatchApi) -> Result<(), ApiError> {
     // Paging stops at the first page, since every batch is older than this.
     api.find(i64::MAX, &|_| false).await.map(drop)
 }
 
-/// Whether an upload was refused for what is in the file: the server says so, or it refuses a credential that it takes for
-/// other calls, as some do where a line asks for a model that they do not serve.
+/// Returns whether an upload was refused for the content of the file: the server says so, or it refuses a credential that it
+/// accepts for other calls. Some servers do that if a line asks for a model that they do not serve.
 pub async fn is_about_content(api: &dyn BatchApi, error: &ApiError) -> bool {
     match (error.kind, error.status) {
         (ErrorKind::InvalidInput, Some(_)) => true,
@@ -75,7 +76,10 @@ pub async fn is_about_content(api: &dyn BatchApi, error: &ApiError) -> bool {
     }
 }
 
-/// An answer that the provider gives for good, as opposed to one for now.
+/// Returns whether a call succeeded.
+///
+/// # Errors
+/// The call's error, if it is not permanent and so tells nothing.
 fn has<T>(answer: Result<T, ApiError>) -> Result<bool, ApiError> {
     match answer {
         Ok(_) => Ok(true),
@@ -84,7 +88,7 @@ fn has<T>(answer: Result<T, ApiError>) -> Result<bool, ApiError> {
     }
 }
 
-/// Whether deleting a file takes the right away to start a batch of it.
+/// Returns whether the deletion of a file revokes the right to start a batch of it.
 async fn revokes(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<bool, ApiError> {
     let file = upload(api, trial).await?;
     if !has(api.file_name(&file).await)? || !has(api.delete_file(&file).await)? {
@@ -104,7 +108,8 @@ async fn revokes(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<bool, ApiError
             api.cancel(&batch).await?;
             Ok(false)
         }
-        // Behind a gateway a refusal is no proof for a paid batch, but here whatever was repeated was refused too.
+        // A gateway's refusal does not prove that it made no batch. Here it is enough: the file is deleted, so that repeated
+        // requests were refused as well.
         Created::Unknown(ApiError { status: Some(status), .. })
             if (400..500).contains(&status) && !FOR_NOW.contains(&status) =>
         {
@@ -122,7 +127,7 @@ async fn revokes(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<bool, ApiError
     }
 }
 
-/// Uploads the file, with another model where one is refused. The last error is the one that counts.
+/// Uploads the file, and tries other models if one is refused. Returns the last error if all are refused.
 async fn upload(api: &dyn BatchApi, trial: &Trial<'_>) -> Result<String, ApiError> {
     let mut models: Vec<String> = trial.models.iter().filter(|model| !model.contains('*')).cloned().collect();
     if models.is_empty() {

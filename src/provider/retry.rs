@@ -1,4 +1,4 @@
-//! What may be repeated is repeated: with jitter, within bounds, and when the server says.
+//! Repetition of calls that may be repeated: with jitter, within bounds, and not before the server allows it.
 
 use std::time::{Duration, Instant};
 
@@ -6,13 +6,13 @@ use backon::{ExponentialBuilder, Retryable};
 
 use super::{ApiError, ErrorKind};
 
-/// A server that wants to be left alone for longer is left to the reconcile loop.
+/// The longest pause between two tries. If the server asks for a longer one, the reconcile loop repeats the call.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Who did not answer for so long is left to the reconcile loop too: others wait for their turn.
+/// Time after which a call is not repeated here, because others wait for their turn. The reconcile loop repeats it.
 const LONG_ENOUGH: Duration = Duration::from_secs(15);
 
-/// Runs `call` up to four times while it fails in a way that may pass.
+/// Runs `call` up to four times, as long as its error may be temporary.
 pub(super) async fn repeat<T, F: Future<Output = Result<T, ApiError>>>(call: impl FnMut() -> F) -> Result<T, ApiError> {
     repeat_after(Duration::from_millis(200), call).await
 }

@@ -1,4 +1,4 @@
-//! The clients that the steps of a job work with: of its folder and journal, and of its account at the provider.
+//! What the steps of a job are done with: its folder and journal, and its account at the provider.
 
 use std::sync::Arc;
 
@@ -19,9 +19,8 @@ use crate::lifecycle::JobView;
 use crate::provider::BatchApi;
 use crate::store::Folder;
 
-/// The clients that the steps of a job work with.
+/// What steps are done with.
 pub(crate) struct Clients {
-    /// Time at which the credentials were read (Unix milliseconds).
     read_at: i64,
     spec_hash: String,
     /// Whether the job was pinned to its provider before the provider was read.
@@ -30,22 +29,22 @@ pub(crate) struct Clients {
     pub folder: Folder,
     /// The journal.
     pub journals: JournalStore,
-    /// The provider's batch API.
+    /// The provider.
     pub api: Arc<dyn BatchApi>,
-    /// The account that the batch API is used with.
+    /// The account that it is used with.
     pub account: Account,
-    /// The queue of the account's calls.
+    /// Who runs its calls.
     pub calls: Arc<account::Account>,
-    /// The provider's places for batches.
+    /// Its places for batches.
     pub quota: Arc<account::Quota>,
-    /// Keyed fingerprint of the account's credential.
+    /// Keyed fingerprint of its credential.
     pub fingerprint: String,
-    /// Fingerprint of the account's credential, and version of the Secret of the output.
+    /// Changes when a credential does: the account's, or the output's.
     pub credentials: (String, Option<String>),
 }
 
-/// Opens the clients of a job, or tells what is missing. Clients that were opened for the same spec are used again while their
-/// credentials are recent enough.
+/// Opens what the steps of a job are done with, or says what is missing. What was opened for the same spec is taken again while it
+/// is young enough.
 pub(crate) async fn open(
     ctx: &Context,
     session: &Session,
@@ -57,7 +56,7 @@ pub(crate) async fn open(
         return Err(Missing::Blocked(blocked.clone()));
     }
     let (spec_hash, pinned) = (view.spec_hash.clone(), view.pinned);
-    // After a failure that another credential may fix, credentials that were read before it are too old.
+    // A failure that another credential may mend makes those that were read before it too old.
     let since = session.distrusts().max(now - LIFETIME + 1);
     let earlier = session.clients().filter(|t| t.spec_hash == spec_hash && t.pinned == pinned);
     if let Some(clients) = earlier.as_ref().filter(|t| t.read_at >= since) {
@@ -68,7 +67,7 @@ pub(crate) async fn open(
     let seen = earlier.map(|clients| clients.account.seen());
     let known = match &seen {
         Some(seen) => Known::Since(seen),
-        // The watch may lag. The provider may have been released by a process that did not see the pin yet, so it is read.
+        // It may be going since before it was pinned, and let go by somebody who did not see the pin.
         None if pinned => Known::Not,
         None => Known::ByWatch,
     };

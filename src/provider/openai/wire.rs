@@ -1,4 +1,4 @@
-//! Reading what servers really answer: open types, wrappers, numbers as strings, HTML where JSON was due.
+//! Parsing of the replies that servers really send: open types, wrappers, numbers as strings, HTML instead of JSON.
 
 use std::time::Duration;
 
@@ -11,32 +11,34 @@ use crate::api::json;
 use crate::api::text::clip;
 use crate::provider::{ApiError, Batch, BatchError, Dialect, ErrorKind};
 
-/// Longest name of a batch or a file that is taken for one, in bytes. Vendors' have 30 to 80; gateways that write model, deployment
-/// and the vendor's own id into theirs come to 500 (LiteLLM's managed files). A journal holds five a batch, and is read up to 16 MiB.
+/// Maximum length of the name of a batch or a file, in bytes. Vendors' names have 30 to 80 bytes. Gateways that put the model,
+/// the deployment and the vendor's own id into theirs use up to 500 (LiteLLM's managed files). A journal holds five names a
+/// batch, and is read up to 16 MiB.
 pub(super) const ID_LIMIT: usize = 2_048;
-/// Longest message of a server that is shown, in bytes.
+/// Maximum length of a server's message that is shown, in bytes.
 const WORDS_LIMIT: usize = 480;
-/// Longest state or error code that is shown, in bytes.
+/// Maximum length of a state or an error code that is shown, in bytes.
 const WORD_LIMIT: usize = 64;
 
-/// A batch, wherever in the document it is; None where there is no id, or an error.
+/// Returns the batch of a document, which may be wrapped in another object; None if it has no id, or is an error.
 pub(super) fn batch(dialect: &Dialect, value: &Value) -> Option<Batch> {
     let value = ["job", "batch", "data"].iter().find_map(|k| value.get(*k).filter(|v| v.is_object())).unwrap_or(value);
     entry(dialect, value).filter(|batch| !batch.id.is_empty() && !is_error(value))
 }
 
-/// The name of a file that was made.
+/// Returns the name of an uploaded file; None if the document is an error.
 pub(super) fn file(value: &Value) -> Option<String> {
     id(value, "id").filter(|_| !is_error(value))
 }
 
-/// An error has an id too, sometimes: the request's. A batch that failed may have an error in it (Together).
+/// Returns whether the document is an error. An error may have an id, that of the call; a failed batch may contain an error
+/// (Together).
 fn is_error(value: &Value) -> bool {
     let is_batch = value.get("object").and_then(Value::as_str) == Some("batch") || id(value, "input_file_id").is_some();
     !is_batch && value.get("error").is_some_and(|e| !e.is_null())
 }
 
-/// An entry of a list of batches; its id is empty where it has none. None where it is no object.
+/// Returns an entry of a list of batches; None if it is not an object. Its id is empty if it has none.
 pub(super) fn entry(dialect: &Dialect, value: &Value) -> Option<Batch> {
     let unusable = ["output_file_id", "error_file_id"].into_iter().filter_map(|key| unusable(value, key));
     let input_file_id = id(value, "input_file_id");
@@ -56,7 +58,7 @@ pub(super) fn entry(dialect: &Dialect, value: &Value) -> Option<Batch> {
     })
 }
 
-/// None where a count is there that is none: then all requests are expected.
+/// Returns the number of requests that are done; None without usable counts, so that answers to all requests are expected.
 fn done(counts: &Value) -> Option<i64> {
     let count = |key| counts.get(key).filter(|count| !count.is_null()).map(count_of);
     match (count("completed"), count("failed")) {
@@ -74,12 +76,12 @@ fn count_of(value: &Value) -> Option<i64> {
     count.filter(|count| *count >= 0)
 }
 
-/// A name that can stand in a path, a status and a log line: no other is one.
+/// Returns the name in a field, if it can be used in paths, in status and in logs.
 pub(super) fn id(value: &Value, key: &str) -> Option<String> {
     text(value, key).filter(|id| no_id(id).is_none())
 }
 
-/// What keeps a text from being a name.
+/// Returns why a text cannot be used as a name; None if it can.
 fn no_id(id: &str) -> Option<String> {
     match id.bytes().all(|b| b.is_ascii_graphic()) {
         _ if id.len() > ID_LIMIT => Some(format!("has {} bytes, and at most {ID_LIMIT} are taken", id.len())),
@@ -88,8 +90,8 @@ fn no_id(id: &str) -> Option<String> {
     }
 }
 
-/// What is wrong with a field that is there and names nothing. Null, an empty text, list or object and `false` are what servers
-/// write where there is no file.
+/// Returns the problem of a field whose value is no usable name. Null, `false` and an empty text, list or object are no
+/// problem: servers write them if there is no file.
 pub(super) fn unusable(value: &Value, key: &str) -> Option<String> {
     let wrong = match value.get(key)? {
         Value::Null | Value::Bool(false) => return None,
@@ -105,7 +107,7 @@ pub(super) fn unusable(value: &Value, key: &str) -> Option<String> {
     Some(format!("its `{key}` {wrong}"))
 }
 
-/// A non-empty string; an id of another type is taken as its text.
+/// Returns the text of a field, if it is not empty. A number counts as its text.
 pub(super) fn text(value: &Value, key: &str) -> Option<String> {
     match value.get(key)? {
         Value::String(s) if !s.is_empty() => Some(s.clone()),
@@ -114,7 +116,8 @@ pub(super) fn text(value: &Value, key: &str) -> Option<String> {
     }
 }
 
-/// A moment in Unix seconds, or as Azure's samples have it, such as `2024-07-19T13:43:01Z`; 0 where it is neither.
+/// Returns a time in Unix seconds; 0 if there is none. It may be a number, a number as text or, as in Azure's samples,
+/// `2024-07-19T13:43:01Z`.
 fn seconds(value: Option<&Value>) -> i64 {
     match value {
         Some(Value::Number(n)) => n.as_i64().or(n.as_f64().map(|f| f as i64)).unwrap_or(0),
@@ -128,7 +131,7 @@ fn metadata(value: &Value) -> Vec<(String, String)> {
     pairs.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))).take(64).collect()
 }
 
-/// Why a batch failed as a whole, in whatever shape: a list, or a text or an object in place of one.
+/// Returns the reasons why a batch failed as a whole. Servers write a list, or a text or an object instead.
 fn errors(dialect: &Dialect, value: &Value, input_file_id: Option<&str>) -> Vec<BatchError> {
     let errors = value.get("errors").map(|errors| errors.get("data").unwrap_or(errors));
     let error = |e: &Value| {
@@ -146,7 +149,7 @@ fn errors(dialect: &Dialect, value: &Value, input_file_id: Option<&str>) -> Vec<
     }
 }
 
-/// The error that an answer other than 2xx to `call` means.
+/// Returns the error for a reply to `call` whose status is not 2xx.
 pub(super) fn api_error(
     dialect: &Dialect,
     status: StatusCode,
@@ -171,8 +174,8 @@ pub(super) fn api_error(
     ApiError { kind, message, status: Some(status.as_u16()), retry_after: retry_after(headers) }
 }
 
-/// The message of an error document in any of the shapes that are around, with its code where it has one beside; None where it is
-/// no JSON, as an HTML page, or says nothing.
+/// Returns the message of an error document, in any of the shapes that servers use, with its code if it has one. None if the
+/// body is not JSON, such as a page of HTML, or has no message.
 pub(super) fn said(body: &[u8]) -> Option<String> {
     message(&json::parse(body)?, 4)
 }
@@ -199,7 +202,7 @@ fn message(value: &Value, levels: u32) -> Option<String> {
     }
 }
 
-/// What a body that is no JSON says: its text, or the title of a page of HTML.
+/// Returns the message of a body that is not JSON: its text, or the title of a page of HTML.
 fn page(body: &[u8]) -> Option<String> {
     const READ: usize = 8 << 10;
     if json::parse(body).is_some() {
@@ -220,12 +223,12 @@ fn page(body: &[u8]) -> Option<String> {
     Some(words.join(" ")).filter(|said| !said.is_empty())
 }
 
-/// The code of an error document, for programs.
+/// Returns the code of an error document.
 pub(super) fn code(body: &[u8]) -> Option<String> {
     of_error(body, "code")
 }
 
-/// The name of the parameter that an error document is about.
+/// Returns the name of the parameter that an error document is about.
 pub(super) fn param(body: &[u8]) -> Option<String> {
     of_error(body, "param")
 }
@@ -236,7 +239,7 @@ fn of_error(body: &[u8], key: &str) -> Option<String> {
     text(detail.get("error").unwrap_or(detail), key)
 }
 
-/// `Retry-After` in seconds; its date form is not used by any batch API that we know.
+/// Returns `Retry-After` in seconds, at most a day. No batch API that we know uses the form with a date.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds.min(86_400)))

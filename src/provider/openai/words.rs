@@ -6,7 +6,7 @@ use crate::provider::{Dialect, ErrorKind, State};
 /// The code of an account whose queue has no room for the tokens of a batch.
 pub(super) const TOKEN_LIMIT: &str = "token_limit_exceeded";
 
-/// What a state, in lower case, means. Words that nobody knows mean that the batch runs.
+/// Returns the state for a word in lower case. A batch with an unknown word counts as running.
 pub(super) fn state(word: &str) -> State {
     match word {
         "completed" => State::Ended(BatchEnd::Completed),
@@ -18,7 +18,7 @@ pub(super) fn state(word: &str) -> State {
     }
 }
 
-/// What it means that a batch failed as a whole with this code and message.
+/// Returns the kind of the error with which a batch failed as a whole.
 pub(super) fn failure(dialect: &Dialect, code: &str, message: &str, input_file_id: Option<&str>) -> ErrorKind {
     if let Some(kind) = dialect.class_of(code) {
         return kind;
@@ -32,7 +32,7 @@ pub(super) fn failure(dialect: &Dialect, code: &str, message: &str, input_file_i
     }
 }
 
-/// Whether an error says that an input file does not exist: servers are not always as fast as their own uploads.
+/// Returns whether an error says that an input file does not exist. Servers may not know a file yet that was just uploaded.
 pub(super) fn says_not_found(message: &str, file_id: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let names_it = message.contains("file") || message.contains(&file_id.to_ascii_lowercase());
