@@ -11,7 +11,7 @@ use super::SendError;
 use super::guard::Clients;
 use super::hosts::{Refused, port_of};
 
-/// An HTTP proxy that an admin named. [`Display`](fmt::Display) and [`Debug`] leave out its user and password.
+/// An HTTP proxy that an admin named. [`Display`](fmt::Display) and [`Debug`](fmt::Debug) leave out its user and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EgressProxy(Arc<Url>);
 

@@ -1,4 +1,4 @@
-//! Counts of the bytes that a piece of work moves and the memory that it holds, and of its time waiting for stores.
+//! Measurements of a piece of work: the bytes that it moves, the memory that it holds, and the time for which it waits for stores.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,8 +11,8 @@ tokio::task_local! {
     static METER: Meter;
 }
 
-/// Counts what a piece of work moves and takes in: bytes of bodies, sent and received, of all exchanges that it makes, and bytes that come
-/// out of what is compressed. What it spawns is not counted.
+/// The measurements of one piece of work: the bytes of all bodies that it sends and receives, the bytes that it decompresses, the memory
+/// that it reserves, and its waits for stores. Tasks that it spawns are not measured.
 #[derive(Clone, Debug, Default)]
 pub struct Meter(Arc<Counts>);
 
@@ -26,7 +26,7 @@ struct Counts {
     watcher: Mutex<Option<(u64, Waker)>>,
 }
 
-/// Memory that a piece of work said it holds, until this is dropped.
+/// Memory that a piece of work has reserved. It is given back when this is dropped.
 #[derive(Debug, Default)]
 pub struct Reserved {
     meter: Option<Meter>,
@@ -34,8 +34,8 @@ pub struct Reserved {
 }
 
 impl Reserved {
-    /// Records that `bytes` are held from now on, for the work that is measured at the first call. If they are more than
-    /// before, continues once the measuring side has had a look.
+    /// Changes the reservation to `bytes`. It counts for the work that is measured at the first call. If it grows, this yields once, so
+    /// that whoever polls the work can end it before the memory is used.
     pub async fn set(&mut self, bytes: u64) {
         if self.meter.is_none() {
             self.meter = Meter::current();
@@ -59,7 +59,7 @@ impl Drop for Reserved {
     }
 }
 
-/// Time in which a piece of work waits for a store.
+/// The waits of a piece of work for stores.
 #[derive(Debug, Default)]
 struct Waits {
     under_way: usize,
@@ -67,7 +67,7 @@ struct Waits {
     before: Duration,
 }
 
-/// A call of a store that is waited for, until this is dropped.
+/// A call to a store. The work waits for it until this is dropped.
 #[derive(Debug)]
 pub struct StoreCall(Option<Meter>);
 
@@ -84,17 +84,17 @@ impl Drop for StoreCall {
 }
 
 impl Meter {
-    /// Runs `work`, and counts for it.
+    /// Runs `work`, and measures it.
     pub async fn measure<T>(self, work: impl Future<Output = T>) -> T {
         METER.scope(self, work).await
     }
 
-    /// Returns the bytes of bodies so far.
+    /// Returns the bytes of bodies that were sent and received so far.
     pub fn moved(&self) -> u64 {
         self.0.moved.load(Ordering::Relaxed)
     }
 
-    /// Returns the bytes of bodies, or the bytes that came out of compressed data if those are more.
+    /// Returns the larger of two numbers: the bytes of bodies, and the bytes that were decompressed.
     pub fn taken_in(&self) -> u64 {
         self.moved().max(self.0.unpacked.load(Ordering::Relaxed))
     }
@@ -104,8 +104,8 @@ impl Meter {
         self.0.reserved.load(Ordering::Relaxed)
     }
 
-    /// Wakes `waker` once when more than `limit` bytes were taken in. Bodies are sent and received by a connection's own task, which does
-    /// not wake whoever waits for the answer.
+    /// Wakes `waker` once when [`Meter::taken_in`] exceeds `limit`. This is necessary because a connection sends and receives bodies in a
+    /// task of its own, which does not wake the task that waits for the answer.
     pub fn wake_beyond(&self, limit: u64, waker: &Waker) {
         *self.watcher() = Some((limit, waker.clone()));
         self.wake();
@@ -130,7 +130,7 @@ impl Meter {
         self.wake();
     }
 
-    /// Counts `bytes` that came out of compressed data, for the work that is measured now.
+    /// Counts `bytes` that the work that is measured now has decompressed.
     pub fn unpacked(bytes: u64) {
         let _ = METER.try_with(|meter| {
             meter.0.unpacked.fetch_add(bytes, Ordering::Relaxed);
@@ -138,7 +138,7 @@ impl Meter {
         });
     }
 
-    /// Counts the time from now until the call is over as time in which the measured work waits for a store.
+    /// Counts the time until the returned value is dropped as time for which the work that is measured now waits for a store.
     pub fn store_call() -> StoreCall {
         let meter = Meter::current();
         if let Some(mut waits) = meter.as_ref().map(Meter::waits) {
@@ -148,7 +148,7 @@ impl Meter {
         StoreCall(meter)
     }
 
-    /// Returns the time for which the work has waited for stores, including the call under way; None if it waits for none now.
+    /// Returns the time for which the work has waited for stores so far; None if it waits for none now.
     pub fn waiting_for_a_store(&self) -> Option<Duration> {
         let waits = self.waits();
         waits.since.map(|since| waits.before + since.elapsed())

@@ -13,26 +13,26 @@ pub enum Peer {
     Store,
 }
 
-/// A request whose answer began, or of which none will be waited for.
+/// A request that was answered or given up.
 #[derive(Clone, Debug)]
 pub struct Exchange {
-    /// Kind of server that it was for.
+    /// Kind of the server.
     pub peer: Peer,
     /// Method of the request.
     pub method: Method,
-    /// Status of the answer. None: it could not be sent, there was no answer in time, or nobody waits for one any more.
+    /// Status of the answer. None if the request could not be sent, was not answered in time, or was abandoned.
     pub status: Option<StatusCode>,
-    /// Time until the head of the answer came, with all that was sent, or until it was given up.
+    /// Time from the start of the request to the head of its answer, or until the request was given up.
     pub took: Duration,
 }
 
-/// An observer of requests, called once for each.
+/// An observer of requests, which is called once for each.
 pub trait Observer: std::fmt::Debug + Send + Sync {
     /// Called when a request was answered or given up.
     fn ended(&self, exchange: Exchange);
 }
 
-/// A request that is under way; its observer is told when this is dropped, however that comes.
+/// A request that is under way. Its observer is called when this is dropped, also if the future of the request is.
 pub(super) struct Watch<'a> {
     observer: &'a dyn Observer,
     peer: Peer,

@@ -1,22 +1,22 @@
-//! The target of a redirect, without its secrets: redirects are not followed.
+//! Redirects, which are not followed but reported, without the secrets of their targets.
 
 use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{StatusCode, Url};
 
-/// Longest host that is shown, in bytes; a DNS name has at most 253.
+/// Maximum length of a host that is shown, in bytes: that of a DNS name.
 const HOST_LIMIT: usize = 253;
 
-/// A redirect that was answered instead of the requested content.
+/// A redirect that a server answered instead of the requested content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
-    /// Scheme, host and port. A whole Location is a secret where it is a signed URL.
+    /// Scheme, host and port. The rest of a Location may be secret, as in a signed URL.
     pub origin: String,
-    /// Its path; of a signed URL, the name of an object.
+    /// The path, which is private because in a signed URL it names an object.
     path: String,
 }
 
 impl Redirect {
-    /// Returns the redirect in `status` and `headers`; None if they are none, or have no target.
+    /// Returns the redirect in `status` and `headers`; None if they are no redirect, or have no usable target.
     pub fn of(asked: &Url, status: StatusCode, headers: &HeaderMap) -> Option<Redirect> {
         if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
             return None;
@@ -28,8 +28,8 @@ impl Redirect {
         Some(Redirect { origin, path: location.path().into() })
     }
 
-    /// Returns the base that would make `asked`, a URL below `base`, lead to the redirect's target. None if no base does that:
-    /// the redirect is about this one path.
+    /// Returns the base URL with which the request for `asked`, a URL below `base`, would have gone to the redirect's target. None if
+    /// there is none, because the redirect is about this path alone.
     pub fn base(&self, base: &Url, asked: &Url) -> Option<String> {
         let below = asked.path().strip_prefix(base.path().trim_end_matches('/'))?;
         let path = self.path.strip_suffix(below).filter(|_| below.len() > 1)?;

@@ -1,4 +1,4 @@
-//! What the steps of a job are done with: its folder and journal, and its account at the provider.
+//! The clients that the steps of a job work with: the folder of its output, its journal, and its account at the provider.
 
 use std::sync::Arc;
 
@@ -19,27 +19,27 @@ use crate::lifecycle::JobView;
 use crate::provider::BatchApi;
 use crate::store::Folder;
 
-/// What steps are done with.
+/// The clients of one job, as they were opened for its spec.
 pub(crate) struct Clients {
     read_at: i64,
     spec_hash: String,
     /// Whether the job was pinned to its provider before the provider was read.
     pinned: bool,
-    /// The output's folder.
+    /// The folder of the output.
     pub folder: Folder,
-    /// The journal.
+    /// The store of the journal.
     pub journals: JournalStore,
-    /// The provider.
+    /// The API of the provider.
     pub api: Arc<dyn BatchApi>,
-    /// The account that it is used with.
+    /// The account at the provider, with its credential.
     pub account: Account,
-    /// Who runs its calls.
+    /// The actor that runs the account's calls.
     pub calls: Arc<account::Account>,
-    /// Its places for batches.
+    /// The places for batches, which all accounts of the provider object share.
     pub quota: Arc<account::Quota>,
-    /// Keyed fingerprint of its credential.
+    /// The keyed fingerprint of the account's credential.
     pub fingerprint: String,
-    /// Changes when a credential does: the account's, or the output's.
+    /// The fingerprint of the account's credential, and the version of the output's Secret. They change with the credentials.
     pub credentials: (String, Option<String>),
 }
 
@@ -56,7 +56,7 @@ pub(crate) async fn open(
         return Err(Missing::Blocked(blocked.clone()));
     }
     let (spec_hash, pinned) = (view.spec_hash.clone(), view.pinned);
-    // A failure that another credential may mend makes those that were read before it too old.
+    // After a failure that another credential may fix, credentials that were read before it are too old.
     let since = session.distrusts().max(now - LIFETIME + 1);
     let earlier = session.clients().filter(|t| t.spec_hash == spec_hash && t.pinned == pinned);
     if let Some(clients) = earlier.as_ref().filter(|t| t.read_at >= since) {
