@@ -8,6 +8,7 @@ mod document;
 mod folder;
 mod inputs;
 mod lines;
+mod long;
 mod memory;
 mod s3;
 mod shards;
@@ -24,9 +25,8 @@ pub use document::{
 };
 pub use folder::{Entry, Folder, Listed};
 pub use inputs::{inputs_of_body, inputs_of_line};
-pub use lines::{
-    HEAVY, Held, JOINED_LINES_BYTES, Kept, LINE_LIMIT, LINES_BYTES, LONG, Line, Lines, Long, SMALL_LINES_BYTES, Turn,
-};
+pub use lines::{JOINED_LINES_BYTES, Kept, LINE_LIMIT, LINES_BYTES, Line, Lines, SMALL_LINES_BYTES};
+pub use long::{HEAVY, Held, LONG, Long, Turn};
 pub use memory::{Reservation, reserve};
 pub use shards::{IndexEntry, RequestHash, ShardWriter, StagedShard};
 pub use sorted::{Sorted, Sorter};
