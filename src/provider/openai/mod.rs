@@ -1,4 +1,4 @@
-//! OpenAI's files and batches API, as OpenAI and compatible servers speak it. Nobody else has its words: `tests/architecture.rs`.
+//! OpenAI's files and batches API, as OpenAI and compatible servers speak it. Nobody else has its words: `tests/architecture/`.
 //!
 //! Paths, limits and states: https://platform.openai.com/docs/api-reference/batch and OpenAI's published OpenAPI document.
 

@@ -4,8 +4,14 @@
 //! it, and neither groups (`crate::{api, store}`) nor `super::super` hide one.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod paths;
+mod tokens;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+use paths::{OwnPath, expand, module_of, paths};
+use tokens::{Token, is_word_char, tokens};
 
 /// What each module may import besides itself.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -300,108 +306,6 @@ fn hidden_sources(tokens: &[Token]) -> Vec<Finding> {
         .collect()
 }
 
-/// A path into our own crate, from its root on.
-struct OwnPath {
-    line: usize,
-    segments: Vec<String>,
-    re_exported: bool,
-}
-
-/// Every path of the code that starts at the crate's root, at the module or above it.
-fn paths(module: &[&str], tokens: &[Token]) -> Vec<OwnPath> {
-    let text = |i: Option<usize>| i.and_then(|i| tokens.get(i)).map_or("", |t| t.text);
-    let mut found = vec![];
-    let mut depth = 0;
-    let mut inline: Vec<(&str, usize)> = vec![];
-    for (i, token) in tokens.iter().enumerate() {
-        let before = |n: usize| text(i.checked_sub(n));
-        match token.text {
-            "{" => {
-                depth += 1;
-                if before(2) == "mod" {
-                    inline.push((before(1), depth));
-                }
-            }
-            "}" => {
-                inline.retain(|(_, opened)| *opened < depth);
-                depth -= 1;
-            }
-            // A visibility: `pub(crate)`, `pub(super)`.
-            "crate" | "super" | "self" if before(1) == "(" && before(2) == "pub" => {}
-            "crate" | "super" | "self" | "batchjob_operator" => {
-                let here: Vec<&str> = module.iter().copied().chain(inline.iter().map(|(name, _)| *name)).collect();
-                let re_exported = before(1) == "use" && ["pub", ")"].contains(&before(2));
-                found.extend(expand(tokens, i).into_iter().map(|(line, path)| OwnPath {
-                    line,
-                    segments: resolve(&here, &path),
-                    re_exported,
-                }));
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
-fn resolve(module: &[&str], path: &[&str]) -> Vec<String> {
-    let mut at = module.to_vec();
-    for segment in path {
-        match *segment {
-            "crate" | "batchjob_operator" => at.clear(),
-            "super" => drop(at.pop()),
-            "self" => {}
-            name => at.push(name),
-        }
-    }
-    at.into_iter().map(String::from).collect()
-}
-
-/// The path that begins at token `start`, or all of them if it holds groups, each with the line it ends on.
-fn expand<'a>(tokens: &[Token<'a>], start: usize) -> Vec<(usize, Vec<&'a str>)> {
-    let mut paths = vec![];
-    expand_into(tokens, start, vec![], &mut paths);
-    paths
-}
-
-/// Returns where the path ends.
-fn expand_into<'a>(
-    tokens: &[Token<'a>],
-    mut at: usize,
-    mut path: Vec<&'a str>,
-    paths: &mut Vec<(usize, Vec<&'a str>)>,
-) -> usize {
-    let text = |at: usize| tokens.get(at).map_or("", |t| t.text);
-    while text(at) != "{" {
-        path.push(text(at));
-        if text(at + 1) != "::" || !(is_word(text(at + 2)) || ["{", "*"].contains(&text(at + 2))) {
-            paths.push((tokens[at].line, path));
-            return at + 1;
-        }
-        at += 2;
-    }
-    at += 1;
-    while !["}", ""].contains(&text(at)) {
-        at = match is_word(text(at)) || text(at) == "*" {
-            true => expand_into(tokens, at, path.clone(), paths),
-            false => at + 1,
-        };
-        if text(at) == "as" {
-            at += 2;
-        }
-    }
-    at + 1
-}
-
-/// The module of a file, from the crate's root on: `["store", "lines"]` for `src/store/lines.rs`.
-fn module_of(file: &str) -> Vec<&str> {
-    let path = file.strip_prefix("src/").unwrap().strip_suffix(".rs").unwrap();
-    let mut module: Vec<&str> = path.split('/').collect();
-    if ["mod", "lib"].contains(module.last().unwrap()) {
-        module.pop();
-    }
-    module
-}
-
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = vec![];
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -414,93 +318,4 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     }
     files.sort();
     files
-}
-
-/// A word, `::` or any other single character; a literal is `"`.
-#[derive(Clone, Copy, Debug)]
-struct Token<'a> {
-    line: usize,
-    text: &'a str,
-    /// Of a literal, all of it.
-    literal: &'a str,
-}
-
-fn tokens(source: &str) -> Vec<Token<'_>> {
-    let (mut tokens, mut rest, mut line) = (vec![], source, 1);
-    while let Some(first) = rest.chars().next() {
-        let (length, text) = match first {
-            _ if first.is_whitespace() => (first.len_utf8(), None),
-            _ if rest.starts_with("//") => (rest.find('\n').unwrap_or(rest.len()), None),
-            _ if rest.starts_with("/*") => (block_comment(rest), None),
-            _ if let Some(length) = string(rest) => (length, Some("\"")),
-            '\'' => (quoted(rest), Some("\"")),
-            _ if is_word(&rest[..first.len_utf8()]) => {
-                let from = if rest.starts_with("r#") { 2 } else { 0 };
-                let length = rest[from..].find(|c: char| !is_word_char(c)).map_or(rest.len(), |n| n + from);
-                (length, Some(&rest[from..length]))
-            }
-            _ if rest.starts_with("::") => (2, Some("::")),
-            _ => (first.len_utf8(), Some(&rest[..first.len_utf8()])),
-        };
-        let literal = if text == Some("\"") { &rest[..length] } else { "" };
-        tokens.extend(text.map(|text| Token { line, text, literal }));
-        line += rest[..length].matches('\n').count();
-        rest = &rest[length..];
-    }
-    tokens
-}
-
-fn is_word_char(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
-}
-
-fn is_word(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(is_word_char)
-}
-
-fn block_comment(text: &str) -> usize {
-    let (mut at, mut depth) = (2, 1);
-    while depth > 0 && at < text.len() {
-        match &text.as_bytes()[at..] {
-            [b'/', b'*', ..] => (at, depth) = (at + 2, depth + 1),
-            [b'*', b'/', ..] => (at, depth) = (at + 2, depth - 1),
-            _ => at += 1,
-        }
-    }
-    at
-}
-
-/// Length of the string literal that `text` starts with.
-fn string(text: &str) -> Option<usize> {
-    let marked = text.trim_start_matches(['b', 'c']);
-    let raw = marked.strip_prefix('r').map(|rest| rest.trim_start_matches('#')).filter(|rest| rest.starts_with('"'));
-    if let Some(body) = raw {
-        let hashes = marked.len() - body.len() - 1;
-        let end = format!("\"{}", "#".repeat(hashes));
-        let start = text.len() - body.len() + 1;
-        return Some(text[start..].find(&end).map_or(text.len(), |n| start + n + end.len()));
-    }
-    let start = text.len() - marked.strip_prefix('"')?.len();
-    Some(start + unescaped(&text[start..], '"'))
-}
-
-/// Length of the character literal or lifetime that `text` starts with.
-fn quoted(text: &str) -> usize {
-    let mut chars = text[1..].chars();
-    match (chars.next(), chars.next()) {
-        (Some('\\'), _) | (Some(_), Some('\'')) => 1 + unescaped(&text[1..], '\''),
-        _ => 1 + text[1..].find(|c: char| !is_word_char(c)).unwrap_or(text.len() - 1),
-    }
-}
-
-/// Length of `text` up to and with the first `quote` that no backslash precedes.
-fn unescaped(text: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, c) in text.char_indices() {
-        if c == quote && !escaped {
-            return at + c.len_utf8();
-        }
-        escaped = c == '\\' && !escaped;
-    }
-    text.len()
 }
