@@ -1,9 +1,11 @@
 //! Batches that do not end after the job's deadline: after a while, the job ends without them.
 
 use super::attempt::{Attempt, AttemptKey, AttemptState};
+use super::findings::PolledState;
 use super::journal::{Commit, Journal};
-use super::observed::{Observed, PolledState, Task};
+use super::observed::Observed;
 use super::step::Step;
+use super::task::Task;
 use super::{submission, twins};
 
 /// The largest number of batches that a message names.

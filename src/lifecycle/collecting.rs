@@ -1,7 +1,8 @@
 //! The contents of an ended batch's files, and the fate of requests that they do not answer: missing requests are sent, and
 //! paid, again.
 
-use super::observed::{Collected, Observed, Polled};
+use super::findings::{Collected, Polled};
+use super::observed::Observed;
 use super::step::Blocked;
 use crate::api::BatchEnd;
 use crate::api::conditions::reasons;

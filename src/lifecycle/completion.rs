@@ -4,10 +4,11 @@ use super::abandoning;
 use super::attempt::{AttemptState, Refusal};
 use super::decide;
 use super::journal::{Commit, Journal, Shard};
-use super::observed::{Observed, Task};
+use super::observed::Observed;
 use super::provider_files::{files_to_delete, forget_files};
 use super::step::{Blocked, Step, Waiting};
 use super::submission::{self, Round};
+use super::task::Task;
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Outcome, RequestCounts};
 

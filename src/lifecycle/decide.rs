@@ -1,10 +1,12 @@
 //! The rules that choose the next step of a job.
 
 use super::attempt::AttemptKey;
+use super::findings::{ManifestView, Planned};
 use super::journal::{Commit, Journal, Plan};
-use super::observed::{ManifestView, Observed, Planned, Task};
+use super::observed::Observed;
 use super::shard_list::Shards;
 use super::step::{Blocked, Failure, Step, Waiting};
+use super::task::Task;
 use super::{adoption, completion, deleting, settled};
 use crate::api::conditions::reasons;
 use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION, RequestCounts, WorkHashVersion};

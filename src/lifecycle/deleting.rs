@@ -2,8 +2,9 @@
 
 use super::decide::{self, GONE, MENDED_CHECK, conclude, tidy, wait};
 use super::journal::{Commit, Journal};
-use super::observed::{Observed, Task};
+use super::observed::Observed;
 use super::step::{Step, Waiting};
+use super::task::Task;
 use super::{completion, submission};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Outcome, RequestCounts};

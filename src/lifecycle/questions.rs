@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::attempt::Attempt;
+use super::findings::PolledState;
 use super::journal::{Heard, Journal, Owner};
-use super::observed::{Observed, PolledState};
+use super::observed::Observed;
 use super::resolve::ID_TO_FILL_IN;
 use super::step::Step;
 use super::submission::attempts;

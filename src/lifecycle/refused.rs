@@ -1,11 +1,13 @@
 //! Attempts that made no batch: their counts, and the time and contents of the next attempt.
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Refusal, Rejection};
+use super::findings::Halved;
 use super::journal::{Journal, Shard, Streaks};
-use super::observed::{Halved, Observed, Task};
+use super::observed::Observed;
 use super::provider_files::without_file;
 use super::step::{Blocked, Step};
 use super::submission::Round;
+use super::task::Task;
 use crate::api::ProviderFilePolicy;
 use crate::api::conditions::reasons;
 use crate::api::text::clock_time;

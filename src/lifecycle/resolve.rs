@@ -1,9 +1,10 @@
 //! The resolution of an intent whose outcome is unknown: its reply was lost, or came from a gateway.
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal, Rejection};
+use super::findings::Posted;
 use super::head::ID_LIMIT;
 use super::journal::Journal;
-use super::observed::{Observed, Posted};
+use super::observed::Observed;
 use super::provider_files::without_file;
 use super::questions::{hold_id, said};
 use super::refused::refuse;

@@ -3,8 +3,9 @@
 
 use super::attempt::AttemptKey;
 use super::journal::{Journal, Shard};
-use super::observed::{Observed, Task};
+use super::observed::Observed;
 use super::step::Step;
+use super::task::Task;
 use crate::api::{DeletionPolicy, ProviderFilePolicy};
 
 /// Returns the settled shards of the head, if there are enough of them to leave it together.

@@ -5,8 +5,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::attempt::{AttemptKey, AttemptState};
 use super::errors::error_summary;
+use super::findings::{ManifestView, PolledState};
 use super::journal::{Journal, Plan, Shard};
-use super::observed::{ManifestView, Observed, PolledState};
+use super::observed::Observed;
 use super::questions;
 use super::shard_list::SealedBatch;
 use super::step::{Failure, Step, Waiting};

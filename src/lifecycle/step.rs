@@ -1,8 +1,9 @@
 //! The steps that [`super::decide`] returns, and their messages.
 
 use super::attempt::AttemptKey;
+use super::findings::ManifestView;
 use super::journal::{Journal, Owner};
-use super::observed::{ManifestView, Task};
+use super::task::Task;
 use crate::api::{Hold, Lock, WorkHashVersion};
 
 /// One step of a job, with at most one effect.

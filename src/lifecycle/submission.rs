@@ -2,13 +2,15 @@
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal, Rejection};
 use super::collecting;
+use super::findings::{Polled, PolledState, Posted};
 use super::journal::{Journal, Shard};
-use super::observed::{Observed, Polled, PolledState, Posted, Task};
+use super::observed::Observed;
 use super::provider_files::without_file;
 use super::questions::{hear, hold_id, said, why_lost};
 use super::refused::refuse;
 use super::step::{Blocked, Step, Waiting};
 use super::submit::start;
+use super::task::Task;
 use super::{resolve, settled, twins};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold, ProviderFilePolicy, RequestCounts};

@@ -1,11 +1,13 @@
 //! The choice of the next shard to send, and its prerequisites.
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal};
+use super::findings::Place;
 use super::journal::{Journal, Shard};
-use super::observed::{Observed, Place, Task};
+use super::observed::Observed;
 use super::refused::{explain, is_over_the_limit, not_before, send_less, streaks_of_next};
 use super::step::Step;
 use super::submission::{Round, attempts};
+use super::task::Task;
 use crate::api::PayloadKind;
 use crate::api::conditions::reasons;
 

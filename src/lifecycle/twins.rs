@@ -1,7 +1,8 @@
 //! Other batches of a submission that is recorded: a gateway in front of the provider sent our POST twice.
 
 use super::attempt::{Attempt, AttemptKey};
-use super::observed::{Observed, Polled, PolledState, Posted};
+use super::findings::{Polled, PolledState, Posted};
+use super::observed::Observed;
 use super::step::Step;
 use super::submission::{Round, recorded_at};
 use crate::api::BatchEnd;

@@ -1,8 +1,9 @@
 //! Waits: the time of the next look at a waiting job, and whether its stage is worth a write of status.
 
 use super::journal::Journal;
-use super::observed::{Memory, Task};
+use super::memory::Memory;
 use super::step::Waiting;
+use super::task::Task;
 use crate::api::conditions::reasons;
 
 /// Milliseconds between two looks at a problem that a person may have fixed: Secrets are polled, not watched.

@@ -1,0 +1,183 @@
+//! The findings of this process about a job: results of passes, calls and looks.
+
+use super::Short;
+use super::attempt::{AttemptKey, PartRef, Refusal, Rejection};
+use super::journal::{Plan, Shard};
+use super::shard_list::Shards;
+use crate::api::{BatchEnd, ErrorSummary, Outcome, RequestCounts};
+
+/// Whether an account has a place for one more batch of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// It has a place, or the job was given one.
+    #[default]
+    Free,
+    /// Other jobs are submitting: a place is expected within moments.
+    Soon,
+    /// It has no place; the reason, for a person.
+    Full(String),
+}
+
+/// A pass over the input.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pass {
+    /// Hash of the spec that the pass was made for.
+    pub spec_hash: String,
+    /// The plan, or the error in the input.
+    pub result: Result<Planned, String>,
+}
+
+/// The result of a pass over sound input.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Planned {
+    /// The work id under which shards were staged. None if only the hash was computed.
+    pub staged: Option<String>,
+    /// The value for the journal.
+    pub plan: Plan,
+    /// The value for the journal.
+    pub shards: Shards,
+}
+
+/// The two halves of a shard, staged.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Halved {
+    /// The attempt that was refused for the whole shard.
+    pub attempt_key: AttemptKey,
+    /// SHA-256 of the whole shard.
+    pub sha256: String,
+    /// The halves for the journal, in the order of the requests.
+    pub halves: [Shard; 2],
+}
+
+/// The result of a POST.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Posted {
+    /// The batch exists.
+    Created(String),
+    /// No batch exists: nothing was sent, or the vendor itself refused.
+    Refused(Rejection),
+    /// The server answered with an error that proves nothing: the batch may exist.
+    Declined(Rejection),
+    /// No usable answer came: the batch may exist.
+    Unknown(String),
+}
+
+/// A search over all pages of the provider's list.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Search {
+    /// Start of the search.
+    pub began: i64,
+    /// Batches with the intent's metadata or file, oldest first. None if the list cannot be searched, which proves nothing.
+    pub found: Option<Vec<String>>,
+}
+
+impl Search {
+    /// Returns the batches that were found.
+    pub fn batches(&self) -> &[String] {
+        self.found.as_deref().unwrap_or_default()
+    }
+}
+
+/// A look at a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Polled {
+    /// Time of the look.
+    pub at: i64,
+    /// State of the batch.
+    pub seen: PolledState,
+}
+
+/// The state of a batch, as a look shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PolledState {
+    /// The provider does not know it, or not under this credential.
+    NotFound,
+    /// It exists, but nothing in it says that it belongs to this work.
+    NotOurs,
+    /// It is under way; unknown states count as under way.
+    Running {
+        /// The provider's word.
+        state: String,
+        /// Requests done so far, by the provider's count.
+        done: i64,
+    },
+    /// It ended.
+    Ended {
+        /// How it ended.
+        state: BatchEnd,
+        /// Requests done, by the provider's count.
+        done: i64,
+        /// Set if the provider rejected the batch as a whole before any request ran.
+        rejected: Option<(Refusal, String)>,
+    },
+    /// It ended, and the provider no longer has the answers that it names.
+    Gone {
+        /// How it ended.
+        state: BatchEnd,
+    },
+    /// It ended, and names the file with its answers in an unusable way.
+    Unnamed {
+        /// How it ended.
+        state: BatchEnd,
+        /// The field, and its error.
+        why: String,
+    },
+}
+
+/// The collected answers of an ended batch. Its part is in storage and was read back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Collected {
+    /// The part.
+    pub part: PartRef,
+    /// Requests by outcome.
+    pub counts: RequestCounts,
+    /// Failed requests whose failure may pass.
+    pub retryable: i64,
+    /// Reasons why requests have no answer, by code.
+    pub errors: Vec<ErrorSummary>,
+    /// The provider's files of this batch whose whole content is in the part.
+    pub files: Vec<String>,
+    /// Set if the files may hold more at a later time.
+    pub short: Option<Short>,
+}
+
+/// The result of deleting the staged files of a work.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tidied {
+    /// The work.
+    pub work_id: String,
+    /// The reason why some files are left.
+    pub failed: Option<Untidy>,
+}
+
+/// The obstacle to deleting staged files.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Untidy {
+    /// For a person.
+    pub message: String,
+    /// Whether the obstacle may pass by itself.
+    pub retryable: bool,
+}
+
+/// A manifest as far as decisions need it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ManifestView {
+    /// The work whose results it lists.
+    pub work_id: String,
+    /// Identity of that work.
+    pub work_hash: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Reason of the `Complete` condition.
+    pub reason: String,
+    /// For a person.
+    pub message: String,
+    /// Requests by outcome.
+    pub requests: RequestCounts,
+    /// Time of the decision on the end.
+    pub at: i64,
+    /// The result set's files beside it: their names, and the ConfigMaps that hold them, if any do.
+    pub files: Vec<(String, Option<String>)>,
+    /// Reasons why requests have no answer.
+    pub errors: Vec<ErrorSummary>,
+}

@@ -1,0 +1,142 @@
+//! The memory of one process about a job: its findings so far, and the tasks that run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::attempt::{AttemptKey, AttemptState};
+use super::findings::{Collected, Halved, ManifestView, Pass, Place, Polled, PolledState, Posted, Search, Tidied};
+use super::journal::{Journal, Owner, Shard};
+use super::shard_list::Shards;
+use super::task::Task;
+
+/// The findings of this process about one job. They may be lost at any time; decisions then wait until they are made again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Memory {
+    /// Keyed fingerprint of the credential under which the findings about the provider were made.
+    pub fingerprint: String,
+    /// The manifest at the destination. The outer None means that nobody has looked yet.
+    pub manifest: Option<Option<ManifestView>>,
+    /// Time of the last look for the manifest.
+    pub manifest_at: Option<i64>,
+    /// The work whose results are known to be marked as whole.
+    pub marked: Option<String>,
+    /// An object at the destination that has the name of a result file and belongs to other work.
+    pub taken: Option<String>,
+    /// The owner that the journal named, and whether it still exists.
+    pub owner_alive: Option<(Owner, bool)>,
+    /// The proof that the store refuses what a conditional write must refuse, or what it did instead.
+    pub store_proved: Option<Result<(), String>>,
+    /// The reason why the output's store, as addressed, can never do what is needed.
+    pub unfit_store: Option<String>,
+    /// The result of a pass over the input.
+    pub pass: Option<Pass>,
+    /// Uploaded input files, by attempt and content: a plan that replaces a dropped one numbers its attempts from 1 again.
+    pub uploads: BTreeMap<(AttemptKey, String), String>,
+    /// Uploads that the provider refused for their content, with its message, by attempt and content.
+    pub unfit: BTreeMap<(AttemptKey, String), String>,
+    /// The halves of a shard that is too large for the account.
+    pub halved: Option<Halved>,
+    /// Whether the account has a place for one more batch.
+    pub place: Place,
+    /// The intent whose permit this process holds.
+    pub permit: Option<String>,
+    /// Results of POSTs, by intent.
+    pub posted: BTreeMap<String, Posted>,
+    /// Results of searches for an intent's batches, by intent.
+    pub searches: BTreeMap<String, Search>,
+    /// Whether an input file is this work's and can be read with the current credential, by file.
+    pub files: BTreeMap<String, bool>,
+    /// Reasons why the fate of an intent cannot be found out, by intent: a call for it failed several times in a row.
+    pub unsettled: BTreeMap<String, String>,
+    /// Input files that are known to be gone after their deletion, with the time of that observation.
+    pub revoked: BTreeMap<String, i64>,
+    /// Whether the provider lists batches, and refuses a create on a deleted file.
+    pub resolvable: Option<bool>,
+    /// The last look at each batch.
+    pub looks: BTreeMap<String, Polled>,
+    /// Batches that need no further cancellation: it was requested, or the batch is not this work's, or it had ended.
+    pub cancelled: BTreeSet<String>,
+    /// The collected answers of each batch.
+    pub collected: BTreeMap<String, Collected>,
+    /// The number and shards of a possible later round.
+    pub follow_up: Option<(u32, Shards)>,
+    /// Files at the provider that need no further deletion: they were deleted, or are not this work's, or cannot be deleted.
+    pub deleted: BTreeSet<String>,
+    /// The result of deleting the staged files of a job that is being deleted.
+    pub tidied: Option<Tidied>,
+    /// Tasks that run, or that failed and wait for their next try.
+    pub running: BTreeSet<Task>,
+    /// Tasks whose last call failed, with the time of the next try (Unix milliseconds). Other tasks go first.
+    pub failed_calls: BTreeMap<Task, i64>,
+    /// Whether the last step that is not a task failed. While it fails, tasks are not put off in its favor.
+    pub last_step_failed: bool,
+    /// The message of a failure that lasts.
+    pub error: Option<String>,
+}
+
+impl Memory {
+    /// Returns whether the task runs for the first time. A task that failed before, and waits for or is at its next try, holds
+    /// nothing else up.
+    pub fn is_under_way(&self, task: Task) -> bool {
+        self.running.contains(&task) && !self.failed_calls.contains_key(&task)
+    }
+
+    /// Marks the tasks that wait for their next try at `now` as running, so that they are not started early. Returns when the
+    /// first of them is due (Unix milliseconds).
+    pub fn hold_back(&mut self, now: i64) -> Option<i64> {
+        let waiting = self.failed_calls.iter().filter(|(_, due)| now < **due);
+        self.running.extend(waiting.clone().map(|(task, _)| *task));
+        waiting.map(|(_, due)| *due).min()
+    }
+
+    /// Returns whether the provider rejected the batch as a whole, by the last look at it.
+    pub fn is_turned_away(&self, batch_id: &str) -> bool {
+        matches!(self.looks.get(batch_id).map(|l| &l.seen), Some(PolledState::Ended { rejected: Some(_), .. }))
+    }
+
+    /// Forgets the findings about shards that were sealed when `next` was `written` over `old`, so that memory does not grow
+    /// with the job.
+    pub fn forget_sealed(&mut self, old: &Journal, next: &Journal, written: &Journal) {
+        let is_sealed = |index: usize| index < written.shards.next_planned() && written.shards.get(index).is_none();
+        for (index, shard) in next.shards.entries().filter(|(index, _)| is_sealed(*index)) {
+            // The names of the shard's files may be gone from `next` already.
+            [old.shards.get(index), Some(shard)].into_iter().flatten().for_each(|shard| self.forget(index, shard));
+        }
+    }
+
+    fn forget(&mut self, index: usize, shard: &Shard) {
+        self.uploads.retain(|(attempt_key, _), _| attempt_key.shard != index);
+        self.unfit.retain(|(attempt_key, _), _| attempt_key.shard != index);
+        let Some(attempt) = &shard.attempt else { return };
+        self.posted.remove(&attempt.intent_id);
+        self.searches.remove(&attempt.intent_id);
+        self.unsettled.remove(&attempt.intent_id);
+        self.files.remove(attempt.payload.name());
+        self.revoked.remove(attempt.payload.name());
+        self.deleted.remove(attempt.payload.name());
+        shard.files_left().for_each(|file| _ = self.deleted.remove(file));
+        if let AttemptState::Submitted { batch_id, .. } | AttemptState::Settled { batch_id, .. } = &attempt.state {
+            self.looks.remove(batch_id);
+            self.collected.remove(batch_id);
+            self.cancelled.remove(batch_id);
+        }
+    }
+
+    /// Forgets the findings that were made at the provider under another credential. That may belong to another account, where
+    /// an empty search proves nothing.
+    pub fn under(&mut self, fingerprint: &str) {
+        if self.fingerprint == fingerprint {
+            return;
+        }
+        self.fingerprint = fingerprint.into();
+        self.uploads.clear();
+        self.unfit.clear();
+        self.unsettled.clear();
+        self.searches.clear();
+        self.files.clear();
+        self.revoked.clear();
+        self.resolvable = None;
+        self.looks.clear();
+        self.cancelled.clear();
+        self.deleted.clear();
+    }
+}
