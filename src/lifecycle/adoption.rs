@@ -1,9 +1,10 @@
 //! The decision about a journal of another owner: to take its work over, to wait for it, or to report a conflict.
 
 use super::decide::{MENDED_CHECK, manifest_may_be_another, reuse, same_work};
-use super::journal::{Journal, Shard, TakenOver};
+use super::journal::{Journal, TakenOver};
 use super::observed::Observed;
 use super::provider_files::forget_refused_files;
+use super::shard::Shard;
 use super::step::{Failure, Step, Waiting};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold};

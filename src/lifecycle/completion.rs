@@ -3,9 +3,10 @@
 use super::abandoning;
 use super::attempt::{AttemptState, Refusal};
 use super::decide;
-use super::journal::{Commit, Journal, Shard};
+use super::journal::{Commit, Journal};
 use super::observed::Observed;
 use super::provider_files::{files_to_delete, forget_files};
+use super::shard::Shard;
 use super::step::{Blocked, Step, Waiting};
 use super::submission::{self, Round};
 use super::task::Task;

@@ -2,7 +2,8 @@
 
 use super::Short;
 use super::attempt::{AttemptKey, PartRef, Refusal, Rejection};
-use super::journal::{Plan, Shard};
+use super::journal::Plan;
+use super::shard::Shard;
 use super::shard_list::Shards;
 use crate::api::{BatchEnd, ErrorSummary, Outcome, RequestCounts};
 

@@ -9,7 +9,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializ
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::attempt::{Attempt, AttemptState};
-use super::journal::Shard;
+use super::shard::Shard;
 use super::shard_list::{PlanSegment, Sealed, Shards};
 use super::totals::{CODE_LIMIT, Totals};
 use crate::api::RequestCounts;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::attempt::{AttemptKey, AttemptState};
 use super::findings::{Collected, Halved, ManifestView, Pass, Place, Polled, PolledState, Posted, Search, Tidied};
-use super::journal::{Journal, Owner, Shard};
+use super::journal::{Journal, Owner};
+use super::shard::Shard;
 use super::shard_list::Shards;
 use super::task::Task;
 

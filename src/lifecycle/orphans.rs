@@ -1,8 +1,9 @@
 //! Running batches of this cluster that may be orphans, which nobody follows.
 
 use super::attempt::AttemptState;
-use super::journal::{Journal, Shard};
+use super::journal::Journal;
 use super::observed::Timing;
+use super::shard::Shard;
 use crate::api::PROTOCOL_VERSION;
 
 /// A running batch, as its metadata at the provider describes it.

@@ -2,9 +2,10 @@
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Refusal, Rejection};
 use super::findings::Halved;
-use super::journal::{Journal, Shard, Streaks};
+use super::journal::Journal;
 use super::observed::Observed;
 use super::provider_files::without_file;
+use super::shard::{Shard, Streaks};
 use super::step::{Blocked, Step};
 use super::submission::Round;
 use super::task::Task;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::attempt::{Attempt, AttemptState};
-use super::journal::Shard;
+use super::shard::Shard;
 use super::shard_list::{PlanSegment, SealedBatch, SealedSegment, Shards};
 use crate::api::text::hex;
 use crate::api::weight;

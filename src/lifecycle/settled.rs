@@ -2,8 +2,9 @@
 //! the journal's head.
 
 use super::attempt::AttemptKey;
-use super::journal::{Journal, Shard};
+use super::journal::Journal;
 use super::observed::Observed;
+use super::shard::Shard;
 use super::step::Step;
 use super::task::Task;
 use crate::api::{DeletionPolicy, ProviderFilePolicy};

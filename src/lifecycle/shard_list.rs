@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
-use super::journal::Shard;
+use super::shard::Shard;
 use super::totals::{ErrorTotals, Totals};
 
 /// The shards of a work, in the order in which they are sent.

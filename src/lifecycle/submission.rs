@@ -3,11 +3,12 @@
 use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal, Rejection};
 use super::collecting;
 use super::findings::{Polled, PolledState, Posted};
-use super::journal::{Journal, Shard};
+use super::journal::Journal;
 use super::observed::Observed;
 use super::provider_files::without_file;
 use super::questions::{hear, hold_id, said, why_lost};
 use super::refused::refuse;
+use super::shard::Shard;
 use super::step::{Blocked, Step, Waiting};
 use super::submit::start;
 use super::task::Task;

@@ -2,9 +2,10 @@
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal};
 use super::findings::Place;
-use super::journal::{Journal, Shard};
+use super::journal::Journal;
 use super::observed::Observed;
 use super::refused::{explain, is_over_the_limit, not_before, send_less, streaks_of_next};
+use super::shard::Shard;
 use super::step::Step;
 use super::submission::{Round, attempts};
 use super::task::Task;

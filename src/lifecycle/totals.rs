@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::AttemptState;
-use super::journal::Shard;
+use super::shard::Shard;
 use crate::api::RequestCounts;
 
 /// The largest number of codes in the sum of sealed shards. Beyond it, those with the fewest requests are dropped.

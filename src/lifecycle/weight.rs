@@ -1,7 +1,8 @@
 //! The memory that a journal takes. It is measured, because the owner can write a large journal.
 
 use super::attempt::{Attempt, AttemptState, Payload, Rejection};
-use super::journal::{Commit, Heard, Journal, Owner, Plan, Shard, TakenOver};
+use super::journal::{Commit, Heard, Journal, Owner, Plan, TakenOver};
+use super::shard::Shard;
 use super::shard_list::{Sealed, Shards};
 use crate::api::{ErrorSummary, InputStatus};
 
