@@ -15,6 +15,7 @@ mod deleting;
 mod errors;
 mod findings;
 mod finished;
+mod follow;
 mod freshness;
 mod head;
 mod identity;

@@ -6,13 +6,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::attempt::{AttemptKey, AttemptState};
 use super::errors::error_summary;
 use super::findings::{ManifestView, PolledState};
+use super::follow::look;
 use super::journal::{Journal, Plan};
 use super::observed::Observed;
 use super::questions;
 use super::shard::Shard;
 use super::shard_list::SealedBatch;
 use super::step::{Failure, Step, Waiting};
-use super::submission::look;
 use crate::api::conditions::{self, Verdict, reasons};
 use crate::api::text::clip;
 use crate::api::{

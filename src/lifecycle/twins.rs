@@ -2,9 +2,10 @@
 
 use super::attempt::{Attempt, AttemptKey};
 use super::findings::{Polled, PolledState, Posted};
+use super::follow::recorded_at;
 use super::observed::Observed;
 use super::step::Step;
-use super::submission::{Round, recorded_at};
+use super::submission::Round;
 use crate::api::BatchEnd;
 
 /// Milliseconds between the first two looks through a list that may show a twin.
