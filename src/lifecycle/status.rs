@@ -1,9 +1,12 @@
 //! The whole status of a BatchJob, built by one function.
 
+mod batches;
+mod verdicts;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::attempt::{AttemptKey, AttemptState};
+use super::attempt::AttemptState;
 use super::errors::error_summary;
 use super::findings::{ManifestView, PolledState};
 use super::follow::look;
@@ -11,19 +14,17 @@ use super::journal::{Journal, Plan};
 use super::observed::Observed;
 use super::questions;
 use super::shard::Shard;
-use super::shard_list::SealedBatch;
-use super::step::{Failure, Step, Waiting};
-use crate::api::conditions::{self, Verdict, reasons};
+use super::step::{Step, Waiting};
+use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{
-    BatchEnd, BatchJobStatus, BatchStatus, Display, LeftOut, Outcome, PROTOCOL_VERSION, PinnedProvider, RequestCounts,
-    Results, Work,
+    BatchEnd, BatchJobStatus, Display, LeftOut, Outcome, PROTOCOL_VERSION, PinnedProvider, RequestCounts, Results, Work,
 };
 
-/// Maximum number of settled batches that status lists.
-const SETTLED_LISTED: usize = 32;
-/// Maximum size of the batches in status, in bytes, so that the whole stays below 64 KiB.
-const LISTED_BYTES: usize = 20 << 10;
+pub use batches::{is_in_flight, may_be_submitted};
+
+use batches::batches;
+use verdicts::{concluded, failed, verdict, waiting};
 
 /// Returns the status that `step` calls for; None if the step itself does not show in status. Unchanged conditions, and times
 /// that still hold, are taken from `old`.
@@ -123,10 +124,6 @@ fn clock(ms: i64) -> Timestamp {
 
 fn time(ms: i64) -> Option<Time> {
     Some(Time(clock(ms)))
-}
-
-fn verdict(type_: &'static str, status: impl Into<Option<bool>>, reason: &str, message: impl Into<String>) -> Verdict {
-    Verdict { type_, status: status.into(), reason: reason.into(), message: message.into() }
 }
 
 fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &BatchJobStatus) {
@@ -236,164 +233,6 @@ fn show(done: i64, total: i64) -> String {
     format!("{done}/{total} ({}%)", if total > 0 { done * 100 / total } else { 100 })
 }
 
-/// Returns whether status shows a batch, or a submission that may have made one.
-pub fn may_be_submitted(status: &BatchJobStatus) -> bool {
-    status.submission_time.is_some()
-        || status.batches.iter().any(|b| [SUBMITTING, REVOKING].contains(&b.state.as_str()))
-}
-
-/// Returns whether status shows a batch in a state in which it may still run.
-pub fn is_in_flight(batch: &BatchStatus) -> bool {
-    const OVER: [&str; 9] =
-        ["Completed", "Failed", "Expired", "Cancelled", "Canceled", "Lost", "Abandoned", "Revoked", "Refused"];
-    !OVER.contains(&batch.state.as_str())
-}
-
-const SUBMITTING: &str = "Submitting";
-const REVOKING: &str = "Revoking";
-
-fn batches(o: &Observed, journal: &Journal) -> Vec<BatchStatus> {
-    let resident = journal.shards.entries().filter_map(|(shard, s)| {
-        let attempt = s.attempt.as_ref()?;
-        let (state, provider_id) = match &attempt.state {
-            AttemptState::Intended => (SUBMITTING.to_string(), None),
-            AttemptState::Revoking => (REVOKING.into(), None),
-            AttemptState::Revoked { .. } => ("Revoked".into(), None),
-            AttemptState::Refused { .. } => ("Refused".into(), None),
-            AttemptState::Submitted { batch_id, .. } => {
-                let state = match look(o, attempt).map(|l| &l.seen) {
-                    Some(PolledState::Running { state, .. }) => camel(state),
-                    Some(
-                        PolledState::Ended { state, .. }
-                        | PolledState::Gone { state }
-                        | PolledState::Unnamed { state, .. },
-                    ) => camel(state.word()),
-                    Some(PolledState::NotFound) => "NotFound".into(),
-                    Some(PolledState::NotOurs) => "NotOurs".into(),
-                    None => "Submitted".into(),
-                };
-                (state, Some(batch_id.clone()))
-            }
-            AttemptState::Settled { batch_id, ended, .. } => (camel(ended), Some(batch_id.clone())),
-            AttemptState::Abandoned { batch_id } => ("Abandoned".into(), batch_id.clone()),
-        };
-        let name = AttemptKey { shard, attempt: attempt.number }.to_string();
-        let state = clip(state, 32);
-        let model = s.model.clone();
-        Some((s.settled().is_some(), BatchStatus { name, state, provider_id, requests: s.requests, model }))
-    });
-    let (mut settled, unsettled): (Vec<_>, Vec<_>) = resident.partition(|(settled, _)| *settled);
-    settled.extend(journal.shards.recently_sealed().iter().map(|batch| (true, sealed(batch))));
-    settled.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
-    let latest = settled.into_iter().rev().take(SETTLED_LISTED);
-    let mut room = LISTED_BYTES;
-    let fits = |batch: &BatchStatus| {
-        room = room.saturating_sub(bytes_of(batch));
-        room > 0
-    };
-    let mut listed: Vec<BatchStatus> =
-        unsettled.into_iter().take(100).chain(latest).map(|(_, batch)| batch).take_while(fits).collect();
-    listed.sort_by(|a, b| a.name.cmp(&b.name));
-    listed
-}
-
-fn sealed(batch: &SealedBatch) -> BatchStatus {
-    BatchStatus {
-        name: AttemptKey { shard: batch.shard, attempt: batch.attempt }.to_string(),
-        state: clip(camel(&batch.state), 32),
-        provider_id: batch.batch_id.clone(),
-        requests: batch.requests,
-        model: batch.model.clone(),
-    }
-}
-
-fn bytes_of(batch: &BatchStatus) -> usize {
-    let texts = [&batch.name, &batch.state, &batch.model].into_iter().chain(&batch.provider_id);
-    texts.map(|text| text.len()).sum::<usize>() + 80
-}
-
-/// Spells `in_progress` as Kubernetes does: `InProgress`.
-fn camel(word: &str) -> String {
-    word.split(['_', '-', ' '])
-        .map(|part| {
-            let mut chars = part.chars();
-            chars.next().map(|c| c.to_ascii_uppercase().to_string() + chars.as_str()).unwrap_or_default()
-        })
-        .collect()
-}
-
-fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
-    let message = match (why.holds.first(), &why.blocked, &why.note) {
-        (Some(hold), _, _) => hold.message.clone(),
-        (_, Some(blocked), _) => blocked.message.clone(),
-        (_, _, Some(note)) => note.clone(),
-        _ => stage_message(why.stage).into(),
-    };
-    let ours = matches!(
-        why.stage,
-        reasons::PLANNING | reasons::SUBMITTING | reasons::COLLECTING | reasons::WRITING_RESULTS | reasons::CANCELLED
-    );
-    let reconciling = match (why.holds.is_empty(), &why.blocked, ours) {
-        (false, ..) => {
-            verdict(conditions::RECONCILING, false, reasons::AWAITING_ANSWER, "the condition Held has a question")
-        }
-        (true, Some(blocked), _) => {
-            verdict(conditions::RECONCILING, false, blocked.reason, "the condition Stalled says what is in the way")
-        }
-        (true, None, true) => verdict(conditions::RECONCILING, true, reasons::PROGRESSING, stage_message(why.stage)),
-        (true, None, false) => {
-            verdict(conditions::RECONCILING, false, reasons::AWAITING_PROVIDER, "nothing for the operator to do now")
-        }
-    };
-    let asked = questions::asked(o, &why.holds);
-    let stalled = match (&why.blocked, &asked) {
-        (Some(blocked), _) => verdict(conditions::STALLED, true, blocked.reason, blocked.message.clone()),
-        (None, Some(asked)) => verdict(conditions::STALLED, true, reasons::AWAITING_ANSWER, asked.clone()),
-        (None, None) => verdict(conditions::STALLED, false, reasons::PROGRESSING, ""),
-    };
-    let held = match asked {
-        Some(asked) => verdict(conditions::HELD, true, reasons::AWAITING_ANSWER, asked),
-        None => verdict(conditions::HELD, false, reasons::NOTHING_TO_ANSWER, ""),
-    };
-    let stage = if why.holds.is_empty() { why.stage } else { reasons::HELD };
-    vec![
-        verdict(conditions::COMPLETE, None, stage, message),
-        verdict(conditions::FAILED, false, reasons::NOT_FAILED, ""),
-        suspended(o.job.suspend),
-        held,
-        // Stalled comes first, because kstatus uses the first of the two that is True.
-        stalled,
-        reconciling,
-    ]
-}
-
-fn suspended(suspend: bool) -> Verdict {
-    match suspend {
-        true => verdict(
-            conditions::SUSPENDED,
-            true,
-            reasons::SUSPENDED,
-            "no batch is submitted while `spec.suspend` is true",
-        ),
-        false => verdict(conditions::SUSPENDED, false, reasons::NOT_SUSPENDED, ""),
-    }
-}
-
-fn stage_message(stage: &str) -> &'static str {
-    match stage {
-        reasons::PENDING => "not started yet",
-        reasons::PLANNING => "reading and checking the requests",
-        reasons::SUSPENDED => "the requests are checked; set `spec.suspend` to false to submit them",
-        reasons::SUBMITTING => "submitting batches to the provider",
-        reasons::WAITING_FOR_QUOTA => "the provider has no room for another batch now; it is tried again",
-        reasons::IN_PROGRESS => "the provider is working",
-        reasons::COLLECTING => "fetching the answers",
-        reasons::WRITING_RESULTS => "writing the results",
-        reasons::CANCELLED => "stopping the batches before the object goes",
-        _ => "",
-    }
-}
-
 fn conclude(status: &mut BatchJobStatus, o: &Observed, manifest: &ManifestView) {
     let counts = manifest.requests;
     status.outcome = Some(manifest.outcome);
@@ -423,48 +262,6 @@ fn results(output_uri: &str, manifest: &ManifestView) -> Results {
         manifest_uri: format!("{output_uri}manifest.json"),
         config_maps,
     }
-}
-
-fn concluded(manifest: &ManifestView, reused: bool) -> Vec<Verdict> {
-    let ended_well = matches!(manifest.outcome, Outcome::Succeeded | Outcome::PartiallySucceeded);
-    // Never both Complete and Failed, as with a Job.
-    let reason = manifest.reason.as_str();
-    let message = manifest.message.as_str();
-    let mut verdicts = vec![
-        verdict(conditions::COMPLETE, ended_well, reason, message),
-        match ended_well {
-            true => verdict(conditions::FAILED, false, reasons::NOT_FAILED, ""),
-            false => verdict(conditions::FAILED, true, reason, message),
-        },
-        verdict(conditions::RESULTS_WRITTEN, true, reasons::MANIFEST_WRITTEN, "manifest.json is in place"),
-        verdict(conditions::HELD, false, reasons::NOTHING_TO_ANSWER, ""),
-        match ended_well {
-            true => verdict(conditions::STALLED, false, reasons::FINISHED, ""),
-            // Without it kstatus, and so Flux and Argo CD, would consider the job healthy.
-            false => verdict(conditions::STALLED, true, reason, message),
-        },
-        suspended(false),
-    ];
-    verdicts.push(match reused {
-        true => verdict(conditions::RECONCILING, false, reasons::FINISHED, ""),
-        false => verdict(conditions::RECONCILING, true, reasons::PROGRESSING, "removing staged files"),
-    });
-    if reused {
-        let message = "the destination already holds the outcome of this work; nothing was sent or paid again";
-        verdicts.push(verdict(conditions::RESULTS_REUSED, true, reasons::MANIFEST_WRITTEN, message));
-    }
-    verdicts
-}
-
-fn failed(failure: &Failure) -> Vec<Verdict> {
-    vec![
-        verdict(conditions::COMPLETE, false, failure.reason, failure.message.clone()),
-        verdict(conditions::FAILED, true, failure.reason, failure.message.clone()),
-        verdict(conditions::STALLED, true, failure.reason, failure.message.clone()),
-        verdict(conditions::RECONCILING, false, reasons::FINISHED, ""),
-        verdict(conditions::HELD, false, reasons::NOTHING_TO_ANSWER, ""),
-        suspended(false),
-    ]
 }
 
 fn tidied(old: &BatchJobStatus, generation: Option<i64>, now: i64) -> BatchJobStatus {
