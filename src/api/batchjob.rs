@@ -5,7 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::storage::{Input, Output};
+use super::input::Input;
+use super::output::Output;
 use super::{BatchJobStatus, FreeForm, WithoutManagedFields, rules, schema};
 
 /// One set of requests, as the API server has it.
