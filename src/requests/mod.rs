@@ -10,10 +10,12 @@ mod merge;
 mod number;
 mod objects;
 mod pass;
+mod plan_options;
 mod problems;
 mod read;
 mod reader;
 mod seen;
+mod source;
 mod template;
 mod variable;
 mod version;
@@ -23,9 +25,11 @@ pub use compression::{BESIDE_WINDOW, WINDOW_BYTES};
 pub use merge::Defaults;
 pub use objects::Selection;
 pub use objects::{apart, is_many as means_many};
-pub use pass::{Held, MODEL_LIMIT, Origin, PassError, Passed, PlanOptions, Source, pass};
+pub use pass::{MODEL_LIMIT, PassError, Passed, pass};
+pub use plan_options::PlanOptions;
 pub use read::ROW_BYTES;
 pub use seen::IDS_BYTES;
+pub use source::{Held, Origin, Source};
 pub use whole::{AHEAD_BYTES, MOST_OBJECT_BYTES, OBJECT_BYTES, SizeLimit, TooLarge};
 
 /// Returns the custom id of a request at the provider: its index in the input and a mark of the work. It holds nothing

@@ -2,30 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 
 use futures::TryStreamExt;
-use futures::stream::BoxStream;
 use serde_json::{Value, json};
 use tracing::warn;
 
 use super::check::{Request, Shape, faulty_field};
 use super::document::Object;
 use super::hash::{Hasher, hash};
-use super::merge::Defaults;
-use super::objects::Selection;
+use super::plan_options::PlanOptions;
 use super::problems::Problems;
 use super::provider_side_id;
 use super::read::Reading;
 use super::seen::Seen;
-use super::template::Template;
-use super::variable::Of;
-use super::whole::{SizeLimit, TooLarge};
+use super::source::{Origin, Source};
+use super::whole::TooLarge;
 use crate::api::text::hex;
-use crate::api::{
-    CsvOptions, EmptyPolicy, Endpoint, InlineRequest, InputCompression, InputFormat, LeftOut, OnTooLarge,
-    RequestTemplate, WorkHashVersion,
-};
+use crate::api::{EmptyPolicy, InlineRequest, LeftOut};
 use crate::store::{
     Folder, IndexEntry, LINE_LIMIT, RequestHash, Reservation, ShardWriter, Sorted, Sorter, StagedShard, StoreError,
     inputs_of_body, layout,
@@ -38,81 +31,6 @@ const REQUEST_LIMIT: i64 = 1_000_000;
 
 /// Requests after which the memory of their ids is reserved anew.
 const IDS_TOLD: i64 = 4_096;
-
-/// The source of a work's requests.
-pub enum Source {
-    /// Requests in the manifest.
-    Inline(Vec<InlineRequest>),
-    /// Objects in a store.
-    Objects {
-        /// Their folder.
-        folder: Folder,
-        /// Their name, a pattern with `*`, or empty for all.
-        name: String,
-    },
-    /// Pieces that fit into memory, fetched one after the other.
-    Held {
-        /// Name of all of them together, for errors.
-        name: String,
-        /// The pieces. Each is fetched when its turn comes.
-        pieces: BoxStream<'static, Result<Held, PassError>>,
-    },
-}
-
-/// A piece of input in memory.
-pub struct Held {
-    /// Name of the piece, for errors.
-    pub name: String,
-    /// File name that decides the format, if the spec does not.
-    pub file: String,
-    /// Its content.
-    pub bytes: Vec<u8>,
-}
-
-/// The rules by which batches are made of requests.
-#[derive(Clone, Debug)]
-pub struct PlanOptions {
-    /// Name of the provider.
-    pub provider: String,
-    /// API that is called.
-    pub endpoint: Endpoint,
-    /// Model for requests that name none.
-    pub model: Option<String>,
-    /// Root of the provider's API. The URLs of requests may begin with it.
-    pub base_url: String,
-    /// The fixed text of a sent line: before the id of the request, between id and body, and after the body.
-    pub line: [String; 3],
-    /// Fields that are merged under each body.
-    pub defaults: Defaults,
-    /// Format of the requests.
-    pub format: InputFormat,
-    /// Compression of the input.
-    pub compression: InputCompression,
-    /// Format of tables.
-    pub csv: CsvOptions,
-    /// Selection of the objects below a URI.
-    pub selection: Selection,
-    /// Template of a request, for rows and objects.
-    pub template: Option<RequestTemplate>,
-    /// Size limit of an object that becomes a request.
-    pub size_limit: SizeLimit,
-    /// Meaning of an input without requests.
-    pub empty_policy: EmptyPolicy,
-    /// Run id of the spec, part of the work's identity.
-    pub run_id: Option<String>,
-    /// Most requests in one batch.
-    pub max_requests: i64,
-    /// Most bytes in one batch.
-    pub max_bytes: u64,
-    /// Most inputs of embeddings in one batch, over all its requests.
-    pub max_inputs: u64,
-    /// Most batches in all.
-    pub max_batches: usize,
-    /// Models that requests may name. Empty: any model.
-    pub allowed_models: Vec<String>,
-    /// Version of the hashes of requests and work.
-    pub hash_version: WorkHashVersion,
-}
 
 /// The result of a pass.
 #[derive(Clone, Debug)]
@@ -178,49 +96,6 @@ pub async fn pass(
     }
     read?;
     pass.finish(reading).await
-}
-
-impl PlanOptions {
-    /// Reads and checks the template.
-    pub(super) fn template(&self) -> Result<Option<Template>, String> {
-        let of = if self.format == InputFormat::Objects { Of::Objects } else { Of::Rows };
-        let template = self.template.as_ref().map(|t| Template::parse(t, of)).transpose()?;
-        let cuts = of == Of::Objects && self.size_limit.then == OnTooLarge::Truncate;
-        match template.as_ref().is_some_and(|t| cuts && t.uses("base64")) {
-            true => {
-                Err("`spec.input.onTooLarge: Truncate` cuts text, and `$(object.base64)` is none; set Fail or Skip, \
-                         or use `$(object.text)`"
-                    .into())
-            }
-            false => Ok(template),
-        }
-    }
-}
-
-impl PlanOptions {
-    /// Returns the most inputs of a batch, if the endpoint has inputs.
-    fn max_inputs_of_embeddings(&self) -> Option<u64> {
-        (self.endpoint == Endpoint::Embeddings).then_some(self.max_inputs)
-    }
-}
-
-impl Source {
-    fn name(&self) -> String {
-        match self {
-            Source::Inline(_) => "`spec.input.inline.requests`".into(),
-            Source::Objects { folder, name } => folder.uri_of(name),
-            Source::Held { name, .. } => name.clone(),
-        }
-    }
-}
-
-/// The place of a request.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// Name of its object, key or field.
-    pub source: Arc<str>,
-    /// The word for the source's entries, such as "line".
-    pub entry: &'static str,
 }
 
 pub(super) struct Pass<'a> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufWriter};
 
-use super::pass::Origin;
+use super::source::Origin;
 use crate::api::text::clip;
 use crate::store::{Folder, StoreError, layout, staged};
 

@@ -8,8 +8,9 @@ use tokio::io::AsyncReadExt;
 
 use super::check::Request;
 use super::compression::{self, Content, Sizes};
-use super::pass::{Origin, Pass, PassError};
+use super::pass::{Pass, PassError};
 use super::read::{Broken, Reading, broken, one_at_a_time};
+use super::source::Origin;
 use super::template::Template;
 use super::variable::{PARTS, Texts};
 use crate::api::{InputCompression, OnTooLarge};
