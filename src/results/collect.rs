@@ -9,7 +9,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncWriteExt, BufWriter};
 
 use super::errors::Tally;
-use super::joined::INDEX_LINE_LIMIT;
+use super::index::INDEX_LINE_LIMIT;
 use super::line::Ended;
 use super::part::{GO_BYTES, write_part};
 use super::scan::{How, Place, QUOTED, Scanned, scan};

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::errors::Tally;
-use super::joined::{Joined, LANES_LIMIT, Request, With, corrupt, loaded};
+use super::index::corrupt;
+use super::joined::{Joined, LANES_LIMIT, Request, With, loaded};
 use super::line::{Ended, PartLine, ProviderLine};
 use super::settled::Settled;
 use super::write::WriteError;

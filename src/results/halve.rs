@@ -1,7 +1,8 @@
 //! Division of a shard that is larger than an account accepts into two, request by request.
 
 use super::follow_up::{FollowUp, Took, stood_before};
-use super::joined::{Joined, With, index_lines, loaded, next_entry};
+use super::index::{index_lines, next_entry};
+use super::joined::{Joined, With, loaded};
 use super::settled::Settled;
 use super::write::WriteError;
 use crate::store::{Folder, ShardWriter, Sorted};

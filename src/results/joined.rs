@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
-use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
+use super::index::{Content, INDEX_LINE_LIMIT, index_content, index_lines, next_entry};
 use super::line::{self, Ended};
 use super::settled::{Settled, Waiting};
 use super::write::WriteError;
-use crate::store::{Folder, HEAVY, Held, IndexEntry, Kept, LINE_LIMIT, Line, Lines, Sorted, layout, staged};
+use crate::store::{Folder, HEAVY, Held, IndexEntry, Kept, LINE_LIMIT, Lines, Sorted, layout, staged};
 
 /// Most lanes (shards of one model and round) that are joined side by side: sixteen models with eleven rounds each.
 pub const LANES_LIMIT: usize = 16 * 11;
@@ -64,8 +64,6 @@ struct Asked {
     open: Option<Lines<Content>>,
     next: Option<i64>,
 }
-
-pub(super) type Content = Box<dyn AsyncRead + Unpin + Send>;
 
 /// The data that a join reads beside the answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -376,25 +374,6 @@ impl Answers {
     }
 }
 
-/// Longest line of an index, in bytes: a custom id of 512 bytes, escaped, and a hash.
-pub(super) const INDEX_LINE_LIMIT: usize = 8 << 10;
-
-pub(super) async fn index_lines(folder: &Folder, work_id: &str, index: &str) -> Result<Lines<Content>, WriteError> {
-    Ok(Lines::new(index_content(folder, work_id, index).await?, INDEX_LINE_LIMIT))
-}
-
-async fn index_content(folder: &Folder, work_id: &str, index: &str) -> Result<Content, WriteError> {
-    Ok(Box::new(staged::open(folder, &layout::index(work_id, index)).await?))
-}
-
-pub(super) async fn next_entry(index: &mut Lines<Content>) -> Result<Option<IndexEntry>, WriteError> {
-    match index.next().await? {
-        Some(Line::Whole(line)) => serde_json::from_slice(line).map(Some).map_err(corrupt),
-        Some(Line::TooLong(size)) => Err(WriteError::Corrupt(format!("a line of an index has {size} bytes"))),
-        None => Ok(None),
-    }
-}
-
 fn reader(content: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static) -> Content {
     Box::new(StreamReader::new(Box::pin(content)))
 }
@@ -407,8 +386,4 @@ pub(super) async fn loaded(line: Option<Kept>) -> Result<Held, WriteError> {
         Some(line) => line.load().await?.ok_or_else(|| WriteError::Corrupt("a staged line is missing".into())),
         None => Err(WriteError::Corrupt("a staged request is missing".into())),
     }
-}
-
-pub(super) fn corrupt(error: serde_json::Error) -> WriteError {
-    WriteError::Corrupt(error.to_string())
 }

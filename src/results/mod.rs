@@ -7,6 +7,7 @@ mod errors;
 mod follow_up;
 mod frames;
 mod halve;
+mod index;
 mod joined;
 mod line;
 mod manifest;

@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::to_raw_value;
 
-use super::joined::{Joined, With, corrupt, loaded};
+use super::index::corrupt;
+use super::joined::{Joined, With, loaded};
 use super::line::{PartLine, ProviderLine, RequestLine, ResultLine};
 use super::manifest::{Manifest, ManifestFile};
 use super::settled::Settled;
