@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{OpenAi, unreadable, wire};
+use super::calls::unreadable;
+use super::{OpenAi, wire};
 use crate::api::json;
 use crate::provider::retry::repeat;
 use crate::provider::{ApiError, Batch, ErrorKind, See};

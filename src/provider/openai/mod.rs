@@ -2,8 +2,10 @@
 //!
 //! Paths, limits and states: https://platform.openai.com/docs/api-reference/batch and OpenAI's published OpenAPI document.
 
+mod calls;
 mod line;
 mod list;
+mod refusal;
 mod wire;
 mod words;
 
@@ -14,9 +16,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use reqwest::header::HeaderValue;
-use reqwest::{Method, RequestBuilder, StatusCode, Url};
-use secrecy::{ExposeSecret, SecretString};
+use reqwest::{Method, Url};
+use secrecy::SecretString;
 use serde_json::Value;
 
 use super::dialect::{Credential, Dialect};
@@ -28,14 +29,13 @@ use crate::transport::{Patience, Redirect, SendError, Transport, read_all, strea
 
 pub(super) use line::{line, smallest_body};
 
-/// Largest JSON answer that is read, in bytes: a page of 100 batches with all the metadata they can have is 1 MB.
-const ANSWER_LIMIT: u64 = 4 << 20;
+use calls::{ANSWER_LIMIT, CALL_LIMIT, call, read_body, send_error, unreadable};
+use refusal::{about_a_create, lost, refused};
+
 /// For calls without a body to speak of.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// For all pages of a list.
 const LIST_TIMEOUT: Duration = Duration::from_secs(120);
-/// Longest name of a call that is shown, in bytes.
-const CALL_LIMIT: usize = 256;
 /// Input files that nobody deletes go by themselves after 30 days, in seconds.
 const FILE_LIFETIME: u32 = 2_592_000;
 /// For a file to be looked into, where that is waited for.
@@ -110,48 +110,6 @@ impl OpenAi {
         OpenAi { pace, ..self }
     }
 
-    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
-        let mut url = (self.dialect.root)(self.base.clone());
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(path);
-        }
-        let request = self.transport.request(method, url);
-        match (&self.key, self.dialect.credential) {
-            (None, _) => request,
-            (Some(key), Credential::Bearer) => request.bearer_auth(key.expose_secret()),
-            (Some(key), Credential::Header(name)) => match HeaderValue::from_str(key.expose_secret()) {
-                Ok(mut value) => {
-                    value.set_sensitive(true);
-                    request.header(name, value)
-                }
-                // It fails when it is built, with words that do not hold the key.
-                Err(_) => request.header(name, "\n"),
-            },
-        }
-    }
-
-    async fn send(&self, request: RequestBuilder) -> Result<reqwest::Response, ApiError> {
-        self.send_patiently(request, Patience::USUAL).await
-    }
-
-    async fn send_patiently(&self, request: RequestBuilder, patience: Patience) -> Result<reqwest::Response, ApiError> {
-        let request = request.build().map_err(|e| ApiError::new(ErrorKind::InvalidInput, e.to_string()))?;
-        let asked = request.url().clone();
-        let call = call(&request);
-        self.pace.ready_soon().await?;
-        let response = self.transport.send_patiently(request, patience).await.map_err(|e| send_error(&call, e))?;
-        self.pace.saw(response.status(), wire::retry_after(response.headers()));
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let (status, headers) = (response.status(), response.headers().clone());
-        if let Some(redirect) = Redirect::of(&asked, status, &headers) {
-            return Err(self.redirected(&asked, status, &redirect));
-        }
-        let body = self.without_key(read_all(response, ANSWER_LIMIT).await.unwrap_or_default());
-        Err(wire::api_error(self.dialect, status, &headers, &body, &call))
-    }
-
     /// The batch in an answer; None where there is none, or an error.
     fn batch(&self, body: &[u8]) -> Option<Batch> {
         wire::batch(self.dialect, &json::parse(body)?)
@@ -174,66 +132,6 @@ impl OpenAi {
             pause = (pause * 2).min(PROCESSING_PAUSE);
         }
         Ok(())
-    }
-
-    /// Says where a redirect leads and what to set instead. Following it would send the key, or the requests, to a host that
-    /// nobody named.
-    fn redirected(&self, asked: &Url, status: StatusCode, redirect: &Redirect) -> ApiError {
-        let origin = &redirect.origin;
-        let remedy = match redirect.base(&self.base, asked) {
-            Some(base) => format!("create a BatchProvider with `spec.baseURL: {base}`"),
-            None => {
-                "have the server answer this itself, or set `spec.baseURL` of another BatchProvider to one that does"
-                    .into()
-            }
-        };
-        let message =
-            format!("the server answered {status} and leads to {origin}; redirects are not followed: {remedy}");
-        ApiError { kind: ErrorKind::Redirected, message, status: Some(status.as_u16()), retry_after: None }
-    }
-
-    /// Some servers repeat the key that they refuse, and what they say is shown to people.
-    fn without_key(&self, body: Bytes) -> Bytes {
-        let key = self.key.as_ref().map(|k| k.expose_secret()).filter(|key| !key.is_empty());
-        match key {
-            Some(key) => String::from_utf8_lossy(&body).replace(key, "[key]").into(),
-            None => body,
-        }
-    }
-
-    async fn json(&self, request: RequestBuilder) -> Result<Value, ApiError> {
-        let response = self.send(request.timeout(CALL_TIMEOUT)).await?;
-        let body = read_body(response).await?;
-        json::parse(&body).ok_or_else(unreadable)
-    }
-}
-
-fn unreadable() -> ApiError {
-    ApiError::new(ErrorKind::Transient, "the server answered something that is not the JSON that was asked for")
-}
-
-/// Such as `POST https://api.openai.com/v1/files`: method, host and path, for a person.
-fn call(request: &reqwest::Request) -> String {
-    let mut url = request.url().clone();
-    url.set_query(None);
-    // Neither fails for a URL that has a host.
-    let _ = (url.set_username(""), url.set_password(None));
-    clip(format!("{} {url}", request.method()), CALL_LIMIT)
-}
-
-async fn read_body(response: reqwest::Response) -> Result<Bytes, ApiError> {
-    let from = response.url().host_str().unwrap_or_default().to_string();
-    read_all(response, ANSWER_LIMIT).await.map_err(|e| send_error(&format!("the answer of {from}"), e))
-}
-
-/// `call` says what was tried.
-fn send_error(call: &str, error: SendError) -> ApiError {
-    match error {
-        SendError::NotSent(why) => {
-            ApiError::new(ErrorKind::NotSent, format!("cannot reach the provider: {call}: {why}"))
-        }
-        SendError::NotAllowed(why) => ApiError::new(ErrorKind::NotAllowed, format!("the provider's host: {why}")),
-        other => ApiError::new(ErrorKind::Transient, format!("{call}: {other}")),
     }
 }
 
@@ -375,65 +273,9 @@ impl BatchApi for OpenAi {
     }
 }
 
-/// A refusal counts only from the vendor's own mouth: a gateway in front may have tried again, and a page of HTML is
-/// nobody's word.
-fn refused(vendors_own: bool, status: StatusCode, body: &[u8], error: ApiError) -> Created {
-    let ambiguous =
-        matches!(status.as_u16(), 408 | 409 | 425) || !status.is_client_error() || wire::said(body).is_none();
-    match vendors_own && !ambiguous {
-        true => Created::Rejected(error),
-        false => Created::Unknown(error),
-    }
-}
-
-/// An answer that tells neither of a batch nor of an error.
-fn lost(message: String) -> ApiError {
-    ApiError::new(ErrorKind::Transient, message)
-}
-
-/// What only a create can be told: that the account has no room for its tokens, or that its file is not there.
-fn about_a_create(error: ApiError, body: &[u8], file_id: &str) -> ApiError {
-    let kind = match (error.kind, wire::code(body).as_deref(), wire::param(body).as_deref()) {
-        (ErrorKind::Capacity | ErrorKind::InvalidInput, Some(words::TOKEN_LIMIT), _) => ErrorKind::TokenLimit,
-        (ErrorKind::InvalidInput | ErrorKind::NotFound, Some("file_not_found"), _) => ErrorKind::FileNotFound,
-        (ErrorKind::InvalidInput | ErrorKind::NotFound, _, param)
-            if words::says_not_found(&error.message, file_id)
-                && (param == Some("input_file_id") || error.message.contains(file_id)) =>
-        {
-            ErrorKind::FileNotFound
-        }
-        (kind, ..) => kind,
-    };
-    ApiError { kind, ..error }
-}
-
 impl Batch {
     /// The batch in an answer of OpenAI, in any dress; None where there is none, or an error.
     pub fn read(body: &[u8]) -> Option<Batch> {
         wire::batch(&OPENAI, &json::parse(body)?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn classify(vendors_own: bool, status: u16, body: &str) -> Created {
-        let status = StatusCode::from_u16(status).unwrap();
-        let error = wire::api_error(&OPENAI, status, &Default::default(), body.as_bytes(), "POST h/v1/batches");
-        refused(vendors_own, status, body.as_bytes(), error)
-    }
-
-    #[test]
-    fn only_the_vendors_own_refusal_is_a_refusal() {
-        let said = r#"{"error":{"message":"no"}}"#;
-        assert!(matches!(classify(true, 400, said), Created::Rejected(e) if e.kind == ErrorKind::InvalidInput));
-        assert!(matches!(classify(true, 429, said), Created::Rejected(e) if e.kind == ErrorKind::Capacity));
-        assert!(matches!(classify(true, 401, said), Created::Rejected(e) if e.kind == ErrorKind::Auth));
-        for status in [302, 408, 409, 500, 502, 503, 504] {
-            assert!(matches!(classify(true, status, said), Created::Unknown(..)), "{status}");
-        }
-        assert!(matches!(classify(true, 403, "<html>"), Created::Unknown(..)));
-        assert!(matches!(classify(false, 400, said), Created::Unknown(..)));
     }
 }

@@ -1,0 +1,127 @@
+//! Calls of a client: how a request is addressed, sent and answered, whatever it asks for.
+
+use bytes::Bytes;
+use reqwest::header::HeaderValue;
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use secrecy::ExposeSecret;
+use serde_json::Value;
+
+use super::{CALL_TIMEOUT, OpenAi, wire};
+use crate::api::json;
+use crate::api::text::clip;
+use crate::provider::dialect::Credential;
+use crate::provider::{ApiError, ErrorKind};
+use crate::transport::{Patience, Redirect, SendError, read_all};
+
+/// Largest JSON answer that is read, in bytes: a page of 100 batches with all the metadata they can have is 1 MB.
+pub(super) const ANSWER_LIMIT: u64 = 4 << 20;
+/// Longest name of a call that is shown, in bytes.
+pub(super) const CALL_LIMIT: usize = 256;
+
+impl OpenAi {
+    pub(super) fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        let mut url = (self.dialect.root)(self.base.clone());
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        let request = self.transport.request(method, url);
+        match (&self.key, self.dialect.credential) {
+            (None, _) => request,
+            (Some(key), Credential::Bearer) => request.bearer_auth(key.expose_secret()),
+            (Some(key), Credential::Header(name)) => match HeaderValue::from_str(key.expose_secret()) {
+                Ok(mut value) => {
+                    value.set_sensitive(true);
+                    request.header(name, value)
+                }
+                // It fails when it is built, with words that do not hold the key.
+                Err(_) => request.header(name, "\n"),
+            },
+        }
+    }
+
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<reqwest::Response, ApiError> {
+        self.send_patiently(request, Patience::USUAL).await
+    }
+
+    pub(super) async fn send_patiently(
+        &self,
+        request: RequestBuilder,
+        patience: Patience,
+    ) -> Result<reqwest::Response, ApiError> {
+        let request = request.build().map_err(|e| ApiError::new(ErrorKind::InvalidInput, e.to_string()))?;
+        let asked = request.url().clone();
+        let call = call(&request);
+        self.pace.ready_soon().await?;
+        let response = self.transport.send_patiently(request, patience).await.map_err(|e| send_error(&call, e))?;
+        self.pace.saw(response.status(), wire::retry_after(response.headers()));
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let (status, headers) = (response.status(), response.headers().clone());
+        if let Some(redirect) = Redirect::of(&asked, status, &headers) {
+            return Err(self.redirected(&asked, status, &redirect));
+        }
+        let body = self.without_key(read_all(response, ANSWER_LIMIT).await.unwrap_or_default());
+        Err(wire::api_error(self.dialect, status, &headers, &body, &call))
+    }
+
+    pub(super) async fn json(&self, request: RequestBuilder) -> Result<Value, ApiError> {
+        let response = self.send(request.timeout(CALL_TIMEOUT)).await?;
+        let body = read_body(response).await?;
+        json::parse(&body).ok_or_else(unreadable)
+    }
+
+    /// Says where a redirect leads and what to set instead. Following it would send the key, or the requests, to a host that
+    /// nobody named.
+    pub(super) fn redirected(&self, asked: &Url, status: StatusCode, redirect: &Redirect) -> ApiError {
+        let origin = &redirect.origin;
+        let remedy = match redirect.base(&self.base, asked) {
+            Some(base) => format!("create a BatchProvider with `spec.baseURL: {base}`"),
+            None => {
+                "have the server answer this itself, or set `spec.baseURL` of another BatchProvider to one that does"
+                    .into()
+            }
+        };
+        let message =
+            format!("the server answered {status} and leads to {origin}; redirects are not followed: {remedy}");
+        ApiError { kind: ErrorKind::Redirected, message, status: Some(status.as_u16()), retry_after: None }
+    }
+
+    /// Some servers repeat the key that they refuse, and what they say is shown to people.
+    pub(super) fn without_key(&self, body: Bytes) -> Bytes {
+        let key = self.key.as_ref().map(|k| k.expose_secret()).filter(|key| !key.is_empty());
+        match key {
+            Some(key) => String::from_utf8_lossy(&body).replace(key, "[key]").into(),
+            None => body,
+        }
+    }
+}
+
+/// Such as `POST https://api.openai.com/v1/files`: method, host and path, for a person.
+pub(super) fn call(request: &reqwest::Request) -> String {
+    let mut url = request.url().clone();
+    url.set_query(None);
+    // Neither fails for a URL that has a host.
+    let _ = (url.set_username(""), url.set_password(None));
+    clip(format!("{} {url}", request.method()), CALL_LIMIT)
+}
+
+pub(super) async fn read_body(response: reqwest::Response) -> Result<Bytes, ApiError> {
+    let from = response.url().host_str().unwrap_or_default().to_string();
+    read_all(response, ANSWER_LIMIT).await.map_err(|e| send_error(&format!("the answer of {from}"), e))
+}
+
+/// `call` says what was tried.
+pub(super) fn send_error(call: &str, error: SendError) -> ApiError {
+    match error {
+        SendError::NotSent(why) => {
+            ApiError::new(ErrorKind::NotSent, format!("cannot reach the provider: {call}: {why}"))
+        }
+        SendError::NotAllowed(why) => ApiError::new(ErrorKind::NotAllowed, format!("the provider's host: {why}")),
+        other => ApiError::new(ErrorKind::Transient, format!("{call}: {other}")),
+    }
+}
+
+pub(super) fn unreadable() -> ApiError {
+    ApiError::new(ErrorKind::Transient, "the server answered something that is not the JSON that was asked for")
+}
