@@ -5,14 +5,13 @@
 //! condition of the resourceVersion that was read, so that a condition on one object holds whatever happens to the
 //! others. An ETag is a hash of the content: equal bytes have equal ETags, as in S3.
 
-use std::collections::BTreeMap;
+mod keys;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ObjectMeta as Metadata, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
@@ -22,8 +21,9 @@ use object_store::{
     ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 
+use keys::{Found, contents, find, insert, is_pinned, is_request, key, remove, used};
+
 use super::folder::WORK_ATTRIBUTE;
-use super::layout;
 use crate::api::FIELD_MANAGER;
 use crate::api::text::{clip, hex};
 
@@ -73,13 +73,6 @@ impl std::fmt::Display for ConfigMaps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ConfigMap {}/{}", self.namespace, self.name)
     }
-}
-
-/// An object that was found.
-struct Found {
-    /// Number of its ConfigMap.
-    at: usize,
-    content: Bytes,
 }
 
 impl ConfigMaps {
@@ -328,59 +321,6 @@ impl ObjectStore for ConfigMaps {
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> object_store::Result<()> {
         Err(unsupported("copy"))
     }
-}
-
-fn key(path: &Path) -> String {
-    path.as_ref().replace('/', ".")
-}
-
-/// Whether an object is always in the first ConfigMap. These documents lead to all others.
-fn is_pinned(key: &str) -> bool {
-    [layout::JOURNAL, layout::MANIFEST, layout::SUCCESS].iter().any(|name| name.replace('/', ".") == key)
-}
-
-fn is_request(key: &str) -> bool {
-    key.contains(".shards.")
-}
-
-fn contents(map: &ConfigMap) -> impl Iterator<Item = (&str, Bytes)> {
-    let text = map.data.iter().flatten().map(|(key, text)| (key.as_str(), Bytes::copy_from_slice(text.as_bytes())));
-    let binary = map.binary_data.iter().flatten().map(|(key, b)| (key.as_str(), Bytes::copy_from_slice(&b.0)));
-    text.chain(binary)
-}
-
-/// Returns the bytes of the keys for which `counted` holds.
-fn used(map: &ConfigMap, counted: impl Fn(&str) -> bool) -> usize {
-    let text = map.data.iter().flatten().map(|(key, text)| (key, text.len()));
-    let binary = map.binary_data.iter().flatten().map(|(key, b)| (key, b.0.len()));
-    text.chain(binary).filter(|(key, _)| counted(key)).map(|(key, size)| key.len() + size).sum()
-}
-
-fn find(maps: &[ConfigMap], key: &str) -> Option<Found> {
-    maps.iter().enumerate().find_map(|(at, map)| {
-        let text = map.data.as_ref().and_then(|d| d.get(key)).map(|t| Bytes::copy_from_slice(t.as_bytes()));
-        let binary = || map.binary_data.as_ref()?.get(key).map(|b| Bytes::copy_from_slice(&b.0));
-        text.or_else(binary).map(|content| Found { at, content })
-    })
-}
-
-/// Text is stored as text, so that people can read it.
-fn insert(map: &mut ConfigMap, key: String, content: &Bytes) {
-    remove(map, &key);
-    match std::str::from_utf8(content) {
-        Ok(text) => {
-            map.data.get_or_insert_with(BTreeMap::new).insert(key, text.into());
-        }
-        Err(_) => {
-            map.binary_data.get_or_insert_with(BTreeMap::new).insert(key, ByteString(content.to_vec()));
-        }
-    }
-}
-
-fn remove(map: &mut ConfigMap, key: &str) -> bool {
-    let text = map.data.as_mut().and_then(|d| d.remove(key)).is_some();
-    let binary = map.binary_data.as_mut().and_then(|d| d.remove(key)).is_some();
-    text || binary
 }
 
 fn judge(path: &Path, found: Option<&Found>, mode: &PutMode) -> object_store::Result<()> {
