@@ -10,8 +10,9 @@ use crate::support::eventually;
 use crate::support::node::{HOST, Node};
 use crate::support::process::{kube, root};
 use crate::support::quiet;
-use crate::support::scene::{Simulator, batch_lines, ids};
+use crate::support::scene::{batch_lines, ids};
 use crate::support::shared::{cluster, storage};
+use crate::support::simulator::Simulator;
 
 const NAMESPACE: &str = "batchjob-operator-system";
 

@@ -15,7 +15,7 @@ use crate::ground::Ground;
 use crate::jobs::PROVIDERS;
 use crate::replicas::Replicas;
 use crate::support::process::root;
-use crate::support::scene::Simulator;
+use crate::support::simulator::Simulator;
 
 pub const NAMESPACE: &str = "soak";
 

@@ -18,8 +18,9 @@ use serde_json::{Value, json};
 
 use super::operator::{Log, Operator, SkewedClock};
 use super::wires::Script;
-use crate::support::scene::{Simulator, batch_lines, condition};
+use crate::support::scene::{batch_lines, condition};
 use crate::support::shared::{Cluster, bare_cluster, storage};
+use crate::support::simulator::Simulator;
 
 /// Requests of the job, and how many go into a batch.
 pub const LINES: usize = 8;

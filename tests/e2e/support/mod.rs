@@ -15,6 +15,7 @@ pub mod proxy;
 pub mod quiet;
 pub mod scene;
 pub mod shared;
+pub mod simulator;
 pub mod slow_server;
 
 #[path = "../../support/tls_front.rs"]

@@ -1,11 +1,12 @@
 //! A scene: a namespace, a simulator and, mostly, an operator of its own.
 
-use std::path::Path;
+mod waits;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
-use batchjob_operator::api::{BatchJobObject as BatchJob, BatchProviderObject as BatchProvider};
+use batchjob_operator::api::BatchJobObject as BatchJob;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use object_store::ObjectStoreExt;
@@ -13,11 +14,11 @@ use object_store::aws::AmazonS3;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::eventually;
 use super::operator::{Operator, Settings};
-use super::process::{Process, root};
+use super::process::root;
 use super::quiet::{self, CANARY, Told, prompt};
 use super::shared::{Cluster, cluster, record, storage};
+use super::simulator::Simulator;
 
 pub struct Scene {
     pub namespace: String,
@@ -35,91 +36,6 @@ pub struct Scene {
     /// Whether there was a job, and whether a prompt with the canary.
     jobs: AtomicBool,
     planted: AtomicBool,
-}
-
-pub struct Simulator {
-    _process: Process,
-    pub url: String,
-    pub admin: String,
-    /// Uploads before the story of the scene began; -1: it has not begun.
-    before: AtomicI64,
-}
-
-impl Simulator {
-    pub fn start(name: &str, args: &[&str]) -> Simulator {
-        let program = Path::new(env!("CARGO_BIN_EXE_llm-batch-sim"));
-        let mut all = vec!["--listen".to_string(), "127.0.0.1:0".into(), "--api-key".into(), "sk-test".into()];
-        all.extend(args.iter().map(|a| a.to_string()));
-        let mut process = Process::supervised(program, &all, &[], &format!("{name}-sim"));
-        let up = process.announcement();
-        Simulator {
-            url: up["url"].as_str().unwrap().into(),
-            admin: up["admin"].as_str().unwrap().into(),
-            before: AtomicI64::new(-1),
-            _process: process,
-        }
-    }
-
-    /// Every line that was billed.
-    pub async fn ledger(&self) -> Vec<Value> {
-        let text = reqwest::get(format!("{}/ledger", self.admin)).await.unwrap().text().await.unwrap();
-        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
-    }
-
-    pub async fn state(&self) -> Value {
-        reqwest::get(format!("{}/state", self.admin)).await.unwrap().json().await.unwrap()
-    }
-
-    /// What is uploaded from now on counts.
-    pub async fn begin(&self) {
-        self.before.store(self.state().await["uploads"].as_i64().unwrap(), Ordering::Relaxed);
-    }
-
-    /// Uploads and creates of the scene's jobs: without those that trying the provider out took before they began.
-    pub async fn spent(&self) -> (i64, i64) {
-        let state = self.state().await;
-        let of = |key: &str| state[key].as_i64().unwrap();
-        (of("uploads") - self.before.load(Ordering::Relaxed), of("creates"))
-    }
-
-    pub async fn fault(&self, fault: Value) {
-        self.admin_post("faults", fault).await;
-    }
-
-    /// Waits until every fault has struck.
-    pub async fn faults_struck(&self) {
-        eventually("all faults struck", 60, async || {
-            self.faults_left().await.as_array().unwrap().is_empty().then_some(())
-        })
-        .await;
-    }
-
-    /// What has yet to strike.
-    pub async fn faults_left(&self) -> Value {
-        let left: Value = reqwest::get(format!("{}/faults", self.admin)).await.unwrap().json().await.unwrap();
-        left["faults"].clone()
-    }
-
-    pub async fn no_more_faults(&self) {
-        let answer = reqwest::Client::new().delete(format!("{}/faults", self.admin)).send().await.unwrap();
-        assert!(answer.status().is_success());
-    }
-
-    pub async fn admin_post(&self, path: &str, body: Value) {
-        let url = format!("{}/{path}", self.admin);
-        let answer = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
-        assert!(answer.status().is_success(), "{path}: {}", answer.text().await.unwrap());
-    }
-
-    /// Fails unless every line was billed exactly once.
-    pub async fn assert_billed_once(&self, lines: usize) {
-        let mut billed: Vec<String> =
-            self.ledger().await.iter().map(|l| l["request_sha256"].as_str().unwrap().to_string()).collect();
-        assert_eq!(billed.len(), lines, "lines billed");
-        billed.sort();
-        billed.dedup();
-        assert_eq!(billed.len(), lines, "lines billed once");
-    }
 }
 
 impl Scene {
@@ -283,65 +199,6 @@ impl Scene {
         self.jobs().get(name).await.unwrap()
     }
 
-    /// Waits until the job's condition of this type has this status; returns the job.
-    pub async fn wait_condition(&self, name: &str, type_: &str, status: &str, seconds: u64) -> BatchJob {
-        let what = format!("{}/{name} has {type_}={status}", self.namespace);
-        self.wait_job(&what, name, seconds, |job| condition(job, type_).is_some_and(|(s, _, _)| s == status)).await
-    }
-
-    pub async fn wait_complete(&self, name: &str) -> BatchJob {
-        self.wait_condition(name, "Complete", "True", 60).await
-    }
-
-    /// Waits until nothing is left to tidy.
-    pub async fn wait_tidy(&self, name: &str) -> BatchJob {
-        let tidy =
-            |job: &BatchJob| condition(job, "Reconciling").is_some_and(|(s, r, _)| s == "False" && r == "Finished");
-        self.wait_job(&format!("{name} is tidy"), name, 30, tidy).await
-    }
-
-    pub async fn wait_job(&self, what: &str, name: &str, seconds: u64, is_so: impl Fn(&BatchJob) -> bool) -> BatchJob {
-        let mut last = None;
-        let jobs = self.jobs();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
-        loop {
-            if let Some(job) = jobs.get_opt(name).await.unwrap() {
-                if is_so(&job) {
-                    return job;
-                }
-                last = Some(job);
-            }
-            if std::time::Instant::now() > deadline {
-                let status = serde_json::to_string_pretty(&last.and_then(|j| j.status)).unwrap();
-                panic!("not within {seconds} s: {what}\nstatus: {status}\noperator: {}", self.log());
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    }
-
-    pub async fn wait_gone(&self, name: &str) {
-        let jobs = self.jobs();
-        eventually(&format!("{name} is gone"), 60, || async {
-            jobs.get_opt(name).await.unwrap().is_none().then_some(())
-        })
-        .await;
-    }
-
-    pub async fn wait_batch(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        eventually(what, 30, || async {
-            let state = self.sim.state().await;
-            state["batches"].as_array().unwrap().iter().find(|b| is_so(b)).cloned()
-        })
-        .await
-    }
-
-    /// The batch of a job that has one, once it runs.
-    pub async fn batch_of(&self, job: &str) -> Value {
-        let job = self.wait_condition(job, "Submitted", "True", 60).await;
-        let id = job.status.unwrap().batches[0].provider_id.clone().unwrap();
-        self.wait_batch("its batch runs", |b| b["id"] == id && b["status"] == "in_progress").await
-    }
-
     /// Lets a batch come to its end.
     pub async fn finish(&self, batch: &Value) {
         self.sim.admin_post(&format!("batches/{}/finish", batch["id"].as_str().unwrap()), json!({})).await;
@@ -386,7 +243,7 @@ impl Scene {
         self.stop().await;
         self.operator = Some(self.settings.start().await);
         self.provider_judged("llm").await;
-        if self.sim.before.load(Ordering::Relaxed) < 0 {
+        if !self.sim.has_begun() {
             self.sim.begin().await;
         }
     }
@@ -415,24 +272,6 @@ impl Scene {
             self.namespace
         );
         record(&looked);
-    }
-
-    /// Waits until status says of the provider as it is whether it is ready.
-    pub async fn provider_judged(&self, name: &str) -> BatchProvider {
-        let judged = |p: &BatchProvider| {
-            p.status
-                .as_ref()
-                .is_some_and(|s| s.observed_generation.is_some() && s.observed_generation == p.metadata.generation)
-        };
-        self.wait_provider("it is judged", name, judged).await
-    }
-
-    pub async fn wait_provider(&self, what: &str, name: &str, is_so: impl Fn(&BatchProvider) -> bool) -> BatchProvider {
-        let providers: Api<BatchProvider> = Api::namespaced(self.client.clone(), &self.namespace);
-        eventually(&format!("provider {name}: {what}"), 60, || async {
-            providers.get_opt(name).await.unwrap().filter(|p| is_so(p))
-        })
-        .await
     }
 
     fn log(&self) -> String {
