@@ -8,12 +8,12 @@ mod support;
 
 use std::sync::Arc;
 
-use batchjob_operator::api::{Endpoint, ErrorSummary, InlineRequest, Outcome, RequestCounts};
+use batchjob_operator::api::{Endpoint, InlineRequest, Outcome};
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Journal, Owner, PartRef, Payload, Shard, Tries, error_summary,
 };
 use batchjob_operator::requests::{PlanOptions, Source, pass};
-use batchjob_operator::results::{self, Collection, FollowUp, Manifest, Part, Settled};
+use batchjob_operator::results::{self, Collection, Manifest, Settled};
 use batchjob_operator::store::{Folder, ShardWriter, Sorted, StagedShard, layout, staged};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -105,31 +105,6 @@ fn limit(limits: &[u32], round: usize) -> u32 {
     limits[round % limits.len()]
 }
 
-fn may_be_sent_again(asked: &results::Asked, limit: u32) -> bool {
-    let &results::Asked { ended, failed, lost, given_up } = asked;
-    Tries { ended, failed, lost, given_up }.may_be_sent_again(limit)
-}
-
-/// A shard that is to be sent.
-fn planned(staged: StagedShard, round: u32, took: RequestCounts, took_errors: Vec<ErrorSummary>) -> Shard {
-    let StagedShard { sha256, index_sha256, bytes, first, requests, model } = staged;
-    let (attempt, streaks) = (None, Default::default());
-    Shard {
-        sha256,
-        index_sha256,
-        bytes,
-        first,
-        requests,
-        failures: 0,
-        attempt,
-        round,
-        took,
-        took_errors,
-        model,
-        streaks,
-    }
-}
-
 /// Halves the last round's shards until none has more requests than the account takes, as the journal does it.
 async fn halve(folder: &Folder, journal: &mut Journal, round: u32, most: i64) {
     let too_large = |j: &Journal| j.shards.iter().position(|s| s.round == round && s.requests > most);
@@ -138,8 +113,8 @@ async fn halve(folder: &Folder, journal: &mut Journal, round: u32, most: i64) {
         let (half, spool) = (whole.requests / 2 + whole.requests % 2, std::env::temp_dir());
         let writer = ShardWriter::new(folder, WORK, &spool, half, u64::MAX);
         let earlier = sorted(journal.shards.iter().filter(|s| s.round < round));
-        let halves = results::halve(writer, folder, settled(&whole), earlier).await.unwrap();
-        let [first, second] = halves.map(|f| planned(f.shard, round, f.took, f.took_errors));
+        let halves = results::halve(writer, folder, (&whole).into(), earlier).await.unwrap();
+        let [first, second] = halves.map(|half| Shard { round, ..half.into() });
         assert_eq!((first.requests, second.requests), (half, whole.requests - half));
         assert_eq!(first.bytes + second.bytes, whole.bytes, "what is sent is the same");
         journal.shards[at] = first;
@@ -179,17 +154,7 @@ async fn settle(folder: &Folder, shard: &mut Shard, fates: &[Vec<Fate>], n: usiz
         errors: part.errors,
         files: vec![],
     };
-    shard.attempt = Some(Attempt {
-        number: 1,
-        intent_id: "i".into(),
-        payload: Payload::file("f"),
-        post_by: 0,
-        fingerprint: String::new(),
-        declined: None,
-        billed_again: 0,
-        repeats: 0,
-        state,
-    });
+    shard.attempt = Some(Attempt { state, ..Attempt::intended(1, "i", Payload::file("f"), 0, "") });
 }
 
 async fn send(folder: &Folder, journal: &mut Journal, round: usize, most: &[i64], fates: &[Vec<Fate>]) {
@@ -199,28 +164,10 @@ async fn send(folder: &Folder, journal: &mut Journal, round: usize, most: &[i64]
     }
 }
 
-fn settled(shard: &Shard) -> Settled {
-    let part = match shard.attempt.as_ref().map(|a| &a.state) {
-        Some(AttemptState::Settled { part, .. }) => part.clone(),
-        None => None,
-        other => panic!("{other:?}"),
-    };
-    Settled {
-        sha256: shard.sha256.clone(),
-        index: shard.index().into(),
-        first: shard.first,
-        model: shard.model.clone(),
-        round: shard.round,
-        part: part.map(|part| Part { name: part.name, sha256: part.sha256 }),
-        given_up: false,
-        absent: ("missing".into(), "nothing came back".into()),
-    }
-}
-
 /// Shards as the join takes them, given in another order than theirs.
 fn sorted<'a>(shards: impl DoubleEndedIterator<Item = &'a Shard>) -> Sorted<Settled> {
     let mut sorter = Settled::sorter(&std::env::temp_dir());
-    shards.rev().for_each(|shard| sorter.push(settled(shard)).unwrap());
+    shards.rev().for_each(|shard| sorter.push(shard.into()).unwrap());
     sorter.finish().unwrap()
 }
 
@@ -256,19 +203,20 @@ async fn flow(
     for staged in passed.shards.map(Result::unwrap) {
         assert!(staged.requests <= max_requests && staged.bytes <= max_bytes);
         assert!(inputs(&folder, &staged).await <= max_inputs);
-        journal.shards.push(planned(staged, 0, RequestCounts::default(), vec![]));
+        journal.shards.push(staged.into());
     }
     send(&folder, &mut journal, 0, &most, &fates).await;
     for round in 1..ROUNDS {
         let writer = ShardWriter::new(&folder, WORK, &spool, max_requests, max_bytes).of_inputs(Some(max_inputs));
         let shards = sorted(journal.shards.iter());
-        let again =
-            results::follow_up(writer, &folder, shards, |asked| may_be_sent_again(asked, limit(&limits, round)));
+        let again = results::follow_up(writer, &folder, shards, |asked| {
+            Tries::from(asked).may_be_sent_again(limit(&limits, round))
+        });
         let again = again.await.unwrap();
-        for FollowUp { shard, took, took_errors } in again.map(Result::unwrap) {
-            assert_eq!(took.total, shard.requests);
-            assert!(inputs(&folder, &shard).await <= max_inputs);
-            journal.shards.push(planned(shard, round as u32, took, took_errors));
+        for follow_up in again.map(Result::unwrap) {
+            assert_eq!(follow_up.took.total, follow_up.shard.requests);
+            assert!(inputs(&folder, &follow_up.shard).await <= max_inputs);
+            journal.shards.push(Shard { round: round as u32, ..follow_up.into() });
         }
         send(&folder, &mut journal, round, &most, &fates).await;
     }

@@ -51,6 +51,20 @@ pub struct Attempt {
     pub state: AttemptState,
 }
 
+impl Attempt {
+    /// Returns an attempt that nothing came of yet.
+    pub fn intended(
+        number: u32,
+        intent_id: impl Into<String>,
+        payload: Payload,
+        post_by: i64,
+        fingerprint: impl Into<String>,
+    ) -> Self {
+        let (intent_id, fingerprint, state) = (intent_id.into(), fingerprint.into(), AttemptState::Intended);
+        Attempt { number, intent_id, payload, post_by, fingerprint, declined: None, billed_again: 0, repeats: 0, state }
+    }
+}
+
 fn is_zero(n: &i64) -> bool {
     *n == 0
 }

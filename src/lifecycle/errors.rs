@@ -74,14 +74,6 @@ mod tests {
 
     fn shard(round: u32, ended: Option<Vec<ErrorSummary>>, took_errors: Vec<ErrorSummary>) -> Shard {
         let attempt = ended.map(|errors| Attempt {
-            number: 1,
-            intent_id: String::new(),
-            payload: Payload::default(),
-            post_by: 0,
-            fingerprint: String::new(),
-            declined: None,
-            billed_again: 0,
-            repeats: 0,
             state: AttemptState::Settled {
                 batch_id: "b".into(),
                 ended: "completed".into(),
@@ -91,21 +83,9 @@ mod tests {
                 errors,
                 files: vec![],
             },
+            ..Attempt::intended(1, "", Payload::default(), 0, "")
         });
-        Shard {
-            sha256: String::new(),
-            index_sha256: String::new(),
-            bytes: 0,
-            first: 0,
-            requests: 0,
-            failures: 0,
-            attempt,
-            round,
-            took: RequestCounts::default(),
-            took_errors,
-            model: String::new(),
-            streaks: Default::default(),
-        }
+        Shard { attempt, round, took_errors, ..Shard::default() }
     }
 
     #[test]

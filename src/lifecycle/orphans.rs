@@ -174,30 +174,8 @@ mod tests {
     const NOW: i64 = 1_000;
 
     fn shard(intent: &str, state: AttemptState) -> Shard {
-        Shard {
-            index_sha256: String::new(),
-            sha256: String::new(),
-            bytes: 0,
-            first: 0,
-            requests: 1,
-            failures: 0,
-            attempt: Some(Attempt {
-                number: 1,
-                intent_id: intent.into(),
-                payload: Payload::file("f"),
-                post_by: 0,
-                fingerprint: String::new(),
-                declined: None,
-                billed_again: 0,
-                repeats: 0,
-                state,
-            }),
-            round: 0,
-            took: Default::default(),
-            took_errors: vec![],
-            model: String::new(),
-            streaks: Default::default(),
-        }
+        let attempt = Attempt { state, ..Attempt::intended(1, intent, Payload::file("f"), 0, "") };
+        Shard { requests: 1, attempt: Some(attempt), ..Shard::default() }
     }
 
     fn journal(work_id: &str, shards: Vec<Shard>) -> Journal {

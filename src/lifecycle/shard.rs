@@ -6,7 +6,7 @@ use super::attempt::{Attempt, AttemptState, Refusal};
 use crate::api::{ErrorSummary, RequestCounts};
 
 /// A set of requests that is sent as one batch.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct Shard {
     /// SHA-256 of the bytes that are sent. Also the name of the staged object.

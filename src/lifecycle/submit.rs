@@ -91,11 +91,8 @@ fn intent(o: &Observed, journal: &Journal, attempt_key: AttemptKey) -> Step {
     if o.job.provider.as_ref().is_some_and(|p| !p.kept && !p.terminating) {
         return Step::KeepProvider;
     }
-    let attempt = Attempt {
-        payload: payload_for(o, journal, attempt_key).unwrap_or_default(),
-        post_by: o.now + o.timing.post_window,
-        ..attempt(o, attempt_key, AttemptState::Intended)
-    };
+    let payload = payload_for(o, journal, attempt_key).unwrap_or_default();
+    let attempt = Attempt { post_by: o.now + o.timing.post_window, payload, ..attempt(o, attempt_key) };
     let streaks = streaks_of_next(journal, attempt_key);
     let journal = journal.next(|j| {
         if let Some(shard) = j.shards.get_mut(attempt_key.shard) {
@@ -105,24 +102,14 @@ fn intent(o: &Observed, journal: &Journal, attempt_key: AttemptKey) -> Step {
     Step::WriteIntent { journal, intent_id: o.nonce.into() }
 }
 
-fn attempt(o: &Observed, attempt_key: AttemptKey, state: AttemptState) -> Attempt {
-    Attempt {
-        number: attempt_key.attempt,
-        intent_id: o.nonce.into(),
-        payload: Payload::default(),
-        post_by: o.now,
-        fingerprint: o.job.fingerprint.clone(),
-        declined: None,
-        billed_again: 0,
-        repeats: 0,
-        state,
-    }
+fn attempt(o: &Observed, attempt_key: AttemptKey) -> Attempt {
+    Attempt::intended(attempt_key.attempt, o.nonce, Payload::default(), o.now, &o.job.fingerprint)
 }
 
 /// Records that the requests themselves were refused before a batch could be requested; they are not uploaded again.
 fn refused_at_upload(o: &Observed, journal: &Journal, attempt_key: AttemptKey, message: &str) -> Step {
     let state = AttemptState::Refused { refusal: Refusal::Invalid, message: message.into(), at: o.now, retry_at: None };
-    let attempt = attempt(o, attempt_key, state);
+    let attempt = Attempt { state, ..attempt(o, attempt_key) };
     Step::Swap(journal.next(|j| {
         if let Some(shard) = j.shards.get_mut(attempt_key.shard) {
             shard.attempt = Some(attempt);

@@ -47,17 +47,8 @@ fn plan(work_hash: &str) -> Plan {
 }
 
 fn shard(state: Option<AttemptState>) -> Shard {
-    let attempt = state.map(|state| Attempt {
-        number: 1,
-        intent_id: "intent-1".into(),
-        payload: Payload::file("file-1"),
-        post_by: NOW - 1_000,
-        fingerprint: "f".into(),
-        declined: None,
-        billed_again: 0,
-        repeats: 0,
-        state,
-    });
+    let intended = || Attempt::intended(1, "intent-1", Payload::file("file-1"), NOW - 1_000, "f");
+    let attempt = state.map(|state| Attempt { state, ..intended() });
     Shard { attempt, ..beginnings::shard() }
 }
 

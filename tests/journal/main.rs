@@ -43,17 +43,9 @@ fn unsent(index: usize, round: u32, took: RequestCounts) -> Shard {
 }
 
 fn attempt(index: usize, number: u32, state: AttemptState) -> Attempt {
-    Attempt {
-        number,
-        intent_id: format!("{index:030x}{number:02x}"),
-        payload: Payload::file(format!("file-{index:024x}")),
-        post_by: 1_795_990_475_783,
-        fingerprint: "6b2ea0e170e4cd3f".into(),
-        declined: None,
-        billed_again: i64::from(index.is_multiple_of(7)),
-        repeats: 0,
-        state,
-    }
+    let (intent_id, file) = (format!("{index:030x}{number:02x}"), format!("file-{index:024x}"));
+    let intended = Attempt::intended(number, intent_id, Payload::file(file), 1_795_990_475_783, "6b2ea0e170e4cd3f");
+    Attempt { billed_again: i64::from(index.is_multiple_of(7)), state, ..intended }
 }
 
 fn settled(index: usize, number: u32, ends: [i64; 5]) -> Attempt {

@@ -77,17 +77,9 @@ impl Protocol {
 /// Recorded long ago.
 fn submit(w: &mut World, i: usize, shard: &mut Shard) {
     let (id, intent, file) = (format!("b{i}"), format!("i{}", i + 1), format!("{}@k#1", shard.sha256));
-    shard.attempt = Some(Attempt {
-        number: 1,
-        intent_id: intent.clone(),
-        payload: Payload::file(file.clone()),
-        post_by: -NEVER,
-        fingerprint: "k".into(),
-        declined: None,
-        billed_again: 0,
-        repeats: 0,
-        state: AttemptState::Submitted { batch_id: id.clone(), at: -NEVER },
-    });
+    let state = AttemptState::Submitted { batch_id: id.clone(), at: -NEVER };
+    shard.attempt =
+        Some(Attempt { state, ..Attempt::intended(1, intent.clone(), Payload::file(file.clone()), -NEVER, "k") });
     let state = BatchState::Running { told_to_stop: false };
     w.batches.push(Batch {
         id,

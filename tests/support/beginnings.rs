@@ -69,18 +69,5 @@ pub fn plan(requests: i64) -> Plan {
 
 /// One request of the first round.
 pub fn shard() -> Shard {
-    Shard {
-        index_sha256: String::new(),
-        sha256: "s".into(),
-        bytes: 1,
-        first: 0,
-        requests: 1,
-        failures: 0,
-        attempt: None,
-        round: 0,
-        took: Default::default(),
-        took_errors: vec![],
-        model: "m".into(),
-        streaks: Default::default(),
-    }
+    Shard { sha256: "s".into(), bytes: 1, requests: 1, model: "m".into(), ..Shard::default() }
 }

@@ -152,30 +152,8 @@ mod tests {
     fn journal(state: AttemptState, declined: Option<Rejection>) -> Journal {
         let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
         let mut journal = Journal::open("w".into(), owner, "s".into());
-        journal.shards.push(Shard {
-            sha256: "s".into(),
-            index_sha256: String::new(),
-            bytes: 1,
-            first: 0,
-            requests: 3,
-            failures: 0,
-            attempt: Some(Attempt {
-                number: 1,
-                intent_id: "i".into(),
-                payload: Payload::file("f"),
-                post_by: 0,
-                fingerprint: String::new(),
-                declined,
-                billed_again: 0,
-                repeats: 0,
-                state,
-            }),
-            round: 0,
-            took: Default::default(),
-            took_errors: vec![],
-            model: "m".into(),
-            streaks: Default::default(),
-        });
+        let attempt = Attempt { declined, state, ..Attempt::intended(1, "i", Payload::file("f"), 0, "") };
+        journal.shards.push(Shard { requests: 3, attempt: Some(attempt), ..Shard::default() });
         journal
     }
 

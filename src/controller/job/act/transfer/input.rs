@@ -3,9 +3,9 @@
 use kube::runtime::reflector::ObjectRef;
 use tracing::info;
 
-use super::{learned, max_requests, shard};
+use super::{learned, max_requests};
 use crate::api::conditions::reasons;
-use crate::api::{BatchJob, RequestCounts, WorkHashVersion};
+use crate::api::{BatchJob, WorkHashVersion};
 use crate::controller::Context;
 use crate::controller::job::act::Act;
 use crate::controller::job::clients::Clients;
@@ -70,7 +70,7 @@ impl Act<'_> {
                     let (plan, staged) = plan(passed);
                     let shards = match &stage {
                         Some(work_id) => {
-                            let shards = staged.map(|s| Ok(shard(s?, 0, RequestCounts::default())));
+                            let shards = staged.map(|s| Ok(s?.into()));
                             clients.journals.plan_shards(shards, work_id).await?
                         }
                         None => Shards::default(),

@@ -1,15 +1,15 @@
 //! Steps that move data. They run beside the reconcile loop, and each of them can be repeated.
 
 mod batch;
+mod convert;
 mod input;
 mod results;
 mod staged;
 
-use crate::api::{BatchJob, RequestCounts};
+use crate::api::BatchJob;
 use crate::controller::job::clients::Clients;
 use crate::controller::runtime::error::StepError;
-use crate::lifecycle::{Memory, Shard};
-use crate::store::StagedShard;
+use crate::lifecycle::Memory;
 
 /// Maximum number of requests in a batch of a job that writes to a ConfigMap: the batch's answers are one object in there,
 /// which must fit.
@@ -31,24 +31,5 @@ fn max_requests(job: &BatchJob, clients: &Clients) -> i64 {
     match job.spec.output.config_map {
         Some(_) => limit.min(REQUESTS_OF_CONFIG_MAPS),
         None => limit,
-    }
-}
-
-/// Returns the journal's entry for a staged shard without an attempt. `took` are the earlier outcomes of its requests.
-fn shard(staged: StagedShard, round: u32, took: RequestCounts) -> Shard {
-    let StagedShard { sha256, index_sha256, bytes, first, requests, model } = staged;
-    Shard {
-        sha256,
-        index_sha256,
-        bytes,
-        first,
-        requests,
-        failures: 0,
-        attempt: None,
-        round,
-        took,
-        took_errors: vec![],
-        model,
-        streaks: Default::default(),
     }
 }

@@ -1,19 +1,18 @@
 //! Tasks that join the requests of shards with their answers: another round, the halves of a shard, the results.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{learned, max_requests, shard};
+use super::{learned, max_requests};
 use crate::api::{Endpoint, weight};
 use crate::controller::job::act::{Act, manifest_view};
 use crate::controller::job::clients::Clients;
 use crate::controller::job::session::Session;
 use crate::controller::job::tasks;
 use crate::controller::runtime::error::StepError;
-use crate::lifecycle::{AttemptKey, AttemptState, Halved, Journal, Shard, TOO_LARGE, Task, Tries, error_summary};
-use crate::results::{self, AbandonedBatch, Manifest, Settled};
+use crate::lifecycle::{AttemptKey, AttemptState, Halved, Journal, Shard, Task, Tries, error_summary};
+use crate::results::{self, AbandonedBatch, Asked, Manifest, Settled};
 use crate::store::{Reservation, ShardWriter, Sorted, Version, layout, reserve};
 
 /// Maximum size of the batches' names in a manifest, in bytes, so that the manifest can be read again. The journal names all
@@ -36,15 +35,10 @@ impl Act<'_> {
             let writer = ShardWriter::new(&clients.folder, &journal.work_id, &ctx.jobs.spool, max_requests, max_bytes)
                 .of_inputs(max_inputs);
             let shards = all_settled(&clients, &journal, |_| true, &ctx.jobs.spool).await?;
-            let staged = results::follow_up(writer, &clients.folder, shards, |asked| {
-                let &results::Asked { ended, failed, lost, given_up } = asked;
-                Tries { ended, failed, lost, given_up }.may_be_sent_again(limit)
-            });
+            let may_be_sent_again = |asked: &Asked| Tries::from(asked).may_be_sent_again(limit);
+            let staged = results::follow_up(writer, &clients.folder, shards, may_be_sent_again);
             let staged = staged.await?;
-            let shards = staged.take(room).map(|follow_up| {
-                let f = follow_up?;
-                Ok(Shard { took_errors: f.took_errors, ..shard(f.shard, round, f.took) })
-            });
+            let shards = staged.take(room).map(|follow_up| Ok(Shard { round, ..follow_up?.into() }));
             let shards = clients.journals.plan_shards(shards, &journal.work_id).await?;
             Ok(learned(move |m| m.follow_up = Some((round, shards))))
         });
@@ -62,8 +56,8 @@ impl Act<'_> {
                 0 => Sorted::empty(),
                 round => all_settled(&clients, &journal, |s| s.round < round, &ctx.jobs.spool).await?,
             };
-            let halves = results::halve(writer, &clients.folder, settled(whole), earlier).await?;
-            let halves = halves.map(|f| Shard { took_errors: f.took_errors, ..shard(f.shard, whole.round, f.took) });
+            let halves = results::halve(writer, &clients.folder, whole.into(), earlier).await?;
+            let halves = halves.map(|half| Shard { round: whole.round, ..half.into() });
             let sha256 = whole.sha256.clone();
             Ok(learned(move |m| m.halved = Some(Halved { attempt_key, sha256, halves })))
         });
@@ -144,7 +138,7 @@ async fn all_settled(
     spool: &Path,
 ) -> Result<Sorted<Settled>, StepError> {
     let mut sorter = Settled::sorter(spool);
-    let see = |_, shard: &Shard| if of(shard) { sorter.push(settled(shard)) } else { Ok(()) };
+    let see = |_, shard: &Shard| if of(shard) { sorter.push(shard.into()) } else { Ok(()) };
     clients.journals.each(journal, see).await?;
     Ok(sorter.finish()?)
 }
@@ -222,40 +216,6 @@ async fn manifest(clients: &Clients, journal: &Journal) -> Result<Option<Manifes
         abandoned_batches: abandoned.collect(),
         completed_at: commit.at,
     }))
-}
-
-/// Returns the shard as the join takes it, with the error for requests that have no line in its part.
-fn settled(shard: &Shard) -> Settled {
-    let state = shard.attempt.as_ref().map(|a| &a.state);
-    let (part, absent) = match state {
-        Some(AttemptState::Settled { part, .. }) => (
-            part.as_ref(),
-            (Cow::Borrowed("missing"), "the provider gave no line for this request in either of its files".to_string()),
-        ),
-        Some(AttemptState::Abandoned { batch_id }) => {
-            let which = batch_id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
-            let message = format!("batch{which} did not end when the job's time was over; it may still run and cost");
-            (None, ("batch_abandoned".into(), message))
-        }
-        Some(AttemptState::Refused { message, .. }) if shard.is_refused_for_good() => {
-            (None, ("provider_rejected".into(), message.clone()))
-        }
-        Some(AttemptState::Refused { message, .. }) if shard.is_too_large() => {
-            (None, (TOO_LARGE.into(), message.clone()))
-        }
-        _ => (None, ("not_submitted".into(), "the job ended before this request was sent".to_string())),
-    };
-    let part = part.map(|p| results::Part { name: p.name.clone(), sha256: p.sha256.clone() });
-    Settled {
-        sha256: shard.sha256.clone(),
-        index: shard.index().to_string(),
-        first: shard.first,
-        model: shard.model.clone(),
-        round: shard.round,
-        part,
-        given_up: shard.is_given_up() || shard.is_too_large(),
-        absent,
-    }
 }
 
 #[cfg(test)]
