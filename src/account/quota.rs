@@ -42,7 +42,7 @@ struct State {
     jobs: HashMap<String, Job>,
     waiting: Vec<Waiter>,
     turns: u64,
-    /// Time of the last check who can have a place.
+    /// Time of the last check which jobs can have a place.
     looked: i64,
     /// See [`InFlight::served`].
     served: BTreeMap<String, u64>,

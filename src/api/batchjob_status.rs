@@ -185,7 +185,7 @@ pub struct LeftOut {
 }
 
 impl LeftOut {
-    /// Whether nothing was left out.
+    /// Returns whether nothing was left out.
     pub fn is_none(&self) -> bool {
         *self == LeftOut::default()
     }

@@ -52,22 +52,22 @@ impl ProviderCapabilities {
         ProviderCapabilities { bits }
     }
 
-    /// Whether the ability is in the set.
+    /// Returns whether the ability is in the set.
     pub fn has(self, capability: Capability) -> bool {
         self.bits & (1 << capability as u8) != 0
     }
 
-    /// Whether the set has [`Capability::ListBatches`].
+    /// Returns whether the set has [`Capability::ListBatches`].
     pub fn list_batches(self) -> bool {
         self.has(Capability::ListBatches)
     }
 
-    /// Whether the set has [`Capability::DeleteFiles`].
+    /// Returns whether the set has [`Capability::DeleteFiles`].
     pub fn delete_files(self) -> bool {
         self.has(Capability::DeleteFiles)
     }
 
-    /// Whether the outcome of a submission whose reply was lost can be found out without a person.
+    /// Returns whether the outcome of a submission whose reply was lost can be found out without a person.
     pub fn can_resolve(self) -> bool {
         self.list_batches() && self.delete_files()
     }

@@ -121,12 +121,12 @@ pub fn set(conditions: &mut Vec<Condition>, verdict: Verdict, generation: Option
     }
 }
 
-/// Whether the condition `type_` is True.
+/// Returns whether the condition `type_` is True.
 pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     conditions.iter().any(|c| c.type_ == type_ && c.status == "True")
 }
 
-/// Whether the condition `type_` is False.
+/// Returns whether the condition `type_` is False.
 pub fn is_false(conditions: &[Condition], type_: &str) -> bool {
     conditions.iter().any(|c| c.type_ == type_ && c.status == "False")
 }

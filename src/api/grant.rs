@@ -31,7 +31,7 @@ pub struct NamespaceGrant {
 }
 
 impl ClusterBatchProviderSpec {
-    /// Whether jobs of the namespace with this name and these labels may use the account.
+    /// Returns whether jobs of the namespace with this name and these labels may use the account.
     pub fn grants(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
         self.namespaces.iter().any(|grant| {
             grant.names.iter().any(|name| name == namespace)
@@ -40,7 +40,7 @@ impl ClusterBatchProviderSpec {
     }
 }
 
-/// Whether a selector selects these labels. A selector that the schema refuses selects nothing.
+/// Returns whether a selector selects these labels. A selector that the schema refuses selects nothing.
 fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     let is_sound = selector.match_expressions.iter().flatten().all(|expression| {
         let has_values = expression.values.as_ref().is_some_and(|values| !values.is_empty());

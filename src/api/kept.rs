@@ -48,7 +48,7 @@ impl Input {
         Input { config_maps: Some(vec![]), ..Default::default() }
     }
 
-    /// Whether the references of the job were too long to be kept.
+    /// Returns whether the references of the job were too long to be kept.
     pub fn is_unknown(&self) -> bool {
         self.config_maps.as_ref().is_some_and(Vec::is_empty)
     }

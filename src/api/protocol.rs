@@ -56,12 +56,12 @@ pub enum Revocation {
 }
 
 impl Capabilities {
-    /// Whether a lost batch can be searched for, in a list or under its name.
+    /// Returns whether a lost batch can be searched for, in a list or under its name.
     pub fn can_search(self) -> bool {
         !matches!(self.recovery, Recovery::RepeatedPost | Recovery::Nothing)
     }
 
-    /// Whether the same POST may be sent again, since it makes no second batch.
+    /// Returns whether the same POST may be sent again, since it makes no second batch.
     pub fn can_repeat(self) -> bool {
         match self.recovery {
             Recovery::RepeatedPost => true,

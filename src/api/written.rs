@@ -87,7 +87,7 @@ impl BatchJobSpec {
     }
 }
 
-/// Whether JSON holds a schema whose properties have an order: at least two pairs in an object under the key
+/// Returns whether JSON holds a schema whose properties have an order: at least two pairs in an object under the key
 /// `properties`.
 fn has_schema(json: &str) -> bool {
     serde_json::from_str::<Pairs>(json).is_ok_and(|pairs| pairs.schema)

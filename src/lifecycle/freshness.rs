@@ -12,7 +12,7 @@ pub enum Freshness {
     /// At most a second old, a write of this process's own included. The step replaces the journal that was judged, which the store
     /// refuses where it is another one; or it follows from what never changes again, such as a decided end.
     Recent,
-    /// Made for this step: it pays, stops or deletes, or releases an object that nobody would look after.
+    /// Made for this step: it pays, stops or deletes, or releases an object that no later visit would look after.
     Now,
 }
 

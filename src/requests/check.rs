@@ -122,7 +122,7 @@ impl Shape {
         }
     }
 
-    /// Whether `url` means the job's endpoint: OpenAI's path with or without `/v1`, or the vendor's form of it, with
+    /// Returns whether `url` means the job's endpoint: OpenAI's path with or without `/v1`, or the vendor's form of it, with
     /// the path or the whole of the provider's `baseURL` in front. Requests are sent with OpenAI's path.
     fn is_called(&self, url: &str) -> bool {
         let Some(name) = self.path.strip_prefix("/v1/").filter(|_| url != self.path) else { return url == self.path };

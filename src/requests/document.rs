@@ -66,7 +66,7 @@ impl<'a> Object<'a> {
         &self.text[self.whole.clone()]
     }
 
-    /// Whether the object is written in one line.
+    /// Returns whether the object is written in one line.
     pub fn is_one_line(&self) -> bool {
         self.is_one_line
     }

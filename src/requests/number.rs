@@ -29,7 +29,7 @@ pub fn spelled(number: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(if Decimal::of(&held) == written { held } else { written.spelled() }))
 }
 
-/// Whether `serde_json` surely writes a number as it reads it: an integer with few digits other than -0, or a fraction
+/// Returns whether `serde_json` surely writes a number as it reads it: an integer with few digits other than -0, or a fraction
 /// of at least 0.1 with few digits and no zero at its end.
 fn keeps_its_digits(number: &str) -> bool {
     let digits = number.strip_prefix('-').unwrap_or(number);

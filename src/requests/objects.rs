@@ -1,4 +1,4 @@
-//! The selection of objects that an input's URI means.
+//! The selection of the objects that an input's URI stands for.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub struct Selection {
     pub empty: ObjectPolicy,
 }
 
-/// Whether a URI means more than one object.
+/// Returns whether a URI means more than one object.
 pub fn is_many(uri: &str) -> bool {
     uri.ends_with('/') || uri.contains('*')
 }
@@ -107,18 +107,19 @@ fn is_meant(pattern: &str, name: &str) -> bool {
     !is_ours(name) && (pattern.is_empty() || (!name.contains('/') && matches(pattern, name)))
 }
 
-/// Whether a name is hidden. Spark, Athena and others do not read objects with such names, either.
+/// Returns whether a name is hidden. Spark, Athena and others do not read objects with such names, either.
 fn is_hidden(name: &str) -> bool {
     name.split('/').any(|segment| segment.starts_with(['_', '.']))
 }
 
-/// Whether this operator writes objects of that name beside results. They never hold requests, whoever wrote them.
+/// Returns whether this operator writes objects of that name beside results. Such objects never hold requests, even if
+/// another program wrote them.
 fn is_ours(name: &str) -> bool {
     let (folders, last) = name.rsplit_once('/').unwrap_or(("", name));
     last == layout::SUCCESS || folders.split('/').any(|folder| folder == layout::WORKS)
 }
 
-/// Whether a name matches a pattern in which `*` stands for any characters.
+/// Returns whether a name matches a pattern in which `*` stands for any characters.
 fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };

@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
         self.spelled.take().unwrap_or_default()
     }
 
-    /// Whether the text so far has no line break. Within strings there is none: such a byte is not valid JSON there.
+    /// Returns whether the text so far has no line break. Within strings there is none: such a byte is not valid JSON there.
     pub fn is_one_line(&self) -> bool {
         self.is_one_line
     }

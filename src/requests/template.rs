@@ -61,7 +61,7 @@ impl Template {
         self.body.iter().map(of).fold(0, usize::saturating_add)
     }
 
-    /// Whether the template uses the variable of this name.
+    /// Returns whether the template uses the variable of this name.
     pub fn uses(&self, name: &str) -> bool {
         let in_id = self.custom_id.iter().any(|piece| matches!(piece, Piece::Value(variable) if variable.is(name)));
         in_id || self.body.iter().any(|part| matches!(part, Part::Value(v) | Part::Text(v) if v.is(name)))
@@ -349,7 +349,7 @@ impl Decoded {
     }
 }
 
-/// Whether an escape is the first half of a surrogate pair.
+/// Returns whether an escape is the first half of a surrogate pair.
 fn is_first_half(escape: &str) -> bool {
     let unit = escape.get(2..6).and_then(|digits| u16::from_str_radix(digits, 16).ok());
     unit.is_some_and(|unit| (0xd800..0xdc00).contains(&unit))

@@ -146,7 +146,7 @@ impl Of {
     }
 }
 
-/// Whether a path has a name in quotes before its end.
+/// Returns whether a path has a name in quotes before its end.
 fn is_quoted_somewhere(path: &str) -> bool {
     let quote = ["['", "[\""].into_iter().filter_map(|open| path.find(open)).min();
     quote.is_some_and(|at| path.find(')').is_none_or(|end| at < end))
@@ -225,12 +225,12 @@ fn spelling(name: &str) -> String {
 }
 
 impl Variable {
-    /// Whether the variable has this plain name.
+    /// Returns whether the variable has this plain name.
     pub fn is(&self, wanted: &str) -> bool {
         matches!(&self.path, Path::Plain { name, .. } if name == wanted)
     }
 
-    /// Whether the variable stands for the column of this name.
+    /// Returns whether the variable stands for the column of this name.
     pub fn names_column(&self, column: &str) -> bool {
         match &self.path {
             Path::Plain { name, as_written } => name == column || as_written == column,

@@ -48,7 +48,7 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// Whether the body is an answer. Some servers return errors with a status of success: OpenAI's shape, vLLM's
+    /// Returns whether the body is an answer. Some servers return errors with a status of success: OpenAI's shape, vLLM's
     /// (`"object": "error"`), FastAPI's `detail`, a gateway's `message` alone. A key of an answer takes precedence over
     /// all of them.
     pub fn is_answer(&self) -> bool {

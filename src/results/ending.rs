@@ -62,7 +62,7 @@ pub(super) fn value_of(raw: &RawValue) -> Value {
     json::parse(raw.get().as_bytes()).unwrap_or(Value::Bool(true))
 }
 
-/// Whether a value is one that servers write in place of an error, such as an object of nulls.
+/// Returns whether a value is one that servers write in place of an error, such as an object of nulls.
 pub(super) fn is_nothing(error: &Value) -> bool {
     match error {
         Value::Null | Value::Bool(false) => true,
@@ -136,7 +136,7 @@ impl Why {
         self.codes.into_iter().chain(types).next().or(status)
     }
 
-    /// Whether another try of the same request may get an answer. A status takes precedence over words. A status of
+    /// Returns whether another try of the same request may get an answer. A status takes precedence over words. A status of
     /// zero means that the server got no answer from its backend.
     fn retryable(&self) -> bool {
         let words = || self.codes.iter().chain(&self.types).map(|word| plain(word));
@@ -189,7 +189,7 @@ fn plain(word: &str) -> String {
     word.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// Whether a text of one word is a code rather than a message.
+/// Returns whether a text of one word is a code rather than a message.
 fn is_a_code(word: &str) -> bool {
     word.contains('_') || PASSING.contains(&plain(word).as_str())
 }

@@ -132,7 +132,7 @@ fn unwrapped(line: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// Whether a `body` may be a text. Nearly all lines are told apart by this, without parsing them again.
+/// Returns whether a `body` may be a text. Nearly all lines are told apart by this, without parsing them again.
 fn may_have_text(line: &str) -> bool {
     let after = memmem::find_iter(line.as_bytes(), b"\"body\"").map(|at| line[at + 6..].trim_start());
     after.filter_map(|rest| rest.strip_prefix(':')).any(|value| value.trim_start().starts_with('"'))

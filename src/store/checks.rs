@@ -58,7 +58,7 @@ impl Folder {
     }
 }
 
-/// Whether the store refuses damaged puts and takes intact ones, of whole objects and of parts. None if the store did
+/// Returns whether the store refuses damaged puts and takes intact ones, of whole objects and of parts. None if the store did
 /// not answer.
 async fn prove(store: &Checked, scratch: &Path) -> Option<bool> {
     let tried = async {
@@ -76,7 +76,7 @@ async fn prove(store: &Checked, scratch: &Path) -> Option<bool> {
     proved
 }
 
-/// Whether the put was taken. None for an error that may pass.
+/// Returns whether the put was taken. None for an error that may pass.
 fn taken(put: object_store::Result<()>) -> Option<bool> {
     match put {
         Ok(()) => Some(true),

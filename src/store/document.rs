@@ -200,7 +200,7 @@ async fn prove(scratch: &ObjectDocument) -> Result<Result<(), String>, StoreErro
     }
 }
 
-/// Whether the document, which has no other writer, is `bytes` in the end. A refusal may be the answer to our own write
+/// Returns whether the document, which has no other writer, is `bytes` in the end. A refusal may be the answer to our own write
 /// whose first reply was lost, or mean that the store is busy, so only a second refusal counts.
 async fn swapped(scratch: &ObjectDocument, judged: &Version, bytes: Bytes) -> Result<bool, StoreError> {
     let mut judged = judged.clone();

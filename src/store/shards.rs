@@ -146,7 +146,7 @@ impl<'a> ShardWriter<'a> {
         self
     }
 
-    /// Whether a shard has a limit of inputs.
+    /// Returns whether a shard has a limit of inputs.
     pub fn counts_inputs(&self) -> bool {
         self.max_inputs.is_some()
     }
@@ -212,7 +212,7 @@ impl<'a> ShardWriter<'a> {
         self.spool
     }
 
-    /// Whether shards are full.
+    /// Returns whether shards are full.
     pub fn is_to_put(&self) -> bool {
         !self.full.is_empty()
     }

@@ -66,7 +66,7 @@ impl<T: Serialize + DeserializeOwned> Sorter<T> {
         self.count
     }
 
-    /// Whether there is no record so far.
+    /// Returns whether there is no record so far.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -223,7 +223,7 @@ impl<T> Sorted<T> {
         self.left
     }
 
-    /// Whether no records remain.
+    /// Returns whether no records remain.
     pub fn is_empty(&self) -> bool {
         self.left == 0
     }

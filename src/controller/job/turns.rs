@@ -195,7 +195,8 @@ impl Turn {
     }
 }
 
-/// Returns the bytes to claim for a visit that held so many: somewhat more, lest it outgrow them by a little.
+/// Returns the bytes to claim for the next visit of a job whose last visit held so many: somewhat more, so that it does not
+/// outgrow them by a little.
 pub(crate) fn room_for(held: u64) -> u64 {
     held.next_multiple_of(SMALL_ROOM).min(ROOMS.total)
 }

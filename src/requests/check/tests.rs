@@ -221,7 +221,7 @@ fn fields(value: impl Strategy<Value = String>) -> impl Strategy<Value = String>
     })
 }
 
-/// Whether a 64-bit float holds each number of a text exactly, in any reading.
+/// Returns whether a 64-bit float holds each number of a text exactly, in any reading.
 fn is_exact(text: &str) -> bool {
     let is_digit = |b: &u8| b.is_ascii_digit() || *b == b'.';
     let long = text.as_bytes().windows(16).any(|window| window.iter().all(is_digit));

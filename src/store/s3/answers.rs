@@ -170,7 +170,7 @@ impl Answers {
     }
 }
 
-/// Whether an answer is one of which `object_store` keeps nothing but the status, and that the same request would get
+/// Returns whether an answer is one of which `object_store` keeps nothing but the status, and that the same request would get
 /// again.
 fn is_refusal(status: StatusCode) -> bool {
     let has_a_meaning = [304, 404, 408, 409, 412, 416, 425, 429].contains(&status.as_u16());

@@ -229,7 +229,7 @@ fn expected(message: &str) -> Option<&str> {
     rest.split_once('\'').map(|(region, _)| region)
 }
 
-/// Whether a text is safe in a message, a header and a host name.
+/// Returns whether a text is safe in a message, a header and a host name.
 fn is_word(text: &str) -> bool {
     (1..=WORD_LIMIT).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
