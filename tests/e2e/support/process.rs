@@ -94,11 +94,11 @@ impl Process {
         Process { child, log }
     }
 
-    /// Starts `program` under the supervisor.
+    /// Starts `program` under the supervisor. Its temporary files are in this run's folder: a killed program leaves them.
     pub fn supervised(program: &Path, args: &[String], envs: &[(&str, String)], name: &str) -> Process {
         let mut command = Command::new(kube("kube"));
         command.args(["supervise", "--grace", "12s", "--"]).arg(program).args(args);
-        command.envs(envs.iter().map(|(k, v)| (*k, v)));
+        command.env("TMPDIR", scratch()).envs(envs.iter().map(|(k, v)| (*k, v)));
         Process::start(command, name)
     }
 
