@@ -5,7 +5,7 @@ mod list;
 mod quota;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 pub use list::{Answer, Due, Found, Sees, Wanted};
@@ -18,6 +18,9 @@ use list::Lists;
 /// Limits of the calls of one account that are in flight at a time. Each has a deadline, and all wait for the same server, so
 /// none is kept free.
 const CALLS: Limits = Limits { total: 8, per_namespace: u64::MAX, keeps_last_shares: false };
+
+/// Number of quotas below which none is dropped.
+const FEW_QUOTAS: usize = 64;
 
 /// The identity of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,8 +42,44 @@ pub struct Accounts {
     clock: Clock,
     waited: Waited,
     accounts: Mutex<HashMap<AccountKey, Weak<Account>>>,
-    /// Quotas by uid of the provider object. They outlive the current jobs, because a job's status is reported only once.
-    quotas: Mutex<HashMap<String, Arc<Quota>>>,
+    quotas: Mutex<Quotas>,
+}
+
+/// The quotas of provider objects.
+#[derive(Default)]
+struct Quotas {
+    /// Quotas by uid of the provider object. A status may name any uid, so those that count no job are dropped again.
+    by_provider: HashMap<String, Arc<Quota>>,
+    /// The provider at which a job counts, by the job's uid. A job counts at one.
+    of_jobs: HashMap<String, String>,
+    /// Number of quotas at which the unused ones are dropped.
+    drop_at: usize,
+}
+
+impl Quotas {
+    fn get(&mut self, provider: &str, clock: &Clock) -> Arc<Quota> {
+        if let Some(quota) = self.by_provider.get(provider) {
+            return quota.clone();
+        }
+        if self.by_provider.len() >= self.drop_at {
+            self.by_provider.retain(|_, quota| Arc::strong_count(quota) > 1 || quota.counts_jobs());
+            self.drop_at = FEW_QUOTAS.max(2 * self.by_provider.len());
+        }
+        let quota = Quota::new(clock.clone());
+        self.by_provider.insert(provider.into(), quota.clone());
+        quota
+    }
+
+    /// Lets the job count at this provider.
+    fn count_at(&mut self, provider: &str, job: &str, clock: &Clock) -> Arc<Quota> {
+        self.of_jobs.insert(job.into(), provider.into());
+        self.get(provider, clock)
+    }
+
+    /// Returns the quota at which the job counts.
+    fn of_job(&self, job: &str) -> Option<Arc<Quota>> {
+        self.by_provider.get(self.of_jobs.get(job)?).cloned()
+    }
 }
 
 impl Accounts {
@@ -69,31 +108,59 @@ impl Accounts {
 
     /// Returns the places for batches of a provider object, by its uid.
     pub fn quota(&self, provider: &str) -> Arc<Quota> {
-        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
-        quotas.entry(provider.into()).or_insert_with(|| Quota::new(self.clock.clone())).clone()
+        self.quotas().get(provider, &self.clock)
+    }
+
+    /// Takes in a job's status, for as long as its journal was not read; see [`Quota::guess`]. A status can name any provider.
+    pub fn guess(&self, provider: &str, job: &str, namespace: &str, live: usize) {
+        let mut quotas = self.quotas();
+        let before = quotas.of_job(job);
+        if before.as_ref().is_some_and(|quota| quota.has_reported(job)) || (before.is_none() && live == 0) {
+            return;
+        }
+        let quota = quotas.count_at(provider, job, &self.clock);
+        drop(quotas);
+        quota.guess(job, namespace, live);
+        forget_elsewhere(before, &quota, job);
     }
 
     /// Takes in the journal of a job that uses this provider; see [`Quota::report`].
     pub fn report(&self, provider: &str, job: &str, namespace: &str, live: usize, submission: Submission) {
-        let others: Vec<Arc<Quota>> = {
-            let quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
-            quotas.iter().filter(|(of, _)| *of != provider).map(|(_, quota)| quota.clone()).collect()
-        };
-        // A status can name any provider.
-        others.iter().for_each(|quota| quota.forget_guess(job));
-        self.quota(provider).report(job, namespace, live, submission);
+        let mut quotas = self.quotas();
+        let before = quotas.of_job(job);
+        let quota = quotas.count_at(provider, job, &self.clock);
+        drop(quotas);
+        quota.report(job, namespace, live, submission);
+        forget_elsewhere(before, &quota, job);
     }
 
     /// Forgets a job that is over.
     pub fn forget(&self, job: &str) {
-        let quotas: Vec<Arc<Quota>> =
-            self.quotas.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        quotas.iter().for_each(|quota| quota.forget(job));
+        let quota = {
+            let mut quotas = self.quotas();
+            let quota = quotas.of_job(job);
+            quotas.of_jobs.remove(job);
+            quota
+        };
+        if let Some(quota) = quota {
+            quota.forget(job);
+        }
         let accounts: Vec<Arc<Account>> = {
             let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
             accounts.values().filter_map(Weak::upgrade).collect()
         };
         accounts.iter().for_each(|account| account.keep(job, |_| false));
+    }
+
+    fn quotas(&self) -> MutexGuard<'_, Quotas> {
+        self.quotas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets a job at the provider at which it counted before, if that is another one.
+fn forget_elsewhere(before: Option<Arc<Quota>>, now: &Arc<Quota>, job: &str) {
+    if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, now)) {
+        before.forget(job);
     }
 }
 
@@ -146,5 +213,46 @@ impl Account {
                 return turn;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accounts() -> Accounts {
+        Accounts::new(Arc::new(|| 0), Arc::new(|_| {}))
+    }
+
+    #[test]
+    fn a_job_counts_at_the_provider_that_it_uses_whatever_its_status_names() {
+        let accounts = accounts();
+        let is_full = |provider: &str| {
+            let quota = accounts.quota(provider);
+            quota.set_limit(Some(1));
+            quota.full("other", "ns").is_some()
+        };
+        accounts.guess("named", "job", "ns", 1);
+        assert!(is_full("named"));
+        accounts.guess("named-later", "job", "ns", 1);
+        assert!(!is_full("named") && is_full("named-later"));
+        accounts.report("used", "job", "ns", 1, Submission::None);
+        accounts.guess("named", "job", "ns", 1);
+        assert!(!is_full("named") && !is_full("named-later") && is_full("used"));
+        accounts.forget("job");
+        assert!(!is_full("used"));
+    }
+
+    #[test]
+    fn providers_that_statuses_make_up_take_no_memory_for_long() {
+        let accounts = accounts();
+        for number in 0..10_000 {
+            accounts.guess(&format!("made-up-{number}"), "job", "ns", 1);
+            accounts.guess(&format!("made-up-again-{number}"), &format!("gone-{number}"), "ns", 1);
+            accounts.forget(&format!("gone-{number}"));
+        }
+        let quotas = accounts.quotas();
+        assert!(quotas.by_provider.len() <= FEW_QUOTAS, "{}", quotas.by_provider.len());
+        assert_eq!(quotas.of_jobs.len(), 1);
     }
 }

@@ -200,12 +200,14 @@ impl Quota {
         }
     }
 
-    /// Forgets the guess about a job that turns out to use another provider.
-    pub(super) fn forget_guess(&self, job: &str) {
-        let guessed = self.lock().jobs.get(job).is_some_and(|of| of.guessed.is_some());
-        if guessed {
-            self.forget(job);
-        }
+    /// Returns true if the journal of the job was reported.
+    pub(super) fn has_reported(&self, job: &str) -> bool {
+        self.lock().jobs.get(job).is_some_and(|of| of.guessed.is_none())
+    }
+
+    /// Returns true if any job counts here.
+    pub(super) fn counts_jobs(&self) -> bool {
+        !self.lock().jobs.is_empty()
     }
 
     /// Forgets a job that is over.

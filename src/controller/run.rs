@@ -19,8 +19,9 @@ use crate::fair::{Limits, Shares};
 use crate::telemetry::{Health, Metrics, Request, listen, serve};
 use crate::transport::{Exchange, Observer, Peer};
 
-/// Looks at provider objects at a time: each waits for a server, and holds little memory.
-const LOOKS: Limits = Limits { total: 256, per_namespace: 4, keeps_last_shares: true };
+/// Looks at provider objects at a time: each waits for a server, and holds little memory. All looks have one lane, so a
+/// namespace has at most 8; ClusterBatchProviders count as one namespace.
+const LOOKS: Limits = Limits { total: 256, per_namespace: 16, keeps_last_shares: true };
 /// The time to finish running work after a stop.
 const GRACE: Duration = Duration::from_secs(8);
 

@@ -314,9 +314,18 @@ impl Header {
     /// Reads the first row as names of columns.
     ///
     /// # Errors
-    /// Fails if two columns have the same name.
+    /// Fails if two columns have the same name, or if the names are longer than [`HEAD_BYTES`] together: they are held for as
+    /// long as the table is read.
     pub fn new(fields: &Fields<'_>, delimiter: u8) -> Result<Header, String> {
-        let names: Vec<String> = fields.iter()?.into_iter().map(String::from).collect();
+        let fields = fields.iter()?;
+        let bytes: usize = fields.iter().map(|name| name.len()).sum();
+        if bytes > HEAD_BYTES {
+            let most = HEAD_BYTES >> 10;
+            return Err(format!(
+                "has {bytes} bytes of column names; at most {most} KiB are read; is the row of names missing?"
+            ));
+        }
+        let names: Vec<String> = fields.into_iter().map(String::from).collect();
         let mut seen = BTreeSet::new();
         match names.iter().find(|name| !name.is_empty() && !seen.insert(name.as_str())) {
             Some(twice) => Err(format!("names the column {} twice; give each column its own name", shown(twice))),

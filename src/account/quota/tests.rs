@@ -41,7 +41,7 @@ async fn what_status_says_counts_until_the_journal_is_read() {
     quota.guess("forged", "ns", 100);
     now.fetch_add(GUESSED, Ordering::Relaxed);
     assert_eq!(quota.full("b", "ns"), None, "nobody's word counts for ever");
-    quota.forget_guess("forged");
+    quota.forget("forged");
     quota.guess("a", "ns", 3);
     assert_eq!(quota.full("b", "ns"), Some(Full::Batches(3)), "the process that submitted them is gone");
     quota.report("a", "ns", 2, Submission::None);

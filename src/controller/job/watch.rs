@@ -94,7 +94,7 @@ fn count(ctx: &Context, job: &BatchJob) {
     let Some(provider) = job.status.as_ref().and_then(|s| s.provider.as_ref()) else { return };
     if !is_finished(job) {
         let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
-        ctx.accounts.quota(&provider.uid).guess(uid, namespace, in_flight(job));
+        ctx.accounts.guess(&provider.uid, uid, namespace, in_flight(job));
     }
 }
 

@@ -120,3 +120,15 @@ async fn headers_name_columns_and_ragged_rows_are_refused() {
     let twice = Header::new(&records.next().await.unwrap().unwrap().fields.unwrap(), b',').err().unwrap();
     assert!(twice.contains("`id` twice"), "{twice}");
 }
+
+#[tokio::test]
+async fn a_header_of_more_than_256_kib_is_refused() {
+    let header = async |bytes: usize| {
+        let text = format!("{}\n", "x".repeat(bytes));
+        let mut records = Records::new(text.as_bytes(), 1 << 20, b',');
+        Header::new(&records.next().await.unwrap().unwrap().fields.unwrap(), b',').err()
+    };
+    assert_eq!(header(HEAD_BYTES).await, None);
+    let refused = header(HEAD_BYTES + 1).await.unwrap();
+    assert_eq!(refused, "has 262145 bytes of column names; at most 256 KiB are read; is the row of names missing?");
+}
