@@ -204,7 +204,7 @@ pub enum AttemptState {
     /// The job's time was over before the batch ended. The batch may still run and cost money. Its answers are not fetched, and
     /// its requests are never sent again.
     Abandoned {
-        /// The provider's name for the batch; None if nobody knows whether there is one.
+        /// The provider's name for the batch; None if it is unknown whether there is one.
         #[serde(rename = "batchID", default, skip_serializing_if = "Option::is_none")]
         batch_id: Option<String>,
     },

@@ -380,8 +380,8 @@ fn unfit(o: &Observed, shards: &Shards) -> Option<String> {
     ))
 }
 
-/// Returns the step of a failure before the first intent. The plan goes first, so that nobody acts on it once the spec is
-/// unlocked.
+/// Returns the step of a failure before the first intent. The plan is dropped first, so that no process acts on it once the
+/// spec is unlocked.
 pub(super) fn free_failure(journal: &Journal, reason: &'static str, message: String) -> Step {
     match journal.plan {
         Some(_) => Step::Swap(journal.next(|j| {

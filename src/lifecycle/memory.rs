@@ -24,7 +24,7 @@ pub struct Memory {
     pub taken: Option<String>,
     /// The owner that the journal named, and whether it still exists.
     pub owner_alive: Option<(Owner, bool)>,
-    /// The proof that the store refuses what a conditional write must refuse, or what it did instead.
+    /// The result of the trial of conditional writes: whether the store refuses what it must refuse, or what it did instead.
     pub store_proved: Option<Result<(), String>>,
     /// The reason why the output's store, as addressed, can never do what is needed.
     pub unfit_store: Option<String>,

@@ -161,7 +161,7 @@ pub struct Waiting {
     pub holds: Vec<Hold>,
     /// The problem that a person must fix.
     pub blocked: Option<Blocked>,
-    /// The other side's message, where nobody has to act.
+    /// A message about the wait, such as the provider's, if no person has to act.
     pub note: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Calls of a client: how a request is addressed, sent and answered, whatever it asks for.
+//! Calls of a client: the address and the credential of a request, its sending, and its reply.
 
 use bytes::Bytes;
 use reqwest::header::HeaderValue;
@@ -13,9 +13,9 @@ use crate::provider::dialect::Credential;
 use crate::provider::{ApiError, ErrorKind};
 use crate::transport::{Patience, Redirect, SendError, read_all};
 
-/// Largest JSON answer that is read, in bytes: a page of 100 batches with all the metadata they can have is 1 MB.
+/// Largest JSON reply that is read, in bytes. A page of 100 batches with all the metadata that they can have takes 1 MB.
 pub(super) const ANSWER_LIMIT: u64 = 4 << 20;
-/// Longest name of a call that is shown, in bytes.
+/// Maximum length of a call's name in messages, in bytes.
 pub(super) const CALL_LIMIT: usize = 256;
 
 impl OpenAi {
@@ -33,7 +33,7 @@ impl OpenAi {
                     value.set_sensitive(true);
                     request.header(name, value)
                 }
-                // It fails when it is built, with words that do not hold the key.
+                // This request fails when it is built, with a message that does not contain the key.
                 Err(_) => request.header(name, "\n"),
             },
         }
@@ -71,8 +71,8 @@ impl OpenAi {
         json::parse(&body).ok_or_else(unreadable)
     }
 
-    /// Says where a redirect leads and what to set instead. Following it would send the key, or the requests, to a host that
-    /// nobody named.
+    /// Returns the error for a redirect, which says where it leads and what to set instead. Following it would send the key, or
+    /// the requests, to a host that the provider object does not name.
     pub(super) fn redirected(&self, asked: &Url, status: StatusCode, redirect: &Redirect) -> ApiError {
         let origin = &redirect.origin;
         let remedy = match redirect.base(&self.base, asked) {
@@ -87,7 +87,7 @@ impl OpenAi {
         ApiError { kind: ErrorKind::Redirected, message, status: Some(status.as_u16()), retry_after: None }
     }
 
-    /// Some servers repeat the key that they refuse, and what they say is shown to people.
+    /// Removes the key from a reply. Some servers repeat the key that they refuse, and their messages are shown to people.
     pub(super) fn without_key(&self, body: Bytes) -> Bytes {
         let key = self.key.as_ref().map(|k| k.expose_secret()).filter(|key| !key.is_empty());
         match key {
@@ -97,11 +97,11 @@ impl OpenAi {
     }
 }
 
-/// Such as `POST https://api.openai.com/v1/files`: method, host and path, for a person.
+/// Returns the name of a call in messages, such as `POST https://api.openai.com/v1/files`: its method, host and path.
 pub(super) fn call(request: &reqwest::Request) -> String {
     let mut url = request.url().clone();
     url.set_query(None);
-    // Neither fails for a URL that has a host.
+    // Neither of these fails for a URL that has a host.
     let _ = (url.set_username(""), url.set_password(None));
     clip(format!("{} {url}", request.method()), CALL_LIMIT)
 }
@@ -111,7 +111,7 @@ pub(super) async fn read_body(response: reqwest::Response) -> Result<Bytes, ApiE
     read_all(response, ANSWER_LIMIT).await.map_err(|e| send_error(&format!("the answer of {from}"), e))
 }
 
-/// `call` says what was tried.
+/// Returns the error of a request that got no reply. `call` is its name.
 pub(super) fn send_error(call: &str, error: SendError) -> ApiError {
     match error {
         SendError::NotSent(why) => {

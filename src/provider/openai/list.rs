@@ -11,17 +11,18 @@ use crate::api::json;
 use crate::provider::retry::repeat;
 use crate::provider::{ApiError, Batch, ErrorKind, See};
 
-/// Pages of 100 batches that a search reads at most.
+/// Maximum number of pages, of 100 batches each, that are read.
 const PAGE_LIMIT: usize = 1_000;
 
 impl OpenAi {
-    /// Page by page, to its end, or, where it shows that the newest come first, to where it is too old.
+    /// Reads the list to its end or, if it shows the newest batches first, to a page of batches that are too old. See
+    /// [`BatchApi::list`](crate::provider::BatchApi::list).
     pub(super) async fn list_all(&self, since: i64, see: &mut See<'_>) -> Result<(), ApiError> {
         let (mut after, mut read, mut cursors) = (None, 0, HashSet::new());
         let mut order = Order::default();
         for _ in 0..PAGE_LIMIT {
             let page = match self.page(after.as_deref()).await {
-                // llm-d's gateway wants an offset where OpenAI wants the last id.
+                // llm-d's gateway takes an offset instead of the last id.
                 Err(e) if read > 0 && e.kind == ErrorKind::InvalidInput => self.page(Some(&read.to_string())).await?,
                 page => page?,
             };
@@ -49,14 +50,14 @@ impl OpenAi {
         let value = repeat(|| self.json(self.request(Method::GET, &["batches"]).query(&query))).await?;
         let list = value.get("data").unwrap_or(&value).as_array().ok_or_else(unreadable)?;
         let batches: Vec<Batch> = list.iter().filter_map(|entry| wire::entry(self.dialect, entry)).collect();
-        // What is cut off, or is no batch, might be the one that is looked for.
+        // An entry that is cut off, or that cannot be read, may be the batch that is searched for.
         if batches.len() < list.len() || list.len() >= json::MOST_ELEMENTS {
             return Err(blind("it holds what is no batch, or more than a page"));
         }
         let last = wire::id(&value, "last_id").or_else(|| batches.last().map(|b| b.id.clone()));
         let more = match (value.get("has_more").and_then(Value::as_bool), last) {
             (Some(false), _) => None,
-            // A server that does not say has no more when it gives an empty page.
+            // A server without `has_more` ends its list with an empty page.
             (None, last) => last,
             (Some(true), Some(last)) if !last.is_empty() => Some(last),
             (Some(true), _) => return Err(blind("it says that there is more, and not where")),
@@ -70,7 +71,7 @@ struct Page {
     next: Option<String>,
 }
 
-/// In which order a list is, as far as it was read. Not every server has the newest first: llm-d's gateway orders by id.
+/// The order of a list, as far as it was read. Not every server shows the newest batches first: llm-d's gateway orders by id.
 #[derive(Default)]
 struct Order {
     last: Option<i64>,
@@ -90,12 +91,12 @@ impl Order {
     }
 }
 
-/// A list in which a batch of ours could be and not be seen is none.
+/// Returns the error for a list that may hide a batch of ours: it cannot be searched.
 pub(super) fn blind(why: &str) -> ApiError {
     ApiError::new(ErrorKind::Unsupported, format!("the provider's list of batches cannot be searched: {why}"))
 }
 
-/// Neither of what a search could go by.
+/// Returns whether a batch has neither a file nor metadata, so that no search can find it.
 fn says_nothing(batch: &Batch) -> bool {
     batch.input_file_id.is_none() && batch.metadata.is_empty()
 }

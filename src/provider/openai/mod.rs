@@ -32,17 +32,17 @@ pub(super) use line::{line, smallest_body};
 use calls::{ANSWER_LIMIT, CALL_LIMIT, call, read_body, send_error, unreadable};
 use refusal::{about_a_create, lost, refused};
 
-/// For calls without a body to speak of.
+/// Time limit of a call with small bodies.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// For all pages of a list.
+/// Time limit of reading all pages of a list.
 const LIST_TIMEOUT: Duration = Duration::from_secs(120);
-/// Input files that nobody deletes go by themselves after 30 days, in seconds.
+/// Lifetime of an input file that is not deleted: 30 days, in seconds.
 const FILE_LIFETIME: u32 = 2_592_000;
-/// For a file to be looked into, where that is waited for.
+/// Longest wait for the processing of an uploaded file.
 const PROCESSING_TIMEOUT: Duration = Duration::from_secs(600);
-/// Longest pause between two looks at a file that is looked into.
+/// Longest pause between two looks at a file that is being processed.
 const PROCESSING_PAUSE: Duration = Duration::from_secs(15);
-/// Models of an account that are looked at.
+/// Maximum number of an account's models that are read.
 const MOST_MODELS: usize = 1_000;
 
 /// The dialect of OpenAI itself.
@@ -63,10 +63,10 @@ pub(super) const OPENAI: Dialect = Dialect {
     },
 };
 
-/// The dialect of other servers with OpenAI's API: nobody knows who stands in front of them.
+/// The dialect of other servers with OpenAI's API. There may be a gateway in front of them.
 pub(super) const COMPATIBLE: Dialect = Dialect { is_vendors_own: |_| false, ..OPENAI };
 
-/// A client for one account at a vendor with OpenAI's API, or with one that differs from it as a [`Dialect`] can say.
+/// A client for one account at a vendor with OpenAI's API, or with one whose differences a [`Dialect`] describes.
 #[derive(Clone, Debug)]
 pub struct OpenAi {
     dialect: &'static Dialect,
@@ -79,11 +79,11 @@ pub struct OpenAi {
 }
 
 impl OpenAi {
-    /// A client for the API at `base_url`. `vendors_own` says that no gateway of somebody else stands in front, so that a
-    /// refusal is the provider's own.
+    /// Creates a client for the API at `base_url`. If the host is the vendor's own (`vendors_own`), no gateway is in front of
+    /// it, and a refusal proves that no batch was made.
     ///
     /// # Errors
-    /// When the URL cannot be parsed.
+    /// If the URL cannot be parsed.
     pub fn new(
         transport: Transport,
         base_url: &str,
@@ -95,27 +95,30 @@ impl OpenAi {
         Ok(OpenAi { dialect: &OPENAI, transport, base, key, vendors_own, files: Patience::FILES, pace: Arc::default() })
     }
 
-    /// The same in another dialect than OpenAI's own.
+    /// Returns the client with another dialect than OpenAI's.
     pub fn speaking(self, dialect: &'static Dialect) -> Self {
         OpenAi { dialect, ..self }
     }
 
-    /// The same with another patience for files that are sent and fetched.
+    /// Returns the client with another patience for the transfer of files.
     pub fn with_patience(self, files: Patience) -> Self {
         OpenAi { files, ..self }
     }
 
-    /// The same at the pace of an account, which it shares with the account's other clients.
+    /// Returns the client with the pace of an account, which all clients of the account share.
     pub fn at_pace(self, pace: Arc<Pace>) -> Self {
         OpenAi { pace, ..self }
     }
 
-    /// The batch in an answer; None where there is none, or an error.
+    /// Returns the batch of a reply; None if the reply has none, or is an error.
     fn batch(&self, body: &[u8]) -> Option<Batch> {
         wire::batch(self.dialect, &json::parse(body)?)
     }
 
-    /// Waits until an uploaded file was looked into. One that takes longer is left to the create, which says so.
+    /// Waits until an uploaded file was processed. If that takes too long, the request for a batch will report it.
+    ///
+    /// # Errors
+    /// If the provider cannot process the file.
     async fn processed(&self, file_id: &str) -> Result<(), ApiError> {
         let (began, mut pause) = (tokio::time::Instant::now(), Duration::from_millis(250));
         while began.elapsed() < PROCESSING_TIMEOUT {
@@ -225,7 +228,7 @@ impl BatchApi for OpenAi {
 
     async fn get(&self, batch_id: &str) -> Result<Batch, ApiError> {
         let value = repeat(|| self.json(self.request(Method::GET, &["batches", batch_id]))).await?;
-        // Another batch's state must never be taken for this one's: a cache in between can mix them up.
+        // A cache between us and the server can mix up replies. Another batch's state must never be taken for this one's.
         wire::batch(self.dialect, &value).filter(|batch| batch.id == batch_id).ok_or_else(unreadable)
     }
 
@@ -233,7 +236,7 @@ impl BatchApi for OpenAi {
         let call = || self.send(self.request(Method::POST, &["batches", batch_id, "cancel"]).timeout(CALL_TIMEOUT));
         match repeat(call).await {
             Ok(_) => Ok(()),
-            // Ending or ended: OpenAI and llm-d say 400, AIBrix says 409.
+            // The batch is ending or has ended: OpenAI and llm-d reply with 400, AIBrix with 409.
             Err(e) if matches!(e.kind, ErrorKind::InvalidInput | ErrorKind::NotFound) => Ok(()),
             Err(e) if e.status == Some(409) => Ok(()),
             Err(e) => Err(e),
@@ -274,7 +277,8 @@ impl BatchApi for OpenAi {
 }
 
 impl Batch {
-    /// The batch in an answer of OpenAI, in any dress; None where there is none, or an error.
+    /// Returns the batch of a reply of OpenAI's API, which may be wrapped in another object; None if it has none, or is an
+    /// error.
     pub fn read(body: &[u8]) -> Option<Batch> {
         wire::batch(&OPENAI, &json::parse(body)?)
     }

@@ -1,12 +1,12 @@
-//! Answers to a create that name no batch: refusals, and those that prove nothing.
+//! Replies to the request for a batch that name none: refusals, and replies that prove nothing.
 
 use reqwest::StatusCode;
 
 use super::{wire, words};
 use crate::provider::{ApiError, Created, ErrorKind};
 
-/// A refusal counts only from the vendor's own mouth: a gateway in front may have tried again, and a page of HTML is
-/// nobody's word.
+/// Returns the outcome for a reply that is an error. It proves that no batch was made only if it comes from the vendor itself:
+/// a gateway may have sent the request again, and a page of HTML does not tell who wrote it.
 pub(super) fn refused(vendors_own: bool, status: StatusCode, body: &[u8], error: ApiError) -> Created {
     let ambiguous =
         matches!(status.as_u16(), 408 | 409 | 425) || !status.is_client_error() || wire::said(body).is_none();
@@ -16,12 +16,13 @@ pub(super) fn refused(vendors_own: bool, status: StatusCode, body: &[u8], error:
     }
 }
 
-/// An answer that tells neither of a batch nor of an error.
+/// Returns the error for a reply that shows neither a batch nor an error.
 pub(super) fn lost(message: String) -> ApiError {
     ApiError::new(ErrorKind::Transient, message)
 }
 
-/// What only a create can be told: that the account has no room for its tokens, or that its file is not there.
+/// Refines the kind of an error that the request for a batch got: the account has no room for its tokens, or the provider does
+/// not know its file.
 pub(super) fn about_a_create(error: ApiError, body: &[u8], file_id: &str) -> ApiError {
     let kind = match (error.kind, wire::code(body).as_deref(), wire::param(body).as_deref()) {
         (ErrorKind::Capacity | ErrorKind::InvalidInput, Some(words::TOKEN_LIMIT), _) => ErrorKind::TokenLimit,
