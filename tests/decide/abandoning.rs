@@ -134,15 +134,7 @@ fn the_job_ends_as_deadline_exceeded_and_names_what_may_still_cost() {
 #[test]
 fn of_a_round_that_was_given_up_on_requests_stand_as_they_stood() {
     let counts = RequestCounts { total: 2, succeeded: 1, failed: 1, ..Default::default() };
-    let mut journal = overdue(Some(AttemptState::Settled {
-        batch_id: "batch-0".into(),
-        ended: "completed".into(),
-        part: Some(PartRef { name: "p".into(), sha256: "s".into() }),
-        counts,
-        retryable: 1,
-        errors: vec![],
-        files: vec![],
-    }));
+    let mut journal = overdue(Some(completed("batch-0", counts, 1)));
     journal.shards[0].requests = 2;
     let took = RequestCounts { total: 1, failed: 1, ..Default::default() };
     let again = Shard { round: 1, took, ..shard(Some(AttemptState::Abandoned { batch_id: None })) };

@@ -62,34 +62,14 @@ fn results_of_other_work_that_came_after_the_journal_fail_the_job_once() {
     let fresh = JobView { submitted: false, ..job() };
     let planned = Planned { staged: Some("w".into()), plan: plan("h"), shards: vec![shard(None)].into() };
     let pass = Some(Pass { spec_hash: "spec".into(), result: Ok(planned) });
-    let manifest = ManifestView {
-        work_id: "other".into(),
-        work_hash: "other".into(),
-        outcome: Outcome::Succeeded,
-        reason: "AllSucceeded".into(),
-        message: "m".into(),
-        requests: RequestCounts::default(),
-        at: NOW,
-        files: vec![],
-        errors: vec![],
-    };
+    let manifest = manifest("other", "other");
     let memory = Memory { pass, manifest: Some(Some(manifest)), ..memory() };
     assert_eq!(fails(&fresh, journal(owner("j", "u"), None), &memory).reason, "OutputConflict");
 }
 
 #[test]
 fn a_foreign_manifest_is_looked_at_again_for_somebody_may_move_it_away() {
-    let foreign = ManifestView {
-        work_id: "other".into(),
-        work_hash: "h2".into(),
-        outcome: Outcome::Succeeded,
-        reason: "AllSucceeded".into(),
-        message: String::new(),
-        requests: Default::default(),
-        at: 0,
-        files: vec![],
-        errors: vec![],
-    };
+    let foreign = manifest("other", "h2");
     let looked = |at| Memory { manifest: Some(Some(foreign.clone())), manifest_at: Some(at), ..searched(memory()) };
     let running = journal(owner("j", "u"), submitted());
     let mut done = running.clone();
@@ -154,17 +134,7 @@ fn a_job_whose_store_cannot_close_its_journal_is_let_go_at_once() {
 fn work_of_an_earlier_version_is_known_by_a_hash_of_that_version() {
     use batchjob_operator::api::WorkHashVersion::{V1, V2};
     let fresh = JobView { submitted: false, ..job() };
-    let results = ManifestView {
-        work_id: "other".into(),
-        work_hash: "v1-same".into(),
-        outcome: Outcome::Succeeded,
-        reason: "AllSucceeded".into(),
-        message: "m".into(),
-        requests: RequestCounts::default(),
-        at: NOW,
-        files: vec![],
-        errors: vec![],
-    };
+    let results = manifest("other", "v1-same");
     let known_as = |hash: &str| {
         let planned = Planned { staged: None, plan: plan(hash), shards: Shards::default() };
         let pass = Some(Pass { spec_hash: "spec".into(), result: Ok(planned) });

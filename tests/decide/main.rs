@@ -63,6 +63,34 @@ fn submitted() -> Option<AttemptState> {
     Some(AttemptState::Submitted { batch_id: "batch-1".into(), at: NOW - 100_000 })
 }
 
+/// A batch that completed; `retryable` of its requests failed in a way that may pass.
+fn completed(batch_id: &str, counts: RequestCounts, retryable: i64) -> AttemptState {
+    AttemptState::Settled {
+        batch_id: batch_id.into(),
+        ended: "completed".into(),
+        part: Some(PartRef { name: "p".into(), sha256: "s".into() }),
+        counts,
+        retryable,
+        errors: vec![],
+        files: vec![],
+    }
+}
+
+/// The manifest of a work that succeeded just now.
+fn manifest(work_id: &str, work_hash: &str) -> ManifestView {
+    ManifestView {
+        work_id: work_id.into(),
+        work_hash: work_hash.into(),
+        outcome: Outcome::Succeeded,
+        reason: "AllSucceeded".into(),
+        message: "m".into(),
+        requests: RequestCounts::default(),
+        at: NOW,
+        files: vec![],
+        errors: vec![],
+    }
+}
+
 fn memory() -> Memory {
     Memory { manifest: Some(None), store_proved: Some(Ok(())), ..Default::default() }
 }

@@ -111,15 +111,7 @@ fn progress_of_what_is_sent_again_stays_where_it_was_without_a_memory_of_it() {
     let mut journal = journal(owner("j", "u"), submitted());
     journal.shards[0].requests = 10;
     let counts = RequestCounts { total: 10, succeeded: 9, failed: 1, ..Default::default() };
-    journal.shards[0].attempt.as_mut().unwrap().state = AttemptState::Settled {
-        batch_id: "batch-1".into(),
-        ended: "completed".into(),
-        part: Some(PartRef { name: "p".into(), sha256: "s".into() }),
-        counts,
-        retryable: 1,
-        errors: vec![],
-        files: vec![],
-    };
+    journal.shards[0].attempt.as_mut().unwrap().state = completed("batch-1", counts, 1);
     journal.shards.push(with_batch(1, 1, 1, RequestCounts { total: 1, failed: 1, ..Default::default() }));
     let (job, memory) = (job(), memory());
     let o = Observed { now: NOW, nonce: "n", timing: &TIMING, job: &job, journal: Some(&journal), memory: &memory };

@@ -260,16 +260,7 @@ fn one_request_that_the_account_never_takes_fails_and_the_rest_of_the_job_goes_o
     );
     let mut ended = next;
     let counts = RequestCounts { total: 1, succeeded: 1, ..Default::default() };
-    ended.shards[1].attempt = shard(Some(AttemptState::Settled {
-        batch_id: "batch-2".into(),
-        ended: "completed".into(),
-        part: Some(PartRef { name: "p".into(), sha256: "s".into() }),
-        counts,
-        retryable: 0,
-        errors: vec![],
-        files: vec![],
-    }))
-    .attempt;
+    ended.shards[1].attempt = shard(Some(completed("batch-2", counts, 0))).attempt;
     let Step::Swap(next) = step(&job(), Some(&ended), &memory()) else { panic!("no end") };
     let end = next.commit.clone().unwrap();
     assert_eq!((end.outcome, end.requests.succeeded, end.requests.failed), (Outcome::PartiallySucceeded, 1, 1));

@@ -161,15 +161,10 @@ fn after(steps: &[Step]) -> BatchJobStatus {
 
 fn ended(outcome: Outcome, reason: &str, reused: bool) -> Step {
     let manifest = ManifestView {
-        work_id: "w".into(),
-        work_hash: "h".into(),
         outcome,
         reason: reason.into(),
-        message: "m".into(),
         requests: RequestCounts { total: 1, ..Default::default() },
-        at: NOW,
-        files: vec![],
-        errors: vec![],
+        ..manifest("w", "h")
     };
     Step::Conclude { manifest, reused }
 }

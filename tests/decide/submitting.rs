@@ -163,15 +163,7 @@ fn a_file_that_another_account_was_refused_with_is_not_used() {
 #[test]
 fn what_was_answered_in_full_is_no_failure_whenever_that_is_seen() {
     let counts = RequestCounts { total: 1, succeeded: 1, ..Default::default() };
-    let settled = AttemptState::Settled {
-        batch_id: "batch-1".into(),
-        ended: "completed".into(),
-        part: Some(PartRef { name: "p".into(), sha256: "s".into() }),
-        counts,
-        retryable: 0,
-        errors: vec![],
-        files: vec![],
-    };
+    let settled = completed("batch-1", counts, 0);
     let late = JobView { deadline: Some(NOW - 1), ..job() };
     let Step::Swap(next) = step(&late, Some(&journal(owner("j", "u"), Some(settled))), &memory()) else {
         panic!("no end")

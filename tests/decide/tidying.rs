@@ -10,17 +10,7 @@ fn committed(of: Owner) -> Journal {
 }
 
 fn manifest(work: &str) -> Memory {
-    let manifest = ManifestView {
-        work_id: work.into(),
-        work_hash: "h".into(),
-        outcome: Outcome::Cancelled,
-        reason: String::new(),
-        message: String::new(),
-        requests: Default::default(),
-        at: 0,
-        files: vec![],
-        errors: vec![],
-    };
+    let manifest = ManifestView { outcome: Outcome::Cancelled, ..super::manifest(work, "h") };
     Memory { manifest: Some(Some(manifest)), marked: Some(work.into()), ..Default::default() }
 }
 

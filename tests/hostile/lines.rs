@@ -19,8 +19,9 @@ struct Head {
     index: i64,
 }
 
-/// What is made of these files; and the indexes of the part's lines.
-async fn collected(files: Vec<Vec<u8>>) -> (Collected, Vec<i64>) {
+/// What is made of these files; and the part's lines. Where `unreadable`, requests that no line names may be in what cannot
+/// be read, and `unusable` says why a file is not there.
+async fn part_of(files: Vec<Vec<u8>>, unreadable: bool, unusable: &str) -> (Collected, String) {
     let (folder, shard) = sent().await;
     let file = |bytes: Vec<u8>| futures::stream::iter([Ok(Bytes::from(bytes))]).boxed();
     let collection = Collection {
@@ -30,12 +31,18 @@ async fn collected(files: Vec<Vec<u8>>) -> (Collected, Vec<i64>) {
         index: &shard.index_sha256,
         requests: shard.requests,
         files: files.into_iter().map(file).collect(),
-        may_be_unreadable: &|_| false,
-        unusable: "",
+        may_be_unreadable: &|_| unreadable,
+        unusable,
     };
     let part = results::collect(collection, &std::env::temp_dir()).await.unwrap();
     let mut text = String::new();
     staged::open(&folder, &part.name).await.unwrap().read_to_string(&mut text).await.unwrap();
+    (part, text)
+}
+
+/// What is made of these files; and the indexes of the part's lines.
+async fn collected(files: Vec<Vec<u8>>) -> (Collected, Vec<i64>) {
+    let (part, text) = part_of(files, false, "").await;
     let lines = text.lines().map(|l| serde_json::from_str::<Head>(l).unwrap().index).collect();
     (part, lines)
 }
@@ -279,20 +286,7 @@ proptest! {
 #[tokio::test]
 async fn what_cannot_be_fetched_is_named_where_no_line_names_a_request() {
     let explained = async |unusable: &str, file: String| {
-        let (folder, shard) = sent().await;
-        let collection = Collection {
-            folder: &folder,
-            work_id: WORK,
-            attempt_key: "00000-1".into(),
-            index: &shard.index_sha256,
-            requests: shard.requests,
-            files: vec![futures::stream::iter([Ok(Bytes::from(file))]).boxed()],
-            may_be_unreadable: &|_| true,
-            unusable,
-        };
-        let part = results::collect(collection, &std::env::temp_dir()).await.unwrap();
-        let mut text = String::new();
-        staged::open(&folder, &part.name).await.unwrap().read_to_string(&mut text).await.unwrap();
+        let (part, text) = part_of(vec![file.into_bytes()], true, unusable).await;
         let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!((part.counts.succeeded, part.counts.failed, part.counts.missing), (2, 2, 0));
         assert_eq!((part.errors[0].code.as_str(), part.errors[0].count), ("unreadable_answer", 2));
