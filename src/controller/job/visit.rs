@@ -29,7 +29,8 @@ pub(super) async fn visit(
     let (snapshot, judged) = loop {
         let Some(snapshot) = observe(ctx, session, key, anew, wanted).await? else { return Ok(Flow::Gone) };
         if let Some(error) = snapshot.unread.clone() {
-            return unread(ctx, session, &snapshot, error).await;
+            // On the heap, as below: a step that is rare does not make the future of each visit larger.
+            return Box::pin(unread(ctx, session, &snapshot, error)).await;
         }
         let judged = judge(ctx, session, &snapshot);
         // A step that pays, destroys or writes is decided again on a look that is fresh enough for it.
@@ -54,7 +55,7 @@ pub(super) async fn visit(
         act.tidy().await?;
     }
     let references = match &step {
-        Step::Fail(_) => Some(rejudge::references_of(ctx, session, &snapshot.job).await?),
+        Step::Fail(_) => Some(Box::pin(rejudge::references_of(ctx, session, &snapshot.job)).await?),
         _ => None,
     };
     // A stage that lasts only a few seconds is not written to status.

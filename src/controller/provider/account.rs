@@ -186,7 +186,7 @@ pub(crate) async fn labels_of(
     namespace: &str,
     since: i64,
 ) -> Result<BTreeMap<String, String>, kube::Error> {
-    let read = async {
+    let read = || async {
         let found = Api::<Namespace>::all(ctx.client.clone()).get_opt(namespace).await?;
         let labels = found.and_then(|namespace| namespace.metadata.labels).unwrap_or_default();
         Ok((labels, Keep::Yes))

@@ -30,12 +30,12 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
     ///
     /// # Errors
     /// The errors of `read`; nothing is kept then.
-    pub async fn get<E>(
+    pub async fn get<E, F: Future<Output = Result<(V, Keep), E>>>(
         &self,
         key: &K,
         since: i64,
         clock: impl Fn() -> i64,
-        read: impl Future<Output = Result<(V, Keep), E>>,
+        read: impl FnOnce() -> F,
     ) -> Result<V, E> {
         let entry = self.entry(key);
         let mut kept = entry.lock().await;
@@ -46,7 +46,8 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
         }
         *kept = None;
         let began = clock();
-        let (value, keep) = read.await?;
+        // On the heap: the futures of all who read a cache would hold that of a call, of kilobytes, several times.
+        let (value, keep) = Box::pin(read()).await?;
         if keep == Keep::Yes {
             *kept = Some((value.clone(), began));
         }
@@ -87,7 +88,7 @@ mod tests {
 
     impl Reader {
         async fn get(&self, key: &str, since: i64, now: i64, keep: Keep) -> i64 {
-            let read = async {
+            let read = || async {
                 tokio::task::yield_now().await;
                 Ok::<_, Infallible>((self.reads.fetch_add(1, Ordering::Relaxed) + 1, keep))
             };

@@ -28,7 +28,7 @@ pub(crate) async fn read(
     since: i64,
 ) -> Result<Option<Secret>, kube::Error> {
     let key = (namespace.to_string(), name.to_string());
-    let read = async {
+    let read = || async {
         let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
         let mut found = secrets.get_opt(name).await?;
         if let Some(secret) = &mut found {
