@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_compression::tokio::write::GzipEncoder;
 use batchjob_operator::api::{InlineRequest, InputFormat, RequestTemplate, Written};
-use batchjob_operator::requests::{Defaults, Held, PlanOptions, Source, pass};
+use batchjob_operator::requests::{Defaults, InMemoryPiece, PlanOptions, Source, pass};
 use batchjob_operator::store::{Folder, layout, staged};
 use futures::StreamExt;
 use proptest::collection::vec;
@@ -141,8 +141,8 @@ fn options(format: InputFormat, template: Option<RequestTemplate>) -> PlanOption
 }
 
 fn held(file: &str, text: String) -> Source {
-    let held = Held { name: "in".into(), file: file.into(), bytes: text.into_bytes() };
-    Source::Held { name: "in".into(), pieces: futures::stream::iter([Ok(held)]).boxed() }
+    let held = InMemoryPiece { name: "in".into(), file: file.into(), bytes: text.into_bytes() };
+    Source::InMemory { name: "in".into(), pieces: futures::stream::iter([Ok(held)]).boxed() }
 }
 
 async fn object(name: &str, bytes: &[u8]) -> Source {

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use batchjob_operator::api::{Endpoint, InlineRequest, Outcome};
 use batchjob_operator::lifecycle::{
-    Attempt, AttemptState, Journal, Owner, PartRef, Payload, Shard, Tries, error_summary,
+    Attempt, AttemptState, Journal, Owner, PartRef, Payload, RequestHistory, Shard, error_summary,
 };
 use batchjob_operator::requests::{PlanOptions, Source, pass};
-use batchjob_operator::results::{self, Collection, Manifest, Settled};
+use batchjob_operator::results::{self, Collection, Manifest, SettledShard};
 use batchjob_operator::store::{Folder, ShardWriter, Sorted, StagedShard, layout, staged};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -165,8 +165,8 @@ async fn send(folder: &Folder, journal: &mut Journal, round: usize, most: &[i64]
 }
 
 /// Shards as the join takes them, given in another order than theirs.
-fn sorted<'a>(shards: impl DoubleEndedIterator<Item = &'a Shard>) -> Sorted<Settled> {
-    let mut sorter = Settled::sorter(&std::env::temp_dir());
+fn sorted<'a>(shards: impl DoubleEndedIterator<Item = &'a Shard>) -> Sorted<SettledShard> {
+    let mut sorter = SettledShard::sorter(&std::env::temp_dir());
     shards.rev().for_each(|shard| sorter.push(shard.into()).unwrap());
     sorter.finish().unwrap()
 }
@@ -210,11 +210,11 @@ async fn flow(
         let writer = ShardWriter::new(&folder, WORK, &spool, max_requests, max_bytes).of_inputs(Some(max_inputs));
         let shards = sorted(journal.shards.iter());
         let again = results::follow_up(writer, &folder, shards, |asked| {
-            Tries::from(asked).may_be_sent_again(limit(&limits, round))
+            RequestHistory::from(asked).may_be_sent_again(limit(&limits, round))
         });
         let again = again.await.unwrap();
         for follow_up in again.map(Result::unwrap) {
-            assert_eq!(follow_up.took.total, follow_up.shard.requests);
+            assert_eq!(follow_up.prior_counts.total, follow_up.shard.requests);
             assert!(inputs(&folder, &follow_up.shard).await <= max_inputs);
             journal.shards.push(Shard { round: round as u32, ..follow_up.into() });
         }

@@ -9,7 +9,7 @@ mod support;
 use std::sync::Arc;
 
 use batchjob_operator::api::{CsvOptions, Endpoint, InputFormat};
-use batchjob_operator::requests::{Held, PassError, Passed, PlanOptions, Source, pass};
+use batchjob_operator::requests::{InMemoryPiece, PassError, PassOutput, PlanOptions, Source, pass};
 use batchjob_operator::store::{Folder, StagedShard, layout, staged};
 use futures::StreamExt;
 use object_store::memory::InMemory;
@@ -30,13 +30,13 @@ fn csv(delimiter: &str, encoding: &str) -> CsvOptions {
 }
 
 /// What a pass over these files gives, and the lines that it staged.
-async fn read(files: &[(&str, &[u8])], options: &PlanOptions) -> Result<(Passed, Vec<Value>), String> {
+async fn read(files: &[(&str, &[u8])], options: &PlanOptions) -> Result<(PassOutput, Vec<Value>), String> {
     let out = Folder::of(Arc::new(InMemory::new()), "memory://out/", "out/");
     let held = |(name, bytes): &(&str, &[u8])| {
-        Ok(Held { name: name.to_string(), file: name.to_string(), bytes: bytes.to_vec() })
+        Ok(InMemoryPiece { name: name.to_string(), file: name.to_string(), bytes: bytes.to_vec() })
     };
     let pieces = futures::stream::iter(files.iter().map(held).collect::<Vec<_>>()).boxed();
-    let source = Source::Held { name: "in".into(), pieces };
+    let source = Source::InMemory { name: "in".into(), pieces };
     let passed = pass(source, options, Some((&out, WORK)), &std::env::temp_dir()).await;
     let passed = passed.map_err(|e: PassError| e.to_string())?;
     let mut lines = vec![];

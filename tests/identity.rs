@@ -9,7 +9,7 @@ mod support;
 use std::sync::Arc;
 
 use batchjob_operator::api::{WorkHashVersion, Written};
-use batchjob_operator::requests::{Defaults, Held, PassError, Passed, PlanOptions, Source, pass};
+use batchjob_operator::requests::{Defaults, InMemoryPiece, PassError, PassOutput, PlanOptions, Source, pass};
 use batchjob_operator::store::{Folder, IndexEntry, layout, staged};
 use futures::StreamExt;
 use serde_json::Value;
@@ -31,7 +31,7 @@ async fn text(folder: &Folder, name: &str) -> String {
 }
 
 /// The pass over requests with these bodies, and for each the body that is sent and the hash of the request.
-async fn passed(bodies: &[&str], defaults: &str, version: WorkHashVersion) -> (Passed, Vec<(String, String)>) {
+async fn passed(bodies: &[&str], defaults: &str, version: WorkHashVersion) -> (PassOutput, Vec<(String, String)>) {
     try_passed(bodies, defaults, version).await.unwrap()
 }
 
@@ -39,11 +39,12 @@ async fn try_passed(
     bodies: &[&str],
     defaults: &str,
     version: WorkHashVersion,
-) -> Result<(Passed, Vec<(String, String)>), PassError> {
+) -> Result<(PassOutput, Vec<(String, String)>), PassError> {
     let out = Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://out/", "out/");
     let lines = bodies.iter().enumerate().map(|(i, body)| format!("{{\"custom_id\": \"id-{i}\", \"body\": {body}}}\n"));
-    let held = Held { name: "in".into(), file: "in.jsonl".into(), bytes: lines.collect::<String>().into_bytes() };
-    let source = Source::Held { name: "in".into(), pieces: futures::stream::iter([Ok(held)]).boxed() };
+    let held =
+        InMemoryPiece { name: "in".into(), file: "in.jsonl".into(), bytes: lines.collect::<String>().into_bytes() };
+    let source = Source::InMemory { name: "in".into(), pieces: futures::stream::iter([Ok(held)]).boxed() };
     let passed = pass(source, &options(defaults, version), Some((&out, WORK)), &std::env::temp_dir()).await?;
     assert_eq!(passed.shards.len(), 1);
     let shard = passed.shards.clone().next().unwrap().unwrap();
@@ -200,7 +201,7 @@ async fn works_are_known_as_ever() {
     assert_eq!(work.work_hash, "v1-a7ca9ef354ec6acf776aa06e29c44cd75a21c3aa0a78861c3ee6f4e702f6f966");
     let (now, _) = passed(&bodies, defaults, V2).await;
     assert_eq!(now.work_hash, "v2-f111d01b52ee5bf45f280f7bc97b20259c91e50d8e879562d7496890db3d93fe");
-    let known_by = |passed: &Passed| {
+    let known_by = |passed: &PassOutput| {
         let shards: Vec<_> = passed.shards.clone().map(|shard| shard.unwrap().sha256).collect();
         (shards, passed.input_version.clone())
     };

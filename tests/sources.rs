@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use batchjob_operator::api::InputFormat;
-use batchjob_operator::requests::{PassError, Passed, PlanOptions, SizeLimit, Source, pass};
+use batchjob_operator::requests::{PassError, PassOutput, PlanOptions, SizeLimit, Source, pass};
 use batchjob_operator::store::{Folder, StoreError, layout};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -142,7 +142,7 @@ fn options(format: InputFormat, max_object_bytes: usize) -> PlanOptions {
     PlanOptions { format, template, size_limit, ..support::options() }
 }
 
-async fn read(store: &Arc<Shared>, name: &str, options: &PlanOptions) -> std::result::Result<Passed, PassError> {
+async fn read(store: &Arc<Shared>, name: &str, options: &PlanOptions) -> std::result::Result<PassOutput, PassError> {
     let folder = Folder::of(store.clone(), "memory://in/", "in/");
     let source = Source::Objects { folder, name: name.into() };
     let spool = std::env::temp_dir();

@@ -33,10 +33,10 @@ const UNLISTED: i64 = 600_000;
 
 /// Called with a followed batch, as shown by a list that was begun at this moment (Unix milliseconds). Returns false if that is
 /// not enough, and the batch has to be asked for by itself.
-pub type Sees = Arc<dyn Fn(&Batch, i64) -> bool + Send + Sync>;
+pub type OnListed = Arc<dyn Fn(&Batch, i64) -> bool + Send + Sync>;
 
 /// A look at a batch that is due.
-pub struct Due {
+pub struct DueLook {
     /// The job's uid.
     pub job: String,
     /// The provider's name for the batch.
@@ -48,12 +48,12 @@ pub struct Due {
     /// Milliseconds between two looks at it.
     pub period: i64,
     /// The callback for a list that shows the batch.
-    pub sees: Sees,
+    pub on_listed: OnListed,
 }
 
 /// The source of the answer to a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum AnsweredBy {
     /// A list answered.
     List,
     /// Nothing answered yet: the batch has to be asked for by itself.
@@ -62,7 +62,7 @@ pub enum Answer {
 
 /// The batches of one submission, as a list may show them.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct SearchQuery {
     /// Key and value of metadata that they have.
     pub metadata: (&'static str, String),
     /// The file that they were made from.
@@ -75,7 +75,7 @@ pub struct Wanted {
 
 /// The result of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct SearchResult {
     /// Time at which the list that answered it was begun (Unix milliseconds).
     pub began: i64,
     /// The provider's names, oldest first.
@@ -92,7 +92,7 @@ pub(super) struct Lists {
 #[derive(Default)]
 struct State {
     /// Followed batches by the job's uid and the provider's name.
-    followed: HashMap<String, HashMap<String, Followed>>,
+    followed: HashMap<String, HashMap<String, FollowedBatch>>,
     searches: Vec<Search>,
     is_reading: bool,
     /// Time at which the last list was begun, and the number of pages read of it.
@@ -101,19 +101,19 @@ struct State {
     unlisted: i64,
 }
 
-struct Followed {
+struct FollowedBatch {
     seen: Option<i64>,
     made: i64,
-    sees: Sees,
+    on_listed: OnListed,
     /// Whether the list no longer answers: it showed the batch as ended, or not at all.
     by_itself: bool,
-    waiting: Vec<oneshot::Sender<Result<Answer, ApiError>>>,
+    waiting: Vec<oneshot::Sender<Result<AnsweredBy, ApiError>>>,
 }
 
 struct Search {
-    wanted: Wanted,
+    wanted: SearchQuery,
     asked: i64,
-    answer: oneshot::Sender<Result<Found, ApiError>>,
+    answer: oneshot::Sender<Result<SearchResult, ApiError>>,
 }
 
 impl Lists {
@@ -142,7 +142,7 @@ impl State {
 
     /// Returns the number of batches for which a list would save a call each: their last look is at least half a period ago.
     fn spared(&self, period: i64, now: i64) -> usize {
-        let is_due = |f: &&Followed| !f.by_itself && f.seen.is_none_or(|seen| now >= seen + period / 2);
+        let is_due = |f: &&FollowedBatch| !f.by_itself && f.seen.is_none_or(|seen| now >= seen + period / 2);
         self.followed.values().flat_map(HashMap::values).filter(is_due).count()
     }
 
@@ -163,43 +163,47 @@ impl State {
 }
 
 impl Account {
-    /// Looks at a batch that is due, by a list if that costs less. Otherwise returns [`Answer::Itself`], and the caller asks for the batch.
+    /// Looks at a batch that is due, by a list if that costs less. Otherwise returns [`AnsweredBy::Itself`], and the caller asks for the batch.
     ///
     /// # Errors
     /// If the list could not be read now.
-    pub async fn look(self: &Arc<Self>, api: &Arc<dyn BatchApi>, due: Due) -> Result<Answer, ApiError> {
+    pub async fn look(self: &Arc<Self>, api: &Arc<dyn BatchApi>, due: DueLook) -> Result<AnsweredBy, ApiError> {
         let now = (self.clock)();
         let (tell, told) = oneshot::channel();
         {
             let mut state = self.lists.lock();
             let followed = state.followed.entry(due.job).or_default();
-            let followed = followed.entry(due.batch).or_insert_with(|| Followed {
+            let followed = followed.entry(due.batch).or_insert_with(|| FollowedBatch {
                 seen: None,
                 made: due.made,
-                sees: due.sees.clone(),
+                on_listed: due.on_listed.clone(),
                 by_itself: false,
                 waiting: vec![],
             });
-            (followed.seen, followed.made, followed.sees) = (due.seen, due.made, due.sees);
+            (followed.seen, followed.made, followed.on_listed) = (due.seen, due.made, due.on_listed);
             if std::mem::take(&mut followed.by_itself) {
-                return Ok(Answer::Itself);
+                return Ok(AnsweredBy::Itself);
             }
             followed.waiting.push(tell);
             if now < state.unlisted || state.spared(due.period, now) <= state.pages().max(FEW) {
                 // The receiver is dropped, so the next reading of the list removes the sender.
-                return Ok(Answer::Itself);
+                return Ok(AnsweredBy::Itself);
             }
         }
         self.lists.come.notify_one();
         self.read_list(api);
-        told.await.unwrap_or(Ok(Answer::Itself))
+        told.await.unwrap_or(Ok(AnsweredBy::Itself))
     }
 
     /// Returns the batches of a submission, by a list that is begun from now on and read whole.
     ///
     /// # Errors
     /// If the list could not be read, or is unusable.
-    pub async fn find(self: &Arc<Self>, api: &Arc<dyn BatchApi>, wanted: Wanted) -> Result<Found, ApiError> {
+    pub async fn find(
+        self: &Arc<Self>,
+        api: &Arc<dyn BatchApi>,
+        wanted: SearchQuery,
+    ) -> Result<SearchResult, ApiError> {
         let (answer, answered) = oneshot::channel();
         self.lists.lock().searches.push(Search { wanted, asked: (self.clock)(), answer });
         self.lists.come.notify_one();
@@ -220,7 +224,7 @@ impl Account {
         }
         let (account, api) = (self.clone(), api.clone());
         tokio::spawn(async move {
-            let mut reading = Reading(&account.lists, true);
+            let mut reading = ReadingGuard(&account.lists, true);
             loop {
                 tokio::time::sleep(Duration::from_millis(GATHER)).await;
                 let wait = {
@@ -252,7 +256,7 @@ impl Account {
     async fn read_once(&self, api: &dyn BatchApi) {
         let _place = self.turn("", Urgency::Usual).await;
         let began = (self.clock)();
-        let (mut round, since) = Round::of(&mut self.lists.lock(), began);
+        let (mut round, since) = ListReading::of(&mut self.lists.lock(), began);
         let mut see = |page: &[Batch]| round.see(page, began);
         let read = api.list(since, &mut see).await;
         round.end(&mut self.lists.lock(), read, began, (self.clock)());
@@ -260,9 +264,9 @@ impl Account {
 }
 
 /// Marks the reading as over when it is dropped, even after a panic.
-struct Reading<'a>(&'a Lists, bool);
+struct ReadingGuard<'a>(&'a Lists, bool);
 
-impl Drop for Reading<'_> {
+impl Drop for ReadingGuard<'_> {
     fn drop(&mut self) {
         if self.1 {
             self.0.lock().is_reading = false;
@@ -271,9 +275,9 @@ impl Drop for Reading<'_> {
 }
 
 /// One reading of the list.
-struct Round {
+struct ListReading {
     /// The jobs and their callbacks, by the provider's name for the batch.
-    followed: HashMap<String, Vec<(String, Sees)>>,
+    followed: HashMap<String, Vec<(String, OnListed)>>,
     /// Names on the list, and whether the list's entry was enough.
     shown: HashMap<String, bool>,
     searches: Vec<Search>,
@@ -287,15 +291,15 @@ struct Round {
     worth: usize,
 }
 
-impl Round {
+impl ListReading {
     /// Returns the round of a list that begins now, and how far back it has to reach (Unix seconds).
-    fn of(state: &mut State, began: i64) -> (Round, i64) {
-        let mut followed: HashMap<String, Vec<(String, Sees)>> = HashMap::new();
+    fn of(state: &mut State, began: i64) -> (ListReading, i64) {
+        let mut followed: HashMap<String, Vec<(String, OnListed)>> = HashMap::new();
         let mut since = i64::MAX;
         for (job, batches) in &state.followed {
             for (batch, f) in batches.iter().filter(|(_, f)| !f.by_itself) {
                 since = since.min(f.made / 1000);
-                followed.entry(batch.clone()).or_default().push((job.clone(), f.sees.clone()));
+                followed.entry(batch.clone()).or_default().push((job.clone(), f.on_listed.clone()));
             }
         }
         let (searches, later): (Vec<_>, Vec<_>) =
@@ -312,14 +316,14 @@ impl Round {
         }
         let (found, worth) = (vec![vec![]; searches.len()], followed.len());
         let shown = HashMap::new();
-        (Round { followed, shown, searches, by_metadata, by_file, keys, found, pages: 0, worth }, since)
+        (ListReading { followed, shown, searches, by_metadata, by_file, keys, found, pages: 0, worth }, since)
     }
 
     fn see(&mut self, page: &[Batch], began: i64) -> ControlFlow<()> {
         self.pages += 1;
         for batch in page {
             if let Some(followers) = self.followed.get(&batch.id) {
-                let enough = followers.iter().fold(true, |enough, (_, sees)| sees(batch, began) && enough);
+                let enough = followers.iter().fold(true, |enough, (_, on_listed)| on_listed(batch, began) && enough);
                 self.shown.insert(batch.id.clone(), enough);
             }
             let said = self.keys.iter().filter_map(|key| self.by_metadata.get(batch.said(key)?));
@@ -348,13 +352,13 @@ impl Round {
                 let answer = match (shown, &read) {
                     (Some(true), _) => {
                         f.seen = Some(began);
-                        Ok(Answer::List)
+                        Ok(AnsweredBy::List)
                     }
                     (None, Err(error)) if !error.is_permanent() => Err(error.clone()),
                     _ => {
                         // A waiting caller asks at once; any other asks next time.
                         f.by_itself = f.waiting.is_empty();
-                        Ok(Answer::Itself)
+                        Ok(AnsweredBy::Itself)
                     }
                 };
                 f.waiting.drain(..).for_each(|waiting| _ = waiting.send(answer.clone()));
@@ -367,7 +371,7 @@ impl Round {
                     ErrorKind::Transient,
                     format!("the provider's list shows more than {TWINS} batches of one submission"),
                 )),
-                read => read.map(|()| Found { began, batches: found.into_iter().map(|(_, id)| id).collect() }),
+                read => read.map(|()| SearchResult { began, batches: found.into_iter().map(|(_, id)| id).collect() }),
             };
             let _ = search.answer.send(answer);
         }

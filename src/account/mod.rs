@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-pub use list::{Answer, Due, Found, Sees, Wanted};
-pub use quota::{Full, Quota, Submission};
+pub use list::{AnsweredBy, DueLook, OnListed, SearchQuery, SearchResult};
+pub use quota::{Quota, QuotaFull, Submission};
 
 use crate::fair::{Claim, Limits, Share, Shares, Urgency};
 use crate::provider::{ApiError, ErrorKind, Pace};
@@ -35,12 +35,12 @@ pub struct AccountKey {
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// Called with the time for which a call waited for its turn.
-pub type Waited = Arc<dyn Fn(Duration) + Send + Sync>;
+pub type OnWait = Arc<dyn Fn(Duration) + Send + Sync>;
 
 /// The accounts of this process.
 pub struct Accounts {
     clock: Clock,
-    waited: Waited,
+    waited: OnWait,
     accounts: Mutex<HashMap<AccountKey, Weak<Account>>>,
     quotas: Mutex<Quotas>,
 }
@@ -84,7 +84,7 @@ impl Quotas {
 
 impl Accounts {
     /// Returns a set without accounts.
-    pub fn new(clock: Clock, waited: Waited) -> Accounts {
+    pub fn new(clock: Clock, waited: OnWait) -> Accounts {
         Accounts { clock, waited, accounts: Mutex::default(), quotas: Mutex::default() }
     }
 
@@ -170,7 +170,7 @@ pub struct Account {
     pace: Arc<Pace>,
     lists: Lists,
     clock: Clock,
-    waited: Waited,
+    waited: OnWait,
 }
 
 impl Account {

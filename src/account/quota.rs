@@ -57,7 +57,7 @@ struct Job {
     submission: Submission,
     /// Time of the last report of `submission`.
     said: i64,
-    place: Option<Kept>,
+    place: Option<GivenPlace>,
 }
 
 /// Progress of a job with the submission of a batch.
@@ -73,7 +73,7 @@ pub enum Submission {
 
 /// A place that was given to a job.
 #[derive(Clone, Copy)]
-enum Kept {
+enum GivenPlace {
     /// Given at this time, and not used yet.
     Since(i64),
     /// Used; the result shows in the job's journal when that is read next.
@@ -88,7 +88,7 @@ struct Waiter {
 
 /// The reason why a job has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum QuotaFull {
     /// Other jobs are submitting; this takes a moment.
     Submitting,
     /// This number of batches is in flight, which is the limit.
@@ -130,7 +130,7 @@ impl Quota {
             let mut state = self.lock();
             let of = state.job(job, namespace);
             (of.live, of.guessed, of.submission, of.said) = (live, None, submission, now);
-            if matches!(of.place, Some(Kept::Used)) {
+            if matches!(of.place, Some(GivenPlace::Used)) {
                 of.place = None;
             }
         }
@@ -139,7 +139,7 @@ impl Quota {
 
     /// Returns the reason why a job of `namespace` would have to wait with a submission; None if there is room, or it has a
     /// place.
-    pub fn full(&self, job: &str, namespace: &str) -> Option<Full> {
+    pub fn full(&self, job: &str, namespace: &str) -> Option<QuotaFull> {
         let (now, state) = ((self.clock)(), self.lock());
         if state.jobs.get(job).is_some_and(|of| of.has_place(now)) {
             return None;
@@ -159,7 +159,7 @@ impl Quota {
             state.serve(namespace);
         }
         let of = state.job(job, namespace);
-        (of.place, of.submission, of.said) = (Some(Kept::Used), Submission::Begun, now);
+        (of.place, of.submission, of.said) = (Some(GivenPlace::Used), Submission::Begun, now);
         Some(UsedPlace { quota: self.clone(), job: job.into(), has_permit: false })
     }
 
@@ -175,7 +175,8 @@ impl Quota {
     pub fn release(&self, job: &str) {
         let mut state = self.lock();
         let of = state.jobs.get_mut(job);
-        let is_released = of.is_some_and(|of| of.place.take_if(|place| matches!(place, Kept::Since(_))).is_some());
+        let is_released =
+            of.is_some_and(|of| of.place.take_if(|place| matches!(place, GivenPlace::Since(_))).is_some());
         drop(state);
         if is_released {
             self.give_out();
@@ -242,7 +243,7 @@ impl Quota {
             let Waiter { job, applicant, give } = state.waiting.swap_remove(i);
             if give.send(()).is_ok() {
                 state.serve(&applicant.namespace);
-                state.job(&job, &applicant.namespace).place = Some(Kept::Since(now));
+                state.job(&job, &applicant.namespace).place = Some(GivenPlace::Since(now));
             }
         }
     }
@@ -279,12 +280,14 @@ impl State {
         in_flight
     }
 
-    fn full(&self, now: i64, namespace: &str) -> Option<Full> {
+    fn full(&self, now: i64, namespace: &str) -> Option<QuotaFull> {
         let (in_flight, room) = (self.in_flight(now), self.room());
         match in_flight.has_room(room, namespace) {
             true => None,
-            false if in_flight.has_room(Room { submitting: usize::MAX, ..room }, namespace) => Some(Full::Submitting),
-            false => Some(Full::Batches(room.batches.unwrap_or_default())),
+            false if in_flight.has_room(Room { submitting: usize::MAX, ..room }, namespace) => {
+                Some(QuotaFull::Submitting)
+            }
+            false => Some(QuotaFull::Batches(room.batches.unwrap_or_default())),
         }
     }
 }
@@ -296,8 +299,8 @@ impl Job {
 
     fn has_place(&self, now: i64) -> bool {
         match self.place {
-            Some(Kept::Since(given)) => now < given + KEPT,
-            Some(Kept::Used) => self.is_submitting(now),
+            Some(GivenPlace::Since(given)) => now < given + KEPT,
+            Some(GivenPlace::Used) => self.is_submitting(now),
             None => false,
         }
     }
@@ -309,7 +312,7 @@ impl Job {
     fn is_stalled(&self, now: i64) -> bool {
         match (self.submission, self.place) {
             (Submission::Posting, _) => false,
-            (Submission::None, Some(Kept::Since(given))) => now >= given + STALLED,
+            (Submission::None, Some(GivenPlace::Since(given))) => now >= given + STALLED,
             _ => now >= self.said + STALLED,
         }
     }

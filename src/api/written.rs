@@ -104,13 +104,13 @@ struct Pairs {
 
 impl<'de> Deserialize<'de> for Pairs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Look)
+        deserializer.deserialize_any(KeyVisitor)
     }
 }
 
-struct Look;
+struct KeyVisitor;
 
-impl<'de> Visitor<'de> for Look {
+impl<'de> Visitor<'de> for KeyVisitor {
     type Value = Pairs;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-pub use job::journal::{JournalStore, Judged, Packed};
+pub use job::journal::{JournalStore, PackedJournal, VersionedJournal};
 pub use job::permit::{PostPermit, SubmitRequest};
 pub use run::run;
 pub use runtime::dependencies::{Clock, Dependencies, SystemClock, config, watching_config};
@@ -55,7 +55,7 @@ pub(crate) struct Context {
     /// Labels of namespaces.
     labels: Cache<String, BTreeMap<String, String>>,
     /// The provider objects as the watches know them.
-    providers: provider::Watched,
+    providers: provider::ProviderStores,
     /// Turns of looks at provider objects, by namespace.
     looks: Arc<Shares>,
     /// The requests for looks at provider objects.

@@ -79,7 +79,7 @@ fn fate(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, due: i64) -> F
 }
 
 /// Adds the batches that were given up on, and their possible cost, to the end's message.
-pub(super) fn told(journal: &Journal, mut end: Commit) -> Commit {
+pub(super) fn with_abandoned(journal: &Journal, mut end: Commit) -> Commit {
     let abandoned: Vec<(String, i64)> =
         journal.abandoned_batches().map(|(attempt_key, id, n)| (name(attempt_key, id), n)).collect();
     if abandoned.is_empty() {

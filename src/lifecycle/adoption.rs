@@ -1,7 +1,7 @@
 //! The decision about a journal of another owner: to take its work over, to wait for it, or to report a conflict.
 
 use super::decide::{MENDED_CHECK, manifest_may_be_another, reuse, same_work};
-use super::journal::{Journal, TakenOver};
+use super::journal::{Journal, Takeover};
 use super::observed::Observed;
 use super::provider_files::forget_refused_files;
 use super::shard::Shard;
@@ -82,7 +82,7 @@ fn copied(o: &Observed, journal: &Journal) -> Step {
         let from = journal.named_after().to_string();
         return Step::Swap(journal.next(|j| {
             take(o, j);
-            j.taken_over = Some(TakenOver { from, times: times + 1 });
+            j.taken_over = Some(Takeover { from, times: times + 1 });
         }));
     }
     if manifest_may_be_another(o) {

@@ -1,7 +1,7 @@
 //! The contents of an ended batch's files, and the fate of requests that they do not answer: missing requests are sent, and
 //! paid, again.
 
-use super::findings::{Collected, Polled};
+use super::findings::{CollectResult, PollResult};
 use super::observed::Observed;
 use super::step::Blocked;
 use crate::api::BatchEnd;
@@ -12,16 +12,16 @@ const NOTHING_READABLE: i64 = 12;
 /// Bounds of the pause before files are fetched again, in milliseconds; between them it doubles with the time already waited.
 const PAUSES: (i64, i64) = (1_000, 1_800_000);
 /// Number of short readings from which on a person is informed.
-const TOLD_FROM: u32 = 3;
+const REPORTED_FROM: u32 = 3;
 
 /// The contents of an ended batch's files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Reading {
+pub struct ReadCounts {
     /// Requests of the batch.
     pub requests: i64,
     /// Requests that a line names, readable as an answer or not.
     pub found: i64,
-    /// Requests that the files should name; see [`Reading::expected`].
+    /// Requests that the files should name; see [`ReadCounts::expected`].
     pub expected: i64,
     /// Lines that cannot be read and name no request, so that any request may be theirs.
     pub unreadable: i64,
@@ -38,7 +38,7 @@ pub enum Unanswered {
     Unreadable,
 }
 
-impl Reading {
+impl ReadCounts {
     /// Returns the number of requests that the files of a batch should name: those `done` by the provider's count, or all if it
     /// does not count. Some servers count nothing when they completed all.
     pub fn expected(done: Option<i64>, ended: BatchEnd, requests: i64) -> i64 {
@@ -71,26 +71,26 @@ impl Reading {
 
 /// A reading that is not final yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Short {
+pub struct ShortRead {
     /// The reading.
-    pub reading: Reading,
+    pub reading: ReadCounts,
     /// Time at which the files were fetched (Unix milliseconds).
     pub at: i64,
     /// Number of short readings so far.
     pub tries: u32,
 }
 
-impl Short {
+impl ShortRead {
     /// Returns a value if `reading` is short. `before` is the batch's previous collection.
-    pub fn after(before: Option<&Collected>, reading: Reading, at: i64) -> Option<Short> {
+    pub fn after(before: Option<&CollectResult>, reading: ReadCounts, at: i64) -> Option<ShortRead> {
         let tries = before.and_then(|c| c.short).map_or(0, |short| short.tries).saturating_add(1);
-        reading.is_short().then_some(Short { reading, at, tries })
+        reading.is_short().then_some(ShortRead { reading, at, tries })
     }
 }
 
 /// Returns when the files of a batch are to be fetched again. None if the collection is final: it is whole, or was read after
 /// the patience ran out.
-pub(super) fn again(o: &Observed, look: &Polled, collected: &Collected) -> Option<i64> {
+pub(super) fn again(o: &Observed, look: &PollResult, collected: &CollectResult) -> Option<i64> {
     let short = collected.short?;
     let until = look.at.saturating_add(short.reading.patience(o.timing.listing_lag));
     let pause = short.at.saturating_sub(look.at).clamp(PAUSES.0, PAUSES.1);
@@ -98,9 +98,9 @@ pub(super) fn again(o: &Observed, look: &Polled, collected: &Collected) -> Optio
 }
 
 /// Returns the message about a batch whose files were short several times.
-pub(super) fn told(batch_id: &str, collected: &Collected) -> Option<Blocked> {
-    let Short { reading, tries, .. } = collected.short.filter(|short| short.tries >= TOLD_FROM)?;
-    let Reading { found, expected, unreadable, .. } = reading;
+pub(super) fn short_files(batch_id: &str, collected: &CollectResult) -> Option<Blocked> {
+    let ShortRead { reading, tries, .. } = collected.short.filter(|short| short.tries >= REPORTED_FROM)?;
+    let ReadCounts { found, expected, unreadable, .. } = reading;
     let held = match (found, unreadable) {
         (0, 1..) => "hold no line that can be read as an answer, and the provider counts ",
         _ => "tell of ",
@@ -118,7 +118,7 @@ pub(super) fn told(batch_id: &str, collected: &Collected) -> Option<Blocked> {
 
 /// The history of one request over the rounds that it was sent in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tries {
+pub struct RequestHistory {
     /// Whether a line settled it for good: answered, refused, or paid and unreadable.
     pub ended: bool,
     /// Rounds in which it failed in a way that may pass.
@@ -129,7 +129,7 @@ pub struct Tries {
     pub given_up: bool,
 }
 
-impl Tries {
+impl RequestHistory {
     /// Returns whether the request may be sent, and paid, again. `limit` is `spec.backoffLimitPerRequest`. Rounds that never
     /// executed it do not count.
     pub fn may_be_sent_again(&self, limit: u32) -> bool {
@@ -141,8 +141,8 @@ impl Tries {
 mod tests {
     use super::*;
 
-    fn reading(found: i64, expected: i64, unreadable: i64) -> Reading {
-        Reading { requests: 10, found, expected, unreadable, cut_off: 0 }
+    fn reading(found: i64, expected: i64, unreadable: i64) -> ReadCounts {
+        ReadCounts { requests: 10, found, expected, unreadable, cut_off: 0 }
     }
 
     #[test]
@@ -171,17 +171,17 @@ mod tests {
             (Some(0), BatchEnd::Cancelled, 0),
             (Some(99), BatchEnd::Expired, 10),
         ] {
-            assert_eq!(Reading::expected(done, ended, 10), expected, "{done:?} {ended:?}");
+            assert_eq!(ReadCounts::expected(done, ended, 10), expected, "{done:?} {ended:?}");
         }
     }
 
     #[test]
     fn who_was_ended_given_up_or_tried_often_enough_is_not_sent_again() {
-        let fresh = Tries::default();
+        let fresh = RequestHistory::default();
         assert!(fresh.may_be_sent_again(0), "never executed");
-        assert!(!Tries { ended: true, ..fresh }.may_be_sent_again(9));
-        assert!(!Tries { given_up: true, ..fresh }.may_be_sent_again(9));
-        assert!(Tries { failed: 1, lost: 1, ..fresh }.may_be_sent_again(2));
-        assert!(!Tries { failed: 1, lost: 2, ..fresh }.may_be_sent_again(2));
+        assert!(!RequestHistory { ended: true, ..fresh }.may_be_sent_again(9));
+        assert!(!RequestHistory { given_up: true, ..fresh }.may_be_sent_again(9));
+        assert!(RequestHistory { failed: 1, lost: 1, ..fresh }.may_be_sent_again(2));
+        assert!(!RequestHistory { failed: 1, lost: 2, ..fresh }.may_be_sent_again(2));
     }
 }

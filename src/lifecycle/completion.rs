@@ -64,7 +64,7 @@ pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(Reques
         return Step::DeleteFiles { files, attempt_key: None, must: false };
     }
     Step::Swap(journal.next(|j| {
-        j.commit = Some(abandoning::told(j, end(j.counts())));
+        j.commit = Some(abandoning::with_abandoned(j, end(j.counts())));
         forget_files(j);
     }))
 }

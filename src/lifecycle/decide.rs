@@ -1,7 +1,7 @@
 //! The rules that choose the next step of a job.
 
 use super::attempt::AttemptKey;
-use super::findings::{ManifestView, Planned};
+use super::findings::{ManifestView, PlanResult};
 use super::journal::{Commit, Journal, Plan};
 use super::observed::Observed;
 use super::shard_list::Shards;
@@ -310,7 +310,7 @@ fn plan(o: &Observed, journal: &Journal) -> Step {
 }
 
 /// Continues with `then` if this job's work has `hash`. Reads the input without staging if the hash is not known.
-pub(super) fn same_work(o: &Observed, hash: &str, then: impl Fn(&Planned) -> Step) -> Step {
+pub(super) fn same_work(o: &Observed, hash: &str, then: impl Fn(&PlanResult) -> Step) -> Step {
     if o.memory.running.contains(&Task::Plan) {
         return wait(None, reasons::PLANNING);
     }

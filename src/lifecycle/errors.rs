@@ -72,7 +72,7 @@ mod tests {
         list.iter().map(error).collect()
     }
 
-    fn shard(round: u32, ended: Option<Vec<ErrorSummary>>, took_errors: Vec<ErrorSummary>) -> Shard {
+    fn shard(round: u32, ended: Option<Vec<ErrorSummary>>, prior_errors: Vec<ErrorSummary>) -> Shard {
         let attempt = ended.map(|errors| Attempt {
             state: AttemptState::Settled {
                 batch_id: "b".into(),
@@ -85,7 +85,7 @@ mod tests {
             },
             ..Attempt::intended(1, "", Payload::default(), 0, "")
         });
-        Shard { attempt, round, took_errors, ..Shard::default() }
+        Shard { attempt, round, prior_errors, ..Shard::default() }
     }
 
     #[test]
@@ -100,10 +100,10 @@ mod tests {
         let row = |code: &str, count, sample: &str| (code.to_string(), count, sample.to_string());
         let before = [row("batch_expired", 4, "a"), row("content_filter", 3, "c"), row("http_500", 2, "b")];
         assert_eq!(codes(&journal), before);
-        let took = errors(&[("batch_expired", 4, ""), ("http_500", 2, "")]);
-        journal.shards.push(shard(1, None, took.clone()));
+        let prior_counts = errors(&[("batch_expired", 4, ""), ("http_500", 2, "")]);
+        journal.shards.push(shard(1, None, prior_counts.clone()));
         assert_eq!(codes(&journal), before, "not settled yet");
-        journal.shards[2] = shard(1, Some(errors(&[("http_500", 1, "d")])), took);
+        journal.shards[2] = shard(1, Some(errors(&[("http_500", 1, "d")])), prior_counts);
         assert_eq!(codes(&journal), [row("content_filter", 3, "c"), row("http_500", 1, "d")]);
     }
 }

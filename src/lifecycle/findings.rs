@@ -1,6 +1,6 @@
 //! The findings of this process about a job: results of passes, calls and looks.
 
-use super::Short;
+use super::ShortRead;
 use super::attempt::{AttemptKey, PartRef, Refusal, Rejection};
 use super::journal::Plan;
 use super::shard::Shard;
@@ -25,12 +25,12 @@ pub struct Pass {
     /// Hash of the spec that the pass was made for.
     pub spec_hash: String,
     /// The plan, or the error in the input.
-    pub result: Result<Planned, String>,
+    pub result: Result<PlanResult, String>,
 }
 
 /// The result of a pass over sound input.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Planned {
+pub struct PlanResult {
     /// The work id under which shards were staged. None if only the hash was computed.
     pub staged: Option<String>,
     /// The value for the journal.
@@ -41,7 +41,7 @@ pub struct Planned {
 
 /// The two halves of a shard, staged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Halved {
+pub struct HalveResult {
     /// The attempt that was refused for the whole shard.
     pub attempt_key: AttemptKey,
     /// SHA-256 of the whole shard.
@@ -52,7 +52,7 @@ pub struct Halved {
 
 /// The result of a POST.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Posted {
+pub enum PostResult {
     /// The batch exists.
     Created(String),
     /// No batch exists: nothing was sent, or the vendor itself refused.
@@ -81,7 +81,7 @@ impl Search {
 
 /// A look at a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Polled {
+pub struct PollResult {
     /// Time of the look.
     pub at: i64,
     /// State of the batch.
@@ -127,7 +127,7 @@ pub enum PolledState {
 
 /// The collected answers of an ended batch. Its part is in storage and was read back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Collected {
+pub struct CollectResult {
     /// The part.
     pub part: PartRef,
     /// Requests by outcome.
@@ -139,21 +139,21 @@ pub struct Collected {
     /// The provider's files of this batch whose whole content is in the part.
     pub files: Vec<String>,
     /// Set if the files may hold more at a later time.
-    pub short: Option<Short>,
+    pub short: Option<ShortRead>,
 }
 
 /// The result of deleting the staged files of a work.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Tidied {
+pub struct CleanUpResult {
     /// The work.
     pub work_id: String,
     /// The reason why some files are left.
-    pub failed: Option<Untidy>,
+    pub failed: Option<CleanUpFailure>,
 }
 
 /// The obstacle to deleting staged files.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Untidy {
+pub struct CleanUpFailure {
     /// For a person.
     pub message: String,
     /// Whether the obstacle may pass by itself.

@@ -1,7 +1,7 @@
 //! The life of a recorded batch: it is polled, cancelled where it is to stop, and collected once it ended.
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal, Rejection};
-use super::findings::{Polled, PolledState};
+use super::findings::{PollResult, PolledState};
 use super::journal::Journal;
 use super::observed::Observed;
 use super::provider_files::without_file;
@@ -102,7 +102,7 @@ pub(super) fn follow(
         PolledState::Ended { .. } => {
             round.stage = reasons::COLLECTING;
             if let Some(c) = o.memory.collected.get(batch_id) {
-                round.blocked = collecting::told(batch_id, c).or(round.blocked.take());
+                round.blocked = collecting::short_files(batch_id, c).or(round.blocked.take());
                 if let Some(due) = collecting::again(o, look, c).filter(|due| o.now < *due) {
                     return round.due(due);
                 }
@@ -126,7 +126,7 @@ pub(super) fn follow(
 }
 
 /// Returns whether the answers were collected, and will not be fetched again.
-fn may_settle(o: &Observed, look: &Polled, batch_id: &str) -> bool {
+fn may_settle(o: &Observed, look: &PollResult, batch_id: &str) -> bool {
     o.memory.collected.get(batch_id).is_some_and(|c| collecting::again(o, look, c).is_none())
 }
 
@@ -219,7 +219,7 @@ pub(super) fn recorded_at(attempt: &Attempt) -> i64 {
 }
 
 /// Returns the last look at the recorded batch of an attempt.
-pub(super) fn look<'a>(o: &'a Observed, attempt: &Attempt) -> Option<&'a Polled> {
+pub(super) fn look<'a>(o: &'a Observed, attempt: &Attempt) -> Option<&'a PollResult> {
     match &attempt.state {
         AttemptState::Submitted { batch_id, .. } => o.memory.looks.get(batch_id),
         _ => None,

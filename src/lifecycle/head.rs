@@ -206,9 +206,9 @@ impl Shard {
         };
         let attempt = self.attempt.as_ref();
         is_count(self.requests)
-            && counts(&self.took)
+            && counts(&self.prior_counts)
             && attempt.is_none_or(|a| a.ids().all(|id| id.len() <= ID_LIMIT) && is_count(a.billed_again))
-            && self.took_errors.len() <= OF_AN_ATTEMPT
+            && self.prior_errors.len() <= OF_AN_ATTEMPT
             && match attempt.map(|a| &a.state) {
                 Some(AttemptState::Settled { counts: c, retryable, errors, files, .. }) => {
                     counts(c) && is_count(*retryable) && errors.len().max(files.len()) <= OF_AN_ATTEMPT

@@ -45,16 +45,16 @@ pub struct Journal {
     pub out_of_time_since: Option<i64>,
     /// The work's past, if it was taken over from another cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub taken_over: Option<TakenOver>,
+    pub taken_over: Option<Takeover>,
     /// A person's last answers to all open questions of a kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heard: Option<Heard>,
+    pub heard: Option<RecordedAnswers>,
 }
 
 /// A person's answers to all questions of a kind, recorded for each question that was open when they were read. They do not
 /// count for questions that are asked later.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Heard {
+pub struct RecordedAnswers {
     /// The answers as given, so that each is applied once.
     pub said: String,
     /// Answers by the question's id.
@@ -79,7 +79,7 @@ fn few<'de, D: serde::Deserializer<'de>>(from: D) -> Result<std::collections::BT
 
 /// The past of a work that another cluster began.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TakenOver {
+pub struct Takeover {
     /// The cluster that began the work. The provider knows the work's batches and files under its name.
     pub from: String,
     /// Number of times that the work changed hands, so that an answer holds for one of them.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::attempt::{AttemptKey, AttemptState};
-use super::findings::{Collected, Halved, ManifestView, Pass, Place, Polled, PolledState, Posted, Search, Tidied};
+use super::findings::{
+    CleanUpResult, CollectResult, HalveResult, ManifestView, Pass, Place, PollResult, PolledState, PostResult, Search,
+};
 use super::journal::{Journal, Owner};
 use super::shard::Shard;
 use super::shard_list::Shards;
@@ -35,13 +37,13 @@ pub struct Memory {
     /// Uploads that the provider refused for their content, with its message, by attempt and content.
     pub unfit: BTreeMap<(AttemptKey, String), String>,
     /// The halves of a shard that is too large for the account.
-    pub halved: Option<Halved>,
+    pub halved: Option<HalveResult>,
     /// Whether the account has a place for one more batch.
     pub place: Place,
     /// The intent whose permit this process holds.
     pub permit: Option<String>,
     /// Results of POSTs, by intent.
-    pub posted: BTreeMap<String, Posted>,
+    pub posted: BTreeMap<String, PostResult>,
     /// Results of searches for an intent's batches, by intent.
     pub searches: BTreeMap<String, Search>,
     /// Whether an input file is this work's and can be read with the current credential, by file.
@@ -53,17 +55,17 @@ pub struct Memory {
     /// Whether the provider lists batches, and refuses a create on a deleted file.
     pub resolvable: Option<bool>,
     /// The last look at each batch.
-    pub looks: BTreeMap<String, Polled>,
+    pub looks: BTreeMap<String, PollResult>,
     /// Batches that need no further cancellation: it was requested, or the batch is not this work's, or it had ended.
     pub cancelled: BTreeSet<String>,
     /// The collected answers of each batch.
-    pub collected: BTreeMap<String, Collected>,
+    pub collected: BTreeMap<String, CollectResult>,
     /// The number and shards of a possible later round.
     pub follow_up: Option<(u32, Shards)>,
     /// Files at the provider that need no further deletion: they were deleted, or are not this work's, or cannot be deleted.
     pub deleted: BTreeSet<String>,
     /// The result of deleting the staged files of a job that is being deleted.
-    pub tidied: Option<Tidied>,
+    pub tidied: Option<CleanUpResult>,
     /// Tasks that run, or that failed and wait for their next try.
     pub running: BTreeSet<Task>,
     /// Tasks whose last call failed, with the time of the next try (Unix milliseconds). Other tasks go first.

@@ -46,7 +46,7 @@ mod weight;
 pub use admit::{Applicant, InFlight, Room, admit};
 pub use answers::Answers;
 pub use attempt::*;
-pub use collecting::{Reading, Short, Tries, Unanswered};
+pub use collecting::{ReadCounts, RequestHistory, ShortRead, Unanswered};
 pub use decide::decide;
 pub use errors::{TOO_LARGE, error_summary};
 pub use findings::*;

@@ -19,7 +19,7 @@ pub struct Running<'a> {
 
 /// The times at which a batch appeared (Unix milliseconds).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sight {
+pub struct BatchTimes {
     /// Time of creation by the provider's clock; 0 if the provider does not name it.
     pub created: i64,
     /// Time at which this process first saw it, by its own clock.
@@ -72,8 +72,8 @@ fn patience(timing: &Timing) -> i64 {
 }
 
 /// Returns whether a batch has existed for long enough, by the provider's clock and by our own: either may be wrong.
-pub fn is_old_enough(sight: Sight, now: i64, timing: &Timing) -> bool {
-    now >= sight.created.max(sight.first) + patience(timing)
+pub fn is_old_enough(times: BatchTimes, now: i64, timing: &Timing) -> bool {
+    now >= times.created.max(times.first) + patience(timing)
 }
 
 /// Returns the batch that the journal has for the intent of `batch`, if that is another one.
@@ -90,8 +90,8 @@ pub fn recorded_beside<'a>(journal: &'a Journal, sealed: &'a [Shard], batch: &Ru
 }
 
 /// Returns the verdict on a running batch of this cluster.
-pub fn orphan(batch: Running, sight: Sight, holder: Holder, now: i64, timing: &Timing) -> Orphan {
-    if !is_old_enough(sight, now, timing) {
+pub fn orphan(batch: Running, times: BatchTimes, holder: Holder, now: i64, timing: &Timing) -> Orphan {
+    if !is_old_enough(times, now, timing) {
         return Orphan::TooYoung;
     }
     let (journal, sealed, named, twin) = match holder {
@@ -170,7 +170,7 @@ mod tests {
     const TIMING: Timing =
         Timing { post_window: 10, send_timeout: 45, listing_lag: 300, deletion_deadline: 1, abandon_after: 1 };
     const BATCH: Running = Running { id: "b2", work_id: "w", intent_id: "i" };
-    const OLD: Sight = Sight { created: 0, first: 0 };
+    const OLD: BatchTimes = BatchTimes { created: 0, first: 0 };
     const NOW: i64 = 1_000;
 
     fn shard(intent: &str, state: AttemptState) -> Shard {
@@ -305,9 +305,9 @@ mod tests {
         let twin = Holder::Here { journal: Some(&settled), sealed: &[], named: false, twin: Some(true) };
         for holder in [Holder::Gone, twin] {
             for (created, first) in [(0, 1), (1, 0), (1, 1)] {
-                let young = orphan(BATCH, Sight { created, first }, holder, patience, &TIMING);
+                let young = orphan(BATCH, BatchTimes { created, first }, holder, patience, &TIMING);
                 assert_eq!(young, Orphan::TooYoung, "{created} {first}");
-                let old = orphan(BATCH, Sight { created, first }, holder, patience + 1, &TIMING);
+                let old = orphan(BATCH, BatchTimes { created, first }, holder, patience + 1, &TIMING);
                 assert_ne!(old, Orphan::TooYoung, "{created} {first}");
             }
         }

@@ -20,7 +20,7 @@ const TO_BE_TRIED: &str = "to-be-tried";
 
 /// A provider object as of a check, with the state of its credential and account.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Looked {
+pub struct ProviderCheck {
     /// `metadata.generation`
     pub generation: Option<i64>,
     /// Version of the Secret; None if there is none, or none is needed.
@@ -63,8 +63,13 @@ pub fn is_to_be_probed(status: &ProviderStatus, generation: Option<i64>, secret_
 }
 
 /// Returns the status after a check.
-pub fn looked_at(old: &ProviderStatus, looked: Looked, policy: UnknownSubmissionPolicy, now: i64) -> ProviderStatus {
-    let Looked { generation, secret_version, limits, answer } = looked;
+pub fn looked_at(
+    old: &ProviderStatus,
+    looked: ProviderCheck,
+    policy: UnknownSubmissionPolicy,
+    now: i64,
+) -> ProviderStatus {
+    let ProviderCheck { generation, secret_version, limits, answer } = looked;
     let known = match is_to_be_probed(old, generation, secret_version.as_deref()) {
         true => None,
         false => old.capabilities,
@@ -174,7 +179,7 @@ mod tests {
 
     fn look(old: &ProviderStatus, generation: i64, secret: Option<&str>, answer: Answer, now: i64) -> ProviderStatus {
         let secret_version = secret.map(String::from);
-        let looked = Looked { generation: Some(generation), secret_version, limits: LIMITS, answer };
+        let looked = ProviderCheck { generation: Some(generation), secret_version, limits: LIMITS, answer };
         looked_at(old, looked, UnknownSubmissionPolicy::Resolve, now)
     }
 
@@ -215,7 +220,8 @@ mod tests {
     #[test]
     fn what_becomes_of_lost_replies_is_said() {
         let said = |can, policy| {
-            let looked = Looked { generation: None, secret_version: None, limits: LIMITS, answer: Answer::Probed(can) };
+            let looked =
+                ProviderCheck { generation: None, secret_version: None, limits: LIMITS, answer: Answer::Probed(can) };
             ready(&looked_at(&ProviderStatus::default(), looked, policy, 0)).2.to_string()
         };
         assert!(said(BOTH, UnknownSubmissionPolicy::Resolve).contains("revoked and sent again"));

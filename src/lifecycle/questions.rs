@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::attempt::Attempt;
 use super::findings::PolledState;
-use super::journal::{Heard, Journal, Owner};
+use super::journal::{Journal, Owner, RecordedAnswers};
 use super::observed::Observed;
 use super::resolve::ID_TO_FILL_IN;
 use super::step::Step;
@@ -120,7 +120,7 @@ pub(super) fn hear(o: &Observed, journal: &Journal, holds: &[Hold]) -> Option<St
     let open: BTreeSet<String> =
         attempts(journal).flat_map(|(_, a)| ["lost", "unknown"].map(|kind| hold_id(kind, a))).collect();
     let to = heard.to.into_iter().filter(|(id, _)| open.contains(id)).chain(new).collect();
-    Some(Step::Swap(journal.next(|j| j.heard = Some(Heard { said, to }))))
+    Some(Step::Swap(journal.next(|j| j.heard = Some(RecordedAnswers { said, to }))))
 }
 
 impl Hold {

@@ -1,7 +1,7 @@
 //! Attempts that made no batch: their counts, and the time and contents of the next attempt.
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Refusal, Rejection};
-use super::findings::Halved;
+use super::findings::HalveResult;
 use super::journal::Journal;
 use super::observed::Observed;
 use super::provider_files::without_file;
@@ -220,7 +220,7 @@ pub(super) fn send_less(o: &Observed, journal: &Journal, shard: usize, round: &m
 /// The first half keeps the attempt's number, so that names of attempts never recur, and forgets its file, which holds both
 /// halves. A half is halved in turn after one more refusal while alone. A single request gets the full [`ALONE_LIMIT`] tries
 /// before it fails.
-fn replaced(journal: &Journal, halved: &Halved) -> Step {
+fn replaced(journal: &Journal, halved: &HalveResult) -> Step {
     let [first, second] = halved.halves.clone();
     Step::Swap(journal.next(|j| {
         let Some(whole) = j.shards.get_mut(halved.attempt_key.shard) else { return };

@@ -1,7 +1,7 @@
 //! The resolution of an intent whose outcome is unknown: its reply was lost, or came from a gateway.
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal, Rejection};
-use super::findings::Posted;
+use super::findings::PostResult;
 use super::head::ID_LIMIT;
 use super::journal::Journal;
 use super::observed::Observed;
@@ -132,8 +132,8 @@ fn repeat(
 fn ask_what_is_not_answered(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round) {
     if attempt.repeats >= REPEATS {
         let last = match o.memory.posted.get(&attempt.intent_id) {
-            Some(Posted::Unknown(why)) => clip(why.clone(), 200),
-            Some(Posted::Refused(Rejection { message, .. }) | Posted::Declined(Rejection { message, .. })) => {
+            Some(PostResult::Unknown(why)) => clip(why.clone(), 200),
+            Some(PostResult::Refused(Rejection { message, .. }) | PostResult::Declined(Rejection { message, .. })) => {
                 clip(message.clone(), 200)
             }
             _ => "nothing is known of it".into(),
@@ -294,7 +294,7 @@ fn revoked(o: &Observed, journal: &Journal, attempt_key: AttemptKey, attempt: &A
         return Step::Swap(journal.next(|j| refuse(o, j, attempt_key, rejection.clone(), true)));
     }
     let message = match o.memory.posted.get(&attempt.intent_id) {
-        Some(Posted::Unknown(message)) => message.clone(),
+        Some(PostResult::Unknown(message)) => message.clone(),
         _ => "the outcome of the submission was unknown".into(),
     };
     Step::Swap(journal.next(|j| {

@@ -153,7 +153,7 @@ impl Shards {
             from,
             count: shards.len(),
             requests: shards.iter().map(|s| s.requests).sum(),
-            failed_before: shards.iter().map(|s| s.took.failed).sum(),
+            failed_before: shards.iter().map(|s| s.prior_counts.failed).sum(),
             round: shards.first().map(|shard| shard.round).unwrap_or_default(),
         });
         if self.plan.len() > 1 {

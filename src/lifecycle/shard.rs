@@ -29,11 +29,11 @@ pub struct Shard {
     #[serde(default)]
     pub round: u32,
     /// Outcomes of the requests of a later round, before that round.
-    #[serde(default)]
-    pub took: RequestCounts,
+    #[serde(rename = "took", default)]
+    pub prior_counts: RequestCounts,
     /// Reasons why those requests had no answer.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub took_errors: Vec<ErrorSummary>,
+    #[serde(rename = "tookErrors", default, skip_serializing_if = "Vec::is_empty")]
+    pub prior_errors: Vec<ErrorSummary>,
     /// The model that all requests of the shard ask for.
     #[serde(default)]
     pub model: String,
@@ -60,7 +60,7 @@ impl Shard {
             }
             (AttemptState::Abandoned { .. }, 0) => Some(RequestCounts { missing: self.requests, ..all }),
             (AttemptState::Refused { refusal: Refusal::TooLarge, .. } | AttemptState::Abandoned { .. }, _) => {
-                Some(self.took)
+                Some(self.prior_counts)
             }
             _ => None,
         }

@@ -237,7 +237,7 @@ impl Shards {
                 self.resident.range(leaving.start.max(segment.from)..leaving.end.clamp(segment.from, segment.end()));
             for (_, shard) in gone {
                 segment.requests -= shard.requests;
-                segment.failed_before -= shard.took.failed;
+                segment.failed_before -= shard.prior_counts.failed;
             }
         }
         self.next = leaving.end;

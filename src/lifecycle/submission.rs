@@ -1,7 +1,7 @@
 //! The submission protocol, shard by shard: see `docs/architecture.md` for the argument behind each rule.
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Refusal, Rejection};
-use super::findings::Posted;
+use super::findings::PostResult;
 use super::follow::follow;
 use super::journal::Journal;
 use super::observed::Observed;
@@ -145,15 +145,17 @@ fn owed(
     let permitted = o.memory.permit.as_ref() == Some(&attempt.intent_id) && attempt.state == AttemptState::Intended;
     let (posted, is_first) = (o.memory.posted.get(&attempt.intent_id), attempt.repeats == 0);
     // The reply to an earlier POST does not use up the permit for a repeated one.
-    let posted = posted.filter(|posted| is_first || !permitted || matches!(posted, Posted::Created(_)));
+    let posted = posted.filter(|posted| is_first || !permitted || matches!(posted, PostResult::Created(_)));
     match posted {
-        Some(Posted::Created(id)) => Some(record(o, journal, attempt_key, id)),
+        Some(PostResult::Created(id)) => Some(record(o, journal, attempt_key, id)),
         // A refusal of a repeated POST proves nothing about the first POST, which may have made a batch.
-        Some(Posted::Refused(rejection)) if attempt.state == AttemptState::Intended && is_first => {
+        Some(PostResult::Refused(rejection)) if attempt.state == AttemptState::Intended && is_first => {
             Some(Step::Swap(journal.next(|j| refuse(o, j, attempt_key, rejection.clone(), false))))
         }
         // The reply is recorded first, because the resolution takes minutes, and another process may have to finish it.
-        Some(Posted::Declined(rejection)) if attempt.state == AttemptState::Intended && attempt.declined.is_none() => {
+        Some(PostResult::Declined(rejection))
+            if attempt.state == AttemptState::Intended && attempt.declined.is_none() =>
+        {
             Some(Step::Swap(journal.next(|j| {
                 if let Some(attempt) = j.attempt_mut(attempt_key) {
                     attempt.declined = Some(rejection.clone());

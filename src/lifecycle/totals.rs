@@ -51,7 +51,7 @@ impl Totals {
     pub fn add(&mut self, shard: &Shard) {
         self.round = self.round.max(shard.round);
         self.submitted += usize::from(shard.was_submitted());
-        self.failed_before += shard.took.failed;
+        self.failed_before += shard.prior_counts.failed;
         self.billed_again += shard.attempt.as_ref().map_or(0, |a| a.billed_again);
         if shard.round == 0 {
             self.counts.total += shard.requests;
@@ -85,12 +85,12 @@ impl Totals {
     }
 
     fn add_settled(&mut self, shard: &Shard, counts: RequestCounts) {
-        let (took, sum) = (shard.took, &mut self.counts);
+        let (prior_counts, sum) = (shard.prior_counts, &mut self.counts);
         sum.succeeded += counts.succeeded;
-        sum.failed += counts.failed - took.failed;
-        sum.expired += counts.expired - took.expired;
-        sum.cancelled += counts.cancelled - took.cancelled;
-        sum.missing += counts.missing - took.missing;
+        sum.failed += counts.failed - prior_counts.failed;
+        sum.expired += counts.expired - prior_counts.expired;
+        sum.cancelled += counts.cancelled - prior_counts.cancelled;
+        sum.missing += counts.missing - prior_counts.missing;
         self.settled += 1;
         let retryable = match shard.attempt.as_ref().map(|a| &a.state) {
             Some(AttemptState::Settled { retryable, .. }) => *retryable,
@@ -117,7 +117,7 @@ impl Shard {
     /// Returns the number of requests that are done because of this shard while `left` of its requests are not. In a later
     /// round, only requests that were never executed before it count.
     pub(super) fn done(&self, left: i64) -> i64 {
-        let before = if self.round == 0 { self.requests } else { never_executed(self.took) };
+        let before = if self.round == 0 { self.requests } else { never_executed(self.prior_counts) };
         before - left.min(before)
     }
 
@@ -160,7 +160,7 @@ impl ErrorTotals {
                 (sum.sample, sum.shard) = (error.sample_custom_id.clone(), index);
             }
         }
-        for error in &shard.took_errors {
+        for error in &shard.prior_errors {
             self.0.entry(error.code.clone()).or_default().count -= error.count;
         }
     }

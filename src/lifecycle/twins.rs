@@ -1,7 +1,7 @@
 //! Other batches of a submission that is recorded: a gateway in front of the provider sent our POST twice.
 
 use super::attempt::{Attempt, AttemptKey};
-use super::findings::{Polled, PolledState, Posted};
+use super::findings::{PollResult, PolledState, PostResult};
 use super::follow::recorded_at;
 use super::observed::Observed;
 use super::step::Step;
@@ -20,7 +20,7 @@ pub(super) fn to_stop<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) ->
 pub(super) fn twins<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> impl Iterator<Item = &'a String> {
     let found = o.memory.searches.get(&attempt.intent_id).into_iter().flat_map(|s| s.batches());
     let told = match o.memory.posted.get(&attempt.intent_id) {
-        Some(Posted::Created(id)) => Some(id),
+        Some(PostResult::Created(id)) => Some(id),
         _ => None,
     };
     found.chain(told).filter(move |id| *id != recorded)
@@ -69,7 +69,7 @@ pub(super) fn shown_at(o: &Observed, attempt: &Attempt) -> i64 {
 /// Returns a twin that was not looked at since the recorded batch ended: its bill is reported before the recorded batch is
 /// settled.
 pub(super) fn unseen<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str, ended_at: i64) -> Option<&'a String> {
-    let is_told = |look: &Polled| look.at >= ended_at || !matches!(look.seen, PolledState::Running { .. });
+    let is_told = |look: &PollResult| look.at >= ended_at || !matches!(look.seen, PolledState::Running { .. });
     twins(o, attempt, recorded).find(|id| !o.memory.looks.get(*id).is_some_and(is_told))
 }
 

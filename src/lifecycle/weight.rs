@@ -1,7 +1,7 @@
 //! The memory that a journal takes. It is measured, because the owner can write a large journal.
 
 use super::attempt::{Attempt, AttemptState, Payload, Rejection};
-use super::journal::{Commit, Heard, Journal, Owner, Plan, TakenOver};
+use super::journal::{Commit, Journal, Owner, Plan, RecordedAnswers, Takeover};
 use super::shard::Shard;
 use super::shard_list::{Sealed, Shards};
 use crate::api::{ErrorSummary, InputStatus};
@@ -29,13 +29,14 @@ impl Journal {
             texts([work_hash, version])
         };
         let of_end = |Commit { outcome: _, reason, message, at: _, requests: _ }: &Commit| texts([reason, message]);
-        let of_answers = |Heard { said, to }: &Heard| text(said) + texts(to.keys()) + texts(to.values());
+        let of_answers =
+            |RecordedAnswers { said, to }: &RecordedAnswers| text(said) + texts(to.keys()) + texts(to.values());
         size_of::<Journal>()
             + texts([work_id, cluster, namespace, name, uid, spec_hash])
             + plan.as_ref().map_or(0, of_plan)
             + shards.weight()
             + commit.as_ref().map_or(0, of_end)
-            + taken_over.as_ref().map_or(0, |TakenOver { from, times: _ }| text(from))
+            + taken_over.as_ref().map_or(0, |Takeover { from, times: _ }| text(from))
             + heard.as_ref().map_or(0, of_answers)
     }
 }
@@ -58,13 +59,13 @@ impl Shards {
 impl Shard {
     /// Returns the bytes of memory that the shard takes as an entry of a map.
     fn weight(&self) -> usize {
-        let Shard { bytes: _, first: _, requests: _, failures: _, round: _, took: _, streaks: _, .. } = self;
-        let Shard { sha256, index_sha256, attempt, took_errors, model, .. } = self;
+        let Shard { bytes: _, first: _, requests: _, failures: _, round: _, prior_counts: _, streaks: _, .. } = self;
+        let Shard { sha256, index_sha256, attempt, prior_errors, model, .. } = self;
         ENTRY_BYTES
             + size_of::<Shard>()
             + texts([sha256, index_sha256, model])
             + attempt.as_ref().map_or(0, Attempt::weight)
-            + of_errors(took_errors)
+            + of_errors(prior_errors)
     }
 }
 

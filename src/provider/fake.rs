@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::{ApiError, Batch, BatchApi, CreateBatch, Created, Dialect, ErrorKind, InputFile, See};
+use super::{ApiError, Batch, BatchApi, CreateBatch, Created, Dialect, ErrorKind, InputFile, OnPage};
 use crate::api::ProviderType;
 
 /// A provider that knows its batches, newest first, and counts what it is asked.
@@ -41,7 +41,7 @@ impl BatchApi for Provider {
         Created::Rejected(ApiError::new(ErrorKind::Unsupported, "not in this test"))
     }
 
-    async fn list(&self, _: i64, see: &mut See<'_>) -> Result<(), ApiError> {
+    async fn list(&self, _: i64, see: &mut OnPage<'_>) -> Result<(), ApiError> {
         self.lists.fetch_add(1, Ordering::Relaxed);
         let batches = self.batches.lock().unwrap().clone();
         for page in batches.chunks(100) {

@@ -26,7 +26,7 @@ pub use pace::Pace;
 pub use probe::{Probe, Trial, is_about_content, look, probe};
 
 /// The reader of a list's pages. It gets each page, and breaks the reading off when it has seen enough.
-pub type See<'a> = dyn for<'p> FnMut(&'p [Batch]) -> ControlFlow<()> + Send + 'a;
+pub type OnPage<'a> = dyn for<'p> FnMut(&'p [Batch]) -> ControlFlow<()> + Send + 'a;
 
 /// A provider's batch API.
 ///
@@ -49,7 +49,7 @@ pub trait BatchApi: Send + Sync {
     /// # Errors
     /// [`ErrorKind::Unsupported`] if the list may hide a batch, for example because it repeats a page. The batches that it
     /// showed exist; the absence of others proves nothing.
-    async fn list(&self, since: i64, see: &mut See<'_>) -> Result<(), ApiError>;
+    async fn list(&self, since: i64, see: &mut OnPage<'_>) -> Result<(), ApiError>;
 
     /// Returns the batches in the list for which `wanted` is true, oldest first; see [`BatchApi::list`].
     async fn find(

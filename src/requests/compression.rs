@@ -170,7 +170,7 @@ pub async fn peek(mut content: Content<'_>, n: usize) -> std::io::Result<(Vec<u8
 
 /// The output of a decoder cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Unfit {
+pub enum UnpackError {
     /// One object is larger than allowed, or is followed by other bytes.
     #[error("{0}")]
     Object(String),
@@ -189,18 +189,18 @@ struct Bounded<'a> {
 }
 
 impl Bounded<'_> {
-    fn judge(&mut self, bytes: u64) -> Result<(), Unfit> {
+    fn judge(&mut self, bytes: u64) -> Result<(), UnpackError> {
         self.given += bytes;
         let total = self.sizes.total.fetch_add(bytes, Relaxed) + bytes;
         if total > TOTAL_LIMIT {
-            return Err(Unfit::Input(format!(
+            return Err(UnpackError::Input(format!(
                 "the input has more than {} GiB; split it over several BatchJobs",
                 TOTAL_LIMIT >> 30
             )));
         }
         let stored = self.sizes.stored.load(Relaxed).max(1);
         if self.given > RATIO_FROM && self.given / stored > RATIO_LIMIT {
-            return Err(Unfit::Object(format!(
+            return Err(UnpackError::Object(format!(
                 "becomes more than {RATIO_LIMIT} times as large when it is uncompressed, which no requests do; put \
                  the right object there"
             )));
@@ -215,7 +215,7 @@ impl Bounded<'_> {
         let words = error.to_string();
         let no_header = ["Invalid gzip header", "Unknown frame descriptor"].iter().any(|e| words.contains(e));
         if words.contains("too much memory") {
-            return std::io::Error::other(Unfit::Object(format!(
+            return std::io::Error::other(UnpackError::Object(format!(
                 "has a zstd window of more than {} MiB in a frame behind the first one, or of more than {} MiB; compress it again \
                  without `--long` or `--ultra`",
                 1 << (WINDOW_LOG - 20),
@@ -223,7 +223,7 @@ impl Bounded<'_> {
             )));
         }
         match self.given > 0 && no_header {
-            true => std::io::Error::other(Unfit::Object(
+            true => std::io::Error::other(UnpackError::Object(
                 "is followed by bytes that are not compressed; put it there again, without them".into(),
             )),
             false => error,

@@ -12,7 +12,7 @@ use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::variable::{Texts, Variable, shown};
-use crate::store::{Held, LONG, Long};
+use crate::store::{LONG, LoadedLine, SpooledLine};
 
 /// Most fields of one row.
 const FIELD_LIMIT: usize = 4096;
@@ -21,7 +21,7 @@ const CHUNK: usize = 64 << 10;
 const KEPT: usize = 1 << 20;
 
 /// A reader of rows. A row that is longer than the limit is reported and skipped, not held in memory.
-pub struct Records<R> {
+pub struct RowReader<R> {
     reader: R,
     parser: Reader,
     buffer: Vec<u8>,
@@ -37,9 +37,9 @@ pub struct Records<R> {
     /// Directory of long rows that wait for their turn to be held in memory.
     spool: PathBuf,
     /// The beginning of the current row, if it is a long one.
-    long: Option<Long>,
+    long: Option<SpooledLine>,
     /// The long row that was returned last.
-    held: Option<Held>,
+    held: Option<LoadedLine>,
 }
 
 /// One row.
@@ -83,7 +83,7 @@ pub struct Header {
 
 /// The part of the current row that was parsed so far.
 #[derive(Default)]
-struct Taken {
+struct ParsedRow {
     text: usize,
     ends: usize,
     size: usize,
@@ -120,10 +120,10 @@ impl Quotes {
     }
 }
 
-impl<R: AsyncRead + Unpin> Records<R> {
+impl<R: AsyncRead + Unpin> RowReader<R> {
     /// Reads rows of `reader` with at most `limit` bytes each and fields separated by `delimiter`.
     pub fn new(reader: R, limit: usize, delimiter: u8) -> Self {
-        Records {
+        RowReader {
             reader,
             parser: ReaderBuilder::new().delimiter(delimiter).build(),
             buffer: Vec::with_capacity(CHUNK),
@@ -170,7 +170,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
             return Ok(None);
         }
         let line = self.ends_of_lines.count + 1;
-        let mut taken = Taken::default();
+        let mut taken = ParsedRow::default();
         loop {
             if self.at == self.buffer.len() {
                 self.fill().await?;
@@ -202,7 +202,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
         }
     }
 
-    fn fields(&self, taken: &Taken, at_end: bool) -> Result<Fields<'_>, String> {
+    fn fields(&self, taken: &ParsedRow, at_end: bool) -> Result<Fields<'_>, String> {
         if taken.too_long || taken.size > self.limit {
             return Err(format!(
                 "begins a row of {} bytes; {} bytes and {FIELD_LIMIT} fields are allowed (is a quote left open?)",
@@ -250,8 +250,8 @@ impl<R: AsyncRead + Unpin> Records<R> {
         Ok(())
     }
 
-    fn grow_text(&mut self, taken: &mut Taken) -> std::io::Result<()> {
-        let before = self.long.as_ref().map_or(0, Long::bytes);
+    fn grow_text(&mut self, taken: &mut ParsedRow) -> std::io::Result<()> {
+        let before = self.long.as_ref().map_or(0, SpooledLine::bytes);
         if taken.too_long || before + self.text.len() > self.limit {
             (taken.text, taken.too_long, self.long) = (0, true, None);
         } else if self.text.len() < LONG {
@@ -259,7 +259,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
         } else {
             let long = match &mut self.long {
                 Some(long) => long,
-                None => self.long.insert(Long::new(&self.spool)?),
+                None => self.long.insert(SpooledLine::new(&self.spool)?),
             };
             long.push(&self.text[..taken.text])?;
             taken.text = 0;
@@ -272,7 +272,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
         self.held = None;
     }
 
-    fn grow_ends(&mut self, taken: &mut Taken) {
+    fn grow_ends(&mut self, taken: &mut ParsedRow) {
         if self.ends.len() < FIELD_LIMIT {
             self.ends.resize((self.ends.len() * 2).min(FIELD_LIMIT), 0);
         } else {

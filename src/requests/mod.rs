@@ -8,6 +8,7 @@ mod encoding;
 mod hash;
 mod merge;
 mod number;
+mod object_requests;
 mod objects;
 mod pass;
 mod plan_options;
@@ -19,18 +20,17 @@ mod source;
 mod template;
 mod variable;
 mod version;
-mod whole;
 
 pub use compression::{BESIDE_WINDOW, WINDOW_BYTES};
 pub use merge::Defaults;
+pub use object_requests::{AHEAD_BYTES, MOST_OBJECT_BYTES, OBJECT_BYTES, SizeLimit, TooLarge};
 pub use objects::Selection;
 pub use objects::{apart, is_many as means_many};
-pub use pass::{MODEL_LIMIT, PassError, Passed, pass};
+pub use pass::{MODEL_LIMIT, PassError, PassOutput, pass};
 pub use plan_options::PlanOptions;
 pub use read::ROW_BYTES;
 pub use seen::IDS_BYTES;
-pub use source::{Held, Origin, Source};
-pub use whole::{AHEAD_BYTES, MOST_OBJECT_BYTES, OBJECT_BYTES, SizeLimit, TooLarge};
+pub use source::{InMemoryPiece, Origin, Source};
 
 /// Returns the custom id of a request at the provider: its index in the input and a mark of the work. It holds nothing
 /// of the customer's, and results of another work are never taken for ours. At most 64 characters of `[A-Za-z0-9_-]`.

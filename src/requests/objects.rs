@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 
 use super::PassError;
 use crate::api::{LeftOut, ObjectPolicy, ObjectStoreLocation};
-use crate::store::{Folder, Listed, Sorted, Sorter, layout};
+use crate::store::{Folder, ListedObject, Sorted, Sorter, layout};
 
 /// Most objects of one input.
 const OBJECT_LIMIT: usize = 100_000;
@@ -52,7 +52,7 @@ pub fn apart(input: &ObjectStoreLocation, output: &ObjectStoreLocation, output_u
 ///
 /// # Errors
 /// Fails if the object does not exist, or the store does not answer.
-pub async fn one(folder: &Folder, name: &str) -> Result<Listed, PassError> {
+pub async fn one(folder: &Folder, name: &str) -> Result<ListedObject, PassError> {
     let missing = || format!("{} does not exist; put the requests there, or correct `spec.input`", folder.uri_of(name));
     folder.stat(name).await?.ok_or_else(|| PassError::Invalid(missing()))
 }
@@ -67,13 +67,13 @@ pub async fn named(
     name: &str,
     selection: Selection,
     spool: &Path,
-) -> Result<(Sorted<Listed>, LeftOut), PassError> {
+) -> Result<(Sorted<ListedObject>, LeftOut), PassError> {
     let uri = folder.uri_of(name);
     if folder.uri_of("").contains('*') {
         let message = format!("{uri} has a `*` before its last `/`; only the last part of the URI may hold one");
         return Err(PassError::Invalid(message));
     }
-    let (mut objects, mut bytes, mut left_out) = (Sorter::new(spool, Listed::order), 0, LeftOut::default());
+    let (mut objects, mut bytes, mut left_out) = (Sorter::new(spool, ListedObject::order), 0, LeftOut::default());
     let mut listing = folder.list();
     while let Some(object) = listing.try_next().await? {
         if !is_meant(name, object.name()) {

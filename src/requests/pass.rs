@@ -10,13 +10,13 @@ use tracing::warn;
 use super::check::{Request, Shape, faulty_field};
 use super::document::Object;
 use super::hash::{Hasher, hash};
+use super::object_requests::TooLarge;
 use super::plan_options::PlanOptions;
 use super::problems::Problems;
 use super::provider_side_id;
-use super::read::Reading;
-use super::seen::Seen;
+use super::read::InputReader;
+use super::seen::SeenIds;
 use super::source::{Origin, Source};
-use super::whole::TooLarge;
 use crate::api::text::hex;
 use crate::api::{EmptyPolicy, InlineRequest, LeftOut};
 use crate::store::{
@@ -34,7 +34,7 @@ const IDS_TOLD: i64 = 4_096;
 
 /// The result of a pass.
 #[derive(Clone, Debug)]
-pub struct Passed {
+pub struct PassOutput {
     /// A text that changes whenever the input does: the ETag of its one object, a hash of the names and versions of
     /// several, or a hash of the bytes of pieces in memory.
     pub input_version: String,
@@ -81,14 +81,14 @@ pub async fn pass(
     options: &PlanOptions,
     stage: Option<(&Folder, &str)>,
     spool: &Path,
-) -> Result<Passed, PassError> {
+) -> Result<PassOutput, PassError> {
     if let Some((folder, _)) = stage {
         // The report is about an earlier state of the input.
         if let Err(error) = folder.delete(layout::REPORT).await {
             warn!(%error, "an earlier report of faulty requests could not be deleted");
         }
     }
-    let mut reading = Reading::new(options).map_err(PassError::Invalid)?;
+    let mut reading = InputReader::new(options).map_err(PassError::Invalid)?;
     let mut pass = Pass::new(source.name(), options, stage, spool);
     let read = pass.read(&mut reading, source).await;
     if pass.taken > REQUEST_LIMIT {
@@ -107,7 +107,7 @@ pub(super) struct Pass<'a> {
     writer: Option<ShardWriter<'a>>,
     staged: Sorter<StagedShard>,
     problems: Problems,
-    seen: Seen,
+    seen: SeenIds,
     /// Memory that is reserved for `seen`.
     ids: Reservation,
     models: BTreeSet<String>,
@@ -133,7 +133,7 @@ impl<'a> Pass<'a> {
             }),
             staged: Sorter::new(spool, StagedShard::order),
             problems: Problems::new(stage.map(|_| spool)),
-            seen: Seen::new(spool),
+            seen: SeenIds::new(spool),
             ids: Reservation::default(),
             models: BTreeSet::new(),
             chain: Hasher::new(options.hash_version),
@@ -142,11 +142,11 @@ impl<'a> Pass<'a> {
         }
     }
 
-    async fn read(&mut self, reading: &mut Reading, source: Source) -> Result<(), PassError> {
+    async fn read(&mut self, reading: &mut InputReader, source: Source) -> Result<(), PassError> {
         match source {
             Source::Inline(requests) => self.inline(reading, requests).await,
             Source::Objects { folder, name } => reading.objects(self, &folder, &name).await,
-            Source::Held { mut pieces, .. } => {
+            Source::InMemory { mut pieces, .. } => {
                 while let Some(held) = pieces.try_next().await? {
                     reading.held(self, held).await?;
                 }
@@ -155,7 +155,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    async fn inline(&mut self, reading: &mut Reading, requests: Vec<InlineRequest>) -> Result<(), PassError> {
+    async fn inline(&mut self, reading: &mut InputReader, requests: Vec<InlineRequest>) -> Result<(), PassError> {
         let origin = Origin { source: "`spec.input.inline.requests`".into(), entry: "request" };
         for (i, request) in requests.into_iter().enumerate() {
             let checked = self.inline_request(reading, request);
@@ -165,7 +165,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    fn inline_request(&self, reading: &mut Reading, request: InlineRequest) -> Result<Request<'static>, String> {
+    fn inline_request(&self, reading: &mut InputReader, request: InlineRequest) -> Result<Request<'static>, String> {
         let written = request.written()?;
         let body = Object::read_and_spell(written.json)
             .map_err(|fault| format!("has a `{}` that {}", written.field, faulty_field(written.json, fault)))?;
@@ -310,7 +310,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    async fn finish(mut self, reading: Reading) -> Result<Passed, PassError> {
+    async fn finish(mut self, reading: InputReader) -> Result<PassOutput, PassError> {
         if self.problems.count() > 0 {
             return Err(PassError::Invalid(self.faults().await));
         }
@@ -328,7 +328,7 @@ impl<'a> Pass<'a> {
         let work_hash = format!("{}-{}", version.prefix(), hex(&hash(version, identity.as_bytes())));
         let (too_large, sources, left_out) = (reading.too_large, reading.sources, reading.left_out);
         let (input_version, input_bytes) = reading.finish();
-        Ok(Passed {
+        Ok(PassOutput {
             input_version,
             input_bytes,
             sources,
@@ -362,7 +362,7 @@ impl<'a> Pass<'a> {
         )
     }
 
-    fn nothing(&self, reading: &Reading) -> String {
+    fn nothing(&self, reading: &InputReader) -> String {
         let (name, too_large, left_out) = (&self.name, reading.too_large.skipped, reading.left_out);
         let or = "or set `spec.input.emptyPolicy: Complete` where that is fine";
         if too_large > 0 {

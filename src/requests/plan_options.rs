@@ -1,10 +1,10 @@
 //! The rules by which batches are made of requests.
 
 use super::merge::Defaults;
+use super::object_requests::SizeLimit;
 use super::objects::Selection;
 use super::template::Template;
-use super::variable::Of;
-use super::whole::SizeLimit;
+use super::variable::ValueSource;
 use crate::api::{
     CsvOptions, EmptyPolicy, Endpoint, InputCompression, InputFormat, OnTooLarge, RequestTemplate, WorkHashVersion,
 };
@@ -57,9 +57,9 @@ pub struct PlanOptions {
 impl PlanOptions {
     /// Reads and checks the template.
     pub(super) fn template(&self) -> Result<Option<Template>, String> {
-        let of = if self.format == InputFormat::Objects { Of::Objects } else { Of::Rows };
+        let of = if self.format == InputFormat::Objects { ValueSource::Objects } else { ValueSource::Rows };
         let template = self.template.as_ref().map(|t| Template::parse(t, of)).transpose()?;
-        let cuts = of == Of::Objects && self.size_limit.then == OnTooLarge::Truncate;
+        let cuts = of == ValueSource::Objects && self.size_limit.then == OnTooLarge::Truncate;
         match template.as_ref().is_some_and(|t| cuts && t.uses("base64")) {
             true => {
                 Err("`spec.input.onTooLarge: Truncate` cuts text, and `$(object.base64)` is none; set Fail or Skip, \

@@ -8,21 +8,23 @@ use futures::StreamExt;
 use tokio::io::AsyncReadExt;
 use tokio_util::io::{InspectReader, StreamReader};
 
-use super::compression::{self, Content, Sizes, Unfit};
-use super::csv::{self, Fields, HEAD_BYTES, Header, Layout, Records};
+use super::compression::{self, Content, Sizes, UnpackError};
+use super::csv::{self, Fields, HEAD_BYTES, Header, Layout, RowReader};
 use super::encoding;
+use super::object_requests::{SizeLimit, TooLarge};
 use super::objects::{self, Selection};
 use super::pass::Pass;
 use super::source::Origin;
 use super::template::Template;
 use super::version::InputVersion;
-use super::whole::{SizeLimit, TooLarge};
-use super::{Held, PassError, PlanOptions};
+use super::{InMemoryPiece, PassError, PlanOptions};
 use crate::api::{InputCompression, InputFormat, LeftOut};
-use crate::store::{Entry, Folder, LINE_LIMIT, LONG, Line, Lines, Listed, Sorted, StoreError, Turn, reserve};
+use crate::store::{
+    Folder, LINE_LIMIT, LONG, Line, Lines, ListedObject, LongLineTurn, ObjectStream, Sorted, StoreError, reserve,
+};
 
 /// The rules by which the pieces of an input are read, with counters of what was read.
-pub struct Reading {
+pub struct InputReader {
     pub format: InputFormat,
     pub compression: InputCompression,
     pub template: Option<Template>,
@@ -49,9 +51,9 @@ pub struct Tables {
     pub encoding: &'static Encoding,
 }
 
-impl Reading {
-    pub fn new(options: &PlanOptions) -> Result<Reading, String> {
-        Ok(Reading {
+impl InputReader {
+    pub fn new(options: &PlanOptions) -> Result<InputReader, String> {
+        Ok(InputReader {
             format: options.format,
             compression: options.compression,
             template: options.template()?,
@@ -82,7 +84,7 @@ impl Reading {
     }
 
     /// Counts an object of which `bytes` bytes were read.
-    pub fn count_object(&mut self, object: &Listed, bytes: usize) {
+    pub fn count_object(&mut self, object: &ListedObject, bytes: usize) {
         self.version.object(object);
         self.bytes += bytes as u64;
     }
@@ -106,7 +108,12 @@ impl Reading {
         }
     }
 
-    async fn listed(&mut self, pass: &mut Pass<'_>, folder: &Folder, objects: Sorted<Listed>) -> Result<(), PassError> {
+    async fn listed(
+        &mut self,
+        pass: &mut Pass<'_>,
+        folder: &Folder,
+        objects: Sorted<ListedObject>,
+    ) -> Result<(), PassError> {
         if let (InputFormat::Objects, Some(template)) = (self.format, self.template.clone()) {
             return self.whole(pass, folder, objects, &template).await;
         }
@@ -121,7 +128,7 @@ impl Reading {
     }
 
     /// Reads a piece that is in memory.
-    pub async fn held(&mut self, pass: &mut Pass<'_>, held: Held) -> Result<(), PassError> {
+    pub async fn held(&mut self, pass: &mut Pass<'_>, held: InMemoryPiece) -> Result<(), PassError> {
         self.version.held(&held.bytes);
         let _held = reserve(held.bytes.len()).await;
         self.piece(pass, &held.name, &held.file, Box::new(std::io::Cursor::new(held.bytes))).await
@@ -163,20 +170,20 @@ impl Reading {
         let read = read.await;
         match read.map_err(|e| match e {
             ReadError::Io(e) => broken(name, compression, e),
-            ReadError::Pass(e) => Broken::Stop(e),
+            ReadError::Pass(e) => ObjectError::Stop(e),
         }) {
             Ok(empty_rows) => {
                 self.left_out.empty_rows += empty_rows;
                 Ok(())
             }
-            Err(Broken::Damaged(what)) => pass.take(&origin, None, Err(what)).await,
-            Err(Broken::Stop(e)) => Err(e),
+            Err(ObjectError::Damaged(what)) => pass.take(&origin, None, Err(what)).await,
+            Err(ObjectError::Stop(e)) => Err(e),
         }
     }
 }
 
 /// The reason why an object was not read to its end.
-pub enum Broken {
+pub enum ObjectError {
     /// The object is damaged, as described. The next one can be read.
     Damaged(String),
     /// The input cannot be read any further.
@@ -215,7 +222,7 @@ pub(super) fn one_at_a_time<T>(bytes: usize, check: impl FnOnce() -> T) -> T {
     check()
 }
 
-fn content(entry: Entry) -> Content<'static> {
+fn content(entry: ObjectStream) -> Content<'static> {
     Box::new(StreamReader::new(entry.stream.map(|chunk| chunk.map_err(std::io::Error::other))))
 }
 
@@ -230,7 +237,7 @@ async fn lines(
     let mut number = 0;
     while let Some(line) = lines.next().await? {
         number += 1;
-        let mut turn = Turn::default();
+        let mut turn = LongLineTurn::default();
         let line = match line {
             // Files with a byte order mark each may have been joined.
             Line::Whole(line) => Line::Whole(line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)),
@@ -273,7 +280,7 @@ async fn rows(
     let layout = Layout::of(&head, tables.delimiter, &variables).await;
     content.read_exact(&mut vec![0; layout.preamble]).await?;
     let begins = if layout.preamble > 0 { 2 } else { 1 };
-    let records = Records::new(content, LINE_LIMIT, layout.delimiter).of(encoding.name(), begins);
+    let records = RowReader::new(content, LINE_LIMIT, layout.delimiter).of(encoding.name(), begins);
     let mut records = records.spooling(pass.spool());
     let _held = reserve(ROW_BYTES).await;
     let (mut header, mut empty) = (None::<(Header, Option<String>)>, 0);
@@ -296,7 +303,7 @@ async fn rows(
             }
             continue;
         };
-        let (mut turn, bytes) = (Turn::default(), fields.as_ref().map_or(0, Fields::bytes));
+        let (mut turn, bytes) = (LongLineTurn::default(), fields.as_ref().map_or(0, Fields::bytes));
         let most = template.most(bytes);
         turn.take_beside(bytes, most).await;
         let checked = one_at_a_time(most.max(bytes), || {
@@ -321,7 +328,7 @@ async fn rows(
 async fn lines_or_rows(content: Content<'_>) -> Result<Content<'_>, ReadError> {
     match compression::archive(content).await? {
         (None, content) => Ok(content),
-        (Some(what), _) => Err(std::io::Error::other(Unfit::Object(format!(
+        (Some(what), _) => Err(std::io::Error::other(UnpackError::Object(format!(
             "is {what}, which is not read; put its content there as text, as it is or compressed with gzip or zstd"
         )))
         .into()),
@@ -354,29 +361,29 @@ fn no_template(name: &str) -> ReadError {
 }
 
 /// Sorts out an error: one of the store ends the pass, one of a decoder only the object.
-pub fn broken(name: &str, compression: InputCompression, error: std::io::Error) -> Broken {
+pub fn broken(name: &str, compression: InputCompression, error: std::io::Error) -> ObjectError {
     let kind = error.kind();
     let error = match error.downcast::<StoreError>() {
-        Ok(error) => return Broken::Stop(error.into()),
+        Ok(error) => return ObjectError::Stop(error.into()),
         Err(error) => error,
     };
-    match error.downcast::<Unfit>() {
-        Ok(Unfit::Object(what)) => return Broken::Damaged(what),
-        Ok(Unfit::Input(what)) => return Broken::Stop(PassError::Invalid(format!("{name}: {what}"))),
+    match error.downcast::<UnpackError>() {
+        Ok(UnpackError::Object(what)) => return ObjectError::Damaged(what),
+        Ok(UnpackError::Input(what)) => return ObjectError::Stop(PassError::Invalid(format!("{name}: {what}"))),
         Err(_) => {}
     }
     let called = match compression {
         InputCompression::Gzip => "gzip",
         InputCompression::Zstd => "zstd",
         InputCompression::Auto | InputCompression::None => {
-            return Broken::Stop(StoreError::Unavailable(format!("{name} cannot be read ({kind})")).into());
+            return ObjectError::Stop(StoreError::Unavailable(format!("{name} cannot be read ({kind})")).into());
         }
     };
     let damage = match kind {
         std::io::ErrorKind::UnexpectedEof => "is cut short",
         _ => "is damaged, or something else",
     };
-    Broken::Damaged(format!("as {called} it {damage}; put it there again, or correct `spec.input.compression`"))
+    ObjectError::Damaged(format!("as {called} it {damage}; put it there again, or correct `spec.input.compression`"))
 }
 
 #[cfg(test)]

@@ -28,24 +28,24 @@ const PROBES: usize = 8;
 /// The ids that were seen. Beyond the first 65,536, each takes 16 bytes of the spool.
 ///
 /// A million ids hold at most 6 MiB of memory: the set, the filter, and a run while it is sorted.
-pub struct Seen {
+pub struct SeenIds {
     spool: PathBuf,
     fresh: HashSet<Key>,
-    spilled: Option<Spilled>,
+    spilled: Option<SpilledIds>,
 }
 
 /// The ids on the spool.
-struct Spilled {
+struct SpilledIds {
     file: File,
     filter: Vec<u8>,
     /// First key of each block, by run.
     runs: Vec<Vec<Key>>,
 }
 
-impl Seen {
+impl SeenIds {
     /// Creates an empty set whose overflow goes to a file in `spool`.
-    pub fn new(spool: &Path) -> Seen {
-        Seen { spool: spool.into(), fresh: HashSet::new(), spilled: None }
+    pub fn new(spool: &Path) -> SeenIds {
+        SeenIds { spool: spool.into(), fresh: HashSet::new(), spilled: None }
     }
 
     /// Returns the bytes of memory that the set holds.
@@ -79,7 +79,7 @@ impl Seen {
         run.sort_unstable();
         let spilled = match &mut self.spilled {
             Some(spilled) => spilled,
-            None => self.spilled.insert(Spilled {
+            None => self.spilled.insert(SpilledIds {
                 file: tempfile::tempfile_in(&self.spool)?,
                 filter: vec![0; usize::try_from(FILTER_BITS / 8).unwrap_or_default()],
                 runs: vec![],
@@ -95,7 +95,7 @@ fn key_of(id: &[u8]) -> Key {
     key
 }
 
-impl Spilled {
+impl SpilledIds {
     fn add(&mut self, run: &[Key]) -> std::io::Result<()> {
         self.file.write_all_at(run.as_flattened(), (self.runs.len() * RUN * KEY_BYTES) as u64)?;
         for key in run {
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn ids_beyond_what_is_held_are_found_again_and_no_others() {
-        let mut seen = Seen::new(&std::env::temp_dir());
+        let mut seen = SeenIds::new(&std::env::temp_dir());
         let count = 3 * RUN + 1_000;
         for i in 0..count {
             assert!(seen.insert(&i.to_string()).unwrap(), "{i} is new");
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn the_filter_lets_hardly_an_id_through_that_was_never_seen() {
         let mut spilled =
-            Spilled { file: tempfile::tempfile().unwrap(), filter: vec![0; FILTER_BITS as usize / 8], runs: vec![] };
+            SpilledIds { file: tempfile::tempfile().unwrap(), filter: vec![0; FILTER_BITS as usize / 8], runs: vec![] };
         let key = |i: u64| key_of(&i.to_le_bytes());
         for run in 0..15 {
             let mut keys: Vec<Key> = (0..RUN as u64).map(|i| key(run * RUN as u64 + i)).collect();
@@ -174,7 +174,7 @@ mod tests {
 
         #[test]
         fn an_id_is_the_first_of_its_kind_exactly_once(ids in prop::collection::vec(0..150_000u32, 0..2_000), spill in 0..2_000usize) {
-            let (mut seen, mut all) = (Seen::new(&std::env::temp_dir()), HashSet::new());
+            let (mut seen, mut all) = (SeenIds::new(&std::env::temp_dir()), HashSet::new());
             // A run of other ids precedes some of them.
             for (i, id) in ids.iter().enumerate() {
                 if i == spill {

@@ -20,11 +20,11 @@ pub enum Source {
         name: String,
     },
     /// Pieces that fit into memory, fetched one after the other.
-    Held {
+    InMemory {
         /// Name of all of them together, for errors.
         name: String,
         /// The pieces. Each is fetched when its turn comes.
-        pieces: BoxStream<'static, Result<Held, PassError>>,
+        pieces: BoxStream<'static, Result<InMemoryPiece, PassError>>,
     },
 }
 
@@ -33,13 +33,13 @@ impl Source {
         match self {
             Source::Inline(_) => "`spec.input.inline.requests`".into(),
             Source::Objects { folder, name } => folder.uri_of(name),
-            Source::Held { name, .. } => name.clone(),
+            Source::InMemory { name, .. } => name.clone(),
         }
     }
 }
 
 /// A piece of input in memory.
-pub struct Held {
+pub struct InMemoryPiece {
     /// Name of the piece, for errors.
     pub name: String,
     /// File name that decides the format, if the spec does not.

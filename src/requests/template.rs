@@ -2,7 +2,7 @@
 
 use super::document::in_one_line;
 use super::reader::{self, push_escaped, push_string};
-use super::variable::{Cell, Of, Row, Variable};
+use super::variable::{Cell, Row, ValueSource, Variable};
 use super::{check, document::Object};
 use crate::api::RequestTemplate;
 use crate::store::LINE_LIMIT;
@@ -40,14 +40,14 @@ impl Template {
     ///
     /// # Errors
     /// Names the field and its fault.
-    pub fn parse(template: &RequestTemplate, of: Of) -> Result<Template, String> {
+    pub fn parse(template: &RequestTemplate, of: ValueSource) -> Result<Template, String> {
         let field = "`spec.input.template`";
         let custom_id = of.pieces(&template.custom_id).map_err(|e| format!("{field}: `customID` {e}"))?;
         let written = template.written().map_err(|e| format!("{field}: {e}"))?;
         Object::read(written.json)
             .map_err(|fault| format!("{field}: `{}` {}", written.field, check::faulty_field(written.json, fault)))?;
         let json = in_one_line(written.json);
-        let mut cut = Cut { of, text: &json, at: 0, from: 0, parts: vec![] };
+        let mut cut = BodyParser { of, text: &json, at: 0, from: 0, parts: vec![] };
         cut.value(written.field).map_err(|e| format!("{field}: {e}"))?;
         Ok(Template { custom_id, body: cut.end() })
     }
@@ -85,7 +85,7 @@ impl Template {
     /// # Errors
     /// Names a column that the row does not have, and those that it has.
     pub fn expand(&self, row: &Row<'_>) -> Result<(String, String), String> {
-        let mut filling = Filling { row, out: String::new(), left: EXPANDED_LIMIT };
+        let mut filling = Expansion { row, out: String::new(), left: EXPANDED_LIMIT };
         let custom_id = match &self.custom_id[..] {
             [Piece::Value(variable)] => match variable.of(row)? {
                 Cell::Json(json) if json.starts_with(['{', '[', 't', 'f', 'n']) => {
@@ -115,7 +115,7 @@ fn plain(cell: Cell<'_>) -> String {
     }
 }
 
-struct Filling<'a> {
+struct Expansion<'a> {
     row: &'a Row<'a>,
     /// The body so far.
     out: String,
@@ -123,7 +123,7 @@ struct Filling<'a> {
     left: usize,
 }
 
-impl<'a> Filling<'a> {
+impl<'a> Expansion<'a> {
     fn cell(&mut self, variable: &Variable) -> Result<Cell<'a>, String> {
         let cell = variable.of(self.row)?;
         let (Cell::Json(value) | Cell::Text(value)) = &cell;
@@ -166,45 +166,45 @@ impl<'a> Filling<'a> {
 }
 
 /// A piece of a text, by its place.
-enum Found {
+enum TextPiece {
     /// A range of fixed text.
     Text(usize, usize),
     Value(Variable),
 }
 
-impl Of {
+impl ValueSource {
     fn pieces(self, text: &str) -> Result<Vec<Piece>, String> {
         let piece = |found| match found {
-            Found::Text(from, to) => Piece::Text(text[from..to].into()),
-            Found::Value(variable) => Piece::Value(variable),
+            TextPiece::Text(from, to) => Piece::Text(text[from..to].into()),
+            TextPiece::Value(variable) => Piece::Value(variable),
         };
         Ok(self.find(text)?.into_iter().map(piece).collect())
     }
 
     /// Returns the variables of a text and the text around them. The first `$` of `$$(` is left out, and no variable
     /// begins there.
-    fn find(self, text: &str) -> Result<Vec<Found>, String> {
+    fn find(self, text: &str) -> Result<Vec<TextPiece>, String> {
         let (mut found, mut from, mut at) = (vec![], 0, 0);
         while let Some(start) = text[at..].find("$(").map(|start| at + start) {
             if text[at..start].ends_with('$') {
-                found.push(Found::Text(from, start - 1));
+                found.push(TextPiece::Text(from, start - 1));
                 (from, at) = (start, start + 2);
                 continue;
             }
             let (variable, after) = self.variable(&text[start + 2..])?;
-            found.extend([Found::Text(from, start), Found::Value(variable)]);
+            found.extend([TextPiece::Text(from, start), TextPiece::Value(variable)]);
             at = text.len() - after.len();
             from = at;
         }
-        found.push(Found::Text(from, text.len()));
-        found.retain(|found| !matches!(found, Found::Text(from, to) if from == to));
+        found.push(TextPiece::Text(from, text.len()));
+        found.retain(|found| !matches!(found, TextPiece::Text(from, to) if from == to));
         Ok(found)
     }
 }
 
 /// The cutter of a body's valid JSON into fixed parts and variables.
-struct Cut<'t> {
-    of: Of,
+struct BodyParser<'t> {
+    of: ValueSource,
     text: &'t str,
     at: usize,
     /// Beginning of the text that is not part of `parts` yet.
@@ -212,7 +212,7 @@ struct Cut<'t> {
     parts: Vec<Part>,
 }
 
-impl<'t> Cut<'t> {
+impl<'t> BodyParser<'t> {
     /// Reads the next value, which errors call `path`.
     fn value(&mut self, path: &str) -> Result<(), String> {
         match self.next() {
@@ -276,28 +276,28 @@ impl<'t> Cut<'t> {
     fn string(&mut self, start: usize, string: &str) -> Result<(), String> {
         let decoded = Decoded::of(string);
         let found = self.of.find(&decoded.text)?;
-        match <[Found; 1]>::try_from(found) {
-            Ok([Found::Value(variable)]) => {
+        match <[TextPiece; 1]>::try_from(found) {
+            Ok([TextPiece::Value(variable)]) => {
                 self.fixed_to(start);
                 self.parts.push(Part::Value(variable));
                 self.from = self.at;
             }
-            Ok([Found::Text(from, to)]) if to - from == decoded.text.len() => {}
+            Ok([TextPiece::Text(from, to)]) if to - from == decoded.text.len() => {}
             Ok([found]) => self.within(start, &decoded, vec![found]),
             Err(found) => self.within(start, &decoded, found),
         }
         Ok(())
     }
 
-    fn within(&mut self, start: usize, decoded: &Decoded, found: Vec<Found>) {
+    fn within(&mut self, start: usize, decoded: &Decoded, found: Vec<TextPiece>) {
         self.fixed_to(start + 1);
         for found in found {
             match found {
-                Found::Text(from, to) => {
+                TextPiece::Text(from, to) => {
                     self.from = start + decoded.written[from];
                     self.fixed_to(start + decoded.written[to]);
                 }
-                Found::Value(variable) => self.parts.push(Part::Text(variable)),
+                TextPiece::Value(variable) => self.parts.push(Part::Text(variable)),
             }
         }
         self.from = self.at - 1;

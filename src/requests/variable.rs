@@ -13,7 +13,7 @@ const NAME_LIMIT: usize = 40;
 
 /// The source of a template's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub enum ValueSource {
     /// Rows: `$(row.COLUMN)`.
     Rows,
     /// Objects: `$(object.PART)`, where the parts are those of [`PARTS`].
@@ -103,14 +103,14 @@ impl Conversion {
     }
 }
 
-impl Of {
+impl ValueSource {
     /// Reads the variable that `rest` begins with, after its `$(`. Returns it with the text after its `)`.
     ///
     /// # Errors
     /// Describes the fault of the variable.
     pub fn variable(self, rest: &str) -> Result<(Variable, &str), String> {
         match (self, rest.strip_prefix("row")) {
-            (Of::Rows, Some(path)) if path.starts_with(['.', '[']) && is_quoted_somewhere(path) => names(path),
+            (ValueSource::Rows, Some(path)) if path.starts_with(['.', '[']) && is_quoted_somewhere(path) => names(path),
             _ => self.plain(rest),
         }
     }
@@ -120,11 +120,11 @@ impl Of {
         let (written, after) = (&rest[..end], &rest[end + 1..]);
         let (row, part) = (written.strip_prefix("row."), written.strip_prefix("object."));
         let name = match (self, row, part) {
-            (Of::Rows, Some(name), _) if !name.is_empty() => name,
-            (Of::Objects, _, Some(part)) if PARTS.contains(&part) => part,
+            (ValueSource::Rows, Some(name), _) if !name.is_empty() => name,
+            (ValueSource::Objects, _, Some(part)) if PARTS.contains(&part) => part,
             _ => return Err(self.unknown(written, row.is_some(), part.is_some())),
         };
-        let converted = name.rsplit_once(':').filter(|(name, _)| self == Of::Rows && !name.is_empty());
+        let converted = name.rsplit_once(':').filter(|(name, _)| self == ValueSource::Rows && !name.is_empty());
         let converted = converted.and_then(|(name, word)| Some((name, Conversion::of(word)?)));
         let meant = if name.contains('(') { balanced(rest).and_then(|all| all.strip_prefix("row.")) } else { None };
         let path = Path::Plain { name: converted.map_or(name, |(name, _)| name).into(), as_written: name.into() };
@@ -134,13 +134,13 @@ impl Of {
 
     fn unknown(self, name: &str, row: bool, part: bool) -> String {
         let elsewhere = match self {
-            Of::Rows if part => ", which is for `spec.input.format: Objects`",
-            Of::Objects if row => ", which is for rows, and the format Objects has none",
+            ValueSource::Rows if part => ", which is for `spec.input.format: Objects`",
+            ValueSource::Objects if row => ", which is for rows, and the format Objects has none",
             _ => "",
         };
         let known = match self {
-            Of::Rows => "`$(row.COLUMN)` is known".to_string(),
-            Of::Objects => format!("{} are known", PARTS.map(|part| format!("`$(object.{part})`")).join(", ")),
+            ValueSource::Rows => "`$(row.COLUMN)` is known".to_string(),
+            ValueSource::Objects => format!("{} are known", PARTS.map(|part| format!("`$(object.{part})`")).join(", ")),
         };
         format!("uses the variable {}{elsewhere}; {known}, and `$$(` is a literal `$(`", shown(&format!("$({name})")))
     }

@@ -1,7 +1,7 @@
 //! The version of an input, which changes whenever the input does. It needs no second look at the bytes.
 
 use crate::api::text::hex;
-use crate::store::Listed;
+use crate::store::ListedObject;
 
 /// Longest version that is shown as it is, in bytes: the longest that `status` has room for.
 const SHOWN: usize = 128;
@@ -17,7 +17,7 @@ pub struct InputVersion {
 
 impl InputVersion {
     /// Adds an object by its name and its version in the store.
-    pub fn object(&mut self, object: &Listed) {
+    pub fn object(&mut self, object: &ListedObject) {
         self.etag = object.etag().map(String::from);
         for text in [object.name(), &object.version()] {
             self.held(text.as_bytes());
@@ -51,12 +51,12 @@ mod tests {
     use super::*;
     use crate::store::Folder;
 
-    async fn version_of(objects: &[(&str, &'static str)]) -> (String, Vec<Listed>) {
+    async fn version_of(objects: &[(&str, &'static str)]) -> (String, Vec<ListedObject>) {
         let folder = Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://in/", "in/");
         for (name, text) in objects {
             folder.put_new(name, (*text).into()).await.unwrap();
         }
-        let listed: Vec<Listed> = folder.list().try_collect().await.unwrap();
+        let listed: Vec<ListedObject> = folder.list().try_collect().await.unwrap();
         let mut version = InputVersion::default();
         listed.iter().for_each(|object| version.object(object));
         (version.finish(), listed)

@@ -22,14 +22,14 @@ pub(super) enum Status {
     Absent,
     Code(i64),
     /// A status that is not a number.
-    Odd,
+    NotANumber,
 }
 
 impl Status {
     fn of(raw: &RawValue) -> Status {
         match value_of(raw) {
             Value::Null => Status::Absent,
-            value => value.as_i64().or_else(|| value.as_str()?.parse().ok()).map_or(Status::Odd, Status::Code),
+            value => value.as_i64().or_else(|| value.as_str()?.parse().ok()).map_or(Status::NotANumber, Status::Code),
         }
     }
 }
@@ -142,7 +142,7 @@ impl<'de> Deserialize<'de> for Body {
                 while let Some(key) = map.next_key()? {
                     body.something = true;
                     match key {
-                        Key::Answer => body.answer |= map.next_value::<Holds>()?.0,
+                        Key::Answer => body.answer |= map.next_value::<HasContent>()?.0,
                         Key::Reason(key) => _ = body.reasons.insert(key.into(), value_of(map.next_value()?)),
                         Key::Beside => _ = map.next_value::<IgnoredAny>()?,
                         Key::Other => {
@@ -155,7 +155,7 @@ impl<'de> Deserialize<'de> for Body {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Body, A::Error> {
-                Ok(Body { something: Holds::any_of(list)?, ..Body::default() })
+                Ok(Body { something: HasContent::any_of(list)?, ..Body::default() })
             }
 
             /// Some servers return JSON as text. Any other text is not an answer, since the endpoints answer in JSON.
@@ -193,9 +193,9 @@ impl<'de> Deserialize<'de> for Body {
 }
 
 /// Whether a value has content: a list or an object with an element, a text with a character.
-struct Holds(bool);
+struct HasContent(bool);
 
-impl Holds {
+impl HasContent {
     fn any_of<'de, A: SeqAccess<'de>>(mut list: A) -> Result<bool, A::Error> {
         let mut some = false;
         while list.next_element::<IgnoredAny>()?.is_some() {
@@ -205,11 +205,11 @@ impl Holds {
     }
 }
 
-impl<'de> Deserialize<'de> for Holds {
+impl<'de> Deserialize<'de> for HasContent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw: &RawValue = Deserialize::deserialize(deserializer)?;
         let inside = raw.get().as_bytes();
         let inside = inside.get(1..inside.len().saturating_sub(1)).unwrap_or_default();
-        Ok(Holds(raw.get().starts_with(['[', '{', '"']) && !inside.trim_ascii().is_empty()))
+        Ok(HasContent(raw.get().starts_with(['[', '{', '"']) && !inside.trim_ascii().is_empty()))
     }
 }

@@ -10,11 +10,11 @@ use tokio::io::{AsyncWriteExt, BufWriter};
 
 use super::errors::Tally;
 use super::index::INDEX_LINE_LIMIT;
-use super::line::Ended;
+use super::line::LineOutcome;
 use super::part::{GO_BYTES, write_part};
-use super::scan::{How, Place, QUOTED, Scanned, scan};
+use super::scan::{LineKind, LinePlace, QUOTED, ScanResult, scan};
 use crate::api::{ErrorSummary, RequestCounts};
-use crate::store::staged::{self, Spooled};
+use crate::store::staged::{self, SpooledFile};
 use crate::store::{Folder, IndexEntry, Line, Lines, StoreError, layout, reserve};
 
 /// Bytes that the collection of a batch holds for each request: the place of its line, and the place of a line that
@@ -40,14 +40,14 @@ pub struct Collection<'a> {
     /// The provider's files. An error in one of them ends the collection.
     pub files: Vec<BoxStream<'static, Result<Bytes, String>>>,
     /// Whether requests that no line names count as failed, because their answers may be in lines that cannot be read.
-    pub may_be_unreadable: &'a (dyn Fn(&Found) -> bool + Sync),
+    pub may_be_unreadable: &'a (dyn Fn(&FileContents) -> bool + Sync),
     /// Describes the files that could not be fetched, for the messages of those requests. Empty if all were fetched.
     pub unusable: &'a str,
 }
 
 /// The content of a batch's files, by request and by line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct FileContents {
     /// Requests that are named by a line.
     pub requests: i64,
     /// Lines that cannot be read and name no request of the batch.
@@ -58,7 +58,7 @@ pub struct Found {
 
 /// The part that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Collected {
+pub struct CollectedPart {
     /// Name of its object.
     pub name: String,
     /// SHA-256 of its uncompressed bytes.
@@ -72,7 +72,7 @@ pub struct Collected {
     /// Lines that are not an answer of the batch: of another work, out of range, or repeated.
     pub foreign: u64,
     /// The content of the files.
-    pub found: Found,
+    pub found: FileContents,
     /// Requests for which the part does not hold everything that came back. The provider has to keep its files for
     /// them.
     pub incomplete: i64,
@@ -93,7 +93,7 @@ pub enum CollectError {
 ///
 /// # Errors
 /// An error loses nothing: the provider still has its files.
-pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collected, CollectError> {
+pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<CollectedPart, CollectError> {
     let Collection { folder, work_id, attempt_key, index, requests, files, may_be_unreadable, unusable } = collection;
     let index = layout::index(work_id, index);
     let asked = indexes(folder, &index).await?;
@@ -103,7 +103,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     let scanned = scan(&mut raw, &ends, work_id, &asked, spool).await.map_err(local)?;
     drop(asked);
     let foreign = scanned.foreign;
-    let found = Found {
+    let found = FileContents {
         requests: scanned.places.len() as i64,
         unreadable: i64::try_from(scanned.unreadable).unwrap_or(i64::MAX),
         cut_off: i64::try_from(scanned.cut_off).unwrap_or(i64::MAX),
@@ -113,9 +113,9 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     let errors = with_names(folder, &index, tally).await?;
     let (sha256, name) = (part.sha256.clone(), layout::part(work_id, &attempt_key, &part.sha256));
     put_surely(folder, part, &name, work_id).await?;
-    let retryable = places.iter().filter(|p| p.ended == Ended::Errored).count() as i64;
+    let retryable = places.iter().filter(|p| p.ended == LineOutcome::Errored).count() as i64;
     let incomplete = places.iter().filter(|p| is_incomplete(p)).count() as i64;
-    Ok(Collected { name, sha256, counts: count(&places, requests), retryable, errors, foreign, found, incomplete })
+    Ok(CollectedPart { name, sha256, counts: count(&places, requests), retryable, errors, foreign, found, incomplete })
 }
 
 /// Reads the indexes of the shard's requests, in order.
@@ -157,23 +157,23 @@ async fn with_names(folder: &Folder, index: &str, tally: Tally) -> Result<Vec<Er
 }
 
 /// Gives each request that no line names one of the lines that name no request, as far as there are any.
-fn with_nameless(scanned: Scanned) -> Vec<Place> {
+fn with_nameless(scanned: ScanResult) -> Vec<LinePlace> {
     let mut nameless = scanned.nameless.into_iter();
     let places = scanned.unanswered.iter().map(|index| {
         let (offset, len) = nameless.next().unwrap_or_default();
         let len = u32::try_from(len.min(QUOTED as u64)).unwrap_or(0);
-        Place { index: *index, ended: Ended::Failed, offset, len, how: How::Nameless }
+        LinePlace { index: *index, ended: LineOutcome::Failed, offset, len, kind: LineKind::Nameless }
     });
-    let mut all: Vec<Place> = places.chain(scanned.places).collect();
+    let mut all: Vec<LinePlace> = places.chain(scanned.places).collect();
     all.sort_unstable_by_key(|place| place.index);
     all
 }
 
-fn is_incomplete(place: &Place) -> bool {
-    match place.how {
-        How::Plain | How::Repaired => false,
-        How::Unreadable(size) => size > QUOTED as u64,
-        How::Shared | How::TooLong(_) | How::Nameless => true,
+fn is_incomplete(place: &LinePlace) -> bool {
+    match place.kind {
+        LineKind::Plain | LineKind::Repaired => false,
+        LineKind::Unreadable(size) => size > QUOTED as u64,
+        LineKind::Shared | LineKind::TooLong(_) | LineKind::Nameless => true,
     }
 }
 
@@ -205,7 +205,7 @@ pub(super) async fn download(
 
 /// Puts a part and makes sure that it is stored intact, since the provider may soon delete the only other copy. A store
 /// that has been seen to check each put is trusted; otherwise the part is read back.
-async fn put_surely(folder: &Folder, part: Spooled, name: &str, work_id: &str) -> Result<(), CollectError> {
+async fn put_surely(folder: &Folder, part: SpooledFile, name: &str, work_id: &str) -> Result<(), CollectError> {
     let (sha256, checking) = (part.sha256.clone(), folder.checking(&layout::scratch(work_id)).await);
     let put_now = part.put(checking.as_ref().unwrap_or(folder), name, work_id).await?;
     match checking.is_some() && put_now {
@@ -223,14 +223,14 @@ async fn read_back(folder: &Folder, name: &str, sha256: &str) -> Result<(), Coll
     Ok(())
 }
 
-fn count(places: &[Place], total: i64) -> RequestCounts {
+fn count(places: &[LinePlace], total: i64) -> RequestCounts {
     let mut counts = RequestCounts { total, missing: total - places.len() as i64, ..Default::default() };
     for place in places {
         match place.ended {
-            Ended::Succeeded => counts.succeeded += 1,
-            Ended::Failed | Ended::Errored => counts.failed += 1,
-            Ended::Expired => counts.expired += 1,
-            Ended::Cancelled => counts.cancelled += 1,
+            LineOutcome::Succeeded => counts.succeeded += 1,
+            LineOutcome::Failed | LineOutcome::Errored => counts.failed += 1,
+            LineOutcome::Expired => counts.expired += 1,
+            LineOutcome::Cancelled => counts.cancelled += 1,
         }
     }
     counts

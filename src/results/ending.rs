@@ -4,7 +4,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::body::{Response, Status};
-use super::line::{Ended, ProviderLine};
+use super::line::{LineOutcome, ProviderLine};
 use crate::api::json;
 
 /// Most levels of nested errors that are read.
@@ -14,7 +14,7 @@ impl ProviderLine<'_> {
     /// Returns how the request ended. OpenAI's rows of answers have a 2xx status and no error; rows that were never
     /// executed have no response, and the code `batch_expired` or `batch_cancelled`. A failure counts as one that may
     /// pass only if its status or code says so, because any other request may have been paid.
-    pub fn ended(&self) -> Ended {
+    pub fn ended(&self) -> LineOutcome {
         self.judged().0
     }
 
@@ -25,31 +25,31 @@ impl ProviderLine<'_> {
         why.name().unwrap_or_else(|| "unknown".into())
     }
 
-    fn judged(&self) -> (Ended, Why) {
+    fn judged(&self) -> (LineOutcome, FailureReasons) {
         let error = self.error.map(value_of);
-        let mut why = Why::default();
+        let mut why = FailureReasons::default();
         if let Some(error) = &error {
             why.read(error, LEVELS);
         }
         if why.says("batch_expired") {
-            return (Ended::Expired, why);
+            return (LineOutcome::Expired, why);
         }
         if why.says("batch_cancelled") || why.says("batch_canceled") {
-            return (Ended::Cancelled, why);
+            return (LineOutcome::Cancelled, why);
         }
         let response = self.response.and_then(|r| serde_json::from_str::<Response>(r.get()).ok());
         let Response { status, body } = response.unwrap_or_default();
         let fine = matches!(status, Status::Absent | Status::Code(200..=299));
         let (has_error, answered) = (error.is_some_and(|e| !is_nothing(&e)), fine && body.is_answer());
         match status {
-            _ if answered && !has_error => return (Ended::Succeeded, why),
+            _ if answered && !has_error => return (LineOutcome::Succeeded, why),
             Status::Code(200..=299) | Status::Absent => {}
             Status::Code(status) => why.statuses.insert(0, status),
-            Status::Odd => why.odd = true,
+            Status::NotANumber => why.odd = true,
         }
         why.read(&Value::Object(body.reasons), LEVELS);
         // An answer beside an error has been paid, too.
-        let ended = if why.retryable() && !answered { Ended::Errored } else { Ended::Failed };
+        let ended = if why.retryable() && !answered { LineOutcome::Errored } else { LineOutcome::Failed };
         if why.is_silent() && self.response.is_some() && !has_error && !answered {
             why.codes.push("no_answer".into());
         }
@@ -76,7 +76,7 @@ pub(super) fn is_nothing(error: &Value) -> bool {
 
 /// The codes, types and statuses of a failure in a row and its body, the outermost first.
 #[derive(Default)]
-struct Why {
+struct FailureReasons {
     codes: Vec<String>,
     types: Vec<String>,
     statuses: Vec<i64>,
@@ -84,7 +84,7 @@ struct Why {
     odd: bool,
 }
 
-impl Why {
+impl FailureReasons {
     fn read(&mut self, error: &Value, levels: u32) {
         let Some(levels) = levels.checked_sub(1) else { return };
         match error {
@@ -214,7 +214,7 @@ fn word(value: &Value) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn ended(line: &str) -> (Ended, String) {
+    fn ended(line: &str) -> (LineOutcome, String) {
         let line: ProviderLine = serde_json::from_str(line).unwrap();
         (line.ended(), line.code())
     }
@@ -244,13 +244,13 @@ mod tests {
             format!(r#"{{"custom_id":"a","response":{{"body":{ANSWER}}}}}"#),
             format!(r#"{{"custom_id":"b","custom_id":"b","response":null,"response":{{"body":{ANSWER}}}}}"#),
         ] {
-            assert_eq!(ended(&line).0, Ended::Succeeded, "{line}");
+            assert_eq!(ended(&line).0, LineOutcome::Succeeded, "{line}");
         }
     }
 
     #[test]
     fn what_has_no_answer_is_sent_again_only_where_its_status_or_code_may_pass() {
-        use Ended::{Cancelled, Errored, Expired, Failed};
+        use LineOutcome::{Cancelled, Errored, Expired, Failed};
         let dwctl = |kind: &str, status: u16| {
             let inner = serde_json::json!({"type": kind, "status": status, "body": "{\"error\":\"no such model\"}"});
             row("null", "null", &serde_json::json!({"code": null, "message": inner.to_string()}).to_string())

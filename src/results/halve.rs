@@ -1,9 +1,9 @@
 //! Division of a shard that is larger than an account accepts into two, request by request.
 
-use super::follow_up::{FollowUp, Took, stood_before};
+use super::follow_up::{EarlierOutcomes, FollowUp, outcome_before};
 use super::index::{index_lines, next_entry};
-use super::joined::{Joined, With, loaded};
-use super::settled::Settled;
+use super::join::{Join, JoinInputs, loaded};
+use super::settled::SettledShard;
 use super::write::WriteError;
 use crate::store::{Folder, ShardWriter, Sorted};
 
@@ -15,15 +15,15 @@ use crate::store::{Folder, ShardWriter, Sorted};
 pub async fn halve(
     mut writer: ShardWriter<'_>,
     folder: &Folder,
-    whole: Settled,
-    earlier: Sorted<Settled>,
+    whole: SettledShard,
+    earlier: Sorted<SettledShard>,
 ) -> Result<[FollowUp; 2], WriteError> {
     let work_id = writer.work_id().to_string();
     let (index, model, first_round) = (whole.index.clone(), whole.model.clone(), whole.round == 0);
     let mut wanted = index_lines(folder, &work_id, &index).await?;
     let shards = if first_round { Sorted::one(whole) } else { earlier };
-    let mut joined = Joined::of(folder, &work_id, shards, |of| of == model, With::Rounds, writer.spool())?;
-    let (mut took, mut halves) = (Took::default(), vec![]);
+    let mut joined = Join::of(folder, &work_id, shards, |of| of == model, JoinInputs::Rounds, writer.spool())?;
+    let (mut prior_counts, mut halves) = (EarlierOutcomes::default(), vec![]);
     while let Some(entry) = next_entry(&mut wanted).await? {
         let mut request = loop {
             match joined.next().await? {
@@ -36,10 +36,10 @@ pub async fn halve(
         let first = writer.push(&request.model, &[&sent], 0, &entry).await?;
         drop(sent);
         if !first_round {
-            took.add(first, stood_before(&request), request).await?;
+            prior_counts.add(first, outcome_before(&request), request).await?;
         }
-        halves.extend(took.of(writer.put().await?));
+        halves.extend(prior_counts.of(writer.put().await?));
     }
-    halves.extend(took.of(writer.finish().await?));
+    halves.extend(prior_counts.of(writer.finish().await?));
     halves.try_into().map_err(|halves: Vec<_>| WriteError::Corrupt(format!("{} halves of a shard", halves.len())))
 }

@@ -12,7 +12,7 @@ use crate::store::{IndexEntry, RequestHash};
 /// The end of a request, as a part records it.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Ended {
+pub(super) enum LineOutcome {
     Succeeded,
     /// A failure for which another try would not help, or might be paid twice.
     Failed,
@@ -27,7 +27,7 @@ pub(super) enum Ended {
 #[derive(Serialize, Deserialize)]
 pub(super) struct PartLine<L> {
     pub index: i64,
-    pub ended: Ended,
+    pub ended: LineOutcome,
     pub line: L,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct PartLine<L> {
 pub(super) const HEAD: usize = 64;
 
 /// Reads the index and the end of the [`PartLine`] that begins with `start`.
-pub(super) fn head(start: &[u8]) -> Option<(i64, Ended)> {
+pub(super) fn head(start: &[u8]) -> Option<(i64, LineOutcome)> {
     let rest = start.strip_prefix(b"{\"index\":")?;
     let (index, rest) = rest.split_at(memchr::memchr(b',', rest)?);
     let ended = rest.strip_prefix(b",\"ended\":")?;
@@ -147,7 +147,13 @@ mod tests {
     fn a_line_of_a_part_says_at_its_beginning_whose_it_is() {
         let line = RawValue::from_string(format!("{{\"x\": \"{}\"}}", "é".repeat(100))).unwrap();
         for index in [0, 7, i64::MAX] {
-            for ended in [Ended::Succeeded, Ended::Failed, Ended::Errored, Ended::Expired, Ended::Cancelled] {
+            for ended in [
+                LineOutcome::Succeeded,
+                LineOutcome::Failed,
+                LineOutcome::Errored,
+                LineOutcome::Expired,
+                LineOutcome::Cancelled,
+            ] {
                 let line = serde_json::to_vec(&PartLine { index, ended, line: &line }).unwrap();
                 assert_eq!(head(&line[..HEAD]), Some((index, ended)));
             }

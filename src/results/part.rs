@@ -12,11 +12,11 @@ use tokio::fs::File;
 
 use super::collect::CollectError;
 use super::errors::Tally;
-use super::line::{Ended, PartLine, ProviderLine};
+use super::line::{LineOutcome, PartLine, ProviderLine};
 use super::repair::{repaired, text, without_lone_surrogates};
-use super::scan::{How, Place, QUOTED};
+use super::scan::{LineKind, LinePlace, QUOTED};
 use crate::store::staged::{self, Spool};
-use crate::store::{LINE_LIMIT, LONG, Turn};
+use crate::store::{LINE_LIMIT, LONG, LongLineTurn};
 
 /// Most bytes of answers that are read from the spool at a time. A longer one is read alone.
 pub(super) const GO_BYTES: usize = 1 << 20;
@@ -25,17 +25,17 @@ pub(super) const GO_BYTES: usize = 1 << 20;
 /// that could not be fetched.
 pub(super) async fn write_part(
     raw: File,
-    places: &[Place],
+    places: &[LinePlace],
     unusable: &str,
     spool: &Path,
-) -> Result<(staged::Spooled, Tally), CollectError> {
+) -> Result<(staged::SpooledFile, Tally), CollectError> {
     let (mut part, mut tally) = (Spool::new(spool).await?, Tally::default());
     let (raw, mut lines) = (Arc::new(raw.into_std().await), vec![]);
     let mut rest = places;
     while !rest.is_empty() {
         let (some, others) = rest.split_at(at_a_time(rest));
         // The turn ends when the entry is on the spool.
-        let mut turn = Turn::default();
+        let mut turn = LongLineTurn::default();
         turn.take(some.iter().map(|place| place.len as usize).sum()).await;
         lines = read_lines(&raw, some, lines).await?;
         let mut left = &lines[..];
@@ -55,9 +55,9 @@ pub(super) async fn write_part(
 
 /// Returns how many lines to read at a time. In index order they are spread over the file, and each read runs on
 /// another thread.
-fn at_a_time(places: &[Place]) -> usize {
+fn at_a_time(places: &[LinePlace]) -> usize {
     let mut bytes = 0;
-    let fits = |place: &&Place| {
+    let fits = |place: &&LinePlace| {
         bytes += place.len as usize;
         bytes <= GO_BYTES
     };
@@ -65,7 +65,11 @@ fn at_a_time(places: &[Place]) -> usize {
 }
 
 /// Reads lines one after the other into the buffer `lines`.
-async fn read_lines(raw: &Arc<std::fs::File>, places: &[Place], mut lines: Vec<u8>) -> Result<Vec<u8>, CollectError> {
+async fn read_lines(
+    raw: &Arc<std::fs::File>,
+    places: &[LinePlace],
+    mut lines: Vec<u8>,
+) -> Result<Vec<u8>, CollectError> {
     let (raw, places) = (raw.clone(), places.iter().map(|p| (p.offset, p.len as usize)).collect::<Vec<_>>());
     let read = tokio::task::spawn_blocking(move || {
         lines.resize(places.iter().map(|(_, len)| len).sum(), 0);
@@ -81,14 +85,14 @@ async fn read_lines(raw: &Arc<std::fs::File>, places: &[Place], mut lines: Vec<u
 }
 
 /// Returns the line of a part, with its newline.
-fn part_line(place: &Place, line: &[u8], unusable: &str, tally: &mut Tally) -> serde_json::Result<Vec<u8>> {
-    let line = match place.how {
-        How::Plain => unwrapped(without_lone_surrogates(text(line))),
-        How::Repaired => unwrapped(without_lone_surrogates(repaired(&text(line)).into())),
+fn part_line(place: &LinePlace, line: &[u8], unusable: &str, tally: &mut Tally) -> serde_json::Result<Vec<u8>> {
+    let line = match place.kind {
+        LineKind::Plain => unwrapped(without_lone_surrogates(text(line))),
+        LineKind::Repaired => unwrapped(without_lone_surrogates(repaired(&text(line)).into())),
         _ => stand_in(place, &text(line), unusable).into(),
     };
     let raw = serde_json::from_str::<&RawValue>(&line)?;
-    if place.ended != Ended::Succeeded {
+    if place.ended != LineOutcome::Succeeded {
         tally.add(serde_json::from_str::<ProviderLine>(raw.get())?.code(), place.index);
     }
     let mut entry = serde_json::to_vec(&PartLine { index: place.index, ended: place.ended, line: raw })?;
@@ -97,25 +101,25 @@ fn part_line(place: &Place, line: &[u8], unusable: &str, tally: &mut Tally) -> s
 }
 
 /// Returns a line in place of one that cannot be read, in the form of `errors.jsonl`.
-fn stand_in(place: &Place, line: &str, unusable: &str) -> String {
+fn stand_in(place: &LinePlace, line: &str, unusable: &str) -> String {
     let unreadable = |message: String| json!({"code": "unreadable_answer", "message": message, "raw_line": line});
-    let error = match place.how {
-        How::TooLong(size) => json!({"code": "answer_too_long", "message": format!(
+    let error = match place.kind {
+        LineKind::TooLong(size) => json!({"code": "answer_too_long", "message": format!(
             "the answer has {size} bytes, of which {LINE_LIMIT} are read; the provider keeps it in the batch's output file"
         )}),
-        How::Shared => json!({"code": "unreadable_answer", "message":
+        LineKind::Shared => json!({"code": "unreadable_answer", "message":
             "one line of the provider's files names this request and others, and is not JSON; the provider keeps the files"}),
-        How::Nameless if !unusable.is_empty() => json!({"code": "unreadable_answer", "message": format!(
+        LineKind::Nameless if !unusable.is_empty() => json!({"code": "unreadable_answer", "message": format!(
             "no line names this request, and not all of the batch's files could be fetched: {unusable}"
         )}),
-        How::Nameless if line.is_empty() => json!({"code": "unreadable_answer", "message":
+        LineKind::Nameless if line.is_empty() => json!({"code": "unreadable_answer", "message":
             "no line names this request, and some cannot be read; the provider keeps the files"}),
-        How::Nameless => unreadable(
+        LineKind::Nameless => unreadable(
             "no line names this request, and at least one cannot be read; `raw_line` is one of those, and may be another \
              request's; the provider keeps the files"
                 .into(),
         ),
-        How::Unreadable(size) if size > QUOTED as u64 => unreadable(format!(
+        LineKind::Unreadable(size) if size > QUOTED as u64 => unreadable(format!(
             "the line that names this request is not JSON; `raw_line` has {QUOTED} of its {size} bytes, and the provider keeps \
              the files"
         )),

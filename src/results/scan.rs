@@ -7,9 +7,9 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, BufReader};
 
 use super::frames::{Bracket, Brackets, named, objects};
-use super::line::{Ended, ProviderLine};
+use super::line::{LineOutcome, ProviderLine};
 use super::repair::{repaired, text};
-use crate::store::{LINE_LIMIT, Line, Lines, Turn};
+use crate::store::{LINE_LIMIT, Line, Lines, LongLineTurn};
 
 /// Most bytes of an unreadable line that `errors.jsonl` quotes.
 pub(super) const QUOTED: usize = 1 << 20;
@@ -20,18 +20,18 @@ const STRETCHES: usize = 100_000;
 
 /// The place of a request's line in the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct LinePlace {
     pub index: i64,
-    pub ended: Ended,
+    pub ended: LineOutcome,
     pub offset: u64,
     /// Bytes of the line that are read.
     pub len: u32,
-    pub how: How,
+    pub kind: LineKind,
 }
 
 /// The treatment of a request's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
+pub(super) enum LineKind {
     /// The line is valid JSON.
     Plain,
     /// The line is valid JSON once it is [`repaired`].
@@ -48,9 +48,9 @@ pub(super) enum How {
 
 /// The content of files of answers.
 #[derive(Debug, Default)]
-pub(super) struct Scanned {
+pub(super) struct ScanResult {
     /// At most one place for each request, in order.
-    pub places: Vec<Place>,
+    pub places: Vec<LinePlace>,
     /// Requests that no line names, in order.
     pub unanswered: Vec<i64>,
     /// Lines that are not an answer of the batch: of another work, out of range, or repeated.
@@ -68,14 +68,14 @@ struct Scan<'a> {
     /// Indexes of the batch's requests, in order.
     asked: &'a [i64],
     /// Places, by position in `asked`.
-    places: Vec<Option<Place>>,
-    scanned: Scanned,
+    places: Vec<Option<LinePlace>>,
+    scanned: ScanResult,
     /// Directory in which long lines wait.
     spool: &'a Path,
 }
 
 /// Consecutive lines of which none is an object by itself.
-struct Loose {
+struct LooseLines {
     from: u64,
     to: u64,
 }
@@ -87,11 +87,11 @@ pub(super) async fn scan(
     work_id: &str,
     asked: &[i64],
     spool: &Path,
-) -> std::io::Result<Scanned> {
+) -> std::io::Result<ScanResult> {
     raw.rewind().await?;
     let places = std::iter::repeat_with(|| None).take(asked.len()).collect();
-    let mut scan = Scan { work_id, asked, places, scanned: Scanned::default(), spool };
-    let (mut offset, mut long, mut loose) = (0, vec![], Vec::<Loose>::new());
+    let mut scan = Scan { work_id, asked, places, scanned: ScanResult::default(), spool };
+    let (mut offset, mut long, mut loose) = (0, vec![], Vec::<LooseLines>::new());
     let mut lines = Lines::new(BufReader::with_capacity(256 << 10, &mut *raw), LINE_LIMIT).spooling(spool);
     // Whether a line without an id may continue the previous one.
     let mut open = false;
@@ -101,11 +101,11 @@ pub(super) async fn scan(
             Line::Whole(bytes) if scan.line(offset, bytes, open) => open = false,
             Line::Whole(bytes) => {
                 let to = offset + bytes.len() as u64;
-                let in_one_file = |last: &&mut Loose| !ends.iter().any(|end| (last.to..offset).contains(end));
+                let in_one_file = |last: &&mut LooseLines| !ends.iter().any(|end| (last.to..offset).contains(end));
                 let room = loose.len() < STRETCHES;
                 match loose.last_mut().filter(|_| open).filter(in_one_file) {
                     Some(last) => last.to = to,
-                    None if room => loose.push(Loose { from: offset, to }),
+                    None if room => loose.push(LooseLines { from: offset, to }),
                     None => scan.broken(offset, bytes),
                 }
                 open = room;
@@ -121,17 +121,17 @@ pub(super) async fn scan(
     for (offset, size) in long {
         scan.too_long(raw, offset, size).await?;
     }
-    for Loose { from, to } in loose {
+    for LooseLines { from, to } in loose {
         scan.loose(raw, from, to).await?;
     }
     Ok(scan.done())
 }
 
 impl Scan<'_> {
-    fn done(self) -> Scanned {
+    fn done(self) -> ScanResult {
         let asked = self.asked.iter().zip(&self.places);
         let unanswered = asked.filter(|(_, place)| place.is_none()).map(|(index, _)| *index).collect();
-        Scanned { places: self.places.into_iter().flatten().collect(), unanswered, ..self.scanned }
+        ScanResult { places: self.places.into_iter().flatten().collect(), unanswered, ..self.scanned }
     }
 
     fn position(&self, index: Option<i64>) -> Option<usize> {
@@ -148,7 +148,7 @@ impl Scan<'_> {
             if parsed.custom_id.is_none() && open {
                 return false;
             }
-            self.sound(offset, line, &parsed, How::Plain);
+            self.sound(offset, line, &parsed, LineKind::Plain);
             return true;
         }
         let Some(objects) = objects(line) else { return false };
@@ -168,19 +168,19 @@ impl Scan<'_> {
         }
         if let Ok(parsed) = serde_json::from_str::<ProviderLine>(&whole) {
             // Its line breaks will be removed.
-            let how = if whole.contains(['\n', '\r']) { How::Repaired } else { How::Plain };
-            return self.sound(offset, object, &parsed, how);
+            let kind = if whole.contains(['\n', '\r']) { LineKind::Repaired } else { LineKind::Plain };
+            return self.sound(offset, object, &parsed, kind);
         }
         let repaired = repaired(&whole);
         match serde_json::from_str::<ProviderLine>(&repaired) {
-            Ok(parsed) if repaired.len() <= LINE_LIMIT => self.sound(offset, object, &parsed, How::Repaired),
+            Ok(parsed) if repaired.len() <= LINE_LIMIT => self.sound(offset, object, &parsed, LineKind::Repaired),
             _ => _ = self.unreadable(offset, object),
         }
     }
 
     /// Takes a valid line. The first line of an index wins, since providers have been seen to repeat rows. A valid one
     /// wins over an unreadable one.
-    fn sound(&mut self, offset: u64, line: &[u8], parsed: &ProviderLine<'_>, how: How) {
+    fn sound(&mut self, offset: u64, line: &[u8], parsed: &ProviderLine<'_>, kind: LineKind) {
         let at = self.position(parsed.custom_id.as_deref().and_then(|id| index_of(id, self.work_id)));
         let Some(at) = at else {
             // The id may be in another place than its own.
@@ -189,10 +189,10 @@ impl Scan<'_> {
             }
             return;
         };
-        let free = self.places[at].is_none_or(|place| !matches!(place.how, How::Plain | How::Repaired));
+        let free = self.places[at].is_none_or(|place| !matches!(place.kind, LineKind::Plain | LineKind::Repaired));
         match u32::try_from(line.len()) {
             Ok(len) if free => {
-                self.places[at] = Some(Place { index: self.asked[at], ended: parsed.ended(), offset, len, how });
+                self.places[at] = Some(LinePlace { index: self.asked[at], ended: parsed.ended(), offset, len, kind });
             }
             _ => self.scanned.foreign += 1,
         }
@@ -213,14 +213,14 @@ impl Scan<'_> {
     /// Ends each request that `text` names: it may have been answered, and paid. `size` is that of the whole text.
     fn unreadable_of(&mut self, offset: u64, text: &[u8], size: u64) -> bool {
         let at: Vec<usize> = named(text, self.work_id).into_iter().filter_map(|i| self.position(Some(i))).collect();
-        let (len, how) = match (at.len(), size > LINE_LIMIT as u64) {
-            (_, true) => (0, How::TooLong(size)),
-            (1, false) => (text.len().min(QUOTED), How::Unreadable(size)),
-            _ => (0, How::Shared),
+        let (len, kind) = match (at.len(), size > LINE_LIMIT as u64) {
+            (_, true) => (0, LineKind::TooLong(size)),
+            (1, false) => (text.len().min(QUOTED), LineKind::Unreadable(size)),
+            _ => (0, LineKind::Shared),
         };
         for at in &at {
             let len = u32::try_from(len).unwrap_or(0);
-            let place = Place { index: self.asked[*at], ended: Ended::Failed, offset, len, how };
+            let place = LinePlace { index: self.asked[*at], ended: LineOutcome::Failed, offset, len, kind };
             self.places[*at].get_or_insert(place);
         }
         !at.is_empty()
@@ -245,7 +245,7 @@ impl Scan<'_> {
             rest = end;
             match end - begin <= LINE_LIMIT as u64 {
                 true => {
-                    let mut turn = Turn::default();
+                    let mut turn = LongLineTurn::default();
                     turn.take(usize::try_from(end - begin).unwrap_or(usize::MAX)).await;
                     let object = read(raw, begin, end - begin).await?;
                     self.object(begin, &object);
@@ -330,7 +330,7 @@ mod tests {
 
     const WORK: &str = "0123456789abcdef";
 
-    async fn scanned(text: &str, asked: &[i64]) -> (File, Scanned) {
+    async fn scanned(text: &str, asked: &[i64]) -> (File, ScanResult) {
         let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
         let file = futures::stream::iter([Ok(Bytes::from(text.to_string()))]).boxed();
         let ends = download(&mut raw, vec![file]).await.unwrap();
@@ -349,8 +349,8 @@ mod tests {
         let (_, scanned) = scanned(&text, &[0, 1, 2]).await;
         assert_eq!((scanned.unreadable, scanned.unanswered), (1, vec![1]));
         let ends: Vec<_> = scanned.places.iter().map(|p| (p.index, p.ended)).collect();
-        assert_eq!(ends, [(0, Ended::Succeeded), (2, Ended::Failed)]);
-        assert!(matches!(scanned.places[1].how, How::TooLong(size) if size > LINE_LIMIT as u64));
+        assert_eq!(ends, [(0, LineOutcome::Succeeded), (2, LineOutcome::Failed)]);
+        assert!(matches!(scanned.places[1].kind, LineKind::TooLong(size) if size > LINE_LIMIT as u64));
     }
 
     #[tokio::test]
@@ -364,7 +364,7 @@ mod tests {
         ];
         let (mut raw, scanned) = scanned(&text.concat(), &[0, 1, 2]).await;
         let ends: Vec<_> = scanned.places.iter().map(|p| (p.index, p.ended)).collect();
-        assert_eq!(ends, [(0, Ended::Expired), (1, Ended::Failed), (2, Ended::Succeeded)]);
+        assert_eq!(ends, [(0, LineOutcome::Expired), (1, LineOutcome::Failed), (2, LineOutcome::Succeeded)]);
         assert_eq!((scanned.foreign, scanned.unreadable, scanned.cut_off), (3, 1, 1));
         for place in &scanned.places {
             let line = read(&mut raw, place.offset, place.len.into()).await.unwrap();
@@ -377,7 +377,11 @@ mod tests {
         let broken = "{'custom_id': 'r0-01234567'}\n";
         for text in [format!("{broken}{}\n", answer(0)), format!("{}\n{broken}", answer(0))] {
             let (_, scanned) = scanned(&text, &[0]).await;
-            assert_eq!((scanned.places[0].ended, scanned.places[0].how), (Ended::Succeeded, How::Plain), "{text}");
+            assert_eq!(
+                (scanned.places[0].ended, scanned.places[0].kind),
+                (LineOutcome::Succeeded, LineKind::Plain),
+                "{text}"
+            );
         }
     }
 }

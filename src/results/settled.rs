@@ -10,7 +10,7 @@ use crate::store::{Sorted, Sorter, StoreError};
 
 /// A shard that has ended.
 #[derive(Serialize, Deserialize, Clone, Debug)]
-pub struct Settled {
+pub struct SettledShard {
     /// SHA-256 of the requests as they were sent, in hex.
     pub sha256: String,
     /// Name of its index.
@@ -29,13 +29,13 @@ pub struct Settled {
     pub absent: (Cow<'static, str>, String),
 }
 
-impl Settled {
+impl SettledShard {
     /// Returns a sorter of settled shards for a join: by round and model, and within these in the order of requests.
-    pub fn sorter(spool: &Path) -> Sorter<Settled> {
-        Sorter::new(spool, Settled::order)
+    pub fn sorter(spool: &Path) -> Sorter<SettledShard> {
+        Sorter::new(spool, SettledShard::order)
     }
 
-    fn order(&self, other: &Settled) -> Ordering {
+    fn order(&self, other: &SettledShard) -> Ordering {
         self.lane().cmp(&other.lane()).then(self.first.cmp(&other.first))
     }
 
@@ -55,28 +55,28 @@ pub struct Part {
 }
 
 /// Shards of one round and model that are not open yet, in order. Only one of them is in memory.
-pub(super) struct Waiting {
+pub(super) struct ShardQueue {
     /// The next of them.
-    pub next: Option<Settled>,
-    others: Sorted<Settled>,
+    pub next: Option<SettledShard>,
+    others: Sorted<SettledShard>,
     /// Whether shards without a part are left out.
     of_parts: bool,
 }
 
-impl Waiting {
-    pub fn new(first: Settled, others: Sorted<Settled>, of_parts: bool) -> Result<Waiting, StoreError> {
-        let mut waiting = Waiting { next: Some(first), others, of_parts };
+impl ShardQueue {
+    pub fn new(first: SettledShard, others: Sorted<SettledShard>, of_parts: bool) -> Result<ShardQueue, StoreError> {
+        let mut waiting = ShardQueue { next: Some(first), others, of_parts };
         waiting.pass_over()?;
         Ok(waiting)
     }
 
     /// Creates the list of one shard whose answers are to be read.
-    pub fn one(shard: Settled) -> Waiting {
-        Waiting { next: shard.part.is_some().then_some(shard), others: Sorted::empty(), of_parts: true }
+    pub fn one(shard: SettledShard) -> ShardQueue {
+        ShardQueue { next: shard.part.is_some().then_some(shard), others: Sorted::empty(), of_parts: true }
     }
 
     /// Returns the next shard, if its first request is at most `index`.
-    pub fn take(&mut self, index: i64) -> Result<Option<Settled>, StoreError> {
+    pub fn take(&mut self, index: i64) -> Result<Option<SettledShard>, StoreError> {
         let Some(shard) = self.next.take_if(|shard| shard.first <= index) else { return Ok(None) };
         self.next = self.behind(&shard)?;
         self.pass_over()?;
@@ -92,7 +92,7 @@ impl Waiting {
     }
 
     /// Returns the shard after `shard`, if it is of the same round and model.
-    fn behind(&mut self, shard: &Settled) -> Result<Option<Settled>, StoreError> {
+    fn behind(&mut self, shard: &SettledShard) -> Result<Option<SettledShard>, StoreError> {
         let behind = self.others.next().transpose()?;
         Ok(behind.filter(|behind| behind.lane() == shard.lane()))
     }

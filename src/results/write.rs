@@ -11,13 +11,13 @@ use serde_json::json;
 use serde_json::value::to_raw_value;
 
 use super::index::corrupt;
-use super::joined::{Joined, With, loaded};
+use super::join::{Join, JoinInputs, loaded};
 use super::line::{PartLine, ProviderLine, RequestLine, ResultLine};
 use super::manifest::{Manifest, ManifestFile};
-use super::settled::Settled;
+use super::settled::SettledShard;
 use crate::api::text::hex;
 use crate::api::{OutputCompression, RequestCounts, weight};
-use crate::store::{Folder, IndexEntry, Long, Sorted, StoreError, Upload, layout, staged};
+use crate::store::{Folder, IndexEntry, Sorted, SpooledLine, StoreError, Upload, layout, staged};
 
 /// The reason why results were not written. It can be tried again.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ impl From<std::io::Error> for WriteError {
 pub async fn write(
     spool: &Path,
     folder: &Folder,
-    shards: Sorted<Settled>,
+    shards: Sorted<SettledShard>,
     mut manifest: Manifest,
     compression: OutputCompression,
 ) -> Result<Manifest, WriteError> {
@@ -58,15 +58,15 @@ pub async fn write(
         // Without shards nothing is known of the answers, so no file may claim to hold them.
         return put_manifest(folder, manifest).await;
     }
-    let joining = Joining { folder, spool, shards: &shards, manifest: &manifest };
-    manifest.files = match joining.write(Form { compression, piece: None }).await {
+    let joining = ResultWriter { folder, spool, shards: &shards, manifest: &manifest };
+    manifest.files = match joining.write(OutputForm { compression, piece: None }).await {
         Err(WriteError::Store(StoreError::TooLarge(_))) => {
             for name in layout::RESULT_FILES {
                 folder.delete(&compression.named(name)).await?;
             }
             let compression =
                 if compression == OutputCompression::None { OutputCompression::Gzip } else { compression };
-            joining.write(Form { compression, piece: Some(PIECE) }).await?
+            joining.write(OutputForm { compression, piece: Some(PIECE) }).await?
         }
         files => files?,
     };
@@ -78,21 +78,21 @@ const PIECE: u64 = 640 << 10;
 
 /// The form of result files.
 #[derive(Clone, Copy)]
-struct Form {
+struct OutputForm {
     compression: OutputCompression,
     /// Most uncompressed bytes of a piece; None for a single file.
     piece: Option<u64>,
 }
 
-struct Joining<'a> {
+struct ResultWriter<'a> {
     folder: &'a Folder,
     spool: &'a Path,
-    shards: &'a Sorted<Settled>,
+    shards: &'a Sorted<SettledShard>,
     manifest: &'a Manifest,
 }
 
-impl Joining<'_> {
-    async fn write(&self, form: Form) -> Result<Vec<ManifestFile>, WriteError> {
+impl ResultWriter<'_> {
+    async fn write(&self, form: OutputForm) -> Result<Vec<ManifestFile>, WriteError> {
         let (folder, said) = (self.folder, self.manifest.requests);
         let output = async |name| Output::new(folder, name, &self.manifest.work_id, form).await;
         let mut results = output(layout::RESULTS).await?;
@@ -101,8 +101,8 @@ impl Joining<'_> {
             true => None,
             false => Some((output(layout::ERRORS).await?, output(layout::UNSUCCESSFUL).await?)),
         };
-        let with = if complete { With::Answers } else { With::Requests };
-        let joined = Joined::new(folder, &self.manifest.work_id, self.shards.clone(), with, self.spool)?;
+        let with = if complete { JoinInputs::Answers } else { JoinInputs::Requests };
+        let joined = Join::new(folder, &self.manifest.work_id, self.shards.clone(), with, self.spool)?;
         let counts = join(joined, self.spool, &mut results, without.as_mut()).await?;
         if (counts.succeeded, counts.total) != (said.succeeded, said.total) {
             return Err(WriteError::Corrupt(format!(
@@ -142,29 +142,29 @@ const CHUNK: usize = 256 << 10;
 
 /// A line of a result file, with its line end. It holds none of the long lines that it was made of, so those can be
 /// dropped before a wait for the store.
-enum Made {
+enum OutputLine {
     Short(Vec<u8>),
-    Long(Long),
+    Long(SpooledLine),
 }
 
-impl Made {
+impl OutputLine {
     /// Serializes a line. `of` is the number of bytes that it was made of.
-    fn new(line: &impl Serialize, of: usize, spool: &Path) -> Result<Made, WriteError> {
+    fn new(line: &impl Serialize, of: usize, spool: &Path) -> Result<OutputLine, WriteError> {
         if of <= CHUNK {
             let mut bytes = serde_json::to_vec(line).map_err(corrupt)?;
             bytes.push(b'\n');
-            return Ok(Made::Short(bytes));
+            return Ok(OutputLine::Short(bytes));
         }
-        let mut out = std::io::BufWriter::with_capacity(CHUNK, Long::new(spool)?);
+        let mut out = std::io::BufWriter::with_capacity(CHUNK, SpooledLine::new(spool)?);
         serde_json::to_writer(&mut out, line).map_err(std::io::Error::from)?;
         out.write_all(b"\n")?;
-        Ok(Made::Long(out.into_inner().map_err(std::io::IntoInnerError::into_error)?))
+        Ok(OutputLine::Long(out.into_inner().map_err(std::io::IntoInnerError::into_error)?))
     }
 
     fn bytes(&self) -> u64 {
         match self {
-            Made::Short(line) => line.len() as u64,
-            Made::Long(line) => line.bytes() as u64,
+            OutputLine::Short(line) => line.len() as u64,
+            OutputLine::Long(line) => line.bytes() as u64,
         }
     }
 }
@@ -174,12 +174,12 @@ struct Output<'a> {
     folder: &'a Folder,
     name: &'static str,
     work_id: &'a str,
-    form: Form,
-    open: Piece,
+    form: OutputForm,
+    open: OutputPiece,
     done: Vec<ManifestFile>,
 }
 
-struct Piece {
+struct OutputPiece {
     upload: Upload,
     digest: Context,
     file: ManifestFile,
@@ -190,17 +190,17 @@ impl<'a> Output<'a> {
         folder: &'a Folder,
         name: &'static str,
         work_id: &'a str,
-        form: Form,
+        form: OutputForm,
     ) -> Result<Output<'a>, StoreError> {
-        let open = Piece::new(folder, name, work_id, form, 0).await?;
+        let open = OutputPiece::new(folder, name, work_id, form, 0).await?;
         Ok(Output { folder, name, work_id, form, open, done: vec![] })
     }
 
-    async fn line(&mut self, line: Made) -> Result<(), WriteError> {
+    async fn line(&mut self, line: OutputLine) -> Result<(), WriteError> {
         let written = self.open.file.bytes;
         if self.form.piece.is_some_and(|most| written > 0 && written + line.bytes() > most) {
             let next = self.done.len() + 1;
-            let next = Piece::new(self.folder, self.name, self.work_id, self.form, next).await?;
+            let next = OutputPiece::new(self.folder, self.name, self.work_id, self.form, next).await?;
             self.done.push(std::mem::replace(&mut self.open, next).finish(self.folder).await?);
         }
         self.open.line(line).await
@@ -212,8 +212,14 @@ impl<'a> Output<'a> {
     }
 }
 
-impl Piece {
-    async fn new(folder: &Folder, name: &str, work_id: &str, form: Form, number: usize) -> Result<Piece, StoreError> {
+impl OutputPiece {
+    async fn new(
+        folder: &Folder,
+        name: &str,
+        work_id: &str,
+        form: OutputForm,
+        number: usize,
+    ) -> Result<OutputPiece, StoreError> {
         let name = match form.piece {
             Some(_) => name.replace(".jsonl", &format!("-{number:05}.jsonl")),
             None => name.to_string(),
@@ -221,14 +227,14 @@ impl Piece {
         let name = form.compression.named(&name);
         let upload = folder.create(&name, work_id).await?.compressed(form.compression);
         let file = ManifestFile { name, lines: 0, bytes: 0, sha256: String::new(), config_map: None };
-        Ok(Piece { upload, digest: Context::new(&SHA256), file })
+        Ok(OutputPiece { upload, digest: Context::new(&SHA256), file })
     }
 
-    async fn line(&mut self, line: Made) -> Result<(), WriteError> {
+    async fn line(&mut self, line: OutputLine) -> Result<(), WriteError> {
         self.file.lines += 1;
         match line {
-            Made::Short(line) => self.write(&line).await?,
-            Made::Long(line) => {
+            OutputLine::Short(line) => self.write(&line).await?,
+            OutputLine::Long(line) => {
                 let (mut at, mut chunk) = (0, vec![0; CHUNK]);
                 while at < line.bytes() {
                     let n = line.read_at(at, &mut chunk)?;
@@ -255,7 +261,7 @@ impl Piece {
 }
 
 async fn join(
-    mut joined: Joined<'_>,
+    mut joined: Join<'_>,
     spool: &Path,
     results: &mut Output<'_>,
     mut without: Option<&mut (Output<'_>, Output<'_>)>,
@@ -267,7 +273,7 @@ async fn join(
         let answer = match request.answer {
             Some(answer) => {
                 let answer = loaded(Some(answer)).await?;
-                Some(Made::new(&handed_on(entry, &answer)?, answer.len(), spool)?)
+                Some(OutputLine::new(&handed_on(entry, &answer)?, answer.len(), spool)?)
             }
             None => None,
         };
@@ -284,11 +290,11 @@ async fn join(
             None => {
                 let (code, message) = &request.absent;
                 let absent = to_raw_value(&json!({"code": code, "message": message})).map_err(corrupt)?;
-                errors.line(Made::new(&ResultLine::new(entry, None, None, Some(&absent)), 0, spool)?).await?;
+                errors.line(OutputLine::new(&ResultLine::new(entry, None, None, Some(&absent)), 0, spool)?).await?;
             }
         }
         let sent = loaded(request.sent).await?;
-        let again = Made::new(&to_run_again(entry, &sent)?, sent.len(), spool)?;
+        let again = OutputLine::new(&to_run_again(entry, &sent)?, sent.len(), spool)?;
         drop(sent);
         unsuccessful.line(again).await?;
     }

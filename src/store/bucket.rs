@@ -8,7 +8,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use secrecy::SecretString;
 
-use super::checks::Checked;
+use super::checks::CheckedBucket;
 use super::{StoreError, s3};
 use crate::api::ObjectStoreLocation;
 use crate::transport::Transport;
@@ -117,7 +117,7 @@ pub(super) struct Bucket {
     /// The same bucket, with one request for each deletion: not every server deletes many objects with one request.
     pub one_by_one: Arc<dyn ObjectStore>,
     /// The same bucket with a checksum on each put, for the store to check; None if the backend has no checksums.
-    pub checked: Option<Checked>,
+    pub checked: Option<CheckedBucket>,
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub struct StoreChecks(Arc<Mutex<HashMap<String, bool>>>);
 
 /// A bucket whose store gets the SHA-256 of each put, to check it.
 #[derive(Debug)]
-pub(super) struct Checked {
+pub(super) struct CheckedBucket {
     /// Name of the server and the bucket.
     pub name: String,
     /// The bucket for real use.
@@ -60,7 +60,7 @@ impl Folder {
 
 /// Returns whether the store refuses damaged puts and takes intact ones, of whole objects and of parts. None if the store did
 /// not answer.
-async fn prove(store: &Checked, scratch: &Path) -> Option<bool> {
+async fn prove(store: &CheckedBucket, scratch: &Path) -> Option<bool> {
     let tried = async {
         for (bucket, wanted) in [(&store.damaged, false), (&store.intact, true)] {
             let whole = bucket.put(scratch, "put".into()).await.map(|_| ());

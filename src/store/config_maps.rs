@@ -21,7 +21,7 @@ use object_store::{
     ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 
-use keys::{Found, contents, find, insert, is_pinned, is_request, key, remove, used};
+use keys::{FoundObject, contents, find, insert, is_pinned, is_request, key, remove, used};
 
 use super::folder::WORK_ATTRIBUTE;
 use crate::api::FIELD_MANAGER;
@@ -41,7 +41,7 @@ const WORK_ANNOTATION: &str = "llmbatch.dev/work";
 
 /// The reason why ConfigMaps refuse an operation.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum ConfigMapError {
     /// A ConfigMap of this name exists that was not made for the job.
     #[error("{0}")]
     Foreign(String),
@@ -111,7 +111,7 @@ impl ConfigMaps {
             let Some(map) = self.api.get_opt(&name).await.map_err(|e| self.error(&name, e))? else { break };
             let ours = map.labels().get(MANAGED_BY).is_some_and(|by| by == FIELD_MANAGER);
             if !ours || map.labels().get(JOB_LABEL) != Some(&self.job) {
-                return Err(refused(Refused::Foreign(format!(
+                return Err(refused(ConfigMapError::Foreign(format!(
                     "ConfigMap '{name}' of namespace '{}' was not made for this job and is left alone; name another one in \
                      `spec.output`, or delete it",
                     self.namespace
@@ -124,7 +124,7 @@ impl ConfigMaps {
 
     fn error(&self, name: &str, error: kube::Error) -> Error {
         match error {
-            kube::Error::Api(status) if status.is_forbidden() => refused(Refused::Forbidden(format!(
+            kube::Error::Api(status) if status.is_forbidden() => refused(ConfigMapError::Forbidden(format!(
                 "the operator may not use ConfigMap '{name}' in namespace '{}'; its ClusterRole must allow get, create, \
                  update and delete on configmaps",
                 self.namespace
@@ -196,7 +196,7 @@ impl ConfigMaps {
         };
         at.filter(|_| !crowded).ok_or_else(|| {
             let most = self.limit * ROOM / 1024;
-            refused(Refused::TooLarge(format!(
+            refused(ConfigMapError::TooLarge(format!(
                 "{key} does not fit into ConfigMap '{}' and those beside it: {} of {bytes} bytes, where all together hold {most} \
                  KiB, half of it requests; write to object storage, or raise --output-config-maps",
                 self.name,
@@ -208,7 +208,7 @@ impl ConfigMaps {
     async fn get(&self, path: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         let key = key(path);
         let maps = self.read(&key).await?;
-        let Found { at, content } = find(&maps, &key).ok_or_else(|| not_found(path))?;
+        let FoundObject { at, content } = find(&maps, &key).ok_or_else(|| not_found(path))?;
         let meta = meta(path.clone(), &content);
         options.check_preconditions(&meta)?;
         if options.range.is_some() {
@@ -289,7 +289,7 @@ impl ObjectStore for ConfigMaps {
         path: &Path,
         _: PutMultipartOptions,
     ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        Err(refused(Refused::TooLarge(format!(
+        Err(refused(ConfigMapError::TooLarge(format!(
             "{path} is too large for ConfigMap '{}'; write to object storage",
             self.name
         ))))
@@ -323,7 +323,7 @@ impl ObjectStore for ConfigMaps {
     }
 }
 
-fn judge(path: &Path, found: Option<&Found>, mode: &PutMode) -> object_store::Result<()> {
+fn judge(path: &Path, found: Option<&FoundObject>, mode: &PutMode) -> object_store::Result<()> {
     let source = || Box::new(std::io::Error::other("it is not what was judged"));
     match (mode, found) {
         (PutMode::Create, Some(_)) => Err(Error::AlreadyExists { path: path.to_string(), source: source() }),
@@ -347,7 +347,7 @@ fn generic(source: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::Generic { store: "ConfigMaps", source: Box::new(source) }
 }
 
-fn refused(why: Refused) -> Error {
+fn refused(why: ConfigMapError) -> Error {
     generic(why)
 }
 

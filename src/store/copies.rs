@@ -27,17 +27,17 @@ const COPIES_LIMIT: usize = 256;
 
 /// The local copies of one process. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Copies(Arc<Mutex<Kept>>);
+pub struct LocalCopies(Arc<Mutex<CopiesByNamespace>>);
 
 /// The local copies of one namespace, which no other uses. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct NamespaceCopies {
-    copies: Copies,
+    copies: LocalCopies,
     namespace: Arc<str>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct CopiesByNamespace {
     /// Copies with their URIs, by namespace, the oldest first.
     copies: HashMap<Arc<str>, VecDeque<(String, Arc<Copy>)>>,
 }
@@ -109,18 +109,18 @@ fn hash(block: &[u8]) -> [u8; 16] {
     half
 }
 
-impl Copies {
+impl LocalCopies {
     /// Returns the copies of a namespace.
     pub fn of(&self, namespace: &str) -> NamespaceCopies {
         NamespaceCopies { copies: self.clone(), namespace: namespace.into() }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, CopiesByNamespace> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl CopiesByNamespace {
     fn bytes_of(&self, namespace: &str) -> u64 {
         self.copies.get(namespace).map_or(0, |copies| copies.iter().map(|(_, copy)| copy.blocks.bytes).sum())
     }
@@ -193,13 +193,13 @@ pub(super) fn read(
     folder: Folder,
     name: String,
 ) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
-    let reading = Reading { copy, folder, name, number: 0, bucket: None };
+    let reading = CopyReader { copy, folder, name, number: 0, bucket: None };
     futures::stream::try_unfold(reading, |mut reading| async move {
         Ok(reading.next().await?.map(|block| (block, reading)))
     })
 }
 
-struct Reading {
+struct CopyReader {
     copy: Arc<Copy>,
     folder: Folder,
     name: String,
@@ -209,7 +209,7 @@ struct Reading {
     bucket: Option<(BoxStream<'static, Result<Bytes, StoreError>>, BytesMut)>,
 }
 
-impl Reading {
+impl CopyReader {
     async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
         let Some(length) = self.copy.blocks.length(self.number) else { return Ok(None) };
         if self.bucket.is_none() {
@@ -273,7 +273,7 @@ mod tests {
     const NAME: &str = "w/shards/a.jsonl.zst";
 
     fn folder(store: Arc<dyn ObjectStore>) -> Folder {
-        Folder::of(store, "memory://out/", "out/").keeping(Copies::default().of("shop"))
+        Folder::of(store, "memory://out/", "out/").keeping(LocalCopies::default().of("shop"))
     }
 
     /// Text that hardly compresses, so that its file has several blocks.
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn one_namespace_cannot_take_the_room_of_the_others() {
-        let copies = Copies::default();
+        let copies = LocalCopies::default();
         let of = |bytes| {
             let blocks = Blocks { hashes: vec![], bytes };
             Arc::new(Copy::new(tempfile::tempfile().unwrap(), blocks))

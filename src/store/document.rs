@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::{PutMode, PutOptions, UpdateVersion};
 
-use super::folder::Whole;
+use super::folder::WholeObject;
 use super::{Folder, StoreError};
 
 /// Largest document that is read, in bytes.
@@ -46,7 +46,7 @@ impl SwapProof {
 
 /// The result of reading a document of which a version is known.
 #[derive(Debug)]
-pub enum Fresh {
+pub enum ConditionalRead {
     /// The document does not exist.
     Absent,
     /// The document is at the known version.
@@ -60,7 +60,7 @@ pub enum Fresh {
 pub enum SwapError {
     /// Another writer was first, or the store retried our own write. Read the document again.
     #[error("the document changed in the meantime")]
-    Lost,
+    Changed,
     /// The write may or may not have happened. Read the document again.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -79,18 +79,18 @@ pub trait Document: Send + Sync {
     ///
     /// # Errors
     /// Fails if the store does not answer.
-    async fn read_changed(&self, known: Option<&Version>) -> Result<Fresh, StoreError>;
+    async fn read_changed(&self, known: Option<&Version>) -> Result<ConditionalRead, StoreError>;
 
     /// Creates the document if it does not exist.
     ///
     /// # Errors
-    /// [`SwapError::Lost`] if the document exists.
+    /// [`SwapError::Changed`] if the document exists.
     async fn create(&self, bytes: Bytes) -> Result<SwapProof, SwapError>;
 
     /// Replaces the document if it is still at `judged`.
     ///
     /// # Errors
-    /// [`SwapError::Lost`] if it is not.
+    /// [`SwapError::Changed`] if it is not.
     async fn swap(&self, judged: &Version, bytes: Bytes) -> Result<SwapProof, SwapError>;
 }
 
@@ -111,7 +111,7 @@ impl ObjectDocument {
         let put = self.folder.store().put_opts(&path, bytes.into(), options);
         match self.folder.timely(&self.name, size, put).await? {
             Ok(put) => Ok(SwapProof(Version::new(put.e_tag, put.version))),
-            Err(E::AlreadyExists { .. } | E::Precondition { .. }) => Err(SwapError::Lost),
+            Err(E::AlreadyExists { .. } | E::Precondition { .. }) => Err(SwapError::Changed),
             // On a put, only the bucket can be missing.
             Err(E::NotFound { .. }) => {
                 let place = self.folder.uri_of(&self.name);
@@ -126,16 +126,16 @@ impl ObjectDocument {
 impl Document for ObjectDocument {
     async fn read(&self) -> Result<Option<(Bytes, Version)>, StoreError> {
         match self.read_changed(None).await? {
-            Fresh::Changed(bytes, version) => Ok(Some((bytes, version))),
-            Fresh::Absent | Fresh::Unchanged => Ok(None),
+            ConditionalRead::Changed(bytes, version) => Ok(Some((bytes, version))),
+            ConditionalRead::Absent | ConditionalRead::Unchanged => Ok(None),
         }
     }
 
-    async fn read_changed(&self, known: Option<&Version>) -> Result<Fresh, StoreError> {
+    async fn read_changed(&self, known: Option<&Version>) -> Result<ConditionalRead, StoreError> {
         let (bytes, version) = match self.folder.read_changed(&self.name, DOCUMENT_LIMIT, known).await? {
-            Whole::Absent => return Ok(Fresh::Absent),
-            Whole::Unchanged => return Ok(Fresh::Unchanged),
-            Whole::Read(bytes, version) => (bytes, version),
+            WholeObject::Absent => return Ok(ConditionalRead::Absent),
+            WholeObject::Unchanged => return Ok(ConditionalRead::Unchanged),
+            WholeObject::Read(bytes, version) => (bytes, version),
         };
         let version = version.ok_or_else(|| {
             StoreError::Unfit(format!(
@@ -143,7 +143,7 @@ impl Document for ObjectDocument {
                 self.folder.uri_of(&self.name)
             ))
         })?;
-        Ok(Fresh::Changed(bytes, version))
+        Ok(ConditionalRead::Changed(bytes, version))
     }
 
     async fn create(&self, bytes: Bytes) -> Result<SwapProof, SwapError> {
@@ -177,7 +177,7 @@ async fn prove(scratch: &ObjectDocument) -> Result<Result<(), String>, StoreErro
     };
     let created = match scratch.create(Bytes::from_static(b"1")).await {
         Ok(_) => true,
-        Err(SwapError::Lost) => false,
+        Err(SwapError::Changed) => false,
         Err(SwapError::Store(e)) => return Err(e),
     };
     let stale = match scratch.read().await? {
@@ -186,7 +186,7 @@ async fn prove(scratch: &ObjectDocument) -> Result<Result<(), String>, StoreErro
         None => return Err(StoreError::busy(&scratch.folder.uri_of(&scratch.name))),
     };
     match scratch.create(Bytes::from_static(b"2")).await {
-        Err(SwapError::Lost) => {}
+        Err(SwapError::Changed) => {}
         Ok(_) => return refused("it created an object that exists"),
         Err(SwapError::Store(e)) => return Err(e),
     }
@@ -194,7 +194,7 @@ async fn prove(scratch: &ObjectDocument) -> Result<Result<(), String>, StoreErro
         return refused("it refused a write of the current version");
     }
     match scratch.swap(&stale, Bytes::from_static(b"4")).await {
-        Err(SwapError::Lost) => Ok(Ok(())),
+        Err(SwapError::Changed) => Ok(Ok(())),
         Ok(_) => refused("it replaced a version that was no longer there"),
         Err(SwapError::Store(e)) => Err(e),
     }
@@ -207,7 +207,7 @@ async fn swapped(scratch: &ObjectDocument, judged: &Version, bytes: Bytes) -> Re
     for _ in 0..2 {
         match scratch.swap(&judged, bytes.clone()).await {
             Ok(_) => return Ok(true),
-            Err(SwapError::Lost) => {}
+            Err(SwapError::Changed) => {}
             Err(SwapError::Store(e)) => return Err(e),
         }
         match scratch.read().await? {
@@ -305,10 +305,13 @@ mod tests {
         let created = document.create(Bytes::from_static(b"1")).await.unwrap().version().unwrap();
         let swapped = document.swap(&created, Bytes::from_static(b"2")).await.unwrap().version().unwrap();
         let stale = document.swap(&created, Bytes::from_static(b"3")).await;
-        assert!(matches!(stale, Err(SwapError::Lost)), "{stale:?}");
+        assert!(matches!(stale, Err(SwapError::Changed)), "{stale:?}");
         let read = document.read_changed(Some(&swapped)).await.unwrap();
-        assert!(matches!(read, Fresh::Unchanged), "{read:?}");
+        assert!(matches!(read, ConditionalRead::Unchanged), "{read:?}");
         let read = document.read_changed(Some(&created)).await.unwrap();
-        assert!(matches!(&read, Fresh::Changed(bytes, version) if bytes == "2" && *version == swapped), "{read:?}");
+        assert!(
+            matches!(&read, ConditionalRead::Changed(bytes, version) if bytes == "2" && *version == swapped),
+            "{read:?}"
+        );
     }
 }

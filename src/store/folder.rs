@@ -14,10 +14,10 @@ use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
-pub use listing::Listed;
-pub(super) use whole::Whole;
+pub use listing::ListedObject;
+pub(super) use whole::WholeObject;
 
-use super::checks::Checked;
+use super::checks::CheckedBucket;
 use super::{ConfigMaps, Credentials, NamespaceCopies, Place, StoreChecks, StoreError, Upload, Version};
 use crate::api::ObjectStoreLocation;
 use crate::transport::{Meter, Patience, Transport};
@@ -45,12 +45,12 @@ pub struct Folder {
     maps: Option<Box<ConfigMaps>>,
     call_timeout: Duration,
     copies: Option<NamespaceCopies>,
-    checked: Option<Arc<Checked>>,
+    checked: Option<Arc<CheckedBucket>>,
     checks: Option<StoreChecks>,
 }
 
 /// An object that is being read.
-pub struct Entry {
+pub struct ObjectStream {
     /// Size in bytes.
     pub size: u64,
     /// Its ETag, if the store has one.
@@ -116,7 +116,7 @@ impl Folder {
         Folder { checks: Some(checks), ..self }
     }
 
-    pub(super) fn checked(&self) -> Option<(&Checked, &StoreChecks)> {
+    pub(super) fn checked(&self) -> Option<(&CheckedBucket, &StoreChecks)> {
         self.checked.as_deref().zip(self.checks.as_ref())
     }
 
@@ -158,7 +158,7 @@ impl Folder {
     ///
     /// # Errors
     /// Fails if the store does not answer.
-    pub async fn get(&self, name: &str) -> Result<Option<Entry>, StoreError> {
+    pub async fn get(&self, name: &str) -> Result<Option<ObjectStream>, StoreError> {
         self.open_at(&self.path(name), name, None).await
     }
 
@@ -178,7 +178,12 @@ impl Folder {
         StoreError::Unavailable(format!("{}: the store was not done within {} s", self.uri_of(name), limit.as_secs()))
     }
 
-    async fn open_at(&self, path: &Path, name: &str, if_match: Option<String>) -> Result<Option<Entry>, StoreError> {
+    async fn open_at(
+        &self,
+        path: &Path,
+        name: &str,
+        if_match: Option<String>,
+    ) -> Result<Option<ObjectStream>, StoreError> {
         match self.open_with(path, name, GetOptions { if_match, ..Default::default() }).await? {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             opened => opened.map(Some).map_err(|e| self.read_error(name, e)),
@@ -190,7 +195,7 @@ impl Folder {
         path: &Path,
         name: &str,
         options: GetOptions,
-    ) -> Result<object_store::Result<Entry>, StoreError> {
+    ) -> Result<object_store::Result<ObjectStream>, StoreError> {
         let got = match self.timely(name, 0, self.store.get_opts(path, options)).await? {
             Ok(got) => got,
             Err(e) => return Ok(Err(e)),
@@ -199,7 +204,7 @@ impl Folder {
         let version = Version::new(etag.clone(), got.meta.version.clone());
         let (folder, name) = (self.clone(), name.to_string());
         let stream = got.into_stream().map_err(move |e| folder.read_error(&name, e)).boxed();
-        Ok(Ok(Entry { size, etag, version, stream }))
+        Ok(Ok(ObjectStream { size, etag, version, stream }))
     }
 
     /// Returns the content of an object from `offset` on; None if the object does not exist.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::long::{HEAVY, Held, LONG, Long};
+use super::long::{HEAVY, LONG, LoadedLine, SpooledLine};
 use super::memory::Reservation;
 
 /// Longest request or answer, as a line, in bytes.
@@ -33,9 +33,9 @@ pub struct Lines<R> {
     /// Memory that is reserved for `buffer`, if it is large.
     reserved: Reservation,
     /// The beginning of the current line, if it is a long one.
-    long: Option<Long>,
+    long: Option<SpooledLine>,
     /// The long line that was returned last.
-    held: Option<Held>,
+    held: Option<LoadedLine>,
 }
 
 /// A line without its end.
@@ -49,20 +49,20 @@ pub enum Line<'a> {
 
 /// A line without its end, which outlives the next call of the reader.
 #[derive(Debug)]
-pub enum Kept {
+pub enum KeptLine {
     /// Its bytes.
     Short(Vec<u8>),
     /// A long line, on local disk.
-    Long(Long),
+    Long(SpooledLine),
     /// A line that is longer than the limit, with its size in bytes.
     TooLong(u64),
 }
 
 /// The place of a line that was found.
-enum Found {
+enum NextLine {
     /// A range of `buffer`.
     Here(usize, usize),
-    Long(Long),
+    Long(SpooledLine),
     TooLong(u64),
 }
 
@@ -128,9 +128,9 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         self.let_go();
         Ok(match self.find().await? {
             None => None,
-            Some(Found::Here(from, to)) => Some(Line::Whole(without_cr(&self.buffer[from..to]))),
-            Some(Found::TooLong(size)) => Some(Line::TooLong(size)),
-            Some(Found::Long(long)) => {
+            Some(NextLine::Here(from, to)) => Some(Line::Whole(without_cr(&self.buffer[from..to]))),
+            Some(NextLine::TooLong(size)) => Some(Line::TooLong(size)),
+            Some(NextLine::Long(long)) => {
                 let held = self.held.insert(long.load().await?);
                 Some(Line::Whole(without_cr(held)))
             }
@@ -141,12 +141,12 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     ///
     /// # Errors
     /// Fails if the reader or the local disk does.
-    pub async fn next_kept(&mut self) -> std::io::Result<Option<Kept>> {
+    pub async fn next_kept(&mut self) -> std::io::Result<Option<KeptLine>> {
         self.let_go();
         Ok(self.find().await?.map(|found| match found {
-            Found::Here(from, to) => Kept::Short(without_cr(&self.buffer[from..to]).to_vec()),
-            Found::Long(long) => Kept::Long(long),
-            Found::TooLong(size) => Kept::TooLong(size),
+            NextLine::Here(from, to) => KeptLine::Short(without_cr(&self.buffer[from..to]).to_vec()),
+            NextLine::Long(long) => KeptLine::Long(long),
+            NextLine::TooLong(size) => KeptLine::TooLong(size),
         }))
     }
 
@@ -188,7 +188,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         self.dropped + self.start as u64
     }
 
-    async fn find(&mut self) -> std::io::Result<Option<Found>> {
+    async fn find(&mut self) -> std::io::Result<Option<NextLine>> {
         loop {
             if let Some(at) = memchr::memchr(b'\n', &self.buffer[self.scanned..]) {
                 let (from, to) = (self.start, self.scanned + at);
@@ -207,23 +207,23 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
-    fn found(&mut self, from: usize, to: usize) -> std::io::Result<Found> {
+    fn found(&mut self, from: usize, to: usize) -> std::io::Result<NextLine> {
         let (skipped, long) = (std::mem::take(&mut self.skipped), self.long.take());
-        let size = skipped + (long.as_ref().map_or(0, Long::bytes) + to - from) as u64;
+        let size = skipped + (long.as_ref().map_or(0, SpooledLine::bytes) + to - from) as u64;
         if skipped > 0 || size > self.limit as u64 {
-            return Ok(Found::TooLong(size));
+            return Ok(NextLine::TooLong(size));
         }
         match long {
-            None => Ok(Found::Here(from, to)),
+            None => Ok(NextLine::Here(from, to)),
             Some(mut long) => {
                 long.push(&self.buffer[from..to])?;
-                Ok(Found::Long(long))
+                Ok(NextLine::Long(long))
             }
         }
     }
 
     async fn fill(&mut self) -> std::io::Result<()> {
-        let (at_hand, before) = (self.buffer.len() - self.start, self.long.as_ref().map_or(0, Long::bytes));
+        let (at_hand, before) = (self.buffer.len() - self.start, self.long.as_ref().map_or(0, SpooledLine::bytes));
         if at_hand + before > self.limit || self.skipped > 0 {
             self.skipped += (at_hand + before) as u64;
             self.long = None;
@@ -231,7 +231,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         } else if let Some(spool) = self.spool.as_ref().filter(|_| before > 0 || at_hand > self.longest_held) {
             let long = match &mut self.long {
                 Some(long) => long,
-                None => self.long.insert(Long::new(spool)?),
+                None => self.long.insert(SpooledLine::new(spool)?),
             };
             long.push(&self.buffer[self.start..])?;
             self.start = self.buffer.len();
@@ -264,21 +264,21 @@ fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-impl Kept {
+impl KeptLine {
     /// Returns the bytes, after waiting for their turn; None for a line that is longer than the limit.
     ///
     /// # Errors
     /// Fails if the local disk does.
-    pub async fn load(self) -> std::io::Result<Option<Held>> {
+    pub async fn load(self) -> std::io::Result<Option<LoadedLine>> {
         match self {
-            Kept::Short(bytes) => Ok(Some(Held::of_few(bytes))),
-            Kept::Long(long) => {
+            KeptLine::Short(bytes) => Ok(Some(LoadedLine::of_few(bytes))),
+            KeptLine::Long(long) => {
                 let mut held = long.load().await?;
                 let length = without_cr(&held).len();
                 held.truncate(length);
                 Ok(Some(held))
             }
-            Kept::TooLong(_) => Ok(None),
+            KeptLine::TooLong(_) => Ok(None),
         }
     }
 }

@@ -23,9 +23,9 @@ static LONG_ONES: Semaphore = Semaphore::const_new(1);
 /// The right to hold a long line, which exists once in the process. Its holder waits for nothing but local disk, and
 /// takes no second one.
 #[derive(Debug, Default)]
-pub struct Turn(Option<SemaphorePermit<'static>>);
+pub struct LongLineTurn(Option<SemaphorePermit<'static>>);
 
-impl Turn {
+impl LongLineTurn {
     /// Waits for the turn if `bytes` are many. If the `held` bytes that they are made of are many as well, they already
     /// have it.
     pub async fn take_beside(&mut self, held: usize, bytes: usize) {
@@ -44,18 +44,18 @@ impl Turn {
 
 /// Content that is too long to be held in memory while more of it is fetched. It is in a file without a name.
 #[derive(Debug)]
-pub struct Long {
+pub struct SpooledLine {
     file: File,
     bytes: usize,
 }
 
-impl Long {
+impl SpooledLine {
     /// Creates an empty one, in a file in `dir`.
     ///
     /// # Errors
     /// Fails if the local disk does.
-    pub fn new(dir: &Path) -> std::io::Result<Long> {
-        Ok(Long { file: tempfile::tempfile_in(dir).map_err(of_the_spool)?, bytes: 0 })
+    pub fn new(dir: &Path) -> std::io::Result<SpooledLine> {
+        Ok(SpooledLine { file: tempfile::tempfile_in(dir).map_err(of_the_spool)?, bytes: 0 })
     }
 
     /// Returns the length in bytes.
@@ -86,14 +86,14 @@ impl Long {
     ///
     /// # Errors
     /// Fails if the local disk does.
-    pub async fn load(&self) -> std::io::Result<Held> {
-        let mut turn = Turn::default();
+    pub async fn load(&self) -> std::io::Result<LoadedLine> {
+        let mut turn = LongLineTurn::default();
         turn.take(self.bytes).await;
         // The one line in its turn is accounted for once, for the process.
         let reserved = if self.bytes > LONG { Reservation::default() } else { reserve(self.bytes).await };
         let mut bytes = vec![0; self.bytes];
         self.file.read_exact_at(&mut bytes, 0).map_err(of_the_spool)?;
-        Ok(Held { bytes, _turn: turn, _reserved: reserved })
+        Ok(LoadedLine { bytes, _turn: turn, _reserved: reserved })
     }
 }
 
@@ -102,7 +102,7 @@ fn of_the_spool(error: std::io::Error) -> std::io::Error {
     std::io::Error::new(staged::BROKE_OFF, staged::local(error))
 }
 
-impl Write for Long {
+impl Write for SpooledLine {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.push(bytes).map(|()| bytes.len())
     }
@@ -114,13 +114,13 @@ impl Write for Long {
 
 /// Bytes in memory, with the right to hold them.
 #[derive(Debug)]
-pub struct Held {
+pub struct LoadedLine {
     bytes: Vec<u8>,
-    _turn: Turn,
+    _turn: LongLineTurn,
     _reserved: Reservation,
 }
 
-impl std::ops::Deref for Held {
+impl std::ops::Deref for LoadedLine {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -128,10 +128,10 @@ impl std::ops::Deref for Held {
     }
 }
 
-impl Held {
+impl LoadedLine {
     /// Holds so few bytes that they need neither a turn nor a reservation.
-    pub(super) fn of_few(bytes: Vec<u8>) -> Held {
-        Held { bytes, _turn: Turn::default(), _reserved: Reservation::default() }
+    pub(super) fn of_few(bytes: Vec<u8>) -> LoadedLine {
+        LoadedLine { bytes, _turn: LongLineTurn::default(), _reserved: Reservation::default() }
     }
 
     /// Drops all but the first `length` bytes.

@@ -19,14 +19,14 @@ mod upload;
 pub use bucket::{Backend, Credentials, Place, SecretKey};
 pub use checks::StoreChecks;
 pub use config_maps::ConfigMaps;
-pub use copies::{Copies, NamespaceCopies};
+pub use copies::{LocalCopies, NamespaceCopies};
 pub use document::{
-    DOCUMENT_LIMIT, Document, Fresh, ObjectDocument, SwapError, SwapProof, Version, prove_conditional_writes,
+    ConditionalRead, DOCUMENT_LIMIT, Document, ObjectDocument, SwapError, SwapProof, Version, prove_conditional_writes,
 };
-pub use folder::{Entry, Folder, Listed};
+pub use folder::{Folder, ListedObject, ObjectStream};
 pub use inputs::{inputs_of_body, inputs_of_line};
-pub use lines::{JOINED_LINES_BYTES, Kept, LINE_LIMIT, LINES_BYTES, Line, Lines, SMALL_LINES_BYTES};
-pub use long::{HEAVY, Held, LONG, Long, Turn};
+pub use lines::{JOINED_LINES_BYTES, KeptLine, LINE_LIMIT, LINES_BYTES, Line, Lines, SMALL_LINES_BYTES};
+pub use long::{HEAVY, LONG, LoadedLine, LongLineTurn, SpooledLine};
 pub use memory::{Reservation, reserve};
 pub use shards::{IndexEntry, RequestHash, ShardWriter, StagedShard};
 pub use sorted::{Sorted, Sorter};
@@ -166,12 +166,12 @@ impl StoreError {
     fn of(place: &str, error: object_store::Error) -> Self {
         use object_store::Error as E;
         if let E::Generic { source, .. } = &error
-            && let Some(refused) = source.downcast_ref::<config_maps::Refused>()
+            && let Some(refused) = source.downcast_ref::<config_maps::ConfigMapError>()
         {
             return match refused {
-                config_maps::Refused::Foreign(why) => StoreError::Conflict(why.clone()),
-                config_maps::Refused::Forbidden(why) => StoreError::Denied(why.clone()),
-                config_maps::Refused::TooLarge(why) => StoreError::TooLarge(why.clone()),
+                config_maps::ConfigMapError::Foreign(why) => StoreError::Conflict(why.clone()),
+                config_maps::ConfigMapError::Forbidden(why) => StoreError::Denied(why.clone()),
+                config_maps::ConfigMapError::TooLarge(why) => StoreError::TooLarge(why.clone()),
             };
         }
         if let Some(refusal) = cause::<Refusal>(&error) {

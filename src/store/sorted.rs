@@ -50,7 +50,7 @@ pub struct Sorted<T> {
 #[derive(Clone, Debug)]
 enum Records<T> {
     /// All records, in memory. The next one is at `at`.
-    Held { all: Arc<[T]>, at: usize },
+    InMemory { all: Arc<[T]>, at: usize },
     /// Records in a file. The next one begins at byte `at`.
     Spooled { run: Run, at: u64, of: PhantomData<T> },
 }
@@ -92,7 +92,7 @@ impl<T: Serialize + DeserializeOwned> Sorter<T> {
         let left = self.count;
         if self.runs.is_empty() {
             self.held.sort_by(self.order);
-            return Ok(Sorted { records: Records::Held { all: self.held.into(), at: 0 }, left });
+            return Ok(Sorted { records: Records::InMemory { all: self.held.into(), at: 0 }, left });
         }
         let mut runs = || {
             if !self.held.is_empty() {
@@ -161,17 +161,17 @@ impl RunWriter {
 
 /// A reader of a run's file from its beginning.
 struct RunReader<T> {
-    content: BufReader<At>,
+    content: BufReader<OffsetReader>,
     next: Option<T>,
 }
 
 /// A file from an offset on, independent of other readers of the file.
-struct At {
+struct OffsetReader {
     run: Run,
     at: u64,
 }
 
-impl Read for At {
+impl Read for OffsetReader {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         let n = self.run.file.read_at(into, self.at)?;
         self.at += n as u64;
@@ -181,7 +181,7 @@ impl Read for At {
 
 impl<T: DeserializeOwned> RunReader<T> {
     fn new(run: &Run) -> std::io::Result<RunReader<T>> {
-        let content = BufReader::with_capacity(BUFFER, At { run: run.clone(), at: 0 });
+        let content = BufReader::with_capacity(BUFFER, OffsetReader { run: run.clone(), at: 0 });
         let mut reader = RunReader { content, next: None };
         reader.advance()?;
         Ok(reader)
@@ -210,12 +210,12 @@ fn read<T: DeserializeOwned>(from: &mut impl Read) -> std::io::Result<(T, u64)> 
 impl<T> Sorted<T> {
     /// Returns no records.
     pub fn empty() -> Sorted<T> {
-        Sorted { records: Records::Held { all: Arc::new([]), at: 0 }, left: 0 }
+        Sorted { records: Records::InMemory { all: Arc::new([]), at: 0 }, left: 0 }
     }
 
     /// Returns one record.
     pub fn one(record: T) -> Sorted<T> {
-        Sorted { records: Records::Held { all: Arc::new([record]), at: 0 }, left: 1 }
+        Sorted { records: Records::InMemory { all: Arc::new([record]), at: 0 }, left: 1 }
     }
 
     /// Returns the number of remaining records.
@@ -235,12 +235,12 @@ impl<T: Clone + DeserializeOwned> Iterator for Sorted<T> {
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
         match &mut self.records {
-            Records::Held { all, at } => {
+            Records::InMemory { all, at } => {
                 *at += 1;
                 all.get(*at - 1).cloned().map(Ok)
             }
             Records::Spooled { run, at, .. } => {
-                let record = read(&mut At { run: run.clone(), at: *at }).map_err(staged::local);
+                let record = read(&mut OffsetReader { run: run.clone(), at: *at }).map_err(staged::local);
                 Some(record.map(|(record, bytes)| {
                     *at += bytes;
                     record

@@ -46,7 +46,7 @@ struct Packer {
 }
 
 /// A spooled file, ready to be put.
-pub struct Spooled {
+pub struct SpooledFile {
     copy: Arc<Copy>,
     /// SHA-256 of the uncompressed bytes, in hex.
     pub sha256: String,
@@ -149,7 +149,7 @@ impl Spool {
 
     /// # Errors
     /// Fails if the local disk does.
-    pub async fn finish(mut self) -> Result<Spooled, StoreError> {
+    pub async fn finish(mut self) -> Result<SpooledFile, StoreError> {
         self.digest.update(&self.block);
         let mut packer = self.packed().await?;
         packer.block = self.block;
@@ -158,7 +158,7 @@ impl Spool {
         packer.spill(1).await.map_err(local)?;
         packer.file.flush().await.map_err(local)?;
         let copy = Arc::new(Copy::new(packer.file.into_std().await, packer.blocks));
-        Ok(Spooled { copy, sha256: hex(self.digest.finish().as_ref()), bytes: self.bytes })
+        Ok(SpooledFile { copy, sha256: hex(self.digest.finish().as_ref()), bytes: self.bytes })
     }
 }
 
@@ -185,7 +185,7 @@ impl Packer {
     }
 }
 
-impl Spooled {
+impl SpooledFile {
     #[cfg(test)]
     pub(super) fn copy(&self) -> &Copy {
         &self.copy

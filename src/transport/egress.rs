@@ -9,7 +9,7 @@ use url::Host;
 
 use super::SendError;
 use super::guard::Clients;
-use super::hosts::{Refused, port_of};
+use super::hosts::{HostRefused, port_of};
 
 /// An HTTP proxy that an admin named. [`Display`](fmt::Display) and [`Debug`](fmt::Debug) leave out its user and password.
 #[derive(Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(super) struct Route {
 
 impl Route {
     /// Returns the error of a request on this route. If nothing was sent, the message names the proxy, which may be the cause.
-    pub fn told(&self, error: SendError) -> SendError {
+    pub fn with_proxy(&self, error: SendError) -> SendError {
         match (error, &self.proxy) {
             (SendError::NotSent(why), Some(proxy)) => SendError::NotSent(format!("through the proxy {proxy}: {why}")),
             (error, _) => error,
@@ -71,7 +71,7 @@ impl Clients {
     ///
     /// # Errors
     /// If the host may not be reached.
-    pub async fn route(&self, url: &Url) -> Result<Route, Refused> {
+    pub async fn route(&self, url: &Url) -> Result<Route, HostRefused> {
         let straight = || Route { client: self.of(url).clone(), proxy: None };
         let Some((client, proxy)) = self.proxied() else { return Ok(straight()) };
         let (host, port) = (url.host_str().unwrap_or_default(), port_of(url));

@@ -73,7 +73,7 @@ pub(super) struct Setup {
 
 /// The purpose of clients that are kept apart from others.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum For {
+enum ClientPurpose {
     /// The host and port of a URL that an admin wrote.
     Host(String, Option<u16>),
     /// Authorities, in PEM form.
@@ -90,7 +90,7 @@ pub(super) struct Clients {
     others: Client,
     /// The client through the proxy.
     proxied: Option<Client>,
-    apart: Mutex<HashMap<For, Arc<Clients>>>,
+    apart: Mutex<HashMap<ClientPurpose, Arc<Clients>>>,
 }
 
 impl Clients {
@@ -136,21 +136,21 @@ impl Clients {
 
     /// Returns clients that also reach the host of `url`, with connections of their own.
     pub fn trusting(&self, url: &Url) -> Result<Arc<Clients>, reqwest::Error> {
-        let host = For::Host(url.host_str().unwrap_or_default().into(), port_of(url));
+        let host = ClientPurpose::Host(url.host_str().unwrap_or_default().into(), port_of(url));
         self.apart(host, |setup| setup.policy = setup.policy.and_host_of(url))
     }
 
     /// Returns the same clients for requests in clear text, with connections of their own.
     pub fn in_clear_text(&self) -> Result<Arc<Clients>, reqwest::Error> {
-        self.apart(For::ClearText, |setup| setup.policy = setup.policy.in_clear_text())
+        self.apart(ClientPurpose::ClearText, |setup| setup.policy = setup.policy.in_clear_text())
     }
 
     /// Returns the same clients for servers that these authorities vouch for, with connections of their own.
     pub fn trusting_authorities(&self, ca: &CaBundle) -> Result<Arc<Clients>, reqwest::Error> {
-        self.apart(For::Authorities(ca.pem.clone()), |setup| setup.ca = Some(ca.clone()))
+        self.apart(ClientPurpose::Authorities(ca.pem.clone()), |setup| setup.ca = Some(ca.clone()))
     }
 
-    fn apart(&self, what: For, change: impl FnOnce(&mut Setup)) -> Result<Arc<Clients>, reqwest::Error> {
+    fn apart(&self, what: ClientPurpose, change: impl FnOnce(&mut Setup)) -> Result<Arc<Clients>, reqwest::Error> {
         let mut apart = self.apart.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(clients) = apart.get(&what) {
             return Ok(clients.clone());

@@ -26,12 +26,12 @@ pub struct HostPolicy {
 /// optional `:PORT` limits the entry to that port; an IPv6 address before it is in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedHost {
-    what: What,
+    what: HostPattern,
     port: Option<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum What {
+enum HostPattern {
     /// A host's name, in lower case, without a final dot.
     Named(String),
     /// The end of a host's name, with the leading dot.
@@ -48,7 +48,7 @@ struct Network {
 
 /// The kind of an address that is not reachable by default. It decides which entries would admit the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Closed {
+pub(super) enum AddressKind {
     /// An address in a private network.
     Private(&'static str),
     /// An address of a special range, which a provider or a store should not have.
@@ -62,7 +62,7 @@ pub(super) enum Closed {
 /// The error for a host that may not be reached. It names the host, the reason, and the flag that would admit the host.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Refused(String);
+pub(super) struct HostRefused(String);
 
 /// Addresses of metadata services, which return the credentials of a node or a Pod: AWS (instance, IPv6, ECS, EKS), Google, Azure's wire
 /// server, Alibaba and Oracle. From the manuals of these clouds.
@@ -79,43 +79,43 @@ const METADATA: [IpAddr; 10] = [
     IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
 ];
 
-const V4: [(Ipv4Addr, u32, Closed); 19] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8, Closed::Special("an unspecified address")),
-    (Ipv4Addr::new(10, 0, 0, 0), 8, Closed::Private("a private address")),
-    (Ipv4Addr::new(100, 64, 0, 0), 10, Closed::Private("an address behind a carrier's NAT")),
-    (Ipv4Addr::new(127, 0, 0, 0), 8, Closed::Private("a loopback address")),
-    (Ipv4Addr::new(169, 254, 0, 0), 16, Closed::Special("a link-local address")),
-    (Ipv4Addr::new(172, 16, 0, 0), 12, Closed::Private("a private address")),
-    (Ipv4Addr::new(192, 0, 0, 0), 24, Closed::Special("an address for protocols")),
-    (Ipv4Addr::new(192, 0, 2, 0), 24, Closed::Special("an address for documentation")),
-    (Ipv4Addr::new(192, 31, 196, 0), 24, Closed::Special("an AS112 address")),
-    (Ipv4Addr::new(192, 52, 193, 0), 24, Closed::Special("an AMT address")),
-    (Ipv4Addr::new(192, 88, 99, 0), 24, Closed::Special("a 6to4 relay's address")),
-    (Ipv4Addr::new(192, 168, 0, 0), 16, Closed::Private("a private address")),
-    (Ipv4Addr::new(192, 175, 48, 0), 24, Closed::Special("an AS112 address")),
-    (Ipv4Addr::new(198, 18, 0, 0), 15, Closed::Special("an address for benchmarks")),
-    (Ipv4Addr::new(198, 51, 100, 0), 24, Closed::Special("an address for documentation")),
-    (Ipv4Addr::new(203, 0, 113, 0), 24, Closed::Special("an address for documentation")),
-    (Ipv4Addr::new(224, 0, 0, 0), 4, Closed::Special("a multicast address")),
-    (Ipv4Addr::new(255, 255, 255, 255), 32, Closed::Special("a broadcast address")),
-    (Ipv4Addr::new(240, 0, 0, 0), 4, Closed::Special("a reserved address")),
+const V4: [(Ipv4Addr, u32, AddressKind); 19] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8, AddressKind::Special("an unspecified address")),
+    (Ipv4Addr::new(10, 0, 0, 0), 8, AddressKind::Private("a private address")),
+    (Ipv4Addr::new(100, 64, 0, 0), 10, AddressKind::Private("an address behind a carrier's NAT")),
+    (Ipv4Addr::new(127, 0, 0, 0), 8, AddressKind::Private("a loopback address")),
+    (Ipv4Addr::new(169, 254, 0, 0), 16, AddressKind::Special("a link-local address")),
+    (Ipv4Addr::new(172, 16, 0, 0), 12, AddressKind::Private("a private address")),
+    (Ipv4Addr::new(192, 0, 0, 0), 24, AddressKind::Special("an address for protocols")),
+    (Ipv4Addr::new(192, 0, 2, 0), 24, AddressKind::Special("an address for documentation")),
+    (Ipv4Addr::new(192, 31, 196, 0), 24, AddressKind::Special("an AS112 address")),
+    (Ipv4Addr::new(192, 52, 193, 0), 24, AddressKind::Special("an AMT address")),
+    (Ipv4Addr::new(192, 88, 99, 0), 24, AddressKind::Special("a 6to4 relay's address")),
+    (Ipv4Addr::new(192, 168, 0, 0), 16, AddressKind::Private("a private address")),
+    (Ipv4Addr::new(192, 175, 48, 0), 24, AddressKind::Special("an AS112 address")),
+    (Ipv4Addr::new(198, 18, 0, 0), 15, AddressKind::Special("an address for benchmarks")),
+    (Ipv4Addr::new(198, 51, 100, 0), 24, AddressKind::Special("an address for documentation")),
+    (Ipv4Addr::new(203, 0, 113, 0), 24, AddressKind::Special("an address for documentation")),
+    (Ipv4Addr::new(224, 0, 0, 0), 4, AddressKind::Special("a multicast address")),
+    (Ipv4Addr::new(255, 255, 255, 255), 32, AddressKind::Special("a broadcast address")),
+    (Ipv4Addr::new(240, 0, 0, 0), 4, AddressKind::Special("a reserved address")),
 ];
 
-const V6: [(Ipv6Addr, u32, Closed); 14] = [
-    (Ipv6Addr::UNSPECIFIED, 128, Closed::Special("an unspecified address")),
-    (Ipv6Addr::LOCALHOST, 128, Closed::Private("a loopback address")),
-    (Ipv6Addr::UNSPECIFIED, 96, Closed::Special("an IPv4-compatible address")),
-    (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48, Closed::Special("an address for NAT64 of one's own")),
-    (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64, Closed::Special("a discard-only address")),
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, Closed::Special("a Teredo address")),
-    (Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0), 48, Closed::Special("an address for benchmarks")),
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, Closed::Special("an address for protocols")),
-    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, Closed::Special("an address for documentation")),
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, Closed::Special("an address for documentation")),
-    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, Closed::Special("a 6to4 address")),
-    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, Closed::Private("a unique-local address")),
-    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10, Closed::Special("a link-local address")),
-    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, Closed::Special("a multicast address")),
+const V6: [(Ipv6Addr, u32, AddressKind); 14] = [
+    (Ipv6Addr::UNSPECIFIED, 128, AddressKind::Special("an unspecified address")),
+    (Ipv6Addr::LOCALHOST, 128, AddressKind::Private("a loopback address")),
+    (Ipv6Addr::UNSPECIFIED, 96, AddressKind::Special("an IPv4-compatible address")),
+    (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48, AddressKind::Special("an address for NAT64 of one's own")),
+    (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64, AddressKind::Special("a discard-only address")),
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, AddressKind::Special("a Teredo address")),
+    (Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0), 48, AddressKind::Special("an address for benchmarks")),
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, AddressKind::Special("an address for protocols")),
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, AddressKind::Special("an address for documentation")),
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, AddressKind::Special("an address for documentation")),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, AddressKind::Special("a 6to4 address")),
+    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, AddressKind::Private("a unique-local address")),
+    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10, AddressKind::Special("a link-local address")),
+    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, AddressKind::Special("a multicast address")),
 ];
 
 /// The range of IPv6 addresses that are routed publicly.
@@ -137,7 +137,8 @@ impl HostPolicy {
 
     /// Returns the policy that also admits the host of `url`, at its port. For URLs that an admin wrote.
     pub(super) fn and_host_of(&self, url: &Url) -> HostPolicy {
-        let named = url.host_str().map(|host| AllowedHost { what: What::Named(plain(host)), port: port_of(url) });
+        let named =
+            url.host_str().map(|host| AllowedHost { what: HostPattern::Named(plain(host)), port: port_of(url) });
         HostPolicy { entries: self.entries.iter().cloned().chain(named).collect(), ..self.clone() }
     }
 
@@ -151,8 +152,8 @@ impl HostPolicy {
 
     /// Judges a URL before its host is resolved. Unusual spellings of addresses, such as `http://2130706433`, were normalized by the URL's
     /// parser.
-    pub(super) fn check(&self, url: &Url) -> Result<(), Refused> {
-        let denied = |why: &str| Err(Refused(format!("{}: {why}", url.host_str().unwrap_or("the URL"))));
+    pub(super) fn check(&self, url: &Url) -> Result<(), HostRefused> {
+        let denied = |why: &str| Err(HostRefused(format!("{}: {why}", url.host_str().unwrap_or("the URL"))));
         match (url.scheme(), url.username().is_empty() && url.password().is_none()) {
             ("http" | "https", true) => {}
             (_, false) => return denied("credentials belong in a Secret, not in the URL"),
@@ -167,7 +168,7 @@ impl HostPolicy {
         let host = url.host_str().unwrap_or_default();
         match self.judge(host, port_of(url), ip) {
             Ok(()) => Ok(()),
-            Err(closed) => Err(Refused::new(host, "is", closed)),
+            Err(closed) => Err(HostRefused::new(host, "is", closed)),
         }
     }
 
@@ -175,11 +176,11 @@ impl HostPolicy {
     ///
     /// # Errors
     /// If there are addresses, and none of them is admitted.
-    pub(super) fn admit(&self, host: &str, port: Option<u16>, ips: Vec<IpAddr>) -> Result<Vec<IpAddr>, Refused> {
+    pub(super) fn admit(&self, host: &str, port: Option<u16>, ips: Vec<IpAddr>) -> Result<Vec<IpAddr>, HostRefused> {
         let judged: Vec<_> = ips.into_iter().map(|ip| (ip, self.judge(host, port, ip))).collect();
         let open: Vec<IpAddr> = judged.iter().filter(|(_, verdict)| verdict.is_ok()).map(|(ip, _)| *ip).collect();
         match judged.into_iter().find_map(|(_, verdict)| verdict.err()) {
-            Some(closed) if open.is_empty() => Err(Refused::new(host, "resolves to", closed)),
+            Some(closed) if open.is_empty() => Err(HostRefused::new(host, "resolves to", closed)),
             _ => Ok(open),
         }
     }
@@ -189,56 +190,58 @@ impl HostPolicy {
     /// # Errors
     /// If one of the addresses is not admitted: a proxy resolves the name again and may use any of them. For requests in clear text also if
     /// there is no address.
-    pub(super) fn is_inside(&self, host: &str, port: Option<u16>, ips: &[IpAddr]) -> Result<bool, Refused> {
+    pub(super) fn is_inside(&self, host: &str, port: Option<u16>, ips: &[IpAddr]) -> Result<bool, HostRefused> {
         if self.in_clear_text && ips.is_empty() {
-            return Err(Refused(format!(
+            return Err(HostRefused(format!(
                 "{host} is not known to the operator's DNS, and nothing is sent in clear text through the proxy to a host that may \
                  be a public one; use https://"
             )));
         }
         for ip in ips {
-            self.judge(host, port, *ip).map_err(|closed| Refused::new(host, "resolves to", closed))?;
+            self.judge(host, port, *ip).map_err(|closed| HostRefused::new(host, "resolves to", closed))?;
         }
         Ok(ips.iter().any(|ip| closed(meant(*ip)).is_some()))
     }
 
     /// Judges one address of a host. `port` is None for a port that no entry is limited to.
-    fn judge(&self, host: &str, port: Option<u16>, ip: IpAddr) -> Result<(), Closed> {
+    fn judge(&self, host: &str, port: Option<u16>, ip: IpAddr) -> Result<(), AddressKind> {
         let ip = meant(ip);
         let closed = match closed(ip) {
             Some(closed) => closed,
-            None if self.in_clear_text => Closed::Public,
+            None if self.in_clear_text => AddressKind::Public,
             None => return Ok(()),
         };
         let host = plain(host);
         let mut entries = self.entries.iter().filter(|e| e.port.is_none() || e.port == port);
         let is_open = entries.any(|entry| match (&entry.what, closed) {
-            (What::Named(name), Closed::Private(_)) => *name == host,
-            (What::Below(end), Closed::Private(_)) => host.len() > end.len() && host.ends_with(end.as_str()),
-            (What::Named(_) | What::Below(_), _) => false,
-            (What::Network(network), Closed::Metadata) => network.is_one() && network.holds(ip),
-            (What::Network(network), _) => network.holds(ip),
+            (HostPattern::Named(name), AddressKind::Private(_)) => *name == host,
+            (HostPattern::Below(end), AddressKind::Private(_)) => {
+                host.len() > end.len() && host.ends_with(end.as_str())
+            }
+            (HostPattern::Named(_) | HostPattern::Below(_), _) => false,
+            (HostPattern::Network(network), AddressKind::Metadata) => network.is_one() && network.holds(ip),
+            (HostPattern::Network(network), _) => network.holds(ip),
         });
         if is_open { Ok(()) } else { Err(closed) }
     }
 }
 
-impl Refused {
-    fn new(host: &str, verb: &str, closed: Closed) -> Refused {
+impl HostRefused {
+    fn new(host: &str, verb: &str, closed: AddressKind) -> HostRefused {
         let (what, remedy) = match closed {
-            Closed::Public => {
-                return Refused(format!(
+            AddressKind::Public => {
+                return HostRefused(format!(
                     "{host} {verb} a public address, to which the operator sends nothing in clear text unless \
                      --allow-private-hosts names its network; use https://, or ask the admin of the operator"
                 ));
             }
-            Closed::Private(what) => (what, "where --allow-private-hosts names the host or its network"),
-            Closed::Special(what) => (what, "where --allow-private-hosts names its network"),
-            Closed::Metadata => {
+            AddressKind::Private(what) => (what, "where --allow-private-hosts names the host or its network"),
+            AddressKind::Special(what) => (what, "where --allow-private-hosts names its network"),
+            AddressKind::Metadata => {
                 ("the address of a cloud's metadata service", "where --allow-private-hosts names that very address")
             }
         };
-        Refused(format!(
+        HostRefused(format!(
             "{host} {verb} {what}, which the operator reaches only {remedy}; choose a public host, or ask the admin of the \
              operator"
         ))
@@ -267,16 +270,16 @@ fn meant(ip: IpAddr) -> IpAddr {
 }
 
 /// Returns the reason why an address is closed; None for a public address.
-fn closed(ip: IpAddr) -> Option<Closed> {
+fn closed(ip: IpAddr) -> Option<AddressKind> {
     if METADATA.contains(&ip) {
-        return Some(Closed::Metadata);
+        return Some(AddressKind::Metadata);
     }
     let holds = |base: IpAddr, bits: u32| Network { base, bits }.holds(ip);
     match ip {
         IpAddr::V4(_) => V4.iter().find(|(base, bits, _)| holds((*base).into(), *bits)).map(|(.., closed)| *closed),
         IpAddr::V6(_) => {
             let named = V6.iter().find(|(base, bits, _)| holds((*base).into(), *bits)).map(|(.., closed)| *closed);
-            named.or((!GLOBAL.holds(ip)).then_some(Closed::Special("a reserved address")))
+            named.or((!GLOBAL.holds(ip)).then_some(AddressKind::Special("a reserved address")))
         }
     }
 }
@@ -320,7 +323,7 @@ impl FromStr for AllowedHost {
             None => (host, None),
         };
         let what = match (address.parse::<IpAddr>(), bits) {
-            (Ok(base), None) => What::Network(Network { base, bits: length(base) }),
+            (Ok(base), None) => HostPattern::Network(Network { base, bits: length(base) }),
             (Ok(base), Some(bits)) => {
                 let bits = bits.parse().ok().filter(|bits| *bits <= length(base));
                 let bits = bits.ok_or_else(|| wrong("has no valid number of bits"))?;
@@ -328,11 +331,11 @@ impl FromStr for AllowedHost {
                 if network.is_untidy() {
                     return Err(wrong("has bits set behind the network's own"));
                 }
-                What::Network(network)
+                HostPattern::Network(network)
             }
-            (Err(_), None) if is_name(address) => What::Named(plain(address)),
+            (Err(_), None) if is_name(address) => HostPattern::Named(plain(address)),
             (Err(_), None) if address.strip_prefix("*.").is_some_and(is_narrow) => {
-                What::Below(plain(address.trim_start_matches('*')))
+                HostPattern::Below(plain(address.trim_start_matches('*')))
             }
             _ => return Err(wrong("is no host and no network")),
         };

@@ -28,12 +28,12 @@ struct Counts {
 
 /// Memory that a piece of work has reserved. It is given back when this is dropped.
 #[derive(Debug, Default)]
-pub struct Reserved {
+pub struct ReservedMemory {
     meter: Option<Meter>,
     bytes: u64,
 }
 
-impl Reserved {
+impl ReservedMemory {
     /// Changes the reservation to `bytes`. It counts for the work that is measured at the first call. If it grows, this yields once, so
     /// that whoever polls the work can end it before the memory is used.
     pub async fn set(&mut self, bytes: u64) {
@@ -51,7 +51,7 @@ impl Reserved {
     }
 }
 
-impl Drop for Reserved {
+impl Drop for ReservedMemory {
     fn drop(&mut self) {
         if let Some(Meter(counts)) = &self.meter {
             counts.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -99,7 +99,7 @@ impl Meter {
         self.moved().max(self.0.unpacked.load(Ordering::Relaxed))
     }
 
-    /// Returns the bytes of memory that are reserved now; see [`Reserved`].
+    /// Returns the bytes of memory that are reserved now; see [`ReservedMemory`].
     pub fn reserved(&self) -> u64 {
         self.0.reserved.load(Ordering::Relaxed)
     }

@@ -25,7 +25,7 @@ use reqwest::{Method, Request, Response, Url};
 pub use egress::EgressProxy;
 pub use guard::{CaBundle, Lookup, SystemLookup};
 pub use hosts::{AllowedHost, HostPolicy};
-pub use meter::{Meter, Reserved, StoreCall};
+pub use meter::{Meter, ReservedMemory, StoreCall};
 pub use objects::{ObjectConnector, is_list};
 pub use observer::{Exchange, Observer, Peer};
 pub use patience::Patience;
@@ -34,7 +34,7 @@ pub use redirect::Redirect;
 use egress::Route;
 use guard::{Clients, Setup};
 use observer::Watch;
-use patience::{Paced, Progress};
+use patience::{PacedBody, Progress};
 
 /// A client for hosts that a user can name. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ impl Wire {
     /// As [`Transport::send`].
     pub async fn pass(self, request: Request) -> Result<Response, SendError> {
         let response = self.0.client.execute(request).await;
-        response.map_err(|error| self.0.told(send_error(error)))
+        response.map_err(|error| self.0.with_proxy(send_error(error)))
     }
 }
 
@@ -193,7 +193,7 @@ impl Transport {
 }
 
 fn send_error(error: reqwest::Error) -> SendError {
-    if let Some(refused) = cause::<hosts::Refused>(&error) {
+    if let Some(refused) = cause::<hosts::HostRefused>(&error) {
         return SendError::NotAllowed(refused.to_string());
     }
     let (sent, timed_out) = (!(error.is_connect() || error.is_builder()), error.is_timeout());
@@ -258,7 +258,7 @@ pub fn stream_patiently(
         left = left.checked_sub(chunk.len() as u64).ok_or(SendError::TooLarge(limit))?;
         Ok(chunk)
     });
-    Paced::new(body, patience)
+    PacedBody::new(body, patience)
 }
 
 #[cfg(test)]
@@ -351,12 +351,12 @@ mod tests {
         let unanswered = provider.request(Method::POST, url).build().unwrap();
         let given_up = tokio::time::timeout(Duration::from_millis(200), provider.send(unanswered)).await;
         assert!(given_up.is_err());
-        let told = [
+        let with_proxy = [
             (Peer::Provider, Method::GET, Some(503)),
             (Peer::Store, Method::GET, Some(503)),
             (Peer::Provider, Method::PUT, None),
             (Peer::Provider, Method::POST, None),
         ];
-        assert_eq!(*seen.0.lock().unwrap(), told);
+        assert_eq!(*seen.0.lock().unwrap(), with_proxy);
     }
 }

@@ -68,7 +68,7 @@ impl Progress {
         let state = State::new(Instant::now(), request.body().is_some());
         let progress = Arc::new(Progress { patience, meter: Meter::current(), state: Mutex::new(state) });
         if let Some(body) = request.body_mut().take() {
-            let watched = Watched { body, piece: Bytes::new(), progress: progress.clone() };
+            let watched = WatchedBody { body, piece: Bytes::new(), progress: progress.clone() };
             *request.body_mut() = Some(reqwest::Body::wrap(watched));
         }
         progress
@@ -139,13 +139,13 @@ impl State {
 }
 
 /// The body of a request, which reports its progress.
-struct Watched {
+struct WatchedBody {
     body: reqwest::Body,
     piece: Bytes,
     progress: Arc<Progress>,
 }
 
-impl Body for Watched {
+impl Body for WatchedBody {
     type Data = Bytes;
     type Error = reqwest::Error;
 
@@ -187,7 +187,7 @@ impl Body for Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for WatchedBody {
     /// Marks the body as sent. A connection that knows the length drops the body after its last byte, without polling for the end.
     fn drop(&mut self) {
         self.progress.state().sent.get_or_insert_with(Instant::now);
@@ -196,7 +196,7 @@ impl Drop for Watched {
 
 /// The body of a response. It ends with an error if the server stalls or is too slow. Time in which the reader asks for nothing does not
 /// count.
-pub(super) struct Paced<S> {
+pub(super) struct PacedBody<S> {
     body: S,
     patience: Patience,
     meter: Option<Meter>,
@@ -207,9 +207,9 @@ pub(super) struct Paced<S> {
     broken_off: bool,
 }
 
-impl<S> Paced<S> {
-    pub fn new(body: S, patience: Patience) -> Paced<S> {
-        Paced {
+impl<S> PacedBody<S> {
+    pub fn new(body: S, patience: Patience) -> PacedBody<S> {
+        PacedBody {
             body,
             patience,
             meter: Meter::current(),
@@ -226,7 +226,7 @@ impl<S> Paced<S> {
     }
 }
 
-impl<S: Stream<Item = Result<Bytes, SendError>> + Unpin> Stream for Paced<S> {
+impl<S: Stream<Item = Result<Bytes, SendError>> + Unpin> Stream for PacedBody<S> {
     type Item = Result<Bytes, SendError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -17,7 +17,7 @@ fn overdue(state: Option<AttemptState>) -> Journal {
 }
 
 fn looked(mut memory: Memory, at: i64, seen: PolledState) -> Memory {
-    memory.looks.insert("batch-1".into(), Polled { at, seen });
+    memory.looks.insert("batch-1".into(), PollResult { at, seen });
     memory
 }
 
@@ -136,8 +136,8 @@ fn of_a_round_that_was_given_up_on_requests_stand_as_they_stood() {
     let counts = RequestCounts { total: 2, succeeded: 1, failed: 1, ..Default::default() };
     let mut journal = overdue(Some(completed("batch-0", counts, 1)));
     journal.shards[0].requests = 2;
-    let took = RequestCounts { total: 1, failed: 1, ..Default::default() };
-    let again = Shard { round: 1, took, ..shard(Some(AttemptState::Abandoned { batch_id: None })) };
+    let prior_counts = RequestCounts { total: 1, failed: 1, ..Default::default() };
+    let again = Shard { round: 1, prior_counts, ..shard(Some(AttemptState::Abandoned { batch_id: None })) };
     journal.shards.push(again);
     assert_eq!(journal.counts(), counts);
 }

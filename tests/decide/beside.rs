@@ -77,8 +77,8 @@ fn a_batch_is_not_settled_while_its_twin_is_being_told_to_stop() {
     let found = Some(vec!["batch-1".into(), "batch-2".into()]);
     memory.searches.insert("intent-1".into(), Search { began: NOW, found });
     let ended = PolledState::Ended { state: BatchEnd::Completed, done: 1, rejected: None };
-    memory.looks.insert("batch-1".into(), Polled { at: NOW, seen: ended });
-    let collected = Collected {
+    memory.looks.insert("batch-1".into(), PollResult { at: NOW, seen: ended });
+    let collected = CollectResult {
         part: PartRef { name: "p".into(), sha256: "s".into() },
         counts: RequestCounts { total: 1, succeeded: 1, ..Default::default() },
         retryable: 0,

@@ -33,7 +33,7 @@ fn a_lost_reply_is_asked_for_again_with_the_same_token() {
     let again = journal.shards[0].attempt.clone().unwrap();
     assert_eq!((&intent_id, &again.intent_id, again.repeats), (&intent.intent_id, &intent.intent_id, 1));
     assert!(again.post_by > NOW && again.number == intent.number);
-    let told = Posted::Unknown("reset".into());
+    let told = PostResult::Unknown("reset".into());
     let mut memory = Memory { permit: Some(intent_id.clone()), ..unsearched() };
     memory.posted.insert(intent_id, told);
     assert_eq!(step(&job, Some(&journal), &memory), Step::Post(AttemptKey { shard: 0, attempt: 1 }));
@@ -45,7 +45,7 @@ fn a_refusal_of_a_repeated_post_is_no_proof_and_a_person_is_asked_after_three() 
     for (repeats, asked) in [(1, false), (3, true)] {
         let journal = lost(repeats);
         let mut memory = unsearched();
-        let refused = Posted::Refused(Rejection::new(Refusal::Capacity, "no room"));
+        let refused = PostResult::Refused(Rejection::new(Refusal::Capacity, "no room"));
         memory.posted.insert(journal.shards[0].attempt.as_ref().unwrap().intent_id.clone(), refused);
         let Step::WriteIntent { journal: next, .. } = step(&job, Some(&journal), &memory) else { panic!("{repeats}") };
         assert_eq!(next.shards[0].attempt.as_ref().unwrap().state, AttemptState::Intended);

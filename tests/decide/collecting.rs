@@ -1,26 +1,26 @@
 //! How long the files of an ended batch are asked for again, and what a person is told meanwhile.
 
-use batchjob_operator::lifecycle::{Reading, Short};
+use batchjob_operator::lifecycle::{ReadCounts, ShortRead};
 
 use super::*;
 
 const SLOT: AttemptKey = AttemptKey { shard: 0, attempt: 1 };
 const LAG: i64 = 300_000;
 
-fn collected(short: Option<Short>) -> Collected {
+fn collected(short: Option<ShortRead>) -> CollectResult {
     let part = PartRef { name: "p".into(), sha256: "s".into() };
     let counts = RequestCounts { total: 1, missing: 1, ..Default::default() };
-    Collected { part, counts, retryable: 0, errors: vec![], files: vec![], short }
+    CollectResult { part, counts, retryable: 0, errors: vec![], files: vec![], short }
 }
 
 /// By a clock that jumps to whatever is waited for: when the files are fetched, in milliseconds after the batch was seen to have
 /// ended, until what they hold is settled; and what a person is told before.
-fn fetched(reading: Reading) -> (Vec<i64>, String) {
+fn fetched(reading: ReadCounts) -> (Vec<i64>, String) {
     let (job, journal) = (job(), journal(owner("j", "u"), submitted()));
     let timing = Timing { listing_lag: LAG, ..TIMING };
     let mut memory = searched(memory());
     let seen = PolledState::Ended { state: BatchEnd::Completed, done: 1, rejected: None };
-    memory.looks.insert("batch-1".into(), Polled { at: NOW, seen });
+    memory.looks.insert("batch-1".into(), PollResult { at: NOW, seen });
     memory.searches.get_mut("intent-1").unwrap().began = NOW + LAG;
     let (mut now, mut at, mut told) = (NOW, vec![], String::new());
     loop {
@@ -34,7 +34,7 @@ fn fetched(reading: Reading) -> (Vec<i64>, String) {
         }) {
             Step::Collect { .. } => {
                 at.push(now - NOW);
-                let short = Short::after(memory.collected.get("batch-1"), reading, now);
+                let short = ShortRead::after(memory.collected.get("batch-1"), reading, now);
                 memory.collected.insert("batch-1".into(), collected(short));
             }
             Step::Wait { until, why } => {
@@ -52,7 +52,7 @@ fn fetched(reading: Reading) -> (Vec<i64>, String) {
 
 #[test]
 fn what_files_hold_at_first_is_not_their_last_word() {
-    let short = |found, unreadable| Reading { requests: 10, found, expected: 10, unreadable, cut_off: 0 };
+    let short = |found, unreadable| ReadCounts { requests: 10, found, expected: 10, unreadable, cut_off: 0 };
     let (at, told) = fetched(short(9, 0));
     assert_eq!((at[0], *at.last().unwrap()), (0, LAG), "once more when the patience is over: {at:?}");
     assert!((6..=14).contains(&at.len()) && at.is_sorted(), "at growing distances: {at:?}");
@@ -61,10 +61,10 @@ fn what_files_hold_at_first_is_not_their_last_word() {
     assert_eq!(*at.last().unwrap(), 12 * LAG, "a sign-in page may go by: {at:?}");
     assert!(at.len() <= 16, "{at:?}");
     assert!(told.contains("no line that can be read") && told.contains("are not sent again"), "{told}");
-    let (at, _) = fetched(Reading { cut_off: 1, ..short(10, 0) });
+    let (at, _) = fetched(ReadCounts { cut_off: 1, ..short(10, 0) });
     assert_eq!(*at.last().unwrap(), LAG, "a line that breaks off may still be written");
     assert_eq!(fetched(short(10, 3)), (vec![0], String::new()), "orphan lines keep nobody waiting");
-    assert_eq!(fetched(Reading { requests: 10, found: 4, expected: 4, ..Default::default() }).0, [0]);
+    assert_eq!(fetched(ReadCounts { requests: 10, found: 4, expected: 4, ..Default::default() }).0, [0]);
 }
 
 /// Case 21-long-file-ids, and its kind.
@@ -73,9 +73,10 @@ fn answers_that_are_named_in_no_way_that_can_be_used_are_asked_about_and_never_s
     let journal = journal(owner("j", "u"), submitted());
     let mut memory = searched(memory());
     let why = "its `output_file_id` is a list".to_string();
-    memory
-        .looks
-        .insert("batch-1".into(), Polled { at: NOW, seen: PolledState::Unnamed { state: BatchEnd::Completed, why } });
+    memory.looks.insert(
+        "batch-1".into(),
+        PollResult { at: NOW, seen: PolledState::Unnamed { state: BatchEnd::Completed, why } },
+    );
     let Step::Wait { until, why } = step(&job(), Some(&journal), &memory) else { panic!("nobody is asked") };
     assert_eq!(until, Some(NOW + 60_000));
     assert!(why.holds[0].message.contains("cannot be fetched: its `output_file_id` is a list"), "{:?}", why.holds);

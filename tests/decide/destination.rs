@@ -50,7 +50,7 @@ fn fails(job: &JobView, mut journal: Journal, memory: &Memory) -> Failure {
 #[test]
 fn out_of_time_before_anything_was_sent_it_fails_and_is_not_planned_again() {
     let late = JobView { deadline: Some(NOW - 1), submitted: false, ..job() };
-    let planned = Planned { staged: Some("w".into()), plan: plan("h"), shards: vec![shard(None)].into() };
+    let planned = PlanResult { staged: Some("w".into()), plan: plan("h"), shards: vec![shard(None)].into() };
     let read = Memory { pass: Some(Pass { spec_hash: "spec".into(), result: Ok(planned) }), ..memory() };
     for memory in [memory(), read] {
         assert_eq!(fails(&late, journal(owner("j", "u"), None), &memory).reason, "DeadlineExceeded");
@@ -60,7 +60,7 @@ fn out_of_time_before_anything_was_sent_it_fails_and_is_not_planned_again() {
 #[test]
 fn results_of_other_work_that_came_after_the_journal_fail_the_job_once() {
     let fresh = JobView { submitted: false, ..job() };
-    let planned = Planned { staged: Some("w".into()), plan: plan("h"), shards: vec![shard(None)].into() };
+    let planned = PlanResult { staged: Some("w".into()), plan: plan("h"), shards: vec![shard(None)].into() };
     let pass = Some(Pass { spec_hash: "spec".into(), result: Ok(planned) });
     let manifest = manifest("other", "other");
     let memory = Memory { pass, manifest: Some(Some(manifest)), ..memory() };
@@ -85,7 +85,7 @@ fn a_foreign_manifest_is_looked_at_again_for_somebody_may_move_it_away() {
         let at = |at| {
             let mut memory = looked(at);
             let seen = PolledState::Running { state: "in_progress".into(), done: 0 };
-            memory.looks.insert("batch-1".into(), Polled { at: NOW, seen });
+            memory.looks.insert("batch-1".into(), PollResult { at: NOW, seen });
             step(&job(), Some(&journal), &memory)
         };
         let Step::Wait { until, why } = at(NOW) else { panic!("not told of") };
@@ -136,7 +136,7 @@ fn work_of_an_earlier_version_is_known_by_a_hash_of_that_version() {
     let fresh = JobView { submitted: false, ..job() };
     let results = manifest("other", "v1-same");
     let known_as = |hash: &str| {
-        let planned = Planned { staged: None, plan: plan(hash), shards: Shards::default() };
+        let planned = PlanResult { staged: None, plan: plan(hash), shards: Shards::default() };
         let pass = Some(Pass { spec_hash: "spec".into(), result: Ok(planned) });
         Memory { pass, manifest: Some(Some(results.clone())), ..memory() }
     };

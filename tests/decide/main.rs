@@ -23,10 +23,10 @@ use batchjob_operator::api::{
     UnknownSubmissionPolicy,
 };
 use batchjob_operator::lifecycle::{
-    Answers, Attempt, AttemptKey, AttemptState, Blocked, Collected, Commit, Failure, Halved, JobView, Journal,
-    ManifestView, Memory, Observed, Owner, PartRef, Pass, Payload, Place, Plan, Planned, Polled, PolledState, Posted,
-    ProviderView, Refusal, Rejection, Search, Shard, Shards, Step, Task, Tidied, Timing, Untidy, Waiting, decide,
-    error_summary, may_be_submitted, project,
+    Answers, Attempt, AttemptKey, AttemptState, Blocked, CleanUpFailure, CleanUpResult, CollectResult, Commit, Failure,
+    HalveResult, JobView, Journal, ManifestView, Memory, Observed, Owner, PartRef, Pass, Payload, Place, Plan,
+    PlanResult, PollResult, PolledState, PostResult, ProviderView, Refusal, Rejection, Search, Shard, Shards, Step,
+    Task, Timing, Waiting, decide, error_summary, may_be_submitted, project,
 };
 use beginnings::provider;
 
@@ -106,12 +106,12 @@ fn step(job: &JobView, journal: Option<&Journal>, memory: &Memory) -> Step {
 }
 
 fn other_work(memory: Memory) -> Memory {
-    let planned = Planned { staged: None, plan: plan("other"), shards: Shards::default() };
+    let planned = PlanResult { staged: None, plan: plan("other"), shards: Shards::default() };
     Memory { pass: Some(Pass { spec_hash: "spec".into(), result: Ok(planned) }), ..memory }
 }
 
 fn the_same_work(memory: Memory) -> Memory {
-    let planned = Planned { staged: None, plan: plan("h"), shards: Shards::default() };
+    let planned = PlanResult { staged: None, plan: plan("h"), shards: Shards::default() };
     Memory { pass: Some(Pass { spec_hash: "spec".into(), result: Ok(planned) }), ..memory }
 }
 

@@ -38,9 +38,9 @@ fn counted(ends: &[u8]) -> RequestCounts {
     }
 }
 
-fn with_batch(shard: usize, requests: i64, round: u32, took: RequestCounts) -> Shard {
+fn with_batch(shard: usize, requests: i64, round: u32, prior_counts: RequestCounts) -> Shard {
     let state = AttemptState::Submitted { batch_id: format!("batch-{shard}"), at: NOW };
-    Shard { requests, round, took, ..super::shard(Some(state)) }
+    Shard { requests, round, prior_counts, ..super::shard(Some(state)) }
 }
 
 fn happen(journal: &mut Journal, memory: &mut Memory, event: Event) {
@@ -51,7 +51,7 @@ fn happen(journal: &mut Journal, memory: &mut Memory, event: Event) {
                 true => PolledState::Ended { state: BatchEnd::Completed, done, rejected: None },
                 false => PolledState::Running { state: "in_progress".into(), done },
             };
-            memory.looks.insert(format!("batch-{}", shard % count), Polled { at: NOW, seen });
+            memory.looks.insert(format!("batch-{}", shard % count), PollResult { at: NOW, seen });
         }
         Event::Restart => memory.looks.clear(),
         Event::Settle { shard, ends } => {
@@ -72,9 +72,9 @@ fn happen(journal: &mut Journal, memory: &mut Memory, event: Event) {
         }
         Event::Resend if count < 8 && journal.shards.iter().all(|s| s.settled().is_some()) => {
             let sum = journal.counts();
-            let took = RequestCounts { total: sum.total - sum.succeeded, succeeded: 0, ..sum };
-            if took.total > 0 {
-                journal.shards.push(with_batch(count, took.total.min(10), journal.round() + 1, took));
+            let prior_counts = RequestCounts { total: sum.total - sum.succeeded, succeeded: 0, ..sum };
+            if prior_counts.total > 0 {
+                journal.shards.push(with_batch(count, prior_counts.total.min(10), journal.round() + 1, prior_counts));
             }
         }
         Event::Resend => {}

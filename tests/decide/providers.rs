@@ -35,7 +35,7 @@ fn a_provider_that_goes_takes_no_new_job_and_lets_those_with_an_intent_go_on() {
     memory.uploads.insert((AttemptKey { shard: 1, attempt: 1 }, "t".into()), "file-2".into());
     memory
         .looks
-        .insert("batch-1".into(), Polled { at: NOW, seen: PolledState::Running { state: "x".into(), done: 0 } });
+        .insert("batch-1".into(), PollResult { at: NOW, seen: PolledState::Running { state: "x".into(), done: 0 } });
     assert!(matches!(step(&terminating, Some(&half_sent), &memory), Step::WriteIntent { .. }), "it goes on to its end");
 }
 

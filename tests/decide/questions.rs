@@ -46,7 +46,7 @@ fn a_persons_resend_deletes_the_input_file_before_it_counts() {
     let journal = journal(owner("j", "u"), submitted());
     let told = JobView { answers: Answers::one("lost-intent-1", "resend"), ..job() };
     let mut memory = memory();
-    memory.looks.insert("batch-1".into(), Polled { at: NOW, seen: PolledState::NotFound });
+    memory.looks.insert("batch-1".into(), PollResult { at: NOW, seen: PolledState::NotFound });
     assert_eq!(step(&told, Some(&journal), &memory), deletes_its_file());
     memory.deleted.insert("file-1".into());
     assert!(matches!(step(&told, Some(&journal), &memory), Step::Swap(_)));
@@ -153,7 +153,7 @@ fn what_was_turned_away_and_may_have_a_twin_in_a_list_that_nobody_can_search_is_
     let mut memory = memory();
     let seen =
         PolledState::Ended { state: BatchEnd::Failed, done: 0, rejected: Some((Refusal::Capacity, "full".into())) };
-    memory.looks.insert("batch-1".into(), Polled { at: NOW, seen: seen.clone() });
+    memory.looks.insert("batch-1".into(), PollResult { at: NOW, seen: seen.clone() });
     memory.searches.insert("intent-1".into(), Search { began: NOW, found: None });
     let Step::Wait { why, .. } = step(&job(), Some(&journal), &memory) else { panic!("nobody is asked") };
     let hold = &why.holds[0];
@@ -162,7 +162,7 @@ fn what_was_turned_away_and_may_have_a_twin_in_a_list_that_nobody_can_search_is_
     let said = |answer: &str| JobView { answers: Answers::one(&hold.id, answer), ..job() };
     let Step::Swap(next) = step(&said("adopt:batch-2"), Some(&journal), &memory) else { panic!("not adopted") };
     assert_eq!(next.shards[0].batch_in_flight(), Some("batch-2"));
-    memory.looks.insert("batch-2".into(), Polled { at: NOW, seen });
+    memory.looks.insert("batch-2".into(), PollResult { at: NOW, seen });
     assert!(
         matches!(step(&said("adopt:batch-2"), Some(&next), &memory), Step::Wait { why, .. } if why.holds.len() == 1),
         "it was turned away too, and is not recorded over and over"
@@ -176,7 +176,7 @@ fn what_was_turned_away_and_may_have_a_twin_in_a_list_that_nobody_can_search_is_
     attempt.payload = Payload::file("f".repeat(150));
     let no = "n".repeat(512);
     let seen = PolledState::Ended { state: BatchEnd::Failed, done: 0, rejected: Some((Refusal::Capacity, no)) };
-    memory.looks.insert("batch-1".into(), Polled { at: NOW, seen });
+    memory.looks.insert("batch-1".into(), PollResult { at: NOW, seen });
     memory.searches.insert("intent-1".into(), Search { began: NOW, found: None });
     let Step::Wait { why, .. } = step(&job(), Some(&long), &memory) else { panic!("nobody is asked") };
     let message = &why.holds[0].message;
@@ -195,7 +195,7 @@ fn lost(n: usize) -> (Journal, Memory) {
         (attempt.intent_id, attempt.payload) = (format!("{i:08}-intent"), Payload::file(format!("file-{i}")));
         attempt.state = AttemptState::Submitted { batch_id: batch_id.clone(), at: 0 };
         journal.shards.push(shard);
-        memory.looks.insert(batch_id, Polled { at: NOW, seen: PolledState::NotFound });
+        memory.looks.insert(batch_id, PollResult { at: NOW, seen: PolledState::NotFound });
         memory.deleted.insert(format!("file-{i}"));
     }
     (journal, memory)
@@ -227,7 +227,7 @@ fn one_annotation_answers_hundreds_of_questions_and_none_that_is_asked_later() {
     let attempt = again.shards[0].attempt.as_mut().unwrap();
     (attempt.number, attempt.intent_id) = (2, "99999999-intent".into());
     attempt.state = AttemptState::Submitted { batch_id: "batch-x".into(), at: 0 };
-    memory.looks.insert("batch-x".into(), Polled { at: NOW, seen: PolledState::NotFound });
+    memory.looks.insert("batch-x".into(), PollResult { at: NOW, seen: PolledState::NotFound });
     let (kept, step) = answered(&again, &memory, "lost-*=resend");
     let Step::Wait { why, .. } = step else { panic!("{step:?}") };
     assert!(why.holds.len() == 1 && !is_revoked(&kept, 0), "an answer that was heard is not heard again");

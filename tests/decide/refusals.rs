@@ -46,7 +46,7 @@ fn intended() -> Journal {
 fn what_a_gateway_says_at_a_create_is_shown_at_once_and_resolved_like_any_unknown_submission() {
     let (mut journal, mut memory) = (intended(), memory());
     let said = rejection(Refusal::Capacity, Some(NOW + 3_600_000));
-    memory.posted.insert("intent-1".into(), Posted::Declined(said.clone()));
+    memory.posted.insert("intent-1".into(), PostResult::Declined(said.clone()));
     let written = swapped(step(&job(), Some(&journal), &memory)).attempt.unwrap();
     assert_eq!((written.state.clone(), written.declined.as_ref()), (AttemptState::Intended, Some(&said)));
     journal.shards[0].attempt = Some(written);
@@ -150,7 +150,7 @@ fn a_file_that_is_not_there_yet_is_asked_for_again_then_uploaded_again_and_given
             let attempt = journal.shards[0].attempt.as_mut().unwrap();
             (attempt.state, attempt.payload) = (AttemptState::Intended, Payload::file(file.clone()));
             let mut memory = memory();
-            let refused = Posted::Refused(rejection(Refusal::FileNotFound, None));
+            let refused = PostResult::Refused(rejection(Refusal::FileNotFound, None));
             memory.posted.insert(attempt.intent_id.clone(), refused);
             journal.shards[0] = swapped(at(&job, &journal, now, &memory));
             tries += 1;
@@ -203,9 +203,9 @@ fn a_batch_that_is_alone_more_than_the_account_takes_is_halved_after_three_times
     let half = |first, requests, name: &str| Shard { sha256: name.into(), first, ..shard_of(requests, None) };
     let halves = [half(0, 3, "a"), half(3, 2, "b")];
     memory.running.clear();
-    memory.halved = Some(Halved { attempt_key, sha256: "another".into(), halves: halves.clone() });
+    memory.halved = Some(HalveResult { attempt_key, sha256: "another".into(), halves: halves.clone() });
     assert_eq!(step(&job(), Some(&whole), &memory), Step::Halve(attempt_key), "of another shard");
-    memory.halved = Some(Halved { attempt_key, sha256: "s".into(), halves });
+    memory.halved = Some(HalveResult { attempt_key, sha256: "s".into(), halves });
     let Step::Swap(next) = step(&job(), Some(&whole), &memory) else { panic!("not replaced") };
     let seen: Vec<_> = next.shards.iter().map(|s| (s.sha256.as_str(), s.first, s.requests, s.streaks.alone)).collect();
     assert_eq!(seen, [("a", 0, 3, 2), ("b", 3, 2, 2)], "each is halved again where it is alone too large");
@@ -215,7 +215,7 @@ fn a_batch_that_is_alone_more_than_the_account_takes_is_halved_after_three_times
         "at once"
     );
     let pair = too_large(2, 3);
-    memory.halved = Some(Halved { attempt_key, sha256: "s".into(), halves: [half(0, 1, "a"), half(1, 1, "b")] });
+    memory.halved = Some(HalveResult { attempt_key, sha256: "s".into(), halves: [half(0, 1, "a"), half(1, 1, "b")] });
     let Step::Swap(next) = step(&job(), Some(&pair), &memory) else { panic!("not replaced") };
     assert!(
         next.shards.iter().all(|s| s.streaks.alone == 0),
@@ -234,7 +234,7 @@ fn a_batch_that_is_turned_away_beside_others_is_no_larger_for_it() {
     let mut memory = searched(memory());
     memory
         .looks
-        .insert("batch-1".into(), Polled { at: NOW, seen: PolledState::Running { state: "x".into(), done: 0 } });
+        .insert("batch-1".into(), PollResult { at: NOW, seen: PolledState::Running { state: "x".into(), done: 0 } });
     memory.uploads.insert((AttemptKey { shard: 1, attempt: 1 }, "s".into()), "file-2".into());
     let Step::WriteIntent { journal: beside, .. } = step(&job(), Some(&two), &memory) else { panic!("not sent") };
     assert_eq!(beside.shards[1].streaks.alone, 0);
@@ -242,7 +242,7 @@ fn a_batch_that_is_turned_away_beside_others_is_no_larger_for_it() {
     let mut next = beside;
     next.shards[1].streaks.alone = 3;
     let intent = next.shards[1].attempt.as_ref().unwrap().intent_id.clone();
-    memory.posted.insert(intent, Posted::Refused(rejection(Refusal::TokenLimit, None)));
+    memory.posted.insert(intent, PostResult::Refused(rejection(Refusal::TokenLimit, None)));
     let Step::Swap(next) = step(&job(), Some(&next), &memory) else { panic!("not written") };
     assert_eq!(next.shards[1].streaks.alone, 2);
 }
@@ -274,7 +274,7 @@ fn requests_that_are_refused_at_their_upload_fail_the_job_for_nothing_and_are_no
     memory.unfit.insert((AttemptKey { shard: 0, attempt: 1 }, "s".into()), "Line 1: no such model (403)".into());
     let Step::Swap(next) = step(&job(), Some(&unsent), &memory) else { panic!("the plan stays") };
     assert_eq!(next.plan, None);
-    let planned = Planned { staged: Some("w".into()), plan: plan("h"), shards: unsent.shards.clone() };
+    let planned = PlanResult { staged: Some("w".into()), plan: plan("h"), shards: unsent.shards.clone() };
     memory.pass = Some(Pass { spec_hash: "spec".into(), result: Ok(planned) });
     let Step::Fail(failure) = step(&job(), Some(&next), &memory) else { panic!("it is planned again") };
     assert!(failure.reason == "InvalidInput" && failure.message.contains("no such model"), "{failure:?}");
@@ -284,7 +284,7 @@ fn requests_that_are_refused_at_their_upload_fail_the_job_for_nothing_and_are_no
     memory = searched(self::memory());
     memory
         .looks
-        .insert("batch-1".into(), Polled { at: NOW, seen: PolledState::Running { state: "x".into(), done: 0 } });
+        .insert("batch-1".into(), PollResult { at: NOW, seen: PolledState::Running { state: "x".into(), done: 0 } });
     memory.unfit.insert((AttemptKey { shard: 1, attempt: 1 }, "t".into()), "Line 1: no such model (403)".into());
     let Step::Swap(next) = step(&job(), Some(&sent), &memory) else { panic!("not written") };
     assert!(next.shards[1].is_refused_for_good());

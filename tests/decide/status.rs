@@ -57,7 +57,7 @@ fn progress_counts_what_was_executed_and_never_runs_backwards() {
     let mut journal = journal(owner("j", "u"), submitted());
     journal.shards[0].requests = 10;
     let progress = |journal: &Journal, seen: Option<PolledState>| {
-        let looks = seen.map(|seen| ("batch-1".to_string(), Polled { at: NOW, seen })).into_iter().collect();
+        let looks = seen.map(|seen| ("batch-1".to_string(), PollResult { at: NOW, seen })).into_iter().collect();
         let (job, memory) = (job(), Memory { looks, ..memory() });
         let observed =
             Observed { now: NOW, nonce: "nonce", timing: &TIMING, job: &job, journal: Some(journal), memory: &memory };
@@ -69,8 +69,8 @@ fn progress_counts_what_was_executed_and_never_runs_backwards() {
     assert_eq!(progress(&journal, ended(BatchEnd::Expired, 6)), "6/10 (60%)");
     journal.shards[0].attempt.as_mut().unwrap().state = expired;
     assert_eq!(progress(&journal, None), "6/10 (60%)");
-    let took = RequestCounts { total: 4, expired: 4, ..Default::default() };
-    journal.shards.push(Shard { requests: 4, round: 1, took, ..shard(submitted()) });
+    let prior_counts = RequestCounts { total: 4, expired: 4, ..Default::default() };
+    journal.shards.push(Shard { requests: 4, round: 1, prior_counts, ..shard(submitted()) });
     assert_eq!(progress(&journal, None), "6/10 (60%)");
     assert_eq!(progress(&journal, ended(BatchEnd::Completed, 0)), "10/10 (100%)", "a server that does not count");
 }
@@ -240,7 +240,7 @@ fn kstatus_takes_a_job_that_is_on_its_way_for_failed_only_where_a_person_must_me
 fn a_held_job_says_so_and_not_that_there_is_nothing_to_do() {
     let journal = journal(owner("j", "u"), submitted());
     let mut memory = searched(memory());
-    memory.looks.insert("batch-1".into(), Polled { at: NOW, seen: PolledState::NotFound });
+    memory.looks.insert("batch-1".into(), PollResult { at: NOW, seen: PolledState::NotFound });
     let job = job();
     let held = Observed { now: NOW, nonce: "n", timing: &TIMING, job: &job, journal: Some(&journal), memory: &memory };
     let step = decide(&held);

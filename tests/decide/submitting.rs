@@ -6,7 +6,7 @@ use super::*;
 fn a_batch_that_our_own_post_made_beside_the_recorded_one_is_cancelled() {
     let journal = journal(owner("j", "u"), submitted());
     let mut memory = memory();
-    memory.posted.insert("intent-1".into(), Posted::Created("batch-2".into()));
+    memory.posted.insert("intent-1".into(), PostResult::Created("batch-2".into()));
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Poll(_)), "it may have been turned away");
     memory.looks.insert("batch-1".into(), seen(running()));
     assert_eq!(step(&job(), Some(&journal), &memory), cancel("batch-2"));
@@ -30,7 +30,7 @@ fn what_keeps_failing_of_one_batch_holds_up_no_other() {
     memory.looks.insert("batch-1".into(), seen(running()));
     assert_eq!(step(&late, Some(&two), &memory), cancel("batch-1"), "though a search is due, and fails");
     memory = Memory { running: memory.running, ..searched(self::memory()) };
-    let earlier = Polled { at: NOW - 60_000, seen: running() };
+    let earlier = PollResult { at: NOW - 60_000, seen: running() };
     memory.running.clear();
     memory.looks.insert("batch-1".into(), earlier);
     assert_eq!(step(&late, Some(&two), &memory), cancel("batch-1"));
@@ -70,8 +70,8 @@ fn cancel(batch_id: &str) -> Step {
     }
 }
 
-fn seen(seen: PolledState) -> Polled {
-    Polled { at: NOW, seen }
+fn seen(seen: PolledState) -> PollResult {
+    PollResult { at: NOW, seen }
 }
 
 fn running() -> PolledState {
@@ -145,7 +145,7 @@ fn answers_that_are_gone_are_asked_about_and_looked_for() {
     assert_eq!(next.shards[0].settled().unwrap().missing, 1);
     let part = PartRef { name: "p".into(), sha256: "s".into() };
     let counts = RequestCounts { total: 1, succeeded: 1, ..Default::default() };
-    let collected = Collected { part, counts, retryable: 0, errors: vec![], files: vec![], short: None };
+    let collected = CollectResult { part, counts, retryable: 0, errors: vec![], files: vec![], short: None };
     memory.collected.insert("batch-1".into(), collected);
     let Step::Swap(next) = step(&job(), Some(&journal), &memory) else { panic!("they came back") };
     assert_eq!(next.shards[0].settled(), Some(counts));
@@ -175,7 +175,7 @@ fn what_was_answered_in_full_is_no_failure_whenever_that_is_seen() {
 fn a_recorded_batch_is_searched_for_duplicates_once() {
     let journal = journal(owner("j", "u"), submitted());
     let mut memory = memory();
-    let seen = |seen| Polled { at: NOW, seen };
+    let seen = |seen| PollResult { at: NOW, seen };
     let running = || PolledState::Running { state: "in_progress".into(), done: 0 };
     memory.looks.insert("batch-1".into(), seen(running()));
     assert!(matches!(step(&job(), Some(&journal), &memory), Step::Search(_)), "the list must show all by now");
@@ -232,7 +232,7 @@ fn a_batch_without_files_is_asked_again_for_as_long_as_a_list_may_lag() {
     let journal = journal(owner("j", "u"), submitted());
     let patient = |ended: i64| {
         let seen = PolledState::Ended { state: BatchEnd::Completed, done: 1, rejected: None };
-        let looks = [("batch-1".to_string(), Polled { at: ended, seen })].into();
+        let looks = [("batch-1".to_string(), PollResult { at: ended, seen })].into();
         match step(&job(), Some(&journal), &Memory { looks, ..searched(memory()) }) {
             Step::Collect { patient, .. } => patient,
             other => panic!("{other:?}"),
@@ -261,7 +261,7 @@ fn a_provider_that_is_away_for_ten_minutes_is_tried_seldom_and_found_again_soon(
             Step::Post(_) if now >= back => break now,
             Step::Post(_) => {
                 tries.push(now);
-                let refused = Posted::Refused(Rejection::new(Refusal::NotSent, "no connection"));
+                let refused = PostResult::Refused(Rejection::new(Refusal::NotSent, "no connection"));
                 memory.posted.insert(memory.permit.take().unwrap(), refused);
             }
             Step::Swap(next) => journal = next,
@@ -338,7 +338,7 @@ fn behind_a_gateway_the_list_is_searched_for_twins_at_once_and_at_growing_distan
     journal.shards[0].attempt.as_mut().unwrap().post_by = NOW;
     let timing = Timing { listing_lag: 300_000, ..TIMING };
     let (mut now, mut memory, mut looks) = (NOW, memory(), vec![]);
-    memory.looks.insert("batch-1".into(), Polled { at: NOW, seen: running() });
+    memory.looks.insert("batch-1".into(), PollResult { at: NOW, seen: running() });
     let all = NOW + 300_010;
     let idle = JobView { poll_period: 1_000_000, ..job() };
     while now < all {
@@ -365,7 +365,7 @@ fn what_twins_were_billed_for_is_written_down_with_the_end_of_their_batch() {
     let mut journal = journal(owner("j", "u"), submitted());
     journal.shards[0].requests = 9;
     let ended = |done| PolledState::Ended { state: BatchEnd::Cancelled, done, rejected: None };
-    let billed = |twin: Option<Polled>| {
+    let billed = |twin: Option<PollResult>| {
         let mut memory = memory();
         found(&mut memory, NOW, &["batch-1", "batch-2"]);
         memory.cancelled.insert("batch-2".into());
@@ -373,7 +373,7 @@ fn what_twins_were_billed_for_is_written_down_with_the_end_of_their_batch() {
         memory.looks.extend(twin.map(|look| ("batch-2".into(), look)));
         let part = PartRef { name: "p".into(), sha256: "s".into() };
         let counts = RequestCounts { total: 9, succeeded: 9, ..Default::default() };
-        let collected = Collected { part, counts, retryable: 0, errors: vec![], files: vec![], short: None };
+        let collected = CollectResult { part, counts, retryable: 0, errors: vec![], files: vec![], short: None };
         memory.collected.insert("batch-1".into(), collected);
         match step(&job(), Some(&journal), &memory) {
             Step::Swap(next) => Ok(next.billed_again()),
@@ -383,9 +383,9 @@ fn what_twins_were_billed_for_is_written_down_with_the_end_of_their_batch() {
     let look =
         Box::new(Step::PollTwin { attempt_key: AttemptKey { shard: 0, attempt: 1 }, batch_id: "batch-2".into() });
     assert_eq!(billed(None), Err(look.clone()));
-    assert_eq!(billed(Some(Polled { at: NOW - 1, seen: running() })), Err(look), "it may have ended since");
+    assert_eq!(billed(Some(PollResult { at: NOW - 1, seen: running() })), Err(look), "it may have ended since");
     assert_eq!(billed(Some(seen(running()))), Ok(9), "it may yet be billed for all");
-    assert_eq!(billed(Some(Polled { at: NOW - 1, seen: ended(4) })), Ok(4));
+    assert_eq!(billed(Some(PollResult { at: NOW - 1, seen: ended(4) })), Ok(4));
     assert_eq!(billed(Some(seen(turned_away(Refusal::Failed)))), Ok(0));
     assert_eq!(billed(Some(seen(PolledState::NotOurs))), Ok(0));
     let completed = PolledState::Ended { state: BatchEnd::Completed, done: 0, rejected: None };

@@ -35,9 +35,10 @@ fn files_of_settled_batches_go_while_others_run_where_they_are_many() {
     };
     let running = |task: Option<Task>| {
         let mut memory = searched(memory());
-        memory
-            .looks
-            .insert("batch-1".into(), Polled { at: NOW, seen: PolledState::Running { state: "r".into(), done: 0 } });
+        memory.looks.insert(
+            "batch-1".into(),
+            PollResult { at: NOW, seen: PolledState::Running { state: "r".into(), done: 0 } },
+        );
         memory.running.extend(task);
         memory
     };
@@ -55,7 +56,7 @@ fn files_of_settled_batches_go_while_others_run_where_they_are_many() {
     // With the next write the names of deleted files go, so that their shards can leave the head.
     let mut deleted = running(None);
     deleted.deleted.extend((1..=16).flat_map(|i| [format!("in-{i}"), format!("out-{i}")]));
-    deleted.looks.insert("batch-1".into(), Polled { at: NOW, seen: PolledState::NotFound });
+    deleted.looks.insert("batch-1".into(), PollResult { at: NOW, seen: PolledState::NotFound });
     let lost = JobView { answers: Answers::one("lost-intent-1", "resend"), ..job() };
     deleted.deleted.insert("file-1".into());
     let Step::Swap(mut next) = step(&lost, Some(&many(16)), &deleted) else { panic!("nothing is written") };
@@ -92,8 +93,8 @@ fn let_go(untidy: Option<&str>) -> Step {
 }
 
 fn tidied(memory: Memory, failed: Option<(&str, bool)>) -> Memory {
-    let failed = failed.map(|(message, retryable)| Untidy { message: message.into(), retryable });
-    Memory { tidied: Some(Tidied { work_id: "w".into(), failed }), ..memory }
+    let failed = failed.map(|(message, retryable)| CleanUpFailure { message: message.into(), retryable });
+    Memory { tidied: Some(CleanUpResult { work_id: "w".into(), failed }), ..memory }
 }
 
 #[test]
@@ -217,7 +218,7 @@ fn what_was_staged_for_a_job_that_was_never_sent_goes_once_its_journal_is_closed
     let Step::Swap(closed) = step(&deleted(), Some(&open), &memory()) else { panic!("it is not closed") };
     assert_eq!(step(&deleted(), Some(&closed), &memory()), Step::CleanUp);
     assert_eq!(step(&deleted(), Some(&closed), &tidied(memory(), None)), let_go(None));
-    let earlier = Tidied { work_id: "an earlier work".into(), failed: None };
+    let earlier = CleanUpResult { work_id: "an earlier work".into(), failed: None };
     let told = Memory { tidied: Some(earlier), ..memory() };
     assert_eq!(step(&deleted(), Some(&closed), &told), Step::CleanUp, "this one is not tidied yet");
 }
@@ -259,7 +260,7 @@ fn what_an_orphan_left_running_needs_stays() {
     assert_eq!(step(&orphan, Some(&sent), &memory()), let_go(None));
     let late = JobView { deleting_since: Some(NOW - 1_000), ..deleted() };
     sent.closing = Some(DeletionPolicy::Cancel);
-    let look = Polled { at: NOW, seen: PolledState::Running { state: "in_progress".into(), done: 0 } };
+    let look = PollResult { at: NOW, seen: PolledState::Running { state: "in_progress".into(), done: 0 } };
     let mut told = searched(memory());
     told.cancelled.insert("batch-1".into());
     told.looks.insert("batch-1".into(), look);

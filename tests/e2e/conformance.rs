@@ -58,11 +58,11 @@ async fn documents_change_only_as_they_were_judged() {
         let document = document(&folder);
         assert!(document.read().await.unwrap().is_none());
         document.create("{\"rev\": 1}".into()).await.unwrap();
-        assert!(matches!(document.create("{\"rev\": 9}".into()).await, Err(SwapError::Lost)), "{folder:?}");
+        assert!(matches!(document.create("{\"rev\": 9}".into()).await, Err(SwapError::Changed)), "{folder:?}");
         let (bytes, first) = document.read().await.unwrap().unwrap();
         assert_eq!(bytes, "{\"rev\": 1}");
         document.swap(&first, "{\"rev\": 2}".into()).await.unwrap();
-        assert!(matches!(document.swap(&first, "{\"rev\": 3}".into()).await, Err(SwapError::Lost)), "{folder:?}");
+        assert!(matches!(document.swap(&first, "{\"rev\": 3}".into()).await, Err(SwapError::Changed)), "{folder:?}");
         // Writes of other names are nothing to it.
         let (_, second) = document.read().await.unwrap().unwrap();
         assert!(folder.put_new("manifest.json", "{}".into()).await.unwrap());

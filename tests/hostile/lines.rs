@@ -4,7 +4,7 @@
 pub mod support;
 
 use batchjob_operator::api::RequestCounts;
-use batchjob_operator::results::{self, Collected, Collection};
+use batchjob_operator::results::{self, CollectedPart, Collection};
 use batchjob_operator::store::staged;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -21,7 +21,7 @@ struct Head {
 
 /// What is made of these files; and the part's lines. Where `unreadable`, requests that no line names may be in what cannot
 /// be read, and `unusable` says why a file is not there.
-async fn part_of(files: Vec<Vec<u8>>, unreadable: bool, unusable: &str) -> (Collected, String) {
+async fn part_of(files: Vec<Vec<u8>>, unreadable: bool, unusable: &str) -> (CollectedPart, String) {
     let (folder, shard) = sent().await;
     let file = |bytes: Vec<u8>| futures::stream::iter([Ok(Bytes::from(bytes))]).boxed();
     let collection = Collection {
@@ -41,7 +41,7 @@ async fn part_of(files: Vec<Vec<u8>>, unreadable: bool, unusable: &str) -> (Coll
 }
 
 /// What is made of these files; and the indexes of the part's lines.
-async fn collected(files: Vec<Vec<u8>>) -> (Collected, Vec<i64>) {
+async fn collected(files: Vec<Vec<u8>>) -> (CollectedPart, Vec<i64>) {
     let (part, text) = part_of(files, false, "").await;
     let lines = text.lines().map(|l| serde_json::from_str::<Head>(l).unwrap().index).collect();
     (part, lines)

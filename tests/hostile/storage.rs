@@ -38,7 +38,7 @@ async fn an_odd_answer_to_a_write_never_means_that_it_was_refused() {
         let document = document(&server);
         let created = in_time(&name, document.create("{}".into())).await;
         // What a store says to a write that lost, whatever comes with it: read again.
-        let lost = matches!(created, Err(SwapError::Lost));
+        let lost = matches!(created, Err(SwapError::Changed));
         let taken = created.is_ok();
         assert!(!lost || ["304", "409"].iter().any(|status| name.starts_with(status)), "{name}: {created:?}");
         assert!(!taken || name.starts_with("20") || name.starts_with("another"), "{name}: {created:?}");

@@ -52,7 +52,7 @@ async fn used(folder: &Folder) -> Result<(), StoreError> {
     let document = ObjectDocument { folder: folder.clone(), name: "journal.json".into() };
     let lost = |error| match error {
         SwapError::Store(error) => error,
-        SwapError::Lost => panic!("nobody else writes"),
+        SwapError::Changed => panic!("nobody else writes"),
     };
     assert!(!folder.exists("manifest.json").await?);
     assert!(document.read().await?.is_none());

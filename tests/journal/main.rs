@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use batchjob_operator::api::{DeletionPolicy, ErrorSummary, PROTOCOL_VERSION, RequestCounts};
-use batchjob_operator::controller::{JournalStore, Judged};
+use batchjob_operator::controller::{JournalStore, VersionedJournal};
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Journal, PartRef, Payload, Refusal, SEAL_AT, SEGMENT_SHARDS, SealedSegment, Segment,
     SegmentKind, Shard, Shards, Totals, read_sealed,
@@ -29,7 +29,7 @@ use work::beginnings::{owner, plan, shard};
 
 const WORK: &str = "0123456789abcdef0123456789abcdef";
 
-fn unsent(index: usize, round: u32, took: RequestCounts) -> Shard {
+fn unsent(index: usize, round: u32, prior_counts: RequestCounts) -> Shard {
     Shard {
         sha256: format!("{index:064x}"),
         index_sha256: format!("{:064x}", index + (1 << 40)),
@@ -37,7 +37,7 @@ fn unsent(index: usize, round: u32, took: RequestCounts) -> Shard {
         first: index as i64 * 10,
         requests: 10,
         round,
-        took,
+        prior_counts,
         ..shard()
     }
 }
@@ -94,12 +94,12 @@ async fn put(folder: &Folder, name: &str, bytes: impl Into<bytes::Bytes>) {
 }
 
 /// Writes the journal's next version, as `edit` makes it, and reads it as another process does.
-async fn write(store: &JournalStore, judged: &Judged, edit: impl FnOnce(&mut Journal)) -> Judged {
+async fn write(store: &JournalStore, judged: &VersionedJournal, edit: impl FnOnce(&mut Journal)) -> VersionedJournal {
     store.swap(&judged.1, &judged.0.next(edit)).await.unwrap();
     store.read(None, 4).await.unwrap().unwrap()
 }
 
-async fn opened(folder: &Folder, shards: usize) -> (JournalStore, Judged) {
+async fn opened(folder: &Folder, shards: usize) -> (JournalStore, VersionedJournal) {
     let store = JournalStore::new(folder, SEAL_AT);
     store.create(&Journal::open(WORK.into(), owner(), "spec".into())).await.unwrap();
     let judged = store.read(None, 4).await.unwrap().unwrap();

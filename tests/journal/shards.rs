@@ -116,17 +116,18 @@ impl Both {
             Event::Halve(at) => {
                 if let Some(index) = self.pick(at, is_open) {
                     self.edit(index, |s| s.requests /= 2);
-                    let (round, took) = (self.plain[index].round, self.plain[index].took);
-                    let half = Shard { requests: 5, ..unsent(self.plain.len(), round, took) };
+                    let (round, prior_counts) = (self.plain[index].round, self.plain[index].prior_counts);
+                    let half = Shard { requests: 5, ..unsent(self.plain.len(), round, prior_counts) };
                     self.plain.push(half.clone());
                     self.shards.push(half);
                 }
             }
             Event::Resend(count) => {
                 if self.shards.are_settled() && self.plain.len() < 400 {
-                    let took = RequestCounts { total: 3, failed: 1, expired: 2, ..Default::default() };
+                    let prior_counts = RequestCounts { total: 3, failed: 1, expired: 2, ..Default::default() };
                     let (round, first) = (self.shards.totals().round + 1, self.plain.len());
-                    let more: Vec<Shard> = (first..first + count).map(|index| unsent(index, round, took)).collect();
+                    let more: Vec<Shard> =
+                        (first..first + count).map(|index| unsent(index, round, prior_counts)).collect();
                     let mut packed: Shards = more.clone().into();
                     let segments = packed.pack(16).unwrap();
                     self.store(segments);

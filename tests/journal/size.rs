@@ -3,7 +3,12 @@
 use super::*;
 
 /// Runs `shards` of a work from their intent to their end, four at a time. Bytes a transition.
-async fn run(store: &JournalStore, judged: &mut Judged, counts: &CountingStore, shards: std::ops::Range<usize>) -> f64 {
+async fn run(
+    store: &JournalStore,
+    judged: &mut VersionedJournal,
+    counts: &CountingStore,
+    shards: std::ops::Range<usize>,
+) -> f64 {
     let (before, mut writes) = (counts.bytes(), 0.0);
     let states = |index: usize| {
         let batch_id = format!("batch_{index:032x}");

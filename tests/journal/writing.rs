@@ -40,7 +40,7 @@ async fn of_two_that_seal_at_the_same_time_one_wins_and_the_journal_is_whole() {
     let first = judged.0.next(|j| settle(j, 0..16));
     let second = judged.0.next(|j| settle(j, 0..40));
     assert!(one.swap(&judged.1, &first).await.is_ok());
-    assert!(matches!(other.swap(&judged.1, &second).await, Err(SwapError::Lost)));
+    assert!(matches!(other.swap(&judged.1, &second).await, Err(SwapError::Changed)));
     // The same content has the same name, whoever stored it first.
     let after = other.read(None, 4).await.unwrap().unwrap();
     assert_eq!(after.0.shards.totals().settled, 16);

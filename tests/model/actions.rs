@@ -160,11 +160,11 @@ impl Protocol {
 
     fn reply(&self, w: &mut World, replica: usize, intent: String, batch: Option<usize>) {
         let reply = match batch {
-            Some(batch) => Posted::Created(w.batches[batch].id.clone()),
+            Some(batch) => PostResult::Created(w.batches[batch].id.clone()),
             // The network lost it.
-            None if self.deleted == Deleted::TakenUnseen => Posted::Unknown(String::new()),
-            None if w.left.refusals < self.budget.refusals => Posted::Refused(rejection(Refusal::Capacity)),
-            None => Posted::Refused(rejection(Refusal::Invalid)),
+            None if self.deleted == Deleted::TakenUnseen => PostResult::Unknown(String::new()),
+            None if w.left.refusals < self.budget.refusals => PostResult::Refused(rejection(Refusal::Capacity)),
+            None => PostResult::Refused(rejection(Refusal::Invalid)),
         };
         w.learn(replica, |m| _ = m.posted.insert(intent, reply));
     }
@@ -173,8 +173,8 @@ impl Protocol {
         w.left.lost_replies -= 1;
         w.history.reply_lost = true;
         let reply = match self.mutant {
-            Some(Mutant::LostIsRefused) => Posted::Refused(rejection(Refusal::Capacity)),
-            _ => Posted::Unknown(String::new()),
+            Some(Mutant::LostIsRefused) => PostResult::Refused(rejection(Refusal::Capacity)),
+            _ => PostResult::Unknown(String::new()),
         };
         w.learn(replica, |m| _ = m.posted.insert(intent, reply));
     }
@@ -184,8 +184,8 @@ impl Protocol {
         w.left.declines -= 1;
         w.history.declined = true;
         let reply = match self.mutant {
-            Some(Mutant::DeclinedIsRefused) => Posted::Refused(rejection(Refusal::Capacity)),
-            _ => Posted::Declined(rejection(Refusal::Capacity)),
+            Some(Mutant::DeclinedIsRefused) => PostResult::Refused(rejection(Refusal::Capacity)),
+            _ => PostResult::Declined(rejection(Refusal::Capacity)),
         };
         w.learn(replica, |m| _ = m.posted.insert(intent, reply));
     }
@@ -271,7 +271,7 @@ fn rejection(refusal: Refusal) -> Rejection {
 fn tidy(w: &mut World, replica: usize, work_id: String, judged: &Shared<JobView>) {
     w.tidy(&work_id);
     if judged.deleting_since.is_some() {
-        w.learn(replica, |m| m.tidied = Some(Tidied { work_id, failed: None }));
+        w.learn(replica, |m| m.tidied = Some(CleanUpResult { work_id, failed: None }));
     }
     if judged.finished && w.object_of(replica) == Some(judged) {
         w.edit_object(w.replicas[replica].sees, 0, |o| o.tidy = true);

@@ -69,7 +69,7 @@ impl Protocol {
             Step::Halve(attempt_key) => {
                 let Some(halves) = halves(w, *attempt_key) else { return false };
                 let sha256 = w.journal.as_ref().map(|j| j.shards[attempt_key.shard].sha256.clone()).unwrap_or_default();
-                memory.halved = Some(Halved { attempt_key: *attempt_key, sha256, halves });
+                memory.halved = Some(HalveResult { attempt_key: *attempt_key, sha256, halves });
             }
             Step::FollowUp { round } => match follow_up(w, *round, self.mutant) {
                 Some(shards) => memory.follow_up = Some((*round, shards.into())),
@@ -93,11 +93,11 @@ impl Protocol {
         Plan { work_hash: work.into(), input, ..beginnings::plan(self.lines.into()) }
     }
 
-    fn planned_for(&self, w: &World, job: &JobView, stage: &Option<String>) -> Planned {
+    fn planned_for(&self, w: &World, job: &JobView, stage: &Option<String>) -> PlanResult {
         let shards = self.shards_of(w, job);
         let work = parse(&shards[0].sha256).0;
         let plan = self.plan_of(work);
-        Planned { staged: stage.clone(), plan, shards: shards.into() }
+        PlanResult { staged: stage.clone(), plan, shards: shards.into() }
     }
 
     /// The one effect.
@@ -235,13 +235,13 @@ fn write_status(w: &mut World, replica: usize, job: &Shared<JobView>, step: Step
     }
 }
 
-pub(super) fn shard(work: &str, lines: &str, round: u32, took: RequestCounts) -> Shard {
+pub(super) fn shard(work: &str, lines: &str, round: u32, prior_counts: RequestCounts) -> Shard {
     Shard {
         sha256: content(work, lines),
         first: i64::from(lines.as_bytes()[0] - b'0'),
         requests: lines.len() as i64,
         round,
-        took,
+        prior_counts,
         model: String::new(),
         ..beginnings::shard()
     }
@@ -262,7 +262,7 @@ pub(super) fn post(
     };
     memory.permit = None;
     if w.clock(replica) >= post_by {
-        memory.posted.insert(intent, Posted::Refused(Rejection::new(Refusal::NotSent, "")));
+        memory.posted.insert(intent, PostResult::Refused(Rejection::new(Refusal::NotSent, "")));
         return Some(Doing::Nothing);
     }
     w.posts.push(Post {
@@ -293,7 +293,7 @@ fn look_at(w: &World, now: i64, memory: &mut Memory, job: &JobView, batch_id: &s
         Some(BatchState::Rejected) => turned_away(Refusal::Failed),
         Some(BatchState::OverTheLimit) => turned_away(Refusal::TokenLimit),
     };
-    memory.looks.insert(batch_id.into(), Polled { at: now, seen });
+    memory.looks.insert(batch_id.into(), PollResult { at: now, seen });
 }
 
 fn cancel(w: &mut World, memory: &mut Memory, job: &JobView, id: String) {

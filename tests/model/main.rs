@@ -97,10 +97,10 @@ use batchjob_operator::api::{
     Revocation,
 };
 use batchjob_operator::lifecycle::{
-    Answers, Attempt, AttemptKey, AttemptState, Collected, Commit, Freshness, Halved, JobView, Journal, ManifestView,
-    MaxFailed, Memory, Observed, Owner, PartRef, Pass, Payload, Plan, Planned, Polled, PolledState, Posted,
-    ProviderView, Reading, Refusal, Rejection, Search, Shard, Short, Step, Task, Tidied, Timing, Tries, Unanswered,
-    decide,
+    Answers, Attempt, AttemptKey, AttemptState, CleanUpResult, CollectResult, Commit, Freshness, HalveResult, JobView,
+    Journal, ManifestView, MaxFailed, Memory, Observed, Owner, PartRef, Pass, Payload, Plan, PlanResult, PollResult,
+    PolledState, PostResult, ProviderView, ReadCounts, Refusal, Rejection, RequestHistory, Search, Shard, ShortRead,
+    Step, Task, Timing, Unanswered, decide,
 };
 use stateright::{Model, Property};
 

@@ -35,7 +35,7 @@ impl Protocol {
         let told: String = lines.chars().zip(ended.chars()).flat_map(|(line, end)| [line, end]).collect();
         let name = if overwrites { attempt_key.to_string() } else { format!("{attempt_key}-{told}") };
         w.folder.parts.insert((w.work(), name.clone()), told.clone());
-        let collected = Collected {
+        let collected = CollectResult {
             part: PartRef { name, sha256: told },
             counts: count(&ended),
             retryable: 0,
@@ -46,17 +46,17 @@ impl Protocol {
         let taken_for_whole = overwrites || self.mutant == Some(Mutant::ShortIsWhole);
         let at = w.clock(replica);
         w.learn(replica, |m| {
-            let short = Short::after(None, reading, at).filter(|_| !taken_for_whole);
-            m.collected.insert(batch.into(), Collected { short, ..collected });
+            let short = ShortRead::after(None, reading, at).filter(|_| !taken_for_whole);
+            m.collected.insert(batch.into(), CollectResult { short, ..collected });
         });
     }
 
     /// What the files hold; lines that they do not tell of become what the production rule makes of them.
-    fn read(&self, ended: &mut String) -> Reading {
+    fn read(&self, ended: &mut String) -> ReadCounts {
         let of = |letter: char| ended.chars().filter(|c| *c == letter).count() as i64;
         let (requests, unreadable) = (ended.len() as i64, of('U'));
         let found = requests - unreadable - of('M');
-        let reading = Reading { requests, found, expected: requests, unreadable, cut_off: 0 };
+        let reading = ReadCounts { requests, found, expected: requests, unreadable, cut_off: 0 };
         let unanswered = match reading.unanswered() {
             Unanswered::Unreadable if self.mutant != Some(Mutant::UnreadableIsMissing) => "F",
             _ => "M",
@@ -177,7 +177,7 @@ pub(super) fn follow_up(w: &World, round: u32, mutant: Option<Mutant>) -> Option
     let (mut lines, mut stood) = (String::new(), String::new());
     for line in (0..plan.requests as u8).map(|line| char::from(b'0' + line)) {
         let ends = ends(w, journal, line, mutant).unwrap_or_default();
-        let tries = Tries {
+        let tries = RequestHistory {
             ended: ends.iter().any(|(_, end)| is_final(*end)),
             failed: 0,
             lost: ends.iter().filter(|(_, end)| *end == 'M').count(),

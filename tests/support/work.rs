@@ -6,10 +6,10 @@ pub mod beginnings;
 use std::sync::Arc;
 
 use batchjob_operator::api::{BatchEnd, RequestCounts};
-use batchjob_operator::controller::{JournalStore, Judged};
+use batchjob_operator::controller::{JournalStore, VersionedJournal};
 use batchjob_operator::lifecycle::{
-    AttemptKey, Collected, JobView, Journal, Memory, Observed, PartRef, Polled, PolledState, Posted, ProviderView,
-    SEAL_AT, SHARD_LIMIT, Search, Shard, Step, Timing, decide,
+    AttemptKey, CollectResult, JobView, Journal, Memory, Observed, PartRef, PollResult, PolledState, PostResult,
+    ProviderView, SEAL_AT, SHARD_LIMIT, Search, Shard, Step, Timing, decide,
 };
 use batchjob_operator::store::{Folder, layout};
 
@@ -26,7 +26,7 @@ pub struct Work {
     job: JobView,
     pub memory: Memory,
     store: JournalStore,
-    pub judged: Judged,
+    pub judged: VersionedJournal,
     now: i64,
     nonce: u64,
     /// What was decided last.
@@ -105,11 +105,11 @@ impl Work {
             }
             Step::Post(attempt_key) => {
                 memory.permit = None;
-                memory.posted.insert(intent(attempt_key), Posted::Created(batch(attempt_key)));
+                memory.posted.insert(intent(attempt_key), PostResult::Created(batch(attempt_key)));
             }
             Step::Poll(attempt_key) => {
                 let seen = PolledState::Ended { state: BatchEnd::Completed, done: 1_000, rejected: None };
-                memory.looks.insert(batch(attempt_key), Polled { at: now, seen });
+                memory.looks.insert(batch(attempt_key), PollResult { at: now, seen });
             }
             Step::Search(attempt_key) => {
                 memory
@@ -130,9 +130,9 @@ fn batch(attempt_key: AttemptKey) -> String {
     format!("batch_{:032x}", attempt_key.shard)
 }
 
-fn collected(attempt_key: AttemptKey) -> Collected {
+fn collected(attempt_key: AttemptKey) -> CollectResult {
     let sha256 = format!("{:064x}", attempt_key.shard + (1 << 41));
-    Collected {
+    CollectResult {
         part: PartRef { name: layout::part(WORK, &attempt_key.to_string(), &sha256), sha256 },
         counts: RequestCounts { total: 1_000, succeeded: 1_000, ..Default::default() },
         retryable: 0,

@@ -44,19 +44,19 @@ impl World {
     }
 
     /// Takes one look at a batch of a job of ten, as a job does, and returns the source of the answer.
-    async fn look(&self, i: usize) -> Answer {
+    async fn look(&self, i: usize) -> AnsweredBy {
         let seen = self.shown.lock().unwrap().get(&id(i)).copied();
         let shown = self.shown.clone();
-        let sees: Sees = Arc::new(move |batch, at| {
+        let on_listed: OnListed = Arc::new(move |batch, at| {
             let runs = !batch.has_ended();
             if runs {
                 shown.lock().unwrap().insert(batch.id.clone(), at);
             }
             runs
         });
-        let due = Due { job: format!("job-{}", i / 10), batch: id(i), seen, made: 0, period: PERIOD, sees };
+        let due = DueLook { job: format!("job-{}", i / 10), batch: id(i), seen, made: 0, period: PERIOD, on_listed };
         let answer = self.account.look(&self.api, due).await.unwrap();
-        if answer == Answer::Itself {
+        if answer == AnsweredBy::Itself {
             let got = self.api.get(&id(i)).await;
             if got.is_ok_and(|batch| !batch.has_ended()) {
                 self.shown.lock().unwrap().insert(id(i), self.now.load(Ordering::Relaxed));
@@ -78,8 +78,8 @@ impl World {
         self.provider.pages.swap(0, Ordering::Relaxed) + self.provider.gets.swap(0, Ordering::Relaxed)
     }
 
-    async fn find(&self, i: usize) -> Result<Found, ApiError> {
-        let wanted = Wanted {
+    async fn find(&self, i: usize) -> Result<SearchResult, ApiError> {
+        let wanted = SearchQuery {
             metadata: ("intent", format!("intent-of-{}", id(i))),
             file: format!("file-of-{}", id(i)),
             since: 0,
@@ -112,7 +112,7 @@ async fn a_single_batch_is_looked_at_by_itself_and_at_once() {
     let world = World::with(3_000);
     for _ in 0..3 {
         world.now.fetch_add(PERIOD, Ordering::Relaxed);
-        assert_eq!(world.look(7).await, Answer::Itself);
+        assert_eq!(world.look(7).await, AnsweredBy::Itself);
         assert_eq!(world.calls(), 1, "its list has thirty pages");
     }
 }
@@ -141,23 +141,23 @@ async fn a_list_that_breaks_off_is_the_end_of_no_batch() {
     let broken = ApiError::new(ErrorKind::Transient, "the connection was cut");
     *world.provider.list.lock().unwrap() = Some(broken.clone());
     world.now.fetch_add(PERIOD, Ordering::Relaxed);
-    let due = |i: usize| Due {
+    let due = |i: usize| DueLook {
         job: format!("job-{}", i / 10),
         batch: id(i),
         seen: Some(0),
         made: 0,
         period: PERIOD,
-        sees: Arc::new(|_, _| true),
+        on_listed: Arc::new(|_, _| true),
     };
     let looks = join_all((0..300).map(|i| world.account.look(&world.api, due(i)))).await;
-    assert_eq!(looks[250], Ok(Answer::List), "what was seen is so");
+    assert_eq!(looks[250], Ok(AnsweredBy::List), "what was seen is so");
     assert_eq!(looks[50], Err(broken), "what was not seen is tried again, and not a hundred times by itself");
     // A server whose list cannot be paged at all is asked about each batch.
     *world.provider.list.lock().unwrap() = Some(ApiError::new(ErrorKind::Unsupported, "it repeats a page"));
     let looks = join_all((0..300).map(|i| world.account.look(&world.api, due(i)))).await;
-    assert_eq!(looks[50], Ok(Answer::Itself));
+    assert_eq!(looks[50], Ok(AnsweredBy::Itself));
     assert_eq!(hidden.len(), 100);
-    assert_eq!(world.account.look(&world.api, due(250)).await, Ok(Answer::Itself), "for a while");
+    assert_eq!(world.account.look(&world.api, due(250)).await, Ok(AnsweredBy::Itself), "for a while");
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn searches_through_a_long_list_wait_until_the_last_one_is_a_period_ago() 
     let world = World::with(5_000);
     world.find(1).await.unwrap();
     let (asked, now) = (world.now.load(Ordering::Relaxed), world.now.clone());
-    let wanted = |i: usize| Wanted {
+    let wanted = |i: usize| SearchQuery {
         metadata: ("intent", format!("intent-of-{}", id(i))),
         file: String::new(),
         since: 0,

@@ -22,16 +22,16 @@ async fn a_place_is_used_shown_in_the_journal_and_free_again_when_its_batch_ende
     let (quota, _) = quota(1);
     assert_eq!(quota.full("a", "ns"), None);
     assert!(submits(&quota, "a", "ns"));
-    assert_eq!(quota.full("b", "ns"), Some(Full::Batches(1)));
+    assert_eq!(quota.full("b", "ns"), Some(QuotaFull::Batches(1)));
     assert!(!submits(&quota, "b", "ns"), "the place is used");
     quota.report("a", "ns", 1, Submission::Posting);
     quota.report("a", "ns", 1, Submission::None);
-    assert_eq!(quota.full("b", "ns"), Some(Full::Batches(1)));
+    assert_eq!(quota.full("b", "ns"), Some(QuotaFull::Batches(1)));
     let mut waits = std::pin::pin!(quota.place("b", "ns"));
     assert!((&mut waits).now_or_never().is_none());
     quota.report("a", "ns", 0, Submission::None);
     waits.await;
-    assert_eq!(quota.full("c", "ns"), Some(Full::Batches(1)), "it is kept for who waited");
+    assert_eq!(quota.full("c", "ns"), Some(QuotaFull::Batches(1)), "it is kept for who waited");
     assert!(submits(&quota, "b", "ns"));
 }
 
@@ -43,7 +43,7 @@ async fn what_status_says_counts_until_the_journal_is_read() {
     assert_eq!(quota.full("b", "ns"), None, "nobody's word counts for ever");
     quota.forget("forged");
     quota.guess("a", "ns", 3);
-    assert_eq!(quota.full("b", "ns"), Some(Full::Batches(3)), "the process that submitted them is gone");
+    assert_eq!(quota.full("b", "ns"), Some(QuotaFull::Batches(3)), "the process that submitted them is gone");
     quota.report("a", "ns", 2, Submission::None);
     quota.guess("a", "ns", 3);
     assert_eq!(quota.full("b", "ns"), None, "an older status says nothing new");
@@ -55,7 +55,7 @@ async fn what_status_says_counts_until_the_journal_is_read() {
 async fn a_place_that_nobody_uses_is_not_kept_for_ever() {
     let (quota, now) = quota(1);
     quota.place("a", "broken").await;
-    assert_eq!(quota.full("b", "ns"), Some(Full::Batches(1)));
+    assert_eq!(quota.full("b", "ns"), Some(QuotaFull::Batches(1)));
     now.fetch_add(KEPT, Ordering::Relaxed);
     assert_eq!(quota.full("b", "ns"), None);
     quota.place("b", "ns").await;
@@ -71,7 +71,7 @@ async fn jobs_of_one_namespace_that_hang_leave_places_to_the_jobs_of_others() {
     assert_eq!(taken, SUBMITTING / 2);
     let mut waits = std::pin::pin!(quota.place("more", "noisy"));
     assert!((&mut waits).now_or_never().is_none());
-    assert_eq!((quota.full("more", "noisy"), quota.full("one", "quiet")), (Some(Full::Submitting), None));
+    assert_eq!((quota.full("more", "noisy"), quota.full("one", "quiet")), (Some(QuotaFull::Submitting), None));
     assert!(submits(&quota, "one", "quiet"));
     quota.report("one", "quiet", 1, Submission::None);
     jobs.iter().take(4).for_each(|job| quota.report(job, "noisy", 1, Submission::None));
@@ -89,13 +89,13 @@ async fn jobs_of_many_namespaces_that_hang_before_their_post_hold_up_a_namespace
     for n in 0..SUBMITTING / 2 {
         assert!(submits(&quota, &hang(n), &hang(n)));
     }
-    assert_eq!(quota.full("one", "quiet"), Some(Full::Submitting));
+    assert_eq!(quota.full("one", "quiet"), Some(QuotaFull::Submitting));
     quota.report(&hang(0), &hang(0), 1, Submission::Posting);
     now.fetch_add(STALLED, Ordering::Relaxed);
     assert_eq!(quota.full("one", "quiet"), None);
-    assert_eq!(quota.full("more", &hang(0)), Some(Full::Submitting), "it has a place");
+    assert_eq!(quota.full("more", &hang(0)), Some(QuotaFull::Submitting), "it has a place");
     (0..SUBMITTING).for_each(|n| quota.report(&hang(n), &hang(n), 1, Submission::Posting));
-    assert_eq!(quota.full("one", "quiet"), Some(Full::Submitting), "a POST under way is waited for");
+    assert_eq!(quota.full("one", "quiet"), Some(QuotaFull::Submitting), "a POST under way is waited for");
 }
 
 #[tokio::test]

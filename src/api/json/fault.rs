@@ -15,27 +15,27 @@ const KEY_LIMIT: usize = 64;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fault<'a> {
     kind: Kind<'a>,
-    place: Place,
+    place: Position,
 }
 
 /// A place in a text, in lines and characters from 1, as editors count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Position {
     /// None if the text is one line.
     line: Option<usize>,
     column: usize,
 }
 
-impl Place {
-    fn of(text: &str, at: usize) -> Place {
+impl Position {
+    fn of(text: &str, at: usize) -> Position {
         let before = text.get(..at).unwrap_or(text);
         let line = text.contains('\n').then(|| before.matches('\n').count() + 1);
         let begins = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Place { line, column: before[begins..].chars().count() + 1 }
+        Position { line, column: before[begins..].chars().count() + 1 }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             Some(line) => write!(f, "at line {line}, column {}", self.column),
@@ -70,16 +70,16 @@ enum Kind<'a> {
 
 /// Returns the first fault of `text`; None if it is JSON.
 pub fn fault(text: &str) -> Option<Fault<'_>> {
-    Scanner::new(text).run().err().map(|(at, kind)| Fault { kind, place: Place::of(text, at) })
+    Scanner::new(text).run().err().map(|(at, kind)| Fault { kind, place: Position::of(text, at) })
 }
 
 /// Returns a key that occurs twice in one object of `text`, with the place of the second. None if there is no such key,
 /// or the text is not JSON. Keys beyond the first 10,000 are not compared.
-pub fn repeated_key(text: &str) -> Option<(&str, Place)> {
+pub fn repeated_key(text: &str) -> Option<(&str, Position)> {
     let mut scanner = Scanner::new(text);
     scanner.run().ok()?;
     let (at, key) = scanner.repeated?;
-    Some((key, Place::of(text, at)))
+    Some((key, Position::of(text, at)))
 }
 
 /// Returns a key for a message.

@@ -5,7 +5,7 @@ use crate::controller::runtime::error::StepError;
 use crate::lifecycle::Blocked;
 
 /// Number of consecutive failures from which on a retryable error is reported.
-pub(crate) const TOLD_FROM: u32 = 3;
+pub(crate) const LASTING_FROM: u32 = 3;
 /// Milliseconds after which a call that fails has waited in vain and is reported at once: a dead or hanging server gives no other
 /// sign. A little less than the connect time-out of ten seconds.
 const IN_VAIN: i64 = 9_000;
@@ -13,12 +13,12 @@ const IN_VAIN: i64 = 9_000;
 const LONGEST: i64 = 1_800_000;
 
 /// A call that failed.
-pub(crate) struct Failed {
+pub(crate) struct FailedCall {
     /// Name of the step or the transfer that made the call.
     pub call: &'static str,
     pub error: StepError,
     /// Duration of the call, in milliseconds.
-    pub took: i64,
+    pub elapsed: i64,
 }
 
 /// The backoff of one call. Times are Unix milliseconds.
@@ -31,31 +31,31 @@ pub(crate) struct Backoff {
     /// Name of the step or the transfer that made the call.
     pub call: &'static str,
     since: i64,
-    waited_in_vain: bool,
+    timed_out: bool,
     error: Option<StepError>,
 }
 
 impl Backoff {
     /// Counts a failure at `now`, and sets the time of the next try. `jitter` lengthens the pause by up to a quarter. A pause that
     /// the other side asked for is kept, up to an hour.
-    pub fn failed(&mut self, failed: Failed, now: i64, jitter: u8) {
-        let Failed { call, error, took } = failed;
+    pub fn failed(&mut self, failed: FailedCall, now: i64, jitter: u8) {
+        let FailedCall { call, error, elapsed } = failed;
         if self.failures == 0 {
-            self.since = now.saturating_sub(took);
+            self.since = now.saturating_sub(elapsed);
         }
         self.failures = self.failures.saturating_add(1);
         let pause = pause(self.failures, now.saturating_sub(self.since), &error);
         let pause = (pause + pause * i64::from(jitter) / 1024).min(LONGEST);
         let asked = error.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX).min(3_600_000));
         self.until = now + pause.max(asked);
-        self.waited_in_vain |= took >= IN_VAIN;
+        self.timed_out |= elapsed >= IN_VAIN;
         (self.call, self.error) = (call, Some(error));
     }
 
     /// Returns the last error if it deserves a person's attention: it does not pass by itself, lasts, or took long. Errors of an
     /// unavailable API server are never reported, because status cannot be written then.
     pub fn error(&self) -> Option<&StepError> {
-        let lasts = |t: &&StepError| !t.retryable || self.failures >= TOLD_FROM || self.waited_in_vain;
+        let lasts = |t: &&StepError| !t.retryable || self.failures >= LASTING_FROM || self.timed_out;
         self.error.as_ref().filter(|t| !t.api_server_unavailable).filter(lasts)
     }
 
@@ -65,13 +65,13 @@ impl Backoff {
     }
 
     /// Returns true if a person may fix the cause at any time.
-    pub fn may_be_mended(&self) -> bool {
+    pub fn may_be_fixed(&self) -> bool {
         self.error.as_ref().is_some_and(|t| !t.retryable)
     }
 
     /// Returns the report: the other side's words, the number of failures, and the time of the next try. Times are clock times, so
     /// that the text does not change while the job waits.
-    pub fn told(&self) -> Option<Blocked> {
+    pub fn blocked(&self) -> Option<Blocked> {
         let Blocked { reason, message } = self.error()?.blocked.clone();
         let [since, until] = [self.since, self.until].map(clock_time);
         let message = match self.failures {
@@ -98,8 +98,8 @@ fn pause(failures: u32, failing_for: i64, error: &StepError) -> i64 {
 mod tests {
     use super::*;
 
-    fn failed(error: &StepError, took: i64) -> Failed {
-        Failed { call: "Poll", error: error.clone(), took }
+    fn failed(error: &StepError, elapsed: i64) -> FailedCall {
+        FailedCall { call: "Poll", error: error.clone(), elapsed }
     }
 
     /// Returns the pauses of a call that fails for `away` milliseconds, and the time from then to the next try.
@@ -143,20 +143,20 @@ mod tests {
         let (mut backoff, mut now) = (Backoff::default(), 1_764_444_600_000);
         for n in 1..=4 {
             backoff.failed(failed(&error, 0), now, 0);
-            assert_eq!(backoff.told().is_some(), n >= TOLD_FROM, "{n}");
+            assert_eq!(backoff.blocked().is_some(), n >= LASTING_FROM, "{n}");
             now = backoff.until;
         }
-        insta::assert_snapshot!(backoff.told().unwrap().message, @"GET https://h/v1/batches/b: no room at the inn (500); failed 4 times since Nov 29 19:30:00 UTC, tried again at Nov 29 19:30:15 UTC");
+        insta::assert_snapshot!(backoff.blocked().unwrap().message, @"GET https://h/v1/batches/b: no room at the inn (500); failed 4 times since Nov 29 19:30:00 UTC, tried again at Nov 29 19:30:15 UTC");
     }
 
     #[test]
     fn what_waited_in_vain_is_told_the_first_time_and_what_the_api_server_did_never() {
         let mut backoff = Backoff::default();
         backoff.failed(failed(&StepError::passing("ProviderUnavailable", "no answer"), 30_000), 1_764_444_630_000, 0);
-        insta::assert_snapshot!(backoff.told().unwrap().message, @"no answer; failed at Nov 29 19:30:00 UTC, tried again at Nov 29 19:30:31 UTC");
+        insta::assert_snapshot!(backoff.blocked().unwrap().message, @"no answer; failed at Nov 29 19:30:00 UTC, tried again at Nov 29 19:30:31 UTC");
         let mut backoff = Backoff::default();
         let untold = StepError { api_server_unavailable: true, ..StepError::passing("KubernetesUnavailable", "") };
         (0..9).for_each(|now| backoff.failed(failed(&untold, 30_000), now, 0));
-        assert_eq!(backoff.told(), None);
+        assert_eq!(backoff.blocked(), None);
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use kube::ResourceExt;
 
 use super::folders::output_folder;
+use super::job_state::JobState;
 use super::journal::JournalStore;
-use super::session::Session;
 use crate::account;
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
 use crate::controller::Context;
-use crate::controller::provider::Known;
+use crate::controller::provider::ReadFrom;
 use crate::controller::provider::account::Account;
 use crate::controller::runtime::cache::LIFETIME;
 use crate::controller::runtime::missing::{Missing, blocked};
@@ -47,7 +47,7 @@ pub(crate) struct Clients {
 /// is young enough.
 pub(crate) async fn open(
     ctx: &Context,
-    session: &Session,
+    job_state: &JobState,
     job: &BatchJob,
     view: &JobView,
     now: i64,
@@ -57,8 +57,8 @@ pub(crate) async fn open(
     }
     let (spec_hash, pinned) = (view.spec_hash.clone(), view.pinned);
     // After a failure that another credential may fix, credentials that were read before it are too old.
-    let since = session.distrusts().max(now - LIFETIME + 1);
-    let earlier = session.clients().filter(|t| t.spec_hash == spec_hash && t.pinned == pinned);
+    let since = job_state.distrusts().max(now - LIFETIME + 1);
+    let earlier = job_state.clients().filter(|t| t.spec_hash == spec_hash && t.pinned == pinned);
     if let Some(clients) = earlier.as_ref().filter(|t| t.read_at >= since) {
         return Ok(clients.clone());
     }
@@ -66,10 +66,10 @@ pub(crate) async fn open(
     let (folder, secret_version) = output_folder(ctx, job, view, &namespace, since).await?;
     let seen = earlier.map(|clients| clients.account.seen());
     let known = match &seen {
-        Some(seen) => Known::Since(seen),
+        Some(seen) => ReadFrom::WatchSince(seen),
         // It may be going since before it was pinned, and let go by somebody who did not see the pin.
-        None if pinned => Known::Not,
-        None => Known::ByWatch,
+        None if pinned => ReadFrom::ApiServer,
+        None => ReadFrom::Watch,
     };
     let account =
         crate::controller::provider::account::account(ctx, &job.spec.provider_ref, &namespace, known, since).await?;
@@ -96,6 +96,6 @@ pub(crate) async fn open(
         fingerprint,
         credentials,
     });
-    session.keep_tools(clients.clone());
+    job_state.keep_clients(clients.clone());
     Ok(clients)
 }

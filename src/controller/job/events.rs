@@ -8,7 +8,7 @@ use crate::controller::runtime::events::EventRecord;
 use crate::lifecycle::{AttemptKey, AttemptState, Journal, left_out};
 
 /// Returns the events for a change of the journal from `old` to `new`.
-pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<EventRecord> {
+pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
     let mut news = vec![];
     if let (None, Some(plan)) = (&old.plan, &new.plan) {
         let batches = match new.shards.len() {
@@ -101,7 +101,7 @@ pub(super) fn told_by(old: &Journal, new: &Journal) -> Vec<EventRecord> {
 }
 
 /// Returns the events for conditions that changed: a question, a stalled job, a suspension.
-pub(super) fn told_by_conditions(old: &[Condition], new: Option<&[Condition]>) -> Vec<EventRecord> {
+pub(super) fn events_of_conditions(old: &[Condition], new: Option<&[Condition]>) -> Vec<EventRecord> {
     let turned = |c: &&Condition| {
         let before = old.iter().find(|o| o.type_ == c.type_);
         let says_other =
@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn told(old: &Journal, new: &Journal) -> Vec<(&'static str, String)> {
-        told_by(old, new).into_iter().map(|news| (news.reason, news.note)).collect()
+        events_of(old, new).into_iter().map(|news| (news.reason, news.note)).collect()
     }
 
     /// Case 24-create-refused-at-once: a server's error is an answer, and not reported as a lost reply.

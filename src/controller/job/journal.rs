@@ -10,7 +10,8 @@ use tracing::warn;
 use crate::api::{PROTOCOL_VERSION, weight};
 use crate::lifecycle::{Journal, SealedSegment, Segment, SegmentKind, Shard, Shards, read_sealed};
 use crate::store::{
-    DOCUMENT_LIMIT, Document, Folder, Fresh, ObjectDocument, StoreError, SwapError, SwapProof, Version, layout, reserve,
+    ConditionalRead, DOCUMENT_LIMIT, Document, Folder, ObjectDocument, StoreError, SwapError, SwapProof, Version,
+    layout, reserve,
 };
 
 /// Largest segment that is read, in bytes.
@@ -25,7 +26,7 @@ const MERGE_LIMIT: usize = 4 << 20;
 const RECORD_ROOM: u64 = 64 << 10;
 
 /// A journal as it was read or written, with the version of its head.
-pub type Judged = (Arc<Journal>, Version);
+pub type VersionedJournal = (Arc<Journal>, Version);
 
 /// The storage of the journal of a work.
 pub struct JournalStore {
@@ -36,7 +37,7 @@ pub struct JournalStore {
 }
 
 /// A journal that is ready to be written: its segments are in storage.
-pub struct Packed {
+pub struct PackedJournal {
     /// The journal as it is written.
     pub journal: Journal,
     /// The encoded head of the journal.
@@ -61,14 +62,18 @@ impl JournalStore {
     ///
     /// # Errors
     /// When the store fails, or the document is not a journal. A missing segment is an error, and is never read as empty.
-    pub async fn read(&self, known: Option<&Judged>, window: usize) -> Result<Option<Judged>, StoreError> {
+    pub async fn read(
+        &self,
+        known: Option<&VersionedJournal>,
+        window: usize,
+    ) -> Result<Option<VersionedJournal>, StoreError> {
         let (mut journal, version) = match (self.document.read_changed(known.map(|(_, v)| v)).await?, known) {
-            (Fresh::Changed(bytes, version), _) => {
+            (ConditionalRead::Changed(bytes, version), _) => {
                 let _held = reserve(HEAD_TIMES * bytes.len()).await;
                 (Arc::new(decode(&bytes)?), version)
             }
-            (Fresh::Unchanged, Some(known)) => known.clone(),
-            (Fresh::Absent | Fresh::Unchanged, _) => return Ok(None),
+            (ConditionalRead::Unchanged, Some(known)) => known.clone(),
+            (ConditionalRead::Absent | ConditionalRead::Unchanged, _) => return Ok(None),
         };
         if Self::is_short(&journal, window) {
             let shards = &mut Arc::make_mut(&mut journal).shards;
@@ -97,7 +102,7 @@ impl JournalStore {
     /// Creates the journal.
     ///
     /// # Errors
-    /// [`SwapError::Lost`] if there is one already.
+    /// [`SwapError::Changed`] if there is one already.
     pub async fn create(&self, journal: &Journal) -> Result<SwapProof, SwapError> {
         self.document.create(encode(journal)?).await
     }
@@ -105,7 +110,7 @@ impl JournalStore {
     /// Replaces the journal that was judged. Returns the journal as it was written, with the proof of the swap.
     ///
     /// # Errors
-    /// [`SwapError::Lost`] if the stored journal is no longer the one that was judged.
+    /// [`SwapError::Changed`] if the stored journal is no longer the one that was judged.
     pub async fn swap(&self, judged: &Version, next: &Journal) -> Result<(Journal, SwapProof), SwapError> {
         let packed = self.pack(next).await?;
         let swapped = self.document.swap(judged, packed.bytes).await?;
@@ -117,7 +122,7 @@ impl JournalStore {
     ///
     /// # Errors
     /// If the store refuses a segment, or [`StoreError::TooLarge`] if the head would be too large to be read again.
-    pub async fn pack(&self, next: &Journal) -> Result<Packed, StoreError> {
+    pub async fn pack(&self, next: &Journal) -> Result<PackedJournal, StoreError> {
         let mut journal = next.clone();
         if self.pack_shards(&mut journal.shards, &next.work_id).await?.contains(&SegmentKind::Sealed)
             && let Err(error) = self.merge(&mut journal).await
@@ -126,7 +131,7 @@ impl JournalStore {
             warn!(work_id = next.work_id, %error, "segments of a journal could not be merged");
         }
         let bytes = encode(&journal)?;
-        Ok(Packed { journal, bytes })
+        Ok(PackedJournal { journal, bytes })
     }
 
     /// Packs a journal with one more intent, as [`Self::pack`] does. The head must have room for the outcome of every batch
@@ -134,7 +139,7 @@ impl JournalStore {
     ///
     /// # Errors
     /// As [`Self::pack`], and [`StoreError::TooLarge`] if there is no such room.
-    pub async fn pack_intent(&self, next: &Journal) -> Result<Packed, StoreError> {
+    pub async fn pack_intent(&self, next: &Journal) -> Result<PackedJournal, StoreError> {
         let packed = self.pack(next).await?;
         let live = next.shards.iter().filter(|s| s.is_live()).count() as u64;
         match packed.bytes.len() as u64 + live * RECORD_ROOM > DOCUMENT_LIMIT {

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use super::job_state::JobState;
 use super::observe::Snapshot;
-use super::session::Session;
-use crate::account::{Full, Submission};
+use crate::account::{QuotaFull, Submission};
 use crate::api::text::clock_time;
 use crate::controller::Context;
 use crate::lifecycle::{Blocked, Memory, Owner, Place, Shard, Step, Task, decide, next_visit};
 
 /// A decision, and the memory that it was made with.
-pub(super) struct Judged {
+pub(super) struct Decision {
     pub step: Step,
     pub memory: Memory,
     /// A lasting failure, which is reported beside the step.
@@ -19,51 +19,51 @@ pub(super) struct Judged {
     pub is_brief: bool,
 }
 
-pub(super) fn judge(ctx: &Context, session: &Session, snapshot: &Snapshot) -> Judged {
+pub(super) fn judge(ctx: &Context, job_state: &JobState, snapshot: &Snapshot) -> Decision {
     if snapshot.view.reevaluated && snapshot.view.deleting_since.is_none() {
-        session.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
+        job_state.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
     }
     // A job that lacks a referenced object has no credential; findings under the last credential still count.
     if !snapshot.view.fingerprint.is_empty() {
-        session.remember(|m| m.under(&snapshot.view.fingerprint));
+        job_state.remember(|m| m.under(&snapshot.view.fingerprint));
     }
-    let lasting = session.lasting(|_| true).filter(|_| !snapshot.view.finished);
-    account_for(ctx, session, snapshot);
+    let lasting = job_state.lasting(|_| true).filter(|_| !snapshot.view.finished);
+    account_for(ctx, job_state, snapshot);
     let mut memory = Memory {
         place: place(snapshot),
         error: lasting.as_ref().and_then(|b| Some(b.error()?.blocked.message.clone())),
-        failed_calls: session.failed_calls(),
-        last_step_failed: session.backoff(None).failures > 0,
-        ..session.memory()
+        failed_calls: job_state.failed_calls(),
+        last_step_failed: job_state.backoff(None).failures > 0,
+        ..job_state.memory()
     };
     let next_try = memory.hold_back(snapshot.now);
     let mut step = decide(&snapshot.observed(&ctx.timing, &memory));
     let Step::Wait { until, why } = &mut step else {
-        return Judged { step, memory, blocked: lasting.and_then(|b| b.told()), is_brief: false };
+        return Decision { step, memory, blocked: lasting.and_then(|b| b.blocked()), is_brief: false };
     };
     if let Some(clients) = &snapshot.clients {
         clients.quota.release(&snapshot.view.owner.uid);
     }
     let is_tried = |what: &Option<Task>| what.is_some_and(|task| memory.running.contains(&task));
-    let told = session.lasting(is_tried).filter(|_| !snapshot.view.finished).and_then(|b| b.told());
+    let blocked = job_state.lasting(is_tried).filter(|_| !snapshot.view.finished).and_then(|b| b.blocked());
     let tell_at = {
-        let since = session.waits(why, snapshot.now);
-        why.blocked = why.blocked.take().or(told);
-        why.told_at(&memory, since).filter(|at| snapshot.now < *at)
+        let since = job_state.waits(why, snapshot.now);
+        why.blocked = why.blocked.take().or(blocked);
+        why.written_at(&memory, since).filter(|at| snapshot.now < *at)
     };
     let due = until.iter().copied().chain(next_try).chain(tell_at).min();
-    *until = next_visit(due, session.may_be_mended(), snapshot.now);
-    Judged { step, memory, blocked: None, is_brief: tell_at.is_some() }
+    *until = next_visit(due, job_state.may_be_fixed(), snapshot.now);
+    Decision { step, memory, blocked: None, is_brief: tell_at.is_some() }
 }
 
 /// Tells the account which batches the job has in flight, and which it follows.
-fn account_for(ctx: &Context, session: &Session, snapshot: &Snapshot) {
+fn account_for(ctx: &Context, job_state: &JobState, snapshot: &Snapshot) {
     let (Some(clients), Some((journal, _))) = (&snapshot.clients, &snapshot.journal) else { return };
     let Owner { uid, namespace, .. } = &snapshot.view.owner;
     if journal.owner.uid != *uid {
         return;
     }
-    let memory = session.memory();
+    let memory = job_state.memory();
     let live = journal.shards.iter().filter(|shard| shard.is_live()).count();
     let submission = match memory.running.iter().any(|task| matches!(task, Task::Post(_))) {
         true => Submission::Posting,
@@ -89,8 +89,8 @@ fn place(snapshot: &Snapshot) -> Place {
     let Owner { uid, namespace, .. } = &snapshot.view.owner;
     match clients.quota.full(uid, namespace) {
         None => Place::Free,
-        Some(Full::Submitting) => Place::Soon,
-        Some(Full::Batches(limit)) => Place::Full(format!(
+        Some(QuotaFull::Submitting) => Place::Soon,
+        Some(QuotaFull::Batches(limit)) => Place::Full(format!(
             "{limit} batches are in flight at {}, and its `limits.maxBatchesInFlight` allows no more; the next one is sent when \
              one of them ends, of the namespace that has the fewest",
             clients.account.name

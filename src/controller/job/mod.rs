@@ -2,20 +2,20 @@
 
 pub(super) mod act;
 pub(super) mod backoff;
+mod cache_budget;
+mod cached_job;
 mod clients;
 mod events;
 mod folders;
+pub(super) mod job_state;
 pub(super) mod journal;
 mod judge;
-mod kept;
-mod last_look;
 pub(super) mod observe;
 pub(super) mod permit;
 mod reconcile;
 mod record;
 mod references;
 mod rejudge;
-pub(super) mod session;
 mod source;
 mod tasks;
 mod transfers;
@@ -29,34 +29,34 @@ use std::sync::Arc;
 
 use kube::runtime::reflector::{ObjectRef, Store};
 
-use watch::Watched;
+use watch::WatchedJobs;
 pub(super) use watch::{Scope, watch};
 
 use super::Context;
-use super::provider::{ProviderKey, Saw};
+use super::provider::{AccountChange, ProviderKey};
 use super::runtime::options::Options;
 use crate::api::BatchJob;
 use crate::fair::Shares;
 use crate::lifecycle::Task;
-use crate::store::{Copies, StoreChecks};
+use crate::store::{LocalCopies, StoreChecks};
 use crate::telemetry::Metrics;
-use backoff::Failed;
-use kept::Kept;
-use session::{Session, Sessions};
+use backoff::FailedCall;
+use cache_budget::CacheBudget;
+use job_state::{JobState, JobStates};
 
 /// The state that the visits of all BatchJobs share.
 pub(super) struct Jobs {
     spool: PathBuf,
     /// The staged files that are on local disk, and whether their stores check uploads.
-    copies: Copies,
+    copies: LocalCopies,
     checks: StoreChecks,
     /// ConfigMaps that the results of one job may take.
     output_config_maps: usize,
     /// Milliseconds between two looks at the references of a job that failed before anything was paid.
     recheck: i64,
-    sessions: Arc<Sessions>,
-    /// The bytes that sessions keep of jobs at rest.
-    kept: Kept,
+    job_states: Arc<JobStates>,
+    /// The bytes that are cached of jobs at rest.
+    cache_budget: CacheBudget,
     /// Turns of visits.
     turns: Arc<Shares>,
     /// The memory for large visits, in bytes.
@@ -64,7 +64,7 @@ pub(super) struct Jobs {
     /// The memory for transfers, in MiB.
     transfers: Arc<Shares>,
     /// The jobs as the watches know them, lean and for hints only, and the requests for visits, by watched namespace.
-    watched: Vec<Watched>,
+    watched: Vec<WatchedJobs>,
 }
 
 impl Jobs {
@@ -77,8 +77,8 @@ impl Jobs {
             checks: Default::default(),
             output_config_maps: options.output_config_maps,
             recheck: options.recheck,
-            sessions: Default::default(),
-            kept: Default::default(),
+            job_states: Default::default(),
+            cache_budget: Default::default(),
             turns: Shares::new(turns::LIMITS),
             rooms: Shares::new(turns::ROOMS),
             transfers: Shares::new(transfers::LIMITS),
@@ -91,8 +91,8 @@ impl Jobs {
     pub fn count_in(&self, metrics: &Metrics) {
         let known: Vec<Store<BatchJob>> = self.watched.iter().map(|(_, store, _)| store.clone()).collect();
         metrics.count_jobs(move || watch::in_need(&known));
-        let sessions = self.sessions.clone();
-        metrics.count_failing_calls(move || sessions.failing());
+        let job_states = self.job_states.clone();
+        metrics.count_failing_calls(move || job_states.failing());
         let (visits, transfers) = ([self.turns.clone(), self.rooms.clone()], self.transfers.clone());
         metrics.count_waiting(move || waiting(&visits, &transfers));
     }
@@ -126,7 +126,7 @@ impl Jobs {
 
     /// Lets all failed calls of this account be tried again at once.
     pub fn try_again(&self, account: &ProviderKey) {
-        self.sessions.try_again(account).into_iter().for_each(|job| self.poke(job));
+        self.job_states.try_again(account).into_iter().for_each(|job| self.poke(job));
     }
 
     /// Records the bytes that are kept of a job whose visit is over. Caches beyond the limit are dropped, and read again at the
@@ -134,42 +134,42 @@ impl Jobs {
     fn is_at_rest(&self, job: &BatchJob) {
         let (uid, namespace) = (job.metadata.uid.as_deref(), job.metadata.namespace.as_deref());
         let (uid, namespace) = (uid.unwrap_or_default(), namespace.unwrap_or_default());
-        let Some(bytes) = self.sessions.weight(uid) else { return self.kept.forget(uid) };
-        for uid in self.kept.keep(uid, namespace, bytes) {
-            self.sessions.let_go(&uid);
+        let Some(bytes) = self.job_states.weight(uid) else { return self.cache_budget.forget(uid) };
+        for uid in self.cache_budget.keep(uid, namespace, bytes) {
+            self.job_states.let_go(&uid);
         }
     }
 
-    /// Ends the tasks of a job, and drops its session.
+    /// Ends the tasks of a job, and drops its state.
     fn end(&self, ctx: &Context, uid: &str) {
-        self.sessions.end(uid);
-        self.kept.forget(uid);
+        self.job_states.end(uid);
+        self.cache_budget.forget(uid);
         ctx.accounts.forget(uid);
     }
 }
 
 /// Records that a step, or `task`, failed, so that it is tried again later. If the account may be the cause, it is looked at.
-fn note_failure(ctx: &Context, session: &Session, task: Option<Task>, failed: Failed) {
+fn note_failure(ctx: &Context, job_state: &JobState, task: Option<Task>, failed: FailedCall) {
     let now = ctx.clock.now();
     ctx.metrics.failed(failed.error.kind());
     if failed.error.is_unfit_store {
-        session.remember(|m| m.unfit_store = Some(failed.error.blocked.message.clone()));
+        job_state.remember(|m| m.unfit_store = Some(failed.error.blocked.message.clone()));
     }
     if failed.error.is_of_account
-        && let Some(account) = session.account()
+        && let Some(account) = job_state.account()
     {
-        ctx.reports.ask(&account, Saw::Failure, now);
+        ctx.reports.ask(&account, AccountChange::Failure, now);
     }
-    session.failed(task, failed, now, ctx.clock.jitter());
+    job_state.failed(task, failed, now, ctx.clock.jitter());
 }
 
 /// Clears the failures of the steps, or of `task`. If the account seemed to be the cause, it is looked at again.
-fn note_success(ctx: &Context, session: &Session, task: Option<Task>) {
-    let had_failed = session.succeeded(task);
+fn note_success(ctx: &Context, job_state: &JobState, task: Option<Task>) {
+    let had_failed = job_state.succeeded(task);
     if had_failed.is_some_and(|b| b.is_of_account())
-        && let Some(account) = session.account()
+        && let Some(account) = job_state.account()
     {
-        ctx.reports.ask(&account, Saw::Recovery, ctx.clock.now());
+        ctx.reports.ask(&account, AccountChange::Recovery, ctx.clock.now());
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::cached_job::{self, CachedJob};
 use super::clients::{Clients, open};
-use super::journal::{JournalStore, Judged};
-use super::last_look::{self, LastLook};
-use super::session::Session;
+use super::job_state::JobState;
+use super::journal::{JournalStore, VersionedJournal};
 use super::view::view;
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
@@ -29,7 +29,7 @@ pub(crate) struct Snapshot {
     /// The view of the object for decisions.
     pub view: JobView,
     /// The journal and its version.
-    pub journal: Option<Judged>,
+    pub journal: Option<VersionedJournal>,
     /// The clients for steps; None if something is missing.
     pub clients: Option<Arc<Clients>>,
     /// The error that kept the journal from being read, so that nothing can be decided.
@@ -42,15 +42,15 @@ pub(crate) struct Snapshot {
 /// failure that cost nothing does not end the job.
 pub(crate) async fn observe(
     ctx: &Context,
-    session: &Session,
+    job_state: &JobState,
     key: &BatchJob,
     anew: bool,
     wanted: Freshness,
 ) -> Result<Option<Snapshot>, StepError> {
     let now = ctx.clock.now();
-    let seen = last_look::look(ctx, key, session.seen(), wanted, now).await?;
-    session.keep_seen(seen.clone());
-    let Some(LastLook { job, spec_hash, .. }) = seen else { return Ok(None) };
+    let seen = cached_job::look(ctx, key, job_state.seen(), wanted, now).await?;
+    job_state.keep_seen(seen.clone());
+    let Some(CachedJob { job, spec_hash, .. }) = seen else { return Ok(None) };
     let nonce = ctx.clock.nonce()?;
     let mut view = view(ctx, &job, spec_hash);
     view.finished &= !(anew && cost_nothing(&job));
@@ -58,7 +58,7 @@ pub(crate) async fn observe(
     if view.reevaluated {
         view.deadline = None;
     }
-    let clients = match open(ctx, session, &job, &view, now).await {
+    let clients = match open(ctx, job_state, &job, &view, now).await {
         Ok(clients) => {
             knows(&mut view, &clients);
             Some(clients)
@@ -67,7 +67,7 @@ pub(crate) async fn observe(
         Err(missing) => {
             // A namespace that is being deleted loses its Secrets first; the clients that are still open are good enough to
             // settle.
-            let kept = session.clients().filter(|_| view.deleting_since.is_some());
+            let kept = job_state.clients().filter(|_| view.deleting_since.is_some());
             match (&kept, missing) {
                 (Some(clients), _) => knows(&mut view, clients),
                 (None, Missing::Absent(absent)) if view.deleting_since.is_some() && is_going(ctx, &absent).await? => {
@@ -83,11 +83,11 @@ pub(crate) async fn observe(
     };
     let mut unread = None;
     let journal = match &clients {
-        Some(clients) => match journal(ctx, session, (clients, &view), wanted, now).await {
+        Some(clients) => match journal(ctx, job_state, (clients, &view), wanted, now).await {
             Ok(journal) => journal,
             Err(error) => {
                 if error.is_unfit_store {
-                    session.remember(|m| m.unfit_store = Some(error.blocked.message.clone()));
+                    job_state.remember(|m| m.unfit_store = Some(error.blocked.message.clone()));
                 }
                 match error.retryable && view.deleting_since.is_none() {
                     true => unread = Some(error),
@@ -104,33 +104,33 @@ pub(crate) async fn observe(
 }
 
 /// Reads the credentials of a job again that waits for its next try. Calls that failed with others are tried at once, see
-/// [`Session::keep_tools`].
-pub(crate) async fn look_for_credentials(ctx: &Context, session: &Session) {
-    if let Some(LastLook { job, spec_hash, .. }) = session.seen() {
+/// [`JobState::keep_clients`].
+pub(crate) async fn look_for_credentials(ctx: &Context, job_state: &JobState) {
+    if let Some(CachedJob { job, spec_hash, .. }) = job_state.seen() {
         let view = view(ctx, &job, spec_hash);
         // The next try reports any error.
-        let _ = open(ctx, session, &job, &view, ctx.clock.now()).await;
+        let _ = open(ctx, job_state, &job, &view, ctx.clock.now()).await;
     }
 }
 
 /// Returns the journal, as fresh as `wanted` requires of a look that begins at `began`.
 async fn journal(
     ctx: &Context,
-    session: &Session,
+    job_state: &JobState,
     (clients, view): (&Clients, &JobView),
     wanted: Freshness,
     began: i64,
-) -> Result<Option<Judged>, StepError> {
-    let known = session.journal();
+) -> Result<Option<VersionedJournal>, StepError> {
+    let known = job_state.journal();
     // After a write of ours, the next shards to send may be in a segment that was not read yet.
     let is_short = known.as_ref().is_some_and(|(journal, _)| JournalStore::is_short(journal, view.parallelism));
-    if last_look::is_fresh_journal(session.journal_at(), wanted, began) && !is_short {
+    if cached_job::is_fresh_journal(job_state.journal_at(), wanted, began) && !is_short {
         return Ok(known);
     }
     let at = ctx.clock.now();
-    session.journal_is_old();
-    let journal = read_journal(clients, session, view).await?;
-    session.journal_is_of(at);
+    job_state.journal_is_old();
+    let journal = read_journal(clients, job_state, view).await?;
+    job_state.journal_is_of(at);
     Ok(journal)
 }
 
@@ -139,11 +139,15 @@ fn knows(view: &mut JobView, clients: &Clients) {
     view.provider = Some(clients.account.view());
 }
 
-/// Reads the journal, or confirms that the known one is current, and keeps it in the session.
-async fn read_journal(clients: &Clients, session: &Session, view: &JobView) -> Result<Option<Judged>, StepError> {
-    let known = session.journal();
+/// Reads the journal, or confirms that the known one is current, and keeps it in the state of the job.
+async fn read_journal(
+    clients: &Clients,
+    job_state: &JobState,
+    view: &JobView,
+) -> Result<Option<VersionedJournal>, StepError> {
+    let known = job_state.journal();
     let read = clients.journals.read(known.as_ref(), view.parallelism).await;
-    session.keep_journal(read.as_ref().ok().cloned().flatten());
+    job_state.keep_journal(read.as_ref().ok().cloned().flatten());
     Ok(read?)
 }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::journal::Packed;
+use super::journal::PackedJournal;
 use crate::api::Endpoint;
-use crate::lifecycle::{Attempt, AttemptState, Payload, Posted, Refusal, Rejection};
+use crate::lifecycle::{Attempt, AttemptState, Payload, PostResult, Refusal, Rejection};
 use crate::provider::{ApiError, BatchApi, CreateBatch, Created, ErrorKind};
 use crate::store::{Document, StoreError, SwapError, SwapProof, Version};
 
@@ -46,12 +46,12 @@ impl PostPermit {
     pub(crate) async fn win(
         document: &dyn Document,
         judged: &Version,
-        Packed { journal, bytes }: &Packed,
+        PackedJournal { journal, bytes }: &PackedJournal,
         intent_id: &str,
     ) -> Result<Option<PostPermit>, StoreError> {
         let won = match document.swap(judged, bytes.clone()).await {
             Ok(won) => Some(won),
-            Err(SwapError::Lost) => own_retried_write(document, intent_id, bytes.clone()).await?,
+            Err(SwapError::Changed) => own_retried_write(document, intent_id, bytes.clone()).await?,
             Err(SwapError::Store(e)) => return Err(e),
         };
         let post_by = journal.shards.iter().find_map(intent(intent_id)).map(|a| a.post_by).unwrap_or(0);
@@ -69,14 +69,14 @@ impl PostPermit {
     }
 
     /// Sends the POST once. If `now` (Unix milliseconds) is not before the intent's last moment, nothing is sent.
-    pub async fn post(self, api: &dyn BatchApi, ask: SubmitRequest, now: i64) -> Posted {
+    pub async fn post(self, api: &dyn BatchApi, ask: SubmitRequest, now: i64) -> PostResult {
         if now >= self.post_by {
             let why = "the permit to submit ran out before it was used";
-            return Posted::Refused(Rejection::new(Refusal::NotSent, why));
+            return PostResult::Refused(Rejection::new(Refusal::NotSent, why));
         }
         let Payload::File { id: input_file_id } = ask.payload else {
             let why = "no dialect sends requests inline or from objects; nothing was sent";
-            return Posted::Refused(Rejection::new(Refusal::Invalid, why));
+            return PostResult::Refused(Rejection::new(Refusal::Invalid, why));
         };
         let request = CreateBatch {
             input_file_id,
@@ -87,10 +87,12 @@ impl PostPermit {
             timeout: ask.timeout,
         };
         match api.create(&request).await {
-            Created::Accepted(id) => Posted::Created(id),
-            Created::Rejected(e) => Posted::Refused(rejection(refusal(e.kind), e, now)),
-            Created::Unknown(e) if e.status.is_some() => Posted::Declined(rejection(refusal_for_now(e.kind), e, now)),
-            Created::Unknown(e) => Posted::Unknown(e.message),
+            Created::Accepted(id) => PostResult::Created(id),
+            Created::Rejected(e) => PostResult::Refused(rejection(refusal(e.kind), e, now)),
+            Created::Unknown(e) if e.status.is_some() => {
+                PostResult::Declined(rejection(refusal_for_now(e.kind), e, now))
+            }
+            Created::Unknown(e) => PostResult::Unknown(e.message),
         }
     }
 }

@@ -9,12 +9,12 @@ use kube::runtime::controller::Action;
 use tracing::{Instrument, Span};
 
 use super::act::Flow;
-use super::backoff::Failed;
+use super::backoff::FailedCall;
+use super::job_state::JobState;
 use super::observe::look_for_credentials;
 use super::record::record_seen;
 use super::rejudge;
-use super::session::Session;
-use super::turns::{Broken, Turn, room_for};
+use super::turns::{Turn, TurnError, room_for};
 use super::visit::{failed, visit};
 use crate::api::{BatchJob, FINALIZER, annotations};
 use crate::controller::Context;
@@ -59,16 +59,16 @@ async fn look_after(job: Arc<BatchJob>, ctx: Arc<Context>, turn: Turn) -> Action
         ctx.jobs.end(&ctx, &job.uid().unwrap_or_default());
         return Action::await_change();
     }
-    let anew = match over(&ctx, &job).await {
-        Over::No => false,
-        Over::ToBeJudgedAnew => true,
-        Over::Yes(next) => return next,
+    let anew = match finished(&ctx, &job).await {
+        Finished::No => false,
+        Finished::ToBeJudgedAnew => true,
+        Finished::Yes(next) => return next,
     };
-    let session = ctx.jobs.sessions.get(&job.uid().unwrap_or_default(), &job);
-    ctx.jobs.kept.forget(&job.uid().unwrap_or_default());
-    session.asked(asked(&job), ctx.clock.now());
-    rejudge::note_references(&ctx, &session, &job).await;
-    steps(&ctx, &session, &job, anew, turn).await
+    let job_state = ctx.jobs.job_states.get(&job.uid().unwrap_or_default(), &job);
+    ctx.jobs.cache_budget.forget(&job.uid().unwrap_or_default());
+    job_state.asked(asked(&job), ctx.clock.now());
+    rejudge::note_references(&ctx, &job_state, &job).await;
+    steps(&ctx, &job_state, &job, anew, turn).await
 }
 
 /// Returns true if somebody else removed the finalizer, which no event reports.
@@ -77,7 +77,7 @@ fn was_let_go(job: &BatchJob) -> bool {
 }
 
 /// Tells if a job is over.
-enum Over {
+enum Finished {
     No,
     /// The job failed before anything was paid, and the objects that it refers to have changed since.
     ToBeJudgedAnew,
@@ -85,26 +85,26 @@ enum Over {
     Yes(Action),
 }
 
-async fn over(ctx: &Context, job: &BatchJob) -> Over {
+async fn finished(ctx: &Context, job: &BatchJob) -> Finished {
     if job.metadata.deletion_timestamp.is_some() || !is_finished(job) || !is_tidy(job) {
-        return Over::No;
+        return Finished::No;
     }
     ctx.jobs.end(ctx, &job.uid().unwrap_or_default());
     if !cost_nothing(job) {
-        return Over::Yes(match record_seen(ctx, job).await {
+        return Finished::Yes(match record_seen(ctx, job).await {
             Ok(true) => Action::await_change(),
             Ok(false) | Err(_) => Action::requeue(NOT_SEEN),
         });
     }
     match rejudge::refers_to_other(ctx, job).await {
-        true => Over::ToBeJudgedAnew,
-        false => Over::Yes(requeue(Some(rejudge::due(ctx)), ctx.clock.now())),
+        true => Finished::ToBeJudgedAnew,
+        false => Finished::Yes(requeue(Some(rejudge::due(ctx)), ctx.clock.now())),
     }
 }
 
 /// Takes one step after another, until the job has to wait or other jobs have their turn. With `anew`, a failure that cost
 /// nothing is judged again.
-async fn steps(ctx: &Arc<Context>, session: &Arc<Session>, job: &BatchJob, mut anew: bool, turn: Turn) -> Action {
+async fn steps(ctx: &Arc<Context>, job_state: &Arc<JobState>, job: &BatchJob, mut anew: bool, turn: Turn) -> Action {
     let mut turn = Some(turn);
     for _ in 0..STEPS_A_VISIT {
         if turn.as_ref().is_none_or(Turn::is_over) {
@@ -113,16 +113,16 @@ async fn steps(ctx: &Arc<Context>, session: &Arc<Session>, job: &BatchJob, mut a
         }
         let Some(held) = &turn else { return Action::await_change() };
         let now = ctx.clock.now();
-        if let Some(until) = next_try(ctx, session, now).await {
+        if let Some(until) = next_try(ctx, job_state, now).await {
             return requeue(Some(until), now);
         }
         let mut doing = "Observe";
-        let failures = session.backoff(None).failures;
+        let failures = job_state.backoff(None).failures;
         // On the heap: the futures around a step would move it from one place on the stack to the next.
-        let step = Box::pin(visit(ctx, session, job, anew, &mut doing));
+        let step = Box::pin(visit(ctx, job_state, job, anew, &mut doing));
         let flow = held.keep(failures, step).await;
         if flow.is_ok() {
-            session.found_room(held.needed());
+            job_state.found_room(held.needed());
         }
         match flow {
             Ok(Flow::Again) => anew = false,
@@ -131,14 +131,14 @@ async fn steps(ctx: &Arc<Context>, session: &Arc<Session>, job: &BatchJob, mut a
                 ctx.jobs.end(ctx, &job.uid().unwrap_or_default());
                 return Action::requeue(GONE);
             }
-            Err(Broken::Outgrown(held)) => {
+            Err(TurnError::Outgrown(held)) => {
                 // Twice as much, for the journal that is made of it.
-                session.found_room(Some(room_for(2 * held)));
+                job_state.found_room(Some(room_for(2 * held)));
                 drop(turn.take());
             }
-            Err(Broken::Failed(error)) => {
-                let took = ctx.clock.now().saturating_sub(now);
-                failed(ctx, session, None, Failed { call: doing, error, took });
+            Err(TurnError::Failed(error)) => {
+                let elapsed = ctx.clock.now().saturating_sub(now);
+                failed(ctx, job_state, None, FailedCall { call: doing, error, elapsed });
             }
         }
     }
@@ -147,12 +147,12 @@ async fn steps(ctx: &Arc<Context>, session: &Arc<Session>, job: &BatchJob, mut a
 
 /// Returns the time (Unix milliseconds) to look again at a job whose last step failed and is not due yet. A failure that a
 /// person may have fixed is looked at earlier.
-async fn next_try(ctx: &Context, session: &Session, now: i64) -> Option<i64> {
-    if now < session.backoff(None).until && session.may_be_mended() {
-        look_for_credentials(ctx, session).await;
+async fn next_try(ctx: &Context, job_state: &JobState, now: i64) -> Option<i64> {
+    if now < job_state.backoff(None).until && job_state.may_be_fixed() {
+        look_for_credentials(ctx, job_state).await;
     }
-    let until = session.backoff(None).until;
-    if now < until { next_visit(Some(until), session.may_be_mended(), now) } else { None }
+    let until = job_state.backoff(None).until;
+    if now < until { next_visit(Some(until), job_state.may_be_fixed(), now) } else { None }
 }
 
 /// Returns a mark of a person's wishes: it changes with the spec, the annotations that we read, and deletion.

@@ -4,9 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
+use super::job_state::JobState;
 use super::observe::Snapshot;
-use super::session::Session;
-use super::{events, last_look};
+use super::{cached_job, events};
 use crate::api::{BatchJob, BatchJobStatus};
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
@@ -18,7 +18,7 @@ use crate::lifecycle::{Blocked, Memory, Step, Waiting, is_finished, is_tidy, pro
 /// of the objects that the job refers to, for a failure before anything was paid.
 pub(crate) async fn record(
     ctx: &Context,
-    session: &Session,
+    job_state: &JobState,
     snapshot: &Snapshot,
     memory: &Memory,
     step: &Step,
@@ -36,13 +36,13 @@ pub(crate) async fn record(
     if snapshot.job.status.as_ref() == Some(&status) {
         return Ok(true);
     }
-    let news = events::told_by_conditions(&old.conditions, Some(&status.conditions));
+    let news = events::events_of_conditions(&old.conditions, Some(&status.conditions));
     let at = ctx.clock.now();
     let metadata = write(ctx, &snapshot.job, &status).await?;
     let written = metadata.is_some();
     // The written object becomes the last look. If the write was refused, there is none, and the object is read again.
-    let seen = session.seen().zip(metadata);
-    session.keep_seen(seen.map(|(seen, metadata)| seen.after(metadata, |job| job.status = Some(status), at)));
+    let seen = job_state.seen().zip(metadata);
+    job_state.keep_seen(seen.map(|(seen, metadata)| seen.after(metadata, |job| job.status = Some(status), at)));
     for news in news.into_iter().filter(|_| written) {
         publish(ctx, &snapshot.job, news);
     }
@@ -56,7 +56,7 @@ pub(crate) async fn record_seen(ctx: &Context, key: &BatchJob) -> Result<bool, S
     if key.status.as_ref().is_none_or(|status| seen(status, generation).is_none()) {
         return Ok(true);
     }
-    let live = last_look::read(ctx, key).await?.map(|(job, _)| job);
+    let live = cached_job::read(ctx, key).await?.map(|(job, _)| job);
     let Some(job) = live.filter(|job| is_finished(job) && is_tidy(job)) else { return Ok(false) };
     match job.status.as_ref().and_then(|status| seen(status, job.metadata.generation)) {
         Some(status) => Ok(write(ctx, &job, &status).await?.is_some()),
@@ -102,14 +102,14 @@ fn merge_patch(before: &Value, after: &Value) -> Value {
 pub(crate) async fn record_error(
     ctx: &Context,
     snapshot: &Snapshot,
-    session: &Session,
+    job_state: &JobState,
     memory: &Memory,
     blocked: Blocked,
 ) -> Result<bool, StepError> {
     let journal = snapshot.journal.as_ref().map(|(journal, _)| &**journal);
-    let mut why = session.waiting().unwrap_or_else(|| Waiting::at_stage_of(journal));
+    let mut why = job_state.waiting().unwrap_or_else(|| Waiting::at_stage_of(journal));
     (why.blocked, why.note) = (Some(blocked), None);
-    record(ctx, session, snapshot, memory, &Step::Wait { until: None, why }, None).await
+    record(ctx, job_state, snapshot, memory, &Step::Wait { until: None, why }, None).await
 }
 
 #[cfg(test)]

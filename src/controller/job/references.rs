@@ -13,7 +13,7 @@ use crate::api::{
     ProviderKind, Tls, WithoutManagedFields,
 };
 use crate::controller::Context;
-use crate::controller::provider::Known;
+use crate::controller::provider::ReadFrom;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::secrets;
 use crate::requests::means_many;
@@ -58,13 +58,13 @@ async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result
     let name = &spec.provider_ref.name;
     let (meta, (auth, tls), secrets_in) = match spec.provider_ref.kind {
         ProviderKind::BatchProvider => {
-            let found = Known::ByWatch.look::<BatchProvider>(ctx, Some(namespace), name).await?;
+            let found = ReadFrom::Watch.look::<BatchProvider>(ctx, Some(namespace), name).await?;
             let (meta, auth) =
                 found.map(|WithoutManagedFields(p)| (p.metadata, refers_to(&p.spec))).unwrap_or_default();
             (meta, auth, namespace)
         }
         ProviderKind::ClusterBatchProvider => {
-            let found = Known::ByWatch.look::<ClusterBatchProvider>(ctx, None, name).await?;
+            let found = ReadFrom::Watch.look::<ClusterBatchProvider>(ctx, None, name).await?;
             let (meta, auth) =
                 found.map(|WithoutManagedFields(p)| (p.metadata, refers_to(&p.spec.provider))).unwrap_or_default();
             (meta, auth, ctx.namespace.as_str())

@@ -2,8 +2,8 @@
 
 use tracing::debug;
 
-use super::session::{References, Session};
-use super::{last_look, references};
+use super::job_state::{JobState, References};
+use super::{cached_job, references};
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
 use crate::controller::Context;
@@ -25,18 +25,18 @@ pub(super) async fn refers_to_other(ctx: &Context, job: &BatchJob) -> bool {
 
 /// Records the mark of the objects that a job refers to before any of them is read, so that no later change goes unnoticed. A job that
 /// was submitted needs none.
-pub(super) async fn note_references(ctx: &Context, session: &Session, job: &BatchJob) {
+pub(super) async fn note_references(ctx: &Context, job_state: &JobState, job: &BatchJob) {
     let is_sent = job.status.as_ref().is_some_and(|s| s.submission_time.is_some());
-    if matches!(session.references(), References::NotLooked) && !is_sent {
-        let mark = mark(ctx, session, job).await;
-        session.refers(mark.map_or(References::Unknown, References::Mark));
+    if matches!(job_state.references(), References::NotLooked) && !is_sent {
+        let mark = mark(ctx, job_state, job).await;
+        job_state.refers(mark.map_or(References::Unknown, References::Mark));
     }
 }
 
 /// Returns the mark of the objects that the job refers to. The look at the job that it needs is kept for the visit.
-async fn mark(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String, StepError> {
-    let seen = last_look::look(ctx, job, session.seen(), Freshness::Any, ctx.clock.now()).await?;
-    session.keep_seen(seen.clone());
+async fn mark(ctx: &Context, job_state: &JobState, job: &BatchJob) -> Result<String, StepError> {
+    let seen = cached_job::look(ctx, job, job_state.seen(), Freshness::Any, ctx.clock.now()).await?;
+    job_state.keep_seen(seen.clone());
     match seen {
         Some(seen) => references::mark(ctx, &seen.job).await,
         None => Err(StepError::passing(reasons::PENDING, "the object is gone")),
@@ -44,8 +44,8 @@ async fn mark(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String
 }
 
 /// Returns the mark that was recorded before anything was read; without one, the current mark.
-pub(super) async fn references_of(ctx: &Context, session: &Session, job: &BatchJob) -> Result<String, StepError> {
-    match session.references() {
+pub(super) async fn references_of(ctx: &Context, job_state: &JobState, job: &BatchJob) -> Result<String, StepError> {
+    match job_state.references() {
         References::Mark(mark) => Ok(mark),
         References::NotLooked | References::Unknown => references::mark(ctx, job).await,
     }

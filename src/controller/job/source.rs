@@ -12,7 +12,7 @@ use crate::api::text::clip;
 use crate::api::{BatchJobSpec, ConfigMapSource, Input};
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
-use crate::requests::{self, Held, PassError, Source};
+use crate::requests::{self, InMemoryPiece, PassError, Source};
 use crate::store::StoreError;
 
 /// Checks that the job's output does not write to its input.
@@ -47,7 +47,7 @@ pub(crate) async fn open(ctx: &Arc<Context>, namespace: &str, input: Input) -> R
         let left = sources.into_iter();
         let maps = Maps { api, namespace: namespace.into(), left, read: vec![] };
         let pieces = futures::stream::try_unfold(maps, Maps::next).try_flatten().boxed();
-        return Ok(Source::Held { name: "`spec.input.configMaps`".into(), pieces });
+        return Ok(Source::InMemory { name: "`spec.input.configMaps`".into(), pieces });
     }
     Ok(Source::Inline(input.inline.map(|inline| inline.requests).unwrap_or_default()))
 }
@@ -61,7 +61,7 @@ struct Maps {
     read: Vec<(String, Option<String>)>,
 }
 
-type Keys = BoxStream<'static, Result<Held, PassError>>;
+type Keys = BoxStream<'static, Result<InMemoryPiece, PassError>>;
 
 impl Maps {
     async fn next(mut self) -> Result<Option<(Keys, Maps)>, PassError> {
@@ -107,7 +107,7 @@ impl Maps {
     }
 }
 
-fn keys(source: &ConfigMapSource, map: ConfigMap) -> Result<Vec<Held>, PassError> {
+fn keys(source: &ConfigMapSource, map: ConfigMap) -> Result<Vec<InMemoryPiece>, PassError> {
     let name = &source.name;
     let text = map.data.unwrap_or_default().into_iter().map(|(key, text)| (key, text.into_bytes()));
     let binary = map.binary_data.unwrap_or_default().into_iter().map(|(key, bytes)| (key, bytes.0));
@@ -118,6 +118,6 @@ fn keys(source: &ConfigMapSource, map: ConfigMap) -> Result<Vec<Held>, PassError
         let message = format!("ConfigMap '{name}', which `spec.input` names, has no key '{wanted}'; add it");
         return Err(PassError::NotFound(message));
     }
-    let held = |(key, bytes)| Held { name: format!("ConfigMap '{name}', key '{key}'"), file: key, bytes };
+    let held = |(key, bytes)| InMemoryPiece { name: format!("ConfigMap '{name}', key '{key}'"), file: key, bytes };
     Ok(keys.into_iter().map(held).collect())
 }

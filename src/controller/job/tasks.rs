@@ -7,9 +7,9 @@ use kube::runtime::reflector::ObjectRef;
 use tracing::{Instrument, debug};
 
 use super::act::Outcome;
-use super::backoff::Failed;
+use super::backoff::FailedCall;
+use super::job_state::JobState;
 use super::reconcile;
-use super::session::Session;
 use super::transfers::{self, Place};
 use crate::api::BatchJob;
 use crate::controller::Context;
@@ -19,12 +19,12 @@ use crate::lifecycle::Task;
 /// Starts the transfer `task`, unless it is already running. The job is visited when it ends.
 pub(crate) fn start(
     ctx: &Arc<Context>,
-    session: &Arc<Session>,
+    job_state: &Arc<JobState>,
     job: &BatchJob,
     task: Task,
     work: impl Future<Output = Outcome> + Send + 'static,
 ) {
-    start_in_place(ctx, session, job, task, |place| async move {
+    start_in_place(ctx, job_state, job, task, |place| async move {
         let _place = place;
         work.await
     });
@@ -34,15 +34,15 @@ pub(crate) fn start(
 /// memory.
 pub(crate) fn start_in_place<W: Future<Output = Outcome> + Send + 'static>(
     ctx: &Arc<Context>,
-    session: &Arc<Session>,
+    job_state: &Arc<JobState>,
     job: &BatchJob,
     task: Task,
     work: impl FnOnce(Place) -> W + Send + 'static,
 ) {
-    let (of, kept) = (ctx.clone(), session.clone());
-    let is_retry = session.backoff(Some(task)).failures > 0;
-    let claim = Claim { is_retry, ..transfers::claim(task, job, session.need(task)) };
-    run(ctx, session, job, (task, transfers::name_of(task)), async move {
+    let (of, kept) = (ctx.clone(), job_state.clone());
+    let is_retry = job_state.backoff(Some(task)).failures > 0;
+    let claim = Claim { is_retry, ..transfers::claim(task, job, job_state.need(task)) };
+    run(ctx, job_state, job, (task, transfers::name_of(task)), async move {
         let (outcome, began) = transfers::run(&of, &kept, (task, claim), work).await;
         Done { outcome, began }
     });
@@ -52,13 +52,13 @@ pub(crate) fn start_in_place<W: Future<Output = Outcome> + Send + 'static>(
 /// with its job or with this process, except for [`Task::Post`], which is always waited for.
 pub(crate) fn start_call(
     ctx: &Arc<Context>,
-    session: &Arc<Session>,
+    job_state: &Arc<JobState>,
     job: &BatchJob,
     (task, name): (Task, &'static str),
     work: impl Future<Output = Outcome> + Send + 'static,
 ) {
     let clock = ctx.clock.clone();
-    run(ctx, session, job, (task, name), async move {
+    run(ctx, job_state, job, (task, name), async move {
         let began = clock.now();
         Done { outcome: work.await, began }
     });
@@ -72,17 +72,17 @@ struct Done {
 
 fn run(
     ctx: &Arc<Context>,
-    session: &Arc<Session>,
+    job_state: &Arc<JobState>,
     job: &BatchJob,
     (task, name): (Task, &'static str),
     work: impl Future<Output = Done> + Send + 'static,
 ) {
     let mut fresh = false;
-    session.remember(|m| fresh = m.running.insert(task));
+    job_state.remember(|m| fresh = m.running.insert(task));
     if !fresh {
         return;
     }
-    let (ctx, session, tracker) = (ctx.clone(), session.clone(), ctx.tracker.clone());
+    let (ctx, job_state, tracker) = (ctx.clone(), job_state.clone(), ctx.tracker.clone());
     let of = ObjectRef::from_obj(job);
     // A POST costs money, so its outcome is waited for even if the job or the process ends.
     let is_finished = matches!(task, Task::Post(_));
@@ -91,7 +91,7 @@ fn run(
         let ends = async {
             match is_finished {
                 true => std::future::pending().await,
-                false => tokio::select! { () = session.stop.cancelled() => {}, () = ctx.stop.cancelled() => {} },
+                false => tokio::select! { () = job_state.stop.cancelled() => {}, () = ctx.stop.cancelled() => {} },
             }
         };
         let Done { outcome, began } = tokio::select! {
@@ -99,19 +99,19 @@ fn run(
             () = ends => return,
         };
         match outcome {
-            Ok(learned) => {
-                super::note_success(&ctx, &session, Some(task));
-                session.remember(|m| {
+            Ok(memory_edit) => {
+                super::note_success(&ctx, &job_state, Some(task));
+                job_state.remember(|m| {
                     m.running.remove(&task);
-                    learned(m);
+                    memory_edit(m);
                 });
             }
             Err(error) => {
                 let why = &error.blocked.message;
                 debug!(?task, why, "what ran beside the loop failed and is tried again");
-                let took = ctx.clock.now().saturating_sub(began);
-                super::note_failure(&ctx, &session, Some(task), Failed { call: name, error, took });
-                session.remember(|m| {
+                let elapsed = ctx.clock.now().saturating_sub(began);
+                super::note_failure(&ctx, &job_state, Some(task), FailedCall { call: name, error, elapsed });
+                job_state.remember(|m| {
                     m.running.remove(&task);
                 });
             }

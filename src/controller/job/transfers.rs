@@ -9,8 +9,8 @@ use std::time::Duration;
 use kube::ResourceExt;
 use tokio::time::{Instant, sleep_until};
 
-use super::act::{Learned, Outcome};
-use super::session::Session;
+use super::act::{MemoryEdit, Outcome};
+use super::job_state::JobState;
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
 use crate::controller::Context;
@@ -98,7 +98,7 @@ pub(crate) type Place = Arc<Share>;
 /// began (Unix milliseconds). If the work outgrew its memory, the outcome changes nothing, and the next claim is larger.
 pub(crate) async fn run<W: Future<Output = Outcome>>(
     ctx: &Context,
-    session: &Session,
+    job_state: &JobState,
     (task, claim): (Task, Claim),
     work: impl FnOnce(Place) -> W,
 ) -> (Outcome, i64) {
@@ -108,13 +108,13 @@ pub(crate) async fn run<W: Future<Output = Outcome>>(
     let _takes = ctx.metrics.transfer(name_of(task));
     let size = place.size();
     let began = ctx.clock.now();
-    let pace = Pace::new(&place, session.backoff(Some(task)).failures);
+    let pace = Pace::new(&place, job_state.backoff(Some(task)).failures);
     let outcome = match pace.keep(task, size, Box::pin(work(place))).await {
-        Ok(learned) => Ok(learned),
-        Err(Broken::Failed(error)) => Err(error),
-        Err(Broken::Outgrown(need)) => {
-            session.found_need(task, need.next_multiple_of(NEED_STEP).min(LIMITS.total));
-            Ok(Box::new(|_: &mut Memory| {}) as Learned)
+        Ok(memory_edit) => Ok(memory_edit),
+        Err(TransferError::Failed(error)) => Err(error),
+        Err(TransferError::Outgrown(need)) => {
+            job_state.found_need(task, need.next_multiple_of(NEED_STEP).min(LIMITS.total));
+            Ok(Box::new(|_: &mut Memory| {}) as MemoryEdit)
         }
     };
     (outcome, began)
@@ -140,7 +140,12 @@ impl Pace {
     }
 
     /// Runs `work`, which is `task`, unless it becomes too slow, or too large for its place of `size` MiB.
-    async fn keep(mut self, task: Task, size: u64, work: impl Future<Output = Outcome>) -> Result<Learned, Broken> {
+    async fn keep(
+        mut self,
+        task: Task,
+        size: u64,
+        work: impl Future<Output = Outcome>,
+    ) -> Result<MemoryEdit, TransferError> {
         let work = std::pin::pin!(self.meter.clone().measure(work));
         let mut work = std::pin::pin!(sized(work, size, self.meter.clone(), self.place.clone()));
         loop {
@@ -158,7 +163,7 @@ impl Pace {
                 return work.await;
             }
             if Instant::now() >= self.began + grace + self.patience.at_rate(self.meter.moved()) {
-                return Err(Broken::Failed(self.too_slow(task, others_wait)));
+                return Err(TransferError::Failed(self.too_slow(task, others_wait)));
             }
         }
     }
@@ -181,7 +186,7 @@ async fn sized(
     mut size: u64,
     meter: Meter,
     place: Weak<Share>,
-) -> Result<Learned, Broken> {
+) -> Result<MemoryEdit, TransferError> {
     poll_fn(|cx| {
         let polled = work.as_mut().poll(cx);
         if meter.taken_in() <= SMALL_BYTES {
@@ -191,18 +196,18 @@ async fn sized(
         if polled.is_pending() && need > size {
             // A task that gave its place back only waits for a reply, and needs no place.
             if !place.upgrade().is_none_or(|share| share.grow(need)) {
-                return Poll::Ready(Err(Broken::Outgrown(need)));
+                return Poll::Ready(Err(TransferError::Outgrown(need)));
             }
             size = need;
         }
-        polled.map_err(Broken::Failed)
+        polled.map_err(TransferError::Failed)
     })
     .await
 }
 
 /// The reason why a transfer ended early.
 #[derive(Debug)]
-enum Broken {
+enum TransferError {
     Failed(StepError),
     /// The transfer outgrew its place, and needs so many MiB.
     Outgrown(u64),
@@ -262,8 +267,8 @@ mod tests {
         };
         let outcome = Pace { patience, small_grace: SECOND / 2, ..pace }.keep(UPLOAD, 128, work).await;
         outcome.err().map(|broken| match broken {
-            Broken::Failed(error) => (began.elapsed(), error.blocked.message),
-            Broken::Outgrown(need) => (began.elapsed(), format!("needs {need}")),
+            TransferError::Failed(error) => (began.elapsed(), error.blocked.message),
+            TransferError::Outgrown(need) => (began.elapsed(), format!("needs {need}")),
         })
     }
 
@@ -309,7 +314,7 @@ mod tests {
 
     /// Runs a small upload that takes in some bytes and holds some MiB, while others have `taken` MiB. Returns the largest size
     /// that its place can have in the end, in MiB.
-    async fn grown(bytes: u64, holds: u64, taken: u64) -> Result<u64, Broken> {
+    async fn grown(bytes: u64, holds: u64, taken: u64) -> Result<u64, TransferError> {
         let shares = Shares::new(LIMITS);
         let others = shares.take(wish("other", taken)).await;
         let place = Arc::new(shares.take(wish("small", SMALL)).await);
@@ -323,9 +328,9 @@ mod tests {
             drop((others, held));
             Ok(Box::new(move |m: &mut Memory| m.manifest_at = i64::try_from(room).ok()) as _)
         };
-        let learned = pace.keep(UPLOAD, SMALL, work).await?;
+        let memory_edit = pace.keep(UPLOAD, SMALL, work).await?;
         let mut memory = Memory::default();
-        learned(&mut memory);
+        memory_edit(&mut memory);
         Ok(memory.manifest_at.unwrap().unsigned_abs())
     }
 
@@ -334,7 +339,7 @@ mod tests {
         assert!(matches!(grown(SMALL_BYTES, 40, 126).await, Ok(2)), "it stays small");
         assert!(matches!(grown(SMALL_BYTES + 1, 10, 115).await, Ok(13)));
         // 11 MiB that it holds, and 3 for buffers that are not reported.
-        assert!(matches!(grown(SMALL_BYTES + 1, 11, 115).await, Err(Broken::Outgrown(14))));
+        assert!(matches!(grown(SMALL_BYTES + 1, 11, 115).await, Err(TransferError::Outgrown(14))));
     }
 
     #[tokio::test]
@@ -358,7 +363,7 @@ mod tests {
         tokio::select! {
             biased;
             () = tokio::time::sleep(SECOND * 5) => panic!("it waits, larger than its place"),
-            ended = pace.keep(UPLOAD, SMALL, work) => assert!(matches!(ended, Err(Broken::Outgrown(14)))),
+            ended = pace.keep(UPLOAD, SMALL, work) => assert!(matches!(ended, Err(TransferError::Outgrown(14)))),
         }
     }
 
@@ -382,7 +387,7 @@ mod tests {
         };
         // 17 MiB fit three times in a row. 18 MiB at once are too many: with 3 for what is not reported, they need 21 of the 20
         // that the other left.
-        assert!(matches!(pace.keep(UPLOAD, SMALL, work).await, Err(Broken::Outgrown(21))));
+        assert!(matches!(pace.keep(UPLOAD, SMALL, work).await, Err(TransferError::Outgrown(21))));
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Room {
 
 /// The reason why a step ended early.
 #[derive(Debug)]
-pub(crate) enum Broken {
+pub(crate) enum TurnError {
     Failed(StepError),
     /// The step outgrew its room, and needs so many bytes.
     Outgrown(u64),
@@ -84,10 +84,10 @@ impl Turn {
             namespace: job.namespace().unwrap_or_default(),
             lane: destination(job),
             size: 1,
-            is_retry: ctx.jobs.sessions.has_failed(&uid),
+            is_retry: ctx.jobs.job_states.has_failed(&uid),
             ..Claim::default()
         };
-        let room = ctx.jobs.sessions.room(&uid).map(|size| Claim { size, ..claim.clone() });
+        let room = ctx.jobs.job_states.room(&uid).map(|size| Claim { size, ..claim.clone() });
         let _waits = ctx.metrics.visit_queue();
         let granted = async {
             let room = match room {
@@ -119,7 +119,11 @@ impl Turn {
     /// # Errors
     /// The step's own error, or the reason why it was ended early. The write of such a step, an intent for example, may or may
     /// not have succeeded; the next read of the journal tells.
-    pub async fn keep<T>(&self, failures: u32, step: impl Future<Output = Result<T, StepError>>) -> Result<T, Broken> {
+    pub async fn keep<T>(
+        &self,
+        failures: u32,
+        step: impl Future<Output = Result<T, StepError>>,
+    ) -> Result<T, TurnError> {
         self.keep_for(fair::grace(failures), step).await
     }
 
@@ -127,9 +131,9 @@ impl Turn {
         &self,
         grace: Duration,
         step: impl Future<Output = Result<T, StepError>>,
-    ) -> Result<T, Broken> {
+    ) -> Result<T, TurnError> {
         if self.share.is_none() {
-            return step.await.map_err(Broken::Failed);
+            return step.await.map_err(TurnError::Failed);
         }
         let meter = Meter::default();
         tokio::select! {
@@ -140,21 +144,25 @@ impl Turn {
                     "the store was not done within {} s, while jobs of other namespaces waited for their turn",
                     waited.as_secs()
                 );
-                Err(Broken::Failed(StepError::passing(reasons::STORAGE_UNAVAILABLE, message)))
+                Err(TurnError::Failed(StepError::passing(reasons::STORAGE_UNAVAILABLE, message)))
             }
         }
     }
 
     /// Runs `step` until it holds more than its room, if the room cannot grow.
-    async fn in_room<T>(&self, meter: &Meter, step: impl Future<Output = Result<T, StepError>>) -> Result<T, Broken> {
+    async fn in_room<T>(
+        &self,
+        meter: &Meter,
+        step: impl Future<Output = Result<T, StepError>>,
+    ) -> Result<T, TurnError> {
         let mut step = pin!(step);
         poll_fn(|cx| {
             let polled = step.as_mut().poll(cx);
             let held = meter.reserved();
             self.most.fetch_max(held, Ordering::Relaxed);
             match polled.is_pending() && !self.has_room(held) {
-                true => Poll::Ready(Err(Broken::Outgrown(held))),
-                false => polled.map_err(Broken::Failed),
+                true => Poll::Ready(Err(TurnError::Outgrown(held))),
+                false => polled.map_err(TurnError::Failed),
             }
         })
         .await
@@ -287,8 +295,8 @@ mod tests {
         };
         match turn.keep(0, step).await {
             Ok(()) => Ok(()),
-            Err(Broken::Outgrown(held)) => Err(held),
-            Err(Broken::Failed(error)) => panic!("{error:?}"),
+            Err(TurnError::Outgrown(held)) => Err(held),
+            Err(TurnError::Failed(error)) => panic!("{error:?}"),
         }
     }
 

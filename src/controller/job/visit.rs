@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tracing::{debug, info, warn};
 
 use super::act::{Act, Flow};
-use super::backoff::Failed;
-use super::judge::{Judged, judge};
+use super::backoff::FailedCall;
+use super::job_state::JobState;
+use super::judge::{Decision, judge};
 use super::observe::{Snapshot, observe};
 use super::record::{record, record_error};
-use super::session::Session;
 use super::{note_failure, note_success, rejudge};
 use crate::api::BatchJob;
 use crate::controller::Context;
@@ -20,28 +20,28 @@ use crate::lifecycle::{Freshness, Step, Task, cost_nothing};
 /// nothing is judged again. The name of the step is stored in `doing`.
 pub(super) async fn visit(
     ctx: &Arc<Context>,
-    session: &Arc<Session>,
+    job_state: &Arc<JobState>,
     key: &BatchJob,
     anew: bool,
     doing: &mut &'static str,
 ) -> Result<Flow, StepError> {
     let mut wanted = Freshness::Any;
     let (snapshot, judged) = loop {
-        let Some(snapshot) = observe(ctx, session, key, anew, wanted).await? else { return Ok(Flow::Gone) };
+        let Some(snapshot) = observe(ctx, job_state, key, anew, wanted).await? else { return Ok(Flow::Gone) };
         if let Some(error) = snapshot.unread.clone() {
             // On the heap, as below: a step that is rare does not make the future of each visit larger.
-            return Box::pin(unread(ctx, session, &snapshot, error)).await;
+            return Box::pin(unread(ctx, job_state, &snapshot, error)).await;
         }
-        let judged = judge(ctx, session, &snapshot);
+        let judged = judge(ctx, job_state, &snapshot);
         // A step that pays, destroys or writes is decided again on a look that is fresh enough for it.
         match judged.step.freshness() {
             fresher if fresher > wanted => wanted = fresher,
             _ => break (snapshot, judged),
         }
     };
-    let Judged { step, memory, blocked, is_brief } = judged;
-    if let Some(told) = blocked {
-        record_error(ctx, &snapshot, session, &memory, told).await?;
+    let Decision { step, memory, blocked, is_brief } = judged;
+    if let Some(blocked) = blocked {
+        record_error(ctx, &snapshot, job_state, &memory, blocked).await?;
     }
     if ctx.stop.is_cancelled() && matches!(step, Step::WriteIntent { .. }) {
         // A POST that is cut off when the process ends would have an unknown outcome.
@@ -50,16 +50,16 @@ pub(super) async fn visit(
     debug!(step = step.name(), "decided");
     ctx.metrics.step(step.name());
     *doing = step.name();
-    let act = Act { ctx, session, snapshot: &snapshot };
+    let act = Act { ctx, job_state, snapshot: &snapshot };
     if step == Step::CleanUp {
         act.tidy().await?;
     }
     let references = match &step {
-        Step::Fail(_) => Some(Box::pin(rejudge::references_of(ctx, session, &snapshot.job)).await?),
+        Step::Fail(_) => Some(Box::pin(rejudge::references_of(ctx, job_state, &snapshot.job)).await?),
         _ => None,
     };
     // A stage that lasts only a few seconds is not written to status.
-    if !is_brief && !record(ctx, session, &snapshot, &memory, &step, references).await? {
+    if !is_brief && !record(ctx, job_state, &snapshot, &memory, &step, references).await? {
         return Ok(Flow::Again);
     }
     let ran = act.run(&step).await?;
@@ -70,7 +70,7 @@ pub(super) async fn visit(
         flow => flow,
     };
     match step {
-        Step::Wait { .. } => session.waits_for(&memory.running),
+        Step::Wait { .. } => job_state.waits_for(&memory.running),
         // A transfer was only started; it counts as a success or a failure when it ends.
         Step::Plan { .. }
         | Step::Upload(_)
@@ -81,9 +81,9 @@ pub(super) async fn visit(
         // A call to the provider was only started, too.
         _ if step.call().is_some() => {}
         _ => {
-            note_success(ctx, session, None);
+            note_success(ctx, job_state, None);
             if flow != Flow::Again || !matches!(step, Step::RemoveFinalizer { .. }) {
-                told(&snapshot, &step);
+                log_end(&snapshot, &step);
             }
         }
     }
@@ -91,17 +91,17 @@ pub(super) async fn visit(
 }
 
 /// Handles a journal that cannot be read: nothing can be decided, and if that lasts, status reports it.
-async fn unread(ctx: &Context, session: &Session, snapshot: &Snapshot, error: StepError) -> Result<Flow, StepError> {
-    let took = ctx.clock.now().saturating_sub(snapshot.now);
-    failed(ctx, session, None, Failed { call: "Observe", error, took });
+async fn unread(ctx: &Context, job_state: &JobState, snapshot: &Snapshot, error: StepError) -> Result<Flow, StepError> {
+    let elapsed = ctx.clock.now().saturating_sub(snapshot.now);
+    failed(ctx, job_state, None, FailedCall { call: "Observe", error, elapsed });
     let ended = snapshot.job.status.as_ref().is_some_and(|s| s.outcome.is_some());
-    if let Some(told) = session.lasting(Option::is_none).and_then(|b| b.told()).filter(|_| !ended) {
-        record_error(ctx, snapshot, session, &session.memory(), told).await?;
+    if let Some(blocked) = job_state.lasting(Option::is_none).and_then(|b| b.blocked()).filter(|_| !ended) {
+        record_error(ctx, snapshot, job_state, &job_state.memory(), blocked).await?;
     }
     Ok(Flow::Again)
 }
 
-fn told(snapshot: &Snapshot, step: &Step) {
+fn log_end(snapshot: &Snapshot, step: &Step) {
     match step {
         Step::Conclude { manifest, reused } => {
             info!(outcome = ?manifest.outcome, reused, "the job is done");
@@ -124,8 +124,8 @@ fn told(snapshot: &Snapshot, step: &Step) {
 }
 
 /// Logs the failure of a step, and records the time of its next try.
-pub(super) fn failed(ctx: &Context, session: &Session, what: Option<Task>, failed: Failed) {
+pub(super) fn failed(ctx: &Context, job_state: &JobState, what: Option<Task>, failed: FailedCall) {
     let (step, error) = (failed.call, &failed.error);
     warn!(step, reason = error.kind(), why = error.blocked.message, "a step failed and is tried again");
-    note_failure(ctx, session, what, failed);
+    note_failure(ctx, job_state, what, failed);
 }

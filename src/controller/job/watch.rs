@@ -34,10 +34,10 @@ pub(crate) struct Scope {
 
 /// A watched namespace (None for all), the store of its jobs, and the sender of requests for visits. The stored jobs are hints only: they
 /// may be old, and hold no more than [`BatchJob::keep_for_the_watch`] leaves.
-pub(super) type Watched = (Option<String>, Store<BatchJob>, UnboundedSender<ObjectRef<BatchJob>>);
+pub(super) type WatchedJobs = (Option<String>, Store<BatchJob>, UnboundedSender<ObjectRef<BatchJob>>);
 
 /// Returns the two ends of the watch of a namespace, or of all namespaces for None: one to read, and one for [`watch`].
-pub(super) fn scope(namespace: Option<String>) -> (Watched, Scope) {
+pub(super) fn scope(namespace: Option<String>) -> (WatchedJobs, Scope) {
     let (send, pokes) = mpsc::unbounded_channel();
     let (jobs, writer) = reflector::store();
     ((namespace.clone(), jobs.clone(), send), Scope { namespace, jobs, writer, pokes })
@@ -61,7 +61,7 @@ pub(crate) async fn watch(scope: Scope, client: &Client, context: &Arc<Context>,
             job.keep_for_the_watch();
         })
         .reflect(writer)
-        .inspect_ok(move |event| end_sessions(event, &watched, &known, &of))
+        .inspect_ok(move |event| end_job_states(event, &watched, &known, &of))
         .applied_objects()
         .predicate_filter(changed, Default::default());
     let pokes = futures::stream::unfold(pokes, |mut p| async { p.recv().await.map(|job| (job, p)) });
@@ -103,12 +103,17 @@ fn in_flight(job: &BatchJob) -> usize {
     job.status.iter().flat_map(|s| &s.batches).filter(|batch| crate::lifecycle::is_in_flight(batch)).count()
 }
 
-/// Ends the sessions of jobs that were deleted without a last visit, for example because a person removed the finalizer by hand. They are
+/// Drops the states of jobs that were deleted without a last visit, for example because a person removed the finalizer by hand. They are
 /// found by the event of their deletion, or, if they were deleted while nobody watched, by their absence from a complete list.
-fn end_sessions(event: &watcher::Event<BatchJob>, scope: &Option<String>, known: &Store<BatchJob>, context: &Context) {
+fn end_job_states(
+    event: &watcher::Event<BatchJob>,
+    scope: &Option<String>,
+    known: &Store<BatchJob>,
+    context: &Context,
+) {
     match event {
         watcher::Event::Delete(job) => context.jobs.end(context, &job.uid().unwrap_or_default()),
-        watcher::Event::InitDone => context.jobs.sessions.end_where(|uid, job| {
+        watcher::Event::InitDone => context.jobs.job_states.end_where(|uid, job| {
             let watched = scope.is_none() || *scope == job.namespace;
             watched && known.get(job).is_none_or(|known| known.uid().as_deref() != Some(uid))
         }),

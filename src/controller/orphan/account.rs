@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::controller::runtime::ownership::BatchOwner;
-use crate::lifecycle::{Sight, Timing, is_old_enough};
+use crate::lifecycle::{BatchTimes, Timing, is_old_enough};
 
 /// Most batches of one account that are remembered.
 const MOST: usize = 1_000;
@@ -16,20 +16,20 @@ pub(super) struct Account {
     /// The time at which the account may be asked again.
     pub not_before: i64,
     /// Batches that ran at the last look at the account, by the provider's name.
-    pub batches: BTreeMap<String, Seen>,
+    pub batches: BTreeMap<String, RunningBatch>,
 }
 
 /// A batch that ran at the last look at its account.
-pub(super) struct Seen {
-    pub said: BatchOwner,
-    pub sight: Sight,
+pub(super) struct RunningBatch {
+    pub owner: BatchOwner,
+    pub times: BatchTimes,
     /// The time at which it was judged last; the batch that waited longest comes first.
     judged: i64,
-    pub told: Told,
+    pub reported: Reported,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Reported {
     Nothing,
     /// The batch is an orphan, which was reported.
     Orphan,
@@ -39,27 +39,27 @@ pub(super) enum Told {
 
 /// The running batches that one reading of a list showed, up to [`MOST`].
 #[derive(Default)]
-pub(super) struct Listed(BTreeMap<String, (BatchOwner, i64)>);
+pub(super) struct ListedBatches(BTreeMap<String, (BatchOwner, i64)>);
 
-impl Listed {
+impl ListedBatches {
     /// Records a batch that was `created` at this time (Unix milliseconds; 0 if unknown).
-    pub fn note(&mut self, id: &str, said: BatchOwner, created: i64) {
+    pub fn note(&mut self, id: &str, owner: BatchOwner, created: i64) {
         if self.0.len() < MOST {
-            self.0.insert(id.into(), (said, created));
+            self.0.insert(id.into(), (owner, created));
         }
     }
 }
 
 impl Account {
     /// Merges the batches that a list showed at `now`. A batch that is missing in a list that was not `whole` may still run.
-    pub fn learn(&mut self, listed: Listed, whole: bool, now: i64) {
+    pub fn learn(&mut self, listed: ListedBatches, whole: bool, now: i64) {
         if whole {
-            self.batches.retain(|id, seen| listed.0.get(id).is_some_and(|(said, _)| *said == seen.said));
+            self.batches.retain(|id, seen| listed.0.get(id).is_some_and(|(owner, _)| *owner == seen.owner));
         }
-        for (id, (said, created)) in listed.0 {
+        for (id, (owner, created)) in listed.0 {
             if self.batches.len() < MOST {
-                let sight = Sight { created, first: now };
-                self.batches.entry(id).or_insert(Seen { said, sight, judged: 0, told: Told::Nothing });
+                let times = BatchTimes { created, first: now };
+                self.batches.entry(id).or_insert(RunningBatch { owner, times, judged: 0, reported: Reported::Nothing });
             }
         }
     }
@@ -72,13 +72,13 @@ impl Account {
         is_followed: impl Fn(&BatchOwner, &str) -> bool,
         now: i64,
         timing: &Timing,
-    ) -> Vec<(&String, &mut Seen)> {
+    ) -> Vec<(&String, &mut RunningBatch)> {
         let mut suspects = vec![];
         for (id, seen) in &mut self.batches {
-            match is_followed(&seen.said, id) {
-                true => seen.told = Told::Nothing,
-                false if seen.told == Told::Orphan && whole => {}
-                false if is_old_enough(seen.sight, now, timing) => suspects.push((id, seen)),
+            match is_followed(&seen.owner, id) {
+                true => seen.reported = Reported::Nothing,
+                false if seen.reported == Reported::Orphan && whole => {}
+                false if is_old_enough(seen.times, now, timing) => suspects.push((id, seen)),
                 false => {}
             }
         }
@@ -96,7 +96,7 @@ mod tests {
     const TIMING: Timing =
         Timing { post_window: 1, send_timeout: 1, listing_lag: 1, deletion_deadline: 1, abandon_after: 1 };
 
-    fn said(work: &str) -> BatchOwner {
+    fn owner(work: &str) -> BatchOwner {
         BatchOwner {
             namespace: "n".into(),
             name: "j".into(),
@@ -107,13 +107,13 @@ mod tests {
     }
 
     /// A list of `count` batches from the `first` on.
-    fn listed(first: usize, count: usize) -> Listed {
-        let mut listed = Listed::default();
-        (first..first + count).for_each(|i| listed.note(&format!("batch-{i:05}"), said("w"), 1));
+    fn listed(first: usize, count: usize) -> ListedBatches {
+        let mut listed = ListedBatches::default();
+        (first..first + count).for_each(|i| listed.note(&format!("batch-{i:05}"), owner("w"), 1));
         listed
     }
 
-    fn ids(suspects: Vec<(&String, &mut Seen)>) -> Vec<String> {
+    fn ids(suspects: Vec<(&String, &mut RunningBatch)>) -> Vec<String> {
         suspects.into_iter().map(|(id, _)| id.clone()).collect()
     }
 
@@ -152,19 +152,20 @@ mod tests {
         assert_eq!(account.batches.len(), 2);
         account.learn(listed(0, 1), true, 3);
         assert_eq!(account.batches.len(), 1);
-        let mut other = Listed::default();
-        other.note("batch-00000", said("another work"), 1);
+        let mut other = ListedBatches::default();
+        other.note("batch-00000", owner("another work"), 1);
         account.learn(other, true, 4);
-        let sight = account.batches["batch-00000"].sight;
-        assert_eq!(sight.first, 4, "what says something else of itself is another one");
+        let times = account.batches["batch-00000"].times;
+        assert_eq!(times.first, 4, "what says something else of itself is another one");
     }
 
     #[test]
     fn who_was_told_of_is_judged_again_only_where_the_list_broke_off_or_once_it_was_followed() {
         let mut account = Account::default();
         account.learn(listed(0, 1), true, 1);
-        let tell = |account: &mut Account| account.batches.values_mut().for_each(|seen| seen.told = Told::Orphan);
-        tell(&mut account);
+        let publish =
+            |account: &mut Account| account.batches.values_mut().for_each(|seen| seen.reported = Reported::Orphan);
+        publish(&mut account);
         assert!(account.suspects(true, |_, _| false, 1_000, &TIMING).is_empty());
         assert_eq!(account.suspects(false, |_, _| false, 1_000, &TIMING).len(), 1);
         assert!(account.suspects(true, |_, _| true, 1_000, &TIMING).is_empty());

@@ -12,14 +12,14 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tracing::{debug, warn};
 
-use account::{Account, Listed, Seen, Told};
+use account::{Account, ListedBatches, Reported, RunningBatch};
 
 use crate::account::AccountKey;
 use crate::api::conditions::{self, READY};
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind};
 use crate::controller::Context;
+use crate::controller::job::job_state::JobState;
 use crate::controller::job::observe::{Snapshot, observe};
-use crate::controller::job::session::Session;
 use crate::controller::provider::Provider;
 use crate::controller::provider::account::{access, client, fingerprint, full_name};
 use crate::controller::runtime::error::StepError;
@@ -82,7 +82,7 @@ async fn look_at_all<P: Provider>(ctx: &Context, memory: &mut Memory) {
         async move { (uid, look_at(ctx, &provider, account).await) }
     });
     *memory = futures::stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(CONCURRENCY).collect().await;
-    let orphans = memory.values().flat_map(|a| a.batches.values()).filter(|b| b.told == Told::Orphan).count();
+    let orphans = memory.values().flat_map(|a| a.batches.values()).filter(|b| b.reported == Reported::Orphan).count();
     ctx.metrics.orphan_batches(kind_name(P::KIND), i64::try_from(orphans).unwrap_or(i64::MAX));
 }
 
@@ -159,14 +159,14 @@ async fn look<P: Provider>(ctx: &Context, provider: &P, account: &mut Account) -
     let fingerprint = fingerprint(access.key.as_ref(), provider.account().base_url());
     let calls = ctx.accounts.get(&AccountKey { provider: provider.uid().unwrap_or_default(), fingerprint });
     let api = client(P::KIND, provider.account(), access.key, &access.transport)?.at_pace(calls.pace().clone());
-    let look = Look { ctx, provider: name, namespace: provider.namespace(), api: &api, calls: &calls };
+    let look = AccountCheck { ctx, provider: name, namespace: provider.namespace(), api: &api, calls: &calls };
     let listed = look.list(account).await;
     look.judge(account, listed.is_ok()).await;
     listed
 }
 
 /// A look at one account.
-struct Look<'a> {
+struct AccountCheck<'a> {
     ctx: &'a Context,
     /// Name of the provider, such as `BatchProvider 'llm'`.
     provider: String,
@@ -177,16 +177,16 @@ struct Look<'a> {
     calls: &'a crate::account::Account,
 }
 
-impl Look<'_> {
+impl AccountCheck<'_> {
     /// Records the running batches. If a list breaks off, the batches that it showed are known to run, and the others are not
     /// known to have ended.
     async fn list(&self, account: &mut Account) -> Result<(), StepError> {
         let now = self.ctx.clock.now();
-        let running = Mutex::new(Listed::default());
+        let running = Mutex::new(ListedBatches::default());
         let note = |batch: &Batch| {
-            if let Some(said) = self.said(batch) {
+            if let Some(owner) = self.owner(batch) {
                 let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
-                running.note(&batch.id, said, batch.created_at.saturating_mul(1_000));
+                running.note(&batch.id, owner, batch.created_at.saturating_mul(1_000));
             }
             false
         };
@@ -199,7 +199,7 @@ impl Look<'_> {
 
     /// Returns the owner that a running batch names, if this operator could look after it. A team's own provider may return
     /// anything, so it is believed about its own namespace only.
-    fn said(&self, batch: &Batch) -> Option<BatchOwner> {
+    fn owner(&self, batch: &Batch) -> Option<BatchOwner> {
         if batch.id.is_empty() || batch.has_ended() || batch.is_stopping() {
             return None;
         }
@@ -207,14 +207,14 @@ impl Look<'_> {
             Some(own) => own == namespace,
             None => self.ctx.jobs.scopes().any(|scope| scope.is_none_or(|s| s == namespace)),
         };
-        owner_of(batch, &self.ctx.cluster).filter(|said| is_ours(&said.namespace))
+        owner_of(batch, &self.ctx.cluster).filter(|owner| is_ours(&owner.namespace))
     }
 
     /// Judges the batches that ran for long enough and that are not followed as far as the watches show.
     async fn judge(&self, account: &mut Account, whole: bool) {
         let now = self.ctx.clock.now();
         let mut over = vec![];
-        for (id, seen) in account.suspects(whole, |said, id| is_followed(self.ctx, said, id), now, &self.ctx.timing) {
+        for (id, seen) in account.suspects(whole, |owner, id| is_followed(self.ctx, owner, id), now, &self.ctx.timing) {
             match self.judge_one(id, seen).await {
                 Ok(true) => {}
                 Ok(false) => over.push(id.clone()),
@@ -225,48 +225,48 @@ impl Look<'_> {
     }
 
     /// Judges one batch. Returns false if it no longer runs.
-    async fn judge_one(&self, id: &str, seen: &mut Seen) -> Result<bool, StepError> {
+    async fn judge_one(&self, id: &str, seen: &mut RunningBatch) -> Result<bool, StepError> {
         let batch = match self.calls.call("", Urgency::Usual, A_CALL, self.api.get(id)).await {
             Ok(batch) => batch,
             Err(e) if e.kind == ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(e.into()),
         };
         // The list may be older than this answer.
-        if self.said(&batch).as_ref() != Some(&seen.said) {
+        if self.owner(&batch).as_ref() != Some(&seen.owner) {
             return Ok(false);
         }
-        if seen.told == Told::Orphan {
+        if seen.reported == Reported::Orphan {
             return Ok(true);
         }
-        let said = &seen.said;
-        let running = Running { id, work_id: &said.work_id, intent_id: &said.intent_id };
-        let snapshot = self.snapshot(said).await?;
+        let owner = &seen.owner;
+        let running = Running { id, work_id: &owner.work_id, intent_id: &owner.intent_id };
+        let snapshot = self.snapshot(owner).await?;
         let sealed = match &snapshot {
-            Job::Read(snapshot) => sealed(snapshot, &running).await?,
-            Job::Gone | Job::Unread => vec![],
+            JobLookup::Read(snapshot) => sealed(snapshot, &running).await?,
+            JobLookup::Gone | JobLookup::Unread => vec![],
         };
         let twin = match &snapshot {
-            Job::Read(snapshot) => self.twin(snapshot, &sealed, &running).await,
-            Job::Gone | Job::Unread => None,
+            JobLookup::Read(snapshot) => self.twin(snapshot, &sealed, &running).await,
+            JobLookup::Gone | JobLookup::Unread => None,
         };
         let holder = match &snapshot {
-            Job::Gone => Holder::Gone,
-            Job::Unread => Holder::Unread,
-            Job::Read(snapshot) => Holder::Here {
+            JobLookup::Gone => Holder::Gone,
+            JobLookup::Unread => Holder::Unread,
+            JobLookup::Read(snapshot) => Holder::Here {
                 journal: snapshot.journal.as_ref().map(|(journal, _)| &**journal),
                 sealed: &sealed,
                 named: snapshot.view.batches.iter().any(|b| b == id),
                 twin,
             },
         };
-        match (orphan(running, seen.sight, holder, self.ctx.clock.now(), &self.ctx.timing), snapshot) {
+        match (orphan(running, seen.times, holder, self.ctx.clock.now(), &self.ctx.timing), snapshot) {
             (Orphan::Report(why), snapshot) => {
-                self.report(id, said, why, matches!(snapshot, Job::Gone)).await;
-                seen.told = Told::Orphan;
+                self.report(id, owner, why, matches!(snapshot, JobLookup::Gone)).await;
+                seen.reported = Reported::Orphan;
             }
-            (Orphan::Cancel { recorded }, Job::Read(snapshot)) => {
-                self.cancel(id, &recorded, &snapshot, seen.told == Told::Nothing).await?;
-                seen.told = Told::Twin;
+            (Orphan::Cancel { recorded }, JobLookup::Read(snapshot)) => {
+                self.cancel(id, &recorded, &snapshot, seen.reported == Reported::Nothing).await?;
+                seen.reported = Reported::Twin;
             }
             _ => {}
         }
@@ -274,12 +274,12 @@ impl Look<'_> {
     }
 
     /// Reads the BatchJob that a batch names, and its journal, anew and as a job reads its own.
-    async fn snapshot(&self, said: &BatchOwner) -> Result<Job, StepError> {
-        let jobs: Api<BatchJob> = Api::namespaced(self.ctx.client.clone(), &said.namespace);
-        let Some(job) = jobs.get_opt(&said.name).await? else { return Ok(Job::Gone) };
-        let snapshot = observe(self.ctx, &Session::default(), &job, false, Freshness::Now).await?;
+    async fn snapshot(&self, owner: &BatchOwner) -> Result<JobLookup, StepError> {
+        let jobs: Api<BatchJob> = Api::namespaced(self.ctx.client.clone(), &owner.namespace);
+        let Some(job) = jobs.get_opt(&owner.name).await? else { return Ok(JobLookup::Gone) };
+        let snapshot = observe(self.ctx, &JobState::default(), &job, false, Freshness::Now).await?;
         let is_read = |w: &Snapshot| w.clients.is_some() && w.unread.is_none() && w.view.blocked.is_none();
-        Ok(snapshot.filter(is_read).map_or(Job::Unread, |snapshot| Job::Read(Box::new(snapshot))))
+        Ok(snapshot.filter(is_read).map_or(JobLookup::Unread, |snapshot| JobLookup::Read(Box::new(snapshot))))
     }
 
     /// Returns true if the provider, asked as the job asks it, confirms that the batch recorded for the same intent came of
@@ -293,10 +293,10 @@ impl Look<'_> {
         }
         let get = clients.api.get(recorded);
         match clients.calls.call("", Urgency::Usual, A_CALL, get).await {
-            Ok(batch) => Some(owner_of(&batch, &self.ctx.cluster).is_some_and(|said| {
-                said.work_id == running.work_id
-                    && said.intent_id == running.intent_id
-                    && (said.namespace, said.name)
+            Ok(batch) => Some(owner_of(&batch, &self.ctx.cluster).is_some_and(|owner| {
+                owner.work_id == running.work_id
+                    && owner.intent_id == running.intent_id
+                    && (owner.namespace, owner.name)
                         == (snapshot.view.owner.namespace.clone(), snapshot.view.owner.name.clone())
             })),
             Err(e) if e.kind == ErrorKind::NotFound => Some(false),
@@ -304,8 +304,8 @@ impl Look<'_> {
         }
     }
 
-    async fn report(&self, id: &str, said: &BatchOwner, why: &str, gone: bool) {
-        let BatchOwner { namespace, name, work_id, attempt_key, .. } = said;
+    async fn report(&self, id: &str, owner: &BatchOwner, why: &str, gone: bool) {
+        let BatchOwner { namespace, name, work_id, attempt_key, .. } = owner;
         let place = self.namespace.as_ref().map(|own| format!(" of namespace '{own}'")).unwrap_or_default();
         let advice = match gone {
             true => {
@@ -322,10 +322,10 @@ impl Look<'_> {
         events::publish_at_home(self.ctx, namespace, name, EventRecord::warning("OrphanBatch", note));
     }
 
-    async fn cancel(&self, id: &str, recorded: &str, snapshot: &Snapshot, tell: bool) -> Result<(), StepError> {
+    async fn cancel(&self, id: &str, recorded: &str, snapshot: &Snapshot, publish: bool) -> Result<(), StepError> {
         let Some(clients) = &snapshot.clients else { return Ok(()) };
         clients.calls.call("", Urgency::Usual, A_CALL, clients.api.cancel(id)).await?;
-        if tell {
+        if publish {
             let note = format!(
                 "the provider made batch {id} beside {recorded} of one submission and showed it late; it is told to stop, and \
                  what it did may be billed"
@@ -355,7 +355,7 @@ async fn sealed(snapshot: &Snapshot, running: &Running<'_>) -> Result<Vec<Shard>
 }
 
 /// The result of a search for a BatchJob.
-enum Job {
+enum JobLookup {
     Gone,
     Unread,
     Read(Box<Snapshot>),
@@ -363,8 +363,8 @@ enum Job {
 
 /// Returns true if a job that has not ended names the batch in status, as far as the watches show. Status belongs to the job's
 /// own namespace, and can hide only that namespace's batches.
-fn is_followed(ctx: &Context, said: &BatchOwner, id: &str) -> bool {
-    let key = ObjectRef::<BatchJob>::new(&said.name).within(&said.namespace);
+fn is_followed(ctx: &Context, owner: &BatchOwner, id: &str) -> bool {
+    let key = ObjectRef::<BatchJob>::new(&owner.name).within(&owner.namespace);
     let jobs = ctx.jobs.watched(&key).into_iter();
     jobs.filter(|job| !is_finished(job))
         .flat_map(|job| job.status.iter().flat_map(|s| s.batches.clone()).collect::<Vec<_>>())

@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Known, ProviderKey};
+use super::{ProviderKey, ReadFrom};
 use crate::account::AccountKey;
 use crate::api::conditions::reasons;
 use crate::api::text::hex;
@@ -107,7 +107,7 @@ pub(crate) async fn account(
     ctx: &Context,
     reference: &ProviderReference,
     namespace: &str,
-    known: Known<'_>,
+    known: ReadFrom<'_>,
     since: i64,
 ) -> Result<Account, Missing> {
     let name = full_name(reference.kind, &reference.name);
@@ -199,10 +199,10 @@ async fn granted(
     ctx: &Context,
     name: &str,
     namespace: &str,
-    known: Known<'_>,
+    known: ReadFrom<'_>,
 ) -> Result<ClusterBatchProvider, Missing> {
     // A grant that ended a moment ago does not count: a job sends only after a look made since it was pinned.
-    let age = if matches!(known, Known::Not) { 0 } else { cache::LIFETIME };
+    let age = if matches!(known, ReadFrom::ApiServer) { 0 } else { cache::LIFETIME };
     let labels = labels_of(ctx, namespace, ctx.clock.now() - age).await?;
     match known.look::<ClusterBatchProvider>(ctx, None, name).await? {
         Some(provider) if provider.spec.grants(namespace, &labels) => Ok(provider),

@@ -13,7 +13,7 @@ use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
 use crate::fair::{Claim, Urgency};
-use crate::lifecycle::{Answer, Blocked, Looked, is_to_be_probed, looked_at, next_look};
+use crate::lifecycle::{Answer, Blocked, ProviderCheck, is_to_be_probed, looked_at, next_look};
 use crate::provider::{self, ApiError, BatchApi, Dialect, ErrorKind, Probe, Trial};
 
 /// Longest time that a trial of an account may take, which uploads a file.
@@ -51,7 +51,7 @@ pub(super) async fn look<P: Provider>(
     let account = provider.account();
     let limits = Dialect::of(account.type_).limits.effective(account.limits);
     let pause = next_look(&answer, ctx.clock.jitter());
-    let looked = Looked { generation, secret_version, limits, answer };
+    let looked = ProviderCheck { generation, secret_version, limits, answer };
     Ok((looked_at(old, looked, account.unknown_submission_policy, ctx.clock.now()), pause))
 }
 

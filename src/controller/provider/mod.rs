@@ -3,8 +3,8 @@
 
 pub(super) mod account;
 mod in_use;
-mod known;
 mod look;
+mod read_from;
 mod reports;
 mod watch;
 
@@ -14,8 +14,8 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub(crate) use known::Known;
-pub(crate) use reports::{ProviderKey, Reports, Saw};
+pub(crate) use read_from::ReadFrom;
+pub(crate) use reports::{AccountChange, ProviderKey, Reports};
 pub(crate) use watch::watches;
 
 use crate::api::{BatchProvider, BatchProviderSpec, ClusterBatchProvider, ProviderKind, ProviderStatus};
@@ -24,7 +24,7 @@ use crate::controller::runtime::error::StepError;
 
 /// Provider objects as the watches know them.
 #[derive(Default)]
-pub(crate) struct Watched {
+pub(crate) struct ProviderStores {
     /// BatchProviders, by watch.
     pub own: Vec<Store<BatchProvider>>,
     /// ClusterBatchProviders.

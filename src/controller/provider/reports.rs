@@ -42,7 +42,7 @@ impl ProviderKey {
 
 /// The change that a job saw of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Saw {
+pub(crate) enum AccountChange {
     /// A call failed.
     Failure,
     /// A call that had failed succeeded.
@@ -55,7 +55,7 @@ pub(crate) struct Reports {
     /// The watches, by kind and by the namespace that they cover; None for all.
     watches: Vec<(ProviderKind, Option<String>, mpsc::UnboundedSender<ProviderKey>)>,
     /// The time of the last request for a look, by account and by the change that a job saw.
-    asked: Mutex<HashMap<(ProviderKey, Saw), i64>>,
+    asked: Mutex<HashMap<(ProviderKey, AccountChange), i64>>,
 }
 
 impl Reports {
@@ -67,7 +67,7 @@ impl Reports {
     }
 
     /// Asks for a look at this account soon, for the change that a job `saw` at `now` (Unix milliseconds).
-    pub fn ask(&self, key: &ProviderKey, saw: Saw, now: i64) {
+    pub fn ask(&self, key: &ProviderKey, saw: AccountChange, now: i64) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.get(&(key.clone(), saw)).is_some_and(|last| now < last + ASKED_AGAIN) {
             return;
@@ -98,14 +98,14 @@ mod tests {
         let mut shop = reports.add(ProviderKind::BatchProvider, Some("shop".into()));
         let mut other = reports.add(ProviderKind::BatchProvider, Some("other".into()));
         let mut admins = reports.add(ProviderKind::ClusterBatchProvider, None);
-        (0..100).for_each(|now| reports.ask(&key("llm"), Saw::Failure, now));
-        reports.ask(&key("gateway"), Saw::Failure, 100);
+        (0..100).for_each(|now| reports.ask(&key("llm"), AccountChange::Failure, now));
+        reports.ask(&key("gateway"), AccountChange::Failure, 100);
         let asked: Vec<ProviderKey> = std::iter::from_fn(|| shop.try_recv().ok()).collect();
         assert_eq!(asked, [key("llm"), key("gateway")]);
         assert!(other.try_recv().is_err() && admins.try_recv().is_err());
-        reports.ask(&key("llm"), Saw::Recovery, 200);
+        reports.ask(&key("llm"), AccountChange::Recovery, 200);
         assert_eq!(shop.try_recv(), Ok(key("llm")), "it may be back");
-        reports.ask(&key("llm"), Saw::Failure, ASKED_AGAIN);
+        reports.ask(&key("llm"), AccountChange::Failure, ASKED_AGAIN);
         assert_eq!(shop.try_recv(), Ok(key("llm")));
     }
 }

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::account::is_kept;
 use super::reports::Reports;
-use super::{Provider, ProviderKey, Watched, in_use, look};
+use super::{Provider, ProviderKey, ProviderStores, in_use, look};
 use crate::api::conditions::{self, READY};
 use crate::api::{BatchProvider, ClusterBatchProvider, FIELD_MANAGER, ProviderStatus};
 use crate::controller::runtime::error::StepError;
@@ -48,12 +48,14 @@ struct Watch<P: Provider> {
 }
 
 /// Sets up the watches of `scopes` (None for all namespaces). Returns them with their stores and with the requests for looks.
-pub(crate) fn watches(scopes: Vec<Option<String>>) -> (Watches, Watched, Reports) {
+pub(crate) fn watches(scopes: Vec<Option<String>>) -> (Watches, ProviderStores, Reports) {
     let mut reports = Reports::default();
     let own: Vec<_> = scopes.into_iter().map(|scope| Watch::set_up(scope, &mut reports)).collect();
     let admins = Watch::set_up(None, &mut reports);
-    let known =
-        Watched { own: own.iter().map(|watch| watch.known.clone()).collect(), admins: vec![admins.known.clone()] };
+    let known = ProviderStores {
+        own: own.iter().map(|watch| watch.known.clone()).collect(),
+        admins: vec![admins.known.clone()],
+    };
     (Watches { own, admins }, known, reports)
 }
 

@@ -74,7 +74,7 @@ impl From<StoreError> for StepError {
 impl From<SwapError> for StepError {
     fn from(error: SwapError) -> Self {
         match error {
-            SwapError::Lost => StepError::passing(reasons::STORAGE_UNAVAILABLE, error.to_string()),
+            SwapError::Changed => StepError::passing(reasons::STORAGE_UNAVAILABLE, error.to_string()),
             SwapError::Store(e) => e.into(),
         }
     }

@@ -54,52 +54,52 @@ const REMEMBERED: usize = 10_000;
 
 /// The sender of events.
 pub(crate) struct EventQueue {
-    queue: mpsc::Sender<Told>,
+    queue: mpsc::Sender<QueuedEvent>,
     metrics: Metrics,
 }
 
 /// An event that waits to be written.
 #[derive(Clone, Debug)]
-struct Told {
+struct QueuedEvent {
     regarding: ObjectReference,
     related: Option<ObjectReference>,
-    news: EventRecord,
+    record: EventRecord,
 }
 
 impl EventQueue {
     /// Returns a queue, and the end that [`write`] reads.
-    pub fn new(metrics: Metrics) -> (EventQueue, Waiting) {
+    pub fn new(metrics: Metrics) -> (EventQueue, QueuedEvents) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        (EventQueue { queue, metrics }, Waiting(waiting))
+        (EventQueue { queue, metrics }, QueuedEvents(waiting))
     }
 
     /// Puts an event into the queue. If it is full, the event is dropped and counted; status holds everything that matters.
-    pub fn tell(&self, regarding: ObjectReference, related: Option<ObjectReference>, news: EventRecord) {
-        if self.queue.try_send(Told { regarding, related, news }).is_err() {
+    pub fn publish(&self, regarding: ObjectReference, related: Option<ObjectReference>, record: EventRecord) {
+        if self.queue.try_send(QueuedEvent { regarding, related, record }).is_err() {
             self.metrics.events_dropped.inc();
         }
     }
 }
 
 /// Events that wait to be written.
-pub(crate) struct Waiting(mpsc::Receiver<Told>);
+pub(crate) struct QueuedEvents(mpsc::Receiver<QueuedEvent>);
 
 /// Writes events until the operator stops, and then those that still wait.
 pub(crate) async fn write(
-    Waiting(mut waiting): Waiting,
+    QueuedEvents(mut waiting): QueuedEvents,
     client: Client,
     reporter: Reporter,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) {
-    let (mut similar, mut writes) = (Similar::default(), FuturesUnordered::new());
+    let (mut similar, mut writes) = (SimilarEvents::default(), FuturesUnordered::new());
     let mut due = tokio::time::interval(Duration::from_secs(5));
     let writer = |write| do_write(&client, &reporter, write);
     loop {
         tokio::select! {
-            Some(told) = waiting.recv(), if writes.len() < WRITERS => {
-                writes.extend(similar.take(told, clock.now()).map(writer));
+            Some(queued) = waiting.recv(), if writes.len() < WRITERS => {
+                writes.extend(similar.take(queued, clock.now()).map(writer));
             }
             Some(()) = writes.next(), if !writes.is_empty() => {}
             _ = due.tick() => writes.extend(similar.due(clock.now(), false).into_iter().map(writer)),
@@ -108,8 +108,8 @@ pub(crate) async fn write(
         metrics.events_dropped.inc_by(std::mem::take(&mut similar.dropped));
     }
     // Tasks that end with this process may still send events.
-    while let Ok(Some(told)) = tokio::time::timeout(Duration::from_millis(200), waiting.recv()).await {
-        writes.extend(similar.take(told, clock.now()).map(writer));
+    while let Ok(Some(queued)) = tokio::time::timeout(Duration::from_millis(200), waiting.recv()).await {
+        writes.extend(similar.take(queued, clock.now()).map(writer));
         if writes.len() >= WRITERS {
             writes.next().await;
         }
@@ -122,12 +122,12 @@ pub(crate) async fn write(
 #[derive(Debug)]
 enum Write {
     New {
-        told: Told,
+        queued: QueuedEvent,
         name: String,
     },
     /// The note of the event of this name was sent for the `count`-th time.
-    Again {
-        told: Told,
+    Repeat {
+        queued: QueuedEvent,
         name: String,
         count: i32,
     },
@@ -136,18 +136,18 @@ enum Write {
 /// Performs a write. A failure is logged and has no other effect.
 async fn do_write(client: &Client, reporter: &Reporter, write: Write) {
     let now = MicroTime(jiff::Timestamp::now());
-    let (Write::New { told, .. } | Write::Again { told, .. }) = &write;
-    let reason = told.news.reason;
+    let (Write::New { queued, .. } | Write::Repeat { queued, .. }) = &write;
+    let reason = queued.record.reason;
     // Events about cluster-scoped objects are in `default`.
-    let namespace = told.regarding.namespace.clone().unwrap_or_else(|| "default".into());
+    let namespace = queued.regarding.namespace.clone().unwrap_or_else(|| "default".into());
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
     let written = match write {
-        Write::New { told, name } => {
-            let event = event(told, name, namespace, reporter, now);
+        Write::New { queued, name } => {
+            let event = event(queued, name, namespace, reporter, now);
             let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
             api.create(&params, &event).await.map(drop)
         }
-        Write::Again { name, count, .. } => {
+        Write::Repeat { name, count, .. } => {
             let patch = json!({"series": {"count": count, "lastObservedTime": now}});
             let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
             api.patch(&name, &params, &Patch::Merge(patch)).await.map(drop)
@@ -158,14 +158,14 @@ async fn do_write(client: &Client, reporter: &Reporter, write: Write) {
     }
 }
 
-fn event(told: Told, name: String, namespace: String, reporter: &Reporter, now: MicroTime) -> Event {
-    let Told { regarding, related, news } = told;
+fn event(queued: QueuedEvent, name: String, namespace: String, reporter: &Reporter, now: MicroTime) -> Event {
+    let QueuedEvent { regarding, related, record } = queued;
     Event {
         metadata: ObjectMeta { name: Some(name), namespace: Some(namespace), ..Default::default() },
         action: Some("Reconcile".into()),
-        reason: Some(news.reason.into()),
-        type_: Some(if news.warning { "Warning" } else { "Normal" }.into()),
-        note: Some(clip(news.note, NOTE_LIMIT)),
+        reason: Some(record.reason.into()),
+        type_: Some(if record.warning { "Warning" } else { "Normal" }.into()),
+        note: Some(clip(record.note, NOTE_LIMIT)),
         event_time: Some(now),
         regarding: Some(regarding),
         related,
@@ -180,7 +180,7 @@ type Kind = (u64, &'static str);
 
 /// The events that were sent lately, and those that are held to be reported as one.
 #[derive(Default)]
-struct Similar {
+struct SimilarEvents {
     kinds: HashMap<Kind, Group>,
     budgets: HashMap<(String, bool), Budget>,
     named: u64,
@@ -195,21 +195,22 @@ struct Group {
     /// The hash of each note, the name of its event, how often it was sent, and when last.
     notes: Vec<(u64, String, i32, i64)>,
     /// The last of the held events, their number, and the time at which they are due.
-    held: Option<(Told, usize, i64)>,
+    held: Option<(QueuedEvent, usize, i64)>,
 }
 
-impl Similar {
+impl SimilarEvents {
     /// Returns the write for an event at `now`; None if the event is held or dropped.
-    fn take(&mut self, told: Told, now: i64) -> Option<Write> {
+    fn take(&mut self, queued: QueuedEvent, now: i64) -> Option<Write> {
         if self.kinds.len() >= REMEMBERED {
             self.kinds.retain(|_, group| group.held.is_some() || now < group.since + SIMILAR_FOR);
         }
         if self.kinds.len() >= REMEMBERED {
             self.kinds.retain(|_, group| group.held.is_some());
         }
-        let kind = (hash(&(&told.regarding.uid, &told.regarding.name, &told.regarding.namespace)), told.news.reason);
-        let about = told.related.as_ref().map(|related| (&related.namespace, &related.name));
-        let note = hash(&(about, &told.news.note));
+        let kind =
+            (hash(&(&queued.regarding.uid, &queued.regarding.name, &queued.regarding.namespace)), queued.record.reason);
+        let about = queued.related.as_ref().map(|related| (&related.namespace, &related.name));
+        let note = hash(&(about, &queued.record.note));
         let entry = self.kinds.entry(kind).or_default();
         if entry.held.is_none() && now >= entry.since + SIMILAR_FOR {
             *entry = Group { since: now, ..Default::default() };
@@ -218,39 +219,39 @@ impl Similar {
         if let Some((_, name, count, last)) = again {
             (*count, *last) = (*count + 1, now);
             let (name, count) = (name.clone(), *count);
-            return self.within_budget(told, now).map(|told| Write::Again { told, name, count });
+            return self.within_budget(queued, now).map(|queued| Write::Repeat { queued, name, count });
         }
         if entry.notes.len() >= ONE_BY_ONE {
             let (count, due) = entry.held.as_ref().map_or((0, now + HELD), |(_, count, due)| (*count, *due));
-            entry.held = Some((told, count + 1, due));
+            entry.held = Some((queued, count + 1, due));
             return None;
         }
         self.named += 1;
-        let name = name(&told, now, self.named);
+        let name = name(&queued, now, self.named);
         entry.notes.push((note, name.clone(), 1, now));
-        self.within_budget(told, now).map(|told| Write::New { told, name })
+        self.within_budget(queued, now).map(|queued| Write::New { queued, name })
     }
 
     /// Returns the writes for events that were held until `now`, or for all that are held.
     fn due(&mut self, now: i64, all: bool) -> Vec<Write> {
         let held = self.kinds.values_mut().filter_map(|kind| kind.held.take_if(|(_, _, due)| all || now >= *due));
-        let held: Vec<(Told, usize)> = held.map(|(told, count, _)| (told, count)).collect();
-        let write = |(mut told, count): (Told, usize)| {
+        let held: Vec<(QueuedEvent, usize)> = held.map(|(queued, count, _)| (queued, count)).collect();
+        let write = |(mut queued, count): (QueuedEvent, usize)| {
             if count > 1 {
-                told.news.note = format!("(combined from {count} similar events): {}", told.news.note);
+                queued.record.note = format!("(combined from {count} similar events): {}", queued.record.note);
             }
             self.named += 1;
-            let name = name(&told, now, self.named);
-            self.within_budget(told, now).map(|told| Write::New { told, name })
+            let name = name(&queued, now, self.named);
+            self.within_budget(queued, now).map(|queued| Write::New { queued, name })
         };
         held.into_iter().filter_map(write).collect()
     }
 
-    fn within_budget(&mut self, told: Told, now: i64) -> Option<Told> {
+    fn within_budget(&mut self, queued: QueuedEvent, now: i64) -> Option<QueuedEvent> {
         if self.budgets.len() >= REMEMBERED {
             self.budgets.clear();
         }
-        let of = (told.regarding.namespace.clone().unwrap_or_default(), told.news.warning);
+        let of = (queued.regarding.namespace.clone().unwrap_or_default(), queued.record.warning);
         let budget = self.budgets.entry(of).or_insert(Budget { left: BURST, at: now });
         let grown = (now - budget.at).clamp(0, 3_600_000) as f64 / 1_000.0 * REFILL;
         (budget.left, budget.at) = ((budget.left + grown).min(BURST), now);
@@ -259,7 +260,7 @@ impl Similar {
             return None;
         }
         budget.left -= 1.0;
-        Some(told)
+        Some(queued)
     }
 }
 
@@ -269,8 +270,8 @@ struct Budget {
     at: i64,
 }
 
-fn name(told: &Told, now: i64, nth: u64) -> String {
-    let object = told.regarding.name.as_deref().unwrap_or("batchjob-operator");
+fn name(queued: &QueuedEvent, now: i64, nth: u64) -> String {
+    let object = queued.regarding.name.as_deref().unwrap_or("batchjob-operator");
     format!("{object}.{now:x}.{nth:x}")
 }
 
@@ -284,30 +285,30 @@ fn hash(of: &impl Hash) -> u64 {
 mod tests {
     use super::*;
 
-    fn told(namespace: &str, job: &str, reason: &'static str, note: impl Into<String>) -> Told {
+    fn queued(namespace: &str, job: &str, reason: &'static str, note: impl Into<String>) -> QueuedEvent {
         let text = |text: &str| Some(text.to_string());
         let regarding = ObjectReference { namespace: text(namespace), name: text(job), ..Default::default() };
-        Told { regarding, related: None, news: EventRecord::normal(reason, note) }
+        QueuedEvent { regarding, related: None, record: EventRecord::normal(reason, note) }
     }
 
     fn note(write: &Write) -> &str {
-        let (Write::New { told, .. } | Write::Again { told, .. }) = write;
-        &told.news.note
+        let (Write::New { queued, .. } | Write::Repeat { queued, .. }) = write;
+        &queued.record.note
     }
 
     #[test]
     fn a_job_of_one_batch_has_each_of_its_events_written() {
-        let mut similar = Similar::default();
+        let mut similar = SimilarEvents::default();
         for reason in ["InputResolved", "BatchSubmitted", "BatchEnded", "Completed"] {
-            assert!(matches!(similar.take(told("n", "j", reason, "batch 00000-1"), 1), Some(Write::New { .. })));
+            assert!(matches!(similar.take(queued("n", "j", reason, "batch 00000-1"), 1), Some(Write::New { .. })));
         }
         assert!(similar.due(1, true).is_empty());
     }
 
     #[test]
     fn the_events_of_a_thousand_batches_are_ten_and_one_a_minute_that_tells_of_the_rest() {
-        let mut similar = Similar::default();
-        let batch = |i: i64| told("n", "j", "BatchEnded", format!("batch {i:05}-1 ended"));
+        let mut similar = SimilarEvents::default();
+        let batch = |i: i64| queued("n", "j", "BatchEnded", format!("batch {i:05}-1 ended"));
         let first = (0..1_000).filter_map(|i| similar.take(batch(i), i)).count();
         assert_eq!(first, ONE_BY_ONE);
         assert!(similar.due(HELD, false).is_empty(), "a minute after the first of them was held");
@@ -321,31 +322,35 @@ mod tests {
 
     #[test]
     fn a_note_that_is_repeated_counts_up_the_series_of_its_event_and_another_note_does_not() {
-        let mut similar = Similar::default();
-        let not_ready = |why: &str| told("n", "llm", "NotReady", why);
+        let mut similar = SimilarEvents::default();
+        let not_ready = |why: &str| queued("n", "llm", "NotReady", why);
         let Some(Write::New { name: first, .. }) = similar.take(not_ready("401"), 0) else { panic!("not told") };
         assert!(matches!(similar.take(not_ready("503"), 1), Some(Write::New { name, .. }) if name != first));
         let again = similar.take(not_ready("401"), 2);
-        assert!(matches!(&again, Some(Write::Again { name, count: 2, .. }) if *name == first), "{again:?}");
+        assert!(matches!(&again, Some(Write::Repeat { name, count: 2, .. }) if *name == first), "{again:?}");
     }
 
     #[test]
     fn one_namespaces_flood_takes_no_room_from_anothers_events_nor_from_its_own_warnings() {
-        let mut similar = Similar::default();
-        let flood = (0..5_000).filter_map(|i| similar.take(told("loud", &format!("j{i}"), "Completed", ""), 0)).count();
+        let mut similar = SimilarEvents::default();
+        let flood =
+            (0..5_000).filter_map(|i| similar.take(queued("loud", &format!("j{i}"), "Completed", ""), 0)).count();
         assert_eq!((flood as f64, similar.dropped), (BURST, 4_000));
-        assert!(similar.take(told("quiet", "j", "Completed", ""), 0).is_some());
-        let warning = |told: Told| Told { news: EventRecord::warning(told.news.reason, told.news.note), ..told };
-        assert!(similar.take(warning(told("loud", "j", "Held", "")), 0).is_some());
-        assert!(similar.take(told("loud", "later", "Completed", ""), 1_000).is_some(), "the budget grows again");
+        assert!(similar.take(queued("quiet", "j", "Completed", ""), 0).is_some());
+        let warning = |queued: QueuedEvent| QueuedEvent {
+            record: EventRecord::warning(queued.record.reason, queued.record.note),
+            ..queued
+        };
+        assert!(similar.take(warning(queued("loud", "j", "Held", "")), 0).is_some());
+        assert!(similar.take(queued("loud", "later", "Completed", ""), 1_000).is_some(), "the budget grows again");
     }
 
     #[test]
     fn objects_and_namespaces_that_are_remembered_have_a_bound() {
-        let mut similar = Similar::default();
+        let mut similar = SimilarEvents::default();
         for i in 0..3 * REMEMBERED as i64 {
             let namespace = format!("n{i}");
-            similar.take(told(&namespace, "j", "Completed", ""), i * SIMILAR_FOR / REMEMBERED as i64);
+            similar.take(queued(&namespace, "j", "Completed", ""), i * SIMILAR_FOR / REMEMBERED as i64);
         }
         assert!(similar.kinds.len() <= REMEMBERED + 1 && similar.budgets.len() <= REMEMBERED);
     }

@@ -32,7 +32,7 @@ pub(crate) fn publish(ctx: &Context, job: &BatchJob, news: EventRecord) {
 
 /// Queues an event about any object.
 pub(crate) fn publish_on(ctx: &Context, object: ObjectReference, news: EventRecord) {
-    ctx.events.tell(object, None, news);
+    ctx.events.publish(object, None, news);
 }
 
 /// Queues an event in the operator's own namespace, about a BatchJob that may be gone together with its namespace.
@@ -51,5 +51,5 @@ pub(crate) fn publish_at_home(ctx: &Context, namespace: &str, name: &str, news: 
         namespace: Some(namespace.into()),
         ..Default::default()
     };
-    ctx.events.tell(lease, Some(about), news);
+    ctx.events.publish(lease, Some(about), news);
 }

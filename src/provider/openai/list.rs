@@ -9,7 +9,7 @@ use super::calls::unreadable;
 use super::{OpenAi, wire};
 use crate::api::json;
 use crate::provider::retry::repeat;
-use crate::provider::{ApiError, Batch, ErrorKind, See};
+use crate::provider::{ApiError, Batch, ErrorKind, OnPage};
 
 /// Maximum number of pages, of 100 batches each, that are read.
 const PAGE_LIMIT: usize = 1_000;
@@ -17,7 +17,7 @@ const PAGE_LIMIT: usize = 1_000;
 impl OpenAi {
     /// Reads the list to its end or, if it shows the newest batches first, to a page of batches that are too old. See
     /// [`BatchApi::list`](crate::provider::BatchApi::list).
-    pub(super) async fn list_all(&self, since: i64, see: &mut See<'_>) -> Result<(), ApiError> {
+    pub(super) async fn list_all(&self, since: i64, see: &mut OnPage<'_>) -> Result<(), ApiError> {
         let (mut after, mut read, mut cursors) = (None, 0, HashSet::new());
         let mut order = Order::default();
         for _ in 0..PAGE_LIMIT {

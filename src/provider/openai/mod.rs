@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::dialect::{Credential, Dialect};
 use super::retry::repeat;
-use super::{ApiError, Batch, BatchApi, CreateBatch, Created, ErrorKind, InputFile, Limits, Pace, See};
+use super::{ApiError, Batch, BatchApi, CreateBatch, Created, ErrorKind, InputFile, Limits, OnPage, Pace};
 use crate::api::text::clip;
 use crate::api::{Capabilities, Endpoint, OPENAI_BASE_URL, PayloadKind, Recovery, Revocation, json};
 use crate::transport::{Patience, Redirect, SendError, Transport, read_all, stream_patiently};
@@ -221,7 +221,7 @@ impl BatchApi for OpenAi {
         }
     }
 
-    async fn list(&self, since: i64, see: &mut See<'_>) -> Result<(), ApiError> {
+    async fn list(&self, since: i64, see: &mut OnPage<'_>) -> Result<(), ApiError> {
         let listed = tokio::time::timeout(LIST_TIMEOUT, self.list_all(since, see)).await;
         listed.unwrap_or_else(|_| Err(list::blind(&format!("it takes more than {} s to read", LIST_TIMEOUT.as_secs()))))
     }

@@ -3,13 +3,13 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::Value;
 
-use super::super::variable::Of;
+use super::super::variable::ValueSource;
 use super::*;
 use crate::api::{RequestTemplate, Written};
 
 fn template(body: &str) -> Template {
     let template = format!(r#"{{"customID": "a", "body": {body}}}"#);
-    Template::parse(&serde_json::from_str::<RequestTemplate>(&template).unwrap(), Of::Rows).unwrap()
+    Template::parse(&serde_json::from_str::<RequestTemplate>(&template).unwrap(), ValueSource::Rows).unwrap()
 }
 
 fn defaults(json: &str) -> Defaults {

@@ -1,6 +1,6 @@
 //! Detection of the delimiter of a table whose manifest does not name one.
 
-use super::{Header, Records};
+use super::{Header, RowReader};
 use crate::requests::variable::Variable;
 
 /// Bytes at the start of a table that its layout is detected from.
@@ -76,7 +76,7 @@ impl Layout {
 
 /// Counts the variables that stand for a column of the header with this delimiter.
 async fn columns_found(head: &[u8], delimiter: u8, variables: &[&Variable]) -> usize {
-    let mut records = Records::new(head, HEAD_BYTES, delimiter);
+    let mut records = RowReader::new(head, HEAD_BYTES, delimiter);
     while let Ok(Some(record)) = records.next().await {
         let Ok(fields) = record.fields else { return 0 };
         if fields.is_blank() && !variables.is_empty() {
@@ -101,11 +101,11 @@ fn preamble(head: &[u8]) -> Option<(u8, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::requests::variable::Of;
+    use crate::requests::variable::ValueSource;
 
     async fn of(head: &str, told: Option<u8>, columns: &[&str]) -> (char, usize) {
         let variables: Vec<Variable> =
-            columns.iter().map(|name| Of::Rows.variable(&format!("row['{name}'])")).unwrap().0).collect();
+            columns.iter().map(|name| ValueSource::Rows.variable(&format!("row['{name}'])")).unwrap().0).collect();
         let layout = Layout::of(head.as_bytes(), told, &variables.iter().collect::<Vec<_>>()).await;
         (char::from(layout.delimiter), layout.preamble)
     }

@@ -1,7 +1,7 @@
 use super::*;
 
 async fn rows(text: &[u8], limit: usize) -> Vec<(u64, Result<Vec<String>, String>)> {
-    let mut records = Records::new(text, limit, b',');
+    let mut records = RowReader::new(text, limit, b',');
     let mut out = vec![];
     while let Some(record) = records.next().await.unwrap() {
         let fields = record.fields.and_then(|f| f.iter());
@@ -35,7 +35,7 @@ async fn a_row_is_told_by_the_line_where_an_editor_shows_it() {
 
 #[tokio::test]
 async fn fields_are_separated_as_told() {
-    let mut records = Records::new(&b"a;\"b;c\"\nd;\"e\"x;\n;;\n"[..], 100, b';').of("UTF-16", 3);
+    let mut records = RowReader::new(&b"a;\"b;c\"\nd;\"e\"x;\n;;\n"[..], 100, b';').of("UTF-16", 3);
     let record = records.next().await.unwrap().unwrap();
     assert_eq!((record.line, record.fields.unwrap().iter().unwrap()), (3, vec!["a", "b;c"]));
     let refused = records.next().await.unwrap().unwrap().fields.unwrap_err();
@@ -58,7 +58,7 @@ proptest::proptest! {
             text += &format!("{first},\"{}\"{end}", second.concat());
         }
         let read = async {
-            let mut records = Records::new(tokio_test_reader(text.as_bytes(), chunk), 1000, b',');
+            let mut records = RowReader::new(tokio_test_reader(text.as_bytes(), chunk), 1000, b',');
             let mut lines = vec![];
             while let Some(record) = records.next().await.unwrap() {
                 assert!(record.fields.is_ok());
@@ -109,14 +109,14 @@ async fn faulty_rows_are_reported_and_the_next_is_read() {
 
 #[tokio::test]
 async fn headers_name_columns_and_ragged_rows_are_refused() {
-    let mut records = Records::new(&b"id,text,\n1,x,\n2\n"[..], 100, b',');
+    let mut records = RowReader::new(&b"id,text,\n1,x,\n2\n"[..], 100, b',');
     let first = records.next().await.unwrap().unwrap().fields.unwrap();
     let header = Header::new(&first, b',').unwrap();
     let row = header.row(&records.next().await.unwrap().unwrap().fields.unwrap()).unwrap();
     assert_eq!(serde_json::json!(row), serde_json::json!({"id": "1", "text": "x"}));
     let ragged = header.row(&records.next().await.unwrap().unwrap().fields.unwrap()).unwrap_err();
     assert!(ragged.starts_with("begins a row of 1 fields; the header has 3; "), "{ragged}");
-    let mut records = Records::new(&b"id,id\n"[..], 100, b',');
+    let mut records = RowReader::new(&b"id,id\n"[..], 100, b',');
     let twice = Header::new(&records.next().await.unwrap().unwrap().fields.unwrap(), b',').err().unwrap();
     assert!(twice.contains("`id` twice"), "{twice}");
 }
@@ -125,7 +125,7 @@ async fn headers_name_columns_and_ragged_rows_are_refused() {
 async fn a_header_of_more_than_256_kib_is_refused() {
     let header = async |bytes: usize| {
         let text = format!("{}\n", "x".repeat(bytes));
-        let mut records = Records::new(text.as_bytes(), 1 << 20, b',');
+        let mut records = RowReader::new(text.as_bytes(), 1 << 20, b',');
         Header::new(&records.next().await.unwrap().unwrap().fields.unwrap(), b',').err()
     };
     assert_eq!(header(HEAD_BYTES).await, None);

@@ -4,10 +4,10 @@ use super::super::variable::PARTS;
 use super::*;
 
 fn template(custom_id: &str, body: Value) -> Result<Template, String> {
-    parse(Of::Rows, custom_id, body)
+    parse(ValueSource::Rows, custom_id, body)
 }
 
-fn parse(of: Of, custom_id: &str, body: Value) -> Result<Template, String> {
+fn parse(of: ValueSource, custom_id: &str, body: Value) -> Result<Template, String> {
     Template::parse(&serde_json::from_value(json!({"customID": custom_id, "body": body})).unwrap(), of)
 }
 
@@ -24,7 +24,7 @@ fn fill(template: &Template, row: &str) -> Result<(String, String), String> {
 /// Fills a template whose body is text from a row of JSON, and returns the body.
 fn fill_json(body: &str, row: &str) -> Result<String, String> {
     let template = RequestTemplate { custom_id: "x".into(), body: None, body_json: Some(body.into()) };
-    fill(&Template::parse(&template, Of::Rows)?, row).map(|(_, body)| body)
+    fill(&Template::parse(&template, ValueSource::Rows)?, row).map(|(_, body)| body)
 }
 
 /// Fills a template from a row of texts, and returns the body.
@@ -32,7 +32,7 @@ fn fill_texts(content: &str, row: &[(&str, &str)]) -> Result<String, String> {
     let row = row.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
     let body = format!("{{\"c\":{}}}", Value::from(content));
     let template = RequestTemplate { custom_id: "x".into(), body: None, body_json: Some(body) };
-    Template::parse(&template, Of::Rows)?.expand(&Row::Texts(&row)).map(|(_, body)| body)
+    Template::parse(&template, ValueSource::Rows)?.expand(&Row::Texts(&row)).map(|(_, body)| body)
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_body_as_text_that_is_not_json_is_named_with_line_and_column() {
         assert!(refused.starts_with("`spec.input.template`: ") && refused.contains(words), "{body}: {refused}");
     }
     let both = json!({"customID": "x", "body": {}, "bodyJSON": "{}"});
-    let refused = Template::parse(&serde_json::from_value(both).unwrap(), Of::Rows).unwrap_err();
+    let refused = Template::parse(&serde_json::from_value(both).unwrap(), ValueSource::Rows).unwrap_err();
     assert!(refused.contains("has both `body` and `bodyJSON`"), "{refused}");
 }
 
@@ -236,13 +236,13 @@ fn a_column_of_any_name_can_be_named() {
 #[test]
 fn faults_are_named_before_any_row() {
     for (of, written, words) in [
-        (Of::Rows, "$(id)", "`body.m[0].c` uses the variable `$(id)`; `$(row.COLUMN)` is known"),
-        (Of::Rows, "$(object.key)", "`$(object.key)`, which is for `spec.input.format: Objects`"),
-        (Of::Rows, "$(row.)", "`$(row.)`"),
-        (Of::Rows, "$(row.id", "without its `)`"),
-        (Of::Objects, "$(row.id)", "`$(row.id)`, which is for rows, and the format Objects has none"),
-        (Of::Objects, "$(object.size)", "`$(object.key)`, `$(object.text)`, `$(object.base64)` are known"),
-        (Of::Objects, "$(object.key.x)", "`$(object.key.x)`; `$(object.key)`"),
+        (ValueSource::Rows, "$(id)", "`body.m[0].c` uses the variable `$(id)`; `$(row.COLUMN)` is known"),
+        (ValueSource::Rows, "$(object.key)", "`$(object.key)`, which is for `spec.input.format: Objects`"),
+        (ValueSource::Rows, "$(row.)", "`$(row.)`"),
+        (ValueSource::Rows, "$(row.id", "without its `)`"),
+        (ValueSource::Objects, "$(row.id)", "`$(row.id)`, which is for rows, and the format Objects has none"),
+        (ValueSource::Objects, "$(object.size)", "`$(object.key)`, `$(object.text)`, `$(object.base64)` are known"),
+        (ValueSource::Objects, "$(object.key.x)", "`$(object.key.x)`; `$(object.key)`"),
     ] {
         let error = parse(of, "x", json!({"m": [{"c": written}]})).unwrap_err();
         assert!(error.starts_with("`spec.input.template`: ") && error.contains(words), "{written}: {error}");
@@ -252,7 +252,7 @@ fn faults_are_named_before_any_row() {
 
 #[test]
 fn what_is_used_is_known() {
-    let template = parse(Of::Objects, "$(object.key)", json!({"m": [{"c": "- $(object.text)"}]})).unwrap();
+    let template = parse(ValueSource::Objects, "$(object.key)", json!({"m": [{"c": "- $(object.text)"}]})).unwrap();
     assert_eq!(PARTS.map(|part| template.uses(part)), [true, true, false]);
 }
 

@@ -10,17 +10,17 @@ use object_store::path::Path;
 use crate::store::layout;
 
 /// An object that was found.
-pub(super) struct Found {
+pub(super) struct FoundObject {
     /// Number of its ConfigMap.
     pub(super) at: usize,
     pub(super) content: Bytes,
 }
 
-pub(super) fn find(maps: &[ConfigMap], key: &str) -> Option<Found> {
+pub(super) fn find(maps: &[ConfigMap], key: &str) -> Option<FoundObject> {
     maps.iter().enumerate().find_map(|(at, map)| {
         let text = map.data.as_ref().and_then(|d| d.get(key)).map(|t| Bytes::copy_from_slice(t.as_bytes()));
         let binary = || map.binary_data.as_ref()?.get(key).map(|b| Bytes::copy_from_slice(&b.0));
-        text.or_else(binary).map(|content| Found { at, content })
+        text.or_else(binary).map(|content| FoundObject { at, content })
     })
 }
 

@@ -8,7 +8,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Folder};
+use super::{Folder, ObjectStream};
 use crate::store::StoreError;
 
 /// Most objects of a listing.
@@ -18,7 +18,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An object as a listing showed it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedObject {
     #[serde(with = "as_written")]
     path: Path,
     name_at: usize,
@@ -45,9 +45,9 @@ mod as_written {
     }
 }
 
-impl Listed {
+impl ListedObject {
     /// Compares by name.
-    pub fn order(&self, other: &Listed) -> std::cmp::Ordering {
+    pub fn order(&self, other: &ListedObject) -> std::cmp::Ordering {
         self.name().cmp(other.name())
     }
 
@@ -66,9 +66,9 @@ impl Listed {
         format!("{} {} {}", self.etag.as_deref().unwrap_or_default(), self.size, self.modified)
     }
 
-    fn of(meta: ObjectMeta, name_at: usize) -> Listed {
+    fn of(meta: ObjectMeta, name_at: usize) -> ListedObject {
         let modified = meta.last_modified.timestamp();
-        Listed { path: meta.location, name_at, size: meta.size, etag: meta.e_tag, modified }
+        ListedObject { path: meta.location, name_at, size: meta.size, etag: meta.e_tag, modified }
     }
 }
 
@@ -77,13 +77,13 @@ impl Folder {
     ///
     /// # Errors
     /// Fails if the store does not answer.
-    pub async fn stat(&self, name: &str) -> Result<Option<Listed>, StoreError> {
+    pub async fn stat(&self, name: &str) -> Result<Option<ListedObject>, StoreError> {
         self.stat_at(&self.path(name), name).await
     }
 
-    async fn stat_at(&self, path: &Path, name: &str) -> Result<Option<Listed>, StoreError> {
+    async fn stat_at(&self, path: &Path, name: &str) -> Result<Option<ListedObject>, StoreError> {
         match self.timely(name, 0, self.store.head(path)).await? {
-            Ok(meta) => Ok(Some(Listed::of(meta, self.name_at()))),
+            Ok(meta) => Ok(Some(ListedObject::of(meta, self.name_at()))),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(self.error(name, e)),
         }
@@ -93,7 +93,7 @@ impl Folder {
     ///
     /// # Errors
     /// [`StoreError::Changed`] if the object was replaced since; other errors if the store does not answer.
-    pub async fn get_listed(&self, object: &Listed) -> Result<Option<Entry>, StoreError> {
+    pub async fn get_listed(&self, object: &ListedObject) -> Result<Option<ObjectStream>, StoreError> {
         match self.open_at(&object.path, object.name(), object.etag.clone()).await {
             // Some stores list an ETag other than the one that they accept in If-Match.
             Err(StoreError::Changed(_)) if self.is_as_listed(object).await? => {
@@ -103,19 +103,19 @@ impl Folder {
         }
     }
 
-    async fn is_as_listed(&self, object: &Listed) -> Result<bool, StoreError> {
+    async fn is_as_listed(&self, object: &ListedObject) -> Result<bool, StoreError> {
         let now = self.stat_at(&object.path, object.name()).await?;
         Ok(now.is_some_and(|now| (now.size, now.modified) == (object.size, object.modified)))
     }
 
     /// Lists every object below the folder, page by page, in the store's order.
-    pub fn list(&self) -> BoxStream<'_, Result<Listed, StoreError>> {
+    pub fn list(&self) -> BoxStream<'_, Result<ListedObject, StoreError>> {
         let (prefix, name_at) = (self.path(""), self.name_at());
         let prefix_of_names = prefix.clone();
         let listed = move |m: ObjectMeta| {
             // A server may list objects outside the prefix.
             let below = m.location.prefix_matches(&prefix_of_names) && m.location.as_ref().len() > name_at;
-            below.then(|| Listed::of(m, name_at))
+            below.then(|| ListedObject::of(m, name_at))
         };
         let objects = bounded(self.store.list(Some(&prefix))).map_err(|e| self.error("", e));
         objects.try_filter_map(move |m| std::future::ready(Ok(listed(m)))).boxed()

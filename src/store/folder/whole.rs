@@ -11,7 +11,7 @@ use crate::store::{Reservation, StoreError, Version};
 use crate::transport::{Meter, Patience};
 
 /// A whole object that was read, unless it is at the known version.
-pub(in crate::store) enum Whole {
+pub(in crate::store) enum WholeObject {
     Absent,
     Unchanged,
     /// Its content, and its version if the store has one.
@@ -26,13 +26,13 @@ static LARGE_DOCUMENTS: Semaphore = Semaphore::const_new(2);
 const DOCUMENT_STEP: usize = 256 << 10;
 
 /// An object that is more than a little, whose turn and reservation end when nobody holds it any more.
-struct HeldDocument {
+struct DocumentBytes {
     bytes: BytesMut,
     _turn: Option<SemaphorePermit<'static>>,
     _held: Reservation,
 }
 
-impl AsRef<[u8]> for HeldDocument {
+impl AsRef<[u8]> for DocumentBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -45,8 +45,8 @@ impl Folder {
     /// Fails if the object is larger, or the store does not answer.
     pub async fn read(&self, name: &str, limit: u64) -> Result<Option<Bytes>, StoreError> {
         Ok(match self.read_changed(name, limit, None).await? {
-            Whole::Read(bytes, _) => Some(bytes),
-            Whole::Absent | Whole::Unchanged => None,
+            WholeObject::Read(bytes, _) => Some(bytes),
+            WholeObject::Absent | WholeObject::Unchanged => None,
         })
     }
 
@@ -57,17 +57,17 @@ impl Folder {
         name: &str,
         limit: u64,
         known: Option<&Version>,
-    ) -> Result<Whole, StoreError> {
+    ) -> Result<WholeObject, StoreError> {
         let if_none_match = known.and_then(Version::etag).map(String::from);
         let unless = GetOptions { if_none_match, ..Default::default() };
         let mut entry = match self.open_with(&self.path(name), name, unless).await? {
             Ok(entry) => entry,
-            Err(object_store::Error::NotFound { .. }) => return Ok(Whole::Absent),
-            Err(object_store::Error::NotModified { .. }) if known.is_some() => return Ok(Whole::Unchanged),
+            Err(object_store::Error::NotFound { .. }) => return Ok(WholeObject::Absent),
+            Err(object_store::Error::NotModified { .. }) if known.is_some() => return Ok(WholeObject::Unchanged),
             Err(e) => return Err(self.read_error(name, e)),
         };
         if known.is_some() && entry.version.as_ref() == known {
-            return Ok(Whole::Unchanged);
+            return Ok(WholeObject::Unchanged);
         }
         let (began, mut bytes, mut turn) = (Instant::now(), BytesMut::new(), None);
         let (mut held, mut reserved) = (Reservation::default(), DOCUMENT_STEP);
@@ -91,9 +91,9 @@ impl Folder {
             bytes.extend_from_slice(&chunk);
         }
         let bytes = match reserved > DOCUMENT_STEP {
-            true => Bytes::from_owner(HeldDocument { bytes, _turn: turn, _held: held }),
+            true => Bytes::from_owner(DocumentBytes { bytes, _turn: turn, _held: held }),
             false => bytes.freeze(),
         };
-        Ok(Whole::Read(bytes, entry.version))
+        Ok(WholeObject::Read(bytes, entry.version))
     }
 }

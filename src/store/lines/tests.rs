@@ -44,7 +44,9 @@ async fn spooled(text: &[u8], limit: usize) -> Vec<Result<usize, u64>> {
         out.push(match line {
             Line::Whole(line) => {
                 assert!(line.starts_with(start.unwrap().strip_suffix(b"\r").unwrap_or(&line[..line.len().min(5)])));
-                assert!(kept_line.as_ref().is_some_and(|kept| matches!(kept, Kept::Long(_)) == (line.len() > LONG)));
+                assert!(
+                    kept_line.as_ref().is_some_and(|kept| matches!(kept, KeptLine::Long(_)) == (line.len() > LONG))
+                );
                 held.let_go();
                 assert_eq!(&*kept_line.unwrap().load().await.unwrap().unwrap(), line);
                 Ok(line.len())

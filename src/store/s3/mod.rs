@@ -15,7 +15,7 @@ pub(super) use refusal::{NoContentLength, Refusal, said};
 
 use super::StoreError;
 use super::bucket::{Bucket, Credentials, Place, SecretKey};
-use super::checks::Checked;
+use super::checks::CheckedBucket;
 use crate::api::{AddressingStyle, ObjectStoreLocation};
 use crate::transport::{ObjectConnector, Transport};
 use answers::{Answers, Region};
@@ -82,7 +82,7 @@ pub(super) fn open(
     };
     let one_by_one = built(builder.clone().with_config(AmazonS3ConfigKey::DisableBulkDelete, "true"))?;
     let checking = builder.clone().with_checksum_algorithm(Checksum::SHA256);
-    let checked = Checked {
+    let checked = CheckedBucket {
         name: format!("{}/{}", location.endpoint.as_deref().unwrap_or("s3"), place.bucket),
         damaged: built(checking.clone().with_http_connector(answers.damaging()))?,
         intact: built(checking)?,

@@ -222,7 +222,7 @@ fn the_network_policy_keeps_every_metadata_service_out() {
         .filter_map(|line| line.trim().strip_prefix("except: [")?.strip_suffix(']'))
         .flat_map(|list| list.split(','))
         .map(|cidr| match cidr.trim().trim_matches('"').parse::<AllowedHost>().unwrap().what {
-            What::Network(network) => network,
+            HostPattern::Network(network) => network,
             other => panic!("{other:?}"),
         })
         .collect();

@@ -60,7 +60,7 @@ fn a_repeated_key_is_named_with_its_column() {
         (r#"{"a": {"a": {"a": 1}}, "b": [{"a": 1}, {"a": 1}]}"#, None),
         (r#"{"a": 1, "a": }"#, None),
     ] {
-        let place = |(key, column)| (key, Place { line: None, column });
+        let place = |(key, column)| (key, Position { line: None, column });
         assert_eq!(repeated_key(text), found.map(place), "{text}");
     }
     assert_eq!((shown("a"), shown(&"x".repeat(65))), ("`a`".into(), "a key of 65 bytes".into()));

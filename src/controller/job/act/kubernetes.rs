@@ -18,8 +18,8 @@ impl Act<'_> {
         let at = self.ctx.clock.now();
         let set = finalizer::set::<BatchJob>(&self.ctx.client, &job.metadata, FINALIZER, wanted).await?;
         let is_set = set.is_some();
-        let seen = self.session.seen().zip(set);
-        self.session.keep_seen(seen.map(|(seen, metadata)| seen.after(metadata, |_| {}, at)));
+        let seen = self.job_state.seen().zip(set);
+        self.job_state.keep_seen(seen.map(|(seen, metadata)| seen.after(metadata, |_| {}, at)));
         Ok(is_set)
     }
 
@@ -67,7 +67,7 @@ impl Act<'_> {
             Err(kube::Error::Api(status)) if status.is_forbidden() => true,
             Err(e) => return Err(e.into()),
         };
-        self.session.remember(|m| m.owner_alive = Some((owner.clone(), alive)));
+        self.job_state.remember(|m| m.owner_alive = Some((owner.clone(), alive)));
         Ok(())
     }
 }

@@ -4,15 +4,15 @@ mod kubernetes;
 mod provider;
 mod transfer;
 
-pub(crate) use transfer::{Learned, Outcome};
+pub(crate) use transfer::{MemoryEdit, Outcome};
 
 use std::sync::Arc;
 
 use super::clients::Clients;
 use super::events;
+use super::job_state::JobState;
 use super::observe::Snapshot;
 use super::permit::PostPermit;
-use super::session::Session;
 use crate::api::conditions::reasons;
 use crate::api::weight;
 use crate::controller::Context;
@@ -36,7 +36,7 @@ pub(crate) enum Flow {
 /// The context in which a step is executed.
 pub(crate) struct Act<'a> {
     pub ctx: &'a std::sync::Arc<Context>,
-    pub session: &'a std::sync::Arc<Session>,
+    pub job_state: &'a std::sync::Arc<JobState>,
     pub snapshot: &'a Snapshot,
 }
 
@@ -58,7 +58,7 @@ impl Act<'_> {
                     let at_home = format!("BatchJob {namespace}/{name} is gone: {message}");
                     let news = EventRecord::warning("ProviderBatchOrphaned", at_home);
                     publish_at_home(self.ctx, namespace, name, news);
-                    self.tell(EventRecord::warning("ProviderBatchOrphaned", message.clone()));
+                    self.publish(EventRecord::warning("ProviderBatchOrphaned", message.clone()));
                 }
                 // If the object changed in the meantime, nothing may wake this job later: the change may be our own write of
                 // status, which leads to no visit.
@@ -72,9 +72,9 @@ impl Act<'_> {
             // Their effect is in status, which was written before; see `record`.
             Step::Lock(_) | Step::Pin => {}
             Step::Conclude { manifest, reused } => {
-                self.tell(events::at_the_end(manifest.outcome, *reused, &manifest.message));
+                self.publish(events::at_the_end(manifest.outcome, *reused, &manifest.message));
             }
-            Step::Fail(failure) => self.tell(EventRecord::warning(failure.reason, failure.message.clone())),
+            Step::Fail(failure) => self.publish(EventRecord::warning(failure.reason, failure.message.clone())),
             // The files were deleted before status said so; see `visit`.
             Step::CleanUp => {}
             Step::KeepProvider => self.keep_provider().await?,
@@ -116,7 +116,7 @@ impl Act<'_> {
         journal.ok_or_else(|| StepError::passing(reasons::PENDING, "there is no journal yet"))
     }
 
-    fn tell(&self, news: EventRecord) {
+    fn publish(&self, news: EventRecord) {
         publish(self.ctx, &self.snapshot.job, news);
     }
 
@@ -130,7 +130,7 @@ impl Act<'_> {
             None => None,
         };
         let taken = if found.is_none() { self.something_foreign().await? } else { None };
-        self.session.remember(|m| {
+        self.job_state.remember(|m| {
             m.manifest = Some(found.as_ref().map(manifest_view));
             m.manifest_at = Some(at);
             m.taken = taken;
@@ -141,7 +141,7 @@ impl Act<'_> {
     async fn mark(&self) -> Result<(), StepError> {
         let work_id = self.journal()?.work_id.clone();
         self.clients()?.folder.put_new(layout::SUCCESS, Default::default()).await?;
-        self.session.remember(|m| m.marked = Some(work_id));
+        self.job_state.remember(|m| m.marked = Some(work_id));
         Ok(())
     }
 
@@ -159,9 +159,9 @@ impl Act<'_> {
     }
 
     async fn open(&self, journal: &Journal) -> Result<(), StepError> {
-        self.session.journal_is_old();
+        self.job_state.journal_is_old();
         match self.clients()?.journals.create(journal).await {
-            Ok(_) | Err(SwapError::Lost) => Ok(()),
+            Ok(_) | Err(SwapError::Changed) => Ok(()),
             Err(e) => Err(e.into()),
         }
     }
@@ -169,15 +169,15 @@ impl Act<'_> {
     async fn swap(&self, next: &Journal) -> Result<(), StepError> {
         let Some((old, judged)) = &self.snapshot.journal else { return Ok(()) };
         // Whatever the outcome of the write, the cached journal may no longer be the one in storage.
-        self.session.journal_is_old();
+        self.job_state.journal_is_old();
         match self.clients()?.journals.swap(judged, next).await {
             Ok((written, swapped)) => {
                 self.wrote(old, next, written, swapped.version());
-                events::told_by(old, next).into_iter().for_each(|news| self.tell(news));
+                events::events_of(old, next).into_iter().for_each(|news| self.publish(news));
                 Ok(())
             }
-            Err(SwapError::Lost) => {
-                self.session.forget_journal();
+            Err(SwapError::Changed) => {
+                self.job_state.forget_journal();
                 Ok(())
             }
             Err(e) => Err(e.into()),
@@ -186,11 +186,11 @@ impl Act<'_> {
 
     /// Caches the journal that was written, and forgets the findings about shards that left its head.
     fn wrote(&self, old: &Journal, next: &Journal, written: Journal, version: Option<Version>) {
-        self.session.remember(|m| m.forget_sealed(old, next, &written));
+        self.job_state.remember(|m| m.forget_sealed(old, next, &written));
         if version.is_some() {
-            self.session.journal_is_of(self.ctx.clock.now());
+            self.job_state.journal_is_of(self.ctx.clock.now());
         }
-        self.session.keep_journal(version.map(|version| (Arc::new(written), version)));
+        self.job_state.keep_journal(version.map(|version| (Arc::new(written), version)));
     }
 
     async fn write_intent(&self, next: &Journal, intent_id: &str) -> Result<(), StepError> {
@@ -199,15 +199,15 @@ impl Act<'_> {
         let (journals, quota) = (&self.clients()?.journals, &self.clients()?.quota);
         // Another job took the place. The next decision is to wait.
         let Some(place) = quota.take(uid, namespace) else { return Ok(()) };
-        self.session.journal_is_old();
+        self.job_state.journal_is_old();
         let packed = journals.pack_intent(next).await?;
         match PostPermit::win(journals.document(), judged, &packed, intent_id).await? {
             Some(permit) => {
                 place.keep();
                 self.wrote(old, next, packed.journal, permit.version());
-                self.session.hold_permit(permit);
+                self.job_state.hold_permit(permit);
             }
-            None => self.session.forget_journal(),
+            None => self.job_state.forget_journal(),
         }
         Ok(())
     }
@@ -215,7 +215,7 @@ impl Act<'_> {
     async fn prove_store(&self) -> Result<(), StepError> {
         let name = format!("{}scratch-{}", layout::work(&self.journal()?.work_id), self.snapshot.nonce);
         let proved = prove_conditional_writes(&self.clients()?.folder, &name).await?;
-        self.session.remember(|m| m.store_proved = Some(proved));
+        self.job_state.remember(|m| m.store_proved = Some(proved));
         Ok(())
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 
 use crate::controller::Context;
-use crate::controller::job::act::transfer::{Learned, learned};
+use crate::controller::job::act::transfer::{MemoryEdit, memory_edit};
 use crate::controller::job::clients::Clients;
-use crate::controller::job::session::Session;
+use crate::controller::job::job_state::JobState;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{self, EventRecord};
 use crate::controller::runtime::ownership;
@@ -20,7 +20,7 @@ use crate::provider::{ApiError, Batch, BatchApi, ErrorKind};
 pub(super) const A_FEW_CALLS: Duration = Duration::from_secs(120);
 
 /// The work that a batch or a file has to belong to. The job touches no others.
-pub(super) struct Whose {
+pub(super) struct ExpectedOwner {
     pub owner: Owner,
     /// The cluster that began the work. Batches and files name it at the provider.
     cluster: String,
@@ -29,10 +29,10 @@ pub(super) struct Whose {
     pub file_prefix: Option<String>,
 }
 
-impl Whose {
-    pub fn of(owner: &Owner, journal: Option<&Journal>) -> Whose {
+impl ExpectedOwner {
+    pub fn of(owner: &Owner, journal: Option<&Journal>) -> ExpectedOwner {
         match journal {
-            Some(journal) => Whose {
+            Some(journal) => ExpectedOwner {
                 owner: journal.owner.clone(),
                 cluster: journal.named_after().into(),
                 work_id: journal.work_id.clone(),
@@ -40,7 +40,7 @@ impl Whose {
             },
             None => {
                 let cluster = owner.cluster.clone();
-                Whose { owner: owner.clone(), cluster, work_id: String::new(), file_prefix: None }
+                ExpectedOwner { owner: owner.clone(), cluster, work_id: String::new(), file_prefix: None }
             }
         }
     }
@@ -54,12 +54,12 @@ impl Whose {
 /// The context of one call at the provider.
 pub(super) struct Call {
     pub ctx: Arc<Context>,
-    pub session: Arc<Session>,
+    pub job_state: Arc<JobState>,
     pub clients: Arc<Clients>,
     pub task: Task,
     pub job: ObjectReference,
     pub uid: String,
-    pub whose: Arc<Whose>,
+    pub expected: Arc<ExpectedOwner>,
 }
 
 impl Call {
@@ -67,7 +67,7 @@ impl Call {
         &*self.clients.api
     }
 
-    pub fn tell(&self, news: EventRecord) {
+    pub fn publish(&self, news: EventRecord) {
         events::publish_on(&self.ctx, self.job.clone(), news);
     }
 
@@ -77,14 +77,14 @@ impl Call {
         deadline: Duration,
         call: impl Future<Output = Result<T, StepError>>,
     ) -> Result<T, StepError> {
-        self.clients.calls.call(&self.whose.owner.namespace, Urgency::Usual, deadline, call).await
+        self.clients.calls.call(&self.expected.owner.namespace, Urgency::Usual, deadline, call).await
     }
 
     /// Returns an edit of memory that is skipped if the job's credential changed since the call began: the finding may be that
     /// of another account.
-    pub fn learned(&self, learn: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
+    pub fn memory_edit(&self, learn: impl FnOnce(&mut Memory) + Send + 'static) -> MemoryEdit {
         let fingerprint = self.clients.fingerprint.clone();
-        learned(move |m| {
+        memory_edit(move |m| {
             if m.fingerprint == fingerprint {
                 learn(m);
             }
@@ -92,14 +92,14 @@ impl Call {
     }
 
     pub async fn is_our_file(&self, file_id: &str) -> Result<Option<bool>, StepError> {
-        Ok(is_our_file(self.api(), &self.whose, file_id).await?)
+        Ok(is_our_file(self.api(), &self.expected, file_id).await?)
     }
 
     /// Returns true if the provider's own record says that the batch is this work's: its metadata or, at servers that keep no
     /// metadata, the name of its input file.
     pub async fn is_ours(&self, batch: &Batch) -> Result<bool, StepError> {
         if batch.said(ownership::WORK).is_some() {
-            return Ok(self.whose.is_said_by(batch));
+            return Ok(self.expected.is_said_by(batch));
         }
         match &batch.input_file_id {
             Some(file) => Ok(self.is_our_file(file).await? == Some(true)),
@@ -113,9 +113,13 @@ impl Call {
 ///
 /// # Errors
 /// If the provider does not tell.
-pub(super) async fn is_our_file(api: &dyn BatchApi, whose: &Whose, file_id: &str) -> Result<Option<bool>, ApiError> {
+pub(super) async fn is_our_file(
+    api: &dyn BatchApi,
+    expected: &ExpectedOwner,
+    file_id: &str,
+) -> Result<Option<bool>, ApiError> {
     match api.file_name(file_id).await {
-        Ok(name) => Ok(Some(whose.file_prefix.as_ref().is_some_and(|prefix| name.starts_with(prefix)))),
+        Ok(name) => Ok(Some(expected.file_prefix.as_ref().is_some_and(|prefix| name.starts_with(prefix)))),
         Err(e) if e.kind == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }

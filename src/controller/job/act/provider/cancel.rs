@@ -11,7 +11,7 @@ impl Call {
     /// Cancels a batch that only status names. Without a journal, the batch's metadata is the only proof that it is this
     /// work's: a batch without metadata is left alone.
     pub async fn cancel_unjournaled(&self, batch_id: String, work_id: String) -> Outcome {
-        let owner = &self.whose.owner;
+        let owner = &self.expected.owner;
         let cancel = async {
             match self.api().get(&batch_id).await {
                 Ok(batch) if ownership::is_said_by(&batch, &owner.cluster, owner, &work_id) => {
@@ -23,7 +23,7 @@ impl Call {
             }
         };
         self.in_turn(A_FEW_CALLS, cancel).await?;
-        Ok(self.learned(move |m| _ = m.cancelled.insert(batch_id)))
+        Ok(self.memory_edit(move |m| _ = m.cancelled.insert(batch_id)))
     }
 
     /// Cancels a batch of this work, or publishes an Event that says why it was not cancelled. The provider's record of the
@@ -31,9 +31,9 @@ impl Call {
     pub async fn cancel(&self, batch_id: String) -> Outcome {
         let news = self.in_turn(A_FEW_CALLS, self.tell_to_stop(&batch_id)).await?;
         if let Some(news) = news {
-            self.tell(news);
+            self.publish(news);
         }
-        Ok(self.learned(move |m| {
+        Ok(self.memory_edit(move |m| {
             m.looks.remove(&batch_id);
             m.cancelled.insert(batch_id);
         }))

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use futures::{StreamExt, TryStreamExt};
 use tracing::warn;
 
-use super::call::{A_FEW_CALLS, Call, Whose, is_our_file};
+use super::call::{A_FEW_CALLS, Call, ExpectedOwner, is_our_file};
 use crate::api::conditions::reasons;
 use crate::controller::job::act::transfer::Outcome;
 use crate::controller::runtime::error::StepError;
@@ -23,7 +23,7 @@ impl Call {
     /// A file that could still become a batch (`must`) is only left if the provider permanently refuses to delete it. Any other
     /// file is left if its deletion fails, because it costs nothing and expires by itself.
     pub async fn delete_files(&self, files: Vec<String>, of_batches: Vec<BatchOfFiles>, must: bool) -> Outcome {
-        let failures = self.session.backoff(Some(self.task)).failures;
+        let failures = self.job_state.backoff(Some(self.task)).failures;
         match self.delete_ours(&files, of_batches, must).await {
             Err(t) if !leaves_files(must, t.retryable, failures) => return Err(t),
             Err(StepError { blocked, .. }) => {
@@ -31,14 +31,14 @@ impl Call {
             }
             Ok(()) => {}
         }
-        Ok(self.learned(move |m| m.deleted.extend(files)))
+        Ok(self.memory_edit(move |m| m.deleted.extend(files)))
     }
 
     /// Looks once at each batch that has some of the files, then makes one or two calls for each file. Skips files that an
     /// earlier try was done with.
     async fn delete_ours(&self, files: &[String], of_batches: Vec<BatchOfFiles>, must: bool) -> Result<(), StepError> {
         let left: Vec<&String> = {
-            let deleted = self.session.memory().deleted;
+            let deleted = self.job_state.memory().deleted;
             files.iter().filter(|file| !deleted.contains(*file)).collect()
         };
         let mut looks = vec![];
@@ -62,14 +62,14 @@ impl Call {
     /// # Errors
     /// If the file `must` go, and a later try may delete it.
     async fn delete_file(&self, file: String, of_batch: bool, must: bool) -> Result<(), StepError> {
-        match delete_if_ours(self.api(), &self.whose, &file, of_batch).await {
+        match delete_if_ours(self.api(), &self.expected, &file, of_batch).await {
             Err(error) if must && !error.is_permanent() => return Err(error.into()),
             Err(error) => {
                 warn!(file, %error, "a file at the provider could not be deleted; it expires by itself");
             }
             Ok(()) => {}
         }
-        self.session.remember(self.learned(move |m| _ = m.deleted.insert(file)));
+        self.job_state.remember(self.memory_edit(move |m| _ = m.deleted.insert(file)));
         Ok(())
     }
 
@@ -114,8 +114,13 @@ pub(super) fn batches_of_files(journal: &Journal, files: &[String]) -> Vec<Batch
 }
 
 /// Deletes a file that the provider's record of our batch names (`of_batch`), or whose own name says that it is ours.
-async fn delete_if_ours(api: &dyn BatchApi, whose: &Whose, file: &str, of_batch: bool) -> Result<(), ApiError> {
-    match of_batch || is_our_file(api, whose, file).await? == Some(true) {
+async fn delete_if_ours(
+    api: &dyn BatchApi,
+    expected: &ExpectedOwner,
+    file: &str,
+    of_batch: bool,
+) -> Result<(), ApiError> {
+    match of_batch || is_our_file(api, expected, file).await? == Some(true) {
         true => api.delete_file(file).await,
         false => Ok(()),
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use kube::Resource;
 
 use super::Act;
-use super::transfer::{Outcome, learned};
+use super::transfer::{Outcome, memory_edit};
 use crate::api::conditions::reasons;
 use crate::controller::job::permit::SubmitRequest;
 use crate::controller::job::tasks;
@@ -23,34 +23,34 @@ use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
 use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Step};
 
-use call::{Call, Whose};
+use call::{Call, ExpectedOwner};
 use delete_files::batches_of_files;
 
 impl Act<'_> {
     /// Starts the call of `step`, unless a call of the same task is running.
     pub fn call(&self, step: Step) -> Result<(), StepError> {
         let (Some(task), name) = (step.call(), step.name()) else { return Ok(()) };
-        if self.session.memory().running.contains(&task) {
+        if self.job_state.memory().running.contains(&task) {
             return Ok(());
         }
         let call = Call {
             ctx: self.ctx.clone(),
-            session: self.session.clone(),
+            job_state: self.job_state.clone(),
             clients: self.clients()?.clone(),
             task,
             job: self.snapshot.job.object_ref(&()),
             uid: self.snapshot.view.owner.uid.clone(),
-            whose: Arc::new(Whose::of(
+            expected: Arc::new(ExpectedOwner::of(
                 &self.snapshot.view.owner,
                 self.snapshot.journal.as_ref().map(|(journal, _)| &**journal),
             )),
         };
-        let start = |work: Work| tasks::start_call(self.ctx, self.session, &self.snapshot.job, (task, name), work);
+        let start = |work: Work| tasks::start_call(self.ctx, self.job_state, &self.snapshot.job, (task, name), work);
         match step {
             Step::Post(attempt_key) => {
                 let ask = self.ask(attempt_key)?;
                 // From here on, the permit belongs to this call alone.
-                if let Some(permit) = self.session.take_permit() {
+                if let Some(permit) = self.job_state.take_permit() {
                     start(Box::pin(async move { call.post(permit, ask).await }));
                 }
             }
@@ -86,8 +86,8 @@ impl Act<'_> {
             }
             Step::WaitForPlace => start(Box::pin(async move {
                 call.clients.calls.pace().ready().await;
-                call.clients.quota.place(&call.uid, &call.whose.owner.namespace).await;
-                Ok(learned(|_| {}))
+                call.clients.quota.place(&call.uid, &call.expected.owner.namespace).await;
+                Ok(memory_edit(|_| {}))
             })),
             Step::PollTwin { batch_id, .. } => start(Box::pin(async move { call.look_at(batch_id).await })),
             Step::Cancel { batch_id, .. } => start(Box::pin(async move { call.cancel(batch_id).await })),

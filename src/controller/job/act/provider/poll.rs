@@ -5,41 +5,42 @@ use std::sync::Arc;
 use kube::runtime::reflector::ObjectRef;
 
 use super::call::{A_FEW_CALLS, Call};
-use crate::account::{Answer, Due, Sees};
+use crate::account::{AnsweredBy, DueLook, OnListed};
 use crate::api::BatchJob;
-use crate::controller::job::act::transfer::{Outcome, learned};
+use crate::controller::job::act::transfer::{Outcome, memory_edit};
 use crate::controller::job::permit::refusal;
-use crate::lifecycle::{Polled, PolledState, Refusal};
+use crate::lifecycle::{PollResult, PolledState, Refusal};
 use crate::provider::{Batch, ErrorKind, State};
 
 impl Call {
     /// Looks at a batch: by the account's list if that saves calls, else with a call of its own. The batch was recorded at
     /// `made` (Unix milliseconds) and is due every `period` (milliseconds).
     pub async fn poll(&self, batch_id: String, made: i64, period: i64) -> Outcome {
-        let seen = self.session.memory().looks.get(&batch_id).map(|look| look.at);
-        let (job, batch, sees) = (self.uid.clone(), batch_id.clone(), self.sees(&batch_id));
-        match self.clients.calls.look(&self.clients.api, Due { job, batch, seen, made, period, sees }).await? {
-            // `sees` has stored the look already.
-            Answer::List => Ok(learned(|_| {})),
-            Answer::Itself => self.look_at(batch_id).await,
+        let seen = self.job_state.memory().looks.get(&batch_id).map(|look| look.at);
+        let (job, batch, on_listed) = (self.uid.clone(), batch_id.clone(), self.on_listed(&batch_id));
+        match self.clients.calls.look(&self.clients.api, DueLook { job, batch, seen, made, period, on_listed }).await? {
+            // `on_listed` has stored the look already.
+            AnsweredBy::List => Ok(memory_edit(|_| {})),
+            AnsweredBy::Itself => self.look_at(batch_id).await,
         }
     }
 
     /// Returns the function that takes in what a list shows of the batch. A list may lag, so only a running batch of this work
     /// is believed, and only if the batch was neither cancelled nor seen to end before. Otherwise the function returns false,
     /// and the batch is looked at with a call of its own.
-    fn sees(&self, batch_id: &str) -> Sees {
-        let (ctx, session) = (Arc::downgrade(&self.ctx), Arc::downgrade(&self.session));
-        let (whose, fingerprint, id) = (self.whose.clone(), self.clients.fingerprint.clone(), batch_id.to_string());
-        let job = ObjectRef::<BatchJob>::new(&whose.owner.name).within(&whose.owner.namespace);
+    fn on_listed(&self, batch_id: &str) -> OnListed {
+        let (ctx, job_state) = (Arc::downgrade(&self.ctx), Arc::downgrade(&self.job_state));
+        let (expected, fingerprint, id) =
+            (self.expected.clone(), self.clients.fingerprint.clone(), batch_id.to_string());
+        let job = ObjectRef::<BatchJob>::new(&expected.owner.name).within(&expected.owner.namespace);
         Arc::new(move |batch, at| {
-            let (Some(ctx), Some(session)) = (ctx.upgrade(), session.upgrade()) else { return true };
-            let look = Polled { at, seen: seen(batch) };
-            if !whose.is_said_by(batch) || !matches!(look.seen, PolledState::Running { .. }) {
+            let (Some(ctx), Some(job_state)) = (ctx.upgrade(), job_state.upgrade()) else { return true };
+            let look = PollResult { at, seen: seen(batch) };
+            if !expected.is_said_by(batch) || !matches!(look.seen, PolledState::Running { .. }) {
                 return false;
             }
             let (mut enough, mut is_news) = (false, false);
-            session.remember(|m| {
+            job_state.remember(|m| {
                 let before = m.looks.get(&id);
                 let runs = before.is_none_or(|look| matches!(look.seen, PolledState::Running { .. }));
                 enough = runs && m.fingerprint == fingerprint && !m.cancelled.contains(&id);
@@ -57,7 +58,7 @@ impl Call {
 
     /// Looks at the batch with a call of its own.
     pub async fn look_at(&self, batch_id: String) -> Outcome {
-        let was_cancelled = self.session.memory().cancelled.contains(&batch_id);
+        let was_cancelled = self.job_state.memory().cancelled.contains(&batch_id);
         let look = async {
             let at = self.ctx.clock.now();
             let seen = match self.api().get(&batch_id).await {
@@ -66,13 +67,13 @@ impl Call {
                 Err(e) if e.kind == ErrorKind::NotFound => PolledState::NotFound,
                 Err(e) => return Err(e.into()),
             };
-            Ok(Polled { at, seen })
+            Ok(PollResult { at, seen })
         };
         let look = {
-            let _one = self.session.looks.lock().await;
+            let _one = self.job_state.looks.lock().await;
             self.in_turn(A_FEW_CALLS, look).await?
         };
-        Ok(self.learned(move |m| {
+        Ok(self.memory_edit(move |m| {
             // A look that overlaps a cancellation may show the state before it. The batch is looked at again.
             if m.cancelled.contains(&batch_id) == was_cancelled {
                 m.looks.insert(batch_id, look);

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::call::{A_FEW_CALLS, Call};
-use crate::account::{Found, Wanted};
+use crate::account::{SearchQuery, SearchResult};
 use crate::api::Endpoint;
 use crate::api::conditions::reasons;
-use crate::controller::job::act::transfer::{Outcome, learned};
-use crate::controller::job::backoff::TOLD_FROM;
+use crate::controller::job::act::transfer::{Outcome, memory_edit};
+use crate::controller::job::backoff::LASTING_FROM;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::EventRecord;
 use crate::controller::runtime::ownership;
@@ -26,43 +26,43 @@ impl Call {
         let intent_id = attempt.intent_id.clone();
         let goes_on = |error: &ApiError| {
             let turned_away = match &attempt.state {
-                AttemptState::Submitted { batch_id, .. } => self.session.memory().is_turned_away(batch_id),
+                AttemptState::Submitted { batch_id, .. } => self.job_state.memory().is_turned_away(batch_id),
                 _ => false,
             };
-            let failures = self.session.backoff(Some(self.task)).failures;
+            let failures = self.job_state.backoff(Some(self.task)).failures;
             goes_on_without_search(&attempt.state, turned_away, error.kind != ErrorKind::NotSent, failures)
         };
         let asked = self.ctx.clock.now();
-        let wanted = Wanted {
+        let wanted = SearchQuery {
             metadata: (ownership::INTENT, intent_id.clone()),
             file: attempt.payload.name().into(),
             since: attempt.post_by / 1000,
             period,
         };
         let (began, found) = match self.clients.calls.find(&self.clients.api, wanted).await {
-            Ok(Found { began, batches }) => (began, Some(batches)),
+            Ok(SearchResult { began, batches }) => (began, Some(batches)),
             Err(error) if error.is_permanent() || goes_on(&error) => {
                 warn!(%attempt_key, %error, "the provider's batches cannot be searched");
                 (asked, None)
             }
             Err(e) => return Err(e.into()),
         };
-        let earlier = self.session.memory().searches.get(&intent_id).and_then(|search| search.found.clone());
+        let earlier = self.job_state.memory().searches.get(&intent_id).and_then(|search| search.found.clone());
         if let Some(found) = found.as_ref().filter(|found| found.len() > 1 && earlier.as_ref() != Some(found)) {
             let note = format!(
                 "the provider made {} batches of the submission of {attempt_key}: {}; one is followed, and the others are told to stop",
                 found.len(),
                 found.join(", ")
             );
-            self.tell(EventRecord::warning("DuplicateBatches", note));
+            self.publish(EventRecord::warning("DuplicateBatches", note));
         }
-        Ok(self.learned(move |m| _ = m.searches.insert(intent_id, Search { began, found })))
+        Ok(self.memory_edit(move |m| _ = m.searches.insert(intent_id, Search { began, found })))
     }
 
     /// Finds out whether the input file can be read with the current credential and is this work's.
     pub async fn check_file(&self, file_id: &str) -> Outcome {
         let (file, ours) = (file_id.to_string(), self.in_turn(A_FEW_CALLS, self.is_our_file(file_id)).await?);
-        Ok(self.learned(move |m| _ = m.files.insert(file, ours == Some(true))))
+        Ok(self.memory_edit(move |m| _ = m.files.insert(file, ours == Some(true))))
     }
 
     /// Finds out whether this provider allows intents to be resolved. If the trial fails permanently, or for the credential,
@@ -71,7 +71,7 @@ impl Call {
     /// # Errors
     /// If a later trial may tell.
     pub async fn probe(&self, endpoint: Endpoint, models: &[String]) -> Outcome {
-        let prefix = self.whose.file_prefix.as_deref().unwrap_or_default();
+        let prefix = self.expected.file_prefix.as_deref().unwrap_or_default();
         let trial = Trial {
             file_name: &format!("{prefix}probe.jsonl"),
             endpoint,
@@ -82,7 +82,7 @@ impl Call {
         if let Some(error) = probe.untried.filter(|error| !error.is_permanent() && error.kind != ErrorKind::Auth) {
             return Err(error.into());
         }
-        Ok(self.learned(move |m| m.resolvable = Some(probe.can.can_resolve())))
+        Ok(self.memory_edit(move |m| m.resolvable = Some(probe.can.can_resolve())))
     }
 
     /// Runs a call that the resolution of an intent waits for. After several failures in a row, its error is kept in memory,
@@ -90,14 +90,14 @@ impl Call {
     pub async fn settles(&self, intent_id: &str, call: impl Future<Output = Outcome>) -> Outcome {
         let intent_id = intent_id.to_string();
         match call.await {
-            Ok(learn) => Ok(learned(move |m| {
+            Ok(learn) => Ok(memory_edit(move |m| {
                 m.unsettled.remove(&intent_id);
                 learn(m);
             })),
             Err(error) => {
-                if self.session.backoff(Some(self.task)).failures + 1 >= TOLD_FROM {
+                if self.job_state.backoff(Some(self.task)).failures + 1 >= LASTING_FROM {
                     let why = error.blocked.message.clone();
-                    self.session.remember(self.learned(move |m| _ = m.unsettled.insert(intent_id, why)));
+                    self.job_state.remember(self.memory_edit(move |m| _ = m.unsettled.insert(intent_id, why)));
                 }
                 Err(error)
             }
@@ -128,6 +128,6 @@ impl Call {
         };
         self.in_turn(A_FEW_CALLS, revoke).await?;
         let (file, gone) = (file_id.to_string(), self.ctx.clock.now());
-        Ok(self.learned(move |m| _ = m.revoked.insert(file, gone)))
+        Ok(self.memory_edit(move |m| _ = m.revoked.insert(file, gone)))
     }
 }

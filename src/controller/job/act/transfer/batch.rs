@@ -5,7 +5,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use tracing::warn;
 
-use super::learned;
+use super::memory_edit;
 use crate::api::conditions::reasons;
 use crate::controller::job::act::Act;
 use crate::controller::job::act::provider::seen;
@@ -14,10 +14,11 @@ use crate::controller::job::tasks;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
 use crate::lifecycle::{
-    AttemptKey, AttemptState, Collected, Journal, PartRef, Polled, PolledState, Reading, Short, Task, Unanswered,
+    AttemptKey, AttemptState, CollectResult, Journal, PartRef, PollResult, PolledState, ReadCounts, ShortRead, Task,
+    Unanswered,
 };
 use crate::provider::{self, Batch, ErrorKind, InputFile};
-use crate::results::{self, Found};
+use crate::results::{self, FileContents};
 use crate::store::{layout, staged};
 
 /// Largest file of answers that is fetched, in bytes. A batch has up to two of them.
@@ -34,7 +35,7 @@ impl Act<'_> {
         let (staged, name) = (layout::shard(&journal.work_id, &sha256), ownership::file(journal, attempt_key));
         tasks::start_in_place(
             self.ctx,
-            self.session,
+            self.job_state,
             &self.snapshot.job,
             Task::Upload(attempt_key),
             move |place| async move {
@@ -50,11 +51,11 @@ impl Act<'_> {
                             _ => "",
                         };
                         let said = error.message + hint;
-                        return Ok(learned(move |m| _ = m.unfit.insert((attempt_key, sha256), said)));
+                        return Ok(memory_edit(move |m| _ = m.unfit.insert((attempt_key, sha256), said)));
                     }
                     Err(error) => return Err(error.into()),
                 };
-                Ok(learned(move |m| {
+                Ok(memory_edit(move |m| {
                     // A file that was uploaded under an earlier credential may be in another account.
                     if m.fingerprint == clients.fingerprint {
                         m.uploads.insert((attempt_key, sha256), id);
@@ -72,21 +73,21 @@ impl Act<'_> {
     ) -> Result<(), StepError> {
         let (ctx, clients, journal) = (self.ctx.clone(), self.clients()?.clone(), self.journal()?);
         let Some(batch) = submitted(journal, attempt_key) else { return Ok(()) };
-        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Collect(attempt_key), async move {
+        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Collect(attempt_key), async move {
             let (at, batch_id) = (ctx.clock.now(), batch.batch_id.as_str());
             let fetched = collect(&clients, &batch, patient, &ctx.jobs.spool).await?;
             let (batch, part, reading) = match fetched {
                 Ok(collected) => collected,
                 Err(seen) => {
-                    let (id, look) = (batch_id.to_string(), Polled { at: ctx.clock.now(), seen });
-                    return Ok(learned(move |m| _ = m.looks.insert(id, look)));
+                    let (id, look) = (batch_id.to_string(), PollResult { at: ctx.clock.now(), seen });
+                    return Ok(memory_edit(move |m| _ = m.looks.insert(id, look)));
                 }
             };
             let (foreign, unreadable) = (part.foreign, part.found.unreadable);
             if foreign > 0 || unreadable > 0 {
                 warn!(%attempt_key, foreign, unreadable, "lines that name no request of this batch were left out");
             }
-            let collected = Collected {
+            let collected = CollectResult {
                 part: PartRef { name: part.name, sha256: part.sha256 },
                 counts: part.counts,
                 retryable: part.retryable,
@@ -96,9 +97,9 @@ impl Act<'_> {
                 short: None,
             };
             let batch_id = batch_id.to_string();
-            Ok(learned(move |m| {
-                let short = Short::after(m.collected.get(&batch_id), reading, at);
-                m.collected.insert(batch_id, Collected { short, ..collected });
+            Ok(memory_edit(move |m| {
+                let short = ShortRead::after(m.collected.get(&batch_id), reading, at);
+                m.collected.insert(batch_id, CollectResult { short, ..collected });
             }))
         });
         Ok(())
@@ -131,7 +132,7 @@ async fn collect(
     submitted: &Submitted,
     patient: bool,
     spool: &std::path::Path,
-) -> Result<Result<(Batch, results::Collected, Reading), PolledState>, StepError> {
+) -> Result<Result<(Batch, results::CollectedPart, ReadCounts), PolledState>, StepError> {
     let batch = match clients.api.get(&submitted.batch_id).await {
         Err(e) if e.kind == ErrorKind::NotFound => return Ok(Err(PolledState::NotFound)),
         batch => batch?,
@@ -144,10 +145,10 @@ async fn collect(
     let Some(files) = answers(clients, &batch, patient).await? else {
         return Ok(Err(PolledState::Gone { state: ended }));
     };
-    let reading = |found: &Found| Reading {
+    let reading = |found: &FileContents| ReadCounts {
         requests: submitted.requests,
         found: found.requests,
-        expected: Reading::expected(batch.done, ended, submitted.requests),
+        expected: ReadCounts::expected(batch.done, ended, submitted.requests),
         // A file whose name is unusable counts as a line that cannot be read.
         unreadable: found.unreadable.saturating_add(i64::from(!batch.unusable.is_empty())),
         cut_off: found.cut_off,

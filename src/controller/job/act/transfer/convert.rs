@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::lifecycle::{AttemptState, Shard, TOO_LARGE, Tries};
-use crate::results::{Asked, FollowUp, Part, Settled};
+use crate::lifecycle::{AttemptState, RequestHistory, Shard, TOO_LARGE};
+use crate::results::{FollowUp, Part, RequestRounds, SettledShard};
 use crate::store::StagedShard;
 
 /// The journal's entry for a staged shard without an attempt.
@@ -16,20 +16,20 @@ impl From<StagedShard> for Shard {
 
 /// A shard of requests that are sent again, but for its round.
 impl From<FollowUp> for Shard {
-    fn from(FollowUp { shard, took, took_errors }: FollowUp) -> Shard {
-        Shard { took, took_errors, ..shard.into() }
+    fn from(FollowUp { shard, prior_counts, prior_errors }: FollowUp) -> Shard {
+        Shard { prior_counts, prior_errors, ..shard.into() }
     }
 }
 
-impl From<&Asked> for Tries {
-    fn from(&Asked { ended, failed, lost, given_up }: &Asked) -> Tries {
-        Tries { ended, failed, lost, given_up }
+impl From<&RequestRounds> for RequestHistory {
+    fn from(&RequestRounds { ended, failed, lost, given_up }: &RequestRounds) -> RequestHistory {
+        RequestHistory { ended, failed, lost, given_up }
     }
 }
 
 /// A shard as the join takes it, with the error for requests that have no line in its part.
-impl From<&Shard> for Settled {
-    fn from(shard: &Shard) -> Settled {
+impl From<&Shard> for SettledShard {
+    fn from(shard: &Shard) -> SettledShard {
         let state = shard.attempt.as_ref().map(|a| &a.state);
         let (part, absent) = match state {
             Some(AttemptState::Settled { part, .. }) => (
@@ -54,7 +54,7 @@ impl From<&Shard> for Settled {
             _ => (None, ("not_submitted".into(), "the job ended before this request was sent".to_string())),
         };
         let part = part.map(|p| Part { name: p.name.clone(), sha256: p.sha256.clone() });
-        Settled {
+        SettledShard {
             sha256: shard.sha256.clone(),
             index: shard.index().to_string(),
             first: shard.first,

@@ -3,17 +3,17 @@
 use kube::runtime::reflector::ObjectRef;
 use tracing::info;
 
-use super::{learned, max_requests};
+use super::{max_requests, memory_edit};
 use crate::api::conditions::reasons;
 use crate::api::{BatchJob, WorkHashVersion};
 use crate::controller::Context;
 use crate::controller::job::act::Act;
 use crate::controller::job::clients::Clients;
-use crate::controller::job::{events, last_look, source, tasks, transfers};
+use crate::controller::job::{cached_job, events, source, tasks, transfers};
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::publish;
-use crate::lifecycle::{self, Pass, Plan, Planned, Shards, Task, TooLarge};
-use crate::requests::{self, Defaults, PassError, Passed, PlanOptions, Selection, SizeLimit};
+use crate::lifecycle::{self, Pass, Plan, PlanResult, Shards, Task, TooLarge};
+use crate::requests::{self, Defaults, PassError, PassOutput, PlanOptions, Selection, SizeLimit};
 use crate::store::{Sorted, StagedShard, StoreError, reserve};
 
 /// Default of `spec.input.maxObjectBytes`.
@@ -29,12 +29,12 @@ impl Act<'_> {
         let (spec_hash, output_uri) = (self.snapshot.view.spec_hash.clone(), self.snapshot.view.output_uri.clone());
         let namespace = self.snapshot.view.owner.namespace.clone();
         let max_batches = self.snapshot.view.plan_limit();
-        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Plan, async move {
+        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Plan, async move {
             // The object is read again, so that its requests take memory only from here on. If its spec is no longer the one
             // that the step was decided on, nothing is done.
             let mut job = match read(&ctx, &key).await? {
                 Some(job) if lifecycle::spec_hash(&job.spec) == spec_hash => job,
-                _ => return Ok(learned(|_| {})),
+                _ => return Ok(memory_edit(|_| {})),
             };
             let inline = usize::try_from(transfers::inline_bytes(&job)).unwrap_or(usize::MAX);
             let _inline = reserve(inline).await;
@@ -43,14 +43,16 @@ impl Act<'_> {
                 source::check(&job.spec, &output_uri).and_then(|()| options(&job, &clients, max_batches, version));
             let options = match checked {
                 Ok(options) => options,
-                Err(message) => return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) }))),
+                Err(message) => {
+                    return Ok(memory_edit(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) })));
+                }
             };
             let input = std::mem::take(&mut job.spec.input);
             job.drop_requests();
             let source = match source::open(&ctx, &namespace, input).await {
                 Ok(source) => source,
                 Err(StepError { is_unfit_store: true, blocked, .. }) => {
-                    return Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result: Err(blocked.message) })));
+                    return Ok(memory_edit(move |m| m.pass = Some(Pass { spec_hash, result: Err(blocked.message) })));
                 }
                 Err(error) => return Err(error),
             };
@@ -75,7 +77,7 @@ impl Act<'_> {
                         }
                         None => Shards::default(),
                     };
-                    Ok(Planned { staged: stage.clone(), plan, shards })
+                    Ok(PlanResult { staged: stage.clone(), plan, shards })
                 }
                 Err(
                     PassError::Invalid(message)
@@ -89,7 +91,7 @@ impl Act<'_> {
                 }
                 Err(PassError::Store(e)) => return Err(e.into()),
             };
-            Ok(learned(move |m| m.pass = Some(Pass { spec_hash, result })))
+            Ok(memory_edit(move |m| m.pass = Some(Pass { spec_hash, result })))
         });
         Ok(())
     }
@@ -97,7 +99,7 @@ impl Act<'_> {
 
 /// Reads the whole object. Returns None if it is gone, or another object has its name.
 async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJob>, StepError> {
-    let job = last_look::whole(ctx, key.namespace.as_deref().unwrap_or_default(), &key.name).await?;
+    let job = cached_job::whole(ctx, key.namespace.as_deref().unwrap_or_default(), &key.name).await?;
     Ok(job.filter(|job| job.metadata.uid == key.extra.uid))
 }
 
@@ -144,7 +146,7 @@ fn options(
 }
 
 /// Returns the plan that a pass made, and the shards that it staged.
-fn plan(passed: Passed) -> (Plan, Sorted<StagedShard>) {
+fn plan(passed: PassOutput) -> (Plan, Sorted<StagedShard>) {
     let plan = Plan {
         work_hash: passed.work_hash,
         input: crate::api::InputStatus {

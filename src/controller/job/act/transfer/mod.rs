@@ -16,12 +16,12 @@ use crate::lifecycle::Memory;
 const REQUESTS_OF_CONFIG_MAPS: i64 = 500;
 
 /// The edit of memory with which a task ends.
-pub(crate) type Learned = Box<dyn FnOnce(&mut Memory) + Send>;
+pub(crate) type MemoryEdit = Box<dyn FnOnce(&mut Memory) + Send>;
 
 /// The outcome of a task, see [`tasks`](crate::controller::job::tasks).
-pub(crate) type Outcome = Result<Learned, StepError>;
+pub(crate) type Outcome = Result<MemoryEdit, StepError>;
 
-pub(super) fn learned(edit: impl FnOnce(&mut Memory) + Send + 'static) -> Learned {
+pub(super) fn memory_edit(edit: impl FnOnce(&mut Memory) + Send + 'static) -> MemoryEdit {
     Box::new(edit)
 }
 

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{learned, max_requests};
+use super::{max_requests, memory_edit};
 use crate::api::{Endpoint, weight};
 use crate::controller::job::act::{Act, manifest_view};
 use crate::controller::job::clients::Clients;
-use crate::controller::job::session::Session;
+use crate::controller::job::job_state::JobState;
 use crate::controller::job::tasks;
 use crate::controller::runtime::error::StepError;
-use crate::lifecycle::{AttemptKey, AttemptState, Halved, Journal, Shard, Task, Tries, error_summary};
-use crate::results::{self, AbandonedBatch, Asked, Manifest, Settled};
+use crate::lifecycle::{AttemptKey, AttemptState, HalveResult, Journal, RequestHistory, Shard, Task, error_summary};
+use crate::results::{self, AbandonedBatch, Manifest, RequestRounds, SettledShard};
 use crate::store::{Reservation, ShardWriter, Sorted, Version, layout, reserve};
 
 /// Maximum size of the batches' names in a manifest, in bytes, so that the manifest can be read again. The journal names all
@@ -28,28 +28,28 @@ impl Act<'_> {
         let of_embeddings = self.snapshot.job.spec.endpoint == Endpoint::Embeddings;
         let limits = clients.account.limits();
         let max_inputs = of_embeddings.then(|| u64::from(limits.max_inputs_per_batch.unsigned_abs()));
-        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::FollowUp, async move {
-            let Some((journal, _held)) = judged.read(&clients).await? else { return Ok(learned(|_| {})) };
+        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::FollowUp, async move {
+            let Some((journal, _held)) = judged.read(&clients).await? else { return Ok(memory_edit(|_| {})) };
             let room = shard_limit.saturating_sub(journal.shards.len());
             let max_bytes = limits.max_bytes_per_batch.unsigned_abs();
             let writer = ShardWriter::new(&clients.folder, &journal.work_id, &ctx.jobs.spool, max_requests, max_bytes)
                 .of_inputs(max_inputs);
             let shards = all_settled(&clients, &journal, |_| true, &ctx.jobs.spool).await?;
-            let may_be_sent_again = |asked: &Asked| Tries::from(asked).may_be_sent_again(limit);
+            let may_be_sent_again = |asked: &RequestRounds| RequestHistory::from(asked).may_be_sent_again(limit);
             let staged = results::follow_up(writer, &clients.folder, shards, may_be_sent_again);
             let staged = staged.await?;
             let shards = staged.take(room).map(|follow_up| Ok(Shard { round, ..follow_up?.into() }));
             let shards = clients.journals.plan_shards(shards, &journal.work_id).await?;
-            Ok(learned(move |m| m.follow_up = Some((round, shards))))
+            Ok(memory_edit(move |m| m.follow_up = Some((round, shards))))
         });
         Ok(())
     }
 
     pub(in crate::controller::job::act) fn start_halve(&self, attempt_key: AttemptKey) -> Result<(), StepError> {
         let (ctx, clients, judged) = (self.ctx.clone(), self.clients()?.clone(), self.judged()?);
-        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Halve(attempt_key), async move {
-            let Some((journal, _held)) = judged.newest(&clients).await? else { return Ok(learned(|_| {})) };
-            let Some(whole) = journal.shards.get(attempt_key.shard) else { return Ok(learned(|_| {})) };
+        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Halve(attempt_key), async move {
+            let Some((journal, _held)) = judged.newest(&clients).await? else { return Ok(memory_edit(|_| {})) };
+            let Some(whole) = journal.shards.get(attempt_key.shard) else { return Ok(memory_edit(|_| {})) };
             let half = whole.requests / 2 + whole.requests % 2;
             let writer = ShardWriter::new(&clients.folder, &journal.work_id, &ctx.jobs.spool, half, u64::MAX);
             let earlier = match whole.round {
@@ -59,7 +59,7 @@ impl Act<'_> {
             let halves = results::halve(writer, &clients.folder, whole.into(), earlier).await?;
             let halves = halves.map(|half| Shard { round: whole.round, ..half.into() });
             let sha256 = whole.sha256.clone();
-            Ok(learned(move |m| m.halved = Some(Halved { attempt_key, sha256, halves })))
+            Ok(memory_edit(move |m| m.halved = Some(HalveResult { attempt_key, sha256, halves })))
         });
         Ok(())
     }
@@ -67,16 +67,16 @@ impl Act<'_> {
     pub(in crate::controller::job::act) fn start_write(&self) -> Result<(), StepError> {
         let (ctx, clients, judged) = (self.ctx.clone(), self.clients()?.clone(), self.judged()?);
         let compression = self.snapshot.job.spec.output.compression;
-        tasks::start(self.ctx, self.session, &self.snapshot.job, Task::Write, async move {
-            let Some((journal, _held)) = judged.read(&clients).await? else { return Ok(learned(|_| {})) };
+        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Write, async move {
+            let Some((journal, _held)) = judged.read(&clients).await? else { return Ok(memory_edit(|_| {})) };
             // Another process may have written the manifest and deleted the parts. This task would then fail for ever.
             if is_written(&clients, &journal.work_id).await? {
-                return Ok(learned(|m| m.manifest = None));
+                return Ok(memory_edit(|m| m.manifest = None));
             }
-            let Some(manifest) = manifest(&clients, &journal).await? else { return Ok(learned(|_| {})) };
+            let Some(manifest) = manifest(&clients, &journal).await? else { return Ok(memory_edit(|_| {})) };
             let shards = all_settled(&clients, &journal, |_| true, &ctx.jobs.spool).await?;
             let manifest = results::write(&ctx.jobs.spool, &clients.folder, shards, manifest, compression).await?;
-            Ok(learned(move |m| {
+            Ok(memory_edit(move |m| {
                 m.marked = Some(manifest.work_id.clone());
                 m.manifest = Some(Some(manifest_view(&manifest)));
             }))
@@ -88,14 +88,14 @@ impl Act<'_> {
 impl Act<'_> {
     fn judged(&self) -> Result<JudgedJournal, StepError> {
         let version = self.snapshot.journal.as_ref().map(|(_, version)| version.clone());
-        self.journal().map(|_| JudgedJournal { session: self.session.clone(), version })
+        self.journal().map(|_| JudgedJournal { job_state: self.job_state.clone(), version })
     }
 }
 
 /// A handle of the journal that a task was decided on. A task that waits for memory holds the handle, and not the journal,
 /// which may be large.
 struct JudgedJournal {
-    session: Arc<Session>,
+    job_state: Arc<JobState>,
     version: Option<Version>,
 }
 
@@ -103,7 +103,7 @@ impl JudgedJournal {
     /// Returns the journal, and the reservation of its memory; None if storage has another version by now, so that the task has
     /// to be decided on again.
     async fn read(&self, clients: &Clients) -> Result<Option<(Arc<Journal>, Reservation)>, StepError> {
-        let known = self.session.journal().filter(|(_, version)| Some(version) == self.version.as_ref());
+        let known = self.job_state.journal().filter(|(_, version)| Some(version) == self.version.as_ref());
         let journal = match known {
             Some((journal, _)) => Some(journal),
             None => {
@@ -116,7 +116,7 @@ impl JudgedJournal {
 
     /// Returns the journal in the version that is cached or, if none is, in storage, and the reservation of its memory.
     async fn newest(&self, clients: &Clients) -> Result<Option<(Arc<Journal>, Reservation)>, StepError> {
-        let journal = match self.session.journal() {
+        let journal = match self.job_state.journal() {
             Some(known) => Some(known),
             None => clients.journals.read(None, 0).await?,
         };
@@ -136,8 +136,8 @@ async fn all_settled(
     journal: &Journal,
     of: impl Fn(&Shard) -> bool,
     spool: &Path,
-) -> Result<Sorted<Settled>, StepError> {
-    let mut sorter = Settled::sorter(spool);
+) -> Result<Sorted<SettledShard>, StepError> {
+    let mut sorter = SettledShard::sorter(spool);
     let see = |_, shard: &Shard| if of(shard) { sorter.push(shard.into()) } else { Ok(()) };
     clients.journals.each(journal, see).await?;
     Ok(sorter.finish()?)

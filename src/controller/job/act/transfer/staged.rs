@@ -9,7 +9,7 @@ use crate::controller::job::act::Act;
 use crate::controller::job::clients::Clients;
 use crate::controller::job::journal::JournalStore;
 use crate::controller::runtime::error::StepError;
-use crate::lifecycle::{AttemptState, Journal, Shard, Tidied, Untidy};
+use crate::lifecycle::{AttemptState, CleanUpFailure, CleanUpResult, Journal, Shard};
 use crate::store::{Sorted, Sorter, StoreError, layout};
 
 impl Act<'_> {
@@ -17,10 +17,10 @@ impl Act<'_> {
     pub(crate) async fn tidy(&self) -> Result<(), StepError> {
         let work_id = self.journal()?.work_id.clone();
         let deleted = self.delete_staged(&work_id).await;
-        let untidy = |t: &StepError| Untidy { message: t.blocked.message.clone(), retryable: t.retryable };
+        let untidy = |t: &StepError| CleanUpFailure { message: t.blocked.message.clone(), retryable: t.retryable };
         let failed = deleted.as_ref().err().map(untidy);
         if self.snapshot.view.deleting_since.is_some() {
-            self.session.remember(|m| m.tidied = Some(Tidied { work_id, failed }));
+            self.job_state.remember(|m| m.tidied = Some(CleanUpResult { work_id, failed }));
         }
         deleted
     }

@@ -9,12 +9,12 @@ use tokio::io::AsyncReadExt;
 use super::check::Request;
 use super::compression::{self, Content, Sizes};
 use super::pass::{Pass, PassError};
-use super::read::{Broken, Reading, broken, one_at_a_time};
+use super::read::{InputReader, ObjectError, broken, one_at_a_time};
 use super::source::Origin;
 use super::template::Template;
 use super::variable::{PARTS, Texts};
 use crate::api::{InputCompression, OnTooLarge};
-use crate::store::{Folder, Listed, Sorted, StoreError, Turn, reserve};
+use crate::store::{Folder, ListedObject, LongLineTurn, Sorted, StoreError, reserve};
 
 /// Most objects that are fetched at a time.
 const AHEAD: usize = 16;
@@ -48,7 +48,7 @@ pub struct TooLarge {
 /// An object as it is stored.
 struct Stored {
     uri: String,
-    object: Listed,
+    object: ListedObject,
     /// The whole object, or as many of its first bytes as are of use.
     bytes: Vec<u8>,
 }
@@ -59,13 +59,13 @@ struct Unpacked {
     too_large: bool,
 }
 
-impl Reading {
+impl InputReader {
     /// Makes a request of each of these objects.
     pub(super) async fn whole(
         &mut self,
         pass: &mut Pass<'_>,
         folder: &Folder,
-        objects: Sorted<Listed>,
+        objects: Sorted<ListedObject>,
         template: &Template,
     ) -> Result<(), PassError> {
         let _held = reserve(AHEAD_BYTES + OBJECT_BYTES * self.limit.bytes).await;
@@ -78,15 +78,15 @@ impl Reading {
             let unpacked = unpack(&stored, self.compression, self.limit, self.sizes.next()).await;
             // Base64 is the longest form.
             let most = template.most(unpacked.as_ref().map_or(0, |unpacked| unpacked.bytes.len() / 3 * 4 + 4));
-            let mut turn = Turn::default();
+            let mut turn = LongLineTurn::default();
             turn.take(most).await;
             let checked = match unpacked {
                 Ok(unpacked) => match one_at_a_time(most, || self.fit(pass, &stored, unpacked, template)) {
                     Some(checked) => checked,
                     None => continue,
                 },
-                Err(Broken::Damaged(what)) => Err(what),
-                Err(Broken::Stop(e)) => return Err(e),
+                Err(ObjectError::Damaged(what)) => Err(what),
+                Err(ObjectError::Stop(e)) => return Err(e),
             };
             pass.take(&origin, None, checked).await?;
             drop(turn);
@@ -133,13 +133,13 @@ impl SizeLimit {
 }
 
 /// Fetches the objects in their order, several ahead of the one that is taken.
-fn ahead(folder: &Folder, objects: Sorted<Listed>, limit: SizeLimit) -> BoxStream<'_, Result<Stored, PassError>> {
+fn ahead(folder: &Folder, objects: Sorted<ListedObject>, limit: SizeLimit) -> BoxStream<'_, Result<Stored, PassError>> {
     let at_a_time = (AHEAD_BYTES / limit.of_use()).clamp(2, AHEAD);
-    let fetch = move |object: Result<Listed, StoreError>| async move { fetch(folder, object?, limit).await };
+    let fetch = move |object: Result<ListedObject, StoreError>| async move { fetch(folder, object?, limit).await };
     futures::stream::iter(objects).map(fetch).buffered(at_a_time).boxed()
 }
 
-async fn fetch(folder: &Folder, object: Listed, limit: SizeLimit) -> Result<Stored, PassError> {
+async fn fetch(folder: &Folder, object: ListedObject, limit: SizeLimit) -> Result<Stored, PassError> {
     let uri = folder.uri_of(object.name());
     // The buffer is no larger than the object.
     let mut bytes = Vec::with_capacity(usize::try_from(object.size).map_or(0, |size| size.min(limit.of_use())));
@@ -163,7 +163,7 @@ async fn unpack(
     compression: InputCompression,
     limit: SizeLimit,
     sizes: Sizes,
-) -> Result<Unpacked, Broken> {
+) -> Result<Unpacked, ObjectError> {
     let cut = stored.object.size > stored.bytes.len() as u64;
     if cut && limit.then != OnTooLarge::Truncate {
         return Ok(Unpacked { bytes: vec![], too_large: true });

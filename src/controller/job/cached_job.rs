@@ -29,7 +29,7 @@ const ANSWERS_LIMIT: usize = 16 << 10;
 
 /// A job's object, without the content of its requests.
 #[derive(Clone)]
-pub(crate) struct LastLook {
+pub(crate) struct CachedJob {
     pub job: Arc<BatchJob>,
     /// The hash of the spec, including the content of its requests.
     pub spec_hash: String,
@@ -54,21 +54,21 @@ pub(crate) fn is_fresh_journal(at: i64, wanted: Freshness, began: i64) -> bool {
     is_fresh(at, wanted, began, LONGEST_OF_JOURNAL)
 }
 
-impl LastLook {
-    fn new(mut job: BatchJob, spec_hash: String, at: i64) -> LastLook {
+impl CachedJob {
+    fn new(mut job: BatchJob, spec_hash: String, at: i64) -> CachedJob {
         leave_out_requests(&mut job);
         // About twice the size of its text, most of which is short strings.
         let text = usize::try_from(size_of_json(&job)).unwrap_or(usize::MAX / 4);
         let weight = size_of::<BatchJob>() + 2 * text + spec_hash.len();
-        LastLook { job: Arc::new(job), spec_hash, at, weight }
+        CachedJob { job: Arc::new(job), spec_hash, at, weight }
     }
 
     /// Returns the look after a write of ours that was judged on it and left the spec alone.
-    pub fn after(&self, metadata: ObjectMeta, edit: impl FnOnce(&mut BatchJob), at: i64) -> LastLook {
+    pub fn after(&self, metadata: ObjectMeta, edit: impl FnOnce(&mut BatchJob), at: i64) -> CachedJob {
         let mut job = BatchJob::clone(&self.job);
         job.metadata = metadata;
         edit(&mut job);
-        LastLook::new(job, self.spec_hash.clone(), at)
+        CachedJob::new(job, self.spec_hash.clone(), at)
     }
 }
 
@@ -88,10 +88,10 @@ fn leave_out_requests(job: &mut BatchJob) {
 pub(crate) async fn look(
     ctx: &Context,
     key: &BatchJob,
-    last: Option<LastLook>,
+    last: Option<CachedJob>,
     wanted: Freshness,
     began: i64,
-) -> Result<Option<LastLook>, StepError> {
+) -> Result<Option<CachedJob>, StepError> {
     let namespace = key.namespace().unwrap_or_default();
     if let Some(last) = last {
         if is_fresh(last.at, wanted, began, LONGEST) && is_the_latest(ctx, &last.job) {
@@ -101,7 +101,7 @@ pub(crate) async fn look(
         let live = metadata::get::<BatchJob>(&ctx.client, Some(&namespace), &key.name_any()).await?;
         match live {
             Some(live) if live.uid == key.metadata.uid && live.resource_version == last.job.resource_version() => {
-                return Ok(Some(LastLook { at, ..last }));
+                return Ok(Some(CachedJob { at, ..last }));
             }
             Some(live) if live.uid == key.metadata.uid => {}
             _ => return Ok(None),
@@ -109,12 +109,12 @@ pub(crate) async fn look(
         return Ok(read(ctx, key).await?.map(|(job, at)| {
             let same = job.metadata.generation.is_some() && job.metadata.generation == last.job.metadata.generation;
             let spec_hash = if same { last.spec_hash } else { lifecycle::spec_hash(&job.spec) };
-            LastLook::new(job, spec_hash, at)
+            CachedJob::new(job, spec_hash, at)
         }));
     }
     Ok(read(ctx, key).await?.map(|(job, at)| {
         let spec_hash = lifecycle::spec_hash(&job.spec);
-        LastLook::new(job, spec_hash, at)
+        CachedJob::new(job, spec_hash, at)
     }))
 }
 
@@ -176,7 +176,7 @@ mod tests {
             },
         });
         let job: BatchJob = serde_json::from_value(job).unwrap();
-        let seen = LastLook::new(job.clone(), "h".into(), 1);
+        let seen = CachedJob::new(job.clone(), "h".into(), 1);
         assert_eq!(seen.job.metadata.finalizers, job.metadata.finalizers, "those of others are written back");
         assert_eq!(seen.job.annotations()[annotations::RESOLVE], job.annotations()[annotations::RESOLVE]);
         let kept = serde_json::to_string(&*seen.job).unwrap();

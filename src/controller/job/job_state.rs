@@ -7,88 +7,88 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kube::runtime::reflector::ObjectRef;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::{Backoff, Failed};
+use super::backoff::{Backoff, FailedCall};
+use super::cached_job::CachedJob;
 use super::clients::Clients;
-use super::journal::Judged;
-use super::last_look::LastLook;
+use super::journal::VersionedJournal;
 use super::permit::PostPermit;
 use crate::api::BatchJob;
 use crate::controller::provider::ProviderKey;
 use crate::lifecycle::{Memory, Task, Waiting};
 
-/// The sessions of this process, by the uid of the job.
+/// The states that this process keeps of jobs, by the uid of the job.
 #[derive(Default)]
-pub(crate) struct Sessions(Mutex<HashMap<String, Arc<Session>>>);
+pub(crate) struct JobStates(Mutex<HashMap<String, Arc<JobState>>>);
 
-impl Sessions {
-    /// Returns the session of `job`, whose uid is `uid`, and creates it if there is none.
-    pub fn get(&self, uid: &str, job: &BatchJob) -> Arc<Session> {
-        let session = lock(&self.0).entry(uid.to_string()).or_default().clone();
-        lock(&session.job).get_or_insert_with(|| ObjectRef::from_obj(job));
-        session
+impl JobStates {
+    /// Returns the state of `job`, whose uid is `uid`, and creates it if there is none.
+    pub fn get(&self, uid: &str, job: &BatchJob) -> Arc<JobState> {
+        let job_state = lock(&self.0).entry(uid.to_string()).or_default().clone();
+        lock(&job_state.job).get_or_insert_with(|| ObjectRef::from_obj(job));
+        job_state
     }
 
     /// Returns true if the last step of the job with this uid failed, tasks aside.
     pub fn has_failed(&self, uid: &str) -> bool {
-        lock(&self.0).get(uid).is_some_and(|session| session.backoff(None).failures > 0)
+        lock(&self.0).get(uid).is_some_and(|job_state| job_state.backoff(None).failures > 0)
     }
 
     /// Lets the jobs of this account try everything that failed again at once. Returns those that had failures, to visit them.
     pub fn try_again(&self, account: &ProviderKey) -> Vec<ObjectRef<BatchJob>> {
-        let sessions: Vec<Arc<Session>> = lock(&self.0).values().cloned().collect();
-        let jobs = sessions.iter().filter(|s| s.account().as_ref() == Some(account) && s.try_again());
-        jobs.filter_map(|session| lock(&session.job).clone()).collect()
+        let job_states: Vec<Arc<JobState>> = lock(&self.0).values().cloned().collect();
+        let jobs = job_states.iter().filter(|s| s.account().as_ref() == Some(account) && s.try_again());
+        jobs.filter_map(|job_state| lock(&job_state.job).clone()).collect()
     }
 
     /// Returns the number of failing calls that deserve a person's attention, by the step or transfer that makes them.
     pub fn failing(&self) -> Vec<(&'static str, i64)> {
-        let sessions: Vec<Arc<Session>> = lock(&self.0).values().cloned().collect();
+        let job_states: Vec<Arc<JobState>> = lock(&self.0).values().cloned().collect();
         let mut calls = BTreeMap::new();
-        for session in sessions {
-            for backoff in lock(&session.backoffs).values().filter(|b| b.error().is_some()) {
+        for job_state in job_states {
+            for backoff in lock(&job_state.backoffs).values().filter(|b| b.error().is_some()) {
                 *calls.entry(backoff.call).or_insert(0) += 1;
             }
         }
         calls.into_iter().collect()
     }
 
-    /// Returns the bytes that the session of the job with this uid keeps of its object and its journal; None if there is no
-    /// session.
+    /// Returns the bytes that the state of the job with this uid keeps of its object and its journal; None if there is
+    /// none.
     pub fn weight(&self, uid: &str) -> Option<usize> {
-        let session = lock(&self.0).get(uid).cloned()?;
-        let (seen, journal) = (session.seen(), session.journal());
+        let job_state = lock(&self.0).get(uid).cloned()?;
+        let (seen, journal) = (job_state.seen(), job_state.journal());
         Some(seen.map_or(0, |seen| seen.weight) + journal.map_or(0, |(journal, _)| journal.weight()))
     }
 
     /// Drops the cached object and the cached journal of the job with this uid. Both are read again when they are needed.
     pub fn let_go(&self, uid: &str) {
-        if let Some(session) = lock(&self.0).get(uid) {
-            session.keep_seen(None);
-            session.journal_is_old();
-            session.forget_journal();
+        if let Some(job_state) = lock(&self.0).get(uid) {
+            job_state.keep_seen(None);
+            job_state.journal_is_old();
+            job_state.forget_journal();
         }
     }
 
     /// Returns the bytes that a visit of the job with this uid needs; None for a small visit.
     pub fn room(&self, uid: &str) -> Option<u64> {
-        let session = lock(&self.0).get(uid).cloned()?;
-        *lock(&session.room)
+        let job_state = lock(&self.0).get(uid).cloned()?;
+        *lock(&job_state.room)
     }
 
-    /// Ends the session of the job with this uid, and its tasks.
+    /// Ends the state of the job with this uid, and its tasks.
     pub fn end(&self, uid: &str) {
-        if let Some(session) = lock(&self.0).remove(uid) {
-            session.stop.cancel();
+        if let Some(job_state) = lock(&self.0).remove(uid) {
+            job_state.stop.cancel();
         }
     }
 
     /// Ends the sessions of the jobs for which `is_gone` is true. A job whose finalizer a person removed by hand has no last
     /// visit that ends its session.
     pub fn end_where(&self, is_gone: impl Fn(&str, &ObjectRef<BatchJob>) -> bool) {
-        lock(&self.0).retain(|uid, session| {
-            let gone = lock(&session.job).as_ref().is_some_and(|job| is_gone(uid, job));
+        lock(&self.0).retain(|uid, job_state| {
+            let gone = lock(&job_state.job).as_ref().is_some_and(|job| is_gone(uid, job));
             if gone {
-                session.stop.cancel();
+                job_state.stop.cancel();
             }
             !gone
         });
@@ -97,7 +97,7 @@ impl Sessions {
 
 /// The state that this process keeps of one job.
 #[derive(Default)]
-pub(crate) struct Session {
+pub(crate) struct JobState {
     memory: Mutex<Memory>,
     permit: Mutex<Option<PostPermit>>,
     /// The backoff of each task and, under None, of the steps that are not tasks. A success resets only its own entry.
@@ -107,11 +107,11 @@ pub(crate) struct Session {
     job: Mutex<Option<ObjectRef<BatchJob>>>,
     clients: Mutex<Option<Arc<Clients>>>,
     /// The journal that this process read or wrote last.
-    journal: Mutex<Option<Judged>>,
+    journal: Mutex<Option<VersionedJournal>>,
     /// The time at which that journal was known to be current (Unix milliseconds).
     journal_at: AtomicI64,
     /// The last look at the object.
-    seen: Mutex<Option<LastLook>>,
+    seen: Mutex<Option<CachedJob>>,
     /// The parts of the object with which a person asks for another try, as they were last seen.
     asked: Mutex<String>,
     /// Credentials that were read before this time (Unix milliseconds) are read again before they are used.
@@ -123,7 +123,7 @@ pub(crate) struct Session {
     needs: Mutex<BTreeMap<Task, u64>>,
     /// Lets the job look at one batch at a time, so that a server that asks for a pause is spared the other looks.
     pub looks: tokio::sync::Mutex<()>,
-    /// Ends the session's background tasks.
+    /// Ends the job's background tasks.
     pub stop: CancellationToken,
 }
 
@@ -144,7 +144,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Session {
+impl JobState {
     pub fn memory(&self) -> Memory {
         lock(&self.memory).clone()
     }
@@ -158,7 +158,7 @@ impl Session {
         *lock(&self.permit) = Some(permit);
     }
 
-    /// Takes the permit, which the caller uses or gives back with [`Session::hold_permit`].
+    /// Takes the permit, which the caller uses or gives back with [`JobState::hold_permit`].
     pub fn take_permit(&self) -> Option<PostPermit> {
         self.remember(|m| m.permit = None);
         lock(&self.permit).take()
@@ -182,11 +182,11 @@ impl Session {
     }
 
     /// Returns the journal that this process read or wrote last. The one in storage may be newer.
-    pub fn journal(&self) -> Option<Judged> {
+    pub fn journal(&self) -> Option<VersionedJournal> {
         lock(&self.journal).clone()
     }
 
-    pub fn keep_journal(&self, journal: Option<Judged>) {
+    pub fn keep_journal(&self, journal: Option<VersionedJournal>) {
         *lock(&self.journal) = journal;
     }
 
@@ -209,7 +209,7 @@ impl Session {
 
     /// Keeps the clients. If their credentials differ from those of the clients before, everything that failed is tried again
     /// at once.
-    pub fn keep_tools(&self, clients: Arc<Clients>) {
+    pub fn keep_clients(&self, clients: Arc<Clients>) {
         let before = lock(&self.clients).replace(clients.clone());
         if before.is_some_and(|before| before.credentials != clients.credentials) {
             lock(&self.backoffs).clear();
@@ -236,12 +236,12 @@ impl Session {
     }
 
     /// Returns the last look at the object.
-    pub fn seen(&self) -> Option<LastLook> {
+    pub fn seen(&self) -> Option<CachedJob> {
         lock(&self.seen).clone()
     }
 
     /// Keeps a look at the object; None drops a look that turned out to be outdated.
-    pub fn keep_seen(&self, seen: Option<LastLook>) {
+    pub fn keep_seen(&self, seen: Option<CachedJob>) {
         *lock(&self.seen) = seen;
     }
 
@@ -268,13 +268,13 @@ impl Session {
     /// Returns the backoff with the most failures in a row, of those that `of` selects and that deserve a person's attention.
     pub fn lasting(&self, of: impl Fn(&Option<Task>) -> bool) -> Option<Backoff> {
         let backoffs = lock(&self.backoffs);
-        let told = backoffs.iter().filter(|(what, b)| of(what) && b.error().is_some());
-        told.max_by_key(|(_, b)| b.failures).map(|(_, b)| b.clone())
+        let blocked = backoffs.iter().filter(|(what, b)| of(what) && b.error().is_some());
+        blocked.max_by_key(|(_, b)| b.failures).map(|(_, b)| b.clone())
     }
 
     /// Returns true if a person may fix the cause of a failure at any time.
-    pub fn may_be_mended(&self) -> bool {
-        lock(&self.backoffs).values().any(Backoff::may_be_mended)
+    pub fn may_be_fixed(&self) -> bool {
+        lock(&self.backoffs).values().any(Backoff::may_be_fixed)
     }
 
     /// Ends the pauses of everything that failed, and keeps the numbers of failures. Returns false if nothing had failed.
@@ -319,7 +319,7 @@ impl Session {
 
     /// Records a failure at `now`; [`Backoff`] has the time of the next try. If the failure may be one of the credentials, they
     /// are read again before that.
-    pub fn failed(&self, what: Option<Task>, failed: Failed, now: i64, jitter: u8) {
+    pub fn failed(&self, what: Option<Task>, failed: FailedCall, now: i64, jitter: u8) {
         if !failed.error.retryable {
             self.distrusts.store(now, Ordering::Relaxed);
         }
@@ -333,62 +333,62 @@ mod tests {
     use crate::controller::StepError;
     use crate::lifecycle::AttemptKey;
 
-    fn fails(session: &Session, what: Option<Task>, reason: &'static str, now: i64) {
+    fn fails(job_state: &JobState, what: Option<Task>, reason: &'static str, now: i64) {
         let error =
             StepError { api_server_unavailable: reason == "KubernetesUnavailable", ..StepError::passing(reason, "") };
-        session.failed(what, Failed { call: "Call", error, took: 0 }, now, 0);
+        job_state.failed(what, FailedCall { call: "Call", error, elapsed: 0 }, now, 0);
     }
 
     /// Returns the tasks that may not be tried again yet at `now`, and the time at which the first of them may.
-    fn held_back(session: &Session, now: i64) -> (BTreeSet<Task>, Option<i64>) {
-        let mut memory = Memory { failed_calls: session.failed_calls(), ..Default::default() };
+    fn held_back(job_state: &JobState, now: i64) -> (BTreeSet<Task>, Option<i64>) {
+        let mut memory = Memory { failed_calls: job_state.failed_calls(), ..Default::default() };
         let due = memory.hold_back(now);
         (memory.running, due)
     }
 
     #[test]
     fn what_goes_well_does_not_hide_what_does_not_and_what_does_not_holds_nothing_else_back() {
-        let session = Session::default();
+        let job_state = JobState::default();
         let collect = Task::Collect(AttemptKey { shard: 1, attempt: 1 });
         for now in 0..4 {
-            fails(&session, Some(collect), "ProviderUnavailable", now);
-            fails(&session, None, "StorageUnavailable", now);
-            session.succeeded(None);
-            session.succeeded(Some(Task::Plan));
+            fails(&job_state, Some(collect), "ProviderUnavailable", now);
+            fails(&job_state, None, "StorageUnavailable", now);
+            job_state.succeeded(None);
+            job_state.succeeded(Some(Task::Plan));
         }
-        assert_eq!(session.backoff(None).failures, 0, "the steps go well");
-        let told = || session.lasting(|_| true).and_then(|b| b.told()).map(|blocked| blocked.reason);
-        assert_eq!((session.backoff(Some(collect)).failures, told()), (4, Some("ProviderUnavailable")));
-        (0..9).for_each(|now| fails(&session, None, "KubernetesUnavailable", now));
-        assert_eq!(told(), Some("ProviderUnavailable"), "what cannot be told hides nothing");
-        assert_eq!(held_back(&session, 8_002), ([collect].into(), Some(8_003)));
-        assert_eq!(held_back(&session, 8_003), (BTreeSet::new(), None));
-        session.waits_for(&[collect].into());
-        assert_eq!(told(), Some("ProviderUnavailable"), "it is being tried");
-        session.waits_for(&BTreeSet::new());
-        assert_eq!(told(), None, "nobody tries it any more");
+        assert_eq!(job_state.backoff(None).failures, 0, "the steps go well");
+        let blocked = || job_state.lasting(|_| true).and_then(|b| b.blocked()).map(|blocked| blocked.reason);
+        assert_eq!((job_state.backoff(Some(collect)).failures, blocked()), (4, Some("ProviderUnavailable")));
+        (0..9).for_each(|now| fails(&job_state, None, "KubernetesUnavailable", now));
+        assert_eq!(blocked(), Some("ProviderUnavailable"), "what cannot be told hides nothing");
+        assert_eq!(held_back(&job_state, 8_002), ([collect].into(), Some(8_003)));
+        assert_eq!(held_back(&job_state, 8_003), (BTreeSet::new(), None));
+        job_state.waits_for(&[collect].into());
+        assert_eq!(blocked(), Some("ProviderUnavailable"), "it is being tried");
+        job_state.waits_for(&BTreeSet::new());
+        assert_eq!(blocked(), None, "nobody tries it any more");
     }
 
     #[test]
     fn the_failures_of_one_batch_are_not_reset_by_anothers_success() {
-        let session = Session::default();
+        let job_state = JobState::default();
         let [bad, good] = [0, 1].map(|shard| Some(Task::Call(AttemptKey { shard, attempt: 1 })));
         for now in 0..5 {
-            fails(&session, bad, "ProviderUnavailable", now);
-            session.succeeded(good);
+            fails(&job_state, bad, "ProviderUnavailable", now);
+            job_state.succeeded(good);
         }
-        assert_eq!(session.lasting(|_| true).map(|b| b.failures), Some(5));
+        assert_eq!(job_state.lasting(|_| true).map(|b| b.failures), Some(5));
     }
 
     #[test]
     fn an_account_that_is_back_is_tried_at_once_and_its_failures_are_not_forgotten() {
-        let session = Session::default();
+        let job_state = JobState::default();
         let poll = Task::Call(AttemptKey { shard: 0, attempt: 1 });
-        (0..5).for_each(|now| fails(&session, Some(poll), "ProviderUnavailable", now));
-        assert!(held_back(&session, 5).0.contains(&poll));
-        assert!(session.try_again());
-        assert_eq!((held_back(&session, 5), session.backoff(Some(poll)).failures), ((BTreeSet::new(), None), 5));
-        session.succeeded(Some(poll));
-        assert!(!session.try_again(), "there is nothing to try");
+        (0..5).for_each(|now| fails(&job_state, Some(poll), "ProviderUnavailable", now));
+        assert!(held_back(&job_state, 5).0.contains(&poll));
+        assert!(job_state.try_again());
+        assert_eq!((held_back(&job_state, 5), job_state.backoff(Some(poll)).failures), ((BTreeSet::new(), None), 5));
+        job_state.succeeded(Some(poll));
+        assert!(!job_state.try_again(), "there is nothing to try");
     }
 }

@@ -9,16 +9,16 @@ use crate::controller::runtime::version;
 
 /// The way to look at a provider object.
 #[derive(Clone, Copy)]
-pub(crate) enum Known<'a> {
+pub(crate) enum ReadFrom<'a> {
     /// As the watch has it.
-    ByWatch,
+    Watch,
     /// As the watch has it, unless it is older there than this look at it.
-    Since(&'a ObjectMeta),
+    WatchSince(&'a ObjectMeta),
     /// Reads it anew: a job that pins a provider must see its state since the pin.
-    Not,
+    ApiServer,
 }
 
-impl Known<'_> {
+impl ReadFrom<'_> {
     /// Returns the provider object; None if there is none.
     ///
     /// # Errors
@@ -33,9 +33,9 @@ impl Known<'_> {
         let object = namespace.map_or(object.clone(), |namespace| object.within(namespace));
         let watched = || P::watched(ctx).iter().find_map(|store| store.get(&object));
         let is_good = |found: &P| match self {
-            Known::ByWatch => true,
-            Known::Since(seen) => !version::is_older(found.meta(), seen),
-            Known::Not => false,
+            ReadFrom::Watch => true,
+            ReadFrom::WatchSince(seen) => !version::is_older(found.meta(), seen),
+            ReadFrom::ApiServer => false,
         };
         match watched().filter(|found| is_good(found)) {
             Some(found) => Ok(Some(P::clone(&found))),

@@ -9,10 +9,10 @@ use futures::Stream;
 use tokio_util::io::StreamReader;
 
 use super::index::{Content, INDEX_LINE_LIMIT, index_content, index_lines, next_entry};
-use super::line::{self, Ended};
-use super::settled::{Settled, Waiting};
+use super::line::{self, LineOutcome};
+use super::settled::{SettledShard, ShardQueue};
 use super::write::WriteError;
-use crate::store::{Folder, HEAVY, Held, IndexEntry, Kept, LINE_LIMIT, Lines, Sorted, layout, staged};
+use crate::store::{Folder, HEAVY, IndexEntry, KeptLine, LINE_LIMIT, Lines, LoadedLine, Sorted, layout, staged};
 
 /// Most lanes (shards of one model and round) that are joined side by side: sixteen models with eleven rounds each.
 pub const LANES_LIMIT: usize = 16 * 11;
@@ -29,13 +29,13 @@ pub(super) struct Request {
     pub entry: IndexEntry,
     pub model: Arc<str>,
     /// The request as it was sent; None unless asked for.
-    pub sent: Option<Kept>,
+    pub sent: Option<KeptLine>,
     /// Rounds in which it was sent; only the first unless asked for.
     pub asked: Vec<u32>,
     /// The end of each of its answers, with its round.
-    pub ends: Vec<(u32, Ended)>,
+    pub ends: Vec<(u32, LineOutcome)>,
     /// The answer that counts, a line of a part: the first that succeeded, or else the last.
-    pub answer: Option<Kept>,
+    pub answer: Option<KeptLine>,
     /// Whether a person gave up its answer.
     pub given_up: bool,
     /// Code and message for the case that nothing came back.
@@ -45,7 +45,7 @@ pub(super) struct Request {
 impl Request {
     /// Whether the answer that counts succeeded.
     pub fn succeeded(&self) -> bool {
-        self.ends.iter().any(|(_, ended)| *ended == Ended::Succeeded)
+        self.ends.iter().any(|(_, ended)| *ended == LineOutcome::Succeeded)
     }
 }
 
@@ -54,20 +54,20 @@ impl Request {
 struct Head {
     index: i64,
     round: u32,
-    ended: Ended,
+    ended: LineOutcome,
 }
 
 /// The requests in the shards of one later round, in the order of the index.
-struct Asked {
+struct RoundRequests {
     round: u32,
-    waiting: Waiting,
+    waiting: ShardQueue,
     open: Option<Lines<Content>>,
     next: Option<i64>,
 }
 
 /// The data that a join reads beside the answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum With {
+pub(super) enum JoinInputs {
     /// Nothing else.
     Answers,
     /// The requests as they were sent.
@@ -78,11 +78,11 @@ pub(super) enum With {
 
 /// A join of the input's own shards with the parts of later rounds, side by side. Shards of one round and model follow
 /// each other, so only one of them is open at a time, and each is opened when its first request is reached.
-pub(super) struct Joined<'a> {
+pub(super) struct Join<'a> {
     staged: Staged<'a>,
     base: Vec<Lane>,
     later: Vec<Answers>,
-    asked: Vec<Asked>,
+    asked: Vec<RoundRequests>,
 }
 
 /// The place of staged files, and the data that is read of them.
@@ -92,7 +92,7 @@ struct Staged<'a> {
     work_id: &'a str,
     /// Directory in which long lines wait.
     spool: &'a Path,
-    with: With,
+    with: JoinInputs,
     /// Whether files of later rounds are unpacked to local disk first.
     unpacks: bool,
     /// Whether there are more than [`FEW_MODELS`] models.
@@ -115,7 +115,7 @@ impl Staged<'_> {
 /// The input's own shards of one model.
 struct Lane {
     model: Arc<str>,
-    waiting: Waiting,
+    waiting: ShardQueue,
     open: Option<Open>,
 }
 
@@ -132,14 +132,14 @@ struct Open {
 /// The answers to some shards of one round, in the order of the index.
 struct Answers {
     /// Shards that may have answers.
-    waiting: Waiting,
+    waiting: ShardQueue,
     open: Option<(u32, Lines<Content>)>,
     /// Beginning of the next line. The line itself, which may hold an answer of 32 MiB, is read when its request is
     /// reached.
     head: Option<Head>,
 }
 
-impl<'a> Joined<'a> {
+impl<'a> Join<'a> {
     /// Joins all shards, without opening any yet.
     ///
     /// # Errors
@@ -147,28 +147,28 @@ impl<'a> Joined<'a> {
     pub fn new(
         folder: &'a Folder,
         work_id: &'a str,
-        shards: Sorted<Settled>,
-        with: With,
+        shards: Sorted<SettledShard>,
+        with: JoinInputs,
         spool: &'a Path,
-    ) -> Result<Joined<'a>, WriteError> {
-        Joined::of(folder, work_id, shards, |_| true, with, spool)
+    ) -> Result<Join<'a>, WriteError> {
+        Join::of(folder, work_id, shards, |_| true, with, spool)
     }
 
     /// Joins the shards of `models` alone.
     ///
     /// # Errors
-    /// As in [`Joined::new`].
+    /// As in [`Join::new`].
     pub fn of(
         folder: &'a Folder,
         work_id: &'a str,
-        mut shards: Sorted<Settled>,
+        mut shards: Sorted<SettledShard>,
         models: impl Fn(&str) -> bool,
-        with: With,
+        with: JoinInputs,
         spool: &'a Path,
-    ) -> Result<Joined<'a>, WriteError> {
+    ) -> Result<Join<'a>, WriteError> {
         let staged = Staged { folder, work_id, spool, with, unpacks: false, in_small_chunks: false };
-        let mut joined = Joined { staged, base: vec![], later: vec![], asked: vec![] };
-        let mut last: Option<Settled> = None;
+        let mut joined = Join { staged, base: vec![], later: vec![], asked: vec![] };
+        let mut last: Option<SettledShard> = None;
         while let Some(shard) = shards.next().transpose()? {
             if models(&shard.model) && last.as_ref().is_none_or(|last| last.lane() != shard.lane()) {
                 joined.add_lane(&shard, &shards)?;
@@ -179,18 +179,18 @@ impl<'a> Joined<'a> {
     }
 
     /// Adds the round and model whose first shard is `first`.
-    fn add_lane(&mut self, first: &Settled, others: &Sorted<Settled>) -> Result<(), WriteError> {
+    fn add_lane(&mut self, first: &SettledShard, others: &Sorted<SettledShard>) -> Result<(), WriteError> {
         if self.base.len() + self.later.len() == LANES_LIMIT {
             return Err(WriteError::Corrupt(format!("shards of more than {LANES_LIMIT} rounds and models")));
         }
-        let waiting = |of_parts| Waiting::new(first.clone(), others.clone(), of_parts);
+        let waiting = |of_parts| ShardQueue::new(first.clone(), others.clone(), of_parts);
         if first.round == 0 {
             self.base.push(Lane { model: first.model.as_str().into(), waiting: waiting(false)?, open: None });
             self.staged.in_small_chunks = self.base.len() > FEW_MODELS;
             return Ok(());
         }
-        if self.staged.with == With::Rounds {
-            self.asked.push(Asked { round: first.round, waiting: waiting(false)?, open: None, next: None });
+        if self.staged.with == JoinInputs::Rounds {
+            self.asked.push(RoundRequests { round: first.round, waiting: waiting(false)?, open: None, next: None });
         }
         self.later.push(Answers::of(waiting(true)?));
         self.staged.unpacks = self.later.len() > LATER_LANES;
@@ -225,7 +225,7 @@ impl<'a> Joined<'a> {
             let Some(Head { round, ended, .. }) = parts.head_of(self.staged, open.entry.index).await? else {
                 continue;
             };
-            let succeeded = ends.iter().any(|(_, ended)| *ended == Ended::Succeeded);
+            let succeeded = ends.iter().any(|(_, ended)| *ended == LineOutcome::Succeeded);
             ends.push((round, ended));
             match succeeded {
                 true => parts.skip().await?,
@@ -271,11 +271,11 @@ impl Lane {
 }
 
 impl Open {
-    async fn new(of: Staged<'_>, shard: Settled) -> Result<Option<Open>, WriteError> {
+    async fn new(of: Staged<'_>, shard: SettledShard) -> Result<Option<Open>, WriteError> {
         let Staged { folder, work_id, with, .. } = of;
         let sent: Option<Content> = match with {
-            With::Answers => None,
-            With::Requests | With::Rounds => {
+            JoinInputs::Answers => None,
+            JoinInputs::Requests | JoinInputs::Rounds => {
                 Some(reader(staged::verified(folder, &layout::shard(work_id, &shard.sha256), &shard.sha256).await?))
             }
         };
@@ -283,12 +283,12 @@ impl Open {
         let Some(entry) = next_entry(&mut index).await? else { return Ok(None) };
         let (sent, given_up, absent) =
             (sent.map(|sent| of.lines(sent, LINE_LIMIT)), shard.given_up, shard.absent.clone());
-        let answers = Answers::of(Waiting::one(shard));
+        let answers = Answers::of(ShardQueue::one(shard));
         Ok(Some(Open { entry, index, sent, answers, given_up, absent }))
     }
 }
 
-impl Asked {
+impl RoundRequests {
     async fn advance(&mut self) -> Result<(), WriteError> {
         self.next = match &mut self.open {
             Some(lines) => next_entry(lines).await?.map(|entry| entry.index),
@@ -316,7 +316,7 @@ impl Asked {
 }
 
 impl Answers {
-    fn of(waiting: Waiting) -> Answers {
+    fn of(waiting: ShardQueue) -> Answers {
         Answers { waiting, open: None, head: None }
     }
 
@@ -334,7 +334,7 @@ impl Answers {
     /// Returns the beginning of the next line if that is the request's.
     async fn head_of(&mut self, of: Staged<'_>, index: i64) -> Result<Option<Head>, WriteError> {
         while self.head.is_none()
-            && let Some(Settled { round, part: Some(part), .. }) = self.waiting.take(index)?
+            && let Some(SettledShard { round, part: Some(part), .. }) = self.waiting.take(index)?
         {
             let content: Content = reader(staged::verified(of.folder, &part.name, &part.sha256).await?);
             let lines = match round > 0 {
@@ -350,7 +350,7 @@ impl Answers {
     }
 
     /// Returns the next line.
-    async fn line(&mut self) -> Result<Kept, WriteError> {
+    async fn line(&mut self) -> Result<KeptLine, WriteError> {
         let line = match &mut self.open {
             Some((_, lines)) => lines.next_kept().await?,
             None => None,
@@ -380,9 +380,9 @@ fn reader(content: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static) 
 
 /// Loads a line into memory, after waiting for its turn if it is a long one. The line has to be dropped before the next
 /// is loaded, and before a wait for the store.
-pub(super) async fn loaded(line: Option<Kept>) -> Result<Held, WriteError> {
+pub(super) async fn loaded(line: Option<KeptLine>) -> Result<LoadedLine, WriteError> {
     match line {
-        Some(Kept::TooLong(size)) => Err(WriteError::Corrupt(format!("a staged line has {size} bytes"))),
+        Some(KeptLine::TooLong(size)) => Err(WriteError::Corrupt(format!("a staged line has {size} bytes"))),
         Some(line) => line.load().await?.ok_or_else(|| WriteError::Corrupt("a staged line is missing".into())),
         None => Err(WriteError::Corrupt("a staged request is missing".into())),
     }

@@ -11,7 +11,7 @@ const LIMIT_OF_NAMESPACE: usize = LIMIT / 2;
 
 /// The bytes that are kept of each job at rest.
 #[derive(Default)]
-pub(crate) struct Kept(Mutex<State>);
+pub(crate) struct CacheBudget(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -29,7 +29,7 @@ struct Namespace {
     bytes: usize,
 }
 
-impl Kept {
+impl CacheBudget {
     /// Records that `bytes` are kept of a job whose last visit is over. Returns the uids of the jobs whose caches must be
     /// dropped.
     #[must_use]
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_oldest_of_the_namespace_that_holds_the_most_goes_first() {
-        let kept = Kept::default();
+        let kept = CacheBudget::default();
         let third = LIMIT_OF_NAMESPACE / 3;
         for (uid, namespace) in [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("b2", "b"), ("c1", "c")] {
             assert!(kept.keep(uid, namespace, third).is_empty(), "{uid}");
@@ -114,7 +114,7 @@ mod tests {
             jobs in prop::collection::vec((0..40usize, 0..3usize, 0..LIMIT_OF_NAMESPACE), 1..200),
             forgotten in prop::collection::vec(0..40usize, 0..20),
         ) {
-            let kept = Kept::default();
+            let kept = CacheBudget::default();
             prop_assert!(kept.keep("quiet", "quiet", 1).is_empty());
             let mut holds: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
             for (at, (uid, namespace, bytes)) in jobs.into_iter().enumerate() {
