@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use crate::api::{BatchEnd, Endpoint};
+use crate::transport::SendError;
 
 pub use dialect::{Credential, Dialect};
 pub use limits::Limits;
@@ -260,12 +261,14 @@ pub struct ApiError {
     pub status: Option<u16>,
     /// The pause that the server asked for.
     pub retry_after: Option<Duration>,
+    /// The reason why there was no response.
+    pub source: Option<SendError>,
 }
 
 impl ApiError {
     /// Returns an error that has no status code.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        ApiError { kind, message: message.into(), status: None, retry_after: None }
+        ApiError { kind, message: message.into(), status: None, retry_after: None, source: None }
     }
 
     /// Returns whether the provider would answer the same again. Temporary errors, and errors of the credential, are not

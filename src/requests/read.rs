@@ -376,7 +376,7 @@ pub fn broken(name: &str, compression: InputCompression, error: std::io::Error) 
         InputCompression::Gzip => "gzip",
         InputCompression::Zstd => "zstd",
         InputCompression::Auto | InputCompression::None => {
-            return ObjectError::Stop(StoreError::Unavailable(format!("{name} cannot be read ({kind})")).into());
+            return ObjectError::Stop(StoreError::Unavailable(format!("{name} cannot be read ({kind})"), None).into());
         }
     };
     let damage = match kind {

@@ -178,7 +178,7 @@ fn is_incomplete(place: &LinePlace) -> bool {
 }
 
 pub(super) fn local(error: std::io::Error) -> CollectError {
-    StoreError::Unavailable(format!("the local spool: {error}")).into()
+    staged::local(error).into()
 }
 
 /// Spools the files. Returns the offset at which each of them ends.

@@ -18,7 +18,7 @@ pub use listing::ListedObject;
 pub(super) use whole::WholeObject;
 
 use super::checks::CheckedBucket;
-use super::{ConfigMaps, Credentials, NamespaceCopies, Place, StoreChecks, StoreError, Upload, Version};
+use super::{ConfigMaps, Credentials, NamespaceCopies, Place, StoreCause, StoreChecks, StoreError, Upload, Version};
 use crate::api::ObjectStoreLocation;
 use crate::transport::{Meter, Patience, Transport};
 
@@ -175,7 +175,9 @@ impl Folder {
     }
 
     fn too_slow(&self, name: &str, limit: Duration) -> StoreError {
-        StoreError::Unavailable(format!("{}: the store was not done within {} s", self.uri_of(name), limit.as_secs()))
+        let (uri, limit) = (self.uri_of(name), limit.as_secs());
+        let message = format!("{uri}: the store was not done within {limit} s");
+        StoreError::Unavailable(message, Some(StoreCause::TimedOut(limit)))
     }
 
     async fn open_at(

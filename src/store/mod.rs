@@ -1,6 +1,7 @@
 //! Object storage: folders, immutable files, and documents that change by conditional writes.
 
 mod bucket;
+mod cause;
 mod checks;
 mod config_maps;
 mod copies;
@@ -17,6 +18,7 @@ pub mod staged;
 mod upload;
 
 pub use bucket::{Backend, Credentials, Place, SecretKey};
+pub use cause::StoreCause;
 pub use checks::StoreChecks;
 pub use config_maps::ConfigMaps;
 pub use copies::{LocalCopies, NamespaceCopies};
@@ -138,7 +140,7 @@ pub enum StoreError {
     TooLarge(String),
     /// The operation may succeed later.
     #[error("{0}")]
-    Unavailable(String),
+    Unavailable(String, #[source] Option<StoreCause>),
     /// The content is not as it was stored.
     #[error("{0}")]
     Corrupt(String),
@@ -150,11 +152,19 @@ impl StoreError {
         StoreError::Changed(format!("{uri} was replaced or deleted while the input was read; it is read again"))
     }
 
+    /// Returns the typed cause, if there is one.
+    pub fn into_cause(self) -> Option<StoreCause> {
+        match self {
+            StoreError::Unavailable(_, source) => source,
+            _ => None,
+        }
+    }
+
     /// Returns the error of a store that is busy with another write. S3 answers 409 also if it cannot judge a condition
     /// at the moment (`ConditionalRequestConflict`, `OperationAborted`:
     /// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>), and asks for another try.
     fn busy(uri: &str) -> Self {
-        StoreError::Unavailable(format!("{uri}: the store was busy with another write; it is tried again"))
+        StoreError::Unavailable(format!("{uri}: the store was busy with another write; it is tried again"), None)
     }
 
     fn denied(place: &str) -> Self {
@@ -184,6 +194,7 @@ impl StoreError {
             return StoreError::NotAllowed(format!("{place}: {why}"));
         }
         let why = crate::transport::chain(&error);
+        let source = cause::<SendError>(&error).cloned().map(StoreCause::NoResponse);
         match error {
             E::NotFound { .. } => StoreError::NotFound(format!("{place} does not exist")),
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => StoreError::denied(place),
@@ -194,8 +205,10 @@ impl StoreError {
             E::AlreadyExists { .. } | E::Precondition { .. } => StoreError::busy(place),
             _ => match s3::said(&why) {
                 Some(("NoSuchBucket", _)) => StoreError::NotFound(format!("the bucket of {place} does not exist")),
-                Some((code, message)) => StoreError::Unavailable(clip(format!("{place}: {code}: {message}"), 512)),
-                None => StoreError::Unavailable(format!("{place}: {}", clip(why, 512))),
+                Some((code, message)) => {
+                    StoreError::Unavailable(clip(format!("{place}: {code}: {message}"), 512), source)
+                }
+                None => StoreError::Unavailable(format!("{place}: {}", clip(why, 512)), source),
             },
         }
     }

@@ -21,7 +21,7 @@ use tokio_util::io::{InspectReader, StreamReader};
 
 use super::copies::{self, BLOCK_BYTES, Blocks, Copy};
 use super::memory::{Reservation, reserve};
-use super::{Folder, StoreError};
+use super::{Folder, StoreCause, StoreError};
 use crate::api::text::hex;
 
 /// A file that is being spooled: compressed with zstd on local disk, with SHA-256 and size of the uncompressed bytes.
@@ -77,7 +77,7 @@ pub const BROKE_OFF: std::io::ErrorKind = std::io::ErrorKind::ConnectionAborted;
 
 /// Returns an error of the local spool.
 pub fn local(error: std::io::Error) -> StoreError {
-    StoreError::Unavailable(format!("the local spool: {error}"))
+    StoreError::Unavailable(format!("the local spool: {error}"), Some(StoreCause::Disk(error.kind())))
 }
 
 /// Creates an unnamed file in `dir`, which is deleted when its handle is dropped.
@@ -203,7 +203,10 @@ impl SpooledFile {
         let mut upload = folder.create(name, work_id).await?;
         for number in 0..self.copy.blocks().count() {
             let block = self.copy.block(number).await;
-            let lost = || StoreError::Unavailable(format!("the local spool: {name} changed there before it was put"));
+            let lost = || {
+                let message = format!("the local spool: {name} changed there before it was put");
+                StoreError::Unavailable(message, Some(StoreCause::Disk(std::io::ErrorKind::InvalidData)))
+            };
             upload.write_block(block.ok_or_else(lost)?).await?;
         }
         upload.finish().await?;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tracing::debug;
 
 use super::memory::Reservation;
-use super::{BLOCK_BYTES, PART_BYTES, PARTS_AT_A_TIME, StoreError};
+use super::{BLOCK_BYTES, PART_BYTES, PARTS_AT_A_TIME, StoreCause, StoreError};
 use crate::api::OutputCompression;
 
 /// An object that is being written. If it is dropped before it is complete, its parts are aborted, since a store bills
@@ -128,7 +128,9 @@ impl Upload {
     fn error(&self, error: std::io::Error) -> StoreError {
         match error.downcast::<object_store::Error>() {
             Ok(error) => StoreError::of(&self.name, error),
-            Err(error) => StoreError::Unavailable(format!("{}: {error}", self.name)),
+            Err(error) => {
+                StoreError::Unavailable(format!("{}: {error}", self.name), Some(StoreCause::Disk(error.kind())))
+            }
         }
     }
 }

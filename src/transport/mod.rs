@@ -46,7 +46,7 @@ pub struct Transport {
 }
 
 /// The reason why a request has no response.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// Nothing reached the other side: no name, no connection, or no TLS.
     #[error("{0}")]

@@ -81,7 +81,7 @@ async fn no_call_of_a_visit_waits_for_a_store_for_longer_than_its_time() {
         let folder = Folder::of(Arc::new(Slow { drips }), "memory://b/", "").with_call_timeout(time);
         let document = ObjectDocument { folder: folder.clone(), name: "journal.json".into() };
         let bytes = Bytes::from_static(b"{}");
-        let told = |e: SwapError| StoreError::Unavailable(e.to_string());
+        let told = |e: SwapError| StoreError::Unavailable(e.to_string(), None);
         let calls = [
             ("read", document.read().map(|r| r.map(drop)).boxed()),
             ("create", document.create(bytes.clone()).map(|r| r.map(drop).map_err(told)).boxed()),

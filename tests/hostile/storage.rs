@@ -1,8 +1,10 @@
 //! Object stores that are broken, odd or hostile: everything ends, nothing is taken for more than it is.
 
+use std::error::Error;
 use std::time::Duration;
 
 use batchjob_operator::api::ObjectStoreLocation;
+use batchjob_operator::controller::StepError;
 use batchjob_operator::store::{
     Credentials, Document, Folder, ObjectDocument, StoreError, SwapError, prove_conditional_writes,
 };
@@ -62,7 +64,7 @@ async fn a_document_is_read_whole_or_not_at_all() {
         in_time("a read", document(&server).read()).await
     };
     assert!(read(cut("{}", 2)).await.unwrap().is_some());
-    assert!(matches!(read(cut("{", 2)).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(read(cut("{", 2)).await, Err(StoreError::Unavailable(..))));
     let vast = Answer { then: Then::Endless(&[b' '; 65_536]), ..cut("{", 17 << 20) };
     assert!(matches!(read(vast).await, Err(StoreError::Corrupt(_))), "over 16 MB");
     let chunk: &'static str = Box::leak(format!("10000\r\n{}\r\n", " ".repeat(65_536)).into_boxed_str());
@@ -128,6 +130,31 @@ async fn a_session_token_that_expired_is_a_refusal_and_is_not_shown() {
     let server = Server::start(move |_, _| http(400, "application/xml", body.as_bytes())).await;
     let error = in_time("a read", document(&server).read()).await.unwrap_err().to_string();
     assert!(error.contains("SlowDown: The provided token") && !error.contains("canary"), "{error}");
+}
+
+/// The causes of an error, the outermost first, as a debugger shows them.
+fn causes(error: &StepError) -> Vec<String> {
+    std::iter::successors(Some(error as &(dyn Error + 'static)), |e| (*e).source())
+        .map(|e| format!("{e} | {e:?}"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_causes_of_a_failed_call_are_kept_and_hold_no_credential() {
+    let body =
+        "<Error><Code>SlowDown</Code><Message>s3-canary is too fast</Message><Token-0>s3-canary</Token-0></Error>";
+    let server = Server::start(move |_, _| http(400, "application/xml", body.as_bytes())).await;
+    let refused: StepError = in_time("a read", document(&server).read()).await.unwrap_err().into();
+    let all = causes(&refused);
+    assert!(all.len() == 3 && all[2].starts_with("the store answered 400, code SlowDown"), "{all:?}");
+    assert!(refused.chain().ends_with("is too fast: the store answered 400, code SlowDown"), "{}", refused.chain());
+    assert!(!format!("{all:?}{}", refused.chain()).contains("canary"), "{all:?}");
+
+    let server = Server::start(|_, _| Answer { bytes: vec![], then: Then::Close }).await;
+    let broken: StepError = in_time("a read", document(&server).read()).await.unwrap_err().into();
+    let all = causes(&broken);
+    assert!(all.len() == 4 && all[2].starts_with("the store did not answer"), "{all:?}");
+    assert!(all[3].contains("MaybeSent") && !format!("{all:?}").contains("canary"), "{all:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

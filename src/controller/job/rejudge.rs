@@ -17,7 +17,7 @@ pub(super) async fn refers_to_other(ctx: &Context, job: &BatchJob) -> bool {
     match references::mark(ctx, job).await {
         Ok(mark) => mark != *seen,
         Err(error) => {
-            debug!(why = error.blocked.message, "cannot look now");
+            debug!(why = error.chain(), "cannot look now");
             false
         }
     }

@@ -107,7 +107,7 @@ fn run(
                 });
             }
             Err(error) => {
-                let why = &error.blocked.message;
+                let why = error.chain();
                 debug!(?task, why, "what ran beside the loop failed and is tried again");
                 let elapsed = ctx.clock.now().saturating_sub(began);
                 super::note_failure(&ctx, &job_state, Some(task), FailedCall { call: name, error, elapsed });

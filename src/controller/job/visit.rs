@@ -126,6 +126,6 @@ fn log_end(snapshot: &Snapshot, step: &Step) {
 /// Logs the failure of a step, and records the time of its next try.
 pub(super) fn failed(ctx: &Context, job_state: &JobState, what: Option<Task>, failed: FailedCall) {
     let (step, error) = (failed.call, &failed.error);
-    warn!(step, reason = error.kind(), why = error.blocked.message, "a step failed and is tried again");
+    warn!(step, reason = error.kind(), why = error.chain(), "a step failed and is tried again");
     note_failure(ctx, job_state, what, failed);
 }

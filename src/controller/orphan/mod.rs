@@ -74,7 +74,7 @@ pub(crate) async fn watch(ctx: &Context) {
 async fn look_at_all<P: Provider>(ctx: &Context, memory: &mut Memory) {
     let providers = match providers::<P>(ctx).await {
         Ok(providers) => providers,
-        Err(error) => return debug!(why = error.blocked.message, "cannot look for orphans now"),
+        Err(error) => return debug!(why = error.chain(), "cannot look for orphans now"),
     };
     let looks = providers.into_iter().map(|provider| {
         let uid = provider.uid().unwrap_or_default();
@@ -139,7 +139,7 @@ async fn look_at<P: Provider>(ctx: &Context, provider: &P, mut account: Account)
         && let Err(error) = look(ctx, provider, &mut account).await
     {
         let (namespace, name) = (provider.namespace(), provider.name_any());
-        debug!(namespace, name, why = error.blocked.message, "cannot look for orphans at a provider now");
+        debug!(namespace, name, why = error.chain(), "cannot look for orphans at a provider now");
         let asked = error.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
         account.not_before = ctx.clock.now() + asked.min(LONGEST_PAUSE);
     }
@@ -218,7 +218,7 @@ impl AccountCheck<'_> {
             match self.judge_one(id, seen).await {
                 Ok(true) => {}
                 Ok(false) => over.push(id.clone()),
-                Err(error) => debug!(batch = id, why = error.blocked.message, "cannot tell whose a batch is now"),
+                Err(error) => debug!(batch = id, why = error.chain(), "cannot tell whose a batch is now"),
             }
         }
         over.iter().for_each(|id| _ = account.batches.remove(id));

@@ -121,7 +121,7 @@ async fn reconcile<P: Provider>(key: Arc<P>, ctx: Arc<Context>) -> Result<Action
     };
     Ok(visited.unwrap_or_else(|error| {
         let (namespace, name) = (key.namespace(), key.name_any());
-        warn!(namespace, name, why = error.blocked.message, "a provider could not be looked after; it is tried again");
+        warn!(namespace, name, why = error.chain(), "a provider could not be looked after; it is tried again");
         Action::requeue(AGAIN)
     }))
 }

@@ -1,5 +1,8 @@
 //! Errors of steps, in the words of a condition.
 
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::conditions::reasons;
@@ -9,7 +12,7 @@ use crate::results::{CollectError, WriteError};
 use crate::store::{StoreError, SwapError};
 
 /// The error of a step, which is tried again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct StepError {
     /// The reason and the message for a person.
     pub blocked: Blocked,
@@ -23,6 +26,20 @@ pub struct StepError {
     pub is_of_account: bool,
     /// True if the store, as it is addressed, can never do what is required of it.
     pub is_unfit_store: bool,
+    /// The error that it was made of, unless another program's library made that one: such an error may hold a credential.
+    pub source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.blocked.message)
+    }
+}
+
+impl Error for StepError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
 }
 
 impl StepError {
@@ -36,12 +53,22 @@ impl StepError {
             api_server_unavailable: false,
             is_of_account: false,
             is_unfit_store: false,
+            source: None,
         }
     }
 
     /// Returns an error that may pass by itself.
     pub fn passing(reason: &'static str, message: impl Into<String>) -> Self {
         StepError { retryable: true, ..StepError::lasting(reason, message) }
+    }
+
+    fn caused_by(self, source: impl Error + Send + Sync + 'static) -> Self {
+        StepError { source: Some(Arc::new(source)), ..self }
+    }
+
+    /// Returns the message with its causes, for logs.
+    pub fn chain(&self) -> String {
+        crate::transport::chain(self)
     }
 
     /// Returns the reason, for metrics and events.
@@ -53,12 +80,12 @@ impl StepError {
 impl From<StoreError> for StepError {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
-        match error {
+        let step = match &error {
             StoreError::Unfit(_) => {
                 StepError { is_unfit_store: true, ..StepError::lasting(reasons::STORAGE_REJECTED, message) }
             }
             StoreError::Rejected(_) => StepError::lasting(reasons::STORAGE_REJECTED, message),
-            StoreError::Unavailable(_) => StepError::passing(reasons::STORAGE_UNAVAILABLE, message),
+            StoreError::Unavailable(..) => StepError::passing(reasons::STORAGE_UNAVAILABLE, message),
             StoreError::Changed(_) => StepError::passing(reasons::INPUT_CHANGED, message),
             StoreError::NotAllowed(_) => StepError::lasting(reasons::HOST_NOT_ALLOWED, message),
             StoreError::Denied(_) => StepError::lasting(reasons::CREDENTIALS_REJECTED, message),
@@ -67,7 +94,8 @@ impl From<StoreError> for StepError {
             StoreError::Invalid(_) | StoreError::NotFound(_) => {
                 StepError::lasting(reasons::STORAGE_UNAVAILABLE, format!("{message}; create it, or correct the URI"))
             }
-        }
+        };
+        step.caused_by(error)
     }
 }
 
@@ -98,13 +126,14 @@ impl From<ApiError> for StepError {
             ErrorKind::Auth => {
                 format!("the provider refused the credential: {}; check the BatchProvider's Secret", error.message)
             }
-            _ => error.message,
+            _ => error.message.clone(),
         };
         let is_of_account = matches!(
             error.kind,
             ErrorKind::Auth | ErrorKind::NotAllowed | ErrorKind::NotSent | ErrorKind::Transient | ErrorKind::Redirected
         );
-        StepError { retryable, retry_after: error.retry_after, is_of_account, ..StepError::lasting(reason, message) }
+        let retry_after = error.retry_after;
+        StepError { retryable, retry_after, is_of_account, ..StepError::lasting(reason, message) }.caused_by(error)
     }
 }
 

@@ -84,7 +84,13 @@ impl OpenAi {
         };
         let message =
             format!("the server answered {status} and leads to {origin}; redirects are not followed: {remedy}");
-        ApiError { kind: ErrorKind::Redirected, message, status: Some(status.as_u16()), retry_after: None }
+        ApiError {
+            kind: ErrorKind::Redirected,
+            message,
+            status: Some(status.as_u16()),
+            retry_after: None,
+            source: None,
+        }
     }
 
     /// Removes the key from a reply. Some servers repeat the key that they refuse, and their messages are shown to people.
@@ -113,13 +119,12 @@ pub(super) async fn read_body(response: reqwest::Response) -> Result<Bytes, ApiE
 
 /// Returns the error of a request that got no reply. `call` is its name.
 pub(super) fn send_error(call: &str, error: SendError) -> ApiError {
-    match error {
-        SendError::NotSent(why) => {
-            ApiError::new(ErrorKind::NotSent, format!("cannot reach the provider: {call}: {why}"))
-        }
-        SendError::NotAllowed(why) => ApiError::new(ErrorKind::NotAllowed, format!("the provider's host: {why}")),
-        other => ApiError::new(ErrorKind::Transient, format!("{call}: {other}")),
-    }
+    let (kind, message) = match &error {
+        SendError::NotSent(why) => (ErrorKind::NotSent, format!("cannot reach the provider: {call}: {why}")),
+        SendError::NotAllowed(why) => (ErrorKind::NotAllowed, format!("the provider's host: {why}")),
+        other => (ErrorKind::Transient, format!("{call}: {other}")),
+    };
+    ApiError { source: Some(error), ..ApiError::new(kind, message) }
 }
 
 pub(super) fn unreadable() -> ApiError {

@@ -171,7 +171,7 @@ pub(super) fn api_error(
         Some(said) => format!("{} ({}, {call})", clip(said, WORDS_LIMIT), status.as_u16()),
         None => format!("the server answered {status} without a message ({call})"),
     };
-    ApiError { kind, message, status: Some(status.as_u16()), retry_after: retry_after(headers) }
+    ApiError { kind, message, status: Some(status.as_u16()), retry_after: retry_after(headers), source: None }
 }
 
 /// Returns the message of an error document, in any of the shapes that servers use, with its code if it has one. None if the

@@ -7,7 +7,7 @@ use object_store::client::HttpRequest;
 use url::Url;
 
 use crate::api::text::clip;
-use crate::store::StoreError;
+use crate::store::{StoreCause, StoreError};
 use crate::transport::{Redirect, is_list};
 
 /// Length from which a secret is hidden in messages, in bytes. A shorter one might be any word; Amazon's secret keys
@@ -172,18 +172,23 @@ impl Refusal {
             )),
             Fault::Region => StoreError::Unfit(format!("{place}: {}", self.elsewhere())),
             Fault::Lacking => StoreError::Unfit(format!("{place}: {}", self.lacking())),
-            Fault::Clock => StoreError::Unavailable(format!(
-                "{place}: {said}; the clocks of the operator's node and of the store differ"
-            )),
+            Fault::Clock => {
+                self.unavailable(format!("{place}: {said}; the clocks of the operator's node and of the store differ"))
+            }
             Fault::Archived => {
                 StoreError::Rejected(format!("{place}: {said}; restore the object from the archive first"))
             }
-            Fault::Passing => StoreError::Unavailable(format!("{place}: {said}")),
+            Fault::Passing => self.unavailable(format!("{place}: {said}")),
             Fault::Request => StoreError::Rejected(match self.condition {
                 Some(condition) => format!("{place}: {said} (asked for with `{condition}`)"),
                 None => format!("{place}: {said}"),
             }),
         }
+    }
+
+    fn unavailable(&self, message: String) -> StoreError {
+        let source = StoreCause::Response { status: self.status.as_u16(), code: self.code.clone() };
+        StoreError::Unavailable(message, Some(source))
     }
 
     fn elsewhere(&self) -> String {

@@ -26,8 +26,8 @@ impl Call {
         let failures = self.job_state.backoff(Some(self.task)).failures;
         match self.delete_ours(&files, of_batches, must).await {
             Err(t) if !leaves_files(must, t.retryable, failures) => return Err(t),
-            Err(StepError { blocked, .. }) => {
-                warn!(why = blocked.message, "files at the provider are left there until they expire");
+            Err(error) => {
+                warn!(why = error.chain(), "files at the provider are left there until they expire");
             }
             Ok(()) => {}
         }
