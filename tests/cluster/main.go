@@ -29,8 +29,11 @@ const usage = `usage:
         Run an S3 server (SeaweedFS). When it is ready, print one line of JSON.
   kube supervise [--grace 3s] -- COMMAND [ARG...]
         Run COMMAND (a program, not a shell script around it) and exit with its exit code.
+  kube cronjob < CASES
+        Answer each line of JSON, a CronJob and an instant, with what the API server's validation and the CronJob
+        controller make of it: see cronCase in cronjob.go. The time zones are those of the folder $ZONEINFO.
 
-Each runs until its stdin reaches EOF or it gets SIGINT, SIGTERM or SIGHUP. None of its processes
+Each but cronjob runs until its stdin reaches EOF or it gets SIGINT, SIGTERM or SIGHUP. None of its processes
 outlives it, even if it is killed with SIGKILL. So give it a stdin that stays open for as long as you
 need it: a pipe from the parent, not /dev/null (which is what a shell script gives to "kube up &").
 
@@ -73,6 +76,8 @@ func kube(args []string) int {
 		return s3(args[1:])
 	case "supervise":
 		return supervise(args[1:])
+	case "cronjob":
+		return cronjobs()
 	case "help", "-h", "--help":
 		fmt.Print(usage)
 		return 0
