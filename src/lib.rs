@@ -11,6 +11,7 @@ pub mod lifecycle;
 pub mod provider;
 pub mod requests;
 pub mod results;
+pub mod schedule;
 pub mod store;
 pub mod telemetry;
 pub mod transport;

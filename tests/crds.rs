@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use batchjob_operator::api::{crds, render_crd};
+use batchjob_operator::api::{CronBatchJobObject, crds, render_crd};
+use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 /// Objects whose content is the provider's business.
@@ -126,6 +127,44 @@ fn what_differs_between_vendors_has_no_default_in_the_schema() {
     }
 }
 
+/// Not installed yet, since no controller follows it.
+fn cron() -> Value {
+    serde_saphyr::from_str(&render_crd(&CronBatchJobObject::crd()).unwrap()).unwrap()
+}
+
+#[test]
+fn a_cron_batch_job_keeps_to_the_conventions() {
+    let crd = cron();
+    let version = &crd["spec"]["versions"][0];
+    assert_eq!(lint_version(version), Vec::<String>::new());
+    let columns = version["additionalPrinterColumns"].as_array().unwrap();
+    let names: Vec<String> = columns.iter().map(|c| c["name"].as_str().unwrap().to_uppercase()).collect();
+    assert_eq!(names, ["SCHEDULE", "TIMEZONE", "SUSPEND", "ACTIVE", "LAST SCHEDULE", "AGE", "NEXT SCHEDULE"]);
+}
+
+#[test]
+fn a_template_may_change_and_holds_variables_where_a_batch_job_holds_names() {
+    let crd = cron();
+    let template =
+        &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["jobTemplate"];
+    assert!(!template.to_string().contains("oldSelf"));
+    let (spec, of_a_job) = (&template["properties"]["spec"], &schema_of("batchjobs.yaml")["properties"]["spec"]);
+    assert_eq!(keys(&spec["properties"]), keys(&of_a_job["properties"]));
+    for field in
+        ["/runID", "/input/properties/configMaps/items/properties/name", "/output/properties/configMap/properties/name"]
+    {
+        let pattern = |schema: &Value| schema["properties"].pointer(field).unwrap().get("pattern").cloned();
+        assert_eq!((pattern(spec), pattern(of_a_job).is_some()), (None, true), "{field}");
+    }
+    // What does not speak of a change holds for a template as well.
+    let rules = |schema: &Value| schema["properties"]["input"]["x-kubernetes-validations"].clone();
+    assert_eq!(rules(spec), rules(of_a_job));
+    assert!(
+        spec["x-kubernetes-validations"] == of_a_job["x-kubernetes-validations"]
+            && spec["x-kubernetes-validations"].is_array()
+    );
+}
+
 #[test]
 fn columns_are_those_of_jobs() {
     let (_, crd) = rendered().into_iter().find(|(file, _)| *file == "batchjobs.yaml").unwrap();
@@ -199,6 +238,11 @@ fn breaches_of_the_conventions_are_found() {
             "needs properties",
         ),
         ("labels", merged(&object("b", &string), json!({"additionalProperties": true})), "may not be a map"),
+        (
+            "labels",
+            json!({"type": "object", "description": "A thing of words.", "maxProperties": 4, "additionalProperties": {"type": "string"}}),
+            "needs properties",
+        ),
         ("secretRef", object("namespace", &string), "may not name a namespace"),
         ("secretRef", object("key", &object("namespace", &string)), "may not name a namespace"),
         ("customId", string.clone(), "one case"),
@@ -360,9 +404,12 @@ fn lint(schema: &Value, place: &Place, problems: &mut Vec<String>) {
 fn lint_object(schema: &Value, place: &Place, problems: &mut Vec<String>) {
     let path = &place.path;
     let Some(properties) = schema["properties"].as_object() else {
-        // Kubernetes' own spelling of a selector; bounded like any list of texts.
+        // Kubernetes' own spelling of selectors and metadata; bounded like any list of texts.
         let labels = &schema["additionalProperties"];
-        if place.name == "matchLabels" && schema["maxProperties"].is_u64() && labels["maxLength"].is_u64() {
+        if ["matchLabels", "labels", "annotations"].contains(&place.name.as_str())
+            && schema["maxProperties"].is_u64()
+            && labels["maxLength"].is_u64()
+        {
             return;
         }
         if !FREE_FORM.contains(&place.name.as_str()) {

@@ -15,6 +15,70 @@ pub fn own_description(schema: &mut Schema) {
     }
 }
 
+/// Fields of a BatchJob's spec whose patterns `$(scheduledTime)` does not fit.
+const WITH_VARIABLES: [&str; 4] =
+    [".runID", ".input.configMaps.name", ".input.configMaps.key", ".output.configMap.name"];
+
+/// Makes the schema of a BatchJob's spec that of a template: rules about changes are left out, for a template may change, and
+/// so are patterns of what `$(scheduledTime)` may stand in, which are checked when a BatchJob is made of it.
+pub fn of_a_template(schema: &mut Schema) {
+    if let Some(object) = schema.as_object_mut() {
+        let mut whole = Value::Object(std::mem::take(object));
+        relax(&mut whole, "");
+        if let Value::Object(relaxed) = whole {
+            *object = relaxed;
+        }
+    }
+}
+
+fn relax(schema: &mut Value, path: &str) {
+    let map = match schema {
+        Value::Object(map) => map,
+        Value::Array(schemas) => return schemas.iter_mut().for_each(|schema| relax(schema, path)),
+        _ => return,
+    };
+    if let Some(Value::Array(rules)) = map.get_mut("x-kubernetes-validations") {
+        rules.retain(|rule| !rule["rule"].as_str().is_some_and(|rule| rule.contains("oldSelf")));
+        if rules.is_empty() {
+            map.remove("x-kubernetes-validations");
+        }
+    }
+    if WITH_VARIABLES.contains(&path) && map.remove("pattern").is_some() {
+        map.insert("maxLength".into(), 512.into());
+    }
+    for (key, part) in map.iter_mut() {
+        match part {
+            Value::Object(properties) if key == "properties" => {
+                properties.iter_mut().for_each(|(name, property)| relax(property, &format!("{path}.{name}")));
+            }
+            part => relax(part, path),
+        }
+    }
+}
+
+/// Labels, as `metadata.labels` has them.
+pub fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {
+            "type": "string",
+            "maxLength": 63,
+            "pattern": "^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$",
+            "description": "Value of the label."
+        }
+    })
+}
+
+/// Annotations, as `metadata.annotations` has them.
+pub fn annotations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": 16384, "description": "Value of the annotation."}
+    })
+}
+
 /// `metav1.LabelSelector` with bounds, and with CEL rules for its operators: an expression that the API server would
 /// refuse in a selector of its own is refused here as well.
 pub fn label_selector(_: &mut SchemaGenerator) -> Schema {

@@ -18,6 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("fair", &[]),
     ("lifecycle", &["api", "fair"]),
+    ("schedule", &["api"]),
     ("requests", &["api", "store"]),
     ("results", &["api", "store"]),
     ("provider", &["api", "transport"]),
@@ -39,7 +40,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("orphan", &["runtime", "provider", "job"]),
 ];
 
-/// Words that have no place in `lifecycle/`: clocks, chance, I/O, async and the kube client.
+/// Modules that decide and do nothing else.
+const PURE: &[&str] = &["lifecycle", "schedule"];
+/// Words that have no place in them: clocks, chance, I/O, async and the kube client.
 const IMPURE: &[&str] = &["async", "await", "getrandom", "kube", "rand", "reqwest", "tokio", "Instant", "SystemTime"];
 /// The same for modules of the standard library.
 const IMPURE_STD: &[&str] = &["env", "fs", "net", "os", "process", "thread"];
@@ -135,6 +138,8 @@ fn violations_are_found() {
         ("src/lifecycle/a.rs", "fn f() { std::net::lookup() }", "`std::net`"),
         ("src/lifecycle/a.rs", "fn f() -> u8 { rand::random() }", "`rand`"),
         ("src/lifecycle/a.rs", "use kube::Client;", "`kube`"),
+        ("src/schedule/a.rs", "fn f() { Timestamp::now(); }", "`schedule` is pure; `::now`"),
+        ("src/schedule/a.rs", "use crate::lifecycle;", "`schedule` may not import `lifecycle`"),
         ("src/controller/job/act.rs", "use crate::provider::{BatchApi, CreateBatch as C};", "`CreateBatch`"),
         ("src/main.rs", "fn f(b: batchjob_operator::provider::CreateBatch) {}", "`CreateBatch`"),
         ("src/lifecycle/a.rs", "fn f() -> &'static str { \"in_progress\" }", "`in_progress`"),
@@ -203,8 +208,8 @@ fn check(file: &str, source: &str) -> Vec<Violation> {
             }
             found.extend(batches_asked_for(file, &tokens));
             found.extend(words_of_openai(file, &tokens));
-            if name == "lifecycle" {
-                found.extend(impurities(&tokens));
+            if PURE.contains(&name) {
+                found.extend(impurities(name, &tokens));
             }
         }
     }
@@ -244,19 +249,19 @@ fn rooms(module: &[&str], path: &OwnPath) -> Option<Finding> {
         .then(|| (path.line, format!("the room `{room}` of `controller` may not know the room `{other}`")))
 }
 
-fn impurities(tokens: &[Token]) -> Vec<Finding> {
+fn impurities(module: &str, tokens: &[Token]) -> Vec<Finding> {
     let mut found = vec![];
     for (i, token) in tokens.iter().enumerate() {
         if IMPURE.contains(&token.text) {
-            found.push((token.line, format!("`lifecycle` is pure; `{}` has no place in it", token.text)));
+            found.push((token.line, format!("`{module}` is pure; `{}` has no place in it", token.text)));
         }
         if token.text == "now" && i > 0 && tokens[i - 1].text == "::" {
-            found.push((token.line, "`lifecycle` is pure; `::now` has no place in it: time comes in".into()));
+            found.push((token.line, format!("`{module}` is pure; `::now` has no place in it: time comes in")));
         }
         if token.text == "std" {
             for (line, path) in expand(tokens, i) {
                 if let Some(part) = path.get(1).filter(|part| IMPURE_STD.contains(part)) {
-                    found.push((line, format!("`lifecycle` is pure; `std::{part}` has no place in it")));
+                    found.push((line, format!("`{module}` is pure; `std::{part}` has no place in it")));
                 }
             }
         }
