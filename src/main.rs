@@ -8,9 +8,12 @@ use std::process::ExitCode;
 use batchjob_operator::api;
 use batchjob_operator::controller::{self, Dependencies, Options};
 use batchjob_operator::lifecycle::Timing;
+use batchjob_operator::schedule::{self, Schedule, Starts};
 use batchjob_operator::telemetry::{LogFormat, init_logs};
 use batchjob_operator::transport::{AllowedHost, EgressProxy, HostPolicy};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+use jiff::civil::Date;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +34,40 @@ enum Command {
         /// Folder to write them to; unset: standard output.
         #[arg(long)]
         dir: Option<PathBuf>,
+    },
+    /// Look into the schedule of a CronBatchJob, without a cluster.
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
+}
+
+#[derive(Subcommand)]
+enum ScheduleCommand {
+    /// Write the BatchJobs that the operator would create for a date, for `kubectl create -f -`. What already ran is not paid
+    /// again: it has the same name, and the same results.
+    Render {
+        /// File with the CronBatchJob.
+        manifest: PathBuf,
+        /// Date (2026-11-21) or time (2026-11-21T02:30) of the starts, in the time zone of the schedule, or an instant
+        /// (2026-11-21T01:30:00Z).
+        #[arg(long, value_name = "DATE|TIME", required_unless_present = "from", conflicts_with_all = ["from", "to"])]
+        at: Option<Starts>,
+        /// First date of the starts, in the time zone of the schedule.
+        #[arg(long, value_name = "DATE", requires = "to")]
+        from: Option<Date>,
+        /// Last date of the starts.
+        #[arg(long, value_name = "DATE", requires = "from")]
+        to: Option<Date>,
+    },
+    /// Write the next starts, in the time zone of the schedule.
+    Next {
+        /// File with the CronBatchJob.
+        manifest: PathBuf,
+        /// Instant after which they are, such as 2026-11-21T01:30:00Z; unset: now.
+        #[arg(long, value_name = "INSTANT")]
+        after: Option<Timestamp>,
+        /// Number of starts.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        count: u16,
     },
 }
 
@@ -109,6 +146,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(run) => run.start(),
         Command::Crds { dir } => write_crds(dir),
+        Command::Schedule(command) => command.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -164,6 +202,30 @@ impl Run {
             });
             Ok(controller::run(options, Dependencies::infer(hosts, self.egress_proxy)?, stop).await?)
         })
+    }
+}
+
+impl ScheduleCommand {
+    fn run(self) -> Result<(), Box<dyn std::error::Error>> {
+        let (ScheduleCommand::Render { manifest, .. } | ScheduleCommand::Next { manifest, .. }) = &self;
+        let of_file = |error: String| format!("{}: {error}", manifest.display());
+        let text = std::fs::read_to_string(manifest).map_err(|error| of_file(error.to_string()))?;
+        let cron = schedule::read(&text).map_err(of_file)?;
+        match &self {
+            ScheduleCommand::Render { at, from, to, .. } => {
+                let starts = at.or(from.zip(*to).map(|(from, to)| Starts::Days(from, to)));
+                let starts = starts.ok_or("name the starts with --at, or with --from and --to")?;
+                print!("{}", schedule::render(cron, starts).map_err(of_file)?);
+            }
+            ScheduleCommand::Next { after, count, .. } => {
+                let schedule = Schedule::parse(&cron.spec.schedule, cron.spec.time_zone.as_deref());
+                let schedule = schedule.map_err(|error| of_file(error.to_string()))?;
+                let first = schedule.next(after.unwrap_or_else(Timestamp::now));
+                let starts = std::iter::successors(first, |start| schedule.next(*start));
+                starts.take(usize::from(*count)).for_each(|start| println!("{}", schedule.zone().rfc3339(start)));
+            }
+        }
+        Ok(())
     }
 }
 
