@@ -55,7 +55,7 @@ pub fn child(cron: &CronBatchJobObject, zone: &Zone, at: Timestamp) -> Result<Ba
     let mut annotations = given.annotations;
     annotations.insert(annotations::SCHEDULED_TIMESTAMP.into(), time.rfc3339());
     metadata.annotations = Some(annotations);
-    let spec = Filling { time }.spec(&template.spec)?;
+    let spec = Expansion { time }.spec(&template.spec)?;
     Ok(BatchJobObject { metadata, spec, status: None })
 }
 
@@ -71,11 +71,11 @@ fn owner(cron: &CronBatchJobObject) -> Option<OwnerReference> {
 }
 
 /// The replacement of variables in a template.
-struct Filling<'a> {
+struct Expansion<'a> {
     time: ScheduledTime<'a>,
 }
 
-impl Filling<'_> {
+impl Expansion<'_> {
     fn spec(&self, template: &BatchJobSpec) -> Result<BatchJobSpec, TemplateError> {
         let mut spec = template.clone();
         match &mut spec.run_id {

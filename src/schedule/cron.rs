@@ -27,7 +27,7 @@ enum When {
 
 /// The starts up to now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Due {
+pub struct DueStarts {
     /// The instant after which starts were looked for: the last start, or the creation of the object, or the beginning of
     /// `startingDeadlineSeconds`.
     pub since: Timestamp,
@@ -38,17 +38,17 @@ pub struct Due {
     pub missed: i64,
 }
 
-impl Due {
+impl DueStarts {
     /// Whether so many starts were missed that a clock or the schedule is most likely wrong.
     pub fn too_many_missed(&self) -> bool {
         self.missed > MANY_MISSED
     }
 }
 
-/// A schedule that no date matches, such as `0 0 31 2 *`.
+/// The fault of a schedule that no date matches, such as `0 0 31 2 *`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no date in the next five years matches; correct the day of the month or the month")]
-pub struct NeverStarts;
+pub struct NoStart;
 
 impl Schedule {
     /// Reads `spec.schedule` and `spec.timeZone`; without a zone, UTC.
@@ -90,36 +90,36 @@ impl Schedule {
     ///
     /// # Errors
     /// The schedule has no start.
-    pub fn due(&self, last: Timestamp, deadline: Option<i64>, now: Timestamp) -> Result<Due, NeverStarts> {
+    pub fn due(&self, last: Timestamp, deadline: Option<i64>, now: Timestamp) -> Result<DueStarts, NoStart> {
         let limit = deadline.and_then(|seconds| now.checked_sub(SignedDuration::from_secs(seconds)).ok());
         if let (When::Every(_), Some(limit)) = (&self.when, limit) {
             // The distance is counted from the last start: counted from the limit, as the controller of CronJobs has it, one that
             // is longer than the deadline is never over.
             let due = self.after(last, now)?;
-            return Ok(Due { latest: due.latest.filter(|latest| *latest > limit), ..due });
+            return Ok(DueStarts { latest: due.latest.filter(|latest| *latest > limit), ..due });
         }
         self.after(limit.map_or(last, |limit| last.max(limit)), now)
     }
 
-    fn after(&self, since: Timestamp, now: Timestamp) -> Result<Due, NeverStarts> {
-        let first = self.next(since).ok_or(NeverStarts)?;
+    fn after(&self, since: Timestamp, now: Timestamp) -> Result<DueStarts, NoStart> {
+        let first = self.next(since).ok_or(NoStart)?;
         if now < first {
-            return Ok(Due { since, latest: None, missed: 0 });
+            return Ok(DueStarts { since, latest: None, missed: 0 });
         }
-        let second = self.next(first).ok_or(NeverStarts)?;
+        let second = self.next(first).ok_or(NoStart)?;
         if now < second {
-            return Ok(Due { since, latest: Some(first), missed: 0 });
+            return Ok(DueStarts { since, latest: Some(first), missed: 0 });
         }
         let distance = second.as_second() - first.as_second();
         if distance < 1 {
-            return Err(NeverStarts);
+            return Err(NoStart);
         }
         let missed = now.duration_since(first).as_secs() / distance + 1;
         // Close to now, at a multiple of the distance for the sake of `@every`.
         let close =
             first.checked_add(SignedDuration::from_secs((missed - 2).saturating_mul(distance))).unwrap_or(first);
         let latest = self.latest(close, now).or_else(|| self.latest(self.last_before(since, now), now));
-        Ok(Due { since, latest, missed })
+        Ok(DueStarts { since, latest, missed })
     }
 
     /// Returns the last start after `from` up to `now`, stepping from start to start.

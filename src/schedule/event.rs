@@ -4,14 +4,14 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::End;
+use super::{End, ScheduleError};
 
 /// An event of a CronBatchJob. It displays as the note of the event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A child was created.
     SuccessfulCreate(String),
-    /// A child could not be created, with the error.
+    /// A child could not be created, or the template makes none, with the error.
     FailedCreate(String),
     /// A child was deleted.
     SuccessfulDelete(String),
@@ -29,12 +29,21 @@ pub enum Event {
     MissSchedule(Timestamp),
     /// So many starts were missed, of which the last one is made up for.
     TooManyMissedTimes(i64),
-    /// `spec.timeZone` is none.
+    /// `spec.timeZone` is no time zone.
     UnknownTimeZone(String),
-    /// `spec.schedule` is none.
+    /// `spec.schedule` is no schedule.
     UnparseableSchedule(String),
-    /// `spec.schedule` never starts, or the template makes no BatchJob.
+    /// `spec.schedule` never starts.
     InvalidSchedule(String),
+}
+
+impl From<ScheduleError> for Event {
+    fn from(error: ScheduleError) -> Event {
+        match error {
+            ScheduleError::UnknownTimeZone(_) => Event::UnknownTimeZone(error.to_string()),
+            ScheduleError::Unparseable(_) => Event::UnparseableSchedule(error.to_string()),
+        }
+    }
 }
 
 impl Event {

@@ -1,6 +1,6 @@
 //! The five fields of a schedule, read and stepped through as Kubernetes' CronJob does it. Its controller uses the Go library
 //! github.com/robfig/cron, version 3: what is accepted here, and what a change of clocks does to a start, is that library's,
-//! step by step. `tests/schedule.rs` compares the two.
+//! step by step. `tests/schedule/` compares the two.
 
 use std::fmt;
 

@@ -12,8 +12,8 @@ mod scheduled_time;
 mod zone;
 
 pub use child::{NAME_LIMIT, TemplateError, child, child_name};
-pub use cron::{Due, NeverStarts, Schedule};
-pub use decide::{Child, Decision, End, Observed, Skipped, Start, decide, history};
+pub use cron::{DueStarts, NoStart, Schedule};
+pub use decide::{Child, Decision, End, Observed, SkippedStart, Start, decide, history};
 pub use event::Event;
 pub use render::{Starts, read, render};
 pub use scheduled_time::ScheduledTime;

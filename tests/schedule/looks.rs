@@ -1,8 +1,9 @@
 //! Looks at CronBatchJobs: what starts, what is deleted, what people are told.
 
-use batchjob_operator::api::{ActiveBatchJob, CronBatchJobSpec};
-use batchjob_operator::schedule::{Child, Decision, End, Event, Observed, Skipped, decide};
+use batchjob_operator::api::{ActiveBatchJob, CronBatchJobObject, CronBatchJobStatus};
+use batchjob_operator::schedule::{Child, Decision, End, Event, Observed, decide};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use crate::cases::{generated, looked_at};
@@ -46,13 +47,20 @@ impl Outcome {
 
     /// What the operator would make of a case.
     fn ours(case: &Case) -> Outcome {
-        let spec = json!({
-            "schedule": case.schedule, "timeZone": case.time_zone, "startingDeadlineSeconds": case.deadline,
-            "concurrencyPolicy": case.policy, "suspend": case.suspend,
-            "successfulJobsHistoryLimit": case.successful, "failedJobsHistoryLimit": case.failed,
-            "jobTemplate": {"spec": {"providerRef": {"name": "p"}, "input": {}, "output": {}}},
+        let time = |unix: i64| at(unix).to_string();
+        let active: Vec<_> = case.active.iter().map(|name| json!({"name": name, "uid": name})).collect();
+        let cron = json!({
+            "apiVersion": "llmbatch.dev/v1alpha1", "kind": "CronBatchJob",
+            "metadata": {"name": "cron", "creationTimestamp": time(case.created)},
+            "spec": {
+                "schedule": case.schedule, "timeZone": case.time_zone, "startingDeadlineSeconds": case.deadline,
+                "concurrencyPolicy": case.policy, "suspend": case.suspend,
+                "successfulJobsHistoryLimit": case.successful, "failedJobsHistoryLimit": case.failed,
+                "jobTemplate": {"spec": {"providerRef": {"name": "p"}, "input": {}, "output": {}}},
+            },
+            "status": {"active": active, "lastScheduleTime": case.last.map(time)},
         });
-        let spec: CronBatchJobSpec = serde_json::from_str(&spec.to_string()).unwrap();
+        let cron: CronBatchJobObject = serde_json::from_str(&cron.to_string()).unwrap();
         let child = |job: &Job| Child {
             name: job.name.clone(),
             uid: job.name.clone(),
@@ -65,57 +73,45 @@ impl Outcome {
             deleting: false,
         };
         let children: Vec<Child> = case.jobs.iter().map(child).collect();
-        let active = |name: &String| ActiveBatchJob { name: name.clone(), uid: name.clone() };
-        let active: Vec<ActiveBatchJob> = case.active.iter().map(active).collect();
         let now = at(case.now.unwrap());
-        let decision = decide(&Observed {
-            name: "cron",
-            spec: &spec,
-            created: at(case.created),
-            deleting: false,
-            active: &active,
-            last_schedule_time: case.last.map(at),
-            last_successful_time: None,
-            children: &children,
-            now,
-        });
-        Outcome::after(decision, now)
+        Outcome::after(decide(&Observed { cron: &cron, children: &children, now }), now)
     }
 
     fn after(decision: Decision, now: Timestamp) -> Outcome {
-        // The CronJob controller does not tell of the end of a job that it deletes in the same look.
-        let told =
-            |event: &&Event| !matches!(event, Event::SawCompletedJob(name, _) if decision.history.contains(name));
-        let mut events: Vec<String> = decision.events.iter().filter(told).map(|event| event.reason().into()).collect();
-        // Nor does it tell of a start that came too late: it no longer looks for those.
-        events.extend(
-            decision
-                .skipped
-                .filter(|skipped| matches!(skipped, Skipped::StillActive(_)))
-                .map(|skipped| skipped.event().reason().into()),
-        );
-        let mut deleted = decision.history;
-        let mut active: Vec<String> = decision.active.into_iter().map(|active| active.name).collect();
-        let start = decision.start;
-        if let Some(start) = &start {
-            active.retain(|name| !start.replaces.contains(name));
-            active.push(start.name.clone());
-            deleted.extend(start.replaces.clone());
-            events.push("SuccessfulCreate".into());
-        }
-        events.extend(deleted.iter().map(|_| "SuccessfulDelete".into()));
+        let start = decision.start.as_ref();
+        let created = start.and_then(|start| start.child.metadata.name.clone());
+        let mut deleted = decision.history.clone();
+        deleted.extend(start.iter().flat_map(|start| start.replaces.clone()));
+        let mut status = CronBatchJobStatus::default();
+        decision.write(created.clone().map(|name| ActiveBatchJob { uid: name.clone(), name }), &mut status);
+
+        // The CronJob controller does not tell of the end of a job that it deletes in the same look, nor of a start that came
+        // too late: it no longer looks for those.
+        let told = |event: &Event| match event {
+            Event::SawCompletedJob(name, _) => !decision.history.contains(name),
+            event => !matches!(event, Event::MissSchedule(_)),
+        };
+        let decided = decision.events.iter().cloned().chain(decision.fault.clone());
+        let decided = decided.chain(decision.skipped.map(|skipped| skipped.event())).filter(told);
+        let effects = deleted.iter().cloned().map(Event::SuccessfulDelete);
+        let effects = effects.chain(created.clone().map(Event::SuccessfulCreate));
+        let mut events: Vec<String> = decided.chain(effects).map(|event| event.reason().into()).collect();
+        // A job that is deleted is none to it at once; here it is active until it is gone.
+        let names = status.active.into_iter().map(|active| active.name);
+        let mut active: Vec<String> = names.filter(|name| !deleted.contains(name)).collect();
         for list in [&mut events, &mut deleted, &mut active] {
             list.sort();
         }
+        let second = |time: Option<Time>| time.map(|time| time.0.as_second());
         Outcome {
             events,
-            created: start.iter().map(|start| start.name.clone()).collect(),
+            created: created.into_iter().collect(),
             deleted,
             active,
-            last: start.map(|start| start.scheduled_time).or(decision.last_schedule_time).map(Timestamp::as_second),
-            succeeded: decision.last_successful_time.map(Timestamp::as_second),
+            last: second(status.last_schedule_time),
+            succeeded: second(status.last_successful_time),
             // The CronJob controller looks a tenth of a second later.
-            again: decision.next_schedule_time.map(|next| next.duration_since(now).as_millis() as i64 + 100),
+            again: status.next_schedule_time.map(|next| next.0.duration_since(now).as_millis() as i64 + 100),
         }
     }
 }

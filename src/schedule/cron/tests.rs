@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::{NeverStarts, Schedule};
+use super::{NoStart, Schedule};
 
 fn time(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -45,7 +45,7 @@ fn a_day_that_clocks_skip_has_no_start() {
 fn a_schedule_without_a_matching_date_never_starts() {
     let schedule = Schedule::parse("0 0 31 2 *", None).unwrap();
     assert_eq!(schedule.next(time("2026-01-01T00:00:00Z")), None);
-    assert_eq!(schedule.due(time("2026-01-01T00:00:00Z"), None, time("2026-01-02T00:00:00Z")), Err(NeverStarts));
+    assert_eq!(schedule.due(time("2026-01-01T00:00:00Z"), None, time("2026-01-02T00:00:00Z")), Err(NoStart));
 }
 
 #[test]
