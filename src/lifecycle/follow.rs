@@ -1,6 +1,6 @@
 //! The life of a recorded batch: it is polled, cancelled where it is to stop, and collected once it ended.
 
-use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal, Rejection};
+use super::attempt::{Attempt, AttemptKey, AttemptState, Refusal, Rejection};
 use super::findings::{PollResult, PolledState};
 use super::journal::Journal;
 use super::observed::Observed;
@@ -190,10 +190,10 @@ fn given_up(
 /// it; the next attempt gets a new file.
 fn rejected(o: &Observed, journal: &Journal, attempt_key: AttemptKey, refusal: Refusal, message: &str) -> Step {
     let attempt = journal.shards.get(attempt_key.shard).and_then(|s| s.attempt.as_ref());
-    let file = attempt.map(|a| a.payload.name().to_string()).unwrap_or_default();
-    let is_there = attempt.is_none_or(|a| a.payload != Payload::Inline {}) && !o.memory.deleted.contains(&file);
-    if o.job.provider_file_policy == ProviderFilePolicy::Delete && is_there {
-        return Step::DeleteFiles { files: vec![file], attempt_key: Some(attempt_key), must: false };
+    if o.job.provider_file_policy == ProviderFilePolicy::Delete
+        && let Some(step) = attempt.and_then(|attempt| without_file(o, attempt_key, attempt, false))
+    {
+        return step;
     }
     let rejection = Rejection::new(refusal, message);
     Step::Swap(journal.next(|j| refuse(o, j, attempt_key, rejection, true)))

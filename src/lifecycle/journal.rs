@@ -269,10 +269,17 @@ mod tests {
         assert_eq!(serde_json::to_string(&shard).unwrap(), written);
         let mut attempt = shard.attempt.clone().unwrap();
         attempt.declined = Some(Rejection { retry_at: Some(9), ..Rejection::new(Refusal::TokenLimit, "w") });
-        let streaks = Streaks { alone: 2, file_not_found: 1 };
-        let shard = Shard { attempt: Some(attempt), streaks, ..shard };
-        let text = serde_json::to_string(&shard).unwrap();
-        assert_eq!(serde_json::from_str::<Shard>(&text).unwrap(), shard, "{text}");
+        for beside in [false, true] {
+            let streaks = Streaks { alone: 2, beside, file_not_found: 1 };
+            let shard = Shard { attempt: Some(attempt.clone()), streaks, ..shard.clone() };
+            let text = serde_json::to_string(&shard).unwrap();
+            assert_eq!(serde_json::from_str::<Shard>(&text).unwrap(), shard, "{text}");
+            assert_eq!(
+                text.contains(r#""streaks":{"alone":2,"fileNotFound":1}"#),
+                !beside,
+                "as earlier versions: {text}"
+            );
+        }
     }
 
     /// Names that lie in buckets: a field may be renamed, its name there may not.

@@ -39,6 +39,7 @@ mod submission;
 mod submit;
 mod task;
 mod totals;
+mod trial;
 mod twins;
 mod waits;
 mod weight;

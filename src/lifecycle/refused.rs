@@ -35,7 +35,9 @@ pub(super) fn refuse(o: &Observed, j: &mut Journal, attempt_key: AttemptKey, rej
             }
         }
         // Batches that were sent after this attempt may have taken its room, so that the refusal does not count.
-        Refusal::TokenLimit if others_are_live => shard.streaks.alone = shard.streaks.alone.saturating_sub(1),
+        Refusal::TokenLimit if others_are_live && !shard.streaks.beside => {
+            shard.streaks.alone = shard.streaks.alone.saturating_sub(1);
+        }
         Refusal::FileNotFound => {
             let tries = &mut shard.streaks.file_not_found;
             *tries = if file_is_gone { (*tries / FILE_TRIES + 1) * FILE_TRIES } else { *tries + 1 };
@@ -78,7 +80,10 @@ pub(super) fn streaks_of_next(journal: &Journal, attempt_key: AttemptKey) -> Str
         None | Some(Refusal::TokenLimit) => shard.streaks.alone,
         Some(_) => 0,
     };
-    Streaks { alone: alone + u32::from(!journal.is_live_beside(attempt_key.shard)), ..shard.streaks }
+    match journal.is_live_beside(attempt_key.shard) {
+        true => Streaks { alone, beside: alone > 0, ..shard.streaks },
+        false => Streaks { alone: alone + 1, beside: false, ..shard.streaks },
+    }
 }
 
 /// Number of tries after which each pause is a tenth longer than the one before. A provider that cannot be reached is tried so

@@ -117,6 +117,9 @@ pub struct Streaks {
     /// Attempts in a row that were refused for their tokens while no other batch of the job was live. Includes the latest
     /// attempt from its intent on.
     pub alone: u32,
+    /// Whether `alone`, above 0, does not include the latest attempt, because another batch of the job was live at its intent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub beside: bool,
     /// Submissions that were refused because the provider does not know their input file, which had just been uploaded.
     pub file_not_found: u32,
 }

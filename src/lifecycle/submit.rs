@@ -9,6 +9,7 @@ use super::shard::Shard;
 use super::step::Step;
 use super::submission::{Round, attempts};
 use super::task::Task;
+use super::trial::{self, Turn};
 use crate::api::PayloadKind;
 use crate::api::conditions::reasons;
 
@@ -19,12 +20,10 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
     }
     let uploading = o.memory.running.iter().filter(|t| matches!(t, Task::Upload(_))).count();
     let ready = |attempt_key: AttemptKey| payload_for(o, journal, attempt_key).is_some();
-    let mut room = o.job.parallelism.saturating_sub(journal.shards.iter().filter(|s| s.is_live()).count());
-    for (shard, s) in journal.shards.entries().filter(|(_, s)| !s.is_live() && s.settled().is_none()) {
-        if room == 0 {
-            return None;
-        }
-        room -= 1;
+    let room = o.job.parallelism.saturating_sub(journal.shards.iter().filter(|s| s.is_live()).count());
+    let unsent = journal.shards.entries().filter(|(_, s)| !s.is_live() && s.settled().is_none());
+    let next: Vec<(usize, &Shard)> = unsent.take(room).collect();
+    for &(shard, s) in &next {
         let attempt = s.attempt.as_ref().map_or(1, |a| a.number + 1);
         let attempt_key = AttemptKey { shard, attempt };
         if is_over_the_limit(s) {
@@ -39,7 +38,14 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
         if let Some(at) = not_before(s).filter(|at| o.now < *at) {
             explain(s, round);
             round.due(at);
-        } else if o.memory.store_proved.is_none() {
+            continue;
+        }
+        match trial::turn(o, journal, &next, shard, round) {
+            Turn::Now => {}
+            Turn::Look(other) if !o.memory.running.contains(&Task::Call(other)) => return Some(Step::Poll(other)),
+            Turn::Look(_) | Turn::Later => continue,
+        }
+        if o.memory.store_proved.is_none() {
             return Some(Step::ProveStore);
         } else if ready(attempt_key) {
             // One permit to POST at a time: it expires, and its result is recorded first.

@@ -17,6 +17,9 @@ mod refusals;
 mod status;
 mod submitting;
 mod tidying;
+mod trials;
+
+use std::collections::BTreeMap;
 
 use batchjob_operator::api::{
     BatchEnd, BatchJobStatus, DeletionPolicy, ErrorSummary, Outcome, ProviderFilePolicy, RequestCounts,

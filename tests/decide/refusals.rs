@@ -247,6 +247,37 @@ fn a_batch_that_is_turned_away_beside_others_is_no_larger_for_it() {
     assert_eq!(next.shards[1].streaks.alone, 2);
 }
 
+/// The refusal of an attempt that was not counted takes no earlier refusal back.
+#[test]
+fn a_batch_that_is_refused_beside_others_keeps_its_count_of_refusals_while_alone() {
+    let mut two = journal(owner("j", "u"), submitted());
+    two.shards.push(shard_of(9, refused(Refusal::TokenLimit, 0)));
+    two.shards[1].streaks.alone = 1;
+    two.shards[1].attempt.as_mut().unwrap().payload.forget();
+    let mut memory = searched(memory());
+    let seen = PolledState::Running { state: "x".into(), done: 1 };
+    memory.looks.insert("batch-1".into(), PollResult { at: NOW, seen });
+    memory.uploads.insert((AttemptKey { shard: 1, attempt: 2 }, "s".into()), "file-2".into());
+    let Step::WriteIntent { journal: beside, .. } = step(&job(), Some(&two), &memory) else { panic!("not sent") };
+    memory.posted.insert("nonce".into(), PostResult::Refused(rejection(Refusal::TokenLimit, None)));
+    let Step::Swap(next) = step(&job(), Some(&beside), &memory) else { panic!("not written") };
+    assert_eq!(next.shards[1].streaks.alone, 1);
+}
+
+/// Only an edited journal has a recorded batch whose file has no name.
+#[test]
+fn a_rejected_batch_without_the_name_of_its_file_has_no_file_deleted() {
+    let mut journal = journal(owner("j", "u"), submitted());
+    let mut memory = searched(memory());
+    let seen =
+        PolledState::Ended { state: BatchEnd::Failed, done: 0, rejected: Some((Refusal::Failed, "no model".into())) };
+    memory.looks.insert("batch-1".into(), PollResult { at: NOW, seen });
+    let named = step(&job(), Some(&journal), &memory);
+    assert!(matches!(&named, Step::DeleteFiles { files, .. } if *files == ["file-1"]), "{named:?}");
+    journal.shards[0].attempt.as_mut().unwrap().payload.forget();
+    assert_eq!(swapped(step(&job(), Some(&journal), &memory)).refusal(), Some(Refusal::Failed));
+}
+
 #[test]
 fn one_request_that_the_account_never_takes_fails_and_the_rest_of_the_job_goes_on() {
     let mut two = too_large(1, 3);
