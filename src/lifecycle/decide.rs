@@ -133,13 +133,13 @@ pub(super) fn named(names: &[String]) -> Option<String> {
 
 /// Returns the journal of an end without a past, under an id of its own: the files under the earlier id are not deleted.
 fn abandoned(o: &Observed, work_id: &str, plan: &Plan) -> Journal {
-    let named = named(&o.job.batches).unwrap_or_default();
+    let told = deleting::told_to_stop(o);
     let commit = Commit {
         outcome: Outcome::Failed,
         reason: reasons::JOURNAL_LOST.into(),
         message: format!(
-            "the journal was lost and the work was given up on a person's word; its batches were told to stop ({named}), and \
-             what was answered is at the provider, or below _batchjob/{work_id}/. To run it again, and pay again, change `runID`"
+            "the journal was lost and the work was given up on a person's word; {told}. What was answered is at the provider, \
+             or below _batchjob/{work_id}/. To run it again, and pay again, change `runID`"
         ),
         at: o.now,
         requests: RequestCounts { total: plan.requests, missing: plan.requests, ..Default::default() },

@@ -146,9 +146,7 @@ fn without_journal(o: &Observed, since: i64, overdue: bool) -> Step {
     }
     match (o.job.deletion_policy, unjournaled(o)) {
         (DeletionPolicy::Cancel, Some(step)) if !overdue => step,
-        (DeletionPolicy::Cancel, None) => {
-            let_through(&format!("{GONE}; the batches that status names were told to stop"))
-        }
+        (DeletionPolicy::Cancel, None) => let_through(&format!("{GONE}; {}", told_to_stop(o))),
         _ => let_through(&format!("{GONE}; the batches that status names may still run and cost")),
     }
 }
@@ -157,6 +155,21 @@ fn without_journal(o: &Observed, since: i64, overdue: bool) -> Step {
 pub(super) fn unjournaled(o: &Observed) -> Option<Step> {
     let running = o.job.batches.iter().find(|id| !o.memory.cancelled.contains(*id));
     running.map(|batch_id| Step::CancelUnjournaled { batch_id: batch_id.clone() })
+}
+
+/// Returns what became of the batches that status names once each was cancelled, or could not be, for a person.
+pub(super) fn told_to_stop(o: &Observed) -> String {
+    let (left, told): (Vec<String>, Vec<String>) =
+        o.job.batches.iter().cloned().partition(|id| o.memory.not_stopped.contains(id));
+    let told = decide::named(&told).map(|named| format!("the batches that status names were told to stop ({named})"));
+    let left = decide::named(&left).map(|named| {
+        format!(
+            "not told to stop, and may run on and cost: {named}; the provider cannot cancel them, or does not say that they are \
+             this work's"
+        )
+    });
+    let said: Vec<String> = told.into_iter().chain(left).collect();
+    if said.is_empty() { "status names no batch of it".into() } else { said.join("; ") }
 }
 
 /// Reports a job whose prerequisites were deleted before it and will not come back: its batches can no longer be cancelled or

@@ -58,6 +58,8 @@ pub struct Memory {
     pub looks: BTreeMap<String, PollResult>,
     /// Batches that need no further cancellation: it was requested, or the batch is not this work's, or it had ended.
     pub cancelled: BTreeSet<String>,
+    /// Those of them that may run on, of a work without a journal: they are not this work's, or the provider cannot cancel them.
+    pub not_stopped: BTreeSet<String>,
     /// The collected answers of each batch.
     pub collected: BTreeMap<String, CollectResult>,
     /// The number and shards of a possible later round.
@@ -140,6 +142,7 @@ impl Memory {
         self.resolvable = None;
         self.looks.clear();
         self.cancelled.clear();
+        self.not_stopped.clear();
         self.deleted.clear();
     }
 }

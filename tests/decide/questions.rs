@@ -138,6 +138,13 @@ fn a_lost_journal_is_given_up_on_a_persons_word_for_this_very_question() {
     let commit = end.commit.clone().unwrap();
     assert_eq!((commit.outcome, commit.reason.as_str()), (Outcome::Failed, "JournalLost"));
     assert_eq!((commit.requests.total, commit.requests.missing), (4, 4));
+    assert!(commit.message.contains("told to stop (batch-1)"), "{}", commit.message);
+    // The provider cannot cancel it, or it is not this work's.
+    memory.not_stopped.insert("batch-1".into());
+    let Step::Open(left) = step(&told, None, &memory) else { panic!("it goes on") };
+    let message = left.commit.unwrap().message;
+    assert!(message.contains("not told to stop, and may run on and cost: batch-1"), "{message}");
+    assert!(!message.contains("were told to stop"), "{message}");
     assert!(end.is_abandoned() && end.work_id != "w" && end.owner == told.owner);
     assert!(matches!(step(&told, Some(&end), &memory), Step::Write | Step::LookForManifest));
     // Without what status says of the work nothing can be written in its place.
