@@ -180,6 +180,54 @@ fn what_is_allowed_is_left_alone() {
     }
 }
 
+/// `Memory::under` forgets the findings at the provider together with the credential. An edit of memory that a call or a
+/// transfer ends with may come after that, so it goes through `Clients::memory_edit`, which drops it then.
+#[test]
+fn findings_under_one_credential_are_not_recorded_under_another() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let memory = std::fs::read_to_string(root.join("src/lifecycle/memory.rs")).unwrap();
+    let under = memory.split_once("fn under(").unwrap().1.split("\n    }\n").next().unwrap();
+    let forgotten = under.lines().filter_map(|line| line.trim().strip_prefix("self.")?.split(['.', ' ']).next());
+    let forgotten: Vec<&str> = forgotten.filter(|field| *field != "fingerprint").collect();
+    assert!(["looks", "unfit", "uploads", "resolvable"].iter().all(|field| forgotten.contains(field)), "{forgotten:?}");
+    assert_eq!(
+        edits("f(memory_edit(move |m| { m.posted.insert(id); m.looks.insert(id, look) }))", &forgotten),
+        ["looks"]
+    );
+    assert!(
+        edits("clients.memory_edit(move |m| _ = m.looks.insert(id)); memory_edit(|m| m.posted.clear())", &forgotten)
+            .is_empty()
+    );
+    assert!(edits("job_state.remember(self.memory_edit(move |m| m.looks.clear()))", &forgotten).is_empty());
+    for file in rust_files(&root.join("src/controller/job/act")) {
+        let found = edits(&std::fs::read_to_string(&file).unwrap(), &forgotten);
+        assert!(found.is_empty(), "{}: {found:?}, use `Clients::memory_edit`", file.display());
+    }
+}
+
+/// Returns the `fields` of memory that edits of `source` change under whatever credential there is.
+fn edits(source: &str, fields: &[&str]) -> Vec<String> {
+    let tokens = tokens(source);
+    let word = |at: usize| tokens.get(at).map_or("", |token| token.text);
+    let is_bound = |at: usize| at > 0 && word(at - 1) == ".";
+    let (mut found, mut depth, mut open) = (vec![], 0, vec![]);
+    for at in 0..tokens.len() {
+        match word(at) {
+            "(" => depth += 1,
+            ")" => {
+                depth -= 1;
+                open.retain(|(begun, _)| *begun <= depth);
+            }
+            "memory_edit" if word(at + 1) == "(" => open.push((depth + 1, !is_bound(at))),
+            field if fields.contains(&field) && is_bound(at) && at > 1 && word(at - 2) == "m" => {
+                found.extend(open.last().filter(|(_, any)| *any).map(|_| field.to_string()));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
 #[derive(Debug)]
 struct Violation {
     file: String,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 
+use super::act::MemoryEdit;
 use super::folders::output_folder;
 use super::job_state::JobState;
 use super::journal::JournalStore;
@@ -15,7 +16,7 @@ use crate::controller::provider::ReadFrom;
 use crate::controller::provider::account::Account;
 use crate::controller::runtime::cache::LIFETIME;
 use crate::controller::runtime::missing::{Missing, blocked};
-use crate::lifecycle::JobView;
+use crate::lifecycle::{JobView, Memory};
 use crate::provider::BatchApi;
 use crate::store::Folder;
 
@@ -41,6 +42,19 @@ pub(crate) struct Clients {
     pub fingerprint: String,
     /// The fingerprint of the account's credential, and the version of the output's Secret. They change with the credentials.
     pub credentials: (String, Option<String>),
+}
+
+impl Clients {
+    /// Returns an edit of memory about a finding at the provider. It is skipped if the job's credential changed since these
+    /// clients were opened: the finding may be that of another account.
+    pub fn memory_edit(&self, learn: impl FnOnce(&mut Memory) + Send + 'static) -> MemoryEdit {
+        let fingerprint = self.fingerprint.clone();
+        Box::new(move |m| {
+            if m.fingerprint == fingerprint {
+                learn(m);
+            }
+        })
+    }
 }
 
 /// Opens what the steps of a job are done with, or says what is missing. What was opened for the same spec is taken again while it

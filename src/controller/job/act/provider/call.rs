@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 
 use crate::controller::Context;
-use crate::controller::job::act::transfer::{MemoryEdit, memory_edit};
+use crate::controller::job::act::transfer::MemoryEdit;
 use crate::controller::job::clients::Clients;
 use crate::controller::job::job_state::JobState;
 use crate::controller::runtime::error::StepError;
@@ -80,15 +80,9 @@ impl Call {
         self.clients.calls.call(&self.expected.owner.namespace, Urgency::Usual, deadline, call).await
     }
 
-    /// Returns an edit of memory that is skipped if the job's credential changed since the call began: the finding may be that
-    /// of another account.
+    /// See [`Clients::memory_edit`].
     pub fn memory_edit(&self, learn: impl FnOnce(&mut Memory) + Send + 'static) -> MemoryEdit {
-        let fingerprint = self.clients.fingerprint.clone();
-        memory_edit(move |m| {
-            if m.fingerprint == fingerprint {
-                learn(m);
-            }
-        })
+        self.clients.memory_edit(learn)
     }
 
     pub async fn is_our_file(&self, file_id: &str) -> Result<Option<bool>, StepError> {

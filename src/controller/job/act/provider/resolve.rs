@@ -8,7 +8,7 @@ use super::call::{A_FEW_CALLS, Call};
 use crate::account::{SearchQuery, SearchResult};
 use crate::api::Endpoint;
 use crate::api::conditions::reasons;
-use crate::controller::job::act::transfer::{Outcome, memory_edit};
+use crate::controller::job::act::transfer::Outcome;
 use crate::controller::job::backoff::LASTING_FROM;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::EventRecord;
@@ -90,7 +90,7 @@ impl Call {
     pub async fn settles(&self, intent_id: &str, call: impl Future<Output = Outcome>) -> Outcome {
         let intent_id = intent_id.to_string();
         match call.await {
-            Ok(learn) => Ok(memory_edit(move |m| {
+            Ok(learn) => Ok(self.memory_edit(move |m| {
                 m.unsettled.remove(&intent_id);
                 learn(m);
             })),

@@ -51,16 +51,11 @@ impl Act<'_> {
                             _ => "",
                         };
                         let said = error.message + hint;
-                        return Ok(memory_edit(move |m| _ = m.unfit.insert((attempt_key, sha256), said)));
+                        return Ok(clients.memory_edit(move |m| _ = m.unfit.insert((attempt_key, sha256), said)));
                     }
                     Err(error) => return Err(error.into()),
                 };
-                Ok(memory_edit(move |m| {
-                    // A file that was uploaded under an earlier credential may be in another account.
-                    if m.fingerprint == clients.fingerprint {
-                        m.uploads.insert((attempt_key, sha256), id);
-                    }
-                }))
+                Ok(clients.memory_edit(move |m| _ = m.uploads.insert((attempt_key, sha256), id)))
             },
         );
         Ok(())
@@ -80,7 +75,7 @@ impl Act<'_> {
                 Ok(collected) => collected,
                 Err(seen) => {
                     let (id, look) = (batch_id.to_string(), PollResult { at: ctx.clock.now(), seen });
-                    return Ok(memory_edit(move |m| _ = m.looks.insert(id, look)));
+                    return Ok(clients.memory_edit(move |m| _ = m.looks.insert(id, look)));
                 }
             };
             let (foreign, unreadable) = (part.foreign, part.found.unreadable);

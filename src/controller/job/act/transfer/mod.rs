@@ -21,6 +21,8 @@ pub(crate) type MemoryEdit = Box<dyn FnOnce(&mut Memory) + Send>;
 /// The outcome of a task, see [`tasks`](crate::controller::job::tasks).
 pub(crate) type Outcome = Result<MemoryEdit, StepError>;
 
+/// Returns an edit of memory about a finding that holds under any credential. Findings at the provider are recorded by
+/// [`Clients::memory_edit`].
 pub(super) fn memory_edit(edit: impl FnOnce(&mut Memory) + Send + 'static) -> MemoryEdit {
     Box::new(edit)
 }
