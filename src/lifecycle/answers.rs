@@ -24,23 +24,27 @@ impl Answers {
                 answers.unreadable.push(word);
                 continue;
             };
-            let (of, id) = match id.strip_suffix("-*") {
-                Some(kind) if !kind.is_empty() => (&mut answers.by_kind, kind),
-                _ => (&mut answers.by_id, id),
-            };
-            if of.get(id).is_some_and(|earlier| earlier != answer) {
-                twice.push(word.clone());
+            let (of, name) = answers.named(id);
+            if of.get(name).is_some_and(|earlier| earlier != answer) {
+                twice.push((id.to_string(), word.clone()));
             } else {
-                of.insert(id.into(), answer.into());
+                of.insert(name.into(), answer.into());
             }
         }
-        for word in &twice {
-            let id = word.split_once('=').map_or("", |(id, _)| id);
-            answers.by_id.remove(id);
-            answers.by_kind.remove(id.trim_end_matches("-*"));
+        for (id, word) in twice {
+            let (of, name) = answers.named(&id);
+            of.remove(name);
+            answers.unreadable.push(word);
         }
-        answers.unreadable.extend(twice);
         answers
+    }
+
+    /// Returns the answers among which those to `id` are, and the name of the question or kind there.
+    fn named<'a>(&mut self, id: &'a str) -> (&mut BTreeMap<String, String>, &'a str) {
+        match id.strip_suffix("-*") {
+            Some(kind) if !kind.is_empty() => (&mut self.by_kind, kind),
+            _ => (&mut self.by_id, id),
+        }
     }
 
     /// Returns the answer to one question, as if it was read.
@@ -126,5 +130,10 @@ mod tests {
         let answers = Answers::parse("lost-1 resend,lost-2=,=lost,lost-3=lost,lost-3=resend,lost-*=lost,lost-*=resend");
         assert_eq!(answers.ids().count(), 0, "{answers:?}");
         assert_eq!(answers.unreadable(), ["lost-1", "resend", "lost-2=", "=lost", "lost-3=resend", "lost-*=resend"]);
+        // An id that is the name of a kind, or ends like several, is no answer to the kind.
+        for (text, left) in [("lost=a,lost=b,lost-*=c", "lost-*"), ("lost-*-*=a,lost-*-*=b,lost-*=c", "lost-*")] {
+            let answers = Answers::parse(text);
+            assert_eq!(answers.ids().collect::<Vec<_>>(), [(left.to_string(), "c")], "{text}");
+        }
     }
 }

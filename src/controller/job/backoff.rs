@@ -103,24 +103,24 @@ mod tests {
     }
 
     /// Returns the pauses of a call that fails for `away` milliseconds, and the time from then to the next try.
-    fn watch_backoff(error: &StepError, away: i64) -> (Vec<i64>, i64) {
-        let (mut backoff, mut now, mut watch_backoff) = (Backoff::default(), 0, vec![]);
+    fn pauses(error: &StepError, away: i64) -> (Vec<i64>, i64) {
+        let (mut backoff, mut now, mut pauses) = (Backoff::default(), 0, vec![]);
         while now < away {
             backoff.failed(failed(error, 0), now, 255);
-            watch_backoff.push(backoff.until - now);
+            pauses.push(backoff.until - now);
             now = backoff.until;
         }
-        (watch_backoff, now - away)
+        (pauses, now - away)
     }
 
     #[test]
     fn what_is_away_is_tried_seldom_and_found_again_soon() {
         let provider = StepError::passing("ProviderUnavailable", "");
-        let (tries, found) = watch_backoff(&provider, 600_000);
+        let (tries, found) = pauses(&provider, 600_000);
         assert!((8..=16).contains(&tries.len()) && found <= 75_000, "{tries:?}, found again after {found} ms");
         let kubernetes = StepError { api_server_unavailable: true, ..StepError::passing("KubernetesUnavailable", "") };
         for away in 1..120 {
-            let (_, found) = watch_backoff(&kubernetes, away * 1_000);
+            let (_, found) = pauses(&kubernetes, away * 1_000);
             assert!(found <= 10_000, "away for {away} s, found again after {found} ms");
         }
     }
@@ -128,12 +128,12 @@ mod tests {
     #[test]
     fn pauses_grow_to_half_an_hour_and_no_further() {
         for error in [StepError::passing("ProviderUnavailable", ""), StepError::lasting("CredentialsRejected", "")] {
-            let (watch_backoff, _) = watch_backoff(&error, 5 * 86_400_000);
-            assert!(watch_backoff.windows(2).all(|two| two[0] <= two[1]), "{watch_backoff:?}");
-            assert_eq!(watch_backoff.last(), Some(&LONGEST));
-            assert!(watch_backoff.len() < 400, "{} tries in five days", watch_backoff.len());
+            let (pauses, _) = pauses(&error, 5 * 86_400_000);
+            assert!(pauses.windows(2).all(|two| two[0] <= two[1]), "{pauses:?}");
+            assert_eq!(pauses.last(), Some(&LONGEST));
+            assert!(pauses.len() < 400, "{} tries in five days", pauses.len());
         }
-        let hour = watch_backoff(&StepError::passing("ProviderUnavailable", ""), 3_600_000).1;
+        let hour = pauses(&StepError::passing("ProviderUnavailable", ""), 3_600_000).1;
         assert!(hour <= 450_000, "an hour's outage is noticed {hour} ms after its end");
     }
 
