@@ -1,5 +1,7 @@
 //! The connection of `object_store` to [`Transport`], so that requests to storage obey the same rules as all others.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -18,22 +20,23 @@ use super::{Peer, SendError, Transport, stream};
 /// greatest length has 2 MB.
 const ANSWER_LIMIT: u64 = 8 << 20;
 
-/// Maximum number of consecutive requests for one page of a listing. `object_store` tries a page four times, and several listings may run
-/// at once.
+/// Maximum number of requests for one page of a listing. `object_store` tries a page four times, and several listings may run at once.
 const SAME_PAGE: u32 = 16;
+/// Number of pages after which requests are counted anew: the longest circle of pages that is found.
+const CIRCLE: usize = 1_024;
 
 /// A connector of `object_store` that sends through a [`Transport`].
 #[derive(Clone, Debug)]
 pub struct ObjectConnector {
     transport: Transport,
-    /// The URL of the last page of a listing, and the number of consecutive requests for it.
-    page: Arc<Mutex<(String, u32)>>,
+    /// The number of requests for each page since a listing began, by the hash of its URL.
+    pages: Arc<Mutex<HashMap<u64, u32>>>,
 }
 
 impl ObjectConnector {
     /// Returns a connector for one store.
     pub fn new(transport: Transport) -> ObjectConnector {
-        ObjectConnector { transport: transport.to(Peer::Store), page: Arc::default() }
+        ObjectConnector { transport: transport.to(Peer::Store), pages: Arc::default() }
     }
 
     #[cfg(test)]
@@ -41,15 +44,18 @@ impl ObjectConnector {
         self.transport
     }
 
-    /// Counts consecutive requests for one page of a listing, and fails beyond [`SAME_PAGE`]. A server whose empty page continues with
-    /// itself would keep `object_store` busy, and show its caller no object by which to notice.
+    /// Counts the requests for each page of a listing, and fails beyond [`SAME_PAGE`]. A server whose empty pages continue with
+    /// themselves, or with one another, would keep `object_store` busy, and show its caller no object by which to notice.
     fn goes_on(&self, url: &Url) -> Result<(), HttpError> {
-        let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
-        if !url.query_pairs().any(|(key, _)| key == "continuation-token") || page.0 != url.as_str() {
-            *page = (url.as_str().into(), 0);
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let page = BuildHasherDefault::<DefaultHasher>::default().hash_one(url.as_str());
+        let is_first = !url.query_pairs().any(|(key, _)| key == "continuation-token");
+        if is_first || pages.len() >= CIRCLE && !pages.contains_key(&page) {
+            pages.clear();
         }
-        page.1 += 1;
-        match page.1 > SAME_PAGE {
+        let requests = pages.entry(page).or_insert(0);
+        *requests += 1;
+        match *requests > SAME_PAGE {
             true => {
                 Err(HttpError::new(HttpErrorKind::Unknown, SendError::MaybeSent("the listing goes in a circle".into())))
             }

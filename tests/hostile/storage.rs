@@ -84,19 +84,32 @@ async fn a_listing_ends_whatever_the_server_says() {
             "<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>\"e\"</ETag><Size>1</Size></Contents>"
         )
     };
-    let list = |inside: String, more: bool| {
-        let next = if more { "<NextContinuationToken>t</NextContinuationToken>" } else { "" };
+    let list_to = |inside: String, next: Option<&str>| {
+        let more = next.is_some();
+        let next =
+            next.map(|next| format!("<NextContinuationToken>{next}</NextContinuationToken>")).unwrap_or_default();
         format!("<ListBucketResult><IsTruncated>{more}</IsTruncated>{next}{inside}</ListBucketResult>")
     };
-    let count = |answer: Answer| async move {
-        let server = Server::start(move |_, _| answer.clone()).await;
+    let list = |inside: String, more: bool| list_to(inside, more.then_some("t"));
+    let count_at = |server: Server| async move {
         let folder = folder(&server);
         in_time("a listing", folder.list().try_fold(0, |n, _| async move { Ok(n + 1) })).await
     };
+    let count = |answer: Answer| async move { count_at(Server::start(move |_, _| answer.clone()).await).await };
     assert_eq!(count(page(&list(entry("in/a") + &entry("in/b"), false))).await.unwrap(), 2);
     assert_eq!(count(page(&list(entry("elsewhere"), false))).await.unwrap_or(0), 0, "what is not in the folder is not");
     assert!(count(page(&list(entry("in/a") + &entry("in/b"), true))).await.is_err(), "it goes round");
     assert!(count(page(&list(String::new(), true))).await.is_err(), "it shows nothing and has no end");
+    let [one, two] = ["one", "two"].map(|next| page(&list_to(String::new(), Some(next))));
+    let circle = move |_: usize, request: &str| match request.contains("continuation-token=one") {
+        true => two.clone(),
+        false => one.clone(),
+    };
+    // Before the time for a whole listing is over.
+    let listed = tokio::time::timeout(Duration::from_secs(30), count_at(Server::start(circle).await)).await;
+    assert!(listed.is_ok_and(|listed| listed.is_err()), "two empty pages name each other");
+    let short = move |n: usize, _: &str| page(&list_to(String::new(), (n < 40).then(|| format!("{n}")).as_deref()));
+    assert_eq!(count_at(Server::start(short).await).await.unwrap(), 0, "empty pages that come to an end");
     assert!(count(page("<html>sign in</html>")).await.map_or(true, |n| n == 0));
     assert!(count(page("not XML")).await.is_err());
     let endless = Answer {
