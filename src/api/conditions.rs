@@ -28,7 +28,8 @@ pub const RESULTS_WRITTEN: &str = "ResultsWritten";
 pub const RESULTS_REUSED: &str = "ResultsReused";
 /// True when more than one batch was made of one submission, so that requests may have been billed twice.
 pub const BILLED_TWICE: &str = "BilledTwice";
-/// For a provider: True when its endpoint answers as a batch API with its credential.
+/// For a provider: True when its endpoint answers as a batch API with its credential. For a CronBatchJob: True unless no BatchJob
+/// can be created.
 pub const READY: &str = "Ready";
 
 /// Reasons of conditions and events.
@@ -43,6 +44,7 @@ pub mod reasons {
     pub const WRITING_RESULTS: &str = "WritingResults";
     pub const SUSPENDED: &str = "Suspended";
     pub const HELD: &str = "Held";
+    pub const SCHEDULED: &str = "Scheduled";
     pub const RESUMED: &str = "Resumed";
     pub const NOT_SUSPENDED: &str = "NotSuspended";
     pub const ALL_SUCCEEDED: &str = "AllSucceeded";

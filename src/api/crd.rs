@@ -4,13 +4,14 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use super::{BatchJobObject, BatchProviderObject, ClusterBatchProviderObject};
+use super::{BatchJobObject, BatchProviderObject, ClusterBatchProviderObject, CronBatchJobObject};
 
 /// File name and definition of every kind.
 pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
     vec![
         ("batchjobs.yaml", set_title(BatchJobObject::crd())),
         ("batchproviders.yaml", set_title(BatchProviderObject::crd())),
+        ("cronbatchjobs.yaml", set_title(CronBatchJobObject::crd())),
         ("clusterbatchproviders.yaml", set_title(ClusterBatchProviderObject::crd())),
     ]
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -170,4 +170,11 @@ pub struct ActiveBatchJob {
     /// UID of the BatchJob.
     #[schemars(length(max = 64))]
     pub uid: String,
+}
+
+/// Returns the reference of a BatchJob to the CronBatchJob that controls it.
+pub fn owner_of_child(child: &ObjectMeta) -> Option<&OwnerReference> {
+    let is_schedule =
+        |owner: &&OwnerReference| owner.kind == "CronBatchJob" && owner.api_version.starts_with("llmbatch.dev/");
+    child.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true)).find(is_schedule)
 }

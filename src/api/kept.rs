@@ -1,11 +1,11 @@
 //! The parts of BatchJobs that this process keeps in memory. An object has up to 1.5 MB, and there are thousands.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference};
 
 use super::text::clip;
 use super::{
-    BatchJob, BatchJobStatus, BatchStatus, FINALIZER, InlineInput, Input, InputStatus, ObjectStoreLocation, Output,
-    annotations,
+    BatchJob, BatchJobSpec, BatchJobStatus, BatchStatus, CronBatchJob, FINALIZER, InlineInput, Input, InputStatus,
+    ObjectStoreLocation, Output, annotations, owner_of_child,
 };
 
 /// Most bytes of the names that one job refers to: URIs, Secrets and ConfigMaps.
@@ -22,10 +22,7 @@ impl BatchJob {
     /// The schema bounds the rest: names and URIs of the spec, and the status. [`crate::lifecycle::spec_hash`] has to
     /// be taken before, since it changes.
     pub fn drop_requests(&mut self) {
-        let spec = &mut self.spec;
-        (spec.request_defaults, spec.request_defaults_json) = (None, None);
-        spec.input.template = None;
-        spec.input.inline = spec.input.inline.take().map(|_| InlineInput::default());
+        drop_requests(&mut self.spec);
         self.metadata = metadata(std::mem::take(&mut self.metadata));
     }
 
@@ -39,6 +36,24 @@ impl BatchJob {
         spec.max_failed_requests = None;
         self.status = self.status.take().map(status);
     }
+}
+
+impl CronBatchJob {
+    /// Drops everything except for what a watch needs: that there is an object to look at.
+    pub fn keep_for_the_watch(&mut self) {
+        let template = &mut self.spec.job_template;
+        template.metadata = None;
+        drop_requests(&mut template.spec);
+        (template.spec.input, template.spec.output) = (Input::unknown(), Output::default());
+        self.metadata = metadata(std::mem::take(&mut self.metadata));
+        self.status = None;
+    }
+}
+
+fn drop_requests(spec: &mut BatchJobSpec) {
+    (spec.request_defaults, spec.request_defaults_json) = (None, None);
+    spec.input.template = None;
+    spec.input.inline = spec.input.inline.take().map(|_| InlineInput::default());
 }
 
 impl Input {
@@ -75,6 +90,9 @@ fn metadata(all: ObjectMeta) -> ObjectMeta {
             false => (key, clip(value, ANNOTATION_LIMIT)),
         })
     };
+    // A reference that no API server would make is nobody's.
+    let is_short = |owner: &&OwnerReference| owner.name.len() + owner.uid.len() + owner.api_version.len() <= 400;
+    let owner = owner_of_child(&all).filter(is_short).cloned();
     let finalizers = all.finalizers.map(|all| all.into_iter().filter(|finalizer| finalizer == FINALIZER).collect());
     ObjectMeta {
         annotations: all.annotations.map(|all| all.into_iter().filter_map(kept).collect()),
@@ -84,6 +102,7 @@ fn metadata(all: ObjectMeta) -> ObjectMeta {
         generation: all.generation,
         name: all.name,
         namespace: all.namespace,
+        owner_references: owner.map(|owner| vec![owner]),
         resource_version: all.resource_version,
         uid: all.uid,
         ..Default::default()
@@ -122,7 +141,9 @@ fn status(all: BatchJobStatus) -> BatchJobStatus {
         protocol_version: all.protocol_version,
         lock: all.lock.map(|_| Default::default()),
         provider: all.provider,
+        start_time: all.start_time,
         submission_time: all.submission_time,
+        completion_time: all.completion_time,
         // The presence of the input is kept, not its content.
         input: all.input.map(|_| InputStatus::default()),
         batches,

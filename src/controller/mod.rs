@@ -1,6 +1,7 @@
-//! The only module in which the others meet: `job` for BatchJobs, `provider` for the objects that name accounts, `orphan` for
+//! The only module in which the others meet: `job` for BatchJobs, `cron` for CronBatchJobs, `provider` for the objects that name accounts, `orphan` for
 //! batches that nobody follows, and `runtime` for the parts that they share.
 
+mod cron;
 mod job;
 mod orphan;
 mod provider;
@@ -29,10 +30,12 @@ use crate::fair::Shares;
 use crate::lifecycle::Timing;
 use crate::telemetry::Metrics;
 use crate::transport::Transport;
+use cron::Crons;
 use job::Jobs;
 use provider::Reports;
 use runtime::cache::Cache;
 use runtime::event_queue::EventQueue;
+use runtime::schedule_looks::ScheduleLooks;
 use runtime::secrets::Secrets;
 
 /// The state that all controllers share.
@@ -62,6 +65,10 @@ pub(crate) struct Context {
     reports: Reports,
     /// The state that the visits of BatchJobs share.
     jobs: Jobs,
+    /// The state that the visits of CronBatchJobs share.
+    crons: Crons,
+    /// The requests for looks at CronBatchJobs.
+    schedule_looks: ScheduleLooks,
     tracker: TaskTracker,
     stop: CancellationToken,
 }

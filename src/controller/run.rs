@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use super::cron::{self, Crons};
 use super::job::{self, Jobs};
 use super::runtime::event_queue::{self, EventQueue};
 use super::runtime::leader;
@@ -113,6 +114,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     let Parts { dependencies: Dependencies { client, watching, transport, clock }, cluster, health, metrics } = parts;
     let (jobs, scopes) = Jobs::new(options);
     jobs.count_in(&metrics);
+    let (crons, schedule_looks, schedules) = Crons::new(options);
     let (provider_watches, providers, reports) = provider::watches(options.scopes());
     let (events, told) = EventQueue::new(metrics.clone());
     let reporter = Reporter { controller: "batchjob-operator".into(), instance: Some(options.identity.clone()) };
@@ -138,6 +140,8 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         looks: Shares::new(LOOKS),
         reports,
         jobs,
+        crons,
+        schedule_looks,
         tracker: TaskTracker::new(),
         stop: stop.clone(),
     });
@@ -145,8 +149,10 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     let jobs = scopes.into_iter().map(|scope| job::watch(scope, &watching, &context, &health));
     let jobs = join_all(jobs.collect::<Vec<_>>());
     let providers = provider_watches.run(&watching, &context);
+    let schedules = schedules.into_iter().map(|scope| cron::watch(scope, &watching, &context));
+    let schedules = join_all(schedules.collect::<Vec<_>>());
     let orphans = orphan::watch(&context);
-    let watches = async { tokio::join!(jobs, providers, orphans) };
+    let watches = async { tokio::join!(jobs, schedules, providers, orphans) };
     let mut watches = std::pin::pin!(watches);
     tokio::select! {
         _ = &mut watches => {}

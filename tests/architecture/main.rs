@@ -28,7 +28,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     (
         "controller",
-        &["account", "api", "fair", "lifecycle", "requests", "results", "provider", "transport", "store", "telemetry"],
+        &[
+            "account",
+            "api",
+            "fair",
+            "lifecycle",
+            "schedule",
+            "requests",
+            "results",
+            "provider",
+            "transport",
+            "store",
+            "telemetry",
+        ],
     ),
 ];
 
@@ -38,6 +50,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("provider", &["runtime", "job"]),
     ("job", &["runtime", "provider"]),
     ("orphan", &["runtime", "provider", "job"]),
+    ("cron", &["runtime"]),
 ];
 
 /// Modules that decide and do nothing else.

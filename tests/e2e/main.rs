@@ -36,6 +36,7 @@ mod refused;
 mod resend;
 mod restore;
 mod running;
+mod schedules;
 mod schema;
 mod shards;
 mod tenancy;

@@ -82,8 +82,8 @@ impl JobStates {
         }
     }
 
-    /// Ends the sessions of the jobs for which `is_gone` is true. A job whose finalizer a person removed by hand has no last
-    /// visit that ends its session.
+    /// Drops the states of the jobs for which `is_gone` is true. A job whose finalizer a person removed by hand has no last
+    /// visit that drops its state.
     pub fn end_where(&self, is_gone: impl Fn(&str, &ObjectRef<BatchJob>) -> bool) {
         lock(&self.0).retain(|uid, job_state| {
             let gone = lock(&job_state.job).as_ref().is_some_and(|job| is_gone(uid, job));

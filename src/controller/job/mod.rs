@@ -16,6 +16,7 @@ mod reconcile;
 mod record;
 mod references;
 mod rejudge;
+mod schedule_news;
 mod source;
 mod tasks;
 mod transfers;
@@ -112,6 +113,13 @@ impl Jobs {
         let may_know =
             move |scope: &Option<String>| scope.is_none() || namespace.is_none() || scope.as_deref() == namespace;
         self.watched.iter().filter(move |(scope, ..)| may_know(scope)).flat_map(|(_, store, _)| store.state())
+    }
+
+    /// Waits until the watches know all jobs.
+    pub async fn synced(&self) {
+        // A store that fails belongs to a watch that ended: the operator stops.
+        let stores = self.watched.iter().map(|(_, store, _)| store.wait_until_ready());
+        futures::future::join_all(stores).await;
     }
 
     /// Asks for a visit of the job soon.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tracing::info;
 
 use super::reconcile::reconcile;
+use super::schedule_news::ScheduleNews;
 use crate::api::{BatchJob, conditions};
 use crate::controller::runtime::watch_backoff::{NoBackoff, WatchBackoff};
 use crate::controller::{Context, log_stream_error};
@@ -54,14 +55,18 @@ pub(crate) async fn watch(scope: Scope, client: &Client, context: &Arc<Context>,
     let counted = context.clone();
     let changed =
         predicates::generation.combine(predicates::annotations).combine(predicates::finalizers).combine(has_status);
+    let (news, schedules) = (Arc::new(ScheduleNews::new(jobs.clone())), context.clone());
+    let seen = news.clone();
     let stream = watcher(api, watcher::Config::default().page_size(PAGE))
         .backoff(WatchBackoff::new(context.clock.clone()))
+        .inspect_ok(move |event| seen.see(event))
         .modify(move |job| {
             count(&counted, job);
             job.keep_for_the_watch();
         })
         .reflect(writer)
         .inspect_ok(move |event| end_job_states(event, &watched, &known, &of))
+        .inspect_ok(move |event| news.tell(event, &schedules.schedule_looks))
         .applied_objects()
         .predicate_filter(changed, Default::default());
     let pokes = futures::stream::unfold(pokes, |mut p| async { p.recv().await.map(|job| (job, p)) });

@@ -2,9 +2,10 @@
 //! changed or that a write took effect. Managed fields are nested as deeply as that content, and are not read.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{GetParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ObjectList, PartialObjectMeta, Request};
 use kube::{Client, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -51,6 +52,39 @@ where
     let WithoutManagedFields(patched) =
         client.request::<Answer<K>>(request.map_err(kube::Error::BuildRequest)?).await?;
     Ok(patched.metadata)
+}
+
+/// Creates an object, and returns its metadata.
+pub(crate) async fn create<K>(client: &Client, namespace: Option<&str>, object: &K) -> Result<ObjectMeta, kube::Error>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
+{
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
+    let object = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+    let request = requests::<K>(namespace).create(&params, object).map_err(kube::Error::BuildRequest)?;
+    let WithoutManagedFields(created) = client.request::<Answer<K>>(for_metadata(request)).await?;
+    Ok(created.metadata)
+}
+
+/// Deletes an object.
+pub(crate) async fn delete<K>(
+    client: &Client,
+    namespace: Option<&str>,
+    name: &str,
+    params: &DeleteParams,
+) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned,
+{
+    let request = requests::<K>(namespace).delete(name, params).map_err(kube::Error::BuildRequest)?;
+    client.request_status::<Answer<K>>(for_metadata(request)).await.map(drop)
+}
+
+/// Asks for the metadata of the object in the answer.
+fn for_metadata(mut request: http::Request<Vec<u8>>) -> http::Request<Vec<u8>> {
+    let metadata = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+    request.headers_mut().insert(http::header::ACCEPT, http::HeaderValue::from_static(metadata));
+    request
 }
 
 /// Lists the metadata of the objects that field selectors choose, in one namespace or in all.

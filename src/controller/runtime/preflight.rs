@@ -6,7 +6,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tracing::warn;
 
 use super::options::StartError;
-use crate::api::{BatchJob, BatchProvider};
+use crate::api::{BatchJob, BatchProvider, CronBatchJob};
 
 /// Checks the CRDs. One namespace that the operator may read is enough: others may be gone, and come back.
 pub(crate) async fn check_crds(client: &Client, watched: &[String]) -> Result<(), StartError> {
@@ -54,6 +54,7 @@ async fn check_kinds(client: &Client, namespace: Option<&String>) -> Result<(), 
         }
     }
     check::<BatchJob>(client, namespace, "BatchJob").await?;
+    check::<CronBatchJob>(client, namespace, "CronBatchJob").await?;
     check::<BatchProvider>(client, namespace, "BatchProvider").await
 }
 

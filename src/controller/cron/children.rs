@@ -1,0 +1,84 @@
+//! The BatchJobs of a CronBatchJob: reads, creation and deletion.
+
+use kube::ResourceExt;
+use kube::api::{DeleteParams, Preconditions};
+
+use crate::api::{ActiveBatchJob, BatchJob, BatchJobObject, CronBatchJob, owner_of_child};
+use crate::controller::Context;
+use crate::controller::runtime::error::StepError;
+use crate::controller::runtime::metadata;
+use crate::schedule::Child;
+
+/// Returns the BatchJobs that belong to the CronBatchJob: those that the watch knows, and those of `status.active` that it does
+/// not know yet. Of the latter only a name and a uid are known, so they count as running.
+///
+/// # Errors
+/// When the API server cannot be asked.
+pub(super) async fn of(ctx: &Context, cron: &CronBatchJob) -> Result<Vec<Child>, StepError> {
+    let namespace = cron.namespace();
+    let is_ours = |job: &BatchJob| {
+        job.metadata.namespace == namespace
+            && owner_of_child(&job.metadata).map(|owner| &owner.uid) == cron.metadata.uid.as_ref()
+    };
+    let watched = ctx.jobs.watched_in(namespace.as_deref()).filter(|job| is_ours(job));
+    let mut children: Vec<Child> = watched.map(|job| Child::of(&job)).collect();
+    let active = cron.status.iter().flat_map(|status| &status.active);
+    for ActiveBatchJob { name, uid } in active {
+        if children.iter().any(|child| child.uid == *uid) {
+            continue;
+        }
+        let live = metadata::get::<BatchJob>(&ctx.client, namespace.as_deref(), name).await?;
+        if let Some(live) = live.filter(|live| live.uid.as_ref() == Some(uid)) {
+            let deleting = live.deletion_timestamp.is_some();
+            children.push(Child { name: name.clone(), uid: uid.clone(), started: None, end: None, deleting });
+        }
+    }
+    Ok(children)
+}
+
+/// The outcome of a creation.
+pub(super) enum Created {
+    /// The BatchJob is there, made now or before.
+    There { uid: String, is_new: bool },
+    /// The API server refuses it, or its name is taken.
+    Refused(String),
+}
+
+/// Creates the child of a start. A child of that name that belongs to the CronBatchJob is the one of an earlier try.
+///
+/// # Errors
+/// When the API server cannot be asked. The child may have been created all the same: the next try finds it under its name.
+pub(super) async fn create(ctx: &Context, cron: &CronBatchJob, child: &BatchJobObject) -> Result<Created, StepError> {
+    let (namespace, name) = (cron.namespace(), child.name_any());
+    match metadata::create(&ctx.client, namespace.as_deref(), child).await {
+        Ok(created) => Ok(Created::There { uid: created.uid.unwrap_or_default(), is_new: true }),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            let live = metadata::get::<BatchJob>(&ctx.client, namespace.as_deref(), &name).await?;
+            let ours = live.filter(|live| owner_of_child(live).map(|owner| &owner.uid) == cron.metadata.uid.as_ref());
+            Ok(match ours {
+                Some(live) => Created::There { uid: live.uid.unwrap_or_default(), is_new: false },
+                None => Created::Refused(format!(
+                    "a BatchJob '{name}' exists that this schedule did not create; delete or rename it"
+                )),
+            })
+        }
+        Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+            Ok(Created::Refused(status.message.clone()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Deletes a child. Returns false if it is gone already.
+///
+/// # Errors
+/// When the API server cannot be asked, or refuses.
+pub(super) async fn delete(ctx: &Context, cron: &CronBatchJob, child: &Child) -> Result<bool, kube::Error> {
+    let preconditions = Some(Preconditions { uid: Some(child.uid.clone()), resource_version: None });
+    let params = DeleteParams { preconditions, ..DeleteParams::background() };
+    match metadata::delete::<BatchJob>(&ctx.client, cron.namespace().as_deref(), &child.name, &params).await {
+        Ok(()) => Ok(true),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
+        Err(error) => Err(error),
+    }
+}

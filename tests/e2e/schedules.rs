@@ -1,0 +1,142 @@
+//! CronBatchJobs: a child for each start, never two, and the schedule tells what it did.
+
+use batchjob_operator::api::{CronBatchJobObject as CronBatchJob, CronBatchJobStatus};
+use jiff::{SignedDuration, Timestamp};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::support::eventually;
+use crate::support::scene::Scene;
+
+fn crons(scene: &Scene) -> Api<CronBatchJob> {
+    Api::namespaced(scene.client.clone(), &scene.namespace)
+}
+
+/// A nightly schedule with `change`, whose jobs write to a folder of their date.
+fn nightly(scene: &Scene, name: &str, change: Value) -> Value {
+    let mut template = scene.job("nightly", json!({}));
+    let uri = format!("s3://tests/{}/out/$(scheduledTime:%Y/%m/%d)/", scene.namespace);
+    template["spec"]["output"]["objectStore"]["uri"] = json!(uri);
+    let mut spec = json!({
+        "schedule": "30 2 * * *", "timeZone": "Europe/Berlin",
+        "jobTemplate": {"metadata": {"labels": {"team": "news"}}, "spec": template["spec"]},
+    });
+    spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": "CronBatchJob", "metadata": {"name": name}, "spec": spec})
+}
+
+/// Applies a schedule as if its last start had been `days` ago.
+async fn apply_after(scene: &Scene, days: i64, mut cron: Value) {
+    let (name, suspend) = (cron["metadata"]["name"].as_str().unwrap().to_string(), cron["spec"]["suspend"].clone());
+    cron["spec"]["suspend"] = json!(true);
+    scene.apply(&cron.to_string());
+    wait(scene, &name, |status| status.observed_generation.is_some()).await;
+    let last = Timestamp::now() - SignedDuration::from_hours(24 * days);
+    let patch = json!({"status": {"lastScheduleTime": last.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()}});
+    crons(scene).patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    cron["spec"]["suspend"] = suspend;
+    scene.apply(&cron.to_string());
+}
+
+async fn wait(scene: &Scene, name: &str, is_so: impl Fn(&CronBatchJobStatus) -> bool) -> CronBatchJobStatus {
+    eventually(&format!("the schedule {name}"), 60, || async {
+        crons(scene).get(name).await.unwrap().status.filter(|status| is_so(status))
+    })
+    .await
+}
+
+fn ready(status: &CronBatchJobStatus) -> Option<(&str, &str, &str)> {
+    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready")?;
+    Some((&ready.status, &ready.reason, &ready.message))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_missed_nights_the_last_is_made_up_for_once_and_its_results_are_in_the_folder_of_its_date() {
+    let mut scene = Scene::new("schedules", &[]).await;
+    apply_after(&scene, 3, nightly(&scene, "nightly", json!({}))).await;
+    let status =
+        wait(&scene, "nightly", |status| status.last_successful_time.is_some() && status.active.is_empty()).await;
+
+    let children = scene.jobs().list(&Default::default()).await.unwrap().items;
+    let [child] = children.as_slice() else { panic!("{} children", children.len()) };
+    let scheduled = status.last_schedule_time.unwrap().0;
+    let night = scheduled.in_tz("Europe/Berlin").unwrap();
+    assert_eq!((night.hour(), night.minute()), (2, 30));
+    assert!(scheduled > Timestamp::now() - SignedDuration::from_hours(25), "the last night: {scheduled}");
+    assert_eq!(child.metadata.name.as_deref().unwrap(), format!("nightly-{}", scheduled.as_second() / 60));
+    assert_eq!(child.metadata.labels.as_ref().unwrap()["team"], "news");
+    let run_id = scheduled.strftime("%Y%m%dT%H%M%SZ").to_string();
+    assert_eq!(child.spec.run_id.as_deref(), Some(run_id.as_str()));
+    let folder = night.strftime("out/%Y/%m/%d").to_string();
+    assert!(scene.get(&format!("{folder}/manifest.json")).await.is_some(), "no results in {folder}");
+    assert!(status.next_schedule_time.unwrap().0 > Timestamp::now());
+    assert_eq!(ready(&wait(&scene, "nightly", |_| true).await).unwrap().1, "Scheduled");
+    for reason in ["SuccessfulCreate", "SawCompletedJob"] {
+        assert_eq!(scene.told(reason).await.len(), 1, "{reason}");
+    }
+
+    scene.restart().await;
+    crons(&scene)
+        .patch("nightly", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"annotations": {"llmbatch.dev/reconcile-requested-at": "1"}}, "spec": {"failedJobsHistoryLimit": 2}})))
+        .await
+        .unwrap();
+    wait(&scene, "nightly", |status| status.observed_generation >= Some(3)).await;
+    assert_eq!(scene.jobs().list(&Default::default()).await.unwrap().items.len(), 1, "a night has one child");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_child_runs_the_next_is_skipped_and_replace_makes_room_for_it() {
+    let scene = Scene::new("overlaps", &["--batch-duration", "1h"]).await;
+    let minutely = json!({"schedule": "* * * * *", "timeZone": null});
+    apply_after(&scene, 1, nightly(&scene, "often", minutely)).await;
+    let first = wait(&scene, "often", |status| !status.active.is_empty()).await.active.remove(0);
+    scene.batch_of(&first.name).await;
+
+    let name = first.name.clone();
+    crate::support::eventually("the next start is skipped", 90, || async {
+        (!scene.told("JobAlreadyActive").await.is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(scene.jobs().list(&Default::default()).await.unwrap().items.len(), 1);
+
+    let replace = json!({"spec": {"concurrencyPolicy": "Replace"}});
+    crons(&scene).patch("often", &PatchParams::default(), &Patch::Merge(replace)).await.unwrap();
+    let second = wait(&scene, "often", |status| status.active.iter().any(|active| active.name != name)).await;
+    assert!(second.last_schedule_time.is_some());
+    scene.wait_gone(&name).await;
+    scene.wait_batch("the batch of the first was cancelled", |batch| batch["status"] == "cancelled").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_that_cannot_start_says_why_before_its_time() {
+    let scene = Scene::new("unfit-schedules", &[]).await;
+    let unfit = |name: &str, change: Value| nightly(&scene, name, change);
+    let mut bad_variable = unfit("bad-variable", json!({}));
+    bad_variable["spec"]["jobTemplate"]["spec"]["output"]["objectStore"]["uri"] =
+        json!("s3://tests/$(scheduledTime:%Q)/");
+    for (cron, reason, names) in [
+        (unfit("no-zone", json!({"timeZone": "Europe/Berlni"})), "UnknownTimeZone", "Europe/Berlni"),
+        (unfit("no-schedule", json!({"schedule": "61 * * * *"})), "UnparseableSchedule", "61"),
+        (unfit("never", json!({"schedule": "0 0 31 2 *"})), "InvalidSchedule", "no date"),
+    ] {
+        scene.apply(&cron.to_string());
+        let name = cron["metadata"]["name"].as_str().unwrap();
+        let status = wait(&scene, name, |status| ready(status).is_some()).await;
+        let (is_ready, why, message) = ready(&status).unwrap();
+        assert_eq!((is_ready, why), ("False", reason), "{message}");
+        assert!(message.contains(names), "{message}");
+        assert_eq!(status.next_schedule_time, None);
+    }
+    let (applied, said) = scene.try_apply(&bad_variable.to_string());
+    match applied {
+        true => {
+            let status = wait(&scene, "bad-variable", |status| ready(status).is_some()).await;
+            assert_eq!(ready(&status).unwrap().1, "FailedCreate");
+        }
+        false => assert!(said.contains("scheduledTime"), "{said}"),
+    }
+    let (applied, said) =
+        scene.try_apply(&unfit("zone-in-schedule", json!({"schedule": "TZ=UTC 0 0 * * *"})).to_string());
+    assert!(!applied && said.contains("spec.timeZone"), "{said}");
+}
