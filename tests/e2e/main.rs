@@ -20,6 +20,8 @@ mod fairness;
 mod forged;
 mod gateways;
 mod happy;
+#[path = "../hostile/heads.rs"]
+mod heads;
 mod holds;
 mod inputs;
 mod install;

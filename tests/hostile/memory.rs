@@ -64,7 +64,6 @@ async fn no_manifest_input_or_answer_takes_the_operator_beyond_its_memory() {
     stages.of("uploads", uploads(&scene)).await;
     stages.of("documents", documents(&scene)).await;
     stages.of("journals", journals(&scene)).await;
-    stages.of("heads", heads(&scene)).await;
     stages.of("manifests", manifests(&scene)).await;
     stages.judge();
     // What a scene looks through at its end has to be held by somebody.
@@ -383,51 +382,6 @@ async fn journals(scene: &Scene) {
             scene.wait_job("its owner is told", &name, 180, is_told).await;
         }
     }
-}
-
-/// Jobs at work, each with a journal as large as it may be.
-const HEADS: usize = 24;
-
-/// Journals at work that their tenants made as large as one may be: of 2,000 batches, and names as long as a provider may give.
-async fn heads(scene: &Scene) {
-    let names: Vec<String> = (0..HEADS).map(|n| format!("head-{n}")).collect();
-    let journal = |name: &str| format!("out/{name}/_batchjob/journal.json");
-    for name in &names {
-        scene.apply_job(name, json!({"spec": {"suspend": true, "deletionPolicy": "Orphan"}}));
-    }
-    for name in &names {
-        scene.wait_condition(name, "Planned", "True", 60).await;
-        let planned = scene.get(&journal(name)).await.expect("journal.json");
-        scene.put(&journal(name), swollen(&planned)).await;
-        scene.kubectl(&["patch", "bjob", name, "--type=merge", "-p", r#"{"spec": {"suspend": false}}"#]);
-    }
-    for name in &names {
-        // Of the one batch that may run the provider knows nothing.
-        scene.wait_condition(name, "Held", "True", 120).await;
-    }
-    for name in &names {
-        scene.kubectl(&["delete", "bjob", name, "--wait=false"]);
-    }
-    for name in &names {
-        scene.wait_gone(name).await;
-    }
-}
-
-/// A journal with 1,999 shards more, whose batches were given up, and one batch that may run.
-fn swollen(planned: &str) -> String {
-    let mut journal: Value = serde_json::from_str(planned).unwrap();
-    let long = "n".repeat(3_900);
-    let mut shard = journal["shards"]["open"]["0"].clone();
-    shard["attempt"] = json!({"number": 1, "intentID": long, "fileID": "", "postBy": 1, "fingerprint": "f",
-        "state": "Abandoned", "batchID": long});
-    let open: serde_json::Map<String, Value> = (0..2_000).map(|index| (index.to_string(), shard.clone())).collect();
-    journal["shards"]["count"] = json!(2_000);
-    journal["shards"]["open"] = Value::Object(open);
-    journal["shards"]["open"]["0"]["attempt"]["state"] = json!("Submitted");
-    journal["shards"]["open"]["0"]["attempt"]["at"] = json!(1);
-    let text = journal.to_string();
-    assert!(text.len() < 16 << 20 && text.len() > 15 << 20, "{} bytes", text.len());
-    text
 }
 
 /// A hundred uploads at a time of a job of many batches.

@@ -109,7 +109,10 @@ async fn steps(ctx: &Arc<Context>, job_state: &Arc<JobState>, job: &BatchJob, mu
     for _ in 0..STEPS_A_VISIT {
         if turn.as_ref().is_none_or(Turn::is_over) {
             drop(turn.take());
+            // While the job waits, its state counts as that of a job at rest: many may wait, each with a large journal.
+            ctx.jobs.is_at_rest(job);
             turn = Turn::of(ctx, job).await;
+            ctx.jobs.cache_budget.forget(&job.uid().unwrap_or_default());
         }
         let Some(held) = &turn else { return Action::await_change() };
         let now = ctx.clock.now();
