@@ -69,8 +69,8 @@ fn is_to_be_looked_at(o: &Observed, journal: &Journal, key: AttemptKey, from: i6
 /// Returns whether the account may be too small for the shard: the last attempt was refused for its tokens, or it is half of
 /// such a shard.
 fn is_doubtful(shard: &Shard) -> bool {
-    match shard.refusal() {
-        Some(refusal) => refusal == Refusal::TokenLimit,
+    match &shard.attempt {
+        Some(_) => shard.refusal() == Some(Refusal::TokenLimit),
         None => shard.streaks.alone > 0,
     }
 }
