@@ -56,6 +56,7 @@ const EDITABLE: &[&str] = &[
     "backoffLimitPerRequest",
     "maxFailedRequests",
     "activeDeadlineSeconds",
+    "ttlSecondsAfterFinished",
     "completionWindowSeconds",
     "pollPeriodSeconds",
     "deletionPolicy",

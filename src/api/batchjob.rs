@@ -115,6 +115,12 @@ pub struct BatchJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<i64>,
+    /// Seconds after its end at which the operator deletes the job; unset: never. Zero deletes it at once. It is never deleted
+    /// before its manifest is written, so a job that failed before anything was sent stays, and so does a job that reused the
+    /// results of an earlier one: a tool that applies it again would do so for ever. Results stay where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub ttl_seconds_after_finished: Option<i32>,
     /// Time in which the provider has to run a batch, in seconds, in whole hours; unset: the provider's own, 86400 at OpenAI,
     /// which accepts no other, and at Azure OpenAI, which runs batches beyond it. Requests that are not run in that time
     /// expire, and are sent again in another batch.

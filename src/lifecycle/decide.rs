@@ -161,7 +161,7 @@ fn finished(o: &Observed) -> Step {
     let me = &o.job.owner;
     let ours = |j: &&Journal| (j.owner.is_namesake(me) || j.owner.is_copy(me)) && j.commit.is_some();
     let Some(journal) = o.journal.filter(ours).filter(|_| !o.job.tidy) else {
-        return wait(None, reasons::FINISHED);
+        return expire(o);
     };
     // A process that still saw an earlier object of this name may have put that object's name back into the journal, or another
     // cluster took the work over when all was done.
@@ -169,7 +169,15 @@ fn finished(o: &Observed) -> Step {
         _ if journal.owner == o.job.owner => tidy(o),
         None => Step::LookForManifest,
         Some(Some(manifest)) if manifest.work_id == journal.work_id => tidy(o),
-        Some(_) => wait(None, reasons::FINISHED),
+        Some(_) => expire(o),
+    }
+}
+
+/// Deletes the object of a job that is over once its time has come.
+fn expire(o: &Observed) -> Step {
+    match o.job.expires_at {
+        Some(at) if o.now >= at => Step::DeleteObject,
+        at => wait(at, reasons::FINISHED),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The end of a job, as its object shows it.
 
-use crate::api::conditions::{self, RECONCILING};
+use crate::api::conditions::{self, RECONCILING, RESULTS_REUSED, RESULTS_WRITTEN};
 use crate::api::text::clip;
 use crate::api::{BatchJob, Outcome, annotations};
 
@@ -28,6 +28,17 @@ pub fn is_finished(job: &BatchJob) -> bool {
 pub fn is_tidy(job: &BatchJob) -> bool {
     let Some(status) = &job.status else { return false };
     status.outcome.is_some() && conditions::is_false(&status.conditions, RECONCILING)
+}
+
+/// Returns the time (Unix milliseconds) from which a job is to be deleted: `spec.ttlSecondsAfterFinished` after its end. None if
+/// that is unset, or if the job has not ended, has no manifest, has files left to delete, or reused the results of an earlier
+/// job. A tool that applies deleted objects again ends up with such a job; without it, the two would go on for ever.
+pub fn expiry(job: &BatchJob) -> Option<i64> {
+    let (ttl, status) = (job.spec.ttl_seconds_after_finished?, job.status.as_ref()?);
+    let is_true = |type_| conditions::is_true(&status.conditions, type_);
+    let is_over = is_finished(job) && is_tidy(job) && is_true(RESULTS_WRITTEN) && !is_true(RESULTS_REUSED);
+    let end = status.completion_time.as_ref()?.0.as_millisecond();
+    is_over.then(|| end + i64::from(ttl) * 1000)
 }
 
 /// Returns the value of the annotation that requests another look, clipped to the length that status has room for.

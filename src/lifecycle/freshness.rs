@@ -54,6 +54,7 @@ impl Step {
             | Step::CancelUnjournaled { .. }
             | Step::DeleteFiles { must: true, .. }
             | Step::Fail(_)
+            | Step::DeleteObject
             | Step::RemoveFinalizer { .. } => Freshness::Now,
         }
     }
@@ -78,6 +79,7 @@ mod tests {
             Step::Revoke(attempt_key),
             delete(true),
             Step::RemoveFinalizer { abandoned: None, untidy: None },
+            Step::DeleteObject,
         ];
         for step in pays.into_iter().chain(destroys) {
             assert_eq!(step.freshness(), Freshness::Now, "{step:?}");

@@ -51,7 +51,7 @@ pub use collecting::{ReadCounts, RequestHistory, ShortRead, Unanswered};
 pub use decide::decide;
 pub use errors::{TOO_LARGE, error_summary};
 pub use findings::*;
-pub use finished::{cost_nothing, is_finished, is_tidy, reconcile_requested_at};
+pub use finished::{cost_nothing, expiry, is_finished, is_tidy, reconcile_requested_at};
 pub use freshness::Freshness;
 pub use identity::{output_uri, spec_hash};
 pub use journal::*;

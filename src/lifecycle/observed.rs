@@ -102,6 +102,8 @@ pub struct JobView {
     pub reevaluated: bool,
     /// Whether status says that nothing is left to tidy.
     pub tidy: bool,
+    /// Time from which the job is to be deleted, see [`super::expiry`].
+    pub expires_at: Option<i64>,
     /// A person's answers to holds.
     pub answers: Answers,
     /// Keyed fingerprint of the credential at hand.

@@ -132,6 +132,8 @@ pub enum Step {
     EndTasks,
     /// Delete the staged files.
     CleanUp,
+    /// Delete the object of a job that is over, if it is still the one that was judged.
+    DeleteObject,
 }
 
 /// A failure that cost nothing.
@@ -203,6 +205,7 @@ impl Step {
             Step::Conclude { .. } => "Conclude",
             Step::Fail(_) => "Fail",
             Step::CleanUp => "CleanUp",
+            Step::DeleteObject => "DeleteObject",
         }
     }
 

@@ -10,6 +10,7 @@ mod beside;
 mod capabilities;
 mod collecting;
 mod destination;
+mod life;
 mod progress;
 mod providers;
 mod questions;

@@ -1,5 +1,6 @@
 //! Deleting, and applying again.
 
+use batchjob_operator::api::BatchJobObject as BatchJob;
 use serde_json::{Value, json};
 
 use crate::support::eventually;
@@ -69,6 +70,19 @@ async fn deleted_and_applied_again_it_is_adopted_and_nothing_is_billed() {
     assert_eq!(first.status.unwrap().requests, second.status.unwrap().requests);
     assert_eq!(scene.sim.spent().await.0, 1);
     scene.sim.assert_billed_once(3).await;
+
+    // Of two more jobs with a TTL, the one that paid is deleted, and the other would only be applied again.
+    scene.apply_job("k", json!({"spec": {"ttlSecondsAfterFinished": 0}}));
+    eventually("the job with a TTL goes", 60, async || {
+        scene.jobs().get_opt("k").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    assert!(scene.get("out/k/manifest.json").await.is_some(), "its results stay");
+    scene.kubectl(&["patch", "bjob", "j", "--type=merge", "-p", r#"{"spec":{"ttlSecondsAfterFinished":0}}"#]);
+    let generation = scene.get_job("j").await.metadata.generation;
+    let seen = |j: &BatchJob| j.status.as_ref().unwrap().observed_generation == generation;
+    scene.wait_job("its change is seen", "j", 30, seen).await;
+    assert!(scene.get_job("j").await.metadata.deletion_timestamp.is_none(), "it reused results");
 }
 
 #[tokio::test(flavor = "multi_thread")]

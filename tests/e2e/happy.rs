@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::eventually;
 use crate::support::scene::{Scene, batch_lines, condition, ids};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,6 +79,9 @@ async fn a_suspended_job_is_checked_and_counted_and_resuming_sends_it() {
     scene.kubectl(&["patch", "bjob", "j", "--type=merge", "-p", r#"{"spec":{"suspend":false}}"#]);
     scene.wait_complete("j").await;
     scene.sim.assert_billed_once(3).await;
+    for reason in ["Suspended", "Resumed"] {
+        eventually(reason, 20, async || (scene.told(reason).await.len() == 1).then_some(())).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,7 @@ pub fn job() -> JobView {
         finished: false,
         reevaluated: false,
         tidy: false,
+        expires_at: None,
         answers: Default::default(),
         fingerprint: "f".into(),
         blocked: None,

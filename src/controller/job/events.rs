@@ -100,7 +100,7 @@ pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
     news
 }
 
-/// Returns the events for conditions that changed: a question, a stalled job, a suspension.
+/// Returns the events for conditions that changed: a question, a stalled job, a suspension and its end.
 pub(super) fn events_of_conditions(old: &[Condition], new: Option<&[Condition]>) -> Vec<EventRecord> {
     let turned = |c: &&Condition| {
         let before = old.iter().find(|o| o.type_ == c.type_);
@@ -108,14 +108,19 @@ pub(super) fn events_of_conditions(old: &[Condition], new: Option<&[Condition]>)
             |o: &Condition| o.reason != c.reason || (c.type_ == conditions::HELD && o.message != c.message);
         before.map_or(c.status == "True", |o| o.status != c.status || (c.status == "True" && says_other(o)))
     };
-    let news = new.unwrap_or_default().iter().filter(turned).filter_map(|c| {
+    let all = new.unwrap_or_default();
+    let has_ended = [conditions::is_true, conditions::is_false].iter().any(|is| is(all, conditions::COMPLETE));
+    let news = all.iter().filter(turned).filter_map(|c| {
         match (c.type_.as_str(), c.status.as_str()) {
             (conditions::HELD, "True") => Some(EventRecord::warning("Held", c.message.clone())),
             (conditions::SUSPENDED, "True") => Some(EventRecord::normal(reasons::SUSPENDED, c.message.clone())),
+            // The condition of a job that ends while it is suspended becomes False as well.
+            (conditions::SUSPENDED, "False") if !has_ended => {
+                Some(EventRecord::normal(reasons::RESUMED, "batches are submitted again"))
+            }
             // A failed job and a question have events of their own.
             (conditions::STALLED, "True")
-                if c.reason != reasons::AWAITING_ANSWER
-                    && !conditions::is_true(new.unwrap_or_default(), conditions::FAILED) =>
+                if c.reason != reasons::AWAITING_ANSWER && !conditions::is_true(all, conditions::FAILED) =>
             {
                 Some(EventRecord::warning("Stalled", format!("{}: {}", c.reason, c.message)))
             }
@@ -177,6 +182,26 @@ mod tests {
         }
         let unanswered = told(&intended, &journal(AttemptState::Revoking, None));
         assert!(unanswered[0].1.contains("the reply to its submission was lost"), "{unanswered:?}");
+    }
+
+    #[test]
+    fn a_suspension_and_its_end_are_told_and_the_end_of_a_suspended_job_is_no_resumption() {
+        let of = |type_: &str, status: &str| -> Condition {
+            serde_json::from_value(serde_json::json!({"type": type_, "status": status, "reason": "R", "message": "m",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"}))
+            .unwrap()
+        };
+        let told = |old: &[(&str, &str)], new: &[(&str, &str)]| -> Vec<&str> {
+            let [old, new] = [old, new].map(|all| all.iter().map(|(t, s)| of(t, s)).collect::<Vec<_>>());
+            events_of_conditions(&old, Some(&new)).into_iter().map(|news| news.reason).collect()
+        };
+        let (suspended, resumed) = (("Suspended", "True"), ("Suspended", "False"));
+        assert_eq!(told(&[resumed], &[suspended]), ["Suspended"]);
+        assert_eq!(told(&[suspended], &[resumed, ("Complete", "Unknown")]), ["Resumed"]);
+        assert!(told(&[], &[resumed]).is_empty(), "it was never suspended");
+        for status in ["True", "False"] {
+            assert!(told(&[suspended], &[resumed, ("Complete", status)]).is_empty());
+        }
     }
 
     #[test]

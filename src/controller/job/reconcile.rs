@@ -18,7 +18,7 @@ use super::turns::{Turn, TurnError, room_for};
 use super::visit::{failed, visit};
 use crate::api::{BatchJob, FINALIZER, annotations};
 use crate::controller::Context;
-use crate::lifecycle::{cost_nothing, is_finished, is_tidy, next_visit};
+use crate::lifecycle::{cost_nothing, expiry, is_finished, is_tidy, next_visit};
 use crate::telemetry;
 
 /// Most steps of one visit; then other jobs get their turn.
@@ -78,6 +78,7 @@ fn was_let_go(job: &BatchJob) -> bool {
 
 /// Tells if a job is over.
 enum Finished {
+    /// The job is not over, or is to be deleted.
     No,
     /// The job failed before anything was paid, and the objects that it refers to have changed since.
     ToBeJudgedAnew,
@@ -86,13 +87,15 @@ enum Finished {
 }
 
 async fn finished(ctx: &Context, job: &BatchJob) -> Finished {
-    if job.metadata.deletion_timestamp.is_some() || !is_finished(job) || !is_tidy(job) {
+    let expiry = expiry(job);
+    let has_expired = expiry.is_some_and(|at| ctx.clock.now() >= at);
+    if job.metadata.deletion_timestamp.is_some() || !is_finished(job) || !is_tidy(job) || has_expired {
         return Finished::No;
     }
     ctx.jobs.end(ctx, &job.uid().unwrap_or_default());
     if !cost_nothing(job) {
         return Finished::Yes(match record_seen(ctx, job).await {
-            Ok(true) => Action::await_change(),
+            Ok(true) => expiry.map_or(Action::await_change(), |at| requeue(Some(at), ctx.clock.now())),
             Ok(false) | Err(_) => Action::requeue(NOT_SEEN),
         });
     }

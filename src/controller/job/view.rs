@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use crate::api::conditions::reasons;
 use crate::api::{BatchJob, FINALIZER, annotations};
 use crate::controller::Context;
-use crate::lifecycle::{self, Answers, Blocked, JobView, MaxFailed, Owner, Plan, is_finished, is_tidy};
+use crate::lifecycle::{self, Answers, Blocked, JobView, MaxFailed, Owner, Plan, expiry, is_finished, is_tidy};
 
 pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView {
     let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
@@ -47,6 +47,7 @@ pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView 
         finished: is_finished(job),
         reevaluated: false,
         tidy: is_tidy(job),
+        expires_at: expiry(job),
         answers: job.annotations().get(annotations::RESOLVE).map(|text| Answers::parse(text)).unwrap_or_default(),
         fingerprint: String::new(),
         blocked,

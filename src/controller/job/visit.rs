@@ -106,6 +106,9 @@ fn log_end(snapshot: &Snapshot, step: &Step) {
         Step::Conclude { manifest, reused } => {
             info!(outcome = ?manifest.outcome, reused, "the job is done");
         }
+        Step::DeleteObject => {
+            info!("the job is deleted: `spec.ttlSecondsAfterFinished` are over");
+        }
         Step::Fail(failure) => {
             info!(reason = failure.reason, "the job failed before anything was paid");
         }

@@ -1,14 +1,15 @@
 //! Steps at the Kubernetes API.
 
+use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt};
 
-use super::Act;
+use super::{Act, Flow};
 use crate::api::conditions::reasons;
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, FINALIZER, IN_USE_FINALIZER, ProviderKind};
 use crate::controller::provider::Provider;
 use crate::controller::provider::account::is_kept;
 use crate::controller::runtime::error::StepError;
-use crate::controller::runtime::finalizer;
+use crate::controller::runtime::{finalizer, metadata};
 use crate::lifecycle::Owner;
 
 impl Act<'_> {
@@ -21,6 +22,24 @@ impl Act<'_> {
         let seen = self.job_state.seen().zip(set);
         self.job_state.keep_seen(seen.map(|(seen, metadata)| seen.after(metadata, |_| {}, at)));
         Ok(is_set)
+    }
+
+    /// Deletes the object of a job that is over, if it is still the one that was judged. Its finalizer is removed like that of any
+    /// deleted job, by a later visit.
+    pub(super) async fn delete_object(&self) -> Result<Flow, StepError> {
+        let metadata = &self.snapshot.job.metadata;
+        let (uid, resource_version) = (metadata.uid.clone(), metadata.resource_version.clone());
+        let preconditions = Some(Preconditions { uid, resource_version });
+        let params = DeleteParams { preconditions, ..DeleteParams::background() };
+        let Owner { namespace, name, .. } = &self.snapshot.view.owner;
+        self.job_state.keep_seen(None);
+        match metadata::delete::<BatchJob>(&self.ctx.client, Some(namespace), name, &params).await {
+            Ok(()) => Ok(Flow::Wait(None)),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Flow::Gone),
+            // It changed in the meantime, and is judged again.
+            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(Flow::Again),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) async fn keep_provider(&self) -> Result<(), StepError> {

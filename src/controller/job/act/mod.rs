@@ -77,6 +77,7 @@ impl Act<'_> {
             Step::Fail(failure) => self.publish(EventRecord::warning(failure.reason, failure.message.clone())),
             // The files were deleted before status said so; see `visit`.
             Step::CleanUp => {}
+            Step::DeleteObject => return self.delete_object().await,
             Step::KeepProvider => self.keep_provider().await?,
             Step::LookForManifest => self.look_for_manifest().await?,
             Step::FindOwner(owner) => self.find_owner(owner).await?,
