@@ -88,3 +88,48 @@ async fn a_head_that_contradicts_itself_or_has_no_end_is_refused() {
     put(&folder, layout::JOURNAL, serde_json::to_vec(&head).unwrap()).await;
     assert_eq!(store.read(None, 4).await.unwrap().unwrap().0, judged.0);
 }
+
+#[tokio::test]
+async fn a_head_has_as_many_running_batches_files_and_codes_as_it_may_and_not_one_more() {
+    let (_, folder) = stores();
+    let (store, judged) = opened(&folder, 600).await;
+    write(&store, &judged, |j| settle(j, 0..20)).await;
+    let head: serde_json::Value =
+        serde_json::from_slice(&folder.read(layout::JOURNAL, 1 << 20).await.unwrap().unwrap()).unwrap();
+    /// Makes so many.
+    type Edit = fn(&mut serde_json::Value, usize);
+    let limits: [(&str, usize, Edit); 4] = [
+        ("batches that may run", 500, |j, count| {
+            let mut shard = first_open(j);
+            shard["attempt"] =
+                serde_json::to_value(attempt(0, 1, AttemptState::Submitted { batch_id: "batch".into(), at: 1 }))
+                    .unwrap();
+            let open = (0..count).map(|index| (index.to_string(), shard.clone()));
+            j["shards"] = serde_json::json!({"count": count, "open": open.collect::<serde_json::Map<_, _>>()});
+        }),
+        ("files of an attempt", 64, |j, count| first_open_mut(j)["attempt"]["files"] = vec!["f"; count].into()),
+        ("codes of an attempt", 64, |j, count| first_open_mut(j)["attempt"]["errors"] = codes(count)),
+        ("codes of earlier rounds", 64, |j, count| first_open_mut(j)["tookErrors"] = codes(count)),
+    ];
+    for (what, limit, edit) in limits {
+        for (count, is_taken) in [(limit, true), (limit + 1, false)] {
+            let mut changed = head.clone();
+            edit(&mut changed, count);
+            put(&folder, layout::JOURNAL, serde_json::to_vec(&changed).unwrap()).await;
+            match store.read(None, 4).await {
+                Ok(_) => assert!(is_taken, "{count} {what} were taken"),
+                Err(StoreError::Corrupt(why)) => assert!(!is_taken, "{count} {what}: {why}"),
+                Err(other) => panic!("{count} {what}: {other}"),
+            }
+        }
+    }
+}
+
+fn first_open_mut(head: &mut serde_json::Value) -> &mut serde_json::Value {
+    head["shards"]["open"].as_object_mut().unwrap().values_mut().next().unwrap()
+}
+
+fn codes(count: usize) -> serde_json::Value {
+    let code = |n| serde_json::json!({"code": format!("http_{n}"), "count": 1, "sampleCustomID": "r", "message": ""});
+    (0..count).map(code).collect()
+}
