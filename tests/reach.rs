@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use batchjob_operator::api::ObjectStoreLocation;
+use batchjob_operator::fair::Budget;
 use batchjob_operator::provider::{BatchApi, Created, ErrorKind, OpenAi};
 use batchjob_operator::store::{Credentials, Folder, StoreError};
-use batchjob_operator::transport::{CaBundle, HostPolicy, Lookup, SendError, SystemLookup, Transport};
+use batchjob_operator::transport::{CaBundle, Granted, HostPolicy, Lookup, SendError, SystemLookup, Transport};
 use reqwest::{Method, Url};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -390,7 +391,8 @@ async fn a_private_authority_is_trusted_where_it_is_named_and_nowhere_else() {
     names.say("llm.example", &[&["127.0.0.1"]]);
     names.say("other.example", &[&["127.0.0.1"]]);
     let url = |host: &str| format!("https://{host}:{port}/v1").parse::<Url>().unwrap();
-    let named = |pem: &str| transport.trusting_authorities(&CaBundle::from_pem(pem).unwrap()).unwrap();
+    let named =
+        |pem: &str| transport.trusting_authorities(&CaBundle::from_pem(pem).unwrap(), granted).unwrap().unwrap();
     let both = format!("{}\n{}", tls_front::ANOTHER_AUTHORITY, tls_front::AUTHORITY);
     for trusting in [named(tls_front::AUTHORITY), named(&both)] {
         assert_eq!(get(&trusting, url("llm.example")).await.unwrap(), 200);
@@ -402,6 +404,34 @@ async fn a_private_authority_is_trusted_where_it_is_named_and_nowhere_else() {
         assert!(why.contains("name that in `tls.caBundleRef`"), "{why}");
     }
     assert_eq!(servers.seen(), [2, 0]);
+}
+
+/// Grants memory to anybody.
+fn granted(_: u64) -> Option<Granted> {
+    Some(Granted(Box::new(())))
+}
+
+#[tokio::test]
+async fn clients_that_trust_the_same_authorities_share_memory_and_none_is_made_without_it() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let (transport, _) = transport("");
+    let budget = Budget::new(1 << 20);
+    let trusting = |pem: &str| {
+        let grant = |bytes| Some(Granted(Box::new(budget.take("shop", bytes)?)));
+        transport.trusting_authorities(&CaBundle::from_pem(pem).unwrap(), grant).unwrap()
+    };
+    let many: Vec<_> = (0..1_000).map(|_| trusting(tls_front::AUTHORITY)).collect();
+    assert!(many.iter().all(Option::is_some), "one bundle of a thousand jobs");
+    let mut others = vec![];
+    for n in 0..100 {
+        // Text around certificates is read over.
+        others.extend(trusting(&format!("bundle {n}\n{}", tls_front::AUTHORITY)));
+    }
+    assert!((1..20).contains(&others.len()), "{} bundles", others.len());
+    drop((many, others));
+    assert!(budget.take("shop", 1 << 20).is_some(), "what nobody uses takes no memory");
+    let long = format!("{}{}", "x".repeat(512 << 10), tls_front::AUTHORITY);
+    assert!(CaBundle::from_pem(&long).unwrap_err().contains("at most 524288 are read"));
 }
 
 #[test]
@@ -418,6 +448,6 @@ fn certificates_of_no_use_are_refused() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let no_der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let (transport, _) = transport("");
-    let used = CaBundle::from_pem(no_der).map(|bundle| transport.trusting_authorities(&bundle).is_err());
+    let used = CaBundle::from_pem(no_der).map(|bundle| transport.trusting_authorities(&bundle, granted).is_err());
     assert!(used.unwrap_or(true), "what is no certificate is told before it is connected with");
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use super::Account;
-use crate::fair::Urgency;
+use crate::fair::{Grant, Urgency};
 use crate::provider::{ApiError, Batch, BatchApi, ErrorKind};
 
 /// Number of pages that searches alone read in a poll period. A longer list is read once in a period.
@@ -26,6 +26,12 @@ const PAGE: usize = 100;
 const FEW: usize = 8;
 /// Maximum number of batches that a list may show of one submission. Gateways make a few; a list with more is not believed.
 const TWINS: usize = 100;
+/// Bytes that followed batches of all accounts take. A batch beyond the share of its namespace is always asked for by itself.
+pub(super) const FOLLOWED: u64 = 32 << 20;
+/// Bytes that a followed batch takes besides its names.
+const FOLLOWED_ENTRY: usize = 512;
+/// How often its names are held: by the map, by its callback, and by the list that is being read.
+const NAMES_HELD: usize = 4;
 /// Milliseconds for which requests for the same list are gathered.
 const GATHER: u64 = 20;
 /// Milliseconds for which an account with an unusable list is asked about each batch by itself.
@@ -37,6 +43,8 @@ pub type OnListed = Arc<dyn Fn(&Batch, i64) -> bool + Send + Sync>;
 
 /// A look at a batch that is due.
 pub struct DueLook {
+    /// The job's namespace.
+    pub namespace: String,
     /// The job's uid.
     pub job: String,
     /// The provider's name for the batch.
@@ -102,6 +110,7 @@ struct State {
 }
 
 struct FollowedBatch {
+    _memory: Grant,
     seen: Option<i64>,
     made: i64,
     on_listed: OnListed,
@@ -172,14 +181,17 @@ impl Account {
         let (tell, told) = oneshot::channel();
         {
             let mut state = self.lists.lock();
-            let followed = state.followed.entry(due.job).or_default();
-            let followed = followed.entry(due.batch).or_insert_with(|| FollowedBatch {
-                seen: None,
-                made: due.made,
-                on_listed: due.on_listed.clone(),
-                by_itself: false,
-                waiting: vec![],
-            });
+            let is_followed = state.followed.get(&due.job).is_some_and(|batches| batches.contains_key(&due.batch));
+            if !is_followed {
+                let bytes = (FOLLOWED_ENTRY + NAMES_HELD * (due.job.len() + due.batch.len())) as u64;
+                let Some(memory) = self.followed.take(&due.namespace, bytes) else { return Ok(AnsweredBy::Itself) };
+                let (seen, made, on_listed) = (due.seen, due.made, due.on_listed.clone());
+                let followed =
+                    FollowedBatch { _memory: memory, seen, made, on_listed, by_itself: false, waiting: vec![] };
+                state.followed.entry(due.job.clone()).or_default().insert(due.batch.clone(), followed);
+            }
+            let followed = state.followed.get_mut(&due.job).and_then(|batches| batches.get_mut(&due.batch));
+            let Some(followed) = followed else { return Ok(AnsweredBy::Itself) };
             (followed.seen, followed.made, followed.on_listed) = (due.seen, due.made, due.on_listed);
             if std::mem::take(&mut followed.by_itself) {
                 return Ok(AnsweredBy::Itself);

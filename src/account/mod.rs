@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 pub use list::{AnsweredBy, DueLook, OnListed, SearchQuery, SearchResult};
-pub use quota::{Quota, QuotaFull, Submission};
+pub use quota::{Quota, QuotaFull, Submission, UsedPlace};
 
-use crate::fair::{Claim, Limits, Share, Shares, Urgency};
+use crate::fair::{Budget, Claim, Limits, Share, Shares, Urgency};
 use crate::provider::{ApiError, ErrorKind, Pace};
 use list::Lists;
 
@@ -43,6 +43,8 @@ pub struct Accounts {
     waited: OnWait,
     accounts: Mutex<HashMap<AccountKey, Weak<Account>>>,
     quotas: Mutex<Quotas>,
+    /// The memory for followed batches.
+    followed: Arc<Budget>,
 }
 
 /// The quotas of provider objects.
@@ -85,7 +87,13 @@ impl Quotas {
 impl Accounts {
     /// Returns a set without accounts.
     pub fn new(clock: Clock, waited: OnWait) -> Accounts {
-        Accounts { clock, waited, accounts: Mutex::default(), quotas: Mutex::default() }
+        Accounts {
+            clock,
+            waited,
+            accounts: Mutex::default(),
+            quotas: Mutex::default(),
+            followed: Budget::new(list::FOLLOWED),
+        }
     }
 
     /// Returns the account of this key; the same one for all callers while anybody uses it.
@@ -101,6 +109,7 @@ impl Accounts {
             lists: Lists::default(),
             clock: self.clock.clone(),
             waited: self.waited.clone(),
+            followed: self.followed.clone(),
         });
         accounts.insert(key.clone(), Arc::downgrade(&account));
         account
@@ -171,6 +180,8 @@ pub struct Account {
     lists: Lists,
     clock: Clock,
     waited: OnWait,
+    /// The memory for followed batches of all accounts.
+    followed: Arc<Budget>,
 }
 
 impl Account {

@@ -25,6 +25,26 @@ pub fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|e| format!("line {}, column {}", e.line(), e.column()))
 }
 
+/// Returns the bytes of a value's JSON text.
+pub fn json_bytes(value: &impl serde::Serialize) -> u64 {
+    struct Length(u64);
+    impl std::io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    match serde_json::to_writer(&mut length, value) {
+        Ok(()) => length.0,
+        Err(_) => u64::MAX >> 8,
+    }
+}
+
 /// Bytes from which documents are read one at a time.
 const HEAVY: usize = 256 << 10;
 

@@ -26,7 +26,7 @@ pub use runtime::leader::{Leadership, lead};
 pub use runtime::options::{Options, StartError};
 
 use crate::account::Accounts;
-use crate::fair::Shares;
+use crate::fair::{Budget, Shares};
 use crate::lifecycle::Timing;
 use crate::telemetry::Metrics;
 use crate::transport::Transport;
@@ -55,6 +55,8 @@ pub(crate) struct Context {
     /// The calls and the batches in flight of each account.
     accounts: Accounts,
     secrets: Secrets,
+    /// The memory for clients that trust authorities of tenants, by namespace.
+    certificates: Arc<Budget>,
     /// Labels of namespaces.
     labels: Cache<String, BTreeMap<String, String>>,
     /// The provider objects as the watches know them.

@@ -14,9 +14,10 @@ use super::job::{self, Jobs};
 use super::runtime::event_queue::{self, EventQueue};
 use super::runtime::leader;
 use super::runtime::preflight::{check_crds, cluster_uid};
+use super::runtime::trust::CERTIFICATES;
 use super::{Context, Dependencies, Options, StartError, orphan, provider};
 use crate::account::Accounts;
-use crate::fair::{Limits, Shares};
+use crate::fair::{Budget, Limits, Shares};
 use crate::telemetry::{Health, Metrics, Request, listen, serve};
 use crate::transport::{Exchange, Observer, Peer};
 
@@ -123,6 +124,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     let context = Arc::new(Context {
         events,
         secrets: Default::default(),
+        certificates: Budget::new(CERTIFICATES),
         labels: Default::default(),
         providers,
         transport: transport.observed_by(Arc::new(Requests(metrics.clone()))),

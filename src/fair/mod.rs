@@ -1,8 +1,10 @@
 //! Fair sharing of limited resources among namespaces.
 //!
 //! One queue hands out turns of visits, the memory of transfers, calls to the API server, calls of a provider account, and looks at
-//! provider objects. Places for batches have limits of their own (`lifecycle/admit.rs`), and the same rule.
+//! provider objects. Memory for which nobody waits is granted or refused at once ([`Budget`]). Places for batches have limits of their
+//! own (`lifecycle/admit.rs`), and the same rule.
 
+mod budget;
 mod queue;
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+pub use budget::{Budget, Grant};
 pub use queue::{Claim, Limits, Shortage, Urgency};
 
 use queue::FairQueue;

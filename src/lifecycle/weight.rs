@@ -1,7 +1,12 @@
-//! The memory that a journal takes. It is measured, because the owner can write a large journal.
+//! The memory that a journal takes, and that the findings about a job take. It is measured, because the owner can write a large journal,
+//! and a provider chooses most names in both.
 
-use super::attempt::{Attempt, AttemptState, Payload, Rejection};
+use std::collections::BTreeMap;
+
+use super::attempt::{Attempt, AttemptKey, AttemptState, PartRef, Payload, Rejection};
+use super::findings::{CollectResult, ManifestView, Pass, Place, PlanResult, PollResult, PolledState, PostResult};
 use super::journal::{Commit, Journal, Owner, Plan, RecordedAnswers, Takeover};
+use super::memory::Memory;
 use super::shard::Shard;
 use super::shard_list::{Sealed, Shards};
 use crate::api::{ErrorSummary, InputStatus};
@@ -94,6 +99,102 @@ impl Attempt {
     }
 }
 
+impl Memory {
+    /// Returns the bytes of memory that the findings take, including an allocator's overhead.
+    pub fn weight(&self) -> usize {
+        let Memory { manifest_at: _, permit, place, resolvable: _, last_step_failed: _, fingerprint, .. } = self;
+        let Memory { manifest, marked, taken, owner_alive, store_proved, unfit_store, pass, .. } = self;
+        let Memory { uploads, unfit, halved, posted, searches, files, unsettled, revoked, looks, .. } = self;
+        let Memory {
+            cancelled, not_stopped, collected, follow_up, deleted, tidied, running, failed_calls, error, ..
+        } = self;
+        let few = [marked, taken, unfit_store, permit, error];
+        let of_owner =
+            |(Owner { cluster, namespace, name, uid }, _): &(Owner, bool)| texts([cluster, namespace, name, uid]);
+        let of_place = match place {
+            Place::Free | Place::Soon => 0,
+            Place::Full(why) => text(why),
+        };
+        let of_pass = |Pass { spec_hash, result }: &Pass| match result {
+            Ok(PlanResult { staged, plan, shards }) => {
+                texts([spec_hash, &plan.work_hash, &plan.input.version]) + texts(staged) + shards.weight()
+            }
+            Err(why) => texts([spec_hash, why]),
+        };
+        let by_attempt = |all: &BTreeMap<(AttemptKey, String), String>| {
+            all.iter().map(|((_, content), value)| ENTRY_BYTES + texts([content, value])).sum::<usize>()
+        };
+        size_of::<Memory>()
+            + text(fingerprint)
+            + texts(few.into_iter().flatten())
+            + manifest.iter().flatten().map(ManifestView::weight).sum::<usize>()
+            + owner_alive.as_ref().map_or(0, of_owner)
+            + store_proved.as_ref().map_or(0, |proved| texts(proved.as_ref().err()))
+            + of_place
+            + pass.as_ref().map_or(0, of_pass)
+            + by_attempt(uploads)
+            + by_attempt(unfit)
+            + halved.as_ref().map_or(0, |of| text(&of.sha256) + of.halves.iter().map(Shard::weight).sum::<usize>())
+            + posted.iter().map(|(intent, posted)| text(intent) + posted.weight()).sum::<usize>()
+            + searches.iter().map(|(intent, search)| text(intent) + texts(search.batches())).sum::<usize>()
+            + texts(files.keys().chain(unsettled.keys()).chain(unsettled.values()).chain(revoked.keys()))
+            + looks.iter().map(|(batch, look)| text(batch) + look.weight()).sum::<usize>()
+            + texts(cancelled.iter().chain(not_stopped).chain(deleted))
+            + collected.iter().map(|(batch, collected)| text(batch) + collected.weight()).sum::<usize>()
+            + follow_up.as_ref().map_or(0, |(_, shards)| shards.weight())
+            + tidied
+                .as_ref()
+                .map_or(0, |tidied| text(&tidied.work_id) + tidied.failed.as_ref().map_or(0, |why| text(&why.message)))
+            + ENTRY_BYTES * (running.len() + failed_calls.len())
+    }
+
+    /// Forgets all findings, as a restart of the operator does, unless a call is under way, a permit is held, or something is in them
+    /// that was paid for or uploaded and that the journal does not say yet.
+    pub fn start_anew(&mut self) {
+        let is_between_calls = self.running.is_empty() && self.permit.is_none() && self.pass.is_none();
+        if is_between_calls && self.posted.is_empty() && self.uploads.is_empty() && self.collected.is_empty() {
+            *self = Memory::default();
+        }
+    }
+}
+
+impl ManifestView {
+    fn weight(&self) -> usize {
+        let ManifestView { work_id, work_hash, outcome: _, reason, message, requests: _, at: _, files, errors } = self;
+        let of_file = |(name, map): &(String, Option<String>)| text(name) + texts(map);
+        texts([work_id, work_hash, reason, message]) + files.iter().map(of_file).sum::<usize>() + of_errors(errors)
+    }
+}
+
+impl PostResult {
+    fn weight(&self) -> usize {
+        match self {
+            PostResult::Created(words) | PostResult::Unknown(words) => text(words),
+            PostResult::Refused(rejection) | PostResult::Declined(rejection) => text(&rejection.message),
+        }
+    }
+}
+
+impl PollResult {
+    fn weight(&self) -> usize {
+        size_of::<PollResult>()
+            + match &self.seen {
+                PolledState::Running { state, .. } => text(state),
+                PolledState::Ended { rejected: Some((_, why)), .. } | PolledState::Unnamed { why, .. } => text(why),
+                PolledState::NotFound | PolledState::NotOurs | PolledState::Ended { .. } | PolledState::Gone { .. } => {
+                    0
+                }
+            }
+    }
+}
+
+impl CollectResult {
+    fn weight(&self) -> usize {
+        let CollectResult { part: PartRef { name, sha256 }, counts: _, retryable: _, errors, files, short: _ } = self;
+        size_of::<CollectResult>() + texts([name, sha256]) + of_errors(errors) + texts(files)
+    }
+}
+
 fn of_errors(errors: &[ErrorSummary]) -> usize {
     let of = |error: &ErrorSummary| {
         let ErrorSummary { code, count: _, sample_custom_id, message } = error;
@@ -144,6 +245,81 @@ mod tests {
                 "sealed": {"segments": [{"name": long, "count": 1}], "recent": [recent],
                     "errors": {(long.clone()): {"count": 1, "sample": long}}}},
         })
+    }
+
+    /// Findings with texts of `bytes` bytes in each place that takes one.
+    fn findings(bytes: usize) -> Memory {
+        let long = "x".repeat(bytes);
+        let one = || Some(long.clone());
+        let key = || (AttemptKey { shard: 1, attempt: 1 }, long.clone());
+        let error =
+            ErrorSummary { code: long.clone(), count: 1, sample_custom_id: long.clone(), message: long.clone() };
+        let named = |value: &str| [(long.clone(), value.to_string())].into();
+        let manifest = ManifestView {
+            work_id: long.clone(),
+            work_hash: long.clone(),
+            outcome: crate::api::Outcome::Failed,
+            reason: long.clone(),
+            message: long.clone(),
+            requests: Default::default(),
+            at: 1,
+            files: vec![(long.clone(), one())],
+            errors: vec![error.clone()],
+        };
+        let collected = CollectResult {
+            part: PartRef { name: long.clone(), sha256: long.clone() },
+            counts: Default::default(),
+            retryable: 0,
+            errors: vec![error],
+            files: vec![long.clone()],
+            short: None,
+        };
+        Memory {
+            manifest: Some(Some(manifest)),
+            taken: one(),
+            uploads: [(key(), long.clone())].into(),
+            unfit: [(key(), long.clone())].into(),
+            posted: [(long.clone(), PostResult::Created(long.clone()))].into(),
+            unsettled: named(&long),
+            files: [(long.clone(), true)].into(),
+            revoked: [(long.clone(), 1)].into(),
+            looks: [(long.clone(), PollResult { at: 1, seen: PolledState::Running { state: long.clone(), done: 0 } })]
+                .into(),
+            cancelled: [long.clone()].into(),
+            not_stopped: [long.clone()].into(),
+            collected: [(long.clone(), collected)].into(),
+            deleted: [long.clone()].into(),
+            error: one(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn findings_weigh_more_than_their_texts() {
+        let texts = format!("{:?}", findings(4_000)).matches(&"x".repeat(4_000)).count() * 4_000;
+        let (long, short) = (findings(4_000).weight(), findings(0).weight());
+        assert!(texts > 30 * 4_000 && long == short + texts, "{long} of {texts} bytes of text");
+    }
+
+    #[test]
+    fn findings_that_nothing_else_says_are_not_forgotten() {
+        let running = |m: &mut Memory| _ = m.running.insert(crate::lifecycle::Task::Place);
+        let edits: [fn(&mut Memory); 4] = [
+            |m| m.permit = Some("i".into()),
+            |m| _ = m.posted.insert("i".into(), PostResult::Created("b".into())),
+            |m| _ = m.uploads.insert((AttemptKey { shard: 0, attempt: 1 }, "s".into()), "f".into()),
+            running,
+        ];
+        for edit in edits {
+            let mut memory = Memory { error: Some("e".into()), ..Default::default() };
+            edit(&mut memory);
+            let before = memory.clone();
+            memory.start_anew();
+            assert_eq!(memory, before);
+        }
+        let mut memory = Memory { error: Some("e".into()), ..Default::default() };
+        memory.start_anew();
+        assert_eq!(memory, Memory::default());
     }
 
     #[test]

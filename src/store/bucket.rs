@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::checks::CheckedBucket;
 use super::{StoreError, s3};
@@ -102,6 +102,11 @@ impl Credentials {
     /// Returns the value of a key.
     pub(super) fn get(&self, key: &str) -> Option<&SecretString> {
         self.0.get(key)
+    }
+
+    /// Returns the bytes of all values.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.values().map(|value| value.expose_secret().len()).sum()
     }
 }
 

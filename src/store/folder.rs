@@ -47,6 +47,8 @@ pub struct Folder {
     copies: Option<NamespaceCopies>,
     checked: Option<Arc<CheckedBucket>>,
     checks: Option<StoreChecks>,
+    /// Bytes of memory that it takes for what its users chose.
+    weight: usize,
 }
 
 /// An object that is being read.
@@ -78,7 +80,9 @@ impl Folder {
         Path::parse(&place.key).map_err(|e| StoreError::of(uri, e.into()))?;
         let bucket = place.backend.open(&place, location, credentials, transport)?;
         let folder = Folder::of(bucket.store, uri, &place.key);
-        Ok(Folder { one_by_one: bucket.one_by_one, checked: bucket.checked.map(Arc::new), ..folder })
+        let stores = 2 + usize::from(bucket.checked.is_some());
+        let weight = stores * (credentials.bytes() + uri.len());
+        Ok(Folder { one_by_one: bucket.one_by_one, checked: bucket.checked.map(Arc::new), weight, ..folder })
     }
 
     /// Creates a folder in any store of `object_store`.
@@ -86,7 +90,12 @@ impl Folder {
         let (one_by_one, call_timeout) = (store.clone(), CALL_TIMEOUT);
         let (uri, prefix) = (uri.into(), prefix.into());
         let (maps, copies, checked, checks) = (None, None, None, None);
-        Folder { one_by_one, store, uri, prefix, maps, call_timeout, copies, checked, checks }
+        Folder { one_by_one, store, uri, prefix, maps, call_timeout, copies, checked, checks, weight: 0 }
+    }
+
+    /// Returns the bytes of memory that the folder takes for credentials and names.
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 
     /// Sets the time limit of one call about one object, retries included; the default is 30 s. The bytes that a call

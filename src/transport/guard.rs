@@ -1,8 +1,9 @@
 //! Clients that connect only to addresses that the policy admits.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -12,9 +13,13 @@ use super::egress::EgressProxy;
 use super::hosts::{HostPolicy, port_of};
 use super::{CONNECT_TIMEOUT, chain};
 
-/// Maximum number of [`Clients`] that are kept for hosts of admins, for authorities and for clear text. Beyond it, all are dropped and made
-/// again when they are needed.
+/// Maximum number of [`Clients`] that are kept for hosts of admins and for clear text. Beyond it, all are dropped and made again when they
+/// are needed.
 const APART: usize = 64;
+/// Largest bundle of certificates, in bytes of PEM: twice what browsers trust.
+const CA_BUNDLE_BYTES: usize = 512 << 10;
+/// Bytes that a client takes besides its certificates.
+const CLIENT_BYTES: usize = 32 << 10;
 
 /// Resolves names.
 #[async_trait]
@@ -47,6 +52,12 @@ impl CaBundle {
     /// # Errors
     /// A message about the problem with them.
     pub fn from_pem(pem: &str) -> Result<CaBundle, String> {
+        if pem.len() > CA_BUNDLE_BYTES {
+            let bytes = pem.len();
+            return Err(format!(
+                "it has {bytes} bytes, and at most {CA_BUNDLE_BYTES} are read; leave out what the server does not need"
+            ));
+        }
         let certificates = Certificate::from_pem_bundle(pem.as_bytes()).map_err(|e| chain(&e))?;
         match certificates.is_empty() {
             true => Err("there is no certificate in PEM form (-----BEGIN CERTIFICATE-----)".into()),
@@ -76,8 +87,6 @@ pub(super) struct Setup {
 enum ClientPurpose {
     /// The host and port of a URL that an admin wrote.
     Host(String, Option<u16>),
-    /// Authorities, in PEM form.
-    Authorities(Arc<str>),
     /// Requests in clear text.
     ClearText,
 }
@@ -91,6 +100,18 @@ pub(super) struct Clients {
     /// The client through the proxy.
     proxied: Option<Client>,
     apart: Mutex<HashMap<ClientPurpose, Arc<Clients>>>,
+    /// Clients that trust certain authorities, by the hash of their PEM form. They live as long as somebody uses them.
+    trusting: Mutex<HashMap<[u8; 32], Weak<Clients>>>,
+    _memory: Option<Granted>,
+}
+
+/// Memory that was granted, given back when this is dropped.
+pub struct Granted(pub Box<dyn Any + Send + Sync>);
+
+impl std::fmt::Debug for Granted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Granted")
+    }
 }
 
 impl Clients {
@@ -107,6 +128,8 @@ impl Clients {
             proxied: proxied.transpose()?,
             setup,
             apart: Mutex::default(),
+            trusting: Mutex::default(),
+            _memory: None,
         })
     }
 
@@ -145,9 +168,31 @@ impl Clients {
         self.apart(ClientPurpose::ClearText, |setup| setup.policy = setup.policy.in_clear_text())
     }
 
-    /// Returns the same clients for servers that these authorities vouch for, with connections of their own.
-    pub fn trusting_authorities(&self, ca: &CaBundle) -> Result<Arc<Clients>, reqwest::Error> {
-        self.apart(ClientPurpose::Authorities(ca.pem.clone()), |setup| setup.ca = Some(ca.clone()))
+    /// Returns the same clients for servers that these authorities vouch for, with connections of their own. Unless somebody uses such
+    /// clients, they are made, with memory of so many bytes that `grant` grants; None if it does not.
+    pub fn trusting_authorities(
+        &self,
+        ca: &CaBundle,
+        grant: impl FnOnce(u64) -> Option<Granted>,
+    ) -> Result<Option<Arc<Clients>>, reqwest::Error> {
+        let hash = *blake3::hash(ca.pem.as_bytes()).as_bytes();
+        let mut trusting = self.trusting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(clients) = trusting.get(&hash).and_then(Weak::upgrade) {
+            return Ok(Some(clients));
+        }
+        trusting.retain(|_, clients| clients.strong_count() > 0);
+        let Some(memory) = grant(self.weight_with(ca)) else { return Ok(None) };
+        let setup = Setup { ca: Some(ca.clone()), ..self.setup.clone() };
+        let clients = Arc::new(Clients { _memory: Some(memory), ..Clients::new(setup)? });
+        trusting.insert(hash, Arc::downgrade(&clients));
+        Ok(Some(clients))
+    }
+
+    /// Returns the bytes that clients take which trust these authorities: the certificates once for all of them, and once for each,
+    /// and as much again for clear text, or for a host that an admin wrote.
+    fn weight_with(&self, ca: &CaBundle) -> u64 {
+        let clients = 1 + self.by_port.len() + self.proxied.iter().len();
+        2 * (ca.pem.len() + clients * (ca.pem.len() + CLIENT_BYTES)) as u64
     }
 
     fn apart(&self, what: ClientPurpose, change: impl FnOnce(&mut Setup)) -> Result<Arc<Clients>, reqwest::Error> {

@@ -23,7 +23,7 @@ use futures::{Stream, StreamExt};
 use reqwest::{Method, Request, Response, Url};
 
 pub use egress::EgressProxy;
-pub use guard::{CaBundle, Lookup, SystemLookup};
+pub use guard::{CaBundle, Granted, Lookup, SystemLookup};
 pub use hosts::{AllowedHost, HostPolicy};
 pub use meter::{Meter, ReservedMemory, StoreCall};
 pub use objects::{ObjectConnector, is_list};
@@ -121,12 +121,17 @@ impl Transport {
     }
 
     /// Returns a client that trusts only servers with a certificate of these authorities. It shares no connection with clients that trust
-    /// others.
+    /// others. Its memory, in bytes, has to be granted, unless it shares that of a client in use; None if it is not.
     ///
     /// # Errors
     /// If one of the certificates is unusable.
-    pub fn trusting_authorities(&self, authorities: &CaBundle) -> Result<Self, reqwest::Error> {
-        Ok(Transport { clients: self.clients.trusting_authorities(authorities)?, ..self.clone() })
+    pub fn trusting_authorities(
+        &self,
+        authorities: &CaBundle,
+        grant: impl FnOnce(u64) -> Option<Granted>,
+    ) -> Result<Option<Self>, reqwest::Error> {
+        let clients = self.clients.trusting_authorities(authorities, grant)?;
+        Ok(clients.map(|clients| Transport { clients, ..self.clone() }))
     }
 
     /// Returns a client that also reaches the host of `url`, at its port, in a private network, for a URL that an admin wrote. It shares no

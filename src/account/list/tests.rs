@@ -54,7 +54,8 @@ impl World {
             }
             runs
         });
-        let due = DueLook { job: format!("job-{}", i / 10), batch: id(i), seen, made: 0, period: PERIOD, on_listed };
+        let (namespace, job) = ("shop".into(), format!("job-{}", i / 10));
+        let due = DueLook { namespace, job, batch: id(i), seen, made: 0, period: PERIOD, on_listed };
         let answer = self.account.look(&self.api, due).await.unwrap();
         if answer == AnsweredBy::Itself {
             let got = self.api.get(&id(i)).await;
@@ -142,6 +143,7 @@ async fn a_list_that_breaks_off_is_the_end_of_no_batch() {
     *world.provider.list.lock().unwrap() = Some(broken.clone());
     world.now.fetch_add(PERIOD, Ordering::Relaxed);
     let due = |i: usize| DueLook {
+        namespace: "shop".into(),
         job: format!("job-{}", i / 10),
         batch: id(i),
         seen: Some(0),
@@ -228,4 +230,38 @@ async fn what_a_job_follows_no_more_is_forgotten() {
     (1..4).for_each(|job| world.account.keep(&format!("job-{job}"), |_| false));
     let followed: Vec<String> = world.account.lists.lock().followed.values().flat_map(HashMap::keys).cloned().collect();
     assert_eq!(followed, [id(3)]);
+}
+
+/// Looks at so many batches of a namespace, whose names are as long as a provider may give, and counts those that are followed.
+async fn followed(account: &Arc<Account>, api: &Arc<dyn BatchApi>, namespace: &str, batches: usize) -> usize {
+    for i in 0..batches {
+        let due = DueLook {
+            namespace: namespace.into(),
+            job: format!("job-of-{namespace}"),
+            batch: format!("{i:02048}"),
+            seen: None,
+            made: 0,
+            period: PERIOD,
+            on_listed: Arc::new(|_, _| true),
+        };
+        assert_eq!(account.look(api, due).await, Ok(AnsweredBy::Itself), "few are asked for one by one");
+        // Not due again, so that no list is read.
+        let mut state = account.lists.lock();
+        state.followed.values_mut().flat_map(HashMap::values_mut).for_each(|f| f.by_itself = true);
+    }
+    account.lists.lock().followed.get(&format!("job-of-{namespace}")).map_or(0, HashMap::len)
+}
+
+#[tokio::test]
+async fn batches_beyond_the_memory_of_their_namespace_are_asked_for_by_themselves_and_others_are_followed() {
+    let provider = Arc::new(Provider::default());
+    let api: Arc<dyn BatchApi> = provider;
+    let accounts = Accounts::new(Arc::new(|| 1_000_000), Arc::new(|_| {}));
+    let of = |uid: &str| accounts.get(&AccountKey { provider: uid.into(), fingerprint: "f".into() });
+    let (first, second, quiet) = (of("first"), of("second"), of("quiet"));
+    let hostile = followed(&first, &api, "hostile", 3_000).await + followed(&second, &api, "hostile", 3_000).await;
+    assert!((1_800..2_000).contains(&hostile), "{hostile}: half of the memory, over all accounts");
+    assert_eq!(followed(&quiet, &api, "quiet", 100).await, 100);
+    accounts.forget("job-of-hostile");
+    assert_eq!(followed(&second, &api, "hostile", 100).await, 100, "what is forgotten makes room");
 }

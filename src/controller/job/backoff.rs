@@ -1,6 +1,6 @@
 //! Backoff of failed calls: consecutive failures, the time of the next try, and the message about them.
 
-use crate::api::text::clock_time;
+use crate::api::text::{clip, clock_time};
 use crate::controller::runtime::error::StepError;
 use crate::lifecycle::Blocked;
 
@@ -11,6 +11,9 @@ pub(crate) const LASTING_FROM: u32 = 3;
 const IN_VAIN: i64 = 9_000;
 /// Maximum pause between two tries, in milliseconds.
 const LONGEST: i64 = 1_800_000;
+
+/// Bytes of an error's text that are kept where many failed.
+const SHORT: usize = 128;
 
 /// A call that failed.
 pub(crate) struct FailedCall {
@@ -57,6 +60,22 @@ impl Backoff {
     pub fn error(&self) -> Option<&StepError> {
         let lasts = |t: &&StepError| !t.retryable || self.failures >= LASTING_FROM || self.timed_out;
         self.error.as_ref().filter(|t| !t.api_server_unavailable).filter(lasts)
+    }
+
+    /// Returns the bytes of memory that it takes.
+    pub fn weight(&self) -> usize {
+        // An error's cause has the texts of its message again.
+        let weight = |error: &StepError| error.blocked.message.len() * if error.source.is_some() { 2 } else { 1 };
+        size_of::<Backoff>() + self.error.as_ref().map_or(0, weight)
+    }
+
+    /// Drops most of the error's text, and its cause.
+    pub fn shorten(&mut self) {
+        if let Some(error) = &mut self.error {
+            error.source = None;
+            error.blocked.message = clip(std::mem::take(&mut error.blocked.message), SHORT);
+            error.blocked.message.shrink_to_fit();
+        }
     }
 
     /// Returns true if the provider's account as a whole may be failing.

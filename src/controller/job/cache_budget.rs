@@ -1,5 +1,6 @@
-//! The caches of jobs between their visits: the object as it was last seen, and the head of the journal. Tenants can make both
-//! large, and both can be read again. When they exceed the limit, the oldest of the namespace that holds the most are dropped.
+//! The caches of jobs between their visits: the object as it was last seen, the head of the journal, and large clients, findings and
+//! errors. Tenants and providers can make all of them large, and all of them can be found out again. When they exceed the limit, the
+//! oldest of the namespace that holds the most are dropped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};

@@ -10,7 +10,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tokio::sync::Semaphore;
 
-use super::transfers::size_of_json;
+use crate::api::weight::json_bytes;
 use crate::api::{BatchJob, annotations};
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
@@ -58,7 +58,7 @@ impl CachedJob {
     fn new(mut job: BatchJob, spec_hash: String, at: i64) -> CachedJob {
         leave_out_requests(&mut job);
         // About twice the size of its text, most of which is short strings.
-        let text = usize::try_from(size_of_json(&job)).unwrap_or(usize::MAX / 4);
+        let text = usize::try_from(json_bytes(&job)).unwrap_or(usize::MAX / 4);
         let weight = size_of::<BatchJob>() + 2 * text + spec_hash.len();
         CachedJob { job: Arc::new(job), spec_hash, at, weight }
     }

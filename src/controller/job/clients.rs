@@ -44,7 +44,15 @@ pub(crate) struct Clients {
     pub credentials: (String, Option<String>),
 }
 
+/// Bytes that clients take besides credentials and names.
+const CLIENTS_BYTES: usize = 4 << 10;
+
 impl Clients {
+    /// Returns the bytes of memory that they take, without certificates, which have a budget of their own.
+    pub fn weight(&self) -> usize {
+        CLIENTS_BYTES + self.folder.weight() + self.account.weight()
+    }
+
     /// Returns an edit of memory about a finding at the provider. It is skipped if the job's credential changed since these
     /// clients were opened: the finding may be that of another account.
     pub fn memory_edit(&self, learn: impl FnOnce(&mut Memory) + Send + 'static) -> MemoryEdit {
@@ -80,7 +88,7 @@ pub(crate) async fn open(
     let (folder, secret_version) = output_folder(ctx, job, view, &namespace, since).await?;
     let seen = earlier.map(|clients| clients.account.seen());
     let known = match &seen {
-        Some(seen) => ReadFrom::WatchSince(seen),
+        Some(seen) => ReadFrom::WatchSince(&seen.metadata),
         // It may be going since before it was pinned, and let go by somebody who did not see the pin.
         None if pinned => ReadFrom::ApiServer,
         None => ReadFrom::Watch,

@@ -52,20 +52,17 @@ impl JobStates {
         calls.into_iter().collect()
     }
 
-    /// Returns the bytes that the state of the job with this uid keeps of its object and its journal; None if there is
-    /// none.
+    /// Returns the bytes that the state of the job with this uid keeps; None if there is none.
     pub fn weight(&self, uid: &str) -> Option<usize> {
         let job_state = lock(&self.0).get(uid).cloned()?;
-        let (seen, journal) = (job_state.seen(), job_state.journal());
-        Some(seen.map_or(0, |seen| seen.weight) + journal.map_or(0, |(journal, _)| journal.weight()))
+        Some(job_state.weight())
     }
 
-    /// Drops the cached object and the cached journal of the job with this uid. Both are read again when they are needed.
+    /// Drops what the state of the job with this uid keeps and can find out again.
     pub fn let_go(&self, uid: &str) {
-        if let Some(job_state) = lock(&self.0).get(uid) {
-            job_state.keep_seen(None);
-            job_state.journal_is_old();
-            job_state.forget_journal();
+        let job_state = lock(&self.0).get(uid).cloned();
+        if let Some(job_state) = job_state {
+            job_state.let_go();
         }
     }
 
@@ -106,6 +103,8 @@ pub(crate) struct JobState {
     waiting: Mutex<Option<(Waiting, i64)>>,
     job: Mutex<Option<ObjectRef<BatchJob>>>,
     clients: Mutex<Option<Arc<Clients>>>,
+    /// The account and the credentials of the last clients.
+    opened: Mutex<Option<Opened>>,
     /// The journal that this process read or wrote last.
     journal: Mutex<Option<VersionedJournal>>,
     /// The time at which that journal was known to be current (Unix milliseconds).
@@ -126,6 +125,15 @@ pub(crate) struct JobState {
     /// Ends the job's background tasks.
     pub stop: CancellationToken,
 }
+
+/// The account that a job used last, and what changes with its credentials.
+struct Opened {
+    account: ProviderKey,
+    credentials: (String, Option<String>),
+}
+
+/// Bytes of clients, of findings and of errors, each, that the state of a job keeps in any case.
+const SMALL: usize = 16 << 10;
 
 /// The versions of the objects that a job refers to, from before this process read any of them.
 #[derive(Clone, Debug, Default)]
@@ -210,7 +218,9 @@ impl JobState {
     /// Keeps the clients. If their credentials differ from those of the clients before, everything that failed is tried again
     /// at once.
     pub fn keep_clients(&self, clients: Arc<Clients>) {
-        let before = lock(&self.clients).replace(clients.clone());
+        *lock(&self.clients) = Some(clients.clone());
+        let opened = Opened { account: clients.account.object.clone(), credentials: clients.credentials.clone() };
+        let before = lock(&self.opened).replace(opened);
         if before.is_some_and(|before| before.credentials != clients.credentials) {
             lock(&self.backoffs).clear();
         }
@@ -218,7 +228,35 @@ impl JobState {
 
     /// Returns the provider's account; None before the clients were opened.
     pub fn account(&self) -> Option<ProviderKey> {
-        self.clients().map(|clients| clients.account.object.clone())
+        lock(&self.opened).as_ref().map(|opened| opened.account.clone())
+    }
+
+    /// Returns the bytes that are kept of the job between visits: its object and its journal, and of all else what is large.
+    fn weight(&self) -> usize {
+        let large = |bytes: usize| if bytes > SMALL { bytes } else { 0 };
+        let (seen, journal) = (self.seen().map_or(0, |seen| seen.weight), self.journal());
+        let journal = journal.map_or(0, |(journal, _)| journal.weight());
+        let clients = lock(&self.clients).as_ref().map_or(0, |clients| clients.weight());
+        let errors = lock(&self.backoffs).values().map(Backoff::weight).sum();
+        seen + journal + large(clients) + large(lock(&self.memory).weight()) + large(errors)
+    }
+
+    /// Drops the object, the journal, and clients and findings that are large. All of them can be found out again, as after a
+    /// restart of the operator. Of errors the texts are dropped.
+    fn let_go(&self) {
+        self.keep_seen(None);
+        self.journal_is_old();
+        self.forget_journal();
+        lock(&self.clients).take_if(|clients| clients.weight() > SMALL);
+        self.remember(|memory| {
+            if memory.weight() > SMALL {
+                memory.start_anew();
+            }
+        });
+        let mut backoffs = lock(&self.backoffs);
+        if backoffs.values().map(Backoff::weight).sum::<usize>() > SMALL {
+            backoffs.values_mut().for_each(Backoff::shorten);
+        }
     }
 
     /// Records the reason to wait at `now`, which status also shows when a later step fails. Returns the time (Unix
@@ -344,6 +382,39 @@ mod tests {
         let mut memory = Memory { failed_calls: job_state.failed_calls(), ..Default::default() };
         let due = memory.hold_back(now);
         (memory.running, due)
+    }
+
+    #[test]
+    fn a_job_state_that_is_let_go_keeps_what_is_small_and_what_nothing_else_says() {
+        let long = |job_state: &JobState, bytes: usize| job_state.remember(|m| m.error = Some("x".repeat(bytes)));
+        let kept = |job_state: &JobState| job_state.memory().error.is_some();
+        let job_state = JobState::default();
+        long(&job_state, SMALL / 2);
+        assert_eq!(job_state.weight(), 0);
+        job_state.let_go();
+        assert!(kept(&job_state));
+        long(&job_state, SMALL);
+        assert!(job_state.weight() > SMALL);
+        job_state.remember(|m| _ = m.running.insert(Task::Plan));
+        job_state.let_go();
+        assert!(kept(&job_state), "a call is under way");
+        job_state.remember(|m| m.running.clear());
+        job_state.let_go();
+        assert!(!kept(&job_state) && job_state.weight() == 0);
+    }
+
+    #[test]
+    fn texts_of_many_failures_are_shortened_when_a_job_state_is_let_go_and_their_next_tries_stay() {
+        let job_state = JobState::default();
+        for shard in 0..100 {
+            let error = StepError::passing("ProviderUnavailable", "x".repeat(1_000));
+            let task = Task::Call(AttemptKey { shard, attempt: 1 });
+            job_state.failed(Some(task), FailedCall { call: "Poll", error, elapsed: 0 }, 1, 0);
+        }
+        let (weight, tries) = (job_state.weight(), job_state.failed_calls());
+        job_state.let_go();
+        assert!(weight > 100_000 && job_state.weight() < 40_000, "{weight} and {} bytes", job_state.weight());
+        assert_eq!(job_state.failed_calls(), tries);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::act::{MemoryEdit, Outcome};
 use super::job_state::JobState;
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
+use crate::api::weight::json_bytes;
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
 use crate::fair::{self, Claim, Limits, OthersWait, Share};
@@ -67,28 +68,8 @@ pub(crate) fn inline_bytes(job: &BatchJob) -> u64 {
     job.spec.input.inline.as_ref().map_or(0, |inline| match inline.requests.is_empty() {
         // The requests were dropped; see `BatchJob::drop_requests`.
         true => MOST_INLINE << 20,
-        false => 4 * size_of_json(inline),
+        false => 4 * json_bytes(inline),
     })
-}
-
-/// Returns the bytes of a value's JSON text.
-pub(super) fn size_of_json(value: &impl serde::Serialize) -> u64 {
-    struct Length(u64);
-    impl std::io::Write for Length {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len() as u64;
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut length = Length(0);
-    match serde_json::to_writer(&mut length, value) {
-        Ok(()) => length.0,
-        Err(_) => u64::MAX >> 8,
-    }
 }
 
 /// A share of the memory for transfers. A task that only waits for a reply drops it early.

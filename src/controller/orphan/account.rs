@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::controller::runtime::ownership::BatchOwner;
+use crate::fair::Grant;
 use crate::lifecycle::{BatchTimes, Timing, is_old_enough};
 
 /// Most batches of one account that are remembered.
 const MOST: usize = 1_000;
+/// Bytes that a remembered batch takes besides its texts.
+const BATCH_BYTES: usize = 512;
+/// Bytes that remembered batches of all accounts take, shared fairly by namespace.
+pub(super) const REMEMBERED: u64 = 16 << 20;
 /// Batches of one account that are judged in one look: each costs some calls.
 const JUDGED: usize = 20;
 
@@ -26,6 +31,7 @@ pub(super) struct RunningBatch {
     /// The time at which it was judged last; the batch that waited longest comes first.
     judged: i64,
     pub reported: Reported,
+    _memory: Grant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +45,17 @@ pub(super) enum Reported {
 
 /// The running batches that one reading of a list showed, up to [`MOST`].
 #[derive(Default)]
-pub(super) struct ListedBatches(BTreeMap<String, (BatchOwner, i64)>);
+pub(super) struct ListedBatches(BTreeMap<String, (BatchOwner, i64, Grant)>);
 
 impl ListedBatches {
-    /// Records a batch that was `created` at this time (Unix milliseconds; 0 if unknown).
-    pub fn note(&mut self, id: &str, owner: BatchOwner, created: i64) {
-        if self.0.len() < MOST {
-            self.0.insert(id.into(), (owner, created));
+    /// Records a batch that was `created` at this time (Unix milliseconds; 0 if unknown), if its bytes are granted.
+    pub fn note(&mut self, id: &str, owner: BatchOwner, created: i64, grant: impl FnOnce(usize) -> Option<Grant>) {
+        let BatchOwner { namespace, name, work_id, intent_id, attempt_key } = &owner;
+        let texts = [namespace, name, work_id, intent_id, attempt_key].map(String::len).iter().sum::<usize>();
+        if self.0.len() < MOST
+            && let Some(memory) = grant(BATCH_BYTES + id.len() + texts)
+        {
+            self.0.insert(id.into(), (owner, created, memory));
         }
     }
 }
@@ -54,12 +64,18 @@ impl Account {
     /// Merges the batches that a list showed at `now`. A batch that is missing in a list that was not `whole` may still run.
     pub fn learn(&mut self, listed: ListedBatches, whole: bool, now: i64) {
         if whole {
-            self.batches.retain(|id, seen| listed.0.get(id).is_some_and(|(owner, _)| *owner == seen.owner));
+            self.batches.retain(|id, seen| listed.0.get(id).is_some_and(|(owner, ..)| *owner == seen.owner));
         }
-        for (id, (owner, created)) in listed.0 {
+        for (id, (owner, created, memory)) in listed.0 {
             if self.batches.len() < MOST {
                 let times = BatchTimes { created, first: now };
-                self.batches.entry(id).or_insert(RunningBatch { owner, times, judged: 0, reported: Reported::Nothing });
+                self.batches.entry(id).or_insert(RunningBatch {
+                    owner,
+                    times,
+                    judged: 0,
+                    reported: Reported::Nothing,
+                    _memory: memory,
+                });
             }
         }
     }
@@ -92,6 +108,7 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fair::Budget;
 
     const TIMING: Timing =
         Timing { post_window: 1, send_timeout: 1, listing_lag: 1, deletion_deadline: 1, abandon_after: 1 };
@@ -108,8 +125,9 @@ mod tests {
 
     /// A list of `count` batches from the `first` on.
     fn listed(first: usize, count: usize) -> ListedBatches {
-        let mut listed = ListedBatches::default();
-        (first..first + count).for_each(|i| listed.note(&format!("batch-{i:05}"), owner("w"), 1));
+        let (mut listed, budget) = (ListedBatches::default(), Budget::new(REMEMBERED));
+        let grant = |bytes| budget.take("n", bytes as u64);
+        (first..first + count).for_each(|i| listed.note(&format!("batch-{i:05}"), owner("w"), 1, grant));
         listed
     }
 
@@ -125,6 +143,28 @@ mod tests {
             account.learn(listed(look * MOST, 5 * MOST), whole, 1);
             assert_eq!(account.batches.len(), MOST);
         }
+    }
+
+    #[test]
+    fn a_namespace_whose_accounts_list_long_names_without_end_leaves_memory_to_others() {
+        let budget = Budget::new(REMEMBERED);
+        let listed = |namespace: &str| {
+            let mut listed = ListedBatches::default();
+            let grant = |bytes| budget.take(namespace, bytes as u64);
+            (0..MOST).for_each(|i| listed.note(&format!("{i:02048}"), owner("w"), 1, grant));
+            listed.0.len()
+        };
+        let mut hostile = vec![];
+        for _ in 0..100 {
+            let mut listed = ListedBatches::default();
+            (0..MOST).for_each(|i| {
+                listed.note(&format!("{i:02048}"), owner("w"), 1, |bytes| budget.take("hostile", bytes as u64))
+            });
+            hostile.push(listed);
+        }
+        let all: usize = hostile.iter().map(|listed| listed.0.len()).sum();
+        assert!((2_000..5_000).contains(&all), "{all} of 100,000");
+        assert_eq!(listed("quiet"), MOST);
     }
 
     #[test]
@@ -153,7 +193,7 @@ mod tests {
         account.learn(listed(0, 1), true, 3);
         assert_eq!(account.batches.len(), 1);
         let mut other = ListedBatches::default();
-        other.note("batch-00000", owner("another work"), 1);
+        other.note("batch-00000", owner("another work"), 1, |bytes| Budget::new(REMEMBERED).take("n", bytes as u64));
         account.learn(other, true, 4);
         let times = account.batches["batch-00000"].times;
         assert_eq!(times.first, 4, "what says something else of itself is another one");

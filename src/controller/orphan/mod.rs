@@ -1,21 +1,21 @@
 //! Searches the lists of providers, seldom, for batches of this cluster that run and that nobody follows.
 
 mod account;
+mod providers;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tracing::{debug, warn};
 
-use account::{Account, ListedBatches, Reported, RunningBatch};
+use account::{Account, ListedBatches, REMEMBERED, Reported, RunningBatch};
+use providers::{Listable, providers};
 
 use crate::account::AccountKey;
-use crate::api::conditions::{self, READY};
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind};
 use crate::controller::Context;
 use crate::controller::job::job_state::JobState;
@@ -25,7 +25,7 @@ use crate::controller::provider::account::{access, client, fingerprint, full_nam
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{self, EventRecord};
 use crate::controller::runtime::ownership::{BatchOwner, owner_of};
-use crate::fair::Urgency;
+use crate::fair::{Budget, Urgency};
 use crate::lifecycle::{Freshness, Holder, Orphan, Running, Shard, concerns, is_finished, orphan, recorded_beside};
 use crate::provider::{Batch, BatchApi, ErrorKind};
 
@@ -39,13 +39,21 @@ const A_LIST: Duration = Duration::from_secs(150);
 const A_CALL: Duration = Duration::from_secs(60);
 /// Age up to which lists are read, in seconds: the longest completion window that a job may have.
 const LOOK_BACK: i64 = 604_800;
-/// Providers in one page of a list.
-const PAGE: u32 = 100;
 /// Longest pause that a provider is granted if it asks for one, in milliseconds.
 const LONGEST_PAUSE: i64 = 3_600_000;
 
 /// The memory of provider objects between two looks, by uid. Losing it costs another report.
-type Memory = HashMap<String, Account>;
+struct Memory {
+    accounts: HashMap<String, Account>,
+    /// The memory for batches of all accounts.
+    budget: Arc<Budget>,
+}
+
+impl Memory {
+    fn within(budget: &Arc<Budget>) -> Memory {
+        Memory { accounts: HashMap::new(), budget: budget.clone() }
+    }
+}
 
 /// Looks at all accounts again and again until the operator stops.
 pub(crate) async fn watch(ctx: &Context) {
@@ -53,7 +61,8 @@ pub(crate) async fn watch(ctx: &Context) {
     if every.is_zero() {
         return;
     }
-    let (mut own, mut admins) = (Memory::new(), Memory::new());
+    let budget = Budget::new(REMEMBERED);
+    let (mut own, mut admins) = (Memory::within(&budget), Memory::within(&budget));
     let mut pause = every.min(FIRST);
     loop {
         let pause = std::mem::replace(&mut pause, every);
@@ -76,13 +85,16 @@ async fn look_at_all<P: Provider>(ctx: &Context, memory: &mut Memory) {
         Ok(providers) => providers,
         Err(error) => return debug!(why = error.chain(), "cannot look for orphans now"),
     };
+    let budget = memory.budget.clone();
     let looks = providers.into_iter().map(|provider| {
-        let uid = provider.uid().unwrap_or_default();
-        let account = memory.remove(&uid).unwrap_or_default();
-        async move { (uid, look_at(ctx, &provider, account).await) }
+        let uid = provider.object.uid().unwrap_or_default();
+        let (account, budget) = (memory.accounts.remove(&uid).unwrap_or_default(), budget.clone());
+        async move { (uid, look_at(ctx, &provider, account, &budget).await) }
     });
-    *memory = futures::stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(CONCURRENCY).collect().await;
-    let orphans = memory.values().flat_map(|a| a.batches.values()).filter(|b| b.reported == Reported::Orphan).count();
+    let looks = looks.collect::<Vec<_>>();
+    memory.accounts = futures::stream::iter(looks).buffer_unordered(CONCURRENCY).collect().await;
+    let orphans =
+        memory.accounts.values().flat_map(|a| a.batches.values()).filter(|b| b.reported == Reported::Orphan).count();
     ctx.metrics.orphan_batches(kind_name(P::KIND), i64::try_from(orphans).unwrap_or(i64::MAX));
 }
 
@@ -93,50 +105,16 @@ fn kind_name(kind: ProviderKind) -> &'static str {
     }
 }
 
-async fn providers<P: Provider>(ctx: &Context) -> Result<Vec<P>, StepError> {
-    let own: Vec<Option<&str>> = match P::KIND {
-        ProviderKind::BatchProvider => ctx.jobs.scopes().collect(),
-        ProviderKind::ClusterBatchProvider => vec![None],
-    };
-    let mut providers = vec![];
-    for scope in own {
-        match providers_in(ctx, scope).await {
-            Ok(found) => providers.extend(found),
-            // A namespace that is gone does not keep the others from being searched.
-            Err(kube::Error::Api(status)) if scope.is_some() && (status.is_forbidden() || status.is_not_found()) => {
-                warn!(namespace = scope, why = status.message, "cannot list a namespace's providers");
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(providers)
-}
-
-async fn providers_in<P: Provider>(ctx: &Context, scope: Option<&str>) -> kube::Result<Vec<P>> {
-    let api = P::api(ctx.client.clone(), scope);
-    let (mut providers, mut page) = (vec![], ListParams::default().limit(PAGE));
-    loop {
-        let list = api.list(&page).await?;
-        providers.extend(list.items);
-        match list.metadata.continue_.filter(|next| !next.is_empty()) {
-            Some(next) => page = page.continue_token(&next),
-            None => return Ok(providers),
-        }
-    }
-}
-
-/// Returns true if the status says that the provider can be searched. Status is a hint, which saves futile calls.
-fn can_be_searched<P: Provider>(provider: &P) -> bool {
-    let status = provider.status();
-    status.is_some_and(|s| {
-        conditions::is_true(&s.conditions, READY) && s.capabilities.is_some_and(|can| can.list_batches())
-    })
-}
-
-async fn look_at<P: Provider>(ctx: &Context, provider: &P, mut account: Account) -> Account {
-    if can_be_searched(provider)
+async fn look_at<P: Provider>(
+    ctx: &Context,
+    provider: &Listable<P>,
+    mut account: Account,
+    budget: &Arc<Budget>,
+) -> Account {
+    let Listable { object: provider, can_be_searched } = provider;
+    if *can_be_searched
         && ctx.clock.now() >= account.not_before
-        && let Err(error) = look(ctx, provider, &mut account).await
+        && let Err(error) = look(ctx, provider, &mut account, budget).await
     {
         let (namespace, name) = (provider.namespace(), provider.name_any());
         debug!(namespace, name, why = error.chain(), "cannot look for orphans at a provider now");
@@ -146,7 +124,12 @@ async fn look_at<P: Provider>(ctx: &Context, provider: &P, mut account: Account)
     account
 }
 
-async fn look<P: Provider>(ctx: &Context, provider: &P, account: &mut Account) -> Result<(), StepError> {
+async fn look<P: Provider>(
+    ctx: &Context,
+    provider: &P,
+    account: &mut Account,
+    budget: &Arc<Budget>,
+) -> Result<(), StepError> {
     if !provider.is_ours(ctx).await? {
         return Ok(());
     }
@@ -158,8 +141,9 @@ async fn look<P: Provider>(ctx: &Context, provider: &P, account: &mut Account) -
     };
     let fingerprint = fingerprint(access.key.as_ref(), provider.account().base_url());
     let calls = ctx.accounts.get(&AccountKey { provider: provider.uid().unwrap_or_default(), fingerprint });
-    let api = client(P::KIND, provider.account(), access.key, &access.transport)?.at_pace(calls.pace().clone());
-    let look = AccountCheck { ctx, provider: name, namespace: provider.namespace(), api: &api, calls: &calls };
+    let of = provider.account();
+    let api = client(P::KIND, (of.type_, of.base_url()), access.key, &access.transport)?.at_pace(calls.pace().clone());
+    let look = AccountCheck { ctx, provider: name, namespace: provider.namespace(), api: &api, calls: &calls, budget };
     let listed = look.list(account).await;
     look.judge(account, listed.is_ok()).await;
     listed
@@ -175,6 +159,8 @@ struct AccountCheck<'a> {
     api: &'a dyn BatchApi,
     /// The account whose turns its calls take.
     calls: &'a crate::account::Account,
+    /// The memory for batches of all accounts.
+    budget: &'a Arc<Budget>,
 }
 
 impl AccountCheck<'_> {
@@ -183,10 +169,12 @@ impl AccountCheck<'_> {
     async fn list(&self, account: &mut Account) -> Result<(), StepError> {
         let now = self.ctx.clock.now();
         let running = Mutex::new(ListedBatches::default());
+        let namespace = self.namespace.as_deref().unwrap_or_default();
+        let grant = |bytes| self.budget.take(namespace, bytes as u64);
         let note = |batch: &Batch| {
             if let Some(owner) = self.owner(batch) {
                 let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
-                running.note(&batch.id, owner, batch.created_at.saturating_mul(1_000));
+                running.note(&batch.id, owner, batch.created_at.saturating_mul(1_000), grant);
             }
             false
         };

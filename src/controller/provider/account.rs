@@ -16,10 +16,12 @@ use crate::api::conditions::reasons;
 use crate::api::text::hex;
 use crate::api::{
     BatchProvider, BatchProviderSpec, ClusterBatchProvider, EffectiveLimits, IN_USE_FINALIZER, PinnedProvider,
-    ProviderAuth, ProviderKind, ProviderReference, WithoutManagedFields,
+    ProviderAuth, ProviderKind, ProviderLimits, ProviderReference, ProviderType, UnknownSubmissionPolicy,
+    WithoutManagedFields,
 };
 use crate::controller::Context;
 use crate::controller::runtime::cache::{self, Keep};
+use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::missing::{Absent, Missing, blocked};
 use crate::controller::runtime::secrets::{secret, value};
 use crate::controller::runtime::trust;
@@ -27,65 +29,118 @@ use crate::lifecycle::ProviderView;
 use crate::provider::{ApiError, Dialect, ErrorKind, OpenAi};
 use crate::transport::Transport;
 
-/// A provider account and its credential, as they were read.
+/// Most bytes of a namespace's labels that are kept for other jobs.
+const KEPT_LABELS: usize = 8 << 10;
+
+/// A provider account and its credential, as they were read. Each job at work holds one, so that it has nothing whose size a tenant
+/// decides but short texts: no list of the spec, and of the metadata what [`SeenMetadata`] keeps.
 pub(crate) struct Account {
     /// Name for messages, such as `BatchProvider 'llm'`.
     pub name: String,
     /// The object that names it.
     pub object: ProviderKey,
-    pub spec: BatchProviderSpec,
+    /// The spec, without its list of models: see [`allowed_models`].
+    type_: ProviderType,
+    base_url: String,
+    limits: ProviderLimits,
+    unknown_submission_policy: UnknownSubmissionPolicy,
     pub key: Option<SecretString>,
     transport: Transport,
-    seen: Mutex<ObjectMeta>,
+    seen: Mutex<SeenMetadata>,
+}
+
+/// The metadata of a provider at the last look at it, without labels and annotations.
+#[derive(Clone)]
+pub(crate) struct SeenMetadata {
+    /// Name, namespace, uid and version; whether it is being deleted, and its finalizers.
+    pub metadata: ObjectMeta,
+    /// Whether all of its finalizers are in the metadata. If they are many, ours alone is.
+    pub has_all_finalizers: bool,
+}
+
+/// Most bytes of finalizers that are kept of an object.
+const KEPT_FINALIZERS: usize = 2 << 10;
+
+impl From<ObjectMeta> for SeenMetadata {
+    fn from(object: ObjectMeta) -> SeenMetadata {
+        let ObjectMeta { name, namespace, uid, resource_version, deletion_timestamp, mut finalizers, .. } = object;
+        let bytes: usize = finalizers.iter().flatten().map(String::len).sum();
+        let has_all_finalizers = bytes <= KEPT_FINALIZERS;
+        if !has_all_finalizers && let Some(finalizers) = &mut finalizers {
+            finalizers.retain(|finalizer| finalizer == IN_USE_FINALIZER);
+            finalizers.shrink_to_fit();
+        }
+        let kept =
+            ObjectMeta { name, namespace, uid, resource_version, deletion_timestamp, finalizers, ..Default::default() };
+        SeenMetadata { metadata: kept, has_all_finalizers }
+    }
 }
 
 impl Account {
     /// Returns the view of the account for [`crate::lifecycle::decide`].
     pub fn view(&self) -> ProviderView {
-        let seen = self.seen();
+        let seen = self.seen().metadata;
         ProviderView {
             name: self.name.clone(),
             kept: is_kept(&seen),
             terminating: seen.deletion_timestamp.is_some(),
             pin: PinnedProvider {
                 uid: seen.uid.unwrap_or_default(),
-                type_: self.spec.type_,
-                base_url: self.spec.base_url().into(),
+                type_: self.type_,
+                base_url: self.base_url.clone(),
             },
-            is_vendors_own: self.dialect().is_vendors_own(self.spec.base_url()),
-            unknown_submission_policy: self.spec.unknown_submission_policy,
+            is_vendors_own: self.dialect().is_vendors_own(&self.base_url),
+            unknown_submission_policy: self.unknown_submission_policy,
             capabilities: self.dialect().capabilities,
         }
     }
 
     /// Returns the dialect that its server speaks.
     pub fn dialect(&self) -> &'static Dialect {
-        Dialect::of(self.spec.type_)
+        Dialect::of(self.type_)
+    }
+
+    /// Returns `spec.type`.
+    pub fn type_(&self) -> ProviderType {
+        self.type_
+    }
+
+    /// Returns the root URL of its API.
+    pub fn base_url(&self) -> &str {
+        &self.base_url
     }
 
     /// Returns the key of the account in [`Accounts`](crate::account::Accounts).
     pub fn key(&self, fingerprint: &str) -> AccountKey {
-        AccountKey { provider: self.seen().uid.unwrap_or_default(), fingerprint: fingerprint.into() }
+        AccountKey { provider: self.seen().metadata.uid.unwrap_or_default(), fingerprint: fingerprint.into() }
     }
 
     /// Returns the limits that apply to its batches.
     pub fn limits(&self) -> EffectiveLimits {
-        self.dialect().limits.effective(self.spec.limits)
+        self.dialect().limits.effective(self.limits)
     }
 
     /// Returns the object's metadata at the last look.
-    pub fn seen(&self) -> ObjectMeta {
+    pub fn seen(&self) -> SeenMetadata {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Records the metadata that a later look showed.
     pub fn saw(&self, object: ObjectMeta) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = object;
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = object.into();
+    }
+
+    /// Returns the bytes of memory that the account and a client for it take.
+    pub fn weight(&self) -> usize {
+        let seen = self.seen().metadata;
+        let finalizers: usize = seen.finalizers.iter().flatten().map(String::len).sum();
+        let key = self.key.as_ref().map_or(0, |key| key.expose_secret().len());
+        size_of::<Account>() + finalizers + 2 * (key + self.base_url.len() + self.name.len() + self.object.name.len())
     }
 
     /// Returns the [`fingerprint`] of the account.
     pub fn fingerprint(&self) -> String {
-        fingerprint(self.key.as_ref(), self.spec.base_url())
+        fingerprint(self.key.as_ref(), &self.base_url)
     }
 }
 
@@ -135,7 +190,37 @@ pub(crate) async fn account(
         namespace: (reference.kind == ProviderKind::BatchProvider).then(|| namespace.to_string()),
         name: reference.name.clone(),
     };
-    Ok(Account { name, object: of, spec, key, transport, seen: Mutex::new(object) })
+    let base_url = spec.base_url().into();
+    let BatchProviderSpec { type_, limits, unknown_submission_policy, .. } = spec;
+    let seen = Mutex::new(object.into());
+    Ok(Account { name, object: of, type_, base_url, limits, unknown_submission_policy, key, transport, seen })
+}
+
+/// Returns the models that jobs may use with this account, as its object says now; none if it allows any. A list may be long, and is
+/// held by nobody between two passes over an input.
+///
+/// # Errors
+/// When the object is gone, or another one has its name, or the API server cannot be asked.
+pub(crate) async fn allowed_models(ctx: &Context, account: &Account) -> Result<Vec<String>, StepError> {
+    let (seen, of) = (account.seen().metadata, &account.object);
+    let (namespace, known) = (of.namespace.as_deref(), ReadFrom::WatchSince(&seen));
+    let found = match of.kind {
+        ProviderKind::BatchProvider => known
+            .look::<BatchProvider>(ctx, namespace, &of.name)
+            .await?
+            .map(|WithoutManagedFields(provider)| (provider.metadata.uid, provider.spec.allowed_models)),
+        ProviderKind::ClusterBatchProvider => known
+            .look::<ClusterBatchProvider>(ctx, namespace, &of.name)
+            .await?
+            .map(|WithoutManagedFields(provider)| (provider.metadata.uid, provider.spec.provider.allowed_models)),
+    };
+    match found {
+        Some((uid, models)) if uid == seen.uid => Ok(models),
+        _ => Err(StepError::passing(
+            reasons::PROVIDER_NOT_FOUND,
+            format!("{} was deleted or replaced while the input was read; it is read again", account.name),
+        )),
+    }
 }
 
 impl Account {
@@ -144,7 +229,7 @@ impl Account {
     /// # Errors
     /// When the URL cannot be parsed.
     pub fn client(&self, kind: ProviderKind) -> Result<OpenAi, ApiError> {
-        client(kind, &self.spec, self.key.clone(), &self.transport)
+        client(kind, (self.type_, &self.base_url), self.key.clone(), &self.transport)
     }
 }
 
@@ -155,13 +240,13 @@ impl Account {
 /// When the URL cannot be parsed.
 pub(crate) fn client(
     kind: ProviderKind,
-    spec: &BatchProviderSpec,
+    (type_, base_url): (ProviderType, &str),
     key: Option<SecretString>,
     transport: &Transport,
 ) -> Result<OpenAi, ApiError> {
     let transport =
-        reaching(kind, spec.base_url(), transport).map_err(|e| ApiError::new(ErrorKind::Transient, e.to_string()))?;
-    let (dialect, base_url) = (Dialect::of(spec.type_), spec.base_url());
+        reaching(kind, base_url, transport).map_err(|e| ApiError::new(ErrorKind::Transient, e.to_string()))?;
+    let dialect = Dialect::of(type_);
     Ok(OpenAi::new(transport, base_url, key, dialect.is_vendors_own(base_url))?.speaking(dialect))
 }
 
@@ -189,7 +274,8 @@ pub(crate) async fn labels_of(
     let read = || async {
         let found = Api::<Namespace>::all(ctx.client.clone()).get_opt(namespace).await?;
         let labels = found.and_then(|namespace| namespace.metadata.labels).unwrap_or_default();
-        Ok((labels, Keep::Yes))
+        let bytes: usize = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+        Ok((labels, if bytes <= KEPT_LABELS { Keep::Yes } else { Keep::No }))
     };
     ctx.labels.get(&namespace.to_string(), since, || ctx.clock.now(), read).await
 }

@@ -40,7 +40,7 @@ pub(super) async fn look<P: Provider>(
             let uid = provider.uid().unwrap_or_default();
             let fingerprint = fingerprint(key.as_ref(), account.base_url());
             let calls = ctx.accounts.get(&AccountKey { provider: uid, fingerprint });
-            let answer = match client(P::KIND, account, key, &transport) {
+            let answer = match client(P::KIND, (account.type_, account.base_url()), key, &transport) {
                 Ok(api) => ask(ctx, provider, (&calls, &api.at_pace(calls.pace().clone())), probe).await,
                 Err(e) => failed(provider, e),
             };

@@ -49,6 +49,9 @@ pub(crate) trait Provider:
     /// Returns the account that it names.
     fn account(&self) -> &BatchProviderSpec;
 
+    /// Returns the same to be changed.
+    fn account_mut(&mut self) -> &mut BatchProviderSpec;
+
     /// Returns the API for it; a `namespace` of None stands for all namespaces.
     fn api(client: Client, namespace: Option<&str>) -> Api<Self>;
 
@@ -67,6 +70,10 @@ impl Provider for BatchProvider {
 
     fn account(&self) -> &BatchProviderSpec {
         &self.spec
+    }
+
+    fn account_mut(&mut self) -> &mut BatchProviderSpec {
+        &mut self.spec
     }
 
     fn api(client: Client, namespace: Option<&str>) -> Api<Self> {
@@ -94,6 +101,10 @@ impl Provider for ClusterBatchProvider {
 
     fn account(&self) -> &BatchProviderSpec {
         &self.spec.provider
+    }
+
+    fn account_mut(&mut self) -> &mut BatchProviderSpec {
+        &mut self.spec.provider
     }
 
     fn api(client: Client, _: Option<&str>) -> Api<Self> {

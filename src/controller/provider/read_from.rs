@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 
 use super::Provider;
+use super::watch::is_partial;
 use crate::controller::Context;
 use crate::controller::runtime::version;
 
@@ -37,9 +38,9 @@ impl ReadFrom<'_> {
             ReadFrom::WatchSince(seen) => !version::is_older(found.meta(), seen),
             ReadFrom::ApiServer => false,
         };
-        match watched().filter(|found| is_good(found)) {
+        match watched().filter(|found| is_good(found) && !is_partial(&**found)) {
             Some(found) => Ok(Some(P::clone(&found))),
-            // Not in the store yet, or no longer.
+            // Not in the store yet, or no longer, or not as a whole.
             None => P::api(ctx.client.clone(), namespace).get_opt(name).await,
         }
     }

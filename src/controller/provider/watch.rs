@@ -18,6 +18,7 @@ use super::account::is_kept;
 use super::reports::Reports;
 use super::{Provider, ProviderKey, ProviderStores, in_use, look};
 use crate::api::conditions::{self, READY};
+use crate::api::weight::json_bytes;
 use crate::api::{BatchProvider, ClusterBatchProvider, FIELD_MANAGER, ProviderStatus};
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{self, EventRecord};
@@ -26,6 +27,12 @@ use crate::controller::{Context, log_stream_error};
 
 /// The annotation that stands for all others of a watched provider.
 const ANNOTATIONS_HASH: &str = "llmbatch.dev/annotations-hash";
+/// The annotation of a watched provider that was too large to be kept whole.
+const PARTIAL: &str = "llmbatch.dev/partial";
+/// Provider objects in one page of a list: each may have more than a megabyte.
+const PAGE: u32 = 10;
+/// Largest provider object that is kept whole, in bytes of JSON.
+const WHOLE_BYTES: u64 = 8 << 10;
 /// The pause after a look that failed at the API server.
 const AGAIN: Duration = Duration::from_secs(30);
 /// The pause after a look that a change of the object made obsolete.
@@ -80,7 +87,7 @@ async fn watch<P: Provider>(watch: Watch<P>, client: &Client, ctx: &Arc<Context>
     let Watch { scope, asked, known, writer } = watch;
     // A deletion increments the generation, and a finalizer of ours is no reason to ask the account.
     let changed = predicates::generation.combine(predicates::annotations);
-    let stream = watcher(P::api(client.clone(), scope.as_deref()), watcher::Config::default().page_size(100))
+    let stream = watcher(P::api(client.clone(), scope.as_deref()), watcher::Config::default().page_size(PAGE))
         .backoff(WatchBackoff::new(ctx.clock.clone()))
         .modify(keep_for_the_watch)
         .reflect(writer)
@@ -102,15 +109,27 @@ async fn watch<P: Provider>(watch: Watch<P>, client: &Client, ctx: &Arc<Context>
         .await;
 }
 
+/// Returns true if a watched provider is not whole: who uses it reads it from the API server.
+pub(super) fn is_partial<P: Provider>(provider: &P) -> bool {
+    provider.annotations().contains_key(PARTIAL)
+}
+
 /// Drops what nobody reads of a watched provider. Of its annotations, which anybody may write, a hash is kept, so that a change of
-/// them is seen; `kubectl apply` that changes nothing is none.
+/// them is seen; `kubectl apply` that changes nothing is none. One that is still large keeps neither models nor finalizers.
 fn keep_for_the_watch<P: Provider>(provider: &mut P) {
     provider.managed_fields_mut().clear();
     provider.labels_mut().clear();
+    provider.owner_references_mut().clear();
+    *provider.status_mut() = None;
     let mut annotations = std::mem::take(provider.annotations_mut());
     annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     if let (false, Ok(text)) = (annotations.is_empty(), serde_json::to_vec(&annotations)) {
         provider.annotations_mut().insert(ANNOTATIONS_HASH.into(), blake3::hash(&text).to_hex().to_string());
+    }
+    if json_bytes(provider) > WHOLE_BYTES {
+        provider.finalizers_mut().clear();
+        provider.account_mut().allowed_models.clear();
+        provider.annotations_mut().insert(PARTIAL.into(), String::new());
     }
 }
 
@@ -210,6 +229,30 @@ mod tests {
         let mut provider: BatchProvider = serde_json::from_value(object).unwrap();
         keep_for_the_watch(&mut provider);
         provider
+    }
+
+    #[test]
+    fn a_watched_provider_that_is_large_is_kept_in_part_and_says_so() {
+        let of = |models: usize, finalizers: usize| {
+            let models: Vec<String> = (0..models).map(|n| format!("{n:0250}")).collect();
+            let finalizers: Vec<String> = (0..finalizers).map(|n| format!("example.com/{n:050}")).collect();
+            let object = serde_json::json!({
+                "apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchProvider",
+                "metadata": {"name": "llm", "uid": "u", "finalizers": finalizers,
+                    "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x".repeat(60_000), "uid": "u"}]},
+                "spec": {"type": "OpenAI", "allowedModels": models},
+                "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "R", "message": "x".repeat(60_000),
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+            });
+            let mut provider: BatchProvider = serde_json::from_value(object).unwrap();
+            keep_for_the_watch(&mut provider);
+            provider
+        };
+        let whole = of(20, 20);
+        assert!(!is_partial(&whole) && whole.spec.allowed_models.len() == 20 && whole.finalizers().len() == 20);
+        for large in [of(64, 0), of(0, 1_000)] {
+            assert!(is_partial(&large) && json_bytes(&large) < 1_000);
+        }
     }
 
     #[test]

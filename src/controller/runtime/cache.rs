@@ -7,8 +7,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Milliseconds for which a value is good if nothing contradicts it.
 pub(crate) const LIFETIME: i64 = 15_000;
-/// Most values that are kept. A full cache drops a value that nobody is reading.
+/// Most values that are kept. A full cache drops a value that nobody is reading, of the namespace that has the most.
 const MOST: usize = 1_000;
+
+/// A key that says to which namespace its value belongs.
+pub(crate) trait Key: Eq + Hash + Clone {
+    /// Returns the namespace.
+    fn namespace(&self) -> &str;
+}
+
+/// A namespace.
+impl Key for String {
+    fn namespace(&self) -> &str {
+        self
+    }
+}
+
+/// Namespace and name of an object.
+impl Key for (String, String) {
+    fn namespace(&self) -> &str {
+        &self.0
+    }
+}
 
 /// A value, and when its read began (Unix milliseconds).
 type Read<V> = Option<(V, i64)>;
@@ -24,7 +44,7 @@ impl<K, V> Default for Cache<K, V> {
     }
 }
 
-impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
+impl<K: Key, V: Clone> Cache<K, V> {
     /// Returns the value of `key` as it was read at `since` (Unix milliseconds) or later. Otherwise calls `read`; its value is
     /// not kept with [`Keep::No`].
     ///
@@ -57,8 +77,12 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
     fn entry(&self, key: &K) -> Arc<tokio::sync::Mutex<Read<V>>> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if entries.len() >= MOST && !entries.contains_key(key) {
-            let unread = entries.iter().find(|(_, entry)| Arc::strong_count(entry) == 1).map(|(key, _)| key.clone());
-            unread.and_then(|key| entries.remove(&key));
+            let unread: Vec<&K> =
+                entries.iter().filter(|(_, entry)| Arc::strong_count(entry) == 1).map(|(key, _)| key).collect();
+            let mut counts: HashMap<&str, usize> = HashMap::new();
+            unread.iter().for_each(|key| *counts.entry(key.namespace()).or_default() += 1);
+            let given_up = unread.iter().max_by_key(|key| counts.get(key.namespace())).map(|key| K::clone(key));
+            given_up.and_then(|key| entries.remove(&key));
         }
         entries.entry(key.clone()).or_default().clone()
     }
@@ -115,12 +139,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_keys_than_there_is_room_for_push_others_out() {
-        let reader = Reader::default();
-        for i in 0..2 * MOST {
-            reader.get(&i.to_string(), 0, 1, Keep::Yes).await;
+    async fn more_keys_than_there_is_room_for_push_out_those_of_the_namespace_that_has_the_most() {
+        let cache: Cache<(String, String), i64> = Cache::default();
+        let read = async |namespace: &str, name: usize| {
+            let value = || async { Ok::<_, Infallible>((1, Keep::Yes)) };
+            let key = (namespace.to_string(), name.to_string());
+            cache.get(&key, 0, || 1, value).await.unwrap_or_default();
+        };
+        for quiet in 0..10 {
+            read("quiet", quiet).await;
         }
-        let kept = reader.cache.entries.lock().unwrap_or_else(PoisonError::into_inner).len();
-        assert_eq!(kept, MOST);
+        for name in 0..2 * MOST {
+            read("hostile", name).await;
+        }
+        let entries = cache.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = entries.keys().filter(|(namespace, _)| namespace == "quiet").count();
+        assert_eq!((entries.len(), quiet), (MOST, 10));
     }
 }

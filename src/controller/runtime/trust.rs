@@ -3,12 +3,16 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 
+use super::error::StepError;
 use super::missing::{Absent, Missing, blocked};
 use super::{cache, secrets};
 use crate::api::conditions::reasons;
 use crate::api::{CaBundleKind, CaBundleReference, Tls};
 use crate::controller::Context;
-use crate::transport::{CaBundle, Transport};
+use crate::transport::{CaBundle, Granted, Transport};
+
+/// Bytes of clients that trust authorities of tenants.
+pub(crate) const CERTIFICATES: u64 = 32 << 20;
 
 /// Returns the transport to a server whose `tls`, a field of `user` (such as "`spec.output`"), may name authorities in
 /// `namespace`.
@@ -41,10 +45,21 @@ pub(crate) async fn transport(
         Err(e) => return Err(e.into()),
     };
     let Some(pem) = found else { return wrong(format!("has no key '{key}'; add it, or correct `key`")) };
+    let grant = |bytes| Some(Granted(Box::new(ctx.certificates.take(namespace, bytes)?)));
     let trusting = CaBundle::from_pem(&pem).and_then(|authorities| {
-        ctx.transport.trusting_authorities(&authorities).map_err(|e| crate::transport::chain(&e))
+        ctx.transport.trusting_authorities(&authorities, grant).map_err(|e| crate::transport::chain(&e))
     });
-    trusting.or_else(|why| wrong(format!("has no usable certificates in key '{key}': {why}")))
+    match trusting {
+        Ok(Some(trusting)) => Ok(trusting),
+        Ok(None) => {
+            let message = format!(
+                "there is no memory for the certificates of {kind:?} '{name}', which `tls.caBundleRef` of {user} names, while jobs of \
+                 namespace '{namespace}' use so many others; let them share one bundle"
+            );
+            Err(Missing::Unknown(StepError::passing(reasons::CA_BUNDLE_NOT_FOUND, message)))
+        }
+        Err(why) => wrong(format!("has no usable certificates in key '{key}': {why}")),
+    }
 }
 
 /// Reads the text of the key, if there is one; None if there is no object.

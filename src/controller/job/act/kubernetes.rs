@@ -55,8 +55,11 @@ impl Act<'_> {
     /// If the provider does not exist.
     async fn keep<P: Provider>(&self) -> Result<(), StepError> {
         let (job, account) = (&self.snapshot.job, &self.clients()?.account);
-        // The first try is made on the metadata that the decision was based on.
-        if let Some(kept) = finalizer::set::<P>(&self.ctx.client, &account.seen(), IN_USE_FINALIZER, true).await? {
+        // The first try is made on the metadata that the decision was based on, if it has all finalizers that the write must name.
+        let seen = account.seen();
+        if seen.has_all_finalizers
+            && let Some(kept) = finalizer::set::<P>(&self.ctx.client, &seen.metadata, IN_USE_FINALIZER, true).await?
+        {
             account.saw(kept);
             return Ok(());
         }

@@ -13,6 +13,7 @@ use super::events;
 use super::job_state::JobState;
 use super::observe::Snapshot;
 use super::permit::PostPermit;
+use crate::account::UsedPlace;
 use crate::api::conditions::reasons;
 use crate::api::weight;
 use crate::controller::Context;
@@ -198,13 +199,18 @@ impl Act<'_> {
         let Some((old, judged)) = &self.snapshot.journal else { return Ok(()) };
         let Owner { uid, namespace, .. } = &self.snapshot.view.owner;
         let (journals, quota) = (&self.clients()?.journals, &self.clients()?.quota);
-        // Another job took the place. The next decision is to wait.
-        let Some(place) = quota.take(uid, namespace) else { return Ok(()) };
+        // A POST that is repeated with its token is for a batch that is counted already.
+        let is_repeated = old.shards.iter().any(|s| s.attempt.as_ref().is_some_and(|a| a.intent_id == intent_id));
+        let place = if is_repeated { None } else { quota.take(uid, namespace) };
+        if place.is_none() && !is_repeated {
+            // Another job took the place. The next decision is to wait.
+            return Ok(());
+        }
         self.job_state.journal_is_old();
         let packed = journals.pack_intent(next).await?;
         match PostPermit::win(journals.document(), judged, &packed, intent_id).await? {
             Some(permit) => {
-                place.keep();
+                place.into_iter().for_each(UsedPlace::keep);
                 self.wrote(old, next, packed.journal, permit.version());
                 self.job_state.hold_permit(permit);
             }

@@ -18,7 +18,9 @@ impl Call {
     pub async fn poll(&self, batch_id: String, made: i64, period: i64) -> Outcome {
         let seen = self.job_state.memory().looks.get(&batch_id).map(|look| look.at);
         let (job, batch, on_listed) = (self.uid.clone(), batch_id.clone(), self.on_listed(&batch_id));
-        match self.clients.calls.look(&self.clients.api, DueLook { job, batch, seen, made, period, on_listed }).await? {
+        let namespace = self.expected.owner.namespace.clone();
+        let due = DueLook { namespace, job, batch, seen, made, period, on_listed };
+        match self.clients.calls.look(&self.clients.api, due).await? {
             // `on_listed` has stored the look already.
             AnsweredBy::List => Ok(memory_edit(|_| {})),
             AnsweredBy::Itself => self.look_at(batch_id).await,

@@ -10,6 +10,7 @@ use crate::controller::Context;
 use crate::controller::job::act::Act;
 use crate::controller::job::clients::Clients;
 use crate::controller::job::{cached_job, events, source, tasks, transfers};
+use crate::controller::provider::account::allowed_models;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::publish;
 use crate::lifecycle::{self, Pass, Plan, PlanResult, Shards, Task, TooLarge};
@@ -39,8 +40,9 @@ impl Act<'_> {
             let inline = usize::try_from(transfers::inline_bytes(&job)).unwrap_or(usize::MAX);
             let _inline = reserve(inline).await;
             let schema = stage.as_ref().and_then(|_| job.spec.sorted_schema());
-            let checked =
-                source::check(&job.spec, &output_uri).and_then(|()| options(&job, &clients, max_batches, version));
+            let allowed_models = allowed_models(&ctx, &clients.account).await?;
+            let checked = source::check(&job.spec, &output_uri)
+                .and_then(|()| options(&job, &clients, allowed_models, max_batches, version));
             let options = match checked {
                 Ok(options) => options,
                 Err(message) => {
@@ -106,12 +108,13 @@ async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJo
 fn options(
     job: &BatchJob,
     clients: &Clients,
+    allowed_models: Vec<String>,
     max_batches: usize,
     hash_version: WorkHashVersion,
 ) -> Result<PlanOptions, String> {
     let (spec, limits) = (&job.spec, clients.account.limits());
     let line = (clients.account.dialect().line)(spec.endpoint).ok_or_else(|| {
-        let (endpoint, type_) = (spec.endpoint, clients.account.spec.type_);
+        let (endpoint, type_) = (spec.endpoint, clients.account.type_());
         format!(
             "`spec.endpoint: {endpoint:?}` has no batches at providers of type {type_:?}; set another endpoint, or a provider of \
              another type"
@@ -122,7 +125,7 @@ fn options(
         provider: format!("{:?}/{}", spec.provider_ref.kind, spec.provider_ref.name),
         endpoint: spec.endpoint,
         model: spec.model.clone(),
-        base_url: clients.account.spec.base_url().into(),
+        base_url: clients.account.base_url().into(),
         line,
         defaults: defaults.unwrap_or_default(),
         format: spec.input.format,
@@ -140,7 +143,7 @@ fn options(
         max_bytes: limits.max_bytes_per_batch.unsigned_abs(),
         max_inputs: u64::from(limits.max_inputs_per_batch.unsigned_abs()),
         max_batches,
-        allowed_models: clients.account.spec.allowed_models.clone(),
+        allowed_models,
         hash_version,
     })
 }
