@@ -10,9 +10,14 @@ fn read(path: &str) -> String {
 fn manifests_are_the_examples() {
     let readme = read("README.md");
     let blocks: Vec<&str> = readme.split("```yaml\n").skip(1).filter_map(|b| b.split("```").next()).collect();
-    let examples =
-        ["examples/reviews.yaml", "examples/provider.yaml", "examples/reviews-csv.yaml", "examples/config-map.yaml"]
-            .map(read);
+    let examples = [
+        "examples/reviews.yaml",
+        "examples/provider.yaml",
+        "examples/reviews-csv.yaml",
+        "examples/config-map.yaml",
+        "examples/nightly.yaml",
+    ]
+    .map(read);
     assert_eq!(blocks, examples);
 }
 

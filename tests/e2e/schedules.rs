@@ -7,7 +7,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::support::eventually;
-use crate::support::scene::Scene;
+use crate::support::scene::{Scene, batch_lines};
 
 fn crons(scene: &Scene) -> Api<CronBatchJob> {
     Api::namespaced(scene.client.clone(), &scene.namespace)
@@ -83,6 +83,37 @@ async fn of_three_missed_nights_the_last_is_made_up_for_once_and_its_results_are
         .unwrap();
     wait(&scene, "nightly", |status| status.observed_generation >= Some(3)).await;
     assert_eq!(scene.jobs().list(&Default::default()).await.unwrap().items.len(), 1, "a night has one child");
+
+    crons(&scene).delete("nightly", &Default::default()).await.unwrap();
+    scene.wait_gone(child.metadata.name.as_deref().unwrap()).await;
+    assert!(scene.get(&format!("{folder}/results.jsonl")).await.is_some(), "results stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_runs_for_a_date_and_a_day_that_ran_is_adopted() {
+    let scene = Scene::new("nightly-example", &["--batch-duration", "200ms"]).await;
+    scene.put("in/articles/2026/11/20/a.jsonl", batch_lines("article", 3)).await;
+    scene.example("nightly.yaml");
+    let status = wait(&scene, "summaries", |status| status.next_schedule_time.is_some()).await;
+    assert_eq!(ready(&status).unwrap().1, "Scheduled");
+
+    let manifest = tempfile::NamedTempFile::new().unwrap();
+    let spec = "    spec:\n";
+    let impatient = scene.manifest("nightly.yaml").replace(spec, &format!("{spec}      pollPeriodSeconds: 1\n"));
+    std::fs::write(manifest.path(), impatient).unwrap();
+    let mut render = std::process::Command::new(env!("CARGO_BIN_EXE_batchjob-operator"));
+    render.args(["schedule", "render"]).arg(manifest.path()).args(["--at", "2026-11-21"]);
+    let rendered = String::from_utf8(render.output().unwrap().stdout).unwrap();
+    scene.apply(&rendered);
+    let name = "summaries-29920410";
+    scene.wait_complete(name).await;
+    assert_eq!(scene.result_ids("summaries/2026/11/21").await.len(), 3);
+
+    scene.jobs().delete(name, &Default::default()).await.unwrap();
+    scene.wait_gone(name).await;
+    scene.apply(&rendered);
+    scene.wait_complete(name).await;
+    scene.sim.assert_billed_once(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

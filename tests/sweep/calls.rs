@@ -111,7 +111,7 @@ impl Call {
     }
 }
 
-/// `/apis/llmbatch.dev/v1alpha1/namespaces/shop/batchjobs/j/status` is `batchjobs/j/status`.
+/// `/apis/llmbatch.dev/v1alpha1/namespaces/shop/batchjobs/j/status` is `batchjobs/j/status`; a BatchJob of a schedule is `*`.
 fn kubernetes(path: &str) -> String {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let rest = match parts.as_slice() {
@@ -121,7 +121,7 @@ fn kubernetes(path: &str) -> String {
     };
     match rest {
         ["events", _] => "events/*".into(),
-        rest => rest.join("/"),
+        rest => masked(&rest.join("/")),
     }
 }
 

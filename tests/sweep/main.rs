@@ -8,6 +8,7 @@
 
 mod calls;
 mod checks;
+mod nights;
 mod operator;
 mod points;
 mod schedules;

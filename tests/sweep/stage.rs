@@ -152,7 +152,8 @@ impl Lane {
     }
 }
 
-async fn create<K>(api: Api<K>, object: Value)
+/// Creates an object.
+pub async fn create<K>(api: Api<K>, object: Value)
 where
     K: Clone + std::fmt::Debug + serde::Serialize + DeserializeOwned,
 {
