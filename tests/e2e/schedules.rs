@@ -171,3 +171,29 @@ async fn a_schedule_that_cannot_start_says_why_before_its_time() {
         scene.try_apply(&unfit("zone-in-schedule", json!({"schedule": "TZ=UTC 0 0 * * *"})).to_string());
     assert!(!applied && said.contains("spec.timeZone"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_whose_job_a_person_created_is_done_and_a_stranger_of_its_name_is_told() {
+    let scene = Scene::new("backfills", &[]).await;
+    let last_night = {
+        let now = Timestamp::now().in_tz("Europe/Berlin").unwrap();
+        let today = now.date().at(2, 30, 0, 0).in_tz("Europe/Berlin").unwrap();
+        if today < now { today } else { today.checked_sub(jiff::Span::new().days(1)).unwrap() }.timestamp()
+    };
+    let minutes = last_night.as_second() / 60;
+    let mut by_hand = scene.job("by-hand", json!({}));
+    let when = last_night.in_tz("Europe/Berlin").unwrap().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
+    by_hand["metadata"] =
+        json!({"name": format!("filled-{minutes}"), "annotations": {"llmbatch.dev/scheduled-timestamp": when}});
+    scene.apply(&by_hand.to_string());
+    scene.apply_job(&format!("taken-{minutes}"), json!({}));
+
+    apply_after(&scene, 1, nightly(&scene, "filled", json!({}))).await;
+    apply_after(&scene, 1, nightly(&scene, "taken", json!({}))).await;
+    let filled = wait(&scene, "filled", |s| s.last_schedule_time.as_ref().is_some_and(|t| t.0 == last_night)).await;
+    assert_eq!((filled.active_count, ready(&filled).unwrap().1), (0, "Scheduled"));
+    let taken = wait(&scene, "taken", |s| ready(s).is_some_and(|(is_ready, ..)| is_ready == "False")).await;
+    let (_, reason, message) = ready(&taken).unwrap();
+    assert!(reason == "FailedCreate" && message.contains("not of this schedule"), "{reason}: {message}");
+    assert_eq!(scene.jobs().list(&Default::default()).await.unwrap().items.len(), 2, "nobody's job is made twice");
+}

@@ -1,9 +1,10 @@
 //! The BatchJobs of a CronBatchJob: reads, creation and deletion.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
 
-use crate::api::{ActiveBatchJob, BatchJob, BatchJobObject, CronBatchJob, owner_of_child};
+use crate::api::{ActiveBatchJob, BatchJob, BatchJobObject, CronBatchJob, annotations, owner_of_child};
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::metadata;
@@ -38,8 +39,9 @@ pub(super) async fn of(ctx: &Context, cron: &CronBatchJob) -> Result<Vec<Child>,
 
 /// The outcome of a creation.
 pub(super) enum Created {
-    /// The BatchJob is there, made now or before.
-    There { uid: String, is_new: bool },
+    /// The BatchJob of the start is there, made now or by an earlier try; or by a person, from what `batchjob-operator schedule
+    /// render` wrote, and then it is not the schedule's.
+    There { uid: String, is_new: bool, is_ours: bool },
     /// The API server refuses it, or its name is taken.
     Refused(String),
 }
@@ -49,24 +51,30 @@ pub(super) enum Created {
 /// # Errors
 /// When the API server cannot be asked. The child may have been created all the same: the next try finds it under its name.
 pub(super) async fn create(ctx: &Context, cron: &CronBatchJob, child: &BatchJobObject) -> Result<Created, StepError> {
-    let (namespace, name) = (cron.namespace(), child.name_any());
-    match metadata::create(&ctx.client, namespace.as_deref(), child).await {
-        Ok(created) => Ok(Created::There { uid: created.uid.unwrap_or_default(), is_new: true }),
-        Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            let live = metadata::get::<BatchJob>(&ctx.client, namespace.as_deref(), &name).await?;
-            let ours = live.filter(|live| owner_of_child(live).map(|owner| &owner.uid) == cron.metadata.uid.as_ref());
-            Ok(match ours {
-                Some(live) => Created::There { uid: live.uid.unwrap_or_default(), is_new: false },
-                None => Created::Refused(format!(
-                    "a BatchJob '{name}' exists that this schedule did not create; delete or rename it"
-                )),
-            })
-        }
+    match metadata::create(&ctx.client, cron.namespace().as_deref(), child).await {
+        Ok(created) => Ok(Created::There { uid: created.uid.unwrap_or_default(), is_new: true, is_ours: true }),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => found(ctx, cron, child).await,
         Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
             Ok(Created::Refused(status.message.clone()))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Looks at the BatchJob that has the name of the child.
+async fn found(ctx: &Context, cron: &CronBatchJob, child: &BatchJobObject) -> Result<Created, StepError> {
+    let name = child.name_any();
+    let scheduled = |meta: &ObjectMeta| meta.annotations.as_ref()?.get(annotations::SCHEDULED_TIMESTAMP).cloned();
+    let live = metadata::get::<BatchJob>(&ctx.client, cron.namespace().as_deref(), &name).await?.unwrap_or_default();
+    let owner = owner_of_child(&live).map(|owner| &owner.uid);
+    let is_ours = owner.is_some() && owner == cron.metadata.uid.as_ref();
+    let is_of_this_start = is_ours || (owner.is_none() && scheduled(&live) == scheduled(&child.metadata));
+    Ok(match is_of_this_start {
+        true => Created::There { uid: live.uid.unwrap_or_default(), is_new: false, is_ours },
+        false => {
+            Created::Refused(format!("a BatchJob '{name}' exists that is not of this schedule; delete or rename it"))
+        }
+    })
 }
 
 /// Deletes a child. Returns false if it is gone already.

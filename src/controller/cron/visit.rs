@@ -57,13 +57,14 @@ pub(super) async fn visit(ctx: &Context, key: &CronBatchJob) -> Result<Action, S
     })
 }
 
-/// Makes the start that is due. Returns its child once that is there, or the event of its refusal; and the news of what was done.
+/// Makes the start that is due. Returns its BatchJob once that is there, and whether it is the schedule's own; or the event of a
+/// refusal; and the news of what was done.
 async fn start(
     ctx: &Context,
     cron: &CronBatchJob,
     children: &[Child],
     start: Option<&Start>,
-) -> Result<(Result<Option<ActiveBatchJob>, Event>, Vec<Event>), StepError> {
+) -> Result<(Result<Option<(ActiveBatchJob, bool)>, Event>, Vec<Event>), StepError> {
     let mut news = vec![];
     let Some(start) = start else { return Ok((Ok(None), news)) };
     for child in children.iter().filter(|child| start.replaces.contains(&child.name)) {
@@ -73,9 +74,9 @@ async fn start(
     }
     let name = start.child.name_any();
     let started = match children::create(ctx, cron, &start.child).await? {
-        Created::There { uid, is_new } => {
+        Created::There { uid, is_new, is_ours } => {
             news.extend(is_new.then(|| Event::SuccessfulCreate(name.clone())));
-            Ok(Some(ActiveBatchJob { name, uid }))
+            Ok(Some((ActiveBatchJob { name, uid }, is_ours)))
         }
         Created::Refused(why) => Err(Event::FailedCreate(why)),
     };
@@ -85,11 +86,16 @@ async fn start(
 fn status_after(
     cron: &CronBatchJob,
     decision: &Decision,
-    started: Option<ActiveBatchJob>,
+    started: Option<(ActiveBatchJob, bool)>,
     now: Timestamp,
 ) -> CronBatchJobStatus {
     let mut status = cron.status.clone().unwrap_or_default();
-    decision.write(started, &mut status);
+    let by_hand = started.as_ref().filter(|(_, is_ours)| !is_ours).map(|(job, _)| job.uid.clone());
+    decision.write(started.map(|(job, _)| job), &mut status);
+    if let Some(uid) = by_hand {
+        status.active.retain(|active| active.uid != uid);
+        status.active_count = status.active_count.saturating_sub(1);
+    }
     status.observed_generation = cron.metadata.generation;
     let verdict = condition::ready(decision, cron.spec.suspend);
     conditions::set(&mut status.conditions, verdict, cron.metadata.generation, now);
