@@ -47,7 +47,7 @@ enum ScheduleCommand {
     Render {
         /// File with the CronBatchJob.
         manifest: PathBuf,
-        /// Date (2026-11-21) or time (2026-11-21T02:30) of the starts, in the time zone of the schedule, or an instant
+        /// Date (2026-11-21) or time (2026-11-21T04:30) of the starts, in the time zone of the schedule, or an instant
         /// (2026-11-21T01:30:00Z).
         #[arg(long, value_name = "DATE|TIME", required_unless_present = "from", conflicts_with_all = ["from", "to"])]
         at: Option<Starts>,

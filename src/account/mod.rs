@@ -128,7 +128,6 @@ impl Accounts {
             return;
         }
         let quota = quotas.count_at(provider, job, &self.clock);
-        drop(quotas);
         quota.guess(job, namespace, live);
         forget_elsewhere(before, &quota, job);
     }
@@ -138,7 +137,7 @@ impl Accounts {
         let mut quotas = self.quotas();
         let before = quotas.of_job(job);
         let quota = quotas.count_at(provider, job, &self.clock);
-        drop(quotas);
+        // Under the lock, so that a job that is forgotten meanwhile counts nowhere.
         quota.report(job, namespace, live, submission);
         forget_elsewhere(before, &quota, job);
     }

@@ -47,8 +47,8 @@ pub struct CronBatchJobSpec {
     )]
     pub schedule: String,
     /// Time zone of the schedule and of `$(scheduledTime)`, by its name in the IANA database, such as `Europe/Berlin`. The default is
-    /// UTC. A start at a time of day that clocks skip is left out, and one at a time that they show twice takes place twice: UTC
-    /// has neither.
+    /// UTC. A start at a time of day that clocks skip is left out, and one at a time that they show twice takes place twice: neither
+    /// happens in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*$"))]
     #[x_kube(
@@ -57,17 +57,18 @@ pub struct CronBatchJobSpec {
     )]
     pub time_zone: Option<String>,
     /// Time in seconds after its scheduled time up to which a BatchJob may still be created, after a downtime or a suspension for
-    /// example; unset: no limit. Of several missed starts only the last one is made up for.
+    /// example; unset: no limit. Of several missed starts only the last one is made up for. A start that is refused is tried again
+    /// after a minute: 120 or more lets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 31_536_000))]
+    #[schemars(range(min = 10, max = 31_536_000))]
     pub starting_deadline_seconds: Option<i64>,
-    /// Fate of a start while an earlier BatchJob of this schedule runs. Forbid, the default: it is skipped, and the earlier one
-    /// runs on; as soon as that ends, the last skipped start is made up for. Allow: both run. Replace: the earlier one is deleted
-    /// first. Its batches are cancelled, and lines that the provider had answered or was working on may be paid again by the new
-    /// BatchJob.
+    /// Treatment of a start that is due while an earlier BatchJob of this schedule runs. Forbid, the default: it is skipped, and the
+    /// earlier one runs on; as soon as that ends, the last skipped start is made up for. Allow: both run. Replace: the earlier one is deleted
+    /// first. Its batches are cancelled, unless its `deletionPolicy` is Orphan, and lines that the provider had answered or was
+    /// working on may be paid again by the new BatchJob.
     #[serde(default)]
     pub concurrency_policy: ConcurrencyPolicy,
-    /// Hold on starts: while true, no BatchJob is created; those that run are left alone. Starts that are missed by it count as
+    /// Stops new starts: while true, no BatchJob is created; those that run are left alone. Starts that are due meanwhile count as
     /// missed: the last one is made up for on resumption, unless `startingDeadlineSeconds` forbids it.
     #[serde(default)]
     pub suspend: bool,

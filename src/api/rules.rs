@@ -31,7 +31,7 @@ pub fn name_of_a_label() -> Rule {
 /// Requires the name of a CronBatchJob to leave 11 characters for the suffix of its BatchJobs' names.
 pub fn name_of_a_schedule() -> Rule {
     Rule::new("self.metadata.name.size() <= 52")
-        .message("the name must be no more than 52 characters: those of its BatchJobs are 11 characters longer")
+        .message("the name must be no more than 52 characters, so that the names of its BatchJobs have no more than 63")
 }
 
 /// Forbids changes of a field of a BatchJob's spec once the job has started. The message says to create another

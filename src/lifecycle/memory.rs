@@ -99,8 +99,9 @@ impl Memory {
     }
 
     /// Forgets the findings about shards that were sealed when `next` was `written` over `old`, so that memory does not grow
-    /// with the job.
+    /// with the job. A pass whose plan the journal has is forgotten as well.
     pub fn forget_sealed(&mut self, old: &Journal, next: &Journal, written: &Journal) {
+        self.pass.take_if(|_| written.plan.is_some());
         let is_sealed = |index: usize| index < written.shards.next_planned() && written.shards.get(index).is_none();
         for (index, shard) in next.shards.entries().filter(|(index, _)| is_sealed(*index)) {
             // The names of the shard's files may be gone from `next` already.

@@ -148,12 +148,12 @@ impl Memory {
             + ENTRY_BYTES * (running.len() + failed_calls.len())
     }
 
-    /// Forgets all findings, as a restart of the operator does, unless a call is under way, a permit is held, or something is in them
-    /// that was paid for or uploaded and that the journal does not say yet.
+    /// Forgets what can be found out again, as a restart of the operator does, unless a call is under way or a permit is held. Results
+    /// of passes, uploads, POSTs and collections stay: they cost work or money, and the journal may not say so yet.
     pub fn start_anew(&mut self) {
-        let is_between_calls = self.running.is_empty() && self.permit.is_none() && self.pass.is_none();
-        if is_between_calls && self.posted.is_empty() && self.uploads.is_empty() && self.collected.is_empty() {
-            *self = Memory::default();
+        if self.running.is_empty() && self.permit.is_none() {
+            let Memory { fingerprint, pass, uploads, posted, collected, .. } = std::mem::take(self);
+            *self = Memory { fingerprint, pass, uploads, posted, collected, ..Memory::default() };
         }
     }
 }
@@ -303,23 +303,25 @@ mod tests {
 
     #[test]
     fn findings_that_nothing_else_says_are_not_forgotten() {
-        let running = |m: &mut Memory| _ = m.running.insert(crate::lifecycle::Task::Place);
-        let edits: [fn(&mut Memory); 4] = [
-            |m| m.permit = Some("i".into()),
-            |m| _ = m.posted.insert("i".into(), PostResult::Created("b".into())),
-            |m| _ = m.uploads.insert((AttemptKey { shard: 0, attempt: 1 }, "s".into()), "f".into()),
-            running,
-        ];
-        for edit in edits {
-            let mut memory = Memory { error: Some("e".into()), ..Default::default() };
-            edit(&mut memory);
-            let before = memory.clone();
-            memory.start_anew();
-            assert_eq!(memory, before);
+        let mut memory = findings(10);
+        (memory.permit, memory.running) = (None, Default::default());
+        let before = memory.clone();
+        for edit in [
+            |m: &mut Memory| m.permit = Some("i".into()),
+            |m: &mut Memory| _ = m.running.insert(crate::lifecycle::Task::Place),
+        ] {
+            let mut busy = before.clone();
+            edit(&mut busy);
+            let at_work = busy.clone();
+            busy.start_anew();
+            assert_eq!(busy, at_work);
         }
-        let mut memory = Memory { error: Some("e".into()), ..Default::default() };
         memory.start_anew();
-        assert_eq!(memory, Memory::default());
+        assert_eq!((&memory.pass, &memory.uploads), (&before.pass, &before.uploads));
+        assert_eq!((&memory.posted, &memory.collected), (&before.posted, &before.collected));
+        assert_eq!(memory.fingerprint, before.fingerprint);
+        assert!(!before.posted.is_empty() && !before.looks.is_empty() && !before.cancelled.is_empty());
+        assert!(memory.looks.is_empty() && memory.cancelled.is_empty() && memory.error.is_none());
     }
 
     #[test]

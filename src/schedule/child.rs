@@ -10,7 +10,7 @@ use crate::api::{
     Output, VERSION, annotations,
 };
 
-/// Most characters of a CronBatchJob's name: its children's are 11 longer, and a job's name has to fit into a label's value.
+/// Most characters of a CronBatchJob's name: its children's have up to 11 more, and a job's name has to fit into a label's value.
 pub const NAME_LIMIT: usize = 52;
 
 /// A template that makes no BatchJob.
@@ -37,7 +37,7 @@ pub fn child(cron: &CronBatchJobObject, zone: &Zone, at: Timestamp) -> Result<Ba
     let name = cron.metadata.name.as_deref().unwrap_or_default();
     if name.is_empty() || name.len() > NAME_LIMIT {
         let fault = format!(
-            "has {} characters; it needs 1 to {NAME_LIMIT}, for those of its BatchJobs are 11 longer",
+            "has {} characters; it needs 1 to {NAME_LIMIT}, so that the names of its BatchJobs have no more than 63",
             name.len()
         );
         return Err(TemplateError { field: "metadata.name".into(), fault });

@@ -75,7 +75,7 @@ impl Schedule {
     /// Returns the first start after an instant, on a whole second; None if no date matches in the next five years.
     ///
     /// Where clocks go forward, starts at times that they skip are left out; where they go back, a start at a time that they
-    /// show twice takes place twice if its hours or minutes are a range, and once otherwise.
+    /// show twice takes place twice.
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         let after = after.as_nanosecond().div_euclid(1_000_000_000) as i64;
         let next = match &self.when {

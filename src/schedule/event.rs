@@ -95,7 +95,7 @@ impl fmt::Display for Event {
             Event::FailedDelete(error) => write!(f, "BatchJob not deleted: {error}"),
             Event::SawCompletedJob(name, End::Complete(_)) => write!(f, "BatchJob {name} is complete"),
             Event::SawCompletedJob(name, End::Failed) => write!(f, "BatchJob {name} has failed"),
-            Event::MissingJob(name) => write!(f, "BatchJob {name}, which ran, is gone"),
+            Event::MissingJob(name) => write!(f, "BatchJob {name}, which ran, is gone, or no longer belongs to this schedule"),
             Event::UnexpectedJob(name) => {
                 write!(f, "BatchJob {name} was not created by this schedule, but has it as its owner; it counts as active while it runs")
             }
@@ -103,7 +103,7 @@ impl fmt::Display for Event {
                 "No BatchJob started: an earlier one is running, and `spec.concurrencyPolicy` is Forbid; it starts as soon as that one has ended",
             ),
             Event::MissSchedule(at) => {
-                write!(f, "No BatchJob started for {at}: `spec.startingDeadlineSeconds` were over")
+                write!(f, "No BatchJob started for {at}: `spec.startingDeadlineSeconds` had passed")
             }
             Event::TooManyMissedTimes(missed) => write!(
                 f,

@@ -48,6 +48,17 @@ impl Text {
         }
     }
 
+    /// Returns the error of a variable. Content of requests is repeated to nobody.
+    fn fault(self, variable: &str, fault: &str) -> String {
+        match self {
+            Text::Plain | Text::OutputUri => format!("has the variable {} {fault}", shown(&format!("$({variable})"))),
+            Text::Template | Text::Content => format!(
+                "has a variable `$({NAME}:…)` that cannot be read; write a format such as `$({NAME}:%Y-%m-%d)`, and an offset such as \
+                 `$({NAME}:%Y-%m-%d:-1d)`"
+            ),
+        }
+    }
+
     /// Whether `$$(` loses its first `$`.
     fn unescapes(self, rest: &str) -> bool {
         match self {
@@ -79,6 +90,9 @@ impl ScheduledTime<'_> {
         while let Some(start) = rest.find("$(") {
             let (before, after) = (&rest[..start], &rest[start + 2..]);
             if let Some(before) = before.strip_suffix('$') {
+                if kind == Text::OutputUri {
+                    return Err("has `$$(`, for which the URI of an output has no escape; leave it out".into());
+                }
                 out.push_str(before);
                 out.push_str(if kind.unescapes(after) { "$(" } else { "$$(" });
                 rest = after;
@@ -90,11 +104,7 @@ impl ScheduledTime<'_> {
             match (variable.strip_prefix(NAME), inside) {
                 (Some(rest), Some((_, _))) if rest.is_empty() || rest.starts_with(':') => {
                     let value = self.value(rest.strip_prefix(':'));
-                    out.push_str(
-                        &value.map_err(|fault| {
-                            format!("has the variable {} {fault}", shown(&format!("$({variable})")))
-                        })?,
-                    );
+                    out.push_str(&value.map_err(|fault| kind.fault(variable, &fault))?);
                 }
                 (Some(_), None) => return Err(format!("has a `$({NAME}` without its `)`; write `$({NAME})`")),
                 (_, Some(_)) if kind.is_for_the_child(variable) => {

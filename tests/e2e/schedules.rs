@@ -105,7 +105,7 @@ async fn the_example_runs_for_a_date_and_a_day_that_ran_is_adopted() {
     render.args(["schedule", "render"]).arg(manifest.path()).args(["--at", "2026-11-21"]);
     let rendered = String::from_utf8(render.output().unwrap().stdout).unwrap();
     scene.apply(&rendered);
-    let name = "summaries-29920410";
+    let name = "summaries-29920530";
     scene.wait_complete(name).await;
     assert_eq!(scene.result_ids("summaries/2026/11/21").await.len(), 3);
 

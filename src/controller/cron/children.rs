@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
 
+use crate::api::conditions::reasons;
 use crate::api::{ActiveBatchJob, BatchJob, BatchJobObject, CronBatchJob, annotations, owner_of_child};
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
@@ -29,7 +30,10 @@ pub(super) async fn of(ctx: &Context, cron: &CronBatchJob) -> Result<Vec<Child>,
             continue;
         }
         let live = metadata::get::<BatchJob>(&ctx.client, namespace.as_deref(), name).await?;
-        if let Some(live) = live.filter(|live| live.uid.as_ref() == Some(uid)) {
+        let owner = cron.metadata.uid.as_ref();
+        let is_ours =
+            |live: &ObjectMeta| live.uid.as_ref() == Some(uid) && owner_of_child(live).map(|o| &o.uid) == owner;
+        if let Some(live) = live.filter(is_ours) {
             let deleting = live.deletion_timestamp.is_some();
             children.push(Child { name: name.clone(), uid: uid.clone(), started: None, end: None, deleting });
         }
@@ -65,15 +69,19 @@ pub(super) async fn create(ctx: &Context, cron: &CronBatchJob, child: &BatchJobO
 async fn found(ctx: &Context, cron: &CronBatchJob, child: &BatchJobObject) -> Result<Created, StepError> {
     let name = child.name_any();
     let scheduled = |meta: &ObjectMeta| meta.annotations.as_ref()?.get(annotations::SCHEDULED_TIMESTAMP).cloned();
-    let live = metadata::get::<BatchJob>(&ctx.client, cron.namespace().as_deref(), &name).await?.unwrap_or_default();
+    let live = metadata::get::<BatchJob>(&ctx.client, cron.namespace().as_deref(), &name).await?;
+    let Some(live) = live else {
+        let gone = format!("the BatchJob '{name}' was deleted while it was looked at");
+        return Err(StepError::passing(reasons::PENDING, gone));
+    };
     let owner = owner_of_child(&live).map(|owner| &owner.uid);
     let is_ours = owner.is_some() && owner == cron.metadata.uid.as_ref();
     let is_of_this_start = is_ours || (owner.is_none() && scheduled(&live) == scheduled(&child.metadata));
     Ok(match is_of_this_start {
         true => Created::There { uid: live.uid.unwrap_or_default(), is_new: false, is_ours },
-        false => {
-            Created::Refused(format!("a BatchJob '{name}' exists that is not of this schedule; delete or rename it"))
-        }
+        false => Created::Refused(format!(
+            "a BatchJob '{name}' exists that is not of this schedule; delete it, or give the schedule another name"
+        )),
     })
 }
 

@@ -5,13 +5,14 @@ mod condition;
 mod visit;
 mod watch;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(super) use watch::{Scope, watch};
 
 use super::runtime::options::Options;
 use super::runtime::schedule_looks::ScheduleLooks;
+use crate::api::CronBatchJob;
 use crate::fair::{Limits, Shares};
 use crate::schedule::SkippedStart;
 
@@ -22,8 +23,8 @@ const TURNS: Limits = Limits { total: 4, per_namespace: 4, keeps_last_shares: tr
 /// The state that the visits of all CronBatchJobs share.
 pub(super) struct Crons {
     turns: Arc<Shares>,
-    /// Starts that were told to be skipped, by uid of the CronBatchJob. Losing them costs another event.
-    skipped: Mutex<HashMap<String, SkippedStart>>,
+    /// Starts that were told to be skipped, by uid of the CronBatchJob, with its namespace. Losing them costs another event.
+    skipped: Mutex<HashMap<String, (String, SkippedStart)>>,
 }
 
 impl Crons {
@@ -35,16 +36,47 @@ impl Crons {
     }
 
     /// Remembers the start that is skipped now. Returns it if it was not remembered.
-    fn note_skipped(&self, uid: &str, skipped: Option<SkippedStart>) -> Option<SkippedStart> {
-        let mut all = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+    fn note_skipped(&self, namespace: &str, uid: &str, skipped: Option<SkippedStart>) -> Option<SkippedStart> {
+        let mut all = self.lock();
         let before = match skipped {
-            Some(now) => all.insert(uid.into(), now),
+            Some(now) => all.insert(uid.into(), (namespace.into(), now)),
             None => all.remove(uid),
         };
-        skipped.filter(|_| before != skipped)
+        skipped.filter(|_| before.map(|(_, before)| before) != skipped)
     }
 
     fn forget(&self, uid: &str) {
-        self.skipped.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.lock().remove(uid);
+    }
+
+    /// Forgets the CronBatchJobs of a namespace, or of all, that are not among those that a list showed.
+    fn keep_known(&self, namespace: Option<&str>, known: &[Arc<CronBatchJob>]) {
+        let known: HashSet<&str> = known.iter().filter_map(|cron| cron.metadata.uid.as_deref()).collect();
+        self.lock()
+            .retain(|uid, (of, _)| namespace.is_some_and(|namespace| namespace != of) || known.contains(uid.as_str()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, (String, SkippedStart)>> {
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_skipped_start_is_told_once_and_a_schedule_that_is_gone_takes_no_memory() {
+        let crons = Crons { turns: Shares::new(TURNS), skipped: Mutex::default() };
+        let skipped = Some(SkippedStart::TooLate(Timestamp::UNIX_EPOCH));
+        assert_eq!(crons.note_skipped("news", "gone", skipped), skipped);
+        assert_eq!(crons.note_skipped("news", "gone", skipped), None);
+        assert_eq!(crons.note_skipped("shop", "other", skipped), skipped);
+        crons.keep_known(Some("news"), &[]);
+        assert_eq!(crons.lock().keys().collect::<Vec<_>>(), ["other"]);
+        crons.forget("other");
+        assert!(crons.lock().is_empty());
     }
 }

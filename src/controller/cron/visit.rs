@@ -34,53 +34,55 @@ pub(super) async fn visit(ctx: &Context, key: &CronBatchJob) -> Result<Action, S
     let children = children::of(ctx, &cron).await?;
     let now = Timestamp::from_millisecond(ctx.clock.now()).unwrap_or(Timestamp::UNIX_EPOCH);
     let mut decision = decide(&Observed { cron: &cron, children: &children, now });
-    let (started, mut news) = start(ctx, &cron, &children, decision.start.as_ref()).await?;
+    let started = start(ctx, &cron, &children, decision.start.as_ref()).await?;
+    let is_refused = started.is_err();
     let started = started.unwrap_or_else(|refused| {
         decision.fault = Some(refused);
         None
     });
     let status = status_after(&cron, &decision, started, now);
     if cron.status.as_ref() != Some(&status) && status::write(&ctx.client, &cron, &status).await?.is_none() {
-        publish(ctx, &cron, news);
         return Ok(Action::requeue(CHANGED));
     }
-    news.append(&mut decision.events);
-    news.extend(decision.fault.clone().filter(|_| condition::is_new(cron.status.as_ref(), &status)));
-    let skipped = ctx.crons.note_skipped(&cron.uid().unwrap_or_default(), decision.skipped);
+    let mut news = decision.events;
+    // A start that is refused is decided anew at each visit.
+    news.retain(|event| !is_refused || !matches!(event, Event::TooManyMissedTimes(_)));
+    news.extend(decision.fault.filter(|_| condition::is_new(cron.status.as_ref(), &status)));
+    let skipped = ctx.crons.note_skipped(&namespace, &cron.uid().unwrap_or_default(), decision.skipped);
     news.extend(skipped.map(SkippedStart::event));
-    news.extend(delete_history(ctx, &cron, &children, &decision.history).await);
     publish(ctx, &cron, news);
-    Ok(match (decision.start.is_some() && decision.fault.is_some(), decision.next_schedule_time) {
+    delete_history(ctx, &cron, &children, &decision.history).await;
+    Ok(match (is_refused, decision.next_schedule_time) {
         (true, _) => Action::requeue(REFUSED),
         (false, Some(next)) => Action::requeue(pause(now, next)),
+        // The watch may miss the end of a BatchJob.
+        (false, None) if !status.active.is_empty() => Action::requeue(LONGEST),
         (false, None) => Action::await_change(),
     })
 }
 
 /// Makes the start that is due. Returns its BatchJob once that is there, and whether it is the schedule's own; or the event of a
-/// refusal; and the news of what was done.
+/// refusal. Events about what was done are published at once, because the visit may break off.
 async fn start(
     ctx: &Context,
     cron: &CronBatchJob,
     children: &[Child],
     start: Option<&Start>,
-) -> Result<(Result<Option<(ActiveBatchJob, bool)>, Event>, Vec<Event>), StepError> {
-    let mut news = vec![];
-    let Some(start) = start else { return Ok((Ok(None), news)) };
+) -> Result<Result<Option<(ActiveBatchJob, bool)>, Event>, StepError> {
+    let Some(start) = start else { return Ok(Ok(None)) };
     for child in children.iter().filter(|child| start.replaces.contains(&child.name)) {
-        if children::delete(ctx, cron, child).await? {
-            news.push(Event::SuccessfulDelete(child.name.clone()));
+        if let Err(refused) = delete(ctx, cron, child).await {
+            return Ok(Err(refused));
         }
     }
     let name = start.child.name_any();
-    let started = match children::create(ctx, cron, &start.child).await? {
+    Ok(match children::create(ctx, cron, &start.child).await? {
         Created::There { uid, is_new, is_ours } => {
-            news.extend(is_new.then(|| Event::SuccessfulCreate(name.clone())));
+            publish(ctx, cron, is_new.then(|| Event::SuccessfulCreate(name.clone())));
             Ok(Some((ActiveBatchJob { name, uid }, is_ours)))
         }
         Created::Refused(why) => Err(Event::FailedCreate(why)),
-    };
-    Ok((started, news))
+    })
 }
 
 fn status_after(
@@ -103,21 +105,26 @@ fn status_after(
 }
 
 /// Deletes children that newer ones replace in the history. A child that cannot be deleted is deleted by a later visit.
-async fn delete_history(ctx: &Context, cron: &CronBatchJob, children: &[Child], history: &[String]) -> Vec<Event> {
-    let mut news = vec![];
+async fn delete_history(ctx: &Context, cron: &CronBatchJob, children: &[Child], history: &[String]) {
     for child in children.iter().filter(|child| history.contains(&child.name)) {
-        match children::delete(ctx, cron, child).await {
-            Ok(true) => news.push(Event::SuccessfulDelete(child.name.clone())),
-            Ok(false) => {}
-            Err(error) => {
-                news.push(Event::FailedDelete(format!("{}: {}", child.name, crate::transport::chain(&error))));
-            }
+        if let Err(refused) = delete(ctx, cron, child).await {
+            publish(ctx, cron, [refused]);
         }
     }
-    news
 }
 
-fn publish(ctx: &Context, cron: &CronBatchJob, news: Vec<Event>) {
+/// Deletes a child, and publishes that. Returns the event of a failure.
+async fn delete(ctx: &Context, cron: &CronBatchJob, child: &Child) -> Result<(), Event> {
+    match children::delete(ctx, cron, child).await {
+        Ok(is_deleted) => {
+            publish(ctx, cron, is_deleted.then(|| Event::SuccessfulDelete(child.name.clone())));
+            Ok(())
+        }
+        Err(error) => Err(Event::FailedDelete(format!("{}: {}", child.name, crate::transport::chain(&error)))),
+    }
+}
+
+fn publish(ctx: &Context, cron: &CronBatchJob, news: impl IntoIterator<Item = Event>) {
     for event in news {
         let note = event.to_string();
         let record = match event.is_warning() {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use kube::runtime::controller::{self, Action, Controller};
-use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -47,11 +47,13 @@ pub(crate) async fn watch(scope: Scope, client: &Client, ctx: &Arc<Context>) {
         None => Api::all(client.clone()),
     };
     let (known, writer) = reflector::store();
+    let (of, listed, scope) = (ctx.clone(), known.clone(), namespace.clone());
     let changed = predicates::generation.combine(predicates::annotations);
     let stream = watcher(api, watcher::Config::default().page_size(PAGE))
         .backoff(WatchBackoff::new(ctx.clock.clone()))
         .modify(CronBatchJob::keep_for_the_watch)
         .reflect(writer)
+        .inspect_ok(move |event| forget_deleted(&of, event, &listed, scope.as_deref()))
         .applied_objects()
         .predicate_filter(changed, Default::default());
     let looks = futures::stream::unfold(looks, |mut looks| async { looks.recv().await.map(|cron| (cron, looks)) });
@@ -68,6 +70,21 @@ pub(crate) async fn watch(scope: Scope, client: &Client, ctx: &Arc<Context>) {
             }
         })
         .await;
+}
+
+/// Forgets the skipped starts of CronBatchJobs that were deleted: with the event of a deletion, and after a list for those that were
+/// deleted while nobody watched.
+fn forget_deleted(
+    ctx: &Context,
+    event: &watcher::Event<CronBatchJob>,
+    known: &Store<CronBatchJob>,
+    scope: Option<&str>,
+) {
+    match event {
+        watcher::Event::Delete(cron) => ctx.crons.forget(&cron.uid().unwrap_or_default()),
+        watcher::Event::InitDone => ctx.crons.keep_known(scope, &known.state()),
+        watcher::Event::Apply(_) | watcher::Event::Init | watcher::Event::InitApply(_) => {}
+    }
 }
 
 async fn reconcile(key: Arc<CronBatchJob>, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {

@@ -79,16 +79,12 @@ impl JobStates {
         }
     }
 
-    /// Drops the states of the jobs for which `is_gone` is true. A job whose finalizer a person removed by hand has no last
-    /// visit that drops its state.
-    pub fn end_where(&self, is_gone: impl Fn(&str, &ObjectRef<BatchJob>) -> bool) {
-        lock(&self.0).retain(|uid, job_state| {
-            let gone = lock(&job_state.job).as_ref().is_some_and(|job| is_gone(uid, job));
-            if gone {
-                job_state.stop.cancel();
-            }
-            !gone
-        });
+    /// Returns the uids of the jobs for which `is_gone` is true. A job whose finalizer a person removed by hand has no last visit
+    /// that drops its state.
+    pub fn uids_where(&self, is_gone: impl Fn(&str, &ObjectRef<BatchJob>) -> bool) -> Vec<String> {
+        let all = lock(&self.0);
+        let gone = all.iter().filter(|(uid, state)| lock(&state.job).as_ref().is_some_and(|job| is_gone(uid, job)));
+        gone.map(|(uid, _)| uid.clone()).collect()
     }
 }
 

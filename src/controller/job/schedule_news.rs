@@ -7,7 +7,7 @@ use kube::runtime::watcher::Event;
 
 use crate::api::{BatchJob, CronBatchJob, owner_of_child};
 use crate::controller::runtime::schedule_looks::ScheduleLooks;
-use crate::lifecycle::is_finished;
+use crate::schedule::Child;
 
 /// Finds out which events of the watch a schedule has to look at: its job begins, ends, or is deleted. The schedule looks at what
 /// the watch knows, so it is told once the watch knows the news.
@@ -29,7 +29,7 @@ impl ScheduleNews {
             Event::Init | Event::InitDone => return,
         };
         let Some(schedule) = schedule_of(job) else { return };
-        let stage = |job: &BatchJob| (is_finished(job), job.metadata.deletion_timestamp.is_some());
+        let stage = |job: &BatchJob| Child { started: None, ..Child::of(job) };
         let before = self.known.get(&ObjectRef::from_obj(job));
         if is_gone || before.is_none_or(|before| stage(&before) != stage(job)) {
             self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(schedule);
@@ -76,7 +76,11 @@ mod tests {
         let news = ScheduleNews::new(known);
         let mut looks = ScheduleLooks::default();
         let mut asked = looks.add(None);
-        let (runs, ended) = (job(json!({})), job(json!({"outcome": "Succeeded"})));
+        let (runs, ended) = (
+            job(json!({})),
+            job(json!({"conditions": [{"type": "Complete", "status": "True", "reason": "AllSucceeded", "message": "",
+            "lastTransitionTime": "2026-11-21T02:30:00Z"}]})),
+        );
         let polled = job(json!({"requests": {"total": 3}}));
         let story = [
             (Event::Apply(runs), true),

@@ -118,10 +118,13 @@ fn end_job_states(
 ) {
     match event {
         watcher::Event::Delete(job) => context.jobs.end(context, &job.uid().unwrap_or_default()),
-        watcher::Event::InitDone => context.jobs.job_states.end_where(|uid, job| {
-            let watched = scope.is_none() || *scope == job.namespace;
-            watched && known.get(job).is_none_or(|known| known.uid().as_deref() != Some(uid))
-        }),
+        watcher::Event::InitDone => {
+            let gone = context.jobs.job_states.uids_where(|uid, job| {
+                let watched = scope.is_none() || *scope == job.namespace;
+                watched && known.get(job).is_none_or(|known| known.uid().as_deref() != Some(uid))
+            });
+            gone.iter().for_each(|uid| context.jobs.end(context, uid));
+        }
         watcher::Event::Apply(_) | watcher::Event::Init | watcher::Event::InitApply(_) => {}
     }
 }

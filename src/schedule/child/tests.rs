@@ -105,7 +105,7 @@ fn errors_name_the_field_the_value_and_the_remedy() {
     `spec.jobTemplate.spec.input.configMaps[0].key` becomes `2026/11`; it takes at most 253 letters, digits, `-`, `_` and `.`: write a format such as `$(scheduledTime:%Y-%m-%d).jsonl`
     `spec.jobTemplate.spec.output.objectStore.uri` has the variable `$(scheduledTime:%Y/%m:1d)` with the offset `1d`, which cannot be read; write a number of at most five digits with one of the units s, m, h, d and w, such as `-1d` or `+90m`
     `spec.jobTemplate.spec.output.configMap.name` becomes `2026-11-21T02:30:00+01:00`; it takes at most 240 lower-case letters, digits, `-` and `.`: write a format such as `reviews-$(scheduledTime:%Y-%m-%d)`
-    `spec.jobTemplate.spec.requestDefaultsJSON` has the variable `$(scheduledTime:%A)` with the conversion `%A`, which is not known; write one of `%Y`, `%m`, `%d`, `%H`, `%M`, `%S`, `%j` (day of the year), `%G` and `%V` (ISO year and week), `%s` (seconds since 1970) and `%%`
+    `spec.jobTemplate.spec.requestDefaultsJSON` has a variable `$(scheduledTime:…)` that cannot be read; write a format such as `$(scheduledTime:%Y-%m-%d)`, and an offset such as `$(scheduledTime:%Y-%m-%d:-1d)`
     ");
 }
 
@@ -114,7 +114,10 @@ fn a_name_that_leaves_no_room_for_the_time_is_refused() {
     let mut cron = cron(json!({}));
     cron.metadata.name = Some("n".repeat(53));
     let error = child(&cron, &Zone::utc(), "2026-11-21T01:30:00Z".parse().unwrap()).unwrap_err().to_string();
-    assert_eq!(error, "`metadata.name` has 53 characters; it needs 1 to 52, for those of its BatchJobs are 11 longer");
+    assert_eq!(
+        error,
+        "`metadata.name` has 53 characters; it needs 1 to 52, so that the names of its BatchJobs have no more than 63"
+    );
     cron.metadata.name = Some("n".repeat(52));
     let child = child(&cron, &Zone::utc(), "2026-11-21T01:30:00Z".parse().unwrap()).unwrap();
     assert_eq!(child.metadata.name.unwrap().len(), 61);

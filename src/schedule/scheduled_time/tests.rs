@@ -117,3 +117,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_uri_of_an_output_has_no_escape_and_content_is_repeated_to_nobody() {
+    let expanded = |text: &str, kind| expanded("UTC", "2026-11-21T01:30:00Z", text, kind).unwrap_err();
+    let escape = expanded("s3://b/$$(scheduledTime)/", Text::OutputUri);
+    assert_eq!(escape, "has `$$(`, for which the URI of an output has no escape; leave it out");
+    for kind in [Text::Template, Text::Content] {
+        let error = expanded("$(scheduledTime:- patient Meyer)", kind);
+        assert!(error.contains("`$(scheduledTime:…)`") && !error.contains("Meyer"), "{error}");
+    }
+}

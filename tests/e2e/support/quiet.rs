@@ -58,6 +58,7 @@ pub async fn objects(client: &kube::Client, namespace: &str) -> Vec<Told> {
     let mut told = vec![];
     for path in [
         format!("/apis/llmbatch.dev/v1alpha1/namespaces/{namespace}/batchjobs"),
+        format!("/apis/llmbatch.dev/v1alpha1/namespaces/{namespace}/cronbatchjobs"),
         format!("/apis/llmbatch.dev/v1alpha1/namespaces/{namespace}/batchproviders"),
         "/apis/llmbatch.dev/v1alpha1/clusterbatchproviders".into(),
         format!("/api/v1/namespaces/{namespace}/configmaps"),
@@ -83,7 +84,7 @@ fn ours(mut object: Value) -> Value {
     if fields
         .get("kind")
         .and_then(Value::as_str)
-        .is_some_and(|kind| kind.starts_with("Batch") || kind.starts_with("ClusterBatch"))
+        .is_some_and(|kind| ["Batch", "CronBatch", "ClusterBatch"].iter().any(|ours| kind.starts_with(ours)))
     {
         fields.remove("spec");
     }
