@@ -18,10 +18,7 @@ use crate::schedule::Child;
 /// When the API server cannot be asked.
 pub(super) async fn of(ctx: &Context, cron: &CronBatchJob) -> Result<Vec<Child>, StepError> {
     let namespace = cron.namespace();
-    let is_ours = |job: &BatchJob| {
-        job.metadata.namespace == namespace
-            && owner_of_child(&job.metadata).map(|owner| &owner.uid) == cron.metadata.uid.as_ref()
-    };
+    let is_ours = |job: &BatchJob| job.metadata.namespace == namespace && belongs_to(cron, &job.metadata);
     let watched = ctx.jobs.watched_in(namespace.as_deref()).filter(|job| is_ours(job));
     let mut children: Vec<Child> = watched.map(|job| Child::of(&job)).collect();
     let active = cron.status.iter().flat_map(|status| &status.active);
@@ -30,15 +27,17 @@ pub(super) async fn of(ctx: &Context, cron: &CronBatchJob) -> Result<Vec<Child>,
             continue;
         }
         let live = metadata::get::<BatchJob>(&ctx.client, namespace.as_deref(), name).await?;
-        let owner = cron.metadata.uid.as_ref();
-        let is_ours =
-            |live: &ObjectMeta| live.uid.as_ref() == Some(uid) && owner_of_child(live).map(|o| &o.uid) == owner;
-        if let Some(live) = live.filter(is_ours) {
+        if let Some(live) = live.filter(|live| live.uid.as_ref() == Some(uid) && belongs_to(cron, live)) {
             let deleting = live.deletion_timestamp.is_some();
             children.push(Child { name: name.clone(), uid: uid.clone(), started: None, end: None, deleting });
         }
     }
     Ok(children)
+}
+
+/// Returns true if the BatchJob with this metadata has the CronBatchJob as its owner.
+fn belongs_to(cron: &CronBatchJob, job: &ObjectMeta) -> bool {
+    owner_of_child(job).is_some_and(|owner| cron.metadata.uid.as_ref() == Some(&owner.uid))
 }
 
 /// The outcome of a creation.
@@ -74,10 +73,9 @@ async fn found(ctx: &Context, cron: &CronBatchJob, child: &BatchJobObject) -> Re
         let gone = format!("the BatchJob '{name}' was deleted while it was looked at");
         return Err(StepError::passing(reasons::PENDING, gone));
     };
-    let owner = owner_of_child(&live).map(|owner| &owner.uid);
-    let is_ours = owner.is_some() && owner == cron.metadata.uid.as_ref();
-    let is_of_this_start = is_ours || (owner.is_none() && scheduled(&live) == scheduled(&child.metadata));
-    Ok(match is_of_this_start {
+    let is_ours = belongs_to(cron, &live);
+    let is_by_hand = owner_of_child(&live).is_none() && scheduled(&live) == scheduled(&child.metadata);
+    Ok(match is_ours || is_by_hand {
         true => Created::There { uid: live.uid.unwrap_or_default(), is_new: false, is_ours },
         false => Created::Refused(format!(
             "a BatchJob '{name}' exists that is not of this schedule; delete it, or give the schedule another name"

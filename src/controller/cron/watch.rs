@@ -39,7 +39,7 @@ pub(crate) async fn watch(scope: Scope, client: &Client, ctx: &Arc<Context>) {
     let Scope { namespace, looks } = scope;
     // The children of a schedule are those that the watch of BatchJobs knows.
     tokio::select! {
-        () = ctx.jobs.synced() => {}
+        () = ctx.jobs.synced(namespace.as_deref()) => {}
         () = ctx.stop.cancelled() => return,
     }
     let api: Api<CronBatchJob> = match &namespace {

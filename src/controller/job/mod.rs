@@ -115,11 +115,9 @@ impl Jobs {
         self.watched.iter().filter(move |(scope, ..)| may_know(scope)).flat_map(|(_, store, _)| store.state())
     }
 
-    /// Waits until the watches know all jobs.
-    pub async fn synced(&self) {
-        // A store that fails belongs to a watch that ended: the operator stops.
-        let stores = self.watched.iter().map(|(_, store, _)| store.wait_until_ready());
-        futures::future::join_all(stores).await;
+    /// Waits until the watch of this namespace, or of all for None, knows all jobs. Another namespace may never be readable.
+    pub async fn synced(&self, namespace: Option<&str>) {
+        watch::synced(&self.watched, namespace).await;
     }
 
     /// Asks for a visit of the job soon.

@@ -44,6 +44,14 @@ pub(super) fn scope(namespace: Option<String>) -> (WatchedJobs, Scope) {
     ((namespace.clone(), jobs.clone(), send), Scope { namespace, jobs, writer, pokes })
 }
 
+/// Waits until the watch of `namespace` has listed its jobs.
+pub(super) async fn synced(watched: &[WatchedJobs], namespace: Option<&str>) {
+    for (_, store, _) in watched.iter().filter(|(scope, ..)| scope.as_deref() == namespace) {
+        // A store that fails belongs to a watch that ended: the operator stops.
+        let _ = store.wait_until_ready().await;
+    }
+}
+
 /// Visits the jobs of `scope` until the operator stops. `client` is used for the watch only.
 pub(crate) async fn watch(scope: Scope, client: &Client, context: &Arc<Context>, health: &Health) {
     let Scope { namespace, jobs, writer, pokes } = scope;
@@ -146,4 +154,23 @@ pub(super) fn in_need(known: &[Store<BatchJob>]) -> Vec<(&'static str, i64)> {
         (condition, i64::try_from(in_need.count()).unwrap_or(i64::MAX))
     };
     vec![of(conditions::HELD), of(conditions::STALLED)]
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_cannot_be_read_keeps_no_other_from_being_known() {
+        let (shut, _unread) = scope(Some("shut".into()));
+        let (open, mut read) = scope(Some("open".into()));
+        let watched = [shut, open];
+        assert_eq!(synced(&watched, Some("open")).now_or_never(), None);
+        read.writer.apply_watcher_event(&watcher::Event::Init);
+        read.writer.apply_watcher_event(&watcher::Event::InitDone);
+        assert_eq!(synced(&watched, Some("open")).now_or_never(), Some(()));
+        assert_eq!(synced(&watched, Some("shut")).now_or_never(), None);
+    }
 }
