@@ -1,17 +1,27 @@
-"""Holds the results against the reviews and the batch API's ledger: every review ended once, every answer was paid once.
+"""Holds results against their inputs and the batch API's ledger: every line ended once, every answer was paid once.
 
-usage: check.py REVIEWS.csv RESULTS.jsonl ERRORS.jsonl LEDGER.jsonl
+usage: check.py reviews REVIEWS.csv RESULTS.jsonl ERRORS.jsonl LEDGER.jsonl
+       check.py tickets RUNS.json FOLDER LEDGER.jsonl
+
+RUNS.json has the BatchJobs of the schedule. FOLDER has what the bucket has: each run's tickets.csv and results.jsonl.
 """
 
 import collections
 import csv
+import hashlib
 import json
+import pathlib
 import sys
 
 
 def lines(file):
     with open(file, encoding="utf-8") as text:
         return [json.loads(line) for line in text]
+
+
+def table(file):
+    with open(file, encoding="utf-8", newline="") as text:
+        return {row["id"]: row for row in csv.DictReader(text)}
 
 
 def answer(result):
@@ -23,29 +33,60 @@ def short(text):
     return text if len(text) < 90 else text[:87] + "..."
 
 
-with open(sys.argv[1], encoding="utf-8", newline="") as table:
-    reviews = {row["id"]: row for row in csv.DictReader(table)}
-results, errors, ledger = map(lines, sys.argv[2:])
-place = {review: number for number, review in enumerate(reviews)}
+def check_reviews(reviews, results, errors, ledger):
+    reviews, results, errors, ledger = table(reviews), lines(results), lines(errors), lines(ledger)
+    place = {review: number for number, review in enumerate(reviews)}
 
-for part in (results, errors):
-    places = [place[line["custom_id"]] for line in part]
-    assert places == sorted(places), "the order of the reviews"
-ended = collections.Counter(line["custom_id"] for line in results + errors)
-assert ended == collections.Counter(reviews.keys()), "every review ended exactly once"
+    for part in (results, errors):
+        places = [place[line["custom_id"]] for line in part]
+        assert places == sorted(places), "the order of the reviews"
+    ended = collections.Counter(line["custom_id"] for line in results + errors)
+    assert ended == collections.Counter(reviews.keys()), "every review ended exactly once"
 
-# The batch API knows a request as r<number>-<job>; each number of this job that was billed is an answer, and was billed once.
-jobs = collections.Counter(line["custom_id"].split("-")[1] for line in ledger)
-job = jobs.most_common(1)[0][0]
-billed = collections.Counter(int(line["custom_id"][1:].split("-")[0]) for line in ledger if line["custom_id"].endswith(job))
-assert billed == collections.Counter(place[line["custom_id"]] for line in results), "every answer was billed exactly once"
+    # The batch API knows a request as r<number>-<job>; each number of this job that was billed is an answer, and was billed once.
+    jobs = collections.Counter(line["custom_id"].split("-")[1] for line in ledger)
+    job = jobs.most_common(1)[0][0]
+    billed = collections.Counter(int(line["custom_id"][1:].split("-")[0]) for line in ledger if line["custom_id"].endswith(job))
+    assert billed == collections.Counter(place[line["custom_id"]] for line in results), "every answer was billed exactly once"
 
-for line in results[:5]:
-    review = reviews[line["custom_id"]]
-    print(f'{line["custom_id"]}  {answer(line):8}  {review["stars"]}  {short(review["text"])}')
-print(f'\n{errors[0]["custom_id"]}  {errors[0]["response"]["status_code"]}       {reviews[errors[0]["custom_id"]]["stars"]}  '
-      f'{errors[0]["response"]["body"]["error"]["message"]}\n')
-for word, count in collections.Counter(map(answer, results)).most_common():
-    print(f"{count:6}  {word}")
-print(f"{len(errors):6}  refused by the model's provider")
-print(f"{len(reviews):6}  reviews, each of them once; billed: {len(billed)}, each of them once")
+    for line in results[:5]:
+        review = reviews[line["custom_id"]]
+        print(f'{line["custom_id"]}  {answer(line):8}  {review["stars"]}  {short(review["text"])}')
+    print(f'\n{errors[0]["custom_id"]}  {errors[0]["response"]["status_code"]}       {reviews[errors[0]["custom_id"]]["stars"]}  '
+          f'{errors[0]["response"]["body"]["error"]["message"]}\n')
+    for word, count in collections.Counter(map(answer, results)).most_common():
+        print(f"{count:6}  {word}")
+    print(f"{len(errors):6}  refused by the model's provider")
+    print(f"{len(reviews):6}  reviews, each of them once; billed: {len(billed)}, each of them once")
+
+
+def request(spec, row):
+    """The hash by which the ledger names the request of a row."""
+    body = {**spec["requestDefaults"], "model": spec["model"], **spec["input"]["template"]["body"]}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.replace("$(row.text)", row["text"]).encode()).hexdigest()
+
+
+def check_tickets(runs, folder, ledger):
+    with open(runs, encoding="utf-8") as text:
+        runs = json.load(text)["items"]
+    ledger, requests = lines(ledger), []
+    print("START   OPEN  UNCHANGED  PAID  BUG  QUESTION  PRAISE")
+    for job in runs:
+        start = job["status"]["results"]["uri"].split("/")[-3:-1]
+        place = pathlib.Path(folder, *start)
+        tickets, results = table(place / "tickets.csv"), lines(place / "results.jsonl")
+        assert [line["custom_id"] for line in results] == list(tickets), "an answer for each ticket, in their order"
+        batches = {batch["providerID"] for batch in job["status"]["batches"]}
+        paid = sum(line["batch_id"] in batches for line in ledger)
+        run = {request(job["spec"], row) for row in tickets.values()}
+        unchanged = len(run.intersection(requests))
+        words = collections.Counter(map(answer, results))
+        print(f'{start[1][:2]}:{start[1][2:]}  {len(tickets):5}  {unchanged:9}  {paid:4}  {words["bug"]:3}  '
+              f'{words["question"]:8}  {words["praise"]:6}')
+        requests += run
+    billed = collections.Counter(line["request_sha256"] for line in ledger)
+    assert {known: billed[known] for known in requests} == collections.Counter(requests), "a run pays each of its tickets once"
+
+
+{"reviews": check_reviews, "tickets": check_tickets}[sys.argv[1]](*sys.argv[2:])

@@ -36,7 +36,7 @@ bucket() { curl -fsS --aws-sigv4 aws:amz:us-east-1:s3 --user "$key:$secret" "$@"
 
 say "Installing the operator's CRDs and rights, and running it under its own ServiceAccount"
 show 'kubectl apply -k crds'
-kubectl apply -f deploy/kustomize/namespace.yaml -f deploy/kustomize/serviceaccount.yaml -f deploy/kustomize/rbac.yaml
+show 'kubectl apply -f deploy/kustomize/namespace.yaml -f deploy/kustomize/serviceaccount.yaml -f deploy/kustomize/rbac.yaml'
 token=$(kubectl create token batchjob-operator --namespace batchjob-operator-system)
 cat >"$work/operator.kubeconfig" <<YAML
 apiVersion: v1
@@ -50,10 +50,14 @@ start operator env KUBECONFIG="$work/operator.kubeconfig" kube supervise --grace
     "$target/debug/batchjob-operator" run --log-format text --identity demo --health-addr 127.0.0.1:0 --spool-dir "$work" \
     --allow-private-hosts 127.0.0.1
 
-# The manifests as they stand, with this run's addresses and keys.
+# apply EXAMPLE [EDIT]: the manifest as it stands, but for this run's addresses and keys, and for what an edit says.
 apply() {
-    echo_command "kubectl apply -f examples/$1"
-    sed -e "s#http://127.0.0.1:8333#$s3#" -e "s#http://127.0.0.1:8080/v1#$api#" \
+    if [ $# -eq 1 ]; then
+        echo_command "kubectl apply -f examples/$1"
+    else
+        echo_command "sed '$2' examples/$1 | kubectl apply -f -"
+    fi
+    sed -e "${2:-}" -e "s#http://127.0.0.1:8333#$s3#" -e "s#http://127.0.0.1:8080/v1#$api#" \
         -e "s#ACCESS_KEY#$key#" -e "s#SECRET_KEY#$secret#" "examples/$1" | kubectl apply -f -
 }
 
@@ -61,6 +65,17 @@ say "An account at the batch API that takes 2,000 requests a batch, and the keys
 apply provider.yaml
 show "kubectl patch batchprovider llm --type=merge -p '{\"spec\": {\"limits\": {\"maxRequestsPerBatch\": 2000}}}'"
 apply storage.yaml
+
+say "A schedule: every minute, the tickets of a help desk that are open then. Its first start comes beside the jobs below"
+now=$(date +%s)
+for minute in 1 2 3 4; do
+    folder=$(date -u -d "@$((now + 60 * minute))" +%Y-%m-%d/%H%M)
+    mkdir -p "$work/tickets/$folder"
+    python3 demo/tickets.py "$minute" >"$work/tickets/$folder/tickets.csv"
+    [ "$minute" -gt 1 ] || head -n 3 "$work/tickets/$folder/tickets.csv"
+    bucket -T "$work/tickets/$folder/tickets.csv" "$s3/shop/in/open-tickets/$folder/tickets.csv"
+done
+apply hourly.yaml 's/0 \* \* \* \*/* * * * */'
 
 say "Two small jobs: requests in the manifest, and two lines in OpenAI's own format in the bucket"
 bucket -T examples/requests.jsonl "$s3/shop/in/requests.jsonl"
@@ -77,28 +92,35 @@ curl -fsS -o /dev/null -d '{"point": "batch", "action": "expire", "after": 0.6}'
 apply reviews-csv.yaml
 
 say "Progress"
-columns='%-12s  %-22s  %-20s  %s\n'
+columns='%-21s  %-21s  %-20s  %s\n'
 printf "$columns" NAME STATUS PROGRESS FAILED
 declare -A told=()
 # What is new of a job: another stage, another tenth done, other failures.
 tell_news() {
     local name status progress percent failed news
     while read -r name status progress percent failed _; do
+        # What has no status yet has its age there.
+        [[ $status != [0-9]* ]] || continue
         [[ $progress == */* ]] || progress="" percent="" failed=""
         news="$status ${percent:+$((${percent//[^0-9]/} / 10))} $failed"
         if [ "${told[$name]:-}" != "$news" ]; then printf "$columns" "$name" "$status" "$progress $percent" "$failed"; fi
         told[$name]=$news
     done
 }
-deadline=$((SECONDS + 120))
-until kubectl wait --for=condition=complete bjob --all --timeout=0s >/dev/null 2>&1; do
-    kill -0 "${pids[operator]}" 2>/dev/null || { echo "the operator ended" >&2; exit 1; }
-    now=$(kubectl get bjob --no-headers) || exit 1
-    tell_news <<<"$now"
-    if [ "$SECONDS" -ge "$deadline" ]; then kubectl describe bjob; exit 1; fi
-    sleep 0.3
-done
-echo
+# follow SECONDS COMMAND...: tells the news of all jobs until the command succeeds.
+follow() {
+    local deadline=$((SECONDS + $1)) jobs over=""
+    shift
+    until [ -n "$over" ]; do
+        kill -0 "${pids[operator]}" 2>/dev/null || { echo "the operator ended" >&2; exit 1; }
+        if "$@" >/dev/null 2>&1; then over=yes; else sleep 0.3; fi
+        jobs=$(kubectl get bjob --no-headers) || exit 1
+        tell_news <<<"$jobs"
+        if [ "$SECONDS" -ge "$deadline" ]; then kubectl describe bjob; exit 1; fi
+    done
+    echo
+}
+follow 120 kubectl wait --for=condition=complete bjob/{capitals,two-lines,reviews-csv} --timeout=0s
 show 'kubectl get bjob -o wide'
 
 say "What became of the reviews: the batch that expired kept what it had done, and only the rest was sent again"
@@ -108,7 +130,24 @@ show "kubectl describe bjob reviews-csv | sed -n '/^  Requests:/,/^    Total:/p;
 say "The answers, in the order of the reviews"
 for file in results errors; do bucket -o "$work/$file.jsonl" "$s3/shop/out/reviews-csv/v1/$file.jsonl"; done
 curl -fsS -o "$work/ledger.jsonl" "$admin/ledger"
-python3 demo/check.py "$work"/{reviews.csv,results.jsonl,errors.jsonl,ledger.jsonl}
+python3 demo/check.py reviews "$work"/{reviews.csv,results.jsonl,errors.jsonl,ledger.jsonl}
+
+say "The schedule: two of its starts, a minute apart"
+show 'kubectl get cbjob -o wide'
+echo
+runs() { kubectl get bjob -l team=support --field-selector status.outcome!= --sort-by=.metadata.creationTimestamp "$@"; }
+follow 180 eval '[ "$(runs --no-headers | wc -l)" -ge 2 ]'
+show "kubectl patch cbjob open-tickets --type=merge -p '{\"spec\": {\"suspend\": true}}'"
+show 'kubectl get bjob -l team=support -o wide'
+
+say "Its labels: the tickets of each start, and what they cost"
+runs -o json >"$work/runs.json"
+for folder in $(runs -o jsonpath='{.items[*].status.results.uri}'); do
+    folder=${folder#s3://shop/out/open-tickets/} folder=${folder%/results.jsonl}
+    bucket -o "$work/tickets/$folder/results.jsonl" "$s3/shop/out/open-tickets/$folder/results.jsonl"
+done
+curl -fsS -o "$work/ledger.jsonl" "$admin/ledger"
+python3 demo/check.py tickets "$work"/{runs.json,tickets,ledger.jsonl}
 
 say "The files in the bucket"
 bucket "$s3/shop?list-type=2" | python3 -c '

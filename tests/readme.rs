@@ -1,6 +1,16 @@
 //! The README's manifests are the examples, to the letter, and its commands exist, as CONTRIBUTING's do.
 
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/manifests.rs"]
+mod manifests;
+
 use std::path::Path;
+
+use batchjob_operator::api::{BatchJobObject, BatchProvider, ClusterBatchProvider, CronBatchJobObject};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_default()
@@ -9,7 +19,7 @@ fn read(path: &str) -> String {
 #[test]
 fn manifests_are_the_examples() {
     let readme = read("README.md");
-    let blocks: Vec<&str> = readme.split("```yaml\n").skip(1).filter_map(|b| b.split("```").next()).collect();
+    let blocks = manifests::blocks(&readme);
     let examples = [
         "examples/reviews.yaml",
         "examples/provider.yaml",
@@ -19,6 +29,46 @@ fn manifests_are_the_examples() {
     ]
     .map(read);
     assert_eq!(blocks, examples);
+}
+
+/// What the API server says of them is in `tests/e2e/schema.rs`.
+#[test]
+fn manifests_have_no_field_and_no_value_that_is_not_known() {
+    let shown = manifests::shown();
+    assert!(shown.iter().any(|shown| shown.place.starts_with("docs/jobs.md")), "{shown:?}");
+    for manifests::Shown { place, objects } in shown {
+        for object in objects {
+            let read = match object["kind"].as_str().unwrap_or_default() {
+                "BatchJob" => read_as::<BatchJobObject>(&object),
+                "CronBatchJob" => read_as::<CronBatchJobObject>(&object),
+                "BatchProvider" => read_as::<BatchProvider>(&object),
+                "ClusterBatchProvider" => read_as::<ClusterBatchProvider>(&object),
+                "Secret" | "ConfigMap" => continue,
+                kind => panic!("{place}: the kind {kind}"),
+            };
+            let read = read.unwrap_or_else(|error| panic!("{place}: {error}"));
+            assert_eq!(lost(&object["spec"], &read["spec"], "spec"), None, "{place}: a field that is not known");
+        }
+    }
+}
+
+/// Returns an object as the operator understands it.
+fn read_as<T: DeserializeOwned + Serialize>(object: &Value) -> serde_json::Result<Value> {
+    serde_json::to_value(serde_json::from_str::<T>(&object.to_string())?)
+}
+
+/// Returns the first field of `written` that is not in `read`.
+fn lost(written: &Value, read: &Value, path: &str) -> Option<String> {
+    match (written, read) {
+        (Value::Object(fields), _) => fields.iter().find_map(|(name, value)| {
+            let path = format!("{path}.{name}");
+            read.get(name).map_or(Some(path.clone()), |read| lost(value, read, &path))
+        }),
+        (Value::Array(items), _) => {
+            items.iter().enumerate().find_map(|(i, item)| lost(item, &read[i], &format!("{path}[{i}]")))
+        }
+        _ => (written != read).then(|| path.into()),
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../support/manifests.rs"]
+mod manifests;
 mod support;
 #[path = "../support/work.rs"]
 mod work;

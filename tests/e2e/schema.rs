@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::process::root;
+use crate::manifests;
 use crate::support::scene::Scene;
 use crate::support::shared::cluster;
 
@@ -94,8 +94,6 @@ async fn what_cannot_work_is_refused_with_advice() {
             .contains("`spec.baseURL` may not be changed, since batches may run there; create another BatchProvider"),
         "{said}"
     );
-    let example = root().join("examples/cluster-provider.yaml");
-    scene.kubectl(&["apply", "--dry-run=server", "-f", example.to_str().unwrap()]);
     scene.apply(&granted(json!({"names": ["a"]})).to_string());
     let mut moved = granted(json!({"names": ["a"]}));
     moved["spec"]["baseURL"] = "http://y/v1".into();
@@ -155,9 +153,19 @@ async fn a_manifest_above_256_kib_is_applied_on_the_servers_side() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_manifest_of_the_examples_and_the_docs_is_taken() {
+    cluster().kubectl(&["create", "namespace", "shown"]);
+    for manifests::Shown { place, objects } in manifests::shown() {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+        let (ok, said) = cluster().try_kubectl(&["-n", "shown", "apply", "--dry-run=server", "-f", "-"], Some(&list));
+        assert!(ok, "{place}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_field_is_explained() {
     let scene = Scene::set("explain", &[]).await;
-    for kind in ["batchjob", "batchprovider"] {
+    for kind in ["batchjob", "batchprovider", "clusterbatchprovider", "cronbatchjob"] {
         let text = scene.kubectl(&["explain", kind, "--recursive=false"]);
         assert!(!text.contains("<no description>"), "{text}");
     }
