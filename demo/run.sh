@@ -50,15 +50,16 @@ start operator env KUBECONFIG="$work/operator.kubeconfig" kube supervise --grace
     "$target/debug/batchjob-operator" run --log-format text --identity demo --health-addr 127.0.0.1:0 --spool-dir "$work" \
     --allow-private-hosts 127.0.0.1
 
-# apply EXAMPLE [EDIT]: the manifest as it stands, but for this run's addresses and keys, and for what an edit says.
+# apply EXAMPLE [EDIT]: the manifest as it stands, but for this run's addresses and keys, a poll each second, since batches take
+# no longer here, and for what an edit says.
 apply() {
     if [ $# -eq 1 ]; then
         echo_command "kubectl apply -f examples/$1"
     else
         echo_command "sed '$2' examples/$1 | kubectl apply -f -"
     fi
-    sed -e "${2:-}" -e "s#http://127.0.0.1:8333#$s3#" -e "s#http://127.0.0.1:8080/v1#$api#" \
-        -e "s#ACCESS_KEY#$key#" -e "s#SECRET_KEY#$secret#" "examples/$1" | kubectl apply -f -
+    sed -e "${2:-}" -e 's/^\( *\)output:$/\1pollPeriodSeconds: 1\n&/' -e "s#http://127.0.0.1:8333#$s3#" \
+        -e "s#http://127.0.0.1:8080/v1#$api#" -e "s#ACCESS_KEY#$key#" -e "s#SECRET_KEY#$secret#" "examples/$1" | kubectl apply -f -
 }
 
 say "An account at the batch API that takes 2,000 requests a batch, and the keys of the bucket"

@@ -16,8 +16,7 @@ async fn a_job_runs_on_azure_openai_where_a_lost_reply_is_found_and_a_full_queue
     let manifest = scene.manifest("azure.yaml").replace("https://my-resource.openai.azure.com/openai/v1", &root);
     // The simulator refuses keys that come as bearer tokens here, and keeps files pending for a moment.
     scene.sim.fault(json!({"point": "create_batch", "action": "drop_reply"})).await;
-    let soon = "pollPeriodSeconds: 1\n  model: my-batch-deployment";
-    scene.apply(&manifest.replace("AZURE_KEY", "sk-test").replace("model: my-batch-deployment", soon));
+    scene.apply(&manifest.replace("AZURE_KEY", "sk-test"));
     let ready = |p: &batchjob_operator::api::BatchProviderObject| {
         p.status.as_ref().and_then(|s| s.capabilities).is_some_and(|can| can.can_resolve())
     };

@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::node::{HOST, Node};
 use crate::support::process::{kube, root};
 use crate::support::quiet;
-use crate::support::scene::{batch_lines, ids};
+use crate::support::scene::{batch_lines, ids, polled_each_second};
 use crate::support::shared::{cluster, storage};
 use crate::support::simulator::Simulator;
 
@@ -198,11 +198,12 @@ async fn watched_over(node: &Node) {
     .await;
 }
 
-/// An example as it stands, but for addresses, keys and the bucket.
+/// An example as it stands, but for addresses, keys and the bucket, and polled each second.
 fn manifest(sim: &Simulator, example: &str) -> String {
     let text = std::fs::read_to_string(root().join("examples").join(example)).unwrap();
     let storage = storage();
-    text.replace("http://127.0.0.1:8333", &storage.endpoint.replace("127.0.0.1", HOST))
+    polled_each_second(&text)
+        .replace("http://127.0.0.1:8333", &storage.endpoint.replace("127.0.0.1", HOST))
         .replace("http://127.0.0.1:8080/v1", &sim.url.replace("127.0.0.1", HOST))
         .replace("ACCESS_KEY", &storage.access_key)
         .replace("SECRET_KEY", &storage.secret_key)

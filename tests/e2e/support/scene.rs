@@ -105,10 +105,11 @@ impl Scene {
         copy
     }
 
-    /// A manifest of `examples/` as it stands, but for addresses, keys and the bucket.
+    /// A manifest of `examples/` as it stands, but for addresses, keys and the bucket, and polled each second.
     pub fn manifest(&self, example: &str) -> String {
         let text = std::fs::read_to_string(root().join("examples").join(example)).unwrap();
-        text.replace("http://127.0.0.1:8333", &self.endpoint)
+        polled_each_second(&text)
+            .replace("http://127.0.0.1:8333", &self.endpoint)
             .replace("http://127.0.0.1:8080/v1", &self.base_url)
             .replace("ACCESS_KEY", &storage().access_key)
             .replace("SECRET_KEY", &storage().secret_key)
@@ -345,4 +346,15 @@ fn merge(into: &mut Value, from: &Value) {
         (_, Value::Null) => {}
         (into, from) => *into = from.clone(),
     }
+}
+
+/// Sets `pollPeriodSeconds` of the BatchJobs of a manifest, the template of a CronBatchJob included, unless one sets it itself.
+pub fn polled_each_second(manifest: &str) -> String {
+    if manifest.contains("pollPeriodSeconds") {
+        return manifest.to_string();
+    }
+    let before_output = |indent: &str| format!("\n{indent}pollPeriodSeconds: 1\n{indent}output:\n");
+    ["  ", "      "].iter().fold(manifest.to_string(), |text, indent| {
+        text.replace(&format!("\n{indent}output:\n"), &before_output(indent))
+    })
 }
