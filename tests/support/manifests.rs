@@ -13,8 +13,8 @@ pub struct Shown {
     pub objects: Vec<Value>,
 }
 
-/// Returns every manifest. A block that begins with `spec:` is a part of a BatchJob: its fields take the place of those of
-/// `examples/reviews.yaml`.
+/// Returns every manifest. A block without a `kind` is a part of a BatchJob, with its `spec:` or without: its fields take the
+/// place of those of `examples/reviews.yaml`.
 pub fn shown() -> Vec<Shown> {
     let mut shown = vec![];
     for file in files("examples", "yaml") {
@@ -39,7 +39,7 @@ pub fn blocks(page: &str) -> Vec<&str> {
 
 fn whole(part: &Value) -> Value {
     let mut job = objects(&read("examples/reviews.yaml")).remove(0);
-    for (field, value) in part["spec"].as_object().unwrap() {
+    for (field, value) in part.get("spec").unwrap_or(part).as_object().unwrap() {
         job["spec"][field] = value.clone();
     }
     job
