@@ -13,7 +13,7 @@ use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Journal, Owner, PartRef, Payload, RequestHistory, Shard, error_summary,
 };
 use batchjob_operator::requests::{PlanOptions, Source, pass};
-use batchjob_operator::results::{self, Collection, Manifest, SettledShard};
+use batchjob_operator::results::{self, Collection, Manifest, PartialResults, SettledShard};
 use batchjob_operator::store::{Folder, ShardWriter, Sorted, StagedShard, layout, staged};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -206,6 +206,7 @@ async fn flow(
         journal.shards.push(staged.into());
     }
     send(&folder, &mut journal, 0, &most, &fates).await;
+    publish(&folder, &journal, 0).await;
     for round in 1..ROUNDS {
         let writer = ShardWriter::new(&folder, WORK, &spool, max_requests, max_bytes).of_inputs(Some(max_inputs));
         let shards = sorted(journal.shards.iter());
@@ -219,6 +220,7 @@ async fn flow(
             journal.shards.push(Shard { round: round as u32, ..follow_up.into() });
         }
         send(&folder, &mut journal, round, &most, &fates).await;
+        publish(&folder, &journal, round).await;
     }
     let counts = journal.counts();
     assert!(
@@ -256,6 +258,52 @@ async fn flow(
     assert_eq!(ids(&folder, layout::UNSUCCESSFUL).await, named(without));
     assert_eq!(counts.succeeded, answered.len() as i64);
     own_answers(&folder, &answered).await;
+    are_the_results(&folder, &journal).await;
+}
+
+/// Publishes the answers of a round's shards, as a process does that knows what is published.
+async fn publish(folder: &Folder, journal: &Journal, round: usize) {
+    let (spool, total) = (std::env::temp_dir(), journal.counts().total);
+    let mut partial = PartialResults::open(folder, WORK, total, Default::default(), &spool).await.unwrap();
+    for (index, shard) in journal.shards.entries().filter(|(_, shard)| shard.round == round as u32) {
+        if shard.settled().unwrap().succeeded > 0 {
+            partial.publish(index, shard.into()).await.unwrap();
+        }
+    }
+    partial.finish().await.unwrap();
+}
+
+/// The published files hold each line of the results once and as it is there, the list says so, and a file that is published
+/// again is the same.
+async fn are_the_results(folder: &Folder, journal: &Journal) {
+    let text = async |name: &str| {
+        let bytes = folder.read(name, 1 << 30).await.unwrap().unwrap_or_default();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    };
+    let index: Value = serde_json::from_str(&text(layout::PARTIAL_INDEX).await).unwrap();
+    let mut lines = vec![];
+    for file in index["files"].as_array().unwrap() {
+        let content = text(&format!("{}/{}", layout::PARTIAL, file["name"].as_str().unwrap())).await;
+        assert_eq!(file["lines"], content.lines().count());
+        assert_eq!(file["bytes"], content.len());
+        lines.extend(content.lines().map(String::from));
+    }
+    assert_eq!(index["requests"], json!({"total": journal.counts().total, "succeeded": lines.len()}));
+    let mut results: Vec<String> = text(layout::RESULTS).await.lines().map(String::from).collect();
+    lines.sort();
+    results.sort();
+    assert_eq!(lines, results);
+    let spool = std::env::temp_dir();
+    let first = journal.shards.entries().find(|(_, shard)| shard.settled().unwrap().succeeded > 0);
+    if let Some((at, shard)) = first {
+        let name = format!("{}/{}", layout::PARTIAL, layout::partial(at));
+        let before = text(&name).await;
+        let mut again = PartialResults::open(folder, WORK, 0, Default::default(), &spool).await.unwrap();
+        again.publish(at, shard.into()).await.unwrap();
+        assert_eq!(text(&name).await, before);
+    }
+    results::delete_partial(folder, WORK).await.unwrap();
+    assert!(!folder.exists(layout::PARTIAL_INDEX).await.unwrap());
 }
 
 /// Inputs of all embeddings requests of a shard.

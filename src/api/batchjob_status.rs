@@ -79,6 +79,11 @@ pub struct BatchJobStatus {
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub holds: Vec<Hold>,
+    /// URI of the folder that holds the answers so far: its `index.json` names the files that are whole. Set while the job runs
+    /// and `spec.output.partialResults` is true, from the first batch that ended.
+    #[serde(rename = "partialResultsURI", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2100))]
+    pub partial_results_uri: Option<String>,
     /// Locations of the result files. Unset until they are written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Results>,

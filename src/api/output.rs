@@ -13,6 +13,8 @@ use super::storage::ObjectStoreLocation;
 #[x_kube(
     validation = Rule::new("has(self.objectStore) != has(self.configMap)")
         .message("set exactly one of `objectStore` and `configMap`"),
+    validation = Rule::new("!self.partialResults || has(self.objectStore)")
+        .message("set `partialResults` with `objectStore` only"),
     validation = rules::fixed_output()
 )]
 pub struct Output {
@@ -27,6 +29,12 @@ pub struct Output {
     /// Compression of the result files, whose names then end in `.gz` (Gzip) or `.zst` (Zstd). The default is None.
     #[serde(default)]
     pub compression: OutputCompression,
+    /// Publication of answers while the job runs, in object storage only. The answers of each batch that has ended are written
+    /// to `results.partial/00000.jsonl` and so on, as lines of `results.jsonl`, and `results.partial/index.json` names the files
+    /// that are whole. Requests without an answer are left out, since they may be sent again. The folder is deleted once
+    /// `manifest.json` is written. The default is false.
+    #[serde(default)]
+    pub partial_results: bool,
 }
 
 /// A ConfigMap of the same namespace that holds results.

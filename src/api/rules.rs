@@ -55,7 +55,7 @@ pub fn locked_input() -> Rule {
 
 /// Forbids any change of a BatchJob's output. It is a rule of the output itself.
 pub fn fixed_output() -> Rule {
-    Rule::new(all([same("", "compression"), same("", "?configMap"), same_objects("")]))
+    Rule::new(all([same("", "compression"), same("", "partialResults"), same("", "?configMap"), same_objects("")]))
         .message("`spec.output` may not be changed; create another BatchJob to write elsewhere")
 }
 

@@ -7,7 +7,7 @@ use super::observed::Observed;
 use super::shard_list::Shards;
 use super::step::{Blocked, Failure, Step, Waiting};
 use super::task::Task;
-use super::{adoption, completion, deleting, settled};
+use super::{adoption, completion, deleting, partial, settled};
 use crate::api::conditions::reasons;
 use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION, RequestCounts, WorkHashVersion};
 
@@ -24,6 +24,9 @@ const PUT_IT_BACK: &str = "put it back, from an earlier version of the object, a
 /// Returns the next step of a job. Every state has one.
 pub fn decide(o: &Observed) -> Step {
     let mut step = rules(o);
+    if matches!(step, Step::Wait { .. }) && partial::is_due(o) {
+        return Step::Publish;
+    }
     if let Step::Swap(journal) | Step::WriteIntent { journal, .. } = &mut step {
         settled::forget_deleted_files(o, journal);
     }

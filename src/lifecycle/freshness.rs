@@ -10,7 +10,8 @@ pub enum Freshness {
     /// the API server refuses it unless the object is still the one that was judged.
     Any,
     /// At most a second old, a write of this process's own included. The step replaces the journal that was judged, which the store
-    /// refuses where it is another one; or it follows from what never changes again, such as a decided end.
+    /// refuses where it is another one; or it follows from what never changes again, such as a decided end; or it writes files that
+    /// nobody would delete once the job has ended.
     Recent,
     /// Made for this step: it pays, stops or deletes, or releases an object that no later visit would look after.
     Now,
@@ -45,6 +46,7 @@ impl Step {
             Step::Open(_)
             | Step::Swap(_)
             | Step::Conclude { .. }
+            | Step::Publish
             | Step::CleanUp
             | Step::DeleteFiles { must: false, .. } => Freshness::Recent,
             Step::WriteIntent { .. }

@@ -7,6 +7,7 @@ use super::findings::{
     CleanUpResult, CollectResult, HalveResult, ManifestView, Pass, Place, PollResult, PolledState, PostResult, Search,
 };
 use super::journal::{Journal, Owner};
+use super::partial::Published;
 use super::shard::Shard;
 use super::shard_list::Shards;
 use super::task::Task;
@@ -62,6 +63,8 @@ pub struct Memory {
     pub not_stopped: BTreeSet<String>,
     /// The collected answers of each batch.
     pub collected: BTreeMap<String, CollectResult>,
+    /// The settled shards whose answers are readable. None if nobody has looked, or if that changes at the moment.
+    pub published: Option<Published>,
     /// The number and shards of a possible later round.
     pub follow_up: Option<(u32, Shards)>,
     /// Files at the provider that need no further deletion: they were deleted, or are not this work's, or cannot be deleted.

@@ -63,6 +63,8 @@ pub struct JobView {
     pub spec_hash: String,
     /// The destination with its variables replaced.
     pub output_uri: String,
+    /// `spec.output.partialResults`
+    pub partial_results: bool,
     /// `status.lock`
     pub lock: Option<Lock>,
     /// Number of shards that the journal has room for.

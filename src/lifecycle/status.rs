@@ -12,9 +12,9 @@ use super::findings::{ManifestView, PolledState};
 use super::follow::look;
 use super::journal::{Journal, Plan};
 use super::observed::Observed;
-use super::questions;
 use super::shard::Shard;
 use super::step::{Step, Waiting};
+use super::{partial, questions};
 use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{
@@ -98,6 +98,7 @@ fn remember(status: &mut BatchJobStatus, old: &BatchJobStatus) {
     status.input.clone_from(&old.input);
     status.requests = old.requests;
     status.batches.clone_from(&old.batches);
+    status.partial_results_uri.clone_from(&old.partial_results_uri);
     status.error_summary.clone_from(&old.error_summary);
     status.display.clone_from(&old.display);
 }
@@ -133,6 +134,7 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     let counts = settled_so_far(journal);
     status.requests = Some(counts);
     status.batches = batches(o, journal);
+    status.partial_results_uri = partial::is_begun(o, journal).then(|| format!("{}results.partial/", o.job.output_uri));
     status.error_summary = error_summary(journal);
     let first = journal.shards.iter().filter_map(|s| match s.attempt.as_ref()?.state {
         AttemptState::Submitted { at, .. } => Some(at),

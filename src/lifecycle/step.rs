@@ -115,6 +115,8 @@ pub enum Step {
         /// The round's number.
         round: u32,
     },
+    /// Write the answers of settled shards to where they are readable while the job runs.
+    Publish,
     /// Join the parts and write results and manifest.
     Write,
     /// Mark the results as whole. The writer of the manifest may have died before it did so.
@@ -199,6 +201,7 @@ impl Step {
             Step::DeleteFiles { .. } => "DeleteFiles",
             Step::FollowUp { .. } => "FollowUp",
             Step::Halve(_) => "Halve",
+            Step::Publish => "Publish",
             Step::Write => "Write",
             Step::WriteSuccess => "WriteSuccess",
             Step::EndTasks => "EndTasks",

@@ -16,6 +16,8 @@ pub enum Task {
     FollowUp,
     /// Staging the halves of the shard whose attempt was refused.
     Halve(AttemptKey),
+    /// Writing the answers of settled shards to where they are readable while the job runs. The job's end does not wait for it.
+    Publish,
     /// Joining parts into results.
     Write,
     /// Waiting for a place at the account.

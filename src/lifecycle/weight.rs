@@ -106,7 +106,17 @@ impl Memory {
         let Memory { manifest, marked, taken, owner_alive, store_proved, unfit_store, pass, .. } = self;
         let Memory { uploads, unfit, halved, posted, searches, files, unsettled, revoked, looks, .. } = self;
         let Memory {
-            cancelled, not_stopped, collected, follow_up, deleted, tidied, running, failed_calls, error, ..
+            cancelled,
+            not_stopped,
+            collected,
+            published,
+            follow_up,
+            deleted,
+            tidied,
+            running,
+            failed_calls,
+            error,
+            ..
         } = self;
         let few = [marked, taken, unfit_store, permit, error];
         let of_owner =
@@ -141,6 +151,7 @@ impl Memory {
             + looks.iter().map(|(batch, look)| text(batch) + look.weight()).sum::<usize>()
             + texts(cancelled.iter().chain(not_stopped).chain(deleted))
             + collected.iter().map(|(batch, collected)| text(batch) + collected.weight()).sum::<usize>()
+            + published.as_ref().map_or(0, |published| published.shards.weight())
             + follow_up.as_ref().map_or(0, |(_, shards)| shards.weight())
             + tidied
                 .as_ref()

@@ -116,7 +116,7 @@ fn is_hidden(name: &str) -> bool {
 /// another program wrote them.
 fn is_ours(name: &str) -> bool {
     let (folders, last) = name.rsplit_once('/').unwrap_or(("", name));
-    last == layout::SUCCESS || folders.split('/').any(|folder| folder == layout::WORKS)
+    last == layout::SUCCESS || folders.split('/').any(|folder| [layout::WORKS, layout::PARTIAL].contains(&folder))
 }
 
 /// Returns whether a name matches a pattern in which `*` stands for any characters.
@@ -148,6 +148,9 @@ mod tests {
             ("", "_batchjob/x/shards/a", false, true),
             ("", "old/_batchjob/journal.json", false, true),
             ("", "_batchjob", true, true),
+            ("", "results.partial/00000.jsonl", false, false),
+            ("", "old/results.partial/index.json", false, false),
+            ("", "results.partial", true, false),
             ("", "_posts/a.md", true, true),
             ("", "src/__init__.py", true, true),
             ("", "2026/.tmp", true, true),
@@ -170,7 +173,13 @@ mod tests {
     async fn objects_are_taken_or_counted() {
         use ObjectPolicy::{Include, Skip};
         let folder = Folder::of(std::sync::Arc::new(object_store::memory::InMemory::new()), "memory://in/", "in/");
-        let of_ours = ["_SUCCESS", "old/_SUCCESS", "_batchjob/journal.json", "old/_batchjob/w/parts/a"];
+        let of_ours = [
+            "_SUCCESS",
+            "old/_SUCCESS",
+            "_batchjob/journal.json",
+            "old/_batchjob/w/parts/a",
+            "old/results.partial/00000.jsonl",
+        ];
         let input =
             [("src/__init__.py", ""), ("src/a.py", "x"), ("_posts/a.md", "x"), (".notes.md", "x"), ("src/b.py", "")];
         for (name, text) in input.into_iter().chain(of_ours.map(|name| (name, "x"))) {

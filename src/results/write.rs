@@ -17,7 +17,7 @@ use super::manifest::{Manifest, ManifestFile};
 use super::settled::SettledShard;
 use crate::api::text::hex;
 use crate::api::{OutputCompression, RequestCounts, weight};
-use crate::store::{Folder, IndexEntry, Sorted, SpooledLine, StoreError, Upload, layout, staged};
+use crate::store::{Folder, IndexEntry, KeptLine, Sorted, SpooledLine, StoreError, Upload, layout, staged};
 
 /// The reason why results were not written. It can be tried again.
 #[derive(Debug, thiserror::Error)]
@@ -82,10 +82,10 @@ const PIECE: u64 = 640 << 10;
 
 /// The form of result files.
 #[derive(Clone, Copy)]
-struct OutputForm {
-    compression: OutputCompression,
+pub(super) struct OutputForm {
+    pub compression: OutputCompression,
     /// Most uncompressed bytes of a piece; None for a single file.
-    piece: Option<u64>,
+    pub piece: Option<u64>,
 }
 
 struct ResultWriter<'a> {
@@ -146,7 +146,7 @@ const CHUNK: usize = 256 << 10;
 
 /// A line of a result file, with its line end. It holds none of the long lines that it was made of, so those can be
 /// dropped before a wait for the store.
-enum OutputLine {
+pub(super) enum OutputLine {
     Short(Vec<u8>),
     Long(SpooledLine),
 }
@@ -183,7 +183,7 @@ struct Output<'a> {
     done: Vec<ManifestFile>,
 }
 
-struct OutputPiece {
+pub(super) struct OutputPiece {
     upload: Upload,
     digest: Context,
     file: ManifestFile,
@@ -217,7 +217,7 @@ impl<'a> Output<'a> {
 }
 
 impl OutputPiece {
-    async fn new(
+    pub async fn new(
         folder: &Folder,
         name: &str,
         work_id: &str,
@@ -234,7 +234,7 @@ impl OutputPiece {
         Ok(OutputPiece { upload, digest: Context::new(&SHA256), file })
     }
 
-    async fn line(&mut self, line: OutputLine) -> Result<(), WriteError> {
+    pub async fn line(&mut self, line: OutputLine) -> Result<(), WriteError> {
         self.file.lines += 1;
         match line {
             OutputLine::Short(line) => self.write(&line).await?,
@@ -256,7 +256,7 @@ impl OutputPiece {
         self.upload.write(bytes).await
     }
 
-    async fn finish(mut self, folder: &Folder) -> Result<ManifestFile, StoreError> {
+    pub async fn finish(mut self, folder: &Folder) -> Result<ManifestFile, StoreError> {
         self.upload.finish().await?;
         self.file.sha256 = hex(self.digest.finish().as_ref());
         self.file.config_map = folder.config_map_of(&self.file.name).await?;
@@ -275,10 +275,7 @@ async fn join(
         counts.total += 1;
         let (succeeded, entry) = (request.succeeded(), &request.entry);
         let answer = match request.answer {
-            Some(answer) => {
-                let answer = loaded(Some(answer)).await?;
-                Some(OutputLine::new(&handed_on(entry, &answer)?, answer.len(), spool)?)
-            }
+            Some(answer) => Some(answer_line(entry, answer, spool).await?),
             None => None,
         };
         if succeeded && let Some(answer) = answer {
@@ -303,6 +300,12 @@ async fn join(
         unsuccessful.line(again).await?;
     }
     Ok(counts)
+}
+
+/// Returns the line of a result file for an answer.
+pub(super) async fn answer_line(entry: &IndexEntry, answer: KeptLine, spool: &Path) -> Result<OutputLine, WriteError> {
+    let answer = loaded(Some(answer)).await?;
+    OutputLine::new(&handed_on(entry, &answer)?, answer.len(), spool)
 }
 
 /// Returns the provider's line under the user's own custom id.

@@ -67,6 +67,12 @@ pub mod layout {
 
     /// Folder of the operator's own objects. Spark, Athena and others ignore names with a leading underscore.
     pub const WORKS: &str = "_batchjob";
+    /// Folder of answers that are readable while the job runs, without the `/` at its end.
+    pub const PARTIAL: &str = "results.partial";
+    /// List of the files in it that are whole. It is written before the first of them and deleted after the last, so whose
+    /// it is tells whose they are.
+    pub const PARTIAL_INDEX: &str = "results.partial/index.json";
+
     /// Faults of an input, one JSON line each. It exists only while the last pass over the input found faults.
     pub const REPORT: &str = "_batchjob/report.jsonl";
 
@@ -98,6 +104,30 @@ pub mod layout {
     /// Object with which a store is tried out, to see whether it checks puts.
     pub fn scratch(work_id: &str) -> String {
         format!("{}checked-put", work(work_id))
+    }
+
+    /// Name, below [`PARTIAL`], of the answers of the shard of this index. Compressed ones have another extension.
+    pub fn partial(shard: usize) -> String {
+        format!("{shard:05}.jsonl")
+    }
+
+    /// Name, below [`PARTIAL`], of a page of the list of files.
+    pub fn partial_page(page: usize) -> String {
+        format!("index-{page:05}.json")
+    }
+
+    /// Returns the index of the shard whose answers have this name below [`PARTIAL`].
+    pub fn partial_shard(name: &str) -> Option<usize> {
+        let (digits, extension) = name.split_at_checked(name.find('.')?)?;
+        let shard = digits.parse().ok()?;
+        let is_known = [".jsonl", ".jsonl.gz", ".jsonl.zst"].contains(&extension);
+        (is_known && digits == format!("{shard:05}")).then_some(shard)
+    }
+
+    /// Returns whether a file of this name below [`PARTIAL`], but for [`PARTIAL_INDEX`], is the operator's.
+    pub fn is_partial(name: &str) -> bool {
+        let page = || name.strip_prefix("index-")?.strip_suffix(".json")?.parse().ok().map(partial_page);
+        partial_shard(name).is_some() || page().is_some_and(|page| page == name)
     }
 
     /// Part: the answers to one attempt. It is named by its content as well, so that two collectors cannot overwrite

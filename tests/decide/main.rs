@@ -11,6 +11,7 @@ mod capabilities;
 mod collecting;
 mod destination;
 mod life;
+mod partial;
 mod progress;
 mod providers;
 mod questions;

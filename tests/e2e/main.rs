@@ -34,6 +34,7 @@ mod mixtures;
 mod objects;
 mod orphans;
 mod outputs;
+mod partial;
 mod providers;
 mod readers;
 mod refused;

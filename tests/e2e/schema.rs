@@ -19,6 +19,8 @@ async fn what_cannot_work_is_refused_with_advice() {
     let one = |request: Value| json!({"spec": {"input": {"inline": {"requests": [request]}}}});
     let mut two_defaults = job("defaults", json!({"spec": {"requestDefaults": {}}}));
     two_defaults["spec"]["requestDefaultsJSON"] = "{}".into();
+    let mut partial_in_a_map = job("partial", json!({}));
+    partial_in_a_map["spec"]["output"] = json!({"configMap": {"name": "m"}, "partialResults": true});
     let bad: Vec<(Value, &str)> = vec![
         (
             job("two", one(json!({"customID": "a", "body": {}, "bodyJSON": "{}"}))),
@@ -31,6 +33,7 @@ async fn what_cannot_work_is_refused_with_advice() {
         (job(&"n".repeat(64), json!({})), "no more than 63 characters"),
         (job("many", json!({"spec": {"input": {"inline": {"requests": many}}}})), "500"),
         (job("uri", json!({"spec": {"output": place("http://x/y")}})), "spec.output.objectStore.uri"),
+        (partial_in_a_map, "set `partialResults` with `objectStore` only"),
         (job("window", json!({"spec": {"completionWindowSeconds": 5000}})), "multiple of 3600"),
         (job("parallel", json!({"spec": {"parallelism": 0}})), "spec.parallelism"),
         (job("run", json!({"spec": {"runID": "a/b"}})), "spec.runID"),

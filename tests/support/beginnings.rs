@@ -18,6 +18,7 @@ pub fn job() -> JobView {
         suspend: false,
         spec_hash: "spec".into(),
         output_uri: "s3://b/o/".into(),
+        partial_results: false,
         lock: Some(Lock { spec_hash: "spec".into(), output_uri: "s3://b/o/".into() }),
         shard_limit: 100,
         seal_at: 16,

@@ -152,6 +152,10 @@ impl Lane {
     }
 }
 
+fn location(key: &str) -> Value {
+    json!({"uri": format!("s3://tests/{key}"), "endpoint": storage().endpoint, "secretRef": {"name": "s3"}})
+}
+
 /// Creates an object.
 pub async fn create<K>(api: Api<K>, object: Value)
 where
@@ -173,13 +177,17 @@ impl Stage {
         format!("{}/out/j/{file}", self.namespace)
     }
 
+    /// The destination of the job.
+    pub fn output(&self) -> Value {
+        json!({"objectStore": location(&self.out(""))})
+    }
+
     /// Creates the job, with `change` over its spec.
     pub async fn create_job(&self, change: &Value) {
-        let location = |key: String| json!({"uri": format!("s3://tests/{key}"), "endpoint": storage().endpoint, "secretRef": {"name": "s3"}});
         let mut spec = json!({
             "providerRef": {"name": "llm"}, "pollPeriodSeconds": 1,
-            "input": {"objectStore": location("sweep/in.jsonl".into())},
-            "output": {"objectStore": location(self.out(""))},
+            "input": {"objectStore": location("sweep/in.jsonl")},
+            "output": self.output(),
         });
         spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         create::<BatchJob>(self.api(), json!({"metadata": {"name": "j"}, "spec": spec})).await;

@@ -100,6 +100,11 @@ pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
     news
 }
 
+/// Returns the message about partial results that are not published, with the reason.
+pub(super) fn not_published(why: &str) -> String {
+    format!("partial results are not published, and the job goes on without them: {why}")
+}
+
 /// Returns the events for conditions that changed: a question, a stalled job, a suspension and its end.
 pub(super) fn events_of_conditions(old: &[Condition], new: Option<&[Condition]>) -> Vec<EventRecord> {
     let turned = |c: &&Condition| {

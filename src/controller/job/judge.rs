@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::events::not_published;
 use super::job_state::JobState;
 use super::observe::Snapshot;
 use crate::account::{QuotaFull, Submission};
@@ -27,7 +28,9 @@ pub(super) fn judge(ctx: &Context, job_state: &JobState, snapshot: &Snapshot) ->
     if !snapshot.view.fingerprint.is_empty() {
         job_state.remember(|m| m.under(&snapshot.view.fingerprint));
     }
-    let lasting = job_state.lasting(|_| true).filter(|_| !snapshot.view.finished);
+    // A job goes on, and ends, without its partial results.
+    let is_needed = |what: &Option<Task>| *what != Some(Task::Publish);
+    let lasting = job_state.lasting(is_needed).filter(|_| !snapshot.view.finished);
     account_for(ctx, job_state, snapshot);
     let mut memory = Memory {
         place: place(snapshot),
@@ -44,16 +47,23 @@ pub(super) fn judge(ctx: &Context, job_state: &JobState, snapshot: &Snapshot) ->
     if let Some(clients) = &snapshot.clients {
         clients.quota.release(&snapshot.view.owner.uid);
     }
-    let is_tried = |what: &Option<Task>| what.is_some_and(|task| memory.running.contains(&task));
+    let is_tried = |what: &Option<Task>| is_needed(what) && what.is_some_and(|task| memory.running.contains(&task));
     let blocked = job_state.lasting(is_tried).filter(|_| !snapshot.view.finished).and_then(|b| b.blocked());
     let tell_at = {
         let since = job_state.waits(why, snapshot.now);
         why.blocked = why.blocked.take().or(blocked);
+        why.note = why.note.take().or_else(|| unpublished(job_state));
         why.written_at(&memory, since).filter(|at| snapshot.now < *at)
     };
     let due = until.iter().copied().chain(next_try).chain(tell_at).min();
     *until = next_visit(due, job_state.may_be_fixed(), snapshot.now);
     Decision { step, memory, blocked: None, is_brief: tell_at.is_some() }
+}
+
+/// Returns the message about partial results that cannot be published.
+fn unpublished(job_state: &JobState) -> Option<String> {
+    let failing = job_state.lasting(|what| *what == Some(Task::Publish))?;
+    failing.blocked().map(|blocked| not_published(&blocked.message))
 }
 
 /// Tells the account which batches the job has in flight, and which it follows.

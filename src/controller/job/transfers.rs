@@ -40,7 +40,7 @@ const NEED_STEP: u64 = 8;
 const MOST_INLINE: u64 = 8;
 
 /// The kinds of transfers, as metrics name them.
-pub(crate) const KINDS: [&str; 6] = ["Plan", "Upload", "Collect", "FollowUp", "Halve", "Write"];
+pub(crate) const KINDS: [&str; 7] = ["Plan", "Upload", "Collect", "FollowUp", "Halve", "Publish", "Write"];
 
 /// Returns the claim of a transfer. `need` is the size in MiB of one that outgrew its place before.
 pub(crate) fn claim(task: Task, job: &BatchJob, need: Option<u64>) -> Claim {
@@ -208,6 +208,7 @@ pub(crate) fn name_of(task: Task) -> &'static str {
         Task::Collect(_) => "Collect",
         Task::FollowUp => "FollowUp",
         Task::Halve(_) => "Halve",
+        Task::Publish => "Publish",
         Task::Write => "Write",
         _ => "Call",
     }

@@ -22,6 +22,7 @@ pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView 
         suspend: spec.suspend,
         spec_hash,
         output_uri,
+        partial_results: spec.output.partial_results,
         lock: job.status.as_ref().and_then(|s| s.lock.clone()),
         shard_limit: match spec.output.config_map {
             Some(_) => lifecycle::SHARD_LIMIT_IN_CONFIG_MAPS,

@@ -77,6 +77,7 @@ pub(super) async fn visit(
         | Step::Collect { .. }
         | Step::FollowUp { .. }
         | Step::Halve(_)
+        | Step::Publish
         | Step::Write => {}
         // A call to the provider was only started, too.
         _ if step.call().is_some() => {}

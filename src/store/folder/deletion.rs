@@ -1,5 +1,6 @@
 //! Deletion of objects: one by one, or many with one request.
 
+use std::future::ready;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
@@ -34,19 +35,35 @@ impl Folder {
     /// # Errors
     /// Fails if the store refuses, or takes too long. Objects that were deleted by then stay deleted.
     pub async fn delete_below(&self, prefix: &str) -> Result<(), StoreError> {
+        self.delete_named(prefix, |_| true).await
+    }
+
+    /// Deletes the objects below `prefix` whose names there `is_meant` selects, as [`Folder::delete_below`] does.
+    ///
+    /// # Errors
+    /// As [`Folder::delete_below`].
+    pub async fn delete_named(&self, prefix: &str, is_meant: fn(&str) -> bool) -> Result<(), StoreError> {
         if let Some(copies) = &self.copies {
             copies.forget_below(&self.uri_of(prefix));
         }
-        match self.delete_below_by(&*self.store, prefix).await {
+        match self.delete_by(&*self.store, prefix, is_meant).await {
             Err(StoreError::Unfit(_) | StoreError::Rejected(_)) => {
-                self.delete_below_by(&*self.one_by_one, prefix).await
+                self.delete_by(&*self.one_by_one, prefix, is_meant).await
             }
             deleted => deleted,
         }
     }
 
-    async fn delete_below_by(&self, store: &dyn ObjectStore, prefix: &str) -> Result<(), StoreError> {
-        let paths = bounded(self.store.list(Some(&self.path(prefix)))).map_ok(|m| m.location).boxed();
+    async fn delete_by(
+        &self,
+        store: &dyn ObjectStore,
+        prefix: &str,
+        is_meant: fn(&str) -> bool,
+    ) -> Result<(), StoreError> {
+        let below = self.path(prefix);
+        let name_at = below.as_ref().len() + 1;
+        let paths = bounded(self.store.list(Some(&below))).map_ok(|m| m.location);
+        let paths = paths.try_filter(move |path| ready(path.as_ref().get(name_at..).is_some_and(is_meant))).boxed();
         let mut deletions = store.delete_stream(paths);
         let (began, mut deleted) = (Instant::now(), 0);
         let _call = Meter::store_call();

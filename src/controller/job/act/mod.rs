@@ -91,6 +91,7 @@ impl Act<'_> {
             Step::Collect { attempt_key, patient } => self.start_collect(*attempt_key, *patient)?,
             Step::FollowUp { round } => self.start_follow_up(*round)?,
             Step::Halve(attempt_key) => self.start_halve(*attempt_key)?,
+            Step::Publish => self.start_publish()?,
             Step::Write => self.start_write()?,
             Step::WriteSuccess => self.mark().await?,
             Step::WaitForPlace
@@ -151,8 +152,9 @@ impl Act<'_> {
     async fn something_foreign(&self) -> Result<Option<String>, StepError> {
         let folder = &self.clients()?.folder;
         let ours = self.snapshot.journal.as_ref().map(|(j, _)| j.work_id.as_str());
-        for name in layout::RESULT_FILES {
-            let name = self.snapshot.job.spec.output.compression.named(name);
+        let output = &self.snapshot.job.spec.output;
+        let results = layout::RESULT_FILES.iter().map(|name| output.compression.named(name));
+        for name in results.chain(output.partial_results.then(|| layout::PARTIAL_INDEX.into())) {
             if folder.work_of(&name).await?.is_some_and(|work| ours.is_none() || work.as_deref() != ours) {
                 return Ok(Some(folder.uri_of(&name)));
             }

@@ -35,6 +35,8 @@ fn most(task: Task) -> usize {
                 most + store::LINES_BYTES + store::SPOOL_BYTES + store::UPLOAD_BYTES + store::READER_BYTES
             }
             Task::FollowUp | Task::Halve(_) => base(1) + later(rounds, 2) + 2 * shard + store::UPLOAD_BYTES,
+            // An index and a part are read at a time.
+            Task::Publish => base(1) + store::UPLOAD_BYTES + store::ENCODER_BYTES,
             Task::Write => {
                 base(MODEL_LIMIT) + later(results::LANES_LIMIT, 1) + 3 * (store::UPLOAD_BYTES + store::ENCODER_BYTES)
             }
@@ -49,10 +51,18 @@ const SLOT: AttemptKey = AttemptKey { shard: 0, attempt: 1 };
 
 #[test]
 fn no_transfer_can_need_more_than_all_transfers_may_hold() {
-    let tasks = [Task::Plan, Task::Upload(SLOT), Task::Collect(SLOT), Task::FollowUp, Task::Halve(SLOT), Task::Write];
+    let tasks = [
+        Task::Plan,
+        Task::Upload(SLOT),
+        Task::Collect(SLOT),
+        Task::FollowUp,
+        Task::Halve(SLOT),
+        Task::Publish,
+        Task::Write,
+    ];
     let most = tasks.map(|task| (name_of(task), (most(task) as u64).div_ceil(1 << 20)));
     assert!(most.iter().all(|(_, most)| *most <= LIMITS.total), "{most:?}");
-    insta::assert_snapshot!(format!("{most:?}"), @r#"[("Plan", 126), ("Upload", 5), ("Collect", 41), ("FollowUp", 42), ("Halve", 42), ("Write", 126)]"#);
+    insta::assert_snapshot!(format!("{most:?}"), @r#"[("Plan", 126), ("Upload", 5), ("Collect", 41), ("FollowUp", 42), ("Halve", 42), ("Publish", 25), ("Write", 126)]"#);
 }
 
 /// Holds the table of buffers in `docs/architecture.md` to the code.

@@ -3,6 +3,7 @@
 mod batch;
 mod convert;
 mod input;
+mod partial;
 mod results;
 mod staged;
 

@@ -86,7 +86,7 @@ impl Act<'_> {
 }
 
 impl Act<'_> {
-    fn judged(&self) -> Result<JudgedJournal, StepError> {
+    pub(super) fn judged(&self) -> Result<JudgedJournal, StepError> {
         let version = self.snapshot.journal.as_ref().map(|(_, version)| version.clone());
         self.journal().map(|_| JudgedJournal { job_state: self.job_state.clone(), version })
     }
@@ -94,7 +94,7 @@ impl Act<'_> {
 
 /// A handle of the journal that a task was decided on. A task that waits for memory holds the handle, and not the journal,
 /// which may be large.
-struct JudgedJournal {
+pub(super) struct JudgedJournal {
     job_state: Arc<JobState>,
     version: Option<Version>,
 }
@@ -115,7 +115,7 @@ impl JudgedJournal {
     }
 
     /// Returns the journal in the version that is cached or, if none is, in storage, and the reservation of its memory.
-    async fn newest(&self, clients: &Clients) -> Result<Option<(Arc<Journal>, Reservation)>, StepError> {
+    pub async fn newest(&self, clients: &Clients) -> Result<Option<(Arc<Journal>, Reservation)>, StepError> {
         let journal = match self.job_state.journal() {
             Some(known) => Some(known),
             None => clients.journals.read(None, 0).await?,

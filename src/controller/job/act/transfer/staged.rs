@@ -10,13 +10,17 @@ use crate::controller::job::clients::Clients;
 use crate::controller::job::journal::JournalStore;
 use crate::controller::runtime::error::StepError;
 use crate::lifecycle::{AttemptState, CleanUpFailure, CleanUpResult, Journal, Shard};
+use crate::results;
 use crate::store::{Sorted, Sorter, StoreError, layout};
 
 impl Act<'_> {
     /// Deletes the staged files of the work. The journal stays, because it is the record of the work.
     pub(crate) async fn tidy(&self) -> Result<(), StepError> {
         let work_id = self.journal()?.work_id.clone();
-        let deleted = self.delete_staged(&work_id).await;
+        let deleted = match self.delete_staged(&work_id).await {
+            Ok(()) => self.delete_partial(&work_id).await,
+            failed => failed,
+        };
         let untidy = |t: &StepError| CleanUpFailure { message: t.blocked.message.clone(), retryable: t.retryable };
         let failed = deleted.as_ref().err().map(untidy);
         if self.snapshot.view.deleting_since.is_some() {
@@ -39,6 +43,15 @@ impl Act<'_> {
             }
             deleted => Ok(deleted?),
         }
+    }
+
+    /// Deletes the answers that were readable while the job ran. An earlier BatchJob of this work may have published them.
+    async fn delete_partial(&self, work_id: &str) -> Result<(), StepError> {
+        let folder = &self.clients()?.folder;
+        if folder.is_config_maps() {
+            return Ok(());
+        }
+        Ok(results::delete_partial(folder, work_id).await?)
     }
 }
 
