@@ -14,8 +14,8 @@ use crate::controller::job::{events, tasks};
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{EventRecord, publish};
 use crate::lifecycle::{Journal, Published, Shard, Task};
-use crate::results::{PartialResults, SettledShard};
-use crate::store::{Sorted, Sorter};
+use crate::results::{PartialResults, SettledShard, WriteError};
+use crate::store::{Sorted, Sorter, StoreError};
 
 impl Act<'_> {
     pub(in crate::controller::job::act) fn start_publish(&self) -> Result<(), StepError> {
@@ -67,14 +67,19 @@ async fn publish_settled(
         }
     }
     published.settled = journal.shards.totals().settled;
+    let mut in_the_way = None;
     for shard in unpublished(clients, journal, &mut published, spool).await? {
         let (index, shard) = shard?;
-        partial.publish(index, shard).await?;
-        published.shards.insert(index);
+        match partial.publish(index, shard).await {
+            Ok(()) => published.shards.insert(index),
+            // Another work's file keeps those of other shards from nothing.
+            Err(WriteError::Store(error @ StoreError::Conflict(_))) => in_the_way = in_the_way.or(Some(error)),
+            Err(error) => return Err(error.into()),
+        }
     }
     published.files = partial.files();
     partial.finish().await?;
-    Ok(published)
+    in_the_way.map_or(Ok(published), |error| Err(error.into()))
 }
 
 /// Returns the settled shards with answers that are not in `published`, by index, and adds those without answers to it.
