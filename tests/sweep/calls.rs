@@ -125,9 +125,14 @@ fn kubernetes(path: &str) -> String {
     }
 }
 
-/// `/tests/shop/out/j/_batchjob/0f…/shards/ab….jsonl.zst` is `_batchjob/*/shards/*.jsonl.zst`; a list is `?list-type`.
+/// `/tests/shop/out/j/_batchjob/0f…/shards/ab….jsonl.zst` is `_batchjob/*/shards/*.jsonl.zst`; a list is `?list-type`. Files of
+/// partial results, one a batch, are one kind.
 fn storage(path: &str, query: &str) -> String {
     let name = path.split_once("/out/j/").map_or(path.trim_start_matches('/'), |(_, name)| name);
+    let name = match name.split_once('.') {
+        Some(("results", file)) if file.ends_with(".jsonl") => "results.partial/*.jsonl",
+        _ => name,
+    };
     let asked = query.split('&').filter_map(|pair| pair.split('=').next());
     let asked = asked.filter(|key| matches!(*key, "uploads" | "uploadId" | "list-type" | "delete"));
     asked.fold(masked(name), |shape, key| format!("{shape}?{key}"))

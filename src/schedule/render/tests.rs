@@ -72,6 +72,7 @@ fn a_date_makes_the_batch_job_of_that_date() {
           secretRef:
             name: s3
           uri: s3://news/summaries/2026-11-20/
+        partialResults: false
       parallelism: 4
       pollPeriodSeconds: 60
       providerFilePolicy: Delete
