@@ -45,7 +45,7 @@ enum ScheduleCommand {
     /// Write the BatchJobs that the operator would create for a date, for `kubectl create -f -`. What already ran is not paid
     /// again: it has the same name, and the same results.
     Render {
-        /// File with the CronBatchJob.
+        /// File with the CronBatchJob; `-`: standard input.
         manifest: PathBuf,
         /// Date (2026-11-21) or time (2026-11-21T04:30) of the starts, in the time zone of the schedule, or an instant
         /// (2026-11-21T01:30:00Z).
@@ -60,7 +60,7 @@ enum ScheduleCommand {
     },
     /// Write the next starts, in the time zone of the schedule.
     Next {
-        /// File with the CronBatchJob.
+        /// File with the CronBatchJob; `-`: standard input.
         manifest: PathBuf,
         /// Instant after which they are, such as 2026-11-21T01:30:00Z; unset: now.
         #[arg(long, value_name = "INSTANT")]
@@ -209,7 +209,11 @@ impl ScheduleCommand {
     fn run(self) -> Result<(), Box<dyn std::error::Error>> {
         let (ScheduleCommand::Render { manifest, .. } | ScheduleCommand::Next { manifest, .. }) = &self;
         let of_file = |error: String| format!("{}: {error}", manifest.display());
-        let text = std::fs::read_to_string(manifest).map_err(|error| of_file(error.to_string()))?;
+        let text = match manifest.as_os_str() == "-" {
+            true => std::io::read_to_string(std::io::stdin()),
+            false => std::fs::read_to_string(manifest),
+        };
+        let text = text.map_err(|error| of_file(error.to_string()))?;
         let cron = schedule::read(&text).map_err(of_file)?;
         match &self {
             ScheduleCommand::Render { at, from, to, .. } => {

@@ -1,5 +1,8 @@
 //! CronBatchJobs: a child for each start, never two, and the schedule tells what it did.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use batchjob_operator::api::{CronBatchJobObject as CronBatchJob, CronBatchJobStatus};
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
@@ -97,11 +100,11 @@ async fn the_example_runs_for_a_date_and_a_day_that_ran_is_adopted() {
     let status = wait(&scene, "summaries", |status| status.next_schedule_time.is_some()).await;
     assert_eq!(ready(&status).unwrap().1, "Scheduled");
 
-    let manifest = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(manifest.path(), scene.manifest("nightly.yaml")).unwrap();
-    let mut render = std::process::Command::new(env!("CARGO_BIN_EXE_batchjob-operator"));
-    render.args(["schedule", "render"]).arg(manifest.path()).args(["--at", "2026-11-21"]);
-    let rendered = String::from_utf8(render.output().unwrap().stdout).unwrap();
+    let mut render = Command::new(env!("CARGO_BIN_EXE_batchjob-operator"));
+    render.args(["schedule", "render", "-", "--at", "2026-11-21"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut render = render.spawn().unwrap();
+    render.stdin.take().unwrap().write_all(scene.manifest("nightly.yaml").as_bytes()).unwrap();
+    let rendered = String::from_utf8(render.wait_with_output().unwrap().stdout).unwrap();
     scene.apply(&rendered);
     let name = "summaries-29920530";
     scene.wait_complete(name).await;
