@@ -34,6 +34,7 @@ pub type BatchJob = WithoutManagedFields<BatchJobObject>;
     validation = rules::locked("?requestDefaultsJSON", "instead"),
     validation = rules::locked("?runID", "to run, and pay, again"),
     validation = rules::locked_input(),
+    validation = rules::stop_policy(),
     selectable = ".spec.providerRef.kind",
     selectable = ".spec.providerRef.name",
     selectable = ".status.outcome",
@@ -87,6 +88,13 @@ pub struct BatchJobSpec {
     /// Setting it to false approves the spend.
     #[serde(default)]
     pub suspend: bool,
+    /// Way to stop the job for good; unset: it runs to its end. Drain: no further batch is submitted, batches in flight are
+    /// awaited, and their answers are written. Cancel: batches in flight are cancelled, and answers that were paid for are
+    /// written. The job fails, with the reason and the outcome `Cancelled`, unless nothing was left to send. A stop counts more
+    /// than `suspend`. Once set, it may not be changed, except from Drain to Cancel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = schema::own_description)]
+    pub stop_policy: Option<StopPolicy>,
     /// Batches of the job that may be in flight at the provider at a time; others wait for their turn. The default is 4.
     #[serde(default = "parallelism")]
     #[schemars(range(min = 1, max = 100))]
@@ -108,16 +116,18 @@ pub struct BatchJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::count_or_percentage")]
     pub max_failed_requests: Option<IntOrString>,
-    /// Duration of the job in seconds, from its start or its last resumption, at which it ends; unset: no limit. Batches in
-    /// flight are then cancelled, answers that were paid for are written, and the job fails, with the reason
-    /// `DeadlineExceeded`. Batches that have not ended an hour later are given up on: an event names each, and what it may
-    /// still cost.
+    /// Duration of the job in seconds, from its start, at which it ends; unset: no limit. While `suspend` is true and nothing
+    /// was submitted, the time does not run, and it begins anew on resumption, as with a Job; once a batch was submitted it
+    /// runs on, since batches do. At the end batches in flight are cancelled, answers that were paid for are written, and the
+    /// job fails, with the reason `DeadlineExceeded`. Batches that have not ended an hour later are given up on: an event names
+    /// each, and what it may still cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<i64>,
     /// Seconds after its end at which the operator deletes the job; unset: never. Zero deletes it at once. It is never deleted
     /// before its manifest is written, so a job that failed before anything was sent stays, and so does a job that reused the
-    /// results of an earlier one: a tool that applies it again would do so for ever. Results stay where they are.
+    /// results of an earlier one: a tool that applies it again would do so for ever. A job of a CronBatchJob stays for at least a
+    /// minute, so that the schedule sees its end. Results stay where they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub ttl_seconds_after_finished: Option<i32>,
@@ -204,6 +214,15 @@ impl Endpoint {
             Endpoint::Moderations => "/v1/moderations",
         }
     }
+}
+
+/// Way to stop a job for good.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StopPolicy {
+    /// No further batch is submitted; those in flight are awaited.
+    Drain,
+    /// Batches in flight are cancelled; answers that were paid for are written.
+    Cancel,
 }
 
 /// Fate of batches in flight when the job is deleted.

@@ -40,6 +40,8 @@ pub mod reasons {
     pub const SUBMITTING: &str = "Submitting";
     pub const WAITING_FOR_QUOTA: &str = "WaitingForQuota";
     pub const IN_PROGRESS: &str = "InProgress";
+    pub const DRAINING: &str = "Draining";
+    pub const CANCELLING: &str = "Cancelling";
     pub const COLLECTING: &str = "Collecting";
     pub const WRITING_RESULTS: &str = "WritingResults";
     pub const SUSPENDED: &str = "Suspended";

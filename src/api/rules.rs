@@ -53,6 +53,16 @@ pub fn locked_input() -> Rule {
         .field_path(".spec.input")
 }
 
+/// Forbids changes of `spec.stopPolicy` once it is set, except from Drain to Cancel. A stop is for good.
+pub fn stop_policy() -> Rule {
+    let (new, old) = ("self.spec.stopPolicy", "oldSelf.spec.stopPolicy");
+    Rule::new(format!("!has({old}) || has({new}) && {new} in [{old}, 'Cancel']"))
+        .message(
+            "`spec.stopPolicy` may not be changed once it is set, except from Drain to Cancel; to go on, create another BatchJob",
+        )
+        .field_path(".spec.stopPolicy")
+}
+
 /// Forbids any change of a BatchJob's output. It is a rule of the output itself.
 pub fn fixed_output() -> Rule {
     Rule::new(all([same("", "compression"), same("", "partialResults"), same("", "?configMap"), same_objects("")]))

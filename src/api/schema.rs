@@ -20,7 +20,8 @@ const WITH_VARIABLES: [&str; 4] =
     [".runID", ".input.configMaps.name", ".input.configMaps.key", ".output.configMap.name"];
 
 /// Makes the schema of a BatchJob's spec that of a template: rules about changes are left out, for a template may change, and
-/// so are patterns of what `$(scheduledTime)` may stand in, which are checked when a BatchJob is made of it.
+/// so are patterns of what `$(scheduledTime)` may stand in, which are checked when a BatchJob is made of it. `stopPolicy` is
+/// refused.
 pub fn of_a_template(schema: &mut Schema) {
     if let Some(object) = schema.as_object_mut() {
         let mut whole = Value::Object(std::mem::take(object));
@@ -28,6 +29,14 @@ pub fn of_a_template(schema: &mut Schema) {
         if let Value::Object(relaxed) = whole {
             *object = relaxed;
         }
+        let no_stop = json!({
+            "rule": "!has(self.stopPolicy)",
+            "message": "`spec.jobTemplate.spec.stopPolicy` may not be set: a BatchJob that is told to stop sends nothing; set \
+                        `spec.suspend` of the CronBatchJob, or `spec.stopPolicy` of a BatchJob that runs",
+            "fieldPath": ".stopPolicy"
+        });
+        let rules = object.entry("x-kubernetes-validations").or_insert_with(|| json!([]));
+        rules.as_array_mut().into_iter().for_each(|rules| rules.push(no_stop.clone()));
     }
 }
 
@@ -42,6 +51,13 @@ fn relax(schema: &mut Value, path: &str) {
         if rules.is_empty() {
             map.remove("x-kubernetes-validations");
         }
+    }
+    if path == ".stopPolicy" {
+        map.insert(
+            "description".into(),
+            "Way to stop a BatchJob. It is not allowed in a template: a BatchJob that is told to stop sends nothing."
+                .into(),
+        );
     }
     if WITH_VARIABLES.contains(&path) && map.remove("pattern").is_some() {
         map.insert("maxLength".into(), 512.into());

@@ -115,7 +115,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     let Parts { dependencies: Dependencies { client, watching, transport, clock }, cluster, health, metrics } = parts;
     let (jobs, scopes) = Jobs::new(options);
     jobs.count_in(&metrics);
-    let (crons, schedule_looks, schedules) = Crons::new(options);
+    let (crons, schedule_looks, schedules) = Crons::new(options, clock.now());
     let (provider_watches, providers, reports) = provider::watches(options.scopes());
     let (events, told) = EventQueue::new(metrics.clone());
     let reporter = Reporter { controller: "batchjob-operator".into(), instance: Some(options.identity.clone()) };

@@ -1,4 +1,5 @@
-//! Batches that do not end after the job's deadline: after a while, the job ends without them.
+//! Batches that do not end after they were to stop, at the job's deadline or with `stopPolicy: Cancel`: after a while, the job
+//! ends without them.
 
 use super::attempt::{Attempt, AttemptKey, AttemptState};
 use super::findings::PolledState;
@@ -7,16 +8,18 @@ use super::observed::Observed;
 use super::step::Step;
 use super::task::Task;
 use super::{submission, twins};
+use crate::api::StopPolicy;
 
 /// The largest number of batches that a message names.
 const NAMED: usize = 3;
 /// Milliseconds for which a failing call is retried before a batch is given up on: one bad answer is no reason.
 const LAST_TRIES: i64 = 300_000;
 
-/// Returns when the batches of a job past its deadline are given up on. None if the journal does not say yet since when they
-/// are to stop. A deadline that was moved since then counts as it is now.
+/// Returns when the batches of a job that is to stop are given up on. None if the journal does not say yet since when they are to
+/// stop. A deadline that was moved since then counts as it is now, unless the job was told to cancel its batches.
 pub(super) fn due(o: &Observed, journal: &Journal) -> Option<i64> {
-    let since = journal.out_of_time_since?.max(o.job.deadline.unwrap_or_default());
+    let deadline = o.job.deadline.filter(|_| o.job.stop != Some(StopPolicy::Cancel));
+    let since = journal.out_of_time_since?.max(deadline.unwrap_or_default());
     Some(since.saturating_add(o.timing.abandon_after))
 }
 

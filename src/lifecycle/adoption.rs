@@ -1,5 +1,6 @@
 //! The decision about a journal of another owner: to take its work over, to wait for it, or to report a conflict.
 
+use super::completion;
 use super::decide::{MENDED_CHECK, manifest_may_be_another, reuse, same_work};
 use super::journal::{Journal, Takeover};
 use super::observed::Observed;
@@ -38,16 +39,15 @@ pub(super) fn foreign(o: &Observed, journal: &Journal) -> Step {
         },
         Some(plan) if owner.is_copy(me) => same_work(o, &plan.work_hash, |_| copied(o, journal)),
         None if owner.is_copy(me) => copied(o, journal),
-        _ => Step::Fail(Failure {
-            reason: reasons::OUTPUT_CONFLICT,
-            message: format!(
-                "the destination is in use by BatchJob {}/{}{}; write to another URI, for example with `$(name)` and \
+        _ => {
+            let whose = if owner.cluster == me.cluster { "" } else { " of another cluster" };
+            let message = format!(
+                "the destination is in use by BatchJob {}/{}{whose}; write to another URI, for example with `$(name)` and \
                  `$(runID)` in it",
-                owner.namespace,
-                owner.name,
-                if owner.cluster == me.cluster { "" } else { " of another cluster" },
-            ),
-        }),
+                owner.namespace, owner.name,
+            );
+            Step::Fail(Failure::new(reasons::OUTPUT_CONFLICT, message))
+        }
     }
 }
 
@@ -84,6 +84,9 @@ fn copied(o: &Observed, journal: &Journal) -> Step {
             take(o, j);
             j.taken_over = Some(Takeover { from, times: times + 1 });
         }));
+    }
+    if o.job.stop.is_some() && !o.job.submitted {
+        return Step::Fail(completion::free_end(o));
     }
     if manifest_may_be_another(o) {
         return Step::LookForManifest;

@@ -7,47 +7,65 @@ use super::journal::{Commit, Journal};
 use super::observed::Observed;
 use super::provider_files::{files_to_delete, forget_files};
 use super::shard::Shard;
-use super::step::{Blocked, Step, Waiting};
+use super::step::{Blocked, Failure, Step, Waiting};
 use super::submission::{self, Round};
 use super::task::Task;
 use crate::api::conditions::reasons;
-use crate::api::{DeletionPolicy, Outcome, RequestCounts};
+use crate::api::{DeletionPolicy, Outcome, RequestCounts, StopPolicy};
 
 /// Maximum number of rounds of one job after the first; each sends again the requests without an answer.
 const ROUND_LIMIT: u32 = 10;
 
-/// Returns whether the job's deadline has passed. Suspension stops the clock of a job that was not sent.
-pub(super) fn is_out_of_time(o: &Observed) -> bool {
-    let stopped = o.job.suspend && o.journal.is_some_and(|j| !j.has_intents());
-    !stopped && o.job.deadline.is_some_and(|deadline| o.now >= deadline)
+/// Returns whether the job's batches are to stop, or none is to be sent at all: its deadline has passed, or `spec.stopPolicy` says
+/// so. Suspension stops the clock of a job that was not sent, but stops no stop.
+pub(super) fn is_to_stop(o: &Observed) -> bool {
+    let sent = o.journal.is_some_and(Journal::has_intents);
+    let is_paused = o.job.suspend && o.journal.is_some() && !sent;
+    match o.job.stop {
+        Some(StopPolicy::Cancel) => true,
+        Some(StopPolicy::Drain) if !sent => true,
+        Some(StopPolicy::Drain) | None => !is_paused && is_past_the_deadline(o),
+    }
+}
+
+fn is_past_the_deadline(o: &Observed) -> bool {
+    o.job.deadline.is_some_and(|deadline| o.now >= deadline)
 }
 
 /// Returns the next step of a job whose batches may be sent unless something is `blocked`.
 pub(super) fn go_on(o: &Observed, journal: &Journal, blocked: Option<Blocked>) -> Step {
-    if is_out_of_time(o) {
-        return out_of_time(o, journal);
+    if is_to_stop(o) {
+        return stop(o, journal);
     }
-    let too_many = has_failed_too_often(o, journal);
-    let round = submission::round(o, journal, None, blocked.is_none() && !o.job.suspend && !too_many);
-    if let Some(step) = round.step {
-        return step;
+    let drains = o.job.stop.is_some();
+    let may_send = blocked.is_none() && !o.job.suspend && !drains;
+    let round = submission::round(o, journal, None, may_send && !has_failed_too_often(o, journal));
+    match round.step {
+        Some(step) => step,
+        None if round.live => wait(o, round, blocked),
+        None if is_done(o, journal) => clean_up_then(o, journal, |counts| end_of(o, journal, counts)),
+        None if drains => clean_up_then(o, journal, |counts| early_end(o, journal, counts)),
+        None if may_send && journal.shards.are_settled() => another_round(o, journal),
+        None => wait(o, round, blocked),
     }
-    let settled = journal.shards.are_settled();
-    let hopeless = !round.live && (too_many || journal.shards.iter().any(Shard::is_refused_for_good));
-    if settled && !hopeless && may_be_sent_again(journal) > 0 && journal.round() < ROUND_LIMIT {
-        if blocked.is_none() && !o.job.suspend {
-            return another_round(o, journal);
-        }
-    } else if settled || hopeless {
-        return clean_up_then(o, journal, |counts| end_of(o, journal, counts));
-    }
-    wait(o, round, blocked)
 }
 
-fn wait(o: &Observed, round: Round, blocked: Option<Blocked>) -> Step {
+/// Returns whether nothing is left to send to the provider, or it would be in vain. No batch may be in flight.
+fn is_done(o: &Observed, journal: &Journal) -> bool {
+    let is_hopeless = has_failed_too_often(o, journal) || journal.shards.iter().any(Shard::is_refused_for_good);
+    let may_go_on = may_be_sent_again(journal) > 0 && journal.round() < ROUND_LIMIT;
+    is_hopeless || journal.shards.are_settled() && !may_go_on
+}
+
+fn wait(o: &Observed, mut round: Round, blocked: Option<Blocked>) -> Step {
     let taken = matches!(o.memory.manifest, Some(Some(_)));
     if taken && decide::manifest_may_be_another(o) {
         return Step::LookForManifest;
+    }
+    if o.job.stop.is_some() {
+        // What the shards have to say is about sending them again.
+        round.note = None;
+        round.stage = reasons::DRAINING;
     }
     let stage = if o.job.suspend && !round.live { reasons::SUSPENDED } else { round.shown_stage() };
     let until = [round.due, o.job.deadline, decide::next_look(o).filter(|_| taken)].into_iter().flatten().min();
@@ -69,10 +87,11 @@ pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(Reques
     }))
 }
 
-pub(super) fn out_of_time(o: &Observed, journal: &Journal) -> Step {
-    let message = "`spec.activeDeadlineSeconds` are over";
+/// Ends a job whose time is over, or that was told to stop: for free if nothing was sent; else its batches are cancelled, and
+/// collected when they ended.
+pub(super) fn stop(o: &Observed, journal: &Journal) -> Step {
     if !journal.has_intents() {
-        return decide::free_failure(journal, reasons::DEADLINE_EXCEEDED, message.into());
+        return stop_unsent(o, journal);
     }
     let mut round = submission::round(o, journal, Some(DeletionPolicy::Cancel), false);
     let due = abandoning::due(o, journal);
@@ -85,21 +104,57 @@ pub(super) fn out_of_time(o: &Observed, journal: &Journal) -> Step {
     };
     match step {
         Some(step) => step,
-        None if round.live => Step::Wait {
-            until: [round.due, due.filter(|due| o.now < *due)].into_iter().flatten().min(),
-            why: round.waiting(reasons::IN_PROGRESS, None),
-        },
-        None => clean_up_then(o, journal, |requests| match requests.succeeded == requests.total {
-            true => end_of(o, journal, requests),
-            false => Commit {
-                outcome: Outcome::Failed,
-                reason: reasons::DEADLINE_EXCEEDED.into(),
-                message: format!("{message}; {} of {} requests were answered", requests.succeeded, requests.total),
-                at: o.now,
-                requests,
-            },
-        }),
+        None if round.live => {
+            let until = [round.due, due.filter(|due| o.now < *due)].into_iter().flatten().min();
+            round.note = None;
+            round.say(reasons::CANCELLING, format!("{}: batches in flight are cancelled, {KEPT}", cause(o).message));
+            Step::Wait { until, why: round.waiting(reasons::CANCELLING, None) }
+        }
+        None => clean_up_then(o, journal, |counts| early_end(o, journal, counts)),
     }
+}
+
+/// Ends a job that sent nothing. Input files that were uploaded for it are deleted first, unless that fails.
+fn stop_unsent(o: &Observed, journal: &Journal) -> Step {
+    let files = files_to_delete(o, journal);
+    let task = Task::DeleteFiles;
+    match files.is_empty() || o.memory.failed_calls.contains_key(&task) {
+        true => decide::free_failure(journal, free_end(o)),
+        false if o.memory.running.contains(&task) => decide::wait(None, reasons::CANCELLING),
+        false => Step::DeleteFiles { files, attempt_key: None, must: false },
+    }
+}
+
+const KEPT: &str = "and answers that were paid for are written";
+
+/// Returns the end of a job that ends early and sent nothing. It costs nothing.
+pub(super) fn free_end(o: &Observed) -> Failure {
+    let end = cause(o);
+    Failure { message: format!("{}; nothing was sent", end.message), ..end }
+}
+
+/// Returns why a job ends early. The word of a person counts more than the clock, which may come to the same.
+fn cause(o: &Observed) -> Failure {
+    let is_late = is_past_the_deadline(o);
+    let Some(policy) = o.job.stop else {
+        return Failure::new(reasons::DEADLINE_EXCEEDED, "`spec.activeDeadlineSeconds` are over");
+    };
+    let more = if is_late && policy == StopPolicy::Drain { ", and `spec.activeDeadlineSeconds` are over" } else { "" };
+    let message = format!("`spec.stopPolicy` is {policy:?}{more}");
+    Failure { outcome: Outcome::Cancelled, ..Failure::new(reasons::CANCELLED, message) }
+}
+
+/// Returns the end of a job that ends early. A job that was told to stop when nothing was left to send ends as it would have
+/// ended anyway.
+fn early_end(o: &Observed, journal: &Journal, requests: RequestCounts) -> Commit {
+    let given_up = journal.abandoned_batches().next().is_some();
+    let was_done = o.job.stop.is_some() && !given_up && is_done(o, journal);
+    if requests.succeeded == requests.total || was_done {
+        return end_of(o, journal, requests);
+    }
+    let Failure { outcome, reason, message } = cause(o);
+    let message = format!("{message}; {} of {} requests were answered", requests.succeeded, requests.total);
+    Commit { outcome, reason: reason.into(), message, at: o.now, requests }
 }
 
 /// Returns whether more requests failed permanently than the job allows. Judged as batches end.

@@ -48,16 +48,23 @@ fn rules(o: &Observed) -> Step {
     }
     if let Some(message) = o.memory.unfit_store.as_ref().filter(|_| !may_have_been_sent(o)) {
         // The plan stays in the journal, because this process cannot write there. A changed spec drops it later.
-        return Step::Fail(Failure { reason: reasons::STORAGE_REJECTED, message: message.clone() });
+        return Step::Fail(Failure::new(reasons::STORAGE_REJECTED, message));
     }
+    let is_unopened = o.job.lock.is_none() && !o.job.submitted;
     if let Some(blocked) = &o.job.blocked {
+        if o.job.stop.is_some() && is_unopened {
+            return Step::Fail(completion::free_end(o));
+        }
         let stage = if o.journal.is_some_and(Journal::has_intents) { reasons::IN_PROGRESS } else { reasons::PENDING };
         let why = Waiting { stage, blocked: Some(blocked.clone()), ..Default::default() };
         return Step::Wait { until: Some(o.now + MENDED_CHECK), why };
     }
     let Some(lock) = &o.job.lock else {
         if let (Some(blocked), false) = (provider_going(o), o.journal.is_some_and(Journal::has_intents)) {
-            return no_new_job(o, blocked);
+            return match o.job.stop.is_some() && is_unopened {
+                true => Step::Fail(completion::free_end(o)),
+                false => no_new_job(o, blocked),
+            };
         }
         return Step::Lock(Lock { spec_hash: o.job.spec_hash.clone(), output_uri: o.job.output_uri.clone() });
     };
@@ -70,9 +77,8 @@ fn rules(o: &Observed) -> Step {
         None => match manifest {
             Some(manifest) => same_work(o, &manifest.work_hash, |_| reuse(manifest)),
             None if o.job.submitted => journal_gone(o),
-            None if o.memory.taken.is_some() => {
-                Step::Fail(Failure { reason: reasons::OUTPUT_CONFLICT, message: in_the_way(o) })
-            }
+            None if o.job.stop.is_some() => Step::Fail(completion::free_end(o)),
+            None if o.memory.taken.is_some() => Step::Fail(Failure::new(reasons::OUTPUT_CONFLICT, in_the_way(o))),
             None => Step::Open(Journal::open(o.nonce.into(), o.job.owner.clone(), o.job.spec_hash.clone())),
         },
     }
@@ -210,16 +216,16 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
     if let Some(Err(message)) = &o.memory.store_proved
         && !sent
     {
-        return free_failure(journal, reasons::OUTPUT_CONFLICT, message.clone());
+        return free_failure(journal, Failure::new(reasons::OUTPUT_CONFLICT, message.clone()));
     }
     if o.memory.taken.is_some() && !sent {
-        return free_failure(journal, reasons::OUTPUT_CONFLICT, in_the_way(o));
+        return free_failure(journal, Failure::new(reasons::OUTPUT_CONFLICT, in_the_way(o)));
     }
     if journal.plan.is_none() {
         return unplanned(o, journal);
     }
     if let Some(message) = unfit(o, &journal.shards).filter(|_| !sent) {
-        return free_failure(journal, reasons::INVALID_INPUT, message);
+        return free_failure(journal, Failure::new(reasons::INVALID_INPUT, message));
     }
     if let Some(Some(manifest)) = &o.memory.manifest
         && !sent
@@ -230,11 +236,11 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
             true => reuse(manifest),
             false => match journal.plan.as_ref().and_then(|p| other_version(&p.work_hash, hash)) {
                 Some(version) if !has_hash_of(o, version) => pass_to_compare(o, version),
-                _ => free_failure(journal, reasons::OUTPUT_CONFLICT, other_work()),
+                _ => free_failure(journal, Failure::new(reasons::OUTPUT_CONFLICT, other_work())),
             },
         };
     }
-    if let (Some(blocked), false) = (provider_going(o), sent || completion::is_out_of_time(o)) {
+    if let (Some(blocked), false) = (provider_going(o), sent || completion::is_to_stop(o)) {
         return no_new_job(o, blocked);
     }
     let drift = (journal.spec_hash != o.job.spec_hash || lock.spec_hash != o.job.spec_hash).then(|| Blocked {
@@ -292,8 +298,8 @@ pub(super) fn next_look(o: &Observed) -> Option<i64> {
 
 /// Plans the work. Every reason to take a plan back also prevents the next one, or the two would alternate for ever.
 fn unplanned(o: &Observed, journal: &Journal) -> Step {
-    if completion::is_out_of_time(o) {
-        return completion::out_of_time(o, journal);
+    if completion::is_to_stop(o) {
+        return completion::stop(o, journal);
     }
     match &o.memory.manifest {
         Some(Some(manifest)) => same_work(o, &manifest.work_hash, |_| reuse(manifest)),
@@ -306,7 +312,7 @@ fn plan(o: &Observed, journal: &Journal) -> Step {
         return wait(None, reasons::PLANNING);
     }
     let pass = o.memory.pass.as_ref().filter(|p| p.spec_hash == o.job.spec_hash);
-    let invalid = |message| Step::Fail(Failure { reason: reasons::INVALID_INPUT, message });
+    let invalid = |message: String| Step::Fail(Failure::new(reasons::INVALID_INPUT, message));
     match pass.map(|p| &p.result) {
         Some(Err(message)) => invalid(message.clone()),
         Some(Ok(planned)) if unfit(o, &planned.shards).is_some() => {
@@ -327,11 +333,11 @@ pub(super) fn same_work(o: &Observed, hash: &str, then: impl Fn(&PlanResult) -> 
     }
     match o.memory.pass.as_ref().filter(|p| p.spec_hash == o.job.spec_hash).map(|p| &p.result) {
         None => pass_to_compare(o, WorkHashVersion::of(hash).unwrap_or_default()),
-        Some(Err(message)) => Step::Fail(Failure { reason: reasons::INVALID_INPUT, message: message.clone() }),
+        Some(Err(message)) => Step::Fail(Failure::new(reasons::INVALID_INPUT, message)),
         Some(Ok(planned)) if planned.plan.work_hash == hash => then(planned),
         Some(Ok(planned)) => match other_version(&planned.plan.work_hash, hash) {
             Some(version) => pass_to_compare(o, version),
-            None => Step::Fail(Failure { reason: reasons::OUTPUT_CONFLICT, message: other_work() }),
+            None => Step::Fail(Failure::new(reasons::OUTPUT_CONFLICT, other_work())),
         },
     }
 }
@@ -393,13 +399,13 @@ fn unfit(o: &Observed, shards: &Shards) -> Option<String> {
 
 /// Returns the step of a failure before the first intent. The plan is dropped first, so that no process acts on it once the
 /// spec is unlocked.
-pub(super) fn free_failure(journal: &Journal, reason: &'static str, message: String) -> Step {
+pub(super) fn free_failure(journal: &Journal, failure: Failure) -> Step {
     match journal.plan {
         Some(_) => Step::Swap(journal.next(|j| {
             j.plan = None;
             j.shards.clear();
         })),
-        None => Step::Fail(Failure { reason, message }),
+        None => Step::Fail(failure),
     }
 }
 

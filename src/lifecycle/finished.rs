@@ -1,15 +1,16 @@
 //! The end of a job, as its object shows it.
 
-use crate::api::conditions::{self, RECONCILING, RESULTS_REUSED, RESULTS_WRITTEN};
+use crate::api::conditions::{self, COMPLETE, RECONCILING, RESULTS_REUSED, RESULTS_WRITTEN};
 use crate::api::text::clip;
-use crate::api::{BatchJob, Outcome, annotations};
+use crate::api::{BatchJob, Outcome, annotations, owner_of_child};
 
 /// Maximum length of the annotation's value in status, in bytes.
 const REQUEST_LIMIT: usize = 253;
 
-/// Returns whether a job failed before anything was paid.
+/// Returns whether a job failed, or was told to stop, before anything was paid.
 pub fn cost_nothing(job: &BatchJob) -> bool {
-    job.status.as_ref().is_some_and(|s| s.outcome == Some(Outcome::Failed) && s.lock.is_none())
+    let ended = |outcome| matches!(outcome, Some(Outcome::Failed | Outcome::Cancelled));
+    job.status.as_ref().is_some_and(|s| ended(s.outcome) && s.lock.is_none())
 }
 
 /// Returns whether status has the job's outcome, and nothing about the object asks for another look. A failure that cost
@@ -30,15 +31,24 @@ pub fn is_tidy(job: &BatchJob) -> bool {
     status.outcome.is_some() && conditions::is_false(&status.conditions, RECONCILING)
 }
 
+/// Milliseconds for which a job of a schedule stays at least, so that its CronBatchJob sees the end.
+const SEEN_BY_SCHEDULE: i64 = 60_000;
+
 /// Returns the time (Unix milliseconds) from which a job is to be deleted: `spec.ttlSecondsAfterFinished` after its end. None if
 /// that is unset, or if the job has not ended, has no manifest, has files left to delete, or reused the results of an earlier
 /// job. A tool that applies deleted objects again ends up with such a job; without it, the two would go on for ever.
-pub fn expiry(job: &BatchJob) -> Option<i64> {
+///
+/// A job of a CronBatchJob stays until [`SEEN_BY_SCHEDULE`] after status tells of its end and after `since`, the time from which
+/// this process looks after schedules.
+pub fn expiry(job: &BatchJob, since: i64) -> Option<i64> {
     let (ttl, status) = (job.spec.ttl_seconds_after_finished?, job.status.as_ref()?);
     let is_true = |type_| conditions::is_true(&status.conditions, type_);
     let is_over = is_finished(job) && is_tidy(job) && is_true(RESULTS_WRITTEN) && !is_true(RESULTS_REUSED);
     let end = status.completion_time.as_ref()?.0.as_millisecond();
-    is_over.then(|| end + i64::from(ttl) * 1000)
+    let told = status.conditions.iter().find(|condition| condition.type_ == COMPLETE);
+    let told = told.map_or(end, |condition| condition.last_transition_time.0.as_millisecond());
+    let seen = owner_of_child(&job.metadata).map(|_| told.max(since) + SEEN_BY_SCHEDULE);
+    is_over.then(|| (end + i64::from(ttl) * 1000).max(seen.unwrap_or(i64::MIN)))
 }
 
 /// Returns the value of the annotation that requests another look, clipped to the length that status has room for.
@@ -101,5 +111,7 @@ mod tests {
         assert!(!is_finished(&status(free.clone(), 1, "now")), "the spec changed");
         assert!(!is_finished(&status(free, 2, "earlier")), "a person asks");
         assert!(is_finished(&status(lock, 1, "earlier")), "it was paid for");
+        let stopped = job(json!({"outcome": "Cancelled", "observedGeneration": 1, "lastHandledReconcileAt": "now"}));
+        assert!(cost_nothing(&stopped) && !is_finished(&stopped), "it was told to stop before it was sent");
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::journal::{Journal, Owner, Plan};
 use super::memory::Memory;
 use super::{Answers, Blocked};
-use crate::api::{Capabilities, DeletionPolicy, Lock, PinnedProvider, ProviderFilePolicy, UnknownSubmissionPolicy};
+use crate::api::{
+    Capabilities, DeletionPolicy, Lock, PinnedProvider, ProviderFilePolicy, StopPolicy, UnknownSubmissionPolicy,
+};
 
 /// The input of [`super::decide`]. Times are Unix milliseconds.
 #[derive(Clone, Debug)]
@@ -59,6 +61,8 @@ pub struct JobView {
     pub finalizer: bool,
     /// `spec.suspend`
     pub suspend: bool,
+    /// `spec.stopPolicy`
+    pub stop: Option<StopPolicy>,
     /// [`super::spec_hash`] of the spec.
     pub spec_hash: String,
     /// The destination with its variables replaced.

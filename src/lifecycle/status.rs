@@ -18,7 +18,7 @@ use super::{partial, questions};
 use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{
-    BatchEnd, BatchJobStatus, Display, LeftOut, Outcome, PROTOCOL_VERSION, PinnedProvider, RequestCounts, Results, Work,
+    BatchEnd, BatchJobStatus, Display, LeftOut, PROTOCOL_VERSION, PinnedProvider, RequestCounts, Results, Work,
 };
 
 pub use batches::{is_in_flight, may_be_submitted};
@@ -63,7 +63,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
         }
         Step::Fail(failure) => {
             status.lock = None;
-            status.outcome = Some(Outcome::Failed);
+            status.outcome = Some(failure.outcome);
             status.completion_time = time(o.now);
             failed(failure)
         }

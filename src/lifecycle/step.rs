@@ -4,7 +4,7 @@ use super::attempt::AttemptKey;
 use super::findings::ManifestView;
 use super::journal::{Journal, Owner};
 use super::task::Task;
-use crate::api::{Hold, Lock, WorkHashVersion};
+use crate::api::{Hold, Lock, Outcome, WorkHashVersion};
 
 /// One step of a job, with at most one effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,10 +141,19 @@ pub enum Step {
 /// A failure that cost nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
+    /// Failed, or Cancelled for a job that was told to stop.
+    pub outcome: Outcome,
     /// CamelCase reason.
     pub reason: &'static str,
     /// The problem and its remedy.
     pub message: String,
+}
+
+impl Failure {
+    /// Returns the failure of a job that nobody told to stop.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Failure {
+        Failure { outcome: Outcome::Failed, reason, message: message.into() }
+    }
 }
 
 /// A problem that a person must fix. The job goes on by itself afterwards.

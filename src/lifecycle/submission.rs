@@ -143,6 +143,7 @@ fn owed(
         return None;
     }
     let permitted = o.memory.permit.as_ref() == Some(&attempt.intent_id) && attempt.state == AttemptState::Intended;
+    let stops = closing.is_some() || o.job.stop.is_some();
     let (posted, is_first) = (o.memory.posted.get(&attempt.intent_id), attempt.repeats == 0);
     // The reply to an earlier POST does not use up the permit for a repeated one.
     let posted = posted.filter(|posted| is_first || !permitted || matches!(posted, PostResult::Created(_)));
@@ -164,8 +165,8 @@ fn owed(
         }
         Some(_) => None,
         None if !permitted => None,
-        None if (closing.is_some() || attempt.fingerprint != o.job.fingerprint) && !is_first => None,
-        None if closing.is_some() => {
+        None if (stops || attempt.fingerprint != o.job.fingerprint) && !is_first => None,
+        None if stops => {
             let unsent = Rejection::new(Refusal::NotSent, "the job was to stop before the batch was asked for");
             Some(Step::Swap(journal.next(|j| refuse(o, j, attempt_key, unsent, false))))
         }

@@ -78,6 +78,10 @@ struct Expansion<'a> {
 impl Expansion<'_> {
     fn spec(&self, template: &BatchJobSpec) -> Result<BatchJobSpec, TemplateError> {
         let mut spec = template.clone();
+        if spec.stop_policy.is_some() {
+            let fault = "may not be set: a BatchJob that is told to stop sends nothing; set `spec.suspend`";
+            return Err(at("stopPolicy", fault.into()));
+        }
         match &mut spec.run_id {
             Some(run_id) => {
                 self.text(run_id, "runID", Text::Plain)?;

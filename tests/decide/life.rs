@@ -29,8 +29,19 @@ fn states() -> Vec<State> {
     let written = || Memory { manifest: Some(Some(manifest("w", "h"))), marked: Some("w".into()), ..memory() };
     let over = || JobView { finished: true, ..job() };
     let row = |name, job, journal, memory| State { name, job, journal, memory };
+    let missing = Blocked { reason: "SecretNotFound", message: "m".into() };
+    let permitted = || Memory { permit: Some("intent-1".into()), ..memory() };
+    let no_room = Rejection::new(Refusal::Capacity, "no room");
+    let (refusal, message) = (no_room.refusal, no_room.message);
+    let turned_away = AttemptState::Refused { refusal, message, at: NOW, retry_at: None };
+    let without_file = || Memory { deleted: ["file-1".to_string()].into(), ..memory() };
     vec![
+        row("new, its Secret missing", JobView { blocked: Some(missing), lock: None, ..unsent() }, None, memory()),
+        row("new", unsent(), None, memory()),
         row("checked, nothing sent", unsent(), Some(journal(me(), None)), memory()),
+        row("about to submit", job(), Some(journal(me(), Some(AttemptState::Intended))), permitted()),
+        row("a reply was lost", job(), Some(journal(me(), Some(AttemptState::Intended))), memory()),
+        row("the provider has no room", job(), Some(journal(me(), Some(turned_away))), without_file()),
         row("a batch runs", job(), Some(journal(me(), submitted())), running(NOW)),
         row(
             "requests expired, to be sent again",
@@ -55,6 +66,9 @@ fn words(step: &Step, before: Option<&Journal>) -> String {
     match step {
         Step::Wait { why, .. } => format!("waits (`{}`)", why.stage),
         Step::WriteIntent { .. } | Step::Upload(_) => "sends".into(),
+        Step::Open(_) => "begins".into(),
+        Step::Post(_) => "submits".into(),
+        Step::Search(_) => "looks for a batch".into(),
         Step::FollowUp { .. } => "sends again".into(),
         Step::Cancel { .. } => "cancels".into(),
         Step::Write => "writes results".into(),
@@ -66,7 +80,8 @@ fn words(step: &Step, before: Option<&Journal>) -> String {
             (Some(commit), Some(Journal { commit: None, .. })) => format!("ends (`{}`)", commit.reason),
             _ if next.closing.is_some() => format!("closes the journal (`{:?}`)", next.closing.unwrap()),
             _ if next.out_of_time_since.is_some() => "sends no more, then cancels".into(),
-            _ if next.plan.is_none() => "drops the plan, then fails (`DeadlineExceeded`), free".into(),
+            _ if next.plan.is_none() => "drops the plan, then fails, free".into(),
+            _ if next.shards[0].refusal() == Some(Refusal::NotSent) => "submits nothing".into(),
             _ => panic!("{step:?}"),
         },
         step => step.name().to_string(),
@@ -81,9 +96,11 @@ fn under(state: &State, change: fn(&mut JobView)) -> String {
 
 type Change = (&'static str, fn(&mut JobView));
 
-const CHANGES: [Change; 6] = [
+const CHANGES: [Change; 8] = [
     ("as it is", |_| {}),
     ("`suspend: true`", |job| job.suspend = true),
+    ("`stopPolicy: Drain`", |job| job.stop = Some(StopPolicy::Drain)),
+    ("`stopPolicy: Cancel`", |job| job.stop = Some(StopPolicy::Cancel)),
     ("`activeDeadlineSeconds` over", |job| job.deadline = Some(NOW)),
     ("deleted, `deletionPolicy: Cancel`", |job| job.deleting_since = Some(NOW)),
     ("deleted, `deletionPolicy: Orphan`", |job| {
@@ -130,9 +147,9 @@ fn ended(ttl: Option<i32>) -> BatchJob {
 #[test]
 fn a_job_expires_its_ttl_after_its_end_and_not_without_a_manifest_or_with_results_of_an_earlier_one() {
     let end = "2026-01-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_millisecond();
-    assert_eq!(expiry(&ended(None)), None, "unset");
-    assert_eq!(expiry(&ended(Some(0))), Some(end));
-    assert_eq!(expiry(&ended(Some(i32::MAX))), Some(end + 1_000 * i64::from(i32::MAX)));
+    assert_eq!(expiry(&ended(None), 0), None, "unset");
+    assert_eq!(expiry(&ended(Some(0)), 0), Some(end));
+    assert_eq!(expiry(&ended(Some(i32::MAX)), 0), Some(end + 1_000 * i64::from(i32::MAX)));
     let with = |type_: &str, status: &str| {
         let mut job = ended(Some(60));
         let conditions = &mut job.status.as_mut().unwrap().conditions;
@@ -140,7 +157,7 @@ fn a_job_expires_its_ttl_after_its_end_and_not_without_a_manifest_or_with_result
         (changed.type_, changed.status) = (type_.into(), status.into());
         conditions.retain(|condition| condition.type_ != type_);
         conditions.push(changed);
-        expiry(&job)
+        expiry(&job, 0)
     };
     assert_eq!(with("ResultsReused", "True"), None, "what applied it again would do so for ever");
     assert_eq!(with("ResultsReused", "False"), Some(end + 60_000));
@@ -148,7 +165,7 @@ fn a_job_expires_its_ttl_after_its_end_and_not_without_a_manifest_or_with_result
     assert_eq!(with("Reconciling", "True"), None, "its staged files are left");
     let mut running = ended(Some(0));
     running.status.as_mut().unwrap().outcome = None;
-    assert_eq!(expiry(&running), None);
+    assert_eq!(expiry(&running, 0), None);
 }
 
 #[test]
@@ -164,4 +181,27 @@ fn a_job_is_deleted_once_it_has_expired_and_is_looked_at_again_when_it_does() {
     let going = JobView { expires_at: Some(NOW), deleting_since: Some(NOW), ..over.job.clone() };
     let gone = step(&going, over.journal.as_ref(), &over.memory);
     assert!(matches!(gone, Step::RemoveFinalizer { .. }), "it is not deleted twice: {gone:?}");
+}
+
+/// Its CronBatchJob would report it as missing, and not count its success.
+#[test]
+fn a_job_of_a_schedule_stays_for_a_minute_so_that_its_end_is_seen() {
+    let mut child = ended(Some(0));
+    let owner = serde_json::json!([{"apiVersion": "llmbatch.dev/v1alpha1", "kind": "CronBatchJob", "name": "nightly",
+        "uid": "c", "controller": true}]);
+    child.metadata.owner_references = serde_json::from_value(owner).unwrap();
+    let told = "2026-01-01T00:05:00Z".parse::<jiff::Timestamp>().unwrap();
+    let status = child.status.as_mut().unwrap();
+    let complete = serde_json::json!({"type": "Complete", "status": "True", "reason": "AllSucceeded", "message": "",
+        "lastTransitionTime": told.to_string()});
+    status.conditions.push(serde_json::from_value(complete).unwrap());
+    let told = told.as_millisecond();
+    assert_eq!(
+        expiry(&child, 0),
+        Some(told + 60_000),
+        "results may take longer to be written than the job takes to end"
+    );
+    assert_eq!(expiry(&child, told + 9_000), Some(told + 69_000), "the operator was away");
+    child.spec.ttl_seconds_after_finished = Some(3_600);
+    assert_eq!(expiry(&child, 0), Some(told - 300_000 + 3_600_000), "a longer TTL is as it is");
 }

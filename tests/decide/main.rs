@@ -17,6 +17,7 @@ mod providers;
 mod questions;
 mod refusals;
 mod status;
+mod stopping;
 mod submitting;
 mod tidying;
 mod trials;
@@ -24,7 +25,7 @@ mod trials;
 use std::collections::BTreeMap;
 
 use batchjob_operator::api::{
-    BatchEnd, BatchJobStatus, DeletionPolicy, ErrorSummary, Outcome, ProviderFilePolicy, RequestCounts,
+    BatchEnd, BatchJobStatus, DeletionPolicy, ErrorSummary, Outcome, ProviderFilePolicy, RequestCounts, StopPolicy,
     UnknownSubmissionPolicy,
 };
 use batchjob_operator::lifecycle::{

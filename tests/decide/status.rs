@@ -205,7 +205,7 @@ fn kstatus_takes_every_job_that_failed_for_failed_and_no_other() {
     }
     // Those that cost nothing.
     for reason in ["InvalidInput", "OutputConflict", "DeadlineExceeded"] {
-        let failure = Step::Fail(Failure { reason, message: "m".into() });
+        let failure = Step::Fail(Failure::new(reason, "m"));
         assert_eq!(kstatus(&after(&[working.clone(), failure])), "Failed", "{reason}");
     }
 }
@@ -219,6 +219,8 @@ fn kstatus_takes_a_job_that_is_on_its_way_for_failed_only_where_a_person_must_me
         ("Submitting", "InProgress"),
         ("WaitingForQuota", "Current"),
         ("InProgress", "Current"),
+        ("Draining", "Current"),
+        ("Cancelling", "Current"),
         ("Collecting", "InProgress"),
         ("WritingResults", "InProgress"),
         ("Cancelled", "InProgress"),
@@ -230,7 +232,7 @@ fn kstatus_takes_a_job_that_is_on_its_way_for_failed_only_where_a_person_must_me
         assert_eq!(kstatus(&after(std::slice::from_ref(&blocked))), "Failed", "{stage}");
         assert_eq!(kstatus(&after(&[blocked, wait(None)])), expected, "{stage}, mended");
         // A failure that cost nothing was mended, and the job is judged anew.
-        let failure = Step::Fail(Failure { reason: "InvalidInput", message: "m".into() });
+        let failure = Step::Fail(Failure::new("InvalidInput", "m"));
         assert_eq!(kstatus(&after(&[failure, wait(None)])), expected, "{stage}, mended after a failure");
     }
 }

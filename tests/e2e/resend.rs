@@ -1,5 +1,6 @@
 //! What has no answer is sent again, and only that; what failed too often ends the job.
 
+use batchjob_operator::api::BatchJobObject as BatchJob;
 use serde_json::{Value, json};
 
 use crate::support::quiet::prompt;
@@ -86,6 +87,80 @@ async fn at_its_deadline_a_job_is_cancelled_collected_and_failed() {
     assert_eq!((state["batches"][0]["status"].as_str(), &state["files"]), (Some("cancelled"), &json!([])));
     assert_eq!(scene.get("out/j/errors.jsonl").await.unwrap().lines().count(), 3);
     assert_eq!(serde_json::to_value(job.status.unwrap().outcome).unwrap(), "Failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_told_to_stop_sends_no_further_batch_and_writes_what_it_has() {
+    let mut scene = Scene::set("told-to-stop", &["--batch-duration", "1h"]).await;
+    scene.apply(&(scene.manifest("provider.yaml") + "  limits:\n    maxRequestsPerBatch: 2\n"));
+    scene.restart().await;
+    let manifest = |name: &str, change: Value| {
+        let mut job = scene.job(name, json!({"spec": {"parallelism": 1}}));
+        job["spec"]["input"] = json!({"inline": {"requests": crate::support::scene::requests(name, 6)}});
+        job["spec"].as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        job.to_string()
+    };
+    let apply = |name: &str, change: Value| scene.apply(&manifest(name, change));
+    let refused = |manifest: &str, words: &str| {
+        let (applied, said) = scene.try_apply(manifest);
+        assert!(!applied && said.contains(words), "{said}");
+    };
+    let runs = |j: &BatchJob| j.status.as_ref().is_some_and(|s| s.batches.iter().any(|b| b.provider_id.is_some()));
+    let says = |reason: &'static str| move |j: &BatchJob| condition(j, "Complete").is_some_and(|c| c.1 == reason);
+
+    apply("j", json!({}));
+    scene.wait_job("its first batch runs", "j", 40, runs).await;
+    apply("j", json!({"stopPolicy": "Drain"}));
+    scene.wait_job("it drains", "j", 20, says("Draining")).await;
+    scene.finish(&scene.sim.state().await["batches"][0]).await;
+    let job = scene.wait_condition("j", "Failed", "True", 40).await;
+    assert_eq!(condition(&job, "Failed").unwrap().1, "Cancelled");
+    assert_eq!(scene.result_ids("j").await, ["j-0", "j-1"]);
+    assert_eq!(scene.get("out/j/unsuccessful.jsonl").await.unwrap().lines().count(), 4, "another job can run these");
+    let status = job.status.unwrap();
+    assert_eq!(serde_json::to_value(status.outcome).unwrap(), "Cancelled");
+    let counts = status.requests.unwrap();
+    assert_eq!((counts.total, counts.succeeded, counts.cancelled), (6, 2, 4));
+
+    apply("k", json!({}));
+    scene.wait_job("its first batch runs", "k", 40, runs).await;
+    apply("k", json!({"stopPolicy": "Drain"}));
+    scene.wait_job("it drains", "k", 20, says("Draining")).await;
+    apply("k", json!({"stopPolicy": "Cancel"}));
+    scene.wait_condition("k", "Failed", "True", 40).await;
+    assert_eq!(scene.sim.state().await["batches"][1]["status"], "cancelled");
+    refused(&manifest("k", json!({"stopPolicy": "Drain"})), "`spec.stopPolicy` may not be changed once it is set");
+    let drains = crate::support::eventually("the stops are told", 20, async || {
+        Some(scene.told("Draining").await).filter(|events| events.len() > 1)
+    });
+    assert_eq!(drains.await.len(), 2, "once for each job");
+
+    // One that was not sent ends at once, and stays at its end whatever is applied.
+    apply("n", json!({"suspend": true}));
+    scene.wait_condition("n", "Planned", "True", 30).await;
+    apply("n", json!({"suspend": true, "stopPolicy": "Drain"}));
+    let job = scene.wait_condition("n", "Failed", "True", 20).await;
+    assert_eq!(condition(&job, "Failed").unwrap().1, "Cancelled");
+    assert_eq!(serde_json::to_value(job.status.unwrap().outcome).unwrap(), "Cancelled");
+    refused(&manifest("n", json!({})), "to go on, create another BatchJob");
+    apply("n", json!({"suspend": false, "stopPolicy": "Drain"}));
+    let generation = scene.get_job("n").await.metadata.generation;
+    let is_seen = |j: &BatchJob| j.status.as_ref().is_some_and(|s| s.observed_generation == generation);
+    let is_over = |j: &BatchJob| is_seen(j) && condition(j, "Failed").unwrap().1 == "Cancelled";
+    scene.wait_job("it is over all the same", "n", 20, is_over).await;
+    assert_eq!(scene.sim.state().await["creates"], 2, "a batch of j and one of k");
+
+    // Applied again after its deletion, the job adopts its end.
+    scene.kubectl(&["delete", "bjob", "j"]);
+    apply("j", json!({"stopPolicy": "Drain"}));
+    let again = scene.wait_condition("j", "Failed", "True", 30).await;
+    assert_eq!(condition(&again, "ResultsReused").unwrap().0, "True");
+    scene.sim.assert_billed_once(2).await;
+
+    let template = scene.job("t", json!({"spec": {"stopPolicy": "Drain"}}))["spec"].clone();
+    let cron = json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": "CronBatchJob", "metadata": {"name": "t"},
+        "spec": {"schedule": "@daily", "jobTemplate": {"spec": template}}});
+    refused(&cron.to_string(), "`spec.jobTemplate.spec.stopPolicy` may not be set");
 }
 
 #[tokio::test(flavor = "multi_thread")]

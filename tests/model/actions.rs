@@ -59,6 +59,9 @@ pub(super) enum Action {
     Flip {
         stale: u8,
     },
+    Stop {
+        stale: u8,
+    },
     ChangeMind {
         stale: u8,
     },

@@ -74,6 +74,9 @@ impl Protocol {
         if w.left.flips > 0 {
             out.extend(readers().map(|stale| Action::Flip { stale }));
         }
+        if w.left.stops > 0 {
+            out.extend(readers().map(|stale| Action::Stop { stale }));
+        }
         if w.left.changes_of_mind > 0 {
             out.extend(readers().map(|stale| Action::ChangeMind { stale }));
         }
@@ -221,6 +224,10 @@ impl Protocol {
             Action::Flip { stale } => {
                 w.left.flips -= 1;
                 w.edit_object(0, stale, |o| o.suspend = !o.suspend)?;
+            }
+            Action::Stop { stale } => {
+                w.left.stops -= 1;
+                w.edit_object(0, stale, |o| o.stop = Some(o.stop.map_or(self.stop, |_| StopPolicy::Cancel)))?;
             }
             Action::ChangeMind { stale } => {
                 w.left.changes_of_mind -= 1;

@@ -41,6 +41,8 @@ pub(super) struct Budget {
     pub deletions: u8,
     /// `spec.suspend` changes.
     pub flips: u8,
+    /// `spec.stopPolicy` is set.
+    pub stops: u8,
     /// `spec.deletionPolicy` changes.
     pub changes_of_mind: u8,
     /// `spec.maxFailedRequests` changes.
@@ -88,6 +90,7 @@ impl Budget {
         new_sources: 0,
         deletions: 0,
         flips: 0,
+        stops: 0,
         changes_of_mind: 0,
         limits: 0,
         restores: 0,
@@ -123,6 +126,7 @@ impl std::fmt::Debug for Budget {
             ("new sources", self.new_sources),
             ("deletions", self.deletions),
             ("flips of suspend", self.flips),
+            ("stops", self.stops),
             ("flips of the deletion policy", self.changes_of_mind),
             ("changes of the limit", self.limits),
             ("restores", self.restores),
@@ -147,6 +151,10 @@ impl std::fmt::Debug for Budget {
 /// A rule that is broken, by the executor around `decide` or by what it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mutant {
+    /// A job that was told to stop sends all the same.
+    SendsAfterStop,
+    /// A job that was told to cancel its batches does not wait for their ends.
+    AwaitsNoEnd,
     /// The journal is written over the version of the moment, not over the one that was judged.
     WritesUnjudged,
     /// Whoever reads an intent takes it for a permit.
@@ -279,6 +287,8 @@ pub(super) struct Protocol {
     pub together: bool,
     pub parallelism: usize,
     pub policy: DeletionPolicy,
+    /// The first `spec.stopPolicy` that is set; after Drain comes Cancel.
+    pub stop: StopPolicy,
     /// Of the first object; one that is created again has all the time that there is.
     pub deadline: Option<i64>,
     /// How long batches may take to end once the deadline is over.
@@ -314,6 +324,7 @@ impl Protocol {
             together: false,
             parallelism: 1,
             policy: DeletionPolicy::Cancel,
+            stop: StopPolicy::Drain,
             deadline: None,
             abandon_after: NEVER,
             ahead: 0,
@@ -377,6 +388,7 @@ impl std::fmt::Debug for Protocol {
             part("in one shard", self.together.then(String::new)),
             part("attempts", (self.attempts != 2).then(|| self.attempts.to_string())),
             part("policy", (self.policy == DeletionPolicy::Orphan).then(|| "Orphan".into())),
+            part("told to", (self.budget.stops > 0).then(|| format!("{:?}", self.stop))),
             part("deadline", self.deadline.map(|d| d.to_string())),
             part("given up on after", (self.abandon_after < NEVER).then(|| self.abandon_after.to_string())),
             part("one clock ahead by", (self.ahead > 0).then(|| self.ahead.to_string())),

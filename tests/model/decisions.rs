@@ -18,13 +18,8 @@ impl Protocol {
     pub(super) fn timing(&self) -> Timing {
         let listing_lag = if self.mutant == Some(Mutant::ListsTooSoon) { 0 } else { LAG };
         let send_timeout = if self.mutant == Some(Mutant::RevokesTooSoon) { -NEVER } else { 1 + self.allowance };
-        Timing {
-            post_window: 1,
-            send_timeout,
-            listing_lag,
-            deletion_deadline: NEVER,
-            abandon_after: self.abandon_after,
-        }
+        let abandon_after = if self.mutant == Some(Mutant::AwaitsNoEnd) { 0 } else { self.abandon_after };
+        Timing { post_window: 1, send_timeout, listing_lag, deletion_deadline: NEVER, abandon_after }
     }
 
     pub(super) fn new_object(&self, uid: u8, work: &str) -> JobView {
@@ -87,6 +82,7 @@ impl Protocol {
                 let closing = |j: &Shared<Journal>| Journal { closing: Some(job.deletion_policy), ..Journal::clone(j) };
                 observed(job, w.journal.as_ref().map(closing).as_ref())
             }
+            Some(Mutant::SendsAfterStop) => observed(&JobView { stop: None, ..job.clone() }, w.journal.as_deref()),
             Some(Mutant::BelievesRepeat) => observed(job, w.journal.as_ref().map(without_repeats).as_ref()),
             Some(Mutant::SendsAbandoned) => observed(job, w.journal.as_ref().map(with_abandoned_as_revoked).as_ref()),
             Some(Mutant::AbsenceIsEvidence) if w.journal.is_none() => {
@@ -181,7 +177,14 @@ impl Protocol {
                 Step::Wait { .. } => return d.learned.then_some(()),
                 Step::Poll(_) if !self.follows() => return d.learned.then_some(()),
                 step if self.look(w, replica, memory, &d.job, &step) => {}
-                step => return self.effect(w, replica, memory, &d.job, step, present.as_deref()),
+                step => {
+                    let posts = w.posts.len();
+                    let done = self.effect(w, replica, memory, &d.job, step, present.as_deref());
+                    // An object that changes after it was read for the POST is beyond anybody's reach.
+                    let stops = w.object_of(replica).is_some_and(|o| o.stop.is_some() && !d.is_slow);
+                    w.history.asked_when_stopped |= w.posts.len() > posts && (stops || d.job.stop.is_some());
+                    return done;
+                }
             }
             d.learned = true;
         }

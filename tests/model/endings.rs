@@ -25,6 +25,7 @@ pub(super) const ENDING: &[(&str, fn())] = &named![
     a_limit_that_changes,
     batches_that_do_not_end_after_the_deadline,
     at_the_deadline,
+    told_to_stop,
     suspended_between_two_rounds,
     deleted_while_batches_run,
     created_again_or_restored_while_batches_run_and_after,
@@ -124,6 +125,30 @@ fn at_the_deadline() {
         Protocol { deadline, ..Protocol::ending(Budget { expiries: 1, ..NONE }) }.holds();
         Protocol { deadline, start: Start::Planned, ..Protocol::whole(Budget { lost_replies: 1, ..NONE }) }.holds();
     }
+}
+
+#[test]
+fn told_to_stop() {
+    for stop in [StopPolicy::Drain, StopPolicy::Cancel] {
+        let one = |budget| Protocol { stop, lines: 1, ..Protocol::ending(budget) };
+        Protocol { stop, ..Protocol::submitting(Budget { stops: 1, lost_replies: 1, ..NONE }) }.holds();
+        Protocol { stop, ..Protocol::submitting(Budget { stops: 1, ..NONE }) }.always_may_end();
+        one(Budget { stops: 1, failures: 1, crashes: 1, ..NONE }).holds();
+        one(Budget { stops: 1, expiries: 1, ..NONE }).holds();
+        one(Budget { stops: 1, ..NONE }).always_may_end();
+        if soak() {
+            Protocol { stop, ..Protocol::submitting(Budget { stops: 1, crashes: 1, refusals: 1, ..NONE }) }.holds();
+            Protocol { stop, ..Protocol::submitting(Budget { stops: 1, flips: 1, ..NONE }) }.holds();
+            Protocol { stop, ..Protocol::submitting(Budget { stops: 1, recreations: 1, ..NONE }) }.holds();
+            one(Budget { stops: 1, expiries: 1, crashes: 1, ..NONE }).holds();
+            one(Budget { stops: 1, recreations: 1, ..NONE }).holds();
+            one(Budget { stops: 1, rejections: 1, ..NONE }).holds();
+            one(Budget { stops: 1, deletions: 1, ..NONE }).holds();
+            Protocol { stop, ..Protocol::ending(Budget { stops: 1, ..NONE }) }.holds();
+        }
+    }
+    // Drain, and then Cancel.
+    Protocol { lines: 1, ..Protocol::ending(Budget { stops: 2, ..NONE }) }.holds();
 }
 
 #[test]

@@ -119,7 +119,10 @@ impl World {
 
     /// Whether the batches of the journal are wanted, and the `job` that was judged is not there any more to want otherwise.
     fn is_wanted(&self, journal: &Journal, job: &JobView) -> bool {
-        let goes = |o: &JobView| o.deleting_since.is_some() || o.deadline.is_some_and(|deadline| self.now >= deadline);
+        let goes = |o: &JobView| {
+            let is_late = o.deadline.is_some_and(|deadline| self.now >= deadline);
+            is_late || o.deleting_since.is_some() || o.stop == Some(StopPolicy::Cancel)
+        };
         let wants = |o: &JobView| {
             let its = o.owner.is_namesake(&journal.owner) && o.spec_hash == journal.spec_hash;
             its && o.lock.is_some() && !o.finished && !goes(o)

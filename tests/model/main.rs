@@ -17,7 +17,7 @@
 //! object or a journal that has changed since it was read; a reply of the provider or of the storage is lost; a POST stays in the
 //! network for however long and arrives after its sender gave up, or twice; a gateway says that it refused it, whatever
 //! became of it; the provider has no room, or turns a batch away, as a whole or for its size; a batch shows late in the list; a replica takes the storage for careless; the object is created again,
-//! restored, edited, suspended or deleted, or lives in a cluster that is copied, where people have the work taken over;
+//! restored, edited, suspended, told to stop or deleted, or lives in a cluster that is copied, where people have the work taken over;
 //! the input changes; the credential becomes another account's; a person answers; what lies below `_batchjob/` is
 //! emptied once the job is done, or the journal is lost before.
 //!
@@ -94,7 +94,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use batchjob_operator::api::{
     BatchEnd, Capabilities, DeletionPolicy, InputStatus, Lock, Outcome, PayloadKind, Recovery, RequestCounts,
-    Revocation,
+    Revocation, StopPolicy,
 };
 use batchjob_operator::lifecycle::{
     Answers, Attempt, AttemptKey, AttemptState, CleanUpResult, CollectResult, Commit, Freshness, HalveResult, JobView,
@@ -118,7 +118,7 @@ use mutants::MUTANTS;
 use old_looks::OLD_LOOKS;
 use properties::{
     FOR_FREE, GIVEN_UP, GOES_ON, IN_USE, LOOKED_AFTER, NEEDED, NO_DOUBLE_PAY, NO_LOST_BATCH, NO_LOST_LINE,
-    NOTHING_AFTER, SUMS_UP, WANTED,
+    NOTHING_AFTER, PAID, STOPPED, SUMS_UP, WANTED,
 };
 use results::{LIMIT_PER_REQUEST, follow_up, halves, joined};
 use scenarios::SUBMITTING;

@@ -192,6 +192,22 @@ fn what_was_given_up_on_is_not_sent_again() {
 }
 
 #[test]
+fn a_job_that_was_told_to_stop_sends_nothing_more() {
+    for stop in [StopPolicy::Drain, StopPolicy::Cancel] {
+        let first = Protocol { stop, ..Protocol::submitting(Budget { stops: 1, ..NONE }) };
+        without(Mutant::SendsAfterStop, first, STOPPED);
+        let round = Protocol { stop, lines: 1, ..Protocol::ending(Budget { stops: 1, expiries: 1, ..NONE }) };
+        without(Mutant::SendsAfterStop, round, STOPPED);
+    }
+}
+
+#[test]
+fn batches_that_are_cancelled_are_awaited_for_what_they_answered() {
+    let model = Protocol { lines: 1, ..Protocol::ending(Budget { stops: 1, ..NONE }) };
+    without(Mutant::AwaitsNoEnd, Protocol { stop: StopPolicy::Cancel, ..model }, PAID);
+}
+
+#[test]
 fn a_permit_that_is_in_use_is_at_hand_for_nothing_else() {
     let model = Protocol { beside: true, ..Protocol::submitting(Budget { deletions: 1, ..NONE }) };
     without(Mutant::KeepsPermit, model, NO_LOST_BATCH);

@@ -36,6 +36,7 @@ fn looks_are_older_than_the_world_until_a_batch_is_recorded() {
     submitting(Budget { bad_proofs: 1, ..NONE }).holds();
     submitting(Budget { deletions: 1, ..NONE }).holds();
     copied(submitting(Budget { answers: 1, ..NONE })).holds();
+    submitting(Budget { stops: 1, ..NONE }).holds();
     if soak() {
         Protocol { attempts: 2, ..submitting(Budget { crashes: 1, bad_proofs: 1, ..NONE }) }.holds();
         Protocol { attempts: 2, ..submitting(Budget { crashes: 1, lost_replies: 1, ..NONE }) }.holds();
@@ -99,6 +100,7 @@ fn a_file_that_a_person_gave_up_may_go_on_any_look() {
 fn who_posts_looks_whether_the_work_is_still_to_be_sent() {
     unread(Unread::Post, copied(submitting(Budget { answers: 1, ..NONE })), GIVEN_UP);
     unread(Unread::Post, submitting(Budget { deletions: 1, ..NONE }), NOTHING_AFTER);
+    unread(Unread::Post, submitting(Budget { stops: 1, ..NONE }), STOPPED);
 }
 
 #[test]

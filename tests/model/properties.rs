@@ -13,6 +13,8 @@ pub(super) const WANTED: &str = "tells no batch to stop that its job wants";
 pub(super) const IN_USE: &str = "deletes no file of a batch that is followed and runs";
 pub(super) const LOOKED_AFTER: &str = "lets nothing go whose batches run on, and nobody looks after them";
 pub(super) const FOR_FREE: &str = "has sent nothing where status says that the failure cost nothing";
+pub(super) const STOPPED: &str = "asks for nothing once its job was told to stop";
+pub(super) const PAID: &str = "results of a job that was told to stop hold every answer that was paid";
 pub(super) const GOES_ON: &str = "rests only at an end, or where somebody is told";
 
 impl Model for Protocol {
@@ -87,6 +89,11 @@ fn safety() -> Vec<Property<Protocol>> {
             w.journals().filter_map(|j| j.commit.as_ref()).all(sums_up)
         }),
         Property::<Protocol>::always(GIVEN_UP, |_, w| !w.history.asked_when_taken),
+        Property::<Protocol>::always(STOPPED, |_, w| !w.history.asked_when_stopped),
+        Property::<Protocol>::always(PAID, |m, w| {
+            let holds = |results: &Shared<Results>| w.batches.iter().all(|b| holds_answers_of(results, b));
+            m.budget.stops == 0 || w.folder.manifest.as_ref().is_none_or(holds)
+        }),
         Property::<Protocol>::always(NEEDED, |_, w| !w.history.tidied_in_need),
         Property::<Protocol>::always(WANTED, |_, w| !w.history.stopped_wanted),
         Property::<Protocol>::always(IN_USE, |_, w| !w.history.deleted_in_use),
@@ -167,21 +174,24 @@ fn is_whole(m: &Protocol, w: &World, results: &Results) -> bool {
         let named = |a: &Attempt| matches!(&a.state, AttemptState::Settled { batch_id, part: Some(_), .. } if *batch_id == batch.id);
         w.has_attempt(named)
     };
-    let kept = |batch: &Batch| {
-        let BatchState::Ended(ends) = &batch.state else { return true };
-        let pairs = parse(&batch.file).1.bytes().zip(ends.chars());
-        let there = |line: u8| results.lines.chars().nth(usize::from(line - b'0'));
-        // What nobody can read has failed.
-        let paid = pairs.filter(|(_, end)| matches!(end, 'Y' | 'F' | 'U'));
-        paid.into_iter().all(|(line, end)| there(line) == Some(if end == 'U' { 'F' } else { end }))
-    };
-    counted && w.batches.iter().filter(|b| settled(b)).all(kept)
+    counted && w.batches.iter().filter(|b| settled(b)).all(|b| holds_answers_of(results, b))
+}
+
+fn holds_answers_of(results: &Results, batch: &Batch) -> bool {
+    let BatchState::Ended(ends) = &batch.state else { return true };
+    let pairs = parse(&batch.file).1.bytes().zip(ends.chars());
+    let there = |line: u8| results.lines.chars().nth(usize::from(line - b'0'));
+    // What nobody can read has failed.
+    let paid = pairs.filter(|(_, end)| matches!(end, 'Y' | 'F' | 'U'));
+    paid.into_iter().all(|(line, end)| there(line) == Some(if end == 'U' { 'F' } else { end }))
 }
 
 /// Where a replica may rest for good.
 fn is_at_an_end(m: &Protocol, w: &World, replica: usize) -> bool {
     let Some(object) = w.object_of(replica) else { return true };
-    let submitted = m.until == Until::Submitted && (w.is_submitted() || is_cancelled(w));
+    // Only files at the provider are left, and then the end is written.
+    let stops = || object.stop.is_some() && matches!(m.intends(w, replica), Some(Step::DeleteFiles { .. }));
+    let submitted = m.until == Until::Submitted && (w.is_submitted() || is_cancelled(w) || stops());
     let ended = object.finished && (object.tidy || object.lock.is_none());
     submitted || ended || object.suspend || object.deleting_since.is_some() || m.is_told(w, replica)
 }
@@ -321,6 +331,14 @@ impl Protocol {
                 self.deadline.is_some() && self.abandon_after < NEVER,
                 Property::<Self>::sometimes("ended without a batch that did not end", |_, w| {
                     w.is_concluded() && w.journal.as_ref().is_some_and(|j| j.abandoned_batches().next().is_some())
+                }),
+            ),
+            (
+                // A batch that is awaited and answered leaves nothing to send.
+                b.stops > 0 && self.until == Until::Finished && (self.stop == StopPolicy::Cancel || b.expiries > 0),
+                Property::<Self>::sometimes("ended as it was told to", |_, w| {
+                    let cancelled = |r: &Shared<Results>| r.manifest.outcome == Outcome::Cancelled;
+                    w.is_concluded() && w.folder.manifest.as_ref().is_some_and(cancelled)
                 }),
             ),
             (

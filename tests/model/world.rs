@@ -154,6 +154,8 @@ pub(super) struct History {
     pub declined: bool,
     pub adopted: bool,
     pub asked_when_closed: bool,
+    /// A POST of a job that was told to stop before it was looked at for the POST.
+    pub asked_when_stopped: bool,
     /// A POST after there were results.
     pub asked_when_done: bool,
     /// A POST for a work that another cluster took over.

@@ -16,6 +16,7 @@ pub fn job() -> JobView {
         deleting_since: None,
         finalizer: true,
         suspend: false,
+        stop: None,
         spec_hash: "spec".into(),
         output_uri: "s3://b/o/".into(),
         partial_results: false,

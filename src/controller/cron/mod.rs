@@ -23,16 +23,23 @@ const TURNS: Limits = Limits { total: 4, per_namespace: 4, keeps_last_shares: tr
 /// The state that the visits of all CronBatchJobs share.
 pub(super) struct Crons {
     turns: Arc<Shares>,
+    since: i64,
     /// Starts that were told to be skipped, by uid of the CronBatchJob, with its namespace. Losing them costs another event.
     skipped: Mutex<HashMap<String, (String, SkippedStart)>>,
 }
 
 impl Crons {
-    /// Returns the state for `options`, with the requests for looks and the scopes to watch.
-    pub fn new(options: &Options) -> (Crons, ScheduleLooks, Vec<Scope>) {
+    /// Returns the state for `options` of a process that looks after CronBatchJobs from `since` on (Unix milliseconds), with the
+    /// requests for looks and the scopes to watch.
+    pub fn new(options: &Options, since: i64) -> (Crons, ScheduleLooks, Vec<Scope>) {
         let mut looks = ScheduleLooks::default();
         let scopes = options.scopes().into_iter().map(|scope| Scope::new(scope.clone(), looks.add(scope))).collect();
-        (Crons { turns: Shares::new(TURNS), skipped: Mutex::default() }, looks, scopes)
+        (Crons { turns: Shares::new(TURNS), since, skipped: Mutex::default() }, looks, scopes)
+    }
+
+    /// Returns the time from which this process looks after CronBatchJobs (Unix milliseconds).
+    pub fn since(&self) -> i64 {
+        self.since
     }
 
     /// Remembers the start that is skipped now. Returns it if it was not remembered.
@@ -69,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_skipped_start_is_told_once_and_a_schedule_that_is_gone_takes_no_memory() {
-        let crons = Crons { turns: Shares::new(TURNS), skipped: Mutex::default() };
+        let crons = Crons { turns: Shares::new(TURNS), since: 0, skipped: Mutex::default() };
         let skipped = Some(SkippedStart::TooLate(Timestamp::UNIX_EPOCH));
         assert_eq!(crons.note_skipped("news", "gone", skipped), skipped);
         assert_eq!(crons.note_skipped("news", "gone", skipped), None);

@@ -82,7 +82,7 @@ pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
                 Some(EventRecord::warning(
                     "BatchAbandoned",
                     format!(
-                        "batch {attempt_key} {which} did not end after the job's deadline, and the job ends without it; it may still \
+                        "batch {attempt_key} {which} did not end after it was to stop, and the job ends without it; it may still \
                          run, and up to {requests} requests may still be billed: cancel it at the provider"
                     ),
                 ))
@@ -105,7 +105,7 @@ pub(super) fn not_published(why: &str) -> String {
     format!("partial results are not published, and the job goes on without them: {why}")
 }
 
-/// Returns the events for conditions that changed: a question, a stalled job, a suspension and its end.
+/// Returns the events for conditions that changed: a question, a stalled job, a suspension and its end, a stop that is seen.
 pub(super) fn events_of_conditions(old: &[Condition], new: Option<&[Condition]>) -> Vec<EventRecord> {
     let turned = |c: &&Condition| {
         let before = old.iter().find(|o| o.type_ == c.type_);
@@ -114,6 +114,12 @@ pub(super) fn events_of_conditions(old: &[Condition], new: Option<&[Condition]>)
         before.map_or(c.status == "True", |o| o.status != c.status || (c.status == "True" && says_other(o)))
     };
     let all = new.unwrap_or_default();
+    let reason_of = |all: &[Condition]| all.iter().find(|c| c.type_ == conditions::COMPLETE).map(|c| c.reason.clone());
+    let stops = |c: &&Condition| c.type_ == conditions::COMPLETE && reason_of(old) != reason_of(all);
+    let stops = all.iter().find(stops).and_then(|c| {
+        let reason = [reasons::DRAINING, reasons::CANCELLING].into_iter().find(|reason| c.reason == *reason)?;
+        Some(EventRecord::normal(reason, c.message.clone()))
+    });
     let has_ended = [conditions::is_true, conditions::is_false].iter().any(|is| is(all, conditions::COMPLETE));
     let news = all.iter().filter(turned).filter_map(|c| {
         match (c.type_.as_str(), c.status.as_str()) {
@@ -132,7 +138,7 @@ pub(super) fn events_of_conditions(old: &[Condition], new: Option<&[Condition]>)
             _ => None,
         }
     });
-    news.collect()
+    news.chain(stops).collect()
 }
 
 /// Returns the event about a schema in `field` whose properties the API server has sorted. `instead` is the field that keeps their
@@ -207,6 +213,22 @@ mod tests {
         for status in ["True", "False"] {
             assert!(told(&[suspended], &[resumed, ("Complete", status)]).is_empty());
         }
+    }
+
+    #[test]
+    fn a_stop_is_told_once_when_it_is_seen() {
+        let complete = |reason: &str| -> Condition {
+            serde_json::from_value(serde_json::json!({"type": "Complete", "status": "Unknown", "reason": reason,
+                "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}))
+            .unwrap()
+        };
+        let told = |old: &str, new: &str| -> Vec<&str> {
+            let news = events_of_conditions(&[complete(old)], Some(&[complete(new)]));
+            news.into_iter().map(|news| news.reason).collect()
+        };
+        assert_eq!(told("InProgress", "Draining"), ["Draining"]);
+        assert_eq!(told("Draining", "Cancelling"), ["Cancelling"]);
+        assert!(told("Draining", "Draining").is_empty() && told("Draining", "Held").is_empty());
     }
 
     #[test]

@@ -87,7 +87,7 @@ enum Finished {
 }
 
 async fn finished(ctx: &Context, job: &BatchJob) -> Finished {
-    let expiry = expiry(job);
+    let expiry = expiry(job, ctx.crons.since());
     let has_expired = expiry.is_some_and(|at| ctx.clock.now() >= at);
     if job.metadata.deletion_timestamp.is_some() || !is_finished(job) || !is_tidy(job) || has_expired {
         return Finished::No;

@@ -14,7 +14,7 @@ use tracing::info;
 
 use super::reconcile::reconcile;
 use super::schedule_news::ScheduleNews;
-use crate::api::{BatchJob, conditions};
+use crate::api::{BatchJob, Outcome, conditions};
 use crate::controller::runtime::watch_backoff::{NoBackoff, WatchBackoff};
 use crate::controller::{Context, log_stream_error};
 use crate::lifecycle::{cost_nothing, is_finished};
@@ -147,8 +147,12 @@ fn has_status(job: &BatchJob) -> Option<u64> {
 pub(super) fn in_need(known: &[Store<BatchJob>]) -> Vec<(&'static str, i64)> {
     let of = |condition: &'static str| {
         let jobs = known.iter().flat_map(Store::state);
-        // A job that failed after it was submitted is over, and nobody can fix it.
-        let open = jobs.filter(|job| cost_nothing(job) || job.status.as_ref().is_none_or(|s| s.outcome.is_none()));
+        // A job that failed after it was submitted is over, and nobody can fix it; one that was told to stop needs no fix.
+        let outcome = |job: &BatchJob| job.status.as_ref().and_then(|s| s.outcome);
+        let open = jobs.filter(|job| match outcome(job) {
+            Some(Outcome::Cancelled) => false,
+            outcome => outcome.is_none() || cost_nothing(job),
+        });
         let in_need =
             open.filter(|job| job.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, condition)));
         (condition, i64::try_from(in_need.count()).unwrap_or(i64::MAX))

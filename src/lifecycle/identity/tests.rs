@@ -150,6 +150,7 @@ fn policies_and_credentials_are_no_part_of_the_identity() {
     .unwrap();
     let mut same = spec.clone();
     same.suspend = true;
+    same.stop_policy = Some(crate::api::StopPolicy::Drain);
     same.parallelism = 9;
     same.completion_window_seconds = Some(86_400);
     same.input.object_store.as_mut().unwrap().secret_ref.name = "b".into();

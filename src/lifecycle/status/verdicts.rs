@@ -81,6 +81,10 @@ fn stage_message(stage: &str) -> &'static str {
         reasons::SUBMITTING => "submitting batches to the provider",
         reasons::WAITING_FOR_QUOTA => "the provider has no room for another batch now; it is tried again",
         reasons::IN_PROGRESS => "the provider is working",
+        reasons::DRAINING => {
+            "`spec.stopPolicy` is Drain: no further batch is submitted, and batches in flight are awaited"
+        }
+        reasons::CANCELLING => "batches in flight are cancelled, and answers that were paid for are written",
         reasons::COLLECTING => "fetching the answers",
         reasons::WRITING_RESULTS => "writing the results",
         reasons::CANCELLED => "stopping the batches before the object goes",

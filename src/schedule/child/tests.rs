@@ -94,6 +94,7 @@ fn errors_name_the_field_the_value_and_the_remedy() {
         json!({"output": store("s3://b/$(scheduledTime:%Y/%m:1d)/")}),
         json!({"output": {"configMap": {"name": "$(scheduledTime)"}}}),
         json!({"requestDefaultsJSON": "{\"a\": \"$(scheduledTime:%A)\"}"}),
+        json!({"stopPolicy": "Drain"}),
     ];
     let errors: Vec<String> = specs.into_iter().map(|spec| made(spec).unwrap_err()).collect();
     insta::assert_snapshot!(errors.join("\n"), @"
@@ -106,6 +107,7 @@ fn errors_name_the_field_the_value_and_the_remedy() {
     `spec.jobTemplate.spec.output.objectStore.uri` has the variable `$(scheduledTime:%Y/%m:1d)` with the offset `1d`, which cannot be read; write a number of at most five digits with one of the units s, m, h, d and w, such as `-1d` or `+90m`
     `spec.jobTemplate.spec.output.configMap.name` becomes `2026-11-21T02:30:00+01:00`; it takes at most 240 lower-case letters, digits, `-` and `.`: write a format such as `reviews-$(scheduledTime:%Y-%m-%d)`
     `spec.jobTemplate.spec.requestDefaultsJSON` has a variable `$(scheduledTime:…)` that cannot be read; write a format such as `$(scheduledTime:%Y-%m-%d)`, and an offset such as `$(scheduledTime:%Y-%m-%d:-1d)`
+    `spec.jobTemplate.spec.stopPolicy` may not be set: a BatchJob that is told to stop sends nothing; set `spec.suspend`
     ");
 }
 
