@@ -15,6 +15,7 @@ mod part;
 mod partial;
 mod repair;
 mod scan;
+mod set;
 mod settled;
 mod write;
 
@@ -24,5 +25,6 @@ pub use halve::halve;
 pub use join::{BASE_READERS, FEW_MODELS, LANES_LIMIT, LATER_LANES};
 pub use manifest::{AbandonedBatch, Manifest, ManifestFile};
 pub use partial::{PAGE_FILES, PartialResults, delete_partial};
+pub use set::{RESULT_LINE_LIMIT, ResultContent, ResultSet, read_error};
 pub use settled::{Part, SettledShard};
 pub use write::{WriteError, write};
