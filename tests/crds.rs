@@ -78,6 +78,9 @@ fn each_field_that_shapes_requests_is_locked_and_no_other() {
     let input = locked("input").unwrap()["rule"].as_str().unwrap();
     compared("spec.input", input, &spec["input"]["properties"], &[]);
     compared("spec.input.objectStore", input, &spec["input"]["properties"]["objectStore"]["properties"], CREDENTIALS);
+    let results = &spec["input"]["properties"]["results"]["properties"];
+    compared("spec.input.results", input, results, &["objectStore"]);
+    compared("spec.input.results.objectStore", input, &results["objectStore"]["properties"], CREDENTIALS);
     let of_output = spec["output"]["x-kubernetes-validations"].as_array().unwrap();
     let output =
         of_output.iter().find_map(|rule| rule["rule"].as_str().filter(|rule| rule.contains("oldSelf"))).unwrap();
@@ -145,9 +148,12 @@ fn a_template_may_change_and_holds_variables_where_a_batch_job_holds_names() {
     assert!(!template.to_string().contains("oldSelf"));
     let (spec, of_a_job) = (&template["properties"]["spec"], &schema_of("batchjobs.yaml")["properties"]["spec"]);
     assert_eq!(keys(&spec["properties"]), keys(&of_a_job["properties"]));
-    for field in
-        ["/runID", "/input/properties/configMaps/items/properties/name", "/output/properties/configMap/properties/name"]
-    {
+    for field in [
+        "/runID",
+        "/input/properties/configMaps/items/properties/name",
+        "/input/properties/batchJobRef/properties/name",
+        "/output/properties/configMap/properties/name",
+    ] {
         let pattern = |schema: &Value| schema["properties"].pointer(field).unwrap().get("pattern").cloned();
         assert_eq!((pattern(spec), pattern(of_a_job).is_some()), (None, true), "{field}");
     }

@@ -8,18 +8,20 @@ mod support;
 
 use std::sync::Arc;
 
-use batchjob_operator::api::{Endpoint, InlineRequest, Outcome};
+use batchjob_operator::api::{Endpoint, InlineRequest, Outcome, OutputCompression, ResultSelection};
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Journal, Owner, PartRef, Payload, RequestHistory, Shard, error_summary,
 };
 use batchjob_operator::requests::{PlanOptions, Source, pass};
-use batchjob_operator::results::{self, Collection, Manifest, PartialResults, SettledShard};
+use batchjob_operator::results::{
+    self, Collection, Columns, Manifest, PartialResults, ResultForm, ResultSet, SettledShard,
+};
 use batchjob_operator::store::{Folder, ShardWriter, Sorted, StagedShard, layout, staged};
 use bytes::Bytes;
 use futures::StreamExt;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 const WORK: &str = "0123456789abcdef0123456789abcdef";
 /// Rounds that are played, the first one among them.
@@ -171,10 +173,19 @@ fn sorted<'a>(shards: impl DoubleEndedIterator<Item = &'a Shard>) -> Sorted<Sett
     sorter.finish().unwrap()
 }
 
-async fn ids(folder: &Folder, name: &str) -> Vec<String> {
-    let bytes = folder.read(name, 1 << 30).await.unwrap().unwrap_or_default();
-    let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["custom_id"].as_str().unwrap().to_string();
-    std::str::from_utf8(&bytes).unwrap().lines().map(id).collect()
+/// The lines of a result file, read back and checked against the manifest.
+async fn lines(set: &ResultSet, name: &str) -> Vec<Value> {
+    json_lines(set.content(name)).await
+}
+
+async fn json_lines(mut content: impl AsyncRead + Unpin) -> Vec<Value> {
+    let mut text = String::new();
+    content.read_to_string(&mut text).await.unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn ids(lines: &[Value]) -> Vec<String> {
+    lines.iter().map(|line| line["custom_id"].as_str().unwrap().to_string()).collect()
 }
 
 /// `most`: requests of one batch that the account takes, by round.
@@ -184,6 +195,7 @@ async fn flow(
     models: Vec<u8>,
     (max_requests, max_bytes, max_inputs): (i64, u64, u64),
     most: Vec<i64>,
+    form: ResultForm,
 ) {
     let folder = folder();
     let name = |i: usize| format!("request {i}");
@@ -249,16 +261,48 @@ async fn flow(
         completed_at: 0,
     };
     let all = sorted(journal.shards.iter());
-    results::write(&std::env::temp_dir(), &folder, all, manifest, Default::default()).await.unwrap();
+    results::write(&std::env::temp_dir(), &folder, all, manifest, form).await.unwrap();
     let (answered, without): (Vec<usize>, Vec<usize>) =
         (0..fates.len()).partition(|i| ends_answered(&fates[*i], &limits));
-    let named = |indexes: Vec<usize>| indexes.into_iter().map(name).collect::<Vec<_>>();
-    assert_eq!(ids(&folder, layout::RESULTS).await, named(answered.clone()));
-    assert_eq!(ids(&folder, layout::ERRORS).await, named(without.clone()));
-    assert_eq!(ids(&folder, layout::UNSUCCESSFUL).await, named(without));
+    let set = ResultSet::open(folder.clone()).await.unwrap().unwrap();
+    let named = |indexes: &[usize]| indexes.iter().map(|i| name(*i)).collect::<Vec<_>>();
+    assert_eq!(ids(&lines(&set, layout::RESULTS).await), named(&answered));
+    assert_eq!(ids(&lines(&set, layout::ERRORS).await), named(&without));
+    assert_eq!(ids(&lines(&set, layout::UNSUCCESSFUL).await), named(&without));
+    let all: Vec<usize> = if form.requests { (0..fates.len()).collect() } else { vec![] };
+    assert_eq!(ids(&lines(&set, layout::REQUESTS).await), named(&all));
     assert_eq!(counts.succeeded, answered.len() as i64);
-    own_answers(&folder, &answered).await;
-    are_the_results(&folder, &journal).await;
+    own_answers(&set, &answered).await;
+    are_the_results(&folder, &set, &journal).await;
+    let in_order = if form.requests { all } else { [answered.clone(), without.clone()].concat() };
+    for (select, wanted) in [
+        (ResultSelection::Succeeded, &answered),
+        (ResultSelection::Unsuccessful, &without),
+        (ResultSelection::All, &in_order),
+    ] {
+        let rows = rows(&set, select, form.requests || answered.is_empty()).await;
+        assert_eq!(ids(&rows), named(wanted), "{select:?}");
+        for (row, i) in rows.iter().zip(wanted) {
+            let is_answered = answered.contains(i);
+            assert!(row["response"]["of"] == json!(i) || (row["response"].is_null() && !is_answered), "{row}");
+            assert_eq!(row.get("error").is_none_or(Value::is_null), is_answered, "{row}");
+            if let Some(request) = row.get("request") {
+                assert_eq!(*request, Value::Object(body(*i)), "{row}");
+            }
+        }
+    }
+}
+
+/// Rows with all columns that the selection has.
+async fn rows(set: &ResultSet, select: ResultSelection, has_requests: bool) -> Vec<Value> {
+    let columns = Columns {
+        custom_id: true,
+        answer: select != ResultSelection::Unsuccessful,
+        request: has_requests || select == ResultSelection::Unsuccessful,
+        response: true,
+        error: select != ResultSelection::Succeeded,
+    };
+    json_lines(set.rows(select, columns, &std::env::temp_dir()).unwrap()).await
 }
 
 /// Publishes the answers of a round's shards, as a process does that knows what is published.
@@ -275,7 +319,7 @@ async fn publish(folder: &Folder, journal: &Journal, round: usize) {
 
 /// The published files hold each line of the results once and as it is there, the list says so, and a file that is published
 /// again is the same.
-async fn are_the_results(folder: &Folder, journal: &Journal) {
+async fn are_the_results(folder: &Folder, set: &ResultSet, journal: &Journal) {
     let text = async |name: &str| {
         let bytes = folder.read(name, 1 << 30).await.unwrap().unwrap_or_default();
         String::from_utf8(bytes.to_vec()).unwrap()
@@ -289,7 +333,9 @@ async fn are_the_results(folder: &Folder, journal: &Journal) {
         lines.extend(content.lines().map(String::from));
     }
     assert_eq!(index["requests"], json!({"total": journal.counts().total, "succeeded": lines.len()}));
-    let mut results: Vec<String> = text(layout::RESULTS).await.lines().map(String::from).collect();
+    let mut content = String::new();
+    set.content(layout::RESULTS).read_to_string(&mut content).await.unwrap();
+    let mut results: Vec<String> = content.lines().map(String::from).collect();
     lines.sort();
     results.sort();
     assert_eq!(lines, results);
@@ -314,13 +360,9 @@ async fn inputs(folder: &Folder, shard: &StagedShard) -> u64 {
 }
 
 /// Each answer is the one to its own request.
-async fn own_answers(folder: &Folder, answered: &[usize]) {
-    let bytes = folder.read(layout::RESULTS, 1 << 30).await.unwrap().unwrap_or_default();
-    let of: Vec<usize> = std::str::from_utf8(&bytes)
-        .unwrap()
-        .lines()
-        .map(|l| serde_json::from_str::<Value>(l).unwrap()["response"]["body"]["of"].as_u64().unwrap() as usize)
-        .collect();
+async fn own_answers(set: &ResultSet, answered: &[usize]) {
+    let lines = lines(set, layout::RESULTS).await;
+    let of: Vec<usize> = lines.iter().map(|l| l["response"]["body"]["of"].as_u64().unwrap() as usize).collect();
     assert_eq!(of, answered);
 }
 
@@ -336,9 +378,11 @@ proptest! {
         max_bytes in 300..5_000u64,
         max_inputs in 3..20u64,
         most in proptest::collection::vec(1..20i64, 1..4),
+        compression in proptest::sample::select(vec![OutputCompression::None, OutputCompression::Gzip, OutputCompression::Zstd]),
+        requests in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(flow(fates, limits, models, (max_requests, max_bytes, max_inputs), most));
+        runtime.block_on(flow(fates, limits, models, (max_requests, max_bytes, max_inputs), most, ResultForm { compression, requests }));
     }
 }
 

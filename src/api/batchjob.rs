@@ -27,6 +27,7 @@ pub type BatchJob = WithoutManagedFields<BatchJobObject>;
     derive = "PartialEq",
     doc = "BatchJob runs a set of LLM requests through a provider's asynchronous batch API and stores the results.",
     validation = rules::name_of_a_label(),
+    validation = rules::no_results_of_its_own(),
     validation = rules::locked("providerRef", "instead"),
     validation = rules::locked("?model", "instead"),
     validation = rules::locked("endpoint", "instead"),

@@ -7,12 +7,18 @@ use serde::{Deserialize, Serialize};
 use super::storage::ObjectStoreLocation;
 use super::{FreeForm, schema};
 
-/// Source of the requests: exactly one of `inline`, `objectStore` and `configMaps`.
+/// Source of the requests: exactly one of `inline`, `objectStore`, `configMaps`, `batchJobRef` and `results`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("[has(self.inline), has(self.objectStore), has(self.configMaps)].filter(x, x).size() == 1")
-        .message("set exactly one of `inline`, `objectStore` and `configMaps`"),
+    validation = Rule::new("[has(self.inline), has(self.objectStore), has(self.configMaps), has(self.batchJobRef), has(self.results)].filter(x, x).size() == 1")
+        .message("set exactly one of `inline`, `objectStore`, `configMaps`, `batchJobRef` and `results`"),
+    validation = Rule::new("!(has(self.batchJobRef) || has(self.results)) || (self.format == 'Auto' && self.compression == 'Auto' && !has(self.csv))")
+        .message("results are read as they were written; take out `format`, `compression` and `csv`"),
+    validation = Rule::new("!has(self.batchJobRef) || self.batchJobRef.select == 'Unsuccessful' || has(self.template)")
+        .message("set `template` to make requests of the results, or `batchJobRef.select: Unsuccessful` to run requests again"),
+    validation = Rule::new("!has(self.results) || self.results.select == 'Unsuccessful' || has(self.template)")
+        .message("set `template` to make requests of the results, or `results.select: Unsuccessful` to run requests again"),
     validation = Rule::new("self.format == 'Auto' || has(self.template) == (self.format in ['Rows', 'CSV', 'Objects'])")
         .message("set `template` with the formats Rows, CSV and Objects, and with no other"),
     validation = Rule::new("self.format != 'Objects' || has(self.objectStore)")
@@ -44,6 +50,14 @@ pub struct Input {
     #[schemars(length(min = 1, max = 50))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub config_maps: Option<Vec<ConfigMapSource>>,
+    /// Another BatchJob of this namespace, whose requests and their answers become rows for the template. The job waits until
+    /// that one has ended and its results are written. It need not exist yet; once it is deleted, read its results with
+    /// `results`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_job_ref: Option<BatchJobReference>,
+    /// Results of a BatchJob in object storage, whether the BatchJob still exists or not, as rows for the template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<ResultsInput>,
     /// Format of the requests. OpenAIBatch: lines of OpenAI's batch files. Requests: lines with `custom_id` and `body`. Rows:
     /// lines with any JSON object. CSV: rows of a table. Objects: one request for each object. Rows, CSV and Objects need a
     /// `template`. Auto, the default: a name that ends in `.csv` or `.tsv` (or in one of them and `.gz` or `.zst`) is CSV;
@@ -61,7 +75,8 @@ pub struct Input {
     /// Complete: the job is complete, with empty results.
     #[serde(default)]
     pub empty_policy: EmptyPolicy,
-    /// Template of a request, filled in with each row or object: `$(row.COLUMN)` for Rows and CSV, `$(object.key)`,
+    /// Template of a request, filled in with each row or object: `$(row.COLUMN)` for Rows and CSV; `$(row.custom_id)`,
+    /// `$(row.answer)`, `$(row.request)`, `$(row.response)` and `$(row.error)` for results; `$(object.key)`,
     /// `$(object.text)` and `$(object.base64)` for Objects. A variable that is a whole string is replaced by the value
     /// itself, such as a number; `$(row.stars:number)`, `:boolean` and `:json` convert the text of a table. `$(row['Any
     /// name'])` names any column, and `$$(` is a literal `$(`.
@@ -86,6 +101,42 @@ pub struct Input {
     /// out; Include makes a request of each.
     #[serde(default)]
     pub empty_objects: ObjectPolicy,
+}
+
+/// Another BatchJob of the same namespace, and the part of its results that is read.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchJobReference {
+    /// Name of the BatchJob.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Requests that are taken.
+    pub select: ResultSelection,
+}
+
+/// Results in object storage, and the part of them that is read.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ResultsInput {
+    /// Folder that a BatchJob wrote its results to, the one with `manifest.json`. Its files are read as the manifest lists
+    /// them; a file that is no longer as it was written is an error.
+    pub object_store: ObjectStoreLocation,
+    /// Requests that are taken.
+    pub select: ResultSelection,
+}
+
+/// Requests of a result set. Each is a row: `$(row.custom_id)`; `$(row.answer)`, the text of the answer (of embeddings the
+/// vector, of moderations the results), null where there is none; `$(row.response)`, the body of the whole response;
+/// `$(row.error)`; and `$(row.request)`, the body of the request. Of a request with an answer, the set has the request only if
+/// its job had `spec.output.includeRequests: true`.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ResultSelection {
+    /// Requests without an answer. Without a template they are run again as they were.
+    #[default]
+    Unsuccessful,
+    /// Requests with an answer.
+    Succeeded,
+    /// All requests, in the order of the input; without `spec.output.includeRequests`, those with an answer come first.
+    All,
 }
 
 /// Whether objects of a kind are part of the input.

@@ -116,11 +116,13 @@ fn references(input: &Input, output: &Output) -> Option<(Input, Output)> {
         location.uri.len() + more + location.secret_ref.name.len()
     };
     let maps = input.config_maps.iter().flatten();
-    let locations = input.object_store.iter().chain(&output.object_store);
+    let results = input.results.iter().map(|results| &results.object_store);
+    let locations = input.object_store.iter().chain(results).chain(&output.object_store);
     let bytes = maps.map(|map| map.name.len() + 24).sum::<usize>() + locations.map(of).sum::<usize>();
     (bytes <= REFERENCES_LIMIT).then(|| {
-        let Input { inline, object_store, config_maps, format, .. } = input.clone();
-        (Input { inline, object_store, config_maps, format, ..Default::default() }, output.clone())
+        let Input { inline, object_store, config_maps, batch_job_ref, results, format, .. } = input.clone();
+        let sources = Input { inline, object_store, config_maps, batch_job_ref, results, ..Default::default() };
+        (Input { format, ..sources }, output.clone())
     })
 }
 

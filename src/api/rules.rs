@@ -7,9 +7,10 @@
 use kube::core::{Message, Rule};
 
 /// Fields of an input that shape requests, with a `?` before those that may be unset.
-const INPUT: [&str; 11] = [
+const INPUT: [&str; 12] = [
     "?inline",
     "?configMaps",
+    "?batchJobRef",
     "format",
     "?csv",
     "compression",
@@ -34,6 +35,13 @@ pub fn name_of_a_schedule() -> Rule {
         .message("the name must be no more than 52 characters, so that the names of its BatchJobs have no more than 63")
 }
 
+/// Forbids a BatchJob that takes its own results.
+pub fn no_results_of_its_own() -> Rule {
+    Rule::new("!has(self.spec.input.batchJobRef) || self.spec.input.batchJobRef.name != self.metadata.name")
+        .message("`spec.input.batchJobRef` names the BatchJob itself; name another one")
+        .field_path(".spec.input.batchJobRef.name")
+}
+
 /// Forbids changes of a field of a BatchJob's spec once the job has started. The message says to create another
 /// BatchJob `instead`.
 pub fn locked(field: &str, instead: &str) -> Rule {
@@ -47,7 +55,8 @@ pub fn locked(field: &str, instead: &str) -> Rule {
 
 /// Forbids changes of a BatchJob's input once the job has started.
 pub fn locked_input() -> Rule {
-    let fields = INPUT.iter().map(|field| same("spec.input.", field)).chain([same_objects("spec.input.")]);
+    let fields = INPUT.iter().map(|field| same("spec.input.", field));
+    let fields = fields.chain([same_objects("spec.input."), same_results("spec.input.")]);
     Rule::new(unless_started(&format!("(\n  {}\n)", all(fields))))
         .message("`spec.input` may not be changed once the job has started; create another BatchJob instead")
         .field_path(".spec.input")
@@ -65,7 +74,8 @@ pub fn stop_policy() -> Rule {
 
 /// Forbids any change of a BatchJob's output. It is a rule of the output itself.
 pub fn fixed_output() -> Rule {
-    Rule::new(all([same("", "compression"), same("", "partialResults"), same("", "?configMap"), same_objects("")]))
+    let fields = ["compression", "partialResults", "includeRequests", "?configMap"].map(|field| same("", field));
+    Rule::new(all(fields.into_iter().chain([same_objects("")])))
         .message("`spec.output` may not be changed; create another BatchJob to write elsewhere")
 }
 
@@ -103,9 +113,22 @@ fn same(within: &str, field: &str) -> String {
     }
 }
 
+/// Returns the condition that `results` identifies the same part of the same results as before.
+fn same_results(within: &str) -> String {
+    let (new, old) = (format!("self.{within}results"), format!("oldSelf.{within}results"));
+    let within = format!("{within}results.");
+    let (select, places) = (same(&within, "select"), places(&within));
+    format!("has({new}) == has({old}) &&\n  (!has({new}) || (\n    {select} &&\n    {places}\n  ))")
+}
+
 /// Returns the condition that `objectStore` identifies the same objects as before.
 fn same_objects(within: &str) -> String {
     let (new, old) = (format!("self.{within}objectStore"), format!("oldSelf.{within}objectStore"));
-    let fields = OBJECT_STORE.map(|field| same(&format!("{within}objectStore."), field)).join(" &&\n    ");
+    let fields = places(within);
     format!("has({new}) == has({old}) &&\n  (!has({new}) || (\n    {fields}\n  ))")
+}
+
+/// Returns the condition that an `objectStore` that is set identifies the same objects as before.
+fn places(within: &str) -> String {
+    OBJECT_STORE.map(|field| same(&format!("{within}objectStore."), field)).join(" &&\n    ")
 }

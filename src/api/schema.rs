@@ -16,8 +16,8 @@ pub fn own_description(schema: &mut Schema) {
 }
 
 /// Fields of a BatchJob's spec whose patterns `$(scheduledTime)` does not fit.
-const WITH_VARIABLES: [&str; 4] =
-    [".runID", ".input.configMaps.name", ".input.configMaps.key", ".output.configMap.name"];
+const WITH_VARIABLES: [&str; 5] =
+    [".runID", ".input.configMaps.name", ".input.configMaps.key", ".input.batchJobRef.name", ".output.configMap.name"];
 
 /// Makes the schema of a BatchJob's spec that of a template: rules about changes are left out, for a template may change, and
 /// so are patterns of what `$(scheduledTime)` may stand in, which are checked when a BatchJob is made of it. `stopPolicy` is

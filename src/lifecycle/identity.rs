@@ -9,7 +9,7 @@ use crate::api::text::hex;
 use crate::api::{
     BatchJobSpec, ConfigMapSource, CsvOptions, EmptyPolicy, Endpoint, FreeForm, InlineInput, InlineRequest, Input,
     InputCompression, InputFormat, ObjectPolicy, ObjectStoreLocation, OnTooLarge, Output, ProviderKind,
-    RequestTemplate,
+    RequestTemplate, ResultSelection,
 };
 
 /// SHA-256 over the fields that shape requests or identity: what [`crate::api::Lock`] locks. Policies, limits and the
@@ -45,10 +45,12 @@ struct Shape<'a> {
     // Fields that may be absent are written only if used, so that the hashes of jobs from before these fields hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     addressing_style: Option<crate::api::AddressingStyle>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch_job_ref: Option<(&'a str, ResultSelection)>,
     endpoint: Endpoint,
     inline: Option<Inline<'a>>,
     model: &'a Option<String>,
-    object_store: Option<(&'a str, &'a Option<String>, &'a Option<String>)>,
+    object_store: Option<Place<'a>>,
     provider: (ProviderKind, &'a str),
     #[serde(skip_serializing_if = "Option::is_none")]
     reading: Option<Reading<'a>>,
@@ -56,9 +58,24 @@ struct Shape<'a> {
     request_defaults: &'a Option<FreeForm>,
     #[serde(rename = "requestDefaultsJSON", skip_serializing_if = "Option::is_none")]
     request_defaults_json: &'a Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results: Option<Results<'a>>,
     #[serde(rename = "runID")]
     run_id: &'a Option<String>,
 }
+
+/// The place of results that are read, and the part of them.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Results<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    addressing_style: Option<crate::api::AddressingStyle>,
+    object_store: Place<'a>,
+    select: ResultSelection,
+}
+
+/// URI, endpoint and region of a place in object storage.
+type Place<'a> = (&'a str, &'a Option<String>, &'a Option<String>);
 
 #[derive(Serialize)]
 struct Inline<'a> {
@@ -106,17 +123,24 @@ struct ConfigMap<'a> {
 impl<'a> Shape<'a> {
     fn of(spec: &'a BatchJobSpec) -> Shape<'a> {
         let (input, location) = (&spec.input, spec.input.object_store.as_ref());
-        let uri = |location: &'a ObjectStoreLocation| (location.uri.as_str(), &location.endpoint, &location.region);
+        let place =
+            |location: &'a ObjectStoreLocation| -> Place<'a> { (&location.uri, &location.endpoint, &location.region) };
         Shape {
             addressing_style: location.and_then(|location| location.addressing_style),
+            batch_job_ref: input.batch_job_ref.as_ref().map(|job| (job.name.as_str(), job.select)),
             endpoint: spec.endpoint,
             inline: input.inline.as_ref().map(|InlineInput { requests }| Inline { requests: Requests(requests) }),
             model: &spec.model,
-            object_store: location.map(uri),
+            object_store: location.map(place),
             provider: (spec.provider_ref.kind, &spec.provider_ref.name),
             reading: Reading::of(input),
             request_defaults: &spec.request_defaults,
             request_defaults_json: &spec.request_defaults_json,
+            results: input.results.as_ref().map(|results| Results {
+                addressing_style: results.object_store.addressing_style,
+                object_store: place(&results.object_store),
+                select: results.select,
+            }),
             run_id: &spec.run_id,
         }
     }

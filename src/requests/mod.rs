@@ -15,6 +15,7 @@ mod plan_options;
 mod problems;
 mod read;
 mod reader;
+mod result_columns;
 mod seen;
 mod source;
 mod template;
@@ -29,8 +30,9 @@ pub use objects::{apart, is_many as means_many};
 pub use pass::{MODEL_LIMIT, PassError, PassOutput, pass};
 pub use plan_options::PlanOptions;
 pub use read::ROW_BYTES;
+pub use result_columns::result_columns;
 pub use seen::IDS_BYTES;
-pub use source::{InMemoryPiece, Origin, Source};
+pub use source::{InMemoryPiece, Origin, ResultLines, Source};
 
 /// Returns the custom id of a request at the provider: its index in the input and a mark of the work. It holds nothing
 /// of the customer's, and results of another work are never taken for ours. At most 64 characters of `[A-Za-z0-9_-]`.

@@ -152,6 +152,7 @@ impl<'a> Pass<'a> {
                 }
                 Ok(())
             }
+            Source::Results(lines) => reading.results(self, lines).await,
         }
     }
 
@@ -369,6 +370,9 @@ impl<'a> Pass<'a> {
             return format!(
                 "{name} holds nothing but objects that are too large ({too_large}); raise `spec.input.maxObjectBytes`, {or}"
             );
+        }
+        if reading.selects {
+            return format!("{name} has none of the requests that `select` means; select others, {or}");
         }
         if left_out.hidden_objects > 0 {
             return format!(

@@ -14,7 +14,7 @@ use super::encoding;
 use super::object_requests::{SizeLimit, TooLarge};
 use super::objects::{self, Selection};
 use super::pass::Pass;
-use super::source::Origin;
+use super::source::{Origin, ResultLines};
 use super::template::Template;
 use super::version::InputVersion;
 use super::{InMemoryPiece, PassError, PlanOptions};
@@ -38,6 +38,8 @@ pub struct InputReader {
     /// Objects and keys that were read.
     pub sources: i64,
     pub left_out: LeftOut,
+    /// Whether the input is a part of a result set.
+    pub selects: bool,
     version: InputVersion,
     bytes: u64,
 }
@@ -67,6 +69,7 @@ impl InputReader {
             sizes: Sizes::default(),
             sources: 0,
             left_out: LeftOut::default(),
+            selects: false,
             version: InputVersion::default(),
             bytes: 0,
         })
@@ -132,6 +135,32 @@ impl InputReader {
         self.version.held(&held.bytes);
         let _held = reserve(held.bytes.len()).await;
         self.piece(pass, &held.name, &held.file, Box::new(std::io::Cursor::new(held.bytes))).await
+    }
+
+    /// Reads lines of a result set. Without a template they are requests.
+    pub async fn results(&mut self, pass: &mut Pass<'_>, lines_of: ResultLines) -> Result<(), PassError> {
+        let ResultLines { name, entry, version, content } = lines_of;
+        self.version.held(version.as_bytes());
+        self.sources += 1;
+        self.selects = true;
+        let bytes = &mut self.bytes;
+        let content = InspectReader::new(content, move |read: &[u8]| *bytes += read.len() as u64);
+        let origin = Origin { source: name.into(), entry };
+        let bounded = compression::open(Box::new(content), InputCompression::None, self.sizes.next(), usize::MAX);
+        let read = async {
+            let (content, _) = bounded.await?;
+            lines(pass, &origin, self.format, self.template.as_ref(), content).await
+        };
+        match read.await {
+            Ok(()) => Ok(()),
+            Err(ReadError::Pass(e)) => Err(e),
+            Err(ReadError::Io(e)) => match broken(&origin.source, InputCompression::None, e) {
+                // A set that was changed does not become whole again by itself.
+                ObjectError::Stop(PassError::Store(StoreError::Corrupt(what))) => Err(PassError::Invalid(what)),
+                ObjectError::Stop(e) => Err(e),
+                ObjectError::Damaged(what) => Err(PassError::Invalid(format!("{} {what}", origin.source))),
+            },
+        }
     }
 
     async fn piece(

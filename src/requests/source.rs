@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
+use tokio::io::AsyncRead;
 
 use super::pass::PassError;
 use crate::api::InlineRequest;
@@ -26,6 +27,20 @@ pub enum Source {
         /// The pieces. Each is fetched when its turn comes.
         pieces: BoxStream<'static, Result<InMemoryPiece, PassError>>,
     },
+    /// Lines of a result set: rows for a template, or requests in OpenAI's batch format.
+    Results(ResultLines),
+}
+
+/// Lines of a result set.
+pub struct ResultLines {
+    /// Name of the set, for errors.
+    pub name: String,
+    /// The word for its lines: "row" or "line".
+    pub entry: &'static str,
+    /// A text that changes whenever the set does.
+    pub version: String,
+    /// The lines, uncompressed. Its errors hold a [`StoreError`](crate::store::StoreError).
+    pub content: Box<dyn AsyncRead + Send + Unpin>,
 }
 
 impl Source {
@@ -33,7 +48,7 @@ impl Source {
         match self {
             Source::Inline(_) => "`spec.input.inline.requests`".into(),
             Source::Objects { folder, name } => folder.uri_of(name),
-            Source::InMemory { name, .. } => name.clone(),
+            Source::InMemory { name, .. } | Source::Results(ResultLines { name, .. }) => name.clone(),
         }
     }
 }

@@ -238,6 +238,14 @@ impl Variable {
         }
     }
 
+    /// Returns the name of the column, for rows whose columns have no dot in their names.
+    pub fn column(&self) -> &str {
+        match &self.path {
+            Path::Plain { name, .. } => name.split('.').next().unwrap_or(name),
+            Path::Names(names) => names.first().map_or("", String::as_str),
+        }
+    }
+
     /// Returns the variable's name, for an error.
     pub fn shown(&self) -> String {
         match &self.path {

@@ -1,5 +1,6 @@
 //! The way from a provider's answers to one result set in the order of the requests.
 
+mod answer;
 mod body;
 mod collect;
 mod ending;
@@ -14,6 +15,7 @@ mod manifest;
 mod part;
 mod partial;
 mod repair;
+mod rows;
 mod scan;
 mod set;
 mod settled;
@@ -25,6 +27,7 @@ pub use halve::halve;
 pub use join::{BASE_READERS, FEW_MODELS, LANES_LIMIT, LATER_LANES};
 pub use manifest::{AbandonedBatch, Manifest, ManifestFile};
 pub use partial::{PAGE_FILES, PartialResults, delete_partial};
+pub use rows::{Columns, ROWS_BYTES};
 pub use set::{RESULT_LINE_LIMIT, ResultContent, ResultSet, read_error};
 pub use settled::{Part, SettledShard};
-pub use write::{WriteError, write};
+pub use write::{ResultForm, WriteError, write};

@@ -43,6 +43,15 @@ impl From<std::io::Error> for WriteError {
     }
 }
 
+/// The form of a result set.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ResultForm {
+    /// Compression of its files.
+    pub compression: OutputCompression,
+    /// Whether it has all requests, in `requests.jsonl`.
+    pub requests: bool,
+}
+
 /// Writes `results.jsonl`, the manifest and `_SUCCESS`; if requests have no answer, also `errors.jsonl` with the
 /// reasons and `unsuccessful.jsonl` with the requests, which can be run again. `manifest` is complete except for its
 /// files. Returns the manifest that is at the destination in the end. In ConfigMaps without room for a file, the file
@@ -56,16 +65,16 @@ pub async fn write(
     folder: &Folder,
     shards: Sorted<SettledShard>,
     mut manifest: Manifest,
-    compression: OutputCompression,
+    ResultForm { compression, requests }: ResultForm,
 ) -> Result<Manifest, WriteError> {
     if shards.is_empty() && manifest.requests.total > 0 {
         // Without shards nothing is known of the answers, so no file may claim to hold them.
         return put_manifest(folder, manifest).await;
     }
-    let joining = ResultWriter { folder, spool, shards: &shards, manifest: &manifest };
+    let joining = ResultWriter { folder, spool, shards: &shards, manifest: &manifest, requests };
     manifest.files = match joining.write(OutputForm { compression, piece: None }).await {
         Err(WriteError::Store(StoreError::TooLarge(_))) => {
-            for name in layout::RESULT_FILES {
+            for name in layout::result_files(requests) {
                 folder.delete(&compression.named(name)).await?;
             }
             let compression =
@@ -93,6 +102,8 @@ struct ResultWriter<'a> {
     spool: &'a Path,
     shards: &'a Sorted<SettledShard>,
     manifest: &'a Manifest,
+    /// Whether all requests are written as well.
+    requests: bool,
 }
 
 impl ResultWriter<'_> {
@@ -119,7 +130,23 @@ impl ResultWriter<'_> {
             files.extend(errors.finish().await?);
             files.extend(unsuccessful.finish().await?);
         }
+        if self.requests {
+            // By a join of their own: no more files are written at a time, since each upload takes much memory.
+            files.extend(self.write_requests(output(layout::REQUESTS).await?).await?);
+        }
         Ok(files)
+    }
+
+    async fn write_requests(&self, mut requests: Output<'_>) -> Result<Vec<ManifestFile>, WriteError> {
+        let shards = self.shards.clone();
+        let mut joined = Join::new(self.folder, &self.manifest.work_id, shards, JoinInputs::Requests, self.spool)?;
+        while let Some(request) = joined.next().await? {
+            let sent = loaded(request.sent).await?;
+            let line = OutputLine::new(&to_run_again(&request.entry, &sent)?, sent.len(), self.spool)?;
+            drop(sent);
+            requests.line(line).await?;
+        }
+        Ok(requests.finish().await?)
     }
 }
 

@@ -101,6 +101,14 @@ impl Expansion<'_> {
         for (i, source) in input.config_maps.iter_mut().flatten().enumerate() {
             self.config_map(source, &format!("input.configMaps[{i}]"))?;
         }
+        if let Some(job) = &mut input.batch_job_ref {
+            let field = "input.batchJobRef.name";
+            self.text(&mut job.name, field, Text::Plain)?;
+            check_name(&job.name, 63).map_err(|fault| at(field, fault))?;
+        }
+        if let Some(results) = &mut input.results {
+            self.uri(&mut results.object_store, "input.results.objectStore.uri", Text::Plain)?;
+        }
         if let Some(template) = &mut input.template {
             self.text(&mut template.custom_id, "input.template.customID", Text::Template)?;
             self.json(&mut template.body, "input.template.body", Text::Template)?;
@@ -133,7 +141,10 @@ impl Expansion<'_> {
     }
 
     fn store(&self, place: &mut Option<ObjectStoreLocation>, field: &str, kind: Text) -> Result<(), TemplateError> {
-        let Some(place) = place else { return Ok(()) };
+        place.as_mut().map_or(Ok(()), |place| self.uri(place, field, kind))
+    }
+
+    fn uri(&self, place: &mut ObjectStoreLocation, field: &str, kind: Text) -> Result<(), TemplateError> {
         self.text(&mut place.uri, field, kind)?;
         check_uri(&place.uri).map_err(|fault| at(field, fault))
     }

@@ -62,8 +62,13 @@ pub mod layout {
     pub const ERRORS: &str = "errors.jsonl";
     /// Requests without an answer, in OpenAI's batch format, ready to be run again.
     pub const UNSUCCESSFUL: &str = "unsuccessful.jsonl";
-    /// All result files. Compressed ones have another extension.
-    pub const RESULT_FILES: [&str; 3] = [RESULTS, ERRORS, UNSUCCESSFUL];
+    /// All requests in OpenAI's batch format, in the order of the input, if the job is to write them.
+    pub const REQUESTS: &str = "requests.jsonl";
+    /// Returns the names of all result files. Compressed ones have another extension.
+    pub fn result_files(with_requests: bool) -> &'static [&'static str] {
+        let all = &[RESULTS, ERRORS, UNSUCCESSFUL, REQUESTS];
+        if with_requests { all } else { &all[..3] }
+    }
 
     /// Folder of the operator's own objects. Spark, Athena and others ignore names with a leading underscore.
     pub const WORKS: &str = "_batchjob";

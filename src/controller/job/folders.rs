@@ -10,7 +10,7 @@ use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::missing::{Missing, blocked};
 use crate::controller::runtime::secrets::{secret, value};
 use crate::controller::runtime::trust;
-use crate::lifecycle::JobView;
+use crate::lifecycle::{self, JobView};
 use crate::store::{Backend, ConfigMaps, Credentials, Folder, Place};
 
 /// Opens the folder of the output. Returns it with the version of its Secret, which must have been read at `since` or later (Unix
@@ -24,7 +24,7 @@ pub(crate) async fn output_folder(
 ) -> Result<(Folder, Option<String>), Missing> {
     let output = &job.spec.output;
     if let Some(location) = &output.object_store {
-        let (credentials, version) = storage_credentials(ctx, namespace, location, "spec.output", since).await?;
+        let (credentials, version) = storage_credentials(ctx, namespace, location, "`spec.output`", since).await?;
         let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.output`").await?;
         return Folder::open(location, &view.output_uri, &credentials, &transport)
             .map(|folder| (folder.keeping(ctx.jobs.copies.of(namespace)).seeing(ctx.jobs.checks.clone()), version))
@@ -36,7 +36,7 @@ pub(crate) async fn output_folder(
 }
 
 /// Reads the credentials of a location from its Secret, and returns them with the Secret's version. `user` is the field that names
-/// the Secret, for messages.
+/// the Secret, for messages, such as "`spec.input`".
 async fn storage_credentials(
     ctx: &Context,
     namespace: &str,
@@ -44,13 +44,13 @@ async fn storage_credentials(
     user: &str,
     since: i64,
 ) -> Result<(Credentials, Option<String>), Missing> {
-    let (name, user) = (&location.secret_ref.name, format!("`{user}`"));
+    let name = &location.secret_ref.name;
     // An invalid URI is reported when the folder is opened.
     let backend = location.uri.parse().map_or(Backend::S3, |place: Place| place.backend);
-    let secret = secret(ctx, namespace, name, &user, since).await?;
+    let secret = secret(ctx, namespace, name, user, since).await?;
     let mut values = vec![];
     for key in backend.secret_keys() {
-        match value(&secret, key.name, name, &user) {
+        match value(&secret, key.name, name, user) {
             Ok(value) => values.push((key.name, value)),
             Err(missing) if key.required => return Err(missing),
             Err(_) => {}
@@ -65,8 +65,44 @@ pub(crate) async fn input_folder(
     namespace: &str,
     location: &ObjectStoreLocation,
 ) -> Result<(Folder, String), StepError> {
+    Ok(folder_to_read(ctx, namespace, location, &location.uri, "`spec.input`").await?.split_last())
+}
+
+/// Opens the folder of a result set that is an input.
+pub(crate) async fn results_folder(
+    ctx: &Context,
+    namespace: &str,
+    location: &ObjectStoreLocation,
+) -> Result<Folder, StepError> {
+    let uri = format!("{}/", location.uri.trim_end_matches('/'));
+    folder_to_read(ctx, namespace, location, &uri, "`spec.input.results`").await
+}
+
+/// Opens the folder that another BatchJob of the namespace wrote its results to.
+pub(crate) async fn folder_of_job(ctx: &Context, namespace: &str, job: &BatchJob) -> Result<Folder, StepError> {
+    let (name, output) = (job.name_any(), &job.spec.output);
+    let user = format!("`spec.output` of BatchJob '{name}'");
+    let uri = lifecycle::output_uri(output, namespace, &name, job.spec.run_id.as_deref());
+    let uri = uri.map_err(|why| StepError::lasting(reasons::INVALID_INPUT, format!("BatchJob '{name}': {why}")))?;
+    match (&output.object_store, &output.config_map) {
+        (Some(location), _) => folder_to_read(ctx, namespace, location, &uri, &user).await,
+        (None, map) => {
+            let map = map.as_ref().map(|map| map.name.as_str()).unwrap_or_default();
+            let maps = ConfigMaps::new(ctx.client.clone(), namespace, map, &name, ctx.jobs.output_config_maps);
+            Ok(Folder::of_config_maps(maps, &uri))
+        }
+    }
+}
+
+async fn folder_to_read(
+    ctx: &Context,
+    namespace: &str,
+    location: &ObjectStoreLocation,
+    uri: &str,
+    user: &str,
+) -> Result<Folder, StepError> {
     let since = ctx.clock.now() - LIFETIME;
-    let (credentials, _) = storage_credentials(ctx, namespace, location, "spec.input", since).await?;
-    let transport = trust::transport(ctx, location.tls.as_ref(), namespace, "`spec.input`").await?;
-    Ok(Folder::open(location, &location.uri, &credentials, &transport)?.split_last())
+    let (credentials, _) = storage_credentials(ctx, namespace, location, user, since).await?;
+    let transport = trust::transport(ctx, location.tls.as_ref(), namespace, user).await?;
+    Ok(Folder::open(location, uri, &credentials, &transport)?)
 }

@@ -16,6 +16,7 @@ mod reconcile;
 mod record;
 mod references;
 mod rejudge;
+mod result_source;
 mod schedule_news;
 mod source;
 mod tasks;

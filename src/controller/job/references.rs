@@ -2,11 +2,12 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::folders::input_folder;
+use super::folders::{input_folder, results_folder};
 use crate::api::text::hex;
 use crate::api::{
     BatchJob, BatchJobSpec, BatchProvider, BatchProviderSpec, CaBundleKind, ClusterBatchProvider, ObjectStoreLocation,
@@ -16,10 +17,12 @@ use crate::controller::Context;
 use crate::controller::provider::ReadFrom;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::secrets;
+use crate::lifecycle::lacks_results;
 use crate::requests::means_many;
+use crate::store::layout;
 
-/// Returns a mark of the versions of all objects that the job refers to: its provider, Secrets and certificates, and the ConfigMaps or
-/// the single object of its input. The objects of an input folder or pattern are not included. A missing object is part of the mark, so
+/// Returns a mark of the versions of all objects that the job refers to: its provider, Secrets and certificates, and the ConfigMaps,
+/// the single object or the results of its input. The objects of an input folder or pattern are not included. A missing object is part of the mark, so
 /// that its creation changes it.
 ///
 /// # Errors
@@ -44,6 +47,12 @@ pub(crate) async fn mark(ctx: &Context, job: &BatchJob) -> Result<String, StepEr
     for map in spec.input.config_maps.iter().flatten() {
         seen.push(version(&maps, &map.name).await?);
     }
+    if let Some(reference) = &spec.input.batch_job_ref {
+        seen.push(results_of(ctx, &namespace, &reference.name));
+    }
+    if let Some(results) = &spec.input.results {
+        seen.push(manifest(ctx, &namespace, &results.object_store).await?);
+    }
     if let Some(location) = &spec.input.object_store {
         seen.push(object(ctx, &namespace, location).await?);
     }
@@ -51,7 +60,8 @@ pub(crate) async fn mark(ctx: &Context, job: &BatchJob) -> Result<String, StepEr
 }
 
 fn locations(spec: &BatchJobSpec) -> impl Iterator<Item = &ObjectStoreLocation> {
-    spec.input.object_store.iter().chain(&spec.output.object_store)
+    let results = spec.input.results.iter().map(|results| &results.object_store);
+    spec.input.object_store.iter().chain(results).chain(&spec.output.object_store)
 }
 
 async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result<Vec<Option<String>>, StepError> {
@@ -107,6 +117,31 @@ where
     }
 }
 
+/// Returns a text that changes when the results of the BatchJob `name` do; None if it does not exist.
+fn results_of(ctx: &Context, namespace: &str, name: &str) -> Option<String> {
+    let job = ctx.jobs.watched(&ObjectRef::new(name).within(namespace))?;
+    let end =
+        job.status.as_ref().and_then(|status| status.completion_time.as_ref()).map(|time| time.0.as_millisecond());
+    Some(json!([job.metadata.uid, end, lacks_results(name, Some(&job))]).to_string())
+}
+
+/// Returns the version of a result set's manifest; None if there is none, or if it cannot be read until a person changes
+/// something.
+async fn manifest(ctx: &Context, namespace: &str, location: &ObjectStoreLocation) -> Result<Option<String>, StepError> {
+    let looked = async {
+        let folder = results_folder(ctx, namespace, location).await?;
+        Ok::<_, StepError>(folder.stat(layout::MANIFEST).await?.map(|object| object.version()))
+    };
+    if_readable(looked.await)
+}
+
+fn if_readable(looked: Result<Option<String>, StepError>) -> Result<Option<String>, StepError> {
+    match looked {
+        Err(error) if !error.retryable => Ok(None),
+        looked => looked,
+    }
+}
+
 /// Returns the version of an input that is a single object; None for a folder or a pattern, and for an object that cannot be read until
 /// a person changes something.
 async fn object(ctx: &Context, namespace: &str, location: &ObjectStoreLocation) -> Result<Option<String>, StepError> {
@@ -117,8 +152,5 @@ async fn object(ctx: &Context, namespace: &str, location: &ObjectStoreLocation) 
         let (folder, name) = input_folder(ctx, namespace, location).await?;
         Ok::<_, StepError>(folder.stat(&name).await?.map(|object| object.version()))
     };
-    match looked.await {
-        Err(error) if !error.retryable => Ok(None),
-        looked => looked,
-    }
+    if_readable(looked.await)
 }

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt};
 
 use super::folders::input_folder;
+use super::result_source;
 use crate::api::text::clip;
 use crate::api::{BatchJobSpec, ConfigMapSource, Input};
 use crate::controller::Context;
@@ -36,20 +37,28 @@ pub(crate) fn check(spec: &BatchJobSpec, output_uri: &str) -> Result<(), String>
 /// Opens the input. Objects and ConfigMaps are read one after the other, when their turn comes.
 ///
 /// # Errors
-/// If the URI, the Secret or the certificates of an object store are missing or cannot be used.
-pub(crate) async fn open(ctx: &Arc<Context>, namespace: &str, input: Input) -> Result<Source, StepError> {
+/// The inner error describes results that cannot be read. The outer one is of the URI, the Secret or the certificates of an
+/// object store, which are missing or cannot be used.
+pub(crate) async fn open(
+    ctx: &Arc<Context>,
+    namespace: &str,
+    input: Input,
+) -> Result<Result<Source, String>, StepError> {
+    if let Some(results) = result_source::open(ctx, namespace, &input).await? {
+        return Ok(results);
+    }
     if let Some(location) = &input.object_store {
         let (folder, name) = input_folder(ctx, namespace, location).await?;
-        return Ok(Source::Objects { folder, name });
+        return Ok(Ok(Source::Objects { folder, name }));
     }
     if let Some(sources) = input.config_maps {
         let api = Api::namespaced(ctx.client.clone(), namespace);
         let left = sources.into_iter();
         let maps = Maps { api, namespace: namespace.into(), left, read: vec![] };
         let pieces = futures::stream::try_unfold(maps, Maps::next).try_flatten().boxed();
-        return Ok(Source::InMemory { name: "`spec.input.configMaps`".into(), pieces });
+        return Ok(Ok(Source::InMemory { name: "`spec.input.configMaps`".into(), pieces }));
     }
-    Ok(Source::Inline(input.inline.map(|inline| inline.requests).unwrap_or_default()))
+    Ok(Ok(Source::Inline(input.inline.map(|inline| inline.requests).unwrap_or_default())))
 }
 
 /// The ConfigMaps of an input, read one after the other.

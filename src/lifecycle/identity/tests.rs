@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::{json as reader, weight};
+use crate::api::{BatchJobReference, ResultsInput, json as reader, weight};
 
 /// The definition of the hash, as one tree. serde_json sorts object keys.
 fn defined(spec: &BatchJobSpec) -> Value {
@@ -41,6 +41,17 @@ fn defined(spec: &BatchJobSpec) -> Value {
     if let Some(style) = input.object_store.as_ref().and_then(|o| o.addressing_style) {
         shape["addressingStyle"] = json!(style);
     }
+    if let Some(job) = &input.batch_job_ref {
+        shape["batchJobRef"] = json!((&job.name, job.select));
+    }
+    if let Some(results) = &input.results {
+        let place = &results.object_store;
+        let identity = json!((&place.uri, &place.endpoint, &place.region));
+        shape["results"] = json!({"objectStore": identity, "select": results.select});
+        if let Some(style) = place.addressing_style {
+            shape["results"]["addressingStyle"] = json!(style);
+        }
+    }
     if input.max_object_bytes.is_some() || input.on_too_large.is_some() {
         reading["tooLarge"] = json!((input.max_object_bytes, input.on_too_large));
     }
@@ -50,8 +61,8 @@ fn defined(spec: &BatchJobSpec) -> Value {
     if (input.hidden_objects, input.empty_objects) != Default::default() {
         reading["objects"] = json!((input.hidden_objects, input.empty_objects));
     }
-    let Input { inline, object_store, .. } = input.clone();
-    if *input != (Input { inline, object_store, ..Input::default() }) {
+    let Input { inline, object_store, batch_job_ref, results, .. } = input.clone();
+    if *input != (Input { inline, object_store, batch_job_ref, results, ..Input::default() }) {
         shape["reading"] = reading;
     }
     shape
@@ -68,6 +79,10 @@ fn text() -> impl Strategy<Value = Option<String>> {
     prop::option::of(prop::sample::select(vec!["a", "é\n\"", r#"{"b": 1, "a": 2}"#]).prop_map(String::from))
 }
 
+fn selection() -> impl Strategy<Value = ResultSelection> {
+    prop::sample::select(vec![ResultSelection::Unsuccessful, ResultSelection::Succeeded, ResultSelection::All])
+}
+
 fn inputs() -> impl Strategy<Value = Input> {
     let request = (text(), content(), text()).prop_map(|(id, body, body_json)| InlineRequest {
         custom_id: id.unwrap_or_default(),
@@ -80,15 +95,20 @@ fn inputs() -> impl Strategy<Value = Input> {
         body,
         body_json,
     }));
-    let style = prop::sample::select(vec![json!(null), json!("Path"), json!("VirtualHosted")]);
-    let location =
-        prop::option::of((text(), text(), style).prop_map(|(endpoint, region, style)| ObjectStoreLocation {
+    let style = || prop::sample::select(vec![json!(null), json!("Path"), json!("VirtualHosted")]);
+    let location = || {
+        prop::option::of((text(), text(), style()).prop_map(|(endpoint, region, style)| ObjectStoreLocation {
             endpoint,
             region,
             addressing_style: serde_json::from_value(style).unwrap(),
             uri: "s3://bkt/in".into(),
             ..Default::default()
-        }));
+        }))
+    };
+    let results = (location(), prop::option::of(selection())).prop_map(|(location, select)| {
+        location.zip(select).map(|(object_store, select)| ResultsInput { object_store, select })
+    });
+    let job = prop::option::of(selection().prop_map(|select| BatchJobReference { name: "a".into(), select }));
     let maps = prop::collection::vec(text().prop_map(|key| ConfigMapSource { name: "m".into(), key }), 0..3);
     let one_of = |words: [&str; 2]| prop::sample::select(words.map(|word| json!(word)).to_vec());
     let csv = prop::option::of(text().prop_map(|delimiter| match delimiter {
@@ -97,8 +117,10 @@ fn inputs() -> impl Strategy<Value = Input> {
     }));
     let words = (one_of(["Auto", "Rows"]), one_of(["Auto", "Gzip"]), one_of(["Fail", "Complete"]));
     let objects = (one_of(["Skip", "Include"]), one_of(["Skip", "Include"]), prop::option::of(5..7i32), any::<bool>());
-    let all = (inline, template, location, prop::option::of(maps), csv, words, objects);
-    all.prop_map(|(inline, template, object_store, config_maps, csv, words, objects)| Input {
+    let all = (inline, template, location(), prop::option::of(maps), csv, words, objects, (job, results));
+    all.prop_map(|(inline, template, object_store, config_maps, csv, words, objects, of_jobs)| Input {
+        batch_job_ref: of_jobs.0,
+        results: of_jobs.1,
         inline,
         template,
         object_store,

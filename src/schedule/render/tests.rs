@@ -68,6 +68,7 @@ fn a_date_makes_the_batch_job_of_that_date() {
       model: gpt-5-mini
       output:
         compression: None
+        includeRequests: false
         objectStore:
           secretRef:
             name: s3

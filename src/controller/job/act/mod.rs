@@ -153,7 +153,7 @@ impl Act<'_> {
         let folder = &self.clients()?.folder;
         let ours = self.snapshot.journal.as_ref().map(|(j, _)| j.work_id.as_str());
         let output = &self.snapshot.job.spec.output;
-        let results = layout::RESULT_FILES.iter().map(|name| output.compression.named(name));
+        let results = layout::result_files(output.include_requests).iter().map(|name| output.compression.named(name));
         for name in results.chain(output.partial_results.then(|| layout::PARTIAL_INDEX.into())) {
             if folder.work_of(&name).await?.is_some_and(|work| ours.is_none() || work.as_deref() != ours) {
                 return Ok(Some(folder.uri_of(&name)));

@@ -23,7 +23,8 @@ fn most(task: Task) -> usize {
         + match task {
             Task::Plan => {
                 let shards = MODEL_LIMIT * shard + store::UPLOAD_BYTES + requests::IDS_BYTES;
-                let lines = requests::WINDOW_BYTES + store::LINES_BYTES.max(requests::ROW_BYTES);
+                let lines =
+                    requests::WINDOW_BYTES.max(results::ROWS_BYTES) + store::LINES_BYTES.max(requests::ROW_BYTES);
                 let object = requests::MOST_OBJECT_BYTES;
                 let objects =
                     requests::AHEAD_BYTES + requests::OBJECT_BYTES * object + object + requests::BESIDE_WINDOW;

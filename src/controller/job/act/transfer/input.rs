@@ -52,7 +52,10 @@ impl Act<'_> {
             let input = std::mem::take(&mut job.spec.input);
             job.drop_requests();
             let source = match source::open(&ctx, &namespace, input).await {
-                Ok(source) => source,
+                Ok(Ok(source)) => source,
+                Ok(Err(message)) => {
+                    return Ok(memory_edit(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) })));
+                }
                 Err(StepError { is_unfit_store: true, blocked, .. }) => {
                     return Ok(memory_edit(move |m| m.pass = Some(Pass { spec_hash, result: Err(blocked.message) })));
                 }

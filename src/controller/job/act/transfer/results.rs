@@ -12,7 +12,7 @@ use crate::controller::job::job_state::JobState;
 use crate::controller::job::tasks;
 use crate::controller::runtime::error::StepError;
 use crate::lifecycle::{AttemptKey, AttemptState, HalveResult, Journal, RequestHistory, Shard, Task, error_summary};
-use crate::results::{self, AbandonedBatch, Manifest, RequestRounds, SettledShard};
+use crate::results::{self, AbandonedBatch, Manifest, RequestRounds, ResultForm, SettledShard};
 use crate::store::{Reservation, ShardWriter, Sorted, Version, layout, reserve};
 
 /// Maximum size of the batches' names in a manifest, in bytes, so that the manifest can be read again. The journal names all
@@ -66,7 +66,8 @@ impl Act<'_> {
 
     pub(in crate::controller::job::act) fn start_write(&self) -> Result<(), StepError> {
         let (ctx, clients, judged) = (self.ctx.clone(), self.clients()?.clone(), self.judged()?);
-        let compression = self.snapshot.job.spec.output.compression;
+        let output = &self.snapshot.job.spec.output;
+        let form = ResultForm { compression: output.compression, requests: output.include_requests };
         tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Write, async move {
             let Some((journal, _held)) = judged.read(&clients).await? else { return Ok(memory_edit(|_| {})) };
             // Another process may have written the manifest and deleted the parts. This task would then fail for ever.
@@ -75,7 +76,7 @@ impl Act<'_> {
             }
             let Some(manifest) = manifest(&clients, &journal).await? else { return Ok(memory_edit(|_| {})) };
             let shards = all_settled(&clients, &journal, |_| true, &ctx.jobs.spool).await?;
-            let manifest = results::write(&ctx.jobs.spool, &clients.folder, shards, manifest, compression).await?;
+            let manifest = results::write(&ctx.jobs.spool, &clients.folder, shards, manifest, form).await?;
             Ok(memory_edit(move |m| {
                 m.marked = Some(manifest.work_id.clone());
                 m.manifest = Some(Some(manifest_view(&manifest)));
