@@ -81,6 +81,12 @@ fn each_field_that_shapes_requests_is_locked_and_no_other() {
     let results = &spec["input"]["properties"]["results"]["properties"];
     compared("spec.input.results", input, results, &["objectStore"]);
     compared("spec.input.results.objectStore", input, &results["objectStore"]["properties"], CREDENTIALS);
+    let reuse = locked("reuseFrom").unwrap()["rule"].as_str().unwrap();
+    for field in keys(&spec["reuseFrom"]["items"]["properties"]["objectStore"]["properties"]) {
+        let is_compared =
+            ["[", ", ", "? "].iter().any(|before| reuse.contains(&format!("{before}from.objectStore.{field}")));
+        assert_eq!(is_compared, !CREDENTIALS.contains(&field.as_str()), "reuseFrom, {field}: {reuse}");
+    }
     let of_output = spec["output"]["x-kubernetes-validations"].as_array().unwrap();
     let output =
         of_output.iter().find_map(|rule| rule["rule"].as_str().filter(|rule| rule.contains("oldSelf"))).unwrap();

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "dataflow/reuse.rs"]
+mod reuse;
 #[path = "support/recipe.rs"]
 mod support;
 
@@ -133,6 +135,11 @@ async fn settle(folder: &Folder, shard: &mut Shard, fates: &[Vec<Fate>], n: usiz
         assert_eq!(request["body"]["model"], shard.model, "one model a batch");
     }
     let back = answers(&sent, fates, shard.round as usize);
+    collect(folder, shard, &back, n).await;
+}
+
+/// Stages what came back for a shard.
+async fn collect(folder: &Folder, shard: &mut Shard, back: &str, n: usize) {
     // In two pieces, cut anywhere.
     let (a, b) = back.split_at(back.len() / 3);
     let chunks: Vec<Result<Bytes, String>> = vec![Ok(a.to_string().into()), Ok(b.to_string().into())];
@@ -245,23 +252,7 @@ async fn flow(
     );
     let told: i64 = error_summary(&journal).iter().map(|e| e.count).sum();
     assert_eq!(told, counts.failed + counts.expired + counts.cancelled, "every failure has a code");
-    let manifest = Manifest {
-        manifest_version: 1,
-        work_id: WORK.into(),
-        work_hash: passed.work_hash,
-        outcome: Outcome::Succeeded,
-        reason: String::new(),
-        message: String::new(),
-        requests: counts,
-        errors: error_summary(&journal),
-        files: vec![],
-        batches: vec![],
-        billed_twice: 0,
-        abandoned_batches: vec![],
-        completed_at: 0,
-    };
-    let all = sorted(journal.shards.iter());
-    results::write(&std::env::temp_dir(), &folder, all, manifest, form).await.unwrap();
+    write(&folder, &journal, passed.work_hash, form).await;
     let (answered, without): (Vec<usize>, Vec<usize>) =
         (0..fates.len()).partition(|i| ends_answered(&fates[*i], &limits));
     let set = ResultSet::open(folder.clone()).await.unwrap().unwrap();
@@ -350,6 +341,27 @@ async fn are_the_results(folder: &Folder, set: &ResultSet, journal: &Journal) {
     }
     results::delete_partial(folder, WORK).await.unwrap();
     assert!(!folder.exists(layout::PARTIAL_INDEX).await.unwrap());
+}
+
+/// Writes the results of a work that ended.
+async fn write(folder: &Folder, journal: &Journal, work_hash: String, form: ResultForm) {
+    let manifest = Manifest {
+        manifest_version: 1,
+        work_id: WORK.into(),
+        work_hash,
+        outcome: Outcome::Succeeded,
+        reason: String::new(),
+        message: String::new(),
+        requests: journal.counts(),
+        errors: error_summary(journal),
+        files: vec![],
+        batches: vec![],
+        billed_twice: 0,
+        abandoned_batches: vec![],
+        completed_at: 0,
+    };
+    let all = sorted(journal.shards.iter());
+    results::write(&std::env::temp_dir(), folder, all, manifest, form).await.unwrap();
 }
 
 /// Inputs of all embeddings requests of a shard.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::input::Input;
 use super::output::Output;
+use super::storage::ObjectStoreLocation;
 use super::{BatchJobStatus, FreeForm, WithoutManagedFields, rules, schema};
 
 /// One set of requests, as the API server has it.
@@ -35,6 +36,7 @@ pub type BatchJob = WithoutManagedFields<BatchJobObject>;
     validation = rules::locked("?requestDefaultsJSON", "instead"),
     validation = rules::locked("?runID", "to run, and pay, again"),
     validation = rules::locked_input(),
+    validation = rules::locked_reuse(),
     validation = rules::stop_policy(),
     selectable = ".spec.providerRef.kind",
     selectable = ".spec.providerRef.name",
@@ -83,6 +85,14 @@ pub struct BatchJobSpec {
     pub run_id: Option<String>,
     /// Source of the requests. Locked once the job has started.
     pub input: Input,
+    /// Result sets of earlier jobs whose answers are reused, at most 8: a request with the endpoint, model and body of one that
+    /// was answered there is neither sent nor paid, and the results have that answer. The first set that has one counts.
+    /// Where there is no complete result set, with a `manifest.json`, nothing is reused, which the condition `Planned` says.
+    /// Locked once the job has started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 8), transform = schema::without_defaults)]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub reuse_from: Option<Vec<ReuseSource>>,
     /// Destination of the results. Fixed when the job is created.
     pub output: Output,
     /// Hold on submissions: while true, requests are checked and counted, nothing is submitted, and batches in flight run on.
@@ -151,6 +161,14 @@ pub struct BatchJobSpec {
     /// made of it later.
     #[serde(default)]
     pub provider_file_policy: ProviderFilePolicy,
+}
+
+/// A result set of an earlier job.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ReuseSource {
+    /// Folder of the result set, which holds its `manifest.json`.
+    pub object_store: ObjectStoreLocation,
 }
 
 fn parallelism() -> i32 {

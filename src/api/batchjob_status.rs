@@ -216,6 +216,10 @@ pub struct RequestCounts {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub succeeded: i64,
+    /// Those of them whose answer is of an earlier job, from `spec.reuseFrom`: they were neither sent nor paid.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub reused: i64,
     /// Requests that were executed, and refused or failed.
     #[serde(default)]
     #[schemars(range(min = 0))]

@@ -31,8 +31,10 @@ impl BatchJob {
     pub fn keep_for_the_watch(&mut self) {
         self.drop_requests();
         let spec = &mut self.spec;
-        let references = references(&spec.input, &spec.output);
-        (spec.input, spec.output) = references.unwrap_or_else(|| (Input::unknown(), spec.output.server()));
+        match references(spec) {
+            Some(input) => spec.input = input,
+            None => (spec.input, spec.output, spec.reuse_from) = (Input::unknown(), spec.output.server(), None),
+        }
         spec.max_failed_requests = None;
         self.status = self.status.take().map(status);
     }
@@ -45,6 +47,7 @@ impl CronBatchJob {
         template.metadata = None;
         drop_requests(&mut template.spec);
         (template.spec.input, template.spec.output) = (Input::unknown(), Output::default());
+        template.spec.reuse_from = None;
         self.metadata = metadata(std::mem::take(&mut self.metadata));
         self.status = None;
     }
@@ -109,20 +112,22 @@ fn metadata(all: ObjectMeta) -> ObjectMeta {
     }
 }
 
-/// Returns input and output with the names of other objects alone; None if those names are too long to be kept.
-fn references(input: &Input, output: &Output) -> Option<(Input, Output)> {
+/// Returns the input with the names of other objects alone; None if the names that the spec refers to are too long to be kept.
+fn references(spec: &BatchJobSpec) -> Option<Input> {
+    let (input, output) = (&spec.input, &spec.output);
     let of = |location: &ObjectStoreLocation| {
         let more = [&location.endpoint, &location.region].into_iter().flatten().map(String::len).sum::<usize>();
         location.uri.len() + more + location.secret_ref.name.len()
     };
     let maps = input.config_maps.iter().flatten();
     let results = input.results.iter().map(|results| &results.object_store);
-    let locations = input.object_store.iter().chain(results).chain(&output.object_store);
+    let reused = spec.reuse_from.iter().flatten().map(|source| &source.object_store);
+    let locations = input.object_store.iter().chain(results).chain(&output.object_store).chain(reused);
     let bytes = maps.map(|map| map.name.len() + 24).sum::<usize>() + locations.map(of).sum::<usize>();
     (bytes <= REFERENCES_LIMIT).then(|| {
         let Input { inline, object_store, config_maps, batch_job_ref, results, format, .. } = input.clone();
         let sources = Input { inline, object_store, config_maps, batch_job_ref, results, ..Default::default() };
-        (Input { format, ..sources }, output.clone())
+        Input { format, ..sources }
     })
 }
 
@@ -247,6 +252,15 @@ mod tests {
         let uri = format!("s3://b/{}", "u".repeat(1_900));
         let kept = watched(job(json!({"input": {"objectStore": {"uri": uri, "secretRef": {"name": "s"}}}})));
         assert!(kept.spec.input.is_unknown());
+    }
+
+    #[test]
+    fn result_sets_to_reuse_are_kept_unless_their_names_are_long() {
+        let from = |uri: String| json!({"input": {"inline": {"requests": []}}, "reuseFrom": [{"objectStore": {"uri": uri, "secretRef": {"name": "s"}}}]});
+        let kept = watched(job(from("s3://b/yesterday/".into())));
+        assert_eq!(kept.spec.reuse_from.as_ref().unwrap()[0].object_store.uri, "s3://b/yesterday/");
+        let kept = watched(job(from(format!("s3://b/{}/", "u".repeat(1_010)))));
+        assert!(kept.spec.input.is_unknown() && kept.spec.reuse_from.is_none());
     }
 
     #[test]

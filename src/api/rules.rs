@@ -62,6 +62,22 @@ pub fn locked_input() -> Rule {
         .field_path(".spec.input")
 }
 
+/// Forbids changes of the places that a BatchJob reuses answers of once it has started.
+pub fn locked_reuse() -> Rule {
+    let places = |spec: &str| {
+        let fields = OBJECT_STORE.map(|field| {
+            let name = format!("from.objectStore.{}", field.trim_start_matches('?'));
+            if field.starts_with('?') { format!("has({name}) ? {name} : ''") } else { name }
+        });
+        format!("{spec}.reuseFrom.map(from, [{}])", fields.join(", "))
+    };
+    let (new, old) = ("has(self.spec.reuseFrom)", "has(oldSelf.spec.reuseFrom)");
+    let same = format!("{} ==\n    {}", places("self.spec"), places("oldSelf.spec"));
+    Rule::new(unless_started(&format!("({new} == {old} && (!{new} || {same}))")))
+        .message("`spec.reuseFrom` may not be changed once the job has started; create another BatchJob instead")
+        .field_path(".spec.reuseFrom")
+}
+
 /// Forbids changes of `spec.stopPolicy` once it is set, except from Drain to Cancel. A stop is for good.
 pub fn stop_policy() -> Rule {
     let (new, old) = ("self.spec.stopPolicy", "oldSelf.spec.stopPolicy");

@@ -15,6 +15,25 @@ pub fn own_description(schema: &mut Schema) {
     }
 }
 
+/// Leaves out all defaults: the items of a list have none in the schema, where appliers and the API server would disagree.
+pub fn without_defaults(schema: &mut Schema) {
+    if let Some(object) = schema.as_object_mut() {
+        object.remove("default");
+        object.values_mut().for_each(drop_defaults);
+    }
+}
+
+fn drop_defaults(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            map.remove("default");
+            map.values_mut().for_each(drop_defaults);
+        }
+        Value::Array(schemas) => schemas.iter_mut().for_each(drop_defaults),
+        _ => {}
+    }
+}
+
 /// Fields of a BatchJob's spec whose patterns `$(scheduledTime)` does not fit.
 const WITH_VARIABLES: [&str; 5] =
     [".runID", ".input.configMaps.name", ".input.configMaps.key", ".input.batchJobRef.name", ".output.configMap.name"];

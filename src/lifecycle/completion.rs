@@ -90,7 +90,9 @@ pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(Reques
 /// Ends a job whose time is over, or that was told to stop: for free if nothing was sent; else its batches are cancelled, and
 /// collected when they ended.
 pub(super) fn stop(o: &Observed, journal: &Journal) -> Step {
-    if !journal.has_intents() {
+    // Where every answer is reused, there is nothing to stop.
+    let is_answered = journal.plan.is_some() && journal.shards.have_reused() && journal.shards.are_settled();
+    if !journal.has_intents() && !is_answered {
         return stop_unsent(o, journal);
     }
     let mut round = submission::round(o, journal, Some(DeletionPolicy::Cancel), false);
@@ -211,18 +213,23 @@ fn end_of(o: &Observed, journal: &Journal, requests: RequestCounts) -> Commit {
     });
     let (succeeded, total) = (requests.succeeded, requests.total);
     let unanswered = total - succeeded;
+    let reused = match requests.reused {
+        0 => String::new(),
+        reused => format!(", {reused} of them with answers of earlier jobs"),
+    };
     let (outcome, reason, message) = match refused {
         Some((reason, message)) => (Outcome::Failed, reason, format!("the provider rejected a batch: {message}")),
         None if unanswered == 0 => {
-            (Outcome::Succeeded, reasons::ALL_SUCCEEDED, format!("all {total} requests succeeded"))
+            (Outcome::Succeeded, reasons::ALL_SUCCEEDED, format!("all {total} requests succeeded{reused}"))
         }
         None if succeeded == 0 || o.job.max_failed.is_some_and(|max| max.is_exceeded(unanswered, total)) => {
             let message = format!("{unanswered} of {total} requests have no answer; errors.jsonl has the reasons");
             (Outcome::Failed, reasons::MAX_FAILED_REQUESTS_EXCEEDED, message)
         }
         None => {
-            let message =
-                format!("{succeeded} of {total} requests succeeded; errors.jsonl has the others with their reasons");
+            let message = format!(
+                "{succeeded} of {total} requests succeeded{reused}; errors.jsonl has the others with their reasons"
+            );
             (Outcome::PartiallySucceeded, reasons::COMPLETED_WITH_FAILURES, message)
         }
     };

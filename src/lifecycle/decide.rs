@@ -9,7 +9,7 @@ use super::step::{Blocked, Failure, Step, Waiting};
 use super::task::Task;
 use super::{adoption, completion, deleting, partial, settled};
 use crate::api::conditions::reasons;
-use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION, RequestCounts, WorkHashVersion};
+use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION_OF_REUSE, RequestCounts, WorkHashVersion};
 
 /// Milliseconds between two looks for something that a person must fix: Secrets are polled, not watched.
 pub(super) const MENDED_CHECK: i64 = 15_000;
@@ -34,7 +34,7 @@ pub fn decide(o: &Observed) -> Step {
 }
 
 fn rules(o: &Observed) -> Step {
-    if let Some(journal) = o.journal.filter(|j| j.protocol_version > PROTOCOL_VERSION) {
+    if let Some(journal) = o.journal.filter(|j| j.protocol_version > PROTOCOL_VERSION_OF_REUSE) {
         return newer_protocol(journal);
     }
     if let Some(since) = o.job.deleting_since {
@@ -158,7 +158,7 @@ fn abandoned(o: &Observed, work_id: &str, plan: &Plan) -> Journal {
 
 fn newer_protocol(journal: &Journal) -> Step {
     let message = format!(
-        "the journal was written by a newer version of the operator (protocol {}, this one knows {PROTOCOL_VERSION}); \
+        "the journal was written by a newer version of the operator (protocol {}, this one knows {PROTOCOL_VERSION_OF_REUSE}); \
          upgrade the operator",
         journal.protocol_version
     );

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::attempt::{Attempt, AttemptState};
+use super::attempt::{Attempt, AttemptState, PartRef};
 use super::shard::Shard;
 use super::shard_list::{PlanSegment, Sealed, Shards};
 use super::totals::{CODE_LIMIT, Totals};
@@ -179,7 +179,7 @@ impl Sealed {
         let Totals {
             counts, open, refused, done, failed_for_good, retryable, failed_before, given_up, too_large, ..
         } = self.totals;
-        let (RequestCounts { total, succeeded, failed, expired, cancelled, missing }, again) =
+        let (RequestCounts { total, succeeded, reused, failed, expired, cancelled, missing }, again) =
             (counts, self.totals.billed_again);
         // A sealed shard of a later round subtracts the earlier outcomes of its requests, whose own shards may not be sealed
         // yet. So a sum can be negative.
@@ -187,7 +187,7 @@ impl Sealed {
         [open, refused, done, failed_for_good, retryable, failed_before, given_up, too_large, again]
             .into_iter()
             .all(is_sum)
-            && [total, succeeded, failed, expired, cancelled, missing].into_iter().all(is_sum)
+            && [total, succeeded, reused, failed, expired, cancelled, missing].into_iter().all(is_sum)
             && self.errors.0.len() <= CODE_LIMIT
             && self.errors.0.values().all(|sum| is_sum(sum.count))
             && self.recent.len() <= IN_ONE_DOCUMENT
@@ -202,13 +202,19 @@ impl Shard {
     /// Returns whether its numbers and names are within bounds, so that sums and lists of them are bounded too.
     pub(super) fn is_sane(&self) -> bool {
         let counts = |c: &RequestCounts| {
-            [c.total, c.succeeded, c.failed, c.expired, c.cancelled, c.missing].into_iter().all(is_count)
+            [c.total, c.succeeded, c.reused, c.failed, c.expired, c.cancelled, c.missing].into_iter().all(is_count)
+        };
+        // A shard with reused answers that was sent as well would be paid for nothing.
+        let reused = |part: &PartRef| {
+            let is_of_plan = self.attempt.is_none() && self.round == 0 && self.prior_counts == RequestCounts::default();
+            is_of_plan && part.name.len().max(part.sha256.len()) <= ID_LIMIT
         };
         let attempt = self.attempt.as_ref();
         is_count(self.requests)
             && counts(&self.prior_counts)
             && attempt.is_none_or(|a| a.ids().all(|id| id.len() <= ID_LIMIT) && is_count(a.billed_again))
             && self.prior_errors.len() <= OF_AN_ATTEMPT
+            && self.reused.as_ref().is_none_or(reused)
             && match attempt.map(|a| &a.state) {
                 Some(AttemptState::Settled { counts: c, retryable, errors, files, .. }) => {
                     counts(c) && is_count(*retryable) && errors.len().max(files.len()) <= OF_AN_ATTEMPT

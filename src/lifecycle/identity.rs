@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use crate::api::text::hex;
 use crate::api::{
-    BatchJobSpec, ConfigMapSource, CsvOptions, EmptyPolicy, Endpoint, FreeForm, InlineInput, InlineRequest, Input,
-    InputCompression, InputFormat, ObjectPolicy, ObjectStoreLocation, OnTooLarge, Output, ProviderKind,
-    RequestTemplate, ResultSelection,
+    AddressingStyle, BatchJobSpec, ConfigMapSource, CsvOptions, EmptyPolicy, Endpoint, FreeForm, InlineInput,
+    InlineRequest, Input, InputCompression, InputFormat, ObjectPolicy, ObjectStoreLocation, OnTooLarge, Output,
+    ProviderKind, RequestTemplate, ResultSelection, ReuseSource,
 };
 
 /// SHA-256 over the fields that shape requests or identity: what [`crate::api::Lock`] locks. Policies, limits and the
@@ -44,7 +44,7 @@ impl io::Write for Hashing {
 struct Shape<'a> {
     // Fields that may be absent are written only if used, so that the hashes of jobs from before these fields hold.
     #[serde(skip_serializing_if = "Option::is_none")]
-    addressing_style: Option<crate::api::AddressingStyle>,
+    addressing_style: Option<AddressingStyle>,
     #[serde(skip_serializing_if = "Option::is_none")]
     batch_job_ref: Option<(&'a str, ResultSelection)>,
     endpoint: Endpoint,
@@ -60,6 +60,8 @@ struct Shape<'a> {
     request_defaults_json: &'a Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<Results<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reuse_from: Option<Vec<(Place<'a>, Option<AddressingStyle>)>>,
     #[serde(rename = "runID")]
     run_id: &'a Option<String>,
 }
@@ -69,7 +71,7 @@ struct Shape<'a> {
 #[serde(rename_all = "camelCase")]
 struct Results<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    addressing_style: Option<crate::api::AddressingStyle>,
+    addressing_style: Option<AddressingStyle>,
     object_store: Place<'a>,
     select: ResultSelection,
 }
@@ -140,6 +142,10 @@ impl<'a> Shape<'a> {
                 addressing_style: results.object_store.addressing_style,
                 object_store: place(&results.object_store),
                 select: results.select,
+            }),
+            reuse_from: spec.reuse_from.as_ref().map(|sources| {
+                let places = sources.iter().map(|ReuseSource { object_store: of }| (place(of), of.addressing_style));
+                places.collect()
             }),
             run_id: &spec.run_id,
         }

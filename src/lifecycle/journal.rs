@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::attempt::{Attempt, AttemptKey, AttemptState};
 use super::shard_list::Shards;
-use crate::api::{DeletionPolicy, InputStatus, LeftOut, Outcome, PROTOCOL_VERSION, RequestCounts};
+use crate::api::{
+    DeletionPolicy, InputStatus, LeftOut, Outcome, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE, RequestCounts,
+};
 
 /// The largest number of shards of one work, over all rounds.
 pub const SHARD_LIMIT: usize = 20_000;
@@ -22,7 +24,7 @@ pub const SHARD_LIMIT_IN_CONFIG_MAPS: usize = 30;
 pub struct Journal {
     /// Revision. Grows by one with every write, so that bytes never recur (an ETag of recurring bytes would match again).
     pub rev: u64,
-    /// See [`PROTOCOL_VERSION`].
+    /// See [`PROTOCOL_VERSION`]; with answers of earlier jobs, [`PROTOCOL_VERSION_OF_REUSE`].
     pub protocol_version: i32,
     /// Id of the work: 128 random bits in hex. Names staged files and requests, and outlives the object that opened the
     /// journal.
@@ -127,6 +129,26 @@ pub struct Plan {
     /// Other parts of the input that make no request.
     #[serde(default, skip_serializing_if = "LeftOut::is_none")]
     pub left_out: LeftOut,
+    /// The result sets of `spec.reuseFrom`, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reuse: Vec<ReuseSet>,
+}
+
+/// A result set whose answers a plan may reuse.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct ReuseSet {
+    /// URI of its folder.
+    pub uri: String,
+    /// Its answers that can be compared with requests of the plan; None if there was no complete result set.
+    pub answers: Option<i64>,
+    /// Its answers that cannot be, because their requests were hashed by an earlier version.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub incomparable: i64,
+}
+
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 /// What was done about objects that are too large.
@@ -208,7 +230,8 @@ impl Journal {
     pub fn next(&self, edit: impl FnOnce(&mut Journal)) -> Journal {
         let mut next = self.clone();
         edit(&mut next);
-        (next.rev, next.protocol_version) = (self.rev + 1, PROTOCOL_VERSION);
+        next.rev = self.rev + 1;
+        next.protocol_version = if next.shards.have_reused() { PROTOCOL_VERSION_OF_REUSE } else { PROTOCOL_VERSION };
         next
     }
 

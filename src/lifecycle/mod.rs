@@ -68,7 +68,7 @@ pub use refused::refused_for_its_file;
 pub use sealing::{SEGMENT_SHARDS, Segment, SegmentKind, read_sealed};
 pub use shard::*;
 pub use shard_list::{PlanSegment, SealedBatch, SealedSegment, Shards};
-pub use status::{is_in_flight, left_out, may_be_submitted, project, seen};
+pub use status::{is_in_flight, left_out, may_be_submitted, not_reused, project, seen};
 pub use step::{Blocked, Failure, Step, Waiting};
 pub use task::*;
 pub use totals::{ErrorTotal, ErrorTotals, Totals};

@@ -111,7 +111,7 @@ impl Shards {
             return Ok(vec![]);
         }
         let round = self.resident.last_key_value().map(|(_, shard)| shard.round);
-        let is_unsent = |at: usize| self.get(at).is_some_and(|s| s.attempt.is_none() && Some(s.round) == round);
+        let is_unsent = |at: usize| self.get(at).is_some_and(|s| s.is_unsent() && Some(s.round) == round);
         let next = (0..self.len).rev().take_while(|at| is_unsent(*at)).last().unwrap_or(self.len);
         if self.len - next <= UNSENT_IN_HEAD {
             return Ok(vec![]);
@@ -124,7 +124,22 @@ impl Shards {
         Ok(segments)
     }
 
-    /// Adds a shard without an attempt behind all others, which are of the same round. Returns a segment whenever one is full.
+    /// Adds a shard with reused answers behind all others, which are such shards as well. Returns a segment whenever one is
+    /// full. The segment has to be stored before a head names it; its shards are no longer held.
+    ///
+    /// # Errors
+    /// Never in practice: everything in a shard can be written as JSON.
+    pub fn push_reused(&mut self, shard: Shard) -> serde_json::Result<Option<Segment>> {
+        self.push(shard);
+        // The plan begins behind them.
+        self.next = self.len;
+        match self.resident.len() < SEGMENT_SHARDS {
+            true => Ok(None),
+            false => Ok(self.seal(SEGMENT_SHARDS)?.pop()),
+        }
+    }
+
+    /// Adds a shard that is to be sent behind all others, which are of the same round or have reused answers. Returns a segment whenever one is full.
     /// The segment has to be stored before a head names it; except for those of the first segment, its shards are no longer
     /// held.
     ///
@@ -169,10 +184,11 @@ impl Shards {
     /// # Errors
     /// Never in practice: everything in a shard can be written as JSON.
     pub fn end_plan(&mut self) -> serde_json::Result<Option<Segment>> {
-        match self.plan.is_empty() && self.len <= UNSENT_IN_HEAD {
-            true => Ok(None),
-            false => self.cut_planned(),
+        if self.plan.is_empty() && self.len - self.next <= UNSENT_IN_HEAD {
+            self.next = 0;
+            return Ok(None);
         }
+        self.cut_planned()
     }
 
     /// Returns the segment of the plan to read next, if fewer than `wanted` planned shards are resident.
@@ -199,7 +215,7 @@ impl Shards {
     /// If its bytes are not those that the journal names, or hold something else.
     pub fn planned_in(&self, segment: &PlanSegment, bytes: &[u8]) -> Result<Vec<(usize, Shard)>, String> {
         let shards: Vec<Shard> = read(&segment.name, bytes)?;
-        let is_unsent = |s: &Shard| s.attempt.is_none() && s.round == segment.round && s.is_sane();
+        let is_unsent = |s: &Shard| s.is_unsent() && s.round == segment.round && s.is_sane();
         if shards.len() != segment.count || !shards.iter().all(is_unsent) {
             return Err(OTHER_SHARDS.into());
         }
@@ -317,15 +333,25 @@ impl SealedBatch {
 mod tests {
     use super::*;
 
+    fn reused(index: usize) -> Shard {
+        let part = crate::lifecycle::PartRef { name: format!("p{index}"), sha256: "s".into() };
+        Shard { reused: Some(part), ..shard(index) }
+    }
+
     fn shard(index: usize) -> Shard {
         let unsent = serde_json::json!({"sha256": format!("{index:064x}"), "bytes": 1, "first": index, "requests": 1, "failures": 0});
         serde_json::from_value(unsent).unwrap()
     }
 
-    /// Returns a plan that is made shard by shard, its segments, and the largest number of shards that were held at once.
-    fn planned(count: usize) -> (Shards, Vec<Segment>, usize) {
+    /// Returns a plan that is made shard by shard, the first ones with reused answers, its segments, and the largest number of
+    /// shards that were held at once.
+    fn planned(first: usize, count: usize) -> (Shards, Vec<Segment>, usize) {
         let (mut shards, mut segments, mut held) = (Shards::default(), vec![], 0);
-        for index in 0..count {
+        for index in 0..first {
+            segments.extend(shards.push_reused(reused(index)).unwrap());
+            held = held.max(shards.iter().count());
+        }
+        for index in first..first + count {
             segments.extend(shards.push_planned(shard(index)).unwrap());
             held = held.max(shards.iter().count());
         }
@@ -341,9 +367,38 @@ mod tests {
         {
             let mut whole: Shards = (0..count).map(shard).collect();
             let segments = whole.pack(1).unwrap();
-            let (shards, made, held) = planned(count);
+            let (shards, made, held) = planned(0, count);
             assert!(shards == whole && made == segments, "of {count} shards");
             assert!(held < 2 * full, "{held} of {count} shards are held");
+        }
+    }
+
+    /// A shard with reused answers in the plan would be taken for one that is still to be sent.
+    #[test]
+    fn shards_with_reused_answers_are_in_no_plan_and_no_attempts_of_them_are_seen() {
+        let full = SEGMENT_SHARDS;
+        for first in [1, full - 1, full, 2 * full + 3] {
+            for count in [0, 1, UNSENT_IN_HEAD, UNSENT_IN_HEAD + 1, full + 1] {
+                let mut whole: Shards = (0..first).map(reused).chain((first..first + count).map(shard)).collect();
+                let segments = whole.pack(full).unwrap();
+                let (mut shards, made, held) = planned(first, count);
+                assert!(shards == whole && made == segments, "{first} before {count}");
+                assert!(held < 3 * full, "{held} shards are held of {first} and {count}");
+                assert_eq!(shards.next_planned(), if count > UNSENT_IN_HEAD { first } else { first + count });
+                let written = serde_json::to_string(&shards).unwrap();
+                let read: Shards = serde_json::from_str(&written).unwrap();
+                assert_eq!((read.totals(), read.have_reused()), (shards.totals(), true));
+                // What gathers in the head is sealed with the next write.
+                shards.pack(1).unwrap();
+                assert!(!shards.have_attempts(), "{first} before {count}");
+                let (totals, counts) = (shards.totals(), shards.totals().counts);
+                assert_eq!((totals.reused, totals.settled, totals.open), (first, first, count as i64));
+                assert_eq!(
+                    (counts.total, counts.succeeded, counts.reused),
+                    ((first + count) as i64, first as i64, first as i64)
+                );
+                assert_eq!(shards.are_settled(), count == 0);
+            }
         }
     }
 }

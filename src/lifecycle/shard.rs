@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::attempt::{Attempt, AttemptState, Refusal};
+use super::attempt::{Attempt, AttemptState, PartRef, Refusal};
 use crate::api::{ErrorSummary, RequestCounts};
 
 /// A set of requests that is sent as one batch.
@@ -40,6 +40,10 @@ pub struct Shard {
     /// Refusals that mean something only if they recur.
     #[serde(default, skip_serializing_if = "Streaks::is_none")]
     pub streaks: Streaks,
+    /// Answers of earlier jobs to all requests of the shard, which may ask for several models. The shard is settled from the
+    /// beginning, and no attempt is made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused: Option<PartRef>,
 }
 
 impl Shard {
@@ -53,6 +57,9 @@ impl Shard {
     /// their earlier outcome.
     pub fn settled(&self) -> Option<RequestCounts> {
         let all = RequestCounts { total: self.requests, ..Default::default() };
+        if self.reused.is_some() {
+            return Some(RequestCounts { succeeded: self.requests, reused: self.requests, ..all });
+        }
         match (&self.attempt.as_ref()?.state, self.round) {
             (AttemptState::Settled { counts, .. }, _) => Some(*counts),
             (AttemptState::Refused { refusal: Refusal::TooLarge, .. }, 0) => {
@@ -64,6 +71,11 @@ impl Shard {
             }
             _ => None,
         }
+    }
+
+    /// Returns whether the shard is to be sent and no attempt was made of it.
+    pub fn is_unsent(&self) -> bool {
+        self.attempt.is_none() && self.reused.is_none()
     }
 
     /// Returns why the latest attempt made no batch, if it was refused.

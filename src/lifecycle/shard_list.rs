@@ -11,7 +11,7 @@ use super::totals::{ErrorTotals, Totals};
 ///
 /// A shard is in one of three places, so that a decision does not read more for a larger work:
 /// - *resident*: in the journal's head, as a whole;
-/// - *planned*: it has no attempt, and is in a segment of the plan. The next planned shards are read so that they can be sent;
+/// - *planned*: it is to be sent and has no attempt, and is in a segment of the plan. The next planned shards are read so that they can be sent;
 ///   they are resident here and not in the head;
 /// - *sealed*: it is settled and nothing will change it; it is in a sealed segment and counts in [`Totals`].
 ///
@@ -171,9 +171,15 @@ impl Shards {
         self.plan.is_empty() && self.iter().all(|s| s.settled().is_some())
     }
 
-    /// Returns whether a batch may ever have been requested.
+    /// Returns whether a batch may ever have been requested. Of sealed shards, only those with reused answers have no attempt.
     pub fn have_attempts(&self) -> bool {
-        !self.sealed.segments.is_empty() || self.iter().any(|s| s.attempt.is_some())
+        let sealed: usize = self.sealed.segments.iter().map(|segment| segment.count).sum();
+        sealed > self.sealed.totals.reused || self.iter().any(|s| s.attempt.is_some())
+    }
+
+    /// Returns whether shards have answers of earlier jobs.
+    pub fn have_reused(&self) -> bool {
+        self.sealed.totals.reused > 0 || self.iter().any(|s| s.reused.is_some())
     }
 
     /// Returns the index of the first planned shard; the number of shards if none is planned.

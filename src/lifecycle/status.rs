@@ -10,7 +10,7 @@ use super::attempt::AttemptState;
 use super::errors::error_summary;
 use super::findings::{ManifestView, PolledState};
 use super::follow::look;
-use super::journal::{Journal, Plan};
+use super::journal::{Journal, Plan, ReuseSet};
 use super::observed::Observed;
 use super::shard::Shard;
 use super::step::{Step, Waiting};
@@ -141,11 +141,12 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
         _ => None,
     });
     status.submission_time = old.submission_time.clone().or_else(|| first.min().and_then(time));
-    status.display = Some(Display { progress: progress(o, journal, counts.total, old) });
-    let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, checked(plan))];
-    let submitted = journal.shards.totals().submitted;
-    let all = submitted == journal.shards.len();
-    let message = format!("{submitted} of {} batches were submitted", journal.shards.len());
+    status.display = Some(Display { progress: progress(o, journal, counts, old) });
+    let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, checked(plan, counts))];
+    let totals = journal.shards.totals();
+    let (submitted, batches) = (totals.submitted, journal.shards.len() - totals.reused);
+    let all = submitted == batches;
+    let message = format!("{submitted} of {batches} batches were submitted");
     facts.push(verdict(conditions::SUBMITTED, all, if all { "AllSubmitted" } else { "NotAllSubmitted" }, message));
     let billed_again = journal.billed_again();
     if billed_again > 0 {
@@ -160,14 +161,33 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     }
 }
 
-fn checked(plan: &Plan) -> String {
+fn checked(plan: &Plan, counts: RequestCounts) -> String {
     let mut message = format!("{} requests were read and are sound", plan.requests);
+    if !plan.reuse.is_empty() {
+        message += &format!("; {} have an answer in `spec.reuseFrom` and are not sent", counts.reused);
+    }
+    for why in not_reused(plan) {
+        message += &format!("; {why}");
+    }
     for (count, done) in [(plan.too_large.skipped, "left out"), (plan.too_large.truncated, "cut")] {
         if count > 0 {
             message += &format!("; objects with more than `spec.input.maxObjectBytes` that were {done}: {count}");
         }
     }
     left_out(plan).map_or(message.clone(), |left_out| format!("{message}; {left_out}"))
+}
+
+/// Describes, for each result set of which answers are not reused that one might expect to be, what is wrong with it.
+pub fn not_reused(plan: &Plan) -> impl Iterator<Item = String> {
+    plan.reuse.iter().filter_map(|ReuseSet { uri, answers, incomparable }| match answers {
+        None => Some(format!(
+            "nothing is reused of {uri}, which `spec.reuseFrom` names: there is no result set (manifest.json)"
+        )),
+        Some(_) if *incomparable > 0 => {
+            Some(format!("{incomparable} answers of {uri} are of an earlier version, and cannot be reused"))
+        }
+        Some(_) => None,
+    })
 }
 
 /// Describes the parts of the input that make no request, and how to include them; None if nothing was left out.
@@ -204,11 +224,12 @@ fn settled_so_far(journal: &Journal) -> RequestCounts {
 /// Returns the progress for people: requests that ended, or that the provider counts as done. The number never falls below the
 /// one that status shows: requests that are sent again were done once, and a restarted operator may not have asked the provider
 /// yet.
-fn progress(o: &Observed, journal: &Journal, total: i64, old: &BatchJobStatus) -> String {
+fn progress(o: &Observed, journal: &Journal, counts: RequestCounts, old: &BatchJobStatus) -> String {
+    let total = counts.total;
     let open = journal.shards.iter().filter(|s| s.settled().is_none());
     let done =
         journal.shards.totals().done + open.map(|s| s.done(s.requests - under_way(o, s).unwrap_or(0))).sum::<i64>();
-    show(done.max(done_before(old, &journal.work_id, total)).clamp(0, total), total)
+    show(done.max(done_before(old, &journal.work_id, total)).clamp(0, total), counts)
 }
 
 /// Returns the number of a batch's requests that are done by the provider's count; None without a count.
@@ -231,8 +252,9 @@ fn done_before(old: &BatchJobStatus, work_id: &str, total: i64) -> i64 {
     done.unwrap_or(0)
 }
 
-fn show(done: i64, total: i64) -> String {
-    format!("{done}/{total} ({}%)", if total > 0 { done * 100 / total } else { 100 })
+fn show(done: i64, RequestCounts { total, reused, .. }: RequestCounts) -> String {
+    let progress = format!("{done}/{total} ({}%)", if total > 0 { done * 100 / total } else { 100 });
+    if reused > 0 { format!("{progress}, {reused} reused") } else { progress }
 }
 
 fn conclude(status: &mut BatchJobStatus, o: &Observed, manifest: &ManifestView) {
@@ -243,7 +265,7 @@ fn conclude(status: &mut BatchJobStatus, o: &Observed, manifest: &ManifestView) 
     status.error_summary = manifest.errors.clone();
     status.work = Some(work(&o.job.output_uri, &manifest.work_id, Some(&manifest.work_hash)));
     let done = counts.succeeded + counts.failed;
-    status.display = Some(Display { progress: show(done, counts.total) });
+    status.display = Some(Display { progress: show(done, counts) });
     status.results = Some(results(&o.job.output_uri, manifest));
 }
 

@@ -44,6 +44,13 @@ pub struct Totals {
     pub last_rounds: usize,
     /// Requests that were billed twice at most.
     pub billed_again: i64,
+    /// Shards whose answers are those of earlier jobs.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub reused: usize,
+}
+
+fn is_zero(shards: &usize) -> bool {
+    *shards == 0
 }
 
 impl Totals {
@@ -51,6 +58,7 @@ impl Totals {
     pub fn add(&mut self, shard: &Shard) {
         self.round = self.round.max(shard.round);
         self.submitted += usize::from(shard.was_submitted());
+        self.reused += usize::from(shard.reused.is_some());
         self.failed_before += shard.prior_counts.failed;
         self.billed_again += shard.attempt.as_ref().map_or(0, |a| a.billed_again);
         if shard.round == 0 {
@@ -87,6 +95,7 @@ impl Totals {
     fn add_settled(&mut self, shard: &Shard, counts: RequestCounts) {
         let (prior_counts, sum) = (shard.prior_counts, &mut self.counts);
         sum.succeeded += counts.succeeded;
+        sum.reused += counts.reused;
         sum.failed += counts.failed - prior_counts.failed;
         sum.expired += counts.expired - prior_counts.expired;
         sum.cancelled += counts.cancelled - prior_counts.cancelled;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, PartRef, Payload, Rejection};
 use super::findings::{CollectResult, ManifestView, Pass, Place, PlanResult, PollResult, PolledState, PostResult};
-use super::journal::{Commit, Journal, Owner, Plan, RecordedAnswers, Takeover};
+use super::journal::{Commit, Journal, Owner, Plan, RecordedAnswers, ReuseSet, Takeover};
 use super::memory::Memory;
 use super::shard::Shard;
 use super::shard_list::{Sealed, Shards};
@@ -22,6 +22,10 @@ fn texts<'a>(all: impl IntoIterator<Item = &'a String>) -> usize {
     all.into_iter().map(|one| text(one)).sum()
 }
 
+fn of_reuse(sets: &[ReuseSet]) -> usize {
+    sets.iter().map(|set @ ReuseSet { uri, answers: _, incomparable: _ }| size_of_val(set) + text(uri)).sum()
+}
+
 impl Journal {
     /// Returns the bytes of memory that the journal takes, including an allocator's overhead. A version that was made of
     /// another one shares the shards that did not change.
@@ -29,9 +33,9 @@ impl Journal {
         let Journal { rev: _, protocol_version: _, closing: _, out_of_time_since: _, .. } = self;
         let Journal { work_id, owner, spec_hash, plan, shards, commit, taken_over, heard, .. } = self;
         let Owner { cluster, namespace, name, uid } = owner;
-        let of_plan = |Plan { work_hash, input, requests: _, too_large: _, left_out: _ }: &Plan| {
+        let of_plan = |Plan { work_hash, input, requests: _, too_large: _, left_out: _, reuse }: &Plan| {
             let InputStatus { version, size_bytes: _, sources: _, skipped: _ } = input;
-            texts([work_hash, version])
+            texts([work_hash, version]) + of_reuse(reuse)
         };
         let of_end = |Commit { outcome: _, reason, message, at: _, requests: _ }: &Commit| texts([reason, message]);
         let of_answers =
@@ -65,10 +69,11 @@ impl Shard {
     /// Returns the bytes of memory that the shard takes as an entry of a map.
     fn weight(&self) -> usize {
         let Shard { bytes: _, first: _, requests: _, failures: _, round: _, prior_counts: _, streaks: _, .. } = self;
-        let Shard { sha256, index_sha256, attempt, prior_errors, model, .. } = self;
+        let Shard { sha256, index_sha256, attempt, prior_errors, model, reused, .. } = self;
         ENTRY_BYTES
             + size_of::<Shard>()
             + texts([sha256, index_sha256, model])
+            + reused.as_ref().map_or(0, |PartRef { name, sha256 }| texts([name, sha256]))
             + attempt.as_ref().map_or(0, Attempt::weight)
             + of_errors(prior_errors)
     }
@@ -127,7 +132,10 @@ impl Memory {
         };
         let of_pass = |Pass { spec_hash, result }: &Pass| match result {
             Ok(PlanResult { staged, plan, shards }) => {
-                texts([spec_hash, &plan.work_hash, &plan.input.version]) + texts(staged) + shards.weight()
+                texts([spec_hash, &plan.work_hash, &plan.input.version])
+                    + of_reuse(&plan.reuse)
+                    + texts(staged)
+                    + shards.weight()
             }
             Err(why) => texts([spec_hash, why]),
         };

@@ -259,6 +259,7 @@ mod tests {
             max_batches: 100,
             allowed_models: vec![],
             hash_version: Default::default(),
+            answers: None,
         };
         let name = input["name"].as_str().unwrap_or_default().to_string();
         let source = Source::Objects { folder: folder.clone(), name };

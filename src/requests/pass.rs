@@ -52,6 +52,8 @@ pub struct PassOutput {
     pub work_hash: String,
     /// Staged shards, in order. Empty unless the pass was to stage them.
     pub shards: Sorted<StagedShard>,
+    /// Staged shards of requests that have an answer in [`PlanOptions::answers`], in order, each of any models.
+    pub reused: Sorted<StagedShard>,
 }
 
 /// The reason why a pass failed.
@@ -106,6 +108,9 @@ pub(super) struct Pass<'a> {
     spool: &'a Path,
     writer: Option<ShardWriter<'a>>,
     staged: Sorter<StagedShard>,
+    /// The writer of requests that are not to be sent.
+    reused_writer: Option<ShardWriter<'a>>,
+    reused: Sorter<StagedShard>,
     problems: Problems,
     seen: SeenIds,
     /// Memory that is reserved for `seen`.
@@ -121,17 +126,19 @@ impl<'a> Pass<'a> {
     fn new(name: String, options: &'a PlanOptions, stage: Option<(&'a Folder, &'a str)>, spool: &'a Path) -> Self {
         let (path, model) = (options.endpoint.path(), options.model.as_deref());
         let (defaults, allowed) = (options.defaults.clone(), options.allowed_models.clone());
+        let writer = stage.map(|(folder, work_id)| {
+            move || ShardWriter::new(folder, work_id, spool, options.max_requests, options.max_bytes)
+        });
         Pass {
             name,
             options,
             shape: Shape::new(path, &options.base_url, model, defaults, allowed).hashed_as(options.hash_version),
             stage,
             spool,
-            writer: stage.map(|(folder, work_id)| {
-                ShardWriter::new(folder, work_id, spool, options.max_requests, options.max_bytes)
-                    .of_inputs(options.max_inputs_of_embeddings())
-            }),
+            writer: writer.map(|writer| writer().of_inputs(options.max_inputs_of_embeddings())),
             staged: Sorter::new(spool, StagedShard::order),
+            reused_writer: writer.filter(|_| options.answers.is_some()).map(|writer| writer().small()),
+            reused: Sorter::new(spool, StagedShard::order),
             problems: Problems::new(stage.map(|_| spool)),
             seen: SeenIds::new(spool),
             ids: Reservation::default(),
@@ -187,7 +194,7 @@ impl<'a> Pass<'a> {
 
     /// Whether [`Pass::put`] would put a shard.
     pub(super) fn is_to_put(&self) -> bool {
-        self.writer.as_ref().is_some_and(ShardWriter::is_to_put)
+        [&self.writer, &self.reused_writer].into_iter().flatten().any(ShardWriter::is_to_put)
     }
 
     /// Puts full shards into the store and waits for it.
@@ -195,9 +202,12 @@ impl<'a> Pass<'a> {
     /// # Errors
     /// Fails if the store refuses them.
     pub(super) async fn put(&mut self) -> Result<(), PassError> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
-        for shard in writer.put().await? {
-            self.staged.push(shard)?;
+        let of_writers = [(&mut self.writer, &mut self.staged), (&mut self.reused_writer, &mut self.reused)];
+        for (writer, staged) in of_writers {
+            let Some(writer) = writer else { continue };
+            for shard in writer.put().await? {
+                staged.push(shard)?;
+            }
         }
         Ok(())
     }
@@ -241,9 +251,16 @@ impl<'a> Pass<'a> {
         if self.problems.count() > 0 || self.writer.is_none() {
             return Ok(());
         }
+        let is_answered = match (&self.options.answers, &self.reused_writer) {
+            (Some(answers), Some(_)) => answers.hold(&request.hash)?,
+            _ => false,
+        };
         let request_hash = RequestHash::of(self.options.hash_version, hex(&request.hash));
         let entry = IndexEntry { index, custom_id: request.custom_id, request_hash };
-        self.stage(origin, line, &entry, &request.model, &request.body).await
+        match is_answered {
+            true => self.stage_reused(origin, line, &entry, &request.body).await,
+            false => self.stage(origin, line, &entry, &request.model, &request.body).await,
+        }
     }
 
     /// Returns the request, or its fault in view of earlier requests.
@@ -283,11 +300,9 @@ impl<'a> Pass<'a> {
     ) -> Result<(), PassError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let id = provider_side_id(entry.index, writer.work_id());
-        let [before, between, behind] = &self.options.line;
-        let parts = [before, &id, between, body, behind].map(str::as_bytes);
+        let parts = parts(self.options, &id, body);
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
-        if length > LINE_LIMIT {
-            let what = format!("takes {length} bytes as it is sent; the most is {LINE_LIMIT}; shorten it");
+        if let Some(what) = too_long(length) {
             return Ok(self.problems.add(origin, line, what).await?);
         }
         let (size, limit) = (length as u64 + 1, self.options.max_bytes);
@@ -305,7 +320,31 @@ impl<'a> Pass<'a> {
             return Ok(self.problems.add(origin, line, what).await?);
         }
         writer.push(model, &parts, inputs, entry).await?;
-        match writer.shards() > self.options.max_batches {
+        self.check_batches()
+    }
+
+    /// Stages a request that is not to be sent. The limits of batches do not hold for it.
+    async fn stage_reused(
+        &mut self,
+        origin: &Origin,
+        line: Option<u64>,
+        entry: &IndexEntry,
+        body: &str,
+    ) -> Result<(), PassError> {
+        let Some(writer) = &mut self.reused_writer else { return Ok(()) };
+        let id = provider_side_id(entry.index, writer.work_id());
+        let parts = parts(self.options, &id, body);
+        if let Some(what) = too_long(parts.iter().map(|part| part.len()).sum()) {
+            return Ok(self.problems.add(origin, line, what).await?);
+        }
+        writer.push("", &parts, 0, entry).await?;
+        self.check_batches()
+    }
+
+    /// Returns an error if there are too many shards.
+    fn check_batches(&self) -> Result<(), PassError> {
+        let shards: usize = [&self.writer, &self.reused_writer].into_iter().flatten().map(ShardWriter::shards).sum();
+        match shards > self.options.max_batches {
             true => Err(PassError::Invalid(self.too_many_batches())),
             false => Ok(()),
         }
@@ -318,12 +357,14 @@ impl<'a> Pass<'a> {
         if self.requests == 0 && self.options.empty_policy == EmptyPolicy::Fail {
             return Err(PassError::Invalid(self.nothing(&reading)));
         }
-        if let Some(writer) = self.writer.take() {
+        let of_writers = [(self.writer.take(), &mut self.staged), (self.reused_writer.take(), &mut self.reused)];
+        for (writer, staged) in of_writers {
+            let Some(writer) = writer else { continue };
             for shard in writer.finish().await? {
-                self.staged.push(shard)?;
+                staged.push(shard)?;
             }
         }
-        let shards = self.staged.finish()?;
+        let (shards, reused) = (self.staged.finish()?, self.reused.finish()?);
         let (version, chain) = (self.options.hash_version, hex(&self.chain.finish()));
         let identity = json!([self.options.provider, self.options.run_id, self.requests, chain]).to_string();
         let work_hash = format!("{}-{}", version.prefix(), hex(&hash(version, identity.as_bytes())));
@@ -338,6 +379,7 @@ impl<'a> Pass<'a> {
             too_large,
             work_hash,
             shards,
+            reused,
         })
     }
 
@@ -383,4 +425,15 @@ impl<'a> Pass<'a> {
         }
         format!("{name} holds no requests; put some there, {or}")
     }
+}
+
+/// Returns the parts of a request as it is sent, which make one line.
+fn parts<'b>(options: &'b PlanOptions, id: &'b str, body: &'b str) -> [&'b [u8]; 5] {
+    let [before, between, behind] = &options.line;
+    [before, id, between, body, behind].map(str::as_bytes)
+}
+
+fn too_long(length: usize) -> Option<String> {
+    let message = || format!("takes {length} bytes as it is sent; the most is {LINE_LIMIT}; shorten it");
+    (length > LINE_LIMIT).then(message)
 }

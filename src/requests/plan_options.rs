@@ -1,5 +1,7 @@
 //! The rules by which batches are made of requests.
 
+use std::sync::Arc;
+
 use super::merge::Defaults;
 use super::object_requests::SizeLimit;
 use super::objects::Selection;
@@ -8,6 +10,7 @@ use super::variable::ValueSource;
 use crate::api::{
     CsvOptions, EmptyPolicy, Endpoint, InputCompression, InputFormat, OnTooLarge, RequestTemplate, WorkHashVersion,
 };
+use crate::store::KeyedLines;
 
 /// The rules by which batches are made of requests.
 #[derive(Clone, Debug)]
@@ -52,6 +55,8 @@ pub struct PlanOptions {
     pub allowed_models: Vec<String>,
     /// Version of the hashes of requests and work.
     pub hash_version: WorkHashVersion,
+    /// Answers of earlier jobs, by the hash of their request in that version. Requests that have one are not to be sent.
+    pub answers: Option<Arc<KeyedLines>>,
 }
 
 impl PlanOptions {

@@ -205,7 +205,12 @@ pub(super) async fn download(
 
 /// Puts a part and makes sure that it is stored intact, since the provider may soon delete the only other copy. A store
 /// that has been seen to check each put is trusted; otherwise the part is read back.
-async fn put_surely(folder: &Folder, part: SpooledFile, name: &str, work_id: &str) -> Result<(), CollectError> {
+pub(super) async fn put_surely(
+    folder: &Folder,
+    part: SpooledFile,
+    name: &str,
+    work_id: &str,
+) -> Result<(), CollectError> {
     let (sha256, checking) = (part.sha256.clone(), folder.checking(&layout::scratch(work_id)).await);
     let put_now = part.put(checking.as_ref().unwrap_or(folder), name, work_id).await?;
     match checking.is_some() && put_now {

@@ -8,14 +8,15 @@ use bytes::Bytes;
 use futures::Stream;
 use tokio_util::io::StreamReader;
 
-use super::index::{Content, INDEX_LINE_LIMIT, index_content, index_lines, next_entry};
+use super::index::{Content, INDEX_LINE_LIMIT, index_content, next_entry};
 use super::line::{self, LineOutcome};
 use super::settled::{SettledShard, ShardQueue};
 use super::write::WriteError;
 use crate::store::{Folder, HEAVY, IndexEntry, KeptLine, LINE_LIMIT, Lines, LoadedLine, Sorted, layout, staged};
 
-/// Most lanes (shards of one model and round) that are joined side by side: sixteen models with eleven rounds each.
-pub const LANES_LIMIT: usize = 16 * 11;
+/// Most lanes (shards of one model and round) that are joined side by side: sixteen models with eleven rounds each, and one of
+/// shards with reused answers.
+pub const LANES_LIMIT: usize = 16 * 11 + 1;
 /// Most later rounds and models whose files are read directly from the store. Beyond that, each file is unpacked to
 /// local disk when it is opened, because a decoder takes ten times the memory of a reader of lines.
 pub const LATER_LANES: usize = 4;
@@ -80,6 +81,8 @@ pub(super) enum JoinInputs {
 /// each other, so only one of them is open at a time, and each is opened when its first request is reached.
 pub(super) struct Join<'a> {
     staged: Staged<'a>,
+    /// Number of models of shards that were sent.
+    models: usize,
     base: Vec<Lane>,
     later: Vec<Answers>,
     asked: Vec<RoundRequests>,
@@ -95,15 +98,20 @@ struct Staged<'a> {
     with: JoinInputs,
     /// Whether files of later rounds are unpacked to local disk first.
     unpacks: bool,
-    /// Whether there are more than [`FEW_MODELS`] models.
+    /// Whether there are more than [`FEW_MODELS`] models. Files of shards with reused answers are then unpacked to local disk
+    /// first.
     in_small_chunks: bool,
 }
 
 impl Staged<'_> {
     /// Returns a reader of the lines of a base shard.
-    fn lines(self, content: Content, limit: usize) -> Lines<Content> {
+    async fn lines(self, content: Content, limit: usize, reused: bool) -> std::io::Result<Lines<Content>> {
+        let content: Content = match reused && self.in_small_chunks {
+            true => Box::new(staged::unpacked_to(self.spool, content).await?),
+            false => content,
+        };
         let lines = Lines::new(content, limit).spooling(self.spool).holding(HEAVY);
-        if self.in_small_chunks { lines.in_small_chunks() } else { lines }
+        Ok(if self.in_small_chunks { lines.in_small_chunks() } else { lines })
     }
 
     /// Returns the content of a later round's file, unpacked to local disk if need be.
@@ -112,7 +120,7 @@ impl Staged<'_> {
     }
 }
 
-/// The input's own shards of one model.
+/// The input's own shards of one model, or those with reused answers.
 struct Lane {
     model: Arc<str>,
     waiting: ShardQueue,
@@ -167,7 +175,7 @@ impl<'a> Join<'a> {
         spool: &'a Path,
     ) -> Result<Join<'a>, WriteError> {
         let staged = Staged { folder, work_id, spool, with, unpacks: false, in_small_chunks: false };
-        let mut joined = Join { staged, base: vec![], later: vec![], asked: vec![] };
+        let mut joined = Join { staged, models: 0, base: vec![], later: vec![], asked: vec![] };
         let mut last: Option<SettledShard> = None;
         while let Some(shard) = shards.next().transpose()? {
             if models(&shard.model) && last.as_ref().is_none_or(|last| last.lane() != shard.lane()) {
@@ -186,7 +194,8 @@ impl<'a> Join<'a> {
         let waiting = |of_parts| ShardQueue::new(first.clone(), others.clone(), of_parts);
         if first.round == 0 {
             self.base.push(Lane { model: first.model.as_str().into(), waiting: waiting(false)?, open: None });
-            self.staged.in_small_chunks = self.base.len() > FEW_MODELS;
+            self.models += usize::from(!first.reused);
+            self.staged.in_small_chunks = self.models > FEW_MODELS;
             return Ok(());
         }
         if self.staged.with == JoinInputs::Rounds {
@@ -279,10 +288,17 @@ impl Open {
                 Some(reader(staged::verified(folder, &layout::shard(work_id, &shard.sha256), &shard.sha256).await?))
             }
         };
-        let mut index = index_lines(folder, work_id, &shard.index).await?;
+        let sent = match sent {
+            Some(sent) => Some(of.lines(sent, LINE_LIMIT, shard.reused).await?),
+            None => None,
+        };
+        let index = index_content(folder, work_id, &shard.index).await?;
+        let mut index = match shard.reused {
+            true => of.lines(index, INDEX_LINE_LIMIT, true).await?,
+            false => Lines::new(index, INDEX_LINE_LIMIT),
+        };
         let Some(entry) = next_entry(&mut index).await? else { return Ok(None) };
-        let (sent, given_up, absent) =
-            (sent.map(|sent| of.lines(sent, LINE_LIMIT)), shard.given_up, shard.absent.clone());
+        let (given_up, absent) = (shard.given_up, shard.absent.clone());
         let answers = Answers::of(ShardQueue::one(shard));
         Ok(Some(Open { entry, index, sent, answers, given_up, absent }))
     }
@@ -334,14 +350,14 @@ impl Answers {
     /// Returns the beginning of the next line if that is the request's.
     async fn head_of(&mut self, of: Staged<'_>, index: i64) -> Result<Option<Head>, WriteError> {
         while self.head.is_none()
-            && let Some(SettledShard { round, part: Some(part), .. }) = self.waiting.take(index)?
+            && let Some(SettledShard { round, part: Some(part), reused, .. }) = self.waiting.take(index)?
         {
             let content: Content = reader(staged::verified(of.folder, &part.name, &part.sha256).await?);
             let lines = match round > 0 {
                 true if of.unpacks => {
                     Lines::new(of.later(content).await?, LINE_LIMIT + 1024).spooling(of.spool).in_small_chunks()
                 }
-                _ => of.lines(content, LINE_LIMIT + 1024),
+                _ => of.lines(content, LINE_LIMIT + 1024, reused).await?,
             };
             self.open = Some((round, lines));
             self.advance().await?;

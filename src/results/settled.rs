@@ -23,6 +23,8 @@ pub struct SettledShard {
     pub round: u32,
     /// Its answers; None if it was never executed or was given up.
     pub part: Option<Part>,
+    /// Whether its answers are those of earlier jobs. Its requests may then ask for several models.
+    pub reused: bool,
     /// Whether a person gave up its answers. Its requests are not sent again.
     pub given_up: bool,
     /// Code and message of requests that no part names.
@@ -30,7 +32,7 @@ pub struct SettledShard {
 }
 
 impl SettledShard {
-    /// Returns a sorter of settled shards for a join: by round and model, and within these in the order of requests.
+    /// Returns a sorter of settled shards for a join: by lane, and within each in the order of requests.
     pub fn sorter(spool: &Path) -> Sorter<SettledShard> {
         Sorter::new(spool, SettledShard::order)
     }
@@ -39,9 +41,9 @@ impl SettledShard {
         self.lane().cmp(&other.lane()).then(self.first.cmp(&other.first))
     }
 
-    /// Returns round and model.
-    pub(super) fn lane(&self) -> (u32, &str) {
-        (self.round, &self.model)
+    /// Returns what the shards of its lane have in common: the round, whether answers are reused, and the model.
+    pub(super) fn lane(&self) -> (u32, bool, &str) {
+        (self.round, self.reused, &self.model)
     }
 }
 
@@ -54,7 +56,7 @@ pub struct Part {
     pub sha256: String,
 }
 
-/// Shards of one round and model that are not open yet, in order. Only one of them is in memory.
+/// Shards of one lane that are not open yet, in order. Only one of them is in memory.
 pub(super) struct ShardQueue {
     /// The next of them.
     pub next: Option<SettledShard>,
@@ -91,7 +93,7 @@ impl ShardQueue {
         Ok(())
     }
 
-    /// Returns the shard after `shard`, if it is of the same round and model.
+    /// Returns the shard after `shard`, if it is of the same lane.
     fn behind(&mut self, shard: &SettledShard) -> Result<Option<SettledShard>, StoreError> {
         let behind = self.others.next().transpose()?;
         Ok(behind.filter(|behind| behind.lane() == shard.lane()))

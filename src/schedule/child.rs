@@ -92,6 +92,9 @@ impl Expansion<'_> {
         self.json(&mut spec.request_defaults, "requestDefaults", Text::Content)?;
         self.optional(&mut spec.request_defaults_json, "requestDefaultsJSON", Text::Content)?;
         self.input(&mut spec.input)?;
+        for (i, source) in spec.reuse_from.iter_mut().flatten().enumerate() {
+            self.uri(&mut source.object_store, &format!("reuseFrom[{i}].objectStore.uri"), Text::Plain)?;
+        }
         self.output(&mut spec.output)?;
         Ok(spec)
     }

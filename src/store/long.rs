@@ -87,13 +87,7 @@ impl SpooledLine {
     /// # Errors
     /// Fails if the local disk does.
     pub async fn load(&self) -> std::io::Result<LoadedLine> {
-        let mut turn = LongLineTurn::default();
-        turn.take(self.bytes).await;
-        // The one line in its turn is accounted for once, for the process.
-        let reserved = if self.bytes > LONG { Reservation::default() } else { reserve(self.bytes).await };
-        let mut bytes = vec![0; self.bytes];
-        self.file.read_exact_at(&mut bytes, 0).map_err(of_the_spool)?;
-        Ok(LoadedLine { bytes, _turn: turn, _reserved: reserved })
+        LoadedLine::of_file(&self.file, 0, self.bytes).await
     }
 }
 
@@ -129,6 +123,20 @@ impl std::ops::Deref for LoadedLine {
 }
 
 impl LoadedLine {
+    /// Loads `length` bytes of a file on the spool, after waiting for their turn.
+    ///
+    /// # Errors
+    /// Fails if the local disk does.
+    pub(super) async fn of_file(file: &File, offset: u64, length: usize) -> std::io::Result<LoadedLine> {
+        let mut turn = LongLineTurn::default();
+        turn.take(length).await;
+        // The one line in its turn is accounted for once, for the process.
+        let reserved = if length > LONG { Reservation::default() } else { reserve(length).await };
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, offset).map_err(of_the_spool)?;
+        Ok(LoadedLine { bytes, _turn: turn, _reserved: reserved })
+    }
+
     /// Holds so few bytes that they need neither a turn nor a reservation.
     pub(super) fn of_few(bytes: Vec<u8>) -> LoadedLine {
         LoadedLine { bytes, _turn: LongLineTurn::default(), _reserved: Reservation::default() }

@@ -8,6 +8,7 @@ mod copies;
 mod document;
 mod folder;
 mod inputs;
+mod keyed_lines;
 mod lines;
 mod long;
 mod memory;
@@ -27,6 +28,7 @@ pub use document::{
 };
 pub use folder::{Folder, ListedObject, ObjectStream};
 pub use inputs::{inputs_of_body, inputs_of_line};
+pub use keyed_lines::{KEYED_BYTES, KeyedLines, KeyedLinesReader, KeyedLinesWriter, LineKey};
 pub use lines::{JOINED_LINES_BYTES, KeptLine, LINE_LIMIT, LINES_BYTES, Line, Lines, SMALL_LINES_BYTES};
 pub use long::{HEAVY, LONG, LoadedLine, LongLineTurn, SpooledLine};
 pub use memory::{Reservation, reserve};

@@ -109,6 +109,8 @@ pub struct ShardWriter<'a> {
     max_requests: i64,
     max_bytes: u64,
     max_inputs: Option<u64>,
+    /// Whether little memory is held, at the cost of compression.
+    is_small: bool,
     open: BTreeMap<String, Open>,
     /// Full shards that are not put yet, with their models.
     full: Vec<(String, Open)>,
@@ -134,6 +136,7 @@ impl<'a> ShardWriter<'a> {
             max_requests,
             max_bytes,
             max_inputs: None,
+            is_small: false,
             open: BTreeMap::new(),
             full: vec![],
             put: 0,
@@ -143,6 +146,12 @@ impl<'a> ShardWriter<'a> {
     /// Limits the inputs of embeddings in a shard to `max_inputs`; None for other requests.
     pub fn of_inputs(mut self, max_inputs: Option<u64>) -> Self {
         self.max_inputs = max_inputs;
+        self
+    }
+
+    /// Holds less memory for each model, and compresses less.
+    pub fn small(mut self) -> Self {
+        self.is_small = true;
         self
     }
 
@@ -188,7 +197,7 @@ impl<'a> ShardWriter<'a> {
         let open = match self.open.entry(model.into()) {
             Entry::Occupied(open) => open.into_mut(),
             Entry::Vacant(free) => free.insert(Open {
-                lines: Spool::new(self.spool).await?,
+                lines: if self.is_small { Spool::small(self.spool).await? } else { Spool::new(self.spool).await? },
                 index: Spool::small(self.spool).await?,
                 first: entry.index,
                 requests: 0,

@@ -35,10 +35,12 @@ fn states() -> Vec<State> {
     let (refusal, message) = (no_room.refusal, no_room.message);
     let turned_away = AttemptState::Refused { refusal, message, at: NOW, retry_at: None };
     let without_file = || Memory { deleted: ["file-1".to_string()].into(), ..memory() };
+    let answered = || Journal { shards: vec![reuse::reused()].into(), ..journal(me(), None) };
     vec![
         row("new, its Secret missing", JobView { blocked: Some(missing), lock: None, ..unsent() }, None, memory()),
         row("new", unsent(), None, memory()),
         row("checked, nothing sent", unsent(), Some(journal(me(), None)), memory()),
+        row("all answers reused, nothing to send", unsent(), Some(answered()), memory()),
         row("about to submit", job(), Some(journal(me(), Some(AttemptState::Intended))), permitted()),
         row("a reply was lost", job(), Some(journal(me(), Some(AttemptState::Intended))), memory()),
         row("the provider has no room", job(), Some(journal(me(), Some(turned_away))), without_file()),

@@ -16,6 +16,7 @@ mod progress;
 mod providers;
 mod questions;
 mod refusals;
+mod reuse;
 mod status;
 mod stopping;
 mod submitting;

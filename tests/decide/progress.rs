@@ -31,6 +31,7 @@ fn counted(ends: &[u8]) -> RequestCounts {
     RequestCounts {
         total: ends.len() as i64,
         succeeded: of(0),
+        reused: 0,
         failed: of(1),
         expired: of(2),
         cancelled: of(3),

@@ -192,7 +192,9 @@ async fn a_journal_that_is_lost_is_given_up_on_a_persons_word_and_nothing_is_pai
 #[tokio::test(flavor = "multi_thread")]
 async fn once_started_what_shapes_requests_is_locked_and_the_rest_is_not() {
     let scene = Scene::new("locked", &["--batch-duration", "1h"]).await;
-    let spec = json!({"spec": {"requestDefaults": {"max_completion_tokens": 512}}});
+    let from = |uri: &str, secret: &str| json!({"objectStore": {"uri": uri, "endpoint": scene.endpoint, "secretRef": {"name": secret}}});
+    let reuse = |secret: &str| json!([from("s3://tests/nothing/", secret)]);
+    let spec = json!({"spec": {"requestDefaults": {"max_completion_tokens": 512}, "reuseFrom": reuse("s3")}});
     scene.apply_job("j", spec.clone());
     let batch = scene.wait_batch("the batch runs", |b| b["status"] == "in_progress").await;
     for (change, words) in [
@@ -202,16 +204,24 @@ async fn once_started_what_shapes_requests_is_locked_and_the_rest_is_not() {
         (json!({"spec": {"providerRef": {"name": "other"}}}), "spec.providerRef"),
         (json!({"spec": {"input": {"inline": {"requests": [{"customID": "x", "body": {}}]}}}}), "spec.input"),
         (json!({"spec": {"output": {"objectStore": {"uri": "s3://tests/elsewhere/"}}}}), "spec.output"),
+        (json!({"spec": {"reuseFrom": null}}), "spec.reuseFrom"),
+        (json!({"spec": {"reuseFrom": [from("s3://tests/elsewhere/", "s3")]}}), "spec.reuseFrom"),
+        (
+            json!({"spec": {"reuseFrom": [from("s3://tests/nothing/", "s3"), from("s3://tests/more/", "s3")]}}),
+            "spec.reuseFrom",
+        ),
     ] {
         let mut change = change;
         if words != "spec.requestDefaults" {
             change["spec"]["requestDefaults"] = spec["spec"]["requestDefaults"].clone();
         }
+        if words != "spec.reuseFrom" {
+            change["spec"]["reuseFrom"] = reuse("s3");
+        }
         let (ok, said) = scene.try_apply(&scene.job("j", change).to_string());
         assert!(!ok && said.contains(words) && said.contains("may not be changed"), "{words}: {said}");
     }
-    let allowed =
-        json!({"spec": {"requestDefaults": {"max_completion_tokens": 512}, "parallelism": 9, "pollPeriodSeconds": 2}});
+    let allowed = json!({"spec": {"requestDefaults": {"max_completion_tokens": 512}, "parallelism": 9, "pollPeriodSeconds": 2, "reuseFrom": reuse("other")}});
     scene.apply_job("j", allowed);
     // CEL cannot see this one: keys that one side lacks are skipped in free-form JSON.
     scene.kubectl(&[

@@ -10,7 +10,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::support::eventually;
-use crate::support::scene::{Scene, batch_lines};
+use crate::support::scene::{Scene, batch_lines, condition};
 
 fn crons(scene: &Scene) -> Api<CronBatchJob> {
     Api::namespaced(scene.client.clone(), &scene.namespace)
@@ -115,6 +115,60 @@ async fn the_example_runs_for_a_date_and_a_day_that_ran_is_adopted() {
     scene.apply(&rendered);
     scene.wait_complete(name).await;
     scene.sim.assert_billed_once(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_night_pays_for_new_documents_only_and_its_results_are_whole() {
+    let scene = Scene::new("nightly-reuse", &["--batch-duration", "200ms"]).await;
+    let all = batch_lines("article", 8);
+    let lines = |from: usize, to: usize| all.split_inclusive('\n').skip(from).take(to - from).collect::<String>();
+    // The second night has four of the first one's five articles, and three new ones; the third has what the second had.
+    for (day, articles) in [("20", lines(0, 5)), ("21", lines(1, 8)), ("22", lines(1, 8))] {
+        scene.put(&format!("in/articles/2026/11/{day}/a.jsonl"), articles).await;
+    }
+    let manifest = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(manifest.path(), scene.manifest("nightly.yaml")).unwrap();
+    for (day, name, paid, reused, total) in [
+        ("21", "summaries-29920530", 5, 0, 5),
+        ("22", "summaries-29921970", 8, 4, 7),
+        ("23", "summaries-29923410", 8, 7, 7),
+    ] {
+        let mut render = std::process::Command::new(env!("CARGO_BIN_EXE_batchjob-operator"));
+        render.args(["schedule", "render"]).arg(manifest.path()).args(["--at", &format!("2026-11-{day}")]);
+        scene.apply(&String::from_utf8(render.output().unwrap().stdout).unwrap());
+        let job = scene.wait_complete(name).await;
+        scene.sim.assert_billed_once(paid).await;
+        let status = job.status.clone().unwrap();
+        let requests = status.requests.unwrap();
+        assert_eq!((requests.succeeded, requests.reused, requests.total), (total, reused, total), "{name}");
+        let first = if day == "21" { 0 } else { 1 };
+        let wanted: Vec<String> = (first..first + total).map(|i| format!("article-{i}")).collect();
+        assert_eq!(scene.result_ids(&format!("summaries/2026/11/{day}")).await, wanted, "whole, in order");
+        let shown = if reused > 0 { format!("{total}/{total} (100%), {reused} reused") } else { "5/5 (100%)".into() };
+        assert_eq!(status.display.unwrap().progress, shown);
+        assert_eq!(status.batches.len(), usize::from(paid == 5 || reused == 4), "{name}");
+        let manifest = scene.get(&format!("out/summaries/2026/11/{day}/manifest.json")).await.unwrap();
+        assert_eq!(manifest.contains(&format!("\"reused\": {reused}")), reused > 0, "{manifest}");
+        scene.wait_tidy(name).await;
+        let left = scene.list(&format!("out/summaries/2026/11/{day}/_batchjob/")).await;
+        assert!(left.iter().all(|key| !key.contains("/parts/") && !key.contains("/shards/")), "{left:?}");
+    }
+    let told = scene.told("NothingToReuse").await;
+    let note = told[0]["note"].as_str().unwrap();
+    assert!(told.len() == 1 && note.contains("/out/summaries/2026/11/20/"), "{told:?}");
+
+    // A set that was changed is not used, and nothing is sent.
+    scene.put("out/summaries/2026/11/23/results.jsonl", "{}\n").await;
+    let location = |uri: &str| json!({"uri": format!("s3://tests/{}/{uri}", scene.namespace), "endpoint": scene.endpoint, "secretRef": {"name": "s3"}});
+    let from = json!([{"objectStore": location("out/summaries/2026/11/23/")}]);
+    scene.apply_job("late", json!({"spec": {"reuseFrom": from}}));
+    let failed = scene.wait_condition("late", "Failed", "True", 60).await;
+    let (_, reason, message) = condition(&failed, "Failed").unwrap();
+    assert!(
+        reason == "InvalidInput" && message.contains("spec.reuseFrom[0]") && message.contains("results.jsonl"),
+        "{message}"
+    );
+    scene.sim.assert_billed_once(8).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,9 @@
 //!
 //! It is part of the end-to-end tests, for it needs a real API server and a real S3 server.
 
+#[path = "memory/reuse.rs"]
+mod reuse;
+
 use std::time::{Duration, Instant};
 
 use async_compression::Level;
@@ -59,6 +62,7 @@ async fn no_manifest_input_or_answer_takes_the_operator_beyond_its_memory() {
     let mut stages = Stages::new(&scene);
     stages.of("ids", ids(&scene)).await;
     stages.of("answers", long_answers(&scene)).await;
+    stages.of("reuse", reuse::reused(&scene)).await;
     stages.of("pages", pages(&scene)).await;
     stages.of("rounds", rounds(&scene)).await;
     stages.of("uploads", uploads(&scene)).await;

@@ -17,7 +17,9 @@ mod writing;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use batchjob_operator::api::{DeletionPolicy, ErrorSummary, PROTOCOL_VERSION, RequestCounts};
+use batchjob_operator::api::{
+    DeletionPolicy, ErrorSummary, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE, RequestCounts,
+};
 use batchjob_operator::controller::{JournalStore, VersionedJournal};
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Journal, PartRef, Payload, Refusal, SEAL_AT, SEGMENT_SHARDS, SealedSegment, Segment,
@@ -50,7 +52,7 @@ fn attempt(index: usize, number: u32, state: AttemptState) -> Attempt {
 
 fn settled(index: usize, number: u32, ends: [i64; 5]) -> Attempt {
     let [succeeded, failed, expired, cancelled, missing] = ends;
-    let counts = RequestCounts { total: ends.iter().sum(), succeeded, failed, expired, cancelled, missing };
+    let counts = RequestCounts { total: ends.iter().sum(), succeeded, reused: 0, failed, expired, cancelled, missing };
     let error = |code: &str, count| ErrorSummary {
         code: code.into(),
         count,

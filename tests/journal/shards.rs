@@ -53,8 +53,14 @@ struct Both {
 }
 
 impl Both {
-    fn new(count: usize) -> Both {
-        let plain: Vec<Shard> = (0..count).map(|index| unsent(index, 0, RequestCounts::default())).collect();
+    /// The first shards have answers of earlier jobs.
+    fn new(reused: usize, count: usize) -> Both {
+        let part = PartRef { name: "p".into(), sha256: "s".into() };
+        let shard = |index| Shard {
+            reused: (index < reused).then(|| part.clone()),
+            ..unsent(index, 0, RequestCounts::default())
+        };
+        let plain: Vec<Shard> = (0..reused + count).map(shard).collect();
         Both { shards: plain.clone().into(), plain, stored: HashMap::new() }
     }
 
@@ -84,7 +90,7 @@ impl Both {
         let is_open = |s: &Shard| s.attempt.is_some() && s.settled().is_none();
         match event {
             Event::Start(at) => {
-                if let Some(index) = self.pick(at, |s| s.attempt.is_none()) {
+                if let Some(index) = self.pick(at, Shard::is_unsent) {
                     self.edit(index, |s| s.attempt = Some(attempt(index, 1, AttemptState::Intended)));
                 }
             }
@@ -195,16 +201,18 @@ proptest! {
 
     #[test]
     fn no_shard_is_lost_or_counted_twice_whatever_becomes_of_it(
+        reused in prop_oneof![Just(0), 1..40usize],
         count in 1..350usize,
         events in prop::collection::vec(event(), 1..250),
     ) {
-        let mut both = Both::new(count);
+        let mut both = Both::new(reused, count);
         both.happens(Event::Packed(16));
         for event in events {
             both.happens(event);
             prop_assert_eq!(both.shards.len(), both.plain.len());
             prop_assert_eq!(both.shards.totals(), sum(&both.plain));
             prop_assert_eq!(both.shards.are_settled(), both.plain.iter().all(|s| s.settled().is_some()));
+            prop_assert_eq!(both.shards.have_reused(), reused > 0);
             prop_assert_eq!(both.shards.have_attempts(), both.plain.iter().any(|s| s.attempt.is_some()));
         }
         let everywhere: Vec<(usize, Shard)> = both.everywhere().iter().map(|(i, s)| (*i, essence(s))).collect();

@@ -227,6 +227,8 @@ pub(super) enum Mutant {
     NamesAreUnique,
     /// The permit of a POST that is on its way is still at hand.
     KeepsPermit,
+    /// The journal does not say which shards have answers of earlier jobs.
+    ForgetsReuse,
     /// Steps of this kind are decided on the last look, however old it is.
     Unread(Unread),
     /// The same, and an intent is written over the version of the moment, not over the one that was judged.
@@ -285,6 +287,8 @@ pub(super) struct Protocol {
     /// Lines of the work; one to a shard of the plan, or all in one.
     pub lines: u8,
     pub together: bool,
+    /// Lines that an earlier job answered: the first ones.
+    pub reused: u8,
     pub parallelism: usize,
     pub policy: DeletionPolicy,
     /// The first `spec.stopPolicy` that is set; after Drain comes Cancel.
@@ -322,6 +326,7 @@ impl Protocol {
             until: Until::Submitted,
             lines: 1,
             together: false,
+            reused: 0,
             parallelism: 1,
             policy: DeletionPolicy::Cancel,
             stop: StopPolicy::Drain,
@@ -364,6 +369,11 @@ impl Protocol {
         Protocol { seals: true, attempts: 1, ..Self::ending(budget) }
     }
 
+    /// Shards of which some have answers of an earlier job, from the opening to results.
+    pub(super) fn reusing(reused: u8, lines: u8, budget: Budget) -> Self {
+        Protocol { reused, lines, attempts: 1, ..Self::whole(budget) }
+    }
+
     /// One shard, from the opening to results.
     pub(super) fn whole(budget: Budget) -> Self {
         Protocol { until: Until::Finished, revisions: 30, ..Self::submitting(budget) }
@@ -386,6 +396,7 @@ impl std::fmt::Debug for Protocol {
         let more = [
             part("lines", (self.lines > 1).then(|| self.lines.to_string())),
             part("in one shard", self.together.then(String::new)),
+            part("reused", (self.reused > 0).then(|| self.reused.to_string())),
             part("attempts", (self.attempts != 2).then(|| self.attempts.to_string())),
             part("policy", (self.policy == DeletionPolicy::Orphan).then(|| "Orphan".into())),
             part("told to", (self.budget.stops > 0).then(|| format!("{:?}", self.stop))),

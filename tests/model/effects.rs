@@ -85,7 +85,14 @@ impl Protocol {
         let work = if w.new_source { job.spec_hash.to_lowercase() } else { job.spec_hash.clone() };
         let lines: Vec<String> = (0..self.lines).map(|line| line.to_string()).collect();
         let contents = if self.together { vec![lines.concat()] } else { lines };
-        contents.iter().map(|lines| shard(&work, lines, 0, RequestCounts::default())).collect()
+        let planned = contents.iter().map(|lines| shard(&work, lines, 0, RequestCounts::default()));
+        let reused = |(i, shard): (usize, Shard)| {
+            // One line a shard.
+            let told = format!("{i}Y");
+            let part = PartRef { name: format!("reused-{told}"), sha256: told };
+            Shard { reused: (i < usize::from(self.reused)).then_some(part), ..shard }
+        };
+        planned.enumerate().map(reused).collect()
     }
 
     pub(super) fn plan_of(&self, work: &str) -> Plan {
@@ -119,6 +126,9 @@ impl Protocol {
                 Doing::Joining(then.next.clone(), Some(then))
             }
             Step::Swap(mut next) => {
+                if self.mutant == Some(Mutant::ForgetsReuse) {
+                    next.shards.iter_mut().for_each(|s| s.reused = None);
+                }
                 if self.mutant == Some(Mutant::TakesAnew)
                     && judged.as_ref().is_some_and(|j| j.owner.is_copy(&next.owner))
                 {

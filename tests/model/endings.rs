@@ -34,7 +34,22 @@ pub(super) const ENDING: &[(&str, fn())] = &named![
     from_the_opening_to_results,
     an_end_can_always_be_reached,
     a_journal_is_lost_and_given_up_on_a_persons_word,
+    answers_of_an_earlier_job_are_reused,
 ];
+
+#[test]
+fn answers_of_an_earlier_job_are_reused() {
+    // Nothing is left to send.
+    Protocol::reusing(2, 2, Budget { crashes: 1, deletions: 1, ..NONE }).holds();
+    Protocol::reusing(2, 2, Budget { recreations: 1, edits: 1, ..NONE }).holds();
+    Protocol { deadline: Some(1), seals: true, ..Protocol::reusing(2, 2, Budget { crashes: 1, ..NONE }) }.holds();
+    Protocol::reusing(1, 2, Budget { expiries: 1, ..NONE }).holds();
+    Protocol { seals: true, ..Protocol::reusing(1, 2, Budget { failures: 1, ..NONE }) }.holds();
+    if soak() {
+        Protocol { attempts: 2, ..Protocol::reusing(1, 2, Budget { crashes: 1, expiries: 1, ..NONE }) }.holds();
+        Protocol::reusing(1, 2, Budget { deletions: 1, recreations: 1, ..NONE }).holds();
+    }
+}
 
 #[test]
 fn collected_and_written() {

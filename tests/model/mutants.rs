@@ -208,6 +208,11 @@ fn batches_that_are_cancelled_are_awaited_for_what_they_answered() {
 }
 
 #[test]
+fn the_journal_says_which_answers_are_those_of_earlier_jobs() {
+    without(Mutant::ForgetsReuse, Protocol::reusing(1, 2, NONE), NO_DOUBLE_PAY);
+}
+
+#[test]
 fn a_permit_that_is_in_use_is_at_hand_for_nothing_else() {
     let model = Protocol { beside: true, ..Protocol::submitting(Budget { deletions: 1, ..NONE }) };
     without(Mutant::KeepsPermit, model, NO_LOST_BATCH);

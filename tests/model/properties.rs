@@ -71,7 +71,7 @@ impl Model for Protocol {
 
 fn safety() -> Vec<Property<Protocol>> {
     vec![
-        Property::<Protocol>::always(NO_DOUBLE_PAY, |_, w| pays_once(w)),
+        Property::<Protocol>::always(NO_DOUBLE_PAY, |m, w| pays_once(w) && pays_nothing_for_reused(m, w)),
         Property::<Protocol>::always("what is recorded exists, and is what was planned", |_, w| is_real(w)),
         Property::<Protocol>::always(NO_LOST_BATCH, |m, w| {
             w.batches.iter().all(|b| is_known(m, w, b)) || !m.is_at_rest(w)
@@ -133,6 +133,12 @@ fn pays_once(w: &World) -> bool {
     w.batches.iter().enumerate().all(|(i, a)| w.batches[..i].iter().all(|b| once(a, b)))
 }
 
+/// No batch bills a line that an earlier job was answered.
+fn pays_nothing_for_reused(m: &Protocol, w: &World) -> bool {
+    let reused = || (0..m.reused).map(|line| char::from(b'0' + line));
+    w.batches.iter().all(|batch| reused().all(|line| !bills(batch, line)))
+}
+
 fn is_real(w: &World) -> bool {
     let Some(journal) = &w.journal else { return true };
     journal.shards.iter().all(|shard| match &shard.attempt {
@@ -174,7 +180,8 @@ fn is_whole(m: &Protocol, w: &World, results: &Results) -> bool {
         let named = |a: &Attempt| matches!(&a.state, AttemptState::Settled { batch_id, part: Some(_), .. } if *batch_id == batch.id);
         w.has_attempt(named)
     };
-    counted && w.batches.iter().filter(|b| settled(b)).all(|b| holds_answers_of(results, b))
+    let reused = results.lines.bytes().take(m.reused.into()).all(|end| end == b'Y');
+    counted && reused && w.batches.iter().filter(|b| settled(b)).all(|b| holds_answers_of(results, b))
 }
 
 fn holds_answers_of(results: &Results, batch: &Batch) -> bool {
@@ -217,6 +224,11 @@ impl Protocol {
     }
 
     /// What must be seen to happen somewhere, lest the rest holds for nothing.
+    /// Whether there is anything to send.
+    fn sends(&self) -> bool {
+        self.reused < self.lines
+    }
+
     fn sights(&self) -> Vec<Property<Self>> {
         let good = match self.until {
             Until::Submitted => Property::<Self>::sometimes("submitted", |_, w| w.is_submitted()),
@@ -228,7 +240,11 @@ impl Protocol {
         let may = [
             (
                 // Where a deleted file is taken a person is asked instead.
-                b.crashes > 0 && self.start != Start::Submitted && self.deleted != Deleted::Taken && self.resolves(),
+                b.crashes > 0
+                    && self.sends()
+                    && self.start != Start::Submitted
+                    && self.deleted != Deleted::Taken
+                    && self.resolves(),
                 Property::<Self>::sometimes("submitted after a crash between intent and POST", |_, w| {
                     w.is_submitted() && w.history.crashed_with_permit && !w.history.reply_lost
                 }),
@@ -258,7 +274,7 @@ impl Protocol {
                 }),
             ),
             (
-                b.recreations > 0 && self.other.is_none(),
+                b.recreations > 0 && self.sends() && self.other.is_none(),
                 Property::<Self>::sometimes("adopted by an object that was created again", |_, w| w.history.adopted),
             ),
             (

@@ -98,6 +98,7 @@ fn count(ended: &str) -> RequestCounts {
     RequestCounts {
         total: ended.len() as i64,
         succeeded: of('Y'),
+        reused: 0,
         failed: of('F'),
         expired: of('E'),
         cancelled: of('C'),
@@ -109,8 +110,12 @@ fn count(ended: &str) -> RequestCounts {
 fn ends(w: &World, journal: &Journal, line: char, mutant: Option<Mutant>) -> Option<Vec<(u32, char)>> {
     let mut ends = vec![];
     for shard in w.shards_of(journal, mutant)? {
-        let Some(AttemptState::Settled { part: Some(part), .. }) = shard.attempt.as_ref().map(|a| &a.state) else {
-            continue;
+        let part = match shard.attempt.as_ref().map(|a| &a.state) {
+            Some(AttemptState::Settled { part: Some(part), .. }) => part,
+            _ => match &shard.reused {
+                Some(part) => part,
+                None => continue,
+            },
         };
         let told = w.folder.parts.get(&(journal.work_id.clone(), part.name.clone()));
         // What is read is checked against the journal's hash.

@@ -255,7 +255,8 @@ impl World {
     pub(super) fn is_submitted(&self) -> bool {
         let all = |j: &Journal| {
             let submitted = |a: &Attempt| matches!(a.state, AttemptState::Submitted { .. });
-            j.plan.is_some() && j.shards.iter().all(|s| s.attempt.as_ref().is_some_and(submitted))
+            let is_done = |s: &Shard| s.reused.is_some() || s.attempt.as_ref().is_some_and(submitted);
+            j.plan.is_some() && j.shards.iter().all(is_done)
         };
         self.journal.as_deref().is_some_and(all)
     }
@@ -296,6 +297,8 @@ impl World {
     }
 
     pub(super) fn stage(&mut self, work: &str, shards: Vec<Shard>) {
+        let parts = shards.iter().filter_map(|s| s.reused.clone());
+        self.folder.parts.extend(parts.map(|part| ((work.into(), part.name), part.sha256)));
         self.folder.staged.extend(shards.into_iter().map(|s| (work.into(), s.sha256)));
     }
 

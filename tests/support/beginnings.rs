@@ -67,6 +67,7 @@ pub fn plan(requests: i64) -> Plan {
         requests,
         too_large: Default::default(),
         left_out: Default::default(),
+        reuse: vec![],
     }
 }
 

@@ -27,5 +27,6 @@ pub fn options() -> PlanOptions {
         max_batches: 100,
         allowed_models: vec![],
         hash_version: Default::default(),
+        answers: None,
     }
 }

@@ -5,20 +5,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::api::Outcome;
 use crate::api::conditions::{self, reasons};
 use crate::controller::runtime::events::EventRecord;
-use crate::lifecycle::{AttemptKey, AttemptState, Journal, left_out};
+use crate::lifecycle::{AttemptKey, AttemptState, Journal, left_out, not_reused};
 
 /// Returns the events for a change of the journal from `old` to `new`.
 pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
     let mut news = vec![];
     if let (None, Some(plan)) = (&old.plan, &new.plan) {
-        let batches = match new.shards.len() {
+        let totals = new.shards.totals();
+        let batches = match new.shards.len() - totals.reused {
             1 => "1 batch".to_string(),
             n => format!("{n} batches"),
         };
-        news.push(EventRecord::normal(
-            "InputResolved",
-            format!("{} requests are sound and make {batches}", plan.requests),
-        ));
+        let mut note = format!("{} requests are sound and make {batches}", plan.requests);
+        if !plan.reuse.is_empty() {
+            note += &format!("; {} have an answer in `spec.reuseFrom` and are not sent", totals.counts.reused);
+        }
+        news.push(EventRecord::normal("InputResolved", note));
+        news.extend(not_reused(plan).map(|why| EventRecord::warning("NothingToReuse", why)));
         news.extend(left_out(plan).map(|left_out| EventRecord::normal("InputSkipped", left_out)));
     }
     if old.owner != new.owner {

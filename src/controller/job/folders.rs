@@ -59,6 +59,11 @@ async fn storage_credentials(
     Ok((values.into_iter().collect(), secret.resource_version()))
 }
 
+/// Returns the URI of a folder with its `/`.
+pub(crate) fn folder_uri(uri: &str) -> String {
+    format!("{}/", uri.trim_end_matches('/'))
+}
+
 /// Opens the folder of the input. Returns it with the last part of the URI: an object's name, a pattern, or nothing for a folder.
 pub(crate) async fn input_folder(
     ctx: &Context,
@@ -68,14 +73,14 @@ pub(crate) async fn input_folder(
     Ok(folder_to_read(ctx, namespace, location, &location.uri, "`spec.input`").await?.split_last())
 }
 
-/// Opens the folder of a result set that is an input.
+/// Opens the folder of a result set. `user` is the field that names it, for messages.
 pub(crate) async fn results_folder(
     ctx: &Context,
     namespace: &str,
     location: &ObjectStoreLocation,
+    user: &str,
 ) -> Result<Folder, StepError> {
-    let uri = format!("{}/", location.uri.trim_end_matches('/'));
-    folder_to_read(ctx, namespace, location, &uri, "`spec.input.results`").await
+    folder_to_read(ctx, namespace, location, &folder_uri(&location.uri), user).await
 }
 
 /// Opens the folder that another BatchJob of the namespace wrote its results to.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tracing::warn;
 
-use crate::api::{PROTOCOL_VERSION, weight};
+use crate::api::{PROTOCOL_VERSION_OF_REUSE, weight};
 use crate::lifecycle::{Journal, SealedSegment, Segment, SegmentKind, Shard, Shards, read_sealed};
 use crate::store::{
     ConditionalRead, DOCUMENT_LIMIT, Document, Folder, ObjectDocument, StoreError, SwapError, SwapProof, Version,
@@ -161,18 +161,26 @@ impl JournalStore {
         Ok(segments.iter().map(|segment| segment.kind).collect())
     }
 
-    /// Stores the shards of a plan, or of another round, in their order. They are stored as they come, so that few of them are
-    /// in memory at a time.
+    /// Stores the shards of a plan, or of another round, in their order: first those whose answers are `reused`. They are stored
+    /// as they come, so that few of them are in memory at a time.
     ///
     /// # Errors
     /// When the store refuses a write, or the iterator yields an error.
     pub async fn plan_shards(
         &self,
+        reused: impl Iterator<Item = Result<Shard, StoreError>>,
         shards: impl Iterator<Item = Result<Shard, StoreError>>,
         work_id: &str,
     ) -> Result<Shards, StoreError> {
         let invalid = |e: serde_json::Error| StoreError::Invalid(e.to_string());
         let mut planned = Shards::default();
+        for shard in reused {
+            if self.seal_at.is_none() {
+                planned.push(shard?);
+            } else if let Some(segment) = planned.push_reused(shard?).map_err(invalid)? {
+                self.put(work_id, &segment).await?;
+            }
+        }
         for shard in shards {
             if self.seal_at.is_none() {
                 planned.push(shard?);
@@ -328,7 +336,7 @@ pub fn decode(bytes: &[u8]) -> Result<Journal, StoreError> {
         protocol_version: i32,
     }
     let read = weight::read(bytes).and_then(|Versioned { protocol_version }| match protocol_version {
-        newer if newer > PROTOCOL_VERSION => Ok(Journal::of_version(newer)),
+        newer if newer > PROTOCOL_VERSION_OF_REUSE => Ok(Journal::of_version(newer)),
         _ => weight::read(bytes),
     });
     read.map_err(|why| {

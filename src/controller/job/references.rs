@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::folders::{input_folder, results_folder};
+use super::source::reuse_field;
 use crate::api::text::hex;
 use crate::api::{
     BatchJob, BatchJobSpec, BatchProvider, BatchProviderSpec, CaBundleKind, ClusterBatchProvider, ObjectStoreLocation,
@@ -51,7 +52,10 @@ pub(crate) async fn mark(ctx: &Context, job: &BatchJob) -> Result<String, StepEr
         seen.push(results_of(ctx, &namespace, &reference.name));
     }
     if let Some(results) = &spec.input.results {
-        seen.push(manifest(ctx, &namespace, &results.object_store).await?);
+        seen.push(manifest(ctx, &namespace, &results.object_store, "`spec.input.results`").await?);
+    }
+    for (i, source) in spec.reuse_from.iter().flatten().enumerate() {
+        seen.push(manifest(ctx, &namespace, &source.object_store, &format!("`{}`", reuse_field(i))).await?);
     }
     if let Some(location) = &spec.input.object_store {
         seen.push(object(ctx, &namespace, location).await?);
@@ -61,7 +65,8 @@ pub(crate) async fn mark(ctx: &Context, job: &BatchJob) -> Result<String, StepEr
 
 fn locations(spec: &BatchJobSpec) -> impl Iterator<Item = &ObjectStoreLocation> {
     let results = spec.input.results.iter().map(|results| &results.object_store);
-    spec.input.object_store.iter().chain(results).chain(&spec.output.object_store)
+    let reused = spec.reuse_from.iter().flatten().map(|source| &source.object_store);
+    spec.input.object_store.iter().chain(results).chain(&spec.output.object_store).chain(reused)
 }
 
 async fn provider(ctx: &Context, spec: &BatchJobSpec, namespace: &str) -> Result<Vec<Option<String>>, StepError> {
@@ -127,9 +132,14 @@ fn results_of(ctx: &Context, namespace: &str, name: &str) -> Option<String> {
 
 /// Returns the version of a result set's manifest; None if there is none, or if it cannot be read until a person changes
 /// something.
-async fn manifest(ctx: &Context, namespace: &str, location: &ObjectStoreLocation) -> Result<Option<String>, StepError> {
+async fn manifest(
+    ctx: &Context,
+    namespace: &str,
+    location: &ObjectStoreLocation,
+    user: &str,
+) -> Result<Option<String>, StepError> {
     let looked = async {
-        let folder = results_folder(ctx, namespace, location).await?;
+        let folder = results_folder(ctx, namespace, location, user).await?;
         Ok::<_, StepError>(folder.stat(layout::MANIFEST).await?.map(|object| object.version()))
     };
     if_readable(looked.await)

@@ -29,7 +29,9 @@ pub(super) async fn open(
             let message = format!("`spec.input.results.objectStore.uri` is {uri}; name one folder, without `*`");
             return Ok(Some(Err(message)));
         }
-        (Some(results), _) => (results_folder(ctx, namespace, &results.object_store).await?, results.select),
+        (Some(results), _) => {
+            (results_folder(ctx, namespace, &results.object_store, "`spec.input.results`").await?, results.select)
+        }
         (None, Some(BatchJobReference { name, select })) => {
             let job = cached_job::whole(ctx, namespace, name).await?;
             if let Some(missing) = lacks_results(name, job.as_ref()) {

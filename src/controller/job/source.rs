@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt};
 
-use super::folders::input_folder;
+use super::folders::{folder_uri, input_folder};
 use super::result_source;
 use crate::api::text::clip;
 use crate::api::{BatchJobSpec, ConfigMapSource, Input};
@@ -16,11 +16,25 @@ use crate::controller::runtime::error::StepError;
 use crate::requests::{self, InMemoryPiece, PassError, Source};
 use crate::store::StoreError;
 
-/// Checks that the job's output does not write to its input.
+/// Returns the field of a result set whose answers are reused, for messages.
+pub(crate) fn reuse_field(index: usize) -> String {
+    format!("spec.reuseFrom[{index}]")
+}
+
+/// Checks that the job's output does not write to its input, and that no answers of its own are to be reused.
 ///
 /// # Errors
 /// A message that names the conflict and the remedy.
 pub(crate) fn check(spec: &BatchJobSpec, output_uri: &str) -> Result<(), String> {
+    for (i, source) in spec.reuse_from.iter().flatten().enumerate() {
+        let (from, to) = (&source.object_store, spec.output.object_store.as_ref());
+        if to.is_some_and(|to| to.endpoint == from.endpoint) && folder_uri(&from.uri) == output_uri {
+            return Err(format!(
+                "`{}` is the destination of this job itself ({output_uri}); name that of an earlier job",
+                reuse_field(i)
+            ));
+        }
+    }
     if let (Some(input), Some(output)) = (&spec.input.object_store, &spec.output.object_store) {
         return requests::apart(input, output, output_uri);
     }

@@ -38,6 +38,10 @@ fn defined(spec: &BatchJobSpec) -> Value {
     if let Some(json) = &spec.request_defaults_json {
         shape["requestDefaultsJSON"] = json.as_str().into();
     }
+    if let Some(from) = &spec.reuse_from {
+        let place = |o: &ObjectStoreLocation| json!(((&o.uri, &o.endpoint, &o.region), o.addressing_style));
+        shape["reuseFrom"] = from.iter().map(|source| place(&source.object_store)).collect();
+    }
     if let Some(style) = input.object_store.as_ref().and_then(|o| o.addressing_style) {
         shape["addressingStyle"] = json!(style);
     }
@@ -81,6 +85,14 @@ fn text() -> impl Strategy<Value = Option<String>> {
 
 fn selection() -> impl Strategy<Value = ResultSelection> {
     prop::sample::select(vec![ResultSelection::Unsuccessful, ResultSelection::Succeeded, ResultSelection::All])
+}
+
+fn reuse() -> impl Strategy<Value = Option<Vec<ReuseSource>>> {
+    let source = (text(), text()).prop_map(|(endpoint, region)| {
+        let uri = "s3://bkt/yesterday/".into();
+        ReuseSource { object_store: ObjectStoreLocation { uri, endpoint, region, ..Default::default() } }
+    });
+    prop::option::of(prop::collection::vec(source, 1..3))
 }
 
 fn inputs() -> impl Strategy<Value = Input> {
@@ -141,11 +153,12 @@ proptest! {
 
     #[test]
     fn a_spec_is_hashed_as_its_tree_is_written(
-        input in inputs(), defaults in content(), defaults_json in text(), model in text(), run_id in text()
+        input in inputs(), reuse_from in reuse(), defaults in content(), defaults_json in text(), model in text(),
+        run_id in text()
     ) {
         let spec = json!({"providerRef": {"name": "p"}, "input": {}, "output": {"configMap": {"name": "c"}}});
         let spec = BatchJobSpec {
-            input, model, run_id, request_defaults: defaults, request_defaults_json: defaults_json,
+            input, reuse_from, model, run_id, request_defaults: defaults, request_defaults_json: defaults_json,
             ..serde_json::from_value(spec).unwrap()
         };
         prop_assert_eq!(serde_json::to_string(&Shape::of(&spec)).unwrap(), defined(&spec).to_string());
@@ -177,6 +190,12 @@ fn policies_and_credentials_are_no_part_of_the_identity() {
     same.completion_window_seconds = Some(86_400);
     same.input.object_store.as_mut().unwrap().secret_ref.name = "b".into();
     assert_eq!(spec_hash(&spec), spec_hash(&same));
+    let reusing = |secret: &str| {
+        let from = json!([{"objectStore": {"uri": "s3://bkt/yesterday/", "secretRef": {"name": secret}}}]);
+        spec_hash(&BatchJobSpec { reuse_from: serde_json::from_value(from).unwrap(), ..spec.clone() })
+    };
+    assert_eq!(reusing("a"), reusing("b"));
+    assert_ne!(reusing("a"), spec_hash(&spec), "what is reused decides what is sent");
     let mut other = spec.clone();
     other.request_defaults = Some(serde_json::from_value(json!({"n": 2})).unwrap());
     assert_ne!(spec_hash(&spec), spec_hash(&other));

@@ -57,6 +57,10 @@ fn variables_are_replaced_wherever_a_run_differs_from_others() {
             "template": {"customID": "$(row.id)", "bodyJSON": "{\"input\": \"On $(scheduledTime:%F2): $(row.text) $$(x)\"}".replace("%F2", "%Y-%m-%d")},
         },
         "output": {"objectStore": {"uri": "s3://b/out/$(scheduledTime:%Y)/$(runID)/", "secretRef": {"name": "s"}}},
+        "reuseFrom": [
+            {"objectStore": {"uri": "s3://b/out/fixed/", "secretRef": {"name": "s"}}},
+            {"objectStore": {"uri": "s3://b/out/$(scheduledTime:%Y/%m/%d:-1d)/", "secretRef": {"name": "s"}}},
+        ],
     }))
     .unwrap();
     let spec = &child["spec"];
@@ -66,6 +70,8 @@ fn variables_are_replaced_wherever_a_run_differs_from_others() {
     assert_eq!(spec["input"]["template"]["customID"], "$(row.id)");
     assert_eq!(spec["input"]["template"]["bodyJSON"], "{\"input\": \"On 2026-11-21: $(row.text) $$(x)\"}");
     assert_eq!(spec["output"]["objectStore"]["uri"], "s3://b/out/2026/$(runID)/");
+    assert_eq!(spec["reuseFrom"][0]["objectStore"]["uri"], "s3://b/out/fixed/");
+    assert_eq!(spec["reuseFrom"][1]["objectStore"]["uri"], "s3://b/out/2026/11/20/");
 
     let child = made(json!({
         "input": {"inline": {"requests": [{"customID": "day-$(scheduledTime:%d)", "body": {"input": "$(scheduledTime:%Y) $(date)"}}]}},
@@ -93,6 +99,7 @@ fn errors_name_the_field_the_value_and_the_remedy() {
         json!({"input": {"configMaps": [{"name": "a", "key": "$(scheduledTime:%Y/%m)"}]}}),
         json!({"output": store("s3://b/$(scheduledTime:%Y/%m:1d)/")}),
         json!({"output": {"configMap": {"name": "$(scheduledTime)"}}}),
+        json!({"reuseFrom": [store("s3://b/a/"), store("s3://b/$(name)/")]}),
         json!({"requestDefaultsJSON": "{\"a\": \"$(scheduledTime:%A)\"}"}),
         json!({"stopPolicy": "Drain"}),
     ];
@@ -106,6 +113,7 @@ fn errors_name_the_field_the_value_and_the_remedy() {
     `spec.jobTemplate.spec.input.configMaps[0].key` becomes `2026/11`; it takes at most 253 letters, digits, `-`, `_` and `.`: write a format such as `$(scheduledTime:%Y-%m-%d).jsonl`
     `spec.jobTemplate.spec.output.objectStore.uri` has the variable `$(scheduledTime:%Y/%m:1d)` with the offset `1d`, which cannot be read; write a number of at most five digits with one of the units s, m, h, d and w, such as `-1d` or `+90m`
     `spec.jobTemplate.spec.output.configMap.name` becomes `2026-11-21T02:30:00+01:00`; it takes at most 240 lower-case letters, digits, `-` and `.`: write a format such as `reviews-$(scheduledTime:%Y-%m-%d)`
+    `spec.jobTemplate.spec.reuseFrom[1].objectStore.uri` has the variable `$(name)`; `$(scheduledTime)` is known, and `$$(` is a literal `$(`
     `spec.jobTemplate.spec.requestDefaultsJSON` has a variable `$(scheduledTime:…)` that cannot be read; write a format such as `$(scheduledTime:%Y-%m-%d)`, and an offset such as `$(scheduledTime:%Y-%m-%d:-1d)`
     `spec.jobTemplate.spec.stopPolicy` may not be set: a BatchJob that is told to stop sends nothing; set `spec.suspend`
     ");

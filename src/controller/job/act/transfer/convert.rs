@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::lifecycle::{AttemptState, RequestHistory, Shard, TOO_LARGE};
-use crate::results::{FollowUp, Part, RequestRounds, SettledShard};
+use crate::lifecycle::{AttemptState, PartRef, RequestHistory, Shard, TOO_LARGE};
+use crate::results::{FollowUp, Part, RequestRounds, ReusedShard, SettledShard};
 use crate::store::StagedShard;
 
 /// The journal's entry for a staged shard without an attempt.
@@ -11,6 +11,14 @@ impl From<StagedShard> for Shard {
     fn from(staged: StagedShard) -> Shard {
         let StagedShard { sha256, index_sha256, bytes, first, requests, model } = staged;
         Shard { sha256, index_sha256, bytes, first, requests, model, ..Shard::default() }
+    }
+}
+
+/// The journal's entry for a staged shard whose answers are those of earlier jobs.
+impl From<ReusedShard> for Shard {
+    fn from(ReusedShard { shard, part }: ReusedShard) -> Shard {
+        let Part { name, sha256 } = part;
+        Shard { reused: Some(PartRef { name, sha256 }), ..shard.into() }
     }
 }
 
@@ -32,6 +40,10 @@ impl From<&Shard> for SettledShard {
     fn from(shard: &Shard) -> SettledShard {
         let state = shard.attempt.as_ref().map(|a| &a.state);
         let (part, absent) = match state {
+            None if shard.reused.is_some() => (
+                shard.reused.as_ref(),
+                (Cow::Borrowed("missing"), "the part of reused answers has none for this request".to_string()),
+            ),
             Some(AttemptState::Settled { part, .. }) => (
                 part.as_ref(),
                 (
@@ -61,6 +73,7 @@ impl From<&Shard> for SettledShard {
             model: shard.model.clone(),
             round: shard.round,
             part,
+            reused: shard.reused.is_some(),
             given_up: shard.is_given_up() || shard.is_too_large(),
             absent,
         }

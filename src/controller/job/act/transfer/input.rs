@@ -1,9 +1,11 @@
 //! The pass over the input that makes the plan.
 
+use std::sync::Arc;
+
 use kube::runtime::reflector::ObjectRef;
 use tracing::info;
 
-use super::{max_requests, memory_edit};
+use super::{max_requests, memory_edit, reuse};
 use crate::api::conditions::reasons;
 use crate::api::{BatchJob, WorkHashVersion};
 use crate::controller::Context;
@@ -43,12 +45,21 @@ impl Act<'_> {
             let allowed_models = allowed_models(&ctx, &clients.account).await?;
             let checked = source::check(&job.spec, &output_uri)
                 .and_then(|()| options(&job, &clients, allowed_models, max_batches, version));
-            let options = match checked {
+            let mut options = match checked {
                 Ok(options) => options,
                 Err(message) => {
                     return Ok(memory_edit(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) })));
                 }
             };
+            let mut sets = vec![];
+            if let (Some(_), Some(sources)) = (&stage, &job.spec.reuse_from) {
+                match reuse::read(&ctx, &namespace, sources, version).await? {
+                    Ok((answers, read)) => (options.answers, sets) = (Some(Arc::new(answers)), read),
+                    Err(message) => {
+                        return Ok(memory_edit(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) })));
+                    }
+                }
+            }
             let input = std::mem::take(&mut job.spec.input);
             job.drop_requests();
             let source = match source::open(&ctx, &namespace, input).await {
@@ -74,11 +85,16 @@ impl Act<'_> {
                     if let Some((field, instead)) = schema {
                         publish(&ctx, &job, events::sorted_schema(field, instead));
                     }
-                    let (plan, staged) = plan(passed);
+                    let (mut plan, staged, reused) = plan(passed);
+                    plan.reuse = sets;
                     let shards = match &stage {
                         Some(work_id) => {
+                            let answers = options.answers.take();
+                            let reused =
+                                reuse::stage(&clients.folder, work_id, reused, answers.as_deref(), &ctx.jobs.spool);
+                            let reused = reused.await?.map(|s| Ok(s?.into()));
                             let shards = staged.map(|s| Ok(s?.into()));
-                            clients.journals.plan_shards(shards, work_id).await?
+                            clients.journals.plan_shards(reused, shards, work_id).await?
                         }
                         None => Shards::default(),
                     };
@@ -148,11 +164,12 @@ fn options(
         max_batches,
         allowed_models,
         hash_version,
+        answers: None,
     })
 }
 
-/// Returns the plan that a pass made, and the shards that it staged.
-fn plan(passed: PassOutput) -> (Plan, Sorted<StagedShard>) {
+/// Returns the plan that a pass made, and the shards that it staged: those to send, and those with reused answers.
+fn plan(passed: PassOutput) -> (Plan, Sorted<StagedShard>, Sorted<StagedShard>) {
     let plan = Plan {
         work_hash: passed.work_hash,
         input: crate::api::InputStatus {
@@ -164,6 +181,7 @@ fn plan(passed: PassOutput) -> (Plan, Sorted<StagedShard>) {
         requests: passed.requests,
         too_large: TooLarge { skipped: passed.too_large.skipped, truncated: passed.too_large.truncated },
         left_out: passed.left_out,
+        reuse: vec![],
     };
-    (plan, passed.shards)
+    (plan, passed.shards, passed.reused)
 }

@@ -5,6 +5,7 @@ mod convert;
 mod input;
 mod partial;
 mod results;
+mod reuse;
 mod staged;
 
 use crate::api::BatchJob;

@@ -34,12 +34,14 @@ impl Act<'_> {
             let max_bytes = limits.max_bytes_per_batch.unsigned_abs();
             let writer = ShardWriter::new(&clients.folder, &journal.work_id, &ctx.jobs.spool, max_requests, max_bytes)
                 .of_inputs(max_inputs);
-            let shards = all_settled(&clients, &journal, |_| true, &ctx.jobs.spool).await?;
+            // Requests whose answers are reused are done.
+            let shards = all_settled(&clients, &journal, |s| s.reused.is_none(), &ctx.jobs.spool).await?;
             let may_be_sent_again = |asked: &RequestRounds| RequestHistory::from(asked).may_be_sent_again(limit);
             let staged = results::follow_up(writer, &clients.folder, shards, may_be_sent_again);
             let staged = staged.await?;
             let shards = staged.take(room).map(|follow_up| Ok(Shard { round, ..follow_up?.into() }));
-            let shards = clients.journals.plan_shards(shards, &journal.work_id).await?;
+            let reused = std::iter::empty();
+            let shards = clients.journals.plan_shards(reused, shards, &journal.work_id).await?;
             Ok(memory_edit(move |m| m.follow_up = Some((round, shards))))
         });
         Ok(())
@@ -54,7 +56,9 @@ impl Act<'_> {
             let writer = ShardWriter::new(&clients.folder, &journal.work_id, &ctx.jobs.spool, half, u64::MAX);
             let earlier = match whole.round {
                 0 => Sorted::empty(),
-                round => all_settled(&clients, &journal, |s| s.round < round, &ctx.jobs.spool).await?,
+                round => {
+                    all_settled(&clients, &journal, |s| s.round < round && s.reused.is_none(), &ctx.jobs.spool).await?
+                }
             };
             let halves = results::halve(writer, &clients.folder, whole.into(), earlier).await?;
             let halves = halves.map(|half| Shard { round: whole.round, ..half.into() });

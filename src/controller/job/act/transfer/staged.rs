@@ -77,9 +77,10 @@ async fn staged_names(clients: &Clients, journal: &Journal, spool: &Path) -> Res
 /// Returns the names of a shard's staged files: its content, its index and its part.
 fn staged_of(work_id: &str, shard: &Shard) -> impl Iterator<Item = String> {
     let part = match shard.attempt.as_ref().map(|a| &a.state) {
-        Some(AttemptState::Settled { part, .. }) => part.as_ref().map(|part| part.name.clone()),
-        _ => None,
+        Some(AttemptState::Settled { part, .. }) => part.as_ref(),
+        _ => shard.reused.as_ref(),
     };
+    let part = part.map(|part| part.name.clone());
     let staged = [layout::shard(work_id, &shard.sha256), layout::index(work_id, shard.index())];
     staged.into_iter().chain(part)
 }
