@@ -72,7 +72,7 @@ fn lost(written: &Value, read: &Value, path: &str) -> Option<String> {
 }
 
 #[test]
-fn commands_and_links_exist() {
+fn commands_exist() {
     let makefile = read("Makefile");
     for page in ["README.md", "CONTRIBUTING.md"] {
         let text = read(page);
@@ -80,9 +80,47 @@ fn commands_and_links_exist() {
         for verb in verbs.into_iter().flatten().filter_map(|rest| rest.split([' ', '`', '\n']).next()) {
             assert!(makefile.contains(&format!("\n{verb}:")), "{page}: make {verb}");
         }
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            assert!(!read(link).is_empty(), "{page}: {link}");
+    }
+}
+
+#[test]
+fn links_lead_to_files_and_headings() {
+    for page in ["README.md", "CONTRIBUTING.md"].into_iter().map(String::from).chain(manifests::files("docs", "md")) {
+        for link in read(&page).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let file = if file.is_empty() { page.clone() } else { beside(&page, file) };
+            let text = read(&file);
+            assert!(!text.is_empty(), "{page}: {link}");
+            assert!(heading.is_empty() || headings(&text).any(|h| h == heading), "{page}: {link}: no such heading");
         }
+    }
+}
+
+/// Returns the path of a file that a page names from its own folder.
+fn beside(page: &str, file: &str) -> String {
+    match (page.rsplit_once('/'), file.strip_prefix("../")) {
+        (Some(_), Some(file)) => file.into(),
+        (Some((folder, _)), None) => format!("{folder}/{file}"),
+        (None, _) => file.into(),
+    }
+}
+
+/// Returns the headings of a page as links name them.
+fn headings(page: &str) -> impl Iterator<Item = String> {
+    let is_kept = |c: char| c.is_alphanumeric() || c == '-' || c == ' ';
+    let titles = page.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    titles.map(move |title| title.to_lowercase().replace(|c| !is_kept(c), "").replace(' ', "-"))
+}
+
+#[test]
+fn every_status_that_the_docs_explain_exists() {
+    let (page, conditions) = (read("docs/jobs.md"), read("src/api/conditions.rs"));
+    let tables = page.split("\n\n").filter(|table| table.starts_with("| STATUS"));
+    let rows = tables.flat_map(|table| table.lines().skip(2));
+    let words: Vec<&str> = rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2)).collect();
+    assert!(words.contains(&"InProgress") && words.contains(&"InvalidInput"), "{words:?}");
+    for word in words {
+        assert!(conditions.contains(&format!(": &str = \"{word}\";")), "docs/jobs.md: {word} is no reason");
     }
 }
 

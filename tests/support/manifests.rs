@@ -49,7 +49,8 @@ fn objects(text: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(text).unwrap()
 }
 
-fn files(folder: &str, extension: &str) -> Vec<String> {
+/// Returns the paths of the files of a folder, sorted.
+pub fn files(folder: &str, extension: &str) -> Vec<String> {
     let entries = std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().file_name());
     let names = entries.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(&format!(".{extension}")));
     let mut files: Vec<String> = names.map(|name| format!("{folder}/{name}")).collect();
