@@ -76,7 +76,7 @@ fn each_field_that_shapes_requests_is_locked_and_no_other() {
         assert_eq!(locked(field).is_some(), !EDITABLE.contains(&field.as_str()), "spec.{field}");
     }
     let input = locked("input").unwrap()["rule"].as_str().unwrap();
-    compared("spec.input", input, &spec["input"]["properties"], &[]);
+    compared("spec.input", input, &spec["input"]["properties"], &["waitFor"]);
     compared("spec.input.objectStore", input, &spec["input"]["properties"]["objectStore"]["properties"], CREDENTIALS);
     let results = &spec["input"]["properties"]["results"]["properties"];
     compared("spec.input.results", input, results, &["objectStore"]);

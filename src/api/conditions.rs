@@ -38,6 +38,7 @@ pub mod reasons {
     pub const PENDING: &str = "Pending";
     pub const PLANNING: &str = "Planning";
     pub const SUBMITTING: &str = "Submitting";
+    pub const WAITING_FOR_INPUT: &str = "WaitingForInput";
     pub const WAITING_FOR_QUOTA: &str = "WaitingForQuota";
     pub const IN_PROGRESS: &str = "InProgress";
     pub const DRAINING: &str = "Draining";
@@ -59,6 +60,7 @@ pub mod reasons {
     pub const BACKOFF_LIMIT_EXCEEDED: &str = "BackoffLimitExceeded";
     pub const MAX_FAILED_REQUESTS_EXCEEDED: &str = "MaxFailedRequestsExceeded";
     pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+    pub const INPUT_DEADLINE_EXCEEDED: &str = "InputDeadlineExceeded";
     pub const CANCELLED: &str = "Cancelled";
     pub const JOURNAL_LOST: &str = "JournalLost";
     pub const SPEC_DRIFT: &str = "SpecDrift";
@@ -72,6 +74,7 @@ pub mod reasons {
     pub const STORAGE_REJECTED: &str = "StorageRejected";
     pub const PROVIDER_UNAVAILABLE: &str = "ProviderUnavailable";
     pub const AWAITING_ANSWER: &str = "AwaitingAnswer";
+    pub const AWAITING_INPUT: &str = "AwaitingInput";
     pub const AWAITING_PROVIDER: &str = "AwaitingProvider";
     pub const NOTHING_TO_ANSWER: &str = "NothingToAnswer";
     pub const FINISHED: &str = "Finished";

@@ -32,7 +32,9 @@ use super::{FreeForm, schema};
     validation = Rule::new("self.hiddenObjects == 'Skip' || has(self.objectStore)")
         .message("set `hiddenObjects` with `objectStore` only"),
     validation = Rule::new("self.emptyObjects == 'Skip' || self.format == 'Objects'")
-        .message("set `emptyObjects` with the format Objects only")
+        .message("set `emptyObjects` with the format Objects only"),
+    validation = Rule::new("!has(self.waitFor) || has(self.objectStore)")
+        .message("set `waitFor` with `objectStore` only")
 )]
 pub struct Input {
     /// Requests written in the manifest itself, for small jobs. `kubectl apply` keeps a copy of the manifest in an
@@ -58,6 +60,10 @@ pub struct Input {
     /// Results of a BatchJob in object storage, whether the BatchJob still exists or not, as rows for the template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<ResultsInput>,
+    /// Object that shows that the input is whole, such as the `_SUCCESS` of the day's folder. The job waits until it is there
+    /// before it reads the requests. For `objectStore`. It may be changed while the job waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_for: Option<WaitFor>,
     /// Format of the requests. OpenAIBatch: lines of OpenAI's batch files. Requests: lines with `custom_id` and `body`. Rows:
     /// lines with any JSON object. CSV: rows of a table. Objects: one request for each object. Rows, CSV and Objects need a
     /// `template`. Auto, the default: a name that ends in `.csv` or `.tsv` (or in one of them and `.gz` or `.zst`) is CSV;
@@ -137,6 +143,24 @@ pub enum ResultSelection {
     Succeeded,
     /// All requests, in the order of the input; without `spec.output.includeRequests`, those with an answer come first.
     All,
+}
+
+/// An object that is waited for.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitFor {
+    /// URI of the object, `s3://BUCKET/KEY`. Its content does not matter. It is looked for at the server of `objectStore`, with
+    /// the same Secret and region; the bucket may be another one.
+    #[schemars(
+        length(min = 8, max = 1024),
+        regex(pattern = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^*\n]*[^*/\n])$")
+    )]
+    pub uri: String,
+    /// Seconds, from the start of the job or its last resumption, in which the object has to appear; then the job fails, with
+    /// the reason `InputDeadlineExceeded`, and costs nothing. Unset: it waits until `activeDeadlineSeconds` are over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub timeout_seconds: Option<i64>,
 }
 
 /// Whether objects of a kind are part of the input.

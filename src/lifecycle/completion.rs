@@ -3,6 +3,7 @@
 use super::abandoning;
 use super::attempt::{AttemptState, Refusal};
 use super::decide;
+use super::input_wait;
 use super::journal::{Commit, Journal};
 use super::observed::Observed;
 use super::provider_files::{files_to_delete, forget_files};
@@ -132,7 +133,8 @@ const KEPT: &str = "and answers that were paid for are written";
 /// Returns the end of a job that ends early and sent nothing. It costs nothing.
 pub(super) fn free_end(o: &Observed) -> Failure {
     let end = cause(o);
-    Failure { message: format!("{}; nothing was sent", end.message), ..end }
+    let missing = input_wait::missing(o).map_or(String::new(), |missing| format!(", and {missing}"));
+    Failure { message: format!("{}{missing}; nothing was sent", end.message), ..end }
 }
 
 /// Returns why a job ends early. The word of a person counts more than the clock, which may come to the same.

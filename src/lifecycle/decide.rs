@@ -7,7 +7,7 @@ use super::observed::Observed;
 use super::shard_list::Shards;
 use super::step::{Blocked, Failure, Step, Waiting};
 use super::task::Task;
-use super::{adoption, completion, deleting, partial, settled};
+use super::{adoption, completion, deleting, input_wait, partial, settled};
 use crate::api::conditions::reasons;
 use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION_OF_REUSE, RequestCounts, WorkHashVersion};
 
@@ -314,7 +314,7 @@ fn plan(o: &Observed, journal: &Journal) -> Step {
     let pass = o.memory.pass.as_ref().filter(|p| p.spec_hash == o.job.spec_hash);
     let invalid = |message: String| Step::Fail(Failure::new(reasons::INVALID_INPUT, message));
     match pass.map(|p| &p.result) {
-        Some(Err(message)) => invalid(message.clone()),
+        Some(Err(message)) => input_wait::not_there(o).unwrap_or_else(|| invalid(message.clone())),
         Some(Ok(planned)) if unfit(o, &planned.shards).is_some() => {
             invalid(unfit(o, &planned.shards).unwrap_or_default())
         }
@@ -322,23 +322,30 @@ fn plan(o: &Observed, journal: &Journal) -> Step {
             j.plan = Some(planned.plan.clone());
             j.shards = planned.shards.clone();
         })),
-        _ => Step::Plan { stage: Some(journal.work_id.clone()), version: WorkHashVersion::default() },
+        _ => input_wait::not_there(o).unwrap_or_else(|| Step::Plan {
+            stage: Some(journal.work_id.clone()),
+            version: WorkHashVersion::default(),
+        }),
     }
 }
 
-/// Continues with `then` if this job's work has `hash`. Reads the input without staging if the hash is not known.
+/// Continues with `then` if this job's work has `hash`. Reads the input without staging if the hash is not known, and does not
+/// wait for an input that is there: what was paid for is adopted. Only an input of other work is waited for, since it may not be
+/// whole.
 pub(super) fn same_work(o: &Observed, hash: &str, then: impl Fn(&PlanResult) -> Step) -> Step {
     if o.memory.running.contains(&Task::Plan) {
         return wait(None, reasons::PLANNING);
     }
+    let wait_or_fail =
+        |reason, message: String| input_wait::not_there(o).unwrap_or_else(|| Step::Fail(Failure::new(reason, message)));
     match o.memory.pass.as_ref().filter(|p| p.spec_hash == o.job.spec_hash).map(|p| &p.result) {
         None => pass_to_compare(o, WorkHashVersion::of(hash).unwrap_or_default()),
-        Some(Err(message)) => Step::Fail(Failure::new(reasons::INVALID_INPUT, message)),
         Some(Ok(planned)) if planned.plan.work_hash == hash => then(planned),
         Some(Ok(planned)) => match other_version(&planned.plan.work_hash, hash) {
             Some(version) => pass_to_compare(o, version),
-            None => Step::Fail(Failure::new(reasons::OUTPUT_CONFLICT, other_work())),
+            None => wait_or_fail(reasons::OUTPUT_CONFLICT, other_work()),
         },
+        Some(Err(message)) => wait_or_fail(reasons::INVALID_INPUT, message.clone()),
     }
 }
 

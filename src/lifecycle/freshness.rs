@@ -28,6 +28,7 @@ impl Step {
             | Step::KeepProvider
             | Step::LookForManifest
             | Step::FindOwner(_)
+            | Step::LookForInput
             | Step::Plan { .. }
             | Step::ProveStore
             | Step::WaitForPlace

@@ -6,6 +6,7 @@ use super::attempt::{AttemptKey, AttemptState};
 use super::findings::{
     CleanUpResult, CollectResult, HalveResult, ManifestView, Pass, Place, PollResult, PolledState, PostResult, Search,
 };
+use super::input_wait::InputLook;
 use super::journal::{Journal, Owner};
 use super::partial::Published;
 use super::shard::Shard;
@@ -31,6 +32,8 @@ pub struct Memory {
     pub store_proved: Option<Result<(), String>>,
     /// The reason why the output's store, as addressed, can never do what is needed.
     pub unfit_store: Option<String>,
+    /// The last look at what the job waits for before its input is read.
+    pub input_look: Option<InputLook>,
     /// The result of a pass over the input.
     pub pass: Option<Pass>,
     /// Uploaded input files, by attempt and content: a plan that replaces a dropped one numbers its attempts from 1 again.
@@ -86,6 +89,13 @@ impl Memory {
     /// nothing else up.
     pub fn is_under_way(&self, task: Task) -> bool {
         self.running.contains(&task) && !self.failed_calls.contains_key(&task)
+    }
+
+    /// Lets the next look for an input that was missing follow at once.
+    pub fn look_for_input_again(&mut self) {
+        if let Some(look) = &mut self.input_look {
+            look.is_due = true;
+        }
     }
 
     /// Marks the tasks that wait for their next try at `now` as running, so that they are not started early. Returns when the

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::input_wait::InputWait;
 use super::journal::{Journal, Owner, Plan};
 use super::memory::Memory;
 use super::{Answers, Blocked};
@@ -71,6 +72,8 @@ pub struct JobView {
     pub partial_results: bool,
     /// `status.lock`
     pub lock: Option<Lock>,
+    /// What the job waits for before its input is read.
+    pub input_wait: Option<InputWait>,
     /// Number of shards that the journal has room for.
     pub shard_limit: usize,
     /// Number of settled shards that leave the journal's head together.

@@ -35,6 +35,8 @@ pub enum Step {
     LookForManifest,
     /// Find out whether the owner that the journal names still exists.
     FindOwner(Owner),
+    /// Look whether what the job waits for before its input is read is there.
+    LookForInput,
     /// Read and check the input; stage its shards under this work id, or only compute the hash.
     Plan {
         /// The work to stage for. None to compute only the hash.
@@ -190,6 +192,7 @@ impl Step {
             Step::KeepProvider => "KeepProvider",
             Step::LookForManifest => "LookForManifest",
             Step::FindOwner(_) => "FindOwner",
+            Step::LookForInput => "LookForInput",
             Step::Plan { .. } => "Plan",
             Step::Open(_) => "Open",
             Step::Swap(_) => "Swap",

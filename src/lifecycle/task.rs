@@ -6,6 +6,8 @@ use super::attempt::AttemptKey;
 /// one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Task {
+    /// Looking whether the input is there.
+    LookForInput,
     /// Reading, checking and staging the input.
     Plan,
     /// Uploading a shard.

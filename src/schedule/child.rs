@@ -93,7 +93,7 @@ impl Expansion<'_> {
         self.optional(&mut spec.request_defaults_json, "requestDefaultsJSON", Text::Content)?;
         self.input(&mut spec.input)?;
         for (i, source) in spec.reuse_from.iter_mut().flatten().enumerate() {
-            self.uri(&mut source.object_store, &format!("reuseFrom[{i}].objectStore.uri"), Text::Plain)?;
+            self.uri(&mut source.object_store.uri, &format!("reuseFrom[{i}].objectStore.uri"), Text::Plain)?;
         }
         self.output(&mut spec.output)?;
         Ok(spec)
@@ -101,6 +101,9 @@ impl Expansion<'_> {
 
     fn input(&self, input: &mut Input) -> Result<(), TemplateError> {
         self.store(&mut input.object_store, "input.objectStore.uri", Text::Plain)?;
+        if let Some(wait_for) = &mut input.wait_for {
+            self.uri(&mut wait_for.uri, "input.waitFor.uri", Text::Plain)?;
+        }
         for (i, source) in input.config_maps.iter_mut().flatten().enumerate() {
             self.config_map(source, &format!("input.configMaps[{i}]"))?;
         }
@@ -110,7 +113,7 @@ impl Expansion<'_> {
             check_name(&job.name, 63).map_err(|fault| at(field, fault))?;
         }
         if let Some(results) = &mut input.results {
-            self.uri(&mut results.object_store, "input.results.objectStore.uri", Text::Plain)?;
+            self.uri(&mut results.object_store.uri, "input.results.objectStore.uri", Text::Plain)?;
         }
         if let Some(template) = &mut input.template {
             self.text(&mut template.custom_id, "input.template.customID", Text::Template)?;
@@ -144,12 +147,12 @@ impl Expansion<'_> {
     }
 
     fn store(&self, place: &mut Option<ObjectStoreLocation>, field: &str, kind: Text) -> Result<(), TemplateError> {
-        place.as_mut().map_or(Ok(()), |place| self.uri(place, field, kind))
+        place.as_mut().map_or(Ok(()), |place| self.uri(&mut place.uri, field, kind))
     }
 
-    fn uri(&self, place: &mut ObjectStoreLocation, field: &str, kind: Text) -> Result<(), TemplateError> {
-        self.text(&mut place.uri, field, kind)?;
-        check_uri(&place.uri).map_err(|fault| at(field, fault))
+    fn uri(&self, uri: &mut String, field: &str, kind: Text) -> Result<(), TemplateError> {
+        self.text(uri, field, kind)?;
+        check_uri(uri).map_err(|fault| at(field, fault))
     }
 
     fn optional(&self, text: &mut Option<String>, field: &str, kind: Text) -> Result<(), TemplateError> {

@@ -2,7 +2,7 @@
 
 use super::*;
 use batchjob_operator::api::BatchJob;
-use batchjob_operator::lifecycle::expiry;
+use batchjob_operator::lifecycle::{InputLook, InputWait, expiry};
 
 struct State {
     name: &'static str,
@@ -36,9 +36,19 @@ fn states() -> Vec<State> {
     let turned_away = AttemptState::Refused { refusal, message, at: NOW, retry_at: None };
     let without_file = || Memory { deleted: ["file-1".to_string()].into(), ..memory() };
     let answered = || Journal { shards: vec![reuse::reused()].into(), ..journal(me(), None) };
+    let waits = || {
+        let wait = InputWait { of: "s3://b/_SUCCESS".into(), since: Some(0), until: None, field: "f" };
+        let missing = Some("m".into());
+        let look = InputLook { of: wait.of.clone(), missing, at: NOW, first: NOW, jitter: 0, is_due: false };
+        let unplanned = Journal { plan: None, shards: Shards::default(), ..journal(me(), None) };
+        let (job, memory) =
+            (JobView { input_wait: Some(wait), ..unsent() }, Memory { input_look: Some(look), ..memory() });
+        row("waits for its input", job, Some(unplanned), memory)
+    };
     vec![
         row("new, its Secret missing", JobView { blocked: Some(missing), lock: None, ..unsent() }, None, memory()),
         row("new", unsent(), None, memory()),
+        waits(),
         row("checked, nothing sent", unsent(), Some(journal(me(), None)), memory()),
         row("all answers reused, nothing to send", unsent(), Some(answered()), memory()),
         row("about to submit", job(), Some(journal(me(), Some(AttemptState::Intended))), permitted()),

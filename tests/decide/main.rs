@@ -10,6 +10,7 @@ mod beside;
 mod capabilities;
 mod collecting;
 mod destination;
+mod input;
 mod life;
 mod partial;
 mod progress;

@@ -1,6 +1,7 @@
 //! Every way to write requests: many objects, ConfigMaps, rows, CSV, compressed, none at all.
 
 use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
+use batchjob_operator::api::BatchJob;
 use object_store::ObjectStoreExt;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -253,6 +254,70 @@ async fn nothing_to_do_is_done_where_that_is_fine() {
     assert_eq!(scene.sim.spent().await, (0, 0));
 }
 
+/// A change to a job that reads `in/day/`, with this `waitFor`.
+fn of_a_day(wait_for: Value) -> Value {
+    json!({"inputKey": "day/", "spec": {"input": {"waitFor": wait_for}}})
+}
+
+fn stage(job: &BatchJob) -> String {
+    condition(job, "Complete").map(|(_, reason, _)| reason).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_waits_for_the_object_that_shows_that_its_input_is_whole() {
+    let scene = Scene::new("late", &["--batch-duration", "200ms"]).await;
+    scene.put("in/day/a.jsonl", batch_lines("a", 2)).await;
+    let uri = |key: &str| format!("s3://tests/{}/in/{key}", scene.namespace);
+    let annotate = |name: &str| {
+        scene.kubectl(&["annotate", "--overwrite", "bjob", name, "llmbatch.dev/reconcile-requested-at=now"]);
+    };
+    scene.apply_job("waits", of_a_day(json!({"uri": uri("day/_SUCCESS")})));
+    let waits = scene.wait_job("it waits", "waits", 30, |job| stage(job) == "WaitingForInput").await;
+    let told = condition(&waits, "Complete").unwrap().2;
+    assert!(
+        told.starts_with(&format!("{} is not there yet; the job waits for it since", uri("day/_SUCCESS"))),
+        "{told}"
+    );
+    assert!(scene.kubectl(&["get", "bjob", "waits"]).contains("WaitingForInput"));
+
+    let unknown = json!({"uri": "s3://no-such-bucket/_SUCCESS"});
+    scene.apply_job("misspelt", of_a_day(unknown));
+    scene.apply_job("too-late", of_a_day(json!({"uri": uri("day/_DONE"), "timeoutSeconds": 1})));
+    let misspelt = scene.wait_condition("misspelt", "Stalled", "True", 30).await;
+    let (_, reason, told) = condition(&misspelt, "Stalled").unwrap();
+    assert!(reason == "StorageUnavailable" && told.contains("s3://no-such-bucket/"), "{reason}: {told}");
+    let keys = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "stranger"},
+        "stringData": {"aws_access_key_id": "stranger", "aws_secret_access_key": "stranger"}});
+    scene.apply(&keys.to_string());
+    let mut refused = of_a_day(json!({"uri": uri("day/_SUCCESS")}));
+    refused["spec"]["input"]["objectStore"] = json!({"secretRef": {"name": "stranger"}});
+    scene.apply_job("refused", refused);
+    let refused = scene.wait_condition("refused", "Stalled", "True", 30).await;
+    let (_, reason, told) = condition(&refused, "Stalled").unwrap();
+    assert!(reason == "CredentialsRejected" && told.contains("s3:ListBucket"), "{reason}: {told}");
+
+    let failed = scene.wait_condition("too-late", "Failed", "True", 60).await;
+    let (_, reason, told) = condition(&failed, "Failed").unwrap();
+    assert!(reason == "InputDeadlineExceeded" && told.contains("day/_DONE is not there yet"), "{reason}: {told}");
+    assert_eq!(scene.sim.spent().await, (0, 0));
+
+    scene.put("in/day/b.jsonl", batch_lines("b", 2)).await;
+    scene.put("in/day/_SUCCESS", "").await;
+    annotate("waits");
+    scene.wait_complete("waits").await;
+    assert_eq!(scene.result_ids("waits").await, ids(&[("a", 2), ("b", 2)]), "the whole day");
+    for reason in ["WaitingForInput", "InputAppeared"] {
+        let of_waits = scene.told(reason).await.into_iter().filter(|event| event["regarding"]["name"] == "waits");
+        assert_eq!(of_waits.count(), 1, "{reason}");
+    }
+    for name in ["misspelt", "too-late"] {
+        let correct = json!({"spec": {"input": {"waitFor": {"uri": uri("day/_SUCCESS")}}}}).to_string();
+        scene.kubectl(&["patch", "bjob", name, "--type=merge", "-p", &correct]);
+        scene.wait_complete(name).await;
+    }
+    scene.sim.assert_billed_once(12).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn how_an_input_is_read_is_locked() {
     let scene = Scene::new("input-schema", &["--batch-duration", "60s"]).await;
@@ -282,6 +347,16 @@ async fn how_an_input_is_read_is_locked() {
     }
     let (ok, said) = patched(&scene, &json!({"spec": {"endpoint": "Responses"}}));
     assert!(!ok && said.contains("spec.endpoint: Invalid value"), "{said}");
+    // It shapes no request, and may be corrected while the job waits.
+    let (ok, said) = patched(&scene, &json!({"spec": {"input": {"waitFor": {"uri": "s3://tests/x/_SUCCESS"}}}}));
+    assert!(ok, "{said}");
+    for (wait_for, advice) in [("s3://tests/x/", "waitFor.uri"), ("s3://tests/x/*", "waitFor.uri")] {
+        let (ok, said) = patched(&scene, &json!({"spec": {"input": {"waitFor": {"uri": wait_for}}}}));
+        assert!(!ok && said.contains(advice), "{wait_for}: {said}");
+    }
+    let spec = json!({"input": {"waitFor": {"uri": "s3://tests/x/_SUCCESS"}}});
+    let (ok, said) = scene.try_apply(&scene.job("inline", json!({"spec": spec})).to_string());
+    assert!(!ok && said.contains("set `waitFor` with `objectStore` only"), "{said}");
     // Another Secret opens the same objects.
     for place in ["input", "output"] {
         let (ok, said) =

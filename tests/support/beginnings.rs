@@ -37,6 +37,7 @@ pub fn job() -> JobView {
         batches: vec![],
         remembered: None,
         finished: false,
+        input_wait: None,
         reevaluated: false,
         tidy: false,
         expires_at: None,

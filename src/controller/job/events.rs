@@ -108,13 +108,16 @@ pub(super) fn not_published(why: &str) -> String {
     format!("partial results are not published, and the job goes on without them: {why}")
 }
 
-/// Returns the events for conditions that changed: a question, a stalled job, a suspension and its end, a stop that is seen.
+/// Returns the events for conditions that changed: a wait for the input, a question, a stalled job, a suspension and its end, a stop
+/// that is seen.
 pub(super) fn events_of_conditions(old: &[Condition], new: Option<&[Condition]>) -> Vec<EventRecord> {
     let turned = |c: &&Condition| {
         let before = old.iter().find(|o| o.type_ == c.type_);
         let says_other =
             |o: &Condition| o.reason != c.reason || (c.type_ == conditions::HELD && o.message != c.message);
-        before.map_or(c.status == "True", |o| o.status != c.status || (c.status == "True" && says_other(o)))
+        let begins_to_wait = c.reason == reasons::WAITING_FOR_INPUT && before.is_none_or(|o| o.reason != c.reason);
+        begins_to_wait
+            || before.map_or(c.status == "True", |o| o.status != c.status || (c.status == "True" && says_other(o)))
     };
     let all = new.unwrap_or_default();
     let reason_of = |all: &[Condition]| all.iter().find(|c| c.type_ == conditions::COMPLETE).map(|c| c.reason.clone());
@@ -126,6 +129,9 @@ pub(super) fn events_of_conditions(old: &[Condition], new: Option<&[Condition]>)
     let has_ended = [conditions::is_true, conditions::is_false].iter().any(|is| is(all, conditions::COMPLETE));
     let news = all.iter().filter(turned).filter_map(|c| {
         match (c.type_.as_str(), c.status.as_str()) {
+            (conditions::COMPLETE, "Unknown") if c.reason == reasons::WAITING_FOR_INPUT => {
+                Some(EventRecord::normal(reasons::WAITING_FOR_INPUT, c.message.clone()))
+            }
             (conditions::HELD, "True") => Some(EventRecord::warning("Held", c.message.clone())),
             (conditions::SUSPENDED, "True") => Some(EventRecord::normal(reasons::SUSPENDED, c.message.clone())),
             // The condition of a job that ends while it is suspended becomes False as well.
@@ -142,6 +148,11 @@ pub(super) fn events_of_conditions(old: &[Condition], new: Option<&[Condition]>)
         }
     });
     news.chain(stops).collect()
+}
+
+/// Returns the event about an input that a job waited for.
+pub(super) fn input_appeared(what: &str) -> EventRecord {
+    EventRecord::normal("InputAppeared", format!("{what} is there; the requests are read"))
 }
 
 /// Returns the event about a schema in `field` whose properties the API server has sorted. `instead` is the field that keeps their
@@ -232,6 +243,27 @@ mod tests {
         assert_eq!(told("InProgress", "Draining"), ["Draining"]);
         assert_eq!(told("Draining", "Cancelling"), ["Cancelling"]);
         assert!(told("Draining", "Draining").is_empty() && told("Draining", "Held").is_empty());
+    }
+
+    #[test]
+    fn the_beginning_of_a_wait_for_input_is_told_once() {
+        let of = |reason: &str| -> Vec<Condition> {
+            serde_json::from_value(
+                serde_json::json!([{"type": "Complete", "status": "Unknown", "reason": reason, "message": "m",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"}]),
+            )
+            .unwrap()
+        };
+        let told = |old: &[Condition], new: &str| {
+            events_of_conditions(old, Some(&of(new))).into_iter().map(|news| news.reason).collect::<Vec<_>>()
+        };
+        for old in [&[][..], &of("Pending"), &of("Planning")] {
+            assert_eq!(told(old, "WaitingForInput"), ["WaitingForInput"], "{old:?}");
+        }
+        assert!(
+            told(&of("WaitingForInput"), "WaitingForInput").is_empty()
+                && told(&of("WaitingForInput"), "InProgress").is_empty()
+        );
     }
 
     #[test]

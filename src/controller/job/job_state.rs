@@ -323,7 +323,8 @@ impl JobState {
         lock(&self.backoffs).iter().filter_map(|(task, b)| Some(((*task)?, b.until))).collect()
     }
 
-    /// Clears all backoffs if `what` a person asks for differs from the last call's. Credentials are then read again, except at
+    /// Clears all backoffs and the pause before the next look for the input if `what` a person asks for differs from the last
+    /// call's. Credentials are then read again, except at
     /// the first call.
     pub fn asked(&self, what: String, now: i64) {
         let mut last = lock(&self.asked);
@@ -333,6 +334,7 @@ impl JobState {
             }
             *last = what;
             lock(&self.backoffs).clear();
+            self.remember(Memory::look_for_input_again);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::api::conditions::reasons;
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::missing::{Absent, Missing, is_going};
-use crate::lifecycle::{self, Blocked, Freshness, JobView, Timing, cost_nothing};
+use crate::lifecycle::{self, Blocked, Freshness, InputWait, JobView, Timing, cost_nothing};
 use crate::store::{Reservation, reserve};
 
 /// Copies of a journal that a visit holds, as a multiple of its weight: as read, as written, and its text.
@@ -57,6 +57,7 @@ pub(crate) async fn observe(
     view.reevaluated = job.status.as_ref().is_some_and(|s| s.outcome.is_some()) && !view.finished;
     if view.reevaluated {
         view.deadline = None;
+        view.input_wait.iter_mut().for_each(InputWait::start_anew);
     }
     let clients = match open(ctx, job_state, &job, &view, now).await {
         Ok(clients) => {

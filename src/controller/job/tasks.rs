@@ -48,7 +48,8 @@ pub(crate) fn start_in_place<W: Future<Output = Outcome> + Send + 'static>(
     });
 }
 
-/// Starts a call to the provider, which waits for its turn at the account; `name` is the name of the step. Like a transfer, it ends
+/// Starts a call that moves no data: to the provider, where it waits for its turn at the account, or a look at the input's store;
+/// `name` is the name of the step. Like a transfer, it ends
 /// with its job or with this process, except for [`Task::Post`], which is always waited for.
 pub(crate) fn start_call(
     ctx: &Arc<Context>,

@@ -4,9 +4,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
 use crate::api::conditions::reasons;
-use crate::api::{BatchJob, FINALIZER, annotations};
+use crate::api::{BatchJob, FINALIZER, WaitFor, annotations};
 use crate::controller::Context;
-use crate::lifecycle::{self, Answers, Blocked, JobView, MaxFailed, Owner, Plan, expiry, is_finished, is_tidy};
+use crate::lifecycle::{
+    self, Answers, Blocked, InputWait, JobView, MaxFailed, Owner, Plan, expiry, is_finished, is_tidy,
+};
 
 pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView {
     let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
@@ -25,6 +27,7 @@ pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView 
         output_uri,
         partial_results: spec.output.partial_results,
         lock: job.status.as_ref().and_then(|s| s.lock.clone()),
+        input_wait: spec.input.wait_for.as_ref().map(|wait_for| input_wait(job, wait_for)),
         shard_limit: match spec.output.config_map {
             Some(_) => lifecycle::SHARD_LIMIT_IN_CONFIG_MAPS,
             None => lifecycle::SHARD_LIMIT,
@@ -77,6 +80,16 @@ fn max_failed(value: &IntOrString) -> Option<MaxFailed> {
 }
 
 fn deadline(job: &BatchJob) -> Option<i64> {
-    let start = job.status.as_ref()?.start_time.as_ref()?.0.as_millisecond();
-    Some(start + job.spec.active_deadline_seconds? * 1000)
+    Some(start(job)? + job.spec.active_deadline_seconds? * 1000)
+}
+
+fn input_wait(job: &BatchJob, wait_for: &WaitFor) -> InputWait {
+    // The start that status still names is not the one of a job that was suspended a moment ago.
+    let since = start(job).filter(|_| !job.spec.suspend);
+    let until = since.zip(wait_for.timeout_seconds).map(|(since, timeout)| since + timeout * 1000);
+    InputWait { of: wait_for.uri.clone(), since, until, field: "spec.input.waitFor.timeoutSeconds" }
+}
+
+fn start(job: &BatchJob) -> Option<i64> {
+    Some(job.status.as_ref()?.start_time.as_ref()?.0.as_millisecond())
 }

@@ -71,8 +71,9 @@ pub(super) async fn visit(
     };
     match step {
         Step::Wait { .. } => job_state.waits_for(&memory.running),
-        // A transfer was only started; it counts as a success or a failure when it ends.
-        Step::Plan { .. }
+        // A task was only started; it counts as a success or a failure when it ends.
+        Step::LookForInput
+        | Step::Plan { .. }
         | Step::Upload(_)
         | Step::Collect { .. }
         | Step::FollowUp { .. }

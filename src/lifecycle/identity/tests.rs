@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::{BatchJobReference, ResultsInput, json as reader, weight};
+use crate::api::{BatchJobReference, ResultsInput, WaitFor, json as reader, weight};
 
 /// The definition of the hash, as one tree. serde_json sorts object keys.
 fn defined(spec: &BatchJobSpec) -> Value {
@@ -145,6 +145,7 @@ fn inputs() -> impl Strategy<Value = Input> {
         empty_objects: serde_json::from_value(objects.1).unwrap(),
         max_object_bytes: objects.2,
         on_too_large: objects.3.then_some(OnTooLarge::Skip),
+        wait_for: objects.3.then(WaitFor::default),
     })
 }
 
@@ -189,6 +190,7 @@ fn policies_and_credentials_are_no_part_of_the_identity() {
     same.parallelism = 9;
     same.completion_window_seconds = Some(86_400);
     same.input.object_store.as_mut().unwrap().secret_ref.name = "b".into();
+    same.input.wait_for = Some(WaitFor { uri: "s3://bkt/_SUCCESS".into(), timeout_seconds: Some(60) });
     assert_eq!(spec_hash(&spec), spec_hash(&same));
     let reusing = |secret: &str| {
         let from = json!([{"objectStore": {"uri": "s3://bkt/yesterday/", "secretRef": {"name": secret}}}]);

@@ -35,6 +35,9 @@ pub(super) fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
             verdict(conditions::RECONCILING, false, blocked.reason, "the condition Stalled says what is in the way")
         }
         (true, None, true) => verdict(conditions::RECONCILING, true, reasons::PROGRESSING, stage_message(why.stage)),
+        (true, None, false) if why.stage == reasons::WAITING_FOR_INPUT => {
+            verdict(conditions::RECONCILING, false, reasons::AWAITING_INPUT, "nothing for the operator to do now")
+        }
         (true, None, false) => {
             verdict(conditions::RECONCILING, false, reasons::AWAITING_PROVIDER, "nothing for the operator to do now")
         }
@@ -76,6 +79,7 @@ fn suspended(suspend: bool) -> Verdict {
 fn stage_message(stage: &str) -> &'static str {
     match stage {
         reasons::PENDING => "not started yet",
+        reasons::WAITING_FOR_INPUT => "waiting for the input",
         reasons::PLANNING => "reading and checking the requests",
         reasons::SUSPENDED => "the requests are checked; set `spec.suspend` to false to submit them",
         reasons::SUBMITTING => "submitting batches to the provider",

@@ -81,6 +81,18 @@ impl Folder {
         self.stat_at(&self.path(name), name).await
     }
 
+    /// Fails if the bucket does not exist, which a look at one object cannot tell: to a HEAD, a store answers in both cases with
+    /// 404 and no words. Credentials that may not list prove nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no such bucket.
+    pub async fn see_bucket(&self) -> Result<(), StoreError> {
+        match self.list().try_next().await {
+            Err(missing @ StoreError::NotFound(_)) => Err(missing),
+            _ => Ok(()),
+        }
+    }
+
     async fn stat_at(&self, path: &Path, name: &str) -> Result<Option<ListedObject>, StoreError> {
         match self.timely(name, 0, self.store.head(path)).await? {
             Ok(meta) => Ok(Some(ListedObject::of(meta, self.name_at()))),

@@ -86,6 +86,7 @@ impl Act<'_> {
             Step::Swap(journal) => self.swap(journal).await?,
             Step::WriteIntent { journal, intent_id } => self.write_intent(journal, intent_id).await?,
             Step::ProveStore => self.prove_store().await?,
+            Step::LookForInput => self.look_for_input()?,
             Step::Plan { stage, version } => self.start_pass(stage.clone(), *version)?,
             Step::Upload(attempt_key) => self.start_upload(*attempt_key)?,
             Step::Collect { attempt_key, patient } => self.start_collect(*attempt_key, *patient)?,

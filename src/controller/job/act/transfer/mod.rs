@@ -3,6 +3,7 @@
 mod batch;
 mod convert;
 mod input;
+mod input_wait;
 mod partial;
 mod results;
 mod reuse;
