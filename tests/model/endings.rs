@@ -149,13 +149,13 @@ fn told_to_stop() {
         Protocol { stop, ..Protocol::submitting(Budget { stops: 1, lost_replies: 1, ..NONE }) }.holds();
         Protocol { stop, ..Protocol::submitting(Budget { stops: 1, ..NONE }) }.always_may_end();
         one(Budget { stops: 1, failures: 1, crashes: 1, ..NONE }).holds();
-        one(Budget { stops: 1, expiries: 1, ..NONE }).holds();
+        Protocol { attempts: 1, ..one(Budget { stops: 1, expiries: 1, ..NONE }) }.holds();
         one(Budget { stops: 1, ..NONE }).always_may_end();
         if soak() {
+            one(Budget { stops: 1, expiries: 1, ..NONE }).holds();
             Protocol { stop, ..Protocol::submitting(Budget { stops: 1, crashes: 1, refusals: 1, ..NONE }) }.holds();
             Protocol { stop, ..Protocol::submitting(Budget { stops: 1, flips: 1, ..NONE }) }.holds();
             Protocol { stop, ..Protocol::submitting(Budget { stops: 1, recreations: 1, ..NONE }) }.holds();
-            one(Budget { stops: 1, expiries: 1, crashes: 1, ..NONE }).holds();
             one(Budget { stops: 1, recreations: 1, ..NONE }).holds();
             one(Budget { stops: 1, rejections: 1, ..NONE }).holds();
             one(Budget { stops: 1, deletions: 1, ..NONE }).holds();

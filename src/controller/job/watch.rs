@@ -177,4 +177,27 @@ mod tests {
         assert_eq!(synced(&watched, Some("open")).now_or_never(), Some(()));
         assert_eq!(synced(&watched, Some("shut")).now_or_never(), None);
     }
+
+    /// A person who told a job to stop has nothing to mend.
+    #[test]
+    fn jobs_that_wait_for_a_person_are_counted_and_those_that_were_told_to_stop_are_not() {
+        let job = |name: &str, outcome: serde_json::Value| -> BatchJob {
+            let stalled = serde_json::json!({"type": "Stalled", "status": "True", "reason": "Any", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"});
+            let mut status = serde_json::json!({"conditions": [stalled]});
+            if !outcome.is_null() {
+                status["outcome"] = outcome;
+            }
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchJob", "metadata": {"name": name, "namespace": "n"},
+                "spec": {"providerRef": {"name": "p"}, "input": {}, "output": {}}, "status": status,
+            }))
+            .unwrap()
+        };
+        let (known, mut writer) = kube::runtime::reflector::store();
+        for (name, outcome) in [("runs", None), ("failed-for-free", Some("Failed")), ("stopped", Some("Cancelled"))] {
+            writer.apply_watcher_event(&watcher::Event::Apply(job(name, outcome.into())));
+        }
+        assert_eq!(in_need(&[known]), [(conditions::HELD, 0), (conditions::STALLED, 2)]);
+    }
 }
