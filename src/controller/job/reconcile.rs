@@ -93,7 +93,8 @@ async fn finished(ctx: &Context, job: &BatchJob) -> Finished {
         return Finished::No;
     }
     ctx.jobs.end(ctx, &job.uid().unwrap_or_default());
-    if !cost_nothing(job) {
+    // A job that was told to stop ends again, whatever is mended.
+    if !cost_nothing(job) || job.spec.stop_policy.is_some() {
         return Finished::Yes(match record_seen(ctx, job).await {
             Ok(true) => expiry.map_or(Action::await_change(), |at| requeue(Some(at), ctx.clock.now())),
             Ok(false) | Err(_) => Action::requeue(NOT_SEEN),
