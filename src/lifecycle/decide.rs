@@ -309,7 +309,7 @@ fn unplanned(o: &Observed, journal: &Journal) -> Step {
 
 fn plan(o: &Observed, journal: &Journal) -> Step {
     if o.memory.running.contains(&Task::Plan) {
-        return wait(None, reasons::PLANNING);
+        return input_wait::answers_are_to_come(o).unwrap_or_else(|| wait(None, reasons::PLANNING));
     }
     let pass = o.memory.pass.as_ref().filter(|p| p.spec_hash == o.job.spec_hash);
     let invalid = |message: String| Step::Fail(Failure::new(reasons::INVALID_INPUT, message));
@@ -322,7 +322,7 @@ fn plan(o: &Observed, journal: &Journal) -> Step {
             j.plan = Some(planned.plan.clone());
             j.shards = planned.shards.clone();
         })),
-        _ => input_wait::not_there(o).unwrap_or_else(|| Step::Plan {
+        _ => input_wait::not_there(o).or_else(|| input_wait::answers_are_to_come(o)).unwrap_or_else(|| Step::Plan {
             stage: Some(journal.work_id.clone()),
             version: WorkHashVersion::default(),
         }),

@@ -50,6 +50,12 @@ pub struct InputLook {
 }
 
 impl InputLook {
+    /// Returns the look as the one that follows `earlier`.
+    pub fn after(self, earlier: Option<InputLook>) -> InputLook {
+        let earlier = earlier.filter(|earlier| earlier.of == self.of);
+        InputLook { first: earlier.map_or(self.at, |earlier| earlier.first), ..self }
+    }
+
     /// Returns the time of the next look. Pauses grow with the wait: what appears is seen within a tenth of the time that it was
     /// waited for, and what is late for hours is looked for every few minutes.
     fn next(&self) -> i64 {
@@ -64,7 +70,30 @@ fn look<'a>(o: &Observed<'a>, wait: &InputWait) -> Option<&'a InputLook> {
 
 /// Returns what is missing by the last look, for a person.
 pub(super) fn missing<'a>(o: &Observed<'a>) -> Option<&'a str> {
-    look(o, o.job.input_wait.as_ref()?)?.missing.as_deref()
+    let of_input = || look(o, o.job.input_wait.as_ref()?)?.missing.as_deref();
+    of_input().or_else(|| look_for_answers(o)?.missing.as_deref())
+}
+
+fn look_for_answers<'a>(o: &Observed<'a>) -> Option<&'a InputLook> {
+    o.memory.reuse_look.as_ref().filter(|look| look.of == o.job.spec_hash)
+}
+
+/// Returns the wait for result sets of `spec.reuseFrom` whose batches run: their answers would be paid twice. None if nothing
+/// is waited for, or the next look is due, which is another try to plan.
+pub(super) fn answers_are_to_come(o: &Observed) -> Option<Step> {
+    let look = look_for_answers(o)?;
+    let (missing, is_looking) = (look.missing.as_ref()?, o.memory.running.contains(&Task::Plan));
+    if !is_looking && o.now >= look.next() {
+        return None;
+    }
+    let due = [Some(look.next()).filter(|_| !is_looking), o.job.deadline];
+    let until = due.into_iter().flatten().filter(|at| o.now < *at).min();
+    let limit = match o.job.deadline.filter(|_| !o.job.suspend) {
+        Some(at) => format!("until {} (`spec.activeDeadlineSeconds`)", clock_time(at)),
+        None => "for as long as it takes; `spec.activeDeadlineSeconds` sets a limit".into(),
+    };
+    let note = Some(format!("{missing}; this job waits for them, so that nothing is paid twice, {limit}"));
+    Some(Step::Wait { until, why: Waiting { stage: reasons::WAITING_FOR_INPUT, note, ..Default::default() } })
 }
 
 /// Returns the step of a job whose input may not be read yet: a look, a wait, or the end of its time. None if there is nothing

@@ -34,6 +34,8 @@ pub struct Memory {
     pub unfit_store: Option<String>,
     /// The last look at what the job waits for before its input is read.
     pub input_look: Option<InputLook>,
+    /// The last look at result sets whose answers are reused, if the job of one of them runs.
+    pub reuse_look: Option<InputLook>,
     /// The result of a pass over the input.
     pub pass: Option<Pass>,
     /// Uploaded input files, by attempt and content: a plan that replaces a dropped one numbers its attempts from 1 again.
@@ -93,7 +95,7 @@ impl Memory {
 
     /// Lets the next look for an input that was missing follow at once.
     pub fn look_for_input_again(&mut self) {
-        if let Some(look) = &mut self.input_look {
+        for look in [&mut self.input_look, &mut self.reuse_look].into_iter().flatten() {
             look.is_due = true;
         }
     }

@@ -108,7 +108,18 @@ impl Memory {
     /// Returns the bytes of memory that the findings take, including an allocator's overhead.
     pub fn weight(&self) -> usize {
         let Memory { manifest_at: _, permit, place, resolvable: _, last_step_failed: _, fingerprint, .. } = self;
-        let Memory { manifest, marked, taken, owner_alive, store_proved, unfit_store, input_look, pass, .. } = self;
+        let Memory {
+            manifest,
+            marked,
+            taken,
+            owner_alive,
+            store_proved,
+            unfit_store,
+            input_look,
+            reuse_look,
+            pass,
+            ..
+        } = self;
         let Memory { uploads, unfit, halved, posted, searches, files, unsettled, revoked, looks, .. } = self;
         let Memory {
             cancelled,
@@ -149,7 +160,11 @@ impl Memory {
             + owner_alive.as_ref().map_or(0, of_owner)
             + store_proved.as_ref().map_or(0, |proved| texts(proved.as_ref().err()))
             + of_place
-            + input_look.as_ref().map_or(0, |look| text(&look.of) + texts(&look.missing))
+            + [input_look, reuse_look]
+                .into_iter()
+                .flatten()
+                .map(|look| text(&look.of) + texts(&look.missing))
+                .sum::<usize>()
             + pass.as_ref().map_or(0, of_pass)
             + by_attempt(uploads)
             + by_attempt(unfit)

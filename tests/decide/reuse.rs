@@ -1,7 +1,7 @@
 //! Shards with answers of earlier jobs: settled from the beginning, never sent, and free.
 
 use batchjob_operator::api::{PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE};
-use batchjob_operator::lifecycle::ReuseSet;
+use batchjob_operator::lifecycle::{InputLook, ReuseSet};
 
 use super::*;
 
@@ -33,6 +33,36 @@ fn a_shard_with_reused_answers_is_never_uploaded_or_asked_for() {
     memory.uploads.insert((AttemptKey { shard: 0, attempt: 1 }, "r".into()), "file-0".into());
     let Step::WriteIntent { journal: next, .. } = step(&job, Some(&journal), &memory) else { panic!("no intent") };
     assert!(next.shards[0].attempt.is_none() && next.shards[1].attempt.is_some());
+}
+
+/// A job that reuses the answers of one whose batches run would pay for them once more.
+#[test]
+fn a_job_waits_for_results_that_it_reuses_and_looks_again_ever_more_seldom() {
+    let job = unsent();
+    let opened = Journal { plan: None, shards: Shards::default(), ..journal(owner("j", "u"), None) };
+    let looked = |at, first, of: &str| {
+        let missing = Some("the results of s3://b/mon/ are not there yet".into());
+        let look = InputLook { of: of.into(), missing, at, first, jitter: 0, is_due: false };
+        Memory { reuse_look: Some(look), ..memory() }
+    };
+    let plans = |job: &JobView, memory: &Memory| match step(job, Some(&opened), memory) {
+        Step::Plan { stage: Some(_), .. } => None,
+        Step::Wait { until, why } => Some((until, why.stage, why.note.unwrap_or_default())),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(plans(&job, &memory()), None);
+    let (until, stage, note) = plans(&job, &looked(NOW, NOW, "spec")).unwrap();
+    assert_eq!((until, stage), (Some(NOW + 15_000), "WaitingForInput"));
+    insta::assert_snapshot!(note, @"the results of s3://b/mon/ are not there yet; this job waits for them, so that nothing is paid twice, for as long as it takes; `spec.activeDeadlineSeconds` sets a limit");
+    assert_eq!(plans(&job, &looked(NOW, NOW - 1_000_000, "spec")).unwrap().0, Some(NOW + 100_000));
+    assert_eq!(plans(&job, &looked(NOW - 15_000, NOW - 15_000, "spec")), None, "the next look");
+    assert_eq!(plans(&job, &looked(NOW, NOW, "another spec")), None);
+    let mut looking = looked(NOW - 15_000, NOW - 15_000, "spec");
+    looking.running.insert(Task::Plan);
+    assert_eq!(plans(&job, &looking).unwrap().1, "WaitingForInput", "status is not written for a look");
+    let late = JobView { deadline: Some(NOW), ..unsent() };
+    let Step::Fail(failure) = step(&late, Some(&opened), &looked(NOW, NOW, "spec")) else { panic!("it waits on") };
+    assert!(failure.reason == "DeadlineExceeded" && failure.message.contains("s3://b/mon/"), "{}", failure.message);
 }
 
 #[test]

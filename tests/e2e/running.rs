@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::eventually;
 use crate::support::quiet::CANARY;
-use crate::support::scene::{Scene, requests};
+use crate::support::scene::{Scene, condition, requests};
 use crate::support::shared::audit_log;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,6 +26,26 @@ async fn an_unchanged_poll_writes_nothing() {
     assert_eq!(scene.get_job("j").await.metadata.resource_version, before.metadata.resource_version);
     assert_eq!(operator.metric("batchjob_status_writes_total").await, writes);
     assert_eq!(scene.get("out/j/_batchjob/journal.json").await, journal);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_waits_for_answers_that_it_reuses_while_their_batch_runs() {
+    let scene = Scene::new("reuse-running", &["--batch-duration", "1h"]).await;
+    scene.apply_job("first", json!({}));
+    let batch = scene.batch_of("first").await;
+    let uri = format!("s3://tests/{}/out/first", scene.namespace);
+    let from = json!([{"objectStore": {"uri": uri, "endpoint": scene.endpoint, "secretRef": {"name": "s3"}}}]);
+    let same = json!({"input": {"inline": {"requests": requests("first", 3)}}, "reuseFrom": from});
+    scene.apply_job("second", json!({"spec": same}));
+    let waits = |job: &BatchJob| condition(job, "Complete").is_some_and(|(_, reason, _)| reason == "WaitingForInput");
+    let waiting = scene.wait_job("it waits", "second", 60, waits).await;
+    let (_, _, message) = condition(&waiting, "Complete").unwrap();
+    assert!(message.contains(&uri) && message.contains("spec.reuseFrom[0]"), "{message}");
+    scene.finish(&batch).await;
+    scene.wait_complete("first").await;
+    let done = scene.wait_complete("second").await;
+    assert_eq!(done.status.unwrap().requests.unwrap().reused, 3);
+    scene.sim.assert_billed_once(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use kube::runtime::reflector::ObjectRef;
 use tracing::info;
 
-use super::{max_requests, memory_edit, reuse};
+use super::reuse::{self, Reusable};
+use super::{max_requests, memory_edit};
 use crate::api::conditions::reasons;
 use crate::api::{BatchJob, WorkHashVersion};
 use crate::controller::Context;
@@ -15,7 +16,7 @@ use crate::controller::job::{cached_job, events, source, tasks, transfers};
 use crate::controller::provider::account::allowed_models;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::publish;
-use crate::lifecycle::{self, Pass, Plan, PlanResult, Shards, Task, TooLarge};
+use crate::lifecycle::{self, InputLook, Pass, Plan, PlanResult, Shards, Task, TooLarge};
 use crate::requests::{self, Defaults, PassError, PassOutput, PlanOptions, Selection, SizeLimit};
 use crate::store::{Sorted, StagedShard, StoreError, reserve};
 
@@ -54,8 +55,13 @@ impl Act<'_> {
             let mut sets = vec![];
             if let (Some(_), Some(sources)) = (&stage, &job.spec.reuse_from) {
                 match reuse::read(&ctx, &namespace, sources, version).await? {
-                    Ok((answers, read)) => (options.answers, sets) = (Some(Arc::new(answers)), read),
-                    Err(message) => {
+                    Reusable::Answers(answers, read) => (options.answers, sets) = (Some(Arc::new(answers)), read),
+                    Reusable::ToCome(missing) => {
+                        let (at, jitter, missing) = (ctx.clock.now(), ctx.clock.jitter(), Some(missing));
+                        let look = InputLook { of: spec_hash, missing, at, first: at, jitter, is_due: false };
+                        return Ok(memory_edit(move |m| m.reuse_look = Some(look.after(m.reuse_look.take()))));
+                    }
+                    Reusable::Faulty(message) => {
                         return Ok(memory_edit(move |m| m.pass = Some(Pass { spec_hash, result: Err(message) })));
                     }
                 }
@@ -112,7 +118,10 @@ impl Act<'_> {
                 }
                 Err(PassError::Store(e)) => return Err(e.into()),
             };
-            Ok(memory_edit(move |m| m.pass = Some(Pass { spec_hash, result })))
+            Ok(memory_edit(move |m| {
+                m.reuse_look = None;
+                m.pass = Some(Pass { spec_hash, result });
+            }))
         });
         Ok(())
     }

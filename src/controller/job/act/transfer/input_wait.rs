@@ -42,9 +42,7 @@ fn looked(memory: &mut Memory, look: InputLook) {
     if look.missing.is_none() {
         memory.pass = None;
     }
-    let earlier = memory.input_look.take().filter(|earlier| earlier.of == look.of);
-    let first = earlier.map_or(look.at, |earlier| earlier.first);
-    memory.input_look = Some(InputLook { first, ..look });
+    memory.input_look = Some(look.after(memory.input_look.take()));
 }
 
 fn was_told_to_wait(job: &BatchJob) -> bool {

@@ -4,17 +4,27 @@ use std::path::Path;
 
 use tracing::info;
 
-use crate::api::{ReuseSource, WorkHashVersion};
+use crate::api::{DeletionPolicy, PROTOCOL_VERSION_OF_REUSE, ReuseSource, WorkHashVersion};
 use crate::controller::Context;
 use crate::controller::job::folders::results_folder;
+use crate::controller::job::journal::JournalStore;
 use crate::controller::job::source::reuse_field;
 use crate::controller::runtime::error::StepError;
-use crate::lifecycle::ReuseSet;
+use crate::lifecycle::{ReuseSet, SEAL_AT};
 use crate::results::{ResultSet, ReusedShard, add_answers, write_reused};
 use crate::store::{Folder, KeyedLines, KeyedLinesWriter, Sorted, Sorter, StagedShard, StoreError};
 
-/// Reads the answers of all result sets, and returns them with what is told of each set. A set that is not complete has none.
-/// The inner error is about the sets, and fails the job.
+/// The answers of the result sets of a job.
+pub(super) enum Reusable {
+    /// The answers, with what is told of each set. A set that is not complete has none.
+    Answers(KeyedLines, Vec<ReuseSet>),
+    /// The job of a set runs, so that there will be answers; which one, for a person.
+    ToCome(String),
+    /// A set cannot be used, which fails the job; why, for a person.
+    Faulty(String),
+}
+
+/// Reads the answers of all result sets, if no job of theirs runs.
 ///
 /// # Errors
 /// If a store, a Secret or the local disk cannot be used now.
@@ -23,28 +33,61 @@ pub(super) async fn read(
     namespace: &str,
     sources: &[ReuseSource],
     version: WorkHashVersion,
-) -> Result<Result<(KeyedLines, Vec<ReuseSet>), String>, StepError> {
+) -> Result<Reusable, StepError> {
     let spool = &ctx.jobs.spool;
-    let (mut answers, mut sets) = (KeyedLinesWriter::new(spool).await?, vec![]);
+    let mut opened = vec![];
     for (i, source) in sources.iter().enumerate() {
         let field = reuse_field(i);
         let folder = results_folder(ctx, namespace, &source.object_store, &format!("`{field}`")).await?;
         let uri = folder.uri_of("");
-        let added = match ResultSet::open(folder).await {
-            Ok(None) => Ok(None),
-            Ok(Some(set)) => add_answers(&set, version, &mut answers, spool).await.map(Some),
-            Err(error) => Err(error),
+        match ResultSet::open(folder.clone()).await {
+            Ok(None) => match results_to_come(&folder).await? {
+                Some(what) => {
+                    return Ok(Reusable::ToCome(format!("the job that writes to {uri} (`{field}`) {what}")));
+                }
+                None => opened.push((field, uri, None)),
+            },
+            Ok(set) => opened.push((field, uri, set)),
+            Err(StoreError::Corrupt(why)) => return Ok(Reusable::Faulty(format!("`{field}`: {why}"))),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let (mut answers, mut sets) = (KeyedLinesWriter::new(spool).await?, vec![]);
+    for (field, uri, set) in opened {
+        let added = match &set {
+            Some(set) => add_answers(set, version, &mut answers, spool).await.map(Some),
+            None => Ok(None),
         };
         let counts = match added {
             Ok(counts) => counts,
-            Err(StoreError::Corrupt(why) | StoreError::TooLarge(why)) => return Ok(Err(format!("`{field}`: {why}"))),
+            Err(StoreError::Corrupt(why) | StoreError::TooLarge(why)) => {
+                return Ok(Reusable::Faulty(format!("`{field}`: {why}")));
+            }
             Err(error) => return Err(error.into()),
         };
         info!(uri, answers = counts.map(|counts| counts.answers), "read the answers of an earlier job");
         let incomparable = counts.map_or(0, |counts| counts.incomparable);
         sets.push(ReuseSet { uri, answers: counts.map(|counts| counts.answers), incomparable });
     }
-    Ok(Ok((answers.finish().await?, sets)))
+    Ok(Reusable::Answers(answers.finish().await?, sets))
+}
+
+/// Returns why results will be in a folder that has no manifest, for a person: the journal there says that batches may run, or
+/// that their answers are about to be written. None if nothing was sent, or batches were left to run that no job follows.
+async fn results_to_come(folder: &Folder) -> Result<Option<&'static str>, StoreError> {
+    let journal = match JournalStore::new(folder, SEAL_AT).read(None, 0).await {
+        Ok(Some((journal, _))) => journal,
+        Ok(None) | Err(StoreError::Corrupt(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let was_sent = journal.has_intents() || journal.protocol_version > PROTOCOL_VERSION_OF_REUSE;
+    Ok(match (was_sent && journal.closing != Some(DeletionPolicy::Orphan), &journal.commit) {
+        (false, _) => None,
+        (true, None) => Some("has sent its requests, and its results are not there yet"),
+        (true, Some(_)) => Some(
+            "has ended, and its results are not there yet; if somebody deleted them, create this job anew without that set",
+        ),
+    })
 }
 
 /// Puts the parts of shards whose requests all have an answer, and returns the shards with their parts, in order.
