@@ -17,7 +17,7 @@ mod record;
 mod references;
 mod rejudge;
 mod result_source;
-mod schedule_news;
+mod job_news;
 mod source;
 mod tasks;
 mod transfers;

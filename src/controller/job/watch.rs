@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tracing::info;
 
 use super::reconcile::reconcile;
-use super::schedule_news::ScheduleNews;
+use super::job_news::JobNews;
 use crate::api::{BatchJob, Outcome, conditions};
 use crate::controller::runtime::watch_backoff::{NoBackoff, WatchBackoff};
 use crate::controller::{Context, log_stream_error};
@@ -63,7 +63,7 @@ pub(crate) async fn watch(scope: Scope, client: &Client, context: &Arc<Context>,
     let counted = context.clone();
     let changed =
         predicates::generation.combine(predicates::annotations).combine(predicates::finalizers).combine(has_status);
-    let (news, schedules) = (Arc::new(ScheduleNews::new(jobs.clone())), context.clone());
+    let (news, schedules) = (Arc::new(JobNews::new(jobs.clone())), context.clone());
     let seen = news.clone();
     let stream = watcher(api, watcher::Config::default().page_size(PAGE))
         .backoff(WatchBackoff::new(context.clock.clone()))

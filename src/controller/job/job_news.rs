@@ -11,14 +11,14 @@ use crate::schedule::Child;
 
 /// Finds out which events of the watch a schedule has to look at: its job begins, ends, or is deleted. The schedule looks at what
 /// the watch knows, so it is told once the watch knows the news.
-pub(super) struct ScheduleNews {
+pub(super) struct JobNews {
     known: Store<BatchJob>,
     waiting: Mutex<Vec<ObjectRef<CronBatchJob>>>,
 }
 
-impl ScheduleNews {
-    pub fn new(known: Store<BatchJob>) -> ScheduleNews {
-        ScheduleNews { known, waiting: Mutex::default() }
+impl JobNews {
+    pub fn new(known: Store<BatchJob>) -> JobNews {
+        JobNews { known, waiting: Mutex::default() }
     }
 
     /// Compares an event with what is known before it.
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn a_schedule_is_told_when_its_job_begins_ends_or_goes_and_not_of_each_poll() {
         let (known, mut writer) = reflector::store();
-        let news = ScheduleNews::new(known);
+        let news = JobNews::new(known);
         let mut looks = ScheduleLooks::default();
         let mut asked = looks.add(None);
         let (runs, ended) = (
