@@ -120,8 +120,12 @@ pub struct BatchJobReference {
 }
 
 /// Results in object storage, and the part of them that is read.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!self.objectStore.uri.contains('*')")
+        .message("results are read from one folder; name it without `*`")
+)]
 pub struct ResultsInput {
     /// Folder that a BatchJob wrote its results to, the one with `manifest.json`. Its files are read as the manifest lists
     /// them; a file that is no longer as it was written is an error.

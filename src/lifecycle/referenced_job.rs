@@ -8,8 +8,8 @@ use crate::api::conditions::{RESULTS_WRITTEN, is_true};
 pub fn lacks_results(name: &str, job: Option<&BatchJob>) -> Option<String> {
     let Some(job) = job else {
         return Some(format!(
-            "BatchJob '{name}' of `spec.input.batchJobRef` does not exist (if it was deleted, read its results with \
-             `spec.input.results`)"
+            "BatchJob '{name}' of `spec.input.batchJobRef` does not exist (if it was deleted, let another BatchJob read its results \
+             with `spec.input.results`)"
         ));
     };
     let status = job.status.as_ref().filter(|status| status.outcome.is_some());
@@ -44,7 +44,8 @@ pub fn circle(name: &str, waits_for: impl Fn(&str) -> Option<String>) -> Option<
 pub fn in_a_circle(names: &[String]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
     format!(
-        "BatchJobs {} wait for each other's results, so none of them can begin; change `spec.input.batchJobRef` of one",
+        "BatchJobs {} wait for each other's results, so none of them can begin; delete one, and apply it with another \
+         `spec.input.batchJobRef`",
         names.join(", ")
     )
 }

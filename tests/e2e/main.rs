@@ -40,6 +40,7 @@ mod readers;
 mod refused;
 mod resend;
 mod restore;
+mod results_as_input;
 mod running;
 mod schedules;
 mod schema;

@@ -63,6 +63,7 @@ async fn no_manifest_input_or_answer_takes_the_operator_beyond_its_memory() {
     stages.of("ids", ids(&scene)).await;
     stages.of("answers", long_answers(&scene)).await;
     stages.of("reuse", reuse::reused(&scene)).await;
+    stages.of("rows", long_rows(&scene)).await;
     stages.of("pages", pages(&scene)).await;
     stages.of("rounds", rounds(&scene)).await;
     stages.of("uploads", uploads(&scene)).await;
@@ -288,11 +289,24 @@ async fn long_answers(scene: &Scene) {
         json!({"custom_id": n.to_string(), "body": body}).to_string() + "\n"
     };
     scene.put("in/long.jsonl", (0..16).map(line).collect::<String>()).await;
-    scene.apply_job("long", json!({"inputKey": "long.jsonl", "spec": {"parallelism": 16}}));
+    let output = json!({"includeRequests": true});
+    scene.apply_job("long", json!({"inputKey": "long.jsonl", "spec": {"parallelism": 16, "output": output}}));
     let job = scene.wait_condition("long", "Complete", "True", 300).await;
     assert_eq!(job.status.unwrap().requests.unwrap().succeeded, 16);
     let written: Vec<_> = scene.list("out/long/").await;
     assert!(written.contains(&"results.jsonl".to_string()), "{written:?}");
+}
+
+/// Requests that are made of answers of 31 MB, and of what stands beside those.
+async fn long_rows(scene: &Scene) {
+    let content = "$(row.answer) $(row.request.messages) $(row.response.usage.total_tokens)";
+    let template =
+        json!({"customID": "$(row.custom_id)", "body": {"messages": [{"role": "user", "content": content}]}});
+    let mut job = scene.job("rows", json!({"spec": {"suspend": true}}));
+    job["spec"]["input"] = json!({"batchJobRef": {"name": "long", "select": "Succeeded"}, "template": template});
+    scene.apply(&job.to_string());
+    let job = scene.wait_condition("rows", "Planned", "True", 300).await;
+    assert_eq!(job.status.unwrap().requests.unwrap().total, 16);
 }
 
 /// Bytes of an answer that is just short enough to be held without a turn, with what stands around it.

@@ -7,6 +7,7 @@ mod cached_job;
 mod clients;
 mod events;
 mod folders;
+mod job_news;
 pub(super) mod job_state;
 pub(super) mod journal;
 mod judge;
@@ -17,7 +18,6 @@ mod record;
 mod references;
 mod rejudge;
 mod result_source;
-mod job_news;
 mod source;
 mod tasks;
 mod transfers;
@@ -39,7 +39,7 @@ use super::provider::{AccountChange, ProviderKey};
 use super::runtime::options::Options;
 use crate::api::BatchJob;
 use crate::fair::Shares;
-use crate::lifecycle::Task;
+use crate::lifecycle::{Memory, Task};
 use crate::store::{LocalCopies, StoreChecks};
 use crate::telemetry::Metrics;
 use backoff::FailedCall;
@@ -129,6 +129,14 @@ impl Jobs {
                 let _ = pokes.send(job.clone());
             }
         }
+    }
+
+    /// Lets a job look again at once whether the input that it waits for is there.
+    pub fn look_for_input(&self, job: &BatchJob) {
+        self.job_states
+            .get(job.metadata.uid.as_deref().unwrap_or_default(), job)
+            .remember(Memory::look_for_input_again);
+        self.poke(ObjectRef::from_obj(job));
     }
 
     /// Lets all failed calls of this account be tried again at once.

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use kube::runtime::reflector::ObjectRef;
+
 use super::cached_job;
 use super::folders::{folder_of_job, results_folder};
-use crate::api::{BatchJobReference, Input, ResultSelection, ResultsInput};
+use crate::api::{BatchJob, BatchJobReference, Input, ResultSelection};
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
-use crate::lifecycle::lacks_results;
+use crate::lifecycle::{circle, in_a_circle, lacks_results};
 use crate::requests::{ResultLines, Source, result_columns};
 use crate::results::{Columns, ResultSet};
 use crate::store::{Folder, StoreError, layout};
@@ -24,11 +26,6 @@ pub(super) async fn open(
     input: &Input,
 ) -> Result<Option<Result<Source, String>>, StepError> {
     let (folder, select) = match (&input.results, &input.batch_job_ref) {
-        (Some(ResultsInput { object_store, .. }), _) if object_store.uri.contains('*') => {
-            let uri = &object_store.uri;
-            let message = format!("`spec.input.results.objectStore.uri` is {uri}; name one folder, without `*`");
-            return Ok(Some(Err(message)));
-        }
         (Some(results), _) => {
             (results_folder(ctx, namespace, &results.object_store, "`spec.input.results`").await?, results.select)
         }
@@ -61,8 +58,18 @@ async fn read(
     }
 }
 
+/// Describes why the results of the BatchJob `name` cannot be read yet by the BatchJob `of`; None if they can. The look is at what
+/// the watch knows, and costs no call.
+pub(super) async fn missing(ctx: &Context, namespace: &str, of: &str, name: &str) -> Option<String> {
+    ctx.jobs.synced(Some(namespace)).await;
+    let job = |name: &str| ctx.jobs.watched(&ObjectRef::<BatchJob>::new(name).within(namespace));
+    let waits_for = |name: &str| Some(job(name)?.spec.input.batch_job_ref.as_ref()?.name.clone());
+    let missing = lacks_results(name, job(name).as_deref())?;
+    Some(circle(of, waits_for).map_or(missing, |names| in_a_circle(&names)))
+}
+
 /// Says that results are not there. The manifest is written last.
-pub(super) fn no_manifest(uri: &str) -> String {
+fn no_manifest(uri: &str) -> String {
     format!("{uri}manifest.json is not there yet, so neither are the results")
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView 
         output_uri,
         partial_results: spec.output.partial_results,
         lock: job.status.as_ref().and_then(|s| s.lock.clone()),
-        input_wait: spec.input.wait_for.as_ref().map(|wait_for| input_wait(job, wait_for)),
+        input_wait: input_wait(job),
         shard_limit: match spec.output.config_map {
             Some(_) => lifecycle::SHARD_LIMIT_IN_CONFIG_MAPS,
             None => lifecycle::SHARD_LIMIT,
@@ -83,11 +83,26 @@ fn deadline(job: &BatchJob) -> Option<i64> {
     Some(start(job)? + job.spec.active_deadline_seconds? * 1000)
 }
 
-fn input_wait(job: &BatchJob, wait_for: &WaitFor) -> InputWait {
+/// Returns what the job waits for before its input is read.
+fn input_wait(job: &BatchJob) -> Option<InputWait> {
+    let input = &job.spec.input;
+    let (of, timeout, field) = match (&input.wait_for, &input.batch_job_ref, &input.results) {
+        (Some(WaitFor { uri, timeout_seconds }), ..) => {
+            (uri.clone(), *timeout_seconds, "spec.input.waitFor.timeoutSeconds")
+        }
+        (None, Some(reference), _) => {
+            (format!("the results of BatchJob '{}'", reference.name), None, "spec.activeDeadlineSeconds")
+        }
+        (None, None, Some(results)) => {
+            let folder = results.object_store.uri.trim_end_matches('/');
+            (format!("{folder}/manifest.json"), None, "spec.activeDeadlineSeconds")
+        }
+        (None, None, None) => return None,
+    };
     // The start that status still names is not the one of a job that was suspended a moment ago.
     let since = start(job).filter(|_| !job.spec.suspend);
-    let until = since.zip(wait_for.timeout_seconds).map(|(since, timeout)| since + timeout * 1000);
-    InputWait { of: wait_for.uri.clone(), since, until, field: "spec.input.waitFor.timeoutSeconds" }
+    let until = since.zip(timeout).map(|(since, timeout)| since + timeout * 1000);
+    Some(InputWait { of, since, until, field })
 }
 
 fn start(job: &BatchJob) -> Option<i64> {

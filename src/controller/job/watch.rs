@@ -12,8 +12,8 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tracing::info;
 
-use super::reconcile::reconcile;
 use super::job_news::JobNews;
+use super::reconcile::reconcile;
 use crate::api::{BatchJob, Outcome, conditions};
 use crate::controller::runtime::watch_backoff::{NoBackoff, WatchBackoff};
 use crate::controller::{Context, log_stream_error};
@@ -63,7 +63,7 @@ pub(crate) async fn watch(scope: Scope, client: &Client, context: &Arc<Context>,
     let counted = context.clone();
     let changed =
         predicates::generation.combine(predicates::annotations).combine(predicates::finalizers).combine(has_status);
-    let (news, schedules) = (Arc::new(JobNews::new(jobs.clone())), context.clone());
+    let (news, others) = (Arc::new(JobNews::new(jobs.clone())), context.clone());
     let seen = news.clone();
     let stream = watcher(api, watcher::Config::default().page_size(PAGE))
         .backoff(WatchBackoff::new(context.clock.clone()))
@@ -74,7 +74,11 @@ pub(crate) async fn watch(scope: Scope, client: &Client, context: &Arc<Context>,
         })
         .reflect(writer)
         .inspect_ok(move |event| end_job_states(event, &watched, &known, &of))
-        .inspect_ok(move |event| news.tell(event, &schedules.schedule_looks))
+        .inspect_ok(move |event| {
+            for job in news.tell(event, &others.schedule_looks) {
+                others.jobs.look_for_input(&job);
+            }
+        })
         .applied_objects()
         .predicate_filter(changed, Default::default());
     let pokes = futures::stream::unfold(pokes, |mut p| async { p.recv().await.map(|job| (job, p)) });

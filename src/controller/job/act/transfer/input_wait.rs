@@ -1,40 +1,57 @@
-//! The look whether the object is there that a job waits for before its input is read.
+//! The look whether what a job waits for before its input is read is there: an object, or the results of another job.
+
+use kube::ResourceExt;
 
 use super::memory_edit;
 use crate::api::conditions::reasons;
-use crate::api::{BatchJob, ObjectStoreLocation, conditions};
+use crate::api::{BatchJob, ObjectStoreLocation, WaitFor, conditions};
+use crate::controller::Context;
 use crate::controller::job::act::Act;
-use crate::controller::job::folders::input_folder;
-use crate::controller::job::{events, tasks};
+use crate::controller::job::folders::{input_folder, results_folder};
+use crate::controller::job::{events, result_source, tasks};
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::publish;
-use crate::lifecycle::{InputLook, Memory, Step, Task};
-use crate::store::{Folder, StoreError};
+use crate::lifecycle::{InputLook, InputWait, Memory, Step, Task};
+use crate::store::{Folder, StoreError, layout};
 
 impl Act<'_> {
     pub(in crate::controller::job::act) fn look_for_input(&self) -> Result<(), StepError> {
         let (job, ctx) = (self.snapshot.job.clone(), self.ctx.clone());
-        let (Some(location), Some(wait_for)) = (&job.spec.input.object_store, &job.spec.input.wait_for) else {
-            return Ok(());
-        };
-        let (uri, namespace) = (wait_for.uri.clone(), self.snapshot.view.owner.namespace.clone());
-        let location = ObjectStoreLocation { uri: uri.clone(), ..location.clone() };
+        let Some(InputWait { of, .. }) = self.snapshot.view.input_wait.clone() else { return Ok(()) };
         // A bucket that does not exist is told once; a look at an object cannot tell.
-        let is_first = self.job_state.memory().input_look.is_none_or(|look| look.of != uri);
+        let is_first = self.job_state.memory().input_look.is_none_or(|look| look.of != of);
         let task = (Task::LookForInput, Step::LookForInput.name());
         tasks::start_call(self.ctx, self.job_state, &job.clone(), task, async move {
             let at = ctx.clock.now();
-            let (folder, name) = input_folder(&ctx, &namespace, &location).await?;
-            let is_there = is_there(&folder, &name, is_first).await?;
-            if is_there && was_told_to_wait(&job) {
-                publish(&ctx, &job, events::input_appeared(&uri));
+            let missing = missing(&ctx, &job, is_first).await?;
+            if missing.is_none() && was_told_to_wait(&job) {
+                publish(&ctx, &job, events::input_appeared(&of));
             }
-            let missing = (!is_there).then(|| format!("{uri} is not there yet"));
             let jitter = ctx.clock.jitter();
-            Ok(memory_edit(move |m| looked(m, InputLook { of: uri, missing, at, first: at, jitter, is_due: false })))
+            Ok(memory_edit(move |m| looked(m, InputLook { of, missing, at, first: at, jitter, is_due: false })))
         });
         Ok(())
     }
+}
+
+/// Returns what the job waits for, for a person; None if it is there.
+async fn missing(ctx: &Context, job: &BatchJob, is_first: bool) -> Result<Option<String>, StepError> {
+    let (input, namespace) = (&job.spec.input, job.namespace().unwrap_or_default());
+    let (folder, name) = match (&input.object_store, &input.wait_for, &input.results, &input.batch_job_ref) {
+        (Some(location), Some(WaitFor { uri, .. }), ..) => {
+            input_folder(ctx, &namespace, &ObjectStoreLocation { uri: uri.clone(), ..location.clone() }).await?
+        }
+        (.., Some(results), _) => {
+            let folder = results_folder(ctx, &namespace, &results.object_store, "`spec.input.results`").await?;
+            (folder, layout::MANIFEST.into())
+        }
+        (.., Some(reference)) => {
+            return Ok(result_source::missing(ctx, &namespace, &job.name_any(), &reference.name).await);
+        }
+        _ => return Ok(None),
+    };
+    let is_there = is_there(&folder, &name, is_first).await?;
+    Ok((!is_there).then(|| format!("{} is not there yet", folder.uri_of(&name))))
 }
 
 /// Records a look. A pass that was made before its object was there may have read half of the input.
