@@ -297,9 +297,9 @@ async fn long_answers(scene: &Scene) {
     assert!(written.contains(&"results.jsonl".to_string()), "{written:?}");
 }
 
-/// Requests that are made of answers of 31 MB, and of what stands beside those.
+/// Requests that are made of answers of 31 MB and of their requests.
 async fn long_rows(scene: &Scene) {
-    let content = "$(row.answer) $(row.request.messages) $(row.response.usage.total_tokens)";
+    let content = "$(row.answer) $(row.request.messages)";
     let template =
         json!({"customID": "$(row.custom_id)", "body": {"messages": [{"role": "user", "content": content}]}});
     let mut job = scene.job("rows", json!({"spec": {"suspend": true}}));
