@@ -12,12 +12,17 @@ pub use list::{AnsweredBy, DueLook, OnListed, SearchQuery, SearchResult};
 pub use quota::{Quota, QuotaFull, Submission, UsedPlace};
 
 use crate::fair::{Budget, Claim, Limits, Share, Shares, Urgency};
-use crate::provider::{ApiError, ErrorKind, Pace};
+use crate::provider::{ANSWERS, AnswerMemory, ApiError, ErrorKind, OpenAi, Pace};
 use list::Lists;
 
 /// Limits of the calls of one account that are in flight at a time. Each has a deadline, and all wait for the same server, so
 /// none is kept free.
 const CALLS: Limits = Limits { total: 8, per_namespace: u64::MAX, keeps_last_shares: false };
+
+/// Limits of the calls of all accounts that are on their way at a time, uploads among them. While its answer begins, a call may hold 408
+/// KiB of head, which is as much as hyper reads, or as much of a body that nobody has read yet. The calls and the uploads of an account
+/// have lanes of their own: one account has at most 32 uploads on their way, and one namespace has 64 of all.
+const ON_THEIR_WAY: Limits = Limits { total: 128, per_namespace: 64, keeps_last_shares: true };
 
 /// Number of quotas below which none is dropped.
 const FEW_QUOTAS: usize = 64;
@@ -27,6 +32,8 @@ const FEW_QUOTAS: usize = 64;
 pub struct AccountKey {
     /// uid of the provider object.
     pub provider: String,
+    /// Its namespace; empty if it has none.
+    pub namespace: String,
     /// Keyed fingerprint of the credential.
     pub fingerprint: String,
 }
@@ -45,6 +52,8 @@ pub struct Accounts {
     quotas: Mutex<Quotas>,
     /// The memory for followed batches.
     followed: Arc<Budget>,
+    on_their_way: Arc<Shares>,
+    answers: Arc<Shares>,
 }
 
 /// The quotas of provider objects.
@@ -93,6 +102,8 @@ impl Accounts {
             accounts: Mutex::default(),
             quotas: Mutex::default(),
             followed: Budget::new(list::FOLLOWED),
+            on_their_way: Shares::new(ON_THEIR_WAY),
+            answers: Shares::new(ANSWERS),
         }
     }
 
@@ -104,7 +115,10 @@ impl Accounts {
         }
         accounts.retain(|_, account| account.strong_count() > 0);
         let account = Arc::new(Account {
+            key: key.clone(),
             turns: Shares::new(CALLS),
+            on_their_way: self.on_their_way.clone(),
+            answers: self.answers.clone(),
             pace: Arc::default(),
             lists: Lists::default(),
             clock: self.clock.clone(),
@@ -174,7 +188,12 @@ fn forget_elsewhere(before: Option<Arc<Quota>>, now: &Arc<Quota>, job: &str) {
 
 /// A provider object under one credential.
 pub struct Account {
+    key: AccountKey,
     turns: Arc<Shares>,
+    /// The places of calls on their way, of all accounts.
+    on_their_way: Arc<Shares>,
+    /// The memory for larger answers of all accounts.
+    answers: Arc<Shares>,
     pace: Arc<Pace>,
     lists: Lists,
     clock: Clock,
@@ -183,10 +202,40 @@ pub struct Account {
     followed: Arc<Budget>,
 }
 
+/// The turn of a call, which is given back when it is dropped.
+#[derive(Debug)]
+pub struct CallTurn {
+    _of_account: Share,
+    _on_its_way: Share,
+}
+
 impl Account {
-    /// Returns the pace at which the account may be called; clients are given it.
+    /// Returns the pace at which the account may be called.
     pub fn pace(&self) -> &Arc<Pace> {
         &self.pace
+    }
+
+    /// Returns `client` with the account's pace and with memory for the answers to calls for jobs of `namespace`, or to the account's own
+    /// calls if that is empty. The memory counts for the namespace of the provider object, whose server decides how large answers are.
+    pub fn client(&self, client: OpenAi, namespace: &str) -> OpenAi {
+        let AccountKey { provider, namespace: own, .. } = &self.key;
+        let answers = AnswerMemory::of(&self.answers, own, provider, self.lane(namespace));
+        client.at_pace(self.pace.clone()).reading_in(answers)
+    }
+
+    /// Returns the lane of calls for jobs of `namespace`: an account that many namespaces use leaves room for each of them.
+    fn lane<'a>(&'a self, namespace: &'a str) -> &'a str {
+        if self.key.namespace.is_empty() { namespace } else { &self.key.provider }
+    }
+
+    /// Waits for a place among the uploads that are on their way, for a job of `namespace`.
+    pub async fn upload_turn(&self, namespace: &str) -> Share {
+        self.on_its_way(format!("{}, uploads", self.lane(namespace)), Urgency::Usual).await
+    }
+
+    async fn on_its_way(&self, lane: String, urgency: Urgency) -> Share {
+        let namespace = self.key.namespace.clone();
+        self.on_their_way.take(Claim { namespace, lane, size: 1, urgency, ..Claim::default() }).await
     }
 
     /// Runs `call` for a job of `namespace` once it is its turn and the provider does not ask for a pause, for at most
@@ -212,15 +261,16 @@ impl Account {
     }
 
     /// Waits for the turn of a call of `namespace`, and until the provider does not ask for a pause.
-    pub async fn turn(&self, namespace: &str, urgency: Urgency) -> Share {
+    pub async fn turn(&self, namespace: &str, urgency: Urgency) -> CallTurn {
         let asked = Instant::now();
         loop {
             self.pace.ready().await;
             let claim = Claim { namespace: namespace.into(), size: 1, urgency, ..Claim::default() };
-            let turn = self.turns.take(claim).await;
+            let of_account = self.turns.take(claim).await;
+            let on_its_way = self.on_its_way(self.key.provider.clone(), urgency).await;
             if self.pace.is_ready() {
                 (self.waited)(asked.elapsed());
-                return turn;
+                return CallTurn { _of_account: of_account, _on_its_way: on_its_way };
             }
         }
     }

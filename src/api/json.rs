@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -15,6 +16,8 @@ pub use fault::{fault, repeated_key, shown};
 pub const MOST_ELEMENTS: usize = 1_000;
 /// Most values of one document. `{"":0}` takes 100 times its length in memory.
 const MOST_VALUES: usize = 100_000;
+/// Bytes from which documents are read one at a time by [`with`].
+const HEAVY: usize = 16 << 10;
 
 /// A document of at most 100,000 values, with at most the first 1,000 elements of each list and object. `serde_json`
 /// limits its depth (128).
@@ -24,6 +27,14 @@ pub struct Bounded(pub Value);
 /// Reads the document in `bytes`; None if it is not JSON, or has too many values.
 pub fn parse(bytes: &[u8]) -> Option<Value> {
     serde_json::from_slice::<Bounded>(bytes).ok().map(|b| b.0)
+}
+
+/// Returns what `read` takes of the document in `bytes`; None if it is not JSON, or has too many values. The values of longer documents
+/// are held for one of them at a time, on however many threads documents are read.
+pub fn with<T>(bytes: &[u8], read: impl FnOnce(&Value) -> T) -> Option<T> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = (bytes.len() > HEAVY).then(|| ONE.lock().unwrap_or_else(PoisonError::into_inner));
+    Some(read(&parse(bytes)?))
 }
 
 /// Reads `text` as an object, as a tree. Tests compare other readers with it.

@@ -95,6 +95,12 @@ impl Shares {
         share
     }
 
+    /// Takes a share if it can be granted now.
+    pub fn try_take(self: &Arc<Self>, claim: Claim) -> Option<Share> {
+        let (share, mut granted) = self.enter(claim);
+        granted.try_recv().ok().map(|()| share)
+    }
+
     fn enter(self: &Arc<Self>, claim: Claim) -> (Share, oneshot::Receiver<()>) {
         let (sender, granted) = oneshot::channel();
         let is_retry = claim.is_retry;

@@ -164,8 +164,8 @@ pub(super) fn told_to_stop(o: &Observed) -> String {
     let told = decide::named(&told).map(|named| format!("the batches that status names were told to stop ({named})"));
     let left = decide::named(&left).map(|named| {
         format!(
-            "not told to stop, and may run on and cost: {named}; the provider cannot cancel them, or does not say that they are \
-             this work's"
+            "not told to stop, and may run on and cost: {named}; the provider cannot cancel them, does not find them under the \
+             present credential, or does not say that they are this work's"
         )
     });
     let said: Vec<String> = told.into_iter().chain(left).collect();

@@ -13,6 +13,7 @@ use super::observed::Observed;
 use super::refused::not_before;
 use super::shard::Shard;
 use super::submission::{Round, attempts};
+use super::task::Task;
 use super::twins;
 use crate::api::conditions::reasons;
 
@@ -59,11 +60,12 @@ pub(super) fn turn(o: &Observed, journal: &Journal, next: &[(usize, &Shard)], sh
 }
 
 /// Returns whether the last look at a running batch is older than the time `from` which it counts as taken. Jobs may poll
-/// seldom.
+/// seldom. A batch that cannot be looked at is not waited for: another refusal beside it says nothing about size, and costs nothing.
 fn is_to_be_looked_at(o: &Observed, journal: &Journal, key: AttemptKey, from: i64) -> bool {
     let attempt = journal.shards.get(key.shard).and_then(|s| s.attempt.as_ref());
     let seen = attempt.and_then(|attempt| look(o, attempt));
-    seen.is_some_and(|look| matches!(look.seen, PolledState::Running { .. }) && look.at < from)
+    let fails = o.memory.failed_calls.contains_key(&Task::Call(key));
+    !fails && seen.is_some_and(|look| matches!(look.seen, PolledState::Running { .. }) && look.at < from)
 }
 
 /// Returns whether the account may be too small for the shard: the last attempt was refused for its tokens, or it is half of
@@ -75,10 +77,17 @@ fn is_doubtful(shard: &Shard) -> bool {
     }
 }
 
-/// Returns the shard that was refused most often while alone, if its pause is not long. Of several, the first.
+/// Returns the shard that was refused most often while alone, if its pause is not long and its own upload or halving does not fail. Of
+/// several, the first.
 fn on_trial(o: &Observed, next: &[(usize, &Shard)]) -> Option<usize> {
     let is_due = |s: &Shard| not_before(s).is_none_or(|at| at <= o.now + LONGEST_PAUSE);
-    let doubtful = next.iter().filter(|(_, s)| s.streaks.alone > 0 && is_doubtful(s) && is_due(s));
+    let fails = |shard: usize, s: &Shard| {
+        let last = s.attempt.as_ref().map_or(0, |attempt| attempt.number);
+        let key = |attempt| AttemptKey { shard, attempt };
+        let tasks = [Task::Upload(key(last + 1)), Task::Halve(key(last))];
+        tasks.iter().any(|task| o.memory.failed_calls.contains_key(task))
+    };
+    let doubtful = next.iter().filter(|(i, s)| s.streaks.alone > 0 && is_doubtful(s) && is_due(s) && !fails(*i, s));
     doubtful.max_by_key(|(i, s)| (s.streaks.alone, Reverse(*i))).map(|(i, _)| *i)
 }
 

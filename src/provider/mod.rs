@@ -1,5 +1,6 @@
 //! Batch APIs of providers: one small trait, a file for each dialect, and errors by kind.
 
+mod answers;
 mod azure;
 mod dialect;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use futures::stream::BoxStream;
 use crate::api::{BatchEnd, Endpoint};
 use crate::transport::SendError;
 
+pub use answers::{ANSWERS, AnswerMemory};
 pub use dialect::{Credential, Dialect};
 pub use limits::Limits;
 pub use openai::OpenAi;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use reqwest::{Method, Request, Response, Url};
 
@@ -233,19 +233,6 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Returns the whole body, if it is at most `limit` bytes.
-///
-/// # Errors
-/// If the body is larger, or the connection breaks.
-pub async fn read_all(response: Response, limit: u64) -> Result<Bytes, SendError> {
-    let mut body = std::pin::pin!(stream(response, limit));
-    let mut all = BytesMut::new();
-    while let Some(chunk) = body.next().await {
-        all.extend_from_slice(&chunk?);
-    }
-    Ok(all.freeze())
-}
-
 /// Returns the body as it arrives. The stream ends with an error if the body exceeds `limit` bytes or stalls; see [`Patience::USUAL`].
 pub fn stream(response: Response, limit: u64) -> impl Stream<Item = Result<Bytes, SendError>> + Send + Sync + 'static {
     stream_patiently(response, limit, Patience::USUAL)
@@ -268,6 +255,8 @@ pub fn stream_patiently(
 
 #[cfg(test)]
 mod tests {
+    use futures::TryStreamExt;
+
     use super::*;
 
     fn transport() -> Transport {
@@ -311,7 +300,8 @@ mod tests {
         });
         let transport = transport();
         let response = transport.send(transport.request(Method::GET, url).build().unwrap()).await.unwrap();
-        assert!(matches!(read_all(response, 99).await, Err(SendError::TooLarge(99))));
+        let read: Result<Vec<Bytes>, SendError> = stream(response, 99).try_collect().await;
+        assert!(matches!(read, Err(SendError::TooLarge(99))));
     }
 
     #[derive(Debug, Default)]

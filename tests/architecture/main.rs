@@ -21,7 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("schedule", &["api"]),
     ("requests", &["api", "store"]),
     ("results", &["api", "store"]),
-    ("provider", &["api", "transport"]),
+    ("provider", &["api", "fair", "transport"]),
     ("account", &["api", "fair", "lifecycle", "provider"]),
     ("transport", &[]),
     ("store", &["api", "transport"]),

@@ -21,6 +21,8 @@ struct Account {
     /// Time that a batch runs, in milliseconds.
     runs: i64,
     batches: BTreeMap<String, Batch>,
+    /// Whether a call fails at this time, for as long as it is tried.
+    fails: fn(&Step, i64) -> bool,
 }
 
 struct Batch {
@@ -77,6 +79,8 @@ struct Course {
     posts: usize,
     /// Numbers of requests of the shards that were halved, and the times of that in milliseconds.
     halves: Vec<(i64, i64)>,
+    /// Shards that were sent, and the times of that in milliseconds.
+    sent: Vec<(usize, i64)>,
 }
 
 /// Runs the decisions about a job of these shards for at most so many `days`.
@@ -98,13 +102,15 @@ fn run_as(shards: &[i64], job: JobView, mut account: Account, days: i64) -> Cour
         steps += 1;
         assert!(steps < 200_000, "no step makes progress: {course:?}");
         let nonce = format!("{steps:032}");
+        let mut held_back = memory.clone();
+        let next_try = held_back.hold_back(now);
         let step = decide(&Observed {
             now,
             nonce: &nonce,
             timing: &TIMES,
             job: &job,
             journal: Some(&journal),
-            memory: &memory,
+            memory: &held_back,
         });
         let attempt = |key: &AttemptKey| journal.shards[key.shard].attempt.clone().unwrap();
         let batch_id = |key: &AttemptKey| match attempt(key).state {
@@ -112,6 +118,14 @@ fn run_as(shards: &[i64], job: JobView, mut account: Account, days: i64) -> Cour
             state => panic!("no batch: {state:?}"),
         };
         now += 100;
+        let task = match &step {
+            Step::Upload(key) => Some(Task::Upload(*key)),
+            step => step.call(),
+        };
+        if let Some(task) = task.filter(|_| (account.fails)(&step, now)) {
+            memory.failed_calls.insert(task, now + 5 * MINUTE);
+            continue;
+        }
         match step {
             Step::Upload(key) => {
                 memory.uploads.insert((key, journal.shards[key.shard].sha256.clone()), format!("file-{steps}"));
@@ -129,6 +143,7 @@ fn run_as(shards: &[i64], job: JobView, mut account: Account, days: i64) -> Cour
             Step::Post(key) => {
                 memory.permit = None;
                 course.posts += 1;
+                course.sent.push((key.shard, now - NOW));
                 let id = format!("batch-{steps}");
                 let requests = journal.shards[key.shard].requests;
                 account.batches.insert(id.clone(), Batch { requests, created: now, taken: None });
@@ -156,7 +171,9 @@ fn run_as(shards: &[i64], job: JobView, mut account: Account, days: i64) -> Cour
                 memory.collected.insert(batch_id(&attempt_key), collected);
             }
             Step::DeleteFiles { files, .. } => memory.deleted.extend(files),
-            Step::Wait { until, .. } => now = until.expect("something is due").max(now),
+            Step::Wait { until, .. } => {
+                now = until.into_iter().chain(next_try).min().expect("something is due").max(now);
+            }
             Step::Halve(key) => {
                 let whole = journal.shards[key.shard].clone();
                 course.halves.push((whole.requests, now - NOW));
@@ -177,7 +194,7 @@ fn run_as(shards: &[i64], job: JobView, mut account: Account, days: i64) -> Cour
 }
 
 fn account(room: i64, runs: i64) -> Account {
-    Account { room, runs, batches: BTreeMap::new() }
+    Account { room, runs, batches: BTreeMap::new(), fails: |_, _| false }
 }
 
 #[test]
@@ -209,6 +226,24 @@ fn a_half_that_still_exceeds_the_account_is_halved_after_one_more_refusal() {
         assert!(course.ended.is_some_and(|ended| ended <= 6 * HOUR), "four batches of an hour each: {course:?}");
         assert!(course.posts <= 60, "{course:?}");
     }
+}
+
+#[test]
+fn a_half_whose_upload_fails_does_not_hold_up_the_other_half() {
+    let fails = |step: &Step, _| matches!(step, Step::Upload(key) if key.shard == 0 && key.attempt > 1);
+    let course = run(&[8], 4, Account { fails, ..account(4, HOUR) }, 1);
+    let (_, halved) = course.halves[0];
+    let other = course.sent.iter().find(|(shard, _)| *shard == 1);
+    assert!(other.is_some_and(|(_, sent)| sent - halved <= 15 * MINUTE), "{course:?}");
+}
+
+#[test]
+fn a_batch_that_cannot_be_looked_at_does_not_hold_up_a_shard_that_was_refused_beside_it() {
+    let fails = |step: &Step, now| matches!(step, Step::Poll(key) if key.shard == 0) && now > NOW + MINUTE;
+    let course = run(&[4, 8], 2, Account { fails, ..account(8, 5 * HOUR) }, 1);
+    let sent: Vec<i64> = course.sent.iter().filter(|(shard, _)| *shard == 1).map(|(_, sent)| *sent).collect();
+    assert!(matches!(sent[..], [_, again, ..] if again <= HOUR), "{course:?}");
+    assert!(course.halves.is_empty(), "{course:?}");
 }
 
 /// Batches of hours, of which the account takes several at a time: waiting for one another would multiply the time.

@@ -27,6 +27,8 @@ mod heads;
 mod holds;
 mod inputs;
 mod install;
+#[path = "../hostile/large_answers.rs"]
+mod large_answers;
 mod matrix;
 #[path = "../hostile/memory.rs"]
 mod memory;

@@ -39,7 +39,8 @@ impl World {
         let now = Arc::new(AtomicI64::new(1_000_000));
         let clock = now.clone();
         let accounts = Accounts::new(Arc::new(move || clock.load(Ordering::Relaxed)), Arc::new(|_| {}));
-        let account = accounts.get(&AccountKey { provider: "uid".into(), fingerprint: "f".into() });
+        let account =
+            accounts.get(&AccountKey { provider: "uid".into(), namespace: "ns".into(), fingerprint: "f".into() });
         World { api: provider.clone(), provider, account, now, shown: Arc::default() }
     }
 
@@ -257,7 +258,8 @@ async fn batches_beyond_the_memory_of_their_namespace_are_asked_for_by_themselve
     let provider = Arc::new(Provider::default());
     let api: Arc<dyn BatchApi> = provider;
     let accounts = Accounts::new(Arc::new(|| 1_000_000), Arc::new(|_| {}));
-    let of = |uid: &str| accounts.get(&AccountKey { provider: uid.into(), fingerprint: "f".into() });
+    let of =
+        |uid: &str| accounts.get(&AccountKey { provider: uid.into(), namespace: "ns".into(), fingerprint: "f".into() });
     let (first, second, quiet) = (of("first"), of("second"), of("quiet"));
     let hostile = followed(&first, &api, "hostile", 3_000).await + followed(&second, &api, "hostile", 3_000).await;
     assert!((1_800..2_000).contains(&hostile), "{hostile}: half of the memory, over all accounts");

@@ -12,6 +12,7 @@ use super::cached_job::CachedJob;
 use super::clients::Clients;
 use super::journal::VersionedJournal;
 use super::permit::PostPermit;
+use super::task_room::TaskRooms;
 use crate::api::BatchJob;
 use crate::controller::provider::ProviderKey;
 use crate::lifecycle::{Memory, Task, Waiting};
@@ -72,6 +73,14 @@ impl JobStates {
         *lock(&job_state.room)
     }
 
+    /// Gives back room for tasks that the last visit of the job with this uid did not use.
+    pub fn give_back_room(&self, uid: &str) {
+        let job_state = lock(&self.0).get(uid).cloned();
+        if let Some(job_state) = job_state {
+            job_state.task_rooms.give_back();
+        }
+    }
+
     /// Ends the state of the job with this uid, and its tasks.
     pub fn end(&self, uid: &str) {
         if let Some(job_state) = lock(&self.0).remove(uid) {
@@ -118,6 +127,8 @@ pub(crate) struct JobState {
     needs: Mutex<BTreeMap<Task, u64>>,
     /// Lets the job look at one batch at a time, so that a server that asks for a pause is spared the other looks.
     pub looks: tokio::sync::Mutex<()>,
+    /// Room for the job's background tasks.
+    pub task_rooms: TaskRooms,
     /// Ends the job's background tasks.
     pub stop: CancellationToken,
 }

@@ -40,6 +40,8 @@ pub(super) fn judge(ctx: &Context, job_state: &JobState, snapshot: &Snapshot) ->
         ..job_state.memory()
     };
     let next_try = memory.hold_back(snapshot.now);
+    // A task that waits for room counts as begun, so that other steps go on.
+    memory.running.extend(job_state.task_rooms.waiting());
     let mut step = decide(&snapshot.observed(&ctx.timing, &memory));
     let Step::Wait { until, why } = &mut step else {
         return Decision { step, memory, blocked: lasting.and_then(|b| b.blocked()), is_brief: false };

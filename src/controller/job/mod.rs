@@ -19,6 +19,7 @@ mod references;
 mod rejudge;
 mod result_source;
 mod source;
+mod task_room;
 mod tasks;
 mod transfers;
 mod turns;
@@ -63,6 +64,8 @@ pub(super) struct Jobs {
     turns: Arc<Shares>,
     /// The memory for large visits, in bytes.
     rooms: Arc<Shares>,
+    /// The room for background tasks.
+    task_room: Arc<Shares>,
     /// The memory for transfers, in MiB.
     transfers: Arc<Shares>,
     /// The jobs as the watches know them, lean and for hints only, and the requests for visits, by watched namespace.
@@ -83,6 +86,7 @@ impl Jobs {
             cache_budget: Default::default(),
             turns: Shares::new(turns::LIMITS),
             rooms: Shares::new(turns::ROOMS),
+            task_room: Shares::new(task_room::LIMITS),
             transfers: Shares::new(transfers::LIMITS),
             watched,
         };

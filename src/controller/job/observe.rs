@@ -64,8 +64,8 @@ pub(crate) async fn observe(
             knows(&mut view, &clients);
             Some(clients)
         }
-        Err(Missing::Unknown(error)) => return Err(error),
         Err(missing) => {
+            let missing = decidable(missing, view.deleting_since.is_some())?;
             // A namespace that is being deleted loses its Secrets first; the clients that are still open are good enough to
             // settle.
             let kept = job_state.clients().filter(|_| view.deleting_since.is_some());
@@ -76,6 +76,9 @@ pub(crate) async fn observe(
                     let message = format!("namespace '{namespace}' is being deleted, and {what} went before the job");
                     view.blocked = Some(Blocked { reason: reasons::NAMESPACE_TERMINATING, message });
                     view.is_lost = true;
+                }
+                (None, Missing::Unknown(error)) => {
+                    (view.store_is_away, view.blocked) = (error.retryable, Some(error.blocked));
                 }
                 (None, missing) => view.blocked = Some(missing.blocked()?),
             }
@@ -102,6 +105,18 @@ pub(crate) async fn observe(
     let weight = journal.as_ref().map_or(0, |(journal, _)| journal.weight());
     let _held = reserve(VERSIONS * weight).await;
     Ok(Some(Snapshot { now, nonce, job, view, journal, clients, unread, _held }))
+}
+
+/// Returns what is missing, if a decision can be made without it. A deletion is decided whatever cannot be read now, because it has a
+/// deadline; only the API server has to answer.
+///
+/// # Errors
+/// The error that keeps it from being known what is missing.
+fn decidable(missing: Missing, is_deleting: bool) -> Result<Missing, StepError> {
+    match missing {
+        Missing::Unknown(error) if !is_deleting || error.api_server_unavailable => Err(error),
+        missing => Ok(missing),
+    }
 }
 
 /// Reads the credentials of a job again that waits for its next try. Calls that failed with others are tried at once, see
@@ -162,6 +177,25 @@ impl Snapshot {
             job: &self.view,
             journal: self.journal.as_ref().map(|(j, _)| &**j),
             memory,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unknown_now_does_not_keep_a_deletion_from_its_deadline() {
+        let unknown = |api_server_unavailable| {
+            let error = StepError::passing(reasons::CA_BUNDLE_NOT_FOUND, "there is no memory for the certificates");
+            Missing::Unknown(StepError { api_server_unavailable, ..error })
+        };
+        for (is_deleting, api_server_unavailable, is_decided) in
+            [(true, false, true), (true, true, false), (false, false, false), (false, true, false)]
+        {
+            let decidable = decidable(unknown(api_server_unavailable), is_deleting);
+            assert_eq!(decidable.is_ok(), is_decided, "{is_deleting} {api_server_unavailable}");
         }
     }
 }

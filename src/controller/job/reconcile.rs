@@ -39,6 +39,7 @@ pub(crate) async fn reconcile(job: Arc<BatchJob>, ctx: Arc<Context>) -> Result<A
     // On the heap from here on, so that each of thousands of waiting visits is small.
     let span = span_of(&job);
     let looked = Box::pin(look_after(job.clone(), ctx.clone(), turn).instrument(span)).await;
+    ctx.jobs.job_states.give_back_room(&job.uid().unwrap_or_default());
     ctx.jobs.is_at_rest(&job);
     Ok(looked)
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use tracing::{Instrument, debug};
 
@@ -16,17 +17,18 @@ use crate::controller::Context;
 use crate::fair::Claim;
 use crate::lifecycle::Task;
 
-/// Starts the transfer `task`, unless it is already running. The job is visited when it ends.
-pub(crate) fn start(
+/// Starts the transfer `task`, unless it is already running. The job is visited when it ends. Many transfers may wait for memory, so the
+/// future of its `work`, of up to 100 KB, is made when it has its place.
+pub(crate) fn start<W: Future<Output = Outcome> + Send + 'static>(
     ctx: &Arc<Context>,
     job_state: &Arc<JobState>,
     job: &BatchJob,
     task: Task,
-    work: impl Future<Output = Outcome> + Send + 'static,
+    work: impl FnOnce() -> W + Send + 'static,
 ) {
     start_in_place(ctx, job_state, job, task, |place| async move {
         let _place = place;
-        work.await
+        work().await
     });
 }
 
@@ -71,6 +73,27 @@ struct Done {
     began: i64,
 }
 
+/// Returns the claim for the room of a task: the calls of an account and the transfers for it have lanes of their own.
+fn claim(job_state: &JobState, job: &BatchJob, task: Task) -> Claim {
+    let account = job_state.account().map(|account| format!("{account:?}")).unwrap_or_default();
+    let lane = format!("{}, {account}", job_state.task_rooms.of(task).1);
+    Claim { namespace: job.namespace().unwrap_or_default(), lane, size: 1, ..Claim::default() }
+}
+
+/// Has the job visited whenever one of its tasks of this kind gets room.
+fn wait_for_room(ctx: &Arc<Context>, job_state: &Arc<JobState>, job: &BatchJob, (task, claim): (Task, Claim)) {
+    let (ctx, job_state, of, tracker) = (ctx.clone(), job_state.clone(), ObjectRef::from_obj(job), ctx.tracker.clone());
+    tracker.spawn(async move {
+        let (rooms, poke) = (job_state.task_rooms.of(task).0, || ctx.jobs.poke(of.clone()));
+        let waits = rooms.wait(&ctx.jobs.task_room, claim, poke);
+        tokio::select! {
+            () = waits => {}
+            () = job_state.stop.cancelled() => {}
+            () = ctx.stop.cancelled() => {}
+        }
+    });
+}
+
 fn run(
     ctx: &Arc<Context>,
     job_state: &Arc<JobState>,
@@ -78,11 +101,16 @@ fn run(
     (task, name): (Task, &'static str),
     work: impl Future<Output = Done> + Send + 'static,
 ) {
-    let mut fresh = false;
-    job_state.remember(|m| fresh = m.running.insert(task));
-    if !fresh {
+    let mut is_running = false;
+    job_state.remember(|m| is_running = m.running.contains(&task));
+    if is_running {
         return;
     }
+    let claim = claim(job_state, job, task);
+    let Some(room) = job_state.task_rooms.of(task).0.take(&ctx.jobs.task_room, task, claim.clone()) else {
+        return wait_for_room(ctx, job_state, job, (task, claim));
+    };
+    job_state.remember(|m| _ = m.running.insert(task));
     let (ctx, job_state, tracker) = (ctx.clone(), job_state.clone(), ctx.tracker.clone());
     let of = ObjectRef::from_obj(job);
     // A POST costs money, so its outcome is waited for even if the job or the process ends.
@@ -99,6 +127,7 @@ fn run(
             done = work => done,
             () = ends => return,
         };
+        drop(room);
         match outcome {
             Ok(memory_edit) => {
                 super::note_success(&ctx, &job_state, Some(task));

@@ -15,13 +15,12 @@ use tracing::{debug, warn};
 use account::{Account, ListedBatches, REMEMBERED, Reported, RunningBatch};
 use providers::{Listable, providers};
 
-use crate::account::AccountKey;
 use crate::api::{BatchJob, BatchProvider, ClusterBatchProvider, ProviderKind};
 use crate::controller::Context;
 use crate::controller::job::job_state::JobState;
 use crate::controller::job::observe::{Snapshot, observe};
 use crate::controller::provider::Provider;
-use crate::controller::provider::account::{access, client, fingerprint, full_name};
+use crate::controller::provider::account::{access, client, fingerprint, full_name, key_of};
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{self, EventRecord};
 use crate::controller::runtime::ownership::{BatchOwner, owner_of};
@@ -140,9 +139,9 @@ async fn look<P: Provider>(
         Err(missing) => return missing.blocked().map(drop),
     };
     let fingerprint = fingerprint(access.key.as_ref(), provider.account().base_url());
-    let calls = ctx.accounts.get(&AccountKey { provider: provider.uid().unwrap_or_default(), fingerprint });
+    let calls = ctx.accounts.get(&key_of(provider, fingerprint));
     let of = provider.account();
-    let api = client(P::KIND, (of.type_, of.base_url()), access.key, &access.transport)?.at_pace(calls.pace().clone());
+    let api = calls.client(client(P::KIND, (of.type_, of.base_url()), access.key, &access.transport)?, "");
     let look = AccountCheck { ctx, provider: name, namespace: provider.namespace(), api: &api, calls: &calls, budget };
     let listed = look.list(account).await;
     look.judge(account, listed.is_ok()).await;

@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{ProviderKey, ReadFrom};
+use super::{Provider, ProviderKey, ReadFrom};
 use crate::account::AccountKey;
 use crate::api::conditions::reasons;
 use crate::api::text::hex;
@@ -112,7 +112,8 @@ impl Account {
 
     /// Returns the key of the account in [`Accounts`](crate::account::Accounts).
     pub fn key(&self, fingerprint: &str) -> AccountKey {
-        AccountKey { provider: self.seen().metadata.uid.unwrap_or_default(), fingerprint: fingerprint.into() }
+        let (provider, namespace) = (self.seen().metadata.uid.unwrap_or_default(), self.object.namespace.clone());
+        AccountKey { provider, namespace: namespace.unwrap_or_default(), fingerprint: fingerprint.into() }
     }
 
     /// Returns the limits that apply to its batches.
@@ -149,6 +150,12 @@ pub(crate) fn fingerprint(key: Option<&SecretString>, base_url: &str) -> String 
     let key = key.map(|k| k.expose_secret()).unwrap_or_default();
     let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
     hex(&hmac::sign(&key, base_url.as_bytes()).as_ref()[..8])
+}
+
+/// Returns the key of a provider's account in [`Accounts`](crate::account::Accounts).
+pub(crate) fn key_of<P: Provider>(provider: &P, fingerprint: String) -> AccountKey {
+    let (namespace, provider) = (provider.namespace().unwrap_or_default(), provider.uid().unwrap_or_default());
+    AccountKey { provider, namespace, fingerprint }
 }
 
 /// Returns true if our in-use finalizer is on a provider.

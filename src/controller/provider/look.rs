@@ -5,8 +5,8 @@ use std::time::Duration;
 use kube::ResourceExt;
 
 use super::Provider;
-use super::account::{Access, access, client, fingerprint, full_name};
-use crate::account::{Account, AccountKey};
+use super::account::{Access, access, client, fingerprint, full_name, key_of};
+use crate::account::Account;
 use crate::api::conditions::reasons;
 use crate::api::{Endpoint, ProviderStatus};
 use crate::controller::Context;
@@ -37,11 +37,10 @@ pub(super) async fn look<P: Provider>(
             let probe = is_to_be_probed(old, generation, version.as_deref());
             ctx.metrics.provider_look(if probe { "probe" } else { "read" });
             let account = provider.account();
-            let uid = provider.uid().unwrap_or_default();
             let fingerprint = fingerprint(key.as_ref(), account.base_url());
-            let calls = ctx.accounts.get(&AccountKey { provider: uid, fingerprint });
+            let calls = ctx.accounts.get(&key_of(provider, fingerprint));
             let answer = match client(P::KIND, (account.type_, account.base_url()), key, &transport) {
-                Ok(api) => ask(ctx, provider, (&calls, &api.at_pace(calls.pace().clone())), probe).await,
+                Ok(api) => ask(ctx, provider, (&calls, &calls.client(api, "")), probe).await,
                 Err(e) => failed(provider, e),
             };
             (version, answer)

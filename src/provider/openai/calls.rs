@@ -7,14 +7,12 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::{CALL_TIMEOUT, OpenAi, wire};
-use crate::api::json;
 use crate::api::text::clip;
+use crate::provider::answers::{self, Answer, AnswerMemory};
 use crate::provider::dialect::Credential;
 use crate::provider::{ApiError, ErrorKind};
-use crate::transport::{Patience, Redirect, SendError, read_all};
+use crate::transport::{Patience, Redirect, SendError};
 
-/// Largest JSON reply that is read, in bytes. A page of 100 batches with all the metadata that they can have takes 1 MB.
-pub(super) const ANSWER_LIMIT: u64 = 4 << 20;
 /// Maximum length of a call's name in messages, in bytes.
 pub(super) const CALL_LIMIT: usize = 256;
 
@@ -61,14 +59,24 @@ impl OpenAi {
         if let Some(redirect) = Redirect::of(&asked, status, &headers) {
             return Err(self.redirected(&asked, status, &redirect));
         }
-        let body = self.without_key(read_all(response, ANSWER_LIMIT).await.unwrap_or_default());
+        let body = self.without_key(answers::beginning(response).await.unwrap_or_default());
         Err(wire::api_error(self.dialect, status, &headers, &body, &call))
     }
 
-    pub(super) async fn json(&self, request: RequestBuilder) -> Result<Value, ApiError> {
+    /// Returns what `read` takes of the document that answers `request`.
+    pub(super) async fn json<T>(&self, request: RequestBuilder, read: impl FnOnce(&Value) -> T) -> Result<T, ApiError> {
+        self.json_in(&self.answers, request, read).await
+    }
+
+    /// Returns the same, with other memory for the answer.
+    pub(super) async fn json_in<T>(
+        &self,
+        memory: &AnswerMemory,
+        request: RequestBuilder,
+        read: impl FnOnce(&Value) -> T,
+    ) -> Result<T, ApiError> {
         let response = self.send(request.timeout(CALL_TIMEOUT)).await?;
-        let body = read_body(response).await?;
-        json::parse(&body).ok_or_else(unreadable)
+        read_body(memory, response).await?.json(read).ok_or_else(unreadable)
     }
 
     /// Returns the error for a redirect, which says where it leads and what to set instead. Following it would send the key, or
@@ -112,13 +120,13 @@ pub(super) fn call(request: &reqwest::Request) -> String {
     clip(format!("{} {url}", request.method()), CALL_LIMIT)
 }
 
-pub(super) async fn read_body(response: reqwest::Response) -> Result<Bytes, ApiError> {
+pub(super) async fn read_body(memory: &AnswerMemory, response: reqwest::Response) -> Result<Answer, ApiError> {
     let from = response.url().host_str().unwrap_or_default().to_string();
-    read_all(response, ANSWER_LIMIT).await.map_err(|e| send_error(&format!("the answer of {from}"), e))
+    memory.read(response).await.map_err(|e| e.of_call(&format!("the answer of {from}")))
 }
 
 /// Returns the error of a request that got no reply. `call` is its name.
-pub(super) fn send_error(call: &str, error: SendError) -> ApiError {
+pub(in crate::provider) fn send_error(call: &str, error: SendError) -> ApiError {
     let (kind, message) = match &error {
         SendError::NotSent(why) => (ErrorKind::NotSent, format!("cannot reach the provider: {call}: {why}")),
         SendError::NotAllowed(why) => (ErrorKind::NotAllowed, format!("the provider's host: {why}")),

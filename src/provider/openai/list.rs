@@ -9,7 +9,7 @@ use super::calls::unreadable;
 use super::{OpenAi, wire};
 use crate::api::json;
 use crate::provider::retry::repeat;
-use crate::provider::{ApiError, Batch, ErrorKind, OnPage};
+use crate::provider::{ApiError, Batch, Dialect, ErrorKind, OnPage};
 
 /// Maximum number of pages, of 100 batches each, that are read.
 const PAGE_LIMIT: usize = 1_000;
@@ -47,14 +47,27 @@ impl OpenAi {
 
     async fn page(&self, after: Option<&str>) -> Result<Page, ApiError> {
         let query: Vec<(&str, &str)> = [("limit", "100")].into_iter().chain(after.map(|a| ("after", a))).collect();
-        let value = repeat(|| self.json(self.request(Method::GET, &["batches"]).query(&query))).await?;
-        let list = value.get("data").unwrap_or(&value).as_array().ok_or_else(unreadable)?;
-        let batches: Vec<Batch> = list.iter().filter_map(|entry| wire::entry(self.dialect, entry)).collect();
+        // One list serves all who call the account.
+        let memory = self.answers.for_all_callers();
+        let read = |value: &Value| Page::read(self.dialect, value);
+        repeat(|| self.json_in(&memory, self.request(Method::GET, &["batches"]).query(&query), read)).await?
+    }
+}
+
+struct Page {
+    batches: Vec<Batch>,
+    next: Option<String>,
+}
+
+impl Page {
+    fn read(dialect: &Dialect, value: &Value) -> Result<Page, ApiError> {
+        let list = value.get("data").unwrap_or(value).as_array().ok_or_else(unreadable)?;
+        let batches: Vec<Batch> = list.iter().filter_map(|entry| wire::entry(dialect, entry)).collect();
         // An entry that is cut off, or that cannot be read, may be the batch that is searched for.
         if batches.len() < list.len() || list.len() >= json::MOST_ELEMENTS {
             return Err(blind("it holds what is no batch, or more than a page"));
         }
-        let last = wire::id(&value, "last_id").or_else(|| batches.last().map(|b| b.id.clone()));
+        let last = wire::id(value, "last_id").or_else(|| batches.last().map(|b| b.id.clone()));
         let more = match (value.get("has_more").and_then(Value::as_bool), last) {
             (Some(false), _) => None,
             // A server without `has_more` ends its list with an empty page.
@@ -64,11 +77,6 @@ impl OpenAi {
         };
         Ok(Page { batches, next: more })
     }
-}
-
-struct Page {
-    batches: Vec<Batch>,
-    next: Option<String>,
 }
 
 /// The order of a list, as far as it was read. Not every server shows the newest batches first: llm-d's gateway orders by id.

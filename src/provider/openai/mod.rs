@@ -20,16 +20,18 @@ use reqwest::{Method, Url};
 use secrecy::SecretString;
 use serde_json::Value;
 
+use super::answers::{AnswerMemory, beginning};
 use super::dialect::{Credential, Dialect};
 use super::retry::repeat;
 use super::{ApiError, Batch, BatchApi, CreateBatch, Created, ErrorKind, InputFile, Limits, OnPage, Pace};
 use crate::api::text::clip;
 use crate::api::{Capabilities, Endpoint, OPENAI_BASE_URL, PayloadKind, Recovery, Revocation, json};
-use crate::transport::{Patience, Redirect, SendError, Transport, read_all, stream_patiently};
+use crate::transport::{Patience, Redirect, SendError, Transport, stream_patiently};
 
 pub(super) use line::{line, smallest_body};
 
-use calls::{ANSWER_LIMIT, CALL_LIMIT, call, read_body, send_error, unreadable};
+pub(super) use calls::send_error;
+use calls::{CALL_LIMIT, call, read_body, unreadable};
 use refusal::{about_a_create, lost, refused};
 
 /// Time limit of a call with small bodies.
@@ -42,8 +44,10 @@ const FILE_LIFETIME: u32 = 2_592_000;
 const PROCESSING_TIMEOUT: Duration = Duration::from_secs(600);
 /// Longest pause between two looks at a file that is being processed.
 const PROCESSING_PAUSE: Duration = Duration::from_secs(15);
+/// Maximum length of a file's name that is kept, in bytes. Those of our files have some 100.
+const FILE_NAME_LIMIT: usize = 1 << 10;
 /// Maximum number of an account's models that are read.
-const MOST_MODELS: usize = 1_000;
+const MOST_MODELS: usize = 100;
 
 /// The dialect of OpenAI itself.
 pub(super) const OPENAI: Dialect = Dialect {
@@ -76,6 +80,7 @@ pub struct OpenAi {
     vendors_own: bool,
     files: Patience,
     pace: Arc<Pace>,
+    answers: AnswerMemory,
 }
 
 impl OpenAi {
@@ -92,7 +97,8 @@ impl OpenAi {
     ) -> Result<Self, ApiError> {
         let base = Url::parse(base_url)
             .map_err(|e| ApiError::new(ErrorKind::InvalidInput, format!("`spec.baseURL` '{base_url}': {e}")))?;
-        Ok(OpenAi { dialect: &OPENAI, transport, base, key, vendors_own, files: Patience::FILES, pace: Arc::default() })
+        let (dialect, files, pace, answers) = (&OPENAI, Patience::FILES, Arc::default(), AnswerMemory::default());
+        Ok(OpenAi { dialect, transport, base, key, vendors_own, files, pace, answers })
     }
 
     /// Returns the client with another dialect than OpenAI's.
@@ -110,9 +116,9 @@ impl OpenAi {
         OpenAi { pace, ..self }
     }
 
-    /// Returns the batch of a reply; None if the reply has none, or is an error.
-    fn batch(&self, body: &[u8]) -> Option<Batch> {
-        wire::batch(self.dialect, &json::parse(body)?)
+    /// Returns the client with the memory for the account's answers.
+    pub fn reading_in(self, answers: AnswerMemory) -> Self {
+        OpenAi { answers, ..self }
     }
 
     /// Waits until an uploaded file was processed. If that takes too long, the request for a batch will report it.
@@ -122,11 +128,14 @@ impl OpenAi {
     async fn processed(&self, file_id: &str) -> Result<(), ApiError> {
         let (began, mut pause) = (tokio::time::Instant::now(), Duration::from_millis(250));
         while began.elapsed() < PROCESSING_TIMEOUT {
-            let file = repeat(|| self.json(self.request(Method::GET, &["files", file_id]))).await?;
-            match wire::text(&file, "status").unwrap_or_default().to_ascii_lowercase().as_str() {
+            let words = |file: &Value| {
+                ["status", "status_details"].map(|key| wire::text(file, key).map(|said| clip(said, 480)))
+            };
+            let [status, why] = repeat(|| self.json(self.request(Method::GET, &["files", file_id]), words)).await?;
+            match status.unwrap_or_default().to_ascii_lowercase().as_str() {
                 "error" | "failed" => {
-                    let why = wire::text(&file, "status_details").unwrap_or_else(|| "it gives no reason".into());
-                    let message = format!("the provider cannot process the uploaded file: {}", clip(why, 480));
+                    let why = why.unwrap_or_else(|| "it gives no reason".into());
+                    let message = format!("the provider cannot process the uploaded file: {why}");
                     return Err(ApiError { status: Some(422), ..ApiError::new(ErrorKind::InvalidInput, message) });
                 }
                 "pending" | "running" | "uploading" | "processing" => tokio::time::sleep(pause).await,
@@ -157,9 +166,9 @@ impl BatchApi for OpenAi {
             .part("file", part);
         let request = self.request(Method::POST, &["files"]).multipart(form);
         let response = self.send_patiently(request, self.files).await?;
-        let body = read_body(response).await?;
-        let value = json::parse(&body).ok_or_else(unreadable)?;
-        let file = wire::file(&value).ok_or_else(|| match wire::unusable(&value, "id") {
+        let name = |value: &Value| wire::file(value).ok_or_else(|| wire::unusable(value, "id"));
+        let name = read_body(&self.answers, response).await?.json(name).ok_or_else(unreadable)?;
+        let file = name.map_err(|why| match why {
             Some(why) => ApiError::new(ErrorKind::Transient, format!("the server names the uploaded file, and {why}")),
             None => unreadable(),
         })?;
@@ -202,15 +211,23 @@ impl BatchApi for OpenAi {
             let error = self.redirected(&asked, status, &redirect);
             return Created::Unknown(ApiError { status: Some(status.as_u16()), ..error });
         }
-        match read_all(response, ANSWER_LIMIT).await {
-            Ok(body) if status.is_success() => match self.batch(&body) {
-                Some(batch) => Created::Accepted(batch.id),
-                None => {
-                    let why = json::parse(&body).and_then(|value| wire::unusable(&value, "id"));
-                    let why = why.map(|why| format!("; {why}")).unwrap_or_default();
-                    Created::Unknown(lost(format!("the server answered {status} without a batch{why}")))
-                }
-            },
+        if status.is_success() {
+            let batch = |value: &Value| match wire::batch(self.dialect, value) {
+                Some(batch) => Ok(batch.id),
+                None => Err(wire::unusable(value, "id").map(|why| format!("; {why}")).unwrap_or_default()),
+            };
+            return match self
+                .answers
+                .read(response)
+                .await
+                .map(|answer| answer.json(batch).unwrap_or(Err(String::new())))
+            {
+                Ok(Ok(id)) => Created::Accepted(id),
+                Ok(Err(why)) => Created::Unknown(lost(format!("the server answered {status} without a batch{why}"))),
+                Err(e) => Created::Unknown(lost(e.to_string())),
+            };
+        }
+        match beginning(response).await {
             Ok(body) => {
                 let body = self.without_key(body);
                 let error = wire::api_error(self.dialect, status, &headers, &body, &call);
@@ -227,9 +244,10 @@ impl BatchApi for OpenAi {
     }
 
     async fn get(&self, batch_id: &str) -> Result<Batch, ApiError> {
-        let value = repeat(|| self.json(self.request(Method::GET, &["batches", batch_id]))).await?;
+        let batch = |value: &Value| wire::batch(self.dialect, value);
+        let batch = repeat(|| self.json(self.request(Method::GET, &["batches", batch_id]), batch)).await?;
         // A cache between us and the server can mix up replies. Another batch's state must never be taken for this one's.
-        wire::batch(self.dialect, &value).filter(|batch| batch.id == batch_id).ok_or_else(unreadable)
+        batch.filter(|batch| batch.id == batch_id).ok_or_else(unreadable)
     }
 
     async fn cancel(&self, batch_id: &str) -> Result<(), ApiError> {
@@ -244,15 +262,17 @@ impl BatchApi for OpenAi {
     }
 
     async fn file_name(&self, file_id: &str) -> Result<String, ApiError> {
-        let value = repeat(|| self.json(self.request(Method::GET, &["files", file_id]))).await?;
-        Ok(wire::text(&value, "filename").unwrap_or_default())
+        let name = |value: &Value| clip(wire::text(value, "filename").unwrap_or_default(), FILE_NAME_LIMIT);
+        repeat(|| self.json(self.request(Method::GET, &["files", file_id]), name)).await
     }
 
     async fn models(&self) -> Result<Vec<String>, ApiError> {
-        let value = repeat(|| self.json(self.request(Method::GET, &["models"]))).await?;
-        let list = value.get("data").unwrap_or(&value).as_array().ok_or_else(unreadable)?;
-        let name = |entry: &Value| wire::id(entry, "id").or_else(|| entry.as_str().map(String::from));
-        Ok(list.iter().filter_map(name).take(MOST_MODELS).collect())
+        let name = |entry: &Value| wire::id(entry, "id").or_else(|| Some(clip(entry.as_str()?.into(), wire::ID_LIMIT)));
+        let names = |value: &Value| {
+            let list = value.get("data").unwrap_or(value).as_array()?;
+            Some(list.iter().filter_map(name).take(MOST_MODELS).collect())
+        };
+        repeat(|| self.json(self.request(Method::GET, &["models"]), names)).await?.ok_or_else(unreadable)
     }
 
     async fn content(
@@ -280,6 +300,6 @@ impl Batch {
     /// Returns the batch of a reply of OpenAI's API, which may be wrapped in another object; None if it has none, or is an
     /// error.
     pub fn read(body: &[u8]) -> Option<Batch> {
-        wire::batch(&OPENAI, &json::parse(body)?)
+        json::with(body, |value| wire::batch(&OPENAI, value))?
     }
 }

@@ -19,6 +19,8 @@ pub(super) const ID_LIMIT: usize = 2_048;
 const WORDS_LIMIT: usize = 480;
 /// Maximum length of a state or an error code that is shown, in bytes.
 const WORD_LIMIT: usize = 64;
+/// Maximum length of a key or a value of metadata that is kept, in bytes: twice what we write.
+const METADATA_LIMIT: usize = 1 << 10;
 
 /// Returns the batch of a document, which may be wrapped in another object; None if it has no id, or is an error.
 pub(super) fn batch(dialect: &Dialect, value: &Value) -> Option<Batch> {
@@ -128,7 +130,10 @@ fn seconds(value: Option<&Value>) -> i64 {
 
 fn metadata(value: &Value) -> Vec<(String, String)> {
     let pairs = value.get("metadata").and_then(Value::as_object).into_iter().flatten();
-    pairs.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))).take(64).collect()
+    let pair = |(key, value): (&String, &Value)| {
+        Some((clip(key.clone(), METADATA_LIMIT), clip(value.as_str()?.into(), METADATA_LIMIT)))
+    };
+    pairs.filter_map(pair).take(64).collect()
 }
 
 /// Returns the reasons why a batch failed as a whole. Servers write a list, or a text or an object instead.
@@ -177,7 +182,7 @@ pub(super) fn api_error(
 /// Returns the message of an error document, in any of the shapes that servers use, with its code if it has one. None if the
 /// body is not JSON, such as a page of HTML, or has no message.
 pub(super) fn said(body: &[u8]) -> Option<String> {
-    message(&json::parse(body)?, 4)
+    json::with(body, |value| message(value, 4))?
 }
 
 fn message(value: &Value, levels: u32) -> Option<String> {
@@ -205,7 +210,7 @@ fn message(value: &Value, levels: u32) -> Option<String> {
 /// Returns the message of a body that is not JSON: its text, or the title of a page of HTML.
 fn page(body: &[u8]) -> Option<String> {
     const READ: usize = 8 << 10;
-    if json::parse(body).is_some() {
+    if json::with(body, |_| ()).is_some() {
         return None;
     }
     let text = String::from_utf8_lossy(&body[..body.len().min(READ)]);
@@ -234,9 +239,10 @@ pub(super) fn param(body: &[u8]) -> Option<String> {
 }
 
 fn of_error(body: &[u8], key: &str) -> Option<String> {
-    let value = json::parse(body)?;
-    let detail = value.get("detail").unwrap_or(&value);
-    text(detail.get("error").unwrap_or(detail), key)
+    json::with(body, |value| {
+        let detail = value.get("detail").unwrap_or(value);
+        text(detail.get("error").unwrap_or(detail), key)
+    })?
 }
 
 /// Returns `Retry-After` in seconds, at most a day. No batch API that we know uses the form with a date.

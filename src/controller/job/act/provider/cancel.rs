@@ -26,6 +26,14 @@ impl NotCancelled {
         NotCancelled { may_run: true, event: EventRecord::warning("NotCancelled", note) }
     }
 
+    fn not_found(batch_id: &str) -> Self {
+        let note = format!(
+            "batch {batch_id} is not found under the present credential; if that is of another account than the batch was made in, the \
+             batch may run on there and cost"
+        );
+        NotCancelled { may_run: true, event: EventRecord::warning("NotCancelled", note) }
+    }
+
     fn ended(batch_id: &str, batch: &Batch) -> Self {
         let (state, done) = (&batch.status, batch.done.unwrap_or(0));
         let note = format!("batch {batch_id} ended as '{state}' before it could be told to stop, {done} requests done");
@@ -91,8 +99,8 @@ async fn stop(api: &dyn BatchApi, batch_id: &str, batch: &Batch) -> Result<Optio
     }
 }
 
-/// Cancels a batch without a journal. A provider that will never show it ends the tries as well, because nothing but the answer
-/// to this waits for the batch. None also if the batch does not exist.
+/// Cancels a batch without a journal. A provider that does not find it, or will never show it, ends the tries as well, because nothing but
+/// the answer to this waits for the batch. A credential that was replaced may be of another account, so a batch that is not found may run.
 async fn stop_unjournaled(
     api: &dyn BatchApi,
     batch_id: &str,
@@ -101,7 +109,7 @@ async fn stop_unjournaled(
     match api.get(batch_id).await {
         Ok(batch) if is_ours(&batch) => stop(api, batch_id, &batch).await,
         Ok(_) => Ok(Some(NotCancelled::not_ours(batch_id))),
-        Err(e) if e.kind == ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind == ErrorKind::NotFound => Ok(Some(NotCancelled::not_found(batch_id))),
         Err(error) if error.is_permanent() => Ok(Some(NotCancelled::unsupported(batch_id, &error))),
         Err(e) => Err(e),
     }
@@ -131,7 +139,7 @@ mod tests {
             ("ours", Some((true, "NotCancelled"))),
             ("another", Some((true, "NotOurs"))),
             ("done", Some((false, "NotCancelled"))),
-            ("gone", None),
+            ("of-another-account", Some((true, "NotCancelled"))),
         ] {
             let failed = stop_unjournaled(&provider, id, |batch| batch.id != "another").await.unwrap();
             assert_eq!(failed.map(|failed| (failed.may_run, failed.event.reason)), expected, "{id}");

@@ -33,7 +33,7 @@ impl Act<'_> {
         let (spec_hash, output_uri) = (self.snapshot.view.spec_hash.clone(), self.snapshot.view.output_uri.clone());
         let namespace = self.snapshot.view.owner.namespace.clone();
         let max_batches = self.snapshot.view.plan_limit();
-        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Plan, async move {
+        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Plan, move || async move {
             // The object is read again, so that its requests take memory only from here on. If its spec is no longer the one
             // that the step was decided on, nothing is done.
             let mut job = match read(&ctx, &key).await? {

@@ -28,7 +28,7 @@ impl Act<'_> {
         let of_embeddings = self.snapshot.job.spec.endpoint == Endpoint::Embeddings;
         let limits = clients.account.limits();
         let max_inputs = of_embeddings.then(|| u64::from(limits.max_inputs_per_batch.unsigned_abs()));
-        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::FollowUp, async move {
+        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::FollowUp, move || async move {
             let Some((journal, _held)) = judged.read(&clients).await? else { return Ok(memory_edit(|_| {})) };
             let room = shard_limit.saturating_sub(journal.shards.len());
             let max_bytes = limits.max_bytes_per_batch.unsigned_abs();
@@ -49,7 +49,7 @@ impl Act<'_> {
 
     pub(in crate::controller::job::act) fn start_halve(&self, attempt_key: AttemptKey) -> Result<(), StepError> {
         let (ctx, clients, judged) = (self.ctx.clone(), self.clients()?.clone(), self.judged()?);
-        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Halve(attempt_key), async move {
+        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Halve(attempt_key), move || async move {
             let Some((journal, _held)) = judged.newest(&clients).await? else { return Ok(memory_edit(|_| {})) };
             let Some(whole) = journal.shards.get(attempt_key.shard) else { return Ok(memory_edit(|_| {})) };
             let half = whole.requests / 2 + whole.requests % 2;
@@ -72,7 +72,7 @@ impl Act<'_> {
         let (ctx, clients, judged) = (self.ctx.clone(), self.clients()?.clone(), self.judged()?);
         let output = &self.snapshot.job.spec.output;
         let form = ResultForm { compression: output.compression, requests: output.include_requests };
-        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Write, async move {
+        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Write, move || async move {
             let Some((journal, _held)) = judged.read(&clients).await? else { return Ok(memory_edit(|_| {})) };
             // Another process may have written the manifest and deleted the parts. This task would then fail for ever.
             if is_written(&clients, &journal.work_id).await? {
