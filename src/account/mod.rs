@@ -278,10 +278,38 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     fn accounts() -> Accounts {
         Accounts::new(Arc::new(|| 0), Arc::new(|_| {}))
+    }
+
+    fn account(accounts: &Accounts, namespace: &str, provider: &str) -> Arc<Account> {
+        accounts.get(&AccountKey { provider: provider.into(), namespace: namespace.into(), fingerprint: "f".into() })
+    }
+
+    #[test]
+    fn calls_of_accounts_that_never_answer_leave_places_to_other_accounts_and_namespaces() {
+        let accounts = accounts();
+        let call = |account: &Arc<Account>| account.turn("job's", Urgency::Usual).now_or_never();
+        let silent: Vec<_> = (0..6).map(|n| account(&accounts, "a", &format!("silent-{n}"))).collect();
+        let calls: Vec<CallTurn> = silent.iter().flat_map(|account| (0..20).filter_map(|_| call(account))).collect();
+        assert_eq!(calls.len(), 6 * 8);
+        for (namespace, provider) in [("a", "honest"), ("b", "b's"), ("", "everybody's")] {
+            assert!(call(&account(&accounts, namespace, provider)).is_some(), "{namespace}, {provider}");
+        }
+    }
+
+    #[test]
+    fn uploads_to_an_account_that_many_namespaces_use_leave_places_to_each_of_them_and_to_calls() {
+        let accounts = accounts();
+        let shared = account(&accounts, "", "everybody's");
+        let upload = |namespace| shared.upload_turn(namespace).now_or_never();
+        let uploads: Vec<Share> = (0..100).filter_map(|_| upload("a")).collect();
+        assert_eq!(uploads.len(), 32);
+        assert!(upload("b").is_some() && shared.turn("a", Urgency::Urgent).now_or_never().is_some());
     }
 
     #[test]

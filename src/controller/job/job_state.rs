@@ -15,35 +15,49 @@ use super::permit::PostPermit;
 use super::task_room::TaskRooms;
 use crate::api::BatchJob;
 use crate::controller::provider::ProviderKey;
+use crate::fair::{Budget, Grant};
 use crate::lifecycle::{Memory, Task, Waiting};
 
 /// The states that this process keeps of jobs, by the uid of the job.
-#[derive(Default)]
-pub(crate) struct JobStates(Mutex<HashMap<String, Arc<JobState>>>);
+pub(crate) struct JobStates {
+    jobs: Mutex<HashMap<String, Arc<JobState>>>,
+    /// The memory for large clients of jobs that are being deleted.
+    of_deletions: Arc<Budget>,
+}
+
+/// Bytes of large clients of jobs that are being deleted: where a namespace goes, its Secrets are gone before its jobs, and clients that
+/// are dropped cannot be opened again.
+const OF_DELETIONS: u64 = 8 << 20;
+
+impl Default for JobStates {
+    fn default() -> Self {
+        JobStates { jobs: Mutex::default(), of_deletions: Budget::new(OF_DELETIONS) }
+    }
+}
 
 impl JobStates {
     /// Returns the state of `job`, whose uid is `uid`, and creates it if there is none.
     pub fn get(&self, uid: &str, job: &BatchJob) -> Arc<JobState> {
-        let job_state = lock(&self.0).entry(uid.to_string()).or_default().clone();
+        let job_state = lock(&self.jobs).entry(uid.to_string()).or_default().clone();
         lock(&job_state.job).get_or_insert_with(|| ObjectRef::from_obj(job));
         job_state
     }
 
     /// Returns true if the last step of the job with this uid failed, tasks aside.
     pub fn has_failed(&self, uid: &str) -> bool {
-        lock(&self.0).get(uid).is_some_and(|job_state| job_state.backoff(None).failures > 0)
+        lock(&self.jobs).get(uid).is_some_and(|job_state| job_state.backoff(None).failures > 0)
     }
 
     /// Lets the jobs of this account try everything that failed again at once. Returns those that had failures, to visit them.
     pub fn try_again(&self, account: &ProviderKey) -> Vec<ObjectRef<BatchJob>> {
-        let job_states: Vec<Arc<JobState>> = lock(&self.0).values().cloned().collect();
+        let job_states: Vec<Arc<JobState>> = lock(&self.jobs).values().cloned().collect();
         let jobs = job_states.iter().filter(|s| s.account().as_ref() == Some(account) && s.try_again());
         jobs.filter_map(|job_state| lock(&job_state.job).clone()).collect()
     }
 
     /// Returns the number of failing calls that deserve a person's attention, by the step or transfer that makes them.
     pub fn failing(&self) -> Vec<(&'static str, i64)> {
-        let job_states: Vec<Arc<JobState>> = lock(&self.0).values().cloned().collect();
+        let job_states: Vec<Arc<JobState>> = lock(&self.jobs).values().cloned().collect();
         let mut calls = BTreeMap::new();
         for job_state in job_states {
             for backoff in lock(&job_state.backoffs).values().filter(|b| b.error().is_some()) {
@@ -55,27 +69,27 @@ impl JobStates {
 
     /// Returns the bytes that the state of the job with this uid keeps; None if there is none.
     pub fn weight(&self, uid: &str) -> Option<usize> {
-        let job_state = lock(&self.0).get(uid).cloned()?;
+        let job_state = lock(&self.jobs).get(uid).cloned()?;
         Some(job_state.weight())
     }
 
     /// Drops what the state of the job with this uid keeps and can find out again.
     pub fn let_go(&self, uid: &str) {
-        let job_state = lock(&self.0).get(uid).cloned();
+        let job_state = lock(&self.jobs).get(uid).cloned();
         if let Some(job_state) = job_state {
-            job_state.let_go();
+            job_state.let_go(&self.of_deletions);
         }
     }
 
     /// Returns the bytes that a visit of the job with this uid needs; None for a small visit.
     pub fn room(&self, uid: &str) -> Option<u64> {
-        let job_state = lock(&self.0).get(uid).cloned()?;
+        let job_state = lock(&self.jobs).get(uid).cloned()?;
         *lock(&job_state.room)
     }
 
     /// Gives back room for tasks that the last visit of the job with this uid did not use.
     pub fn give_back_room(&self, uid: &str) {
-        let job_state = lock(&self.0).get(uid).cloned();
+        let job_state = lock(&self.jobs).get(uid).cloned();
         if let Some(job_state) = job_state {
             job_state.task_rooms.give_back();
         }
@@ -83,7 +97,7 @@ impl JobStates {
 
     /// Ends the state of the job with this uid, and its tasks.
     pub fn end(&self, uid: &str) {
-        if let Some(job_state) = lock(&self.0).remove(uid) {
+        if let Some(job_state) = lock(&self.jobs).remove(uid) {
             job_state.stop.cancel();
         }
     }
@@ -91,7 +105,7 @@ impl JobStates {
     /// Returns the uids of the jobs for which `is_gone` is true. A job whose finalizer a person removed by hand has no last visit
     /// that drops its state.
     pub fn uids_where(&self, is_gone: impl Fn(&str, &ObjectRef<BatchJob>) -> bool) -> Vec<String> {
-        let all = lock(&self.0);
+        let all = lock(&self.jobs);
         let gone = all.iter().filter(|(uid, state)| lock(&state.job).as_ref().is_some_and(|job| is_gone(uid, job)));
         gone.map(|(uid, _)| uid.clone()).collect()
     }
@@ -108,6 +122,8 @@ pub(crate) struct JobState {
     waiting: Mutex<Option<(Waiting, i64)>>,
     job: Mutex<Option<ObjectRef<BatchJob>>>,
     clients: Mutex<Option<Arc<Clients>>>,
+    /// The memory for clients that are large and kept for a deletion.
+    kept_for_deletion: Mutex<Option<Grant>>,
     /// The account and the credentials of the last clients.
     opened: Mutex<Option<Opened>>,
     /// The journal that this process read or wrote last.
@@ -249,12 +265,13 @@ impl JobState {
     }
 
     /// Drops the object, the journal, and clients and findings that are large. All of them can be found out again, as after a
-    /// restart of the operator. Of errors the texts are dropped.
-    fn let_go(&self) {
+    /// restart of the operator. Of errors the texts are dropped. Clients of a job that is being deleted are kept if there is memory.
+    fn let_go(&self, of_deletions: &Arc<Budget>) {
+        let is_deleting = self.seen().is_some_and(|seen| seen.job.metadata.deletion_timestamp.is_some());
         self.keep_seen(None);
         self.journal_is_old();
         self.forget_journal();
-        lock(&self.clients).take_if(|clients| clients.weight() > SMALL);
+        lock(&self.clients).take_if(|clients| !self.keeps_clients(clients.weight(), is_deleting, of_deletions));
         self.remember(|memory| {
             if memory.weight() > SMALL {
                 memory.start_anew();
@@ -264,6 +281,16 @@ impl JobState {
         if backoffs.values().map(Backoff::weight).sum::<usize>() > SMALL {
             backoffs.values_mut().for_each(Backoff::shorten);
         }
+    }
+
+    /// Returns whether clients of so many bytes are kept when a job state is let go.
+    fn keeps_clients(&self, bytes: usize, is_deleting: bool, of_deletions: &Arc<Budget>) -> bool {
+        let mut kept = lock(&self.kept_for_deletion);
+        if bytes > SMALL && is_deleting && kept.is_none() {
+            let namespace = lock(&self.job).as_ref().and_then(|job| job.namespace.clone()).unwrap_or_default();
+            *kept = of_deletions.take(&namespace, bytes as u64);
+        }
+        bytes <= SMALL || kept.is_some()
     }
 
     /// Records the reason to wait at `now`, which status also shows when a later step fails. Returns the time (Unix
@@ -400,16 +427,34 @@ mod tests {
         let job_state = JobState::default();
         long(&job_state, SMALL / 2);
         assert_eq!(job_state.weight(), 0);
-        job_state.let_go();
+        job_state.let_go(&Budget::new(OF_DELETIONS));
         assert!(kept(&job_state));
         long(&job_state, SMALL);
         assert!(job_state.weight() > SMALL);
         job_state.remember(|m| _ = m.running.insert(Task::Plan));
-        job_state.let_go();
+        job_state.let_go(&Budget::new(OF_DELETIONS));
         assert!(kept(&job_state), "a call is under way");
         job_state.remember(|m| m.running.clear());
-        job_state.let_go();
+        job_state.let_go(&Budget::new(OF_DELETIONS));
         assert!(!kept(&job_state) && job_state.weight() == 0);
+    }
+
+    #[test]
+    fn clients_of_a_deletion_are_kept_and_one_namespace_leaves_memory_for_those_of_another() {
+        let budget = Budget::new(OF_DELETIONS);
+        let state = |namespace: &str| {
+            let state = JobState::default();
+            *lock(&state.job) = Some(ObjectRef::new("j").within(namespace));
+            state
+        };
+        let keeps = |state: &JobState, bytes, is_deleting| state.keeps_clients(bytes, is_deleting, &budget);
+        assert!(keeps(&state("a"), SMALL, false) && !keeps(&state("a"), SMALL + 1, false));
+        let deleted: Vec<JobState> = (0..1_000).map(|_| state("a")).filter(|job| keeps(job, 48 << 10, true)).collect();
+        assert_eq!(deleted.len(), 85, "half of 8 MiB");
+        assert!(keeps(&deleted[0], 48 << 10, false), "once kept, it is kept");
+        assert!(keeps(&state("b"), 48 << 10, true));
+        drop(deleted);
+        assert!(keeps(&state("a"), 48 << 10, true), "memory of jobs that are gone is free");
     }
 
     #[test]
@@ -421,7 +466,7 @@ mod tests {
             job_state.failed(Some(task), FailedCall { call: "Poll", error, elapsed: 0 }, 1, 0);
         }
         let (weight, tries) = (job_state.weight(), job_state.failed_calls());
-        job_state.let_go();
+        job_state.let_go(&Budget::new(OF_DELETIONS));
         assert!(weight > 100_000 && job_state.weight() < 40_000, "{weight} and {} bytes", job_state.weight());
         assert_eq!(job_state.failed_calls(), tries);
     }

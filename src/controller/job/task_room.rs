@@ -21,10 +21,20 @@ impl TaskRooms {
     /// Returns the room of this task, and the name of its lane.
     pub fn of(&self, task: Task) -> (&TaskRoom, &'static str) {
         match task {
-            Task::Plan | Task::Upload(_) | Task::Collect(_) | Task::FollowUp | Task::Halve(_) | Task::Write => {
-                (&self.transfers, "transfers")
-            }
-            _ => (&self.calls, "calls"),
+            Task::Plan
+            | Task::Upload(_)
+            | Task::Collect(_)
+            | Task::FollowUp
+            | Task::Halve(_)
+            | Task::Publish
+            | Task::Write => (&self.transfers, "transfers"),
+            Task::Place
+            | Task::Post(_)
+            | Task::Call(_)
+            | Task::Cancel(_)
+            | Task::CancelTwin(_)
+            | Task::CancelUnjournaled
+            | Task::DeleteFiles => (&self.calls, "calls"),
         }
     }
 

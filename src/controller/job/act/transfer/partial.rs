@@ -25,7 +25,7 @@ impl Act<'_> {
         // If the task fails, nothing is known of what it published, and the next one looks.
         let mut known = None;
         self.job_state.remember(|m| known = m.published.take());
-        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Publish, async move {
+        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Publish, move || async move {
             let Some((journal, _held)) = judged.newest(&clients).await? else { return Ok(memory_edit(|_| {})) };
             // The end has come in the meantime, and nobody would delete what is published now.
             if journal.commit.is_some() {
