@@ -40,7 +40,7 @@ struct Times {
 }
 
 const TIMES: Times =
-    Times { wait: Duration::from_secs(30), read: Duration::from_secs(30), among_others: Duration::from_secs(5) };
+    Times { wait: Duration::from_secs(30), read: Duration::from_secs(10), among_others: Duration::from_secs(5) };
 
 /// The memory for the larger answers of an account, which it shares with all others.
 #[derive(Clone, Debug)]

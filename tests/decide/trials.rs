@@ -22,7 +22,7 @@ struct Account {
     runs: i64,
     batches: BTreeMap<String, Batch>,
     /// Whether a call fails at this time, for as long as it is tried.
-    fails: fn(&Step, i64) -> bool,
+    fails: Box<dyn Fn(&Step, i64) -> bool>,
 }
 
 struct Batch {
@@ -194,7 +194,7 @@ fn run_as(shards: &[i64], job: JobView, mut account: Account, days: i64) -> Cour
 }
 
 fn account(room: i64, runs: i64) -> Account {
-    Account { room, runs, batches: BTreeMap::new(), fails: |_, _| false }
+    Account { room, runs, batches: BTreeMap::new(), fails: Box::new(|_, _| false) }
 }
 
 #[test]
@@ -230,17 +230,17 @@ fn a_half_that_still_exceeds_the_account_is_halved_after_one_more_refusal() {
 
 #[test]
 fn a_half_whose_upload_fails_does_not_hold_up_the_other_half() {
-    let fails = |step: &Step, _| matches!(step, Step::Upload(key) if key.shard == 0 && key.attempt > 1);
-    let course = run(&[8], 4, Account { fails, ..account(4, HOUR) }, 1);
-    let (_, halved) = course.halves[0];
+    let (_, halved) = run(&[8], 4, account(4, HOUR), 1).halves[0];
+    let fails = move |step: &Step, now: i64| matches!(step, Step::Upload(key) if key.shard == 0) && now >= NOW + halved;
+    let course = run(&[8], 4, Account { fails: Box::new(fails), ..account(4, HOUR) }, 1);
     let other = course.sent.iter().find(|(shard, _)| *shard == 1);
     assert!(other.is_some_and(|(_, sent)| sent - halved <= 15 * MINUTE), "{course:?}");
 }
 
 #[test]
 fn a_batch_that_cannot_be_looked_at_does_not_hold_up_a_shard_that_was_refused_beside_it() {
-    let fails = |step: &Step, now| matches!(step, Step::Poll(key) if key.shard == 0) && now > NOW + MINUTE;
-    let course = run(&[4, 8], 2, Account { fails, ..account(8, 5 * HOUR) }, 1);
+    let fails = |step: &Step, now: i64| matches!(step, Step::Poll(key) if key.shard == 0) && now > NOW + MINUTE;
+    let course = run(&[4, 8], 2, Account { fails: Box::new(fails), ..account(8, 5 * HOUR) }, 1);
     let sent: Vec<i64> = course.sent.iter().filter(|(shard, _)| *shard == 1).map(|(_, sent)| *sent).collect();
     assert!(matches!(sent[..], [_, again, ..] if again <= HOUR), "{course:?}");
     assert!(course.halves.is_empty(), "{course:?}");
