@@ -26,25 +26,27 @@ pub(crate) fn start<W: Future<Output = Outcome> + Send + 'static>(
     task: Task,
     work: impl FnOnce() -> W + Send + 'static,
 ) {
-    start_in_place(ctx, job_state, job, task, |place| async move {
+    start_in_place(ctx, job_state, job, task, async {}, |place| async move {
         let _place = place;
         work().await
     });
 }
 
 /// Does the same as [`start`], for `work` that may drop its place before it ends: while it only waits for an answer it needs no
-/// memory.
-pub(crate) fn start_in_place<W: Future<Output = Outcome> + Send + 'static>(
+/// memory. It waits for its `turn` first, holds no memory meanwhile, and keeps the turn to its end.
+pub(crate) fn start_in_place<T: Send + 'static, W: Future<Output = Outcome> + Send + 'static>(
     ctx: &Arc<Context>,
     job_state: &Arc<JobState>,
     job: &BatchJob,
     task: Task,
+    turn: impl Future<Output = T> + Send + 'static,
     work: impl FnOnce(Place) -> W + Send + 'static,
 ) {
     let (of, kept) = (ctx.clone(), job_state.clone());
     let is_retry = job_state.backoff(Some(task)).failures > 0;
     let claim = Claim { is_retry, ..transfers::claim(task, job, job_state.need(task)) };
     run(ctx, job_state, job, (task, transfers::name_of(task)), async move {
+        let _turn = turn.await;
         let (outcome, began) = transfers::run(&of, &kept, (task, claim), work).await;
         Done { outcome, began }
     });

@@ -33,14 +33,14 @@ impl Act<'_> {
         // Many uploads may wait for memory, so each holds only what it needs of the journal.
         let (sha256, bytes) = (shard.sha256.clone(), shard.bytes);
         let (staged, name) = (layout::shard(&journal.work_id, &sha256), ownership::file(journal, attempt_key));
-        let namespace = self.snapshot.view.owner.namespace.clone();
+        let (calls, namespace) = (clients.calls.clone(), self.snapshot.view.owner.namespace.clone());
         tasks::start_in_place(
             self.ctx,
             self.job_state,
             &self.snapshot.job,
             Task::Upload(attempt_key),
+            async move { calls.upload_turn(&namespace).await },
             move |place| async move {
-                let _on_its_way = clients.calls.upload_turn(&namespace).await;
                 let content = staged::verified(&clients.folder, &staged, &sha256).await?;
                 // The stream holds the place, and both are dropped once all of it is sent.
                 let content = content.inspect(move |_| _ = &place).boxed();
