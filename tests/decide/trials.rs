@@ -22,8 +22,10 @@ struct Account {
     runs: i64,
     batches: BTreeMap<String, Batch>,
     /// Whether a call fails at this time, for as long as it is tried.
-    fails: Box<dyn Fn(&Step, i64) -> bool>,
+    fails: Fails,
 }
+
+type Fails = Box<dyn Fn(&Step, i64) -> bool>;
 
 struct Batch {
     requests: i64,
