@@ -28,7 +28,8 @@ impl TaskRooms {
             | Task::Halve(_)
             | Task::Publish
             | Task::Write => (&self.transfers, "transfers"),
-            Task::Place
+            Task::LookForInput
+            | Task::Place
             | Task::Post(_)
             | Task::Call(_)
             | Task::Cancel(_)
