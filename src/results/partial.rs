@@ -282,7 +282,11 @@ mod tests {
     async fn the_list_of_20_000_files_is_small_wherever_it_is_written_and_names_each_of_them() {
         let (folder, spool) = (folder(), std::env::temp_dir());
         let mut largest = 0;
-        for shard in 0..20_000 {
+        let mut partial = open(&folder, WORK, &spool).await.unwrap();
+        list(&mut partial, 0..19_840).await;
+        partial.finish().await.unwrap();
+        // One by one, with a page that fills.
+        for shard in 19_840..20_000 {
             let mut partial = open(&folder, WORK, &spool).await.unwrap();
             list(&mut partial, shard..shard + 1).await;
             partial.finish().await.unwrap();
@@ -350,9 +354,28 @@ mod tests {
         delete_partial(&folder, "other").await.unwrap();
         assert_eq!(objects(&folder).await, before);
         delete_partial(&folder, WORK).await.unwrap();
-        let left: Vec<String> = objects(&folder).await.into_iter().map(|(name, _)| name).collect();
         let others = ["0.jsonl", "index-0.json", "notes.jsonl", "old/00000.jsonl"].map(in_folder);
-        assert_eq!(left, others);
+        assert_eq!(names(&folder).await, others);
         delete_partial(&folder, WORK).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn where_nobody_may_list_the_folder_the_files_that_are_named_are_deleted() {
+        let (folder, spool) = (folder(), std::env::temp_dir());
+        let mut partial = open(&folder, WORK, &spool).await.unwrap();
+        list(&mut partial, 0..2 * PAGE_FILES + 1).await;
+        let beside = ManifestFile { name: "notes.jsonl".into(), ..partial.index.files[0].clone() };
+        partial.list(beside).await.unwrap();
+        partial.finish().await.unwrap();
+        let files = (0..2 * PAGE_FILES + 1).map(|shard| in_folder(&layout::partial(shard)));
+        for name in files.chain([in_folder("notes.jsonl")]) {
+            folder.put_new(&name, "x".into()).await.unwrap();
+        }
+        delete_listed(&folder).await.unwrap();
+        assert_eq!(names(&folder).await, [layout::PARTIAL_INDEX, &in_folder("notes.jsonl")]);
+    }
+
+    async fn names(folder: &Folder) -> Vec<String> {
+        objects(folder).await.into_iter().map(|(name, _)| name).collect()
     }
 }
