@@ -103,7 +103,8 @@ pub async fn folder_is_whole(stage: &Stage, late: Option<&Call>, wrong: &mut Com
 pub async fn nothing_staged(stage: &Stage, when: &str, wrong: &mut Complaints) {
     let mut there = stage.world.list(&stage.out("_batchjob/")).await;
     there.retain(|file| file != "journal.json" && !file.starts_with("journal/"));
-    wrong.unless(there.is_empty(), || format!("{when} there lie on below _batchjob/ {there:?}"));
+    there.extend(stage.world.list(&stage.out("results.partial/")).await);
+    wrong.unless(there.is_empty(), || format!("{when} there lie on below _batchjob/ and results.partial/ {there:?}"));
 }
 
 /// Nobody is told of trouble where there was none. Worth a warning are submissions of unknown outcome, those that the server

@@ -129,9 +129,7 @@ async fn story(
     let stage = lane.stage().await;
     let keeper = stage.keep(script, &SkewedClock::default());
     stage.provider_judged(|| !script.struck().is_empty()).await;
-    let mut output = stage.output();
-    output["partialResults"] = true.into();
-    stage.create_job(&json!({"output": output})).await;
+    stage.create_job(&json!({})).await;
     let done = stage.job_done(60).await;
     while script.late() > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;

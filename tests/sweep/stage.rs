@@ -177,17 +177,12 @@ impl Stage {
         format!("{}/out/j/{file}", self.namespace)
     }
 
-    /// The destination of the job.
-    pub fn output(&self) -> Value {
-        json!({"objectStore": location(&self.out(""))})
-    }
-
     /// Creates the job, with `change` over its spec.
     pub async fn create_job(&self, change: &Value) {
         let mut spec = json!({
             "providerRef": {"name": "llm"}, "pollPeriodSeconds": 1,
             "input": {"objectStore": location("sweep/in.jsonl")},
-            "output": self.output(),
+            "output": {"objectStore": location(&self.out("")), "partialResults": true},
         });
         spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         create::<BatchJob>(self.api(), json!({"metadata": {"name": "j"}, "spec": spec})).await;
