@@ -1,5 +1,5 @@
 //! CEL rules about changes of an object. They are made from lists of fields, so that all rules of one kind are the same
-//! and no field is forgotten: `tests/crds.rs` compares the lists with the schema.
+//! and no field is forgotten: `tests/crds/rules.rs` compares the lists with the schema.
 //!
 //! CEL has optional fields (`self.?a == oldSelf.?a`), but the API server takes their comparison for too expensive, so
 //! the rules test fields that may be unset with `has`.

@@ -16,7 +16,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::runtime::watcher;
 use serde_json::{Value, json};
 
-use super::calls::{Fault, Point, Way};
+use super::calls::{Call, Fault, Point, Way};
 use super::operator::{Operator, SkewedClock};
 use super::points;
 use super::stage::{Lane, Stage, World, create};
@@ -75,6 +75,43 @@ async fn nights_with_a_fault_at_every_call_of_a_start_have_one_batchjob_each() {
     ));
     // A later look is made or not, as the news of the BatchJob come in.
     assert!(struck * 10 >= points.len() * 8, "{struck} of {} faults struck", points.len());
+}
+
+/// With `concurrencyPolicy: Replace`, a start comes after the deletion of the BatchJob that it replaces. A deletion that the API
+/// server refuses is told, and tried again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_waits_for_the_deletion_of_what_it_replaces_and_tells_of_a_refusal() {
+    let world = World::new().await;
+    in_lanes(&world, vec![()], async |lane: &mut Lane, ()| {
+        let mut month = Month::new(lane.stage().await, MONTHS[0]).await;
+        let replaces = Patch::Merge(json!({"spec": {"concurrencyPolicy": "Replace"}}));
+        month.crons().patch(NAME, &PatchParams::default(), &replaces).await.unwrap();
+        let [first, second] = [0, 24].map(|hours| starts(MONTHS[0])[0] + SignedDuration::from_hours(hours));
+        let delete = Call { way: Way::Kubernetes, method: "DELETE".into(), shape: "batchjobs/*".into() };
+        let script = Script::new(vec![Point { call: delete, nth: 1, fault: Fault::Answer(403) }], Duration::ZERO);
+        month.set_clock(first + SignedDuration::from_secs(5));
+        let mut operator = month.operator(&script);
+        let is_alone = |at: Timestamp| {
+            move |status: &CronBatchJobStatus, children: &BTreeSet<String>| {
+                status.active.len() == 1 && status.active[0].name == name(at) && *children == [name(at)].into()
+            }
+        };
+        month.wait(&mut operator, &script, "the first night's BatchJob is active", is_alone(first)).await;
+        month.set_clock(second + SignedDuration::from_secs(5));
+        month.touch().await;
+        let told = crate::support::eventually("the refusal is told", 20, || async {
+            let events = month.stage.events_on("CronBatchJob").await;
+            events.into_iter().find(|(_, reason, _)| reason == "FailedDelete")
+        });
+        let (type_, _, note) = told.await;
+        assert!(type_ == "Warning" && note.contains(&format!("not deleted: {}", name(first))), "{type_}: {note}");
+        let created = || script.calls().iter().filter(|met| met.call.is(Way::Kubernetes, "POST", "batchjobs")).count();
+        assert_eq!(created(), 1, "two would run side by side");
+        month.touch().await;
+        month.wait(&mut operator, &script, "the second one takes its place", is_alone(second)).await;
+        assert_eq!(created(), 2);
+    })
+    .await;
 }
 
 /// Whether a point is at a call that a visit of the schedule makes. The visits of its BatchJobs have tests of their own.

@@ -231,9 +231,14 @@ impl Stage {
 
     /// Type, reason and note of what was told of the job.
     pub async fn events(&self) -> Vec<(String, String, String)> {
+        self.events_on("BatchJob").await
+    }
+
+    /// Type, reason and note of what was told of objects of a kind.
+    pub async fn events_on(&self, kind: &str) -> Vec<(String, String, String)> {
         let events = self.api::<Event>().list(&ListParams::default()).await.unwrap().items.into_iter();
-        let of_job = events.filter(|e| e.regarding.as_ref().is_some_and(|r| r.kind.as_deref() == Some("BatchJob")));
-        of_job
+        let of_kind = events.filter(|e| e.regarding.as_ref().is_some_and(|r| r.kind.as_deref() == Some(kind)));
+        of_kind
             .map(|e| (e.type_.unwrap_or_default(), e.reason.unwrap_or_default(), e.note.unwrap_or_default()))
             .collect()
     }
