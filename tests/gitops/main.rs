@@ -1,5 +1,12 @@
 //! What is shipped for Helm, Argo CD, Flux and kustomize, by those tools' own code.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../support/beginnings.rs"]
+mod beginnings;
+
 mod chart;
+mod health;
+mod kustomize;
+mod neighbours;
+mod states;
 mod tools;

@@ -16,7 +16,7 @@ pub fn read(path: &str) -> String {
 }
 
 /// The folder that a script of `tests/cluster/` fills and prints.
-fn built(script: &str, args: &[&str]) -> PathBuf {
+pub fn built(script: &str, args: &[&str]) -> PathBuf {
     let script = root().join("tests/cluster").join(script);
     let output = Command::new(&script).args(args).stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "{} failed", script.display());

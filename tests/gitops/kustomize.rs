@@ -1,0 +1,107 @@
+//! Names that kustomize changes reach the objects that refer to them.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::tools::{kustomize, objects, read, root};
+
+/// Fields that a schema has for names of other objects, as kustomize spells paths, with the kinds that they name.
+fn references(schema: &Value, path: &str, found: &mut BTreeSet<(&'static str, String)>) {
+    let fields = schema["properties"].as_object().or_else(|| schema["items"]["properties"].as_object());
+    for (field, schema) in fields.into_iter().flatten() {
+        let at = format!("{path}/{field}");
+        let kinds: &[&str] = match field.as_str() {
+            "configMaps" => &["ConfigMap"],
+            "secretRef" | "secretKeyRef" => &["Secret"],
+            "caBundleRef" => &["ConfigMap", "Secret"],
+            "providerRef" => &["BatchProvider", "ClusterBatchProvider"],
+            other => {
+                assert!(!other.ends_with("Ref"), "{at} names another object: add it to namereference.yaml, and here");
+                &[]
+            }
+        };
+        found.extend(kinds.iter().map(|kind| (*kind, format!("{at}/name"))));
+        references(schema, &at, found);
+    }
+}
+
+#[test]
+fn every_reference_of_every_kind_is_in_the_configuration_and_nothing_else() {
+    let mut wanted = BTreeSet::new();
+    for file in ["batchjobs", "cronbatchjobs", "batchproviders", "clusterbatchproviders"] {
+        let crd = objects(&read(&format!("crds/{file}.yaml"))).remove(0);
+        let kind = crd["spec"]["names"]["kind"].as_str().unwrap();
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let mut found = BTreeSet::new();
+        references(spec, "spec", &mut found);
+        wanted.extend(found.into_iter().map(|(named, path)| format!("{kind} {path} {named}")));
+    }
+    let configured = objects(&read("deploy/gitops/kustomize/namereference.yaml")).remove(0);
+    let mut named = BTreeSet::new();
+    for reference in configured["nameReference"].as_array().unwrap() {
+        for field in reference["fieldSpecs"].as_array().unwrap() {
+            assert_eq!(field["group"], "llmbatch.dev");
+            let (kind, path) = (field["kind"].as_str().unwrap(), field["path"].as_str().unwrap());
+            named.insert(format!("{kind} {path} {}", reference["kind"].as_str().unwrap()));
+        }
+    }
+    assert_eq!(named, wanted);
+}
+
+/// Every string in `value` that has `part` in it.
+fn strings(value: &Value, part: &str, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) if text.contains(part) => found.push(text.clone()),
+        Value::Array(items) => items.iter().for_each(|item| strings(item, part, found)),
+        Value::Object(fields) => fields.values().for_each(|field| strings(field, part, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn hashes_of_generated_config_maps_and_secrets_reach_jobs_schedules_and_providers() {
+    let tls = json!({"caBundleRef": {"name": "generated-ca", "key": "ca.crt"}});
+    let place = json!({"uri": "s3://b/o/", "secretRef": {"name": "generated-s3"}, "tls": tls});
+    let spec = json!({"providerRef": {"name": "p"}, "input": {"configMaps": [{"name": "by-hand"}, {"name": "generated-in"}]},
+        "output": {"objectStore": place}});
+    let from_storage =
+        json!({"providerRef": {"name": "p", "kind": "ClusterBatchProvider"}, "input": {"objectStore": place}});
+    let provider = json!({"auth": {"secretKeyRef": {"name": "generated-s3", "key": "k"}},
+        "tls": {"caBundleRef": {"kind": "Secret", "name": "generated-s3", "key": "ca.crt"}}});
+    let object = |kind: &str, spec: &Value| json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": kind, "metadata": {"name": "p"}, "spec": spec});
+    let objects = [
+        object("BatchJob", &spec),
+        object("CronBatchJob", &json!({"jobTemplate": {"spec": from_storage}})),
+        object("BatchProvider", &provider),
+        object("ClusterBatchProvider", &provider),
+    ];
+    // Below target/, which may be anywhere: kustomize takes no absolute path.
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("kustomize");
+    let shipped = folder.join("shipped");
+    std::fs::create_dir_all(&shipped).unwrap();
+    for file in ["kustomization.yaml", "namereference.yaml"] {
+        std::fs::copy(root().join("deploy/gitops/kustomize").join(file), shipped.join(file)).unwrap();
+    }
+    let team = folder.join("team");
+    std::fs::create_dir_all(&team).unwrap();
+    let documents: Vec<String> = objects.iter().map(Value::to_string).collect();
+    std::fs::write(team.join("objects.yaml"), documents.join("\n---\n")).unwrap();
+    let generated = |name: &str| json!({"name": name, "literals": ["k=v"]});
+    let kustomization = json!({"kind": "Kustomization", "resources": ["objects.yaml"], "components": ["../shipped"],
+        "namePrefix": "team-", "configMapGenerator": [generated("generated-in"), generated("generated-ca")],
+        "secretGenerator": [generated("generated-s3")]});
+    std::fs::write(team.join("kustomization.yaml"), kustomization.to_string()).unwrap();
+    let built = kustomize(team.to_str().unwrap());
+    let names: Vec<&str> = built.iter().map(|object| object["metadata"]["name"].as_str().unwrap()).collect();
+    let mut references = vec![];
+    built.iter().for_each(|object| strings(&object["spec"], "generated-", &mut references));
+    assert_eq!(references.len(), 2 + 1 + 2 + 2 + 2, "{references:?}");
+    for reference in &references {
+        let hashed = reference.starts_with("team-generated-") && reference.len() > "team-generated-s3-".len() + 8;
+        assert!(hashed && names.contains(&reference.as_str()), "{reference} of {names:?}");
+    }
+    let job = built.iter().find(|object| object["kind"] == "BatchJob").unwrap();
+    assert_eq!(job["spec"]["input"]["configMaps"][0]["name"], "by-hand", "nothing generates it");
+    assert_eq!(job["spec"]["providerRef"]["name"], "team-p");
+}
