@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use batchjob_operator::api;
 use batchjob_operator::controller::{self, Dependencies, Options};
@@ -12,8 +13,8 @@ use batchjob_operator::schedule::{self, Schedule, Starts};
 use batchjob_operator::telemetry::{LogFormat, init_logs};
 use batchjob_operator::transport::{AllowedHost, EgressProxy, HostPolicy};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use jiff::Timestamp;
 use jiff::civil::Date;
+use jiff::{SignedDuration, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,10 @@ enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Wait for the end of a BatchJob, in a step of a pipeline. Exits with 0 when the job succeeded, 2 when some of its requests
+    /// have no answer, 124 when the time is over before the job ended, and 1 otherwise: it failed or was cancelled or deleted,
+    /// or it is not there within a minute, or may not be read.
+    Wait(Wait),
     /// Look into the schedule of a CronBatchJob, without a cluster.
     #[command(subcommand)]
     Schedule(ScheduleCommand),
@@ -69,6 +74,18 @@ enum ScheduleCommand {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
         count: u16,
     },
+}
+
+#[derive(Args)]
+struct Wait {
+    /// Name of the BatchJob.
+    name: String,
+    /// Namespace of the BatchJob; unset: that of the Pod, or of the kubeconfig.
+    #[arg(long, short)]
+    namespace: Option<String>,
+    /// Time after which it gives up, such as 90m or 26h: a batch may take a day at the provider. The job runs on.
+    #[arg(long, default_value = "26h")]
+    timeout: SignedDuration,
 }
 
 #[derive(Args)]
@@ -142,14 +159,25 @@ enum Format {
     Text,
 }
 
+/// Exit code for a command line that cannot be understood, as in sysexits.h.
+const USAGE: i32 = 64;
+/// Exit code of a process that SIGTERM ended, as shells have it.
+const TERMINATED: u8 = 143;
+
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Run(run) => run.start(),
-        Command::Crds { dir } => write_crds(dir),
-        Command::Schedule(command) => command.run(),
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        let _ = error.print();
+        // Not clap's 2, which would be the outcome of a job.
+        std::process::exit(if error.use_stderr() { USAGE } else { 0 })
+    });
+    let outcome = match cli.command {
+        Command::Run(run) => run.start().map(|()| ExitCode::SUCCESS),
+        Command::Crds { dir } => write_crds(dir).map(|()| ExitCode::SUCCESS),
+        Command::Wait(wait) => wait.run(),
+        Command::Schedule(command) => command.run().map(|()| ExitCode::SUCCESS),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("batchjob-operator: {error}");
             ExitCode::FAILURE
@@ -201,6 +229,24 @@ impl Run {
                 stopping.cancel();
             });
             Ok(controller::run(options, Dependencies::infer(hosts, self.egress_proxy)?, stop).await?)
+        })
+    }
+}
+
+impl Wait {
+    fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
+        let timeout = Duration::try_from(self.timeout).map_err(|_| "--timeout must not be negative")?;
+        // Two users of rustls, one crypto provider: whoever comes second finds it installed.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            // The first process of a container has no default for it.
+            let mut term = signal(SignalKind::terminate())?;
+            let ended = tokio::select! {
+                ended = controller::wait_for_end(self.namespace, &self.name, timeout) => ended?,
+                _ = term.recv() => return Ok(ExitCode::from(TERMINATED)),
+            };
+            eprintln!("{ended}");
+            Ok(ExitCode::from(ended.code()))
         })
     }
 }

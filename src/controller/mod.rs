@@ -1,5 +1,6 @@
 //! The only module in which the others meet: `job` for BatchJobs, `cron` for CronBatchJobs, `provider` for the objects that name accounts, `orphan` for
-//! batches that nobody follows, and `runtime` for the parts that they share.
+//! batches that nobody follows, `wait` for the command of that name, and `runtime` for
+//! the parts that they share.
 
 mod cron;
 mod job;
@@ -7,6 +8,7 @@ mod orphan;
 mod provider;
 mod run;
 mod runtime;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ pub use runtime::dependencies::{Clock, Dependencies, SystemClock, config, watchi
 pub use runtime::error::StepError;
 pub use runtime::leader::{Leadership, lead};
 pub use runtime::options::{Options, StartError};
+pub use wait::{Ended, wait_for_end};
 
 use crate::account::Accounts;
 use crate::fair::{Budget, Shares};

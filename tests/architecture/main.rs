@@ -51,6 +51,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("job", &["runtime", "provider"]),
     ("orphan", &["runtime", "provider", "job"]),
     ("cron", &["runtime"]),
+    ("wait", &["runtime"]),
 ];
 
 /// Modules that decide and do nothing else.

@@ -1,6 +1,6 @@
 //! Installed as users install it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use object_store::ObjectStoreExt;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::eventually;
 use crate::support::node::{HOST, Node};
-use crate::support::process::{kube, root};
+use crate::support::process::{helm, kube, root, scratch};
 use crate::support::quiet;
 use crate::support::scene::{batch_lines, ids, polled_each_second};
 use crate::support::shared::{cluster, storage};
@@ -64,8 +64,47 @@ fn the_namespace_admits_our_pods_and_none_with_more_rights() {
     }
 }
 
+/// Beside the operator of the whole cluster, for one namespace.
 #[tokio::test(flavor = "multi_thread")]
-async fn as_it_ships_it_is_confined_and_runs_a_job_through_a_rolling_restart() {
+async fn a_second_release_is_installed_upgraded_and_removed_without_a_trace() {
+    let (home, watched) = ("install-second", "install-watched");
+    let kubectl = |args: &[&str]| cluster().kubectl(args);
+    kubectl(&["create", "namespace", home]);
+    kubectl(&["label", "namespace", home, "pod-security.kubernetes.io/enforce=restricted"]);
+    kubectl(&["create", "namespace", watched]);
+    let run = |args: &[&str]| said(helm(&cluster().kubeconfig).args(args).args(["--namespace", home]));
+    let chart = root().join("deploy/chart");
+    let values =
+        ["--set=crds.install=false,aggregatedRoles.create=false", &format!("--set=watchNamespaces={{{watched}}}")];
+    let told = run(&[&["install", "second", chart.to_str().unwrap()], &values[..]].concat());
+    assert!(told.contains("looks after the namespaces install-watched"), "{told}");
+    run(&[&["upgrade", "second", chart.to_str().unwrap(), "--set=replicas=3"], &values[..]].concat());
+    eventually("the namespace admits three Pods", 60, || async {
+        let pods = kubectl(&["-n", home, "get", "pods", "-o", "name"]);
+        (pods.lines().count() == 3).then_some(())
+    })
+    .await;
+    let held = |namespace: &str| {
+        let kinds =
+            "deployments,services,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,secrets";
+        let names = kubectl(&["-n", namespace, "get", kinds, "-o", "name"]);
+        names.lines().filter(|name| !name.ends_with("/default")).map(String::from).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        held(watched),
+        [
+            "role.rbac.authorization.k8s.io/batchjob-operator-install-second",
+            "rolebinding.rbac.authorization.k8s.io/batchjob-operator-install-second"
+        ]
+    );
+    run(&["uninstall", "second", "--wait"]);
+    assert_eq!((held(home), held(watched)), (vec![], vec![]));
+    let of_cluster = kubectl(&["get", "clusterroles,clusterrolebindings", "-o", "name"]);
+    assert!(!of_cluster.contains("install-second") && of_cluster.contains("/batchjob-view"), "{of_cluster}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_it_ships_it_is_confined_and_runs_a_job_through_an_upgrade() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let sim = Simulator::start("install", &["--batch-duration", "1h"]);
     let Some(node) = Node::start("install-node", &[&sim.url, &storage().endpoint]) else { return };
@@ -79,15 +118,18 @@ async fn as_it_ships_it_is_confined_and_runs_a_job_through_a_rolling_restart() {
     }
     watched_over(&node).await;
 
-    // What an admin does to let teams use servers of their own.
-    let allow = json!([{"op": "add", "path": "/spec/template/spec/containers/0/args/-",
-        "value": format!("--allow-private-hosts={HOST}")}]);
-    system(&node, &["patch", "deployment", "batchjob-operator", "--type=json", "-p", &allow.to_string()]);
+    // Helm takes over, with an earlier chart, and with what an admin sets to let teams use servers of their own.
+    let tag = format!("--set=image.tag={}", env!("CARGO_PKG_VERSION"));
+    upgrade(&node, &earlier_chart(), &["--take-ownership", &tag]);
+    assert!(!has_column(&node, "Results"), "the CRDs are the earlier chart's");
     storage().bucket().put(&"install/in/reviews.jsonl".into(), batch_lines("review", 40).into()).await.unwrap();
     for example in ["provider.yaml", "storage.yaml", "reviews.yaml"] {
         let (ok, said) = node.cluster.try_kubectl(&["apply", "-f", "-"], Some(&manifest(&sim, example)));
         assert!(ok, "{said}");
     }
+    // A step that waits for the job, through all that comes.
+    let next_step = root().join("examples/wait/job.yaml");
+    node.cluster.kubectl(&["apply", "-f", next_step.to_str().unwrap()]);
     let batch = eventually("the batch runs", 120, || async {
         let state = sim.state().await;
         state["batches"].as_array().unwrap().iter().find(|b| b["status"] == "in_progress").cloned()
@@ -96,7 +138,8 @@ async fn as_it_ships_it_is_confined_and_runs_a_job_through_a_rolling_restart() {
 
     rolled_out(&node).await;
     let before = names(&pods(&node));
-    system(&node, &["rollout", "restart", "deployment", "batchjob-operator"]);
+    upgrade(&node, &root().join("deploy/chart"), &[]);
+    assert!(has_column(&node, "Results"), "the CRDs are the chart's");
     rolled_out(&node).await;
     assert!(names(&pods(&node)).iter().all(|name| !before.contains(name)), "none of them was there before");
     let reason = "jsonpath={.status.conditions[?(@.type=='Complete')].reason}";
@@ -109,6 +152,7 @@ async fn as_it_ships_it_is_confined_and_runs_a_job_through_a_rolling_restart() {
     assert_eq!(ids(std::str::from_utf8(&results.bytes().await.unwrap()).unwrap()), wanted);
     sim.assert_billed_once(40).await;
     assert_eq!(sim.state().await["creates"], 1);
+    node.cluster.kubectl(&["wait", "--for=condition=complete", "job/after-reviews", "--timeout=60s"]);
     for pod in pods(&node) {
         assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0, "{pod}");
     }
@@ -123,6 +167,47 @@ async fn told_nothing(node: &Node) {
     assert!(logs.contains("watching BatchJobs"), "{logs}");
     told.push(("the Pods' logs".into(), logs));
     quiet::assert_quiet(&told);
+}
+
+/// Installs or upgrades the release with a chart; Pods may reach this machine.
+fn upgrade(node: &Node, chart: &Path, flags: &[&str]) {
+    let mut helm = helm(&node.cluster.kubeconfig);
+    helm.args(["upgrade", "--install", "batchjob-operator"]).arg(chart).args(["--namespace", NAMESPACE]);
+    said(helm.arg(format!("--set=privateHosts={{{HOST}}}")).args(flags));
+}
+
+/// What a command wrote; it has to succeed.
+fn said(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The chart as it was before BatchJobs had the column RESULTS, and Pods their present time to end.
+fn earlier_chart() -> PathBuf {
+    let earlier = scratch().join("earlier-chart");
+    said(Command::new("cp").arg("-R").arg(root().join("deploy/chart")).arg(&earlier));
+    let edit = |file: &str, edit: &dyn Fn(&str) -> String| {
+        let before = std::fs::read_to_string(earlier.join(file)).unwrap();
+        let after = edit(&before);
+        assert_ne!(before, after, "{file}");
+        std::fs::write(earlier.join(file), after).unwrap();
+    };
+    edit("Chart.yaml", &|text| text.replace(env!("CARGO_PKG_VERSION"), "0.0.1"));
+    edit("templates/deployment.yaml", &|text| text.replace("PeriodSeconds: 15", "PeriodSeconds: 14"));
+    edit("files/crds/batchjobs.yaml", &|text| {
+        let mut crd: Value = serde_saphyr::from_str(text).unwrap();
+        let columns = crd["spec"]["versions"][0]["additionalPrinterColumns"].as_array_mut().unwrap();
+        columns.retain(|column| column["name"] != "Results");
+        crd.to_string()
+    });
+    earlier
+}
+
+fn has_column(node: &Node, name: &str) -> bool {
+    let crd = node.cluster.kubectl(&["get", "crd", "batchjobs.llmbatch.dev", "-o", "json"]);
+    let crd: Value = serde_json::from_str(&crd).unwrap();
+    crd["spec"]["versions"][0]["additionalPrinterColumns"].as_array().unwrap().iter().any(|c| c["name"] == name)
 }
 
 fn make_install(node: &Node, variables: &[&str]) {

@@ -48,3 +48,4 @@ mod schedules;
 mod schema;
 mod shards;
 mod tenancy;
+mod wait;

@@ -175,3 +175,81 @@ async fn every_field_is_explained() {
     let text = scene.kubectl(&["explain", "batchjob.spec.runID"]);
     assert!(text.contains("paid, again"), "{text}");
 }
+
+/// Fields of a schema that `values` set, at least one of them, and those that none does.
+fn fields(schema: &Value, values: &[&Value], path: &str, set: &mut Vec<String>, unset: &mut Vec<String>) {
+    for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{field}");
+        let given: Vec<&Value> = values.iter().filter_map(|value| value.get(field)).collect();
+        if given.is_empty() {
+            unset.push(path.clone())
+        } else {
+            set.push(path.clone())
+        }
+        let items: Vec<&Value> = given.iter().filter_map(|value| value.as_array()).flatten().collect();
+        fields(schema, &given, &path, set, unset);
+        fields(&schema["items"], &items, &path, set, unset);
+    }
+}
+
+/// The manifest sets every field of every kind, but those of a template that are a BatchJob's as well.
+fn sets_every_field(manifest: &str) {
+    let documents: Vec<Value> =
+        manifest.split("\n---\n").map(|document| serde_saphyr::from_str(document).unwrap()).collect();
+    let (mut set, mut unset) = (vec![], vec![]);
+    for (_, crd) in batchjob_operator::api::crds() {
+        let kind = &crd.spec.names.kind;
+        let values: Vec<&Value> = documents.iter().filter(|d| d["kind"] == **kind).map(|d| &d["spec"]).collect();
+        let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
+        let spec = &schema["openAPIV3Schema"]["properties"]["spec"];
+        fields(spec, &values, kind, &mut set, &mut unset);
+    }
+    unset.retain(|path| !path.starts_with("CronBatchJob.jobTemplate.spec."));
+    assert!(set.len() > 100 && unset.is_empty(), "no manifest sets {unset:?}");
+}
+
+/// What a tool that applies again and again must not move: the generation, and what was applied, by whom and when. Status and
+/// finalizers are operators'.
+fn applied(scene: &Scene) -> Vec<Value> {
+    let kinds = "bjob,cbjob,bprov,cbprov/every-field";
+    let mut objects = vec![];
+    for kind in kinds.split(',') {
+        let text = scene.kubectl(&["get", kind, "-o", "json", "--show-managed-fields"]);
+        let got: Value = serde_json::from_str(&text).unwrap();
+        let items = got["items"].as_array().cloned().unwrap_or_else(|| vec![got]);
+        objects.extend(items.iter().map(|object| {
+            let managers = object["metadata"]["managedFields"].as_array().unwrap();
+            let ours: Vec<_> =
+                managers.iter().filter(|m| m["manager"].as_str().unwrap().starts_with("kubectl")).collect();
+            json!([object["metadata"]["name"], object["metadata"]["generation"], ours, object["spec"]])
+        }));
+    }
+    objects
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_manifest_applied_20_times_changes_nothing_and_differs_in_nothing() {
+    let manifest = std::fs::read_to_string(root().join("tests/e2e/every-field.yaml")).unwrap();
+    sets_every_field(&manifest);
+    for (name, flags) in [("client-side", &[][..]), ("server-side", &["--server-side"])] {
+        let scene = Scene::set(name, &[]).await;
+        let run = |verb: &str| {
+            let (ok, said) =
+                cluster().try_kubectl(&[&["-n", &scene.namespace, verb, "-f", "-"], flags].concat(), Some(&manifest));
+            assert!(ok, "{name}, {verb}: {said}");
+            said
+        };
+        run("apply");
+        let before = applied(&scene);
+        assert!(before.len() >= 8, "{before:?}");
+        for _ in 0..20 {
+            run("apply");
+        }
+        let said = run("diff");
+        assert!(!said.contains("+++"), "{name}: {said}");
+        for (before, after) in before.iter().zip(applied(&scene)) {
+            assert_eq!(*before, after, "{name}");
+        }
+        scene.kubectl(&["delete", "cbprov", "every-field", "--wait=true"]);
+    }
+}

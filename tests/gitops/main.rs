@@ -10,3 +10,4 @@ mod kustomize;
 mod neighbours;
 mod states;
 mod tools;
+mod wait;

@@ -139,9 +139,9 @@ pub fn batch_jobs() -> Vec<State> {
     let mut edited = at_the_provider(5);
     edited["metadata"]["generation"] = 2.into();
     states.push(state("edited", edited, RUNNING));
-    let mut deleted = at_the_provider(5);
+    let mut deleted = states.iter().find(|state| state.name == "AllSucceeded, tidied up").unwrap().object.clone();
     deleted["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-    states.push(state("deleted", deleted, ["Terminating", "Progressing", "InProgress"]));
+    states.push(state("deleted", deleted, ["Terminating", "Progressing", "Current"]));
     states
 }
 

@@ -1,7 +1,7 @@
 //! Shared parts of the controllers: the cluster, its small objects, events, the lease, errors.
 
 pub(super) mod cache;
-mod cluster;
+pub(super) mod cluster;
 pub(super) mod dependencies;
 pub(super) mod error;
 pub(super) mod event_queue;

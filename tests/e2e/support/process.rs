@@ -35,6 +35,17 @@ pub fn kube(program: &str) -> PathBuf {
     FOLDER.get_or_init(|| script("build.sh", &[])).join(program)
 }
 
+/// Helm for the cluster of a kubeconfig, with nothing of the user's own.
+pub fn helm(kubeconfig: &str) -> Command {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let mut helm = Command::new(FOLDER.get_or_init(|| script("helm.sh", &[])).join("helm"));
+    for home in ["HELM_CONFIG_HOME", "HELM_CACHE_HOME", "HELM_DATA_HOME"] {
+        helm.env(home, scratch().join("helm"));
+    }
+    helm.arg("--kubeconfig").arg(kubeconfig);
+    helm
+}
+
 /// The storage server.
 pub fn weed() -> PathBuf {
     static WEED: OnceLock<PathBuf> = OnceLock::new();
