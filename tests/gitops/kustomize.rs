@@ -16,6 +16,7 @@ fn references(schema: &Value, path: &str, found: &mut BTreeSet<(&'static str, St
             "secretRef" | "secretKeyRef" => &["Secret"],
             "caBundleRef" => &["ConfigMap", "Secret"],
             "providerRef" => &["BatchProvider", "ClusterBatchProvider"],
+            "batchJobRef" => &["BatchJob"],
             other => {
                 assert!(!other.ends_with("Ref"), "{at} names another object: add it to namereference.yaml, and here");
                 &[]

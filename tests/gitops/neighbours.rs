@@ -93,6 +93,9 @@ fn buttons_change_one_field_and_are_there_while_they_do_something() {
     let running = states::at_the_provider(5);
     let mut suspended = running.clone();
     suspended["spec"]["suspend"] = true.into();
+    let (mut draining, mut stopping) = (running.clone(), running.clone());
+    draining["spec"]["stopPolicy"] = "Drain".into();
+    stopping["spec"]["stopPolicy"] = "Cancel".into();
     let mut unset = running.clone();
     unset["spec"].as_object_mut().unwrap().remove("suspend");
     unset.as_object_mut().unwrap().remove("status");
@@ -103,9 +106,11 @@ fn buttons_change_one_field_and_are_there_while_they_do_something() {
     let mut suspended_cron = cron.clone();
     suspended_cron["spec"]["suspend"] = true.into();
     for (object, offered) in [
-        (&running, vec!["suspend"]),
-        (&suspended, vec!["resume"]),
-        (&unset, vec!["suspend"]),
+        (&running, vec!["suspend", "drain", "cancel"]),
+        (&suspended, vec!["resume", "drain", "cancel"]),
+        (&unset, vec!["suspend", "drain", "cancel"]),
+        (&draining, vec!["suspend", "cancel"]),
+        (&stopping, vec!["suspend"]),
         (&finished, vec![]),
         (&finished_while_suspended, vec![]),
         (&cron, vec!["suspend"]),
@@ -116,7 +121,11 @@ fn buttons_change_one_field_and_are_there_while_they_do_something() {
         assert_eq!(enabled, offered, "{object}");
         for (name, _, returned) in actions {
             let mut wanted = object.clone();
-            wanted["spec"]["suspend"] = (name == "suspend").into();
+            match name.as_str() {
+                "drain" => wanted["spec"]["stopPolicy"] = "Drain".into(),
+                "cancel" => wanted["spec"]["stopPolicy"] = "Cancel".into(),
+                _ => wanted["spec"]["suspend"] = (name == "suspend").into(),
+            }
             assert_eq!(returned["spec"], wanted["spec"], "{name}");
             assert_eq!(returned["metadata"], wanted["metadata"], "{name}");
         }

@@ -119,6 +119,8 @@ pub fn batch_jobs() -> Vec<State> {
         ("Collecting", RUNNING),
         ("WritingResults", RUNNING),
         ("Cancelled", RUNNING),
+        ("Draining", AT_THE_PROVIDER),
+        ("Cancelling", AT_THE_PROVIDER),
     ] {
         let job = |steps: &[Step]| Job::new(stage == "Suspended", 5).after(steps).object();
         let blocked = wait(stage, Some("SecretNotFound"));
@@ -169,7 +171,7 @@ fn ends() -> Vec<State> {
         states.push(state(&format!("{reason}, tidied up"), tidied, said));
     }
     for reason in ["InvalidInput", "OutputConflict", "DeadlineExceeded"] {
-        let failure = Step::Fail(Failure { reason, message: "m".into() });
+        let failure = Step::Fail(Failure { reason, message: "m".into(), outcome: Outcome::Failed });
         states.push(state(&format!("{reason}, nothing paid"), job(&[wait("Planning", None), failure]), BAD));
     }
     states
