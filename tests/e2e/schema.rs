@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::manifests;
+use crate::support::process::root;
 use crate::support::scene::Scene;
 use crate::support::shared::cluster;
 
