@@ -111,6 +111,7 @@ pub fn batch_jobs() -> Vec<State> {
     states.push(state("unseen", unseen, ["Current", "Progressing", "Unknown"]));
     for (stage, said) in [
         ("Pending", AT_THE_PROVIDER),
+        ("WaitingForInput", AT_THE_PROVIDER),
         ("Planning", RUNNING),
         ("Suspended", SUSPENDED),
         ("Submitting", RUNNING),
