@@ -76,7 +76,7 @@ for minute in 1 2 3 4; do
     [ "$minute" -gt 1 ] || head -n 3 "$work/tickets/$folder/tickets.csv"
     bucket -T "$work/tickets/$folder/tickets.csv" "$s3/shop/in/open-tickets/$folder/tickets.csv"
 done
-apply hourly.yaml 's/0 \* \* \* \*/* * * * */'
+apply hourly.yaml 's/0 \* \* \* \*/* * * * */; s/:-1h/:-1m/'
 
 say "Two small jobs: requests in the manifest, and two lines in OpenAI's own format in the bucket"
 bucket -T examples/requests.jsonl "$s3/shop/in/requests.jsonl"
@@ -93,18 +93,17 @@ curl -fsS -o /dev/null -d '{"point": "batch", "action": "expire", "after": 0.6}'
 apply reviews-csv.yaml
 
 say "Progress"
-columns='%-21s  %-21s  %-20s  %s\n'
+columns='%-21s  %-21s  %-27s  %s\n'
 printf "$columns" NAME STATUS PROGRESS FAILED
+fields='{.metadata.name}|{.status.conditions[?(@.type=="Complete")].reason}|{.status.display.progress}|{.status.requests.failed}'
 declare -A told=()
 # What is new of a job: another stage, another tenth done, other failures.
 tell_news() {
-    local name status progress percent failed news
-    while read -r name status progress percent failed _; do
-        # What has no status yet has its age there.
-        [[ $status != [0-9]* ]] || continue
-        [[ $progress == */* ]] || progress="" percent="" failed=""
-        news="$status ${percent:+$((${percent//[^0-9]/} / 10))} $failed"
-        if [ "${told[$name]:-}" != "$news" ]; then printf "$columns" "$name" "$status" "$progress $percent" "$failed"; fi
+    local name status progress failed percent news
+    while IFS='|' read -r name status progress failed; do
+        percent=${progress#*(} percent=${percent%%%*}
+        news="$status ${percent:+$((percent / 10))} $failed"
+        if [ -n "$status" ] && [ "${told[$name]:-}" != "$news" ]; then printf "$columns" "$name" "$status" "$progress" "$failed"; fi
         told[$name]=$news
     done
 }
@@ -115,7 +114,7 @@ follow() {
     until [ -n "$over" ]; do
         kill -0 "${pids[operator]}" 2>/dev/null || { echo "the operator ended" >&2; exit 1; }
         if "$@" >/dev/null 2>&1; then over=yes; else sleep 0.3; fi
-        jobs=$(kubectl get bjob --no-headers) || exit 1
+        jobs=$(kubectl get bjob -o jsonpath="{range .items[*]}$fields{'\n'}{end}") || exit 1
         tell_news <<<"$jobs"
         if [ "$SECONDS" -ge "$deadline" ]; then kubectl describe bjob; exit 1; fi
     done
@@ -141,7 +140,7 @@ follow 180 eval '[ "$(runs --no-headers | wc -l)" -ge 2 ]'
 show "kubectl patch cbjob open-tickets --type=merge -p '{\"spec\": {\"suspend\": true}}'"
 show 'kubectl get bjob -l team=support -o wide'
 
-say "Its labels: the tickets of each start, and what they cost"
+say "Its labels: of the second start, only tickets that are new or changed were sent and paid"
 runs -o json >"$work/runs.json"
 for folder in $(runs -o jsonpath='{.items[*].status.results.uri}'); do
     folder=${folder#s3://shop/out/open-tickets/} folder=${folder%/results.jsonl}
