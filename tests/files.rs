@@ -8,10 +8,11 @@ mod support;
 
 use std::sync::Arc;
 
-use batchjob_operator::api::{CsvOptions, Endpoint, InputFormat};
+use batchjob_operator::api::{CsvOptions, EmptyPolicy, Endpoint, InputFormat};
 use batchjob_operator::requests::{InMemoryPiece, PassError, PassOutput, PlanOptions, Source, pass};
 use batchjob_operator::store::{Folder, StagedShard, layout, staged};
 use futures::StreamExt;
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -60,6 +61,52 @@ async fn texts(name: &str, bytes: &[u8], options: &PlanOptions) -> Result<Vec<St
 
 fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+#[tokio::test]
+async fn an_input_without_requests_is_an_error_or_empty_results_as_its_policy_says() {
+    let store = Arc::new(InMemory::new());
+    for (key, content) in [
+        ("day/hidden/_temporary/a.jsonl", "not a request"),
+        ("day/hidden/.b.jsonl", "not a request"),
+        ("day/hollow/a.jsonl", ""),
+        ("day/hollow/b.jsonl", ""),
+        ("day/marked/_SUCCESS", ""),
+        ("day/none.jsonl", ""),
+        ("day/blank.jsonl", "\n \r\n\n"),
+        ("day/none.csv", ""),
+        ("day/header.csv", "\u{feff}id,text\r\n"),
+        ("day/cleared.csv", "id,text\n,\n,\n"),
+    ] {
+        store.put_opts(&key.into(), content.into(), Default::default()).await.unwrap();
+    }
+    for name in [
+        "absent/",
+        "absent/*.jsonl",
+        "absent.jsonl",
+        "absent.csv",
+        "hidden/",
+        "hollow/",
+        "marked/",
+        "none.jsonl",
+        "blank.jsonl",
+        "none.csv",
+        "header.csv",
+        "cleared.csv",
+    ] {
+        let uri = format!("memory://day/{name}");
+        let read = async |empty_policy| {
+            let options = if name.ends_with(".csv") { rows("$(row.text)") } else { support::options() };
+            let (folder, name) = Folder::of(store.clone(), &uri, &format!("day/{name}")).split_last();
+            let out = Folder::of(Arc::new(InMemory::new()), "memory://out/", "out/");
+            let (source, options) = (Source::Objects { folder, name }, PlanOptions { empty_policy, ..options });
+            pass(source, &options, Some((&out, WORK)), &std::env::temp_dir()).await
+        };
+        let complete = read(EmptyPolicy::Complete).await.unwrap();
+        assert_eq!((complete.requests, complete.shards.len()), (0, 0), "{name}");
+        let told = read(EmptyPolicy::Fail).await.unwrap_err().to_string();
+        assert!(told.starts_with(&uri) && told.contains("emptyPolicy: Complete"), "{name}: {told}");
+    }
 }
 
 /// Case 02-excel-empty-rows.

@@ -77,8 +77,9 @@ pub struct Input {
     /// Compression of objects and keys. Auto, the default, tells it from their first bytes.
     #[serde(default)]
     pub compression: InputCompression,
-    /// Meaning of an input without any request. Fail, the default: the job fails, since most likely something is missing.
-    /// Complete: the job is complete, with empty results.
+    /// Meaning of an input without any request: a folder without objects, an object that does not exist, a file without lines, a
+    /// table without rows. Fail, the default: the job fails, since most likely something is missing. Complete: the job is
+    /// complete, with empty results; set `waitFor` as well where the input may be late.
     #[serde(default)]
     pub empty_policy: EmptyPolicy,
     /// Template of a request, filled in with each row or object: `$(row.COLUMN)` for Rows and CSV; `$(row.custom_id)`,

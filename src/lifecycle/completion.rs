@@ -221,6 +221,9 @@ fn end_of(o: &Observed, journal: &Journal, requests: RequestCounts) -> Commit {
     };
     let (outcome, reason, message) = match refused {
         Some((reason, message)) => (Outcome::Failed, reason, format!("the provider rejected a batch: {message}")),
+        None if total == 0 => {
+            (Outcome::Succeeded, reasons::ALL_SUCCEEDED, "the input holds no requests, so nothing was sent".into())
+        }
         None if unanswered == 0 => {
             (Outcome::Succeeded, reasons::ALL_SUCCEEDED, format!("all {total} requests succeeded{reused}"))
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use futures::TryStreamExt;
 
 use super::PassError;
-use crate::api::{LeftOut, ObjectPolicy, ObjectStoreLocation};
+use crate::api::{EmptyPolicy, LeftOut, ObjectPolicy, ObjectStoreLocation};
 use crate::store::{Folder, ListedObject, Sorted, Sorter, layout};
 
 /// Most objects of one input.
@@ -48,13 +48,24 @@ pub fn apart(input: &ObjectStoreLocation, output: &ObjectStoreLocation, output_u
     }
 }
 
-/// Returns the one object with this name.
+/// Returns the one object with this name. None if it does not exist, and an input without requests is fine: an object that is
+/// absent holds as many as a folder that is.
 ///
 /// # Errors
-/// Fails if the object does not exist, or the store does not answer.
-pub async fn one(folder: &Folder, name: &str) -> Result<ListedObject, PassError> {
-    let missing = || format!("{} does not exist; put the requests there, or correct `spec.input`", folder.uri_of(name));
-    folder.stat(name).await?.ok_or_else(|| PassError::Invalid(missing()))
+/// Fails if the object is needed and does not exist, if the bucket does not, or the store does not answer.
+pub async fn one(folder: &Folder, name: &str, if_empty: EmptyPolicy) -> Result<Option<ListedObject>, PassError> {
+    match (folder.stat(name).await?, if_empty) {
+        (Some(object), _) => Ok(Some(object)),
+        (None, EmptyPolicy::Complete) => {
+            folder.see_bucket().await?;
+            Ok(None)
+        }
+        (None, EmptyPolicy::Fail) => Err(PassError::Invalid(format!(
+            "{} does not exist; put the requests there, or correct `spec.input`, or set `spec.input.emptyPolicy: Complete` where \
+             that is fine",
+            folder.uri_of(name)
+        ))),
+    }
 }
 
 /// Returns the objects of `folder` that match `name` (all if it is empty, otherwise those that match its `*`) and that

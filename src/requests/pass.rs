@@ -187,6 +187,11 @@ impl<'a> Pass<'a> {
         &self.shape
     }
 
+    /// Returns the meaning of an input without any request.
+    pub(super) fn if_empty(&self) -> EmptyPolicy {
+        self.options.empty_policy
+    }
+
     /// Returns the directory in which long lines and rows wait.
     pub(super) fn spool(&self) -> &'a Path {
         self.spool

@@ -102,7 +102,7 @@ impl InputReader {
             self.left_out = left_out;
             return self.listed(pass, folder, objects).await;
         }
-        let object = objects::one(folder, name).await?;
+        let Some(object) = objects::one(folder, name, pass.if_empty()).await? else { return Ok(()) };
         self.listed(pass, folder, Sorted::one(object.clone())).await?;
         // The reading may take long, and not every store goes on with the version whose reading began.
         match folder.stat(name).await? {

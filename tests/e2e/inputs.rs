@@ -239,11 +239,20 @@ async fn the_provider_is_sent_what_was_written() {
 async fn nothing_to_do_is_done_where_that_is_fine() {
     let scene = Scene::new("empty", &[]).await;
     scene.put("in/blank.jsonl", "\n\n").await;
-    for (name, key) in [("none", "none/"), ("blank", "blank.jsonl")] {
-        let spec = json!({"input": {"emptyPolicy": "Complete"}, "requestDefaults": {"instructions": CANARY}});
+    scene.put("in/day/_SUCCESS", "").await;
+    let success = format!("s3://tests/{}/in/day/_SUCCESS", scene.namespace);
+    let elsewhere = json!({"uri": "s3://no-such-bucket/day.jsonl"});
+    let spec = json!({"input": {"emptyPolicy": "Complete", "objectStore": elsewhere}});
+    scene.apply_job("elsewhere", json!({"inputKey": "day.jsonl", "spec": spec}));
+    for (name, key) in [("none", "none/"), ("absent", "absent.jsonl"), ("whole", "day/"), ("blank", "blank.jsonl")] {
+        let mut spec = json!({"input": {"emptyPolicy": "Complete"}, "requestDefaults": {"instructions": CANARY}});
+        if name == "whole" {
+            spec["input"]["waitFor"] = json!({"uri": success});
+        }
         scene.apply_job(name, json!({"inputKey": key, "spec": spec}));
         let job = scene.wait_complete(name).await;
-        assert_eq!(condition(&job, "Complete").unwrap().1, "AllSucceeded");
+        let (_, reason, message) = condition(&job, "Complete").unwrap();
+        assert!(reason == "AllSucceeded" && message.contains("the input holds no requests"), "{reason}: {message}");
         assert_eq!(job.status.unwrap().requests.unwrap().total, 0);
         scene.wait_tidy(name).await;
         assert_eq!(scene.get(&format!("out/{name}/results.jsonl")).await.unwrap(), "");
@@ -251,6 +260,9 @@ async fn nothing_to_do_is_done_where_that_is_fine() {
             serde_json::from_str(&scene.get(&format!("out/{name}/manifest.json")).await.unwrap()).unwrap();
         assert_eq!(manifest["files"][0]["lines"], 0);
     }
+    let elsewhere = scene.wait_condition("elsewhere", "Stalled", "True", 30).await;
+    let (_, reason, message) = condition(&elsewhere, "Stalled").unwrap();
+    assert!(reason == "StorageUnavailable" && message.contains("s3://no-such-bucket/"), "{reason}: {message}");
     assert_eq!(scene.sim.spent().await, (0, 0));
 }
 
