@@ -104,7 +104,19 @@ pub enum ConcurrencyPolicy {
 }
 
 /// Template of the BatchJobs of a schedule.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(
+    validation = rules::known_variables("?runID"),
+    validation = rules::known_variables("input.?objectStore.uri"),
+    validation = rules::known_variables("input.?waitFor.uri"),
+    validation = rules::known_variables("input.?configMaps[].name"),
+    validation = rules::known_variables("input.?configMaps[].?key"),
+    validation = rules::known_variables("input.?batchJobRef.name"),
+    validation = rules::known_variables("input.?results.objectStore.uri"),
+    validation = rules::known_variables("?reuseFrom[].objectStore.uri"),
+    validation = rules::known_variables_of_output("output.?objectStore.uri"),
+    validation = rules::known_variables("output.?configMap.name")
+)]
 pub struct BatchJobTemplate {
     /// Labels and annotations of the BatchJobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -42,6 +42,46 @@ pub fn no_results_of_its_own() -> Rule {
         .field_path(".spec.input.batchJobRef.name")
 }
 
+/// Requires the variables in a field of a template to be known ones. Formats and offsets are judged when a BatchJob is made of the
+/// template. `field` is a path below the template's `spec`, with a `?` before parts that may be unset and `[]` behind a list.
+pub fn known_variables(field: &str) -> Rule {
+    rule_about_variables(field, VARIABLES, "is known, and `$$(` is a literal `$(`")
+}
+
+/// Does the same for the URI of an output, which has variables of its BatchJob as well.
+pub fn known_variables_of_output(field: &str) -> Rule {
+    rule_about_variables(field, VARIABLES_OF_OUTPUT, "and `$(namespace)`, `$(name)` and `$(runID)` are known")
+}
+
+/// Texts whose variables are known ones, as a regular expression of RE2. `$$(` is a literal `$(`.
+pub const VARIABLES: &str = r"^(?:[^$]|\$+[^$(]|\$\$+\(|\$\(scheduledTime(?::[^)]*)?\))*\$*$";
+/// The same for the URI of an output, where `$$(` means nothing.
+pub const VARIABLES_OF_OUTPUT: &str =
+    r"^(?:[^$]|\$+[^$(]|\$\((?:namespace|name|runID|scheduledTime(?::[^)]*)?)\))*\$*$";
+
+fn rule_about_variables(field: &str, texts: &str, known: &str) -> Rule {
+    let name = field.replace('?', "");
+    let message = format!(
+        "`spec.jobTemplate.spec.{name}` has a variable that is not known, or one without its `)`: `$(scheduledTime)`, with a format \
+         and an offset as in `$(scheduledTime:%Y/%m/%d:-1d)`, {known}"
+    );
+    Rule::new(has_known_variables("self.spec", field, texts)).message(Message::Message(message))
+}
+
+/// Returns the condition that the field at a path below `within` is a text of `texts`, if it is set.
+fn has_known_variables(within: &str, path: &str, texts: &str) -> String {
+    let (part, rest) = path.split_once('.').map_or((path, None), |(part, rest)| (part, Some(rest)));
+    let (name, is_optional) = part.strip_prefix('?').map_or((part, false), |name| (name, true));
+    let (name, is_list) = name.strip_suffix("[]").map_or((name, false), |name| (name, true));
+    let value = format!("{within}.{name}");
+    let rule = match rest {
+        Some(rest) if is_list => format!("{value}.all(item, {})", has_known_variables("item", rest, texts)),
+        Some(rest) => has_known_variables(&value, rest, texts),
+        None => format!("{value}.matches(r'{texts}')"),
+    };
+    if is_optional { format!("(!has({value}) || {rule})") } else { rule }
+}
+
 /// Forbids changes of a field of a BatchJob's spec once the job has started. The message says to create another
 /// BatchJob `instead`.
 pub fn locked(field: &str, instead: &str) -> Rule {

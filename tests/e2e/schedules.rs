@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use batchjob_operator::api::{CronBatchJobObject as CronBatchJob, CronBatchJobStatus};
+use batchjob_operator::api::{BatchJobObject as BatchJob, CronBatchJobObject as CronBatchJob, CronBatchJobStatus};
+use batchjob_operator::schedule::{Schedule, child};
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::eventually;
 use crate::support::scene::{Scene, batch_lines, condition};
+use crate::support::shared::cluster;
 
 fn crons(scene: &Scene) -> Api<CronBatchJob> {
     Api::namespaced(scene.client.clone(), &scene.namespace)
@@ -43,7 +45,16 @@ async fn apply_after(scene: &Scene, days: i64, mut cron: Value) {
 }
 
 async fn wait(scene: &Scene, name: &str, is_so: impl Fn(&CronBatchJobStatus) -> bool) -> CronBatchJobStatus {
-    eventually(&format!("the schedule {name}"), 60, || async {
+    wait_long(scene, name, 60, is_so).await
+}
+
+async fn wait_long(
+    scene: &Scene,
+    name: &str,
+    seconds: u64,
+    is_so: impl Fn(&CronBatchJobStatus) -> bool,
+) -> CronBatchJobStatus {
+    eventually(&format!("the schedule {name}"), seconds, || async {
         crons(scene).get(name).await.unwrap().status.filter(|status| is_so(status))
     })
     .await
@@ -57,9 +68,27 @@ fn ready(status: &CronBatchJobStatus) -> Option<(&str, &str, &str)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_missed_nights_the_last_is_made_up_for_once_and_its_results_are_in_the_folder_of_its_date() {
     let mut scene = Scene::new("schedules", &[]).await;
+    let hard = json!({"count/batchjobs.llmbatch.dev": "0"});
+    let quota =
+        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": hard}});
+    scene.apply(&quota.to_string());
+    eventually("the quota applies", 60, || async {
+        let status = scene.kubectl(&["get", "resourcequota", "none", "-o", "jsonpath={.status.hard}"]);
+        status.contains("batchjobs").then_some(())
+    })
+    .await;
     apply_after(&scene, 3, nightly(&scene, "nightly", json!({}))).await;
-    let status =
-        wait(&scene, "nightly", |status| status.last_successful_time.is_some() && status.active.is_empty()).await;
+    let refused = wait(&scene, "nightly", |s| ready(s).is_some_and(|(is_ready, ..)| is_ready == "False")).await;
+    let (_, reason, message) = ready(&refused).unwrap();
+    assert!(reason == "FailedCreate" && message.contains("quota: none"), "{reason}: {message}");
+    assert_eq!(refused.active_count, 0);
+    let told = scene.told("FailedCreate").await;
+    assert!(told.len() == 1 && told[0]["note"].as_str().unwrap().contains("quota: none"), "{told:?}");
+
+    // It tries again by itself, a minute later.
+    scene.kubectl(&["delete", "resourcequota", "none"]);
+    let is_done = |status: &CronBatchJobStatus| status.last_successful_time.is_some() && status.active.is_empty();
+    let status = wait_long(&scene, "nightly", 120, is_done).await;
 
     let children = scene.jobs().list(&Default::default()).await.unwrap().items;
     let [child] = children.as_slice() else { panic!("{} children", children.len()) };
@@ -95,7 +124,7 @@ async fn of_three_missed_nights_the_last_is_made_up_for_once_and_its_results_are
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_runs_for_a_date_and_a_day_that_ran_is_adopted() {
     let scene = Scene::new("nightly-example", &["--batch-duration", "200ms"]).await;
-    scene.put("in/articles/2026/11/20/a.jsonl", batch_lines("article", 3)).await;
+    scene.put("in/articles/2026/11/20/a.jsonl", batch_lines("article", 2)).await;
     scene.example("nightly.yaml");
     let status = wait(&scene, "summaries", |status| status.next_schedule_time.is_some()).await;
     assert_eq!(ready(&status).unwrap().1, "Scheduled");
@@ -107,9 +136,18 @@ async fn the_example_runs_for_a_date_and_a_day_that_ran_is_adopted() {
     let rendered = String::from_utf8(render.wait_with_output().unwrap().stdout).unwrap();
     scene.apply(&rendered);
     let name = "summaries-29920530";
+    let is_late = |job: &BatchJob| condition(job, "Complete").is_some_and(|(_, reason, _)| reason == "WaitingForInput");
+    let late = scene.wait_job("the day is not whole yet", name, 30, is_late).await;
+    let (_, _, message) = condition(&late, "Complete").unwrap();
+    assert!(message.contains("in/articles/2026/11/20/_SUCCESS is not there yet"), "{message}");
+    scene.put("in/articles/2026/11/20/b.jsonl", batch_lines("another", 1)).await;
+    scene.put("in/articles/2026/11/20/_SUCCESS", "").await;
+    scene.kubectl(&["annotate", "bjob", name, "llmbatch.dev/reconcile-requested-at=now"]);
     scene.wait_complete(name).await;
     assert_eq!(scene.result_ids("summaries/2026/11/21").await.len(), 3);
 
+    // Results that are there are adopted without a wait.
+    scene.delete("in/articles/2026/11/20/_SUCCESS").await;
     scene.jobs().delete(name, &Default::default()).await.unwrap();
     scene.wait_gone(name).await;
     scene.apply(&rendered);
@@ -125,6 +163,7 @@ async fn each_night_pays_for_new_documents_only_and_its_results_are_whole() {
     // The second night has four of the first one's five articles, and three new ones; the third has what the second had.
     for (day, articles) in [("20", lines(0, 5)), ("21", lines(1, 8)), ("22", lines(1, 8))] {
         scene.put(&format!("in/articles/2026/11/{day}/a.jsonl"), articles).await;
+        scene.put(&format!("in/articles/2026/11/{day}/_SUCCESS"), "").await;
     }
     let manifest = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(manifest.path(), scene.manifest("nightly.yaml")).unwrap();
@@ -205,6 +244,7 @@ async fn a_schedule_that_cannot_start_says_why_before_its_time() {
         (unfit("no-zone", json!({"timeZone": "Europe/Berlni"})), "UnknownTimeZone", "Europe/Berlni"),
         (unfit("no-schedule", json!({"schedule": "61 * * * *"})), "UnparseableSchedule", "61"),
         (unfit("never", json!({"schedule": "0 0 31 2 *"})), "InvalidSchedule", "no date"),
+        (bad_variable, "FailedCreate", "%Q"),
     ] {
         scene.apply(&cron.to_string());
         let name = cron["metadata"]["name"].as_str().unwrap();
@@ -214,17 +254,67 @@ async fn a_schedule_that_cannot_start_says_why_before_its_time() {
         assert!(message.contains(names), "{message}");
         assert_eq!(status.next_schedule_time, None);
     }
-    let (applied, said) = scene.try_apply(&bad_variable.to_string());
-    match applied {
-        true => {
-            let status = wait(&scene, "bad-variable", |status| ready(status).is_some()).await;
-            assert_eq!(ready(&status).unwrap().1, "FailedCreate");
-        }
-        false => assert!(said.contains("scheduledTime"), "{said}"),
-    }
     let (applied, said) =
         scene.try_apply(&unfit("zone-in-schedule", json!({"schedule": "TZ=UTC 0 0 * * *"})).to_string());
     assert!(!applied && said.contains("spec.timeZone"), "{said}");
+}
+
+/// The API server judges names of variables, the operator their formats as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_with_an_unknown_variable_is_refused_and_no_other() {
+    let scene = Scene::set("variables", &[]).await;
+    let of = |field: &str, text: &str| {
+        let mut cron = nightly(&scene, "variables", json!({}));
+        let spec = &mut cron["spec"]["jobTemplate"]["spec"];
+        if field.starts_with("/input") {
+            spec["input"] = scene.job("x", json!({"inputKey": "x/"}))["spec"]["input"].clone();
+            spec["input"]["waitFor"] = json!({"uri": "s3://tests/x/_SUCCESS"});
+        }
+        if field.starts_with("/input/configMaps") {
+            spec["input"] = json!({"configMaps": [{"name": "a"}, {"name": "b", "key": "k"}]});
+        }
+        spec["runID"] = json!("v1");
+        *spec.pointer_mut(field).unwrap() = json!(text);
+        cron
+    };
+    let (uri, in_uri, out) = ("/input/waitFor/uri", "/input/objectStore/uri", "/output/objectStore/uri");
+    let (map, key) = ("/input/configMaps/1/name", "/input/configMaps/1/key");
+    let mut refused = 0;
+    for (field, text, is_known) in [
+        ("/runID", "v-$(scheduledTime:%Y-%m-%d)", true),
+        ("/runID", "$(scheduledTme)", false),
+        ("/runID", "v-$(scheduledTime", false),
+        ("/runID", "$(runID)", false),
+        (uri, "s3://tests/$(scheduledTime:%Y/%m/%d:-1d)/_SUCCESS", true),
+        (uri, "s3://tests/$$(scheduledTime)/a$b$$c", true),
+        (uri, "s3://tests/$(date)/_SUCCESS", false),
+        (in_uri, "s3://tests/$$$(x)/$$(scheduledTime/", true),
+        (in_uri, "s3://tests/$(scheduledTime:%Y/", false),
+        (in_uri, "s3://tests/$(scheduledTimes)/", false),
+        (map, "m-$(scheduledTime:%Y-%m-%d)", true),
+        (map, "m-$(row.a)", false),
+        (key, "$(scheduledTime:%j).jsonl", true),
+        (key, "$(scheduledTime:%j.jsonl", false),
+        (out, "s3://tests/$(namespace)/$(name)/$(runID)/$(scheduledTime:%F)/", true),
+        (out, "s3://tests/$(runid)/", false),
+        (out, "s3://tests/$$(name)/", false),
+    ] {
+        let cron = of(field, text);
+        let dry = ["-n", &scene.namespace, "apply", "--dry-run=server", "-f", "-"];
+        let (is_applied, said) = cluster().try_kubectl(&dry, Some(&cron.to_string()));
+        assert_eq!(is_applied, is_known, "{field}: {text}: {said}");
+        if !is_applied {
+            refused += 1;
+            assert!(
+                said.contains("has a variable that is not known") && said.contains("$(scheduledTime)"),
+                "{text}: {said}"
+            );
+            let read: CronBatchJob = serde_json::from_str(&cron.to_string()).unwrap();
+            let zone = Schedule::parse("@daily", None).unwrap();
+            child(&read, zone.zone(), Timestamp::now()).expect_err("the operator would make a BatchJob of it");
+        }
+    }
+    assert_eq!(refused, 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]
