@@ -108,6 +108,14 @@ impl Memory {
         waiting.map(|(_, due)| *due).min()
     }
 
+    /// Records that the input file of an intent was seen to be gone at `at` (Unix milliseconds). The results of earlier searches
+    /// are forgotten: a clock that was set back in the meantime would let them pass for later ones, which prove that no batch
+    /// was made.
+    pub fn input_file_is_gone(&mut self, intent_id: &str, file: String, at: i64) {
+        self.searches.remove(intent_id);
+        self.revoked.insert(file, at);
+    }
+
     /// Returns whether the provider rejected the batch as a whole, by the last look at it.
     pub fn is_turned_away(&self, batch_id: &str) -> bool {
         matches!(self.looks.get(batch_id).map(|l| &l.seen), Some(PolledState::Ended { rejected: Some(_), .. }))

@@ -80,6 +80,19 @@ fn what_a_gateway_says_at_a_create_is_shown_at_once_and_resolved_like_any_unknow
     assert_eq!(until, Some(NOW + 3_600_000));
 }
 
+/// Between the search and the deletion of the input file, the provider may have made a batch.
+#[test]
+fn a_search_before_the_revocation_does_not_prove_that_there_is_no_batch_though_the_clock_was_set_back_since() {
+    let journal = journal(owner("j", "u"), Some(AttemptState::Revoking));
+    let mut memory = memory();
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
+    memory.input_file_is_gone("intent-1", "file-1".into(), NOW - 4_000);
+    let attempt_key = AttemptKey { shard: 0, attempt: 1 };
+    assert_eq!(step(&job(), Some(&journal), &memory), Step::Search(attempt_key));
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: Some(vec![]) });
+    assert!(matches!(step(&job(), Some(&journal), &memory), Step::Swap(_)), "a later one does");
+}
+
 /// A refusal of other kinds by a gateway counts against the limit, once it is proved that no batch came of it.
 #[test]
 fn what_a_gateway_refuses_again_and_again_ends_with_its_words() {

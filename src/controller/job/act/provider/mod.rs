@@ -68,9 +68,10 @@ impl Act<'_> {
             }
             Step::Revoke(attempt_key) => {
                 let attempt = self.attempt(attempt_key)?.clone();
-                start(Box::pin(
-                    async move { call.settles(&attempt.intent_id, call.revoke(attempt.payload.name())).await },
-                ));
+                start(Box::pin(async move {
+                    let intent_id = &attempt.intent_id;
+                    call.settles(intent_id, call.revoke(intent_id, attempt.payload.name())).await
+                }));
             }
             Step::Probe(attempt_key) => {
                 let (attempt, endpoint) = (self.attempt(attempt_key)?.clone(), self.snapshot.job.spec.endpoint);

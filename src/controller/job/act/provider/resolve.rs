@@ -104,11 +104,11 @@ impl Call {
         }
     }
 
-    /// Deletes the input file, and verifies that it is gone. Its absence is recorded with the time of the verification.
+    /// Deletes the input file of an intent, and verifies that it is gone. Its absence is recorded with the time of the verification.
     ///
     /// # Errors
     /// If the file is not this work's, or is still there.
-    pub async fn revoke(&self, file_id: &str) -> Outcome {
+    pub async fn revoke(&self, intent_id: &str, file_id: &str) -> Outcome {
         let revoke = async {
             match self.is_our_file(file_id).await? {
                 Some(false) => {
@@ -127,7 +127,7 @@ impl Call {
             }
         };
         self.in_turn(A_FEW_CALLS, revoke).await?;
-        let (file, gone) = (file_id.to_string(), self.ctx.clock.now());
-        Ok(self.memory_edit(move |m| _ = m.revoked.insert(file, gone)))
+        let (intent_id, file, gone) = (intent_id.to_string(), file_id.to_string(), self.ctx.clock.now());
+        Ok(self.memory_edit(move |m| m.input_file_is_gone(&intent_id, file, gone)))
     }
 }
