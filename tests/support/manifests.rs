@@ -45,8 +45,12 @@ fn whole(part: &Value) -> Value {
     job
 }
 
+/// Returns the objects of a text that this project's API or Kubernetes' own knows, and the parts of objects.
 fn objects(text: &str) -> Vec<Value> {
-    serde_saphyr::from_multiple(text).unwrap()
+    let mut objects: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    let is_known = |api: &str| api == "v1" || api.starts_with("llmbatch.dev/");
+    objects.retain(|object| object["apiVersion"].as_str().is_none_or(is_known));
+    objects
 }
 
 /// Returns the paths of the files of a folder, sorted.
