@@ -1,5 +1,5 @@
-"""Airflow: apply a BatchJob, and go on when it has ended. Some requests without an answer (exit code 2) skip what follows; a
-failed job (1) and a time-out (124) fail the task."""
+"""Airflow: create a BatchJob, and wait for its end. When some requests have no answer (exit code 2), the next tasks are skipped;
+a failed job (1) and a time-out (124) fail the task."""
 
 from datetime import timedelta
 from pathlib import Path

@@ -87,8 +87,8 @@ pub struct BatchJobSpec {
     pub input: Input,
     /// Result sets of earlier jobs whose answers are reused, at most 8: a request with the endpoint, model and body of one that
     /// was answered there is neither sent nor paid, and the results have that answer. The first set that has one counts.
-    /// Where there is no complete result set, with a `manifest.json`, nothing is reused, which the condition `Planned` says.
-    /// Locked once the job has started.
+    /// A result set is complete once it has its `manifest.json`. The job waits for one whose job has submitted a batch; of any
+    /// other that is not complete nothing is reused, as the condition `Planned` says. Locked once the job has started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 8), transform = schema::without_defaults)]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -127,11 +127,11 @@ pub struct BatchJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::count_or_percentage")]
     pub max_failed_requests: Option<IntOrString>,
-    /// Duration of the job in seconds, from its start, at which it ends; unset: no limit. While `suspend` is true and nothing
-    /// was submitted, the time does not run, and it begins anew on resumption, as with a Job; once a batch was submitted it
-    /// runs on, since batches do. At the end batches in flight are cancelled, answers that were paid for are written, and the
-    /// job fails, with the reason `DeadlineExceeded`. Batches that have not ended an hour later are given up on: an event names
-    /// each, and what it may still cost.
+    /// Seconds from the start of the job after which it is ended; unset: no limit. While `suspend` is true and nothing was
+    /// submitted, the time does not run, and it begins anew on resumption, as with a Job. After the first submission it runs on
+    /// while the job is suspended, because its batches do. When it is over, batches in flight are cancelled, answers that were
+    /// paid for are written, and the job fails with the reason `DeadlineExceeded`. Batches that have not ended an hour later are
+    /// given up: an event names each of them and what it may still cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<i64>,

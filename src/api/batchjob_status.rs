@@ -157,7 +157,8 @@ pub struct PinnedProvider {
 #[serde(rename_all = "camelCase")]
 pub struct InputStatus {
     /// Version of the input, which changes when the input does: the ETag of its one object, or a BLAKE3 hash of the names and
-    /// versions of its objects; for requests in ConfigMaps or inline, a BLAKE3 hash of their bytes.
+    /// versions of its objects; for requests in ConfigMaps or inline, a BLAKE3 hash of their bytes; for the results of another
+    /// job, a value that differs for other results.
     #[serde(default, alias = "sha256")]
     #[schemars(length(max = 128))]
     pub version: String,

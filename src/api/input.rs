@@ -161,8 +161,8 @@ pub struct WaitFor {
         regex(pattern = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^*\n]*[^*/\n])$")
     )]
     pub uri: String,
-    /// Seconds, from the start of the job or its last resumption, in which the object has to appear; then the job fails, with
-    /// the reason `InputDeadlineExceeded`, and costs nothing. Unset: it waits until `activeDeadlineSeconds` are over.
+    /// Seconds from the start of the job, or from its last resumption, within which the object has to appear; otherwise the job
+    /// fails with the reason `InputDeadlineExceeded` and costs nothing. Unset: `activeDeadlineSeconds`, if set, is the limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub timeout_seconds: Option<i64>,
