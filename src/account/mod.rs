@@ -19,10 +19,12 @@ use list::Lists;
 /// none is kept free.
 const CALLS: Limits = Limits { total: 8, per_namespace: u64::MAX, keeps_last_shares: false };
 
-/// Limits of the calls of all accounts that are on their way at a time, uploads among them. While its answer begins, a call may hold 408
-/// KiB of head, which is as much as hyper reads, or as much of a body that nobody has read yet. The calls and the uploads of an account
-/// have lanes of their own: one account has at most 32 uploads on their way, and one namespace has 64 of all.
+/// Limits of the calls of all accounts that are on their way at a time. While its answer begins, a call may hold 408 KiB of head, which is
+/// as much as hyper reads, or as much of a body that nobody has read yet. An account has a lane of its own.
 const ON_THEIR_WAY: Limits = Limits { total: 128, per_namespace: 64, keeps_last_shares: true };
+
+/// Limits of the uploads of all accounts that are on their way at a time. They take minutes, and calls never wait for them.
+const UPLOADS: Limits = Limits { total: 64, per_namespace: 32, keeps_last_shares: true };
 
 /// Number of quotas below which none is dropped.
 const FEW_QUOTAS: usize = 64;
@@ -53,6 +55,7 @@ pub struct Accounts {
     /// The memory for followed batches.
     followed: Arc<Budget>,
     on_their_way: Arc<Shares>,
+    uploads: Arc<Shares>,
     answers: Arc<Shares>,
 }
 
@@ -103,6 +106,7 @@ impl Accounts {
             quotas: Mutex::default(),
             followed: Budget::new(list::FOLLOWED),
             on_their_way: Shares::new(ON_THEIR_WAY),
+            uploads: Shares::new(UPLOADS),
             answers: Shares::new(ANSWERS),
         }
     }
@@ -118,6 +122,7 @@ impl Accounts {
             key: key.clone(),
             turns: Shares::new(CALLS),
             on_their_way: self.on_their_way.clone(),
+            uploads: self.uploads.clone(),
             answers: self.answers.clone(),
             pace: Arc::default(),
             lists: Lists::default(),
@@ -192,6 +197,8 @@ pub struct Account {
     turns: Arc<Shares>,
     /// The places of calls on their way, of all accounts.
     on_their_way: Arc<Shares>,
+    /// The places of uploads, of all accounts.
+    uploads: Arc<Shares>,
     /// The memory for larger answers of all accounts.
     answers: Arc<Shares>,
     pace: Arc<Pace>,
@@ -230,12 +237,15 @@ impl Account {
 
     /// Waits for a place among the uploads that are on their way, for a job of `namespace`.
     pub async fn upload_turn(&self, namespace: &str) -> Share {
-        self.on_its_way(format!("{}, uploads", self.lane(namespace)), Urgency::Usual).await
+        self.uploads.take(self.claim(namespace, Urgency::Usual)).await
     }
 
-    async fn on_its_way(&self, lane: String, urgency: Urgency) -> Share {
-        let namespace = self.key.namespace.clone();
-        self.on_their_way.take(Claim { namespace, lane, size: 1, urgency, ..Claim::default() }).await
+    /// Returns the claim for a place of a call for a job of `namespace`. It counts for the namespace of the provider object or, if that has
+    /// none, for the job's.
+    fn claim(&self, namespace: &str, urgency: Urgency) -> Claim {
+        let AccountKey { provider, namespace: own, .. } = &self.key;
+        let namespace = if own.is_empty() { namespace } else { own };
+        Claim { namespace: namespace.into(), lane: provider.clone(), size: 1, urgency, ..Claim::default() }
     }
 
     /// Runs `call` for a job of `namespace` once it is its turn and the provider does not ask for a pause, for at most
@@ -267,7 +277,7 @@ impl Account {
             self.pace.ready().await;
             let claim = Claim { namespace: namespace.into(), size: 1, urgency, ..Claim::default() };
             let of_account = self.turns.take(claim).await;
-            let on_its_way = self.on_its_way(self.key.provider.clone(), urgency).await;
+            let on_its_way = self.on_their_way.take(self.claim(namespace, urgency)).await;
             if self.pace.is_ready() {
                 (self.waited)(asked.elapsed());
                 return CallTurn { _of_account: of_account, _on_its_way: on_its_way };
@@ -308,7 +318,7 @@ mod tests {
         let shared = account(&accounts, "", "everybody's");
         let upload = |namespace| shared.upload_turn(namespace).now_or_never();
         let uploads: Vec<Share> = (0..100).filter_map(|_| upload("a")).collect();
-        assert_eq!(uploads.len(), 32);
+        assert_eq!(uploads.len(), 16);
         assert!(upload("b").is_some() && shared.turn("a", Urgency::Urgent).now_or_never().is_some());
     }
 

@@ -37,7 +37,8 @@ pub struct Output {
     pub partial_results: bool,
     /// Copy of all requests beside the results, written if true: `requests.jsonl` has each as it was sent, in the order of the
     /// input, under its own custom id. A job that takes the answers of this one (`spec.input.batchJobRef`,
-    /// `spec.input.results`) then has `$(row.request)` for each of them. The default is false.
+    /// `spec.input.results`) then has `$(row.request)` for each of them. It is left out where ConfigMaps have room for the answers
+    /// only. The default is false.
     #[serde(default)]
     pub include_requests: bool,
 }

@@ -164,7 +164,7 @@ impl Shards {
         if self.iter().filter(|shard| shard.is_live()).count() > LIVE_LIMIT {
             return Err(format!("more than {LIVE_LIMIT} batches that may run"));
         }
-        if !self.sealed.is_sane() {
+        if !self.sealed.is_sane() || self.sealed.totals.reused > sealed {
             return wrong("sums out of bounds");
         }
         if self.iter().any(|shard| !shard.is_sane()) || self.plan.iter().any(|s| !is_count(s.requests)) {

@@ -1,8 +1,8 @@
 //! A BatchJob whose results another one takes.
 
 use super::finished::cost_nothing;
-use crate::api::BatchJob;
 use crate::api::conditions::{RESULTS_WRITTEN, is_true};
+use crate::api::{BatchJob, Outcome};
 
 /// Describes why the results of the BatchJob `name` cannot be read yet; None if they can.
 pub fn lacks_results(name: &str, job: Option<&BatchJob>) -> Option<String> {
@@ -14,8 +14,15 @@ pub fn lacks_results(name: &str, job: Option<&BatchJob>) -> Option<String> {
     };
     let status = job.status.as_ref().filter(|status| status.outcome.is_some());
     if cost_nothing(job) {
+        let (how, remedy) = match status.and_then(|status| status.outcome) {
+            Some(Outcome::Cancelled) => (
+                "was told to stop",
+                "delete it and apply it again without `spec.stopPolicy`, or let this job name another one",
+            ),
+            _ => ("failed", "correct it"),
+        };
         return Some(format!(
-            "BatchJob '{name}' of `spec.input.batchJobRef` failed before anything was sent, so it has no results; correct it"
+            "BatchJob '{name}' of `spec.input.batchJobRef` {how} before anything was sent, so it has no results; {remedy}"
         ));
     }
     match status {
@@ -73,6 +80,7 @@ mod tests {
             (json!({}), "has not ended"),
             (json!({"lock": lock}), "has not ended"),
             (json!({"outcome": "Failed"}), "failed before anything was sent"),
+            (json!({"outcome": "Cancelled"}), "was told to stop before anything was sent"),
             (json!({"outcome": "Failed", "lock": lock}), "ended without results"),
         ] {
             assert!(lacks_results("a", Some(&job(status.clone()))).is_some_and(|why| why.contains(said)), "{status}");

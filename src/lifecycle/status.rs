@@ -144,7 +144,7 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     status.display = Some(Display { progress: progress(o, journal, counts, old) });
     let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, checked(plan, counts))];
     let totals = journal.shards.totals();
-    let (submitted, batches) = (totals.submitted, journal.shards.len() - totals.reused);
+    let (submitted, batches) = (totals.submitted, journal.shards.len().saturating_sub(totals.reused));
     let all = submitted == batches;
     let message = format!("{submitted} of {batches} batches were submitted");
     facts.push(verdict(conditions::SUBMITTED, all, if all { "AllSubmitted" } else { "NotAllSubmitted" }, message));

@@ -199,7 +199,7 @@ async fn read<T: DeserializeOwned>(folder: &Folder, name: &str) -> Result<Option
     Ok(bytes.and_then(|bytes| weight::read(&bytes).ok()))
 }
 
-/// Deletes the readable answers of a work, if there are any. Objects under other names, and those of other works, stay.
+/// Deletes the readable answers of a work, if there are any. Objects under other names stay.
 ///
 /// # Errors
 /// Fails if the store refuses. The list goes last, so that the deletion can be repeated.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::collect::{CollectError, put_surely};
+use super::ending::{is_nothing, value_of};
 use super::index::{corrupt, index_lines, next_entry};
 use super::line::{LineOutcome, PartLine};
 use super::set::{ResultSet, read_error};
@@ -81,7 +82,9 @@ pub async fn add_answers(
         number += 1;
         let Line::Whole(line) = line else { return Err(faulty(number, "is longer than any answer")) };
         let line: AnswerLine = serde_json::from_slice(line).map_err(|_| faulty(number, "is no line of results"))?;
-        let (Some(response), None) = (line.response, line.error) else { return Err(faulty(number, "is no answer")) };
+        // Some servers write an empty error beside an answer.
+        let is_error = line.error.is_some_and(|error| !is_nothing(&value_of(error)));
+        let Some(response) = line.response.filter(|_| !is_error) else { return Err(faulty(number, "is no answer")) };
         let hash = match version {
             WorkHashVersion::V1 => &line.request_sha256,
             WorkHashVersion::V2 => &line.request_blake3,

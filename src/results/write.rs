@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::to_raw_value;
+use tracing::warn;
 
 use super::index::corrupt;
 use super::join::{Join, JoinInputs, loaded};
@@ -86,6 +87,11 @@ pub async fn write(
     put_manifest(folder, manifest).await
 }
 
+/// Returns the name of a piece of the result file `name`, such as `results-00000.jsonl`.
+fn piece_name(name: &str, number: usize) -> String {
+    name.replace(".jsonl", &format!("-{number:05}.jsonl"))
+}
+
 /// Uncompressed bytes of a piece. It fits into a ConfigMap even if it does not compress.
 const PIECE: u64 = 640 << 10;
 
@@ -132,9 +138,28 @@ impl ResultWriter<'_> {
         }
         if self.requests {
             // By a join of their own: no more files are written at a time, since each upload takes much memory.
-            files.extend(self.write_requests(output(layout::REQUESTS).await?).await?);
+            match self.write_requests(output(layout::REQUESTS).await?).await {
+                // Answers that were paid count more than a copy of the requests.
+                Err(WriteError::Store(StoreError::TooLarge(why))) if form.piece.is_some() => {
+                    warn!(why, "the requests are left out of the results, since only the answers have room");
+                    self.delete_requests(form).await?;
+                }
+                requests => files.extend(requests?),
+            }
         }
         Ok(files)
+    }
+
+    /// Deletes the pieces of a file of requests that found no room.
+    async fn delete_requests(&self, form: OutputForm) -> Result<(), WriteError> {
+        for number in 0.. {
+            let name = form.compression.named(&piece_name(layout::REQUESTS, number));
+            if !self.folder.exists(&name).await? {
+                break;
+            }
+            self.folder.delete(&name).await?;
+        }
+        Ok(())
     }
 
     async fn write_requests(&self, mut requests: Output<'_>) -> Result<Vec<ManifestFile>, WriteError> {
@@ -252,7 +277,7 @@ impl OutputPiece {
         number: usize,
     ) -> Result<OutputPiece, StoreError> {
         let name = match form.piece {
-            Some(_) => name.replace(".jsonl", &format!("-{number:05}.jsonl")),
+            Some(_) => piece_name(name, number),
             None => name.to_string(),
         };
         let name = form.compression.named(&name);

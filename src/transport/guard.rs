@@ -24,6 +24,9 @@ const CLIENT_BYTES: usize = 32 << 10;
 /// Bytes of one HTTP/2 response that a server may send before they are read: a tenant's server may send them to each call. A file of a
 /// server that is 100 ms away comes at 5 MB a second.
 const STREAM_WINDOW: u32 = 512 << 10;
+/// Bytes of all responses of one HTTP/2 connection that a server may send before they are read: a window for each call and upload that may
+/// be on its way.
+const CONNECTION_WINDOW: u32 = 192 * STREAM_WINDOW;
 
 /// Resolves names.
 #[async_trait]
@@ -227,6 +230,8 @@ fn client(setup: &Setup) -> ClientBuilder {
         .retry(reqwest::retry::never())
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_initial_stream_window_size(STREAM_WINDOW)
+        // Answers that nobody reads for a while stop no other answer of the same connection.
+        .http2_initial_connection_window_size(CONNECTION_WINDOW)
         .user_agent(concat!("batchjob-operator/", env!("CARGO_PKG_VERSION")));
     match &setup.ca {
         Some(ca) => client.tls_certs_only(ca.certificates.clone()),

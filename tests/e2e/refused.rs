@@ -170,9 +170,9 @@ fn operator(args: &[&str], kubeconfig: &str) -> (Option<i32>, String) {
 #[test]
 fn wrong_flags_and_no_cluster_are_one_clear_line() {
     let (code, said) = operator(&["run", "--watch-namespace", "x"], "");
-    assert!(code == Some(2) && said.contains("--watch-namespaces"), "{said}");
+    assert!(code == Some(64) && said.contains("--watch-namespaces"), "{said}");
     let (code, said) = operator(&["run", "--health-addr", "nonsense"], "");
-    assert!(code == Some(2) && said.contains("--health-addr"), "{said}");
+    assert!(code == Some(64) && said.contains("--health-addr"), "{said}");
     for (args, kubeconfig, words) in [
         (vec!["run"], "/nonexistent/config", "set KUBECONFIG"),
         (vec!["run", "--spool-dir", "/nonexistent"], "", "--spool-dir"),

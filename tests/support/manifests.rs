@@ -26,7 +26,9 @@ pub fn shown() -> Vec<Shown> {
             for part in objects.iter_mut().filter(|object| object.get("kind").is_none()) {
                 *part = whole(part);
             }
-            shown.push(Shown { place: format!("{page} {}", i + 1), objects });
+            if !objects.is_empty() {
+                shown.push(Shown { place: format!("{page} {}", i + 1), objects });
+            }
         }
     }
     shown
@@ -39,6 +41,8 @@ pub fn blocks(page: &str) -> Vec<&str> {
 
 fn whole(part: &Value) -> Value {
     let mut job = objects(&read("examples/reviews.yaml")).remove(0);
+    // A part may name the job of the example.
+    job["metadata"]["name"] = "shown".into();
     for (field, value) in part.get("spec").unwrap_or(part).as_object().unwrap() {
         job["spec"][field] = value.clone();
     }

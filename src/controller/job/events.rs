@@ -12,7 +12,7 @@ pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
     let mut news = vec![];
     if let (None, Some(plan)) = (&old.plan, &new.plan) {
         let totals = new.shards.totals();
-        let batches = match new.shards.len() - totals.reused {
+        let batches = match new.shards.len().saturating_sub(totals.reused) {
             1 => "1 batch".to_string(),
             n => format!("{n} batches"),
         };

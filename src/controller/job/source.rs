@@ -26,12 +26,13 @@ pub(crate) fn reuse_field(index: usize) -> String {
 /// # Errors
 /// A message that names the conflict and the remedy.
 pub(crate) fn check(spec: &BatchJobSpec, output_uri: &str) -> Result<(), String> {
-    for (i, source) in spec.reuse_from.iter().flatten().enumerate() {
-        let (from, to) = (&source.object_store, spec.output.object_store.as_ref());
+    let reused = spec.reuse_from.iter().flatten().enumerate().map(|(i, set)| (reuse_field(i), &set.object_store));
+    let read = spec.input.results.iter().map(|results| ("spec.input.results".to_string(), &results.object_store));
+    for (field, from) in reused.chain(read) {
+        let to = spec.output.object_store.as_ref();
         if to.is_some_and(|to| to.endpoint == from.endpoint) && folder_uri(&from.uri) == output_uri {
             return Err(format!(
-                "`{}` is the destination of this job itself ({output_uri}); name that of an earlier job",
-                reuse_field(i)
+                "`{field}` is the destination of this job itself ({output_uri}); name that of an earlier job"
             ));
         }
     }

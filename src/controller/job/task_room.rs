@@ -21,15 +21,15 @@ impl TaskRooms {
     /// Returns the room of this task, and the name of its lane.
     pub fn of(&self, task: Task) -> (&TaskRoom, &'static str) {
         match task {
-            Task::Plan
+            Task::LookForInput
+            | Task::Plan
             | Task::Upload(_)
             | Task::Collect(_)
             | Task::FollowUp
             | Task::Halve(_)
             | Task::Publish
             | Task::Write => (&self.transfers, "transfers"),
-            Task::LookForInput
-            | Task::Place
+            Task::Place
             | Task::Post(_)
             | Task::Call(_)
             | Task::Cancel(_)

@@ -40,7 +40,8 @@ const NEED_STEP: u64 = 8;
 const MOST_INLINE: u64 = 8;
 
 /// The kinds of transfers, as metrics name them.
-pub(crate) const KINDS: [&str; 7] = ["Plan", "Upload", "Collect", "FollowUp", "Halve", "Publish", "Write"];
+pub(crate) const KINDS: [&str; 8] =
+    ["LookForInput", "Plan", "Upload", "Collect", "FollowUp", "Halve", "Publish", "Write"];
 
 /// Returns the claim of a transfer. `need` is the size in MiB of one that outgrew its place before.
 pub(crate) fn claim(task: Task, job: &BatchJob, need: Option<u64>) -> Claim {
@@ -203,6 +204,7 @@ fn small_grace(failures: u32) -> Duration {
 /// Returns the name of a transfer's kind, as in [`KINDS`].
 pub(crate) fn name_of(task: Task) -> &'static str {
     match task {
+        Task::LookForInput => "LookForInput",
         Task::Plan => "Plan",
         Task::Upload(_) => "Upload",
         Task::Collect(_) => "Collect",

@@ -68,7 +68,7 @@ async fn a_set_that_was_changed_is_refused_and_a_line_that_is_no_answer_is_named
         ("{", "is no line of results"),
         ("[]", "is no answer"),
         (&answer(2).replace("\"id\"", "\"request_blake3\""), "is no line of results"),
-        (&answer(2).replace("\"error\":null", "\"error\":{}"), "is no answer"),
+        (&answer(2).replace("\"error\":null", "\"error\":{\"code\":\"x\"}"), "is no answer"),
         (&answer(2).replace("\"response\"", "\"answer\""), "is no answer"),
         (&answer(2).replace(&hash(2), "2"), "names its request by no hash"),
         (&answer(2).replace(&hash(2), &"é".repeat(32)), "names its request by no hash"),

@@ -48,6 +48,9 @@ impl Call {
             Err(e) => return Err(e.into()),
         };
         let earlier = self.job_state.memory().searches.get(&intent_id).and_then(|search| search.found.clone());
+        // A search that failed does not undo what an earlier one found beside a recorded batch.
+        let is_recorded = matches!(attempt.state, AttemptState::Submitted { .. });
+        let found = found.or_else(|| earlier.clone().filter(|_| is_recorded));
         if let Some(found) = found.as_ref().filter(|found| found.len() > 1 && earlier.as_ref() != Some(found)) {
             let note = format!(
                 "the provider made {} batches of the submission of {attempt_key}: {}; one is followed, and the others are told to stop",

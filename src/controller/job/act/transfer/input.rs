@@ -31,7 +31,7 @@ impl Act<'_> {
     ) -> Result<(), StepError> {
         let (ctx, clients, key) = (self.ctx.clone(), self.clients()?.clone(), ObjectRef::from_obj(&*self.snapshot.job));
         let (spec_hash, output_uri) = (self.snapshot.view.spec_hash.clone(), self.snapshot.view.output_uri.clone());
-        let namespace = self.snapshot.view.owner.namespace.clone();
+        let (job_state, namespace) = (self.job_state.clone(), self.snapshot.view.owner.namespace.clone());
         let max_batches = self.snapshot.view.plan_limit();
         tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Plan, move || async move {
             // The object is read again, so that its requests take memory only from here on. If its spec is no longer the one
@@ -66,6 +66,8 @@ impl Act<'_> {
                     }
                 }
             }
+            // Nothing is waited for any more, and the pass may take long.
+            job_state.remember(|m| m.reuse_look = None);
             let input = std::mem::take(&mut job.spec.input);
             job.drop_requests();
             let source = match source::open(&ctx, &namespace, input).await {
@@ -118,10 +120,7 @@ impl Act<'_> {
                 }
                 Err(PassError::Store(e)) => return Err(e.into()),
             };
-            Ok(memory_edit(move |m| {
-                m.reuse_look = None;
-                m.pass = Some(Pass { spec_hash, result });
-            }))
+            Ok(memory_edit(move |m| m.pass = Some(Pass { spec_hash, result })))
         });
         Ok(())
     }

@@ -8,20 +8,26 @@ use crate::api::{BatchJob, ObjectStoreLocation, WaitFor, conditions};
 use crate::controller::Context;
 use crate::controller::job::act::Act;
 use crate::controller::job::folders::{input_folder, results_folder};
-use crate::controller::job::{events, result_source, tasks};
+use crate::controller::job::{events, result_source, source, tasks};
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::publish;
-use crate::lifecycle::{InputLook, InputWait, Memory, Step, Task};
-use crate::store::{Folder, StoreError, layout};
+use crate::lifecycle::{InputLook, InputWait, Memory, Task};
+use crate::store::{Folder, StoreError, layout, reserve};
+
+/// Most bytes of a page of a listing, as text and as a list.
+const PAGE_BYTES: usize = 24 << 20;
 
 impl Act<'_> {
     pub(in crate::controller::job::act) fn look_for_input(&self) -> Result<(), StepError> {
         let (job, ctx) = (self.snapshot.job.clone(), self.ctx.clone());
         let Some(InputWait { of, .. }) = self.snapshot.view.input_wait.clone() else { return Ok(()) };
+        let output_uri = self.snapshot.view.output_uri.clone();
         // A bucket that does not exist is told once; a look at an object cannot tell.
         let is_first = self.job_state.memory().input_look.is_none_or(|look| look.of != of);
-        let task = (Task::LookForInput, Step::LookForInput.name());
-        tasks::start_call(self.ctx, self.job_state, &job.clone(), task, async move {
+        // A look holds the heads of a store, and the first one a page of its listing, so it takes its share of the memory for transfers.
+        tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::LookForInput, move || async move {
+            // A job would wait for its own results for ever.
+            source::check(&job.spec, &output_uri).map_err(|why| StepError::lasting(reasons::INVALID_INPUT, why))?;
             let at = ctx.clock.now();
             let missing = missing(&ctx, &job, is_first).await?;
             if missing.is_none() && was_told_to_wait(&job) {
@@ -70,6 +76,7 @@ fn was_told_to_wait(job: &BatchJob) -> bool {
 async fn is_there(folder: &Folder, name: &str, is_first: bool) -> Result<bool, StepError> {
     match folder.exists(name).await {
         Ok(false) if is_first => {
+            let _page = reserve(PAGE_BYTES).await;
             folder.see_bucket().await?;
             Ok(false)
         }

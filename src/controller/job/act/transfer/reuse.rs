@@ -80,10 +80,13 @@ async fn results_to_come(folder: &Folder) -> Result<Option<&'static str>, StoreE
         Ok(None) | Err(StoreError::Corrupt(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let was_sent = journal.has_intents() || journal.protocol_version > PROTOCOL_VERSION_OF_REUSE;
+    let was_sent =
+        journal.has_intents() || journal.commit.is_some() || journal.protocol_version > PROTOCOL_VERSION_OF_REUSE;
     Ok(match (was_sent && journal.closing != Some(DeletionPolicy::Orphan), &journal.commit) {
         (false, _) => None,
-        (true, None) => Some("has sent its requests, and its results are not there yet"),
+        (true, None) => Some(
+            "has sent its requests, and its results are not there yet; if it is gone, create this job anew without that set",
+        ),
         (true, Some(_)) => Some(
             "has ended, and its results are not there yet; if somebody deleted them, create this job anew without that set",
         ),
