@@ -101,8 +101,8 @@ pub struct BatchJobSpec {
     pub suspend: bool,
     /// Way to stop the job for good; unset: it runs to its end. Drain: no further batch is submitted, batches in flight are
     /// awaited, and their answers are written. Cancel: batches in flight are cancelled, and answers that were paid for are
-    /// written. The job fails, with the reason and the outcome `Cancelled`, unless nothing was left to send. A stop counts more
-    /// than `suspend`. Once set, it may not be changed, except from Drain to Cancel.
+    /// written. The job fails, with the reason and the outcome `Cancelled`, unless nothing was left to send. A stop takes precedence
+    /// over `suspend`. Once set, it may not be changed, except from Drain to Cancel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = schema::own_description)]
     pub stop_policy: Option<StopPolicy>,

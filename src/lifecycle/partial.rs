@@ -1,4 +1,4 @@
-//! Answers that are readable while their job runs: when those of settled shards are to be published. Nothing else depends on it.
+//! The rule by which the answers of settled shards are published while their job runs. No other decision depends on it.
 
 use super::journal::Journal;
 use super::observed::Observed;
@@ -11,7 +11,7 @@ pub struct Published {
     pub shards: ShardSet,
     /// Number of files with answers.
     pub files: usize,
-    /// Number of settled shards of the journal that was looked at. None is looked for again while that is their number.
+    /// Number of settled shards in the journal at the last publication. Shards are looked for again once it has grown.
     pub settled: usize,
 }
 

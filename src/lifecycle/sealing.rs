@@ -49,7 +49,7 @@ impl Segment {
     /// Returns a segment of sealed shards, by index.
     ///
     /// # Errors
-    /// Never in practice: everything in a shard can be written as JSON.
+    /// None in practice: every shard serializes as JSON.
     pub fn of_sealed(shards: &BTreeMap<usize, Shard>) -> serde_json::Result<Segment> {
         Segment::new(SegmentKind::Sealed, shards)
     }
@@ -65,7 +65,7 @@ impl Shards {
     /// beyond those of a small job. The segments have to be stored before the head that names them.
     ///
     /// # Errors
-    /// Never in practice: everything in a shard can be written as JSON.
+    /// None in practice: every shard serializes as JSON.
     pub fn pack(&mut self, seal_at: usize) -> serde_json::Result<Vec<Segment>> {
         let mut segments = self.seal(seal_at.max(1))?;
         segments.extend(self.plan_unsent()?);
@@ -124,11 +124,11 @@ impl Shards {
         Ok(segments)
     }
 
-    /// Adds a shard with reused answers behind all others, which are such shards as well. Returns a segment whenever one is
+    /// Adds a shard with reused answers. All shards before it have reused answers as well. Returns a segment whenever one is
     /// full. The segment has to be stored before a head names it; its shards are no longer held.
     ///
     /// # Errors
-    /// Never in practice: everything in a shard can be written as JSON.
+    /// None in practice: every shard serializes as JSON.
     pub fn push_reused(&mut self, shard: Shard) -> serde_json::Result<Option<Segment>> {
         self.push(shard);
         // The plan begins behind them.
@@ -139,12 +139,12 @@ impl Shards {
         }
     }
 
-    /// Adds a shard that is to be sent behind all others, which are of the same round or have reused answers. Returns a segment whenever one is full.
+    /// Adds a shard that is to be sent. The shards before it are of the same round or have reused answers. Returns a segment whenever one is full.
     /// The segment has to be stored before a head names it; except for those of the first segment, its shards are no longer
     /// held.
     ///
     /// # Errors
-    /// Never in practice: everything in a shard can be written as JSON.
+    /// None in practice: every shard serializes as JSON.
     pub fn push_planned(&mut self, shard: Shard) -> serde_json::Result<Option<Segment>> {
         self.push(shard);
         match self.len - self.planned_end() < SEGMENT_SHARDS {
@@ -182,7 +182,7 @@ impl Shards {
     /// Returns the rest of a plan that was made shard by shard, if it is enough for a segment.
     ///
     /// # Errors
-    /// Never in practice: everything in a shard can be written as JSON.
+    /// None in practice: every shard serializes as JSON.
     pub fn end_plan(&mut self) -> serde_json::Result<Option<Segment>> {
         if self.plan.is_empty() && self.len - self.next <= UNSENT_IN_HEAD {
             self.next = 0;
@@ -388,7 +388,7 @@ mod tests {
                 let written = serde_json::to_string(&shards).unwrap();
                 let read: Shards = serde_json::from_str(&written).unwrap();
                 assert_eq!((read.totals(), read.have_reused()), (shards.totals(), true));
-                // What gathers in the head is sealed with the next write.
+                // Settled shards that gather in the head are sealed by the next write.
                 shards.pack(1).unwrap();
                 assert!(!shards.have_attempts(), "{first} before {count}");
                 let (totals, counts) = (shards.totals(), shards.totals().counts);

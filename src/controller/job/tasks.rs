@@ -52,9 +52,8 @@ pub(crate) fn start_in_place<T: Send + 'static, W: Future<Output = Outcome> + Se
     });
 }
 
-/// Starts a call that moves no data: to the provider, where it waits for its turn at the account, or a look at the input's store;
-/// `name` is the name of the step. Like a transfer, it ends
-/// with its job or with this process, except for [`Task::Post`], which is always waited for.
+/// Starts a call to the provider, which moves no data and waits for its turn at the account; `name` is the name of the step. Like a
+/// transfer, it ends with its job or with this process, except for [`Task::Post`], which is always waited for.
 pub(crate) fn start_call(
     ctx: &Arc<Context>,
     job_state: &Arc<JobState>,

@@ -1,4 +1,4 @@
-//! The look whether what a job waits for before its input is read is there: an object, or the results of another job.
+//! Looks for the input that a job waits for: an object in storage, or the results of another job.
 
 use kube::ResourceExt;
 
@@ -40,7 +40,7 @@ impl Act<'_> {
     }
 }
 
-/// Returns what the job waits for, for a person; None if it is there.
+/// Describes the missing input, for a person; None if the input is there.
 async fn missing(ctx: &Context, job: &BatchJob, is_first: bool) -> Result<Option<String>, StepError> {
     let (input, namespace) = (&job.spec.input, job.namespace().unwrap_or_default());
     let (folder, name) = match (&input.object_store, &input.wait_for, &input.results, &input.batch_job_ref) {
