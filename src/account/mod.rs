@@ -23,7 +23,8 @@ const CALLS: Limits = Limits { total: 8, per_namespace: u64::MAX, keeps_last_sha
 /// as much as hyper reads, or as much of a body that nobody has read yet. An account has a lane of its own.
 const ON_THEIR_WAY: Limits = Limits { total: 128, per_namespace: 64, keeps_last_shares: true };
 
-/// Limits of the uploads of all accounts that are on their way at a time. They take minutes, and calls never wait for them.
+/// Limits of the uploads of all accounts that are on their way at a time, until they are answered. They take minutes, and calls never wait
+/// for them. A slow one makes room for a namespace that has none (`controller/job/transfers.rs`).
 const UPLOADS: Limits = Limits { total: 64, per_namespace: 32, keeps_last_shares: true };
 
 /// Number of quotas below which none is dropped.
@@ -235,9 +236,10 @@ impl Account {
         if self.key.namespace.is_empty() { namespace } else { &self.key.provider }
     }
 
-    /// Waits for a place among the uploads that are on their way, for a job of `namespace`.
-    pub async fn upload_turn(&self, namespace: &str) -> Share {
-        self.uploads.take(self.claim(namespace, Urgency::Usual)).await
+    /// Waits for a place among the uploads that are on their way, for a job of `namespace`. `is_retry` tells whether this upload failed
+    /// the last time.
+    pub async fn upload_turn(&self, namespace: &str, is_retry: bool) -> Share {
+        self.uploads.take(Claim { is_retry, ..self.claim(namespace, Urgency::Usual) }).await
     }
 
     /// Returns the claim for a place of a call for a job of `namespace`. It counts for the namespace of the provider object or, if that has
@@ -316,7 +318,7 @@ mod tests {
     fn uploads_to_an_account_that_many_namespaces_use_leave_places_to_each_of_them_and_to_calls() {
         let accounts = accounts();
         let shared = account(&accounts, "", "everybody's");
-        let upload = |namespace| shared.upload_turn(namespace).now_or_never();
+        let upload = |namespace| shared.upload_turn(namespace, false).now_or_never();
         let uploads: Vec<Share> = (0..100).filter_map(|_| upload("a")).collect();
         assert_eq!(uploads.len(), 16);
         assert!(upload("b").is_some() && shared.turn("a", Urgency::Urgent).now_or_never().is_some());

@@ -33,7 +33,7 @@ impl BatchApi for Provider {
         Dialect::of(ProviderType::OpenAI)
     }
 
-    async fn upload(&self, _: InputFile) -> Result<String, ApiError> {
+    async fn send_file(&self, _: InputFile) -> Result<String, ApiError> {
         unused()
     }
 

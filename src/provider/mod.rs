@@ -28,6 +28,24 @@ pub use openai::OpenAi;
 pub use pace::Pace;
 pub use probe::{Probe, Trial, is_about_content, look, probe};
 
+/// Longest wait for the processing of an uploaded file.
+const PROCESSING_TIMEOUT: Duration = Duration::from_secs(600);
+/// Longest pause between two looks at a file that is being processed.
+const PROCESSING_PAUSE: Duration = Duration::from_secs(15);
+
+/// Waits until an uploaded file was processed, as `look` tells. If that takes too long, the request for a batch will report it.
+///
+/// # Errors
+/// If a look fails.
+pub async fn processed<F: Future<Output = Result<bool, ApiError>>>(look: impl Fn() -> F) -> Result<(), ApiError> {
+    let (began, mut pause) = (tokio::time::Instant::now(), Duration::from_millis(250));
+    while !look().await? && began.elapsed() < PROCESSING_TIMEOUT {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PROCESSING_PAUSE);
+    }
+    Ok(())
+}
+
 /// The reader of a list's pages. It gets each page, and breaks the reading off when it has seen enough.
 pub type OnPage<'a> = dyn for<'p> FnMut(&'p [Batch]) -> ControlFlow<()> + Send + 'a;
 
@@ -40,8 +58,24 @@ pub trait BatchApi: Send + Sync {
     /// Returns the vendor's dialect.
     fn dialect(&self) -> &'static Dialect;
 
-    /// Uploads an input file, which costs nothing. Returns the provider's name for it.
-    async fn upload(&self, file: InputFile) -> Result<String, ApiError>;
+    /// Uploads an input file, which costs nothing, and waits until it is processed. Returns the provider's name for it.
+    async fn upload(&self, file: InputFile) -> Result<String, ApiError> {
+        let id = self.send_file(file).await?;
+        processed(|| self.is_processed(&id)).await?;
+        Ok(id)
+    }
+
+    /// Uploads an input file, which costs nothing. Returns the provider's name for it. Before a batch is requested, the file has to be
+    /// processed; see [`processed`].
+    async fn send_file(&self, file: InputFile) -> Result<String, ApiError>;
+
+    /// Returns whether an uploaded file was processed, by one look. Most providers process none.
+    ///
+    /// # Errors
+    /// If the provider cannot process the file, or does not tell.
+    async fn is_processed(&self, _file_id: &str) -> Result<bool, ApiError> {
+        Ok(true)
+    }
 
     /// Requests a batch, once. Only the holder of a `PostPermit` may call this.
     async fn create(&self, request: &CreateBatch) -> Created;

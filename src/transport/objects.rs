@@ -5,7 +5,9 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt};
+use bytes::Bytes;
+use futures::stream::try_unfold;
+use futures::{Stream, StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, StreamBody};
 use object_store::ClientOptions;
 use object_store::client::{
@@ -14,11 +16,17 @@ use object_store::client::{
 
 use reqwest::{Method, Url};
 
-use super::{Peer, SendError, Transport, stream};
+use super::{Peer, ReservedMemory, SendError, Transport, stream};
 
-/// Maximum size of an answer that is not an object's content, in bytes. Such an answer is read into memory. A page of 1,000 keys of the
-/// greatest length has 2 MB.
-const ANSWER_LIMIT: u64 = 8 << 20;
+/// Maximum size of an answer that names many objects, in bytes: a page of a listing, or the outcome of a deletion of many. Such an answer
+/// is read into memory. A page of 1,000 keys of the greatest length has 2 MB.
+const NAMES_LIMIT: u64 = 8 << 20;
+/// Maximum size of any other answer that is not an object's content, in bytes.
+const ANSWER_LIMIT: u64 = 256 << 10;
+/// Size of an answer that is held without a reservation, in bytes. Of an error no more is read.
+const SMALL: u64 = 64 << 10;
+/// Most memory that an answer takes, as a multiple of its length: its text, and the names that are read of it.
+const HELD: u64 = 3;
 
 /// Maximum number of requests for one page of a listing. `object_store` tries a page four times, and several listings may run at once.
 const SAME_PAGE: u32 = 16;
@@ -78,22 +86,63 @@ impl HttpService for ObjectConnector {
         let mut out = reqwest::Request::new(parts.method, url);
         *out.headers_mut() = parts.headers;
         let chunks = body.into_data_stream().map_err(|e| HttpError::new(HttpErrorKind::Request, e));
-        let bytes: Vec<bytes::Bytes> = chunks.try_collect().await?;
+        let bytes: Vec<Bytes> = chunks.try_collect().await?;
         if bytes.iter().any(|b| !b.is_empty()) {
             *out.body_mut() = Some(whole(bytes));
         }
         let is_listing = is_list(out.url().as_str());
         let is_content = out.method() == Method::GET && !is_listing;
+        let names_many = is_listing || out.method() == Method::POST && is_deletion_of_many(out.url());
         if is_listing {
             self.goes_on(out.url())?;
         }
         let response = self.transport.send(out).await.map_err(http_error)?;
-        let limit = if is_content && response.status().is_success() { u64::MAX } else { ANSWER_LIMIT };
         let (mut head, ()) = http::Response::new(()).into_parts();
         (head.status, head.headers) = (response.status(), response.headers().clone());
-        let frames = stream(response, limit).map(|chunk| chunk.map(http_body::Frame::data).map_err(http_error));
+        let body = match response.status().is_success() {
+            false => beginning(stream(response, u64::MAX)).left_stream(),
+            true if is_content => stream(response, u64::MAX).left_stream().right_stream(),
+            true => held(stream(response, if names_many { NAMES_LIMIT } else { ANSWER_LIMIT }))
+                .right_stream()
+                .right_stream(),
+        };
+        let frames = body.map(|chunk| chunk.map(http_body::Frame::data).map_err(http_error));
         Ok(HttpResponse::from_parts(head, HttpResponseBody::new(StreamBody::new(frames))))
     }
+}
+
+/// Reserves memory for an answer that is read whole, as it comes. The work that reads it counts what it holds, and begins again with a
+/// larger share of the memory if that is too much for now.
+fn held(
+    body: impl Stream<Item = Result<Bytes, SendError>> + Send + Sync + 'static,
+) -> impl Stream<Item = Result<Bytes, SendError>> + Send + Sync + 'static {
+    let state = (Box::pin(body), ReservedMemory::default(), 0);
+    try_unfold(state, |(mut body, mut reserved, before)| async move {
+        let Some(chunk) = body.try_next().await? else { return Ok(None) };
+        let bytes = before + chunk.len() as u64;
+        if bytes > SMALL {
+            reserved.set(HELD * bytes).await;
+        }
+        Ok(Some((chunk, (body, reserved, bytes))))
+    })
+}
+
+/// Returns the beginning of a body, of at least [`SMALL`] bytes if it has so many.
+fn beginning(
+    body: impl Stream<Item = Result<Bytes, SendError>> + Send + Sync + 'static,
+) -> impl Stream<Item = Result<Bytes, SendError>> + Send + Sync + 'static {
+    let mut bytes = 0;
+    body.take_while(move |chunk| {
+        let is_wanted = bytes < SMALL;
+        bytes += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        std::future::ready(is_wanted)
+    })
+}
+
+/// Returns whether the URL is that of S3's DeleteObjects, which answers with the names of all objects
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html>).
+fn is_deletion_of_many(url: &Url) -> bool {
+    url.query_pairs().any(|(key, _)| key == "delete")
 }
 
 /// Returns whether the URL is a page of a listing, by the query of S3's ListObjectsV2
@@ -104,7 +153,7 @@ pub fn is_list(url: &str) -> bool {
 }
 
 /// Returns a body of known length, because object stores refuse chunked uploads.
-fn whole(chunks: Vec<bytes::Bytes>) -> reqwest::Body {
+fn whole(chunks: Vec<Bytes>) -> reqwest::Body {
     match <[_; 1]>::try_from(chunks) {
         Ok([one]) => one.into(),
         Err(many) => many.concat().into(),
@@ -120,4 +169,40 @@ fn http_error(error: SendError) -> HttpError {
         SendError::TooLarge(_) => HttpErrorKind::Decode,
     };
     HttpError::new(kind, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::Meter;
+
+    /// Reads a body of so many bytes. Returns the most memory that was reserved for it meanwhile, and what is at its end.
+    async fn most_reserved(bytes: u64) -> (u64, u64) {
+        let meter = Meter::default();
+        let chunks = (0..bytes.div_ceil(1 << 10)).map(|_| Ok(Bytes::from(vec![b'x'; 1 << 10])));
+        let most = meter.clone().measure(async {
+            let (mut body, mut most) = (std::pin::pin!(held(futures::stream::iter(chunks.collect::<Vec<_>>()))), 0);
+            while let Some(chunk) = body.next().await {
+                chunk.unwrap();
+                most = most.max(meter.reserved());
+            }
+            most
+        });
+        (most.await, meter.reserved())
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_read_whole_counts_for_the_work_that_reads_it_unless_it_is_small() {
+        assert_eq!(most_reserved(SMALL).await, (0, 0));
+        assert_eq!(most_reserved(2 << 20).await, (HELD * (2 << 20), 0));
+    }
+
+    #[test]
+    fn a_deletion_of_many_is_told_from_other_calls() {
+        let is = |url: &str| is_deletion_of_many(&url.parse().unwrap());
+        assert!(is("https://s3.example/bucket?delete") && is("https://s3.example/bucket?delete="));
+        assert!(
+            !is("https://s3.example/bucket/delete?uploads") && !is("https://s3.example/b?list-type=2&prefix=delete")
+        );
+    }
 }

@@ -235,6 +235,27 @@ async fn slow_uploads(world: &mut World) {
     world.is_undisturbed_by("16 uploads at 1 kB a second").await;
 }
 
+/// Uploads that are sent and never answered, of eight namespaces with an account each. They can take all the places of uploads.
+async fn uploads_that_are_never_answered(world: &mut World) {
+    let scene = &world.quiet;
+    let silent = Proxy::that_hangs_at(scene.sim.url.trim_end_matches("/v1"), "POST", "/files", CANARY).await;
+    let provider = scene.manifest("provider.yaml").replace(&scene.base_url, &format!("{}/v1", silent.url));
+    let provider = provider + "  limits:\n    maxRequestsPerBatch: 1\n";
+    for namespace in &world.crowd[..8] {
+        let (ok, said) = cluster().try_kubectl(&["-n", namespace, "apply", "-f", "-"], Some(&provider));
+        assert!(ok, "{said}");
+        let name = format!("uploads-of-{namespace}");
+        let mut job = scene.job(&name, json!({"spec": {"parallelism": 16}}));
+        job["metadata"]["namespace"] = json!(namespace);
+        job["spec"]["input"] = json!({"inline": {"requests": requests(&name, 16)}});
+        create_with(Api::namespaced(scene.client.clone(), namespace), scene, &[job]).await;
+    }
+    // The slow uploads have the others.
+    let blocked = || async { (silent.hanging() >= 40).then_some(()) };
+    eventually("uploads are not answered", 60, blocked).await;
+    world.is_undisturbed_by("uploads of eight namespaces that are never answered").await;
+}
+
 async fn flood(world: &mut World) {
     create_many(&world.noisy[5], "flood", 500, |_| {}).await;
     world.is_undisturbed_by("a flood of 500 jobs").await;
@@ -305,6 +326,7 @@ async fn a_quiet_namespace_is_undisturbed_by_silent_and_slow_servers_and_by_a_fl
     silent_bucket(&mut world).await;
     intents_of_a_shared_account_that_are_stuck(&mut world).await;
     slow_uploads(&mut world).await;
+    uploads_that_are_never_answered(&mut world).await;
     flood(&mut world).await;
     // The same again and worse, over several namespaces.
     silent_inputs_and_dripping_buckets(&mut world).await;

@@ -171,6 +171,40 @@ async fn the_causes_of_a_failed_call_are_kept_and_hold_no_credential() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_an_error_the_beginning_is_read_and_no_other_answer_is_as_large_as_a_listing() {
+    let error = "<Error><Code>SlowDown</Code><Message>later</Message></Error>";
+    let bytes = http(503, "application/xml", error.as_bytes()).bytes;
+    let length = format!("content-length: {}", error.len());
+    let head = String::from_utf8(bytes).unwrap().replace(&length, "x-length: none");
+    let endless = Answer { bytes: head.into_bytes(), then: Then::Endless(b" ") };
+    let server = Server::start(move |_, _| endless.clone()).await;
+    let told = in_time("an error without an end", document(&server).read()).await.unwrap_err().to_string();
+    assert!(told.contains("SlowDown"), "{told}");
+    let put = |bytes: usize| async move {
+        let etag = "<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>";
+        let begun = "<InitiateMultipartUploadResult><Bucket>b</Bucket><Key>k</Key><UploadId>u</UploadId>\
+                     </InitiateMultipartUploadResult>";
+        let server = Server::start(move |_, first| match first.split(' ').next() {
+            Some("POST") if first.contains("uploadId") => {
+                http(200, "application/xml", (etag.to_string() + &" ".repeat(bytes)).as_bytes())
+            }
+            Some("POST") => http(200, "application/xml", begun.as_bytes()),
+            Some("HEAD") => http(404, "application/xml", b""),
+            _ => {
+                let tagged = "HTTP/1.1 200 OK\r\netag: \"e\"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                Answer { bytes: tagged.into(), then: Then::Close }
+            }
+        })
+        .await;
+        let mut upload = folder(&server).create("results.jsonl", "w").await.unwrap().compressed(Default::default());
+        in_time("a write", upload.write(&vec![b'x'; 8 << 20])).await.unwrap();
+        in_time("its end", upload.finish()).await
+    };
+    assert!(put(100 << 10).await.is_ok());
+    assert!(put(300 << 10).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_are_asked_for_as_they_are_written() {
     let server = Server::start(|_, _| http(404, "application/xml", b"")).await;
     for name in ["größe 1.jsonl", "a~b#c%20d.jsonl", "dt=2026-01-01T00%3A00/x[1].jsonl"] {

@@ -46,6 +46,7 @@ use crate::telemetry::Metrics;
 use backoff::FailedCall;
 use cache_budget::CacheBudget;
 use job_state::{JobState, JobStates};
+use task_room::AllRooms;
 
 /// The state that the visits of all BatchJobs share.
 pub(super) struct Jobs {
@@ -65,7 +66,7 @@ pub(super) struct Jobs {
     /// The memory for large visits, in bytes.
     rooms: Arc<Shares>,
     /// The room for background tasks.
-    task_room: Arc<Shares>,
+    task_room: AllRooms,
     /// The memory for transfers, in MiB.
     transfers: Arc<Shares>,
     /// The jobs as the watches know them, lean and for hints only, and the requests for visits, by watched namespace.
@@ -86,7 +87,7 @@ impl Jobs {
             cache_budget: Default::default(),
             turns: Shares::new(turns::LIMITS),
             rooms: Shares::new(turns::ROOMS),
-            task_room: Shares::new(task_room::LIMITS),
+            task_room: AllRooms::new(task_room::LIMITS),
             transfers: Shares::new(transfers::LIMITS),
             watched,
         };

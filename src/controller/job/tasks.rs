@@ -11,10 +11,10 @@ use super::act::Outcome;
 use super::backoff::FailedCall;
 use super::job_state::JobState;
 use super::reconcile;
-use super::transfers::{self, Place};
+use super::transfers::{self, UploadShares};
 use crate::api::BatchJob;
 use crate::controller::Context;
-use crate::fair::Claim;
+use crate::fair::{Claim, Share};
 use crate::lifecycle::Task;
 
 /// Starts the transfer `task`, unless it is already running. The job is visited when it ends. Many transfers may wait for memory, so the
@@ -26,30 +26,35 @@ pub(crate) fn start<W: Future<Output = Outcome> + Send + 'static>(
     task: Task,
     work: impl FnOnce() -> W + Send + 'static,
 ) {
-    start_in_place(ctx, job_state, job, task, async {}, |place| async move {
-        let _place = place;
-        work().await
+    let (of, kept) = (ctx.clone(), job_state.clone());
+    let claim = transfer_claim(job_state, job, task);
+    run(ctx, job_state, job, (task, transfers::name_of(task)), async move {
+        let (outcome, began) = transfers::run(&of, &kept, (task, claim), work).await;
+        Done { outcome, began }
     });
 }
 
-/// Does the same as [`start`], for `work` that may drop its place before it ends: while it only waits for an answer it needs no
-/// memory. It waits for its `turn` first, holds no memory meanwhile, and keeps the turn to its end.
-pub(crate) fn start_in_place<T: Send + 'static, W: Future<Output = Outcome> + Send + 'static>(
+/// Starts the upload `task`, as [`start`] does. Before its `work`, it waits for its `turn` at the provider as well. The work gives back what
+/// it needs no more before it ends.
+pub(crate) fn start_upload<T: Future<Output = Share> + Send + 'static, W: Future<Output = Outcome> + Send + 'static>(
     ctx: &Arc<Context>,
     job_state: &Arc<JobState>,
     job: &BatchJob,
     task: Task,
-    turn: impl Future<Output = T> + Send + 'static,
-    work: impl FnOnce(Place) -> W + Send + 'static,
+    turn: impl Fn() -> T + Send + Sync + 'static,
+    work: impl FnOnce(UploadShares) -> W + Send + 'static,
 ) {
     let (of, kept) = (ctx.clone(), job_state.clone());
-    let is_retry = job_state.backoff(Some(task)).failures > 0;
-    let claim = Claim { is_retry, ..transfers::claim(task, job, job_state.need(task)) };
+    let claim = transfer_claim(job_state, job, task);
     run(ctx, job_state, job, (task, transfers::name_of(task)), async move {
-        let _turn = turn.await;
-        let (outcome, began) = transfers::run(&of, &kept, (task, claim), work).await;
+        let (outcome, began) = transfers::run_upload(&of, &kept, (task, claim), turn, work).await;
         Done { outcome, began }
     });
+}
+
+fn transfer_claim(job_state: &JobState, job: &BatchJob, task: Task) -> Claim {
+    let is_retry = job_state.backoff(Some(task)).failures > 0;
+    Claim { is_retry, ..transfers::claim(task, job, job_state.need(task)) }
 }
 
 /// Starts a call to the provider, which moves no data and waits for its turn at the account; `name` is the name of the step. Like a

@@ -73,8 +73,16 @@ pub(crate) fn inline_bytes(job: &BatchJob) -> u64 {
     })
 }
 
-/// A share of the memory for transfers. A task that only waits for a reply drops it early.
+/// A share of the memory for transfers, or of the places for uploads.
 pub(crate) type Place = Arc<Share>;
+
+/// The shares of an upload. Each is given back when it is dropped.
+pub(crate) struct UploadShares {
+    /// A place among the uploads on their way, which is needed until the provider answers.
+    pub turn: Place,
+    /// Memory, which is needed until the last byte is sent.
+    pub memory: Place,
+}
 
 /// Waits for the memory that `claim` asks for, then runs `work` with it. Returns the outcome, and the time at which the work
 /// began (Unix milliseconds). If the work outgrew its memory, the outcome changes nothing, and the next claim is larger.
@@ -82,16 +90,67 @@ pub(crate) async fn run<W: Future<Output = Outcome>>(
     ctx: &Context,
     job_state: &JobState,
     (task, claim): (Task, Claim),
-    work: impl FnOnce(Place) -> W,
+    work: impl FnOnce() -> W,
 ) -> (Outcome, i64) {
     let waits = ctx.metrics.transfer_queue(name_of(task));
-    let place = Arc::new(ctx.jobs.transfers.take(claim).await);
+    let memory = Arc::new(ctx.jobs.transfers.take(claim).await);
     drop(waits);
+    let size = memory.size();
+    let pace = Pace::new(&memory, failures(job_state, task));
+    let work = async move {
+        let _memory = memory;
+        work().await
+    };
+    run_at(pace, ctx, job_state, (task, size), work).await
+}
+
+/// Does the same for an upload, which waits for its `turn` first.
+pub(crate) async fn run_upload<T: Future<Output = Share>, W: Future<Output = Outcome>>(
+    ctx: &Context,
+    job_state: &JobState,
+    (task, claim): (Task, Claim),
+    turn: impl Fn() -> T,
+    work: impl FnOnce(UploadShares) -> W,
+) -> (Outcome, i64) {
+    let waits = ctx.metrics.transfer_queue(name_of(task));
+    let shares = for_an_upload(turn, || ctx.jobs.transfers.take(claim.clone()), fair::grace(0)).await;
+    drop(waits);
+    let size = shares.memory.size();
+    let pace = Pace::new(&shares.memory, failures(job_state, task)).beside(&shares.turn);
+    run_at(pace, ctx, job_state, (task, size), work(shares)).await
+}
+
+/// Waits for a turn, and then for memory. A turn is given back while it waits for memory if, after some `grace`, a namespace that has none
+/// wants it.
+async fn for_an_upload<T: Future<Output = Share>, M: Future<Output = Share>>(
+    turn: impl Fn() -> T,
+    memory: impl Fn() -> M,
+    grace: Duration,
+) -> UploadShares {
+    loop {
+        let turn = Arc::new(turn().await);
+        let pressed = async {
+            tokio::time::sleep(grace).await;
+            turn.is_wanted().await;
+        };
+        tokio::select! {
+            biased;
+            memory = memory() => return UploadShares { turn, memory: Arc::new(memory) },
+            () = pressed => {}
+        }
+    }
+}
+
+async fn run_at(
+    pace: Pace,
+    ctx: &Context,
+    job_state: &JobState,
+    (task, size): (Task, u64),
+    work: impl Future<Output = Outcome>,
+) -> (Outcome, i64) {
     let _takes = ctx.metrics.transfer(name_of(task));
-    let size = place.size();
     let began = ctx.clock.now();
-    let pace = Pace::new(&place, job_state.backoff(Some(task)).failures);
-    let outcome = match pace.keep(task, size, Box::pin(work(place))).await {
+    let outcome = match pace.keep(task, size, Box::pin(work)).await {
         Ok(memory_edit) => Ok(memory_edit),
         Err(TransferError::Failed(error)) => Err(error),
         Err(TransferError::Outgrown(need)) => {
@@ -102,23 +161,53 @@ pub(crate) async fn run<W: Future<Output = Outcome>>(
     (outcome, began)
 }
 
-/// The time limit of a transfer that holds a place: it must move [`Patience::rate`] bytes a second in the long run, after some
+fn failures(job_state: &JobState, task: Task) -> u32 {
+    job_state.backoff(Some(task)).failures
+}
+
+/// The time limit of a transfer that holds shares: it must move [`Patience::rate`] bytes a second in the long run, after some
 /// grace.
 struct Pace {
     patience: Patience,
     /// The grace while others wait.
     small_grace: Duration,
-    place: Weak<Share>,
-    others_wait: OthersWait,
+    memory: Weak<Share>,
+    /// The shares that the transfer has not given back, its memory first.
+    held: Vec<HeldShare>,
     meter: Meter,
     began: Instant,
 }
 
+/// A share that a transfer holds.
+struct HeldShare {
+    /// Its name, for people.
+    what: &'static str,
+    share: Weak<Share>,
+    others_wait: OthersWait,
+}
+
+impl HeldShare {
+    fn of(place: &Place, what: &'static str) -> HeldShare {
+        HeldShare { what, share: Arc::downgrade(place), others_wait: place.others_wait() }
+    }
+}
+
+/// Time after which the shares of a transfer without a deadline of its own are looked at again. The server has a deadline then,
+/// [`Patience::FILES`].
+const AGAIN: Duration = Duration::from_secs(3_600);
+
 impl Pace {
-    fn new(place: &Place, failures: u32) -> Pace {
-        let (place, others_wait) = (Arc::downgrade(place), place.others_wait());
+    fn new(memory: &Place, failures: u32) -> Pace {
+        let held = vec![HeldShare::of(memory, "memory")];
+        let (memory, small_grace) = (Arc::downgrade(memory), small_grace(failures));
         let (patience, meter, began) = (Patience::USUAL, Meter::default(), Instant::now());
-        Pace { patience, small_grace: small_grace(failures), place, others_wait, meter, began }
+        Pace { patience, small_grace, memory, held, meter, began }
+    }
+
+    /// Holds an upload's turn as well.
+    fn beside(mut self, turn: &Place) -> Pace {
+        self.held.push(HeldShare::of(turn, "place among uploads"));
+        self
     }
 
     /// Runs `work`, which is `task`, unless it becomes too slow, or too large for its place of `size` MiB.
@@ -129,30 +218,42 @@ impl Pace {
         work: impl Future<Output = Outcome>,
     ) -> Result<MemoryEdit, TransferError> {
         let work = std::pin::pin!(self.meter.clone().measure(work));
-        let mut work = std::pin::pin!(sized(work, size, self.meter.clone(), self.place.clone()));
+        let mut work = std::pin::pin!(sized(work, size, self.meter.clone(), self.memory.clone()));
         loop {
-            let others_wait = self.others_wait.is_so();
-            let grace = if others_wait { self.small_grace } else { self.patience.grace };
-            // Bytes that move in the meantime extend the deadline.
-            let deadline = self.began + grace + self.patience.at_rate(self.meter.moved());
+            // A task that gave everything back only waits for a reply.
+            let Some((deadline, _)) = self.deadline() else { return work.await };
             tokio::select! {
                 outcome = &mut work => return outcome,
                 () = sleep_until(deadline) => {}
-                () = self.others_wait.changed() => continue,
+                () = changed(&mut self.held) => continue,
             }
-            // A task that gave its place back only waits for a reply.
-            if self.place.strong_count() == 0 {
-                return work.await;
-            }
-            if Instant::now() >= self.began + grace + self.patience.at_rate(self.meter.moved()) {
-                return Err(TransferError::Failed(self.too_slow(task, others_wait)));
+            if let Some((deadline, wanted)) = self.deadline()
+                && Instant::now() >= deadline
+            {
+                return Err(TransferError::Failed(self.too_slow(task, wanted)));
             }
         }
     }
 
-    fn too_slow(&self, task: Task, others_wait: bool) -> StepError {
+    /// Returns the time at which the transfer is too slow, and which of its shares others wait for. None if it holds none. Bytes that move
+    /// in the meantime extend the deadline.
+    fn deadline(&mut self) -> Option<(Instant, Option<&'static str>)> {
+        self.held.retain(|held| held.share.strong_count() > 0);
+        if self.held.is_empty() {
+            return None;
+        }
+        let wanted = self.held.iter_mut().find_map(|held| held.others_wait.is_so().then_some(held.what));
+        let grace = match wanted {
+            Some(_) => self.small_grace,
+            None if self.memory.strong_count() > 0 => self.patience.grace,
+            None => return Some((Instant::now() + AGAIN, None)),
+        };
+        Some((self.began + grace + self.patience.at_rate(self.meter.moved()), wanted))
+    }
+
+    fn too_slow(&self, task: Task, wanted: Option<&str>) -> StepError {
         let (bytes, seconds, rate) = (self.meter.moved(), self.began.elapsed().as_secs(), self.patience.rate);
-        let why = if others_wait { ", while others waited for the memory that it held" } else { "" };
+        let why = wanted.map(|what| format!(", while others waited for the {what} that it held")).unwrap_or_default();
         let message = format!("{bytes} bytes were moved in {seconds} s, fewer than {rate} a second{why}");
         let reason = match task {
             Task::Upload(_) | Task::Collect(_) => reasons::PROVIDER_UNAVAILABLE,
@@ -160,6 +261,11 @@ impl Pace {
         };
         StepError::passing(reason, message)
     }
+}
+
+/// Waits until it may have changed whether others wait for one of these shares, of which there has to be one.
+async fn changed(held: &mut [HeldShare]) {
+    futures::future::select_all(held.iter_mut().map(|held| Box::pin(held.others_wait.changed()))).await;
 }
 
 /// Runs `work` until it outgrows its place, which has `size` MiB, if the place cannot grow.
@@ -294,6 +400,63 @@ mod tests {
             Ok(Box::new(|_: &mut _| {}) as _)
         });
         assert!(answered.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_sent_upload_keeps_its_place_from_no_namespace_that_has_none_for_longer_than_its_grace() {
+        let (memory, turns) = (Shares::new(LIMITS), Shares::new(Limits { total: 1, ..LIMITS }));
+        let uploads = async |bytes| {
+            let turn = Arc::new(turns.take(wish("slow", 1)).await);
+            let place = Arc::new(memory.take(wish("slow", 1)).await);
+            let pace = Pace::new(&place, 0).beside(&turn);
+            pace.meter.add(bytes);
+            // All of it is sent, and the server thinks.
+            drop(place);
+            let work = async move {
+                tokio::time::sleep(SECOND * 2).await;
+                drop(turn);
+                Ok(Box::new(|_: &mut _| {}) as _)
+            };
+            let patience = Patience { rate: 1_000, grace: SECOND / 4, ..Patience::USUAL };
+            let ended = Pace { patience, small_grace: SECOND / 2, ..pace }.keep(UPLOAD, 1, work).await;
+            ended.err().map(|broken| format!("{broken:?}"))
+        };
+        assert_eq!(uploads(0).await, None, "nobody waits");
+        let quiet = async || {
+            tokio::time::sleep(SECOND / 8).await;
+            let began = Instant::now();
+            drop(turns.take(wish("quiet", 1)).await);
+            began.elapsed()
+        };
+        let (broken, waited) = tokio::join!(uploads(0), quiet());
+        assert!(broken.unwrap().contains("while others waited for the place among uploads that it held"));
+        assert!(waited < SECOND, "{waited:?}");
+        let (broken, _) = tokio::join!(uploads(2_000), quiet());
+        assert_eq!(broken, None, "a larger one has the time of its bytes");
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_waits_for_memory_gives_its_place_to_a_namespace_that_has_none() {
+        let (memory, turns) = (Shares::new(LIMITS), Shares::new(Limits { total: 1, ..LIMITS }));
+        let full = memory.take(wish("other", LIMITS.total)).await;
+        let (of, turns_of) = (memory.clone(), turns.clone());
+        let begins = tokio::spawn(for_an_upload(
+            move || {
+                let turns = turns_of.clone();
+                async move { turns.take(wish("slow", 1)).await }
+            },
+            move || {
+                let memory = of.clone();
+                async move { memory.take(wish("slow", 1)).await }
+            },
+            SECOND / 10,
+        ));
+        tokio::time::sleep(SECOND / 20).await;
+        let quiet = tokio::time::timeout(SECOND, turns.take(wish("quiet", 1))).await;
+        drop(quiet.expect("the place of the one that waits"));
+        drop(full);
+        let begun = begins.await.unwrap();
+        assert_eq!((begun.turn.size(), begun.memory.size()), (1, 1), "it begins when there is memory");
     }
 
     /// Runs a small upload that takes in some bytes and holds some MiB, while others have `taken` MiB. Returns the largest size

@@ -40,10 +40,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const LIST_TIMEOUT: Duration = Duration::from_secs(120);
 /// Lifetime of an input file that is not deleted: 30 days, in seconds.
 const FILE_LIFETIME: u32 = 2_592_000;
-/// Longest wait for the processing of an uploaded file.
-const PROCESSING_TIMEOUT: Duration = Duration::from_secs(600);
-/// Longest pause between two looks at a file that is being processed.
-const PROCESSING_PAUSE: Duration = Duration::from_secs(15);
 /// Maximum length of a file's name that is kept, in bytes. Those of our files have some 100.
 const FILE_NAME_LIMIT: usize = 1 << 10;
 /// Maximum number of an account's models that are read.
@@ -120,31 +116,6 @@ impl OpenAi {
     pub fn reading_in(self, answers: AnswerMemory) -> Self {
         OpenAi { answers, ..self }
     }
-
-    /// Waits until an uploaded file was processed. If that takes too long, the request for a batch will report it.
-    ///
-    /// # Errors
-    /// If the provider cannot process the file.
-    async fn processed(&self, file_id: &str) -> Result<(), ApiError> {
-        let (began, mut pause) = (tokio::time::Instant::now(), Duration::from_millis(250));
-        while began.elapsed() < PROCESSING_TIMEOUT {
-            let words = |file: &Value| {
-                ["status", "status_details"].map(|key| wire::text(file, key).map(|said| clip(said, 480)))
-            };
-            let [status, why] = repeat(|| self.json(self.request(Method::GET, &["files", file_id]), words)).await?;
-            match status.unwrap_or_default().to_ascii_lowercase().as_str() {
-                "error" | "failed" => {
-                    let why = why.unwrap_or_else(|| "it gives no reason".into());
-                    let message = format!("the provider cannot process the uploaded file: {why}");
-                    return Err(ApiError { status: Some(422), ..ApiError::new(ErrorKind::InvalidInput, message) });
-                }
-                "pending" | "running" | "uploading" | "processing" => tokio::time::sleep(pause).await,
-                _ => break,
-            }
-            pause = (pause * 2).min(PROCESSING_PAUSE);
-        }
-        Ok(())
-    }
 }
 
 #[async_trait]
@@ -153,7 +124,7 @@ impl BatchApi for OpenAi {
         self.dialect
     }
 
-    async fn upload(&self, file: InputFile) -> Result<String, ApiError> {
+    async fn send_file(&self, file: InputFile) -> Result<String, ApiError> {
         let body = reqwest::Body::wrap_stream(file.content);
         let part = reqwest::multipart::Part::stream_with_length(body, file.bytes)
             .file_name(file.name)
@@ -168,14 +139,28 @@ impl BatchApi for OpenAi {
         let response = self.send_patiently(request, self.files).await?;
         let name = |value: &Value| wire::file(value).ok_or_else(|| wire::unusable(value, "id"));
         let name = read_body(&self.answers, response).await?.json(name).ok_or_else(unreadable)?;
-        let file = name.map_err(|why| match why {
+        name.map_err(|why| match why {
             Some(why) => ApiError::new(ErrorKind::Transient, format!("the server names the uploaded file, and {why}")),
             None => unreadable(),
-        })?;
-        if self.dialect.processes_files {
-            self.processed(&file).await?;
+        })
+    }
+
+    async fn is_processed(&self, file_id: &str) -> Result<bool, ApiError> {
+        if !self.dialect.processes_files {
+            return Ok(true);
         }
-        Ok(file)
+        let words =
+            |file: &Value| ["status", "status_details"].map(|key| wire::text(file, key).map(|said| clip(said, 480)));
+        let [status, why] = repeat(|| self.json(self.request(Method::GET, &["files", file_id]), words)).await?;
+        match status.unwrap_or_default().to_ascii_lowercase().as_str() {
+            "error" | "failed" => {
+                let why = why.unwrap_or_else(|| "it gives no reason".into());
+                let message = format!("the provider cannot process the uploaded file: {why}");
+                Err(ApiError { status: Some(422), ..ApiError::new(ErrorKind::InvalidInput, message) })
+            }
+            "pending" | "running" | "uploading" | "processing" => Ok(false),
+            _ => Ok(true),
+        }
     }
 
     async fn create(&self, batch: &CreateBatch) -> Created {

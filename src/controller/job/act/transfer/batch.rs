@@ -1,5 +1,7 @@
 //! Upload of a batch's requests, and collection of its answers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -11,8 +13,10 @@ use crate::controller::job::act::Act;
 use crate::controller::job::act::provider::seen;
 use crate::controller::job::clients::Clients;
 use crate::controller::job::tasks;
+use crate::controller::job::transfers::UploadShares;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
+use crate::fair::Urgency;
 use crate::lifecycle::{
     AttemptKey, AttemptState, CollectResult, Journal, PartRef, PollResult, PolledState, ReadCounts, ShortRead, Task,
     Unanswered,
@@ -20,6 +24,9 @@ use crate::lifecycle::{
 use crate::provider::{self, Batch, ErrorKind, InputFile};
 use crate::results::{self, FileContents};
 use crate::store::{layout, staged};
+
+/// Deadline of a look at an uploaded file that the provider processes.
+const A_LOOK: Duration = Duration::from_secs(60);
 
 /// Largest file of answers that is fetched, in bytes. A batch has up to two of them.
 const OUTPUT_LIMIT: u64 = 16 << 30;
@@ -34,32 +41,40 @@ impl Act<'_> {
         let (sha256, bytes) = (shard.sha256.clone(), shard.bytes);
         let (staged, name) = (layout::shard(&journal.work_id, &sha256), ownership::file(journal, attempt_key));
         let (calls, namespace) = (clients.calls.clone(), self.snapshot.view.owner.namespace.clone());
-        tasks::start_in_place(
-            self.ctx,
-            self.job_state,
-            &self.snapshot.job,
-            Task::Upload(attempt_key),
-            async move { calls.upload_turn(&namespace).await },
-            move |place| async move {
-                let content = staged::verified(&clients.folder, &staged, &sha256).await?;
-                // The stream holds the place, and both are dropped once all of it is sent.
-                let content = content.inspect(move |_| _ = &place).boxed();
-                let file = InputFile { name, bytes, content };
-                let id = match clients.api.upload(file).await {
-                    Ok(id) => id,
-                    Err(error) if provider::is_about_content(&*clients.api, &error).await => {
-                        let hint = match error.status {
-                            Some(413) => "; `limits.maxBytesPerBatch` of the provider makes smaller files",
-                            _ => "",
-                        };
-                        let said = error.message + hint;
-                        return Ok(clients.memory_edit(move |m| _ = m.unfit.insert((attempt_key, sha256), said)));
-                    }
-                    Err(error) => return Err(error.into()),
-                };
-                Ok(clients.memory_edit(move |m| _ = m.uploads.insert((attempt_key, sha256), id)))
-            },
-        );
+        let task = Task::Upload(attempt_key);
+        let is_retry = self.job_state.backoff(Some(task)).failures > 0;
+        let (at, of) = (calls.clone(), namespace.clone());
+        let turn = move || {
+            let (calls, namespace) = (at.clone(), of.clone());
+            async move { calls.upload_turn(&namespace, is_retry).await }
+        };
+        tasks::start_upload(self.ctx, self.job_state, &self.snapshot.job, task, turn, move |shares| async move {
+            let content = staged::verified(&clients.folder, &staged, &sha256).await?;
+            let UploadShares { turn, memory } = shares;
+            // The stream holds the memory, and both are dropped once all of it is sent.
+            let content = content.inspect(move |_| _ = &memory).boxed();
+            let uploaded = async {
+                let id = clients.api.send_file(InputFile { name, bytes, content }).await?;
+                // While the provider processes the file, other uploads may be on their way.
+                drop(turn);
+                let look = || calls.call(&namespace, Urgency::Usual, A_LOOK, clients.api.is_processed(&id));
+                provider::processed(look).await?;
+                Ok(id)
+            };
+            let id = match uploaded.await {
+                Ok(id) => id,
+                Err(error) if provider::is_about_content(&*clients.api, &error).await => {
+                    let hint = match error.status {
+                        Some(413) => "; `limits.maxBytesPerBatch` of the provider makes smaller files",
+                        _ => "",
+                    };
+                    let said = error.message + hint;
+                    return Ok(clients.memory_edit(move |m| _ = m.unfit.insert((attempt_key, sha256), said)));
+                }
+                Err(error) => return Err(error.into()),
+            };
+            Ok(clients.memory_edit(move |m| _ = m.uploads.insert((attempt_key, sha256), id)))
+        });
         Ok(())
     }
 
