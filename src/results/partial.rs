@@ -151,7 +151,7 @@ impl<'a> PartialResults<'a> {
         self.unlisted += 1;
         if self.index.files.len() == PAGE_FILES {
             let page = Page { files: std::mem::take(&mut self.index.files) };
-            write(self.folder.overwrite(&page_name(self.index.pages), &self.index.work_id), &page).await?;
+            write(self.folder.create(&page_name(self.index.pages), &self.index.work_id).await?, &page).await?;
             self.index.pages += 1;
         }
         if self.unlisted < UNLISTED_FILES { Ok(()) } else { self.save().await }
@@ -166,7 +166,7 @@ impl<'a> PartialResults<'a> {
     }
 
     async fn save(&mut self) -> Result<(), WriteError> {
-        write(self.folder.overwrite(layout::PARTIAL_INDEX, &self.index.work_id), &self.index).await?;
+        write(self.folder.create(layout::PARTIAL_INDEX, &self.index.work_id).await?, &self.index).await?;
         self.unlisted = 0;
         Ok(())
     }
@@ -199,7 +199,7 @@ async fn read<T: DeserializeOwned>(folder: &Folder, name: &str) -> Result<Option
     Ok(bytes.and_then(|bytes| weight::read(&bytes).ok()))
 }
 
-/// Deletes the readable answers of a work, if there are any. Objects under other names stay.
+/// Deletes the readable answers of a work, if there are any. Objects that it did not write stay, whatever their names.
 ///
 /// # Errors
 /// Fails if the store refuses. The list goes last, so that the deletion can be repeated.
@@ -207,9 +207,9 @@ pub async fn delete_partial(folder: &Folder, work_id: &str) -> Result<(), StoreE
     if folder.work_of(layout::PARTIAL_INDEX).await?.flatten().as_deref() != Some(work_id) {
         return Ok(());
     }
-    match folder.delete_named(layout::PARTIAL, layout::is_partial).await {
+    match folder.delete_named_of(work_id, layout::PARTIAL, layout::is_partial).await {
         Err(StoreError::Denied(_) | StoreError::Unfit(_) | StoreError::Rejected(_)) => {
-            delete_listed(folder).await?;
+            delete_listed(folder, work_id).await?;
         }
         deleted => deleted?,
     }
@@ -217,20 +217,20 @@ pub async fn delete_partial(folder: &Folder, work_id: &str) -> Result<(), StoreE
 }
 
 /// Deletes the files that the list names, where the store refuses to list the folder.
-async fn delete_listed(folder: &Folder) -> Result<(), StoreError> {
+async fn delete_listed(folder: &Folder, work_id: &str) -> Result<(), StoreError> {
     let Some(Index { pages, files, .. }) = read_index(folder).await? else { return Ok(()) };
-    delete_files(folder, &files).await?;
+    delete_files(folder, work_id, &files).await?;
     for page in (0..pages).map(page_name) {
         let Some(Page { files }) = read(folder, &page).await? else { continue };
-        delete_files(folder, &files).await?;
-        folder.delete(&page).await?;
+        delete_files(folder, work_id, &files).await?;
+        folder.delete_of(work_id, &page).await?;
     }
     Ok(())
 }
 
-async fn delete_files(folder: &Folder, files: &[ManifestFile]) -> Result<(), StoreError> {
+async fn delete_files(folder: &Folder, work_id: &str, files: &[ManifestFile]) -> Result<(), StoreError> {
     for name in files.iter().map(|file| &file.name).filter(|name| layout::partial_shard(name).is_some()) {
-        folder.delete(&in_folder(name)).await?;
+        folder.delete_of(work_id, &in_folder(name)).await?;
     }
     Ok(())
 }
@@ -345,7 +345,11 @@ mod tests {
         let mut partial = open(&folder, WORK, &spool).await.unwrap();
         list(&mut partial, 0..PAGE_FILES + 1).await;
         partial.finish().await.unwrap();
-        for name in ["00000.jsonl", "00007.jsonl.zst", "notes.jsonl", "0.jsonl", "index-0.json", "old/00000.jsonl"] {
+        for name in ["00000.jsonl", "00007.jsonl.zst"] {
+            put_own(&folder, name).await;
+        }
+        let others = ["00001.jsonl", "0.jsonl", "index-0.json", "index-00001.json", "notes.jsonl", "old/00000.jsonl"];
+        for name in others {
             folder.put_new(&in_folder(name), "x".into()).await.unwrap();
         }
         let before = objects(&folder).await;
@@ -354,9 +358,36 @@ mod tests {
         delete_partial(&folder, "other").await.unwrap();
         assert_eq!(objects(&folder).await, before);
         delete_partial(&folder, WORK).await.unwrap();
-        let others = ["0.jsonl", "index-0.json", "notes.jsonl", "old/00000.jsonl"].map(in_folder);
-        assert_eq!(names(&folder).await, others);
+        let mut others = others.map(in_folder);
+        others.sort();
+        assert_eq!(names(&folder).await, others, "also under a name of ours");
         delete_partial(&folder, WORK).await.unwrap();
+    }
+
+    /// Puts a file that the work wrote.
+    async fn put_own(folder: &Folder, name: &str) {
+        let mut upload = folder.create(&in_folder(name), WORK).await.unwrap();
+        upload.write(b"x").await.unwrap();
+        upload.finish().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_page_or_a_list_that_somebody_else_put_there_is_not_written_over() {
+        let (folder, spool) = (folder(), std::env::temp_dir());
+        let mut partial = open(&folder, WORK, &spool).await.unwrap();
+        folder.put_new(&page_name(0), "mine".into()).await.unwrap();
+        list(&mut partial, 0..PAGE_FILES - 1).await;
+        let (name, sha256) = (layout::partial(PAGE_FILES), "0".repeat(64));
+        let last = ManifestFile { name, lines: 1, bytes: 1, sha256, config_map: None };
+        let refused = partial.list(last).await;
+        assert!(matches!(refused, Err(WriteError::Store(StoreError::Conflict(_)))), "{refused:?}");
+        assert_eq!(folder.read(&page_name(0), 10).await.unwrap().unwrap(), "mine");
+        let mut partial = open(&folder, WORK, &spool).await.unwrap();
+        folder.delete(layout::PARTIAL_INDEX).await.unwrap();
+        folder.put_new(layout::PARTIAL_INDEX, "mine as well".into()).await.unwrap();
+        list(&mut partial, 0..1).await;
+        assert!(partial.finish().await.is_err());
+        assert_eq!(folder.read(layout::PARTIAL_INDEX, 20).await.unwrap().unwrap(), "mine as well");
     }
 
     #[tokio::test]
@@ -368,11 +399,15 @@ mod tests {
         partial.list(beside).await.unwrap();
         partial.finish().await.unwrap();
         let files = (0..2 * PAGE_FILES + 1).map(|shard| in_folder(&layout::partial(shard)));
-        for name in files.chain([in_folder("notes.jsonl")]) {
+        for name in files.skip(1) {
+            put_own(&folder, name.strip_prefix("results.partial/").unwrap()).await;
+        }
+        for name in ["00000.jsonl", "notes.jsonl"].map(in_folder) {
             folder.put_new(&name, "x".into()).await.unwrap();
         }
-        delete_listed(&folder).await.unwrap();
-        assert_eq!(names(&folder).await, [layout::PARTIAL_INDEX, &in_folder("notes.jsonl")]);
+        delete_listed(&folder, WORK).await.unwrap();
+        let others = ["results.partial/00000.jsonl", layout::PARTIAL_INDEX, "results.partial/notes.jsonl"];
+        assert_eq!(names(&folder).await, others, "the first was written over by somebody else");
     }
 
     async fn names(folder: &Folder) -> Vec<String> {

@@ -292,8 +292,12 @@ impl Folder {
     /// # Errors
     /// Fails if the store does not answer.
     pub async fn work_of(&self, name: &str) -> Result<Option<Option<String>>, StoreError> {
+        self.work_at(&self.path(name), name).await
+    }
+
+    async fn work_at(&self, path: &Path, name: &str) -> Result<Option<Option<String>>, StoreError> {
         let head = GetOptions { head: true, ..Default::default() };
-        match self.timely(name, 0, self.store.get_opts(&self.path(name), head)).await? {
+        match self.timely(name, 0, self.store.get_opts(path, head)).await? {
             Ok(found) => {
                 let named = |name: &'static str| found.attributes.get(&Attribute::Metadata(name.into()));
                 let work = named(WORK_ATTRIBUTE).or_else(|| named(EARLIER_WORK_ATTRIBUTE));
