@@ -372,3 +372,6 @@ fn to_run_again<'a>(entry: &'a IndexEntry, sent: &'a [u8]) -> Result<RequestLine
     let sent: RequestLine = serde_json::from_slice(sent).map_err(corrupt)?;
     Ok(RequestLine { custom_id: Cow::Borrowed(&entry.custom_id), ..sent })
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,6 +102,16 @@ async fn answers_of_one_job_feed_the_next_and_what_failed_is_run_again() {
     scene
         .wait_job("it is in a circle", "egg", 60, waits("BatchJobs 'egg', 'hen', 'egg' wait for each other's results"))
         .await;
+    // Nor does one wait for its own.
+    let own = json!({"uri": format!("s3://tests/{}/out/own/", scene.namespace), "endpoint": scene.endpoint, "secretRef": {"name": "s3"}});
+    let input = json!({"results": {"objectStore": own, "select": "Succeeded"}, "template": template("$(row.answer)")});
+    scene.apply(&fed(&scene, "own", input, json!({})).to_string());
+    let is_told = |job: &batchjob_operator::api::BatchJobObject| {
+        condition(job, "Stalled").is_some_and(|(status, reason, message)| {
+            status == "True" && reason == "InvalidInput" && message.contains("is the destination of this job itself")
+        })
+    };
+    scene.wait_job("it is told", "own", 30, is_told).await;
     let (ok, said) = scene
         .try_apply(&fed(&scene, "self", json!({"batchJobRef": of("self", "Unsuccessful")}), json!({})).to_string());
     assert!(!ok && said.contains("`spec.input.batchJobRef` names the BatchJob itself"), "{said}");
