@@ -102,9 +102,13 @@ struct Run {
     /// This replica's name in the election and in events.
     #[arg(long, env = "POD_NAME", default_value = "batchjob-operator")]
     identity: String,
-    /// Local disk for transfers: about twice the largest batch, compressed. It may vanish at any time.
+    /// Folder on local disk for transfers. Its content may vanish at any time.
     #[arg(long, env = "SPOOL_DIR", default_value = "/tmp")]
     spool_dir: PathBuf,
+    /// Local disk to take at most, such as 2Gi: the size of the volume of --spool-dir. Transfers share five eighths of it, which the answers
+    /// of one batch have to fit into.
+    #[arg(long, env = "SPOOL_SIZE", default_value = "2Gi", value_parser = controller::spool_size)]
+    spool_size: u64,
     /// ConfigMaps that the requests and results of one job may take where `spec.output.configMap` is set; 740 KiB each.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
     output_config_maps: u16,
@@ -207,6 +211,7 @@ impl Run {
             leader_election: self.leader_election,
             identity: self.identity,
             spool_dir: self.spool_dir,
+            spool_size: self.spool_size,
             output_config_maps: usize::from(self.output_config_maps),
             recheck: seconds(self.recheck_seconds),
             orphan_check: i64::from(self.orphan_check_seconds) * 1000,

@@ -325,6 +325,19 @@ mod tests {
     }
 
     #[test]
+    fn uploads_that_failed_before_have_half_of_the_places_whoever_they_are_of() {
+        let accounts = accounts();
+        let upload = |namespace: &str, is_retry| {
+            account(&accounts, namespace, "their own").upload_turn("job's", is_retry).now_or_never()
+        };
+        let namespaces: Vec<String> = (0..8).map(|n| n.to_string()).collect();
+        let retries: Vec<Share> =
+            namespaces.iter().flat_map(|namespace| (0..20).filter_map(|_| upload(namespace, true))).collect();
+        assert_eq!(retries.len(), 32);
+        assert!(upload("quiet", true).is_none() && upload("quiet", false).is_some());
+    }
+
+    #[test]
     fn a_job_counts_at_the_provider_that_it_uses_whatever_its_status_names() {
         let accounts = accounts();
         let is_full = |provider: &str| {

@@ -25,7 +25,7 @@ pub use run::run;
 pub use runtime::dependencies::{Clock, Dependencies, SystemClock, config, watching_config};
 pub use runtime::error::StepError;
 pub use runtime::leader::{Leadership, lead};
-pub use runtime::options::{Options, StartError};
+pub use runtime::options::{Options, StartError, spool_size};
 pub use wait::{Ended, wait_for_end};
 
 use crate::account::Accounts;

@@ -101,6 +101,11 @@ impl Shares {
         granted.try_recv().ok().map(|()| share)
     }
 
+    /// Returns a watch for a holder of a share; see [`Share::others_wait`].
+    pub fn others_wait(&self, is_retry: bool) -> OthersWait {
+        OthersWait { shortage: self.shortage.subscribe(), is_retry }
+    }
+
     fn enter(self: &Arc<Self>, claim: Claim) -> (Share, oneshot::Receiver<()>) {
         let (sender, granted) = oneshot::channel();
         let is_retry = claim.is_retry;
@@ -136,7 +141,7 @@ impl Shares {
 impl Share {
     /// Returns a watch on whether the holder has to make room, if it is slow.
     pub fn others_wait(&self) -> OthersWait {
-        OthersWait { shortage: self.of.shortage.subscribe(), is_retry: self.is_retry }
+        self.of.others_wait(self.is_retry)
     }
 
     /// Waits until the holder has to make room, if it is slow.

@@ -29,6 +29,10 @@ pub const MODEL_LIMIT: usize = 16;
 /// Most requests of one job, refused ones included.
 const REQUEST_LIMIT: i64 = 1_000_000;
 
+/// Most bytes of the answers of a shard whose answers are reused, so that its part has room on the local disk. Many requests may have the
+/// same long answer.
+const REUSED_BYTES: u64 = 128 << 20;
+
 /// Requests after which the memory of their ids is reserved anew.
 const IDS_TOLD: i64 = 4_096;
 
@@ -137,7 +141,9 @@ impl<'a> Pass<'a> {
             spool,
             writer: writer.map(|writer| writer().of_inputs(options.max_inputs_of_embeddings())),
             staged: Sorter::new(spool, StagedShard::order),
-            reused_writer: writer.filter(|_| options.answers.is_some()).map(|writer| writer().small()),
+            reused_writer: writer
+                .filter(|_| options.answers.is_some())
+                .map(|writer| writer().small().of_inputs(Some(REUSED_BYTES))),
             reused: Sorter::new(spool, StagedShard::order),
             problems: Problems::new(stage.map(|_| spool)),
             seen: SeenIds::new(spool),
@@ -256,15 +262,15 @@ impl<'a> Pass<'a> {
         if self.problems.count() > 0 || self.writer.is_none() {
             return Ok(());
         }
-        let is_answered = match (&self.options.answers, &self.reused_writer) {
-            (Some(answers), Some(_)) => answers.hold(&request.hash)?,
-            _ => false,
+        let answer = match (&self.options.answers, &self.reused_writer) {
+            (Some(answers), Some(_)) => answers.length(&request.hash)?,
+            _ => None,
         };
         let request_hash = RequestHash::of(self.options.hash_version, hex(&request.hash));
         let entry = IndexEntry { index, custom_id: request.custom_id, request_hash };
-        match is_answered {
-            true => self.stage_reused(origin, line, &entry, &request.body).await,
-            false => self.stage(origin, line, &entry, &request.model, &request.body).await,
+        match answer {
+            Some(bytes) => self.stage_reused(origin, line, &entry, &request.body, bytes).await,
+            None => self.stage(origin, line, &entry, &request.model, &request.body).await,
         }
     }
 
@@ -328,13 +334,14 @@ impl<'a> Pass<'a> {
         self.check_batches()
     }
 
-    /// Stages a request that is not to be sent. The limits of batches do not hold for it.
+    /// Stages a request that is not to be sent, and has an answer of so many bytes. The limits of batches do not hold for it.
     async fn stage_reused(
         &mut self,
         origin: &Origin,
         line: Option<u64>,
         entry: &IndexEntry,
         body: &str,
+        answer: u64,
     ) -> Result<(), PassError> {
         let Some(writer) = &mut self.reused_writer else { return Ok(()) };
         let id = provider_side_id(entry.index, writer.work_id());
@@ -342,7 +349,7 @@ impl<'a> Pass<'a> {
         if let Some(what) = too_long(parts.iter().map(|part| part.len()).sum()) {
             return Ok(self.problems.add(origin, line, what).await?);
         }
-        writer.push("", &parts, 0, entry).await?;
+        writer.push("", &parts, answer, entry).await?;
         self.check_batches()
     }
 

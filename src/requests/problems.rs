@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufWriter};
 
 use super::source::Origin;
 use crate::api::text::clip;
-use crate::store::{Folder, StoreError, layout, staged};
+use crate::store::{DiskUse, Folder, StoreError, layout, staged};
 
 /// Most faults in a message.
 const NAMED: usize = 20;
@@ -47,6 +47,7 @@ pub struct Problems {
     /// Directory in which the report is spooled; None if no report is wanted.
     spool: Option<PathBuf>,
     report: Option<BufWriter<File>>,
+    disk: DiskUse,
 }
 
 impl Problems {
@@ -86,6 +87,7 @@ impl Problems {
         let reported = Reported { source: &problem.source, line: problem.line, problem: &problem.what };
         let mut line = serde_json::to_vec(&reported).map_err(|e| StoreError::Invalid(e.to_string()))?;
         line.push(b'\n');
+        self.disk.set(self.disk.bytes() + line.len() as u64).await;
         report.write_all(&line).await.map_err(staged::local)
     }
 

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::store::{StoreError, staged};
+use crate::store::{DiskUse, StoreError, staged};
 
 /// The key of an id: the first half of its BLAKE3 hash.
 type Key = [u8; KEY_BYTES];
@@ -32,6 +32,7 @@ pub struct SeenIds {
     spool: PathBuf,
     fresh: HashSet<Key>,
     spilled: Option<SpilledIds>,
+    disk: DiskUse,
 }
 
 /// The ids on the spool.
@@ -45,7 +46,7 @@ struct SpilledIds {
 impl SeenIds {
     /// Creates an empty set whose overflow goes to a file in `spool`.
     pub fn new(spool: &Path) -> SeenIds {
-        SeenIds { spool: spool.into(), fresh: HashSet::new(), spilled: None }
+        SeenIds { spool: spool.into(), fresh: HashSet::new(), spilled: None, disk: DiskUse::default() }
     }
 
     /// Returns the bytes of memory that the set holds.
@@ -85,6 +86,7 @@ impl SeenIds {
                 runs: vec![],
             }),
         };
+        self.disk.note(((spilled.runs.len() + 1) * RUN * KEY_BYTES) as u64);
         spilled.add(&run)
     }
 }

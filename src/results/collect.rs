@@ -15,7 +15,7 @@ use super::part::{GO_BYTES, write_part};
 use super::scan::{LineKind, LinePlace, QUOTED, ScanResult, scan};
 use crate::api::{ErrorSummary, RequestCounts};
 use crate::store::staged::{self, SpooledFile};
-use crate::store::{Folder, IndexEntry, Line, Lines, StoreError, layout, reserve};
+use crate::store::{DiskUse, Folder, IndexEntry, Line, Lines, StoreError, layout, reserve};
 
 /// Bytes that the collection of a batch holds for each request: the place of its line, and the place of a line that
 /// names no request.
@@ -98,8 +98,8 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     let index = layout::index(work_id, index);
     let asked = indexes(folder, &index).await?;
     let _held = reserve(COLLECT_BYTES + ANSWER_BYTES * asked.len()).await;
-    let mut raw = staged::scratch(spool)?;
-    let ends = download(&mut raw, files).await?;
+    let (mut raw, mut disk) = (staged::scratch(spool)?, DiskUse::default());
+    let ends = download(&mut raw, &mut disk, files).await?;
     let scanned = scan(&mut raw, &ends, work_id, &asked, spool).await.map_err(local)?;
     drop(asked);
     let foreign = scanned.foreign;
@@ -110,6 +110,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     };
     let places = if may_be_unreadable(&found) { with_nameless(scanned) } else { scanned.places };
     let (part, tally) = write_part(raw, &places, unusable, spool).await?;
+    drop(disk);
     let errors = with_names(folder, &index, tally).await?;
     let (sha256, name) = (part.sha256.clone(), layout::part(work_id, &attempt_key, &part.sha256));
     put_surely(folder, part, &name, work_id).await?;
@@ -184,6 +185,7 @@ pub(super) fn local(error: std::io::Error) -> CollectError {
 /// Spools the files. Returns the offset at which each of them ends.
 pub(super) async fn download(
     raw: &mut File,
+    disk: &mut DiskUse,
     files: Vec<BoxStream<'static, Result<Bytes, String>>>,
 ) -> Result<Vec<u64>, CollectError> {
     let mut out = BufWriter::with_capacity(256 << 10, raw);
@@ -192,6 +194,7 @@ pub(super) async fn download(
         while let Some(chunk) = file.next().await {
             let chunk = chunk.map_err(CollectError::Download)?;
             at += chunk.len() as u64;
+            disk.set(at).await;
             out.write_all(&chunk).await.map_err(local)?;
         }
         // Without a line end, the next file would continue this one's last line.
@@ -249,7 +252,25 @@ mod tests {
     async fn a_download_that_breaks_off_is_no_result() {
         let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
         let chunks = vec![Ok(Bytes::from("{}\n")), Err("connection reset".to_string())];
-        let broken = download(&mut raw, vec![futures::stream::iter(chunks).boxed()]).await;
+        let broken = download(&mut raw, &mut Default::default(), vec![futures::stream::iter(chunks).boxed()]).await;
         assert!(matches!(broken, Err(CollectError::Download(why)) if why.contains("reset")));
+    }
+
+    #[tokio::test]
+    async fn answers_count_as_local_disk_before_they_are_written() {
+        let meter = crate::store::DiskMeter::default();
+        let of = meter.clone();
+        let chunks = (0..4).map(move |n| {
+            // What came before is on the disk when the next is asked for.
+            assert_eq!(of.disk(), n << 20);
+            Ok(Bytes::from(vec![b'x'; 1 << 20]))
+        });
+        let download = async {
+            let (mut raw, mut disk) = (staged::scratch(&std::env::temp_dir()).unwrap(), DiskUse::default());
+            let ends = download(&mut raw, &mut disk, vec![futures::stream::iter(chunks).boxed()]).await.unwrap();
+            assert_eq!((ends, disk.bytes()), (vec![4 << 20], 4 << 20));
+        };
+        meter.clone().measure(download).await;
+        assert_eq!(meter.disk(), 0);
     }
 }

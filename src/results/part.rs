@@ -181,7 +181,10 @@ mod tests {
     /// Makes a part of a file. Returns it with the most frequent code and its count.
     async fn part_of(text: String, requests: i64) -> (String, Option<(String, i64)>) {
         let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
-        let ends = download(&mut raw, vec![futures::stream::iter([Ok(Bytes::from(text))]).boxed()]).await.unwrap();
+        let ends =
+            download(&mut raw, &mut Default::default(), vec![futures::stream::iter([Ok(Bytes::from(text))]).boxed()])
+                .await
+                .unwrap();
         let asked: Vec<i64> = (0..requests).collect();
         let places = scan(&mut raw, &ends, WORK, &asked, &std::env::temp_dir()).await.unwrap().places;
         let (part, tally) = write_part(raw, &places, "", &std::env::temp_dir()).await.unwrap();

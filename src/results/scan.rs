@@ -333,7 +333,7 @@ mod tests {
     async fn scanned(text: &str, asked: &[i64]) -> (File, ScanResult) {
         let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
         let file = futures::stream::iter([Ok(Bytes::from(text.to_string()))]).boxed();
-        let ends = download(&mut raw, vec![file]).await.unwrap();
+        let ends = download(&mut raw, &mut Default::default(), vec![file]).await.unwrap();
         let scanned = scan(&mut raw, &ends, WORK, asked, &std::env::temp_dir()).await.unwrap();
         (raw, scanned)
     }

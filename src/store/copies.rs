@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
@@ -18,16 +18,27 @@ use super::{Folder, StoreError};
 
 /// Bytes of a block, the unit in which copies are read, checked and held in memory.
 pub(super) const BLOCK_BYTES: usize = 256 << 10;
-/// Most bytes of local disk for all copies.
-const LIMIT: u64 = 512 << 20;
-/// Most bytes of local disk for the copies of one namespace, so that no namespace can take all of it.
-const LIMIT_OF_NAMESPACE: u64 = LIMIT / 4;
+/// Part of the spool that all copies may take.
+const PART_OF_SPOOL: u64 = 4;
+/// Part of that for the copies of one namespace, so that no namespace can take all of it.
+const PART_OF_NAMESPACE: u64 = 4;
 /// Most copies. Each is an open file.
 const COPIES_LIMIT: usize = 256;
 
 /// The local copies of one process. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct LocalCopies(Arc<Mutex<CopiesByNamespace>>);
+#[derive(Clone, Debug)]
+pub struct LocalCopies {
+    /// Most bytes of all copies.
+    limit: u64,
+    kept: Arc<Mutex<CopiesByNamespace>>,
+}
+
+impl Default for LocalCopies {
+    /// Returns those of a spool of 2 GiB.
+    fn default() -> Self {
+        LocalCopies::of_spool(2 << 30)
+    }
+}
 
 /// The local copies of one namespace, which no other uses. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -40,6 +51,8 @@ pub struct NamespaceCopies {
 struct CopiesByNamespace {
     /// Copies with their URIs, by namespace, the oldest first.
     copies: HashMap<Arc<str>, VecDeque<(String, Arc<Copy>)>>,
+    /// Copies that are kept no more, and take disk until their last reader is done, with their namespace and bytes.
+    read_on: Vec<(Arc<str>, Weak<Copy>, u64)>,
 }
 
 /// A file as it was put.
@@ -66,6 +79,11 @@ impl Blocks {
     /// Returns the number of blocks.
     pub fn count(&self) -> usize {
         self.hashes.len()
+    }
+
+    /// Returns the number of bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Returns the bytes of a block; None if there is no block of that number.
@@ -110,19 +128,33 @@ fn hash(block: &[u8]) -> [u8; 16] {
 }
 
 impl LocalCopies {
+    /// Returns no copies, which may take a quarter of a spool of so many bytes.
+    pub fn of_spool(bytes: u64) -> LocalCopies {
+        LocalCopies { limit: bytes / PART_OF_SPOOL, kept: Arc::default() }
+    }
+
     /// Returns the copies of a namespace.
     pub fn of(&self, namespace: &str) -> NamespaceCopies {
         NamespaceCopies { copies: self.clone(), namespace: namespace.into() }
     }
 
     fn kept(&self) -> MutexGuard<'_, CopiesByNamespace> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl CopiesByNamespace {
     fn bytes_of(&self, namespace: &str) -> u64 {
         self.copies.get(namespace).map_or(0, |copies| copies.iter().map(|(_, copy)| copy.blocks.bytes).sum())
+    }
+
+    /// Returns the bytes of copies that only their readers still have: all of them, and those of `namespace`.
+    fn read_on(&mut self, namespace: &str) -> (u64, u64) {
+        self.read_on.retain(|(_, copy, _)| copy.strong_count() > 0);
+        let bytes = |is_counted: &dyn Fn(&str) -> bool| {
+            self.read_on.iter().filter(|(of, ..)| is_counted(of)).map(|(.., bytes)| bytes).sum()
+        };
+        (bytes(&|_| true), bytes(&|of| of == namespace))
     }
 
     fn bytes(&self) -> u64 {
@@ -133,21 +165,33 @@ impl CopiesByNamespace {
         self.copies.values().map(VecDeque::len).sum()
     }
 
-    /// Drops the oldest copy of a namespace.
-    fn drop_oldest(&mut self, namespace: &str) {
+    /// Drops the copies of a namespace for which `is_dropped` is true.
+    fn drop_where(&mut self, namespace: &Arc<str>, mut is_dropped: impl FnMut(&str) -> bool) {
         let Some(copies) = self.copies.get_mut(namespace) else { return };
-        copies.pop_front();
+        let (dropped, kept) = std::mem::take(copies).into_iter().partition(|(uri, _)| is_dropped(uri));
+        *copies = kept;
         if copies.is_empty() {
             self.copies.remove(namespace);
         }
+        let dropped: VecDeque<(String, Arc<Copy>)> = dropped;
+        let read_on =
+            dropped.into_iter().map(|(_, copy)| (namespace.clone(), Arc::downgrade(&copy), copy.blocks.bytes));
+        self.read_on.extend(read_on);
+        self.read_on.retain(|(_, copy, _)| copy.strong_count() > 0);
+    }
+
+    /// Drops the oldest copy of a namespace.
+    fn drop_oldest(&mut self, namespace: &Arc<str>) {
+        let mut is_first = true;
+        self.drop_where(namespace, |_| std::mem::take(&mut is_first));
     }
 
     /// Drops copies until the limits hold, first of the namespace that takes the most.
-    fn bound(&mut self, namespace: &str) {
-        while self.bytes_of(namespace) > LIMIT_OF_NAMESPACE {
+    fn bound(&mut self, namespace: &Arc<str>, limit: u64) {
+        while self.bytes_of(namespace) > limit / PART_OF_NAMESPACE {
             self.drop_oldest(namespace);
         }
-        while self.bytes() > LIMIT || self.count() > COPIES_LIMIT {
+        while self.bytes() > limit || self.count() > COPIES_LIMIT {
             let too_many = self.count() > COPIES_LIMIT;
             let takes = |of: &Arc<str>| match too_many {
                 true => self.copies.get(of).map_or(0, VecDeque::len) as u64,
@@ -157,19 +201,27 @@ impl CopiesByNamespace {
             self.drop_oldest(&largest);
         }
     }
+
+    /// Returns whether the limits hold with the copies that only their readers still have.
+    fn is_bounded(&mut self, namespace: &str, limit: u64) -> bool {
+        let (of_all, of_namespace) = self.read_on(namespace);
+        self.bytes() + of_all <= limit && self.bytes_of(namespace) + of_namespace <= limit / PART_OF_NAMESPACE
+    }
 }
 
 impl NamespaceCopies {
     /// Keeps a file that was put as `uri`.
     pub(super) fn keep(&self, uri: String, copy: Arc<Copy>) {
-        if copy.blocks.bytes > LIMIT_OF_NAMESPACE {
+        if copy.blocks.bytes > self.copies.limit / PART_OF_NAMESPACE {
             return;
         }
         let mut kept = self.copies.kept();
-        let copies = kept.copies.entry(self.namespace.clone()).or_default();
-        copies.retain(|(of, _)| *of != uri);
-        copies.push_back((uri, copy));
-        kept.bound(&self.namespace);
+        kept.drop_where(&self.namespace, |of| of == uri);
+        kept.copies.entry(self.namespace.clone()).or_default().push_back((uri.clone(), copy));
+        kept.bound(&self.namespace, self.copies.limit);
+        if !kept.is_bounded(&self.namespace, self.copies.limit) {
+            kept.drop_where(&self.namespace, |of| of == uri);
+        }
     }
 
     pub(super) fn find(&self, uri: &str) -> Option<Arc<Copy>> {
@@ -180,10 +232,7 @@ impl NamespaceCopies {
 
     /// Drops the copies of objects below `uri`, which are needed no more.
     pub(super) fn forget_below(&self, uri: &str) {
-        let mut kept = self.copies.kept();
-        if let Some(copies) = kept.copies.get_mut(&self.namespace) {
-            copies.retain(|(of, _)| !of.starts_with(uri));
-        }
+        self.copies.kept().drop_where(&self.namespace, |of| of.starts_with(uri));
     }
 }
 
@@ -363,29 +412,53 @@ mod tests {
     #[test]
     fn one_namespace_cannot_take_the_room_of_the_others() {
         let copies = LocalCopies::default();
+        let (limit, limit_of_namespace) = (copies.limit, copies.limit / PART_OF_NAMESPACE);
         let of = |bytes| {
             let blocks = Blocks { hashes: vec![], bytes };
             Arc::new(Copy::new(tempfile::tempfile().unwrap(), blocks))
         };
         let (quiet, loud) = (copies.of("quiet"), copies.of("loud"));
-        quiet.keep("mine".into(), of(LIMIT_OF_NAMESPACE / 2));
+        quiet.keep("mine".into(), of(limit_of_namespace / 2));
         for n in 0..9 {
-            loud.keep(n.to_string(), of(LIMIT_OF_NAMESPACE / 2));
+            loud.keep(n.to_string(), of(limit_of_namespace / 2));
         }
         assert!(quiet.find("mine").is_some() && loud.find("mine").is_none());
         let kept = |namespace: &NamespaceCopies| (0..9).filter(|n| namespace.find(&n.to_string()).is_some()).count();
         assert_eq!(kept(&loud), 2, "the newest");
-        loud.keep("too large".into(), of(LIMIT_OF_NAMESPACE + 1));
+        loud.keep("too large".into(), of(limit_of_namespace + 1));
         assert!(loud.find("too large").is_none());
         for n in 0..6 {
-            copies.of(&format!("other-{n}")).keep("theirs".into(), of(LIMIT_OF_NAMESPACE));
+            copies.of(&format!("other-{n}")).keep("theirs".into(), of(limit_of_namespace));
         }
-        assert!(copies.kept().bytes() <= LIMIT);
+        assert!(copies.kept().bytes() <= limit);
         assert!(quiet.find("mine").is_some(), "whoever takes the most gives first");
         for n in 0..2 * COPIES_LIMIT {
             loud.keep(format!("small {n}"), of(1));
         }
         assert!(copies.kept().count() <= COPIES_LIMIT);
         assert!(quiet.find("mine").is_some(), "files are counted as well");
+    }
+
+    #[test]
+    fn a_copy_that_is_still_read_counts_until_its_last_reader_is_done() {
+        let copies = LocalCopies::of_spool(16_000);
+        let of = |bytes| {
+            let blocks = Blocks { hashes: vec![], bytes };
+            Arc::new(Copy::new(tempfile::tempfile().unwrap(), blocks))
+        };
+        let one = copies.of("one");
+        let mut readers = vec![];
+        for n in 0..10 {
+            one.keep(n.to_string(), of(1_000));
+            readers.extend(one.find(&n.to_string()));
+            one.forget_below(&n.to_string());
+        }
+        assert_eq!(readers.len(), 1, "1,000 bytes are a namespace's part, and are taken");
+        let other = copies.of("other");
+        other.keep("a".into(), of(1_000));
+        assert!(other.find("a").is_some(), "of another namespace");
+        readers.clear();
+        one.keep("again".into(), of(1_000));
+        assert!(one.find("again").is_some());
     }
 }

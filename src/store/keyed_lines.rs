@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::long::{HEAVY, LoadedLine};
 use super::memory::{Reservation, reserve};
-use super::{StoreError, staged};
+use super::{DiskUse, StoreError, staged};
 
 /// The key of a line: a hash.
 pub type LineKey = [u8; KEY_BYTES];
@@ -99,6 +99,7 @@ pub struct KeyedLinesWriter {
     /// Records in `runs`, by run.
     sorted: Vec<usize>,
     count: usize,
+    disk: DiskUse,
     _held: Reservation,
 }
 
@@ -120,6 +121,7 @@ impl KeyedLinesWriter {
             runs: file()?,
             sorted: vec![],
             count: 0,
+            disk: DiskUse::default(),
             _held: held,
         })
     }
@@ -139,7 +141,7 @@ impl KeyedLinesWriter {
         }
         let length = u32::try_from(line.len()).map_err(|e| StoreError::TooLarge(format!("a line: {e}")))?;
         if is_long {
-            let offset = self.append(line)?;
+            let offset = self.append(line).await?;
             return self.add(Place { offset, stored: length, within: AS_IT_IS, length }.record(&key));
         }
         let within = u32::try_from(self.block.len()).unwrap_or(AS_IT_IS);
@@ -157,7 +159,7 @@ impl KeyedLinesWriter {
         encoder.write_all(&self.block).await.map_err(staged::local)?;
         encoder.shutdown().await.map_err(staged::local)?;
         let packed = encoder.into_inner();
-        let (offset, stored) = (self.append(&packed)?, u32::try_from(packed.len()).unwrap_or_default());
+        let (offset, stored) = (self.append(&packed).await?, u32::try_from(packed.len()).unwrap_or_default());
         self.block.clear();
         for (key, place) in std::mem::take(&mut self.waiting) {
             self.add(Place { offset, stored, ..place }.record(&key))?;
@@ -166,12 +168,14 @@ impl KeyedLinesWriter {
     }
 
     /// Appends bytes to the file, and returns their offset.
-    fn append(&mut self, bytes: &[u8]) -> Result<u64, StoreError> {
+    async fn append(&mut self, bytes: &[u8]) -> Result<u64, StoreError> {
         let offset = self.bytes;
         self.bytes += bytes.len() as u64;
         if self.bytes > DISK_LIMIT {
             return Err(StoreError::TooLarge(format!("compressed, they have more than {DISK_LIMIT} bytes")));
         }
+        // The records of lines go to another file.
+        self.disk.set(self.bytes + (self.count * RECORD_BYTES) as u64).await;
         self.lines.write_all(bytes).map_err(staged::local)?;
         Ok(offset)
     }
@@ -200,8 +204,12 @@ impl KeyedLinesWriter {
             self.sort()?;
         }
         let held = reserve(self.count.div_ceil(RECORDS) * KEY_BYTES).await;
+        let records = (self.count * RECORD_BYTES) as u64;
+        // The merged records are written beside those of the runs, which go then.
+        self.disk.set(self.bytes + 2 * records).await;
         let (index, firsts, count) = self.merge().map_err(staged::local)?;
-        Ok(KeyedLines { lines: self.lines, index, firsts, count, _held: held })
+        self.disk.note(self.bytes + records);
+        Ok(KeyedLines { lines: self.lines, index, firsts, count, _disk: self.disk, _held: held })
     }
 
     /// Merges the runs. Of equal keys, the one of the earliest run is kept, which was added first.
@@ -273,6 +281,7 @@ pub struct KeyedLines {
     firsts: Vec<LineKey>,
     /// Number of records.
     count: usize,
+    _disk: DiskUse,
     _held: Reservation,
 }
 
@@ -292,7 +301,15 @@ impl KeyedLines {
     /// # Errors
     /// Fails if the local disk does.
     pub fn hold(&self, key: &LineKey) -> Result<bool, StoreError> {
-        Ok(self.find(key)?.is_some())
+        Ok(self.length(key)?.is_some())
+    }
+
+    /// Returns the bytes of the line with this key; None if there is none.
+    ///
+    /// # Errors
+    /// Fails if the local disk does.
+    pub fn length(&self, key: &LineKey) -> Result<Option<u64>, StoreError> {
+        Ok(self.find(key)?.map(|place| u64::from(place.length)))
     }
 
     fn find(&self, key: &LineKey) -> Result<Option<Place>, StoreError> {
@@ -376,6 +393,17 @@ mod tests {
         for n in count..count + 10_000 {
             assert!(!lines.hold(&key(n)).unwrap(), "{n} was never added");
         }
+    }
+
+    #[tokio::test]
+    async fn lines_and_their_records_count_as_local_disk() {
+        let meter = crate::transport::Meter::default();
+        let lines = meter.clone().measure(written((0..30_000).map(|n| (n, key(n).to_vec()))));
+        let lines = lines.await;
+        let (all, records) = (30_000 * KEY_BYTES as u64, 30_000 * RECORD_BYTES as u64);
+        assert!((all + records..all + records + (1 << 20)).contains(&meter.disk()), "{} bytes", meter.disk());
+        drop(lines);
+        assert_eq!(meter.disk(), 0);
     }
 
     #[tokio::test]

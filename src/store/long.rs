@@ -12,7 +12,7 @@ use std::path::Path;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::memory::{Reservation, reserve};
-use super::staged;
+use super::{DiskUse, staged};
 
 /// Bytes from which lines take turns in memory.
 pub const LONG: usize = 4 << 20;
@@ -47,6 +47,7 @@ impl LongLineTurn {
 pub struct SpooledLine {
     file: File,
     bytes: usize,
+    disk: DiskUse,
 }
 
 impl SpooledLine {
@@ -55,7 +56,7 @@ impl SpooledLine {
     /// # Errors
     /// Fails if the local disk does.
     pub fn new(dir: &Path) -> std::io::Result<SpooledLine> {
-        Ok(SpooledLine { file: tempfile::tempfile_in(dir).map_err(of_the_spool)?, bytes: 0 })
+        Ok(SpooledLine { file: tempfile::tempfile_in(dir).map_err(of_the_spool)?, bytes: 0, disk: DiskUse::default() })
     }
 
     /// Returns the length in bytes.
@@ -68,6 +69,7 @@ impl SpooledLine {
     /// # Errors
     /// Fails if the local disk does.
     pub fn push(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.disk.note((self.bytes + bytes.len()) as u64);
         self.file.write_all(bytes).map_err(of_the_spool)?;
         self.bytes += bytes.len();
         Ok(())

@@ -43,6 +43,9 @@ use folder::{PART_BYTES, PARTS_AT_A_TIME};
 use s3::{NoContentLength, Refusal};
 
 use crate::api::text::clip;
+pub use crate::transport::DiskUse;
+#[cfg(test)]
+pub(crate) use crate::transport::Meter as DiskMeter;
 use crate::transport::{Meter, SendError, cause};
 
 /// Reports to the memory limits of the current work that `bytes` more bytes were decompressed.
@@ -212,6 +215,14 @@ impl StoreError {
 
     fn of(place: &str, error: object_store::Error) -> Self {
         use object_store::Error as E;
+        let error = match error {
+            // An error of ours that went through a listing.
+            E::Generic { store, source } => match source.downcast::<StoreError>() {
+                Ok(error) => return *error,
+                Err(source) => E::Generic { store, source },
+            },
+            error => error,
+        };
         if let E::Generic { source, .. } = &error
             && let Some(refused) = source.downcast_ref::<config_maps::ConfigMapError>()
         {
@@ -249,4 +260,11 @@ impl StoreError {
             },
         }
     }
+}
+
+/// Returns the error of a store that has no room, as ConfigMaps give it.
+#[cfg(test)]
+pub(crate) fn no_room() -> object_store::Error {
+    let source = config_maps::ConfigMapError::TooLarge("there is no room".into());
+    object_store::Error::Generic { store: "small", source: source.into() }
 }

@@ -116,7 +116,12 @@ pub struct ShardWriter<'a> {
     full: Vec<(String, Open)>,
     /// Number of shards that were put.
     put: usize,
+    /// Bytes of local disk that open shards take at most.
+    disk: u64,
 }
+
+/// Bytes of local disk that the open shards of a writer take, compressed, until the largest of them is put before it is full.
+const OPEN_DISK: u64 = 512 << 20;
 
 struct Open {
     lines: Spool,
@@ -140,6 +145,7 @@ impl<'a> ShardWriter<'a> {
             open: BTreeMap::new(),
             full: vec![],
             put: 0,
+            disk: OPEN_DISK,
         }
     }
 
@@ -213,7 +219,19 @@ impl<'a> ShardWriter<'a> {
         let mut entry = serde_json::to_vec(entry).map_err(|e| StoreError::Invalid(e.to_string()))?;
         entry.push(b'\n');
         open.index.write(&entry).await?;
-        Ok(open.first)
+        let first = open.first;
+        self.bound();
+        Ok(first)
+    }
+
+    /// Marks the largest shard as full if all open ones take too much local disk.
+    fn bound(&mut self) {
+        let taken = |open: &Open| open.lines.disk() + open.index.disk();
+        if self.open.values().map(taken).sum::<u64>() <= self.disk {
+            return;
+        }
+        let largest = self.open.iter().max_by_key(|(_, open)| taken(open)).map(|(model, _)| model.clone());
+        self.full.extend(largest.and_then(|model| self.open.remove_entry(&model)));
     }
 
     /// Returns the directory on local disk in which shards grow.
@@ -266,5 +284,36 @@ impl<'a> ShardWriter<'a> {
     pub async fn finish(mut self) -> Result<Vec<StagedShard>, StoreError> {
         self.close();
         self.put().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_largest_of_many_open_shards_is_put_before_they_take_too_much_local_disk() {
+        let folder = Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://out/", "out/");
+        let spool = std::env::temp_dir();
+        let mut writer = ShardWriter { disk: 4 << 20, ..ShardWriter::new(&folder, "w", &spool, i64::MAX, u64::MAX) };
+        let (mut put, mut most) = (vec![], 0u64);
+        let mut random = blake3::Hasher::new().finalize_xof();
+        for index in 0..120 {
+            // Hardly to be compressed, and three of four of one model.
+            let mut bytes = vec![0; 100 << 10];
+            random.fill(&mut bytes);
+            let line: String = bytes.iter().map(|byte| char::from(b'0' + byte % 64)).collect();
+            let (custom_id, request_hash) = (index.to_string(), RequestHash::Blake3(String::new()));
+            let entry = IndexEntry { index, custom_id, request_hash };
+            writer.push(if index % 4 == 0 { "rare" } else { "usual" }, &[line.as_bytes()], 0, &entry).await.unwrap();
+            put.extend(writer.put().await.unwrap());
+            most = most.max(writer.open.values().map(|open| open.lines.disk()).sum::<u64>());
+        }
+        assert!(put.len() >= 2 && put[0].model == "usual", "{put:?}");
+        assert!(most <= 5 << 20, "{most} bytes");
+        put.extend(writer.finish().await.unwrap());
+        assert_eq!(put.iter().map(|shard| shard.requests).sum::<i64>(), 120);
     }
 }

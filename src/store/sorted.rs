@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{StoreError, staged};
+use super::{DiskUse, StoreError, staged};
 
 /// Records of a run, which are held in memory until they are sorted.
 pub const RUN_RECORDS: usize = 256;
@@ -38,6 +38,7 @@ pub struct Sorter<T> {
 struct Run {
     file: Arc<File>,
     bytes: u64,
+    _disk: Arc<DiskUse>,
 }
 
 /// Records in order. A clone goes on from the same place, independently of the original.
@@ -137,11 +138,16 @@ impl<T: Serialize + DeserializeOwned> Sorter<T> {
 struct RunWriter {
     out: BufWriter<File>,
     bytes: u64,
+    disk: DiskUse,
 }
 
 impl RunWriter {
     fn new(spool: &Path) -> std::io::Result<RunWriter> {
-        Ok(RunWriter { out: BufWriter::with_capacity(BUFFER, tempfile::tempfile_in(spool)?), bytes: 0 })
+        Ok(RunWriter {
+            out: BufWriter::with_capacity(BUFFER, tempfile::tempfile_in(spool)?),
+            bytes: 0,
+            disk: DiskUse::default(),
+        })
     }
 
     fn write(&mut self, record: &impl Serialize) -> std::io::Result<()> {
@@ -150,12 +156,13 @@ impl RunWriter {
         self.out.write_all(&length.to_le_bytes())?;
         self.out.write_all(&record)?;
         self.bytes += 4 + u64::from(length);
+        self.disk.note(self.bytes);
         Ok(())
     }
 
     fn finish(self) -> std::io::Result<Run> {
         let file = self.out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        Ok(Run { file: Arc::new(file), bytes: self.bytes })
+        Ok(Run { file: Arc::new(file), bytes: self.bytes, _disk: Arc::new(self.disk) })
     }
 }
 
@@ -313,6 +320,23 @@ mod tests {
         let bound = RUN_RECORDS + RUNS + 1;
         let held = [200, 1_000, 20_000].map(most_held);
         assert!(held.iter().all(|held| *held <= bound), "{held:?} of at most {bound}");
+    }
+
+    #[tokio::test]
+    async fn runs_count_as_local_disk() {
+        let meter = crate::transport::Meter::default();
+        let of = meter.clone();
+        let sorted = meter.clone().measure(async move {
+            let mut sorter = Sorter::<u64>::new(&std::env::temp_dir(), |a, b| a.cmp(b));
+            (0..9_999).for_each(|n| sorter.push(n).unwrap());
+            let written = of.disk();
+            assert!(written > 9_000 * 7, "{written} bytes");
+            sorter.finish().unwrap()
+        });
+        let sorted = sorted.await;
+        assert!((9_000 * 7..9_999 * 9).contains(&meter.disk()), "{} bytes, each once", meter.disk());
+        drop(sorted);
+        assert_eq!(meter.disk(), 0);
     }
 
     proptest! {

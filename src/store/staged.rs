@@ -21,7 +21,7 @@ use tokio_util::io::{InspectReader, StreamReader};
 
 use super::copies::{self, BLOCK_BYTES, Blocks, Copy};
 use super::memory::{Reservation, reserve};
-use super::{Folder, StoreCause, StoreError};
+use super::{DiskUse, Folder, StoreCause, StoreError};
 use crate::api::text::hex;
 
 /// A file that is being spooled: compressed with zstd on local disk, with SHA-256 and size of the uncompressed bytes.
@@ -33,6 +33,7 @@ pub struct Spool {
     block_bytes: usize,
     packing: JoinHandle<std::io::Result<Packer>>,
     bytes: u64,
+    disk: DiskUse,
     _held: Reservation,
 }
 
@@ -48,6 +49,7 @@ struct Packer {
 /// A spooled file, ready to be put.
 pub struct SpooledFile {
     copy: Arc<Copy>,
+    _disk: DiskUse,
     /// SHA-256 of the uncompressed bytes, in hex.
     pub sha256: String,
     /// Size in bytes, uncompressed.
@@ -115,7 +117,8 @@ impl Spool {
         let (file, blocks, digest) = (scratch(dir)?, Blocks::default(), Context::new(&SHA256));
         let packer = Packer { encoder, file, blocks, block: vec![] };
         let packing = tokio::spawn(async { Ok(packer) });
-        Ok(Spool { block: vec![], digest, block_bytes, packing, bytes: 0, _held: held })
+        let disk = DiskUse::default();
+        Ok(Spool { block: vec![], digest, block_bytes, packing, bytes: 0, disk, _held: held })
     }
 
     /// Adds bytes, of which no more than a block is held in memory.
@@ -131,6 +134,8 @@ impl Spool {
             if self.block.len() == self.block_bytes {
                 self.digest.update(&self.block);
                 let mut packer = self.packed().await?;
+                // What the encoder still has, and this block.
+                self.disk.set(packer.blocks.bytes() + 2 * BLOCK_BYTES as u64).await;
                 std::mem::swap(&mut packer.block, &mut self.block);
                 self.packing = tokio::spawn(packer.pack());
             }
@@ -141,6 +146,11 @@ impl Spool {
     /// Returns the size so far, uncompressed.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Returns the bytes of local disk that it takes, as far as they are known: what is being compressed may be less than a block.
+    pub fn disk(&self) -> u64 {
+        self.disk.bytes()
     }
 
     async fn packed(&mut self) -> Result<Packer, StoreError> {
@@ -157,8 +167,9 @@ impl Spool {
         packer.encoder.shutdown().await.map_err(local)?;
         packer.spill(1).await.map_err(local)?;
         packer.file.flush().await.map_err(local)?;
+        self.disk.note(packer.blocks.bytes());
         let copy = Arc::new(Copy::new(packer.file.into_std().await, packer.blocks));
-        Ok(SpooledFile { copy, sha256: hex(self.digest.finish().as_ref()), bytes: self.bytes })
+        Ok(SpooledFile { copy, _disk: self.disk, sha256: hex(self.digest.finish().as_ref()), bytes: self.bytes })
     }
 }
 
@@ -321,17 +332,19 @@ pub async fn unpacked_to(
 ) -> std::io::Result<impl AsyncRead + Unpin + Send + 'static> {
     let disk = |e| std::io::Error::new(BROKE_OFF, local(e));
     let mut file = tempfile::tempfile_in(spool).map_err(disk)?;
-    let mut chunk = BytesMut::with_capacity(CHUNK);
+    let (mut chunk, mut used, mut bytes) = (BytesMut::with_capacity(CHUNK), DiskUse::default(), 0);
     while content.read_buf(&mut chunk).await? > 0 {
+        bytes += chunk.len() as u64;
+        used.set(bytes).await;
         file.write_all(&chunk).map_err(disk)?;
         chunk.clear();
     }
     file.rewind().map_err(disk)?;
-    Ok(Local(file))
+    Ok(Local(file, used))
 }
 
 /// A file on local disk. Its content is in the kernel's cache, or soon will be, so it is not worth a thread.
-struct Local(std::fs::File);
+struct Local(std::fs::File, #[allow(dead_code)] DiskUse);
 
 impl AsyncRead for Local {
     fn poll_read(
@@ -347,5 +360,47 @@ impl AsyncRead for Local {
             }
             Err(e) => Err(std::io::Error::new(BROKE_OFF, local(e))),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::SpooledLine;
+    use crate::transport::Meter;
+
+    /// Bytes that hardly compress.
+    fn bytes(count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    #[tokio::test]
+    async fn what_is_written_to_the_spool_counts_for_the_work_that_writes_it_until_it_is_gone() {
+        let (meter, dir, bytes) = (Meter::default(), std::env::temp_dir(), bytes(3 << 20));
+        let of = meter.clone();
+        let used = |written: u64| {
+            let used = of.disk();
+            assert!((written..written + (1 << 20)).contains(&used), "{used} bytes of {written}");
+        };
+        meter
+            .clone()
+            .measure(async {
+                let mut spool = Spool::new(&dir).await.unwrap();
+                spool.write(&bytes).await.unwrap();
+                used(5 << 19);
+                let file = spool.finish().await.unwrap();
+                used(3 << 20);
+                let unpacked = unpacked_to(&dir, &bytes[..]).await.unwrap();
+                used(6 << 20);
+                let mut line = SpooledLine::new(&dir).unwrap();
+                line.push(&bytes).unwrap();
+                used(9 << 20);
+                drop((file, unpacked));
+                used(3 << 20);
+            })
+            .await;
+        assert_eq!(meter.disk(), 0);
     }
 }

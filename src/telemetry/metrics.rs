@@ -110,7 +110,7 @@ impl Default for Metrics {
         );
         let waiting = Counted::new(
             "waiting",
-            "Visits of jobs that wait for their turn, and transfers that wait for memory, by kind",
+            "Visits of jobs that wait for their turn, and transfers that wait for memory or local disk, by kind",
             "kind",
         );
         registry.register_collector(Box::new(jobs.clone()));

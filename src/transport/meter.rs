@@ -22,6 +22,7 @@ struct Counts {
     unpacked: AtomicU64,
     waits: Mutex<Waits>,
     reserved: AtomicU64,
+    disk: AtomicU64,
     /// The waker that is called when more than this number of bytes were taken in.
     watcher: Mutex<Option<(u64, Waker)>>,
 }
@@ -56,6 +57,54 @@ impl Drop for ReservedMemory {
         if let Some(Meter(counts)) = &self.meter {
             counts.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
         }
+    }
+}
+
+/// Local disk that a piece of work uses. It is given back when this is dropped.
+#[derive(Debug)]
+pub struct DiskUse {
+    meter: Option<Meter>,
+    bytes: u64,
+}
+
+impl Default for DiskUse {
+    /// Uses nothing yet. What it will use counts for the work that is measured now.
+    fn default() -> Self {
+        DiskUse { meter: Meter::current(), bytes: 0 }
+    }
+}
+
+impl DiskUse {
+    /// Changes the use to `bytes`, before they are written. For each mebibyte that is used more, this yields once, so that whoever polls
+    /// the work can end it.
+    pub async fn set(&mut self, bytes: u64) {
+        let before = self.bytes;
+        self.note(bytes);
+        if bytes >> 20 > before >> 20 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Returns the bytes in use.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Does the same without a chance to end the work, for few bytes or code that cannot wait.
+    pub fn note(&mut self, bytes: u64) {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        let Some(Meter(counts)) = &self.meter else { return };
+        if bytes < before {
+            counts.disk.fetch_sub(before - bytes, Ordering::Relaxed);
+        } else {
+            counts.disk.fetch_add(bytes - before, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for DiskUse {
+    fn drop(&mut self) {
+        self.note(0);
     }
 }
 
@@ -102,6 +151,11 @@ impl Meter {
     /// Returns the bytes of memory that are reserved now; see [`ReservedMemory`].
     pub fn reserved(&self) -> u64 {
         self.0.reserved.load(Ordering::Relaxed)
+    }
+
+    /// Returns the bytes of local disk that are in use now; see [`DiskUse`].
+    pub fn disk(&self) -> u64 {
+        self.0.disk.load(Ordering::Relaxed)
     }
 
     /// Wakes `waker` once when [`Meter::taken_in`] exceeds `limit`. This is necessary because a connection sends and receives bodies in a

@@ -143,6 +143,27 @@ async fn reused(sets: &[(String, Vec<(Content, Then)>)], tonight: &[(Content, Th
     assert_eq!(answers_of(&tomorrow.folder).await.len(), answered.len());
 }
 
+#[tokio::test]
+async fn a_shard_of_requests_with_the_same_long_answer_has_no_more_of_it_than_the_local_disk_has_room_for() {
+    let ran = run("set", &[(1, Then::Answered)], 1, 3, None).await;
+    let set = ResultSet::open(ran.folder).await.unwrap().unwrap();
+    let hash = lines(&set, layout::RESULTS).await[0]["request_blake3"].as_str().unwrap().to_string();
+    let key = std::array::from_fn(|i| u8::from_str_radix(&hash[2 * i..2 * i + 2], 16).unwrap());
+    let mut answers = KeyedLinesWriter::new(&std::env::temp_dir()).await.unwrap();
+    answers.push(key, &vec![b' '; 20 << 20]).await.unwrap();
+    let options = PlanOptions { answers: Some(Arc::new(answers.finish().await.unwrap())), ..options(1_000, 1 << 20) };
+    let body = Map::from_iter([("n".to_string(), json!(1)), ("model".into(), json!("m0"))]);
+    let inline = (0..20).map(|i| InlineRequest {
+        custom_id: format!("tonight-{i}"),
+        body: Some(body.clone().into()),
+        ..Default::default()
+    });
+    let source = Source::Inline(inline.collect());
+    let passed = pass(source, &options, Some((&folder(), WORK)), &std::env::temp_dir()).await.unwrap();
+    let requests: Vec<i64> = passed.reused.map(|shard| shard.unwrap().requests).collect();
+    assert_eq!(requests, [6, 6, 6, 2], "of 128 MiB at most");
+}
+
 fn requests() -> impl Strategy<Value = Vec<(Content, Then)>> {
     let then = prop_oneof![5 => Just(Then::Answered), 1 => Just(Then::Refused), 1 => Just(Then::ExpiredOnce)];
     proptest::collection::vec((0..40u8, then), 1..40)

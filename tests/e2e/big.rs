@@ -1,13 +1,15 @@
 //! Fixed memory, whatever the size of the input.
 
+use batchjob_operator::api::BatchJobObject as BatchJob;
 use bytes::Bytes;
 use object_store::buffered::BufWriter;
 use serde_json::json;
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 
+use crate::support::process::scratch;
 use crate::support::quiet::CANARY;
-use crate::support::scene::Scene;
+use crate::support::scene::{Scene, condition};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_megabytes_pass_under_256_mib() {
@@ -64,4 +66,33 @@ async fn the_longest_lines_of_three_jobs_pass_under_256_mib() {
     let peak = scene.operator.as_ref().unwrap().peak_memory();
     println!("peak resident memory for lines of 31 MiB: {} MiB", peak >> 20);
     assert!(peak < 256 << 20, "{} MiB", peak >> 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_the_local_disk_has_no_room_for_are_told_of_and_collected_once_it_has() {
+    // Given an operator whose transfers share 40 MiB of local disk,
+    let rules = scratch().join("small-spool-answers.json");
+    std::fs::write(&rules, json!([{"contains": "large ", "answer": "x".repeat(15 << 20)}]).to_string()).unwrap();
+    let mut scene =
+        Scene::set("small-spool", &["--batch-duration", "100ms", "--answers", rules.to_str().unwrap()]).await;
+    let size = |size: &str| vec!["--spool-size".to_string(), size.to_string()];
+    scene.settings.extra.extend(size("64Mi"));
+    scene.restart().await;
+    // when a batch has 45 MiB of answers,
+    scene.apply_job("large", json!({}));
+    let is_told = |job: &BatchJob| {
+        condition(job, "Stalled").is_some_and(|(status, _, message)| {
+            status == "True" && message.contains("the 40 MiB of local disk") && message.contains("--spool-size")
+        })
+    };
+    scene.wait_job("its owner is told", "large", 60, is_told).await;
+    // then others go on, and its answers are collected as soon as there is room.
+    scene.apply_job("small", json!({}));
+    scene.wait_condition("small", "Complete", "True", 30).await;
+    let at = scene.settings.extra.len() - 2;
+    scene.settings.extra.splice(at.., size("256Mi"));
+    scene.restart().await;
+    let job = scene.wait_condition("large", "Complete", "True", 60).await;
+    assert_eq!(job.status.unwrap().requests.unwrap().succeeded, 3);
+    scene.sim.assert_billed_once(6).await;
 }

@@ -250,8 +250,8 @@ async fn uploads_that_are_never_answered(world: &mut World) {
         job["spec"]["input"] = json!({"inline": {"requests": requests(&name, 16)}});
         create_with(Api::namespaced(scene.client.clone(), namespace), scene, &[job]).await;
     }
-    // The slow uploads have the others.
-    let blocked = || async { (silent.hanging() >= 40).then_some(()) };
+    // Silent, dripping and slow providers have most of the 64 places.
+    let blocked = || async { (silent.hanging() >= 14).then_some(()) };
     eventually("uploads are not answered", 60, blocked).await;
     world.is_undisturbed_by("uploads of eight namespaces that are never answered").await;
 }

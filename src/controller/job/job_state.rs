@@ -141,6 +141,8 @@ pub(crate) struct JobState {
     room: Mutex<Option<u64>>,
     /// The MiB that a transfer needs, for each transfer that outgrew its place.
     needs: Mutex<BTreeMap<Task, u64>>,
+    /// The MiB of local disk that a transfer needs, for each one that outgrew its share.
+    disk_needs: Mutex<BTreeMap<Task, u64>>,
     /// Lets the job look at one batch at a time, so that a server that asks for a pause is spared the other looks.
     pub looks: tokio::sync::Mutex<()>,
     /// Room for the job's background tasks.
@@ -205,6 +207,16 @@ impl JobState {
         let mut needs = lock(&self.needs);
         let known = needs.entry(task).or_default();
         *known = need.max(*known);
+    }
+
+    /// Returns the MiB of local disk that this transfer needs, if it outgrew its share before.
+    pub fn disk_need(&self, task: Task) -> Option<u64> {
+        lock(&self.disk_needs).get(&task).copied()
+    }
+
+    /// Records the MiB of local disk that this transfer needs.
+    pub fn found_disk_need(&self, task: Task, need: u64) {
+        lock(&self.disk_needs).insert(task, need);
     }
 
     /// Records the bytes that a visit needs; None for a small one.

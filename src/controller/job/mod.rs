@@ -69,6 +69,8 @@ pub(super) struct Jobs {
     task_room: AllRooms,
     /// The memory for transfers, in MiB.
     transfers: Arc<Shares>,
+    /// The local disk for transfers.
+    disk: transfers::DiskShares,
     /// The jobs as the watches know them, lean and for hints only, and the requests for visits, by watched namespace.
     watched: Vec<WatchedJobs>,
 }
@@ -79,7 +81,7 @@ impl Jobs {
         let (watched, scopes) = options.scopes().into_iter().map(watch::scope).unzip();
         let jobs = Jobs {
             spool: options.spool_dir.clone(),
-            copies: Default::default(),
+            copies: LocalCopies::of_spool(options.spool_size),
             checks: Default::default(),
             output_config_maps: options.output_config_maps,
             recheck: options.recheck,
@@ -89,6 +91,7 @@ impl Jobs {
             rooms: Shares::new(turns::ROOMS),
             task_room: AllRooms::new(task_room::LIMITS),
             transfers: Shares::new(transfers::LIMITS),
+            disk: transfers::DiskShares::of_spool(options.spool_size),
             watched,
         };
         (jobs, scopes)
@@ -100,8 +103,9 @@ impl Jobs {
         metrics.count_jobs(move || watch::in_need(&known));
         let job_states = self.job_states.clone();
         metrics.count_failing_calls(move || job_states.failing());
-        let (visits, transfers) = ([self.turns.clone(), self.rooms.clone()], self.transfers.clone());
-        metrics.count_waiting(move || waiting(&visits, &transfers));
+        let visits = [self.turns.clone(), self.rooms.clone()];
+        let (transfers, disk) = (self.transfers.clone(), self.disk.clone());
+        metrics.count_waiting(move || waiting(&visits, &transfers, &disk));
     }
 
     /// Returns the watched namespaces; None stands for all.
@@ -194,10 +198,10 @@ fn note_success(ctx: &Context, job_state: &JobState, task: Option<Task>) {
 }
 
 /// Returns the numbers of visits that wait for their turn or for memory, and of transfers that wait for memory, by kind.
-fn waiting(visits: &[Arc<Shares>], transfers: &Shares) -> Vec<(&'static str, i64)> {
+fn waiting(visits: &[Arc<Shares>], transfers: &Shares, disk: &transfers::DiskShares) -> Vec<(&'static str, i64)> {
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let visits = ("Visit", count(visits.iter().flat_map(|shares| shares.waiting().into_values()).sum()));
-    let waiting = transfers.waiting();
+    let waiting: Vec<(String, usize)> = transfers.waiting().into_iter().chain(disk.waiting()).collect();
     let is = |lane: &str, kind: &str| lane.split(',').next() == Some(kind);
     let of = |kind| (kind, count(waiting.iter().filter(|(lane, _)| is(lane, kind)).map(|(_, n)| n).sum()));
     [visits].into_iter().chain(transfers::KINDS.map(of)).collect()

@@ -1,5 +1,7 @@
 //! Transfers of data, with limits of memory and time. Namespaces share the memory fairly.
 
+mod disk;
+
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -8,6 +10,9 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use tokio::time::{Instant, sleep_until};
+
+pub(crate) use disk::DiskShares;
+use disk::{NoDisk, TransferDisk};
 
 use super::act::{MemoryEdit, Outcome};
 use super::job_state::JobState;
@@ -85,7 +90,7 @@ pub(crate) struct UploadShares {
 }
 
 /// Waits for the memory that `claim` asks for, then runs `work` with it. Returns the outcome, and the time at which the work
-/// began (Unix milliseconds). If the work outgrew its memory, the outcome changes nothing, and the next claim is larger.
+/// began (Unix milliseconds). If the work outgrew its memory or its local disk, the outcome changes nothing, and the next claim is larger.
 pub(crate) async fn run<W: Future<Output = Outcome>>(
     ctx: &Context,
     job_state: &JobState,
@@ -93,10 +98,12 @@ pub(crate) async fn run<W: Future<Output = Outcome>>(
     work: impl FnOnce() -> W,
 ) -> (Outcome, i64) {
     let waits = ctx.metrics.transfer_queue(name_of(task));
+    // Nobody who holds memory waits for disk.
+    let disk = TransferDisk::take(&ctx.jobs.disk, claim.clone(), job_state.disk_need(task)).await;
     let memory = Arc::new(ctx.jobs.transfers.take(claim).await);
     drop(waits);
     let size = memory.size();
-    let pace = Pace::new(&memory, failures(job_state, task));
+    let pace = Pace::new(&memory, failures(job_state, task)).using(disk);
     let work = async move {
         let _memory = memory;
         work().await
@@ -157,6 +164,10 @@ async fn run_at(
             job_state.found_need(task, need.next_multiple_of(NEED_STEP).min(LIMITS.total));
             Ok(Box::new(|_: &mut Memory| {}) as MemoryEdit)
         }
+        Err(TransferError::OutgrownDisk(need)) => {
+            job_state.found_disk_need(task, ctx.jobs.disk.need_after(need));
+            Ok(Box::new(|_: &mut Memory| {}) as MemoryEdit)
+        }
     };
     (outcome, began)
 }
@@ -174,6 +185,8 @@ struct Pace {
     memory: Weak<Share>,
     /// The shares that the transfer has not given back, its memory first.
     held: Vec<HeldShare>,
+    /// Its local disk; None for an upload, which reads local copies.
+    disk: Option<(Arc<TransferDisk>, OthersWait)>,
     meter: Meter,
     began: Instant,
 }
@@ -192,6 +205,18 @@ impl HeldShare {
     }
 }
 
+/// The time at which a transfer is too slow.
+struct Deadline {
+    at: Instant,
+    /// Bytes a second that it has to reach.
+    rate: u64,
+    /// Which of its shares others wait for.
+    wanted: Option<&'static str>,
+}
+
+/// Bytes a second that a transfer has to reach while others wait for the local disk that it holds, which may be more than a gigabyte.
+const DISK_RATE: u64 = 1 << 20;
+
 /// Time after which the shares of a transfer without a deadline of its own are looked at again. The server has a deadline then,
 /// [`Patience::FILES`].
 const AGAIN: Duration = Duration::from_secs(3_600);
@@ -201,7 +226,13 @@ impl Pace {
         let held = vec![HeldShare::of(memory, "memory")];
         let (memory, small_grace) = (Arc::downgrade(memory), small_grace(failures));
         let (patience, meter, began) = (Patience::USUAL, Meter::default(), Instant::now());
-        Pace { patience, small_grace, memory, held, meter, began }
+        Pace { patience, small_grace, memory, held, disk: None, meter, began }
+    }
+
+    /// Uses local disk as well.
+    fn using(self, disk: TransferDisk) -> Pace {
+        let others_wait = disk.others_wait();
+        Pace { disk: Some((Arc::new(disk), others_wait)), ..self }
     }
 
     /// Holds an upload's turn as well.
@@ -218,42 +249,60 @@ impl Pace {
         work: impl Future<Output = Outcome>,
     ) -> Result<MemoryEdit, TransferError> {
         let work = std::pin::pin!(self.meter.clone().measure(work));
+        let disk = self.disk.as_ref().map(|(disk, _)| disk.clone());
+        let work = std::pin::pin!(on_disk(work, disk, self.meter.clone()));
         let mut work = std::pin::pin!(sized(work, size, self.meter.clone(), self.memory.clone()));
         loop {
             // A task that gave everything back only waits for a reply.
-            let Some((deadline, _)) = self.deadline() else { return work.await };
+            let Some(deadline) = self.deadline() else { return work.await };
             tokio::select! {
                 outcome = &mut work => return outcome,
-                () = sleep_until(deadline) => {}
-                () = changed(&mut self.held) => continue,
+                () = sleep_until(deadline.at) => {}
+                () = self.changed() => continue,
             }
-            if let Some((deadline, wanted)) = self.deadline()
-                && Instant::now() >= deadline
+            if let Some(deadline) = self.deadline()
+                && Instant::now() >= deadline.at
             {
-                return Err(TransferError::Failed(self.too_slow(task, wanted)));
+                return Err(TransferError::Failed(self.too_slow(task, &deadline)));
             }
         }
     }
 
-    /// Returns the time at which the transfer is too slow, and which of its shares others wait for. None if it holds none. Bytes that move
-    /// in the meantime extend the deadline.
-    fn deadline(&mut self) -> Option<(Instant, Option<&'static str>)> {
+    /// Returns the time at which the transfer is too slow; None if it holds nothing. Bytes that move in the meantime extend it.
+    fn deadline(&mut self) -> Option<Deadline> {
         self.held.retain(|held| held.share.strong_count() > 0);
         if self.held.is_empty() {
             return None;
         }
         let wanted = self.held.iter_mut().find_map(|held| held.others_wait.is_so().then_some(held.what));
+        let is_disk_wanted =
+            self.disk.as_mut().is_some_and(|(disk, others_wait)| others_wait.is_so() && disk.is_held());
+        let (wanted, rate) = match is_disk_wanted {
+            true => (Some("local disk"), self.patience.rate.max(DISK_RATE)),
+            false => (wanted, self.patience.rate),
+        };
         let grace = match wanted {
             Some(_) => self.small_grace,
             None if self.memory.strong_count() > 0 => self.patience.grace,
-            None => return Some((Instant::now() + AGAIN, None)),
+            None => return Some(Deadline { at: Instant::now() + AGAIN, wanted, rate }),
         };
-        Some((self.began + grace + self.patience.at_rate(self.meter.moved()), wanted))
+        let at_rate = Patience { rate, ..self.patience }.at_rate(self.meter.moved());
+        Some(Deadline { at: self.began + grace + at_rate, wanted, rate })
     }
 
-    fn too_slow(&self, task: Task, wanted: Option<&str>) -> StepError {
-        let (bytes, seconds, rate) = (self.meter.moved(), self.began.elapsed().as_secs(), self.patience.rate);
-        let why = wanted.map(|what| format!(", while others waited for the {what} that it held")).unwrap_or_default();
+    /// Waits until it may have changed whether others wait for what the transfer holds. It has to hold something.
+    async fn changed(&mut self) {
+        let held = self.held.iter_mut().map(|held| &mut held.others_wait);
+        let all = held.chain(self.disk.as_mut().map(|(_, others_wait)| others_wait));
+        futures::future::select_all(all.map(|others_wait| Box::pin(others_wait.changed()))).await;
+    }
+
+    fn too_slow(&self, task: Task, deadline: &Deadline) -> StepError {
+        let (bytes, seconds, rate) = (self.meter.moved(), self.began.elapsed().as_secs(), deadline.rate);
+        let why = deadline
+            .wanted
+            .map(|what| format!(", while others waited for the {what} that it held"))
+            .unwrap_or_default();
         let message = format!("{bytes} bytes were moved in {seconds} s, fewer than {rate} a second{why}");
         let reason = match task {
             Task::Upload(_) | Task::Collect(_) => reasons::PROVIDER_UNAVAILABLE,
@@ -263,14 +312,26 @@ impl Pace {
     }
 }
 
-/// Waits until it may have changed whether others wait for one of these shares, of which there has to be one.
-async fn changed(held: &mut [HeldShare]) {
-    futures::future::select_all(held.iter_mut().map(|held| Box::pin(held.others_wait.changed()))).await;
+/// Runs `work` until it would use more local disk than there is room for.
+async fn on_disk(
+    mut work: Pin<&mut impl Future<Output = Outcome>>,
+    disk: Option<Arc<TransferDisk>>,
+    meter: Meter,
+) -> Result<MemoryEdit, TransferError> {
+    poll_fn(|cx| {
+        let polled = work.as_mut().poll(cx);
+        match disk.as_ref().filter(|_| polled.is_pending()).map(|disk| disk.grow(meter.disk())) {
+            None | Some(Ok(())) => polled.map_err(TransferError::Failed),
+            Some(Err(NoDisk::Now(need))) => Poll::Ready(Err(TransferError::OutgrownDisk(need))),
+            Some(Err(NoDisk::Ever(error))) => Poll::Ready(Err(TransferError::Failed(error))),
+        }
+    })
+    .await
 }
 
 /// Runs `work` until it outgrows its place, which has `size` MiB, if the place cannot grow.
 async fn sized(
-    mut work: Pin<&mut impl Future<Output = Outcome>>,
+    mut work: Pin<&mut impl Future<Output = Result<MemoryEdit, TransferError>>>,
     mut size: u64,
     meter: Meter,
     place: Weak<Share>,
@@ -288,7 +349,7 @@ async fn sized(
             }
             size = need;
         }
-        polled.map_err(TransferError::Failed)
+        polled
     })
     .await
 }
@@ -299,6 +360,8 @@ enum TransferError {
     Failed(StepError),
     /// The transfer outgrew its place, and needs so many MiB.
     Outgrown(u64),
+    /// The transfer outgrew its local disk, and needs so many MiB of it.
+    OutgrownDisk(u64),
 }
 
 /// Returns the grace of a transfer while a namespace without a place waits for memory. It grows with the transfer's failures in
@@ -327,6 +390,8 @@ mod budget;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
     use crate::fair::Shares;
     use crate::lifecycle::AttemptKey;
@@ -358,7 +423,7 @@ mod tests {
         let outcome = Pace { patience, small_grace: SECOND / 2, ..pace }.keep(UPLOAD, 128, work).await;
         outcome.err().map(|broken| match broken {
             TransferError::Failed(error) => (began.elapsed(), error.blocked.message),
-            TransferError::Outgrown(need) => (began.elapsed(), format!("needs {need}")),
+            other => (began.elapsed(), format!("{other:?}")),
         })
     }
 
@@ -512,6 +577,55 @@ mod tests {
             () = tokio::time::sleep(SECOND * 5) => panic!("it waits, larger than its place"),
             ended = pace.keep(UPLOAD, SMALL, work) => assert!(matches!(ended, Err(TransferError::Outgrown(14)))),
         }
+    }
+
+    #[tokio::test]
+    async fn a_transfer_ends_before_it_writes_what_there_is_no_disk_for() {
+        let spool = DiskShares::of_spool(16 << 20);
+        let ends = async |bytes: u64| {
+            let place = Arc::new(Shares::new(LIMITS).take(wish("one", SMALL)).await);
+            let disk = TransferDisk::take(&spool, wish("one", SMALL), None).await;
+            let written = AtomicU64::new(0);
+            let work = async {
+                let mut used = store::DiskUse::default();
+                for at in 1..=bytes >> 18 {
+                    used.set(at << 18).await;
+                    written.store(at << 18, Ordering::Relaxed);
+                }
+                drop(place.clone());
+                Ok(Box::new(|_: &mut _| {}) as _)
+            };
+            let ended = Pace::new(&place, 0).using(disk).keep(UPLOAD, SMALL, work).await;
+            (ended.map(drop), written.into_inner())
+        };
+        assert!(ends(10 << 20).await.0.is_ok());
+        let (ended, written) = ends(11 << 20).await;
+        let told = format!("{ended:?}");
+        assert!(told.contains("more than the 10 MiB of local disk") && written < 11 << 20, "{told}, {written} bytes");
+        let _others = TransferDisk::take(&spool, wish("other", SMALL), Some(6)).await;
+        let (ended, written) = ends(8 << 20).await;
+        assert!(
+            matches!(ended, Err(TransferError::OutgrownDisk(5))) && written < 5 << 20,
+            "{ended:?}, {written} bytes"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_transfer_that_holds_local_disk_has_to_be_faster_while_others_wait_for_it() {
+        let spool = DiskShares::of_spool(16 << 20);
+        let place = Arc::new(Shares::new(LIMITS).take(wish("slow", SMALL)).await);
+        let disk = TransferDisk::take(&spool, wish("slow", SMALL), Some(10)).await;
+        let patience = Patience { rate: 1_000, ..Patience::USUAL };
+        let pace = Pace { patience, small_grace: SECOND / 4, ..Pace::new(&place, 0).using(disk) };
+        // They have 100 s at the usual rate.
+        pace.meter.add(100_000);
+        let waits = async {
+            let waits = TransferDisk::take(&spool, wish("quiet", SMALL), Some(4));
+            tokio::time::timeout(SECOND * 2, waits).await.is_ok()
+        };
+        let (ended, got) = tokio::join!(pace.keep(UPLOAD, SMALL, std::future::pending()), waits);
+        let told = format!("{:?}", ended.map(drop));
+        assert!(told.contains("others waited for the local disk that it held") && got, "{told}");
     }
 
     #[tokio::test]

@@ -17,6 +17,8 @@ pub struct Options {
     pub identity: String,
     /// Folder on local disk for transfers. Its content may vanish at any time.
     pub spool_dir: PathBuf,
+    /// Bytes of local disk that it takes at most.
+    pub spool_size: u64,
     /// ConfigMaps that the results of one job may take.
     pub output_config_maps: usize,
     /// Milliseconds between two looks at the references of a job that failed before anything was paid.
@@ -27,6 +29,36 @@ pub struct Options {
     pub health_addr: std::net::SocketAddr,
     /// Time limits.
     pub timing: Timing,
+}
+
+/// Least size of the spool, in bytes.
+const LEAST_SPOOL: u64 = 64 << 20;
+
+/// Reads a size as Kubernetes spells it, such as `2Gi`, in bytes.
+///
+/// # Errors
+/// If the text is no such size, or too small for a spool; the message says what is wanted.
+pub fn spool_size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let unit = match suffix {
+        "" => 1.0,
+        "k" | "K" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "Ki" => 1024.0,
+        "Mi" => 1024.0 * 1024.0,
+        "Gi" => 1024.0 * 1024.0 * 1024.0,
+        "Ti" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        _ => f64::NAN,
+    };
+    let bytes = number.parse::<f64>().ok().map(|number| number * unit).filter(|bytes| bytes.is_finite());
+    let bytes = bytes.ok_or_else(|| format!("'{text}' is no size; write one such as 2Gi"))? as u64;
+    if bytes < LEAST_SPOOL {
+        return Err(format!("{text} is too little; transfers need {} MiB", LEAST_SPOOL >> 20));
+    }
+    Ok(bytes)
 }
 
 /// The reason why the operator does not start, or ends. Each message says what to do.
@@ -69,5 +101,27 @@ impl Options {
     pub fn check(&self) -> Result<(), StartError> {
         let unfit = |e| StartError::Spool(self.spool_dir.clone(), e);
         tempfile::tempfile_in(&self.spool_dir).map(drop).map_err(unfit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_kubernetes_spells_them() {
+        for (text, bytes) in [
+            ("2Gi", 2 << 30),
+            ("1.5Gi", 3 << 29),
+            ("500M", 500_000_000),
+            ("67108864", 64 << 20),
+            ("1Ti", 1 << 40),
+            ("100000k", 100_000_000),
+        ] {
+            assert_eq!(spool_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "Gi", "2GiB", "-1Gi", "1.2.3Gi", "plenty", "1Mi"] {
+            assert!(spool_size(text).is_err(), "{text}");
+        }
     }
 }

@@ -1,0 +1,180 @@
+//! Local disk of transfers. Namespaces share it fairly, and code says how much it uses before it writes (`transport::DiskUse`).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::api::conditions::reasons;
+use crate::controller::runtime::error::StepError;
+use crate::fair::{Claim, Limits, OthersWait, Share, Shares};
+
+/// MiB that a transfer may use without a share of the disk. Most jobs use no more, so that they never wait for any.
+const SMALL: u64 = 1;
+/// MiB to a multiple of which a share is rounded up, so that it seldom has to grow.
+const STEP: u64 = 4;
+
+/// The local disk that all transfers share.
+#[derive(Clone, Debug)]
+pub(crate) struct DiskShares {
+    shares: Arc<Shares>,
+    /// MiB in all.
+    total: u64,
+}
+
+impl DiskShares {
+    /// Returns the part of a spool of so many bytes that transfers share: five eighths. Local copies have a quarter
+    /// (`store::LocalCopies`). The rest is for small transfers, of which there may be 128, and for what visits sort.
+    pub fn of_spool(bytes: u64) -> DiskShares {
+        DiskShares::of((bytes / 8 * 5) >> 20)
+    }
+
+    fn of(total: u64) -> DiskShares {
+        let limits = Limits { total, per_namespace: u64::MAX, keeps_last_shares: true };
+        DiskShares { shares: Shares::new(limits), total }
+    }
+
+    /// Returns the number of transfers that wait for disk, by lane.
+    pub fn waiting(&self) -> std::collections::BTreeMap<String, usize> {
+        self.shares.waiting()
+    }
+
+    /// Returns the MiB to wait for after a transfer found no room for `mib`: twice as many, so that it does not begin again for each few.
+    pub fn need_after(&self, mib: u64) -> u64 {
+        (2 * mib).next_multiple_of(STEP).min(self.total)
+    }
+}
+
+/// The local disk of one transfer.
+pub(crate) struct TransferDisk {
+    of: DiskShares,
+    claim: Claim,
+    share: Mutex<Option<Share>>,
+}
+
+/// The reason why a transfer may use no more disk.
+#[derive(Debug)]
+pub(crate) enum NoDisk {
+    /// Others use it. The transfer needs so many MiB.
+    Now(u64),
+    /// There is not so much.
+    Ever(StepError),
+}
+
+impl TransferDisk {
+    /// Waits for as many MiB as the transfer needs, if it outgrew its share before.
+    pub async fn take(of: &DiskShares, claim: Claim, need: Option<u64>) -> TransferDisk {
+        let share = match need {
+            Some(need) => Some(of.shares.take(Claim { size: need, ..claim.clone() }).await),
+            None => None,
+        };
+        TransferDisk { of: of.clone(), claim, share: Mutex::new(share) }
+    }
+
+    /// Lets the transfer use `bytes`, if there is room for them.
+    ///
+    /// # Errors
+    /// If there is none now, or never.
+    pub fn grow(&self, bytes: u64) -> Result<(), NoDisk> {
+        let mib = bytes.div_ceil(1 << 20);
+        let mut share = self.share.lock().unwrap_or_else(PoisonError::into_inner);
+        if mib <= SMALL || share.as_ref().is_some_and(|share| share.size() >= mib) {
+            return Ok(());
+        }
+        if mib > self.of.total {
+            return Err(NoDisk::Ever(too_much(self.of.total)));
+        }
+        let sizes = [(mib + mib / 8).next_multiple_of(STEP).min(self.of.total), mib];
+        let has_grown = sizes.into_iter().any(|size| match &*share {
+            Some(share) => share.grow(size),
+            None => {
+                *share = self.of.shares.try_take(Claim { size, ..self.claim.clone() });
+                share.is_some()
+            }
+        });
+        match has_grown && share.as_ref().is_some_and(|share| share.size() >= mib) {
+            true => Ok(()),
+            false => Err(NoDisk::Now(mib)),
+        }
+    }
+
+    /// Returns a watch on whether others wait for disk.
+    pub fn others_wait(&self) -> OthersWait {
+        self.of.shares.others_wait(self.claim.is_retry)
+    }
+
+    /// Returns whether the transfer has a share.
+    pub fn is_held(&self) -> bool {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+fn too_much(total: u64) -> StepError {
+    let message = format!(
+        "it needs more than the {total} MiB of local disk that transfers share: give the operator more (`--spool-size`, and its volume), \
+         or let it make smaller batches with `limits.maxRequestsPerBatch` of the provider"
+    );
+    StepError::lasting(reasons::STORAGE_UNAVAILABLE, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn claim(namespace: &str) -> Claim {
+        Claim { namespace: namespace.into(), lane: "Collect".into(), ..Claim::default() }
+    }
+
+    async fn transfer(of: &DiskShares, namespace: &str) -> TransferDisk {
+        TransferDisk::take(of, claim(namespace), None).await
+    }
+
+    #[tokio::test]
+    async fn a_transfer_begins_again_with_more_disk_and_small_ones_never_wait() {
+        let disk = DiskShares::of(64);
+        let one = transfer(&disk, "a").await;
+        assert!(one.grow(40 * MIB).is_ok());
+        let other = transfer(&disk, "b").await;
+        assert!(other.grow(10 * MIB).is_ok());
+        let Err(NoDisk::Now(need)) = other.grow(30 * MIB) else { panic!("others use it") };
+        assert_eq!((need, disk.need_after(need)), (30, 60));
+        for n in 0..200 {
+            assert!(transfer(&disk, &n.to_string()).await.grow(MIB).is_ok(), "a small one takes no share");
+        }
+        drop(other);
+        let mut again = Box::pin(TransferDisk::take(&disk, claim("b"), Some(disk.need_after(need))));
+        assert!(futures::poll!(&mut again).is_pending(), "others use it");
+        assert!(one.others_wait().is_so() && one.is_held(), "who holds some has to make room, if it is slow");
+        drop(one);
+        let again = again.await;
+        assert!(again.grow(60 * MIB).is_ok() && again.grow(64 * MIB).is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_transfers_of_one_namespace_leave_disk_to_others() {
+        let disk = DiskShares::of(64);
+        let mut held = vec![];
+        for _ in 0..64 {
+            let transfer = transfer(&disk, "hostile").await;
+            if transfer.grow(4 * MIB).is_ok() {
+                held.push(transfer);
+            }
+        }
+        assert_eq!(held.len(), 8, "half of all");
+        assert!(transfer(&disk, "quiet").await.grow(16 * MIB).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_transfer_that_needs_more_than_there_is_says_what_helps() {
+        let disk = DiskShares::of(8);
+        let Err(NoDisk::Ever(error)) = transfer(&disk, "a").await.grow(8 * MIB + 1) else { panic!("there are 8 MiB") };
+        assert!(!error.retryable && error.blocked.message.contains("--spool-size"), "{error}");
+    }
+
+    #[test]
+    fn what_is_shared_and_what_is_small_fits_into_the_spool_with_the_local_copies() {
+        let spool = 2_048;
+        let (shared, copies) = (DiskShares::of_spool(spool * MIB).total, spool / 4);
+        assert_eq!((shared, copies), (1_280, 512));
+        assert!(shared + copies + SMALL * super::super::LIMITS.total <= spool - 128);
+    }
+}
