@@ -76,7 +76,7 @@ for minute in 1 2 3 4; do
     [ "$minute" -gt 1 ] || head -n 3 "$work/tickets/$folder/tickets.csv"
     bucket -T "$work/tickets/$folder/tickets.csv" "$s3/shop/in/open-tickets/$folder/tickets.csv"
 done
-apply hourly.yaml 's/0 \* \* \* \*/* * * * */; s/:-1h/:-1m/'
+apply hourly.yaml 's/0 \* \* \* \*/* * * * */; s/:-1h/:-1m/; s/:-2h/:-2m/'
 
 say "Two small jobs: requests in the manifest, and two lines in OpenAI's own format in the bucket"
 bucket -T examples/requests.jsonl "$s3/shop/in/requests.jsonl"
