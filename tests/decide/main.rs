@@ -4,6 +4,8 @@
 
 #[path = "../support/beginnings.rs"]
 mod beginnings;
+#[path = "../support/ends.rs"]
+mod ends;
 
 mod abandoning;
 mod beside;

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::*;
+use crate::ends::{ENDS, FREE_FAILURES};
 
 #[test]
 fn status_stays_small_however_many_batches_there_are() {
@@ -172,20 +173,9 @@ fn ended(outcome: Outcome, reason: &str, reused: bool) -> Step {
 /// Case 42-kstatus-of-a-failed-job: the table of all ends.
 #[test]
 fn kstatus_takes_every_job_that_failed_for_failed_and_no_other() {
-    use Outcome::{Cancelled, Failed, PartiallySucceeded, Succeeded};
     let working = Step::Wait { until: None, why: Waiting { stage: "Submitting", ..Default::default() } };
-    let ends = [
-        (Succeeded, "AllSucceeded"),
-        (PartiallySucceeded, "CompletedWithFailures"),
-        (Failed, "ProviderRejected"),
-        (Failed, "BackoffLimitExceeded"),
-        (Failed, "MaxFailedRequestsExceeded"),
-        (Failed, "DeadlineExceeded"),
-        (Failed, "JournalLost"),
-        (Cancelled, "Cancelled"),
-    ];
-    for (outcome, reason) in ends {
-        let failed = !matches!(outcome, Succeeded | PartiallySucceeded);
+    for (outcome, reason) in ENDS {
+        let failed = !matches!(outcome, Outcome::Succeeded | Outcome::PartiallySucceeded);
         for reused in [false, true] {
             let at_the_end = after(&[working.clone(), ended(outcome, reason, reused)]);
             let of = |type_: &str| at_the_end.conditions.iter().find(|c| c.type_ == type_).unwrap();
@@ -204,7 +194,7 @@ fn kstatus_takes_every_job_that_failed_for_failed_and_no_other() {
         }
     }
     // Those that cost nothing.
-    for reason in ["InvalidInput", "OutputConflict", "DeadlineExceeded"] {
+    for reason in FREE_FAILURES {
         let failure = Step::Fail(Failure::new(reason, "m"));
         assert_eq!(kstatus(&after(&[working.clone(), failure])), "Failed", "{reason}");
     }

@@ -3,6 +3,8 @@
 
 #[path = "../support/beginnings.rs"]
 mod beginnings;
+#[path = "../support/ends.rs"]
+mod ends;
 
 mod chart;
 mod health;

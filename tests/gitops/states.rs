@@ -8,6 +8,7 @@ use batchjob_operator::lifecycle::{
 use serde_json::{Value, json};
 
 use crate::beginnings;
+use crate::ends::{ENDS, FREE_FAILURES};
 
 const TIMING: Timing =
     Timing { post_window: 10, send_timeout: 10, listing_lag: 10, deletion_deadline: 1_000, abandon_after: 100_000 };
@@ -149,20 +150,10 @@ pub fn batch_jobs() -> Vec<State> {
 }
 
 fn ends() -> Vec<State> {
-    use Outcome::{Cancelled, Failed, PartiallySucceeded, Succeeded};
     let mut states = vec![];
     let job = |steps: &[Step]| Job::new(false, 10).after(steps).object();
-    for (outcome, reason) in [
-        (Succeeded, "AllSucceeded"),
-        (PartiallySucceeded, "CompletedWithFailures"),
-        (Failed, "ProviderRejected"),
-        (Failed, "BackoffLimitExceeded"),
-        (Failed, "MaxFailedRequestsExceeded"),
-        (Failed, "DeadlineExceeded"),
-        (Failed, "JournalLost"),
-        (Cancelled, "Cancelled"),
-    ] {
-        let said = if matches!(outcome, Succeeded | PartiallySucceeded) { DONE } else { BAD };
+    for (outcome, reason) in ENDS {
+        let said = if matches!(outcome, Outcome::Succeeded | Outcome::PartiallySucceeded) { DONE } else { BAD };
         let end = |reused| ended(outcome, reason, reused);
         states.push(state(&format!("{reason}, reused"), job(&[wait("Planning", None), end(true)]), said));
         // Staged files are removed; results are in place already.
@@ -171,7 +162,7 @@ fn ends() -> Vec<State> {
         let tidied = job(&[wait("Submitting", None), end(false), Step::CleanUp]);
         states.push(state(&format!("{reason}, tidied up"), tidied, said));
     }
-    for reason in ["InvalidInput", "OutputConflict", "DeadlineExceeded"] {
+    for reason in FREE_FAILURES {
         let failure = Step::Fail(Failure { reason, message: "m".into(), outcome: Outcome::Failed });
         states.push(state(&format!("{reason}, nothing paid"), job(&[wait("Planning", None), failure]), BAD));
     }
