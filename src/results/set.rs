@@ -194,4 +194,4 @@ impl CheckedFile {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,14 +1,9 @@
-use std::sync::Arc;
-
-use aws_lc_rs::digest::{SHA256, digest};
-use object_store::memory::InMemory;
 use tokio::io::AsyncReadExt;
 
 use super::*;
-use crate::api::text::hex;
-use crate::api::{Outcome, OutputCompression, RequestCounts};
-use crate::results::{Manifest, ManifestFile};
-use crate::store::Folder;
+use crate::api::{OutputCompression, RequestCounts};
+use crate::results::Manifest;
+use crate::results::set::tests::{folder, put_manifest, written};
 
 const RESULTS: &str = concat!(
     r#"{"id":"x","custom_id":"é \"a\"","response":{"status_code":200,"body":{"choices":[{"message":{"content":"A"}}]}},"error":null}"#,
@@ -33,33 +28,10 @@ fn requests(ids: &[&str]) -> String {
 
 /// A set of four requests, `b` and `d` without an answer, whose manifest is of these files.
 async fn set(files: &[(&str, &str)]) -> ResultSet {
-    let folder = Folder::of(Arc::new(InMemory::new()), "s3://b/out/", "out/");
-    let mut listed = vec![];
-    for (name, text) in files {
-        let name = OutputCompression::Gzip.named(name);
-        let mut upload = folder.overwrite(&name, "w").compressed(OutputCompression::Gzip);
-        upload.write(text.as_bytes()).await.unwrap();
-        upload.finish().await.unwrap();
-        let (bytes, sha256) = (text.len() as u64, hex(digest(&SHA256, text.as_bytes()).as_ref()));
-        let lines = text.lines().count() as i64;
-        listed.push(ManifestFile { name, lines, bytes, sha256, config_map: None });
-    }
-    let manifest = Manifest {
-        manifest_version: 1,
-        work_id: "w".into(),
-        work_hash: "v2-h".into(),
-        outcome: Outcome::PartiallySucceeded,
-        reason: String::new(),
-        message: String::new(),
-        requests: RequestCounts { succeeded: 2, failed: 1, expired: 1, total: 4, ..Default::default() },
-        errors: vec![],
-        files: listed,
-        batches: vec![],
-        billed_twice: 0,
-        abandoned_batches: vec![],
-        completed_at: 0,
-    };
-    folder.put_new(layout::MANIFEST, serde_json::to_vec(&manifest).unwrap().into()).await.unwrap();
+    let folder = folder();
+    let manifest = written(&folder, files, OutputCompression::Gzip).await;
+    let requests = RequestCounts { succeeded: 2, failed: 1, expired: 1, total: 4, ..Default::default() };
+    put_manifest(&folder, &Manifest { requests, ..manifest }).await;
     ResultSet::open(folder).await.unwrap().unwrap()
 }
 

@@ -9,7 +9,7 @@ use crate::store::Line;
 
 const WORK: &str = "0123456789abcdef0123456789abcdef";
 
-fn folder() -> Folder {
+pub(in crate::results) fn folder() -> Folder {
     Folder::of(Arc::new(InMemory::new()), "s3://b/out/", "out/")
 }
 
@@ -20,7 +20,11 @@ async fn put(folder: &Folder, name: &str, text: &str, compression: OutputCompres
 }
 
 /// Writes a set of these files. Returns its manifest.
-async fn written(folder: &Folder, files: &[(&str, &str)], compression: OutputCompression) -> Manifest {
+pub(in crate::results) async fn written(
+    folder: &Folder,
+    files: &[(&str, &str)],
+    compression: OutputCompression,
+) -> Manifest {
     let mut listed = vec![];
     for (name, text) in files {
         let name = compression.named(name);
@@ -50,7 +54,7 @@ async fn written(folder: &Folder, files: &[(&str, &str)], compression: OutputCom
     manifest
 }
 
-async fn put_manifest(folder: &Folder, manifest: &Manifest) {
+pub(in crate::results) async fn put_manifest(folder: &Folder, manifest: &Manifest) {
     let json = serde_json::to_string(manifest).unwrap();
     put(folder, layout::MANIFEST, &json, OutputCompression::None).await;
 }
