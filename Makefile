@@ -76,7 +76,7 @@ FUZZ_SECONDS ?= 60
 
 .PHONY: fuzz
 fuzz: preflight ## Fuzz what providers answer, FUZZ_SECONDS (60) for each target. What is found is put under fuzz/artifacts.
-	PATH="$$(./tests/cluster/cargo-tool.sh cargo-fuzz 0.13.1):$$PATH" ./fuzz/run.sh $(FUZZ_SECONDS)
+	PATH="$$(./tests/cluster/tool.sh cargo cargo-fuzz 0.13.1):$$PATH" ./fuzz/run.sh $(FUZZ_SECONDS)
 
 # Clippy's lints while the tests are compiled: `cargo clippy` would have every dependency checked besides.
 linted = RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/clippy-driver.sh
@@ -85,7 +85,7 @@ linted = RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/clippy-driver.sh
 lint: preflight ## Formatting, licences, clippy.
 	cargo fmt --check
 	cargo fetch --quiet --locked
-	"$$(./tests/cluster/cargo-tool.sh cargo-deny 0.20.2)/cargo-deny" --offline check bans licenses sources
+	"$$(./tests/cluster/tool.sh cargo cargo-deny 0.20.2)/cargo-deny" --offline check bans licenses sources
 	$(linted) cargo test --no-run --all-targets
 
 .PHONY: image
