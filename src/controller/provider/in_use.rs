@@ -26,22 +26,22 @@ pub(super) async fn kept_or_let_go<P: Provider>(
     provider: &P,
     old: &ProviderStatus,
 ) -> Result<Option<(ProviderStatus, Duration)>, StepError> {
-    let (users, pause) = match watched(ctx, provider) {
-        none if none.is_empty() => (listed(ctx, provider).await?, LISTED),
-        users => (users, WATCHED),
-    };
-    if users.is_empty() {
+    let known = watched(ctx, provider);
+    let pause = if known.is_empty() { LISTED } else { WATCHED };
+    let listed = if known.is_empty() || !is_seen_whole(ctx, provider) { listed(ctx, provider).await? } else { vec![] };
+    if known.is_empty() && listed.is_empty() {
         if finalizer::set::<P>(&ctx.client, provider.meta(), IN_USE_FINALIZER, false).await?.is_some() {
             info!(namespace = provider.namespace(), name = provider.name_any(), "no job needs the provider any more");
         }
         return Ok(None);
     }
-    for user in users.iter().filter(|u| !u.sent) {
-        // The job has no batch yet, and releases the provider once it sees the deletion.
-        ctx.jobs.poke(user.job.clone());
-    }
-    let mut names: Vec<String> = users.iter().map(|u| u.name(P::KIND)).collect();
+    // A job without a batch releases the provider once it sees the deletion. A list does not show which jobs have one; a look
+    // that finds nothing to do is cheap.
+    let to_visit = if known.is_empty() { &listed } else { &known };
+    to_visit.iter().filter(|user| !user.sent).for_each(|user| ctx.jobs.poke(user.job.clone()));
+    let mut names: Vec<String> = known.iter().chain(&listed).map(|user| user.name(P::KIND)).collect();
     names.sort();
+    names.dedup();
     let status = kept_by(old, provider.meta().generation, &names, names.len(), ctx.clock.now());
     Ok(Some((status, pause)))
 }
@@ -68,6 +68,12 @@ fn watched<P: Provider>(ctx: &Context, provider: &P) -> Vec<User> {
     ctx.jobs.watched_in(namespace.as_deref()).filter_map(|job| user(&job, provider)).collect()
 }
 
+/// Returns true if the watches show every job that may refer to the provider. An operator of some namespaces does not see those of
+/// others that an admin's account is granted to; it lists them, so that all such operators report the same jobs.
+fn is_seen_whole<P: Provider>(ctx: &Context, provider: &P) -> bool {
+    provider.namespace().is_some() || ctx.jobs.scopes().any(|scope| scope.is_none())
+}
+
 /// Lists the jobs that need the provider, in every namespace that may refer to it, watched or not.
 async fn listed<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, StepError> {
     // The same conditions as in `user`: a job that ended has an outcome, and one whose end cost nothing has no pin.
@@ -79,7 +85,6 @@ async fn listed<P: Provider>(ctx: &Context, provider: &P) -> Result<Vec<User>, S
     let jobs = metadata::list::<BatchJob>(&ctx.client, provider.namespace().as_deref(), &fields).await?;
     let user = |job: ObjectMeta| {
         let found = ObjectRef::new(&job.name.unwrap_or_default());
-        // The metadata does not show if it has a batch; a look that finds nothing to do is cheap.
         User { job: found.within(&job.namespace.unwrap_or_default()), sent: false }
     };
     Ok(jobs.into_iter().map(user).collect())
