@@ -21,6 +21,7 @@ mod dialects;
 mod fairness;
 mod forged;
 mod gateways;
+mod gitops;
 mod happy;
 #[path = "../hostile/heads.rs"]
 mod heads;

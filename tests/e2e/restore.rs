@@ -91,6 +91,12 @@ async fn a_job_copied_to_another_cluster_waits_there_and_takes_the_work_over_on_
     let mut scene = Scene::new("copied", &["--batch-duration", "1h"]).await;
     let elsewhere = Arc::new(another_cluster("another-control-plane"));
     let copy = scene.copy(&elsewhere).await;
+    // All that a new cluster has is the repository's manifests: results in the bucket are adopted, and nobody is asked.
+    scene.apply_job("done", json!({}));
+    scene.finish(&scene.batch_of("done").await).await;
+    scene.wait_tidy("done").await;
+    copy.apply_job("done", json!({}));
+    assert!(is_reused(&copy.wait_complete("done").await));
     // The first goes on, and its results are the copy's, too.
     scene.apply_job("goes-on", json!({}));
     let batch = scene.batch_of("goes-on").await;
@@ -144,8 +150,8 @@ async fn a_job_copied_to_another_cluster_waits_there_and_takes_the_work_over_on_
     for job in ["gone", "taken"] {
         assert!(is_reused(&scene.wait_complete(job).await), "{job}");
     }
-    assert_eq!(scene.sim.state().await["creates"], 4);
-    scene.sim.assert_billed_once(12).await;
+    assert_eq!(scene.sim.state().await["creates"], 5);
+    scene.sim.assert_billed_once(15).await;
     let manifest: Value = serde_json::from_str(&scene.get("out/gone/manifest.json").await.unwrap()).unwrap();
     assert_eq!(manifest["outcome"], "Succeeded");
 }

@@ -68,28 +68,32 @@ fn ready(status: &CronBatchJobStatus) -> Option<(&str, &str, &str)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_missed_nights_the_last_is_made_up_for_once_and_its_results_are_in_the_folder_of_its_date() {
     let mut scene = Scene::new("schedules", &[]).await;
-    let hard = json!({"count/batchjobs.llmbatch.dev": "0"});
-    let quota =
-        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": hard}});
-    scene.apply(&quota.to_string());
+    let quota = |batch_jobs: &str| {
+        let hard = json!({"count/batchjobs.llmbatch.dev": batch_jobs});
+        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": hard}})
+            .to_string()
+    };
+    scene.apply(&quota("0"));
     eventually("the quota applies", 60, || async {
-        let status = scene.kubectl(&["get", "resourcequota", "none", "-o", "jsonpath={.status.hard}"]);
+        let status = scene.kubectl(&["get", "resourcequota", "few", "-o", "jsonpath={.status.hard}"]);
         status.contains("batchjobs").then_some(())
     })
     .await;
     apply_after(&scene, 3, nightly(&scene, "nightly", json!({}))).await;
     let refused = wait(&scene, "nightly", |s| ready(s).is_some_and(|(is_ready, ..)| is_ready == "False")).await;
     let (_, reason, message) = ready(&refused).unwrap();
-    assert!(reason == "FailedCreate" && message.contains("quota: none"), "{reason}: {message}");
+    assert!(reason == "FailedCreate" && message.contains("quota: few"), "{reason}: {message}");
     assert_eq!(refused.active_count, 0);
     let told = scene.told("FailedCreate").await;
-    assert!(told.len() == 1 && told[0]["note"].as_str().unwrap().contains("quota: none"), "{told:?}");
+    assert!(told.len() == 1 && told[0]["note"].as_str().unwrap().contains("quota: few"), "{told:?}");
 
-    // It tries again by itself, a minute later.
-    scene.kubectl(&["delete", "resourcequota", "none"]);
+    // It tries again by itself, a minute later. Its BatchJob counts, and so does one that a person creates.
+    scene.apply(&quota("1"));
     let is_done = |status: &CronBatchJobStatus| status.last_successful_time.is_some() && status.active.is_empty();
     let status = wait_long(&scene, "nightly", 120, is_done).await;
 
+    let (created, said) = scene.try_apply(&scene.job("by-hand", json!({})).to_string());
+    assert!(!created && said.contains("exceeded quota: few") && said.contains("used: count/batchjobs"), "{said}");
     let children = scene.jobs().list(&Default::default()).await.unwrap().items;
     let [child] = children.as_slice() else { panic!("{} children", children.len()) };
     let scheduled = status.last_schedule_time.unwrap().0;

@@ -106,3 +106,36 @@ fn hashes_of_generated_config_maps_and_secrets_reach_jobs_schedules_and_provider
     assert_eq!(job["spec"]["input"]["configMaps"][0]["name"], "by-hand", "nothing generates it");
     assert_eq!(job["spec"]["providerRef"]["name"], "team-p");
 }
+
+#[test]
+fn a_second_install_has_no_name_of_another_and_its_bindings_are_its_own() {
+    let named = |object: &Value| {
+        format!("{} {} {}", object["kind"], object["metadata"]["namespace"], object["metadata"]["name"])
+    };
+    let (operator, watched) = (kustomize("examples/two-installs/operator"), kustomize("examples/two-installs/shop"));
+    let mut names: BTreeSet<String> = operator.iter().map(named).collect();
+    assert!(names.len() >= 10, "{names:?}");
+    for other in ["deploy/kustomize", "deploy/namespaced"] {
+        let common: Vec<_> = kustomize(other).iter().map(named).filter(|name| names.contains(name)).collect();
+        assert!(common.is_empty(), "{other} has {common:?} as well");
+    }
+    names.extend(watched.iter().map(named));
+    let bindings: Vec<_> = operator.iter().chain(&watched).filter(|object| object["roleRef"].is_object()).collect();
+    assert_eq!(bindings.len(), 4);
+    for binding in bindings {
+        let of_role = match binding["roleRef"]["kind"].as_str().unwrap() {
+            "Role" => &binding["metadata"]["namespace"],
+            _ => &Value::Null,
+        };
+        let role = format!("{} {of_role} {}", binding["roleRef"]["kind"], binding["roleRef"]["name"]);
+        assert!(names.contains(&role), "{role} of {names:?}");
+        let account =
+            json!({"kind": "ServiceAccount", "name": "batchjob-operator", "namespace": "batchjob-operator-shop"});
+        assert_eq!(binding["subjects"], json!([account]));
+    }
+    let deployment = operator.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let env = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
+    assert!(env.contains(&json!({"name": "WATCH_NAMESPACES", "value": "shop"})), "{env:?}");
+    assert!(env.iter().any(|variable| variable["name"] == "POD_NAMESPACE"), "{env:?}");
+    assert_eq!(watched.iter().map(|object| &object["metadata"]["namespace"]).collect::<Vec<_>>(), ["shop", "shop"]);
+}
