@@ -64,6 +64,8 @@ pub(crate) struct Context {
     labels: Cache<String, BTreeMap<String, String>>,
     /// The provider objects as the watches know them.
     providers: provider::ProviderStores,
+    /// The last probe of each account by this process.
+    probes: provider::Probes,
     /// Turns of looks at provider objects, by namespace.
     looks: Arc<Shares>,
     /// The requests for looks at provider objects.

@@ -25,6 +25,8 @@ pub struct ProviderCheck {
     pub generation: Option<i64>,
     /// Version of the Secret; None if there is none, or none is needed.
     pub secret_version: Option<String>,
+    /// Whether the capabilities in status are those of the account, so that it [need not be probed](is_to_be_probed).
+    pub is_known: bool,
     /// The limits that apply to the account.
     pub limits: EffectiveLimits,
     /// The account's answer.
@@ -55,11 +57,31 @@ pub enum Answer {
     Missing(Blocked),
 }
 
-/// Returns whether an account has to be probed: its spec or Secret changed since the last probe, or there was none.
-pub fn is_to_be_probed(status: &ProviderStatus, generation: Option<i64>, secret_version: Option<&str>) -> bool {
+/// The last probe of an account by this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnProbe {
+    /// `metadata.generation` at the time.
+    pub generation: Option<i64>,
+    /// Version of the Secret at the time.
+    pub secret_version: Option<String>,
+}
+
+/// Returns whether an account has to be probed: its spec or Secret changed since the last probe, or there was none. Another install may
+/// have probed it since `own`, with the Secret of its own namespace; if both did so in turns, they would do it for ever.
+pub fn is_to_be_probed(
+    status: &ProviderStatus,
+    generation: Option<i64>,
+    secret_version: Option<&str>,
+    own: Option<&OwnProbe>,
+) -> bool {
+    let observed = status.observed_secret_version.as_deref();
+    let is_own = |probe: &OwnProbe| {
+        (probe.generation, probe.secret_version.as_deref()) == (generation, secret_version)
+            && observed != Some(TO_BE_TRIED)
+    };
     status.capabilities.is_none()
         || status.observed_generation != generation
-        || status.observed_secret_version.as_deref() != secret_version
+        || (observed != secret_version && !own.is_some_and(is_own))
 }
 
 /// Returns the status after a check.
@@ -69,12 +91,11 @@ pub fn looked_at(
     policy: UnknownSubmissionPolicy,
     now: i64,
 ) -> ProviderStatus {
-    let ProviderCheck { generation, secret_version, limits, answer } = looked;
-    let known = match is_to_be_probed(old, generation, secret_version.as_deref()) {
-        true => None,
-        false => old.capabilities,
+    let ProviderCheck { generation, secret_version, is_known, limits, answer } = looked;
+    let (known, mut observed_secret_version) = match is_known {
+        true => (old.capabilities, old.observed_secret_version.clone()),
+        false => (None, secret_version),
     };
-    let mut observed_secret_version = secret_version;
     let (status, reason, message, capabilities) = match answer {
         Answer::Probed(can) => (Some(true), reasons::PROBED, can_do(can, policy), Some(can)),
         Answer::Untried { can, why, retryable } => {
@@ -179,7 +200,8 @@ mod tests {
 
     fn look(old: &ProviderStatus, generation: i64, secret: Option<&str>, answer: Answer, now: i64) -> ProviderStatus {
         let secret_version = secret.map(String::from);
-        let looked = ProviderCheck { generation: Some(generation), secret_version, limits: LIMITS, answer };
+        let is_known = !is_to_be_probed(old, Some(generation), secret, None);
+        let looked = ProviderCheck { generation: Some(generation), secret_version, is_known, limits: LIMITS, answer };
         looked_at(old, looked, UnknownSubmissionPolicy::Resolve, now)
     }
 
@@ -191,22 +213,46 @@ mod tests {
     #[test]
     fn an_account_is_tried_out_when_its_spec_or_its_secret_changes_and_only_then() {
         let fresh = ProviderStatus::default();
-        assert!(is_to_be_probed(&fresh, Some(1), Some("7")));
+        assert!(is_to_be_probed(&fresh, Some(1), Some("7"), None));
         let probed = look(&fresh, 1, Some("7"), Answer::Probed(BOTH), 0);
-        assert!(!is_to_be_probed(&probed, Some(1), Some("7")));
-        assert!(is_to_be_probed(&probed, Some(2), Some("7")));
-        assert!(is_to_be_probed(&probed, Some(1), Some("8")));
-        assert!(is_to_be_probed(&probed, Some(1), None));
+        assert!(!is_to_be_probed(&probed, Some(1), Some("7"), None));
+        assert!(is_to_be_probed(&probed, Some(2), Some("7"), None));
+        assert!(is_to_be_probed(&probed, Some(1), Some("8"), None));
+        assert!(is_to_be_probed(&probed, Some(1), None, None));
         let blocked = |reason| Answer::Failed(Blocked { reason, message: "m".into() });
         let away = look(&probed, 1, Some("7"), blocked(reasons::PROVIDER_UNREACHABLE), 0);
         assert_eq!((ready(&away).0, away.capabilities), ("False", Some(BOTH)), "what it can do is not forgotten");
-        assert!(!is_to_be_probed(&away, Some(1), Some("7")));
+        assert!(!is_to_be_probed(&away, Some(1), Some("7"), None));
         let refused = look(&probed, 1, Some("8"), blocked(reasons::CREDENTIALS_REJECTED), 0);
         assert_eq!(refused.capabilities, None, "another account may do less");
-        assert!(is_to_be_probed(&refused, Some(1), Some("8")));
+        assert!(is_to_be_probed(&refused, Some(1), Some("8"), None));
         let none = look(&probed, 1, None, blocked(reasons::SECRET_NOT_FOUND), 0);
         assert_eq!(none.limits, Some(LIMITS), "limits apply whatever it answers");
-        assert!(is_to_be_probed(&none, Some(1), Some("7")));
+        assert!(is_to_be_probed(&none, Some(1), Some("7"), None));
+    }
+
+    #[test]
+    fn two_installs_with_secrets_of_their_own_probe_a_shared_account_once_each() {
+        let own = |version: &str| OwnProbe { generation: Some(1), secret_version: Some(version.into()) };
+        let one = look(&ProviderStatus::default(), 1, Some("7"), Answer::Probed(BOTH), 0);
+        assert!(is_to_be_probed(&one, Some(1), Some("9"), None), "another install");
+        let other = look(&one, 1, Some("9"), Answer::Probed(BOTH), 0);
+        assert!(is_to_be_probed(&other, Some(1), Some("7"), None));
+        assert!(!is_to_be_probed(&other, Some(1), Some("7"), Some(&own("7"))));
+        let looked = ProviderCheck {
+            generation: Some(1),
+            secret_version: Some("7".into()),
+            is_known: true,
+            limits: LIMITS,
+            answer: Answer::Still,
+        };
+        assert_eq!(looked_at(&other, looked, UnknownSubmissionPolicy::Resolve, 900_000), other, "nothing is written");
+        // A change is tried out by whoever sees it.
+        assert!(is_to_be_probed(&other, Some(1), Some("8"), Some(&own("7"))));
+        assert!(is_to_be_probed(&other, Some(2), Some("7"), Some(&own("7"))));
+        let can = ProviderCapabilities::of(&[ListBatches]);
+        let untried = Answer::Untried { can, why: "no model".into(), retryable: true };
+        assert!(is_to_be_probed(&look(&one, 1, Some("9"), untried, 0), Some(1), Some("7"), Some(&own("7"))));
     }
 
     #[test]
@@ -220,8 +266,9 @@ mod tests {
     #[test]
     fn what_becomes_of_lost_replies_is_said() {
         let said = |can, policy| {
+            let answer = Answer::Probed(can);
             let looked =
-                ProviderCheck { generation: None, secret_version: None, limits: LIMITS, answer: Answer::Probed(can) };
+                ProviderCheck { generation: None, secret_version: None, is_known: false, limits: LIMITS, answer };
             ready(&looked_at(&ProviderStatus::default(), looked, policy, 0)).2.to_string()
         };
         assert!(said(BOTH, UnknownSubmissionPolicy::Resolve).contains("revoked and sent again"));
@@ -241,7 +288,7 @@ mod tests {
             let (ready, _, message) = ready(&status);
             assert!(ready == "True" && message.contains("is held") && message.contains("no model (403)"), "{message}");
             assert_eq!(status.capabilities, Some(can));
-            assert_eq!(is_to_be_probed(&status, Some(1), secret), retryable, "what may pass is tried out again");
+            assert_eq!(is_to_be_probed(&status, Some(1), secret, None), retryable, "what may pass is tried out again");
         }
     }
 

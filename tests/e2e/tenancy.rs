@@ -429,6 +429,9 @@ async fn two_installs_work_beside_each_other_in_their_own_namespaces_and_share_a
         "spec": {"type": "OpenAICompatible", "baseURL": one.sim.url, "auth": {"secretKeyRef": {"name": name, "key": "key"}},
             "namespaces": [{"names": [one.namespace, other.namespace]}]}});
     apply_to(&one.settings.home, vec![shared]);
+    let looks = async |scene: &Scene, look: &str| {
+        scene.operator.as_ref().unwrap().metric(&format!("batchjob_provider_looks_total{{look=\"{look}\"}}")).await
+    };
     for scene in [&mut one, &mut other] {
         let home = scene.settings.home.clone();
         apply_to(&home, vec![serde_json::from_str(&secret(&name, json!({"key": "sk-test"}))).unwrap()]);
@@ -436,7 +439,28 @@ async fn two_installs_work_beside_each_other_in_their_own_namespaces_and_share_a
         scene.restart().await;
         let lease = ["-n", &home, "get", "lease", "batchjob-operator", "-o", "jsonpath={.spec.holderIdentity}"];
         assert_eq!(cluster().kubectl(&lease), scene.namespace, "each leads where it is installed");
+        let scene = &*scene;
+        eventually("its own account and the shared one are tried out", 30, async || {
+            (looks(scene, "probe").await == 2.0).then_some(())
+        })
+        .await;
     }
+    // From now on both only ask the account, and write nothing, though the Secret of each has a version of its own.
+    let shown = || cluster().kubectl(&["get", "cbprov", &name, "-o", "jsonpath={.status}"]);
+    for scene in [&one, &other] {
+        eventually("its own account and the shared one are tried out", 30, async || {
+            (looks(scene, "probe").await == 2.0).then_some(())
+        })
+        .await;
+    }
+    let status = shown();
+    cluster().kubectl(&["annotate", "cbprov", &name, "look=1"]);
+    for scene in [&one, &other] {
+        eventually("it is asked", 30, async || (looks(scene, "read").await >= 1.0).then_some(())).await;
+        assert_eq!(looks(scene, "probe").await, 2.0);
+    }
+    assert_eq!(shown(), status);
+
     let reference = json!({"kind": "ClusterBatchProvider", "name": name});
     for (scene, job) in [(&one, "shared-one"), (&other, "shared-other")] {
         scene.apply_job("own", json!({}));

@@ -13,7 +13,7 @@ use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
 use crate::fair::{Claim, Urgency};
-use crate::lifecycle::{Answer, Blocked, ProviderCheck, is_to_be_probed, looked_at, next_look};
+use crate::lifecycle::{Answer, Blocked, OwnProbe, ProviderCheck, is_to_be_probed, looked_at, next_look};
 use crate::provider::{self, ApiError, BatchApi, Dialect, ErrorKind, Probe, Trial};
 
 /// Longest time that a trial of an account may take, which uploads a file.
@@ -32,25 +32,30 @@ pub(super) async fn look<P: Provider>(
     let name = full_name(P::KIND, &provider.name_any());
     // Looks are rare, and a person who asks for one may have replaced the Secret a moment ago.
     let since = ctx.clock.now();
-    let (secret_version, answer) = match access(ctx, provider.account(), provider.secrets_in(ctx), &name, since).await {
-        Ok(Access { key, version, transport }) => {
-            let probe = is_to_be_probed(old, generation, version.as_deref());
-            ctx.metrics.provider_look(if probe { "probe" } else { "read" });
-            let account = provider.account();
-            let fingerprint = fingerprint(key.as_ref(), account.base_url());
-            let calls = ctx.accounts.get(&key_of(provider, fingerprint));
-            let answer = match client(P::KIND, (account.type_, account.base_url()), key, &transport) {
-                Ok(api) => ask(ctx, provider, (&calls, &calls.client(api, "")), probe).await,
-                Err(e) => failed(provider, e),
-            };
-            (version, answer)
-        }
-        Err(missing) => (None, Answer::Missing(missing.blocked()?)),
-    };
+    let uid = provider.uid().unwrap_or_default();
+    let (secret_version, is_known, answer) =
+        match access(ctx, provider.account(), provider.secrets_in(ctx), &name, since).await {
+            Ok(Access { key, version, transport }) => {
+                let probe = is_to_be_probed(old, generation, version.as_deref(), ctx.probes.of(&uid).as_ref());
+                ctx.metrics.provider_look(if probe { "probe" } else { "read" });
+                let account = provider.account();
+                let fingerprint = fingerprint(key.as_ref(), account.base_url());
+                let calls = ctx.accounts.get(&key_of(provider, fingerprint));
+                let answer = match client(P::KIND, (account.type_, account.base_url()), key, &transport) {
+                    Ok(api) => ask(ctx, provider, (&calls, &calls.client(api, "")), probe).await,
+                    Err(e) => failed(provider, e),
+                };
+                if matches!(answer, Answer::Probed(_) | Answer::Untried { retryable: false, .. }) {
+                    ctx.probes.note(uid, OwnProbe { generation, secret_version: version.clone() });
+                }
+                (version, !probe, answer)
+            }
+            Err(missing) => (None, !is_to_be_probed(old, generation, None, None), Answer::Missing(missing.blocked()?)),
+        };
     let account = provider.account();
     let limits = Dialect::of(account.type_).limits.effective(account.limits);
     let pause = next_look(&answer, ctx.clock.jitter());
-    let looked = ProviderCheck { generation, secret_version, limits, answer };
+    let looked = ProviderCheck { generation, secret_version, is_known, limits, answer };
     Ok((looked_at(old, looked, account.unknown_submission_policy, ctx.clock.now()), pause))
 }
 

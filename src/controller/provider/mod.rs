@@ -4,6 +4,7 @@
 pub(super) mod account;
 mod in_use;
 mod look;
+mod probes;
 mod read_from;
 mod reports;
 mod watch;
@@ -14,6 +15,7 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use probes::Probes;
 pub(crate) use read_from::ReadFrom;
 pub(crate) use reports::{AccountChange, ProviderKey, Reports};
 pub(crate) use watch::watches;
