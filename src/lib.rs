@@ -12,6 +12,7 @@ pub mod provider;
 pub mod requests;
 pub mod results;
 pub mod schedule;
+pub mod standard_webhooks;
 pub mod store;
 pub mod telemetry;
 pub mod transport;
