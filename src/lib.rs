@@ -8,6 +8,7 @@ pub mod api;
 pub mod controller;
 pub mod fair;
 pub mod lifecycle;
+pub mod notify;
 pub mod provider;
 pub mod requests;
 pub mod results;

@@ -18,7 +18,7 @@ use super::runtime::trust::CERTIFICATES;
 use super::{Context, Dependencies, Options, StartError, orphan, provider};
 use crate::account::Accounts;
 use crate::fair::{Budget, Limits, Shares};
-use crate::telemetry::{Health, Metrics, Request, listen, serve};
+use crate::telemetry::{Health, Metrics, Request, Server, listen, serve};
 use crate::transport::{Exchange, Observer, Peer};
 
 /// Looks at provider objects at a time: each waits for a server, and holds little memory. All looks have one lane, so a
@@ -47,14 +47,18 @@ pub async fn run(options: Options, dependencies: Dependencies, stop: Cancellatio
     ended
 }
 
-/// Measures the requests that go out to providers and object stores.
+/// Measures the requests that go out to providers, object stores and webhooks.
 #[derive(Debug)]
 struct Requests(Metrics);
 
 impl Observer for Requests {
     fn ended(&self, Exchange { peer, method, status, took }: Exchange) {
         self.0.request(Request {
-            to_store: peer == Peer::Store,
+            to: match peer {
+                Peer::Provider => Server::Provider,
+                Peer::Store => Server::Store,
+                Peer::Webhook => Server::Webhook,
+            },
             method: method.as_str(),
             status: status.map(|status| status.as_u16()),
             took,

@@ -26,6 +26,7 @@ pub(super) struct Durations {
     pub provider_requests: Labelled<2>,
     pub provider_request_queue: Histogram,
     pub storage_requests: Labelled<2>,
+    pub webhook_requests: Labelled<2>,
 }
 
 impl Durations {
@@ -49,6 +50,10 @@ impl Durations {
             storage_requests: registered.family(
                 "storage_request_duration",
                 "Time until an object store begins its answer to a request, by method and class of the status code",
+            ),
+            webhook_requests: registered.family(
+                "webhook_request_duration",
+                "Time until a webhook begins its answer to a message, by method and class of the status code",
             ),
         }
     }
@@ -89,11 +94,22 @@ impl Drop for Timer {
     }
 }
 
+/// A kind of server that users name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// A provider.
+    Provider,
+    /// An object store.
+    Store,
+    /// A webhook that is told of jobs.
+    Webhook,
+}
+
 /// A request to a server that a user named, whose answer began or will not come.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Whether the server is an object store; else it is a provider.
-    pub to_store: bool,
+    /// Kind of the server.
+    pub to: Server,
     /// Method, such as `GET`.
     pub method: &'a str,
     /// Status code of the answer; None where none came.
@@ -124,16 +140,20 @@ mod tests {
     use super::*;
     use crate::telemetry::Metrics;
 
-    /// Metrics of a provider and a store that were asked, of a visit and of a transfer.
+    /// Metrics of a provider, a store and a webhook that were asked, of a visit and of a transfer.
     fn measured() -> Metrics {
         let metrics = Metrics::default();
         drop((metrics.visit(), metrics.visit_queue(), metrics.transfer("Upload"), metrics.transfer_queue("Upload")));
         metrics.provider_request_queue(Duration::from_millis(20));
         let took = Duration::from_secs(2);
-        for (to_store, method, status) in
-            [(false, "POST", Some(201)), (false, "BREW", Some(418)), (false, "GET", None), (true, "GET", Some(304))]
-        {
-            metrics.request(Request { to_store, method, status, took });
+        for (to, method, status) in [
+            (Server::Provider, "POST", Some(201)),
+            (Server::Provider, "BREW", Some(418)),
+            (Server::Provider, "GET", None),
+            (Server::Store, "GET", Some(304)),
+            (Server::Webhook, "POST", Some(410)),
+        ] {
+            metrics.request(Request { to, method, status, took });
         }
         metrics
     }
@@ -153,6 +173,7 @@ mod tests {
         batchjob_transfer_queue_duration_seconds_count{kind="Upload"} 1
         batchjob_visit_duration_seconds_count 1
         batchjob_visit_queue_duration_seconds_count 1
+        batchjob_webhook_request_duration_seconds_count{method="POST",code="4xx"} 1
         "#);
         let two_seconds = "batchjob_storage_request_duration_seconds_sum{method=\"GET\",code=\"3xx\"} 2.0";
         assert!(text.contains(two_seconds), "{text}");
@@ -164,7 +185,7 @@ mod tests {
         let text = measured().text().unwrap();
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         let histograms: Vec<&str> = types.filter_map(|line| line.strip_suffix(" histogram")).collect();
-        assert_eq!(histograms.len(), 7, "{histograms:?}");
+        assert_eq!(histograms.len(), 8, "{histograms:?}");
         let page = include_str!("../../docs/architecture.md");
         for name in histograms {
             assert!(page.contains(&format!("| `{name}` |")), "docs/architecture.md lacks {name}");

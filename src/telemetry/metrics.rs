@@ -12,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
-use super::durations::{Durations, Request, Timer};
+use super::durations::{Durations, Request, Server, Timer};
 
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 type LabelledGauge = Family<[(&'static str, &'static str); 1], Gauge>;
@@ -191,10 +191,13 @@ impl Metrics {
         Timer::new(&self.durations.transfer_queue.get_or_create(&[("kind", kind)]))
     }
 
-    /// Records the duration of a request to a provider or an object store.
+    /// Records the duration of a request to a provider, an object store or a webhook.
     pub fn request(&self, request: Request) {
-        let Durations { provider_requests, storage_requests, .. } = &self.durations;
-        let requests = if request.to_store { storage_requests } else { provider_requests };
+        let requests = match request.to {
+            Server::Provider => &self.durations.provider_requests,
+            Server::Store => &self.durations.storage_requests,
+            Server::Webhook => &self.durations.webhook_requests,
+        };
         requests.get_or_create(&request.labels()).observe(request.took.as_secs_f64());
     }
 

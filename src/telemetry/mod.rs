@@ -8,7 +8,7 @@ mod server;
 use tracing::Span;
 use tracing_subscriber::EnvFilter;
 
-pub use durations::{Request, Timer};
+pub use durations::{Request, Server, Timer};
 pub use metrics::Metrics;
 pub use server::{Health, listen, serve};
 

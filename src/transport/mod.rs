@@ -13,6 +13,7 @@ mod objects;
 mod observer;
 mod patience;
 mod redirect;
+mod retry_after;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub use objects::{ObjectConnector, is_list};
 pub use observer::{Exchange, Observer, Peer};
 pub use patience::Patience;
 pub use redirect::Redirect;
+pub use retry_after::retry_after;
 
 use egress::Route;
 use guard::{Clients, Setup};
@@ -148,6 +150,11 @@ impl Transport {
         Transport { observer: Some(observer), ..self }
     }
 
+    /// Returns the same client for webhooks, as its observer sees them.
+    pub fn for_webhooks(self) -> Self {
+        self.to(Peer::Webhook)
+    }
+
     /// Returns the same client for servers of this kind, as its observer sees them.
     fn to(self, peer: Peer) -> Self {
         Transport { peer, ..self }
@@ -197,6 +204,9 @@ impl Transport {
     }
 }
 
+/// End of the message about a certificate that is not trusted: the remedy where a private authority can be named.
+pub const PRIVATE_AUTHORITY: &str = "; where a private authority signed it, name that in `tls.caBundleRef`";
+
 fn send_error(error: reqwest::Error) -> SendError {
     if let Some(refused) = cause::<hosts::HostRefused>(&error) {
         return SendError::NotAllowed(refused.to_string());
@@ -204,7 +214,7 @@ fn send_error(error: reqwest::Error) -> SendError {
     let (sent, timed_out) = (!(error.is_connect() || error.is_builder()), error.is_timeout());
     let mut message = chain(&error.without_url());
     if message.contains("invalid peer certificate") {
-        message += "; where a private authority signed it, name that in `tls.caBundleRef`";
+        message += PRIVATE_AUTHORITY;
     }
     match (sent, timed_out) {
         (false, _) => SendError::NotSent(message),

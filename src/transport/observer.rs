@@ -11,6 +11,8 @@ pub enum Peer {
     Provider,
     /// An object store.
     Store,
+    /// A webhook that is told of jobs.
+    Webhook,
 }
 
 /// A request that was answered or given up.

@@ -11,7 +11,7 @@ use crate::api::text::clip;
 use crate::provider::answers::{self, Answer, AnswerMemory};
 use crate::provider::dialect::Credential;
 use crate::provider::{ApiError, ErrorKind};
-use crate::transport::{Patience, Redirect, SendError};
+use crate::transport::{self, Patience, Redirect, SendError};
 
 /// Maximum length of a call's name in messages, in bytes.
 pub(super) const CALL_LIMIT: usize = 256;
@@ -51,7 +51,7 @@ impl OpenAi {
         let call = call(&request);
         self.pace.ready_soon().await?;
         let response = self.transport.send_patiently(request, patience).await.map_err(|e| send_error(&call, e))?;
-        self.pace.saw(response.status(), wire::retry_after(response.headers()));
+        self.pace.saw(response.status(), transport::retry_after(response.headers()));
         if response.status().is_success() {
             return Ok(response);
         }

@@ -26,7 +26,7 @@ use super::retry::repeat;
 use super::{ApiError, Batch, BatchApi, CreateBatch, Created, ErrorKind, InputFile, Limits, OnPage, Pace};
 use crate::api::text::clip;
 use crate::api::{Capabilities, Endpoint, OPENAI_BASE_URL, PayloadKind, Recovery, Revocation, json};
-use crate::transport::{Patience, Redirect, SendError, Transport, stream_patiently};
+use crate::transport::{self, Patience, Redirect, SendError, Transport, stream_patiently};
 
 pub(super) use line::{line, smallest_body};
 
@@ -191,7 +191,7 @@ impl BatchApi for OpenAi {
             Err(e) => return Created::Unknown(send_error(&call, e)),
         };
         let (status, headers) = (response.status(), response.headers().clone());
-        self.pace.saw(status, wire::retry_after(&headers));
+        self.pace.saw(status, transport::retry_after(&headers));
         if let Some(redirect) = Redirect::of(&asked, status, &headers) {
             let error = self.redirected(&asked, status, &redirect);
             return Created::Unknown(ApiError { status: Some(status.as_u16()), ..error });

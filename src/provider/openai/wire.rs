@@ -1,15 +1,14 @@
 //! Parsing of the replies that servers really send: open types, wrappers, numbers as strings, HTML instead of JSON.
 
-use std::time::Duration;
-
 use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 use super::words;
 use crate::api::json;
 use crate::api::text::clip;
 use crate::provider::{ApiError, Batch, BatchError, Dialect, ErrorKind};
+use crate::transport::retry_after;
 
 /// Maximum length of the name of a batch or a file, in bytes. Vendors' names have 30 to 80 bytes. Gateways that put the model,
 /// the deployment and the vendor's own id into theirs use up to 500 (LiteLLM's managed files). A journal holds five names a
@@ -243,12 +242,6 @@ fn of_error(body: &[u8], key: &str) -> Option<String> {
         let detail = value.get("detail").unwrap_or(value);
         text(detail.get("error").unwrap_or(detail), key)
     })?
-}
-
-/// Returns `Retry-After` in seconds, at most a day. No batch API that we know uses the form with a date.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds.min(86_400)))
 }
 
 #[cfg(test)]
