@@ -53,7 +53,7 @@ soaked:
 # Made beside our own code, where it is not there yet; what goes wrong is said by the next one to ask for it.
 .PHONY: parts
 parts: preflight
-	@nice sh -c 'cd tests/cluster; ./seaweedfs.sh; ./venv.sh readers; ./venv.sh aibrix; ./build.sh; ./node.sh; ./helm.sh; ./health.sh' >/dev/null 2>&1 &
+	@nice sh -c 'cd tests/cluster; ./seaweedfs.sh; ./venv.sh readers; ./venv.sh receiver; ./venv.sh aibrix; ./build.sh; ./node.sh; ./helm.sh; ./health.sh' >/dev/null 2>&1 &
 
 .PHONY: soak
 soak: preflight ## Twenty minutes of kills, restarts and outages with figures in target/soak.json; then hours: the whole sweep, the larger models, 2,000 large objects, fuzzing.

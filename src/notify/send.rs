@@ -169,7 +169,7 @@ fn hint(format: NotificationFormat, status: StatusCode) -> Option<&'static str> 
         410 => "it does not want any message; take the notification out, or put another URL into the Secret",
         413 => "the message is too large for it",
         415 => "it does not take the format; compare `format` with what the receiver expects",
-        429 => "it is told of too much",
+        429 => "it takes no more messages for now",
         _ => return None,
     })
 }

@@ -98,7 +98,7 @@ fn thousands(number: i64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && digit.is_ascii_digit() && (digits.len() - i) % 3 == 0 && !text.ends_with('-') {
+        if i > 0 && digit.is_ascii_digit() && (digits.len() - i).is_multiple_of(3) && !text.ends_with('-') {
             text.push(',');
         }
         text.push(digit);
