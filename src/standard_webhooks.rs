@@ -4,6 +4,7 @@
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -86,6 +87,12 @@ impl SigningKeys {
             1..=KEYS => Ok(SigningKeys(keys)),
             _ => Err(SecretError::TooMany),
         }
+    }
+
+    /// Returns a key that nobody knows: no message is signed by it.
+    pub fn unguessable() -> SigningKeys {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        SigningKeys(key.into_iter().collect())
     }
 
     /// Returns the value of the header `webhook-signature`, with one signature for each key. The time is in Unix seconds.
@@ -180,7 +187,8 @@ mod tests {
     #[test]
     fn the_published_example_is_signed_and_verified() {
         assert_eq!(keys(SECRET).sign(MESSAGE, SENT, BODY), SIGNED);
-        let verified = keys(SECRET).verify(&headers(SIGNED), BODY, SENT);
+        let sent = headers(SIGNED);
+        let verified = keys(SECRET).verify(&sent, BODY, SENT);
         assert_eq!(verified, Ok(Verified { id: MESSAGE, timestamp: SENT }));
         let unpadded = SIGNED.trim_end_matches('=');
         assert!(keys(SECRET).verify(&headers(unpadded), BODY, SENT).is_ok());
