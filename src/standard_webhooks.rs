@@ -42,6 +42,7 @@ pub struct SigningKeys(Vec<hmac::Key>);
 
 /// The reason why a text is no signing secret. It never shows the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
 pub enum SecretError {
     #[error("it is empty; put the signing secret there, which begins with `whsec_`")]
     Empty,
@@ -57,6 +58,7 @@ pub enum SecretError {
 
 /// The reason why a message is not taken for genuine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
 pub enum VerifyError {
     #[error("the header `{0}` is missing, repeated, too long or malformed")]
     Header(&'static str),
