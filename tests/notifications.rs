@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use batchjob_operator::api::{
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 #[path = "support/receiver.rs"]
 mod receiver;
 
-use receiver::{Received, Receiver};
+use receiver::{Received, Receiver, python};
 
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const ANOTHER_KEY: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
@@ -89,6 +90,28 @@ async fn the_published_libraries_verify_and_read_a_message() {
     );
     assert_eq!(data["durationSeconds"], 90);
     assert_eq!(data["results"]["uri"], "s3://shop/out/results.jsonl");
+}
+
+/// The function of `docs/notifications.md`, to the letter.
+#[tokio::test]
+async fn the_documented_function_verifies_a_message() {
+    let receiver = Receiver::start(None);
+    told(&receiver, NotificationFormat::CloudEvents, Some(KEY)).await.unwrap();
+    let Received { body, headers, .. } = only(&receiver).await;
+    let page = include_str!("../docs/notifications.md");
+    let function = page.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    let run = |body: &str| {
+        let call =
+            "import json, sys\nprint(received(sys.argv[1].encode(), json.loads(sys.argv[2]), sys.argv[3])['type'])";
+        let mut python = Command::new(python());
+        python.arg("-c").arg(format!("{function}\n{call}")).args([body, &json!(headers).to_string(), KEY]);
+        python.output().unwrap()
+    };
+    let genuine = run(&body);
+    let said = String::from_utf8_lossy(&genuine.stdout).into_owned();
+    assert_eq!(said.trim(), "dev.llmbatch.batchjob.complete.v1", "{}", String::from_utf8_lossy(&genuine.stderr));
+    let changed = run(&body.replacen("98", "99", 1));
+    assert!(!changed.status.success() && String::from_utf8_lossy(&changed.stderr).contains("WebhookVerificationError"));
 }
 
 /// While keys are rotated, receivers with either key verify a message.

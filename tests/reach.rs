@@ -20,10 +20,14 @@ use reqwest::{Method, Url};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+#[path = "hostile/server.rs"]
+mod server;
 #[path = "support/ask.rs"]
 mod support;
 #[path = "support/tls_front.rs"]
 mod tls_front;
+#[path = "reach/webhooks.rs"]
+mod webhooks;
 
 use support::ask;
 

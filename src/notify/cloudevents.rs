@@ -54,8 +54,12 @@ struct Data<'a> {
 /// # Errors
 /// Never for any notice that can be made.
 pub(super) fn body(notice: &Notice) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&event(notice))
+}
+
+fn event(notice: &Notice) -> CloudEvent<'_> {
     let Notice { namespace, name, .. } = notice;
-    let event = CloudEvent {
+    CloudEvent {
         specversion: "1.0",
         id: &notice.id,
         type_: type_of(notice.event),
@@ -79,8 +83,7 @@ pub(super) fn body(notice: &Notice) -> serde_json::Result<Vec<u8>> {
             provider_ref: &notice.provider,
             model: notice.model.as_deref(),
         },
-    };
-    serde_json::to_vec(&event)
+    }
 }
 
 /// Returns the `type` of an event, with the reversed name of the group before it, as the specification advises.
@@ -105,14 +108,22 @@ mod tests {
     use super::*;
     use crate::notify::samples;
 
-    fn event(notice: &Notice) -> Value {
+    fn parsed(notice: &Notice) -> Value {
         serde_json::from_slice(&body(notice).unwrap()).unwrap()
     }
 
     #[test]
     fn an_event_says_what_became_of_a_job() {
-        insta::assert_snapshot!(serde_json::to_string_pretty(&event(&samples::complete())).unwrap());
         insta::assert_snapshot!(serde_json::to_string_pretty(&event(&samples::failed())).unwrap());
+        insta::assert_snapshot!(serde_json::to_string_pretty(&event(&samples::held())).unwrap());
+    }
+
+    /// The page that receivers are written from.
+    #[test]
+    fn the_documented_event_is_the_one_that_is_sent() {
+        let page = include_str!("../../docs/notifications.md");
+        let event = serde_json::to_string_pretty(&event(&samples::complete())).unwrap();
+        assert!(page.contains(&format!("```json\n{event}\n```")), "docs/notifications.md lacks\n{event}");
     }
 
     /// <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md#required-attributes>
@@ -120,7 +131,7 @@ mod tests {
     fn each_event_has_the_required_attributes_and_a_type_of_its_own() {
         let mut types = BTreeSet::new();
         for notice in samples::all() {
-            let event = event(&notice);
+            let event = parsed(&notice);
             assert_eq!(event["specversion"], "1.0");
             assert_eq!(event["id"], notice.id.as_str());
             assert_eq!(event["source"], "/apis/llmbatch.dev/v1alpha1/namespaces/shop/batchjobs/reviews-csv");

@@ -14,7 +14,7 @@ use secrecy::SecretString;
 
 use crate::api::{NotificationEvent, NotificationFormat, Outcome, ProviderReference, RequestCounts, Results};
 
-pub use send::deliver;
+pub use send::{deliver, deliver_within};
 
 /// The content of one message: an event of a job, with the state of the job at that time.
 #[derive(Clone, Debug, PartialEq)]

@@ -28,14 +28,28 @@ const URL_LIMIT: usize = 1_024;
 /// # Errors
 /// If it was not delivered, or may not have been. A receiver may get a message several times, with the same id.
 pub async fn deliver(transport: &Transport, target: &Target, notice: &Notice, now: i64) -> Result<(), Undelivered> {
+    deliver_within(DEADLINE, transport, target, notice, now).await
+}
+
+/// Sends a message as [`deliver`] does, with a deadline of its own.
+///
+/// # Errors
+/// As [`deliver`].
+pub async fn deliver_within(
+    deadline: Duration,
+    transport: &Transport,
+    target: &Target,
+    notice: &Notice,
+    now: i64,
+) -> Result<(), Undelivered> {
     let url = url(target.url.expose_secret())?;
     let host = host(&url);
     let transport = reaching(transport, target, &url).map_err(|e| later(&host, &e.without_url().to_string()))?;
     let request = request(&transport, target, notice, &url, now)?;
-    match timeout(DEADLINE, exchange(&transport, request)).await {
+    match timeout(deadline, exchange(&transport, request)).await {
         Ok(Ok(answer)) => judge(target.format, &host, &answer),
         Ok(Err(error)) => Err(not_sent(&host, &error)),
-        Err(_) => Err(later(&host, &format!("no answer within {} s", DEADLINE.as_secs()))),
+        Err(_) => Err(later(&host, &format!("no answer within {} s", deadline.as_secs_f64()))),
     }
 }
 

@@ -189,8 +189,10 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_slacks_shape() {
-        insta::assert_snapshot!(serde_json::to_string_pretty(&message(&samples::complete())).unwrap());
+    fn the_documented_message_is_the_one_that_is_sent() {
+        let page = include_str!("../../docs/notifications.md");
+        let message = serde_json::to_string_pretty(&message(&samples::complete())).unwrap();
+        assert!(page.contains(&format!("```json\n{message}\n```")), "docs/notifications.md lacks\n{message}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ and keeps what it got. It ends when its standard input does.
 usage: receive.py [--listen HOST:PORT] [--key whsec_KEY] [--say]
 
 It prints its URL as one line of JSON. A message, POSTed to any path, is answered with 204, or with 400 if there is a key and the
-message is not signed by it. With --say it prints each message for people, too.
+message is not signed by it. With --say it prints each message for people, to standard error.
 
 GET  /_/messages                                             what came, oldest first, as JSON
 POST /_/answers  [{"status": 500, "retryAfter": 2, "times": 3}, {"hang": true}]
@@ -118,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
             message["answered"] = None if wanted.get("hang") else wanted.get("status", 400 if is_signed is False else 204)
             messages.append(message)
         if self.say:
-            print(said(message), flush=True)
+            print(said(message), file=sys.stderr, flush=True)
         if message["answered"] is None:
             ended.wait()
         else:

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde::Deserialize;
@@ -34,15 +34,19 @@ pub struct Received {
     pub answered: Option<u16>,
 }
 
+/// Returns the Python that has the published libraries.
+pub fn python() -> PathBuf {
+    let venv = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/venv.sh");
+    let output = Command::new(venv).arg("receiver").stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "tests/cluster/venv.sh receiver failed");
+    Path::new(String::from_utf8(output.stdout).unwrap().trim()).join("python")
+}
+
 impl Receiver {
     /// Starts one. With a `key` (`whsec_…`) it answers 400 to what is not signed by it.
     pub fn start(key: Option<&str>) -> Receiver {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let venv = Command::new(root.join("tests/cluster/venv.sh")).arg("receiver").stderr(Stdio::inherit()).output();
-        let venv = venv.unwrap();
-        assert!(venv.status.success(), "tests/cluster/venv.sh receiver failed");
-        let folder = String::from_utf8(venv.stdout).unwrap();
-        let mut command = Command::new(Path::new(folder.trim()).join("python"));
+        let mut command = Command::new(python());
         command.arg(root.join("tests/receiver/receive.py")).args(key.map(|key| format!("--key={key}")));
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
