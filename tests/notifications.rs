@@ -190,7 +190,7 @@ async fn a_message_for_slack_is_json_with_text_and_blocks() {
     let receiver = Receiver::start(None);
     told(&receiver, NotificationFormat::Slack, None).await.unwrap();
     let received = only(&receiver).await;
-    assert_eq!((received.verified, received.event, received.problem), (None, None, None));
+    assert_eq!((received.verified, &received.event, &received.problem), (None, &None, &None));
     assert_eq!(received.headers["content-type"], "application/json");
     assert!(!received.headers.contains_key("webhook-signature"), "{received:?}");
     let message: Value = serde_json::from_str(&received.body).unwrap();

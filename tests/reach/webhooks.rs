@@ -215,6 +215,9 @@ async fn a_redirect_is_told_and_not_followed() {
     }
 }
 
+/// An answer by name: its bytes, what comes after them, and the verdict on it.
+type Case = (&'static str, Vec<u8>, Then, Result<(), Retry>);
+
 /// What a server may answer, and what counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_judged_by_its_status_and_never_read_to_the_end() {
@@ -228,7 +231,7 @@ async fn an_answer_is_judged_by_its_status_and_never_read_to_the_end() {
         &[0xff; 9_996],
     ]
     .concat();
-    let answers: Vec<(&str, Vec<u8>, Then, Result<(), Retry>)> = vec![
+    let answers: Vec<Case> = vec![
         ("an endless body", b"HTTP/1.1 200 OK\r\n\r\n".into(), Then::Endless(b"canary "), Ok(())),
         ("an endless refusal", b"HTTP/1.1 500 canary\r\n\r\n".into(), Then::Endless(b"canary "), Err(Retry::Later)),
         (
