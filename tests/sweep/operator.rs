@@ -88,6 +88,7 @@ fn options(namespace: &str, spool: &Path) -> Options {
         leader_election: false,
         identity: "sweep".into(),
         spool_dir: spool.into(),
+        spool_size: 2 << 30,
         output_config_maps: 4,
         recheck: 60_000,
         orphan_check: 0,
