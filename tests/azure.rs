@@ -134,6 +134,11 @@ async fn an_upload_ends_once_its_file_was_looked_into() {
     assert_eq!(api.upload(a_file()).await.unwrap(), "file-1");
     assert_eq!(server.lines()[0], "POST /openai/v1/files");
     assert_eq!(server.lines()[1..], ["GET /openai/v1/files/file-1"; 3], "until it is processed");
+    // The upload itself is over before.
+    let (api, server) = client("", move |_, _| (200, file("pending"))).await;
+    assert_eq!(api.send_file(a_file()).await.unwrap(), "file-1");
+    assert_eq!(server.lines(), ["POST /openai/v1/files"]);
+    assert!(!api.is_processed("file-1").await.unwrap());
     let refused =
         json!({"id": "file-1", "status": "error", "status_details": "the file starts with a byte order mark"});
     let (api, _) = client("", move |n, _| (200, if n == 0 { file("pending") } else { refused.clone() })).await;

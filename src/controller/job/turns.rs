@@ -347,6 +347,26 @@ mod tests {
         assert!((&mut large).now_or_never().is_some(), "99 visits of another namespace wait, and it is not their turn");
     }
 
+    #[test]
+    fn jobs_share_a_lane_with_those_of_the_same_server_whatever_they_write_to_there() {
+        let lane = |output: serde_json::Value| {
+            let spec = serde_json::json!({
+                "providerRef": {"name": "llm"}, "output": output,
+                "input": {"inline": {"requests": []}},
+            });
+            let job = serde_json::json!({
+                "apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchJob", "metadata": {"name": "j"}, "spec": spec,
+            });
+            destination(&serde_json::from_value(job).unwrap())
+        };
+        let at = |uri: &str, endpoint: Option<&str>| {
+            lane(serde_json::json!({"objectStore": {"uri": uri, "endpoint": endpoint, "secretRef": {"name": "s3"}}}))
+        };
+        assert_eq!(at("s3://a/1/", Some("http://minio:9000")), at("s3://b/2/", Some("http://MINIO:9000")));
+        assert_ne!(at("s3://a/1/", Some("http://minio:9000")), at("s3://a/1/", Some("http://other:9000")));
+        assert_eq!(at("s3://a/1/", None), lane(serde_json::json!({"configMap": {"name": "results"}})));
+    }
+
     /// 40 namespaces, each with 20 jobs whose stores never answer: each job is tried again at growing distances.
     #[tokio::test]
     async fn jobs_of_40_namespaces_whose_stores_hang_hold_up_a_quiet_one_for_little_more_than_the_grace() {

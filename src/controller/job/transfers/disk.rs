@@ -137,8 +137,11 @@ mod tests {
         assert!(other.grow(10 * MIB).is_ok());
         let Err(NoDisk::Now(need)) = other.grow(30 * MIB) else { panic!("others use it") };
         assert_eq!((need, disk.need_after(need)), (30, 60));
+        let mut small = vec![];
         for n in 0..200 {
-            assert!(transfer(&disk, &n.to_string()).await.grow(MIB).is_ok(), "a small one takes no share");
+            let transfer = transfer(&disk, &n.to_string()).await;
+            assert!(transfer.grow(MIB).is_ok() && !transfer.is_held(), "a small one takes no share");
+            small.push(transfer);
         }
         drop(other);
         let mut again = Box::pin(TransferDisk::take(&disk, claim("b"), Some(disk.need_after(need))));
