@@ -108,8 +108,8 @@ impl TransferDisk {
 
 fn too_much(total: u64) -> StepError {
     let message = format!(
-        "it needs more than the {total} MiB of local disk that transfers share: give the operator more (`--spool-size`, and its volume), \
-         or let it make smaller batches with `limits.maxRequestsPerBatch` of the provider"
+        "what this step moves needs more than the {total} MiB of local disk that transfers share; give the operator more (`--spool-size`, \
+         and its volume), or have it make smaller batches (`limits.maxRequestsPerBatch` of the provider)"
     );
     StepError::lasting(reasons::STORAGE_UNAVAILABLE, message)
 }
