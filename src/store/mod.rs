@@ -5,6 +5,7 @@ mod cause;
 mod checks;
 mod config_maps;
 mod copies;
+mod disk;
 mod document;
 mod folder;
 mod inputs;
@@ -23,6 +24,9 @@ pub use cause::StoreCause;
 pub use checks::StoreChecks;
 pub use config_maps::ConfigMaps;
 pub use copies::{LocalCopies, NamespaceCopies};
+#[cfg(test)]
+pub(crate) use disk::DiskMeter;
+pub use disk::DiskUse;
 pub use document::{
     ConditionalRead, DOCUMENT_LIMIT, Document, ObjectDocument, SwapError, SwapProof, Version, prove_conditional_writes,
 };
@@ -43,9 +47,6 @@ use folder::{PART_BYTES, PARTS_AT_A_TIME};
 use s3::{NoContentLength, Refusal};
 
 use crate::api::text::clip;
-pub use crate::transport::DiskUse;
-#[cfg(test)]
-pub(crate) use crate::transport::Meter as DiskMeter;
 use crate::transport::{Meter, SendError, cause};
 
 /// Reports to the memory limits of the current work that `bytes` more bytes were decompressed.

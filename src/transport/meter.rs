@@ -62,19 +62,19 @@ impl Drop for ReservedMemory {
 
 /// Local disk that a piece of work uses. It is given back when this is dropped.
 #[derive(Debug)]
-pub struct DiskUse {
+pub struct UsedDisk {
     meter: Option<Meter>,
     bytes: u64,
 }
 
-impl Default for DiskUse {
+impl Default for UsedDisk {
     /// Uses nothing yet. What it will use counts for the work that is measured now.
     fn default() -> Self {
-        DiskUse { meter: Meter::current(), bytes: 0 }
+        UsedDisk { meter: Meter::current(), bytes: 0 }
     }
 }
 
-impl DiskUse {
+impl UsedDisk {
     /// Changes the use to `bytes`, before they are written. For each mebibyte that is used more, this yields once, so that whoever polls
     /// the work can end it.
     pub async fn set(&mut self, bytes: u64) {
@@ -102,7 +102,7 @@ impl DiskUse {
     }
 }
 
-impl Drop for DiskUse {
+impl Drop for UsedDisk {
     fn drop(&mut self) {
         self.note(0);
     }
@@ -153,7 +153,7 @@ impl Meter {
         self.0.reserved.load(Ordering::Relaxed)
     }
 
-    /// Returns the bytes of local disk that are in use now; see [`DiskUse`].
+    /// Returns the bytes of local disk that are in use now; see [`UsedDisk`].
     pub fn disk(&self) -> u64 {
         self.0.disk.load(Ordering::Relaxed)
     }

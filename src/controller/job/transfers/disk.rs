@@ -1,4 +1,4 @@
-//! Local disk of transfers. Namespaces share it fairly, and code says how much it uses before it writes (`transport::DiskUse`).
+//! Local disk of transfers. Namespaces share it fairly, and code says how much it uses before it writes (`store::DiskUse`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
