@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use batchjob_operator::api::{BatchJobObject as BatchJob, CronBatchJobObject as CronBatchJob, CronBatchJobStatus};
 use batchjob_operator::schedule::{Schedule, child};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -68,32 +69,40 @@ fn ready(status: &CronBatchJobStatus) -> Option<(&str, &str, &str)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_missed_nights_the_last_is_made_up_for_once_and_its_results_are_in_the_folder_of_its_date() {
     let mut scene = Scene::new("schedules", &[]).await;
-    let quota = |batch_jobs: &str| {
-        let hard = json!({"count/batchjobs.llmbatch.dev": batch_jobs});
-        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": hard}})
-            .to_string()
+    let quotas: Api<ResourceQuota> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    let few = |batch_jobs: &str, secrets: u32| {
+        let hard = json!({"count/batchjobs.llmbatch.dev": batch_jobs, "count/secrets": secrets.to_string()});
+        let quota =
+            json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": hard}});
+        let (quotas, apply) = (quotas.clone(), PatchParams::apply("admin").force());
+        async move { quotas.patch("few", &apply, &Patch::Apply(quota)).await.unwrap() }
     };
-    scene.apply(&quota("0"));
-    eventually("the quota applies", 60, || async {
-        let status = scene.kubectl(&["get", "resourcequota", "few", "-o", "jsonpath={.status.hard}"]);
-        status.contains("batchjobs").then_some(())
+    // The controller learns of new kinds every 30 s, and counts their objects when a quota changes, or five minutes later.
+    let changes = std::cell::Cell::new(100);
+    eventually("the quota counts BatchJobs", 120, async || {
+        changes.set(changes.get() + 1);
+        let used = few("0", changes.get()).await.status?.used?;
+        used.contains_key("count/batchjobs.llmbatch.dev").then_some(())
     })
     .await;
     apply_after(&scene, 3, nightly(&scene, "nightly", json!({}))).await;
     let refused = wait(&scene, "nightly", |s| ready(s).is_some_and(|(is_ready, ..)| is_ready == "False")).await;
     let (_, reason, message) = ready(&refused).unwrap();
-    assert!(reason == "FailedCreate" && message.contains("quota: few"), "{reason}: {message}");
+    assert!(reason == "FailedCreate" && message.contains("exceeded quota: few"), "{reason}: {message}");
     assert_eq!(refused.active_count, 0);
     let told = scene.told("FailedCreate").await;
-    assert!(told.len() == 1 && told[0]["note"].as_str().unwrap().contains("quota: few"), "{told:?}");
+    assert!(told.len() == 1 && told[0]["note"].as_str().unwrap().contains("exceeded quota: few"), "{told:?}");
 
     // It tries again by itself, a minute later. Its BatchJob counts, and so does one that a person creates.
-    scene.apply(&quota("1"));
+    few("1", 200).await;
     let is_done = |status: &CronBatchJobStatus| status.last_successful_time.is_some() && status.active.is_empty();
     let status = wait_long(&scene, "nightly", 120, is_done).await;
 
     let (created, said) = scene.try_apply(&scene.job("by-hand", json!({})).to_string());
-    assert!(!created && said.contains("exceeded quota: few") && said.contains("used: count/batchjobs"), "{said}");
+    assert!(
+        !created && said.contains("exceeded quota: few") && said.contains("used: count/batchjobs.llmbatch.dev=1"),
+        "{said}"
+    );
     let children = scene.jobs().list(&Default::default()).await.unwrap().items;
     let [child] = children.as_slice() else { panic!("{} children", children.len()) };
     let scheduled = status.last_schedule_time.unwrap().0;

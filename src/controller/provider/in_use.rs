@@ -39,6 +39,10 @@ pub(super) async fn kept_or_let_go<P: Provider>(
     // that finds nothing to do is cheap.
     let to_visit = if known.is_empty() { &listed } else { &known };
     to_visit.iter().filter(|user| !user.sent).for_each(|user| ctx.jobs.poke(user.job.clone()));
+    if known.is_empty() && !provider.is_ours(ctx).await? {
+        // The operators of the namespaces that it is granted to report on it.
+        return Ok(Some((old.clone(), pause)));
+    }
     let mut names: Vec<String> = known.iter().chain(&listed).map(|user| user.name(P::KIND)).collect();
     names.sort();
     names.dedup();
