@@ -70,8 +70,8 @@ pub struct Target {
 pub struct Undelivered {
     /// The next try.
     pub retry: Retry,
-    /// Explanation for people, with the remedy if one is known. It names the host at most: never the path of the URL, a key, or a
-    /// word of the server's.
+    /// Explanation for people, with the remedy if one is known. It names hosts at most: never the path of the URL, a key, or
+    /// another word of the server's.
     pub message: String,
 }
 
