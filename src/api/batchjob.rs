@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::input::Input;
 use super::output::Output;
 use super::storage::ObjectStoreLocation;
-use super::{BatchJobStatus, FreeForm, WithoutManagedFields, rules, schema};
+use super::{BatchJobStatus, FreeForm, Notification, WithoutManagedFields, rules, schema};
 
 /// One set of requests, as the API server has it.
 pub type BatchJob = WithoutManagedFields<BatchJobObject>;
@@ -161,6 +161,13 @@ pub struct BatchJobSpec {
     /// made of it later.
     #[serde(default)]
     pub provider_file_policy: ProviderFilePolicy,
+    /// Webhooks that are told of events of the job, at most 8. Those that the provider names are told as well, except for one with
+    /// the name of one of these, which takes its place; at most 8 apply in all, those of the job first. `status.notifications`
+    /// shows what became of each message.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), transform = schema::without_defaults)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub notifications: Vec<Notification>,
 }
 
 /// A result set of an earlier job.

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ProviderType, schema};
+use super::{NotificationStatus, ProviderType, schema};
 
 /// Observed state of the job, derived from its journal. It is for people and tools, and grants nothing.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -84,6 +84,11 @@ pub struct BatchJobStatus {
     #[serde(rename = "partialResultsURI", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2100))]
     pub partial_results_uri: Option<String>,
+    /// Messages to webhooks about the job, one for each notification and event; at most 40.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 40), transform = schema::without_defaults)]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub notifications: Vec<NotificationStatus>,
     /// Locations of the result files. Unset until they are written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Results>,

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::storage::{SecretKeyReference, Tls};
-use super::{NamespaceGrant, ProviderCapabilities, WithoutManagedFields, rules, schema};
+use super::{NamespaceGrant, Notification, ProviderCapabilities, WithoutManagedFields, rules, schema};
 
 /// A namespace's own account, as the API server has it.
 pub type BatchProvider = WithoutManagedFields<BatchProviderObject>;
@@ -87,6 +87,13 @@ pub struct BatchProviderSpec {
     /// list batches or delete files. Hold: a person is asked, while the search for the batch goes on.
     #[serde(default)]
     pub unknown_submission_policy: UnknownSubmissionPolicy,
+    /// Webhooks that are told of events of each job that uses the account, at most 8; a notification of the job with the same
+    /// name takes the place of one of these. Their Secrets are in the namespace of this object; of a ClusterBatchProvider, in
+    /// that of the operator.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), transform = schema::without_defaults)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub notifications: Vec<Notification>,
 }
 
 /// Treatment of a submission whose reply was lost and whose batch is not found.

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Owne
 use super::text::clip;
 use super::{
     BatchJob, BatchJobSpec, BatchJobStatus, BatchStatus, CronBatchJob, FINALIZER, InlineInput, Input, InputStatus,
-    ObjectStoreLocation, Output, annotations, owner_of_child,
+    NotificationStatus, ObjectStoreLocation, Output, annotations, owner_of_child,
 };
 
 /// Most bytes of the names that one job refers to: URIs, Secrets and ConfigMaps.
@@ -36,6 +36,7 @@ impl BatchJob {
             None => (spec.input, spec.output, spec.reuse_from) = (Input::unknown(), spec.output.server(), None),
         }
         spec.max_failed_requests = None;
+        spec.notifications.clear();
         self.status = self.status.take().map(status);
     }
 }
@@ -48,6 +49,7 @@ impl CronBatchJob {
         drop_requests(&mut template.spec);
         (template.spec.input, template.spec.output) = (Input::unknown(), Output::default());
         template.spec.reuse_from = None;
+        template.spec.notifications.clear();
         self.metadata = metadata(std::mem::take(&mut self.metadata));
         self.status = None;
     }
@@ -154,8 +156,21 @@ fn status(all: BatchJobStatus) -> BatchJobStatus {
         // The presence of the input is kept, not its content.
         input: all.input.map(|_| InputStatus::default()),
         batches,
+        // One stands for all that wait.
+        notifications: all
+            .notifications
+            .into_iter()
+            .find(NotificationStatus::is_pending)
+            .into_iter()
+            .map(pending)
+            .collect(),
         ..Default::default()
     }
+}
+
+/// Returns a message that waits, without its texts.
+fn pending(message: NotificationStatus) -> NotificationStatus {
+    NotificationStatus { message: String::new(), last_error: String::new(), questions: vec![], ..message }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The end of a job, as its object shows it.
 
+use super::notices;
 use crate::api::conditions::{self, COMPLETE, RECONCILING, RESULTS_REUSED, RESULTS_WRITTEN};
 use crate::api::text::clip;
 use crate::api::{BatchJob, Outcome, annotations, owner_of_child};
@@ -36,7 +37,8 @@ const SEEN_BY_SCHEDULE: i64 = 60_000;
 
 /// Returns the time (Unix milliseconds) from which a job is to be deleted: `spec.ttlSecondsAfterFinished` after its end. None if
 /// that is unset, or if the job has not ended, has no manifest, has files left to delete, or reused the results of an earlier
-/// job. A tool that applies deleted objects again ends up with such a job; without it, the two would go on for ever.
+/// job. A tool that applies deleted objects again ends up with such a job; without it, the two would go on for ever. Messages to
+/// webhooks that still wait are waited for, up to a day.
 ///
 /// A job of a CronBatchJob stays until [`SEEN_BY_SCHEDULE`] after status tells of its end and after `since`, the time from which
 /// this process looks after schedules.
@@ -48,7 +50,8 @@ pub fn expiry(job: &BatchJob, since: i64) -> Option<i64> {
     let told = status.conditions.iter().find(|condition| condition.type_ == COMPLETE);
     let told = told.map_or(end, |condition| condition.last_transition_time.0.as_millisecond());
     let seen = owner_of_child(&job.metadata).map(|_| told.max(since) + SEEN_BY_SCHEDULE);
-    is_over.then(|| (end + i64::from(ttl) * 1000).max(seen.unwrap_or(i64::MIN)))
+    let told = notices::kept_until(status);
+    is_over.then(|| [seen, told].into_iter().flatten().fold(end + i64::from(ttl) * 1000, i64::max))
 }
 
 /// Returns the value of the annotation that requests another look, clipped to the length that status has room for.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::input_wait::InputWait;
 use super::journal::{Journal, Owner, Plan};
 use super::memory::Memory;
+use super::notices::Subscription;
 use super::{Answers, Blocked};
 use crate::api::{
     Capabilities, DeletionPolicy, Lock, PinnedProvider, ProviderFilePolicy, StopPolicy, UnknownSubmissionPolicy,
@@ -113,6 +114,8 @@ pub struct JobView {
     pub tidy: bool,
     /// Time from which the job is to be deleted, see [`super::expiry`].
     pub expires_at: Option<i64>,
+    /// The webhooks that are told of the job.
+    pub subscriptions: Vec<Subscription>,
     /// A person's answers to holds.
     pub answers: Answers,
     /// Keyed fingerprint of the credential at hand.

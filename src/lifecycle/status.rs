@@ -14,7 +14,7 @@ use super::journal::{Journal, Plan, ReuseSet};
 use super::observed::Observed;
 use super::shard::Shard;
 use super::step::{Step, Waiting};
-use super::{partial, questions};
+use super::{notices, partial, questions};
 use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{
@@ -37,6 +37,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
         lock: old.lock.clone(),
         provider: provider(o, old, step),
         start_time: start_time(o, old),
+        notifications: old.notifications.clone(),
         ..Default::default()
     };
     match o.journal.filter(|j| j.owner == o.job.owner) {
@@ -73,6 +74,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
     for verdict in verdicts {
         conditions::set(&mut status.conditions, verdict, generation, clock(o.now));
     }
+    status.notifications = notices::messages(o, &old.notifications, &status, step);
     Some(status)
 }
 

@@ -18,6 +18,7 @@ const EDITABLE: &[&str] = &[
     "pollPeriodSeconds",
     "deletionPolicy",
     "providerFilePolicy",
+    "notifications",
 ];
 
 #[test]

@@ -14,6 +14,7 @@ mod collecting;
 mod destination;
 mod input;
 mod life;
+mod notices;
 mod partial;
 mod progress;
 mod providers;

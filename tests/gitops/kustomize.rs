@@ -13,7 +13,7 @@ fn references(schema: &Value, path: &str, found: &mut BTreeSet<(&'static str, St
         let at = format!("{path}/{field}");
         let kinds: &[&str] = match field.as_str() {
             "configMaps" => &["ConfigMap"],
-            "secretRef" | "secretKeyRef" => &["Secret"],
+            "secretRef" | "secretKeyRef" | "urlSecretKeyRef" | "signingSecretKeyRef" => &["Secret"],
             "caBundleRef" => &["ConfigMap", "Secret"],
             "providerRef" => &["BatchProvider", "ClusterBatchProvider"],
             "batchJobRef" => &["BatchJob"],

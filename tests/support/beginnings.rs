@@ -41,6 +41,7 @@ pub fn job() -> JobView {
         reevaluated: false,
         tidy: false,
         expires_at: None,
+        subscriptions: vec![],
         answers: Default::default(),
         fingerprint: "f".into(),
         blocked: None,

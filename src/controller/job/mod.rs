@@ -11,6 +11,7 @@ mod job_news;
 pub(super) mod job_state;
 pub(super) mod journal;
 mod judge;
+mod notices;
 pub(super) mod observe;
 pub(super) mod permit;
 mod reconcile;
@@ -46,6 +47,7 @@ use crate::telemetry::Metrics;
 use backoff::FailedCall;
 use cache_budget::CacheBudget;
 use job_state::{JobState, JobStates};
+use notices::Deliveries;
 use task_room::AllRooms;
 
 /// The state that the visits of all BatchJobs share.
@@ -59,6 +61,8 @@ pub(super) struct Jobs {
     /// Milliseconds between two looks at the references of a job that failed before anything was paid.
     recheck: i64,
     job_states: Arc<JobStates>,
+    /// The messages to webhooks that are being delivered.
+    deliveries: Deliveries,
     /// The bytes that are cached of jobs at rest.
     cache_budget: CacheBudget,
     /// Turns of visits.
@@ -86,6 +90,7 @@ impl Jobs {
             output_config_maps: options.output_config_maps,
             recheck: options.recheck,
             job_states: Default::default(),
+            deliveries: Default::default(),
             cache_budget: Default::default(),
             turns: Shares::new(turns::LIMITS),
             rooms: Shares::new(turns::ROOMS),

@@ -10,9 +10,10 @@ use super::view::view;
 use crate::api::BatchJob;
 use crate::api::conditions::reasons;
 use crate::controller::Context;
+use crate::controller::provider::account::watched_subscriptions;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::missing::{Absent, Missing, is_going};
-use crate::lifecycle::{self, Blocked, Freshness, InputWait, JobView, Timing, cost_nothing};
+use crate::lifecycle::{self, Blocked, Freshness, InputWait, JobView, Subscription, Timing, applying, cost_nothing};
 use crate::store::{Reservation, reserve};
 
 /// Copies of a journal that a visit holds, as a multiple of its weight: as read, as written, and its text.
@@ -66,6 +67,9 @@ pub(crate) async fn observe(
         }
         Err(missing) => {
             let missing = decidable(missing, view.deleting_since.is_some())?;
+            // A provider whose Secret is missing, for example, has webhooks that are told of it.
+            let told = watched_subscriptions(ctx, &job.spec.provider_ref, &view.owner.namespace).await;
+            subscribe(&mut view, &told);
             // A namespace that is being deleted loses its Secrets first; the clients that are still open are good enough to
             // settle.
             let kept = job_state.clients().filter(|_| view.deleting_since.is_some());
@@ -153,6 +157,13 @@ async fn journal(
 fn knows(view: &mut JobView, clients: &Clients) {
     view.fingerprint = clients.fingerprint.clone();
     view.provider = Some(clients.account.view());
+    subscribe(view, &clients.account.subscriptions);
+}
+
+/// Adds the webhooks of the provider to those that are told of the job.
+fn subscribe(view: &mut JobView, of_provider: &[Subscription]) {
+    let all = applying(&view.subscriptions, of_provider, |one| &one.name).map(|(one, _)| one.clone());
+    view.subscriptions = all.collect();
 }
 
 /// Reads the journal, or confirms that the known one is current, and keeps it in the state of the job.

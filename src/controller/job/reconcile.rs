@@ -13,9 +13,9 @@ use super::backoff::FailedCall;
 use super::job_state::JobState;
 use super::observe::look_for_credentials;
 use super::record::record_seen;
-use super::rejudge;
 use super::turns::{Turn, TurnError, room_for};
 use super::visit::{failed, visit};
+use super::{notices, rejudge};
 use crate::api::{BatchJob, FINALIZER, annotations};
 use crate::controller::Context;
 use crate::lifecycle::{cost_nothing, expiry, is_finished, is_tidy, next_visit};
@@ -63,7 +63,7 @@ async fn look_after(job: Arc<BatchJob>, ctx: Arc<Context>, turn: Turn) -> Action
     let anew = match finished(&ctx, &job).await {
         Finished::No => false,
         Finished::ToBeJudgedAnew => true,
-        Finished::Yes(next) => return next,
+        Finished::Yes(next) => return notices::deliver(&ctx, &job, false).map_or(next, Action::requeue),
     };
     let job_state = ctx.jobs.job_states.get(&job.uid().unwrap_or_default(), &job);
     ctx.jobs.cache_budget.forget(&job.uid().unwrap_or_default());

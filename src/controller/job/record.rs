@@ -26,7 +26,8 @@ pub(crate) async fn record(
     let Some(mut status) = project(&observed, &old, snapshot.job.metadata.generation, step) else { return Ok(true) };
     if snapshot.unread.is_some() {
         // The journal could not be read, so everything that comes from it stays as it was.
-        status = BatchJobStatus { conditions: status.conditions, ..old.clone() };
+        let BatchJobStatus { conditions, notifications, .. } = status;
+        status = BatchJobStatus { conditions, notifications, ..old.clone() };
     }
     status.last_handled_reconcile_at = reconcile_requested_at(&snapshot.job);
     status.observed_references = references;

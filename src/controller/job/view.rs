@@ -7,7 +7,7 @@ use crate::api::conditions::reasons;
 use crate::api::{BatchJob, FINALIZER, WaitFor, annotations};
 use crate::controller::Context;
 use crate::lifecycle::{
-    self, Answers, Blocked, InputWait, JobView, MaxFailed, Owner, Plan, expiry, is_finished, is_tidy,
+    self, Answers, Blocked, InputWait, JobView, MaxFailed, Owner, Plan, Subscription, expiry, is_finished, is_tidy,
 };
 
 pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView {
@@ -53,6 +53,7 @@ pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView 
         reevaluated: false,
         tidy: is_tidy(job),
         expires_at: expiry(job, ctx.crons.since()),
+        subscriptions: spec.notifications.iter().map(Subscription::from).collect(),
         answers: job.annotations().get(annotations::RESOLVE).map(|text| Answers::parse(text)).unwrap_or_default(),
         fingerprint: String::new(),
         blocked,

@@ -10,7 +10,7 @@ use super::job_state::JobState;
 use super::judge::{Decision, judge};
 use super::observe::{Snapshot, observe};
 use super::record::{record, record_error};
-use super::{note_failure, note_success, rejudge};
+use super::{note_failure, note_success, notices, rejudge};
 use crate::api::BatchJob;
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
@@ -61,6 +61,9 @@ pub(super) async fn visit(
     // A stage that lasts only a few seconds is not written to status.
     if !is_brief && !record(ctx, job_state, &snapshot, &memory, &step, references).await? {
         return Ok(Flow::Again);
+    }
+    if let Some(seen) = job_state.seen() {
+        notices::deliver(ctx, &seen.job, true);
     }
     let ran = act.run(&step).await?;
     let flow = match ran {

@@ -6,18 +6,20 @@ use std::sync::{Mutex, PoisonError};
 use aws_lc_rs::hmac;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::watch::is_partial;
 use super::{Provider, ProviderKey, ReadFrom};
 use crate::account::AccountKey;
 use crate::api::conditions::reasons;
 use crate::api::text::hex;
 use crate::api::{
-    BatchProvider, BatchProviderSpec, ClusterBatchProvider, EffectiveLimits, IN_USE_FINALIZER, PinnedProvider,
-    ProviderAuth, ProviderKind, ProviderLimits, ProviderReference, ProviderType, UnknownSubmissionPolicy,
-    WithoutManagedFields,
+    BatchProvider, BatchProviderSpec, ClusterBatchProvider, EffectiveLimits, IN_USE_FINALIZER, Notification,
+    PinnedProvider, ProviderAuth, ProviderKind, ProviderLimits, ProviderReference, ProviderType,
+    UnknownSubmissionPolicy, WithoutManagedFields,
 };
 use crate::controller::Context;
 use crate::controller::runtime::cache::{self, Keep};
@@ -25,7 +27,7 @@ use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::missing::{Absent, Missing, blocked};
 use crate::controller::runtime::secrets::{secret, value};
 use crate::controller::runtime::trust;
-use crate::lifecycle::ProviderView;
+use crate::lifecycle::{ProviderView, Subscription};
 use crate::provider::{ApiError, Dialect, ErrorKind, OpenAi};
 use crate::transport::Transport;
 
@@ -33,7 +35,7 @@ use crate::transport::Transport;
 const KEPT_LABELS: usize = 8 << 10;
 
 /// A provider account and its credential, as they were read. Each job at work holds one, so that it has nothing whose size a tenant
-/// decides but short texts: no list of the spec, and of the metadata what [`SeenMetadata`] keeps.
+/// decides but short texts: of the lists of the spec the names of at most 8 webhooks, and of the metadata what [`SeenMetadata`] keeps.
 pub(crate) struct Account {
     /// Name for messages, such as `BatchProvider 'llm'`.
     pub name: String,
@@ -44,6 +46,8 @@ pub(crate) struct Account {
     base_url: String,
     limits: ProviderLimits,
     unknown_submission_policy: UnknownSubmissionPolicy,
+    /// The webhooks that are told of its jobs.
+    pub subscriptions: Vec<Subscription>,
     pub key: Option<SecretString>,
     transport: Transport,
     seen: Mutex<SeenMetadata>,
@@ -136,7 +140,12 @@ impl Account {
         let seen = self.seen().metadata;
         let finalizers: usize = seen.finalizers.iter().flatten().map(String::len).sum();
         let key = self.key.as_ref().map_or(0, |key| key.expose_secret().len());
-        size_of::<Account>() + finalizers + 2 * (key + self.base_url.len() + self.name.len() + self.object.name.len())
+        let told =
+            self.subscriptions.iter().map(|told| size_of::<Subscription>() + told.name.len() + told.events.len());
+        size_of::<Account>()
+            + finalizers
+            + told.sum::<usize>()
+            + 2 * (key + self.base_url.len() + self.name.len() + self.object.name.len())
     }
 
     /// Returns the [`fingerprint`] of the account.
@@ -198,9 +207,21 @@ pub(crate) async fn account(
         name: reference.name.clone(),
     };
     let base_url = spec.base_url().into();
+    let subscriptions = spec.notifications.iter().map(Subscription::from).collect();
     let BatchProviderSpec { type_, limits, unknown_submission_policy, .. } = spec;
     let seen = Mutex::new(object.into());
-    Ok(Account { name, object: of, type_, base_url, limits, unknown_submission_policy, key, transport, seen })
+    Ok(Account {
+        name,
+        object: of,
+        type_,
+        base_url,
+        limits,
+        unknown_submission_policy,
+        subscriptions,
+        key,
+        transport,
+        seen,
+    })
 }
 
 /// Returns the models that jobs may use with this account, as its object says now; none if it allows any. A list may be long, and is
@@ -228,6 +249,72 @@ pub(crate) async fn allowed_models(ctx: &Context, account: &Account) -> Result<V
             format!("{} was deleted or replaced while the input was read; it is read again", account.name),
         )),
     }
+}
+
+/// The notifications of a provider object.
+pub(crate) struct ProviderNotifications {
+    pub notifications: Vec<Notification>,
+    /// The namespace of their Secrets.
+    pub secrets_in: String,
+    /// Whether an admin wrote them.
+    pub by_admin: bool,
+}
+
+/// Returns the notifications of the provider that a job of `namespace` refers to; none if it does not exist, or is not granted.
+///
+/// # Errors
+/// When the API server cannot be asked.
+pub(crate) async fn notifications(
+    ctx: &Context,
+    reference: &ProviderReference,
+    namespace: &str,
+) -> Result<ProviderNotifications, StepError> {
+    let known = ReadFrom::Watch;
+    let none = || ProviderNotifications { notifications: vec![], secrets_in: String::new(), by_admin: false };
+    Ok(match reference.kind {
+        ProviderKind::BatchProvider => {
+            match known.look::<BatchProvider>(ctx, Some(namespace), &reference.name).await? {
+                Some(WithoutManagedFields(provider)) => ProviderNotifications {
+                    notifications: provider.spec.notifications,
+                    secrets_in: namespace.into(),
+                    by_admin: false,
+                },
+                None => none(),
+            }
+        }
+        ProviderKind::ClusterBatchProvider => match granted(ctx, &reference.name, namespace, known).await {
+            Ok(WithoutManagedFields(provider)) => ProviderNotifications {
+                notifications: provider.spec.provider.notifications,
+                secrets_in: ctx.namespace.clone(),
+                by_admin: true,
+            },
+            Err(Missing::Unknown(error)) => return Err(error),
+            Err(_) => none(),
+        },
+    })
+}
+
+/// Returns the webhooks of the provider that a job of `namespace` refers to, as the watch knows it. Costs no call where there are none.
+pub(crate) async fn watched_subscriptions(
+    ctx: &Context,
+    reference: &ProviderReference,
+    namespace: &str,
+) -> Vec<Subscription> {
+    fn of<P: Provider>(ctx: &Context, object: ObjectRef<P>) -> bool {
+        let found = P::watched(ctx).iter().find_map(|store| store.get(&object));
+        found.is_some_and(|provider| is_partial(&*provider) || !provider.account().notifications.is_empty())
+    }
+    let object = &reference.name;
+    let has_some = match reference.kind {
+        ProviderKind::BatchProvider => of(ctx, ObjectRef::<BatchProvider>::new(object).within(namespace)),
+        ProviderKind::ClusterBatchProvider => of(ctx, ObjectRef::<ClusterBatchProvider>::new(object)),
+    };
+    if !has_some {
+        return vec![];
+    }
+    // What cannot be found out now is found out at a later visit.
+    let found = notifications(ctx, reference, namespace).await;
+    found.map(|found| found.notifications.iter().map(Subscription::from).collect()).unwrap_or_default()
 }
 
 impl Account {

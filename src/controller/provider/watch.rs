@@ -115,7 +115,8 @@ pub(super) fn is_partial<P: Provider>(provider: &P) -> bool {
 }
 
 /// Drops what nobody reads of a watched provider. Of its annotations, which anybody may write, a hash is kept, so that a change of
-/// them is seen; `kubectl apply` that changes nothing is none. One that is still large keeps neither models nor finalizers.
+/// them is seen; `kubectl apply` that changes nothing is none. One that is still large keeps neither models nor notifications nor
+/// finalizers.
 fn keep_for_the_watch<P: Provider>(provider: &mut P) {
     provider.managed_fields_mut().clear();
     provider.labels_mut().clear();
@@ -129,6 +130,7 @@ fn keep_for_the_watch<P: Provider>(provider: &mut P) {
     if json_bytes(provider) > WHOLE_BYTES {
         provider.finalizers_mut().clear();
         provider.account_mut().allowed_models.clear();
+        provider.account_mut().notifications.clear();
         provider.annotations_mut().insert(PARTIAL.into(), String::new());
     }
 }

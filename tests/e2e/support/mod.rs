@@ -13,10 +13,12 @@ pub mod operator;
 pub mod process;
 pub mod proxy;
 pub mod quiet;
+
 pub mod scene;
 pub mod shared;
 pub mod simulator;
 pub mod slow_server;
+pub mod webhooks;
 
 #[path = "../../support/tls_front.rs"]
 pub mod tls_front;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::clients::Clients;
 use super::events;
 use super::job_state::JobState;
+use super::notices;
 use super::observe::Snapshot;
 use super::permit::PostPermit;
 use crate::account::UsedPlace;
@@ -53,6 +54,7 @@ impl Act<'_> {
                 self.set_finalizer(true).await?;
             }
             Step::RemoveFinalizer { abandoned, .. } => {
+                notices::last_attempt(self.ctx, &self.snapshot.job);
                 if let Some(message) = abandoned {
                     let Owner { namespace, name, .. } = &self.snapshot.view.owner;
                     // A namespace that is being deleted admits no new Events, and its Events go with it.

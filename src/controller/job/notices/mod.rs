@@ -1,0 +1,183 @@
+//! The delivery of messages to webhooks, beside the visits of their jobs.
+//!
+//! `status.notifications` is the queue. For each webhook of a job with messages that wait there is one task, which holds little between two
+//! attempts and reads the job anew for each. So whatever this process loses is tried again by the next one.
+
+mod attempt;
+mod pass;
+
+use std::collections::hash_map::{DefaultHasher, Entry};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::Notify;
+use tracing::{Instrument, warn};
+
+use crate::api::{BatchJob, NotificationStatus, annotations};
+use crate::controller::Context;
+use crate::controller::runtime::cache;
+use crate::fair::{Limits, Shares};
+use crate::telemetry;
+use attempt::attempt;
+use pass::{Tries, pass};
+
+/// Webhooks of jobs that are told at a time. Each waits for a server of a tenant for 20 s at most. One name of a notification gets half of
+/// the places of its namespace, and those that failed get half of all.
+const LIMITS: Limits = Limits { total: 64, per_namespace: 16, keeps_last_shares: true };
+/// The pause before another look at a job whose messages are being delivered, which asks for a visit when it has ended.
+const UNDER_WAY: Duration = Duration::from_secs(60);
+/// The same for a delivery that has just begun. It may have nothing to do: a watch can be older than the end of the last one.
+const BEGUN: Duration = Duration::from_secs(2);
+
+/// The deliveries that are under way.
+pub(crate) struct Deliveries {
+    all: Mutex<HashMap<Key, Arc<Delivery>>>,
+    turns: Arc<Shares>,
+}
+
+/// A webhook of a job.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    job: ObjectRef<BatchJob>,
+    uid: String,
+    /// Name of the notification.
+    name: String,
+}
+
+/// The delivery of the messages to one webhook of a job.
+#[derive(Default)]
+struct Delivery {
+    /// What a person asks for, and the messages, as they were last seen.
+    asked: AtomicU64,
+    messages: AtomicU64,
+    /// Whether either changed since the last pass.
+    is_wanted: AtomicBool,
+    wake: Notify,
+}
+
+impl Default for Deliveries {
+    fn default() -> Self {
+        Deliveries { all: Mutex::default(), turns: Shares::new(LIMITS) }
+    }
+}
+
+impl Deliveries {
+    fn all(&self) -> MutexGuard<'_, HashMap<Key, Arc<Delivery>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes a delivery that has no message left. Returns false if there is another one in the meantime.
+    fn end(&self, key: &Key, delivery: &Delivery) -> bool {
+        let mut all = self.all();
+        if delivery.is_wanted.load(Ordering::Acquire) {
+            return false;
+        }
+        all.remove(key);
+        true
+    }
+}
+
+/// Sees to it that the waiting messages of a job are delivered. Returns the pause before the next look at them; None if there are none.
+/// `is_whole` tells whether `job` has all that status says, or as little of it as a watch keeps. New messages, a change of the spec and a
+/// person's wish have failed ones tried at once.
+pub(super) fn deliver(ctx: &Arc<Context>, job: &BatchJob, is_whole: bool) -> Option<Duration> {
+    let uid = job.uid()?;
+    let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for message in waiting(job) {
+        by_name.entry(&message.name).or_default().push(&message.id);
+    }
+    let asked = hash(&(job.metadata.generation, job.annotations().get(annotations::RECONCILE_REQUESTED_AT)));
+    let look_again = by_name.into_iter().map(|(name, messages)| {
+        let key = Key { job: ObjectRef::from_obj(job), uid: uid.clone(), name: name.into() };
+        let mut all = ctx.jobs.deliveries.all();
+        match all.entry(key) {
+            Entry::Occupied(known) => {
+                let (delivery, messages) = (known.get(), hash(&messages));
+                let others = is_whole && delivery.messages.swap(messages, Ordering::AcqRel) != messages;
+                if delivery.asked.swap(asked, Ordering::AcqRel) != asked || others {
+                    delivery.is_wanted.store(true, Ordering::Release);
+                    delivery.wake.notify_one();
+                }
+                UNDER_WAY
+            }
+            Entry::Vacant(free) => {
+                let delivery = Arc::new(Delivery { asked: asked.into(), ..Default::default() });
+                delivery.messages.store(hash(&messages), Ordering::Release);
+                let key = free.key().clone();
+                free.insert(delivery.clone());
+                let span = telemetry::visit(job.metadata.namespace.as_deref(), &job.name_any(), Some(&uid));
+                ctx.tracker.spawn(run(ctx.clone(), key, delivery).instrument(span));
+                BEGUN
+            }
+        }
+    });
+    look_again.min()
+}
+
+/// Returns the messages of a job that are to be delivered.
+fn waiting(job: &BatchJob) -> impl Iterator<Item = &NotificationStatus> {
+    job.status.iter().flat_map(|status| &status.notifications).filter(|message| message.is_pending())
+}
+
+/// Makes one attempt for each waiting message of a job whose object goes now. Nobody waits for it.
+pub(super) fn last_attempt(ctx: &Arc<Context>, job: &Arc<BatchJob>) {
+    if waiting(job).next().is_none() {
+        return;
+    }
+    let (ctx, job) = (ctx.clone(), job.clone());
+    ctx.clone().tracker.spawn(async move {
+        let since = ctx.clock.now() - cache::LIFETIME + 1;
+        let attempts = waiting(&job).map(|message| async {
+            let result = attempt(&ctx, &job, message, since).await;
+            (message, result)
+        });
+        for (message, result) in join_all(attempts).await {
+            if let Err(unsent) = result {
+                let (namespace, name) = (job.namespace(), job.name_any());
+                let why = unsent.why.message;
+                warn!(namespace, name, notification = message.name, why, "a message about a deleted job is lost");
+            }
+        }
+    });
+}
+
+fn hash(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+async fn run(ctx: Arc<Context>, key: Key, delivery: Arc<Delivery>) {
+    let mut tries = Tries::default();
+    while !ctx.stop.is_cancelled() {
+        if delivery.is_wanted.swap(false, Ordering::AcqRel) {
+            tries.try_again();
+        }
+        // On the heap: thousands of these tasks may wait for a next attempt.
+        let until = Box::pin(pass(&ctx, &key, &mut tries)).await;
+        let Some(until) = until else {
+            match ctx.jobs.deliveries.end(&key, &delivery) {
+                true => {
+                    // It may be deleted now, if it was kept for its messages.
+                    if tries.is_told {
+                        ctx.jobs.poke(key.job);
+                    }
+                    return;
+                }
+                false => continue,
+            }
+        };
+        let pause = Duration::from_millis(until.saturating_sub(ctx.clock.now()).max(1).unsigned_abs());
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = delivery.wake.notified() => {}
+            () = ctx.stop.cancelled() => {}
+        }
+    }
+}

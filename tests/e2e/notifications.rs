@@ -1,0 +1,152 @@
+//! Webhooks that are told of a job.
+
+use batchjob_operator::api::{BatchJobObject as BatchJob, NotificationState, NotificationStatus};
+use serde_json::{Value, json};
+
+use crate::support::eventually;
+use crate::support::quiet::{self, Told};
+use crate::support::scene::Scene;
+use crate::support::webhooks::{Receiver, TOKEN};
+
+const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// The Secret of a scene that has the URL of each of these webhooks under its name, and a signing key.
+fn secret(receiver: &Receiver, hooks: &[&str]) -> Value {
+    let mut urls: serde_json::Map<String, Value> =
+        hooks.iter().map(|hook| (hook.to_string(), receiver.url(hook).into())).collect();
+    urls.insert("signing".into(), KEY.into());
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hooks"}, "stringData": urls})
+}
+
+/// A notification of this name, whose webhook has the same one.
+fn notification(name: &str, events: &[&str]) -> Value {
+    json!({"name": name, "events": events, "webhook": {
+        "urlSecretKeyRef": {"name": "hooks", "key": name},
+        "signingSecretKeyRef": {"name": "hooks", "key": "signing"},
+    }})
+}
+
+fn tells(notifications: &[Value]) -> Value {
+    json!({"spec": {"notifications": notifications}})
+}
+
+/// Waits until status says of all messages of a job that they are delivered.
+async fn delivered(scene: &Scene, job: &str, messages: usize) -> Vec<NotificationStatus> {
+    let all = |job: &BatchJob| job.status.iter().flat_map(|s| s.notifications.clone()).collect::<Vec<_>>();
+    let is_delivered = |job: &BatchJob| {
+        let all = all(job);
+        all.len() == messages && all.iter().all(|message| message.state == NotificationState::Delivered)
+    };
+    all(&scene.wait_job(&format!("{messages} messages are delivered"), job, 60, is_delivered).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_told_of_a_job_at_least_once_and_holds_up_nobody() {
+    let receiver = Receiver::start().await;
+    let platform = "notifications: [{name: platform, events: [Failed, Complete], webhook: {urlSecretKeyRef: {name: hooks, key: platform}}}]";
+    let mut scene = Scene::set("notify", &["--batch-duration", "300ms"]).await;
+    scene.apply(&secret(&receiver, &["ops", "flaky", "down", "silent", "platform", "mine"]).to_string());
+    scene.apply(&format!("{}  {platform}\n", scene.manifest("provider.yaml")));
+    scene.restart().await;
+
+    // A job succeeds: the webhook is told in order, each time once, and of the end when the results are there.
+    scene.apply_job("good", tells(&[notification("ops", &["Started", "Complete", "Failed"])]));
+    let told = receiver.waits_for("ops", 2).await;
+    let (started, complete) = (told[0].told(), told[1].told());
+    assert_eq!((started.1.as_str(), complete.1.as_str()), ("started", "complete"));
+    let uri = complete_uri(&told[1].event());
+    assert!(uri.ends_with("/out/good/results.jsonl") && scene.get("out/good/results.jsonl").await.is_some(), "{uri}");
+    for (received, (_, _, id)) in told.iter().zip([&started, &complete]) {
+        assert_eq!(received.header("webhook-id"), id);
+        assert!(received.header("webhook-signature").starts_with("v1,"));
+    }
+    let status = delivered(&scene, "good", 3).await;
+    let of = |name: &str| status.iter().filter(|m| m.name == name).map(|m| m.id.as_str()).collect::<Vec<_>>();
+    assert_eq!(of("ops"), [started.2.as_str(), complete.2.as_str()]);
+    assert!(status.iter().all(|message| message.attempts == 1 && message.last_error.is_empty()), "{status:?}");
+    // The provider's webhook is told of each job.
+    assert_eq!(receiver.waits_for("platform", 1).await[0].told().0, "good");
+    let events = || async { Some(scene.told("NotificationDelivered").await).filter(|events| events.len() == 3) };
+    eventually("an event of each delivery", 20, events).await;
+
+    // One fails before anything is sent, and has a notification of the provider's name of its own.
+    let mut bad = tells(&[
+        json!({"name": "platform", "events": ["Failed"], "webhook": {"urlSecretKeyRef": {"name": "hooks", "key": "mine"}}}),
+    ]);
+    bad["spec"]["requestDefaults"] = json!({"stream": true});
+    scene.apply_job("bad", bad);
+    let (job, event, _) = receiver.waits_for("mine", 1).await[0].told();
+    assert_eq!((job.as_str(), event.as_str()), ("bad", "failed"));
+    assert!(receiver.waits_for("mine", 1).await[0].event()["data"]["message"].as_str().unwrap().contains("stream"));
+    delivered(&scene, "bad", 1).await;
+
+    // A receiver that fails three times gets the same message again, and the object is kept for it although its time is over.
+    receiver.answers("flaky", [500, 503, 429]);
+    let mut flaky = tells(&[notification("flaky", &["Complete"])]);
+    flaky["spec"]["ttlSecondsAfterFinished"] = json!(0);
+    scene.apply_job("flaky", flaky);
+    // One that never answers, and one whose URL is missing, keep no job from its end.
+    receiver.answers("silent", [0; 1_000]);
+    scene.apply_job(
+        "silent",
+        tells(&[notification("silent", &["Started", "Complete"]), notification("gone", &["Started"])]),
+    );
+    scene.wait_complete("silent").await;
+    let told = receiver.waits_for("flaky", 4).await;
+    assert!(told.iter().all(|received| received.told() == told[0].told()), "{told:?}");
+    assert_eq!(told.iter().map(|received| received.answer).collect::<Vec<_>>(), [500, 503, 429, 200]);
+    scene.wait_gone("flaky").await;
+    let is_told = |job: &BatchJob| {
+        let of = |name: &str| job.status.iter().flat_map(|s| &s.notifications).find(|m| m.name == name).cloned();
+        of("gone").is_some_and(|m| m.last_error.contains("has no key 'gone'; add it"))
+            && of("silent").is_some_and(|m| m.last_error.contains("no answer within 20 s"))
+    };
+    // The operator is killed with an end that is written and not delivered: the next one delivers it.
+    receiver.answers("down", [503; 1_000]);
+    scene.apply_job("killed", tells(&[notification("down", &["Complete"])]));
+    let before = receiver.waits_for("down", 1).await;
+    scene.wait_job("it shows what became of both", "silent", 40, is_told).await;
+    scene.stop().await;
+    receiver.mends("down");
+    scene.restart().await;
+    let status = delivered(&scene, "killed", 2).await;
+    let after = receiver.received("down");
+    assert!(after.last().unwrap().answer == 200 && after.iter().all(|received| received.told() == before[0].told()));
+    assert!(status.iter().any(|message| message.id == before[0].told().2));
+
+    // A deletion waits for no webhook.
+    scene.kubectl(&["delete", "bjob", "silent", "--timeout=10s"]);
+    nothing_told(&scene).await;
+}
+
+fn complete_uri(event: &Value) -> String {
+    assert_eq!(event["data"]["outcome"], "Succeeded", "{event}");
+    event["data"]["results"]["uri"].as_str().unwrap().into()
+}
+
+/// Fails if the URL of a webhook, or the signing key, was told to anybody.
+async fn nothing_told(scene: &Scene) {
+    let mut told: Vec<Told> = quiet::logs(&scene.namespace);
+    assert!(!told.is_empty());
+    told.extend(quiet::objects(&scene.client, &scene.namespace).await);
+    quiet::assert_untold(&told, TOKEN);
+    quiet::assert_untold(&told, KEY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_told_of_a_question_once_and_of_the_end_after_the_answer() {
+    let receiver = Receiver::start().await;
+    let scene = Scene::with("notify-held", &["--batch-duration", "300ms"], "unknownSubmissionPolicy: Hold").await;
+    scene.apply(&secret(&receiver, &["ops"]).to_string());
+    scene.sim.fault(json!({"point": "create_batch", "action": "drop_request"})).await;
+    scene.apply_job("j", tells(&[notification("ops", &["Held", "Complete"])]));
+    let held = receiver.waits_for("ops", 1).await;
+    assert_eq!(held[0].told().1, "held");
+    let message = held[0].event()["data"]["message"].as_str().unwrap().to_string();
+    assert!(message.contains("kubectl") && message.contains("=none"), "it has the command to copy: {message}");
+    scene.answer("j", "none").await;
+    scene.wait_complete("j").await;
+    let told: Vec<String> = receiver.waits_for("ops", 2).await.iter().map(|received| received.told().1).collect();
+    assert_eq!(told, ["held", "complete"]);
+    delivered(&scene, "j", 2).await;
+}
