@@ -22,7 +22,7 @@ pub struct NotificationStatus {
     /// State of the message. Pending: it waits for its first or its next attempt. Delivered: the webhook took it. GaveUp: the
     /// webhook refused it for good, or took it in no attempt within a day.
     pub state: NotificationState,
-    /// Time of the event.
+    /// Time at which status showed the event. The message is tried for a day from then on.
     pub event_time: Time,
     /// Reason of the condition that the message is about.
     #[schemars(length(max = 64))]

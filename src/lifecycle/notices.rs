@@ -63,7 +63,6 @@ struct Occurrence {
     event: NotificationEvent,
     /// Distinguishes this occurrence from all others, of other jobs as well.
     key: String,
-    at: i64,
     reason: String,
     message: String,
 }
@@ -71,17 +70,17 @@ struct Occurrence {
 /// Returns the messages after a write of `status` for `step`: those of `old`, and one for each event that a webhook was not told of.
 pub(super) fn messages(
     o: &Observed,
-    old: &[NotificationStatus],
+    old: &BatchJobStatus,
     status: &BatchJobStatus,
     step: &Step,
 ) -> Vec<NotificationStatus> {
-    let mut all = old.to_vec();
+    let mut all = old.notifications.clone();
     // Whoever deletes a job knows of it.
     if o.job.subscriptions.is_empty() || o.job.deleting_since.is_some() {
         return all;
     }
     let occurrences: Vec<Occurrence> =
-        [started(o), ended(o, status, step), stalled(o, status, step)].into_iter().flatten().collect();
+        [started(o, old), ended(o, status, step), stalled(o, status, step)].into_iter().flatten().collect();
     for subscription in &o.job.subscriptions {
         let events = |event| subscription.events.contains(&event);
         for occurrence in occurrences.iter().filter(|occurrence| events(occurrence.event)) {
@@ -124,7 +123,7 @@ fn tell(
         event,
         id,
         state: NotificationState::Pending,
-        event_time: time(occurrence.at),
+        event_time: time(now),
         reason: clip(occurrence.reason.clone(), 64),
         message: clip(occurrence.message.clone(), TEXT),
         questions,
@@ -144,13 +143,16 @@ fn id(name: &str, occurrence: &Occurrence) -> String {
     format!("msg_{}", hex(&digest(&SHA256, what.as_bytes()).as_ref()[..16]))
 }
 
-fn started(o: &Observed) -> Option<Occurrence> {
+/// Returns the beginning of a job, until status shows that a batch was submitted. A webhook that is named later is not told of it.
+fn started(o: &Observed, old: &BatchJobStatus) -> Option<Occurrence> {
+    if old.submission_time.is_some() {
+        return None;
+    }
     let journal = o.journal.filter(|j| j.owner == o.job.owner && j.has_intents())?;
     let requests = journal.plan.as_ref().map_or(0, |plan| plan.requests);
     Some(Occurrence {
         event: NotificationEvent::Started,
         key: journal.work_id.clone(),
-        at: o.now,
         reason: reasons::SUBMITTING.into(),
         message: format!("{requests} requests are checked, and the first batch is submitted"),
     })
@@ -163,7 +165,6 @@ fn ended(o: &Observed, status: &BatchJobStatus, step: &Step) -> Option<Occurrenc
         Step::Conclude { manifest, reused: false } => Some(Occurrence {
             event: event_of(manifest.outcome),
             key: manifest.work_id.clone(),
-            at: manifest.at,
             reason: manifest.reason.clone(),
             message: manifest.message.clone(),
         }),
@@ -171,7 +172,6 @@ fn ended(o: &Observed, status: &BatchJobStatus, step: &Step) -> Option<Occurrenc
         Step::Fail(failure) => Some(Occurrence {
             event: event_of(failure.outcome),
             key: format!("{} {:?} {} {}", o.job.owner.uid, status.observed_generation, failure.reason, failure.message),
-            at: o.now,
             reason: failure.reason.into(),
             message: failure.message.clone(),
         }),
@@ -195,7 +195,6 @@ fn stalled(o: &Observed, status: &BatchJobStatus, step: &Step) -> Option<Occurre
     Some(Occurrence {
         event: NotificationEvent::Stalled,
         key: format!("{} {since}", o.job.owner.uid),
-        at: since,
         reason: blocked.reason.into(),
         message: blocked.message.clone(),
     })
@@ -226,7 +225,6 @@ fn held(
     let occurrence = Occurrence {
         event: NotificationEvent::Held,
         key: format!("{of} {}", new.join(" ")),
-        at: o.now,
         reason: reasons::AWAITING_ANSWER.into(),
         message: first.message.clone(),
     };

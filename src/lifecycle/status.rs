@@ -74,7 +74,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
     for verdict in verdicts {
         conditions::set(&mut status.conditions, verdict, generation, clock(o.now));
     }
-    status.notifications = notices::messages(o, &old.notifications, &status, step);
+    status.notifications = notices::messages(o, old, &status, step);
     Some(status)
 }
 

@@ -105,6 +105,16 @@ fn each_webhook_is_told_what_it_asks_for_under_an_id_of_its_own() {
 }
 
 #[test]
+fn a_webhook_that_is_named_while_a_job_runs_is_told_of_what_comes_and_of_what_is_in_the_way() {
+    let sent = journal(owner("j", "u"), submitted());
+    let untold = shown(&job(), Some(&sent), &waits(&["a"], None), (NOW, 1), &Default::default());
+    let named = shown(&told_job(), Some(&sent), &waits(&["a"], None), (NOW, 2), &untold);
+    assert_eq!(events(&named), [Held]);
+    let over = shown(&told_job(), Some(&sent), &ends(Outcome::Succeeded, false), (NOW, 2), &named);
+    assert_eq!(events(&over), [Held, Complete]);
+}
+
+#[test]
 fn a_question_is_told_once_and_a_later_one_as_well() {
     let sent = journal(owner("j", "u"), submitted());
     let mut status = BatchJobStatus::default();

@@ -150,3 +150,39 @@ async fn a_webhook_is_told_of_a_question_once_and_of_the_end_after_the_answer() 
     assert_eq!(told, ["held", "complete"]);
     delivered(&scene, "j", 2).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admins_webhook_is_told_of_jobs_that_may_use_the_account_and_of_no_others() {
+    let receiver = Receiver::start().await;
+    let scene = Scene::new("notify-admin", &["--batch-duration", "300ms"]).await;
+    let home = |manifest: Value| {
+        let args = ["-n", scene.settings.home.as_str(), "apply", "-f", "-"];
+        let (ok, said) = scene.settings.cluster().try_kubectl(&args, Some(&manifest.to_string()));
+        assert!(ok, "{said}");
+    };
+    let provider = |name: &str, namespaces: &str| {
+        json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": "ClusterBatchProvider", "metadata": {"name": name}, "spec": {
+            "type": "OpenAICompatible", "baseURL": scene.sim.url, "namespaces": [{"names": [namespaces]}],
+            "auth": {"secretKeyRef": {"name": scene.namespace, "key": "key"}},
+            "notifications": [{"name": "admins", "events": ["Started", "Complete", "Failed", "Stalled"],
+                "webhook": {"urlSecretKeyRef": {"name": scene.namespace, "key": name}}}],
+        }})
+    };
+    let (granted, other) = (format!("{}-granted", scene.namespace), format!("{}-other", scene.namespace));
+    home(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": scene.namespace},
+        "stringData": {"key": "sk-test", &granted: receiver.url("granted"), &other: receiver.url("other")}}));
+    home(provider(&granted, &scene.namespace));
+    home(provider(&other, "elsewhere"));
+    for name in [&granted, &other] {
+        let reference = json!({"kind": "ClusterBatchProvider", "name": name});
+        scene.apply_job(name, json!({"spec": {"providerRef": reference}}));
+    }
+    scene.wait_condition(&other, "Stalled", "True", 40).await;
+    scene.wait_complete(&granted).await;
+    let told: Vec<String> = receiver.waits_for("granted", 2).await.iter().map(|received| received.told().1).collect();
+    assert_eq!(told, ["started", "complete"]);
+    delivered(&scene, &granted, 2).await;
+    let status = scene.get_job(&other).await.status.unwrap();
+    assert!(status.notifications.is_empty() && receiver.received("other").is_empty(), "{:?}", status.notifications);
+    scene.settings.cluster().kubectl(&["delete", "clusterbatchprovider", &other]);
+}

@@ -10,6 +10,7 @@ pub enum Way {
     Kubernetes,
     Storage,
     Provider,
+    Webhook,
 }
 
 /// A kind of call: what it asks for, without the names that chance gives.
@@ -77,6 +78,8 @@ impl Call {
             Way::Kubernetes => kubernetes(path),
             Way::Storage => storage(path, query),
             Way::Provider => masked(path.trim_start_matches("/v1/")),
+            // The path is a credential, and another one in each story.
+            Way::Webhook => "hook".into(),
         };
         Call { way, method: if watch { "WATCH".into() } else { method.to_string() }, shape }
     }
@@ -157,6 +160,7 @@ impl fmt::Display for Way {
             Way::Kubernetes => "kube",
             Way::Storage => "s3",
             Way::Provider => "llm",
+            Way::Webhook => "hook",
         })
     }
 }
@@ -186,7 +190,8 @@ impl std::str::FromStr for Point {
         let wanted = || format!("'{text}' is not like 's3 PUT _batchjob/journal.json #3 crash-after'");
         let parts: Vec<&str> = text.split_whitespace().collect();
         let [way, method, shape, nth, fault] = parts.as_slice() else { return Err(wanted()) };
-        let way = [Way::Kubernetes, Way::Storage, Way::Provider].into_iter().find(|w| w.to_string() == *way);
+        let way =
+            [Way::Kubernetes, Way::Storage, Way::Provider, Way::Webhook].into_iter().find(|w| w.to_string() == *way);
         let nth = nth.strip_prefix('#').and_then(|n| n.parse().ok());
         let fault = FAULTS.iter().find(|(_, name)| name == fault).map(|(fault, _)| *fault);
         let call = Call { way: way.ok_or_else(wanted)?, method: method.to_string(), shape: shape.to_string() };

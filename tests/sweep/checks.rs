@@ -11,6 +11,7 @@ use super::stage::{Account, LINES, Stage};
 use crate::support::quiet::CANARY;
 use crate::support::scene::condition;
 use crate::support::shared::storage;
+use crate::support::webhooks::TOKEN;
 
 /// What a whole and tidy output folder holds.
 const FOLDER: [&str; 4] = ["_SUCCESS", "_batchjob/journal.json", "manifest.json", "results.jsonl"];
@@ -122,10 +123,25 @@ pub async fn events_are_true(stage: &Stage, wrong: &mut Complaints) {
     wrong.unless(warnings.is_empty(), || format!("warnings: {warnings:?}"));
 }
 
-/// Neither a prompt nor a key is told to the log.
+/// The webhook was told of each event, under one id, whatever came between.
+pub fn told_at_least_once(stage: &Stage, wrong: &mut Complaints) {
+    let told: BTreeSet<(String, String)> = stage
+        .world
+        .webhooks
+        .received(&stage.namespace)
+        .iter()
+        .map(|received| received.told())
+        .map(|(_, e, id)| (e, id))
+        .collect();
+    let events: Vec<&str> = told.iter().map(|(event, _)| event.as_str()).collect();
+    wrong.unless(events == ["complete", "started"], || format!("the webhook was told {told:?}"));
+}
+
+/// Neither a prompt nor a key is told to the log, nor the URL of a webhook.
 pub fn log_is_quiet(stage: &Stage, wrong: &mut Complaints) {
     let log = stage.log.text();
-    let told = log.lines().find(|line| [CANARY, "sk-test", &storage().secret_key].iter().any(|c| line.contains(c)));
+    let told =
+        log.lines().find(|line| [CANARY, "sk-test", TOKEN, &storage().secret_key].iter().any(|c| line.contains(c)));
     wrong.unless(told.is_none(), || format!("told to the log: {told:?}"));
 }
 

@@ -129,8 +129,13 @@ async fn story(
     let stage = lane.stage().await;
     let keeper = stage.keep(script, &SkewedClock::default());
     stage.provider_judged(|| !script.struck().is_empty()).await;
-    stage.create_job(&json!({})).await;
-    let done = stage.job_done(60).await;
+    let webhook = json!({"urlSecretKeyRef": {"name": "hooks", "key": "url"}});
+    let told = json!({"name": "ops", "events": ["Started", "Complete", "Failed"], "webhook": webhook});
+    stage.create_job(&json!({"notifications": [told]})).await;
+    let done = match stage.job_done(60).await {
+        Ok(job) => stage.told(60).await.map(|()| job),
+        Err(why) => Err(why),
+    };
     while script.late() > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -148,6 +153,7 @@ async fn story(
             checks::nothing_runs_on(&account, &manifest, &mut wrong);
             checks::no_files_left(&account, left.uploads, &mut wrong);
             checks::events_are_true(&stage, &mut wrong).await;
+            checks::told_at_least_once(&stage, &mut wrong);
             results = Some(lines);
         }
     }

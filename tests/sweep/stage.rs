@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use batchjob_operator::api::{BatchJobObject as BatchJob, BatchProviderObject as BatchProvider};
+use batchjob_operator::api::{
+    BatchJobObject as BatchJob, BatchProviderObject as BatchProvider, NotificationState, NotificationStatus,
+};
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::events::v1::Event;
@@ -21,6 +23,7 @@ use super::wires::Script;
 use crate::support::scene::{batch_lines, condition};
 use crate::support::shared::{Cluster, bare_cluster, storage};
 use crate::support::simulator::Simulator;
+use crate::support::webhooks::Receiver;
 
 /// Requests of the job, and how many go into a batch.
 pub const LINES: usize = 8;
@@ -42,6 +45,8 @@ pub struct World {
     pub client: Client,
     bucket: Arc<AmazonS3>,
     http: reqwest::Client,
+    /// The webhook of each story is named after its namespace.
+    pub webhooks: Arc<Receiver>,
 }
 
 /// A simulator, and what was there before the story at hand.
@@ -78,7 +83,8 @@ impl World {
         let bucket = Arc::new(storage().bucket());
         bucket.put(&"sweep/in.jsonl".into(), batch_lines("line", LINES).into()).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        World { client: cluster().client().await, bucket, http }
+        let webhooks = Arc::new(Receiver::start().await);
+        World { client: cluster().client().await, bucket, http, webhooks }
     }
 
     /// An object's bytes; None where there is none.
@@ -138,6 +144,7 @@ impl Lane {
         create::<Namespace>(Api::all(self.world.client.clone()), json!({"metadata": {"name": stage.namespace}})).await;
         for (name, data) in [
             ("llm-key", json!({"api-key": "sk-test"})),
+            ("hooks", json!({"url": stage.world.webhooks.url(&stage.namespace)})),
             ("s3", json!({"aws_access_key_id": storage().access_key, "aws_secret_access_key": storage().secret_key})),
         ] {
             create::<Secret>(stage.api(), json!({"metadata": {"name": name}, "stringData": data})).await;
@@ -209,6 +216,21 @@ impl Stage {
             Ok(Ok(Some(job))) => Ok(job),
             Ok(other) => Err(format!("the job could not be waited for: {other:?}")),
             Err(_) => Err(format!("not done within {seconds} s: {}", self.shown().await)),
+        }
+    }
+
+    /// Waits until status says that each message to a webhook is delivered.
+    pub async fn told(&self, seconds: u64) -> Result<(), String> {
+        let is_delivered = |m: &NotificationStatus| m.state == NotificationState::Delivered;
+        let told = |job: Option<&BatchJob>| {
+            let all = job.and_then(|job| job.status.as_ref()).map(|status| status.notifications.as_slice());
+            all.is_some_and(|all| !all.is_empty() && all.iter().all(is_delivered))
+        };
+        let waited = kube::runtime::wait::await_condition(self.api::<BatchJob>(), "j", told);
+        match tokio::time::timeout(Duration::from_secs(seconds), waited).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(why)) => Err(format!("the messages could not be waited for: {why}")),
+            Err(_) => Err(format!("not told within {seconds} s: {}", self.shown().await)),
         }
     }
 

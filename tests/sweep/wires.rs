@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tower::{BoxError, Layer, Service};
 
 use super::calls::{Call, Fault, Point, Way};
+use crate::support::webhooks::TOKEN;
 
 /// How long a call is held up, and after which time one arrives that its sender has given up.
 pub const DELAY: Duration = Duration::from_millis(300);
@@ -189,7 +190,11 @@ impl Wires {
 impl Interceptor for Wires {
     async fn exchange(&self, request: reqwest::Request, wire: Wire) -> Result<reqwest::Response, SendError> {
         let url = request.url().clone();
-        let way = if url.port() == self.storage.port() { Way::Storage } else { Way::Provider };
+        let way = match url.port() == self.storage.port() {
+            true => Way::Storage,
+            false if url.path().contains(TOKEN) => Way::Webhook,
+            false => Way::Provider,
+        };
         let call = Call::new(way, request.method(), url.path(), url.query().unwrap_or_default());
         let (index, fault) = self.script.meet(&call);
         if fault == Some(Fault::Late) {

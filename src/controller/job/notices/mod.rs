@@ -35,6 +35,9 @@ const UNDER_WAY: Duration = Duration::from_secs(60);
 /// The same for a delivery that has just begun. It may have nothing to do: a watch can be older than the end of the last one.
 const BEGUN: Duration = Duration::from_secs(2);
 
+/// Stands for messages that nobody has seen yet.
+const UNSEEN: u64 = 0;
+
 /// The deliveries that are under way.
 pub(crate) struct Deliveries {
     all: Mutex<HashMap<Key, Arc<Delivery>>>,
@@ -99,7 +102,8 @@ pub(super) fn deliver(ctx: &Arc<Context>, job: &BatchJob, is_whole: bool) -> Opt
         match all.entry(key) {
             Entry::Occupied(known) => {
                 let (delivery, messages) = (known.get(), hash(&messages));
-                let others = is_whole && delivery.messages.swap(messages, Ordering::AcqRel) != messages;
+                let before = if is_whole { delivery.messages.swap(messages, Ordering::AcqRel) } else { UNSEEN };
+                let others = before != UNSEEN && before != messages;
                 if delivery.asked.swap(asked, Ordering::AcqRel) != asked || others {
                     delivery.is_wanted.store(true, Ordering::Release);
                     delivery.wake.notify_one();
@@ -108,7 +112,7 @@ pub(super) fn deliver(ctx: &Arc<Context>, job: &BatchJob, is_whole: bool) -> Opt
             }
             Entry::Vacant(free) => {
                 let delivery = Arc::new(Delivery { asked: asked.into(), ..Default::default() });
-                delivery.messages.store(hash(&messages), Ordering::Release);
+                delivery.messages.store(if is_whole { hash(&messages) } else { UNSEEN }, Ordering::Release);
                 let key = free.key().clone();
                 free.insert(delivery.clone());
                 let span = telemetry::visit(job.metadata.namespace.as_deref(), &job.name_any(), Some(&uid));
@@ -133,8 +137,9 @@ pub(super) fn last_attempt(ctx: &Arc<Context>, job: &Arc<BatchJob>) {
     let (ctx, job) = (ctx.clone(), job.clone());
     ctx.clone().tracker.spawn(async move {
         let since = ctx.clock.now() - cache::LIFETIME + 1;
-        let attempts = waiting(&job).map(|message| async {
-            let result = attempt(&ctx, &job, message, since).await;
+        let (ctx, job) = (&ctx, &job);
+        let attempts = waiting(job).map(|message| async move {
+            let result = attempt(ctx, job, message, since).await;
             (message, result)
         });
         for (message, result) in join_all(attempts).await {
