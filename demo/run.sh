@@ -13,18 +13,21 @@ fi
 ./tests/cluster/preflight.sh
 kube_dir=$(./tests/cluster/build.sh)
 weed=$(./tests/cluster/seaweedfs.sh)
+python=$(./tests/cluster/venv.sh receiver)/python
 echo "building the operator (cargo build) ..." >&2
 cargo build --quiet --bins
 PATH="$kube_dir:$PATH"
 SECONDS=0
 . demo/machine.sh
 
-say "Starting Kubernetes, an S3 server and a batch API on this machine"
+say "Starting Kubernetes, an S3 server, a batch API and a receiver of notifications on this machine"
 start kubernetes kube up
 start storage kube s3 --weed "$weed" --bucket shop
 start provider kube supervise -- "$target/debug/llm-batch-sim" --listen 127.0.0.1:0 --api-key sk-test \
     --batch-duration 6s --answers demo/answers.json
-for part in kubernetes storage provider; do await 60 "$part" test -s "$work/$part.json"; done
+signing_key=whsec_$(head -c 32 /dev/urandom | base64)
+start receiver "$python" tests/receiver/receive.py --key "$signing_key" --say
+for part in kubernetes storage provider receiver; do await 60 "$part" test -s "$work/$part.json"; done
 KUBECONFIG=$(said kubernetes kubeconfig)
 export KUBECONFIG
 s3=$(said storage endpoint)
@@ -32,6 +35,7 @@ key=$(said storage accessKey)
 secret=$(said storage secretKey)
 api=$(said provider url)
 admin=$(said provider admin)
+receiver=$(said receiver url)
 bucket() { curl -fsS --aws-sigv4 aws:amz:us-east-1:s3 --user "$key:$secret" "$@"; }
 
 say "Installing the operator's CRDs and rights, and running it under its own ServiceAccount"
@@ -76,7 +80,7 @@ for minute in 1 2 3 4; do
     [ "$minute" -gt 1 ] || head -n 3 "$work/tickets/$folder/tickets.csv"
     bucket -T "$work/tickets/$folder/tickets.csv" "$s3/shop/in/open-tickets/$folder/tickets.csv"
 done
-apply hourly.yaml 's/0 \* \* \* \*/* * * * */; s/:-1h/:-1m/; s/:-2h/:-2m/'
+apply hourly.yaml 's/0 \* \* \* \*/* * * * */; s/:-1h/:-1m/'
 
 say "Two small jobs: requests in the manifest, and two lines in OpenAI's own format in the bucket"
 bucket -T examples/requests.jsonl "$s3/shop/in/requests.jsonl"
@@ -90,7 +94,8 @@ python3 demo/reviews.py >"$work/reviews.csv"
 bucket -T "$work/reviews.csv" "$s3/shop/in/reviews.csv"
 head -n 3 "$work/reviews.csv"
 curl -fsS -o /dev/null -d '{"point": "batch", "action": "expire", "after": 0.6}' "$admin/faults"
-apply reviews-csv.yaml
+kubectl create secret generic hooks --from-literal=url="$receiver/reviews" --from-literal=signing-key="$signing_key"
+apply reviews-csv.yaml '/^  output:/i\  notifications: [{name: team, events: [Started, Complete, Failed], webhook: {urlSecretKeyRef: {name: hooks, key: url}, signingSecretKeyRef: {name: hooks, key: signing-key}}}]'
 
 say "Progress"
 columns='%-21s  %-21s  %-27s  %s\n'
@@ -126,6 +131,10 @@ show 'kubectl get bjob -o wide'
 say "What became of the reviews: the batch that expired kept what it had done, and only the rest was sent again"
 show "kubectl get bjob reviews-csv -o jsonpath='{range .status.batches[*]}{.name} {.requests} {.state}{\"\\n\"}{end}'"
 show "kubectl describe bjob reviews-csv | sed -n '/^  Requests:/,/^    Total:/p; /^Events:/,\$p'"
+
+say "What the team's program was told: CloudEvents, which it verified and read with the published libraries"
+await 30 "the message about the end of the reviews" grep -q complete "$work/receiver.log"
+cat "$work/receiver.log"
 
 say "The answers, in the order of the reviews"
 for file in results errors; do bucket -o "$work/$file.jsonl" "$s3/shop/out/reviews-csv/v1/$file.jsonl"; done
