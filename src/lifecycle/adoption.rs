@@ -54,6 +54,8 @@ pub(super) fn foreign(o: &Observed, journal: &Journal) -> Step {
 fn take(o: &Observed, journal: &mut Journal) {
     journal.owner = o.job.owner.clone();
     journal.spec_hash = o.job.spec_hash.clone();
+    // A stop of the earlier object is none of this one.
+    journal.out_of_time_since = None;
     reopen(o, journal);
 }
 

@@ -38,6 +38,10 @@ pub(super) fn go_on(o: &Observed, journal: &Journal, blocked: Option<Blocked>) -
     if is_to_stop(o) {
         return stop(o, journal);
     }
+    if journal.out_of_time_since.is_some() {
+        // The deadline was moved or taken away. The batches get their whole time to end after a later stop.
+        return Step::Swap(journal.next(|j| j.out_of_time_since = None));
+    }
     let drains = o.job.stop.is_some();
     let may_send = blocked.is_none() && !o.job.suspend && !drains;
     let round = submission::round(o, journal, None, may_send && !has_failed_too_often(o, journal));

@@ -42,7 +42,8 @@ pub struct Journal {
     pub closing: Option<DeletionPolicy>,
     /// The decided end. Once set, the results are a pure function of the immutable parts.
     pub commit: Option<Commit>,
-    /// Time from which the batches are to stop because the job's time is over or `stopPolicy` is Cancel (Unix milliseconds).
+    /// Time from which the batches are to stop because the job's time is over or `stopPolicy` is Cancel (Unix milliseconds). None
+    /// again once they are no longer to stop, because the deadline was moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_of_time_since: Option<i64>,
     /// The work's past, if it was taken over from another cluster.

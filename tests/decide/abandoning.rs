@@ -70,8 +70,34 @@ fn a_batch_that_stays_in_cancelling_is_given_up_on_after_a_last_look() {
     let not_told = looked(searched(memory()), NOW, cancelling());
     let cancel = Step::Cancel { attempt_key: SLOT, twin: false, batch_id: "batch-1".into() };
     assert_eq!(becomes(step(&late(), Some(&journal), &not_told)), Err(Box::new(cancel)), "it is told to stop first");
-    let in_time = JobView { deadline: None, ..late() };
-    assert!(becomes(step(&in_time, Some(&journal), &now)).is_err(), "a deadline that was taken away counts no more");
+}
+
+/// Otherwise a later stop would count from the earlier one, and answers that were paid for would be given up on at once.
+#[test]
+fn a_stop_after_a_deadline_was_moved_gives_batches_their_whole_time_to_end() {
+    let cancelled = looked(told_to_stop(), NOW, cancelling());
+    for deadline in [None, Some(NOW + 10 * AFTER)] {
+        let in_time = JobView { deadline, ..late() };
+        let Step::Swap(resumed) = step(&in_time, Some(&overdue(submitted())), &cancelled) else {
+            panic!("{deadline:?}")
+        };
+        assert_eq!(resumed, overdue(submitted()).next(|j| j.out_of_time_since = None), "{deadline:?}");
+        let told = JobView { stop: Some(StopPolicy::Cancel), ..in_time };
+        let Step::Swap(noted) = step(&told, Some(&resumed), &cancelled) else { panic!("{deadline:?}") };
+        assert_eq!(noted.out_of_time_since, Some(NOW), "{deadline:?}");
+        let Step::Wait { until, .. } = step(&told, Some(&noted), &cancelled) else {
+            panic!("it is given up on at once")
+        };
+        assert_eq!(until, Some(NOW + AFTER), "{deadline:?}");
+    }
+}
+
+#[test]
+fn the_stop_of_an_earlier_object_of_the_name_does_not_count_for_the_one_that_adopts_its_batches() {
+    let mut left = overdue(submitted());
+    left.owner = owner("j", "earlier");
+    let Step::Swap(adopted) = step(&late(), Some(&left), &the_same_work(memory())) else { panic!("it is not adopted") };
+    assert_eq!((adopted.owner.uid.as_str(), adopted.out_of_time_since), ("u", None));
 }
 
 #[test]
@@ -127,7 +153,8 @@ fn the_job_ends_as_deadline_exceeded_and_names_what_may_still_cost() {
     assert_eq!(end.requests, RequestCounts { total: 3, missing: 3, ..Default::default() });
     insta::assert_snapshot!(end.message, @"`spec.activeDeadlineSeconds` are over; 0 of 3 requests were answered; given up on, for they did not end: batch batch-1 (00000-1); they may still run, and up to 3 requests may still be billed: cancel them at the provider");
     let in_time = JobView { deadline: None, ..late() };
-    let Step::Swap(next) = step(&in_time, Some(&journal), &memory) else { panic!("it is sent again") };
+    let Step::Swap(resumed) = step(&in_time, Some(&journal), &memory) else { panic!("it is sent again") };
+    let Step::Swap(next) = step(&in_time, Some(&resumed), &memory) else { panic!("it is sent again") };
     assert!(next.commit.is_some(), "nothing of it is sent again, whatever becomes of the deadline");
 }
 

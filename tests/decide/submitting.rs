@@ -19,13 +19,13 @@ fn what_keeps_failing_of_one_batch_holds_up_no_other() {
     let mut two = journal(owner("j", "u"), submitted());
     let other = AttemptState::Submitted { batch_id: "batch-2".into(), at: NOW - 100_000 };
     two.shards.push(shard(Some(other)));
-    two.out_of_time_since = Some(NOW);
     let [first, second] = [0, 1].map(|shard| AttemptKey { shard, attempt: 1 });
     let mut memory = searched(memory());
     assert_eq!(step(&job(), Some(&two), &memory), Step::Poll(first));
     memory.running.insert(Task::Call(first));
     assert_eq!(step(&job(), Some(&two), &memory), Step::Poll(second));
     let late = JobView { deadline: Some(NOW), ..job() };
+    two.out_of_time_since = Some(NOW);
     memory.searches.clear();
     memory.looks.insert("batch-1".into(), seen(running()));
     assert_eq!(step(&late, Some(&two), &memory), cancel("batch-1"), "though a search is due, and fails");
@@ -51,6 +51,7 @@ fn what_keeps_failing_of_one_batch_holds_up_no_other() {
     let (timing, journal) = (&TIMING, Some(&two));
     let waited = Observed { now: NOW + 40_000, nonce: "n", timing, job: &late, journal, memory: &memory };
     assert!(decide(&waited).call().is_some_and(|call| memory.failed_calls.contains_key(&call)), "not put off for ever");
+    two.out_of_time_since = None;
     two.shards.push(shard(None));
     memory.uploads.insert((AttemptKey { shard: 2, attempt: 1 }, "s".into()), "file-3".into());
     assert!(matches!(step(&job(), Some(&two), &memory), Step::WriteIntent { .. }), "and so does what may start");
