@@ -1,8 +1,8 @@
 //! Answers that are no files, and the memory for them: small ones are read at once, and larger ones when there is room.
 
 use std::pin::pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
@@ -42,6 +42,9 @@ struct Times {
 const TIMES: Times =
     Times { wait: Duration::from_secs(30), read: Duration::from_secs(10), among_others: Duration::from_secs(5) };
 
+/// Bounds of the pause between two looks at the time that a reading took, in milliseconds.
+const LOOKS: (u64, u64) = (20, 2_000);
+
 /// The memory for the larger answers of an account, which it shares with all others.
 #[derive(Clone, Debug)]
 pub struct AnswerMemory {
@@ -50,6 +53,39 @@ pub struct AnswerMemory {
     account: String,
     lane: String,
     times: Times,
+    waits: Arc<Mutex<Waits>>,
+}
+
+/// The waits for memory of answers that are read one after the other.
+#[derive(Debug, Default)]
+struct Waits {
+    /// The length of those that are over.
+    over: Duration,
+    /// The beginning of the one that is under way.
+    since: Option<Instant>,
+}
+
+impl Waits {
+    fn total(&self) -> Duration {
+        self.over + self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+/// A wait for memory, which is over when this is dropped.
+struct Waiting<'a>(&'a AnswerMemory);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut waits = self.0.waits();
+        (waits.over, waits.since) = (waits.total(), None);
+    }
+}
+
+/// A reading that took too long, or waited too long for memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Late {
+    /// The time for which it waited for memory.
+    pub waited: Duration,
 }
 
 impl Default for AnswerMemory {
@@ -63,12 +99,42 @@ impl AnswerMemory {
     /// Returns the memory of an `account` whose object is in `namespace`. Those who call it share its part of the memory by `caller`.
     pub fn of(all: &Arc<Shares>, namespace: &str, account: &str, caller: &str) -> AnswerMemory {
         let [namespace, account, lane] = [namespace, account, caller].map(String::from);
-        AnswerMemory { all: all.clone(), namespace, account, lane, times: TIMES }
+        AnswerMemory { all: all.clone(), namespace, account, lane, times: TIMES, waits: Arc::default() }
     }
 
     /// Returns the same for a call that serves all who call the account.
     pub(super) fn for_all_callers(&self) -> AnswerMemory {
-        AnswerMemory { lane: self.account.clone(), ..self.clone() }
+        AnswerMemory { lane: self.account.clone(), ..self.timed() }
+    }
+
+    /// Returns the same for answers whose waits are counted apart from those of others.
+    pub(super) fn timed(&self) -> AnswerMemory {
+        AnswerMemory { waits: Arc::default(), ..self.clone() }
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `reading`, which reads answers into this memory one after the other, for at most `limit`. The time for which they wait for
+    /// memory does not count: it may take as long again.
+    ///
+    /// # Errors
+    /// If either takes longer.
+    pub(super) async fn in_time<T>(&self, limit: Duration, reading: impl Future<Output = T>) -> Result<T, Late> {
+        let (began, before) = (Instant::now(), self.waits().total());
+        let mut reading = pin!(reading);
+        loop {
+            let waited = self.waits().total().saturating_sub(before);
+            let left = (limit + waited).saturating_sub(began.elapsed());
+            if left.is_zero() || waited > limit {
+                return Err(Late { waited });
+            }
+            let pause = left.clamp(Duration::from_millis(LOOKS.0), Duration::from_millis(LOOKS.1));
+            if let Ok(read) = timeout(pause, &mut reading).await {
+                return Ok(read);
+            }
+        }
     }
 
     /// Reads an answer whole.
@@ -88,7 +154,10 @@ impl AnswerMemory {
                 size: HELD * first,
                 ..Claim::default()
             };
+            self.waits().since = Some(Instant::now());
+            let waiting = Waiting(self);
             let granted = timeout(self.times.wait, self.all.take(claim)).await;
+            drop(waiting);
             let granted = granted.map_err(|_| self.no_memory(&from))?;
             self.read_rest(&mut body, &mut bytes, &granted, &from).await?;
             share = Some(granted);
@@ -103,7 +172,8 @@ impl AnswerMemory {
         share: &Share,
         from: &str,
     ) -> Result<(), ReadError> {
-        let has_room = |held| HELD * held <= share.size() || share.grow(HELD * ANSWER_LIMIT);
+        // An answer that does not tell its length gets twice as much each time.
+        let has_room = |held: u64| HELD * held <= share.size() || share.grow(HELD * (2 * held).min(ANSWER_LIMIT));
         let pressed = async {
             sleep(self.times.among_others).await;
             share.is_wanted().await;
@@ -294,6 +364,39 @@ mod tests {
         let all_of_it = Claim { namespace: "b".into(), size: ANSWERS.total, ..Claim::default() };
         assert!(all.take(all_of_it).now_or_never().is_some());
         assert!(matches!(read(&memory, ANSWER_LIMIT + 1).await, Err(ReadError::Broken(SendError::TooLarge(_)))));
+    }
+
+    /// A list has many pages, and one that takes too long counts as one that cannot be read.
+    #[tokio::test]
+    async fn waits_for_memory_do_not_count_as_time_of_the_reading_and_have_a_limit_of_their_own() {
+        let (all, limit) = (Shares::new(ANSWERS), Duration::from_secs(1));
+        let times = Times { wait: Duration::from_secs(5), ..TIMES };
+        let memory = AnswerMemory { times, ..of(&all, "a", "x") };
+        let held = all.take(Claim { namespace: "other".into(), size: ANSWERS.total, ..Claim::default() }).await;
+        let slow = memory.in_time(limit, std::future::pending::<()>()).await.unwrap_err();
+        assert_eq!(slow.waited, Duration::ZERO, "nobody waited for memory");
+        let late = memory.in_time(limit, read(&memory, ANSWER_LIMIT)).await.unwrap_err();
+        assert!(late.waited > limit, "{late:?}");
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(700)).await;
+            drop(held);
+        });
+        let page = async {
+            sleep(Duration::from_millis(500)).await;
+            read(&memory, ANSWER_LIMIT).await
+        };
+        // Half a second of its own, and 0.7 s of waiting.
+        let two = async { (read(&memory, ANSWER_LIMIT).await.unwrap(), page.await.unwrap()) };
+        let whole = ANSWER_LIMIT as usize - 11;
+        assert_eq!(memory.in_time(limit, two).await, Ok((whole, whole)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_unknown_length_takes_no_more_memory_than_twice_what_it_holds() {
+        let all = Shares::new(ANSWERS);
+        let answer = of(&all, "a", "x").read(document(MIDDLE + 1, false)).await.unwrap();
+        let size = answer._share.as_ref().map(Share::size).unwrap();
+        assert!((HELD * MIDDLE..=HELD * (2 * MIDDLE + (32 << 10))).contains(&size), "{size}");
     }
 
     #[tokio::test]

@@ -47,6 +47,10 @@ impl OpenAi {
         patience: Patience,
     ) -> Result<reqwest::Response, ApiError> {
         let request = request.build().map_err(|e| ApiError::new(ErrorKind::InvalidInput, e.to_string()))?;
+        self.send_built(request, patience).await
+    }
+
+    async fn send_built(&self, request: reqwest::Request, patience: Patience) -> Result<reqwest::Response, ApiError> {
         let asked = request.url().clone();
         let call = call(&request);
         self.pace.ready_soon().await?;
@@ -65,18 +69,24 @@ impl OpenAi {
 
     /// Returns what `read` takes of the document that answers `request`.
     pub(super) async fn json<T>(&self, request: RequestBuilder, read: impl FnOnce(&Value) -> T) -> Result<T, ApiError> {
-        self.json_in(&self.answers, request, read).await
+        self.json_in(&self.answers.timed(), request, read).await
     }
 
-    /// Returns the same, with other memory for the answer.
+    /// Returns the same, with other memory for the answer. The call ends after [`CALL_TIMEOUT`], without its wait for memory.
     pub(super) async fn json_in<T>(
         &self,
         memory: &AnswerMemory,
         request: RequestBuilder,
         read: impl FnOnce(&Value) -> T,
     ) -> Result<T, ApiError> {
-        let response = self.send(request.timeout(CALL_TIMEOUT)).await?;
-        read_body(memory, response).await?.json(read).ok_or_else(unreadable)
+        let request = request.build().map_err(|e| ApiError::new(ErrorKind::InvalidInput, e.to_string()))?;
+        let call = call(&request);
+        let answer = async { read_body(memory, self.send_built(request, Patience::USUAL).await?).await };
+        let answer = memory.in_time(CALL_TIMEOUT, answer).await.unwrap_or_else(|_| {
+            let why = format!("no whole answer within {} s", CALL_TIMEOUT.as_secs());
+            Err(send_error(&call, SendError::TimedOut(why)))
+        });
+        answer?.json(read).ok_or_else(unreadable)
     }
 
     /// Returns the error for a redirect, which says where it leads and what to set instead. Following it would send the key, or

@@ -1,6 +1,7 @@
 //! The list of batches, read page by page.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::Value;
@@ -8,6 +9,7 @@ use serde_json::Value;
 use super::calls::unreadable;
 use super::{OpenAi, wire};
 use crate::api::json;
+use crate::provider::answers::AnswerMemory;
 use crate::provider::retry::repeat;
 use crate::provider::{ApiError, Batch, Dialect, ErrorKind, OnPage};
 
@@ -17,13 +19,20 @@ const PAGE_LIMIT: usize = 1_000;
 impl OpenAi {
     /// Reads the list to its end or, if it shows the newest batches first, to a page of batches that are too old. See
     /// [`BatchApi::list`](crate::provider::BatchApi::list).
-    pub(super) async fn list_all(&self, since: i64, see: &mut OnPage<'_>) -> Result<(), ApiError> {
+    pub(super) async fn list_all(
+        &self,
+        memory: &AnswerMemory,
+        since: i64,
+        see: &mut OnPage<'_>,
+    ) -> Result<(), ApiError> {
         let (mut after, mut read, mut cursors) = (None, 0, HashSet::new());
         let mut order = Order::default();
         for _ in 0..PAGE_LIMIT {
-            let page = match self.page(after.as_deref()).await {
+            let page = match self.page(memory, after.as_deref()).await {
                 // llm-d's gateway takes an offset instead of the last id.
-                Err(e) if read > 0 && e.kind == ErrorKind::InvalidInput => self.page(Some(&read.to_string())).await?,
+                Err(e) if read > 0 && e.kind == ErrorKind::InvalidInput => {
+                    self.page(memory, Some(&read.to_string())).await?
+                }
                 page => page?,
             };
             read += page.batches.len();
@@ -45,12 +54,10 @@ impl OpenAi {
         Err(blind(&format!("it has more than {PAGE_LIMIT} pages of younger batches")))
     }
 
-    async fn page(&self, after: Option<&str>) -> Result<Page, ApiError> {
+    async fn page(&self, memory: &AnswerMemory, after: Option<&str>) -> Result<Page, ApiError> {
         let query: Vec<(&str, &str)> = [("limit", "100")].into_iter().chain(after.map(|a| ("after", a))).collect();
-        // One list serves all who call the account.
-        let memory = self.answers.for_all_callers();
         let read = |value: &Value| Page::read(self.dialect, value);
-        repeat(|| self.json_in(&memory, self.request(Method::GET, &["batches"]).query(&query), read)).await?
+        repeat(|| self.json_in(memory, self.request(Method::GET, &["batches"]).query(&query), read)).await?
     }
 }
 
@@ -102,6 +109,22 @@ impl Order {
 /// Returns the error for a list that may hide a batch of ours: it cannot be searched.
 pub(super) fn blind(why: &str) -> ApiError {
     ApiError::new(ErrorKind::Unsupported, format!("the provider's list of batches cannot be searched: {why}"))
+}
+
+/// Returns the error for a list that was not read within `limit`, waits for memory apart. A list whose pages `waited` for memory may be
+/// read the next time: what others hold says nothing about it.
+pub(super) fn too_long(limit: Duration, waited: Duration) -> ApiError {
+    let seconds = limit.as_secs();
+    match waited.as_secs() {
+        0 => blind(&format!("it takes more than {seconds} s to read")),
+        waited => ApiError::new(
+            ErrorKind::Transient,
+            format!(
+                "the provider's list of batches was not read within {seconds} s, and {waited} s in which it waited for the memory that \
+                 other answers held; it is read again"
+            ),
+        ),
+    }
 }
 
 /// Returns whether a batch has neither a file nor metadata, so that no search can find it.

@@ -34,9 +34,9 @@ pub(super) use calls::send_error;
 use calls::{CALL_LIMIT, call, read_body, unreadable};
 use refusal::{about_a_create, lost, refused};
 
-/// Time limit of a call with small bodies.
+/// Time limit of a call with small bodies, without a wait for memory.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time limit of reading all pages of a list.
+/// Time limit of reading all pages of a list, without waits for memory, which may take as long.
 const LIST_TIMEOUT: Duration = Duration::from_secs(120);
 /// Lifetime of an input file that is not deleted: 30 days, in seconds.
 const FILE_LIFETIME: u32 = 2_592_000;
@@ -224,8 +224,10 @@ impl BatchApi for OpenAi {
     }
 
     async fn list(&self, since: i64, see: &mut OnPage<'_>) -> Result<(), ApiError> {
-        let listed = tokio::time::timeout(LIST_TIMEOUT, self.list_all(since, see)).await;
-        listed.unwrap_or_else(|_| Err(list::blind(&format!("it takes more than {} s to read", LIST_TIMEOUT.as_secs()))))
+        // One list serves all who call the account.
+        let memory = self.answers.for_all_callers();
+        let listed = memory.in_time(LIST_TIMEOUT, self.list_all(&memory, since, see)).await;
+        listed.unwrap_or_else(|late| Err(list::too_long(LIST_TIMEOUT, late.waited)))
     }
 
     async fn get(&self, batch_id: &str) -> Result<Batch, ApiError> {
