@@ -34,7 +34,14 @@ pub(super) fn foreign(o: &Observed, journal: &Journal) -> Step {
     }
     match &journal.plan {
         Some(plan) if namesake => match same_work(o, &plan.work_hash, |_| Step::Swap(journal.next(taken))) {
-            Step::Fail(failure) => Step::Fail(with_left_running(failure, journal)),
+            Step::Fail(mut failure) => {
+                failure.message.push_str(&left_running(journal));
+                Step::Fail(failure)
+            }
+            Step::Wait { until, mut why } => {
+                why.note.iter_mut().for_each(|note| note.push_str(&left_running(journal)));
+                Step::Wait { until, why }
+            }
             step => step,
         },
         Some(plan) if owner.is_copy(me) => same_work(o, &plan.work_hash, |_| copied(o, journal)),
@@ -105,15 +112,15 @@ fn copied(o: &Observed, journal: &Journal) -> Step {
     Step::Wait { until: Some(o.now + MENDED_CHECK), why }
 }
 
-/// Names in the failure the running batches of an earlier object of this name, because this job will not follow them.
-fn with_left_running(mut failure: Failure, journal: &Journal) -> Failure {
+/// Returns the words about the running batches of an earlier object of this name, which this job does not follow yet.
+fn left_running(journal: &Journal) -> String {
     let running: Vec<&str> = journal.shards.iter().filter_map(Shard::batch_in_flight).take(3).collect();
-    if !running.is_empty() {
-        failure.message.push_str(&format!(
-            "; batches that an earlier BatchJob of this name left behind may still run and cost ({}): apply its spec again to \
-             have their answers, or cancel them at the provider",
-            running.join(", ")
-        ));
+    if running.is_empty() {
+        return String::new();
     }
-    failure
+    format!(
+        "; batches that an earlier BatchJob of this name left behind may still run and cost ({}): apply its spec again to have their \
+         answers, or cancel them at the provider",
+        running.join(", ")
+    )
 }

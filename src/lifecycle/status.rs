@@ -18,7 +18,8 @@ use super::{notices, partial, questions};
 use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{
-    BatchEnd, BatchJobStatus, Display, LeftOut, PROTOCOL_VERSION, PinnedProvider, RequestCounts, Results, Work,
+    BatchEnd, BatchJobStatus, Display, LeftOut, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE, PinnedProvider,
+    RequestCounts, Results, Work,
 };
 
 pub use batches::{is_in_flight, may_be_submitted};
@@ -33,7 +34,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
         conditions: old.conditions.clone(),
         observed_generation: generation,
         last_handled_reconcile_at: old.last_handled_reconcile_at.clone(),
-        protocol_version: Some(PROTOCOL_VERSION),
+        protocol_version: Some(protocol_version(o)),
         lock: old.lock.clone(),
         provider: provider(o, old, step),
         start_time: start_time(o, old),
@@ -76,6 +77,12 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
     }
     status.notifications = notices::messages(o, old, &status, step);
     Some(status)
+}
+
+/// Returns the version of the protocol that the job's journal needs, or that of a journal that is yet to be written.
+fn protocol_version(o: &Observed) -> i32 {
+    let ours = o.journal.filter(|journal| journal.owner == o.job.owner);
+    ours.map_or(PROTOCOL_VERSION, |journal| journal.protocol_version.clamp(PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE))
 }
 
 /// Returns the provider for status. Jobs with an intent keep the provider that they run at, and so do jobs that may have one

@@ -184,6 +184,29 @@ fn what_was_paid_for_is_adopted_without_a_wait_and_only_an_input_of_other_work_i
 }
 
 #[test]
+fn a_job_that_waits_for_its_input_names_the_batches_that_an_earlier_one_of_its_name_left_running() {
+    let left = journal(owner("j", "earlier"), submitted());
+    let waiting = at(NOW, &waits(None), Some(&left), &other_work(looked(look(NOW, false))));
+    assert!(note(&waiting).starts_with(&format!("{OBJECT} is not there yet; the job waits for it")), "{waiting:?}");
+    assert!(note(&waiting).contains("an earlier BatchJob of this name left behind may still run and cost (batch-1)"));
+    let settled = journal(owner("j", "earlier"), Some(completed("batch-1", RequestCounts::default(), 0)));
+    let waiting = at(NOW, &waits(None), Some(&settled), &other_work(looked(look(NOW, false))));
+    assert!(!note(&waiting).contains("left behind"), "{waiting:?}");
+}
+
+#[test]
+fn a_job_that_waits_for_its_input_and_is_told_to_stop_ends_whatever_an_earlier_one_of_its_name_sent() {
+    let left = journal(owner("j", "earlier"), submitted());
+    let late = JobView { deadline: Some(NOW), ..waits(None) };
+    let told = |stop| JobView { stop: Some(stop), ..waits(None) };
+    for job in [told(StopPolicy::Drain), told(StopPolicy::Cancel), late] {
+        let end = at(NOW, &job, Some(&left), &other_work(looked(look(NOW, false))));
+        let Step::Fail(failure) = end else { panic!("{:?}: {end:?}", job.stop) };
+        assert!(failure.message.contains("nothing was sent") && failure.message.contains("batch-1"), "{failure:?}");
+    }
+}
+
+#[test]
 fn a_suspended_job_waits_outside_its_time_and_a_job_that_was_planned_waits_no_more() {
     let suspended = JobView { suspend: true, deadline: Some(NOW), input_wait: Some(wait(None)), ..waits(None) };
     let step = at(NOW + 1, &suspended, Some(&unplanned()), &looked(look(NOW, false)));

@@ -88,12 +88,13 @@ fn a_job_whose_answers_are_all_reused_ends_without_a_batch() {
 
 #[test]
 fn status_tells_how_many_answers_are_reused_and_which_sets_have_none() {
-    let (job, journal, memory) = (unsent(), planned(), memory());
+    let (job, journal, memory) = (unsent(), planned().next(|_| {}), memory());
     let o = Observed { now: NOW, nonce: "n", timing: &TIMING, job: &job, journal: Some(&journal), memory: &memory };
     let wait = Step::Wait { until: None, why: Waiting { stage: "InProgress", ..Default::default() } };
     let status = project(&o, &BatchJobStatus::default(), Some(1), &wait).unwrap();
     assert_eq!(status.display.unwrap().progress, "1/2 (50%), 1 reused");
     assert_eq!(status.requests.unwrap().reused, 1);
+    assert_eq!(status.protocol_version, Some(PROTOCOL_VERSION_OF_REUSE), "that of its journal");
     let message =
         |type_: &str| status.conditions.iter().find(|c| c.type_ == type_).map(|c| c.message.as_str()).unwrap();
     insta::assert_snapshot!(message("Planned"), @"2 requests were read and are sound; 1 have an answer in `spec.reuseFrom` and are not sent; nothing is reused of s3://b/tue/, which `spec.reuseFrom` names: there is no result set (manifest.json); 3 answers of s3://b/wed/ are of an earlier version, and cannot be reused");
