@@ -105,8 +105,8 @@ struct State {
     is_reading: bool,
     /// Time at which the last list was begun, and the number of pages read of it.
     last: Option<(i64, usize)>,
-    /// Time until which the list is unusable.
-    unlisted: i64,
+    /// Time at which the list turned out to be unusable.
+    unlisted: Option<i64>,
 }
 
 struct FollowedBatch {
@@ -121,7 +121,6 @@ struct FollowedBatch {
 
 struct Search {
     wanted: SearchQuery,
-    asked: i64,
     answer: oneshot::Sender<Result<SearchResult, ApiError>>,
 }
 
@@ -151,24 +150,28 @@ impl State {
 
     /// Returns the number of batches for which a list would save a call each: their last look is at least half a period ago.
     fn spared(&self, period: i64, now: i64) -> usize {
-        let is_due = |f: &&FollowedBatch| !f.by_itself && f.seen.is_none_or(|seen| now >= seen + period / 2);
+        let is_due = |f: &&FollowedBatch| !f.by_itself && f.seen.is_none_or(|seen| passed(seen, now) >= period / 2);
         self.followed.values().flat_map(HashMap::values).filter(is_due).count()
     }
 
-    /// Returns the time at which the waiting searches may have their list; None if none waits.
-    fn search_at(&self) -> Option<i64> {
+    /// Returns the milliseconds until the waiting searches may have their list; None if none waits.
+    fn search_in(&self, now: i64) -> Option<i64> {
         let period = self.searches.iter().map(|s| s.wanted.period).min()?;
-        let asked = self.searches.iter().map(|s| s.asked).min()?;
-        let pause = self.last.map_or(i64::MIN, |(began, pages)| {
+        Some(self.last.map_or(0, |(began, pages)| {
             let pages = i64::try_from(pages).unwrap_or(i64::MAX).min(PAGES_A_PERIOD);
-            began.saturating_add(period.saturating_mul(pages) / PAGES_A_PERIOD)
-        });
-        Some(asked.max(pause))
+            period.saturating_mul(pages) / PAGES_A_PERIOD - passed(began, now)
+        }))
     }
 
     fn waits(&self) -> bool {
         self.followed.values().flat_map(HashMap::values).any(|f| !f.waiting.is_empty())
     }
+}
+
+/// Returns the milliseconds from `earlier` to `now`. A time in the future was read before the clock was set back: nobody knows how long
+/// ago that was, so it counts as long.
+fn passed(earlier: i64, now: i64) -> i64 {
+    if earlier > now { i64::MAX } else { now.saturating_sub(earlier) }
 }
 
 impl Account {
@@ -197,7 +200,8 @@ impl Account {
                 return Ok(AnsweredBy::Itself);
             }
             followed.waiting.push(tell);
-            if now < state.unlisted || state.spared(due.period, now) <= state.pages().max(FEW) {
+            let is_unusable = state.unlisted.is_some_and(|since| passed(since, now) < UNLISTED);
+            if is_unusable || state.spared(due.period, now) <= state.pages().max(FEW) {
                 // The receiver is dropped, so the next reading of the list removes the sender.
                 return Ok(AnsweredBy::Itself);
             }
@@ -217,7 +221,7 @@ impl Account {
         wanted: SearchQuery,
     ) -> Result<SearchResult, ApiError> {
         let (answer, answered) = oneshot::channel();
-        self.lists.lock().searches.push(Search { wanted, asked: (self.clock)(), answer });
+        self.lists.lock().searches.push(Search { wanted, answer });
         self.lists.come.notify_one();
         self.read_list(api);
         let gone = || ApiError::new(ErrorKind::Transient, "the reading of the provider's list was broken off");
@@ -245,9 +249,9 @@ impl Account {
                     for followed in state.followed.values_mut().flat_map(HashMap::values_mut) {
                         followed.waiting.retain(|waiting| !waiting.is_closed());
                     }
-                    match (state.waits(), state.search_at()) {
+                    match (state.waits(), state.search_in((account.clock)())) {
                         (true, _) => 0,
-                        (false, Some(at)) => at - (account.clock)(),
+                        (false, Some(wait)) => wait,
                         (false, None) => {
                             state.is_reading = false;
                             reading.1 = false;
@@ -268,7 +272,7 @@ impl Account {
     async fn read_once(&self, api: &dyn BatchApi) {
         let _place = self.turn("", Urgency::Usual).await;
         let began = (self.clock)();
-        let (mut round, since) = ListReading::of(&mut self.lists.lock(), began);
+        let (mut round, since) = ListReading::of(&mut self.lists.lock());
         let mut see = |page: &[Batch]| round.see(page, began);
         let read = api.list(since, &mut see).await;
         round.end(&mut self.lists.lock(), read, began, (self.clock)());
@@ -304,8 +308,9 @@ struct ListReading {
 }
 
 impl ListReading {
-    /// Returns the round of a list that begins now, and how far back it has to reach (Unix seconds).
-    fn of(state: &mut State, began: i64) -> (ListReading, i64) {
+    /// Returns the round of a list that begins now, for all searches that were asked for before, and how far back it has to reach (Unix
+    /// seconds).
+    fn of(state: &mut State) -> (ListReading, i64) {
         let mut followed: HashMap<String, Vec<(String, OnListed)>> = HashMap::new();
         let mut since = i64::MAX;
         for (job, batches) in &state.followed {
@@ -314,9 +319,7 @@ impl ListReading {
                 followed.entry(batch.clone()).or_default().push((job.clone(), f.on_listed.clone()));
             }
         }
-        let (searches, later): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut state.searches).into_iter().partition(|s| s.asked <= began);
-        state.searches = later;
+        let searches = std::mem::take(&mut state.searches);
         let (mut by_metadata, mut by_file, mut keys) = (HashMap::new(), HashMap::new(), HashSet::new());
         for (i, Search { wanted, .. }) in searches.iter().enumerate() {
             since = since.min(wanted.since);
@@ -355,7 +358,7 @@ impl ListReading {
     fn end(self, state: &mut State, read: Result<(), ApiError>, began: i64, now: i64) {
         state.last = Some((began, self.pages.max(1)));
         if read.as_ref().is_err_and(ApiError::is_permanent) {
-            state.unlisted = now + UNLISTED;
+            state.unlisted = Some(now);
         }
         for (batch, followers) in &self.followed {
             let shown = self.shown.get(batch);

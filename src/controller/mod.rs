@@ -37,6 +37,7 @@ use cron::Crons;
 use job::Jobs;
 use provider::Reports;
 use runtime::cache::Cache;
+use runtime::clock_watch::ClockWatch;
 use runtime::event_queue::EventQueue;
 use runtime::schedule_looks::ScheduleLooks;
 use runtime::secrets::Secrets;
@@ -48,6 +49,7 @@ pub(crate) struct Context {
     events: EventQueue,
     metrics: Metrics,
     clock: Arc<dyn Clock>,
+    clock_watch: ClockWatch,
     timing: Timing,
     /// The operator's own namespace, which has the Secrets of cluster-wide providers.
     namespace: String,

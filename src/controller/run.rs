@@ -11,6 +11,7 @@ use tracing::info;
 
 use super::cron::{self, Crons};
 use super::job::{self, Jobs};
+use super::runtime::clock_watch::ClockWatch;
 use super::runtime::event_queue::{self, EventQueue};
 use super::runtime::leader;
 use super::runtime::preflight::{check_crds, cluster_uid};
@@ -135,6 +136,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         transport: transport.observed_by(Arc::new(Requests(metrics.clone()))),
         client,
         metrics,
+        clock_watch: ClockWatch::new(clock.now()),
         clock,
         timing: options.timing,
         namespace: options.namespace.clone(),

@@ -41,7 +41,7 @@ pub(super) fn follow(
     }
     // Twins are searched for before the batch is settled. While it runs, a failed search does not prevent its cancellation.
     let runs = matches!(look.seen, PolledState::Running { .. });
-    if let Some(step) = twins::look_for(o, attempt_key, attempt, &look.seen, round)
+    if let Some(step) = twins::look_for(o, attempt_key, attempt, look, round)
         && (!runs || may_try(Task::Call(attempt_key)))
     {
         return Some(step);
@@ -159,12 +159,18 @@ fn turned_away(
     if !can.can_search() {
         return resolve::ask_for_twins(o, journal, attempt_key, (attempt, batch_id), message, round);
     }
+    let failed = o.memory.failed_searches.get(&attempt.intent_id);
     match o.memory.searches.get(&attempt.intent_id) {
         Some(search) if search.began >= all && search.found.is_none() && again => {
             resolve::ask_for_twins(o, journal, attempt_key, (attempt, batch_id), message, round)
         }
         Some(search) if search.began >= all || !again => Some(rejected(o, journal, attempt_key, refusal, message)),
-        Some(_) if o.now < all => round.due(all),
+        _ if failed.is_some() && !again => Some(rejected(o, journal, attempt_key, refusal, message)),
+        // Searches that failed as often as they are tried prove as little as a list that cannot be searched.
+        _ if failed.is_some_and(|at| *at >= all) => {
+            resolve::ask_for_twins(o, journal, attempt_key, (attempt, batch_id), message, round)
+        }
+        search if o.now < all && (search.is_some() || failed.is_some()) => round.due(all),
         _ => Some(Step::Search(attempt_key)),
     }
 }

@@ -18,6 +18,8 @@ use super::task::Task;
 pub struct Memory {
     /// Keyed fingerprint of the credential under which the findings about the provider were made.
     pub fingerprint: String,
+    /// Time since which this process's clock runs without being set (Unix milliseconds).
+    pub clock_since: i64,
     /// The manifest at the destination. The outer None means that nobody has looked yet.
     pub manifest: Option<Option<ManifestView>>,
     /// Time of the last look for the manifest.
@@ -52,6 +54,8 @@ pub struct Memory {
     pub posted: BTreeMap<String, PostResult>,
     /// Results of searches for an intent's batches, by intent.
     pub searches: BTreeMap<String, Search>,
+    /// Starts of the last searches that failed and that the job went on without, by intent (Unix milliseconds). They prove nothing.
+    pub failed_searches: BTreeMap<String, i64>,
     /// Whether an input file is this work's and can be read with the current credential, by file.
     pub files: BTreeMap<String, bool>,
     /// Reasons why the fate of an intent cannot be found out, by intent: a call for it failed several times in a row.
@@ -116,6 +120,40 @@ impl Memory {
         self.revoked.insert(file, at);
     }
 
+    /// Takes in the result of a search for the batches of an intent.
+    pub fn searched(&mut self, intent_id: String, search: Search) {
+        self.failed_searches.remove(&intent_id);
+        self.searches.insert(intent_id, search);
+    }
+
+    /// Takes in that a search failed that was begun at `began` (Unix milliseconds) and that the job goes on without. It does not undo
+    /// what an earlier one found beside a recorded batch, and proves nothing. Otherwise, a failure that is permanent means that the list
+    /// cannot be searched.
+    pub fn search_failed(&mut self, intent_id: String, began: i64, is_permanent: bool, is_recorded: bool) {
+        match is_permanent && !(is_recorded && self.searches.contains_key(&intent_id)) {
+            true => self.searched(intent_id, Search { began, found: None }),
+            false => _ = self.failed_searches.insert(intent_id, began),
+        }
+    }
+
+    /// Takes in the time since which the clock runs without being set. If that is another one than before, the times of earlier
+    /// findings say nothing about how long ago they were made: those that count for a while, or from a time on, are forgotten, as by a
+    /// restart. Returns whether the clock was set.
+    pub fn clock_runs_since(&mut self, since: i64) -> bool {
+        let was_set = self.clock_since != since;
+        if was_set {
+            self.clock_since = since;
+            self.searches.clear();
+            self.failed_searches.clear();
+            self.revoked.clear();
+            self.looks.clear();
+            self.collected.retain(|_, collected| collected.short.is_none());
+            self.manifest_at = self.manifest_at.map(|_| 0);
+            self.look_for_input_again();
+        }
+        was_set
+    }
+
     /// Returns whether the provider rejected the batch as a whole, by the last look at it.
     pub fn is_turned_away(&self, batch_id: &str) -> bool {
         matches!(self.looks.get(batch_id).map(|l| &l.seen), Some(PolledState::Ended { rejected: Some(_), .. }))
@@ -138,6 +176,7 @@ impl Memory {
         let Some(attempt) = &shard.attempt else { return };
         self.posted.remove(&attempt.intent_id);
         self.searches.remove(&attempt.intent_id);
+        self.failed_searches.remove(&attempt.intent_id);
         self.unsettled.remove(&attempt.intent_id);
         self.files.remove(attempt.payload.name());
         self.revoked.remove(attempt.payload.name());
@@ -161,6 +200,7 @@ impl Memory {
         self.unfit.clear();
         self.unsettled.clear();
         self.searches.clear();
+        self.failed_searches.clear();
         self.files.clear();
         self.revoked.clear();
         self.resolvable = None;

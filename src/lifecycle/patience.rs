@@ -8,7 +8,7 @@ const TRIES: u32 = 10;
 /// Returns whether the job goes on without the result of a failed search of the provider's list. Otherwise the search is
 /// retried.
 ///
-/// - A recorded batch is followed without a search.
+/// - A recorded batch is followed without a search, which is repeated later.
 /// - If the recorded batch was rejected as a whole (`turned_away`), the search is retried until it was sent (`is_sent`) and
 ///   failed after several other `failures` in a row. The job then goes on by asking a person.
 /// - For a submission without a recorded batch, the search is retried until the list is read.

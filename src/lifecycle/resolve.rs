@@ -1,6 +1,7 @@
 //! The resolution of an intent whose outcome is unknown: its reply was lost, or came from a gateway.
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal, Rejection};
+use super::completion;
 use super::findings::PostResult;
 use super::head::ID_LIMIT;
 use super::journal::Journal;
@@ -140,7 +141,7 @@ fn ask_what_is_not_answered(o: &Observed, attempt_key: AttemptKey, attempt: &Att
         };
         let times = attempt.repeats;
         let why = format!("{}, and it was sent again {times} times without a batch: {last}", happened(attempt));
-        ask(attempt_key, attempt, round, &why);
+        ask(o, attempt_key, attempt, round, &why);
     }
 }
 
@@ -162,7 +163,7 @@ pub(super) fn ask_for_twins(
              nothing proves that no other batch was made of the same submission; look at the provider and answer",
             clip(message.into(), 160)
         );
-        ask(attempt_key, attempt, round, &why);
+        ask(o, attempt_key, attempt, round, &why);
         look_again(o, attempt_key, attempt, round)
     })
 }
@@ -189,6 +190,7 @@ fn say_what_was_declined(attempt: &Attempt, round: &mut Round) {
 fn ask_what_cannot_be_found_out(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round) {
     if let Some(why) = o.memory.unsettled.get(&attempt.intent_id) {
         ask(
+            o,
             attempt_key,
             attempt,
             round,
@@ -210,7 +212,7 @@ fn happened(attempt: &Attempt) -> String {
 
 /// Asks a person, and keeps searching: a batch that the list shows late makes an answer unnecessary.
 fn held(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round, why: &str) -> Option<Step> {
-    ask(attempt_key, attempt, round, &format!("{}, and {why}", happened(attempt)));
+    ask(o, attempt_key, attempt, round, &format!("{}, and {why}", happened(attempt)));
     look_again(o, attempt_key, attempt, round)
 }
 
@@ -218,23 +220,29 @@ fn look_again(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &
     if !o.capabilities().can_search() {
         return None;
     }
-    let again = o.memory.searches.get(&attempt.intent_id).map_or(o.now, |s| s.began + o.timing.listing_lag);
+    let read = o.memory.searches.get(&attempt.intent_id).map(|search| search.began);
+    let failed = o.memory.failed_searches.get(&attempt.intent_id).copied();
+    let again = read.max(failed).map_or(o.now, |last| last + o.timing.listing_lag);
     match o.now >= again {
         true => Some(Step::Search(attempt_key)),
         false => round.due(again),
     }
 }
 
-fn ask(attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round, why: &str) {
+fn ask(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, round: &mut Round, why: &str) {
     let of = match &attempt.payload {
         Payload::File { id } => format!("of input file {id}, "),
         Payload::Object { name } => format!("of object {name}, "),
         Payload::Inline {} => String::new(),
     };
+    let is_to_stop = o.job.deleting_since.is_some() || o.job.stop.is_some() || completion::is_to_stop(o);
+    let then = match is_to_stop {
+        true => "its requests are not sent again, for the job is to stop",
+        false => "its requests are sent, and paid, anew",
+    };
     let message = format!(
         "{why}. It was to become batch {attempt_key}, {of}with `bj-intent: {}` in its metadata: if the provider has \
-         it, answer 'adopt:' and its id in place of {ID_TO_FILL_IN}; if there is none, answer 'none', and its requests are \
-         sent, and paid, anew",
+         it, answer 'adopt:' and its id in place of {ID_TO_FILL_IN}; if there is none, answer 'none', and {then}",
         attempt.intent_id
     );
     round.hold("unknown", attempt, &message, vec!["none".into(), format!("adopt:{ID_TO_FILL_IN}")]);

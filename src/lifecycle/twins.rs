@@ -11,6 +11,9 @@ use crate::api::BatchEnd;
 /// Milliseconds between the first two looks through a list that may show a twin.
 const SECOND_LOOK: i64 = 5_000;
 
+/// Longest pause after a search that failed, in milliseconds: a twin costs money for as long as it runs.
+const LONGEST_PAUSE: i64 = 600_000;
+
 /// Returns a batch of this intent, other than the recorded one, whose cancellation was not requested yet.
 pub(super) fn to_stop<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> Option<&'a String> {
     twins(o, attempt, recorded).find(|id| !o.memory.cancelled.contains(*id))
@@ -28,15 +31,16 @@ pub(super) fn twins<'a>(o: &'a Observed, attempt: &Attempt, recorded: &str) -> i
 
 /// Searches the list for twins. The reply to a POST names one batch, however many a gateway made of it. The list is searched
 /// when it must show them all, and at the latest when the batch ended. Behind a gateway it is searched at once too, and then at
-/// growing intervals, because a twin costs money for as long as it runs.
+/// growing intervals, because a twin costs money for as long as it runs. A search that failed is repeated at growing intervals while
+/// the recorded batch runs, and once after its end.
 pub(super) fn look_for(
     o: &Observed,
     attempt_key: AttemptKey,
     attempt: &Attempt,
-    seen: &PolledState,
+    look: &PollResult,
     round: &mut Round,
 ) -> Option<Step> {
-    let ended = match seen {
+    let ended = match look.seen {
         PolledState::Running { .. } => false,
         PolledState::Ended { .. } | PolledState::Gone { .. } | PolledState::Unnamed { .. } => true,
         PolledState::NotFound | PolledState::NotOurs => return None,
@@ -46,11 +50,14 @@ pub(super) fn look_for(
         return None;
     }
     let all = shown_at(o, attempt);
+    let failed = o.memory.failed_searches.get(&attempt.intent_id).copied();
     let gateway = o.job.provider.as_ref().is_none_or(|p| !p.is_vendors_own);
     let next = match o.memory.searches.get(&attempt.intent_id) {
         Some(search) if search.began >= all => return None,
-        _ if o.now >= all => return Some(Step::Search(attempt_key)),
-        None if ended || gateway => return Some(Step::Search(attempt_key)),
+        // Answers do not wait for a list that cannot be read.
+        _ if ended && failed.is_some_and(|at| at >= look.at) => return None,
+        _ if o.now >= all => o.now,
+        None if ended || gateway => o.now,
         Some(_) if ended => return None,
         Some(search) if gateway => {
             let so_far = (search.began - recorded_at(attempt)).max(0);
@@ -58,12 +65,17 @@ pub(super) fn look_for(
         }
         _ => all,
     };
+    let next = match failed.filter(|_| !ended) {
+        Some(at) => next.max(at + (at - recorded_at(attempt)).clamp(SECOND_LOOK, LONGEST_PAUSE)),
+        None => next,
+    };
     if o.now >= next { Some(Step::Search(attempt_key)) } else { round.due(next) }
 }
 
-/// Returns the time by which the list must show every batch of the attempt's POST.
+/// Returns the time by which the list must show every batch of the attempt's POST. The end of the POST's time is in the journal by
+/// another clock than this one, unless this one runs since before it.
 pub(super) fn shown_at(o: &Observed, attempt: &Attempt) -> i64 {
-    attempt.post_by + o.timing.send_timeout + o.timing.listing_lag
+    attempt.post_by.max(o.memory.clock_since) + o.timing.send_timeout + o.timing.listing_lag
 }
 
 /// Returns a twin that was not looked at since the recorded batch ended: its bill is reported before the recorded batch is

@@ -107,7 +107,16 @@ impl Attempt {
 impl Memory {
     /// Returns the bytes of memory that the findings take, including an allocator's overhead.
     pub fn weight(&self) -> usize {
-        let Memory { manifest_at: _, permit, place, resolvable: _, last_step_failed: _, fingerprint, .. } = self;
+        let Memory {
+            clock_since: _,
+            manifest_at: _,
+            permit,
+            place,
+            resolvable: _,
+            last_step_failed: _,
+            fingerprint,
+            ..
+        } = self;
         let Memory {
             manifest,
             marked,
@@ -120,7 +129,9 @@ impl Memory {
             pass,
             ..
         } = self;
-        let Memory { uploads, unfit, halved, posted, searches, files, unsettled, revoked, looks, .. } = self;
+        let Memory {
+            uploads, unfit, halved, posted, searches, failed_searches, files, unsettled, revoked, looks, ..
+        } = self;
         let Memory {
             cancelled,
             not_stopped,
@@ -171,7 +182,14 @@ impl Memory {
             + halved.as_ref().map_or(0, |of| text(&of.sha256) + of.halves.iter().map(Shard::weight).sum::<usize>())
             + posted.iter().map(|(intent, posted)| text(intent) + posted.weight()).sum::<usize>()
             + searches.iter().map(|(intent, search)| text(intent) + texts(search.batches())).sum::<usize>()
-            + texts(files.keys().chain(unsettled.keys()).chain(unsettled.values()).chain(revoked.keys()))
+            + texts(
+                files
+                    .keys()
+                    .chain(unsettled.keys())
+                    .chain(unsettled.values())
+                    .chain(revoked.keys())
+                    .chain(failed_searches.keys()),
+            )
             + looks.iter().map(|(batch, look)| text(batch) + look.weight()).sum::<usize>()
             + texts(cancelled.iter().chain(not_stopped).chain(deleted))
             + collected.iter().map(|(batch, collected)| text(batch) + collected.weight()).sum::<usize>()
@@ -187,8 +205,8 @@ impl Memory {
     /// of passes, uploads, POSTs and collections stay: they cost work or money, and the journal may not say so yet.
     pub fn start_anew(&mut self) {
         if self.running.is_empty() && self.permit.is_none() {
-            let Memory { fingerprint, pass, uploads, posted, collected, .. } = std::mem::take(self);
-            *self = Memory { fingerprint, pass, uploads, posted, collected, ..Memory::default() };
+            let Memory { fingerprint, clock_since, pass, uploads, posted, collected, .. } = std::mem::take(self);
+            *self = Memory { fingerprint, clock_since, pass, uploads, posted, collected, ..Memory::default() };
         }
     }
 }

@@ -10,6 +10,7 @@ mod ends;
 mod abandoning;
 mod beside;
 mod capabilities;
+mod clock;
 mod collecting;
 mod destination;
 mod input;
@@ -21,6 +22,7 @@ mod providers;
 mod questions;
 mod refusals;
 mod reuse;
+mod searches;
 mod status;
 mod stopping;
 mod submitting;
@@ -36,8 +38,8 @@ use batchjob_operator::api::{
 use batchjob_operator::lifecycle::{
     Answers, Attempt, AttemptKey, AttemptState, Blocked, CleanUpFailure, CleanUpResult, CollectResult, Commit, Failure,
     HalveResult, JobView, Journal, ManifestView, Memory, Observed, Owner, PartRef, Pass, Payload, Place, Plan,
-    PlanResult, PollResult, PolledState, PostResult, ProviderView, Refusal, Rejection, Search, Shard, Shards, Step,
-    Task, Timing, Waiting, decide, error_summary, may_be_submitted, project,
+    PlanResult, PollResult, PolledState, PostResult, ProviderView, ReadCounts, Refusal, Rejection, Search, Shard,
+    Shards, ShortRead, Step, Task, Timing, Waiting, decide, error_summary, may_be_submitted, project,
 };
 use beginnings::provider;
 

@@ -267,3 +267,22 @@ fn what_is_misspelt_answers_nothing_and_is_named() {
     let held = status.conditions.iter().find(|c| c.type_ == "Held").unwrap();
     insta::assert_snapshot!(held.message, @"the provider does not know batch batch-0 under this credential; put back the credential of the account that it runs in; or give its answers up ('lost'); or, if it does not exist, have its requests sent, and paid, again ('resend'). Answer with `kubectl -n n annotate --overwrite bjob j llmbatch.dev/resolve=lost-00000000=lost` or `kubectl -n n annotate --overwrite bjob j llmbatch.dev/resolve=lost-00000000=resend`. 2 questions are open: one annotation may hold several answers, apart by commas; all that are open now are answered with `kubectl -n n annotate --overwrite bjob j 'llmbatch.dev/resolve=lost-*=lost'` or `kubectl -n n annotate --overwrite bjob j 'llmbatch.dev/resolve=lost-*=resend'`. The annotation `llmbatch.dev/resolve` has what answers nothing: 'resend' is not ID=ANSWER; 'lost-00000000=none': the answers are lost, resend; 'lost-7=lost': no open question has this id; 'lost-*=resned': the answers are lost, resend; 'lots-*=resend': no open question has this id; and 1 more");
 }
+
+#[test]
+fn the_question_of_a_lost_reply_says_that_nothing_is_sent_again_where_the_job_is_to_stop() {
+    let mut journal = journal(owner("j", "u"), Some(AttemptState::Intended));
+    let mut memory = memory();
+    memory.searches.insert("intent-1".into(), Search { began: NOW, found: None });
+    let asks = |job: &JobView, journal: &Journal| match step(job, Some(journal), &memory) {
+        Step::Wait { why, .. } => why.holds[0].message.clone(),
+        other => panic!("nobody is asked: {other:?}"),
+    };
+    assert!(asks(&job(), &journal).ends_with("answer 'none', and its requests are sent, and paid, anew"));
+    let told = |stop| JobView { stop: Some(stop), ..job() };
+    let asked = asks(&told(StopPolicy::Drain), &journal);
+    assert!(asked.ends_with("answer 'none', and its requests are not sent again, for the job is to stop"), "{asked}");
+    journal.out_of_time_since = Some(NOW);
+    for job in [told(StopPolicy::Cancel), JobView { deadline: Some(NOW), ..job() }] {
+        assert!(asks(&job, &journal).ends_with("are not sent again, for the job is to stop"), "{:?}", job.stop);
+    }
+}

@@ -41,6 +41,10 @@ pub(super) enum Action {
         how: How,
     },
     Tick,
+    SetClock {
+        replica: usize,
+        by: i64,
+    },
     Recreate {
         edited: bool,
         stale: u8,
@@ -129,6 +133,9 @@ impl Protocol {
         }
         out.extend(replica.beside.found.as_ref().map(|_| Action::Learn(i)));
         let is_idle = replica.doing == Doing::Nothing && replica.beside == Beside::default();
+        if w.left.clock_sets > 0 {
+            out.extend([FAR, -FAR].map(|by| Action::SetClock { replica: i, by }));
+        }
         if w.left.crashes > 0 && (!is_idle || *replica.memory != Memory::default()) {
             out.push(Action::Crash(i));
         }

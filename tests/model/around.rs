@@ -106,7 +106,13 @@ impl Protocol {
                 w.history.crashed_with_permit |= w.replicas[replica].memory.permit.is_some();
                 w.history.crashed_while_ending |= matches!(w.replicas[replica].doing, Doing::Joining(..));
                 let Replica { sees, ahead, .. } = w.replicas[replica];
-                w.replicas[replica] = Replica { sees, ahead, ..Replica::default() };
+                let since = if self.budget.clock_sets > 0 { w.clock(replica) } else { 0 };
+                w.replicas[replica] = Replica { sees, ahead, since, ..Replica::default() };
+            }
+            Action::SetClock { replica, by } => {
+                w.left.clock_sets -= 1;
+                w.replicas[replica].ahead += by;
+                w.replicas[replica].since = w.clock(replica);
             }
             Action::LateWrite => {
                 let write = w.late.take()?;

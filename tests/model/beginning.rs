@@ -63,6 +63,11 @@ impl Protocol {
                 // A gateway made two of the first POST.
                 let id = format!("b{}", w.batches.len());
                 w.batches.push(Batch { id, doubled: true, ..w.batches[0].clone() });
+                if self.budget.clock_sets > 0 {
+                    // Just now, and the list does not show the second one yet.
+                    w.batches.iter_mut().filter(|b| b.doubled).for_each(|b| (b.at, b.listed) = (0, false));
+                    journal.shards.iter_mut().filter_map(|s| s.attempt.as_mut()).for_each(|a| a.post_by = 0);
+                }
                 w.left.doubles -= 1;
                 w.history.doubled = true;
             }

@@ -7,6 +7,9 @@ pub(super) const LAG: i64 = 2;
 /// Beyond the clock: that a deletion is let through, loudly, is not modelled.
 pub(super) const NEVER: i64 = 1_000_000;
 
+/// By how much a clock is set: further than any wait lasts.
+pub(super) const FAR: i64 = 100;
+
 /// Until when those who ask a person are seen to look for themselves; it would go on for ever.
 pub(super) const PATIENCE: i64 = 6;
 
@@ -71,6 +74,8 @@ pub(super) struct Budget {
     pub garbles: u8,
     /// A replica goes on deciding on its last look, of the object, the journal or both, while others change them.
     pub old_looks: u8,
+    /// The clock of a replica is set, far forward or back.
+    pub clock_sets: u8,
 }
 
 impl Budget {
@@ -105,6 +110,7 @@ impl Budget {
         short_readings: 0,
         garbles: 0,
         old_looks: 0,
+        clock_sets: 0,
     };
 }
 
@@ -141,6 +147,7 @@ impl std::fmt::Debug for Budget {
             ("short readings", self.short_readings),
             ("unreadable answers", self.garbles),
             ("old looks", self.old_looks),
+            ("changes of a clock", self.clock_sets),
         ];
         let some: Vec<String> = all.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
         f.write_str(if some.is_empty() { "nothing happens" } else { "" })?;
@@ -225,6 +232,8 @@ pub(super) enum Mutant {
     NothingIsAList,
     /// Names that a provider gives to several batches are taken for unique.
     NamesAreUnique,
+    /// What was found out before a clock was set is believed after it.
+    BelievesAnyClock,
     /// The permit of a POST that is on its way is still at hand.
     KeepsPermit,
     /// The journal does not say which shards have answers of earlier jobs.

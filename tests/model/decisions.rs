@@ -96,6 +96,14 @@ impl Protocol {
         if self.mutant == Some(Mutant::AnyCredential) { "k" } else { &job.fingerprint }
     }
 
+    fn under_clock(&self, memory: &mut Memory, replica: &Replica) {
+        // Where no clock is set, they run since before all that was sent.
+        let since = if self.budget.clock_sets > 0 { replica.since } else { -NEVER };
+        if self.mutant != Some(Mutant::BelievesAnyClock) {
+            memory.clock_runs_since(since);
+        }
+    }
+
     fn posts_blindly(&self) -> bool {
         matches!(self.mutant, Some(Mutant::PostsBlindly | Mutant::ClosesNothing))
     }
@@ -129,6 +137,7 @@ impl Protocol {
         let same = w.replicas[replica].of == deciding.job.owner.uid;
         let mut memory = if same { Memory::clone(&w.replicas[replica].memory) } else { Memory::default() };
         memory.under(self.shown_credential(&deciding.job));
+        self.under_clock(&mut memory, &w.replicas[replica]);
         // While it decides, what it read stands in for the journal; nothing is written to the journal itself.
         let present = w.journal.clone();
         w.journal = look.and_then(|look| look.journal).unwrap_or_else(|| present.clone());
@@ -307,6 +316,7 @@ impl Protocol {
         let same = replica.of == job.owner.uid;
         let mut memory = if same { Memory::clone(&replica.memory) } else { Memory::default() };
         memory.under(self.shown_credential(job));
+        self.under_clock(&mut memory, replica);
         loop {
             let step = self.decide(w, &memory, job, now);
             if !self.find_out(w, now, &mut memory, job, &step) {

@@ -64,9 +64,9 @@ impl World {
         }
         let owner = self.journal.as_ref().map(|j| &j.owner);
         memory.owner_alive = memory.owner_alive.take().filter(|(of, _)| Some(of) == owner);
-        let credential = std::mem::take(&mut memory.fingerprint);
+        let (credential, since) = (std::mem::take(&mut memory.fingerprint), std::mem::take(&mut memory.clock_since));
         if memory != Memory::default() {
-            memory.fingerprint = credential;
+            (memory.fingerprint, memory.clock_since) = (credential, since);
         }
         memory
     }

@@ -31,7 +31,7 @@
 //! Assumed: the storage keeps the conditions of conditional writes; a batch is listed before `listing_lag` is over; a
 //! credential stays with its account; a create on a deleted file is refused, or else, `Deleted::TakenUnseen`, a POST
 //! arrives before its sender gives up or never; a person who answers has looked. Clocks move only to moments that
-//! somebody waits for, and are one but in `clocks_further_apart_than_a_right_to_post_lasts`. What a replica found out
+//! somebody waits for, and are one but in `clocks_further_apart_than_a_right_to_post_lasts` and `the_clock_of_a_replica_is_set`. What a replica found out
 //! and what can be found out again for nothing is forgotten between two of its effects. Left out: deletions that are
 //! let through unfinished, and what `tests/in_use.rs` and `tests/decide/` hold up.
 //!
@@ -107,7 +107,7 @@ use stateright::{Model, Property};
 use actions::{Action, readers};
 use around::How;
 use capabilities::CAPABILITIES;
-use config::{Budget, Deleted, LAG, Mutant, NEVER, Other, PATIENCE, Protocol, Start, Until};
+use config::{Budget, Deleted, FAR, LAG, Mutant, NEVER, Other, PATIENCE, Protocol, Start, Until};
 use decisions::remembered;
 use effects::{UNSTORED, last_moment, note_post, post, shard, take_for_a_permit};
 use endings::ENDING;

@@ -134,6 +134,15 @@ fn no_clock_stands_for_the_file_that_is_gone() {
 }
 
 #[test]
+fn a_clock_that_is_set_ends_no_wait() {
+    let (once, mutant) = (Budget { clock_sets: 1, ..NONE }, Mutant::BelievesAnyClock);
+    pays_twice(mutant, once);
+    let one = |budget| Protocol { lines: 1, ..Protocol::ending(budget) };
+    without(mutant, one(Budget { doubles: 1, rejections: 1, ..once }), NO_DOUBLE_PAY);
+    without(mutant, one(Budget { short_readings: 1, ..once }), NO_DOUBLE_PAY);
+}
+
+#[test]
 fn another_round_is_staged_before_its_intent() {
     let model = Protocol::ending(Budget { expiries: 2, crashes: 1, ..NONE });
     without(Mutant::StagesAfter, model, GOES_ON);

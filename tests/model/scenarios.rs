@@ -36,6 +36,7 @@ pub(super) const SUBMITTING: &[(&str, fn())] = &named![
     copied_to_another_cluster,
     taken_over_by_another_cluster_and_taken_back,
     clocks_further_apart_than_a_right_to_post_lasts,
+    the_clock_of_a_replica_is_set,
     a_batch_that_the_provider_forgot_is_sent_again_on_a_persons_word,
     a_cluster_is_cloned,
     a_journal_is_left_and_taken_by_a_neighbour,
@@ -243,6 +244,19 @@ fn clocks_further_apart_than_a_right_to_post_lasts() {
         apart(Budget { crashes: 1, lost_replies: 1, ..NONE }).holds();
         apart(Budget { stalls: 1, lost_writes: 1, ..NONE }).holds();
         apart(Budget { deletions: 1, ..NONE }).holds();
+    }
+}
+
+#[test]
+fn the_clock_of_a_replica_is_set() {
+    let once = Budget { clock_sets: 1, ..NONE };
+    submitting(once);
+    ending_one(Budget { doubles: 1, rejections: 1, ..once });
+    ending_one(Budget { short_readings: 1, ..once });
+    if soak() {
+        submitting(Budget { crashes: 1, lost_replies: 1, ..once });
+        submitting(Budget { clock_sets: 2, ..once });
+        ending_one(Budget { doubles: 1, rejections: 1, crashes: 1, ..once });
     }
 }
 

@@ -182,6 +182,28 @@ async fn searches_share_a_list_that_was_begun_after_they_were_asked_for() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_back_holds_up_no_search_and_no_list() {
+    let world = World::with(1_000);
+    *world.provider.list.lock().unwrap() = Some(ApiError::new(ErrorKind::Unsupported, "it repeats a page"));
+    assert!(world.find(0).await.is_err());
+    *world.provider.list.lock().unwrap() = None;
+    world.period(1_000).await;
+    world.now.fetch_sub(100 * PERIOD, Ordering::Relaxed);
+    let wanted = SearchQuery {
+        metadata: ("intent", format!("intent-of-{}", id(3))),
+        file: String::new(),
+        since: 0,
+        period: PERIOD,
+    };
+    let found = tokio::time::timeout(Duration::from_secs(20), world.account.find(&world.api, wanted)).await;
+    assert_eq!(found.unwrap().unwrap().batches, [id(3)]);
+    world.shown.lock().unwrap().clear();
+    world.calls();
+    world.period(1_000).await;
+    assert!(world.calls() < 100, "the list serves the polls");
+}
+
+#[tokio::test]
 async fn a_list_that_shows_too_many_batches_of_one_submission_is_not_believed() {
     let world = World::with(1);
     let twins = |n: usize| (0..n).map(|i| Batch { id: format!("twin-{i}"), ..batch(&id(0)) });

@@ -81,7 +81,7 @@ pub(crate) async fn open(
     // After a failure that another credential may fix, credentials that were read before it are too old.
     let since = job_state.distrusts().max(now - LIFETIME + 1);
     let earlier = job_state.clients().filter(|t| t.spec_hash == spec_hash && t.pinned == pinned);
-    if let Some(clients) = earlier.as_ref().filter(|t| t.read_at >= since) {
+    if let Some(clients) = earlier.as_ref().filter(|t| (since..=now).contains(&t.read_at)) {
         return Ok(clients.clone());
     }
     let namespace = job.namespace().unwrap_or_default();

@@ -266,6 +266,19 @@ impl JobState {
         lock(&self.opened).as_ref().map(|opened| opened.account.clone())
     }
 
+    /// Takes in the time (Unix milliseconds) since which the clock runs without being set. If that changed, findings, looks and pauses
+    /// that are good for a while are dropped.
+    pub fn clock_runs_since(&self, since: i64) {
+        let mut was_set = false;
+        self.remember(|m| was_set = m.clock_runs_since(since));
+        if was_set {
+            self.keep_seen(None);
+            self.journal_is_old();
+            self.distrusts.store(0, Ordering::Relaxed);
+            self.try_again();
+        }
+    }
+
     /// Returns the bytes that are kept of the job between visits: its object and its journal, and of all else what is large.
     fn weight(&self) -> usize {
         let large = |bytes: usize| if bytes > SMALL { bytes } else { 0 };

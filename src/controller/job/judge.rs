@@ -22,7 +22,10 @@ pub(super) struct Decision {
 
 pub(super) fn judge(ctx: &Context, job_state: &JobState, snapshot: &Snapshot) -> Decision {
     if snapshot.view.reevaluated && snapshot.view.deleting_since.is_none() {
-        job_state.remember(|m| *m = Memory { running: std::mem::take(&mut m.running), ..Default::default() });
+        job_state.remember(|m| {
+            let (running, clock_since) = (std::mem::take(&mut m.running), m.clock_since);
+            *m = Memory { running, clock_since, ..Default::default() };
+        });
     }
     // A job that lacks a referenced object has no credential; findings under the last credential still count.
     if !snapshot.view.fingerprint.is_empty() {

@@ -49,6 +49,7 @@ pub(crate) async fn observe(
     wanted: Freshness,
 ) -> Result<Option<Snapshot>, StepError> {
     let now = ctx.clock.now();
+    job_state.clock_runs_since(ctx.clock_watch.since(now));
     let seen = cached_job::look(ctx, key, job_state.seen(), wanted, now).await?;
     job_state.keep_seen(seen.clone());
     let Some(CachedJob { job, spec_hash, .. }) = seen else { return Ok(None) };

@@ -1,6 +1,6 @@
 //! The permit to create a batch: a value that exists only in the memory of the call whose swap succeeded.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::journal::PackedJournal;
 use crate::api::Endpoint;
@@ -34,11 +34,14 @@ use crate::store::{Document, StoreError, SwapError, SwapProof, Version};
 pub struct PostPermit {
     intent_id: String,
     post_by: i64,
+    /// The latest start of the POST as well: a clock that is set back does not prolong the permit.
+    expires: Instant,
     won: SwapProof,
 }
 
 impl PostPermit {
-    /// Writes the intent over the version that was judged. Returns None, and no permit, if another write replaced that version.
+    /// Writes the intent over the version that was judged. The permit expires with the intent, and at the latest after `window`. Returns
+    /// None, and no permit, if another write replaced that version.
     ///
     /// # Errors
     /// If it is unknown whether the intent was written. There is no permit then; if the journal holds the intent, its next reader
@@ -48,14 +51,16 @@ impl PostPermit {
         judged: &Version,
         PackedJournal { journal, bytes }: &PackedJournal,
         intent_id: &str,
+        window: Duration,
     ) -> Result<Option<PostPermit>, StoreError> {
+        let expires = Instant::now() + window;
         let won = match document.swap(judged, bytes.clone()).await {
             Ok(won) => Some(won),
             Err(SwapError::Changed) => own_retried_write(document, intent_id, bytes.clone()).await?,
             Err(SwapError::Store(e)) => return Err(e),
         };
         let post_by = journal.shards.iter().find_map(intent(intent_id)).map(|a| a.post_by).unwrap_or(0);
-        Ok(won.map(|won| PostPermit { intent_id: intent_id.into(), post_by, won }))
+        Ok(won.map(|won| PostPermit { intent_id: intent_id.into(), post_by, expires, won }))
     }
 
     /// Returns the version of the journal that holds the intent, if the store returned it.
@@ -70,7 +75,7 @@ impl PostPermit {
 
     /// Sends the POST once. If `now` (Unix milliseconds) is not before the intent's last moment, nothing is sent.
     pub async fn post(self, api: &dyn BatchApi, ask: SubmitRequest, now: i64) -> PostResult {
-        if now >= self.post_by {
+        if now >= self.post_by || Instant::now() >= self.expires {
             let why = "the permit to submit ran out before it was used";
             return PostResult::Refused(Rejection::new(Refusal::NotSent, why));
         }
@@ -159,5 +164,46 @@ async fn own_retried_write(
     match document.swap(&version, bytes).await {
         Ok(won) => Ok(Some(won)),
         Err(_) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::lifecycle::{Journal, Owner, Shard};
+    use crate::provider::fake::Provider;
+    use crate::store::{Folder, ObjectDocument};
+
+    #[tokio::test]
+    async fn a_permit_expires_once_its_time_has_passed_although_the_clock_was_set_back() {
+        for (window, expected) in [(Duration::ZERO, Refusal::NotSent), (Duration::from_secs(3_600), Refusal::Invalid)] {
+            let folder = Folder::of(Arc::new(InMemory::new()), "memory://out/", "out/");
+            let document = ObjectDocument { folder, name: "journal.json".into() };
+            let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
+            let mut journal = Journal::open("w".into(), owner, "spec".into());
+            let attempt = Attempt::intended(1, "intent", Payload::file("f"), 10_000, "k");
+            journal.shards.push(Shard { attempt: Some(attempt), ..Shard::default() });
+            let judged = document.create("before".into()).await.unwrap().version().unwrap();
+            let packed = PackedJournal { journal, bytes: "after".into() };
+            let permit = PostPermit::win(&document, &judged, &packed, "intent", window).await.unwrap().unwrap();
+            let ask = SubmitRequest {
+                payload: Payload::file("f"),
+                endpoint: Endpoint::default(),
+                window_hours: 24,
+                metadata: vec![],
+                timeout: Duration::from_secs(1),
+            };
+            // This provider rejects every batch that it is asked for.
+            match permit.post(&Provider::default(), ask, 0).await {
+                PostResult::Refused(rejection) => assert_eq!(rejection.refusal, expected, "{window:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

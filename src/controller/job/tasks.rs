@@ -116,7 +116,11 @@ fn run(
     let Some(room) = job_state.task_rooms.of(task).0.take(&ctx.jobs.task_room, task, claim.clone()) else {
         return wait_for_room(ctx, job_state, job, (task, claim));
     };
-    job_state.remember(|m| _ = m.running.insert(task));
+    let mut clock_since = 0;
+    job_state.remember(|m| {
+        m.running.insert(task);
+        clock_since = m.clock_since;
+    });
     let (ctx, job_state, tracker) = (ctx.clone(), job_state.clone(), ctx.tracker.clone());
     let of = ObjectRef::from_obj(job);
     // A POST costs money, so its outcome is waited for even if the job or the process ends.
@@ -140,6 +144,9 @@ fn run(
                 job_state.remember(|m| {
                     m.running.remove(&task);
                     memory_edit(m);
+                    // Times that a task read before the clock was set are times of another clock.
+                    let now_since = std::mem::replace(&mut m.clock_since, clock_since);
+                    m.clock_runs_since(now_since);
                 });
             }
             Err(error) => {

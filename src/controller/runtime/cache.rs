@@ -60,7 +60,8 @@ impl<K: Key, V: Clone> Cache<K, V> {
         let entry = self.entry(key);
         let mut kept = entry.lock().await;
         if let Some((value, at)) = &*kept
-            && *at >= since
+            // A time in the future is of a clock that was set back.
+            && (since..=clock()).contains(at)
         {
             return Ok(value.clone());
         }
@@ -129,6 +130,11 @@ mod tests {
         assert_eq!(reader.get("s3", 101, 115, Keep::Yes).await, 2, "older than a failure that another key may mend");
         assert_eq!(reader.get("s3", 101, 120, Keep::Yes).await, 2, "the new one serves the others");
         assert_eq!(reader.get("other", 0, 120, Keep::Yes).await, 3);
+        assert_eq!(
+            reader.get("s3", -15, 0, Keep::Yes).await,
+            4,
+            "the clock was set back, so that nobody knows its age"
+        );
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Shared parts of the controllers: the cluster, its small objects, events, the lease, errors.
 
 pub(super) mod cache;
+pub(super) mod clock_watch;
 pub(super) mod cluster;
 pub(super) mod dependencies;
 pub(super) mod error;

@@ -7,6 +7,7 @@ mod transfer;
 pub(crate) use transfer::{MemoryEdit, Outcome};
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::clients::Clients;
 use super::events;
@@ -213,7 +214,8 @@ impl Act<'_> {
         }
         self.job_state.journal_is_old();
         let packed = journals.pack_intent(next).await?;
-        match PostPermit::win(journals.document(), judged, &packed, intent_id).await? {
+        let window = Duration::from_millis(self.ctx.timing.post_window.unsigned_abs());
+        match PostPermit::win(journals.document(), judged, &packed, intent_id, window).await? {
             Some(permit) => {
                 place.into_iter().for_each(UsedPlace::keep);
                 self.wrote(old, next, packed.journal, permit.version());

@@ -34,6 +34,7 @@ impl Call {
         let (ctx, job_state) = (Arc::downgrade(&self.ctx), Arc::downgrade(&self.job_state));
         let (expected, fingerprint, id) =
             (self.expected.clone(), self.clients.fingerprint.clone(), batch_id.to_string());
+        let clock_since = self.job_state.memory().clock_since;
         let job = ObjectRef::<BatchJob>::new(&expected.owner.name).within(&expected.owner.namespace);
         Arc::new(move |batch, at| {
             let (Some(ctx), Some(job_state)) = (ctx.upgrade(), job_state.upgrade()) else { return true };
@@ -45,7 +46,8 @@ impl Call {
             job_state.remember(|m| {
                 let before = m.looks.get(&id);
                 let runs = before.is_none_or(|look| matches!(look.seen, PolledState::Running { .. }));
-                enough = runs && m.fingerprint == fingerprint && !m.cancelled.contains(&id);
+                enough =
+                    runs && m.fingerprint == fingerprint && m.clock_since == clock_since && !m.cancelled.contains(&id);
                 if enough && before.is_none_or(|before| before.at < at) {
                     is_news = before.is_none_or(|before| before.seen != look.seen);
                     m.looks.insert(id.clone(), look.clone());

@@ -39,27 +39,26 @@ impl Call {
             since: attempt.post_by / 1000,
             period,
         };
-        let (began, found) = match self.clients.calls.find(&self.clients.api, wanted).await {
-            Ok(SearchResult { began, batches }) => (began, Some(batches)),
+        let SearchResult { began, batches } = match self.clients.calls.find(&self.clients.api, wanted).await {
+            Ok(found) => found,
             Err(error) if error.is_permanent() || goes_on(&error) => {
                 warn!(%attempt_key, %error, "the provider's batches cannot be searched");
-                (asked, None)
+                let (is_permanent, is_recorded) =
+                    (error.is_permanent(), matches!(attempt.state, AttemptState::Submitted { .. }));
+                return Ok(self.memory_edit(move |m| m.search_failed(intent_id, asked, is_permanent, is_recorded)));
             }
             Err(e) => return Err(e.into()),
         };
-        let earlier = self.job_state.memory().searches.get(&intent_id).and_then(|search| search.found.clone());
-        // A search that failed does not undo what an earlier one found beside a recorded batch.
-        let is_recorded = matches!(attempt.state, AttemptState::Submitted { .. });
-        let found = found.or_else(|| earlier.clone().filter(|_| is_recorded));
-        if let Some(found) = found.as_ref().filter(|found| found.len() > 1 && earlier.as_ref() != Some(found)) {
+        let is_news = || self.job_state.memory().searches.get(&intent_id).is_none_or(|s| s.batches() != batches);
+        if batches.len() > 1 && is_news() {
             let note = format!(
                 "the provider made {} batches of the submission of {attempt_key}: {}; one is followed, and the others are told to stop",
-                found.len(),
-                found.join(", ")
+                batches.len(),
+                batches.join(", ")
             );
             self.publish(EventRecord::warning("DuplicateBatches", note));
         }
-        Ok(self.memory_edit(move |m| _ = m.searches.insert(intent_id, Search { began, found })))
+        Ok(self.memory_edit(move |m| m.searched(intent_id, Search { began, found: Some(batches) })))
     }
 
     /// Finds out whether the input file can be read with the current credential and is this work's.
