@@ -255,8 +255,6 @@ fn the_clock_of_a_replica_is_set() {
     ending_one(Budget { short_readings: 1, ..once });
     if soak() {
         submitting(Budget { crashes: 1, lost_replies: 1, ..once });
-        submitting(Budget { clock_sets: 2, ..once });
-        ending_one(Budget { doubles: 1, rejections: 1, crashes: 1, ..once });
     }
 }
 
