@@ -28,7 +28,7 @@ impl ClockWatch {
     }
 
     /// Returns the time on the system's clock (Unix milliseconds) at which it was last set, as far as readings up to `now` show, or at
-    /// which the watch began. It differs after each change.
+    /// which the watch began. It differs from the one before.
     pub fn since(&self, now: i64) -> i64 {
         self.since_at(now, Instant::now())
     }
