@@ -27,9 +27,9 @@ pub struct NotificationStatus {
     /// Reason of the condition that the message is about.
     #[schemars(length(max = 64))]
     pub reason: String,
-    /// Beginning of the message of that condition, as it was at the time of the event.
+    /// Beginning of the message of that condition, as it was at the time of the event; unset once the message is delivered.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 128))]
     pub message: String,
     /// Ids of questions that the webhook was told of, for the event Held; at most 8.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -45,7 +45,7 @@ pub struct NotificationStatus {
     pub last_attempt_time: Option<Time>,
     /// Cause of the last attempt's failure, and the time of the next one; unset once the message is delivered.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 200))]
     pub last_error: String,
 }
 

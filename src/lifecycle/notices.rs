@@ -22,7 +22,7 @@ pub const SUBSCRIPTION_LIMIT: usize = 8;
 /// The largest number of messages in status: one for each notification and event.
 const MESSAGES: usize = SUBSCRIPTION_LIMIT * 5;
 /// Bytes of an event's message that status keeps.
-const TEXT: usize = 200;
+const TEXT: usize = 120;
 /// Ids of questions that are kept for one notification.
 const QUESTIONS: usize = 8;
 /// Shortest time between two stops of a job that one webhook is told of, in milliseconds: obstacles may come and go.

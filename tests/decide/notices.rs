@@ -8,7 +8,7 @@ use batchjob_operator::api::conditions::{STALLED, is_true};
 use batchjob_operator::api::{BatchJob, NotificationEvent, NotificationState, NotificationStatus};
 use batchjob_operator::lifecycle::{GIVE_UP_AFTER, SUBSCRIPTION_LIMIT, Subscription, applying, expiry, next_attempt};
 
-const ALL: [NotificationEvent; 5] = [Started, Complete, Failed, Held, Stalled];
+pub const ALL: [NotificationEvent; 5] = [Started, Complete, Failed, Held, Stalled];
 const HOUR: i64 = 3_600_000;
 
 fn subscription(name: &str) -> Subscription {

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::*;
 use crate::ends::{ENDS, FREE_FAILURES};
+use batchjob_operator::lifecycle::Subscription;
 
 #[test]
 fn status_stays_small_however_many_batches_there_are() {
@@ -41,6 +42,19 @@ fn status_stays_small_however_many_batches_there_are() {
     let status = project(&observed, &Default::default(), Some(1), &decide(&observed)).unwrap();
     let size = serde_json::to_vec(&status).unwrap().len();
     assert!(status.batches.len() > 20 && size < 48 << 10, "{} batches, {size} bytes", status.batches.len());
+    let names = (0..8).map(|n| format!("{n}{}", "x".repeat(62)));
+    let subscriptions = names.map(|name| Subscription { name, events: notices::ALL.to_vec() }).collect();
+    let told = JobView { subscriptions, ..blocked };
+    let observed = Observed { job: &told, ..observed };
+    let mut status = project(&observed, &Default::default(), Some(1), &decide(&observed)).unwrap();
+    let one = status.notifications[0].clone();
+    status.notifications.resize(40, one);
+    for message in &mut status.notifications {
+        (message.message, message.last_error) = ("m".repeat(120), "e".repeat(200));
+        message.last_attempt_time = Some(message.event_time.clone());
+    }
+    let size = serde_json::to_vec(&status).unwrap().len();
+    assert!(size < 64 << 10, "{size} bytes with messages to as many webhooks as can be, none of them delivered");
 }
 
 #[test]

@@ -35,6 +35,8 @@ const UNDER_WAY: Duration = Duration::from_secs(60);
 /// The same for a delivery that has just begun. It may have nothing to do: a watch can be older than the end of the last one.
 const BEGUN: Duration = Duration::from_secs(2);
 
+/// Time for messages that are on their way when the operator stops.
+const AT_THE_END: Duration = Duration::from_secs(2);
 /// Stands for messages that nobody has seen yet.
 const UNSEEN: u64 = 0;
 
@@ -142,7 +144,11 @@ pub(super) fn last_attempt(ctx: &Arc<Context>, job: &Arc<BatchJob>) {
             let result = attempt(ctx, job, message, since).await;
             (message, result)
         });
-        for (message, result) in join_all(attempts).await {
+        let tried = tokio::select! {
+            tried = join_all(attempts) => tried,
+            () = stopped(ctx) => return,
+        };
+        for (message, result) in tried {
             if let Err(unsent) = result {
                 let (namespace, name) = (job.namespace(), job.name_any());
                 let why = unsent.why.message;
@@ -158,6 +164,12 @@ fn hash(of: &impl Hash) -> u64 {
     hasher.finish()
 }
 
+/// Waits until the operator stops, and for a moment more. A message that is cut off then is sent again by the next operator.
+async fn stopped(ctx: &Context) {
+    ctx.stop.cancelled().await;
+    tokio::time::sleep(AT_THE_END).await;
+}
+
 async fn run(ctx: Arc<Context>, key: Key, delivery: Arc<Delivery>) {
     let mut tries = Tries::default();
     while !ctx.stop.is_cancelled() {
@@ -165,7 +177,11 @@ async fn run(ctx: Arc<Context>, key: Key, delivery: Arc<Delivery>) {
             tries.try_again();
         }
         // On the heap: thousands of these tasks may wait for a next attempt.
-        let until = Box::pin(pass(&ctx, &key, &mut tries)).await;
+        let pass = Box::pin(pass(&ctx, &key, &mut tries));
+        let until = tokio::select! {
+            until = pass => until,
+            () = stopped(&ctx) => return,
+        };
         let Some(until) = until else {
             match ctx.jobs.deliveries.end(&key, &delivery) {
                 true => {

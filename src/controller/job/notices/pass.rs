@@ -30,7 +30,7 @@ const WRITES: usize = 5;
 /// Failures after which an event tells of them.
 const TOLD_AT: i32 = 3;
 /// Bytes of a failure's text in status.
-const ERROR: usize = 256;
+const ERROR: usize = 200;
 
 /// What is remembered of the messages to a webhook between two passes.
 #[derive(Default)]
@@ -86,7 +86,11 @@ impl Tries {
             (self.failures, self.until) = (0, 0);
         }
         let last_attempt_time = Timestamp::from_second(now / 1_000).ok().map(Time);
-        NotificationStatus { state, attempts, last_attempt_time, last_error, ..message.clone() }
+        let mut tried = NotificationStatus { state, attempts, last_attempt_time, last_error, ..message.clone() };
+        if state == NotificationState::Delivered {
+            tried.message.clear();
+        }
+        tried
     }
 
     fn failed(
