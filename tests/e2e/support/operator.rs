@@ -107,7 +107,9 @@ impl Settings {
         }
         envs.push(("NO_PROXY", ".svc,127.0.0.0/8,".into()));
         // As deploy/kustomize sets it.
-        envs.push(("MALLOC_MMAP_THRESHOLD_", "1048576".into()));
+        for threshold in ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"] {
+            envs.push((threshold, "1048576".into()));
+        }
         envs.extend(self.env.iter().cloned());
         let program = Path::new(env!("CARGO_BIN_EXE_batchjob-operator"));
         let process = Process::supervised(program, &args, &envs, &self.name);
