@@ -122,7 +122,7 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
 /// Reads the indexes of the shard's requests, in order.
 async fn indexes(folder: &Folder, name: &str) -> Result<Vec<i64>, CollectError> {
     let mut indexes = vec![];
-    let add = |entry: IndexEntry| {
+    let add = |entry: IndexOnly| {
         indexes.push(entry.index);
         indexes.len() <= REQUESTS_LIMIT
     };
@@ -130,7 +130,17 @@ async fn indexes(folder: &Folder, name: &str) -> Result<Vec<i64>, CollectError> 
     Ok(indexes)
 }
 
-async fn each_entry(folder: &Folder, name: &str, mut see: impl FnMut(IndexEntry) -> bool) -> Result<(), CollectError> {
+/// An [`IndexEntry`] of which only the index is read.
+#[derive(serde::Deserialize)]
+struct IndexOnly {
+    index: i64,
+}
+
+async fn each_entry<E: serde::de::DeserializeOwned>(
+    folder: &Folder,
+    name: &str,
+    mut see: impl FnMut(E) -> bool,
+) -> Result<(), CollectError> {
     let mut lines = Lines::new(staged::open(folder, name).await?, INDEX_LINE_LIMIT);
     let broken = |e: String| StoreError::Corrupt(format!("{name}: {e}"));
     while let Some(line) = lines.next().await.map_err(|e| broken(e.to_string()))? {
@@ -146,7 +156,7 @@ async fn each_entry(folder: &Folder, name: &str, mut see: impl FnMut(IndexEntry)
 async fn with_names(folder: &Folder, index: &str, tally: Tally) -> Result<Vec<ErrorSummary>, CollectError> {
     let mut most = tally.most();
     if !most.is_empty() {
-        each_entry(folder, index, |entry| {
+        each_entry(folder, index, |entry: IndexEntry| {
             for (summary, _) in most.iter_mut().filter(|(_, index)| *index == entry.index) {
                 summary.sample_custom_id.clone_from(&entry.custom_id);
             }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use memchr::memmem;
 use serde_json::json;
@@ -138,7 +138,8 @@ fn unwrapped(line: Cow<'_, str>) -> Cow<'_, str> {
 
 /// Returns whether a `body` may be a text. Nearly all lines are told apart by this, without parsing them again.
 fn may_have_text(line: &str) -> bool {
-    let after = memmem::find_iter(line.as_bytes(), b"\"body\"").map(|at| line[at + 6..].trim_start());
+    static BODY: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"body\""));
+    let after = BODY.find_iter(line.as_bytes()).map(|at| line[at + 6..].trim_start());
     after.filter_map(|rest| rest.strip_prefix(':')).any(|value| value.trim_start().starts_with('"'))
 }
 

@@ -1,6 +1,7 @@
 //! Repair of text that is nearly JSON. Only what readers of JSON lines would refuse is changed.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use memchr::memmem;
 
@@ -10,8 +11,8 @@ use crate::store::LINE_LIMIT;
 /// blemish is better than one that is paid again.
 pub(super) fn text(line: &[u8]) -> Cow<'_, str> {
     let line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
-    // The lossy conversion takes several times as long for valid text.
-    std::str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed)
+    // The lossy conversion takes many times as long for valid text.
+    simdutf8::basic::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed)
 }
 
 /// Returns `text` with the words and characters that JSON does not have replaced: numbers such as `NaN`, `Infinity` and
@@ -84,8 +85,9 @@ pub(super) fn without_lone_surrogates(text: Cow<'_, str>) -> Cow<'_, str> {
 
 /// Returns the offset of the first escape of a lone surrogate from `from` on. `from` must not be within an escape.
 fn lone_surrogate(bytes: &[u8], from: usize) -> Option<usize> {
+    static ESCAPE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\\u"));
     let mut low_of_a_pair = None;
-    memmem::find_iter(&bytes[from..], b"\\u").map(|at| from + at).find(|at| {
+    ESCAPE.find_iter(&bytes[from..]).map(|at| from + at).find(|at| {
         let slashes = bytes[..*at].iter().rev().take_while(|b| **b == b'\\').count();
         if slashes % 2 == 1 || low_of_a_pair == Some(*at) {
             return false;

@@ -69,6 +69,8 @@ struct Scan<'a> {
     asked: &'a [i64],
     /// Places, by position in `asked`.
     places: Vec<Option<LinePlace>>,
+    /// Position after that of the last valid line.
+    next: usize,
     scanned: ScanResult,
     /// Directory in which long lines wait.
     spool: &'a Path,
@@ -90,7 +92,7 @@ pub(super) async fn scan(
 ) -> std::io::Result<ScanResult> {
     raw.rewind().await?;
     let places = std::iter::repeat_with(|| None).take(asked.len()).collect();
-    let mut scan = Scan { work_id, asked, places, scanned: ScanResult::default(), spool };
+    let mut scan = Scan { work_id, asked, places, next: 0, scanned: ScanResult::default(), spool };
     let (mut offset, mut long, mut loose) = (0, vec![], Vec::<LooseLines>::new());
     let mut lines = Lines::new(BufReader::with_capacity(256 << 10, &mut *raw), LINE_LIMIT).spooling(spool);
     // Whether a line without an id may continue the previous one.
@@ -135,7 +137,12 @@ impl Scan<'_> {
     }
 
     fn position(&self, index: Option<i64>) -> Option<usize> {
-        self.asked.binary_search(&index?).ok()
+        let index = index?;
+        // Most servers answer in the order of the requests.
+        match self.asked.get(self.next) == Some(&index) {
+            true => Some(self.next),
+            false => self.asked.binary_search(&index).ok(),
+        }
     }
 
     /// Takes a line. Returns false if no object in it is whole. If `open`, a line without an id may be part of an
@@ -189,6 +196,7 @@ impl Scan<'_> {
             }
             return;
         };
+        self.next = at + 1;
         let free = self.places[at].is_none_or(|place| !matches!(place.kind, LineKind::Plain | LineKind::Repaired));
         match u32::try_from(line.len()) {
             Ok(len) if free => {
