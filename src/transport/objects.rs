@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::try_unfold;
 use futures::{Stream, StreamExt, TryStreamExt};
-use http_body_util::{BodyExt, StreamBody};
+use http_body::Body as _;
+use http_body_util::StreamBody;
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
@@ -85,10 +86,9 @@ impl HttpService for ObjectConnector {
         let url = parts.uri.to_string().parse().map_err(|e| HttpError::new(HttpErrorKind::Request, e))?;
         let mut out = reqwest::Request::new(parts.method, url);
         *out.headers_mut() = parts.headers;
-        let chunks = body.into_data_stream().map_err(|e| HttpError::new(HttpErrorKind::Request, e));
-        let bytes: Vec<Bytes> = chunks.try_collect().await?;
-        if bytes.iter().any(|b| !b.is_empty()) {
-            *out.body_mut() = Some(whole(bytes));
+        // Its length is known, because object stores refuse chunked uploads.
+        if body.size_hint().exact() != Some(0) {
+            *out.body_mut() = Some(reqwest::Body::wrap(body));
         }
         let is_listing = is_list(out.url().as_str());
         let is_content = out.method() == Method::GET && !is_listing;
@@ -150,14 +150,6 @@ fn is_deletion_of_many(url: &Url) -> bool {
 pub fn is_list(url: &str) -> bool {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     query.split('&').any(|pair| pair.starts_with("list-type="))
-}
-
-/// Returns a body of known length, because object stores refuse chunked uploads.
-fn whole(chunks: Vec<Bytes>) -> reqwest::Body {
-    match <[_; 1]>::try_from(chunks) {
-        Ok([one]) => one.into(),
-        Err(many) => many.concat().into(),
-    }
 }
 
 fn http_error(error: SendError) -> HttpError {
