@@ -16,6 +16,7 @@ mod memory;
 mod s3;
 mod shards;
 mod sorted;
+mod spool;
 pub mod staged;
 mod upload;
 
@@ -38,7 +39,8 @@ pub use long::{HEAVY, LONG, LoadedLine, LongLineTurn, SpooledLine};
 pub use memory::{Reservation, reserve};
 pub use shards::{IndexEntry, RequestHash, ShardWriter, StagedShard};
 pub use sorted::{Sorted, Sorter};
-pub use staged::{READER_BYTES, SMALL_SPOOL_BYTES, SPOOL_BYTES};
+pub use spool::{SMALL_SPOOL_BYTES, SPOOL_BYTES};
+pub use staged::{DECODED_BYTES, READER_BYTES};
 pub use upload::{ENCODER_BYTES, UPLOAD_BYTES, Upload};
 
 use copies::BLOCK_BYTES;

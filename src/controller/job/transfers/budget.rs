@@ -31,7 +31,7 @@ fn most(task: Task) -> usize {
                     requests::AHEAD_BYTES + requests::OBJECT_BYTES * object + object + requests::BESIDE_WINDOW;
                 shards + lines.max(objects)
             }
-            Task::Upload(_) => store::READER_BYTES,
+            Task::Upload(_) => store::READER_BYTES + store::DECODED_BYTES,
             Task::Collect(_) => {
                 let most = results::COLLECT_BYTES + results::ANSWER_BYTES * MOST_OF_A_BATCH;
                 most + store::LINES_BYTES + store::SPOOL_BYTES + store::UPLOAD_BYTES + store::READER_BYTES
@@ -75,6 +75,7 @@ fn no_transfer_can_need_more_than_all_transfers_may_hold() {
 fn the_documented_sizes_are_those_of_the_code() {
     let sizes = [
         ("READER_BYTES", store::READER_BYTES),
+        ("DECODED_BYTES", store::DECODED_BYTES),
         ("SPOOL_BYTES", store::SPOOL_BYTES),
         ("SMALL_SPOOL_BYTES", store::SMALL_SPOOL_BYTES),
         ("UPLOAD_BYTES", store::UPLOAD_BYTES),

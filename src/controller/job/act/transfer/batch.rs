@@ -49,7 +49,7 @@ impl Act<'_> {
             async move { calls.upload_turn(&namespace, is_retry).await }
         };
         tasks::start_upload(self.ctx, self.job_state, &self.snapshot.job, task, turn, move |shares| async move {
-            let content = staged::verified(&clients.folder, &staged, &sha256).await?;
+            let content = staged::ahead(staged::verified(&clients.folder, &staged, &sha256).await?).await;
             let UploadShares { turn, memory } = shares;
             // The stream holds the memory, and both are dropped once all of it is sent.
             let content = content.inspect(move |_| _ = &memory).boxed();
