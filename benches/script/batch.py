@@ -63,5 +63,5 @@ def peak_memory():
 
 began, cpu = time.monotonic(), time.process_time()
 run(json.loads(sys.argv[1]))
-took = {"seconds": time.monotonic() - began, "cpu": time.process_time() - cpu, "peak": peak_memory()}
+took = {"seconds": time.monotonic() - began, "cpu": time.process_time() - cpu, "startCPU": cpu, "peak": peak_memory()}
 print(json.dumps(took), flush=True)
