@@ -86,7 +86,7 @@ const SMALL_SPOOL_BLOCKS: usize = 2;
 pub const SMALL_SPOOL_BYTES: usize = SMALL_SPOOL_BLOCKS * SMALL_BLOCK + 2 * BLOCK_BYTES + (3 << 17);
 
 impl Spool {
-    /// Creates a spool for a file that is read with its hash alone; see [`verified`].
+    /// Creates a spool for a file that is read with its hash alone, as [`super::staged::verified`] does.
     ///
     /// # Errors
     /// Fails if the local disk does.
@@ -97,7 +97,7 @@ impl Spool {
         Spool::with(dir, [SPOOL_BLOCKS, BLOCK_BYTES], SPOOL_BYTES, encoder).await
     }
 
-    /// Creates a spool that holds less memory and compresses less, for small files and for those that [`open`] reads.
+    /// Creates a spool that holds less memory and compresses less, for small files and for indexes, which are read without a hash.
     ///
     /// # Errors
     /// Fails if the local disk does.

@@ -1,4 +1,4 @@
-//! Reading of staged files, which are compressed with zstd and never change; see [`super::spool`] for their writing.
+//! Reading of staged files, which are compressed with zstd and never change. `store/spool.rs` writes them.
 
 use std::io::{Read, Seek, Write};
 use std::path::Path;
