@@ -26,6 +26,10 @@ use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Step};
 use call::{Call, ExpectedOwner};
 use delete_files::batches_of_files;
 
+/// Longest poll period, in milliseconds, that searches share lists by. A batch is settled only when it was searched for, and one
+/// that is polled rarely, because webhooks tell of its end, should not wait an hour for that.
+const SEARCH_PERIOD: i64 = 60_000;
+
 impl Act<'_> {
     /// Starts the call of `step`, unless a call of the same task is running.
     pub fn call(&self, step: Step) -> Result<(), StepError> {
@@ -55,7 +59,8 @@ impl Act<'_> {
                 }
             }
             Step::Search(attempt_key) => {
-                let (attempt, period) = (self.attempt(attempt_key)?.clone(), self.snapshot.view.poll_period);
+                let attempt = self.attempt(attempt_key)?.clone();
+                let period = self.snapshot.view.poll_period.min(SEARCH_PERIOD);
                 start(Box::pin(async move {
                     call.settles(&attempt.intent_id, call.search(attempt_key, &attempt, period)).await
                 }));
