@@ -11,6 +11,7 @@ use crate::faults::Faults;
 use crate::ledger::Ledger;
 use crate::store::Store;
 use crate::validate::Limits;
+use crate::webhooks::Webhooks;
 
 /// The server's state, in many hands.
 pub type Shared = Arc<App>;
@@ -43,6 +44,8 @@ pub struct App {
     pub settings: Settings,
     /// What was billed.
     pub ledger: Ledger,
+    /// Who is told of the ends of batches.
+    pub webhooks: Webhooks,
     store: Mutex<Store>,
     calls: Mutex<BTreeMap<&'static str, u64>>,
     batch_duration: Mutex<Duration>,
@@ -55,6 +58,7 @@ impl App {
             batch_duration: Mutex::new(settings.batch_duration),
             settings,
             ledger,
+            webhooks: Webhooks::default(),
             store: Mutex::default(),
             calls: Mutex::default(),
         })

@@ -13,6 +13,7 @@ use crate::faults::{self, Fault, Faults, FaultsFileError};
 use crate::home::Home;
 use crate::ledger::Ledger;
 use crate::validate::Limits;
+use crate::webhooks::{Key, Shape, Webhook, parse_secret};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,6 +80,10 @@ While it runs (none of these needs a key):
   GET    /admin/faults                what is left of them; DELETE forgets them
   POST   /admin/batch-duration        {\"duration\":\"5s\"}, for batches created from now on
   POST   /admin/batches/{id}/finish   end this batch now
+  POST   /admin/webhooks              {\"url\":\"http://…\",\"secret\":\"whsec_…\",\"duplicates\":1,\"delay\":\"2s\"}: a signed
+                                      event for each batch that ends; \"early\":\"1s\" before its end shows;
+                                      \"shape\":\"Doubleword\" has its payload
+  GET    /admin/webhooks              how many events were sent and accepted; DELETE forgets them
 
 Set RUST_LOG=debug to see more on stderr. Requests' contents are never logged.";
 
@@ -142,6 +147,20 @@ pub struct Args {
     /// GET /v1/models lists them.
     #[arg(long = "model", value_name = "NAME")]
     models: Vec<String>,
+
+    /// Where a signed event is posted when a batch ends; more can be said over /admin/webhooks
+    #[arg(long, value_name = "URL", requires = "webhook_secret")]
+    webhook_url: Option<String>,
+
+    /// The secret that signs these events, whsec_ and base64
+    #[arg(
+        long,
+        value_name = "SECRET",
+        env = "LLM_BATCH_SIM_WEBHOOK_SECRET",
+        hide_env_values = true,
+        value_parser = parse_secret
+    )]
+    webhook_secret: Option<std::vec::Vec<Key>>,
 
     /// Something that shall go wrong, as POINT=ACTION[:VALUE][*TIMES]; may be repeated
     #[arg(long = "fault", value_name = "FAULT")]
@@ -207,7 +226,12 @@ impl Args {
             models: self.models,
             batch_duration: self.batch_duration,
         };
-        Ok((App::new(settings, ledger), home))
+        let app = App::new(settings, ledger);
+        if let (Some(url), Some(secret)) = (self.webhook_url, self.webhook_secret) {
+            let (delay, early) = (Duration::ZERO, Duration::ZERO);
+            app.webhooks.add(Webhook { url, secret, shape: Shape::OpenAI, duplicates: 0, delay, early });
+        }
+        Ok((app, home))
     }
 }
 

@@ -35,9 +35,11 @@ pub async fn drive(app: Shared, task: Task, control: Arc<Control>, duration: Dur
         let message = "The server had an error while processing the batch.";
         refuse(&app, &task, error_of("server_error", message));
     }
-    with_batch(&app, &task, |batch| {
+    let ended = with_batch(&app, &task, |batch| batch.clone());
+    if let Some(batch) = ended {
         info!(batch = batch.id, state = batch.status.name(), "the batch ended");
-    });
+        app.webhooks.ended(&batch);
+    }
 }
 
 fn error_of(code: impl Into<Cow<'static, str>>, message: &str) -> BatchError {
@@ -70,6 +72,9 @@ async fn run(app: &Shared, task: &Arc<Task>, control: &Control, duration: Durati
         runner.finish()
     })
     .await?;
+    if whole && let Some(batch) = with_batch(app, task, |batch| batch.clone()) {
+        app.webhooks.about_to_complete(batch).await;
+    }
     settle(&mut app.store(), task, results);
     Ok(())
 }

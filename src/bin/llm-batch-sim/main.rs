@@ -33,6 +33,7 @@ mod testkit;
 mod tests;
 mod validate;
 mod vendor;
+mod webhooks;
 mod wire;
 
 use std::io::{IsTerminal, Write};

@@ -2,6 +2,7 @@
 
 mod azure;
 mod flaws;
+mod webhooks;
 mod wire;
 
 use std::time::{Duration, Instant};

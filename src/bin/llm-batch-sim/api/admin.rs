@@ -29,6 +29,7 @@ pub fn router() -> Router<Shared> {
         .route("/state", get(state))
         .route("/faults", get(faults).post(add_fault).delete(clear_faults))
         .route("/batch-duration", get(batch_duration).post(set_batch_duration))
+        .route("/webhooks", get(webhooks).post(add_webhook).delete(clear_webhooks))
         .route("/batches/{id}/finish", post(finish))
 }
 
@@ -114,6 +115,20 @@ async fn set_batch_duration(state: State<Shared>, body: Bytes) -> Result<Json<Ba
         parse_duration(&wish.duration).map_err(|error| ApiError::invalid(error).param("duration"))?;
     state.set_batch_duration(duration);
     Ok(batch_duration(state).await)
+}
+
+async fn webhooks(State(app): State<Shared>) -> Json<Value> {
+    Json(app.webhooks.shown())
+}
+
+async fn add_webhook(state: State<Shared>, body: Bytes) -> Result<Json<Value>, ApiError> {
+    state.webhooks.add(read(&body)?);
+    Ok(webhooks(state).await)
+}
+
+async fn clear_webhooks(state: State<Shared>) -> Json<Value> {
+    state.webhooks.clear();
+    webhooks(state).await
 }
 
 /// Answers when the batch has ended, as the API would then show it.
