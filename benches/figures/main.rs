@@ -8,6 +8,7 @@
 mod support;
 
 mod end_to_end;
+mod hooks;
 mod input;
 mod journal;
 mod objects;
@@ -92,6 +93,9 @@ fn main() {
     }
     if is_wanted("poll") {
         figures.push(runtime.block_on(poll::measure()));
+    }
+    if is_wanted("hooks") {
+        figures.push(runtime.block_on(hooks::measure()));
     }
     if is_wanted("e2e-50k") || is_wanted("rss-flat") {
         figures.extend(runtime.block_on(end_to_end::measure(is_wanted("e2e-50k"), is_wanted("rss-flat"))));
