@@ -7,6 +7,7 @@ pub mod account;
 pub mod api;
 pub mod controller;
 pub mod fair;
+pub mod hooks;
 pub mod lifecycle;
 pub mod notify;
 pub mod provider;

@@ -1,7 +1,7 @@
 //! The operator's command line.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -128,6 +128,13 @@ struct Run {
     /// Where /livez, /readyz and /metrics are served. `[::]` is every address of the host, of IPv6 and of IPv4.
     #[arg(long, default_value = "[::]:8081")]
     health_addr: SocketAddr,
+    /// Where webhooks of providers are taken, such as `[::]:8082`; unset: nowhere. Signed events that a batch ended, sent to
+    /// `/hooks/UID` of a BatchProvider with `spec.webhook`, make its jobs look at the batch at once.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    webhook_addr: Option<SocketAddr>,
+    /// Address of this Pod. Replicas on standby pass webhooks on to the leader there.
+    #[arg(long, env = "POD_IP")]
+    pod_ip: Option<IpAddr>,
     /// How logs are written.
     #[arg(long, value_enum, default_value_t = Format::Json)]
     log_format: Format,
@@ -216,6 +223,8 @@ impl Run {
             recheck: seconds(self.recheck_seconds),
             orphan_check: i64::from(self.orphan_check_seconds) * 1000,
             health_addr: self.health_addr,
+            webhook_addr: self.webhook_addr,
+            pod_ip: self.pod_ip,
             timing: Timing {
                 post_window: seconds(self.post_window_seconds),
                 send_timeout: seconds(self.send_timeout_seconds),

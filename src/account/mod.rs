@@ -162,6 +162,12 @@ impl Accounts {
         forget_elsewhere(before, &quota, job);
     }
 
+    /// Returns the uids of the jobs that count at a provider object.
+    pub fn jobs_at(&self, provider: &str) -> Vec<String> {
+        let quota = self.quotas().by_provider.get(provider).cloned();
+        quota.map_or(vec![], |quota| quota.jobs())
+    }
+
     /// Forgets a job that is over.
     pub fn forget(&self, job: &str) {
         let quota = {

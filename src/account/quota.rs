@@ -206,6 +206,11 @@ impl Quota {
         self.lock().jobs.get(job).is_some_and(|of| of.guessed.is_none())
     }
 
+    /// Returns the uids of the jobs that count here.
+    pub(super) fn jobs(&self) -> Vec<String> {
+        self.lock().jobs.keys().cloned().collect()
+    }
+
     /// Returns true if any job counts here.
     pub(super) fn counts_jobs(&self) -> bool {
         !self.lock().jobs.is_empty()

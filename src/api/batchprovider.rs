@@ -73,6 +73,10 @@ pub struct BatchProviderSpec {
     /// Certificate authorities of the server; unset: those that the image of the operator trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// Webhook of the account; unset: none. Signed events that a batch ended make the operator look at the batch at once, where it
+    /// serves webhooks. They are hints: without them, or if one is forged or lost, jobs end all the same, by their polls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<ProviderWebhook>,
     /// Models that jobs may use, at most 64; unset: any. A request for another one fails its job before anything is sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
@@ -111,7 +115,8 @@ pub enum UnknownSubmissionPolicy {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderStatus {
-    /// Conditions of the account. `Ready` is True when the endpoint answers as a batch API to this credential.
+    /// Conditions of the account. `Ready` is True when the endpoint answers as a batch API to this credential. `WebhookReady` is
+    /// there if `spec.webhook` is set, and True when events that are signed with its secret are taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -133,6 +138,11 @@ pub struct ProviderStatus {
     /// account was looked at for the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<EffectiveLimits>,
+    /// Path of the URL to register at the provider, where `spec.webhook` is set. What stands before it, `https://` and a host, is
+    /// decided by what leads from outside to the Service `batchjob-operator-webhooks`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub webhook_path: Option<String>,
 }
 
 /// Endpoint, credential and limits of one account at a batch API, and the namespaces that it is granted to.
@@ -197,6 +207,16 @@ pub struct ProviderAuth {
     /// Key of a Secret that holds the API key, which is sent as a bearer token, and to Azure OpenAI in the header `api-key`. The
     /// Secret of a ClusterBatchProvider is in the namespace of the operator.
     pub secret_key_ref: SecretKeyReference,
+}
+
+/// The webhook of an account, to be registered at the provider under the path that `status.webhookPath` shows.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderWebhook {
+    /// Key of a Secret that holds the signing secret that the provider showed when the webhook was registered: `whsec_` and
+    /// base64. While it is rotated, the key holds both, separated by a space. The Secret of a ClusterBatchProvider is in the
+    /// namespace of the operator.
+    pub signing_secret_key_ref: SecretKeyReference,
 }
 
 /// Limits of an account, where they are not those that the vendor documents.

@@ -31,6 +31,8 @@ pub const BILLED_TWICE: &str = "BilledTwice";
 /// For a provider: True when its endpoint answers as a batch API with its credential. For a CronBatchJob: True unless no BatchJob
 /// can be created.
 pub const READY: &str = "Ready";
+/// For a provider with a webhook: True when events that are signed with its secret are taken.
+pub const WEBHOOK_READY: &str = "WebhookReady";
 
 /// Reasons of conditions and events.
 pub mod reasons {
@@ -89,6 +91,9 @@ pub mod reasons {
     pub const PROVIDER_REDIRECTS: &str = "ProviderRedirects";
     pub const NO_BATCH_API: &str = "NoBatchAPI";
     pub const DUPLICATE_BATCHES: &str = "DuplicateBatches";
+    pub const SIGNING_SECRET_INVALID: &str = "SigningSecretInvalid";
+    pub const WEBHOOKS_DISABLED: &str = "WebhooksDisabled";
+    pub const LISTENING: &str = "Listening";
     pub const NEWER_PROTOCOL: &str = "NewerProtocol";
 }
 
@@ -126,6 +131,11 @@ pub fn set(conditions: &mut Vec<Condition>, verdict: Verdict, generation: Option
         Some(i) => conditions[i] = new,
         None => conditions.push(new),
     }
+}
+
+/// Removes the condition `type_`.
+pub fn remove(conditions: &mut Vec<Condition>, type_: &str) {
+    conditions.retain(|c| c.type_ != type_);
 }
 
 /// Returns whether the condition `type_` is True.

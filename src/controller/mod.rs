@@ -1,8 +1,9 @@
 //! The only module in which the others meet: `job` for BatchJobs, `cron` for CronBatchJobs, `provider` for the objects that name accounts, `orphan` for
-//! batches that nobody follows, `wait` for the command of that name, and `runtime` for
+//! batches that nobody follows, `hooks` for the webhooks of providers, `wait` for the command of that name, and `runtime` for
 //! the parts that they share.
 
 mod cron;
+mod hooks;
 mod job;
 mod orphan;
 mod provider;
@@ -30,6 +31,7 @@ pub use wait::{Ended, wait_for_end};
 
 use crate::account::Accounts;
 use crate::fair::{Budget, Shares};
+use crate::hooks::Endpoints;
 use crate::lifecycle::Timing;
 use crate::telemetry::Metrics;
 use crate::transport::Transport;
@@ -60,6 +62,8 @@ pub(crate) struct Context {
     /// The calls and the batches in flight of each account.
     accounts: Accounts,
     secrets: Secrets,
+    /// The endpoints for webhooks of providers; None where they are not served.
+    endpoints: Option<Arc<Endpoints>>,
     /// The memory for clients that trust authorities of tenants, by namespace.
     certificates: Arc<Budget>,
     /// Labels of namespaces.

@@ -10,15 +10,17 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::cron::{self, Crons};
+use super::hooks::Webhooks;
 use super::job::{self, Jobs};
 use super::runtime::clock_watch::ClockWatch;
 use super::runtime::event_queue::{self, EventQueue};
-use super::runtime::leader;
+use super::runtime::leader::{self, WebhookAddresses};
 use super::runtime::preflight::{check_crds, cluster_uid};
 use super::runtime::trust::CERTIFICATES;
-use super::{Context, Dependencies, Options, StartError, orphan, provider};
+use super::{Context, Dependencies, Options, StartError, hooks, orphan, provider};
 use crate::account::Accounts;
 use crate::fair::{Budget, Limits, Shares};
+use crate::hooks::Endpoints;
 use crate::telemetry::{Health, Metrics, Request, Server, listen, serve};
 use crate::transport::{Exchange, Observer, Peer};
 
@@ -35,14 +37,19 @@ const GRACE: Duration = Duration::from_secs(8);
 pub async fn run(options: Options, dependencies: Dependencies, stop: CancellationToken) -> Result<(), StartError> {
     check_crds(&dependencies.client, &options.watch_namespaces).await?;
     let cluster = cluster_uid(&dependencies.client).await?;
-    let parts = Parts { dependencies, cluster, health: Health::default(), metrics: Metrics::default() };
+    let (health, metrics) = (Health::default(), Metrics::default());
+    let webhooks = match options.webhook_addr {
+        Some(_) => hooks::start(&options, dependencies.clock.clone(), metrics.clone(), stop.clone()).await?,
+        None => Webhooks::default(),
+    };
+    let parts = Parts { dependencies, cluster, health, metrics, endpoints: webhooks.endpoints };
     let unfit = |e| StartError::Listen(options.health_addr, e);
     let listeners = listen(options.health_addr).await.map_err(unfit)?;
     let addresses: Vec<_> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let server = serve(listeners, parts.health.clone(), parts.metrics.clone(), stop.clone().cancelled_owned());
     let server = tokio::spawn(server);
     info!(?addresses, "serving /livez, /readyz and /metrics");
-    let ended = elect_and_work(&options, parts, stop.clone()).await;
+    let ended = elect_and_work(&options, parts, webhooks.addresses, stop.clone()).await;
     stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
     ended
@@ -73,16 +80,22 @@ struct Parts {
     cluster: String,
     health: Health,
     metrics: Metrics,
+    endpoints: Option<Arc<Endpoints>>,
 }
 
-async fn elect_and_work(options: &Options, parts: Parts, stop: CancellationToken) -> Result<(), StartError> {
+async fn elect_and_work(
+    options: &Options,
+    parts: Parts,
+    webhooks: WebhookAddresses,
+    stop: CancellationToken,
+) -> Result<(), StartError> {
     let (health, metrics) = (parts.health.clone(), parts.metrics.clone());
     if !options.leader_election {
         metrics.leader.set(1);
         return work(options, parts, stop).await;
     }
     let namespace = &options.namespace;
-    let lease = leader::lead(parts.dependencies.client.clone(), namespace, &options.identity).await;
+    let lease = leader::lead_and_tell(parts.dependencies.client.clone(), namespace, &options.identity, webhooks).await;
     let mut lease = lease.map_err(|e| StartError::Lease(crate::transport::chain(&e)))?;
     // A replica on standby is ready too.
     health.set_ready(true);
@@ -117,7 +130,9 @@ async fn elect_and_work(options: &Options, parts: Parts, stop: CancellationToken
 }
 
 async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Result<(), StartError> {
-    let Parts { dependencies: Dependencies { client, watching, transport, clock }, cluster, health, metrics } = parts;
+    let Parts { dependencies, cluster, health, metrics, endpoints } = parts;
+    let Dependencies { client, watching, transport, clock } = dependencies;
+    let hints = endpoints.as_ref().map(|endpoints| endpoints.open());
     let (jobs, scopes) = Jobs::new(options);
     jobs.count_in(&metrics);
     let (crons, schedule_looks, schedules) = Crons::new(options, clock.now());
@@ -129,6 +144,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     let context = Arc::new(Context {
         events,
         secrets: Default::default(),
+        endpoints,
         certificates: Budget::new(CERTIFICATES),
         labels: Default::default(),
         providers,
@@ -155,6 +171,9 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         stop: stop.clone(),
     });
     context.tracker.spawn(publisher);
+    if let Some(hints) = hints {
+        context.tracker.spawn(hooks::follow(context.clone(), hints));
+    }
     let jobs = scopes.into_iter().map(|scope| job::watch(scope, &watching, &context, &health));
     let jobs = join_all(jobs.collect::<Vec<_>>());
     let providers = provider_watches.run(&watching, &context);

@@ -46,7 +46,7 @@ pub(super) fn follow(
     {
         return Some(step);
     }
-    let again = look.at + o.job.poll_period;
+    let again = o.memory.next_look(batch_id, look, o.job.poll_period);
     match &look.seen {
         PolledState::NotFound | PolledState::NotOurs => {
             if let Some(step) = given_up(o, journal, attempt_key, attempt, batch_id) {
@@ -118,8 +118,10 @@ pub(super) fn follow(
             round.hold("lost", attempt, &why_lost(&look.seen, batch_id), vec!["lost".into(), "resend".into()]);
             match o.memory.running.contains(&Task::Collect(attempt_key)) {
                 true => None,
-                false if o.now >= again => Some(Step::Collect { attempt_key, patient: false }),
-                false => round.due(again),
+                false => match look.at + o.job.poll_period {
+                    due if o.now >= due => Some(Step::Collect { attempt_key, patient: false }),
+                    due => round.due(due),
+                },
             }
         }
     }

@@ -66,6 +66,8 @@ pub struct Memory {
     pub resolvable: Option<bool>,
     /// The last look at each batch.
     pub looks: BTreeMap<String, PollResult>,
+    /// Times of the last hints that batches may have changed, by batch (Unix milliseconds).
+    pub hints: BTreeMap<String, i64>,
     /// Batches that need no further cancellation: it was requested, or the batch is not this work's, or it had ended.
     pub cancelled: BTreeSet<String>,
     /// Those of them that may run on, of a work without a journal: they are not this work's, or the provider cannot cancel them.
@@ -184,6 +186,7 @@ impl Memory {
         shard.files_left().for_each(|file| _ = self.deleted.remove(file));
         if let AttemptState::Submitted { batch_id, .. } | AttemptState::Settled { batch_id, .. } = &attempt.state {
             self.looks.remove(batch_id);
+            self.hints.remove(batch_id);
             self.collected.remove(batch_id);
             self.cancelled.remove(batch_id);
         }

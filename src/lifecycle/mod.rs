@@ -18,6 +18,7 @@ mod finished;
 mod follow;
 mod freshness;
 mod head;
+mod hint;
 mod identity;
 mod input_wait;
 mod journal;

@@ -31,6 +31,46 @@ pub struct ProviderCheck {
     pub limits: EffectiveLimits,
     /// The account's answer.
     pub answer: Answer,
+    /// The account's webhook; None if it has none.
+    pub webhook: Option<WebhookCheck>,
+}
+
+/// The webhook of an account, as of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookCheck {
+    /// Path of its URL.
+    pub path: String,
+    /// Whether other installs of the operator may look after the same account, and serve its webhook.
+    pub is_shared: bool,
+    /// Whether this operator takes events, or the reason why its signing secret is not used; None if it serves no webhooks.
+    pub served: Option<Result<(), Blocked>>,
+}
+
+impl WebhookCheck {
+    /// Returns whether its signing secret has to be mended.
+    fn is_broken(&self) -> bool {
+        matches!(self.served, Some(Err(_)))
+    }
+
+    /// Returns the condition; None if it is left as it is: an operator that serves no webhooks does not contradict another one that
+    /// does, or they would write for ever.
+    fn verdict(&self, old: &ProviderStatus) -> Option<Verdict> {
+        let (status, reason, message) = match &self.served {
+            Some(Ok(())) => {
+                let message = format!("events of batches are taken at {}; each has its batch looked at", self.path);
+                (true, reasons::LISTENING, message)
+            }
+            Some(Err(Blocked { reason, message })) => (false, *reason, message.clone()),
+            None if self.is_shared && old.conditions.iter().any(|c| c.type_ == conditions::WEBHOOK_READY) => {
+                return None;
+            }
+            None => {
+                let message = "the operator serves no webhooks; its admin turns them on with --webhook-addr, see docs/provider-webhooks.md";
+                (false, reasons::WEBHOOKS_DISABLED, message.into())
+            }
+        };
+        Some(Verdict { type_: conditions::WEBHOOK_READY, status: Some(status), reason: reason.into(), message })
+    }
 }
 
 /// The answer of an account to a check.
@@ -91,7 +131,7 @@ pub fn looked_at(
     policy: UnknownSubmissionPolicy,
     now: i64,
 ) -> ProviderStatus {
-    let ProviderCheck { generation, secret_version, is_known, limits, answer } = looked;
+    let ProviderCheck { generation, secret_version, is_known, limits, answer, webhook } = looked;
     let (known, mut observed_secret_version) = match is_known {
         true => (old.capabilities, old.observed_secret_version.clone()),
         false => (None, secret_version),
@@ -119,13 +159,22 @@ pub fn looked_at(
     };
     let verdict = Verdict { type_: conditions::READY, status, reason: reason.into(), message };
     let limits = Some(limits);
-    with(
-        old,
-        ProviderStatus { observed_secret_version, capabilities, limits, ..Default::default() },
-        generation,
-        verdict,
-        now,
-    )
+    let webhook_path = webhook.as_ref().map(|webhook| webhook.path.clone());
+    let new = ProviderStatus { observed_secret_version, capabilities, limits, webhook_path, ..Default::default() };
+    let mut new = with(old, new, generation, verdict, now);
+    match webhook {
+        Some(webhook) => {
+            if let Some(verdict) = webhook.verdict(old) {
+                conditions::set(&mut new.conditions, verdict, generation, seconds(now));
+            }
+        }
+        None => conditions::remove(&mut new.conditions, conditions::WEBHOOK_READY),
+    }
+    new
+}
+
+fn seconds(now: i64) -> Timestamp {
+    Timestamp::from_second(now / 1000).unwrap_or_default()
 }
 
 fn can_do(can: ProviderCapabilities, policy: UnknownSubmissionPolicy) -> String {
@@ -170,14 +219,14 @@ fn with(
     now: i64,
 ) -> ProviderStatus {
     let mut conditions = old.conditions.clone();
-    let now = Timestamp::from_second(now / 1000).unwrap_or_default();
-    conditions::set(&mut conditions, verdict, generation, now);
+    conditions::set(&mut conditions, verdict, generation, seconds(now));
     ProviderStatus { conditions, observed_generation: generation, ..new }
 }
 
-/// Returns the milliseconds until the check after one with this `answer`; `jitter` spreads them by up to a quarter.
-pub fn next_look(answer: &Answer, jitter: u8) -> i64 {
+/// Returns the milliseconds until the check after one with this `answer` and `webhook`; `jitter` spreads them by up to a quarter.
+pub fn next_look(answer: &Answer, webhook: Option<&WebhookCheck>, jitter: u8) -> i64 {
     let pause = match answer {
+        _ if webhook.is_some_and(WebhookCheck::is_broken) => MENDED_LOOK,
         Answer::Probed(_) | Answer::Untried { .. } | Answer::Still => READY_LOOK,
         Answer::Busy(_) | Answer::Failed(_) => AWAY_LOOK,
         Answer::Missing(_) => MENDED_LOOK,
@@ -201,7 +250,14 @@ mod tests {
     fn look(old: &ProviderStatus, generation: i64, secret: Option<&str>, answer: Answer, now: i64) -> ProviderStatus {
         let secret_version = secret.map(String::from);
         let is_known = !is_to_be_probed(old, Some(generation), secret, None);
-        let looked = ProviderCheck { generation: Some(generation), secret_version, is_known, limits: LIMITS, answer };
+        let looked = ProviderCheck {
+            generation: Some(generation),
+            secret_version,
+            is_known,
+            limits: LIMITS,
+            answer,
+            webhook: None,
+        };
         looked_at(old, looked, UnknownSubmissionPolicy::Resolve, now)
     }
 
@@ -245,6 +301,7 @@ mod tests {
             is_known: true,
             limits: LIMITS,
             answer: Answer::Still,
+            webhook: None,
         };
         assert_eq!(looked_at(&other, looked, UnknownSubmissionPolicy::Resolve, 900_000), other, "nothing is written");
         // A change is tried out by whoever sees it.
@@ -267,8 +324,14 @@ mod tests {
     fn what_becomes_of_lost_replies_is_said() {
         let said = |can, policy| {
             let answer = Answer::Probed(can);
-            let looked =
-                ProviderCheck { generation: None, secret_version: None, is_known: false, limits: LIMITS, answer };
+            let looked = ProviderCheck {
+                generation: None,
+                secret_version: None,
+                is_known: false,
+                limits: LIMITS,
+                answer,
+                webhook: None,
+            };
             ready(&looked_at(&ProviderStatus::default(), looked, policy, 0)).2.to_string()
         };
         assert!(said(BOTH, UnknownSubmissionPolicy::Resolve).contains("revoked and sent again"));
@@ -301,13 +364,62 @@ mod tests {
         assert!(message.contains("j0, j1, j2, j3, j4 and 2 more") && !message.contains("j5"), "{message}");
     }
 
+    fn look_at_webhook(old: &ProviderStatus, webhook: WebhookCheck) -> ProviderStatus {
+        let (answer, webhook) = (Answer::Still, Some(webhook));
+        let looked = ProviderCheck {
+            generation: Some(1),
+            secret_version: None,
+            is_known: true,
+            limits: LIMITS,
+            answer,
+            webhook,
+        };
+        looked_at(old, looked, UnknownSubmissionPolicy::Resolve, 0)
+    }
+
+    fn webhook(status: &ProviderStatus) -> (&str, &str) {
+        let condition = status.conditions.iter().find(|c| c.type_ == conditions::WEBHOOK_READY).unwrap();
+        (&condition.status, &condition.reason)
+    }
+
+    #[test]
+    fn a_webhook_has_its_path_in_status_and_says_whether_events_are_taken_and_what_to_do_if_not() {
+        let refused = |reason| Some(Err(Blocked { reason, message: "m".into() }));
+        let mut status = look(&ProviderStatus::default(), 1, None, Answer::Probed(BOTH), 0);
+        for (served, said) in [
+            (Some(Ok(())), ("True", "Listening")),
+            (None, ("False", "WebhooksDisabled")),
+            (refused(reasons::SECRET_NOT_FOUND), ("False", "SecretNotFound")),
+            (refused(reasons::SIGNING_SECRET_INVALID), ("False", "SigningSecretInvalid")),
+        ] {
+            let check = WebhookCheck { path: "/hooks/u".into(), is_shared: false, served };
+            assert_eq!(next_look(&Answer::Still, Some(&check), 0) == MENDED_LOOK, check.is_broken());
+            status = look_at_webhook(&status, check);
+            assert_eq!((status.webhook_path.as_deref(), webhook(&status)), (Some("/hooks/u"), said));
+            assert_eq!((ready(&status).0, status.conditions.len()), ("True", 2), "the account itself is ready");
+        }
+        let gone = look(&status, 1, None, Answer::Still, 0);
+        assert_eq!((gone.webhook_path, gone.conditions.len()), (None, 1));
+    }
+
+    #[test]
+    fn of_two_installs_that_share_an_account_the_one_that_serves_its_webhook_says_so_and_the_other_writes_nothing() {
+        let check = |served| WebhookCheck { path: "/hooks/u".into(), is_shared: true, served };
+        let probed = look(&ProviderStatus::default(), 1, None, Answer::Probed(BOTH), 0);
+        let disabled = look_at_webhook(&probed, check(None));
+        assert_eq!(webhook(&disabled), ("False", "WebhooksDisabled"), "nobody has served it yet");
+        let served = look_at_webhook(&disabled, check(Some(Ok(()))));
+        assert_eq!(webhook(&served), ("True", "Listening"));
+        assert_eq!(look_at_webhook(&served, check(None)), served);
+    }
+
     #[test]
     fn what_may_be_mended_is_looked_at_sooner() {
         let blocked = |reason| Blocked { reason, message: String::new() };
         let away = Answer::Failed(blocked(reasons::PROVIDER_UNREACHABLE));
-        assert_eq!(next_look(&Answer::Probed(BOTH), 0), READY_LOOK);
-        assert_eq!(next_look(&Answer::Missing(blocked(reasons::SECRET_NOT_FOUND)), 0), MENDED_LOOK);
-        assert_eq!(next_look(&away, 0), AWAY_LOOK);
-        assert!(next_look(&away, 255) < AWAY_LOOK * 5 / 4);
+        assert_eq!(next_look(&Answer::Probed(BOTH), None, 0), READY_LOOK);
+        assert_eq!(next_look(&Answer::Missing(blocked(reasons::SECRET_NOT_FOUND)), None, 0), MENDED_LOOK);
+        assert_eq!(next_look(&away, None, 0), AWAY_LOOK);
+        assert!(next_look(&away, None, 255) < AWAY_LOOK * 5 / 4);
     }
 }

@@ -130,7 +130,7 @@ impl Memory {
             ..
         } = self;
         let Memory {
-            uploads, unfit, halved, posted, searches, failed_searches, files, unsettled, revoked, looks, ..
+            uploads, unfit, halved, posted, searches, failed_searches, files, unsettled, revoked, looks, hints, ..
         } = self;
         let Memory {
             cancelled,
@@ -191,7 +191,7 @@ impl Memory {
                     .chain(failed_searches.keys()),
             )
             + looks.iter().map(|(batch, look)| text(batch) + look.weight()).sum::<usize>()
-            + texts(cancelled.iter().chain(not_stopped).chain(deleted))
+            + texts(cancelled.iter().chain(not_stopped).chain(deleted).chain(hints.keys()))
             + collected.iter().map(|(batch, collected)| text(batch) + collected.weight()).sum::<usize>()
             + published.as_ref().map_or(0, |published| published.shards.weight())
             + follow_up.as_ref().map_or(0, |(_, shards)| shards.weight())
@@ -338,6 +338,7 @@ mod tests {
             revoked: [(long.clone(), 1)].into(),
             looks: [(long.clone(), PollResult { at: 1, seen: PolledState::Running { state: long.clone(), done: 0 } })]
                 .into(),
+            hints: [(long.clone(), 1)].into(),
             cancelled: [long.clone()].into(),
             not_stopped: [long.clone()].into(),
             collected: [(long.clone(), collected)].into(),

@@ -64,6 +64,7 @@ pub struct Metrics {
     steps: Labelled,
     failures: Labelled,
     provider_looks: Labelled,
+    webhooks: Labelled,
     orphan_batches: LabelledGauge,
     jobs: Counted,
     failing_calls: Counted,
@@ -82,13 +83,18 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let (steps, failures, provider_looks) = (Labelled::default(), Labelled::default(), Labelled::default());
-        let orphan_batches = LabelledGauge::default();
+        let (webhooks, orphan_batches) = (Labelled::default(), LabelledGauge::default());
         let (batches_created, status_writes, leader) = (Counter::default(), Counter::default(), Gauge::default());
         let events_dropped = Counter::default();
         let mut registry = Registry::with_prefix("batchjob");
         registry.register("steps", "Steps that were decided, by name", steps.clone());
         registry.register("step_failures", "Steps that failed and are tried again, by reason", failures.clone());
         registry.register("provider_looks", "Looks at provider accounts, by kind", provider_looks.clone());
+        registry.register(
+            "provider_webhooks",
+            "Requests to the endpoints for webhooks of providers, by outcome",
+            webhooks.clone(),
+        );
         registry.register("batches_created", "Batches created at providers", batches_created.clone());
         registry.register("status_writes", "Writes of a BatchJob's status", status_writes.clone());
         registry.register(
@@ -122,6 +128,7 @@ impl Default for Metrics {
             steps,
             failures,
             provider_looks,
+            webhooks,
             orphan_batches,
             jobs,
             failing_calls,
@@ -149,6 +156,11 @@ impl Metrics {
     /// Counts a look at a provider account.
     pub fn provider_look(&self, kind: &'static str) {
         self.provider_looks.get_or_create(&[("look", kind)]).inc();
+    }
+
+    /// Counts a request to an endpoint for webhooks.
+    pub fn webhook(&self, outcome: &'static str) {
+        self.webhooks.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Sets the number of running batches that nobody follows, in accounts of a kind of provider.

@@ -17,6 +17,7 @@ use tokens::{Token, is_word_char, tokens};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("fair", &[]),
+    ("hooks", &["fair", "standard_webhooks"]),
     ("lifecycle", &["api", "fair"]),
     ("schedule", &["api"]),
     ("standard_webhooks", &[]),
@@ -34,6 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "account",
             "api",
             "fair",
+            "hooks",
             "lifecycle",
             "notify",
             "schedule",
@@ -55,6 +57,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("job", &["runtime", "provider"]),
     ("orphan", &["runtime", "provider", "job"]),
     ("cron", &["runtime"]),
+    ("hooks", &["runtime", "provider", "job"]),
     ("wait", &["runtime"]),
 ];
 

@@ -13,6 +13,7 @@ mod capabilities;
 mod clock;
 mod collecting;
 mod destination;
+mod hints;
 mod input;
 mod life;
 mod notices;

@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use crate::support::eventually;
 use crate::support::gate::Gate;
 use crate::support::operator::{Operator, Settings};
+use crate::support::process::free_port;
 use crate::support::proxy::Proxy;
 use crate::support::scene::{Scene, condition};
 use crate::support::shared::{cluster, storage};
@@ -25,6 +26,16 @@ fn replica(scene: &Scene, name: &str) -> Settings {
     }
 }
 
+const REFUSED: &str = "batchjob_provider_webhooks_total{outcome=\"Refused\"}";
+
+/// The same replica, where webhooks are taken; its URL for them.
+fn taking_webhooks(mut replica: Settings) -> (Settings, String) {
+    let address = format!("127.0.0.1:{}", free_port());
+    replica.extra.extend(["--webhook-addr".into(), address.clone()]);
+    replica.env.push(("POD_IP", "127.0.0.1".into()));
+    (replica, format!("http://{address}"))
+}
+
 async fn leads(operator: &Operator, seconds: u64) -> Duration {
     let asked = Instant::now();
     eventually("it leads", seconds, || async { (operator.metric("batchjob_leader").await == 1.0).then_some(()) }).await;
@@ -35,12 +46,19 @@ async fn leads(operator: &Operator, seconds: u64) -> Duration {
 async fn a_leader_hands_over_within_three_seconds_and_is_replaced_within_twenty() {
     let _alone = ELECTION.lock().await;
     let mut scene = Scene::set("elected", &["--batch-duration", "1h"]).await;
-    let mut first = replica(&scene, "first").start().await;
+    let mut first = taking_webhooks(replica(&scene, "first")).0.start().await;
     leads(&first, 40).await;
-    let mut second = replica(&scene, "second").start().await;
+    let (second, webhooks) = taking_webhooks(replica(&scene, "second"));
+    let mut second = second.start().await;
     scene.apply_job("a", json!({}));
     let batch = scene.batch_of("a").await;
     assert_eq!(second.metric("batchjob_leader").await, 0.0);
+    eventually("a webhook that reaches the standby is judged by the leader", 10, async || {
+        let answer = reqwest::Client::new().post(format!("{webhooks}/hooks/nobody")).send().await.unwrap();
+        (answer.status() == 401 && first.metric(REFUSED).await >= 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(second.metric(REFUSED).await, 0.0);
     let asked = Instant::now();
     assert_eq!(first.process.terminate(), Some(0), "{}", first.process.tail(20));
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());

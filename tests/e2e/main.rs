@@ -51,3 +51,4 @@ mod schema;
 mod shards;
 mod tenancy;
 mod wait;
+mod webhooks;

@@ -8,6 +8,7 @@ mod answers;
 mod batches;
 mod calls;
 mod deadlines;
+mod hooks;
 mod lines;
 mod lists;
 mod server;

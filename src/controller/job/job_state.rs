@@ -55,6 +55,27 @@ impl JobStates {
         jobs.filter_map(|job_state| lock(&job_state.job).clone()).collect()
     }
 
+    /// Records a hint for a batch, if the job with this uid follows it, and returns the job, to visit it. A job whose findings were
+    /// let go looks at its batches anyway once it is visited; whether this is one of them, `is_named` tells.
+    pub fn hint(
+        &self,
+        uid: &str,
+        batch_id: &str,
+        now: i64,
+        is_named: impl FnOnce(&ObjectRef<BatchJob>) -> bool,
+    ) -> Option<ObjectRef<BatchJob>> {
+        let job_state = lock(&self.jobs).get(uid).cloned()?;
+        let (mut follows, mut has_looked) = (false, false);
+        job_state.remember(|m| {
+            (follows, has_looked) = (m.looks.contains_key(batch_id), !m.looks.is_empty());
+            if follows {
+                m.hint(batch_id, now);
+            }
+        });
+        let job = lock(&job_state.job).clone()?;
+        (follows || !has_looked && is_named(&job)).then_some(job)
+    }
+
     /// Returns the number of failing calls that deserve a person's attention, by the step or transfer that makes them.
     pub fn failing(&self) -> Vec<(&'static str, i64)> {
         let job_states: Vec<Arc<JobState>> = lock(&self.jobs).values().cloned().collect();
@@ -430,7 +451,7 @@ impl JobState {
 mod tests {
     use super::*;
     use crate::controller::StepError;
-    use crate::lifecycle::AttemptKey;
+    use crate::lifecycle::{AttemptKey, PollResult, PolledState};
 
     fn fails(job_state: &JobState, what: Option<Task>, reason: &'static str, now: i64) {
         let error =
@@ -443,6 +464,29 @@ mod tests {
         let mut memory = Memory { failed_calls: job_state.failed_calls(), ..Default::default() };
         let due = memory.hold_back(now);
         (memory.running, due)
+    }
+
+    #[test]
+    fn a_hint_reaches_the_job_that_follows_the_batch_also_after_its_findings_were_let_go() {
+        let states = JobStates::default();
+        let job: BatchJob = serde_json::from_value(serde_json::json!({
+            "apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchJob", "metadata": {"name": "j", "namespace": "n"},
+            "spec": {"providerRef": {"name": "p"}, "input": {}, "output": {}},
+        }))
+        .unwrap();
+        let state = states.get("u", &job);
+        let named = std::cell::Cell::new(false);
+        let hint = |uid: &str, batch_id: &str| states.hint(uid, batch_id, 1_000, |_| named.get());
+        assert_eq!(hint("u", "b"), None, "it was looked at by nobody, and status does not name it");
+        named.set(true);
+        assert_eq!(hint("u", "b"), Some(ObjectRef::from_obj(&job)), "a visit looks at all of its batches");
+        let look = PollResult { at: 10, seen: PolledState::Running { state: "runs".into(), done: 0 } };
+        state.remember(|m| _ = m.looks.insert("b".into(), look));
+        assert_eq!(hint("u", "foreign"), None);
+        assert_eq!(state.memory().hinted("b", 10), None);
+        assert_eq!(hint("u", "b"), Some(ObjectRef::from_obj(&job)));
+        assert_eq!(state.memory().hinted("b", 10), Some(1_000));
+        assert_eq!(hint("another", "b"), None);
     }
 
     #[test]

@@ -153,6 +153,14 @@ impl Jobs {
         self.poke(ObjectRef::from_obj(job));
     }
 
+    /// Lets those of these jobs that follow the batch look at it now (Unix milliseconds). Returns how many do.
+    pub fn hint(&self, jobs: &[String], batch_id: &str, now: i64) -> usize {
+        let followers = jobs.iter().filter_map(|uid| {
+            self.job_states.hint(uid, batch_id, now, |job| self.watched(job).is_some_and(|job| names(&job, batch_id)))
+        });
+        followers.map(|job| self.poke(job)).count()
+    }
+
     /// Lets all failed calls of this account be tried again at once.
     pub fn try_again(&self, account: &ProviderKey) {
         self.job_states.try_again(account).into_iter().for_each(|job| self.poke(job));
@@ -175,6 +183,11 @@ impl Jobs {
         self.cache_budget.forget(uid);
         ctx.accounts.forget(uid);
     }
+}
+
+/// Returns whether the job's status names the batch.
+fn names(job: &BatchJob, batch_id: &str) -> bool {
+    job.status.iter().flat_map(|status| &status.batches).any(|batch| batch.provider_id.as_deref() == Some(batch_id))
 }
 
 /// Records that a step, or `task`, failed, so that it is tried again later. If the account may be the cause, it is looked at.

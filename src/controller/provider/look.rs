@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 
-use super::Provider;
 use super::account::{Access, access, client, fingerprint, full_name, key_of};
+use super::{Provider, webhook};
 use crate::account::Account;
 use crate::api::conditions::reasons;
 use crate::api::{Endpoint, ProviderStatus};
@@ -32,6 +32,8 @@ pub(super) async fn look<P: Provider>(
     let name = full_name(P::KIND, &provider.name_any());
     // Looks are rare, and a person who asks for one may have replaced the Secret a moment ago.
     let since = ctx.clock.now();
+    // First: the account may take minutes to answer.
+    let webhook = webhook::look(ctx, provider).await?;
     let uid = provider.uid().unwrap_or_default();
     let (secret_version, is_known, answer) =
         match access(ctx, provider.account(), provider.secrets_in(ctx), &name, since).await {
@@ -54,8 +56,8 @@ pub(super) async fn look<P: Provider>(
         };
     let account = provider.account();
     let limits = Dialect::of(account.type_).limits.effective(account.limits);
-    let pause = next_look(&answer, ctx.clock.jitter());
-    let looked = ProviderCheck { generation, secret_version, is_known, limits, answer };
+    let pause = next_look(&answer, webhook.as_ref(), ctx.clock.jitter());
+    let looked = ProviderCheck { generation, secret_version, is_known, limits, answer, webhook };
     Ok((looked_at(old, looked, account.unknown_submission_policy, ctx.clock.now()), pause))
 }
 

@@ -8,6 +8,7 @@ mod probes;
 mod read_from;
 mod reports;
 mod watch;
+mod webhook;
 
 use kube::core::object::HasStatus;
 use kube::runtime::reflector::Store;

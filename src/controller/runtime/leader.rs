@@ -1,5 +1,6 @@
 //! Leader election: one replica works at a time. The lease saves work; no promise depends on it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -23,6 +24,23 @@ const PAUSE: Duration = Duration::from_millis(1_500);
 /// Time-out of one look.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Annotation of the Lease with the address at which the leader takes webhooks.
+const WEBHOOKS: &str = "llmbatch.dev/webhooks";
+
+/// Addresses of webhooks: a replica on standby passes those that reach it on to the leader.
+pub(crate) struct WebhookAddresses {
+    /// This replica's; None if others cannot reach it.
+    pub own: Option<SocketAddr>,
+    /// The leader's, if it is another replica.
+    pub leaders: watch::Sender<Option<SocketAddr>>,
+}
+
+impl Default for WebhookAddresses {
+    fn default() -> Self {
+        WebhookAddresses { own: None, leaders: watch::Sender::new(None) }
+    }
+}
+
 /// This replica's part in the election.
 pub struct Leadership {
     leads: watch::Receiver<bool>,
@@ -36,8 +54,18 @@ pub struct Leadership {
 /// # Errors
 /// When the Lease can neither be read nor written.
 pub async fn lead(client: Client, namespace: &str, identity: &str) -> kube::Result<Leadership> {
-    let mut candidate =
-        Candidate { leases: Api::namespaced(client, namespace), identity: identity.into(), unchanged: None };
+    lead_and_tell(client, namespace, identity, WebhookAddresses::default()).await
+}
+
+/// Does the same as [`lead`], and exchanges addresses of webhooks with the other replicas.
+pub(crate) async fn lead_and_tell(
+    client: Client,
+    namespace: &str,
+    identity: &str,
+    webhooks: WebhookAddresses,
+) -> kube::Result<Leadership> {
+    let leases = Api::namespaced(client, namespace);
+    let mut candidate = Candidate { leases, identity: identity.into(), unchanged: None, webhooks };
     let (sender, leads) = watch::channel(candidate.look().await?);
     let stop = CancellationToken::new();
     let candidate = tokio::spawn(candidate.stand(sender, stop.clone()));
@@ -68,6 +96,7 @@ struct Candidate {
     identity: String,
     /// The lease of another replica, and the time since which each look found it unchanged.
     unchanged: Option<(Option<String>, Instant)>,
+    webhooks: WebhookAddresses,
 }
 
 impl Candidate {
@@ -112,6 +141,9 @@ impl Candidate {
         };
         let holder = lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref()).filter(|h| !h.is_empty());
         let ours = holder == Some(&self.identity);
+        let told = lease.annotations().get(WEBHOOKS).filter(|_| holder.is_some() && !ours);
+        let leaders = told.and_then(|address| address.parse().ok());
+        self.webhooks.leaders.send_if_modified(|known| std::mem::replace(known, leaders) != leaders);
         if holder.is_some() && !ours && !self.is_over(&lease) {
             return Ok(false);
         }
@@ -141,6 +173,10 @@ impl Candidate {
         spec.renew_time = Some(now);
         spec.lease_duration_seconds = i32::try_from(DURATION.as_secs()).ok();
         lease.metadata.managed_fields = None;
+        match self.webhooks.own {
+            Some(own) => _ = lease.annotations_mut().insert(WEBHOOKS.into(), own.to_string()),
+            None => _ = lease.annotations_mut().remove(WEBHOOKS),
+        }
         lease
     }
 

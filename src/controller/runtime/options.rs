@@ -27,6 +27,10 @@ pub struct Options {
     pub orphan_check: i64,
     /// Address of the probes and the metrics.
     pub health_addr: std::net::SocketAddr,
+    /// Address of the webhooks of providers; None where they are not served.
+    pub webhook_addr: Option<std::net::SocketAddr>,
+    /// Address of this Pod, at which other replicas reach it.
+    pub pod_ip: Option<std::net::IpAddr>,
     /// Time limits.
     pub timing: Timing,
 }
@@ -75,6 +79,8 @@ pub enum StartError {
     Forbidden(String),
     #[error("cannot serve probes and metrics on {0}: {1}; choose another --health-addr")]
     Listen(std::net::SocketAddr, std::io::Error),
+    #[error("cannot serve webhooks of providers on {0}: {1}; choose another --webhook-addr")]
+    ListenForWebhooks(std::net::SocketAddr, std::io::Error),
     #[error("the spool folder {0} cannot be written: {1}; choose another --spool-dir")]
     Spool(PathBuf, std::io::Error),
     #[error("the lease could not be taken part in: {0}")]

@@ -16,7 +16,16 @@ impl Call {
     /// Looks at a batch: by the account's list if that saves calls, else with a call of its own. The batch was recorded at
     /// `made` (Unix milliseconds) and is due every `period` (milliseconds).
     pub async fn poll(&self, batch_id: String, made: i64, period: i64) -> Outcome {
-        let seen = self.job_state.memory().looks.get(&batch_id).map(|look| look.at);
+        let mut is_hinted = false;
+        let mut seen = None;
+        self.job_state.remember(|m| {
+            seen = m.looks.get(&batch_id).map(|look| look.at);
+            is_hinted = seen.is_some_and(|seen| m.hinted(&batch_id, seen).is_some());
+        });
+        if is_hinted {
+            // It has probably ended, which a list is not believed.
+            return self.look_at(batch_id).await;
+        }
         let (job, batch, on_listed) = (self.uid.clone(), batch_id.clone(), self.on_listed(&batch_id));
         let namespace = self.expected.owner.namespace.clone();
         let due = DueLook { namespace, job, batch, seen, made, period, on_listed };

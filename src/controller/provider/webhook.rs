@@ -1,0 +1,65 @@
+//! The webhook of an account: its signing secret, and the endpoint at which its events are taken.
+
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use secrecy::ExposeSecret;
+
+use super::Provider;
+use super::account::full_name;
+use crate::api::ProviderKind;
+use crate::api::conditions::reasons;
+use crate::controller::Context;
+use crate::controller::runtime::error::StepError;
+use crate::controller::runtime::missing::{Missing, blocked};
+use crate::controller::runtime::secrets::{secret, value};
+use crate::lifecycle::WebhookCheck;
+use crate::standard_webhooks::SigningKeys;
+
+/// Reads the signing secret of an account and lets its endpoint take events that are signed with it. None if the account has no webhook.
+/// The secret is read here and at no other time: requests cause no call to the API server. Where no webhooks are served, it is not read.
+pub(super) async fn look<P: Provider>(ctx: &Context, provider: &P) -> Result<Option<WebhookCheck>, StepError> {
+    let (uid, namespace) = (provider.uid().unwrap_or_default(), provider.namespace().unwrap_or_default());
+    let check = |served| WebhookCheck {
+        path: format!("/hooks/{uid}"),
+        is_shared: P::KIND == ProviderKind::ClusterBatchProvider,
+        served,
+    };
+    let Some(endpoints) = &ctx.endpoints else {
+        return Ok(provider.account().webhook.as_ref().map(|_| check(None)));
+    };
+    let keys = match keys(ctx, provider).await {
+        None => None,
+        Some(Ok(keys)) => Some(Ok(keys)),
+        Some(Err(missing)) => Some(Err(missing.blocked()?)),
+    };
+    let usable = keys.as_ref().and_then(|keys| keys.as_ref().ok()).cloned();
+    endpoints.set(&uid, (&namespace, &provider.name_any()), usable, |namespace, name| {
+        let object = ObjectRef::<P>::new(name);
+        let object = if namespace.is_empty() { object } else { object.within(namespace) };
+        // An endpoint of the other kind has or lacks a namespace, and is dropped by its own.
+        namespace.is_empty() != provider.namespace().is_none() || is_watched(ctx, &object)
+    });
+    Ok(keys.map(|keys| check(Some(keys.map(|_| ())))))
+}
+
+fn is_watched<P: Provider>(ctx: &Context, object: &ObjectRef<P>) -> bool {
+    P::watched(ctx).iter().any(|store| store.get(object).is_some())
+}
+
+/// Returns the keys of the account's webhook; None if it has none.
+async fn keys<P: Provider>(ctx: &Context, provider: &P) -> Option<Result<SigningKeys, Missing>> {
+    let reference = &provider.account().webhook.as_ref()?.signing_secret_key_ref;
+    let user = full_name(P::KIND, &provider.name_any());
+    let read = async {
+        let secret = secret(ctx, provider.secrets_in(ctx), &reference.name, &user, ctx.clock.now()).await?;
+        let value = value(&secret, &reference.key, &reference.name, &user)?;
+        SigningKeys::parse(value.expose_secret()).or_else(|why| {
+            let (key, name) = (&reference.key, &reference.name);
+            blocked(
+                reasons::SIGNING_SECRET_INVALID,
+                format!("key '{key}' of Secret '{name}', which {user} names, is no signing secret: {why}"),
+            )
+        })
+    };
+    Some(read.await)
+}

@@ -1,0 +1,112 @@
+//! One endpoint: its keys, and what it has taken lately.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::HeaderMap;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::event::batch_of;
+use super::rate::Rate;
+use super::seen::SeenMessages;
+use super::{Hint, Outcome};
+use crate::fair::Budget;
+use crate::standard_webhooks::{SigningKeys, TOLERANCE, Verified};
+
+/// Signatures that an endpoint checks: at once, and in each second. Whoever floods one with forgeries keeps its own events out, and
+/// costs no more than that.
+const CHECKS: (i64, i64) = (2_000, 200);
+/// Events that an endpoint takes: at once, and in each second. Each is at most three calls to the provider.
+const EVENTS: (i64, i64) = (1_000, 50);
+/// Milliseconds between two warnings about refused messages.
+const WARNED_AGAIN: i64 = 60_000;
+
+/// An endpoint. Its state outlives a change of its keys.
+pub(super) struct Endpoint {
+    /// Names of the provider object, for logs.
+    pub namespace: String,
+    pub name: String,
+    keys: SigningKeys,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    checks: Rate,
+    events: Rate,
+    seen: SeenMessages,
+    /// Time of the last warning about a refused message.
+    warned: i64,
+}
+
+/// A request, and what it is judged with.
+pub(super) struct Judged<'a> {
+    pub uid: &'a str,
+    pub headers: &'a HeaderMap,
+    pub body: &'a [u8],
+    /// Unix milliseconds.
+    pub now: i64,
+    /// The memory for messages that were taken.
+    pub memory: &'a Arc<Budget>,
+    pub hints: &'a mpsc::Sender<Hint>,
+}
+
+impl Endpoint {
+    pub fn new(namespace: &str, name: &str, keys: SigningKeys) -> Endpoint {
+        let state = State {
+            checks: Rate::new(CHECKS.0, CHECKS.1),
+            events: Rate::new(EVENTS.0, EVENTS.1),
+            seen: SeenMessages::default(),
+            warned: i64::MIN,
+        };
+        Endpoint { namespace: namespace.into(), name: name.into(), keys, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Returns the same endpoint with other keys.
+    pub fn with_keys(&self, keys: SigningKeys) -> Endpoint {
+        let (namespace, name) = (self.namespace.clone(), self.name.clone());
+        Endpoint { namespace, name, keys, state: self.state.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Judges a request, and passes the hint on if it is genuine, new and of a batch.
+    pub fn judge(&self, request: &Judged) -> Outcome {
+        let Judged { uid, headers, body, now, memory, hints } = request;
+        if !self.lock().checks.take(*now) {
+            return Outcome::Refused;
+        }
+        let Verified { id, timestamp } = match self.keys.verify(headers, body, now / 1000) {
+            Ok(verified) => verified,
+            Err(why) => {
+                self.warn(*now, &why);
+                return Outcome::Refused;
+            }
+        };
+        let Some(batch_id) = batch_of(body) else { return Outcome::Ignored };
+        let mut state = self.lock();
+        if state.seen.contains(id) {
+            return Outcome::Repeated;
+        }
+        if !state.events.take(*now) || !state.seen.make_room(*now, memory, &self.namespace) {
+            return Outcome::Later;
+        }
+        if hints.try_send(Hint { provider: (*uid).into(), batch_id }).is_err() {
+            return Outcome::Later;
+        }
+        state.seen.insert(id, (timestamp + TOLERANCE + 1) * 1000);
+        Outcome::Taken
+    }
+
+    /// Logs that a message was refused, for the admin who has put the wrong secret somewhere. The endpoint of nobody is silent.
+    fn warn(&self, now: i64, why: &dyn std::fmt::Display) {
+        let mut state = self.lock();
+        if self.name.is_empty() || now < state.warned.saturating_add(WARNED_AGAIN) {
+            return;
+        }
+        state.warned = now;
+        let (namespace, name) = (&self.namespace, &self.name);
+        warn!(namespace, name, %why, "a webhook of a provider was refused; compare its signing secret with the provider's");
+    }
+}

@@ -1,0 +1,105 @@
+//! All endpoints, by the uid of their provider object.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use http::HeaderMap;
+use tokio::sync::mpsc;
+
+use super::endpoint::{Endpoint, Judged};
+use super::{Hint, Outcome};
+use crate::fair::Budget;
+use crate::standard_webhooks::SigningKeys;
+
+/// Hints that may wait to be followed.
+const WAITING: usize = 4_096;
+/// Bytes for the names of messages that were taken lately, over all endpoints.
+const SEEN_BYTES: u64 = 4 << 20;
+/// Number of endpoints below which none is dropped.
+const FEW: usize = 64;
+
+/// Returns the time in Unix milliseconds.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+/// Called with the outcome of each request.
+pub type OnOutcome = Arc<dyn Fn(Outcome) + Send + Sync>;
+
+/// The endpoints of this process.
+pub struct Endpoints {
+    clock: Clock,
+    on_outcome: OnOutcome,
+    endpoints: RwLock<HashMap<String, Arc<Endpoint>>>,
+    /// Stands for every endpoint that there is not: it costs what a real one does, and accepts nothing.
+    nobodys: Endpoint,
+    memory: Arc<Budget>,
+    /// The way to who follows the hints; None while nobody does.
+    hints: Mutex<Option<mpsc::Sender<Hint>>>,
+}
+
+impl Endpoints {
+    /// Returns a set without endpoints.
+    pub fn new(clock: Clock, on_outcome: OnOutcome) -> Arc<Endpoints> {
+        Arc::new(Endpoints {
+            clock,
+            on_outcome,
+            endpoints: RwLock::default(),
+            nobodys: Endpoint::new("", "", SigningKeys::unguessable()),
+            memory: Budget::new(SEEN_BYTES),
+            hints: Mutex::default(),
+        })
+    }
+
+    /// Begins to take events. The hints that they give are to be followed.
+    pub fn open(&self) -> mpsc::Receiver<Hint> {
+        let (send, receive) = mpsc::channel(WAITING);
+        *self.hints.lock().unwrap_or_else(PoisonError::into_inner) = Some(send);
+        receive
+    }
+
+    /// Returns whether events are taken.
+    pub fn is_open(&self) -> bool {
+        self.hints().is_some()
+    }
+
+    fn hints(&self) -> Option<mpsc::Sender<Hint>> {
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets the keys of a provider object's endpoint; None if it has no endpoint. `is_there` tells whether a provider
+    /// object of this namespace and name still exists: endpoints of others are dropped from time to time.
+    pub fn set(
+        &self,
+        uid: &str,
+        (namespace, name): (&str, &str),
+        keys: Option<SigningKeys>,
+        is_there: impl Fn(&str, &str) -> bool,
+    ) {
+        let mut endpoints = self.endpoints.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(keys) = keys else {
+            endpoints.remove(uid);
+            return;
+        };
+        if endpoints.len() >= FEW && endpoints.len().is_power_of_two() && !endpoints.contains_key(uid) {
+            endpoints.retain(|_, endpoint| is_there(&endpoint.namespace, &endpoint.name));
+        }
+        let endpoint = match endpoints.get(uid) {
+            Some(endpoint) => endpoint.with_keys(keys),
+            None => Endpoint::new(namespace, name, keys),
+        };
+        endpoints.insert(uid.into(), Arc::new(endpoint));
+    }
+
+    /// Judges a request to the endpoint of a provider object, and passes its hint on.
+    pub fn judge(&self, uid: &str, headers: &HeaderMap, body: &[u8]) -> Outcome {
+        let outcome = match self.hints() {
+            None => Outcome::Later,
+            Some(hints) => {
+                let known = self.endpoints.read().unwrap_or_else(PoisonError::into_inner).get(uid).cloned();
+                let endpoint = known.as_deref().unwrap_or(&self.nobodys);
+                let now = (self.clock)();
+                endpoint.judge(&Judged { uid, headers, body, now, memory: &self.memory, hints: &hints })
+            }
+        };
+        (self.on_outcome)(outcome);
+        outcome
+    }
+}
