@@ -72,10 +72,10 @@ async fn run(scene: &Scene, seen: &Seen, count: usize, apart: Option<Duration>) 
         let job = scene.job(&name, json!({"spec": {"pollPeriodSeconds": 3600, "input": input}}));
         scene.jobs().create(&Default::default(), &serde_json::from_value(job).unwrap()).await.unwrap();
     };
-    let before = looks(scene).await;
+    let before = polls(scene).await;
     futures::stream::iter(0..count).for_each_concurrent(WIDTH, create).await;
-    let all = async || (looks(scene).await - before >= count as i64).then_some(());
-    eventually("each batch was looked at, which is the last look for an hour", 300, all).await;
+    let all = async || (polls(scene).await - before >= count as f64).then_some(());
+    eventually("each batch was polled, which is the last poll for an hour", 300, all).await;
     searched(scene).await;
     let state = scene.sim.state().await;
     let runs: Vec<_> = state["batches"].as_array().unwrap().iter().filter(|b| b["status"] == "in_progress").collect();
@@ -117,8 +117,8 @@ async fn searched(scene: &Scene) {
     eventually("nothing is searched for any more", 120, quiet).await;
 }
 
-async fn looks(scene: &Scene) -> i64 {
-    scene.sim.state().await["calls"]["get_batch"].as_i64().unwrap_or(0)
+async fn polls(scene: &Scene) -> f64 {
+    scene.operator.as_ref().unwrap().metric("batchjob_steps_total{step=\"Poll\"}").await
 }
 
 async fn watch(jobs: Api<BatchJob>, seen: Seen) {
