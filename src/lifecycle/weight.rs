@@ -130,7 +130,18 @@ impl Memory {
             ..
         } = self;
         let Memory {
-            uploads, unfit, halved, posted, searches, failed_searches, files, unsettled, revoked, looks, hints, ..
+            uploads,
+            unfit,
+            halved,
+            posted,
+            searches,
+            failed_searches,
+            files,
+            unsettled,
+            revoked,
+            looks,
+            hints,
+            ..
         } = self;
         let Memory {
             cancelled,
