@@ -44,7 +44,7 @@ fn status_stays_small_however_many_batches_there_are() {
     assert!(status.batches.len() > 20 && size < 48 << 10, "{} batches, {size} bytes", status.batches.len());
     let names = (0..8).map(|n| format!("{n}{}", "x".repeat(62)));
     let subscriptions = names.map(|name| Subscription { name, events: notices::ALL.to_vec() }).collect();
-    let told = JobView { subscriptions, ..blocked };
+    let told = JobView { subscriptions, ..blocked.clone() };
     let observed = Observed { job: &told, ..observed };
     let mut status = project(&observed, &Default::default(), Some(1), &decide(&observed)).unwrap();
     let one = status.notifications[0].clone();
