@@ -94,7 +94,7 @@ python3 demo/reviews.py >"$work/reviews.csv"
 bucket -T "$work/reviews.csv" "$s3/shop/in/reviews.csv"
 head -n 3 "$work/reviews.csv"
 curl -fsS -o /dev/null -d '{"point": "batch", "action": "expire", "after": 0.6}' "$admin/faults"
-kubectl create secret generic hooks --from-literal=url="$receiver/reviews" --from-literal=signing-key="$signing_key"
+show "kubectl create secret generic hooks --from-literal=url=$receiver/reviews --from-literal=signing-key=$signing_key"
 apply reviews-csv.yaml '/^  output:/i\  notifications: [{name: team, events: [Started, Complete, Failed], webhook: {urlSecretKeyRef: {name: hooks, key: url}, signingSecretKeyRef: {name: hooks, key: signing-key}}}]'
 
 say "Progress"
