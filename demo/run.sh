@@ -133,7 +133,7 @@ show "kubectl get bjob reviews-csv -o jsonpath='{range .status.batches[*]}{.name
 show "kubectl describe bjob reviews-csv | sed -n '/^  Requests:/,/^    Total:/p; /^Events:/,\$p'"
 
 say "What the team's program was told: CloudEvents, which it verified and read with the published libraries"
-await 30 "the message about the end of the reviews" grep -q complete "$work/receiver.log"
+await 30 "the message about the end of the reviews" grep -q 'complete.v1 of .* (signed)' "$work/receiver.log"
 cat "$work/receiver.log"
 
 say "The answers, in the order of the reviews"

@@ -249,6 +249,12 @@ fn a_job_is_kept_for_messages_that_wait_and_for_no_longer_than_a_day() {
     assert!(kept >= end + GIVE_UP_AFTER && kept <= end + GIVE_UP_AFTER + HOUR, "{kept}");
 }
 
+#[test]
+fn webhooks_that_failed_at_the_same_time_are_not_tried_at_the_same_time() {
+    let after = |jitter| next_attempt(1, NOW, NOW, None, jitter, None).map(|next| next - NOW);
+    assert_eq!([0, 128, 255].map(after), [Some(1_000), Some(1_125), Some(1_249)]);
+}
+
 proptest! {
     #[test]
     fn attempts_come_ever_more_seldom_for_a_day_and_a_pause_that_was_asked_for_is_kept(
