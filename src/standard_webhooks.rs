@@ -10,14 +10,14 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, HeaderValue};
 
-/// Header with the name of the message. It stays the same when the message is sent again.
+/// Header with the id of the message, which stays the same when the message is sent again.
 pub const ID: &str = "webhook-id";
 /// Header with the time of this sending, in Unix seconds.
 pub const TIMESTAMP: &str = "webhook-timestamp";
 /// Header with the signatures, separated by spaces.
 pub const SIGNATURE: &str = "webhook-signature";
 
-/// Seconds by which the time of a message may be off the clock of its receiver, in the past and in the future.
+/// Seconds by which the time of a message may differ from the clock of its receiver, in either direction.
 pub const TOLERANCE: i64 = 300;
 
 const PREFIX: &str = "whsec_";
@@ -36,7 +36,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The keys of an endpoint: one, or while it is rotated several.
+/// The signing keys of an endpoint: one, or several during a rotation.
 #[derive(Clone)]
 pub struct SigningKeys(Vec<hmac::Key>);
 
@@ -68,10 +68,10 @@ pub enum VerifyError {
     Forged,
 }
 
-/// What the headers of a genuine message say.
+/// The content of the headers of a genuine message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified<'a> {
-    /// Name of the message; the same in every repetition.
+    /// Id of the message; the same in every repetition.
     pub id: &'a str,
     /// Time of this sending, in Unix seconds.
     pub timestamp: i64,
@@ -81,7 +81,7 @@ impl SigningKeys {
     /// Parses a secret: `whsec_` and a key in base64; several of them, separated by white space, while the secret is rotated.
     ///
     /// # Errors
-    /// If it is none; the error does not show it.
+    /// If the text is no signing secret. The error does not show the text.
     pub fn parse(secret: &str) -> Result<SigningKeys, SecretError> {
         let keys = secret.split_whitespace().take(KEYS + 1).map(key).collect::<Result<Vec<_>, _>>()?;
         match keys.len() {
@@ -107,15 +107,16 @@ impl SigningKeys {
     }
 
     /// Checks that a message is signed by one of the keys, and that it was sent at `now` (Unix seconds), give or take
-    /// [`TOLERANCE`]. Signatures are compared in constant time. Whether the message was seen before is for the caller to know.
+    /// [`TOLERANCE`]. Signatures are compared in constant time. The caller has to check whether the message is a
+    /// repetition.
     ///
     /// # Errors
-    /// If it is not genuine.
+    /// If the message is not genuine.
     pub fn verify<'a>(&self, headers: &'a HeaderMap, body: &[u8], now: i64) -> Result<Verified<'a>, VerifyError> {
         let id = header(headers, ID, ID_BYTES)?;
         let signatures = header(headers, SIGNATURE, SIGNATURE_BYTES)?;
         let sent = header(headers, TIMESTAMP, 20)?;
-        // A full stop separates the id from what follows: with one in it, two messages would have the same signature.
+        // A full stop ends the id in the signed text: with one in the id, two messages could have the same signature.
         if id.contains(['.', ' ']) {
             return Err(VerifyError::Header(ID));
         }

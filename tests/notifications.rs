@@ -1,4 +1,4 @@
-//! Messages as those get them who are told: signed so that the published library verifies them, and read by the CloudEvents SDK.
+//! Messages as receivers get them: the published library verifies their signatures, and the CloudEvents SDK reads them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -131,7 +131,7 @@ async fn a_message_is_signed_with_every_key_of_its_secret() {
     assert_eq!(verified, [Some(true), Some(true), Some(false), Some(false)]);
 }
 
-/// What was delivered, changed on its way in each of its parts.
+/// A message that was changed on its way, in each of its parts.
 #[tokio::test]
 async fn a_message_with_a_changed_byte_is_not_verified() {
     let receiver = Receiver::start(Some(KEY));

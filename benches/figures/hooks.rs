@@ -63,7 +63,7 @@ pub async fn measure() -> Figure {
     Figure::of_pairs("hooks", name, "s", &[(percentile(&times, 0.99), 2.0)], Bar::AtMost(1.0))
 }
 
-/// Seconds from the end of each batch until its job is complete.
+/// Returns the seconds from the end of each batch until its job is complete.
 async fn run(scene: &Scene, seen: &Seen, count: usize, apart: Option<Duration>) -> Vec<f64> {
     let kind = if apart.is_some() { "a" } else { "b" };
     let create = async |i: usize| {
@@ -106,7 +106,7 @@ async fn run(scene: &Scene, seen: &Seen, count: usize, apart: Option<Duration>) 
     ended.iter().map(|(job, at)| seen[job].saturating_duration_since(*at).as_secs_f64()).collect()
 }
 
-/// Waits until each batch was searched for in the account's list, as it is in the minutes after its submission.
+/// Waits until each batch was searched for in the account's list, which happens in the minutes after its submission.
 async fn searched(scene: &Scene) {
     let lists = async || scene.sim.state().await["calls"]["list_batches"].as_i64().unwrap_or(0);
     let quiet = async || {

@@ -206,7 +206,7 @@ impl Quota {
         self.lock().jobs.get(job).is_some_and(|of| of.guessed.is_none())
     }
 
-    /// Returns the uids of the jobs that count here.
+    /// Returns the uids of the jobs that count at this provider object.
     pub(super) fn jobs(&self) -> Vec<String> {
         self.lock().jobs.keys().cloned().collect()
     }

@@ -1,4 +1,4 @@
-//! The webhooks of providers: their port, and what follows from a hint.
+//! The webhooks of providers: their port, and the looks that hints cause.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ pub(super) struct Webhooks {
     pub addresses: WebhookAddresses,
 }
 
-/// Listens at `--webhook-addr` and serves the endpoints that are returned, until `stop` is cancelled. A thread of its own does it:
-/// however many requests come, they take no more than one core, and nothing else waits behind them.
+/// Listens at `--webhook-addr`, and serves the returned endpoints until `stop` is cancelled. A thread of its own serves
+/// them, so that a flood of requests takes at most one core, and nothing else waits behind it.
 pub(super) async fn start(
     options: &Options,
     clock: Arc<dyn Clock>,

@@ -1,4 +1,4 @@
-//! One endpoint: its keys, and what it has taken lately.
+//! One endpoint: its keys, its rates, and the messages that it took lately.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,15 +13,16 @@ use super::{Hint, Outcome};
 use crate::fair::Budget;
 use crate::standard_webhooks::{SigningKeys, TOLERANCE, Verified};
 
-/// Signatures that an endpoint checks: at once, and in each second. Whoever floods one with forgeries keeps its own events out, and
-/// costs no more than that.
+/// Limits of the signatures that an endpoint checks: in a burst, and in each second. A flood of forgeries keeps out the
+/// events of that endpoint only.
 const CHECKS: (i64, i64) = (2_000, 200);
-/// Events that an endpoint takes: at once, and in each second. Each is at most three calls to the provider.
+/// Limits of the events that an endpoint takes: in a burst, and in each second. Each event causes at most three calls
+/// to the provider.
 const EVENTS: (i64, i64) = (1_000, 50);
 /// Milliseconds between two warnings about refused messages.
 const WARNED_AGAIN: i64 = 60_000;
 
-/// An endpoint. Its state outlives a change of its keys.
+/// The endpoint of a provider object. Its state outlives a change of its keys.
 pub(super) struct Endpoint {
     /// Names of the provider object, for logs.
     pub namespace: String,
@@ -38,7 +39,7 @@ struct State {
     warned: i64,
 }
 
-/// A request, and what it is judged with.
+/// A request, with the time, the memory and the channel that its judgement takes.
 pub(super) struct Judged<'a> {
     pub uid: &'a str,
     pub headers: &'a HeaderMap,
@@ -71,7 +72,7 @@ impl Endpoint {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Judges a request, and passes the hint on if it is genuine, new and of a batch.
+    /// Judges a request. Passes on its hint if the request is a genuine and new event of a batch.
     pub fn judge(&self, request: &Judged) -> Outcome {
         let Judged { uid, headers, body, now, memory, hints } = request;
         if !self.lock().checks.take(*now) {
@@ -99,7 +100,8 @@ impl Endpoint {
         Outcome::Taken
     }
 
-    /// Logs that a message was refused, for the admin who has put the wrong secret somewhere. The endpoint of nobody is silent.
+    /// Logs a refused message, once a minute at most, since the signing secret may be wrong. Requests to unknown
+    /// endpoints are not logged.
     fn warn(&self, now: i64, why: &dyn std::fmt::Display) {
         let mut state = self.lock();
         if self.name.is_empty() || now < state.warned.saturating_add(WARNED_AGAIN) {

@@ -11,9 +11,9 @@ use super::{Hint, Outcome};
 use crate::fair::Budget;
 use crate::standard_webhooks::SigningKeys;
 
-/// Hints that may wait to be followed.
+/// Maximum number of hints that wait to be followed.
 const WAITING: usize = 4_096;
-/// Bytes for the names of messages that were taken lately, over all endpoints.
+/// Bytes for the ids of messages that were taken lately, of all endpoints together.
 const SEEN_BYTES: u64 = 4 << 20;
 /// Number of endpoints below which none is dropped.
 const FEW: usize = 64;
@@ -28,10 +28,10 @@ pub struct Endpoints {
     clock: Clock,
     on_outcome: OnOutcome,
     endpoints: RwLock<HashMap<String, Arc<Endpoint>>>,
-    /// Stands for every endpoint that there is not: it costs what a real one does, and accepts nothing.
+    /// Stand-in for unknown endpoints: it takes the time that a real one takes, and accepts nothing.
     nobodys: Endpoint,
     memory: Arc<Budget>,
-    /// The way to who follows the hints; None while nobody does.
+    /// Channel to the task that follows the hints; None while there is no such task.
     hints: Mutex<Option<mpsc::Sender<Hint>>>,
 }
 
@@ -48,7 +48,7 @@ impl Endpoints {
         })
     }
 
-    /// Begins to take events. The hints that they give are to be followed.
+    /// Begins to take events. Returns their hints, which the caller has to follow.
     pub fn open(&self) -> mpsc::Receiver<Hint> {
         let (send, receive) = mpsc::channel(WAITING);
         *self.hints.lock().unwrap_or_else(PoisonError::into_inner) = Some(send);
@@ -64,8 +64,9 @@ impl Endpoints {
         self.hints.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sets the keys of a provider object's endpoint; None if it has no endpoint. `is_there` tells whether a provider
-    /// object of this namespace and name still exists: endpoints of others are dropped from time to time.
+    /// Sets the keys of a provider object's endpoint, or removes the endpoint if `keys` is None. `is_there` tells
+    /// whether the provider object of a namespace and name still exists. Endpoints of deleted objects are dropped from
+    /// time to time.
     pub fn set(
         &self,
         uid: &str,

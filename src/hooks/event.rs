@@ -1,9 +1,10 @@
-//! The batch that an event names. OpenAI and Azure OpenAI send `{"type": "batch.completed", "data": {"id": "batch_…"}}`, Doubleword
-//! names it `data.batch_id` and tells more, which nobody reads here.
+//! The batch that an event names. OpenAI and Azure OpenAI send
+//! `{"type": "batch.completed", "data": {"id": "batch_…"}}`. Doubleword sends `data.batch_id`, and further fields, which
+//! are ignored.
 
 use serde::Deserialize;
 
-/// Longest name of a batch, in bytes.
+/// Maximum length of a batch's name, in bytes.
 const ID_BYTES: usize = 512;
 
 #[derive(Deserialize)]

@@ -1,9 +1,11 @@
-//! Webhooks of providers: `POST /hooks/UID`, where UID is that of a provider object. A signed event that a batch ended is a hint to look
-//! at the batch now. It is never believed: polls stay the truth, and without any event a job ends as well, somewhat later.
+//! Webhooks of providers: `POST /hooks/UID`, where UID is that of a provider object. A signed event that a batch ended
+//! is a hint to look at the batch now. The event itself is never believed. Without events jobs end by their polls,
+//! somewhat later.
 //!
-//! Anybody may reach the port. So nothing is read from the cluster for a request: keys are what the last look at the provider found.
-//! Whoever has no key of the endpoint gets the same answer, whether there is such an endpoint or not. And everything is bounded:
-//! connections, bytes, time, and for each endpoint the signatures that are checked and the events that are taken in a second.
+//! Anybody may reach the port. So a request reads nothing from the cluster: the keys are those that the last look at
+//! the provider object found. A sender without a key gets the same answer whether the endpoint exists or not.
+//! Everything is bounded: connections, bytes, time, and for each endpoint the signatures that are checked and the
+//! events that are taken in a second.
 
 mod endpoint;
 mod endpoints;
@@ -18,29 +20,29 @@ pub use server::serve;
 /// A batch of a provider that may have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint {
-    /// uid of the provider object.
+    /// Value of `metadata.uid` of the provider object.
     pub provider: String,
     /// The provider's name for the batch.
     pub batch_id: String,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The batch that it names is looked at.
+    /// The request is a genuine event; the batch that it names is looked at.
     Taken,
-    /// It was taken before.
+    /// The request repeats a message that was taken before.
     Repeated,
-    /// It is genuine, and no event of a batch.
+    /// The request is genuine, but no event of a batch.
     Ignored,
-    /// It is genuine, and may not be taken now: the sender has to try again.
+    /// The request is genuine, but cannot be taken now; the sender has to try again.
     Later,
-    /// It is not genuine, or there is no such endpoint.
+    /// The request is not genuine, or the endpoint does not exist.
     Refused,
 }
 
 impl Outcome {
-    /// Name of the outcome, as metrics have it.
+    /// Returns the name of the outcome in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Outcome::Taken => "Taken",

@@ -1,6 +1,6 @@
 //! A number of events a second, with a burst.
 
-/// Milliseconds beyond which more time makes no difference: longer than any burst takes to come back.
+/// Longest time that counts, in milliseconds. Every bucket is full before.
 const LONGEST: i64 = 3_600_000;
 
 /// A token bucket.
@@ -22,7 +22,7 @@ impl Rate {
 
     /// Returns whether one more may pass at `now` (Unix milliseconds), and counts it if so.
     pub fn take(&mut self, now: i64) -> bool {
-        // A clock that was set back gives nothing.
+        // A clock that was set back adds no tokens.
         let passed = now.saturating_sub(self.at).clamp(0, LONGEST);
         self.left = (self.left + passed * self.per_second).min(self.burst * 1000);
         self.at = now;

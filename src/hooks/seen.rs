@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use crate::fair::{Budget, Grant};
 
-/// Messages for which memory is taken at a time, and the most that are remembered.
+/// Number of messages for which memory is taken at a time, and the largest number that one endpoint remembers.
 const CHUNK: usize = 256;
 const MOST: usize = 16 * CHUNK;
-/// Bytes that a remembered message takes: twice its entry, for a table is half empty after it grew.
+/// Bytes that a remembered message takes: twice its entry, since a table is half empty after it grew.
 const ENTRY: u64 = 2 * 17;
 
-/// Messages that were taken. Their names are chosen by the sender, so a keyed hash stands for each.
+/// Messages that were taken. The sender chooses their ids, so each id is kept as a keyed hash.
 #[derive(Debug, Default)]
 pub(super) struct SeenMessages {
-    /// Times at which messages no longer count (Unix milliseconds), by hash of their names.
+    /// Times at which messages no longer count (Unix milliseconds), by hash of their ids.
     until: HashMap<u64, i64>,
     hasher: RandomState,
     memory: Vec<Grant>,

@@ -1,4 +1,4 @@
-//! The port: one request a connection, and little of anything.
+//! The server: one request a connection, with limits for its size and its time.
 
 use std::convert::Infallible;
 use std::io;
@@ -27,7 +27,7 @@ const HEAD_BYTES: usize = 16 << 10;
 const BODY_BYTES: usize = 16 << 10;
 /// Most headers of a request. Gateways add a dozen.
 const HEADERS: usize = 64;
-/// Time for the head of a request, and for all of it with its answer.
+/// Time for the head of a request, and for the whole request with its answer.
 const HEAD_TIME: Duration = Duration::from_secs(3);
 const TIME: Duration = Duration::from_secs(6);
 /// Time for a connection to the leader.
@@ -111,7 +111,7 @@ async fn reply(endpoints: Arc<Endpoints>, request: Request<Incoming>) -> Result<
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return Ok(answer);
     }
-    // The endpoint is looked for when the request is whole: until then all are treated alike.
+    // The endpoint is looked up once the request is complete: until then all requests are treated alike.
     let Ok(body) = Limited::new(body, BODY_BYTES).collect().await else {
         return Ok(answer(StatusCode::PAYLOAD_TOO_LARGE, "an event has at most 16 KiB\n"));
     };

@@ -61,7 +61,7 @@ pub(super) fn foreign(o: &Observed, journal: &Journal) -> Step {
 fn take(o: &Observed, journal: &mut Journal) {
     journal.owner = o.job.owner.clone();
     journal.spec_hash = o.job.spec_hash.clone();
-    // A stop of the earlier object is none of this one.
+    // A stop of the earlier object does not apply to this one.
     journal.out_of_time_since = None;
     reopen(o, journal);
 }
@@ -112,7 +112,7 @@ fn copied(o: &Observed, journal: &Journal) -> Step {
     Step::Wait { until: Some(o.now + MENDED_CHECK), why }
 }
 
-/// Returns the words about the running batches of an earlier object of this name, which this job does not follow yet.
+/// Returns a message about the running batches of an earlier object of this name, which this job does not follow yet.
 fn left_running(journal: &Journal) -> String {
     let running: Vec<&str> = journal.shards.iter().filter_map(Shard::batch_in_flight).take(3).collect();
     if running.is_empty() {

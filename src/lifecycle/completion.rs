@@ -20,7 +20,7 @@ const ROUND_LIMIT: u32 = 10;
 /// Returns whether the job's batches are to stop, or none is to be sent at all: its deadline has passed, or `spec.stopPolicy` says
 /// so. Suspension stops the clock of a job that was not sent, but stops no stop.
 pub(super) fn is_to_stop(o: &Observed) -> bool {
-    // What an earlier object of this name sent is not this job's until it is adopted.
+    // The batches of an earlier object of this name are not this job's until they are adopted.
     let sent = o.journal.is_some_and(|journal| journal.owner == o.job.owner && journal.has_intents());
     let is_paused = o.job.suspend && o.journal.is_some() && !sent;
     match o.job.stop {

@@ -35,10 +35,10 @@ pub fn is_tidy(job: &BatchJob) -> bool {
 /// Milliseconds for which a job of a schedule stays at least, so that its CronBatchJob sees the end.
 const SEEN_BY_SCHEDULE: i64 = 60_000;
 
-/// Returns the time (Unix milliseconds) from which a job is to be deleted: `spec.ttlSecondsAfterFinished` after its end. None if
-/// that is unset, or if the job has not ended, has no manifest, has files left to delete, or reused the results of an earlier
-/// job. A tool that applies deleted objects again ends up with such a job; without it, the two would go on for ever. Messages to
-/// webhooks that still wait are waited for, up to a day.
+/// Returns the time (Unix milliseconds) from which a job is to be deleted: `spec.ttlSecondsAfterFinished` after its
+/// end. None if that is unset, or if the job has not ended, has no manifest, has files left to delete, or reused the
+/// results of an earlier job. A tool that applies deleted objects again ends up with such a job; without it, the two
+/// would go on for ever. A job with messages that wait for their delivery stays until they are delivered or given up.
 ///
 /// A job of a CronBatchJob stays until [`SEEN_BY_SCHEDULE`] after status tells of its end and after `since`, the time from which
 /// this process looks after schedules.

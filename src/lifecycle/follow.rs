@@ -168,7 +168,7 @@ fn turned_away(
         }
         Some(search) if search.began >= all || !again => Some(rejected(o, journal, attempt_key, refusal, message)),
         _ if failed.is_some() && !again => Some(rejected(o, journal, attempt_key, refusal, message)),
-        // Searches that failed as often as they are tried prove as little as a list that cannot be searched.
+        // Searches that failed up to the last try prove as little as a list that cannot be searched.
         _ if failed.is_some_and(|at| *at >= all) => {
             resolve::ask_for_twins(o, journal, attempt_key, (attempt, batch_id), message, round)
         }

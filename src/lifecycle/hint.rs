@@ -1,11 +1,11 @@
-//! Hints from outside that a batch may have changed: it is looked at sooner than its poll period says. A hint is never believed, only
-//! the look that follows it.
+//! Hints from outside that a batch may have changed: it is looked at before its poll is due. Only the look is believed,
+//! never the hint.
 
 use super::findings::PollResult;
 use super::memory::Memory;
 
-/// Milliseconds after a hint at which its batch is looked at: at once, and again while it still runs. The word may be ahead of the
-/// provider's own records.
+/// Milliseconds after a hint at which its batch is looked at: at once, and again while it still runs. The event may be
+/// ahead of the provider's own records.
 const LOOKS: [i64; 3] = [0, 1_000, 5_000];
 /// Milliseconds for which the hints for one batch count as one.
 const TOGETHER: i64 = 1_000;
@@ -18,8 +18,8 @@ impl Memory {
         }
     }
 
-    /// Returns the time at which a hint wants the batch to be looked at, if the last look at it was made at `seen`; all in Unix
-    /// milliseconds. None if there is no hint, or if the looks were made that it asks for.
+    /// Returns the time of the next look that a hint asks for, if the last look at the batch was made at `seen`; all in
+    /// Unix milliseconds. None if there is no hint, or if all of its looks were made.
     pub fn hinted(&self, batch_id: &str, seen: i64) -> Option<i64> {
         let hinted = self.hints.get(batch_id)?;
         LOOKS.iter().map(|after| hinted + after).find(|due| seen < *due)

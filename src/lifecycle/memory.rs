@@ -128,9 +128,9 @@ impl Memory {
         self.searches.insert(intent_id, search);
     }
 
-    /// Takes in that a search failed that was begun at `began` (Unix milliseconds) and that the job goes on without. It does not undo
-    /// what an earlier one found beside a recorded batch, and proves nothing. Otherwise, a failure that is permanent means that the list
-    /// cannot be searched.
+    /// Takes in the failure of a search that began at `began` (Unix milliseconds) and without which the job goes on.
+    /// The failure proves nothing, and leaves in place what an earlier search found beside a recorded batch. Without
+    /// such a find, a permanent failure means that the list cannot be searched.
     pub fn search_failed(&mut self, intent_id: String, began: i64, is_permanent: bool, is_recorded: bool) {
         match is_permanent && !(is_recorded && self.searches.contains_key(&intent_id)) {
             true => self.searched(intent_id, Search { began, found: None }),
@@ -138,9 +138,9 @@ impl Memory {
         }
     }
 
-    /// Takes in the time since which the clock runs without being set. If that is another one than before, the times of earlier
-    /// findings say nothing about how long ago they were made: those that count for a while, or from a time on, are forgotten, as by a
-    /// restart. Returns whether the clock was set.
+    /// Takes in the time since which the clock runs without being set. If that time changed, the times of earlier
+    /// findings do not say any more how long ago they were made. So findings that count for a while, or from a time on,
+    /// are forgotten, as by a restart. Returns whether the clock was set.
     pub fn clock_runs_since(&mut self, since: i64) -> bool {
         let was_set = self.clock_since != since;
         if was_set {

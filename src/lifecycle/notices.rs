@@ -1,10 +1,10 @@
 //! Messages to webhooks about a job: which are due, and when an attempt is made.
 //!
-//! `status.notifications` is both their queue and the record of what became of them. A message enters it in the same write that makes its
-//! event visible, and each write of status derives the events anew: from the journal, where an intent and an end stay for good, or from the
-//! question, the obstacle or the failure that this very write shows. So no event is lost in a crash, whichever of two writes it falls
-//! between. The id of a message is a hash of the work, the notification and the occurrence of the event: whoever derives it again
-//! derives the same id.
+//! `status.notifications` is both their queue and the record of their deliveries. A message enters it in the same write
+//! that makes its event visible, and each write of status derives the events anew: from the journal, where an intent
+//! and an end stay for good, or from the question, the obstacle or the failure that this very write shows. So a crash
+//! between two writes loses no event. The id of a message is a hash of the work, the notification and the occurrence of
+//! the event: every process derives the same id.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
@@ -25,7 +25,7 @@ const MESSAGES: usize = SUBSCRIPTION_LIMIT * 5;
 const TEXT: usize = 120;
 /// Ids of questions that are kept for one notification.
 const QUESTIONS: usize = 8;
-/// Shortest time between two stops of a job that one webhook is told of, in milliseconds: obstacles may come and go.
+/// Shortest time between two messages about `Stalled` to one webhook, in milliseconds: obstacles may come and go.
 const STALLS_APART: i64 = 3_600_000;
 /// Time after an event until which its message is tried, in milliseconds.
 pub const GIVE_UP_AFTER: i64 = 86_400_000;
@@ -41,8 +41,8 @@ pub struct Subscription {
     pub events: Vec<NotificationEvent>,
 }
 
-/// Returns the notifications that apply to a job, and whether each is the provider's: the job's own, and those of its provider that have
-/// another name than all of these; at most [`SUBSCRIPTION_LIMIT`] in all.
+/// Returns the notifications that apply to a job, each with whether it is the provider's: first the job's own, then
+/// those of its provider whose names the job does not use; at most [`SUBSCRIPTION_LIMIT`] in all.
 pub fn applying<'a, T>(
     own: &'a [T],
     of_provider: &'a [T],
@@ -67,7 +67,8 @@ struct Occurrence {
     message: String,
 }
 
-/// Returns the messages after a write of `status` for `step`: those of `old`, and one for each event that a webhook was not told of.
+/// Returns the messages after a write of `status` for `step`: those of `old`, and one for each event that is new to a
+/// webhook.
 pub(super) fn messages(
     o: &Observed,
     old: &BatchJobStatus,
@@ -75,7 +76,7 @@ pub(super) fn messages(
     step: &Step,
 ) -> Vec<NotificationStatus> {
     let mut all = old.notifications.clone();
-    // Whoever deletes a job knows of it.
+    // A person who deletes a job needs no message about it.
     if o.job.subscriptions.is_empty() || o.job.deleting_since.is_some() {
         return all;
     }
@@ -101,7 +102,8 @@ pub(super) fn messages(
     all
 }
 
-/// Adds a message, in the place of an earlier one about the same kind of event, unless the webhook knows of the occurrence already.
+/// Adds a message about an occurrence, unless there is one already. The message replaces an earlier one about the same
+/// kind of event.
 fn tell(
     all: &mut Vec<NotificationStatus>,
     subscription: &Subscription,
@@ -137,13 +139,14 @@ fn tell(
     }
 }
 
-/// Returns the id of a message: 128 bits of a hash, the same whoever derives it.
+/// Returns the id of a message: 128 bits of a hash, the same in every process.
 fn id(name: &str, occurrence: &Occurrence) -> String {
     let what = format!("{name}\n{:?}\n{}", occurrence.event, occurrence.key);
     format!("msg_{}", hex(&digest(&SHA256, what.as_bytes()).as_ref()[..16]))
 }
 
-/// Returns the beginning of a job, until status shows that a batch was submitted. A webhook that is named later is not told of it.
+/// Returns the start of a job, while status does not show yet that a batch was submitted. A webhook that is named later
+/// is not told of it.
 fn started(o: &Observed, old: &BatchJobStatus) -> Option<Occurrence> {
     if old.submission_time.is_some() {
         return None;
@@ -158,8 +161,8 @@ fn started(o: &Observed, old: &BatchJobStatus) -> Option<Occurrence> {
     })
 }
 
-/// Returns the end that this step shows. An outcome that was adopted from an earlier job is no news. Results are in place when their end
-/// shows, so that whoever is told can read them.
+/// Returns the end of a job, if this step shows it. An outcome that was adopted from an earlier job is no event. The
+/// results are written before, so that a receiver can read them.
 fn ended(o: &Observed, status: &BatchJobStatus, step: &Step) -> Option<Occurrence> {
     match step {
         Step::Conclude { manifest, reused: false } => Some(Occurrence {
@@ -168,7 +171,8 @@ fn ended(o: &Observed, status: &BatchJobStatus, step: &Step) -> Option<Occurrenc
             reason: manifest.reason.clone(),
             message: manifest.message.clone(),
         }),
-        // The same failure is told again only after a change of the spec: such a job is judged anew whenever what it refers to changes.
+        // Such a job is judged anew whenever an object that it refers to changes. Its failure is told again only after
+        // a change of the spec, or if it is another one.
         Step::Fail(failure) => Some(Occurrence {
             event: event_of(failure.outcome),
             key: format!("{} {:?} {} {}", o.job.owner.uid, status.observed_generation, failure.reason, failure.message),
@@ -186,7 +190,8 @@ fn event_of(outcome: Outcome) -> NotificationEvent {
     }
 }
 
-/// Returns the stop of a job at an obstacle. One that lasts is told of once, whatever else comes in the way in the meantime.
+/// Returns the obstacle that stalls a job. A job that stays stalled is told of once, also if another obstacle takes the
+/// place of the first.
 fn stalled(o: &Observed, status: &BatchJobStatus, step: &Step) -> Option<Occurrence> {
     let Step::Wait { why, .. } = step else { return None };
     let blocked = why.blocked.as_ref()?;
@@ -200,8 +205,8 @@ fn stalled(o: &Observed, status: &BatchJobStatus, step: &Step) -> Option<Occurre
     })
 }
 
-/// Returns the questions that status shows and this webhook was not told of, as one event, and all that it is then told of. A message that
-/// still waits is replaced by one about the later questions.
+/// Returns the open questions that this webhook was not told of, as one event, and the ids of the questions that it
+/// knows after that. A message that still waits is replaced by one about the later questions.
 fn held(
     o: &Observed,
     status: &BatchJobStatus,
@@ -216,7 +221,7 @@ fn held(
         status.holds.iter().map(|hold| hold.id.as_str()).filter(|id| !known.iter().any(|known| known == id)).collect();
     let first = status.holds.iter().find(|hold| new.first() == Some(&hold.id.as_str()))?;
     let is_open = |id: &String| status.holds.iter().any(|hold| hold.id == *id);
-    // Those that are open are kept longest.
+    // The ids of open questions are kept longest.
     let (open, closed): (Vec<String>, Vec<String>) =
         known.into_iter().chain(new.iter().map(|id| id.to_string())).partition(is_open);
     let kept = closed.into_iter().rev().take(QUESTIONS.saturating_sub(open.len())).rev().chain(open.clone());
@@ -231,9 +236,10 @@ fn held(
     Some((occurrence, kept.collect()))
 }
 
-/// Returns the time (Unix milliseconds) of the next attempt after `failures` in a row, the last of them at `now`; None if the message about
-/// an event at `since` is given up. The pause doubles from a second to an hour, or to the `longest`, and `jitter` lengthens it by up to a
-/// quarter. A pause of `asked` milliseconds that the receiver asked for is kept. The last attempt is made when the time is over.
+/// Returns the time (Unix milliseconds) of the next attempt after `failures` in a row, the last of them at `now`; None
+/// if the message about an event at `since` is given up. The pause doubles from a second to an hour, or to the
+/// `longest`, and `jitter` lengthens it by up to a quarter. A pause of `asked` milliseconds that the receiver asked for
+/// is kept. The last attempt is made [`GIVE_UP_AFTER`] after `since`.
 pub fn next_attempt(
     failures: u32,
     since: i64,
@@ -255,7 +261,7 @@ pub fn next_attempt(
 /// Returns the time (Unix milliseconds) until which the object of a job is kept for the messages in its status; None if none waits.
 pub(super) fn kept_until(status: &BatchJobStatus) -> Option<i64> {
     let pending = status.notifications.iter().filter(|message| message.is_pending());
-    // The last attempt takes some time, too.
+    // The pause at the end leaves time for the last attempt.
     pending.map(|message| ms(&message.event_time) + GIVE_UP_AFTER + LONGEST_PAUSE).max()
 }
 

@@ -47,13 +47,13 @@ pub struct WebhookCheck {
 }
 
 impl WebhookCheck {
-    /// Returns whether its signing secret has to be mended.
+    /// Returns whether a person has to mend the signing secret.
     fn is_broken(&self) -> bool {
         matches!(self.served, Some(Err(_)))
     }
 
-    /// Returns the condition; None if it is left as it is: an operator that serves no webhooks does not contradict another one that
-    /// does, or they would write for ever.
+    /// Returns the condition; None if it stays as it is. An operator that serves no webhooks does not contradict
+    /// another one that does, since the two would overwrite each other for ever.
     fn verdict(&self, old: &ProviderStatus) -> Option<Verdict> {
         let (status, reason, message) = match &self.served {
             Some(Ok(())) => {
@@ -304,7 +304,7 @@ mod tests {
             webhook: None,
         };
         assert_eq!(looked_at(&other, looked, UnknownSubmissionPolicy::Resolve, 900_000), other, "nothing is written");
-        // A change is tried out by whoever sees it.
+        // A change is tried out by each operator that sees it.
         assert!(is_to_be_probed(&other, Some(1), Some("8"), Some(&own("7"))));
         assert!(is_to_be_probed(&other, Some(2), Some("7"), Some(&own("7"))));
         let can = ProviderCapabilities::of(&[ListBatches]);

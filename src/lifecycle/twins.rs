@@ -54,7 +54,7 @@ pub(super) fn look_for(
     let gateway = o.job.provider.as_ref().is_none_or(|p| !p.is_vendors_own);
     let next = match o.memory.searches.get(&attempt.intent_id) {
         Some(search) if search.began >= all => return None,
-        // Answers do not wait for a list that cannot be read.
+        // The answers of an ended batch do not wait for a list that cannot be read.
         _ if ended && failed.is_some_and(|at| at >= look.at) => return None,
         _ if o.now >= all => o.now,
         None if ended || gateway => o.now,
@@ -72,8 +72,8 @@ pub(super) fn look_for(
     if o.now >= next { Some(Step::Search(attempt_key)) } else { round.due(next) }
 }
 
-/// Returns the time by which the list must show every batch of the attempt's POST. The end of the POST's time is in the journal by
-/// another clock than this one, unless this one runs since before it.
+/// Returns the time by which the list must show every batch of the attempt's POST. The journal has the end of the
+/// POST's time by another clock, unless this process's clock runs since before it.
 pub(super) fn shown_at(o: &Observed, attempt: &Attempt) -> i64 {
     attempt.post_by.max(o.memory.clock_since) + o.timing.send_timeout + o.timing.listing_lag
 }

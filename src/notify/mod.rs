@@ -1,7 +1,8 @@
-//! Messages about jobs to webhooks that people name: what they say ([`Notice`]), their two formats, and their delivery ([`deliver`]).
+//! Messages about jobs to webhooks that people name: their content ([`Notice`]), their two formats, and their delivery
+//! ([`deliver`]).
 //!
-//! A message holds the counts, the outcome and the places of results of a job. It never holds a prompt, an answer or a key. When a
-//! message is due and how often it is tried is decided elsewhere.
+//! A message holds the counts, the outcome and the places of results of a job. It never holds a prompt, an answer or a
+//! key. `lifecycle/notices.rs` decides when a message is due and how often it is tried.
 
 mod cloudevents;
 mod send;
@@ -19,7 +20,8 @@ pub use send::{deliver, deliver_within};
 /// The content of one message: an event of a job, with the state of the job at that time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notice {
-    /// Id of the message, the same in every try, by which a receiver knows a repetition. At most 128 letters, digits, `-` and `_`.
+    /// Id of the message. It is the same in every try, so that a receiver knows a repetition. At most 128 letters,
+    /// digits, `-` and `_`.
     pub id: String,
     /// Event that the message is about.
     pub event: NotificationEvent,
@@ -51,7 +53,7 @@ pub struct Notice {
     pub model: Option<String>,
 }
 
-/// A webhook, with what its Secrets hold.
+/// A webhook, with the contents of its Secrets.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Format of the messages.
@@ -70,8 +72,8 @@ pub struct Target {
 pub struct Undelivered {
     /// The next try.
     pub retry: Retry,
-    /// Explanation for people, with the remedy if one is known. It names hosts at most: never the path of the URL, a key, or
-    /// another word of the server's.
+    /// Explanation for people, with the remedy if one is known. It names hosts at most: never the path of the URL, a
+    /// key, or other words of the server.
     pub message: String,
 }
 

@@ -15,18 +15,20 @@ use crate::transport::{PRIVATE_AUTHORITY, Redirect, SendError, Transport, retry_
 
 /// Time that a delivery may take, the connection and the answer included.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Time for the rest of an answer whose status is known. It only lets the connection be used again.
+/// Time for the rest of an answer whose status is known. The rest is read only so that the connection can be used
+/// again.
 const DRAIN: Duration = Duration::from_secs(1);
 /// Bytes of an answer that are read; they are not kept.
 const ANSWER_LIMIT: u64 = 4 << 10;
 /// Longest URL that is taken, in bytes: that of a provider.
 const URL_LIMIT: usize = 1_024;
 
-/// Sends a message once. Its status alone says whether it was delivered: 2xx. The message is signed for `now`, in Unix milliseconds, since
-/// receivers refuse one whose time is off.
+/// Sends a message once. The message counts as delivered if the status of the answer is 2xx. It is signed for `now`, in
+/// Unix milliseconds, since receivers refuse a message whose time is off.
 ///
 /// # Errors
-/// If it was not delivered, or may not have been. A receiver may get a message several times, with the same id.
+/// If the message was not delivered, or may not have been. A receiver may get a message several times, with the same
+/// id.
 pub async fn deliver(transport: &Transport, target: &Target, notice: &Notice, now: i64) -> Result<(), Undelivered> {
     deliver_within(DEADLINE, transport, target, notice, now).await
 }
@@ -73,14 +75,14 @@ async fn exchange(transport: &Transport, request: Request) -> Result<Answer, Sen
     Ok(answer)
 }
 
-/// Reads over the answer, so that the connection can be used again if the answer is short.
+/// Discards the rest of an answer, so that the connection can be used again.
 async fn drain(response: Response) {
     let read = stream(response, ANSWER_LIMIT).map(|chunk| chunk.map(|_| ())).try_collect::<()>();
-    // A long or slow answer loses its connection, and no more.
+    // The connection of a long or slow answer is closed.
     let _ = timeout(DRAIN, read).await;
 }
 
-/// Returns the URL of a Secret.
+/// Parses the URL in a Secret.
 fn url(secret: &str) -> Result<Url, Undelivered> {
     let text = secret.trim();
     let refused = |why: &str| Err(Undelivered { retry: Retry::Later, message: format!("the URL in the Secret {why}") });
@@ -146,8 +148,8 @@ fn request(
     request.body(body).build().map_err(|e| later(&host, &e.without_url().to_string()))
 }
 
-/// Judges an answer. A refusal of the message itself, or of all messages (410), is for good. Others may pass or be mended, also one of a
-/// key (401, 403), of a path (404), or of a signature, which receivers answer with 400.
+/// Judges an answer. A refusal of the message itself, or of all messages (410), is final. Other refusals may pass or be
+/// mended: also those of a key (401, 403), of a path (404), and of a signature (400 at most receivers).
 fn judge(format: NotificationFormat, host: &str, answer: &Answer) -> Result<(), Undelivered> {
     let status = answer.status;
     if status.is_success() {
@@ -168,7 +170,7 @@ fn judge(format: NotificationFormat, host: &str, answer: &Answer) -> Result<(), 
     Err(Undelivered { retry, message: format!("{host}: {words}") })
 }
 
-/// Returns what is known to be behind a status, with the remedy. Slack's are from
+/// Returns the usual cause of a status, with the remedy. Slack's are from
 /// <https://api.slack.com/changelog/2016-05-17-changes-to-errors-for-incoming-webhooks>.
 fn hint(format: NotificationFormat, status: StatusCode) -> Option<&'static str> {
     let is_slack = format == NotificationFormat::Slack;
@@ -191,9 +193,9 @@ fn hint(format: NotificationFormat, status: StatusCode) -> Option<&'static str> 
 /// Returns the failure of an exchange without an answer.
 fn not_sent(host: &str, error: &SendError) -> Undelivered {
     match error {
-        // It names the host itself.
+        // The message names the host already.
         SendError::NotAllowed(why) => Undelivered { retry: Retry::Later, message: why.clone() },
-        // The authorities of a webhook cannot be named.
+        // A notification has no field for certificate authorities.
         SendError::NotSent(why) => match why.strip_suffix(PRIVATE_AUTHORITY) {
             Some(why) => later(host, &format!("{why}; it needs a certificate that the operator's image trusts")),
             None => later(host, &format!("nothing was sent: {why}")),

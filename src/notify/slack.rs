@@ -12,7 +12,7 @@ use crate::api::{NotificationEvent, Outcome, RequestCounts};
 /// Media type of the messages.
 pub(super) const CONTENT_TYPE: &str = "application/json";
 
-/// Maximum length of a header, in bytes, of which a character has at least one.
+/// Maximum length of a header, in bytes. Slack counts characters, which are never more.
 const HEADER_LIMIT: usize = 150;
 /// Maximum length of the text of a section, in bytes.
 const SECTION_LIMIT: usize = 3_000;
@@ -117,7 +117,7 @@ fn duration(seconds: i64) -> String {
     }
 }
 
-/// Verbatim: Slack makes no links and no mentions of what looks like one.
+/// Returns a section. With `verbatim`, Slack makes no links and no mentions of text that looks like one.
 fn section(mrkdwn: &str) -> Value {
     json!({"type": "section", "text": {"type": "mrkdwn", "text": mrkdwn, "verbatim": true}})
 }
@@ -126,13 +126,13 @@ fn field(label: &str, value: &str) -> Value {
     json!({"type": "mrkdwn", "text": format!("*{label}*\n{}", code(value, FIELD_LIMIT - 40)), "verbatim": true})
 }
 
-/// Returns a value as code, so that nothing in it is taken for a format; at most `limit` and two bytes.
+/// Returns a value as code, so that nothing in it is taken for a format; of at most `limit` + 2 bytes.
 fn code(value: &str, limit: usize) -> String {
     format!("`{}`", escaped(&value.replace(['`', '\n', '\r'], "'"), limit))
 }
 
-/// Escapes the three characters that Slack reads as markup, and cuts the text so that at most `limit` bytes are left, none of them a part of
-/// an escape.
+/// Escapes the three characters that Slack reads as markup, and cuts the text to at most `limit` bytes, never within an
+/// escape.
 fn escaped(text: &str, limit: usize) -> String {
     let ellipsis = "…".len();
     let mut escaped = String::new();

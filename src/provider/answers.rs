@@ -59,9 +59,9 @@ pub struct AnswerMemory {
 /// The waits for memory of answers that are read one after the other.
 #[derive(Debug, Default)]
 struct Waits {
-    /// The length of those that are over.
+    /// The length of the waits that are over.
     over: Duration,
-    /// The beginning of the one that is under way.
+    /// The beginning of the wait that is under way.
     since: Option<Instant>,
 }
 
@@ -120,7 +120,7 @@ impl AnswerMemory {
     /// memory does not count: it may take as long again.
     ///
     /// # Errors
-    /// If either takes longer.
+    /// If the reading or the waits take longer.
     pub(super) async fn in_time<T>(&self, limit: Duration, reading: impl Future<Output = T>) -> Result<T, Late> {
         let (began, before) = (Instant::now(), self.waits().total());
         let mut reading = pin!(reading);

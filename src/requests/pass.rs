@@ -29,8 +29,8 @@ pub const MODEL_LIMIT: usize = 16;
 /// Most requests of one job, refused ones included.
 const REQUEST_LIMIT: i64 = 1_000_000;
 
-/// Most bytes of the answers of a shard whose answers are reused, so that its part has room on the local disk. Many requests may have the
-/// same long answer.
+/// Most bytes of the reused answers of one shard, so that its part has room on the local disk. Many requests may have
+/// the same long answer.
 const REUSED_BYTES: u64 = 128 << 20;
 
 /// Requests after which the memory of their ids is reserved anew.
@@ -334,7 +334,8 @@ impl<'a> Pass<'a> {
         self.check_batches()
     }
 
-    /// Stages a request that is not to be sent, and has an answer of so many bytes. The limits of batches do not hold for it.
+    /// Stages a request that is not sent, since it has an answer, of `answer` bytes. The limits of batches do not apply
+    /// to it.
     async fn stage_reused(
         &mut self,
         origin: &Origin,

@@ -18,9 +18,9 @@ use super::{Folder, StoreError};
 
 /// Bytes of a block, the unit in which copies are read, checked and held in memory.
 pub(super) const BLOCK_BYTES: usize = 256 << 10;
-/// Part of the spool that all copies may take.
+/// Divisor of the spool for the part that all copies may take.
 const PART_OF_SPOOL: u64 = 4;
-/// Part of that for the copies of one namespace, so that no namespace can take all of it.
+/// Divisor of that part for the copies of one namespace, so that no namespace can take all of it.
 const PART_OF_NAMESPACE: u64 = 4;
 /// Most copies. Each is an open file.
 const COPIES_LIMIT: usize = 256;
@@ -34,7 +34,7 @@ pub struct LocalCopies {
 }
 
 impl Default for LocalCopies {
-    /// Returns those of a spool of 2 GiB.
+    /// Returns no copies, with the limits of a spool of 2 GiB.
     fn default() -> Self {
         LocalCopies::of_spool(2 << 30)
     }
@@ -51,7 +51,7 @@ pub struct NamespaceCopies {
 struct CopiesByNamespace {
     /// Copies with their URIs, by namespace, the oldest first.
     copies: HashMap<Arc<str>, VecDeque<(String, Arc<Copy>)>>,
-    /// Copies that are kept no more, and take disk until their last reader is done, with their namespace and bytes.
+    /// Copies that are no longer kept, but take disk until their last reader is done, with their namespace and bytes.
     read_on: Vec<(Arc<str>, Weak<Copy>, u64)>,
 }
 
@@ -128,7 +128,7 @@ fn hash(block: &[u8]) -> [u8; 16] {
 }
 
 impl LocalCopies {
-    /// Returns no copies, which may take a quarter of a spool of so many bytes.
+    /// Returns no copies, with the limits of a spool of so many bytes.
     pub fn of_spool(bytes: u64) -> LocalCopies {
         LocalCopies { limit: bytes / PART_OF_SPOOL, kept: Arc::default() }
     }

@@ -25,7 +25,7 @@ impl DiskUse {
     }
 }
 
-/// What a piece of work uses, in tests.
+/// The local disk that a piece of work uses, in tests.
 #[cfg(test)]
 #[derive(Clone, Default)]
 pub(crate) struct DiskMeter(crate::transport::Meter);

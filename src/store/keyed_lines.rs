@@ -174,7 +174,7 @@ impl KeyedLinesWriter {
         if self.bytes > DISK_LIMIT {
             return Err(StoreError::TooLarge(format!("compressed, they have more than {DISK_LIMIT} bytes")));
         }
-        // The records of lines go to another file.
+        // The records of lines are in another file.
         self.disk.set(self.bytes + (self.count * RECORD_BYTES) as u64).await;
         self.lines.write_all(bytes).map_err(staged::local)?;
         Ok(offset)
@@ -205,7 +205,7 @@ impl KeyedLinesWriter {
         }
         let held = reserve(self.count.div_ceil(RECORDS) * KEY_BYTES).await;
         let records = (self.count * RECORD_BYTES) as u64;
-        // The merged records are written beside those of the runs, which go then.
+        // The merged records are written beside those of the runs, which are deleted afterwards.
         self.disk.set(self.bytes + 2 * records).await;
         let (index, firsts, count) = self.merge().map_err(staged::local)?;
         self.disk.note(self.bytes + records);

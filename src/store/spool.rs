@@ -42,7 +42,7 @@ struct PackedBlock {
     empty: Vec<u8>,
     /// Bytes of all blocks that were packed so far.
     packed: u64,
-    /// Bytes that they take on local disk, or soon will.
+    /// Bytes that these blocks take on local disk, or soon will.
     output: u64,
 }
 
@@ -152,7 +152,7 @@ impl Spool {
     async fn pass_on(&mut self) -> Result<(), StoreError> {
         if let Some(PackedBlock { empty, packed, output }) = self.empty.recv().await {
             self.passed_on += self.block.len() as u64;
-            // What the encoder still has is less than a block.
+            // The encoder holds less than a block.
             self.disk.set(output + (self.passed_on - packed) + BLOCK_BYTES as u64).await;
             let full = std::mem::replace(&mut self.block, empty);
             if self.full.send(full).await.is_ok() {
@@ -168,7 +168,8 @@ impl Spool {
         self.bytes
     }
 
-    /// Returns the bytes of local disk that it takes, as far as they are known: blocks on their way may take less than was added.
+    /// Returns the bytes of local disk that the file takes, as far as they are known: blocks on their way may take less
+    /// than was added.
     pub fn disk(&self) -> u64 {
         self.disk.bytes()
     }
@@ -182,7 +183,7 @@ impl Spool {
     pub async fn finish(mut self) -> Result<SpooledFile, StoreError> {
         // A file without any frame could not be read, so an empty file has an empty one.
         if !self.block.is_empty() || self.bytes == 0 {
-            // If the packer has failed, it tells below.
+            // The error of a packer that failed is returned below.
             _ = self.full.send(std::mem::take(&mut self.block)).await;
         }
         // The packer ends with the last sender.
@@ -207,7 +208,7 @@ impl Packer {
             self.packed += block.len() as u64;
             let output = self.blocks.bytes() + self.encoder.ready().len() as u64;
             block.clear();
-            // Nobody waits for one at the end.
+            // At the end nothing waits for an empty block.
             _ = packed.try_send(PackedBlock { empty: block, packed: self.packed, output });
         }
         Ok(self)

@@ -24,7 +24,7 @@ use super::{Peer, ReservedMemory, SendError, Transport, stream};
 const NAMES_LIMIT: u64 = 8 << 20;
 /// Maximum size of any other answer that is not an object's content, in bytes.
 const ANSWER_LIMIT: u64 = 256 << 10;
-/// Size of an answer that is held without a reservation, in bytes. Of an error no more is read.
+/// Size of an answer that is held without a reservation, in bytes. No more than this is read of an error.
 const SMALL: u64 = 64 << 10;
 /// Most memory that an answer takes, as a multiple of its length: its text, and the names that are read of it.
 const HELD: u64 = 3;
@@ -127,7 +127,7 @@ fn held(
     })
 }
 
-/// Returns the beginning of a body, of at least [`SMALL`] bytes if it has so many.
+/// Returns the beginning of a body: at least [`SMALL`] bytes, or all of a shorter body.
 fn beginning(
     body: impl Stream<Item = Result<Bytes, SendError>> + Send + Sync + 'static,
 ) -> impl Stream<Item = Result<Bytes, SendError>> + Send + Sync + 'static {

@@ -4,7 +4,7 @@ use super::*;
 
 const FIRST: AttemptKey = AttemptKey { shard: 0, attempt: 1 };
 const HOUR: i64 = 3_600_000;
-/// What a POST takes until the list must show its batch.
+/// Time from a POST until the list must show its batch.
 const SHOWN: i64 = TIMING.send_timeout + TIMING.listing_lag;
 
 fn at(now: i64, job: &JobView, journal: &Journal, memory: &Memory) -> Step {
@@ -43,7 +43,7 @@ fn a_search_from_before_a_clock_was_set_back_proves_nothing_after_it_and_the_wai
     assert_eq!(until, Some(earlier + TIMING.listing_lag));
 }
 
-/// A gateway may have made another batch of the same POST. When the POST was sent is known by the clock of whoever sent it.
+/// A gateway may have made another batch of the same POST. The time of the POST is one of its sender's clock.
 #[test]
 fn a_batch_that_was_turned_away_is_sent_again_once_the_list_was_late_by_the_clock_of_this_process() {
     let journal = journal(owner("j", "u"), submitted());

@@ -1,4 +1,4 @@
-//! Messages to webhooks: what they are told of a job, each event once.
+//! Messages to webhooks: each event of a job is told once.
 
 use proptest::prelude::*;
 
@@ -19,7 +19,7 @@ fn told_job() -> JobView {
     JobView { subscriptions: vec![subscription("ops")], ..job() }
 }
 
-/// The status after this step at `now`, over `old`.
+/// Returns the status after this step at `now`, written over `old`.
 fn shown(
     job: &JobView,
     journal: Option<&Journal>,
@@ -134,7 +134,7 @@ fn a_question_is_told_once_and_a_later_one_as_well() {
     assert_eq!(told, [(0, "what about a?"), (4, "what about b?"), (7, "what about lost-0?")]);
 }
 
-/// The operator was down, or the receiver: what was asked is told, though it is answered.
+/// The operator was down, or the receiver: a question is told although it was answered in the meantime.
 #[test]
 fn a_question_that_is_answered_before_it_was_told_is_still_told() {
     let sent = journal(owner("j", "u"), submitted());
@@ -169,7 +169,7 @@ fn an_obstacle_that_comes_and_goes_is_told_once_an_hour_and_one_that_stays_once(
     );
 }
 
-/// Such a job is judged anew whenever what it refers to changes.
+/// Such a job is judged anew whenever an object that it refers to changes.
 #[test]
 fn a_failure_that_cost_nothing_is_told_again_only_after_a_change_of_the_spec_or_with_another_cause() {
     let job = JobView { submitted: false, batches: vec![], ..told_job() };

@@ -3,7 +3,7 @@
 use super::*;
 
 const FIRST: AttemptKey = AttemptKey { shard: 0, attempt: 1 };
-/// When the list must show every batch of the POST, which was asked for a second ago.
+/// Time at which the list must show every batch of the POST, which was asked for a second ago.
 const ALL: i64 = NOW - 1_000 + TIMING.send_timeout + TIMING.listing_lag;
 
 fn looked(seen: PolledState) -> (Journal, Memory) {
@@ -40,7 +40,8 @@ fn a_failed_search_keeps_the_earlier_list_whose_twin_is_told_to_stop() {
     }
 }
 
-/// The earlier list was read before it had to show every batch. Sent again on its word, the requests could be paid twice.
+/// The earlier list was read before it had to show every batch. If they were sent again because of it, the requests
+/// could be paid twice.
 #[test]
 fn a_failed_search_does_not_prove_that_a_batch_that_was_turned_away_has_no_twin() {
     for is_permanent in [false, true] {

@@ -1,5 +1,5 @@
-//! What tools that apply a Git repository do to jobs: they apply again, heal, prune and rename. Nothing is paid twice, and nothing
-//! is left at the provider.
+//! Actions of tools that apply a Git repository: they apply again, heal, prune and rename jobs. Nothing is paid twice,
+//! and nothing is left at the provider.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,14 +42,14 @@ impl Application<'_> {
         assert!(ok, "{said}");
     }
 
-    /// Deletes what the repository does not have any more.
+    /// Deletes an object that the repository does not have any more.
     async fn prune(&self, name: &str) {
         assert!(!self.manifests.contains_key(name));
         self.scene.kubectl(&["delete", "bjob", name, "--cascade=foreground", "--wait=false"]);
         self.scene.wait_gone(name).await;
     }
 
-    /// What a sync that finds everything in place does not move.
+    /// The parts of a job that a sync leaves as they are, if everything is in place.
     fn applied(&self, name: &str) -> Value {
         let text = self.scene.kubectl(&["get", "bjob", name, "-o", "json", "--show-managed-fields"]);
         let object: Value = serde_json::from_str(&text).unwrap();

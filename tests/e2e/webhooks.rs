@@ -15,7 +15,7 @@ fn secret(value: &str) -> String {
 }
 
 impl Scene {
-    /// Waits until status says this of the webhook of `llm`; the path to register.
+    /// Waits until status says this of the webhook of `llm`. Returns the path to register.
     async fn webhook(&self, status: &str, reason: &str, words: &str) -> String {
         let is_so = |p: &BatchProvider| {
             let conditions = p.status.iter().flat_map(|s| &s.conditions);
@@ -53,7 +53,7 @@ async fn a_job_that_is_polled_each_hour_is_complete_seconds_after_its_batch_ende
     assert_eq!(path, format!("/hooks/{uid}"));
     let url = format!("http://127.0.0.1:{port}{path}");
     scene.sim.admin_post("webhooks", json!({"url": url, "secret": KEY, "duplicates": 1})).await;
-    // The same account under another name: events of its batches reach the endpoint, and are nobody's there.
+    // The same account under another name: events of its batches reach the endpoint, and no job follows them there.
     scene.apply(&provider.replace("name: llm\n", "name: unheard\n"));
     let hourly = |provider: &str| json!({"spec": {"pollPeriodSeconds": 3600, "providerRef": {"name": provider}}});
     for (job, provider) in [("a", "llm"), ("early", "llm"), ("unheard", "unheard")] {

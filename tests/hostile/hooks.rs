@@ -42,7 +42,7 @@ impl Port {
         Port { endpoints, hints, clock, outcomes }
     }
 
-    /// Serves it; its address.
+    /// Serves the port. Returns its address.
     async fn serve(&self) -> SocketAddr {
         served(&self.endpoints, None).await
     }
@@ -107,7 +107,7 @@ impl Message {
     }
 }
 
-/// The whole answer to these bytes, without the time that it names.
+/// Returns the whole answer to these bytes, without its date.
 async fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // A server that has answered need not read the rest.
@@ -264,7 +264,7 @@ async fn requests_that_are_large_or_odd_are_refused_before_anybody_is_looked_for
     let address = port.serve().await;
     let of = |uid: &str, head: &str, body: &str| format!("POST /hooks/{uid} HTTP/1.1\r\nhost: h\r\n{head}\r\n{body}");
     let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
-    // Who sends on after the answer may not see it: the connection is closed before all is read.
+    // A sender that goes on after the answer may not see it: the connection is closed before all is read.
     for (wanted, is_seen, head, body) in [
         (413, true, "content-length: 16385\r\n".to_string(), "x".repeat(16_385)),
         (413, false, "content-length: 100000000000\r\n".to_string(), "x".repeat(100_000)),
@@ -302,7 +302,7 @@ async fn senders_that_never_end_are_cut_off_and_an_event_is_taken_beside_them() 
             })
         })
         .collect();
-    // They are many, and all that the port has places for but a few.
+    // The idle connections take all but a few places of the port.
     assert_eq!(status(address, Message::genuine("wh_1", "batch_1").request("llm")).await, 200);
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     for one in slow {

@@ -232,7 +232,7 @@ pub(super) enum Mutant {
     NothingIsAList,
     /// Names that a provider gives to several batches are taken for unique.
     NamesAreUnique,
-    /// What was found out before a clock was set is believed after it.
+    /// Findings from before a clock was set are believed after it.
     BelievesAnyClock,
     /// The permit of a POST that is on its way is still at hand.
     KeepsPermit,

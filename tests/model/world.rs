@@ -47,7 +47,7 @@ pub(super) struct Replica {
     pub sees: usize,
     /// How far its clock is ahead.
     pub ahead: i64,
-    /// What it said when it was set, or the replica began, where clocks are set.
+    /// Time on its clock at which that was last set, or the replica began, where clocks are set.
     pub since: i64,
     pub memory: Shared<Memory>,
     /// The uid of the object that the memory is about.

@@ -1,4 +1,4 @@
-//! Webhooks: a team's Secret holds the URL, so that whatever it says and whatever answers there is hostile until proven otherwise.
+//! Webhooks: a team's Secret holds the URL, so both the URL and the server behind it may be hostile.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use crate::server::{Answer, Server, Then};
 use crate::{Servers, tls_front, transport};
 
-/// A part of the URL, and of what servers say, that nobody may be shown.
+/// A part of the URLs and of servers' answers that may be shown to nobody.
 const CANARY: &str = "canary-T0123/B4567";
 const NOW: i64 = 1_796_040_000_000;
 
@@ -218,7 +218,7 @@ async fn a_redirect_is_told_and_not_followed() {
 /// An answer by name: its bytes, what comes after them, and the verdict on it.
 type Case = (&'static str, Vec<u8>, Then, Result<(), Retry>);
 
-/// What a server may answer, and what counts.
+/// Each answer of a server, and the part of it that counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_judged_by_its_status_and_never_read_to_the_end() {
     let large_head =

@@ -43,7 +43,7 @@ pub fn python() -> PathBuf {
 }
 
 impl Receiver {
-    /// Starts one. With a `key` (`whsec_…`) it answers 400 to what is not signed by it.
+    /// Starts a receiver. With a `key` (`whsec_…`) it answers 400 to messages that are not signed by it.
     pub fn start(key: Option<&str>) -> Receiver {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut command = Command::new(python());
@@ -55,13 +55,13 @@ impl Receiver {
         Receiver { process, url: up["url"].as_str().unwrap().into() }
     }
 
-    /// What came so far, oldest first.
+    /// Returns the messages so far, oldest first.
     pub async fn received(&self) -> Vec<Received> {
         reqwest::get(format!("{}/_/messages", self.url)).await.unwrap().json().await.unwrap()
     }
 
-    /// Answers the next messages so: a list of `{"status": 500, "retryAfter": 2, "times": 3}` and `{"hang": true}`. Those after
-    /// them are answered as usual.
+    /// Sets the answers to the next messages: a list of `{"status": 500, "retryAfter": 2, "times": 3}` and
+    /// `{"hang": true}`. Messages after those are answered as usual.
     pub async fn answer(&self, answers: Value) {
         self.tell("answers", answers).await;
     }

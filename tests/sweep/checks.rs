@@ -137,7 +137,7 @@ pub fn told_at_least_once(stage: &Stage, wrong: &mut Complaints) {
     wrong.unless(events == ["complete", "started"], || format!("the webhook was told {told:?}"));
 }
 
-/// Neither a prompt nor a key is told to the log, nor the URL of a webhook.
+/// The log has no prompt, no key, and no URL of a webhook.
 pub fn log_is_quiet(stage: &Stage, wrong: &mut Complaints) {
     let log = stage.log.text();
     let told =

@@ -219,7 +219,7 @@ impl Stage {
         }
     }
 
-    /// Waits until status says that each message to a webhook is delivered.
+    /// Waits until status shows each message to a webhook as delivered.
     pub async fn told(&self, seconds: u64) -> Result<(), String> {
         let is_delivered = |m: &NotificationStatus| m.state == NotificationState::Delivered;
         let told = |job: Option<&BatchJob>| {

@@ -44,7 +44,7 @@ pub struct App {
     pub settings: Settings,
     /// What was billed.
     pub ledger: Ledger,
-    /// Who is told of the ends of batches.
+    /// The webhooks that are told of the ends of batches.
     pub webhooks: Webhooks,
     store: Mutex<Store>,
     calls: Mutex<BTreeMap<&'static str, u64>>,

@@ -16,46 +16,47 @@ use crate::batch::{Batch, Status};
 use crate::cli::parse_duration;
 use crate::ids;
 
-/// How often an event is sent until it is accepted, and how long the pause is after the first time; it doubles each time.
+/// Number of times that an event is sent until it is accepted, and the pause after the first, which doubles each time.
 const TRIES: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a receiver may take to answer.
+/// Time that a receiver has for its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whose payload is sent.
+/// The vendor whose payload is sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shape {
     /// OpenAI's and Azure's: the type of the event and the id of the batch.
     #[default]
     OpenAI,
-    /// Doubleword's: the type, and what the batch came to; only of batches that completed or failed.
+    /// Doubleword's: the type of the event, and the counts, files and times of the batch; only for batches that
+    /// completed or failed.
     Doubleword,
 }
 
-/// Where events are sent, and how.
+/// A receiver of events, and how they are sent to it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
-    /// Where they are posted.
+    /// URL to which events are posted.
     pub url: String,
     /// `whsec_` and the key in base64; several of them, separated by spaces, sign each event once each.
     #[serde(deserialize_with = "keys")]
     pub secret: Vec<Key>,
-    /// Whose payload it is.
+    /// The vendor whose payload is sent.
     #[serde(default)]
     pub shape: Shape,
-    /// How often each event is sent again although it was accepted.
+    /// Number of times that each event is sent again although it was accepted.
     #[serde(default)]
     pub duplicates: u32,
-    /// How long an event comes after the end of its batch.
+    /// Time from the end of a batch to its event.
     #[serde(default, deserialize_with = "duration")]
     pub delay: Duration,
-    /// How long an event comes before its batch shows as completed.
+    /// Time from the event of a batch to its completion in the API.
     #[serde(default, deserialize_with = "duration")]
     pub early: Duration,
 }
 
-/// A key that signs; it shows itself to nobody.
+/// A signing key. Its `Debug` output does not show it.
 #[derive(Clone)]
 pub struct Key(hmac::Key);
 
@@ -84,7 +85,7 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     parse_duration(&String::deserialize(from)?).map_err(serde::de::Error::custom)
 }
 
-/// A webhook and what became of its events.
+/// A webhook, with the numbers of events that were sent to it and accepted.
 #[derive(Debug)]
 struct Registered {
     webhook: Webhook,
@@ -100,18 +101,18 @@ pub struct Webhooks {
 }
 
 impl Webhooks {
-    /// Adds one.
+    /// Adds a webhook.
     pub fn add(&self, webhook: Webhook) {
         let registered = Registered { webhook, sent: AtomicU64::new(0), accepted: AtomicU64::new(0) };
         lock(&self.registered).push(Arc::new(registered));
     }
 
-    /// Forgets all.
+    /// Removes all webhooks.
     pub fn clear(&self) {
         lock(&self.registered).clear();
     }
 
-    /// All of them, with how many events were sent and how many of these were accepted.
+    /// Returns all webhooks, with the numbers of events that were sent and accepted.
     pub fn shown(&self) -> Value {
         let all = lock(&self.registered);
         let shown = all.iter().map(|one| {
@@ -122,7 +123,7 @@ impl Webhooks {
         json!({"webhooks": shown.collect::<Vec<_>>()})
     }
 
-    /// Sends the early events of a batch that is about to complete, and waits until it may.
+    /// Sends the early events of a batch that is about to complete, and waits until it may complete.
     pub async fn about_to_complete(&self, batch: Batch) {
         let early = self.those(|webhook| !webhook.early.is_zero());
         let wait = early.iter().map(|one| one.webhook.early).max();
@@ -158,7 +159,7 @@ fn client() -> reqwest::Client {
     builder.build().unwrap_or_default()
 }
 
-/// The event, if this vendor has one for such an end.
+/// Returns the event, if this vendor has one for such an end.
 fn body(shape: Shape, batch: &Batch, status: Status) -> Option<String> {
     let (kind, now) = (format!("batch.{}", status.name()), ids::now());
     let body = match shape {
@@ -179,7 +180,8 @@ fn body(shape: Shape, batch: &Batch, status: Status) -> Option<String> {
     Some(body.to_string())
 }
 
-/// Sends an event until it is accepted, and then its duplicates. Its id stays, its time and its signature are those of each sending.
+/// Sends an event until it is accepted, and then its duplicates. The id stays the same; each sending has a time and a
+/// signature of its own.
 async fn deliver(client: reqwest::Client, to: Arc<Registered>, body: String) {
     let id = ids::fresh("wh_");
     tokio::time::sleep(to.webhook.delay).await;

@@ -55,8 +55,9 @@ impl JobStates {
         jobs.filter_map(|job_state| lock(&job_state.job).clone()).collect()
     }
 
-    /// Records a hint for a batch, if the job with this uid follows it, and returns the job, to visit it. A job whose findings were
-    /// let go looks at its batches anyway once it is visited; whether this is one of them, `is_named` tells.
+    /// Records a hint for a batch, if the job with this uid follows it, and returns the job, to visit it. A job whose
+    /// findings were let go looks at its batches anyway once it is visited; for such a job, `is_named` tells whether
+    /// the batch is one of them.
     pub fn hint(
         &self,
         uid: &str,
@@ -287,8 +288,8 @@ impl JobState {
         lock(&self.opened).as_ref().map(|opened| opened.account.clone())
     }
 
-    /// Takes in the time (Unix milliseconds) since which the clock runs without being set. If that changed, findings, looks and pauses
-    /// that are good for a while are dropped.
+    /// Takes in the time (Unix milliseconds) since which the clock runs without being set. If that time changed,
+    /// findings, looks and pauses that end with a time are dropped.
     pub fn clock_runs_since(&self, since: i64) {
         let mut was_set = false;
         self.remember(|m| was_set = m.clock_runs_since(since));

@@ -68,7 +68,7 @@ pub(crate) async fn observe(
         }
         Err(missing) => {
             let missing = decidable(missing, view.deleting_since.is_some())?;
-            // A provider whose Secret is missing, for example, has webhooks that are told of it.
+            // The webhooks are needed even if the provider cannot be used, for example without its Secret.
             let told = watched_subscriptions(ctx, &job.spec.provider_ref, &view.owner.namespace).await;
             subscribe(&mut view, &told);
             // A namespace that is being deleted loses its Secrets first; the clients that are still open are good enough to

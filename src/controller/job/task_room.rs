@@ -10,11 +10,11 @@ use crate::lifecycle::Task;
 /// tasks of one account of a namespace get about a quarter of all, so that an account that never answers leaves room to the others.
 pub(crate) const LIMITS: Limits = Limits { total: 4_096, per_namespace: 2_048, keeps_last_shares: true };
 
-/// Tasks for which each namespace has room of its own, whatever others hold: a task may wait for a server for long, and a dozen namespaces
-/// with many tasks can take all the room that is shared.
+/// Number of tasks for which each namespace has room of its own, whatever others hold: a task may wait for a server for
+/// long, and a dozen namespaces with many tasks can take all the room that is shared.
 const OWN: u64 = 8;
 
-/// Number of namespaces below which none is looked for that has begun no task.
+/// Number of namespaces up to which rooms are kept without a look whether they are needed.
 const FEW_NAMESPACES: usize = 64;
 
 /// The room for the tasks of all jobs.
@@ -27,7 +27,7 @@ pub(crate) struct AllRooms {
 #[derive(Default)]
 struct OwnRooms {
     of: HashMap<String, Weak<Shares>>,
-    /// Number of namespaces at which those that are not needed are dropped.
+    /// Number of rooms at which those that are not needed are dropped.
     drop_at: usize,
 }
 
@@ -37,7 +37,8 @@ impl AllRooms {
         AllRooms { shared: Shares::new(limits), own: Mutex::default() }
     }
 
-    /// Returns the namespace's own room, and the claim for a part of it: its lanes share it as namespaces share what all have.
+    /// Returns the namespace's own room, and the claim for a part of it. Lanes share this room as namespaces share the
+    /// common room.
     fn own(&self, claim: &Claim) -> (Arc<Shares>, Claim) {
         let Claim { namespace, lane, .. } = claim;
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);

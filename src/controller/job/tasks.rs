@@ -34,8 +34,8 @@ pub(crate) fn start<W: Future<Output = Outcome> + Send + 'static>(
     });
 }
 
-/// Starts the upload `task`, as [`start`] does. Before its `work`, it waits for its `turn` at the provider as well. The work gives back what
-/// it needs no more before it ends.
+/// Starts the upload `task`, as [`start`] does. Before its `work`, it waits for its `turn` at the provider as well. The
+/// work gives back each share as soon as it needs it no longer.
 pub(crate) fn start_upload<T: Future<Output = Share> + Send + 'static, W: Future<Output = Outcome> + Send + 'static>(
     ctx: &Arc<Context>,
     job_state: &Arc<JobState>,
@@ -144,7 +144,7 @@ fn run(
                 job_state.remember(|m| {
                     m.running.remove(&task);
                     memory_edit(m);
-                    // Times that a task read before the clock was set are times of another clock.
+                    // The times that a task read before the clock was set say nothing now.
                     let now_since = std::mem::replace(&mut m.clock_since, clock_since);
                     m.clock_runs_since(now_since);
                 });

@@ -98,7 +98,7 @@ pub(crate) async fn run<W: Future<Output = Outcome>>(
     work: impl FnOnce() -> W,
 ) -> (Outcome, i64) {
     let waits = ctx.metrics.transfer_queue(name_of(task));
-    // Nobody who holds memory waits for disk.
+    // A transfer that holds memory never waits for disk.
     let disk = TransferDisk::take(&ctx.jobs.disk, claim.clone(), job_state.disk_need(task)).await;
     let memory = Arc::new(ctx.jobs.transfers.take(claim).await);
     drop(waits);
@@ -127,8 +127,8 @@ pub(crate) async fn run_upload<T: Future<Output = Share>, W: Future<Output = Out
     run_at(pace, ctx, job_state, (task, size), work(shares)).await
 }
 
-/// Waits for a turn, and then for memory. A turn is given back while it waits for memory if, after some `grace`, a namespace that has none
-/// wants it.
+/// Waits for a turn, and then for memory. After `grace`, a wait for memory ends if a namespace without a turn wants this
+/// one: the turn is given back, and the wait for a turn begins again.
 async fn for_an_upload<T: Future<Output = Share>, M: Future<Output = Share>>(
     turn: impl Fn() -> T,
     memory: impl Fn() -> M,
@@ -193,7 +193,7 @@ struct Pace {
 
 /// A share that a transfer holds.
 struct HeldShare {
-    /// Its name, for people.
+    /// Name of the share, for people.
     what: &'static str,
     share: Weak<Share>,
     others_wait: OthersWait,
@@ -208,9 +208,9 @@ impl HeldShare {
 /// The time at which a transfer is too slow.
 struct Deadline {
     at: Instant,
-    /// Bytes a second that it has to reach.
+    /// Bytes a second that the transfer has to reach.
     rate: u64,
-    /// Which of its shares others wait for.
+    /// The share of the transfer that others wait for.
     wanted: Option<&'static str>,
 }
 
@@ -290,7 +290,7 @@ impl Pace {
         Some(Deadline { at: self.began + grace + at_rate, wanted, rate })
     }
 
-    /// Waits until it may have changed whether others wait for what the transfer holds. It has to hold something.
+    /// Waits until others may have begun, or ceased, to wait for shares of the transfer. The transfer has to hold some.
     async fn changed(&mut self) {
         let held = self.held.iter_mut().map(|held| &mut held.others_wait);
         let all = held.chain(self.disk.as_mut().map(|(_, others_wait)| others_wait));

@@ -312,7 +312,7 @@ pub(crate) async fn watched_subscriptions(
     if !has_some {
         return vec![];
     }
-    // What cannot be found out now is found out at a later visit.
+    // If the API server cannot be asked now, a later visit asks it.
     let found = notifications(ctx, reference, namespace).await;
     found.map(|found| found.notifications.iter().map(Subscription::from).collect()).unwrap_or_default()
 }

@@ -40,7 +40,7 @@ pub(super) async fn kept_or_let_go<P: Provider>(
     let to_visit = if known.is_empty() { &listed } else { &known };
     to_visit.iter().filter(|user| !user.sent).for_each(|user| ctx.jobs.poke(user.job.clone()));
     if known.is_empty() && !provider.is_ours(ctx).await? {
-        // The operators of the namespaces that it is granted to report on it.
+        // The operators of the namespaces to which it is granted report on it.
         return Ok(Some((old.clone(), pause)));
     }
     let mut names: Vec<String> = known.iter().chain(&listed).map(|user| user.name(P::KIND)).collect();

@@ -15,8 +15,9 @@ use crate::controller::runtime::secrets::{secret, value};
 use crate::lifecycle::WebhookCheck;
 use crate::standard_webhooks::SigningKeys;
 
-/// Reads the signing secret of an account and lets its endpoint take events that are signed with it. None if the account has no webhook.
-/// The secret is read here and at no other time: requests cause no call to the API server. Where no webhooks are served, it is not read.
+/// Reads the signing secret of an account and lets its endpoint take events that are signed with it. None if the
+/// account has no webhook. The secret is read here only, so that requests cause no call to the API server. Where no
+/// webhooks are served, it is not read.
 pub(super) async fn look<P: Provider>(ctx: &Context, provider: &P) -> Result<Option<WebhookCheck>, StepError> {
     let (uid, namespace) = (provider.uid().unwrap_or_default(), provider.namespace().unwrap_or_default());
     let check = |served| WebhookCheck {
@@ -36,7 +37,8 @@ pub(super) async fn look<P: Provider>(ctx: &Context, provider: &P) -> Result<Opt
     endpoints.set(&uid, (&namespace, &provider.name_any()), usable, |namespace, name| {
         let object = ObjectRef::<P>::new(name);
         let object = if namespace.is_empty() { object } else { object.within(namespace) };
-        // An endpoint of the other kind has or lacks a namespace, and is dropped by its own.
+        // An endpoint of the other kind is left to the looks at that kind. Only those of BatchProviders have a
+        // namespace.
         namespace.is_empty() != provider.namespace().is_none() || is_watched(ctx, &object)
     });
     Ok(keys.map(|keys| check(Some(keys.map(|_| ())))))

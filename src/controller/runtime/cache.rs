@@ -60,7 +60,7 @@ impl<K: Key, V: Clone> Cache<K, V> {
         let entry = self.entry(key);
         let mut kept = entry.lock().await;
         if let Some((value, at)) = &*kept
-            // A time in the future is of a clock that was set back.
+            // A time in the future was read before the clock was set back.
             && (since..=clock()).contains(at)
         {
             return Ok(value.clone());

@@ -1,12 +1,13 @@
-//! Notices when the system's clock is set: waits that begin before that and end after it do not last as long as they should.
+//! A watch on the system's clock, which may be set: a wait during which that happens does not last as long as it
+//! should.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use tracing::warn;
 
-/// Milliseconds by which the clock may differ from the time that passed. A process that gets no CPU between two readings sees such
-/// differences, too; to take one for a change of the clock costs a few calls.
+/// Milliseconds by which the clock may differ from the time that passed. A process that gets no CPU between two
+/// readings sees such differences, too. Mistaking one for a change of the clock costs a few calls.
 const TOLERANCE: i64 = 1_000;
 
 /// Compares the system's clock with a clock that nobody can set.
@@ -27,8 +28,8 @@ impl ClockWatch {
         ClockWatch(Mutex::new(Reading { clock, steady: Instant::now() }))
     }
 
-    /// Returns the time on the system's clock (Unix milliseconds) at which it was last set, as far as readings up to `now` show, or at
-    /// which the watch began. It differs from the one before.
+    /// Returns the time on the system's clock (Unix milliseconds) at which it was last set, as far as readings up to
+    /// `now` show, or at which the watch began. Each change gives another time.
     pub fn since(&self, now: i64) -> i64 {
         self.since_at(now, Instant::now())
     }

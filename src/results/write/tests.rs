@@ -95,7 +95,8 @@ async fn stage(folder: &Folder, lines: impl Iterator<Item = String>, name: impl 
     Part { name, sha256 }
 }
 
-/// A work of 8 requests of 400 kB, whose answers have 100 kB, in a store with room for so many bytes; what is written of it.
+/// Writes the results of a work of 8 requests of 400 kB, whose answers have 100 kB, to a store with room for so many
+/// bytes.
 async fn written(room: u64) -> Result<(Folder, Manifest), WriteError> {
     let (store, spool) = (Small { objects: InMemory::new(), room }, std::env::temp_dir());
     let folder = Folder::of(Arc::new(store), "memory://out/", "out/");

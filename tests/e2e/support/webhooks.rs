@@ -17,7 +17,7 @@ pub struct Received {
     pub hook: String,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// What it was answered with.
+    /// Status that it was answered with.
     pub answer: u16,
 }
 

@@ -12,7 +12,7 @@ use crate::testkit::{Failure, Server, chats};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// A receiver that refuses the first so many events. Its URL, and the requests that came.
+/// Starts a receiver that refuses the first events. Returns its URL, and the requests that came.
 async fn receiver(refuses: usize) -> Result<(String, Arc<Mutex<Vec<String>>>), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let (url, came) = (format!("http://{}/hooks/u", listener.local_addr()?), Arc::new(Mutex::new(vec![])));

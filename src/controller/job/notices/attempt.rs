@@ -123,8 +123,8 @@ fn notice(job: &BatchJob, message: &NotificationStatus) -> Notice {
     }
 }
 
-/// Returns the message of the condition that begins as the event's message does, while there still is one. A message in status is cut
-/// short.
+/// Returns the whole text of an event's message, from a condition that begins like it, or else the text itself: status
+/// keeps its beginning only.
 fn whole_text(status: &BatchJobStatus, text: &str) -> String {
     let beginning = text.strip_suffix('…').unwrap_or(text);
     let whole = status.conditions.iter().map(|c| &c.message).filter(|whole| whole.starts_with(beginning));

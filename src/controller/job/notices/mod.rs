@@ -1,7 +1,7 @@
 //! The delivery of messages to webhooks, beside the visits of their jobs.
 //!
-//! `status.notifications` is the queue. For each webhook of a job with messages that wait there is one task, which holds little between two
-//! attempts and reads the job anew for each. So whatever this process loses is tried again by the next one.
+//! `status.notifications` is the queue. Each webhook of a job with waiting messages has one task, which holds little
+//! between two attempts and reads the job anew for each. So the next process delivers the messages that this one loses.
 
 mod attempt;
 mod pass;
@@ -27,17 +27,18 @@ use crate::telemetry;
 use attempt::attempt;
 use pass::{Tries, pass};
 
-/// Webhooks of jobs that are told at a time. Each waits for a server of a tenant for 20 s at most. One name of a notification gets half of
-/// the places of its namespace, and those that failed get half of all.
+/// Limits of the webhooks that are told at a time. Each waits for a server of a tenant for 20 s at most. One name of a
+/// notification gets half of the places of its namespace, and all retries together get half of all.
 const LIMITS: Limits = Limits { total: 64, per_namespace: 16, keeps_last_shares: true };
-/// The pause before another look at a job whose messages are being delivered, which asks for a visit when it has ended.
+/// The pause before another look at a job whose messages are being delivered. The delivery asks for a visit at its end.
 const UNDER_WAY: Duration = Duration::from_secs(60);
-/// The same for a delivery that has just begun. It may have nothing to do: a watch can be older than the end of the last one.
+/// The same for a delivery that has just begun. It may have nothing to do: the watch can be older than the end of the
+/// delivery before.
 const BEGUN: Duration = Duration::from_secs(2);
 
 /// Time for messages that are on their way when the operator stops.
 const AT_THE_END: Duration = Duration::from_secs(2);
-/// Stands for messages that nobody has seen yet.
+/// Stand-in for the hash of messages that were not seen yet.
 const UNSEEN: u64 = 0;
 
 /// The deliveries that are under way.
@@ -58,7 +59,7 @@ struct Key {
 /// The delivery of the messages to one webhook of a job.
 #[derive(Default)]
 struct Delivery {
-    /// What a person asks for, and the messages, as they were last seen.
+    /// Hashes of a person's request and of the messages, as they were last seen.
     asked: AtomicU64,
     messages: AtomicU64,
     /// Whether either changed since the last pass.
@@ -77,7 +78,7 @@ impl Deliveries {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes a delivery that has no message left. Returns false if there is another one in the meantime.
+    /// Removes a delivery that has no message left. Returns false if it has become wanted in the meantime.
     fn end(&self, key: &Key, delivery: &Delivery) -> bool {
         let mut all = self.all();
         if delivery.is_wanted.load(Ordering::Acquire) {
@@ -88,9 +89,9 @@ impl Deliveries {
     }
 }
 
-/// Sees to it that the waiting messages of a job are delivered. Returns the pause before the next look at them; None if there are none.
-/// `is_whole` tells whether `job` has all that status says, or as little of it as a watch keeps. New messages, a change of the spec and a
-/// person's wish have failed ones tried at once.
+/// Sees to it that the waiting messages of a job are delivered. Returns the pause before the next look at them; None if
+/// there are none. `is_whole` tells whether `job` has its whole status, or only the part that a watch keeps. New
+/// messages, a change of the spec and a person's request end the pause after a failure.
 pub(super) fn deliver(ctx: &Arc<Context>, job: &BatchJob, is_whole: bool) -> Option<Duration> {
     let uid = job.uid()?;
     let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -131,7 +132,7 @@ fn waiting(job: &BatchJob) -> impl Iterator<Item = &NotificationStatus> {
     job.status.iter().flat_map(|status| &status.notifications).filter(|message| message.is_pending())
 }
 
-/// Makes one attempt for each waiting message of a job whose object goes now. Nobody waits for it.
+/// Starts one attempt for each waiting message of a job whose object goes now. The deletion does not wait for it.
 pub(super) fn last_attempt(ctx: &Arc<Context>, job: &Arc<BatchJob>) {
     if waiting(job).next().is_none() {
         return;
@@ -164,7 +165,8 @@ fn hash(of: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Waits until the operator stops, and for a moment more. A message that is cut off then is sent again by the next operator.
+/// Waits until the operator stops, and for [`AT_THE_END`] more. The next operator sends a message again that is cut off
+/// then.
 async fn stopped(ctx: &Context) {
     ctx.stop.cancelled().await;
     tokio::time::sleep(AT_THE_END).await;
@@ -185,7 +187,7 @@ async fn run(ctx: Arc<Context>, key: Key, delivery: Arc<Delivery>) {
         let Some(until) = until else {
             match ctx.jobs.deliveries.end(&key, &delivery) {
                 true => {
-                    // It may be deleted now, if it was kept for its messages.
+                    // The job may be deleted now, if it was kept for its messages.
                     if tries.is_told {
                         ctx.jobs.poke(key.job);
                     }

@@ -1,4 +1,4 @@
-//! One pass over the messages to a webhook of a job: an attempt for each, and one write of status for all that came of them.
+//! One pass over the messages to a webhook of a job: an attempt for each, and one write of status for all outcomes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,14 +25,14 @@ use crate::notify::Retry;
 const AGAIN: i64 = 5_000;
 /// Longest pause before another attempt where something is missing that a person has to create, in milliseconds.
 const MENDED_WITHIN: i64 = 300_000;
-/// Writes that are tried over an object that changes in the meantime.
+/// Number of writes that are tried while the object keeps changing.
 const WRITES: usize = 5;
-/// Failures after which an event tells of them.
+/// Number of attempts after which an event reports that they failed.
 const TOLD_AT: i32 = 3;
 /// Bytes of a failure's text in status.
 const ERROR: usize = 200;
 
-/// What is remembered of the messages to a webhook between two passes.
+/// The state of the messages to a webhook between two passes.
 #[derive(Default)]
 pub(super) struct Tries {
     /// Failures in a row.
@@ -48,7 +48,7 @@ pub(super) struct Tries {
 }
 
 impl Tries {
-    /// Lets what failed be tried again at once.
+    /// Ends the pause after a failure.
     pub fn try_again(&mut self) {
         self.until = 0;
     }
@@ -117,8 +117,8 @@ impl Tries {
     }
 }
 
-/// Makes an attempt for each message that is due, and writes to status what came of them. Returns the time (Unix milliseconds) of the next
-/// pass; None if no message waits.
+/// Makes an attempt for each message that is due, and writes the outcomes to status. Returns the time (Unix
+/// milliseconds) of the next pass; None if no message waits.
 pub(super) async fn pass(ctx: &Arc<Context>, key: &Key, tries: &mut Tries) -> Option<i64> {
     let namespace = key.job.namespace.clone().unwrap_or_default();
     let is_retry = tries.failures > 0;
@@ -135,15 +135,15 @@ pub(super) async fn pass(ctx: &Arc<Context>, key: &Key, tries: &mut Tries) -> Op
 
 async fn deliver_due(ctx: &Arc<Context>, key: &Key, tries: &mut Tries) -> Result<Option<i64>, StepError> {
     let Some(job) = read(ctx, key).await? else { return Ok(None) };
-    // A watch shows one message of all webhooks.
+    // The watch keeps one waiting message of a job, so its other webhooks may have some, too.
     deliver(ctx, &job, true);
-    // A Secret that may have been the cause of a failure is read again.
+    // After a failure the Secrets are read anew, since one of them may be its cause.
     let since = ctx.clock.now() - if tries.failures == 0 { cache::LIFETIME - 1 } else { 0 };
     let due = tries.due(&job, &key.name, ctx.clock.now());
     for (message, result) in in_order(ctx, &job, due, since).await {
         let tried = tries.learn(message, result, (ctx.clock.now(), ctx.clock.jitter()));
         report(ctx, &job, &tried);
-        // Of many failures, some are written.
+        // Of failed attempts, the first, second, fourth, eighth and so on are written.
         if !tried.is_pending() || tried.attempts.count_ones() == 1 {
             tries.unwritten.retain(|known| known.id != tried.id);
             tries.unwritten.push(tried);
@@ -158,7 +158,7 @@ async fn deliver_due(ctx: &Arc<Context>, key: &Key, tries: &mut Tries) -> Result
     Ok(tries.next(&job, &key.name))
 }
 
-/// Makes an attempt for each of the messages, in their order, up to the first failure that may pass.
+/// Makes an attempt for each of the messages, in their order, up to the first one that is to be tried again.
 async fn in_order<'a>(
     ctx: &Context,
     job: &BatchJob,
@@ -207,8 +207,8 @@ async fn read(ctx: &Context, key: &Key) -> Result<Option<BatchJob>, StepError> {
     }))
 }
 
-/// Writes what came of messages over the status that says that they wait. Returns the job as it is then; None if it kept changing in the
-/// meantime.
+/// Writes the outcomes of messages that status shows as waiting. Returns the job after the write; None if it kept
+/// changing in the meantime.
 async fn write(
     ctx: &Context,
     key: &Key,

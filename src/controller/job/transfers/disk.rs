@@ -8,7 +8,7 @@ use crate::fair::{Claim, Limits, OthersWait, Share, Shares};
 
 /// MiB that a transfer may use without a share of the disk. Most jobs use no more, so that they never wait for any.
 const SMALL: u64 = 1;
-/// MiB to a multiple of which a share is rounded up, so that it seldom has to grow.
+/// Step to which shares are rounded up, in MiB, so that a share seldom has to grow.
 const STEP: u64 = 4;
 
 /// The local disk that all transfers share.
@@ -52,9 +52,9 @@ pub(crate) struct TransferDisk {
 /// The reason why a transfer may use no more disk.
 #[derive(Debug)]
 pub(crate) enum NoDisk {
-    /// Others use it. The transfer needs so many MiB.
+    /// Others use the disk now. Holds the MiB that the transfer needs.
     Now(u64),
-    /// There is not so much.
+    /// The transfer needs more than all of the disk that transfers share.
     Ever(StepError),
 }
 

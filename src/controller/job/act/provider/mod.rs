@@ -26,8 +26,8 @@ use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Step};
 use call::{Call, ExpectedOwner};
 use delete_files::batches_of_files;
 
-/// Longest poll period, in milliseconds, that searches share lists by. A batch is settled only when it was searched for, and one
-/// that is polled rarely, because webhooks tell of its end, should not wait an hour for that.
+/// Longest poll period, in milliseconds, by which searches share lists. A batch is settled only after a search, and a
+/// batch that is polled rarely, because webhooks tell of its end, should not wait an hour for one.
 const SEARCH_PERIOD: i64 = 60_000;
 
 impl Act<'_> {

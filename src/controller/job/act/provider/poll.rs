@@ -23,7 +23,7 @@ impl Call {
             is_hinted = seen.is_some_and(|seen| m.hinted(&batch_id, seen).is_some());
         });
         if is_hinted {
-            // It has probably ended, which a list is not believed.
+            // The batch has probably ended, and a list is not believed about ends.
             return self.look_at(batch_id).await;
         }
         let (job, batch, on_listed) = (self.uid.clone(), batch_id.clone(), self.on_listed(&batch_id));
