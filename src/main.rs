@@ -131,7 +131,7 @@ struct Run {
     /// Where webhooks of providers are taken, such as `[::]:8082`; unset: nowhere. Signed events that a batch ended, sent to
     /// `/hooks/UID` of a BatchProvider with `spec.webhook`, make its jobs look at the batch at once.
     #[arg(long, value_name = "ADDRESS:PORT")]
-    webhook_addr: Option<SocketAddr>,
+    provider_webhook_addr: Option<SocketAddr>,
     /// Address of this Pod. Replicas on standby pass webhooks on to the leader there.
     #[arg(long, env = "POD_IP")]
     pod_ip: Option<IpAddr>,
@@ -223,7 +223,7 @@ impl Run {
             recheck: seconds(self.recheck_seconds),
             orphan_check: i64::from(self.orphan_check_seconds) * 1000,
             health_addr: self.health_addr,
-            webhook_addr: self.webhook_addr,
+            provider_webhook_addr: self.provider_webhook_addr,
             pod_ip: self.pod_ip,
             timing: Timing {
                 post_window: seconds(self.post_window_seconds),

@@ -30,7 +30,7 @@ pub async fn measure() -> Figure {
     let port = free_port();
     let mut scene = Scene::set("hooks", &["--batch-duration", "1h"]).await;
     scene.settings.env.push(("RUST_LOG", "info".into()));
-    scene.settings.extra = vec!["--webhook-addr".into(), format!("127.0.0.1:{port}")];
+    scene.settings.extra = vec!["--provider-webhook-addr".into(), format!("127.0.0.1:{port}")];
     let hook =
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hook"}, "stringData": {"secret": SECRET}});
     scene.apply(&hook.to_string());

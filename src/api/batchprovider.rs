@@ -139,7 +139,7 @@ pub struct ProviderStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<EffectiveLimits>,
     /// Path of the URL to register at the provider, where `spec.webhook` is set. What stands before it, `https://` and a host, is
-    /// decided by what leads from outside to the Service `batchjob-operator-webhooks`.
+    /// decided by what leads from outside to the Service `batchjob-operator-provider-webhooks`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub webhook_path: Option<String>,

@@ -22,7 +22,7 @@ pub(super) struct Webhooks {
     pub addresses: WebhookAddresses,
 }
 
-/// Listens at `--webhook-addr`, and serves the returned endpoints until `stop` is cancelled. A thread of its own serves
+/// Listens at `--provider-webhook-addr`, and serves the returned endpoints until `stop` is cancelled. A thread of its own serves
 /// them, so that a flood of requests takes at most one core, and nothing else waits behind it.
 pub(super) async fn start(
     options: &Options,
@@ -30,7 +30,7 @@ pub(super) async fn start(
     metrics: Metrics,
     stop: CancellationToken,
 ) -> Result<Webhooks, StartError> {
-    let Some(address) = options.webhook_addr else { return Ok(Webhooks::default()) };
+    let Some(address) = options.provider_webhook_addr else { return Ok(Webhooks::default()) };
     let unfit = |error| StartError::ListenForWebhooks(address, error);
     let listeners = listen(address).await.map_err(unfit)?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();

@@ -38,7 +38,7 @@ pub async fn run(options: Options, dependencies: Dependencies, stop: Cancellatio
     check_crds(&dependencies.client, &options.watch_namespaces).await?;
     let cluster = cluster_uid(&dependencies.client).await?;
     let (health, metrics) = (Health::default(), Metrics::default());
-    let webhooks = match options.webhook_addr {
+    let webhooks = match options.provider_webhook_addr {
         Some(_) => hooks::start(&options, dependencies.clock.clone(), metrics.clone(), stop.clone()).await?,
         None => Webhooks::default(),
     };

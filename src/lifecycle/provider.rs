@@ -65,7 +65,7 @@ impl WebhookCheck {
                 return None;
             }
             None => {
-                let message = "the operator serves no webhooks; its admin turns them on with --webhook-addr, see docs/provider-webhooks.md";
+                let message = "the operator serves no webhooks; its admin turns them on with --provider-webhook-addr, see docs/provider-webhooks.md";
                 (false, reasons::WEBHOOKS_DISABLED, message.into())
             }
         };

@@ -31,7 +31,7 @@ const REFUSED: &str = "batchjob_provider_webhooks_total{outcome=\"Refused\"}";
 /// The same replica, where webhooks are taken; its URL for them.
 fn taking_webhooks(mut replica: Settings) -> (Settings, String) {
     let address = format!("127.0.0.1:{}", free_port());
-    replica.extra.extend(["--webhook-addr".into(), address.clone()]);
+    replica.extra.extend(["--provider-webhook-addr".into(), address.clone()]);
     replica.env.push(("POD_IP", "127.0.0.1".into()));
     (replica, format!("http://{address}"))
 }

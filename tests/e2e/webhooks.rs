@@ -38,7 +38,7 @@ impl Scene {
 async fn a_job_that_is_polled_each_hour_is_complete_seconds_after_its_batch_ended_and_a_forged_event_causes_no_call() {
     let port = free_port();
     let mut scene = Scene::set("webhooks", &["--batch-duration", "1h"]).await;
-    scene.settings.extra = vec!["--webhook-addr".into(), format!("127.0.0.1:{port}")];
+    scene.settings.extra = vec!["--provider-webhook-addr".into(), format!("127.0.0.1:{port}")];
     let provider = scene.manifest("provider.yaml");
     scene.apply(&format!("{provider}  webhook: {{signingSecretKeyRef: {{name: hook, key: secret}}}}\n"));
     scene.restart().await;

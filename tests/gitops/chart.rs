@@ -76,7 +76,7 @@ fn with_its_defaults_the_chart_installs_what_kustomize_installs() {
 #[test]
 fn webhooks_are_installed_alike_and_only_where_they_are_wanted() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("webhooks");
-    for (shipped, copy) in [("deploy/kustomize", "kustomize"), ("deploy/webhooks", "webhooks")] {
+    for (shipped, copy) in [("deploy/kustomize", "kustomize"), ("deploy/provider-webhooks", "provider-webhooks")] {
         std::fs::create_dir_all(folder.join(copy)).unwrap();
         for file in std::fs::read_dir(root().join(shipped)).unwrap().map(Result::unwrap) {
             std::fs::copy(file.path(), folder.join(copy).join(file.file_name())).unwrap();
@@ -87,11 +87,11 @@ fn webhooks_are_installed_alike_and_only_where_they_are_wanted() {
     std::fs::write(&copied, own).unwrap();
     let overlay = folder.join("overlay");
     std::fs::create_dir_all(&overlay).unwrap();
-    let kustomization = json!({"kind": "Kustomization", "resources": ["../kustomize"], "components": ["../webhooks"]});
+    let kustomization = json!({"kind": "Kustomization", "resources": ["../kustomize"], "components": ["../provider-webhooks"]});
     std::fs::write(overlay.join("kustomization.yaml"), kustomization.to_string()).unwrap();
     let mut of_kustomize = by_name(kustomize(overlay.to_str().unwrap()));
     of_kustomize.remove("Namespace null batchjob-operator-system");
-    let of_chart = helm_template(&[NAMESPACE, "--set=webhooks.enabled=true", "--set=crds.install=false"]);
+    let of_chart = helm_template(&[NAMESPACE, "--set=providerWebhooks.enabled=true", "--set=crds.install=false"]);
     assert_same(by_name(of_chart), of_kustomize);
     let without = by_name(helm_template(&[NAMESPACE]));
     assert!(!json!(without.values().collect::<Vec<_>>()).to_string().contains("8082"), "off by default");
@@ -171,7 +171,7 @@ crds: {install: false, keep: false}
 aggregatedRoles: {create: false}
 serviceAccount: {annotations: {owner: ml}}
 metrics: {serviceMonitor: {create: true, labels: {release: prometheus}, interval: 1m}}
-webhooks: {enabled: true, from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress}}}]}
+providerWebhooks: {enabled: true, from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress}}}]}
 networkPolicy: {from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}
 podDisruptionBudget: {create: false}
 podLabels: {team: ml}
@@ -205,7 +205,7 @@ fn what_the_chart_cannot_mean_is_refused() {
         ("image.pullPolicy=Sometimes", "/image/pullPolicy'"),
         ("egressProxy.url=http://user:secret@proxy:3128", "/egressProxy/url'"),
         ("egressProxy.secretKeyRef.name=proxy", "/egressProxy/secretKeyRef'"),
-        ("webhooks.enabled=sometimes", "/webhooks/enabled': got string, want boolean"),
+        ("providerWebhooks.enabled=sometimes", "/providerWebhooks/enabled': got string, want boolean"),
         ("spool.sizeLimit=plenty", "/spool/sizeLimit'"),
         (
             "metrics.service=false,metrics.serviceMonitor.create=true",

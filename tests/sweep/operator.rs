@@ -93,7 +93,7 @@ fn options(namespace: &str, spool: &Path) -> Options {
         recheck: 60_000,
         orphan_check: 0,
         health_addr: "127.0.0.1:0".parse().unwrap(),
-        webhook_addr: None,
+        provider_webhook_addr: None,
         pod_ip: None,
         timing: TIMING,
     }

@@ -28,7 +28,7 @@ pub struct Options {
     /// Address of the probes and the metrics.
     pub health_addr: std::net::SocketAddr,
     /// Address of the webhooks of providers; None where they are not served.
-    pub webhook_addr: Option<std::net::SocketAddr>,
+    pub provider_webhook_addr: Option<std::net::SocketAddr>,
     /// Address of this Pod, at which other replicas reach it.
     pub pod_ip: Option<std::net::IpAddr>,
     /// Time limits.
@@ -79,7 +79,7 @@ pub enum StartError {
     Forbidden(String),
     #[error("cannot serve probes and metrics on {0}: {1}; choose another --health-addr")]
     Listen(std::net::SocketAddr, std::io::Error),
-    #[error("cannot serve webhooks of providers on {0}: {1}; choose another --webhook-addr")]
+    #[error("cannot serve webhooks of providers on {0}: {1}; choose another --provider-webhook-addr")]
     ListenForWebhooks(std::net::SocketAddr, std::io::Error),
     #[error("the spool folder {0} cannot be written: {1}; choose another --spool-dir")]
     Spool(PathBuf, std::io::Error),
