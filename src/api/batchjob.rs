@@ -161,9 +161,9 @@ pub struct BatchJobSpec {
     /// made of it later.
     #[serde(default)]
     pub provider_file_policy: ProviderFilePolicy,
-    /// Webhooks that are told of events of the job, at most 8. Those that the provider names are told as well, except for one with
-    /// the name of one of these, which takes its place; at most 8 apply in all, those of the job first. `status.notifications`
-    /// shows what became of each message.
+    /// Webhooks that are told of events of the job, at most 8. Each notification of the provider applies as well, unless the job
+    /// has one of the same name; at most 8 apply in all, those of the job first. `status.notifications` shows what became of each
+    /// message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), transform = schema::without_defaults)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]

@@ -73,8 +73,8 @@ pub struct BatchProviderSpec {
     /// Certificate authorities of the server; unset: those that the image of the operator trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// Webhook of the account; unset: none. Signed events that a batch ended make the operator look at the batch at once, where it
-    /// serves webhooks. They are hints: without them, or if one is forged or lost, jobs end all the same, by their polls.
+    /// Webhook by which the provider reports that a batch ended, so that the operator looks at the batch at once; unset: none.
+    /// Needs an operator that runs with `--provider-webhook-addr`. Events are hints: jobs end by their polls in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<ProviderWebhook>,
     /// Models that jobs may use, at most 64; unset: any. A request for another one fails its job before anything is sent.
@@ -138,8 +138,8 @@ pub struct ProviderStatus {
     /// account was looked at for the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<EffectiveLimits>,
-    /// Path of the URL to register at the provider, where `spec.webhook` is set. What stands before it, `https://` and a host, is
-    /// decided by what leads from outside to the Service `batchjob-operator-provider-webhooks`.
+    /// Path to register at the provider, behind `https://` and the host of the Ingress or Gateway in front of the Service
+    /// `batchjob-operator-provider-webhooks`. Set if `spec.webhook` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub webhook_path: Option<String>,

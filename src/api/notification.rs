@@ -15,7 +15,7 @@ pub struct Notification {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// Events that the webhook is told of. Started: the first batch is about to be submitted. Complete: the results are written;
-    /// requests may have failed. Failed: the job failed, or was cancelled. Held: a person has to answer a question. Stalled: a
+    /// some requests may have no answer. Failed: the job failed, or was cancelled. Held: a person has to answer a question. Stalled: a
     /// problem that a person must fix stops the job.
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -35,7 +35,7 @@ pub struct Notification {
 pub enum NotificationEvent {
     /// The first batch is about to be submitted.
     Started,
-    /// The results are written; requests may have failed.
+    /// The results are written; some requests may have no answer.
     Complete,
     /// The job failed, or was cancelled.
     Failed,

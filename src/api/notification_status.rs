@@ -27,7 +27,7 @@ pub struct NotificationStatus {
     /// Reason of the condition that the message is about.
     #[schemars(length(max = 64))]
     pub reason: String,
-    /// Beginning of the message of that condition, as it was at the time of the event; unset once the message is delivered.
+    /// Beginning of the text of that condition, as it was at the time of the event; unset once the message is delivered.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 128))]
     pub message: String,
@@ -36,7 +36,7 @@ pub struct NotificationStatus {
     #[schemars(length(max = 8), inner(length(max = 64)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub questions: Vec<String>,
-    /// Number of attempts so far. Failed ones are counted here from time to time, not each at once.
+    /// Number of attempts. Of failed ones, the first, second, fourth, eighth and so on are written.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1000))]
     pub attempts: i32,

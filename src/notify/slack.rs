@@ -71,7 +71,7 @@ fn headline(notice: &Notice) -> String {
     match (notice.event, notice.outcome) {
         (NotificationEvent::Started, _) => format!("▶️ {name} has started"),
         (NotificationEvent::Complete, Some(Outcome::PartiallySucceeded)) => {
-            format!("⚠️ {name} is complete, and requests failed")
+            format!("⚠️ {name} is complete, but some requests have no answer")
         }
         (NotificationEvent::Complete, _) => format!("✅ {name} is complete"),
         (NotificationEvent::Failed, Some(Outcome::Cancelled)) => format!("⏹️ {name} was cancelled"),
