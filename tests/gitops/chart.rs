@@ -87,7 +87,8 @@ fn webhooks_are_installed_alike_and_only_where_they_are_wanted() {
     std::fs::write(&copied, own).unwrap();
     let overlay = folder.join("overlay");
     std::fs::create_dir_all(&overlay).unwrap();
-    let kustomization = json!({"kind": "Kustomization", "resources": ["../kustomize"], "components": ["../provider-webhooks"]});
+    let kustomization =
+        json!({"kind": "Kustomization", "resources": ["../kustomize"], "components": ["../provider-webhooks"]});
     std::fs::write(overlay.join("kustomization.yaml"), kustomization.to_string()).unwrap();
     let mut of_kustomize = by_name(kustomize(overlay.to_str().unwrap()));
     of_kustomize.remove("Namespace null batchjob-operator-system");
