@@ -149,6 +149,7 @@ impl Memory {
             self.failed_searches.clear();
             self.revoked.clear();
             self.looks.clear();
+            self.hints.clear();
             self.collected.retain(|_, collected| collected.short.is_none());
             self.manifest_at = self.manifest_at.map(|_| 0);
             self.look_for_input_again();

@@ -120,7 +120,8 @@ fn may_be_sent(o: &Observed) -> bool {
 /// Returns the start time, from which the deadline counts. As with a Job, suspension clears it and resumption sets it anew, if
 /// nothing was sent. It is also set anew when a failure that cost nothing is reevaluated.
 fn start_time(o: &Observed, old: &BatchJobStatus) -> Option<Time> {
-    let sent = o.journal.is_some_and(Journal::has_intents);
+    // The batches of an earlier object of this name are not this job's until they are adopted.
+    let sent = o.journal.is_some_and(|journal| journal.owner == o.job.owner && journal.has_intents());
     let kept = old.start_time.clone().filter(|_| !o.job.reevaluated);
     match o.job.suspend && !sent {
         true => kept.filter(|_| may_be_sent(o)),

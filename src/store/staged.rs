@@ -15,12 +15,14 @@ use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt, BufReader, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::io::{InspectReader, StreamReader};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::copies::{self, BLOCK_BYTES};
 use super::memory::{Reservation, reserve};
 pub use super::spool::{Spool, SpooledFile};
 use super::{DiskUse, Folder, StoreCause, StoreError};
 use crate::api::text::hex;
+use crate::transport::measured_here;
 
 /// Largest zstd window, as a power of two: 512 KiB, as `Level::Fastest` has. A decoder holds one in memory, and others
 /// may write to the store as well.
@@ -151,12 +153,12 @@ pub const DECODED_BYTES: usize = (CHUNKS_AHEAD + 1) * CHUNK;
 
 /// Reads the chunks of a staged file in a task of its own, some ahead, so that they are decompressed while those before are
 /// sent.
-pub async fn ahead<T: Send + 'static>(
-    content: impl Stream<Item = T> + Send + 'static,
-) -> impl Stream<Item = T> + Send + 'static {
+pub async fn ahead(
+    content: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
     let held = reserve(DECODED_BYTES).await;
     let (read, chunks) = mpsc::channel(CHUNKS_AHEAD);
-    tokio::spawn(async move {
+    let reading = measured_here(async move {
         let mut content = std::pin::pin!(content);
         while let Some(chunk) = content.next().await {
             if read.send(chunk).await.is_err() {
@@ -164,9 +166,13 @@ pub async fn ahead<T: Send + 'static>(
             }
         }
     });
-    futures::stream::unfold((chunks, held), |(mut chunks, held)| async move {
-        let chunk = chunks.recv().await?;
-        Some((chunk, (chunks, held)))
+    let task = AbortOnDropHandle::new(tokio::spawn(reading));
+    futures::stream::try_unfold((chunks, task, held), |(mut chunks, task, held)| async move {
+        match chunks.recv().await {
+            Some(chunk) => Ok(Some((chunk?, (chunks, task, held)))),
+            // A task that panicked has not read everything.
+            None => task.await.map(|()| None).map_err(std::io::Error::other),
+        }
     })
 }
 

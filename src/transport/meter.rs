@@ -12,7 +12,7 @@ tokio::task_local! {
 }
 
 /// The measurements of one piece of work: the bytes of all bodies that it sends and receives, the bytes that it decompresses, the memory
-/// that it reserves, and its waits for stores. Tasks that it spawns are not measured.
+/// that it reserves, and its waits for stores. Of the tasks that it spawns, those [`measured_here`] count.
 #[derive(Clone, Debug, Default)]
 pub struct Meter(Arc<Counts>);
 
@@ -130,6 +130,11 @@ impl Drop for StoreCall {
             waits.before += since.elapsed();
         }
     }
+}
+
+/// Returns `work`, to be spawned, so that it counts for the work that is measured now.
+pub fn measured_here<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    METER.scope(Meter::current().unwrap_or_default(), work)
 }
 
 impl Meter {

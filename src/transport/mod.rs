@@ -26,7 +26,7 @@ use reqwest::{Method, Request, Response, Url};
 pub use egress::EgressProxy;
 pub use guard::{CaBundle, Granted, Lookup, SystemLookup};
 pub use hosts::{AllowedHost, HostPolicy};
-pub use meter::{Meter, ReservedMemory, StoreCall, UsedDisk};
+pub use meter::{Meter, ReservedMemory, StoreCall, UsedDisk, measured_here};
 pub use objects::{ObjectConnector, is_list};
 pub use observer::{Exchange, Observer, Peer};
 pub use patience::Patience;
