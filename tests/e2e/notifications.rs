@@ -96,6 +96,15 @@ async fn a_webhook_is_told_of_a_job_at_least_once_and_holds_up_nobody() {
     assert!(told.iter().all(|received| received.told() == told[0].told()), "{told:?}");
     assert_eq!(told.iter().map(|received| received.answer).collect::<Vec<_>>(), [500, 503, 429, 200]);
     scene.wait_gone("flaky").await;
+    // The third failure in a row is an event, which outlives the job.
+    let failed = || async {
+        let of_flaky = |event: &Value| event["note"].as_str().is_some_and(|note| note.contains("'flaky'"));
+        scene.told("NotificationFailed").await.into_iter().find(of_flaky)
+    };
+    let failed = eventually("an event of the third failure in a row", 20, failed).await;
+    let note = failed["note"].as_str().unwrap();
+    let words = ["could not be told of Complete in 3 attempts", "it answered 429"];
+    assert!(failed["type"] == "Warning" && words.iter().all(|part| note.contains(part)), "{failed}");
     let is_told = |job: &BatchJob| {
         let of = |name: &str| job.status.iter().flat_map(|s| &s.notifications).find(|m| m.name == name).cloned();
         of("gone").is_some_and(|m| m.last_error.contains("has no key 'gone'; add it"))
