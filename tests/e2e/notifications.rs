@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::eventually;
 use crate::support::quiet::{self, Told};
 use crate::support::scene::Scene;
-use crate::support::webhooks::{Receiver, TOKEN};
+use crate::support::webhooks::{Received, Receiver, TOKEN};
 
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -45,12 +45,14 @@ async fn a_webhook_is_told_of_a_job_at_least_once_and_holds_up_nobody() {
     let receiver = Receiver::start().await;
     let platform = "notifications: [{name: platform, events: [Failed, Complete], webhook: {urlSecretKeyRef: {name: hooks, key: platform}}}]";
     let mut scene = Scene::set("notify", &["--batch-duration", "300ms"]).await;
-    scene.apply(&secret(&receiver, &["ops", "flaky", "down", "silent", "platform", "mine"]).to_string());
+    scene.apply(&secret(&receiver, &["ops", "slack", "flaky", "down", "silent", "platform", "mine"]).to_string());
     scene.apply(&format!("{}  {platform}\n", scene.manifest("provider.yaml")));
     scene.restart().await;
 
     // A job succeeds: the webhook is told in order, each time once, and of the end when the results are there.
-    scene.apply_job("good", tells(&[notification("ops", &["Started", "Complete", "Failed"])]));
+    let mut slack = notification("slack", &["Complete"]);
+    slack["format"] = json!("Slack");
+    scene.apply_job("good", tells(&[notification("ops", &["Started", "Complete", "Failed"]), slack]));
     let told = receiver.waits_for("ops", 2).await;
     let (started, complete) = (told[0].told(), told[1].told());
     assert_eq!((started.1.as_str(), complete.1.as_str()), ("started", "complete"));
@@ -60,13 +62,14 @@ async fn a_webhook_is_told_of_a_job_at_least_once_and_holds_up_nobody() {
         assert_eq!(received.header("webhook-id"), id);
         assert!(received.header("webhook-signature").starts_with("v1,"));
     }
-    let status = delivered(&scene, "good", 3).await;
+    is_a_message_to_a_channel(&receiver.waits_for("slack", 1).await[0], &scene.namespace, &uri);
+    let status = delivered(&scene, "good", 4).await;
     let of = |name: &str| status.iter().filter(|m| m.name == name).map(|m| m.id.as_str()).collect::<Vec<_>>();
     assert_eq!(of("ops"), [started.2.as_str(), complete.2.as_str()]);
     assert!(status.iter().all(|message| message.attempts == 1 && message.last_error.is_empty()), "{status:?}");
     // The provider's webhook is told of each job.
     assert_eq!(receiver.waits_for("platform", 1).await[0].told().0, "good");
-    let events = || async { Some(scene.told("NotificationDelivered").await).filter(|events| events.len() == 3) };
+    let events = || async { Some(scene.told("NotificationDelivered").await).filter(|events| events.len() == 4) };
     eventually("an event of each delivery", 20, events).await;
 
     // One fails before anything is sent, and has a notification of the provider's name of its own.
@@ -126,6 +129,25 @@ async fn a_webhook_is_told_of_a_job_at_least_once_and_holds_up_nobody() {
     // A deletion waits for no webhook.
     scene.kubectl(&["delete", "bjob", "silent", "--timeout=10s"]);
     nothing_told(&scene).await;
+}
+
+/// Fails unless this is the message for Slack about the job `good`, which has its results at `uri`.
+fn is_a_message_to_a_channel(received: &Received, namespace: &str, uri: &str) {
+    assert_eq!(received.header("content-type"), "application/json");
+    let message: Value = serde_json::from_slice(&received.body).unwrap();
+    let line = message["text"].as_str().unwrap();
+    assert!(line.starts_with(&format!("✅ good is complete ({namespace}) · 3 of 3 answered · ")), "{line}");
+    let blocks = message["blocks"].as_array().unwrap();
+    let header = json!({"type": "header", "text": {"type": "plain_text", "text": "✅ good is complete"}});
+    assert_eq!(blocks[0], header);
+    let fields: Vec<&Value> = blocks.iter().filter_map(|block| block["fields"].as_array()).flatten().collect();
+    for field in
+        [format!("*Namespace*\n`{namespace}`"), "*Requests*\n`3 of 3 answered`".into(), "*Provider*\n`llm`".into()]
+    {
+        let field = json!({"type": "mrkdwn", "text": field, "verbatim": true});
+        assert!(fields.contains(&&field), "{field} is not among {fields:?}");
+    }
+    assert_eq!(blocks.last().unwrap()["text"]["text"], format!("*Results*\n`{uri}`"));
 }
 
 fn complete_uri(event: &Value) -> String {
