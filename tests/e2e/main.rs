@@ -41,6 +41,10 @@ mod outputs;
 mod partial;
 mod providers;
 mod readers;
+// The other test that runs it uses the rest of it.
+#[allow(dead_code)]
+#[path = "../support/receiver.rs"]
+mod receiver;
 mod refused;
 mod resend;
 mod restore;

@@ -3,6 +3,7 @@
 use batchjob_operator::api::{BatchJobObject as BatchJob, NotificationState, NotificationStatus};
 use serde_json::{Value, json};
 
+use crate::receiver::Receiver as PythonReceiver;
 use crate::support::eventually;
 use crate::support::quiet::{self, Told};
 use crate::support::scene::Scene;
@@ -167,10 +168,14 @@ async fn nothing_told(scene: &Scene) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_is_told_of_a_question_once_and_of_the_end_after_the_answer() {
     let receiver = Receiver::start().await;
+    // It has the key of the Secret, and lets the published library verify what comes.
+    let verifier = PythonReceiver::start(Some(KEY));
     let scene = Scene::with("notify-held", &["--batch-duration", "300ms"], "unknownSubmissionPolicy: Hold").await;
-    scene.apply(&secret(&receiver, &["ops"]).to_string());
+    let mut secret = secret(&receiver, &["ops"]);
+    secret["stringData"]["verifier"] = format!("{}/{TOKEN}/verifier", verifier.url).into();
+    scene.apply(&secret.to_string());
     scene.sim.fault(json!({"point": "create_batch", "action": "drop_request"})).await;
-    scene.apply_job("j", tells(&[notification("ops", &["Held", "Complete"])]));
+    scene.apply_job("j", tells(&["ops", "verifier"].map(|name| notification(name, &["Held", "Complete"]))));
     let held = receiver.waits_for("ops", 1).await;
     assert_eq!(held[0].told().1, "held");
     let message = held[0].event()["data"]["message"].as_str().unwrap().to_string();
@@ -179,7 +184,11 @@ async fn a_webhook_is_told_of_a_question_once_and_of_the_end_after_the_answer() 
     scene.wait_complete("j").await;
     let told: Vec<String> = receiver.waits_for("ops", 2).await.iter().map(|received| received.told().1).collect();
     assert_eq!(told, ["held", "complete"]);
-    delivered(&scene, "j", 2).await;
+    delivered(&scene, "j", 4).await;
+    let verified = verifier.received().await;
+    assert!(verified.iter().all(|m| m.verified == Some(true) && m.answered == Some(204)), "{verified:?}");
+    let types: Vec<&str> = verified.iter().map(|m| m.event.as_ref().unwrap()["type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["dev.llmbatch.batchjob.held.v1", "dev.llmbatch.batchjob.complete.v1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
