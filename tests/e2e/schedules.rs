@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::support::eventually;
 use crate::support::scene::{Scene, batch_lines, condition};
 use crate::support::shared::cluster;
+use crate::support::webhooks::Receiver;
 
 fn crons(scene: &Scene) -> Api<CronBatchJob> {
     Api::namespaced(scene.client.clone(), &scene.namespace)
@@ -69,6 +70,10 @@ fn ready(status: &CronBatchJobStatus) -> Option<(&str, &str, &str)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_missed_nights_the_last_is_made_up_for_once_and_its_results_are_in_the_folder_of_its_date() {
     let mut scene = Scene::new("schedules", &[]).await;
+    let receiver = Receiver::start().await;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hooks"},
+        "stringData": {"url": receiver.url("nightly")}});
+    scene.apply(&secret.to_string());
     let quotas: Api<ResourceQuota> = Api::namespaced(scene.client.clone(), &scene.namespace);
     let few = |batch_jobs: &str, secrets: u32| {
         let hard = json!({"count/batchjobs.llmbatch.dev": batch_jobs, "count/secrets": secrets.to_string()});
@@ -85,7 +90,10 @@ async fn of_three_missed_nights_the_last_is_made_up_for_once_and_its_results_are
         used.contains_key("count/batchjobs.llmbatch.dev").then_some(())
     })
     .await;
-    apply_after(&scene, 3, nightly(&scene, "nightly", json!({}))).await;
+    let mut cron = nightly(&scene, "nightly", json!({}));
+    cron["spec"]["jobTemplate"]["spec"]["notifications"] = json!([{"name": "ops", "events": ["Complete"],
+        "webhook": {"urlSecretKeyRef": {"name": "hooks", "key": "url"}}}]);
+    apply_after(&scene, 3, cron).await;
     let refused = wait(&scene, "nightly", |s| ready(s).is_some_and(|(is_ready, ..)| is_ready == "False")).await;
     let (_, reason, message) = ready(&refused).unwrap();
     assert!(reason == "FailedCreate" && message.contains("exceeded quota: few"), "{reason}: {message}");
@@ -115,6 +123,12 @@ async fn of_three_missed_nights_the_last_is_made_up_for_once_and_its_results_are
     assert_eq!(child.spec.run_id.as_deref(), Some(run_id.as_str()));
     let folder = night.strftime("out/%Y/%m/%d").to_string();
     assert!(scene.get(&format!("{folder}/manifest.json")).await.is_some(), "no results in {folder}");
+    // The webhook of the template is told of the BatchJob, and where its results are.
+    let received = receiver.waits_for("nightly", 1).await;
+    let (told_of, event, _) = received[0].told();
+    assert_eq!((Some(&told_of), event.as_str()), (child.metadata.name.as_ref(), "complete"));
+    let results = received[0].event()["data"]["results"]["uri"].clone();
+    assert!(results.as_str().unwrap().ends_with(&format!("/{folder}/results.jsonl")), "{results}");
     assert!(status.next_schedule_time.unwrap().0 > Timestamp::now());
     assert_eq!(ready(&wait(&scene, "nightly", |_| true).await).unwrap().1, "Scheduled");
     for reason in ["SuccessfulCreate", "SawCompletedJob"] {
