@@ -1,5 +1,7 @@
 //! Webhooks that are told of a job.
 
+use std::time::{Duration, Instant};
+
 use batchjob_operator::api::{BatchJobObject as BatchJob, NotificationState, NotificationStatus};
 use serde_json::{Value, json};
 
@@ -7,6 +9,7 @@ use crate::receiver::Receiver as PythonReceiver;
 use crate::support::eventually;
 use crate::support::quiet::{self, Told};
 use crate::support::scene::Scene;
+use crate::support::slow_server::{Manner, Server};
 use crate::support::webhooks::{Received, Receiver, TOKEN};
 
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -29,6 +32,13 @@ fn notification(name: &str, events: &[&str]) -> Value {
 
 fn tells(notifications: &[Value]) -> Value {
     json!({"spec": {"notifications": notifications}})
+}
+
+/// A job that fails before anything is sent, with these notifications.
+fn unfit(notifications: &[Value]) -> Value {
+    let mut job = tells(notifications);
+    job["spec"]["requestDefaults"] = json!({"stream": true});
+    job
 }
 
 /// Waits until status says of all messages of a job that they are delivered.
@@ -74,10 +84,9 @@ async fn a_webhook_is_told_of_a_job_at_least_once_and_holds_up_nobody() {
     eventually("an event of each delivery", 20, events).await;
 
     // One fails before anything is sent, and has a notification of the provider's name of its own.
-    let mut bad = tells(&[
+    let bad = unfit(&[
         json!({"name": "platform", "events": ["Failed"], "webhook": {"urlSecretKeyRef": {"name": "hooks", "key": "mine"}}}),
     ]);
-    bad["spec"]["requestDefaults"] = json!({"stream": true});
     scene.apply_job("bad", bad);
     let (job, event, _) = receiver.waits_for("mine", 1).await[0].told();
     assert_eq!((job.as_str(), event.as_str()), ("bad", "failed"));
@@ -189,6 +198,49 @@ async fn a_webhook_is_told_of_a_question_once_and_of_the_end_after_the_answer() 
     assert!(verified.iter().all(|m| m.verified == Some(true) && m.answered == Some(204)), "{verified:?}");
     let types: Vec<&str> = verified.iter().map(|m| m.event.as_ref().unwrap()["type"].as_str().unwrap()).collect();
     assert_eq!(types, ["dev.llmbatch.batchjob.held.v1", "dev.llmbatch.batchjob.complete.v1"]);
+}
+
+/// How long it takes until a webhook of this scene is told of a job that fails at once.
+async fn time_of_a_message(scene: &Scene, receiver: &Receiver, job: &str) -> Duration {
+    let began = Instant::now();
+    scene.apply_job(job, unfit(&[notification("ops", &["Failed"])]));
+    let is_told = || async { receiver.received("ops").iter().any(|received| received.told().0 == job).then_some(()) };
+    eventually(&format!("the webhook is told of the job {job}"), 10, is_told).await;
+    began.elapsed()
+}
+
+/// Given a namespace with ten jobs that have eight webhooks each, none of which ever answers, when a job of another namespace ends, then
+/// its webhook is told as soon as before. The silent ones hold no more than the share of a namespace.
+#[tokio::test(flavor = "multi_thread")]
+async fn eighty_silent_webhooks_of_one_namespace_hold_up_no_message_of_another() {
+    let receiver = Receiver::start().await;
+    let silent = Server::start(Manner::Silent).await;
+    let noisy = Scene::set("notify-noisy", &[]).await;
+    let mut quiet = Scene::set("notify-quiet", &[]).await;
+    quiet.settings.namespaces += &format!(",{}", noisy.namespace);
+    quiet.apply(&secret(&receiver, &["ops"]).to_string());
+    let names: Vec<String> = (0..8).map(|n| format!("silent-{n}")).collect();
+    let mut urls = secret(&receiver, &[]);
+    for name in &names {
+        urls["stringData"][name] = json!(silent.url);
+    }
+    noisy.apply(&urls.to_string());
+    quiet.restart().await;
+    let undisturbed = time_of_a_message(&quiet, &receiver, "undisturbed").await;
+
+    noisy.provider_judged("llm").await;
+    let silent_ones: Vec<Value> = names.iter().map(|name| notification(name, &["Failed"])).collect();
+    let jobs: Vec<Value> = (0..10).map(|n| noisy.job(&format!("noisy-{n}"), unfit(&silent_ones))).collect();
+    noisy.apply(&json!({"apiVersion": "v1", "kind": "List", "items": jobs}).to_string());
+    for n in 0..10 {
+        noisy.wait_condition(&format!("noisy-{n}"), "Failed", "True", 20).await;
+    }
+    // All places of the namespace but the last one, which is kept for a notification of another name.
+    silent.holds(15).await;
+    let took = time_of_a_message(&quiet, &receiver, "disturbed").await;
+    let held = silent.held();
+    assert!(held <= 16, "{held} webhooks of one namespace are waited for at a time");
+    assert!(took <= undisturbed * 2 + Duration::from_secs(2), "a message took {took:?} instead of {undisturbed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

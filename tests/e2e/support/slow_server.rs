@@ -48,9 +48,14 @@ impl Server {
         Server { url, connections }
     }
 
+    /// Connections that are held up now.
+    pub fn held(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// Waits until so many connections are held up at once.
     pub async fn holds(&self, connections: usize) {
-        let held = || async { (self.connections.load(Ordering::Relaxed) >= connections).then_some(()) };
+        let held = || async { (self.held() >= connections).then_some(()) };
         eventually(&format!("{connections} connections are held by {}", self.url), 60, held).await;
     }
 }
