@@ -1,13 +1,17 @@
 //! Webhooks of providers: hints, and nothing but hints.
 
-use batchjob_operator::api::BatchProviderObject as BatchProvider;
-use serde_json::json;
+use batchjob_operator::api::{
+    BatchProviderObject as BatchProvider, ClusterBatchProviderObject as ClusterBatchProvider,
+};
+use kube::Api;
+use serde_json::{Value, json};
 
 use crate::support::eventually;
 use crate::support::process::free_port;
 use crate::support::scene::Scene;
 
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const ADMINS_KEY: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
 
 fn secret(value: &str) -> String {
     json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hook"}, "stringData": {"secret": value}})
@@ -30,10 +34,44 @@ impl Scene {
     async fn polls(&self) -> f64 {
         self.operator.as_ref().unwrap().metric("batchjob_steps_total{step=\"Poll\"}").await
     }
+
+    /// Registers this webhook at the provider in place of all others.
+    async fn registers_alone(&self, webhook: Value) {
+        let answer = reqwest::Client::new().delete(format!("{}/webhooks", self.sim.admin)).send().await.unwrap();
+        assert!(answer.status().is_success());
+        self.sim.admin_post("webhooks", webhook).await;
+    }
+
+    /// Applies an admin's account at the scene's provider, with a webhook. Returns the path to register.
+    async fn admins_webhook(&self) -> String {
+        let name = self.namespace.as_str();
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+            "stringData": {"key": "sk-test", "signing": ADMINS_KEY}});
+        let spec = json!({
+            "type": "OpenAICompatible", "baseURL": self.sim.url, "namespaces": [{"names": [name]}],
+            "auth": {"secretKeyRef": {"name": name, "key": "key"}},
+            "webhook": {"signingSecretKeyRef": {"name": name, "key": "signing"}},
+        });
+        let provider = json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": "ClusterBatchProvider",
+            "metadata": {"name": name}, "spec": spec});
+        for manifest in [secret, provider] {
+            let args = ["-n", self.settings.home.as_str(), "apply", "-f", "-"];
+            let (ok, said) = self.settings.cluster().try_kubectl(&args, Some(&manifest.to_string()));
+            assert!(ok, "{said}");
+        }
+        let providers: Api<ClusterBatchProvider> = Api::all(self.client.clone());
+        let listening = || async {
+            let status = providers.get(name).await.unwrap().status?;
+            let is_so = status.conditions.iter().any(|c| c.type_ == "WebhookReady" && c.status == "True");
+            status.webhook_path.filter(|_| is_so)
+        };
+        eventually("events of the admin's account are taken", 30, listening).await
+    }
 }
 
 /// Given jobs that are polled once an hour, when their batches end, then signed events have them complete within seconds, also one
-/// that comes before the provider itself shows the end; and events that are forged or of other batches cause no call.
+/// that comes before the provider itself shows the end; and events that are forged or of other batches cause no call. An admin's account
+/// is heard as a team's is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_polled_each_hour_is_complete_seconds_after_its_batch_ended_and_a_forged_event_causes_no_call() {
     let port = free_port();
@@ -83,13 +121,26 @@ async fn a_job_that_is_polled_each_hour_is_complete_seconds_after_its_batch_ende
     scene.wait_condition("a", "Complete", "True", 10).await;
     assert_eq!((outcome("Refused").await, outcome("Taken").await), (1.0, 2.0));
     assert_eq!(scene.polls().await, 4.0, "one poll more, of the batch that a genuine event named");
-    let answer = reqwest::Client::new().delete(format!("{}/webhooks", scene.sim.admin)).send().await.unwrap();
-    assert!(answer.status().is_success());
-    scene.sim.admin_post("webhooks", json!({"url": url, "secret": KEY, "early": "600ms"})).await;
+    scene.registers_alone(json!({"url": url, "secret": KEY, "early": "600ms"})).await;
     scene.finish(&batches[1]).await;
     scene.wait_condition("early", "Complete", "True", 10).await;
     let polls = scene.polls().await;
     assert!((5.0..=6.0).contains(&polls), "it was polled again if it still ran at the first poll: {polls}");
     assert!(scene.kubectl(&["get", "bjob", "unheard", "-o", "jsonpath={.status.outcome}"]).is_empty());
-    scene.sim.assert_billed_once(9).await;
+
+    // An account of an admin is heard under the secret in the operator's namespace, also of a batch that expired: the rest is sent again.
+    let url = format!("http://127.0.0.1:{port}{}", scene.admins_webhook().await);
+    scene.registers_alone(json!({"url": url, "secret": ADMINS_KEY})).await;
+    scene.sim.fault(json!({"point": "batch", "action": "expire", "after": 0.5})).await;
+    let reference = json!({"kind": "ClusterBatchProvider", "name": scene.namespace});
+    scene.apply_job("shared", json!({"spec": {"pollPeriodSeconds": 3600, "providerRef": reference}}));
+    let expires = scene.batch_of("shared").await;
+    eventually("it was looked at", 30, async || (scene.polls().await > polls).then_some(())).await;
+    scene.finish(&expires).await;
+    scene.wait_batch("it expired", |batch| batch["id"] == expires["id"] && batch["status"] == "expired").await;
+    let rest = scene.wait_batch("the rest is sent again", |batch| batch["status"] == "in_progress").await;
+    scene.finish(&rest).await;
+    scene.wait_condition("shared", "Complete", "True", 20).await;
+    assert_eq!(scene.result_ids("shared").await, ["shared-0", "shared-1", "shared-2"]);
+    scene.sim.assert_billed_once(12).await;
 }
