@@ -46,7 +46,7 @@ async fn a_fault_at_any_call_changes_neither_results_nor_bill() {
         (Ok(point), _) => vec![point.parse::<Point>().unwrap_or_else(|why| panic!("POINT: {why}"))],
         (_, Ok("all")) => all.clone(),
         (_, Ok(part)) => all.iter().filter(|p| p.to_string().contains(part)).cloned().collect(),
-        _ => sample(&all, seed),
+        _ => sample(&all, &undisturbed.calls, seed),
     };
     let count = points.len();
     let alone = count == 1;
@@ -176,14 +176,35 @@ pub fn all(calls: &[Met]) -> Vec<Point> {
     all
 }
 
-/// Every fault at every kind of call, each at a call that has had as few as any; and those that were red once.
-fn sample(all: &[Point], seed: u64) -> Vec<Point> {
+/// Crashes between which a message to a webhook could be lost or change its id: around the write of the first intent, from which the
+/// message about the beginning follows, around the write of status that queues it, and around the next one after its delivery.
+fn around_a_message(calls: &[Met]) -> Vec<Point> {
+    let (journal, status) = ("_batchjob/journal.json", "batchjobs/j/status");
+    let first = |from: usize, way: Way, method: &str, shape: &str| {
+        let place = calls[from..].iter().position(|met| met.call.is(way, method, shape));
+        from + place.unwrap_or_else(|| panic!("no call {way} {method} {shape}"))
+    };
+    // Trials of the account come before the job.
+    let posted = first(first(0, Way::Storage, "PUT", journal), Way::Provider, "POST", "batches");
+    let intent = calls[..posted].iter().rposition(|met| met.call.is(Way::Storage, "PUT", journal)).unwrap();
+    let queued = first(intent, Way::Kubernetes, "PATCH", status);
+    let delivered = first(first(queued, Way::Webhook, "POST", "hook"), Way::Kubernetes, "PATCH", status);
+    let crashes = |place: usize| {
+        let Met { call, nth, .. } = &calls[place];
+        [Fault::CrashBefore, Fault::CrashAfter].map(|fault| Point { call: call.clone(), nth: *nth, fault })
+    };
+    [intent, queued, delivered].into_iter().flat_map(crashes).collect()
+}
+
+/// Every fault at every kind of call, each at a call that has had as few as any; those that were red once; and those around a message.
+fn sample(all: &[Point], calls: &[Met], seed: u64) -> Vec<Point> {
     let mut dice = Dice(seed);
     let (mut kinds, mut had) = (BTreeMap::<(&Call, Fault), Vec<&Point>>::new(), BTreeMap::<(&Call, usize), u32>::new());
     for point in all {
         kinds.entry((&point.call, point.fault)).or_default().push(point);
     }
     let mut chosen: Vec<Point> = RED_ONCE.iter().map(|point| point.parse().unwrap()).collect();
+    chosen.extend(around_a_message(calls));
     for points in kinds.into_values() {
         let often = |p: &&Point| had.get(&(&p.call, p.nth)).copied().unwrap_or(0);
         let Some(point) = points.into_iter().min_by_key(|p| (often(p), dice.roll(0, u64::MAX - 1))) else { continue };
