@@ -47,7 +47,7 @@ fn judged(states: &[State]) -> Vec<Answer> {
 #[test]
 fn every_state_of_every_kind_is_healthy_failed_or_neither_as_it_should_be() {
     let states = all_states();
-    assert!(states.len() > 60, "{} states", states.len());
+    assert!(states.len() > 120, "{} states", states.len());
     let mut wrong = vec![];
     for (state, answer) in states.iter().zip(judged(&states)) {
         let argo = answer.returned["status"].as_str().unwrap_or_default();

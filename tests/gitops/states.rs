@@ -1,10 +1,17 @@
-//! Objects in every state, and what the neighbours have to make of each. Status of a BatchJob is what the production code writes.
+//! Objects in every state, and what the neighbours have to make of each. Status of a BatchJob and of a provider is what the production
+//! code writes.
 
-use batchjob_operator::api::{BatchJobStatus, Outcome, RequestCounts};
-use batchjob_operator::lifecycle::{
-    Attempt, AttemptState, Blocked, Failure, JobView, Journal, ManifestView, Memory, Observed, Payload, PollResult,
-    PolledState, Shard, Step, Timing, Waiting, decide, project,
+use batchjob_operator::api::conditions::reasons;
+use batchjob_operator::api::{
+    BatchJobStatus, Capability, EffectiveLimits, NotificationEvent, NotificationState, Outcome, ProviderCapabilities,
+    ProviderStatus, RequestCounts, UnknownSubmissionPolicy,
 };
+use batchjob_operator::lifecycle::{
+    Answer, Attempt, AttemptState, Blocked, Failure, JobView, Journal, ManifestView, Memory, Observed, Payload,
+    PollResult, PolledState, ProviderCheck, Shard, Step, Subscription, Timing, Waiting, WebhookCheck, decide, kept_by,
+    looked_at, project,
+};
+use batchjob_operator::schedule::Event;
 use serde_json::{Value, json};
 
 use crate::beginnings;
@@ -33,6 +40,10 @@ const AT_THE_PROVIDER: [&str; 3] = ["Current", "Progressing", "InProgress"];
 const SUSPENDED: [&str; 3] = ["Current", "Suspended", "InProgress"];
 const DONE: [&str; 3] = ["Current", "Healthy", "Current"];
 const BAD: [&str; 3] = ["Failed", "Degraded", "Failed"];
+/// kstatus has no word for a condition `Ready` that is False for good.
+const NOT_READY: [&str; 3] = ["InProgress", "Degraded", "Failed"];
+/// The operator writes status at once; until then kstatus knows no better, and Flux' expressions have nothing to read.
+const UNSEEN: [&str; 3] = ["Current", "Progressing", "Unknown"];
 
 /// A job whose one batch is at the provider, and `done` of its ten requests are.
 struct Job {
@@ -55,6 +66,13 @@ impl Job {
         let seen = PolledState::Running { state: "in_progress".into(), done };
         memory.looks.insert("batch-1".into(), PollResult { at: NOW, seen });
         Job { view, journal, memory, status: BatchJobStatus::default() }
+    }
+
+    /// A webhook is told of its beginning and its end.
+    fn with_webhook(mut self) -> Job {
+        let events = vec![NotificationEvent::Started, NotificationEvent::Complete, NotificationEvent::Failed];
+        self.view.subscriptions = vec![Subscription { name: "ops".into(), events }];
+        self
     }
 
     fn observed(&self) -> Observed<'_> {
@@ -108,8 +126,7 @@ pub fn batch_jobs() -> Vec<State> {
     let mut states = vec![];
     let unseen = json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": "BatchJob",
         "metadata": {"name": "j", "namespace": "n", "generation": 1}, "spec": {"model": "m"}});
-    // The operator writes status at once; until then kstatus knows no better, and Flux' expressions have nothing to read.
-    states.push(state("unseen", unseen, ["Current", "Progressing", "Unknown"]));
+    states.push(state("unseen", unseen, UNSEEN));
     for (stage, said) in [
         ("Pending", AT_THE_PROVIDER),
         ("WaitingForInput", AT_THE_PROVIDER),
@@ -140,12 +157,12 @@ pub fn batch_jobs() -> Vec<State> {
     assert!(matches!(&question, Step::Wait { why, .. } if !why.holds.is_empty()), "{question:?}");
     states.push(state("held", held.after(&[question]).object(), BAD));
     states.extend(ends());
+    states.extend(notified());
     let mut edited = at_the_provider(5);
     edited["metadata"]["generation"] = 2.into();
     states.push(state("edited", edited, RUNNING));
-    let mut deleted = states.iter().find(|state| state.name == "AllSucceeded, tidied up").unwrap().object.clone();
-    deleted["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-    states.push(state("deleted", deleted, ["Terminating", "Progressing", "Current"]));
+    let finished = states.iter().find(|state| state.name == "AllSucceeded, tidied up").unwrap().object.clone();
+    states.push(state("deleted", deleted(finished), ["Terminating", "Progressing", "Current"]));
     states
 }
 
@@ -169,45 +186,139 @@ fn ends() -> Vec<State> {
     states
 }
 
-fn with_ready(kind: &str, ready: Option<(&str, &str)>, status: Value) -> Value {
-    let condition = |(status, reason): (&str, &str)| {
-        json!({"type": "Ready", "status": status, "reason": reason, "message": "m", "observedGeneration": 1,
-            "lastTransitionTime": "2026-01-01T00:00:00Z"})
-    };
-    let conditions: Vec<Value> = ready.into_iter().map(condition).collect();
-    let mut object = json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": kind, "metadata": {"name": "o", "generation": 1},
-        "spec": {"suspend": false}, "status": {"conditions": conditions, "observedGeneration": 1}});
-    object["status"].as_object_mut().unwrap().extend(status.as_object().unwrap().clone());
+/// A job is what it is, whether its webhook takes messages or not.
+fn notified() -> Vec<State> {
+    let mut states = vec![];
+    for told in [NotificationState::Pending, NotificationState::GaveUp] {
+        let end = |outcome, reason| vec![wait("Submitting", None), ended(outcome, reason, false), Step::CleanUp];
+        for (name, steps, said) in [
+            ("InProgress", vec![wait("InProgress", None)], AT_THE_PROVIDER),
+            ("AllSucceeded", end(Outcome::Succeeded, "AllSucceeded"), DONE),
+            ("ProviderRejected", end(Outcome::Failed, "ProviderRejected"), BAD),
+        ] {
+            let mut job = Job::new(false, 10).with_webhook().after(&steps);
+            assert!(!job.status.notifications.is_empty(), "{name}");
+            job.status.notifications.iter_mut().for_each(|message| message.state = told);
+            states.push(state(&format!("{name}, notification {told:?}"), job.object(), said));
+        }
+    }
+    states
+}
+
+fn object(kind: &str, status: Value) -> Value {
+    json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": kind, "metadata": {"name": "o", "generation": 1},
+        "spec": {"suspend": false}, "status": status})
+}
+
+/// An object that the operator has not seen yet.
+fn unseen(kind: &str) -> Value {
+    let mut object = object(kind, json!({}));
+    object.as_object_mut().unwrap().remove("status");
     object
+}
+
+/// An object that is being deleted, and kept by a finalizer.
+fn deleted(mut object: Value) -> Value {
+    object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    object
+}
+
+/// The status of a provider after a check of its account.
+fn checked(old: &ProviderStatus, answer: Answer, webhook: Option<WebhookCheck>) -> ProviderStatus {
+    let limits = EffectiveLimits {
+        max_batches_in_flight: None,
+        max_requests_per_batch: 50_000,
+        max_bytes_per_batch: 200_000_000,
+        max_inputs_per_batch: 50_000,
+    };
+    let check = ProviderCheck { generation: Some(1), secret_version: None, is_known: true, limits, answer, webhook };
+    looked_at(old, check, UnknownSubmissionPolicy::Resolve, NOW)
+}
+
+/// Every answer of an account, and every state of its webhook.
+fn provider_statuses() -> Vec<(String, ProviderStatus, [&'static str; 3])> {
+    let blocked = |reason| Blocked { reason, message: "mend it".into() };
+    let webhook = |served| Some(WebhookCheck { path: "/hooks/u".into(), is_shared: false, served });
+    let fresh = ProviderStatus::default();
+    let can = ProviderCapabilities::of(&[Capability::ListBatches, Capability::DeleteFiles]);
+    let probed = checked(&fresh, Answer::Probed(can), None);
+    let untried = Answer::Untried { can, why: "no model".into(), retryable: true };
+    let busy = || Answer::Busy("too many requests".into());
+    let served = |served| checked(&probed, Answer::Still, webhook(served));
+    let mut statuses = vec![
+        ("probed".to_string(), probed.clone(), DONE),
+        ("untried".into(), checked(&fresh, untried, None), DONE),
+        // It is asked again a minute later.
+        ("busy".into(), checked(&fresh, busy(), None), RUNNING),
+        ("busy, after a probe".into(), checked(&probed, busy(), None), RUNNING),
+        // Jobs run without a webhook: each batch is polled as well.
+        ("webhook listens".into(), served(Some(Ok(()))), DONE),
+        ("webhook is not served".into(), served(None), DONE),
+    ];
+    for reason in [reasons::SECRET_NOT_FOUND, reasons::SIGNING_SECRET_INVALID] {
+        statuses.push((format!("webhook has {reason}"), served(Some(Err(blocked(reason)))), DONE));
+    }
+    for reason in [
+        reasons::CREDENTIALS_REJECTED,
+        reasons::PROVIDER_UNREACHABLE,
+        reasons::PROVIDER_REDIRECTS,
+        reasons::HOST_NOT_ALLOWED,
+        reasons::NO_BATCH_API,
+        reasons::PROVIDER_REJECTED,
+        reasons::PROVIDER_UNAVAILABLE,
+    ] {
+        let away = checked(&probed, Answer::Failed(blocked(reason)), None);
+        statuses.push((reason.into(), away, NOT_READY));
+    }
+    for reason in [reasons::SECRET_NOT_FOUND, reasons::CA_BUNDLE_NOT_FOUND] {
+        // A webhook that listens makes no account answer.
+        let missing = checked(&probed, Answer::Missing(blocked(reason)), webhook(Some(Ok(()))));
+        let mended = checked(&missing, Answer::Still, webhook(Some(Ok(()))));
+        statuses.push((reason.into(), missing, NOT_READY));
+        statuses.push((format!("{reason}, mended"), mended, DONE));
+    }
+    statuses
 }
 
 pub fn providers() -> Vec<State> {
     let mut states = vec![];
     for kind in ["BatchProvider", "ClusterBatchProvider"] {
-        let provider = |ready| with_ready(kind, ready, json!({}));
-        states.push(state("probed", provider(Some(("True", "Probed"))), DONE));
-        // kstatus has no word for an account that does not answer.
-        let away = provider(Some(("False", "CredentialsRejected")));
-        states.push(state("refused", away, ["InProgress", "Degraded", "Failed"]));
-        states.push(state("new", provider(None), AT_THE_PROVIDER));
-        let mut edited = provider(Some(("True", "Probed")));
+        states.push(state("unseen", unseen(kind), UNSEEN));
+        let new = json!({"conditions": [], "observedGeneration": 1});
+        states.push(state("new", object(kind, new), AT_THE_PROVIDER));
+        let all = provider_statuses();
+        states.extend(all.iter().map(|(name, status, said)| state(name, object(kind, json!(status)), *said)));
+        let (_, probed, _) = all.iter().find(|(name, ..)| name == "probed").unwrap();
+        // An edit and a deletion both raise the generation.
+        let mut edited = object(kind, json!(probed));
         edited["metadata"]["generation"] = 2.into();
-        states.push(state("edited", edited, RUNNING));
+        states.push(state("edited", edited.clone(), RUNNING));
+        states.push(state("deleted", deleted(edited.clone()), ["Terminating", "Progressing", "InProgress"]));
+        edited["status"] = json!(kept_by(probed, Some(2), &["j".to_string()], 1, NOW));
+        // It takes no new jobs: what Flux applies with it does not run.
+        states.push(state("deleted, in use", deleted(edited), ["Terminating", "Progressing", "Failed"]));
     }
     states
 }
 
+fn cron((status, reason): (&str, &str), fields: Value) -> Value {
+    let ready = json!({"type": "Ready", "status": status, "reason": reason, "message": "m", "observedGeneration": 1,
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let mut object = object("CronBatchJob", json!({"conditions": [ready], "observedGeneration": 1}));
+    object["status"].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    object
+}
+
 pub fn cron_batch_jobs() -> Vec<State> {
-    let cron = |ready, status| with_ready("CronBatchJob", Some(ready), status);
     let scheduled = ("True", "Scheduled");
     let (night, morning, next) = ("2026-01-01T02:30:00Z", "2026-01-01T06:00:00Z", "2026-01-02T02:30:00Z");
     let active = json!([{"name": "nightly-29463030", "uid": "u"}]);
     let mut edited = cron(scheduled, json!({}));
     edited["metadata"]["generation"] = 2.into();
-    vec![
+    let failed = || cron(scheduled, json!({"lastScheduleTime": night}));
+    let mut states = vec![
         state("new", cron(scheduled, json!({"nextScheduleTime": next})), DONE),
         state("suspended", cron(("True", "Suspended"), json!({})), DONE),
-        state("a bad schedule", cron(("False", "InvalidSchedule"), json!({})), ["InProgress", "Degraded", "Failed"]),
         state("running", cron(scheduled, json!({"lastScheduleTime": night, "active": active})), DONE),
         state(
             "running, after a success",
@@ -216,12 +327,26 @@ pub fn cron_batch_jobs() -> Vec<State> {
         ),
         state("succeeded", cron(scheduled, json!({"lastScheduleTime": night, "lastSuccessfulTime": morning})), DONE),
         // Flux and kstatus speak of the schedule, Argo CD of its jobs as well: it shows them below it, without their health.
-        state("failed", cron(scheduled, json!({"lastScheduleTime": night})), ["Current", "Degraded", "Current"]),
+        state("failed", failed(), ["Current", "Degraded", "Current"]),
         state(
             "failed, after a success",
             cron(scheduled, json!({"lastScheduleTime": next, "lastSuccessfulTime": morning})),
             ["Current", "Degraded", "Current"],
         ),
         state("edited", edited, RUNNING),
-    ]
+        state("unseen", unseen("CronBatchJob"), UNSEEN),
+        state("deleted", deleted(cron(scheduled, json!({}))), ["Terminating", "Progressing", "Current"]),
+        state("deleted, after a failure", deleted(failed()), ["Terminating", "Progressing", "Current"]),
+    ];
+    let why = || "why".to_string();
+    for fault in [
+        Event::FailedCreate(why()),
+        Event::FailedDelete(why()),
+        Event::UnknownTimeZone(why()),
+        Event::UnparseableSchedule(why()),
+        Event::InvalidSchedule(why()),
+    ] {
+        states.push(state(fault.reason(), cron(("False", fault.reason()), json!({})), NOT_READY));
+    }
+    states
 }
