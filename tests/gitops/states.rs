@@ -95,9 +95,9 @@ impl Job {
     }
 }
 
-/// A job that runs at the provider, `done` of ten requests through.
+/// A job that runs at the provider, `done` of ten requests through. Its webhook is yet to be told of the beginning.
 pub fn at_the_provider(done: i64) -> Value {
-    Job::new(false, done).after(&[wait("InProgress", None)]).object()
+    Job::new(false, done).with_webhook().after(&[wait("InProgress", None)]).object()
 }
 
 fn wait(stage: &'static str, blocked: Option<&'static str>) -> Step {
