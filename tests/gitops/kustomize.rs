@@ -60,23 +60,41 @@ fn strings(value: &Value, part: &str, found: &mut Vec<String>) {
     }
 }
 
-#[test]
-fn hashes_of_generated_config_maps_and_secrets_reach_jobs_schedules_and_providers() {
+/// Objects of each kind that refer to what is generated, and to each other.
+fn team() -> Vec<Value> {
     let tls = json!({"caBundleRef": {"name": "generated-ca", "key": "ca.crt"}});
     let place = json!({"uri": "s3://b/o/", "secretRef": {"name": "generated-s3"}, "tls": tls});
-    let spec = json!({"providerRef": {"name": "p"}, "input": {"configMaps": [{"name": "by-hand"}, {"name": "generated-in"}]},
-        "output": {"objectStore": place}});
-    let from_storage =
-        json!({"providerRef": {"name": "p", "kind": "ClusterBatchProvider"}, "input": {"objectStore": place}});
-    let provider = json!({"auth": {"secretKeyRef": {"name": "generated-s3", "key": "k"}},
-        "tls": {"caBundleRef": {"kind": "Secret", "name": "generated-s3", "key": "ca.crt"}}});
-    let object = |kind: &str, spec: &Value| json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": kind, "metadata": {"name": "p"}, "spec": spec});
-    let objects = [
-        object("BatchJob", &spec),
-        object("CronBatchJob", &json!({"jobTemplate": {"spec": from_storage}})),
-        object("BatchProvider", &provider),
-        object("ClusterBatchProvider", &provider),
+    let key = |key: &str| json!({"name": "generated-hooks", "key": key});
+    let notifications =
+        json!([{"name": "ops", "webhook": {"urlSecretKeyRef": key("url"), "signingSecretKeyRef": key("signing")}}]);
+    let config_maps = json!({"configMaps": [{"name": "by-hand"}, {"name": "generated-in"}]});
+    let job = |input: Value| {
+        json!({"providerRef": {"name": "p"}, "input": input, "output": {"objectStore": place},
+            "reuseFrom": [{"objectStore": place}], "notifications": notifications})
+    };
+    let inputs = [
+        ("p", config_maps),
+        ("stored", json!({"objectStore": place})),
+        ("results", json!({"results": {"objectStore": place}})),
+        ("again", json!({"batchJobRef": {"name": "p"}})),
     ];
+    let provider = json!({"auth": {"secretKeyRef": {"name": "generated-s3", "key": "k"}},
+        "tls": {"caBundleRef": {"kind": "Secret", "name": "generated-s3", "key": "ca.crt"}},
+        "webhook": {"signingSecretKeyRef": key("provider")}, "notifications": notifications});
+    let object = |kind: &str, name: &str, spec: &Value| json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    let mut objects = vec![object("BatchProvider", "p", &provider), object("ClusterBatchProvider", "p", &provider)];
+    for (name, input) in inputs {
+        let mut spec = job(input);
+        objects.push(object("BatchJob", name, &spec));
+        spec["providerRef"]["kind"] = "ClusterBatchProvider".into();
+        objects.push(object("CronBatchJob", name, &json!({"jobTemplate": {"spec": spec}})));
+    }
+    objects
+}
+
+#[test]
+fn hashes_of_generated_config_maps_and_secrets_reach_jobs_schedules_and_providers() {
+    let objects = team();
     // Below target/, which may be anywhere: kustomize takes no absolute path.
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("kustomize");
     let shipped = folder.join("shipped");
@@ -91,20 +109,30 @@ fn hashes_of_generated_config_maps_and_secrets_reach_jobs_schedules_and_provider
     let generated = |name: &str| json!({"name": name, "literals": ["k=v"]});
     let kustomization = json!({"kind": "Kustomization", "resources": ["objects.yaml"], "components": ["../shipped"],
         "namePrefix": "team-", "configMapGenerator": [generated("generated-in"), generated("generated-ca")],
-        "secretGenerator": [generated("generated-s3")]});
+        "secretGenerator": [generated("generated-s3"), generated("generated-hooks")]});
     std::fs::write(team.join("kustomization.yaml"), kustomization.to_string()).unwrap();
     let built = kustomize(team.to_str().unwrap());
     let names: Vec<&str> = built.iter().map(|object| object["metadata"]["name"].as_str().unwrap()).collect();
     let mut references = vec![];
     built.iter().for_each(|object| strings(&object["spec"], "generated-", &mut references));
-    assert_eq!(references.len(), 2 + 1 + 2 + 2 + 2, "{references:?}");
+    // A job has six of its output, reuse and notifications, and some of its input; a provider has five.
+    assert_eq!(references.len(), 2 * (6 + 1) + 2 * (6 + 2) + 2 * (6 + 2) + 2 * 6 + 2 * 5, "{references:?}");
     for reference in &references {
         let hashed = reference.starts_with("team-generated-") && reference.len() > "team-generated-s3-".len() + 8;
         assert!(hashed && names.contains(&reference.as_str()), "{reference} of {names:?}");
     }
-    let job = built.iter().find(|object| object["kind"] == "BatchJob").unwrap();
-    assert_eq!(job["spec"]["input"]["configMaps"][0]["name"], "by-hand", "nothing generates it");
-    assert_eq!(job["spec"]["providerRef"]["name"], "team-p");
+    let specs = |kind: &str, path: &str| -> Vec<Value> {
+        let of_kind = built.iter().filter(|object| object["kind"] == kind);
+        of_kind.map(|object| object.pointer(path).unwrap().clone()).collect()
+    };
+    let (jobs, templates) = (specs("BatchJob", "/spec"), specs("CronBatchJob", "/spec/jobTemplate/spec"));
+    for specs in [&jobs, &templates] {
+        assert_eq!(specs.len(), 4);
+        assert!(specs.iter().all(|spec| spec["providerRef"]["name"] == "team-p"), "{specs:?}");
+        assert!(specs.iter().any(|spec| spec["input"]["batchJobRef"]["name"] == "team-p"), "{specs:?}");
+        let by_hand = |spec: &Value| spec["input"]["configMaps"][0]["name"] == "by-hand";
+        assert!(specs.iter().any(by_hand), "nothing generates it: {specs:?}");
+    }
 }
 
 #[test]
