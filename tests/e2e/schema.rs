@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::manifests;
+use crate::support::eventually;
 use crate::support::process::root;
 use crate::support::scene::Scene;
 use crate::support::shared::cluster;
@@ -209,48 +210,64 @@ fn sets_every_field(manifest: &str) {
     assert!(set.len() > 100 && unset.is_empty(), "no manifest sets {unset:?}");
 }
 
-/// What a tool that applies again and again must not move: the generation, and what was applied, by whom and when. Status and
-/// finalizers are operators'.
-fn applied(scene: &Scene) -> Vec<Value> {
-    let kinds = "bjob,cbjob,bprov,cbprov/every-field";
+/// The objects of the manifest, and those of the scene.
+fn objects(scene: &Scene) -> Vec<Value> {
     let mut objects = vec![];
-    for kind in kinds.split(',') {
+    for kind in ["bjob", "cbjob", "bprov", "cbprov/every-field"] {
         let text = scene.kubectl(&["get", kind, "-o", "json", "--show-managed-fields"]);
         let got: Value = serde_json::from_str(&text).unwrap();
-        let items = got["items"].as_array().cloned().unwrap_or_else(|| vec![got]);
-        objects.extend(items.iter().map(|object| {
-            let managers = object["metadata"]["managedFields"].as_array().unwrap();
-            let ours: Vec<_> =
-                managers.iter().filter(|m| m["manager"].as_str().unwrap().starts_with("kubectl")).collect();
-            json!([object["metadata"]["name"], object["metadata"]["generation"], ours, object["spec"]])
-        }));
+        objects.extend(got["items"].as_array().cloned().unwrap_or_else(|| vec![got]));
     }
     objects
 }
 
+/// What a tool that applies again and again must not move: the generation, and what was applied, by whom and when. Status and
+/// finalizers are operators'.
+fn applied(scene: &Scene) -> Vec<Value> {
+    let applied = |object: &Value| {
+        let managers = object["metadata"]["managedFields"].as_array().unwrap();
+        let ours: Vec<_> = managers.iter().filter(|m| m["manager"].as_str().unwrap().starts_with("kubectl")).collect();
+        json!([object["metadata"]["name"], object["metadata"]["generation"], ours, object["spec"]])
+    };
+    objects(scene).iter().map(applied).collect()
+}
+
+/// An operator looks after the objects in the meantime. All lack a Secret or a ConfigMap, so that nothing is sent anywhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_manifest_applied_20_times_changes_nothing_and_differs_in_nothing() {
     let manifest = std::fs::read_to_string(root().join("tests/e2e/every-field.yaml")).unwrap();
     sets_every_field(&manifest);
     for (name, flags) in [("client-side", &[][..]), ("server-side", &["--server-side"])] {
-        let scene = Scene::set(name, &[]).await;
+        let scene = Scene::new(name, &[]).await;
+        scene.kubectl(&["delete", "secret", "s3"]);
         let run = |verb: &str| {
-            let (ok, said) =
-                cluster().try_kubectl(&[&["-n", &scene.namespace, verb, "-f", "-"], flags].concat(), Some(&manifest));
-            assert!(ok, "{name}, {verb}: {said}");
-            said
+            cluster().try_kubectl(&[&["-n", &scene.namespace, verb, "-f", "-"], flags].concat(), Some(&manifest))
         };
-        run("apply");
+        let apply = || {
+            let (ok, said) = run("apply");
+            assert!(ok, "{name}: {said}");
+        };
+        apply();
         let before = applied(&scene);
         assert!(before.len() >= 8, "{before:?}");
         for _ in 0..20 {
-            run("apply");
+            apply();
         }
-        let said = run("diff");
-        assert!(!said.contains("+++"), "{name}: {said}");
-        for (before, after) in before.iter().zip(applied(&scene)) {
-            assert_eq!(*before, after, "{name}");
+        eventually(&format!("{name}: the operator has seen every object"), 60, || async {
+            let is_seen = |o: &Value| o["status"]["observedGeneration"] == o["metadata"]["generation"];
+            objects(&scene).iter().all(is_seen).then_some(())
+        })
+        .await;
+        assert!(scene.get_job("least").await.metadata.finalizers.is_some(), "{name}: it is looked after");
+        // A diff reads twice, and status may be written between.
+        let differing = (0..3).map(|_| run("diff")).take_while(|(is_same, _)| !is_same);
+        let differing: Vec<String> = differing.map(|(_, said)| said).collect();
+        assert!(differing.len() < 3, "{name}: {}", differing.concat());
+        let after = applied(&scene);
+        assert_eq!(before.len(), after.len(), "{name}");
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!(before, after, "{name}");
         }
-        scene.kubectl(&["delete", "cbprov", "every-field", "--wait=true"]);
+        scene.kubectl(&["delete", "cbprov", "every-field", "--wait=true", "--timeout=60s"]);
     }
 }
