@@ -55,7 +55,6 @@ impl Act<'_> {
                 self.set_finalizer(true).await?;
             }
             Step::RemoveFinalizer { abandoned, .. } => {
-                notices::last_attempt(self.ctx, &self.snapshot.job);
                 if let Some(message) = abandoned {
                     let Owner { namespace, name, .. } = &self.snapshot.view.owner;
                     // A namespace that is being deleted admits no new Events, and its Events go with it.
@@ -66,7 +65,12 @@ impl Act<'_> {
                 }
                 // If the object changed in the meantime, nothing may wake this job later: the change may be our own write of
                 // status, which leads to no visit.
-                return Ok(if self.set_finalizer(false).await? { Flow::Gone } else { Flow::Again });
+                if !self.set_finalizer(false).await? {
+                    return Ok(Flow::Again);
+                }
+                // Only now: a visit that is repeated sends nothing twice.
+                notices::last_attempt(self.ctx, &self.snapshot.job);
+                return Ok(Flow::Gone);
             }
             Step::EndTasks => {
                 self.ctx.jobs.end(self.ctx, &self.snapshot.view.owner.uid);

@@ -7,13 +7,12 @@ mod attempt;
 mod pass;
 
 use std::collections::hash_map::{DefaultHasher, Entry};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::future::join_all;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::Notify;
@@ -22,10 +21,9 @@ use tracing::{Instrument, warn};
 use crate::api::{BatchJob, NotificationStatus, annotations};
 use crate::controller::Context;
 use crate::controller::runtime::cache;
-use crate::fair::{Limits, Shares};
+use crate::fair::{Claim, Limits, Share, Shares};
 use crate::telemetry;
-use attempt::attempt;
-use pass::{Tries, pass};
+use pass::{Tries, in_order, pass};
 
 /// Limits of the webhooks that are told at a time. Each waits for a server of a tenant for 20 s at most. One name of a
 /// notification gets half of the places of its namespace, and all retries together get half of all.
@@ -76,6 +74,11 @@ impl Default for Deliveries {
 impl Deliveries {
     fn all(&self) -> MutexGuard<'_, HashMap<Key, Arc<Delivery>>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the turn of a webhook that is told of a job for the last time; None if it would have to wait.
+    fn turn_now(&self, namespace: &str, name: &str) -> Option<Share> {
+        self.turns.try_take(Claim { namespace: namespace.into(), lane: name.into(), size: 1, ..Claim::default() })
     }
 
     /// Removes a delivery that has no message left. Returns false if it has become wanted in the meantime.
@@ -132,31 +135,41 @@ fn waiting(job: &BatchJob) -> impl Iterator<Item = &NotificationStatus> {
     job.status.iter().flat_map(|status| &status.notifications).filter(|message| message.is_pending())
 }
 
-/// Starts one attempt for each waiting message of a job whose object goes now. The deletion does not wait for it.
+/// Starts a last attempt for the waiting messages of a job whose object is gone. The deletion does not wait for it. A
+/// webhook that cannot be told at once, since too many others are being told, is not told.
 pub(super) fn last_attempt(ctx: &Arc<Context>, job: &Arc<BatchJob>) {
-    if waiting(job).next().is_none() {
-        return;
-    }
-    let (ctx, job) = (ctx.clone(), job.clone());
-    ctx.clone().tracker.spawn(async move {
-        let since = ctx.clock.now() - cache::LIFETIME + 1;
-        let (ctx, job) = (&ctx, &job);
-        let attempts = waiting(job).map(|message| async move {
-            let result = attempt(ctx, job, message, since).await;
-            (message, result)
-        });
-        let tried = tokio::select! {
-            tried = join_all(attempts) => tried,
-            () = stopped(ctx) => return,
-        };
-        for (message, result) in tried {
-            if let Err(unsent) = result {
-                let (namespace, name) = (job.namespace(), job.name_any());
-                let why = unsent.why.message;
-                warn!(namespace, name, notification = message.name, why, "a message about a deleted job is lost");
+    let namespace = job.namespace().unwrap_or_default();
+    let names: BTreeSet<&str> = waiting(job).map(|message| message.name.as_str()).collect();
+    for name in names {
+        match ctx.jobs.deliveries.turn_now(&namespace, name) {
+            Some(turn) => {
+                let (ctx, job, name) = (ctx.clone(), job.clone(), name.to_string());
+                ctx.clone().tracker.spawn(async move { last_pass(&ctx, &job, &name, turn).await });
             }
+            None => is_lost(job, name, "too many webhooks are being told now"),
         }
-    });
+    }
+}
+
+/// Sends the waiting messages to a webhook of a job that is gone, in their order, up to the first one that fails.
+async fn last_pass(ctx: &Context, job: &BatchJob, name: &str, _turn: Share) {
+    let since = ctx.clock.now() - cache::LIFETIME + 1;
+    let messages = waiting(job).filter(|message| message.name == name).collect();
+    let tried = tokio::select! {
+        tried = in_order(ctx, job, messages, since) => tried,
+        () = stopped(ctx) => return,
+    };
+    for (_, result) in tried {
+        if let Err(unsent) = result {
+            is_lost(job, name, &unsent.why.message);
+        }
+    }
+}
+
+/// Logs that a webhook is not told of all that became of a deleted job.
+fn is_lost(job: &BatchJob, notification: &str, why: &str) {
+    let (namespace, name) = (job.namespace(), job.name_any());
+    warn!(namespace, name, notification, why, "messages about a deleted job are lost");
 }
 
 fn hash(of: &impl Hash) -> u64 {
@@ -202,5 +215,26 @@ async fn run(ctx: Arc<Context>, key: Key, delivery: Arc<Delivery>) {
             () = delivery.wake.notified() => {}
             () = ctx.stop.cancelled() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_that_are_deleted_at_once_tell_a_bounded_number_of_webhooks_and_leave_places_for_others() {
+        let deliveries = Deliveries::default();
+        let turns: Vec<Share> =
+            (0..2_000).filter_map(|n| deliveries.turn_now("hostile", &format!("hook-{}", n % 8))).collect();
+        let most = usize::try_from(LIMITS.per_namespace).unwrap();
+        assert!(!turns.is_empty() && turns.len() <= most, "{}", turns.len());
+        assert!(deliveries.turn_now("quiet", "ops").is_some());
+        drop(turns);
+        assert!(deliveries.turn_now("hostile", "hook-0").is_some(), "a turn ends with its last attempt");
+        assert!(
+            deliveries.turns.waiting().values().all(|waiting| *waiting == 0),
+            "nothing waits for a job that is gone"
+        );
     }
 }

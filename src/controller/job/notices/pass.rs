@@ -159,7 +159,7 @@ async fn deliver_due(ctx: &Arc<Context>, key: &Key, tries: &mut Tries) -> Result
 }
 
 /// Makes an attempt for each of the messages, in their order, up to the first one that is to be tried again.
-async fn in_order<'a>(
+pub(super) async fn in_order<'a>(
     ctx: &Context,
     job: &BatchJob,
     messages: Vec<&'a NotificationStatus>,
