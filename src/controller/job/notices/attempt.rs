@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use secrecy::SecretString;
 
+use crate::api::conditions::HELD;
 use crate::api::{
     BatchJob, BatchJobStatus, Notification, NotificationEvent, NotificationStatus, NotificationWebhook,
     SecretKeyReference,
@@ -113,7 +114,7 @@ fn notice(job: &BatchJob, message: &NotificationStatus) -> Notice {
         uid: job.uid().unwrap_or_default(),
         outcome: status.outcome.filter(|_| is_end),
         reason: message.reason.clone(),
-        message: whole_text(status, &message.message),
+        message: whole_text(status, message),
         requests: status.requests,
         start: ms(&status.start_time),
         end: ms(&status.completion_time).filter(|_| is_end),
@@ -124,12 +125,18 @@ fn notice(job: &BatchJob, message: &NotificationStatus) -> Notice {
 }
 
 /// Returns the whole text of an event's message, from a condition that begins like it, or else the text itself: status
-/// keeps its beginning only.
-fn whole_text(status: &BatchJobStatus, text: &str) -> String {
+/// keeps its beginning only. While questions are open, a message about them has the condition's text: the first question
+/// with its commands, and the number of all, although it may be sent because of a later one.
+fn whole_text(status: &BatchJobStatus, message: &NotificationStatus) -> String {
+    let asked = status.conditions.iter().find(|c| c.type_ == HELD && c.status == "True");
+    if let Some(asked) = asked.filter(|_| message.event == NotificationEvent::Held) {
+        return asked.message.clone();
+    }
+    let text = &message.message;
     let beginning = text.strip_suffix('…').unwrap_or(text);
     let whole = status.conditions.iter().map(|c| &c.message).filter(|whole| whole.starts_with(beginning));
     let longest = whole.filter(|_| !beginning.is_empty()).max_by_key(|whole| whole.len());
-    longest.cloned().unwrap_or_else(|| text.into())
+    longest.unwrap_or(text).clone()
 }
 
 #[cfg(test)]
@@ -138,21 +145,43 @@ mod tests {
 
     use super::*;
 
+    fn message(event: &str, text: &str) -> NotificationStatus {
+        let message = json!({"name": "ops", "event": event, "id": "msg_1", "state": "Pending", "reason": "R",
+            "message": text, "eventTime": "2026-01-01T01:00:00Z"});
+        serde_json::from_value(message).unwrap()
+    }
+
+    fn condition(type_: &str, status: &str, message: &str) -> serde_json::Value {
+        json!({"type": type_, "status": status, "reason": "R", "message": message,
+            "lastTransitionTime": "2026-01-01T00:00:00Z"})
+    }
+
+    #[test]
+    fn a_message_about_a_later_question_has_the_commands_and_the_number_of_all_that_are_open() {
+        let status = |held: &str, text: &str| -> BatchJobStatus {
+            let status = json!({"conditions": [condition("Stalled", "True", text), condition("Held", held, text)]});
+            serde_json::from_value(status).unwrap()
+        };
+        let asked = "batch 7 is unknown. Answer with `kubectl …`. 2 questions are open";
+        let later = message("Held", "batch 8 is unknown");
+        assert_eq!(whole_text(&status("True", asked), &later), asked);
+        assert_eq!(whole_text(&status("False", ""), &later), later.message, "it was answered in the meantime");
+        let other = message("Stalled", "a Secret is missing");
+        assert_eq!(whole_text(&status("True", asked), &other), other.message, "it is no question");
+    }
+
     #[test]
     fn a_message_has_the_whole_text_of_its_condition_while_that_stands_and_else_its_beginning() {
         let long = format!("batch 7 is unknown{}. Answer with `kubectl …`", "!".repeat(300));
-        let condition = |type_: &str, message: &str| {
-            json!({"type": type_, "status": "True", "reason": "R", "message": message,
-                "lastTransitionTime": "2026-01-01T00:00:00Z"})
-        };
-        let status = json!({"conditions": [condition("Held", &long), condition("Complete", &long[..200])]});
+        let conditions = [condition("Stalled", "True", &long), condition("Complete", "True", &long[..200])];
+        let status = json!({"conditions": conditions});
         let status: BatchJobStatus = serde_json::from_value(status).unwrap();
         let cut = format!("{}…", &long[..197]);
-        assert_eq!(whole_text(&status, &cut), long);
+        assert_eq!(whole_text(&status, &message("Stalled", &cut)), long);
         for other in ["batch 8 is unknown", ""] {
-            assert_eq!(whole_text(&status, other), other);
+            assert_eq!(whole_text(&status, &message("Stalled", other)), other);
         }
-        assert_eq!(whole_text(&BatchJobStatus::default(), &cut), cut, "it was answered in the meantime");
+        assert_eq!(whole_text(&BatchJobStatus::default(), &message("Stalled", &cut)), cut, "it passed in the meantime");
     }
 
     #[test]
