@@ -184,15 +184,7 @@ pub(crate) async fn account(
     let name = full_name(reference.kind, &reference.name);
     let (object, spec, secrets_in) = match reference.kind {
         ProviderKind::BatchProvider => {
-            let found = known.look::<BatchProvider>(ctx, Some(namespace), &reference.name).await?;
-            let Some(WithoutManagedFields(provider)) = found else {
-                return Err(Missing::Absent(Absent {
-                    reason: reasons::PROVIDER_NOT_FOUND,
-                    what: name,
-                    namespace: namespace.into(),
-                    or: ", or correct `spec.providerRef`",
-                }));
-            };
+            let WithoutManagedFields(provider) = existing(ctx, &reference.name, namespace, known).await?;
             (provider.metadata, provider.spec, namespace)
         }
         ProviderKind::ClusterBatchProvider => {
@@ -260,37 +252,27 @@ pub(crate) struct ProviderNotifications {
     pub by_admin: bool,
 }
 
-/// Returns the notifications of the provider that a job of `namespace` refers to; none if it does not exist, or is not granted.
+/// Returns the notifications of the provider that a job of `namespace` refers to.
 ///
 /// # Errors
-/// When the API server cannot be asked.
+/// If the provider does not exist now or is not granted, or the API server cannot be asked.
 pub(crate) async fn notifications(
     ctx: &Context,
     reference: &ProviderReference,
     namespace: &str,
-) -> Result<ProviderNotifications, StepError> {
-    let known = ReadFrom::Watch;
-    let none = || ProviderNotifications { notifications: vec![], secrets_in: String::new(), by_admin: false };
+) -> Result<ProviderNotifications, Missing> {
+    let (name, known) = (&reference.name, ReadFrom::Watch);
     Ok(match reference.kind {
         ProviderKind::BatchProvider => {
-            match known.look::<BatchProvider>(ctx, Some(namespace), &reference.name).await? {
-                Some(WithoutManagedFields(provider)) => ProviderNotifications {
-                    notifications: provider.spec.notifications,
-                    secrets_in: namespace.into(),
-                    by_admin: false,
-                },
-                None => none(),
-            }
+            let WithoutManagedFields(provider) = existing(ctx, name, namespace, known).await?;
+            let (notifications, secrets_in) = (provider.spec.notifications, namespace.into());
+            ProviderNotifications { notifications, secrets_in, by_admin: false }
         }
-        ProviderKind::ClusterBatchProvider => match granted(ctx, &reference.name, namespace, known).await {
-            Ok(WithoutManagedFields(provider)) => ProviderNotifications {
-                notifications: provider.spec.provider.notifications,
-                secrets_in: ctx.namespace.clone(),
-                by_admin: true,
-            },
-            Err(Missing::Unknown(error)) => return Err(error),
-            Err(_) => none(),
-        },
+        ProviderKind::ClusterBatchProvider => {
+            let WithoutManagedFields(provider) = granted(ctx, name, namespace, known).await?;
+            let (notifications, secrets_in) = (provider.spec.provider.notifications, ctx.namespace.clone());
+            ProviderNotifications { notifications, secrets_in, by_admin: true }
+        }
     })
 }
 
@@ -312,7 +294,7 @@ pub(crate) async fn watched_subscriptions(
     if !has_some {
         return vec![];
     }
-    // If the API server cannot be asked now, a later visit asks it.
+    // If it is gone, or the API server cannot be asked now, a later visit sees to it.
     let found = notifications(ctx, reference, namespace).await;
     found.map(|found| found.notifications.iter().map(Subscription::from).collect()).unwrap_or_default()
 }
@@ -372,6 +354,19 @@ pub(crate) async fn labels_of(
         Ok((labels, if bytes <= KEPT_LABELS { Keep::Yes } else { Keep::No }))
     };
     ctx.labels.get(&namespace.to_string(), since, || ctx.clock.now(), read).await
+}
+
+/// Returns the account of this name in the namespace.
+async fn existing(ctx: &Context, name: &str, namespace: &str, known: ReadFrom<'_>) -> Result<BatchProvider, Missing> {
+    let found = known.look::<BatchProvider>(ctx, Some(namespace), name).await?;
+    found.ok_or_else(|| {
+        Missing::Absent(Absent {
+            reason: reasons::PROVIDER_NOT_FOUND,
+            what: full_name(ProviderKind::BatchProvider, name),
+            namespace: namespace.into(),
+            or: ", or correct `spec.providerRef`",
+        })
+    })
 }
 
 /// Returns an admin's account, if it is granted to the namespace. One that is not granted looks like one that does not exist.

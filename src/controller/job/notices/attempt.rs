@@ -63,8 +63,8 @@ async fn target(ctx: &Context, job: &BatchJob, name: &str, since: i64) -> Result
     if let Some(own) = job.spec.notifications.iter().find(is_it) {
         return read(ctx, own, (&namespace, false), since).await;
     }
-    let of_provider = notifications(ctx, &job.spec.provider_ref, &namespace).await;
-    let of_provider = of_provider.map_err(|error| later(error.blocked.message))?;
+    // A provider that is gone may be created again, and a grant given again. The list of one that is there counts.
+    let of_provider = notifications(ctx, &job.spec.provider_ref, &namespace).await?;
     let Some(theirs) = of_provider.notifications.iter().find(is_it) else {
         let message = format!("neither the job nor its provider has a notification '{name}' any more");
         return Err(Undelivered { retry: Retry::Never, message }.into());
