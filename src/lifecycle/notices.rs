@@ -102,8 +102,8 @@ pub(super) fn messages(
     all
 }
 
-/// Adds a message about an occurrence, unless there is one already. The message replaces an earlier one about the same
-/// kind of event.
+/// Adds a message about an occurrence, unless there is one already. The message comes last, and an earlier one about the
+/// same kind of event goes.
 fn tell(
     all: &mut Vec<NotificationStatus>,
     subscription: &Subscription,
@@ -133,10 +133,11 @@ fn tell(
         last_attempt_time: None,
         last_error: String::new(),
     };
-    match earlier {
-        Some(at) => all[at] = message,
-        None => all.push(message),
+    // Messages to one webhook are sent in the order of the list.
+    if let Some(at) = earlier {
+        all.remove(at);
     }
+    all.push(message);
 }
 
 /// Returns the id of a message: 128 bits of a hash, the same in every process.

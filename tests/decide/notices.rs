@@ -169,6 +169,21 @@ fn an_obstacle_that_comes_and_goes_is_told_once_an_hour_and_one_that_stays_once(
     );
 }
 
+/// Messages to one webhook are sent in the order of the list.
+#[test]
+fn a_message_that_replaces_an_earlier_one_comes_after_those_that_wait() {
+    let sent = journal(owner("j", "u"), submitted());
+    let stalls = waits(&[], Some("ProviderUnavailable"));
+    let mut status = shown(&told_job(), Some(&sent), &stalls, (NOW, 1), &Default::default());
+    status.notifications.iter_mut().for_each(|message| message.state = NotificationState::Delivered);
+    let status = shown(&told_job(), Some(&sent), &waits(&["a"], None), (NOW + HOUR, 1), &status);
+    // The question is answered before the webhook was told of it, and the job stalls anew.
+    let status = shown(&told_job(), Some(&sent), &waits(&[], None), (NOW + 2 * HOUR, 1), &status);
+    let status = shown(&told_job(), Some(&sent), &stalls, (NOW + 3 * HOUR, 1), &status);
+    let due: Vec<_> = status.notifications.iter().filter(|m| m.is_pending()).map(|m| m.event).collect();
+    assert_eq!(due, [Held, Stalled]);
+}
+
 /// Such a job is judged anew whenever an object that it refers to changes.
 #[test]
 fn a_failure_that_cost_nothing_is_told_again_only_after_a_change_of_the_spec_or_with_another_cause() {
