@@ -64,23 +64,27 @@ impl Endpoints {
         self.hints.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sets the keys of a provider object's endpoint, or removes the endpoint if `keys` is None. `is_there` tells
-    /// whether the provider object of a namespace and name still exists. Endpoints of deleted objects are dropped from
-    /// time to time.
+    /// Sets the keys of a provider object's endpoint, or removes the endpoint if `keys` is None. The endpoints of earlier
+    /// objects of the same namespace and name are dropped, and those of other deleted objects from time to time:
+    /// `is_there` tells whether the object of a uid, a namespace and a name still exists.
     pub fn set(
         &self,
         uid: &str,
         (namespace, name): (&str, &str),
         keys: Option<SigningKeys>,
-        is_there: impl Fn(&str, &str) -> bool,
+        is_there: impl Fn(&str, (&str, &str)) -> bool,
     ) {
         let mut endpoints = self.endpoints.write().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !endpoints.contains_key(uid);
+        if is_new {
+            endpoints.retain(|_, known| (known.namespace.as_str(), known.name.as_str()) != (namespace, name));
+        }
         let Some(keys) = keys else {
             endpoints.remove(uid);
             return;
         };
-        if endpoints.len() >= FEW && endpoints.len().is_power_of_two() && !endpoints.contains_key(uid) {
-            endpoints.retain(|_, endpoint| is_there(&endpoint.namespace, &endpoint.name));
+        if is_new && endpoints.len() >= FEW && endpoints.len().is_power_of_two() {
+            endpoints.retain(|uid, known| is_there(uid, (&known.namespace, &known.name)));
         }
         let endpoint = match endpoints.get(uid) {
             Some(endpoint) => endpoint.with_keys(keys),
@@ -102,5 +106,45 @@ impl Endpoints {
         };
         (self.on_outcome)(outcome);
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoints() -> Arc<Endpoints> {
+        Endpoints::new(Arc::new(|| 0), Arc::new(|_| {}))
+    }
+
+    fn uids(of: &Endpoints) -> Vec<String> {
+        let mut uids: Vec<String> = of.endpoints.read().unwrap().keys().cloned().collect();
+        uids.sort();
+        uids
+    }
+
+    #[test]
+    fn an_object_that_is_deleted_and_created_again_has_one_endpoint() {
+        let endpoints = endpoints();
+        let keys = || Some(SigningKeys::unguessable());
+        endpoints.set("other", ("b", "llm"), keys(), |_, _| true);
+        for n in 0..1_000 {
+            endpoints.set(&format!("uid-{n}"), ("a", "llm"), keys(), |_, _| true);
+        }
+        assert_eq!(uids(&endpoints), ["other", "uid-999"]);
+        endpoints.set("uid-1000", ("a", "llm"), None, |_, _| true);
+        assert_eq!(uids(&endpoints), ["other"], "the next one has no webhook");
+    }
+
+    #[test]
+    fn endpoints_of_deleted_objects_are_dropped_before_they_are_many() {
+        let endpoints = endpoints();
+        for n in 0..10_000 {
+            let (uid, name) = (format!("uid-{n}"), format!("llm-{n}"));
+            let keys = Some(SigningKeys::unguessable());
+            endpoints.set(&uid, ("a", &name), keys, |uid, (_, name)| (uid, name) == ("uid-7", "llm-7"));
+        }
+        let kept = uids(&endpoints);
+        assert!(kept.len() <= FEW && kept.contains(&"uid-7".into()), "{}", kept.len());
     }
 }

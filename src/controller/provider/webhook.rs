@@ -34,18 +34,19 @@ pub(super) async fn look<P: Provider>(ctx: &Context, provider: &P) -> Result<Opt
         Some(Err(missing)) => Some(Err(missing.blocked()?)),
     };
     let usable = keys.as_ref().and_then(|keys| keys.as_ref().ok()).cloned();
-    endpoints.set(&uid, (&namespace, &provider.name_any()), usable, |namespace, name| {
+    endpoints.set(&uid, (&namespace, &provider.name_any()), usable, |uid, (namespace, name)| {
         let object = ObjectRef::<P>::new(name);
         let object = if namespace.is_empty() { object } else { object.within(namespace) };
         // An endpoint of the other kind is left to the looks at that kind. Only those of BatchProviders have a
         // namespace.
-        namespace.is_empty() != provider.namespace().is_none() || is_watched(ctx, &object)
+        namespace.is_empty() != provider.namespace().is_none() || is_watched(ctx, &object, uid)
     });
     Ok(keys.map(|keys| check(Some(keys.map(|_| ())))))
 }
 
-fn is_watched<P: Provider>(ctx: &Context, object: &ObjectRef<P>) -> bool {
-    P::watched(ctx).iter().any(|store| store.get(object).is_some())
+fn is_watched<P: Provider>(ctx: &Context, object: &ObjectRef<P>, uid: &str) -> bool {
+    let found = P::watched(ctx).iter().find_map(|store| store.get(object));
+    found.is_some_and(|provider| provider.meta().uid.as_deref() == Some(uid))
 }
 
 /// Returns the keys of the account's webhook; None if it has none.
