@@ -52,18 +52,30 @@ impl WebhookCheck {
         matches!(self.served, Some(Err(_)))
     }
 
-    /// Returns the condition; None if it stays as it is. An operator that serves no webhooks does not contradict
-    /// another one that does, since the two would overwrite each other for ever.
-    fn verdict(&self, old: &ProviderStatus) -> Option<Verdict> {
+    /// Returns whether another operator may be the one that said what the condition says, so that it stays as it is: the
+    /// two would overwrite each other for ever. An operator that serves no webhooks contradicts nobody, and one without
+    /// the signing secret nobody who takes events for this generation.
+    pub(crate) fn is_left_to_others(&self, old: &ProviderStatus, generation: Option<i64>) -> bool {
+        let Some(known) = old.conditions.iter().find(|c| c.type_ == conditions::WEBHOOK_READY) else { return false };
+        self.is_shared
+            && match self.served {
+                Some(Ok(())) => false,
+                Some(Err(_)) => known.status == "True" && known.observed_generation == generation,
+                None => true,
+            }
+    }
+
+    /// Returns the condition; None if it [is left to others](Self::is_left_to_others).
+    fn verdict(&self, old: &ProviderStatus, generation: Option<i64>) -> Option<Verdict> {
+        if self.is_left_to_others(old, generation) {
+            return None;
+        }
         let (status, reason, message) = match &self.served {
             Some(Ok(())) => {
                 let message = format!("events of batches are taken at {}; each has its batch looked at", self.path);
                 (true, reasons::LISTENING, message)
             }
             Some(Err(Blocked { reason, message })) => (false, *reason, message.clone()),
-            None if self.is_shared && old.conditions.iter().any(|c| c.type_ == conditions::WEBHOOK_READY) => {
-                return None;
-            }
             None => {
                 let message = "the operator serves no webhooks; its admin turns them on with --provider-webhook-addr, see docs/provider-webhooks.md";
                 (false, reasons::WEBHOOKS_DISABLED, message.into())
@@ -164,7 +176,7 @@ pub fn looked_at(
     let mut new = with(old, new, generation, verdict, now);
     match webhook {
         Some(webhook) => {
-            if let Some(verdict) = webhook.verdict(old) {
+            if let Some(verdict) = webhook.verdict(old, generation) {
                 conditions::set(&mut new.conditions, verdict, generation, seconds(now));
             }
         }
@@ -224,11 +236,12 @@ fn with(
 }
 
 /// Returns the milliseconds until the check after one with this `answer` and `webhook`; `jitter` spreads them by up to a quarter.
+/// A signing secret that has to be mended is looked for soon, unless the account is to be left alone for longer.
 pub fn next_look(answer: &Answer, webhook: Option<&WebhookCheck>, jitter: u8) -> i64 {
     let pause = match answer {
+        Answer::Busy(_) | Answer::Failed(_) => AWAY_LOOK,
         _ if webhook.is_some_and(WebhookCheck::is_broken) => MENDED_LOOK,
         Answer::Probed(_) | Answer::Untried { .. } | Answer::Still => READY_LOOK,
-        Answer::Busy(_) | Answer::Failed(_) => AWAY_LOOK,
         Answer::Missing(_) => MENDED_LOOK,
     };
     pause + pause * i64::from(jitter) / 1024
@@ -411,6 +424,13 @@ mod tests {
         let served = look_at_webhook(&disabled, check(Some(Ok(()))));
         assert_eq!(webhook(&served), ("True", "Listening"));
         assert_eq!(look_at_webhook(&served, check(None)), served);
+        let without_secret =
+            || check(Some(Err(Blocked { reason: reasons::SECRET_NOT_FOUND, message: "Secret 'hook'".into() })));
+        assert_eq!(look_at_webhook(&served, without_secret()), served);
+        assert!(!without_secret().is_left_to_others(&served, Some(2)), "a new spec is judged anew");
+        assert_eq!(webhook(&look_at_webhook(&disabled, without_secret())), ("False", "SecretNotFound"));
+        let alone = WebhookCheck { is_shared: false, ..without_secret() };
+        assert_eq!(webhook(&look_at_webhook(&served, alone)), ("False", "SecretNotFound"), "nobody else serves it");
     }
 
     #[test]
@@ -421,5 +441,15 @@ mod tests {
         assert_eq!(next_look(&Answer::Missing(blocked(reasons::SECRET_NOT_FOUND)), None, 0), MENDED_LOOK);
         assert_eq!(next_look(&away, None, 0), AWAY_LOOK);
         assert!(next_look(&away, None, 255) < AWAY_LOOK * 5 / 4);
+        let served = Some(Err(blocked(reasons::SECRET_NOT_FOUND)));
+        let broken = WebhookCheck { path: "/hooks/u".into(), is_shared: false, served };
+        assert_eq!(next_look(&Answer::Still, Some(&broken), 0), MENDED_LOOK);
+        for busy in [away, Answer::Busy("429".into())] {
+            assert_eq!(
+                next_look(&busy, Some(&broken), 0),
+                AWAY_LOOK,
+                "an account that is away is not asked more often"
+            );
+        }
     }
 }

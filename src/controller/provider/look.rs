@@ -56,7 +56,8 @@ pub(super) async fn look<P: Provider>(
         };
     let account = provider.account();
     let limits = Dialect::of(account.type_).limits.effective(account.limits);
-    let pause = next_look(&answer, webhook.as_ref(), ctx.clock.jitter());
+    let own_webhook = webhook.as_ref().filter(|webhook| !webhook.is_left_to_others(old, generation));
+    let pause = next_look(&answer, own_webhook, ctx.clock.jitter());
     let looked = ProviderCheck { generation, secret_version, is_known, limits, answer, webhook };
     Ok((looked_at(old, looked, account.unknown_submission_policy, ctx.clock.now()), pause))
 }
