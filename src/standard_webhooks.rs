@@ -50,7 +50,7 @@ pub enum SecretError {
     NoPrefix,
     #[error("what follows `whsec_` is not base64; copy the signing secret as it was shown")]
     NotBase64,
-    #[error("a key has {0} bytes, and a signing secret holds {min} to {max}", min = KEY_BYTES.start(), max = KEY_BYTES.end())]
+    #[error("a key has {0} bytes, and a signing secret holds {min} to {max}; copy it whole, or make one with `openssl rand -base64 32`", min = KEY_BYTES.start(), max = KEY_BYTES.end())]
     Length(usize),
     #[error("it holds more than {KEYS} secrets; remove those that are no longer used")]
     TooMany,

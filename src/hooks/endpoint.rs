@@ -11,7 +11,7 @@ use super::rate::Rate;
 use super::seen::SeenMessages;
 use super::{Hint, Outcome};
 use crate::fair::Budget;
-use crate::standard_webhooks::{SigningKeys, TOLERANCE, Verified};
+use crate::standard_webhooks::{SigningKeys, TOLERANCE, Verified, VerifyError};
 
 /// Limits of the signatures that an endpoint checks: in a burst, and in each second. A flood of forgeries keeps out the
 /// events of that endpoint only.
@@ -81,7 +81,7 @@ impl Endpoint {
         let Verified { id, timestamp } = match self.keys.verify(headers, body, now / 1000) {
             Ok(verified) => verified,
             Err(why) => {
-                self.warn(*now, &why);
+                self.warn(*now, why);
                 return Outcome::Refused;
             }
         };
@@ -102,13 +102,17 @@ impl Endpoint {
 
     /// Logs a refused message, once a minute at most, since the signing secret may be wrong. Requests to unknown
     /// endpoints are not logged.
-    fn warn(&self, now: i64, why: &dyn std::fmt::Display) {
+    fn warn(&self, now: i64, why: VerifyError) {
         let mut state = self.lock();
         if self.name.is_empty() || now < state.warned.saturating_add(WARNED_AGAIN) {
             return;
         }
         state.warned = now;
         let (namespace, name) = (&self.namespace, &self.name);
-        warn!(namespace, name, %why, "a webhook of a provider was refused; compare its signing secret with the provider's");
+        let remedy = match why {
+            VerifyError::Stale => "check the clock of the operator's node, and that nobody repeats old messages",
+            VerifyError::Header(_) | VerifyError::Forged => "compare its signing secret with the provider's",
+        };
+        warn!(namespace, name, %why, "a webhook of a provider was refused; {remedy}");
     }
 }

@@ -85,7 +85,10 @@ async fn drain(response: Response) {
 /// Parses the URL in a Secret.
 fn url(secret: &str) -> Result<Url, Undelivered> {
     let text = secret.trim();
-    let refused = |why: &str| Err(Undelivered { retry: Retry::Later, message: format!("the URL in the Secret {why}") });
+    let refused = |why: &str| {
+        let message = format!("`webhook.urlSecretKeyRef`: the URL in the Secret {why}");
+        Err(Undelivered { retry: Retry::Later, message })
+    };
     if text.is_empty() {
         return refused("is empty");
     }
@@ -139,10 +142,8 @@ fn request(
         .header(standard_webhooks::ID, &notice.id)
         .header(standard_webhooks::TIMESTAMP, seconds);
     if let Some(keys) = &target.signing_keys {
-        let keys = SigningKeys::parse(keys.expose_secret()).map_err(|e| Undelivered {
-            retry: Retry::Later,
-            message: format!("the signing key in the Secret cannot be used: {e}"),
-        })?;
+        let keys = SigningKeys::parse(keys.expose_secret())
+            .map_err(|e| Undelivered { retry: Retry::Later, message: format!("`webhook.signingSecretKeyRef`: {e}") })?;
         request = request.header(standard_webhooks::SIGNATURE, keys.sign(&notice.id, seconds, &body));
     }
     request.body(body).build().map_err(|e| later(&host, &e.without_url().to_string()))
@@ -158,7 +159,9 @@ fn judge(format: NotificationFormat, host: &str, answer: &Answer) -> Result<(), 
     let words = format!("it answered {}", status.as_u16());
     let words = match (hint(format, status), &answer.redirect) {
         (_, Some(Redirect { origin, .. })) => {
-            format!("{words}, a redirect to {origin}; redirects are not followed: put the new URL into the Secret")
+            format!(
+                "{words}, a redirect to {origin}; redirects are not followed: put the new URL into the Secret of `webhook.urlSecretKeyRef`"
+            )
         }
         (Some(hint), None) => format!("{words}: {hint}"),
         (None, None) => words,
@@ -176,13 +179,23 @@ fn hint(format: NotificationFormat, status: StatusCode) -> Option<&'static str> 
     let is_slack = format == NotificationFormat::Slack;
     Some(match status.as_u16() {
         403 if is_slack => "the workspace does not let this webhook post; its admins decide that",
-        404 if is_slack => "the channel or the webhook is gone; make a new webhook and put its URL into the Secret",
-        410 if is_slack => "the channel is archived; make a webhook for another one and put its URL into the Secret",
-        400 if !is_slack => "if the receiver verifies signatures, compare its signing key with that of the Secret",
-        401 | 403 => "it refuses the signature or the URL; compare the Secret with what the receiver expects",
-        404 => "nothing is there under the path of the URL; compare the URL in the Secret with the receiver's",
-        405 => "it takes no POST; compare the URL in the Secret with the receiver's",
-        410 => "it does not want any message; take the notification out, or put another URL into the Secret",
+        404 if is_slack => {
+            "the channel or the webhook is gone; make a new webhook and put its URL into the Secret of `webhook.urlSecretKeyRef`"
+        }
+        410 if is_slack => {
+            "the channel is archived; make a webhook for another one and put its URL into the Secret of `webhook.urlSecretKeyRef`"
+        }
+        400 if !is_slack => {
+            "if the receiver verifies signatures, compare its signing key with `webhook.signingSecretKeyRef`"
+        }
+        401 | 403 => {
+            "it refuses the signature or the URL; compare the Secrets of `webhook` with what the receiver expects"
+        }
+        404 => "nothing is there under the path of the URL; compare `webhook.urlSecretKeyRef` with the receiver's",
+        405 => "it takes no POST; compare `webhook.urlSecretKeyRef` with the receiver's",
+        410 => {
+            "it does not want any message; take the notification out, or put another URL into the Secret of `webhook.urlSecretKeyRef`"
+        }
         413 => "the message is too large for it",
         415 => "it does not take the format; compare `format` with what the receiver expects",
         429 => "it takes no more messages for now",
@@ -276,6 +289,7 @@ mod tests {
         ] {
             let undelivered = url(secret).unwrap_err();
             assert!(undelivered.message.contains(words), "{secret}: {undelivered}");
+            assert!(undelivered.message.starts_with("`webhook.urlSecretKeyRef`: "), "{undelivered}");
             assert!(!undelivered.message.contains("canary"), "{undelivered}");
             assert_eq!(undelivered.retry, Retry::Later, "its owner may mend it");
         }
