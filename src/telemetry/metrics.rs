@@ -65,6 +65,7 @@ pub struct Metrics {
     failures: Labelled,
     provider_looks: Labelled,
     webhooks: Labelled,
+    notifications: Labelled,
     orphan_batches: LabelledGauge,
     jobs: Counted,
     failing_calls: Counted,
@@ -83,7 +84,8 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let (steps, failures, provider_looks) = (Labelled::default(), Labelled::default(), Labelled::default());
-        let (webhooks, orphan_batches) = (Labelled::default(), LabelledGauge::default());
+        let (webhooks, notifications) = (Labelled::default(), Labelled::default());
+        let orphan_batches = LabelledGauge::default();
         let (batches_created, status_writes, leader) = (Counter::default(), Counter::default(), Gauge::default());
         let events_dropped = Counter::default();
         let mut registry = Registry::with_prefix("batchjob");
@@ -94,6 +96,15 @@ impl Default for Metrics {
             "provider_webhooks",
             "Requests to the endpoints for webhooks of providers, by outcome",
             webhooks.clone(),
+        );
+        // An alert on an increase would miss the first one of a series that does not exist before.
+        for outcome in ["Delivered", "Failed", "GaveUp"] {
+            notifications.get_or_create(&[("outcome", outcome)]).inc_by(0);
+        }
+        registry.register(
+            "notifications",
+            "Attempts to tell a webhook of an event of a job, and messages that were given up, by outcome",
+            notifications.clone(),
         );
         registry.register("batches_created", "Batches created at providers", batches_created.clone());
         registry.register("status_writes", "Writes of a BatchJob's status", status_writes.clone());
@@ -129,6 +140,7 @@ impl Default for Metrics {
             failures,
             provider_looks,
             webhooks,
+            notifications,
             orphan_batches,
             jobs,
             failing_calls,
@@ -161,6 +173,11 @@ impl Metrics {
     /// Counts a request to an endpoint for webhooks.
     pub fn webhook(&self, outcome: &'static str) {
         self.webhooks.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts an attempt to tell a webhook of an event of a job.
+    pub fn notification(&self, outcome: &'static str) {
+        self.notifications.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Sets the number of running batches that nobody follows, in accounts of a kind of provider.

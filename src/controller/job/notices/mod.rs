@@ -146,7 +146,10 @@ pub(super) fn last_attempt(ctx: &Arc<Context>, job: &Arc<BatchJob>) {
                 let (ctx, job, name) = (ctx.clone(), job.clone(), name.to_string());
                 ctx.clone().tracker.spawn(async move { last_pass(&ctx, &job, &name, turn).await });
             }
-            None => is_lost(job, name, "too many webhooks are being told now"),
+            None => {
+                waiting(job).filter(|message| message.name == name).for_each(|_| ctx.metrics.notification("GaveUp"));
+                is_lost(job, name, "too many webhooks are being told now");
+            }
         }
     }
 }
@@ -154,15 +157,21 @@ pub(super) fn last_attempt(ctx: &Arc<Context>, job: &Arc<BatchJob>) {
 /// Sends the waiting messages to a webhook of a job that is gone, in their order, up to the first one that fails.
 async fn last_pass(ctx: &Context, job: &BatchJob, name: &str, _turn: Share) {
     let since = ctx.clock.now() - cache::LIFETIME + 1;
-    let messages = waiting(job).filter(|message| message.name == name).collect();
+    let messages: Vec<_> = waiting(job).filter(|message| message.name == name).collect();
+    let total = messages.len();
     let tried = tokio::select! {
         tried = in_order(ctx, job, messages, since) => tried,
         () = stopped(ctx) => return,
     };
+    let mut delivered = 0;
     for (_, result) in tried {
-        if let Err(unsent) = result {
-            is_lost(job, name, &unsent.why.message);
+        match result {
+            Ok(()) => delivered += 1,
+            Err(unsent) => is_lost(job, name, &unsent.why.message),
         }
+    }
+    for n in 0..total {
+        ctx.metrics.notification(if n < delivered { "Delivered" } else { "GaveUp" });
     }
 }
 

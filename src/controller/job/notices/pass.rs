@@ -142,6 +142,7 @@ async fn deliver_due(ctx: &Arc<Context>, key: &Key, tries: &mut Tries) -> Result
     let due = tries.due(&job, &key.name, ctx.clock.now());
     for (message, result) in in_order(ctx, &job, due, since).await {
         let tried = tries.learn(message, result, (ctx.clock.now(), ctx.clock.jitter()));
+        ctx.metrics.notification(outcome(tried.state));
         report(ctx, &job, &tried);
         // Of failed attempts, the first, second, fourth, eighth and so on are written.
         if !tried.is_pending() || tried.attempts.count_ones() == 1 {
@@ -175,6 +176,15 @@ pub(super) async fn in_order<'a>(
         }
     }
     tried
+}
+
+/// Returns the outcome of an attempt for the metric: `Failed` if the message is tried again.
+fn outcome(state: NotificationState) -> &'static str {
+    match state {
+        NotificationState::Delivered => "Delivered",
+        NotificationState::Pending => "Failed",
+        NotificationState::GaveUp => "GaveUp",
+    }
 }
 
 /// Publishes an event about a message that was delivered, that was given up, or that keeps failing.
