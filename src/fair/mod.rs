@@ -71,6 +71,13 @@ impl OthersWait {
         }
     }
 
+    /// Waits until the holder has to make room.
+    pub async fn become_so(mut self) {
+        while !self.is_so() {
+            self.changed().await;
+        }
+    }
+
     /// Waits until the result of [`OthersWait::is_so`] may have changed.
     pub async fn changed(&mut self) {
         if self.shortage.changed().await.is_err() {
@@ -146,10 +153,7 @@ impl Share {
 
     /// Waits until the holder has to make room, if it is slow.
     pub async fn is_wanted(&self) {
-        let mut others_wait = self.others_wait();
-        while !others_wait.is_so() {
-            others_wait.changed().await;
-        }
+        self.others_wait().become_so().await;
     }
 
     /// Returns the size of the share. It is at most the total and, for a retry, at most half of it.

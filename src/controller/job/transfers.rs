@@ -98,9 +98,9 @@ pub(crate) async fn run<W: Future<Output = Outcome>>(
     work: impl FnOnce() -> W,
 ) -> (Outcome, i64) {
     let waits = ctx.metrics.transfer_queue(name_of(task));
-    // A transfer that holds memory never waits for disk.
-    let disk = TransferDisk::take(&ctx.jobs.disk, claim.clone(), job_state.disk_need(task)).await;
-    let memory = Arc::new(ctx.jobs.transfers.take(claim).await);
+    let need = job_state.disk_need(task);
+    let disk = || TransferDisk::take(&ctx.jobs.disk, claim.clone(), need);
+    let (disk, memory) = for_a_transfer(disk, || ctx.jobs.transfers.take(claim.clone()), fair::grace(0)).await;
     drop(waits);
     let size = memory.size();
     let pace = Pace::new(&memory, failures(job_state, task)).using(disk);
@@ -127,22 +127,50 @@ pub(crate) async fn run_upload<T: Future<Output = Share>, W: Future<Output = Out
     run_at(pace, ctx, job_state, (task, size), work(shares)).await
 }
 
-/// Waits for a turn, and then for memory. After `grace`, a wait for memory ends if a namespace without a turn wants this
-/// one: the turn is given back, and the wait for a turn begins again.
+/// Waits for a turn, and then for memory. A turn is given back, and waited for again, if a namespace without a turn wants it
+/// during a wait for memory that takes longer than `grace`.
 async fn for_an_upload<T: Future<Output = Share>, M: Future<Output = Share>>(
     turn: impl Fn() -> T,
     memory: impl Fn() -> M,
     grace: Duration,
 ) -> UploadShares {
+    let (turn, memory) = one_and_other(turn, |turn| Some(turn.others_wait()), memory, grace).await;
+    UploadShares { turn: Arc::new(turn), memory: Arc::new(memory) }
+}
+
+/// Waits for local disk, and then for memory, so that no transfer waits for disk while it holds memory. The disk is given
+/// back, and waited for again, if a namespace without any wants it during a wait for memory that takes longer than `grace`.
+async fn for_a_transfer<D: Future<Output = TransferDisk>, M: Future<Output = Share>>(
+    disk: impl Fn() -> D,
+    memory: impl Fn() -> M,
+    grace: Duration,
+) -> (TransferDisk, Place) {
+    let others_wait = |disk: &TransferDisk| disk.is_held().then(|| disk.others_wait());
+    let (disk, memory) = one_and_other(disk, others_wait, memory, grace).await;
+    (disk, Arc::new(memory))
+}
+
+/// Waits for `one`, and then for the `other`. After `grace`, the wait for the other ends if `others_wait` for the one: it is
+/// dropped, and both are waited for anew.
+async fn one_and_other<A: Future, B: Future>(
+    one: impl Fn() -> A,
+    others_wait: impl Fn(&A::Output) -> Option<OthersWait>,
+    other: impl Fn() -> B,
+    grace: Duration,
+) -> (A::Output, B::Output) {
     loop {
-        let turn = Arc::new(turn().await);
+        let one = one().await;
+        let others_wait = others_wait(&one);
         let pressed = async {
             tokio::time::sleep(grace).await;
-            turn.is_wanted().await;
+            match others_wait {
+                Some(others_wait) => others_wait.become_so().await,
+                None => std::future::pending().await,
+            }
         };
         tokio::select! {
             biased;
-            memory = memory() => return UploadShares { turn, memory: Arc::new(memory) },
+            other = other() => return (one, other),
             () = pressed => {}
         }
     }
@@ -522,6 +550,32 @@ mod tests {
         drop(full);
         let begun = begins.await.unwrap();
         assert_eq!((begun.turn.size(), begun.memory.size()), (1, 1), "it begins when there is memory");
+    }
+
+    #[tokio::test]
+    async fn a_transfer_that_waits_for_memory_gives_its_local_disk_to_a_namespace_that_has_none() {
+        let (memory, spool) = (Shares::new(LIMITS), DiskShares::of_spool(16 << 20));
+        // Slow transfers of its own namespace hold the memory, and no disk.
+        let full = memory.take(wish("slow", LIMITS.total)).await;
+        let (of, disk_of) = (memory.clone(), spool.clone());
+        let begins = tokio::spawn(for_a_transfer(
+            move || {
+                let spool = disk_of.clone();
+                async move { TransferDisk::take(&spool, wish("slow", SMALL), Some(10)).await }
+            },
+            move || {
+                let memory = of.clone();
+                async move { memory.take(wish("slow", SMALL)).await }
+            },
+            SECOND / 10,
+        ));
+        tokio::time::sleep(SECOND / 20).await;
+        let quiet = TransferDisk::take(&spool, wish("quiet", SMALL), Some(4));
+        let quiet = tokio::time::timeout(SECOND, quiet).await.expect("the disk of the one that waits");
+        assert!(!begins.is_finished());
+        drop((quiet, full));
+        let (disk, memory) = begins.await.unwrap();
+        assert_eq!((disk.grow(10 << 20).is_ok(), memory.size()), (true, 1), "it begins when there are both");
     }
 
     /// Runs a small upload that takes in some bytes and holds some MiB, while others have `taken` MiB. Returns the largest size
