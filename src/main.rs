@@ -105,8 +105,8 @@ struct Run {
     /// Folder on local disk for transfers. Its content may vanish at any time.
     #[arg(long, env = "SPOOL_DIR", default_value = "/tmp")]
     spool_dir: PathBuf,
-    /// Local disk to take at most, such as 2Gi: the size of the volume of --spool-dir. Transfers share five eighths of it, which the answers
-    /// of one batch have to fit into.
+    /// Local disk to take at most, such as 2Gi: the size of the volume of --spool-dir, at least 64Mi. Transfers share five eighths of it,
+    /// which the answers of one batch have to fit into.
     #[arg(long, env = "SPOOL_SIZE", default_value = "2Gi", value_parser = controller::spool_size)]
     spool_size: u64,
     /// ConfigMaps that the requests and results of one job may take where `spec.output.configMap` is set; 740 KiB each.

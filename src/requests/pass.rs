@@ -131,7 +131,10 @@ impl<'a> Pass<'a> {
         let (path, model) = (options.endpoint.path(), options.model.as_deref());
         let (defaults, allowed) = (options.defaults.clone(), options.allowed_models.clone());
         let writer = stage.map(|(folder, work_id)| {
-            move || ShardWriter::new(folder, work_id, spool, options.max_requests, options.max_bytes)
+            move || {
+                ShardWriter::new(folder, work_id, spool, options.max_requests, options.max_bytes)
+                    .on_disk(options.open_disk)
+            }
         });
         Pass {
             name,

@@ -49,6 +49,8 @@ pub struct PlanOptions {
     pub max_bytes: u64,
     /// Most inputs of embeddings in one batch, over all its requests.
     pub max_inputs: u64,
+    /// Most bytes of local disk for batches that are not full yet, compressed.
+    pub open_disk: u64,
     /// Most batches in all.
     pub max_batches: usize,
     /// Models that requests may name. Empty: any model.

@@ -8,8 +8,8 @@ use crate::transport::UsedDisk;
 pub struct DiskUse(UsedDisk);
 
 impl DiskUse {
-    /// Changes the use to `bytes`, before they are written. For each mebibyte that is used more, this yields once, so that the transfer's
-    /// share can grow.
+    /// Changes the use to `bytes`, before they are written. This yields once for each mebibyte that is used more, and for each
+    /// 32 KiB of the first mebibyte, so that the transfer's share can grow.
     pub async fn set(&mut self, bytes: u64) {
         self.0.set(bytes).await;
     }

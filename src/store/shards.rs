@@ -120,7 +120,7 @@ pub struct ShardWriter<'a> {
     disk: u64,
 }
 
-/// Bytes of local disk that the open shards of a writer take, compressed, until the largest of them is put before it is full.
+/// Most bytes of local disk that the open shards of a writer take, compressed, until the largest of them is put before it is full.
 const OPEN_DISK: u64 = 512 << 20;
 
 struct Open {
@@ -152,6 +152,12 @@ impl<'a> ShardWriter<'a> {
     /// Limits the inputs of embeddings in a shard to `max_inputs`; None for other requests.
     pub fn of_inputs(mut self, max_inputs: Option<u64>) -> Self {
         self.max_inputs = max_inputs;
+        self
+    }
+
+    /// Limits the local disk of open shards to so many `bytes`, if they are fewer than the 512 MiB that are the limit anyway.
+    pub fn on_disk(mut self, bytes: u64) -> Self {
+        self.disk = OPEN_DISK.min(bytes);
         self
     }
 
@@ -297,7 +303,7 @@ mod tests {
     async fn the_largest_of_many_open_shards_is_put_before_they_take_too_much_local_disk() {
         let folder = Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://out/", "out/");
         let spool = std::env::temp_dir();
-        let mut writer = ShardWriter { disk: 4 << 20, ..ShardWriter::new(&folder, "w", &spool, i64::MAX, u64::MAX) };
+        let mut writer = ShardWriter::new(&folder, "w", &spool, i64::MAX, u64::MAX).on_disk(4 << 20);
         let (mut put, mut most) = (vec![], 0u64);
         let mut random = blake3::Hasher::new().finalize_xof();
         for index in 0..120 {

@@ -75,12 +75,13 @@ impl Default for UsedDisk {
 }
 
 impl UsedDisk {
-    /// Changes the use to `bytes`, before they are written. For each mebibyte that is used more, this yields once, so that whoever polls
-    /// the work can end it.
+    /// Changes the use to `bytes`, before they are written. This yields once for each mebibyte that is used more, and for each
+    /// 32 KiB of the first mebibyte, so that whoever polls the work can end it.
     pub async fn set(&mut self, bytes: u64) {
         let before = self.bytes;
         self.note(bytes);
-        if bytes >> 20 > before >> 20 {
+        let steps = |bytes: u64| (bytes.min(1 << 20) >> 15) + (bytes >> 20);
+        if steps(bytes) > steps(before) {
             tokio::task::yield_now().await;
         }
     }

@@ -208,6 +208,8 @@ fn what_the_chart_cannot_mean_is_refused() {
         ("egressProxy.secretKeyRef.name=proxy", "/egressProxy/secretKeyRef'"),
         ("providerWebhooks.enabled=sometimes", "/providerWebhooks/enabled': got string, want boolean"),
         ("spool.sizeLimit=plenty", "/spool/sizeLimit'"),
+        ("spool.sizeLimit=1.2.3Gi", "/spool/sizeLimit'"),
+        ("spool.sizeLimit=63Mi", "/spool/sizeLimit'"),
         (
             "metrics.service=false,metrics.serviceMonitor.create=true",
             "metrics.serviceMonitor.create needs metrics.service",

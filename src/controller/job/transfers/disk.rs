@@ -6,8 +6,10 @@ use crate::api::conditions::reasons;
 use crate::controller::runtime::error::StepError;
 use crate::fair::{Claim, Limits, OthersWait, Share, Shares};
 
-/// MiB that a transfer may use without a share of the disk. Most jobs use no more, so that they never wait for any.
-const SMALL: u64 = 1;
+/// Most bytes that a transfer may use without a share of the disk. Most jobs use no more, so that they never wait for any.
+const SMALL: u64 = 1 << 20;
+/// Number of transfers that can hold memory at the same time.
+const TRANSFERS: u64 = super::LIMITS.total / super::SMALL;
 /// Step to which shares are rounded up, in MiB, so that a share seldom has to grow.
 const STEP: u64 = 4;
 
@@ -17,18 +19,26 @@ pub(crate) struct DiskShares {
     shares: Arc<Shares>,
     /// MiB in all.
     total: u64,
+    /// Bytes that a transfer may use without a share.
+    small: u64,
 }
 
 impl DiskShares {
     /// Returns the part of a spool of so many bytes that transfers share: five eighths. Local copies have a quarter
-    /// (`store::LocalCopies`). The rest is for small transfers, of which there may be 128, and for what visits sort.
+    /// (`store::LocalCopies`), [`TRANSFERS`] small transfers have a sixteenth, and what visits sort has the rest.
     pub fn of_spool(bytes: u64) -> DiskShares {
-        DiskShares::of((bytes / 8 * 5) >> 20)
+        DiskShares::of((bytes / 8 * 5) >> 20, SMALL.min(bytes / 16 / TRANSFERS))
     }
 
-    fn of(total: u64) -> DiskShares {
+    fn of(total: u64, small: u64) -> DiskShares {
         let limits = Limits { total, per_namespace: u64::MAX, keeps_last_shares: true };
-        DiskShares { shares: Shares::new(limits), total }
+        DiskShares { shares: Shares::new(limits), total, small }
+    }
+
+    /// Returns the bytes that the open shards of a writer may take: two fifths of what transfers share, as a plan may have two writers,
+    /// and other files beside them.
+    pub fn of_open_shards(&self) -> u64 {
+        (self.total << 20) / 5 * 2
     }
 
     /// Returns the number of transfers that wait for disk, by lane.
@@ -75,7 +85,7 @@ impl TransferDisk {
     pub fn grow(&self, bytes: u64) -> Result<(), NoDisk> {
         let mib = bytes.div_ceil(1 << 20);
         let mut share = self.share.lock().unwrap_or_else(PoisonError::into_inner);
-        if mib <= SMALL || share.as_ref().is_some_and(|share| share.size() >= mib) {
+        if bytes <= self.of.small || share.as_ref().is_some_and(|share| share.size() >= mib) {
             return Ok(());
         }
         if mib > self.of.total {
@@ -130,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_transfer_begins_again_with_more_disk_and_small_ones_never_wait() {
-        let disk = DiskShares::of(64);
+        let disk = DiskShares::of(64, MIB);
         let one = transfer(&disk, "a").await;
         assert!(one.grow(40 * MIB).is_ok());
         let other = transfer(&disk, "b").await;
@@ -154,7 +164,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_transfers_of_one_namespace_leave_disk_to_others() {
-        let disk = DiskShares::of(64);
+        let disk = DiskShares::of(64, MIB);
         let mut held = vec![];
         for _ in 0..64 {
             let transfer = transfer(&disk, "hostile").await;
@@ -168,16 +178,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_transfer_that_needs_more_than_there_is_says_what_helps() {
-        let disk = DiskShares::of(8);
+        let disk = DiskShares::of(8, MIB);
         let Err(NoDisk::Ever(error)) = transfer(&disk, "a").await.grow(8 * MIB + 1) else { panic!("there are 8 MiB") };
         assert!(!error.retryable && error.blocked.message.contains("--spool-size"), "{error}");
     }
 
+    #[tokio::test]
+    async fn a_small_transfer_may_use_less_of_a_small_spool() {
+        let disk = DiskShares::of_spool(64 * MIB);
+        let (small, larger) = (transfer(&disk, "a").await, transfer(&disk, "a").await);
+        assert!(small.grow(MIB / 32).is_ok() && !small.is_held());
+        assert!(larger.grow(MIB / 32 + 1).is_ok() && larger.is_held());
+    }
+
     #[test]
-    fn what_is_shared_and_what_is_small_fits_into_the_spool_with_the_local_copies() {
-        let spool = 2_048;
-        let (shared, copies) = (DiskShares::of_spool(spool * MIB).total, spool / 4);
-        assert_eq!((shared, copies), (1_280, 512));
-        assert!(shared + copies + SMALL * super::super::LIMITS.total <= spool - 128);
+    fn what_is_shared_and_what_is_small_fits_into_a_spool_of_any_size_with_the_local_copies() {
+        for (spool, told) in
+            [(64, (40, MIB / 32)), (1_024, (640, MIB / 2)), (2_048, (1_280, MIB)), (20_480, (12_800, MIB))]
+        {
+            let (disk, copies) = (DiskShares::of_spool(spool * MIB), spool * MIB / 4);
+            assert_eq!((disk.total, disk.small), told, "{spool} MiB");
+            let left = (spool * MIB).checked_sub(disk.total * MIB + copies + TRANSFERS * disk.small);
+            assert!(left.is_some_and(|left| left >= spool * MIB / 16), "{spool} MiB leave {left:?} for visits");
+            assert!(2 * disk.of_open_shards() < disk.total * MIB, "{spool} MiB: both writers of a plan");
+        }
     }
 }

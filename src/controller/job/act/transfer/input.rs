@@ -44,8 +44,9 @@ impl Act<'_> {
             let _inline = reserve(inline).await;
             let schema = stage.as_ref().and_then(|_| job.spec.sorted_schema());
             let allowed_models = allowed_models(&ctx, &clients.account).await?;
+            let open_disk = ctx.jobs.disk.of_open_shards();
             let checked = source::check(&job.spec, &output_uri)
-                .and_then(|()| options(&job, &clients, allowed_models, max_batches, version));
+                .and_then(|()| options(&job, &clients, (allowed_models, max_batches, open_disk), version));
             let mut options = match checked {
                 Ok(options) => options,
                 Err(message) => {
@@ -135,8 +136,7 @@ async fn read(ctx: &Context, key: &ObjectRef<BatchJob>) -> Result<Option<BatchJo
 fn options(
     job: &BatchJob,
     clients: &Clients,
-    allowed_models: Vec<String>,
-    max_batches: usize,
+    (allowed_models, max_batches, open_disk): (Vec<String>, usize, u64),
     hash_version: WorkHashVersion,
 ) -> Result<PlanOptions, String> {
     let (spec, limits) = (&job.spec, clients.account.limits());
@@ -169,6 +169,7 @@ fn options(
         max_requests: max_requests(job, clients),
         max_bytes: limits.max_bytes_per_batch.unsigned_abs(),
         max_inputs: u64::from(limits.max_inputs_per_batch.unsigned_abs()),
+        open_disk,
         max_batches,
         allowed_models,
         hash_version,

@@ -33,7 +33,8 @@ impl Act<'_> {
             let room = shard_limit.saturating_sub(journal.shards.len());
             let max_bytes = limits.max_bytes_per_batch.unsigned_abs();
             let writer = ShardWriter::new(&clients.folder, &journal.work_id, &ctx.jobs.spool, max_requests, max_bytes)
-                .of_inputs(max_inputs);
+                .of_inputs(max_inputs)
+                .on_disk(ctx.jobs.disk.of_open_shards());
             // Requests whose answers are reused are done.
             let shards = all_settled(&clients, &journal, |s| s.reused.is_none(), &ctx.jobs.spool).await?;
             let may_be_sent_again = |asked: &RequestRounds| RequestHistory::from(asked).may_be_sent_again(limit);
@@ -52,6 +53,7 @@ impl Act<'_> {
         tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Halve(attempt_key), move || async move {
             let Some((journal, _held)) = judged.newest(&clients).await? else { return Ok(memory_edit(|_| {})) };
             let Some(whole) = journal.shards.get(attempt_key.shard) else { return Ok(memory_edit(|_| {})) };
+            // The cut is after the first half, and nowhere else: a half takes no more local disk than the shard did when it was staged.
             let half = whole.requests / 2 + whole.requests % 2;
             let writer = ShardWriter::new(&clients.folder, &journal.work_id, &ctx.jobs.spool, half, u64::MAX);
             let earlier = match whole.round {
