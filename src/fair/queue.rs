@@ -20,6 +20,14 @@ pub struct Claim {
     pub is_retry: bool,
 }
 
+impl Claim {
+    /// Returns this claim for work that needs all of `size`. A retry that needs more than retries get together is none any
+    /// more: as one, it would get too little each time.
+    pub fn of_known_need(self, size: u64, limits: &Limits) -> Claim {
+        Claim { size, is_retry: self.is_retry && size <= limits.for_retries(), ..self }
+    }
+}
+
 /// Rank of a claim, before any order among namespaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Urgency {

@@ -11,7 +11,7 @@ use super::act::Outcome;
 use super::backoff::FailedCall;
 use super::job_state::JobState;
 use super::reconcile;
-use super::transfers::{self, UploadShares};
+use super::transfers::{self, TaskEnd, UploadShares};
 use crate::api::BatchJob;
 use crate::controller::Context;
 use crate::fair::{Claim, Share};
@@ -29,8 +29,8 @@ pub(crate) fn start<W: Future<Output = Outcome> + Send + 'static>(
     let (of, kept) = (ctx.clone(), job_state.clone());
     let claim = transfer_claim(job_state, job, task);
     run(ctx, job_state, job, (task, transfers::name_of(task)), async move {
-        let (outcome, began) = transfers::run(&of, &kept, (task, claim), work).await;
-        Done { outcome, began }
+        let (end, began) = transfers::run(&of, &kept, (task, claim), work).await;
+        Done { end, began }
     });
 }
 
@@ -47,14 +47,14 @@ pub(crate) fn start_upload<T: Future<Output = Share> + Send + 'static, W: Future
     let (of, kept) = (ctx.clone(), job_state.clone());
     let claim = transfer_claim(job_state, job, task);
     run(ctx, job_state, job, (task, transfers::name_of(task)), async move {
-        let (outcome, began) = transfers::run_upload(&of, &kept, (task, claim), turn, work).await;
-        Done { outcome, began }
+        let (end, began) = transfers::run_upload(&of, &kept, (task, claim), turn, work).await;
+        Done { end, began }
     });
 }
 
 fn transfer_claim(job_state: &JobState, job: &BatchJob, task: Task) -> Claim {
     let is_retry = job_state.backoff(Some(task)).failures > 0;
-    Claim { is_retry, ..transfers::claim(task, job, job_state.need(task)) }
+    transfers::claim(task, job, job_state.need(task), is_retry)
 }
 
 /// Starts a call to the provider, which moves no data and waits for its turn at the account; `name` is the name of the step. Like a
@@ -69,13 +69,13 @@ pub(crate) fn start_call(
     let clock = ctx.clock.clone();
     run(ctx, job_state, job, (task, name), async move {
         let began = clock.now();
-        Done { outcome: work.await, began }
+        Done { end: work.await.into(), began }
     });
 }
 
-/// The result of a task, and the time at which its work began (Unix milliseconds).
+/// The end of a task, and the time at which its work began (Unix milliseconds).
 struct Done {
-    outcome: Outcome,
+    end: TaskEnd,
     began: i64,
 }
 
@@ -133,13 +133,13 @@ fn run(
                 false => tokio::select! { () = job_state.stop.cancelled() => {}, () = ctx.stop.cancelled() => {} },
             }
         };
-        let Done { outcome, began } = tokio::select! {
+        let Done { end, began } = tokio::select! {
             done = work => done,
             () = ends => return,
         };
         drop(room);
-        match outcome {
-            Ok(memory_edit) => {
+        match end {
+            TaskEnd::Succeeded(memory_edit) => {
                 super::note_success(&ctx, &job_state, Some(task));
                 job_state.remember(|m| {
                     m.running.remove(&task);
@@ -149,7 +149,8 @@ fn run(
                     m.clock_runs_since(now_since);
                 });
             }
-            Err(error) => {
+            TaskEnd::Outgrown => job_state.remember(|m| _ = m.running.remove(&task)),
+            TaskEnd::Failed(error) => {
                 let why = error.chain();
                 debug!(?task, why, "what ran beside the loop failed and is tried again");
                 let elapsed = ctx.clock.now().saturating_sub(began);

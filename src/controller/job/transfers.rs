@@ -22,7 +22,7 @@ use crate::api::weight::json_bytes;
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
 use crate::fair::{self, Claim, Limits, OthersWait, Share};
-use crate::lifecycle::{Memory, Task};
+use crate::lifecycle::Task;
 use crate::transport::{Meter, Patience};
 
 /// Limits of the memory for all transfers, in MiB.
@@ -48,8 +48,9 @@ const MOST_INLINE: u64 = 8;
 pub(crate) const KINDS: [&str; 8] =
     ["LookForInput", "Plan", "Upload", "Collect", "FollowUp", "Halve", "Publish", "Write"];
 
-/// Returns the claim of a transfer. `need` is the size in MiB of one that outgrew its place before.
-pub(crate) fn claim(task: Task, job: &BatchJob, need: Option<u64>) -> Claim {
+/// Returns the claim of a transfer. `need` is the size in MiB of one that outgrew its place before; `is_retry` tells whether it
+/// failed the last time.
+pub(crate) fn claim(task: Task, job: &BatchJob, need: Option<u64>, is_retry: bool) -> Claim {
     let inline = match task {
         // A plan holds the inline requests from its beginning.
         Task::Plan => inline_bytes(job).div_ceil(1 << 20),
@@ -58,7 +59,8 @@ pub(crate) fn claim(task: Task, job: &BatchJob, need: Option<u64>) -> Claim {
     // Large transfers have a lane of their own, so that they do not delay the small ones of their namespace.
     let lane = if need.is_some() { format!("{}, large", name_of(task)) } else { name_of(task).into() };
     let size = need.unwrap_or(0).max(SMALL + inline);
-    Claim { namespace: job.namespace().unwrap_or_default(), lane, size, ..Claim::default() }
+    let claim = Claim { namespace: job.namespace().unwrap_or_default(), lane, is_retry, ..Claim::default() };
+    claim.of_known_need(size, &LIMITS)
 }
 
 /// Returns the MiB that a transfer with this `meter` needs. Its place had `began_with` MiB.
@@ -78,6 +80,25 @@ pub(crate) fn inline_bytes(job: &BatchJob) -> u64 {
     })
 }
 
+/// The end of a task.
+pub(crate) enum TaskEnd {
+    /// It succeeded. The edit holds its result.
+    Succeeded(MemoryEdit),
+    /// It failed, and is tried again after a pause.
+    Failed(StepError),
+    /// It outgrew its memory or its local disk, and begins again with more. Failures before it count on.
+    Outgrown,
+}
+
+impl From<Outcome> for TaskEnd {
+    fn from(outcome: Outcome) -> TaskEnd {
+        match outcome {
+            Ok(memory_edit) => TaskEnd::Succeeded(memory_edit),
+            Err(error) => TaskEnd::Failed(error),
+        }
+    }
+}
+
 /// A share of the memory for transfers, or of the places for uploads.
 pub(crate) type Place = Arc<Share>;
 
@@ -89,21 +110,25 @@ pub(crate) struct UploadShares {
     pub memory: Place,
 }
 
-/// Waits for the memory that `claim` asks for, then runs `work` with it. Returns the outcome, and the time at which the work
-/// began (Unix milliseconds). If the work outgrew its memory or its local disk, the outcome changes nothing, and the next claim is larger.
+/// Waits for local disk, if the transfer is known to need much, and for the memory that `claim` asks for, then runs `work` with
+/// them. Returns the end of the work, and the time at which it began (Unix milliseconds). If it outgrew its memory or its local
+/// disk, the next claim is larger.
 pub(crate) async fn run<W: Future<Output = Outcome>>(
     ctx: &Context,
     job_state: &JobState,
     (task, claim): (Task, Claim),
     work: impl FnOnce() -> W,
-) -> (Outcome, i64) {
+) -> (TaskEnd, i64) {
     let waits = ctx.metrics.transfer_queue(name_of(task));
-    let need = job_state.disk_need(task);
-    let disk = || TransferDisk::take(&ctx.jobs.disk, claim.clone(), need);
+    let (need, failures) = (job_state.disk_need(task), failures(job_state, task));
+    let of_disk = Claim { is_retry: failures > 0, ..claim.clone() };
+    let disk = || TransferDisk::take(&ctx.jobs.disk, of_disk.clone(), need);
     let (disk, memory) = for_a_transfer(disk, || ctx.jobs.transfers.take(claim.clone()), fair::grace(0)).await;
     drop(waits);
     let size = memory.size();
-    let pace = Pace::new(&memory, failures(job_state, task)).using(disk);
+    let is_of_retries = claim.is_retry && disk.is_of_retries();
+    let failures = failures.min(if is_of_retries { u32::MAX } else { LARGE_FAILURES });
+    let pace = Pace::new(&memory, failures).using(disk);
     let work = async move {
         let _memory = memory;
         work().await
@@ -118,7 +143,7 @@ pub(crate) async fn run_upload<T: Future<Output = Share>, W: Future<Output = Out
     (task, claim): (Task, Claim),
     turn: impl Fn() -> T,
     work: impl FnOnce(UploadShares) -> W,
-) -> (Outcome, i64) {
+) -> (TaskEnd, i64) {
     let waits = ctx.metrics.transfer_queue(name_of(task));
     let shares = for_an_upload(turn, || ctx.jobs.transfers.take(claim.clone()), fair::grace(0)).await;
     drop(waits);
@@ -182,22 +207,24 @@ async fn run_at(
     job_state: &JobState,
     (task, size): (Task, u64),
     work: impl Future<Output = Outcome>,
-) -> (Outcome, i64) {
+) -> (TaskEnd, i64) {
     let _takes = ctx.metrics.transfer(name_of(task));
     let began = ctx.clock.now();
-    let outcome = match pace.keep(task, size, Box::pin(work)).await {
-        Ok(memory_edit) => Ok(memory_edit),
-        Err(TransferError::Failed(error)) => Err(error),
+    let ended = pace.keep(task, size, Box::pin(work)).await;
+    (end(job_state, task, ended, &ctx.jobs.disk), began)
+}
+
+/// Returns the end of a transfer, and records what it needs if it outgrew its shares.
+fn end(job_state: &JobState, task: Task, ended: Result<MemoryEdit, TransferError>, disk: &DiskShares) -> TaskEnd {
+    match ended {
+        Ok(memory_edit) => return TaskEnd::Succeeded(memory_edit),
+        Err(TransferError::Failed(error)) => return TaskEnd::Failed(error),
         Err(TransferError::Outgrown(need)) => {
             job_state.found_need(task, need.next_multiple_of(NEED_STEP).min(LIMITS.total));
-            Ok(Box::new(|_: &mut Memory| {}) as MemoryEdit)
         }
-        Err(TransferError::OutgrownDisk(need)) => {
-            job_state.found_disk_need(task, ctx.jobs.disk.need_after(need));
-            Ok(Box::new(|_: &mut Memory| {}) as MemoryEdit)
-        }
-    };
-    (outcome, began)
+        Err(TransferError::OutgrownDisk(need)) => job_state.found_disk_need(task, disk.need_after(need)),
+    }
+    TaskEnd::Outgrown
 }
 
 fn failures(job_state: &JobState, task: Task) -> u32 {
@@ -244,6 +271,10 @@ struct Deadline {
 
 /// Bytes a second that a transfer has to reach while others wait for the local disk that it holds, which may be more than a gigabyte.
 const DISK_RATE: u64 = 1 << 20;
+
+/// Failures in a row for which the grace grows where a transfer holds more than all retries get together: to 48 s. It may hold all there
+/// is, so that others wait for it.
+const LARGE_FAILURES: u32 = 4;
 
 /// Time after which the shares of a transfer without a deadline of its own are looked at again. The server has a deadline then,
 /// [`Patience::FILES`].
@@ -421,8 +452,9 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
+    use crate::controller::job::backoff::FailedCall;
     use crate::fair::Shares;
-    use crate::lifecycle::AttemptKey;
+    use crate::lifecycle::{AttemptKey, Memory};
     use crate::store;
 
     const UPLOAD: Task = Task::Upload(AttemptKey { shard: 0, attempt: 1 });
@@ -703,6 +735,22 @@ mod tests {
         // 17 MiB fit three times in a row. 18 MiB at once are too many: with 3 for what is not reported, they need 21 of the 20
         // that the other left.
         assert!(matches!(pace.keep(UPLOAD, SMALL, work).await, Err(TransferError::Outgrown(21))));
+    }
+
+    #[tokio::test]
+    async fn a_transfer_that_failed_and_then_outgrows_its_shares_neither_succeeds_nor_stays_as_small_as_retries() {
+        let (job_state, spool) = (JobState::default(), DiskShares::of_spool(2 << 30));
+        let error = StepError::passing(reasons::PROVIDER_UNAVAILABLE, "slow");
+        job_state.failed(Some(UPLOAD), FailedCall { call: "Upload", error, elapsed: 0 }, 0, 0);
+        for broken in [TransferError::Outgrown(100), TransferError::OutgrownDisk(641)] {
+            assert!(matches!(end(&job_state, UPLOAD, Err(broken), &spool), TaskEnd::Outgrown));
+        }
+        assert_eq!(failures(&job_state, UPLOAD), 1);
+        let retry = Claim { is_retry: true, ..wish("a", 0) };
+        let of_memory = retry.clone().of_known_need(job_state.need(UPLOAD).unwrap(), &LIMITS);
+        assert_eq!(Shares::new(LIMITS).take(of_memory).await.size(), 104);
+        let disk = TransferDisk::take(&spool, retry, job_state.disk_need(UPLOAD)).await;
+        assert!(disk.grow(900 << 20).is_ok());
     }
 
     #[test]

@@ -17,8 +17,8 @@ const STEP: u64 = 4;
 #[derive(Clone, Debug)]
 pub(crate) struct DiskShares {
     shares: Arc<Shares>,
-    /// MiB in all.
-    total: u64,
+    /// In MiB.
+    limits: Limits,
     /// Bytes that a transfer may use without a share.
     small: u64,
 }
@@ -32,13 +32,13 @@ impl DiskShares {
 
     fn of(total: u64, small: u64) -> DiskShares {
         let limits = Limits { total, per_namespace: u64::MAX, keeps_last_shares: true };
-        DiskShares { shares: Shares::new(limits), total, small }
+        DiskShares { shares: Shares::new(limits), limits, small }
     }
 
     /// Returns the bytes that the open shards of a writer may take: two fifths of what transfers share, as a plan may have two writers,
     /// and other files beside them.
     pub fn of_open_shards(&self) -> u64 {
-        (self.total << 20) / 5 * 2
+        (self.limits.total << 20) / 5 * 2
     }
 
     /// Returns the number of transfers that wait for disk, by lane.
@@ -48,7 +48,7 @@ impl DiskShares {
 
     /// Returns the MiB to wait for after a transfer found no room for `mib`: twice as many, so that it does not begin again for each few.
     pub fn need_after(&self, mib: u64) -> u64 {
-        (2 * mib).next_multiple_of(STEP).min(self.total)
+        (2 * mib).next_multiple_of(STEP).min(self.limits.total)
     }
 }
 
@@ -71,11 +71,10 @@ pub(crate) enum NoDisk {
 impl TransferDisk {
     /// Waits for as many MiB as the transfer needs, if it outgrew its share before.
     pub async fn take(of: &DiskShares, claim: Claim, need: Option<u64>) -> TransferDisk {
-        let share = match need {
-            Some(need) => Some(of.shares.take(Claim { size: need, ..claim.clone() }).await),
-            None => None,
-        };
-        TransferDisk { of: of.clone(), claim, share: Mutex::new(share) }
+        let Some(need) = need else { return TransferDisk { of: of.clone(), claim, share: Mutex::default() } };
+        let claim = claim.of_known_need(need, &of.limits);
+        let share = of.shares.take(claim.clone()).await;
+        TransferDisk { of: of.clone(), claim, share: Mutex::new(Some(share)) }
     }
 
     /// Lets the transfer use `bytes`, if there is room for them.
@@ -88,10 +87,11 @@ impl TransferDisk {
         if bytes <= self.of.small || share.as_ref().is_some_and(|share| share.size() >= mib) {
             return Ok(());
         }
-        if mib > self.of.total {
-            return Err(NoDisk::Ever(too_much(self.of.total)));
+        let total = self.of.limits.total;
+        if mib > total {
+            return Err(NoDisk::Ever(too_much(total)));
         }
-        let sizes = [(mib + mib / 8).next_multiple_of(STEP).min(self.of.total), mib];
+        let sizes = [(mib + mib / 8).next_multiple_of(STEP).min(total), mib];
         let has_grown = sizes.into_iter().any(|size| match &*share {
             Some(share) => share.grow(size),
             None => {
@@ -108,6 +108,11 @@ impl TransferDisk {
     /// Returns a watch on whether others wait for disk.
     pub fn others_wait(&self) -> OthersWait {
         self.of.shares.others_wait(self.claim.is_retry)
+    }
+
+    /// Returns whether the transfer gets no more than retries do together.
+    pub fn is_of_retries(&self) -> bool {
+        self.claim.is_retry
     }
 
     /// Returns whether the transfer has a share.
@@ -177,6 +182,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_transfer_that_failed_gets_as_much_as_it_is_known_to_need_and_otherwise_half_with_all_that_failed() {
+        let disk = DiskShares::of(64, MIB);
+        let failed = || Claim { is_retry: true, ..claim("a") };
+        let first = TransferDisk::take(&disk, failed(), None).await;
+        let Err(NoDisk::Now(need)) = first.grow(40 * MIB) else { panic!("half is for what did not fail") };
+        drop(first);
+        let again = TransferDisk::take(&disk, failed(), Some(disk.need_after(need))).await;
+        assert!(again.grow(40 * MIB).is_ok() && again.grow(64 * MIB).is_ok() && !again.is_of_retries());
+        drop(again);
+        assert!(TransferDisk::take(&disk, failed(), Some(32)).await.is_of_retries(), "half is enough for it");
+    }
+
+    #[tokio::test]
     async fn a_transfer_that_needs_more_than_there_is_says_what_helps() {
         let disk = DiskShares::of(8, MIB);
         let Err(NoDisk::Ever(error)) = transfer(&disk, "a").await.grow(8 * MIB + 1) else { panic!("there are 8 MiB") };
@@ -194,13 +212,13 @@ mod tests {
     #[test]
     fn what_is_shared_and_what_is_small_fits_into_a_spool_of_any_size_with_the_local_copies() {
         for (spool, told) in
-            [(64, (40, MIB / 32)), (1_024, (640, MIB / 2)), (2_048, (1_280, MIB)), (20_480, (12_800, MIB))]
+            [(64_u64, (40, MIB / 32)), (1_024, (640, MIB / 2)), (2_048, (1_280, MIB)), (20_480, (12_800, MIB))]
         {
             let (disk, copies) = (DiskShares::of_spool(spool * MIB), spool * MIB / 4);
-            assert_eq!((disk.total, disk.small), told, "{spool} MiB");
-            let left = (spool * MIB).checked_sub(disk.total * MIB + copies + TRANSFERS * disk.small);
+            assert_eq!((disk.limits.total, disk.small), told, "{spool} MiB");
+            let left = (spool * MIB).checked_sub(disk.limits.total * MIB + copies + TRANSFERS * disk.small);
             assert!(left.is_some_and(|left| left >= spool * MIB / 16), "{spool} MiB leave {left:?} for visits");
-            assert!(2 * disk.of_open_shards() < disk.total * MIB, "{spool} MiB: both writers of a plan");
+            assert!(2 * disk.of_open_shards() < disk.limits.total * MIB, "{spool} MiB: both writers of a plan");
         }
     }
 }
