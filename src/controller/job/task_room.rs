@@ -14,7 +14,7 @@ pub(crate) const LIMITS: Limits = Limits { total: 4_096, per_namespace: 2_048, k
 /// long, and a dozen namespaces with many tasks can take all the room that is shared.
 const OWN: u64 = 8;
 
-/// Number of namespaces up to which rooms are kept without a look whether they are needed.
+/// Least number of rooms at which those that are no longer needed are looked for, and dropped.
 const FEW_NAMESPACES: usize = 64;
 
 /// The room for the tasks of all jobs.
@@ -27,7 +27,7 @@ pub(crate) struct AllRooms {
 #[derive(Default)]
 struct OwnRooms {
     of: HashMap<String, Weak<Shares>>,
-    /// Number of rooms at which those that are not needed are dropped.
+    /// Number of rooms at which those that are not needed are dropped next.
     drop_at: usize,
 }
 
