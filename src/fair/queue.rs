@@ -16,7 +16,8 @@ pub struct Claim {
     pub size: u64,
     /// Rank before other claims.
     pub urgency: Urgency,
-    /// Whether the work failed the last time. All such claims together get at most half of the total.
+    /// Whether the work failed the last time. All such claims together get at most half of the total, except
+    /// those that are known to need more.
     pub is_retry: bool,
 }
 
@@ -72,7 +73,7 @@ const OVERTAKINGS: u32 = 16;
 /// - With [`Limits::keeps_last_shares`], a namespace that holds something gets more only if at least as much as it holds stays free. So one
 ///   namespace gets about half of all, a second one half of the rest, and the last shares are for namespaces that hold nothing.
 /// - The same rule holds among the lanes of a namespace, within [`Limits::per_namespace`]. Retries have lanes of their own.
-/// - Retries of all namespaces together get at most half of the total. Work that failed before may fail again, slowly, and must leave the
+/// - Retries of all namespaces together get at most half of the total, except those that are known to need more. Work that failed before may fail again, slowly, and must leave the
 ///   other half to new work and to work that succeeds.
 /// - A claim of a namespace that holds nothing waits only if it does not fit into the free amount, and at most [`OVERTAKINGS`] claims
 ///   overtake it meanwhile. A retry may also wait for other retries.
@@ -307,7 +308,7 @@ impl FairQueue {
 
 impl Limits {
     /// Returns the amount that retries get together.
-    fn for_retries(&self) -> u64 {
+    pub fn for_retries(&self) -> u64 {
         self.total / 2
     }
 

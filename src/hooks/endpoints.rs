@@ -66,22 +66,22 @@ impl Endpoints {
 
     /// Sets the keys of a provider object's endpoint, or removes the endpoint if `keys` is None. The endpoints of earlier
     /// objects of the same namespace and name are dropped, and those of other deleted objects from time to time:
-    /// `is_there` tells whether the object of a uid, a namespace and a name still exists.
+    /// `is_there` tells whether the object of a uid, a namespace and a name still exists. Returns whether the object had an
+    /// endpoint that was removed.
     pub fn set(
         &self,
         uid: &str,
         (namespace, name): (&str, &str),
         keys: Option<SigningKeys>,
         is_there: impl Fn(&str, (&str, &str)) -> bool,
-    ) {
+    ) -> bool {
         let mut endpoints = self.endpoints.write().unwrap_or_else(PoisonError::into_inner);
         let is_new = !endpoints.contains_key(uid);
         if is_new {
             endpoints.retain(|_, known| (known.namespace.as_str(), known.name.as_str()) != (namespace, name));
         }
         let Some(keys) = keys else {
-            endpoints.remove(uid);
-            return;
+            return endpoints.remove(uid).is_some();
         };
         if is_new && endpoints.len() >= FEW && endpoints.len().is_power_of_two() {
             endpoints.retain(|uid, known| is_there(uid, (&known.namespace, &known.name)));
@@ -91,6 +91,7 @@ impl Endpoints {
             None => Endpoint::new(namespace, name, keys),
         };
         endpoints.insert(uid.into(), Arc::new(endpoint));
+        false
     }
 
     /// Judges a request to the endpoint of a provider object, and passes its hint on.

@@ -176,12 +176,12 @@ async fn for_a_transfer<D: Future<Output = TransferDisk>, M: Future<Output = Sha
 }
 
 /// Waits for `one`, and then for the `other`. After `grace`, the wait for the other ends if `others_wait` for the one: it is
-/// dropped, and both are waited for anew.
+/// dropped, and both are waited for anew, each time for twice as long, so that the other is had in the end.
 async fn one_and_other<A: Future, B: Future>(
     one: impl Fn() -> A,
     others_wait: impl Fn(&A::Output) -> Option<OthersWait>,
     other: impl Fn() -> B,
-    grace: Duration,
+    mut grace: Duration,
 ) -> (A::Output, B::Output) {
     loop {
         let one = one().await;
@@ -196,7 +196,7 @@ async fn one_and_other<A: Future, B: Future>(
         tokio::select! {
             biased;
             other = other() => return (one, other),
-            () = pressed => {}
+            () = pressed => grace = (2 * grace).min(Patience::USUAL.grace),
         }
     }
 }
@@ -272,9 +272,9 @@ struct Deadline {
 /// Bytes a second that a transfer has to reach while others wait for the local disk that it holds, which may be more than a gigabyte.
 const DISK_RATE: u64 = 1 << 20;
 
-/// Failures in a row for which the grace grows where a transfer holds more than all retries get together: to 48 s. It may hold all there
-/// is, so that others wait for it.
-const LARGE_FAILURES: u32 = 4;
+/// Failures in a row for which the grace grows where a transfer holds more than all retries get together: to 96 s, more than
+/// a server may take to begin its answer. The transfer may hold everything, so that others wait for it.
+const LARGE_FAILURES: u32 = 5;
 
 /// Time after which the shares of a transfer without a deadline of its own are looked at again. The server has a deadline then,
 /// [`Patience::FILES`].

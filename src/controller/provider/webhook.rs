@@ -20,13 +20,10 @@ use crate::standard_webhooks::SigningKeys;
 /// webhooks are served, it is not read.
 pub(super) async fn look<P: Provider>(ctx: &Context, provider: &P) -> Result<Option<WebhookCheck>, StepError> {
     let (uid, namespace) = (provider.uid().unwrap_or_default(), provider.namespace().unwrap_or_default());
-    let check = |served| WebhookCheck {
-        path: format!("/hooks/{uid}"),
-        is_shared: P::KIND == ProviderKind::ClusterBatchProvider,
-        served,
-    };
+    let is_shared = P::KIND == ProviderKind::ClusterBatchProvider;
+    let check = |is_shared, served| WebhookCheck { path: format!("/hooks/{uid}"), is_shared, served };
     let Some(endpoints) = &ctx.endpoints else {
-        return Ok(provider.account().webhook.as_ref().map(|_| check(None)));
+        return Ok(provider.account().webhook.as_ref().map(|_| check(is_shared, None)));
     };
     let keys = match keys(ctx, provider).await {
         None => None,
@@ -34,14 +31,15 @@ pub(super) async fn look<P: Provider>(ctx: &Context, provider: &P) -> Result<Opt
         Some(Err(missing)) => Some(Err(missing.blocked()?)),
     };
     let usable = keys.as_ref().and_then(|keys| keys.as_ref().ok()).cloned();
-    endpoints.set(&uid, (&namespace, &provider.name_any()), usable, |uid, (namespace, name)| {
+    let was_taken_away = endpoints.set(&uid, (&namespace, &provider.name_any()), usable, |uid, (namespace, name)| {
         let object = ObjectRef::<P>::new(name);
         let object = if namespace.is_empty() { object } else { object.within(namespace) };
         // An endpoint of the other kind is left to the looks at that kind. Only those of BatchProviders have a
         // namespace.
         namespace.is_empty() != provider.namespace().is_none() || is_watched(ctx, &object, uid)
     });
-    Ok(keys.map(|keys| check(Some(keys.map(|_| ())))))
+    // The condition is this operator's own word if it took events until now.
+    Ok(keys.map(|keys| check(is_shared && !was_taken_away, Some(keys.map(|_| ())))))
 }
 
 fn is_watched<P: Provider>(ctx: &Context, object: &ObjectRef<P>, uid: &str) -> bool {

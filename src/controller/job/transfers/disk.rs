@@ -47,8 +47,11 @@ impl DiskShares {
     }
 
     /// Returns the MiB to wait for after a transfer found no room for `mib`: twice as many, so that it does not begin again for each few.
+    /// The half that retries share is exceeded only by a transfer that is seen to need more.
     pub fn need_after(&self, mib: u64) -> u64 {
-        (2 * mib).next_multiple_of(STEP).min(self.limits.total)
+        let half = self.limits.for_retries();
+        let most = if mib <= half { half } else { self.limits.total };
+        (2 * mib).next_multiple_of(STEP).min(most)
     }
 }
 
@@ -151,7 +154,8 @@ mod tests {
         let other = transfer(&disk, "b").await;
         assert!(other.grow(10 * MIB).is_ok());
         let Err(NoDisk::Now(need)) = other.grow(30 * MIB) else { panic!("others use it") };
-        assert_eq!((need, disk.need_after(need)), (30, 60));
+        assert_eq!((need, disk.need_after(need)), (30, 32));
+        assert_eq!(disk.need_after(33), 64);
         let mut small = vec![];
         for n in 0..200 {
             let transfer = transfer(&disk, &n.to_string()).await;
