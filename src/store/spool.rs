@@ -59,7 +59,7 @@ struct Packer {
 enum Encoder {
     /// One frame for the whole file. Versions that read only the first frame of a file cannot misread it.
     Stream(ZstdEncoder<Vec<u8>>),
-    /// A frame for each block, which takes two thirds of the time of a stream: zstd neither copies the block nor searches two
+    /// A frame for each block, which takes less time than a stream: zstd neither copies the block nor searches two
     /// pieces of a window. A reader has to check the file's hash, as earlier versions stop after the first frame.
     Frames { context: CCtx<'static>, frame: Vec<u8>, ready: Vec<u8> },
 }
