@@ -9,6 +9,7 @@ pub mod controller;
 pub mod fair;
 pub mod hooks;
 pub mod lifecycle;
+pub mod money;
 pub mod notify;
 pub mod provider;
 pub mod requests;

@@ -159,6 +159,8 @@ async fn collect(folder: &Folder, shard: &mut Shard, back: &str, n: usize) {
         ended: "completed".into(),
         part: Some(PartRef { name: part.name, sha256: part.sha256 }),
         counts: part.counts,
+        usage: Default::default(),
+        cost: None,
         retryable: part.retryable,
         errors: part.errors,
         files: vec![],

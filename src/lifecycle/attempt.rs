@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{ErrorSummary, PayloadKind, RequestCounts};
+use crate::api::{BatchUsage, ErrorSummary, PayloadKind, RequestCounts};
+use crate::money::{Cost, Prices};
 
 /// A shard and one attempt to send it, such as `00000-1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +47,9 @@ pub struct Attempt {
     /// reply to a repeated POST proves nothing about the first POST, unless it names a batch.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub repeats: i64,
+    /// Prices of the shard's model at the intent. None if the account had none for it, and once the attempt is settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices: Option<Box<Prices>>,
     /// State of the attempt.
     #[serde(flatten)]
     pub state: AttemptState,
@@ -61,7 +65,8 @@ impl Attempt {
         fingerprint: impl Into<String>,
     ) -> Self {
         let (intent_id, fingerprint, state) = (intent_id.into(), fingerprint.into(), AttemptState::Intended);
-        Attempt { number, intent_id, payload, post_by, fingerprint, declined: None, billed_again: 0, repeats: 0, state }
+        let (declined, billed_again, repeats, prices) = (None, 0, 0, None);
+        Attempt { number, intent_id, payload, post_by, fingerprint, declined, billed_again, repeats, prices, state }
     }
 }
 
@@ -195,6 +200,12 @@ pub enum AttemptState {
         /// Failed requests whose failure may be temporary.
         #[serde(rename = "mayPass", default)]
         retryable: i64,
+        /// Tokens and kinds of answers.
+        #[serde(default, skip_serializing_if = "BatchUsage::is_zero")]
+        usage: Box<BatchUsage>,
+        /// Cost of `usage`; None without prices.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<Box<Cost>>,
         /// Errors of the requests without an answer, by code.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         errors: Vec<ErrorSummary>,

@@ -79,6 +79,8 @@ mod tests {
                 ended: "completed".into(),
                 part: Some(PartRef { name: String::new(), sha256: String::new() }),
                 counts: RequestCounts::default(),
+                usage: Default::default(),
+                cost: None,
                 retryable: 0,
                 errors,
                 files: vec![],

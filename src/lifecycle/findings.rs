@@ -5,7 +5,7 @@ use super::attempt::{AttemptKey, PartRef, Refusal, Rejection};
 use super::journal::Plan;
 use super::shard::Shard;
 use super::shard_list::Shards;
-use crate::api::{BatchEnd, ErrorSummary, Outcome, RequestCounts};
+use crate::api::{BatchEnd, BatchUsage, ErrorSummary, Outcome, RequestCounts};
 
 /// Whether an account has a place for one more batch of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -134,6 +134,8 @@ pub struct CollectResult {
     pub counts: RequestCounts,
     /// Failed requests whose failure may pass.
     pub retryable: i64,
+    /// Tokens and kinds of answers.
+    pub usage: BatchUsage,
     /// Reasons why requests have no answer, by code.
     pub errors: Vec<ErrorSummary>,
     /// The provider's files of this batch whose whole content is in the part.

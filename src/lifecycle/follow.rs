@@ -12,7 +12,8 @@ use super::submission::{Round, record, with_state};
 use super::task::Task;
 use super::{collecting, resolve, twins};
 use crate::api::conditions::reasons;
-use crate::api::{DeletionPolicy, ProviderFilePolicy, RequestCounts};
+use crate::api::{BatchUsage, DeletionPolicy, ProviderFilePolicy, RequestCounts};
+use crate::money::{Cost, Prices};
 
 /// Milliseconds after its creation for which a provider may not find a batch; 5 s were seen at one provider.
 const NEW_BATCH_GRACE: i64 = 20_000;
@@ -81,13 +82,15 @@ pub(super) fn follow(
                 part: Some(c.part.clone()),
                 counts: c.counts,
                 retryable: c.retryable,
+                usage: Box::new(c.usage),
+                cost: cost(o, journal, attempt_key, attempt, &c.usage),
                 errors: c.errors.clone(),
                 files: c.files.clone(),
             };
             let billed_again = twins::billed_again(o, attempt, batch_id, journal.requests_of(attempt_key));
             Some(Step::Swap(journal.next(|j| {
                 if let Some(attempt) = j.attempt_mut(attempt_key) {
-                    (attempt.state, attempt.billed_again) = (settled, billed_again);
+                    (attempt.state, attempt.billed_again, attempt.prices) = (settled, billed_again, None);
                 }
             })))
         }
@@ -125,6 +128,24 @@ pub(super) fn follow(
             }
         }
     }
+}
+
+/// Returns the cost of an attempt: at the prices of its submission, or else at those that its model has by now. None without any.
+fn cost(
+    o: &Observed,
+    journal: &Journal,
+    attempt_key: AttemptKey,
+    attempt: &Attempt,
+    usage: &BatchUsage,
+) -> Option<Box<Cost>> {
+    let prices = attempt.prices.as_deref().or_else(|| prices_now(o, journal, attempt_key));
+    prices.map(|prices| Box::new(prices.cost(usage)))
+}
+
+/// Returns the prices that the account has now for the model of the attempt's shard.
+pub(super) fn prices_now<'a>(o: &Observed<'a>, journal: &Journal, attempt_key: AttemptKey) -> Option<&'a Prices> {
+    let model = &journal.shards.get(attempt_key.shard)?.model;
+    o.job.provider.as_ref()?.prices.of(model)
 }
 
 /// Returns whether the answers were collected, and will not be fetched again.
@@ -213,6 +234,8 @@ fn lost_batch(requests: i64, batch_id: &str) -> AttemptState {
         ended: "lost".into(),
         part: None,
         counts: RequestCounts { total: requests, missing: requests, ..Default::default() },
+        usage: Default::default(),
+        cost: None,
         retryable: 0,
         errors: vec![],
         files: vec![],

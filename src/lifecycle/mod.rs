@@ -16,6 +16,8 @@ mod errors;
 mod findings;
 mod finished;
 mod follow;
+#[allow(dead_code, reason = "budgets and status take it up")]
+mod forecast;
 mod freshness;
 mod head;
 mod hint;

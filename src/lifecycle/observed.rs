@@ -1,5 +1,6 @@
 //! The observations that a decision is made on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::input_wait::InputWait;
@@ -10,6 +11,7 @@ use super::{Answers, Blocked};
 use crate::api::{
     Capabilities, DeletionPolicy, Lock, PinnedProvider, ProviderFilePolicy, StopPolicy, UnknownSubmissionPolicy,
 };
+use crate::money::PriceList;
 
 /// The input of [`super::decide`]. Times are Unix milliseconds.
 #[derive(Clone, Debug)]
@@ -146,6 +148,8 @@ pub struct ProviderView {
     pub unknown_submission_policy: UnknownSubmissionPolicy,
     /// Capabilities of its type's batch API.
     pub capabilities: Capabilities,
+    /// Prices of its models.
+    pub prices: Arc<PriceList>,
 }
 
 impl Observed<'_> {

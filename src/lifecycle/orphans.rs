@@ -193,6 +193,8 @@ mod tests {
             ended: "completed".into(),
             part: kept.then(|| PartRef { name: "p".into(), sha256: String::new() }),
             counts: Default::default(),
+            usage: Default::default(),
+            cost: None,
             retryable: 0,
             errors: vec![],
             files: vec![],

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{Attempt, AttemptState, PartRef, Refusal};
-use crate::api::{ErrorSummary, RequestCounts};
+use crate::api::{ErrorSummary, RequestCounts, TokenHints};
 
 /// A set of requests that is sent as one batch.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -37,6 +37,9 @@ pub struct Shard {
     /// The model that all requests of the shard ask for.
     #[serde(default)]
     pub model: String,
+    /// Facts from which the tokens of the shard are estimated.
+    #[serde(default, skip_serializing_if = "TokenHints::is_zero")]
+    pub hints: TokenHints,
     /// Refusals that mean something only if they recur.
     #[serde(default, skip_serializing_if = "Streaks::is_none")]
     pub streaks: Streaks,

@@ -94,7 +94,17 @@ impl Attempt {
             AttemptState::Revoked { message } | AttemptState::Refused { message, .. } => text(message),
             AttemptState::Submitted { batch_id, at: _ } => text(batch_id),
             AttemptState::Abandoned { batch_id } => batch_id.as_ref().map_or(0, |id| text(id)),
-            AttemptState::Settled { batch_id, ended, part, counts: _, retryable: _, errors, files } => {
+            AttemptState::Settled {
+                batch_id,
+                ended,
+                part,
+                counts: _,
+                retryable: _,
+                usage: _,
+                cost: _,
+                errors,
+                files,
+            } => {
                 let part = part.as_ref().map_or(0, |part| texts([&part.name, &part.sha256]));
                 texts([batch_id, ended]) + part + of_errors(errors) + texts(files)
             }
@@ -254,7 +264,15 @@ impl PollResult {
 
 impl CollectResult {
     fn weight(&self) -> usize {
-        let CollectResult { part: PartRef { name, sha256 }, counts: _, retryable: _, errors, files, short: _ } = self;
+        let CollectResult {
+            part: PartRef { name, sha256 },
+            counts: _,
+            retryable: _,
+            usage: _,
+            errors,
+            files,
+            short: _,
+        } = self;
         size_of::<CollectResult>() + texts([name, sha256]) + of_errors(errors) + texts(files)
     }
 }
@@ -333,6 +351,7 @@ mod tests {
         let collected = CollectResult {
             part: PartRef { name: long.clone(), sha256: long.clone() },
             counts: Default::default(),
+            usage: Default::default(),
             retryable: 0,
             errors: vec![error],
             files: vec![long.clone()],

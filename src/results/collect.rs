@@ -13,7 +13,7 @@ use super::index::INDEX_LINE_LIMIT;
 use super::line::LineOutcome;
 use super::part::{GO_BYTES, write_part};
 use super::scan::{LineKind, LinePlace, QUOTED, ScanResult, scan};
-use crate::api::{ErrorSummary, RequestCounts};
+use crate::api::{BatchUsage, ErrorSummary, RequestCounts};
 use crate::store::staged::{self, SpooledFile};
 use crate::store::{DiskUse, Folder, IndexEntry, Line, Lines, StoreError, layout, reserve};
 
@@ -67,6 +67,8 @@ pub struct CollectedPart {
     pub counts: RequestCounts,
     /// Failed requests whose failure may pass.
     pub retryable: i64,
+    /// Tokens and kinds of answers.
+    pub usage: BatchUsage,
     /// Requests without an answer, by error code.
     pub errors: Vec<ErrorSummary>,
     /// Lines that are not an answer of the batch: of another work, out of range, or repeated.
@@ -116,7 +118,8 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     put_surely(folder, part, &name, work_id).await?;
     let retryable = places.iter().filter(|p| p.ended == LineOutcome::Errored).count() as i64;
     let incomplete = places.iter().filter(|p| is_incomplete(p)).count() as i64;
-    Ok(CollectedPart { name, sha256, counts: count(&places, requests), retryable, errors, foreign, found, incomplete })
+    let (counts, usage) = (count(&places, requests), BatchUsage::default());
+    Ok(CollectedPart { name, sha256, counts, retryable, usage, errors, foreign, found, incomplete })
 }
 
 /// Reads the indexes of the shard's requests, in order.

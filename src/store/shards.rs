@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::staged::Spool;
 use super::{Folder, StoreError, layout};
-use crate::api::WorkHashVersion;
+use crate::api::{TokenHints, WorkHashVersion};
 
 /// A line of a shard's index.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -90,6 +90,8 @@ pub struct StagedShard {
     pub requests: i64,
     /// The model of all requests.
     pub model: String,
+    /// Facts from which the tokens of the requests are estimated.
+    pub hints: TokenHints,
 }
 
 impl StagedShard {
@@ -129,6 +131,7 @@ struct Open {
     first: i64,
     requests: i64,
     inputs: u64,
+    hints: TokenHints,
 }
 
 impl<'a> ShardWriter<'a> {
@@ -214,6 +217,7 @@ impl<'a> ShardWriter<'a> {
                 first: entry.index,
                 requests: 0,
                 inputs: 0,
+                hints: TokenHints::default(),
             }),
         };
         open.requests += 1;
@@ -271,6 +275,7 @@ impl<'a> ShardWriter<'a> {
             first: open.first,
             requests: open.requests,
             model,
+            hints: open.hints,
         };
         index.put(self.folder, &layout::index(self.work_id, &shard.index_sha256), self.work_id).await?;
         lines.put(self.folder, &layout::shard(self.work_id, &shard.sha256), self.work_id).await?;

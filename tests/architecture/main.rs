@@ -18,14 +18,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("fair", &[]),
     ("hooks", &["fair", "standard_webhooks"]),
-    ("lifecycle", &["api", "fair"]),
+    ("lifecycle", &["api", "fair", "money"]),
+    ("money", &["api"]),
     ("schedule", &["api"]),
     ("standard_webhooks", &[]),
     ("requests", &["api", "store"]),
-    ("results", &["api", "store"]),
+    ("results", &["api", "money", "store"]),
     ("provider", &["api", "fair", "transport"]),
     ("notify", &["api", "standard_webhooks", "transport"]),
-    ("account", &["api", "fair", "lifecycle", "provider"]),
+    ("account", &["api", "fair", "lifecycle", "money", "provider"]),
     ("transport", &[]),
     ("store", &["api", "transport"]),
     ("telemetry", &[]),
@@ -37,6 +38,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "fair",
             "hooks",
             "lifecycle",
+            "money",
             "notify",
             "schedule",
             "standard_webhooks",
@@ -62,7 +64,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that decide and do nothing else.
-const PURE: &[&str] = &["lifecycle", "schedule"];
+const PURE: &[&str] = &["lifecycle", "money", "schedule"];
 /// Words that have no place in them: clocks, chance, I/O, async and the kube client.
 const IMPURE: &[&str] = &["async", "await", "getrandom", "kube", "rand", "reqwest", "tokio", "Instant", "SystemTime"];
 /// The same for modules of the standard library.

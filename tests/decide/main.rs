@@ -84,6 +84,8 @@ fn completed(batch_id: &str, counts: RequestCounts, retryable: i64) -> AttemptSt
         ended: "completed".into(),
         part: Some(PartRef { name: "p".into(), sha256: "s".into() }),
         counts,
+        usage: Default::default(),
+        cost: None,
         retryable,
         errors: vec![],
         files: vec![],

@@ -65,6 +65,8 @@ fn happen(journal: &mut Journal, memory: &mut Memory, event: Event) {
                     ended: "completed".into(),
                     part,
                     counts,
+                    usage: Default::default(),
+                    cost: None,
                     retryable: counts.failed,
                     errors: vec![],
                     files: vec![],

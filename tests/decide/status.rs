@@ -19,6 +19,8 @@ fn status_stays_small_however_many_batches_there_are() {
                     ended: long("e", 40),
                     part: None,
                     counts: Default::default(),
+                    usage: Default::default(),
+                    cost: None,
                     retryable: 0,
                     errors: (0..10)
                         .map(|e| ErrorSummary {
@@ -65,6 +67,8 @@ fn progress_counts_what_was_executed_and_never_runs_backwards() {
         ended: "expired".into(),
         part: None,
         counts,
+        usage: Default::default(),
+        cost: None,
         retryable: 0,
         errors: vec![],
         files: vec![],

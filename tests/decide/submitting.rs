@@ -146,7 +146,15 @@ fn answers_that_are_gone_are_asked_about_and_looked_for() {
     assert_eq!(next.shards[0].settled().unwrap().missing, 1);
     let part = PartRef { name: "p".into(), sha256: "s".into() };
     let counts = RequestCounts { total: 1, succeeded: 1, ..Default::default() };
-    let collected = CollectResult { part, counts, retryable: 0, errors: vec![], files: vec![], short: None };
+    let collected = CollectResult {
+        part,
+        counts,
+        usage: Default::default(),
+        retryable: 0,
+        errors: vec![],
+        files: vec![],
+        short: None,
+    };
     memory.collected.insert("batch-1".into(), collected);
     let Step::Swap(next) = step(&job(), Some(&journal), &memory) else { panic!("they came back") };
     assert_eq!(next.shards[0].settled(), Some(counts));
@@ -304,6 +312,8 @@ fn of_another_round_as_much_is_sent_as_the_journal_has_room_for() {
         ended: "expired".into(),
         part,
         counts,
+        usage: Default::default(),
+        cost: None,
         retryable: 0,
         errors: vec![],
         files: vec![],
@@ -374,7 +384,15 @@ fn what_twins_were_billed_for_is_written_down_with_the_end_of_their_batch() {
         memory.looks.extend(twin.map(|look| ("batch-2".into(), look)));
         let part = PartRef { name: "p".into(), sha256: "s".into() };
         let counts = RequestCounts { total: 9, succeeded: 9, ..Default::default() };
-        let collected = CollectResult { part, counts, retryable: 0, errors: vec![], files: vec![], short: None };
+        let collected = CollectResult {
+            part,
+            counts,
+            usage: Default::default(),
+            retryable: 0,
+            errors: vec![],
+            files: vec![],
+            short: None,
+        };
         memory.collected.insert("batch-1".into(), collected);
         match step(&job(), Some(&journal), &memory) {
             Step::Swap(next) => Ok(next.billed_again()),

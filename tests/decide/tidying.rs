@@ -25,6 +25,8 @@ fn files_of_settled_batches_go_while_others_run_where_they_are_many() {
                 ended: "completed".into(),
                 part: Some(PartRef { name: "p".into(), sha256: "s".into() }),
                 counts: RequestCounts { total: 1, succeeded: 1, ..Default::default() },
+                usage: Default::default(),
+                cost: None,
                 retryable: 0,
                 errors: vec![],
                 files: vec![format!("in-{i}"), format!("out-{i}")],

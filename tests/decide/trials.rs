@@ -165,6 +165,7 @@ fn run_as(shards: &[i64], job: JobView, mut account: Account, days: i64) -> Cour
                 let collected = CollectResult {
                     part: PartRef { name: format!("part-{steps}"), sha256: "p".into() },
                     counts: RequestCounts { total: requests, succeeded: requests, ..Default::default() },
+                    usage: Default::default(),
                     retryable: 0,
                     errors: vec![],
                     files: vec![],

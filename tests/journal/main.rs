@@ -65,6 +65,8 @@ fn settled(index: usize, number: u32, ends: [i64; 5]) -> Attempt {
         ended: "completed".into(),
         part: Some(PartRef { name: layout::part(WORK, &format!("{index:05}-{number}"), &sha256), sha256 }),
         counts,
+        usage: Default::default(),
+        cost: None,
         retryable: failed / 2,
         errors: vec![error("http_500", failed), error("batch_expired", expired)],
         files: vec![],

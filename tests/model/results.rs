@@ -38,6 +38,7 @@ impl Protocol {
         let collected = CollectResult {
             part: PartRef { name, sha256: told },
             counts: count(&ended),
+            usage: Default::default(),
             retryable: 0,
             errors: vec![],
             files: vec![file, answers_of(batch)],

@@ -59,6 +59,7 @@ pub fn provider() -> ProviderView {
         is_vendors_own: false,
         unknown_submission_policy: UnknownSubmissionPolicy::Resolve,
         capabilities: Default::default(),
+        prices: Default::default(),
     }
 }
 

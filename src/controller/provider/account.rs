@@ -1,7 +1,7 @@
 //! A provider account: the object that names it, and its credential.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::hmac;
 use k8s_openapi::api::core::v1::Namespace;
@@ -96,6 +96,7 @@ impl Account {
             is_vendors_own: self.dialect().is_vendors_own(&self.base_url),
             unknown_submission_policy: self.unknown_submission_policy,
             capabilities: self.dialect().capabilities,
+            prices: Arc::default(),
         }
     }
 

@@ -103,6 +103,7 @@ impl Act<'_> {
                 part: PartRef { name: part.name, sha256: part.sha256 },
                 counts: part.counts,
                 retryable: part.retryable,
+                usage: part.usage,
                 errors: part.errors,
                 // If the part does not hold all that came back, the provider's files are kept, so that people can read them.
                 files: if part.incomplete > 0 { vec![] } else { ownership::files_of(&batch) },

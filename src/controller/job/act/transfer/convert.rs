@@ -9,8 +9,8 @@ use crate::store::StagedShard;
 /// The journal's entry for a staged shard without an attempt.
 impl From<StagedShard> for Shard {
     fn from(staged: StagedShard) -> Shard {
-        let StagedShard { sha256, index_sha256, bytes, first, requests, model } = staged;
-        Shard { sha256, index_sha256, bytes, first, requests, model, ..Shard::default() }
+        let StagedShard { sha256, index_sha256, bytes, first, requests, model, hints } = staged;
+        Shard { sha256, index_sha256, bytes, first, requests, model, hints, ..Shard::default() }
     }
 }
 

@@ -182,6 +182,8 @@ mod tests {
                 ended: "completed".into(),
                 part: Some(part),
                 counts: RequestCounts { total: 1, succeeded, failed, ..Default::default() },
+                usage: Default::default(),
+                cost: None,
                 retryable: 0,
                 errors: vec![],
                 files: vec![],
