@@ -1,9 +1,11 @@
 //! Money: prices of tokens, and amounts of USD. Pure, without clock, I/O or async.
 
 mod estimate;
+mod price_list;
 mod prices;
 mod usd;
 
 pub use estimate::TokenEstimate;
-pub use prices::{Cost, LongContextPrices, PriceList, Prices, Rates};
+pub use price_list::{PriceList, Priced, TokenLimits};
+pub use prices::{Cost, LongContextPrices, Prices, Rates};
 pub use usd::Usd;

@@ -96,27 +96,6 @@ fn without(all: &TokenUsage, some: &TokenUsage) -> TokenUsage {
     }
 }
 
-/// The prices that an account has, by model.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct PriceList {
-    /// Origin of the prices, for people.
-    pub from: String,
-    /// Prices by model. A name that ends in `*` stands for all models that begin with the rest of it.
-    pub models: Vec<(String, Prices)>,
-}
-
-impl PriceList {
-    /// Returns the prices of a model: those of its very name, or else those of the longest name with a `*` that fits.
-    pub fn of(&self, model: &str) -> Option<&Prices> {
-        let fits = |name: &str| match name.strip_suffix('*') {
-            Some(start) => model.starts_with(start).then_some(start.len()),
-            None => (name == model).then_some(usize::MAX),
-        };
-        let fitting = self.models.iter().filter_map(|(name, prices)| Some((fits(name)?, prices)));
-        fitting.max_by_key(|(length, _)| *length).map(|(_, prices)| prices)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,17 +128,5 @@ mod tests {
         let long_context = TokenUsage { input_tokens: 1_000_000, output_tokens: 500_000, ..Default::default() };
         let usage = BatchUsage { tokens, long_context, ..Default::default() };
         assert_eq!(prices.cost(&usage), Cost { batch: usd("8.1"), real_time: usd("16.2") });
-    }
-
-    #[test]
-    fn the_longest_name_that_fits_a_model_has_its_prices() {
-        let at = |amount| Prices { batch: rates(amount, "0", "0"), ..Default::default() };
-        let names = [("*", "1"), ("gpt-5*", "2"), ("gpt-5-mini", "3"), ("gpt-5-mini*", "4")];
-        let models = names.map(|(name, amount)| (name.into(), at(amount))).into();
-        let list = PriceList { models, ..Default::default() };
-        for (model, amount) in [("o3", "1"), ("gpt-5", "2"), ("gpt-5-mini", "3"), ("gpt-5-mini-2025-08-07", "4")] {
-            assert_eq!(list.of(model), Some(&at(amount)), "{model}");
-        }
-        assert_eq!(PriceList::default().of("o3"), None);
     }
 }
