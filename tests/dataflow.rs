@@ -10,15 +10,18 @@ mod support;
 
 use std::sync::Arc;
 
-use batchjob_operator::api::{Endpoint, InlineRequest, Outcome, OutputCompression, ResultSelection};
+use batchjob_operator::api::{
+    Endpoint, InlineRequest, Outcome, OutputCompression, ProviderType, ResultSelection, TokenHints,
+};
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Journal, Owner, PartRef, Payload, RequestHistory, Shard, error_summary,
 };
+use batchjob_operator::provider::Dialect;
 use batchjob_operator::requests::{PlanOptions, Source, pass};
 use batchjob_operator::results::{
     self, Collection, Columns, Manifest, PartialResults, ResultForm, ResultSet, SettledShard,
 };
-use batchjob_operator::store::{Folder, ShardWriter, Sorted, StagedShard, layout, staged};
+use batchjob_operator::store::{Folder, ShardWriter, Sorted, StagedShard, hints_of_line, layout, staged};
 use bytes::Bytes;
 use futures::StreamExt;
 use proptest::prelude::*;
@@ -134,6 +137,9 @@ async fn settle(folder: &Folder, shard: &mut Shard, fates: &[Vec<Fate>], n: usiz
         let request: Value = serde_json::from_str(request).unwrap();
         assert_eq!(request["body"]["model"], shard.model, "one model a batch");
     }
+    let mut hints = TokenHints::default();
+    sent.lines().for_each(|line| hints += hints_of_line(line.as_bytes()));
+    assert!(hints == shard.hints && hints.text_bytes > 0, "in each round, the hints are those of the requests");
     let back = answers(&sent, fates, shard.round as usize);
     collect(folder, shard, &back, n).await;
 }
@@ -216,7 +222,8 @@ async fn flow(
     let requests = (0..fates.len())
         .map(|i| InlineRequest { custom_id: name(i), body: Some(body(i).into()), ..Default::default() })
         .collect();
-    let options = PlanOptions { endpoint: Endpoint::Embeddings, max_inputs, ..options(max_requests, max_bytes) };
+    let line = (Dialect::of(ProviderType::OpenAI).line)(Endpoint::Embeddings).unwrap();
+    let options = PlanOptions { endpoint: Endpoint::Embeddings, line, max_inputs, ..options(max_requests, max_bytes) };
     let spool = std::env::temp_dir();
     let passed = pass(Source::Inline(requests), &options, Some((&folder, WORK)), &spool).await.unwrap();
     let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };

@@ -230,6 +230,20 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// Every endpoint. The name of each is the end of no later one's.
+    pub const ALL: [Endpoint; 5] = [
+        Endpoint::ChatCompletions,
+        Endpoint::Responses,
+        Endpoint::Embeddings,
+        Endpoint::Completions,
+        Endpoint::Moderations,
+    ];
+
+    /// Returns the endpoint that a URL means, with or without `/v1`, or with the root of an API in front; None if it means none.
+    pub fn of_url(url: &str) -> Option<Endpoint> {
+        Endpoint::ALL.into_iter().find(|endpoint| url.ends_with(endpoint.path().trim_start_matches("/v1")))
+    }
+
     /// The path that OpenAI's batch lines and batches name.
     pub fn path(self) -> &'static str {
         match self {

@@ -142,9 +142,12 @@ pub struct TokenHints {
     /// Sum of the output tokens that requests are limited to.
     #[serde(skip_serializing_if = "is_zero")]
     pub max_output_tokens: i64,
-    /// Requests that make output and set no limit of its tokens.
+    /// Requests that make output and set no limit of its tokens. One that asks for several answers counts as often.
     #[serde(skip_serializing_if = "is_zero")]
     pub unlimited_requests: i64,
+    /// Bytes of text of the longest request.
+    #[serde(skip_serializing_if = "is_none")]
+    pub longest_text_bytes: u64,
 }
 
 impl TokenHints {
@@ -157,7 +160,9 @@ impl TokenHints {
 impl std::ops::AddAssign for TokenHints {
     /// Adds each count; a sum that is too large stays at the largest number.
     fn add_assign(&mut self, other: TokenHints) {
-        let TokenHints { text_bytes, opaque_requests, max_output_tokens, unlimited_requests } = other;
+        let TokenHints { text_bytes, opaque_requests, max_output_tokens, unlimited_requests, longest_text_bytes } =
+            other;
+        self.longest_text_bytes = self.longest_text_bytes.max(longest_text_bytes);
         self.text_bytes = self.text_bytes.saturating_add(text_bytes);
         for (sum, more) in [
             (&mut self.opaque_requests, opaque_requests),

@@ -9,7 +9,8 @@ use super::reader::{self, Fault};
 use super::template::Template;
 use super::variable::{Row, Texts};
 use crate::api::json;
-use crate::api::{InputFormat, WorkHashVersion};
+use crate::api::{Endpoint, InputFormat, TokenHints, WorkHashVersion};
+use crate::store::hints_of_fields;
 
 /// Longest custom id, in bytes.
 const CUSTOM_ID_LIMIT: usize = 512;
@@ -27,6 +28,8 @@ pub struct Request<'a> {
     pub body: Cow<'a, str>,
     /// Hash of endpoint, model and body. Equal JSON has the same hash.
     pub hash: [u8; HASH_BYTES],
+    /// Facts from which its tokens are estimated.
+    pub hints: TokenHints,
 }
 
 impl Request<'_> {
@@ -41,6 +44,8 @@ impl Request<'_> {
 pub struct Shape {
     /// Path such as `/v1/chat/completions`.
     path: &'static str,
+    /// The endpoint at that path.
+    endpoint: Endpoint,
     /// Root of the provider's API.
     base_url: String,
     /// Defaults that are merged under each body, the job's model among them.
@@ -61,7 +66,8 @@ impl Shape {
     ) -> Shape {
         let base_url = base_url.trim_end_matches('/').into();
         let version = WorkHashVersion::default();
-        Shape { path, base_url, defaults: defaults.with_model(model), allowed_models, version }
+        let endpoint = Endpoint::of_url(path).unwrap_or_default();
+        Shape { path, endpoint, base_url, defaults: defaults.with_model(model), allowed_models, version }
     }
 
     /// Sets the version of the request hash.
@@ -184,7 +190,8 @@ impl Shape {
         known_by.extend([self.path, "\n", &model, "\n"]);
         merged.spell(&mut known_by);
         let hash = hash_of_request(self.version, known_by);
-        Ok(Request { custom_id, model, body: merged.sent(), hash })
+        let hints = hints_of_fields(self.endpoint, merged.fields());
+        Ok(Request { custom_id, model, body: merged.sent(), hash, hints })
     }
 
     fn model(&self, named: Option<&str>) -> Result<String, String> {

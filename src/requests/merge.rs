@@ -159,6 +159,16 @@ impl<'a, 't> Merged<'a, 't> {
         }
     }
 
+    /// Returns the fields with their values as they are sent, in no particular order.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        let own = self.body.fields().iter().enumerate().filter_map(|(i, field)| match self.instead(i) {
+            None => Some((field.key.as_ref(), self.body.value(i))),
+            Some(instead) => instead.map(|default| (field.key.as_ref(), default.value.as_str())),
+        });
+        let added = self.added.iter().filter(|default| !default.is_unset());
+        own.chain(added.map(|default| (default.key.as_str(), default.value.as_str())))
+    }
+
     /// Returns the replacement of a field that counts as absent; None for any other field.
     fn instead(&self, field: usize) -> Option<Option<&'a DefaultField>> {
         self.unset.iter().find(|(of, _)| *of == field).map(|(_, instead)| *instead)

@@ -18,7 +18,7 @@ use super::read::InputReader;
 use super::seen::SeenIds;
 use super::source::{Origin, Source};
 use crate::api::text::hex;
-use crate::api::{EmptyPolicy, InlineRequest, LeftOut};
+use crate::api::{EmptyPolicy, InlineRequest, LeftOut, TokenHints};
 use crate::store::{
     Folder, IndexEntry, LINE_LIMIT, RequestHash, Reservation, ShardWriter, Sorted, Sorter, StagedShard, StoreError,
     inputs_of_body, layout,
@@ -273,7 +273,7 @@ impl<'a> Pass<'a> {
         let entry = IndexEntry { index, custom_id: request.custom_id, request_hash };
         match answer {
             Some(bytes) => self.stage_reused(origin, line, &entry, &request.body, bytes).await,
-            None => self.stage(origin, line, &entry, &request.model, &request.body).await,
+            None => self.stage((origin, line), &entry, (&request.model, request.hints), &request.body).await,
         }
     }
 
@@ -306,10 +306,9 @@ impl<'a> Pass<'a> {
 
     async fn stage(
         &mut self,
-        origin: &Origin,
-        line: Option<u64>,
+        (origin, line): (&Origin, Option<u64>),
         entry: &IndexEntry,
-        model: &str,
+        (model, hints): (&str, TokenHints),
         body: &str,
     ) -> Result<(), PassError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
@@ -333,7 +332,7 @@ impl<'a> Pass<'a> {
             );
             return Ok(self.problems.add(origin, line, what).await?);
         }
-        writer.push(model, &parts, inputs, entry).await?;
+        writer.push(model, &parts, inputs, hints, entry).await?;
         self.check_batches()
     }
 
@@ -353,7 +352,7 @@ impl<'a> Pass<'a> {
         if let Some(what) = too_long(parts.iter().map(|part| part.len()).sum()) {
             return Ok(self.problems.add(origin, line, what).await?);
         }
-        writer.push("", &parts, answer, entry).await?;
+        writer.push("", &parts, answer, TokenHints::default(), entry).await?;
         self.check_batches()
     }
 

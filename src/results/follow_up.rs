@@ -11,7 +11,7 @@ use super::line::{LineOutcome, PartLine, ProviderLine};
 use super::settled::SettledShard;
 use super::write::WriteError;
 use crate::api::{ErrorSummary, RequestCounts};
-use crate::store::{Folder, ShardWriter, Sorted, Sorter, StagedShard, inputs_of_line};
+use crate::store::{Folder, ShardWriter, Sorted, Sorter, StagedShard, hints_of_line, inputs_of_line};
 
 /// A shard of another round.
 #[derive(Serialize, Deserialize, Clone, Debug)]
@@ -66,7 +66,8 @@ pub async fn follow_up(
             let last_outcome = last_outcome(&request.asked, &request.ends);
             let sent = loaded(request.sent.take()).await?;
             let inputs = if writer.counts_inputs() { inputs_of_line(&sent) } else { 0 };
-            let first = writer.push(&request.model, &[&sent], inputs, &request.entry).await?;
+            let hints = hints_of_line(&sent);
+            let first = writer.push(&request.model, &[&sent], inputs, hints, &request.entry).await?;
             drop(sent);
             prior_counts.add(first, last_outcome, request).await?;
             for shard in prior_counts.of(writer.put().await?) {

@@ -5,7 +5,7 @@ use super::index::{index_lines, next_entry};
 use super::join::{Join, JoinInputs, loaded};
 use super::settled::SettledShard;
 use super::write::WriteError;
-use crate::store::{Folder, ShardWriter, Sorted};
+use crate::store::{Folder, ShardWriter, Sorted, hints_of_line};
 
 /// Stages the two halves of `whole`, in the order of its requests; `writer` cuts after the first. `earlier` holds all
 /// shards of the rounds before it, which have the earlier outcomes of the requests.
@@ -33,7 +33,7 @@ pub async fn halve(
             }
         };
         let sent = loaded(request.sent.take()).await?;
-        let first = writer.push(&request.model, &[&sent], 0, &entry).await?;
+        let first = writer.push(&request.model, &[&sent], 0, hints_of_line(&sent), &entry).await?;
         drop(sent);
         if !first_round {
             prior_counts.add(first, outcome_before(&request), request).await?;

@@ -16,9 +16,14 @@ pub fn inputs_of_body(body: &str) -> u64 {
         input: Option<&'a RawValue>,
     }
     let Ok(Body { input: Some(input) }) = serde_json::from_str(body) else { return 1 };
-    let Some(list) = input.get().strip_prefix('[') else { return 1 };
+    inputs_of(input.get())
+}
+
+/// Counts the inputs in a value of this form.
+pub(super) fn inputs_of(value: &str) -> u64 {
+    let Some(list) = value.strip_prefix('[') else { return 1 };
     let is_tokens = list.trim_start().starts_with(|c: char| c.is_ascii_digit());
-    if is_tokens { 1 } else { serde_json::from_str(input.get()).map_or(1, |Length(length)| length.max(1)) }
+    if is_tokens { 1 } else { serde_json::from_str(value).map_or(1, |Length(length)| length.max(1)) }
 }
 
 /// Counts the inputs in a whole line of a batch's file.

@@ -186,7 +186,7 @@ impl<'a> ShardWriter<'a> {
     }
 
     /// Adds a request in the provider's format. `line` is its parts, which make one line without a newline; it asks for
-    /// `model` and has that many `inputs`. Returns the index of the first request in the same shard. Waits for nothing
+    /// `model`, has that many `inputs`, and tells `hints` about its tokens. Returns the index of the first request in the same shard. Waits for nothing
     /// but local disk: [`ShardWriter::put`] puts the shards that became full.
     ///
     /// # Errors
@@ -196,6 +196,7 @@ impl<'a> ShardWriter<'a> {
         model: &str,
         line: &[&[u8]],
         inputs: u64,
+        hints: TokenHints,
         entry: &IndexEntry,
     ) -> Result<i64, StoreError> {
         let size = line.iter().map(|part| part.len() as u64).sum::<u64>() + 1;
@@ -222,6 +223,7 @@ impl<'a> ShardWriter<'a> {
         };
         open.requests += 1;
         open.inputs += inputs;
+        open.hints += hints;
         for part in line {
             open.lines.write(part).await?;
         }
@@ -318,7 +320,16 @@ mod tests {
             let line: String = bytes.iter().map(|byte| char::from(b'0' + byte % 64)).collect();
             let (custom_id, request_hash) = (index.to_string(), RequestHash::Blake3(String::new()));
             let entry = IndexEntry { index, custom_id, request_hash };
-            writer.push(if index % 4 == 0 { "rare" } else { "usual" }, &[line.as_bytes()], 0, &entry).await.unwrap();
+            writer
+                .push(
+                    if index % 4 == 0 { "rare" } else { "usual" },
+                    &[line.as_bytes()],
+                    0,
+                    TokenHints::default(),
+                    &entry,
+                )
+                .await
+                .unwrap();
             put.extend(writer.put().await.unwrap());
             most = most.max(writer.open.values().map(|open| open.lines.disk()).sum::<u64>());
         }

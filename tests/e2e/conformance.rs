@@ -154,7 +154,7 @@ async fn what_is_staged_is_read_back_and_tidied() {
         for index in 0..5 {
             let entry =
                 IndexEntry { index, custom_id: index.to_string(), request_hash: RequestHash::Blake3(String::new()) };
-            writer.push("m", &[format!("{{\"n\":{index}}}").as_bytes()], 0, &entry).await.unwrap();
+            writer.push("m", &[format!("{{\"n\":{index}}}").as_bytes()], 0, Default::default(), &entry).await.unwrap();
         }
         let shards = writer.finish().await.unwrap();
         assert_eq!(shards.iter().map(|s| (s.first, s.requests)).collect::<Vec<_>>(), [(0, 2), (2, 2), (4, 1)]);
