@@ -39,6 +39,7 @@ test: preflight parts check ## All checks and tests, on a real Kubernetes API se
 	./tests/cluster/node.sh >/dev/null || [ $$? -eq 77 ]
 	./tests/cluster/venv.sh readers >/dev/null
 	./tests/cluster/venv.sh aibrix >/dev/null
+	./tests/cluster/prometheus.sh >/dev/null
 	cargo test $(optimised) --test e2e -- --test-threads=6
 	cargo test $(optimised) --test rights
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target swept soaked
@@ -53,7 +54,7 @@ soaked:
 # Made beside our own code, where it is not there yet; what goes wrong is said by the next one to ask for it.
 .PHONY: parts
 parts: preflight
-	@nice sh -c 'cd tests/cluster; ./seaweedfs.sh; ./venv.sh readers; ./venv.sh receiver; ./venv.sh aibrix; ./build.sh; ./node.sh; ./helm.sh; ./health.sh' >/dev/null 2>&1 &
+	@nice sh -c 'cd tests/cluster; ./seaweedfs.sh; ./venv.sh readers; ./venv.sh receiver; ./venv.sh aibrix; ./prometheus.sh; ./build.sh; ./node.sh; ./helm.sh; ./health.sh' >/dev/null 2>&1 &
 
 .PHONY: soak
 soak: preflight ## Twenty minutes of kills, restarts and outages with figures in target/soak.json; then hours: the whole sweep, the larger models, 2,000 large objects, fuzzing.
@@ -100,6 +101,12 @@ install: ## Install on the cluster that kubectl talks to. IMAGE=… names the im
 crds: ## Write crds/, and the chart's copies, from the types in src/api.
 	cargo run --quiet --bin batchjob-operator -- crds --dir crds
 	cargo run --quiet --bin batchjob-operator -- crds --dir deploy/chart/files/crds
+
+.PHONY: rules
+rules: ## Copy the alerts and the dashboard of deploy/monitoring to where kustomize and Helm read them.
+	cp deploy/monitoring/rules.yaml deploy/monitoring/dashboard.json deploy/chart/files/monitoring/
+	sed -i -e '/^spec:/q' deploy/monitoring/prometheusrule.yaml
+	sed -e 's/^./  &/' deploy/monitoring/rules.yaml >>deploy/monitoring/prometheusrule.yaml
 
 .PHONY: preflight
 preflight:

@@ -5,6 +5,7 @@
 #[path = "support/manifests.rs"]
 mod manifests;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use batchjob_operator::api::{BatchJobObject, BatchProvider, ClusterBatchProvider, CronBatchJobObject};
@@ -126,10 +127,77 @@ fn every_status_that_the_docs_explain_exists() {
     }
 }
 
+/// The words in code in the first cells of the tables of a text.
+fn first_cells(text: &str) -> impl Iterator<Item = &str> {
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|row| row.split(" | ").next());
+    rows.flat_map(|cell| cell.split('`').step_by(2)).filter(|word| !word.trim_matches([',', ' ']).is_empty())
+}
+
+/// The text of a page from a heading to the next one of its rank.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let from = page.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}")).1;
+    let rank = heading.split(' ').next().unwrap();
+    from.split(&format!("\n{rank} ")).next().unwrap()
+}
+
+/// The string constants of a text, as `const NAME: &str = "Value";`.
+fn constants(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.split_once(": &str = \"")?.1.strip_suffix("\";"))
+}
+
+/// Whoever is on call finds each word that an object can show.
+#[test]
+fn every_condition_and_every_reason_is_explained_and_no_others() {
+    let (page, code) = (read("docs/operations.md"), read("src/api/conditions.rs"));
+    let (types, reasons) = code.split_once("pub mod reasons").unwrap();
+    let types: BTreeSet<&str> = constants(types).collect();
+    let explained: BTreeSet<&str> = first_cells(section(&page, "## Conditions")).collect();
+    assert_eq!(explained, types);
+    let reasons: BTreeSet<&str> = constants(reasons).collect();
+    assert!(reasons.contains("SpecDrift") && reasons.len() > 50, "{reasons:?}");
+    let (jobs, schedules) = (read("docs/jobs.md"), read("docs/schedules.md"));
+    let here: BTreeSet<&str> = first_cells(section(&page, "## Reasons")).collect();
+    let elsewhere: BTreeSet<&str> = first_cells(section(&jobs, "## What STATUS says"))
+        .chain(first_cells(section(&schedules, "## Watching a schedule")))
+        .collect();
+    let unexplained: Vec<_> = reasons.iter().filter(|r| !here.contains(*r) && !elsewhere.contains(*r)).collect();
+    assert!(unexplained.is_empty(), "docs/operations.md does not explain {unexplained:?}");
+    let unknown: Vec<_> = here.difference(&reasons).collect();
+    assert!(unknown.is_empty(), "docs/operations.md explains what nothing shows: {unknown:?}");
+}
+
+#[test]
+fn every_question_has_its_answers_explained() {
+    let mut kinds = BTreeSet::new();
+    for file in manifests::files("src/lifecycle", "rs") {
+        let text = read(&file);
+        let of_attempts = text.split(".hold(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let others = text.split("let id = format!(\"").skip(1).filter_map(|rest| rest.split('-').next());
+        kinds.extend(of_attempts.chain(others).map(|kind| format!("{kind}-…")));
+    }
+    assert!(kinds.contains("lost-…") && kinds.contains("journal-…"), "{kinds:?}");
+    let page = read("docs/operations.md");
+    let explained: BTreeSet<String> = first_cells(section(&page, "## Questions")).map(String::from).collect();
+    assert_eq!(explained, kinds);
+}
+
+#[test]
+fn events_that_the_docs_look_for_are_published() {
+    let page = read("docs/operations.md");
+    let mut sources = vec![];
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/controller"), &mut sources);
+    let events = page.split("reason=").skip(1).map(|rest| rest.split(|c: char| !c.is_alphabetic()).next().unwrap());
+    let events: BTreeSet<&str> = events.collect();
+    assert!(events.contains("OrphanBatch"), "{events:?}");
+    for event in events {
+        assert!(sources.iter().any(|source| source.contains(&format!("\"{event}\""))), "nothing publishes {event}");
+    }
+}
+
 /// `docs/guarantees.md` and `docs/compatibility.md` name the test that holds each promise and each row.
 #[test]
 fn tests_that_are_named_exist() {
-    for (page, at_least) in [("docs/guarantees.md", 30), ("docs/compatibility.md", 0)] {
+    for (page, at_least) in [("docs/guarantees.md", 30), ("docs/compatibility.md", 0), ("docs/operations.md", 2)] {
         let text = read(page);
         let named: Vec<(&str, &str)> = text.split('`').filter_map(|word| word.split_once(".rs::")).collect();
         assert!(named.len() > at_least || at_least == 0, "{page} names {} tests", named.len());

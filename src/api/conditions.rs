@@ -133,6 +133,39 @@ pub fn set(conditions: &mut Vec<Condition>, verdict: Verdict, generation: Option
     }
 }
 
+/// Returns the counts of conditions by their status; None counts as Unknown.
+pub fn count_by_status(conditions: impl Iterator<Item = Option<bool>>) -> Vec<(&'static str, i64)> {
+    let mut counts = [("True", 0), ("False", 0), ("Unknown", 0)];
+    for status in conditions {
+        let of = match status {
+            Some(true) => 0,
+            Some(false) => 1,
+            None => 2,
+        };
+        counts[of].1 += 1;
+    }
+    counts.into()
+}
+
+/// Keeps the condition `type_` alone, without its message.
+pub fn keep_only(conditions: &mut Vec<Condition>, type_: &str) {
+    conditions.retain(|c| c.type_ == type_);
+    conditions.truncate(1);
+    for condition in conditions.iter_mut() {
+        (condition.message, condition.reason) = (String::new(), String::new());
+    }
+    conditions.shrink_to_fit();
+}
+
+/// Returns the status of the condition `type_`; None if it is Unknown or there is none.
+pub fn status_of(conditions: &[Condition], type_: &str) -> Option<bool> {
+    match conditions.iter().find(|c| c.type_ == type_)?.status.as_str() {
+        "True" => Some(true),
+        "False" => Some(false),
+        _ => None,
+    }
+}
+
 /// Removes the condition `type_`.
 pub fn remove(conditions: &mut Vec<Condition>, type_: &str) {
     conditions.retain(|c| c.type_ != type_);

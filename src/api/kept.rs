@@ -4,8 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Owne
 
 use super::text::clip;
 use super::{
-    BatchJob, BatchJobSpec, BatchJobStatus, BatchStatus, CronBatchJob, FINALIZER, InlineInput, Input, InputStatus,
-    NotificationStatus, ObjectStoreLocation, Output, annotations, owner_of_child,
+    BatchJob, BatchJobSpec, BatchJobStatus, BatchStatus, CronBatchJob, CronBatchJobStatus, FINALIZER, InlineInput,
+    Input, InputStatus, NotificationStatus, ObjectStoreLocation, Output, annotations, conditions, owner_of_child,
 };
 
 /// Most bytes of the names that one job refers to: URIs, Secrets and ConfigMaps.
@@ -42,7 +42,7 @@ impl BatchJob {
 }
 
 impl CronBatchJob {
-    /// Drops everything except for what a watch needs: that there is an object to look at.
+    /// Drops everything except for what a watch needs: that there is an object to look at, and whether it is `Ready`.
     pub fn keep_for_the_watch(&mut self) {
         let template = &mut self.spec.job_template;
         template.metadata = None;
@@ -51,7 +51,10 @@ impl CronBatchJob {
         template.spec.reuse_from = None;
         template.spec.notifications.clear();
         self.metadata = metadata(std::mem::take(&mut self.metadata));
-        self.status = None;
+        self.status = self.status.take().map(|mut status| {
+            conditions::keep_only(&mut status.conditions, conditions::READY);
+            CronBatchJobStatus { conditions: status.conditions, ..Default::default() }
+        });
     }
 }
 

@@ -137,6 +137,8 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
     jobs.count_in(&metrics);
     let (crons, schedule_looks, schedules) = Crons::new(options, clock.now());
     let (provider_watches, providers, reports) = provider::watches(options.scopes());
+    crons.count_in(&metrics);
+    providers.count_in(&metrics);
     let (events, told) = EventQueue::new(metrics.clone());
     let reporter = Reporter { controller: "batchjob-operator".into(), instance: Some(options.identity.clone()) };
     let publisher = event_queue::write(told, client.clone(), reporter, metrics.clone(), clock.clone(), stop.clone());

@@ -66,8 +66,11 @@ pub struct Metrics {
     provider_looks: Labelled,
     webhooks: Labelled,
     notifications: Labelled,
+    requests: Labelled,
     orphan_batches: LabelledGauge,
     jobs: Counted,
+    providers: Counted,
+    schedules: Counted,
     failing_calls: Counted,
     waiting: Counted,
     durations: Durations,
@@ -84,7 +87,7 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let (steps, failures, provider_looks) = (Labelled::default(), Labelled::default(), Labelled::default());
-        let (webhooks, notifications) = (Labelled::default(), Labelled::default());
+        let (webhooks, notifications, requests) = (Labelled::default(), Labelled::default(), Labelled::default());
         let orphan_batches = LabelledGauge::default();
         let (batches_created, status_writes, leader) = (Counter::default(), Counter::default(), Gauge::default());
         let events_dropped = Counter::default();
@@ -106,6 +109,14 @@ impl Default for Metrics {
             "Attempts to tell a webhook of an event of a job, and messages that were given up, by outcome",
             notifications.clone(),
         );
+        for outcome in ["Succeeded", "Failed", "Expired", "Cancelled", "Missing"] {
+            requests.get_or_create(&[("outcome", outcome)]).inc_by(0);
+        }
+        registry.register(
+            "requests",
+            "Requests of batches that ended, by outcome; one that is sent again counts again",
+            requests.clone(),
+        );
         registry.register("batches_created", "Batches created at providers", batches_created.clone());
         registry.register("status_writes", "Writes of a BatchJob's status", status_writes.clone());
         registry.register(
@@ -120,6 +131,12 @@ impl Default for Metrics {
         );
         registry.register("leader", "1 while this replica leads", leader.clone());
         let jobs = Counted::new("jobs", "BatchJobs of which a condition is true that asks for a person", "condition");
+        let providers = Counted::new(
+            "providers",
+            "BatchProviders and ClusterBatchProviders, by the status of their Ready",
+            "ready",
+        );
+        let schedules = Counted::new("schedules", "CronBatchJobs, by the status of their Ready", "ready");
         let failing_calls = Counted::new(
             "failing_calls",
             "Calls to providers and object stores that fail again and again, by the step that makes them",
@@ -130,9 +147,9 @@ impl Default for Metrics {
             "Visits of jobs that wait for their turn, and transfers that wait for memory or local disk, by kind",
             "kind",
         );
-        registry.register_collector(Box::new(jobs.clone()));
-        registry.register_collector(Box::new(waiting.clone()));
-        registry.register_collector(Box::new(failing_calls.clone()));
+        for counted in [&jobs, &providers, &schedules, &waiting, &failing_calls] {
+            registry.register_collector(Box::new(counted.clone()));
+        }
         let durations = Durations::register(&mut registry);
         Metrics {
             registry: Arc::new(registry),
@@ -141,8 +158,11 @@ impl Default for Metrics {
             provider_looks,
             webhooks,
             notifications,
+            requests,
             orphan_batches,
             jobs,
+            providers,
+            schedules,
             failing_calls,
             waiting,
             durations,
@@ -180,6 +200,11 @@ impl Metrics {
         self.notifications.get_or_create(&[("outcome", outcome)]).inc();
     }
 
+    /// Counts requests of a batch that ended.
+    pub fn requests(&self, outcome: &'static str, requests: i64) {
+        self.requests.get_or_create(&[("outcome", outcome)]).inc_by(u64::try_from(requests).unwrap_or_default());
+    }
+
     /// Sets the number of running batches that nobody follows, in accounts of a kind of provider.
     pub fn orphan_batches(&self, kind: &'static str, batches: i64) {
         self.orphan_batches.get_or_create(&[("provider", kind)]).set(batches);
@@ -188,6 +213,16 @@ impl Metrics {
     /// Sets the function that counts jobs on each scrape, as `batchjob_jobs{condition="..."}`.
     pub fn count_jobs(&self, count: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {
         self.jobs.by(count);
+    }
+
+    /// Sets the function that counts provider objects on each scrape, as `batchjob_providers{ready="..."}`.
+    pub fn count_providers(&self, count: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {
+        self.providers.by(count);
+    }
+
+    /// Sets the function that counts CronBatchJobs on each scrape, as `batchjob_schedules{ready="..."}`.
+    pub fn count_schedules(&self, count: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {
+        self.schedules.by(count);
     }
 
     /// Sets the function that counts failing calls on each scrape, as `batchjob_failing_calls{call="..."}`.

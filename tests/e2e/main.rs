@@ -34,6 +34,7 @@ mod matrix;
 #[path = "../hostile/memory.rs"]
 mod memory;
 mod mixtures;
+mod monitoring;
 mod notifications;
 mod objects;
 mod orphans;

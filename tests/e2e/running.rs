@@ -80,6 +80,7 @@ async fn times_and_lines_say_what_was_done(scene: &Scene) {
         assert_eq!(counted(name, "{kind=\"Upload\"}").await, 3.0, "{name}");
     }
     assert_eq!(counted("provider_request_duration", "{method=\"POST\",code=\"5xx\"}").await, 1.0);
+    assert_eq!(operator.metric("batchjob_requests_total{outcome=\"Succeeded\"}").await, 6.0);
     for (name, labels) in [
         ("provider_request_duration", "{method=\"POST\",code=\"2xx\"}"),
         ("visit_duration", ""),

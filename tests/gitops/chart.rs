@@ -171,7 +171,7 @@ spool: {sizeLimit: 20Gi}
 crds: {install: false, keep: false}
 aggregatedRoles: {create: false}
 serviceAccount: {annotations: {owner: ml}}
-metrics: {serviceMonitor: {create: true, labels: {release: prometheus}, interval: 1m}}
+metrics: {serviceMonitor: {create: true, labels: {release: prometheus}, interval: 1m}, prometheusRule: {create: true, labels: {release: prometheus}}, dashboard: {create: true, labels: {dashboards: ml}}}
 providerWebhooks: {enabled: true, from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress}}}]}
 networkPolicy: {from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}
 podDisruptionBudget: {create: false}
@@ -188,8 +188,14 @@ fn every_value_has_its_place() {
     let values = root().join(env!("CARGO_TARGET_TMPDIR")).join("values.yaml");
     std::fs::write(&values, EVERYTHING).unwrap();
     let values = format!("--values={}", values.display());
-    let rendered = helm_template(&["--namespace=ml", &values]);
-    insta::assert_yaml_snapshot!("everything", by_name(rendered));
+    let mut rendered = by_name(helm_template(&["--namespace=ml", &values]));
+    // What they hold is compared in monitoring.rs.
+    for (name, content) in
+        [("PrometheusRule ml batchjob-operator", "spec"), ("ConfigMap ml batchjob-operator-dashboard", "data")]
+    {
+        assert!(rendered.get_mut(name).unwrap()[content].take().is_object(), "{name}");
+    }
+    insta::assert_yaml_snapshot!("everything", rendered);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod ends;
 mod chart;
 mod health;
 mod kustomize;
+mod monitoring;
 mod neighbours;
 mod states;
 mod tools;

@@ -8,13 +8,16 @@ mod watch;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kube::runtime::reflector::Store;
 pub(super) use watch::{Scope, watch};
 
 use super::runtime::options::Options;
 use super::runtime::schedule_looks::ScheduleLooks;
 use crate::api::CronBatchJob;
+use crate::api::conditions::{self, READY};
 use crate::fair::{Limits, Shares};
 use crate::schedule::SkippedStart;
+use crate::telemetry::Metrics;
 
 /// Visits of CronBatchJobs at a time. Each reads a whole object, of up to 1.5 MB. All visits have one lane, so a namespace has at
 /// most 2.
@@ -26,6 +29,8 @@ pub(super) struct Crons {
     since: i64,
     /// Starts that were told to be skipped, by uid of the CronBatchJob, with its namespace. Losing them costs another event.
     skipped: Mutex<HashMap<String, (String, SkippedStart)>>,
+    /// The CronBatchJobs as the watches know them, by watched namespace.
+    watched: Arc<Mutex<Vec<Store<CronBatchJob>>>>,
 }
 
 impl Crons {
@@ -34,7 +39,25 @@ impl Crons {
     pub fn new(options: &Options, since: i64) -> (Crons, ScheduleLooks, Vec<Scope>) {
         let mut looks = ScheduleLooks::default();
         let scopes = options.scopes().into_iter().map(|scope| Scope::new(scope.clone(), looks.add(scope))).collect();
-        (Crons { turns: Shares::new(TURNS), since, skipped: Mutex::default() }, looks, scopes)
+        let crons = Crons { turns: Shares::new(TURNS), since, skipped: Mutex::default(), watched: Arc::default() };
+        (crons, looks, scopes)
+    }
+
+    /// Registers the counts of CronBatchJobs by the status of `Ready`. One that is being deleted does not count.
+    pub fn count_in(&self, metrics: &Metrics) {
+        let watched = self.watched.clone();
+        metrics.count_schedules(move || {
+            let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+            let all = watched.iter().flat_map(Store::state);
+            let here = all.filter(|cron| cron.metadata.deletion_timestamp.is_none());
+            conditions::count_by_status(
+                here.map(|cron| conditions::status_of(&cron.status.as_ref()?.conditions, READY)),
+            )
+        });
+    }
+
+    fn is_watched_by(&self, known: Store<CronBatchJob>) {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(known);
     }
 
     /// Returns the time from which this process looks after CronBatchJobs (Unix milliseconds).
@@ -76,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_skipped_start_is_told_once_and_a_schedule_that_is_gone_takes_no_memory() {
-        let crons = Crons { turns: Shares::new(TURNS), since: 0, skipped: Mutex::default() };
+        let crons = Crons { turns: Shares::new(TURNS), since: 0, skipped: Mutex::default(), watched: Arc::default() };
         let skipped = Some(SkippedStart::TooLate(Timestamp::UNIX_EPOCH));
         assert_eq!(crons.note_skipped("news", "gone", skipped), skipped);
         assert_eq!(crons.note_skipped("news", "gone", skipped), None);

@@ -47,6 +47,7 @@ pub(crate) async fn watch(scope: Scope, client: &Client, ctx: &Arc<Context>) {
         None => Api::all(client.clone()),
     };
     let (known, writer) = reflector::store();
+    ctx.crons.is_watched_by(known.clone());
     let (of, listed, scope) = (ctx.clone(), known.clone(), namespace.clone());
     let changed = predicates::generation.combine(predicates::annotations);
     let stream = watcher(api, watcher::Config::default().page_size(PAGE))

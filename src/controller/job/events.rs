@@ -2,10 +2,10 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::api::Outcome;
 use crate::api::conditions::{self, reasons};
+use crate::api::{Outcome, RequestCounts};
 use crate::controller::runtime::events::EventRecord;
-use crate::lifecycle::{AttemptKey, AttemptState, Journal, left_out, not_reused};
+use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Journal, left_out, not_reused};
 
 /// Returns the events for a change of the journal from `old` to `new`.
 pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
@@ -103,6 +103,28 @@ pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
     news
 }
 
+/// Returns the requests of the batches that a change of the journal settled, by outcome.
+pub(super) fn requests_ended(old: &Journal, new: &Journal) -> Vec<(&'static str, i64)> {
+    let is_settled = |attempt: &Attempt| matches!(attempt.state, AttemptState::Settled { .. });
+    let was_settled = |shard| old.shards.get(shard).and_then(|s| s.attempt.as_ref()).is_some_and(is_settled);
+    let settled = new.shards.entries().filter(|(shard, _)| !was_settled(*shard));
+    let counts = settled.filter_map(|(_, shard)| match &shard.attempt.as_ref()?.state {
+        AttemptState::Settled { counts, .. } => Some(counts),
+        _ => None,
+    });
+    let by_outcome = counts.flat_map(|counts| {
+        let RequestCounts { total: _, succeeded, reused: _, failed, expired, cancelled, missing } = *counts;
+        [
+            ("Succeeded", succeeded),
+            ("Failed", failed),
+            ("Expired", expired),
+            ("Cancelled", cancelled),
+            ("Missing", missing),
+        ]
+    });
+    by_outcome.collect()
+}
+
 /// Returns the message about partial results that are not published, with the reason.
 pub(super) fn not_published(why: &str) -> String {
     format!("partial results are not published, and the job goes on without them: {why}")
@@ -177,7 +199,7 @@ pub(super) fn at_the_end(outcome: Outcome, reused: bool, message: &str) -> Event
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::{Attempt, Owner, Payload, Refusal, Rejection, Shard};
+    use crate::lifecycle::{Owner, Payload, Refusal, Rejection, Shard};
 
     fn journal(state: AttemptState, declined: Option<Rejection>) -> Journal {
         let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
@@ -207,6 +229,23 @@ mod tests {
         }
         let unanswered = told(&intended, &journal(AttemptState::Revoking, None));
         assert!(unanswered[0].1.contains("the reply to its submission was lost"), "{unanswered:?}");
+    }
+
+    #[test]
+    fn the_requests_of_a_batch_are_counted_when_it_is_settled_and_never_again() {
+        let counts = RequestCounts { total: 3, succeeded: 2, expired: 1, ..Default::default() };
+        let submitted = journal(AttemptState::Submitted { batch_id: "b".into(), at: 0 }, None);
+        let settled = |ended: &str| {
+            let (batch_id, ended) = ("b".into(), ended.into());
+            let (part, retryable, usage, cost, errors, files) = Default::default();
+            let state = AttemptState::Settled { batch_id, ended, part, counts, retryable, usage, cost, errors, files };
+            journal(state, None)
+        };
+        let ended = requests_ended(&submitted, &settled("expired"));
+        let some: Vec<_> = ended.into_iter().filter(|(_, requests)| *requests > 0).collect();
+        assert_eq!(some, [("Succeeded", 2), ("Expired", 1)]);
+        assert_eq!(requests_ended(&settled("expired"), &settled("lost")), []);
+        assert_eq!(requests_ended(&submitted, &submitted), []);
     }
 
     #[test]

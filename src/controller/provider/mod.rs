@@ -21,9 +21,11 @@ pub(crate) use read_from::ReadFrom;
 pub(crate) use reports::{AccountChange, ProviderKey, Reports};
 pub(crate) use watch::watches;
 
+use crate::api::conditions::{self, READY};
 use crate::api::{BatchProvider, BatchProviderSpec, ClusterBatchProvider, ProviderKind, ProviderStatus};
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
+use crate::telemetry::Metrics;
 
 /// Provider objects as the watches know them.
 #[derive(Default)]
@@ -32,6 +34,22 @@ pub(crate) struct ProviderStores {
     pub own: Vec<Store<BatchProvider>>,
     /// ClusterBatchProviders.
     pub admins: Vec<Store<ClusterBatchProvider>>,
+}
+
+impl ProviderStores {
+    /// Registers the counts of providers by the status of `Ready`. A provider that is being deleted does not count.
+    pub fn count_in(&self, metrics: &Metrics) {
+        let (own, admins) = (self.own.clone(), self.admins.clone());
+        metrics.count_providers(move || {
+            conditions::count_by_status(own.iter().flat_map(ready).chain(admins.iter().flat_map(ready)))
+        });
+    }
+}
+
+fn ready<P: Provider>(known: &Store<P>) -> Vec<Option<bool>> {
+    let all = known.state();
+    let here = all.iter().filter(|provider| provider.meta().deletion_timestamp.is_none());
+    here.map(|provider| conditions::status_of(&provider.status()?.conditions, READY)).collect()
 }
 
 /// Either kind of provider.

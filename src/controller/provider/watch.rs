@@ -114,14 +114,17 @@ pub(super) fn is_partial<P: Provider>(provider: &P) -> bool {
     provider.annotations().contains_key(PARTIAL)
 }
 
-/// Drops what nobody reads of a watched provider. Of its annotations, which anybody may write, a hash is kept, so that a change of
+/// Drops what nobody reads of a watched provider; of its status, all but whether it is `Ready`. Of its annotations, which anybody may write, a hash is kept, so that a change of
 /// them is seen; `kubectl apply` that changes nothing is none. One that is still large keeps neither models nor notifications nor
 /// finalizers.
 fn keep_for_the_watch<P: Provider>(provider: &mut P) {
     provider.managed_fields_mut().clear();
     provider.labels_mut().clear();
     provider.owner_references_mut().clear();
-    *provider.status_mut() = None;
+    if let Some(ProviderStatus { mut conditions, .. }) = provider.status_mut().take() {
+        conditions::keep_only(&mut conditions, READY);
+        *provider.status_mut() = Some(ProviderStatus { conditions, ..Default::default() });
+    }
     let mut annotations = std::mem::take(provider.annotations_mut());
     annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     if let (false, Ok(text)) = (annotations.is_empty(), serde_json::to_vec(&annotations)) {
@@ -255,6 +258,11 @@ mod tests {
         for large in [of(64, 0), of(0, 1_000)] {
             assert!(is_partial(&large) && json_bytes(&large) < 1_000);
         }
+        assert_eq!(
+            conditions::status_of(&whole.status.as_ref().unwrap().conditions, READY),
+            Some(true),
+            "it is counted"
+        );
     }
 
     #[test]

@@ -186,6 +186,9 @@ impl Act<'_> {
             Ok((written, swapped)) => {
                 self.wrote(old, next, written, swapped.version());
                 events::events_of(old, next).into_iter().for_each(|news| self.publish(news));
+                for (outcome, requests) in events::requests_ended(old, next) {
+                    self.ctx.metrics.requests(outcome, requests);
+                }
                 Ok(())
             }
             Err(SwapError::Changed) => {
