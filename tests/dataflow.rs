@@ -68,14 +68,35 @@ async fn read(folder: &Folder, name: &str) -> String {
     text
 }
 
+/// The usage of an answer to request `index`, which is executed and billed.
+fn usage(index: usize) -> Value {
+    json!({"prompt_tokens": 100 + index, "completion_tokens": 1})
+}
+
+/// The input tokens and the answers that a provider billed for a batch.
+fn billed(sent: &str, fates: &[Vec<Fate>], round: usize) -> (i64, i64) {
+    let indexes = sent.lines().map(|request| index(&serde_json::from_str::<Value>(request).unwrap()));
+    let fate = |index: usize| fates[index].get(round).copied().unwrap_or(Fate::Answered);
+    let answered = indexes.filter(|index| matches!(fate(*index), Fate::Answered | Fate::AnsweredTwice));
+    answered.fold((0, 0), |(input, answers), index| (input + 100 + index as i64, answers + 1))
+}
+
+/// The index in the id of a request.
+fn index(request: &Value) -> usize {
+    let id = request["custom_id"].as_str().unwrap();
+    id[1..id.find('-').unwrap()].parse().unwrap()
+}
+
 /// Plays a batch: each request meets its fate for this round, and the lines come back in reverse.
 fn answers(sent: &str, fates: &[Vec<Fate>], round: usize) -> String {
     let line = |request: &str| -> String {
         let request: Value = serde_json::from_str(request).unwrap();
         let id = request["custom_id"].as_str().unwrap();
-        let index: usize = id[1..id.find('-').unwrap()].parse().unwrap();
-        let response =
-            |status: u16| json!({"custom_id": id, "response": {"status_code": status, "body": {"of": index}}});
+        let index = index(&request);
+        let response = |status: u16| {
+            let body = if status == 200 { json!({"of": index, "usage": usage(index)}) } else { json!({"of": index}) };
+            json!({"custom_id": id, "response": {"status_code": status, "body": body}})
+        };
         let fate = fates[index].get(round).copied().unwrap_or(Fate::Answered);
         match fate {
             Fate::Answered => format!("{}\n", response(200)),
@@ -142,6 +163,13 @@ async fn settle(folder: &Folder, shard: &mut Shard, fates: &[Vec<Fate>], n: usiz
     assert!(hints == shard.hints && hints.text_bytes > 0, "in each round, the hints are those of the requests");
     let back = answers(&sent, fates, shard.round as usize);
     collect(folder, shard, &back, n).await;
+    let AttemptState::Settled { usage, .. } = &shard.attempt.as_ref().unwrap().state else {
+        panic!("it was collected")
+    };
+    let usage = usage.tokens;
+    let (input, answers) = billed(&sent, fates, shard.round as usize);
+    assert_eq!((usage.input_tokens, usage.output_tokens), (input, answers), "what was billed, each answer once");
+    assert_eq!(usage.answers_without_usage, 0);
 }
 
 /// Stages what came back for a shard.
@@ -156,6 +184,7 @@ async fn collect(folder: &Folder, shard: &mut Shard, back: &str, n: usize) {
         index: &shard.index_sha256,
         requests: shard.requests,
         files: vec![futures::stream::iter(chunks).boxed()],
+        long_context_above: None,
         may_be_unreadable: &|_| false,
         unusable: "",
     };
@@ -165,7 +194,7 @@ async fn collect(folder: &Folder, shard: &mut Shard, back: &str, n: usize) {
         ended: "completed".into(),
         part: Some(PartRef { name: part.name, sha256: part.sha256 }),
         counts: part.counts,
-        usage: Default::default(),
+        usage: Box::new(part.usage),
         cost: None,
         retryable: part.retryable,
         errors: part.errors,

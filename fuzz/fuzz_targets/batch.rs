@@ -12,6 +12,7 @@ fuzz_target!(|body: &[u8]| {
         assert!((1..=2_048).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()), "{id:?}");
     }
     assert!(batch.done.is_none_or(|done| done >= 0));
+    assert!(batch.usage.is_none_or(|usage| usage.input_tokens >= 0 && usage.output_tokens >= 0 && !usage.is_zero()));
     assert!(batch.status.len() <= 64 && batch.errors.len() <= 8 && batch.metadata.len() <= 64);
     if let Some(rejection) = batch.rejection() {
         assert!(batch.has_ended() && rejection.message.len() <= 700, "{}", rejection.message.len());

@@ -1,11 +1,11 @@
 //! The contents of an ended batch's files, and the fate of requests that they do not answer: missing requests are sent, and
-//! paid, again.
+//! paid, again. The provider's own totals of the tokens are compared with those of the answers.
 
 use super::findings::{CollectResult, PollResult};
 use super::observed::Observed;
 use super::step::Blocked;
-use crate::api::BatchEnd;
 use crate::api::conditions::reasons;
+use crate::api::{BatchEnd, TokenUsage};
 
 /// The patience for files of which nothing can be read, such as a sign-in page, in multiples of the listing lag.
 const NOTHING_READABLE: i64 = 12;
@@ -116,6 +116,37 @@ pub(super) fn short_files(batch_id: &str, collected: &CollectResult) -> Option<B
     Some(Blocked { reason: reasons::PROVIDER_UNAVAILABLE, message })
 }
 
+/// The totals of a batch's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UsageTotals {
+    /// By the provider's record of the batch.
+    pub provider: TokenUsage,
+    /// The sums over the answers of requests that succeeded, which the provider's are of.
+    pub answers: TokenUsage,
+}
+
+impl UsageTotals {
+    /// Returns the message about totals that differ; None if they are the same.
+    pub fn difference(&self) -> Option<String> {
+        let totals =
+            |usage: &TokenUsage| (usage.input_tokens.saturating_add(usage.embedding_tokens), usage.output_tokens);
+        let ((input, output), (summed_input, summed_output)) = (totals(&self.provider), totals(&self.answers));
+        if (input, output) == (summed_input, summed_output) {
+            return None;
+        }
+        let without = match self.answers.answers_without_usage {
+            0 => String::new(),
+            1 => "; 1 answer states no tokens".into(),
+            n => format!("; {n} answers state no tokens"),
+        };
+        Some(format!(
+            "the provider counts {input} input and {output} output tokens for the whole batch, and the answers in its files add up to \
+             {summed_input} and {summed_output}{without}. The job counts those of the answers, because the results show them line \
+             by line; compare both with the provider's invoice"
+        ))
+    }
+}
+
 /// The history of one request over the rounds that it was sent in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestHistory {
@@ -173,6 +204,25 @@ mod tests {
         ] {
             assert_eq!(ReadCounts::expected(done, ended, 10), expected, "{done:?} {ended:?}");
         }
+    }
+
+    #[test]
+    fn totals_that_differ_are_told_with_both_figures() {
+        let tokens = |input_tokens, output_tokens| TokenUsage { input_tokens, output_tokens, ..Default::default() };
+        let told = |provider, answers| UsageTotals { provider, answers }.difference();
+        assert_eq!(
+            told(tokens(7, 3), TokenUsage { cached_input_tokens: 2, reasoning_tokens: 1, ..tokens(7, 3) }),
+            None
+        );
+        assert_eq!(told(tokens(7, 0), TokenUsage { embedding_tokens: 7, ..Default::default() }), None);
+        let message = told(tokens(1_200, 340), TokenUsage { answers_without_usage: 2, ..tokens(1_000, 300) }).unwrap();
+        assert_eq!(
+            message,
+            "the provider counts 1200 input and 340 output tokens for the whole batch, and the answers in its files add up to \
+             1000 and 300; 2 answers state no tokens. The job counts those of the answers, because the results show them line by \
+             line; compare both with the provider's invoice"
+        );
+        assert!(told(tokens(7, 3), tokens(7, 4)).is_some() && told(tokens(7, 3), tokens(8, 3)).is_some());
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The findings of this process about a job: results of passes, calls and looks.
 
-use super::ShortRead;
 use super::attempt::{AttemptKey, PartRef, Refusal, Rejection};
 use super::journal::Plan;
 use super::shard::Shard;
 use super::shard_list::Shards;
+use super::{ShortRead, UsageTotals};
 use crate::api::{BatchEnd, BatchUsage, ErrorSummary, Outcome, RequestCounts};
 
 /// Whether an account has a place for one more batch of a job.
@@ -136,6 +136,8 @@ pub struct CollectResult {
     pub retryable: i64,
     /// Tokens and kinds of answers.
     pub usage: BatchUsage,
+    /// The totals of the tokens, if the provider reports its own.
+    pub totals: Option<UsageTotals>,
     /// Reasons why requests have no answer, by code.
     pub errors: Vec<ErrorSummary>,
     /// The provider's files of this batch whose whole content is in the part.

@@ -54,7 +54,7 @@ mod weight;
 pub use admit::{Applicant, InFlight, Room, admit};
 pub use answers::Answers;
 pub use attempt::*;
-pub use collecting::{ReadCounts, RequestHistory, ShortRead, Unanswered};
+pub use collecting::{ReadCounts, RequestHistory, ShortRead, Unanswered, UsageTotals};
 pub use decide::decide;
 pub use errors::{TOO_LARGE, error_summary};
 pub use findings::*;

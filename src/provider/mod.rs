@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::api::{BatchEnd, Endpoint};
+use crate::api::{BatchEnd, Endpoint, TokenUsage};
 use crate::transport::SendError;
 
 pub use answers::{ANSWERS, AnswerMemory};
@@ -187,6 +187,8 @@ pub struct Batch {
     pub unusable: Vec<String>,
     /// Number of requests that are done, by the provider's count; None if it does not count.
     pub done: Option<i64>,
+    /// Tokens of the requests that succeeded, by the provider's count; None if it does not count.
+    pub usage: Option<TokenUsage>,
     /// The metadata with which the batch was requested.
     pub metadata: Vec<(String, String)>,
     /// The reasons why it failed as a whole, if it did.

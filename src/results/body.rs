@@ -1,13 +1,15 @@
-//! The `response` of a row: its status, and whether its body is an answer.
+//! The `response` of a row: its status, whether its body is an answer, its content and its usage.
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::content::{Any, Choice, Content, IncompleteDetails, Items, OutputItem, Shape, holds_something};
 use super::ending::{is_nothing, value_of};
 use super::repair::repaired;
+use crate::api::{MOST_TOKENS, ReportedUsage, TokenUsage};
 
 /// A row's `response`.
 #[derive(Default)]
@@ -34,20 +36,55 @@ impl Status {
     }
 }
 
-/// The facts about a row's `body` that decide whether it is an answer.
+/// The facts about a row's `body`.
 #[derive(Default)]
 pub(super) struct Body {
     /// Whether the body has any content other than text.
     something: bool,
     /// Whether the body has a non-empty key of an answer.
     answer: bool,
+    /// Whether that is the key of embeddings.
+    embeddings: bool,
+    /// Whether that is the key of moderations.
+    moderations: bool,
+    /// The content of an answer that is text.
+    content: Content,
+    usage: Usage,
     /// Number of keys that neither answers nor errors need to have.
     others: usize,
     /// The body's values under keys of failures.
     pub reasons: Map<String, Value>,
 }
 
+/// The `usage` of a body.
+#[derive(Clone, Copy, Default)]
+enum Usage {
+    #[default]
+    Absent,
+    /// A value that is no usage, such as a list.
+    Unusable,
+    Reported(ReportedUsage),
+}
+
 impl Body {
+    /// Returns the content of an answer that is text; None of any other answer.
+    pub fn text(&self) -> Option<Content> {
+        Some(self.content).filter(|content| content.is_list)
+    }
+
+    /// Returns the tokens that the request used, or counts the answer as one without usage. Moderations are free and report
+    /// none. A body that is no answer reports none either, as the request was not executed.
+    pub fn tokens(&self, is_answer: bool) -> TokenUsage {
+        let tokens = match self.usage {
+            Usage::Reported(reported) if self.embeddings => reported.of_embeddings(),
+            Usage::Reported(reported) => reported.of_text(),
+            Usage::Absent | Usage::Unusable => None,
+        };
+        let may_be_billed = !matches!(self.usage, Usage::Absent) || is_answer || self.answer;
+        let unknown = i64::from(may_be_billed && !self.moderations);
+        tokens.unwrap_or(TokenUsage { answers_without_usage: unknown, ..TokenUsage::default() })
+    }
+
     /// Returns whether the body is an answer. Some servers return errors with a status of success: OpenAI's shape, vLLM's
     /// (`"object": "error"`), FastAPI's `detail`, a gateway's `message` alone. A key of an answer takes precedence over
     /// all of them.
@@ -63,7 +100,13 @@ impl Body {
 
 /// The kind of a key in a body.
 enum Key {
-    Answer,
+    Choices,
+    Output,
+    Data,
+    Results,
+    Content,
+    Usage,
+    IncompleteDetails,
     Reason(&'static str),
     Beside,
     Other,
@@ -81,11 +124,17 @@ impl<'de> Deserialize<'de> for Key {
 
             fn visit_str<E>(self, key: &str) -> Result<Key, E> {
                 let reason = REASON.iter().find(|reason| **reason == key);
-                Ok(match reason {
-                    Some(reason) => Key::Reason(reason),
-                    None if ANSWER.contains(&key) => Key::Answer,
-                    None if BESIDE.contains(&key) => Key::Beside,
-                    None => Key::Other,
+                Ok(match (reason, key) {
+                    (Some(reason), _) => Key::Reason(reason),
+                    (None, "choices") => Key::Choices,
+                    (None, "output") => Key::Output,
+                    (None, "data") => Key::Data,
+                    (None, "results") => Key::Results,
+                    (None, "content") => Key::Content,
+                    (None, "usage") => Key::Usage,
+                    (None, "incomplete_details") => Key::IncompleteDetails,
+                    (None, key) if BESIDE.contains(&key) => Key::Beside,
+                    (None, _) => Key::Other,
                 })
             }
         }
@@ -93,123 +142,185 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// Keys of answers, over all endpoints.
-const ANSWER: &[&str] = &["choices", "output", "data", "results", "content"];
 /// Keys of failures.
 const REASON: &[&str] =
     &["error", "errors", "detail", "message", "object", "type", "code", "status", "status_code", "statusCode"];
 /// Keys that gateways add to any body.
 const BESIDE: &[&str] = &["param", "request_id", "requestId", "trace_id", "path", "timestamp", "success", "name"];
 
-impl<'de> Deserialize<'de> for Response {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Frame;
-        impl<'de> Visitor<'de> for Frame {
-            type Value = Response;
+/// How closely a response is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// With the content of answers.
+    Close,
+    /// Without it: it cannot be read.
+    Plain,
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a response")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Response, A::Error> {
-                let mut response = Response::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "status_code" => response.status = Status::of(map.next_value()?),
-                        "body" => response.body = map.next_value()?,
-                        _ => _ = map.next_value::<IgnoredAny>()?,
-                    }
-                }
-                Ok(response)
-            }
-        }
-        deserializer.deserialize_map(Frame)
+impl Response {
+    /// Reads a response; None if it is not an object. Content that cannot be read makes no difference to the rest.
+    pub fn read(json: &str) -> Option<Response> {
+        let read = |reading| ResponseSeed(reading).deserialize(&mut serde_json::Deserializer::from_str(json));
+        read(Reading::Close).or_else(|_| read(Reading::Plain)).ok()
     }
 }
 
-impl<'de> Deserialize<'de> for Body {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Frame;
-        impl<'de> Visitor<'de> for Frame {
-            type Value = Body;
+struct ResponseSeed(Reading);
 
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a body")
-            }
+impl<'de> DeserializeSeed<'de> for ResponseSeed {
+    type Value = Response;
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body, A::Error> {
-                let mut body = Body::default();
-                while let Some(key) = map.next_key()? {
-                    body.something = true;
-                    match key {
-                        Key::Answer => body.answer |= map.next_value::<HasContent>()?.0,
-                        Key::Reason(key) => _ = body.reasons.insert(key.into(), value_of(map.next_value()?)),
-                        Key::Beside => _ = map.next_value::<IgnoredAny>()?,
-                        Key::Other => {
-                            body.others += 1;
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(body)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Body, A::Error> {
-                Ok(Body { something: HasContent::any_of(list)?, ..Body::default() })
-            }
-
-            /// Some servers return JSON as text. Any other text is not an answer, since the endpoints answer in JSON.
-            fn visit_str<E>(self, text: &str) -> Result<Body, E> {
-                let json = text.trim_start().starts_with(['{', '[']);
-                if !json {
-                    return Ok(Body::default());
-                }
-                let parsed = serde_json::from_str(text).or_else(|_| serde_json::from_str(&repaired(text)));
-                Ok(parsed.unwrap_or_default())
-            }
-
-            fn visit_unit<E>(self) -> Result<Body, E> {
-                Ok(Body::default())
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Body, E> {
-                Ok(Body::default())
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<Body, E> {
-                Ok(Body::default())
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Body, E> {
-                Ok(Body::default())
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Body, E> {
-                Ok(Body::default())
-            }
-        }
-        deserializer.deserialize_any(Frame)
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Response, D::Error> {
+        deserializer.deserialize_map(self)
     }
 }
 
-/// Whether a value has content: a list or an object with an element, a text with a character.
-struct HasContent(bool);
+impl<'de> Visitor<'de> for ResponseSeed {
+    type Value = Response;
 
-impl HasContent {
-    fn any_of<'de, A: SeqAccess<'de>>(mut list: A) -> Result<bool, A::Error> {
-        let mut some = false;
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a response")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Response, A::Error> {
+        let mut response = Response::default();
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "status_code" => response.status = Status::of(map.next_value()?),
+                "body" => response.body = map.next_value_seed(BodySeed(self.0))?,
+                _ => _ = map.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(response)
+    }
+}
+
+struct BodySeed(Reading);
+
+impl<'de> DeserializeSeed<'de> for BodySeed {
+    type Value = Body;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Body, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl BodySeed {
+    /// Reads a body that is the text of JSON.
+    fn read(&self, json: &str) -> serde_json::Result<Body> {
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        let body = BodySeed(self.0).deserialize(&mut deserializer)?;
+        deserializer.end()?;
+        Ok(body)
+    }
+}
+
+impl<'de> Visitor<'de> for BodySeed {
+    type Value = Body;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a body")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body, A::Error> {
+        let (mut body, mut incomplete) = (Body::default(), Content::default());
+        while let Some(key) = map.next_key()? {
+            body.something = true;
+            match key {
+                Key::Choices => body.answer |= self.items::<Choice, A>(&mut body.content, &mut map)?,
+                Key::Output => body.answer |= self.items::<OutputItem, A>(&mut body.content, &mut map)?,
+                Key::Data => body.embeddings |= holds_something(map.next_value()?),
+                Key::Results => body.moderations |= holds_something(map.next_value()?),
+                Key::Content => body.answer |= holds_something(map.next_value()?),
+                Key::Usage => {
+                    body.others += 1;
+                    body.usage = Usage::of(map.next_value()?);
+                }
+                Key::IncompleteDetails => {
+                    body.others += 1;
+                    match self.0 {
+                        Reading::Close => incomplete = map.next_value::<Any<IncompleteDetails>>()?.0.0,
+                        Reading::Plain => _ = map.next_value::<IgnoredAny>()?,
+                    }
+                }
+                Key::Reason(key) => _ = body.reasons.insert(key.into(), value_of(map.next_value()?)),
+                Key::Beside => _ = map.next_value::<IgnoredAny>()?,
+                Key::Other => {
+                    body.others += 1;
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        body.content.add(incomplete);
+        // Text takes precedence: a body has one kind of answer.
+        body.embeddings &= !body.answer;
+        body.moderations &= !body.answer && !body.embeddings;
+        body.answer |= body.embeddings || body.moderations;
+        Ok(body)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Body, A::Error> {
+        let mut body = Body::default();
         while list.next_element::<IgnoredAny>()?.is_some() {
-            some = true;
+            body.something = true;
         }
-        Ok(some)
+        Ok(body)
+    }
+
+    /// Some servers return JSON as text. Any other text is not an answer, since the endpoints answer in JSON.
+    fn visit_str<E: Error>(self, text: &str) -> Result<Body, E> {
+        let json = text.trim_start().starts_with(['{', '[']);
+        if !json {
+            return Ok(Body::default());
+        }
+        match self.read(text).or_else(|_| self.read(&repaired(text))) {
+            Err(error) if self.0 == Reading::Close => Err(E::custom(error)),
+            read => Ok(read.unwrap_or_default()),
+        }
+    }
+
+    fn visit_unit<E>(self) -> Result<Body, E> {
+        Ok(Body::default())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Body, E> {
+        Ok(Body::default())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Body, E> {
+        Ok(Body::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Body, E> {
+        Ok(Body::default())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Body, E> {
+        Ok(Body::default())
     }
 }
 
-impl<'de> Deserialize<'de> for HasContent {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw: &RawValue = Deserialize::deserialize(deserializer)?;
-        let inside = raw.get().as_bytes();
-        let inside = inside.get(1..inside.len().saturating_sub(1)).unwrap_or_default();
-        Ok(HasContent(raw.get().starts_with(['[', '{', '"']) && !inside.trim_ascii().is_empty()))
+impl BodySeed {
+    /// Reads the choices or the output items of an answer. Returns whether there are any.
+    fn items<'de, I, A>(&self, content: &mut Content, map: &mut A) -> Result<bool, A::Error>
+    where
+        I: Shape<'de> + Into<Content>,
+        A: MapAccess<'de>,
+    {
+        if self.0 == Reading::Plain {
+            return Ok(holds_something(map.next_value()?));
+        }
+        let Any(items) = map.next_value::<Any<Items<I>>>()?;
+        *content = items.content;
+        Ok(items.some)
+    }
+}
+
+impl Usage {
+    fn of(raw: &RawValue) -> Usage {
+        match raw.get() {
+            "null" | "{}" => Usage::Absent,
+            json => ReportedUsage::read(json, MOST_TOKENS).map_or(Usage::Unusable, Usage::Reported),
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::index::INDEX_LINE_LIMIT;
 use super::line::LineOutcome;
 use super::part::{GO_BYTES, write_part};
 use super::scan::{LineKind, LinePlace, QUOTED, ScanResult, scan};
-use crate::api::{BatchUsage, ErrorSummary, RequestCounts};
+use crate::api::{BatchUsage, ErrorSummary, RequestCounts, TokenUsage};
 use crate::store::staged::{self, SpooledFile};
 use crate::store::{DiskUse, Folder, IndexEntry, Line, Lines, StoreError, layout, reserve};
 
@@ -41,6 +41,8 @@ pub struct Collection<'a> {
     pub files: Vec<BoxStream<'static, Result<Bytes, String>>>,
     /// Whether requests that no line names count as failed, because their answers may be in lines that cannot be read.
     pub may_be_unreadable: &'a (dyn Fn(&FileContents) -> bool + Sync),
+    /// Input tokens above which the usage of a request counts as that of a long context.
+    pub long_context_above: Option<i64>,
     /// Describes the files that could not be fetched, for the messages of those requests. Empty if all were fetched.
     pub unusable: &'a str,
 }
@@ -67,12 +69,16 @@ pub struct CollectedPart {
     pub counts: RequestCounts,
     /// Failed requests whose failure may pass.
     pub retryable: i64,
-    /// Tokens and kinds of answers.
+    /// Tokens and kinds of answers, of each request once.
     pub usage: BatchUsage,
+    /// Tokens of the requests that succeeded, of which providers report the total.
+    pub succeeded: TokenUsage,
     /// Requests without an answer, by error code.
     pub errors: Vec<ErrorSummary>,
-    /// Lines that are not an answer of the batch: of another work, out of range, or repeated.
+    /// Lines that are not an answer of the batch: of another work, or out of range.
     pub foreign: u64,
+    /// Lines of requests that an earlier line answers.
+    pub doubled: u64,
     /// The content of the files.
     pub found: FileContents,
     /// Requests for which the part does not hold everything that came back. The provider has to keep its files for
@@ -96,21 +102,29 @@ pub enum CollectError {
 /// # Errors
 /// An error loses nothing: the provider still has its files.
 pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<CollectedPart, CollectError> {
-    let Collection { folder, work_id, attempt_key, index, requests, files, may_be_unreadable, unusable } = collection;
+    let Collection { folder, work_id, attempt_key, index, requests, files, .. } = collection;
+    let Collection { may_be_unreadable, long_context_above, unusable, .. } = collection;
     let index = layout::index(work_id, index);
     let asked = indexes(folder, &index).await?;
     let _held = reserve(COLLECT_BYTES + ANSWER_BYTES * asked.len()).await;
     let (mut raw, mut disk) = (staged::scratch(spool)?, DiskUse::default());
     let ends = download(&mut raw, &mut disk, files).await?;
-    let scanned = scan(&mut raw, &ends, work_id, &asked, spool).await.map_err(local)?;
+    let scanned = scan(&mut raw, &ends, work_id, &asked, long_context_above, spool).await.map_err(local)?;
     drop(asked);
-    let foreign = scanned.foreign;
+    let ScanResult { foreign, doubled, mut usage, succeeded, .. } = scanned;
     let found = FileContents {
         requests: scanned.places.len() as i64,
         unreadable: i64::try_from(scanned.unreadable).unwrap_or(i64::MAX),
         cut_off: i64::try_from(scanned.cut_off).unwrap_or(i64::MAX),
     };
-    let places = if may_be_unreadable(&found) { with_nameless(scanned) } else { scanned.places };
+    let places = match may_be_unreadable(&found) {
+        true => {
+            // Each of these requests may be the one whose answer cannot be read.
+            usage.tokens.answers_without_usage += scanned.unanswered.len() as i64;
+            with_nameless(scanned)
+        }
+        false => scanned.places,
+    };
     let (part, tally) = write_part(raw, &places, unusable, spool).await?;
     drop(disk);
     let errors = with_names(folder, &index, tally).await?;
@@ -118,8 +132,8 @@ pub async fn collect(collection: Collection<'_>, spool: &Path) -> Result<Collect
     put_surely(folder, part, &name, work_id).await?;
     let retryable = places.iter().filter(|p| p.ended == LineOutcome::Errored).count() as i64;
     let incomplete = places.iter().filter(|p| is_incomplete(p)).count() as i64;
-    let (counts, usage) = (count(&places, requests), BatchUsage::default());
-    Ok(CollectedPart { name, sha256, counts, retryable, usage, errors, foreign, found, incomplete })
+    let counts = count(&places, requests);
+    Ok(CollectedPart { name, sha256, counts, retryable, usage, succeeded, errors, foreign, doubled, found, incomplete })
 }
 
 /// Reads the indexes of the shard's requests, in order.

@@ -1,59 +1,77 @@
-//! The end of a request, by its line: whether it has an answer, and if not, whether the failure may pass.
+//! The end of a request, by its line: whether it has an answer, and if not, whether the failure may pass; what it used, and of
+//! what kind its answer is.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::body::{Response, Status};
+use super::body::{Body, Response, Status};
 use super::line::{LineOutcome, ProviderLine};
-use crate::api::json;
+use crate::api::{AnswerCounts, TokenUsage, json};
 
 /// Most levels of nested errors that are read.
 const LEVELS: u32 = 5;
+
+/// The facts about a request that its line tells.
+pub(super) struct RequestEnd {
+    pub outcome: LineOutcome,
+    /// The tokens that it used.
+    pub tokens: TokenUsage,
+    /// The kinds of its answer. All zero without an answer.
+    pub answers: AnswerCounts,
+}
 
 impl ProviderLine<'_> {
     /// Returns how the request ended. OpenAI's rows of answers have a 2xx status and no error; rows that were never
     /// executed have no response, and the code `batch_expired` or `batch_cancelled`. A failure counts as one that may
     /// pass only if its status or code says so, because any other request may have been paid.
-    pub fn ended(&self) -> LineOutcome {
-        self.judged().0
+    pub fn end(&self) -> RequestEnd {
+        let (outcome, body, _) = self.judged();
+        let is_answered = outcome == LineOutcome::Succeeded;
+        let answers = body.text().filter(|_| is_answered).map(|content| AnswerCounts {
+            empty: i64::from(!content.says_something && !content.refused),
+            refused: i64::from(content.refused),
+            truncated: i64::from(content.truncated),
+            filtered: i64::from(content.filtered),
+        });
+        RequestEnd { outcome, tokens: body.tokens(is_answered), answers: answers.unwrap_or_default() }
     }
 
     /// Returns the reason for a missing answer as a code: the row's, or that of the error in its body, or its HTTP
     /// status. A value that does not look like a code is ignored, for it may be text.
     pub fn code(&self) -> String {
-        let (_, why) = self.judged();
+        let (_, _, why) = self.judged();
         why.name().unwrap_or_else(|| "unknown".into())
     }
 
-    fn judged(&self) -> (LineOutcome, FailureReasons) {
+    fn judged(&self) -> (LineOutcome, Body, FailureReasons) {
         let error = self.error.map(value_of);
         let mut why = FailureReasons::default();
         if let Some(error) = &error {
             why.read(error, LEVELS);
         }
         if why.says("batch_expired") {
-            return (LineOutcome::Expired, why);
+            return (LineOutcome::Expired, Body::default(), why);
         }
         if why.says("batch_cancelled") || why.says("batch_canceled") {
-            return (LineOutcome::Cancelled, why);
+            return (LineOutcome::Cancelled, Body::default(), why);
         }
-        let response = self.response.and_then(|r| serde_json::from_str::<Response>(r.get()).ok());
-        let Response { status, body } = response.unwrap_or_default();
+        let response = self.response.and_then(|r| Response::read(r.get()));
+        let Response { status, mut body } = response.unwrap_or_default();
         let fine = matches!(status, Status::Absent | Status::Code(200..=299));
         let (has_error, answered) = (error.is_some_and(|e| !is_nothing(&e)), fine && body.is_answer());
         match status {
-            _ if answered && !has_error => return (LineOutcome::Succeeded, why),
+            _ if answered && !has_error => return (LineOutcome::Succeeded, body, why),
             Status::Code(200..=299) | Status::Absent => {}
             Status::Code(status) => why.statuses.insert(0, status),
             Status::NotANumber => why.odd = true,
         }
-        why.read(&Value::Object(body.reasons), LEVELS);
+        why.read(&Value::Object(std::mem::take(&mut body.reasons)), LEVELS);
         // An answer beside an error has been paid, too.
         let ended = if why.retryable() && !answered { LineOutcome::Errored } else { LineOutcome::Failed };
         if why.is_silent() && self.response.is_some() && !has_error && !answered {
             why.codes.push("no_answer".into());
         }
-        (ended, why)
+        (ended, body, why)
     }
 }
 
@@ -216,7 +234,7 @@ mod tests {
 
     fn ended(line: &str) -> (LineOutcome, String) {
         let line: ProviderLine = serde_json::from_str(line).unwrap();
-        (line.ended(), line.code())
+        (line.end().outcome, line.code())
     }
 
     fn row(status: &str, body: &str, error: &str) -> String {

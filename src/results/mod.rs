@@ -3,6 +3,7 @@
 mod answer;
 mod body;
 mod collect;
+mod content;
 mod ending;
 mod errors;
 mod follow_up;

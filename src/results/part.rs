@@ -187,7 +187,7 @@ mod tests {
                 .await
                 .unwrap();
         let asked: Vec<i64> = (0..requests).collect();
-        let places = scan(&mut raw, &ends, WORK, &asked, &std::env::temp_dir()).await.unwrap().places;
+        let places = scan(&mut raw, &ends, WORK, &asked, None, &std::env::temp_dir()).await.unwrap().places;
         let (part, tally) = write_part(raw, &places, "", &std::env::temp_dir()).await.unwrap();
         let folder = Folder::of(Arc::new(object_store::memory::InMemory::new()), "memory://out/", "out/");
         part.put(&folder, "part", WORK).await.unwrap();

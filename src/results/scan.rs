@@ -6,9 +6,11 @@ use std::path::Path;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, BufReader};
 
+use super::ending::RequestEnd;
 use super::frames::{Bracket, Brackets, named, objects};
 use super::line::{LineOutcome, ProviderLine};
 use super::repair::{repaired, text};
+use crate::api::{BatchUsage, TokenUsage};
 use crate::store::{LINE_LIMIT, Line, Lines, LongLineTurn};
 
 /// Most bytes of an unreadable line that `errors.jsonl` quotes.
@@ -53,8 +55,14 @@ pub(super) struct ScanResult {
     pub places: Vec<LinePlace>,
     /// Requests that no line names, in order.
     pub unanswered: Vec<i64>,
-    /// Lines that are not an answer of the batch: of another work, out of range, or repeated.
+    /// Lines that are not an answer of the batch: of another work, or out of range.
     pub foreign: u64,
+    /// Lines of requests that an earlier line answers.
+    pub doubled: u64,
+    /// Tokens and kinds of answers, of each request once.
+    pub usage: BatchUsage,
+    /// Tokens of the requests that succeeded.
+    pub succeeded: TokenUsage,
     /// Lines that cannot be read and name no request of the batch. `nameless` has offset and length of the first of
     /// them.
     pub unreadable: u64,
@@ -63,10 +71,19 @@ pub(super) struct ScanResult {
     pub cut_off: u64,
 }
 
+impl LineKind {
+    /// Returns whether the line is read as the answer that it is.
+    pub fn is_read(self) -> bool {
+        matches!(self, LineKind::Plain | LineKind::Repaired)
+    }
+}
+
 struct Scan<'a> {
     work_id: &'a str,
     /// Indexes of the batch's requests, in order.
     asked: &'a [i64],
+    /// Input tokens above which a request is one with a long context.
+    long_context_above: Option<i64>,
     /// Places, by position in `asked`.
     places: Vec<Option<LinePlace>>,
     /// Position after that of the last valid line.
@@ -88,11 +105,13 @@ pub(super) async fn scan(
     ends: &[u64],
     work_id: &str,
     asked: &[i64],
+    long_context_above: Option<i64>,
     spool: &Path,
 ) -> std::io::Result<ScanResult> {
     raw.rewind().await?;
     let places = std::iter::repeat_with(|| None).take(asked.len()).collect();
-    let mut scan = Scan { work_id, asked, places, next: 0, scanned: ScanResult::default(), spool };
+    let scanned = ScanResult::default();
+    let mut scan = Scan { work_id, asked, long_context_above, places, next: 0, scanned, spool };
     let (mut offset, mut long, mut loose) = (0, vec![], Vec::<LooseLines>::new());
     let mut lines = Lines::new(BufReader::with_capacity(256 << 10, &mut *raw), LINE_LIMIT).spooling(spool);
     // Whether a line without an id may continue the previous one.
@@ -130,7 +149,10 @@ pub(super) async fn scan(
 }
 
 impl Scan<'_> {
-    fn done(self) -> ScanResult {
+    fn done(mut self) -> ScanResult {
+        // Their requests may have been billed.
+        let unread = self.places.iter().flatten().filter(|place| !place.kind.is_read()).count();
+        self.scanned.usage.tokens.answers_without_usage += unread as i64;
         let asked = self.asked.iter().zip(&self.places);
         let unanswered = asked.filter(|(_, place)| place.is_none()).map(|(index, _)| *index).collect();
         ScanResult { places: self.places.into_iter().flatten().collect(), unanswered, ..self.scanned }
@@ -197,12 +219,26 @@ impl Scan<'_> {
             return;
         };
         self.next = at + 1;
-        let free = self.places[at].is_none_or(|place| !matches!(place.kind, LineKind::Plain | LineKind::Repaired));
+        let free = self.places[at].is_none_or(|place| !place.kind.is_read());
         match u32::try_from(line.len()) {
             Ok(len) if free => {
-                self.places[at] = Some(LinePlace { index: self.asked[at], ended: parsed.ended(), offset, len, kind });
+                let end = parsed.end();
+                self.places[at] = Some(LinePlace { index: self.asked[at], ended: end.outcome, offset, len, kind });
+                self.count(&end);
             }
-            _ => self.scanned.foreign += 1,
+            _ => self.scanned.doubled += 1,
+        }
+    }
+
+    fn count(&mut self, end: &RequestEnd) {
+        let ScanResult { usage, succeeded, .. } = &mut self.scanned;
+        usage.tokens += end.tokens;
+        usage.answers += end.answers;
+        if self.long_context_above.is_some_and(|above| end.tokens.input_tokens > above) {
+            usage.long_context += end.tokens;
+        }
+        if end.outcome == LineOutcome::Succeeded {
+            *succeeded += end.tokens;
         }
     }
 
@@ -328,68 +364,4 @@ fn index_of(id: &str, work_id: &str) -> Option<i64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use futures::StreamExt;
-
-    use super::super::collect::download;
-    use super::*;
-    use crate::store::staged;
-
-    const WORK: &str = "0123456789abcdef";
-
-    async fn scanned(text: &str, asked: &[i64]) -> (File, ScanResult) {
-        let mut raw = staged::scratch(&std::env::temp_dir()).unwrap();
-        let file = futures::stream::iter([Ok(Bytes::from(text.to_string()))]).boxed();
-        let ends = download(&mut raw, &mut Default::default(), vec![file]).await.unwrap();
-        let scanned = scan(&mut raw, &ends, WORK, asked, &std::env::temp_dir()).await.unwrap();
-        (raw, scanned)
-    }
-
-    fn answer(index: i64) -> String {
-        format!(r#"{{"custom_id":"r{index}-01234567","response":{{"status_code":200,"body":{{"n":1}}}}}}"#)
-    }
-
-    #[tokio::test]
-    async fn an_answer_that_is_too_long_to_be_read_has_failed_and_is_not_missing() {
-        let long = |head: &str| format!("{{{head}\"x\":\"{}\"}}\n", "x".repeat(LINE_LIMIT));
-        let text = [answer(0) + "\n", long(r#""custom_id" : "r2-01234567","#), long("")].concat();
-        let (_, scanned) = scanned(&text, &[0, 1, 2]).await;
-        assert_eq!((scanned.unreadable, scanned.unanswered), (1, vec![1]));
-        let ends: Vec<_> = scanned.places.iter().map(|p| (p.index, p.ended)).collect();
-        assert_eq!(ends, [(0, LineOutcome::Succeeded), (2, LineOutcome::Failed)]);
-        assert!(matches!(scanned.places[1].kind, LineKind::TooLong(size) if size > LINE_LIMIT as u64));
-    }
-
-    #[tokio::test]
-    async fn lines_are_found_where_they_are_whoever_they_are_of() {
-        let text = [
-            answer(2) + "\r\n",
-            "\n<html>\n".into(),
-            "{\"custom_id\":\"r0-01234567\",\"error\":{\"code\":\"batch_expired\"}}\n".into(),
-            answer(0) + "\n" + &answer(1).replace("01234567", "ffffffff") + "\n" + &answer(9) + "\n",
-            "{\"custom_id\":\"r1-01234567\",\"resp".into(),
-        ];
-        let (mut raw, scanned) = scanned(&text.concat(), &[0, 1, 2]).await;
-        let ends: Vec<_> = scanned.places.iter().map(|p| (p.index, p.ended)).collect();
-        assert_eq!(ends, [(0, LineOutcome::Expired), (1, LineOutcome::Failed), (2, LineOutcome::Succeeded)]);
-        assert_eq!((scanned.foreign, scanned.unreadable, scanned.cut_off), (3, 1, 1));
-        for place in &scanned.places {
-            let line = read(&mut raw, place.offset, place.len.into()).await.unwrap();
-            assert!(line.starts_with(b"{\"custom_id\"") && line.len() == place.len as usize);
-        }
-    }
-
-    #[tokio::test]
-    async fn an_answer_that_can_be_read_wins_over_one_that_cannot() {
-        let broken = "{'custom_id': 'r0-01234567'}\n";
-        for text in [format!("{broken}{}\n", answer(0)), format!("{}\n{broken}", answer(0))] {
-            let (_, scanned) = scanned(&text, &[0]).await;
-            assert_eq!(
-                (scanned.places[0].ended, scanned.places[0].kind),
-                (LineOutcome::Succeeded, LineKind::Plain),
-                "{text}"
-            );
-        }
-    }
-}
+mod tests;

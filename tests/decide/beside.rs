@@ -82,6 +82,7 @@ fn a_batch_is_not_settled_while_its_twin_is_being_told_to_stop() {
         part: PartRef { name: "p".into(), sha256: "s".into() },
         counts: RequestCounts { total: 1, succeeded: 1, ..Default::default() },
         usage: Default::default(),
+        totals: None,
         retryable: 0,
         errors: vec![],
         files: vec![],

@@ -69,6 +69,7 @@ fn what_a_clock_says_nothing_about_is_kept_when_it_is_set() {
         part: PartRef { name: "p".into(), sha256: "s".into() },
         counts: RequestCounts::default(),
         usage: Default::default(),
+        totals: None,
         retryable: 0,
         errors: vec![],
         files: vec![],

@@ -10,7 +10,16 @@ const LAG: i64 = 300_000;
 fn collected(short: Option<ShortRead>) -> CollectResult {
     let part = PartRef { name: "p".into(), sha256: "s".into() };
     let counts = RequestCounts { total: 1, missing: 1, ..Default::default() };
-    CollectResult { part, counts, usage: Default::default(), retryable: 0, errors: vec![], files: vec![], short }
+    CollectResult {
+        part,
+        counts,
+        usage: Default::default(),
+        totals: None,
+        retryable: 0,
+        errors: vec![],
+        files: vec![],
+        short,
+    }
 }
 
 /// By a clock that jumps to whatever is waited for: when the files are fetched, in milliseconds after the batch was seen to have

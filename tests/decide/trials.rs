@@ -166,6 +166,7 @@ fn run_as(shards: &[i64], job: JobView, mut account: Account, days: i64) -> Cour
                     part: PartRef { name: format!("part-{steps}"), sha256: "p".into() },
                     counts: RequestCounts { total: requests, succeeded: requests, ..Default::default() },
                     usage: Default::default(),
+                    totals: None,
                     retryable: 0,
                     errors: vec![],
                     files: vec![],

@@ -82,6 +82,7 @@ async fn each_fault_of_a_provider_ends_in_whole_results_in_order() {
         json!({"point": "batch", "action": "double_rows", "rows": 2}),
         json!({"point": "batch", "action": "foreign_rows", "rows": 2}),
         json!({"point": "batch", "action": "fail_rows", "rows": 2, "status": 503}),
+        json!({"point": "batch", "action": "totals_differ", "tokens": 4321}),
         json!({"point": "batch", "action": "no_counts"}),
         json!({"point": "batch", "action": "metadata_lost"}),
         json!({"point": "content", "action": "truncate"}),
@@ -105,6 +106,21 @@ async fn each_fault_of_a_provider_ends_in_whole_results_in_order() {
         scene.kubectl(&["delete", "bjob", &job]);
     }
     assert_eq!(scene.sim.state().await["files"], json!([]), "nothing is left at the provider");
+    totals_that_differ_are_told(&scene, &faults).await;
+}
+
+/// Where the provider's totals of a batch are not those of its answers, an event says so, and nowhere else.
+async fn totals_that_differ_are_told(scene: &Scene, faults: &[Value]) {
+    let differing = |fault: &Value| ["lose_rows", "totals_differ"].iter().any(|action| fault["action"] == *action);
+    let wanted: Vec<String> = (0..faults.len()).filter(|i| differing(&faults[*i])).map(|i| format!("f{i}")).collect();
+    let told = eventually("events about totals that differ", 30, async || {
+        let told = scene.told("UsageDiffers").await;
+        (told.len() >= wanted.len()).then_some(told)
+    });
+    let told = told.await;
+    let mut jobs: Vec<String> = told.iter().map(|e| e["regarding"]["name"].as_str().unwrap().to_string()).collect();
+    jobs.sort_by_key(|job| job[1..].parse::<usize>().unwrap());
+    assert_eq!(jobs, wanted, "{told:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

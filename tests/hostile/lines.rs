@@ -21,7 +21,7 @@ struct Head {
 
 /// What is made of these files; and the part's lines. Where `unreadable`, requests that no line names may be in what cannot
 /// be read, and `unusable` says why a file is not there.
-async fn part_of(files: Vec<Vec<u8>>, unreadable: bool, unusable: &str) -> (CollectedPart, String) {
+pub async fn part_of(files: Vec<Vec<u8>>, unreadable: bool, unusable: &str) -> (CollectedPart, String) {
     let (folder, shard) = sent().await;
     let file = |bytes: Vec<u8>| futures::stream::iter([Ok(Bytes::from(bytes))]).boxed();
     let collection = Collection {
@@ -31,6 +31,7 @@ async fn part_of(files: Vec<Vec<u8>>, unreadable: bool, unusable: &str) -> (Coll
         index: &shard.index_sha256,
         requests: shard.requests,
         files: files.into_iter().map(file).collect(),
+        long_context_above: None,
         may_be_unreadable: &|_| unreadable,
         unusable,
     };
@@ -84,7 +85,7 @@ async fn answers_are_kept_and_what_is_none_is_counted() {
         ("lines that end as on Windows", format!("{a}\r\n{b}\r\n").into(), [2, 0, 0, 0]),
         ("a byte-order mark", format!("\u{feff}{a}\n{b}\n").into(), [2, 0, 0, 0]),
         ("spaces around", format!("  {a}  \n\t{b}\n").into(), [2, 0, 0, 0]),
-        ("one twice", format!("{a}\n{a}\n{b}\n").into(), [2, 0, 1, 0]),
+        ("one twice", format!("{a}\n{a}\n{b}\n").into(), [2, 0, 0, 0]),
         ("the last cut off, its id too", format!("{a}\n{}", &b[..30]).into(), [1, 0, 0, 1]),
         ("the last cut off after its id", format!("{a}\n{}", &b[..40]).into(), [1, 1, 0, 0]),
         ("a page of HTML", b"<!doctype html>\n<h1>Sign in</h1>\n".to_vec(), [0, 0, 0, 2]),
@@ -201,6 +202,7 @@ async fn answers_are_kept_and_what_is_none_is_counted() {
         let counts = &part.counts;
         let got = [counts.succeeded, counts.failed, part.foreign as i64, part.found.unreadable];
         assert_eq!(got, wanted, "{what}");
+        assert_eq!(part.doubled, u64::from(what == "one twice"), "{what}");
         assert_eq!((sums(counts), counts.total), (REQUESTS as i64, REQUESTS as i64), "{what}");
         assert_eq!(lines.len() as i64, counts.succeeded + counts.failed, "{what}");
     }

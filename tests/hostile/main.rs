@@ -15,6 +15,7 @@ mod server;
 mod slow;
 mod storage;
 mod stores;
+mod usage;
 
 use std::sync::Arc;
 

@@ -258,6 +258,7 @@ async fn collected(folder: &Folder, attempt_key: &str, store: &OddStore) -> (Str
         index: &shard.index_sha256,
         requests: shard.requests,
         files: vec![futures::stream::iter([Ok(Bytes::from(answer))]).boxed()],
+        long_context_above: None,
         may_be_unreadable: &|_| false,
         unusable: "",
     };

@@ -39,6 +39,7 @@ impl Protocol {
             part: PartRef { name, sha256: told },
             counts: count(&ended),
             usage: Default::default(),
+            totals: None,
             retryable: 0,
             errors: vec![],
             files: vec![file, answers_of(batch)],

@@ -136,6 +136,7 @@ fn collected(attempt_key: AttemptKey) -> CollectResult {
         part: PartRef { name: layout::part(WORK, &attempt_key.to_string(), &sha256), sha256 },
         counts: RequestCounts { total: 1_000, succeeded: 1_000, ..Default::default() },
         usage: Default::default(),
+        totals: None,
         retryable: 0,
         errors: vec![],
         files: (0..3).map(|of| format!("file-{of:x}{:023x}", attempt_key.shard)).collect(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::accounts::Accounts;
 use crate::answers::Answers;
+use crate::bodies::Appetite;
 use crate::faults::Faults;
 use crate::ledger::Ledger;
 use crate::store::Store;
@@ -23,6 +24,8 @@ pub struct Settings {
     pub accounts: Accounts,
     /// What requests are answered.
     pub answers: Answers,
+    /// What models use.
+    pub appetite: Appetite,
     /// How large a batch may be.
     pub limits: Limits,
     /// Decides the order of results.

@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use crate::accounts::{Accounts, AccountsError};
 use crate::answers::{Answers, AnswersError};
 use crate::app::{App, Settings, Shared};
+use crate::bodies::Appetite;
 use crate::faults::{self, Fault, Faults, FaultsFileError};
 use crate::home::Home;
 use crate::ledger::Ledger;
@@ -67,6 +68,8 @@ point strike in their order, one a request or batch.
            double_rows:1      put so many rows into the output twice
            foreign_rows:1     add so many rows of nobody to the output
            fail_rows:1        fail so many rows with 500 server_error, not billed
+           odd_rows:SHAPE     write a row as some servers do, e.g. text_body, no_usage, empty, refusal, truncated
+           totals_differ:100  count so many more input tokens in the batch's usage than its rows do
            no_counts          leave out request_counts
            metadata_lost      forget the metadata
 
@@ -120,6 +123,14 @@ pub struct Args {
     /// JSON file with rules for the answers
     #[arg(long, value_name = "FILE")]
     answers: Option<PathBuf>,
+
+    /// Share of the input tokens that come from a cache, in percent
+    #[arg(long, default_value_t = 0, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    cached_percent: u8,
+
+    /// Tokens of reasoning before each answer of a chat or a response; they count as output
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    reasoning_tokens: u64,
 
     /// How long a batch runs: 200ms, 5s, 2h
     #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = parse_duration)]
@@ -219,6 +230,7 @@ impl Args {
         let settings = Settings {
             accounts,
             answers,
+            appetite: Appetite { cached_percent: self.cached_percent, reasoning: self.reasoning_tokens },
             limits: Limits { requests: self.max_requests, bytes: self.max_bytes, enqueued: self.max_enqueued_requests },
             seed: self.seed,
             contents: home.contents(),

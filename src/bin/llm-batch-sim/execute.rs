@@ -171,7 +171,7 @@ impl Runner {
         for _ in 0..lines {
             let Some(span) = self.read(&mut text)? else { break };
             let line: Line<'_> = serde_json::from_slice(&text)?;
-            if let Some(request_sha256) = self.execute(&line)? {
+            if let Some((request_sha256, tokens)) = self.execute(&line)? {
                 billed.push(span.request);
                 charges.push(Charge {
                     account: &task.account,
@@ -181,6 +181,10 @@ impl Runner {
                     custom_id: line.custom_id,
                     request_sha256,
                     model: &model,
+                    input_tokens: tokens.input,
+                    cached_input_tokens: tokens.cached,
+                    output_tokens: tokens.output,
+                    reasoning_tokens: tokens.reasoning,
                     billed_at: now(),
                 });
             }
@@ -206,7 +210,14 @@ impl Runner {
     pub fn finish(mut self) -> io::Result<Results> {
         while take(&mut self.mischief.foreign) {
             let prompt = Prompt { parts: vec![String::new()] };
-            let answer = Answer { model: &self.model, prompt: &prompt, text: "nobody asked", created: now() };
+            let answer = Answer {
+                model: &self.model,
+                prompt: &prompt,
+                text: "nobody asked",
+                created: now(),
+                limit: None,
+                appetite: self.app.settings.appetite,
+            };
             let (body, _) = answer.body(self.endpoint, 0);
             self.output.write(&Row::answered(&fresh("foreign-"), 200, body))?;
         }
@@ -219,7 +230,10 @@ impl Runner {
                 Vendor::Azure => Some(self.errors.close_even_empty()?),
             },
             counts: self.counts,
-            tokens: self.tokens,
+            tokens: match self.task.flaw {
+                Some(Flaw::TotalsDiffer { tokens }) => Tokens { input: self.tokens.input + tokens, ..self.tokens },
+                _ => self.tokens,
+            },
         })
     }
 
@@ -234,30 +248,29 @@ impl Runner {
         Ok(Some(span))
     }
 
-    /// Writes a line's row; the hash of its request when it is to be billed. A request that is
+    /// Writes a line's row; the hash of its request and its tokens when it is to be billed. A request that is
     /// refused costs nothing, as at the vendor.
-    fn execute(&mut self, line: &Line<'_>) -> io::Result<Option<String>> {
+    fn execute(&mut self, line: &Line<'_>) -> io::Result<Option<(String, Tokens)>> {
         let answered = match self.mischief.refusal() {
             Some(refusal) => Err(refusal),
             None => self.answer(line.body),
         };
         match answered {
             Ok((body, request, tokens)) => {
-                self.tokens.input += tokens.input;
-                self.tokens.output += tokens.output;
+                self.tokens += tokens;
                 self.counts.completed += 1;
                 if !take(&mut self.mischief.lose) {
                     let row = Row::answered(&line.custom_id, 200, body);
                     if let Some(shape) = self.mischief.shape() {
                         self.output.write_odd(row, shape)?;
-                        return Ok(Some(canonical::sha256_hex(&request)));
+                        return Ok(Some((canonical::sha256_hex(&request), tokens)));
                     }
                     let place = self.output.write(&row)?;
                     if take(&mut self.mischief.double) {
                         self.doubles.push(place);
                     }
                 }
-                Ok(Some(canonical::sha256_hex(&request)))
+                Ok(Some((canonical::sha256_hex(&request), tokens)))
             }
             Err(refusal) => {
                 self.counts.failed += 1;
@@ -277,7 +290,9 @@ impl Runner {
             Reply::Refusal(refusal) => return Err(refusal),
         };
         let spelled = canonical::to_vec(&request).map_err(|_| Refusal::unreadable())?;
-        let answer = Answer { model: &self.model, prompt: &prompt, text: &text, created: now() };
+        let limit = Prompt::limit(endpoint, &request);
+        let appetite = self.app.settings.appetite;
+        let answer = Answer { model: &self.model, prompt: &prompt, text: &text, created: now(), limit, appetite };
         let (body, tokens) = answer.body(endpoint, spelled.len());
         Ok((body, spelled, tokens))
     }

@@ -216,6 +216,11 @@ pub enum Flaw {
         /// What is odd about them.
         shape: Shape,
     },
+    /// Its usage has more input tokens than its rows add up to.
+    TotalsDiffer {
+        /// How many more.
+        tokens: u64,
+    },
     /// Its output file has a long id.
     LongFileId {
         /// How long, in characters.
@@ -245,6 +250,18 @@ pub enum Shape {
     CutOff,
     /// It is no JSON and has no id.
     Garbled,
+    /// Its body has no usage.
+    NoUsage,
+    /// The numbers of its usage are text.
+    TextUsage,
+    /// Its answer is null, or an empty text.
+    Empty,
+    /// Its model refuses.
+    Refusal,
+    /// Its answer ends at a limit of tokens.
+    Truncated,
+    /// A content filter withholds its answer.
+    Filtered,
 }
 
 fn found() -> u16 {

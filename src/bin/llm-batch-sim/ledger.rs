@@ -26,6 +26,14 @@ pub struct Charge<'a> {
     pub request_sha256: String,
     /// The model that was asked for.
     pub model: &'a str,
+    /// The tokens of its prompt; of embeddings, those of its inputs.
+    pub input_tokens: u64,
+    /// Those of them that were cached.
+    pub cached_input_tokens: u64,
+    /// The tokens of its answer.
+    pub output_tokens: u64,
+    /// Those of them that were spent on reasoning.
+    pub reasoning_tokens: u64,
     /// Unix seconds.
     pub billed_at: i64,
 }
@@ -111,6 +119,10 @@ mod tests {
             custom_id: custom_id.to_owned(),
             request_sha256: "00".to_owned(),
             model: "m",
+            input_tokens: 1,
+            cached_input_tokens: 0,
+            output_tokens: 1,
+            reasoning_tokens: 0,
             billed_at: 1,
         }
     }

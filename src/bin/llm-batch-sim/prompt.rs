@@ -28,6 +28,17 @@ impl Prompt {
         Ok(Self { parts })
     }
 
+    /// The most tokens that the answer may have, if the request says so.
+    pub fn limit(endpoint: Endpoint, body: &Value) -> Option<u64> {
+        let fields: &[&str] = match endpoint {
+            Endpoint::Chat => &["max_completion_tokens", "max_tokens"],
+            Endpoint::Completions => &["max_tokens"],
+            Endpoint::Responses => &["max_output_tokens"],
+            Endpoint::Embeddings | Endpoint::Moderations => &[],
+        };
+        fields.iter().find_map(|field| body.get(field)?.as_u64())
+    }
+
     /// All of it.
     pub fn text(&self) -> String {
         self.parts.join("\n")

@@ -66,12 +66,14 @@ impl<'a> Row<'a> {
                     response.body = json!({"error": {"code": "content_filter", "message": "The answer was withheld."}});
                 }
                 Shape::TextBody => response.body = response.body.to_string().into(),
-                _ => {}
+                shape => spoil(&mut response.body, shape),
             }
         }
         let line = serde_json::to_string(self)?;
         Ok(match shape {
             Shape::ErrorBody | Shape::TextBody => line,
+            Shape::NoUsage | Shape::TextUsage => line,
+            Shape::Empty | Shape::Refusal | Shape::Truncated | Shape::Filtered => line,
             Shape::Infinity => line.replacen("\"body\":{", "\"body\":{\"logprob\":-Infinity,", 1),
             Shape::ErrorOfNulls => match line.strip_suffix("\"error\":null}") {
                 Some(rest) => format!("{rest}\"error\":{{\"code\":null,\"message\":null}}}}"),
@@ -87,6 +89,62 @@ impl<'a> Row<'a> {
     /// A request that was not executed.
     pub fn left(custom_id: &'a str, why: Unexecuted) -> Self {
         Self { id: fresh("batch_req_"), custom_id, response: None, error: Some(why) }
+    }
+}
+
+/// Makes a body one whose answer is none, or whose usage is no usage.
+fn spoil(body: &mut Value, shape: Shape) {
+    match shape {
+        Shape::NoUsage => _ = body.as_object_mut().and_then(|body| body.remove("usage")),
+        Shape::TextUsage => body.get_mut("usage").into_iter().for_each(spell_out),
+        Shape::Empty => say(body, Value::Null),
+        Shape::Refusal => refuse(body),
+        Shape::Truncated => end(body, "length", "max_output_tokens"),
+        Shape::Filtered => {
+            say(body, Value::Null);
+            end(body, "content_filter", "content_filter");
+        }
+        _ => {}
+    }
+}
+
+/// Writes numbers as text.
+fn spell_out(value: &mut Value) {
+    match value {
+        Value::Number(number) => *value = number.to_string().into(),
+        Value::Object(fields) => fields.values_mut().for_each(spell_out),
+        _ => {}
+    }
+}
+
+/// Puts something else where the text was; completions and responses have an empty text for null.
+fn say(body: &mut Value, text: Value) {
+    for place in ["/choices/0/message/content", "/choices/0/text", "/output/0/content/0/text"] {
+        if let Some(there) = body.pointer_mut(place) {
+            let is_nullable = place.ends_with("/content");
+            *there = if text.is_null() && !is_nullable { "".into() } else { text.clone() };
+        }
+    }
+}
+
+fn refuse(body: &mut Value) {
+    const WORDS: &str = "I can't help with that.";
+    if let Some(message) = body.pointer_mut("/choices/0/message") {
+        message["content"] = Value::Null;
+        message["refusal"] = WORDS.into();
+    } else if let Some(part) = body.pointer_mut("/output/0/content/0") {
+        *part = json!({"type": "refusal", "refusal": WORDS});
+    }
+}
+
+/// Ends the answer for this reason, in the word of choices and in that of responses.
+fn end(body: &mut Value, choice: &str, response: &str) {
+    if let Some(reason) = body.pointer_mut("/choices/0/finish_reason") {
+        *reason = choice.into();
+    }
+    if let Some(details) = body.get_mut("incomplete_details") {
+        *details = json!({"reason": response});
+        body["status"] = "incomplete".into();
     }
 }
 

@@ -13,6 +13,7 @@ use crate::accounts::Accounts;
 use crate::answers::Answers;
 use crate::api;
 use crate::app::{App, Settings, Shared};
+use crate::bodies::Appetite;
 use crate::faults::Faults;
 use crate::ledger::Ledger;
 use crate::serve;
@@ -73,6 +74,7 @@ impl Server {
         std::fs::create_dir(&contents)?;
         let settings = Settings {
             accounts: Accounts::new(keys.iter().map(|key| (*key).to_owned()).collect())?,
+            appetite: Appetite::default(),
             answers: Answers::load(&answers)?,
             limits: Limits { requests: 50_000, bytes: 1 << 20, enqueued },
             seed: 1,

@@ -1,6 +1,7 @@
 //! The API's objects as they look on the wire.
 
 use std::borrow::Cow;
+use std::ops::AddAssign;
 
 use serde::Serialize;
 
@@ -91,8 +92,21 @@ pub struct RequestCounts {
 pub struct Tokens {
     /// Of the prompts.
     pub input: u64,
+    /// Those of `input` that were cached.
+    pub cached: u64,
     /// Of the answers.
     pub output: u64,
+    /// Those of `output` that were spent on reasoning.
+    pub reasoning: u64,
+}
+
+impl AddAssign for Tokens {
+    fn add_assign(&mut self, Tokens { input, cached, output, reasoning }: Tokens) {
+        self.input += input;
+        self.cached += cached;
+        self.output += output;
+        self.reasoning += reasoning;
+    }
 }
 
 impl Tokens {
@@ -107,11 +121,11 @@ impl Tokens {
 pub struct Usage {
     /// Of the prompts.
     pub input_tokens: u64,
-    /// Nothing is ever cached.
+    /// What of them was cached.
     pub input_tokens_details: CachedTokens,
     /// Of the answers.
     pub output_tokens: u64,
-    /// Nothing is ever reasoned.
+    /// What of them was spent on reasoning.
     pub output_tokens_details: ReasoningTokens,
     /// Both.
     pub total_tokens: u64,
@@ -120,14 +134,14 @@ pub struct Usage {
 /// Part of [`Usage`].
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct CachedTokens {
-    /// Always 0.
+    /// How many.
     pub cached_tokens: u64,
 }
 
 /// Part of [`Usage`].
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ReasoningTokens {
-    /// Always 0.
+    /// How many.
     pub reasoning_tokens: u64,
 }
 
@@ -135,9 +149,9 @@ impl From<Tokens> for Usage {
     fn from(tokens: Tokens) -> Self {
         Self {
             input_tokens: tokens.input,
-            input_tokens_details: CachedTokens::default(),
+            input_tokens_details: CachedTokens { cached_tokens: tokens.cached },
             output_tokens: tokens.output,
-            output_tokens_details: ReasoningTokens::default(),
+            output_tokens_details: ReasoningTokens { reasoning_tokens: tokens.reasoning },
             total_tokens: tokens.input + tokens.output,
         }
     }

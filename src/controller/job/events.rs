@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::api::conditions::{self, reasons};
 use crate::api::{Outcome, RequestCounts};
 use crate::controller::runtime::events::EventRecord;
-use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Journal, left_out, not_reused};
+use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Journal, Memory, left_out, not_reused};
 
 /// Returns the events for a change of the journal from `old` to `new`.
 pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
@@ -125,6 +125,22 @@ pub(super) fn requests_ended(old: &Journal, new: &Journal) -> Vec<(&'static str,
     by_outcome.collect()
 }
 
+/// Returns the events for batches that are settled by a change of the journal from `old` to `new`, and whose tokens the provider
+/// counts otherwise than its answers do.
+pub(super) fn events_of_usage(old: &Journal, new: &Journal, memory: &Memory) -> Vec<EventRecord> {
+    let settled = |journal: &Journal, shard: usize| match &journal.shards.get(shard)?.attempt.as_ref()?.state {
+        AttemptState::Settled { batch_id, .. } => Some(batch_id.clone()),
+        _ => None,
+    };
+    let note = |shard: usize| {
+        let batch_id = settled(new, shard).filter(|id| settled(old, shard).as_ref() != Some(id))?;
+        let difference = memory.collected.get(&batch_id)?.totals?.difference()?;
+        let attempt_key = AttemptKey { shard, attempt: new.shards.get(shard)?.attempt.as_ref()?.number };
+        Some(EventRecord::warning("UsageDiffers", format!("batch {attempt_key} ({batch_id}): {difference}")))
+    };
+    new.shards.entries().filter_map(|(shard, _)| note(shard)).collect()
+}
+
 /// Returns the message about partial results that are not published, with the reason.
 pub(super) fn not_published(why: &str) -> String {
     format!("partial results are not published, and the job goes on without them: {why}")
@@ -199,7 +215,8 @@ pub(super) fn at_the_end(outcome: Outcome, reused: bool, message: &str) -> Event
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::{Owner, Payload, Refusal, Rejection, Shard};
+    use crate::api::TokenUsage;
+    use crate::lifecycle::{Attempt, CollectResult, Owner, PartRef, Payload, Refusal, Rejection, Shard, UsageTotals};
 
     fn journal(state: AttemptState, declined: Option<Rejection>) -> Journal {
         let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
@@ -303,6 +320,49 @@ mod tests {
             told(&of("WaitingForInput"), "WaitingForInput").is_empty()
                 && told(&of("WaitingForInput"), "InProgress").is_empty()
         );
+    }
+
+    #[test]
+    fn totals_that_differ_are_told_once_when_the_batch_is_settled() {
+        let running = journal(AttemptState::Submitted { batch_id: "b".into(), at: 0 }, None);
+        let settled = journal(
+            AttemptState::Settled {
+                batch_id: "b".into(),
+                ended: "completed".into(),
+                part: None,
+                counts: Default::default(),
+                retryable: 0,
+                usage: Default::default(),
+                cost: None,
+                errors: vec![],
+                files: vec![],
+            },
+            None,
+        );
+        let told = |old: &Journal, new: &Journal, input_tokens: i64| {
+            let totals = UsageTotals {
+                provider: TokenUsage { input_tokens, ..Default::default() },
+                answers: Default::default(),
+            };
+            let collected = CollectResult {
+                part: PartRef { name: "p".into(), sha256: "s".into() },
+                counts: Default::default(),
+                retryable: 0,
+                usage: Default::default(),
+                totals: Some(totals),
+                errors: vec![],
+                files: vec![],
+                short: None,
+            };
+            let memory = Memory { collected: [("b".into(), collected)].into(), ..Default::default() };
+            let news = events_of_usage(old, new, &memory).into_iter();
+            news.map(|news| (news.warning, news.reason, news.note)).collect::<Vec<_>>()
+        };
+        let [(warning, reason, note)] = &told(&running, &settled, 7)[..] else { panic!("one event") };
+        assert_eq!((*warning, *reason), (true, "UsageDiffers"));
+        assert!(note.starts_with("batch 00000-1 (b): the provider counts 7 input and 0 output tokens"), "{note}");
+        assert!(told(&running, &settled, 0).is_empty() && told(&settled, &settled, 7).is_empty());
+        assert!(told(&running, &running, 7).is_empty(), "it may be collected again");
     }
 
     #[test]

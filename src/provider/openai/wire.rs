@@ -5,8 +5,8 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 use super::words;
-use crate::api::json;
 use crate::api::text::clip;
+use crate::api::{ReportedUsage, TokenUsage, json};
 use crate::provider::{ApiError, Batch, BatchError, Dialect, ErrorKind};
 use crate::transport::retry_after;
 
@@ -20,6 +20,8 @@ const WORDS_LIMIT: usize = 480;
 const WORD_LIMIT: usize = 64;
 /// Maximum length of a key or a value of metadata that is kept, in bytes: twice what we write.
 const METADATA_LIMIT: usize = 1 << 10;
+/// Most tokens of one batch that are believed.
+const TOKENS_LIMIT: i64 = 1 << 50;
 
 /// Returns the batch of a document, which may be wrapped in another object; None if it has no id, or is an error.
 pub(super) fn batch(dialect: &Dialect, value: &Value) -> Option<Batch> {
@@ -53,10 +55,18 @@ pub(super) fn entry(dialect: &Dialect, value: &Value) -> Option<Batch> {
         output_file_id: id(value, "output_file_id"),
         error_file_id: id(value, "error_file_id"),
         done: value.get("request_counts").and_then(done),
+        usage: value.get("usage").and_then(usage),
         metadata: metadata(value),
         errors: errors(dialect, value, input_file_id.as_deref()),
         input_file_id,
     })
+}
+
+/// Returns the total of the batch's tokens, which OpenAI reports since 2025-09-07; None without usable counts. Zeros are none:
+/// servers write them while a batch runs, and if they do not count.
+fn usage(usage: &Value) -> Option<TokenUsage> {
+    let usage = ReportedUsage::read(&usage.to_string(), TOKENS_LIMIT)?.of_text()?;
+    (!usage.is_zero()).then_some(usage)
 }
 
 /// Returns the number of requests that are done; None without usable counts, so that answers to all requests are expected.
@@ -266,6 +276,34 @@ mod tests {
         assert!(!read.has_ended());
         assert!(batch(&json!({"status": "completed"})).is_none());
         assert!(batch(&json!([])).is_none());
+    }
+
+    #[test]
+    fn totals_of_tokens_are_read_if_they_are_usable() {
+        let read = |usage: Value| batch(&json!({"id": "b", "status": "completed", "usage": usage})).unwrap().usage;
+        let tokens = TokenUsage {
+            input_tokens: 1_200,
+            cached_input_tokens: 200,
+            output_tokens: 340,
+            reasoning_tokens: 40,
+            ..Default::default()
+        };
+        let usage = json!({"input_tokens": 1_200, "input_tokens_details": {"cached_tokens": 200}, "output_tokens": "340",
+            "output_tokens_details": {"reasoning_tokens": 40}, "total_tokens": 1_540.0});
+        assert_eq!(read(usage), Some(tokens));
+        let large = read(json!({"input_tokens": 60_000_000_000_i64, "output_tokens": 1})).unwrap();
+        assert_eq!(large.input_tokens, 60_000_000_000, "50,000 requests of more than a million tokens");
+        for none in [
+            json!(null),
+            json!({}),
+            json!([7]),
+            json!("7"),
+            json!({"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}),
+            json!({"input_tokens": -1, "output_tokens": 1}),
+            json!({"input_tokens": i64::MAX, "output_tokens": 1}),
+        ] {
+            assert_eq!(read(none.clone()), None, "{none}");
+        }
     }
 
     #[test]

@@ -130,6 +130,7 @@ impl Flaw {
             Self::LongFileId { characters } if !(1..=8_192).contains(characters) => {
                 Some("characters are from 1 to 8192")
             }
+            Self::TotalsDiffer { tokens: 0 } => Some("tokens must be at least 1"),
             Self::Fail { code, .. } if code.is_empty() => Some("code must not be empty"),
             Self::OddState { state } if state.is_empty() => Some("state must not be empty"),
             _ => None,
@@ -171,6 +172,7 @@ fn field(action: &str, value: &str) -> Option<(&'static str, Value)> {
         "truncate" => "bytes",
         "lag" => "seconds",
         "long_file_id" => "characters",
+        "totals_differ" => "tokens",
         "expire" | "stuck" => "after",
         "lose_rows" | "double_rows" | "foreign_rows" | "fail_rows" => "rows",
         _ => return None,

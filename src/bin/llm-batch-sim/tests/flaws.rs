@@ -126,6 +126,47 @@ async fn rows_stand_twice_and_are_paid_once() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Without usage, with usage as text, and with answers that are none: all are billed as any other.
+#[tokio::test]
+async fn rows_have_answers_and_usage_that_are_none() -> Result<(), Failure> {
+    for (shape, place, wanted) in [
+        ("no_usage", "/usage", None),
+        ("empty", "/choices/0/message/content", Some(Value::Null)),
+        ("refusal", "/choices/0/message/refusal", Some(json!("I can't help with that."))),
+        ("truncated", "/choices/0/finish_reason", Some(json!("length"))),
+        ("filtered", "/choices/0/finish_reason", Some(json!("content_filter"))),
+    ] {
+        let run = run(json!({"point": "batch", "action": "odd_rows", "rows": 1, "shape": shape})).await?;
+        assert_eq!(run.billed, inputs());
+        let odd = run.output.iter().filter(|row| row["response"]["body"].pointer(place) == wanted.as_ref());
+        assert_eq!(odd.count(), 1, "{shape}");
+    }
+    let run = run(json!({"point": "batch", "action": "odd_rows", "shape": "text_usage"})).await?;
+    let texts = run.output.iter().filter(|row| row["response"]["body"]["usage"]["prompt_tokens"].is_string());
+    assert_eq!(texts.count(), 1);
+    Ok(())
+}
+
+/// What the ledger bills is what the rows say, and what the batch says unless told otherwise.
+#[tokio::test]
+async fn tokens_add_up_unless_the_totals_are_to_differ() -> Result<(), Failure> {
+    for (flaw, more) in [
+        (json!({"point": "batch", "action": "odd_state", "state": "x"}), 0),
+        (json!({"point": "batch", "action": "totals_differ", "tokens": 100}), 100),
+    ] {
+        let run = run(flaw).await?;
+        let sum = |of: &[Value], place: &str| of.iter().filter_map(|row| row.pointer(place)?.as_u64()).sum::<u64>();
+        let ledger = run.server.ledger().await?;
+        let (input, output) = (sum(&ledger, "/input_tokens"), sum(&ledger, "/output_tokens"));
+        assert!(input > 0 && output > 0);
+        assert_eq!(sum(&run.output, "/response/body/usage/prompt_tokens"), input);
+        assert_eq!(sum(&run.output, "/response/body/usage/completion_tokens"), output);
+        assert_eq!(run.batch["usage"]["input_tokens"], input + more);
+        assert_eq!(run.batch["usage"]["output_tokens"], output);
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn rows_of_nobody_are_in_the_output() -> Result<(), Failure> {
     let run = run(json!({"point": "batch", "action": "foreign_rows", "rows": 3})).await?;

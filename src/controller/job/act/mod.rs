@@ -9,6 +9,8 @@ pub(crate) use transfer::{MemoryEdit, Outcome};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::warn;
+
 use super::clients::Clients;
 use super::events;
 use super::job_state::JobState;
@@ -184,8 +186,14 @@ impl Act<'_> {
         self.job_state.journal_is_old();
         match self.clients()?.journals.swap(judged, next).await {
             Ok((written, swapped)) => {
+                // Before the findings about sealed shards are forgotten.
+                let mut usage = vec![];
+                self.job_state.remember(|m| usage = events::events_of_usage(old, next, m));
                 self.wrote(old, next, written, swapped.version());
-                events::events_of(old, next).into_iter().for_each(|news| self.publish(news));
+                for news in &usage {
+                    warn!(reason = news.reason, "{}", news.note);
+                }
+                events::events_of(old, next).into_iter().chain(usage).for_each(|news| self.publish(news));
                 for (outcome, requests) in events::requests_ended(old, next) {
                     self.ctx.metrics.requests(outcome, requests);
                 }

@@ -18,8 +18,8 @@ use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
 use crate::fair::Urgency;
 use crate::lifecycle::{
-    AttemptKey, AttemptState, CollectResult, Journal, PartRef, PollResult, PolledState, ReadCounts, ShortRead, Task,
-    Unanswered,
+    AttemptKey, AttemptState, CollectResult, Journal, PartRef, PollResult, PolledState, ProviderView, ReadCounts,
+    ShortRead, Task, Unanswered, UsageTotals,
 };
 use crate::provider::{self, Batch, ErrorKind, InputFile};
 use crate::results::{self, FileContents};
@@ -84,7 +84,8 @@ impl Act<'_> {
         patient: bool,
     ) -> Result<(), StepError> {
         let (ctx, clients, journal) = (self.ctx.clone(), self.clients()?.clone(), self.journal()?);
-        let Some(batch) = submitted(journal, attempt_key) else { return Ok(()) };
+        let provider = self.snapshot.view.provider.as_ref();
+        let Some(batch) = submitted(journal, attempt_key, provider) else { return Ok(()) };
         tasks::start(self.ctx, self.job_state, &self.snapshot.job, Task::Collect(attempt_key), move || async move {
             let (at, batch_id) = (ctx.clock.now(), batch.batch_id.as_str());
             let fetched = collect(&clients, &batch, patient, &ctx.jobs.spool).await?;
@@ -95,15 +96,19 @@ impl Act<'_> {
                     return Ok(clients.memory_edit(move |m| _ = m.looks.insert(id, look)));
                 }
             };
-            let (foreign, unreadable) = (part.foreign, part.found.unreadable);
+            let (foreign, doubled, unreadable) = (part.foreign, part.doubled, part.found.unreadable);
             if foreign > 0 || unreadable > 0 {
                 warn!(%attempt_key, foreign, unreadable, "lines that name no request of this batch were left out");
+            }
+            if doubled > 0 {
+                warn!(%attempt_key, doubled, "the provider delivered more than one line for some requests; the first of each counts");
             }
             let collected = CollectResult {
                 part: PartRef { name: part.name, sha256: part.sha256 },
                 counts: part.counts,
                 retryable: part.retryable,
                 usage: part.usage,
+                totals: batch.usage.map(|provider| UsageTotals { provider, answers: part.succeeded }),
                 errors: part.errors,
                 // If the part does not hold all that came back, the provider's files are kept, so that people can read them.
                 files: if part.incomplete > 0 { vec![] } else { ownership::files_of(&batch) },
@@ -126,17 +131,24 @@ struct Submitted {
     batch_id: String,
     index: String,
     requests: i64,
+    /// Input tokens above which the prices of long contexts apply.
+    long_context_above: Option<i64>,
 }
 
-fn submitted(journal: &Journal, attempt_key: AttemptKey) -> Option<Submitted> {
+fn submitted(journal: &Journal, attempt_key: AttemptKey, provider: Option<&ProviderView>) -> Option<Submitted> {
     let shard = journal.shards.get(attempt_key.shard)?;
-    match &shard.attempt.as_ref()?.state {
-        AttemptState::Submitted { batch_id, .. } => {
-            let (work_id, batch_id) = (journal.work_id.clone(), batch_id.clone());
-            Some(Submitted { work_id, attempt_key, batch_id, index: shard.index().into(), requests: shard.requests })
-        }
-        _ => None,
-    }
+    let attempt = shard.attempt.as_ref()?;
+    let AttemptState::Submitted { batch_id, .. } = &attempt.state else { return None };
+    // The cost is at these prices, too.
+    let prices = attempt.prices.as_deref().or_else(|| provider?.prices.of(&shard.model));
+    Some(Submitted {
+        work_id: journal.work_id.clone(),
+        attempt_key,
+        batch_id: batch_id.clone(),
+        index: shard.index().into(),
+        requests: shard.requests,
+        long_context_above: prices.and_then(|prices| Some(prices.long_context?.above_input_tokens)),
+    })
 }
 
 /// Fetches the answers of a batch and puts their part. Returns the batch's state instead if there is nothing to fetch.
@@ -174,6 +186,7 @@ async fn collect(
         index: &submitted.index,
         requests: submitted.requests,
         files,
+        long_context_above: submitted.long_context_above,
         may_be_unreadable: &|found| reading(found).unanswered() == Unanswered::Unreadable,
         unusable: &unusable,
     };
