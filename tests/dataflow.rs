@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "dataflow/estimates.rs"]
+mod estimates;
 #[path = "dataflow/reuse.rs"]
 mod reuse;
 #[path = "support/recipe.rs"]

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{NotificationStatus, ProviderType, schema};
+use super::{NotificationStatus, PlanEstimate, ProviderType, schema};
 
 /// Observed state of the job, derived from its journal. It is for people and tools, and grants nothing.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -59,6 +59,10 @@ pub struct BatchJobStatus {
     /// Input of the job as it was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<InputStatus>,
+    /// Estimate of the requests that are sent, with their tokens. It no longer changes once a batch may have been submitted.
+    /// Requests that are sent again are not foreseen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<PlanEstimate>,
     /// Counts of requests by outcome; at the end `total` is the sum of the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<RequestCounts>,

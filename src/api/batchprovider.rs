@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::storage::{SecretKeyReference, Tls};
-use super::{NamespaceGrant, Notification, ProviderCapabilities, WithoutManagedFields, rules, schema};
+use super::{ModelStatus, NamespaceGrant, Notification, ProviderCapabilities, WithoutManagedFields, rules, schema};
 
 /// A namespace's own account, as the API server has it.
 pub type BatchProvider = WithoutManagedFields<BatchProviderObject>;
@@ -143,6 +143,12 @@ pub struct ProviderStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub webhook_path: Option<String>,
+    /// Experience with the models of the account, at most 64: those that were used last. It is for estimates alone, and learned
+    /// anew if it is lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), transform = schema::without_defaults)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub models: Vec<ModelStatus>,
 }
 
 /// Endpoint, credential and limits of one account at a batch API, and the namespaces that it is granted to.

@@ -70,6 +70,8 @@ pub(crate) struct Context {
     labels: Cache<String, BTreeMap<String, String>>,
     /// The provider objects as the watches know them.
     providers: provider::ProviderStores,
+    /// The experience with the models of each account.
+    experience: provider::Experience,
     /// The last probe of each account by this process.
     probes: provider::Probes,
     /// Turns of looks at provider objects, by namespace.

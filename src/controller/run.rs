@@ -150,6 +150,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         certificates: Budget::new(CERTIFICATES),
         labels: Default::default(),
         providers,
+        experience: Default::default(),
         probes: Default::default(),
         transport: transport.observed_by(Arc::new(Requests(metrics.clone()))),
         client,

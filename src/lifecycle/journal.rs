@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{Attempt, AttemptKey, AttemptState};
+use super::plan_forecast::PlannedModel;
 use super::shard_list::Shards;
 use crate::api::{
     DeletionPolicy, InputStatus, LeftOut, Outcome, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE, RequestCounts,
@@ -133,6 +134,9 @@ pub struct Plan {
     /// The result sets of `spec.reuseFrom`, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reuse: Vec<ReuseSet>,
+    /// The requests of the first round that are sent, by model. Empty in plans of earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<PlannedModel>,
 }
 
 /// A result set whose answers a plan may reuse.

@@ -9,7 +9,8 @@ use super::memory::Memory;
 use super::notices::Subscription;
 use super::{Answers, Blocked};
 use crate::api::{
-    Capabilities, DeletionPolicy, Lock, PinnedProvider, ProviderFilePolicy, StopPolicy, UnknownSubmissionPolicy,
+    Capabilities, DeletionPolicy, Lock, ModelStatus, PinnedProvider, ProviderFilePolicy, StopPolicy,
+    UnknownSubmissionPolicy,
 };
 use crate::money::PriceList;
 
@@ -150,6 +151,8 @@ pub struct ProviderView {
     pub capabilities: Capabilities,
     /// Prices of its models.
     pub prices: Arc<PriceList>,
+    /// Experience with its models, for estimates.
+    pub models: Arc<[ModelStatus]>,
 }
 
 impl Observed<'_> {

@@ -172,7 +172,9 @@ pub fn looked_at(
     let verdict = Verdict { type_: conditions::READY, status, reason: reason.into(), message };
     let limits = Some(limits);
     let webhook_path = webhook.as_ref().map(|webhook| webhook.path.clone());
-    let new = ProviderStatus { observed_secret_version, capabilities, limits, webhook_path, ..Default::default() };
+    let models = old.models.clone();
+    let new =
+        ProviderStatus { observed_secret_version, capabilities, limits, webhook_path, models, ..Default::default() };
     let mut new = with(old, new, generation, verdict, now);
     match webhook {
         Some(webhook) => {

@@ -12,6 +12,7 @@ use super::findings::{ManifestView, PolledState};
 use super::follow::look;
 use super::journal::{Journal, Plan, ReuseSet};
 use super::observed::Observed;
+use super::plan_forecast::{PlanForecast, forecast, real_time_tip};
 use super::shard::Shard;
 use super::step::{Step, Waiting};
 use super::{notices, partial, questions};
@@ -110,6 +111,7 @@ fn remember(status: &mut BatchJobStatus, old: &BatchJobStatus) {
     status.partial_results_uri.clone_from(&old.partial_results_uri);
     status.error_summary.clone_from(&old.error_summary);
     status.display.clone_from(&old.display);
+    status.estimate.clone_from(&old.estimate);
 }
 
 /// Returns whether the job may have an intent although there is no journal to read.
@@ -152,7 +154,14 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     });
     status.submission_time = old.submission_time.clone().or_else(|| first.min().and_then(time));
     status.display = Some(Display { progress: progress(o, journal, counts, old) });
-    let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, checked(plan, counts))];
+    let forecast = forecast(o.job, plan);
+    // Once money is at stake, the estimate stays as it was approved.
+    let is_same_work = old.work.as_ref().is_some_and(|work| work.id == journal.work_id);
+    let approved = old.estimate.clone().filter(|_| is_same_work && journal.has_intents());
+    status.estimate = approved.or_else(|| forecast.as_ref().map(PlanForecast::status));
+    let tip = status.estimate.as_ref().and_then(|estimate| real_time_tip(estimate, forecast.as_ref()?.batch_cost()));
+    let message = tip.map_or(checked(plan, counts), |tip| format!("{}; {tip}", checked(plan, counts)));
+    let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, message)];
     let totals = journal.shards.totals();
     let (submitted, batches) = (totals.submitted, journal.shards.len().saturating_sub(totals.reused));
     let all = submitted == batches;

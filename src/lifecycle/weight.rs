@@ -33,9 +33,10 @@ impl Journal {
         let Journal { rev: _, protocol_version: _, closing: _, out_of_time_since: _, .. } = self;
         let Journal { work_id, owner, spec_hash, plan, shards, commit, taken_over, heard, .. } = self;
         let Owner { cluster, namespace, name, uid } = owner;
-        let of_plan = |Plan { work_hash, input, requests: _, too_large: _, left_out: _, reuse }: &Plan| {
+        let of_plan = |Plan { work_hash, input, requests: _, too_large: _, left_out: _, reuse, models }: &Plan| {
             let InputStatus { version, size_bytes: _, sources: _, skipped: _ } = input;
-            texts([work_hash, version]) + of_reuse(reuse)
+            let of_models = models.iter().map(|model| size_of_val(model) + text(&model.name)).sum::<usize>();
+            texts([work_hash, version]) + of_reuse(reuse) + of_models
         };
         let of_end = |Commit { outcome: _, reason, message, at: _, requests: _ }: &Commit| texts([reason, message]);
         let of_answers =

@@ -1,6 +1,7 @@
 //! Money: prices of tokens, and amounts of USD. Pure, without clock, I/O or async.
 
 mod estimate;
+pub mod for_people;
 mod price_list;
 mod prices;
 mod usd;

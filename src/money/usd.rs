@@ -18,6 +18,8 @@ pub struct Usd(Decimal);
 impl Usd {
     /// No money.
     pub const ZERO: Usd = Usd(Decimal::ZERO);
+    /// One dollar.
+    pub const ONE: Usd = Usd(Decimal::ONE);
 
     /// Reads an amount such as `0.25`.
     ///

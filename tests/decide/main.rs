@@ -18,6 +18,7 @@ mod input;
 mod life;
 mod notices;
 mod partial;
+mod plans;
 mod progress;
 mod providers;
 mod questions;

@@ -74,12 +74,14 @@ async fn a_suspended_job_is_checked_and_counted_and_resuming_sends_it() {
     });
     let job = job.await;
     assert_eq!(job.status.as_ref().unwrap().requests.unwrap().total, 3);
-    assert_eq!(condition(&job, "Suspended").unwrap().0, "True");
+    let (is_suspended, _, plan) = condition(&job, "Suspended").unwrap();
+    assert!(is_suspended == "True" && plan.contains("3 requests in 1 batch, some "), "{plan}");
+    assert!(plan.contains("the cost is unknown: the provider object has no prices for model"), "{plan}");
     assert_eq!(scene.sim.spent().await.0, 0, "nothing leaves before the spend is approved");
     scene.kubectl(&["patch", "bjob", "j", "--type=merge", "-p", r#"{"spec":{"suspend":false}}"#]);
     scene.wait_complete("j").await;
     scene.sim.assert_billed_once(3).await;
-    for reason in ["Suspended", "Resumed"] {
+    for reason in ["Suspended", "Resumed", "RealTimeWouldDo"] {
         eventually(reason, 20, async || (scene.told(reason).await.len() == 1).then_some(())).await;
     }
 }

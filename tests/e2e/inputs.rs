@@ -68,7 +68,9 @@ async fn many_objects_are_read_by_key_and_answered_in_that_order() {
     scene.sim.assert_billed_once(8).await;
     let left_out = "left out: objects whose name begins with `_` or `.`: 1 (`spec.input.hiddenObjects: Include` takes them \
                     in), empty objects: 1";
-    assert_eq!(condition(&job, "Planned").unwrap().2, format!("8 requests were read and are sound; {left_out}"));
+    let planned = condition(&job, "Planned").unwrap().2;
+    let sound = format!("8 requests were read and are sound; {left_out}; single calls in real time would do as well");
+    assert!(planned.starts_with(&sound), "{planned}");
     let input = job.status.unwrap().input.unwrap();
     assert_eq!((input.sources, input.skipped), (4, 2));
     let told = scene.told("InputSkipped").await;

@@ -80,12 +80,12 @@ async fn documents_are_read_as_what_they_are_and_large_ones_as_the_job_says() {
     let job = scene.wait_complete("skip").await;
     let left_out = "2 requests were read and are sound; objects with more than `spec.input.maxObjectBytes` that were left \
                     out: 1";
-    assert_eq!(condition(&job, "Planned").unwrap().2, left_out);
+    assert!(condition(&job, "Planned").unwrap().2.starts_with(left_out));
     let plain = pair("b/c.md", &format!("echo: b/c.md says plain {CANARY}"));
     let whole = [pair("a.txt.gz", "echo: a.txt.gz says packed"), plain];
     assert_eq!(asked(&scene, "skip").await, whole);
     let job = scene.wait_complete("cut").await;
-    assert!(condition(&job, "Planned").unwrap().2.ends_with("that were cut: 1"));
+    assert!(condition(&job, "Planned").unwrap().2.contains("that were cut: 1; "));
     let cut = pair("large.txt", &format!("echo: large.txt says {}", "ä".repeat(10)));
     assert_eq!(asked(&scene, "cut").await, [whole.to_vec(), vec![cut]].concat());
     let job = scene.wait_condition("fail", "Failed", "True", 40).await;

@@ -60,6 +60,7 @@ pub fn provider() -> ProviderView {
         unknown_submission_policy: UnknownSubmissionPolicy::Resolve,
         capabilities: Default::default(),
         prices: Default::default(),
+        models: Default::default(),
     }
 }
 
@@ -71,6 +72,7 @@ pub fn plan(requests: i64) -> Plan {
         too_large: Default::default(),
         left_out: Default::default(),
         reuse: vec![],
+        models: vec![],
     }
 }
 

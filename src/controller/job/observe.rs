@@ -63,7 +63,7 @@ pub(crate) async fn observe(
     }
     let clients = match open(ctx, job_state, &job, &view, now).await {
         Ok(clients) => {
-            knows(&mut view, &clients);
+            knows(ctx, &mut view, &clients);
             Some(clients)
         }
         Err(missing) => {
@@ -75,7 +75,7 @@ pub(crate) async fn observe(
             // settle.
             let kept = job_state.clients().filter(|_| view.deleting_since.is_some());
             match (&kept, missing) {
-                (Some(clients), _) => knows(&mut view, clients),
+                (Some(clients), _) => knows(ctx, &mut view, clients),
                 (None, Missing::Absent(absent)) if view.deleting_since.is_some() && is_going(ctx, &absent).await? => {
                     let Absent { what, namespace, .. } = absent;
                     let message = format!("namespace '{namespace}' is being deleted, and {what} went before the job");
@@ -155,9 +155,11 @@ async fn journal(
     Ok(journal)
 }
 
-fn knows(view: &mut JobView, clients: &Clients) {
+fn knows(ctx: &Context, view: &mut JobView, clients: &Clients) {
     view.fingerprint = clients.fingerprint.clone();
-    view.provider = Some(clients.account.view());
+    let mut provider = clients.account.view();
+    provider.models = ctx.experience.of(&provider.pin.uid);
+    view.provider = Some(provider);
     subscribe(view, &clients.account.subscriptions);
 }
 

@@ -68,7 +68,15 @@ fn remembered(job: &BatchJob) -> Option<(String, Plan)> {
     let (work_hash, input) = (work.hash.clone()?, status.input.clone()?);
     Some((
         work.id.clone(),
-        Plan { work_hash, input, requests, too_large: Default::default(), left_out: Default::default(), reuse: vec![] },
+        Plan {
+            work_hash,
+            input,
+            requests,
+            too_large: Default::default(),
+            left_out: Default::default(),
+            reuse: vec![],
+            models: vec![],
+        },
     ))
 }
 

@@ -97,6 +97,7 @@ impl Account {
             unknown_submission_policy: self.unknown_submission_policy,
             capabilities: self.dialect().capabilities,
             prices: Arc::default(),
+            models: Arc::default(),
         }
     }
 

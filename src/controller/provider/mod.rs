@@ -2,6 +2,7 @@
 //! jobs need them.
 
 pub(super) mod account;
+mod experience;
 mod in_use;
 mod look;
 mod probes;
@@ -16,6 +17,7 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use experience::Experience;
 pub(crate) use probes::Probes;
 pub(crate) use read_from::ReadFrom;
 pub(crate) use reports::{AccountChange, ProviderKey, Reports};

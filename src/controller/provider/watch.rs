@@ -167,18 +167,19 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, StepE
     if !provider.is_ours(ctx).await? {
         return Ok(Action::requeue(NOT_OURS));
     }
-    let (status, pause) = look::look(ctx, &provider, &old).await?;
+    let (mut status, pause) = look::look(ctx, &provider, &old).await?;
+    let uid = provider.uid().unwrap_or_default();
+    status.models = ctx.experience.with(&uid, &old.models);
     let is_back = !conditions::is_true(&old.conditions, READY) && conditions::is_true(&status.conditions, READY);
-    let pause = match write(ctx, &api, &provider, &old, status).await? {
-        true if is_back => {
-            // Calls that failed there in the meantime do not wait for their next try.
-            ctx.jobs.try_again(&ProviderKey::of(&provider));
-            Duration::from_millis(pause.unsigned_abs())
-        }
-        true => Duration::from_millis(pause.unsigned_abs()),
-        false => CHANGED,
-    };
-    Ok(Action::requeue(pause))
+    if !write(ctx, &api, &provider, &old, status).await? {
+        return Ok(Action::requeue(CHANGED));
+    }
+    ctx.experience.wrote(&uid);
+    if is_back {
+        // Calls that failed there in the meantime do not wait for their next try.
+        ctx.jobs.try_again(&ProviderKey::of(&provider));
+    }
+    Ok(Action::requeue(Duration::from_millis(pause.unsigned_abs())))
 }
 
 /// Writes the status over the object that was judged, if it differs. Returns false if the object changed in the meantime.

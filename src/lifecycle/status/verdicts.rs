@@ -3,7 +3,9 @@
 use crate::api::Outcome;
 use crate::api::conditions::{self, Verdict, reasons};
 use crate::lifecycle::findings::ManifestView;
+use crate::lifecycle::journal::Owner;
 use crate::lifecycle::observed::Observed;
+use crate::lifecycle::plan_forecast::forecast;
 use crate::lifecycle::questions;
 use crate::lifecycle::step::{Failure, Waiting};
 
@@ -56,7 +58,7 @@ pub(super) fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
     vec![
         verdict(conditions::COMPLETE, None, stage, message),
         verdict(conditions::FAILED, false, reasons::NOT_FAILED, ""),
-        suspended(o.job.suspend),
+        suspended(o),
         held,
         // Stalled comes first, because kstatus uses the first of the two that is True.
         stalled,
@@ -64,16 +66,26 @@ pub(super) fn waiting(why: &Waiting, o: &Observed) -> Vec<Verdict> {
     ]
 }
 
-fn suspended(suspend: bool) -> Verdict {
-    match suspend {
-        true => verdict(
-            conditions::SUSPENDED,
-            true,
-            reasons::SUSPENDED,
-            "no batch is submitted while `spec.suspend` is true",
-        ),
-        false => verdict(conditions::SUSPENDED, false, reasons::NOT_SUSPENDED, ""),
+fn suspended(o: &Observed) -> Verdict {
+    if !o.job.suspend {
+        return not_suspended();
     }
+    let message = to_approve(o).unwrap_or_else(|| "no batch is submitted while `spec.suspend` is true".into());
+    verdict(conditions::SUSPENDED, true, reasons::SUSPENDED, message)
+}
+
+fn not_suspended() -> Verdict {
+    verdict(conditions::SUSPENDED, false, reasons::NOT_SUSPENDED, "")
+}
+
+/// Describes the plan of a job of which nothing was sent, and the way to approve it; None if there is no plan yet.
+fn to_approve(o: &Observed) -> Option<String> {
+    let journal = o.journal.filter(|journal| journal.owner == o.job.owner && !journal.has_intents())?;
+    let plan = forecast(o.job, journal.plan.as_ref()?)?.describe();
+    let Owner { namespace, name, .. } = &o.job.owner;
+    let approve =
+        format!(r#"kubectl -n {namespace} patch bjob {name} --type=merge -p '{{"spec":{{"suspend":false}}}}'"#);
+    Some(format!("nothing is sent yet: {plan}. Approve it with `{approve}`"))
 }
 
 fn stage_message(stage: &str) -> &'static str {
@@ -114,7 +126,7 @@ pub(super) fn concluded(manifest: &ManifestView, reused: bool) -> Vec<Verdict> {
             // Without it kstatus, and so Flux and Argo CD, would consider the job healthy.
             false => verdict(conditions::STALLED, true, reason, message),
         },
-        suspended(false),
+        not_suspended(),
     ];
     verdicts.push(match reused {
         true => verdict(conditions::RECONCILING, false, reasons::FINISHED, ""),
@@ -134,6 +146,6 @@ pub(super) fn failed(failure: &Failure) -> Vec<Verdict> {
         verdict(conditions::STALLED, true, failure.reason, failure.message.clone()),
         verdict(conditions::RECONCILING, false, reasons::FINISHED, ""),
         verdict(conditions::HELD, false, reasons::NOTHING_TO_ANSWER, ""),
-        suspended(false),
+        not_suspended(),
     ]
 }

@@ -19,11 +19,11 @@ use super::observe::Snapshot;
 use super::permit::PostPermit;
 use crate::account::UsedPlace;
 use crate::api::conditions::reasons;
-use crate::api::weight;
+use crate::api::{owner_of_child, weight};
 use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::{EventRecord, publish, publish_at_home};
-use crate::lifecycle::{Journal, ManifestView, Owner, Step};
+use crate::lifecycle::{self, Journal, ManifestView, Owner, Step};
 use crate::results::Manifest;
 use crate::store::{SwapError, Version, layout, prove_conditional_writes};
 
@@ -197,6 +197,8 @@ impl Act<'_> {
                 for (outcome, requests) in events::requests_ended(old, next) {
                     self.ctx.metrics.requests(outcome, requests);
                 }
+                self.learn(old, next);
+                self.advise(old, next);
                 Ok(())
             }
             Err(SwapError::Changed) => {
@@ -204,6 +206,24 @@ impl Act<'_> {
                 Ok(())
             }
             Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Adds what settled batches taught about their models to the experience with the account.
+    fn learn(&self, old: &Journal, next: &Journal) {
+        let Some(provider) = &self.snapshot.view.provider else { return };
+        for (model, tokens) in lifecycle::learned(old, next) {
+            self.ctx.experience.learn(&provider.pin.uid, &model, tokens);
+        }
+    }
+
+    /// Publishes the advice to call in real time, once, when the plan is made. The jobs of a schedule have it in status alone, since
+    /// they would repeat it for ever.
+    fn advise(&self, old: &Journal, next: &Journal) {
+        if owner_of_child(&self.snapshot.job.metadata).is_none()
+            && let Some(advice) = lifecycle::advice(&self.snapshot.view, old, next)
+        {
+            self.publish(EventRecord::normal("RealTimeWouldDo", advice));
         }
     }
 

@@ -16,7 +16,7 @@ use crate::controller::job::{cached_job, events, source, tasks, transfers};
 use crate::controller::provider::account::allowed_models;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::publish;
-use crate::lifecycle::{self, InputLook, Pass, Plan, PlanResult, Shards, Task, TooLarge};
+use crate::lifecycle::{self, InputLook, Pass, Plan, PlanResult, PlannedModels, Shard, Shards, Task, TooLarge};
 use crate::requests::{self, Defaults, PassError, PassOutput, PlanOptions, Selection, SizeLimit};
 use crate::store::{Sorted, StagedShard, StoreError, reserve};
 
@@ -102,8 +102,15 @@ impl Act<'_> {
                             let reused =
                                 reuse::stage(&clients.folder, work_id, reused, answers.as_deref(), &ctx.jobs.spool);
                             let reused = reused.await?.map(|s| Ok(s?.into()));
-                            let shards = staged.map(|s| Ok(s?.into()));
-                            clients.journals.plan_shards(reused, shards, work_id).await?
+                            let mut models = PlannedModels::default();
+                            let shards = staged.map(|staged| {
+                                let shard: Shard = staged?.into();
+                                models.add(&shard);
+                                Ok(shard)
+                            });
+                            let shards = clients.journals.plan_shards(reused, shards, work_id).await?;
+                            plan.models = models.finish();
+                            shards
                         }
                         None => Shards::default(),
                     };
@@ -191,6 +198,7 @@ fn plan(passed: PassOutput) -> (Plan, Sorted<StagedShard>, Sorted<StagedShard>) 
         too_large: TooLarge { skipped: passed.too_large.skipped, truncated: passed.too_large.truncated },
         left_out: passed.left_out,
         reuse: vec![],
+        models: vec![],
     };
     (plan, passed.shards, passed.reused)
 }

@@ -1,0 +1,58 @@
+//! `status.models` of provider objects: what finished batches showed of each model.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Experience with one model of an account.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelStatus {
+    /// Name of the model, as requests have it.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Tokens that requests took whose batches were answered in full. The tokens of later jobs are estimated from their means:
+    /// `textBytes` / `inputTokens` bytes for an input token, `outputTokens` / `answers` output tokens for an answer. Long
+    /// experience is halved now and then, so that new batches count more than old ones.
+    #[serde(default, skip_serializing_if = "LearnedTokens::is_zero")]
+    #[schemars(transform = super::schema::without_defaults)]
+    pub tokens: LearnedTokens,
+}
+
+/// Sums over answered requests.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LearnedTokens {
+    /// Bytes of text in requests without images and files.
+    #[schemars(range(min = 0))]
+    pub text_bytes: i64,
+    /// Tokens of inputs of these requests, those of embeddings included.
+    #[schemars(range(min = 0))]
+    pub input_tokens: i64,
+    /// Requests that were answered.
+    #[schemars(range(min = 0))]
+    pub answers: i64,
+    /// Tokens of these answers.
+    #[schemars(range(min = 0))]
+    pub output_tokens: i64,
+}
+
+impl LearnedTokens {
+    /// Returns whether nothing was learned.
+    pub fn is_zero(&self) -> bool {
+        *self == LearnedTokens::default()
+    }
+}
+
+impl std::ops::AddAssign for LearnedTokens {
+    /// Adds each sum; one that is too large stays at the largest number.
+    fn add_assign(&mut self, LearnedTokens { text_bytes, input_tokens, answers, output_tokens }: LearnedTokens) {
+        for (sum, more) in [
+            (&mut self.text_bytes, text_bytes),
+            (&mut self.input_tokens, input_tokens),
+            (&mut self.answers, answers),
+            (&mut self.output_tokens, output_tokens),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+    }
+}

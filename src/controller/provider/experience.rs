@@ -1,0 +1,102 @@
+//! The experience with the models of each account: what status has, and what was learned since.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::api::{LearnedTokens, ModelStatus};
+use crate::lifecycle::learn;
+
+/// Most accounts whose experience is held. What is lost of it is learned anew.
+const REMEMBERED: usize = 256;
+
+/// The experience, by uid of the provider. What batches teach reaches status with the next look at the account, so that it costs no
+/// write of its own; if the process ends before, it is lost.
+#[derive(Default)]
+pub(crate) struct Experience(Mutex<HashMap<String, Models>>);
+
+#[derive(Default)]
+struct Models {
+    /// All of it.
+    all: Arc<[ModelStatus]>,
+    /// What was learned since the last look.
+    unwritten: Vec<ModelStatus>,
+    /// What the last look is to write.
+    writing: Vec<ModelStatus>,
+}
+
+impl Experience {
+    /// Returns the experience with the models of an account.
+    pub fn of(&self, uid: &str) -> Arc<[ModelStatus]> {
+        self.known().get(uid).map(|models| models.all.clone()).unwrap_or_default()
+    }
+
+    /// Adds what a batch taught about a model of an account.
+    pub fn learn(&self, uid: &str, name: &str, tokens: LearnedTokens) {
+        let mut known = self.known();
+        let models = entry(&mut known, uid);
+        let mut all = models.all.to_vec();
+        learn(&mut all, name, tokens);
+        models.all = all.into();
+        learn(&mut models.unwritten, name, tokens);
+    }
+
+    /// Takes over the experience in `status`, as it was read for a look. Returns it with all that it lacks.
+    pub fn with(&self, uid: &str, status: &[ModelStatus]) -> Vec<ModelStatus> {
+        let mut known = self.known();
+        let models = entry(&mut known, uid);
+        let mut all = status.to_vec();
+        for model in std::mem::take(&mut models.unwritten) {
+            learn(&mut models.writing, &model.name, model.tokens);
+        }
+        models.writing.iter().for_each(|model| learn(&mut all, &model.name, model.tokens));
+        models.all = all.clone().into();
+        all
+    }
+
+    /// Records that status has what the last look was to write.
+    pub fn wrote(&self, uid: &str) {
+        if let Some(models) = self.known().get_mut(uid) {
+            models.writing.clear();
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Models>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn entry<'a>(known: &'a mut HashMap<String, Models>, uid: &str) -> &'a mut Models {
+    if known.len() >= REMEMBERED && !known.contains_key(uid) {
+        known.clear();
+    }
+    known.entry(uid.into()).or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(models: &[ModelStatus]) -> Vec<(&str, i64)> {
+        models.iter().map(|model| (model.name.as_str(), model.tokens.answers)).collect()
+    }
+
+    #[test]
+    fn what_batches_teach_is_known_at_once_and_reaches_status_once_even_if_a_write_fails() {
+        let experience = Experience::default();
+        let learn = |answers| experience.learn("u", "m", LearnedTokens { answers, ..LearnedTokens::default() });
+        let old =
+            vec![ModelStatus { name: "m".into(), tokens: LearnedTokens { answers: 100, ..LearnedTokens::default() } }];
+        learn(1);
+        assert_eq!((answers(&experience.of("u")), experience.of("v").len()), (vec![("m", 1)], 0));
+        assert_eq!(answers(&experience.with("u", &old)), [("m", 101)]);
+        learn(2);
+        assert_eq!(answers(&experience.of("u")), [("m", 103)], "during the write, which fails");
+        let written = experience.with("u", &old);
+        assert_eq!(answers(&written), [("m", 103)]);
+        learn(3);
+        experience.wrote("u");
+        assert_eq!(answers(&experience.with("u", &written)), [("m", 106)]);
+        experience.wrote("u");
+        assert_eq!(answers(&experience.with("u", &[])), [], "another one emptied status: it is learned anew");
+    }
+}

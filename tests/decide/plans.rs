@@ -1,0 +1,84 @@
+//! What a plan is expected to take, as a person reads it before anything is paid.
+
+use batchjob_operator::api::{LearnedTokens, ModelStatus, TokenHints};
+use batchjob_operator::lifecycle::{PlannedModel, advice};
+use batchjob_operator::money::{PriceList, Prices, Rates, TokenLimits, Usd};
+
+use super::*;
+
+fn account() -> ProviderView {
+    let rates = |input, output| Rates {
+        input: Usd::parse(input).unwrap(),
+        cached_input: Usd::ZERO,
+        output: Usd::parse(output).unwrap(),
+    };
+    let prices = Prices { batch: rates("0.125", "1"), real_time: rates("0.25", "2"), long_context: None };
+    let limits = TokenLimits { max_input_tokens: Some(400_000), max_output_tokens: Some(128_000) };
+    let (models, limits) = (vec![("gpt-5-mini".into(), prices)], vec![("gpt-5-mini".into(), limits)]);
+    ProviderView { prices: PriceList { models, limits, ..PriceList::default() }.into(), ..provider() }
+}
+
+/// A job of which nothing was sent.
+fn fresh(suspend: bool) -> JobView {
+    JobView { suspend, submitted: false, batches: vec![], provider: Some(account()), ..job() }
+}
+
+/// A plan of reviews of 250 bytes, with answers of at most 16 tokens.
+fn planned(requests: i64, state: Option<AttemptState>) -> Journal {
+    let text_bytes = 250 * requests.unsigned_abs();
+    let hints =
+        TokenHints { text_bytes, longest_text_bytes: 400, max_output_tokens: 16 * requests, ..Default::default() };
+    let models = vec![PlannedModel { name: "gpt-5-mini".into(), batches: 1, requests, hints }];
+    let mut journal = journal(owner("j", "u"), state);
+    journal.plan = Some(Plan { requests, models, ..plan("h") });
+    journal.shards[0].requests = requests;
+    journal
+}
+
+fn status(job: &JobView, journal: &Journal, old: &BatchJobStatus) -> BatchJobStatus {
+    let memory = memory();
+    let o = Observed { now: NOW, nonce: "n", timing: &TIMING, job, journal: Some(journal), memory: &memory };
+    let stage = if job.suspend { "Suspended" } else { "InProgress" };
+    let wait = Step::Wait { until: None, why: Waiting { stage, ..Default::default() } };
+    project(&o, old, Some(1), &wait).unwrap()
+}
+
+fn condition(status: &BatchJobStatus, type_: &str) -> String {
+    status.conditions.iter().find(|c| c.type_ == type_).unwrap().message.clone()
+}
+
+#[test]
+fn a_suspended_job_shows_the_whole_plan_and_how_to_approve_it() {
+    let status = status(&fresh(true), &planned(10_000, None), &Default::default());
+    insta::assert_snapshot!(condition(&status, "Suspended"));
+    insta::assert_yaml_snapshot!(status.estimate);
+    assert!(!condition(&status, "Planned").contains("real time"), "they would take twenty minutes");
+}
+
+#[test]
+fn a_plan_that_is_approved_stays_as_it_was_and_one_that_is_not_follows_what_was_learned() {
+    let tokens =
+        LearnedTokens { text_bytes: 5_000_000, input_tokens: 1_000_000, answers: 10_000, output_tokens: 20_000 };
+    let known = ProviderView { models: [ModelStatus { name: "gpt-5-mini".into(), tokens }].into(), ..account() };
+    for (journal, is_sent) in [(planned(10_000, None), false), (planned(10_000, submitted()), true)] {
+        let suspended = fresh(true);
+        let before = status(&suspended, &planned(10_000, None), &Default::default());
+        let after = status(&JobView { provider: Some(known.clone()), ..suspended }, &journal, &before);
+        assert_eq!(after.estimate == before.estimate, is_sent, "{:?}", after.estimate);
+        assert_eq!(condition(&after, "Suspended").contains("Approve it"), !is_sent);
+        let anew = status(&JobView { provider: Some(known.clone()), ..fresh(false) }, &journal, &Default::default());
+        assert!(anew.estimate.is_some_and(|estimate| estimate.output_tokens < 30_000), "where status was lost");
+    }
+}
+
+#[test]
+fn the_advice_to_call_in_real_time_comes_with_the_plan_and_once() {
+    let job = fresh(false);
+    let opened = Journal { plan: None, ..planned(99, None) };
+    let few = planned(99, None);
+    assert!(advice(&job, &opened, &few).is_some());
+    assert_eq!((advice(&job, &few, &few), advice(&job, &opened, &opened)), (None, None));
+    assert_eq!(advice(&job, &opened, &planned(10_000, None)), None);
+    let shown = condition(&status(&job, &few, &Default::default()), "Planned");
+    assert!(shown.starts_with("99 requests were read and are sound; single calls in real time would do"), "{shown}");
+}
