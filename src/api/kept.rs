@@ -282,6 +282,21 @@ mod tests {
     }
 
     #[test]
+    fn of_the_status_of_a_watched_schedule_only_its_readiness_is_kept() {
+        let condition = |type_: &str| json!({"type": type_, "status": "False", "reason": "R", "message": "m".repeat(2_000), "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let mut cron: CronBatchJob = serde_json::from_value(json!({
+            "apiVersion": "llmbatch.dev/v1alpha1", "kind": "CronBatchJob", "metadata": {"name": "c"},
+            "spec": {"schedule": "30 4 * * *", "jobTemplate": {"spec": job(large()).spec}},
+            "status": {"conditions": [condition("Other"), condition("Ready"), condition("Ready")], "activeCount": 3},
+        }))
+        .unwrap();
+        cron.keep_for_the_watch();
+        let status = cron.status.as_ref().unwrap();
+        assert_eq!(conditions::status_of(&status.conditions, conditions::READY), Some(false));
+        assert!(serde_json::to_string(status).unwrap().len() < 200, "{status:?}");
+    }
+
+    #[test]
     fn a_snapshot_keeps_what_decisions_need_and_no_requests() {
         let mut kept = job(large());
         kept.drop_requests();
