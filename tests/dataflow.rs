@@ -393,6 +393,7 @@ async fn write(folder: &Folder, journal: &Journal, work_hash: String, form: Resu
         reason: String::new(),
         message: String::new(),
         requests: journal.counts(),
+        spending: Default::default(),
         errors: error_summary(journal),
         files: vec![],
         batches: vec![],

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use batchjob_operator::api::{
-    NotificationEvent, NotificationFormat, Outcome, ProviderReference, RequestCounts, Results,
+    CostStatus, ModelUsage, NotificationEvent, NotificationFormat, Outcome, ProviderReference, RequestCounts, Results,
+    TokenUsage, UsageStatus,
 };
 use batchjob_operator::notify::{Notice, Retry, Target, Undelivered, deliver};
 use batchjob_operator::transport::{HostPolicy, Transport};
@@ -35,6 +36,7 @@ fn target(receiver: &Receiver, format: NotificationFormat, keys: Option<&str>) -
 
 /// A notice with letters of several alphabets, so that what is signed is bytes and not characters.
 fn notice() -> Notice {
+    let tokens = TokenUsage { input_tokens: 700, output_tokens: 300, ..Default::default() };
     let end = i64::try_from(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
     Notice {
         id: "msg_0f3b2d5e-complete-1".into(),
@@ -47,6 +49,13 @@ fn notice() -> Notice {
         reason: "CompletedWithFailures".into(),
         message: "2 of 100 requests have no answer; größer, 評価, 👟 \"quoted\" \\ \u{2028}".into(),
         requests: Some(RequestCounts { total: 100, succeeded: 98, failed: 2, ..Default::default() }),
+        usage: Some(UsageStatus { tokens, models: vec![ModelUsage { name: "gpt-5-mini".into(), tokens }] }),
+        cost: Some(CostStatus {
+            actual_usd: Some("0.000175".into()),
+            real_time_usd: Some("0.00035".into()),
+            saved_usd: Some("0.000175".into()),
+            unconfirmed_usd: Some("0.01".into()),
+        }),
         start: Some(end - 90_500),
         end: Some(end),
         results: Some(Results { uri: "s3://shop/out/results.jsonl".into(), ..Default::default() }),
@@ -88,6 +97,10 @@ async fn the_published_libraries_verify_and_read_a_message() {
         data["requests"],
         json!({"total": 100, "succeeded": 98, "failed": 2, "expired": 0, "cancelled": 0, "missing": 0})
     );
+    assert_eq!(data["usage"]["inputTokens"], 700);
+    assert_eq!(data["usage"]["models"][0]["name"], "gpt-5-mini");
+    assert_eq!(data["cost"]["savedUSD"], "0.000175");
+    assert_eq!(data["cost"]["unconfirmedUSD"], "0.01");
     assert_eq!(data["durationSeconds"], 90);
     assert_eq!(data["results"]["uri"], "s3://shop/out/results.jsonl");
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::input::Input;
 use super::output::Output;
 use super::storage::ObjectStoreLocation;
-use super::{BatchJobStatus, FreeForm, Notification, WithoutManagedFields, rules, schema};
+use super::{AnswerKind, BatchJobStatus, FreeForm, Notification, WithoutManagedFields, rules, schema};
 
 /// One set of requests, as the API server has it.
 pub type BatchJob = WithoutManagedFields<BatchJobObject>;
@@ -45,9 +45,12 @@ pub type BatchJob = WithoutManagedFields<BatchJobObject>;
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Complete")].reason"#),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.display.progress"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.requests.failed"),
+    printcolumn(name = "Cost", type_ = "string", json_path = ".status.display.cost"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Provider", type_ = "string", json_path = ".spec.providerRef.name", priority = 1),
     printcolumn(name = "Model", type_ = "string", json_path = ".spec.model", priority = 1),
+    printcolumn(name = "Saved", type_ = "string", json_path = ".status.display.saved", priority = 1),
+    printcolumn(name = "Suspect", type_ = "string", json_path = ".status.display.suspect", priority = 1),
     printcolumn(name = "Results", type_ = "string", json_path = ".status.results.uri", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
@@ -127,6 +130,14 @@ pub struct BatchJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::count_or_percentage")]
     pub max_failed_requests: Option<IntOrString>,
+    /// Kinds of answers that count as failures for `maxFailedRequests`, although the provider counts them as succeeded. Empty:
+    /// without any content. Refused: the model refused. Truncated: cut at a limit of tokens. Filtered: cut or withheld by a
+    /// content filter. Such answers stay in `results.jsonl` and in `status.requests.succeeded`, and are not sent again;
+    /// `status.answers` counts them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), transform = schema::without_defaults)]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub fail_on: Vec<AnswerKind>,
     /// Seconds from the start of the job after which it is ended; unset: no limit. While `suspend` is true and nothing was
     /// submitted, the time does not run, and it begins anew on resumption, as with a Job. After the first submission it runs on
     /// while the job is suspended, because its batches do. When it is over, batches in flight are cancelled, answers that were

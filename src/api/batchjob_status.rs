@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{NotificationStatus, PlanEstimate, ProviderType, schema};
+use super::{AnswerCounts, CostStatus, NotificationStatus, PlanEstimate, ProviderType, UsageStatus, schema};
 
 /// Observed state of the job, derived from its journal. It is for people and tools, and grants nothing.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -66,6 +66,18 @@ pub struct BatchJobStatus {
     /// Counts of requests by outcome; at the end `total` is the sum of the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<RequestCounts>,
+    /// Tokens of the batches that were collected so far, those included that were billed and came to nothing. Of a job that reused
+    /// results, the tokens of the job that wrote them. Unset if nothing is known of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsageStatus>,
+    /// Counts of answers that are in `requests.succeeded` and may not be what was asked for, by kind. An answer may be of
+    /// several kinds. Unset if there are none. `spec.failOn` makes them count as failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<AnswerCounts>,
+    /// Cost of the job, so far or in the end. Of a job that reused results, the cost of the job that wrote them: nothing was
+    /// paid again. Unset without prices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<CostStatus>,
     /// Reasons for which requests have no answer so far, the most frequent one first; at most 10.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
@@ -246,6 +258,12 @@ pub struct RequestCounts {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub missing: i64,
+    /// Number of times that requests were sent again, or run twice, although they may have been billed before: they came back in
+    /// no file, a person had a lost batch sent again, or a gateway made two batches of a submission. Most of them may have
+    /// succeeded in the end. Requests that were refused, expired or cancelled before they ran do not count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub resent: i64,
 }
 
 /// Requests that failed for one reason.
@@ -338,4 +356,16 @@ pub struct Display {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub progress: String,
+    /// Cost so far and expected, such as `$3.12 of ~$7.40`, or in the end; empty without prices.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub cost: String,
+    /// Savings against single calls in real time, such as `$7.38`; empty without prices.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub saved: String,
+    /// Answers that may not be what was asked for, such as `12 truncated, 3 empty`; empty if there are none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 128))]
+    pub suspect: String,
 }

@@ -35,7 +35,7 @@ impl BatchJob {
             Some(input) => spec.input = input,
             None => (spec.input, spec.output, spec.reuse_from) = (Input::unknown(), spec.output.server(), None),
         }
-        spec.max_failed_requests = None;
+        (spec.max_failed_requests, spec.fail_on) = (None, vec![]);
         spec.notifications.clear();
         self.status = self.status.take().map(status);
     }

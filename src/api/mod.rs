@@ -4,12 +4,14 @@
 //! the output and a test fails when the two differ.
 
 pub mod annotations;
+mod answer_kinds;
 mod batchjob;
 mod batchjob_status;
 mod batchprovider;
 mod canonical;
 mod capabilities;
 pub mod conditions;
+mod cost_status;
 mod crd;
 mod cronbatchjob;
 mod free_form;
@@ -29,15 +31,18 @@ mod schema;
 mod storage;
 pub mod text;
 mod usage;
+mod usage_status;
 pub mod weight;
 mod without_managed_fields;
 mod work_hash;
 mod written;
 
+pub use answer_kinds::{AnswerKind, MixedAnswers};
 pub use batchjob::*;
 pub use batchjob_status::*;
 pub use batchprovider::*;
 pub use capabilities::{Capability, ProviderCapabilities};
+pub use cost_status::CostStatus;
 pub use crd::{crds, render as render_crd};
 pub use cronbatchjob::*;
 pub use free_form::{FreeForm, KnownBy};
@@ -52,6 +57,7 @@ pub use protocol::{BatchEnd, Capabilities, PayloadKind, Recovery, Revocation};
 pub use reported_usage::{MOST_TOKENS, ReportedUsage};
 pub use storage::*;
 pub use usage::{AnswerCounts, BatchUsage, TokenHints, TokenUsage};
+pub use usage_status::{ModelUsage, OTHER_MODELS, Spending, UsageStatus};
 pub use without_managed_fields::WithoutManagedFields;
 pub use work_hash::WorkHashVersion;
 pub use written::Written;

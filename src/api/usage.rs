@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::MixedAnswers;
+
 /// Tokens that the provider reported for requests that it executed.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(default, rename_all = "camelCase")]
@@ -120,9 +122,18 @@ pub struct BatchUsage {
     /// Answers by kind.
     #[serde(skip_serializing_if = "AnswerCounts::is_zero")]
     pub answers: AnswerCounts,
+    /// Those of `answers` that are of several kinds.
+    #[serde(skip_serializing_if = "MixedAnswers::is_zero")]
+    pub mixed_answers: MixedAnswers,
 }
 
 impl BatchUsage {
+    /// Counts one answer of these kinds, each of them 1 or 0.
+    pub fn count_answer(&mut self, answer: AnswerCounts) {
+        self.answers += answer;
+        self.mixed_answers.add(&answer);
+    }
+
     /// Returns whether nothing was counted.
     pub fn is_zero(&self) -> bool {
         *self == BatchUsage::default()

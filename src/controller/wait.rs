@@ -167,7 +167,7 @@ fn stage(job: &Job) -> String {
         Some(condition) => format!("{}: {}", condition.reason, condition.message),
         None => "Pending: not started yet".into(),
     };
-    if let Some(Progress { progress }) = &status.display {
+    if let Some(Progress { progress, .. }) = &status.display {
         said += PROGRESS;
         said += progress;
     }

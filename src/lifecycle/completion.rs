@@ -8,11 +8,13 @@ use super::journal::{Commit, Journal};
 use super::observed::Observed;
 use super::provider_files::{files_to_delete, forget_files};
 use super::shard::Shard;
+use super::spending::spending;
 use super::step::{Blocked, Failure, Step, Waiting};
 use super::submission::{self, Round};
 use super::task::Task;
+use super::totals::Totals;
 use crate::api::conditions::reasons;
-use crate::api::{DeletionPolicy, Outcome, RequestCounts, StopPolicy};
+use crate::api::{DeletionPolicy, Outcome, RequestCounts, Spending, StopPolicy};
 
 /// Maximum number of rounds of one job after the first; each sends again the requests without an answer.
 const ROUND_LIMIT: u32 = 10;
@@ -88,7 +90,8 @@ pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(Reques
         return Step::DeleteFiles { files, attempt_key: None, must: false };
     }
     Step::Swap(journal.next(|j| {
-        j.commit = Some(abandoning::with_abandoned(j, end(j.counts())));
+        let end = abandoning::with_abandoned(j, end(j.counts()));
+        j.commit = Some(Commit { spending: spending(o, j), ..end });
         forget_files(j);
     }))
 }
@@ -163,13 +166,21 @@ fn early_end(o: &Observed, journal: &Journal, requests: RequestCounts) -> Commit
     }
     let Failure { outcome, reason, message } = cause(o);
     let message = format!("{message}; {} of {} requests were answered", requests.succeeded, requests.total);
-    Commit { outcome, reason: reason.into(), message, at: o.now, requests }
+    Commit { outcome, reason: reason.into(), message, at: o.now, requests, spending: Spending::default() }
 }
 
-/// Returns whether more requests failed permanently than the job allows. Judged as batches end.
+/// Returns whether more requests failed permanently than the job allows, answers included that `spec.failOn` counts as failures.
+/// Judged as batches end.
 fn has_failed_too_often(o: &Observed, journal: &Journal) -> bool {
     let totals = journal.shards.totals();
-    o.job.max_failed.is_some_and(|max| max.is_exceeded(totals.failed_for_good, totals.counts.total))
+    let failed = totals.failed_for_good.saturating_add(failing_answers(o, journal));
+    o.job.max_failed.is_some_and(|max| max.is_exceeded(failed, totals.counts.total))
+}
+
+/// Returns the number of answers that `spec.failOn` counts as failures.
+fn failing_answers(o: &Observed, journal: &Journal) -> i64 {
+    let Totals { answers, mixed_answers, .. } = journal.shards.totals();
+    mixed_answers.any_of(&answers, &o.job.fail_on)
 }
 
 /// Returns the number of requests without an answer that another round may answer, once every shard is settled.
@@ -220,6 +231,9 @@ fn end_of(o: &Observed, journal: &Journal, requests: RequestCounts) -> Commit {
     });
     let (succeeded, total) = (requests.succeeded, requests.total);
     let unanswered = total - succeeded;
+    let failing = failing_answers(o, journal);
+    let failed = unanswered.saturating_add(failing);
+    let is_too_much = failed >= total || o.job.max_failed.is_some_and(|max| max.is_exceeded(failed, total));
     let reused = match requests.reused {
         0 => String::new(),
         reused => format!(", {reused} of them with answers of earlier jobs"),
@@ -229,10 +243,19 @@ fn end_of(o: &Observed, journal: &Journal, requests: RequestCounts) -> Commit {
         None if total == 0 => {
             (Outcome::Succeeded, reasons::ALL_SUCCEEDED, "the input holds no requests, so nothing was sent".into())
         }
+        None if failing > 0 && is_too_much => {
+            let kinds: Vec<String> = o.job.fail_on.iter().map(|kind| format!("{kind:?}")).collect();
+            let message = format!(
+                "{unanswered} of {total} requests have no answer, and {failing} answers count as failures (`spec.failOn`: {}); \
+                 results.jsonl has them",
+                kinds.join(", ")
+            );
+            (Outcome::Failed, reasons::MAX_FAILED_REQUESTS_EXCEEDED, message)
+        }
         None if unanswered == 0 => {
             (Outcome::Succeeded, reasons::ALL_SUCCEEDED, format!("all {total} requests succeeded{reused}"))
         }
-        None if succeeded == 0 || o.job.max_failed.is_some_and(|max| max.is_exceeded(unanswered, total)) => {
+        None if is_too_much => {
             let message = format!("{unanswered} of {total} requests have no answer; errors.jsonl has the reasons");
             (Outcome::Failed, reasons::MAX_FAILED_REQUESTS_EXCEEDED, message)
         }
@@ -243,5 +266,5 @@ fn end_of(o: &Observed, journal: &Journal, requests: RequestCounts) -> Commit {
             (Outcome::PartiallySucceeded, reasons::COMPLETED_WITH_FAILURES, message)
         }
     };
-    Commit { outcome, reason: reason.into(), message, at: o.now, requests }
+    Commit { outcome, reason: reason.into(), message, at: o.now, requests, spending: Spending::default() }
 }

@@ -9,7 +9,7 @@ use super::step::{Blocked, Failure, Step, Waiting};
 use super::task::Task;
 use super::{adoption, completion, deleting, input_wait, partial, settled};
 use crate::api::conditions::reasons;
-use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION_OF_REUSE, RequestCounts, WorkHashVersion};
+use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION_OF_REUSE, RequestCounts, Spending, WorkHashVersion};
 
 /// Milliseconds between two looks for something that a person must fix: Secrets are polled, not watched.
 pub(super) const MENDED_CHECK: i64 = 15_000;
@@ -152,6 +152,7 @@ fn abandoned(o: &Observed, work_id: &str, plan: &Plan) -> Journal {
         ),
         at: o.now,
         requests: RequestCounts { total: plan.requests, missing: plan.requests, ..Default::default() },
+        spending: Spending::default(),
     };
     Journal::abandoned(o.nonce.into(), o.job.owner.clone(), o.job.spec_hash.clone(), plan.clone(), commit)
 }

@@ -7,7 +7,7 @@ use super::step::{Step, Waiting};
 use super::task::Task;
 use super::{completion, submission};
 use crate::api::conditions::reasons;
-use crate::api::{DeletionPolicy, Outcome, RequestCounts};
+use crate::api::{DeletionPolicy, Outcome, RequestCounts, Spending};
 
 /// Returns the next step for a job whose deletion was requested at `since` (Unix milliseconds).
 pub(super) fn deleting(o: &Observed, since: i64) -> Step {
@@ -134,6 +134,7 @@ fn cancelled(requests: RequestCounts, at: i64) -> Commit {
         ),
         at,
         requests,
+        spending: Spending::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use super::journal::Plan;
 use super::shard::Shard;
 use super::shard_list::Shards;
 use super::{ShortRead, UsageTotals};
-use crate::api::{BatchEnd, BatchUsage, ErrorSummary, Outcome, RequestCounts};
+use crate::api::{BatchEnd, BatchUsage, ErrorSummary, Outcome, RequestCounts, Spending};
 
 /// Whether an account has a place for one more batch of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -185,4 +185,6 @@ pub struct ManifestView {
     pub files: Vec<(String, Option<String>)>,
     /// Reasons why requests have no answer.
     pub errors: Vec<ErrorSummary>,
+    /// What the work used and cost.
+    pub spending: Spending,
 }

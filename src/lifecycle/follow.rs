@@ -8,7 +8,7 @@ use super::provider_files::without_file;
 use super::questions::{hold_id, said, why_lost};
 use super::refused::refuse;
 use super::step::Step;
-use super::submission::{Round, record, with_state};
+use super::submission::{Round, record, with_state, write_off};
 use super::task::Task;
 use super::{collecting, resolve, twins};
 use crate::api::conditions::reasons;
@@ -207,12 +207,12 @@ fn given_up(
     attempt: &Attempt,
     batch_id: &str,
 ) -> Option<Step> {
-    let state = match said(o, journal, &hold_id("lost", attempt))? {
-        "lost" => lost_batch(journal.requests_of(attempt_key), batch_id),
-        "resend" => AttemptState::Revoked { message: format!("a person said that batch {batch_id} does not exist") },
+    let step = match said(o, journal, &hold_id("lost", attempt))? {
+        "lost" => with_state(journal, attempt_key, lost_batch(journal.requests_of(attempt_key), batch_id)),
+        "resend" => write_off(journal, attempt_key, format!("a person said that batch {batch_id} does not exist")),
         _ => return None,
     };
-    Some(without_file(o, attempt_key, attempt, true).unwrap_or_else(|| with_state(journal, attempt_key, state)))
+    Some(without_file(o, attempt_key, attempt, true).unwrap_or(step))
 }
 
 /// Records that the batch was rejected as a whole. Its input file is deleted first, unless `spec.providerFilePolicy` retains

@@ -11,8 +11,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::attempt::{Attempt, AttemptState, PartRef};
 use super::shard::Shard;
 use super::shard_list::{PlanSegment, Sealed, Shards};
+use super::submission::WRITTEN_OFF_LIMIT;
 use super::totals::{CODE_LIMIT, Totals};
-use crate::api::RequestCounts;
+use super::usage_totals::MODEL_LIMIT;
+use crate::api::{AnswerCounts, AnswerKind, BatchUsage, RequestCounts, TokenUsage};
 
 /// Maximum number of shards that one document holds.
 const IN_ONE_DOCUMENT: usize = 2_000;
@@ -27,6 +29,8 @@ const OF_AN_ATTEMPT: usize = 64;
 pub(super) const ID_LIMIT: usize = 4_096;
 /// Maximum of any count of requests.
 const REQUESTS: i64 = 1_000_000_000_000;
+/// Maximum of the tokens of one batch.
+const TOKENS: i64 = 1_000_000_000_000_000;
 
 /// The head as it is written. The first version wrote a list of all shards in its place.
 #[derive(Serialize, Deserialize)]
@@ -179,7 +183,7 @@ impl Sealed {
         let Totals {
             counts, open, refused, done, failed_for_good, retryable, failed_before, given_up, too_large, ..
         } = self.totals;
-        let (RequestCounts { total, succeeded, reused, failed, expired, cancelled, missing }, again) =
+        let (RequestCounts { total, succeeded, reused, failed, expired, cancelled, missing, resent }, again) =
             (counts, self.totals.billed_again);
         // A sealed shard of a later round subtracts the earlier outcomes of its requests, whose own shards may not be sealed
         // yet. So a sum can be negative.
@@ -188,10 +192,27 @@ impl Sealed {
             .into_iter()
             .all(is_sum)
             && [total, succeeded, reused, failed, expired, cancelled, missing].into_iter().all(is_sum)
+            && resent >= 0
+            && AnswerKind::ALL.iter().all(|kind| is_sum(self.totals.answers.of(*kind)))
+            && self.totals.mixed_answers.counts().all(is_sum)
+            && self.usage.0.len() <= MODEL_LIMIT + 1
+            && self.usage.0.keys().all(|model| model.len() <= ID_LIMIT)
             && self.errors.0.len() <= CODE_LIMIT
             && self.errors.0.values().all(|sum| is_sum(sum.count))
             && self.recent.len() <= IN_ONE_DOCUMENT
     }
+}
+
+fn is_usage(BatchUsage { tokens, long_context, answers, mixed_answers }: &BatchUsage) -> bool {
+    let are_counts = |tokens: &TokenUsage| {
+        let TokenUsage { input_tokens: i, cached_input_tokens: c, output_tokens: o, .. } = tokens;
+        let TokenUsage { reasoning_tokens: r, embedding_tokens: e, answers_without_usage: w, .. } = tokens;
+        [i, c, o, r, e, w].into_iter().all(|count| (0..=TOKENS).contains(count))
+    };
+    let AnswerCounts { empty, refused, truncated, filtered } = *answers;
+    are_counts(tokens)
+        && are_counts(long_context)
+        && [empty, refused, truncated, filtered].into_iter().chain(mixed_answers.counts()).all(is_count)
 }
 
 fn is_count(requests: i64) -> bool {
@@ -213,11 +234,15 @@ impl Shard {
         is_count(self.requests)
             && counts(&self.prior_counts)
             && attempt.is_none_or(|a| a.ids().all(|id| id.len() <= ID_LIMIT) && is_count(a.billed_again))
+            && self.written_off <= WRITTEN_OFF_LIMIT
             && self.prior_errors.len() <= OF_AN_ATTEMPT
             && self.reused.as_ref().is_none_or(reused)
             && match attempt.map(|a| &a.state) {
-                Some(AttemptState::Settled { counts: c, retryable, errors, files, .. }) => {
-                    counts(c) && is_count(*retryable) && errors.len().max(files.len()) <= OF_AN_ATTEMPT
+                Some(AttemptState::Settled { counts: c, retryable, usage, errors, files, .. }) => {
+                    counts(c)
+                        && is_count(*retryable)
+                        && is_usage(usage)
+                        && errors.len().max(files.len()) <= OF_AN_ATTEMPT
                 }
                 _ => true,
             }

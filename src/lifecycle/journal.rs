@@ -9,7 +9,7 @@ use super::attempt::{Attempt, AttemptKey, AttemptState};
 use super::plan_forecast::PlannedModel;
 use super::shard_list::Shards;
 use crate::api::{
-    DeletionPolicy, InputStatus, LeftOut, Outcome, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE, RequestCounts,
+    DeletionPolicy, InputStatus, LeftOut, Outcome, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE, RequestCounts, Spending,
 };
 
 /// The largest number of shards of one work, over all rounds.
@@ -184,6 +184,9 @@ pub struct Commit {
     pub at: i64,
     /// Requests by outcome.
     pub requests: RequestCounts,
+    /// What the work used and cost.
+    #[serde(flatten)]
+    pub spending: Spending,
 }
 
 impl Journal {

@@ -42,6 +42,7 @@ mod sealing;
 mod settled;
 mod shard;
 mod shard_list;
+mod spending;
 mod status;
 mod step;
 mod submission;
@@ -50,6 +51,7 @@ mod task;
 mod totals;
 mod trial;
 mod twins;
+mod usage_totals;
 mod waits;
 mod weight;
 
@@ -83,4 +85,5 @@ pub use status::{is_in_flight, left_out, may_be_submitted, not_reused, project, 
 pub use step::{Blocked, Failure, Step, Waiting};
 pub use task::*;
 pub use totals::{ErrorTotal, ErrorTotals, Totals};
+pub use usage_totals::{ModelTotals, UsageTotals};
 pub use waits::{MENDED, next_visit};

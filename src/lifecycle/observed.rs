@@ -9,7 +9,7 @@ use super::memory::Memory;
 use super::notices::Subscription;
 use super::{Answers, Blocked};
 use crate::api::{
-    Capabilities, DeletionPolicy, Lock, ModelStatus, PinnedProvider, ProviderFilePolicy, StopPolicy,
+    AnswerKind, Capabilities, DeletionPolicy, Lock, ModelStatus, PinnedProvider, ProviderFilePolicy, StopPolicy,
     UnknownSubmissionPolicy,
 };
 use crate::money::PriceList;
@@ -90,6 +90,8 @@ pub struct JobView {
     pub backoff_limit_per_request: u32,
     /// `spec.maxFailedRequests`
     pub max_failed: Option<MaxFailed>,
+    /// `spec.failOn`
+    pub fail_on: Vec<AnswerKind>,
     /// End of `spec.activeDeadlineSeconds`.
     pub deadline: Option<i64>,
     /// `spec.pollPeriodSeconds`, in milliseconds.

@@ -236,7 +236,8 @@ fn replaced(journal: &Journal, halved: &HalveResult) -> Step {
             payload.forget();
             *at = 0;
         }
-        *whole = Shard { attempt, failures: whole.failures, streaks: streaks(&first), ..first };
-        j.shards.push(Shard { streaks: streaks(&second), ..second });
+        let (failures, written_off) = (whole.failures, whole.written_off);
+        *whole = Shard { attempt, failures, written_off, streaks: streaks(&first), ..first };
+        j.shards.push(Shard { written_off, streaks: streaks(&second), ..second });
     }))
 }

@@ -10,7 +10,7 @@ use super::provider_files::without_file;
 use super::questions::{hold_id, said};
 use super::refused::refuse;
 use super::step::Step;
-use super::submission::{Round, record, with_state};
+use super::submission::{Round, record, with_state, write_off};
 use super::submit::is_posting;
 use crate::api::conditions::reasons;
 use crate::api::text::clip;
@@ -326,7 +326,7 @@ fn answered(o: &Observed, journal: &Journal, attempt_key: AttemptKey, attempt: &
         Some(batch) => Some(record(o, journal, attempt_key, batch)),
         None if answer == "none" => {
             let message = "a person said that no batch exists".into();
-            let revoked = || with_state(journal, attempt_key, AttemptState::Revoked { message });
+            let revoked = || write_off(journal, attempt_key, message);
             Some(without_file(o, attempt_key, attempt, true).unwrap_or_else(revoked))
         }
         None => None,

@@ -97,6 +97,7 @@ impl Shards {
         for (index, shard) in shards {
             sealed.totals.add(shard);
             sealed.errors.add(*index, shard);
+            sealed.usage.add(shard);
             sealed.recent.extend(SealedBatch::of(*index, shard));
         }
         sealed.errors.bound();

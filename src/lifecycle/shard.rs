@@ -22,6 +22,10 @@ pub struct Shard {
     pub requests: i64,
     /// Attempts that ended without a batch and count against the limit. Waiting for capacity does not count.
     pub failures: u32,
+    /// Attempts whose batch may have run and been billed, and which a person wrote off: with `resend` if it was lost, with `none`
+    /// if the outcome of its submission was unknown. The latest attempt is among them while it is revoked for that.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub written_off: u32,
     /// The latest attempt to send the shard.
     pub attempt: Option<Attempt>,
     /// Round of the shard: 0 for the plan's own shards. A later round sends again the requests that earlier ones left without
@@ -47,6 +51,10 @@ pub struct Shard {
     /// beginning, and no attempt is made of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reused: Option<PartRef>,
+}
+
+fn is_zero(attempts: &u32) -> bool {
+    *attempts == 0
 }
 
 impl Shard {

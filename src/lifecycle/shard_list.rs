@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::shard::Shard;
 use super::totals::{ErrorTotals, Totals};
+use super::usage_totals::UsageTotals;
 
 /// The shards of a work, in the order in which they are sent.
 ///
@@ -71,6 +72,8 @@ pub(super) struct Sealed {
     pub segments: Vec<SealedSegment>,
     pub totals: Totals,
     pub errors: ErrorTotals,
+    #[serde(skip_serializing_if = "UsageTotals::is_empty")]
+    pub usage: UsageTotals,
     /// The last sealed shards by index, for people.
     pub recent: Vec<SealedBatch>,
 }
@@ -217,6 +220,13 @@ impl Shards {
         let mut errors = self.sealed.errors.clone();
         self.entries().for_each(|(index, shard)| errors.add(index, shard));
         errors
+    }
+
+    /// Returns the sums of tokens and cost, over all shards.
+    pub fn usage(&self) -> UsageTotals {
+        let mut usage = self.sealed.usage.clone();
+        self.in_head().for_each(|(_, shard)| usage.add(shard));
+        usage
     }
 
     /// Returns the shards that the head holds, with their index, in order.

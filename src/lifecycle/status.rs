@@ -1,6 +1,7 @@
 //! The whole status of a BatchJob, built by one function.
 
 mod batches;
+mod spending;
 mod verdicts;
 
 use jiff::Timestamp;
@@ -20,12 +21,14 @@ use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{
     BatchEnd, BatchJobStatus, Display, LeftOut, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE, PinnedProvider,
-    RequestCounts, Results, Work,
+    RequestCounts, Results, Spending, Work,
 };
+use crate::money::for_people;
 
 pub use batches::{is_in_flight, may_be_submitted};
 
 use batches::batches;
+use spending::CostOf;
 use verdicts::{concluded, failed, verdict, waiting};
 
 /// Returns the status that `step` calls for; None if the step itself does not show in status. Unchanged conditions, and times
@@ -61,7 +64,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
             waiting(why, o)
         }
         Step::Conclude { manifest, reused } => {
-            conclude(&mut status, o, manifest);
+            conclude(&mut status, o, manifest, if *reused { CostOf::Earlier } else { CostOf::Ended });
             concluded(manifest, *reused)
         }
         Step::Fail(failure) => {
@@ -107,6 +110,9 @@ fn remember(status: &mut BatchJobStatus, old: &BatchJobStatus) {
     status.submission_time.clone_from(&old.submission_time);
     status.input.clone_from(&old.input);
     status.requests = old.requests;
+    status.usage.clone_from(&old.usage);
+    status.answers = old.answers;
+    status.cost.clone_from(&old.cost);
     status.batches.clone_from(&old.batches);
     status.partial_results_uri.clone_from(&old.partial_results_uri);
     status.error_summary.clone_from(&old.error_summary);
@@ -153,7 +159,7 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
         _ => None,
     });
     status.submission_time = old.submission_time.clone().or_else(|| first.min().and_then(time));
-    status.display = Some(Display { progress: progress(o, journal, counts, old) });
+    status.display = Some(Display { progress: progress(o, journal, counts, old), ..Display::default() });
     let forecast = forecast(o.job, plan);
     // Once money is at stake, the estimate stays as it was approved.
     let is_same_work = old.work.as_ref().is_some_and(|work| work.id == journal.work_id);
@@ -161,6 +167,9 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     status.estimate = approved.or_else(|| forecast.as_ref().map(PlanForecast::status));
     let tip = status.estimate.as_ref().and_then(|estimate| real_time_tip(estimate, forecast.as_ref()?.batch_cost()));
     let message = tip.map_or(checked(plan, counts), |tip| format!("{}; {tip}", checked(plan, counts)));
+    let spending = super::spending::spending(o, journal);
+    let unconfirmed = unconfirmed(&spending);
+    spending::show(status, spending, CostOf::Running);
     let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, message)];
     let totals = journal.shards.totals();
     let (submitted, batches) = (totals.submitted, journal.shards.len().saturating_sub(totals.reused));
@@ -171,13 +180,21 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     if billed_again > 0 {
         let message = format!(
             "up to {billed_again} requests were billed twice: the provider, or a gateway in front of it, made more than one batch \
-             of a submission; events and manifest.json name them"
+             of a submission; events and manifest.json name them{unconfirmed}"
         );
         facts.push(verdict(conditions::BILLED_TWICE, true, reasons::DUPLICATE_BATCHES, message));
     }
     for fact in facts {
         conditions::set(&mut status.conditions, fact, status.observed_generation, clock(o.now));
     }
+}
+
+/// Returns the possible cost that nobody reported, as the end of a message; empty if it is not known.
+fn unconfirmed(spending: &Spending) -> String {
+    let amount = for_people::amount(spending.cost.as_ref().and_then(|cost| cost.unconfirmed_usd.as_deref()));
+    amount.map_or(String::new(), |amount| {
+        format!("; requests of the job that may have been billed without a report cost about {amount} in all")
+    })
 }
 
 fn checked(plan: &Plan, counts: RequestCounts) -> String {
@@ -276,7 +293,7 @@ fn show(done: i64, RequestCounts { total, reused, .. }: RequestCounts) -> String
     if reused > 0 { format!("{progress}, {reused} reused") } else { progress }
 }
 
-fn conclude(status: &mut BatchJobStatus, o: &Observed, manifest: &ManifestView) {
+fn conclude(status: &mut BatchJobStatus, o: &Observed, manifest: &ManifestView, of: CostOf) {
     let counts = manifest.requests;
     status.outcome = Some(manifest.outcome);
     status.completion_time = time(manifest.at);
@@ -284,7 +301,17 @@ fn conclude(status: &mut BatchJobStatus, o: &Observed, manifest: &ManifestView) 
     status.error_summary = manifest.errors.clone();
     status.work = Some(work(&o.job.output_uri, &manifest.work_id, Some(&manifest.work_hash)));
     let done = counts.succeeded + counts.failed;
-    status.display = Some(Display { progress: show(done, counts) });
+    status.display = Some(Display { progress: show(done, counts), ..Display::default() });
+    let of_manifest = manifest.spending.clone();
+    let is_known = of_manifest != Spending::default() || of == CostOf::Earlier;
+    // A manifest of an earlier version, or of a journal that was lost, has none; status may know it.
+    let known = || Spending {
+        usage: status.usage.clone(),
+        answers: status.answers.unwrap_or_default(),
+        cost: status.cost.clone(),
+    };
+    let spending = if is_known { of_manifest } else { known() };
+    spending::show(status, spending, of);
     status.results = Some(results(&o.job.output_uri, manifest));
 }
 

@@ -18,6 +18,9 @@ use crate::api::{DeletionPolicy, Hold};
 /// Milliseconds after its next try is due for which a step that failed lets other steps go first.
 const PUT_OFF: i64 = 30_000;
 
+/// The largest number of attempts that are counted as written off.
+pub(super) const WRITTEN_OFF_LIMIT: u32 = 10_000;
+
 /// The result of looking at every shard.
 pub(super) struct Round {
     /// The next step, if there is one.
@@ -123,6 +126,17 @@ pub(super) fn with_state(journal: &Journal, attempt_key: AttemptKey, state: Atte
     Step::Swap(journal.next(|j| {
         if let Some(attempt) = j.attempt_mut(attempt_key) {
             attempt.state = state;
+        }
+    }))
+}
+
+/// Revokes an attempt on a person's word. Its batch may have run and been billed all the same.
+pub(super) fn write_off(journal: &Journal, attempt_key: AttemptKey, message: String) -> Step {
+    Step::Swap(journal.next(|j| {
+        let Some(shard) = j.shards.get_mut(attempt_key.shard) else { return };
+        shard.written_off = shard.written_off.saturating_add(1).min(WRITTEN_OFF_LIMIT);
+        if let Some(attempt) = &mut shard.attempt {
+            attempt.state = AttemptState::Revoked { message };
         }
     }))
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attempt::AttemptState;
 use super::shard::Shard;
-use crate::api::RequestCounts;
+use crate::api::{AnswerCounts, MixedAnswers, RequestCounts};
 
 /// The largest number of codes in the sum of sealed shards. Beyond it, those with the fewest requests are dropped.
 pub(super) const CODE_LIMIT: usize = 200;
@@ -47,6 +47,12 @@ pub struct Totals {
     /// Shards whose answers are those of earlier jobs.
     #[serde(skip_serializing_if = "is_zero")]
     pub reused: usize,
+    /// Answers that may not be what was asked for, by kind.
+    #[serde(skip_serializing_if = "AnswerCounts::is_zero")]
+    pub answers: AnswerCounts,
+    /// Those of `answers` that are of several kinds.
+    #[serde(skip_serializing_if = "MixedAnswers::is_zero")]
+    pub mixed_answers: MixedAnswers,
 }
 
 fn is_zero(shards: &usize) -> bool {
@@ -60,6 +66,7 @@ impl Totals {
         self.submitted += usize::from(shard.was_submitted());
         self.reused += usize::from(shard.reused.is_some());
         self.failed_before += shard.prior_counts.failed;
+        self.counts.resent = self.counts.resent.saturating_add(shard.resent());
         self.billed_again += shard.attempt.as_ref().map_or(0, |a| a.billed_again);
         if shard.round == 0 {
             self.counts.total += shard.requests;
@@ -102,7 +109,11 @@ impl Totals {
         sum.missing += counts.missing - prior_counts.missing;
         self.settled += 1;
         let retryable = match shard.attempt.as_ref().map(|a| &a.state) {
-            Some(AttemptState::Settled { retryable, .. }) => *retryable,
+            Some(AttemptState::Settled { retryable, usage, .. }) => {
+                self.answers += usage.answers;
+                self.mixed_answers += usage.mixed_answers;
+                *retryable
+            }
             _ => 0,
         };
         self.retryable += retryable;

@@ -9,7 +9,8 @@ use super::journal::{Commit, Journal, Owner, Plan, RecordedAnswers, ReuseSet, Ta
 use super::memory::Memory;
 use super::shard::Shard;
 use super::shard_list::{Sealed, Shards};
-use crate::api::{ErrorSummary, InputStatus};
+use crate::api::{BatchUsage, CostStatus, ErrorSummary, InputStatus, Spending};
+use crate::money::Cost;
 
 /// Bytes that a text, or an entry of a map, takes besides its content.
 const ENTRY_BYTES: usize = 64;
@@ -26,6 +27,14 @@ fn of_reuse(sets: &[ReuseSet]) -> usize {
     sets.iter().map(|set @ ReuseSet { uri, answers: _, incomparable: _ }| size_of_val(set) + text(uri)).sum()
 }
 
+fn of_spending(Spending { usage, answers: _, cost }: &Spending) -> usize {
+    let models = usage.iter().flat_map(|usage| &usage.models);
+    let amounts = cost.iter().flat_map(|CostStatus { actual_usd, real_time_usd, saved_usd, unconfirmed_usd }| {
+        [actual_usd, real_time_usd, saved_usd, unconfirmed_usd].into_iter().flatten()
+    });
+    models.map(|model| size_of_val(model) + text(&model.name)).sum::<usize>() + texts(amounts)
+}
+
 impl Journal {
     /// Returns the bytes of memory that the journal takes, including an allocator's overhead. A version that was made of
     /// another one shares the shards that did not change.
@@ -38,7 +47,9 @@ impl Journal {
             let of_models = models.iter().map(|model| size_of_val(model) + text(&model.name)).sum::<usize>();
             texts([work_hash, version]) + of_reuse(reuse) + of_models
         };
-        let of_end = |Commit { outcome: _, reason, message, at: _, requests: _ }: &Commit| texts([reason, message]);
+        let of_end = |Commit { outcome: _, reason, message, at: _, requests: _, spending }: &Commit| {
+            texts([reason, message]) + of_spending(spending)
+        };
         let of_answers =
             |RecordedAnswers { said, to }: &RecordedAnswers| text(said) + texts(to.keys()) + texts(to.values());
         size_of::<Journal>()
@@ -54,7 +65,7 @@ impl Journal {
 impl Shards {
     fn weight(&self) -> usize {
         let Shards { len: _, resident, next: _, plan, sealed } = self;
-        let Sealed { segments, totals: _, errors, recent } = sealed;
+        let Sealed { segments, totals: _, errors, usage, recent } = sealed;
         let batches = recent.iter().map(|batch| {
             size_of_val(batch) + texts([&batch.state, &batch.model]) + batch.batch_id.as_ref().map_or(0, |id| text(id))
         });
@@ -62,6 +73,7 @@ impl Shards {
             + plan.iter().map(|segment| size_of_val(segment) + text(&segment.name)).sum::<usize>()
             + segments.iter().map(|segment| size_of_val(segment) + text(&segment.name)).sum::<usize>()
             + errors.0.iter().map(|(code, sum)| text(code) + size_of_val(sum) + text(&sum.sample)).sum::<usize>()
+            + usage.0.iter().map(|(model, sum)| text(model) + size_of_val(sum)).sum::<usize>()
             + batches.sum::<usize>()
     }
 }
@@ -107,7 +119,12 @@ impl Attempt {
                 files,
             } => {
                 let part = part.as_ref().map_or(0, |part| texts([&part.name, &part.sha256]));
-                texts([batch_id, ended]) + part + of_errors(errors) + texts(files)
+                texts([batch_id, ended])
+                    + part
+                    + of_errors(errors)
+                    + texts(files)
+                    + size_of::<BatchUsage>()
+                    + size_of::<Cost>()
             }
         };
         let declined = declined.as_ref().map_or(0, |Rejection { refusal: _, message, retry_at: _ }| text(message));
@@ -235,9 +252,13 @@ impl Memory {
 
 impl ManifestView {
     fn weight(&self) -> usize {
-        let ManifestView { work_id, work_hash, outcome: _, reason, message, requests: _, at: _, files, errors } = self;
+        let ManifestView { outcome: _, requests: _, at: _, .. } = self;
+        let ManifestView { work_id, work_hash, reason, message, files, errors, spending, .. } = self;
         let of_file = |(name, map): &(String, Option<String>)| text(name) + texts(map);
-        texts([work_id, work_hash, reason, message]) + files.iter().map(of_file).sum::<usize>() + of_errors(errors)
+        texts([work_id, work_hash, reason, message])
+            + files.iter().map(of_file).sum::<usize>()
+            + of_errors(errors)
+            + of_spending(spending)
     }
 }
 
@@ -292,6 +313,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::{ModelUsage, UsageStatus};
 
     /// A head with everything that a journal can hold, with texts of `bytes` bytes.
     fn head(bytes: usize) -> Value {
@@ -322,12 +344,13 @@ mod tests {
             "rev": 1, "protocolVersion": 2, "workID": long, "specHash": long, "closing": null,
             "owner": {"cluster": long, "namespace": long, "name": long, "uid": long},
             "plan": {"workHash": long, "input": {"version": long, "sizeBytes": 1}, "requests": 1},
-            "commit": {"outcome": "Failed", "reason": long, "message": long, "at": 1, "requests": counts},
+            "commit": {"outcome": "Failed", "reason": long, "message": long, "at": 1, "requests": counts,
+                "usage": {"models": [{"name": long}]}, "cost": {"actualUSD": long, "unconfirmedUSD": long}},
             "takenOver": {"from": long, "times": 1}, "heard": {"said": long, "to": {(long.clone()): long}},
             "shards": {"count": 8, "open": open, "next": 7,
                 "plan": [{"name": long, "from": 7, "count": 1, "requests": 1, "round": 0}],
                 "sealed": {"segments": [{"name": long, "count": 1}], "recent": [recent],
-                    "errors": {(long.clone()): {"count": 1, "sample": long}}}},
+                    "errors": {(long.clone()): {"count": 1, "sample": long}}, "usage": {(long.clone()): {}}}},
         })
     }
 
@@ -349,6 +372,14 @@ mod tests {
             at: 1,
             files: vec![(long.clone(), one())],
             errors: vec![error.clone()],
+            spending: Spending {
+                usage: Some(UsageStatus {
+                    models: vec![ModelUsage { name: long.clone(), ..Default::default() }],
+                    ..Default::default()
+                }),
+                cost: Some(CostStatus { actual_usd: one(), saved_usd: one(), ..Default::default() }),
+                ..Default::default()
+            },
         };
         let collected = CollectResult {
             part: PartRef { name: long.clone(), sha256: long.clone() },

@@ -4,7 +4,9 @@
 use serde::Serialize;
 
 use super::{Notice, rfc3339};
-use crate::api::{GROUP, NotificationEvent, Outcome, ProviderReference, RequestCounts, Results, VERSION};
+use crate::api::{
+    CostStatus, GROUP, NotificationEvent, Outcome, ProviderReference, RequestCounts, Results, UsageStatus, VERSION,
+};
 
 /// Media type of the messages.
 pub(super) const CONTENT_TYPE: &str = "application/cloudevents+json";
@@ -36,6 +38,10 @@ struct Data<'a> {
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     requests: Option<RequestCounts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<&'a UsageStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<&'a CostStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     start_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +82,8 @@ fn event(notice: &Notice) -> CloudEvent<'_> {
             reason: &notice.reason,
             message: &notice.message,
             requests: notice.requests,
+            usage: notice.usage.as_ref(),
+            cost: notice.cost.as_ref(),
             start_time: notice.start.map(rfc3339),
             completion_time: notice.end.map(rfc3339),
             duration_seconds: notice.duration_seconds(),

@@ -13,7 +13,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use crate::api::{NotificationEvent, NotificationFormat, Outcome, ProviderReference, RequestCounts, Results};
+use crate::api::{
+    CostStatus, NotificationEvent, NotificationFormat, Outcome, ProviderReference, RequestCounts, Results, UsageStatus,
+};
 
 pub use send::{deliver, deliver_within};
 
@@ -41,6 +43,10 @@ pub struct Notice {
     pub message: String,
     /// Counts of requests. None if they are not counted yet.
     pub requests: Option<RequestCounts>,
+    /// Tokens of the job's batches. None before its end, and if they are not known.
+    pub usage: Option<UsageStatus>,
+    /// Cost of the job. None before its end, and without prices.
+    pub cost: Option<CostStatus>,
     /// Time at which the operator first saw the job, in Unix milliseconds.
     pub start: Option<i64>,
     /// Time at which the job ended, in Unix milliseconds. None if it has not ended.

@@ -1,7 +1,10 @@
 //! Notices for tests: one of each event.
 
 use super::Notice;
-use crate::api::{NotificationEvent, Outcome, ProviderReference, RequestCounts, Results};
+use crate::api::{
+    CostStatus, ModelUsage, NotificationEvent, Outcome, ProviderReference, RequestCounts, Results, TokenUsage,
+    UsageStatus,
+};
 
 /// 2026-11-30 12:00:00 UTC, in Unix milliseconds.
 const START: i64 = 1_796_040_000_000;
@@ -9,6 +12,7 @@ const START: i64 = 1_796_040_000_000;
 /// Returns the notice of a job with 10,000 reviews, of which 32 were refused.
 pub(crate) fn complete() -> Notice {
     let folder = "s3://shop/out/reviews-csv/v1";
+    let tokens = TokenUsage { input_tokens: 1_160_000, output_tokens: 400_000, ..TokenUsage::default() };
     Notice {
         id: "msg_2f1c9a70-complete-1".into(),
         event: NotificationEvent::Complete,
@@ -20,6 +24,13 @@ pub(crate) fn complete() -> Notice {
         reason: "CompletedWithFailures".into(),
         message: "32 of 10000 requests have no answer".into(),
         requests: Some(RequestCounts { total: 10_000, succeeded: 9_968, failed: 32, ..Default::default() }),
+        usage: Some(UsageStatus { tokens, models: vec![ModelUsage { name: "gpt-5-mini".into(), tokens }] }),
+        cost: Some(CostStatus {
+            actual_usd: Some("0.545".into()),
+            real_time_usd: Some("1.09".into()),
+            saved_usd: Some("0.545".into()),
+            unconfirmed_usd: None,
+        }),
         start: Some(START),
         end: Some(START + 5_025_000),
         results: Some(Results {
@@ -57,6 +68,8 @@ pub(crate) fn started() -> Notice {
         reason: "Submitting".into(),
         message: "submitting batches to the provider".into(),
         requests: Some(RequestCounts { total: 10_000, ..Default::default() }),
+        usage: None,
+        cost: None,
         end: None,
         at: START + 4_000,
         results: None,
@@ -73,6 +86,8 @@ pub(crate) fn failed() -> Notice {
         reason: "InvalidInput".into(),
         message: "s3://shop/in/reviews.csv, line 7: the column `text` is missing & <nothing> was sent".into(),
         requests: None,
+        usage: None,
+        cost: None,
         end: Some(START + 3_000),
         at: START + 3_000,
         results: None,
@@ -94,6 +109,8 @@ pub(crate) fn held() -> Notice {
                   --overwrite bjob reviews-csv llmbatch.dev/resolve=lost-4f1c2a90=resend`"
                 .into(),
         requests: Some(RequestCounts { total: 10_000, succeeded: 8_000, ..Default::default() }),
+        usage: None,
+        cost: None,
         end: None,
         at: START + 190_000_000,
         results: None,

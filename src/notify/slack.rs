@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Notice;
 use crate::api::text::clip;
 use crate::api::{NotificationEvent, Outcome, RequestCounts};
+use crate::money::for_people;
 
 /// Media type of the messages.
 pub(super) const CONTENT_TYPE: &str = "application/json";
@@ -32,9 +33,11 @@ pub(super) fn body(notice: &Notice) -> serde_json::Result<Vec<u8>> {
 fn message(notice: &Notice) -> Value {
     let headline = headline(notice);
     let requests = notice.requests.as_ref().map(counts);
+    let tokens = notice.usage.as_ref().map(|usage| for_people::tokens(&usage.tokens));
+    let cost = notice.cost.as_ref().and_then(for_people::cost);
     let duration = notice.duration_seconds().map(duration);
     let mut line = format!("{headline} ({})", notice.namespace);
-    for more in [&requests, &duration].into_iter().flatten() {
+    for more in [&requests, &cost, &duration].into_iter().flatten() {
         line += &format!(" · {more}");
     }
     let mut blocks =
@@ -46,6 +49,8 @@ fn message(notice: &Notice) -> Value {
         ("Namespace", Some(notice.namespace.clone())),
         ("Reason", Some(notice.reason.clone())),
         ("Requests", requests),
+        ("Usage", tokens),
+        ("Cost", cost),
         ("Duration", duration),
         ("Provider", Some(notice.provider.name.clone())),
         ("Model", notice.model.clone()),
@@ -83,9 +88,15 @@ fn headline(notice: &Notice) -> String {
 
 /// Returns counts such as `9,968 of 10,000 answered, 32 failed`.
 fn counts(counts: &RequestCounts) -> String {
-    let RequestCounts { total, succeeded, reused, failed, expired, cancelled, missing } = *counts;
-    let others =
-        [(reused, "reused"), (failed, "failed"), (expired, "expired"), (cancelled, "cancelled"), (missing, "missing")];
+    let RequestCounts { total, succeeded, reused, failed, expired, cancelled, missing, resent } = *counts;
+    let others = [
+        (reused, "reused"),
+        (failed, "failed"),
+        (expired, "expired"),
+        (cancelled, "cancelled"),
+        (missing, "missing"),
+        (resent, "sent again"),
+    ];
     let mut text = format!("{} of {} answered", thousands(succeeded), thousands(total));
     for (count, word) in others.into_iter().filter(|(count, _)| *count > 0) {
         text += &format!(", {} {word}", thousands(count));

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{ErrorSummary, Outcome, RequestCounts};
+use crate::api::{ErrorSummary, Outcome, RequestCounts, Spending};
 
 /// The content of `manifest.json`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,9 @@ pub struct Manifest {
     pub message: String,
     /// Requests by outcome.
     pub requests: RequestCounts,
+    /// What the work used and cost: `usage`, `answers` and `cost`, as in the status of a BatchJob.
+    #[serde(flatten)]
+    pub spending: Spending,
     /// Requests without an answer by error code, the most frequent first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<ErrorSummary>,

@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("requests", &["api", "store"]),
     ("results", &["api", "money", "store"]),
     ("provider", &["api", "fair", "transport"]),
-    ("notify", &["api", "standard_webhooks", "transport"]),
+    ("notify", &["api", "money", "standard_webhooks", "transport"]),
     ("account", &["api", "fair", "lifecycle", "money", "provider"]),
     ("transport", &[]),
     ("store", &["api", "transport"]),

@@ -49,8 +49,8 @@ fn columns_are_those_of_jobs() {
         let shown = columns.iter().filter(|c| (c["priority"].as_i64().unwrap_or(0) > 0) == wide);
         shown.map(|c| c["name"].as_str().unwrap().to_uppercase()).collect()
     };
-    assert_eq!(names(false), ["STATUS", "PROGRESS", "FAILED", "AGE"], "NAME comes by itself");
-    assert_eq!(names(true), ["PROVIDER", "MODEL", "RESULTS"], "what -o wide adds");
+    assert_eq!(names(false), ["STATUS", "PROGRESS", "FAILED", "COST", "AGE"], "NAME comes by itself");
+    assert_eq!(names(true), ["PROVIDER", "MODEL", "SAVED", "SUSPECT", "RESULTS"], "what -o wide adds");
 }
 
 /// Where the files are.

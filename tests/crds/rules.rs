@@ -12,6 +12,7 @@ const EDITABLE: &[&str] = &[
     "backoffLimitPerBatch",
     "backoffLimitPerRequest",
     "maxFailedRequests",
+    "failOn",
     "activeDeadlineSeconds",
     "ttlSecondsAfterFinished",
     "completionWindowSeconds",

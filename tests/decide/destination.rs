@@ -79,6 +79,7 @@ fn a_foreign_manifest_is_looked_at_again_for_somebody_may_move_it_away() {
         message: String::new(),
         at: NOW,
         requests: Default::default(),
+        spending: Default::default(),
     };
     done.commit = Some(end);
     for journal in [running, done] {
@@ -111,6 +112,7 @@ fn a_store_that_is_unfit_fails_the_job_before_an_upload_and_never_after() {
         message: String::new(),
         at: NOW,
         requests: RequestCounts::default(),
+        spending: Default::default(),
     });
     assert!(fails(&fresh, None) && fails(&fresh, Some(&planned)));
     let unread = JobView { blocked, ..fresh.clone() };

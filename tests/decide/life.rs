@@ -23,7 +23,14 @@ fn states() -> Vec<State> {
     let me = || owner("j", "u");
     let unsent = || JobView { submitted: false, batches: vec![], ..job() };
     let expired = RequestCounts { total: 1, expired: 1, ..Default::default() };
-    let commit = |outcome| Commit { outcome, reason: "r".into(), message: "m".into(), at: NOW, requests: expired };
+    let commit = |outcome| Commit {
+        outcome,
+        reason: "r".into(),
+        message: "m".into(),
+        at: NOW,
+        requests: expired,
+        spending: Default::default(),
+    };
     let committed =
         || Journal { commit: Some(commit(Outcome::Failed)), ..journal(me(), Some(completed("batch-1", expired, 0))) };
     let written = || Memory { manifest: Some(Some(manifest("w", "h"))), marked: Some("w".into()), ..memory() };

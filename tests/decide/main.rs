@@ -25,6 +25,7 @@ mod questions;
 mod refusals;
 mod reuse;
 mod searches;
+mod spending;
 mod status;
 mod stopping;
 mod submitting;
@@ -105,6 +106,7 @@ fn manifest(work_id: &str, work_hash: &str) -> ManifestView {
         at: NOW,
         files: vec![],
         errors: vec![],
+        spending: Default::default(),
     }
 }
 

@@ -82,7 +82,13 @@ fn status_says_where_answers_are_while_the_job_runs() {
     let nothing_yet = self::journal(owner("j", "u"), submitted());
     assert_eq!(shown(&publishes(), &nothing_yet), None);
     let requests = RequestCounts::default();
-    journal.commit =
-        Some(Commit { outcome: Outcome::Succeeded, reason: "r".into(), message: "m".into(), at: NOW, requests });
+    journal.commit = Some(Commit {
+        outcome: Outcome::Succeeded,
+        reason: "r".into(),
+        message: "m".into(),
+        at: NOW,
+        requests,
+        spending: Default::default(),
+    });
     assert_eq!(shown(&publishes(), &journal), None, "the results are being written");
 }

@@ -36,6 +36,7 @@ fn counted(ends: &[u8]) -> RequestCounts {
         expired: of(2),
         cancelled: of(3),
         missing: of(4),
+        resent: 0,
     }
 }
 

@@ -5,7 +5,8 @@ use super::*;
 fn committed(of: Owner) -> Journal {
     let requests = RequestCounts { total: 1, cancelled: 1, ..Default::default() };
     let (reason, message) = ("r".into(), "m".into());
-    let commit = Commit { outcome: Outcome::Cancelled, reason, message, at: NOW, requests };
+    let commit =
+        Commit { outcome: Outcome::Cancelled, reason, message, at: NOW, requests, spending: Default::default() };
     Journal { commit: Some(commit), ..journal(of, submitted()) }
 }
 

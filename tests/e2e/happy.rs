@@ -93,7 +93,7 @@ async fn people_see_columns_and_events_that_tell_the_story() {
     scene.wait_tidy("j").await;
     let table = scene.kubectl(&["get", "bjob"]);
     let words: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(words[0], ["NAME", "STATUS", "PROGRESS", "FAILED", "AGE"]);
+    assert_eq!(words[0], ["NAME", "STATUS", "PROGRESS", "FAILED", "COST", "AGE"]);
     assert_eq!(words[1][..5], ["j", "AllSucceeded", "3/3", "(100%)", "0"]);
     let wide = scene.kubectl(&["get", "bjob", "-o", "wide"]);
     assert!(wide.contains("PROVIDER") && wide.contains("MODEL") && wide.contains("results.jsonl"), "{wide}");

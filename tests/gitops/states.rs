@@ -117,6 +117,7 @@ fn ended(outcome: Outcome, reason: &str, reused: bool) -> Step {
         at: NOW,
         files: vec![],
         errors: vec![],
+        spending: Default::default(),
     };
     Step::Conclude { manifest, reused }
 }

@@ -62,6 +62,19 @@ async fn a_head_that_contradicts_itself_or_has_no_end_is_refused() {
         ("a number without end", Box::new(|j| j["shards"]["plan"][1]["requests"] = i64::MAX.into())),
         ("a sum without end", Box::new(|j| j["shards"]["sealed"]["totals"]["mayPass"] = i64::MAX.into())),
         (
+            "a count of answers without end",
+            Box::new(|j| j["shards"]["sealed"]["totals"]["answers"] = serde_json::json!({"empty": i64::MAX})),
+        ),
+        (
+            "a count below zero",
+            Box::new(|j| first_open_mut(j)["attempt"] = serde_json::to_value(with_tokens(-1)).unwrap()),
+        ),
+        (
+            "tokens without end",
+            Box::new(|j| first_open_mut(j)["attempt"] = serde_json::to_value(with_tokens(i64::MAX)).unwrap()),
+        ),
+        ("models without end", Box::new(|j| j["shards"]["sealed"]["usage"] = models(34))),
+        (
             "a name without end",
             Box::new(|j| {
                 let open = j["shards"]["open"].as_object_mut().unwrap().values_mut().next().unwrap();
@@ -123,6 +136,18 @@ async fn a_head_has_as_many_running_batches_files_and_codes_as_it_may_and_not_on
             }
         }
     }
+}
+
+/// A settled attempt whose answers took so many tokens.
+fn with_tokens(input_tokens: i64) -> Attempt {
+    let mut attempt = settled(0, 1, [9, 1, 0, 0, 0]);
+    let AttemptState::Settled { usage, .. } = &mut attempt.state else { unreachable!() };
+    usage.tokens.input_tokens = input_tokens;
+    attempt
+}
+
+fn models(count: usize) -> serde_json::Value {
+    (0..count).map(|n| (format!("m{n}"), serde_json::json!({"answered": 1}))).collect::<serde_json::Map<_, _>>().into()
 }
 
 fn first_open_mut(head: &mut serde_json::Value) -> &mut serde_json::Value {

@@ -18,13 +18,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use batchjob_operator::api::{
-    DeletionPolicy, ErrorSummary, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE, RequestCounts,
+    AnswerCounts, BatchUsage, DeletionPolicy, ErrorSummary, OTHER_MODELS, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE,
+    RequestCounts, TokenUsage,
 };
 use batchjob_operator::controller::{JournalStore, VersionedJournal};
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Journal, PartRef, Payload, Refusal, SEAL_AT, SEGMENT_SHARDS, SealedSegment, Segment,
-    SegmentKind, Shard, Shards, Totals, read_sealed,
+    SegmentKind, Shard, Shards, Totals, UsageTotals, read_sealed,
 };
+use batchjob_operator::money::{Cost, Usd};
 use batchjob_operator::store::{Folder, StoreError, SwapError, layout};
 use counting_store::CountingStore;
 use work::beginnings::{owner, plan, shard};
@@ -52,7 +54,15 @@ fn attempt(index: usize, number: u32, state: AttemptState) -> Attempt {
 
 fn settled(index: usize, number: u32, ends: [i64; 5]) -> Attempt {
     let [succeeded, failed, expired, cancelled, missing] = ends;
-    let counts = RequestCounts { total: ends.iter().sum(), succeeded, reused: 0, failed, expired, cancelled, missing };
+    let counts = RequestCounts {
+        total: ends.iter().sum(),
+        succeeded,
+        failed,
+        expired,
+        cancelled,
+        missing,
+        ..Default::default()
+    };
     let error = |code: &str, count| ErrorSummary {
         code: code.into(),
         count,
@@ -60,13 +70,21 @@ fn settled(index: usize, number: u32, ends: [i64; 5]) -> Attempt {
         message: String::new(),
     };
     let sha256 = format!("{:064x}", index + (1 << 41));
+    let input_tokens = succeeded * (index as i64 % 7 + 1);
+    let tokens = TokenUsage { input_tokens, output_tokens: succeeded, ..Default::default() };
+    let mut usage = BatchUsage { tokens, ..Default::default() };
+    for (empty, truncated) in (0..succeeded).map(|n| (n % 2, i64::from(n % 3 == 0))) {
+        usage.count_answer(AnswerCounts { empty, truncated, ..Default::default() });
+    }
+    let price = Usd::parse("0.25").unwrap();
+    let cost = Cost { batch: price.for_tokens(input_tokens), real_time: price.for_tokens(2 * input_tokens) };
     let state = AttemptState::Settled {
         batch_id: format!("batch_{index:032x}"),
         ended: "completed".into(),
         part: Some(PartRef { name: layout::part(WORK, &format!("{index:05}-{number}"), &sha256), sha256 }),
         counts,
-        usage: Default::default(),
-        cost: None,
+        usage: Box::new(usage),
+        cost: (!index.is_multiple_of(11)).then(|| Box::new(cost)),
         retryable: failed / 2,
         errors: vec![error("http_500", failed), error("batch_expired", expired)],
         files: vec![],

@@ -45,6 +45,10 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+fn model(index: usize) -> String {
+    format!("m{}", index % 5)
+}
+
 /// A work as a plain list, and as the journal keeps it.
 struct Both {
     plain: Vec<Shard>,
@@ -58,6 +62,7 @@ impl Both {
         let part = PartRef { name: "p".into(), sha256: "s".into() };
         let shard = |index| Shard {
             reused: (index < reused).then(|| part.clone()),
+            model: model(index),
             ..unsent(index, 0, RequestCounts::default())
         };
         let plain: Vec<Shard> = (0..reused + count).map(shard).collect();
@@ -221,7 +226,45 @@ proptest! {
         let mut errors = batchjob_operator::lifecycle::ErrorTotals::default();
         both.plain.iter().enumerate().for_each(|(index, shard)| errors.add(index, shard));
         prop_assert_eq!(both.shards.errors(), errors);
+        prop_assert_eq!(both.shards.usage(), usage(&both.plain));
+        let answered: i64 = both.plain.iter().filter(|s| s.reused.is_none()).map(succeeded).sum();
+        prop_assert_eq!(both.shards.usage().all().answered, answered);
+        prop_assert_eq!(both.shards.totals().counts.succeeded - both.shards.totals().counts.reused, answered);
     }
+
+    /// The order in which shards are sealed decides which models have sums of their own, and no sum.
+    #[test]
+    fn of_many_models_few_have_sums_of_their_own_and_nothing_is_left_out(
+        events in prop::collection::vec(event(), 1..120),
+    ) {
+        let mut both = Both::new(0, 200);
+        for (index, shard) in both.plain.iter_mut().enumerate() {
+            shard.model = format!("m{}", index % 90);
+        }
+        both.shards = both.plain.clone().into();
+        both.happens(Event::Packed(16));
+        for event in events {
+            both.happens(event);
+            both.happens(Event::SettleNext(3, [9, 1, 0, 0, 2]));
+            let sums = both.shards.usage();
+            prop_assert_eq!(sums.all(), both.plain.iter().fold(UsageTotals::default(), |mut sums, shard| {
+                sums.add(shard);
+                sums
+            }).all());
+            prop_assert!(sums.by_model().count() <= 33);
+            prop_assert!(sums.by_model().count() <= 32 || sums.by_model().any(|(model, _)| model == OTHER_MODELS));
+        }
+    }
+}
+
+fn usage(shards: &[Shard]) -> UsageTotals {
+    let mut sums = UsageTotals::default();
+    shards.iter().for_each(|shard| sums.add(shard));
+    sums
+}
+
+fn succeeded(shard: &Shard) -> i64 {
+    shard.settled().map_or(0, |counts| counts.succeeded)
 }
 
 #[test]

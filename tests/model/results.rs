@@ -105,6 +105,7 @@ fn count(ended: &str) -> RequestCounts {
         expired: of('E'),
         cancelled: of('C'),
         missing: of('M'),
+        resent: 0,
     }
 }
 
@@ -159,6 +160,7 @@ pub(super) fn joined(w: &World, journal: &Journal, mutant: Option<Mutant>) -> Op
         at: commit.at,
         files: vec![],
         errors: vec![],
+        spending: Default::default(),
     };
     Some(Results { manifest, lines })
 }

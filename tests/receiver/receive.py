@@ -60,6 +60,10 @@ def said(message):
     lines = [f"told: {event['type']} of {event['subject']} ({signed})"]
     if requests:
         lines.append(f"      {requests['succeeded']} of {requests['total']} answered, {requests['failed']} failed, in {data['durationSeconds']} s")
+    if "usage" in data:
+        usage, cost = data["usage"], data.get("cost", {})
+        spent = f", {cost['actualUSD']} USD (saved {cost['savedUSD']})" if "actualUSD" in cost else ""
+        lines.append(f"      {usage.get('inputTokens', 0)} + {usage.get('outputTokens', 0)} tokens{spent}")
     if "results" in data:
         lines.append(f"      {data['results']['uri']}")
     return "\n".join(lines)

@@ -27,6 +27,7 @@ pub fn job() -> JobView {
         backoff_limit_per_batch: 3,
         backoff_limit_per_request: 2,
         max_failed: None,
+        fail_on: vec![],
         deadline: None,
         poll_period: 60_000,
         deletion_policy: DeletionPolicy::Cancel,

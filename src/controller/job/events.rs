@@ -3,9 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::api::conditions::{self, reasons};
-use crate::api::{Outcome, RequestCounts};
+use crate::api::{Outcome, RequestCounts, Spending};
 use crate::controller::runtime::events::EventRecord;
-use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Journal, Memory, left_out, not_reused};
+use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Journal, ManifestView, Memory, left_out, not_reused};
+use crate::money::{Usd, for_people};
 
 /// Returns the events for a change of the journal from `old` to `new`.
 pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
@@ -50,9 +51,10 @@ pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
         let attempt_key = AttemptKey { shard, attempt: attempt.number };
         if attempt.billed_again > 0 && before.is_none_or(|b| b.billed_again != attempt.billed_again) {
             let n = attempt.billed_again;
+            let cost = cost_of(attempt, n).map_or(String::new(), |cost| format!(", for about {cost}"));
             let note = format!(
-                "up to {n} requests of batch {attempt_key} were billed twice: the provider, or a gateway in front of it, made more \
-                 than one batch of its submission"
+                "up to {n} requests of batch {attempt_key} were billed twice{cost}: the provider, or a gateway in front of it, made \
+                 more than one batch of its submission"
             );
             news.push(EventRecord::warning("BilledTwice", note));
         }
@@ -113,7 +115,7 @@ pub(super) fn requests_ended(old: &Journal, new: &Journal) -> Vec<(&'static str,
         _ => None,
     });
     let by_outcome = counts.flat_map(|counts| {
-        let RequestCounts { total: _, succeeded, reused: _, failed, expired, cancelled, missing } = *counts;
+        let RequestCounts { total: _, succeeded, reused: _, failed, expired, cancelled, missing, resent: _ } = *counts;
         [
             ("Succeeded", succeeded),
             ("Failed", failed),
@@ -139,6 +141,16 @@ pub(super) fn events_of_usage(old: &Journal, new: &Journal, memory: &Memory) -> 
         Some(EventRecord::warning("UsageDiffers", format!("batch {attempt_key} ({batch_id}): {difference}")))
     };
     new.shards.entries().filter_map(|(shard, _)| note(shard)).collect()
+}
+
+/// Returns what so many requests of a settled batch cost on average.
+fn cost_of(attempt: &Attempt, requests: i64) -> Option<Usd> {
+    match &attempt.state {
+        AttemptState::Settled { cost: Some(cost), counts, .. } if counts.succeeded > 0 => {
+            Some(cost.batch.share(requests, counts.succeeded))
+        }
+        _ => None,
+    }
 }
 
 /// Returns the message about partial results that are not published, with the reason.
@@ -204,19 +216,30 @@ pub(super) fn sorted_schema(field: &str, instead: &str) -> EventRecord {
 }
 
 /// Returns the event about the end of a job; `reused` if it adopted an existing outcome.
-pub(super) fn at_the_end(outcome: Outcome, reused: bool, message: &str) -> EventRecord {
-    match (outcome, reused) {
-        (_, true) => EventRecord::normal("ResultsReused", format!("{message}; nothing was sent or paid again")),
-        (Outcome::Succeeded | Outcome::PartiallySucceeded, _) => EventRecord::normal("Completed", message),
-        (Outcome::Failed | Outcome::Cancelled, _) => EventRecord::warning("Failed", message),
+pub(super) fn at_the_end(manifest: &ManifestView, reused: bool) -> EventRecord {
+    let Spending { usage, cost, .. } = &manifest.spending;
+    let tokens = usage.as_ref().map(|usage| for_people::tokens(&usage.tokens));
+    let cost = cost.as_ref().and_then(for_people::cost);
+    let figures: Vec<String> = [tokens, cost].into_iter().flatten().collect();
+    let (message, figures) = (&manifest.message, figures.join(", "));
+    if reused {
+        let took =
+            if figures.is_empty() { figures } else { format!(": the job that wrote the results took {figures}") };
+        return EventRecord::normal("ResultsReused", format!("{message}; nothing was sent or paid again{took}"));
+    }
+    let message = if figures.is_empty() { message.clone() } else { format!("{message}, {figures}") };
+    match manifest.outcome {
+        Outcome::Succeeded | Outcome::PartiallySucceeded => EventRecord::normal("Completed", message),
+        Outcome::Failed | Outcome::Cancelled => EventRecord::warning("Failed", message),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::TokenUsage;
-    use crate::lifecycle::{Attempt, CollectResult, Owner, PartRef, Payload, Refusal, Rejection, Shard, UsageTotals};
+    use crate::api::{CostStatus, TokenUsage, UsageStatus};
+    use crate::lifecycle::{CollectResult, Owner, PartRef, Payload, Refusal, Rejection, Shard, UsageTotals};
+    use crate::money::Cost;
 
     fn journal(state: AttemptState, declined: Option<Rejection>) -> Journal {
         let owner = Owner { cluster: "c".into(), namespace: "n".into(), name: "j".into(), uid: "u".into() };
@@ -382,5 +405,72 @@ mod tests {
             twice.len() == 1 && twice[0].0 == "BilledTwice" && twice[0].1.contains("up to 3 requests"),
             "{twice:?}"
         );
+        assert!(!twice[0].1.contains('$'), "{twice:?}");
+    }
+
+    #[test]
+    fn the_cost_of_requests_that_were_billed_twice_is_that_of_the_others_of_their_batch() {
+        let cost = Cost { batch: Usd::parse("0.60").unwrap(), real_time: Usd::parse("1.20").unwrap() };
+        let settled = AttemptState::Settled {
+            batch_id: "b".into(),
+            ended: "completed".into(),
+            part: None,
+            counts: RequestCounts { total: 3, succeeded: 3, ..Default::default() },
+            retryable: 0,
+            usage: Default::default(),
+            cost: Some(Box::new(cost)),
+            errors: vec![],
+            files: vec![],
+        };
+        let mut billed = journal(settled, None);
+        billed.shards[0].attempt.as_mut().unwrap().billed_again = 2;
+        let twice = told(&journal(AttemptState::Intended, None), &billed);
+        let note = &twice.iter().find(|(reason, _)| *reason == "BilledTwice").unwrap().1;
+        assert!(note.starts_with("up to 2 requests of batch 00000-1 were billed twice, for about $0.40: "), "{note}");
+    }
+
+    #[test]
+    fn the_event_at_the_end_has_tokens_and_cost_as_far_as_they_are_known() {
+        let tokens = TokenUsage { input_tokens: 1_200_000, output_tokens: 400_000, ..Default::default() };
+        let written = |amount: &str| Some(amount.to_string());
+        let cost = CostStatus { actual_usd: written("3.12"), saved_usd: written("3.12"), ..Default::default() };
+        let manifest = |outcome, spending| ManifestView {
+            work_id: "w".into(),
+            work_hash: "h".into(),
+            outcome,
+            reason: "R".into(),
+            message: "all 10000 requests succeeded".into(),
+            requests: RequestCounts::default(),
+            at: 0,
+            files: vec![],
+            errors: vec![],
+            spending,
+        };
+        let usage = Some(UsageStatus { tokens, models: vec![] });
+        let whole = Spending { usage: usage.clone(), cost: Some(cost), ..Default::default() };
+        let unpriced = Spending { usage, ..Default::default() };
+        let told = |outcome, spending, reused| {
+            let EventRecord { reason, note, .. } = at_the_end(&manifest(outcome, spending), reused);
+            format!("{reason}: {note}")
+        };
+        for (outcome, spending, reused, expected) in [
+            (
+                Outcome::Succeeded,
+                &whole,
+                false,
+                "Completed: all 10000 requests succeeded, 1.2M + 400k tokens, $3.12 (saved $3.12)",
+            ),
+            (Outcome::Succeeded, &unpriced, false, "Completed: all 10000 requests succeeded, 1.2M + 400k tokens"),
+            (Outcome::Failed, &Spending::default(), false, "Failed: all 10000 requests succeeded"),
+            (
+                Outcome::Succeeded,
+                &whole,
+                true,
+                "ResultsReused: all 10000 requests succeeded; nothing was sent or paid again: the job that wrote the \
+                 results took 1.2M + 400k tokens, $3.12 (saved $3.12)",
+            ),
+        ] {
+            assert_eq!(told(outcome, spending.clone(), reused), expected);
+        }
     }
 }

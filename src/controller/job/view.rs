@@ -40,6 +40,7 @@ pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView 
         backoff_limit_per_batch: spec.backoff_limit_per_batch.unsigned_abs(),
         backoff_limit_per_request: spec.backoff_limit_per_request.unsigned_abs(),
         max_failed: spec.max_failed_requests.as_ref().and_then(max_failed),
+        fail_on: spec.fail_on.clone(),
         deadline: deadline(job),
         poll_period: i64::from(spec.poll_period_seconds) * 1000,
         deletion_policy: spec.deletion_policy,

@@ -133,7 +133,8 @@ pub(super) fn concluded(manifest: &ManifestView, reused: bool) -> Vec<Verdict> {
         false => verdict(conditions::RECONCILING, true, reasons::PROGRESSING, "removing staged files"),
     });
     if reused {
-        let message = "the destination already holds the outcome of this work; nothing was sent or paid again";
+        let message = "the destination already holds the outcome of this work; nothing was sent or paid again: usage and \
+                       cost are those of the job that wrote it";
         verdicts.push(verdict(conditions::RESULTS_REUSED, true, reasons::MANIFEST_WRITTEN, message));
     }
     verdicts

@@ -44,6 +44,7 @@ pub(in crate::results) async fn written(
         message: String::new(),
         requests: RequestCounts { succeeded, total: succeeded, ..Default::default() },
         errors: vec![],
+        spending: Default::default(),
         files: listed,
         batches: vec![],
         billed_twice: 0,

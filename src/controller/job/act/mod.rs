@@ -82,7 +82,7 @@ impl Act<'_> {
             // Their effect is in status, which was written before; see `record`.
             Step::Lock(_) | Step::Pin => {}
             Step::Conclude { manifest, reused } => {
-                self.publish(events::at_the_end(manifest.outcome, *reused, &manifest.message));
+                self.publish(events::at_the_end(manifest, *reused));
             }
             Step::Fail(failure) => self.publish(EventRecord::warning(failure.reason, failure.message.clone())),
             // The files were deleted before status said so; see `visit`.
@@ -279,6 +279,7 @@ pub(crate) fn manifest_view(manifest: &Manifest) -> ManifestView {
         requests: manifest.requests,
         at: manifest.completed_at,
         errors: manifest.errors.clone(),
+        spending: manifest.spending.clone(),
         files: manifest.files.iter().map(|f| (f.name.clone(), f.config_map.clone())).collect(),
     }
 }

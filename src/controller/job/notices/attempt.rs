@@ -116,6 +116,8 @@ fn notice(job: &BatchJob, message: &NotificationStatus) -> Notice {
         reason: message.reason.clone(),
         message: whole_text(status, message),
         requests: status.requests,
+        usage: status.usage.clone().filter(|_| is_end),
+        cost: status.cost.clone().filter(|_| is_end),
         start: ms(&status.start_time),
         end: ms(&status.completion_time).filter(|_| is_end),
         results: status.results.clone().filter(|_| is_end),

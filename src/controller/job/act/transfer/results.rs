@@ -216,6 +216,7 @@ async fn manifest(clients: &Clients, journal: &Journal) -> Result<Option<Manifes
         reason: commit.reason.clone(),
         message: commit.message.clone(),
         requests: commit.requests,
+        spending: commit.spending.clone(),
         errors: error_summary(journal),
         files: vec![],
         batches: paid.names.into_values().collect(),
