@@ -8,7 +8,8 @@ use super::observed::Observed;
 use super::step::Step;
 use super::task::Task;
 use super::{submission, twins};
-use crate::api::StopPolicy;
+use crate::api::{Spending, StopPolicy};
+use crate::money::for_people;
 
 /// The largest number of batches that a message names.
 const NAMED: usize = 3;
@@ -82,7 +83,7 @@ fn fate(o: &Observed, attempt_key: AttemptKey, attempt: &Attempt, due: i64) -> F
 }
 
 /// Adds the batches that were given up on, and their possible cost, to the end's message.
-pub(super) fn with_abandoned(journal: &Journal, mut end: Commit) -> Commit {
+pub(super) fn with_abandoned(journal: &Journal, mut end: Commit, spending: &Spending) -> Commit {
     let abandoned: Vec<(String, i64)> =
         journal.abandoned_batches().map(|(attempt_key, id, n)| (name(attempt_key, id), n)).collect();
     if abandoned.is_empty() {
@@ -94,9 +95,13 @@ pub(super) fn with_abandoned(journal: &Journal, mut end: Commit) -> Commit {
         n => format!(" and {n} more"),
     };
     let requests: i64 = abandoned.iter().map(|(_, n)| n).sum();
+    // The amount is that of all requests without a report.
+    let are_all = journal.shards.usage().all().unreported == requests;
+    let amount = spending.cost.as_ref().and_then(|cost| for_people::amount(cost.unconfirmed_usd.as_deref()));
+    let cost = amount.filter(|_| are_all).map_or(String::new(), |amount| format!(", for about {amount}"));
     end.message += &format!(
         "; given up on, for they did not end: batch {}{more}; they may still run, and up to {requests} requests may still be \
-         billed: cancel them at the provider",
+         billed{cost}: cancel them at the provider",
         names.join(", ")
     );
     end

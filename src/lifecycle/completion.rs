@@ -90,8 +90,9 @@ pub(super) fn clean_up_then(o: &Observed, journal: &Journal, end: impl Fn(Reques
         return Step::DeleteFiles { files, attempt_key: None, must: false };
     }
     Step::Swap(journal.next(|j| {
-        let end = abandoning::with_abandoned(j, end(j.counts()));
-        j.commit = Some(Commit { spending: spending(o, j), ..end });
+        let spending = spending(o, j);
+        let end = abandoning::with_abandoned(j, end(j.counts()), &spending);
+        j.commit = Some(Commit { spending, ..end });
         forget_files(j);
     }))
 }
@@ -173,14 +174,13 @@ fn early_end(o: &Observed, journal: &Journal, requests: RequestCounts) -> Commit
 /// Judged as batches end.
 fn has_failed_too_often(o: &Observed, journal: &Journal) -> bool {
     let totals = journal.shards.totals();
-    let failed = totals.failed_for_good.saturating_add(failing_answers(o, journal));
+    let failed = totals.failed_for_good.saturating_add(failing_answers(o, &totals));
     o.job.max_failed.is_some_and(|max| max.is_exceeded(failed, totals.counts.total))
 }
 
 /// Returns the number of answers that `spec.failOn` counts as failures.
-fn failing_answers(o: &Observed, journal: &Journal) -> i64 {
-    let Totals { answers, mixed_answers, .. } = journal.shards.totals();
-    mixed_answers.any_of(&answers, &o.job.fail_on)
+fn failing_answers(o: &Observed, Totals { answers, mixed_answers, .. }: &Totals) -> i64 {
+    mixed_answers.any_of(answers, &o.job.fail_on)
 }
 
 /// Returns the number of requests without an answer that another round may answer, once every shard is settled.
@@ -231,7 +231,7 @@ fn end_of(o: &Observed, journal: &Journal, requests: RequestCounts) -> Commit {
     });
     let (succeeded, total) = (requests.succeeded, requests.total);
     let unanswered = total - succeeded;
-    let failing = failing_answers(o, journal);
+    let failing = failing_answers(o, &journal.shards.totals());
     let failed = unanswered.saturating_add(failing);
     let is_too_much = failed >= total || o.job.max_failed.is_some_and(|max| max.is_exceeded(failed, total));
     let reused = match requests.reused {

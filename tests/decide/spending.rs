@@ -223,6 +223,15 @@ fn cost_that_nobody_reported_is_apart_from_the_actual_cost_at_the_mean_of_the_mo
 }
 
 #[test]
+fn the_end_of_a_job_without_a_batch_says_what_that_may_cost() {
+    let answered = of_model("a", 100, collected(counts(100, 0), Some("1")));
+    let given_up = of_model("a", 20, AttemptState::Abandoned { batch_id: Some("batch-2".into()) });
+    let stopped = JobView { stop: Some(StopPolicy::Cancel), ..job() };
+    let message = end(&stopped, &of_shards(vec![answered, given_up])).unwrap().message;
+    assert!(message.contains("up to 20 requests may still be billed, for about $0.20: cancel them"), "{message}");
+}
+
+#[test]
 fn answers_without_a_count_of_tokens_are_in_the_cost_that_nobody_reported() {
     let mut state = collected(counts(100, 0), Some("0.9"));
     let AttemptState::Settled { usage, .. } = &mut state else { unreachable!() };

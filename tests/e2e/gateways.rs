@@ -131,7 +131,8 @@ async fn a_twin_that_a_gateway_made_is_stopped_at_once_and_what_it_was_billed_fo
     let (status, _, message) = condition(&job, "BilledTwice").unwrap();
     assert!(status == "True" && message.contains("up to 3 requests were billed twice"), "{message}");
     let manifest: Value = serde_json::from_str(&scene.get("out/ran/manifest.json").await.unwrap()).unwrap();
-    assert_eq!(manifest["billedTwice"], 3);
+    assert_eq!((&manifest["billedTwice"], &manifest["requests"]["resent"]), (&json!(3), &json!(3)));
+    assert_eq!(job.status.unwrap().requests.unwrap().resent, 3);
     let told = notes(&scene.told("BilledTwice").await);
     assert!(told[0].contains("up to 3 requests"), "{told:?}");
     let batches = scene.sim.state().await["batches"].clone();

@@ -325,7 +325,8 @@ async fn a_batch_that_is_lost_is_sent_again_on_a_persons_word() {
     let id = job.status.unwrap().batches[0].provider_id.clone().unwrap();
     let second = scene.wait_batch("the other batch runs", |b| b["id"] == id).await;
     scene.finish(&second).await;
-    scene.wait_complete("j").await;
+    let job = scene.wait_complete("j").await;
+    assert_eq!(job.status.unwrap().requests.unwrap().resent, 3, "nobody knows whether the first batch was billed");
     assert_eq!(scene.sim.state().await["creates"], 2);
     scene.sim.assert_billed_once(3).await;
 }

@@ -101,6 +101,9 @@ async fn each_fault_of_a_provider_ends_in_whole_results_in_order() {
         assert_eq!(condition(&done, "Complete").unwrap().1, "AllSucceeded", "{fault}");
         let wanted: Vec<String> = (0..n).map(|r| format!("{job}-{r}")).collect();
         assert_eq!(scene.result_ids(&job).await, wanted, "{fault}");
+        // Rows that are in no file were billed, and no other fault has requests billed twice.
+        let lost = if fault["action"] == "lose_rows" { fault["rows"].as_i64().unwrap() } else { 0 };
+        assert_eq!(done.status.unwrap().requests.unwrap().resent, lost, "{fault}");
         let state = scene.sim.state().await;
         assert_eq!(state["overlaps"], 0, "no line was billed while another batch with it was alive: {fault}");
         scene.kubectl(&["delete", "bjob", &job]);
