@@ -28,6 +28,8 @@ fn notice() -> Notice {
         reason: "Submitting".into(),
         message: "submitting batches to the provider".into(),
         requests: None,
+        usage: None,
+        cost: None,
         start: Some(NOW),
         end: None,
         results: None,
