@@ -98,8 +98,10 @@ impl Serialize for MixedAnswers {
 impl<'de> Deserialize<'de> for MixedAnswers {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let mut mixed = MixedAnswers::default();
-        for (kinds, count) in BTreeMap::<usize, i64>::deserialize(from)? {
-            *mixed.0.get_mut(kinds).ok_or_else(|| D::Error::custom("unknown kinds of answers"))? = count;
+        // Within a tagged enum, keys are texts and no numbers.
+        for (kinds, count) in BTreeMap::<String, i64>::deserialize(from)? {
+            let of_kinds = kinds.parse().ok().and_then(|kinds: usize| mixed.0.get_mut(kinds));
+            *of_kinds.ok_or_else(|| D::Error::custom("unknown kinds of answers"))? = count;
         }
         Ok(mixed)
     }
