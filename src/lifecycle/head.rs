@@ -13,7 +13,7 @@ use super::shard::Shard;
 use super::shard_list::{PlanSegment, Sealed, Shards};
 use super::submission::WRITTEN_OFF_LIMIT;
 use super::totals::{CODE_LIMIT, Totals};
-use super::usage_totals::MODEL_LIMIT;
+use super::usage_by_model::MODEL_LIMIT;
 use crate::api::{AnswerCounts, AnswerKind, BatchUsage, RequestCounts, TokenUsage};
 
 /// Maximum number of shards that one document holds.

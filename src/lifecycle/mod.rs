@@ -51,7 +51,7 @@ mod task;
 mod totals;
 mod trial;
 mod twins;
-mod usage_totals;
+mod usage_by_model;
 mod waits;
 mod weight;
 
@@ -85,5 +85,5 @@ pub use status::{is_in_flight, left_out, may_be_submitted, not_reused, project, 
 pub use step::{Blocked, Failure, Step, Waiting};
 pub use task::*;
 pub use totals::{ErrorTotal, ErrorTotals, Totals};
-pub use usage_totals::{ModelTotals, UsageTotals};
+pub use usage_by_model::{ModelTotals, UsageByModel};
 pub use waits::{MENDED, next_visit};

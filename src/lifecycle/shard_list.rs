@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::shard::Shard;
 use super::totals::{ErrorTotals, Totals};
-use super::usage_totals::UsageTotals;
+use super::usage_by_model::UsageByModel;
 
 /// The shards of a work, in the order in which they are sent.
 ///
@@ -72,8 +72,8 @@ pub(super) struct Sealed {
     pub segments: Vec<SealedSegment>,
     pub totals: Totals,
     pub errors: ErrorTotals,
-    #[serde(skip_serializing_if = "UsageTotals::is_empty")]
-    pub usage: UsageTotals,
+    #[serde(skip_serializing_if = "UsageByModel::is_empty")]
+    pub usage: UsageByModel,
     /// The last sealed shards by index, for people.
     pub recent: Vec<SealedBatch>,
 }
@@ -223,7 +223,7 @@ impl Shards {
     }
 
     /// Returns the sums of tokens and cost, over all shards.
-    pub fn usage(&self) -> UsageTotals {
+    pub fn usage(&self) -> UsageByModel {
         let mut usage = self.sealed.usage.clone();
         self.in_head().for_each(|(_, shard)| usage.add(shard));
         usage

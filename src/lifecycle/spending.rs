@@ -4,7 +4,7 @@ use super::forecast::expected_cost;
 use super::journal::Journal;
 use super::observed::Observed;
 use super::shard::Shard;
-use super::usage_totals::{ModelTotals, UsageTotals};
+use super::usage_by_model::{ModelTotals, UsageByModel};
 use crate::api::{CostStatus, ModelUsage, Spending, UsageStatus};
 use crate::money::{Cost, Usd};
 
@@ -21,7 +21,7 @@ pub(super) fn spending(o: &Observed, journal: &Journal) -> Spending {
     }
 }
 
-fn usage_of(usage: &UsageTotals, uncounted: i64) -> Option<UsageStatus> {
+fn usage_of(usage: &UsageByModel, uncounted: i64) -> Option<UsageStatus> {
     let mut tokens = usage.all().tokens;
     tokens.answers_without_usage = tokens.answers_without_usage.saturating_add(uncounted);
     let of_model = |(name, totals): (&str, &ModelTotals)| ModelUsage { name: name.into(), tokens: totals.tokens };
@@ -30,7 +30,7 @@ fn usage_of(usage: &UsageTotals, uncounted: i64) -> Option<UsageStatus> {
 }
 
 /// Returns the amounts; None without prices for every model that was used: a sum without some of them would look whole.
-fn cost_of(o: &Observed, usage: &UsageTotals) -> Option<CostStatus> {
+fn cost_of(o: &Observed, usage: &UsageByModel) -> Option<CostStatus> {
     let mut actual = Cost::default();
     let mut unconfirmed = Usd::ZERO;
     for (model, totals) in usage.by_model() {

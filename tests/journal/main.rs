@@ -24,7 +24,7 @@ use batchjob_operator::api::{
 use batchjob_operator::controller::{JournalStore, VersionedJournal};
 use batchjob_operator::lifecycle::{
     Attempt, AttemptState, Journal, PartRef, Payload, Refusal, SEAL_AT, SEGMENT_SHARDS, SealedSegment, Segment,
-    SegmentKind, Shard, Shards, Totals, UsageTotals, read_sealed,
+    SegmentKind, Shard, Shards, Totals, UsageByModel, read_sealed,
 };
 use batchjob_operator::money::{Cost, Usd};
 use batchjob_operator::store::{Folder, StoreError, SwapError, layout};

@@ -247,7 +247,7 @@ proptest! {
             both.happens(event);
             both.happens(Event::SettleNext(3, [9, 1, 0, 0, 2]));
             let sums = both.shards.usage();
-            prop_assert_eq!(sums.all(), both.plain.iter().fold(UsageTotals::default(), |mut sums, shard| {
+            prop_assert_eq!(sums.all(), both.plain.iter().fold(UsageByModel::default(), |mut sums, shard| {
                 sums.add(shard);
                 sums
             }).all());
@@ -257,8 +257,8 @@ proptest! {
     }
 }
 
-fn usage(shards: &[Shard]) -> UsageTotals {
-    let mut sums = UsageTotals::default();
+fn usage(shards: &[Shard]) -> UsageByModel {
+    let mut sums = UsageByModel::default();
     shards.iter().for_each(|shard| sums.add(shard));
     sums
 }

@@ -18,7 +18,7 @@ const NAME_LIMIT: usize = 253;
 /// decides which of them have sums of their own.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(transparent)]
-pub struct UsageTotals(pub(super) BTreeMap<String, ModelTotals>);
+pub struct UsageByModel(pub(super) BTreeMap<String, ModelTotals>);
 
 /// Sums of the shards that ask for one model.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -67,7 +67,7 @@ impl std::ops::AddAssign for ModelTotals {
     }
 }
 
-impl UsageTotals {
+impl UsageByModel {
     /// Adds a shard in any state.
     pub fn add(&mut self, shard: &Shard) {
         let of_shard = shard.usage();
