@@ -210,7 +210,7 @@ async fn a_message_for_slack_is_json_with_text_and_blocks() {
     let message: Value = serde_json::from_str(&received.body).unwrap();
     assert_eq!(
         message["text"],
-        "⚠️ reviews is complete, but some requests have no answer (shop) · 98 of 100 answered, 2 failed · 1 min 30 s"
+        "⚠️ reviews is complete, but some requests have no answer (shop) · 98 of 100 answered, 2 failed · $0.00018 (saved $0.00018) · 1 min 30 s"
     );
     assert_eq!(message["blocks"][0]["type"], "header");
 }
