@@ -7,7 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::storage::{SecretKeyReference, Tls};
-use super::{ModelStatus, NamespaceGrant, Notification, ProviderCapabilities, WithoutManagedFields, rules, schema};
+use super::{
+    ModelStatus, NamespaceGrant, Notification, PriceTableReference, ProviderCapabilities, ProviderModel,
+    WithoutManagedFields, rules, schema,
+};
 
 /// A namespace's own account, as the API server has it.
 pub type BatchProvider = WithoutManagedFields<BatchProviderObject>;
@@ -82,6 +85,15 @@ pub struct BatchProviderSpec {
     #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed_models: Vec<String>,
+    /// Prices and limits of models, at most 64. They come before those of `pricesRef`. A model without prices has no cost in status.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), transform = schema::without_defaults)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub models: Vec<ProviderModel>,
+    /// Table of prices for many models or many accounts: a ConfigMap with `models` as here, at most 512, in YAML or JSON, and if
+    /// wanted with `version`, such as its date, which is shown beside costs. Unset: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices_ref: Option<PriceTableReference>,
     /// Limits of the account; those that are unset are the ones that the vendor documents. `status.limits` shows what
     /// applies.
     #[serde(default, skip_serializing_if = "ProviderLimits::is_unset")]
@@ -116,7 +128,8 @@ pub enum UnknownSubmissionPolicy {
 #[serde(rename_all = "camelCase")]
 pub struct ProviderStatus {
     /// Conditions of the account. `Ready` is True when the endpoint answers as a batch API to this credential. `WebhookReady` is
-    /// there if `spec.webhook` is set, and True when events that are signed with its secret are taken.
+    /// there if `spec.webhook` is set, and True when events that are signed with its secret are taken. `PricesReady` is there if
+    /// `spec.models` or `spec.pricesRef` is set, and True when all of them are used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -149,6 +162,14 @@ pub struct ProviderStatus {
     #[schemars(length(max = 64), transform = schema::without_defaults)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub models: Vec<ModelStatus>,
+    /// Origin of the prices in use, such as `ConfigMap prices (resourceVersion 812), version 2026-11-30`; unset: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub prices_from: Option<String>,
+    /// Number of names of models that have prices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1024))]
+    pub priced_models: Option<i32>,
 }
 
 /// Endpoint, credential and limits of one account at a batch API, and the namespaces that it is granted to.

@@ -33,6 +33,8 @@ pub const BILLED_TWICE: &str = "BilledTwice";
 pub const READY: &str = "Ready";
 /// For a provider with a webhook: True when events that are signed with its secret are taken.
 pub const WEBHOOK_READY: &str = "WebhookReady";
+/// For a provider with prices: True when all of them are used.
+pub const PRICES_READY: &str = "PricesReady";
 
 /// Reasons of conditions and events.
 pub mod reasons {
@@ -94,6 +96,8 @@ pub mod reasons {
     pub const SIGNING_SECRET_INVALID: &str = "SigningSecretInvalid";
     pub const WEBHOOKS_DISABLED: &str = "WebhooksDisabled";
     pub const LISTENING: &str = "Listening";
+    pub const PRICES_READ: &str = "PricesRead";
+    pub const PRICES_INVALID: &str = "PricesInvalid";
     pub const NEWER_PROTOCOL: &str = "NewerProtocol";
 }
 

@@ -74,6 +74,8 @@ pub(crate) struct Context {
     experience: provider::Experience,
     /// The last probe of each account by this process.
     probes: provider::Probes,
+    /// The price lists of accounts.
+    price_lists: provider::PriceLists,
     /// Turns of looks at provider objects, by namespace.
     looks: Arc<Shares>,
     /// The requests for looks at provider objects.

@@ -148,6 +148,7 @@ async fn work(options: &Options, parts: Parts, stop: CancellationToken) -> Resul
         secrets: Default::default(),
         endpoints,
         certificates: Budget::new(CERTIFICATES),
+        price_lists: provider::PriceLists::new(),
         labels: Default::default(),
         providers,
         experience: Default::default(),

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::Blocked;
 use crate::api::conditions::{self, Verdict, reasons};
+use crate::api::text::clip;
 use crate::api::{EffectiveLimits, ProviderCapabilities, ProviderStatus, UnknownSubmissionPolicy};
 
 /// Milliseconds between two checks of an account that answers.
@@ -33,6 +34,51 @@ pub struct ProviderCheck {
     pub answer: Answer,
     /// The account's webhook; None if it has none.
     pub webhook: Option<WebhookCheck>,
+    /// The account's prices; None if its object speaks of none.
+    pub prices: Option<PricesCheck>,
+}
+
+/// The prices of an account, as of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PricesCheck {
+    /// Origin of the prices in use; empty if there are none.
+    pub from: String,
+    /// Number of names of models that have prices.
+    pub models: usize,
+    /// Prices that are not used.
+    pub fault: Option<Blocked>,
+    /// Whether this process reported the same before, and another install of the operator may have reported otherwise since. Its
+    /// report stays: the two would overwrite each other for ever.
+    pub is_reported: bool,
+}
+
+impl PricesCheck {
+    /// Returns whether a person has to mend the prices.
+    pub fn is_broken(&self) -> bool {
+        self.fault.is_some()
+    }
+
+    /// Writes the report into `new`, unless that of another install stays.
+    fn report(self, old: &ProviderStatus, new: &mut ProviderStatus, generation: Option<i64>, now: i64) {
+        let known = old.conditions.iter().find(|c| c.type_ == conditions::PRICES_READY);
+        if self.is_reported && known.is_some_and(|known| known.observed_generation == generation) {
+            (new.prices_from, new.priced_models) = (old.prices_from.clone(), old.priced_models);
+            return;
+        }
+        let in_use = match (self.models, self.from.as_str()) {
+            (0, _) => "no model has prices, so that jobs have no cost".into(),
+            (1, from) => format!("1 name of a model has prices, from {from}"),
+            (n, from) => format!("{n} names of models have prices, from {from}"),
+        };
+        let (status, reason, message) = match self.fault {
+            None => (true, reasons::PRICES_READ, in_use),
+            Some(Blocked { reason, message }) => (false, reason, format!("{message}; meanwhile, {in_use}")),
+        };
+        new.prices_from = Some(clip(self.from, 1024)).filter(|from| !from.is_empty());
+        new.priced_models = i32::try_from(self.models).ok();
+        let verdict = Verdict { type_: conditions::PRICES_READY, status: Some(status), reason: reason.into(), message };
+        conditions::set(&mut new.conditions, verdict, generation, seconds(now));
+    }
 }
 
 /// The webhook of an account, as of a check.
@@ -48,7 +94,7 @@ pub struct WebhookCheck {
 
 impl WebhookCheck {
     /// Returns whether a person has to mend the signing secret.
-    fn is_broken(&self) -> bool {
+    pub fn is_broken(&self) -> bool {
         matches!(self.served, Some(Err(_)))
     }
 
@@ -143,7 +189,7 @@ pub fn looked_at(
     policy: UnknownSubmissionPolicy,
     now: i64,
 ) -> ProviderStatus {
-    let ProviderCheck { generation, secret_version, is_known, limits, answer, webhook } = looked;
+    let ProviderCheck { generation, secret_version, is_known, limits, answer, webhook, prices } = looked;
     let (known, mut observed_secret_version) = match is_known {
         true => (old.capabilities, old.observed_secret_version.clone()),
         false => (None, secret_version),
@@ -183,6 +229,10 @@ pub fn looked_at(
             }
         }
         None => conditions::remove(&mut new.conditions, conditions::WEBHOOK_READY),
+    }
+    match prices {
+        Some(prices) => prices.report(old, &mut new, generation, now),
+        None => conditions::remove(&mut new.conditions, conditions::PRICES_READY),
     }
     new
 }
@@ -237,12 +287,12 @@ fn with(
     ProviderStatus { conditions, observed_generation: generation, ..new }
 }
 
-/// Returns the milliseconds until the check after one with this `answer` and `webhook`; `jitter` spreads them by up to a quarter.
-/// A signing secret that has to be mended is looked for soon, unless the account is to be left alone for longer.
-pub fn next_look(answer: &Answer, webhook: Option<&WebhookCheck>, jitter: u8) -> i64 {
+/// Returns the milliseconds until the check after one with this `answer`; `jitter` spreads them by up to a quarter. If a signing
+/// secret or prices have to be mended, it is soon, unless the account is to be left alone for longer.
+pub fn next_look(answer: &Answer, is_broken: bool, jitter: u8) -> i64 {
     let pause = match answer {
         Answer::Busy(_) | Answer::Failed(_) => AWAY_LOOK,
-        _ if webhook.is_some_and(WebhookCheck::is_broken) => MENDED_LOOK,
+        _ if is_broken => MENDED_LOOK,
         Answer::Probed(_) | Answer::Untried { .. } | Answer::Still => READY_LOOK,
         Answer::Missing(_) => MENDED_LOOK,
     };
@@ -272,6 +322,7 @@ mod tests {
             limits: LIMITS,
             answer,
             webhook: None,
+            prices: None,
         };
         looked_at(old, looked, UnknownSubmissionPolicy::Resolve, now)
     }
@@ -317,6 +368,7 @@ mod tests {
             limits: LIMITS,
             answer: Answer::Still,
             webhook: None,
+            prices: None,
         };
         assert_eq!(looked_at(&other, looked, UnknownSubmissionPolicy::Resolve, 900_000), other, "nothing is written");
         // A change is tried out by each operator that sees it.
@@ -346,6 +398,7 @@ mod tests {
                 limits: LIMITS,
                 answer,
                 webhook: None,
+                prices: None,
             };
             ready(&looked_at(&ProviderStatus::default(), looked, policy, 0)).2.to_string()
         };
@@ -388,6 +441,7 @@ mod tests {
             limits: LIMITS,
             answer,
             webhook,
+            prices: None,
         };
         looked_at(old, looked, UnknownSubmissionPolicy::Resolve, 0)
     }
@@ -408,7 +462,10 @@ mod tests {
             (refused(reasons::SIGNING_SECRET_INVALID), ("False", "SigningSecretInvalid")),
         ] {
             let check = WebhookCheck { path: "/hooks/u".into(), is_shared: false, served };
-            assert_eq!(next_look(&Answer::Still, Some(&check), 0) == MENDED_LOOK, check.is_broken());
+            assert_eq!(
+                next_look(&Answer::Still, check.is_broken(), 0) == MENDED_LOOK,
+                matches!(check.served, Some(Err(_)))
+            );
             status = look_at_webhook(&status, check);
             assert_eq!((status.webhook_path.as_deref(), webhook(&status)), (Some("/hooks/u"), said));
             assert_eq!((ready(&status).0, status.conditions.len()), ("True", 2), "the account itself is ready");
@@ -435,20 +492,79 @@ mod tests {
         assert_eq!(webhook(&look_at_webhook(&served, alone)), ("False", "SecretNotFound"), "nobody else serves it");
     }
 
+    fn look_at_prices(old: &ProviderStatus, generation: i64, prices: Option<PricesCheck>) -> ProviderStatus {
+        let looked = ProviderCheck {
+            generation: Some(generation),
+            secret_version: None,
+            is_known: true,
+            limits: LIMITS,
+            answer: Answer::Still,
+            webhook: None,
+            prices,
+        };
+        looked_at(old, looked, UnknownSubmissionPolicy::Resolve, 0)
+    }
+
+    fn prices_of(status: &ProviderStatus) -> Option<(&str, &str, &str)> {
+        let condition = status.conditions.iter().find(|c| c.type_ == conditions::PRICES_READY)?;
+        Some((&condition.status, &condition.reason, &condition.message))
+    }
+
+    #[test]
+    fn prices_that_are_not_used_are_told_in_a_condition_of_their_own_and_the_account_stays_ready() {
+        let probed = look(&ProviderStatus::default(), 1, None, Answer::Probed(BOTH), 0);
+        let good = PricesCheck {
+            from: "ConfigMap prices (resourceVersion 812)".into(),
+            models: 3,
+            fault: None,
+            is_reported: false,
+        };
+        let status = look_at_prices(&probed, 1, Some(good.clone()));
+        let told = ("True", "PricesRead", "3 names of models have prices, from ConfigMap prices (resourceVersion 812)");
+        assert_eq!((prices_of(&status), ready(&status).0), (Some(told), "True"));
+        assert_eq!((status.prices_from.as_deref(), status.priced_models), (Some(good.from.as_str()), Some(3)));
+        let fault = Blocked { reason: reasons::PRICES_INVALID, message: "`models[1]` ('m') has no `prices`".into() };
+        let broken = PricesCheck { from: String::new(), models: 0, fault: Some(fault), is_reported: false };
+        assert_eq!(next_look(&Answer::Still, broken.is_broken(), 0), MENDED_LOOK);
+        let status = look_at_prices(&status, 1, Some(broken));
+        let told = "`models[1]` ('m') has no `prices`; meanwhile, no model has prices, so that jobs have no cost";
+        assert_eq!((prices_of(&status), ready(&status).0), (Some(("False", "PricesInvalid", told)), "True"));
+        assert_eq!((status.prices_from.as_deref(), status.priced_models), (None, Some(0)));
+        let without = look_at_prices(&status, 2, None);
+        assert_eq!((prices_of(&without), without.priced_models), (None, None));
+    }
+
+    #[test]
+    fn of_two_installs_with_tables_of_their_own_neither_overwrites_the_other_for_ever() {
+        let probed = look(&ProviderStatus::default(), 1, None, Answer::Probed(BOTH), 0);
+        let table = |version: &str, is_reported| {
+            let from = format!("ConfigMap prices (resourceVersion {version})");
+            Some(PricesCheck { from, models: 3, fault: None, is_reported })
+        };
+        let one = look_at_prices(&probed, 1, table("1", false));
+        let other = look_at_prices(&one, 1, table("2", false));
+        assert_ne!(one, other);
+        assert_eq!(look_at_prices(&other, 1, table("1", true)), other, "nothing is written");
+        let news = look_at_prices(&other, 1, table("3", false));
+        assert!(news.prices_from.as_ref().is_some_and(|from| from.contains('3')), "a changed table is told");
+        let anew = look_at_prices(&other, 2, table("1", true));
+        assert!(anew.prices_from.as_ref().is_some_and(|from| from.contains('1')), "and so is a changed object");
+    }
+
     #[test]
     fn what_may_be_mended_is_looked_at_sooner() {
         let blocked = |reason| Blocked { reason, message: String::new() };
         let away = Answer::Failed(blocked(reasons::PROVIDER_UNREACHABLE));
-        assert_eq!(next_look(&Answer::Probed(BOTH), None, 0), READY_LOOK);
-        assert_eq!(next_look(&Answer::Missing(blocked(reasons::SECRET_NOT_FOUND)), None, 0), MENDED_LOOK);
-        assert_eq!(next_look(&away, None, 0), AWAY_LOOK);
-        assert!(next_look(&away, None, 255) < AWAY_LOOK * 5 / 4);
+        assert_eq!(next_look(&Answer::Probed(BOTH), false, 0), READY_LOOK);
+        assert_eq!(next_look(&Answer::Missing(blocked(reasons::SECRET_NOT_FOUND)), false, 0), MENDED_LOOK);
+        assert_eq!(next_look(&away, false, 0), AWAY_LOOK);
+        assert!(next_look(&away, false, 255) < AWAY_LOOK * 5 / 4);
         let served = Some(Err(blocked(reasons::SECRET_NOT_FOUND)));
         let broken = WebhookCheck { path: "/hooks/u".into(), is_shared: false, served };
-        assert_eq!(next_look(&Answer::Still, Some(&broken), 0), MENDED_LOOK);
+        assert_eq!(next_look(&Answer::Still, broken.is_broken(), 0), MENDED_LOOK);
         for busy in [away, Answer::Busy("429".into())] {
             assert_eq!(
-                next_look(&busy, Some(&broken), 0),
+                next_look(&busy, broken.is_broken(), 0),
                 AWAY_LOOK,
                 "an account that is away is not asked more often"
             );

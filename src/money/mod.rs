@@ -2,11 +2,14 @@
 
 mod estimate;
 pub mod for_people;
+mod models;
 mod price_list;
 mod prices;
+mod table;
 mod usd;
 
 pub use estimate::TokenEstimate;
 pub use price_list::{PriceList, Priced, TokenLimits};
 pub use prices::{Cost, LongContextPrices, Prices, Rates};
+pub use table::PriceTable;
 pub use usd::Usd;

@@ -79,6 +79,13 @@ impl PriceList {
         self.models.len() + self.otherwise.as_deref().map_or(0, PriceList::priced_names)
     }
 
+    /// Returns the origins of the prices, for people; empty if there are none.
+    pub fn origins(&self) -> String {
+        let own = (!self.models.is_empty()).then(|| self.from.clone());
+        let other = self.otherwise.as_deref().map(PriceList::origins).filter(|from| !from.is_empty());
+        own.into_iter().chain(other).collect::<Vec<_>>().join("; ")
+    }
+
     /// Returns the bytes of memory that the list takes.
     pub fn weight(&self) -> usize {
         let names = self.models.iter().map(|(name, _)| name.len() + size_of::<(String, Prices)>());

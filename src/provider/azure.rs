@@ -20,6 +20,8 @@ pub(super) const AZURE_OPENAI: Dialect = Dialect {
     codes: CODES,
     processes_files: true,
     limits: Limits { requests: 100_000, bytes: 200_000_000, inputs: 50_000, window_seconds: 86_400 },
+    // https://learn.microsoft.com/azure/foundry/openai/how-to/batch: 50% less than global standard.
+    batch_discount_percent: 50,
     capabilities: Capabilities {
         payload: PayloadKind::File,
         recovery: Recovery::Metadata,

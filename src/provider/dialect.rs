@@ -27,6 +27,8 @@ pub struct Dialect {
     /// The documented limits of one batch, and the default window. Every plan depends on the figures: with others, an input
     /// would be cut into other batches.
     pub limits: Limits,
+    /// Percent by which batches are cheaper than single calls, as the vendor documents it; 0 where nobody does.
+    pub batch_discount_percent: i32,
     /// The capabilities of the API that the submission protocol depends on.
     pub capabilities: Capabilities,
 }

@@ -8,8 +8,8 @@ use batchjob_operator::api::{
 };
 use batchjob_operator::lifecycle::{
     Answer, Attempt, AttemptState, Blocked, Failure, JobView, Journal, ManifestView, Memory, Observed, Payload,
-    PollResult, PolledState, ProviderCheck, Shard, Step, Subscription, Timing, Waiting, WebhookCheck, decide, kept_by,
-    looked_at, project,
+    PollResult, PolledState, PricesCheck, ProviderCheck, Shard, Step, Subscription, Timing, Waiting, WebhookCheck,
+    decide, kept_by, looked_at, project,
 };
 use batchjob_operator::schedule::Event;
 use serde_json::{Value, json};
@@ -226,13 +226,24 @@ fn deleted(mut object: Value) -> Value {
 
 /// The status of a provider after a check of its account.
 fn checked(old: &ProviderStatus, answer: Answer, webhook: Option<WebhookCheck>) -> ProviderStatus {
+    checked_with(old, answer, webhook, None)
+}
+
+/// The same with the prices of its models.
+fn checked_with(
+    old: &ProviderStatus,
+    answer: Answer,
+    webhook: Option<WebhookCheck>,
+    prices: Option<PricesCheck>,
+) -> ProviderStatus {
     let limits = EffectiveLimits {
         max_batches_in_flight: None,
         max_requests_per_batch: 50_000,
         max_bytes_per_batch: 200_000_000,
         max_inputs_per_batch: 50_000,
     };
-    let check = ProviderCheck { generation: Some(1), secret_version: None, is_known: true, limits, answer, webhook };
+    let check =
+        ProviderCheck { generation: Some(1), secret_version: None, is_known: true, limits, answer, webhook, prices };
     looked_at(old, check, UnknownSubmissionPolicy::Resolve, NOW)
 }
 
@@ -258,6 +269,13 @@ fn provider_statuses() -> Vec<(String, ProviderStatus, [&'static str; 3])> {
     ];
     for reason in [reasons::SECRET_NOT_FOUND, reasons::SIGNING_SECRET_INVALID] {
         statuses.push((format!("webhook has {reason}"), served(Some(Err(blocked(reason)))), DONE));
+    }
+    // Jobs run without prices: they have no cost then.
+    for fault in [None, Some(reasons::PRICES_INVALID), Some(reasons::CONFIG_MAP_NOT_FOUND)] {
+        let (models, from) = if fault.is_some() { (0, "") } else { (3, "ConfigMap prices (resourceVersion 812)") };
+        let check = PricesCheck { from: from.into(), models, fault: fault.map(blocked), is_reported: false };
+        let name = fault.map_or_else(|| "prices are used".into(), |reason| format!("prices have {reason}"));
+        statuses.push((name, checked_with(&probed, Answer::Still, None, Some(check)), DONE));
     }
     for reason in [
         reasons::CREDENTIALS_REJECTED,

@@ -11,8 +11,9 @@ use kube::{Api, ResourceExt};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::prices::{self, SharedList};
 use super::watch::is_partial;
-use super::{Provider, ProviderKey, ReadFrom};
+use super::{AccountChange, Provider, ProviderKey, ReadFrom};
 use crate::account::AccountKey;
 use crate::api::conditions::reasons;
 use crate::api::text::hex;
@@ -35,7 +36,8 @@ use crate::transport::Transport;
 const KEPT_LABELS: usize = 8 << 10;
 
 /// A provider account and its credential, as they were read. Each job at work holds one, so that it has nothing whose size a tenant
-/// decides but short texts: of the lists of the spec the names of at most 8 webhooks, and of the metadata what [`SeenMetadata`] keeps.
+/// decides but short texts: of the lists of the spec the names of at most 8 webhooks, and of the metadata what [`SeenMetadata`] keeps. All
+/// jobs of an account share its price list.
 pub(crate) struct Account {
     /// Name for messages, such as `BatchProvider 'llm'`.
     pub name: String,
@@ -50,6 +52,7 @@ pub(crate) struct Account {
     pub subscriptions: Vec<Subscription>,
     pub key: Option<SecretString>,
     transport: Transport,
+    prices: Arc<SharedList>,
     seen: Mutex<SeenMetadata>,
 }
 
@@ -96,7 +99,7 @@ impl Account {
             is_vendors_own: self.dialect().is_vendors_own(&self.base_url),
             unknown_submission_policy: self.unknown_submission_policy,
             capabilities: self.dialect().capabilities,
-            prices: Arc::default(),
+            prices: self.prices.list.clone(),
             models: Arc::default(),
         }
     }
@@ -200,6 +203,18 @@ pub(crate) async fn account(
         namespace: (reference.kind == ProviderKind::BatchProvider).then(|| namespace.to_string()),
         name: reference.name.clone(),
     };
+    let source = prices::Source {
+        kind: reference.kind,
+        name: &reference.name,
+        uid: object.uid.as_deref().unwrap_or_default(),
+        generation: object.generation,
+        spec: &spec,
+        namespace: secrets_in,
+    };
+    let (prices, is_other) = prices::list(ctx, &source, ctx.clock.now() - cache::LIFETIME + 1).await?;
+    if is_other {
+        ctx.reports.ask(&of, AccountChange::Prices, ctx.clock.now());
+    }
     let base_url = spec.base_url().into();
     let subscriptions = spec.notifications.iter().map(Subscription::from).collect();
     let BatchProviderSpec { type_, limits, unknown_submission_policy, .. } = spec;
@@ -214,6 +229,7 @@ pub(crate) async fn account(
         subscriptions,
         key,
         transport,
+        prices,
         seen,
     })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kube::ResourceExt;
 
 use super::account::{Access, access, client, fingerprint, full_name, key_of};
-use super::{Provider, webhook};
+use super::{Provider, prices, webhook};
 use crate::account::Account;
 use crate::api::conditions::reasons;
 use crate::api::{Endpoint, ProviderStatus};
@@ -13,7 +13,9 @@ use crate::controller::Context;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::ownership;
 use crate::fair::{Claim, Urgency};
-use crate::lifecycle::{Answer, Blocked, OwnProbe, ProviderCheck, is_to_be_probed, looked_at, next_look};
+use crate::lifecycle::{
+    Answer, Blocked, OwnProbe, PricesCheck, ProviderCheck, WebhookCheck, is_to_be_probed, looked_at, next_look,
+};
 use crate::provider::{self, ApiError, BatchApi, Dialect, ErrorKind, Probe, Trial};
 
 /// Longest time that a trial of an account may take, which uploads a file.
@@ -34,6 +36,7 @@ pub(super) async fn look<P: Provider>(
     let since = ctx.clock.now();
     // First: the account may take minutes to answer.
     let webhook = webhook::look(ctx, provider).await?;
+    let prices = prices::look(ctx, provider).await?;
     let uid = provider.uid().unwrap_or_default();
     let (secret_version, is_known, answer) =
         match access(ctx, provider.account(), provider.secrets_in(ctx), &name, since).await {
@@ -57,8 +60,10 @@ pub(super) async fn look<P: Provider>(
     let account = provider.account();
     let limits = Dialect::of(account.type_).limits.effective(account.limits);
     let own_webhook = webhook.as_ref().filter(|webhook| !webhook.is_left_to_others(old, generation));
-    let pause = next_look(&answer, own_webhook, ctx.clock.jitter());
-    let looked = ProviderCheck { generation, secret_version, is_known, limits, answer, webhook };
+    let is_broken =
+        own_webhook.is_some_and(WebhookCheck::is_broken) || prices.as_ref().is_some_and(PricesCheck::is_broken);
+    let pause = next_look(&answer, is_broken, ctx.clock.jitter());
+    let looked = ProviderCheck { generation, secret_version, is_known, limits, answer, webhook, prices };
     Ok((looked_at(old, looked, account.unknown_submission_policy, ctx.clock.now()), pause))
 }
 

@@ -5,6 +5,7 @@ pub(super) mod account;
 mod experience;
 mod in_use;
 mod look;
+mod prices;
 mod probes;
 mod read_from;
 mod reports;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use experience::Experience;
+pub(crate) use prices::PriceLists;
 pub(crate) use probes::Probes;
 pub(crate) use read_from::ReadFrom;
 pub(crate) use reports::{AccountChange, ProviderKey, Reports};

@@ -47,6 +47,8 @@ pub(crate) enum AccountChange {
     Failure,
     /// A call that had failed succeeded.
     Recovery,
+    /// Its table of prices is another one.
+    Prices,
 }
 
 /// The requests for looks at provider objects.

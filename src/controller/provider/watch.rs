@@ -134,6 +134,7 @@ fn keep_for_the_watch<P: Provider>(provider: &mut P) {
         provider.finalizers_mut().clear();
         provider.account_mut().allowed_models.clear();
         provider.account_mut().notifications.clear();
+        provider.account_mut().models.clear();
         provider.annotations_mut().insert(PARTIAL.into(), String::new());
     }
 }
@@ -172,6 +173,7 @@ async fn visit<P: Provider>(ctx: &Arc<Context>, key: &P) -> Result<Action, StepE
     status.models = ctx.experience.with(&uid, &old.models);
     let is_back = !conditions::is_true(&old.conditions, READY) && conditions::is_true(&status.conditions, READY);
     if !write(ctx, &api, &provider, &old, status).await? {
+        ctx.price_lists.was_not_reported(&uid).await;
         return Ok(Action::requeue(CHANGED));
     }
     ctx.experience.wrote(&uid);

@@ -56,6 +56,8 @@ pub(super) const OPENAI: Dialect = Dialect {
     processes_files: false,
     // https://platform.openai.com/docs/api-reference/batch/create. `24h` is the only window that it accepts.
     limits: Limits { requests: 50_000, bytes: 200_000_000, inputs: 50_000, window_seconds: 86_400 },
+    // https://platform.openai.com/docs/guides/batch: "50% cost discount compared to synchronous APIs".
+    batch_discount_percent: 50,
     capabilities: Capabilities {
         payload: PayloadKind::File,
         recovery: Recovery::Metadata,
@@ -64,7 +66,7 @@ pub(super) const OPENAI: Dialect = Dialect {
 };
 
 /// The dialect of other servers with OpenAI's API. There may be a gateway in front of them.
-pub(super) const COMPATIBLE: Dialect = Dialect { is_vendors_own: |_| false, ..OPENAI };
+pub(super) const COMPATIBLE: Dialect = Dialect { is_vendors_own: |_| false, batch_discount_percent: 0, ..OPENAI };
 
 /// A client for one account at a vendor with OpenAI's API, or with one whose differences a [`Dialect`] describes.
 #[derive(Clone, Debug)]
