@@ -55,6 +55,32 @@ async fn what_cannot_work_is_refused_with_advice() {
             ),
             "`baseURL` of type 'OpenAI' must begin with `https://`",
         ),
+        (priced(json!([{"name": "m"}])), "needs `prices`, `maxInputTokens` or `maxOutputTokens`"),
+        (priced(json!([{"name": "a b", "maxInputTokens": 1}])), "spec.models[0].name"),
+        (priced(json!([{"name": "a*b", "maxInputTokens": 1}])), "spec.models[0].name"),
+        (priced(json!([{"name": "m", "maxInputTokens": 1}, {"name": "m", "maxInputTokens": 2}])), "Duplicate value"),
+        (priced(json!([{"name": "m", "prices": {"inputUSDPerMillion": "1"}}])), "prices.outputUSDPerMillion"),
+        (
+            priced(json!([{"name": "m", "prices": {"inputUSDPerMillion": "0.0000001", "outputUSDPerMillion": "1"}}])),
+            "prices.inputUSDPerMillion",
+        ),
+        (
+            priced(json!([{"name": "m", "maxInputTokens": 1, "batchDiscountPercent": 50}])),
+            "`batchDiscountPercent` is a discount on `prices`",
+        ),
+        (
+            priced(
+                json!([{"name": "m", "batchDiscountPercent": 50, "prices": {"inputUSDPerMillion": "1", "outputUSDPerMillion": "2",
+                "batch": {"inputUSDPerMillion": "1", "outputUSDPerMillion": "2"}}}]),
+            ),
+            "both say what batches cost",
+        ),
+        (
+            priced(json!([{"name": "m", "prices": {"inputUSDPerMillion": "1", "outputUSDPerMillion": "2",
+                "longContext": {"aboveInputTokens": 1, "inputUSDPerMillion": "1", "outputUSDPerMillion": "2",
+                    "batch": {"inputUSDPerMillion": "1", "outputUSDPerMillion": "2"}}}}])),
+            "both in `prices` and in `prices.longContext`, or in neither",
+        ),
         (granted(json!({})), "set exactly one of `names` and `namespaceSelector`"),
         (
             granted(json!({"names": ["a"], "namespaceSelector": {}})),
@@ -130,6 +156,11 @@ fn expression(operator: &str, values: Value) -> Value {
         expression["values"] = values;
     }
     granted(json!({"namespaceSelector": {"matchExpressions": [expression]}}))
+}
+
+/// A provider with these models.
+fn priced(models: Value) -> Value {
+    provider(json!({"type": "OpenAICompatible", "baseURL": "http://x/v1", "models": models}))
 }
 
 fn provider(spec: Value) -> Value {

@@ -12,7 +12,7 @@ fn references(schema: &Value, path: &str, found: &mut BTreeSet<(&'static str, St
     for (field, schema) in fields.into_iter().flatten() {
         let at = format!("{path}/{field}");
         let kinds: &[&str] = match field.as_str() {
-            "configMaps" => &["ConfigMap"],
+            "configMaps" | "pricesRef" => &["ConfigMap"],
             "secretRef" | "secretKeyRef" | "urlSecretKeyRef" | "signingSecretKeyRef" => &["Secret"],
             "caBundleRef" => &["ConfigMap", "Secret"],
             "providerRef" => &["BatchProvider", "ClusterBatchProvider"],
@@ -80,7 +80,8 @@ fn team() -> Vec<Value> {
     ];
     let provider = json!({"auth": {"secretKeyRef": {"name": "generated-s3", "key": "k"}},
         "tls": {"caBundleRef": {"kind": "Secret", "name": "generated-s3", "key": "ca.crt"}},
-        "webhook": {"signingSecretKeyRef": key("provider")}, "notifications": notifications});
+        "webhook": {"signingSecretKeyRef": key("provider")}, "notifications": notifications,
+        "pricesRef": {"name": "generated-in", "key": "k"}});
     let object = |kind: &str, name: &str, spec: &Value| json!({"apiVersion": "llmbatch.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
     let mut objects = vec![object("BatchProvider", "p", &provider), object("ClusterBatchProvider", "p", &provider)];
     for (name, input) in inputs {
@@ -115,8 +116,8 @@ fn hashes_of_generated_config_maps_and_secrets_reach_jobs_schedules_and_provider
     let names: Vec<&str> = built.iter().map(|object| object["metadata"]["name"].as_str().unwrap()).collect();
     let mut references = vec![];
     built.iter().for_each(|object| strings(&object["spec"], "generated-", &mut references));
-    // A job has six of its output, reuse and notifications, and some of its input; a provider has five.
-    assert_eq!(references.len(), 2 * (6 + 1) + 2 * (6 + 2) + 2 * (6 + 2) + 2 * 6 + 2 * 5, "{references:?}");
+    // A job has six of its output, reuse and notifications, and some of its input; a provider has six.
+    assert_eq!(references.len(), 2 * (6 + 1) + 2 * (6 + 2) + 2 * (6 + 2) + 2 * 6 + 2 * 6, "{references:?}");
     for reference in &references {
         let hashed = reference.starts_with("team-generated-") && reference.len() > "team-generated-s3-".len() + 8;
         assert!(hashed && names.contains(&reference.as_str()), "{reference} of {names:?}");

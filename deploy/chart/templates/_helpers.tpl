@@ -57,7 +57,7 @@ subjects:
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
-# Never listed or watched. Inputs are read; outputs are made, written, and deleted where they are empty again.
+# Never listed or watched. Inputs and prices are read; outputs are made, written, and deleted where they are empty again.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, update, delete]
