@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attempt::{Attempt, AttemptKey, AttemptState};
 use super::plan_forecast::PlannedModel;
+use super::pricing::Pricing;
 use super::shard_list::Shards;
 use crate::api::{
     DeletionPolicy, InputStatus, LeftOut, Outcome, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE, RequestCounts, Spending,
@@ -53,6 +54,9 @@ pub struct Journal {
     /// A person's last answers to all open questions of a kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard: Option<RecordedAnswers>,
+    /// The prices that the batches are accounted at.
+    #[serde(default, skip_serializing_if = "Pricing::is_none")]
+    pub pricing: Pricing,
 }
 
 /// A person's answers to all questions of a kind, recorded for each question that was open when they were read. They do not
@@ -205,6 +209,7 @@ impl Journal {
             out_of_time_since: None,
             taken_over: None,
             heard: None,
+            pricing: Pricing::default(),
         }
     }
 

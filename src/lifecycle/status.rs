@@ -16,7 +16,7 @@ use super::observed::Observed;
 use super::plan_forecast::{PlanForecast, forecast, real_time_tip};
 use super::shard::Shard;
 use super::step::{Step, Waiting};
-use super::{notices, partial, questions};
+use super::{notices, partial, pricing, questions};
 use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{
@@ -166,11 +166,14 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     let approved = old.estimate.clone().filter(|_| is_same_work && journal.has_intents());
     status.estimate = approved.or_else(|| forecast.as_ref().map(PlanForecast::status));
     let tip = status.estimate.as_ref().and_then(|estimate| real_time_tip(estimate, forecast.as_ref()?.batch_cost()));
-    let message = tip.map_or(checked(plan, counts), |tip| format!("{}; {tip}", checked(plan, counts)));
+    let mut planned = checked(plan, counts);
+    for more in [tip, pricing::without_prices(o, journal)].into_iter().flatten() {
+        planned += &format!("; {more}");
+    }
     let spending = super::spending::spending(o, journal);
     let unconfirmed = unconfirmed(&spending);
     spending::show(status, spending, CostOf::Running);
-    let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, message)];
+    let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, planned)];
     let totals = journal.shards.totals();
     let (submitted, batches) = (totals.submitted, journal.shards.len().saturating_sub(totals.reused));
     let all = submitted == batches;

@@ -15,7 +15,7 @@ use crate::money::Cost;
 /// Bytes that a text, or an entry of a map, takes besides its content.
 const ENTRY_BYTES: usize = 64;
 
-fn text(text: &str) -> usize {
+pub(super) fn text(text: &str) -> usize {
     ENTRY_BYTES + text.len()
 }
 
@@ -40,7 +40,7 @@ impl Journal {
     /// another one shares the shards that did not change.
     pub fn weight(&self) -> usize {
         let Journal { rev: _, protocol_version: _, closing: _, out_of_time_since: _, .. } = self;
-        let Journal { work_id, owner, spec_hash, plan, shards, commit, taken_over, heard, .. } = self;
+        let Journal { work_id, owner, spec_hash, plan, shards, commit, taken_over, heard, pricing, .. } = self;
         let Owner { cluster, namespace, name, uid } = owner;
         let of_plan = |Plan { work_hash, input, requests: _, too_large: _, left_out: _, reuse, models }: &Plan| {
             let InputStatus { version, size_bytes: _, sources: _, skipped: _ } = input;
@@ -59,6 +59,7 @@ impl Journal {
             + commit.as_ref().map_or(0, of_end)
             + taken_over.as_ref().map_or(0, |Takeover { from, times: _ }| text(from))
             + heard.as_ref().map_or(0, of_answers)
+            + pricing.weight()
     }
 }
 
@@ -339,6 +340,8 @@ mod tests {
         ];
         let open: serde_json::Map<String, Value> =
             (1..).zip(states).map(|(index, state): (usize, Value)| (index.to_string(), shard(state))).collect();
+        let rates = json!({"input": "1", "cachedInput": "1", "output": "1"});
+        let prices = json!({"batch": rates, "realTime": rates});
         let recent = json!({"shard": 0, "attempt": 1, "state": long, "batchID": long, "requests": 1, "model": long});
         json!({
             "rev": 1, "protocolVersion": 2, "workID": long, "specHash": long, "closing": null,
@@ -347,6 +350,8 @@ mod tests {
             "commit": {"outcome": "Failed", "reason": long, "message": long, "at": 1, "requests": counts,
                 "usage": {"models": [{"name": long}]}, "cost": {"actualUSD": long, "unconfirmedUSD": long}},
             "takenOver": {"from": long, "times": 1}, "heard": {"said": long, "to": {(long.clone()): long}},
+            "pricing": {"first": long, "latest": long, "changed": long, "unpriced": [long],
+                "models": [{"model": long, "prices": prices}]},
             "shards": {"count": 8, "open": open, "next": 7,
                 "plan": [{"name": long, "from": 7, "count": 1, "requests": 1, "round": 0}],
                 "sealed": {"segments": [{"name": long, "count": 1}], "recent": [recent],

@@ -184,6 +184,23 @@ models:
         assert_eq!(super::tests::list(table, 0).unwrap().of("plain").unwrap().batch, rates("1", "1", "4.5"));
     }
 
+    /// The research that the example is made of has prices of batches for these.
+    #[test]
+    fn the_table_of_the_examples_is_read_and_has_the_batch_prices_of_its_sources() {
+        let example: Vec<serde_json::Value> =
+            serde_saphyr::from_multiple(include_str!("../../examples/prices.yaml")).unwrap();
+        let list = list(example[0]["data"]["prices.yaml"].as_str().unwrap(), 50).unwrap();
+        for (model, input, output) in [
+            ("gpt-6.1-terra", "0.50", "2.50"),
+            ("gpt-5.6-terra", "1.00", "6.00"),
+            ("gpt-5-nano", "0.025", "0.20"),
+            ("gpt-4o-mini", "0.075", "0.30"),
+            ("o4-mini", "0.55", "2.20"),
+        ] {
+            assert_eq!(list.of(model).unwrap().batch, rates(input, input, output), "{model}");
+        }
+    }
+
     #[test]
     fn each_fault_of_a_table_is_told_with_its_entry_its_field_and_its_remedy() {
         let good = "- {name: good, prices: {inputUSDPerMillion: '1', outputUSDPerMillion: '2'}}";

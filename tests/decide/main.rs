@@ -19,6 +19,7 @@ mod life;
 mod notices;
 mod partial;
 mod plans;
+mod prices;
 mod progress;
 mod providers;
 mod questions;

@@ -351,3 +351,73 @@ async fn servers_with_a_private_authority_are_trusted_where_it_is_named_and_a_be
     cluster().kubectl(&["delete", "clusterbatchprovider", &name, "--wait=false"]);
     scene.sim.assert_billed_once(6).await;
 }
+
+/// A table of prices in a ConfigMap, with what a million tokens of the scene's model cost.
+fn prices(version: &str, input: &str) -> String {
+    let table = format!(
+        "version: '{version}'\nmodels:\n- {{name: gpt-5*, prices: {{inputUSDPerMillion: {input}, outputUSDPerMillion: '2'}}}}\n"
+    );
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "prices"}, "data": {"prices.yaml": table}})
+        .to_string()
+}
+
+impl Scene {
+    /// Waits until the provider says this of its prices. Returns the message, and the origin of those in use.
+    async fn wait_prices(&self, status: &str, words: &str) -> (String, Option<String>) {
+        let said = |p: &BatchProvider| {
+            let conditions = p.status.iter().flat_map(|s| &s.conditions);
+            conditions.filter(|c| c.type_ == "PricesReady").find(|c| c.status == status).map(|c| c.message.clone())
+        };
+        let is_so = |p: &BatchProvider| said(p).is_some_and(|message| message.contains(words));
+        let provider = self.wait_provider(&format!("PricesReady is {status}: {words}"), "llm", is_so).await;
+        assert_eq!(ready(&provider).0, "True", "prices stop no job");
+        (said(&provider).unwrap(), provider.status.unwrap().prices_from)
+    }
+
+    fn look_at_the_account(&self, n: usize) {
+        self.kubectl(&["annotate", "batchprovider", "llm", "--overwrite", &format!("look={n}")]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prices_come_from_a_table_whose_faults_are_told_and_whose_change_in_the_middle_of_a_job_is_too() {
+    let fields = "pricesRef: {name: prices}\n  limits: {maxRequestsPerBatch: 2}";
+    let mut scene = Scene::with("prices", &["--batch-duration", "1h"], fields).await;
+    scene
+        .wait_prices("False", "ConfigMap 'prices', which `spec.pricesRef` of BatchProvider 'llm' names, was not found")
+        .await;
+    scene.apply(&prices("one", "1.5"));
+    scene.look_at_the_account(1);
+    let (message, from) =
+        scene.wait_prices("False", "`models[0]` ('gpt-5*'): `prices`: `inputUSDPerMillion` is the number 1.5").await;
+    assert!(message.contains("key 'prices.yaml'") && message.contains("in quotes") && from.is_none(), "{message}");
+    scene.apply(&prices("one", "'1.5'"));
+    scene.look_at_the_account(2);
+    let (_, from) = scene.wait_prices("True", "1 name of a model has prices").await;
+    assert!(
+        from.is_some_and(
+            |from| from.starts_with("ConfigMap prices (resourceVersion ") && from.ends_with(", version one")
+        )
+    );
+    scene.apply_job("j", json!({"spec": {"parallelism": 1}}));
+    let batches = async |scene: &Scene, n: usize| {
+        let all = || async { scene.sim.state().await["batches"].as_array().filter(|all| all.len() == n).cloned() };
+        eventually(&format!("{n} batches"), 60, all).await
+    };
+    let first = batches(&scene, 1).await;
+    scene.apply(&prices("two", "'3'"));
+    scene.restart().await;
+    scene.wait_prices("True", "version two").await;
+    scene.finish(&first[0]).await;
+    let both = batches(&scene, 2).await;
+    let told = eventually("the change is told", 30, || async { scene.told("PricesChanged").await.pop() }).await;
+    let note = told["note"].as_str().unwrap();
+    for words in
+        ["model 'gpt-5-mini'", "from $1.50 for input", "to $3.00 for input", "version two", "keep their prices"]
+    {
+        assert!(note.contains(words), "{words}: {note}");
+    }
+    scene.finish(both.iter().find(|batch| batch["id"] != first[0]["id"]).unwrap()).await;
+    scene.wait_complete("j").await;
+    assert_eq!(scene.told("PricesChanged").await.len(), 1);
+}

@@ -25,6 +25,8 @@ pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
         news.extend(not_reused(plan).map(|why| EventRecord::warning("NothingToReuse", why)));
         news.extend(left_out(plan).map(|left_out| EventRecord::normal("InputSkipped", left_out)));
     }
+    let changed = new.pricing.changed().filter(|_| old.pricing.changed().is_none());
+    news.extend(changed.map(|note| EventRecord::normal("PricesChanged", note)));
     if old.owner != new.owner {
         let whose =
             if old.owner.cluster == new.owner.cluster { "an earlier BatchJob of this name" } else { "another cluster" };
