@@ -13,7 +13,7 @@ use super::task::Task;
 use super::{collecting, resolve, twins};
 use crate::api::conditions::reasons;
 use crate::api::{BatchUsage, DeletionPolicy, ProviderFilePolicy, RequestCounts};
-use crate::money::{Cost, Priced};
+use crate::money::{Cost, Prices};
 
 /// Milliseconds after its creation for which a provider may not find a batch; 5 s were seen at one provider.
 const NEW_BATCH_GRACE: i64 = 20_000;
@@ -88,15 +88,14 @@ pub(super) fn follow(
                 files: c.files.clone(),
             };
             let billed_again = twins::billed_again(o, attempt, batch_id, journal.requests_of(attempt_key));
-            let priced_late =
-                || Some((&journal.shards.get(attempt_key.shard)?.model, priced_now(o, journal, attempt_key)?));
-            let late = attempt.prices.is_none().then(priced_late).flatten();
+            let was_priced = attempt.prices.is_some();
+            let model = journal.shards.get(attempt_key.shard).map(|shard| &shard.model);
             Some(Step::Swap(journal.next(|j| {
                 if let Some(attempt) = j.attempt_mut(attempt_key) {
                     (attempt.state, attempt.billed_again, attempt.prices) = (settled, billed_again, None);
                 }
-                if let Some((model, priced)) = late {
-                    j.pricing.note(model, Some(priced));
+                if let (false, Some(model), Some(provider)) = (was_priced, model, &o.job.provider) {
+                    j.pricing.note(model, &provider.prices);
                 }
             })))
         }
@@ -144,14 +143,14 @@ fn cost(
     attempt: &Attempt,
     usage: &BatchUsage,
 ) -> Option<Box<Cost>> {
-    let prices = attempt.prices.as_deref().or_else(|| Some(priced_now(o, journal, attempt_key)?.prices));
+    let prices = attempt.prices.as_deref().or_else(|| prices_now(o, journal, attempt_key));
     prices.map(|prices| Box::new(prices.cost(usage)))
 }
 
 /// Returns the prices that the account has now for the model of the attempt's shard.
-pub(super) fn priced_now<'a>(o: &Observed<'a>, journal: &Journal, attempt_key: AttemptKey) -> Option<Priced<'a>> {
+pub(super) fn prices_now<'a>(o: &Observed<'a>, journal: &Journal, attempt_key: AttemptKey) -> Option<&'a Prices> {
     let model = &journal.shards.get(attempt_key.shard)?.model;
-    o.job.provider.as_ref()?.prices.priced(model)
+    o.job.provider.as_ref()?.prices.of(model)
 }
 
 /// Returns whether the answers were collected, and will not be fetched again.

@@ -50,15 +50,19 @@ impl Pricing {
         *self == Pricing::default()
     }
 
-    /// Records the prices that a batch of a model is accounted at; None if there are none.
-    pub(super) fn note(&mut self, model: &str, priced: Option<Priced>) {
-        let Some(Priced { prices, from }) = priced else {
-            if self.unpriced.len() < UNPRICED && !self.unpriced.iter().any(|name| name == model) {
+    /// Records the prices that a batch of a model is accounted at, or that there are none where other models have some.
+    pub(super) fn note(&mut self, model: &str, list: &PriceList) {
+        let Some(Priced { prices, from }) = list.priced(model) else {
+            if *list != PriceList::default()
+                && self.unpriced.len() < UNPRICED
+                && !self.unpriced.iter().any(|name| name == model)
+            {
                 self.unpriced.push(model.into());
             }
             return;
         };
         self.unpriced.retain(|name| name != model);
+        let has_room = self.models.len() < MODELS;
         let known = self.models.iter_mut().find(|known| known.model == model);
         match known {
             Some(known) if *known.prices == *prices => return,
@@ -66,7 +70,7 @@ impl Pricing {
                 let before = std::mem::replace(&mut *known.prices, *prices);
                 self.changed.get_or_insert_with(|| change(model, &before, prices, from));
             }
-            None if self.models.len() < MODELS => {
+            None if has_room => {
                 self.models.push(ModelPricing { model: model.into(), prices: Box::new(*prices) });
             }
             None => {}
@@ -154,9 +158,11 @@ mod tests {
     use super::*;
     use crate::money::{Rates, Usd};
 
-    fn at(input: &str) -> Prices {
+    /// A list with one model.
+    fn list(model: &str, input: &str, from: &str) -> PriceList {
         let rates = Rates { input: Usd::parse(input).unwrap(), ..Rates::default() };
-        Prices { batch: rates, real_time: rates, long_context: None }
+        let prices = Prices { batch: rates, real_time: rates, long_context: None };
+        PriceList { from: from.into(), models: vec![(model.into(), prices)], ..PriceList::default() }
     }
 
     #[test]
@@ -164,8 +170,7 @@ mod tests {
         let mut pricing = Pricing::default();
         assert_eq!((pricing.from(), pricing.is_none()), (None, true));
         let mut note = |model: &str, input: &str, from: &str| {
-            let prices = at(input);
-            pricing.note(model, Some(Priced { prices: &prices, from }));
+            pricing.note(model, &list(model, input, from));
             (pricing.from().unwrap(), pricing.changed().map(String::from))
         };
         assert_eq!(note("m", "1", "A"), ("A".into(), None));
@@ -184,9 +189,10 @@ mod tests {
     fn models_beyond_those_that_are_remembered_take_no_more_room() {
         let mut pricing = Pricing::default();
         (0..1_000).for_each(|n| {
-            let prices = at("1");
-            pricing.note(&format!("m{n}"), Some(Priced { prices: &prices, from: &"x".repeat(2_000) }));
-            pricing.note(&format!("n{n}"), None);
+            let model = format!("m{n}");
+            let list = list(&model, "1", &"x".repeat(2_000));
+            pricing.note(&model, &list);
+            pricing.note(&format!("n{n}"), &list);
         });
         assert_eq!(
             (pricing.models.len(), pricing.unpriced.len(), pricing.from().unwrap().len()),
@@ -197,10 +203,11 @@ mod tests {
     #[test]
     fn a_model_that_gets_prices_later_lacks_none() {
         let mut pricing = Pricing::default();
-        pricing.note("m", None);
+        pricing.note("m", &PriceList::default());
+        assert!(pricing.is_none(), "nobody asks for a cost");
+        pricing.note("m", &list("other", "1", "A"));
         assert_eq!(pricing.unpriced, ["m"]);
-        let prices = at("1");
-        pricing.note("m", Some(Priced { prices: &prices, from: "A" }));
+        pricing.note("m", &list("m", "1", "A"));
         assert!(pricing.unpriced.is_empty());
         assert_eq!(serde_json::from_value::<Pricing>(serde_json::to_value(&pricing).unwrap()).unwrap(), pricing);
     }

@@ -2,7 +2,7 @@
 
 use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal};
 use super::findings::Place;
-use super::follow::priced_now;
+use super::follow::prices_now;
 use super::journal::Journal;
 use super::observed::Observed;
 use super::refused::{explain, is_over_the_limit, not_before, send_less, streaks_of_next};
@@ -99,15 +99,16 @@ fn intent(o: &Observed, journal: &Journal, attempt_key: AttemptKey) -> Step {
         return Step::KeepProvider;
     }
     let payload = payload_for(o, journal, attempt_key).unwrap_or_default();
-    let priced = priced_now(o, journal, attempt_key);
-    let prices = priced.map(|priced| Box::new(*priced.prices));
+    let prices = prices_now(o, journal, attempt_key).copied().map(Box::new);
     let post_by = o.now + o.timing.post_window;
     let attempt = Attempt { post_by, payload, prices, ..attempt(o, attempt_key) };
     let streaks = streaks_of_next(journal, attempt_key);
     let journal = journal.next(|j| {
         if let Some(shard) = j.shards.get_mut(attempt_key.shard) {
             (shard.attempt, shard.streaks) = (Some(attempt), streaks);
-            j.pricing.note(&shard.model.clone(), priced);
+            if let Some(provider) = &o.job.provider {
+                j.pricing.note(&shard.model, &provider.prices);
+            }
         }
     });
     Step::WriteIntent { journal, intent_id: o.nonce.into() }
