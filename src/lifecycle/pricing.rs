@@ -136,21 +136,21 @@ pub(super) fn without_prices(o: &Observed, journal: &Journal) -> Option<String> 
     }
     let first = models.first()?;
     let names: Vec<String> = models.iter().map(|model| format!("'{}'", clip((*model).clone(), 64))).collect();
-    let why = match &provider.prices.fault {
-        Some(fault) => fault.clone(),
+    let remedy = match &provider.prices.fault {
+        Some(fault) => format!(": {fault}"),
         None => {
             let (kind, name) = provider.name.split_once(' ').unwrap_or(("BatchProvider", &provider.name));
             format!(
-                "{} has none; `kubectl edit {} {}` sets them in `spec.models`: - {{name: {}, prices: {{inputUSDPerMillion: '…', \
+                "; `kubectl edit {} {}` sets them in `spec.models`: - {{name: {}, prices: {{inputUSDPerMillion: '…', \
                  outputUSDPerMillion: '…'}}}}",
-                provider.name,
                 kind.to_lowercase(),
                 name.trim_matches('\''),
                 clip((*first).clone(), 64)
             )
         }
     };
-    Some(format!("the cost is not known as a whole, for lack of prices of model {}: {why}", names.join(", ")))
+    let (model, have) = if names.len() == 1 { ("model", "has") } else { ("models", "have") };
+    Some(format!("the cost is not known as a whole: {model} {} {have} no prices{remedy}", names.join(", ")))
 }
 
 #[cfg(test)]

@@ -116,11 +116,11 @@ fn a_model_that_lacks_prices_where_others_have_some_is_named_with_the_remedy_unt
         status.conditions.into_iter().find(|c| c.type_ == "Planned").unwrap().message
     };
     let some = priced(at("1", "A"));
-    insta::assert_snapshot!(planned(&some, &unsent), @"");
+    insta::assert_snapshot!(planned(&some, &unsent), @"1 requests were read and are sound; the cost is not known as a whole: model 'other' has no prices; `kubectl edit batchprovider p` sets them in `spec.models`: - {name: other, prices: {inputUSDPerMillion: '…', outputUSDPerMillion: '…'}}");
     let sent = run(after_intent(&some, &unsent, 0));
     assert_eq!(planned(&some, &sent), planned(&some, &unsent), "as long as it runs");
     let fault = PriceList { fault: Some("ConfigMap 'prices' was not found; create it".into()), ..PriceList::default() };
-    insta::assert_snapshot!(planned(&priced(fault), &sent), @"");
+    insta::assert_snapshot!(planned(&priced(fault), &sent), @"1 requests were read and are sound; the cost is not known as a whole: model 'other' has no prices: ConfigMap 'prices' was not found; create it");
     for nobody_asks in [priced(PriceList::default()), JobView { provider: None, ..job() }] {
         assert_eq!(planned(&nobody_asks, &sent), "1 requests were read and are sound");
     }
