@@ -266,3 +266,55 @@ pub(super) async fn look<P: Provider>(ctx: &Context, provider: &P) -> Result<Opt
     let is_reported = P::KIND == ProviderKind::ClusterBatchProvider && before.as_ref() == Some(&report);
     Ok(Some(PricesCheck { is_reported, ..report }))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn spec(models: Value) -> BatchProviderSpec {
+        let spec = json!({"type": "OpenAI", "models": models, "pricesRef": {"name": "prices", "key": "k"}});
+        serde_json::from_value(spec).unwrap()
+    }
+
+    fn source(spec: &BatchProviderSpec) -> Source<'_> {
+        let (kind, generation) = (ProviderKind::BatchProvider, Some(3));
+        Source { kind, name: "llm", uid: "u", generation, spec, namespace: "shop" }
+    }
+
+    fn table(text: &str) -> Option<Table> {
+        Some(Table { version: Some("812".into()), text: Ok(text.into()) })
+    }
+
+    const MODELS: &str =
+        "version: '2026-11'\nmodels: [{name: b, prices: {inputUSDPerMillion: '1', outputUSDPerMillion: '2'}}]";
+
+    #[test]
+    fn models_of_the_object_and_of_the_table_have_their_own_origins_and_a_broken_table_leaves_those_of_the_object() {
+        let spec = spec(json!([{"name": "a", "prices": {"inputUSDPerMillion": "1", "outputUSDPerMillion": "2"}}]));
+        let (list, fault) = list_of(&source(&spec), table(MODELS));
+        let from = |list: &PriceList, model| list.priced(model).map(|priced| priced.from.to_string());
+        assert!(fault.is_none() && list.fault.is_none());
+        assert_eq!(from(&list, "a").as_deref(), Some("BatchProvider llm (generation 3)"));
+        assert_eq!(from(&list, "b").as_deref(), Some("ConfigMap prices (resourceVersion 812), version 2026-11"));
+        assert_eq!(list.of("b").unwrap().batch.input, list.of("b").unwrap().real_time.input.less_percent(50));
+        let (list, fault) = list_of(&source(&spec), table("models: {}"));
+        assert_eq!((from(&list, "a").is_some(), from(&list, "b")), (true, None));
+        insta::assert_snapshot!(fault.unwrap().message, @"key 'k' of ConfigMap 'prices', which `spec.pricesRef` of BatchProvider 'llm' names, is no table of prices: it has no list `models`; write `models:` and a list of models below it");
+        assert!(list.no_prices("b").contains("is no table of prices"), "who needs the price reads why there is none");
+    }
+
+    #[test]
+    fn a_list_for_which_there_is_no_memory_is_not_used_and_finds_some_when_another_is_gone() {
+        let spec = spec(json!([]));
+        let one = list_of(&source(&spec), table(MODELS)).0.weight();
+        let memory = Budget::new(u64::try_from(2 * one).unwrap());
+        let first = made(&memory, &source(&spec), table(MODELS));
+        let second = made(&memory, &source(&spec), table(MODELS));
+        assert!(first.fault.is_none() && first.list.of("b").is_some());
+        assert!(second.fault.is_some_and(|fault| fault.message.contains("no memory")) && second.list.of("b").is_none());
+        drop(first);
+        assert!(made(&memory, &source(&spec), table(MODELS)).fault.is_none());
+    }
+}
