@@ -41,6 +41,7 @@ fn after_settlement(job: &JobView, journal: &Journal) -> (Journal, Option<Cost>)
         part: PartRef { name: "p".into(), sha256: "s".into() },
         counts: RequestCounts { total: 1, succeeded: 1, ..Default::default() },
         usage: BatchUsage { tokens, ..BatchUsage::default() },
+        totals: None,
         retryable: 0,
         errors: vec![],
         files: vec![],
