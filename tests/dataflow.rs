@@ -439,6 +439,47 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..Default::default() })]
+
+    #[test]
+    fn a_canary_is_the_first_requests_alone_and_does_not_change_the_work(
+        models in proptest::collection::vec(0..4u8, 1..40), max_requests in 1..12i64, canary in 1..45i64
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let requests = || {
+            let body = |model: &u8| Map::from_iter([("model".to_string(), json!(format!("m{model}")))]);
+            let request = |(i, model): (usize, &u8)| InlineRequest {
+                custom_id: i.to_string(),
+                body: Some(body(model).into()),
+                ..Default::default()
+            };
+            Source::Inline(models.iter().enumerate().map(request).collect())
+        };
+        runtime.block_on(async {
+            let (folder, spool, total) = (folder(), std::env::temp_dir(), models.len() as i64);
+            let usual = options(max_requests, 10_000);
+            let options = PlanOptions { canary: Some(canary), ..usual.clone() };
+            let passed = pass(requests(), &options, Some((&folder, WORK)), &spool).await.unwrap();
+            assert_eq!(passed.behind_canary, (canary < total).then_some(canary), "all requests are to be sent");
+            let behind = passed.behind_canary.unwrap_or(0);
+            let (mut of_canary, mut firsts) = (0, vec![]);
+            for shard in passed.shards.map(Result::unwrap) {
+                let index = read(&folder, &layout::index(WORK, &shard.index_sha256)).await;
+                let indexes = index.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["index"].as_i64().unwrap());
+                let is_of_canary = shard.first < behind;
+                assert!(indexes.into_iter().all(|index| (index < behind) == is_of_canary), "a batch holds both");
+                of_canary += if is_of_canary { shard.requests } else { 0 };
+                firsts.push(shard.first);
+            }
+            assert_eq!(of_canary, behind);
+            assert!(firsts.is_sorted(), "the canary comes first");
+            let whole = pass(requests(), &usual, None, &spool).await.unwrap();
+            assert_eq!(passed.work_hash, whole.work_hash);
+        });
+    }
+}
+
 #[tokio::test]
 async fn the_same_requests_are_the_same_work_however_they_are_cut() {
     let hash = async |max_requests, n: usize| {

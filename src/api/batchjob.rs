@@ -138,6 +138,18 @@ pub struct BatchJobSpec {
     #[schemars(length(max = 4), transform = schema::without_defaults)]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub fail_on: Vec<AnswerKind>,
+    /// Limit of the job's cost; unset: none. A batch is submitted only if the cost of earlier batches, the most that those in
+    /// flight can cost and the most that it can cost itself are within the limit together. This takes the prices of its model, on
+    /// the provider object, and a limit of output tokens in each request. A change counts from the next batch on, and batches in
+    /// flight run on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<JobBudget>,
+    /// Trial of the job on its first requests, which are sent alone; unset: none. The job then says what they cost, how many
+    /// failed and what the others are projected to cost, and sends the others once that is approved. The answers of the canary
+    /// are part of the results, and can be read before the approval with `spec.output.partialResults`. `requests` counts when the
+    /// input is planned; a job that has no more requests than that has no canary. Removing the field approves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// Seconds from the start of the job after which it is ended; unset: no limit. While `suspend` is true and nothing was
     /// submitted, the time does not run, and it begins anew on resumption, as with a Job. After the first submission it runs on
     /// while the job is suspended, because its batches do. When it is over, batches in flight are cancelled, answers that were
@@ -179,6 +191,54 @@ pub struct BatchJobSpec {
     #[schemars(length(max = 8), transform = schema::without_defaults)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub notifications: Vec<Notification>,
+}
+
+/// Limit of a job's cost.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct JobBudget {
+    /// Most that the job may cost, in USD, such as `25.00`.
+    #[serde(rename = "maxCostUSD")]
+    #[schemars(length(min = 1, max = 19), regex(pattern = r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,6})?$"))]
+    pub max_cost_usd: String,
+    /// Fate of the job when its next batch does not fit and no other is in flight. Hold, the default: it waits until `maxCostUSD`
+    /// is raised. Fail: it ends as failed, with the reason `BudgetExceeded`, and its answers are written.
+    #[serde(default)]
+    pub on_exceeded: OnExceeded,
+}
+
+/// Fate of a job whose next batch does not fit its budget.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnExceeded {
+    /// It waits until the budget is raised.
+    #[default]
+    Hold,
+    /// It ends as failed; its answers are written.
+    Fail,
+}
+
+/// Trial of a job on its first requests.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Canary {
+    /// Number of requests that are sent alone. Those with a reused answer are not among them.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests: i32,
+    /// Way in which the other requests are approved. Manual, the default: a person copies the annotation that `status.holds` shows.
+    /// Automatic: the job goes on by itself if no more requests of the canary failed than `spec.maxFailedRequests` allows, as a
+    /// percentage of the canary, and the projected cost is within `spec.budget`; otherwise a person is asked.
+    #[serde(default)]
+    pub approval: CanaryApproval,
+}
+
+/// Way in which the requests behind a canary are approved.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CanaryApproval {
+    /// By a person.
+    #[default]
+    Manual,
+    /// By the figures of the canary, or else by a person.
+    Automatic,
 }
 
 /// A result set of an earlier job.

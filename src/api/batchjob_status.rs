@@ -319,7 +319,11 @@ pub struct Hold {
     /// Question, with the events that led to it.
     #[schemars(length(max = 1024))]
     pub message: String,
-    /// Answers that can be given, as values of the annotation `llmbatch.dev/resolve`; at most 8.
+    /// Annotation that takes the answer; unset: `llmbatch.dev/resolve`.
+    #[schemars(length(max = 63))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotation: Option<String>,
+    /// Answers that can be given, as values of the annotation; at most 8.
     #[schemars(length(max = 8), inner(length(max = 512)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

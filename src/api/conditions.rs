@@ -44,6 +44,7 @@ pub mod reasons {
     pub const SUBMITTING: &str = "Submitting";
     pub const WAITING_FOR_INPUT: &str = "WaitingForInput";
     pub const WAITING_FOR_QUOTA: &str = "WaitingForQuota";
+    pub const WAITING_FOR_BUDGET: &str = "WaitingForBudget";
     pub const IN_PROGRESS: &str = "InProgress";
     pub const DRAINING: &str = "Draining";
     pub const CANCELLING: &str = "Cancelling";
@@ -63,6 +64,8 @@ pub mod reasons {
     pub const PROVIDER_REJECTED: &str = "ProviderRejected";
     pub const BACKOFF_LIMIT_EXCEEDED: &str = "BackoffLimitExceeded";
     pub const MAX_FAILED_REQUESTS_EXCEEDED: &str = "MaxFailedRequestsExceeded";
+    pub const BUDGET_EXCEEDED: &str = "BudgetExceeded";
+    pub const COST_UNKNOWN: &str = "CostUnknown";
     pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
     pub const INPUT_DEADLINE_EXCEEDED: &str = "InputDeadlineExceeded";
     pub const CANCELLED: &str = "Cancelled";

@@ -90,7 +90,7 @@ impl Output {
 
 /// Returns the metadata that decisions use. Anybody may write the rest.
 fn metadata(all: ObjectMeta) -> ObjectMeta {
-    let ours = [annotations::RESOLVE, annotations::RECONCILE_REQUESTED_AT];
+    let ours = [annotations::RESOLVE, annotations::APPROVE, annotations::RECONCILE_REQUESTED_AT];
     let kept = |(key, value): (String, String)| {
         ours.contains(&key.as_str()).then(|| match key == annotations::RESOLVE && value.len() > ANNOTATION_LIMIT {
             // The hash changes whenever the answer does.

@@ -77,6 +77,9 @@ pub const FIELD_MANAGER: &str = "batchjob-operator";
 /// Version of the journal and of `status`. A binary neither acts on a newer one nor writes it. A journal of version 1, a list of
 /// all shards, is read, and its next write makes it version 2.
 pub const PROTOCOL_VERSION: i32 = 2;
-/// Version of a journal with answers of earlier jobs, which an operator of an earlier version would send. It is the newest one
-/// that this binary knows.
+/// Version of a journal with answers of earlier jobs, which an operator of an earlier version would send.
 pub const PROTOCOL_VERSION_OF_REUSE: i32 = 3;
+/// Version of a journal whose canary is not approved: an operator of an earlier version would send all requests.
+pub const PROTOCOL_VERSION_OF_CANARY: i32 = 4;
+/// The newest version that this binary knows.
+pub const NEWEST_PROTOCOL_VERSION: i32 = PROTOCOL_VERSION_OF_CANARY;

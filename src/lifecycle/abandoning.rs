@@ -7,7 +7,7 @@ use super::journal::{Commit, Journal};
 use super::observed::Observed;
 use super::step::Step;
 use super::task::Task;
-use super::{submission, twins};
+use super::{job_budget, submission, twins};
 use crate::api::{Spending, StopPolicy};
 use crate::money::for_people;
 
@@ -35,7 +35,8 @@ pub(super) fn abandon(o: &Observed, journal: &Journal, due: i64) -> Option<Step>
                 AttemptState::Submitted { batch_id, .. } => Some(batch_id.clone()),
                 _ => None,
             };
-            Some(submission::with_state(journal, attempt_key, AttemptState::Abandoned { batch_id }))
+            let step = submission::with_state(journal, attempt_key, AttemptState::Abandoned { batch_id });
+            Some(job_budget::may_have_cost(o, journal, (attempt_key, attempt), step))
         }
     })
 }

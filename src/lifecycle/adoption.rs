@@ -108,7 +108,7 @@ fn copied(o: &Observed, journal: &Journal) -> Step {
     );
     let answers = vec![format!("{id}=take")];
     let stage = if o.job.submitted { reasons::IN_PROGRESS } else { reasons::PENDING };
-    let why = Waiting { stage, holds: vec![Hold { id, message, answers }], ..Default::default() };
+    let why = Waiting { stage, holds: vec![Hold { id, message, answers, annotation: None }], ..Default::default() };
     Step::Wait { until: Some(o.now + MENDED_CHECK), why }
 }
 

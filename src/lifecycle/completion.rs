@@ -4,6 +4,7 @@ use super::abandoning;
 use super::attempt::{AttemptState, Refusal};
 use super::decide;
 use super::input_wait;
+use super::job_budget;
 use super::journal::{Commit, Journal};
 use super::observed::Observed;
 use super::provider_files::{files_to_delete, forget_files};
@@ -54,7 +55,7 @@ pub(super) fn go_on(o: &Observed, journal: &Journal, blocked: Option<Blocked>) -
         None if is_done(o, journal) => clean_up_then(o, journal, |counts| end_of(o, journal, counts)),
         None if drains => clean_up_then(o, journal, |counts| early_end(o, journal, counts)),
         None if may_send && journal.shards.are_settled() => another_round(o, journal),
-        None => wait(o, round, blocked),
+        None => job_budget::end(o, journal, &round).unwrap_or_else(|| wait(o, round, blocked)),
     }
 }
 
@@ -179,7 +180,7 @@ fn has_failed_too_often(o: &Observed, journal: &Journal) -> bool {
 }
 
 /// Returns the number of answers that `spec.failOn` counts as failures.
-fn failing_answers(o: &Observed, Totals { answers, mixed_answers, .. }: &Totals) -> i64 {
+pub(super) fn failing_answers(o: &Observed, Totals { answers, mixed_answers, .. }: &Totals) -> i64 {
     mixed_answers.any_of(answers, &o.job.fail_on)
 }
 

@@ -7,9 +7,9 @@ use super::observed::Observed;
 use super::shard_list::Shards;
 use super::step::{Blocked, Failure, Step, Waiting};
 use super::task::Task;
-use super::{adoption, completion, deleting, input_wait, partial, settled};
+use super::{adoption, completion, deleting, input_wait, job_budget, partial, settled};
 use crate::api::conditions::reasons;
-use crate::api::{Hold, Lock, Outcome, PROTOCOL_VERSION_OF_REUSE, RequestCounts, Spending, WorkHashVersion};
+use crate::api::{Hold, Lock, NEWEST_PROTOCOL_VERSION, Outcome, RequestCounts, Spending, WorkHashVersion};
 
 /// Milliseconds between two looks for something that a person must fix: Secrets are polled, not watched.
 pub(super) const MENDED_CHECK: i64 = 15_000;
@@ -34,7 +34,7 @@ pub fn decide(o: &Observed) -> Step {
 }
 
 fn rules(o: &Observed) -> Step {
-    if let Some(journal) = o.journal.filter(|j| j.protocol_version > PROTOCOL_VERSION_OF_REUSE) {
+    if let Some(journal) = o.journal.filter(|j| j.protocol_version > NEWEST_PROTOCOL_VERSION) {
         return newer_protocol(journal);
     }
     if let Some(since) = o.job.deleting_since {
@@ -127,7 +127,10 @@ fn journal_gone(o: &Observed) -> Step {
          What was answered stays at the provider, and below _batchjob/{work_id}/ as far as it was fetched"
     );
     let answers = vec![format!("{id}=abandon")];
-    Step::Wait { until, why: Waiting { stage, holds: vec![Hold { id, message, answers }], ..Default::default() } }
+    Step::Wait {
+        until,
+        why: Waiting { stage, holds: vec![Hold { id, message, answers, annotation: None }], ..Default::default() },
+    }
 }
 
 /// Returns a few of these names, for a person. None if there are none.
@@ -159,7 +162,7 @@ fn abandoned(o: &Observed, work_id: &str, plan: &Plan) -> Journal {
 
 fn newer_protocol(journal: &Journal) -> Step {
     let message = format!(
-        "the journal was written by a newer version of the operator (protocol {}, this one knows {PROTOCOL_VERSION_OF_REUSE}); \
+        "the journal was written by a newer version of the operator (protocol {}, this one knows {NEWEST_PROTOCOL_VERSION}); \
          upgrade the operator",
         journal.protocol_version
     );
@@ -244,6 +247,12 @@ fn mine(o: &Observed, journal: &Journal, lock: &Lock) -> Step {
     if let (Some(blocked), false) = (provider_going(o), sent || completion::is_to_stop(o)) {
         return no_new_job(o, blocked);
     }
+    if !sent
+        && !completion::is_to_stop(o)
+        && let Some(failure) = job_budget::free_failure(o, &journal.shards)
+    {
+        return free_failure(journal, failure);
+    }
     let drift = (journal.spec_hash != o.job.spec_hash || lock.spec_hash != o.job.spec_hash).then(|| Blocked {
         reason: reasons::SPEC_DRIFT,
         message: "the spec is no longer the one that was submitted, so no further batch is; apply the earlier spec \
@@ -319,14 +328,23 @@ fn plan(o: &Observed, journal: &Journal) -> Step {
         Some(Ok(planned)) if unfit(o, &planned.shards).is_some() => {
             invalid(unfit(o, &planned.shards).unwrap_or_default())
         }
-        Some(Ok(planned)) if planned.staged.as_ref() == Some(&journal.work_id) => Step::Swap(journal.next(|j| {
-            j.plan = Some(planned.plan.clone());
-            j.shards = planned.shards.clone();
-        })),
+        Some(Ok(planned)) if planned.staged.as_ref() == Some(&journal.work_id) => {
+            planned_or_failed(o, journal, planned)
+        }
         _ => input_wait::not_there(o).or_else(|| input_wait::answers_are_to_come(o)).unwrap_or_else(|| Step::Plan {
             stage: Some(journal.work_id.clone()),
             version: WorkHashVersion::default(),
         }),
+    }
+}
+
+fn planned_or_failed(o: &Observed, journal: &Journal, planned: &PlanResult) -> Step {
+    match job_budget::free_failure(o, &planned.shards) {
+        Some(failure) => Step::Fail(failure),
+        None => Step::Swap(journal.next(|j| {
+            j.plan = Some(planned.plan.clone());
+            j.shards = planned.shards.clone();
+        })),
     }
 }
 

@@ -10,7 +10,7 @@ use super::refused::refuse;
 use super::step::Step;
 use super::submission::{Round, record, with_state, write_off};
 use super::task::Task;
-use super::{collecting, resolve, twins};
+use super::{collecting, job_budget, resolve, twins};
 use crate::api::conditions::reasons;
 use crate::api::{BatchUsage, DeletionPolicy, ProviderFilePolicy, RequestCounts};
 use crate::money::{Cost, Prices};
@@ -90,7 +90,11 @@ pub(super) fn follow(
             let billed_again = twins::billed_again(o, attempt, batch_id, journal.requests_of(attempt_key));
             let was_priced = attempt.prices.is_some();
             let model = journal.shards.get(attempt_key.shard).map(|shard| &shard.model);
+            let unreported = job_budget::unreported(o, journal, (attempt_key, attempt), c, billed_again);
             Some(Step::Swap(journal.next(|j| {
+                if let Some(shard) = j.shards.get_mut(attempt_key.shard) {
+                    shard.unreported_cost += unreported;
+                }
                 if let Some(attempt) = j.attempt_mut(attempt_key) {
                     (attempt.state, attempt.billed_again, attempt.prices) = (settled, billed_again, None);
                 }
@@ -217,7 +221,8 @@ fn given_up(
         "resend" => write_off(journal, attempt_key, format!("a person said that batch {batch_id} does not exist")),
         _ => return None,
     };
-    Some(without_file(o, attempt_key, attempt, true).unwrap_or(step))
+    let counted = || job_budget::may_have_cost(o, journal, (attempt_key, attempt), step);
+    Some(without_file(o, attempt_key, attempt, true).unwrap_or_else(counted))
 }
 
 /// Records that the batch was rejected as a whole. Its input file is deleted first, unless `spec.providerFilePolicy` retains

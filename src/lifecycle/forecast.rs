@@ -62,13 +62,20 @@ pub(super) fn expected_cost(o: &Observed, shard: &Shard) -> Option<Cost> {
     Some(models.estimate(&shard.model, &hints(shard), shard.requests).expected_cost(prices))
 }
 
-/// Returns the most that a batch of the shard can cost.
+/// Returns the most that a batch of the shard can cost at the prices of now.
 ///
 /// # Errors
 /// If there is no such amount: the reason, and its remedy.
 pub(super) fn ceiling(o: &Observed, shard: &Shard) -> Result<Usd, String> {
+    at_most(o, Models::of(o.job).prices(&shard.model)?, shard)
+}
+
+/// Returns the most that a batch of the shard can cost at these prices.
+///
+/// # Errors
+/// If there is no such amount: the reason, and its remedy.
+pub(super) fn at_most(o: &Observed, prices: &Prices, shard: &Shard) -> Result<Usd, String> {
     let (models, hints) = (Models::of(o.job), hints(shard));
-    let prices = models.prices(&shard.model)?;
     let most = models.estimate(&shard.model, &hints, shard.requests).ceiling_cost(prices);
     most.ok_or_else(|| unbounded(&hints))
 }

@@ -237,6 +237,7 @@ impl Shard {
             && self.written_off <= WRITTEN_OFF_LIMIT
             && self.prior_errors.len() <= OF_AN_ATTEMPT
             && self.reused.as_ref().is_none_or(reused)
+            && is_count(self.unreported_cost.unbounded)
             && match attempt.map(|a| &a.state) {
                 Some(AttemptState::Settled { counts: c, retryable, usage, errors, files, .. }) => {
                     counts(c)

@@ -10,7 +10,8 @@ use super::plan_forecast::PlannedModel;
 use super::pricing::Pricing;
 use super::shard_list::Shards;
 use crate::api::{
-    DeletionPolicy, InputStatus, LeftOut, Outcome, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE, RequestCounts, Spending,
+    CanaryApproval, DeletionPolicy, InputStatus, LeftOut, Outcome, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_CANARY,
+    PROTOCOL_VERSION_OF_REUSE, RequestCounts, Spending,
 };
 
 /// The largest number of shards of one work, over all rounds.
@@ -26,7 +27,8 @@ pub const SHARD_LIMIT_IN_CONFIG_MAPS: usize = 30;
 pub struct Journal {
     /// Revision. Grows by one with every write, so that bytes never recur (an ETag of recurring bytes would match again).
     pub rev: u64,
-    /// See [`PROTOCOL_VERSION`]; with answers of earlier jobs, [`PROTOCOL_VERSION_OF_REUSE`].
+    /// See [`PROTOCOL_VERSION`]; with answers of earlier jobs, [`PROTOCOL_VERSION_OF_REUSE`]; while a canary is not approved,
+    /// [`PROTOCOL_VERSION_OF_CANARY`].
     pub protocol_version: i32,
     /// Id of the work: 128 random bits in hex. Names staged files and requests, and outlives the object that opened the
     /// journal.
@@ -57,6 +59,18 @@ pub struct Journal {
     /// The prices that the batches are accounted at.
     #[serde(default, skip_serializing_if = "Pricing::is_none")]
     pub pricing: Pricing,
+    /// The approval of the requests behind the canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+}
+
+/// The approval of the requests behind a canary. It is never withdrawn, and holds for this work only.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Approval {
+    /// Manual if a person gave it, Automatic if the figures of the canary did.
+    pub by: CanaryApproval,
+    /// Time of the approval (Unix milliseconds).
+    pub at: i64,
 }
 
 /// A person's answers to all questions of a kind, recorded for each question that was open when they were read. They do not
@@ -141,6 +155,18 @@ pub struct Plan {
     /// The requests of the first round that are sent, by model. Empty in plans of earlier versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<PlannedModel>,
+    /// The first requests, which are sent alone. None without `spec.canary`, or if it has room for all requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<PlannedCanary>,
+}
+
+/// The requests of a plan that are sent before all others. Their shards hold no other requests.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PlannedCanary {
+    /// Number of requests.
+    pub requests: i64,
+    /// Index of the first request behind them. Requests with reused answers have lower ones as well.
+    pub before: i64,
 }
 
 /// A result set whose answers a plan may reuse.
@@ -210,6 +236,7 @@ impl Journal {
             taken_over: None,
             heard: None,
             pricing: Pricing::default(),
+            approval: None,
         }
     }
 
@@ -244,8 +271,17 @@ impl Journal {
         let mut next = self.clone();
         edit(&mut next);
         next.rev = self.rev + 1;
-        next.protocol_version = if next.shards.have_reused() { PROTOCOL_VERSION_OF_REUSE } else { PROTOCOL_VERSION };
+        next.protocol_version = match next.shards.have_reused() {
+            _ if next.unapproved_canary().is_some() => PROTOCOL_VERSION_OF_CANARY,
+            true => PROTOCOL_VERSION_OF_REUSE,
+            false => PROTOCOL_VERSION,
+        };
         next
+    }
+
+    /// Returns the canary while the requests behind it may not be sent.
+    pub fn unapproved_canary(&self) -> Option<PlannedCanary> {
+        self.plan.as_ref()?.canary.filter(|_| self.approval.is_none())
     }
 
     /// Returns requests by outcome. Requests that were never executed count as cancelled. Requests that a later round did not

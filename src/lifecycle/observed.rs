@@ -9,10 +9,10 @@ use super::memory::Memory;
 use super::notices::Subscription;
 use super::{Answers, Blocked};
 use crate::api::{
-    AnswerKind, Capabilities, DeletionPolicy, Lock, ModelStatus, PinnedProvider, ProviderFilePolicy, StopPolicy,
-    UnknownSubmissionPolicy,
+    AnswerKind, CanaryApproval, Capabilities, DeletionPolicy, Lock, ModelStatus, OnExceeded, PinnedProvider,
+    ProviderFilePolicy, StopPolicy, UnknownSubmissionPolicy,
 };
-use crate::money::PriceList;
+use crate::money::{PriceList, Usd};
 
 /// The input of [`super::decide`]. Times are Unix milliseconds.
 #[derive(Clone, Debug)]
@@ -92,6 +92,12 @@ pub struct JobView {
     pub max_failed: Option<MaxFailed>,
     /// `spec.failOn`
     pub fail_on: Vec<AnswerKind>,
+    /// `spec.budget`
+    pub budget: Option<CostLimit>,
+    /// `spec.canary.approval`; None without a canary in the spec.
+    pub canary: Option<CanaryApproval>,
+    /// The question that the annotation `llmbatch.dev/approve` approves.
+    pub approves: Option<String>,
     /// End of `spec.activeDeadlineSeconds`.
     pub deadline: Option<i64>,
     /// `spec.pollPeriodSeconds`, in milliseconds.
@@ -171,6 +177,15 @@ pub enum MaxFailed {
     Count(i64),
     /// A percentage of all requests.
     Percent(i64),
+}
+
+/// The limit of a job's cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CostLimit {
+    /// The most that the job may cost.
+    pub most: Usd,
+    /// Fate of a job whose next batch does not fit.
+    pub on_exceeded: OnExceeded,
 }
 
 impl MaxFailed {

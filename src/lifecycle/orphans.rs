@@ -4,7 +4,7 @@ use super::attempt::AttemptState;
 use super::journal::Journal;
 use super::observed::Timing;
 use super::shard::Shard;
-use crate::api::PROTOCOL_VERSION_OF_REUSE;
+use crate::api::NEWEST_PROTOCOL_VERSION;
 
 /// A running batch, as its metadata at the provider describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub fn orphan(batch: Running, times: BatchTimes, holder: Holder, now: i64, timin
     let (journal, sealed, named, twin) = match holder {
         Holder::Gone => return Orphan::Report("there is no BatchJob of that name"),
         Holder::Unread => return Orphan::Unknown,
-        Holder::Here { journal: Some(journal), .. } if journal.protocol_version > PROTOCOL_VERSION_OF_REUSE => {
+        Holder::Here { journal: Some(journal), .. } if journal.protocol_version > NEWEST_PROTOCOL_VERSION => {
             return Orphan::Unknown;
         }
         Holder::Here { journal, sealed, named, twin } => (journal, sealed, named, twin),
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_says_nothing() {
         assert_eq!(orphan(BATCH, OLD, Holder::Unread, NOW, &TIMING), Orphan::Unknown);
-        let newer = Journal { protocol_version: PROTOCOL_VERSION_OF_REUSE + 1, ..journal("other", vec![]) };
+        let newer = Journal { protocol_version: NEWEST_PROTOCOL_VERSION + 1, ..journal("other", vec![]) };
         let holder = Holder::Here { journal: Some(&newer), sealed: &[], named: false, twin: Some(true) };
         assert_eq!(orphan(BATCH, OLD, holder, NOW, &TIMING), Orphan::Unknown);
     }

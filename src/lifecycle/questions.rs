@@ -23,7 +23,7 @@ pub(super) fn asked(o: &Observed, holds: &[Hold]) -> Option<String> {
     let first = holds.first()?;
     let Owner { namespace, name, .. } = &o.job.owner;
     let annotate = format!("kubectl -n {namespace} annotate --overwrite bjob {name} ");
-    let key = annotations::RESOLVE;
+    let key = first.annotation.as_deref().unwrap_or(annotations::RESOLVE);
     let commands: Vec<String> = first.answers.iter().map(|answer| format!("`{annotate}{key}={answer}`")).collect();
     let mut asked = format!("{}. Answer with {}", first.message, commands.join(" or "));
     if holds.len() > 1 {
@@ -36,7 +36,7 @@ pub(super) fn asked(o: &Observed, holds: &[Hold]) -> Option<String> {
         }
     }
     if let Some(misunderstood) = misunderstood(o, holds) {
-        asked += &format!(". The annotation `{key}` has what answers nothing: {misunderstood}");
+        asked += &format!(". The annotation `{}` has what answers nothing: {misunderstood}", annotations::RESOLVE);
     }
     Some(asked)
 }

@@ -4,6 +4,7 @@ use super::attempt::{Attempt, AttemptKey, AttemptState, Payload, Refusal, Reject
 use super::completion;
 use super::findings::PostResult;
 use super::head::ID_LIMIT;
+use super::job_budget;
 use super::journal::Journal;
 use super::observed::Observed;
 use super::provider_files::without_file;
@@ -326,7 +327,10 @@ fn answered(o: &Observed, journal: &Journal, attempt_key: AttemptKey, attempt: &
         Some(batch) => Some(record(o, journal, attempt_key, batch)),
         None if answer == "none" => {
             let message = "a person said that no batch exists".into();
-            let revoked = || write_off(journal, attempt_key, message);
+            let revoked = || {
+                let step = write_off(journal, attempt_key, message);
+                job_budget::may_have_cost(o, journal, (attempt_key, attempt), step)
+            };
             Some(without_file(o, attempt_key, attempt, true).unwrap_or_else(revoked))
         }
         None => None,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attempt::{Attempt, AttemptState, PartRef, Refusal};
 use crate::api::{ErrorSummary, RequestCounts, TokenHints};
+use crate::money::Usd;
 
 /// A set of requests that is sent as one batch.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -51,6 +52,38 @@ pub struct Shard {
     /// beginning, and no attempt is made of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reused: Option<PartRef>,
+    /// Cost of attempts that no file of answers reports.
+    #[serde(default, skip_serializing_if = "UnreportedCost::is_none")]
+    pub unreported_cost: UnreportedCost,
+}
+
+/// Cost that attempts may have had and that no file of answers reports.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(default, rename_all = "camelCase")]
+pub struct UnreportedCost {
+    /// The most that it can be, in USD, without the attempts in `unbounded`.
+    #[serde(rename = "mostUSD", skip_serializing_if = "Usd::is_zero")]
+    pub most: Usd,
+    /// Attempts of which nobody knows what they can cost, because there were no prices.
+    #[serde(skip_serializing_if = "are_none")]
+    pub unbounded: i64,
+}
+
+fn are_none(attempts: &i64) -> bool {
+    *attempts == 0
+}
+
+impl UnreportedCost {
+    pub(super) fn is_none(&self) -> bool {
+        *self == UnreportedCost::default()
+    }
+}
+
+impl std::ops::AddAssign for UnreportedCost {
+    fn add_assign(&mut self, UnreportedCost { most, unbounded }: UnreportedCost) {
+        self.most += most;
+        self.unbounded = self.unbounded.saturating_add(unbounded);
+    }
 }
 
 fn is_zero(attempts: &u32) -> bool {

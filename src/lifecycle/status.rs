@@ -20,7 +20,7 @@ use super::{notices, partial, pricing, questions};
 use crate::api::conditions::{self, reasons};
 use crate::api::text::clip;
 use crate::api::{
-    BatchEnd, BatchJobStatus, Display, LeftOut, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE, PinnedProvider,
+    BatchEnd, BatchJobStatus, Display, LeftOut, NEWEST_PROTOCOL_VERSION, PROTOCOL_VERSION, PinnedProvider,
     RequestCounts, Results, Spending, Work,
 };
 use crate::money::for_people;
@@ -86,7 +86,7 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
 /// Returns the version of the protocol that the job's journal needs, or that of a journal that is yet to be written.
 fn protocol_version(o: &Observed) -> i32 {
     let ours = o.journal.filter(|journal| journal.owner == o.job.owner);
-    ours.map_or(PROTOCOL_VERSION, |journal| journal.protocol_version.clamp(PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE))
+    ours.map_or(PROTOCOL_VERSION, |journal| journal.protocol_version.clamp(PROTOCOL_VERSION, NEWEST_PROTOCOL_VERSION))
 }
 
 /// Returns the provider for status. Jobs with an intent keep the provider that they run at, and so do jobs that may have one

@@ -3,6 +3,7 @@
 use super::attempt::{Attempt, AttemptKey, AttemptState, Refusal, Rejection};
 use super::findings::PostResult;
 use super::follow::follow;
+use super::job_budget::Obstacle;
 use super::journal::Journal;
 use super::observed::Observed;
 use super::questions::{hear, hold_id};
@@ -11,7 +12,7 @@ use super::shard::Shard;
 use super::step::{Blocked, Step, Waiting};
 use super::submit::start;
 use super::task::Task;
-use super::{resolve, settled};
+use super::{canary, resolve, settled};
 use crate::api::conditions::reasons;
 use crate::api::{DeletionPolicy, Hold};
 
@@ -37,6 +38,8 @@ pub(super) struct Round {
     pub stage: &'static str,
     /// A stage that is shown instead of `stage`, with its message, which may quote the provider.
     pub note: Option<(&'static str, String)>,
+    /// The reason why the budget of the job has no room for the next batch.
+    pub over_budget: Option<Obstacle>,
 }
 
 impl Round {
@@ -66,7 +69,7 @@ impl Round {
             return None;
         }
         let answers = answers.into_iter().map(|a| format!("{id}={a}")).collect();
-        self.holds.push(Hold { id, message: message.into(), answers });
+        self.holds.push(Hold { id, message: message.into(), answers, annotation: None });
         None
     }
 }
@@ -75,8 +78,9 @@ impl Round {
 /// attempts under way, then for new attempts.
 pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPolicy>, may_start: bool) -> Round {
     let live = journal.shards.iter().any(Shard::is_live);
+    let stage = reasons::SUBMITTING;
     let mut round =
-        Round { step: None, due: None, live, holds: vec![], blocked: None, stage: reasons::SUBMITTING, note: None };
+        Round { step: None, due: None, live, holds: vec![], blocked: None, stage, note: None, over_budget: None };
     let owed = attempts(journal).find_map(|(attempt_key, attempt)| owed(o, journal, attempt_key, attempt, closing));
     let mut failed_calls = None;
     round.step = owed
@@ -86,6 +90,7 @@ pub(super) fn round(o: &Observed, journal: &Journal, closing: Option<DeletionPol
         // Files are deleted before new attempts start. Otherwise settled shards would stay in the journal's head until the
         // last shard was sent.
         .or_else(|| settled::delete_files(o, journal, closing))
+        .or_else(|| may_start.then(|| canary::approve(o, journal, &mut round)).flatten())
         .or_else(|| may_start.then(|| start(o, journal, &mut round)).flatten())
         .or(failed_calls);
     round

@@ -11,6 +11,7 @@ use super::step::Step;
 use super::submission::{Round, attempts};
 use super::task::Task;
 use super::trial::{self, Turn};
+use super::{canary, job_budget};
 use crate::api::PayloadKind;
 use crate::api::conditions::reasons;
 
@@ -23,6 +24,7 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
     let ready = |attempt_key: AttemptKey| payload_for(o, journal, attempt_key).is_some();
     let room = o.job.parallelism.saturating_sub(journal.shards.iter().filter(|s| s.is_live()).count());
     let unsent = journal.shards.entries().filter(|(_, s)| !s.is_live() && s.settled().is_none());
+    let unsent = unsent.filter(|(_, s)| canary::may_send(journal, s));
     let next: Vec<(usize, &Shard)> = unsent.take(room).collect();
     for &(shard, s) in &next {
         let attempt = s.attempt.as_ref().map_or(1, |a| a.number + 1);
@@ -40,6 +42,10 @@ pub(super) fn start(o: &Observed, journal: &Journal, round: &mut Round) -> Optio
             explain(s, round);
             round.due(at);
             continue;
+        }
+        if let Some(obstacle) = job_budget::obstacle(o, journal, s) {
+            job_budget::explain(o, obstacle, round);
+            return None;
         }
         match trial::turn(o, journal, &next, shard, round) {
             Turn::Now => {}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::AttemptState;
-use super::shard::Shard;
+use super::shard::{Shard, UnreportedCost};
 use crate::api::{AnswerCounts, MixedAnswers, RequestCounts};
 
 /// The largest number of codes in the sum of sealed shards. Beyond it, those with the fewest requests are dropped.
@@ -53,6 +53,9 @@ pub struct Totals {
     /// Those of `answers` that are of several kinds.
     #[serde(skip_serializing_if = "MixedAnswers::is_zero")]
     pub mixed_answers: MixedAnswers,
+    /// Cost that no part reports.
+    #[serde(skip_serializing_if = "UnreportedCost::is_none")]
+    pub unreported_cost: UnreportedCost,
 }
 
 fn is_zero(shards: &usize) -> bool {
@@ -68,6 +71,7 @@ impl Totals {
         self.failed_before += shard.prior_counts.failed;
         self.counts.resent = self.counts.resent.saturating_add(shard.resent());
         self.billed_again += shard.attempt.as_ref().map_or(0, |a| a.billed_again);
+        self.unreported_cost += shard.unreported_cost;
         if shard.round == 0 {
             self.counts.total += shard.requests;
         }

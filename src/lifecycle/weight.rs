@@ -39,14 +39,15 @@ impl Journal {
     /// Returns the bytes of memory that the journal takes, including an allocator's overhead. A version that was made of
     /// another one shares the shards that did not change.
     pub fn weight(&self) -> usize {
-        let Journal { rev: _, protocol_version: _, closing: _, out_of_time_since: _, .. } = self;
+        let Journal { rev: _, protocol_version: _, closing: _, out_of_time_since: _, approval: _, .. } = self;
         let Journal { work_id, owner, spec_hash, plan, shards, commit, taken_over, heard, pricing, .. } = self;
         let Owner { cluster, namespace, name, uid } = owner;
-        let of_plan = |Plan { work_hash, input, requests: _, too_large: _, left_out: _, reuse, models }: &Plan| {
-            let InputStatus { version, size_bytes: _, sources: _, skipped: _ } = input;
-            let of_models = models.iter().map(|model| size_of_val(model) + text(&model.name)).sum::<usize>();
-            texts([work_hash, version]) + of_reuse(reuse) + of_models
-        };
+        let of_plan =
+            |Plan { work_hash, input, requests: _, too_large: _, left_out: _, reuse, models, canary: _ }: &Plan| {
+                let InputStatus { version, size_bytes: _, sources: _, skipped: _ } = input;
+                let of_models = models.iter().map(|model| size_of_val(model) + text(&model.name)).sum::<usize>();
+                texts([work_hash, version]) + of_reuse(reuse) + of_models
+            };
         let of_end = |Commit { outcome: _, reason, message, at: _, requests: _, spending }: &Commit| {
             texts([reason, message]) + of_spending(spending)
         };

@@ -36,7 +36,7 @@ impl Usd {
     /// Returns the amount for so many tokens, if this is the price of a million.
     pub fn for_tokens(self, tokens: i64) -> Usd {
         let millions = Decimal::from_i128_with_scale(i128::from(tokens.max(0)), 6);
-        Usd(self.0.saturating_mul(millions))
+        Usd(self.0.saturating_mul(millions).min(Decimal::from(LIMIT)))
     }
 
     /// Returns the amount, less a discount of 0 to 100 percent.
@@ -54,6 +54,18 @@ impl Usd {
     pub fn share(self, part: i64, whole: i64) -> Usd {
         let product = self.0.saturating_mul(Decimal::from(part.max(0)));
         Usd(product.checked_div(Decimal::from(whole.max(0))).unwrap_or_default())
+    }
+
+    /// Returns whether it is no money.
+    pub fn is_zero(&self) -> bool {
+        self.0.is_zero()
+    }
+
+    /// Returns the amount in whole cents, rounded up, such as `26.07`.
+    pub fn rounded_up(self) -> String {
+        let mut cents = self.0.round_dp_with_strategy(2, RoundingStrategy::ToPositiveInfinity);
+        cents.rescale(2);
+        cents.to_string()
     }
 
     /// Returns the amount with six decimal places, rounded half up, for programs; without zeros at the end beyond cents.
@@ -88,7 +100,8 @@ impl std::ops::Add for Usd {
     type Output = Usd;
 
     fn add(self, other: Usd) -> Usd {
-        Usd(self.0.saturating_add(other.0))
+        // A larger amount would be written and could not be read.
+        Usd(self.0.saturating_add(other.0).min(Decimal::from(LIMIT)))
     }
 }
 
@@ -144,6 +157,30 @@ mod tests {
             ("1234.5", "$1234.50"),
         ] {
             assert_eq!(Usd::parse(amount).unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_the_schema_takes_for_an_amount_is_read() {
+        for amount in ["0", "25", "25.00", "0.000001", "999999999999.999999"] {
+            assert!(Usd::parse(amount).is_ok(), "{amount}");
+        }
+    }
+
+    #[test]
+    fn an_amount_that_is_to_suffice_is_rounded_up_to_cents() {
+        for (amount, shown) in [("26", "26.00"), ("26.061", "26.07"), ("26.07", "26.07"), ("0.000001", "0.01")] {
+            assert_eq!(Usd::parse(amount).unwrap().rounded_up(), shown);
+        }
+    }
+
+    /// A journal with an amount that cannot be read would be lost.
+    #[test]
+    fn what_is_added_up_can_be_read_whatever_a_server_reports() {
+        let most = Usd::parse("1000000000000").unwrap();
+        for amount in [most.for_tokens(i64::MAX), most + most, [most, most].into_iter().sum(), most.share(1, 3)] {
+            let written = serde_json::to_string(&amount).unwrap();
+            assert_eq!(serde_json::from_str::<Usd>(&written).unwrap(), amount, "{written}");
         }
     }
 

@@ -260,6 +260,7 @@ mod tests {
             max_batches: 100,
             allowed_models: vec![],
             hash_version: Default::default(),
+            canary: None,
             answers: None,
         };
         let name = input["name"].as_str().unwrap_or_default().to_string();

@@ -58,6 +58,8 @@ pub struct PassOutput {
     pub shards: Sorted<StagedShard>,
     /// Staged shards of requests that have an answer in [`PlanOptions::answers`], in order, each of any models.
     pub reused: Sorted<StagedShard>,
+    /// Index of the first request behind the canary; None if there is none.
+    pub behind_canary: Option<i64>,
 }
 
 /// The reason why a pass failed.
@@ -122,6 +124,10 @@ pub(super) struct Pass<'a> {
     models: BTreeSet<String>,
     chain: Hasher,
     requests: i64,
+    /// Number of staged requests that are to be sent.
+    to_send: i64,
+    /// Index of the first request to send behind the canary, once there is one.
+    behind_canary: Option<i64>,
     /// Lines, rows and objects so far, refused ones included.
     taken: i64,
 }
@@ -154,6 +160,8 @@ impl<'a> Pass<'a> {
             models: BTreeSet::new(),
             chain: Hasher::new(options.hash_version),
             requests: 0,
+            to_send: 0,
+            behind_canary: None,
             taken: 0,
         }
     }
@@ -332,6 +340,11 @@ impl<'a> Pass<'a> {
             );
             return Ok(self.problems.add(origin, line, what).await?);
         }
+        if self.options.canary == Some(self.to_send) {
+            writer.close();
+            self.behind_canary = Some(entry.index);
+        }
+        self.to_send += 1;
         writer.push(model, &parts, inputs, hints, entry).await?;
         self.check_batches()
     }
@@ -395,6 +408,7 @@ impl<'a> Pass<'a> {
             work_hash,
             shards,
             reused,
+            behind_canary: self.behind_canary,
         })
     }
 

@@ -57,6 +57,8 @@ pub struct PlanOptions {
     pub allowed_models: Vec<String>,
     /// Version of the hashes of requests and work.
     pub hash_version: WorkHashVersion,
+    /// Requests that are to be sent alone, before all others: a batch holds either such requests or others.
+    pub canary: Option<i64>,
     /// Answers of earlier jobs, by the hash of their request in that version. Requests that have one are not to be sent.
     pub answers: Option<Arc<KeyedLines>>,
 }

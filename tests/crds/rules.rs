@@ -13,6 +13,8 @@ const EDITABLE: &[&str] = &[
     "backoffLimitPerRequest",
     "maxFailedRequests",
     "failOn",
+    "budget",
+    "canary",
     "activeDeadlineSeconds",
     "ttlSecondsAfterFinished",
     "completionWindowSeconds",

@@ -9,6 +9,8 @@ mod ends;
 
 mod abandoning;
 mod beside;
+mod budget;
+mod canary;
 mod capabilities;
 mod clock;
 mod collecting;

@@ -41,6 +41,7 @@ fn waits(holds: &[&str], blocked: Option<&'static str>) -> Step {
         id: id.to_string(),
         message: format!("what about {id}?"),
         answers: vec![format!("{id}=none")],
+        annotation: None,
     };
     let blocked = blocked.map(|reason| Blocked { reason, message: "in the way".into() });
     let why = Waiting { stage: "InProgress", holds: holds.iter().map(hold).collect(), blocked, note: None };

@@ -35,6 +35,30 @@ async fn a_batch_that_the_provider_does_not_know_is_held_and_given_up_on_a_perso
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_canary_goes_alone_and_the_others_once_it_is_approved() {
+    let mut scene = Scene::new("canary", &["--batch-duration", "300ms"]).await;
+    let input = json!({"inline": {"requests": requests("j", 200)}});
+    scene.apply_job("j", json!({"spec": {"input": input, "canary": {"requests": 10}}}));
+    let job = scene.wait_condition("j", "Held", "True", 60).await;
+    let (_, _, asked) = condition(&job, "Held").unwrap();
+    let hold = job.status.unwrap().holds.remove(0);
+    assert!(hold.message.contains("10 of 10 requests were answered") && hold.message.contains("other 190"), "{hold:?}");
+    let answer = format!("{}={}", hold.annotation.unwrap(), hold.answers[0]);
+    assert!(asked.contains(&answer), "{asked}");
+    assert_eq!(scene.sim.ledger().await.len(), 10, "nothing else is billed");
+    assert_eq!(scene.told("CanaryDone").await.len(), 1);
+    scene.kubectl(&["annotate", "bjob", "j", &answer]);
+    eventually("the approval is told", 40, async || (scene.told("Approved").await.len() == 1).then_some(())).await;
+    // It was given once, and is needed no more.
+    scene.kubectl(&["annotate", "bjob", "j", &format!("{}-", answer.split('=').next().unwrap())]);
+    scene.restart().await;
+    scene.wait_complete("j").await;
+    scene.sim.assert_billed_once(200).await;
+    let ids: Vec<String> = (0..200).map(|i| format!("j-{i}")).collect();
+    assert_eq!(scene.result_ids("j").await, ids);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_journal_that_is_gone_is_missed_and_nothing_is_paid_again() {
     let scene = Scene::new("gone", &["--batch-duration", "1h"]).await;
     scene.apply_job("j", json!({}));

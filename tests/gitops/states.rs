@@ -135,6 +135,7 @@ pub fn batch_jobs() -> Vec<State> {
         ("Suspended", SUSPENDED),
         ("Submitting", RUNNING),
         ("WaitingForQuota", AT_THE_PROVIDER),
+        ("WaitingForBudget", AT_THE_PROVIDER),
         ("InProgress", AT_THE_PROVIDER),
         ("Collecting", RUNNING),
         ("WritingResults", RUNNING),

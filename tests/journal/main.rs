@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use batchjob_operator::api::{
-    AnswerCounts, BatchUsage, DeletionPolicy, ErrorSummary, OTHER_MODELS, PROTOCOL_VERSION, PROTOCOL_VERSION_OF_REUSE,
+    AnswerCounts, BatchUsage, DeletionPolicy, ErrorSummary, NEWEST_PROTOCOL_VERSION, OTHER_MODELS, PROTOCOL_VERSION,
     RequestCounts, TokenUsage,
 };
 use batchjob_operator::controller::{JournalStore, VersionedJournal};

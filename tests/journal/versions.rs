@@ -47,7 +47,7 @@ async fn a_journal_of_the_first_version_is_read_and_carried_on() {
 async fn a_journal_of_a_newer_version_is_not_taken_for_one_of_ours_whatever_it_holds() {
     let (_, folder) = stores();
     let store = JournalStore::new(&folder, SEAL_AT);
-    let newer = PROTOCOL_VERSION_OF_REUSE + 1;
+    let newer = NEWEST_PROTOCOL_VERSION + 1;
     put(&folder, layout::JOURNAL, format!(r#"{{"protocolVersion":{newer},"shards":{{"tree":[{{}}]}}}}"#)).await;
     let (journal, _) = store.read(None, 4).await.unwrap().unwrap();
     assert_eq!(journal.protocol_version, newer);

@@ -72,6 +72,9 @@ pub(super) enum Action {
     ChangeLimit {
         stale: u8,
     },
+    ChangeBudget {
+        stale: u8,
+    },
     Delete {
         stale: u8,
     },

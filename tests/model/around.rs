@@ -83,6 +83,9 @@ impl Protocol {
         if w.left.limits > 0 {
             out.extend(readers().map(|stale| Action::ChangeLimit { stale }));
         }
+        if w.left.budget_changes > 0 {
+            out.extend(readers().map(|stale| Action::ChangeBudget { stale }));
+        }
         if w.left.restores > 0 && object.deleting_since.is_none() {
             for wiped in [false, true] {
                 out.extend(readers().map(|stale| Action::Restore { wiped, stale }));
@@ -248,6 +251,12 @@ impl Protocol {
                 w.left.limits -= 1;
                 w.edit_object(0, stale, |o| o.max_failed = o.max_failed.xor(Some(MaxFailed::Count(0))))?;
             }
+            Action::ChangeBudget { stale } => {
+                w.left.budget_changes -= 1;
+                let low = self.budgeted.map(money::limit);
+                let high = Some(money::limit(2 * self.lines));
+                w.edit_object(0, stale, |o| o.budget = if o.budget == low { high } else { low })?;
+            }
             Action::Delete { stale } => {
                 w.left.deletions -= 1;
                 let now = w.now;
@@ -261,7 +270,10 @@ impl Protocol {
                 w.left.answers -= 1;
                 w.history.answered = true;
                 let (at, question, answer) = self.answers_to_holds(w).swap_remove(i);
-                w.edit_object(at, 0, |o| o.answers = Answers::one(&question, &answer))?;
+                w.edit_object(at, 0, |o| match question.starts_with("canary") {
+                    true => o.approves = Some(answer),
+                    false => o.answers = Answers::one(&question, &answer),
+                })?;
             }
             _ => return None,
         }
@@ -298,6 +310,7 @@ impl Protocol {
         match (kind, exists) {
             ("owner", _) => vec!["take".into()],
             ("journal", _) => vec!["abandon".into()],
+            ("canary", _) => vec![question.into()],
             ("lost", None) if !comes => vec!["lost".into(), "resend".into()],
             ("lost", _) => vec!["lost".into()],
             (_, Some(batch)) => vec![format!("adopt:{}", batch.id)],

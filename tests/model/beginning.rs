@@ -52,6 +52,10 @@ impl Protocol {
         let shards = self.shards_of(w, &job);
         w.stage(&journal.work_id, shards.clone());
         journal.shards = shards.into();
+        if self.start == Start::Begun {
+            journal.shards.iter_mut().take(1).enumerate().for_each(|(i, shard)| submit(w, i, shard));
+            w.edit_object(0, 0, |o| o.submitted = true);
+        }
         if self.start == Start::Submitted {
             journal.shards.iter_mut().enumerate().for_each(|(i, shard)| submit(w, i, shard));
             if self.budget.token_limits > 0 {

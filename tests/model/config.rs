@@ -76,6 +76,8 @@ pub(super) struct Budget {
     pub old_looks: u8,
     /// The clock of a replica is set, far forward or back.
     pub clock_sets: u8,
+    /// `spec.budget` is raised to what the job can cost at most, or lowered again.
+    pub budget_changes: u8,
 }
 
 impl Budget {
@@ -111,6 +113,7 @@ impl Budget {
         garbles: 0,
         old_looks: 0,
         clock_sets: 0,
+        budget_changes: 0,
     };
 }
 
@@ -148,6 +151,7 @@ impl std::fmt::Debug for Budget {
             ("unreadable answers", self.garbles),
             ("old looks", self.old_looks),
             ("changes of a clock", self.clock_sets),
+            ("changes of the budget", self.budget_changes),
         ];
         let some: Vec<String> = all.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
         f.write_str(if some.is_empty() { "nothing happens" } else { "" })?;
@@ -238,6 +242,14 @@ pub(super) enum Mutant {
     KeepsPermit,
     /// The journal does not say which shards have answers of earlier jobs.
     ForgetsReuse,
+    /// The requests behind a canary are sent before they are approved.
+    SendsUnapproved,
+    /// An approval is not written into the journal.
+    ForgetsApproval,
+    /// Batches in flight are taken for free.
+    IgnoresInFlight,
+    /// Batches that were given up are taken for free.
+    IgnoresGivenUp,
     /// Steps of this kind are decided on the last look, however old it is.
     Unread(Unread),
     /// The same, and an intent is written over the version of the moment, not over the one that was judged.
@@ -252,6 +264,8 @@ pub(super) enum Start {
     New,
     /// The plan is in the journal.
     Planned,
+    /// The first batch is recorded, and the others are yet to be sent.
+    Begun,
     /// Every batch is recorded.
     Submitted,
 }
@@ -311,6 +325,10 @@ pub(super) struct Protocol {
     /// What the time that a POST may take allows for clocks.
     pub allowance: i64,
     pub max_failed: Option<MaxFailed>,
+    /// `spec.budget`, in USD: a line costs one when it is answered, and two at most.
+    pub budgeted: Option<u8>,
+    /// Whether the first line is a canary, which a person approves.
+    pub canary: bool,
     pub other: Option<Other>,
     pub deleted: Deleted,
     /// What the provider can do.
@@ -344,6 +362,8 @@ impl Protocol {
             ahead: 0,
             allowance: 0,
             max_failed: None,
+            budgeted: None,
+            canary: false,
             other: None,
             deleted: Deleted::Refused,
             capabilities: Capabilities::default(),
@@ -383,6 +403,18 @@ impl Protocol {
         Protocol { reused, lines, attempts: 1, ..Self::whole(budget) }
     }
 
+    /// Shards of a line each, from a first recorded batch to results, under a budget.
+    pub(super) fn paying(lines: u8, budgeted: u8, budget: Budget) -> Self {
+        let (start, budgeted, parallelism) = (Start::Begun, Some(budgeted), 2);
+        Protocol { start, lines, budgeted, parallelism, attempts: 1, ..Self::whole(budget) }
+    }
+
+    /// Two shards of a line each, from a recorded batch to results; the first one is a canary.
+    pub(super) fn trying(budget: Budget) -> Self {
+        let (start, lines, parallelism) = (Start::Begun, 2, 2);
+        Protocol { start, lines, parallelism, canary: true, attempts: 1, ..Self::whole(budget) }
+    }
+
     /// One shard, from the opening to results.
     pub(super) fn whole(budget: Budget) -> Self {
         Protocol { until: Until::Finished, revisions: 30, ..Self::submitting(budget) }
@@ -413,6 +445,8 @@ impl std::fmt::Debug for Protocol {
             part("given up on after", (self.abandon_after < NEVER).then(|| self.abandon_after.to_string())),
             part("one clock ahead by", (self.ahead > 0).then(|| self.ahead.to_string())),
             part("max failed", self.max_failed.map(|m| format!("{m:?}"))),
+            part("budget", self.budgeted.map(|usd| usd.to_string())),
+            part("with a canary", self.canary.then(String::new)),
             part("other", self.other.map(|o| format!("{o:?}"))),
             part("deleted files", (self.deleted != Deleted::Refused).then(|| format!("{:?}", self.deleted))),
             part(

@@ -34,6 +34,8 @@ impl Protocol {
             backoff_limit_per_batch: 100,
             backoff_limit_per_request: LIMIT_PER_REQUEST,
             max_failed: self.max_failed,
+            budget: self.budgeted.map(money::limit),
+            canary: self.canary.then_some(CanaryApproval::Manual),
             deadline: self.deadline,
             poll_period: NEVER,
             deletion_policy: self.policy,
@@ -52,8 +54,9 @@ impl Protocol {
             Some(Mutant::NamesAreUnique) => Capabilities { revocation: Revocation::NotNeeded, ..can },
             _ => can,
         };
-        let is_usual = capabilities == Capabilities::default();
-        (!is_usual).then(|| ProviderView { capabilities, ..beginnings::provider() })
+        let is_usual = capabilities == Capabilities::default() && self.budgeted.is_none();
+        let prices = self.budgeted.map(|_| money::prices()).unwrap_or_default();
+        (!is_usual).then(|| ProviderView { capabilities, prices, ..beginnings::provider() })
     }
 
     pub(super) fn decide(&self, w: &World, memory: &Memory, job: &JobView, now: i64) -> Step {
@@ -83,6 +86,13 @@ impl Protocol {
                 observed(job, w.journal.as_ref().map(closing).as_ref())
             }
             Some(Mutant::SendsAfterStop) => observed(&JobView { stop: None, ..job.clone() }, w.journal.as_deref()),
+            Some(Mutant::SendsUnapproved) => observed(job, w.journal.as_ref().map(money::without_canary).as_ref()),
+            Some(Mutant::ForgetsApproval) => {
+                let shown = |j: &Shared<Journal>| money::approved_by(j, job);
+                observed(job, w.journal.as_ref().map(shown).as_ref())
+            }
+            Some(Mutant::IgnoresInFlight) => observed(job, w.journal.as_ref().map(money::free_in_flight).as_ref()),
+            Some(Mutant::IgnoresGivenUp) => observed(job, w.journal.as_ref().map(money::all_reported).as_ref()),
             Some(Mutant::BelievesRepeat) => observed(job, w.journal.as_ref().map(without_repeats).as_ref()),
             Some(Mutant::SendsAbandoned) => observed(job, w.journal.as_ref().map(with_abandoned_as_revoked).as_ref()),
             Some(Mutant::AbsenceIsEvidence) if w.journal.is_none() => {

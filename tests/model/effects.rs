@@ -97,7 +97,8 @@ impl Protocol {
 
     pub(super) fn plan_of(&self, work: &str) -> Plan {
         let input = InputStatus { version: work.into(), size_bytes: 1, ..Default::default() };
-        Plan { work_hash: work.into(), input, ..beginnings::plan(self.lines.into()) }
+        let canary = self.canary.then_some(PlannedCanary { requests: 1, before: 1 });
+        Plan { work_hash: work.into(), input, canary, ..beginnings::plan(self.lines.into()) }
     }
 
     fn planned_for(&self, w: &World, job: &JobView, stage: &Option<String>) -> PlanResult {
@@ -118,7 +119,8 @@ impl Protocol {
     ) -> Option<()> {
         let step = self.sealed(w, step);
         let judged = w.journal.clone();
-        let write = |judged, next, intent| Write { judged, next: Shared::new(next), intent };
+        let budgeted = job.budget.map(|budget| budget.most);
+        let write = |judged, next, intent| Write { judged, next: Shared::new(next), intent, budgeted };
         let doing = match step {
             Step::Open(next) => Doing::Writing(write(None, next, None)),
             Step::Swap(next) if self.mutant == Some(Mutant::JoinsBeforeCommit) && next.commit.is_some() => {
@@ -126,6 +128,9 @@ impl Protocol {
                 Doing::Joining(then.next.clone(), Some(then))
             }
             Step::Swap(mut next) => {
+                if self.mutant == Some(Mutant::ForgetsApproval) {
+                    next.approval = None;
+                }
                 if self.mutant == Some(Mutant::ForgetsReuse) {
                     next.shards.iter_mut().for_each(|s| s.reused = None);
                 }
@@ -142,7 +147,12 @@ impl Protocol {
                 }
                 Doing::Writing(write(judged, next, None))
             }
-            Step::WriteIntent { journal, intent_id } => Doing::Writing(write(judged, journal, Some(intent_id))),
+            Step::WriteIntent { mut journal, intent_id } => {
+                if self.mutant == Some(Mutant::ForgetsApproval) {
+                    journal.approval = None;
+                }
+                Doing::Writing(write(judged, journal, Some(intent_id)))
+            }
             Step::Post(attempt_key) if self.beside => {
                 if let Doing::Waiting(intent) = post(w, replica, memory, &job.fingerprint, attempt_key)? {
                     if self.mutant == Some(Mutant::KeepsPermit) {
@@ -253,6 +263,7 @@ pub(super) fn shard(work: &str, lines: &str, round: u32, prior_counts: RequestCo
         round,
         prior_counts,
         model: String::new(),
+        hints: money::hints(lines),
         ..beginnings::shard()
     }
 }

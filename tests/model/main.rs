@@ -80,6 +80,7 @@ mod explore;
 mod forget;
 mod lawful;
 mod looks;
+mod money;
 mod mutants;
 mod old_looks;
 mod properties;
@@ -93,15 +94,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use batchjob_operator::api::{
-    BatchEnd, Capabilities, DeletionPolicy, InputStatus, Lock, Outcome, PayloadKind, Recovery, RequestCounts,
-    Revocation, StopPolicy,
+    BatchEnd, CanaryApproval, Capabilities, DeletionPolicy, Hold, InputStatus, Lock, Outcome, PayloadKind, Recovery,
+    RequestCounts, Revocation, StopPolicy,
 };
 use batchjob_operator::lifecycle::{
     Answers, Attempt, AttemptKey, AttemptState, CleanUpResult, CollectResult, Commit, Freshness, HalveResult, JobView,
-    Journal, ManifestView, MaxFailed, Memory, Observed, Owner, PartRef, Pass, Payload, Plan, PlanResult, PollResult,
-    PolledState, PostResult, ProviderView, ReadCounts, Refusal, Rejection, RequestHistory, Search, Shard, ShortRead,
-    Step, Task, Timing, Unanswered, decide,
+    Journal, ManifestView, MaxFailed, Memory, Observed, Owner, PartRef, Pass, Payload, Plan, PlanResult, PlannedCanary,
+    PollResult, PolledState, PostResult, ProviderView, ReadCounts, Refusal, Rejection, RequestHistory, Search, Shard,
+    ShortRead, Step, Task, Timing, Unanswered, decide,
 };
+use batchjob_operator::money::Usd;
 use stateright::{Model, Property};
 
 use actions::{Action, readers};
@@ -114,11 +116,12 @@ use endings::ENDING;
 use explore::soak;
 use lawful::is_lawful;
 use looks::{LastLook, Unread};
+use money::PAYING;
 use mutants::MUTANTS;
 use old_looks::OLD_LOOKS;
 use properties::{
-    FOR_FREE, GIVEN_UP, GOES_ON, IN_USE, LOOKED_AFTER, NEEDED, NO_DOUBLE_PAY, NO_LOST_BATCH, NO_LOST_LINE,
-    NOTHING_AFTER, PAID, STOPPED, SUMS_UP, WANTED,
+    APPROVED, ASKS_ONCE, FOR_FREE, GIVEN_UP, GOES_ON, IN_USE, LOOKED_AFTER, NEEDED, NO_DOUBLE_PAY, NO_LOST_BATCH,
+    NO_LOST_LINE, NOTHING_AFTER, PAID, STOPPED, SUMS_UP, WANTED, WITHIN_BUDGET,
 };
 use results::{LIMIT_PER_REQUEST, follow_up, halves, joined};
 use scenarios::SUBMITTING;

@@ -15,6 +15,9 @@ pub(super) const LOOKED_AFTER: &str = "lets nothing go whose batches run on, and
 pub(super) const FOR_FREE: &str = "has sent nothing where status says that the failure cost nothing";
 pub(super) const STOPPED: &str = "asks for nothing once its job was told to stop";
 pub(super) const PAID: &str = "results of a job that was told to stop hold every answer that was paid";
+pub(super) const WITHIN_BUDGET: &str = "asks for no batch that the budget has no room for";
+pub(super) const APPROVED: &str = "sends nothing behind a canary before the journal says that it is approved";
+pub(super) const ASKS_ONCE: &str = "asks for one approval of a canary";
 pub(super) const GOES_ON: &str = "rests only at an end, or where somebody is told";
 
 impl Model for Protocol {
@@ -69,6 +72,10 @@ impl Model for Protocol {
     }
 }
 
+fn is_about_canary(hold: &Hold) -> bool {
+    hold.id.starts_with("canary")
+}
+
 fn safety() -> Vec<Property<Protocol>> {
     vec![
         Property::<Protocol>::always(NO_DOUBLE_PAY, |m, w| pays_once(w) && pays_nothing_for_reused(m, w)),
@@ -102,6 +109,13 @@ fn safety() -> Vec<Property<Protocol>> {
             let failed = |o: &JobView| o.finished && o.lock.is_none();
             let sent = |o: &JobView| w.journal.as_ref().is_some_and(|j| j.owner == o.owner && j.has_intents());
             !w.objects.iter().flatten().any(|o| failed(o) && sent(o))
+        }),
+        Property::<Protocol>::always(WITHIN_BUDGET, |_, w| !w.history.over_budget),
+        Property::<Protocol>::always(APPROVED, |_, w| !w.history.unapproved),
+        Property::<Protocol>::always(ASKS_ONCE, |m, w| {
+            let asks =
+                |r| matches!(m.intends(w, r), Some(Step::Wait { why, .. }) if why.holds.iter().any(is_about_canary));
+            !m.canary || !w.is_sent_behind_canary() || !(0..2).any(asks)
         }),
         Property::<Protocol>::always("results are written once", |_, w| !w.history.replaced),
         Property::<Protocol>::always(NOTHING_AFTER, |_, w| !w.history.asked_when_closed && !w.history.asked_when_done),
@@ -240,8 +254,11 @@ impl Protocol {
         let may = [
             (
                 // Where a deleted file is taken a person is asked instead.
+                // Under a budget, or with a canary, not all batches are recorded at a time.
                 b.crashes > 0
                     && self.sends()
+                    && self.budgeted.is_none()
+                    && !self.canary
                     && self.start != Start::Submitted
                     && self.deleted != Deleted::Taken
                     && self.resolves(),
@@ -355,6 +372,20 @@ impl Protocol {
                 Property::<Self>::sometimes("ended as it was told to", |_, w| {
                     let cancelled = |r: &Shared<Results>| r.manifest.outcome == Outcome::Cancelled;
                     w.is_concluded() && w.folder.manifest.as_ref().is_some_and(cancelled)
+                }),
+            ),
+            (
+                self.canary && b.answers > 0,
+                Property::<Self>::sometimes("approved, and sent", |_, w| {
+                    w.history.approved && w.is_sent_behind_canary()
+                }),
+            ),
+            (
+                self.budgeted.is_some_and(|usd| usd < 2 * self.lines),
+                Property::<Self>::sometimes("kept waiting by its budget", |m, w| {
+                    let waits =
+                        |r| matches!(m.intends(w, r), Some(Step::Wait { why, .. }) if why.stage == "WaitingForBudget");
+                    (0..2).any(waits)
                 }),
             ),
             (

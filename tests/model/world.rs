@@ -106,6 +106,8 @@ pub(super) struct Write {
     pub judged: Option<Shared<Journal>>,
     pub next: Shared<Journal>,
     pub intent: Option<String>,
+    /// The budget that it was decided on, in USD.
+    pub budgeted: Option<Usd>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -179,6 +181,12 @@ pub(super) struct History {
     pub deleted_in_use: bool,
     /// An object was let go whose batches run on, and nobody looks after them.
     pub left_running: bool,
+    /// A batch was intended that the budget has no room for.
+    pub over_budget: bool,
+    /// The journal has, or had, an approval of what is behind the canary.
+    pub approved: bool,
+    /// Something behind the canary was intended before its approval.
+    pub unapproved: bool,
 }
 
 impl Beside {
@@ -285,6 +293,7 @@ impl World {
             || self.replicas.iter().any(|r| matches!(&r.doing, Doing::Unsure(i) | Doing::Waiting(i) if i == id))
             || self.replicas.iter().any(|r| r.beside.names(id))
             || self.objects.iter().flatten().any(|o| o.answers.ids().any(|(of, _)| of.ends_with(id)))
+            || self.objects.iter().flatten().any(|o| o.approves.as_ref().is_some_and(|of| of.ends_with(id)))
             || self.is_work(id)
     }
 
@@ -391,6 +400,10 @@ impl World {
         if applied {
             let taken = self.journal.as_ref().is_some_and(|j| j.owner != write.next.owner);
             self.history.adopted |= taken && write.next.has_intents();
+            self.history.approved |= write.next.approval.is_some();
+            if write.intent.is_some() {
+                self.note_spend(write);
+            }
             self.journal = Some(write.next.clone());
         }
         applied

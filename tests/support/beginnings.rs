@@ -28,6 +28,9 @@ pub fn job() -> JobView {
         backoff_limit_per_request: 2,
         max_failed: None,
         fail_on: vec![],
+        budget: None,
+        canary: None,
+        approves: None,
         deadline: None,
         poll_period: 60_000,
         deletion_policy: DeletionPolicy::Cancel,
@@ -74,6 +77,7 @@ pub fn plan(requests: i64) -> Plan {
         left_out: Default::default(),
         reuse: vec![],
         models: vec![],
+        canary: None,
     }
 }
 

@@ -28,6 +28,7 @@ pub fn options() -> PlanOptions {
         max_batches: 100,
         allowed_models: vec![],
         hash_version: Default::default(),
+        canary: None,
         answers: None,
     }
 }

@@ -75,11 +75,16 @@ impl CachedJob {
 /// Removes the content of the requests, which may be a megabyte: a reader of the input fetches it again. The answers of a
 /// person are kept, up to [`ANSWERS_LIMIT`].
 fn leave_out_requests(job: &mut BatchJob) {
-    let answers = job.annotations().get(annotations::RESOLVE).filter(|text| text.len() <= ANSWERS_LIMIT).cloned();
+    let said = |key: &'static str| {
+        let text = job.annotations().get(key).filter(|text| text.len() <= ANSWERS_LIMIT)?;
+        Some((key.to_string(), text.clone()))
+    };
+    let answers: Vec<(String, String)> =
+        [annotations::RESOLVE, annotations::APPROVE].into_iter().filter_map(said).collect();
     let finalizers = job.metadata.finalizers.take();
     job.drop_requests();
-    if let Some(answers) = answers {
-        job.annotations_mut().insert(annotations::RESOLVE.into(), answers);
+    if !answers.is_empty() {
+        job.annotations_mut().extend(answers);
     }
     job.metadata.finalizers = finalizers;
 }

@@ -3,9 +3,11 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::api::conditions::{self, reasons};
-use crate::api::{Outcome, RequestCounts, Spending};
+use crate::api::{CanaryApproval, Outcome, RequestCounts, Spending};
 use crate::controller::runtime::events::EventRecord;
-use crate::lifecycle::{Attempt, AttemptKey, AttemptState, Journal, ManifestView, Memory, left_out, not_reused};
+use crate::lifecycle::{
+    Approval, Attempt, AttemptKey, AttemptState, Journal, ManifestView, Memory, canary_report, left_out, not_reused,
+};
 use crate::money::{Usd, for_people};
 
 /// Returns the events for a change of the journal from `old` to `new`.
@@ -32,6 +34,16 @@ pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
             if old.owner.cluster == new.owner.cluster { "an earlier BatchJob of this name" } else { "another cluster" };
         let note = format!("took over the work of {whose} (uid {})", old.owner.uid);
         news.push(EventRecord::normal("WorkAdopted", note));
+    }
+    if canary_report(old).is_none() {
+        news.extend(canary_report(new).map(|report| EventRecord::normal("CanaryDone", report)));
+    }
+    if let (None, Some(Approval { by, .. })) = (old.approval, new.approval) {
+        let by = match by {
+            CanaryApproval::Manual => "a person approved the requests behind the canary",
+            CanaryApproval::Automatic => "the figures of the canary approved the requests behind it",
+        };
+        news.push(EventRecord::normal("Approved", format!("{by}; they are submitted")));
     }
     let both = old.shards.entries().filter_map(|(index, shard)| Some((shard, new.shards.get(index)?)));
     let halved = both.into_iter().find(|(a, b)| old.has_intents() && a.sha256 != b.sha256);
@@ -388,6 +400,35 @@ mod tests {
         assert!(note.starts_with("batch 00000-1 (b): the provider counts 7 input and 0 output tokens"), "{note}");
         assert!(told(&running, &settled, 0).is_empty() && told(&settled, &settled, 7).is_empty());
         assert!(told(&running, &running, 7).is_empty(), "it may be collected again");
+    }
+
+    #[test]
+    fn the_end_of_a_canary_and_its_approval_are_told_once() {
+        let counts = RequestCounts { total: 3, succeeded: 3, ..RequestCounts::default() };
+        let part = Some(PartRef { name: "p".into(), sha256: "s".into() });
+        let (batch_id, ended, cost) = ("b".into(), "completed".into(), Some(Box::default()));
+        let (usage, errors, files) = (Box::default(), vec![], vec![]);
+        let settled = AttemptState::Settled { batch_id, ended, part, counts, retryable: 0, usage, cost, errors, files };
+        let with_canary = |state| {
+            let mut journal = journal(state, None);
+            let input = serde_json::json!({"version": "v", "sizeBytes": 1, "sources": 1, "skipped": 0});
+            let plan = serde_json::json!({"workHash": "h", "input": input, "requests": 5, "canary": {"requests": 3, "before": 3}});
+            journal.plan = Some(serde_json::from_value(plan).unwrap());
+            journal.shards.push(Shard { first: 3, requests: 2, ..Shard::default() });
+            journal
+        };
+        let runs = with_canary(AttemptState::Submitted { batch_id: "b".into(), at: 0 });
+        let done = with_canary(settled);
+        let news = told(&runs, &done);
+        let canary: Vec<_> = news.iter().filter(|(reason, _)| *reason == "CanaryDone").collect();
+        assert!(canary.len() == 1 && canary[0].1.contains("3 of 3 requests were answered"), "{news:?}");
+        assert!(told(&done, &done).is_empty());
+        for (by, whose) in [(CanaryApproval::Manual, "a person"), (CanaryApproval::Automatic, "the figures")] {
+            let approved = Journal { approval: Some(Approval { by, at: 7 }), ..done.clone() };
+            let news = told(&done, &approved);
+            assert!(news.len() == 1 && news[0].0 == "Approved" && news[0].1.starts_with(whose), "{news:?}");
+            assert!(told(&approved, &approved).is_empty());
+        }
     }
 
     #[test]

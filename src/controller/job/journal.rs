@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tracing::warn;
 
-use crate::api::{PROTOCOL_VERSION_OF_REUSE, weight};
+use crate::api::{NEWEST_PROTOCOL_VERSION, weight};
 use crate::lifecycle::{Journal, SealedSegment, Segment, SegmentKind, Shard, Shards, read_sealed};
 use crate::store::{
     ConditionalRead, DOCUMENT_LIMIT, Document, Folder, ObjectDocument, StoreError, SwapError, SwapProof, Version,
@@ -336,7 +336,7 @@ pub fn decode(bytes: &[u8]) -> Result<Journal, StoreError> {
         protocol_version: i32,
     }
     let read = weight::read(bytes).and_then(|Versioned { protocol_version }| match protocol_version {
-        newer if newer > PROTOCOL_VERSION_OF_REUSE => Ok(Journal::of_version(newer)),
+        newer if newer > NEWEST_PROTOCOL_VERSION => Ok(Journal::of_version(newer)),
         _ => weight::read(bytes),
     });
     read.map_err(|why| {

@@ -165,7 +165,8 @@ async fn next_try(ctx: &Context, job_state: &JobState, now: i64) -> Option<i64> 
 
 /// Returns a mark of a person's wishes: it changes with the spec, the annotations that we read, and deletion.
 fn asked(job: &BatchJob) -> String {
-    let said = [annotations::RESOLVE, annotations::RECONCILE_REQUESTED_AT].map(|a| job.annotations().get(a));
+    let ours = [annotations::RESOLVE, annotations::APPROVE, annotations::RECONCILE_REQUESTED_AT];
+    let said = ours.map(|a| job.annotations().get(a));
     format!("{:?} {:?} {said:?}", job.metadata.generation, job.metadata.deletion_timestamp)
 }
 

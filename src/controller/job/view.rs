@@ -4,11 +4,14 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
 use crate::api::conditions::reasons;
+use crate::api::text::clip;
 use crate::api::{BatchJob, FINALIZER, WaitFor, annotations};
 use crate::controller::Context;
 use crate::lifecycle::{
-    self, Answers, Blocked, InputWait, JobView, MaxFailed, Owner, Plan, Subscription, expiry, is_finished, is_tidy,
+    self, Answers, Blocked, CostLimit, InputWait, JobView, MaxFailed, Owner, Plan, Subscription, expiry, is_finished,
+    is_tidy,
 };
+use crate::money::Usd;
 
 pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView {
     let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
@@ -41,6 +44,13 @@ pub(crate) fn view(ctx: &Context, job: &BatchJob, spec_hash: String) -> JobView 
         backoff_limit_per_request: spec.backoff_limit_per_request.unsigned_abs(),
         max_failed: spec.max_failed_requests.as_ref().and_then(max_failed),
         fail_on: spec.fail_on.clone(),
+        budget: spec.budget.as_ref().map(|budget| CostLimit {
+            // The schema allows nothing that cannot be read. If it did, nothing would be sent.
+            most: Usd::parse(&budget.max_cost_usd).unwrap_or(Usd::ZERO),
+            on_exceeded: budget.on_exceeded,
+        }),
+        canary: spec.canary.as_ref().map(|canary| canary.approval),
+        approves: job.annotations().get(annotations::APPROVE).map(|id| clip(id.trim().into(), 64)),
         deadline: deadline(job),
         poll_period: i64::from(spec.poll_period_seconds) * 1000,
         deletion_policy: spec.deletion_policy,
@@ -67,18 +77,8 @@ fn remembered(job: &BatchJob) -> Option<(String, Plan)> {
     let status = job.status.as_ref()?;
     let (work, requests) = (status.work.as_ref()?, status.requests?.total);
     let (work_hash, input) = (work.hash.clone()?, status.input.clone()?);
-    Some((
-        work.id.clone(),
-        Plan {
-            work_hash,
-            input,
-            requests,
-            too_large: Default::default(),
-            left_out: Default::default(),
-            reuse: vec![],
-            models: vec![],
-        },
-    ))
+    let (too_large, left_out, reuse, models, canary) = Default::default();
+    Some((work.id.clone(), Plan { work_hash, input, requests, too_large, left_out, reuse, models, canary }))
 }
 
 /// Returns the limit; None if the text is no percentage, which the schema does not allow.

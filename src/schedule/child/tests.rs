@@ -88,6 +88,14 @@ fn variables_are_replaced_wherever_a_run_differs_from_others() {
 }
 
 #[test]
+fn each_child_has_the_budget_and_the_canary_of_the_template() {
+    let (budget, canary) =
+        (json!({"maxCostUSD": "25.00", "onExceeded": "Fail"}), json!({"requests": 10, "approval": "Automatic"}));
+    let spec = &made(json!({"budget": budget, "canary": canary})).unwrap()["spec"];
+    assert_eq!((&spec["budget"], &spec["canary"]), (&budget, &canary));
+}
+
+#[test]
 fn errors_name_the_field_the_value_and_the_remedy() {
     let store = |uri: &str| json!({"objectStore": {"uri": uri, "secretRef": {"name": "s"}}});
     let specs = [

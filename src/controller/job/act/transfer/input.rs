@@ -16,7 +16,9 @@ use crate::controller::job::{cached_job, events, source, tasks, transfers};
 use crate::controller::provider::account::allowed_models;
 use crate::controller::runtime::error::StepError;
 use crate::controller::runtime::events::publish;
-use crate::lifecycle::{self, InputLook, Pass, Plan, PlanResult, PlannedModels, Shard, Shards, Task, TooLarge};
+use crate::lifecycle::{
+    self, InputLook, Pass, Plan, PlanResult, PlannedCanary, PlannedModels, Shard, Shards, Task, TooLarge,
+};
 use crate::requests::{self, Defaults, PassError, PassOutput, PlanOptions, Selection, SizeLimit};
 use crate::store::{Sorted, StagedShard, StoreError, reserve};
 
@@ -94,7 +96,7 @@ impl Act<'_> {
                     if let Some((field, instead)) = schema {
                         publish(&ctx, &job, events::sorted_schema(field, instead));
                     }
-                    let (mut plan, staged, reused) = plan(passed);
+                    let (mut plan, staged, reused) = plan(passed, options.canary);
                     plan.reuse = sets;
                     let shards = match &stage {
                         Some(work_id) => {
@@ -180,12 +182,13 @@ fn options(
         max_batches,
         allowed_models,
         hash_version,
+        canary: spec.canary.as_ref().map(|canary| i64::from(canary.requests)),
         answers: None,
     })
 }
 
 /// Returns the plan that a pass made, and the shards that it staged: those to send, and those with reused answers.
-fn plan(passed: PassOutput) -> (Plan, Sorted<StagedShard>, Sorted<StagedShard>) {
+fn plan(passed: PassOutput, canary: Option<i64>) -> (Plan, Sorted<StagedShard>, Sorted<StagedShard>) {
     let plan = Plan {
         work_hash: passed.work_hash,
         input: crate::api::InputStatus {
@@ -199,6 +202,7 @@ fn plan(passed: PassOutput) -> (Plan, Sorted<StagedShard>, Sorted<StagedShard>) 
         left_out: passed.left_out,
         reuse: vec![],
         models: vec![],
+        canary: passed.behind_canary.zip(canary).map(|(before, requests)| PlannedCanary { requests, before }),
     };
     (plan, passed.shards, passed.reused)
 }

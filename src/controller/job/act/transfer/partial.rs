@@ -153,7 +153,16 @@ mod tests {
             let mut journal = Journal::open(WORK.into(), owner, "s".into());
             let (work_hash, input) = ("h".into(), Default::default());
             let (too_large, left_out, reuse) = Default::default();
-            journal.plan = Some(Plan { work_hash, input, requests: 1_000, too_large, left_out, reuse, models: vec![] });
+            journal.plan = Some(Plan {
+                work_hash,
+                input,
+                requests: 1_000,
+                too_large,
+                left_out,
+                reuse,
+                models: vec![],
+                canary: None,
+            });
             let mut work = Work { journals: JournalStore::new(&folder, 16), folder, journal };
             work.settle(0..shards).await;
             work

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tracing::info;
 
-use crate::api::{DeletionPolicy, PROTOCOL_VERSION_OF_REUSE, ReuseSource, WorkHashVersion};
+use crate::api::{DeletionPolicy, NEWEST_PROTOCOL_VERSION, ReuseSource, WorkHashVersion};
 use crate::controller::Context;
 use crate::controller::job::folders::results_folder;
 use crate::controller::job::journal::JournalStore;
@@ -81,7 +81,7 @@ async fn results_to_come(folder: &Folder) -> Result<Option<&'static str>, StoreE
         Err(error) => return Err(error),
     };
     let was_sent =
-        journal.has_intents() || journal.commit.is_some() || journal.protocol_version > PROTOCOL_VERSION_OF_REUSE;
+        journal.has_intents() || journal.commit.is_some() || journal.protocol_version > NEWEST_PROTOCOL_VERSION;
     Ok(match (was_sent && journal.closing != Some(DeletionPolicy::Orphan), &journal.commit) {
         (false, _) => None,
         (true, None) => Some(
