@@ -55,6 +55,7 @@ fn notice() -> Notice {
             real_time_usd: Some("0.00035".into()),
             saved_usd: Some("0.000175".into()),
             unconfirmed_usd: Some("0.01".into()),
+            ..CostStatus::default()
         }),
         start: Some(end - 90_500),
         end: Some(end),

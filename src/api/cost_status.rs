@@ -26,4 +26,9 @@ pub struct CostStatus {
     #[serde(rename = "unconfirmedUSD", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub unconfirmed_usd: Option<String>,
+    /// Origin of the prices, such as `ConfigMap prices (resourceVersion 812), version 2026-11-30`. If prices changed while the job
+    /// ran, the first and the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1200))]
+    pub prices_from: Option<String>,
 }

@@ -17,8 +17,13 @@ pub(super) fn spending(o: &Observed, journal: &Journal) -> Spending {
     Spending {
         usage: usage_of(&usage, uncounted),
         answers: totals.answers,
-        cost: if uncounted == 0 { cost_of(o, &usage) } else { None },
+        cost: if uncounted == 0 { cost_of(o, &usage).map(|cost| with_origin(journal, cost)) } else { None },
     }
+}
+
+/// Adds the origin of the prices.
+fn with_origin(journal: &Journal, cost: CostStatus) -> CostStatus {
+    CostStatus { prices_from: journal.pricing.from(), ..cost }
 }
 
 fn usage_of(usage: &UsageByModel, uncounted: i64) -> Option<UsageStatus> {
@@ -46,6 +51,7 @@ fn cost_of(o: &Observed, usage: &UsageByModel) -> Option<CostStatus> {
         real_time_usd: Some(actual.real_time.rounded()),
         saved_usd: Some(actual.real_time.saturating_sub(actual.batch).rounded()),
         unconfirmed_usd: (unconfirmed != Usd::ZERO).then(|| unconfirmed.rounded()),
+        prices_from: None,
     })
 }
 

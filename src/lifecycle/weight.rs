@@ -29,9 +29,10 @@ fn of_reuse(sets: &[ReuseSet]) -> usize {
 
 fn of_spending(Spending { usage, answers: _, cost }: &Spending) -> usize {
     let models = usage.iter().flat_map(|usage| &usage.models);
-    let amounts = cost.iter().flat_map(|CostStatus { actual_usd, real_time_usd, saved_usd, unconfirmed_usd }| {
-        [actual_usd, real_time_usd, saved_usd, unconfirmed_usd].into_iter().flatten()
-    });
+    let amounts =
+        cost.iter().flat_map(|CostStatus { actual_usd, real_time_usd, saved_usd, unconfirmed_usd, prices_from }| {
+            [actual_usd, real_time_usd, saved_usd, unconfirmed_usd, prices_from].into_iter().flatten()
+        });
     models.map(|model| size_of_val(model) + text(&model.name)).sum::<usize>() + texts(amounts)
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn complete() -> Notice {
             real_time_usd: Some("1.09".into()),
             saved_usd: Some("0.545".into()),
             unconfirmed_usd: None,
+            ..CostStatus::default()
         }),
         start: Some(START),
         end: Some(START + 5_025_000),

@@ -315,7 +315,11 @@ fn numbers_of_a_manifest_that_somebody_changed_do_not_keep_status_from_being_wri
     let spending = Spending {
         usage: Some(UsageStatus { tokens, models: (0..90).map(model).collect() }),
         answers: AnswerCounts { empty: -1, ..Default::default() },
-        cost: Some(CostStatus { actual_usd: Some("free".repeat(90)), ..Default::default() }),
+        cost: Some(CostStatus {
+            actual_usd: Some("free".repeat(90)),
+            prices_from: Some("f".repeat(9_000)),
+            ..Default::default()
+        }),
     };
     let manifest = ManifestView { spending, ..manifest("w", "h") };
     let (job, memory) = (job(), memory());
@@ -325,7 +329,8 @@ fn numbers_of_a_manifest_that_somebody_changed_do_not_keep_status_from_being_wri
     let usage = status.usage.unwrap();
     assert_eq!((usage.models.len(), usage.tokens.input_tokens), (16, 0));
     assert!(usage.models.iter().all(|m| m.name.len() <= 253 && m.tokens.output_tokens < 1 << 53));
-    assert_eq!((status.answers, status.cost.unwrap().actual_usd), (None, None));
+    let cost = status.cost.unwrap();
+    assert_eq!((status.answers, cost.actual_usd, cost.prices_from.map(|from| from.len())), (None, None, Some(1_200)));
 }
 
 fn kinds() -> impl Strategy<Value = Vec<AnswerKind>> {
@@ -405,6 +410,7 @@ pub(super) fn at_its_bound(status: &mut BatchJobStatus) {
         real_time_usd: amount(),
         saved_usd: amount(),
         unconfirmed_usd: amount(),
+        prices_from: Some("f".repeat(1_200)),
     });
     let display = status.display.get_or_insert_default();
     (display.cost, display.saved, display.suspect) = ("c".repeat(64), "s".repeat(64), "s".repeat(128));

@@ -418,6 +418,20 @@ async fn prices_come_from_a_table_whose_faults_are_told_and_whose_change_in_the_
         assert!(note.contains(words), "{words}: {note}");
     }
     scene.finish(both.iter().find(|batch| batch["id"] != first[0]["id"]).unwrap()).await;
-    scene.wait_complete("j").await;
+    let cost = scene.wait_complete("j").await.status.unwrap().cost.unwrap();
     assert_eq!(scene.told("PricesChanged").await.len(), 1);
+    // Millionths of a USD, which a token costs if a million cost a USD. The price of the first batch has changed since.
+    let charges = scene.sim.ledger().await;
+    let of = |charge: &Value| {
+        let input = if charge["batch_id"] == first[0]["id"] { 1.5 } else { 3.0 };
+        charge["input_tokens"].as_f64().unwrap() * input + charge["output_tokens"].as_f64().unwrap() * 2.0
+    };
+    let paid = charges.iter().map(of).sum::<f64>().round() / 1e6;
+    assert!(charges.len() == 3 && paid > 0.0);
+    assert_eq!(cost.actual_usd.unwrap().parse::<f64>().unwrap(), paid);
+    let from = cost.prices_from.unwrap();
+    assert!(
+        from.contains("version one; later ConfigMap prices (resourceVersion ") && from.ends_with("version two"),
+        "{from}"
+    );
 }

@@ -27,8 +27,7 @@ pub(super) fn events_of(old: &Journal, new: &Journal) -> Vec<EventRecord> {
         news.extend(not_reused(plan).map(|why| EventRecord::warning("NothingToReuse", why)));
         news.extend(left_out(plan).map(|left_out| EventRecord::normal("InputSkipped", left_out)));
     }
-    let changed = new.pricing.changed().filter(|_| old.pricing.changed().is_none());
-    news.extend(changed.map(|note| EventRecord::normal("PricesChanged", note)));
+    news.extend(prices_changed(old, new));
     if old.owner != new.owner {
         let whose =
             if old.owner.cluster == new.owner.cluster { "an earlier BatchJob of this name" } else { "another cluster" };
@@ -167,6 +166,12 @@ fn cost_of(attempt: &Attempt, requests: i64) -> Option<Usd> {
     }
 }
 
+/// Returns the event about prices that changed in the middle of a job: one, about the first change.
+pub(super) fn prices_changed(old: &Journal, new: &Journal) -> Option<EventRecord> {
+    let change = new.pricing.changed().filter(|_| old.pricing.changed().is_none())?;
+    Some(EventRecord::normal("PricesChanged", change))
+}
+
 /// Returns the message about partial results that are not published, with the reason.
 pub(super) fn not_published(why: &str) -> String {
     format!("partial results are not published, and the job goes on without them: {why}")
@@ -234,6 +239,7 @@ pub(super) fn at_the_end(manifest: &ManifestView, reused: bool) -> EventRecord {
     let Spending { usage, cost, .. } = &manifest.spending;
     let tokens = usage.as_ref().map(|usage| for_people::tokens(&usage.tokens));
     let cost = cost.as_ref().and_then(for_people::cost);
+    let has_no_cost = !reused && tokens.is_some() && cost.is_none();
     let figures: Vec<String> = [tokens, cost].into_iter().flatten().collect();
     let (message, figures) = (&manifest.message, figures.join(", "));
     if reused {
@@ -241,7 +247,10 @@ pub(super) fn at_the_end(manifest: &ManifestView, reused: bool) -> EventRecord {
             if figures.is_empty() { figures } else { format!(": the job that wrote the results took {figures}") };
         return EventRecord::normal("ResultsReused", format!("{message}; nothing was sent or paid again{took}"));
     }
-    let message = if figures.is_empty() { message.clone() } else { format!("{message}, {figures}") };
+    let mut message = if figures.is_empty() { message.clone() } else { format!("{message}, {figures}") };
+    if has_no_cost {
+        message += "; no cost is known: that takes prices of all models (`kubectl explain batchprovider.spec.models`), and usage in answers";
+    }
     match manifest.outcome {
         Outcome::Succeeded | Outcome::PartiallySucceeded => EventRecord::normal("Completed", message),
         Outcome::Failed | Outcome::Cancelled => EventRecord::warning("Failed", message),
@@ -503,7 +512,13 @@ mod tests {
                 false,
                 "Completed: all 10000 requests succeeded, 1.2M + 400k tokens, $3.12 (saved $3.12)",
             ),
-            (Outcome::Succeeded, &unpriced, false, "Completed: all 10000 requests succeeded, 1.2M + 400k tokens"),
+            (
+                Outcome::Succeeded,
+                &unpriced,
+                false,
+                "Completed: all 10000 requests succeeded, 1.2M + 400k tokens; no cost is known: that takes prices of all \
+                 models (`kubectl explain batchprovider.spec.models`), and usage in answers",
+            ),
             (Outcome::Failed, &Spending::default(), false, "Failed: all 10000 requests succeeded"),
             (
                 Outcome::Succeeded,

@@ -8,6 +8,8 @@ use crate::money::{Usd, for_people};
 const MODELS: usize = 16;
 /// Maximum length of a model's name, in bytes.
 const NAME_LIMIT: usize = 253;
+/// Maximum length of the origin of prices, in bytes.
+const ORIGIN_LIMIT: usize = 1_200;
 /// The largest count that status shows, which keeps its size bounded.
 const COUNT_LIMIT: i64 = 1_000_000_000_000_000;
 
@@ -75,6 +77,7 @@ fn checked(cost: CostStatus) -> CostStatus {
         real_time_usd: amount(cost.real_time_usd),
         saved_usd: amount(cost.saved_usd),
         unconfirmed_usd: amount(cost.unconfirmed_usd),
+        prices_from: cost.prices_from.map(|from| clip(from, ORIGIN_LIMIT)),
     }
 }
 

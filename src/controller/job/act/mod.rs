@@ -255,6 +255,7 @@ impl Act<'_> {
                 place.into_iter().for_each(UsedPlace::keep);
                 self.wrote(old, next, packed.journal, permit.version());
                 self.job_state.hold_permit(permit);
+                events::prices_changed(old, next).into_iter().for_each(|news| self.publish(news));
             }
             None => self.job_state.forget_journal(),
         }
