@@ -233,7 +233,7 @@ impl Scan<'_> {
     fn count(&mut self, end: &RequestEnd) {
         let ScanResult { usage, succeeded, .. } = &mut self.scanned;
         usage.tokens += end.tokens;
-        usage.answers += end.answers;
+        usage.count_answer(end.answers);
         if self.long_context_above.is_some_and(|above| end.tokens.input_tokens > above) {
             usage.long_context += end.tokens;
         }

@@ -235,7 +235,7 @@ proptest! {
     /// The order in which shards are sealed decides which models have sums of their own, and no sum.
     #[test]
     fn of_many_models_few_have_sums_of_their_own_and_nothing_is_left_out(
-        events in prop::collection::vec(event(), 1..120),
+        events in prop::collection::vec(event(), 1..40),
     ) {
         let mut both = Both::new(0, 200);
         for (index, shard) in both.plain.iter_mut().enumerate() {

@@ -5,6 +5,7 @@ use futures::StreamExt;
 
 use super::super::collect::download;
 use super::*;
+use crate::api::AnswerKind;
 use crate::store::staged;
 
 const WORK: &str = "0123456789abcdef";
@@ -80,6 +81,17 @@ async fn each_request_counts_once_and_long_prompts_apart() {
     assert_eq!(scanned.usage.long_context, tokens(101, 1, 0));
     assert_eq!(scanned.succeeded, tokens(201, 2, 0));
     assert_eq!(scanned.usage.answers.empty, 2, "of answers that succeeded");
+}
+
+/// A reasoning model whose tokens ran out.
+#[tokio::test]
+async fn an_answer_that_is_empty_and_truncated_is_one_answer_of_either_kind() {
+    let cut = r#""choices":[{"finish_reason":"length","message":{"role":"assistant","content":""}}]"#;
+    let text: String = (0..3).map(|index| answer(index).replace(r#""n":1"#, cut) + "\n").collect();
+    let (_, ScanResult { usage, .. }) = scanned(&text, &[0, 1, 2]).await;
+    assert_eq!((usage.answers.empty, usage.answers.truncated), (3, 3));
+    let kinds = [AnswerKind::Empty, AnswerKind::Truncated];
+    assert_eq!(usage.mixed_answers.any_of(&usage.answers, &kinds), 3);
 }
 
 #[tokio::test]
