@@ -1,7 +1,9 @@
 //! Counts of tokens in the `usage` of an answer or a batch, in the spellings of OpenAI's endpoints and of servers that follow them.
 
+use std::fmt;
+
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::TokenUsage;
 
@@ -22,43 +24,58 @@ pub struct ReportedUsage {
 /// `input_tokens` and `output_tokens` those of responses and of batch objects.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Keys<'a> {
-    #[serde(borrow)]
-    prompt_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    input_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    completion_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    output_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    total_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    prompt_tokens_details: Option<&'a RawValue>,
-    #[serde(borrow)]
-    input_tokens_details: Option<&'a RawValue>,
-    #[serde(borrow)]
-    completion_tokens_details: Option<&'a RawValue>,
-    #[serde(borrow)]
-    output_tokens_details: Option<&'a RawValue>,
+struct Keys {
+    prompt_tokens: Count,
+    input_tokens: Count,
+    completion_tokens: Count,
+    output_tokens: Count,
+    total_tokens: Count,
+    prompt_tokens_details: Details,
+    input_tokens_details: Details,
+    completion_tokens_details: Details,
+    output_tokens_details: Details,
     /// DeepSeek's spelling.
-    #[serde(borrow)]
-    prompt_cache_hit_tokens: Option<&'a RawValue>,
+    prompt_cache_hit_tokens: Count,
     /// Spelling of servers without details.
-    #[serde(borrow)]
-    cached_tokens: Option<&'a RawValue>,
+    cached_tokens: Count,
     /// Spelling of servers without details.
-    #[serde(borrow)]
-    reasoning_tokens: Option<&'a RawValue>,
+    reasoning_tokens: Count,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Details<'a> {
-    #[serde(borrow)]
-    cached_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reasoning_tokens: Option<&'a RawValue>,
+/// The details of a count. All other values than an object have none.
+#[derive(Clone, Copy, Default)]
+struct Details {
+    cached_tokens: Count,
+    reasoning_tokens: Count,
+}
+
+/// A number of tokens.
+#[derive(Clone, Copy, Default)]
+enum Count {
+    #[default]
+    Absent,
+    Unusable,
+    Of(i64),
+}
+
+impl Count {
+    /// Returns the count if it is a number from 0 to `most`.
+    fn given(self, most: i64) -> Option<i64> {
+        match self {
+            Count::Of(count) if (0..=most).contains(&count) => Some(count),
+            _ => None,
+        }
+    }
+
+    /// Returns the larger of two spellings of a count, `Some(None)` without any; None if one is not a number from 0 to `most`.
+    /// Some gateways write both, one of them with zeros.
+    fn either(self, other: Count, most: i64) -> Option<Option<i64>> {
+        let usable = |count: Count| match count {
+            Count::Absent => Some(None),
+            count => count.given(most).map(Some),
+        };
+        Some(usable(self)?.max(usable(other)?))
+    }
 }
 
 impl ReportedUsage {
@@ -69,19 +86,25 @@ impl ReportedUsage {
             return None;
         }
         let keys: Keys = serde_json::from_str(json).ok()?;
-        // Some gateways write both spellings, one of them with zeros.
-        let either = |one, other| Some(count(one, most)?.max(count(other, most)?));
-        let one = |raw| count(raw, most).flatten();
-        let of_input = details([keys.prompt_tokens_details, keys.input_tokens_details]).map(|d| one(d.cached_tokens));
-        let of_output = details([keys.completion_tokens_details, keys.output_tokens_details]);
-        let of_output = of_output.map(|d| one(d.reasoning_tokens));
-        let cached = [one(keys.prompt_cache_hit_tokens), one(keys.cached_tokens)].into_iter().chain(of_input);
+        let largest = |counts: [Count; 4]| counts.into_iter().filter_map(|count| count.given(most)).max().unwrap_or(0);
+        let (of_prompt, of_input) = (keys.prompt_tokens_details, keys.input_tokens_details);
+        let (of_completion, of_output) = (keys.completion_tokens_details, keys.output_tokens_details);
         Some(ReportedUsage {
-            input: either(keys.prompt_tokens, keys.input_tokens)?,
-            output: either(keys.completion_tokens, keys.output_tokens)?,
-            total: one(keys.total_tokens),
-            cached: cached.flatten().max().unwrap_or(0),
-            reasoning: of_output.chain([one(keys.reasoning_tokens)]).flatten().max().unwrap_or(0),
+            input: keys.prompt_tokens.either(keys.input_tokens, most)?,
+            output: keys.completion_tokens.either(keys.output_tokens, most)?,
+            total: keys.total_tokens.given(most),
+            cached: largest([
+                keys.prompt_cache_hit_tokens,
+                keys.cached_tokens,
+                of_prompt.cached_tokens,
+                of_input.cached_tokens,
+            ]),
+            reasoning: largest([
+                keys.reasoning_tokens,
+                Count::Absent,
+                of_completion.reasoning_tokens,
+                of_output.reasoning_tokens,
+            ]),
         })
     }
 
@@ -117,19 +140,122 @@ impl ReportedUsage {
     }
 }
 
-fn details<'a>(raws: [Option<&'a RawValue>; 2]) -> impl Iterator<Item = Details<'a>> {
-    raws.into_iter().flatten().filter_map(|raw| serde_json::from_str(raw.get()).ok())
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+        impl<'de> Visitor<'de> for Number {
+            type Value = Count;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a number of tokens")
+            }
+
+            fn visit_u64<E>(self, count: u64) -> Result<Count, E> {
+                Ok(i64::try_from(count).map_or(Count::Unusable, Count::Of))
+            }
+
+            fn visit_i64<E>(self, count: i64) -> Result<Count, E> {
+                Ok(Count::Of(count))
+            }
+
+            /// Some servers write `12.0`, which is exact up to this number.
+            fn visit_f64<E>(self, count: f64) -> Result<Count, E> {
+                let is_whole = count.fract() == 0.0 && count.abs() <= 9e15;
+                Ok(if is_whole { Count::Of(count as i64) } else { Count::Unusable })
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Count, E> {
+                match (text.trim().parse(), text.trim().parse()) {
+                    (Ok(count), _) => Ok(Count::Of(count)),
+                    (_, Ok(count)) => self.visit_f64(count),
+                    _ => Ok(Count::Unusable),
+                }
+            }
+
+            fn visit_unit<E>(self) -> Result<Count, E> {
+                Ok(Count::Absent)
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Count, E> {
+                Ok(Count::Unusable)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Count, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Count::Unusable)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Count, A::Error> {
+                while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Count::Unusable)
+            }
+        }
+        deserializer.deserialize_any(Number)
+    }
 }
 
-/// Reads a count. `Some(None)` if there is none, None if it is not a number from 0 to `most`.
-fn count(raw: Option<&RawValue>, most: i64) -> Option<Option<i64>> {
-    let Some(raw) = raw else { return Some(None) };
-    let text = raw.get();
-    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).trim();
-    // Some servers write a count as `12.0`, which is exact up to this number.
-    let whole = |f: f64| (f.fract() == 0.0 && f.abs() <= 9e15).then_some(f as i64);
-    let count = text.parse().ok().or_else(|| whole(text.parse().ok()?))?;
-    (0..=most).contains(&count).then_some(Some(count))
+impl<'de> Deserialize<'de> for Details {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(field_identifier, rename_all = "snake_case")]
+        enum Key {
+            CachedTokens,
+            ReasoningTokens,
+            #[serde(other)]
+            Other,
+        }
+
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Details;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("details of a number of tokens")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Details, A::Error> {
+                let mut details = Details::default();
+                while let Some(key) = object.next_key()? {
+                    match key {
+                        Key::CachedTokens => details.cached_tokens = object.next_value()?,
+                        Key::ReasoningTokens => details.reasoning_tokens = object.next_value()?,
+                        Key::Other => _ = object.next_value::<IgnoredAny>()?,
+                    }
+                }
+                Ok(details)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Details, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Details::default())
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Details, E> {
+                Ok(Details::default())
+            }
+
+            fn visit_unit<E>(self) -> Result<Details, E> {
+                Ok(Details::default())
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Details, E> {
+                Ok(Details::default())
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Details, E> {
+                Ok(Details::default())
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Details, E> {
+                Ok(Details::default())
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Details, E> {
+                Ok(Details::default())
+            }
+        }
+        deserializer.deserialize_any(Object)
+    }
 }
 
 #[cfg(test)]

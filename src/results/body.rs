@@ -29,6 +29,9 @@ pub(super) enum Status {
 
 impl Status {
     fn of(raw: &RawValue) -> Status {
+        if let Ok(code) = raw.get().parse() {
+            return Status::Code(code);
+        }
         match value_of(raw) {
             Value::Null => Status::Absent,
             value => value.as_i64().or_else(|| value.as_str()?.parse().ok()).map_or(Status::NotANumber, Status::Code),
@@ -98,7 +101,7 @@ impl Body {
     }
 }
 
-/// The kind of a key in a body.
+/// A key in a body.
 enum Key {
     Choices,
     Output,
@@ -107,8 +110,20 @@ enum Key {
     Content,
     Usage,
     IncompleteDetails,
+    /// A key of failures.
     Reason(&'static str),
+    /// A key that gateways add to any body.
     Beside,
+    Other,
+}
+
+/// A key in a row's `response`.
+#[derive(serde::Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum ResponseKey {
+    StatusCode,
+    Body,
+    #[serde(other)]
     Other,
 }
 
@@ -123,30 +138,34 @@ impl<'de> Deserialize<'de> for Key {
             }
 
             fn visit_str<E>(self, key: &str) -> Result<Key, E> {
-                let reason = REASON.iter().find(|reason| **reason == key);
-                Ok(match (reason, key) {
-                    (Some(reason), _) => Key::Reason(reason),
-                    (None, "choices") => Key::Choices,
-                    (None, "output") => Key::Output,
-                    (None, "data") => Key::Data,
-                    (None, "results") => Key::Results,
-                    (None, "content") => Key::Content,
-                    (None, "usage") => Key::Usage,
-                    (None, "incomplete_details") => Key::IncompleteDetails,
-                    (None, key) if BESIDE.contains(&key) => Key::Beside,
-                    (None, _) => Key::Other,
+                Ok(match key {
+                    "choices" => Key::Choices,
+                    "output" => Key::Output,
+                    "data" => Key::Data,
+                    "results" => Key::Results,
+                    "content" => Key::Content,
+                    "usage" => Key::Usage,
+                    "incomplete_details" => Key::IncompleteDetails,
+                    "error" => Key::Reason("error"),
+                    "errors" => Key::Reason("errors"),
+                    "detail" => Key::Reason("detail"),
+                    "message" => Key::Reason("message"),
+                    "object" => Key::Reason("object"),
+                    "type" => Key::Reason("type"),
+                    "code" => Key::Reason("code"),
+                    "status" => Key::Reason("status"),
+                    "status_code" => Key::Reason("status_code"),
+                    "statusCode" => Key::Reason("statusCode"),
+                    "param" | "request_id" | "requestId" | "trace_id" | "path" | "timestamp" | "success" | "name" => {
+                        Key::Beside
+                    }
+                    _ => Key::Other,
                 })
             }
         }
         deserializer.deserialize_identifier(Word)
     }
 }
-
-/// Keys of failures.
-const REASON: &[&str] =
-    &["error", "errors", "detail", "message", "object", "type", "code", "status", "status_code", "statusCode"];
-/// Keys that gateways add to any body.
-const BESIDE: &[&str] = &["param", "request_id", "requestId", "trace_id", "path", "timestamp", "success", "name"];
 
 /// How closely a response is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -184,11 +203,11 @@ impl<'de> Visitor<'de> for ResponseSeed {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Response, A::Error> {
         let mut response = Response::default();
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "status_code" => response.status = Status::of(map.next_value()?),
-                "body" => response.body = map.next_value_seed(BodySeed(self.0))?,
-                _ => _ = map.next_value::<IgnoredAny>()?,
+        while let Some(key) = map.next_key()? {
+            match key {
+                ResponseKey::StatusCode => response.status = Status::of(map.next_value()?),
+                ResponseKey::Body => response.body = map.next_value_seed(BodySeed(self.0))?,
+                ResponseKey::Other => _ = map.next_value::<IgnoredAny>()?,
             }
         }
         Ok(response)
