@@ -8,6 +8,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(default, rename_all = "camelCase")]
 pub struct CostStatus {
+    /// Cost of the plan's batches as it was expected before the first one was submitted. Requests that are sent again are not
+    /// foreseen. Never in a manifest.
+    #[serde(rename = "estimatedUSD", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub estimated_usd: Option<String>,
+    /// Cost of the plan's batches at most, as of then. Unset if neither the requests nor the limits of the models in the provider
+    /// object bound it.
+    #[serde(rename = "ceilingUSD", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub ceiling_usd: Option<String>,
     /// Cost of the tokens that the provider reported, at the prices of each batch's submission.
     #[serde(rename = "actualUSD", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]

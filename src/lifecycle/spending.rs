@@ -51,7 +51,7 @@ fn cost_of(o: &Observed, usage: &UsageByModel) -> Option<CostStatus> {
         real_time_usd: Some(actual.real_time.rounded()),
         saved_usd: Some(actual.real_time.saturating_sub(actual.batch).rounded()),
         unconfirmed_usd: (unconfirmed != Usd::ZERO).then(|| unconfirmed.rounded()),
-        prices_from: None,
+        ..CostStatus::default()
     })
 }
 

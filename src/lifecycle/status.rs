@@ -1,6 +1,7 @@
 //! The whole status of a BatchJob, built by one function.
 
 mod batches;
+mod estimate;
 mod spending;
 mod verdicts;
 
@@ -13,7 +14,6 @@ use super::findings::{ManifestView, PolledState};
 use super::follow::look;
 use super::journal::{Journal, Plan, ReuseSet};
 use super::observed::Observed;
-use super::plan_forecast::{PlanForecast, forecast, real_time_tip};
 use super::shard::Shard;
 use super::step::{Step, Waiting};
 use super::{notices, partial, pricing, questions};
@@ -71,6 +71,8 @@ pub fn project(o: &Observed, old: &BatchJobStatus, generation: Option<i64>, step
             status.lock = None;
             status.outcome = Some(failure.outcome);
             status.completion_time = time(o.now);
+            let expected = spending::expected(&status);
+            spending::expect(&mut status, expected, CostOf::Ended);
             failed(failure)
         }
         Step::CleanUp if o.job.finished => return Some(tidied(old, generation, o.now)),
@@ -160,19 +162,14 @@ fn describe(status: &mut BatchJobStatus, o: &Observed, journal: &Journal, old: &
     });
     status.submission_time = old.submission_time.clone().or_else(|| first.min().and_then(time));
     status.display = Some(Display { progress: progress(o, journal, counts, old), ..Display::default() });
-    let forecast = forecast(o.job, plan);
-    // Once money is at stake, the estimate stays as it was approved.
-    let is_same_work = old.work.as_ref().is_some_and(|work| work.id == journal.work_id);
-    let approved = old.estimate.clone().filter(|_| is_same_work && journal.has_intents());
-    status.estimate = approved.or_else(|| forecast.as_ref().map(PlanForecast::status));
-    let tip = status.estimate.as_ref().and_then(|estimate| real_time_tip(estimate, forecast.as_ref()?.batch_cost()));
+    let spending = super::spending::spending(o, journal);
+    let unconfirmed = unconfirmed(&spending);
+    spending::show(status, spending, CostOf::Running);
+    let tip = estimate::show(status, o, journal, old);
     let mut planned = checked(plan, counts);
     for more in [tip, pricing::without_prices(o, journal)].into_iter().flatten() {
         planned += &format!("; {more}");
     }
-    let spending = super::spending::spending(o, journal);
-    let unconfirmed = unconfirmed(&spending);
-    spending::show(status, spending, CostOf::Running);
     let mut facts = vec![verdict(conditions::PLANNED, true, reasons::REQUESTS_CHECKED, planned)];
     let totals = journal.shards.totals();
     let (submitted, batches) = (totals.submitted, journal.shards.len().saturating_sub(totals.reused));
@@ -314,7 +311,11 @@ fn conclude(status: &mut BatchJobStatus, o: &Observed, manifest: &ManifestView, 
         cost: status.cost.clone(),
     };
     let spending = if is_known { of_manifest } else { known() };
+    let expected = spending::expected(status);
     spending::show(status, spending, of);
+    if of != CostOf::Earlier {
+        spending::expect(status, expected, of);
+    }
     status.results = Some(results(&o.job.output_uri, manifest));
 }
 

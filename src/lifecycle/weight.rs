@@ -29,11 +29,20 @@ fn of_reuse(sets: &[ReuseSet]) -> usize {
 
 fn of_spending(Spending { usage, answers: _, cost }: &Spending) -> usize {
     let models = usage.iter().flat_map(|usage| &usage.models);
-    let amounts =
-        cost.iter().flat_map(|CostStatus { actual_usd, real_time_usd, saved_usd, unconfirmed_usd, prices_from }| {
-            [actual_usd, real_time_usd, saved_usd, unconfirmed_usd, prices_from].into_iter().flatten()
-        });
-    models.map(|model| size_of_val(model) + text(&model.name)).sum::<usize>() + texts(amounts)
+    let of_cost = |cost: &CostStatus| {
+        let CostStatus {
+            estimated_usd,
+            ceiling_usd,
+            actual_usd,
+            real_time_usd,
+            saved_usd,
+            unconfirmed_usd,
+            prices_from,
+        } = cost;
+        let amounts = [estimated_usd, ceiling_usd, actual_usd, real_time_usd, saved_usd, unconfirmed_usd, prices_from];
+        texts(amounts.into_iter().flatten())
+    };
+    models.map(|model| size_of_val(model) + text(&model.name)).sum::<usize>() + cost.as_ref().map_or(0, of_cost)
 }
 
 impl Journal {

@@ -29,7 +29,6 @@ pub(crate) fn complete() -> Notice {
             actual_usd: Some("0.545".into()),
             real_time_usd: Some("1.09".into()),
             saved_usd: Some("0.545".into()),
-            unconfirmed_usd: None,
             ..CostStatus::default()
         }),
         start: Some(START),

@@ -1,6 +1,6 @@
 //! What a plan is expected to take, as a person reads it before anything is paid.
 
-use batchjob_operator::api::{LearnedTokens, ModelStatus, TokenHints};
+use batchjob_operator::api::{CostStatus, LearnedTokens, ModelStatus, Spending, TokenHints};
 use batchjob_operator::lifecycle::{PlannedModel, advice};
 use batchjob_operator::money::{PriceList, Prices, Rates, TokenLimits, Usd};
 
@@ -51,7 +51,7 @@ fn condition(status: &BatchJobStatus, type_: &str) -> String {
 fn a_suspended_job_shows_the_whole_plan_and_how_to_approve_it() {
     let status = status(&fresh(true), &planned(10_000, None), &Default::default());
     insta::assert_snapshot!(condition(&status, "Suspended"));
-    insta::assert_yaml_snapshot!(status.estimate);
+    insta::assert_yaml_snapshot!((&status.estimate, &status.cost, &status.display));
     assert!(!condition(&status, "Planned").contains("real time"), "they would take twenty minutes");
 }
 
@@ -64,8 +64,19 @@ fn a_plan_that_is_approved_stays_as_it_was_and_one_that_is_not_follows_what_was_
         let suspended = fresh(true);
         let before = status(&suspended, &planned(10_000, None), &Default::default());
         let after = status(&JobView { provider: Some(known.clone()), ..suspended }, &journal, &before);
-        assert_eq!(after.estimate == before.estimate, is_sent, "{:?}", after.estimate);
+        let of = |status: &BatchJobStatus| (status.estimate.clone(), status.cost.clone());
+        assert_eq!(of(&after) == of(&before), is_sent, "{:?}", of(&after));
         assert_eq!(condition(&after, "Suspended").contains("Approve it"), !is_sent);
+        let learned_more = JobView { provider: Some(known.clone()), ..fresh(false) };
+        let few = planned(99, journal.shards[0].attempt.clone().map(|attempt| attempt.state));
+        let before = status(&fresh(false), &planned(99, None), &Default::default());
+        let (early, late) = (status(&fresh(false), &few, &before), status(&learned_more, &few, &before));
+        assert!(condition(&late, "Planned").contains("single calls in real time"));
+        assert_eq!(
+            condition(&early, "Planned") == condition(&late, "Planned"),
+            is_sent,
+            "status is not written for it"
+        );
         let anew = status(&JobView { provider: Some(known.clone()), ..fresh(false) }, &journal, &Default::default());
         assert!(anew.estimate.is_some_and(|estimate| estimate.output_tokens < 30_000), "where status was lost");
     }
@@ -81,4 +92,24 @@ fn the_advice_to_call_in_real_time_comes_with_the_plan_and_once() {
     assert_eq!(advice(&job, &opened, &planned(10_000, None)), None);
     let shown = condition(&status(&job, &few, &Default::default()), "Planned");
     assert!(shown.starts_with("99 requests were read and are sound; single calls in real time would do"), "{shown}");
+}
+
+#[test]
+fn a_job_that_ended_keeps_what_was_expected_of_it_beside_what_it_cost() {
+    let (job, journal, memory) = (fresh(false), planned(10_000, submitted()), memory());
+    let before = status(&job, &journal, &Default::default());
+    assert_eq!(before.display.as_ref().unwrap().cost, "~$0.24");
+    let o = Observed { now: NOW, nonce: "n", timing: &TIMING, job: &job, journal: Some(&journal), memory: &memory };
+    let cost = CostStatus { actual_usd: Some("0.2".into()), ..CostStatus::default() };
+    let spending = Spending { cost: Some(cost), ..Spending::default() };
+    let manifest = ManifestView { spending, ..manifest("w", "h") };
+    let ended = |reused| {
+        let conclude = Step::Conclude { manifest: manifest.clone(), reused };
+        let status = project(&o, &before, Some(1), &conclude).unwrap();
+        let cost = status.cost.unwrap();
+        (status.display.unwrap().cost, cost.estimated_usd, cost.actual_usd)
+    };
+    let text = |text: &str| Some(text.to_string());
+    assert_eq!(ended(false), ("$0.20".into(), text("0.238125"), text("0.20")));
+    assert_eq!(ended(true), ("$0.00 (was $0.20)".into(), None, text("0.20")), "nothing is expected of it");
 }

@@ -406,6 +406,8 @@ pub(super) fn at_its_bound(status: &mut BatchJobStatus) {
     status.answers = Some(AnswerCounts { empty: MOST, refused: MOST, truncated: MOST, filtered: MOST });
     let amount = || Some("9".repeat(40));
     status.cost = Some(CostStatus {
+        estimated_usd: amount(),
+        ceiling_usd: amount(),
         actual_usd: amount(),
         real_time_usd: amount(),
         saved_usd: amount(),

@@ -48,6 +48,22 @@ pub(super) fn show(status: &mut BatchJobStatus, spending: Spending, of: CostOf) 
     display.suspect = suspect(status.answers.unwrap_or_default());
 }
 
+/// Returns the cost that status says was expected of the batches, and their cost at most.
+pub(super) fn expected(status: &BatchJobStatus) -> (Option<Usd>, Option<Usd>) {
+    let amount = |of: fn(&CostStatus) -> Option<&str>| for_people::amount(status.cost.as_ref().and_then(of));
+    (amount(|cost| cost.estimated_usd.as_deref()), amount(|cost| cost.ceiling_usd.as_deref()))
+}
+
+/// Puts the cost that is expected of the batches, and their cost at most, into status.
+pub(super) fn expect(status: &mut BatchJobStatus, (estimated, ceiling): (Option<Usd>, Option<Usd>), of: CostOf) {
+    if estimated.is_none() && ceiling.is_none() {
+        return;
+    }
+    let cost = status.cost.get_or_insert_default();
+    (cost.estimated_usd, cost.ceiling_usd) = (estimated.map(Usd::rounded), ceiling.map(Usd::rounded));
+    status.display.get_or_insert_default().cost = shown(cost, estimated, of);
+}
+
 /// Returns the text of the column COST; empty if nothing is known.
 fn shown(cost: &CostStatus, estimated: Option<Usd>, of: CostOf) -> String {
     let actual = for_people::amount(cost.actual_usd.as_deref());
@@ -78,6 +94,7 @@ fn checked(cost: CostStatus) -> CostStatus {
         saved_usd: amount(cost.saved_usd),
         unconfirmed_usd: amount(cost.unconfirmed_usd),
         prices_from: cost.prices_from.map(|from| clip(from, ORIGIN_LIMIT)),
+        ..CostStatus::default()
     }
 }
 
