@@ -2,12 +2,14 @@
 
 usage: check.py reviews REVIEWS.csv RESULTS.jsonl ERRORS.jsonl LEDGER.jsonl
        check.py tickets RUNS.json FOLDER LEDGER.jsonl
+       check.py cost JOBS.json ACCOUNT.json LEDGER.jsonl
 
-RUNS.json has the BatchJobs of the schedule. FOLDER has what the bucket has: each run's tickets.csv and results.jsonl.
+JOBS.json has BatchJobs and ACCOUNT.json their BatchProvider. RUNS.json has the BatchJobs of the schedule. FOLDER has what the bucket has: each run's tickets.csv and results.jsonl.
 """
 
 import collections
 import csv
+import decimal
 import hashlib
 import json
 import pathlib
@@ -91,4 +93,27 @@ def check_tickets(runs, folder, ledger):
     print(f"\n{len(known)} different tickets, each of them billed once")
 
 
-{"reviews": check_reviews, "tickets": check_tickets}[sys.argv[1]](*sys.argv[2:])
+def check_cost(jobs, account, ledger):
+    with open(jobs, encoding="utf-8") as text:
+        jobs = json.load(text)["items"]
+    with open(account, encoding="utf-8") as text:
+        model = json.load(text)["spec"]["models"][0]
+    prices = {kind: decimal.Decimal(model["prices"][f"{kind}USDPerMillion"]) for kind in ("input", "output")}
+    fields = {"ESTIMATED": "estimatedUSD", "ACTUAL": "actualUSD", "REAL TIME": "realTimeUSD", "SAVED": "savedUSD"}
+    ledger = lines(ledger)
+
+    print("JOB          REQUESTS  INPUT TOKENS  OUTPUT TOKENS" + "".join(f"  {name:>10}" for name in fields))
+    for job in jobs:
+        cost = job["status"]["cost"]
+        billed = [line for line in ledger if line["custom_id"].endswith("-" + job["status"]["work"]["id"][:8])]
+        tokens = {kind: sum(line[f"{kind}_tokens"] for line in billed) for kind in prices}
+        single = sum(prices[kind] * tokens[kind] for kind in prices) / 1_000_000
+        batch = single * (100 - model["batchDiscountPercent"]) / 100
+        amounts = [each.quantize(decimal.Decimal("0.000001"), decimal.ROUND_HALF_UP) for each in (batch, single)]
+        assert [decimal.Decimal(cost[field]) for field in ("actualUSD", "realTimeUSD")] == amounts, "what the batch API billed"
+        shown = "".join(f"  {cost.get(field, ''):>10}" for field in fields.values())
+        print(f'{job["metadata"]["name"]:11}  {len(billed):8}  {tokens["input"]:12}  {tokens["output"]:13}{shown}')
+    print(f'\nprices from {cost["pricesFrom"]}')
+
+
+{"reviews": check_reviews, "tickets": check_tickets, "cost": check_cost}[sys.argv[1]](*sys.argv[2:])

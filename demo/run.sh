@@ -66,9 +66,9 @@ apply() {
         -e "s#http://127.0.0.1:8080/v1#$api#" -e "s#ACCESS_KEY#$key#" -e "s#SECRET_KEY#$secret#" "examples/$1" | kubectl apply -f -
 }
 
-say "An account at the batch API that takes 2,000 requests a batch, and the keys of the bucket"
+say "An account at the batch API that takes 2,000 requests a batch, with example prices, and the keys of the bucket"
 apply provider.yaml
-show "kubectl patch batchprovider llm --type=merge -p '{\"spec\": {\"limits\": {\"maxRequestsPerBatch\": 2000}}}'"
+show 'kubectl patch batchprovider llm --type=merge --patch-file demo/account.yaml'
 apply storage.yaml
 
 say "A schedule: every minute, the tickets of a help desk that are open then. Its first start comes beside the jobs below"
@@ -140,6 +140,11 @@ say "The answers, in the order of the reviews"
 for file in results errors; do bucket -o "$work/$file.jsonl" "$s3/shop/out/reviews-csv/v1/$file.jsonl"; done
 curl -fsS -o "$work/ledger.jsonl" "$admin/ledger"
 python3 demo/check.py reviews "$work"/{reviews.csv,results.jsonl,errors.jsonl,ledger.jsonl}
+
+say "What the three jobs cost, at the prices of the account, and what single calls would have cost"
+kubectl get bjob capitals two-lines reviews-csv -o json >"$work/jobs.json"
+kubectl get batchprovider llm -o json >"$work/account.json"
+python3 demo/check.py cost "$work"/{jobs.json,account.json,ledger.jsonl}
 
 say "The schedule: two of its starts, a minute apart"
 show 'kubectl get cbjob -o wide'
