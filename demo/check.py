@@ -100,6 +100,7 @@ def check_cost(jobs, account, ledger):
         model = json.load(text)["spec"]["models"][0]
     prices = {kind: decimal.Decimal(model["prices"][f"{kind}USDPerMillion"]) for kind in ("input", "output")}
     fields = {"ESTIMATED": "estimatedUSD", "ACTUAL": "actualUSD", "REAL TIME": "realTimeUSD", "SAVED": "savedUSD"}
+    fields = {name: field for name, field in fields.items() if any(field in job["status"]["cost"] for job in jobs)}
     ledger = lines(ledger)
 
     print("JOB          REQUESTS  INPUT TOKENS  OUTPUT TOKENS" + "".join(f"  {name:>10}" for name in fields))
